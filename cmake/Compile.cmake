@@ -1,0 +1,30 @@
+# Flags that every translation unit shares. ISA flags live in Isa.cmake alone.
+set(CMAKE_CXX_STANDARD 20)
+set(CMAKE_CXX_STANDARD_REQUIRED ON)
+set(CMAKE_CXX_EXTENSIONS OFF)
+set(CMAKE_POSITION_INDEPENDENT_CODE ON)
+set(CMAKE_CXX_VISIBILITY_PRESET hidden)
+set(CMAKE_VISIBILITY_INLINES_HIDDEN ON)
+set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+set(CMAKE_CXX_FLAGS_RELEASE "-O3 -DNDEBUG")
+
+find_package(Threads REQUIRED)
+
+add_library(inferkit_flags INTERFACE)
+target_include_directories(inferkit_flags INTERFACE ${CMAKE_CURRENT_SOURCE_DIR}/csrc)
+target_link_libraries(inferkit_flags INTERFACE Threads::Threads)
+# Contraction is off so that the bits of a result never depend on what the compiler chose to fuse;
+# kernels ask for FMA by name.
+target_compile_options(inferkit_flags INTERFACE -Wall -Wextra -Wshadow -Wnon-virtual-dtor -Wno-psabi
+                                                -ffp-contract=off -fno-math-errno)
+if(CMAKE_CXX_COMPILER_ID MATCHES "Clang")
+  target_compile_options(inferkit_flags INTERFACE -Wthread-safety)
+endif()
+if(INFERKIT_WERROR)
+  target_compile_options(inferkit_flags INTERFACE -Werror)
+endif()
+if(INFERKIT_SANITIZE)
+  target_compile_options(inferkit_flags INTERFACE -fsanitize=${INFERKIT_SANITIZE} -fno-omit-frame-pointer
+                                                  -fno-sanitize-recover=all)
+  target_link_options(inferkit_flags INTERFACE -fsanitize=${INFERKIT_SANITIZE})
+endif()

@@ -1,0 +1,42 @@
+#include "base/error.h"
+
+#include <array>
+#include <new>
+
+namespace inferkit {
+namespace {
+constexpr std::array<ErrorRow, kErrorCodeCount - 1> kTable = {{
+    {ErrorCode::kValidation, "ValidationError", 400},
+    {ErrorCode::kOutput, "OutputError", 500},
+    {ErrorCode::kModel, "ModelError", 500},
+    {ErrorCode::kUnsupportedOp, "UnsupportedOpError", 500},
+    {ErrorCode::kInference, "InferenceError", 500},
+    {ErrorCode::kQueueFull, "QueueFullError", 429},
+    {ErrorCode::kDeadline, "DeadlineError", 504},
+    {ErrorCode::kClosed, "ClosedError", 503},
+    {ErrorCode::kNotReady, "NotReadyError", 503},
+    {ErrorCode::kCancelled, "RequestCancelledError", 499},
+    {ErrorCode::kPoolExhausted, "PoolExhaustedError", 503},
+}};
+constexpr std::array<std::string_view, kReasonCount> kReasons = {
+    "", "empty", "too_large", "non_finite", "dtype", "shape", "name", "all_zero", "not_normalized"};
+}  // namespace
+
+std::span<const ErrorRow> error_table() { return kTable; }
+std::string_view reason_name(Reason reason) { return kReasons[static_cast<size_t>(reason)]; }
+
+Status current_exception_status() noexcept {
+  try {
+    throw;
+  } catch (const Error& error) {
+    return error.status();
+  } catch (const std::bad_alloc&) {
+    return {ErrorCode::kPoolExhausted, Reason::kNone, "out of memory", nullptr};
+  } catch (const std::exception& error) {
+    return {ErrorCode::kInference, Reason::kNone, error.what(), nullptr};
+  } catch (...) {
+    return {ErrorCode::kInference, Reason::kNone, "unknown error", nullptr};
+  }
+}
+
+}  // namespace inferkit

@@ -1,0 +1,49 @@
+// What a batcher sees of a model: ports, and a call that runs one batch. Compiled models and wrapped Python callables
+// are Runners; batching/ knows nothing else of them.
+#pragma once
+#include <cstddef>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "base/tensor_view.h"
+
+namespace inferkit {
+
+/// A named input or output; free dimensions are Shape::kFree.
+struct PortSpec {
+  std::string name;
+  DType dtype = DType::kF32;
+  Shape shape;
+};
+
+/// Where a run puts its outputs: the runner asks for each one's memory when it knows the shape, before it writes.
+class OutputSink {
+ public:
+  virtual ~OutputSink() = default;
+  /// Memory for output `index`, row-major, at least aligned to its element. May throw Error.
+  virtual void* allocate(size_t index, DType dtype, const Shape& shape) = 0;
+};
+
+class Runner {
+ public:
+  virtual ~Runner() = default;
+  virtual std::span<const PortSpec> inputs() const = 0;
+  virtual std::span<const PortSpec> outputs() const = 0;
+
+  /// Runs one batch: `inputs` in the order of inputs(), each contiguous, 64-byte aligned not required, its shape
+  /// concrete and already checked against the spec. Asks `sink` for every output exactly once and fills it.
+  /// Safe to call from many threads at once. Never throws: what goes wrong is in the status.
+  virtual Status run(std::span<const TensorView> inputs, OutputSink& sink) noexcept = 0;
+
+  /// True where run() takes Python's GIL (a wrapped callable): the caller must not hold a lock that a thread with the
+  /// GIL may want.
+  virtual bool needs_gil() const = 0;
+
+  /// A guess at the duration of a run on inputs of these shapes, in nanoseconds; decides whether it is worth giving up
+  /// the GIL. Cheap to call.
+  virtual int64_t estimate_nanos(std::span<const Shape> shapes) const = 0;
+};
+
+}  // namespace inferkit

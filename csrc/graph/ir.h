@@ -1,0 +1,105 @@
+// The graph between the file and the plan: values, nodes in topological order, constants. Plain data; passes change it,
+// compile reads it. A graph owns nothing of the file but what its tensors keep alive.
+#pragma once
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <variant>
+#include <vector>
+
+#include "base/tensor_view.h"
+
+namespace inferkit {
+
+using ValueId = int32_t;
+inline constexpr ValueId kNoValue = -1;  // an optional input or output that is left out
+
+/// A constant. `data` points into a mapped file or into memory that `owner` keeps; strings are an array of std::string.
+/// `data` is aligned to its element.
+struct Tensor {
+  DType dtype = DType::kF32;
+  Shape shape;
+  const void* data = nullptr;
+  std::shared_ptr<const void> owner;
+
+  TensorView view() const { return {dtype, shape, data}; }
+  size_t bytes() const { return view().bytes(); }
+  template <class T>
+  const T* as() const {
+    return static_cast<const T*>(data);
+  }
+};
+
+/// A tensor that owns fresh, zeroed, 64-byte aligned memory; `*data` is where to write it.
+Tensor make_tensor(DType dtype, const Shape& shape, void** data);
+template <class T>
+Tensor make_tensor(const Shape& shape, std::span<const T> values);
+
+struct Graph;
+using Attribute = std::variant<int64_t, float, std::string, Tensor, std::vector<int64_t>, std::vector<float>,
+                               std::vector<std::string>, std::shared_ptr<Graph>>;
+
+struct Node {
+  std::string op_type;
+  std::string domain;  // "" is the default ONNX domain ("ai.onnx" is normalised to it)
+  std::string name;    // as in the file; may be empty
+  int version = 0;     // the opset that the file imports for the domain
+  std::vector<ValueId> inputs;
+  std::vector<ValueId> outputs;
+  std::map<std::string, Attribute, std::less<>> attributes;
+
+  /// "node 'fc1' (Gemm)", for messages.
+  std::string label() const;
+};
+
+struct Value {
+  std::string name;
+  std::optional<DType> dtype;  // what the file declares; advice, except for graph inputs
+  std::optional<Shape> shape;
+};
+
+/// A value of the enclosing graph that a subgraph (If, Loop, Scan) reads.
+struct Capture {
+  ValueId outer = kNoValue;
+  ValueId inner = kNoValue;
+};
+
+struct Graph {
+  std::string name;
+  std::vector<Value> values;
+  std::vector<Node> nodes;  // topological order
+  std::vector<ValueId> inputs;
+  std::vector<ValueId> outputs;
+  std::unordered_map<ValueId, Tensor> constants;
+  std::vector<Capture> captures;  // empty in the main graph
+
+  ValueId add_value(std::string value_name);
+  const Tensor* constant(ValueId id) const {
+    const auto it = constants.find(id);
+    return it == constants.end() ? nullptr : &it->second;
+  }
+};
+
+/// Everything that a model file says.
+struct ModelFile {
+  Graph graph;
+  std::map<std::string, int> opsets;  // domain -> version
+  int64_t ir_version = 0;
+  std::string producer;
+  std::map<std::string, std::string> metadata;
+  size_t file_bytes = 0;  // the model and its external data
+};
+
+template <class T>
+Tensor make_tensor(const Shape& shape, std::span<const T> values) {
+  void* data = nullptr;
+  Tensor tensor = make_tensor(kDTypeOf<T>, shape, &data);
+  std::copy(values.begin(), values.end(), static_cast<T*>(data));
+  return tensor;
+}
+
+}  // namespace inferkit

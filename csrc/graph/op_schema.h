@@ -1,0 +1,92 @@
+// What the graph layer knows of an operator: its opsets and its shape rule. Shapes are concrete when a rule runs, so a
+// rule is a plain computation; it may also give an output's value where shapes alone decide it (Shape, Size).
+#pragma once
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/error.h"
+#include "graph/ir.h"
+
+namespace inferkit {
+
+/// What is known of a value while a plan is compiled.
+struct TensorFacts {
+  DType dtype = DType::kF32;
+  Shape shape;
+  const Tensor* constant = nullptr;  // its value, where it is known before the run
+};
+
+/// A node's view of itself: attributes, and the facts of its inputs and outputs. Every failure names the node.
+class NodeContext {
+ public:
+  NodeContext(const Node& node, std::span<const TensorFacts* const> inputs, std::span<TensorFacts> outputs)
+      : node_(node), inputs_(inputs), outputs_(outputs) {}
+
+  const Node& node() const { return node_; }
+  int version() const { return node_.version; }
+  size_t input_count() const { return inputs_.size(); }
+  size_t output_count() const { return outputs_.size(); }
+  bool has_input(size_t i) const { return i < inputs_.size() && inputs_[i] != nullptr; }
+  bool has_output(size_t i) const { return i < node_.outputs.size() && node_.outputs[i] != kNoValue; }
+  /// Throws Error(kModel) where input i is left out.
+  const TensorFacts& input(size_t i) const;
+  const TensorFacts& output(size_t i) const { return outputs_[i]; }
+
+  bool has_attr(std::string_view name) const { return node_.attributes.find(name) != node_.attributes.end(); }
+  int64_t attr_int(std::string_view name, int64_t fallback) const;
+  float attr_float(std::string_view name, float fallback) const;
+  std::string attr_string(std::string_view name, std::string_view fallback) const;
+  std::vector<int64_t> attr_ints(std::string_view name) const;  // empty where absent
+  std::vector<float> attr_floats(std::string_view name) const;
+  std::vector<std::string> attr_strings(std::string_view name) const;
+  /// nullptr where absent.
+  const Tensor* attr_tensor(std::string_view name) const;
+
+  /// The attribute "axis" (or another name) resolved against `rank`; fails where it is out of [-rank, rank).
+  int64_t attr_axis(int64_t fallback, int64_t rank, std::string_view name = "axis") const;
+  int64_t resolve_axis(int64_t axis, int64_t rank) const;
+  /// The elements of an int32/int64 input that must be constant (shape arithmetic); refuses as unsupported where its
+  /// value is only known during a run.
+  std::vector<int64_t> const_ints(size_t i) const;
+
+  [[noreturn]] void fail(const std::string& message) const;         // Error(kModel): the graph is wrong
+  [[noreturn]] void unsupported(const std::string& message) const;  // Error(kUnsupportedOp): we cannot run it
+
+ protected:
+  const Node& node_;
+  std::span<const TensorFacts* const> inputs_;
+  std::span<TensorFacts> outputs_;
+};
+
+/// What a shape rule sees: it must call set_output for every output that the node has.
+class InferContext : public NodeContext {
+ public:
+  InferContext(const Node& node, std::span<const TensorFacts* const> inputs, std::span<TensorFacts> outputs,
+               std::vector<std::shared_ptr<Tensor>>& constants)
+      : NodeContext(node, inputs, outputs), constants_(constants) {}
+  void set_output(size_t i, DType dtype, const Shape& shape);
+  /// The output's value follows from shapes alone.
+  void set_constant(size_t i, Tensor value);
+
+ private:
+  std::vector<std::shared_ptr<Tensor>>& constants_;
+};
+
+using InferFn = void (*)(InferContext&);
+
+/// One operator over a range of opsets.
+struct OpSchema {
+  std::string_view domain;
+  std::string_view name;
+  int since = 1;
+  int until = 1'000'000;  // the last opset that it holds for
+  int min_inputs = 0;
+  int max_inputs = 1'000'000;
+  int min_outputs = 1;
+  int max_outputs = 1'000'000;
+  InferFn infer = nullptr;
+};
+
+}  // namespace inferkit

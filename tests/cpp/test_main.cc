@@ -1,0 +1,24 @@
+#include <cstring>
+#include <exception>
+
+#include "test.h"
+
+int main(int argc, char** argv) {
+  using namespace inferkit::testing;
+  const char* pattern = argc > 1 ? argv[1] : "";
+  int ran = 0;
+  for (const TestCase& test : all_tests()) {
+    if (!std::strstr(test.name.c_str(), pattern)) continue;
+    const int before = failures();
+    try {
+      test.body();
+    } catch (const std::exception& error) {
+      fail(test.name.c_str(), 0, std::string("threw: ") + error.what());
+    }
+    ++ran;
+    std::cout << (failures() == before ? "ok   " : "FAIL ") << test.name << "\n";
+  }
+  std::cout << ran << " passed or failed, " << failures() << " failed checks\n";
+  if (ran == 0) std::cerr << "no test matches '" << pattern << "'\n";
+  return failures() != 0 || ran == 0;
+}
