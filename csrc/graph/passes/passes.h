@@ -1,0 +1,36 @@
+// Rewrites of the graph that change how fast it runs and never what it means. One pass per file; each returns whether
+// it changed the graph and leaves the nodes in topological order. None needs shapes, so they run once per model.
+#pragma once
+#include "graph/ir.h"
+
+namespace inferkit {
+
+/// Removes nodes whose outputs nobody reads, and constants likewise; subgraphs too.
+bool eliminate_dead_nodes(Graph& graph);
+/// Identity, Dropout at inference whose mask is not read, and Cast to the type that the value already has.
+bool eliminate_identity(Graph& graph);
+/// Constant nodes (value, value_int, value_floats, ...) become constants of the graph.
+bool lift_constants(Graph& graph);
+
+/// x * 0.5 * (1 + erf(x / sqrt 2)) in any order of the factors -> inferkit.Gelu(x).
+bool fuse_gelu(Graph& graph);
+/// x * Sigmoid(x) -> inferkit.Silu(x).
+bool fuse_silu(Graph& graph);
+/// The nine nodes of a decomposed layer normalization over the last axis -> inferkit.LayerNorm(x, scale, bias),
+/// attributes axis = -1 and epsilon.
+bool fuse_layer_norm(Graph& graph);
+
+/// Conv or inferkit.Linear, then BatchNormalization with constants: folded into the weights in double, rounded once.
+bool fold_batch_norm(Graph& graph);
+/// MatMul by a constant matrix, or Gemm with one, and a constant bias over the columns -> inferkit.Linear(x, w, bias?),
+/// attribute transB (0: w is [K,N], 1: [N,K]). Float32 constants only.
+bool fuse_linear(Graph& graph);
+/// An elementwise activation whose input is the single use of a Linear or Conv moves into it: inferkit.Linear,
+/// inferkit.Conv with attributes activation (Relu, LeakyRelu, Clip, Sigmoid, Tanh, Gelu, GeluTanh, Silu, HardSwish,
+/// HardSigmoid, Elu), activation_alpha, activation_beta (ONNX's alpha and beta; Clip's bounds).
+bool fuse_activation(Graph& graph);
+
+/// All of them in a fixed order, until nothing changes (or a fixed number of rounds).
+void run_passes(Graph& graph);
+
+}  // namespace inferkit
