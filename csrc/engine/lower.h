@@ -1,0 +1,70 @@
+// Lowering: how an operator family turns a node into steps. Shapes, dtypes and constants are known here, so everything
+// that can be decided before the run is decided here.
+#pragma once
+#include <functional>
+#include <memory>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+#include "engine/plan.h"
+#include "graph/op_schema.h"
+
+namespace inferkit {
+
+/// A handle on memory that a step reads or writes; LowerContext gives it out.
+struct Ref {
+  int32_t id = -1;
+  bool valid() const { return id >= 0; }
+};
+
+/// Things made once per model and shared by all its plans: packed weights, tables. Thread-safe.
+class ModelCache {
+ public:
+  virtual ~ModelCache() = default;
+  /// The object under `key`, made by `make` at the first call. A key names what it was made from and how
+  /// (see weight_key).
+  virtual std::shared_ptr<const void> get(const std::string& key, const std::function<std::shared_ptr<const void>()>& make) = 0;
+};
+
+/// A key for what is derived from a constant: its address, and the kind of derivation with its parameters.
+std::string weight_key(const Tensor& constant, const std::string& kind);
+
+class LowerContext : public NodeContext {
+ public:
+  using NodeContext::NodeContext;
+  virtual ~LowerContext() = default;
+
+  virtual Ref in(size_t i) = 0;   // invalid where the input is left out
+  virtual Ref out(size_t i) = 0;  // invalid where the output is left out or nobody reads it
+  /// 64-byte aligned memory that lives from the first to the last step that names it.
+  virtual Ref scratch(size_t bytes) = 0;
+  /// Memory that `owner` keeps, as an operand; the plan keeps `owner`.
+  virtual Ref constant(const void* data, std::shared_ptr<const void> owner) = 0;
+  /// Output `o` is the same bytes as input `i`: no step, no copy (Reshape, Squeeze...).
+  virtual void alias(size_t o, size_t i) = 0;
+  /// The memory planner may put output `o` where input `i` was, if nobody else reads that input later: for steps that
+  /// read each element before they write it. Both must have the same number of bytes.
+  virtual void in_place(size_t o, size_t i) = 0;
+  virtual ModelCache& cache() = 0;
+
+  /// Adds a step. `operands` become io[0], io[1]... in this order; an invalid Ref becomes nullptr. `work` is a rough
+  /// count of nanoseconds on one thread: it decides about the GIL.
+  template <class Params>
+  void step(StepFn fn, const Params& params, std::initializer_list<Ref> operands, double work = 0) {
+    static_assert(std::is_trivially_copyable_v<Params> && std::is_trivially_destructible_v<Params>);
+    add_step(fn, &params, sizeof(Params), {operands.begin(), operands.size()}, work);
+  }
+  template <class Params>
+  void step(StepFn fn, const Params& params, std::span<const Ref> operands, double work = 0) {
+    static_assert(std::is_trivially_copyable_v<Params> && std::is_trivially_destructible_v<Params>);
+    add_step(fn, &params, sizeof(Params), operands, work);
+  }
+
+ protected:
+  virtual void add_step(StepFn fn, const void* params, size_t params_bytes, std::span<const Ref> operands, double work) = 0;
+};
+
+using LowerFn = void (*)(LowerContext&);
+
+}  // namespace inferkit

@@ -1,0 +1,69 @@
+#include "engine/op_registry.h"
+
+#include <algorithm>
+#include <tuple>
+
+namespace inferkit {
+
+#define INFERKIT_OP_FAMILY(name) void register_##name(OpRegistry& registry);
+#include "op_families.inc"
+#undef INFERKIT_OP_FAMILY
+
+namespace {
+
+std::string key_of(std::string_view domain, std::string_view name) {
+  std::string key(domain);
+  key += ':';
+  key += name;
+  return key;
+}
+
+OpRegistry make_registry() {
+  OpRegistry registry;
+#define INFERKIT_OP_FAMILY(name)  \
+  registry.begin_family(#name);   \
+  register_##name(registry);
+#include "op_families.inc"
+#undef INFERKIT_OP_FAMILY
+  return registry;
+}
+
+}  // namespace
+
+const OpRegistry& OpRegistry::instance() {
+  static const OpRegistry registry = make_registry();
+  return registry;
+}
+
+void OpRegistry::add(const OpSchema& schema, LowerFn lower) {
+  auto& rows = ops_[key_of(schema.domain, schema.name)];
+  for (const OpDef& row : rows) {
+    if (schema.since <= row.schema.until && row.schema.since <= schema.until) {
+      throw std::logic_error(cat("operator ", schema.name, " is registered twice for opset ", schema.since));
+    }
+  }
+  rows.push_back({schema, lower, family_});
+}
+
+const OpDef* OpRegistry::find(std::string_view domain, std::string_view name, int version) const {
+  const auto it = ops_.find(key_of(domain, name));
+  if (it == ops_.end()) return nullptr;
+  for (const OpDef& row : it->second) {
+    if (row.schema.since <= version && version <= row.schema.until) return &row;
+  }
+  return nullptr;
+}
+
+std::vector<const OpDef*> OpRegistry::all() const {
+  std::vector<const OpDef*> out;
+  for (const auto& [key, rows] : ops_) {
+    for (const OpDef& row : rows) out.push_back(&row);
+  }
+  std::sort(out.begin(), out.end(), [](const OpDef* a, const OpDef* b) {
+    return std::tie(a->schema.domain, a->schema.name, a->schema.since) <
+           std::tie(b->schema.domain, b->schema.name, b->schema.since);
+  });
+  return out;
+}
+
+}  // namespace inferkit
