@@ -1,0 +1,76 @@
+// C = f(A B + bias + residual) in float. The bits of an element of C depend only on its row of A, B, its bias and
+// residual, K and the layer's k_segments: never on M, the row's place, the tile, the thread count, or AVX2 against
+// AVX-512.
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
+
+#include "kernels/cpu/vmath/vmath.h"
+
+namespace inferkit {
+class ThreadPool;
+}
+
+namespace inferkit::kernels {
+
+inline constexpr int64_t kPanelColumns = 16;
+
+enum class BiasKind : uint8_t { kNone, kPerColumn, kPerRow };
+
+/// B is a row of panels of 16 columns: element (k, 16 p + j) lies at b[p * b_panel_stride + k * b_k_stride + j].
+/// Packed: b_k_stride = 16, b_panel_stride = 16 k (see pack_b). A row-major B whose n is a multiple of 16 is read in
+/// place with b_k_stride = ldb, b_panel_stride = 16. All 16 columns of the last panel are read, so they must exist.
+/// Strides are in elements. Nothing beyond the m x n elements of C is written, and C needs no alignment.
+struct GemmArgs {
+  int64_t m = 0, n = 0, k = 0;
+  const float* a = nullptr;  // row-major
+  int64_t lda = 0;
+  const float* b = nullptr;
+  int64_t b_k_stride = kPanelColumns;
+  int64_t b_panel_stride = 0;
+  float* c = nullptr;  // row-major; may be `residual`, must not overlap a or b
+  int64_t ldc = 0;
+  const float* bias = nullptr;  // n values per column, or m per row
+  BiasKind bias_kind = BiasKind::kNone;
+  const float* residual = nullptr;  // added before the activation
+  int64_t ldr = 0;
+  Unary act = Unary::kIdentity;
+  float act_alpha = 0, act_beta = 0;
+  /// K is summed in this many segments (1, 2 or 4); 0 takes gemm_k_segments(k, n). A caller that computes one layer in
+  /// several calls with different n (column splits, a pixel count that grows with the batch) sets it to a constant of
+  /// the layer.
+  int32_t k_segments = 0;
+};
+
+/// The segments of a layer: more than one where n is too narrow to hide the latency of FMA at m = 1.
+int gemm_k_segments(int64_t k, int64_t n);
+
+/// On one thread, with the active tier. No allocation.
+void gemm_f32(const GemmArgs& args);
+/// The same bits, on up to max_threads threads of `pool` (null: one thread); splits only where each thread gets enough.
+void gemm_f32_parallel(const GemmArgs& args, ThreadPool* pool, int max_threads);
+
+/// Floats that packed B takes; give it 64-byte aligned memory.
+size_t packed_b_elements(int64_t k, int64_t n);
+/// From row-major [k, n] with row stride ldb. Columns past n become zeros.
+void pack_b(const float* b, int64_t ldb, int64_t k, int64_t n, float* packed);
+/// From row-major [n, k] with row stride ldb (ONNX Gemm's transB, QK^T).
+void pack_b_transposed(const float* b, int64_t ldb, int64_t k, int64_t n, float* packed);
+/// Sets b, b_k_stride and b_panel_stride for a B that pack_b packed; args.k must be set.
+inline void use_packed_b(GemmArgs& args, const float* packed) {
+  args.b = packed;
+  args.b_k_stride = kPanelColumns;
+  args.b_panel_stride = args.k * kPanelColumns;
+}
+
+struct GemmKernels {
+  const char* (*compiled_isa)();
+  void (*gemm)(const GemmArgs& args);
+  void (*pack_b)(const float* b, int64_t ldb, int64_t k, int64_t n, float* packed);
+  void (*pack_b_transposed)(const float* b, int64_t ldb, int64_t k, int64_t n, float* packed);
+};
+
+const GemmKernels& gemm_kernels();  // of the active tier
+const GemmKernels& gemm_kernels(Isa isa);
+
+}  // namespace inferkit::kernels

@@ -1,0 +1,53 @@
+// Functions of one contiguous row of floats: reductions, softmax, normalisations. Sums run in 16 lanes with one fixed
+// tree at the end, so their bits are the same on AVX2 and AVX-512 and depend on the row alone.
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
+
+namespace inferkit {
+enum class Isa : uint8_t;
+}
+
+namespace inferkit::kernels {
+
+/// Of an empty row: 0, NaN, -inf, +inf, 0, 0, 1. A NaN in the row gives NaN.
+enum class Reduce : uint8_t { kSum, kMean, kMax, kMin, kSumSquares, kSumAbs, kProduct };
+inline constexpr int kReduceCount = static_cast<int>(Reduce::kProduct) + 1;
+using ReduceFn = float (*)(const float* x, int64_t n);
+
+struct NormArgs {
+  const float* x = nullptr;
+  const float* residual = nullptr;  // added to x first; null for none
+  const float* scale = nullptr;     // n values; null for 1
+  const float* bias = nullptr;      // n values; null for 0
+  float* y = nullptr;               // may be x
+  float* sum = nullptr;             // where x + residual goes; null where nobody wants it
+  int64_t n = 0;
+  float epsilon = 0;
+};
+
+struct RowKernels {
+  const char* (*compiled_isa)();
+  ReduceFn reduce[kReduceCount];
+  void (*softmax)(const float* x, float* y, int64_t n, float scale, const float* mask);
+  void (*log_softmax)(const float* x, float* y, int64_t n);
+  void (*layer_norm)(const NormArgs& args);
+  void (*rms_norm)(const NormArgs& args);
+};
+
+const RowKernels& row_kernels();  // of the active tier
+const RowKernels& row_kernels(Isa isa);
+
+inline ReduceFn reduce_fn(Reduce op) { return row_kernels().reduce[static_cast<size_t>(op)]; }
+
+/// y = softmax(scale x + mask); mask (n values) may be null, y may be x. A row that is -inf throughout gives NaN.
+inline void softmax_row(const float* x, float* y, int64_t n, float scale = 1, const float* mask = nullptr) {
+  row_kernels().softmax(x, y, n, scale, mask);
+}
+inline void log_softmax_row(const float* x, float* y, int64_t n) { row_kernels().log_softmax(x, y, n); }
+/// y = (v - mean v) / sqrt(var v + epsilon) * scale + bias, where v = x + residual; the variance takes a second pass.
+inline void layer_norm_row(const NormArgs& args) { row_kernels().layer_norm(args); }
+/// y = v / sqrt(mean v^2 + epsilon) * scale + bias.
+inline void rms_norm_row(const NormArgs& args) { row_kernels().rms_norm(args); }
+
+}  // namespace inferkit::kernels

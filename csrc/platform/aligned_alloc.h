@@ -1,0 +1,31 @@
+// Memory aligned to 64 bytes: a cache line, and the widest vector.
+#pragma once
+#include <cstddef>
+#include <memory>
+#include <type_traits>
+
+namespace inferkit {
+
+inline constexpr size_t kAlignment = 64;
+
+constexpr size_t round_up(size_t value, size_t multiple) { return (value + multiple - 1) / multiple * multiple; }
+
+/// At least `bytes` bytes, aligned to kAlignment; never null, throws std::bad_alloc. Not initialised.
+void* aligned_allocate(size_t bytes);
+void aligned_free(void* memory) noexcept;
+
+struct AlignedDelete {
+  void operator()(void* memory) const noexcept { aligned_free(memory); }
+};
+
+/// An owned, aligned array of plain values.
+template <class T>
+using AlignedArray = std::unique_ptr<T[], AlignedDelete>;
+
+template <class T>
+AlignedArray<T> make_aligned(size_t count) {
+  static_assert(std::is_trivially_copyable_v<T> && std::is_trivially_destructible_v<T>);
+  return AlignedArray<T>(static_cast<T*>(aligned_allocate(count * sizeof(T))));
+}
+
+}  // namespace inferkit

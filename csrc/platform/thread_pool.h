@@ -1,0 +1,58 @@
+// The one pool of threads that kernels fork onto. Workers of batchers are the outer parallelism, this pool the inner:
+// who finds it busy runs on its own thread.
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <type_traits>
+#include <utility>
+
+namespace inferkit {
+
+template <class Signature>
+class FunctionRef;
+
+/// A call to a callable that somebody else keeps alive; two words, never allocates.
+template <class R, class... Args>
+class FunctionRef<R(Args...)> {
+ public:
+  template <class F>
+    requires(!std::is_same_v<std::remove_cvref_t<F>, FunctionRef> && std::is_invocable_r_v<R, F&, Args...>)
+  FunctionRef(F&& f)  // NOLINT: implicit, as std::function is
+      : object_(const_cast<void*>(static_cast<const void*>(std::addressof(f)))),
+        call_([](void* object, Args... args) -> R {
+          return (*static_cast<std::remove_reference_t<F>*>(object))(std::forward<Args>(args)...);
+        }) {}
+  R operator()(Args... args) const { return call_(object_, std::forward<Args>(args)...); }
+
+ private:
+  void* object_;
+  R (*call_)(void*, Args...);
+};
+
+class ThreadPool {
+ public:
+  /// The pool of the process, sized from usable_cpus(). Threads start at the first parallel_for that wants them. After
+  /// fork() the child has a fresh pool.
+  static ThreadPool& process();
+
+  /// `threads` counts the caller: a pool of 1 starts none.
+  explicit ThreadPool(int threads);
+  ~ThreadPool();
+  ThreadPool(const ThreadPool&) = delete;
+  ThreadPool& operator=(const ThreadPool&) = delete;
+
+  /// The most threads that one parallel_for uses, the caller included.
+  int size() const { return size_; }
+
+  /// Calls body(i) once for every i in [0, count), on the caller and up to max_threads - 1 others; returns when all are
+  /// done, and what they wrote is visible. Which thread runs which i is not fixed, so body must give the same bits on
+  /// any. Runs inline where the pool serves another caller and inside a body. `body` must not throw.
+  void parallel_for(int64_t count, int max_threads, FunctionRef<void(int64_t)> body);
+
+ private:
+  struct State;
+  const int size_;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace inferkit

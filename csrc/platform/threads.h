@@ -1,0 +1,25 @@
+// How many CPUs there are for us, and native threads that keep out of Python's way.
+#pragma once
+#include <functional>
+#include <optional>
+#include <string>
+#include <thread>
+
+namespace inferkit {
+
+/// CPUs that this process may keep busy: its affinity mask, capped by the cgroup's CPU quota (rounded up). At least 1.
+/// Read anew at every call.
+int usable_cpus();
+
+/// The CPU quota, in CPUs, of the cgroups that `cgroup_file` (as /proc/self/cgroup) names below `root` (as
+/// /sys/fs/cgroup), the tightest of each path from leaf to root; nullopt where there is none. Knows v1 and v2.
+std::optional<double> cgroup_cpu_quota(const std::string& cgroup_file, const std::string& root);
+
+/// Names the calling thread in debuggers and /proc (15 bytes are kept).
+void set_thread_name(const std::string& name);
+
+/// Starts a thread that is named and blocks every signal, so that handlers run on the threads of the application.
+/// `body` must not throw.
+std::thread start_thread(const std::string& name, std::function<void()> body);
+
+}  // namespace inferkit
