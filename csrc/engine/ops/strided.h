@@ -1,0 +1,93 @@
+// Loop nests over strided operands: broadcasting, slicing, transposing. The nest is collapsed when the plan is
+// compiled, so that a step walks as few and as long inner loops as the strides allow.
+#pragma once
+#include <array>
+#include <cstdint>
+
+#include "base/shape.h"
+
+namespace inferkit {
+
+using Strides = std::array<int64_t, Shape::kMaxRank>;
+
+/// `dims` and, for each of N operands, strides in elements. Trivially copyable: it goes into a step's params. rank >=
+/// 1; the last dimension is the inner loop.
+template <size_t N>
+struct LoopNest {
+  int32_t rank = 1;
+  std::array<int64_t, Shape::kMaxRank> dims{1};
+  std::array<Strides, N> strides{};
+
+  int64_t inner() const { return dims[static_cast<size_t>(rank - 1)]; }
+  int64_t inner_stride(size_t operand) const { return strides[operand][static_cast<size_t>(rank - 1)]; }
+  /// How many inner loops there are.
+  int64_t runs() const {
+    int64_t n = 1;
+    for (int32_t i = 0; i + 1 < rank; ++i) n *= dims[static_cast<size_t>(i)];
+    return n;
+  }
+  int64_t elements() const { return runs() * inner(); }
+};
+
+/// The strides with which an operand of shape `from` is read to fill `to`, to which it must broadcast: 0 where it
+/// repeats.
+inline Strides broadcast_strides(const Shape& from, const Shape& to) {
+  Strides out{};
+  const Strides own = from.strides();
+  const size_t lead = to.rank() - from.rank();
+  for (size_t i = 0; i < from.rank(); ++i) out[lead + i] = from[i] == 1 ? 0 : own[i];
+  return out;
+}
+
+/// Drops dimensions of 1 and merges neighbours that all operands walk as one.
+template <size_t N>
+LoopNest<N> make_nest(const Shape& shape, const std::array<Strides, N>& strides) {
+  LoopNest<N> nest;
+  size_t rank = 0;
+  for (size_t i = 0; i < shape.rank(); ++i) {
+    if (shape[i] == 1) continue;
+    bool merge = rank > 0;
+    for (size_t n = 0; n < N && merge; ++n) merge = nest.strides[n][rank - 1] == strides[n][i] * shape[i];
+    if (!merge) ++rank;
+    nest.dims[rank - 1] = merge ? nest.dims[rank - 1] * shape[i] : shape[i];
+    for (size_t n = 0; n < N; ++n) nest.strides[n][rank - 1] = strides[n][i];
+  }
+  if (rank == 0) rank = 1;  // a scalar: one inner loop of one element, strides 0
+  nest.rank = static_cast<int32_t>(rank);
+  return nest;
+}
+
+/// Calls f(offsets, run) for inner loops number [first, last), in order; `offsets` are those of each operand's first
+/// element. f handles nest.inner() elements at nest.inner_stride(n).
+template <size_t N, class F>
+void for_each_run(const LoopNest<N>& nest, int64_t first, int64_t last, F&& f) {
+  if (first >= last || nest.inner() == 0) return;
+  const int outer = nest.rank - 1;
+  std::array<int64_t, Shape::kMaxRank> index{};
+  std::array<int64_t, N> offsets{};
+  int64_t rest = first;
+  for (int d = outer - 1; d >= 0; --d) {
+    const auto i = static_cast<size_t>(d);
+    index[i] = rest % nest.dims[i];
+    rest /= nest.dims[i];
+    for (size_t n = 0; n < N; ++n) offsets[n] += index[i] * nest.strides[n][i];
+  }
+  for (int64_t run = first;;) {
+    f(offsets, run);
+    if (++run == last) return;
+    for (int d = outer - 1; d >= 0; --d) {
+      const auto i = static_cast<size_t>(d);
+      for (size_t n = 0; n < N; ++n) offsets[n] += nest.strides[n][i];
+      if (++index[i] < nest.dims[i]) break;
+      index[i] = 0;
+      for (size_t n = 0; n < N; ++n) offsets[n] -= nest.dims[i] * nest.strides[n][i];
+    }
+  }
+}
+
+template <size_t N, class F>
+void for_each_run(const LoopNest<N>& nest, F&& f) {
+  for_each_run(nest, 0, nest.runs(), static_cast<F&&>(f));
+}
+
+}  // namespace inferkit
