@@ -21,9 +21,9 @@ struct MemoryPlan {
   size_t total = 0;             // bytes of the arena, a multiple of kPlanAlignment
 };
 
-/// Intervals whose steps meet never share a byte; a block of 0 bytes lies at offset 0. Largest first, each into the
-/// smallest gap that holds it, and never worse than the better of two such orders. Deterministic. Throws
-/// std::invalid_argument where an interval ends before it starts, Error(kModel) where the total passes size_t.
+/// Intervals whose steps meet never share a byte; a block of 0 bytes lies at offset 0. Best fit, in the better of two
+/// orders (by size, by birth); deterministic, O(n^2) with a small constant. Throws std::invalid_argument where an
+/// interval ends before it starts, Error(kModel) where the total passes size_t.
 MemoryPlan plan_memory(std::span<const Interval> intervals);
 
 /// The most bytes (each block rounded up to the alignment) that are live at one step: no plan can be smaller.
