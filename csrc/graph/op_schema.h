@@ -78,8 +78,8 @@ using InferFn = void (*)(InferContext&);
 
 /// One operator over a range of opsets.
 struct OpSchema {
-  std::string_view domain;
-  std::string_view name;
+  std::string_view domain = "";
+  std::string_view name = "";
   int since = 1;
   int until = 1'000'000;  // the last opset that it holds for
   int min_inputs = 0;
