@@ -20,8 +20,8 @@ std::string key_of(std::string_view domain, std::string_view name) {
 
 OpRegistry make_registry() {
   OpRegistry registry;
-#define INFERKIT_OP_FAMILY(name)  \
-  registry.begin_family(#name);   \
+#define INFERKIT_OP_FAMILY(name) \
+  registry.begin_family(#name);  \
   register_##name(registry);
 #include "op_families.inc"
 #undef INFERKIT_OP_FAMILY

@@ -1,0 +1,385 @@
+#include "engine/compile.h"
+
+#include <algorithm>
+#include <cstring>
+#include <map>
+#include <optional>
+
+#include "engine/op_registry.h"
+#include "engine/storage.h"
+
+namespace inferkit {
+namespace {
+
+/// Values up to this size are folded when their inputs are known; larger ones are left to the run.
+constexpr size_t kFoldBytes = size_t{1} << 20;
+
+struct CopyParams {
+  size_t bytes;
+};
+void copy_step(const void* params, std::byte* const* io, const ExecContext&) {
+  std::memcpy(io[0], io[1], static_cast<const CopyParams*>(params)->bytes);
+}
+
+/// Makes a thing each time: for what a plan alone holds.
+class TransientCache final : public ModelCache {
+ public:
+  std::shared_ptr<const void> get(const std::string&,
+                                  const std::function<std::shared_ptr<const void>()>& make) override {
+    return make();
+  }
+};
+
+class Compiler {
+ public:
+  Compiler(const Graph& graph, std::span<const Port> inputs, ModelCache& cache, bool fold)
+      : graph_(graph), inputs_(inputs), cache_(cache), fold_(fold), facts_(graph.values.size()) {}
+
+  std::shared_ptr<const Plan> run();
+
+ private:
+  friend class NodeLowering;
+  void infer();
+  void infer_node(size_t n);
+  bool try_fold(const Node& node, std::span<const TensorFacts* const> in);
+  void mark_needed();
+  void lower();
+  void bind_outputs();
+  void finish();
+
+  const TensorFacts* facts(ValueId id) const {
+    return id == kNoValue || !facts_[static_cast<size_t>(id)] ? nullptr : &*facts_[static_cast<size_t>(id)];
+  }
+  int32_t slot_of(ValueId id);
+  int32_t constant_slot(const Tensor& tensor);
+  void add_step(StepFn fn, const void* params, size_t bytes, std::span<const Ref> operands, size_t node, double work);
+
+  const Graph& graph_;
+  std::span<const Port> inputs_;
+  ModelCache& cache_;
+  const bool fold_;
+  std::vector<std::optional<TensorFacts>> facts_;   // by ValueId
+  std::vector<std::shared_ptr<Tensor>> constants_;  // what folding made
+  std::vector<bool> node_needed_;
+  std::vector<bool> value_needed_;
+  std::vector<int32_t> value_slot_;
+  std::vector<std::string> unsupported_;
+  TransientCache transient_;
+  Storage storage_;
+  std::vector<std::vector<Ref>> step_refs_;
+  double work_ = 0;
+  std::shared_ptr<Plan> plan_ = std::make_shared<Plan>();
+};
+
+class NodeLowering final : public LowerContext {
+ public:
+  NodeLowering(Compiler& compiler, size_t index, std::span<const TensorFacts* const> in, std::span<TensorFacts> out)
+      : LowerContext(compiler.graph_.nodes[index], in, out), compiler_(compiler), index_(index) {}
+
+  Ref in(size_t i) override { return has_input(i) ? Ref{compiler_.slot_of(node_.inputs[i])} : Ref{}; }
+  Ref out(size_t i) override {
+    if (!has_output(i) || !compiler_.value_needed_[static_cast<size_t>(node_.outputs[i])]) return {};
+    return {compiler_.slot_of(node_.outputs[i])};
+  }
+  Ref scratch(size_t bytes) override { return {compiler_.storage_.add({.bytes = bytes})}; }
+  Ref constant(const void* data, std::shared_ptr<const void> owner) override {
+    compiler_.plan_->owners.push_back(std::move(owner));
+    return {compiler_.storage_.add({.kind = Operand::Kind::kConstant, .pointer = data})};
+  }
+  void alias(size_t o, size_t i) override {
+    const Ref target = out(o);
+    if (target.valid()) compiler_.storage_.alias(target.id, in(i).id);
+  }
+  void in_place(size_t o, size_t i) override {
+    const Ref target = out(o), source = in(i);
+    if (target.valid() && source.valid()) compiler_.storage_.suggest_in_place(target.id, source.id);
+  }
+  ModelCache& cache() override;
+
+ protected:
+  void add_step(StepFn fn, const void* params, size_t bytes, std::span<const Ref> operands, double work) override {
+    compiler_.add_step(fn, params, bytes, operands, index_, work);
+  }
+
+ private:
+  Compiler& compiler_;
+  const size_t index_;
+};
+
+ModelCache& NodeLowering::cache() {
+  // The cache knows a constant by its address, which must not outlive it: what folding made belongs to this plan alone.
+  for (size_t i = 0; i < node_.inputs.size(); ++i) {
+    if (has_input(i) && input(i).constant && compiler_.graph_.constant(node_.inputs[i]) != input(i).constant) {
+      return compiler_.transient_;
+    }
+  }
+  return compiler_.cache_;
+}
+
+std::shared_ptr<const Plan> Compiler::run() {
+  infer();
+  if (!unsupported_.empty()) throw unsupported_error(unsupported_);
+  mark_needed();
+  lower();
+  if (!unsupported_.empty()) throw unsupported_error(unsupported_);
+  bind_outputs();
+  finish();
+  return plan_;
+}
+
+void Compiler::infer() {
+  for (const auto& [id, tensor] : graph_.constants) {
+    facts_[static_cast<size_t>(id)] = TensorFacts{tensor.dtype, tensor.shape, &tensor};
+  }
+  for (size_t i = 0; i < graph_.inputs.size(); ++i) {
+    facts_[static_cast<size_t>(graph_.inputs[i])] = TensorFacts{inputs_[i].dtype, inputs_[i].shape, nullptr};
+  }
+  for (size_t n = 0; n < graph_.nodes.size(); ++n) {
+    try {
+      infer_node(n);
+    } catch (const Error& error) {
+      if (error.code() != ErrorCode::kUnsupportedOp) throw;
+      unsupported_.push_back(error.what());
+    }
+  }
+}
+
+void Compiler::infer_node(size_t n) {
+  const Node& node = graph_.nodes[n];
+  const OpDef* def = OpRegistry::instance().find(node.domain, node.op_type, node.version);
+  if (!def) {
+    throw Error(ErrorCode::kUnsupportedOp, cat(node.label(), ": there is no such operator at opset ", node.version));
+  }
+  std::vector<const TensorFacts*> in;
+  bool all_constant = true;
+  for (ValueId id : node.inputs) {
+    in.push_back(facts(id));
+    if (id == kNoValue) continue;
+    if (!in.back()) return;  // follows from a node that is already on the list of what is not supported
+    all_constant &= in.back()->constant != nullptr;
+  }
+  std::vector<TensorFacts> out(node.outputs.size());
+  InferContext context(node, in, out, constants_);
+  const auto inputs = static_cast<int>(node.inputs.size()), outputs = static_cast<int>(node.outputs.size());
+  if (inputs < def->schema.min_inputs || inputs > def->schema.max_inputs) context.fail(cat("has ", inputs, " inputs"));
+  if (outputs < def->schema.min_outputs || outputs > def->schema.max_outputs) {
+    context.fail(cat("has ", outputs, " outputs"));
+  }
+  def->schema.infer(context);
+  for (size_t i = 0; i < out.size(); ++i) {
+    if (node.outputs[i] != kNoValue) facts_[static_cast<size_t>(node.outputs[i])] = out[i];
+  }
+  const bool already = std::all_of(out.begin(), out.end(), [](const TensorFacts& f) { return f.constant != nullptr; });
+  if (fold_ && all_constant && !already) try_fold(node, in);
+}
+
+bool Compiler::try_fold(const Node& node, std::span<const TensorFacts* const> in) {
+  std::vector<const Tensor*> tensors;
+  for (const TensorFacts* f : in) tensors.push_back(f ? f->constant : nullptr);
+  std::vector<Tensor> values = evaluate_node(node, tensors, kFoldBytes);
+  if (values.empty()) return false;
+  for (size_t i = 0; i < values.size(); ++i) {
+    if (node.outputs[i] == kNoValue) continue;
+    constants_.push_back(std::make_shared<Tensor>(std::move(values[i])));
+    facts_[static_cast<size_t>(node.outputs[i])]->constant = constants_.back().get();
+  }
+  return true;
+}
+
+void Compiler::mark_needed() {
+  value_needed_.assign(graph_.values.size(), false);
+  node_needed_.assign(graph_.nodes.size(), false);
+  for (ValueId id : graph_.outputs) value_needed_[static_cast<size_t>(id)] = true;
+  for (size_t n = graph_.nodes.size(); n-- > 0;) {
+    const Node& node = graph_.nodes[n];
+    for (ValueId id : node.outputs) {
+      if (id == kNoValue || !value_needed_[static_cast<size_t>(id)] || facts(id)->constant) continue;
+      node_needed_[n] = true;
+    }
+    if (!node_needed_[n]) continue;
+    for (ValueId id : node.inputs) {
+      if (id != kNoValue) value_needed_[static_cast<size_t>(id)] = true;
+    }
+  }
+}
+
+void Compiler::lower() {
+  value_slot_.assign(graph_.values.size(), -1);
+  for (size_t i = 0; i < graph_.inputs.size(); ++i) {
+    value_slot_[static_cast<size_t>(graph_.inputs[i])] =
+        storage_.add({.kind = Operand::Kind::kInput, .index = static_cast<uint32_t>(i)});
+  }
+  for (size_t n = 0; n < graph_.nodes.size(); ++n) {
+    const Node& node = graph_.nodes[n];
+    plan_->labels.push_back(node.label());
+    if (!node_needed_[n]) continue;
+    std::vector<const TensorFacts*> in;
+    for (ValueId id : node.inputs) in.push_back(facts(id));
+    std::vector<TensorFacts> out;
+    for (ValueId id : node.outputs) out.push_back(id == kNoValue ? TensorFacts{} : *facts(id));
+    NodeLowering context(*this, n, in, out);
+    const OpDef* def = OpRegistry::instance().find(node.domain, node.op_type, node.version);
+    try {
+      if (!def->lower) context.unsupported("its value is only known during a run");
+      def->lower(context);
+    } catch (const Error& error) {
+      if (error.code() != ErrorCode::kUnsupportedOp) throw;
+      unsupported_.push_back(error.what());
+    }
+  }
+}
+
+int32_t Compiler::constant_slot(const Tensor& tensor) {
+  if (tensor.owner) plan_->owners.push_back(tensor.owner);
+  return storage_.add({.kind = Operand::Kind::kConstant, .pointer = tensor.data, .bytes = tensor.bytes()});
+}
+
+int32_t Compiler::slot_of(ValueId id) {
+  int32_t& slot = value_slot_[static_cast<size_t>(id)];
+  if (slot >= 0) return slot;
+  const TensorFacts& f = *facts(id);
+  slot =
+      f.constant ? constant_slot(*f.constant) : storage_.add({.bytes = TensorView{f.dtype, f.shape, nullptr}.bytes()});
+  return slot;
+}
+
+void Compiler::add_step(StepFn fn, const void* params, size_t bytes, std::span<const Ref> operands, size_t node,
+                        double work) {
+  auto copy = std::make_unique<std::byte[]>(bytes);
+  std::memcpy(copy.get(), params, bytes);
+  const int index = static_cast<int>(plan_->steps.size());
+  for (Ref ref : operands) {
+    if (ref.valid()) storage_.touch(ref.id, index);
+  }
+  plan_->steps.push_back({fn, copy.get(), 0, static_cast<uint32_t>(node)});
+  plan_->params.push_back(std::move(copy));
+  step_refs_.emplace_back(operands.begin(), operands.end());
+  work_ += work;
+}
+
+void Compiler::bind_outputs() {
+  constexpr double kBytesPerNano = 10;
+  for (size_t i = 0; i < graph_.outputs.size(); ++i) {
+    const TensorFacts& f = *facts(graph_.outputs[i]);
+    plan_->outputs.push_back({f.dtype, f.shape});
+    const int32_t source = slot_of(graph_.outputs[i]);
+    Slot& root = storage_[storage_.root(source)];
+    const size_t bytes = TensorView{f.dtype, f.shape, nullptr}.bytes();
+    if (root.kind == Operand::Kind::kArena && root.first >= 0) {
+      root.kind = Operand::Kind::kOutput;
+      root.index = static_cast<uint32_t>(i);
+      continue;
+    }
+    // A constant, an input, or memory that already is another output.
+    const int32_t target = storage_.add({.kind = Operand::Kind::kOutput, .index = static_cast<uint32_t>(i)});
+    const Ref refs[] = {{target}, {source}};
+    const CopyParams params{bytes};
+    plan_->labels.push_back(cat("output '", graph_.values[static_cast<size_t>(graph_.outputs[i])].name, "'"));
+    add_step(copy_step, &params, sizeof(params), refs, plan_->labels.size() - 1,
+             static_cast<double>(bytes) / kBytesPerNano);
+  }
+}
+
+void Compiler::finish() {
+  plan_->inputs.assign(inputs_.begin(), inputs_.end());
+  plan_->arena_bytes = storage_.place();
+  for (size_t s = 0; s < step_refs_.size(); ++s) {
+    plan_->steps[s].first_operand = static_cast<uint32_t>(plan_->operands.size());
+    for (Ref ref : step_refs_[s]) {
+      const Operand operand = ref.valid() ? storage_.operand(ref.id) : Operand{};
+      const auto slot = static_cast<uint32_t>(plan_->operands.size());
+      if (operand.kind == Operand::Kind::kInput) plan_->input_slots.push_back(slot);
+      if (operand.kind == Operand::Kind::kOutput) plan_->output_slots.push_back(slot);
+      plan_->operands.push_back(operand);
+    }
+  }
+  constexpr double kNanosPerStep = 15;
+  plan_->estimated_nanos = static_cast<int64_t>(work_ + kNanosPerStep * static_cast<double>(plan_->steps.size()));
+  for (auto& constant : constants_) plan_->owners.push_back(std::move(constant));
+}
+
+void collect_missing(const Graph& graph, std::map<std::string, int>& counts) {
+  for (const Node& node : graph.nodes) {
+    if (!OpRegistry::instance().find(node.domain, node.op_type, node.version)) {
+      const std::string domain = node.domain.empty() ? "" : node.domain + ".";
+      ++counts[cat("operator ", domain, node.op_type, " (opset ", node.version, ")")];
+    }
+    for (const auto& [name, attribute] : node.attributes) {
+      if (const auto* subgraph = std::get_if<std::shared_ptr<Graph>>(&attribute)) collect_missing(**subgraph, counts);
+    }
+  }
+}
+
+}  // namespace
+
+std::vector<std::string> missing_operators(const Graph& graph) {
+  std::map<std::string, int> counts;
+  collect_missing(graph, counts);
+  std::vector<std::string> lines;
+  for (const auto& [what, count] : counts) lines.push_back(cat(what, ", ", count, count == 1 ? " node" : " nodes"));
+  return lines;
+}
+
+Error unsupported_error(std::span<const std::string> lines) {
+  std::string message = cat("the model needs what inferkit does not have (", lines.size(), "):");
+  for (const std::string& line : lines) message += "\n  - " + line;
+  return Error(ErrorCode::kUnsupportedOp, message);
+}
+
+std::shared_ptr<const Plan> compile(const Graph& graph, std::span<const Port> inputs, ModelCache& cache) {
+  return Compiler(graph, inputs, cache, /*fold=*/true).run();
+}
+
+std::vector<Tensor> evaluate_node(const Node& node, std::span<const Tensor* const> inputs, size_t max_bytes) {
+  if (!OpRegistry::instance().find(node.domain, node.op_type, node.version)) return {};
+  Graph graph;
+  Node copy = node;
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    if (!inputs[i]) continue;
+    copy.inputs[i] = graph.add_value("");
+    graph.constants.emplace(copy.inputs[i], *inputs[i]);
+  }
+  for (ValueId& id : copy.outputs) {
+    if (id == kNoValue) continue;
+    id = graph.add_value("");
+    graph.outputs.push_back(id);
+  }
+  graph.nodes.push_back(std::move(copy));
+  TransientCache cache;
+  const auto plan = Compiler(graph, {}, cache, /*fold=*/false).run();
+  size_t total = 0;
+  for (const Port& port : plan->outputs) total += TensorView{port.dtype, port.shape, nullptr}.bytes();
+  std::vector<Tensor> out(node.outputs.size());
+  std::vector<void*> pointers;
+  if (plan->steps.size() == 1 && plan->steps[0].fn == copy_step && plan->outputs.size() == 1) {
+    // A view of a constant (Reshape of a weight): share the bytes.
+    const auto& source = plan->operands[plan->steps[0].first_operand + 1];
+    for (const Tensor* input : inputs) {
+      if (input && source.kind == Operand::Kind::kConstant && input->data == source.pointer) {
+        for (size_t i = 0; i < out.size(); ++i) {
+          if (node.outputs[i] == kNoValue) continue;
+          out[i] = {plan->outputs[0].dtype, plan->outputs[0].shape, input->data, input->owner};
+        }
+        return out;
+      }
+    }
+  }
+  if (total > max_bytes) return {};
+  size_t port = 0;
+  for (size_t i = 0; i < out.size(); ++i) {
+    if (node.outputs[i] == kNoValue) continue;
+    void* data = nullptr;
+    out[i] = make_tensor(plan->outputs[port].dtype, plan->outputs[port].shape, &data);
+    pointers.push_back(data);
+    ++port;
+  }
+  Session session(plan, *BufferPool::process_default());
+  session.run({}, pointers, {});
+  return out;
+}
+
+std::string weight_key(const Tensor& constant, const std::string& kind) {
+  return cat(constant.data, " ", kind, " ", dtype_name(constant.dtype), " ", constant.shape.str());
+}
+
+}  // namespace inferkit

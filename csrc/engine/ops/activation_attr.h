@@ -1,0 +1,35 @@
+// The activation that a pass has fused into a node (attributes activation, activation_alpha, activation_beta), as the
+// kernels name it.
+#pragma once
+#include "engine/lower.h"
+#include "kernels/cpu/vmath/vmath.h"
+
+namespace inferkit {
+
+struct FusedActivation {
+  kernels::Unary op = kernels::Unary::kIdentity;
+  float alpha = 0, beta = 0;
+};
+
+inline FusedActivation fused_activation(const NodeContext& c) {
+  using kernels::Unary;
+  const std::string name = c.attr_string("activation", "");
+  FusedActivation out{Unary::kIdentity, c.attr_float("activation_alpha", 0), c.attr_float("activation_beta", 0)};
+  constexpr struct {
+    std::string_view name;
+    Unary op;
+  } kRows[] = {{"", Unary::kIdentity},     {"Relu", Unary::kRelu},           {"LeakyRelu", Unary::kLeakyRelu},
+               {"Clip", Unary::kClip},     {"Sigmoid", Unary::kSigmoid},     {"Tanh", Unary::kTanh},
+               {"Gelu", Unary::kGelu},     {"GeluTanh", Unary::kGeluTanh},   {"Silu", Unary::kSilu},
+               {"Elu", Unary::kElu},       {"HardSwish", Unary::kHardSwish}, {"HardSigmoid", Unary::kHardSigmoid}};
+  for (const auto& row : kRows) {
+    if (row.name == name) {
+      out.op = row.op;
+      if (row.op == Unary::kSilu) out.alpha = 1;
+      return out;
+    }
+  }
+  c.unsupported(cat("fused activation ", name));
+}
+
+}  // namespace inferkit

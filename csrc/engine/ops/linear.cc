@@ -1,0 +1,407 @@
+// Matrix products: MatMul, Gemm, and Linear, into which our passes turn both where the right side is constant.
+#include <algorithm>
+
+#include "engine/op_registry.h"
+#include "engine/ops/activation_attr.h"
+#include "engine/ops/dispatch.h"
+#include "engine/ops/strided.h"
+#include "kernels/cpu/gemm/gemm.h"
+
+namespace inferkit {
+namespace {
+
+using kernels::BiasKind;
+using kernels::GemmArgs;
+
+constexpr double kFlopsPerNano = 60;
+
+double gemm_work(double batch, const GemmArgs& g) {
+  return batch * 2.0 * static_cast<double>(g.m) * static_cast<double>(g.n) * static_cast<double>(g.k) / kFlopsPerNano +
+         static_cast<double>(g.k) * static_cast<double>(g.n) * 4 / 30;
+}
+
+/// B of a product, as the kernel wants it: packed ahead where it is constant, else packed in the run.
+std::shared_ptr<const void> packed_weights(ModelCache& cache, const Tensor& w, bool transposed, int64_t k, int64_t n,
+                                           int64_t matrices) {
+  return cache.get(weight_key(w, transposed ? "gemm-nk" : "gemm-kn"), [&]() -> std::shared_ptr<const void> {
+    const auto each = static_cast<int64_t>(kernels::packed_b_elements(k, n));
+    void* data = nullptr;
+    const Tensor packed = make_tensor(DType::kF32, {matrices * each}, &data);
+    for (int64_t i = 0; i < matrices; ++i) {
+      const float* source = w.as<float>() + i * k * n;
+      float* target = static_cast<float*>(data) + i * each;
+      transposed ? kernels::pack_b_transposed(source, k, k, n, target) : kernels::pack_b(source, n, k, n, target);
+    }
+    return {packed.owner, packed.data};
+  });
+}
+
+struct LinearParams {
+  GemmArgs gemm;  // its pointers are filled in by the step
+};
+
+void linear_step(const void* params, std::byte* const* io, const ExecContext& context) {
+  GemmArgs g = static_cast<const LinearParams*>(params)->gemm;
+  g.c = reinterpret_cast<float*>(io[0]);
+  g.a = reinterpret_cast<const float*>(io[1]);
+  g.b = reinterpret_cast<const float*>(io[2]);
+  g.bias = reinterpret_cast<const float*>(io[3]);
+  if (context.pool) {
+    kernels::gemm_f32_parallel(g, context.pool, context.max_threads);
+  } else {
+    kernels::gemm_f32(g);
+  }
+}
+
+// ---- Linear: X [..., K] by a constant W [K, N] (or [N, K]) ----
+
+void infer_linear(InferContext& c) {
+  const TensorFacts &x = c.input(0), &w = c.input(1);
+  const bool transposed = c.attr_int("transB", 0) != 0;
+  if (x.dtype != DType::kF32) c.fail(cat("expected a float32 input, got ", dtype_name(x.dtype)));
+  if (x.shape.rank() < 1 || x.shape.back() != w.shape[transposed ? 1 : 0]) {
+    c.fail(cat("cannot multiply ", x.shape.str(), " by ", w.shape.str(), transposed ? " transposed" : ""));
+  }
+  Shape out = x.shape;
+  out[out.rank() - 1] = w.shape[transposed ? 0 : 1];
+  c.set_output(0, DType::kF32, out);
+}
+
+void lower_linear(LowerContext& c) {
+  const TensorFacts &x = c.input(0), &w = c.input(1);
+  if (!w.constant) c.unsupported("weights that are only known during a run");
+  const bool transposed = c.attr_int("transB", 0) != 0;
+  LinearParams p;
+  p.gemm.k = x.shape.back();
+  p.gemm.n = c.output(0).shape.back();
+  p.gemm.m = x.shape.elements(0, x.shape.rank() - 1);
+  p.gemm.lda = p.gemm.k;
+  p.gemm.ldc = p.gemm.n;
+  const FusedActivation act = fused_activation(c);
+  p.gemm.act = act.op;
+  p.gemm.act_alpha = act.alpha;
+  p.gemm.act_beta = act.beta;
+  const auto packed = packed_weights(c.cache(), *w.constant, transposed, p.gemm.k, p.gemm.n, 1);
+  kernels::use_packed_b(p.gemm, nullptr);
+  p.gemm.bias_kind = c.has_input(2) ? BiasKind::kPerColumn : BiasKind::kNone;
+  c.step(linear_step, p, {c.out(0), c.in(0), c.constant(packed.get(), packed), c.in(2)}, gemm_work(1, p.gemm));
+}
+
+// ---- MatMul: batches of matrices, broadcast as numpy does ----
+
+struct Product {
+  Shape batch;  // of the output
+  int64_t m, n, k;
+  Shape a, b;  // with at least two dimensions
+  Shape out;
+};
+
+Product matmul_shapes(const NodeContext& c) {
+  Product p;
+  p.a = c.input(0).shape;
+  p.b = c.input(1).shape;
+  if (p.a.rank() == 0 || p.b.rank() == 0) c.fail("a scalar cannot be multiplied by MatMul");
+  const bool vector_a = p.a.rank() == 1, vector_b = p.b.rank() == 1;
+  if (vector_a) p.a.insert(0, 1);
+  if (vector_b) p.b.push_back(1);
+  const size_t ra = p.a.rank(), rb = p.b.rank();
+  p.m = p.a[ra - 2];
+  p.k = p.a[ra - 1];
+  p.n = p.b[rb - 1];
+  const auto batch = broadcast(Shape(p.a.dims().first(ra - 2)), Shape(p.b.dims().first(rb - 2)));
+  if (p.b[rb - 2] != p.k || !batch) {
+    c.fail(cat("cannot multiply ", c.input(0).shape.str(), " by ", c.input(1).shape.str()));
+  }
+  p.batch = *batch;
+  p.out = *batch;
+  if (!vector_a) p.out.push_back(p.m);
+  if (!vector_b) p.out.push_back(p.n);
+  return p;
+}
+
+constexpr TypeSet kMatMulTypes = kFloatTypes | types(DType::kI32, DType::kI64, DType::kU32, DType::kU64);
+
+void infer_matmul(InferContext& c) {
+  require_same_type(c, 0, 1);
+  require_type(c, 0, kMatMulTypes);
+  c.set_output(0, c.input(0).dtype, matmul_shapes(c).out);
+}
+
+struct MatMulParams {
+  GemmArgs gemm;
+  LoopNest<2> batch;     // over a and b, in elements
+  bool pack = false;     // b is packed in the run, into io[3]
+  bool b_fixed = false;  // one b for the whole batch
+};
+
+void matmul_f32_step(const void* params, std::byte* const* io, const ExecContext& context) {
+  const auto& p = *static_cast<const MatMulParams*>(params);
+  GemmArgs g = p.gemm;
+  auto* c = reinterpret_cast<float*>(io[0]);
+  const auto* a = reinterpret_cast<const float*>(io[1]);
+  const auto* b = reinterpret_cast<const float*>(io[2]);
+  auto* scratch = reinterpret_cast<float*>(io[3]);
+  const int64_t inner = p.batch.inner();
+  bool packed = false;
+  for_each_run(p.batch, [&](const std::array<int64_t, 2>& offsets, int64_t run) {
+    for (int64_t i = 0; i < inner; ++i) {
+      g.a = a + offsets[0] + i * p.batch.inner_stride(0);
+      const float* source = b + offsets[1] + i * p.batch.inner_stride(1);
+      g.c = c + (run * inner + i) * g.m * g.n;
+      if (!p.pack) {
+        g.b = source;
+      } else if (!packed || !p.b_fixed) {
+        kernels::pack_b(source, g.n, g.k, g.n, scratch);
+        g.b = scratch;
+        packed = true;
+      }
+      kernels::gemm_f32_parallel(g, context.pool, context.max_threads);
+    }
+  });
+}
+
+struct GenericParams {
+  int64_t m, n, k;
+  int64_t a_row, a_col, b_row, b_col;  // strides in elements
+  LoopNest<2> batch;
+};
+
+/// Row by row, k ascending; halves accumulate in float. io[3] holds one row of accumulators.
+template <class T>
+void matmul_generic_step(const void* params, std::byte* const* io, const ExecContext&) {
+  const auto& p = *static_cast<const GenericParams*>(params);
+  auto* out = reinterpret_cast<T*>(io[0]);
+  const auto* a = reinterpret_cast<const T*>(io[1]);
+  const auto* b = reinterpret_cast<const T*>(io[2]);
+  auto* acc = reinterpret_cast<Compute<T>*>(io[3]);
+  const int64_t inner = p.batch.inner();
+  for_each_run(p.batch, [&](const std::array<int64_t, 2>& offsets, int64_t run) {
+    for (int64_t i = 0; i < inner; ++i) {
+      const T* ma = a + offsets[0] + i * p.batch.inner_stride(0);
+      const T* mb = b + offsets[1] + i * p.batch.inner_stride(1);
+      T* mc = out + (run * inner + i) * p.m * p.n;
+      for (int64_t row = 0; row < p.m; ++row) {
+        std::fill(acc, acc + p.n, Compute<T>(0));
+        for (int64_t k = 0; k < p.k; ++k) {
+          const Compute<T> x = load(ma[row * p.a_row + k * p.a_col]);
+          const T* line = mb + k * p.b_row;
+          if (p.b_col == 1) {
+            for (int64_t col = 0; col < p.n; ++col) acc[col] += x * load(line[col]);
+          } else {
+            for (int64_t col = 0; col < p.n; ++col) acc[col] += x * load(line[col * p.b_col]);
+          }
+        }
+        for (int64_t col = 0; col < p.n; ++col) mc[row * p.n + col] = store<T>(acc[col]);
+      }
+    }
+  });
+}
+
+StepFn generic_step(DType dtype) {
+  return dispatch<kMatMulTypes>(dtype, []<class T>() -> StepFn { return matmul_generic_step<T>; });
+}
+
+/// The nest over the batch dimensions, with the matrices' strides.
+LoopNest<2> batch_nest(const Product& p) {
+  auto strides_of = [&](const Shape& shape) {
+    const Shape lead(shape.dims().first(shape.rank() - 2));
+    Strides s = broadcast_strides(lead, p.batch);
+    for (size_t i = 0; i < p.batch.rank(); ++i) s[i] *= shape.elements(shape.rank() - 2, shape.rank());
+    return s;
+  };
+  return make_nest<2>(p.batch, {strides_of(p.a), strides_of(p.b)});
+}
+
+void lower_matmul_f32(LowerContext& c, Product p) {
+  MatMulParams params;
+  if (p.b.elements(0, p.b.rank() - 2) == 1) {
+    // One right side for all rows: one tall product.
+    p.m = p.a.elements(0, p.a.rank() - 1);
+    p.a = {p.m, p.k};
+    p.b = {p.k, p.n};
+    p.batch = {};
+  }
+  params.gemm.m = p.m;
+  params.gemm.n = p.n;
+  params.gemm.k = p.k;
+  params.gemm.lda = p.k;
+  params.gemm.ldc = p.n;
+  params.batch = batch_nest(p);
+  const auto work = gemm_work(static_cast<double>(p.batch.elements()), params.gemm);
+  const TensorFacts& b = c.input(1);
+  if (b.constant) {
+    const int64_t matrices = p.b.elements(0, p.b.rank() - 2);
+    const auto packed = packed_weights(c.cache(), *b.constant, false, p.k, p.n, matrices);
+    kernels::use_packed_b(params.gemm, nullptr);
+    const auto each = static_cast<int64_t>(kernels::packed_b_elements(p.k, p.n));
+    const int64_t plain = std::max<int64_t>(p.k * p.n, 1);
+    for (auto& stride : params.batch.strides[1]) stride = stride / plain * each;
+    c.step(matmul_f32_step, params, {c.out(0), c.in(0), c.constant(packed.get(), packed), Ref{}}, work);
+    return;
+  }
+  Ref scratch;
+  if (p.n % kernels::kPanelColumns == 0) {
+    params.gemm.b_k_stride = p.n;
+    params.gemm.b_panel_stride = kernels::kPanelColumns;
+  } else {
+    params.pack = true;
+    params.b_fixed = p.b.elements(0, p.b.rank() - 2) == 1;
+    kernels::use_packed_b(params.gemm, nullptr);
+    scratch = c.scratch(kernels::packed_b_elements(p.k, p.n) * sizeof(float));
+  }
+  c.step(matmul_f32_step, params, {c.out(0), c.in(0), c.in(1), scratch}, work);
+}
+
+void lower_matmul(LowerContext& c) {
+  const Product p = matmul_shapes(c);
+  const DType dtype = c.input(0).dtype;
+  if (dtype == DType::kF32) return lower_matmul_f32(c, p);
+  const GenericParams params{p.m, p.n, p.k, p.k, 1, p.n, 1, batch_nest(p)};
+  const double work = 2.0 * static_cast<double>(p.batch.elements() * p.m) * static_cast<double>(p.n * p.k);
+  c.step(generic_step(dtype), params,
+         {c.out(0), c.in(0), c.in(1), c.scratch(static_cast<size_t>(p.n) * sizeof(double))}, work);
+}
+
+// ---- Gemm: alpha A' B' + beta C ----
+
+struct GemmShapes {
+  int64_t m, n, k;
+  bool ta, tb;
+};
+
+GemmShapes gemm_shapes(const NodeContext& c) {
+  const Shape &a = c.input(0).shape, &b = c.input(1).shape;
+  if (a.rank() != 2 || b.rank() != 2) c.fail(cat("expected two matrices, got ", a.str(), " and ", b.str()));
+  const bool ta = c.attr_int("transA", 0) != 0, tb = c.attr_int("transB", 0) != 0;
+  const GemmShapes g{a[ta ? 1 : 0], b[tb ? 0 : 1], a[ta ? 0 : 1], ta, tb};
+  if (b[tb ? 1 : 0] != g.k) {
+    c.fail(cat("cannot multiply ", a.str(), ta ? " transposed" : "", " by ", b.str(), tb ? " transposed" : ""));
+  }
+  return g;
+}
+
+void infer_gemm(InferContext& c) {
+  require_same_type(c, 0, 1);
+  require_type(c, 0, kMatMulTypes);
+  const GemmShapes g = gemm_shapes(c);
+  const Shape out{g.m, g.n};
+  if (c.has_input(2)) {
+    require_same_type(c, 0, 2);
+    if (broadcast(c.input(2).shape, out) != out) {
+      c.fail(cat("C of shape ", c.input(2).shape.str(), " does not broadcast to ", out.str()));
+    }
+  }
+  c.set_output(0, c.input(0).dtype, out);
+}
+
+struct AddScaledParams {
+  float alpha, beta;
+  bool has_c;
+  LoopNest<2> nest;  // output, C
+};
+
+/// out = alpha out + beta C.
+template <class T>
+void add_scaled_step(const void* params, std::byte* const* io, const ExecContext&) {
+  const auto& p = *static_cast<const AddScaledParams*>(params);
+  auto* out = reinterpret_cast<T*>(io[0]);
+  const auto* addend = reinterpret_cast<const T*>(io[1]);
+  const auto alpha = static_cast<Compute<T>>(p.alpha), beta = static_cast<Compute<T>>(p.beta);
+  for_each_run(p.nest, [&](const std::array<int64_t, 2>& offsets, int64_t) {
+    for (int64_t i = 0; i < p.nest.inner(); ++i) {
+      T& y = out[offsets[0] + i * p.nest.inner_stride(0)];
+      Compute<T> sum = alpha * load(y);
+      if (p.has_c) sum += beta * load(addend[offsets[1] + i * p.nest.inner_stride(1)]);
+      y = store<T>(sum);
+    }
+  });
+}
+
+struct TransposeParams {
+  int64_t rows, cols;  // of the source
+};
+void transpose_f32_step(const void* params, std::byte* const* io, const ExecContext&) {
+  const auto& p = *static_cast<const TransposeParams*>(params);
+  auto* out = reinterpret_cast<float*>(io[0]);
+  const auto* in = reinterpret_cast<const float*>(io[1]);
+  for (int64_t r = 0; r < p.rows; ++r) {
+    for (int64_t col = 0; col < p.cols; ++col) out[col * p.rows + r] = in[r * p.cols + col];
+  }
+}
+
+struct PackParams {
+  int64_t k, n;
+  bool transposed;
+};
+void pack_step(const void* params, std::byte* const* io, const ExecContext&) {
+  const auto& p = *static_cast<const PackParams*>(params);
+  auto* out = reinterpret_cast<float*>(io[0]);
+  const auto* in = reinterpret_cast<const float*>(io[1]);
+  p.transposed ? kernels::pack_b_transposed(in, p.k, p.k, p.n, out) : kernels::pack_b(in, p.n, p.k, p.n, out);
+}
+
+/// The product alone; a bias over the columns is fused where `bias` is valid.
+void lower_gemm_product_f32(LowerContext& c, const GemmShapes& g, Ref bias) {
+  Ref a = c.in(0);
+  if (g.ta) {
+    const Ref transposed = c.scratch(static_cast<size_t>(g.m * g.k) * sizeof(float));
+    c.step(transpose_f32_step, TransposeParams{g.k, g.m}, {transposed, a}, static_cast<double>(g.m * g.k));
+    a = transposed;
+  }
+  LinearParams p;
+  p.gemm.m = g.m;
+  p.gemm.n = g.n;
+  p.gemm.k = g.k;
+  p.gemm.lda = g.k;
+  p.gemm.ldc = g.n;
+  p.gemm.bias_kind = bias.valid() ? BiasKind::kPerColumn : BiasKind::kNone;
+  kernels::use_packed_b(p.gemm, nullptr);
+  Ref b;
+  if (c.input(1).constant) {
+    const auto packed = packed_weights(c.cache(), *c.input(1).constant, g.tb, g.k, g.n, 1);
+    b = c.constant(packed.get(), packed);
+  } else {
+    b = c.scratch(kernels::packed_b_elements(g.k, g.n) * sizeof(float));
+    c.step(pack_step, PackParams{g.k, g.n, g.tb}, {b, c.in(1)}, static_cast<double>(g.k * g.n) / 4);
+  }
+  c.step(linear_step, p, {c.out(0), a, b, bias}, gemm_work(1, p.gemm));
+}
+
+void lower_gemm(LowerContext& c) {
+  const GemmShapes g = gemm_shapes(c);
+  const float alpha = c.attr_float("alpha", 1), beta = c.attr_float("beta", 1);
+  const DType dtype = c.input(0).dtype;
+  const bool has_c = c.has_input(2) && beta != 0;
+  bool fused = alpha == 1 && !has_c;
+  if (dtype == DType::kF32) {
+    Ref bias;
+    const bool row =
+        has_c && c.input(2).shape.elements() == g.n && c.input(2).shape.rank() >= 1 && c.input(2).shape.back() == g.n;
+    if (alpha == 1 && beta == 1 && row) {
+      bias = c.in(2);
+      fused = true;
+    }
+    lower_gemm_product_f32(c, g, bias);
+  } else {
+    const GenericParams p{
+        g.m, g.n, g.k, g.ta ? 1 : g.k, g.ta ? g.m : 1, g.tb ? 1 : g.n, g.tb ? g.k : 1, make_nest<2>({}, {})};
+    c.step(generic_step(dtype), p, {c.out(0), c.in(0), c.in(1), c.scratch(static_cast<size_t>(g.n) * sizeof(double))},
+           2.0 * static_cast<double>(g.m * g.n) * static_cast<double>(g.k));
+  }
+  if (fused) return;
+  const Shape out{g.m, g.n};
+  const Strides addend = has_c ? broadcast_strides(c.input(2).shape, out) : Strides{};
+  const AddScaledParams p{alpha, beta, has_c, make_nest<2>(out, {out.strides(), addend})};
+  const StepFn fn = dispatch<kMatMulTypes>(dtype, []<class T>() -> StepFn { return add_scaled_step<T>; });
+  c.step(fn, p, {c.out(0), has_c ? c.in(2) : Ref{}}, static_cast<double>(g.m * g.n));
+}
+
+}  // namespace
+
+void register_linear(OpRegistry& r) {
+  r.add({.name = "MatMul", .min_inputs = 2, .max_inputs = 2, .infer = infer_matmul}, lower_matmul);
+  r.add({.name = "Gemm", .since = 7, .min_inputs = 2, .max_inputs = 3, .infer = infer_gemm}, lower_gemm);
+  r.add({.domain = kInternal, .name = "Linear", .min_inputs = 2, .max_inputs = 3, .infer = infer_linear}, lower_linear);
+}
+
+}  // namespace inferkit

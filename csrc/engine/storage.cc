@@ -1,0 +1,59 @@
+#include "engine/storage.h"
+
+#include <algorithm>
+
+#include "graph/memory_planner.h"
+
+namespace inferkit {
+
+int32_t Storage::add(const Slot& slot) {
+  slots_.push_back(slot);
+  return static_cast<int32_t>(slots_.size() - 1);
+}
+
+int32_t Storage::root(int32_t id) const {
+  while (slots_[static_cast<size_t>(id)].alias_of >= 0) id = slots_[static_cast<size_t>(id)].alias_of;
+  return id;
+}
+
+void Storage::touch(int32_t id, int step) {
+  Slot& slot = slots_[static_cast<size_t>(root(id))];
+  if (slot.first < 0) slot.first = step;
+  slot.last = std::max(slot.last, step);
+}
+
+void Storage::apply_in_place() {
+  // In the order of the steps, so that a chain of in-place steps shares one piece of memory.
+  for (const InPlace& wish : in_place_) {
+    const int32_t out = root(wish.out), in = root(wish.in);
+    if (out == in) continue;
+    Slot& o = slots_[static_cast<size_t>(out)];
+    Slot& i = slots_[static_cast<size_t>(in)];
+    const bool both_arena = o.kind == Operand::Kind::kArena && i.kind == Operand::Kind::kArena;
+    if (!both_arena || o.bytes != i.bytes || o.first < 0 || i.last != o.first || i.first == o.first) continue;
+    i.last = o.last;
+    o.alias_of = in;
+  }
+}
+
+size_t Storage::place() {
+  apply_in_place();
+  std::vector<Interval> intervals;
+  std::vector<int32_t> owners;
+  for (size_t i = 0; i < slots_.size(); ++i) {
+    const Slot& slot = slots_[i];
+    if (slot.kind != Operand::Kind::kArena || slot.alias_of >= 0 || slot.first < 0) continue;
+    intervals.push_back({slot.bytes, slot.first, slot.last});
+    owners.push_back(static_cast<int32_t>(i));
+  }
+  const MemoryPlan plan = plan_memory(intervals);
+  for (size_t i = 0; i < owners.size(); ++i) slots_[static_cast<size_t>(owners[i])].offset = plan.offsets[i];
+  return plan.total;
+}
+
+Operand Storage::operand(int32_t id) const {
+  const Slot& slot = slots_[static_cast<size_t>(root(id))];
+  return {slot.kind, slot.index, slot.offset, slot.pointer};
+}
+
+}  // namespace inferkit

@@ -1,0 +1,47 @@
+// Where the values of a plan live while it is compiled: slots, their aliases and lifetimes, and in the end offsets in the
+// arena.
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "engine/plan.h"
+
+namespace inferkit {
+
+struct Slot {
+  Operand::Kind kind = Operand::Kind::kArena;
+  uint32_t index = 0;             // kInput, kOutput
+  const void* pointer = nullptr;  // kConstant
+  size_t bytes = 0;
+  size_t offset = 0;  // kArena, after place()
+  int32_t alias_of = -1;
+  int first = -1, last = -1;  // steps that touch it
+};
+
+class Storage {
+ public:
+  int32_t add(const Slot& slot);
+  Slot& operator[](int32_t id) { return slots_[static_cast<size_t>(id)]; }
+  /// The slot whose memory `id` uses.
+  int32_t root(int32_t id) const;
+  /// `id` uses the memory of `target` from now on.
+  void alias(int32_t id, int32_t target) { slots_[static_cast<size_t>(id)].alias_of = root(target); }
+  void touch(int32_t id, int step);
+  void suggest_in_place(int32_t out, int32_t in) { in_place_.push_back({out, in}); }
+
+  /// Gives every arena slot its offset; returns the arena's size.
+  size_t place();
+  Operand operand(int32_t id) const;
+
+ private:
+  struct InPlace {
+    int32_t out, in;
+  };
+  void apply_in_place();
+
+  std::vector<Slot> slots_;
+  std::vector<InPlace> in_place_;
+};
+
+}  // namespace inferkit
