@@ -1,0 +1,100 @@
+#include "base/output_checks.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/scan.h"
+
+namespace inferkit {
+namespace {
+
+Status bad(Reason reason, std::string message) { return {ErrorCode::kOutput, reason, std::move(message), nullptr}; }
+
+bool fits(const Shape& spec, const Shape& shape) {
+  if (spec.rank() != shape.rank()) return false;
+  for (size_t i = 0; i < spec.rank(); ++i) {
+    if (spec[i] != Shape::kFree && spec[i] != shape[i]) return false;
+  }
+  return true;
+}
+
+float widen(Half h) { return to_float(h); }
+float widen(BFloat16 b) { return to_float(b); }
+template <class T>
+T widen(T value) {
+  return value;
+}
+
+bool all_zero(const TensorView& t) {
+  const auto* bytes = static_cast<const unsigned char*>(t.data);
+  if (!is_float(t.dtype)) return std::all_of(bytes, bytes + t.bytes(), [](unsigned char b) { return b == 0; });
+  // A float is zero, of either sign, where no bit but the sign's is set.
+  const size_t size = dtype_size(t.dtype);
+  for (size_t i = 0, n = t.bytes(); i < n; ++i) {
+    const bool top = i % size == size - 1;  // little endian
+    if (top ? bytes[i] & 0x7f : bytes[i]) return false;
+  }
+  return true;
+}
+
+/// The first row along the last axis that is no distribution, or -1.
+template <class T>
+int64_t first_unnormalized(const TensorView& t, double tolerance) {
+  const int64_t width = t.shape.empty() ? 1 : t.shape.back();
+  const int64_t rows = width ? t.shape.elements() / width : 0;
+  const T* at = t.as<T>();
+  for (int64_t r = 0; r < rows; ++r, at += width) {
+    double sum = 0;
+    bool negative = false;
+    for (int64_t i = 0; i < width; ++i) {
+      const double value = widen(at[i]);
+      sum += value;
+      negative |= value < -tolerance;
+    }
+    if (negative || !(std::abs(sum - 1.0) <= tolerance)) return r;
+  }
+  return -1;
+}
+
+int64_t first_unnormalized(const TensorView& t, double tolerance) {
+  switch (t.dtype) {
+    case DType::kF32:
+      return first_unnormalized<float>(t, tolerance);
+    case DType::kF64:
+      return first_unnormalized<double>(t, tolerance);
+    case DType::kF16:
+      return first_unnormalized<Half>(t, tolerance);
+    case DType::kBF16:
+      return first_unnormalized<BFloat16>(t, tolerance);
+    default:
+      return -1;
+  }
+}
+
+}  // namespace
+
+Status check_output(std::string_view name, DType spec_dtype, const Shape& spec, const TensorView& output,
+                    const OutputChecks& checks) {
+  if (checks.shape && (output.dtype != spec_dtype || !fits(spec, output.shape))) {
+    return bad(Reason::kShape, cat("output '", name, "' is ", dtype_name(output.dtype), " ", output.shape.str(),
+                                   "; the model declares ", dtype_name(spec_dtype), " ", spec.str()));
+  }
+  if (checks.finite && !all_finite(output)) {
+    const auto index = first_non_finite(StridedView::contiguous(output));
+    return bad(Reason::kNonFinite, cat("output '", name, "' holds NaN or infinity at index ",
+                                       index.value_or(Shape{}).str(), "; expected finite values"));
+  }
+  if (checks.not_all_zero && all_zero(output)) {
+    return bad(Reason::kAllZero, cat("output '", name, "' is all zero: the model may not have its weights"));
+  }
+  if (checks.normalized) {
+    const int64_t row = first_unnormalized(output, checks.tolerance);
+    if (row >= 0) {
+      return bad(Reason::kNotNormalized, cat("output '", name, "' does not sum to 1 in row ", row,
+                                             " of its last axis (within ", checks.tolerance, ")"));
+    }
+  }
+  return {};
+}
+
+}  // namespace inferkit

@@ -1,0 +1,196 @@
+#include "base/scan.h"
+
+#include <cstring>
+
+namespace inferkit {
+namespace {
+
+// An element is NaN or infinite where all bits of its exponent are one. Adding the lowest exponent bit to the masked
+// exponent then carries into the sign bit, so that one OR over all elements answers for them all: and, add, or
+// vectorise on every instruction set, where floating-point comparisons under strict rules do not.
+template <class Bits, Bits kExponent>
+struct FiniteScan {
+  using Element = Bits;
+  static constexpr Bits kOne = Bits(kExponent & (~kExponent + 1));
+  static constexpr Bits kSign = Bits(Bits{1} << (8 * sizeof(Bits) - 1));
+  static Bits mark(Bits bits) { return Bits(Bits(bits & kExponent) + kOne); }
+};
+using ScanF16 = FiniteScan<uint16_t, 0x7c00>;
+using ScanBF16 = FiniteScan<uint16_t, 0x7f80>;
+using ScanF32 = FiniteScan<uint32_t, 0x7f800000u>;
+using ScanF64 = FiniteScan<uint64_t, 0x7ff0000000000000ull>;
+
+// Elements are moved by memcpy of their size: the source may be unaligned.
+template <class T>
+T load(const char* at) {
+  T value;
+  std::memcpy(&value, at, sizeof value);
+  return value;
+}
+
+/// Copies (where kCopy) and scans `count` elements that are `step` bytes apart.
+template <class Scan, bool kCopy>
+bool scan_run(const char* source, int64_t step, int64_t count, char* target) {
+  using Bits = typename Scan::Element;
+  Bits seen = 0;
+  if (step == int64_t{sizeof(Bits)}) {
+    for (int64_t i = 0; i < count; ++i) {
+      const Bits bits = load<Bits>(source + i * int64_t{sizeof(Bits)});
+      if constexpr (kCopy) std::memcpy(target + i * int64_t{sizeof(Bits)}, &bits, sizeof bits);
+      seen |= Scan::mark(bits);
+    }
+  } else {
+    for (int64_t i = 0; i < count; ++i) {
+      const Bits bits = load<Bits>(source + i * step);
+      if constexpr (kCopy) std::memcpy(target + i * int64_t{sizeof(Bits)}, &bits, sizeof bits);
+      seen |= Scan::mark(bits);
+    }
+  }
+  return !(seen & Scan::kSign);
+}
+
+template <class Bits>
+bool copy_run(const char* source, int64_t step, int64_t count, char* target) {
+  if (step == int64_t{sizeof(Bits)}) {
+    std::memcpy(target, source, static_cast<size_t>(count) * sizeof(Bits));
+    return true;
+  }
+  for (int64_t i = 0; i < count; ++i) std::memcpy(target + i * int64_t{sizeof(Bits)}, source + i * step, sizeof(Bits));
+  return true;
+}
+
+using Run = bool (*)(const char* source, int64_t step, int64_t count, char* target);
+
+template <bool kCopy>
+Run scanning_run(DType dtype) {
+  switch (dtype) {
+    case DType::kF16:
+      return scan_run<ScanF16, kCopy>;
+    case DType::kBF16:
+      return scan_run<ScanBF16, kCopy>;
+    case DType::kF32:
+      return scan_run<ScanF32, kCopy>;
+    case DType::kF64:
+      return scan_run<ScanF64, kCopy>;
+    default:
+      return nullptr;
+  }
+}
+
+Run copying_run(size_t element_size) {
+  switch (element_size) {
+    case 1:
+      return copy_run<uint8_t>;
+    case 2:
+      return copy_run<uint16_t>;
+    case 4:
+      return copy_run<uint32_t>;
+    default:
+      return copy_run<uint64_t>;
+  }
+}
+
+/// The fewest dimensions that describe the same walk: ones dropped, neighbours that form one run merged.
+struct Walk {
+  size_t rank = 0;
+  std::array<int64_t, Shape::kMaxRank> dims{}, strides{};
+};
+
+Walk collapse(const StridedView& v) {
+  Walk w;
+  for (size_t i = 0; i < v.shape.rank(); ++i) {
+    const int64_t dim = v.shape[i], stride = v.byte_strides[i];
+    if (dim == 1) continue;
+    if (w.rank > 0 && w.strides[w.rank - 1] == stride * dim) {
+      w.dims[w.rank - 1] *= dim;
+      w.strides[w.rank - 1] = stride;
+    } else {
+      w.dims[w.rank] = dim;
+      w.strides[w.rank++] = stride;
+    }
+  }
+  if (w.rank == 0) {  // a single element
+    w.rank = 1;
+    w.dims[0] = 1;
+    w.strides[0] = static_cast<int64_t>(dtype_size(v.dtype));
+  }
+  return w;
+}
+
+bool walk_runs(const StridedView& view, char* target, Run run) {
+  const int64_t count = view.shape.elements();
+  if (count == 0) return true;
+  const Walk w = collapse(view);
+  const size_t inner = w.rank - 1;
+  const int64_t run_bytes = w.dims[inner] * static_cast<int64_t>(dtype_size(view.dtype));
+  const char* source = static_cast<const char*>(view.data);
+  std::array<int64_t, Shape::kMaxRank> index{};
+  bool finite = true;
+  for (;;) {
+    finite &= run(source, w.strides[inner], w.dims[inner], target);
+    if (target) target += run_bytes;
+    size_t d = inner;
+    for (;;) {
+      if (d-- == 0) return finite;
+      source += w.strides[d];
+      if (++index[d] < w.dims[d]) break;
+      source -= w.strides[d] * w.dims[d];
+      index[d] = 0;
+    }
+  }
+}
+
+}  // namespace
+
+StridedView StridedView::contiguous(const TensorView& tensor) {
+  StridedView view{tensor.dtype, tensor.shape, tensor.shape.strides(), tensor.data};
+  for (size_t i = 0; i < view.shape.rank(); ++i) {
+    view.byte_strides[i] *= static_cast<int64_t>(dtype_size(tensor.dtype));
+  }
+  return view;
+}
+
+bool StridedView::is_contiguous() const {
+  if (shape.elements() == 0) return true;
+  int64_t step = static_cast<int64_t>(dtype_size(dtype));
+  for (size_t i = shape.rank(); i-- > 0;) {
+    if (shape[i] != 1 && byte_strides[i] != step) return false;
+    step *= shape[i];
+  }
+  return true;
+}
+
+bool copy_strided(const StridedView& source, void* target, bool check_finite) {
+  const Run scan = check_finite ? scanning_run<true>(source.dtype) : nullptr;
+  return walk_runs(source, static_cast<char*>(target), scan ? scan : copying_run(dtype_size(source.dtype)));
+}
+
+bool all_finite(const StridedView& source) {
+  const Run scan = scanning_run<false>(source.dtype);
+  return !scan || walk_runs(source, nullptr, scan);
+}
+
+bool all_finite(const TensorView& source) {
+  const Run scan = scanning_run<false>(source.dtype);
+  return !scan || scan(static_cast<const char*>(source.data), static_cast<int64_t>(dtype_size(source.dtype)),
+                       source.shape.elements(), nullptr);
+}
+
+std::optional<Shape> first_non_finite(const StridedView& source) {
+  const Run scan = scanning_run<false>(source.dtype);
+  const int64_t count = source.shape.elements();
+  const auto steps = source.shape.strides();
+  for (int64_t i = 0; scan && i < count; ++i) {
+    Shape index;
+    const char* at = static_cast<const char*>(source.data);
+    for (size_t d = 0; d < source.shape.rank(); ++d) {
+      const int64_t position = i / steps[d] % source.shape[d];
+      index.push_back(position);
+      at += position * source.byte_strides[d];
+    }
+    if (!scan(at, 0, 1, nullptr)) return index;
+  }
+  return std::nullopt;
+}
+
+}  // namespace inferkit

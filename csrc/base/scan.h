@@ -1,0 +1,37 @@
+// Copying a strided tensor into contiguous memory and scanning it for NaN and infinity in the same pass.
+#pragma once
+#include <array>
+#include <cstdint>
+#include <optional>
+
+#include "base/dtype.h"
+#include "base/shape.h"
+#include "base/tensor_view.h"
+
+namespace inferkit {
+
+/// A tensor that somebody else owns, laid out as numpy lays it out: strides in bytes, of either sign or zero.
+struct StridedView {
+  DType dtype = DType::kF32;
+  Shape shape;
+  std::array<int64_t, Shape::kMaxRank> byte_strides{};
+  const void* data = nullptr;
+
+  /// A row-major view of the same elements.
+  static StridedView contiguous(const TensorView& tensor);
+  /// True where the elements lie row-major and gapless, so that data can be read as a TensorView's.
+  bool is_contiguous() const;
+};
+
+/// Copies `source` row-major to `target`, which holds all of it. Returns false where `check_finite` is set and a
+/// floating-point element is NaN or infinite (everything is copied all the same). The source need not be aligned.
+bool copy_strided(const StridedView& source, void* target, bool check_finite);
+
+/// True where no element is NaN or infinite; always true of integers and bools.
+bool all_finite(const StridedView& source);
+bool all_finite(const TensorView& source);
+
+/// The row-major index of the first element that is NaN or infinite. Slow: for the message after a scan said no.
+std::optional<Shape> first_non_finite(const StridedView& source);
+
+}  // namespace inferkit

@@ -1,0 +1,79 @@
+#include <cmath>
+#include <string>
+
+#include "base/error.h"
+#include "base/validation.h"
+#include "test.h"
+
+using namespace inferkit;
+
+namespace {
+std::string last;
+
+Reason reason_of(auto&& call) {
+  try {
+    call();
+  } catch (const Error& error) {
+    CHECK(error.code() == ErrorCode::kValidation);
+    last = error.what();
+    return error.reason();
+  }
+  return Reason::kNone;
+}
+bool says(const char* text) { return last.find(text) != std::string::npos; }
+
+Reason check(const Shape& spec, const Shape& given, InputChecks checks = {}, BatchAxis axis = BatchAxis::kPresent) {
+  return reason_of([&] { check_input("x", DType::kF32, spec, DType::kF32, given, checks, axis); });
+}
+}  // namespace
+
+TEST(validation_axis_by_rank) {
+  CHECK(batch_axis_of("x", {-1, 4}, {3, 4}) == BatchAxis::kPresent);
+  CHECK(batch_axis_of("x", {-1, 4}, {4}) == BatchAxis::kAbsent);
+  CHECK(batch_axis_of("x", {-1}, {}) == BatchAxis::kAbsent);
+  CHECK(reason_of([] { batch_axis_of("x", {-1, 4}, {1, 1, 4}); }) == Reason::kShape);
+  CHECK(says("'x'") && says("(1, 1, 4)") && says("(None, 4)") && says("(4,)"));
+}
+
+TEST(validation_dtype) {
+  CHECK(reason_of([] { check_input("x", DType::kF32, {-1}, DType::kF64, {1}, {}); }) == Reason::kDtype);
+  CHECK(says("float64") && says("float32") && says("astype"));
+}
+
+TEST(validation_shape) {
+  CHECK(check({-1, 4}, {3, 4}) == Reason::kNone);
+  CHECK(check({-1, 4}, {3, 5}) == Reason::kShape);
+  CHECK(check({-1, 4}, {3, 0}) == Reason::kShape);
+  CHECK(check({-1, 4}, {4}) == Reason::kShape);
+  CHECK(check({-1, 4}, {4}, {}, BatchAxis::kAbsent) == Reason::kNone);
+  CHECK(check({-1, 4}, {5}, {}, BatchAxis::kAbsent) == Reason::kShape);
+  CHECK(check({}, {}) == Reason::kNone);
+}
+
+TEST(validation_empty) {
+  CHECK(check({-1, 4}, {0, 4}) == Reason::kEmpty);
+  CHECK(check({-1, 4}, {0, 4}, {.non_empty = false}) == Reason::kNone);
+  CHECK(check({-1, -1}, {2, 0}) == Reason::kEmpty);
+}
+
+TEST(validation_length_bounds_leave_the_batch_alone) {
+  const InputChecks bounds{.min_length = 2, .max_length = 5};
+  CHECK(check({-1, -1}, {1, 2}, bounds) == Reason::kNone);
+  CHECK(check({-1, -1}, {9, 5}, bounds) == Reason::kNone);
+  CHECK(check({-1, -1}, {1, 1}, bounds) == Reason::kShape);
+  CHECK(says("min_length"));
+  CHECK(check({-1, -1}, {1, 6}, bounds) == Reason::kTooLarge);
+  CHECK(says("max_length"));
+  CHECK(check({-1, -1}, {6}, bounds, BatchAxis::kAbsent) == Reason::kTooLarge);
+  CHECK(check({-1, 7}, {1, 7}, bounds) == Reason::kNone);
+}
+
+TEST(validation_values) {
+  float a[4] = {1, 2, INFINITY, 4}, out[4];
+  const StridedView v = StridedView::contiguous({DType::kF32, {2, 2}, a});
+  CHECK(reason_of([&] { copy_input("x", v, out, {}); }) == Reason::kNonFinite);
+  CHECK(says("(1, 0)"));
+  CHECK(reason_of([&] { scan_input("x", v, {}); }) == Reason::kNonFinite);
+  CHECK(reason_of([&] { copy_input("x", v, out, {.finite = false}); }) == Reason::kNone);
+  CHECK_EQ(out[2], INFINITY);
+}
