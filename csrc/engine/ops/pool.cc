@@ -1,0 +1,255 @@
+// MaxPool, AveragePool, LpPool and their global forms. NaN in a window gives NaN.
+#include "kernels/cpu/pool/pool.h"
+
+#include <cmath>
+#include <limits>
+
+#include "engine/op_registry.h"
+#include "engine/ops/dispatch.h"
+#include "engine/ops/reduce.h"
+#include "engine/ops/window.h"
+#include "platform/thread_pool.h"
+
+namespace inferkit {
+namespace {
+
+constexpr TypeSet kMaxTypes = kFloatTypes | types(DType::kI8, DType::kU8);
+constexpr int64_t kParallelElements = 1 << 18;
+
+Window pool_window(const NodeContext& c) {
+  const Shape& x = c.input(0).shape;
+  const auto kernel = c.attr_ints("kernel_shape");
+  if (kernel.empty()) c.fail("kernel_shape is missing");
+  return make_window(c, x, kernel, c.attr_int("ceil_mode", 0) != 0);
+}
+
+void infer_pool(InferContext& c) {
+  const TensorFacts& x = c.input(0);
+  const Shape out = window_output(pool_window(c), x.shape[0], x.shape[1]);
+  c.set_output(0, x.dtype, out);
+  if (c.has_output(1)) c.set_output(1, DType::kI64, out);
+}
+
+// ---- Any type -------------------------------------------------------------------------------------------------------
+
+enum class PoolOp : uint8_t { kMax, kAverage, kLp };
+
+struct PoolParams {
+  Window window;
+  int64_t planes;
+  bool include_pad;   // kAverage
+  bool column_major;  // the order of MaxPool's indices
+  double p;           // kLp
+};
+
+/// Calls f(y index within the plane, taps of the three dimensions) for every output of a plane.
+template <class F>
+void for_each_window(const Window& w, F&& f) {
+  int64_t o = 0;
+  for (int64_t a = 0; a < w.dim[0].out; ++a) {
+    for (int64_t b = 0; b < w.dim[1].out; ++b) {
+      for (int64_t c = 0; c < w.dim[2].out; ++c) f(o++, std::array<int64_t, 3>{a, b, c});
+    }
+  }
+}
+
+/// Calls f(x index within the plane) for every element that the window at `at` covers.
+template <class F>
+void for_each_tap(const Window& w, const std::array<int64_t, 3>& at, F&& f) {
+  const auto t0 = w.dim[0].taps(at[0]), t1 = w.dim[1].taps(at[1]), t2 = w.dim[2].taps(at[2]);
+  for (int64_t i = t0.first; i < t0.last; ++i) {
+    const int64_t a = t0.start + i * w.dim[0].dilation;
+    for (int64_t j = t1.first; j < t1.last; ++j) {
+      const int64_t b = a * w.dim[1].in + t1.start + j * w.dim[1].dilation;
+      const int64_t row = b * w.dim[2].in + t2.start;
+      for (int64_t k = t2.first; k < t2.last; ++k) f(row + k * w.dim[2].dilation);
+    }
+  }
+}
+
+/// io: x, y, indices (null where nobody wants them).
+template <class T>
+void run_max(const void* params, std::byte* const* io, const ExecContext&) {
+  const auto& p = *static_cast<const PoolParams*>(params);
+  const Window& w = p.window;
+  const int64_t in = w.in_elements(), out = w.out_elements();
+  for (int64_t plane = 0; plane < p.planes; ++plane) {
+    const T* x = reinterpret_cast<const T*>(io[0]) + plane * in;
+    T* y = reinterpret_cast<T*>(io[1]) + plane * out;
+    int64_t* index = io[2] ? reinterpret_cast<int64_t*>(io[2]) + plane * out : nullptr;
+    for_each_window(w, [&](int64_t o, const std::array<int64_t, 3>& at) {
+      using Limits = std::numeric_limits<Compute<T>>;
+      auto best = Limits::has_infinity ? -Limits::infinity() : Limits::lowest();
+      int64_t where = -1;
+      for_each_tap(w, at, [&](int64_t i) {
+        const auto v = load(x[i]);
+        if (where >= 0 && !(v > best) && !(v != v && best == best)) return;
+        best = v;
+        where = i;
+      });
+      y[o] = store<T>(best);
+      if (!index) return;
+      if (p.column_major && where >= 0) {
+        const int64_t d2 = where % w.dim[2].in, d1 = where / w.dim[2].in % w.dim[1].in;
+        const int64_t d0 = where / w.dim[2].in / w.dim[1].in;
+        where = d0 + w.dim[0].in * (d1 + w.dim[1].in * d2);
+      }
+      index[o] = where < 0 ? -1 : plane * in + where;
+    });
+  }
+}
+
+template <class T>
+void run_average(const void* params, std::byte* const* io, const ExecContext&) {
+  const auto& p = *static_cast<const PoolParams*>(params);
+  const Window& w = p.window;
+  for (int64_t plane = 0; plane < p.planes; ++plane) {
+    const T* x = reinterpret_cast<const T*>(io[0]) + plane * w.in_elements();
+    T* y = reinterpret_cast<T*>(io[1]) + plane * w.out_elements();
+    for_each_window(w, [&](int64_t o, const std::array<int64_t, 3>& at) {
+      double sum = 0;
+      for_each_tap(w, at, [&](int64_t i) { sum += static_cast<double>(load(x[i])); });
+      int64_t count = 1;
+      for (size_t d = 0; d < 3; ++d)
+        count *= (p.include_pad ? w.dim[d].taps_with_padding(at[d]) : w.dim[d].taps(at[d])).count();
+      y[o] = store<T>(static_cast<Compute<T>>(count == 0 ? 0 : sum / static_cast<double>(count)));
+    });
+  }
+}
+
+template <class T>
+void run_lp(const void* params, std::byte* const* io, const ExecContext&) {
+  const auto& p = *static_cast<const PoolParams*>(params);
+  const Window& w = p.window;
+  for (int64_t plane = 0; plane < p.planes; ++plane) {
+    const T* x = reinterpret_cast<const T*>(io[0]) + plane * w.in_elements();
+    T* y = reinterpret_cast<T*>(io[1]) + plane * w.out_elements();
+    for_each_window(w, [&](int64_t o, const std::array<int64_t, 3>& at) {
+      double sum = 0;
+      for_each_tap(w, at, [&](int64_t i) {
+        const double v = std::abs(static_cast<double>(load(x[i])));
+        sum += p.p == 1 ? v : p.p == 2 ? v * v : std::pow(v, p.p);
+      });
+      const double root = p.p == 1 ? sum : p.p == 2 ? std::sqrt(sum) : std::pow(sum, 1 / p.p);
+      y[o] = store<T>(static_cast<Compute<T>>(root));
+    });
+  }
+}
+
+// ---- Float32 in one and two dimensions ------------------------------------------------------------------------------
+
+struct FastParams {
+  kernels::PoolArgs args;  // of one plane; x and y are filled in
+  int64_t planes;
+  bool average;
+};
+
+void run_fast(const void* params, std::byte* const* io, const ExecContext& context) {
+  const auto& p = *static_cast<const FastParams*>(params);
+  const int64_t in = p.args.h.in * p.args.w.in, out = p.args.h.out * p.args.w.out;
+  const auto fn = p.average ? kernels::pool_kernels().average : kernels::pool_kernels().max;
+  const auto planes = [&](int64_t first, int64_t last) {
+    kernels::PoolArgs args = p.args;
+    args.x = reinterpret_cast<const float*>(io[0]) + first * in;
+    args.y = reinterpret_cast<float*>(io[1]) + first * out;
+    fn(args, last - first);
+  };
+  if (!context.pool || context.max_threads < 2 || p.planes * in < kParallelElements) return planes(0, p.planes);
+  const int64_t block = std::max<int64_t>(1, (kParallelElements / 4) / std::max<int64_t>(1, in));
+  context.pool->parallel_for((p.planes + block - 1) / block, context.max_threads,
+                             [&](int64_t i) { planes(i * block, std::min(p.planes, (i + 1) * block)); });
+}
+
+/// False where the window is not one for the kernels.
+bool lower_fast(LowerContext& c, const PoolParams& p, bool average) {
+  const Window& w = p.window;
+  if (c.input(0).dtype != DType::kF32 || w.rank > 2 || c.has_output(1)) return false;
+  FastParams f{};
+  f.planes = p.planes;
+  f.average = average;
+  f.args.include_pad = p.include_pad;
+  const auto copy = [](const WindowDim& d) {
+    return kernels::PoolDim{d.in, d.out, d.kernel, d.stride, d.dilation, d.pad_begin, d.pad_end};
+  };
+  f.args.h = copy(w.dim[1]);
+  f.args.w = copy(w.dim[2]);
+  if (kernels::pool_row_elements(f.args.w) > kernels::kPoolRow) return false;
+  c.step(run_fast, f, {c.in(0), c.out(0)},
+         static_cast<double>(p.planes * w.out_elements() * w.kernel_elements()) * 0.1);
+  return true;
+}
+
+// ---- Lowering -------------------------------------------------------------------------------------------------------
+
+void lower_pool(LowerContext& c, PoolOp op) {
+  const TensorFacts& x = c.input(0);
+  PoolParams p{};
+  p.window = pool_window(c);
+  p.planes = x.shape[0] * x.shape[1];
+  p.include_pad = c.attr_int("count_include_pad", 0) != 0;
+  p.column_major = c.attr_int("storage_order", 0) != 0;
+  p.p = static_cast<double>(c.attr_int("p", 2));
+  if (op == PoolOp::kLp && p.p < 1) c.fail(cat("p is ", p.p, ", expected at least 1"));
+  require_type(c, 0, op == PoolOp::kMax ? kMaxTypes : kFloatTypes);
+  if (p.planes * p.window.out_elements() == 0) return;
+  if (op != PoolOp::kLp && lower_fast(c, p, op == PoolOp::kAverage)) return;
+  const double work = static_cast<double>(p.planes * p.window.out_elements() * (5 + p.window.kernel_elements()));
+  if (op == PoolOp::kMax) {
+    const auto fn = dispatch<kMaxTypes>(x.dtype, []<class T>() -> StepFn { return run_max<T>; });
+    return c.step(fn, p, {c.in(0), c.out(0), c.has_output(1) ? c.out(1) : Ref{}}, work);
+  }
+  const auto fn = dispatch<kFloatTypes>(
+      x.dtype, [op]<class T>() -> StepFn { return op == PoolOp::kLp ? run_lp<T> : run_average<T>; });
+  c.step(fn, p, {c.in(0), c.out(0)}, work);
+}
+
+void infer_global(InferContext& c) {
+  const TensorFacts& x = c.input(0);
+  if (x.shape.rank() < 2) c.fail(cat("expected [batch, channels, spatial...], got ", x.shape.str()));
+  Shape out = x.shape;
+  for (size_t i = 2; i < out.rank(); ++i) out[i] = 1;
+  c.set_output(0, x.dtype, out);
+}
+
+void lower_global(LowerContext& c) {
+  const TensorFacts& x = c.input(0);
+  require_type(c, 0, kFloatTypes);
+  const int64_t rows = x.shape[0] * x.shape[1], n = x.shape.elements(2, x.shape.rank());
+  if (rows == 0) return;
+  if (n == 0) c.fail(cat("nothing to pool in ", x.shape.str()));
+  if (c.node().op_type == "GlobalLpPool") {
+    const int64_t p = c.attr_int("p", 2);
+    if (p != 1 && p != 2) {
+      PoolParams params{};
+      params.window.dim[2] = {n, 1, n, 1, 1, 0, 0};
+      params.planes = rows;
+      params.p = static_cast<double>(p);
+      if (p < 1) c.fail(cat("p is ", p, ", expected at least 1"));
+      const auto fn = dispatch<kFloatTypes>(x.dtype, []<class T>() -> StepFn { return run_lp<T>; });
+      return c.step(fn, params, {c.in(0), c.out(0)}, static_cast<double>(rows * n) * 20);
+    }
+    return lower_reduce_rows(c, p == 1 ? ReduceOp::kL1 : ReduceOp::kL2, rows, n);
+  }
+  lower_reduce_rows(c, c.node().op_type == "GlobalMaxPool" ? ReduceOp::kMax : ReduceOp::kMean, rows, n);
+}
+
+}  // namespace
+
+void register_pool(OpRegistry& r) {
+  const OpSchema one{.min_inputs = 1, .max_inputs = 1, .max_outputs = 1, .infer = infer_pool};
+  const auto add = [&](std::string_view name, const OpSchema& base, LowerFn lower) {
+    OpSchema row = base;
+    row.name = name;
+    r.add(row, lower);
+  };
+  OpSchema max = one;
+  max.max_outputs = 2;
+  add("MaxPool", max, [](LowerContext& c) { lower_pool(c, PoolOp::kMax); });
+  add("AveragePool", one, [](LowerContext& c) { lower_pool(c, PoolOp::kAverage); });
+  add("LpPool", one, [](LowerContext& c) { lower_pool(c, PoolOp::kLp); });
+  OpSchema global = one;
+  global.infer = infer_global;
+  for (std::string_view name : {"GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"}) add(name, global, lower_global);
+}
+
+}  // namespace inferkit

@@ -1,0 +1,133 @@
+// Pooling of one tier; included by <tier>.cc.
+#pragma once
+#include "kernels/cpu/pool/pool.h"
+#include "kernels/cpu/simd.h"
+
+namespace inferkit::kernels::INFERKIT_TIER {
+
+extern const PoolKernels kPool;
+
+namespace {
+
+struct Max {
+  INFERKIT_INLINE F32x16 combine(F32x16 a, F32x16 b) { return blend(is_nan(a), a, max(a, b)); }
+};
+struct Sum {
+  INFERKIT_INLINE F32x16 combine(F32x16 a, F32x16 b) { return a + b; }
+};
+
+/// Lanes p[0], p[stride], p[2 stride]...; kStride 0 stands for any.
+template <int kStride>
+INFERKIT_INLINE F32x16 load_strided(const float* p, int64_t stride) {
+  if constexpr (kStride == 1) {
+    return load(p);
+  } else if constexpr (kStride == 2) {
+    F32x16 r;
+    INFERKIT_EACH_PART {
+      const Native a = (Native) * (const UnalignedNative*)(p + 2 * i * kNativeLanes);
+      const Native b = (Native) * (const UnalignedNative*)(p + (2 * i + 1) * kNativeLanes);
+#if defined(__AVX512F__)
+      r.p[i] = __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+#elif defined(__AVX2__)
+      r.p[i] = __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14);
+#else
+      r.p[i] = __builtin_shufflevector(a, b, 0, 2, 4, 6);
+#endif
+    }
+    return r;
+  } else {
+    float lanes[kLanes];
+    for (int i = 0; i < kLanes; ++i) lanes[i] = p[i * stride];
+    return load(lanes);
+  }
+}
+
+/// The taps of `o` that fall before `end` and, with `from_start`, at or after 0.
+struct TapRange {
+  int64_t start, first, last;
+};
+INFERKIT_INLINE TapRange taps_of(const PoolDim& d, int64_t o, int64_t end, bool from_start) {
+  const int64_t start = o * d.stride - d.pad_begin;
+  int64_t first = from_start && start < 0 ? (-start + d.dilation - 1) / d.dilation : 0;
+  int64_t last = end > start ? (end - start + d.dilation - 1) / d.dilation : 0;
+  if (last > d.kernel) last = d.kernel;
+  if (first > last) first = last;
+  return {start, first, last};
+}
+
+/// What an average divides by along one dimension; 1 instead of 0.
+INFERKIT_INLINE float divisor(const PoolDim& d, int64_t o, bool include_pad) {
+  const TapRange t = include_pad ? taps_of(d, o, d.in + d.pad_end, false) : taps_of(d, o, d.in, true);
+  return t.last > t.first ? static_cast<float>(t.last - t.first) : 1.0f;
+}
+
+/// row[j] = the taps' elements of column j, combined.
+template <class Op>
+INFERKIT_INLINE void combine_rows(const PoolArgs& a, const TapRange& t, const float* x, float* row) {
+  const int64_t width = a.w.in, step = a.h.dilation * width;
+  x += (t.start + t.first * a.h.dilation) * width;
+  for (int64_t j = 0; j < width; j += kLanes) {
+    const int64_t n = width - j;
+    if (n >= kLanes) {
+      F32x16 v = load(x + j);
+      for (int64_t k = 1; k < t.last - t.first; ++k) v = Op::combine(v, load(x + j + k * step));
+      store(row + j, v);
+    } else {
+      F32x16 v = load_partial(x + j, n);
+      for (int64_t k = 1; k < t.last - t.first; ++k) v = Op::combine(v, load_partial(x + j + k * step, n));
+      store_partial(row + j, v, n);
+    }
+  }
+}
+
+template <class Op, bool kAverage, int kStride>
+INFERKIT_INLINE void pool_planes(const PoolArgs& a, int64_t planes) {
+  alignas(64) float row[kPoolRow];
+  alignas(64) float across[kPoolRow];
+  const float fill = kAverage ? 0.0f : -__builtin_inff();
+  const int64_t used = pool_row_elements(a.w);
+  for (int64_t j = 0; j < used; ++j) row[j] = fill;
+  if (kAverage) {
+    for (int64_t o = 0; o < (a.w.out + 15) / 16 * 16; ++o)
+      across[o] = o < a.w.out ? divisor(a.w, o, a.include_pad) : 1.0f;
+  }
+  const float* x = a.x;
+  float* y = a.y;
+  for (int64_t plane = 0; plane < planes; ++plane, x += a.h.in * a.w.in) {
+    for (int64_t oh = 0; oh < a.h.out; ++oh, y += a.w.out) {
+      const TapRange t = taps_of(a.h, oh, a.h.in, true);
+      if (t.last > t.first)
+        combine_rows<Op>(a, t, x, row + a.w.pad_begin);
+      else
+        for (int64_t j = 0; j < a.w.in; ++j) row[a.w.pad_begin + j] = fill;
+      const F32x16 down = broadcast(kAverage ? divisor(a.h, oh, a.include_pad) : 1.0f);
+      for (int64_t o = 0; o < a.w.out; o += kLanes) {
+        const float* p = row + o * a.w.stride;
+        F32x16 v = load_strided<kStride>(p, a.w.stride);
+        for (int64_t k = 1; k < a.w.kernel; ++k)
+          v = Op::combine(v, load_strided<kStride>(p + k * a.w.dilation, a.w.stride));
+        if (kAverage) v = v / (down * load(across + o));
+        if (a.w.out - o >= kLanes)
+          store(y + o, v);
+        else
+          store_partial(y + o, v, a.w.out - o);
+      }
+    }
+  }
+}
+
+template <class Op, bool kAverage>
+void pool(const PoolArgs& a, int64_t planes) {
+  if (a.w.stride == 1)
+    pool_planes<Op, kAverage, 1>(a, planes);
+  else if (a.w.stride == 2)
+    pool_planes<Op, kAverage, 2>(a, planes);
+  else
+    pool_planes<Op, kAverage, 0>(a, planes);
+}
+
+}  // namespace
+
+constexpr PoolKernels kPool = {compiled_isa, pool<Max, false>, pool<Sum, true>};
+
+}  // namespace inferkit::kernels::INFERKIT_TIER
