@@ -128,6 +128,6 @@ void pool(const PoolArgs& a, int64_t planes) {
 
 }  // namespace
 
-constexpr PoolKernels kPool = {compiled_isa, pool<Max, false>, pool<Sum, true>};
+const PoolKernels kPool = {compiled_isa, pool<Max, false>, pool<Sum, true>};
 
 }  // namespace inferkit::kernels::INFERKIT_TIER

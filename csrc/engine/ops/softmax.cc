@@ -1,0 +1,171 @@
+// Softmax, LogSoftmax and Hardmax. Before opset 13 the input is seen as a matrix of rows from `axis` on; since then one
+// axis is normalised, whatever lies behind it.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "engine/op_registry.h"
+#include "engine/ops/dispatch.h"
+#include "kernels/cpu/binary/binary.h"
+#include "kernels/cpu/row/row.h"
+#include "kernels/cpu/vmath/vmath.h"
+#include "platform/thread_pool.h"
+
+namespace inferkit {
+namespace {
+
+enum class SoftmaxOp : uint8_t { kSoftmax, kLogSoftmax, kHardmax };
+
+/// The input as [outer, n, inner]; n is normalised.
+struct SoftmaxParams {
+  int64_t outer = 1, n = 1, inner = 1;
+};
+
+constexpr int64_t kParallelElements = 1 << 16;
+
+void infer_softmax(InferContext& c) {
+  const TensorFacts& x = c.input(0);
+  require_type(c, 0, kFloatTypes);
+  c.set_output(0, x.dtype, x.shape);
+}
+
+SoftmaxParams softmax_params(const NodeContext& c) {
+  const Shape& x = c.input(0).shape;
+  const auto rank = static_cast<int64_t>(x.rank());
+  if (rank == 0) return {};
+  const bool one_axis = c.version() >= 13;
+  const int64_t fallback = one_axis ? -1 : std::min<int64_t>(1, rank - 1);
+  const auto axis = static_cast<size_t>(c.attr_axis(fallback, rank));
+  // A vector before opset 13 without an axis: its default, 1, names no axis; the whole vector is one row all the same.
+  const size_t end = one_axis ? axis + 1 : x.rank();
+  const size_t first = !one_axis && rank == 1 ? 0 : axis;
+  return {x.elements(0, first), x.elements(first, end), x.elements(end, x.rank())};
+}
+
+/// Runs body(first, last) over `count` independent parts, on several threads where the work is worth it.
+template <class F>
+void for_parts(const ExecContext& context, int64_t count, int64_t elements_each, F&& body) {
+  if (!context.pool || context.max_threads < 2 || count * elements_each < kParallelElements) return body(0, count);
+  const int64_t block = std::max<int64_t>(1, (kParallelElements / 4) / std::max<int64_t>(1, elements_each));
+  context.pool->parallel_for((count + block - 1) / block, context.max_threads,
+                             [&](int64_t i) { body(i * block, std::min(count, (i + 1) * block)); });
+}
+
+template <bool kLog>
+void run_rows(const void* params, std::byte* const* io, const ExecContext& context) {
+  const auto& p = *static_cast<const SoftmaxParams*>(params);
+  const float* x = reinterpret_cast<const float*>(io[0]);
+  float* y = reinterpret_cast<float*>(io[1]);
+  for_parts(context, p.outer, p.n, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) {
+      if (kLog)
+        kernels::log_softmax_row(x + i * p.n, y + i * p.n, p.n);
+      else
+        kernels::softmax_row(x + i * p.n, y + i * p.n, p.n);
+    }
+  });
+}
+
+/// `width` neighbouring columns at once; every pass walks the rows in order.
+template <bool kLog>
+void softmax_columns(const SoftmaxParams& p, const float* x, float* y, int64_t width) {
+  using namespace kernels;
+  constexpr auto kVectors = BinaryForm::kVectorVector;
+  const BinaryFn max = binary_fn(Binary::kMax, kVectors), sub = binary_fn(Binary::kSub, kVectors),
+                 add = binary_fn(Binary::kAdd, kVectors), div = binary_fn(Binary::kDiv, kVectors);
+  const UnaryFn exp = unary_fn(Unary::kExp), log = unary_fn(Unary::kLog);
+  alignas(64) float top[512], sum[512], e[512];
+  std::copy(x, x + width, top);
+  for (int64_t r = 1; r < p.n; ++r) max(top, x + r * p.inner, top, width);
+  std::fill(sum, sum + width, 0.0f);
+  for (int64_t r = 0; r < p.n; ++r) {
+    float* row = y + r * p.inner;
+    sub(x + r * p.inner, top, row, width);
+    float* to = kLog ? e : row;
+    exp(row, to, width, 0, 0);
+    add(sum, to, sum, width);
+  }
+  if (kLog) log(sum, sum, width, 0, 0);
+  for (int64_t r = 0; r < p.n; ++r) (kLog ? sub : div)(y + r * p.inner, sum, y + r * p.inner, width);
+}
+
+template <bool kLog>
+void run_columns(const void* params, std::byte* const* io, const ExecContext& context) {
+  const auto& p = *static_cast<const SoftmaxParams*>(params);
+  const float* x = reinterpret_cast<const float*>(io[0]);
+  float* y = reinterpret_cast<float*>(io[1]);
+  const int64_t blocks = (p.inner + 511) / 512;
+  for_parts(context, p.outer * blocks, p.n * std::min<int64_t>(p.inner, 512), [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) {
+      const int64_t column = i % blocks * 512, at = i / blocks * p.n * p.inner + column;
+      softmax_columns<kLog>(p, x + at, y + at, std::min<int64_t>(512, p.inner - column));
+    }
+  });
+}
+
+template <class T, bool kLog>
+void run_generic(const void* params, std::byte* const* io, const ExecContext&) {
+  const auto& p = *static_cast<const SoftmaxParams*>(params);
+  for (int64_t i = 0; i < p.outer * p.inner; ++i) {
+    const int64_t at = i / p.inner * p.n * p.inner + i % p.inner;
+    const T* x = reinterpret_cast<const T*>(io[0]) + at;
+    T* y = reinterpret_cast<T*>(io[1]) + at;
+    double top = -std::numeric_limits<double>::infinity(), sum = 0;
+    for (int64_t j = 0; j < p.n; ++j) top = std::max(top, static_cast<double>(load(x[j * p.inner])));
+    for (int64_t j = 0; j < p.n; ++j) sum += std::exp(static_cast<double>(load(x[j * p.inner])) - top);
+    const double log_sum = std::log(sum);
+    for (int64_t j = 0; j < p.n; ++j) {
+      const double v = static_cast<double>(load(x[j * p.inner])) - top;
+      y[j * p.inner] = store<T>(static_cast<Compute<T>>(kLog ? v - log_sum : std::exp(v) / sum));
+    }
+  }
+}
+
+template <class T>
+void run_hardmax(const void* params, std::byte* const* io, const ExecContext&) {
+  const auto& p = *static_cast<const SoftmaxParams*>(params);
+  for (int64_t i = 0; i < p.outer * p.inner; ++i) {
+    const int64_t at = i / p.inner * p.n * p.inner + i % p.inner;
+    const T* x = reinterpret_cast<const T*>(io[0]) + at;
+    T* y = reinterpret_cast<T*>(io[1]) + at;
+    int64_t best = 0;
+    for (int64_t j = 1; j < p.n; ++j) {
+      if (load(x[j * p.inner]) > load(x[best * p.inner])) best = j;
+    }
+    for (int64_t j = 0; j < p.n; ++j) y[j * p.inner] = store<T>(j == best ? 1 : 0);
+  }
+}
+
+void lower_softmax(LowerContext& c, SoftmaxOp op) {
+  const SoftmaxParams p = softmax_params(c);
+  const DType dtype = c.input(0).dtype;
+  const int64_t elements = p.outer * p.n * p.inner;
+  if (elements == 0) return;
+  const bool log = op == SoftmaxOp::kLogSoftmax;
+  StepFn fn = nullptr;
+  double nanos = 20;
+  if (op == SoftmaxOp::kHardmax) {
+    fn = dispatch<kFloatTypes>(dtype, []<class T>() -> StepFn { return run_hardmax<T>; });
+  } else if (dtype != DType::kF32) {
+    fn = dispatch<kFloatTypes>(
+        dtype, [log]<class T>() -> StepFn { return log ? run_generic<T, true> : run_generic<T, false>; });
+  } else {
+    fn = p.inner == 1 ? (log ? run_rows<true> : run_rows<false>) : (log ? run_columns<true> : run_columns<false>);
+    nanos = 0.5;
+  }
+  c.in_place(0, 0);
+  c.step(fn, p, {c.in(0), c.out(0)}, static_cast<double>(elements) * nanos);
+}
+
+}  // namespace
+
+void register_softmax(OpRegistry& r) {
+  const auto add = [&](std::string_view name, LowerFn lower) {
+    r.add({.name = name, .min_inputs = 1, .max_inputs = 1, .max_outputs = 1, .infer = infer_softmax}, lower);
+  };
+  add("Softmax", [](LowerContext& c) { lower_softmax(c, SoftmaxOp::kSoftmax); });
+  add("LogSoftmax", [](LowerContext& c) { lower_softmax(c, SoftmaxOp::kLogSoftmax); });
+  add("Hardmax", [](LowerContext& c) { lower_softmax(c, SoftmaxOp::kHardmax); });
+}
+
+}  // namespace inferkit
