@@ -17,10 +17,11 @@ class PoolState;
 struct PoolOptions {
   /// Hard cap on the bytes held from the system, in use and cached together; 0 for none.
   size_t max_bytes = 0;
-  /// What one thread keeps for itself; larger buffers, and what a thread has too much of, go to the shared cache.
+  /// Free memory that one thread keeps for itself. Larger buffers, and what a thread has too much of, go to the cache
+  /// that all threads share.
   size_t thread_cache_bytes = size_t{4} << 20;
-  /// Free memory beyond this goes back to the system when it is released.
-  size_t max_cached_bytes = size_t{256} << 20;
+  /// Free memory that the shared cache keeps; what is beyond goes back to the system.
+  size_t shared_cache_bytes = size_t{256} << 20;
 };
 
 /// Bytes are those set aside (the size class), not those asked for. Exact when no other thread uses the pool.
@@ -42,9 +43,9 @@ struct LeakRow {
   size_t bytes = 0;  // asked for, summed over the buffers
 };
 
-/// Thread-safe. A cache hit takes no contended lock and allocates nothing: each thread has its own free lists behind a
-/// lock that others take only in trim(), stats() and when the cap is near. Buffers that are out keep the memory alive
-/// after the pool is destroyed; what is cached is freed with it. Safe across fork.
+/// Thread-safe. A hit in the thread's own cache takes no contended lock and allocates nothing: others take that lock
+/// only in trim(), stats() and where the cap is reached. Buffers that are out keep the pool's memory alive after the
+/// pool is destroyed; all of it is freed with the last. Safe across fork.
 class BufferPool {
  public:
   /// Throws std::invalid_argument where the options contradict each other.

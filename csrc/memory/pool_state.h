@@ -1,0 +1,111 @@
+// What a BufferPool and its buffers share. Internal to memory/.
+#pragma once
+#include <sched.h>
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "memory/buffer_pool.h"
+#include "memory/pool_block.h"
+
+namespace inferkit::detail {
+
+/// Guards a thread's own free lists: nearly always free, held for nanoseconds. Acquire on lock and release on unlock
+/// order what it guards. Yields while it waits, as the holder may have been descheduled.
+class SpinLock {
+ public:
+  void lock() noexcept {
+    while (locked_.exchange(true, std::memory_order_acquire)) ::sched_yield();
+  }
+  void unlock() noexcept { locked_.store(false, std::memory_order_release); }
+
+ private:
+  std::atomic<bool> locked_{false};
+};
+
+struct PoolCounters {
+  uint64_t hits = 0;
+  uint64_t misses = 0;
+  uint64_t released = 0;
+};
+
+/// Free blocks of one thread (of one after another: a thread's cache is handed on when it ends).
+struct alignas(64) ThreadCache {
+  SpinLock lock;  // the owner's, and that of whoever empties or counts all caches; guards what follows
+  FreeLists free;
+  PoolCounters counters;
+};
+
+/// Locks are taken in this order: caches_mutex_, a ThreadCache's, shared_mutex_; memory goes to and comes from the
+/// system under none of them.
+class PoolState : public std::enable_shared_from_this<PoolState> {
+ public:
+  /// Owns itself until close() was called and the last buffer is back.
+  static PoolState* create(PoolOptions options);
+  explicit PoolState(PoolOptions options);
+  ~PoolState();
+  void close() noexcept { drop_use(kHandle); }
+
+  PoolBlock* acquire(size_t bytes, const char* tag);
+  void release(PoolBlock* block) noexcept;
+
+  PoolStats stats();
+  size_t trim();
+  std::vector<LeakRow> leaks();
+  const PoolOptions& options() const { return options_; }
+  uint64_t id() const { return id_; }
+
+  /// A cache for the calling thread; retire() takes it back when the thread ends.
+  ThreadCache* adopt_cache();
+  void retire_cache(ThreadCache* cache) noexcept;
+
+  /// Around fork(), so that the child finds every lock free and every list whole.
+  void lock_all() noexcept;
+  void unlock_all() noexcept;
+
+ private:
+  // One reference of use_ for the BufferPool itself; block sizes are multiples of 64, so both fit one number.
+  static constexpr size_t kHandle = 1;
+
+  PoolBlock* pop_free(size_t size_class);
+  void refill_locked(ThreadCache* cache, size_t size_class);
+  PoolBlock* allocate(size_t size_class);
+  bool reserve(size_t bytes);
+  PoolBlock* make_room(size_t size_class);
+  void count_miss();
+  void share_locked(PoolBlock* block, DroppedBlocks* dropped) noexcept;
+  void drop_locked(PoolBlock* block, DroppedBlocks* dropped) noexcept;
+  void spill(ThreadCache* cache, size_t size_class, DroppedBlocks* dropped) noexcept;
+  void empty_cache_locked(ThreadCache* cache, DroppedBlocks* dropped) noexcept;
+  void empty_caches(DroppedBlocks* dropped) noexcept;
+  void add_use(size_t bytes) noexcept;
+  void drop_use(size_t bytes) noexcept;
+
+  const PoolOptions options_;
+  const uint64_t id_;                // never used again in this process, unlike an address
+  std::shared_ptr<PoolState> self_;  // what keeps this alive; dropped by whoever brings use_ to 0
+
+  std::mutex caches_mutex_;  // guards the list of caches; taken when a thread comes or goes and by the slow paths
+  std::vector<std::unique_ptr<ThreadCache>> caches_;
+  std::vector<ThreadCache*> idle_caches_;
+
+  std::mutex shared_mutex_;  // guards what follows; taken where a thread's own cache is empty or full
+  FreeLists shared_;
+  std::vector<std::unique_ptr<PoolBlock>> blocks_;  // every block, free or out
+  size_t held_bytes_ = 0;                           // from the system
+  size_t peak_held_bytes_ = 0;
+  PoolCounters counters_;  // of threads that have no cache any more
+
+  // Bytes in use, plus kHandle. Relaxed but for the drop to 0, which must see all that was done before.
+  alignas(64) std::atomic<size_t> use_{kHandle};
+  std::atomic<size_t> peak_{0};
+};
+
+/// The calling thread's cache, made at its first use; nullptr where the thread is ending or memory is out.
+ThreadCache* this_thread_cache(PoolState* state) noexcept;
+
+}  // namespace inferkit::detail

@@ -1,0 +1,65 @@
+#include "memory/weight_store.h"
+
+#include <algorithm>
+#include <numeric>
+#include <utility>
+
+#include "base/error.h"
+#include "memory/mapped_file.h"
+#include "memory/safetensors.h"
+
+namespace inferkit {
+
+std::shared_ptr<const Weights> Weights::open_safetensors(const std::string& path) {
+  auto file = MappedFile::open(path);
+  SafetensorsIndex index = parse_safetensors(file->bytes(), path);
+  file->prefault();  // only now: a file that lies is refused before it is read
+  std::vector<NamedTensor> tensors;
+  tensors.reserve(index.tensors.size());
+  for (SafetensorsEntry& entry : index.tensors) {
+    const std::byte* data = file->bytes().data() + entry.offset;
+    tensors.push_back({std::move(entry.name), {entry.dtype, entry.shape, data}});
+  }
+  const size_t file_bytes = file->bytes().size();
+  return std::make_shared<const Weights>(std::move(tensors), std::move(file), std::move(index.metadata), path,
+                                         file_bytes);
+}
+
+Weights::Weights(std::vector<NamedTensor> tensors, std::shared_ptr<const void> owner,
+                 std::map<std::string, std::string> metadata, std::string path, size_t file_bytes)
+    : tensors_(std::move(tensors)),
+      by_name_(tensors_.size()),
+      owner_(std::move(owner)),
+      metadata_(std::move(metadata)),
+      path_(std::move(path)),
+      file_bytes_(file_bytes) {
+  std::iota(by_name_.begin(), by_name_.end(), size_t{0});
+  std::sort(by_name_.begin(), by_name_.end(), [&](size_t a, size_t b) { return tensors_[a].name < tensors_[b].name; });
+  for (size_t i = 1; i < by_name_.size(); ++i) {
+    const std::string& name = tensors_[by_name_[i]].name;
+    if (name != tensors_[by_name_[i - 1]].name) continue;
+    throw Error(ErrorCode::kModel, cat(path_.empty() ? "weights" : path_, ": tensor '", name, "' comes twice"));
+  }
+  for (const NamedTensor& tensor : tensors_) bytes_ += tensor.view.bytes();
+}
+
+const TensorView* Weights::find(std::string_view name) const {
+  const auto at = std::lower_bound(by_name_.begin(), by_name_.end(), name,
+                                   [&](size_t i, std::string_view wanted) { return tensors_[i].name < wanted; });
+  if (at == by_name_.end() || tensors_[*at].name != name) return nullptr;
+  return &tensors_[*at].view;
+}
+
+std::vector<std::string> Weights::names() const {
+  std::vector<std::string> out;
+  out.reserve(tensors_.size());
+  for (const NamedTensor& tensor : tensors_) out.push_back(tensor.name);
+  return out;
+}
+
+bool is_aligned(const TensorView& view) {
+  const size_t alignment = std::max<size_t>(dtype_size(view.dtype), 1);
+  return reinterpret_cast<uintptr_t>(view.data) % alignment == 0;
+}
+
+}  // namespace inferkit
