@@ -24,10 +24,7 @@ void copy_step(const void* params, std::byte* const* io, const ExecContext&) {
 /// Makes a thing each time: for what a plan alone holds.
 class TransientCache final : public ModelCache {
  public:
-  std::shared_ptr<const void> get(const std::string&,
-                                  const std::function<std::shared_ptr<const void>()>& make) override {
-    return make();
-  }
+  std::shared_ptr<const void> get(const std::string&, const MakeFn& make, size_t) override { return make(); }
 };
 
 class Compiler {

@@ -22,9 +22,10 @@ struct Ref {
 class ModelCache {
  public:
   virtual ~ModelCache() = default;
+  using MakeFn = std::function<std::shared_ptr<const void>()>;
   /// The object under `key`, made by `make` at the first call. A key names what it was made from and how
-  /// (see weight_key).
-  virtual std::shared_ptr<const void> get(const std::string& key, const std::function<std::shared_ptr<const void>()>& make) = 0;
+  /// (see weight_key); `bytes` is its size, for Model::memory().
+  virtual std::shared_ptr<const void> get(const std::string& key, const MakeFn& make, size_t bytes = 0) = 0;
 };
 
 /// A key for what is derived from a constant: its address, and the kind of derivation with its parameters.
@@ -62,7 +63,8 @@ class LowerContext : public NodeContext {
   }
 
  protected:
-  virtual void add_step(StepFn fn, const void* params, size_t params_bytes, std::span<const Ref> operands, double work) = 0;
+  virtual void add_step(StepFn fn, const void* params, size_t params_bytes, std::span<const Ref> operands,
+                        double work) = 0;
 };
 
 using LowerFn = void (*)(LowerContext&);

@@ -1,5 +1,5 @@
-// A plan: one model compiled for one set of input shapes. A flat list of steps over pointers; immutable once built, shared
-// by all threads. A session holds what one run at a time needs: an arena and the table of pointers.
+// A plan: one model compiled for one set of input shapes. A flat list of steps over pointers; immutable once built,
+// shared by all threads. A session holds what one run at a time needs: an arena and the table of pointers.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -38,8 +38,8 @@ struct Step {
 struct Operand {
   enum class Kind : uint8_t { kConstant, kArena, kInput, kOutput };
   Kind kind = Kind::kConstant;
-  uint32_t index = 0;            // of the model input or output
-  size_t offset = 0;             // into the arena, the input or the output
+  uint32_t index = 0;             // of the model input or output
+  size_t offset = 0;              // into the arena, the input or the output
   const void* pointer = nullptr;  // of a constant
 };
 
@@ -52,10 +52,10 @@ struct Plan {
   std::vector<Port> inputs;
   std::vector<Port> outputs;
   std::vector<Step> steps;
-  std::vector<Operand> operands;   // the table that sessions resolve into pointers
+  std::vector<Operand> operands;                    // the table that sessions resolve into pointers
   std::vector<uint32_t> input_slots, output_slots;  // operands to patch before each run
   size_t arena_bytes = 0;
-  int64_t estimated_nanos = 0;     // a guess at one run's duration on one thread
+  int64_t estimated_nanos = 0;      // a guess at one run's duration on one thread
   std::vector<std::string> labels;  // node names, for errors and traces
 
   // Owners of what the raw pointers above point into.

@@ -1,5 +1,5 @@
-// Where the values of a plan live while it is compiled: slots, their aliases and lifetimes, and in the end offsets in the
-// arena.
+// Where the values of a plan live while it is compiled: slots, their aliases and lifetimes, and in the end offsets in
+// the arena.
 #pragma once
 #include <cstdint>
 #include <memory>

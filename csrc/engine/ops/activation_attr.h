@@ -18,10 +18,10 @@ inline FusedActivation fused_activation(const NodeContext& c) {
   constexpr struct {
     std::string_view name;
     Unary op;
-  } kRows[] = {{"", Unary::kIdentity},     {"Relu", Unary::kRelu},           {"LeakyRelu", Unary::kLeakyRelu},
-               {"Clip", Unary::kClip},     {"Sigmoid", Unary::kSigmoid},     {"Tanh", Unary::kTanh},
-               {"Gelu", Unary::kGelu},     {"GeluTanh", Unary::kGeluTanh},   {"Silu", Unary::kSilu},
-               {"Elu", Unary::kElu},       {"HardSwish", Unary::kHardSwish}, {"HardSigmoid", Unary::kHardSigmoid}};
+  } kRows[] = {{"", Unary::kIdentity}, {"Relu", Unary::kRelu},           {"LeakyRelu", Unary::kLeakyRelu},
+               {"Clip", Unary::kClip}, {"Sigmoid", Unary::kSigmoid},     {"Tanh", Unary::kTanh},
+               {"Gelu", Unary::kGelu}, {"GeluTanh", Unary::kGeluTanh},   {"Silu", Unary::kSilu},
+               {"Elu", Unary::kElu},   {"HardSwish", Unary::kHardSwish}, {"HardSigmoid", Unary::kHardSigmoid}};
   for (const auto& row : kRows) {
     if (row.name == name) {
       out.op = row.op;

@@ -23,8 +23,8 @@ double gemm_work(double batch, const GemmArgs& g) {
 /// B of a product, as the kernel wants it: packed ahead where it is constant, else packed in the run.
 std::shared_ptr<const void> packed_weights(ModelCache& cache, const Tensor& w, bool transposed, int64_t k, int64_t n,
                                            int64_t matrices) {
-  return cache.get(weight_key(w, transposed ? "gemm-nk" : "gemm-kn"), [&]() -> std::shared_ptr<const void> {
-    const auto each = static_cast<int64_t>(kernels::packed_b_elements(k, n));
+  const auto each = static_cast<int64_t>(kernels::packed_b_elements(k, n));
+  const auto make = [&]() -> std::shared_ptr<const void> {
     void* data = nullptr;
     const Tensor packed = make_tensor(DType::kF32, {matrices * each}, &data);
     for (int64_t i = 0; i < matrices; ++i) {
@@ -33,7 +33,9 @@ std::shared_ptr<const void> packed_weights(ModelCache& cache, const Tensor& w, b
       transposed ? kernels::pack_b_transposed(source, k, k, n, target) : kernels::pack_b(source, n, k, n, target);
     }
     return {packed.owner, packed.data};
-  });
+  };
+  return cache.get(weight_key(w, transposed ? "gemm-nk" : "gemm-kn"), make,
+                   static_cast<size_t>(matrices * each) * sizeof(float));
 }
 
 struct LinearParams {

@@ -9,7 +9,7 @@
 
 #include "engine/lower.h"
 #include "engine/ops/dispatch.h"
-#include "kernels/cpu/rows/rows.h"
+#include "kernels/cpu/row/row.h"
 #include "kernels/cpu/vmath/vmath.h"
 
 namespace inferkit::ml {

@@ -1,0 +1,48 @@
+#include "bindings/array_out.h"
+
+#include <pybind11/numpy.h>
+
+#include <array>
+
+namespace py = pybind11;
+
+namespace inferkit {
+namespace {
+
+using Api = py::detail::npy_api;
+
+py::object find_dtype(DType dtype) {
+  const py::module_ numpy = py::module_::import("numpy");
+  if (dtype == DType::kString) return numpy.attr("dtype")("O");
+  if (dtype != DType::kBF16) return numpy.attr("dtype")(std::string(dtype_name(dtype)));
+  try {
+    return numpy.attr("dtype")(py::module_::import("ml_dtypes").attr("bfloat16"));
+  } catch (py::error_already_set& error) {
+    if (!error.matches(PyExc_ImportError)) throw;
+    return numpy.attr("dtype")("uint16");
+  }
+}
+
+}  // namespace
+
+py::object numpy_dtype(DType dtype) {
+  // Kept for the life of the process: destroying Python objects after the interpreter is gone would crash.
+  static auto* cache = new std::array<PyObject*, kDTypeCount>{};
+  PyObject*& entry = (*cache)[static_cast<size_t>(dtype)];
+  if (!entry) entry = find_dtype(dtype).release().ptr();
+  return py::reinterpret_borrow<py::object>(entry);
+}
+
+py::object new_array(DType dtype, const Shape& shape, void** data) {
+  static const Api& api = Api::get();
+  Py_intptr_t dims[Shape::kMaxRank];
+  for (size_t i = 0; i < shape.rank(); ++i) dims[i] = shape[i];
+  // NewFromDescr takes over the reference to the dtype.
+  PyObject* array = api.PyArray_NewFromDescr_(api.PyArray_Type_, numpy_dtype(dtype).release().ptr(),
+                                              static_cast<int>(shape.rank()), dims, nullptr, nullptr, 0, nullptr);
+  if (!array) throw py::error_already_set();
+  *data = py::detail::array_proxy(array)->data;
+  return py::reinterpret_steal<py::object>(array);
+}
+
+}  // namespace inferkit

@@ -1,0 +1,41 @@
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include "base/build_info.h"
+#include "kernels/cpu/report.h"
+#include "platform/isa.h"
+#include "platform/threads.h"
+
+namespace py = pybind11;
+
+namespace inferkit {
+
+void bind_build_info(py::module_& m) {
+  active_isa();  // an INFERKIT_ISA that cannot be honoured is an error at import, not at the first request
+  m.def(
+      "build_info",
+      [] {
+        const BuildInfo& info = build_info();
+        py::dict out;
+        out["version"] = std::string(info.version);
+        out["build_type"] = std::string(info.build_type);
+        out["debug"] = info.debug;
+        out["compiler"] = std::string(info.compiler);
+        out["flags"] = std::string(info.flags);
+        out["sanitizers"] = std::string(info.sanitizers);
+        py::list tiers;
+        for (Isa isa : available_isas()) tiers.append(std::string(isa_name(isa)));
+        out["isa_available"] = tiers;
+        out["isa"] = std::string(isa_name(active_isa()));
+        out["isa_reason"] = isa_reason();
+        py::dict families;
+        for (const auto& row : kernels::active_kernels()) families[row.family.c_str()] = row.tier;
+        out["kernels"] = families;
+        out["cpus"] = usable_cpus();
+        out["cuda"] = info.cuda;
+        return out;
+      },
+      "What this binary was built with and which code it runs, as a dict.");
+}
+
+}  // namespace inferkit

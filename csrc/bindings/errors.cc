@@ -1,0 +1,78 @@
+#include "bindings/errors.h"
+
+#include <system_error>
+
+namespace py = pybind11;
+
+namespace inferkit {
+namespace {
+
+std::string_view class_name(ErrorCode code) {
+  for (const ErrorRow& row : error_table()) {
+    if (row.code == code) return row.python_class;
+  }
+  return "InferkitError";
+}
+
+void set_os_error(const std::system_error& error) {
+  // OSError(errno, message) chooses FileNotFoundError, PermissionError... by itself.
+  const py::object value =
+      py::reinterpret_steal<py::object>(PyObject_CallFunction(PyExc_OSError, "is", error.code().value(), error.what()));
+  if (value) PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(value.ptr())), value.ptr());
+}
+
+}  // namespace
+
+py::object make_exception(const Status& status) {
+  const py::module_ errors = py::module_::import("inferkit._errors");
+  const py::object type = errors.attr(py::str(std::string(class_name(status.code))));
+  py::object value = status.reason == Reason::kNone
+                         ? type(status.message)
+                         : type(status.message, py::arg("reason") = std::string(reason_name(status.reason)));
+  if (status.cause) {
+    const auto* cause = static_cast<const py::object*>(status.cause.get());
+    PyException_SetCause(value.ptr(), cause->inc_ref().ptr());
+  }
+  return value;
+}
+
+void set_exception(const Status& status) {
+  try {
+    const py::object value = make_exception(status);
+    PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(value.ptr())), value.ptr());
+  } catch (py::error_already_set& error) {
+    error.restore();
+  }
+}
+
+void bind_errors(py::module_& m) {
+  py::register_local_exception_translator([](std::exception_ptr pointer) {
+    try {
+      if (pointer) std::rethrow_exception(pointer);
+    } catch (const Error& error) {
+      set_exception(error.status());
+    } catch (const std::system_error& error) {
+      set_os_error(error);
+    }
+  });
+  m.def(
+      "error_table",
+      [] {
+        py::list rows;
+        for (const ErrorRow& row : error_table()) {
+          rows.append(py::make_tuple(std::string(row.python_class), row.http_status));
+        }
+        return rows;
+      },
+      "Every error code as ``(class name, HTTP status)``.");
+  m.def(
+      "reasons",
+      [] {
+        py::list names;
+        for (int i = 1; i < kReasonCount; ++i) names.append(std::string(reason_name(static_cast<Reason>(i))));
+        return names;
+      },
+      "The reasons that a ValidationError or an OutputError may give.");
+}
+
+}  // namespace inferkit

@@ -1,0 +1,186 @@
+#include "bindings/model_call.h"
+
+#include <array>
+#include <cstring>
+#include <optional>
+
+#include "bindings/array_in.h"
+#include "bindings/array_out.h"
+
+namespace py = pybind11;
+
+namespace inferkit {
+namespace {
+
+/// Below this the GIL is kept: handing it over and getting it back costs more than the run.
+constexpr int64_t kReleaseGilNanos = 10'000;
+constexpr size_t kInlinePorts = 8;
+
+/// A vector whose first few elements need no allocation.
+template <class T>
+class PortVector {
+ public:
+  explicit PortVector(size_t size) : size_(size) {
+    if (size > kInlinePorts) heap_.resize(size);
+  }
+  T* data() { return size_ > kInlinePorts ? heap_.data() : inline_.data(); }
+  T& operator[](size_t i) { return data()[i]; }
+  size_t size() const { return size_; }
+  std::span<T> span() { return {data(), size_}; }
+
+ private:
+  size_t size_;
+  std::array<T, kInlinePorts> inline_{};
+  std::vector<T> heap_;
+};
+
+struct Inputs {
+  explicit Inputs(size_t count) : arrays(count), shapes(count), pointers(count) {}
+  PortVector<ArrayIn> arrays;
+  PortVector<Shape> shapes;  // with the batch axis
+  PortVector<const void*> pointers;
+  std::vector<Buffer> copies;
+  BatchAxis axis = BatchAxis::kPresent;
+};
+
+void read_input(Inputs& in, size_t i, PyObject* object, const PortSpec& spec, const InputChecks& checks) {
+  in.arrays[i] = array_in(object, spec.name);
+  const StridedView& view = in.arrays[i].view;
+  const BatchAxis axis = batch_axis_of(spec.name, spec.shape, view.shape);
+  if (i > 0 && axis != in.axis) {
+    throw Error(ErrorCode::kValidation, Reason::kShape,
+                cat("input '", spec.name, "' of shape ", view.shape.str(),
+                    axis == BatchAxis::kAbsent ? " lacks" : " has", " the batch axis, unlike the inputs before it"));
+  }
+  in.axis = axis;
+  check_input(spec.name, spec.dtype, spec.shape, view.dtype, view.shape, checks, axis);
+  in.shapes[i] = view.shape;
+  if (axis == BatchAxis::kAbsent) in.shapes[i].insert(0, 1);
+  if (usable_in_place(view)) {
+    scan_input(spec.name, view, checks);
+    in.pointers[i] = view.data;
+    return;
+  }
+  const size_t bytes = static_cast<size_t>(view.shape.elements()) * dtype_size(view.dtype);
+  in.copies.push_back(BufferPool::process_default()->acquire(bytes, "input copy"));
+  copy_input(spec.name, view, in.copies.back().data(), checks);
+  in.pointers[i] = in.copies.back().data();
+}
+
+Shape result_shape(const Shape& shape, BatchAxis axis, const PortSpec& spec) {
+  if (axis == BatchAxis::kPresent) return shape;
+  if (shape.rank() == 0 || shape[0] != 1) {
+    throw Error(ErrorCode::kOutput, Reason::kShape,
+                cat("output '", spec.name, "' has shape ", shape.str(),
+                    ", which does not start with a batch of 1: pass the inputs with their batch axis"));
+  }
+  Shape out = shape;
+  out.erase(0);
+  return out;
+}
+
+/// The memory of a caller's array for an output; throws where it cannot take the result.
+void* checked_out(PyObject* object, const PortSpec& spec, DType dtype, const Shape& shape) {
+  const ArrayIn array = array_in(object, spec.name);
+  const auto array_object = py::reinterpret_borrow<py::object>(object);
+  const bool writable = array_object.attr("flags").attr("writeable").cast<bool>();
+  if (array.view.dtype != dtype || !(array.view.shape == shape) || !usable_in_place(array.view) || !writable) {
+    throw Error(ErrorCode::kValidation, array.view.dtype != dtype ? Reason::kDtype : Reason::kShape,
+                cat("out['", spec.name, "'] must be a writable, contiguous ", dtype_name(dtype), " array of shape ",
+                    shape.str(), "; got ", dtype_name(array.view.dtype), " ", array.view.shape.str(),
+                    writable ? "" : ", read-only"));
+  }
+  return const_cast<void*>(array.view.data);
+}
+
+bool overlaps(const void* a, size_t a_bytes, const void* b, size_t b_bytes) {
+  const auto x = reinterpret_cast<uintptr_t>(a), y = reinterpret_cast<uintptr_t>(b);
+  return x < y + b_bytes && y < x + a_bytes;
+}
+
+/// Results of a runner that tells their shapes only while it runs. Takes the GIL, so its caller must not hold it.
+class NumpySink final : public OutputSink {
+ public:
+  NumpySink(py::tuple& results, std::span<const PortSpec> specs, BatchAxis axis)
+      : results_(results), specs_(specs), axis_(axis) {}
+  void* allocate(size_t index, DType dtype, const Shape& shape) override {
+    const py::gil_scoped_acquire gil;
+    void* data = nullptr;
+    results_[index] = new_array(dtype, result_shape(shape, axis_, specs_[index]), &data);
+    return data;
+  }
+
+ private:
+  py::tuple& results_;
+  std::span<const PortSpec> specs_;
+  const BatchAxis axis_;
+};
+
+py::tuple call_runner(const PyModel& model, Inputs& in) {
+  const auto specs = model.runner->inputs();
+  std::vector<TensorView> views;
+  for (size_t i = 0; i < specs.size(); ++i) views.push_back({specs[i].dtype, in.shapes[i], in.pointers[i]});
+  py::tuple results(model.runner->outputs().size());
+  NumpySink sink(results, model.runner->outputs(), in.axis);
+  const Status status = model.runner->run(views, sink);
+  if (!status.ok()) throw Error(status);
+  return results;
+}
+
+py::tuple call_native(Model& model, Inputs& in, std::span<PyObject* const> out) {
+  const auto specs = model.outputs();
+  const PlanCache::Lease lease = model.acquire({in.shapes.data(), in.shapes.size()});
+  const Plan& plan = lease.plan();
+  py::tuple results(specs.size());
+  PortVector<void*> pointers(specs.size());
+  struct CopyBack {
+    size_t output;
+    void* target;
+    Buffer buffer;
+  };
+  std::vector<CopyBack> copy_back;
+  for (size_t o = 0; o < specs.size(); ++o) {
+    const Port& port = plan.outputs[o];
+    const Shape shape = result_shape(port.shape, in.axis, specs[o]);
+    if (o >= out.size() || !out[o]) {
+      results[o] = new_array(port.dtype, shape, &pointers[o]);
+      continue;
+    }
+    pointers[o] = checked_out(out[o], specs[o], port.dtype, shape);
+    results[o] = py::reinterpret_borrow<py::object>(out[o]);
+    const size_t bytes = static_cast<size_t>(port.shape.elements()) * dtype_size(port.dtype);
+    for (size_t i = 0; i < plan.inputs.size(); ++i) {
+      const size_t in_bytes = static_cast<size_t>(in.shapes[i].elements()) * dtype_size(plan.inputs[i].dtype);
+      if (!overlaps(pointers[o], bytes, in.pointers[i], in_bytes)) continue;
+      copy_back.push_back({o, pointers[o], BufferPool::process_default()->acquire(bytes, "output copy")});
+      pointers[o] = copy_back.back().buffer.data();
+      break;
+    }
+  }
+  {
+    std::optional<py::gil_scoped_release> release;
+    if (plan.estimated_nanos > kReleaseGilNanos) release.emplace();
+    lease.session().run({in.pointers.data(), in.pointers.size()}, {pointers.data(), pointers.size()},
+                        model.exec_context(plan));
+  }
+  for (const CopyBack& c : copy_back) std::memcpy(c.target, c.buffer.data(), c.buffer.size());
+  return results;
+}
+
+}  // namespace
+
+py::tuple call_model(const PyModel& model, std::span<PyObject* const> arguments, std::span<PyObject* const> out) {
+  const auto specs = model.runner->inputs();
+  if (arguments.size() != specs.size()) {
+    std::string names;
+    for (const PortSpec& spec : specs) names += cat(names.empty() ? "'" : ", '", spec.name, "'");
+    throw Error(ErrorCode::kValidation, Reason::kName,
+                cat("the model takes ", specs.size(), specs.size() == 1 ? " input (" : " inputs (", names, "); got ",
+                    arguments.size()));
+  }
+  Inputs in(specs.size());
+  for (size_t i = 0; i < specs.size(); ++i) read_input(in, i, arguments[i], specs[i], model.checks);
+  return model.native ? call_native(*model.native, in, out) : call_runner(model, in);
+}
+
+}  // namespace inferkit

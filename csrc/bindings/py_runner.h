@@ -1,0 +1,17 @@
+// A Python callable as a Runner.
+#pragma once
+#include <pybind11/pybind11.h>
+
+#include <memory>
+#include <vector>
+
+#include "engine/runner.h"
+
+namespace inferkit {
+
+/// Calls `fn(*arrays)` with one array per input and takes one array, a sequence of them, or a mapping by output name.
+/// What it raises becomes an InferenceError with the original as its cause. The arrays are the callable's to keep.
+std::shared_ptr<Runner> make_py_runner(pybind11::object fn, std::vector<PortSpec> inputs,
+                                       std::vector<PortSpec> outputs);
+
+}  // namespace inferkit

@@ -1,0 +1,238 @@
+#include "engine/model.h"
+
+#include <algorithm>
+#include <optional>
+#include <unordered_map>
+
+#include "graph/onnx_reader.h"
+#include "graph/passes/fold_constants.h"
+#include "graph/passes/passes.h"
+#include "platform/thread_pool.h"
+
+namespace inferkit {
+namespace {
+
+constexpr size_t kMaxFoldedBytes = size_t{64} << 20;
+constexpr size_t kMaxIdleSessions = 16;
+/// Below this a run stays on its own thread: a fork and join costs microseconds.
+constexpr int64_t kParallelNanos = 20'000;
+
+std::optional<std::vector<Tensor>> evaluate(const Node& node, std::span<const Tensor* const> inputs) {
+  try {
+    auto out = evaluate_node(node, inputs, kMaxFoldedBytes);
+    if (out.empty()) return std::nullopt;
+    return out;
+  } catch (const Error& error) {
+    if (error.code() == ErrorCode::kUnsupportedOp) return std::nullopt;  // reported with all others by probe()
+    throw;
+  }
+}
+
+std::shared_ptr<const Weights> weights_of(const Graph& graph, const std::string& path, size_t file_bytes) {
+  std::vector<NamedTensor> tensors;
+  std::vector<std::shared_ptr<const void>> owners;
+  for (size_t id = 0; id < graph.values.size(); ++id) {
+    const Tensor* tensor = graph.constant(static_cast<ValueId>(id));
+    if (!tensor || tensor->dtype == DType::kString || graph.values[id].name.empty()) continue;
+    tensors.push_back({graph.values[id].name, tensor->view()});
+    if (std::find(owners.begin(), owners.end(), tensor->owner) == owners.end()) owners.push_back(tensor->owner);
+  }
+  auto owner = std::make_shared<std::vector<std::shared_ptr<const void>>>(std::move(owners));
+  return std::make_shared<Weights>(std::move(tensors), std::move(owner), std::map<std::string, std::string>{}, path,
+                                   file_bytes);
+}
+
+}  // namespace
+
+/// Packed weights by key. Made under the lock: two plans that want the same weights must not pack them twice.
+class Model::PackedCache final : public ModelCache {
+ public:
+  std::shared_ptr<const void> get(const std::string& key, const MakeFn& make, size_t bytes) override {
+    const std::scoped_lock lock(mutex_);
+    auto it = things_.find(key);
+    if (it == things_.end()) {
+      it = things_.emplace(key, make()).first;
+      bytes_ += bytes;
+    }
+    return it->second;
+  }
+  size_t bytes() const {
+    const std::scoped_lock lock(mutex_);
+    return bytes_;
+  }
+
+ private:
+  mutable std::mutex mutex_;  // guards things_ and bytes_
+  size_t bytes_ = 0;
+  std::unordered_map<std::string, std::shared_ptr<const void>> things_;
+};
+
+std::shared_ptr<Model> Model::load(const std::string& path, ModelOptions options) {
+  return std::make_shared<Model>(read_onnx(path), std::move(options), path);
+}
+
+std::shared_ptr<Model> Model::load_bytes(std::span<const std::byte> bytes, ModelOptions options) {
+  return std::make_shared<Model>(read_onnx(bytes), std::move(options), "");
+}
+
+Model::Model(ModelFile file, ModelOptions options, std::string path)
+    : options_([&] {
+        if (options.threads < 0) throw std::invalid_argument("threads must be 0 (all) or more");
+        if (options.max_plans == 0) throw std::invalid_argument("max_plans must be at least 1");
+        if (!options.pool) options.pool = BufferPool::process_default();
+        return std::move(options);
+      }()),
+      path_(std::move(path)),
+      file_(std::move(file)),
+      packed_(std::make_unique<PackedCache>()),
+      plans_([this](std::span<const Shape> shapes) { return compile_for(shapes); }, options_.pool, options_.max_plans,
+             kMaxIdleSessions) {
+  weights_ = weights_of(file_.graph, path_, file_.file_bytes);
+  read_specs();
+  if (const auto missing = missing_operators(file_.graph); !missing.empty()) throw unsupported_error(missing);
+  fold_constants(file_.graph, evaluate, kMaxFoldedBytes);
+  run_passes(file_.graph);
+  fold_constants(file_.graph, evaluate, kMaxFoldedBytes);
+  eliminate_dead_nodes(file_.graph);
+  probe();
+}
+
+Model::~Model() = default;
+
+void Model::read_specs() {
+  const Graph& graph = file_.graph;
+  for (ValueId id : graph.inputs) {
+    const Value& value = graph.values[static_cast<size_t>(id)];
+    if (!value.dtype) throw Error(ErrorCode::kModel, cat("input '", value.name, "' declares no element type"));
+    if (!value.shape) {
+      throw Error(ErrorCode::kUnsupportedOp,
+                  cat("input '", value.name, "' declares no shape; give it one (free dimensions are fine)"));
+    }
+    if (*value.dtype == DType::kString) {
+      throw Error(ErrorCode::kUnsupportedOp,
+                  cat("input '", value.name, "' is of strings; encode them as numbers before the model"));
+    }
+    inputs_.push_back({value.name, *value.dtype, *value.shape});
+  }
+  if (graph.outputs.empty()) throw Error(ErrorCode::kModel, "the model has no outputs");
+  for (ValueId id : graph.outputs) {
+    const Value& value = graph.values[static_cast<size_t>(id)];
+    outputs_.push_back({value.name, value.dtype.value_or(DType::kF32), value.shape.value_or(Shape{})});
+  }
+}
+
+/// Compiles for guessed sizes of the free dimensions: shows what is not supported before the first request does, and
+/// tells the outputs' types and which of their dimensions are free.
+void Model::probe() {
+  bool all_fixed = true;
+  for (const PortSpec& in : inputs_) all_fixed &= in.shape.is_concrete();
+  struct Guess {
+    int64_t batch, other;
+  };
+  constexpr Guess kGuesses[] = {{2, 2},   {3, 32},  {2, 64}, {1, 1},  {3, 128},
+                                {2, 224}, {1, 640}, {1, 3},  {2, 16}, {5, 7}};
+  std::vector<std::vector<Port>> seen;
+  std::optional<Error> failure;
+  for (const Guess& guess : kGuesses) {
+    std::vector<Port> ports;
+    for (const PortSpec& in : inputs_) {
+      Shape shape = in.shape;
+      for (size_t i = 0; i < shape.rank(); ++i) {
+        if (shape[i] == Shape::kFree) shape[i] = i == 0 ? guess.batch : guess.other;
+      }
+      ports.push_back({in.dtype, shape});
+    }
+    try {
+      seen.push_back(compile(file_.graph, ports, *packed_)->outputs);
+    } catch (const Error& error) {
+      // What is not supported is so whatever the sizes; what does not fit may fit with others.
+      if (error.code() == ErrorCode::kUnsupportedOp || all_fixed) throw;
+      if (!failure) failure = error;
+    }
+    if (all_fixed || seen.size() == 3) break;
+  }
+  for (size_t o = 0; o < outputs_.size(); ++o) {
+    const Value& declared = file_.graph.values[static_cast<size_t>(file_.graph.outputs[o])];
+    if (seen.empty()) {
+      if (!declared.shape || !declared.dtype) throw *failure;
+      continue;
+    }
+    outputs_[o].dtype = seen[0][o].dtype;
+    Shape shape = seen[0][o].shape;
+    for (const auto& ports : seen) {
+      for (size_t i = 0; i < shape.rank() && ports[o].shape.rank() == shape.rank(); ++i) {
+        if (ports[o].shape[i] != shape[i]) shape[i] = Shape::kFree;
+      }
+    }
+    // One sample of a graph with free inputs says little: there the declaration, if any, knows better.
+    if (!all_fixed && seen.size() == 1 && declared.shape && declared.shape->rank() == shape.rank())
+      shape = *declared.shape;
+    outputs_[o].shape = shape;
+  }
+}
+
+std::shared_ptr<const Plan> Model::compile_for(std::span<const Shape> shapes) {
+  std::vector<Port> ports;
+  for (size_t i = 0; i < inputs_.size(); ++i) ports.push_back({inputs_[i].dtype, shapes[i]});
+  try {
+    return compile(file_.graph, ports, *packed_);
+  } catch (const Error& error) {
+    // The graph itself passed probe(): it is these sizes that do not fit it.
+    if (error.code() != ErrorCode::kModel) throw;
+    std::string came;
+    for (size_t i = 0; i < inputs_.size(); ++i) came += cat(i ? ", '" : "'", inputs_[i].name, "' ", shapes[i].str());
+    throw Error(ErrorCode::kValidation, Reason::kShape,
+                cat("the model cannot run on inputs of shape ", came, ": ", error.what()));
+  }
+}
+
+ExecContext Model::exec_context(const Plan& plan) const {
+  if (options_.threads == 1 || plan.estimated_nanos < kParallelNanos) return {};
+  ThreadPool& pool = ThreadPool::process();
+  const int threads = options_.threads == 0 ? pool.size() : std::min(options_.threads, pool.size());
+  if (threads <= 1) return {};
+  return {&pool, threads};
+}
+
+Status Model::run(std::span<const TensorView> inputs, OutputSink& sink) noexcept {
+  try {
+    constexpr size_t kInline = 8;
+    Shape shapes_inline[kInline];
+    const void* in_inline[kInline];
+    void* out_inline[kInline];
+    std::vector<Shape> shapes_heap(inputs.size() > kInline ? inputs.size() : 0);
+    std::vector<const void*> in_heap(shapes_heap.size());
+    std::vector<void*> out_heap(outputs_.size() > kInline ? outputs_.size() : 0);
+    Shape* shapes = shapes_heap.empty() ? shapes_inline : shapes_heap.data();
+    const void** in = in_heap.empty() ? in_inline : in_heap.data();
+    void** out = out_heap.empty() ? out_inline : out_heap.data();
+    for (size_t i = 0; i < inputs.size(); ++i) {
+      shapes[i] = inputs[i].shape;
+      in[i] = inputs[i].data;
+    }
+    const PlanCache::Lease lease = acquire({shapes, inputs.size()});
+    const Plan& plan = lease.plan();
+    for (size_t i = 0; i < plan.outputs.size(); ++i)
+      out[i] = sink.allocate(i, plan.outputs[i].dtype, plan.outputs[i].shape);
+    lease.session().run({in, inputs.size()}, {out, plan.outputs.size()}, exec_context(plan));
+    return {};
+  } catch (...) {
+    return current_exception_status();
+  }
+}
+
+int64_t Model::estimate_nanos(std::span<const Shape> shapes) const {
+  constexpr int64_t kCompileNanos = 1'000'000;
+  return plans_.estimated_nanos(shapes, kCompileNanos);
+}
+
+ModelMemory Model::memory() const {
+  ModelMemory out;
+  out.file_bytes = file_.file_bytes;
+  for (const auto& [id, tensor] : file_.graph.constants) out.weight_bytes += tensor.bytes();
+  out.packed_bytes = packed_->bytes();
+  out.plans = plans_.stats();
+  return out;
+}
+
+}  // namespace inferkit

@@ -1,0 +1,75 @@
+// A loaded model: graph, weights and the cache of plans. Immutable to its users, and shared by all threads.
+#pragma once
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "engine/compile.h"
+#include "engine/plan_cache.h"
+#include "engine/runner.h"
+#include "graph/ir.h"
+#include "memory/weight_store.h"
+
+namespace inferkit {
+
+struct ModelOptions {
+  /// Threads that one run may use, its own included; 0 takes what the process's pool has. The bits do not depend on it.
+  int threads = 0;
+  /// Compiled shapes that are kept.
+  size_t max_plans = 64;
+  /// Where arenas come from; null takes the process's pool.
+  std::shared_ptr<BufferPool> pool;
+};
+
+struct ModelMemory {
+  size_t file_bytes = 0;    // mapped from the model and its external data, shared with other processes
+  size_t weight_bytes = 0;  // constants of the graph, in the mapping or copied from it
+  size_t packed_bytes = 0;  // weights as kernels want them
+  PlanCacheStats plans;
+};
+
+class Model final : public Runner {
+ public:
+  /// Reads, checks and optimises the file, and compiles it once to see that all of it can be run.
+  static std::shared_ptr<Model> load(const std::string& path, ModelOptions options = {});
+  /// The same from memory; external data is refused.
+  static std::shared_ptr<Model> load_bytes(std::span<const std::byte> bytes, ModelOptions options = {});
+
+  explicit Model(ModelFile file, ModelOptions options, std::string path);
+  ~Model() override;
+
+  std::span<const PortSpec> inputs() const override { return inputs_; }
+  std::span<const PortSpec> outputs() const override { return outputs_; }
+  Status run(std::span<const TensorView> inputs, OutputSink& sink) noexcept override;
+  bool needs_gil() const override { return false; }
+  int64_t estimate_nanos(std::span<const Shape> shapes) const override;
+
+  /// For callers that want the outputs' shapes before the run. Input shapes must fit the specs.
+  PlanCache::Lease acquire(std::span<const Shape> shapes) { return plans_.acquire(shapes); }
+  ExecContext exec_context(const Plan& plan) const;
+
+  const std::string& path() const { return path_; }
+  const ModelFile& file() const { return file_; }
+  ModelMemory memory() const;
+  /// The model's initializers, as they stand in the file.
+  std::shared_ptr<const Weights> weights() const { return weights_; }
+  void trim() { plans_.trim(); }
+
+ private:
+  class PackedCache;
+  std::shared_ptr<const Plan> compile_for(std::span<const Shape> shapes);
+  void read_specs();
+  void probe();
+
+  const ModelOptions options_;
+  const std::string path_;
+  ModelFile file_;
+  std::shared_ptr<const Weights> weights_;
+  std::vector<PortSpec> inputs_, outputs_;
+  std::unique_ptr<PackedCache> packed_;
+  PlanCache plans_;
+};
+
+}  // namespace inferkit

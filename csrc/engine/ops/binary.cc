@@ -1,0 +1,216 @@
+// Arithmetic on two or more operands, broadcast: Add, Sub, Mul, Div, Mod, PRelu; Min, Max, Sum and Mean of any number.
+// Integers wrap around; dividing them truncates, and by zero is an error of the run.
+#include "kernels/cpu/binary/binary.h"
+
+#include <cmath>
+
+#include "engine/op_registry.h"
+#include "engine/ops/elementwise.h"
+#include "engine/ops/parallel.h"
+
+namespace inferkit {
+namespace {
+
+using kernels::Binary;
+using kernels::BinaryForm;
+
+template <class T>
+uint64_t wide(T v) {
+  return static_cast<uint64_t>(v);  // integers wrap modulo 2^64 here, then modulo their own width
+}
+
+#define INFERKIT_OP(name, integer, floating) \
+  struct name {                              \
+    template <class T>                       \
+    static T apply(T a, T b) {               \
+      if constexpr (std::is_integral_v<T>) { \
+        return static_cast<T>(integer);      \
+      } else {                               \
+        return floating;                     \
+      }                                      \
+    }                                        \
+  }
+INFERKIT_OP(Add, wide(a) + wide(b), a + b);
+INFERKIT_OP(Sub, wide(a) - wide(b), a - b);
+INFERKIT_OP(Mul, wide(a) * wide(b), a* b);
+INFERKIT_OP(Min, a < b ? a : b, a < b || a != a ? a : b);  // NaN where either is NaN
+INFERKIT_OP(Max, a > b ? a : b, a > b || a != a ? a : b);
+INFERKIT_OP(Prelu, a < 0 ? wide(a) * wide(b) : wide(a), a < 0 ? a * b : a);
+#undef INFERKIT_OP
+
+template <class T>
+void check_divisor(T b) {
+  if (b == 0) throw Error(ErrorCode::kInference, "integer division by zero");
+}
+// The most negative number over -1 does not fit; it wraps, where the CPU would trap.
+template <class T>
+bool is_minus_one(T b) {
+  if constexpr (std::is_signed_v<T>) return b == -1;
+  return false;
+}
+
+struct Div {
+  template <class T>
+  static T apply(T a, T b) {
+    if constexpr (std::is_integral_v<T>) {
+      check_divisor(b);
+      return is_minus_one(b) ? static_cast<T>(0 - wide(a)) : static_cast<T>(a / b);
+    } else {
+      return a / b;
+    }
+  }
+};
+
+struct TruncatedMod {  // the sign of a
+  template <class T>
+  static T apply(T a, T b) {
+    if constexpr (std::is_integral_v<T>) {
+      check_divisor(b);
+      return is_minus_one(b) ? T{0} : static_cast<T>(a % b);
+    } else {
+      return std::fmod(a, b);
+    }
+  }
+};
+
+struct FlooredMod {  // the sign of b
+  template <class T>
+  static T apply(T a, T b) {
+    const T m = TruncatedMod::apply(a, b);
+    if constexpr (std::is_integral_v<T>) {
+      return m != 0 && (m < 0) != (b < 0) ? static_cast<T>(m + b) : m;
+    } else {
+      if (m == 0) return std::copysign(T{0}, b);
+      return (m < 0) != (b < 0) ? m + b : m;
+    }
+  }
+};
+
+struct KernelParams {
+  LoopNest<3> nest;
+  kernels::BinaryFn fn;
+};
+
+// One inner loop is one call of the kernel; its form was chosen with the nest.
+void run_kernel(const void* params, std::byte* const* io, const ExecContext& context) {
+  const auto& p = *static_cast<const KernelParams*>(params);
+  const auto* a = reinterpret_cast<const float*>(io[0]);
+  const auto* b = reinterpret_cast<const float*>(io[1]);
+  auto* y = reinterpret_cast<float*>(io[2]);
+  constexpr int64_t kGrain = 1 << 16;  // elements
+  const int64_t n = p.nest.inner(), runs = p.nest.runs();
+  if (runs == 1) {
+    const int64_t sa = p.nest.inner_stride(0), sb = p.nest.inner_stride(1);
+    for_ranges(context, n, kGrain,
+               [&](int64_t first, int64_t last) { p.fn(a + first * sa, b + first * sb, y + first, last - first); });
+    return;
+  }
+  for_ranges(context, runs, n == 0 ? runs : kGrain / n, [&](int64_t first, int64_t last) {
+    for_each_run(p.nest, first, last, [&](const auto& at, int64_t) { p.fn(a + at[0], b + at[1], y + at[2], n); });
+  });
+}
+
+template <class Op, Binary kKernel, TypeSet Set>
+void add_step(LowerContext& c, const Shape& a, const Shape& b, const Shape& y, std::initializer_list<Ref> operands) {
+  const LoopNest<3> nest = binary_nest(a, b, y);
+  const auto elements = static_cast<double>(y.elements());
+  const DType dtype = c.input(0).dtype;
+  if (dtype == DType::kF32) {
+    const BinaryForm form = nest.inner_stride(1) == 0   ? BinaryForm::kVectorScalar
+                            : nest.inner_stride(0) == 0 ? BinaryForm::kScalarVector
+                                                        : BinaryForm::kVectorVector;
+    c.step(run_kernel, KernelParams{nest, kernels::binary_fn(kKernel, form)}, operands,
+           elements * 0.1 + static_cast<double>(nest.runs()) * 3);
+    return;
+  }
+  const StepFn fn = dispatch<Set & ~types(DType::kF32)>(dtype, []<class T>() -> StepFn { return run_binary<Op, T>; });
+  if (!fn) c.unsupported(cat("inputs of type ", dtype_name(dtype)));
+  c.step(fn, BinaryParams{nest}, operands, elements);
+}
+
+template <class Op, Binary kKernel, TypeSet Set>
+void lower_arithmetic(LowerContext& c) {
+  offer_in_place(c, 2);
+  add_step<Op, kKernel, Set>(c, c.input(0).shape, c.input(1).shape, c.output(0).shape, {c.in(0), c.in(1), c.out(0)});
+}
+
+void lower_mod(LowerContext& c) {
+  const int64_t fmod = c.attr_int("fmod", 0);
+  if (fmod != 0 && fmod != 1) c.fail("attribute 'fmod' must be 0 or 1");
+  if (fmod == 0 && c.version() < 28 && is_float(c.input(0).dtype)) c.fail("floats need fmod = 1 before opset 28");
+  return fmod == 1 ? lower_binary<TruncatedMod, kNumberTypes>(c) : lower_binary<FlooredMod, kNumberTypes>(c);
+}
+
+struct DivideParams {
+  int64_t elements, count;
+};
+
+// y /= count, for Mean.
+template <class T>
+void run_divide(const void* params, std::byte* const* io, const ExecContext&) {
+  const auto& [elements, count] = *static_cast<const DivideParams*>(params);
+  T* y = reinterpret_cast<T*>(io[0]);
+  for (int64_t i = 0; i < elements; ++i) y[i] = store<T>(load(y[i]) / static_cast<Compute<T>>(count));
+}
+
+// y = x0 op x1; y = y op x2; ... in this order. Half types round after each.
+template <class Op, Binary kKernel, TypeSet Set, bool kMean = false>
+void lower_variadic(LowerContext& c) {
+  require_type(c, 0, Set);
+  const size_t count = c.input_count();
+  if (count == 1) return c.alias(0, 0);
+  const Shape& y = c.output(0).shape;
+  if (count == 2) {
+    offer_in_place(c, 2);
+  } else if (std::find(c.node().inputs.begin() + 1, c.node().inputs.end(), c.node().inputs[0]) ==
+             c.node().inputs.end()) {
+    offer_in_place(c, 1);  // the first input alone: the others are still read when y is written
+  }
+  add_step<Op, kKernel, Set>(c, c.input(0).shape, c.input(1).shape, y, {c.in(0), c.in(1), c.out(0)});
+  for (size_t i = 2; i < count; ++i) {
+    add_step<Op, kKernel, Set>(c, y, c.input(i).shape, y, {c.out(0), c.in(i), c.out(0)});
+  }
+  if constexpr (kMean) {
+    const StepFn fn = dispatch<Set>(c.input(0).dtype, []<class T>() -> StepFn { return run_divide<T>; });
+    c.step(fn, DivideParams{y.elements(), static_cast<int64_t>(count)}, {c.out(0)}, static_cast<double>(y.elements()));
+  }
+}
+
+void infer_arithmetic(InferContext& c) {
+  for (size_t i = 1; i < c.input_count(); ++i) require_same_type(c, 0, i);
+  c.set_output(0, c.input(0).dtype, broadcast_inputs(c));
+}
+
+void infer_prelu(InferContext& c) {
+  infer_arithmetic(c);
+  if (!(c.output(0).shape == c.input(0).shape)) {
+    c.fail(cat("slope ", c.input(1).shape.str(), " does not broadcast to ", c.input(0).shape.str()));
+  }
+}
+
+OpSchema schema(std::string_view name, int since, int inputs, InferFn infer) {
+  return {.name = name,
+          .since = since,
+          .min_inputs = inputs == 2 ? 2 : 1,
+          .max_inputs = inputs,
+          .max_outputs = 1,
+          .infer = infer};
+}
+
+}  // namespace
+
+void register_binary(OpRegistry& r) {
+  constexpr int kMany = 1'000'000;
+  r.add(schema("Add", 7, 2, infer_arithmetic), lower_arithmetic<Add, Binary::kAdd, kNumberTypes>);
+  r.add(schema("Sub", 7, 2, infer_arithmetic), lower_arithmetic<Sub, Binary::kSub, kNumberTypes>);
+  r.add(schema("Mul", 7, 2, infer_arithmetic), lower_arithmetic<Mul, Binary::kMul, kNumberTypes>);
+  r.add(schema("Div", 7, 2, infer_arithmetic), lower_arithmetic<Div, Binary::kDiv, kNumberTypes>);
+  r.add(schema("PRelu", 7, 2, infer_prelu), lower_arithmetic<Prelu, Binary::kPrelu, kNumberTypes>);
+  r.add(schema("Mod", 10, 2, infer_arithmetic), lower_mod);
+  r.add(schema("Min", 6, kMany, infer_arithmetic), lower_variadic<Min, Binary::kMin, kNumberTypes>);
+  r.add(schema("Max", 6, kMany, infer_arithmetic), lower_variadic<Max, Binary::kMax, kNumberTypes>);
+  r.add(schema("Sum", 6, kMany, infer_arithmetic), lower_variadic<Add, Binary::kAdd, kFloatTypes>);
+  r.add(schema("Mean", 6, kMany, infer_arithmetic), lower_variadic<Add, Binary::kAdd, kFloatTypes, true>);
+}
+
+}  // namespace inferkit

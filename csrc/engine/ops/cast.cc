@@ -1,0 +1,105 @@
+// Cast and CastLike between all types but strings and 8-bit floats.
+//
+// Where ONNX leaves the result open it is fixed here, the same on every machine: a float outside of the range of an
+// integer type saturates, and NaN becomes 0. Integers wrap; a float too large for the new float type becomes infinite;
+// anything that is not 0 (NaN too) is true. Every conversion rounds once.
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "engine/op_registry.h"
+#include "engine/ops/dispatch.h"
+#include "graph/onnx_tensor.h"
+
+namespace inferkit {
+namespace {
+
+// To odd: a number between two floats becomes the one whose last bit is 1, so that a second rounding, to nearest in
+// fewer bits, is right.
+float to_odd_float(double v) {
+  const auto f = static_cast<float>(v);
+  if (static_cast<double>(f) == v || v != v) return f;
+  auto bits = std::bit_cast<uint32_t>(f);
+  if (std::fabs(static_cast<double>(f)) > std::fabs(v)) --bits;
+  return std::bit_cast<float>(bits | 1u);
+}
+
+template <class T>
+double to_odd_double(T v) {  // of an integer
+  if constexpr (sizeof(T) == 8) {
+    constexpr T kSticky = (T{1} << 11) - 1;
+    if (v > (T{1} << 53) || (std::is_signed_v<T> && v < static_cast<T>(-(int64_t{1} << 53)))) {
+      v = static_cast<T>((v & kSticky) ? ((v & ~kSticky) | (T{1} << 11)) : v);
+    }
+  }
+  return static_cast<double>(v);
+}
+
+template <class To, class From>
+To convert(From v) {
+  if constexpr (std::is_same_v<To, bool>) {
+    return load(v) != 0;
+  } else if constexpr (kIsHalfType<To>) {
+    if constexpr (kIsHalfType<From> || std::is_same_v<From, float>)
+      return store<To>(load(v));
+    else if constexpr (std::is_same_v<From, double>)
+      return store<To>(to_odd_float(v));
+    else
+      return store<To>(to_odd_float(to_odd_double(v)));
+  } else if constexpr (std::is_floating_point_v<To> || std::is_integral_v<From>) {
+    return static_cast<To>(load(v));
+  } else {
+    const auto f = load(v);
+    using F = decltype(f);
+    constexpr auto kLowest = std::numeric_limits<To>::lowest();
+    const F above = std::ldexp(F{1}, std::numeric_limits<To>::digits);  // 2^digits: the first that does not fit
+    if (f >= above) return std::numeric_limits<To>::max();
+    if (f > static_cast<F>(kLowest)) return static_cast<To>(f);
+    return f != f ? To{0} : kLowest;
+  }
+}
+
+struct CastParams {
+  int64_t n;
+};
+
+template <class From, class To>
+void run_cast(const void* params, std::byte* const* io, const ExecContext&) {
+  const int64_t n = static_cast<const CastParams*>(params)->n;
+  const From* x = reinterpret_cast<const From*>(io[0]);
+  To* y = reinterpret_cast<To*>(io[1]);
+  for (int64_t i = 0; i < n; ++i) y[i] = convert<To>(x[i]);
+}
+
+void infer_cast(InferContext& c) {
+  const int64_t code = c.attr_int("to", 0);
+  const auto to = onnx::dtype_of(static_cast<int32_t>(code));
+  if (!to) c.unsupported("a cast to " + onnx::dtype_text(static_cast<int32_t>(code)));
+  c.set_output(0, *to, c.input(0).shape);
+}
+
+void infer_cast_like(InferContext& c) { c.set_output(0, c.input(1).dtype, c.input(0).shape); }
+
+void lower_cast(LowerContext& c) {
+  const DType from = c.input(0).dtype, to = c.output(0).dtype;
+  if (from == to && from != DType::kString) return c.alias(0, 0);
+  const StepFn fn = dispatch<kAllTypes>(from, [&]<class From>() -> StepFn {
+    return dispatch<kAllTypes>(to, []<class To>() -> StepFn { return run_cast<From, To>; });
+  });
+  if (!fn) c.unsupported(cat("a cast from ", dtype_name(from), " to ", dtype_name(to)));
+  const int64_t n = c.output(0).shape.elements();
+  if (dtype_size(from) == dtype_size(to)) c.in_place(0, 0);
+  c.step(fn, CastParams{n}, {c.in(0), c.out(0)}, static_cast<double>(n));
+}
+
+}  // namespace
+
+void register_cast(OpRegistry& r) {
+  r.add({.name = "Cast", .since = 6, .min_inputs = 1, .max_inputs = 1, .max_outputs = 1, .infer = infer_cast},
+        lower_cast);
+  r.add({.name = "CastLike", .since = 15, .min_inputs = 2, .max_inputs = 2, .max_outputs = 1, .infer = infer_cast_like},
+        lower_cast);
+}
+
+}  // namespace inferkit

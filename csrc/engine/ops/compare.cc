@@ -1,0 +1,85 @@
+// Comparisons, logic and bits: two operands, broadcast.
+#include "engine/op_registry.h"
+#include "engine/ops/elementwise.h"
+
+namespace inferkit {
+namespace {
+
+#define INFERKIT_OP(name, expression) \
+  struct name {                       \
+    template <class T>                \
+    static auto apply(T a, T b) {     \
+      return expression;              \
+    }                                 \
+  }
+INFERKIT_OP(Equal, a == b);
+INFERKIT_OP(Less, a < b);
+INFERKIT_OP(LessOrEqual, a <= b);
+INFERKIT_OP(Greater, a > b);
+INFERKIT_OP(GreaterOrEqual, a >= b);
+INFERKIT_OP(And, a&& b);
+INFERKIT_OP(Or, a || b);
+INFERKIT_OP(Xor, a != b);
+INFERKIT_OP(BitAnd, static_cast<T>(a& b));
+INFERKIT_OP(BitOr, static_cast<T>(a | b));
+INFERKIT_OP(BitXor, static_cast<T>(a ^ b));
+#undef INFERKIT_OP
+
+// A shift by a negative amount or by all the bits leaves what the fill leaves: 0, or -1 to the right of a negative
+// number.
+template <class T>
+bool in_width(T shift) {
+  return shift >= 0 && static_cast<uint64_t>(shift) < sizeof(T) * 8;
+}
+struct ShiftLeft {
+  template <class T>
+  static T apply(T a, T b) {
+    return in_width(b) ? static_cast<T>(static_cast<uint64_t>(a) << static_cast<uint64_t>(b)) : T{0};
+  }
+};
+struct ShiftRight {
+  template <class T>
+  static T apply(T a, T b) {
+    return in_width(b) ? static_cast<T>(a >> b) : static_cast<T>(a < T{0} ? -1 : 0);
+  }
+};
+
+void infer_compare(InferContext& c) {
+  require_same_type(c, 0, 1);
+  c.set_output(0, DType::kBool, broadcast_inputs(c));
+}
+
+void infer_bits(InferContext& c) {
+  require_same_type(c, 0, 1);
+  c.set_output(0, c.input(0).dtype, broadcast_inputs(c));
+}
+
+void lower_shift(LowerContext& c) {
+  const std::string direction = c.attr_string("direction", "");
+  if (direction != "LEFT" && direction != "RIGHT") c.fail("attribute 'direction' must be LEFT or RIGHT");
+  if (c.version() < 28) require_type(c, 0, kUnsignedTypes);
+  return direction == "LEFT" ? lower_binary<ShiftLeft, kIntegerTypes>(c) : lower_binary<ShiftRight, kIntegerTypes>(c);
+}
+
+void add(OpRegistry& r, std::string_view name, int since, InferFn infer, LowerFn lower) {
+  r.add({.name = name, .since = since, .min_inputs = 2, .max_inputs = 2, .max_outputs = 1, .infer = infer}, lower);
+}
+
+}  // namespace
+
+void register_compare(OpRegistry& r) {
+  add(r, "Equal", 7, infer_compare, lower_binary<Equal, kAllTypes>);
+  add(r, "Less", 7, infer_compare, lower_binary<Less, kNumberTypes>);
+  add(r, "LessOrEqual", 12, infer_compare, lower_binary<LessOrEqual, kNumberTypes>);
+  add(r, "Greater", 7, infer_compare, lower_binary<Greater, kNumberTypes>);
+  add(r, "GreaterOrEqual", 12, infer_compare, lower_binary<GreaterOrEqual, kNumberTypes>);
+  add(r, "And", 7, infer_compare, lower_binary<And, kBoolType>);
+  add(r, "Or", 7, infer_compare, lower_binary<Or, kBoolType>);
+  add(r, "Xor", 7, infer_compare, lower_binary<Xor, kBoolType>);
+  add(r, "BitwiseAnd", 18, infer_bits, lower_binary<BitAnd, kIntegerTypes>);
+  add(r, "BitwiseOr", 18, infer_bits, lower_binary<BitOr, kIntegerTypes>);
+  add(r, "BitwiseXor", 18, infer_bits, lower_binary<BitXor, kIntegerTypes>);
+  add(r, "BitShift", 11, infer_bits, lower_shift);
+}
+
+}  // namespace inferkit

@@ -1,0 +1,138 @@
+// Pow: the type of the base is the type of the result. Floats go through the C library's pow in double and round once;
+// a base of integers with an exponent of integers is computed exactly, modulo its width.
+#include <cmath>
+#include <limits>
+
+#include "engine/op_registry.h"
+#include "engine/ops/elementwise.h"
+#include "engine/ops/parallel.h"
+#include "kernels/cpu/vmath/vmath.h"
+
+namespace inferkit {
+namespace {
+
+template <class T>
+T int_pow(T base, int64_t exponent) {
+  if (exponent < 0) {
+    if (base == 0) throw Error(ErrorCode::kInference, "zero to a negative power is no integer");
+    if (base == 1) return 1;
+    if constexpr (std::is_signed_v<T>) {
+      if (base == -1) return exponent % 2 == 0 ? T{1} : T{-1};
+    }
+    return 0;  // truncated
+  }
+  uint64_t result = 1, square = static_cast<uint64_t>(base);
+  for (; exponent > 0; exponent >>= 1, square *= square) {
+    if (exponent & 1) result *= square;
+  }
+  return static_cast<T>(result);
+}
+
+// Saturates, NaN becomes 0: what Cast does.
+template <class T>
+T from_double(double v) {
+  if (!(v > static_cast<double>(std::numeric_limits<T>::lowest())))
+    return v != v ? T{0} : std::numeric_limits<T>::lowest();
+  if (v >= std::ldexp(1.0, std::numeric_limits<T>::digits)) return std::numeric_limits<T>::max();
+  return static_cast<T>(v);
+}
+
+template <class T, class E>
+T power(T base, E exponent) {
+  if constexpr (std::is_integral_v<T> && std::is_integral_v<E>) {
+    const auto limit = static_cast<uint64_t>(std::numeric_limits<int64_t>::max());
+    const bool huge = exponent > 0 && static_cast<uint64_t>(exponent) > limit;  // of an even or odd exponent alike
+    return int_pow(base, huge ? static_cast<int64_t>(limit - 1 + (static_cast<uint64_t>(exponent) & 1))
+                              : static_cast<int64_t>(exponent));
+  } else if constexpr (std::is_integral_v<T>) {
+    return from_double<T>(std::pow(static_cast<double>(base), static_cast<double>(load(exponent))));
+  } else {
+    return store<T>(
+        static_cast<Compute<T>>(std::pow(static_cast<double>(load(base)), static_cast<double>(load(exponent)))));
+  }
+}
+
+struct PowParams {
+  LoopNest<3> nest;
+};
+
+template <class T, class E>
+void run_pow(const void* params, std::byte* const* io, const ExecContext&) {
+  const LoopNest<3>& nest = static_cast<const PowParams*>(params)->nest;
+  const int64_t n = nest.inner(), sa = nest.inner_stride(0), sb = nest.inner_stride(1);
+  for_each_run(nest, [&](const auto& at, int64_t) {
+    const T* a = reinterpret_cast<const T*>(io[0]) + at[0];
+    const E* b = reinterpret_cast<const E*>(io[1]) + at[1];
+    T* y = reinterpret_cast<T*>(io[2]) + at[2];
+    for (int64_t i = 0; i < n; ++i) y[i] = power(a[i * sa], b[i * sb]);
+  });
+}
+
+// Small exponents that models hold as constants. Squares are exact before the one rounding, cubes almost; each is what
+// pow would give.
+void square(const float* x, float* y, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) y[i] = x[i] * x[i];
+}
+void cube(const float* x, float* y, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) {
+    const double v = x[i];
+    y[i] = static_cast<float>(v * v * v);
+  }
+}
+void root(const float* x, float* y, int64_t n) {
+  constexpr float kInf = std::numeric_limits<float>::infinity();
+  for (int64_t i = 0; i < n; ++i) y[i] = x[i] == -kInf ? kInf : std::sqrt(x[i] + 0.0f);  // pow(-0, 0.5) is +0
+}
+
+struct SmallParams {
+  void (*fn)(const float*, float*, int64_t);
+  int64_t n;
+};
+void run_small(const void* params, std::byte* const* io, const ExecContext& context) {
+  const auto& p = *static_cast<const SmallParams*>(params);
+  const auto* x = reinterpret_cast<const float*>(io[0]);
+  auto* y = reinterpret_cast<float*>(io[1]);
+  for_ranges(context, p.n, 1 << 16, [&](int64_t first, int64_t last) { p.fn(x + first, y + first, last - first); });
+}
+
+using SmallFn = void (*)(const float*, float*, int64_t);
+SmallFn small_exponent(LowerContext& c) {
+  const TensorFacts& e = c.input(1);
+  if (c.input(0).dtype != DType::kF32 || !e.constant || e.shape.elements() != 1) return nullptr;
+  if (!(c.input(0).shape == c.output(0).shape)) return nullptr;
+  const double value = dispatch<kNumberTypes>(
+      e.dtype, [&]<class E>() -> double { return static_cast<double>(load(*e.constant->as<E>())); });
+  return value == 2 ? square : value == 3 ? cube : value == 0.5 ? root : nullptr;
+}
+
+constexpr TypeSet kBases = kFloatTypes | types(DType::kI32, DType::kI64);
+
+void infer_pow(InferContext& c) {
+  if (c.version() < 12) require_same_type(c, 0, 1);
+  require_type(c, 0, kBases);
+  require_type(c, 1, kNumberTypes);
+  c.set_output(0, c.input(0).dtype, broadcast_inputs(c));
+}
+
+void lower_pow(LowerContext& c) {
+  const Shape& y = c.output(0).shape;
+  const auto elements = static_cast<double>(y.elements());
+  if (c.input(0).shape == y) c.in_place(0, 0);
+  if (const SmallFn fn = small_exponent(c)) {
+    c.step(run_small, SmallParams{fn, y.elements()}, {c.in(0), c.out(0)}, elements * 0.3);
+    return;
+  }
+  const StepFn fn = dispatch<kBases>(c.input(0).dtype, [&]<class T>() -> StepFn {
+    return dispatch<kNumberTypes>(c.input(1).dtype, []<class E>() -> StepFn { return run_pow<T, E>; });
+  });
+  c.step(fn, PowParams{binary_nest(c.input(0).shape, c.input(1).shape, y)}, {c.in(0), c.in(1), c.out(0)},
+         elements * 20);
+}
+
+}  // namespace
+
+void register_pow(OpRegistry& r) {
+  r.add({.name = "Pow", .since = 7, .min_inputs = 2, .max_inputs = 2, .max_outputs = 1, .infer = infer_pow}, lower_pow);
+}
+
+}  // namespace inferkit

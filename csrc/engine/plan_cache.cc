@@ -1,0 +1,101 @@
+#include "engine/plan_cache.h"
+
+#include <algorithm>
+
+namespace inferkit {
+
+PlanCache::Entry* PlanCache::find(std::span<const Shape> shapes) const {
+  for (const auto& entry : entries_) {
+    if (std::equal(shapes.begin(), shapes.end(), entry->shapes.begin(), entry->shapes.end())) return entry.get();
+  }
+  return nullptr;
+}
+
+PlanCache::Lease PlanCache::acquire(std::span<const Shape> shapes) {
+  std::shared_ptr<Entry> entry;
+  {
+    const std::scoped_lock lock(mutex_);
+    if (Entry* found = find(shapes)) {
+      ++hits_;
+      found->used = ++ticks_;
+      // The entry that is asked for again and again stands in front.
+      if (entries_.front().get() != found) {
+        auto it = std::find_if(entries_.begin(), entries_.end(), [&](const auto& e) { return e.get() == found; });
+        std::iter_swap(entries_.begin(), it);
+      }
+      entry = entries_.front();
+      if (!entry->idle.empty()) {
+        std::unique_ptr<Session> session = std::move(entry->idle.back());
+        entry->idle.pop_back();
+        return {this, std::move(entry), std::move(session)};
+      }
+    }
+  }
+  if (!entry) entry = insert(shapes);
+  return {this, entry, std::make_unique<Session>(entry->plan, *pool_)};
+}
+
+std::shared_ptr<PlanCache::Entry> PlanCache::insert(std::span<const Shape> shapes) {
+  const std::scoped_lock compiling(compile_mutex_);
+  {
+    const std::scoped_lock lock(mutex_);
+    if (Entry* found = find(shapes)) {
+      return *std::find_if(entries_.begin(), entries_.end(), [&](const auto& e) { return e.get() == found; });
+    }
+  }
+  auto entry = std::make_shared<Entry>();
+  entry->shapes.assign(shapes.begin(), shapes.end());
+  entry->plan = compile_(shapes);
+  std::vector<std::unique_ptr<Session>> dropped;  // destroyed after the lock is gone
+  const std::scoped_lock lock(mutex_);
+  ++misses_;
+  entry->used = ++ticks_;
+  entry->idle.reserve(max_idle_);
+  if (entries_.size() >= max_plans_) {
+    auto oldest = std::min_element(entries_.begin(), entries_.end(),
+                                   [](const auto& a, const auto& b) { return a->used < b->used; });
+    (*oldest)->evicted = true;
+    dropped = std::move((*oldest)->idle);
+    entries_.erase(oldest);
+    ++evictions_;
+  }
+  entries_.push_back(entry);
+  return entry;
+}
+
+PlanCache::Lease::~Lease() {
+  if (!session_) return;
+  const std::scoped_lock lock(cache_->mutex_);
+  if (!entry_->evicted && entry_->idle.size() < cache_->max_idle_) entry_->idle.push_back(std::move(session_));
+}
+
+int64_t PlanCache::estimated_nanos(std::span<const Shape> shapes, int64_t fallback) const {
+  const std::scoped_lock lock(mutex_);
+  const Entry* found = find(shapes);
+  return found ? found->plan->estimated_nanos : fallback;
+}
+
+PlanCacheStats PlanCache::stats() const {
+  const std::scoped_lock lock(mutex_);
+  PlanCacheStats out;
+  out.plans = entries_.size();
+  out.hits = hits_;
+  out.misses = misses_;
+  out.evictions = evictions_;
+  for (const auto& entry : entries_) {
+    out.sessions += entry->idle.size();
+    out.arena_bytes += entry->idle.size() * entry->plan->arena_bytes;
+  }
+  return out;
+}
+
+void PlanCache::trim() {
+  std::vector<std::unique_ptr<Session>> dropped;  // destroyed after the lock is gone
+  const std::scoped_lock lock(mutex_);
+  for (const auto& entry : entries_) {
+    std::move(entry->idle.begin(), entry->idle.end(), std::back_inserter(dropped));
+    entry->idle.clear();
+  }
+}
+
+}  // namespace inferkit

@@ -1,0 +1,79 @@
+// Plans by input shapes, least recently used out first; each with the idle sessions that run it.
+#pragma once
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <vector>
+
+#include "engine/plan.h"
+
+namespace inferkit {
+
+struct PlanCacheStats {
+  size_t plans = 0;
+  size_t sessions = 0;     // idle ones
+  size_t arena_bytes = 0;  // held by idle sessions
+  uint64_t hits = 0, misses = 0, evictions = 0;
+};
+
+/// Thread-safe. Memory is bounded by `max_plans` and by `max_idle_sessions` arenas each.
+class PlanCache {
+  struct Entry;
+
+ public:
+  using CompileFn = std::function<std::shared_ptr<const Plan>(std::span<const Shape>)>;
+
+  /// A session for one run; goes back to the cache with its owner.
+  class Lease {
+   public:
+    Lease(Lease&&) = default;
+    Lease& operator=(Lease&&) = delete;
+    ~Lease();
+    Session& session() const { return *session_; }
+    const Plan& plan() const { return session_->plan(); }
+
+   private:
+    friend class PlanCache;
+    Lease(PlanCache* cache, std::shared_ptr<Entry> entry, std::unique_ptr<Session> session)
+        : cache_(cache), entry_(std::move(entry)), session_(std::move(session)) {}
+    PlanCache* cache_;
+    std::shared_ptr<Entry> entry_;
+    std::unique_ptr<Session> session_;
+  };
+
+  PlanCache(CompileFn compile, std::shared_ptr<BufferPool> pool, size_t max_plans, size_t max_idle_sessions)
+      : compile_(std::move(compile)), pool_(std::move(pool)), max_plans_(max_plans), max_idle_(max_idle_sessions) {}
+
+  /// Compiles at the first call for these shapes. The cache must outlive the lease.
+  Lease acquire(std::span<const Shape> shapes);
+  /// The duration that the plan for these shapes is guessed to take; `fallback` where it is not compiled.
+  int64_t estimated_nanos(std::span<const Shape> shapes, int64_t fallback) const;
+  PlanCacheStats stats() const;
+  /// Frees the idle sessions.
+  void trim();
+
+ private:
+  struct Entry {
+    std::vector<Shape> shapes;
+    std::shared_ptr<const Plan> plan;
+    std::vector<std::unique_ptr<Session>> idle;
+    uint64_t used = 0;
+    bool evicted = false;
+  };
+  Entry* find(std::span<const Shape> shapes) const;
+  std::shared_ptr<Entry> insert(std::span<const Shape> shapes);
+
+  const CompileFn compile_;
+  const std::shared_ptr<BufferPool> pool_;
+  const size_t max_plans_, max_idle_;
+  mutable std::mutex mutex_;  // guards entries_ and what they hold; never held while compiling or running
+  std::mutex compile_mutex_;  // one compilation at a time, so that a shape is compiled once
+  std::vector<std::shared_ptr<Entry>> entries_;
+  uint64_t ticks_ = 0;
+  mutable uint64_t hits_ = 0;
+  uint64_t misses_ = 0, evictions_ = 0;
+};
+
+}  // namespace inferkit
