@@ -1,0 +1,50 @@
+"""What this build is, and a warning where it is not one to measure with."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+from . import _core
+
+__all__ = ["build_info", "supported_ops"]
+
+
+def build_info() -> dict[str, Any]:
+    """Tell what the native core was built with and which code it runs.
+
+    Returns
+    -------
+    dict
+        ``version``, ``build_type``, ``debug``, ``compiler``, ``flags``, ``sanitizers``; ``isa_available`` (the
+        instruction-set tiers that this machine can run), ``isa`` (the one in use) and ``isa_reason``; ``kernels`` (for
+        each family, the tier that its code says it was compiled for); ``cpus`` (usable by this process) and ``cuda``.
+
+    Examples
+    --------
+    >>> import inferkit
+    >>> inferkit.build_info()["isa"] in ("baseline", "avx2", "avx512")
+    True
+    """
+    return _core.build_info()
+
+
+def supported_ops() -> list[tuple[str, str, int, int]]:
+    """List the operators that models may use, as ``(domain, name, first opset, last opset)``.
+
+    Examples
+    --------
+    >>> import inferkit
+    >>> any(name == "Gemm" for _, name, *_ in inferkit.supported_ops())
+    True
+    """
+    return [(domain, name, since, until) for domain, name, since, until, _ in _core.supported_ops()]
+
+
+if _core.build_info()["debug"]:
+    warnings.warn(
+        "this inferkit is a debug build: correct, but far too slow to measure; "
+        "install it with `pip install .` for an optimised one",
+        RuntimeWarning,
+        stacklevel=3,
+    )

@@ -1,0 +1,137 @@
+"""The errors of inferkit.
+
+::
+
+    InferkitError
+    ├── ValidationError (ValueError)       .reason   the input is wrong                     400
+    ├── OutputError                        .reason   the model's answer fails its checks    500
+    ├── ModelError                                   the file is malformed                  500
+    │   └── UnsupportedOpError (NotImplementedError) needs what inferkit lacks              500
+    ├── InferenceError                               a run failed                           500
+    ├── QueueFullError                               admission refused                      429
+    ├── DeadlineError (TimeoutError)                 no answer in time                      504
+    ├── ClosedError                                  draining or closed                     503
+    ├── NotReadyError                                not loaded or warmed up                503
+    ├── RequestCancelledError                        the caller cancelled                   499
+    └── PoolExhaustedError (MemoryError)             the buffer pool reached its cap        503
+
+The core has one code for each class; ``tests/python/test_errors.py`` holds the two tables together.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+__all__ = [
+    "ClosedError",
+    "DeadlineError",
+    "InferenceError",
+    "InferkitError",
+    "ModelError",
+    "NotReadyError",
+    "OutputError",
+    "PoolExhaustedError",
+    "QueueFullError",
+    "RequestCancelledError",
+    "UnsupportedOpError",
+    "ValidationError",
+]
+
+
+class InferkitError(Exception):
+    """Base of every error that inferkit raises on purpose.
+
+    Attributes
+    ----------
+    http_status : int
+        The status that an HTTP server should answer with.
+    """
+
+    http_status: ClassVar[int] = 500
+
+
+class _ReasonedError(InferkitError):
+    """An error whose cause a program can read from ``reason``."""
+
+    def __init__(self, message: str = "", *, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_rebuild, (type(self), self.args[0] if self.args else "", self.reason))
+
+
+def _rebuild(cls: type[_ReasonedError], message: str, reason: str) -> _ReasonedError:
+    return cls(message, reason=reason)
+
+
+class ValidationError(_ReasonedError, ValueError):
+    """The input is wrong.
+
+    Attributes
+    ----------
+    reason : str
+        One of ``empty``, ``too_large``, ``non_finite``, ``dtype``, ``shape``, ``name``.
+    """
+
+    http_status = 400
+
+
+class OutputError(_ReasonedError):
+    """The model's answer fails its checks.
+
+    Attributes
+    ----------
+    reason : str
+        One of ``non_finite``, ``all_zero``, ``shape``, ``not_normalized``.
+    """
+
+    http_status = 500
+
+
+class ModelError(InferkitError):
+    """The model file is malformed or contradicts itself."""
+
+
+class UnsupportedOpError(ModelError, NotImplementedError):
+    """The model needs operators, attributes or types that inferkit lacks; the message lists all of them."""
+
+
+class InferenceError(InferkitError):
+    """A run failed. Where a wrapped callable raised, its exception is ``__cause__``."""
+
+
+class QueueFullError(InferkitError):
+    """The queue is full and the request was not admitted."""
+
+    http_status = 429
+
+
+class DeadlineError(InferkitError, TimeoutError):
+    """The time of the request passed before there was an answer."""
+
+    http_status = 504
+
+
+class ClosedError(InferkitError):
+    """The batcher is draining or closed."""
+
+    http_status = 503
+
+
+class NotReadyError(InferkitError):
+    """The model is not loaded or not warmed up."""
+
+    http_status = 503
+
+
+class RequestCancelledError(InferkitError):
+    """The request was cancelled by its caller."""
+
+    http_status = 499
+
+
+class PoolExhaustedError(InferkitError, MemoryError):
+    """The buffer pool reached its cap."""
+
+    http_status = 503

@@ -1,0 +1,223 @@
+"""Models: load a file or wrap a callable, call it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import _core
+from ._types import InputChecks, MemoryUse, TensorSpec
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["Model"]
+
+_SpecLike = TensorSpec | tuple[str, str, Sequence[int | None]]
+
+
+def _spec(value: _SpecLike) -> TensorSpec:
+    if isinstance(value, TensorSpec):
+        return value
+    name, dtype, shape = value
+    return TensorSpec(name, str(np.dtype(dtype)), tuple(shape))
+
+
+class Model(_core.Model):
+    """A model that runs in this process.
+
+    Make one with :meth:`Model.load` or :meth:`Model.from_callable`. It is immutable and safe to call from many threads
+    at once; the GIL is released for runs that are long enough to be worth it.
+
+    Calling it, ``model(x)`` or ``model(a, b)``, takes one array per input, in order, and returns one array, or a tuple
+    where the model has several outputs. An input is either a batch, or one row without the batch axis: told apart by
+    the number of dimensions, and the answer to one row comes without the batch axis too. Arrays may be numpy arrays,
+    or anything with ``__dlpack__`` or the buffer protocol; they need not be contiguous.
+
+    Examples
+    --------
+    >>> import inferkit, numpy as np
+    >>> double = inferkit.Model.from_callable(
+    ...     lambda x: x * 2, inputs=[("x", "float32", (None, 3))], outputs=[("y", "float32", (None, 3))])
+    >>> double(np.ones((2, 3), np.float32)).tolist()
+    [[2.0, 2.0, 2.0], [2.0, 2.0, 2.0]]
+    >>> double(np.ones(3, np.float32)).tolist()
+    [2.0, 2.0, 2.0]
+    """
+
+    __slots__ = ("_specs",)
+    _specs: tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]
+
+    @classmethod
+    def load(
+        cls,
+        model: str | os.PathLike[str] | bytes,
+        *,
+        threads: int | None = None,
+        max_plans: int = 64,
+        input_checks: InputChecks | None = None,
+    ) -> Self:
+        """Load an ONNX model.
+
+        The file is mapped, not read: its weights are shared with every process that maps the same file. Everything
+        that is not supported is found here, before the first request.
+
+        Parameters
+        ----------
+        model : path or bytes
+            An ``.onnx`` file, or its content. External data must lie in the file's folder; content has none.
+        threads : int, optional
+            The most threads that one call may use; by default as many as the process has CPUs. The result's bits do
+            not depend on it, and small runs stay on the calling thread.
+        max_plans : int
+            How many input shapes stay compiled, least recently used out first.
+        input_checks : InputChecks, optional
+            What inputs must pass besides dtype and shape; by default they must be finite and not empty.
+
+        Raises
+        ------
+        FileNotFoundError, PermissionError, OSError
+            The file cannot be opened.
+        ModelError
+            The file is malformed.
+        UnsupportedOpError
+            The model needs what inferkit lacks; the message lists all of it.
+        """
+        checks = (input_checks or InputChecks())._native()
+        if isinstance(model, bytes):
+            return cls(data=model, threads=threads or 0, max_plans=max_plans, checks=checks)
+        return cls(path=os.fspath(model), threads=threads or 0, max_plans=max_plans, checks=checks)
+
+    @classmethod
+    def from_callable(
+        cls,
+        fn: Callable[..., Any],
+        inputs: Iterable[_SpecLike],
+        outputs: Iterable[_SpecLike],
+        *,
+        input_checks: InputChecks | None = None,
+    ) -> Self:
+        """Put a Python function behind the same surface: an ONNX Runtime session, a torch module, anything.
+
+        Parameters
+        ----------
+        fn : callable
+            Takes one numpy array per input, by position; returns one array, a sequence with one array per output, or a
+            mapping by output name. It is called with the GIL held, from the caller's thread or from a batcher's
+            worker.
+        inputs, outputs : iterable of TensorSpec or (name, dtype, shape)
+            What it takes and gives; ``None`` in a shape marks a free dimension, as the batch should be.
+        input_checks : InputChecks, optional
+            As in :meth:`load`.
+
+        Examples
+        --------
+        >>> import inferkit, numpy as np
+        >>> model = inferkit.Model.from_callable(
+        ...     np.tanh, inputs=[("x", "float32", (None, 4))], outputs=[("y", "float32", (None, 4))])
+        >>> model(np.zeros((1, 4), np.float32)).shape
+        (1, 4)
+        """
+        if not callable(fn):
+            raise TypeError(f"fn must be callable, got {type(fn).__name__}")
+        return cls(
+            callable=fn,
+            inputs=[_spec(s)._as_tuple() for s in inputs],
+            outputs=[_spec(s)._as_tuple() for s in outputs],
+            checks=(input_checks or InputChecks())._native(),
+        )
+
+    def _ports(self) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+        try:
+            return self._specs
+        except AttributeError:
+            self._specs = (
+                tuple(TensorSpec(*port) for port in self._inputs),
+                tuple(TensorSpec(*port) for port in self._outputs),
+            )
+            return self._specs
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """The inputs, in the order in which the model takes them."""
+        return self._ports()[0]
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """The outputs, in the order in which the model gives them."""
+        return self._ports()[1]
+
+    def run(
+        self, inputs: Mapping[str, Any], out: Mapping[str, np.ndarray] | None = None
+    ) -> dict[str, np.ndarray]:
+        """Run on inputs by name.
+
+        Parameters
+        ----------
+        inputs : mapping
+            One array per input name.
+        out : mapping, optional
+            Arrays to write outputs to: writable, contiguous, of the output's dtype and shape. An output that is not
+            named gets a fresh array.
+
+        Returns
+        -------
+        dict
+            One array per output name.
+
+        Raises
+        ------
+        ValidationError
+            An input is missing, unknown or does not fit; ``.reason`` says how.
+        """
+        return self._run(dict(inputs), None if out is None else dict(out))
+
+    def warm_up(
+        self,
+        batch_sizes: Iterable[int] = (1,),
+        *,
+        shapes: Mapping[str, Sequence[int]] | None = None,
+    ) -> None:
+        """Compile and run once for each batch size, so that the first request finds everything ready.
+
+        Parameters
+        ----------
+        batch_sizes : iterable of int
+            Rows per batch.
+        shapes : mapping, optional
+            For each input that has free dimensions besides the batch, its shape without the batch axis.
+        """
+        shapes = shapes or {}
+        for batch in batch_sizes:
+            if batch < 1:
+                raise ValueError(f"a batch size must be at least 1, got {batch}")
+            feeds = {}
+            for spec in self.inputs:
+                rest = tuple(shapes.get(spec.name, spec.shape[1:]))
+                if any(d is None for d in rest):
+                    raise ValueError(
+                        f"input '{spec.name}' has free dimensions besides the batch, {spec.shape}; "
+                        f"give warm_up(shapes={{'{spec.name}': (...)}})"
+                    )
+                lead = [] if not spec.shape else [batch if spec.shape[0] is None else spec.shape[0]]
+                feeds[spec.name] = np.zeros([*lead, *(d for d in rest if d is not None)], spec.dtype)
+            self._run(feeds, None)
+
+    def memory(self) -> MemoryUse:
+        """What the model holds, in bytes."""
+        return MemoryUse(**self._memory())
+
+    @property
+    def weights(self) -> _core.Weights | None:
+        """The model's initializers as read-only views on the mapped file; ``None`` for a wrapped callable."""
+        return self._weights()
+
+    def __repr__(self) -> str:
+        def ports(specs: tuple[TensorSpec, ...]) -> str:
+            return ", ".join(f"{s.name}: {s.dtype}{list(s.shape)}".replace("None", "*") for s in specs)
+
+        source = self.path or ("callable" if not self._is_native else "bytes")
+        return f"<inferkit.Model {source} ({ports(self.inputs)}) -> ({ports(self.outputs)})>"

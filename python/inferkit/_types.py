@@ -1,0 +1,108 @@
+"""Small immutable types of the public surface."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from . import _core
+
+__all__ = ["InputChecks", "MemoryUse", "TensorSpec"]
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Name, type and shape of a model's input or output.
+
+    Parameters
+    ----------
+    name : str
+        As in the model file.
+    dtype : str
+        numpy's name of the element type: ``"float32"``, ``"int64"``, ``"bool"``...
+    shape : tuple of int or None
+        ``None`` marks a dimension that each request chooses, such as the batch.
+
+    Examples
+    --------
+    >>> import inferkit
+    >>> inferkit.TensorSpec("x", "float32", (None, 64))
+    TensorSpec(name='x', dtype='float32', shape=(None, 64))
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int | None, ...]
+
+    def _as_tuple(self) -> tuple[str, str, list[int | None]]:
+        return (self.name, str(self.dtype), list(self.shape))
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputChecks:
+    """What an input must pass besides dtype and shape, which are always checked.
+
+    Parameters
+    ----------
+    finite : bool
+        No NaN and no infinity.
+    non_empty : bool
+        No dimension of size 0.
+    min_length, max_length : int
+        Bounds on every free dimension but the batch (a sequence's length); a ``max_length`` of 0 sets no bound.
+
+    Examples
+    --------
+    >>> import inferkit
+    >>> inferkit.InputChecks(max_length=512).finite
+    True
+    """
+
+    finite: bool = True
+    non_empty: bool = True
+    min_length: int = 0
+    max_length: int = 0
+
+    def __post_init__(self) -> None:
+        if self.min_length < 0 or self.max_length < 0:
+            raise ValueError("min_length and max_length must not be negative")
+        if self.max_length and self.min_length > self.max_length:
+            raise ValueError(f"min_length {self.min_length} is above max_length {self.max_length}")
+
+    def _native(self) -> _core.InputChecks:
+        return _core.InputChecks(
+            finite=self.finite,
+            non_empty=self.non_empty,
+            min_length=self.min_length,
+            max_length=self.max_length,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryUse:
+    """What a model holds, in bytes; from ``Model.memory()``.
+
+    Parameters
+    ----------
+    file_bytes : int
+        Mapped from the model file and its external data; shared with every process that maps them.
+    weight_bytes : int
+        Constants of the graph, in the mapping or copied out of it.
+    packed_bytes : int
+        Weights in the layout that the kernels read.
+    arena_bytes : int
+        Scratch memory of idle sessions; ``Model.trim()`` frees it.
+    plans, sessions : int
+        Compiled shapes, and idle sessions of them.
+    plan_hits, plan_misses, plan_evictions : int
+        How often a shape was compiled already, had to be compiled, and was dropped for another.
+    """
+
+    file_bytes: int
+    weight_bytes: int
+    packed_bytes: int
+    arena_bytes: int
+    plans: int
+    sessions: int
+    plan_hits: int
+    plan_misses: int
+    plan_evictions: int
