@@ -1,0 +1,46 @@
+#include "graph/onnx_reader.h"
+
+#include <filesystem>
+
+#include "base/error.h"
+#include "graph/onnx_graph.h"
+#include "graph/onnx_proto.h"
+#include "graph/onnx_tensor.h"
+#include "memory/mapped_file.h"
+
+namespace inferkit {
+namespace {
+
+ModelFile read(Bytes bytes, std::optional<std::string> folder, std::shared_ptr<const void> owner) {
+  if (bytes.empty()) throw Error(ErrorCode::kModel, "the ONNX file is empty");
+  const onnx::ModelProto proto = onnx::parse_model(bytes);
+  if (!proto.ir_version || *proto.ir_version < 1)
+    throw Error(ErrorCode::kModel, "the file has no ONNX IR version; is it an ONNX model?");
+  if (!proto.graph) throw Error(ErrorCode::kModel, "the ONNX file has no graph");
+
+  onnx::TensorLoader tensors(std::move(owner), std::move(folder));
+  onnx::GraphReader reader(proto, tensors, bytes.size());
+  ModelFile model;
+  model.graph = reader.read_main();
+  model.opsets = reader.opsets();
+  model.ir_version = *proto.ir_version;
+  model.producer = proto.producer_name;
+  if (!proto.producer_version.empty()) model.producer += cat(" ", proto.producer_version);
+  for (const onnx::Entry& e : proto.metadata) model.metadata.emplace(e.key, e.value);
+  model.file_bytes = bytes.size() + tensors.external_bytes();
+  return model;
+}
+
+}  // namespace
+
+ModelFile read_onnx(const std::string& path) {
+  const auto file = MappedFile::open(path);
+  const std::string folder = std::filesystem::path(path).parent_path().string();
+  return read(file->bytes(), folder.empty() ? "." : folder, file);
+}
+
+ModelFile read_onnx(std::span<const std::byte> bytes, const std::string& folder, std::shared_ptr<const void> owner) {
+  return read(bytes, folder.empty() ? std::nullopt : std::optional(folder), std::move(owner));
+}
+
+}  // namespace inferkit

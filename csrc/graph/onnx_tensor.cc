@@ -1,0 +1,310 @@
+#include "graph/onnx_tensor.h"
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <cstring>
+#include <limits>
+
+#include "graph/text.h"
+#include "memory/mapped_file.h"
+
+namespace inferkit::onnx {
+namespace {
+
+constexpr std::array<const char*, 27> kNames = {
+    "UNDEFINED", "FLOAT",      "UINT8",      "INT8",         "UINT16",         "INT16",      "INT32",
+    "INT64",     "STRING",     "BOOL",       "FLOAT16",      "DOUBLE",         "UINT32",     "UINT64",
+    "COMPLEX64", "COMPLEX128", "BFLOAT16",   "FLOAT8E4M3FN", "FLOAT8E4M3FNUZ", "FLOAT8E5M2", "FLOAT8E5M2FNUZ",
+    "UINT4",     "INT4",       "FLOAT4E2M1", "FLOAT8E8M0",   "UINT2",          "INT2"};
+
+[[noreturn]] void fail(const std::string& what, std::string_view why) {
+  throw Error(ErrorCode::kModel, cat(what, " ", why));
+}
+
+size_t checked_bytes(DType dtype, const Shape& shape, const std::string& what) {
+  const auto count = shape.checked_elements();
+  size_t bytes = 0;
+  if (!count || __builtin_mul_overflow(static_cast<size_t>(*count), dtype_size(dtype), &bytes))
+    fail(what, cat("has the impossible shape ", shape.str()));
+  return bytes;
+}
+
+/// Calls visit(field) for every occurrence of `number` in the message.
+template <class Visit>
+void for_each_occurrence(Bytes message, uint32_t number, Visit&& visit) {
+  WireReader r(message, "TensorProto");
+  while (r.next())
+    if (r.number() == number) visit(r);
+}
+
+/// Reads the elements of one typed field into a fresh tensor of T. `each(reader, visit)` walks an occurrence;
+/// `convert` turns an element into T, or nullopt where it does not fit.
+template <class T, class Each, class Convert>
+Tensor load_typed(const TensorProto& proto, uint32_t field, const Shape& shape, const std::string& what, Each&& each,
+                  Convert&& convert) {
+  size_t present = 0;
+  for_each_occurrence(proto.message, field, [&](const WireReader& r) { each(r, [&](auto) { ++present; }); });
+  if (present != static_cast<size_t>(shape.elements()))
+    fail(what, cat("holds ", present, " elements; its shape ", shape.str(), " needs ", shape.elements()));
+  void* data = nullptr;
+  Tensor tensor = make_tensor(kDTypeOf<T>, shape, &data);
+  T* out = static_cast<T*>(data);
+  for_each_occurrence(proto.message, field, [&](const WireReader& r) {
+    each(r, [&](auto element) {
+      const std::optional<T> value = convert(element);
+      if (!value) fail(what, cat("holds the element ", element, ", which ", dtype_name(kDTypeOf<T>), " cannot"));
+      *out++ = *value;
+    });
+  });
+  return tensor;
+}
+
+constexpr auto kEachVarint = [](const WireReader& r, auto&& visit) { r.for_each_varint(visit); };
+constexpr auto kEachInt32 = [](const WireReader& r, auto&& visit) {
+  r.for_each_varint([&](uint64_t v) { visit(static_cast<int32_t>(static_cast<uint32_t>(v))); });
+};
+constexpr auto kEachInt64 = [](const WireReader& r, auto&& visit) {
+  r.for_each_varint([&](uint64_t v) { visit(static_cast<int64_t>(v)); });
+};
+constexpr auto kEachFixed32 = [](const WireReader& r, auto&& visit) { r.for_each_fixed<uint32_t>(visit); };
+constexpr auto kEachFixed64 = [](const WireReader& r, auto&& visit) { r.for_each_fixed<uint64_t>(visit); };
+
+template <class T>
+std::optional<T> narrow(auto element) {
+  if (element < std::numeric_limits<T>::min() || element > std::numeric_limits<T>::max()) return std::nullopt;
+  return static_cast<T>(element);
+}
+
+template <class T>
+std::optional<T> sixteen_bits(int32_t element) {
+  if (element < 0 || element > 0xffff) return std::nullopt;
+  return T{static_cast<uint16_t>(element)};
+}
+
+Tensor load_strings(const TensorProto& proto, const Shape& shape, const std::string& what) {
+  size_t present = 0;
+  for_each_occurrence(proto.message, kStringData, [&](const WireReader&) { ++present; });
+  if (present != static_cast<size_t>(shape.elements()))
+    fail(what, cat("holds ", present, " strings; its shape ", shape.str(), " needs ", shape.elements()));
+  void* data = nullptr;
+  Tensor tensor = make_tensor(DType::kString, shape, &data);
+  auto* out = static_cast<std::string*>(data);
+  for_each_occurrence(proto.message, kStringData, [&](const WireReader& r) { *out++ = std::string(r.as_text()); });
+  return tensor;
+}
+
+uint32_t typed_field_of(DType dtype) {
+  switch (dtype) {
+    case DType::kF32:
+      return kFloatData;
+    case DType::kF64:
+      return kDoubleData;
+    case DType::kI64:
+      return kInt64Data;
+    case DType::kU32:
+    case DType::kU64:
+      return kUint64Data;
+    case DType::kString:
+      return kStringData;
+    default:
+      return kInt32Data;
+  }
+}
+
+Tensor load_typed(const TensorProto& proto, DType dtype, const Shape& shape, const std::string& what) {
+  const uint32_t field = typed_field_of(dtype);
+  if (proto.typed_fields & ~(1u << field)) fail(what, cat("is ", dtype_name(dtype), " but has data of another type"));
+  const auto ints = [&]<class T>(T) {
+    return load_typed<T>(proto, field, shape, what, kEachInt32, narrow<T, int32_t>);
+  };
+  switch (dtype) {
+    case DType::kF32:
+      return load_typed<float>(proto, field, shape, what, kEachFixed32,
+                               [](uint32_t v) { return std::optional(std::bit_cast<float>(v)); });
+    case DType::kF64:
+      return load_typed<double>(proto, field, shape, what, kEachFixed64,
+                                [](uint64_t v) { return std::optional(std::bit_cast<double>(v)); });
+    case DType::kI64:
+      return load_typed<int64_t>(proto, field, shape, what, kEachInt64, narrow<int64_t, int64_t>);
+    case DType::kU32:
+      return load_typed<uint32_t>(proto, field, shape, what, kEachVarint, narrow<uint32_t, uint64_t>);
+    case DType::kU64:
+      return load_typed<uint64_t>(proto, field, shape, what, kEachVarint, narrow<uint64_t, uint64_t>);
+    case DType::kF16:
+      return load_typed<Half>(proto, field, shape, what, kEachInt32, sixteen_bits<Half>);
+    case DType::kBF16:
+      return load_typed<BFloat16>(proto, field, shape, what, kEachInt32, sixteen_bits<BFloat16>);
+    case DType::kBool:
+      return load_typed<bool>(proto, field, shape, what, kEachInt32, [](int32_t v) { return std::optional(v != 0); });
+    case DType::kI8:
+      return ints(int8_t{});
+    case DType::kI16:
+      return ints(int16_t{});
+    case DType::kI32:
+      return ints(int32_t{});
+    case DType::kU8:
+      return ints(uint8_t{});
+    case DType::kU16:
+      return ints(uint16_t{});
+    case DType::kString:
+      return load_strings(proto, shape, what);
+  }
+  fail(what, "has no data type");
+}
+
+size_t parse_size(std::string_view text, std::string_view key, const std::string& what) {
+  uint64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size() || text.empty())
+    fail(what, cat("has an external ", key, " that is not a number of bytes: ", quote(text)));
+  return value;
+}
+
+}  // namespace
+
+std::optional<DType> dtype_of(int32_t code) {
+  switch (code) {
+    case 1:
+      return DType::kF32;
+    case 2:
+      return DType::kU8;
+    case 3:
+      return DType::kI8;
+    case 4:
+      return DType::kU16;
+    case 5:
+      return DType::kI16;
+    case 6:
+      return DType::kI32;
+    case 7:
+      return DType::kI64;
+    case 8:
+      return DType::kString;
+    case 9:
+      return DType::kBool;
+    case 10:
+      return DType::kF16;
+    case 11:
+      return DType::kF64;
+    case 12:
+      return DType::kU32;
+    case 13:
+      return DType::kU64;
+    case 16:
+      return DType::kBF16;
+    default:
+      return std::nullopt;
+  }
+}
+
+std::string dtype_text(int32_t code) {
+  if (code >= 0 && static_cast<size_t>(code) < kNames.size()) return kNames[static_cast<size_t>(code)];
+  return cat("data type ", code);
+}
+
+Tensor TensorLoader::load(Bytes message, const std::string& what) {
+  // An empty message has no address of its own; it is refused below (no data type).
+  if (const auto it = loaded_.find(message.data()); it != loaded_.end()) return it->second;
+  const TensorProto proto = parse_tensor(message);
+  const auto dtype = dtype_of(proto.data_type);
+  if (proto.data_type == 0) fail(what, "has no data type");
+  if (!dtype)
+    throw Error(ErrorCode::kUnsupportedOp,
+                cat(what, " has elements of ", dtype_text(proto.data_type), ", which inferkit does not support"));
+  if (proto.dims.size() > Shape::kMaxRank)
+    throw Error(ErrorCode::kUnsupportedOp, cat(what, " has more than ", Shape::kMaxRank, " dimensions"));
+  if (proto.segmented) throw Error(ErrorCode::kUnsupportedOp, cat(what, " is stored in segments"));
+  const Shape shape(proto.dims);
+  for (const int64_t d : shape)
+    if (d < 0) fail(what, cat("has the negative dimension ", d));
+  checked_bytes(*dtype, shape, what);
+
+  Tensor tensor;
+  if (proto.external) {
+    if (proto.raw_data || proto.typed_fields) fail(what, "has both external data and data in the file");
+    tensor = load_external(proto, *dtype, shape, what);
+  } else if (proto.raw_data) {
+    if (proto.typed_fields) fail(what, "has both raw and typed data");
+    tensor = load_raw(*dtype, shape, *proto.raw_data, owner_, what);
+  } else {
+    tensor = load_typed(proto, *dtype, shape, what);
+  }
+  loaded_.emplace(message.data(), tensor);
+  return tensor;
+}
+
+Tensor TensorLoader::load_raw(DType dtype, const Shape& shape, Bytes data, const std::shared_ptr<const void>& owner,
+                              const std::string& what) const {
+  if (dtype == DType::kString) fail(what, "holds strings as raw data");
+  const size_t bytes = checked_bytes(dtype, shape, what);
+  if (data.size() != bytes)
+    fail(what, cat("has ", data.size(), " bytes of data; its shape ", shape.str(), " of ", dtype_name(dtype), " needs ",
+                   bytes));
+  // A bool that is neither 0 nor 1 must not reach code that reads it as one.
+  const bool normal =
+      dtype != DType::kBool || std::all_of(data.begin(), data.end(), [](std::byte b) { return b <= std::byte{1}; });
+  const bool aligned = reinterpret_cast<uintptr_t>(data.data()) % dtype_size(dtype) == 0;
+  if (owner && aligned && normal && bytes > 0) return {dtype, shape, data.data(), owner};
+  void* out = nullptr;
+  Tensor tensor = make_tensor(dtype, shape, &out);
+  if (normal) {
+    if (bytes > 0) std::memcpy(out, data.data(), bytes);
+  } else {
+    std::transform(data.begin(), data.end(), static_cast<std::byte*>(out),
+                   [](std::byte b) { return b == std::byte{0} ? b : std::byte{1}; });
+  }
+  return tensor;
+}
+
+Tensor TensorLoader::load_external(const TensorProto& proto, DType dtype, const Shape& shape, const std::string& what) {
+  if (dtype == DType::kString) fail(what, "holds strings as external data");
+  std::string_view location;
+  size_t offset = 0;
+  std::optional<size_t> length;
+  for (const Entry& e : proto.external_data) {
+    if (e.key == "location") location = e.value;
+    if (e.key == "offset") offset = parse_size(e.value, "offset", what);
+    if (e.key == "length") length = parse_size(e.value, "length", what);
+  }
+  const size_t bytes = checked_bytes(dtype, shape, what);
+  if (length && *length != bytes)
+    fail(what, cat("has ", *length, " bytes of external data; its shape ", shape.str(), " of ", dtype_name(dtype),
+                   " needs ", bytes));
+  const auto file = open(location, what);
+  const Bytes all = file->bytes();
+  if (offset > all.size() || bytes > all.size() - offset)
+    fail(what, cat("reads ", bytes, " bytes at ", offset, " of its external data ", quote(location),
+                   ", which has only ", all.size()));
+  const Bytes data = all.subspan(offset, bytes);
+  // Many tensors may share one range, so copies are shared too; ranges that overlap could still multiply them.
+  const std::tuple key(data.data(), bytes, dtype);
+  if (const auto it = external_copies_.find(key); it != external_copies_.end() && it->second.shape == shape)
+    return it->second;
+  Tensor tensor = load_raw(dtype, shape, data, file, what);
+  if (tensor.data != data.data()) {
+    copied_bytes_ += bytes;
+    if (copied_bytes_ > 2 * external_bytes_)
+      fail(what, "overlaps other unaligned external tensors; refusing to copy them all");
+    external_copies_[key] = tensor;
+  }
+  return tensor;
+}
+
+std::shared_ptr<const MappedFile> TensorLoader::open(std::string_view location, const std::string& what) {
+  if (!folder_) fail(what, "has external data, but the model was given as bytes without a folder; load it by its path");
+  if (location.empty()) fail(what, "has external data without a location");
+  if (const auto it = files_.find(location); it != files_.end()) return it->second;
+  constexpr size_t kMaxFiles = 16'384;  // each is a mapping, and the kernel limits those
+  if (files_.size() == kMaxFiles) fail(what, cat("is in one more external file than the ", kMaxFiles, " allowed"));
+  std::shared_ptr<const MappedFile> file;
+  try {
+    file = open_contained(*folder_, std::string(location));
+  } catch (const Error& e) {
+    throw Error(ErrorCode::kModel, cat(what, ": ", e.what()));
+  }
+  external_bytes_ += file->bytes().size();
+  return files_.emplace(location, std::move(file)).first->second;
+}
+
+}  // namespace inferkit::onnx

@@ -1,0 +1,14 @@
+// Text that comes from a file.
+#pragma once
+#include <string>
+#include <string_view>
+
+namespace inferkit {
+
+/// Well-formed UTF-8: no overlong forms, no surrogates, nothing above U+10FFFF.
+bool is_utf8(std::string_view text);
+
+/// 'text' in quotes for a message: what is not printable ASCII or valid UTF-8 is escaped, what is long is cut.
+std::string quote(std::string_view text);
+
+}  // namespace inferkit
