@@ -1,0 +1,150 @@
+// BatchNormalization with known statistics: y = a x + b with one a and b per channel, made ahead where the parameters
+// are constant.
+#include <cmath>
+
+#include "engine/op_registry.h"
+#include "engine/ops/dispatch.h"
+#include "kernels/cpu/affine/affine.h"
+#include "platform/thread_pool.h"
+
+namespace inferkit {
+namespace {
+
+constexpr int64_t kParallelElements = 1 << 18;
+
+struct TableParams {
+  int64_t channels;
+  std::array<DType, 4> dtypes;  // scale, bias, mean, variance
+  double epsilon;
+};
+
+struct ApplyParams {
+  int64_t batch, channels, area;
+};
+
+double element(DType dtype, const void* data, int64_t i) {
+  return dispatch<kFloatTypes>(dtype,
+                               [&]<class T>() { return static_cast<double>(load(static_cast<const T*>(data)[i])); });
+}
+
+/// table[c] = a, table[channels + c] = b.
+template <class A>
+void fill_table(const TableParams& p, const std::array<const void*, 4>& in, A* table) {
+  for (int64_t c = 0; c < p.channels; ++c) {
+    double v[4];
+    for (size_t i = 0; i < 4; ++i) v[i] = element(p.dtypes[i], in[i], c);
+    const double a = v[0] / std::sqrt(v[3] + p.epsilon);
+    table[c] = static_cast<A>(a);
+    table[p.channels + c] = static_cast<A>(v[1] - v[2] * a);
+  }
+}
+
+/// io: table, scale, bias, mean, variance.
+template <class A>
+void run_table(const void* params, std::byte* const* io, const ExecContext&) {
+  fill_table(*static_cast<const TableParams*>(params), {io[1], io[2], io[3], io[4]}, reinterpret_cast<A*>(io[0]));
+}
+
+/// io: x, y, table.
+void run_f32(const void* params, std::byte* const* io, const ExecContext& context) {
+  const auto& p = *static_cast<const ApplyParams*>(params);
+  const float *x = reinterpret_cast<const float*>(io[0]), *table = reinterpret_cast<const float*>(io[2]);
+  float* y = reinterpret_cast<float*>(io[1]);
+  const auto& affine = kernels::affine_kernels();
+  const int64_t size = p.channels * p.area;
+  const auto image = [&](int64_t n) {
+    if (p.area == 1) return affine.vector(x + n * size, y + n * size, p.channels, table, table + p.channels);
+    for (int64_t c = 0; c < p.channels; ++c) {
+      const int64_t at = n * size + c * p.area;
+      affine.scalar(x + at, y + at, p.area, table[c], table[p.channels + c]);
+    }
+  };
+  if (context.pool && context.max_threads > 1 && p.batch * size >= kParallelElements)
+    context.pool->parallel_for(p.batch, context.max_threads, image);
+  else
+    for (int64_t n = 0; n < p.batch; ++n) image(n);
+}
+
+template <class T>
+void run_generic(const void* params, std::byte* const* io, const ExecContext&) {
+  const auto& p = *static_cast<const ApplyParams*>(params);
+  const T* x = reinterpret_cast<const T*>(io[0]);
+  T* y = reinterpret_cast<T*>(io[1]);
+  const double* table = reinterpret_cast<const double*>(io[2]);
+  for (int64_t i = 0; i < p.batch * p.channels; ++i) {
+    const double a = table[i % p.channels], b = table[p.channels + i % p.channels];
+    for (int64_t j = i * p.area; j < (i + 1) * p.area; ++j)
+      y[j] = store<T>(static_cast<Compute<T>>(static_cast<double>(load(x[j])) * a + b));
+  }
+}
+
+void infer_batch_norm(InferContext& c) {
+  const TensorFacts& x = c.input(0);
+  require_type(c, 0, kFloatTypes);
+  if (x.shape.rank() < 1) c.fail("expected [batch, channels, spatial...], got a scalar");
+  const int64_t channels = x.shape.rank() > 1 ? x.shape[1] : 1;
+  for (size_t i = 1; i < 5; ++i) {
+    require_type(c, i, kFloatTypes);
+    if (c.input(i).shape != Shape{channels})
+      c.fail(cat("input ", i, " has shape ", c.input(i).shape.str(), "; expected one value for each of ", channels,
+                 " channels"));
+  }
+  if (c.version() < 9 && c.attr_int("spatial", 1) == 0) c.unsupported("spatial = 0");
+  if (c.attr_int("training_mode", 0) != 0) c.unsupported("training_mode = 1");
+  if (c.version() < 7 && c.attr_int("is_test", 0) == 0) c.unsupported("is_test = 0");
+  for (size_t i = 1; i < c.node().outputs.size(); ++i) {
+    if (c.has_output(i)) c.unsupported(cat("output ", i, ", which only training fills"));
+  }
+  c.set_output(0, x.dtype, x.shape);
+}
+
+template <class A>
+Ref lower_table(LowerContext& c, const TableParams& p) {
+  std::array<const void*, 4> in{};
+  std::string key;
+  for (size_t i = 0; i < 4; ++i) {
+    const Tensor* constant = c.input(i + 1).constant;
+    if (!constant) {
+      const Ref table = c.scratch(static_cast<size_t>(2 * p.channels) * sizeof(A));
+      c.step(run_table<A>, p, {table, c.in(1), c.in(2), c.in(3), c.in(4)}, static_cast<double>(p.channels) * 20);
+      return table;
+    }
+    in[i] = constant->data;
+    key += weight_key(*constant, cat("batch-norm-", i, "-", sizeof(A), "-", p.epsilon, ";"));
+  }
+  const auto table = c.cache().get(key, [&]() -> std::shared_ptr<const void> {
+    void* data = nullptr;
+    const Tensor made = make_tensor(sizeof(A) == 4 ? DType::kF32 : DType::kF64, {2 * p.channels}, &data);
+    fill_table(p, in, static_cast<A*>(data));
+    return {made.owner, made.data};
+  });
+  return c.constant(table.get(), table);
+}
+
+void lower_batch_norm(LowerContext& c) {
+  const TensorFacts& x = c.input(0);
+  const bool flat = x.shape.rank() == 1;
+  const ApplyParams p{x.shape[0], flat ? 1 : x.shape[1], flat ? 1 : x.shape.elements(2, x.shape.rank())};
+  if (x.shape.elements() == 0) return;
+  TableParams t{p.channels, {}, static_cast<double>(c.attr_float("epsilon", 1e-5f))};
+  for (size_t i = 0; i < 4; ++i) t.dtypes[i] = c.input(i + 1).dtype;
+  const bool f32 = x.dtype == DType::kF32;
+  const Ref table = f32 ? lower_table<float>(c, t) : lower_table<double>(c, t);
+  const StepFn fn = f32 ? run_f32 : dispatch<kFloatTypes>(x.dtype, []<class T>() -> StepFn { return run_generic<T>; });
+  c.in_place(0, 0);
+  c.step(fn, p, {c.in(0), c.out(0), table}, static_cast<double>(x.shape.elements()) * (f32 ? 0.1 : 4));
+}
+
+}  // namespace
+
+void register_batch_normalization(OpRegistry& r) {
+  r.add({.name = "BatchNormalization",
+         .since = 6,
+         .min_inputs = 5,
+         .max_inputs = 5,
+         .max_outputs = 5,
+         .infer = infer_batch_norm},
+        lower_batch_norm);
+}
+
+}  // namespace inferkit

@@ -1,0 +1,238 @@
+// LayerNormalization, RMSNormalization, InstanceNormalization, GroupNormalization, and our own LayerNorm, into which
+// passes turn its spelled-out forms: each normalises contiguous rows, then scales and shifts.
+#include <cmath>
+
+#include "engine/op_registry.h"
+#include "engine/ops/dispatch.h"
+#include "kernels/cpu/affine/affine.h"
+#include "kernels/cpu/row/row.h"
+#include "platform/thread_pool.h"
+
+namespace inferkit {
+namespace {
+
+/// Element j of row r takes entry (r % groups) * per_group + j / inner of scale and bias.
+struct NormParams {
+  int64_t rows = 0, n = 0;
+  int64_t groups = 1, per_group = 1, inner = 1;
+  float epsilon = 0;
+  bool center = true;  // false: root mean square alone
+};
+
+constexpr int64_t kParallelElements = 1 << 17;
+
+struct Moments {
+  double mean, inverse;  // 1 / sqrt(variance + epsilon)
+};
+
+/// In double and in two passes, in order.
+template <class T>
+Moments moments(const NormParams& p, const T* x) {
+  double sum = 0, squares = 0;
+  for (int64_t j = 0; p.center && j < p.n; ++j) sum += static_cast<double>(load(x[j]));
+  const double mean = sum / static_cast<double>(p.n);
+  for (int64_t j = 0; j < p.n; ++j) {
+    const double d = static_cast<double>(load(x[j])) - mean;
+    squares += d * d;
+  }
+  return {mean, 1 / std::sqrt(squares / static_cast<double>(p.n) + static_cast<double>(p.epsilon))};
+}
+
+/// io: x, y, scale, bias (may be null), then for LayerNormalization mean and inverse deviation (null where unread).
+template <class T>
+void run_generic(const void* params, std::byte* const* io, const ExecContext&) {
+  const auto& p = *static_cast<const NormParams*>(params);
+  const T *scale = reinterpret_cast<const T*>(io[2]), *bias = reinterpret_cast<const T*>(io[3]);
+  for (int64_t r = 0; r < p.rows; ++r) {
+    const T* x = reinterpret_cast<const T*>(io[0]) + r * p.n;
+    T* y = reinterpret_cast<T*>(io[1]) + r * p.n;
+    const Moments m = moments(p, x);
+    const int64_t base = r % p.groups * p.per_group;
+    for (int64_t j = 0; j < p.n; ++j) {
+      double v = (static_cast<double>(load(x[j])) - m.mean) * m.inverse;
+      v *= static_cast<double>(load(scale[base + j / p.inner]));
+      if (bias) v += static_cast<double>(load(bias[base + j / p.inner]));
+      y[j] = store<T>(static_cast<Compute<T>>(v));
+    }
+  }
+}
+
+/// io: x, mean, inverse deviation; each output may be null.
+template <class T>
+void run_moments(const void* params, std::byte* const* io, const ExecContext&) {
+  const auto& p = *static_cast<const NormParams*>(params);
+  for (int64_t r = 0; r < p.rows; ++r) {
+    const Moments m = moments(p, reinterpret_cast<const T*>(io[0]) + r * p.n);
+    if (io[1]) reinterpret_cast<float*>(io[1])[r] = static_cast<float>(m.mean);
+    if (io[2]) reinterpret_cast<float*>(io[2])[r] = static_cast<float>(m.inverse);
+  }
+}
+
+void run_f32(const void* params, std::byte* const* io, const ExecContext& context) {
+  const auto& p = *static_cast<const NormParams*>(params);
+  const float *scale = reinterpret_cast<const float*>(io[2]), *bias = reinterpret_cast<const float*>(io[3]);
+  const auto norm = p.center ? kernels::layer_norm_row : kernels::rms_norm_row;
+  const auto affine = kernels::affine_kernels().scalar;
+  const auto one = [&](int64_t r) {
+    kernels::NormArgs args;
+    args.x = reinterpret_cast<const float*>(io[0]) + r * p.n;
+    args.y = reinterpret_cast<float*>(io[1]) + r * p.n;
+    args.n = p.n;
+    args.epsilon = p.epsilon;
+    const int64_t base = r % p.groups * p.per_group;
+    if (p.inner == 1) {
+      args.scale = scale + base;
+      if (bias) args.bias = bias + base;
+      return norm(args);
+    }
+    norm(args);
+    for (int64_t k = 0; k < p.n / p.inner; ++k) {
+      float* part = args.y + k * p.inner;
+      affine(part, part, p.inner, scale[base + k], bias ? bias[base + k] : 0.0f);
+    }
+  };
+  if (context.pool && context.max_threads > 1 && p.rows * p.n >= kParallelElements) {
+    const int64_t block = std::max<int64_t>(1, (kParallelElements / 4) / p.n);
+    context.pool->parallel_for((p.rows + block - 1) / block, context.max_threads, [&](int64_t i) {
+      for (int64_t r = i * block; r < std::min(p.rows, (i + 1) * block); ++r) one(r);
+    });
+  } else {
+    for (int64_t r = 0; r < p.rows; ++r) one(r);
+  }
+}
+
+void lower_norm(LowerContext& c, const NormParams& p) {
+  const DType dtype = c.input(0).dtype;
+  if (p.rows * p.n == 0) return;
+  const StepFn fn =
+      dtype == DType::kF32 ? run_f32 : dispatch<kFloatTypes>(dtype, []<class T>() -> StepFn { return run_generic<T>; });
+  c.in_place(0, 0);
+  c.step(fn, p, {c.in(0), c.out(0), c.in(1), c.has_input(2) ? c.in(2) : Ref{}},
+         static_cast<double>(p.rows * p.n) * (dtype == DType::kF32 ? 0.2 : 5));
+}
+
+void require_float_inputs(const NodeContext& c) {
+  require_type(c, 0, kFloatTypes);
+  for (size_t i = 1; i < 3; ++i) {
+    if (!c.has_input(i)) continue;
+    if (c.input(i).dtype != c.input(0).dtype) c.unsupported("a scale or bias of another type than the input");
+  }
+}
+
+/// Scale and bias must have exactly `count` elements, at the end of their shape.
+void require_parameters(const NodeContext& c, int64_t count, const std::string& what) {
+  for (size_t i = 1; i < 3; ++i) {
+    if (!c.has_input(i)) continue;
+    const Shape& s = c.input(i).shape;
+    if (s.elements() != count)
+      c.fail(cat("input ", i, " has shape ", s.str(), "; expected ", count, " values, ", what));
+  }
+}
+
+// ---- LayerNormalization and RMSNormalization ------------------------------------------------------------------------
+
+size_t norm_axis(const NodeContext& c) {
+  return static_cast<size_t>(c.attr_axis(-1, static_cast<int64_t>(c.input(0).shape.rank())));
+}
+
+void infer_layer_norm(InferContext& c) {
+  require_float_inputs(c);
+  const TensorFacts& x = c.input(0);
+  const size_t axis = norm_axis(c);
+  const Shape behind(x.shape.dims().subspan(axis));
+  for (size_t i = 1; i < 3; ++i) {
+    if (!c.has_input(i)) continue;
+    const auto both = broadcast(c.input(i).shape, behind);
+    if (!both || *both != behind)
+      c.fail(cat("input ", i, " of shape ", c.input(i).shape.str(), " does not broadcast to ", behind.str()));
+    if (c.input(i).shape.elements() != behind.elements()) c.unsupported("a scale or bias that is broadcast");
+  }
+  c.set_output(0, x.dtype, x.shape);
+  Shape stats = x.shape;
+  for (size_t i = axis; i < stats.rank(); ++i) stats[i] = 1;
+  for (size_t i = 1; i < 3; ++i) {
+    if (!c.has_output(i)) continue;
+    if (c.attr_int("stash_type", 1) != 1) c.unsupported("a stash_type other than float32");
+    c.set_output(i, DType::kF32, stats);
+  }
+}
+
+void lower_layer_norm(LowerContext& c) {
+  const Shape& x = c.input(0).shape;
+  const size_t axis = norm_axis(c);
+  NormParams p;
+  p.rows = x.elements(0, axis);
+  p.n = p.per_group = x.elements(axis, x.rank());
+  p.epsilon = c.attr_float("epsilon", 1e-5f);
+  p.center = c.node().op_type != "RMSNormalization";
+  if (p.rows * p.n == 0) return;
+  const Ref mean = c.has_output(1) ? c.out(1) : Ref{}, inverse = c.has_output(2) ? c.out(2) : Ref{};
+  if (mean.valid() || inverse.valid()) {  // before x may be overwritten in place
+    const auto fn = dispatch<kFloatTypes>(c.input(0).dtype, []<class T>() -> StepFn { return run_moments<T>; });
+    c.step(fn, p, {c.in(0), mean, inverse}, static_cast<double>(p.rows * p.n) * 2);
+  }
+  lower_norm(c, p);
+}
+
+// ---- InstanceNormalization and GroupNormalization -------------------------------------------------------------------
+
+NormParams group_params(const NodeContext& c) {
+  const Shape& x = c.input(0).shape;
+  if (x.rank() < 3) c.fail(cat("expected [batch, channels, spatial...], got ", x.str()));
+  const int64_t channels = x[1], area = x.elements(2, x.rank());
+  const bool instance = c.node().op_type == "InstanceNormalization";
+  const int64_t groups = instance ? channels : c.attr_int("num_groups", 0);
+  if (groups < 1 || channels % groups != 0) c.fail(cat(channels, " channels cannot form ", groups, " groups"));
+  NormParams p;
+  p.rows = x[0] * groups;
+  p.n = channels / groups * area;
+  p.groups = groups;
+  const bool per_channel = !instance && c.version() >= 21;
+  p.per_group = per_channel ? channels / groups : 1;
+  p.inner = per_channel ? area : p.n;
+  p.epsilon = c.attr_float("epsilon", 1e-5f);
+  return p;
+}
+
+void infer_group_norm(InferContext& c) {
+  require_float_inputs(c);
+  const NormParams p = group_params(c);
+  require_parameters(c, p.groups * p.per_group, p.per_group == 1 ? "one per group" : "one per channel");
+  c.set_output(0, c.input(0).dtype, c.input(0).shape);
+}
+
+void lower_group_norm(LowerContext& c) { lower_norm(c, group_params(c)); }
+
+}  // namespace
+
+void register_normalization(OpRegistry& r) {
+  const OpSchema layer{.name = "LayerNormalization",
+                       .since = 17,
+                       .min_inputs = 2,
+                       .max_inputs = 3,
+                       .max_outputs = 3,
+                       .infer = infer_layer_norm};
+  r.add(layer, lower_layer_norm);
+  OpSchema fused = layer;
+  fused.domain = kInternal;
+  fused.name = "LayerNorm";
+  fused.since = 1;
+  fused.max_outputs = 1;
+  r.add(fused, lower_layer_norm);
+  r.add({.name = "RMSNormalization",
+         .since = 23,
+         .min_inputs = 2,
+         .max_inputs = 2,
+         .max_outputs = 1,
+         .infer = infer_layer_norm},
+        lower_layer_norm);
+  const OpSchema group{.min_inputs = 3, .max_inputs = 3, .max_outputs = 1, .infer = infer_group_norm};
+  OpSchema row = group;
+  row.name = "InstanceNormalization";
+  r.add(row, lower_group_norm);
+  row.name = "GroupNormalization";
+  row.since = 18;
+  r.add(row, lower_group_norm);
+}
+
+}  // namespace inferkit
