@@ -1,6 +1,7 @@
 // The one pool of threads that kernels fork onto. Workers of batchers are the outer parallelism, this pool the inner:
 // who finds it busy runs on its own thread.
 #pragma once
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <type_traits>
@@ -51,8 +52,10 @@ class ThreadPool {
 
  private:
   struct State;
+  State& state();
+
   const int size_;
-  std::unique_ptr<State> state_;
+  std::atomic<State*> state_;  // replaced in the child of a fork, where the threads of the old one are gone
 };
 
 }  // namespace inferkit

@@ -18,8 +18,8 @@ std::optional<double> cgroup_cpu_quota(const std::string& cgroup_file, const std
 /// Names the calling thread in debuggers and /proc (15 bytes are kept).
 void set_thread_name(const std::string& name);
 
-/// Starts a thread that is named and blocks every signal, so that handlers run on the threads of the application.
-/// `body` must not throw.
+/// Starts a thread that is named and blocks every signal but those of its own faults, so that handlers run on the
+/// threads of the application. `body` must not throw.
 std::thread start_thread(const std::string& name, std::function<void()> body);
 
 }  // namespace inferkit

@@ -1,0 +1,28 @@
+// How the dispatch.cc of a family picks the table of a tier from the rows of its kernels.inc.
+#pragma once
+#include <stdexcept>
+
+#include "base/error.h"
+#include "platform/isa.h"
+
+namespace inferkit::kernels {
+
+template <class Table>
+struct TierRow {
+  Isa isa;
+  const Table* table;
+};
+
+/// The table of `isa`; std::invalid_argument where this machine or build lacks it.
+template <class Table, size_t n>
+const Table& table_of(const TierRow<Table> (&rows)[n], Isa isa) {
+  for (const Isa available : available_isas()) {
+    if (available != isa) continue;
+    for (const auto& row : rows) {
+      if (row.isa == isa) return *row.table;
+    }
+  }
+  throw std::invalid_argument(cat("this machine or build has no ", isa_name(isa), " kernels"));
+}
+
+}  // namespace inferkit::kernels

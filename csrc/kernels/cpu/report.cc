@@ -1,0 +1,19 @@
+#include "kernels/cpu/report.h"
+
+#include "kernels/cpu/binary/binary.h"
+#include "kernels/cpu/gemm/gemm.h"
+#include "kernels/cpu/row/row.h"
+#include "kernels/cpu/scan/scan.h"
+#include "kernels/cpu/vmath/vmath.h"
+
+namespace inferkit::kernels {
+
+std::vector<FamilyReport> active_kernels() {
+  return {
+      {"gemm", gemm_kernels().compiled_isa()},     {"vmath", vmath_kernels().compiled_isa()},
+      {"binary", binary_kernels().compiled_isa()}, {"row", row_kernels().compiled_isa()},
+      {"scan", scan_kernels().compiled_isa()},
+  };
+}
+
+}  // namespace inferkit::kernels

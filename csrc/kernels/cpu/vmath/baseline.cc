@@ -1,0 +1,2 @@
+#define INFERKIT_TIER baseline
+#include "kernels/cpu/vmath/vmath_impl.h"

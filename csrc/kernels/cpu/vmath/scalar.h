@@ -1,0 +1,11 @@
+// Functions that have no vector code: through the C library, in double, so that its version hardly shows. Compiled
+// once, for the baseline, and shared by every tier.
+#pragma once
+#include <stdint.h>
+
+namespace inferkit::kernels {
+
+void sin_f32(const float* x, float* y, int64_t n, float, float);
+void cos_f32(const float* x, float* y, int64_t n, float, float);
+
+}  // namespace inferkit::kernels

@@ -1,0 +1,183 @@
+#include "platform/thread_pool.h"
+
+#include <algorithm>
+#include <chrono>
+#include <system_error>
+#include <thread>
+#include <vector>
+
+#include "platform/fork.h"
+#include "platform/futex.h"
+#include "platform/threads.h"
+
+namespace inferkit {
+namespace {
+
+/// How long an idle thread watches for work before it sleeps: a few times what waking it costs.
+constexpr auto kSpin = std::chrono::microseconds(40);
+
+/// True in a thread that runs a body, where a further parallel_for must run inline.
+thread_local bool inside_body = false;
+
+void pause() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+/// Waits for `ready`, at most kSpin; false where the time ran out.
+template <class Ready>
+bool spin_until(Ready ready) {
+  const auto end = std::chrono::steady_clock::now() + kSpin;
+  while (true) {
+    for (int i = 0; i < 32; ++i) {
+      if (ready()) return true;
+      pause();
+    }
+    if (std::chrono::steady_clock::now() >= end) return ready();
+  }
+}
+
+void run_inline(int64_t count, FunctionRef<void(int64_t)> body) {
+  for (int64_t i = 0; i < count; ++i) body(i);
+}
+
+}  // namespace
+
+// One job at a time. The gate says how many helpers may still join it. A helper joins by taking one from the gate, and
+// says that it left by counting `left` up; the caller closes the gate, and what is missing from it tells how many
+// joined. So nobody touches a job that has ended, however late it woke.
+struct ThreadPool::State {
+  const uint32_t generation = fork_generation();
+  std::atomic<bool> taken{false};  // by the caller whose job this is; the fields below are that caller's to write
+
+  // The job. Written before the gate opens (release), read by who joined through it (acquire).
+  const FunctionRef<void(int64_t)>* body = nullptr;
+  int64_t count = 0;
+
+  alignas(64) std::atomic<int64_t> next{0};   // the first index that nobody has claimed; orders nothing
+  alignas(64) std::atomic<uint32_t> gate{0};  // helpers that may still join
+  std::atomic<bool> stop{false};
+  alignas(64) std::atomic<uint32_t> left{0};  // helpers that have done their part; the caller's futex
+  std::atomic<bool> caller_sleeps{false};
+  alignas(64) std::atomic<uint32_t> wake{0};  // changes when sleepers are to look again; their futex
+  std::atomic<uint32_t> sleepers{0};
+  std::vector<std::thread> threads;
+
+  /// The caller's or a helper's share of the job.
+  void work() {
+    const auto& run = *body;
+    const int64_t end = count;
+    inside_body = true;
+    for (int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < end;) run(i);
+    inside_body = false;
+  }
+
+  bool join() {
+    uint32_t open = gate.load(std::memory_order_relaxed);
+    while (open != 0) {
+      if (gate.compare_exchange_weak(open, open - 1, std::memory_order_acquire, std::memory_order_relaxed)) return true;
+    }
+    return false;
+  }
+
+  void help() {
+    while (true) {
+      if (join()) {
+        work();
+        // Sequentially consistent with caller_sleeps: either the caller sees this count or we see it asleep.
+        left.fetch_add(1, std::memory_order_seq_cst);
+        if (caller_sleeps.load(std::memory_order_seq_cst)) futex_wake_all(left);
+        continue;
+      }
+      if (stop.load(std::memory_order_acquire)) return;
+      const auto called = [&] {
+        return gate.load(std::memory_order_relaxed) != 0 || stop.load(std::memory_order_relaxed);
+      };
+      if (spin_until(called)) continue;
+      // Sequentially consistent with announce(): either it sees a sleeper or we see what it announced.
+      sleepers.fetch_add(1, std::memory_order_seq_cst);
+      const uint32_t seen = wake.load(std::memory_order_seq_cst);
+      if (gate.load(std::memory_order_seq_cst) == 0 && !stop.load(std::memory_order_seq_cst)) futex_wait(wake, seen);
+      sleepers.fetch_sub(1, std::memory_order_relaxed);
+    }
+  }
+
+  /// Wakes sleepers until `wanted` helpers are awake.
+  void announce(uint32_t wanted) {
+    const uint32_t asleep = sleepers.load(std::memory_order_seq_cst);
+    const uint32_t awake = static_cast<uint32_t>(threads.size()) - std::min<uint32_t>(asleep, threads.size());
+    if (asleep == 0 || awake >= wanted) return;
+    wake.fetch_add(1, std::memory_order_seq_cst);
+    futex_wake(wake, static_cast<int>(wanted - awake));
+  }
+
+  void start(size_t wanted) {
+    try {
+      while (threads.size() < wanted) threads.push_back(start_thread("inferkit-pool", [this] { help(); }));
+    } catch (const std::system_error&) {
+      // The system gives no more threads: those that there are do the work.
+    }
+  }
+
+  void run(int64_t job_count, uint32_t helpers, const FunctionRef<void(int64_t)>& job_body) {
+    start(helpers);
+    helpers = std::min<uint32_t>(helpers, static_cast<uint32_t>(threads.size()));
+    body = &job_body;
+    count = job_count;
+    next.store(0, std::memory_order_relaxed);
+    left.store(0, std::memory_order_relaxed);
+    gate.store(helpers, std::memory_order_seq_cst);
+    announce(helpers);
+    work();
+    const uint32_t joined = helpers - gate.exchange(0, std::memory_order_acq_rel);
+    const auto done = [&] { return left.load(std::memory_order_acquire) == joined; };
+    if (spin_until(done)) return;
+    caller_sleeps.store(true, std::memory_order_seq_cst);
+    for (uint32_t seen; (seen = left.load(std::memory_order_seq_cst)) != joined;) futex_wait(left, seen);
+    caller_sleeps.store(false, std::memory_order_relaxed);
+  }
+
+  ~State() {
+    stop.store(true, std::memory_order_seq_cst);
+    wake.fetch_add(1, std::memory_order_seq_cst);
+    futex_wake_all(wake);
+    for (auto& thread : threads) thread.join();
+  }
+};
+
+ThreadPool::ThreadPool(int threads) : size_(std::max(1, threads)), state_(std::make_unique<State>().release()) {}
+
+ThreadPool::~ThreadPool() {
+  std::unique_ptr<State> last(state_.load(std::memory_order_acquire));
+  if (last->generation != fork_generation()) (void)last.release();  // another process's threads cannot be joined
+}
+
+ThreadPool& ThreadPool::process() {
+  // Never destroyed: threads of the application may still call it while the process exits.
+  static ThreadPool& pool = *std::make_unique<ThreadPool>(usable_cpus()).release();
+  return pool;
+}
+
+ThreadPool::State& ThreadPool::state() {
+  State* current = state_.load(std::memory_order_acquire);
+  if (current->generation == fork_generation()) return *current;
+  // In the child of a fork. The old state is not freed: its threads and their stacks are gone, its locks undefined.
+  auto fresh = std::make_unique<State>();
+  if (state_.compare_exchange_strong(current, fresh.get(), std::memory_order_acq_rel)) return *fresh.release();
+  return *current;
+}
+
+void ThreadPool::parallel_for(int64_t count, int max_threads, FunctionRef<void(int64_t)> body) {
+  const int64_t threads = std::min<int64_t>({count, max_threads, size_});
+  if (threads <= 1 || inside_body) return run_inline(count, body);
+  State& s = state();
+  // Acquire: what the last caller wrote into the job's fields is behind us.
+  if (s.taken.exchange(true, std::memory_order_acquire)) return run_inline(count, body);
+  s.run(count, static_cast<uint32_t>(threads - 1), body);
+  s.taken.store(false, std::memory_order_release);
+}
+
+}  // namespace inferkit
