@@ -1,0 +1,610 @@
+// Forests: TreeEnsembleClassifier, TreeEnsembleRegressor, TreeEnsemble. Scores of a row are summed in the order of the
+// trees, so its bits never depend on the batch. Where ONNX Runtime and the specification agree, or only one of them
+// speaks, this follows; where they contradict each other, it refuses (see check_binary).
+#include <algorithm>
+#include <array>
+#include <tuple>
+
+#include "engine/op_registry.h"
+#include "engine/ops/ml_common.h"
+#include "engine/tree_ensemble.h"
+#include "platform/thread_pool.h"
+
+namespace inferkit {
+namespace {
+
+using namespace ml;
+using kernels::TreeNode;
+
+enum class Aggregate : uint8_t { kAverage, kSum, kMin, kMax };  // numbered as in opset 5
+enum class Kind : uint8_t {
+  kRegressor,
+  kMulticlass,
+  kBinary0,  // two classes whose weights are all for class 0, by which exporters mean the score of class 1
+  kBinary1,  // ... all for class 1
+};
+
+template <class T>
+struct Forest {
+  TreeEnsemble<T> trees;
+  std::vector<T> base;          // empty, or one per target
+  std::vector<int64_t> labels;  // of classifiers
+  Kind kind = Kind::kRegressor;
+  bool all_positive = true;  // no weight is below zero
+};
+
+struct TreeParams {
+  int64_t rows, columns;
+  Aggregate aggregate;
+  PostTransform transform;
+};
+
+constexpr int64_t kBlockRows = 32;  // rows that share a walk through the trees while these are in cache
+constexpr double kNanosPerTree = 15;
+constexpr double kParallelNanos = 100'000;
+
+/// Adds the leaf's weights to a row's scores; `has` tells which targets got one (dense sums leave it alone).
+template <class T>
+void add_leaf(const TreeEnsemble<T>& trees, Aggregate aggregate, const TreeNode<T>& leaf, T* scores, uint8_t* has) {
+  using Leaves = typename TreeEnsemble<T>::Leaves;
+  const auto put = [&](int32_t target, T weight) {
+    T& score = scores[target];
+    if (aggregate == Aggregate::kMin) {
+      score = has[target] != 0 && score < weight ? score : weight;
+    } else if (aggregate == Aggregate::kMax) {
+      score = has[target] != 0 && score > weight ? score : weight;
+    } else {
+      score += weight;
+    }
+    has[target] = 1;
+  };
+  const bool sum = aggregate == Aggregate::kSum || aggregate == Aggregate::kAverage;
+  if (trees.leaves == Leaves::kUnique) return put(0, leaf.value);
+  const auto index = static_cast<size_t>(leaf_index(leaf));
+  if (trees.leaves == Leaves::kDense) {
+    const T* weights = trees.dense.data() + index * static_cast<size_t>(trees.targets);
+    if (sum) {
+      for (int32_t t = 0; t < trees.targets; ++t) scores[t] += weights[t];
+      return;
+    }
+    for (int32_t t = 0; t < trees.targets; ++t) put(t, weights[t]);
+    return;
+  }
+  for (int64_t i = trees.first[index]; i < trees.first[index + 1]; ++i) {
+    const auto& weight = trees.sparse[static_cast<size_t>(i)];
+    put(weight.target, weight.value);
+  }
+}
+
+/// Scores of `rows` rows, summed tree by tree.
+template <class T, class X>
+void score_rows(const TreeEnsemble<T>& trees, const TreeParams& p, const X* x, int64_t rows, T* scores, uint8_t* has) {
+  static constexpr X kNoFeatures[1] = {};
+  const auto table = trees.table();
+  const auto targets = static_cast<int64_t>(trees.targets);
+  std::fill_n(scores, rows * targets, T{0});
+  std::fill_n(has, rows * targets, uint8_t{0});
+  const bool unique_sum = trees.leaves == TreeEnsemble<T>::Leaves::kUnique &&
+                          (p.aggregate == Aggregate::kSum || p.aggregate == Aggregate::kAverage);
+  int32_t leaves[kernels::kTreesAtOnce];
+  for (int32_t tree = 0; tree < table.trees; tree += kernels::kTreesAtOnce) {
+    const int count = std::min(kernels::kTreesAtOnce, table.trees - tree);
+    for (int64_t r = 0; r < rows; ++r) {
+      kernels::find_leaves(table, tree, count, p.columns == 0 ? kNoFeatures : x + r * p.columns, leaves);
+      if (unique_sum) {
+        T sum = scores[r];
+        for (int i = 0; i < count; ++i) sum += table.nodes[leaves[i]].value;
+        scores[r] = sum;
+        continue;
+      }
+      for (int i = 0; i < count; ++i) {
+        add_leaf(trees, p.aggregate, table.nodes[leaves[i]], scores + r * targets, has + r * targets);
+      }
+    }
+  }
+}
+
+inline void transform_scores(PostTransform transform, float* row, int64_t n) { transform_row(transform, row, n); }
+
+/// Outputs in double are only those of TreeEnsemble.
+void transform_scores(PostTransform transform, double* row, int64_t n) {
+  if (transform == PostTransform::kLogistic) {
+    for (int64_t i = 0; i < n; ++i) row[i] = 1 / (1 + std::exp(-row[i]));
+  } else if (transform == PostTransform::kSoftmax) {
+    const double max = *std::max_element(row, row + n);
+    double sum = 0;
+    for (int64_t i = 0; i < n; ++i) sum += row[i] = std::exp(row[i] - max);
+    for (int64_t i = 0; i < n; ++i) row[i] /= sum;
+  } else if (transform == PostTransform::kProbit) {
+    for (int64_t i = 0; i < n; ++i) row[i] = static_cast<double>(probit(static_cast<float>(row[i])));
+  }
+}
+
+/// Base values and the average; then scores are what the node's output or label is made of.
+template <class T>
+void finish_scores(const Forest<T>& forest, Aggregate aggregate, T* scores) {
+  const auto trees = static_cast<T>(std::max<size_t>(forest.trees.roots.size(), 1));
+  for (int32_t t = 0; t < forest.trees.targets; ++t) {
+    if (aggregate == Aggregate::kAverage) scores[t] /= trees;
+    if (!forest.base.empty()) scores[t] += forest.base[static_cast<size_t>(t)];
+  }
+}
+
+template <class T, class Out>
+void finish_regressor(const Forest<T>& forest, const TreeParams& p, T* scores, Out* out) {
+  const int64_t targets = forest.trees.targets;
+  finish_scores(forest, p.aggregate, scores);
+  for (int64_t t = 0; t < targets; ++t) out[t] = static_cast<Out>(scores[t]);
+  transform_scores(p.transform, out, targets);
+}
+
+template <class T>
+void finish_multiclass(const Forest<T>& forest, const TreeParams& p, T* scores, const uint8_t* has, int64_t* label,
+                       float* out) {
+  const int64_t targets = forest.trees.targets;
+  finish_scores(forest, p.aggregate, scores);
+  if (label) {
+    // A class that no tree voted for can only win by its base value.
+    const bool all = !forest.base.empty() || forest.trees.leaves != TreeEnsemble<T>::Leaves::kSparse;
+    int64_t best = -1;
+    for (int64_t t = 0; t < targets; ++t) {
+      if ((all || has[t] != 0) && (best < 0 || scores[t] > scores[best])) best = t;
+    }
+    *label = forest.labels[static_cast<size_t>(std::max<int64_t>(best, 0))];
+  }
+  if (!out) return;
+  for (int64_t t = 0; t < targets; ++t) out[t] = static_cast<float>(scores[t]);
+  transform_row(p.transform, out, targets);
+}
+
+template <class T>
+void finish_binary(const Forest<T>& forest, const TreeParams& p, T* scores, int64_t* label, float* out) {
+  finish_scores(forest, p.aggregate, scores);
+  // Weights that are all positive are taken for probabilities.
+  if (label) *label = forest.labels[scores[0] > (forest.all_positive ? T{0.5} : T{0})];
+  if (!out) return;
+  const auto score = static_cast<float>(scores[0]);
+  if (forest.kind == Kind::kBinary0) {
+    write_two_classes(p.transform, forest.all_positive ? SecondClass::kComplement : SecondClass::kNegated, score, out);
+    return;
+  }
+  out[0] = 0;
+  out[1] = score;
+  transform_row(p.transform, out, 2);
+}
+
+/// io: output or null (scores of a classifier), x, forest, scratch scores, scratch flags, labels or null.
+template <class T, class X, class Out>
+void tree_step(const void* params, std::byte* const* io, const ExecContext& context) {
+  const auto& p = *static_cast<const TreeParams*>(params);
+  auto* out = reinterpret_cast<Out*>(io[0]);
+  const auto* x = reinterpret_cast<const X*>(io[1]);
+  const auto& forest = *reinterpret_cast<const Forest<T>*>(io[2]);
+  auto* scores = reinterpret_cast<T*>(io[3]);
+  auto* has = reinterpret_cast<uint8_t*>(io[4]);
+  auto* labels = reinterpret_cast<int64_t*>(io[5]);
+  const int64_t targets = forest.trees.targets;
+
+  const auto block = [&](int64_t b) {
+    const int64_t begin = b * kBlockRows, rows = std::min(kBlockRows, p.rows - begin);
+    score_rows(forest.trees, p, x + begin * p.columns, rows, scores + begin * targets, has + begin * targets);
+    for (int64_t r = begin; r < begin + rows; ++r) {
+      T* row = scores + r * targets;
+      int64_t* label = labels ? labels + r : nullptr;
+      if (forest.kind == Kind::kRegressor) {
+        if (out) finish_regressor(forest, p, row, out + r * targets);
+      } else if constexpr (std::is_same_v<Out, float>) {
+        if (forest.kind == Kind::kMulticlass) {
+          finish_multiclass(forest, p, row, has + r * targets, label, out ? out + r * targets : nullptr);
+        } else {
+          finish_binary(forest, p, row, label, out ? out + r * 2 : nullptr);
+        }
+      }
+    }
+  };
+  const int64_t blocks = (p.rows + kBlockRows - 1) / kBlockRows;
+  const double nanos = kNanosPerTree * static_cast<double>(p.rows) * static_cast<double>(forest.trees.roots.size());
+  if (context.pool && blocks > 1 && nanos > kParallelNanos) {
+    context.pool->parallel_for(blocks, context.max_threads, block);
+  } else {
+    for (int64_t b = 0; b < blocks; ++b) block(b);
+  }
+}
+
+// --- reading the attributes of opsets 1 and 3
+
+const std::vector<int64_t>& ints(const NodeContext& c, std::string_view name) {
+  static const std::vector<int64_t> kNone;
+  const auto* found = attribute<std::vector<int64_t>>(c, name);
+  return found ? *found : kNone;
+}
+
+/// A tensor attribute of float32 or float64 as T.
+template <class T>
+std::vector<T> tensor_values(const NodeContext& c, std::string_view name) {
+  const Tensor* tensor = c.attr_tensor(name);
+  if (!tensor) return {};
+  const auto count = static_cast<size_t>(tensor->shape.elements());
+  std::vector<T> out(count);
+  if (tensor->dtype == DType::kF32) {
+    std::copy_n(tensor->as<float>(), count, out.begin());
+  } else if (tensor->dtype == DType::kF64) {
+    std::transform(tensor->as<double>(), tensor->as<double>() + count, out.begin(),
+                   [](double v) { return static_cast<T>(v); });
+  } else {
+    c.unsupported(cat(name, " of type ", dtype_name(tensor->dtype)));
+  }
+  return out;
+}
+
+/// The attribute `name`, or its twin "<name>_as_tensor".
+template <class T>
+std::vector<T> values(const NodeContext& c, const std::string& name) {
+  const auto* floats = attribute<std::vector<float>>(c, name);
+  std::vector<T> out = tensor_values<T>(c, name + "_as_tensor");
+  if (floats && !floats->empty() && !out.empty()) c.fail(cat("has both ", name, " and ", name, "_as_tensor"));
+  if (floats && out.empty()) out.assign(floats->begin(), floats->end());
+  return out;
+}
+
+void check_length(const NodeContext& c, std::string_view name, size_t length, size_t expected) {
+  if (length != expected) c.fail(cat(name, " has ", length, " elements, not ", expected));
+}
+
+TreeMode mode_of(const NodeContext& c, std::string_view name) {
+  static constexpr std::array<std::string_view, 7> kNames = {"BRANCH_LEQ", "BRANCH_LT",  "BRANCH_GTE", "BRANCH_GT",
+                                                             "BRANCH_EQ",  "BRANCH_NEQ", "LEAF"};
+  const auto at = std::find(kNames.begin(), kNames.end(), name);
+  if (at == kNames.end()) c.fail(cat("node mode '", name, "' is not known"));
+  return static_cast<TreeMode>(at - kNames.begin());
+}
+
+/// Finds nodes by (tree id, node id), in bounded time whatever the ids are.
+class NodeIndex {
+ public:
+  NodeIndex(const NodeContext& c, const std::vector<int64_t>& trees, const std::vector<int64_t>& ids) : c_(c) {
+    keys_.reserve(trees.size());
+    for (size_t i = 0; i < trees.size(); ++i) keys_.push_back({trees[i], ids[i], static_cast<int64_t>(i)});
+    if (!std::is_sorted(keys_.begin(), keys_.end())) std::sort(keys_.begin(), keys_.end());
+    for (size_t i = 1; i < keys_.size(); ++i) {
+      if (keys_[i].tree == keys_[i - 1].tree && keys_[i].id == keys_[i - 1].id) {
+        c.fail(cat("node ", keys_[i].id, " of tree ", keys_[i].tree, " is there twice"));
+      }
+    }
+  }
+
+  int64_t find(int64_t tree, int64_t id) const {
+    const auto at = std::lower_bound(keys_.begin(), keys_.end(), Key{tree, id, -1});
+    if (at == keys_.end() || at->tree != tree || at->id != id) {
+      c_.fail(cat("names node ", id, " of tree ", tree, ", which is not there"));
+    }
+    return at->index;
+  }
+
+ private:
+  struct Key {
+    int64_t tree, id, index;
+    bool operator<(const Key& o) const { return std::tie(tree, id, index) < std::tie(o.tree, o.id, o.index); }
+  };
+  const NodeContext& c_;
+  std::vector<Key> keys_;
+};
+
+/// `prefix` is "class" or "target".
+template <class T>
+TreeSource<T> read_trees(const NodeContext& c, const std::string& prefix, int64_t targets) {
+  TreeSource<T> source;
+  source.targets = targets;
+  const auto &trees = ints(c, "nodes_treeids"), &ids = ints(c, "nodes_nodeids");
+  const auto &true_ids = ints(c, "nodes_truenodeids"), &false_ids = ints(c, "nodes_falsenodeids");
+  const auto &features = ints(c, "nodes_featureids"), &tracks = ints(c, "nodes_missing_value_tracks_true");
+  const auto* modes = attribute<std::vector<std::string>>(c, "nodes_modes");
+  const std::vector<T> thresholds = values<T>(c, "nodes_values");
+  const size_t count = trees.size();
+  check_length(c, "nodes_nodeids", ids.size(), count);
+  check_length(c, "nodes_truenodeids", true_ids.size(), count);
+  check_length(c, "nodes_falsenodeids", false_ids.size(), count);
+  check_length(c, "nodes_featureids", features.size(), count);
+  check_length(c, "nodes_modes", modes ? modes->size() : 0, count);
+  check_length(c, "nodes_values", thresholds.size(), count);
+  if (!tracks.empty()) check_length(c, "nodes_missing_value_tracks_true", tracks.size(), count);
+
+  const NodeIndex index(c, trees, ids);
+  source.nodes.resize(count);
+  std::vector<int64_t> seen;
+  for (size_t i = 0; i < count; ++i) {
+    auto& node = source.nodes[i];
+    node.mode = mode_of(c, (*modes)[i]);
+    if (i == 0 || trees[i] != trees[i - 1]) {
+      source.roots.push_back(static_cast<int64_t>(i));  // the first node of a tree is its root
+      seen.push_back(trees[i]);
+    }
+    if (node.mode == TreeMode::kLeaf) continue;
+    node.nan_true = !tracks.empty() && tracks[i] != 0;
+    node.feature = features[i];
+    node.value = thresholds[i];
+    node.true_kid = index.find(trees[i], true_ids[i]);
+    node.false_kid = index.find(trees[i], false_ids[i]);
+  }
+  std::sort(seen.begin(), seen.end());
+  if (std::adjacent_find(seen.begin(), seen.end()) != seen.end()) c.fail("the nodes of a tree do not lie together");
+
+  const auto &weight_trees = ints(c, prefix + "_treeids"), &weight_nodes = ints(c, prefix + "_nodeids");
+  const auto& weight_targets = ints(c, prefix + "_ids");
+  const std::vector<T> weights = values<T>(c, prefix + "_weights");
+  check_length(c, prefix + "_nodeids", weight_nodes.size(), weight_trees.size());
+  check_length(c, prefix + "_ids", weight_targets.size(), weight_trees.size());
+  check_length(c, prefix + "_weights", weights.size(), weight_trees.size());
+  source.weights.resize(weights.size());
+  for (size_t i = 0; i < weights.size(); ++i) {
+    source.weights[i] = {index.find(weight_trees[i], weight_nodes[i]), weight_targets[i], weights[i]};
+  }
+  return source;
+}
+
+template <class T>
+TreeEnsemble<T> build(const NodeContext& c, const TreeSource<T>& source) {
+  return build_trees<T>(source, [&](const std::string& message) { c.fail(message); });
+}
+
+// --- TreeEnsemble of opset 5: interior nodes and leaves apart
+
+template <class T>
+TreeSource<T> read_trees5(const NodeContext& c) {
+  TreeSource<T> source;
+  source.targets = c.attr_int("n_targets", 0);
+  source.roots = ints(c, "tree_roots");
+  const Tensor* modes = c.attr_tensor("nodes_modes");
+  if (!modes || modes->dtype != DType::kU8) c.fail("nodes_modes must be a tensor of uint8");
+  const std::vector<T> splits = tensor_values<T>(c, "nodes_splits"), weights = tensor_values<T>(c, "leaf_weights");
+  const std::vector<T> members = tensor_values<T>(c, "membership_values");
+  const auto &true_ids = ints(c, "nodes_truenodeids"), &false_ids = ints(c, "nodes_falsenodeids");
+  const auto &true_leafs = ints(c, "nodes_trueleafs"), &false_leafs = ints(c, "nodes_falseleafs");
+  const auto &features = ints(c, "nodes_featureids"), &tracks = ints(c, "nodes_missing_value_tracks_true");
+  const auto& leaf_targets = ints(c, "leaf_targetids");
+  const size_t count = splits.size();
+  check_length(c, "nodes_modes", static_cast<size_t>(modes->shape.elements()), count);
+  check_length(c, "nodes_truenodeids", true_ids.size(), count);
+  check_length(c, "nodes_falsenodeids", false_ids.size(), count);
+  check_length(c, "nodes_trueleafs", true_leafs.size(), count);
+  check_length(c, "nodes_falseleafs", false_leafs.size(), count);
+  check_length(c, "nodes_featureids", features.size(), count);
+  check_length(c, "leaf_targetids", leaf_targets.size(), weights.size());
+  if (!tracks.empty()) check_length(c, "nodes_missing_value_tracks_true", tracks.size(), count);
+  for (int64_t root : source.roots) {
+    if (root < 0 || root >= static_cast<int64_t>(count)) c.fail(cat("tree root ", root, " is out of range"));
+  }
+
+  // Leaf j becomes node count + j; the links of a set membership (x is one of v0, v1...) follow behind.
+  source.nodes.resize(count + weights.size());
+  const auto kid = [&](int64_t id, int64_t leaf) {
+    const auto limit = static_cast<int64_t>(leaf != 0 ? weights.size() : count);
+    if (id < 0 || id >= limit) c.fail(cat("names ", leaf != 0 ? "leaf " : "node ", id, " of ", limit));
+    return leaf != 0 ? static_cast<int64_t>(count) + id : id;
+  };
+  constexpr uint8_t kMember = 6;
+  size_t next_member = 0;
+  for (size_t i = 0; i < count; ++i) {
+    typename TreeSource<T>::Node node;
+    const uint8_t mode = modes->as<uint8_t>()[i];
+    if (mode > kMember) c.fail(cat("node mode ", static_cast<int>(mode), " is not known"));
+    node.mode = mode == kMember ? TreeMode::kEq : static_cast<TreeMode>(mode);
+    node.nan_true = !tracks.empty() && tracks[i] != 0;
+    node.feature = features[i];
+    node.value = splits[i];
+    node.true_kid = kid(true_ids[i], true_leafs[i]);
+    node.false_kid = kid(false_ids[i], false_leafs[i]);
+    if (mode != kMember) {
+      source.nodes[i] = node;
+      continue;
+    }
+    const int64_t otherwise = node.false_kid;
+    size_t at = i;
+    node.value = std::numeric_limits<T>::quiet_NaN();  // equal to nothing, should the set be empty
+    for (; next_member < members.size() && !std::isnan(members[next_member]); ++next_member) {
+      if (!std::isnan(node.value)) {
+        node.false_kid = static_cast<int64_t>(source.nodes.size());
+        source.nodes[at] = node;
+        at = source.nodes.size();
+        source.nodes.emplace_back();
+      }
+      node.value = members[next_member];
+    }
+    ++next_member;  // the NaN between sets
+    node.false_kid = otherwise;
+    source.nodes[at] = node;
+  }
+  for (size_t j = 0; j < weights.size(); ++j) {
+    source.weights.push_back({static_cast<int64_t>(count + j), leaf_targets[j], weights[j]});
+  }
+  return source;
+}
+
+// --- shape rules and lowering
+
+constexpr int64_t kMaxTargets = 1 << 24;
+
+int64_t targets_of(const NodeContext& c) {
+  const int64_t targets = c.attr_int("n_targets", 0);
+  if (targets < 1 || targets > kMaxTargets) c.fail(cat("n_targets is ", targets));
+  return targets;
+}
+
+Aggregate aggregate_of(const NodeContext& c) {
+  static constexpr std::array<std::string_view, 4> kNames = {"AVERAGE", "SUM", "MIN", "MAX"};
+  const std::string name = c.attr_string("aggregate_function", "SUM");
+  const auto at = std::find(kNames.begin(), kNames.end(), name);
+  if (at == kNames.end()) c.fail(cat("aggregate_function '", name, "' is none of AVERAGE, SUM, MIN, MAX"));
+  return static_cast<Aggregate>(at - kNames.begin());
+}
+
+/// One step for any of the three. `outputs` are the columns of the output.
+template <class T, class X, class Out>
+void add_tree_step(LowerContext& c, const std::shared_ptr<const Forest<T>>& forest, Aggregate aggregate,
+                   PostTransform transform, Ref out, Ref labels) {
+  const Rows x = rows_of(c);
+  if (forest->trees.max_feature >= x.columns) {
+    c.fail(cat("compares feature ", forest->trees.max_feature, " of an input with ", x.columns));
+  }
+  const auto cells = static_cast<size_t>(x.rows) * static_cast<size_t>(forest->trees.targets);
+  const double trees = static_cast<double>(forest->trees.roots.size());
+  c.step(tree_step<T, X, Out>, TreeParams{x.rows, x.columns, aggregate, transform},
+         {out, c.in(0), c.constant(forest.get(), forest), c.scratch(cells * sizeof(T)), c.scratch(cells), labels},
+         kNanosPerTree * static_cast<double>(x.rows) * trees);
+}
+
+/// Calls f<T, X>() for the input's type: doubles are compared as double, all others as float.
+template <class F>
+void for_input(const NodeContext& c, F&& f) {
+  switch (c.input(0).dtype) {
+    case DType::kF64:
+      return f.template operator()<double, double>();
+    case DType::kI32:
+      return f.template operator()<float, int32_t>();
+    case DType::kI64:
+      return f.template operator()<float, int64_t>();
+    default:
+      return f.template operator()<float, float>();
+  }
+}
+
+void infer_regressor(InferContext& c) {
+  require_type(c, 0, kMlTypes);
+  const int64_t targets = targets_of(c);
+  aggregate_of(c);
+  if (targets == 1) check_single_score(c, post_transform_of(c), /*two_classes=*/false);
+  post_transform_of(c);
+  c.set_output(0, DType::kF32, {rows_of(c).rows, targets});
+}
+
+void lower_regressor(LowerContext& c) {
+  for_input(c, [&]<class T, class X>() {
+    const auto forest = per_node<Forest<T>>(c, [&] {
+      Forest<T> f;
+      f.trees = build(c, read_trees<T>(c, "target", targets_of(c)));
+      f.base = values<T>(c, "base_values");
+      if (!f.base.empty()) check_length(c, "base_values", f.base.size(), static_cast<size_t>(f.trees.targets));
+      return f;
+    });
+    add_tree_step<T, X, float>(c, forest, aggregate_of(c), post_transform_of(c), c.out(0), {});
+  });
+}
+
+/// What ONNX Runtime makes of the base values of one-sided binary classifiers contradicts the specification.
+template <class T>
+void check_binary(const NodeContext& c, const Forest<T>& forest) {
+  if (forest.kind == Kind::kBinary0) check_single_score(c, post_transform_of(c), /*two_classes=*/true);
+  if (forest.base.empty() || (forest.base.size() == 1 && forest.kind == Kind::kBinary0)) return;
+  c.unsupported(cat("a binary classifier with ", forest.base.size(), " base values whose weights are all for class ",
+                    forest.kind == Kind::kBinary0 ? 0 : 1));
+}
+
+template <class T>
+Forest<T> make_classifier(const NodeContext& c) {
+  Forest<T> f;
+  f.labels = labels_of(c, "classlabels_int64s", "classlabels_strings").values;
+  const auto classes = static_cast<int64_t>(f.labels.size());
+  TreeSource<T> source = read_trees<T>(c, "class", classes);
+  f.base = values<T>(c, "base_values");
+  std::vector<bool> named(f.labels.size(), false);
+  for (const auto& weight : source.weights) {
+    if (weight.target < 0 || weight.target >= classes) c.fail(cat("a weight names class ", weight.target));
+    named[static_cast<size_t>(weight.target)] = true;
+    f.all_positive &= !(weight.value < 0);
+  }
+  f.kind = Kind::kMulticlass;
+  if (classes == 2 && named[0] != named[1]) {
+    f.kind = named[0] ? Kind::kBinary0 : Kind::kBinary1;
+    check_binary(c, f);
+    source.targets = 1;
+    for (auto& weight : source.weights) weight.target = 0;
+  } else if (!f.base.empty()) {
+    check_length(c, "base_values", f.base.size(), f.labels.size());
+  }
+  f.trees = build(c, source);
+  return f;
+}
+
+void infer_classifier(InferContext& c) {
+  require_type(c, 0, kMlTypes);
+  post_transform_of(c);
+  const Labels labels = labels_of(c, "classlabels_int64s", "classlabels_strings");
+  const auto classes = static_cast<int64_t>(labels.values.size());
+  if (classes < 2) c.unsupported(cat("a classifier with ", classes, " class labels"));
+  const int64_t rows = rows_of(c).rows;
+  c.set_output(0, labels.dtype, {rows});
+  if (c.has_output(1)) c.set_output(1, DType::kF32, {rows, classes});
+}
+
+void lower_classifier(LowerContext& c) {
+  for_input(c, [&]<class T, class X>() {
+    const auto forest = per_node<Forest<T>>(c, [&] { return make_classifier<T>(c); });
+    add_tree_step<T, X, float>(c, forest, Aggregate::kSum, post_transform_of(c),
+                               c.output_count() > 1 ? c.out(1) : Ref{}, c.out(0));
+  });
+}
+
+struct Options5 {
+  Aggregate aggregate;
+  PostTransform transform;
+};
+Options5 options5_of(const NodeContext& c) {
+  const int64_t aggregate = c.attr_int("aggregate_function", 1), transform = c.attr_int("post_transform", 0);
+  if (aggregate < 0 || aggregate > 3) c.fail(cat("aggregate_function ", aggregate, " is not known"));
+  if (transform < 0 || transform > 4) c.fail(cat("post_transform ", transform, " is not known"));
+  return {static_cast<Aggregate>(aggregate), static_cast<PostTransform>(transform)};
+}
+
+void infer_ensemble(InferContext& c) {
+  require_type(c, 0, types(DType::kF32, DType::kF64));
+  const int64_t targets = targets_of(c);
+  const PostTransform transform = options5_of(c).transform;
+  if (targets == 1 && transform != PostTransform::kNone && transform != PostTransform::kProbit) {
+    c.unsupported("a post_transform on one target, which ONNX Runtime ignores; apply it outside");
+  }
+  if (transform == PostTransform::kSoftmaxZero && c.input(0).dtype == DType::kF64) {
+    c.unsupported("SOFTMAX_ZERO in float64");
+  }
+  c.set_output(0, c.input(0).dtype, {rows_of(c).rows, targets});
+}
+
+void lower_ensemble(LowerContext& c) {
+  for_input(c, [&]<class T, class X>() {
+    const auto forest = per_node<Forest<T>>(c, [&] {
+      Forest<T> f;
+      f.trees = build(c, read_trees5<T>(c));
+      return f;
+    });
+    const Options5 options = options5_of(c);
+    add_tree_step<T, X, T>(c, forest, options.aggregate, options.transform, c.out(0), {});
+  });
+}
+
+}  // namespace
+
+void register_ml_tree(OpRegistry& r) {
+  r.add({.domain = kOnnxMl,
+         .name = "TreeEnsembleRegressor",
+         .min_inputs = 1,
+         .max_inputs = 1,
+         .max_outputs = 1,
+         .infer = infer_regressor},
+        lower_regressor);
+  r.add({.domain = kOnnxMl,
+         .name = "TreeEnsembleClassifier",
+         .min_inputs = 1,
+         .max_inputs = 1,
+         .max_outputs = 2,
+         .infer = infer_classifier},
+        lower_classifier);
+  r.add({.domain = kOnnxMl,
+         .name = "TreeEnsemble",
+         .since = 5,
+         .min_inputs = 1,
+         .max_inputs = 1,
+         .max_outputs = 1,
+         .infer = infer_ensemble},
+        lower_ensemble);
+}
+
+}  // namespace inferkit
