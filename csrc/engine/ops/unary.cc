@@ -60,7 +60,7 @@ double softsign(double x) { return std::isinf(x) ? std::copysign(1.0, x) : x / (
   }>
 #define INFERKIT_BOTH(expression)                                                \
   .f32 = map_f32<[](double x, double, double) -> double { return expression; }>, \
-  .f64 = map_f64<[](double x, double, double) -> double { return expression; }>, .nanos = 10
+  .f64 = map_f64<[](double x, double, double) -> double { return expression; }>, .alpha = {}, .beta = {}, .nanos = 10
 
 // clang-format off
 const Row kRows[] = {

@@ -1,0 +1,43 @@
+// Rows of bytes, copied from one stride to another: Concat, Split, Gather and their like.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+namespace inferkit {
+
+/// One row of a size that is only known at run time; small powers of two without a call.
+inline void copy_row(std::byte* to, const std::byte* from, int64_t bytes) {
+  switch (bytes) {
+    case 1:
+      *to = *from;
+      return;
+    case 2:
+      std::memcpy(to, from, 2);
+      return;
+    case 4:
+      std::memcpy(to, from, 4);
+      return;
+    case 8:
+      std::memcpy(to, from, 8);
+      return;
+    case 16:
+      std::memcpy(to, from, 16);
+      return;
+    default:
+      std::memcpy(to, from, static_cast<size_t>(bytes));
+  }
+}
+
+/// `rows` rows of `bytes` each, `to_step` and `from_step` bytes apart; no overlap.
+inline void copy_rows(std::byte* to, int64_t to_step, const std::byte* from, int64_t from_step, int64_t bytes,
+                      int64_t rows) {
+  if (bytes == 0 || rows == 0) return;
+  if (to_step == bytes && from_step == bytes) {
+    std::memcpy(to, from, static_cast<size_t>(bytes * rows));
+    return;
+  }
+  for (int64_t r = 0; r < rows; ++r) copy_row(to + r * to_step, from + r * from_step, bytes);
+}
+
+}  // namespace inferkit

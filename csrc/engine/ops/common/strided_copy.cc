@@ -1,0 +1,185 @@
+#include "engine/ops/common/strided_copy.h"
+
+#include <cstring>
+
+#include "engine/ops/dispatch.h"
+#include "engine/ops/parallel.h"
+
+namespace inferkit {
+namespace {
+
+constexpr int64_t kGrainBytes = 1 << 18;  // worth a thread
+
+struct CopyParams {
+  LoopNest<2> nest;  // in, out
+  int64_t offset;    // into in
+  int64_t bytes;     // of all elements
+};
+
+template <class W>
+void run_contiguous(const void* params, std::byte* const* io, const ExecContext&) {
+  const auto& p = *static_cast<const CopyParams*>(params);
+  if (p.bytes > 0) {
+    std::memcpy(io[1], io[0] + p.offset * static_cast<int64_t>(sizeof(W)), static_cast<size_t>(p.bytes));
+  }
+}
+
+// Inner loops that the input walks with stride 1 (memcpy), 0 (fill) or any other.
+template <class W>
+void run_strided(const void* params, std::byte* const* io, const ExecContext& context) {
+  const auto& p = *static_cast<const CopyParams*>(params);
+  const W* in = reinterpret_cast<const W*>(io[0]) + p.offset;
+  W* out = reinterpret_cast<W*>(io[1]);
+  const int64_t n = p.nest.inner(), stride = p.nest.inner_stride(0);
+  const int64_t grain = kGrainBytes / (static_cast<int64_t>(sizeof(W)) * std::max<int64_t>(n, 1));
+  for_ranges(context, p.nest.runs(), grain, [&](int64_t first, int64_t last) {
+    for_each_run(p.nest, first, last, [&](const auto& at, int64_t) {
+      const W* from = in + at[0];
+      W* to = out + at[1];
+      if (stride == 1 && n >= 16) {
+        std::memcpy(to, from, static_cast<size_t>(n) * sizeof(W));
+      } else if (stride == 0) {
+        const W v = *from;
+        for (int64_t i = 0; i < n; ++i) to[i] = v;
+      } else {
+        for (int64_t i = 0; i < n; ++i) to[i] = from[i * stride];
+      }
+    });
+  });
+}
+
+struct TransposeParams {
+  LoopNest<2> outer;  // what is neither rows nor columns; in, out
+  int64_t rows, columns;
+  int64_t in_stride;   // between columns; rows are adjacent
+  int64_t out_stride;  // between rows; columns are adjacent
+  int64_t offset;
+  int64_t row_blocks;
+};
+
+constexpr int64_t kTile = 32;
+
+#if defined(__SSE2__) || defined(__aarch64__)
+typedef uint32_t U32x4 __attribute__((vector_size(16), aligned(4), may_alias));
+// Four by four at once; the rest of the tile goes one by one.
+void transpose_tile(const uint32_t* in, int64_t in_stride, uint32_t* out, int64_t out_stride, int64_t rows,
+                    int64_t columns) {
+  int64_t r = 0;
+  for (; r + 4 <= rows; r += 4) {
+    int64_t c = 0;
+    for (; c + 4 <= columns; c += 4) {
+      const uint32_t* from = in + c * in_stride + r;
+      uint32_t* to = out + r * out_stride + c;
+      const U32x4 v0 = *reinterpret_cast<const U32x4*>(from);
+      const U32x4 v1 = *reinterpret_cast<const U32x4*>(from + in_stride);
+      const U32x4 v2 = *reinterpret_cast<const U32x4*>(from + 2 * in_stride);
+      const U32x4 v3 = *reinterpret_cast<const U32x4*>(from + 3 * in_stride);
+      const U32x4 low01 = __builtin_shufflevector(v0, v1, 0, 4, 1, 5),
+                  high01 = __builtin_shufflevector(v0, v1, 2, 6, 3, 7);
+      const U32x4 low23 = __builtin_shufflevector(v2, v3, 0, 4, 1, 5),
+                  high23 = __builtin_shufflevector(v2, v3, 2, 6, 3, 7);
+      *reinterpret_cast<U32x4*>(to) = __builtin_shufflevector(low01, low23, 0, 1, 4, 5);
+      *reinterpret_cast<U32x4*>(to + out_stride) = __builtin_shufflevector(low01, low23, 2, 3, 6, 7);
+      *reinterpret_cast<U32x4*>(to + 2 * out_stride) = __builtin_shufflevector(high01, high23, 0, 1, 4, 5);
+      *reinterpret_cast<U32x4*>(to + 3 * out_stride) = __builtin_shufflevector(high01, high23, 2, 3, 6, 7);
+    }
+    for (; c < columns; ++c) {
+      for (int64_t i = r; i < r + 4; ++i) out[i * out_stride + c] = in[c * in_stride + i];
+    }
+  }
+  for (; r < rows; ++r) {
+    for (int64_t c = 0; c < columns; ++c) out[r * out_stride + c] = in[c * in_stride + r];
+  }
+}
+#endif
+
+template <class W>
+void transpose_tile(const W* in, int64_t in_stride, W* out, int64_t out_stride, int64_t rows, int64_t columns) {
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t c = 0; c < columns; ++c) out[r * out_stride + c] = in[c * in_stride + r];
+  }
+}
+
+template <class W>
+void run_transpose(const void* params, std::byte* const* io, const ExecContext& context) {
+  const auto& p = *static_cast<const TransposeParams*>(params);
+  const W* in = reinterpret_cast<const W*>(io[0]) + p.offset;
+  W* out = reinterpret_cast<W*>(io[1]);
+  // A unit is one row block of one outer element.
+  const int64_t grain = kGrainBytes / (kTile * p.columns * static_cast<int64_t>(sizeof(W)));
+  for_ranges(context, p.outer.elements() * p.row_blocks, grain, [&](int64_t first, int64_t last) {
+    const int64_t from = first / p.row_blocks, to = (last + p.row_blocks - 1) / p.row_blocks;
+    for_each_run(p.outer, from, to, [&](const auto& at, int64_t run) {
+      const int64_t begin = std::max(first - run * p.row_blocks, int64_t{0});
+      const int64_t end = std::min(last - run * p.row_blocks, p.row_blocks);
+      for (int64_t block = begin; block < end; ++block) {
+        const int64_t r = block * kTile, rows = std::min(kTile, p.rows - r);
+        for (int64_t c = 0; c < p.columns; c += kTile) {
+          transpose_tile(in + at[0] + c * p.in_stride + r, p.in_stride, out + at[1] + r * p.out_stride + c,
+                         p.out_stride, rows, std::min(kTile, p.columns - c));
+        }
+      }
+    });
+  });
+}
+
+// Splits a nest whose inner loop jumps in the input, but in which another dimension is adjacent there. The nest that is
+// left has an inner loop of 1, so that its runs are its elements.
+TransposeParams split_transpose(const LoopNest<2>& nest, size_t row_dim, int64_t offset) {
+  TransposeParams p{};
+  const auto rank = static_cast<size_t>(nest.rank);
+  p.rows = nest.dims[row_dim];
+  p.columns = nest.inner();
+  p.in_stride = nest.inner_stride(0);
+  p.out_stride = nest.strides[1][row_dim];
+  p.offset = offset;
+  p.row_blocks = (p.rows + kTile - 1) / kTile;
+  size_t kept = 0;
+  for (size_t i = 0; i + 1 < rank; ++i) {
+    if (i == row_dim) continue;
+    p.outer.dims[kept] = nest.dims[i];
+    for (size_t n = 0; n < 2; ++n) p.outer.strides[n][kept] = nest.strides[n][i];
+    ++kept;
+  }
+  p.outer.dims[kept] = 1;
+  p.outer.rank = static_cast<int32_t>(kept + 1);
+  return p;
+}
+
+}  // namespace
+
+bool is_identity(const Shape& shape, const Strides& strides, int64_t offset) {
+  if (offset != 0) return false;
+  const Strides own = shape.strides();
+  for (size_t i = 0; i < shape.rank(); ++i) {
+    if (shape[i] != 1 && strides[i] != own[i]) return false;
+  }
+  return true;
+}
+
+void lower_strided_copy(LowerContext& c, Ref in, Ref out, DType dtype, const Shape& shape, const Strides& strides,
+                        int64_t offset) {
+  const LoopNest<2> nest = make_nest<2>(shape, {strides, shape.strides()});
+  const int64_t bytes = shape.elements() * static_cast<int64_t>(dtype_size(dtype));
+  const double copy_nanos = static_cast<double>(bytes) / 16;
+  const bool contiguous = nest.rank == 1 && (nest.inner_stride(0) == 1 || nest.inner() == 1);
+  size_t row_dim = Shape::kMaxRank;
+  if (const int64_t s = nest.inner_stride(0); s != 1 && s != 0) {
+    for (size_t i = 0; i + 1 < static_cast<size_t>(nest.rank); ++i) {
+      if (nest.strides[0][i] == 1) row_dim = i;
+    }
+  }
+  if (bytes > 0 && row_dim < Shape::kMaxRank) {
+    const StepFn fn = dispatch_width(dtype, []<class W>() -> StepFn { return run_transpose<W>; });
+    if (!fn) c.unsupported("strings");
+    c.step(fn, split_transpose(nest, row_dim, offset), {in, out}, copy_nanos * 3);
+    return;
+  }
+  const StepFn fn =
+      dispatch_width(dtype, [&]<class W>() -> StepFn { return contiguous ? run_contiguous<W> : run_strided<W>; });
+  if (!fn) c.unsupported("strings");
+  c.step(fn, CopyParams{nest, offset, bytes}, {in, out},
+         copy_nanos + static_cast<double>(nest.runs()) * 2 + (contiguous ? 0 : copy_nanos));
+}
+
+}  // namespace inferkit

@@ -1,0 +1,16 @@
+// Copying a tensor in another order: what Transpose, Slice, Expand and DepthToSpace come down to.
+#pragma once
+#include "engine/lower.h"
+#include "engine/ops/strided.h"
+
+namespace inferkit {
+
+/// Adds a step that fills `out` (row-major, of `shape`) with in[offset + sum of index * stride]; strides and offset
+/// count elements of `dtype`, and strides may be 0 or negative. Refuses strings.
+void lower_strided_copy(LowerContext& c, Ref in, Ref out, DType dtype, const Shape& shape, const Strides& strides,
+                        int64_t offset = 0);
+
+/// True where that copy would change nothing: lower it as an alias.
+bool is_identity(const Shape& shape, const Strides& strides, int64_t offset = 0);
+
+}  // namespace inferkit

@@ -1,0 +1,130 @@
+// Concat and Split along an axis: a step per part, rows of bytes each.
+#include "engine/op_registry.h"
+#include "engine/ops/common/copy_rows.h"
+#include "engine/ops/dispatch.h"
+
+namespace inferkit {
+namespace {
+
+struct PartParams {
+  int64_t rows;        // the dimensions before the axis
+  int64_t part_bytes;  // of one row of the part
+  int64_t full_bytes;  // of one row of the whole
+  int64_t offset;      // of the part in that row
+};
+
+void run_join(const void* params, std::byte* const* io, const ExecContext&) {
+  const auto& p = *static_cast<const PartParams*>(params);
+  copy_rows(io[1] + p.offset, p.full_bytes, io[0], p.part_bytes, p.part_bytes, p.rows);
+}
+void run_split(const void* params, std::byte* const* io, const ExecContext&) {
+  const auto& p = *static_cast<const PartParams*>(params);
+  copy_rows(io[1], p.part_bytes, io[0] + p.offset, p.full_bytes, p.part_bytes, p.rows);
+}
+
+PartParams part_params(const Shape& full, size_t axis, int64_t length, int64_t start, DType dtype) {
+  const int64_t inner = full.elements(axis + 1, full.rank()) * static_cast<int64_t>(dtype_size(dtype));
+  return {full.elements(0, axis), length * inner, full[axis] * inner, start * inner};
+}
+double part_nanos(const PartParams& p) {
+  return static_cast<double>(p.rows) * (2 + static_cast<double>(p.part_bytes) / 16);
+}
+
+size_t axis_of(const NodeContext& c, int64_t fallback) {
+  return static_cast<size_t>(c.attr_axis(fallback, static_cast<int64_t>(c.input(0).shape.rank())));
+}
+
+void infer_concat(InferContext& c) {
+  if (c.version() >= 4 && !c.has_attr("axis")) c.fail("attribute 'axis' is missing");
+  Shape out = c.input(0).shape;
+  const size_t axis = axis_of(c, 1);
+  for (size_t i = 1; i < c.input_count(); ++i) {
+    require_same_type(c, 0, i);
+    const Shape& shape = c.input(i).shape;
+    bool fits = shape.rank() == out.rank();
+    for (size_t d = 0; d < out.rank() && fits; ++d) fits = d == axis || shape[d] == out[d];
+    if (!fits) c.fail(cat("input ", i, " of shape ", shape.str(), " does not fit ", c.input(0).shape.str()));
+    out[axis] += shape[axis];
+  }
+  c.set_output(0, c.input(0).dtype, out);
+}
+
+void lower_concat(LowerContext& c) {
+  const DType dtype = c.input(0).dtype;
+  if (dtype == DType::kString) c.unsupported("strings");
+  if (c.input_count() == 1) return c.alias(0, 0);
+  const Shape& full = c.output(0).shape;
+  const size_t axis = axis_of(c, 1);
+  int64_t start = 0;
+  for (size_t i = 0; i < c.input_count(); ++i) {
+    const int64_t length = c.input(i).shape[axis];
+    const PartParams p = part_params(full, axis, length, start, dtype);
+    start += length;
+    if (p.rows * p.part_bytes > 0) c.step(run_join, p, {c.in(i), c.out(0)}, part_nanos(p));
+  }
+}
+
+// The lengths of the parts: given by the attribute (before 13) or input 1, else even.
+std::vector<int64_t> split_lengths(const NodeContext& c, size_t axis) {
+  const int64_t dim = c.input(0).shape[axis];
+  const auto outputs = static_cast<int64_t>(c.node().outputs.size());
+  std::vector<int64_t> lengths;
+  if (c.version() >= 13 && c.has_input(1)) {
+    if (c.has_attr("num_outputs")) c.fail("has both a split and num_outputs");
+    lengths = c.const_ints(1);
+  } else if (c.version() < 13 && c.has_attr("split")) {
+    lengths = c.attr_ints("split");
+  } else {
+    const int64_t parts = c.version() >= 18 ? c.attr_int("num_outputs", outputs) : outputs;
+    if (parts != outputs) c.fail(cat("num_outputs is ", parts, ", but it has ", outputs, " outputs"));
+    if (c.version() < 18 && dim % parts != 0) c.fail(cat("cannot split ", dim, " evenly into ", parts));
+    const int64_t chunk = (dim + parts - 1) / parts;
+    for (int64_t i = 0; i < parts; ++i) lengths.push_back(std::clamp<int64_t>(dim - i * chunk, 0, chunk));
+  }
+  int64_t sum = 0;
+  for (int64_t length : lengths) {
+    if (length < 0 || length > dim) c.fail(cat("a part of length ", length));
+    sum += length;
+  }
+  if (static_cast<int64_t>(lengths.size()) != outputs || sum != dim) {
+    c.fail(cat(lengths.size(), " parts of ", sum, " in all do not fit ", outputs, " outputs and a dimension of ", dim));
+  }
+  return lengths;
+}
+
+void infer_split(InferContext& c) {
+  const TensorFacts& x = c.input(0);
+  const size_t axis = axis_of(c, 0);
+  const std::vector<int64_t> lengths = split_lengths(c, axis);
+  for (size_t i = 0; i < lengths.size(); ++i) {
+    Shape shape = x.shape;
+    shape[axis] = lengths[i];
+    c.set_output(i, x.dtype, shape);
+  }
+}
+
+void lower_split(LowerContext& c) {
+  const TensorFacts& x = c.input(0);
+  if (x.dtype == DType::kString) c.unsupported("strings");
+  const size_t axis = axis_of(c, 0);
+  const std::vector<int64_t> lengths = split_lengths(c, axis);
+  if (lengths.size() == 1) return c.alias(0, 0);
+  int64_t start = 0;
+  for (size_t i = 0; i < lengths.size(); ++i) {
+    const PartParams p = part_params(x.shape, axis, lengths[i], start, x.dtype);
+    start += lengths[i];
+    const Ref out = c.out(i);
+    if (out.valid()) c.step(run_split, p, {c.in(0), out}, part_nanos(p));
+  }
+}
+
+}  // namespace
+
+void register_concat(OpRegistry& r) {
+  r.add({.name = "Concat", .min_inputs = 1, .max_outputs = 1, .infer = infer_concat}, lower_concat);
+  r.add({.name = "Split", .since = 2, .until = 12, .min_inputs = 1, .max_inputs = 1, .infer = infer_split},
+        lower_split);
+  r.add({.name = "Split", .since = 13, .min_inputs = 1, .max_inputs = 2, .infer = infer_split}, lower_split);
+}
+
+}  // namespace inferkit
