@@ -1,0 +1,2 @@
+#define INFERKIT_TIER baseline
+#include "kernels/cpu/conv/conv_impl.h"

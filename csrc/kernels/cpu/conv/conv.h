@@ -1,0 +1,60 @@
+// Convolution over channels-first images of float: packing windows into GEMM's panels (implicit im2col), and the
+// depthwise case, where each channel has its own small kernel. Padding is zeros.
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
+
+namespace inferkit {
+enum class Isa : uint8_t;
+}
+
+namespace inferkit::kernels {
+
+struct ConvDim {
+  int64_t in = 1, out = 1, kernel = 1, stride = 1, dilation = 1, pad_begin = 0;
+};
+
+/// Output pixels [first, first + count) of one image become ceil(count / 16) panels: element (k, pixel 16 p + j) goes
+/// to to[(p * k_elements + k) * 16 + j], where k runs over channels, then the taps of the window. Pixels past `count`
+/// are zeros or repeat others. Up to 16 floats past the panels are overwritten.
+struct PackPixelsArgs {
+  const float* x = nullptr;  // channels planes of dim[0].in x dim[1].in x dim[2].in
+  float* to = nullptr;
+  int64_t channels = 0;
+  ConvDim dim[3];
+  int64_t first = 0, count = 0;
+};
+
+inline constexpr int64_t kMaxDepthwiseTaps = 128;
+
+/// Rows [first, first + rows) of one output plane: y = bias + the window's taps (in order) times `weights`.
+struct DepthwiseArgs {
+  const float* x = nullptr;  // the plane
+  float* y = nullptr;        // the output plane, whole
+  const float* weights = nullptr;
+  float bias = 0;
+  ConvDim h, w;
+  int64_t first = 0, rows = 0;
+  float* scratch = nullptr;  // depthwise_scratch floats
+};
+
+/// Floats that a depthwise call over `rows` rows needs: the padded input rows, columns split by stride. (static: every
+/// tier has its own copy.)
+static constexpr int64_t depthwise_row(const ConvDim& w) {
+  const int64_t reach = (w.kernel - 1) * w.dilation;
+  return (w.out + reach / w.stride + 1 + 15) / 16 * 16 + 16;
+}
+static constexpr int64_t depthwise_scratch(const ConvDim& h, const ConvDim& w, int64_t rows) {
+  return ((rows - 1) * h.stride + (h.kernel - 1) * h.dilation + 1) * depthwise_row(w) * w.stride + 64;
+}
+
+struct ConvKernels {
+  const char* (*compiled_isa)();
+  void (*pack_pixels)(const PackPixelsArgs& args);
+  void (*depthwise)(const DepthwiseArgs& args);
+};
+
+const ConvKernels& conv_kernels();  // of the active tier
+const ConvKernels& conv_kernels(Isa isa);
+
+}  // namespace inferkit::kernels

@@ -1,0 +1,12 @@
+// Convolution kernels of one tier; included by <tier>.cc.
+#pragma once
+#include "kernels/cpu/conv/conv.h"
+#include "kernels/cpu/conv/depthwise_impl.h"
+#include "kernels/cpu/conv/pack_pixels_impl.h"
+
+namespace inferkit::kernels::INFERKIT_TIER {
+
+extern const ConvKernels kConv;
+const ConvKernels kConv = {compiled_isa, pack_pixels, depthwise};
+
+}  // namespace inferkit::kernels::INFERKIT_TIER
