@@ -23,11 +23,11 @@ LivePools& live() {
 
 void before_fork() {
   live().mutex.lock();
-  for (PoolState* pool : live().pools) pool->lock_all();
+  for (PoolState* pool : live().pools) pool->lock();
 }
 
 void after_fork() {
-  for (PoolState* pool : live().pools) pool->unlock_all();
+  for (PoolState* pool : live().pools) pool->unlock();
   live().mutex.unlock();
 }
 

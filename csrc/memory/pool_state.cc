@@ -148,33 +148,43 @@ bool PoolState::reserve(size_t bytes) {
   return true;
 }
 
-// Where the cap is reached: collects what all threads have cached, and gives back a block of the class; or drops the
-// largest free ones until there is room, reserves it and gives nullptr.
+// Where the cap is reached: gives a free block of the class, whoever caches it; or drops free blocks until there is
+// room, reserves it and gives nullptr. With every lock held, so that it refuses only what really does not fit.
 PoolBlock* PoolState::make_room(size_t size_class) {
   const size_t bytes = class_bytes(size_class);
   DroppedBlocks dropped;
-  empty_caches(&dropped);
-  const Lock shared(shared_mutex_);
-  if (PoolBlock* block = shared_.pop(size_class)) {
-    ++counters_.hits;
-    return block;
-  }
-  for (size_t i = kSizeClasses; i-- > 0;) {
-    while (bytes > options_.max_bytes - held_bytes_) {
-      PoolBlock* block = shared_.pop(i);
-      if (!block) break;
-      drop_locked(block, &dropped);
+  size_t cached = 0;
+  size_t in_use = 0;
+  {
+    const std::lock_guard lock(*this);
+    std::vector<FreeLists*> lists = {&shared_};
+    for (const auto& cache : caches_) lists.push_back(&cache->free);
+    for (FreeLists* list : lists) {
+      cached += list->bytes();
+      if (PoolBlock* block = list->pop(size_class)) {
+        ++counters_.hits;
+        return block;
+      }
+    }
+    in_use = held_bytes_ - cached;
+    if (bytes <= options_.max_bytes - in_use) {
+      for (size_t i = kSizeClasses; i-- > 0;) {
+        for (FreeLists* list : lists) {
+          while (bytes > options_.max_bytes - held_bytes_) {
+            PoolBlock* block = list->pop(i);
+            if (!block) break;
+            drop_locked(block, &dropped);
+          }
+        }
+      }
+      held_bytes_ += bytes;
+      return nullptr;
     }
   }
-  if (bytes > options_.max_bytes - held_bytes_) {
-    const size_t cached = shared_.bytes();
-    throw Error(ErrorCode::kPoolExhausted,
-                cat("the buffer pool is exhausted: ", bytes, " bytes asked for, and of the cap of ", options_.max_bytes,
-                    " bytes ", held_bytes_ - cached, " are in use and ", cached,
-                    " cached. Release buffers (leaks() lists them), send smaller batches, or raise max_bytes"));
-  }
-  held_bytes_ += bytes;
-  return nullptr;
+  throw Error(ErrorCode::kPoolExhausted,
+              cat("the buffer pool is exhausted: ", bytes, " bytes asked for, and of the cap of ", options_.max_bytes,
+                  " bytes ", in_use, " are in use and ", cached,
+                  " cached. Release buffers (leaks() lists them), send smaller batches, or raise max_bytes"));
 }
 
 void PoolState::count_miss() {
@@ -308,13 +318,13 @@ void PoolState::retire_cache(ThreadCache* cache) noexcept {
   idle_caches_.push_back(cache);
 }
 
-void PoolState::lock_all() noexcept {
+void PoolState::lock() noexcept {
   caches_mutex_.lock();
   for (const auto& cache : caches_) cache->lock.lock();
   shared_mutex_.lock();
 }
 
-void PoolState::unlock_all() noexcept {
+void PoolState::unlock() noexcept {
   shared_mutex_.unlock();
   for (const auto& cache : caches_) cache->lock.unlock();
   caches_mutex_.unlock();

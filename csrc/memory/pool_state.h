@@ -63,9 +63,10 @@ class PoolState : public std::enable_shared_from_this<PoolState> {
   ThreadCache* adopt_cache();
   void retire_cache(ThreadCache* cache) noexcept;
 
-  /// Around fork(), so that the child finds every lock free and every list whole.
-  void lock_all() noexcept;
-  void unlock_all() noexcept;
+  /// All locks at once: around fork(), so that the child finds them free and every list whole; and to count what is
+  /// free at one instant.
+  void lock() noexcept;
+  void unlock() noexcept;
 
  private:
   // One reference of use_ for the BufferPool itself; block sizes are multiples of 64, so both fit one number.

@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "memory/mapped_file.h"
+#include "memory/printable.h"
 #include "memory/safetensors.h"
 
 namespace inferkit {
@@ -38,7 +39,8 @@ Weights::Weights(std::vector<NamedTensor> tensors, std::shared_ptr<const void> o
   for (size_t i = 1; i < by_name_.size(); ++i) {
     const std::string& name = tensors_[by_name_[i]].name;
     if (name != tensors_[by_name_[i - 1]].name) continue;
-    throw Error(ErrorCode::kModel, cat(path_.empty() ? "weights" : path_, ": tensor '", name, "' comes twice"));
+    throw Error(ErrorCode::kModel,
+                cat(path_.empty() ? "weights" : path_, ": tensor '", printable(name), "' comes twice"));
   }
   for (const NamedTensor& tensor : tensors_) bytes_ += tensor.view.bytes();
 }
