@@ -1,0 +1,280 @@
+// ScatterElements (Scatter before opset 11), ScatterND: a copy of the data, then the updates in their order, so that
+// where indices repeat the last one wins and reductions always sum in the same order. TensorScatter: a cache update.
+#include <cstring>
+
+#include "engine/op_registry.h"
+#include "engine/ops/common/copy_rows.h"
+#include "engine/ops/indices.h"
+#include "engine/ops/strided.h"
+
+namespace inferkit {
+namespace {
+
+enum class Reduction : uint8_t { kNone, kAdd, kMul, kMax, kMin };
+
+Reduction reduction_of(const NodeContext& c) {
+  const std::string name = c.version() >= 16 ? c.attr_string("reduction", "none") : "none";
+  if (name == "none") return Reduction::kNone;
+  if (name == "add") return Reduction::kAdd;
+  if (name == "mul") return Reduction::kMul;
+  if (c.version() >= 18 && name == "max") return Reduction::kMax;
+  if (c.version() >= 18 && name == "min") return Reduction::kMin;
+  c.fail("reduction '" + name + "'");
+}
+
+template <class T>
+struct None {
+  static T apply(T, T update) { return update; }
+};
+template <class T, Reduction kOp>
+struct Combine {
+  static T apply(T old, T update) {
+    using C = Compute<T>;
+    const C a = load(old), b = load(update);
+    if constexpr (kOp == Reduction::kMax)
+      return a > b || a != a ? old : update;  // NaN where either is NaN
+    else if constexpr (kOp == Reduction::kMin)
+      return a < b || a != a ? old : update;
+    else if constexpr (std::is_integral_v<C>) {
+      const auto x = static_cast<uint64_t>(a), y = static_cast<uint64_t>(b);
+      return static_cast<T>(kOp == Reduction::kAdd ? x + y : x * y);
+    } else {
+      return store<T>(kOp == Reduction::kAdd ? a + b : a * b);
+    }
+  }
+};
+
+// make.operator()<T, Op>() for the types and reduction of the node.
+template <class F>
+StepFn dispatch_reduction(const NodeContext& c, DType dtype, F&& make) {
+  const Reduction reduction = reduction_of(c);
+  if (reduction == Reduction::kNone) {
+    return dispatch_width(dtype, [&]<class W>() -> StepFn { return make.template operator()<W, None<W>>(); });
+  }
+  return dispatch<kNumberTypes>(dtype, [&]<class T>() -> StepFn {
+    switch (reduction) {
+      case Reduction::kAdd:
+        return make.template operator()<T, Combine<T, Reduction::kAdd>>();
+      case Reduction::kMul:
+        return make.template operator()<T, Combine<T, Reduction::kMul>>();
+      case Reduction::kMax:
+        return make.template operator()<T, Combine<T, Reduction::kMax>>();
+      default:
+        return make.template operator()<T, Combine<T, Reduction::kMin>>();
+    }
+  });
+}
+
+void copy_data(std::byte* out, const std::byte* data, int64_t bytes) {
+  if (out != data && bytes > 0) std::memcpy(out, data, static_cast<size_t>(bytes));
+}
+
+// The updates and indices are read after the data has been overwritten, so they must be other values.
+void offer_data_in_place(LowerContext& c) {
+  const auto& in = c.node().inputs;
+  for (size_t i = 1; i < in.size(); ++i) {
+    if (in[i] == in[0]) return;
+  }
+  c.in_place(0, 0);
+}
+
+int64_t bytes_of(const TensorFacts& x) { return x.shape.elements() * static_cast<int64_t>(dtype_size(x.dtype)); }
+
+struct ElementsParams {
+  LoopNest<2> nest;  // data without the axis; indices and updates
+  int64_t dim, axis_stride, data_bytes;
+};
+
+template <class T, class Op, class I>
+void run_scatter_elements(const void* params, std::byte* const* io, const ExecContext&) {
+  const auto& p = *static_cast<const ElementsParams*>(params);
+  copy_data(io[3], io[0], p.data_bytes);
+  const T* updates = reinterpret_cast<const T*>(io[2]);
+  T* out = reinterpret_cast<T*>(io[3]);
+  const int64_t n = p.nest.inner(), step = p.nest.inner_stride(0);
+  for_each_run(p.nest, [&](const auto& at, int64_t) {
+    for (int64_t i = 0; i < n; ++i) {
+      const int64_t index = index_at<I>(io[1], at[1] + i, p.dim);
+      T& target = out[at[0] + i * step + index * p.axis_stride];
+      target = Op::apply(target, updates[at[1] + i]);
+    }
+  });
+}
+
+size_t axis_of(const NodeContext& c) {
+  return static_cast<size_t>(c.attr_axis(0, static_cast<int64_t>(c.input(0).shape.rank())));
+}
+
+void infer_scatter_elements(InferContext& c) {
+  require_indices(c, 1);
+  require_same_type(c, 0, 2);
+  const Shape &x = c.input(0).shape, &indices = c.input(1).shape;
+  const size_t axis = axis_of(c);
+  bool fits = x.rank() == indices.rank() && indices == c.input(2).shape;
+  for (size_t d = 0; d < x.rank() && fits; ++d) fits = d == axis || indices[d] <= x[d];
+  if (!fits) {
+    c.fail(cat("indices ", indices.str(), " and updates ", c.input(2).shape.str(), " do not fit data ", x.str()));
+  }
+  c.set_output(0, c.input(0).dtype, x);
+}
+
+void lower_scatter_elements(LowerContext& c) {
+  const size_t axis = axis_of(c);
+  const Shape &x = c.input(0).shape, &indices = c.input(1).shape;
+  Strides strides = x.strides();
+  ElementsParams p{{}, x[axis], strides[axis], bytes_of(c.input(0))};
+  strides[axis] = 0;
+  p.nest = make_nest<2>(indices, {strides, indices.strides()});
+  const DType index_type = c.input(1).dtype;
+  const StepFn fn = dispatch_reduction(c, c.input(0).dtype, [&]<class T, class Op>() -> StepFn {
+    return dispatch<kIndexTypes>(index_type, []<class I>() -> StepFn { return run_scatter_elements<T, Op, I>; });
+  });
+  if (!fn) c.unsupported(cat("data of type ", dtype_name(c.input(0).dtype)));
+  offer_data_in_place(c);
+  c.step(fn, p, {c.in(0), c.in(1), c.in(2), c.out(0)},
+         static_cast<double>(indices.elements()) * 2 + static_cast<double>(p.data_bytes) / 16);
+}
+
+struct NdParams {
+  int64_t tuples, row, data_bytes;  // row: elements per update
+  size_t depth;
+  Strides dims, strides;  // of the indexed dimensions, in elements
+};
+
+template <class T, class Op, class I>
+void run_scatter_nd(const void* params, std::byte* const* io, const ExecContext&) {
+  const auto& p = *static_cast<const NdParams*>(params);
+  copy_data(io[3], io[0], p.data_bytes);
+  const T* update = reinterpret_cast<const T*>(io[2]);
+  for (int64_t t = 0, at = 0; t < p.tuples; ++t, update += p.row) {
+    T* target = reinterpret_cast<T*>(io[3]);
+    for (size_t d = 0; d < p.depth; ++d, ++at) target += index_at<I>(io[1], at, p.dims[d]) * p.strides[d];
+    for (int64_t i = 0; i < p.row; ++i) target[i] = Op::apply(target[i], update[i]);
+  }
+}
+
+void infer_scatter_nd(InferContext& c) {
+  require_indices(c, 1);
+  require_same_type(c, 0, 2);
+  const Shape &x = c.input(0).shape, &indices = c.input(1).shape;
+  if (indices.empty() || indices.back() > static_cast<int64_t>(x.rank())) {
+    c.fail(cat("indices of shape ", indices.str(), " for data of shape ", x.str()));
+  }
+  Shape updates = indices;
+  updates.erase(indices.rank() - 1);
+  for (auto i = static_cast<size_t>(indices.back()); i < x.rank(); ++i) updates.push_back(x[i]);
+  if (!(updates == c.input(2).shape)) {
+    c.fail(cat("updates must have shape ", updates.str(), ", not ", c.input(2).shape.str()));
+  }
+  c.set_output(0, c.input(0).dtype, x);
+}
+
+void lower_scatter_nd(LowerContext& c) {
+  const Shape &x = c.input(0).shape, &indices = c.input(1).shape;
+  const Strides strides = x.strides();
+  NdParams p{};
+  p.depth = static_cast<size_t>(indices.back());
+  p.tuples = indices.elements(0, indices.rank() - 1);
+  p.row = x.elements(p.depth, x.rank());
+  p.data_bytes = bytes_of(c.input(0));
+  for (size_t d = 0; d < p.depth; ++d) {
+    p.dims[d] = x[d];
+    p.strides[d] = strides[d];
+  }
+  const DType index_type = c.input(1).dtype;
+  const StepFn fn = dispatch_reduction(c, c.input(0).dtype, [&]<class T, class Op>() -> StepFn {
+    return dispatch<kIndexTypes>(index_type, []<class I>() -> StepFn { return run_scatter_nd<T, Op, I>; });
+  });
+  if (!fn) c.unsupported(cat("data of type ", dtype_name(c.input(0).dtype)));
+  offer_data_in_place(c);
+  c.step(fn, p, {c.in(0), c.in(1), c.in(2), c.out(0)},
+         static_cast<double>(p.tuples) * (3 + static_cast<double>(p.row)) + static_cast<double>(p.data_bytes) / 16);
+}
+
+struct CacheParams {
+  int64_t batches, rows;  // rows: the dimensions between the batch and the axis
+  int64_t length, count;  // of the axis, in the cache and in the update
+  int64_t row_bytes, data_bytes;
+  bool circular;
+};
+
+void run_tensor_scatter(const void* params, std::byte* const* io, const ExecContext&) {
+  const auto& p = *static_cast<const CacheParams*>(params);
+  copy_data(io[3], io[0], p.data_bytes);
+  const auto* starts = reinterpret_cast<const int64_t*>(io[2]);
+  const std::byte* update = io[1];
+  for (int64_t b = 0; b < p.batches; ++b) {
+    const int64_t start = starts ? starts[b] : 0;
+    if (start < 0 || start > (p.circular ? p.length - 1 : p.length - p.count)) throw_index(start, p.length);
+    for (int64_t r = 0; r < p.rows; ++r) {
+      std::byte* cache = io[3] + (b * p.rows + r) * p.length * p.row_bytes;
+      for (int64_t i = 0; i < p.count; ++i, update += p.row_bytes) {
+        copy_row(cache + (start + i) % p.length * p.row_bytes, update, p.row_bytes);
+      }
+    }
+  }
+}
+
+size_t cache_axis(const NodeContext& c) {
+  const auto axis = c.attr_axis(-2, static_cast<int64_t>(c.input(0).shape.rank()));
+  if (axis == 0) c.fail("the axis is the batch");
+  return static_cast<size_t>(axis);
+}
+
+void infer_tensor_scatter(InferContext& c) {
+  require_same_type(c, 0, 1);
+  const Shape &x = c.input(0).shape, &update = c.input(1).shape;
+  const size_t axis = cache_axis(c);
+  bool fits = x.rank() == update.rank();
+  for (size_t d = 0; d < x.rank() && fits; ++d) fits = d == axis ? update[d] <= x[d] : update[d] == x[d];
+  if (!fits) c.fail(cat("an update of shape ", update.str(), " for a cache of ", x.str()));
+  if (c.has_input(2)) {
+    const TensorFacts& starts = c.input(2);
+    if (starts.dtype != DType::kI64 || !(starts.shape == Shape{x[0]}))
+      c.fail("write_indices must be int64, one a batch");
+  }
+  c.set_output(0, c.input(0).dtype, x);
+}
+
+void lower_tensor_scatter(LowerContext& c) {
+  const TensorFacts& x = c.input(0);
+  if (x.dtype == DType::kString) c.unsupported("strings");
+  const std::string mode = c.attr_string("mode", "linear");
+  if (mode != "linear" && mode != "circular") c.fail("mode '" + mode + "'");
+  const size_t axis = cache_axis(c);
+  const int64_t row = x.shape.elements(axis + 1, x.shape.rank()) * static_cast<int64_t>(dtype_size(x.dtype));
+  const CacheParams p{x.shape[0],  x.shape.elements(1, axis), x.shape[axis], c.input(1).shape[axis], row,
+                      bytes_of(x), mode == "circular"};
+  offer_data_in_place(c);
+  c.step(run_tensor_scatter, p, {c.in(0), c.in(1), c.in(2), c.out(0)},
+         static_cast<double>(p.data_bytes + bytes_of(c.input(1))) / 16);
+}
+
+void add(OpRegistry& r, std::string_view name, int since, int until, InferFn infer, LowerFn lower) {
+  r.add({.name = name,
+         .since = since,
+         .until = until,
+         .min_inputs = 3,
+         .max_inputs = 3,
+         .max_outputs = 1,
+         .infer = infer},
+        lower);
+}
+
+}  // namespace
+
+void register_scatter(OpRegistry& r) {
+  constexpr int kNewest = 1'000'000;
+  add(r, "Scatter", 9, 10, infer_scatter_elements, lower_scatter_elements);
+  add(r, "ScatterElements", 11, kNewest, infer_scatter_elements, lower_scatter_elements);
+  add(r, "ScatterND", 11, kNewest, infer_scatter_nd, lower_scatter_nd);
+  r.add({.name = "TensorScatter",
+         .since = 24,
+         .min_inputs = 2,
+         .max_inputs = 3,
+         .max_outputs = 1,
+         .infer = infer_tensor_scatter},
+        lower_tensor_scatter);
+}
+
+}  // namespace inferkit
