@@ -27,13 +27,13 @@ inline Rows rows_of(const NodeContext& c, size_t i = 0) {
   return {shape[0], shape[1]};
 }
 
-/// What `make` returns, made once per model and node.
+/// What `make` returns, made once per model and node; `bytes` is about its size.
 template <class T, class Make>
-std::shared_ptr<const T> per_node(LowerContext& c, const Make& make) {
+std::shared_ptr<const T> per_node(LowerContext& c, size_t bytes, const Make& make) {
   const std::string key =
       cat("node ", static_cast<const void*>(&c.node()), " ", c.node().op_type, " ", dtype_name(c.input(0).dtype));
   return std::static_pointer_cast<const T>(
-      c.cache().get(key, [&]() -> std::shared_ptr<const void> { return std::make_shared<const T>(make()); }));
+      c.cache().get(key, [&]() -> std::shared_ptr<const void> { return std::make_shared<const T>(make()); }, bytes));
 }
 
 /// An attribute's value without a copy; nullptr where it is absent or of another type.
