@@ -110,9 +110,9 @@ inline std::string read_error(const std::string& bytes, const std::string& folde
 }  // namespace inferkit::testing
 
 /// Reading `bytes` fails, with a message that begins with `code` ("model: ") and holds `part`.
-#define CHECK_READ_FAILS(bytes, code, part)                                                          \
-  do {                                                                                               \
-    const std::string error_ = ::inferkit::testing::read_error(bytes);                               \
-    if (error_.rfind(code, 0) != 0 || error_.find(part) == std::string::npos)                        \
-      ::inferkit::testing::fail(__FILE__, __LINE__, "expected " code "..." part ", got: " + error_); \
+#define CHECK_READ_FAILS(bytes, code, part)                                                                      \
+  do {                                                                                                           \
+    const std::string error_ = ::inferkit::testing::read_error(bytes);                                           \
+    if (error_.rfind(code, 0) != 0 || error_.find(part) == std::string::npos)                                    \
+      ::inferkit::testing::fail(__FILE__, __LINE__, ::inferkit::cat("expected ", code, part, ", got ", error_)); \
   } while (false)
