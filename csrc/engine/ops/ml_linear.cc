@@ -53,19 +53,20 @@ Sizes sizes_of(const NodeContext& c, int64_t targets) {
 
 /// Scores [rows, targets] into `out`.
 void lower_scores(LowerContext& c, const Sizes& size, Ref out) {
-  const auto weights = per_node<Weights>(c, [&] {
-    constexpr size_t kAlign = 64 / sizeof(float);
-    Weights w;
-    const auto& coefficients = *attribute<std::vector<float>>(c, "coefficients");
-    w.packed_storage.resize(kernels::packed_b_elements(size.features, size.targets) + kAlign);
-    const auto misalignment = reinterpret_cast<uintptr_t>(w.packed_storage.data()) / sizeof(float) % kAlign;
-    float* packed = w.packed_storage.data() + (misalignment == 0 ? 0 : kAlign - misalignment);
-    kernels::pack_b_transposed(coefficients.data(), size.features, size.features, size.targets, packed);
-    w.packed = packed;
-    w.intercepts = c.attr_floats("intercepts");
-    w.intercepts.resize(static_cast<size_t>(size.targets), 0.0f);
-    return w;
-  });
+  const auto weights =
+      per_node<Weights>(c, kernels::packed_b_elements(size.features, size.targets) * sizeof(float), [&] {
+        constexpr size_t kAlign = 64 / sizeof(float);
+        Weights w;
+        const auto& coefficients = *attribute<std::vector<float>>(c, "coefficients");
+        w.packed_storage.resize(kernels::packed_b_elements(size.features, size.targets) + kAlign);
+        const auto misalignment = reinterpret_cast<uintptr_t>(w.packed_storage.data()) / sizeof(float) % kAlign;
+        float* packed = w.packed_storage.data() + (misalignment == 0 ? 0 : kAlign - misalignment);
+        kernels::pack_b_transposed(coefficients.data(), size.features, size.features, size.targets, packed);
+        w.packed = packed;
+        w.intercepts = c.attr_floats("intercepts");
+        w.intercepts.resize(static_cast<size_t>(size.targets), 0.0f);
+        return w;
+      });
   const Ref x = float_input(c, 0);
   const double flops = 2.0 * static_cast<double>(size.rows * size.features * size.targets);
   c.step(gemm_step, GemmParams{size},

@@ -144,7 +144,8 @@ void set_vectors(const NodeContext& c, Machine& m, int64_t supports, int64_t lin
 /// The kernel's values [rows, count] in `out`.
 void lower_kernel(LowerContext& c, const Machine& m, Ref out) {
   const auto vectors = per_node<Vectors>(
-      c, [&] { return make_vectors(m.linear ? m.coefficients : c.attr_floats("support_vectors"), m.kernel); });
+      c, static_cast<size_t>(m.kernel.count * m.kernel.features) * sizeof(float),
+      [&] { return make_vectors(m.linear ? m.coefficients : c.attr_floats("support_vectors"), m.kernel); });
   const Ref x = float_input(c, 0);
   const KernelParams& p = m.kernel;
   const double flops =

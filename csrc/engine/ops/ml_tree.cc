@@ -479,7 +479,7 @@ void infer_regressor(InferContext& c) {
 
 void lower_regressor(LowerContext& c) {
   for_input(c, [&]<class T, class X>() {
-    const auto forest = per_node<Forest<T>>(c, [&] {
+    const auto forest = per_node<Forest<T>>(c, ints(c, "nodes_treeids").size() * sizeof(TreeNode<T>), [&] {
       Forest<T> f;
       f.trees = build(c, read_trees<T>(c, "target", targets_of(c)));
       f.base = values<T>(c, "base_values");
@@ -538,7 +538,8 @@ void infer_classifier(InferContext& c) {
 
 void lower_classifier(LowerContext& c) {
   for_input(c, [&]<class T, class X>() {
-    const auto forest = per_node<Forest<T>>(c, [&] { return make_classifier<T>(c); });
+    const auto forest = per_node<Forest<T>>(c, ints(c, "nodes_treeids").size() * sizeof(TreeNode<T>),
+                                            [&] { return make_classifier<T>(c); });
     add_tree_step<T, X, float>(c, forest, Aggregate::kSum, post_transform_of(c),
                                c.output_count() > 1 ? c.out(1) : Ref{}, c.out(0));
   });
@@ -570,7 +571,7 @@ void infer_ensemble(InferContext& c) {
 
 void lower_ensemble(LowerContext& c) {
   for_input(c, [&]<class T, class X>() {
-    const auto forest = per_node<Forest<T>>(c, [&] {
+    const auto forest = per_node<Forest<T>>(c, ints(c, "nodes_featureids").size() * 2 * sizeof(TreeNode<T>), [&] {
       Forest<T> f;
       f.trees = build(c, read_trees5<T>(c));
       return f;

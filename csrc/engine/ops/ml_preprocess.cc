@@ -1,0 +1,530 @@
+// Feature preparation: Scaler, Normalizer, Imputer, Binarizer, ArrayFeatureExtractor, FeatureVectorizer, OneHotEncoder,
+// LabelEncoder, and ZipMap, which passes the probabilities on as the tensor that they are.
+#include <algorithm>
+#include <bit>
+#include <cstring>
+#include <limits>
+
+#include "engine/op_registry.h"
+#include "engine/ops/ml_common.h"
+
+namespace inferkit {
+namespace {
+
+using namespace ml;
+
+struct RowParams {
+  int64_t rows, columns;
+};
+
+RowParams row_params(const NodeContext& c) {
+  const Rows x = rows_of(c);
+  return {x.rows, x.columns};
+}
+
+/// `values` repeated to one per column; fails where there is neither one nor one per column.
+std::vector<float> per_column(const NodeContext& c, std::string_view name, std::vector<float> values, int64_t columns) {
+  if (values.size() == 1) values.resize(static_cast<size_t>(columns), values[0]);
+  if (static_cast<int64_t>(values.size()) != columns) {
+    c.fail(cat(name, " has ", values.size(), " elements for ", columns, " features"));
+  }
+  return values;
+}
+
+Ref table(LowerContext& c, std::vector<float> values) {
+  const auto owner = std::make_shared<const std::vector<float>>(std::move(values));
+  return c.constant(owner->data(), owner);
+}
+
+// --- Scaler: (x - offset) * scale
+
+/// Integers and floats are scaled in float, doubles in double.
+template <class T>
+void scaler_step(const void* params, std::byte* const* io, const ExecContext&) {
+  using A = std::conditional_t<std::is_same_v<T, double>, double, float>;
+  const auto& p = *static_cast<const RowParams*>(params);
+  auto* y = reinterpret_cast<float*>(io[0]);
+  const auto* x = reinterpret_cast<const T*>(io[1]);
+  const auto* offset = reinterpret_cast<const float*>(io[2]);
+  const auto* scale = reinterpret_cast<const float*>(io[3]);
+  for (int64_t r = 0; r < p.rows; ++r, x += p.columns, y += p.columns) {
+    for (int64_t i = 0; i < p.columns; ++i) {
+      y[i] = static_cast<float>((static_cast<A>(x[i]) - static_cast<A>(offset[i])) * static_cast<A>(scale[i]));
+    }
+  }
+}
+
+void infer_to_float(InferContext& c) {
+  require_type(c, 0, kMlTypes);
+  rows_of(c);
+  c.set_output(0, DType::kF32, c.input(0).shape);
+}
+
+void lower_scaler(LowerContext& c) {
+  const RowParams p = row_params(c);
+  const StepFn fn = dispatch<kMlTypes>(c.input(0).dtype, []<class T>() -> StepFn { return scaler_step<T>; });
+  if (c.attr_floats("offset").size() != c.attr_floats("scale").size()) c.fail("offset and scale differ in length");
+  const Ref offset = table(c, per_column(c, "offset", c.attr_floats("offset"), p.columns));
+  const Ref scale = table(c, per_column(c, "scale", c.attr_floats("scale"), p.columns));
+  if (c.input(0).dtype == DType::kF32) c.in_place(0, 0);
+  c.step(fn, p, {c.out(0), c.in(0), offset, scale}, 0.5 * static_cast<double>(p.rows * p.columns));
+}
+
+// --- Normalizer
+
+enum class Norm : uint8_t { kMax, kL1, kL2 };
+
+struct NormParams {
+  RowParams size;
+  Norm norm;
+};
+
+/// A row whose norm is 0 passes unchanged. MAX is the largest value, not the largest magnitude, as in ONNX Runtime.
+template <class T>
+void normalizer_step(const void* params, std::byte* const* io, const ExecContext&) {
+  const auto& p = *static_cast<const NormParams*>(params);
+  auto* y = reinterpret_cast<float*>(io[0]);
+  const auto* x = reinterpret_cast<const T*>(io[1]);
+  const int64_t columns = p.size.columns;
+  for (int64_t r = 0; r < p.size.rows; ++r, x += columns, y += columns) {
+    float norm = p.norm == Norm::kMax ? std::numeric_limits<float>::lowest() : 0.0f;
+    for (int64_t i = 0; i < columns; ++i) {
+      const auto v = static_cast<float>(x[i]);
+      norm = p.norm == Norm::kMax ? std::max(norm, v) : norm + (p.norm == Norm::kL1 ? std::fabs(v) : v * v);
+    }
+    if (p.norm == Norm::kL2) norm = std::sqrt(norm);
+    for (int64_t i = 0; i < columns; ++i) {
+      const auto v = static_cast<float>(x[i]);
+      y[i] = norm != 0 ? v / norm : v;
+    }
+  }
+}
+
+Norm norm_of(const NodeContext& c) {
+  const std::string name = c.attr_string("norm", "MAX");
+  if (name == "MAX") return Norm::kMax;
+  if (name == "L1") return Norm::kL1;
+  if (name == "L2") return Norm::kL2;
+  c.fail(cat("norm '", name, "' is none of MAX, L1, L2"));
+}
+
+void infer_normalizer(InferContext& c) {
+  norm_of(c);
+  infer_to_float(c);
+}
+
+void lower_normalizer(LowerContext& c) {
+  const NormParams p{row_params(c), norm_of(c)};
+  const StepFn fn = dispatch<kMlTypes>(c.input(0).dtype, []<class T>() -> StepFn { return normalizer_step<T>; });
+  if (c.input(0).dtype == DType::kF32) c.in_place(0, 0);
+  c.step(fn, p, {c.out(0), c.in(0)}, 1.5 * static_cast<double>(p.size.rows * p.size.columns));
+}
+
+// --- Imputer
+
+template <class T>
+struct ImputerParams {
+  RowParams size;
+  T replaced;
+};
+
+template <class T>
+void imputer_step(const void* params, std::byte* const* io, const ExecContext&) {
+  const auto& p = *static_cast<const ImputerParams<T>*>(params);
+  auto* y = reinterpret_cast<T*>(io[0]);
+  const auto* x = reinterpret_cast<const T*>(io[1]);
+  const auto* imputed = reinterpret_cast<const T*>(io[2]);
+  const bool nan = p.replaced != p.replaced;
+  for (int64_t r = 0; r < p.size.rows; ++r, x += p.size.columns, y += p.size.columns) {
+    for (int64_t i = 0; i < p.size.columns; ++i) {
+      y[i] = x[i] == p.replaced || (nan && x[i] != x[i]) ? imputed[i] : x[i];
+    }
+  }
+}
+
+void infer_imputer(InferContext& c) {
+  require_type(c, 0, kMlTypes);
+  rows_of(c);
+  const char* name = is_float(c.input(0).dtype) ? "imputed_value_floats" : "imputed_value_int64s";
+  if (!c.has_attr(name)) c.fail(cat("has no ", name, " for an input of type ", dtype_name(c.input(0).dtype)));
+  c.set_output(0, c.input(0).dtype, c.input(0).shape);
+}
+
+template <class T>
+void lower_imputer_as(LowerContext& c) {
+  const RowParams size = row_params(c);
+  std::vector<T> imputed;
+  T replaced;
+  if constexpr (std::is_floating_point_v<T>) {
+    for (float v : c.attr_floats("imputed_value_floats")) imputed.push_back(static_cast<T>(v));
+    replaced = static_cast<T>(c.attr_float("replaced_value_float", 0));
+  } else {
+    const auto narrow = [&](int64_t v) {
+      if (v < std::numeric_limits<T>::min() || v > std::numeric_limits<T>::max()) c.fail(cat(v, " is no int32"));
+      return static_cast<T>(v);
+    };
+    for (int64_t v : c.attr_ints("imputed_value_int64s")) imputed.push_back(narrow(v));
+    replaced = narrow(c.attr_int("replaced_value_int64", 0));
+  }
+  if (imputed.size() == 1) imputed.resize(static_cast<size_t>(size.columns), imputed[0]);
+  if (static_cast<int64_t>(imputed.size()) != size.columns) {
+    c.fail(cat("has ", imputed.size(), " imputed values for ", size.columns, " features"));
+  }
+  const auto owner = std::make_shared<const std::vector<T>>(std::move(imputed));
+  c.in_place(0, 0);
+  c.step(imputer_step<T>, ImputerParams<T>{size, replaced}, {c.out(0), c.in(0), c.constant(owner->data(), owner)},
+         static_cast<double>(size.rows * size.columns));
+}
+
+void lower_imputer(LowerContext& c) {
+  dispatch<kMlTypes>(c.input(0).dtype, [&]<class T>() { return lower_imputer_as<T>(c), 0; });
+}
+
+// --- Binarizer: x > threshold
+
+struct BinarizerParams {
+  int64_t count;
+  float threshold;
+};
+
+template <class T>
+void binarizer_step(const void* params, std::byte* const* io, const ExecContext&) {
+  const auto& p = *static_cast<const BinarizerParams*>(params);
+  auto* y = reinterpret_cast<T*>(io[0]);
+  const auto* x = reinterpret_cast<const T*>(io[1]);
+  using A = std::common_type_t<T, float>;
+  for (int64_t i = 0; i < p.count; ++i) y[i] = static_cast<T>(static_cast<A>(x[i]) > static_cast<A>(p.threshold));
+}
+
+void infer_binarizer(InferContext& c) {
+  require_type(c, 0, kMlTypes);
+  c.set_output(0, c.input(0).dtype, c.input(0).shape);
+}
+
+void lower_binarizer(LowerContext& c) {
+  const BinarizerParams p{c.input(0).shape.elements(), c.attr_float("threshold", 0)};
+  const StepFn fn = dispatch<kMlTypes>(c.input(0).dtype, []<class T>() -> StepFn { return binarizer_step<T>; });
+  c.in_place(0, 0);
+  c.step(fn, p, {c.out(0), c.in(0)}, 0.5 * static_cast<double>(p.count));
+}
+
+// --- ArrayFeatureExtractor: columns of the last axis by index
+
+struct ExtractParams {
+  int64_t rows, columns, count;
+};
+
+template <class W>
+void extract_step(const void* params, std::byte* const* io, const ExecContext&) {
+  const auto& p = *static_cast<const ExtractParams*>(params);
+  auto* z = reinterpret_cast<W*>(io[0]);
+  const auto* x = reinterpret_cast<const W*>(io[1]);
+  const auto* indices = reinterpret_cast<const int64_t*>(io[2]);
+  for (int64_t i = 0; i < p.count; ++i) {
+    if (indices[i] < 0 || indices[i] >= p.columns) {
+      throw Error(ErrorCode::kInference,
+                  cat("ArrayFeatureExtractor: index ", indices[i], " is out of range for ", p.columns, " columns"));
+    }
+  }
+  for (int64_t r = 0; r < p.rows; ++r, x += p.columns) {
+    for (int64_t i = 0; i < p.count; ++i) *z++ = x[indices[i]];
+  }
+}
+
+void infer_extract(InferContext& c) {
+  const TensorFacts &x = c.input(0), &y = c.input(1);
+  if (x.dtype == DType::kString) c.unsupported("strings; export with integer labels");
+  if (y.dtype != DType::kI64) c.fail("the indices must be int64");
+  if (x.shape.rank() == 0) c.fail("the data must have at least one dimension");
+  const int64_t count = y.shape.elements();
+  Shape out = x.shape;
+  if (out.rank() == 1) out.insert(0, 1);  // as ONNX Runtime does
+  out[out.rank() - 1] = count;
+  c.set_output(0, x.dtype, out);
+}
+
+void lower_extract(LowerContext& c) {
+  const Shape& x = c.input(0).shape;
+  const ExtractParams p{x.elements(0, x.rank() - 1), x.back(), c.input(1).shape.elements()};
+  const StepFn fn = dispatch_width(c.input(0).dtype, []<class W>() -> StepFn { return extract_step<W>; });
+  c.step(fn, p, {c.out(0), c.in(0), c.in(1)}, static_cast<double>(p.rows * p.count));
+}
+
+// --- FeatureVectorizer: inputs side by side, each cut or filled with zeros to its width
+
+struct VectorizeParams {
+  int64_t rows, in_columns, width, offset, out_columns;
+};
+
+template <class T>
+void vectorize_step(const void* params, std::byte* const* io, const ExecContext&) {
+  const auto& p = *static_cast<const VectorizeParams*>(params);
+  auto* y = reinterpret_cast<float*>(io[0]) + p.offset;
+  const auto* x = reinterpret_cast<const T*>(io[1]);
+  const int64_t copied = std::min(p.in_columns, p.width);
+  for (int64_t r = 0; r < p.rows; ++r, x += p.in_columns, y += p.out_columns) {
+    for (int64_t i = 0; i < copied; ++i) y[i] = static_cast<float>(x[i]);
+    std::fill(y + copied, y + p.width, 0.0f);
+  }
+}
+
+std::vector<int64_t> widths_of(const NodeContext& c) {
+  std::vector<int64_t> widths = c.attr_ints("inputdimensions");
+  if (widths.size() != c.input_count()) {
+    c.fail(cat("has ", widths.size(), " inputdimensions for ", c.input_count(), " inputs"));
+  }
+  constexpr int64_t kMaxWidth = int64_t{1} << 31;
+  for (int64_t width : widths) {
+    if (width < 0 || width > kMaxWidth) c.fail(cat("inputdimensions holds ", width));
+  }
+  return widths;
+}
+
+void infer_vectorizer(InferContext& c) {
+  int64_t total = 0;
+  for (int64_t width : widths_of(c)) total += width;
+  const int64_t rows = rows_of(c).rows;
+  for (size_t i = 0; i < c.input_count(); ++i) {
+    require_type(c, i, kMlTypes);
+    if (rows_of(c, i).rows != rows) c.fail("its inputs differ in the number of rows");
+  }
+  c.set_output(0, DType::kF32, {rows, total});
+}
+
+void lower_vectorizer(LowerContext& c) {
+  const std::vector<int64_t> widths = widths_of(c);
+  int64_t offset = 0;
+  for (size_t i = 0; i < widths.size(); offset += widths[i], ++i) {
+    const Rows x = rows_of(c, i);
+    const StepFn fn = dispatch<kMlTypes>(c.input(i).dtype, []<class T>() -> StepFn { return vectorize_step<T>; });
+    c.step(fn, VectorizeParams{x.rows, x.columns, widths[i], offset, c.output(0).shape.back()}, {c.out(0), c.in(i)},
+           static_cast<double>(x.rows * widths[i]));
+  }
+}
+
+// --- lookups: a key as 64 bits, ordered; NaN is one key, and so are 0 and -0
+
+template <class T>
+uint64_t key_of(T v) {
+  if constexpr (std::is_floating_point_v<T>) {
+    const double wide = v == 0 ? 0.0 : v != v ? std::numeric_limits<double>::quiet_NaN() : static_cast<double>(v);
+    return std::bit_cast<uint64_t>(wide);
+  } else {
+    return static_cast<uint64_t>(static_cast<int64_t>(v));
+  }
+}
+
+struct Entry {
+  uint64_t key;
+  int64_t value;  // an index, or the bits of the value
+};
+
+/// A sorted table; of equal keys the first or the last one given stays.
+struct Lookup {
+  std::vector<Entry> entries;
+
+  void finish(bool last_wins) {
+    if (last_wins) std::reverse(entries.begin(), entries.end());
+    std::stable_sort(entries.begin(), entries.end(), [](const Entry& a, const Entry& b) { return a.key < b.key; });
+    const auto same = [](const Entry& a, const Entry& b) { return a.key == b.key; };
+    entries.erase(std::unique(entries.begin(), entries.end(), same), entries.end());
+  }
+  const int64_t* find(uint64_t key) const {
+    const auto at =
+        std::lower_bound(entries.begin(), entries.end(), key, [](const Entry& e, uint64_t k) { return e.key < k; });
+    return at == entries.end() || at->key != key ? nullptr : &at->value;
+  }
+};
+
+// --- OneHotEncoder
+
+struct OneHotParams {
+  int64_t count, categories;
+  bool zeros;
+};
+
+/// Floats are truncated to integers, as the specification says; what has no integer is no category.
+template <class T>
+const int64_t* find_category(const Lookup& lookup, T v) {
+  if constexpr (std::is_floating_point_v<T>) {
+    constexpr T kLimit = static_cast<T>(9.2e18);
+    if (!(v > -kLimit && v < kLimit)) return nullptr;
+  }
+  return lookup.find(key_of(static_cast<int64_t>(v)));
+}
+
+template <class T>
+void one_hot_step(const void* params, std::byte* const* io, const ExecContext&) {
+  const auto& p = *static_cast<const OneHotParams*>(params);
+  auto* y = reinterpret_cast<float*>(io[0]);
+  const auto* x = reinterpret_cast<const T*>(io[1]);
+  const auto& lookup = *reinterpret_cast<const Lookup*>(io[2]);
+  std::fill_n(y, p.count * p.categories, 0.0f);
+  for (int64_t i = 0; i < p.count; ++i) {
+    if (const int64_t* category = find_category(lookup, x[i])) {
+      y[i * p.categories + *category] = 1;
+    } else if (!p.zeros) {
+      throw Error(ErrorCode::kInference, cat("OneHotEncoder: ", x[i], " is not one of the categories"));
+    }
+  }
+}
+
+void infer_one_hot(InferContext& c) {
+  if (c.input(0).dtype == DType::kString || !c.attr_strings("cats_strings").empty()) {
+    c.unsupported("categories that are strings; encode them as integers before the model");
+  }
+  require_type(c, 0, kMlTypes);
+  const auto categories = static_cast<int64_t>(c.attr_ints("cats_int64s").size());
+  if (categories == 0) c.fail("has no cats_int64s");
+  Shape out = c.input(0).shape;
+  out.push_back(categories);
+  c.set_output(0, DType::kF32, out);
+}
+
+void lower_one_hot(LowerContext& c) {
+  const auto lookup = per_node<Lookup>(c, c.attr_ints("cats_int64s").size() * sizeof(Entry), [&] {
+    Lookup out;
+    for (int64_t v : c.attr_ints("cats_int64s")) {
+      out.entries.push_back({key_of(v), static_cast<int64_t>(out.entries.size())});
+    }
+    out.finish(/*last_wins=*/true);
+    return out;
+  });
+  const OneHotParams p{c.input(0).shape.elements(), c.output(0).shape.back(), c.attr_int("zeros", 1) != 0};
+  const StepFn fn = dispatch<kMlTypes>(c.input(0).dtype, []<class T>() -> StepFn { return one_hot_step<T>; });
+  c.step(fn, p, {c.out(0), c.in(0), c.constant(lookup.get(), lookup)},
+         static_cast<double>(p.count) * (10 + 0.2 * static_cast<double>(p.categories)));
+}
+
+// --- LabelEncoder
+
+constexpr TypeSet kLabelTypes = kMlTypes | types(DType::kI16);
+
+/// Keys or values: "<what>_int64s", "_floats" or "_tensor"; a tensor that views the attribute.
+Tensor label_list(const NodeContext& c, const std::string& what) {
+  if (c.has_attr(what + "_strings")) {
+    c.unsupported(cat(what, " that are strings; encode labels as integers, or map them outside the model"));
+  }
+  if (const auto* ints = attribute<std::vector<int64_t>>(c, what + "_int64s")) {
+    return make_tensor<int64_t>({static_cast<int64_t>(ints->size())}, *ints);
+  }
+  if (const auto* floats = attribute<std::vector<float>>(c, what + "_floats")) {
+    return make_tensor<float>({static_cast<int64_t>(floats->size())}, *floats);
+  }
+  const Tensor* tensor = c.attr_tensor(what + "_tensor");
+  if (!tensor) c.fail(cat("has no ", what, "_int64s, ", what, "_floats or ", what, "_tensor"));
+  if (!contains(kLabelTypes, tensor->dtype)) c.unsupported(cat(what, " of type ", dtype_name(tensor->dtype)));
+  return *tensor;
+}
+
+struct LabelTable {
+  Lookup lookup;     // value: the bits of the value, in its low bytes
+  int64_t fallback;  // likewise
+  bool nan_is_key;   // opset 2 compares NaN with ==, and so never finds it
+};
+
+template <class V>
+int64_t bits_of(V v) {
+  int64_t bits = 0;
+  std::memcpy(&bits, &v, sizeof(v));
+  return bits;
+}
+
+template <class V>
+int64_t default_bits(const NodeContext& c) {
+  if (const Tensor* tensor = c.attr_tensor("default_tensor")) {
+    if (tensor->dtype != kDTypeOf<V> || tensor->shape.elements() != 1) {
+      c.fail(cat("default_tensor must hold one ", dtype_name(kDTypeOf<V>)));
+    }
+    return bits_of(*tensor->as<V>());
+  }
+  if constexpr (std::is_floating_point_v<V>) return bits_of(static_cast<V>(c.attr_float("default_float", -0.0f)));
+  return bits_of(static_cast<V>(c.attr_int("default_int64", -1)));
+}
+
+LabelTable label_table(const NodeContext& c) {
+  const Tensor keys = label_list(c, "keys"), values = label_list(c, "values");
+  const int64_t count = keys.shape.elements();
+  if (values.shape.elements() != count) c.fail(cat("has ", count, " keys and ", values.shape.elements(), " values"));
+  LabelTable out{{}, 0, c.version() >= 4};
+  out.lookup.entries.resize(static_cast<size_t>(count));
+  dispatch<kLabelTypes>(keys.dtype, [&]<class K>() {
+    for (int64_t i = 0; i < count; ++i) out.lookup.entries[static_cast<size_t>(i)].key = key_of(keys.as<K>()[i]);
+    return 0;
+  });
+  dispatch<kLabelTypes>(values.dtype, [&]<class V>() {
+    for (int64_t i = 0; i < count; ++i) out.lookup.entries[static_cast<size_t>(i)].value = bits_of(values.as<V>()[i]);
+    out.fallback = default_bits<V>(c);
+    return 0;
+  });
+  out.lookup.finish(/*last_wins=*/false);
+  return out;
+}
+
+template <class K, class V>
+void label_step(const void* params, std::byte* const* io, const ExecContext&) {
+  const int64_t count = *static_cast<const int64_t*>(params);
+  auto* y = reinterpret_cast<V*>(io[0]);
+  const auto* x = reinterpret_cast<const K*>(io[1]);
+  const auto& table = *reinterpret_cast<const LabelTable*>(io[2]);
+  for (int64_t i = 0; i < count; ++i) {
+    const bool skip = x[i] != x[i] && !table.nan_is_key;
+    const int64_t* found = skip ? nullptr : table.lookup.find(key_of(x[i]));
+    std::memcpy(&y[i], found ? found : &table.fallback, sizeof(V));
+  }
+}
+
+void infer_label(InferContext& c) {
+  if (c.version() < 2) c.unsupported("strings, which LabelEncoder of opset 1 maps; encode labels outside the model");
+  const DType key = label_list(c, "keys").dtype;
+  if (c.input(0).dtype != key) {
+    c.fail(cat("has keys of type ", dtype_name(key), " and an input of type ", dtype_name(c.input(0).dtype)));
+  }
+  c.set_output(0, label_list(c, "values").dtype, c.input(0).shape);
+}
+
+void lower_label(LowerContext& c) {
+  const auto table = per_node<LabelTable>(c, 0, [&] { return label_table(c); });
+  const int64_t count = c.input(0).shape.elements();
+  const DType value = c.output(0).dtype;
+  const StepFn fn = dispatch<kLabelTypes>(c.input(0).dtype, [&]<class K>() -> StepFn {
+    return dispatch<kLabelTypes>(value, []<class V>() -> StepFn { return label_step<K, V>; });
+  });
+  c.step(fn, count, {c.out(0), c.in(0), c.constant(table.get(), table)}, 10 * static_cast<double>(count));
+}
+
+// --- ZipMap: a map per row is of no use to who wants arrays; the columns are in the order of the class labels
+
+void infer_zip_map(InferContext& c) {
+  const TensorFacts& x = c.input(0);
+  const size_t labels =
+      std::max(c.attr_ints("classlabels_int64s").size(), c.attr_strings("classlabels_strings").size());
+  if (x.shape.rank() == 0 || x.shape.back() != static_cast<int64_t>(labels)) {
+    c.fail(cat("has ", labels, " class labels for an input of shape ", x.shape.str()));
+  }
+  c.set_output(0, x.dtype, x.shape);
+}
+
+void lower_zip_map(LowerContext& c) { c.alias(0, 0); }
+
+void add(OpRegistry& r, std::string_view name, InferFn infer, LowerFn lower, int inputs = 1) {
+  r.add({.domain = kOnnxMl, .name = name, .min_inputs = inputs, .max_inputs = inputs, .max_outputs = 1, .infer = infer},
+        lower);
+}
+
+}  // namespace
+
+void register_ml_preprocess(OpRegistry& r) {
+  add(r, "Scaler", infer_to_float, lower_scaler);
+  add(r, "Normalizer", infer_normalizer, lower_normalizer);
+  add(r, "Imputer", infer_imputer, lower_imputer);
+  add(r, "Binarizer", infer_binarizer, lower_binarizer);
+  add(r, "ArrayFeatureExtractor", infer_extract, lower_extract, 2);
+  add(r, "OneHotEncoder", infer_one_hot, lower_one_hot);
+  add(r, "LabelEncoder", infer_label, lower_label);
+  add(r, "ZipMap", infer_zip_map, lower_zip_map);
+  r.add({.domain = kOnnxMl, .name = "FeatureVectorizer", .min_inputs = 1, .max_outputs = 1, .infer = infer_vectorizer},
+        lower_vectorizer);
+}
+
+}  // namespace inferkit
