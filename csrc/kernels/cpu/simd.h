@@ -15,6 +15,8 @@
 #error "define INFERKIT_TIER (avx512, avx2 or baseline) before including simd.h"
 #endif
 #define INFERKIT_INLINE static inline __attribute__((always_inline))
+#define INFERKIT_MEMBER inline __attribute__((always_inline))
+#define INFERKIT_LAMBDA __attribute__((always_inline))
 
 namespace inferkit::kernels::INFERKIT_TIER {
 namespace {

@@ -1,6 +1,7 @@
+#include "kernels/cpu/gemm/gemm.h"
+
 #include <algorithm>
 
-#include "kernels/cpu/gemm/gemm.h"
 #include "platform/thread_pool.h"
 
 namespace inferkit::kernels {

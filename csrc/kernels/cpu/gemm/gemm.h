@@ -32,7 +32,7 @@ struct GemmArgs {
   int64_t ldc = 0;
   const float* bias = nullptr;  // n values per column, or m per row
   BiasKind bias_kind = BiasKind::kNone;
-  const float* residual = nullptr;  // added before the activation
+  const float* residual = nullptr;  // added before the activation; overlaps C only by being C
   int64_t ldr = 0;
   Unary act = Unary::kIdentity;
   float act_alpha = 0, act_beta = 0;

@@ -1,5 +1,6 @@
 // GEMM of one tier; included by <tier>.cc. Micro-kernels (tile) hold kRows x kPanels x 16 sums in registers and run
-// over the whole of K: blocks of N and M only choose the order in which tiles run, so they cannot touch a bit.
+// over K ascending: blocks of N and M only choose the order in which tiles run, and a block of K goes on from the sums
+// that the last one left in C, so blocking cannot touch a bit.
 #pragma once
 #include "kernels/cpu/gemm/gemm.h"
 #include "kernels/cpu/gemm/pack_impl.h"
@@ -23,6 +24,8 @@ constexpr int kMaxSums = 3;
 constexpr int kMaxRows = 3;
 #endif
 constexpr int kMaxPanels = 8;
+/// K in one go, up to which A's rows and B's panels get along in L1.
+constexpr int64_t kBlockDepth = 768;
 /// Bytes of B that the rows of A pass over before the next ones come: half of a small L2.
 constexpr int64_t kBlockBytes = 768 << 10;
 
@@ -119,26 +122,41 @@ INFERKIT_INLINE void multiply_in_turn(F32x16 (&acc)[kRows][kPanels], const float
   }
 }
 
+/// A block of K: does it go on from C instead of the bias, and does it end with the residual and ReLU?
+struct TileArgs : GemmArgs {
+  bool resume = false, finish = true;
+};
+
+/// The first sums of a tile: its bias, or what an earlier block of K left in C. `last` columns are in the last panel.
+template <int kRows, int kPanels>
+INFERKIT_INLINE void start(F32x16 (&acc)[kRows][kPanels], const TileArgs& g, int64_t row, int64_t column,
+                           int64_t last) {
+  if (g.resume || g.bias_kind == BiasKind::kPerColumn) {
+    const float* from = g.resume ? g.c + row * g.ldc + column : g.bias + column;
+    const int64_t stride = g.resume ? g.ldc : 0;
+    _Pragma("GCC unroll 12") for (int r = 0; r < kRows; ++r) {
+      _Pragma("GCC unroll 8") for (int p = 0; p < kPanels; ++p) {
+        const float* at = from + r * stride + p * kPanelColumns;
+        acc[r][p] = p == kPanels - 1 && last < kPanelColumns ? load_partial(at, last) : load(at);
+      }
+    }
+    return;
+  }
+  _Pragma("GCC unroll 12") for (int r = 0; r < kRows; ++r) {
+    const F32x16 bias = broadcast(g.bias_kind == BiasKind::kPerRow ? g.bias[row + r] : 0.0f);
+    _Pragma("GCC unroll 8") for (int p = 0; p < kPanels; ++p) acc[r][p] = bias;
+  }
+}
+
 /// C[row .. row + kRows) x panels [panel .. panel + kPanels): bias, product, residual, ReLU.
 template <int kRows, int kPanels>
-void tile(const GemmArgs& g, int64_t row, int64_t panel) {
+void tile(const TileArgs& g, int64_t row, int64_t panel) {
   const float* a = g.a + row * g.lda;
   const float* b = g.b + panel * g.b_panel_stride;
   const int64_t column = panel * kPanelColumns;
   const int64_t last = g.n - column - (kPanels - 1) * kPanelColumns;  // columns of the last panel: 1 to 16 or more
   F32x16 acc[kRows][kPanels];
-  _Pragma("GCC unroll 8") for (int p = 0; p < kPanels; ++p) {
-    const float* bias = g.bias + column + p * kPanelColumns;
-    const F32x16 start = g.bias_kind != BiasKind::kPerColumn        ? broadcast(0)
-                         : p == kPanels - 1 && last < kPanelColumns ? load_partial(bias, last)
-                                                                    : load(bias);
-    _Pragma("GCC unroll 12") for (int r = 0; r < kRows; ++r) acc[r][p] = start;
-  }
-  if (g.bias_kind == BiasKind::kPerRow) {
-    _Pragma("GCC unroll 12") for (int r = 0; r < kRows; ++r) {
-      _Pragma("GCC unroll 8") for (int p = 0; p < kPanels; ++p) acc[r][p] = broadcast(g.bias[row + r]);
-    }
-  }
+  start(acc, g, row, column, last);
 
   if (g.k_segments == 1) {
     multiply(acc, a, g.lda, b, g.b_k_stride, g.b_panel_stride, g.k);
@@ -154,9 +172,9 @@ void tile(const GemmArgs& g, int64_t row, int64_t panel) {
     multiply_in_turn(acc, a, g.lda, b, g.b_k_stride, g.b_panel_stride, g.k, g.k_segments);
   }
 
-  const float* residual = g.residual ? g.residual + row * g.ldr + column : nullptr;
+  const float* residual = g.finish && g.residual ? g.residual + row * g.ldr + column : nullptr;
   float* c = g.c + row * g.ldc + column;
-  const bool rectify = g.act == Unary::kRelu;
+  const bool rectify = g.finish && g.act == Unary::kRelu;
   _Pragma("GCC unroll 12") for (int r = 0; r < kRows; ++r) {
     _Pragma("GCC unroll 8") for (int p = 0; p < kPanels; ++p) {
       const int64_t at = p * kPanelColumns;
@@ -173,7 +191,7 @@ void tile(const GemmArgs& g, int64_t row, int64_t panel) {
   }
 }
 
-using TileFn = void (*)(const GemmArgs& g, int64_t row, int64_t panel);
+using TileFn = void (*)(const TileArgs& g, int64_t row, int64_t panel);
 struct TileRow {
   TileFn of_panels[kMaxPanels + 1];
 };
@@ -210,34 +228,51 @@ INFERKIT_INLINE int64_t part_start(int64_t total, int64_t parts, int64_t i) {
   return total / parts * i + (i < total % parts ? i : total % parts);
 }
 
+/// Rows [row, row + rows) of panels [first, first + width), in tiles as wide as the rows allow.
+INFERKIT_INLINE void row_of_tiles(const TileArgs& g, int64_t row, int64_t rows, int64_t first, int64_t width) {
+  const int64_t chunks = ceil_div(width, widest(static_cast<int>(rows)));
+  for (int64_t i = 0; i < chunks; ++i) {
+    const int64_t at = part_start(width, chunks, i), count = part_start(width, chunks, i + 1) - at;
+    kTiles[rows].of_panels[count](g, row, first + at);
+  }
+}
+
+/// The activation of those rows, which are still in L1. The functions are those of vmath: fused or not, the same bits.
+INFERKIT_INLINE void activate(const TileArgs& g, int64_t row, int64_t rows, int64_t first, int64_t width) {
+  const UnaryFn act = kVmath.unary[static_cast<size_t>(g.act)];
+  const int64_t column = first * kPanelColumns;
+  const int64_t columns = column + width * kPanelColumns < g.n ? width * kPanelColumns : g.n - column;
+  for (int64_t r = row; r < row + rows; ++r) {
+    float* c = g.c + r * g.ldc + column;
+    act(c, c, columns, g.act_alpha, g.act_beta);
+  }
+}
+
 void gemm(const GemmArgs& args) {
   if (args.m <= 0 || args.n <= 0) return;
-  GemmArgs g = args;
+  TileArgs g{args};
   if (g.k_segments == 0) g.k_segments = gemm_k_segments(g.k, g.n);
-  const bool activate = g.act != Unary::kIdentity && g.act != Unary::kRelu;
-  const UnaryFn act = kVmath.unary[static_cast<size_t>(g.act)];
   const int64_t panels = ceil_div(g.n, kPanelColumns), row_tiles = ceil_div(g.m, kMaxRows);
-  int64_t block = panels;  // panels that stay in L2 while the rows pass
-  if (row_tiles > 1) {
-    const int64_t fit = kBlockBytes / ((g.k + 1) * kPanelColumns * static_cast<int64_t>(sizeof(float)));
-    block = ceil_div(panels, ceil_div(panels, fit < 4 ? 4 : fit));
+  int64_t depths = 1, panel_block = panels;
+  if (row_tiles > 1) {  // B comes by again: keep a block of it in L2, and A in L1
+    // Sums wait in C between blocks of K, where a residual that is C itself would be overwritten.
+    if (g.k > kBlockDepth && g.k_segments == 1 && g.residual != g.c) depths = ceil_div(g.k, kBlockDepth * 2 / 3);
+    const int64_t fit = kBlockBytes / (ceil_div(g.k + 1, depths) * kPanelColumns * static_cast<int64_t>(sizeof(float)));
+    panel_block = ceil_div(panels, ceil_div(panels, fit < 4 ? 4 : fit));
   }
-  for (int64_t first = 0; first < panels; first += block) {
-    const int64_t width = first + block < panels ? block : panels - first;
-    for (int64_t t = 0; t < row_tiles; ++t) {
-      const int64_t row = part_start(g.m, row_tiles, t), rows = part_start(g.m, row_tiles, t + 1) - row;
-      const int64_t chunks = ceil_div(width, widest(static_cast<int>(rows)));
-      for (int64_t i = 0; i < chunks; ++i) {
-        const int64_t at = part_start(width, chunks, i), count = part_start(width, chunks, i + 1) - at;
-        kTiles[rows].of_panels[count](g, row, first + at);
-      }
-      if (!activate) continue;
-      // The rows are still in L1; the functions are those of vmath, so fused and not fused are the same bits.
-      const int64_t column = first * kPanelColumns;
-      const int64_t columns = (first + width) * kPanelColumns < g.n ? width * kPanelColumns : g.n - column;
-      for (int64_t r = row; r < row + rows; ++r) {
-        float* c = g.c + r * g.ldc + column;
-        act(c, c, columns, g.act_alpha, g.act_beta);
+  for (int64_t first = 0; first < panels; first += panel_block) {
+    const int64_t width = first + panel_block < panels ? panel_block : panels - first;
+    for (int64_t d = 0; d < depths; ++d) {
+      const int64_t k = part_start(args.k, depths, d);
+      g.k = part_start(args.k, depths, d + 1) - k;
+      g.a = args.a + k;
+      g.b = args.b + k * args.b_k_stride;
+      g.resume = d > 0;
+      g.finish = d + 1 == depths;
+      for (int64_t t = 0; t < row_tiles; ++t) {
+        const int64_t row = part_start(g.m, row_tiles, t), rows = part_start(g.m, row_tiles, t + 1) - row;
+        row_of_tiles(g, row, rows, first, width);
+        if (g.finish && g.act != Unary::kIdentity && g.act != Unary::kRelu) activate(g, row, rows, first, width);
       }
     }
   }

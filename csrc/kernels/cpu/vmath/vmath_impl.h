@@ -22,11 +22,11 @@ void copy(const float* x, float* y, int64_t n, float, float) {
 }
 
 // In these, v is the sixteen lanes, a and b the parameters on all of them, zero and one what they say.
-#define INFERKIT_UNARY_FUNCTION(name, expression)                                      \
-  void name##_row(const float* x, float* y, int64_t n, float alpha, float beta) {      \
-    [[maybe_unused]] const F32x16 a = broadcast(alpha), b = broadcast(beta);           \
-    [[maybe_unused]] const F32x16 zero = broadcast(0), one = broadcast(1.0f);          \
-    map(x, y, n, [=](F32x16 v) __attribute__((always_inline)) { return expression; }); \
+#define INFERKIT_UNARY_FUNCTION(name, expression)                                 \
+  void name##_row(const float* x, float* y, int64_t n, float alpha, float beta) { \
+    [[maybe_unused]] const F32x16 a = broadcast(alpha), b = broadcast(beta);      \
+    [[maybe_unused]] const F32x16 zero = broadcast(0), one = broadcast(1.0f);     \
+    map(x, y, n, [=](F32x16 v) INFERKIT_LAMBDA { return expression; });           \
   }
 INFERKIT_UNARY_FUNCTION(relu, relu(v))
 INFERKIT_UNARY_FUNCTION(leaky_relu, blend(v < zero, a* v, v))

@@ -1,0 +1,176 @@
+// Row functions of one tier; included by <tier>.cc. Every sum keeps four F32x16 (element i goes to lane i mod 64), then
+// adds them in one tree: the order is a function of n alone.
+#pragma once
+#include "kernels/cpu/row/row.h"
+#include "kernels/cpu/vmath/vmath_inl.h"
+
+namespace inferkit::kernels::INFERKIT_TIER {
+namespace {
+
+constexpr int kChains = 4;  // hide the latency of an addition
+
+/// Folds f(i, partial n) over the row: `start` is neutral, and f must give `start`'s like in lanes past the end.
+template <class F, class Combine>
+INFERKIT_INLINE F32x16 fold(int64_t n, float start, F element, Combine combine) {
+  F32x16 acc[kChains];
+  _Pragma("GCC unroll 4") for (int c = 0; c < kChains; ++c) acc[c] = broadcast(start);
+  int64_t i = 0;
+  for (; i + kChains * kLanes <= n; i += kChains * kLanes) {
+    _Pragma("GCC unroll 4") for (int c = 0; c < kChains; ++c) acc[c] = combine(acc[c], element(i + c * kLanes, kLanes));
+  }
+  _Pragma("GCC unroll 4") for (int c = 0; c < kChains; ++c, i += kLanes) {
+    if (i >= n) break;
+    acc[c] = combine(acc[c], element(i, n - i < kLanes ? n - i : kLanes));
+  }
+  return combine(combine(acc[0], acc[1]), combine(acc[2], acc[3]));
+}
+
+INFERKIT_INLINE F32x16 load_some(const float* x, int64_t n, float fill) {
+  return n == kLanes ? load(x) : load_partial(x, n, fill);
+}
+INFERKIT_INLINE void store_some(float* y, F32x16 v, int64_t n) { n == kLanes ? store(y, v) : store_partial(y, v, n); }
+
+struct Add {
+  INFERKIT_MEMBER F32x16 operator()(F32x16 a, F32x16 b) const { return a + b; }
+};
+struct Multiply {
+  INFERKIT_MEMBER F32x16 operator()(F32x16 a, F32x16 b) const { return a * b; }
+};
+// NaN in either operand gives NaN, so that it reaches the end.
+struct Larger {
+  INFERKIT_MEMBER F32x16 operator()(F32x16 a, F32x16 b) const { return blend(is_nan(a), a, max(a, b)); }
+};
+struct Smaller {
+  INFERKIT_MEMBER F32x16 operator()(F32x16 a, F32x16 b) const { return blend(is_nan(a), a, min(a, b)); }
+};
+
+float sum(const float* x, int64_t n) {
+  return horizontal_sum(
+      fold(n, 0, [=](int64_t i, int64_t some) INFERKIT_LAMBDA { return load_some(x + i, some, 0); }, Add{}));
+}
+float mean(const float* x, int64_t n) { return sum(x, n) / static_cast<float>(n); }
+float sum_squares(const float* x, int64_t n) {
+  return horizontal_sum(fold(
+      n, 0,
+      [=](int64_t i, int64_t some) INFERKIT_LAMBDA {
+        const F32x16 v = load_some(x + i, some, 0);
+        return v * v;
+      },
+      Add{}));
+}
+float sum_abs(const float* x, int64_t n) {
+  return horizontal_sum(
+      fold(n, 0, [=](int64_t i, int64_t some) INFERKIT_LAMBDA { return abs(load_some(x + i, some, 0)); }, Add{}));
+}
+float product(const float* x, int64_t n) {
+  return horizontal_product(
+      fold(n, 1, [=](int64_t i, int64_t some) INFERKIT_LAMBDA { return load_some(x + i, some, 1); }, Multiply{}));
+}
+float largest(const float* x, int64_t n) {
+  const float low = -__builtin_inff();
+  const F32x16 v =
+      fold(n, low, [=](int64_t i, int64_t some) INFERKIT_LAMBDA { return load_some(x + i, some, low); }, Larger{});
+  return any(is_nan(v)) ? __builtin_nanf("") : horizontal_max(v);
+}
+float smallest(const float* x, int64_t n) {
+  const float high = __builtin_inff();
+  const F32x16 v =
+      fold(n, high, [=](int64_t i, int64_t some) INFERKIT_LAMBDA { return load_some(x + i, some, high); }, Smaller{});
+  return any(is_nan(v)) ? __builtin_nanf("") : horizontal_min(v);
+}
+
+/// y = f(i, lanes) for the whole row.
+template <class F>
+INFERKIT_INLINE void each(int64_t n, F f) {
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) f(i, kLanes);
+  if (i < n) f(i, n - i);
+}
+
+void softmax(const float* x, float* y, int64_t n, float scale, const float* mask) {
+  const F32x16 factor = broadcast(scale);
+  const float low = -__builtin_inff();
+  if (scale != 1.0f || mask) {
+    each(n, [=](int64_t i, int64_t some) INFERKIT_LAMBDA {
+      const F32x16 v = load_some(x + i, some, 0) * factor;
+      store_some(y + i, mask ? v + load_some(mask + i, some, 0) : v, some);
+    });
+    x = y;
+  }
+  const F32x16 peak = broadcast(largest(x, n));
+  const float total = horizontal_sum(fold(
+      n, 0,
+      [=](int64_t i, int64_t some) INFERKIT_LAMBDA {
+        const F32x16 e = exp(load_some(x + i, some, low) - peak);
+        store_some(y + i, e, some);
+        return e;  // past the end exp(-inf) = 0, and NaN only where the whole row is NaN anyway
+      },
+      Add{}));
+  const F32x16 inverse = broadcast(1.0f / total);
+  each(n,
+       [=](int64_t i, int64_t some) INFERKIT_LAMBDA { store_some(y + i, load_some(y + i, some, 0) * inverse, some); });
+}
+
+void log_softmax(const float* x, float* y, int64_t n) {
+  const float low = -__builtin_inff();
+  const F32x16 peak = broadcast(largest(x, n));
+  const float total = horizontal_sum(fold(
+      n, 0, [=](int64_t i, int64_t some) INFERKIT_LAMBDA { return exp(load_some(x + i, some, low) - peak); }, Add{}));
+  const F32x16 log_total = log(broadcast(total));
+  each(n, [=](int64_t i, int64_t some)
+              INFERKIT_LAMBDA { store_some(y + i, (load_some(x + i, some, 0) - peak) - log_total, some); });
+}
+
+/// x + residual, where there is one, in y (and sum); gives where to read it.
+INFERKIT_INLINE const float* add_residual(const NormArgs& g) {
+  if (!g.residual) {
+    if (g.sum && g.sum != g.x) memcpy(g.sum, g.x, static_cast<size_t>(g.n) * sizeof(float));
+    return g.x;
+  }
+  float* to = g.sum ? g.sum : g.y;
+  each(g.n, [&](int64_t i, int64_t some) INFERKIT_LAMBDA {
+    store_some(to + i, load_some(g.x + i, some, 0) + load_some(g.residual + i, some, 0), some);
+  });
+  return to;
+}
+
+/// y = (x - shift) * factor * scale + bias.
+INFERKIT_INLINE void scale_and_bias(const NormArgs& g, const float* x, F32x16 shift, F32x16 factor) {
+  each(g.n, [&](int64_t i, int64_t some) INFERKIT_LAMBDA {
+    F32x16 v = (load_some(x + i, some, 0) - shift) * factor;
+    if (g.scale) v = v * load_some(g.scale + i, some, 0);
+    if (g.bias) v = v + load_some(g.bias + i, some, 0);
+    store_some(g.y + i, v, some);
+  });
+}
+
+void layer_norm(const NormArgs& g) {
+  const float* x = add_residual(g);
+  const float center = mean(x, g.n);
+  const F32x16 shift = broadcast(center);
+  const float squares = horizontal_sum(fold(
+      g.n, 0,
+      [=](int64_t i, int64_t some) INFERKIT_LAMBDA {
+        const F32x16 v = load_some(x + i, some, center) - shift;
+        return v * v;
+      },
+      Add{}));
+  const F32x16 deviation = sqrt(broadcast(squares / static_cast<float>(g.n) + g.epsilon));
+  scale_and_bias(g, x, shift, broadcast(1.0f) / deviation);
+}
+
+void rms_norm(const NormArgs& g) {
+  const float* x = add_residual(g);
+  const F32x16 root = sqrt(broadcast(sum_squares(x, g.n) / static_cast<float>(g.n) + g.epsilon));
+  scale_and_bias(g, x, broadcast(0), broadcast(1.0f) / root);
+}
+
+}  // namespace
+
+extern const RowKernels kRow;
+// The reductions stand in the order of enum Reduce.
+const RowKernels kRow = {compiled_isa, {sum, mean, largest, smallest, sum_squares, sum_abs, product},
+                         softmax,      log_softmax,
+                         layer_norm,   rms_norm};
+
+}  // namespace inferkit::kernels::INFERKIT_TIER
