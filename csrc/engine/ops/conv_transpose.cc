@@ -1,0 +1,260 @@
+// ConvTranspose. Float32: one product per image gives what every input pixel sends to every tap, and a second pass adds
+// it up, taps in order; the other types gather in double.
+#include <algorithm>
+
+#include "engine/op_registry.h"
+#include "engine/ops/dispatch.h"
+#include "engine/ops/window.h"
+#include "kernels/cpu/gemm/gemm.h"
+#include "platform/thread_pool.h"
+#include "platform/threads.h"
+
+namespace inferkit {
+namespace {
+
+constexpr int64_t kSentBytes = 512 << 10;  // of one task's product: it stays in L2 until it is added up
+constexpr int64_t kParallelProducts = 1 << 20;
+constexpr int kMaxSlots = 16;
+
+struct TransposeShape {
+  Window window;                             // in and out as this operator sees them; pad_begin is cut off the output
+  int64_t batch, groups, channels, filters;  // of one group
+};
+
+void set_padding(const NodeContext& c, WindowDim& d, const std::string& auto_pad, int64_t extra, int64_t wished) {
+  const int64_t full = (d.in - 1) * d.stride + (d.kernel - 1) * d.dilation + 1 + extra;
+  const bool same = auto_pad == "SAME_UPPER" || auto_pad == "SAME_LOWER";
+  if (wished >= 0 || same) {
+    d.out = wished >= 0 ? wished : d.in * d.stride;
+    // As the specification has it, an output larger than what the windows reach is padded with nothing but the bias.
+    const int64_t pad = std::max<int64_t>(0, full - d.out);
+    d.pad_begin = auto_pad == "SAME_UPPER" ? pad / 2 : pad - pad / 2;
+    d.pad_end = pad - d.pad_begin;
+  } else {
+    if (auto_pad == "VALID") d.pad_begin = d.pad_end = 0;
+    d.out = full - d.pad_begin - d.pad_end;
+  }
+  if (d.out < 0) c.fail("the padding is larger than the output");
+}
+
+TransposeShape transpose_shape(const NodeContext& c) {
+  const Shape &x = c.input(0).shape, &w = c.input(1).shape;
+  if (w.rank() != x.rank() || w.rank() < 3) {
+    c.fail(cat("expected [batch, channels, spatial...] and [channels, filters, kernel...], got ", x.str(), " and ",
+               w.str()));
+  }
+  const std::vector<int64_t> kernel(w.begin() + 2, w.end());
+  const auto declared = c.attr_ints("kernel_shape");
+  if (!declared.empty() && declared != kernel) c.fail(cat("kernel_shape is not that of the weights, ", w.str()));
+  const int64_t groups = c.attr_int("group", 1);
+  if (groups < 1 || x[1] != w[0] || x[1] % groups != 0)
+    c.fail(cat("weights of shape ", w.str(), " in ", groups, " groups do not fit ", x.str()));
+  if (c.has_input(2) && c.input(2).shape != Shape{w[1] * groups})
+    c.fail(cat("the bias has shape ", c.input(2).shape.str(), "; expected ", w[1] * groups, " values"));
+  const std::string auto_pad = c.attr_string("auto_pad", "NOTSET");
+  if (auto_pad != "NOTSET" && auto_pad != "VALID" && auto_pad != "SAME_UPPER" && auto_pad != "SAME_LOWER")
+    c.unsupported("auto_pad " + auto_pad);
+  TransposeShape s{window_base(c, x, kernel), x[0], groups, x[1] / groups, w[1]};
+  const auto n = static_cast<size_t>(s.window.rank);
+  const auto extra = window_attr(c, "output_padding", n, 0, 0);
+  std::vector<int64_t> wished = c.attr_ints("output_shape");
+  if (wished.size() == n + 2) wished.erase(wished.begin(), wished.begin() + 2);
+  if (!wished.empty() && wished.size() != n) c.fail(cat("output_shape has ", wished.size(), " values"));
+  for (size_t i = 0; i < 3; ++i) {
+    WindowDim& d = s.window.dim[i];
+    if (i + n < 3)
+      d.out = 1;
+    else
+      set_padding(c, d, auto_pad, extra[i + n - 3], wished.empty() ? -1 : wished[i + n - 3]);
+  }
+  return s;
+}
+
+void infer_conv_transpose(InferContext& c) {
+  require_type(c, 0, kFloatTypes);
+  require_same_type(c, 0, 1);
+  if (c.has_input(2)) require_same_type(c, 0, 2);
+  const TransposeShape s = transpose_shape(c);
+  c.set_output(0, c.input(0).dtype, window_output(s.window, s.batch, s.groups * s.filters));
+}
+
+/// The inputs [first, last) whose tap `k` falls inside [0, d.out).
+struct Reach {
+  int64_t first, last, start;  // start: where input 0 sends tap k
+};
+Reach reach_of(const WindowDim& d, int64_t k) {
+  const int64_t start = k * d.dilation - d.pad_begin;
+  const int64_t first = start < 0 ? (-start + d.stride - 1) / d.stride : 0;
+  const int64_t last = start < d.out ? std::min(d.in, (d.out - start + d.stride - 1) / d.stride) : 0;
+  return {first, std::max(first, last), start};
+}
+
+// ---- Float32 --------------------------------------------------------------------------------------------------------
+
+struct GemmParams {
+  TransposeShape shape;
+  int slots;
+  int64_t block, blocks;  // of filters
+  int64_t packed_floats, slot_floats;
+};
+
+/// y[plane] += what tap (i, j, k) of every input pixel sends.
+void add_tap(const Window& w, int64_t i, int64_t j, int64_t k, const float* sent, float* y) {
+  const auto& [d0, d1, d2] = w.dim;
+  const Reach r0 = reach_of(d0, i), r1 = reach_of(d1, j), r2 = reach_of(d2, k);
+  for (int64_t a = r0.first; a < r0.last; ++a) {
+    for (int64_t b = r1.first; b < r1.last; ++b) {
+      const float* from = sent + (a * d1.in + b) * d2.in;
+      float* to = y + ((r0.start + a * d0.stride) * d1.out + r1.start + b * d1.stride) * d2.out + r2.start;
+      for (int64_t x = r2.first; x < r2.last; ++x) to[x * d2.stride] += from[x];
+    }
+  }
+}
+
+void gemm_task(const GemmParams& p, std::byte* const* io, int64_t task, float* scratch) {
+  const TransposeShape& s = p.shape;
+  const Window& w = s.window;
+  const int64_t block = task % p.blocks, image = task / p.blocks, group = image % s.groups;  // image: and group
+  const int64_t first = block * p.block, filters = std::min(p.block, s.filters - first);
+  const int64_t taps = w.kernel_elements(), in = w.in_elements(), out = w.out_elements();
+  const float *x = reinterpret_cast<const float*>(io[1]), *bias = reinterpret_cast<const float*>(io[3]);
+  kernels::pack_b(x + image * s.channels * in, in, s.channels, in, scratch);
+  kernels::GemmArgs g;
+  g.m = filters * taps;
+  g.n = in;
+  g.k = g.lda = s.channels;
+  g.a = reinterpret_cast<const float*>(io[2]) + (group * s.filters + first) * taps * s.channels;
+  g.c = scratch + p.packed_floats;
+  g.ldc = in;
+  g.k_segments = 1;
+  kernels::use_packed_b(g, scratch);
+  kernels::gemm_f32(g);
+  for (int64_t f = 0; f < filters; ++f) {
+    float* y = reinterpret_cast<float*>(io[0]) + (image * s.filters + first + f) * out;
+    std::fill(y, y + out, bias ? bias[group * s.filters + first + f] : 0.0f);
+    const float* sent = g.c + f * taps * in;
+    for (int64_t i = 0; i < w.dim[0].kernel; ++i) {
+      for (int64_t j = 0; j < w.dim[1].kernel; ++j) {
+        for (int64_t k = 0; k < w.dim[2].kernel; ++k, sent += in) add_tap(w, i, j, k, sent, y);
+      }
+    }
+  }
+}
+
+/// io: y, x, weights as [group, filter, tap, channel], bias, scratch.
+void run_gemm(const void* params, std::byte* const* io, const ExecContext& context) {
+  const auto& p = *static_cast<const GemmParams*>(params);
+  auto* scratch = reinterpret_cast<float*>(io[4]);
+  const int64_t tasks = p.shape.batch * p.shape.groups * p.blocks;
+  const int threads = context.pool ? std::min({p.slots, context.max_threads, context.pool->size()}) : 1;
+  if (threads < 2) {
+    for (int64_t i = 0; i < tasks; ++i) gemm_task(p, io, i, scratch);
+    return;
+  }
+  context.pool->parallel_for(threads, threads, [&](int64_t slot) {
+    for (int64_t i = slot; i < tasks; i += threads) gemm_task(p, io, i, scratch + slot * p.slot_floats);
+  });
+}
+
+/// From [channels of all groups, filters of one, taps] to [group, filter, tap, channel of the group].
+void turn_weights(const TransposeShape& s, const float* from, float* to) {
+  const int64_t columns = s.filters * s.window.kernel_elements();
+  for (int64_t g = 0; g < s.groups; ++g) {
+    for (int64_t j = 0; j < columns; ++j) {
+      for (int64_t i = 0; i < s.channels; ++i) *to++ = from[(g * s.channels + i) * columns + j];
+    }
+  }
+}
+
+void run_turn(const void* params, std::byte* const* io, const ExecContext&) {
+  turn_weights(*static_cast<const TransposeShape*>(params), reinterpret_cast<const float*>(io[1]),
+               reinterpret_cast<float*>(io[0]));
+}
+
+Ref turned_weights(LowerContext& c, const TransposeShape& s) {
+  const TensorFacts& w = c.input(1);
+  if (!w.constant) {
+    const Ref turned = c.scratch(static_cast<size_t>(w.shape.elements()) * sizeof(float));
+    c.step(run_turn, s, {turned, c.in(1)}, static_cast<double>(w.shape.elements()) * 2);
+    return turned;
+  }
+  const auto made =
+      c.cache().get(weight_key(*w.constant, cat("conv-transpose-", s.groups)), [&]() -> std::shared_ptr<const void> {
+        void* data = nullptr;
+        const Tensor turned = make_tensor(DType::kF32, w.shape, &data);
+        turn_weights(s, w.constant->as<float>(), static_cast<float*>(data));
+        return {turned.owner, turned.data};
+      });
+  return c.constant(made.get(), made);
+}
+
+void lower_gemm(LowerContext& c, const TransposeShape& s) {
+  GemmParams p{};
+  p.shape = s;
+  const int64_t in = s.window.in_elements(), taps = s.window.kernel_elements();
+  const int64_t products = s.batch * s.groups * s.filters * taps * s.channels * in;
+  p.slots = products < kParallelProducts ? 1 : std::min(usable_cpus(), kMaxSlots);
+  const int64_t each = std::max<int64_t>(1, taps * in);
+  p.block = std::clamp<int64_t>(kSentBytes / 4 / each, 1, s.filters);
+  if (p.slots > 1 && s.batch * s.groups < p.slots) p.block = std::min(p.block, (s.filters + p.slots - 1) / p.slots);
+  p.blocks = (s.filters + p.block - 1) / p.block;
+  p.packed_floats = static_cast<int64_t>(kernels::packed_b_elements(s.channels, in));
+  p.slot_floats = (p.packed_floats + p.block * each + 15) / 16 * 16;
+  const Ref weights = turned_weights(c, s);
+  const Ref scratch = c.scratch(static_cast<size_t>(p.slot_floats * p.slots) * sizeof(float));
+  c.step(run_gemm, p, {c.out(0), c.in(0), weights, c.has_input(2) ? c.in(2) : Ref{}, scratch},
+         static_cast<double>(products) / 25 + static_cast<double>(s.batch * s.groups * s.filters * each));
+}
+
+// ---- Any type -------------------------------------------------------------------------------------------------------
+
+/// The input that reaches output `o` by tap `k`, or -1.
+int64_t sender(const WindowDim& d, int64_t o, int64_t k) {
+  const int64_t at = o + d.pad_begin - k * d.dilation;
+  return at >= 0 && at % d.stride == 0 && at / d.stride < d.in ? at / d.stride : -1;
+}
+
+template <class T>
+void run_generic(const void* params, std::byte* const* io, const ExecContext&) {
+  const auto& s = *static_cast<const TransposeShape*>(params);
+  const auto& [d0, d1, d2] = s.window.dim;
+  const int64_t in = s.window.in_elements(), taps = s.window.kernel_elements(), out = s.window.out_elements();
+  T* y = reinterpret_cast<T*>(io[0]);
+  const T *x = reinterpret_cast<const T*>(io[1]), *weights = reinterpret_cast<const T*>(io[2]);
+  const T* bias = reinterpret_cast<const T*>(io[3]);
+  for (int64_t i = 0; i < s.batch * s.groups * s.filters * out; ++i) {
+    const int64_t o = i % out, filter = i / out % s.filters, image = i / out / s.filters, group = image % s.groups;
+    double sum = bias ? static_cast<double>(load(bias[group * s.filters + filter])) : 0;
+    for (int64_t k = 0; k < taps; ++k) {
+      const int64_t a = sender(d0, o / d2.out / d1.out, k / d2.kernel / d1.kernel);
+      const int64_t b = sender(d1, o / d2.out % d1.out, k / d2.kernel % d1.kernel);
+      const int64_t e = sender(d2, o % d2.out, k % d2.kernel);
+      if (a < 0 || b < 0 || e < 0) continue;
+      for (int64_t ch = 0; ch < s.channels; ++ch) {
+        const T v = x[(image * s.channels + ch) * in + (a * d1.in + b) * d2.in + e];
+        const T w = weights[((group * s.channels + ch) * s.filters + filter) * taps + k];
+        sum += static_cast<double>(load(v)) * static_cast<double>(load(w));
+      }
+    }
+    y[i] = store<T>(static_cast<Compute<T>>(sum));
+  }
+}
+
+void lower_conv_transpose(LowerContext& c) {
+  const TransposeShape s = transpose_shape(c);
+  const DType dtype = c.input(0).dtype;
+  if (c.output(0).shape.elements() == 0) return;
+  if (dtype == DType::kF32) return lower_gemm(c, s);
+  const auto fn = dispatch<kFloatTypes>(dtype, []<class T>() -> StepFn { return run_generic<T>; });
+  const auto work = c.output(0).shape.elements() * s.window.kernel_elements() * (5 + 2 * s.channels);
+  c.step(fn, s, {c.out(0), c.in(0), c.in(1), c.has_input(2) ? c.in(2) : Ref{}}, static_cast<double>(work));
+}
+
+}  // namespace
+
+void register_conv_transpose(OpRegistry& r) {
+  r.add({.name = "ConvTranspose", .min_inputs = 2, .max_inputs = 3, .max_outputs = 1, .infer = infer_conv_transpose},
+        lower_conv_transpose);
+}
+
+}  // namespace inferkit
