@@ -24,11 +24,11 @@ struct PoolOptions {
   size_t shared_cache_bytes = size_t{256} << 20;
 };
 
-/// Bytes are those set aside (the size class), not those asked for. Exact when no other thread uses the pool.
+/// Bytes are those set aside (the size class), not those asked for. Figures of one instant.
 struct PoolStats {
   size_t in_use_bytes = 0;
   size_t cached_bytes = 0;
-  size_t peak_bytes = 0;   // the most that was in use at once
+  size_t peak_bytes = 0;   // the most held from the system at once, in use and cached: what a cap has to allow
   size_t max_bytes = 0;    // the cap; 0 for none
   uint64_t hits = 0;       // acquisitions that a cache served
   uint64_t misses = 0;     // acquisitions that asked the system

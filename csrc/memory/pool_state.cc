@@ -37,6 +37,18 @@ PoolState::PoolState(PoolOptions options) : options_(options), id_(next_id()) {}
 
 PoolState::~PoolState() { unregister_for_fork(this); }
 
+void PoolState::close() noexcept {
+  {
+    const std::lock_guard lock(*this);
+    PoolCounters sum = counters_;
+    for (const auto& cache : caches_) sum += cache->counters;
+    // One more for this call, which still has locks to release when the last buffer comes back.
+    remaining_.store(sum.outstanding() + 1, std::memory_order_relaxed);  // the locks order it before any release
+    closed_ = true;
+  }
+  drop_reference();
+}
+
 PoolBlock* PoolState::acquire(size_t bytes, const char* tag) {
   if (bytes > kMaxBlockBytes) {
     throw Error(ErrorCode::kPoolExhausted,
@@ -48,20 +60,20 @@ PoolBlock* PoolState::acquire(size_t bytes, const char* tag) {
   block->open(bytes);
   block->requested.store(bytes, std::memory_order_relaxed);
   block->tag.store(tag ? tag : "", std::memory_order_relaxed);
-  add_use(class_bytes(wanted));
   return block;
 }
 
 void PoolState::release(PoolBlock* block) noexcept {
-  const size_t size_class = block->size_class;
-  const size_t bytes = class_bytes(size_class);
   block->close();
   block->tag.store(nullptr, std::memory_order_relaxed);
+  bool closed = false;
   {
     DroppedBlocks dropped;
+    const size_t size_class = block->size_class;
+    const size_t bytes = class_bytes(size_class);
     if (ThreadCache* cache = this_thread_cache(this)) {
       const CacheLock lock(cache->lock);
-      ++cache->counters.released;
+      cache->counters.released(bytes);
       if (bytes <= options_.thread_cache_bytes) {
         cache->free.push(block);
         if (cache->free.bytes() > options_.thread_cache_bytes) spill(cache, size_class, &dropped);
@@ -69,13 +81,17 @@ void PoolState::release(PoolBlock* block) noexcept {
         const Lock shared(shared_mutex_);
         share_locked(block, &dropped);
       }
+      closed = closed_;
     } else {
       const Lock shared(shared_mutex_);
-      ++counters_.released;
+      counters_.released(bytes);
       share_locked(block, &dropped);
+      closed = closed_;
     }
   }
-  drop_use(bytes);  // last: it may be what kept *this alive
+  // Where the pool was open, close() takes the lock that was just released: it has counted this buffer as back, and
+  // *this may be gone by now. Where it was closed, this buffer holds one of the references.
+  if (closed) drop_reference();
 }
 
 PoolBlock* PoolState::pop_free(size_t size_class) {
@@ -83,7 +99,7 @@ PoolBlock* PoolState::pop_free(size_t size_class) {
   if (!cache) {
     const Lock shared(shared_mutex_);
     PoolBlock* block = shared_.pop(size_class);
-    counters_.hits += block != nullptr;
+    if (block) counters_.hit(class_bytes(size_class));
     return block;
   }
   const CacheLock lock(cache->lock);
@@ -93,7 +109,7 @@ PoolBlock* PoolState::pop_free(size_t size_class) {
     block = shared_.pop(size_class);
     if (block) refill_locked(cache, size_class);
   }
-  cache->counters.hits += block != nullptr;
+  if (block) cache->counters.hit(class_bytes(size_class));
   return block;
 }
 
@@ -122,7 +138,7 @@ PoolBlock* PoolState::allocate(size_t size_class) {
         blocks_.push_back(std::move(block));
         peak_held_bytes_ = std::max(peak_held_bytes_, held_bytes_);
       }
-      count_miss();
+      count_miss(bytes);
       return out;
     } catch (const std::bad_alloc&) {
       {
@@ -162,7 +178,7 @@ PoolBlock* PoolState::make_room(size_t size_class) {
     for (FreeLists* list : lists) {
       cached += list->bytes();
       if (PoolBlock* block = list->pop(size_class)) {
-        ++counters_.hits;
+        counters_.hit(bytes);
         return block;
       }
     }
@@ -187,13 +203,13 @@ PoolBlock* PoolState::make_room(size_t size_class) {
                   " cached. Release buffers (leaks() lists them), send smaller batches, or raise max_bytes"));
 }
 
-void PoolState::count_miss() {
+void PoolState::count_miss(size_t bytes) {
   if (ThreadCache* cache = this_thread_cache(this)) {
     const CacheLock lock(cache->lock);
-    ++cache->counters.misses;
+    cache->counters.miss(bytes);
   } else {
     const Lock shared(shared_mutex_);
-    ++counters_.misses;
+    counters_.miss(bytes);
   }
 }
 
@@ -254,28 +270,17 @@ size_t PoolState::trim() {
 }
 
 PoolStats PoolState::stats() {
+  const std::lock_guard lock(*this);  // figures of one instant
+  PoolCounters sum = counters_;
+  for (const auto& cache : caches_) sum += cache->counters;
   PoolStats out;
-  PoolCounters sum;
-  const auto add = [&](const PoolCounters& counters) {
-    sum.hits += counters.hits;
-    sum.misses += counters.misses;
-    sum.released += counters.released;
-  };
-  const Lock caches(caches_mutex_);
-  for (const auto& cache : caches_) {
-    const CacheLock lock(cache->lock);
-    add(cache->counters);
-  }
-  const Lock shared(shared_mutex_);
-  add(counters_);
-  out.in_use_bytes = use_.load(std::memory_order_relaxed) & ~kHandle;
-  // Others may be between two of these figures: clamped, so that no sum of them is absurd.
+  out.in_use_bytes = sum.bytes;
   out.cached_bytes = held_bytes_ - std::min(held_bytes_, out.in_use_bytes);
-  out.peak_bytes = std::min(peak_.load(std::memory_order_relaxed), peak_held_bytes_);
+  out.peak_bytes = peak_held_bytes_;
   out.max_bytes = options_.max_bytes;
   out.hits = sum.hits;
   out.misses = sum.misses;
-  out.outstanding = sum.hits + sum.misses - std::min(sum.released, sum.hits + sum.misses);
+  out.outstanding = sum.outstanding();
   return out;
 }
 
@@ -330,16 +335,9 @@ void PoolState::unlock() noexcept {
   caches_mutex_.unlock();
 }
 
-void PoolState::add_use(size_t bytes) noexcept {
-  const size_t now = (use_.fetch_add(bytes, std::memory_order_relaxed) + bytes) & ~kHandle;
-  size_t peak = peak_.load(std::memory_order_relaxed);
-  while (now > peak && !peak_.compare_exchange_weak(peak, now, std::memory_order_relaxed)) {
-  }
-}
-
-void PoolState::drop_use(size_t bytes) noexcept {
+void PoolState::drop_reference() noexcept {
   // Release: what this thread did comes before the end of *this; acquire: so does what all the others did.
-  if (use_.fetch_sub(bytes, std::memory_order_acq_rel) == bytes) {
+  if (remaining_.fetch_sub(1, std::memory_order_acq_rel) == 1) {
     const std::shared_ptr<PoolState> last = std::move(self_);
   }
 }

@@ -27,10 +27,22 @@ class SpinLock {
   std::atomic<bool> locked_{false};
 };
 
+/// What went through one cache. A buffer may come back through another one, so only sums over all caches mean
+/// something; unsigned arithmetic wraps and comes out right.
 struct PoolCounters {
   uint64_t hits = 0;
   uint64_t misses = 0;
-  uint64_t released = 0;
+  uint64_t back = 0;
+  size_t bytes = 0;  // out
+
+  void hit(size_t n) { ++hits, bytes += n; }
+  void miss(size_t n) { ++misses, bytes += n; }
+  void released(size_t n) { ++back, bytes -= n; }
+  size_t outstanding() const { return hits + misses - back; }
+  PoolCounters& operator+=(const PoolCounters& o) {
+    hits += o.hits, misses += o.misses, back += o.back, bytes += o.bytes;
+    return *this;
+  }
 };
 
 /// Free blocks of one thread (of one after another: a thread's cache is handed on when it ends).
@@ -48,7 +60,7 @@ class PoolState : public std::enable_shared_from_this<PoolState> {
   static PoolState* create(PoolOptions options);
   explicit PoolState(PoolOptions options);
   ~PoolState();
-  void close() noexcept { drop_use(kHandle); }
+  void close() noexcept;
 
   PoolBlock* acquire(size_t bytes, const char* tag);
   void release(PoolBlock* block) noexcept;
@@ -69,26 +81,22 @@ class PoolState : public std::enable_shared_from_this<PoolState> {
   void unlock() noexcept;
 
  private:
-  // One reference of use_ for the BufferPool itself; block sizes are multiples of 64, so both fit one number.
-  static constexpr size_t kHandle = 1;
-
   PoolBlock* pop_free(size_t size_class);
   void refill_locked(ThreadCache* cache, size_t size_class);
   PoolBlock* allocate(size_t size_class);
   bool reserve(size_t bytes);
   PoolBlock* make_room(size_t size_class);
-  void count_miss();
+  void count_miss(size_t bytes);
   void share_locked(PoolBlock* block, DroppedBlocks* dropped) noexcept;
   void drop_locked(PoolBlock* block, DroppedBlocks* dropped) noexcept;
   void spill(ThreadCache* cache, size_t size_class, DroppedBlocks* dropped) noexcept;
   void empty_cache_locked(ThreadCache* cache, DroppedBlocks* dropped) noexcept;
   void empty_caches(DroppedBlocks* dropped) noexcept;
-  void add_use(size_t bytes) noexcept;
-  void drop_use(size_t bytes) noexcept;
+  void drop_reference() noexcept;
 
   const PoolOptions options_;
   const uint64_t id_;                // never used again in this process, unlike an address
-  std::shared_ptr<PoolState> self_;  // what keeps this alive; dropped by whoever brings use_ to 0
+  std::shared_ptr<PoolState> self_;  // what keeps this alive; dropped by whoever brings remaining_ to 0
 
   std::mutex caches_mutex_;  // guards the list of caches; taken when a thread comes or goes and by the slow paths
   std::vector<std::unique_ptr<ThreadCache>> caches_;
@@ -101,9 +109,9 @@ class PoolState : public std::enable_shared_from_this<PoolState> {
   size_t peak_held_bytes_ = 0;
   PoolCounters counters_;  // of threads that have no cache any more
 
-  // Bytes in use, plus kHandle. Relaxed but for the drop to 0, which must see all that was done before.
-  alignas(64) std::atomic<size_t> use_{kHandle};
-  std::atomic<size_t> peak_{0};
+  // Nothing that a hit writes is shared: a count of references would be. Buffers are counted only from close() on.
+  bool closed_ = false;  // written under all locks, read under any of them
+  std::atomic<size_t> remaining_{0};
 };
 
 /// The calling thread's cache, made at its first use; nullptr where the thread is ending or memory is out.
