@@ -1,0 +1,42 @@
+#include "kernels/cpu/binary/binary.h"
+#include "kernels/cpu/gemm/gemm.h"
+#include "kernels/cpu/report.h"
+#include "kernels/cpu/row/row.h"
+#include "kernels/cpu/scan/scan.h"
+#include "kernels/cpu/vmath/vmath.h"
+#include "support.h"
+
+using namespace inferkit;
+using namespace inferkit::kernels;
+
+// The names come from the compiler's own macros, so a tier whose file got the wrong flags shows here.
+TEST(dispatch_each_tier_is_what_it_says) {
+  for (const Isa isa : available_isas()) {
+    CHECK_EQ(std::string(gemm_kernels(isa).compiled_isa()), isa_name(isa));
+    CHECK_EQ(std::string(vmath_kernels(isa).compiled_isa()), isa_name(isa));
+    CHECK_EQ(std::string(binary_kernels(isa).compiled_isa()), isa_name(isa));
+    CHECK_EQ(std::string(row_kernels(isa).compiled_isa()), isa_name(isa));
+    CHECK_EQ(std::string(scan_kernels(isa).compiled_isa()), isa_name(isa));
+  }
+}
+
+TEST(dispatch_report_names_the_active_tier) {
+  const auto report = active_kernels();
+  CHECK_EQ(report.size(), 5u);
+  for (const auto& row : report) CHECK_EQ(row.tier, isa_name(active_isa()));
+}
+
+TEST(dispatch_refuses_a_missing_tier) {
+  if (available_isas().back() == Isa::kAvx512) return;
+  CHECK_THROWS(gemm_kernels(Isa::kAvx512), std::invalid_argument);
+}
+
+TEST(dispatch_every_function_is_there) {
+  for (const Isa isa : available_isas()) {
+    for (const auto f : vmath_kernels(isa).unary) CHECK(f != nullptr);
+    for (const auto& forms : binary_kernels(isa).fn) {
+      for (const auto f : forms) CHECK(f != nullptr);
+    }
+    for (const auto f : row_kernels(isa).reduce) CHECK(f != nullptr);
+  }
+}

@@ -1,0 +1,156 @@
+// The hard law: the bits of an element depend on its row of A, B, its bias and residual, K and the layer; nothing else.
+#include "kernels/cpu/gemm/gemm.h"
+#include "platform/aligned_alloc.h"
+#include "platform/thread_pool.h"
+#include "support.h"
+
+using namespace inferkit;
+using namespace inferkit::kernels;
+using namespace inferkit::testing;
+
+namespace {
+
+struct Layer {
+  int64_t n, k;
+  Unary act;
+  std::vector<float> weights, bias;
+  AlignedArray<float> packed;
+
+  Layer(int64_t columns, int64_t depth, Unary activation)
+      : n(columns),
+        k(depth),
+        act(activation),
+        weights(random_floats(static_cast<size_t>(n * k), 11)),
+        bias(random_floats(static_cast<size_t>(n), 12)),
+        packed(make_aligned<float>(packed_b_elements(k, n))) {
+    pack_b(weights.data(), n, k, n, packed.get());
+  }
+  GemmArgs args(const float* a, int64_t m, float* c) const {
+    GemmArgs g;
+    g.m = m, g.n = n, g.k = k, g.a = a, g.lda = k, g.c = c, g.ldc = n;
+    use_packed_b(g, packed.get());
+    g.bias = bias.data(), g.bias_kind = BiasKind::kPerColumn;
+    g.act = act, g.act_alpha = 0.5f, g.act_beta = 0.25f;
+    return g;
+  }
+  /// Row by row.
+  std::vector<float> alone(Isa isa, const std::vector<float>& a, int64_t m) const {
+    std::vector<float> c(static_cast<size_t>(m * n));
+    for (int64_t i = 0; i < m; ++i) gemm_kernels(isa).gemm(args(a.data() + i * k, 1, c.data() + i * n));
+    return c;
+  }
+};
+
+// Every count of panels that takes a tile, a segment rule or a block of its own.
+const std::vector<std::pair<int64_t, int64_t>> kShapes = {{10, 256},  {16, 33},  {31, 70},   {32, 512},
+                                                          {40, 100},  {64, 64},  {65, 80},   {100, 31},
+                                                          {130, 257}, {256, 40}, {300, 1700}};
+
+}  // namespace
+
+TEST(gemm_bits_do_not_depend_on_the_batch) {
+  constexpr int64_t kRows = 40;
+  for (const Isa isa : available_isas()) {
+    for (const auto& [n, k] : kShapes) {
+      const Layer layer(n, k, Unary::kTanh);
+      const auto a = random_floats(static_cast<size_t>(kRows * k), 13);
+      const auto want = layer.alone(isa, a, kRows);
+      for (int64_t m = 1; m <= kRows; ++m) {
+        const int64_t first = (kRows - m) / 2;  // rows stand at other places in each batch
+        std::vector<float> c(static_cast<size_t>(m * n));
+        gemm_kernels(isa).gemm(layer.args(a.data() + first * k, m, c.data()));
+        CHECK(same(c.data(), want.data() + first * n, c.size()));
+      }
+    }
+  }
+}
+
+TEST(gemm_bits_are_those_of_avx2_on_avx512) {
+  if (available_isas().back() != Isa::kAvx512) return;
+  for (const auto& [n, k] : kShapes) {
+    for (const Unary act : {Unary::kIdentity, Unary::kRelu, Unary::kGelu, Unary::kSilu, Unary::kSigmoid}) {
+      const Layer layer(n, k, act);
+      const auto a = random_floats(static_cast<size_t>(17 * k), 14, -3, 3);
+      std::vector<float> low(static_cast<size_t>(17 * n)), high(low.size());
+      gemm_kernels(Isa::kAvx2).gemm(layer.args(a.data(), 17, low.data()));
+      gemm_kernels(Isa::kAvx512).gemm(layer.args(a.data(), 17, high.data()));
+      CHECK(same(low.data(), high.data(), low.size()));
+    }
+  }
+}
+
+TEST(gemm_bits_do_not_depend_on_packing) {
+  for (const Isa isa : available_isas()) {
+    for (const int64_t n : {16, 48, 160}) {
+      const Layer layer(n, 90, Unary::kIdentity);
+      const auto a = random_floats(static_cast<size_t>(9 * 90), 15);
+      std::vector<float> packed(static_cast<size_t>(9 * n)), plain(packed.size());
+      GemmArgs g = layer.args(a.data(), 9, packed.data());
+      gemm_kernels(isa).gemm(g);
+      g.b = layer.weights.data(), g.b_k_stride = n, g.b_panel_stride = kPanelColumns, g.c = plain.data();
+      gemm_kernels(isa).gemm(g);
+      CHECK(same(packed.data(), plain.data(), plain.size()));
+    }
+  }
+}
+
+TEST(gemm_bits_do_not_depend_on_threads) {
+  ThreadPool pool(4);
+  for (const auto& [n, k] : std::vector<std::pair<int64_t, int64_t>>{{10, 4096}, {48, 900}, {700, 600}, {64, 4000}}) {
+    for (const int64_t m : {1, 7, 64, 301}) {
+      const Layer layer(n, k, Unary::kSigmoid);
+      const auto a = random_floats(static_cast<size_t>(m * k), 16);
+      std::vector<float> one(static_cast<size_t>(m * n)), many(one.size());
+      const auto row_bias = random_floats(static_cast<size_t>(m), 17);
+      GemmArgs g = layer.args(a.data(), m, one.data());
+      g.bias = row_bias.data(), g.bias_kind = BiasKind::kPerRow, g.residual = a.data(), g.ldr = 1;
+      gemm_f32(g);
+      for (const int threads : {1, 2, 3, 4, 9}) {
+        std::fill(many.begin(), many.end(), -1.0f);
+        g.c = many.data();
+        gemm_f32_parallel(g, &pool, threads);
+        CHECK(same(one.data(), many.data(), one.size()));
+      }
+      gemm_f32_parallel(g, nullptr, 4);
+      CHECK(same(one.data(), many.data(), one.size()));
+    }
+  }
+}
+
+// Columns cut at panels give the same bits where the layer's segments are handed on.
+TEST(gemm_bits_do_not_depend_on_column_cuts) {
+  for (const Isa isa : available_isas()) {
+    for (const int64_t n : {40, 200}) {
+      const Layer layer(n, 120, Unary::kIdentity);
+      const auto a = random_floats(static_cast<size_t>(5 * 120), 18);
+      std::vector<float> whole(static_cast<size_t>(5 * n)), cut(whole.size());
+      gemm_kernels(isa).gemm(layer.args(a.data(), 5, whole.data()));
+      for (int64_t panel = 0; panel * 16 < n; ++panel) {
+        GemmArgs g = layer.args(a.data(), 5, cut.data() + panel * 16);
+        g.k_segments = gemm_k_segments(g.k, n);
+        g.n = std::min<int64_t>(16, n - panel * 16);
+        g.b += panel * g.b_panel_stride;
+        g.bias += panel * 16;
+        gemm_kernels(isa).gemm(g);
+      }
+      CHECK(same(whole.data(), cut.data(), whole.size()));
+    }
+  }
+}
+
+TEST(gemm_fused_is_unfused) {
+  for (const Isa isa : available_isas()) {
+    for (const auto& [n, k] : kShapes) {
+      for (int op = 0; op < kUnaryCount; ++op) {
+        const Layer fused(n, k, static_cast<Unary>(op)), plain(n, k, Unary::kIdentity);
+        const int64_t m = 14;
+        const auto a = random_floats(static_cast<size_t>(m * k), 19);
+        std::vector<float> one(static_cast<size_t>(m * n)), two(one.size());
+        gemm_kernels(isa).gemm(fused.args(a.data(), m, one.data()));
+        gemm_kernels(isa).gemm(plain.args(a.data(), m, two.data()));
+        vmath_kernels(isa).unary[op](two.data(), two.data(), m * n, 0.5f, 0.25f);
+        CHECK(same(one.data(), two.data(), one.size()));
+      }
+    }
+  }
+}
