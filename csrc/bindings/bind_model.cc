@@ -179,16 +179,23 @@ void bind_model(py::module_& m) {
             if (self.native) self.native->trim();
           },
           py::call_guard<py::gil_scoped_release>(), "Frees the scratch memory of plans that no run is using.");
-  // Both: the attribute for who looks it up, the slot for who calls.
+  // The attribute for who looks it up (and for classes that derive from Model), the slot for who calls.
   model.attr("__call__") = py::cpp_function(
-      [](const PyModel& self, const py::args& args) -> py::object {
-        std::vector<PyObject*> items;
-        for (const auto& item : args) items.push_back(item.ptr());
-        const py::tuple results = call_model(self, items, {});
-        return results.size() == 1 ? py::object(results[0]) : py::object(results);
+      [](const py::object& self, const py::args& args, const py::kwargs& kwargs) {
+        PyObject* result = call_slot(self.ptr(), args.ptr(), kwargs.ptr());
+        if (!result) throw py::error_already_set();
+        return py::reinterpret_steal<py::object>(result);
       },
       py::name("__call__"), py::is_method(model));
-  reinterpret_cast<PyTypeObject*>(model.ptr())->tp_call = call_slot;
+  m.def(
+      "install_call",
+      [](const py::type& type) {
+        if (!PyType_IsSubtype(reinterpret_cast<PyTypeObject*>(type.ptr()), reinterpret_cast<PyTypeObject*>(py::type::of<PyModel>().ptr()))) {
+          throw std::invalid_argument("not a subclass of Model");
+        }
+        reinterpret_cast<PyTypeObject*>(type.ptr())->tp_call = call_slot;
+      },
+      "Gives a subclass of Model, which does not override __call__, the direct call slot.");
 
   m.def(
       "supported_ops",

@@ -221,3 +221,6 @@ class Model(_core.Model):
 
         source = self.path or ("callable" if not self._is_native else "bytes")
         return f"<inferkit.Model {source} ({ports(self.inputs)}) -> ({ports(self.outputs)})>"
+
+
+_core.install_call(Model)
