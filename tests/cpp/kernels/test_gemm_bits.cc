@@ -101,9 +101,9 @@ TEST(gemm_bits_do_not_depend_on_threads) {
       const Layer layer(n, k, Unary::kSigmoid);
       const auto a = random_floats(static_cast<size_t>(m * k), 16);
       std::vector<float> one(static_cast<size_t>(m * n)), many(one.size());
-      const auto row_bias = random_floats(static_cast<size_t>(m), 17);
+      const auto row_bias = random_floats(static_cast<size_t>(m), 17), residual = random_floats(one.size(), 18);
       GemmArgs g = layer.args(a.data(), m, one.data());
-      g.bias = row_bias.data(), g.bias_kind = BiasKind::kPerRow, g.residual = a.data(), g.ldr = 1;
+      g.bias = row_bias.data(), g.bias_kind = BiasKind::kPerRow, g.residual = residual.data(), g.ldr = n;
       gemm_f32(g);
       for (const int threads : {1, 2, 3, 4, 9}) {
         std::fill(many.begin(), many.end(), -1.0f);

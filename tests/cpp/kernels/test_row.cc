@@ -1,0 +1,154 @@
+#include <algorithm>
+#include <numeric>
+
+#include "kernels/cpu/row/row.h"
+#include "support.h"
+
+using namespace inferkit;
+using namespace inferkit::kernels;
+using namespace inferkit::testing;
+
+namespace {
+
+const std::vector<size_t> kLengths = {1, 2, 7, 15, 16, 17, 48, 63, 64, 65, 127, 128, 200, 384, 1000};
+
+float reduce(Isa isa, Reduce op, const std::vector<float>& x) {
+  return row_kernels(isa).reduce[static_cast<size_t>(op)](x.data(), static_cast<int64_t>(x.size()));
+}
+
+}  // namespace
+
+TEST(row_reductions_close_to_double) {
+  for (const Isa isa : available_isas()) {
+    for (const size_t n : kLengths) {
+      const auto x = random_floats(n, static_cast<uint32_t>(n));
+      double sum = 0, squares = 0, size = 0;
+      for (const float v : x) sum += v, squares += static_cast<double>(v) * v, size += std::fabs(v);
+      const double eps = 0x1p-24 * (2 + static_cast<double>(n) / 32);
+      CHECK(std::fabs(reduce(isa, Reduce::kSum, x) - sum) <= eps * size);
+      CHECK(std::fabs(reduce(isa, Reduce::kMean, x) - sum / static_cast<double>(n)) <= 2 * eps * size / n);
+      CHECK(std::fabs(reduce(isa, Reduce::kSumSquares, x) - squares) <= 2 * eps * squares);
+      CHECK(std::fabs(reduce(isa, Reduce::kSumAbs, x) - size) <= eps * size);
+      CHECK_EQ(reduce(isa, Reduce::kMax, x), *std::max_element(x.begin(), x.end()));
+      CHECK_EQ(reduce(isa, Reduce::kMin, x), *std::min_element(x.begin(), x.end()));
+      const auto near_one = random_floats(n, 5, 0.98f, 1.02f);
+      double product = 1;
+      for (const float v : near_one) product *= v;
+      CHECK(std::fabs(reduce(isa, Reduce::kProduct, near_one) - product) <= 2 * n * 0x1p-24 * product);
+    }
+  }
+}
+
+TEST(row_reductions_of_nothing_and_of_nan) {
+  for (const Isa isa : available_isas()) {
+    CHECK_EQ(reduce(isa, Reduce::kSum, {}), 0.0f);
+    CHECK(std::isnan(reduce(isa, Reduce::kMean, {})));
+    CHECK_EQ(reduce(isa, Reduce::kMax, {}), -INFINITY);
+    CHECK_EQ(reduce(isa, Reduce::kMin, {}), INFINITY);
+    CHECK_EQ(reduce(isa, Reduce::kProduct, {}), 1.0f);
+    for (const size_t n : kLengths) {
+      for (const size_t at : {size_t{0}, n / 2, n - 1}) {
+        auto x = random_floats(n, 6);
+        x[at] = NAN;
+        for (int op = 0; op < kReduceCount; ++op) CHECK(std::isnan(reduce(isa, static_cast<Reduce>(op), x)));
+      }
+    }
+  }
+}
+
+TEST(row_softmax_close_to_double) {
+  for (const Isa isa : available_isas()) {
+    for (const size_t n : kLengths) {
+      const auto x = random_floats(n, 7, -20, 20), mask = random_floats(n, 8, -3, 3);
+      Guarded plain(n), masked(n), logs(n);
+      row_kernels(isa).softmax(x.data(), plain.data(), static_cast<int64_t>(n), 1, nullptr);
+      row_kernels(isa).softmax(x.data(), masked.data(), static_cast<int64_t>(n), 0.125f, mask.data());
+      row_kernels(isa).log_softmax(x.data(), logs.data(), static_cast<int64_t>(n));
+      double sum = 0, masked_sum = 0, total = 0;
+      for (size_t i = 0; i < n; ++i) sum += std::exp(static_cast<double>(x[i]));
+      for (size_t i = 0; i < n; ++i) masked_sum += std::exp(x[i] * 0.125 + mask[i]);
+      for (size_t i = 0; i < n; ++i) {
+        // x - max is rounded to a float: up to 2^-19 where it lies past 32.
+        CHECK(std::fabs(plain[i] - std::exp(static_cast<double>(x[i])) / sum) <= 3e-6 * plain[i] + 1e-37);
+        CHECK(std::fabs(masked[i] - std::exp(x[i] * 0.125 + mask[i]) / masked_sum) <= 1e-6 * masked[i]);
+        CHECK(std::fabs(logs[i] - (x[i] - std::log(sum))) <= 1e-5);
+        total += plain[i];
+      }
+      CHECK(std::fabs(total - 1) < 1e-5);
+      CHECK(plain.intact() && masked.intact() && logs.intact());
+    }
+  }
+}
+
+TEST(row_softmax_of_extremes) {
+  for (const Isa isa : available_isas()) {
+    float x[4] = {1000, -INFINITY, 999, -1000}, y[4];
+    row_kernels(isa).softmax(x, y, 4, 1, nullptr);
+    CHECK(std::fabs(y[0] - 0.7310586f) < 1e-6 && y[1] == 0 && y[3] == 0);
+    for (float& v : x) v = -INFINITY;
+    row_kernels(isa).softmax(x, y, 4, 1, nullptr);
+    CHECK(std::isnan(y[0]));
+  }
+}
+
+TEST(row_norms_close_to_double) {
+  for (const Isa isa : available_isas()) {
+    for (const size_t n : kLengths) {
+      for (const bool extras : {false, true}) {
+        const auto x = random_floats(n, 9, 3, 5), r = random_floats(n, 10), s = random_floats(n, 11),
+                   b = random_floats(n, 12);
+        std::vector<double> v(n);
+        for (size_t i = 0; i < n; ++i) v[i] = static_cast<double>(x[i]) + (extras ? r[i] : 0);
+        const double mean = std::accumulate(v.begin(), v.end(), 0.0) / static_cast<double>(n);
+        double variance = 0, squares = 0;
+        for (const double e : v) variance += (e - mean) * (e - mean), squares += e * e;
+        Guarded layer(n), rms(n), sum(n);
+        NormArgs g;
+        g.x = x.data(), g.n = static_cast<int64_t>(n), g.epsilon = 1e-5f;
+        if (extras) g.residual = r.data(), g.scale = s.data(), g.bias = b.data(), g.sum = sum.data();
+        g.y = layer.data();
+        row_kernels(isa).layer_norm(g);
+        g.y = rms.data();
+        row_kernels(isa).rms_norm(g);
+        for (size_t i = 0; i < n; ++i) {
+          const double scale = extras ? s[i] : 1, bias = extras ? b[i] : 0;
+          const double want_layer = (v[i] - mean) / std::sqrt(variance / n + 1e-5) * scale + bias;
+          const double want_rms = v[i] / std::sqrt(squares / n + 1e-5) * scale + bias;
+          // The mean's rounding, over the deviation, is what layer norm can lose.
+          CHECK(std::fabs(layer[i] - want_layer) <= 1e-6 * (5 / std::sqrt(variance / n + 1e-5) + 1));
+          CHECK(std::fabs(rms[i] - want_rms) <= 2e-6 * (1 + std::fabs(want_rms)));
+          if (extras) CHECK_EQ(sum[i], x[i] + r[i]);
+        }
+        CHECK(layer.intact() && rms.intact() && sum.intact());
+        auto place = x;  // in place gives the same bits
+        g.x = place.data(), g.y = place.data();
+        row_kernels(isa).rms_norm(g);
+        CHECK(same(place.data(), rms.data(), n));
+      }
+    }
+  }
+}
+
+TEST(row_avx2_is_avx512) {
+  if (available_isas().back() != Isa::kAvx512) return;
+  for (const size_t n : kLengths) {
+    const auto x = random_floats(n, 13, -8, 8);
+    std::vector<float> y[2];
+    for (const int tier : {0, 1}) {
+      const Isa isa = tier ? Isa::kAvx512 : Isa::kAvx2;
+      std::vector<float> row(n);
+      for (int op = 0; op < kReduceCount; ++op) y[tier].push_back(reduce(isa, static_cast<Reduce>(op), x));
+      row_kernels(isa).softmax(x.data(), row.data(), static_cast<int64_t>(n), 0.3f, x.data());
+      y[tier].insert(y[tier].end(), row.begin(), row.end());
+      row_kernels(isa).log_softmax(x.data(), row.data(), static_cast<int64_t>(n));
+      y[tier].insert(y[tier].end(), row.begin(), row.end());
+      NormArgs g;
+      g.x = x.data(), g.y = row.data(), g.n = static_cast<int64_t>(n), g.epsilon = 1e-6f, g.scale = x.data();
+      row_kernels(isa).layer_norm(g);
+      y[tier].insert(y[tier].end(), row.begin(), row.end());
+      row_kernels(isa).rms_norm(g);
+      y[tier].insert(y[tier].end(), row.begin(), row.end());
+    }
+    CHECK(same(y[0].data(), y[1].data(), y[0].size()));
+  }
+}

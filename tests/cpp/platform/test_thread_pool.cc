@@ -1,0 +1,130 @@
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <thread>
+#include <vector>
+
+#include "platform/clock.h"
+#include "platform/thread_pool.h"
+#include "test.h"
+
+using namespace inferkit;
+
+namespace {
+
+/// Runs body over [0, count) and counts how often each index came.
+bool each_index_once(ThreadPool& pool, int64_t count, int threads) {
+  std::vector<int> seen(static_cast<size_t>(count));  // plain ints: an index that came twice at once is a race (TSan)
+  pool.parallel_for(count, threads, [&](int64_t i) { ++seen[static_cast<size_t>(i)]; });
+  return std::all_of(seen.begin(), seen.end(), [](int n) { return n == 1; });
+}
+
+}  // namespace
+
+TEST(thread_pool_runs_each_index_once) {
+  for (const int size : {1, 2, 5}) {
+    ThreadPool pool(size);
+    for (const int64_t count : {0, 1, 2, 3, 100, 1000}) {
+      for (int repeat = 0; repeat < 50; ++repeat) CHECK(each_index_once(pool, count, size));
+    }
+    CHECK(each_index_once(pool, 100, 100));
+    CHECK(each_index_once(pool, 100, 0));
+  }
+}
+
+TEST(thread_pool_uses_its_threads) {
+  ThreadPool pool(3);
+  std::atomic<int> arrived{0};
+  // Each body waits for the others, so this ends only if three threads run at once.
+  pool.parallel_for(3, 3, [&](int64_t) {
+    ++arrived;
+    while (arrived.load() < 3) std::this_thread::yield();
+  });
+  CHECK_EQ(arrived.load(), 3);
+}
+
+TEST(thread_pool_keeps_to_max_threads) {
+  ThreadPool pool(4);
+  std::atomic<int> at_once{0}, most{0};
+  for (int repeat = 0; repeat < 20; ++repeat) {
+    pool.parallel_for(64, 2, [&](int64_t) {
+      const int now = ++at_once;
+      for (int before = most.load(); before < now && !most.compare_exchange_weak(before, now);) {
+      }
+      std::this_thread::yield();
+      --at_once;
+    });
+  }
+  CHECK(most.load() <= 2);
+}
+
+TEST(thread_pool_runs_nested_calls_inline) {
+  ThreadPool pool(3);
+  std::atomic<int> total{0};
+  std::atomic<bool> same_thread{true};
+  pool.parallel_for(4, 3, [&](int64_t) {
+    const auto outer = std::this_thread::get_id();
+    pool.parallel_for(5, 3, [&](int64_t) {
+      ++total;
+      if (std::this_thread::get_id() != outer) same_thread = false;
+    });
+  });
+  CHECK_EQ(total.load(), 20);
+  CHECK(same_thread.load());
+}
+
+TEST(thread_pool_serves_many_callers) {
+  ThreadPool pool(3);
+  std::atomic<int> wrong{0};
+  std::vector<std::thread> callers;
+  for (int t = 0; t < 4; ++t) {
+    callers.emplace_back([&] {
+      for (int i = 0; i < 500; ++i) {
+        if (!each_index_once(pool, 17, 3)) ++wrong;
+      }
+    });
+  }
+  for (auto& caller : callers) caller.join();
+  CHECK_EQ(wrong.load(), 0);
+}
+
+// Helpers fall asleep between the rounds, at every possible moment of their falling asleep.
+TEST(thread_pool_wakes_sleepers) {
+  ThreadPool pool(3);
+  for (int round = 0; round < 200; ++round) {
+    CHECK(each_index_once(pool, 8, 3));
+    const Nanos end = SteadyClock::instance().now() + round * 1000;
+    while (SteadyClock::instance().now() < end) {
+    }
+  }
+}
+
+#if !defined(__SANITIZE_THREAD__)
+TEST(thread_pool_starts_afresh_after_fork) {
+  ThreadPool pool(3);
+  CHECK(each_index_once(pool, 50, 3));
+  CHECK(each_index_once(ThreadPool::process(), 50, 8));
+  const pid_t child = fork();
+  if (child == 0) {
+    alarm(20);  // a child that hangs dies
+    std::atomic<int> arrived{0};
+    pool.parallel_for(3, 3, [&](int64_t) {
+      ++arrived;
+      while (arrived.load() < 3) std::this_thread::yield();
+    });
+    const bool good = each_index_once(pool, 50, 3) && each_index_once(ThreadPool::process(), 50, 8);
+    _exit(good ? 0 : 1);
+  }
+  int status = -1;
+  waitpid(child, &status, 0);
+  CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+  CHECK(each_index_once(pool, 50, 3));
+}
+#endif
+
+TEST(thread_pool_of_the_process_is_one) {
+  CHECK_EQ(&ThreadPool::process(), &ThreadPool::process());
+  CHECK(ThreadPool::process().size() >= 1);
+}
