@@ -1,0 +1,117 @@
+#include "batching/batch_run.h"
+
+#include <cstring>
+
+namespace inferkit {
+
+Status check_rows(std::span<const PortSpec> specs, std::span<const OutputChecks> checks,
+                  std::span<const TensorView> outputs, int64_t first, int64_t count) {
+  for (size_t i = 0; i < checks.size(); ++i) {
+    if (!checks[i].any()) continue;
+    TensorView part = outputs[i];
+    const size_t row_bytes = static_cast<size_t>(part.shape.elements(1, part.shape.rank())) * dtype_size(part.dtype);
+    part.shape[0] = count;
+    part.data = static_cast<const std::byte*>(part.data) + static_cast<size_t>(first) * row_bytes;
+    Shape spec = specs[i].shape;
+    if (!spec.empty()) spec[0] = Shape::kFree;  // the rows are those of the request
+    if (Status status = check_output(specs[i].name, specs[i].dtype, spec, part, checks[i]); !status.ok()) return status;
+  }
+  return {};
+}
+
+BatchRun::BatchRun(Runner& runner, BufferPool& pool, const BatcherOptions& options, const Clock& clock,
+                   Recorder& recorder, Predictor& predictor)
+    : runner_(runner),
+      pool_(pool),
+      options_(options),
+      clock_(clock),
+      recorder_(recorder),
+      predictor_(predictor),
+      sink_(runner.outputs(), pool),
+      inputs_(runner.inputs().size()) {}
+
+Status BatchRun::gather(std::span<const RequestRef> requests, const RowLayout& layout, int64_t rows) {
+  const auto specs = runner_.inputs();
+  if (requests.size() == 1) {
+    for (size_t i = 0; i < specs.size(); ++i) inputs_[i] = requests[0]->input(i, specs[i].dtype);
+    return {};
+  }
+  try {
+    gathered_ = pool_.acquire(layout.offset(specs.size(), rows), "batch input");
+  } catch (...) {
+    return current_exception_status();
+  }
+  for (size_t i = 0; i < specs.size(); ++i) {
+    std::byte* at = gathered_.data() + layout.offset(i, rows);
+    inputs_[i].dtype = specs[i].dtype;
+    inputs_[i].shape = layout.rows[i];
+    inputs_[i].shape.insert(0, rows);
+    inputs_[i].data = at;
+    for (const RequestRef& request : requests) {
+      const size_t bytes = layout.row_bytes[i] * static_cast<size_t>(request->rows);
+      std::memcpy(at, request->inputs.data() + layout.offset(i, request->rows), bytes);
+      at += bytes;
+    }
+  }
+  return {};
+}
+
+BatchRun::Outcome BatchRun::execute(std::span<const RequestRef> requests, const RowLayout& layout, int64_t rows) {
+  Outcome out;
+  out.started = clock_.now();
+  for (const RequestRef& request : requests) request->times.started.store(out.started, std::memory_order_relaxed);
+  sink_.prepare(rows);
+  out.status = gather(requests, layout, rows);
+  if (out.status.ok()) out.status = runner_.run(inputs_, sink_);
+  if (out.status.ok()) out.status = sink_.complete();
+  out.outputs = sink_.take();
+  gathered_.release();
+  out.finished = clock_.now();
+  if (out.status.ok()) predictor_.learn(layout, rows, out.finished - out.started);
+  return out;
+}
+
+void BatchRun::deliver(Request& request, const Outcome& outcome, int64_t first_row, int64_t batch_rows,
+                       uint64_t batch_id, End end) {
+  request.inputs.release();
+  if (request.done()) return;  // cancelled or expired meanwhile; `end` decides where it happens only now
+  request.batch_id = batch_id;
+  request.batch_rows = batch_rows;
+  request.times.finished.store(outcome.finished, std::memory_order_relaxed);
+  recorder_.latency(request.times.enqueued.load(std::memory_order_relaxed), outcome.started, outcome.finished);
+  if (outcome.finished > request.deadline) return end(request, Phase::kExpired);
+  request.status = outcome.status;
+  if (request.status.ok() && !options_.outputs.empty()) {
+    request.status = check_rows(runner_.outputs(), options_.outputs, sink_.views(), first_row, request.rows);
+  }
+  if (!request.status.ok()) return end(request, Phase::kError);
+  request.outputs = outcome.outputs;
+  request.first_row = first_row;
+  end(request, Phase::kResult);
+}
+
+Nanos BatchRun::run(Batch& batch, uint64_t batch_id, End end) {
+  recorder_.batch(batch.reason, batch.rows);
+  Outcome all = execute(batch.requests, *batch.layout, batch.rows);
+  Nanos took = all.finished - all.started;
+  // An answer of the wrong shape is the model's fault, not that of one request; alone it might even look right.
+  const bool isolate = !all.status.ok() && batch.requests.size() > 1 && options_.isolate_failures &&
+                       all.status.code != ErrorCode::kOutput;
+  int64_t row = 0;
+  for (size_t i = 0; i < batch.requests.size(); ++i) {
+    Request& request = *batch.requests[i];
+    if (!isolate) {
+      deliver(request, all, row, batch.rows, batch_id, end);
+    } else if (!request.done()) {  // who was cancelled meanwhile is not run again
+      Outcome one = execute({&batch.requests[i], 1}, *batch.layout, request.rows);
+      took += one.finished - one.started;
+      deliver(request, one, 0, request.rows, batch_id, end);
+    }
+    row += request.rows;
+  }
+  batch.requests.clear();
+  batch.layout.reset();
+  return took;
+}
+
+}  // namespace inferkit

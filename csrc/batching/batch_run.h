@@ -1,0 +1,56 @@
+// Runs one assembled batch and gives every request in it its own end.
+#pragma once
+#include <functional>
+#include <vector>
+
+#include "batching/options.h"
+#include "batching/predictor.h"
+#include "batching/recorder.h"
+#include "batching/row_sink.h"
+#include "batching/scheduler.h"
+
+namespace inferkit {
+
+/// One thread's tools for running batches: its buffers grow to what the batches need and stay. Owned by a worker, or
+/// by an event loop that runs small batches itself.
+class BatchRun {
+ public:
+  /// Called for each request at its end, after its result fields are written.
+  using End = FunctionRef<void(Request&, Phase)>;
+
+  BatchRun(Runner& runner, BufferPool& pool, const BatcherOptions& options, const Clock& clock, Recorder& recorder,
+           Predictor& predictor);
+
+  /// Gathers, runs, checks and scatters. Where a batch of several fails, its requests run one by one (unless
+  /// isolate_failures is off), so that a bad one fails alone; an output that breaks a check fails its request only.
+  /// Empties the batch. Returns how long the runs took.
+  Nanos run(Batch& batch, uint64_t batch_id, End end);
+
+ private:
+  struct Outcome {
+    Status status;
+    Ref<BatchOutputs> outputs;
+    Nanos started = 0, finished = 0;
+  };
+
+  Outcome execute(std::span<const RequestRef> requests, const RowLayout& layout, int64_t rows);
+  Status gather(std::span<const RequestRef> requests, const RowLayout& layout, int64_t rows);
+  void deliver(Request& request, const Outcome& outcome, int64_t first_row, int64_t batch_rows, uint64_t batch_id,
+               End end);
+
+  Runner& runner_;
+  BufferPool& pool_;
+  const BatcherOptions& options_;
+  const Clock& clock_;
+  Recorder& recorder_;
+  Predictor& predictor_;
+  PooledSink sink_;
+  Buffer gathered_;
+  std::vector<TensorView> inputs_;
+};
+
+/// The checks of one request's outputs, given those of its batch: rows [first, first + count).
+Status check_rows(std::span<const PortSpec> specs, std::span<const OutputChecks> checks,
+                  std::span<const TensorView> outputs, int64_t first, int64_t count);
+
+}  // namespace inferkit

@@ -1,0 +1,425 @@
+#include "batching/batcher.h"
+
+#include <algorithm>
+#include <stdexcept>
+
+#include "platform/fork.h"
+#include "platform/futex.h"
+
+namespace inferkit {
+namespace {
+
+BatcherOptions checked(BatcherOptions o) {
+  const auto require = [](bool holds, const std::string& message) {
+    if (!holds) throw std::invalid_argument(message);
+  };
+  require(o.max_batch_size >= 1, cat("max_batch_size must be at least 1, not ", o.max_batch_size));
+  require(o.max_delay >= 0, "max_delay must not be negative");
+  require(o.workers >= 1 && o.workers <= 1024, cat("workers must be between 1 and 1024, not ", o.workers));
+  require(o.max_concurrent >= 0, cat("max_concurrent must not be negative: ", o.max_concurrent));
+  require(o.full_timeout >= 0 && o.inline_limit >= 0, "a timeout must not be negative");
+  if (o.max_concurrent == 0) o.max_concurrent = o.workers;
+  return o;
+}
+
+/// The batchers whose models run on this thread, the innermost first.
+struct RunScope {
+  explicit RunScope(const Batcher* of) : batcher(of), outer(innermost) { innermost = this; }
+  ~RunScope() { innermost = outer; }
+  RunScope(const RunScope&) = delete;
+  RunScope& operator=(const RunScope&) = delete;
+
+  const Batcher* const batcher;
+  RunScope* const outer;
+  static thread_local RunScope* innermost;
+};
+thread_local RunScope* RunScope::innermost = nullptr;
+
+}  // namespace
+
+/// Collects whom to notify, so that a batch costs each event loop one wake-up.
+class Batcher::Announcer {
+ public:
+  explicit Announcer(CompletionList* own = nullptr) : own_(own) {}
+  ~Announcer() {
+    for (const auto& list : lists_) list->notify();
+  }
+  Announcer(const Announcer&) = delete;
+  Announcer& operator=(const Announcer&) = delete;
+
+  void add(Ref<CompletionList> list, Request& request) {
+    list->push(RequestRef(&request));
+    if (list.get() == own_ || std::find(lists_.begin(), lists_.end(), list) != lists_.end()) return;
+    lists_.push_back(std::move(list));
+  }
+
+ private:
+  CompletionList* const own_;
+  std::vector<Ref<CompletionList>> lists_;
+};
+
+Batcher::Batcher(std::shared_ptr<Runner> runner, BatcherOptions options, std::shared_ptr<BufferPool> pool,
+                 const Clock& clock)
+    : runner_(std::move(runner)),
+      pool_(std::move(pool)),
+      options_(checked(std::move(options))),
+      clock_(clock),
+      steady_(dynamic_cast<const SteadyClock*>(&clock) != nullptr),
+      fork_generation_(fork_generation()),
+      intake_(runner_->inputs(), runner_->outputs(), options_),
+      recorder_(clock.now()),
+      predictor_(*runner_),
+      scheduler_owner_(std::make_unique<Scheduler>(
+          SchedulerOptions{{intake_.max_rows(), options_.max_delay}, options_.max_queue_size, options_.max_concurrent},
+          clock)),
+      scheduler_(*scheduler_owner_),
+      workers_(std::make_unique<Workers>()) {
+  if (!options_.outputs.empty() && options_.outputs.size() != runner_->outputs().size()) {
+    throw std::invalid_argument(
+        cat("output checks for ", options_.outputs.size(), " outputs; the model has ", runner_->outputs().size()));
+  }
+  try {
+    for (int i = 0; i < options_.workers; ++i) workers_->start(cat("ik-batch-", i), [this] { work(); });
+  } catch (...) {
+    scheduler_.stop();
+    throw;  // the members' destructors join those that did start
+  }
+}
+
+Batcher::~Batcher() {
+  if (foreign()) {
+    // The threads do not exist here, and one of them may have been changing the queue: leave both as they are.
+    (void)workers_.release();
+    (void)scheduler_owner_.release();
+    return;
+  }
+  close(false);
+}
+
+bool Batcher::foreign() const { return fork_generation_ != fork_generation(); }
+
+void Batcher::check_outside() const {
+  for (const RunScope* scope = RunScope::innermost; scope; scope = scope->outer) {
+    if (scope->batcher == this) throw std::logic_error("a model must not wait for the batcher that runs it");
+  }
+}
+
+// -- Submitting
+// ---------------------------------------------------------------------------------------------------------
+
+void Batcher::refuse_if_closed() {
+  if (foreign()) {
+    throw Error(ErrorCode::kClosed,
+                "this batcher belongs to the parent process: make one in each process after fork()");
+  }
+  if (state_.load() == State::kOpen) return;
+  recorder_.rejected();
+  throw Error(ErrorCode::kClosed, "the batcher is draining or closed and takes no more requests");
+}
+
+Checked Batcher::check(std::span<const StridedView> inputs) {
+  refuse_if_closed();
+  try {
+    return intake_.check(inputs);
+  } catch (const Error&) {
+    recorder_.invalid();
+    throw;
+  }
+}
+
+void Batcher::scan(std::span<const StridedView> inputs) {
+  try {
+    intake_.scan(inputs);
+  } catch (const Error&) {
+    recorder_.invalid();
+    throw;
+  }
+}
+
+RequestRef Batcher::admit(std::span<const StridedView> inputs, const Checked& checked, const SubmitOptions& options) {
+  if (options.priority < -kMaxPriority || options.priority > kMaxPriority) {
+    throw std::invalid_argument(
+        cat("priority must be between -", kMaxPriority, " and ", kMaxPriority, ", not ", options.priority));
+  }
+  const Nanos now = clock_.now();
+  if (options.deadline <= now) {
+    recorder_.ended(Phase::kExpired, now);
+    throw Error(ErrorCode::kDeadline, "the request's deadline had passed when it was submitted");
+  }
+  RequestRef request(new Request(checked.layout, checked.rows, checked.single_row, options));
+  if (!request->id) request->id = next_id_.fetch_add(1, std::memory_order_relaxed);
+  request->times.enqueued.store(now, std::memory_order_relaxed);
+
+  open_.fetch_add(1);
+  bool reserved = false;
+  try {
+    refuse_if_closed();  // again: whoever closes sees open_, or this sees the close
+    reserved = scheduler_.try_reserve();
+    if (!reserved) {
+      std::vector<RequestRef> expired;
+      scheduler_.sweep(expired);
+      drop(expired);
+      reserved = scheduler_.try_reserve();
+    }
+    if (!reserved && !options_.wait_when_full) {
+      recorder_.rejected();
+      throw Error(ErrorCode::kQueueFull, cat("the queue is full (max_queue_size=", options_.max_queue_size,
+                                             "): try again later, or raise max_queue_size"));
+    }
+    request->inputs = intake_.copy(inputs, checked, *pool_);
+  } catch (const Error& error) {
+    if (error.code() == ErrorCode::kValidation) recorder_.invalid();
+    if (error.code() == ErrorCode::kPoolExhausted) recorder_.rejected();
+    if (reserved) scheduler_.unreserve();
+    if (open_.fetch_sub(1) == 1) note_quiet();
+    throw;
+  }
+  if (reserved) {
+    request->advance(Phase::kWaiting, Phase::kQueued);
+  } else {
+    if (options_.full_timeout < kNever - now) request->admit_by = now + options_.full_timeout;
+    scheduler_.park(request);
+    if (state_.load() == State::kClosed) reject_waiting();
+  }
+  return request;
+}
+
+void Batcher::enqueue(std::span<const RequestRef> requests, bool wake) {
+  scheduler_.enqueue(requests, wake);
+  if (state_.load() == State::kClosed) reject_waiting();  // close() stored that first and emptied the queue second
+}
+
+RequestRef Batcher::submit(std::span<const StridedView> inputs, const SubmitOptions& options) {
+  RequestRef request = admit(inputs, check(inputs), options);
+  if (request->phase() != Phase::kWaiting) enqueue({&request, 1});
+  return request;
+}
+
+// -- Waiting
+// ------------------------------------------------------------------------------------------------------------
+
+Waited Batcher::wait(Request& request, Nanos until) {
+  if (!request.done()) check_outside();
+  for (;;) {
+    const Phase phase = request.phase();
+    if (is_end(phase)) return Waited::kDone;
+    if (foreign()) {
+      request.finish(Phase::kClosed);
+      continue;
+    }
+    bool interrupted = false;
+    request.sleep(phase, std::min(until, steady_ ? request.next_timeout() : kNever), &interrupted);
+    if (request.done()) return Waited::kDone;
+    if (interrupted) return Waited::kInterrupted;
+    expire(request, clock_.now());
+    if (until != kNever && SteadyClock::instance().now() >= until && !request.done()) return Waited::kTimedOut;
+  }
+}
+
+Waited Batcher::wait_for_room(Request& request) {
+  check_outside();
+  while (request.phase() == Phase::kWaiting) {
+    bool interrupted = false;
+    request.sleep(Phase::kWaiting, steady_ ? request.next_timeout() : kNever, &interrupted);
+    if (interrupted) return Waited::kInterrupted;
+    expire(request, clock_.now());
+  }
+  return Waited::kDone;
+}
+
+bool Batcher::cancel(Request& request) {
+  if (foreign()) return request.finish(Phase::kClosed);
+  Announcer announcer;
+  if (!conclude(request, Phase::kCancelled, announcer)) return false;
+  scheduler_.remove(request);
+  return true;
+}
+
+void Batcher::expire(Request& request, Nanos now) {
+  if (now < request.next_timeout() || foreign()) return;
+  Announcer announcer;
+  if (conclude(request, now >= request.deadline ? Phase::kExpired : Phase::kRejected, announcer)) {
+    scheduler_.remove(request);
+  }
+}
+
+bool Batcher::conclude(Request& request, Phase end, Announcer& announcer) {
+  if (!request.finish(end)) return false;
+  Nanos finished = request.times.finished.load(std::memory_order_relaxed);
+  if (!finished) {
+    finished = clock_.now();
+    request.times.finished.store(finished, std::memory_order_relaxed);
+  }
+  recorder_.ended(end, finished);
+  if (Ref<CompletionList> list = request.take_list()) announcer.add(std::move(list), request);
+  if (open_.fetch_sub(1) == 1) note_quiet();
+  return true;
+}
+
+void Batcher::drop(std::vector<RequestRef>& dropped) {
+  if (dropped.empty()) return;
+  Announcer announcer;
+  for (const RequestRef& request : dropped) {
+    request->inputs.release();
+    conclude(*request, Phase::kExpired, announcer);  // unless it had ended: then it only loses its place
+  }
+  dropped.clear();
+}
+
+// -- Running
+// ------------------------------------------------------------------------------------------------------------
+
+void Batcher::work() {
+  BatchRun tools = make_tools();
+  Batch batch;
+  std::vector<RequestRef> dropped;
+  while (scheduler_.next(batch, dropped)) {
+    drop(dropped);
+    if (!batch.requests.empty()) run_batch(batch, tools, nullptr, true);
+  }
+}
+
+void Batcher::run_batch(Batch& batch, BatchRun& tools, CompletionList* own, bool more_to_come) {
+  open_.fetch_add(1);  // the run itself: its requests may all be cancelled before it is over
+  const Nanos now = clock_.now();
+  for (const RequestRef& request : batch.requests) request->times.dequeued.store(now, std::memory_order_relaxed);
+  Nanos took;
+  {
+    RunScope scope(this);
+    Announcer announcer(own);
+    took = tools.run(batch, next_batch_.fetch_add(1, std::memory_order_relaxed),
+                     [&](Request& request, Phase end) { conclude(request, end, announcer); });
+  }
+  scheduler_.finish_run(took, more_to_come);
+  if (open_.fetch_sub(1) == 1) note_quiet();
+}
+
+void Batcher::run_inline(BatchRun& tools, Batch& batch, CompletionList& own) {
+  Nanos budget = options_.inline_limit;
+  const auto accept = [&](const LayoutRef& layout, int64_t rows) {
+    const Nanos predicted = predictor_.predict(*layout, rows);
+    if (predicted > budget) return false;
+    budget -= predicted;
+    return true;
+  };
+  for (;;) {
+    std::vector<RequestRef> dropped;
+    const bool taken = scheduler_.take(batch, dropped, accept);
+    drop(dropped);
+    if (!taken) break;
+    run_batch(batch, tools, &own, true);
+  }
+  scheduler_.kick();
+}
+
+bool Batcher::begin_caller_run(int64_t rows) {
+  if (!options_.caller_runs) return false;
+  check_outside();
+  open_.fetch_add(1);
+  if (state_.load() == State::kOpen && scheduler_.begin_caller_run(rows)) return true;
+  if (open_.fetch_sub(1) == 1) note_quiet();
+  return false;
+}
+
+void Batcher::abandon_caller_run() {
+  scheduler_.finish_run(0, false);
+  if (open_.fetch_sub(1) == 1) note_quiet();
+}
+
+Status Batcher::run_caller(std::span<const TensorView> inputs, const Checked& checked, RowSink& sink, Nanos enqueued,
+                           Nanos deadline) {
+  next_batch_.fetch_add(1, std::memory_order_relaxed);
+  recorder_.batch(DispatchReason::kCaller, checked.rows);
+  sink.prepare(checked.rows);
+  const Nanos started = clock_.now();
+  Status status;
+  {
+    RunScope scope(this);
+    status = runner_->run(inputs, sink);
+  }
+  const Nanos finished = clock_.now();
+  scheduler_.finish_run(finished - started, false);
+  if (status.ok()) {
+    predictor_.learn(*checked.layout, checked.rows, finished - started);
+    status = sink.complete();
+  }
+  if (status.ok() && !options_.outputs.empty()) {
+    status = check_rows(runner_->outputs(), options_.outputs, sink.views(), 0, checked.rows);
+  }
+  recorder_.latency(enqueued, started, finished);
+  Phase end = status.ok() ? Phase::kResult : Phase::kError;
+  if (finished > deadline) {
+    end = Phase::kExpired;
+    status = {ErrorCode::kDeadline, Reason::kNone, "the request's deadline passed before it had an answer", nullptr};
+  }
+  recorder_.ended(end, finished);
+  if (open_.fetch_sub(1) == 1) note_quiet();
+  return status;
+}
+
+// -- Ending
+// -------------------------------------------------------------------------------------------------------------
+
+void Batcher::note_quiet() {
+  if (state_.load() == State::kOpen) return;
+  quiet_.fetch_add(1);
+  futex_wake_all(quiet_);
+}
+
+void Batcher::begin_drain() {
+  if (foreign()) return;
+  State open = State::kOpen;
+  state_.compare_exchange_strong(open, State::kDraining);
+  scheduler_.drain();
+}
+
+bool Batcher::drain(Nanos until) {
+  if (foreign()) return true;
+  check_outside();
+  begin_drain();
+  for (;;) {
+    const uint32_t seen = quiet_.load();
+    if (open_.load() == 0) return true;
+    if (futex_wait(quiet_, seen, until) == FutexResult::kTimedOut) return open_.load() == 0;
+  }
+}
+
+void Batcher::reject_waiting() {
+  std::vector<RequestRef> waiting;
+  scheduler_.clear(waiting);
+  Announcer announcer;
+  for (const RequestRef& request : waiting) {
+    request->inputs.release();
+    conclude(*request, Phase::kClosed, announcer);
+  }
+}
+
+void Batcher::close(bool drain_first) {
+  if (foreign()) return;
+  check_outside();
+  if (drain_first) drain();
+  state_.store(State::kClosed);
+  reject_waiting();
+  drain();
+  uint32_t nobody = 0;
+  if (closing_.compare_exchange_strong(nobody, 1)) {
+    scheduler_.stop();
+    workers_->join();
+    closing_.store(2);
+    futex_wake_all(closing_);
+  }
+  while (closing_.load() != 2) futex_wait(closing_, 1);
+}
+
+BatcherStats Batcher::stats() const {
+  BatcherStats out;
+  if (foreign()) return out;
+  const QueueFigures figures = scheduler_.figures();
+  out.queue_depth = figures.depth;
+  out.in_flight = static_cast<size_t>(figures.running);
+  out.oldest_wait = figures.oldest_wait;
+  recorder_.fill(out, max_rows(), clock_.now());
+  return out;
+}
+
+}  // namespace inferkit

@@ -1,0 +1,129 @@
+// The dynamic batcher: requests in, batches out to a Runner, every request to its own end.
+#pragma once
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <optional>
+
+#include "batching/batch_run.h"
+#include "batching/intake.h"
+#include "batching/options.h"
+#include "batching/recorder.h"
+#include "batching/scheduler.h"
+#include "batching/worker.h"
+
+namespace inferkit {
+
+enum class Waited : uint8_t { kDone, kTimedOut, kInterrupted };
+
+/// Thread-safe, all of it. No call takes Python's GIL; those that may sleep or run a model say so, and the caller gives
+/// the GIL up first. A child of fork() finds every batcher of its parent closed.
+class Batcher {
+ public:
+  /// Throws std::invalid_argument where the options or the model's ports cannot be served. `clock` outlives this.
+  Batcher(std::shared_ptr<Runner> runner, BatcherOptions options, std::shared_ptr<BufferPool> pool,
+          const Clock& clock = SteadyClock::instance());
+  /// Closes without draining. Sleeps until the batches that run have finished.
+  ~Batcher();
+  Batcher(const Batcher&) = delete;
+  Batcher& operator=(const Batcher&) = delete;
+
+  // -- Submitting ---------------------------------------------------------------------------------------------------
+  /// Everything but the values. Throws Error(kValidation), Error(kClosed).
+  Checked check(std::span<const StridedView> inputs);
+  /// Finds a place in the queue and copies the input. The request is in phase kQueued: pass it to enqueue(); or in
+  /// kWaiting, where the queue is full and the options say to wait: it goes to the queue by itself. Throws
+  /// Error(kQueueFull, kValidation, kPoolExhausted, kClosed).
+  RequestRef admit(std::span<const StridedView> inputs, const Checked& checked, const SubmitOptions& options);
+  /// Queues admitted requests together. With `wake` false no worker is woken: call kick() or run_inline().
+  void enqueue(std::span<const RequestRef> requests, bool wake = true);
+  void kick() { scheduler_.kick(); }
+  /// All three.
+  RequestRef submit(std::span<const StridedView> inputs, const SubmitOptions& options = {});
+
+  // -- Waiting ------------------------------------------------------------------------------------------------------
+  /// Sleeps until the request ends, its own deadline included, or until `until` (SteadyClock), or a signal.
+  Waited wait(Request& request, Nanos until = kNever);
+  /// Sleeps until the request has a place in the queue or has ended. kInterrupted on a signal.
+  Waited wait_for_room(Request& request);
+  /// True where this call ended it. What runs already runs on, for nobody.
+  bool cancel(Request& request);
+  /// Ends the request if its time has passed at `now`.
+  void expire(Request& request, Nanos now);
+
+  // -- Running on the caller's thread -------------------------------------------------------------------------------
+  /// Takes a slot if the batcher is idle and the policy would let `rows` go at once. Then run_caller() or
+  /// abandon_caller_run() must follow.
+  bool begin_caller_run(int64_t rows);
+  void abandon_caller_run();
+  /// The values of a request that is about to be run in place. Throws Error(kValidation).
+  void scan(std::span<const StridedView> inputs);
+  /// Runs, checks, records. `inputs` were checked. Runs the model.
+  Status run_caller(std::span<const TensorView> inputs, const Checked& checked, RowSink& sink, Nanos enqueued,
+                    Nanos deadline);
+  /// For the thread of an event loop: runs what is queued as long as it is predicted to take less than
+  /// inline_limit in all, then wakes a worker for the rest. Ends whose list is `own` are pushed there without a
+  /// notification. Runs the model. Not to be called by two threads with one `tools`.
+  void run_inline(BatchRun& tools, Batch& batch, CompletionList& own);
+  Nanos predict(const RowLayout& layout, int64_t rows) const { return predictor_.predict(layout, rows); }
+
+  // -- Ending -------------------------------------------------------------------------------------------------------
+  /// Admits nothing more. What was admitted is not kept waiting for company.
+  void begin_drain();
+  /// begin_drain(), then sleeps until every request has ended and nothing runs; false where `until` comes first.
+  bool drain(Nanos until = kNever);
+  /// Admits nothing more; what has not run ends with ClosedError, or runs first where `drain`. Sleeps until all
+  /// workers have gone. Any number of threads may call it; each returns when it is done.
+  void close(bool drain);
+  bool closed() const { return state_.load() != State::kOpen || foreign(); }
+
+  BatcherStats stats() const;
+  /// Workers look at the clock again (for a ManualClock).
+  void poke() { scheduler_.poke(); }
+
+  const BatcherOptions& options() const { return options_; }
+  int64_t max_rows() const { return intake_.max_rows(); }
+  Runner& runner() const { return *runner_; }
+  BufferPool& pool() const { return *pool_; }
+  const Clock& clock() const { return clock_; }
+  BatchRun make_tools() { return BatchRun(*runner_, *pool_, options_, clock_, recorder_, predictor_); }
+
+ private:
+  enum class State : uint32_t { kOpen, kDraining, kClosed };
+
+  class Announcer;
+  void work();
+  void run_batch(Batch& batch, BatchRun& tools, CompletionList* own, bool more_to_come);
+  bool conclude(Request& request, Phase end, Announcer& announcer);
+  void drop(std::vector<RequestRef>& dropped);
+  void reject_waiting();
+  void refuse_if_closed();
+  void note_quiet();
+  bool foreign() const;
+  void check_outside() const;
+
+  const std::shared_ptr<Runner> runner_;
+  const std::shared_ptr<BufferPool> pool_;
+  const BatcherOptions options_;
+  const Clock& clock_;
+  const bool steady_;
+  const uint32_t fork_generation_;
+  Intake intake_;
+  Recorder recorder_;
+  Predictor predictor_;
+  std::atomic<uint64_t> next_id_{1}, next_batch_{1};
+
+  // Requests that have not ended and caller runs, so that drain() knows when all is quiet. Sequentially consistent
+  // with state_: who ends the last one sees the drain, or the drain sees that it was the last.
+  std::atomic<int64_t> open_{0};
+  std::atomic<State> state_{State::kOpen};
+  std::atomic<uint32_t> quiet_{0};    // changes, and its sleepers are woken, when open_ falls to 0 in a drain
+  std::atomic<uint32_t> closing_{0};  // 0, 1 while one thread closes, 2 when it has
+
+  // By pointer, so that a child of fork(), which has neither the threads nor a whole queue, can leave them alone.
+  std::unique_ptr<Scheduler> scheduler_owner_;
+  Scheduler& scheduler_;
+  std::unique_ptr<Workers> workers_;
+};
+
+}  // namespace inferkit

@@ -1,0 +1,35 @@
+// Where the requests of one event loop go when they end, and what wakes the loop.
+#pragma once
+#include <vector>
+
+#include "batching/ref.h"
+#include "platform/mutex.h"
+#include "platform/notifier.h"
+
+namespace inferkit {
+
+class Request;
+
+/// Owned by its loop and by the requests that report to it. Finishers push from any thread, then notify once a batch;
+/// the loop polls fd() and takes all there is.
+class CompletionList : public RefCounted<CompletionList> {
+ public:
+  CompletionList();
+  ~CompletionList();
+
+  int fd() const { return notifier_.fd(); }
+  void push(Ref<Request> request);
+  void notify() { notifier_.notify(); }
+
+  /// The loop's thread. Appends to `out` what has ended since the last call.
+  void take(std::vector<Ref<Request>>& out);
+  /// As take(), after a wake-up through fd().
+  void drain(std::vector<Ref<Request>>& out);
+
+ private:
+  Notifier notifier_;
+  Mutex mutex_;  // guards ended_; held for a push or a swap
+  std::vector<Ref<Request>> ended_ GUARDED_BY(mutex_);
+};
+
+}  // namespace inferkit

@@ -1,0 +1,47 @@
+// What comes in: is it a request that this model can take, and of how many rows?
+#pragma once
+#include <memory>
+#include <span>
+
+#include "base/validation.h"
+#include "batching/layout.h"
+#include "batching/options.h"
+#include "batching/request.h"
+#include "engine/runner.h"
+#include "memory/buffer_pool.h"
+
+namespace inferkit {
+
+struct Checked {
+  LayoutRef layout;
+  int64_t rows = 0;
+  bool single_row = false;
+};
+
+/// Immutable but for the layouts that it has seen; thread-safe.
+class Intake {
+ public:
+  /// `inputs` and `outputs` belong to a Runner that outlives this. Throws std::invalid_argument where such a model
+  /// cannot be batched: an input without a batch axis, strings.
+  Intake(std::span<const PortSpec> inputs, std::span<const PortSpec> outputs, const BatcherOptions& options);
+
+  /// Rows in a batch: max_batch_size, or the number that the model's first dimension is fixed at.
+  int64_t max_rows() const { return max_rows_; }
+
+  /// Everything but the values. Throws Error(kValidation).
+  Checked check(std::span<const StridedView> given);
+  /// Copies the values to a buffer, where Request::inputs expects them, and checks them in the same pass. Throws
+  /// Error(kValidation, kNonFinite) and Error(kPoolExhausted).
+  Buffer copy(std::span<const StridedView> given, const Checked& checked, BufferPool& pool) const;
+  /// Only checks the values, for a run straight from the caller's memory.
+  void scan(std::span<const StridedView> given) const;
+
+ private:
+  std::span<const PortSpec> inputs_;
+  InputChecks checks_;
+  int64_t fixed_rows_ = 0;  // 0: free
+  int64_t max_rows_;
+  LayoutTable layouts_;
+};
+
+}  // namespace inferkit

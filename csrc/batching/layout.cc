@@ -1,0 +1,53 @@
+#include "batching/layout.h"
+
+#include <algorithm>
+
+#include "platform/aligned_alloc.h"
+
+namespace inferkit {
+namespace {
+// Beyond this many shapes, those that no request uses are forgotten.
+constexpr size_t kKeptLayouts = 256;
+}  // namespace
+
+size_t RowLayout::offset(size_t index, int64_t count) const {
+  size_t at = 0;
+  for (size_t i = 0; i < index; ++i) at += round_up(row_bytes[i] * static_cast<size_t>(count), kAlignment);
+  return at;
+}
+
+LayoutTable::LayoutTable(std::span<const PortSpec> inputs) : inputs_(inputs) {
+  std::vector<Shape> rows;
+  for (const PortSpec& input : inputs) {
+    Shape row = input.shape;
+    row.erase(0);
+    if (!row.is_concrete()) return;
+    rows.push_back(row);
+  }
+  fixed_ = make(rows);
+}
+
+LayoutRef LayoutTable::make(std::span<const Shape> rows) const {
+  auto layout = std::make_shared<RowLayout>();
+  for (size_t i = 0; i < rows.size(); ++i) {
+    layout->rows.push_back(rows[i]);
+    layout->row_bytes.push_back(static_cast<size_t>(rows[i].elements()) * dtype_size(inputs_[i].dtype));
+  }
+  return layout;
+}
+
+LayoutRef LayoutTable::intern(std::span<const Shape> rows) {
+  if (fixed_) return fixed_;
+  size_t hash = 0;
+  for (const Shape& row : rows) hash = hash * 31 + hash_value(row);
+  MutexLock lock(mutex_);
+  const auto [first, last] = table_.equal_range(hash);
+  for (auto it = first; it != last; ++it) {
+    if (std::equal(rows.begin(), rows.end(), it->second->rows.begin(), it->second->rows.end())) return it->second;
+  }
+  if (table_.size() >= kKeptLayouts)
+    std::erase_if(table_, [](const auto& entry) { return entry.second.use_count() == 1; });
+  return table_.emplace(hash, make(rows))->second;
+}
+
+}  // namespace inferkit

@@ -1,0 +1,43 @@
+// What requests must have in common to share a batch: the shape of one row of every input.
+#pragma once
+#include <memory>
+#include <span>
+#include <unordered_map>
+#include <vector>
+
+#include "base/shape.h"
+#include "engine/runner.h"
+#include "platform/mutex.h"
+
+namespace inferkit {
+
+/// Immutable. Two requests share a batch where they point to the same one.
+struct RowLayout {
+  std::vector<Shape> rows;        // of each input, without the batch axis
+  std::vector<size_t> row_bytes;  // of each input
+
+  /// Where input `index` of a request of `count` rows starts in the request's buffer; index == rows.size() gives the
+  /// size of the buffer. Every input is 64-byte aligned.
+  size_t offset(size_t index, int64_t count) const;
+};
+using LayoutRef = std::shared_ptr<const RowLayout>;
+
+/// Gives equal shapes the same RowLayout. Thread-safe; a model without free dimensions takes no lock.
+class LayoutTable {
+ public:
+  explicit LayoutTable(std::span<const PortSpec> inputs);
+
+  /// The layout where every row shape is fixed by the model, else null.
+  const LayoutRef& fixed() const { return fixed_; }
+  LayoutRef intern(std::span<const Shape> rows);
+
+ private:
+  LayoutRef make(std::span<const Shape> rows) const;
+
+  const std::span<const PortSpec> inputs_;
+  LayoutRef fixed_;
+  Mutex mutex_;  // guards table_; held for a look-up
+  std::unordered_multimap<size_t, LayoutRef> table_ GUARDED_BY(mutex_);
+};
+
+}  // namespace inferkit

@@ -1,0 +1,49 @@
+#include "batching/policy.h"
+
+#include <algorithm>
+#include <array>
+
+namespace inferkit {
+namespace {
+
+constexpr std::array<std::string_view, kDispatchReasonCount> kNames = {"full",     "ready", "delay",
+                                                                       "deadline", "drain", "caller"};
+
+Nanos plus(Nanos a, Nanos b) { return a > kNever - b ? kNever : a + b; }
+
+/// When the bucket may go, and why.
+std::pair<Nanos, DispatchReason> due(const BucketState& b, Nanos predicted, const PolicyOptions& options,
+                                     bool draining) {
+  if (b.rows >= options.max_rows) return {0, DispatchReason::kFull};
+  if (draining) return {0, DispatchReason::kDrain};
+  if (options.max_delay <= 0) return {0, DispatchReason::kReady};
+  const Nanos delay = plus(b.oldest, options.max_delay);
+  const Nanos latest = b.earliest_deadline == kNever ? kNever : b.earliest_deadline - predicted;
+  return latest < delay ? std::pair(latest, DispatchReason::kDeadline) : std::pair(delay, DispatchReason::kDelay);
+}
+
+bool goes_before(const BucketState& a, const BucketState& b) {
+  return a.top_priority != b.top_priority ? a.top_priority > b.top_priority : a.head < b.head;
+}
+
+}  // namespace
+
+std::string_view dispatch_reason_name(DispatchReason reason) { return kNames[static_cast<size_t>(reason)]; }
+
+Decision decide(std::span<const BucketState> buckets, Nanos now, Nanos predicted, const PolicyOptions& options,
+                bool draining) {
+  Decision best;
+  for (size_t i = 0; i < buckets.size(); ++i) {
+    const auto [at, reason] = due(buckets[i], predicted, options, draining);
+    if (at <= now) {
+      if (best.kind == Decision::Kind::kDispatch && !goes_before(buckets[i], buckets[best.bucket])) continue;
+      best = {Decision::Kind::kDispatch, i, reason, kNever};
+    } else if (best.kind != Decision::Kind::kDispatch) {
+      best.kind = Decision::Kind::kWait;
+      best.until = std::min(best.until, at);
+    }
+  }
+  return best;
+}
+
+}  // namespace inferkit

@@ -1,0 +1,51 @@
+// When a batch goes, and which: a pure function, so that tests give it any state and any time.
+#pragma once
+#include <cstdint>
+#include <span>
+#include <string_view>
+
+#include "platform/clock.h"
+
+namespace inferkit {
+
+/// Requests of one layout that wait, in numbers. There is at least one.
+struct BucketState {
+  int64_t rows = 0;
+  Nanos oldest = 0;                  // the earliest enqueue time among them
+  Nanos earliest_deadline = kNever;  // never later than the earliest deadline among them
+  int top_priority = 0;
+  uint64_t head = 0;  // the order in which the request that would go first was queued
+};
+
+struct PolicyOptions {
+  int64_t max_rows = 1;  // of a batch
+  Nanos max_delay = 0;   // how long the oldest request may wait for company
+};
+
+enum class DispatchReason : uint8_t {
+  kFull,      // a whole batch is there
+  kReady,     // somebody is free to run it, and no delay is asked for
+  kDelay,     // the oldest has waited max_delay
+  kDeadline,  // waiting longer would let a deadline pass
+  kDrain,     // nobody will join any more
+  kCaller,    // the batcher was idle: the caller ran it
+};
+inline constexpr int kDispatchReasonCount = 6;
+std::string_view dispatch_reason_name(DispatchReason reason);
+
+struct Decision {
+  enum class Kind : uint8_t { kIdle, kDispatch, kWait };
+  Kind kind = Kind::kIdle;
+  size_t bucket = 0;  // of a dispatch
+  DispatchReason reason = DispatchReason::kReady;
+  Nanos until = kNever;  // of a wait: ask again then, or when something is queued
+};
+
+/// Work-conserving unless max_delay asks otherwise. A bucket may go where it is full, its oldest request has waited
+/// max_delay, `predicted_nanos` from now would pass a deadline, or `draining`. Of those that may go, the one with the
+/// highest priority at its head goes first, then the one whose head was queued first: an odd shape neither blocks the
+/// others nor is forgotten.
+Decision decide(std::span<const BucketState> buckets, Nanos now, Nanos predicted_nanos, const PolicyOptions& options,
+                bool draining);
+
+}  // namespace inferkit

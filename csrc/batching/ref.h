@@ -1,0 +1,65 @@
+// A pointer that counts references inside its object.
+#pragma once
+#include <atomic>
+#include <cstdint>
+#include <utility>
+
+namespace inferkit {
+
+/// Base of objects that a Ref shares. Starts at no reference; the last Ref deletes it.
+template <class Derived>
+class RefCounted {
+ public:
+  void retain() const { count_.fetch_add(1, std::memory_order_relaxed); }
+  void release() const {
+    // Release: what this owner did comes before the deletion; acquire: the deleter sees it.
+    if (count_.fetch_sub(1, std::memory_order_acq_rel) == 1) delete static_cast<const Derived*>(this);
+  }
+
+ protected:
+  RefCounted() = default;
+  ~RefCounted() = default;
+  RefCounted(const RefCounted&) = delete;
+  RefCounted& operator=(const RefCounted&) = delete;
+
+ private:
+  mutable std::atomic<uint32_t> count_{0};
+};
+
+template <class T>
+class Ref {
+ public:
+  Ref() = default;
+  Ref(std::nullptr_t) {}  // NOLINT: implicit, as of any pointer
+  explicit Ref(T* object) : object_(object) {
+    if (object_) object_->retain();
+  }
+  Ref(const Ref& other) : Ref(other.object_) {}
+  Ref(Ref&& other) noexcept : object_(std::exchange(other.object_, nullptr)) {}
+  Ref& operator=(Ref other) noexcept {
+    std::swap(object_, other.object_);
+    return *this;
+  }
+  ~Ref() {
+    if (object_) object_->release();
+  }
+
+  T* get() const { return object_; }
+  T* operator->() const { return object_; }
+  T& operator*() const { return *object_; }
+  explicit operator bool() const { return object_ != nullptr; }
+  bool operator==(const Ref& other) const = default;
+
+  /// Takes over, or hands out, a reference that is already counted.
+  static Ref adopt(T* counted) {
+    Ref ref;
+    ref.object_ = counted;
+    return ref;
+  }
+  T* detach() { return std::exchange(object_, nullptr); }
+
+ private:
+  T* object_ = nullptr;
+};
+
+}  // namespace inferkit

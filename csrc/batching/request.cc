@@ -1,0 +1,97 @@
+#include "batching/request.h"
+
+#include "platform/futex.h"
+
+namespace inferkit {
+namespace {
+CompletionList* const kTaken = reinterpret_cast<CompletionList*>(uintptr_t{1});
+}
+
+size_t BatchOutput::row_bytes() const {
+  return static_cast<size_t>(shape.elements(1, shape.rank())) * dtype_size(dtype);
+}
+
+Request::Request(LayoutRef layout_, int64_t rows_, bool single_row_, const SubmitOptions& options)
+    : layout(std::move(layout_)),
+      rows(rows_),
+      single_row(single_row_),
+      priority(options.priority),
+      deadline(options.deadline),
+      name(options.name),
+      id(options.id) {}
+
+Request::~Request() { take_list(); }
+
+bool Request::advance(Phase from, Phase to) noexcept {
+  uint32_t seen = state_.load(std::memory_order_acquire);
+  while (Phase(seen & kPhaseMask) == from) {
+    // The sleepers' bit stays: the next end, or whoever admits it, wakes them.
+    if (!state_.compare_exchange_weak(seen, (seen & kSleepers) | uint32_t(to), std::memory_order_acq_rel)) continue;
+    if (from == Phase::kWaiting && (seen & kSleepers)) futex_wake_all(state_);
+    return true;
+  }
+  return false;
+}
+
+bool Request::finish(Phase end) noexcept {
+  uint32_t seen = state_.load(std::memory_order_acquire);
+  while (!is_end(Phase(seen & kPhaseMask))) {
+    if (!state_.compare_exchange_weak(seen, uint32_t(end), std::memory_order_acq_rel)) continue;
+    if (seen & kSleepers) futex_wake_all(state_);
+    return true;
+  }
+  return false;
+}
+
+Ref<CompletionList> Request::take_list() noexcept {
+  CompletionList* list = list_.exchange(kTaken, std::memory_order_acq_rel);
+  return list == kTaken ? Ref<CompletionList>() : Ref<CompletionList>::adopt(list);
+}
+
+bool Request::attach(CompletionList& list) noexcept {
+  Ref<CompletionList> counted(&list);
+  CompletionList* expected = nullptr;
+  if (!list_.compare_exchange_strong(expected, &list, std::memory_order_acq_rel)) return false;
+  counted.detach();
+  return true;
+}
+
+bool Request::attached_to(const CompletionList& list) const noexcept {
+  return list_.load(std::memory_order_acquire) == &list;
+}
+
+void Request::sleep(Phase seen, Nanos until, bool* interrupted) const {
+  uint32_t word = state_.load(std::memory_order_acquire);
+  if (Phase(word & kPhaseMask) != seen) return;
+  if (!(word & kSleepers)) {
+    if (!state_.compare_exchange_strong(word, word | kSleepers, std::memory_order_acq_rel)) return;
+    word |= kSleepers;
+  }
+  if (futex_wait(state_, word, until) == FutexResult::kInterrupted) *interrupted = true;
+}
+
+TensorView Request::input(size_t index, DType dtype) const {
+  Shape shape = layout->rows[index];
+  shape.insert(0, rows);
+  return {dtype, shape, inputs.data() + layout->offset(index, rows)};
+}
+
+Status Request::end_status() const {
+  switch (phase()) {
+    case Phase::kError:
+      return status;
+    case Phase::kRejected:
+      return {ErrorCode::kQueueFull, Reason::kNone, "the queue stayed full for as long as the request could wait",
+              nullptr};
+    case Phase::kClosed:
+      return {ErrorCode::kClosed, Reason::kNone, "the batcher was closed before the request ran", nullptr};
+    case Phase::kCancelled:
+      return {ErrorCode::kCancelled, Reason::kNone, "the request was cancelled", nullptr};
+    case Phase::kExpired:
+      return {ErrorCode::kDeadline, Reason::kNone, "the request's deadline passed before it had an answer", nullptr};
+    default:
+      return {};
+  }
+}
+
+}  // namespace inferkit

@@ -1,0 +1,127 @@
+// One request from admission to its end.
+#pragma once
+#include <atomic>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "base/tensor_view.h"
+#include "batching/completion.h"
+#include "batching/layout.h"
+#include "batching/ref.h"
+#include "memory/buffer.h"
+#include "platform/clock.h"
+
+namespace inferkit {
+
+/// kWaiting, kQueued and kRunning come in this order; the others are ends. A request reaches exactly one end.
+enum class Phase : uint32_t {
+  kWaiting,  // for room in a full queue
+  kQueued,   // admitted
+  kRunning,  // in a batch
+  kResult,
+  kError,
+  kCancelled,
+  kExpired,
+  kRejected,  // the queue stayed full
+  kClosed,    // the batcher was closed before it ran
+};
+inline constexpr int kEndCount = 6;
+inline bool is_end(Phase phase) { return phase >= Phase::kResult; }
+
+/// Nanoseconds of the batcher's clock; 0 where it has not happened.
+struct RequestTimes {
+  std::atomic<Nanos> enqueued{0}, dequeued{0}, started{0}, finished{0}, delivered{0};
+};
+
+/// One output of a batch, shared by the requests whose rows it holds.
+struct BatchOutput {
+  DType dtype = DType::kF32;
+  Shape shape;  // with the batch axis
+  Buffer buffer;
+
+  size_t row_bytes() const;
+};
+struct BatchOutputs : RefCounted<BatchOutputs> {
+  std::vector<BatchOutput> outputs;
+};
+
+/// How a submission may be told apart and held to its time.
+struct SubmitOptions {
+  Nanos deadline = kNever;  // on the batcher's clock
+  int priority = 0;         // higher goes first
+  uint64_t id = 0;          // 0: the batcher numbers it
+  std::string name;         // the caller's own id; "" for none
+};
+inline constexpr int kMaxPriority = 100;
+
+/// Shared by the caller's ticket, the queue, the batch and the completion list. Who took it from the queue (or has
+/// not put it there yet) owns its result fields until finish(); afterwards they are read-only.
+class Request : public RefCounted<Request> {
+ public:
+  Request(LayoutRef layout_, int64_t rows_, bool single_row_, const SubmitOptions& options);
+  ~Request();
+
+  // Fixed at submission.
+  const LayoutRef layout;
+  const int64_t rows;
+  const bool single_row;  // came without the batch axis, and so goes its answer
+  const int priority;
+  const Nanos deadline;
+  const std::string name;
+  uint64_t id;
+  Nanos admit_by = kNever;  // until when it waits for room
+  Buffer inputs;            // all of them, at layout->offset(i, rows); given back when its batch has run
+
+  RequestTimes times;
+
+  // The result fields.
+  Status status;              // of kError
+  Ref<BatchOutputs> outputs;  // of kResult
+  int64_t first_row = 0;      // in outputs
+  uint64_t batch_id = 0;      // of kResult and kError
+  int64_t batch_rows = 0;
+
+  Phase phase() const { return Phase(state_.load(std::memory_order_acquire) & kPhaseMask); }
+  bool done() const { return is_end(phase()); }
+  /// From `from` to `to`, neither an end. False where it is not in `from` (any more).
+  bool advance(Phase from, Phase to) noexcept;
+  /// Ends the request and wakes the threads that sleep on it; true for the one caller that decided its end.
+  bool finish(Phase end) noexcept;
+  /// The list to push to, once, after finish(); null where nobody attached one.
+  Ref<CompletionList> take_list() noexcept;
+
+  /// Lets `list` learn of the end. False where the request has ended; also where another list is attached.
+  bool attach(CompletionList& list) noexcept;
+  bool attached_to(const CompletionList& list) const noexcept;
+
+  /// Sleeps until the phase is not `seen`, `until` (SteadyClock) or a signal; may return early.
+  void sleep(Phase seen, Nanos until, bool* interrupted) const;
+
+  /// When something happens to it if nothing else does: its deadline, or the end of its wait for room.
+  Nanos next_timeout() const { return phase() == Phase::kWaiting ? std::min(deadline, admit_by) : deadline; }
+
+  TensorView input(size_t index, DType dtype) const;
+
+  /// What the end means as an error; ok() for kResult.
+  Status end_status() const;
+
+ private:
+  friend class Queue;
+  static constexpr uint32_t kPhaseMask = 0xff, kSleepers = 0x100;
+
+  // The phase, and a bit that says that threads sleep on the word. Every change is a compare-and-swap that acquires
+  // and releases: the result fields are written before the end is published and read after it is seen.
+  mutable std::atomic<uint32_t> state_{uint32_t(Phase::kWaiting)};
+  std::atomic<CompletionList*> list_{nullptr};  // owns a reference; kTaken once the request has ended
+
+  // The queue's links, guarded by the lock of whoever owns the queue.
+  void* level_ = nullptr;  // where it stands; null where it does not
+  Request* next_ = nullptr;
+  Request* previous_ = nullptr;
+  uint64_t order_ = 0;
+};
+
+using RequestRef = Ref<Request>;
+
+}  // namespace inferkit

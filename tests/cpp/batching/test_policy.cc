@@ -1,0 +1,73 @@
+#include <array>
+#include <vector>
+
+#include "batching/policy.h"
+#include "test.h"
+
+using namespace inferkit;
+using Kind = Decision::Kind;
+
+namespace {
+Decision ask(std::vector<BucketState> buckets, Nanos now, PolicyOptions options, Nanos predicted = 0,
+             bool draining = false) {
+  return decide(buckets, now, predicted, options, draining);
+}
+}  // namespace
+
+TEST(policy_is_idle_without_requests) { CHECK(ask({}, 5, {8, 0}).kind == Kind::kIdle); }
+
+TEST(policy_is_work_conserving_without_a_delay) {
+  const Decision d = ask({{1, 100}}, 100, {8, 0});
+  CHECK(d.kind == Kind::kDispatch);
+  CHECK(d.reason == DispatchReason::kReady);
+}
+
+TEST(policy_waits_from_the_oldest_enqueue) {
+  const PolicyOptions options{8, 50};
+  Decision d = ask({{7, 100}}, 149, options);
+  CHECK(d.kind == Kind::kWait);
+  CHECK_EQ(d.until, 150);
+  d = ask({{7, 100}}, 150, options);
+  CHECK(d.kind == Kind::kDispatch);
+  CHECK(d.reason == DispatchReason::kDelay);
+}
+
+TEST(policy_does_not_wait_with_a_full_batch_or_in_a_drain) {
+  CHECK(ask({{8, 100}}, 100, {8, 50}).reason == DispatchReason::kFull);
+  CHECK(ask({{9, 100}}, 100, {8, 50}).kind == Kind::kDispatch);
+  const Decision d = ask({{1, 100}}, 100, {8, 50}, 0, true);
+  CHECK(d.kind == Kind::kDispatch);
+  CHECK(d.reason == DispatchReason::kDrain);
+}
+
+TEST(policy_does_not_wait_past_a_deadline) {
+  Decision d = ask({{1, 100, 140}}, 100, {8, 50}, 10);
+  CHECK(d.kind == Kind::kWait);
+  CHECK_EQ(d.until, 130);
+  d = ask({{1, 100, 140}}, 130, {8, 50}, 10);
+  CHECK(d.kind == Kind::kDispatch);
+  CHECK(d.reason == DispatchReason::kDeadline);
+}
+
+TEST(policy_takes_the_highest_priority_then_the_first_queued) {
+  CHECK_EQ(ask({{1, 0, kNever, 0, 3}, {1, 0, kNever, 0, 2}, {1, 0, kNever, 0, 5}}, 9, {8, 0}).bucket, 1u);
+  CHECK_EQ(ask({{1, 0, kNever, 0, 3}, {1, 0, kNever, 0, 2}, {1, 0, kNever, 1, 5}}, 9, {8, 0}).bucket, 2u);
+}
+
+TEST(policy_lets_a_full_bucket_pass_one_that_waits_for_company) {
+  const Decision d = ask({{1, 0, kNever, 0, 1}, {8, 20, kNever, 0, 2}}, 30, {8, 50});
+  CHECK(d.kind == Kind::kDispatch);
+  CHECK_EQ(d.bucket, 1u);
+}
+
+TEST(policy_wakes_for_the_earliest_bucket) { CHECK_EQ(ask({{1, 30}, {1, 10}, {1, 20}}, 30, {8, 50}).until, 60); }
+
+TEST(policy_survives_huge_delays) {
+  const Decision d = ask({{1, 100}}, 200, {8, kNever});
+  CHECK(d.kind == Kind::kWait);
+  CHECK_EQ(d.until, kNever);
+}
+
+TEST(policy_names_every_reason) {
+  for (int i = 0; i < kDispatchReasonCount; ++i) CHECK(!dispatch_reason_name(static_cast<DispatchReason>(i)).empty());
+}
