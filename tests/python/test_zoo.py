@@ -1,0 +1,67 @@
+"""Real models against ONNX Runtime: each either gives the same answer, or says all that it needs at loading."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import inferkit
+from zoo.models import MODELS, WHEELS, ZooModel
+from zoo.wheels import UnreachableError, Wheel
+
+onnxruntime = pytest.importorskip("onnxruntime")
+pytestmark = pytest.mark.slow
+
+# What load() refuses today, by name; a model that starts to load must leave this list.
+UNSUPPORTED: frozenset[str] = frozenset()
+
+
+def content(model: ZooModel) -> bytes:
+    try:
+        return model.bytes()
+    except UnreachableError as error:
+        pytest.skip(str(error))
+
+
+def reference(data: bytes) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+
+
+@pytest.mark.parametrize("wheel", WHEELS, ids=lambda w: w.name)
+def test_every_model_of_the_wheels_is_in_the_zoo(wheel: Wheel) -> None:
+    try:
+        members = wheel.members(".onnx")
+    except UnreachableError as error:
+        pytest.skip(str(error))
+    assert members == sorted(m.member for m in MODELS if m.wheel is wheel)
+
+
+@pytest.mark.parametrize("zoo_model", [m for m in MODELS if m.name not in UNSUPPORTED], ids=lambda m: m.name)
+def test_agrees_with_onnx_runtime(zoo_model: ZooModel) -> None:
+    data = content(zoo_model)
+    model = inferkit.Model.load(data)
+    session = reference(data)
+    assert [s.name for s in model.inputs] == [s.name for s in session.get_inputs()]
+    assert [s.name for s in model.outputs] == [s.name for s in session.get_outputs()]
+    rng = np.random.default_rng(0)
+    for batch in zoo_model.batches:
+        feeds = zoo_model.feeds(rng, batch)
+        expected = dict(zip((s.name for s in session.get_outputs()), session.run(None, feeds), strict=True))
+        got = model.run(feeds)
+        for name, want in expected.items():
+            assert got[name].dtype == want.dtype, name
+            assert got[name].shape == want.shape, f"{name} at batch {batch}"
+            scale = np.abs(want).max()
+            assert scale > 0, f"{name}: nothing to compare"
+            np.testing.assert_allclose(got[name], want, rtol=0, atol=1e-4 * scale, err_msg=f"{name} at batch {batch}")
+
+
+@pytest.mark.parametrize("zoo_model", [m for m in MODELS if m.name in UNSUPPORTED], ids=lambda m: m.name)
+def test_refused_with_all_it_needs(zoo_model: ZooModel) -> None:
+    with pytest.raises(inferkit.UnsupportedOpError) as caught:
+        inferkit.Model.load(content(zoo_model))
+    known = {name for _, name, *_ in inferkit.supported_ops()}
+    assert any(word.strip(".,;:()'") not in known for word in str(caught.value).split())

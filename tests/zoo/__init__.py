@@ -1,0 +1,1 @@
+"""Real models, from wheels on PyPI: what to fetch and what to feed them."""
