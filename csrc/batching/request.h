@@ -51,7 +51,7 @@ struct SubmitOptions {
   Nanos deadline = kNever;  // on the batcher's clock
   int priority = 0;         // higher goes first
   uint64_t id = 0;          // 0: the batcher numbers it
-  std::string name;         // the caller's own id; "" for none
+  std::string name{};        // the caller's own id; "" for none
 };
 inline constexpr int kMaxPriority = 100;
 

@@ -1,0 +1,423 @@
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmath>
+#include <stdexcept>
+#include <thread>
+
+#include "batching/batcher.h"
+#include "batching/fake_runner.h"
+#include "test.h"
+
+using namespace inferkit;
+using namespace inferkit::testing;
+
+namespace {
+bool ends(Rig& rig, const RequestRef& request, Phase phase) {
+  return rig.batcher->wait(*request) == Waited::kDone && request->phase() == phase;
+}
+constexpr Nanos kMilli = 1'000'000;
+Nanos soon(Nanos after) { return SteadyClock::instance().now() + after; }
+/// Holds the only worker inside a run of its own, so that what follows stays in the queue.
+RequestRef block(Rig& rig) {
+  rig.model->shut();
+  RequestRef first = rig.row(0);
+  rig.model->wait_for_runs(1);
+  return first;
+}
+}  // namespace
+
+TEST(batcher_answers_rows_and_batches) {
+  Rig rig;
+  const RequestRef row = rig.submit({1, 2}, {2}), rows = rig.submit({3, 4, 5, 6}, {2, 2});
+  CHECK(ends(rig, row, Phase::kResult));
+  CHECK(ends(rig, rows, Phase::kResult));
+  CHECK((answer(*row) == std::vector<float>{3, 5}));
+  CHECK((answer(*rows) == std::vector<float>{7, 9, 11, 13}));
+  CHECK(row->single_row && !rows->single_row);
+}
+
+TEST(batcher_batches_what_waits_and_counts_rows) {
+  Rig rig({.max_batch_size = 4});
+  const RequestRef first = block(rig);
+  std::vector<RequestRef> waiting;
+  for (int i = 1; i <= 3; ++i) waiting.push_back(rig.row(float(i)));
+  waiting.push_back(rig.submit({7, 7, 8, 8}, {2, 2}));
+  CHECK_EQ(rig.batcher->stats().queue_depth, 4u);
+  CHECK_EQ(rig.batcher->stats().in_flight, 1u);
+  rig.model->open();
+  for (const auto& r : waiting) CHECK(ends(rig, r, Phase::kResult));
+  CHECK((rig.model->batches() == std::vector<Shape>{{1, 2}, {3, 2}, {2, 2}}));
+  CHECK((answer(*waiting[1]) == std::vector<float>{5, 5}));
+  CHECK((answer(*waiting[3]) == std::vector<float>{15, 15, 17, 17}));
+  CHECK_EQ(waiting[0]->batch_rows, 3);
+  CHECK_EQ(waiting[0]->batch_id, waiting[2]->batch_id);
+  CHECK(waiting[0]->id != waiting[1]->id);
+  const RequestTimes& t = waiting[0]->times;
+  CHECK(t.enqueued > 0 && t.dequeued >= t.enqueued && t.started >= t.dequeued && t.finished >= t.started);
+}
+
+TEST(batcher_refuses_bad_input_with_a_reason) {
+  Rig rig({.max_batch_size = 2});
+  CHECK(error_of([&] { rig.submit({1, 2, 3}, {3}); }).reason == Reason::kShape);
+  CHECK(error_of([&] { rig.submit({1, NAN}, {2}); }).reason == Reason::kNonFinite);
+  CHECK(error_of([&] { rig.submit({}, {0, 2}); }).reason == Reason::kEmpty);
+  CHECK(error_of([&] { rig.batcher->submit({}); }).reason == Reason::kName);
+  const Status large = error_of([&] { rig.submit({1, 2, 3, 4, 5, 6}, {3, 2}); });
+  CHECK(large.reason == Reason::kTooLarge);
+  CHECK(large.message.find("max_batch_size=2") != std::string::npos);
+  CHECK_EQ(rig.batcher->stats().invalid, 5u);
+  CHECK_EQ(rig.batcher->stats().queue_depth, 0u);
+  CHECK_EQ(rig.pool->stats().outstanding, 0u);
+}
+
+TEST(batcher_a_bad_request_fails_alone) {
+  Rig rig;
+  const RequestRef first = block(rig);
+  const RequestRef good = rig.row(1), bad = rig.row(FakeRunner::kPoison), also_good = rig.row(2);
+  rig.model->open();
+  CHECK(ends(rig, good, Phase::kResult));
+  CHECK(ends(rig, bad, Phase::kError));
+  CHECK(ends(rig, also_good, Phase::kResult));
+  CHECK(bad->end_status().message == "poisoned");
+  CHECK((answer(*also_good) == std::vector<float>{5, 5}));
+  CHECK_EQ(rig.batcher->stats().failed, 1u);
+}
+
+TEST(batcher_output_checks_are_per_request) {
+  Rig rig({.outputs = {OutputChecks{.finite = true}}});
+  const RequestRef first = block(rig);
+  const RequestRef good = rig.row(1), bad = rig.row(FakeRunner::kNaNBack);
+  rig.model->open();
+  CHECK(ends(rig, good, Phase::kResult));
+  CHECK(ends(rig, bad, Phase::kError));
+  CHECK(bad->status.code == ErrorCode::kOutput && bad->status.reason == Reason::kNonFinite);
+  CHECK((rig.model->batches() == std::vector<Shape>{{1, 2}, {2, 2}}));  // nothing ran twice
+}
+
+TEST(batcher_wants_the_batch_axis_back) {
+  Rig rig;
+  rig.model->drop_batch_axis = true;
+  const RequestRef r = rig.submit({1, 2, 3, 4, 5, 6}, {3, 2});
+  CHECK(ends(rig, r, Phase::kError));
+  CHECK(r->status.reason == Reason::kShape);
+  CHECK(r->status.message.find("'y'") != std::string::npos);
+}
+
+TEST(batcher_fixed_first_dimension) {
+  Rig one({}, {1, 2});
+  const RequestRef first = block(one);
+  const RequestRef a = one.row(1), b = one.submit({2, 2}, {1, 2});
+  one.model->open();
+  CHECK(ends(one, a, Phase::kResult) && ends(one, b, Phase::kResult));
+  CHECK((one.model->batches() == std::vector<Shape>{{1, 2}, {1, 2}, {1, 2}}));
+  Rig three({}, {3, 2});
+  CHECK(error_of([&] { three.row(1); }).reason == Reason::kShape);
+  CHECK(error_of([&] { three.submit(std::vector<float>(8), {4, 2}); }).reason == Reason::kTooLarge);
+  CHECK(ends(three, three.submit(std::vector<float>(6), {3, 2}), Phase::kResult));
+}
+
+TEST(batcher_an_odd_shape_runs_by_itself_and_blocks_nobody) {
+  Rig rig({}, {Shape::kFree, Shape::kFree});
+  const RequestRef first = block(rig);
+  const RequestRef a = rig.submit({1, 1}, {2}), odd = rig.submit({1, 2, 3}, {3}), b = rig.submit({2, 2}, {2});
+  rig.model->open();
+  for (const auto& r : {a, odd, b}) CHECK(ends(rig, r, Phase::kResult));
+  CHECK((rig.model->batches() == std::vector<Shape>{{1, 2}, {2, 2}, {1, 3}}));
+  CHECK((answer(*odd) == std::vector<float>{3, 5, 7}));
+}
+
+TEST(batcher_models_that_cannot_be_batched) {
+  CHECK_THROWS(Rig({}, Shape{}), std::invalid_argument);
+  CHECK_THROWS(Rig({.max_batch_size = 0}), std::invalid_argument);
+  CHECK_THROWS(Rig({.workers = 0}), std::invalid_argument);
+  CHECK_THROWS(Rig({.outputs = {OutputChecks{}, OutputChecks{}}}), std::invalid_argument);
+}
+
+TEST(batcher_delay_counts_from_the_oldest_enqueue) {
+  ManualClock clock(1000);
+  Rig rig({.max_batch_size = 8, .max_delay = 100}, {Shape::kFree, 2}, clock);
+  const RequestRef a = rig.row(1);
+  clock.advance(60);
+  const RequestRef b = rig.row(2);
+  clock.advance(39);
+  rig.batcher->poke();
+  CHECK(rig.batcher->wait(*a, soon(5 * kMilli)) == Waited::kTimedOut);
+  clock.advance(1);
+  rig.batcher->poke();
+  CHECK(ends(rig, a, Phase::kResult) && ends(rig, b, Phase::kResult));
+  CHECK_EQ(rig.model->batches().size(), 1u);
+  CHECK_EQ(rig.batcher->stats().dispatched[size_t(DispatchReason::kDelay)], 1u);
+}
+
+TEST(batcher_delay_ends_by_itself_and_when_full) {
+  Rig slow({.max_batch_size = 2, .max_delay = 3'600'000 * kMilli});
+  const RequestRef a = slow.row(1), b = slow.row(2);
+  CHECK(ends(slow, a, Phase::kResult) && ends(slow, b, Phase::kResult));
+  CHECK_EQ(slow.batcher->stats().dispatched[size_t(DispatchReason::kFull)], 1u);
+  Rig quick({.max_delay = 2 * kMilli});
+  CHECK(ends(quick, quick.row(1), Phase::kResult));
+}
+
+TEST(batcher_cancel_takes_no_place) {
+  Rig rig;
+  const RequestRef running = block(rig);
+  const RequestRef a = rig.row(1), b = rig.row(2);
+  CHECK(rig.batcher->cancel(*a));
+  CHECK(!rig.batcher->cancel(*a));
+  CHECK_EQ(rig.batcher->stats().queue_depth, 1u);
+  CHECK(rig.batcher->cancel(*running));  // runs on, for nobody
+  rig.model->open();
+  CHECK(ends(rig, b, Phase::kResult));
+  CHECK(!rig.batcher->cancel(*b));
+  CHECK(ends(rig, a, Phase::kCancelled) && ends(rig, running, Phase::kCancelled));
+  CHECK((rig.model->batches() == std::vector<Shape>{{1, 2}, {1, 2}}));
+  CHECK(a->end_status().code == ErrorCode::kCancelled);
+  CHECK_EQ(rig.batcher->stats().cancelled, 2u);
+}
+
+TEST(batcher_expires_promptly_behind_a_busy_worker) {
+  Rig rig;
+  const RequestRef running = block(rig);
+  const RequestRef r = rig.row(1, {.deadline = soon(2 * kMilli)});
+  CHECK(ends(rig, r, Phase::kExpired));  // while the worker is still inside
+  CHECK_EQ(rig.batcher->stats().queue_depth, 0u);
+  CHECK(r->end_status().code == ErrorCode::kDeadline);
+  rig.model->open();
+  CHECK(error_of([&] { rig.row(1, {.deadline = 1}); }).code == ErrorCode::kDeadline);
+  CHECK_EQ(rig.batcher->stats().expired, 2u);
+}
+
+TEST(batcher_an_answer_that_comes_late_is_expired) {
+  ManualClock clock(1000);
+  Rig rig({}, {Shape::kFree, 2}, clock);
+  rig.model->on_run = [&] { clock.advance(100); };
+  CHECK(ends(rig, rig.row(1, {.deadline = 1050}), Phase::kExpired));
+  CHECK(ends(rig, rig.row(1, {.deadline = 1200}), Phase::kResult));
+}
+
+TEST(batcher_full_queue_refuses_after_sweeping_the_expired) {
+  ManualClock clock(1000);
+  Rig rig({.max_queue_size = 2}, {Shape::kFree, 2}, clock);
+  const RequestRef running = block(rig);
+  const RequestRef a = rig.row(1, {.deadline = 2000}), b = rig.row(2);
+  const Status full = error_of([&] { rig.row(3); });
+  CHECK(full.code == ErrorCode::kQueueFull);
+  clock.advance(1000);
+  const RequestRef c = rig.row(3);  // takes the place of a
+  CHECK(a->phase() == Phase::kExpired);
+  rig.model->open();
+  CHECK(ends(rig, b, Phase::kResult) && ends(rig, c, Phase::kResult));
+  CHECK_EQ(rig.batcher->stats().rejected, 1u);
+}
+
+TEST(batcher_waits_for_room_in_turn) {
+  Rig rig({.max_batch_size = 1, .max_queue_size = 1, .wait_when_full = true});
+  const RequestRef running = block(rig);
+  const RequestRef queued = rig.row(1), second = rig.row(2), third = rig.row(3);
+  CHECK(second->phase() == Phase::kWaiting && third->phase() == Phase::kWaiting);
+  CHECK_EQ(rig.batcher->stats().queue_depth, 3u);
+  CHECK(rig.batcher->cancel(*queued));  // its place goes to the next
+  CHECK(rig.batcher->wait_for_room(*second) == Waited::kDone);
+  CHECK(second->phase() == Phase::kQueued);
+  CHECK(rig.batcher->cancel(*third));
+  rig.model->open();
+  CHECK(ends(rig, second, Phase::kResult));
+}
+
+TEST(batcher_waits_for_room_no_longer_than_told) {
+  Rig rig({.max_queue_size = 1, .wait_when_full = true, .full_timeout = 2 * kMilli});
+  const RequestRef running = block(rig);
+  const RequestRef queued = rig.row(1), waiting = rig.row(2);
+  CHECK(rig.batcher->wait_for_room(*waiting) == Waited::kDone);
+  CHECK(waiting->phase() == Phase::kRejected);
+  CHECK(waiting->end_status().code == ErrorCode::kQueueFull);
+  rig.model->open();
+  CHECK(ends(rig, queued, Phase::kResult));
+}
+
+TEST(batcher_priority_goes_first) {
+  Rig rig({.max_batch_size = 1});
+  const RequestRef running = block(rig);
+  const RequestRef low = rig.row(1), high = rig.row(2, {.priority = 9});
+  rig.model->open();
+  CHECK(ends(rig, low, Phase::kResult) && ends(rig, high, Phase::kResult));
+  CHECK(high->batch_id < low->batch_id);
+  CHECK_THROWS(rig.row(1, {.priority = 101}), std::invalid_argument);
+}
+
+TEST(batcher_caller_runs_when_idle_and_hands_over) {
+  Rig rig;
+  CHECK(rig.batcher->begin_caller_run(1));
+  CHECK(!rig.batcher->begin_caller_run(1));  // one slot
+  const RequestRef queued = rig.row(1);
+  CHECK(rig.batcher->wait(*queued, soon(3 * kMilli)) == Waited::kTimedOut);
+  rig.batcher->abandon_caller_run();  // wakes the worker
+  CHECK(ends(rig, queued, Phase::kResult));
+  Rig waits({.max_delay = kMilli});
+  CHECK(!waits.batcher->begin_caller_run(1));
+  CHECK(waits.batcher->begin_caller_run(64));
+  waits.batcher->abandon_caller_run();
+}
+
+TEST(batcher_runs_inline_what_is_short_and_wakes_one_loop_once) {
+  Rig rig({.max_batch_size = 4, .inline_limit = 6000});
+  Ref<CompletionList> list(new CompletionList);
+  BatchRun tools = rig.batcher->make_tools();
+  Batch batch;
+  const float values[2] = {1, 2};
+  const std::vector views{StridedView::contiguous({DType::kF32, {2}, values})};
+  std::vector<RequestRef> staged;
+  for (int i = 0; i < 9; ++i) {
+    staged.push_back(rig.batcher->admit(views, rig.batcher->check(views), {}));
+    CHECK(staged.back()->attach(*list));
+  }
+  rig.batcher->enqueue(staged, false);
+  rig.model->shut();
+  std::thread opener([&] {
+    rig.model->wait_for_runs(1);
+    rig.model->open();
+  });
+  rig.batcher->run_inline(tools, batch, *list);  // 4 + then 4 more would take 8000 ns: left to the worker
+  opener.join();
+  CHECK(staged[3]->done());
+  for (const auto& r : staged) CHECK(ends(rig, r, Phase::kResult));
+  CHECK(rig.batcher->drain());
+  std::vector<RequestRef> ended;
+  list->drain(ended);
+  CHECK_EQ(ended.size(), 9u);
+  CHECK(rig.model->batches()[0][0] == 4);
+}
+
+TEST(batcher_attach_knows_who_was_first) {
+  Rig rig;
+  Ref<CompletionList> list(new CompletionList), other(new CompletionList);
+  const RequestRef running = block(rig);
+  CHECK(running->attach(*list));
+  CHECK(!running->attach(*other));
+  CHECK(running->attached_to(*list));
+  rig.model->open();
+  CHECK(ends(rig, running, Phase::kResult));
+  rig.batcher->close(true);
+  CHECK(!running->attach(*other));
+  std::vector<RequestRef> ended;
+  list->take(ended);
+  CHECK(ended.size() == 1 && ended[0] == running);
+}
+
+TEST(batcher_close_with_and_without_draining) {
+  for (bool drain : {true, false}) {
+    Rig rig({.max_batch_size = 1});
+    const RequestRef running = block(rig);
+    const RequestRef waiting = rig.row(1);
+    std::thread closer([&] { rig.batcher->close(drain); });
+    std::thread second([&] { rig.batcher->close(drain); });
+    if (!drain) CHECK(ends(rig, waiting, Phase::kClosed));  // before the run is over
+    rig.model->open();
+    closer.join();
+    second.join();
+    CHECK(running->phase() == Phase::kResult);
+    CHECK(waiting->phase() == (drain ? Phase::kResult : Phase::kClosed));
+    CHECK(error_of([&] { rig.row(1); }).code == ErrorCode::kClosed);
+    CHECK(!rig.batcher->begin_caller_run(1));
+    rig.batcher->close(drain);
+    CHECK(rig.batcher->closed());
+  }
+}
+
+TEST(batcher_drain_does_not_wait_for_company) {
+  Rig rig({.max_delay = 3'600'000 * kMilli});
+  const RequestRef r = rig.row(1);
+  CHECK(rig.batcher->drain());
+  CHECK(r->phase() == Phase::kResult);
+  CHECK(error_of([&] { rig.row(1); }).code == ErrorCode::kClosed);
+  Rig busy;
+  const RequestRef running = block(busy);
+  CHECK(!busy.batcher->drain(soon(kMilli)));
+  busy.model->open();
+}
+
+TEST(batcher_a_closing_one_lets_go_of_those_that_wait_for_room) {
+  Rig rig({.max_queue_size = 1, .wait_when_full = true});
+  const RequestRef running = block(rig);
+  const RequestRef queued = rig.row(1), waiting = rig.row(2);
+  std::thread closer([&] { rig.batcher->close(false); });
+  CHECK(ends(rig, waiting, Phase::kClosed) && ends(rig, queued, Phase::kClosed));
+  rig.model->open();
+  closer.join();
+}
+
+TEST(batcher_a_model_may_not_wait_for_itself) {
+  Rig rig;
+  int refused = 0;
+  rig.model->on_run = [&] {
+    try {
+      rig.batcher->close(true);
+    } catch (const std::logic_error&) {
+      ++refused;
+    }
+  };
+  CHECK(ends(rig, rig.row(1), Phase::kResult));
+  CHECK_EQ(refused, 1);
+}
+
+TEST(batcher_destructor_ends_everything) {
+  auto rig = std::make_unique<Rig>(BatcherOptions{.max_delay = 3'600'000 * kMilli});
+  const RequestRef r = rig->row(1);
+  rig->batcher.reset();
+  CHECK(r->phase() == Phase::kClosed);
+  CHECK_EQ(rig->pool->stats().outstanding, 0u);
+}
+
+TEST(batcher_results_outlive_it_and_leave_no_buffers) {
+  Rig rig;
+  RequestRef r = rig.row(4);
+  rig.batcher->close(true);
+  rig.batcher.reset();
+  CHECK((answer(*r) == std::vector<float>{9, 9}));
+  CHECK_EQ(rig.pool->stats().outstanding, 1u);
+  r = nullptr;
+  CHECK_EQ(rig.pool->stats().outstanding, 0u);
+}
+
+#if !defined(__SANITIZE_THREAD__)
+TEST(batcher_in_a_forked_child_is_closed) {
+  Rig rig;
+  const RequestRef running = block(rig);
+  const RequestRef waiting = rig.row(1);
+  const pid_t child = ::fork();
+  if (child == 0) {
+    int failed = 0;
+    failed |= error_of([&] { rig.row(1); }).code != ErrorCode::kClosed;
+    failed |= rig.batcher->wait(*waiting) != Waited::kDone || waiting->phase() != Phase::kClosed;
+    failed |= !rig.batcher->drain();
+    rig.batcher->close(true);
+    rig.batcher.reset();
+    ::_exit(failed);
+  }
+  int status = -1;
+  ::waitpid(child, &status, 0);
+  CHECK_EQ(status, 0);
+  rig.model->open();
+  CHECK(ends(rig, waiting, Phase::kResult));
+}
+#endif
+
+TEST(batcher_stats_add_up) {
+  Rig rig({.max_batch_size = 4});
+  const RequestRef first = block(rig);
+  std::vector<RequestRef> all{first};
+  for (int i = 0; i < 4; ++i) all.push_back(rig.row(i == 2 ? FakeRunner::kPoison : 1));
+  rig.model->open();
+  CHECK(rig.batcher->drain());
+  const BatcherStats s = rig.batcher->stats();
+  CHECK_EQ(s.completed, 4u);
+  CHECK_EQ(s.failed, 1u);
+  CHECK_EQ(s.batches, 2u);
+  CHECK_EQ(s.mean_batch_size, 2.5);
+  CHECK_EQ(s.batch_fill_rate, 2.5 / 4);
+  CHECK_EQ(s.inference_error_rate, 0.2);
+  CHECK_EQ(s.total.count(), 5u);
+  CHECK_EQ(s.in_flight, 0u);
+  CHECK_EQ(s.oldest_wait, 0);
+}

@@ -1,0 +1,172 @@
+// Many threads do everything at once; every request must end exactly once and every buffer come back. The seed is
+// printed; INFERKIT_SEED repeats a run.
+#include <cstdlib>
+#include <iostream>
+#include <random>
+#include <thread>
+
+#include "batching/batcher.h"
+#include "batching/fake_runner.h"
+#include "test.h"
+
+using namespace inferkit;
+using namespace inferkit::testing;
+
+namespace {
+
+uint64_t seed() {
+  static const uint64_t value = [] {
+    const char* given = std::getenv("INFERKIT_SEED");
+    const uint64_t s = given ? std::strtoull(given, nullptr, 10) : std::random_device{}();
+    std::cout << "INFERKIT_SEED=" << s << "\n";
+    return s;
+  }();
+  return value;
+}
+
+struct Tally {
+  std::atomic<uint64_t> results{0}, errors{0}, cancelled{0}, expired{0}, rejected{0}, closed{0}, invalid{0}, refused{0},
+      late{0};
+};
+
+void check_answer(const Request& request, float value) {
+  for (float y : answer(request)) CHECK_EQ(y, 2 * value + 1);
+}
+
+/// Submits `count` requests of every kind, and waits for, cancels or forgets each.
+void client(Rig& rig, uint64_t stream, int count, Tally& tally, CompletionList* list) {
+  std::mt19937_64 random(seed() + stream);
+  std::vector<std::pair<RequestRef, float>> kept;
+  const auto settle = [&](const RequestRef& r, float value) {
+    CHECK(rig.batcher->wait(*r) == Waited::kDone);
+    switch (r->phase()) {
+      case Phase::kResult:
+        ++tally.results;
+        return check_answer(*r, value);
+      case Phase::kError:
+        ++tally.errors;
+        return;
+      case Phase::kCancelled:
+        ++tally.cancelled;
+        return;
+      case Phase::kExpired:
+        ++tally.expired;
+        return;
+      case Phase::kRejected:
+        ++tally.rejected;
+        return;
+      case Phase::kClosed:
+        ++tally.closed;
+        return;
+      default:
+        CHECK(!"not an end");
+    }
+  };
+  for (int i = 0; i < count; ++i) {
+    const auto kind = random() % 20;
+    const float value = kind == 0 ? NAN : kind == 1 ? FakeRunner::kPoison : float(random() % 100);
+    const int64_t width = kind < 4 ? 3 : 2, rows = 1 + int64_t(random() % 3);
+    SubmitOptions options;
+    options.priority = int(random() % 3);
+    if (kind % 5 == 2) options.deadline = SteadyClock::instance().now() + Nanos(random() % 200'000);
+    try {
+      const std::vector<float> values(static_cast<size_t>(rows * width), value);
+      if (kind == 5 && rig.batcher->begin_caller_run(rows)) {
+        if (random() % 2) {
+          rig.batcher->abandon_caller_run();
+        } else {
+          PooledSink sink(rig.model->outputs(), *rig.pool);
+          const TensorView x{DType::kF32, {rows, width}, values.data()};
+          const std::vector views{StridedView::contiguous(x)};
+          Checked checked;
+          checked.layout = std::make_shared<RowLayout>(RowLayout{{Shape{width}}, {size_t(width) * 4}});
+          checked.rows = rows;
+          const Status status = rig.batcher->run_caller({&x, 1}, checked, sink, 0, kNever);
+          CHECK(status.ok() != (value == FakeRunner::kPoison));
+          ++(status.ok() ? tally.results : tally.errors);
+        }
+        continue;
+      }
+      RequestRef r = rig.submit(values, {rows, width}, options);
+      if (list && kind % 2) r->attach(*list);
+      if (kind == 6 || kind == 7) rig.batcher->cancel(*r);
+      if (random() % 3 == 0) {
+        settle(r, value);
+      } else {
+        kept.emplace_back(std::move(r), value);
+      }
+    } catch (const Error& error) {
+      if (error.code() == ErrorCode::kValidation)
+        ++tally.invalid;
+      else if (error.code() == ErrorCode::kDeadline)
+        ++tally.expired;
+      else
+        ++tally.refused;
+    }
+  }
+  for (auto& [r, value] : kept) settle(r, value);
+}
+
+void storm(BatcherOptions options, int threads, int count, int close_mode) {
+  Tally tally;
+  std::shared_ptr<BufferPool> pool;
+  {
+    Rig rig(options, {Shape::kFree, Shape::kFree});
+    pool = rig.pool;
+    Ref<CompletionList> list(new CompletionList);
+    std::atomic<bool> stop{false};
+    std::thread loop([&] {  // an event loop: drains, and now and then runs something itself
+      BatchRun tools = rig.batcher->make_tools();
+      Batch batch;
+      std::vector<RequestRef> ended;
+      while (!stop.load()) {
+        list->drain(ended);
+        for (const auto& r : ended) CHECK(r->done());
+        ended.clear();
+        rig.batcher->run_inline(tools, batch, *list);
+        CHECK(rig.batcher->stats().queue_depth < 1'000'000);
+        std::this_thread::yield();
+      }
+    });
+    std::vector<std::thread> clients;
+    for (int t = 0; t < threads; ++t) {
+      clients.emplace_back([&, t] { client(rig, uint64_t(t), count, tally, list.get()); });
+    }
+    if (close_mode) {
+      rig.model->wait_for_runs(20);
+      rig.batcher->close(close_mode == 1);
+    }
+    for (auto& c : clients) c.join();
+    stop = true;
+    loop.join();
+    rig.batcher->close(true);
+    const BatcherStats s = rig.batcher->stats();
+    CHECK_EQ(s.completed, tally.results.load());
+    CHECK_EQ(s.failed, tally.errors.load());
+    CHECK_EQ(s.cancelled, tally.cancelled.load());
+    CHECK_EQ(s.expired, tally.expired.load());
+    CHECK_EQ(s.invalid, tally.invalid.load());
+    CHECK_EQ(s.rejected, tally.rejected.load() + tally.closed.load() + tally.refused.load());
+    CHECK_EQ(s.queue_depth, 0u);
+    CHECK_EQ(s.in_flight, 0u);
+    std::vector<RequestRef> ended;
+    list->drain(ended);
+  }
+  CHECK_EQ(pool->stats().outstanding, 0u);
+}
+
+}  // namespace
+
+TEST(stress_one_worker) { storm({.max_batch_size = 8, .max_queue_size = 16}, 4, 1500, 0); }
+TEST(stress_many_workers) { storm({.max_batch_size = 4, .workers = 3, .max_concurrent = 2}, 4, 1500, 0); }
+TEST(stress_delay) { storm({.max_batch_size = 4, .max_delay = 50'000, .max_queue_size = 8}, 4, 500, 0); }
+TEST(stress_waiting_for_room) {
+  storm({.max_batch_size = 4, .max_queue_size = 3, .workers = 2, .wait_when_full = true, .full_timeout = 100'000}, 4,
+        1000, 0);
+}
+TEST(stress_close_draining) { storm({.max_batch_size = 4, .max_queue_size = 8, .workers = 2}, 4, 1500, 1); }
+TEST(stress_close_at_once) {
+  for (int i = 0; i < 5; ++i) {
+    storm({.max_batch_size = 4, .max_queue_size = 8, .workers = 2, .wait_when_full = i % 2 == 1}, 4, 600, 2);
+  }
+}
