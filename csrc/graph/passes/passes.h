@@ -9,7 +9,8 @@ namespace inferkit {
 bool eliminate_dead_nodes(Graph& graph);
 /// Identity, Dropout at inference whose mask is not read, and Cast to the type that the value already has.
 bool eliminate_identity(Graph& graph);
-/// Constant nodes (value, value_int, value_floats, ...) become constants of the graph.
+/// Constant nodes (value, value_int, value_floats, ...) become constants of the graph, and constants that subgraphs
+/// capture become theirs too.
 bool lift_constants(Graph& graph);
 
 /// x * 0.5 * (1 + erf(x / sqrt 2)) in any order of the factors -> inferkit.Gelu(x).
@@ -20,7 +21,8 @@ bool fuse_silu(Graph& graph);
 /// attributes axis = -1 and epsilon.
 bool fuse_layer_norm(Graph& graph);
 
-/// Conv or inferkit.Linear, then BatchNormalization with constants: folded into the weights in double, rounded once.
+/// Conv, ConvTranspose or Gemm, then BatchNormalization with constants: folded into the weights in double, rounded
+/// once.
 bool fold_batch_norm(Graph& graph);
 /// MatMul by a constant matrix, or Gemm with one, and a constant bias over the columns -> inferkit.Linear(x, w, bias?),
 /// attribute transB (0: w is [K,N], 1: [N,K]). Float32 constants only.

@@ -1,0 +1,76 @@
+#include "graph/passes/fold_constants.h"
+
+#include <algorithm>
+
+#include "graph/passes/passes.h"
+#include "graph/passes/pattern.h"
+
+namespace inferkit {
+namespace {
+
+bool is_random(const Node& node) {
+  constexpr std::string_view kRandom[] = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike",
+                                          "Multinomial",  "Bernoulli",     "Dropout"};
+  return node.domain.empty() && std::find(std::begin(kRandom), std::end(kRandom), node.op_type) != std::end(kRandom);
+}
+
+size_t bytes_of(const Tensor& t) {
+  if (t.dtype != DType::kString) return t.bytes();
+  size_t bytes = 0;
+  for (int64_t i = 0; i < t.shape.elements(); ++i) bytes += sizeof(std::string) + t.as<std::string>()[i].size();
+  return bytes;
+}
+
+/// The inputs of the node where all of them are constant (nullptr: left out), and there is at least one.
+std::optional<std::vector<const Tensor*>> constant_inputs(const Graph& graph, const Node& node) {
+  std::vector<const Tensor*> out;
+  bool any = false;
+  for (const ValueId id : node.inputs) {
+    out.push_back(id == kNoValue ? nullptr : graph.constant(id));
+    if (id != kNoValue && !out.back()) return std::nullopt;
+    any |= id != kNoValue;
+  }
+  return any ? std::optional(std::move(out)) : std::nullopt;
+}
+
+bool fold(Graph& graph, const ConstEvaluator& evaluate, size_t max_bytes) {
+  Rewriter r(graph);
+  bool in_subgraphs = false;
+  for (int n = 0; n < r.size(); ++n) {
+    const Node& node = r.node(n);
+    bool has_subgraph = false;
+    for_each_subgraph(graph.nodes[static_cast<size_t>(n)], [&](Graph&) { has_subgraph = true; });
+    const auto inputs = constant_inputs(graph, node);
+    if (has_subgraph || !inputs || is_random(node)) continue;
+    const auto results = evaluate(node, *inputs);
+    if (!results || results->size() != node.outputs.size()) continue;
+    size_t before = 0, after = 0;
+    for (const Tensor* t : *inputs) before += t ? bytes_of(*t) : 0;
+    for (const Tensor& t : *results) after += bytes_of(t);
+    if (after > max_bytes && after > before) continue;
+    for (size_t i = 0; i < results->size(); ++i) {
+      const ValueId id = node.outputs[i];
+      if (id == kNoValue) continue;
+      Value& value = graph.values[static_cast<size_t>(id)];
+      value.dtype = (*results)[i].dtype;
+      value.shape = (*results)[i].shape;
+      graph.constants.emplace(id, (*results)[i]);
+    }
+    r.remove(n);
+  }
+  bool changed = r.finish();
+  changed |= lift_constants(graph);  // into the subgraphs that capture what was folded
+  for (Node& node : graph.nodes)
+    for_each_subgraph(node, [&](Graph& sub) { in_subgraphs |= fold(sub, evaluate, max_bytes); });
+  return changed | in_subgraphs;
+}
+
+}  // namespace
+
+bool fold_constants(Graph& graph, const ConstEvaluator& evaluate, size_t max_bytes) {
+  const bool lifted = lift_constants(graph);
+  const bool folded = fold(graph, evaluate, max_bytes);
+  return lifted | folded;
+}
+
+}  // namespace inferkit

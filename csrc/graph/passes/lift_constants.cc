@@ -1,0 +1,73 @@
+#include "graph/passes/passes.h"
+#include "graph/passes/pattern.h"
+
+namespace inferkit {
+namespace {
+
+Tensor strings_tensor(const Shape& shape, std::span<const std::string> values) {
+  void* data = nullptr;
+  Tensor t = make_tensor(DType::kString, shape, &data);
+  std::copy(values.begin(), values.end(), static_cast<std::string*>(data));
+  return t;
+}
+
+template <class T>
+Tensor list_tensor(const std::vector<T>& values) {
+  return make_tensor<T>(Shape{static_cast<int64_t>(values.size())}, std::span<const T>(values));
+}
+
+std::optional<Tensor> value_of(const Node& node) {
+  for (const auto& [name, attribute] : node.attributes) {
+    if (const auto* t = std::get_if<Tensor>(&attribute); t && name == "value") return *t;
+    if (const auto* v = std::get_if<float>(&attribute); v && name == "value_float")
+      return make_tensor<float>(Shape{}, std::span(v, 1));
+    if (const auto* v = std::get_if<int64_t>(&attribute); v && name == "value_int")
+      return make_tensor<int64_t>(Shape{}, std::span(v, 1));
+    if (const auto* v = std::get_if<std::string>(&attribute); v && name == "value_string")
+      return strings_tensor({}, std::span(v, 1));
+    if (const auto* v = std::get_if<std::vector<float>>(&attribute); v && name == "value_floats")
+      return list_tensor(*v);
+    if (const auto* v = std::get_if<std::vector<int64_t>>(&attribute); v && name == "value_ints")
+      return list_tensor(*v);
+    if (const auto* v = std::get_if<std::vector<std::string>>(&attribute); v && name == "value_strings")
+      return strings_tensor({static_cast<int64_t>(v->size())}, *v);
+  }
+  return std::nullopt;
+}
+
+/// A constant that a subgraph captures becomes a constant of the subgraph: the tensor is shared, not copied.
+bool push_into(const Graph& outer, Graph& sub) {
+  return std::erase_if(sub.captures, [&](const Capture& c) {
+           const Tensor* constant = outer.constant(c.outer);
+           if (constant) sub.constants.emplace(c.inner, *constant);
+           return constant != nullptr;
+         }) > 0;
+}
+
+}  // namespace
+
+bool lift_constants(Graph& graph) {
+  Rewriter r(graph);
+  for (int n = 0; n < r.size(); ++n) {
+    const Node& node = r.node(n);
+    if (!is_op(node, "Constant") || node.outputs.size() != 1 || node.outputs[0] == kNoValue) continue;
+    auto tensor = value_of(node);
+    if (!tensor) continue;
+    const ValueId id = node.outputs[0];
+    Value& value = graph.values[static_cast<size_t>(id)];
+    value.dtype = tensor->dtype;
+    value.shape = tensor->shape;
+    graph.constants.emplace(id, std::move(*tensor));
+    r.remove(n);
+  }
+  bool changed = r.finish();
+  for (Node& node : graph.nodes) {
+    for_each_subgraph(node, [&](Graph& sub) {
+      changed |= push_into(graph, sub);
+      changed |= lift_constants(sub);
+    });
+  }
+  return changed;
+}
+
+}  // namespace inferkit

@@ -1,0 +1,25 @@
+#include "graph/passes/passes.h"
+#include "graph/passes/pattern.h"
+
+namespace inferkit {
+
+void run_passes(Graph& graph) {
+  // Patterns of several nodes before the passes that would take one of those nodes away; dead nodes go at once, so that
+  // they do not count as readers.
+  constexpr bool (*kPasses[])(Graph&) = {lift_constants,  eliminate_identity, fuse_gelu,   fuse_silu,
+                                         fuse_layer_norm, fold_batch_norm,    fuse_linear, fuse_activation};
+  constexpr int kMaxRounds = 8;
+  eliminate_dead_nodes(graph);
+  bool changed = true;
+  for (int round = 0; changed && round < kMaxRounds; ++round) {
+    changed = false;
+    for (const auto pass : kPasses) {
+      if (!pass(graph)) continue;
+      eliminate_dead_nodes(graph);
+      changed = true;
+    }
+  }
+  for (Node& node : graph.nodes) for_each_subgraph(node, [](Graph& sub) { run_passes(sub); });
+}
+
+}  // namespace inferkit
