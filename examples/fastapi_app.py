@@ -2,7 +2,7 @@
 
     pip install fastapi uvicorn
     uvicorn --app-dir examples fastapi_app:app
-    curl -s localhost:8000/digit -H 'content-type: application/json' -d "[$(seq -s, 0 63 | sed 's/[0-9]*/7/g')]"
+    curl -s localhost:8000/digit -H 'content-type: application/json' -d "$(python -c 'print([7] * 64)')"
 
 Every error of inferkit knows its HTTP status: 400 for a wrong input, 429 for a full queue, 504 for one that is late.
 """

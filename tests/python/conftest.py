@@ -1,0 +1,47 @@
+"""What the tests share."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="session")
+def digits_path() -> Path:
+    """The model of the examples: image (batch, 64) -> probabilities (batch, 10)."""
+    return ROOT / "examples" / "digits.onnx"
+
+
+@pytest.fixture(scope="session")
+def digits() -> tuple[np.ndarray, np.ndarray]:
+    """The held-out images, float32 (450, 64), and their labels."""
+    with np.load(ROOT / "examples" / "digits_test.npz") as held_out:
+        return held_out["images"].astype(np.float32), held_out["labels"]
+
+
+@pytest.fixture
+def fresh_python() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs code, or a script with arguments, in an interpreter of its own; ``env`` adds to the environment."""
+
+    def run(
+        code: str | Path, *arguments: str, env: dict[str, str] | None = None, timeout: float = 120
+    ) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, str(code)] if isinstance(code, Path) else [sys.executable, "-c", code]
+        return subprocess.run(
+            [*command, *arguments],
+            capture_output=True,
+            text=True,
+            env={**os.environ, **(env or {})},
+            timeout=timeout,
+            check=False,
+        )
+
+    return run

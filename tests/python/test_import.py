@@ -1,0 +1,76 @@
+"""What ``import inferkit`` brings along. Its time is a benchmark's matter; what costs time is what it imports."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+
+Fresh = Callable[..., "subprocess.CompletedProcess[str]"]
+
+# Modules of the standard library that importing inferkit may add to what numpy has imported already.
+ALLOWED = {"__future__", "dataclasses", "inspect", "copy", "dis", "opcode", "_opcode", "ast", "_ast", "linecache"}
+EXTRAS = {
+    "asyncio", "concurrent", "ssl", "socket", "selectors", "logging", "importlib.metadata", "http", "urllib.request",
+    "onnx", "onnxruntime", "torch", "sklearn", "safetensors", "uvloop", "cupy", "prometheus_client", "opentelemetry",
+}  # fmt: skip
+
+PROBE = """
+import json, sys, numpy
+before = set(sys.modules)
+import inferkit
+print(json.dumps(sorted(set(sys.modules) - before)))
+"""
+
+
+def added(fresh_python: Fresh) -> set[str]:
+    done = fresh_python(PROBE)
+    assert done.returncode == 0, done.stderr
+    return set(json.loads(done.stdout))
+
+
+def test_imports_only_itself_and_what_is_cheap(fresh_python: Fresh) -> None:
+    foreign = {name for name in added(fresh_python) if name.split(".")[0] != "inferkit"}
+    assert foreign <= ALLOWED, sorted(foreign - ALLOWED)
+
+
+def test_imports_no_extra(fresh_python: Fresh) -> None:
+    assert not {name for name in added(fresh_python) if name in EXTRAS or name.split(".")[0] in EXTRAS}
+
+
+def test_the_core_is_loaded_once(fresh_python: Fresh) -> None:
+    assert "inferkit._core" in added(fresh_python)
+
+
+def test_starts_no_thread(fresh_python: Fresh) -> None:
+    """A fork right after the import must find one thread, and idle programs must pay for none."""
+    count = "import os, sys; print(len(os.listdir('/proc/self/task')))"
+    done = fresh_python(f"import numpy; {count}; import inferkit; {count}")
+    before, after = done.stdout.split()
+    assert before == after, done.stderr
+
+
+def test_import_is_quiet(fresh_python: Fresh) -> None:
+    done = fresh_python("import inferkit")
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    if not json.loads(fresh_python("import inferkit, json; print(json.dumps(inferkit.build_info()['debug']))").stdout):
+        assert done.stderr == ""
+
+
+def test_type_marker_is_installed() -> None:
+    from importlib import resources
+
+    assert resources.files("inferkit").joinpath("py.typed").is_file()
+    assert resources.files("inferkit").joinpath("_core.pyi").is_file()
+
+
+def test_imports_in_any_thread(fresh_python: Fresh) -> None:
+    done = fresh_python(
+        "import threading; t = threading.Thread(target=__import__, args=['inferkit']); t.start(); t.join()"
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_python_is_supported() -> None:
+    assert sys.version_info >= (3, 10)

@@ -1,0 +1,100 @@
+"""INFERKIT_ISA: the tier that it names is the one that runs, and the bits do not depend on it."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import inferkit
+
+Fresh = Callable[..., "subprocess.CompletedProcess[str]"]
+AVAILABLE = inferkit.build_info()["isa_available"]
+TIERS = ["baseline", "avx2", "avx512"]
+
+SHOW = """
+import json, inferkit
+info = inferkit.build_info()
+print(json.dumps([info["isa"], sorted(set(info["kernels"].values())), info["isa_reason"]]))
+"""
+
+# Every kind of layer, odd sizes on purpose; prints a digest of the answers' bits.
+DIGEST = """
+import hashlib, sys
+import numpy as np, inferkit
+images = np.load(sys.argv[2])["images"].astype(np.float32)
+model = inferkit.Model.load(sys.argv[1])
+digest = hashlib.sha256()
+for rows in (1, 2, 3, 5, 8, 13, 64, 449):
+    digest.update(model(images[:rows]).tobytes())
+print(inferkit.build_info()["isa"], digest.hexdigest())
+"""
+
+
+def tier_or_skip(tier: str) -> str:
+    if tier not in AVAILABLE:
+        pytest.skip(f"this machine or build lacks the tier {tier}; it has {', '.join(AVAILABLE)}")
+    return tier
+
+
+@pytest.mark.parametrize("tier", TIERS)
+def test_the_forced_tier_runs(fresh_python: Fresh, tier: str) -> None:
+    """What `kernels` tells comes from the kernels' own object files: the macros that they were compiled under."""
+    import json
+
+    done = fresh_python(SHOW, env={"INFERKIT_ISA": tier_or_skip(tier)})
+    assert done.returncode == 0, done.stderr
+    isa, kernels, reason = json.loads(done.stdout)
+    assert isa == tier
+    assert kernels == [tier]
+    assert f"INFERKIT_ISA={tier}" in reason
+
+
+def test_the_best_tier_is_the_default(fresh_python: Fresh) -> None:
+    import json
+
+    done = fresh_python(SHOW, env={"INFERKIT_ISA": ""})
+    isa, kernels, reason = json.loads(done.stdout)
+    assert isa == AVAILABLE[-1]
+    assert kernels == [AVAILABLE[-1]]
+    assert "INFERKIT_ISA" not in reason
+
+
+@pytest.mark.parametrize("name", ["nonsense", "AVX2", "avx", "avx2 ", "sse4"])
+def test_an_unknown_tier_is_an_error_that_names_the_tiers(fresh_python: Fresh, name: str) -> None:
+    done = fresh_python("import inferkit", env={"INFERKIT_ISA": name})
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert f"INFERKIT_ISA='{name}'" in last
+    assert all(tier in last for tier in TIERS)
+    assert last.startswith(("ImportError", "ValueError")), last
+
+
+@pytest.mark.parametrize("tier", TIERS)
+def test_a_tier_that_the_machine_lacks_is_an_error(fresh_python: Fresh, tier: str) -> None:
+    if tier in AVAILABLE:
+        pytest.skip(f"this machine has {tier}")
+    done = fresh_python("import inferkit", env={"INFERKIT_ISA": tier})
+    assert done.returncode == 1
+    assert f"the highest here is {AVAILABLE[-1]}" in done.stderr
+
+
+def digest(fresh_python: Fresh, tier: str, model: Path) -> str:
+    images = str(model.parent / "digits_test.npz")
+    done = fresh_python(DIGEST, str(model), images, env={"INFERKIT_ISA": tier})
+    assert done.returncode == 0, done.stderr
+    ran, value = done.stdout.split()
+    assert ran == tier
+    return value
+
+
+def test_avx2_and_avx512_give_the_same_bits(fresh_python: Fresh, digits_path: Path) -> None:
+    tiers = [tier_or_skip("avx2"), tier_or_skip("avx512")]
+    first, second = (digest(fresh_python, tier, digits_path) for tier in tiers)
+    assert first == second
+
+
+def test_a_tier_gives_the_same_bits_twice(fresh_python: Fresh, digits_path: Path) -> None:
+    assert digest(fresh_python, "baseline", digits_path) == digest(fresh_python, "baseline", digits_path)
