@@ -1,0 +1,101 @@
+"""Every public object says what it is, and the examples that it shows are true."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import inspect
+import itertools
+import pkgutil
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import inferkit
+
+MODULES = [importlib.import_module(f"inferkit.{m.name}") for m in pkgutil.iter_modules(inferkit.__path__)]
+PYTHON_MODULES = [inferkit, *(m for m in MODULES if (m.__file__ or "").endswith(".py"))]
+# These explain themselves by the class's docstring.
+DATA = {"__version__"}
+
+
+def public_objects() -> Iterator[tuple[str, Any]]:
+    for name in inferkit.__all__:
+        if name in DATA:
+            continue
+        value = getattr(inferkit, name)
+        yield name, value
+        if inspect.isclass(value):
+            for member, attribute in vars(value).items():
+                if member.startswith("_") or isinstance(attribute, int | str | tuple):
+                    continue
+                if type(attribute).__name__ == "member_descriptor":
+                    continue
+                yield f"{name}.{member}", attribute
+
+
+OBJECTS = dict(public_objects())
+
+
+def doc(value: Any) -> str:
+    value = getattr(value, "__func__", value)
+    return inspect.getdoc(value) or ""
+
+
+@pytest.mark.parametrize("name", sorted(OBJECTS))
+def test_has_a_docstring(name: str) -> None:
+    text = doc(OBJECTS[name])
+    first = text.split("\n", 1)[0]
+    assert first, name
+    assert first[0].isupper() or first.startswith("`"), first
+    assert text.split("\n\n", 1)[0].rstrip().endswith((".", ":")), f"{name}: the summary is a sentence"
+
+
+@pytest.mark.parametrize("name", sorted(OBJECTS))
+def test_sections_are_numpydoc(name: str) -> None:
+    lines = doc(OBJECTS[name]).split("\n")
+    titles = [above for above, rule in itertools.pairwise(lines) if re.fullmatch(r"-{3,}", rule.strip())]
+    known = ["Parameters", "Attributes", "Returns", "Yields", "Raises", "Warns", "See Also", "Notes", "Examples"]
+    assert [t for t in titles if t not in known] == []
+    assert titles == sorted(titles, key=known.index)
+
+
+def parameters(value: Any) -> list[str]:
+    function = getattr(value, "__func__", value)
+    if inspect.isclass(function):
+        if getattr(function, "__dataclass_params__", None) is None:
+            return []
+        return list(inspect.signature(function).parameters)
+    if not inspect.isfunction(function):
+        return []
+    return [p for p in inspect.signature(function).parameters if p not in ("self", "cls")]
+
+
+@pytest.mark.parametrize("name", sorted(n for n, v in OBJECTS.items() if parameters(v)))
+def test_every_parameter_is_documented(name: str) -> None:
+    """In its section, or in prose where the whole docstring is a line or two."""
+    text = doc(OBJECTS[name])
+    missing = [p for p in parameters(OBJECTS[name]) if not re.search(rf"(?<!\w){re.escape(p)}(?!\w)", text)]
+    assert missing == []
+
+
+@pytest.mark.parametrize("module", PYTHON_MODULES, ids=lambda m: m.__name__)
+def test_examples_run(module: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = doctest.testmod(module, optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
+    assert result.failed == 0
+
+
+def test_there_are_examples() -> None:
+    finder = doctest.DocTestFinder(exclude_empty=True)
+    found = [t for module in PYTHON_MODULES for t in finder.find(module) if t.examples]
+    assert len(found) >= 6
+
+
+@pytest.mark.parametrize("module", PYTHON_MODULES, ids=lambda m: m.__name__)
+def test_modules_say_what_they_hold(module: Any) -> None:
+    assert module.__doc__
+    if module is not inferkit:
+        assert module.__all__ == sorted(module.__all__)

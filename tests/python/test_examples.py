@@ -1,0 +1,136 @@
+"""The examples and the README's code run, and say what they should."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from readme import blocks
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = ROOT / "examples"
+Fresh = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def needs(*modules: str) -> None:
+    for module in modules:
+        if importlib.util.find_spec(module) is None:
+            pytest.skip(f"the example needs {module}")
+
+
+def test_quickstart(fresh_python: Fresh) -> None:
+    done = fresh_python(EXAMPLES / "quickstart.py", "--seconds", "1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"all [\d,]+ answers equal the unbatched ones, bit for bit", done.stdout)
+    accuracy = re.search(r"accuracy (\d\.\d+) on 450 images", done.stdout)
+    assert accuracy, done.stdout
+    assert float(accuracy[1]) > 0.97
+    for figure in ("threads", "asyncio", "requests/s", "p50", "p99", "mean batch"):
+        assert figure in done.stdout
+
+
+def test_quickstart_fails_where_an_answer_differs(fresh_python: Fresh) -> None:
+    """One bit of one answer is enough."""
+    code = f"""
+import sys; sys.path.insert(0, {str(EXAMPLES)!r}); sys.argv = ["quickstart.py", "--seconds", "0.3"]
+import numpy as np, quickstart
+inner = quickstart.Traffic.take
+def take(self, index, answer):
+    if index == 7:
+        answer = answer.copy(); answer.view(np.int32)[0] ^= 1
+    inner(self, index, answer)
+quickstart.Traffic.take = take
+sys.exit(quickstart.main())
+"""
+    done = fresh_python(code)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "differ from the unbatched ones" in done.stderr
+
+
+def test_quickstart_stops_at_once_on_ctrl_c() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-u", str(EXAMPLES / "quickstart.py"), "--seconds", "600"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.stdout.readline()
+    time.sleep(0.5)  # it is sending requests by now; if not, Ctrl-C must work all the same
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert "stopped" in errors
+
+
+def test_wrap_callable(fresh_python: Fresh) -> None:
+    needs("sklearn")
+    done = fresh_python(EXAMPLES / "wrap_callable.py")
+    assert done.returncode == 0, done.stderr
+    assert "refused (non_finite)" in done.stdout
+
+
+def test_share_weights(fresh_python: Fresh) -> None:
+    done = fresh_python(EXAMPLES / "share_weights.py")
+    assert done.returncode == 0, done.stderr
+    assert "10 answers from 8 threads and 2 processes, all the same to the bit" in done.stdout
+
+
+def test_fastapi_app(monkeypatch: pytest.MonkeyPatch, digits: tuple[np.ndarray, np.ndarray]) -> None:
+    needs("fastapi", "httpx")
+    from starlette.testclient import TestClient
+
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    app = importlib.import_module("fastapi_app").app
+    images, labels = digits
+    with TestClient(app) as client:
+        answers = [client.post("/digit", json=image.tolist()).json()["digit"] for image in images[:20]]
+        assert (np.array(answers) == labels[:20]).mean() > 0.9
+        wrong = client.post("/digit", json=[1.0, 2.0])
+        assert (wrong.status_code, wrong.json()["error"]) == (400, "ValidationError")
+
+
+def test_the_model_is_small_and_good(digits_path: Path, digits: tuple[np.ndarray, np.ndarray]) -> None:
+    import inferkit
+
+    assert digits_path.stat().st_size < 500_000
+    images, labels = digits
+    assert (inferkit.Model.load(digits_path)(images).argmax(axis=1) == labels).mean() > 0.97
+
+
+def test_the_test_images_are_those_of_scikit_learn(digits: tuple[np.ndarray, np.ndarray]) -> None:
+    """The committed images are the held-out quarter that train_digits.py chooses."""
+    needs("sklearn")
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    x, y = load_digits(return_X_y=True)
+    _, images, _, labels = train_test_split(x, y, test_size=0.25, random_state=0, stratify=y)
+    np.testing.assert_array_equal(digits[0], images)
+    np.testing.assert_array_equal(digits[1], labels)
+
+
+def test_the_readme_has_its_recipes() -> None:
+    assert set(blocks("python")) == {"call", "threads", "asyncio", "wrap", "share"}
+    assert {"quickstart", "test"} <= set(blocks("bash"))
+    assert all(text.count("\n") == 1 for text in (blocks()["quickstart"], blocks()["test"])), "one line each"
+
+
+@pytest.mark.parametrize("name", sorted(blocks("python")))
+def test_recipe_of_the_readme(fresh_python: Fresh, name: str) -> None:
+    """As it stands, from the repository's root."""
+    code = f"import os; os.chdir({os.fspath(ROOT)!r})\n" + blocks("python")[name]
+    done = fresh_python(code)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
