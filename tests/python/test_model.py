@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import itertools
 import pickle
 import threading
 from pathlib import Path
@@ -21,7 +22,7 @@ def mlp_bytes(sizes: tuple[int, ...], seed: int = 0, batch: int | str | None = "
     """An MLP of Gemm and Relu, softmax at the end, weights drawn from `seed`."""
     rng = np.random.default_rng(seed)
     nodes, constants, value = [], [], "x"
-    for i, (k, n) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for i, (k, n) in enumerate(itertools.pairwise(sizes)):
         w = (rng.standard_normal((n, k)) / np.sqrt(k)).astype(np.float32)
         constants += [
             numpy_helper.from_array(w, f"w{i}"),
