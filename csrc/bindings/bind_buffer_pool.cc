@@ -1,0 +1,244 @@
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <optional>
+
+#include "base/error.h"
+#include "memory/buffer_pool.h"
+
+namespace py = pybind11;
+using namespace py::literals;
+
+namespace inferkit {
+namespace {
+
+/// A Buffer as Python sees it: it may not go back to the pool while views of its memory live. Guarded by the GIL.
+struct PyBuffer {
+  Buffer buffer;
+  size_t nbytes = 0;
+  size_t views = 0;
+
+  void release() {
+    if (views != 0) {
+      PyErr_Format(PyExc_BufferError, "the buffer has %zu live views (numpy arrays or memoryviews); delete them first",
+                   views);
+      throw py::error_already_set();
+    }
+    buffer.release();
+  }
+};
+
+int get_view(PyObject* self, Py_buffer* view, int flags) {
+  view->obj = nullptr;
+  py::detail::make_caster<PyBuffer> caster;  // fails on an object whose __init__ never ran
+  auto* buffer = caster.load(self, false) ? static_cast<PyBuffer*>(caster) : nullptr;
+  if (!buffer || !buffer->buffer) {
+    PyErr_SetString(PyExc_BufferError, "the buffer was released");
+    return -1;
+  }
+  const int failed =
+      PyBuffer_FillInfo(view, self, buffer->buffer.data(), static_cast<Py_ssize_t>(buffer->nbytes), 0, flags);
+  if (failed == 0) ++buffer->views;
+  return failed;
+}
+
+void release_view(PyObject* self, Py_buffer*) { --py::cast<PyBuffer&>(py::handle(self)).views; }
+
+size_t positive(const char* name, std::optional<py::ssize_t> value, size_t otherwise, py::ssize_t least) {
+  if (!value) return otherwise;
+  if (*value < least) throw std::invalid_argument(cat(name, " is ", *value, "; expected at least ", least));
+  return static_cast<size_t>(*value);
+}
+
+constexpr const char* kBufferDoc = R"(Memory on loan from a :class:`BufferPool`.
+
+Supports the buffer protocol as writable, contiguous bytes, aligned to 64 bytes and not initialised; numpy views it
+without a copy. Goes back to the pool with :meth:`release`, at the end of a ``with`` block, or when the last reference
+to it and to its views is gone, whichever comes first.
+
+Examples
+--------
+>>> import inferkit, numpy as np
+>>> pool = inferkit.BufferPool()
+>>> with pool.acquire(4 * 6) as buffer:
+...     x = np.frombuffer(buffer, np.float32).reshape(2, 3)
+...     x[:] = 1.5
+...     total = float(x.sum())
+...     del x
+>>> total
+9.0
+>>> buffer.released
+True
+)";
+
+constexpr const char* kPoolDoc =
+    R"(Memory for buffers that come and go often: size classes, per-thread caches, a hard cap.
+
+Safe to use from many threads. After warm-up it asks the system for nothing. Buffers that are out keep their memory
+when the pool object is gone.
+
+Parameters
+----------
+max_bytes : int, optional
+    Hard cap on the bytes held from the system, in use and cached together; none by default.
+thread_cache_bytes : int
+    Free memory that one thread keeps for itself.
+shared_cache_bytes : int
+    Free memory that all threads share; what is beyond goes back to the system.
+
+Raises
+------
+ValueError
+    If a size is negative, or the cap is smaller than the smallest buffer (64 bytes).
+
+Examples
+--------
+>>> import inferkit
+>>> pool = inferkit.BufferPool(max_bytes=1 << 20)
+>>> a = pool.acquire(1000)
+>>> pool.stats().in_use_bytes, pool.stats().outstanding
+(1024, 1)
+>>> a.release()
+>>> pool.stats().cached_bytes, pool.trim()
+(1024, 1024)
+)";
+
+constexpr const char* kAcquireDoc = R"(Lend a buffer of ``nbytes`` bytes.
+
+Parameters
+----------
+nbytes : int
+    The size that the buffer will show. What the pool sets aside is the next size class, less than 25% above it from
+    256 bytes on.
+
+Returns
+-------
+Buffer
+    Writable and not initialised.
+
+Raises
+------
+PoolExhaustedError
+    If the cap, or the system's memory, does not allow it even after every cache has been emptied.
+ValueError
+    If ``nbytes`` is negative.
+)";
+
+constexpr const char* kStatsDoc = R"(Take a snapshot of the pool's figures.
+
+Returns
+-------
+PoolStats
+    Frozen; bytes are those set aside (the size class), not those asked for.
+)";
+
+constexpr const char* kLeaksDoc = R"(List the buffers that are out, by user and size class, most bytes first.
+
+Returns
+-------
+list of LeakRow
+
+Examples
+--------
+>>> import inferkit
+>>> pool = inferkit.BufferPool()
+>>> kept = pool.acquire(100)
+>>> pool.leaks()
+[LeakRow(tag='python', capacity=128, count=1, bytes=100)]
+)";
+
+void bind_figures(py::module_& m) {
+  py::class_<PoolStats>(m, "PoolStats", "A snapshot of a :class:`BufferPool`'s figures.")
+      .def_readonly("in_use_bytes", &PoolStats::in_use_bytes, "Set aside for buffers that are out.")
+      .def_readonly("cached_bytes", &PoolStats::cached_bytes, "Held from the system and free.")
+      .def_readonly("peak_bytes", &PoolStats::peak_bytes, "The most held at once, in use and cached.")
+      .def_property_readonly(
+          "max_bytes",
+          [](const PoolStats& s) { return s.max_bytes ? std::optional<size_t>(s.max_bytes) : std::nullopt; },
+          "The cap; None where there is none.")
+      .def_readonly("hits", &PoolStats::hits, "Acquisitions that a cache served.")
+      .def_readonly("misses", &PoolStats::misses, "Acquisitions that asked the system for memory.")
+      .def_readonly("outstanding", &PoolStats::outstanding, "Buffers that are out.")
+      .def("__repr__", [](const PoolStats& s) {
+        return cat("PoolStats(in_use_bytes=", s.in_use_bytes, ", cached_bytes=", s.cached_bytes,
+                   ", peak_bytes=", s.peak_bytes, ", max_bytes=", s.max_bytes ? std::to_string(s.max_bytes) : "None",
+                   ", hits=", s.hits, ", misses=", s.misses, ", outstanding=", s.outstanding, ")");
+      });
+
+  py::class_<LeakRow>(m, "LeakRow", "Buffers of one user and one size class that are out.")
+      .def_readonly("tag", &LeakRow::tag, "Who acquired them.")
+      .def_readonly("capacity", &LeakRow::capacity, "Bytes set aside for each.")
+      .def_readonly("count", &LeakRow::count, "How many.")
+      .def_readonly("bytes", &LeakRow::bytes, "Bytes asked for, summed.")
+      .def("__repr__", [](const LeakRow& row) {
+        return cat("LeakRow(tag='", row.tag, "', capacity=", row.capacity, ", count=", row.count, ", bytes=", row.bytes,
+                   ")");
+      });
+}
+
+}  // namespace
+
+void bind_buffer_pool(py::module_& m) {
+  bind_figures(m);
+
+  // The slots themselves: pybind11's own buffer support does not say when a view ends.
+  const py::custom_type_setup slots([](PyHeapTypeObject* type) {
+    type->as_buffer.bf_getbuffer = get_view;
+    type->as_buffer.bf_releasebuffer = release_view;
+    type->ht_type.tp_as_buffer = &type->as_buffer;
+  });
+  py::class_<PyBuffer>(m, "Buffer", slots, kBufferDoc)
+      .def("release", &PyBuffer::release,
+           "Give the memory back now; does nothing the second time.\n\nRaises\n------\nBufferError\n    If a numpy "
+           "array or a memoryview still looks at it.\n")
+      .def_readonly("nbytes", &PyBuffer::nbytes, "The size that was asked for, in bytes.")
+      .def_property_readonly(
+          "capacity", [](const PyBuffer& b) { return b.buffer.capacity(); },
+          "The bytes set aside for it; 0 once it was released.")
+      .def_property_readonly(
+          "released", [](const PyBuffer& b) { return !b.buffer; }, "Whether it went back.")
+      .def("__len__", [](const PyBuffer& b) { return b.nbytes; })
+      .def("__enter__", [](py::object self) { return self; })
+      .def("__exit__",
+           [](PyBuffer& b, const py::object& type, const py::object&, const py::object&) {
+             // An error on its way out holds frames and so views: it goes first, and the memory follows with them.
+             if (b.views == 0 || type.is_none()) b.release();
+           })
+      .def("__repr__", [](const PyBuffer& b) {
+        return cat("<inferkit.Buffer of ", b.nbytes, " bytes", b.buffer ? "" : ", released", ">");
+      });
+
+  py::class_<BufferPool, std::shared_ptr<BufferPool>>(m, "BufferPool", kPoolDoc)
+      .def(py::init([](std::optional<py::ssize_t> max_bytes, py::ssize_t thread_cache_bytes,
+                       py::ssize_t shared_cache_bytes) {
+             return std::make_shared<BufferPool>(
+                 PoolOptions{.max_bytes = positive("max_bytes", max_bytes, 0, 64),
+                             .thread_cache_bytes = positive("thread_cache_bytes", thread_cache_bytes, 0, 0),
+                             .shared_cache_bytes = positive("shared_cache_bytes", shared_cache_bytes, 0, 0)});
+           }),
+           "max_bytes"_a = py::none(), py::kw_only(),
+           "thread_cache_bytes"_a = static_cast<py::ssize_t>(PoolOptions{}.thread_cache_bytes),
+           "shared_cache_bytes"_a = static_cast<py::ssize_t>(PoolOptions{}.shared_cache_bytes))
+      .def(
+          "acquire",
+          // Keeps the GIL: it takes less time than letting go of it, and waits for nobody who might want it.
+          [](BufferPool& pool, py::ssize_t nbytes) {
+            const size_t bytes = positive("nbytes", nbytes, 0, 0);
+            return PyBuffer{pool.acquire(bytes, "python"), bytes};
+          },
+          "nbytes"_a, kAcquireDoc)
+      .def("stats", &BufferPool::stats, kStatsDoc)
+      .def("trim", &BufferPool::trim, py::call_guard<py::gil_scoped_release>(),
+           "Give all cached memory back to the system.\n\nReturns\n-------\nint\n    How many bytes went back.\n")
+      .def("leaks", &BufferPool::leaks, kLeaksDoc)
+      .def_static(
+          "default", [] { return BufferPool::process_default(); },
+          "The pool that the whole process shares: models and batchers take their memory from it.")
+      .def("__repr__", [](const BufferPool& pool) {
+        const PoolStats s = pool.stats();
+        return cat("<inferkit.BufferPool: ", s.outstanding, " buffers out, ", s.in_use_bytes, " bytes in use, ",
+                   s.cached_bytes, " cached>");
+      });
+}
+
+}  // namespace inferkit

@@ -1,0 +1,188 @@
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+#include <pybind11/stl/filesystem.h>
+
+#include <filesystem>
+
+#include "base/error.h"
+#include "bindings/array_out.h"
+#include "memory/weight_store.h"
+
+namespace py = pybind11;
+using namespace py::literals;
+
+namespace inferkit {
+namespace {
+
+// What Mapping's methods return, named for the type stubs.
+struct KeysView : py::object {
+  using py::object::object;
+};
+struct ValuesView : py::object {
+  using py::object::object;
+};
+struct ItemsView : py::object {
+  using py::object::object;
+};
+
+}  // namespace
+}  // namespace inferkit
+
+namespace pybind11::detail {
+template <>
+struct handle_type_name<inferkit::KeysView> {
+  static constexpr auto name = const_name("collections.abc.KeysView[str]");
+};
+template <>
+struct handle_type_name<inferkit::ValuesView> {
+  static constexpr auto name = const_name("collections.abc.ValuesView[numpy.ndarray]");
+};
+template <>
+struct handle_type_name<inferkit::ItemsView> {
+  static constexpr auto name = const_name("collections.abc.ItemsView[str, numpy.ndarray]");
+};
+}  // namespace pybind11::detail
+
+namespace inferkit {
+namespace {
+
+using WeightsPtr = std::shared_ptr<const Weights>;
+
+constexpr const char* kDoc =
+    R"(Named tensors in a file, mapped and never copied: a read-only mapping from names to arrays.
+
+``weights["name"]`` is a read-only numpy view onto the file's pages. Threads, models and processes that open the same
+file share its memory. A view keeps the file mapped after the ``Weights`` object is gone.
+
+A file promises no alignment: a view may have ``flags.aligned`` false, and is a correct array all the same. A bfloat16
+tensor comes with ``ml_dtypes.bfloat16`` where that package is installed, else as its bits in ``uint16``;
+:meth:`dtype` tells which it is.
+
+The file must not be truncated or rewritten in place while it is open: write a new one and rename it.
+
+Examples
+--------
+>>> import inferkit, numpy as np, os, tempfile
+>>> from safetensors.numpy import save_file
+>>> path = os.path.join(tempfile.mkdtemp(), "w.safetensors")
+>>> save_file({"fc.weight": np.eye(2, dtype=np.float32)}, path)
+>>> weights = inferkit.Weights.open(path)
+>>> list(weights), weights.nbytes
+(['fc.weight'], 16)
+>>> weights["fc.weight"].tolist()
+[[1.0, 0.0], [0.0, 1.0]]
+>>> weights["fc.weight"].flags.writeable
+False
+)";
+
+constexpr const char* kOpenDoc = R"(Map a safetensors file.
+
+The whole header is checked before anything is read, and the pages are read ahead.
+
+Parameters
+----------
+path : str or path-like
+    The file.
+
+Raises
+------
+ModelError
+    If the file is truncated, too long, malformed, or of a dtype that inferkit does not read.
+OSError
+    If the file cannot be opened (``FileNotFoundError`` where there is none).
+)";
+
+py::str file_name(const std::string& path) {
+  return py::reinterpret_steal<py::str>(
+      PyUnicode_DecodeFSDefaultAndSize(path.data(), static_cast<py::ssize_t>(path.size())));
+}
+
+WeightsPtr open(const std::filesystem::path& path) {
+  const py::gil_scoped_release release;
+  return Weights::open_safetensors(path.native());
+}
+
+/// A read-only array onto `view`, which `owner` keeps alive. numpy itself notes where it is not aligned.
+py::array array_view(const TensorView& view, const py::object& owner) {
+  py::array out(py::reinterpret_borrow<py::dtype>(numpy_dtype(view.dtype)),
+                std::vector<py::ssize_t>(view.shape.begin(), view.shape.end()), view.data, owner);
+  py::detail::array_proxy(out.ptr())->flags &= ~py::detail::npy_api::NPY_ARRAY_WRITEABLE_;
+  return out;
+}
+
+[[noreturn]] void unknown_name(const Weights& weights, const std::string& name) {
+  const py::object close = py::module_::import("difflib").attr("get_close_matches")(name, weights.names());
+  std::string message = cat("no tensor '", name, "'");
+  if (py::len(close) != 0) {
+    message += cat("; close names are ", py::str(", ").attr("join")(close).cast<std::string>());
+  }
+  throw py::key_error(message);
+}
+
+const TensorView& at(const Weights& weights, const std::string& name) {
+  const TensorView* view = weights.find(name);
+  if (!view) unknown_name(weights, name);
+  return *view;
+}
+
+template <class View>
+View abc_view(const char* kind, const py::object& self) {
+  return py::reinterpret_steal<View>(py::module_::import("collections.abc").attr(kind)(self).release());
+}
+
+}  // namespace
+
+void bind_weights(py::module_& m) {
+  py::class_<Weights, std::shared_ptr<Weights>> weights(m, "Weights", kDoc);
+  weights.def_static("open", &open, "path"_a, kOpenDoc)
+      .def(
+          "__getitem__",
+          [](const py::object& self, const std::string& name) {
+            return array_view(at(py::cast<const Weights&>(self), name), self);
+          },
+          "name"_a)
+      .def("__len__", &Weights::size)
+      .def("__iter__",
+           [](const Weights& self) { return py::typing::Iterator<py::str>(py::iter(py::cast(self.names()))); })
+      .def(
+          "__contains__",
+          [](const Weights& self, const py::object& name) {
+            return py::isinstance<py::str>(name) && self.find(name.cast<std::string>()) != nullptr;
+          },
+          "name"_a)
+      .def(
+          "get",
+          [](const py::object& self, const std::string& name, const py::object& otherwise) -> py::object {
+            const TensorView* view = py::cast<const Weights&>(self).find(name);
+            return view ? array_view(*view, self) : otherwise;
+          },
+          "name"_a, "default"_a = py::none(), "The tensor of that name, or ``default`` where there is none.")
+      .def(
+          "keys", [](const py::object& self) { return abc_view<KeysView>("KeysView", self); },
+          "The names, in the order of the file.")
+      .def(
+          "values", [](const py::object& self) { return abc_view<ValuesView>("ValuesView", self); },
+          "The tensors, in the order of the file.")
+      .def(
+          "items", [](const py::object& self) { return abc_view<ItemsView>("ItemsView", self); },
+          "Pairs of name and tensor, in the order of the file.")
+      .def(
+          "dtype",
+          [](const Weights& self, const std::string& name) { return std::string(dtype_name(at(self, name).dtype)); },
+          "name"_a, "The element type that the file gives for a tensor, for example ``\"bfloat16\"``.")
+      .def_property_readonly("metadata", &Weights::metadata, "What the file says of itself: a dict of strings, a copy.")
+      .def_property_readonly("nbytes", &Weights::bytes, "The bytes of all tensors.")
+      .def_property_readonly("file_bytes", &Weights::file_bytes, "The size of the file.")
+      .def_property_readonly(
+          "path", [](const Weights& self) { return file_name(self.path()); },
+          "The file that was opened; empty where the tensors came from none.")
+      .def("__repr__", [](const Weights& self) {
+        return cat("<inferkit.Weights: ", self.size(), " tensors, ", self.bytes(), " bytes",
+                   self.path().empty() ? "" : cat(", from ", py::repr(file_name(self.path())).cast<std::string>()),
+                   ">");
+      });
+  py::module_::import("collections.abc").attr("Mapping").attr("register")(weights);
+}
+
+}  // namespace inferkit
