@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "bindings/array_out.h"
+#include "graph/model_weights.h"
 #include "memory/weight_store.h"
 
 namespace py = pybind11;
@@ -76,14 +77,14 @@ Examples
 False
 )";
 
-constexpr const char* kOpenDoc = R"(Map a safetensors file.
+constexpr const char* kOpenDoc = R"(Map a safetensors file, or the initializers of an ONNX model and its external data.
 
 The whole header is checked before anything is read, and the pages are read ahead.
 
 Parameters
 ----------
 path : str or path-like
-    The file.
+    A file whose name ends in ``.onnx`` is read as a model, any other as safetensors.
 
 Raises
 ------
@@ -100,7 +101,7 @@ py::str file_name(const std::string& path) {
 
 WeightsPtr open(const std::filesystem::path& path) {
   const py::gil_scoped_release release;
-  return Weights::open_safetensors(path.native());
+  return path.extension() == ".onnx" ? open_onnx_weights(path.native()) : Weights::open_safetensors(path.native());
 }
 
 /// A read-only array onto `view`, which `owner` keeps alive. numpy itself notes where it is not aligned.

@@ -4,6 +4,7 @@
 #include <optional>
 #include <unordered_map>
 
+#include "graph/model_weights.h"
 #include "graph/onnx_reader.h"
 #include "graph/passes/fold_constants.h"
 #include "graph/passes/passes.h"
@@ -26,20 +27,6 @@ std::optional<std::vector<Tensor>> evaluate(const Node& node, std::span<const Te
     if (error.code() == ErrorCode::kUnsupportedOp) return std::nullopt;  // reported with all others by probe()
     throw;
   }
-}
-
-std::shared_ptr<const Weights> weights_of(const Graph& graph, const std::string& path, size_t file_bytes) {
-  std::vector<NamedTensor> tensors;
-  std::vector<std::shared_ptr<const void>> owners;
-  for (size_t id = 0; id < graph.values.size(); ++id) {
-    const Tensor* tensor = graph.constant(static_cast<ValueId>(id));
-    if (!tensor || tensor->dtype == DType::kString || graph.values[id].name.empty()) continue;
-    tensors.push_back({graph.values[id].name, tensor->view()});
-    if (std::find(owners.begin(), owners.end(), tensor->owner) == owners.end()) owners.push_back(tensor->owner);
-  }
-  auto owner = std::make_shared<std::vector<std::shared_ptr<const void>>>(std::move(owners));
-  return std::make_shared<Weights>(std::move(tensors), std::move(owner), std::map<std::string, std::string>{}, path,
-                                   file_bytes);
 }
 
 }  // namespace
@@ -87,7 +74,7 @@ Model::Model(ModelFile file, ModelOptions options, std::string path)
       packed_(std::make_unique<PackedCache>()),
       plans_([this](std::span<const Shape> shapes) { return compile_for(shapes); }, options_.pool, options_.max_plans,
              kMaxIdleSessions) {
-  weights_ = weights_of(file_.graph, path_, file_.file_bytes);
+  weights_ = weights_of(file_, path_);
   read_specs();
   if (const auto missing = missing_operators(file_.graph); !missing.empty()) throw unsupported_error(missing);
   fold_constants(file_.graph, evaluate, kMaxFoldedBytes);

@@ -8,6 +8,7 @@ False
 from __future__ import annotations
 
 from ._build import build_info, supported_ops
+from ._core import Buffer, BufferPool, Weights
 from ._errors import (
     ClosedError,
     DeadlineError,
@@ -26,6 +27,8 @@ from ._model import Model
 from ._types import InputChecks, MemoryUse, TensorSpec
 
 __all__ = [
+    "Buffer",
+    "BufferPool",
     "ClosedError",
     "DeadlineError",
     "InferenceError",
@@ -42,6 +45,7 @@ __all__ = [
     "TensorSpec",
     "UnsupportedOpError",
     "ValidationError",
+    "Weights",
     "__version__",
     "build_info",
     "supported_ops",

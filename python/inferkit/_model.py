@@ -207,7 +207,7 @@ class Model(_core.Model):
             self._run(feeds, None)
 
     def memory(self) -> MemoryUse:
-        """What the model holds, in bytes."""
+        """Tell what the model holds, in bytes."""
         return MemoryUse(**self._memory())
 
     @property

@@ -478,3 +478,20 @@ class TestFromCallable:
         x = np.ones((2, 4), np.float32)
         np.testing.assert_allclose(wrapped(x), inferkit.Model.load(data)(x), rtol=1e-5)
         assert wrapped.weights is None
+
+
+def test_weights_open_reads_onnx_with_external_data(tmp_path: Path) -> None:
+    data = mlp_bytes((64, 256, 256, 10))
+    model = onnx.load_from_string(data)
+    onnx.save_model(
+        model, tmp_path / "m.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0
+    )
+    weights = inferkit.Weights.open(tmp_path / "m.onnx")
+    assert sorted(weights) == ["b0", "b1", "b2", "w0", "w1", "w2"]
+    for tensor in onnx.load_from_string(data).graph.initializer:
+        np.testing.assert_array_equal(weights[tensor.name], numpy_helper.to_array(tensor))
+    x = np.ones((3, 64), np.float32)
+    assert inferkit.Model.load(tmp_path / "m.onnx")(x).tobytes() == inferkit.Model.load(data)(x).tobytes()
+    (tmp_path / "weights.bin").unlink()
+    with pytest.raises(inferkit.ModelError, match=r"weights\.bin"):
+        inferkit.Weights.open(tmp_path / "m.onnx")

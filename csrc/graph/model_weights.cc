@@ -1,0 +1,25 @@
+#include "graph/model_weights.h"
+
+#include <algorithm>
+#include <unordered_set>
+
+#include "graph/onnx_reader.h"
+
+namespace inferkit {
+
+std::shared_ptr<const Weights> weights_of(const ModelFile& file, const std::string& path) {
+  const Graph& graph = file.graph;
+  std::vector<NamedTensor> tensors;
+  auto owners = std::make_shared<std::unordered_set<std::shared_ptr<const void>>>();
+  for (size_t id = 0; id < graph.values.size(); ++id) {
+    const Tensor* tensor = graph.constant(static_cast<ValueId>(id));
+    if (!tensor || tensor->dtype == DType::kString || graph.values[id].name.empty()) continue;
+    tensors.push_back({graph.values[id].name, tensor->view()});
+    owners->insert(tensor->owner);
+  }
+  return std::make_shared<Weights>(std::move(tensors), std::move(owners), file.metadata, path, file.file_bytes);
+}
+
+std::shared_ptr<const Weights> open_onnx_weights(const std::string& path) { return weights_of(read_onnx(path), path); }
+
+}  // namespace inferkit
