@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -97,16 +98,20 @@ def close(found: Array, expected: Array, rtol: float = 1e-5, atol: float = 1e-6)
 TOLERANCE = {"float16": (2e-3, 2e-3), "float32": (2e-5, 2e-6), "float64": (1e-12, 1e-12)}
 
 
-def node_test_cases(*ops: str) -> list[Any]:
-    """The onnx package's own tests of single nodes of these operators."""
+@functools.cache
+def _all_node_tests() -> list[Any]:
     import warnings
 
     from onnx.backend.test.case.node import collect_testcases
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        cases = collect_testcases(None)
-    return [c for c in cases if len(c.model.graph.node) == 1 and c.model.graph.node[0].op_type in ops]
+        return collect_testcases(None)
+
+
+def node_test_cases(*ops: str) -> list[Any]:
+    """The onnx package's own tests of single nodes of these operators."""
+    return [c for c in _all_node_tests() if len(c.model.graph.node) == 1 and c.model.graph.node[0].op_type in ops]
 
 
 def check_node_test(case: Any) -> None:

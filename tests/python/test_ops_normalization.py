@@ -1,0 +1,211 @@
+"""Normalisations against float64 numpy, ONNX Runtime and the onnx package's own node tests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from op_cases import TOLERANCE, Array, Case, check_node_test, close, node_test_cases
+
+import inferkit
+
+FLOATS = ["float32", "float64", "float16"]
+SHAPES = [(2, 3), (4, 16), (2, 5, 7), (3, 8, 6, 5), (1, 4, 1, 1), (2, 12, 30, 33), (2, 4, 3, 4, 5)]
+
+
+def draw(seed: int, *shape: int, dtype: str = "float32") -> Array:
+    return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
+
+
+def channels(v: Array, x: Array) -> Array:
+    return v.astype(np.float64).reshape(1, -1, *(1,) * (x.ndim - 2))
+
+
+def batch_norm(x: Array, scale: Array, bias: Array, mean: Array, var: Array, epsilon: float) -> Array:
+    x64 = x.astype(np.float64)
+    return (x64 - channels(mean, x)) / np.sqrt(channels(var, x) + epsilon) * channels(scale, x) + channels(bias, x)
+
+
+def standardize(x: Array, axes: tuple[int, ...], epsilon: float) -> Array:
+    x = x.astype(np.float64)
+    return (x - x.mean(axes, keepdims=True)) / np.sqrt(x.var(axes, keepdims=True) + epsilon)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("opset", [7, 9, 14, 15])
+@pytest.mark.parametrize("constant", [(), (1, 2, 3, 4), (1, 2)])
+def test_batch_normalization(dtype: str, shape: tuple[int, ...], opset: int, constant: tuple[int, ...]) -> None:
+    c = shape[1]
+    parameters = [draw(i, c, dtype=dtype) for i in range(3)] + [np.abs(draw(4, c, dtype=dtype)) + np.ones(1, dtype)]
+    x = draw(5, *shape, dtype=dtype)
+    case = Case("BatchNormalization", x, *parameters, opset=opset, constant=constant, epsilon=1e-3)
+    rtol, atol = TOLERANCE[dtype]
+    close(case.run()[0], batch_norm(x, *parameters, 1e-3), 2 * rtol, 5 * atol)
+
+
+def test_batch_normalization_with_parameters_of_another_type() -> None:
+    x, parameters = draw(1, 3, 4, 5, dtype="float16"), [np.abs(draw(i, 4)) + 0.5 for i in range(4)]
+    close(Case("BatchNormalization", x, *parameters, opset=15).run()[0], batch_norm(x, *parameters, 1e-5), 2e-3, 2e-3)
+
+
+def test_training_is_refused() -> None:
+    x, p = draw(1, 2, 3), np.ones(3, np.float32)
+    training = Case("BatchNormalization", x, p, p, p, p, opset=15, training_mode=1, outputs=1)
+    with pytest.raises(inferkit.UnsupportedOpError, match="training_mode"):
+        inferkit.Model.load(training.bytes_with_output("float32", (2, 3)))
+    three = Case("BatchNormalization", x, p, p, p, np.ones(2, np.float32), opset=15)
+    with pytest.raises(inferkit.ModelError, match="input 4 has shape"):
+        inferkit.Model.load(three.bytes_with_output("float32", (2, 3)))
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("shape", [(3, 7), (2, 5, 64), (2, 3, 4, 33), (300,), (1, 1)])
+def test_layer_normalization(dtype: str, shape: tuple[int, ...]) -> None:
+    x = 3 * draw(1, *shape, dtype=dtype) + np.ones(1, dtype)
+    for axis in range(-len(shape), len(shape)):
+        behind = shape[axis % len(shape) :]
+        scale, bias = draw(2, *behind, dtype=dtype), draw(3, *behind, dtype=dtype)
+        axes = tuple(range(axis % len(shape), len(shape)))
+        expected = standardize(x, axes, 1e-4) * scale
+        rtol, atol = TOLERANCE[dtype]
+        case = Case("LayerNormalization", x, scale, axis=axis, epsilon=1e-4)
+        close(case.run()[0], expected, 4 * rtol, 5 * atol)
+        case = Case("LayerNormalization", x, scale, bias, outputs=3, axis=axis, epsilon=1e-4, constant=(1, 2))
+        y, mean, inverse = case.run()
+        close(y, expected + bias, 4 * rtol, 5 * atol)
+        x64 = x.astype(np.float64)
+        close(mean, x64.mean(axes, keepdims=True))
+        close(inverse, 1 / np.sqrt(x64.var(axes, keepdims=True) + 1e-4))
+        assert mean.dtype == inverse.dtype == np.float32
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_rms_normalization(dtype: str) -> None:
+    x = draw(1, 3, 4, 50, dtype=dtype)
+    for axis in (-1, 1, -2):
+        axes = tuple(range(axis % 3, 3))
+        scale = draw(2, *x.shape[axes[0] :], dtype=dtype)
+        x64 = x.astype(np.float64)
+        expected = x64 / np.sqrt((x64**2).mean(axes, keepdims=True) + 1e-5) * scale
+        close(Case("RMSNormalization", x, scale, opset=23, axis=axis).run()[0], expected, *TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("shape", [(2, 3, 50), (3, 8, 6, 5), (1, 4, 1, 1), (2, 4, 3, 4, 5)])
+def test_instance_normalization(dtype: str, shape: tuple[int, ...]) -> None:
+    x, scale, bias = draw(1, *shape, dtype=dtype), draw(2, shape[1], dtype=dtype), draw(3, shape[1], dtype=dtype)
+    expected = standardize(x, tuple(range(2, len(shape))), 1e-2) * channels(scale, x) + channels(bias, x)
+    rtol, atol = TOLERANCE[dtype]
+    close(Case("InstanceNormalization", x, scale, bias, epsilon=1e-2).run()[0], expected, 2 * rtol, 2 * atol)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("opset", [18, 21])
+@pytest.mark.parametrize("groups", [1, 2, 8])
+@pytest.mark.parametrize("spatial", [(1,), (50,), (6, 5)])
+def test_group_normalization(dtype: str, opset: int, groups: int, spatial: tuple[int, ...]) -> None:
+    x = draw(1, 3, 8, *spatial, dtype=dtype)
+    if np.prod(x.shape[1:]) == groups:
+        return  # one element each: all zeros
+    count = groups if opset == 18 else 8
+    scale, bias = draw(2, count, dtype=dtype), draw(3, count, dtype=dtype)
+    normal = standardize(x.reshape(3, groups, -1), (2,), 1e-5).reshape(x.shape)
+    repeat = 8 // count
+    expected = normal * channels(scale.repeat(repeat), x) + channels(bias.repeat(repeat), x)
+    case = Case("GroupNormalization", x, scale, bias, opset=opset, num_groups=groups)
+    rtol, atol = TOLERANCE[dtype]
+    close(case.run()[0], expected, 4 * rtol, 4 * atol)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 20])
+def test_lrn(dtype: str, size: int) -> None:
+    x = draw(1, 2, 9, 6, 7, dtype=dtype)
+    alpha, beta, bias = 0.5, 0.75, 1.5
+    square = np.pad(x.astype(np.float64) ** 2, [(0, 0), ((size - 1) // 2, size // 2), (0, 0), (0, 0)])
+    total = sum(square[:, i : i + 9] for i in range(size))
+    expected = x / (bias + alpha / size * total) ** beta
+    close(Case("LRN", x, size=size, alpha=alpha, beta=beta, bias=bias).run()[0], expected, *TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("p", [1, 2])
+def test_lp_normalization(dtype: str, p: int) -> None:
+    x = draw(1, 3, 4, 5, dtype=dtype)
+    x[1, :, 2] = 0
+    for axis in (-1, 0, 1):
+        x64 = x.astype(np.float64)
+        norm = (np.abs(x64) ** p).sum(axis, keepdims=True) ** (1 / p)
+        expected = x64 / np.where(norm == 0, 1, norm)
+        close(Case("LpNormalization", x, axis=axis, p=p).run()[0], expected, *TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("axes", [None, (0, 2, 3), (2, 3), (-1,), (1,)])
+def test_mean_variance_normalization(dtype: str, axes: tuple[int, ...] | None) -> None:
+    x = draw(1, 3, 4, 5, 6, dtype=dtype)
+    attributes: dict[str, Any] = {} if axes is None else {"axes": list(axes)}
+    expected = standardize(x, axes or (0, 2, 3), 0)
+    rtol, atol = TOLERANCE[dtype]
+    close(Case("MeanVarianceNormalization", x, **attributes).run()[0], expected, 4 * rtol, 4 * atol)
+
+
+@pytest.mark.parametrize(
+    ("op", "shape", "parameters", "attributes"),
+    [
+        ("BatchNormalization", (7, 5, 9, 3), [5, 5, 5, 5], {}),
+        ("BatchNormalization", (7, 40), [40, 40, 40, 40], {}),
+        ("LayerNormalization", (7, 5, 33), [33, 33], {}),
+        ("InstanceNormalization", (7, 5, 33), [5, 5], {}),
+        ("GroupNormalization", (7, 6, 33), [6, 6], {"num_groups": 2, "opset": 21}),
+        ("LRN", (7, 6, 5, 33), [], {"size": 3}),
+        ("LpNormalization", (7, 6, 5), [], {}),
+    ],
+)
+def test_a_row_has_the_same_bits_in_any_batch(
+    op: str, shape: tuple[int, ...], parameters: list[int], attributes: dict[str, Any]
+) -> None:
+    x = draw(1, *shape)
+    given = [np.abs(draw(i, n)) for i, n in enumerate(parameters)]
+    constant = range(1, 1 + len(given))
+    model = Case(op, x, *given, constant=constant, free_batch=True, **attributes).load()
+    together = model.run({"x0": x})["y0"]
+    for i in range(len(x)):
+        assert model.run({"x0": x[i : i + 1]})["y0"].tobytes() == together[i : i + 1].tobytes()
+
+
+def test_threads_change_no_bit() -> None:
+    x, p = draw(1, 8, 64, 40, 40), [np.abs(draw(i, 64)) for i in range(4)]
+    for op, given in (("BatchNormalization", p), ("InstanceNormalization", p[:2])):
+        case = Case(op, x, *given)
+        assert case.run(threads=1)[0].tobytes() == case.run(threads=4)[0].tobytes()
+
+
+def test_malformed() -> None:
+    x = draw(1, 2, 6, 5)
+    for case in (
+        Case("GroupNormalization", x, draw(1, 4), draw(2, 4), opset=21, num_groups=4),
+        Case("InstanceNormalization", x, draw(1, 5), draw(2, 5)),
+        Case("LayerNormalization", x, draw(1, 4)),
+    ):
+        with pytest.raises(inferkit.ModelError):
+            inferkit.Model.load(case.bytes_with_output("float32", x.shape))
+
+
+OPS = (
+    "BatchNormalization",
+    "LayerNormalization",
+    "InstanceNormalization",
+    "GroupNormalization",
+    "RMSNormalization",
+    "LRN",
+    "LpNormalization",
+    "MeanVarianceNormalization",
+)
+
+
+@pytest.mark.parametrize("case", node_test_cases(*OPS), ids=lambda c: c.name)
+def test_onnx_node(case: Any) -> None:
+    check_node_test(case)

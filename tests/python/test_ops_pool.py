@@ -1,0 +1,185 @@
+"""Pooling against a plain float64 definition, ONNX Runtime and the onnx package's own node tests."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from op_cases import TOLERANCE, Array, Case, check_node_test, close, node_test_cases
+
+import inferkit
+
+GLOBAL = {"GlobalAveragePool": np.mean, "GlobalMaxPool": np.max}
+
+
+def out_size(n: int, k: int, s: int, d: int, begin: int, end: int, ceil: bool) -> int:
+    room = n + begin + end - (k - 1) * d - 1
+    out = (-(-room // s) if ceil else room // s) + 1
+    return out - 1 if ceil and (out - 1) * s >= n + begin else out
+
+
+def pool(op: str, x: Array, **a: Any) -> Array:
+    """One window after the other."""
+    n = x.ndim - 2
+    kernel = a["kernel_shape"]
+    strides, dilations = a.get("strides", [1] * n), a.get("dilations", [1] * n)
+    pads, ceil = a.get("pads", [0] * 2 * n), bool(a.get("ceil_mode", 0))
+    sizes = [
+        out_size(x.shape[2 + i], kernel[i], strides[i], dilations[i], pads[i], pads[n + i], ceil) for i in range(n)
+    ]
+    y = np.zeros((*x.shape[:2], *sizes))
+    for at in np.ndindex(*sizes):
+        taps = [[at[i] * strides[i] - pads[i] + k * dilations[i] for k in range(kernel[i])] for i in range(n)]
+        inside = [[p for p in taps[i] if 0 <= p < x.shape[2 + i]] for i in range(n)]
+        window = x[(slice(None), slice(None), *np.ix_(*inside))].astype(np.float64)
+        axes = tuple(range(2, 2 + n))
+        if op == "MaxPool":
+            value = window.max(axes, initial=-np.inf)
+        elif op == "AveragePool":
+            padded = [[p for p in taps[i] if p < x.shape[2 + i] + pads[n + i]] for i in range(n)]
+            count = np.prod([len(p) for p in (padded if a.get("count_include_pad") else inside)])
+            value = window.sum(axes) / max(count, 1)
+        else:
+            p = a.get("p", 2)
+            value = (np.abs(window) ** p).sum(axes) ** (1 / p)
+        y[(slice(None), slice(None), *at)] = value
+    return y
+
+
+@given(data=st.data())
+@settings(max_examples=200, deadline=None)
+def test_any_geometry(data: st.DataObject) -> None:
+    op = data.draw(st.sampled_from(["MaxPool", "AveragePool", "LpPool"]))
+    rank = data.draw(st.integers(1, 3))
+    pick = lambda low, high: [data.draw(st.integers(low, high)) for _ in range(rank)]  # noqa: E731
+    kernel, strides, dilations = pick(1, 4), pick(1, 4), pick(1, 2)
+    pads = [data.draw(st.integers(0, k - 1)) for k in kernel + kernel]
+    size = [max(data.draw(st.integers(1, 24)), (k - 1) * d + 1) for k, d in zip(kernel, dilations, strict=True)]
+    attributes: dict[str, Any] = {
+        "kernel_shape": kernel,
+        "strides": strides,
+        "dilations": dilations,
+        "pads": pads,
+        "ceil_mode": data.draw(st.integers(0, 1)),
+    }
+    if op == "AveragePool":
+        attributes["count_include_pad"] = data.draw(st.integers(0, 1))
+    if op == "LpPool":
+        attributes["p"] = data.draw(st.integers(1, 3))
+    dtype = data.draw(st.sampled_from([np.float32, np.float64, np.float16]))
+    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
+    x = rng.standard_normal((data.draw(st.integers(1, 2)), data.draw(st.integers(1, 3)), *size)).astype(dtype)
+    found = Case(op, x, opset=19, **attributes).run()[0]
+    expected = pool(op, x, **attributes)
+    if op == "MaxPool":
+        np.testing.assert_array_equal(found, expected)
+    else:
+        close(found, expected, *TOLERANCE[np.dtype(dtype).name])
+
+
+@pytest.mark.parametrize("op", ["MaxPool", "AveragePool"])
+@pytest.mark.parametrize("width", [1, 15, 16, 17, 31, 33, 64, 100, 3000, 5000])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_widths(op: str, width: int, stride: int) -> None:
+    x = np.random.default_rng(width).standard_normal((1, 2, 6, width)).astype(np.float32)
+    a = {"kernel_shape": [3, 3], "strides": [stride, stride], "pads": [1, 1, 1, 1]}
+    close(Case(op, x, **a).run()[0], pool(op, x, **a) if width < 200 else Case(op, x, **a).onnxruntime()[0])
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8])
+def test_max_of_integers(dtype: Any) -> None:
+    x = np.random.default_rng(0).integers(-128 if dtype == np.int8 else 0, 127, (2, 3, 9, 10)).astype(dtype)
+    a = {"kernel_shape": [3, 2], "strides": [2, 1], "pads": [1, 0, 1, 1]}
+    found = Case("MaxPool", x, **a).run()[0]
+    assert found.dtype == dtype
+    np.testing.assert_array_equal(found, pool("MaxPool", x, **a))
+
+
+@pytest.mark.parametrize(("storage_order", "rank"), [(0, 1), (0, 2), (1, 2), (0, 3), (1, 3)])
+def test_indices_against_onnxruntime(storage_order: int, rank: int) -> None:
+    x = np.random.default_rng(rank).standard_normal((2, 3, *(7, 8, 9)[:rank])).astype(np.float32)
+    for kernel, stride, pad in product([2, 3], [1, 2], [0, 1]):
+        case = Case(
+            "MaxPool",
+            x,
+            outputs=2,
+            kernel_shape=[kernel] * rank,
+            strides=[stride] * rank,
+            pads=[pad] * 2 * rank,
+            storage_order=storage_order,
+        )
+        for found, expected in zip(case.run(), case.onnxruntime(), strict=True):
+            assert found.dtype == expected.dtype
+            np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("op", ["MaxPool", "AveragePool", "LpPool"])
+@pytest.mark.parametrize("auto_pad", ["SAME_UPPER", "SAME_LOWER", "VALID"])
+def test_auto_pad_against_onnxruntime(op: str, auto_pad: str) -> None:
+    x = np.random.default_rng(1).standard_normal((2, 3, 10, 13)).astype(np.float32)
+    for kernel, stride in product([2, 3], [1, 2, 3]):
+        case = Case(op, x, kernel_shape=[kernel] * 2, strides=[stride] * 2, auto_pad=auto_pad)
+        close(case.run()[0], case.onnxruntime()[0])
+
+
+@pytest.mark.parametrize("op", list(GLOBAL))
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
+@pytest.mark.parametrize("shape", [(2, 3, 7, 7), (1, 5, 1, 1), (3, 2, 100), (2, 2, 3, 4, 5), (4, 64, 56, 56), (2, 5)])
+def test_global(op: str, dtype: Any, shape: tuple[int, ...]) -> None:
+    x = np.random.default_rng(2).standard_normal(shape).astype(dtype)
+    axes = tuple(range(2, len(shape)))
+    expected = GLOBAL[op](x.astype(np.float64), axis=axes, keepdims=True)
+    close(Case(op, x).run()[0], expected, *TOLERANCE[np.dtype(dtype).name])
+
+
+@pytest.mark.parametrize("p", [1, 2, 3])
+def test_global_lp(p: int) -> None:
+    x = np.random.default_rng(3).standard_normal((2, 3, 5, 6)).astype(np.float32)
+    expected = (np.abs(x.astype(np.float64)) ** p).sum((2, 3), keepdims=True) ** (1 / p)
+    close(Case("GlobalLpPool", x, p=p).run()[0], expected)
+
+
+@pytest.mark.parametrize("width", [5, 40])
+def test_a_window_with_nan_is_nan(width: int) -> None:
+    x = np.random.default_rng(4).standard_normal((1, 1, 8, width)).astype(np.float32)
+    x[0, 0, 3, 2] = np.nan
+    a = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}
+    for op in ("MaxPool", "AveragePool"):
+        found = np.isnan(Case(op, x, **a).run()[0])
+        expected = np.zeros_like(found)
+        expected[0, 0, 2:5, 1:4] = True
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("op", ["MaxPool", "AveragePool", "GlobalAveragePool"])
+def test_an_image_has_the_same_bits_in_any_batch(op: str) -> None:
+    x = np.random.default_rng(5).standard_normal((7, 5, 23, 21)).astype(np.float32)
+    a = {} if op.startswith("Global") else {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1]}
+    model = Case(op, x, free_batch=True, **a).load()
+    together = model.run({"x0": x})["y0"]
+    for i in range(len(x)):
+        assert model.run({"x0": x[i : i + 1]})["y0"].tobytes() == together[i : i + 1].tobytes()
+
+
+def test_refused_and_malformed() -> None:
+    x = np.ones((1, 1, 4, 4), np.float32)
+    with pytest.raises(inferkit.ModelError, match="does not fit"):
+        inferkit.Model.load(Case("MaxPool", x, kernel_shape=[9, 9]).bytes_with_output("float32", (1, 1, 1, 1)))
+    six = Case("AveragePool", np.ones((1, 1, 2, 2, 2, 2), np.float32), kernel_shape=[2] * 4).with_output_types()
+    with pytest.raises(inferkit.UnsupportedOpError, match="spatial dimensions"):
+        inferkit.Model.load(six)
+    integers = Case("AveragePool", x.astype(np.int32), kernel_shape=[2, 2]).bytes_with_output("int32", (1, 1, 3, 3))
+    with pytest.raises(inferkit.UnsupportedOpError, match="int32"):
+        inferkit.Model.load(integers)
+
+
+OPS = ("MaxPool", "AveragePool", "LpPool", "GlobalMaxPool", "GlobalAveragePool", "GlobalLpPool")
+
+
+@pytest.mark.parametrize("case", node_test_cases(*OPS), ids=lambda c: c.name)
+def test_onnx_node(case: Any) -> None:
+    check_node_test(case)

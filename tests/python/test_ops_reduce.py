@@ -1,0 +1,221 @@
+"""Reductions and softmax against float64 numpy, over types, axes and opsets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from op_cases import TOLERANCE, Array, Case, check_node_test, close, node_test_cases
+
+import inferkit
+
+FLOATS = ["float32", "float64", "float16"]
+INTEGERS = ["int8", "uint8", "int32", "int64", "uint32", "uint64"]
+AXES_INPUT = {"ReduceSum": 13}  # since which opset; 18 for the others
+
+
+def log_sum_exp(x: Array, **k: Any) -> Array:
+    top = x.max(**{**k, "keepdims": True}, initial=-np.inf)
+    top = np.where(np.isfinite(top), top, 0)
+    return np.log(np.exp(x - top).sum(**k)) + (top if k["keepdims"] else top.reshape(np.exp(x).sum(**k).shape))
+
+
+REDUCE = {
+    "ReduceSum": lambda x, **k: x.sum(**k),
+    "ReduceMean": lambda x, **k: x.mean(**k),
+    "ReduceMax": lambda x, **k: x.max(**k),
+    "ReduceMin": lambda x, **k: x.min(**k),
+    "ReduceProd": lambda x, **k: x.prod(**k),
+    "ReduceL1": lambda x, **k: np.abs(x).sum(**k),
+    "ReduceL2": lambda x, **k: np.sqrt((x * x).sum(**k)),
+    "ReduceLogSum": lambda x, **k: np.log(x.sum(**k)),
+    "ReduceLogSumExp": log_sum_exp,
+    "ReduceSumSquare": lambda x, **k: (x * x).sum(**k),
+}
+
+
+def reduce_case(op: str, x: Array, axes: Any, keepdims: int, opset: int, **more: Any) -> Case:
+    if opset >= AXES_INPUT.get(op, 18):
+        given_axes = None if axes is None else np.array(axes, np.int64)
+        return Case(op, x, given_axes, constant=(1,), opset=opset, keepdims=keepdims, **more)
+    attributes = {} if axes is None else {"axes": list(axes)}
+    return Case(op, x, opset=opset, keepdims=keepdims, **attributes, **more)
+
+
+def values(rng: np.random.Generator, op: str, shape: tuple[int, ...], dtype: str) -> Array:
+    if dtype in INTEGERS:
+        return rng.integers(1, 4, shape).astype(dtype)
+    x = rng.standard_normal(shape)
+    if op == "ReduceProd":
+        x = 1 + 0.1 * x
+    return (np.abs(x) + 0.1 if op == "ReduceLogSum" else x).astype(dtype)
+
+
+@pytest.mark.parametrize("op", list(REDUCE))
+@given(data=st.data())
+@settings(max_examples=60, deadline=None)
+def test_any_axes(op: str, data: st.DataObject) -> None:
+    shape = tuple(data.draw(st.lists(st.integers(1, 9), min_size=0, max_size=5)))
+    axes = data.draw(st.one_of(st.none(), st.lists(st.integers(0, max(0, len(shape) - 1)), unique=True, max_size=5)))
+    axes = None if not shape or not axes else [a - len(shape) if data.draw(st.booleans()) else a for a in axes]
+    dtype = data.draw(st.sampled_from(FLOATS))
+    keepdims, opset = data.draw(st.integers(0, 1)), data.draw(st.sampled_from([11, 13, 18]))
+    x = values(np.random.default_rng(data.draw(st.integers(0, 99))), op, shape, dtype)
+    found = reduce_case(op, x, axes, keepdims, opset).run()[0]
+    expected = REDUCE[op](x.astype(np.float64), axis=None if axes is None else tuple(axes), keepdims=bool(keepdims))
+    assert found.dtype == x.dtype
+    rtol, atol = TOLERANCE[dtype]
+    close(found, np.asarray(expected), 2 * rtol, 10 * atol)
+
+
+@pytest.mark.parametrize("op", list(REDUCE))
+@pytest.mark.parametrize(
+    ("shape", "axes"),
+    [((300, 1000), [0]), ((300, 1000), [1]), ((3, 70, 2100), [1]), ((5, 7, 6, 11), [0, 2]), ((2, 3, 4000), [0, 2])],
+)
+def test_long_sums(op: str, shape: tuple[int, ...], axes: list[int]) -> None:
+    x = values(np.random.default_rng(1), op, shape, "float32")
+    if op == "ReduceProd":
+        x = 1 + (x - 1) / 10
+    expected = REDUCE[op](x.astype(np.float64), axis=tuple(axes), keepdims=False)
+    magnitude = np.abs(x.astype(np.float64)).sum(tuple(axes))
+    found = reduce_case(op, x, axes, 0, 18).run()[0]
+    room = 1e-6 * magnitude if op in ("ReduceSum", "ReduceMean") else 2e-5 * np.abs(expected)
+    assert (np.abs(found - expected) <= room + 1e-5).all()
+
+
+@pytest.mark.parametrize("op", [op for op in REDUCE if not op.startswith("ReduceLog")])
+@pytest.mark.parametrize("dtype", INTEGERS)
+def test_integers(op: str, dtype: str) -> None:
+    x = values(np.random.default_rng(2), op, (3, 2, 2), dtype)
+    if dtype in ("int32", "int64") and op != "ReduceL2":
+        x[0] = -x[0]
+    for axes in ([0], [1, 2], None):
+        found = reduce_case(op, x, axes, 1, 18).run()[0]
+        wide = x.astype(np.float64)
+        expected = np.trunc(REDUCE[op](wide, axis=None if axes is None else tuple(axes), keepdims=True))
+        assert found.dtype == x.dtype
+        np.testing.assert_array_equal(found, expected.astype(dtype))
+
+
+def test_bool_max_and_min() -> None:
+    x = np.array([[True, False], [True, True]])
+    assert reduce_case("ReduceMax", x, [1], 0, 20).run()[0].tolist() == [True, True]
+    assert reduce_case("ReduceMin", x, [1], 0, 20).run()[0].tolist() == [False, True]
+
+
+@pytest.mark.parametrize("op", list(REDUCE))
+def test_no_axes_as_no_operation(op: str) -> None:
+    x = values(np.random.default_rng(3), op, (3, 4), "float32")
+    case = reduce_case(op, x, [], 1, 18, noop_with_empty_axes=1)
+    one = REDUCE[op](x.astype(np.float64)[..., None], axis=-1, keepdims=False)
+    close(case.run()[0], one)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_empty(dtype: str) -> None:
+    x = np.zeros((2, 0, 3), dtype)
+    expected = {"ReduceSum": 0, "ReduceProd": 1, "ReduceMax": -np.inf, "ReduceMin": np.inf, "ReduceLogSum": -np.inf}
+    for op, value in expected.items():
+        np.testing.assert_array_equal(reduce_case(op, x, [1], 0, 18).run()[0], np.full((2, 3), value))
+        assert reduce_case(op, x, [0], 0, 18).run()[0].shape == (0, 3)
+
+
+def test_nan_is_not_lost() -> None:
+    x = np.ones((4, 40), np.float32)
+    x[2, 7] = np.nan
+    for op in REDUCE:
+        assert np.isnan(reduce_case(op, x, [1], 0, 18).run()[0]).tolist() == [False, False, True, False]
+        assert np.isnan(reduce_case(op, x, [0], 0, 18).run()[0]).sum() == 1
+
+
+@pytest.mark.parametrize("op", list(REDUCE))
+@pytest.mark.parametrize("axes", [[1], [2], [1, 2], [1, 3], [2, 3]])
+def test_a_row_has_the_same_bits_in_any_batch(op: str, axes: list[int]) -> None:
+    x = values(np.random.default_rng(4), op, (6, 5, 19, 33), "float32")
+    model = reduce_case(op, x, axes, 1, 18, free_batch=True).load()
+    together = model.run({"x0": x})["y0"]
+    for i in range(len(x)):
+        assert model.run({"x0": x[i : i + 1]})["y0"].tobytes() == together[i : i + 1].tobytes()
+
+
+def test_threads_change_no_bit() -> None:
+    x = np.random.default_rng(5).standard_normal((64, 50, 1500)).astype(np.float32)
+    for axes in ([2], [1]):
+        case = reduce_case("ReduceSum", x, axes, 1, 18)
+        assert case.run(threads=1)[0].tobytes() == case.run(threads=4)[0].tobytes()
+
+
+def test_axes_of_the_wrong_opset_are_refused() -> None:
+    x = np.ones((2, 3), np.float32)
+    for case in (
+        Case("ReduceSum", x, opset=13, axes=[0]),
+        Case("ReduceMax", x, np.array([0]), constant=(1,), opset=13),
+    ):
+        with pytest.raises(inferkit.ModelError, match="axes is an"):
+            inferkit.Model.load(case.bytes_with_output("float32", (1, 3)))
+    with pytest.raises(inferkit.ModelError, match="out of range"):
+        inferkit.Model.load(Case("ReduceMax", x, opset=13, axes=[2]).bytes_with_output("float32", (1, 3)))
+
+
+@pytest.mark.parametrize("case", node_test_cases(*REDUCE), ids=lambda c: c.name)
+def test_onnx_node(case: Any) -> None:
+    check_node_test(case)
+
+
+# ---- Softmax, LogSoftmax, Hardmax ----
+
+
+def softmax(op: str, x: Array, axis: int) -> Array:
+    x = x.astype(np.float64)
+    if op == "Hardmax":
+        best = np.expand_dims(x.argmax(axis), axis)
+        return (
+            np.arange(x.shape[axis]).reshape([-1 if i == axis % x.ndim else 1 for i in range(x.ndim)]) == best
+        ) * 1.0
+    shifted = x - x.max(axis, keepdims=True)
+    log = shifted - np.log(np.exp(shifted).sum(axis, keepdims=True))
+    return log if op == "LogSoftmax" else np.exp(log)
+
+
+@pytest.mark.parametrize("op", ["Softmax", "LogSoftmax", "Hardmax"])
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("opset", [9, 11, 13, 18])
+def test_softmax(op: str, dtype: str, opset: int) -> None:
+    rng = np.random.default_rng(6)
+    for shape in [(1, 1), (3, 10), (2, 3, 4), (2, 17, 5), (2, 3, 4, 5), (1, 1000), (3, 6, 600)]:
+        x = (5 * rng.standard_normal(shape)).astype(dtype)
+        for axis in [None, *range(len(shape)), *([-1] if opset >= 11 else [])]:
+            attributes = {} if axis is None else {"axis": axis}
+            if opset >= 13:
+                expected = softmax(op, x, -1 if axis is None else axis)
+            else:
+                split = (1 if axis is None else axis) % len(shape)
+                rows = x.reshape(int(np.prod(shape[:split])), -1)
+                expected = softmax(op, rows, 1).reshape(shape)
+            rtol, atol = TOLERANCE[dtype]
+            close(Case(op, x, opset=opset, **attributes).run()[0], expected, 2 * rtol, 2 * atol)
+
+
+def test_softmax_of_large_and_masked_values() -> None:
+    x = np.array([[1e38, -1e38, 0], [-np.inf, 0, 0], [200, 199, -500]], np.float32)
+    close(Case("Softmax", x).run()[0], softmax("Softmax", x, -1))
+    close(Case("Softmax", x.T.copy(), axis=0).run()[0], softmax("Softmax", x, -1).T)
+
+
+@pytest.mark.parametrize("op", ["Softmax", "LogSoftmax"])
+@pytest.mark.parametrize("axis", [1, 2])
+def test_softmax_has_the_same_bits_in_any_batch(op: str, axis: int) -> None:
+    x = np.random.default_rng(7).standard_normal((9, 33, 70)).astype(np.float32)
+    model = Case(op, x, axis=axis, free_batch=True).load()
+    together = model.run({"x0": x})["y0"]
+    for i in range(len(x)):
+        assert model.run({"x0": x[i : i + 1]})["y0"].tobytes() == together[i : i + 1].tobytes()
+
+
+@pytest.mark.parametrize("case", node_test_cases("Softmax", "LogSoftmax", "Hardmax"), ids=lambda c: c.name)
+def test_onnx_softmax_node(case: Any) -> None:
+    check_node_test(case)
