@@ -1,7 +1,6 @@
 #include "graph/passes/pattern.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <utility>
 
@@ -11,79 +10,19 @@ namespace inferkit {
 namespace {
 
 // The output has the type of input 0.
-constexpr std::array<std::string_view, 66> kKeepType = {"Abs",
-                                                        "Add",
-                                                        "AveragePool",
-                                                        "BatchNormalization",
-                                                        "Ceil",
-                                                        "Celu",
-                                                        "Clip",
-                                                        "Concat",
-                                                        "Conv",
-                                                        "ConvTranspose",
-                                                        "CumSum",
-                                                        "DepthToSpace",
-                                                        "Div",
-                                                        "Dropout",
-                                                        "Elu",
-                                                        "Erf",
-                                                        "Exp",
-                                                        "Expand",
-                                                        "Flatten",
-                                                        "Floor",
-                                                        "Gather",
-                                                        "GatherElements",
-                                                        "GatherND",
-                                                        "Gelu",
-                                                        "Gemm",
-                                                        "GlobalAveragePool",
-                                                        "GlobalMaxPool",
-                                                        "GroupNormalization",
-                                                        "HardSigmoid",
-                                                        "HardSwish",
-                                                        "Identity",
-                                                        "InstanceNormalization",
-                                                        "LRN",
-                                                        "LayerNorm",
-                                                        "LayerNormalization",
-                                                        "LeakyRelu",
-                                                        "Linear",
-                                                        "Log",
-                                                        "LogSoftmax",
-                                                        "MatMul",
-                                                        "Max",
-                                                        "MaxPool",
-                                                        "Mean",
-                                                        "Min",
-                                                        "Mish",
-                                                        "Mul",
-                                                        "Neg",
-                                                        "PRelu",
-                                                        "Pad",
-                                                        "Pow",
-                                                        "ReduceMean",
-                                                        "ReduceSum",
-                                                        "Relu",
-                                                        "Reshape",
-                                                        "Resize",
-                                                        "Selu",
-                                                        "Sigmoid",
-                                                        "Silu",
-                                                        "Slice",
-                                                        "Softmax",
-                                                        "Softplus",
-                                                        "Sqrt",
-                                                        "Squeeze",
-                                                        "Sub",
-                                                        "Tanh",
-                                                        "Transpose"};
-static_assert(std::is_sorted(kKeepType.begin(), kKeepType.end()));
+constexpr std::string_view kKeepType =
+    " Abs Add AveragePool BatchNormalization Ceil Celu Clip Concat Conv ConvTranspose CumSum "
+    "DepthToSpace Div Dropout Elu Erf Exp Expand Flatten Floor Gather GatherElements GatherND Gelu "
+    "Gemm GlobalAveragePool GlobalMaxPool GroupNormalization HardSigmoid HardSwish Identity "
+    "InstanceNormalization LRN LayerNorm LayerNormalization LeakyRelu Linear Log LogSoftmax MatMul "
+    "Max MaxPool Mean Min Mish Mul Neg PRelu Pad Pow ReduceMean ReduceSum Relu Reshape Resize Selu "
+    "Sigmoid Silu Slice Softmax Softplus Sqrt Squeeze Sub Tanh Transpose ";
 
 // All inputs have the same type, so a constant among them tells it.
-bool inputs_agree(std::string_view op) {
-  constexpr std::array<std::string_view, 12> kOps = {"Add", "Concat", "Conv", "Div", "Gemm",  "MatMul",
-                                                     "Max", "Mean",   "Min",  "Mul", "PRelu", "Sub"};
-  return std::find(kOps.begin(), kOps.end(), op) != kOps.end();
+constexpr std::string_view kInputsAgree = " Add Concat Conv Div Gemm MatMul Max Mean Min Mul PRelu Sub ";
+
+bool is_among(std::string_view list, const std::string& op) {
+  return list.find(" " + op + " ") != std::string_view::npos;
 }
 
 template <class T>
@@ -167,8 +106,8 @@ std::optional<DType> Rewriter::dtype(ValueId id) const {
       }
     }
     if (!p->domain.empty() && p->domain != kInternalDomain) return std::nullopt;
-    if (!std::binary_search(kKeepType.begin(), kKeepType.end(), p->op_type)) return std::nullopt;
-    if (inputs_agree(p->op_type))
+    if (!is_among(kKeepType, p->op_type)) return std::nullopt;
+    if (is_among(kInputsAgree, p->op_type))
       for (const ValueId in : p->inputs)
         if (const Tensor* c = in == kNoValue ? nullptr : graph_.constant(in)) return c->dtype;
     id = p->inputs[0];

@@ -114,10 +114,10 @@ TEST(hostile_wire_format) {
   CHECK_READ_FAILS(with(std::string("\x0b", 1)), "model: ", "type that ONNX does not use");  // a group
   CHECK_READ_FAILS(with(std::string("\x0e", 1)), "model: ", "type that ONNX does not use");  // type 6
   CHECK_READ_FAILS(with(std::string("\x00\x01", 2)), "model: ", "impossible field tag");     // field 0
-  CHECK_READ_FAILS(with("\x08" + std::string(10, '\xff')), "model: ", "more than 64 bits");
-  CHECK_READ_FAILS(with("\x08" + std::string(9, '\xff') + "\x02"), "model: ", "more than 64 bits");
+  CHECK_READ_FAILS(with(cat("\x08", std::string(10, '\xff'))), "model: ", "more than 64 bits");
+  CHECK_READ_FAILS(with(cat("\x08", std::string(9, '\xff'), "\x02")), "model: ", "more than 64 bits");
   CHECK_READ_FAILS(with("\x08\xff"), "model: ", "cut off");
-  CHECK_READ_FAILS(with("\xfa\x3f" + varint(UINT64_MAX)), "model: ", "runs past the end");
+  CHECK_READ_FAILS(with(cat("\xfa\x3f", varint(UINT64_MAX))), "model: ", "runs past the end");
   CHECK_READ_FAILS(with(std::string("\x3a\x00", 2)), "model: ", "more than one graph");
   CHECK_READ_FAILS(with(Message().text(1, "eight").bytes), "model: ", "wrong wire type");
   CHECK_READ_FAILS(with(std::string("\x0d\0\0", 3)), "model: ", "cut off");
@@ -266,10 +266,10 @@ TEST(hostile_functions) {
   // Nineteen functions, each of which calls the next eight times: 8^19 nodes.
   Message m = model(graph_of({call("F0", "x", "y")})).message(8, Message().text(1, "local").number(2, 1));
   for (int i = 0; i < 19; ++i) {
-    Message f = Message().text(1, "F" + std::to_string(i)).text(10, "local").text(4, "a").text(5, "b8");
+    Message f = Message().text(1, cat("F", i)).text(10, "local").text(4, "a").text(5, "b8");
     for (int k = 0; k < 8; ++k) {
-      const std::string in = k == 0 ? "a" : "b" + std::to_string(k), out = "b" + std::to_string(k + 1);
-      f.message(7, i == 18 ? node("Relu", {in}, {out}) : call("F" + std::to_string(i + 1), in.c_str(), out.c_str()));
+      const std::string in = k == 0 ? "a" : cat("b", k), out = cat("b", k + 1);
+      f.message(7, i == 18 ? node("Relu", {in}, {out}) : call(cat("F", i + 1), in.c_str(), out.c_str()));
     }
     m.message(25, f);
   }
@@ -278,7 +278,7 @@ TEST(hostile_functions) {
 
 TEST(hostile_external_data) {
   namespace fs = std::filesystem;
-  const fs::path top = fs::temp_directory_path() / ("inferkit_hostile_" + std::to_string(std::random_device{}()));
+  const fs::path top = fs::temp_directory_path() / cat("inferkit_hostile_", std::random_device{}());
   const fs::path folder = top / "model";
   fs::create_directories(folder / "sub");
   const auto write = [](const fs::path& p) { std::ofstream(p, std::ios::binary) << "0123456789abcdef"; };
@@ -331,13 +331,13 @@ TEST(hostile_external_data) {
   // Many tensors over one unaligned range share a copy; over overlapping ranges they may not multiply it.
   Message g = relu_graph();
   for (int i = 0; i < 50; ++i) {
-    Message t = Message().number(1, 2).number(2, 1).text(8, "w" + std::to_string(i)).number(14, 1);
+    Message t = Message().number(1, 2).number(2, 1).text(8, cat("w", i)).number(14, 1);
     t.message(13, Message().text(1, "location").text(2, "good.bin"));
     g.message(5, t.message(13, Message().text(1, "offset").text(2, "1")));
   }
   CHECK_EQ(error(model(g).bytes), "");
   for (int i = 0; i < 6; ++i) {
-    Message t = Message().number(1, 2).number(2, 1).text(8, "v" + std::to_string(i)).number(14, 1);
+    Message t = Message().number(1, 2).number(2, 1).text(8, cat("v", i)).number(14, 1);
     t.message(13, Message().text(1, "location").text(2, "good.bin"));
     g.message(5, t.message(13, Message().text(1, "offset").text(2, std::to_string(1 + i + (i > 2)))));
   }
