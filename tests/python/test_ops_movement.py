@@ -515,7 +515,7 @@ def test_top_k(data: st.DataObject) -> None:
     largest = data.draw(st.integers(0, 1))
     order = np.argsort(-x.astype(np.float64) if largest else x.astype(np.float64), axis, kind="stable")
     order = np.take(order, np.arange(k), axis)
-    _, indices = Case("TopK", x, ints(k), outputs=2, opset=11, constant=[1], axis=axis, largest=largest).run()
+    values, indices = Case("TopK", x, ints(k), outputs=2, opset=11, constant=[1], axis=axis, largest=largest).run()
     same(indices, order)
     same(values, np.take_along_axis(x, order, axis))
 
