@@ -7,7 +7,7 @@
 namespace inferkit {
 
 void* aligned_allocate(size_t bytes) {
-  if (bytes > std::numeric_limits<size_t>::max() - kAlignment) throw std::bad_alloc();
+  if (bytes > std::numeric_limits<ptrdiff_t>::max() - kAlignment) throw std::bad_alloc();
   void* memory = std::aligned_alloc(kAlignment, round_up(bytes ? bytes : 1, kAlignment));
   if (!memory) throw std::bad_alloc();
   return memory;
