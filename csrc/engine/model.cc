@@ -76,6 +76,7 @@ Model::Model(ModelFile file, ModelOptions options, std::string path)
              kMaxIdleSessions) {
   weights_ = weights_of(file_, path_);
   read_specs();
+  lift_constants(file_.graph);
   if (const auto missing = missing_operators(file_.graph); !missing.empty()) throw unsupported_error(missing);
   fold_constants(file_.graph, evaluate, kMaxFoldedBytes);
   run_passes(file_.graph);
