@@ -1,3 +1,4 @@
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -5,6 +6,7 @@
 #include <thread>
 
 #include "check_error.h"
+#include "memory/pool_state.h"
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/asan_interface.h>
 #endif
@@ -134,6 +136,52 @@ TEST(buffer_outlives_the_pool) {
   check_stats(other, 0, 0, 0, "other");
   buffer.release();
   check_stats(other, 0, 0, 0, "other after");
+}
+
+TEST(pool_memory_ends_with_the_last_buffer) {
+  const auto mapped = [](const std::byte* data) {
+    unsigned char resident = 0;
+    return ::mincore(const_cast<std::byte*>(data), 1, &resident) == 0;
+  };
+  Buffer out;
+  const std::byte *cached = nullptr, *kept = nullptr;
+  {
+    BufferPool pool;
+    cached = pool.acquire(1 << 20).data();
+    out = pool.acquire(2 << 20);
+    kept = out.data();
+  }
+  CHECK(mapped(kept));
+  in_thread([&] { out.release(); });
+  CHECK(!mapped(kept));
+  CHECK(!mapped(cached));
+  {
+    BufferPool pool;
+    cached = pool.acquire(1 << 20).data();
+  }
+  CHECK(!mapped(cached));
+}
+
+TEST(pool_peak_stays_after_trim) {
+  BufferPool pool;
+  {
+    const Buffer a = pool.acquire(1024), b = pool.acquire(1024);
+  }
+  pool.trim();
+  {
+    const Buffer c = pool.acquire(512);
+  }
+  CHECK_EQ(pool.stats().peak_bytes, 2048u);
+}
+
+TEST(pool_caches_are_handed_on) {
+  detail::PoolState* state = detail::PoolState::create({});
+  detail::ThreadCache* first = state->adopt_cache();
+  detail::ThreadCache* second = state->adopt_cache();
+  CHECK(first != second);
+  state->retire_cache(first);
+  CHECK(state->adopt_cache() == first);  // as many caches as threads at once, not as threads ever
+  state->close();
 }
 
 TEST(pool_cap_is_hard_and_says_what_to_do) {
