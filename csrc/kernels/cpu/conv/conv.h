@@ -42,7 +42,7 @@ struct DepthwiseArgs {
 /// tier has its own copy.)
 static constexpr int64_t depthwise_row(const ConvDim& w) {
   const int64_t reach = (w.kernel - 1) * w.dilation;
-  return (w.out + reach / w.stride + 1 + 15) / 16 * 16 + 16;
+  return (w.out + reach / w.stride + 1 + 15) / 16 * 16;
 }
 static constexpr int64_t depthwise_scratch(const ConvDim& h, const ConvDim& w, int64_t rows) {
   return ((rows - 1) * h.stride + (h.kernel - 1) * h.dilation + 1) * depthwise_row(w) * w.stride + 64;

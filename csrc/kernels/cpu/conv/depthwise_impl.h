@@ -7,24 +7,28 @@
 namespace inferkit::kernels::INFERKIT_TIER {
 namespace {
 
-/// Columns phase, phase + stride... of one padded input row; zeros where it is outside the image.
+/// Columns phase, phase + stride... of one padded input row; zeros where it is outside the image (`row` null).
+template <int kStride>
 INFERKIT_INLINE void copy_phase(const ConvDim& w, const float* row, int64_t phase, int64_t width, float* to) {
-  const int64_t start = phase - w.pad_begin;
-  int64_t low = start < 0 ? (-start + w.stride - 1) / w.stride : 0;
-  int64_t high = row && start < w.in ? (w.in - start + w.stride - 1) / w.stride : 0;
-  if (high > width) high = width;
-  if (low > high) low = high;
-  for (int64_t j = 0; j < low; ++j) to[j] = 0;
-  const float* from = row ? row + start : nullptr;
-  int64_t j = low;
-  if (w.stride == 1) {
-    for (; j + kLanes <= high; j += kLanes) store(to + j, load(from + j));
-  } else if (w.stride == 2) {
-    // The second load ends one element past the last lane; leave the last lanes to the plain loop.
-    for (; j + kLanes < high; j += kLanes) store(to + j, evens(load(from + 2 * j), load(from + 2 * j + kLanes)));
+  const int64_t stride = kStride ? kStride : w.stride, start = phase - w.pad_begin;
+  const int64_t low = start < 0 ? (-start + stride - 1) / stride : 0;
+  const int64_t high = row && start < w.in ? (w.in - start + stride - 1) / stride : 0;
+  for (int64_t j = 0; j < width; j += kLanes) {
+    const int64_t from = low > j ? low - j : 0, end = high - j < kLanes ? high - j : kLanes;
+    store(to + j, from < end ? load_lanes<kStride>(row + start + j * stride, stride, make_lanes<kStride>(from, end))
+                             : broadcast(0));
   }
-  for (; j < high; ++j) to[j] = from[j * w.stride];
-  for (; j < width; ++j) to[j] = 0;
+}
+
+INFERKIT_INLINE void copy_row(const ConvDim& w, const float* row, int64_t width, float* to) {
+  for (int64_t phase = 0; phase < w.stride; ++phase, to += width) {
+    if (w.stride == 1)
+      copy_phase<1>(w, row, phase, width, to);
+    else if (w.stride == 2)
+      copy_phase<2>(w, row, phase, width, to);
+    else
+      copy_phase<0>(w, row, phase, width, to);
+  }
 }
 
 /// kRows x kVectors x 16 outputs at once. Tap t of output (r, j) is base[offset[t] + r * row_step + j].
@@ -62,36 +66,38 @@ void depthwise(const DepthwiseArgs& a) {
   for (int64_t r = 0; r < in_rows; ++r) {
     const int64_t row = top + r;
     const float* from = row >= 0 && row < a.h.in ? a.x + row * a.w.in : nullptr;
-    for (int64_t phase = 0; phase < a.w.stride; ++phase)
-      copy_phase(a.w, from, phase, width, a.scratch + r * row_step + phase * width);
+    copy_row(a.w, from, width, a.scratch + r * row_step);
   }
   int64_t offset[kMaxDepthwiseTaps];
-  const int64_t taps = a.h.kernel * a.w.kernel;
-  for (int64_t t = 0; t < taps; ++t) {
-    const int64_t column = t % a.w.kernel * a.w.dilation;
-    offset[t] = t / a.w.kernel * a.h.dilation * row_step + column % a.w.stride * width + column / a.w.stride;
+  int64_t taps = 0;
+  for (int64_t i = 0; i < a.h.kernel; ++i) {
+    int64_t at = i * a.h.dilation * row_step, phase = 0;
+    for (int64_t j = 0; j < a.w.kernel; ++j) {
+      offset[taps++] = at + phase * width;
+      for (phase += a.w.dilation; phase >= a.w.stride; phase -= a.w.stride) ++at;
+    }
   }
   const int64_t step = a.h.stride * row_step, out = a.w.out;
-  for (int64_t r = 0; r < a.rows;) {
+  for (int64_t r = 0; r < a.rows; r += 4) {
     const float* base = a.scratch + r * step;
     float* y = a.y + (a.first + r) * out;
-    const int64_t rows = a.rows - r >= 4 ? 4 : 1;
+    const int64_t rows = a.rows - r;
     for (int64_t j = 0; j < out;) {
-      const int64_t left = out - j;
-#define INFERKIT_DEPTHWISE(r, v) depthwise_tile<r, v>(base + j, offset, a.weights, taps, step, a.bias, y + j, left, out)
-      if (rows == 4 && left > kLanes) {
-        INFERKIT_DEPTHWISE(4, 2);
-        j += 2 * kLanes;
-      } else if (rows == 4) {
-        INFERKIT_DEPTHWISE(4, 1);
-        j += kLanes;
-      } else {
-        INFERKIT_DEPTHWISE(1, 4);
-        j += 4 * kLanes;
-      }
+      const bool wide = out - j > kLanes;
+#define INFERKIT_DEPTHWISE(rows)                                                                       \
+  wide ? depthwise_tile<rows, 2>(base + j, offset, a.weights, taps, step, a.bias, y + j, out - j, out) \
+       : depthwise_tile<rows, 1>(base + j, offset, a.weights, taps, step, a.bias, y + j, out - j, out)
+      if (rows >= 4)
+        INFERKIT_DEPTHWISE(4);
+      else if (rows == 3)
+        INFERKIT_DEPTHWISE(3);
+      else if (rows == 2)
+        INFERKIT_DEPTHWISE(2);
+      else
+        INFERKIT_DEPTHWISE(1);
 #undef INFERKIT_DEPTHWISE
+      j += wide ? 2 * kLanes : kLanes;
     }
-    r += rows;
   }
 }
 

@@ -18,38 +18,68 @@ INFERKIT_INLINE F32x16 evens(F32x16 a, F32x16 b) {
 #endif
 }
 
-#if defined(__AVX512F__) || defined(__AVX2__)
+/// Which of sixteen lanes load_lanes reads: [low, high), worked out once for many loads.
+#if defined(__AVX512F__)
+struct Lanes {
+  uint32_t mask;
+};
+template <int kStride>
+INFERKIT_INLINE Lanes make_lanes(int64_t low, int64_t high) {
+  if (low >= high) return {0};
+  // At stride 2 what lies between two lanes exists, too, so that the mask is one run of bits.
+  const int64_t from = kStride == 2 ? 2 * low : low, to = kStride == 2 ? 2 * high - 1 : high;
+  return {static_cast<uint32_t>((uint64_t{1} << to) - (uint64_t{1} << from))};
+}
+#else
+struct Lanes {
+  int16_t low, high;
+};
+template <int kStride>
+INFERKIT_INLINE Lanes make_lanes(int64_t low, int64_t high) {
+  if (low >= high) return {0, 0};
+  return {static_cast<int16_t>(low), static_cast<int16_t>(high)};
+}
+#endif
+
+#if defined(__AVX2__) && !defined(__AVX512F__)
 /// Lanes [low, high) of p, the others 0; memory outside is not touched. low and high may lie outside [0, 16].
 INFERKIT_INLINE F32x16 load_range(const float* p, int low, int high) {
-#if defined(__AVX512F__)
-  const int from = low < 0 ? 0 : low, to = high > kLanes ? kLanes : high;
-  const uint32_t mask = to > from ? (1u << to) - (1u << from) : 0;
-  return {{(Native)_mm512_maskz_loadu_ps(static_cast<__mmask16>(mask), p)}};
-#else
   const __m256i first = _mm256_set1_epi32(low - 1), end = _mm256_set1_epi32(high);
   const __m256i left = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), right = _mm256_add_epi32(left, _mm256_set1_epi32(8));
   const __m256i a = _mm256_and_si256(_mm256_cmpgt_epi32(left, first), _mm256_cmpgt_epi32(end, left));
   const __m256i b = _mm256_and_si256(_mm256_cmpgt_epi32(right, first), _mm256_cmpgt_epi32(end, right));
   return {{(Native)_mm256_maskload_ps(p, a), (Native)_mm256_maskload_ps(p + 8, b)}};
-#endif
 }
 #endif
 
-/// Lanes [low, high) are p[lane * stride], the others 0; other memory is not touched. kStride 0 stands for any.
+/// The chosen lanes are p[lane * stride], the others 0; other memory is not touched. kStride 0 stands for any.
 template <int kStride>
-INFERKIT_INLINE F32x16 load_lanes(const float* p, int64_t stride, int low, int high) {
+INFERKIT_INLINE F32x16 load_lanes(const float* p, int64_t stride, Lanes lanes) {
+#if defined(__AVX512F__)
+  const auto mask = static_cast<__mmask16>(lanes.mask);
+  if constexpr (kStride == 1) return {{(Native)_mm512_maskz_loadu_ps(mask, p)}};
+  if constexpr (kStride == 2) {
+    const F32x16 a = {{(Native)_mm512_maskz_loadu_ps(mask, p)}};
+    const F32x16 b = {{(Native)_mm512_maskz_loadu_ps(static_cast<__mmask16>(lanes.mask >> 16), p + kLanes)}};
+    return evens(a, b);
+  }
+  const __m512i index = _mm512_mullo_epi32(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
+                                           _mm512_set1_epi32(static_cast<int>(stride)));
+  return {{(Native)_mm512_mask_i32gather_ps(_mm512_setzero_ps(), mask, index, p, sizeof(float))}};
+#else
   if constexpr (kStride == 1) {
-    if (low == 0 && high == kLanes) return load(p);
+    if (lanes.low == 0 && lanes.high == kLanes) return load(p);
   }
-#if defined(__AVX512F__) || defined(__AVX2__)
+#if defined(__AVX2__)
+  const int low = lanes.low, high = lanes.high;
   if constexpr (kStride == 1) return load_range(p, low, high);
-  if constexpr (kStride == 2) {  // what lies between two lanes exists, too
+  if constexpr (kStride == 2)
     return evens(load_range(p, 2 * low, 2 * high - 1), load_range(p + kLanes, 2 * low - kLanes, 2 * high - 1 - kLanes));
-  }
 #endif
-  float lanes[kLanes] = {};
-  for (int i = low; i < high; ++i) lanes[i] = p[i * stride];
-  return load(lanes);
+  float some[kLanes] = {};
+  for (int i = lanes.low; i < lanes.high; ++i) some[i] = p[i * stride];
+  return load(some);
+#endif
 }
 
 }  // namespace

@@ -18,90 +18,117 @@ struct Run {
   int offset;        // of the first one in the panel
 };
 
-INFERKIT_INLINE int runs_of(const PackPixelsArgs& a, int64_t pixel, int64_t count, Run (&runs)[kPanel]) {
-  const int64_t width = a.dim[2].out, height = a.dim[1].out;
+/// Where a pixel lies in the output.
+struct Position {
+  int64_t at[3];
+};
+
+/// The runs of the next `count` pixels, from `position` on, which moves behind them.
+INFERKIT_INLINE int runs_of(const PackPixelsArgs& a, Position& position, int64_t count, Run (&runs)[kPanel]) {
+  int64_t (&at)[3] = position.at;
   int n = 0;
-  for (int64_t done = 0; done < count;) {
-    const int64_t column = (pixel + done) % width, row = (pixel + done) / width;
-    const int64_t at[3] = {row / height, row % height, column};
-    const int64_t left = width - column, lanes = left < count - done ? left : count - done;
-    Run& run = runs[n++];
+  for (int64_t done = 0; done < count; ++n) {
+    const int64_t left = a.dim[2].out - at[2], lanes = left < count - done ? left : count - done;
+    Run& run = runs[n];
     for (int d = 0; d < 3; ++d) run.start[d] = at[d] * a.dim[d].stride - a.dim[d].pad_begin;
     run.lanes = static_cast<int>(lanes);
     run.offset = static_cast<int>(done);
     done += lanes;
+    at[2] += lanes;
+    if (at[2] < a.dim[2].out) continue;
+    at[2] = 0;
+    if (++at[1] < a.dim[1].out) continue;
+    at[1] = 0;
+    ++at[0];
   }
   return n;
 }
 
-/// What a tap reads for a run: lanes [low, high) from x[offset + lane * stride], to the panel's row at `lane`.
+/// What a tap reads for a run: some lanes of x[offset + lane * stride], to the panel's row at `lane`.
 struct Source {
   int64_t offset;
-  int16_t low, high, lane;
+  Lanes lanes;
+  int32_t lane;
 };
 
-INFERKIT_INLINE Source source_of(const PackPixelsArgs& a, const Run& run, int64_t k0, int64_t k1, int64_t k2) {
+/// One for each tap and run, the runs of a tap side by side. kStride 0 stands for any.
+template <int kStride>
+INFERKIT_INLINE void fill_sources(const PackPixelsArgs& a, const Run* runs, int run_count, int64_t first_tap,
+                                  int64_t last_tap, Source* to) {
   const ConvDim &d = a.dim[0], &h = a.dim[1], &w = a.dim[2];
-  const int64_t z = run.start[0] + k0 * d.dilation, y = run.start[1] + k1 * h.dilation;
-  const int64_t x = run.start[2] + k2 * w.dilation;
-  const auto lane = static_cast<int16_t>(run.offset);
-  if (z < 0 || z >= d.in || y < 0 || y >= h.in) return {0, 0, 0, lane};
-  int64_t low = x < 0 ? (-x + w.stride - 1) / w.stride : 0;
-  int64_t high = x < w.in ? (w.in - x + w.stride - 1) / w.stride : 0;
-  if (high > run.lanes) high = run.lanes;
-  if (low >= high) return {0, 0, 0, lane};
-  return {(z * h.in + y) * w.in + x, static_cast<int16_t>(low), static_cast<int16_t>(high), lane};
+  const int64_t stride = kStride ? kStride : w.stride;
+  for (int r = 0; r < run_count; ++r) {
+    const Run& run = runs[r];
+    Source* s = to + r;
+    int64_t k2 = first_tap % w.kernel, k1 = first_tap / w.kernel % h.kernel, k0 = first_tap / w.kernel / h.kernel;
+    for (int64_t tap = first_tap; tap < last_tap; ++tap, s += run_count) {
+      const int64_t z = run.start[0] + k0 * d.dilation, y = run.start[1] + k1 * h.dilation;
+      const int64_t x = run.start[2] + k2 * w.dilation;
+      const int64_t low = x < 0 ? (-x + stride - 1) / stride : 0;
+      int64_t high = x < w.in ? (w.in - x + stride - 1) / stride : 0;
+      if (high > run.lanes) high = run.lanes;
+      const bool inside = z >= 0 && z < d.in && y >= 0 && y < h.in && low < high;
+      *s = {inside ? (z * h.in + y) * w.in + x : 0, make_lanes<kStride>(low, inside ? high : 0), run.offset};
+      if (++k2 < w.kernel) continue;
+      k2 = 0;
+      if (++k1 < h.kernel) continue;
+      k1 = 0;
+      ++k0;
+    }
+  }
 }
 
-// Within a row of the panel the runs are written one after the other, sixteen lanes each: what one spills past its
-// pixels, even into the next row, is written again by the run or the row that comes next.
-template <int kStride>
+/// Copies `taps` rows of the panel from one channel. Within a row the runs are written one after the other, sixteen
+/// lanes each: what one spills past its pixels, even into the next row, is written again by the run or row that
+/// follows.
+template <int kStride, int kRuns>
+INFERKIT_INLINE float* pack_rows(const float* x, int64_t stride, const Source* s, int64_t taps, int run_count,
+                                 float* to) {
+  const int runs = kRuns ? kRuns : run_count;
+  for (int64_t t = 0; t < taps; ++t, to += kPanel) {
+    for (int r = 0; r < runs; ++r, ++s) store(to + s->lane, load_lanes<kStride>(x + s->offset, stride, s->lanes));
+  }
+  return to;
+}
+
+template <int kStride, int kRuns>
 INFERKIT_INLINE void pack_panel(const PackPixelsArgs& a, const Run* runs, int run_count, float* to) {
   const int64_t plane = a.dim[0].in * a.dim[1].in * a.dim[2].in, stride = a.dim[2].stride;
   const int64_t taps = a.dim[0].kernel * a.dim[1].kernel * a.dim[2].kernel;
-  const bool one_table = taps * run_count <= kMaxSources;
   Source table[kMaxSources];
+  const int64_t step = taps * run_count <= kMaxSources ? taps : kMaxSources / run_count;
+  if (step == taps) fill_sources<kStride>(a, runs, run_count, 0, taps, table);
   for (int64_t c = 0; c < a.channels; ++c) {
-    const float* x = a.x + c * plane;
-    if (c == 0 || !one_table) {
-      int64_t n = 0;
-      for (int64_t i = 0; i < a.dim[0].kernel; ++i) {
-        for (int64_t j = 0; j < a.dim[1].kernel; ++j) {
-          for (int64_t k = 0; k < a.dim[2].kernel; ++k) {
-            for (int r = 0; r < run_count; ++r) {
-              const Source s = source_of(a, runs[r], i, j, k);
-              if (one_table)
-                table[n++] = s;
-              else
-                store(to + s.lane, load_lanes<kStride>(x + s.offset, stride, s.low, s.high));
-            }
-            if (!one_table) to += kPanel;
-          }
-        }
-      }
-      if (!one_table) continue;
-    }
-    const Source* s = table;
-    for (int64_t t = 0; t < taps; ++t, to += kPanel) {
-      for (int r = 0; r < run_count; ++r, ++s)
-        store(to + s->lane, load_lanes<kStride>(x + s->offset, stride, s->low, s->high));
+    for (int64_t first = 0; first < taps; first += step) {
+      const int64_t count = step < taps - first ? step : taps - first;
+      if (step < taps) fill_sources<kStride>(a, runs, run_count, first, first + count, table);
+      to = pack_rows<kStride, kRuns>(a.x + c * plane, stride, table, count, run_count, to);
     }
   }
+}
+
+template <int kStride>
+INFERKIT_INLINE void pack_panel_of(const PackPixelsArgs& a, const Run* runs, int run_count, float* to) {
+  if (run_count == 1) return pack_panel<kStride, 1>(a, runs, 1, to);
+  if (run_count == 2) return pack_panel<kStride, 2>(a, runs, 2, to);
+  pack_panel<kStride, 0>(a, runs, run_count, to);
 }
 
 void pack_pixels(const PackPixelsArgs& a) {
   const int64_t rows = a.channels * a.dim[0].kernel * a.dim[1].kernel * a.dim[2].kernel;
   float* to = a.to;
+  const int64_t width = a.dim[2].out, height = a.dim[1].out;
+  Position position = {{a.first / width / height, a.first / width % height, a.first % width}};
   for (int64_t pixel = 0; pixel < a.count; pixel += kPanel, to += rows * kPanel) {
     Run runs[kPanel];
     const int64_t left = a.count - pixel;
-    const int n = runs_of(a, a.first + pixel, left < kPanel ? left : kPanel, runs);
+    const int n = runs_of(a, position, left < kPanel ? left : kPanel, runs);
     if (a.dim[2].stride == 1)
-      pack_panel<1>(a, runs, n, to);
+      pack_panel_of<1>(a, runs, n, to);
     else if (a.dim[2].stride == 2)
-      pack_panel<2>(a, runs, n, to);
+      pack_panel_of<2>(a, runs, n, to);
     else
-      pack_panel<0>(a, runs, n, to);
+      pack_panel_of<0>(a, runs, n, to);
   }
 }
 
