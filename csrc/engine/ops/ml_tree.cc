@@ -549,6 +549,7 @@ struct Options5 {
   Aggregate aggregate;
   PostTransform transform;
 };
+/// As the specification numbers them; ONNX Runtime takes 1 for LOGISTIC and 2 for SOFTMAX.
 Options5 options5_of(const NodeContext& c) {
   const int64_t aggregate = c.attr_int("aggregate_function", 1), transform = c.attr_int("post_transform", 0);
   if (aggregate < 0 || aggregate > 3) c.fail(cat("aggregate_function ", aggregate, " is not known"));
