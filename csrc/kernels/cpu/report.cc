@@ -1,7 +1,10 @@
 #include "kernels/cpu/report.h"
 
+#include "kernels/cpu/affine/affine.h"
 #include "kernels/cpu/binary/binary.h"
+#include "kernels/cpu/conv/conv.h"
 #include "kernels/cpu/gemm/gemm.h"
+#include "kernels/cpu/pool/pool.h"
 #include "kernels/cpu/row/row.h"
 #include "kernels/cpu/scan/scan.h"
 #include "kernels/cpu/vmath/vmath.h"
@@ -12,7 +15,8 @@ std::vector<FamilyReport> active_kernels() {
   return {
       {"gemm", gemm_kernels().compiled_isa()},     {"vmath", vmath_kernels().compiled_isa()},
       {"binary", binary_kernels().compiled_isa()}, {"row", row_kernels().compiled_isa()},
-      {"scan", scan_kernels().compiled_isa()},
+      {"scan", scan_kernels().compiled_isa()},     {"conv", conv_kernels().compiled_isa()},
+      {"pool", pool_kernels().compiled_isa()},     {"affine", affine_kernels().compiled_isa()},
   };
 }
 

@@ -1,5 +1,8 @@
+#include "kernels/cpu/affine/affine.h"
 #include "kernels/cpu/binary/binary.h"
+#include "kernels/cpu/conv/conv.h"
 #include "kernels/cpu/gemm/gemm.h"
+#include "kernels/cpu/pool/pool.h"
 #include "kernels/cpu/report.h"
 #include "kernels/cpu/row/row.h"
 #include "kernels/cpu/scan/scan.h"
@@ -17,12 +20,15 @@ TEST(dispatch_each_tier_is_what_it_says) {
     CHECK_EQ(std::string(binary_kernels(isa).compiled_isa()), isa_name(isa));
     CHECK_EQ(std::string(row_kernels(isa).compiled_isa()), isa_name(isa));
     CHECK_EQ(std::string(scan_kernels(isa).compiled_isa()), isa_name(isa));
+    CHECK_EQ(std::string(conv_kernels(isa).compiled_isa()), isa_name(isa));
+    CHECK_EQ(std::string(pool_kernels(isa).compiled_isa()), isa_name(isa));
+    CHECK_EQ(std::string(affine_kernels(isa).compiled_isa()), isa_name(isa));
   }
 }
 
 TEST(dispatch_report_names_the_active_tier) {
   const auto report = active_kernels();
-  CHECK_EQ(report.size(), 5u);
+  CHECK_EQ(report.size(), 8u);
   for (const auto& row : report) CHECK_EQ(row.tier, isa_name(active_isa()));
 }
 

@@ -1,0 +1,108 @@
+#include "kernels/cpu/affine/affine.h"
+#include "kernels/cpu/pool/pool.h"
+#include "support.h"
+
+using namespace inferkit;
+using namespace inferkit::kernels;
+using namespace inferkit::testing;
+
+namespace {
+
+PoolDim dim(int64_t in, int64_t kernel, int64_t stride, int64_t dilation, int64_t begin, int64_t end) {
+  return {in, (in + begin + end - (kernel - 1) * dilation - 1) / stride + 1, kernel, stride, dilation, begin, end};
+}
+
+/// Max and sum of a window, and how many taps an average counts.
+struct Window {
+  float max = -INFINITY;
+  double sum = 0;
+  int64_t count = 0;
+};
+Window window(const PoolArgs& a, const float* x, int64_t oh, int64_t ow) {
+  Window out;
+  for (int64_t i = 0; i < a.h.kernel; ++i) {
+    for (int64_t j = 0; j < a.w.kernel; ++j) {
+      const int64_t r = oh * a.h.stride - a.h.pad_begin + i * a.h.dilation;
+      const int64_t c = ow * a.w.stride - a.w.pad_begin + j * a.w.dilation;
+      const bool inside = r >= 0 && r < a.h.in && c >= 0 && c < a.w.in;
+      out.count += a.include_pad ? r < a.h.in + a.h.pad_end && c < a.w.in + a.w.pad_end : inside;
+      if (!inside) continue;
+      out.max = std::max(out.max, x[r * a.w.in + c]);
+      out.sum += x[r * a.w.in + c];
+    }
+  }
+  return out;
+}
+
+}  // namespace
+
+TEST(pool_any_window_and_one_on_all_tiers) {
+  for (const int64_t size : {1, 6, 15, 16, 17, 40, 100}) {
+    for (const int64_t kernel : {1, 2, 3, 5}) {
+      for (const int64_t stride : {1, 2, 3, 7}) {
+        const int64_t dilation = 1 + kernel % 2, pad = kernel / 2;
+        if (size + 2 * pad < (kernel - 1) * dilation + 1) continue;
+        PoolArgs args;
+        args.h = dim(9, kernel, stride, dilation, pad, pad);
+        args.w = dim(size, kernel, stride, dilation, pad, pad);
+        args.include_pad = stride % 2 == 0;
+        const auto x = random_floats(static_cast<size_t>(3 * 9 * size), 1);
+        args.x = x.data();
+        const int64_t out = args.h.out * args.w.out;
+        std::vector<float> first;
+        for (const Isa isa : available_isas()) {
+          Guarded max(static_cast<size_t>(3 * out)), average(static_cast<size_t>(3 * out));
+          args.y = max.data();
+          pool_kernels(isa).max(args, 3);
+          args.y = average.data();
+          pool_kernels(isa).average(args, 3);
+          CHECK(max.intact() && average.intact());
+          bool right = true;
+          for (int64_t i = 0; i < 3 * out; ++i) {
+            const Window w = window(args, x.data() + i / out * 9 * size, i % out / args.w.out, i % args.w.out);
+            const double mean = w.count == 0 ? 0 : w.sum / static_cast<double>(w.count);
+            right &= max[static_cast<size_t>(i)] == w.max;
+            right &= std::fabs(average[static_cast<size_t>(i)] - mean) <= 0x1p-20;
+          }
+          CHECK(right);
+          if (first.empty()) first.assign(average.data(), average.data() + 3 * out);
+          CHECK(same(first.data(), average.data(), first.size()));
+        }
+      }
+    }
+  }
+}
+
+TEST(pool_max_keeps_nan) {
+  for (const Isa isa : available_isas()) {
+    for (int64_t at = 0; at < 40; ++at) {
+      std::vector<float> x(40, 1.0f), y(38);
+      x[static_cast<size_t>(at)] = NAN;
+      PoolArgs args;
+      args.x = x.data();
+      args.y = y.data();
+      args.w = dim(40, 3, 1, 1, 0, 0);
+      pool_kernels(isa).max(args, 1);
+      for (int64_t i = 0; i < 38; ++i) CHECK_EQ(std::isnan(y[static_cast<size_t>(i)]), i <= at && at < i + 3);
+    }
+  }
+}
+
+TEST(affine_close_to_double_and_one_on_all_vectors) {
+  for (size_t n = 0; n < 70; ++n) {
+    const auto x = random_floats(n, 1), a = random_floats(n, 2), b = random_floats(n, 3);
+    std::vector<std::vector<float>> results;
+    for (const Isa isa : available_isas()) {
+      Guarded one(n), each(n);
+      affine_kernels(isa).scalar(x.data(), one.data(), static_cast<int64_t>(n), 0.7f, -0.3f);
+      affine_kernels(isa).vector(x.data(), each.data(), static_cast<int64_t>(n), a.data(), b.data());
+      CHECK(one.intact() && each.intact());
+      for (size_t i = 0; i < n; ++i) {
+        CHECK(std::fabs(one[i] - (0.7f * static_cast<double>(x[i]) - 0.3f)) <= 0x1p-23);
+        CHECK(std::fabs(each[i] - (static_cast<double>(a[i]) * x[i] + b[i])) <= 0x1p-23);
+      }
+      results.emplace_back(each.data(), each.data() + n);
+    }
+    for (size_t i = 2; i < results.size(); ++i) CHECK(same(results[1].data(), results[i].data(), n));
+  }
+}
