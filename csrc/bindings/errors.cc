@@ -27,8 +27,8 @@ py::object make_exception(const Status& status) {
   const py::module_ errors = py::module_::import("inferkit._errors");
   const py::object type = errors.attr(py::str(std::string(class_name(status.code))));
   py::object value = status.reason == Reason::kNone
-                         ? type(status.message)
-                         : type(status.message, py::arg("reason") = std::string(reason_name(status.reason)));
+                         ? type(text(status.message))
+                         : type(text(status.message), py::arg("reason") = std::string(reason_name(status.reason)));
   if (status.cause) {
     const auto* cause = static_cast<const py::object*>(status.cause.get());
     PyException_SetCause(value.ptr(), cause->inc_ref().ptr());
