@@ -301,9 +301,10 @@ def test_half_types_round_once() -> None:
         dtype = DTYPES[name]
         a, b = (rng.standard_normal(500).astype(dtype) for _ in range(2))
         for op, f in [("Add", np.add), ("Mul", np.multiply), ("Div", np.divide), ("Sub", np.subtract)]:
-            (y,) = Case(op, a, b, opset=14).run()
-            expected = f(a.astype(np.float32), b.astype(np.float32)).astype(dtype)
-            assert y.view(np.uint16).tolist() == expected.view(np.uint16).tolist()
+            for u, v in [(a, b), (a.reshape(5, 100), b[:100]), (a[:5, None], b), (a, b[:1])]:
+                (y,) = Case(op, u, v, opset=14).run()
+                expected = f(u.astype(np.float32), v.astype(np.float32)).astype(dtype)
+                assert y.view(np.uint16).tolist() == expected.view(np.uint16).tolist()
 
 
 def truncated(a: Array, b: Array) -> Array:

@@ -520,12 +520,28 @@ def test_top_k(data: st.DataObject) -> None:
     same(values, np.take_along_axis(x, order, axis))
 
 
+@pytest.mark.parametrize("k", [1, 15, 16, 17, 100, 300])
+@pytest.mark.parametrize("largest", [0, 1])
+def test_top_k_of_long_rows(k: int, largest: int) -> None:
+    for axis in (0, 1):
+        x = np.random.default_rng(k).integers(0, 50, (300, 300)).astype(np.float32)
+        order = np.argsort(-x if largest else x, axis, kind="stable").take(np.arange(k), axis)
+        case = Case("TopK", x, ints(k), outputs=2, opset=11, constant=[1], axis=axis, largest=largest)
+        values, indices = case.run()
+        same(indices, order)
+        same(values, np.take_along_axis(x, order, axis))
+
+
 def test_top_k_ranks_nan_highest_and_refuses() -> None:
     x = np.array([1, np.nan, 3, np.inf, np.nan, -np.inf], np.float32)
     _, indices = Case("TopK", x, ints(4), outputs=2, opset=11, constant=[1]).run()
     assert indices.tolist() == [1, 4, 3, 2]
     _, indices = Case("TopK", x, ints(5), outputs=2, opset=11, constant=[1], largest=0).run()
     assert indices.tolist() == [5, 0, 2, 3, 1]
+    for count in (30, 50):
+        _, indices = Case("TopK", np.tile(x, 10), ints(count), outputs=2, opset=11, constant=[1]).run()
+        nan, inf = np.arange(1, 60, 3), np.arange(3, 60, 6)
+        assert indices[:30].tolist() == [*nan, *inf]
     _, indices = Case("TopK", x, outputs=2, opset=9, k=2).run()
     assert indices.tolist() == [1, 4]
     with pytest.raises(inferkit.ModelError, match="K is 7"):

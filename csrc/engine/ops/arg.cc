@@ -107,6 +107,17 @@ struct TopKParams {
   int64_t outer, n, inner, k;
 };
 
+constexpr int64_t kInsert = 16;
+
+/// Of values alone; NaN is the highest.
+template <bool kLargest, class C>
+bool outranks(C u, C v) {
+  if constexpr (std::is_floating_point_v<C>) {
+    return kLargest ? u > v || (is_nan(u) && !is_nan(v)) : u < v || (is_nan(v) && !is_nan(u));
+  }
+  return kLargest ? u > v : u < v;
+}
+
 // Operands: x, values and indices (either may be missing), scratch for n indices.
 template <bool kLargest, class T>
 void run_top_k(const void* params, std::byte* const* io, const ExecContext&) {
@@ -114,18 +125,31 @@ void run_top_k(const void* params, std::byte* const* io, const ExecContext&) {
   T* values = reinterpret_cast<T*>(io[1]);
   auto* indices = reinterpret_cast<int64_t*>(io[2]);
   auto* order = reinterpret_cast<int64_t*>(io[3]);
+  if (p.k == 0) return;
   for (int64_t o = 0; o < p.outer; ++o) {
     for (int64_t i = 0; i < p.inner; ++i) {
       const T* x = reinterpret_cast<const T*>(io[0]) + o * p.n * p.inner + i;
-      const auto before = [&](int64_t a, int64_t b) {
-        const auto u = load(x[a * p.inner]), v = load(x[b * p.inner]);
-        if constexpr (std::is_floating_point_v<Compute<T>>) {
-          if (is_nan(u) || is_nan(v)) return is_nan(u) && is_nan(v) ? a < b : is_nan(u) == kLargest;
+      const auto value = [&](int64_t j) { return load(x[j * p.inner]); };
+      if (p.k <= kInsert) {
+        // The best so far stay sorted. Who comes later never passes an equal, and most are refused by the worst.
+        int64_t held = 0;
+        Compute<T> worst{};
+        for (int64_t j = 0; j < p.n; ++j) {
+          const auto v = value(j);
+          if (held == p.k && !outranks<kLargest>(v, worst)) continue;
+          if (held < p.k) ++held;
+          int64_t place = held - 1;
+          for (; place > 0 && outranks<kLargest>(v, value(order[place - 1])); --place) order[place] = order[place - 1];
+          order[place] = j;
+          worst = value(order[held - 1]);
         }
-        return u == v ? a < b : (u > v) == kLargest;
-      };
-      for (int64_t j = 0; j < p.n; ++j) order[j] = j;
-      std::partial_sort(order, order + p.k, order + p.n, before);
+      } else {
+        for (int64_t j = 0; j < p.n; ++j) order[j] = j;
+        std::partial_sort(order, order + p.k, order + p.n, [&](int64_t a, int64_t b) {
+          const auto u = value(a), v = value(b);
+          return outranks<kLargest>(u, v) || (a < b && !outranks<kLargest>(v, u));
+        });
+      }
       for (int64_t j = 0; j < p.k; ++j) {
         const int64_t to = (o * p.k + j) * p.inner + i;
         if (values) values[to] = x[order[j] * p.inner];

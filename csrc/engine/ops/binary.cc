@@ -7,6 +7,7 @@
 #include "engine/op_registry.h"
 #include "engine/ops/elementwise.h"
 #include "engine/ops/parallel.h"
+#include "kernels/cpu/half/half.h"
 
 namespace inferkit {
 namespace {
@@ -110,20 +111,45 @@ void run_kernel(const void* params, std::byte* const* io, const ExecContext& con
   });
 }
 
+// Half types: blocks are widened, computed in float and rounded once.
+template <class T>
+void run_half(const void* params, std::byte* const* io, const ExecContext&) {
+  const auto& p = *static_cast<const KernelParams*>(params);
+  constexpr int64_t kBlock = 256;
+  float left[kBlock], right[kBlock];
+  const int64_t n = p.nest.inner(), sa = p.nest.inner_stride(0), sb = p.nest.inner_stride(1);
+  for_each_run(p.nest, [&](const auto& at, int64_t) {
+    const T* a = reinterpret_cast<const T*>(io[0]) + at[0];
+    const T* b = reinterpret_cast<const T*>(io[1]) + at[1];
+    T* y = reinterpret_cast<T*>(io[2]) + at[2];
+    for (int64_t i = 0; i < n; i += kBlock) {
+      const int64_t count = std::min(kBlock, n - i);
+      kernels::widen(a + i * sa, left, sa == 0 ? 1 : count);
+      kernels::widen(b + i * sb, right, sb == 0 ? 1 : count);
+      p.fn(left, right, sa == 0 ? right : left, count);
+      kernels::narrow(sa == 0 ? right : left, y + i, count);
+    }
+  });
+}
+
 template <class Op, Binary kKernel, TypeSet Set>
 void add_step(LowerContext& c, const Shape& a, const Shape& b, const Shape& y, std::initializer_list<Ref> operands) {
   const LoopNest<3> nest = binary_nest(a, b, y);
   const auto elements = static_cast<double>(y.elements());
   const DType dtype = c.input(0).dtype;
-  if (dtype == DType::kF32) {
+  if (dtype == DType::kF32 || dtype == DType::kF16 || dtype == DType::kBF16) {
     const BinaryForm form = nest.inner_stride(1) == 0   ? BinaryForm::kVectorScalar
                             : nest.inner_stride(0) == 0 ? BinaryForm::kScalarVector
                                                         : BinaryForm::kVectorVector;
-    c.step(run_kernel, KernelParams{nest, kernels::binary_fn(kKernel, form)}, operands,
+    const StepFn kernel = dtype == DType::kF32   ? run_kernel
+                          : dtype == DType::kF16 ? run_half<Half>
+                                                 : run_half<BFloat16>;
+    c.step(kernel, KernelParams{nest, kernels::binary_fn(kKernel, form)}, operands,
            elements * 0.1 + static_cast<double>(nest.runs()) * 3);
     return;
   }
-  const StepFn fn = dispatch<Set & ~types(DType::kF32)>(dtype, []<class T>() -> StepFn { return run_binary<Op, T>; });
+  const StepFn fn = dispatch<Set & ~types(DType::kF32, DType::kF16, DType::kBF16)>(
+      dtype, []<class T>() -> StepFn { return run_binary<Op, T>; });
   if (!fn) c.unsupported(cat("inputs of type ", dtype_name(dtype)));
   c.step(fn, BinaryParams{nest}, operands, elements);
 }

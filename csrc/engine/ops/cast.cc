@@ -11,6 +11,7 @@
 #include "engine/op_registry.h"
 #include "engine/ops/dispatch.h"
 #include "graph/onnx_tensor.h"
+#include "kernels/cpu/half/half.h"
 
 namespace inferkit {
 namespace {
@@ -69,7 +70,13 @@ void run_cast(const void* params, std::byte* const* io, const ExecContext&) {
   const int64_t n = static_cast<const CastParams*>(params)->n;
   const From* x = reinterpret_cast<const From*>(io[0]);
   To* y = reinterpret_cast<To*>(io[1]);
-  for (int64_t i = 0; i < n; ++i) y[i] = convert<To>(x[i]);
+  if constexpr (kIsHalfType<From> && std::is_same_v<To, float>) {
+    kernels::widen(x, y, n);
+  } else if constexpr (kIsHalfType<To> && std::is_same_v<From, float>) {
+    kernels::narrow(x, y, n);
+  } else {
+    for (int64_t i = 0; i < n; ++i) y[i] = convert<To>(x[i]);
+  }
 }
 
 void infer_cast(InferContext& c) {

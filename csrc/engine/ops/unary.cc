@@ -4,9 +4,8 @@
 #include <numbers>
 
 #include "engine/op_registry.h"
-#include "engine/ops/dispatch.h"
+#include "engine/ops/common/float_map.h"
 #include "engine/ops/parallel.h"
-#include "kernels/cpu/vmath/vmath.h"
 
 namespace inferkit {
 namespace {
@@ -105,40 +104,18 @@ const Row kGeluTanh = {kOnnx, "Gelu", 20, Unary::kGeluTanh, nullptr, INFERKIT_F6
 #undef INFERKIT_BOTH
 #undef INFERKIT_F64
 
-constexpr int64_t kGrain = 1 << 15;  // elements worth a thread
-
-template <class Fn>
 struct Params {
-  Fn fn;
+  DoubleFn fn;
   int64_t n;
-  float alpha, beta;
+  double alpha, beta;
 };
 
-template <class T, class Fn>
-void run_direct(const void* params, std::byte* const* io, const ExecContext& context) {
-  const auto& p = *static_cast<const Params<Fn>*>(params);
-  const T* x = reinterpret_cast<const T*>(io[0]);
-  T* y = reinterpret_cast<T*>(io[1]);
-  for_ranges(context, p.n, kGrain,
+void run_f64(const void* params, std::byte* const* io, const ExecContext& context) {
+  const auto& p = *static_cast<const Params*>(params);
+  const auto* x = reinterpret_cast<const double*>(io[0]);
+  auto* y = reinterpret_cast<double*>(io[1]);
+  for_ranges(context, p.n, 1 << 13,
              [&](int64_t first, int64_t last) { p.fn(x + first, y + first, last - first, p.alpha, p.beta); });
-}
-
-// Half types: blocks are widened, computed in float and rounded once.
-template <class T>
-void run_half(const void* params, std::byte* const* io, const ExecContext& context) {
-  const auto& p = *static_cast<const Params<UnaryFn>*>(params);
-  const T* x = reinterpret_cast<const T*>(io[0]);
-  T* y = reinterpret_cast<T*>(io[1]);
-  for_ranges(context, p.n, kGrain, [&](int64_t first, int64_t last) {
-    constexpr int64_t kBlock = 256;
-    float block[kBlock];
-    for (int64_t at = first; at < last; at += kBlock) {
-      const int64_t n = std::min(kBlock, last - at);
-      for (int64_t i = 0; i < n; ++i) block[i] = to_float(x[at + i]);
-      p.fn(block, block, n, p.alpha, p.beta);
-      for (int64_t i = 0; i < n; ++i) y[at + i] = store<T>(block[i]);
-    }
-  });
 }
 
 const Row& row_of(const LowerContext& c) {
@@ -159,24 +136,12 @@ float attr_of(const LowerContext& c, const Attr& attr) {
 
 void lower_unary(LowerContext& c) {
   const Row& row = row_of(c);
-  const UnaryFn f32 = row.f32 ? row.f32 : kernels::unary_fn(row.kernel);
+  const float alpha = attr_of(c, row.alpha), beta = attr_of(c, row.beta);
+  if (lower_float_map(c, row.f32 ? row.f32 : kernels::unary_fn(row.kernel), alpha, beta, row.nanos)) return;
+  if (c.input(0).dtype != DType::kF64) c.unsupported(cat("an input of type ", dtype_name(c.input(0).dtype)));
   const int64_t n = c.output(0).shape.elements();
-  const Params<UnaryFn> params{f32, n, attr_of(c, row.alpha), attr_of(c, row.beta)};
-  const double work = static_cast<double>(n) * row.nanos;
   c.in_place(0, 0);
-  switch (c.input(0).dtype) {
-    case DType::kF32:
-      return c.step(run_direct<float, UnaryFn>, params, {c.in(0), c.out(0)}, work);
-    case DType::kF16:
-      return c.step(run_half<Half>, params, {c.in(0), c.out(0)}, work * 4);
-    case DType::kBF16:
-      return c.step(run_half<BFloat16>, params, {c.in(0), c.out(0)}, work * 4);
-    case DType::kF64:
-      return c.step(run_direct<double, DoubleFn>, Params<DoubleFn>{row.f64, n, params.alpha, params.beta},
-                    {c.in(0), c.out(0)}, static_cast<double>(n) * 10);
-    default:
-      c.unsupported(cat("an input of type ", dtype_name(c.input(0).dtype)));
-  }
+  c.step(run_f64, Params{row.f64, n, alpha, beta}, {c.in(0), c.out(0)}, static_cast<double>(n) * 10);
 }
 
 void infer_unary(InferContext& c) { c.set_output(0, c.input(0).dtype, c.input(0).shape); }

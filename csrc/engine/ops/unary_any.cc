@@ -4,9 +4,10 @@
 #include <limits>
 
 #include "engine/op_registry.h"
+#include "engine/ops/common/float_map.h"
 #include "engine/ops/dispatch.h"
 #include "engine/ops/parallel.h"
-#include "kernels/cpu/vmath/vmath.h"
+#include "kernels/cpu/half/half.h"
 
 namespace inferkit {
 namespace {
@@ -76,18 +77,6 @@ struct Shrink {
   }
 };
 
-struct KernelParams {
-  kernels::UnaryFn fn;
-  int64_t n;
-};
-void run_kernel(const void* params, std::byte* const* io, const ExecContext& context) {
-  const auto& p = *static_cast<const KernelParams*>(params);
-  const auto* x = reinterpret_cast<const float*>(io[0]);
-  auto* y = reinterpret_cast<float*>(io[1]);
-  for_ranges(context, p.n, 1 << 16,
-             [&](int64_t first, int64_t last) { p.fn(x + first, y + first, last - first, 0, 0); });
-}
-
 template <class Op, TypeSet Set>
 void add_map(LowerContext& c, float alpha = 0, float beta = 0) {
   const StepFn fn = dispatch<Set>(c.input(0).dtype, []<class T>() -> StepFn { return run_map<Op, T>; });
@@ -102,13 +91,11 @@ void lower_map(LowerContext& c) {
   add_map<Op, Set>(c);
 }
 
-// float32 through its kernel, the rest of Set one by one.
+// The kernels' types through the kernel, the rest of Set one by one.
 template <class Op, Unary kKernel, TypeSet Set>
 void lower_either(LowerContext& c) {
-  if (c.input(0).dtype != DType::kF32) return add_map<Op, Set & ~types(DType::kF32)>(c);
-  const int64_t n = c.output(0).shape.elements();
-  c.in_place(0, 0);
-  c.step(run_kernel, KernelParams{kernels::unary_fn(kKernel), n}, {c.in(0), c.out(0)}, static_cast<double>(n) * 0.1);
+  if (lower_float_map(c, kernels::unary_fn(kKernel), 0, 0, 0.1)) return;
+  add_map<Op, Set & ~types(DType::kF32, DType::kF16, DType::kBF16)>(c);
 }
 
 void lower_shrink(LowerContext& c) {
@@ -144,11 +131,19 @@ void run_clip(const void* params, std::byte* const* io, const ExecContext& conte
     for_ranges(context, p.n, 1 << 16, [&](int64_t first, int64_t last) {
       kernels::unary_fn(Unary::kClip)(x + first, y + first, last - first, low, high);
     });
+  } else if constexpr (kIsHalfType<T>) {
+    constexpr int64_t kBlock = 256;
+    float block[kBlock];
+    for (int64_t at = 0; at < p.n; at += kBlock) {
+      const int64_t n = std::min(kBlock, p.n - at);
+      kernels::widen(x + at, block, n);
+      kernels::unary_fn(Unary::kClip)(block, block, n, low, high);
+      kernels::narrow(block, y + at, n);
+    }
   } else {
     for (int64_t i = 0; i < p.n; ++i) {
-      C v = load(x[i]);
-      v = v < low ? low : v;
-      y[i] = store<T>(v > high ? high : v);
+      const T v = x[i] < low ? low : x[i];
+      y[i] = v > high ? high : v;
     }
   }
 }

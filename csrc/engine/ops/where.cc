@@ -9,6 +9,13 @@ struct WhereParams {
   LoopNest<4> nest;  // condition, x, y, out
 };
 
+// Both values are read before one is chosen: masks are rarely predictable, and so the loops vectorise.
+template <class W>
+W pick(uint8_t condition, W x, W y) {
+  const W mask = static_cast<W>(W{0} - static_cast<W>(condition != 0));
+  return static_cast<W>((x & mask) | (y & static_cast<W>(~mask)));
+}
+
 template <class W>
 void run_where(const void* params, std::byte* const* io, const ExecContext&) {
   const LoopNest<4>& nest = static_cast<const WhereParams*>(params)->nest;
@@ -19,15 +26,15 @@ void run_where(const void* params, std::byte* const* io, const ExecContext&) {
     const W* y = reinterpret_cast<const W*>(io[2]) + at[2];
     W* out = reinterpret_cast<W*>(io[3]) + at[3];
     if (sc == 1 && sx == 1 && sy == 1) {
-      for (int64_t i = 0; i < n; ++i) out[i] = condition[i] ? x[i] : y[i];
+      for (int64_t i = 0; i < n; ++i) out[i] = pick(condition[i], x[i], y[i]);
     } else if (sc == 1 && sx == 0 && sy == 1) {  // masks: a constant where the condition holds
       const W v = *x;
-      for (int64_t i = 0; i < n; ++i) out[i] = condition[i] ? v : y[i];
+      for (int64_t i = 0; i < n; ++i) out[i] = pick(condition[i], v, y[i]);
     } else if (sc == 1 && sx == 1 && sy == 0) {
       const W v = *y;
-      for (int64_t i = 0; i < n; ++i) out[i] = condition[i] ? x[i] : v;
+      for (int64_t i = 0; i < n; ++i) out[i] = pick(condition[i], x[i], v);
     } else {
-      for (int64_t i = 0; i < n; ++i) out[i] = condition[i * sc] ? x[i * sx] : y[i * sy];
+      for (int64_t i = 0; i < n; ++i) out[i] = pick(condition[i * sc], x[i * sx], y[i * sy]);
     }
   });
 }

@@ -1,0 +1,2 @@
+#define INFERKIT_TIER baseline
+#include "kernels/cpu/half/half_impl.h"
