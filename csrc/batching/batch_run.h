@@ -29,7 +29,7 @@ class BatchRun {
  private:
   struct Outcome {
     Status status;
-    Ref<BatchOutputs> outputs;
+    IntrusivePtr<BatchOutputs> outputs;
     Nanos started = 0, finished = 0;
   };
 

@@ -47,7 +47,7 @@ class Batcher::Announcer {
   Announcer(const Announcer&) = delete;
   Announcer& operator=(const Announcer&) = delete;
 
-  void add(Ref<CompletionList> list, Request& request) {
+  void add(IntrusivePtr<CompletionList> list, Request& request) {
     list->push(RequestRef(&request));
     if (list.get() == own_ || std::find(lists_.begin(), lists_.end(), list) != lists_.end()) return;
     lists_.push_back(std::move(list));
@@ -55,7 +55,7 @@ class Batcher::Announcer {
 
  private:
   CompletionList* const own_;
-  std::vector<Ref<CompletionList>> lists_;
+  std::vector<IntrusivePtr<CompletionList>> lists_;
 };
 
 Batcher::Batcher(std::shared_ptr<Runner> runner, BatcherOptions options, std::shared_ptr<BufferPool> pool,
@@ -98,14 +98,18 @@ Batcher::~Batcher() {
 
 bool Batcher::foreign() const { return fork_generation_ != fork_generation(); }
 
-void Batcher::check_outside() const {
+bool Batcher::inside() const {
   for (const RunScope* scope = RunScope::innermost; scope; scope = scope->outer) {
-    if (scope->batcher == this) throw std::logic_error("a model must not wait for the batcher that runs it");
+    if (scope->batcher == this) return true;
   }
+  return false;
 }
 
-// -- Submitting
-// ---------------------------------------------------------------------------------------------------------
+void Batcher::check_outside() const {
+  if (inside()) throw std::logic_error("a model must not wait for the batcher that runs it");
+}
+
+// Submitting
 
 void Batcher::refuse_if_closed() {
   if (foreign()) {
@@ -132,6 +136,15 @@ void Batcher::scan(std::span<const StridedView> inputs) {
     intake_.scan(inputs);
   } catch (const Error&) {
     recorder_.invalid();
+    throw;
+  }
+}
+
+Buffer Batcher::copy(std::span<const StridedView> inputs, const Checked& checked) {
+  try {
+    return intake_.copy(inputs, checked, *pool_);
+  } catch (const Error& error) {
+    if (error.code() == ErrorCode::kValidation) recorder_.invalid();
     throw;
   }
 }
@@ -178,6 +191,7 @@ RequestRef Batcher::admit(std::span<const StridedView> inputs, const Checked& ch
     request->advance(Phase::kWaiting, Phase::kQueued);
   } else {
     if (options_.full_timeout < kNever - now) request->admit_by = now + options_.full_timeout;
+    request->parked = true;
     scheduler_.park(request);
     if (state_.load() == State::kClosed) reject_waiting();
   }
@@ -191,12 +205,11 @@ void Batcher::enqueue(std::span<const RequestRef> requests, bool wake) {
 
 RequestRef Batcher::submit(std::span<const StridedView> inputs, const SubmitOptions& options) {
   RequestRef request = admit(inputs, check(inputs), options);
-  if (request->phase() != Phase::kWaiting) enqueue({&request, 1});
+  if (!request->parked) enqueue({&request, 1});
   return request;
 }
 
-// -- Waiting
-// ------------------------------------------------------------------------------------------------------------
+// Waiting
 
 Waited Batcher::wait(Request& request, Nanos until) {
   if (!request.done()) check_outside();
@@ -251,7 +264,7 @@ bool Batcher::conclude(Request& request, Phase end, Announcer& announcer) {
     request.times.finished.store(finished, std::memory_order_relaxed);
   }
   recorder_.ended(end, finished);
-  if (Ref<CompletionList> list = request.take_list()) announcer.add(std::move(list), request);
+  if (IntrusivePtr<CompletionList> list = request.take_list()) announcer.add(std::move(list), request);
   if (open_.fetch_sub(1) == 1) note_quiet();
   return true;
 }
@@ -266,10 +279,10 @@ void Batcher::drop(std::vector<RequestRef>& dropped) {
   dropped.clear();
 }
 
-// -- Running
-// ------------------------------------------------------------------------------------------------------------
+// Running
 
 void Batcher::work() {
+  RunScope scope(this);  // for as long as the thread lives: it must never wait for itself
   BatchRun tools = make_tools();
   Batch batch;
   std::vector<RequestRef> dropped;
@@ -357,8 +370,7 @@ Status Batcher::run_caller(std::span<const TensorView> inputs, const Checked& ch
   return status;
 }
 
-// -- Ending
-// -------------------------------------------------------------------------------------------------------------
+// Ending
 
 void Batcher::note_quiet() {
   if (state_.load() == State::kOpen) return;

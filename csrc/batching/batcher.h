@@ -28,11 +28,11 @@ class Batcher {
   Batcher(const Batcher&) = delete;
   Batcher& operator=(const Batcher&) = delete;
 
-  // -- Submitting ---------------------------------------------------------------------------------------------------
+  // Submitting
   /// Everything but the values. Throws Error(kValidation), Error(kClosed).
   Checked check(std::span<const StridedView> inputs);
-  /// Finds a place in the queue and copies the input. The request is in phase kQueued: pass it to enqueue(); or in
-  /// kWaiting, where the queue is full and the options say to wait: it goes to the queue by itself. Throws
+  /// Finds a place in the queue and copies the input: pass the request to enqueue(). Where the queue is full and the
+  /// options say to wait, it comes back `parked` and goes to the queue by itself. Throws
   /// Error(kQueueFull, kValidation, kPoolExhausted, kClosed).
   RequestRef admit(std::span<const StridedView> inputs, const Checked& checked, const SubmitOptions& options);
   /// Queues admitted requests together. With `wake` false no worker is woken: call kick() or run_inline().
@@ -41,7 +41,7 @@ class Batcher {
   /// All three.
   RequestRef submit(std::span<const StridedView> inputs, const SubmitOptions& options = {});
 
-  // -- Waiting ------------------------------------------------------------------------------------------------------
+  // Waiting
   /// Sleeps until the request ends, its own deadline included, or until `until` (SteadyClock), or a signal.
   Waited wait(Request& request, Nanos until = kNever);
   /// Sleeps until the request has a place in the queue or has ended. kInterrupted on a signal.
@@ -51,13 +51,15 @@ class Batcher {
   /// Ends the request if its time has passed at `now`.
   void expire(Request& request, Nanos now);
 
-  // -- Running on the caller's thread -------------------------------------------------------------------------------
+  // Running on the caller's thread
   /// Takes a slot if the batcher is idle and the policy would let `rows` go at once. Then run_caller() or
   /// abandon_caller_run() must follow.
   bool begin_caller_run(int64_t rows);
   void abandon_caller_run();
   /// The values of a request that is about to be run in place. Throws Error(kValidation).
   void scan(std::span<const StridedView> inputs);
+  /// The same for one that cannot be run where it lies: a pooled copy, laid out as Request::inputs.
+  Buffer copy(std::span<const StridedView> inputs, const Checked& checked);
   /// Runs, checks, records. `inputs` were checked. Runs the model.
   Status run_caller(std::span<const TensorView> inputs, const Checked& checked, RowSink& sink, Nanos enqueued,
                     Nanos deadline);
@@ -67,7 +69,7 @@ class Batcher {
   void run_inline(BatchRun& tools, Batch& batch, CompletionList& own);
   Nanos predict(const RowLayout& layout, int64_t rows) const { return predictor_.predict(layout, rows); }
 
-  // -- Ending -------------------------------------------------------------------------------------------------------
+  // Ending
   /// Admits nothing more. What was admitted is not kept waiting for company.
   void begin_drain();
   /// begin_drain(), then sleeps until every request has ended and nothing runs; false where `until` comes first.
@@ -76,6 +78,10 @@ class Batcher {
   /// workers have gone. Any number of threads may call it; each returns when it is done.
   void close(bool drain);
   bool closed() const { return state_.load() != State::kOpen || foreign(); }
+
+  /// True on a thread that this batcher runs a model on: there, what may sleep throws std::logic_error, as it would
+  /// wait for itself, and the batcher must not be destroyed.
+  bool inside() const;
 
   BatcherStats stats() const;
   /// Workers look at the clock again (for a ManualClock).

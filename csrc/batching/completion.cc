@@ -9,12 +9,12 @@ namespace inferkit {
 CompletionList::CompletionList() = default;
 CompletionList::~CompletionList() = default;
 
-void CompletionList::push(Ref<Request> request) {
+void CompletionList::push(IntrusivePtr<Request> request) {
   MutexLock lock(mutex_);
   ended_.push_back(std::move(request));
 }
 
-void CompletionList::take(std::vector<Ref<Request>>& out) {
+void CompletionList::take(std::vector<IntrusivePtr<Request>>& out) {
   MutexLock lock(mutex_);
   if (out.empty()) {
     out.swap(ended_);  // both keep their capacity: no allocation once warm
@@ -22,11 +22,6 @@ void CompletionList::take(std::vector<Ref<Request>>& out) {
     std::move(ended_.begin(), ended_.end(), std::back_inserter(out));
     ended_.clear();
   }
-}
-
-void CompletionList::drain(std::vector<Ref<Request>>& out) {
-  notifier_.drain();
-  take(out);
 }
 
 }  // namespace inferkit

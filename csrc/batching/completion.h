@@ -2,7 +2,7 @@
 #pragma once
 #include <vector>
 
-#include "batching/ref.h"
+#include "batching/intrusive_ptr.h"
 #include "platform/mutex.h"
 #include "platform/notifier.h"
 
@@ -18,18 +18,18 @@ class CompletionList : public RefCounted<CompletionList> {
   ~CompletionList();
 
   int fd() const { return notifier_.fd(); }
-  void push(Ref<Request> request);
+  void push(IntrusivePtr<Request> request);
   void notify() { notifier_.notify(); }
 
+  /// The loop's thread, after a wake-up through fd() and before take().
+  void acknowledge() { notifier_.drain(); }
   /// The loop's thread. Appends to `out` what has ended since the last call.
-  void take(std::vector<Ref<Request>>& out);
-  /// As take(), after a wake-up through fd().
-  void drain(std::vector<Ref<Request>>& out);
+  void take(std::vector<IntrusivePtr<Request>>& out);
 
  private:
   Notifier notifier_;
   Mutex mutex_;  // guards ended_; held for a push or a swap
-  std::vector<Ref<Request>> ended_ GUARDED_BY(mutex_);
+  std::vector<IntrusivePtr<Request>> ended_ GUARDED_BY(mutex_);
 };
 
 }  // namespace inferkit

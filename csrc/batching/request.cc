@@ -43,13 +43,13 @@ bool Request::finish(Phase end) noexcept {
   return false;
 }
 
-Ref<CompletionList> Request::take_list() noexcept {
+IntrusivePtr<CompletionList> Request::take_list() noexcept {
   CompletionList* list = list_.exchange(kTaken, std::memory_order_acq_rel);
-  return list == kTaken ? Ref<CompletionList>() : Ref<CompletionList>::adopt(list);
+  return list == kTaken ? IntrusivePtr<CompletionList>() : IntrusivePtr<CompletionList>::adopt(list);
 }
 
 bool Request::attach(CompletionList& list) noexcept {
-  Ref<CompletionList> counted(&list);
+  IntrusivePtr<CompletionList> counted(&list);
   CompletionList* expected = nullptr;
   if (!list_.compare_exchange_strong(expected, &list, std::memory_order_acq_rel)) return false;
   counted.detach();

@@ -7,8 +7,8 @@
 #include "base/error.h"
 #include "base/tensor_view.h"
 #include "batching/completion.h"
+#include "batching/intrusive_ptr.h"
 #include "batching/layout.h"
-#include "batching/ref.h"
 #include "memory/buffer.h"
 #include "platform/clock.h"
 
@@ -51,12 +51,12 @@ struct SubmitOptions {
   Nanos deadline = kNever;  // on the batcher's clock
   int priority = 0;         // higher goes first
   uint64_t id = 0;          // 0: the batcher numbers it
-  std::string name{};        // the caller's own id; "" for none
+  std::string name{};       // the caller's own id; "" for none
 };
 inline constexpr int kMaxPriority = 100;
 
 /// Shared by the caller's ticket, the queue, the batch and the completion list. Who took it from the queue (or has
-/// not put it there yet) owns its result fields until finish(); afterwards they are read-only.
+/// not put it there yet) owns its result fields until finish(); afterwards they are the ticket's.
 class Request : public RefCounted<Request> {
  public:
   Request(LayoutRef layout_, int64_t rows_, bool single_row_, const SubmitOptions& options);
@@ -70,17 +70,20 @@ class Request : public RefCounted<Request> {
   const Nanos deadline;
   const std::string name;
   uint64_t id;
-  Nanos admit_by = kNever;  // until when it waits for room
+  bool parked = false;      // found the queue full: the scheduler queues it when there is room, nobody else does
+  Nanos admit_by = kNever;  // until when it waits for that
   Buffer inputs;            // all of them, at layout->offset(i, rows); given back when its batch has run
 
   RequestTimes times;
 
   // The result fields.
-  Status status;              // of kError
-  Ref<BatchOutputs> outputs;  // of kResult
-  int64_t first_row = 0;      // in outputs
-  uint64_t batch_id = 0;      // of kResult and kError
+  Status status;                       // of kError
+  IntrusivePtr<BatchOutputs> outputs;  // of kResult
+  int64_t first_row = 0;               // in outputs
+  uint64_t batch_id = 0;               // of kResult and kError
   int64_t batch_rows = 0;
+
+  void* owner = nullptr;  // the caller's ticket while it lives; guarded by whatever guards tickets (Python's GIL)
 
   Phase phase() const { return Phase(state_.load(std::memory_order_acquire) & kPhaseMask); }
   bool done() const { return is_end(phase()); }
@@ -89,7 +92,7 @@ class Request : public RefCounted<Request> {
   /// Ends the request and wakes the threads that sleep on it; true for the one caller that decided its end.
   bool finish(Phase end) noexcept;
   /// The list to push to, once, after finish(); null where nobody attached one.
-  Ref<CompletionList> take_list() noexcept;
+  IntrusivePtr<CompletionList> take_list() noexcept;
 
   /// Lets `list` learn of the end. False where the request has ended; also where another list is attached.
   bool attach(CompletionList& list) noexcept;
@@ -122,6 +125,6 @@ class Request : public RefCounted<Request> {
   uint64_t order_ = 0;
 };
 
-using RequestRef = Ref<Request>;
+using RequestRef = IntrusivePtr<Request>;
 
 }  // namespace inferkit

@@ -35,7 +35,7 @@ Status RowSink::complete() const {
 
 void* PooledSink::memory(size_t index, DType dtype, const Shape& shape) {
   if (!outputs_) {
-    outputs_ = Ref<BatchOutputs>(new BatchOutputs);
+    outputs_ = IntrusivePtr<BatchOutputs>(new BatchOutputs);
     outputs_->outputs.resize(specs_.size());
   }
   BatchOutput& output = outputs_->outputs[index];

@@ -35,7 +35,7 @@ class RowSink : public OutputSink {
 class PooledSink final : public RowSink {
  public:
   PooledSink(std::span<const PortSpec> specs, BufferPool& pool) : RowSink(specs), specs_(specs), pool_(pool) {}
-  Ref<BatchOutputs> take() { return std::move(outputs_); }
+  IntrusivePtr<BatchOutputs> take() { return std::move(outputs_); }
 
  protected:
   void* memory(size_t index, DType dtype, const Shape& shape) override;
@@ -43,7 +43,7 @@ class PooledSink final : public RowSink {
  private:
   std::span<const PortSpec> specs_;
   BufferPool& pool_;
-  Ref<BatchOutputs> outputs_;
+  IntrusivePtr<BatchOutputs> outputs_;
 };
 
 }  // namespace inferkit

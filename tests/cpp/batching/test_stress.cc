@@ -113,14 +113,15 @@ void storm(BatcherOptions options, int threads, int count, int close_mode) {
   {
     Rig rig(options, {Shape::kFree, Shape::kFree});
     pool = rig.pool;
-    Ref<CompletionList> list(new CompletionList);
+    IntrusivePtr<CompletionList> list(new CompletionList);
     std::atomic<bool> stop{false};
     std::thread loop([&] {  // an event loop: drains, and now and then runs something itself
       BatchRun tools = rig.batcher->make_tools();
       Batch batch;
       std::vector<RequestRef> ended;
       while (!stop.load()) {
-        list->drain(ended);
+        list->acknowledge();
+        list->take(ended);
         for (const auto& r : ended) CHECK(r->done());
         ended.clear();
         rig.batcher->run_inline(tools, batch, *list);
@@ -150,7 +151,8 @@ void storm(BatcherOptions options, int threads, int count, int close_mode) {
     CHECK_EQ(s.queue_depth, 0u);
     CHECK_EQ(s.in_flight, 0u);
     std::vector<RequestRef> ended;
-    list->drain(ended);
+    list->acknowledge();
+    list->take(ended);
   }
   CHECK_EQ(pool->stats().outstanding, 0u);
 }

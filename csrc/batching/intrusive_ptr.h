@@ -6,7 +6,7 @@
 
 namespace inferkit {
 
-/// Base of objects that a Ref shares. Starts at no reference; the last Ref deletes it.
+/// Base of objects that an IntrusivePtr shares. Starts at no reference; the last IntrusivePtr deletes it.
 template <class Derived>
 class RefCounted {
  public:
@@ -27,20 +27,20 @@ class RefCounted {
 };
 
 template <class T>
-class Ref {
+class IntrusivePtr {
  public:
-  Ref() = default;
-  Ref(std::nullptr_t) {}  // NOLINT: implicit, as of any pointer
-  explicit Ref(T* object) : object_(object) {
+  IntrusivePtr() = default;
+  IntrusivePtr(std::nullptr_t) {}  // NOLINT: implicit, as of any pointer
+  explicit IntrusivePtr(T* object) : object_(object) {
     if (object_) object_->retain();
   }
-  Ref(const Ref& other) : Ref(other.object_) {}
-  Ref(Ref&& other) noexcept : object_(std::exchange(other.object_, nullptr)) {}
-  Ref& operator=(Ref other) noexcept {
+  IntrusivePtr(const IntrusivePtr& other) : IntrusivePtr(other.object_) {}
+  IntrusivePtr(IntrusivePtr&& other) noexcept : object_(std::exchange(other.object_, nullptr)) {}
+  IntrusivePtr& operator=(IntrusivePtr other) noexcept {
     std::swap(object_, other.object_);
     return *this;
   }
-  ~Ref() {
+  ~IntrusivePtr() {
     if (object_) object_->release();
   }
 
@@ -48,11 +48,11 @@ class Ref {
   T* operator->() const { return object_; }
   T& operator*() const { return *object_; }
   explicit operator bool() const { return object_ != nullptr; }
-  bool operator==(const Ref& other) const = default;
+  bool operator==(const IntrusivePtr& other) const = default;
 
   /// Takes over, or hands out, a reference that is already counted.
-  static Ref adopt(T* counted) {
-    Ref ref;
+  static IntrusivePtr adopt(T* counted) {
+    IntrusivePtr ref;
     ref.object_ = counted;
     return ref;
   }

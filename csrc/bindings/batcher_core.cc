@@ -1,0 +1,113 @@
+#include "bindings/batcher_core.h"
+
+#include <algorithm>
+#include <optional>
+#include <thread>
+
+namespace py = pybind11;
+
+namespace inferkit {
+namespace {
+/// As for direct calls: below this, handing the GIL over and getting it back costs more than the run.
+constexpr Nanos kReleaseGilNanos = 10'000;
+}  // namespace
+
+/// What one loop has submitted to one batcher since the last tick.
+struct BatcherCore::Stage {
+  explicit Stage(Batcher& batcher, std::shared_ptr<EventLoop> of) : loop(std::move(of)), tools(batcher.make_tools()) {}
+
+  const std::shared_ptr<EventLoop> loop;
+  std::vector<RequestRef> staged, flushing;
+  bool scheduled = false;  // end_of_tick() will be called
+  bool running = false;    // it is running, below us on the stack
+  BatchRun tools;
+  Batch batch;
+  py::object callback;
+};
+
+std::shared_ptr<BatcherCore> BatcherCore::make(std::shared_ptr<Runner> runner, BatcherOptions options) {
+  // Dropping the last reference sleeps until running batches have finished, so the GIL must go first; and it may happen
+  // on one of the batcher's own threads (an exception's traceback can hold the last reference), which cannot wait for
+  // itself.
+  const auto destroy = [](BatcherCore* core) {
+    core->flush();
+    core->stages_.clear();
+    if (core->batcher_ && core->batcher_->inside()) {
+      std::thread([core] { delete core; }).detach();
+      return;
+    }
+    const py::gil_scoped_release release;
+    delete core;
+  };
+  std::shared_ptr<BatcherCore> core(new BatcherCore(runner), destroy);
+  core->batcher_ = std::make_unique<Batcher>(std::move(runner), std::move(options), BufferPool::process_default());
+  return core;
+}
+
+BatcherCore::~BatcherCore() = default;
+
+bool BatcherCore::keeps_gil(Nanos predicted) const { return runner_->needs_gil() || predicted <= kReleaseGilNanos; }
+
+BatcherCore::Stage& BatcherCore::stage_for(EventLoop& loop) {
+  for (auto& stage : stages_) {
+    if (stage->loop.get() == &loop) return *stage;
+  }
+  std::erase_if(stages_, [](const auto& stage) { return !stage->loop->alive() && stage->staged.empty(); });
+  stages_.push_back(std::make_shared<Stage>(*batcher_, loop.shared_from_this()));
+  Stage* stage = stages_.back().get();
+  // Weak, as the stage, which the core owns, owns the callback.
+  stage->callback = py::cpp_function([weak = weak_from_this(), stage] {
+    if (const auto core = weak.lock()) core->end_of_tick(*stage);
+  });
+  return *stage;
+}
+
+void BatcherCore::stage(EventLoop& loop, RequestRef request) {
+  Stage& stage = stage_for(loop);
+  stage.staged.push_back(std::move(request));
+  if (stage.scheduled) return;
+  try {
+    loop.call_soon(stage.callback);
+  } catch (...) {
+    batcher_->enqueue(stage.staged);  // the loop is closing: the workers will do
+    stage.staged.clear();
+    throw;
+  }
+  stage.scheduled = true;
+}
+
+void BatcherCore::flush() {
+  for (size_t i = 0; i < stages_.size(); ++i) {
+    if (stages_[i]->staged.empty()) continue;
+    batcher_->enqueue(stages_[i]->staged);
+    stages_[i]->staged.clear();
+  }
+}
+
+void BatcherCore::end_of_tick(Stage& stage) {
+  stage.scheduled = false;
+  if (stage.staged.empty() || stage.running) return flush();
+  const Nanos limit = batcher_->options().inline_limit;
+  if (limit == 0 || !stage.loop->alive()) return flush();
+  // Keeps the stage and the core alive: the tasks that are resumed below may drop every other reference.
+  const auto self = shared_from_this();
+  const std::shared_ptr<Stage> kept =
+      *std::find_if(stages_.begin(), stages_.end(), [&](const auto& s) { return s.get() == &stage; });
+
+  stage.flushing.swap(stage.staged);
+  const Nanos predicted = batcher_->predict(*stage.flushing[0]->layout,
+                                            std::min<int64_t>(int64_t(stage.flushing.size()), batcher_->max_rows()));
+  batcher_->enqueue(stage.flushing, /*wake=*/predicted > limit);
+  stage.flushing.clear();
+  if (predicted <= limit) {
+    stage.running = true;
+    std::optional<py::gil_scoped_release> release;
+    if (!keeps_gil(predicted)) release.emplace();
+    batcher_->run_inline(stage.tools, stage.batch, stage.loop->list());
+    release.reset();
+    stage.running = false;
+  }
+  stage.loop->deliver();
+}
+
+}  // namespace inferkit

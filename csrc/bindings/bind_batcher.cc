@@ -1,0 +1,389 @@
+// The Batcher class. What runs once per request speaks the C API: pybind11's argument handling would cost as much as
+// a small model.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <optional>
+
+#include "bindings/batcher_core.h"
+#include "bindings/errors.h"
+#include "bindings/py_model.h"
+#include "bindings/request_io.h"
+#include "bindings/ticket.h"
+
+namespace py = pybind11;
+using namespace py::literals;
+
+namespace inferkit {
+namespace {
+
+struct PyBatcher {
+  std::shared_ptr<BatcherCore> core;
+};
+
+constexpr Nanos kSignalSlice = 250'000'000;
+
+BatcherCore& core_of(PyObject* self) {
+  auto* instance = reinterpret_cast<py::detail::instance*>(self);
+  const auto* batcher = static_cast<PyBatcher*>(instance->get_value_and_holder().value_ptr());
+  if (!batcher) throw py::type_error("Batcher.__init__() was not called");
+  return *batcher->core;
+}
+
+struct Extras {
+  PyObject* timeout = nullptr;
+  PyObject* priority = nullptr;
+  PyObject* request_id = nullptr;
+};
+
+bool take_extra(Extras& extras, PyObject* name, PyObject* value) {
+  if (PyUnicode_CompareWithASCIIString(name, "timeout") == 0) {
+    extras.timeout = value;
+  } else if (PyUnicode_CompareWithASCIIString(name, "priority") == 0) {
+    extras.priority = value;
+  } else if (PyUnicode_CompareWithASCIIString(name, "request_id") == 0) {
+    extras.request_id = value;
+  } else {
+    return false;
+  }
+  return true;
+}
+
+SubmitOptions options_from(const Extras& extras, Nanos now) {
+  SubmitOptions options;
+  options.deadline = deadline_from(extras.timeout, now, "timeout");
+  if (extras.priority) options.priority = py::cast<int>(py::handle(extras.priority));
+  if (extras.request_id && extras.request_id != Py_None) {
+    if (PyUnicode_Check(extras.request_id)) {
+      options.name = py::cast<std::string>(py::handle(extras.request_id));
+      if (options.name.empty()) throw std::invalid_argument("request_id must not be empty");
+    } else {
+      options.id = py::cast<uint64_t>(py::handle(extras.request_id));
+      if (options.id == 0) throw std::invalid_argument("request_id must not be 0");
+    }
+  }
+  return options;
+}
+
+/// Sleeps without the GIL in slices, so that a signal that came a moment too early is seen all the same. Throws what a
+/// signal handler raises.
+template <class Wait>
+void sleep_with_signals(Wait&& wait_until) {
+  for (;;) {
+    Waited waited;
+    {
+      const py::gil_scoped_release release;
+      waited = wait_until(SteadyClock::instance().now() + kSignalSlice);
+    }
+    if (PyErr_CheckSignals() < 0) throw py::error_already_set();
+    if (waited == Waited::kDone) return;
+  }
+}
+
+py::object run_on_caller(BatcherCore& core, const RequestInputs& inputs, const Checked& checked, Nanos enqueued,
+                         Nanos deadline) {
+  Batcher& batcher = core.batcher();
+  const auto specs = core.runner()->inputs();
+  std::array<TensorView, 8> few;
+  std::vector<TensorView> many(specs.size() > few.size() ? specs.size() : 0);
+  const std::span<TensorView> tensors = many.empty() ? std::span(few).first(specs.size()) : std::span(many);
+  Buffer copied;
+  try {
+    if (inputs.in_place()) {
+      batcher.scan(inputs.views());
+    } else {
+      copied = batcher.copy(inputs.views(), checked);
+    }
+  } catch (...) {
+    batcher.abandon_caller_run();
+    throw;
+  }
+  for (size_t i = 0; i < specs.size(); ++i) {
+    Shape shape = checked.layout->rows[i];
+    shape.insert(0, checked.rows);
+    const void* data = copied ? copied.data() + checked.layout->offset(i, checked.rows) : inputs.views()[i].data;
+    tensors[i] = {specs[i].dtype, shape, data};
+  }
+  const bool has_gil = core.keeps_gil(batcher.predict(*checked.layout, checked.rows));
+  ArraySink sink(core.runner()->outputs(), batcher.pool(), checked.single_row, has_gil);
+  Status status;
+  {
+    std::optional<py::gil_scoped_release> release;
+    if (!has_gil) release.emplace();
+    status = batcher.run_caller(tensors, checked, sink, enqueued, deadline);
+  }
+  if (!status.ok()) throw Error(std::move(status));
+  return sink.take(inputs.named());
+}
+
+py::object call(BatcherCore& core, std::span<PyObject* const> arguments, const Extras& extras) {
+  Batcher& batcher = core.batcher();
+  const RequestInputs inputs(arguments, core.runner()->inputs());
+  const Checked checked = batcher.check(inputs.views());
+  const Nanos now = batcher.clock().now();
+  SubmitOptions options = options_from(extras, now);
+  if (options.deadline > now && batcher.begin_caller_run(checked.rows)) {
+    return run_on_caller(core, inputs, checked, now, options.deadline);
+  }
+  const RequestRef request = batcher.admit(inputs.views(), checked, options);
+  if (!request->parked) batcher.enqueue({&request, 1});
+  try {
+    sleep_with_signals([&](Nanos until) { return batcher.wait(*request, until); });
+  } catch (...) {
+    batcher.cancel(*request);  // interrupted: nobody will come for the answer
+    throw;
+  }
+  if (Status status = request->end_status(); !status.ok()) throw Error(std::move(status));
+  const IntrusivePtr<BatchOutputs> outputs = std::move(request->outputs);
+  return copy_results(*request, *outputs, core.runner()->outputs(), inputs.named());
+}
+
+py::object submit(BatcherCore& core, std::span<PyObject* const> arguments, const Extras& extras) {
+  Batcher& batcher = core.batcher();
+  const RequestInputs inputs(arguments, core.runner()->inputs());
+  const Checked checked = batcher.check(inputs.views());
+  const SubmitOptions options = options_from(extras, batcher.clock().now());
+  EventLoop* loop = EventLoop::running();
+  const RequestRef request = batcher.admit(inputs.views(), checked, options);
+  py::object ticket = make_ticket(core.shared_from_this(), request, inputs.named());
+  if (loop) {
+    request->attach(loop->list());
+    if (request->next_timeout() != kNever) loop->watch(core.weak_from_this(), request);
+    if (!request->parked) core.stage(*loop, request);
+  } else if (!request->parked) {
+    batcher.enqueue({&request, 1});
+  } else {
+    // Full, and to wait: the caller is held back here, which is what makes it slow down.
+    try {
+      sleep_with_signals([&](Nanos) { return batcher.wait_for_room(*request); });
+    } catch (...) {
+      batcher.cancel(*request);
+      throw;
+    }
+    if (request->phase() == Phase::kRejected) throw Error(request->end_status());
+  }
+  return ticket;
+}
+
+/// Runs `body` and turns what it throws into Python's error.
+template <class F>
+PyObject* guarded(F&& body) noexcept {
+  try {
+    return body().release().ptr();
+  } catch (py::error_already_set& error) {
+    error.restore();
+  } catch (const py::builtin_exception& error) {
+    error.set_error();
+  } catch (const std::invalid_argument& error) {
+    PyErr_SetString(PyExc_ValueError, error.what());
+  } catch (const std::logic_error& error) {
+    PyErr_SetString(PyExc_RuntimeError, error.what());
+  } catch (...) {
+    set_exception(current_exception_status());
+  }
+  return nullptr;
+}
+
+PyObject* unexpected(PyObject* name, const char* function) {
+  PyErr_Format(PyExc_TypeError, "%s() got an unexpected keyword argument '%U'; inputs by name come as one dict",
+               function, name);
+  return nullptr;
+}
+
+PyObject* call_slot(PyObject* self, PyObject* args, PyObject* kwargs) {
+  Extras extras;
+  if (kwargs) {
+    PyObject *name, *value;
+    for (Py_ssize_t at = 0; PyDict_Next(kwargs, &at, &name, &value);) {
+      if (!take_extra(extras, name, value) || extras.request_id) return unexpected(name, "Batcher");
+    }
+  }
+  PyObject** items = reinterpret_cast<PyTupleObject*>(args)->ob_item;
+  return guarded([&] { return call(core_of(self), {items, static_cast<size_t>(PyTuple_GET_SIZE(args))}, extras); });
+}
+
+PyObject* submit_method(PyObject* self, PyObject* const* args, Py_ssize_t count, PyObject* names) {
+  Extras extras;
+  for (Py_ssize_t i = 0; names && i < PyTuple_GET_SIZE(names); ++i) {
+    PyObject* name = PyTuple_GET_ITEM(names, i);
+    if (!take_extra(extras, name, args[count + i])) return unexpected(name, "submit");
+  }
+  return guarded([&] { return submit(core_of(self), {args, static_cast<size_t>(count)}, extras); });
+}
+
+PyMethodDef submit_def = {
+    "submit", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(submit_method)), METH_FASTCALL | METH_KEYWORDS,
+    R"(submit(self: inferkit._core.Batcher, *inputs: typing.Any, timeout: float | None = None, priority: int = 0, request_id: str | int | None = None) -> inferkit._core.Ticket
+
+Queue a request and return its ticket at once.
+
+Called by a task of a running asyncio loop, it joins what all tasks of that loop submit in the same tick: they go to the
+queue together, when the loop turns. Called elsewhere, it goes to the queue now.
+
+Parameters
+----------
+*inputs : array or dict
+    One array for each input of the model, in order, or one dict of arrays by name. All with the batch axis, or all
+    without it, which makes a single row.
+timeout : float, optional
+    Seconds until the request ends with :class:`DeadlineError` if it has no answer.
+priority : int
+    Between -100 and 100; higher goes first.
+request_id : str or int, optional
+    Names the request; by default it gets a number.
+
+Returns
+-------
+Ticket
+
+Raises
+------
+ValidationError
+    The input is wrong; ``.reason`` says how.
+QueueFullError
+    The queue is full. Where the batcher was told to wait instead, a thread waits here, and a task while it awaits.
+DeadlineError
+    The timeout is not positive.
+ClosedError
+    The batcher is draining or closed.
+
+Examples
+--------
+>>> import inferkit, numpy as np
+>>> model = inferkit.Model.from_callable(
+...     lambda x: x * 2, inputs=[("x", "float32", (None, 2))], outputs=[("y", "float32", (None, 2))])
+>>> with inferkit.Batcher(model) as batcher:
+...     tickets = [batcher.submit(np.full(2, i, np.float32), timeout=10.0) for i in range(3)]
+...     [ticket.result().tolist() for ticket in tickets]
+[[0.0, 0.0], [2.0, 2.0], [4.0, 4.0]]
+)"};
+
+py::dict percentiles(const HistogramSnapshot& histogram) {
+  py::dict out;
+  const auto milliseconds = [](double nanos) { return nanos * 1e-6; };
+  out["p50"] = milliseconds(double(histogram.quantile(0.5)));
+  out["p90"] = milliseconds(double(histogram.quantile(0.9)));
+  out["p99"] = milliseconds(double(histogram.quantile(0.99)));
+  out["p999"] = milliseconds(double(histogram.quantile(0.999)));
+  out["max"] = milliseconds(double(histogram.max()));
+  out["mean"] = milliseconds(histogram.mean());
+  return out;
+}
+
+py::dict stats_of(const PyBatcher& self) {
+  const BatcherStats s = self.core->batcher().stats();
+  py::dict dispatched;
+  for (int i = 0; i < kDispatchReasonCount; ++i) {
+    dispatched[std::string(dispatch_reason_name(static_cast<DispatchReason>(i))).c_str()] = s.dispatched[size_t(i)];
+  }
+  return py::dict("completed"_a = s.completed, "failed"_a = s.failed, "cancelled"_a = s.cancelled,
+                  "expired"_a = s.expired, "rejected"_a = s.rejected, "invalid"_a = s.invalid,
+                  "queue_depth"_a = s.queue_depth, "in_flight"_a = s.in_flight,
+                  "oldest_wait"_a = double(s.oldest_wait) * 1e-9, "batches"_a = s.batches, "rows"_a = s.rows,
+                  "mean_batch_size"_a = s.mean_batch_size, "batch_fill_rate"_a = s.batch_fill_rate,
+                  "requests_per_second"_a = s.requests_per_second, "inference_error_rate"_a = s.inference_error_rate,
+                  "dispatched"_a = dispatched, "queue_ms"_a = percentiles(s.queue),
+                  "compute_ms"_a = percentiles(s.compute), "total_ms"_a = percentiles(s.total));
+}
+
+Nanos nanos(double seconds, const char* name) {
+  if (!(seconds >= 0))
+    throw std::invalid_argument(cat(name, " must be a number of seconds that is not negative, got ", seconds));
+  return seconds > 1e9 ? kNever : static_cast<Nanos>(seconds * 1e9);
+}
+
+bool drain(const PyBatcher& self, std::optional<double> timeout) {
+  const Nanos until = timeout ? SteadyClock::instance().now() + nanos(std::min(*timeout, 1e9), "timeout") : kNever;
+  Batcher& batcher = self.core->batcher();
+  batcher.begin_drain();
+  self.core->flush();
+  bool quiet = false;
+  sleep_with_signals([&](Nanos slice) {
+    quiet = batcher.drain(std::min(until, slice));
+    return quiet || until <= slice ? Waited::kDone : Waited::kTimedOut;
+  });
+  return quiet;
+}
+
+void close(const PyBatcher& self, bool drain_first) {
+  Batcher& batcher = self.core->batcher();
+  if (drain_first) {
+    drain(self, std::nullopt);
+  } else {
+    batcher.begin_drain();
+    self.core->flush();
+  }
+  const py::gil_scoped_release release;
+  batcher.close(drain_first);
+}
+
+}  // namespace
+
+void bind_batcher(py::module_& m) {
+  bind_ticket(m);
+
+  py::class_<OutputChecks>(m, "OutputChecks")
+      .def(py::init([](bool finite, bool not_all_zero, bool shape, bool normalized, double tolerance) {
+             return OutputChecks{finite, not_all_zero, shape, normalized, tolerance};
+           }),
+           py::kw_only(), "finite"_a, "not_all_zero"_a, "shape"_a, "normalized"_a, "tolerance"_a);
+
+  py::class_<PyBatcher> batcher(m, "Batcher");
+  batcher
+      .def(py::init([](const py::object& model, int64_t max_batch_size, double max_delay, size_t max_queue_size,
+                       int workers, int max_concurrent, bool wait_when_full, std::optional<double> full_timeout,
+                       bool caller_runs, bool isolate_failures, double inline_limit, const InputChecks* inputs,
+                       std::vector<OutputChecks> outputs) {
+             const PyModel& of = py_model(model);
+             BatcherOptions options;
+             options.max_batch_size = max_batch_size;
+             options.max_delay = nanos(max_delay, "max_delay");
+             options.max_queue_size = max_queue_size;
+             options.workers = workers;
+             options.max_concurrent = max_concurrent;
+             options.wait_when_full = wait_when_full;
+             if (full_timeout) options.full_timeout = nanos(*full_timeout, "full_timeout");
+             options.caller_runs = caller_runs;
+             options.isolate_failures = isolate_failures;
+             options.inline_limit = nanos(inline_limit, "inline_limit");
+             options.inputs = inputs ? *inputs : of.checks;
+             options.outputs = std::move(outputs);
+             return PyBatcher{BatcherCore::make(of.runner, std::move(options))};
+           }),
+           "model"_a, py::kw_only(), "max_batch_size"_a, "max_delay"_a, "max_queue_size"_a, "workers"_a,
+           "max_concurrent"_a, "wait_when_full"_a, "full_timeout"_a, "caller_runs"_a, "isolate_failures"_a,
+           "inline_limit"_a, "inputs"_a, "outputs"_a)
+      .def("_stats", &stats_of)
+      .def("_drain", &drain, "timeout"_a)
+      .def("_close", &close, "drain"_a)
+      .def("_begin_drain",
+           [](const PyBatcher& self) {
+             self.core->batcher().begin_drain();
+             self.core->flush();
+           })
+      .def_property_readonly("_closed", [](const PyBatcher& self) { return self.core->batcher().closed(); })
+      .def_property_readonly("_max_rows", [](const PyBatcher& self) { return self.core->batcher().max_rows(); });
+
+  auto* type = reinterpret_cast<PyTypeObject*>(batcher.ptr());
+  batcher.attr("submit") = py::reinterpret_steal<py::object>(PyDescr_NewMethod(type, &submit_def));
+  batcher.attr("__call__") = py::cpp_function(
+      [](const py::object& self, const py::args& args, const py::kwargs& kwargs) {
+        PyObject* result = call_slot(self.ptr(), args.ptr(), kwargs.ptr());
+        if (!result) throw py::error_already_set();
+        return py::reinterpret_steal<py::object>(result);
+      },
+      py::name("__call__"), py::is_method(batcher),
+      R"(Run one request and wait for its answer, on the calling thread where the batcher is idle.)");
+  m.def(
+      "install_batcher_call",
+      [](const py::type& of) {
+        if (!PyType_IsSubtype(reinterpret_cast<PyTypeObject*>(of.ptr()),
+                              reinterpret_cast<PyTypeObject*>(py::type::of<PyBatcher>().ptr()))) {
+          throw std::invalid_argument("not a subclass of Batcher");
+        }
+        reinterpret_cast<PyTypeObject*>(of.ptr())->tp_call = call_slot;
+      },
+      "Gives a subclass of Batcher, which does not override __call__, the direct call slot.");
+}
+
+}  // namespace inferkit

@@ -1,0 +1,72 @@
+// One asyncio event loop as tickets see it: how the ends of requests reach it, and how their tasks go on.
+#pragma once
+#include <pybind11/pybind11.h>
+
+#include <memory>
+#include <vector>
+
+#include "batching/completion.h"
+#include "batching/request.h"
+#include "platform/clock.h"
+
+namespace inferkit {
+
+class BatcherCore;
+struct TicketObject;
+
+/// One for each loop and process, made when the loop first submits. Owns the completion list and its file descriptor,
+/// which the loop watches for as long as it lives; refers to the loop weakly. Guarded by the GIL; used by the loop's
+/// thread.
+class EventLoop : public std::enable_shared_from_this<EventLoop> {
+ public:
+  /// The state of the loop that runs on this thread; null where none does.
+  static EventLoop* running();
+
+  explicit EventLoop(PyObject* loop);
+  ~EventLoop();
+
+  CompletionList& list() { return *list_; }
+  /// The loop, borrowed; null once it is gone.
+  PyObject* loop() const { return loop_; }
+  bool alive() const { return loop_ != nullptr; }
+
+  void call_soon(pybind11::handle callback);
+  void call_soon(pybind11::handle callback, pybind11::handle argument, pybind11::handle context);
+  /// Ends the request when its time has passed, without anybody waiting for it.
+  void watch(std::weak_ptr<BatcherCore> core, RequestRef request);
+  /// Resumes the tasks whose requests have ended. Top of the stack only: no task is running.
+  void deliver();
+  /// True where tasks may be resumed straight from a callback of the loop, saving a call_soon each. In asyncio's debug
+  /// mode every step goes through the loop, so that it can time and name it.
+  bool resumes_directly() const { return direct_; }
+
+  // Tickets that tasks of this loop await: their requests are the only thing that keeps them alive.
+  void add_awaited(TicketObject* ticket);
+  void remove_awaited(TicketObject* ticket);
+
+  /// Lets go of everything that belongs to the loop; called when it has closed or is gone.
+  void abandon();
+
+ private:
+  struct Timer {
+    Nanos when;
+    RequestRef request;
+    std::weak_ptr<BatcherCore> core;
+  };
+  void on_timer();
+  void arm(Nanos now);
+  void drop_ended_timers();
+
+  PyObject* loop_;
+  IntrusivePtr<CompletionList> list_;
+  const uint32_t fork_generation_;
+  bool direct_ = true;
+  std::vector<RequestRef> ended_;
+  TicketObject* awaited_ = nullptr;
+  std::vector<Timer> timers_;  // a heap, the earliest first
+  size_t sweep_at_ = 64;       // timers that make a look for ended requests worth it
+  Nanos armed_ = kNever;
+  pybind11::object on_timer_;
+};
+
+}  // namespace inferkit

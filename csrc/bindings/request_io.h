@@ -1,0 +1,66 @@
+// From a call's arguments to a request's inputs, and from a result to arrays.
+#pragma once
+#include <pybind11/pybind11.h>
+
+#include <array>
+#include <span>
+#include <vector>
+
+#include "batching/batcher.h"
+#include "bindings/array_in.h"
+
+namespace inferkit {
+
+/// The arrays of one request, in the model's order. Keeps their owners alive.
+class RequestInputs {
+ public:
+  /// One object for each input, or a single dict of them by name. Throws Error(kValidation).
+  RequestInputs(std::span<PyObject* const> arguments, std::span<const PortSpec> specs);
+
+  std::span<const StridedView> views() const { return views_; }
+  bool named() const { return named_; }
+  /// Ready to be run where they lie; the values not yet checked.
+  bool in_place() const;
+
+ private:
+  void add(PyObject* object, const PortSpec& spec);
+
+  static constexpr size_t kFew = 4;
+  std::array<StridedView, kFew> few_;
+  std::vector<StridedView> many_;
+  std::span<StridedView> views_;
+  std::array<pybind11::object, kFew> keep_few_;
+  std::vector<pybind11::object> keep_many_;
+  size_t count_ = 0;
+  bool named_ = false;
+};
+
+/// One array, a tuple where the model has several outputs, or a dict by name.
+pybind11::object pack_results(std::span<pybind11::object> arrays, std::span<const PortSpec> specs, bool named);
+/// Copies a request's rows out of its batch.
+pybind11::object copy_results(const Request& request, const BatchOutputs& outputs, std::span<const PortSpec> specs,
+                              bool named);
+
+/// Seconds from now as a deadline; None is kNever. Throws std::invalid_argument where it is no number.
+Nanos deadline_from(pybind11::handle seconds, Nanos now, const char* name);
+
+/// Puts outputs straight into numpy arrays where the GIL is held during the run; into pooled memory, to be copied when
+/// it is back, where it is not.
+class ArraySink final : public RowSink {
+ public:
+  ArraySink(std::span<const PortSpec> specs, BufferPool& pool, bool single_row, bool has_gil);
+  /// After a run that was ok. Needs the GIL.
+  pybind11::object take(bool named);
+
+ protected:
+  void* memory(size_t index, DType dtype, const Shape& shape) override;
+
+ private:
+  std::span<const PortSpec> specs_;
+  BufferPool& pool_;
+  const bool single_row_, has_gil_;
+  std::vector<pybind11::object> arrays_;
+  std::vector<Buffer> buffers_;
+};
+
+}  // namespace inferkit

@@ -1,0 +1,589 @@
+#include "bindings/ticket.h"
+
+#include <new>
+#include <optional>
+
+#include "bindings/errors.h"
+#include "bindings/request_io.h"
+
+namespace py = pybind11;
+
+namespace inferkit {
+
+/// What a task awaits: an iterator for `await`, a future for asyncio's Task, which asks for no more than these methods.
+/// It goes back to the task's own wake-up, so a Future, its callbacks and a call_soon for each are saved.
+struct WaiterObject {
+  PyObject_HEAD TicketObject* ticket;  // owned
+  WaiterObject* next;                  // in ticket->waiters
+  PyObject* callback;                  // the task's, with its context; owned
+  PyObject* context;
+  PyObject* message;  // of cancel()
+  char blocking;      // asyncio's handshake: this was yielded, not some other object
+  bool suspended;
+};
+
+namespace {
+
+PyTypeObject* ticket_type = nullptr;
+PyTypeObject* waiter_type = nullptr;
+// How long a sleeping thread goes without looking for signals: one that arrives just before it falls asleep is only
+// seen then.
+constexpr Nanos kSignalSlice = 250'000'000;
+
+TicketObject* as_ticket(PyObject* object) { return reinterpret_cast<TicketObject*>(object); }
+WaiterObject* as_waiter(PyObject* object) { return reinterpret_cast<WaiterObject*>(object); }
+PyObject* object_of(void* object) { return static_cast<PyObject*>(object); }
+
+/// Runs `body` and turns what it throws into Python's error.
+template <class F>
+PyObject* guarded(F&& body) noexcept {
+  try {
+    return body();
+  } catch (py::error_already_set& error) {
+    error.restore();
+  } catch (const std::invalid_argument& error) {
+    PyErr_SetString(PyExc_ValueError, error.what());
+  } catch (const std::logic_error& error) {
+    PyErr_SetString(PyExc_RuntimeError, error.what());
+  } catch (...) {
+    set_exception(current_exception_status());
+  }
+  return nullptr;
+}
+
+PyObject* asyncio_cancelled_error() {
+  static PyObject* type = py::object(py::module_::import("asyncio").attr("CancelledError")).release().ptr();
+  return type;
+}
+
+/// The result or the error of a request that has ended; a new reference, or null with the error set.
+PyObject* outcome(TicketObject* self, bool for_task = false) {
+  if (self->result) return Py_NewRef(self->result);
+  Request& request = *self->request;
+  const Phase phase = request.phase();
+  if (phase == Phase::kCancelled && for_task) {
+    PyErr_SetNone(asyncio_cancelled_error());
+    return nullptr;
+  }
+  if (phase != Phase::kResult) {
+    set_exception(request.end_status());
+    return nullptr;
+  }
+  return guarded([&] {
+    const IntrusivePtr<BatchOutputs> outputs = std::move(request.outputs);  // the batch's memory goes as soon as it can
+    self->result = copy_results(request, *outputs, self->core->runner()->outputs(), self->named).release().ptr();
+    request.times.delivered.store(self->core->batcher().clock().now(), std::memory_order_relaxed);
+    return Py_NewRef(self->result);
+  });
+}
+
+/// Sleeps until the request has ended, without the GIL. False with an error set on a signal's exception; `*timed_out`
+/// where `until` came first.
+bool wait_for_end(TicketObject* self, Nanos until, bool* timed_out) {
+  *timed_out = false;
+  self->core->flush();
+  Batcher& batcher = self->core->batcher();
+  for (;;) {
+    const Nanos now = SteadyClock::instance().now();
+    const Nanos slice = std::min(until, now + kSignalSlice);
+    Waited waited = Waited::kDone;
+    PyObject* thrown = guarded([&] {
+      const py::gil_scoped_release release;
+      waited = batcher.wait(*self->request, slice);
+      return Py_None;
+    });
+    if (!thrown) return false;
+    if (waited == Waited::kDone) return true;
+    if (PyErr_CheckSignals() < 0) return false;
+    if (waited == Waited::kTimedOut && slice == until) {
+      *timed_out = true;
+      return true;
+    }
+  }
+}
+
+// Ticket
+
+void ticket_dealloc(PyObject* object) {
+  TicketObject* self = as_ticket(object);
+  // An error of a Python callable may die with the request, so another object's destructor may run in between.
+  self->request->owner = nullptr;
+  if (self->request->done()) self->request->outputs = nullptr;
+  Py_CLEAR(self->result);
+  self->request.~RequestRef();
+  self->core.~shared_ptr();
+  PyTypeObject* type = Py_TYPE(object);
+  PyObject_Free(object);
+  Py_DECREF(type);
+}
+
+/// The one optional argument `timeout`, by position or name.
+bool parse_timeout(PyObject* const* args, Py_ssize_t count, PyObject* names, const char* function, PyObject** timeout) {
+  const Py_ssize_t named = names ? PyTuple_GET_SIZE(names) : 0;
+  *timeout = Py_None;
+  if (count + named > 1 ||
+      (named == 1 && PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(names, 0), "timeout") != 0)) {
+    PyErr_Format(PyExc_TypeError, "%s() takes one optional argument, timeout", function);
+    return false;
+  }
+  if (count + named == 1) *timeout = args[0];
+  return true;
+}
+
+bool ended_in_time(TicketObject* self, PyObject* const* args, Py_ssize_t count, PyObject* names, const char* function) {
+  PyObject* timeout;
+  if (!parse_timeout(args, count, names, function, &timeout)) return false;
+  if (self->request->done()) return true;
+  bool timed_out = false;
+  PyObject* ok = guarded([&]() -> PyObject* {
+    const Nanos until = deadline_from(timeout, SteadyClock::instance().now(), "timeout");
+    return wait_for_end(self, until, &timed_out) ? Py_None : nullptr;
+  });
+  if (ok && timed_out) PyErr_SetString(PyExc_TimeoutError, "the request has not ended within the timeout; it goes on");
+  return ok && !timed_out;
+}
+
+PyObject* ticket_result(PyObject* object, PyObject* const* args, Py_ssize_t count, PyObject* names) {
+  return ended_in_time(as_ticket(object), args, count, names, "result") ? outcome(as_ticket(object)) : nullptr;
+}
+
+PyObject* ticket_exception(PyObject* object, PyObject* const* args, Py_ssize_t count, PyObject* names) {
+  TicketObject* self = as_ticket(object);
+  if (!ended_in_time(self, args, count, names, "exception")) return nullptr;
+  return guarded([&] {
+    const Status status = self->request->end_status();
+    return status.ok() ? Py_NewRef(Py_None) : make_exception(status).release().ptr();
+  });
+}
+
+PyObject* ticket_cancel(PyObject* object, PyObject*) {
+  TicketObject* self = as_ticket(object);
+  return PyBool_FromLong(self->core->batcher().cancel(*self->request));
+}
+
+PyObject* ticket_done(PyObject* object, PyObject*) {
+  TicketObject* self = as_ticket(object);
+  if (!self->request->done()) {
+    return guarded([&] {
+      self->core->flush();
+      self->core->batcher().expire(*self->request, self->core->batcher().clock().now());
+      return PyBool_FromLong(self->request->done());
+    });
+  }
+  Py_RETURN_TRUE;
+}
+
+PyObject* ticket_cancelled(PyObject* object, PyObject*) {
+  return PyBool_FromLong(as_ticket(object)->request->phase() == Phase::kCancelled);
+}
+
+PyObject* ticket_request_id(PyObject* object, void*) {
+  const Request& request = *as_ticket(object)->request;
+  if (request.name.empty()) return PyLong_FromUnsignedLongLong(request.id);
+  return PyUnicode_FromStringAndSize(request.name.data(), static_cast<Py_ssize_t>(request.name.size()));
+}
+
+PyObject* ticket_timing(PyObject* object, void*);
+
+PyObject* ticket_repr(PyObject* object) {
+  static constexpr const char* kNames[] = {"waiting for room", "queued",  "running",  "done",  "failed",
+                                           "cancelled",        "expired", "rejected", "closed"};
+  const Request& request = *as_ticket(object)->request;
+  return guarded([&] {
+    return py::str(cat("<inferkit.Ticket ",
+                       request.name.empty() ? std::to_string(request.id) : "'" + request.name + "'", ": ",
+                       kNames[size_t(request.phase())], ">"))
+        .release()
+        .ptr();
+  });
+}
+
+PyObject* ticket_await(PyObject* object) {
+  auto* waiter = PyObject_New(WaiterObject, waiter_type);
+  if (!waiter) return nullptr;
+  waiter->ticket = as_ticket(Py_NewRef(object));
+  waiter->next = nullptr;
+  waiter->callback = waiter->context = waiter->message = nullptr;
+  waiter->blocking = 0;
+  waiter->suspended = false;
+  return object_of(waiter);
+}
+
+// Waiter
+
+void waiter_dealloc(PyObject* object) {
+  WaiterObject* self = as_waiter(object);
+  Py_CLEAR(self->callback);
+  Py_CLEAR(self->context);
+  Py_CLEAR(self->message);
+  PyTypeObject* type = Py_TYPE(object);
+  PyObject* ticket = object_of(self->ticket);
+  PyObject_Free(object);
+  Py_XDECREF(ticket);
+  Py_DECREF(type);
+}
+
+/// Lets the running loop learn of the end. False with an error set; true also where the request has ended meanwhile.
+bool suspend(WaiterObject* self) {
+  TicketObject* ticket = self->ticket;
+  return guarded([&]() -> PyObject* {
+           EventLoop* loop = ticket->loop ? ticket->loop : EventLoop::running();
+           if (!loop) throw std::logic_error("a ticket can be awaited under asyncio only; elsewhere call .result()");
+           if (!ticket->request->attached_to(loop->list()) && !ticket->request->attach(loop->list())) {
+             if (ticket->request->done()) return Py_None;
+             throw std::logic_error("the ticket is awaited on another event loop");
+           }
+           if (!ticket->waiters) {
+             ticket->loop = loop;
+             loop->add_awaited(ticket);
+           }
+           self->next = ticket->waiters;
+           ticket->waiters = as_waiter(Py_NewRef(object_of(self)));
+           self->suspended = true;
+           self->blocking = 1;
+           return Py_None;
+         }) != nullptr;
+}
+
+/// One step of the iterator: yields itself while the request has not ended.
+PySendResult waiter_send(PyObject* object, PyObject*, PyObject** result) {
+  WaiterObject* self = as_waiter(object);
+  if (!self->ticket->request->done()) {
+    if (self->suspended) {
+      PyErr_SetString(PyExc_RuntimeError, "a ticket was resumed before its request had ended");
+      *result = nullptr;
+      return PYGEN_ERROR;
+    }
+    if (!suspend(self)) {
+      *result = nullptr;
+      return PYGEN_ERROR;
+    }
+    if (self->suspended) {
+      *result = Py_NewRef(object);
+      return PYGEN_NEXT;
+    }
+  }
+  *result = outcome(self->ticket, true);
+  return *result ? PYGEN_RETURN : PYGEN_ERROR;
+}
+
+PyObject* waiter_next(PyObject* object) {
+  PyObject* result = nullptr;
+  const PySendResult sent = waiter_send(object, Py_None, &result);
+  if (sent != PYGEN_RETURN) return result;
+  // StopIteration(result), made by hand: a tuple would be taken for its arguments.
+  PyObject* stop = PyObject_CallOneArg(PyExc_StopIteration, result);
+  Py_DECREF(result);
+  if (stop) {
+    PyErr_SetObject(PyExc_StopIteration, stop);
+    Py_DECREF(stop);
+  }
+  return nullptr;
+}
+
+PyObject* waiter_send_method(PyObject* object, PyObject*) { return waiter_next(object); }
+
+/// What the task asks when it wakes up: only whether to go on or to raise; the value is fetched by the next step.
+PyObject* waiter_result(PyObject* object, PyObject*) {
+  WaiterObject* self = as_waiter(object);
+  const Phase phase = self->ticket->request->phase();
+  if (phase == Phase::kCancelled) {
+    if (self->message && self->message != Py_None) {
+      PyErr_SetObject(asyncio_cancelled_error(), self->message);
+    } else {
+      PyErr_SetNone(asyncio_cancelled_error());
+    }
+    return nullptr;
+  }
+  if (!is_end(phase)) {
+    PyErr_SetString(PyExc_RuntimeError, "the request has not ended");
+    return nullptr;
+  }
+  Py_RETURN_NONE;
+}
+
+PyObject* waiter_cancel(PyObject* object, PyObject* const* args, Py_ssize_t count, PyObject* names) {
+  WaiterObject* self = as_waiter(object);
+  if (count + (names ? PyTuple_GET_SIZE(names) : 0) > 0) Py_XSETREF(self->message, Py_NewRef(args[0]));  // msg
+  return ticket_cancel(object_of(self->ticket), nullptr);
+}
+
+PyObject* waiter_add_done_callback(PyObject* object, PyObject* const* args, Py_ssize_t count, PyObject* names) {
+  WaiterObject* self = as_waiter(object);
+  if (count != 1 || self->callback) {
+    PyErr_SetString(PyExc_RuntimeError, "what awaiting a ticket yields is for one asyncio task");
+    return nullptr;
+  }
+  self->callback = Py_NewRef(args[0]);
+  if (names && PyTuple_GET_SIZE(names) == 1) Py_XSETREF(self->context, Py_NewRef(args[1]));
+  Py_RETURN_NONE;
+}
+
+PyObject* waiter_get_loop(PyObject* object, PyObject*) {
+  const EventLoop* loop = as_waiter(object)->ticket->loop;
+  if (loop && loop->loop()) return Py_NewRef(loop->loop());
+  PyErr_SetString(PyExc_RuntimeError, "the ticket is not awaited");
+  return nullptr;
+}
+
+PyObject* waiter_get_blocking(PyObject* object, void*) { return PyBool_FromLong(as_waiter(object)->blocking); }
+
+int waiter_set_blocking(PyObject* object, PyObject* value, void*) {
+  const int truth = value ? PyObject_IsTrue(value) : 0;
+  if (truth < 0) return -1;
+  as_waiter(object)->blocking = static_cast<char>(truth);
+  return 0;
+}
+
+/// One task's wake-up. False with an error set.
+bool resume(WaiterObject* waiter, EventLoop* loop, bool directly) {
+  if (!waiter->callback) return true;  // not a task's: nobody to wake
+  const py::object callback = py::reinterpret_steal<py::object>(std::exchange(waiter->callback, nullptr));
+  const py::object context = py::reinterpret_steal<py::object>(std::exchange(waiter->context, nullptr));
+  if (directly && context && PyContext_Enter(context.ptr()) == 0) {
+    PyObject* done = PyObject_CallOneArg(callback.ptr(), object_of(waiter));
+    // Leave with the error out of the way, if there is one.
+    PyObject *type, *value, *trace;
+    PyErr_Fetch(&type, &value, &trace);
+    PyContext_Exit(context.ptr());
+    PyErr_Restore(type, value, trace);
+    Py_XDECREF(done);
+    return done != nullptr;
+  }
+  PyErr_Clear();
+  if (!loop->alive()) return true;
+  return guarded([&] {
+           loop->call_soon(callback, py::handle(object_of(waiter)), context ? context : py::object(py::none()));
+           return Py_None;
+         }) != nullptr;
+}
+
+PyMethodDef ticket_methods[] = {
+    {"result", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(ticket_result)), METH_FASTCALL | METH_KEYWORDS,
+     R"(result(self: inferkit._core.Ticket, timeout: float | None = None) -> typing.Any
+
+Wait for the answer.
+
+Do not call it on an event loop's thread, which it would block: ``await`` the ticket there.
+
+Parameters
+----------
+timeout : float, optional
+    Seconds to wait. The request itself goes on when they have passed.
+
+Returns
+-------
+numpy.ndarray, or a tuple, or a dict
+    One array where the model has one output, else a tuple of them; a dict by name where the inputs came as a dict.
+    Fresh arrays, the caller's to keep; the same objects at every call.
+
+Raises
+------
+TimeoutError
+    There is no answer yet.
+DeadlineError
+    The request's own time passed.
+RequestCancelledError, ClosedError, QueueFullError, OutputError, InferenceError
+    How else the request ended.
+)"},
+    {"exception", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(ticket_exception)),
+     METH_FASTCALL | METH_KEYWORDS,
+     R"(exception(self: inferkit._core.Ticket, timeout: float | None = None) -> Exception | None
+
+Wait for the end; the error that ``result`` would raise, or None.
+)"},
+    {"cancel", ticket_cancel, METH_NOARGS,
+     R"(cancel(self: inferkit._core.Ticket) -> bool
+
+End the request now, if it has not ended: a queued one never runs, the answer of a running one is dropped.
+
+Returns
+-------
+bool
+    Whether this call ended it.
+)"},
+    {"done", ticket_done, METH_NOARGS,
+     "done(self: inferkit._core.Ticket) -> bool\n\nWhether the request has ended, in whatever way.\n"},
+    {"cancelled", ticket_cancelled, METH_NOARGS,
+     "cancelled(self: inferkit._core.Ticket) -> bool\n\nWhether it ended by being cancelled.\n"},
+    {nullptr, nullptr, 0, nullptr}};
+
+PyGetSetDef ticket_getset[] = {
+    {"request_id", ticket_request_id, nullptr,
+     "The caller's id (str), or a number (int) that no other request of the batcher has.", nullptr},
+    {"timing", ticket_timing, nullptr, "When what happened to it, and in which batch: a :class:`Timing`.", nullptr},
+    {nullptr, nullptr, nullptr, nullptr, nullptr}};
+
+constexpr const char* kTicketDoc = R"(A request on its way: wait for it with ``result()``, or ``await`` it.
+
+Made by :meth:`Batcher.submit`. Safe to use from any thread; tasks of one event loop at a time may await it. A task that
+is cancelled while it awaits cancels its request. Dropping a ticket drops its answer, not the request.
+
+Examples
+--------
+>>> import inferkit, numpy as np
+>>> model = inferkit.Model.from_callable(
+...     lambda x: x + 1, inputs=[("x", "float32", (None, 2))], outputs=[("y", "float32", (None, 2))])
+>>> with inferkit.Batcher(model) as batcher:
+...     ticket = batcher.submit(np.zeros(2, np.float32), request_id="a1")
+...     answer = ticket.result()
+>>> answer.tolist(), ticket.request_id, ticket.done()
+([1.0, 1.0], 'a1', True)
+>>> ticket.timing.finished >= ticket.timing.enqueued
+True
+)";
+
+PyType_Slot ticket_slots[] = {{Py_tp_dealloc, reinterpret_cast<void*>(ticket_dealloc)},
+                              {Py_tp_repr, reinterpret_cast<void*>(ticket_repr)},
+                              {Py_am_await, reinterpret_cast<void*>(ticket_await)},
+                              {Py_tp_methods, ticket_methods},
+                              {Py_tp_getset, ticket_getset},
+                              {Py_tp_doc, const_cast<char*>(kTicketDoc)},
+                              {0, nullptr}};
+PyType_Spec ticket_spec = {"inferkit._core.Ticket", sizeof(TicketObject), 0,
+                           Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION, ticket_slots};
+
+PyMethodDef waiter_methods[] = {
+    {"send", waiter_send_method, METH_O, nullptr},
+    {"result", waiter_result, METH_NOARGS, nullptr},
+    {"cancel", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(waiter_cancel)), METH_FASTCALL | METH_KEYWORDS,
+     nullptr},
+    {"add_done_callback", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(waiter_add_done_callback)),
+     METH_FASTCALL | METH_KEYWORDS, nullptr},
+    {"get_loop", waiter_get_loop, METH_NOARGS, nullptr},
+    {nullptr, nullptr, 0, nullptr}};
+PyGetSetDef waiter_getset[] = {{"_asyncio_future_blocking", waiter_get_blocking, waiter_set_blocking, nullptr, nullptr},
+                               {nullptr, nullptr, nullptr, nullptr, nullptr}};
+PyType_Slot waiter_slots[] = {{Py_tp_dealloc, reinterpret_cast<void*>(waiter_dealloc)},
+                              {Py_tp_iter, reinterpret_cast<void*>(PyObject_SelfIter)},
+                              {Py_tp_iternext, reinterpret_cast<void*>(waiter_next)},
+                              {Py_am_send, reinterpret_cast<void*>(waiter_send)},
+                              {Py_tp_methods, waiter_methods},
+                              {Py_tp_getset, waiter_getset},
+                              {0, nullptr}};
+PyType_Spec waiter_spec = {"inferkit._core._Waiter", sizeof(WaiterObject), 0,
+                           Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION, waiter_slots};
+
+/// RequestTimes as Python sees them.
+struct Timing {
+  std::optional<double> enqueued, dequeued, started, finished, delivered;
+  std::optional<uint64_t> batch_id;
+  std::optional<int64_t> batch_size;
+};
+
+PyObject* ticket_timing(PyObject* object, void*) {
+  const Request& request = *as_ticket(object)->request;
+  const auto seconds = [](const std::atomic<Nanos>& at) {
+    const Nanos value = at.load(std::memory_order_relaxed);
+    return value ? std::optional(double(value) * 1e-9) : std::nullopt;
+  };
+  return guarded([&] {
+    const Phase phase = request.phase();
+    const RequestTimes& t = request.times;
+    Timing timing{seconds(t.enqueued),
+                  seconds(t.dequeued),
+                  seconds(t.started),
+                  seconds(t.finished),
+                  seconds(t.delivered),
+                  {},
+                  {}};
+    if (phase == Phase::kResult || phase == Phase::kError) {
+      timing.batch_id = request.batch_id;
+      timing.batch_size = request.batch_rows;
+    }
+    return py::cast(timing).release().ptr();
+  });
+}
+
+}  // namespace
+
+py::object make_ticket(std::shared_ptr<BatcherCore> core, RequestRef request, bool named) {
+  auto* ticket = PyObject_New(TicketObject, ticket_type);
+  if (!ticket) throw py::error_already_set();
+  request->owner = ticket;
+  new (&ticket->request) RequestRef(std::move(request));
+  new (&ticket->core) std::shared_ptr<BatcherCore>(std::move(core));
+  ticket->named = named;
+  ticket->result = nullptr;
+  ticket->waiters = nullptr;
+  ticket->loop = nullptr;
+  ticket->awaited_next = ticket->awaited_previous = nullptr;
+  return py::reinterpret_steal<py::object>(object_of(ticket));
+}
+
+namespace {
+/// Takes the waiters out, the longest waiting first, and the loop's reference with them; the caller gets one.
+WaiterObject* take_waiters(TicketObject* ticket) {
+  WaiterObject* first = nullptr;
+  for (WaiterObject* w = std::exchange(ticket->waiters, nullptr); w;) {
+    WaiterObject* next = std::exchange(w->next, first);
+    first = w;
+    w = next;
+  }
+  Py_INCREF(object_of(ticket));
+  std::exchange(ticket->loop, nullptr)->remove_awaited(ticket);
+  return first;
+}
+}  // namespace
+
+void resume_waiters(TicketObject* ticket, bool directly) {
+  if (!ticket->waiters) return;
+  const auto loop = ticket->loop->shared_from_this();
+  WaiterObject* w = take_waiters(ticket);
+  std::exception_ptr first;
+  while (w) {
+    if (!resume(w, loop.get(), directly && !first)) {
+      py::error_already_set error;
+      if (!first) first = std::make_exception_ptr(error);
+    }
+    WaiterObject* next = std::exchange(w->next, nullptr);
+    Py_DECREF(object_of(w));
+    w = next;
+  }
+  Py_DECREF(object_of(ticket));
+  if (first) std::rethrow_exception(first);
+}
+
+void drop_waiters(TicketObject* ticket) {
+  WaiterObject* w = take_waiters(ticket);
+  while (w) {
+    WaiterObject* next = std::exchange(w->next, nullptr);
+    Py_DECREF(object_of(w));
+    w = next;
+  }
+  Py_DECREF(object_of(ticket));
+}
+
+void bind_ticket(py::module_& m) {
+  const auto make_type = [&](PyType_Spec& spec) {
+    PyObject* type = PyType_FromSpec(&spec);
+    if (!type) throw py::error_already_set();
+    return reinterpret_cast<PyTypeObject*>(type);  // lives as long as the process
+  };
+  ticket_type = make_type(ticket_spec);
+  waiter_type = make_type(waiter_spec);
+  m.attr("Ticket") = py::handle(object_of(ticket_type));
+
+  const char* doc =
+      R"(When what happened to a request, in seconds of ``time.monotonic()``; None for what did not happen.)";
+  py::class_<Timing>(m, "Timing", doc)
+      .def_readonly("enqueued", &Timing::enqueued, "It was submitted.")
+      .def_readonly("dequeued", &Timing::dequeued, "It was put into a batch.")
+      .def_readonly("started", &Timing::started, "The batch began to run.")
+      .def_readonly("finished", &Timing::finished, "The request ended.")
+      .def_readonly("delivered", &Timing::delivered, "The caller took the answer.")
+      .def_readonly("batch_id", &Timing::batch_id, "The number of its batch; None where it was in none.")
+      .def_readonly("batch_size", &Timing::batch_size, "Rows in its batch.")
+      .def("__repr__", [](const Timing& t) {
+        const auto text = [](const auto& value) { return value ? cat(*value) : std::string("None"); };
+        const auto seconds = [](const std::optional<double>& value) {
+          return value ? std::string(py::str(py::float_(*value))) : std::string("None");
+        };
+        return cat("Timing(enqueued=", seconds(t.enqueued), ", dequeued=", seconds(t.dequeued),
+                   ", started=", seconds(t.started), ", finished=", seconds(t.finished),
+                   ", delivered=", seconds(t.delivered), ", batch_id=", text(t.batch_id),
+                   ", batch_size=", text(t.batch_size), ")");
+      });
+}
+
+}  // namespace inferkit

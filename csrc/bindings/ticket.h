@@ -1,0 +1,37 @@
+// The ticket that submit() gives: one type for threads and for asyncio.
+#pragma once
+#include <pybind11/pybind11.h>
+
+#include <memory>
+
+#include "batching/request.h"
+#include "bindings/batcher_core.h"
+
+namespace inferkit {
+
+struct WaiterObject;
+
+/// A Python object of our own type, as pybind11's would cost more than a small model. Guarded by the GIL.
+struct TicketObject {
+  PyObject_HEAD RequestRef request;
+  std::shared_ptr<BatcherCore> core;
+  bool named;             // the request came as a dict, and so goes its answer
+  PyObject* result;       // made when first asked for
+  WaiterObject* waiters;  // tasks that await it; owned
+  EventLoop* loop;        // of the waiters; set while there are any, and then the loop holds a reference to this
+  TicketObject* awaited_next;
+  TicketObject* awaited_previous;
+};
+
+/// A new reference.
+pybind11::object make_ticket(std::shared_ptr<BatcherCore> core, RequestRef request, bool named);
+
+/// Lets the tasks that await the ticket go on: their steps run now where `directly`, else in a later turn of the loop.
+/// Throws what a step raises past its task (KeyboardInterrupt, SystemExit), after all of them went on.
+void resume_waiters(TicketObject* ticket, bool directly);
+/// Forgets them, as their loop is gone.
+void drop_waiters(TicketObject* ticket);
+
+void bind_ticket(pybind11::module_& m);
+
+}  // namespace inferkit

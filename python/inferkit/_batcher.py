@@ -1,0 +1,363 @@
+"""The dynamic batcher: many callers, few runs."""
+
+from __future__ import annotations
+
+import atexit
+import weakref
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+from . import _core
+from ._types import InputChecks
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from ._model import Model
+
+__all__ = ["Batcher", "BatcherStats", "Latency", "OutputChecks"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputChecks:
+    """What an output must pass before its request gets it; a request that fails gets an :class:`OutputError` alone.
+
+    Parameters
+    ----------
+    finite : bool
+        No NaN and no infinity.
+    shape : bool
+        dtype and shape are those that the model declares.
+    not_all_zero : bool
+        At least one element is not zero.
+    normalized : bool
+        Along the last axis no value is negative and the sum is 1: probabilities.
+    tolerance : float
+        How far from 1 a sum may be, and how far below 0 a value.
+
+    Examples
+    --------
+    >>> import inferkit
+    >>> inferkit.OutputChecks(normalized=True).tolerance
+    0.001
+    """
+
+    finite: bool = True
+    shape: bool = True
+    not_all_zero: bool = False
+    normalized: bool = False
+    tolerance: float = 1e-3
+
+    def __post_init__(self) -> None:
+        if not self.tolerance >= 0:
+            raise ValueError(f"tolerance must not be negative, got {self.tolerance}")
+
+    def _native(self) -> _core.OutputChecks:
+        return _core.OutputChecks(
+            finite=self.finite,
+            not_all_zero=self.not_all_zero,
+            shape=self.shape,
+            normalized=self.normalized,
+            tolerance=self.tolerance,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Latency:
+    """Percentiles of a duration, in milliseconds, within 1%; of all requests that ran since the batcher was made."""
+
+    p50: float
+    p90: float
+    p99: float
+    p999: float
+    max: float
+    mean: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatcherStats:
+    """A batcher's figures at one moment.
+
+    Parameters
+    ----------
+    completed, failed, cancelled, expired : int
+        How requests ended: with an answer, an error of the model or its output checks, by their caller, by their time.
+    rejected, invalid : int
+        Refused for want of room or because the batcher was closed; refused by validation.
+    queue_depth : int
+        Requests that wait.
+    in_flight : int
+        Batches that run.
+    oldest_wait : float
+        Seconds that the oldest waiting request has waited.
+    batches, rows : int
+        Batches run, and rows in them.
+    mean_batch_size : float
+        Rows per batch.
+    batch_fill_rate : float
+        That, as a share of the largest batch.
+    requests_per_second : float
+        Completed requests, over the last ten seconds.
+    inference_error_rate : float
+        Failed requests as a share of completed and failed ones.
+    dispatched : mapping of str to int
+        Why batches went: ``full``, ``ready`` (no delay was asked for), ``delay`` (the oldest had waited ``max_delay``),
+        ``deadline``, ``drain``, ``caller`` (the batcher was idle and the caller ran it).
+    queue_ms, compute_ms, total_ms : Latency
+        From submission to the start of the run, of the run, and both together.
+    """
+
+    completed: int
+    failed: int
+    cancelled: int
+    expired: int
+    rejected: int
+    invalid: int
+    queue_depth: int
+    in_flight: int
+    oldest_wait: float
+    batches: int
+    rows: int
+    mean_batch_size: float
+    batch_fill_rate: float
+    requests_per_second: float
+    inference_error_rate: float
+    dispatched: Mapping[str, int]
+    queue_ms: Latency
+    compute_ms: Latency
+    total_ms: Latency
+
+    @property
+    def p99_latency_ms(self) -> float:
+        """From submission to answer, 99% of requests took no longer."""
+        return self.total_ms.p99
+
+
+class Batcher(_core.Batcher):
+    """Runs requests that arrive together as one batch, in native threads that never wait for the GIL.
+
+    Call it, ``batcher(x)``, to wait for the answer, or :meth:`submit` to get a ticket that threads and asyncio tasks
+    can wait for. Every answer is the same, bit for bit, as the model's answer to that request alone. Every request ends
+    exactly once, and a bad one fails alone. Safe to use from any thread and any event loop; a process that forks needs
+    one batcher in each process.
+
+    Parameters
+    ----------
+    model : Model
+        The first dimension of each of its inputs and outputs must be the batch. Where the model fixes it, batches have
+        exactly that many rows.
+    max_batch_size : int
+        The most rows in a batch.
+    max_delay : float
+        Seconds that the oldest waiting request waits for company. 0 means that an idle batcher runs what is there.
+    max_queue_size : int or None
+        The most requests that wait; ``None`` for any number.
+    workers : int
+        Native threads that run batches.
+    max_concurrent : int, optional
+        Batches that may run at once, those on callers' threads included; by default as many as workers.
+    on_full : {"reject", "wait"}
+        What a submission to a full queue does: raise :class:`QueueFullError`, or wait for room.
+    full_timeout : float, optional
+        Seconds that it waits before it raises.
+    caller_runs : bool
+        Let a blocking caller that finds the batcher idle run its request on its own thread, without a hand-over.
+    isolate_failures : bool
+        Run the requests of a failed batch again, one by one, so that only the guilty fail.
+    inline_limit : float
+        An event loop's thread runs batches itself that are predicted to take at most so many seconds. Handing a batch
+        to a worker and its answers back takes two wake-ups, together 15 to 90 us, so up to there it is the shorter
+        pause for the loop as well. 0 turns it off.
+    input_checks : InputChecks, optional
+        Instead of the model's own. Empty requests are always refused.
+    output_checks : OutputChecks or mapping of str to OutputChecks, optional
+        For all outputs, or by output name; by default every output must be finite and of the declared shape.
+
+    Examples
+    --------
+    From threads:
+
+    >>> import inferkit, numpy as np
+    >>> model = inferkit.Model.from_callable(
+    ...     lambda x: x * 2, inputs=[("x", "float32", (None, 2))], outputs=[("y", "float32", (None, 2))])
+    >>> with inferkit.Batcher(model, max_batch_size=8) as batcher:
+    ...     batcher(np.ones(2, np.float32)).tolist()
+    [2.0, 2.0]
+
+    From asyncio:
+
+    >>> import asyncio
+    >>> async def main():
+    ...     async with inferkit.Batcher(model) as batcher:
+    ...         rows = [batcher.submit(np.full(2, i, np.float32)) for i in range(3)]
+    ...         return [(await row).tolist() for row in rows]
+    >>> asyncio.run(main())
+    [[0.0, 0.0], [2.0, 2.0], [4.0, 4.0]]
+    """
+
+    __slots__ = ("_model",)
+    _model: Model
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        max_batch_size: int = 64,
+        max_delay: float = 0.0,
+        max_queue_size: int | None = 1024,
+        workers: int = 1,
+        max_concurrent: int | None = None,
+        on_full: Literal["reject", "wait"] = "reject",
+        full_timeout: float | None = None,
+        caller_runs: bool = True,
+        isolate_failures: bool = True,
+        inline_limit: float = 100e-6,
+        input_checks: InputChecks | None = None,
+        output_checks: OutputChecks | Mapping[str, OutputChecks] | None = None,
+    ) -> None:
+        if not isinstance(model, _core.Model):
+            raise TypeError(f"model must be an inferkit.Model, got {type(model).__name__}")
+        if on_full not in ("reject", "wait"):
+            raise ValueError(f"on_full must be 'reject' or 'wait', got {on_full!r}")
+        if max_queue_size is not None and max_queue_size < 1:
+            raise ValueError(f"max_queue_size must be at least 1, or None for no bound, got {max_queue_size}")
+        if max_concurrent is not None and max_concurrent < 1:
+            raise ValueError(f"max_concurrent must be at least 1, got {max_concurrent}")
+        super().__init__(
+            model,
+            max_batch_size=max_batch_size,
+            max_delay=max_delay,
+            max_queue_size=max_queue_size or 0,
+            workers=workers,
+            max_concurrent=max_concurrent or 0,
+            wait_when_full=on_full == "wait",
+            full_timeout=full_timeout,
+            caller_runs=caller_runs,
+            isolate_failures=isolate_failures,
+            inline_limit=inline_limit,
+            inputs=None if input_checks is None else input_checks._native(),
+            outputs=_checks_by_output(model, output_checks),
+        )
+        self._model = model
+        _open.add(self)
+
+    @property
+    def model(self) -> Model:
+        """The model that it runs."""
+        return self._model
+
+    @property
+    def max_batch_size(self) -> int:
+        """The most rows in a batch: as asked for, or as the model fixes it."""
+        return self._max_rows
+
+    @property
+    def closed(self) -> bool:
+        """Whether it takes no more requests."""
+        return self._closed
+
+    def stats(self) -> BatcherStats:
+        """Take a snapshot of the figures.
+
+        Returns
+        -------
+        BatcherStats
+            Frozen.
+
+        Examples
+        --------
+        >>> import inferkit, numpy as np
+        >>> model = inferkit.Model.from_callable(
+        ...     lambda x: x * 2, inputs=[("x", "float32", (None, 2))], outputs=[("y", "float32", (None, 2))])
+        >>> with inferkit.Batcher(model, max_batch_size=4) as batcher:
+        ...     _ = batcher(np.ones((2, 2), np.float32))
+        ...     stats = batcher.stats()
+        >>> stats.completed, stats.mean_batch_size, stats.batch_fill_rate
+        (1, 2.0, 0.5)
+        """
+        figures = self._stats()
+        for name in ("queue_ms", "compute_ms", "total_ms"):
+            figures[name] = Latency(**figures[name])
+        return BatcherStats(**figures)
+
+    def drain(self, timeout: float | None = None) -> bool:
+        """Take no more requests and wait until those that were taken have ended.
+
+        Parameters
+        ----------
+        timeout : float, optional
+            Seconds to wait at most.
+
+        Returns
+        -------
+        bool
+            Whether all have ended.
+        """
+        return self._drain(timeout)
+
+    def close(self, *, drain: bool = True) -> None:
+        """Take no more requests, finish those that were taken, and stop the workers. Does nothing the second time.
+
+        Parameters
+        ----------
+        drain : bool
+            With False, requests that do not run yet end with :class:`ClosedError`; those that run finish.
+        """
+        self._close(drain)
+        _open.discard(self)
+
+    async def aclose(self, *, drain: bool = True) -> None:
+        """Close as :meth:`close` does, without blocking the event loop."""
+        import asyncio  # not at the top: it would double the time that `import inferkit` takes
+
+        self._begin_drain()
+        await asyncio.get_running_loop().run_in_executor(None, partial(self.close, drain=drain))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close(drain=kind is None)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose(drain=kind is None)
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "open"
+        return f"<inferkit.Batcher of {self._model!r}, max_batch_size={self._max_rows}, {state}>"
+
+
+def _checks_by_output(
+    model: Model, checks: OutputChecks | Mapping[str, OutputChecks] | None
+) -> list[_core.OutputChecks]:
+    if checks is None or isinstance(checks, OutputChecks):
+        return [(checks or OutputChecks())._native()] * len(model.outputs)
+    names = [spec.name for spec in model.outputs]
+    unknown = set(checks) - set(names)
+    if unknown:
+        raise ValueError(f"output_checks for {sorted(unknown)}, which the model does not have; it has {names}")
+    return [checks.get(name, OutputChecks())._native() for name in names]
+
+
+# Workers must be gone before the interpreter is: one that runs a wrapped callable would wait for a GIL that never comes.
+_open: weakref.WeakSet[Batcher] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    for batcher in list(_open):
+        batcher.close(drain=False)
+
+
+_core.install_batcher_call(Batcher)
