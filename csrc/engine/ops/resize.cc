@@ -1,0 +1,407 @@
+// Resize and Upsample. Nearest moves elements; the other modes run one pass per axis that changes, each output being a
+// weighted sum of a few inputs whose places and weights are worked out when the plan is compiled.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "engine/op_registry.h"
+#include "engine/ops/dispatch.h"
+#include "platform/thread_pool.h"
+
+namespace inferkit {
+namespace {
+
+constexpr int64_t kParallelElements = 1 << 16;
+
+enum class Mode : uint8_t { kNearest, kLinear, kCubic };
+
+/// One axis, as attributes and inputs say.
+struct AxisPlan {
+  int64_t in = 1, out = 1;
+  double scale = 1;
+  double roi_begin = 0, roi_end = 1;
+};
+
+struct ResizePlan {
+  Mode mode = Mode::kNearest;
+  std::string coordinates, nearest;
+  std::vector<AxisPlan> axes;
+  double cubic_a = -0.75;
+  bool exclude_outside = false, antialias = false;
+  float extrapolation = 0;
+};
+
+std::vector<double> const_floats(const NodeContext& c, size_t i) {
+  if (!c.has_input(i) || c.input(i).shape.elements() == 0) return {};
+  const TensorFacts& facts = c.input(i);
+  if (!facts.constant) c.unsupported(cat("input ", i, " decides a shape and is only known during a run"));
+  std::vector<double> out(static_cast<size_t>(facts.shape.elements()));
+  const bool known = dispatch<kFloatTypes>(facts.dtype, [&]<class T>() {
+    for (size_t k = 0; k < out.size(); ++k) out[k] = static_cast<double>(load(facts.constant->as<T>()[k]));
+    return true;
+  });
+  if (!known) c.fail(cat("input ", i, " must be float"));
+  return out;
+}
+
+void set_scale(const NodeContext& c, AxisPlan& a, double scale) {
+  if (!(scale > 0) || !std::isfinite(scale)) c.fail(cat("a scale of ", scale));
+  const double out = std::floor(static_cast<double>(a.in) * scale);
+  if (out > 1e12) c.fail("the output is too large");
+  a.scale = scale;
+  a.out = static_cast<int64_t>(out);
+}
+
+/// Sizes as wished, or as close as the aspect ratio allows.
+void set_sizes(const NodeContext& c, ResizePlan& p, const std::vector<size_t>& axes,
+               const std::vector<int64_t>& sizes) {
+  const std::string policy = c.attr_string("keep_aspect_ratio_policy", "stretch");
+  double common = 0;
+  for (size_t k = 0; k < axes.size(); ++k) {
+    AxisPlan& a = p.axes[axes[k]];
+    if (sizes[k] < 0 || (a.in == 0 && sizes[k] != 0)) c.fail(cat("a size of ", sizes[k], " from ", a.in));
+    a.out = sizes[k];
+    a.scale = a.in == 0 ? 1 : static_cast<double>(a.out) / static_cast<double>(a.in);
+    const bool better = policy == "not_larger" ? a.scale < common : a.scale > common;
+    if (k == 0 || better) common = a.scale;
+  }
+  if (policy == "stretch") return;
+  if (policy != "not_larger" && policy != "not_smaller") c.unsupported("keep_aspect_ratio_policy " + policy);
+  for (size_t i : axes) {
+    AxisPlan& a = p.axes[i];
+    a.scale = common;
+    a.out = static_cast<int64_t>(std::floor(common * static_cast<double>(a.in) + 0.5));
+  }
+}
+
+ResizePlan resize_plan(const NodeContext& c) {
+  const Shape& x = c.input(0).shape;
+  const bool upsample = c.node().op_type == "Upsample", old = upsample || c.version() < 11;
+  ResizePlan p;
+  const std::string mode = c.attr_string("mode", "nearest");
+  if (mode == "cubic" && !old)
+    p.mode = Mode::kCubic;
+  else if (mode == "linear" || mode == "bilinear")
+    p.mode = Mode::kLinear;
+  else if (mode != "nearest")
+    c.unsupported("mode " + mode);
+  p.coordinates = old ? "asymmetric" : c.attr_string("coordinate_transformation_mode", "half_pixel");
+  p.nearest = old ? "floor" : c.attr_string("nearest_mode", "round_prefer_floor");
+  p.cubic_a = static_cast<double>(c.attr_float("cubic_coeff_a", -0.75f));
+  p.exclude_outside = c.attr_int("exclude_outside", 0) != 0;
+  p.antialias = c.attr_int("antialias", 0) != 0 && p.mode != Mode::kNearest;
+  p.extrapolation = c.attr_float("extrapolation_value", 0);
+  for (int64_t d : x.dims()) p.axes.push_back({d, d, 1, 0, 1});
+
+  std::vector<size_t> axes;
+  for (int64_t axis : c.attr_ints("axes"))
+    axes.push_back(static_cast<size_t>(c.resolve_axis(axis, static_cast<int64_t>(x.rank()))));
+  if (!c.has_attr("axes")) {
+    for (size_t i = 0; i < x.rank(); ++i) axes.push_back(i);
+  }
+  std::vector<double> scales;
+  if (upsample && c.version() < 9) {
+    for (float s : c.attr_floats("scales")) scales.push_back(static_cast<double>(s));
+  } else {
+    scales = const_floats(c, old ? 1 : 2);
+  }
+  const bool by_sizes = !old && c.has_input(3) && c.input(3).shape.elements() > 0;
+  const std::vector<int64_t> sizes = by_sizes ? c.const_ints(3) : std::vector<int64_t>{};
+  if (by_sizes == !scales.empty() && !axes.empty()) c.fail("expected either scales or sizes");
+  if ((by_sizes ? sizes.size() : scales.size()) != axes.size())
+    c.fail(cat("expected ", axes.size(), " scales or sizes, got ", by_sizes ? sizes.size() : scales.size()));
+  if (by_sizes) {
+    set_sizes(c, p, axes, sizes);
+  } else {
+    for (size_t k = 0; k < axes.size(); ++k) set_scale(c, p.axes[axes[k]], scales[k]);
+  }
+  if (p.coordinates == "tf_crop_and_resize") {
+    const std::vector<double> roi = const_floats(c, 1);
+    if (roi.size() != 2 * axes.size()) c.fail(cat("roi has ", roi.size(), " values, expected ", 2 * axes.size()));
+    for (size_t k = 0; k < axes.size(); ++k) {
+      p.axes[axes[k]].roi_begin = roi[k];
+      p.axes[axes[k]].roi_end = roi[axes.size() + k];
+    }
+  }
+  return p;
+}
+
+void infer_resize(InferContext& c) {
+  const ResizePlan p = resize_plan(c);
+  Shape out;
+  for (const AxisPlan& a : p.axes) out.push_back(a.out);
+  c.set_output(0, c.input(0).dtype, out);
+}
+
+// ---- Where an output comes from ------------------------------------------------------------------------------------
+
+/// Output o is the sum of weights[o taps + t] * input[index[o taps + t]]; an index of -1 in its first tap stands for
+/// the extrapolation value.
+struct Table {
+  int64_t taps = 1;
+  std::vector<int64_t> index;
+  std::vector<double> weights;
+
+  bool is_identity(const AxisPlan& a) const {
+    if (a.in != a.out) return false;
+    for (int64_t o = 0; o < a.out; ++o) {
+      for (int64_t t = 0; t < taps; ++t) {
+        const auto at = static_cast<size_t>(o * taps + t);
+        if (weights[at] != 0 && (index[at] != o || weights[at] != 1)) return false;
+      }
+    }
+    return true;
+  }
+  bool extrapolates() const { return std::find(index.begin(), index.end(), -1) != index.end(); }
+};
+
+/// The place in the input of output `o`.
+double source_of(const NodeContext& c, const ResizePlan& p, const AxisPlan& a, int64_t o) {
+  const auto x = static_cast<double>(o), in = static_cast<double>(a.in);
+  const double out = a.scale * in;  // not rounded to elements
+  if (p.coordinates == "half_pixel") return (x + 0.5) / a.scale - 0.5;
+  if (p.coordinates == "asymmetric") return x / a.scale;
+  if (p.coordinates == "align_corners") return out == 1 ? 0 : x * (in - 1) / (out - 1);
+  if (p.coordinates == "pytorch_half_pixel") return out == 1 ? -0.5 : (x + 0.5) / a.scale - 0.5;
+  if (p.coordinates == "half_pixel_symmetric") {
+    const double adjustment = static_cast<double>(a.out) / out;
+    return in / 2 * (1 - adjustment) + (x + 0.5) / a.scale - 0.5;
+  }
+  if (p.coordinates == "tf_crop_and_resize") {
+    const double extent = (a.roi_end - a.roi_begin) * (in - 1);
+    return a.roi_begin * (in - 1) + (out == 1 ? extent / 2 : x * extent / (out - 1));
+  }
+  c.unsupported("coordinate_transformation_mode " + p.coordinates);
+}
+
+double cubic(double x, double a) {
+  x = std::abs(x);
+  if (x <= 1) return ((a + 2) * x - (a + 3)) * x * x + 1;
+  return x < 2 ? ((a * x - 5 * a) * x + 8 * a) * x - 4 * a : 0;
+}
+
+/// The weight of the right one of two neighbours, 0 or 1; the place lies `ratio` in (0, 1] behind the left one.
+double nearest_weight(const NodeContext& c, const ResizePlan& p, double ratio) {
+  if (ratio == 1) return 1;
+  if (p.nearest == "round_prefer_floor") return ratio > 0.5;
+  if (p.nearest == "round_prefer_ceil") return ratio >= 0.5;
+  if (p.nearest == "floor") return 0;
+  if (p.nearest == "ceil") return 1;
+  c.unsupported("nearest_mode " + p.nearest);
+}
+
+Table make_table(const NodeContext& c, const ResizePlan& p, const AxisPlan& a) {
+  const double shrink = p.antialias ? std::min(a.scale, 1.0) : 1;  // how far the filter is stretched
+  const double support = p.mode == Mode::kCubic ? 2 : 1;
+  const auto start = static_cast<int64_t>(std::floor(-support / shrink)) + 1;
+  Table table;
+  table.taps = p.mode == Mode::kNearest ? 1 : 2 - 2 * start;
+  if (table.taps > (int64_t{1} << 20)) c.unsupported(cat("a scale of ", a.scale));
+  for (int64_t o = 0; o < a.out; ++o) {
+    const double place = source_of(c, p, a, o);
+    const double left = std::ceil(place) - 1, ratio = place - left;
+    const auto base = static_cast<int64_t>(left);
+    const auto clamp = [&](int64_t i) { return std::clamp<int64_t>(i, 0, a.in - 1); };
+    const bool outside = p.coordinates == "tf_crop_and_resize" && (place < 0 || place > static_cast<double>(a.in - 1));
+    if (p.mode == Mode::kNearest) {
+      table.index.push_back(outside ? -1 : clamp(base + static_cast<int64_t>(nearest_weight(c, p, ratio))));
+      table.weights.push_back(1);
+      continue;
+    }
+    double sum = 0;
+    const size_t first = table.weights.size();
+    for (int64_t t = 0; t < table.taps; ++t) {
+      const int64_t i = base + start + t;
+      const double d = (static_cast<double>(start + t) - ratio) * shrink;
+      double w = p.mode == Mode::kCubic ? cubic(d, p.cubic_a) : std::max(0.0, 1 - std::abs(d));
+      if (p.exclude_outside && (i < 0 || i >= a.in)) w = 0;
+      table.index.push_back(outside ? -1 : clamp(i));
+      table.weights.push_back(w);
+      sum += w;
+    }
+    if (!p.antialias && !p.exclude_outside) continue;  // they sum to 1 already
+    for (size_t i = first; i < table.weights.size(); ++i) table.weights[i] /= sum;
+  }
+  return table;
+}
+
+template <class T>
+Ref keep(LowerContext& c, std::vector<T> values) {
+  const auto owner = std::make_shared<const std::vector<T>>(std::move(values));
+  return c.constant(owner->data(), owner);
+}
+
+template <class F>
+void for_rows(const ExecContext& context, int64_t rows, int64_t elements_each, F&& body) {
+  if (!context.pool || context.max_threads < 2 || rows * elements_each < kParallelElements) {
+    for (int64_t i = 0; i < rows; ++i) body(i);
+  } else {
+    context.pool->parallel_for(rows, context.max_threads, body);
+  }
+}
+
+// ---- Nearest: any type, one step -----------------------------------------------------------------------------------
+
+struct NearestParams {
+  int32_t rank;
+  std::array<int64_t, Shape::kMaxRank> out, in_stride, table;  // table: where an axis begins in the index
+  bool whole_rows;                                             // the last axis is copied as it is
+};
+
+/// io: y, x, index.
+template <class W>
+void run_nearest(const void* params, std::byte* const* io, const ExecContext& context) {
+  const auto& p = *static_cast<const NearestParams*>(params);
+  const auto* index = reinterpret_cast<const int64_t*>(io[2]);
+  const auto last = static_cast<size_t>(p.rank - 1);
+  const int64_t width = p.out[last];
+  int64_t rows = 1;
+  for (size_t d = 0; d < last; ++d) rows *= p.out[d];
+  for_rows(context, rows, width, [&](int64_t row) {
+    const W* x = reinterpret_cast<const W*>(io[1]);
+    W* y = reinterpret_cast<W*>(io[0]) + row * width;
+    int64_t rest = row;
+    for (size_t d = last; d-- > 0; rest /= p.out[d]) x += index[p.table[d] + rest % p.out[d]] * p.in_stride[d];
+    if (p.whole_rows) {
+      std::memcpy(y, x, static_cast<size_t>(width) * sizeof(W));
+      return;
+    }
+    const int64_t* from = index + p.table[last];
+    for (int64_t i = 0; i < width; ++i) y[i] = x[from[i]];
+  });
+}
+
+void lower_nearest(LowerContext& c, const ResizePlan& p, const std::vector<Table>& tables) {
+  const Shape& x = c.input(0).shape;
+  const auto strides = x.strides();
+  NearestParams n{};
+  n.rank = static_cast<int32_t>(x.rank());
+  std::vector<int64_t> index;
+  for (size_t d = 0; d < x.rank(); ++d) {
+    n.out[d] = p.axes[d].out;
+    n.in_stride[d] = strides[d];
+    n.table[d] = static_cast<int64_t>(index.size());
+    index.insert(index.end(), tables[d].index.begin(), tables[d].index.end());
+  }
+  n.whole_rows = tables.back().is_identity(p.axes.back());
+  const StepFn fn = dispatch_width(c.input(0).dtype, []<class W>() -> StepFn { return run_nearest<W>; });
+  if (!fn) c.unsupported("strings");
+  c.step(fn, n, {c.out(0), c.in(0), keep(c, std::move(index))},
+         static_cast<double>(c.output(0).shape.elements()) * 1.5);
+}
+
+// ---- Interpolation: floats, one step per axis ----------------------------------------------------------------------
+
+struct PassParams {
+  int64_t outer, in, out, inner, taps;
+  float extrapolation;
+};
+
+/// [outer, in, inner] to [outer, out, inner]. io: y, x, index, weights.
+template <class To, class From>
+void run_pass(const void* params, std::byte* const* io, const ExecContext& context) {
+  using C = Compute<From>;
+  const auto& p = *static_cast<const PassParams*>(params);
+  const auto* index = reinterpret_cast<const int64_t*>(io[2]);
+  const auto* weights = reinterpret_cast<const double*>(io[3]);
+  const auto outside = store<To>(static_cast<Compute<To>>(p.extrapolation));
+  if (p.inner == 1) {
+    for_rows(context, p.outer, p.out * p.taps, [&](int64_t row) {
+      const From* x = reinterpret_cast<const From*>(io[1]) + row * p.in;
+      To* y = reinterpret_cast<To*>(io[0]) + row * p.out;
+      for (int64_t o = 0; o < p.out; ++o) {
+        const int64_t* at = index + o * p.taps;
+        C sum = 0;
+        for (int64_t t = 0; t < p.taps && at[0] >= 0; ++t)
+          sum += static_cast<C>(weights[o * p.taps + t]) * load(x[at[t]]);
+        y[o] = at[0] < 0 ? outside : store<To>(static_cast<Compute<To>>(sum));
+      }
+    });
+    return;
+  }
+  constexpr int64_t kBlock = 256;
+  for_rows(context, p.outer * p.out, p.inner * p.taps, [&](int64_t row) {
+    const int64_t o = row % p.out, *at = index + o * p.taps;
+    const From* x = reinterpret_cast<const From*>(io[1]) + row / p.out * p.in * p.inner;
+    To* y = reinterpret_cast<To*>(io[0]) + row * p.inner;
+    if (at[0] < 0) {
+      std::fill(y, y + p.inner, outside);
+      return;
+    }
+    C sum[kBlock];
+    for (int64_t first = 0; first < p.inner; first += kBlock) {
+      const int64_t n = std::min(kBlock, p.inner - first);
+      std::fill(sum, sum + n, C{0});
+      for (int64_t t = 0; t < p.taps; ++t) {
+        const auto w = static_cast<C>(weights[o * p.taps + t]);
+        const From* from = x + at[t] * p.inner + first;
+        for (int64_t i = 0; i < n; ++i) sum[i] += w * load(from[i]);
+      }
+      for (int64_t i = 0; i < n; ++i) y[first + i] = store<To>(static_cast<Compute<To>>(sum[i]));
+    }
+  });
+}
+
+/// Passes from the last axis to the first; what lies between two is kept in the type that arithmetic is done in.
+template <class T>
+void lower_passes(LowerContext& c, const ResizePlan& p, const std::vector<Table>& tables) {
+  using C = Compute<T>;
+  std::vector<size_t> axes;
+  for (size_t d = tables.size(); d-- > 0;) {
+    if (!tables[d].is_identity(p.axes[d])) axes.push_back(d);
+  }
+  Shape shape = c.input(0).shape;
+  Ref from = c.in(0);
+  for (size_t k = 0; k < axes.size(); ++k) {
+    const size_t d = axes[k];
+    const bool first = k == 0, last = k + 1 == axes.size();
+    PassParams pass{shape.elements(0, d), shape[d],       p.axes[d].out, shape.elements(d + 1, shape.rank()),
+                    tables[d].taps,       p.extrapolation};
+    shape[d] = pass.out;
+    const Ref to = last ? c.out(0) : c.scratch(static_cast<size_t>(shape.elements()) * sizeof(C));
+    const StepFn fn = first && last ? run_pass<T, T> : first ? run_pass<C, T> : last ? run_pass<T, C> : run_pass<C, C>;
+    c.step(fn, pass, {to, from, keep(c, tables[d].index), keep(c, tables[d].weights)},
+           static_cast<double>(shape.elements() * pass.taps));
+    from = to;
+  }
+}
+
+void lower_resize(LowerContext& c) {
+  const ResizePlan p = resize_plan(c);
+  if (c.output(0).shape.elements() == 0) return;
+  std::vector<Table> tables;
+  bool identity = true, extrapolates = false;
+  for (const AxisPlan& a : p.axes) {
+    tables.push_back(make_table(c, p, a));
+    identity = identity && tables.back().is_identity(a);
+    extrapolates = extrapolates || tables.back().extrapolates();
+  }
+  if (identity) return c.alias(0, 0);
+  if (p.mode == Mode::kNearest && !extrapolates) return lower_nearest(c, p, tables);
+  const bool done = dispatch<kFloatTypes>(c.input(0).dtype, [&]<class T>() {
+    lower_passes<T>(c, p, tables);
+    return true;
+  });
+  if (!done) c.unsupported(cat("interpolation of ", dtype_name(c.input(0).dtype)));
+}
+
+}  // namespace
+
+void register_resize(OpRegistry& r) {
+  const OpSchema base{.name = "Resize", .max_outputs = 1, .infer = infer_resize};
+  const auto add = [&](std::string_view name, int since, int until, int min_inputs, int max_inputs) {
+    OpSchema row = base;
+    row.name = name;
+    row.since = since;
+    row.until = until;
+    row.min_inputs = min_inputs;
+    row.max_inputs = max_inputs;
+    r.add(row, lower_resize);
+  };
+  add("Upsample", 7, 8, 1, 1);
+  add("Upsample", 9, 9, 2, 2);
+  add("Resize", 10, 10, 2, 2);
+  add("Resize", 11, 1'000'000, 1, 4);
+}
+
+}  // namespace inferkit

@@ -1,0 +1,134 @@
+"""Resize and Upsample against onnx's reference evaluator, ONNX Runtime and the onnx package's own node tests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from op_cases import Case, check_node_test, close, node_test_cases
+
+import inferkit
+
+COORDINATES = [
+    "half_pixel",
+    "pytorch_half_pixel",
+    "align_corners",
+    "asymmetric",
+    "tf_crop_and_resize",
+    "half_pixel_symmetric",
+]
+NEAREST = ["round_prefer_floor", "round_prefer_ceil", "floor", "ceil"]
+
+
+@given(data=st.data())
+@settings(max_examples=150, deadline=None)
+def test_against_the_reference(data: st.DataObject) -> None:
+    rank = data.draw(st.integers(1, 4))
+    shape = [data.draw(st.integers(1, 7)) for _ in range(rank)]
+    mode = data.draw(st.sampled_from(["nearest", "linear", "cubic"]))
+    attributes: dict[str, Any] = {
+        "mode": mode,
+        "coordinate_transformation_mode": data.draw(st.sampled_from(COORDINATES)),
+        "nearest_mode": data.draw(st.sampled_from(NEAREST)),
+        "antialias": data.draw(st.integers(0, 1)) if mode != "nearest" else 0,
+        "exclude_outside": data.draw(st.integers(0, 1)) if mode == "cubic" else 0,
+        "extrapolation_value": 10.0,
+    }
+    x = np.random.default_rng(data.draw(st.integers(0, 99))).standard_normal(shape).astype(np.float32)
+    roi = None
+    if attributes["coordinate_transformation_mode"] == "tf_crop_and_resize":
+        begin = [data.draw(st.sampled_from([-0.25, 0.0, 0.125])) for _ in shape]
+        roi = np.array([*begin, *(b + data.draw(st.sampled_from([0.5, 1.0])) for b in begin)], np.float32)
+    # At a whole place the reference's float32 noise decides which neighbour is nearest.
+    noisy = mode == "nearest" and attributes["coordinate_transformation_mode"] == "half_pixel_symmetric"
+    if noisy or data.draw(st.booleans()):
+        sizes = np.array([data.draw(st.integers(1, 12)) for _ in shape], np.int64)
+        case = Case("Resize", x, roi, None, sizes, constant=(1, 3), opset=19, **attributes)
+    else:
+        choices = [0.5, 0.75, 1.0, 1.5, 2.0, 3.0]
+        scales = np.array([data.draw(st.sampled_from([s for s in choices if s * n >= 1])) for n in shape], np.float32)
+        case = Case("Resize", x, roi, scales, constant=(1, 2), opset=19, **attributes)
+    close(case.run()[0], case.reference()[0], 1e-4, 1e-4)
+
+
+@pytest.mark.parametrize("mode", ["nearest", "linear"])
+@pytest.mark.parametrize("coordinates", ["half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel"])
+@pytest.mark.parametrize("scale", [(2, 2), (2, 3), (4, 1), (0.5, 0.5)])
+def test_images_against_onnxruntime(mode: str, coordinates: str, scale: tuple[float, float]) -> None:
+    x = np.random.default_rng(1).standard_normal((2, 3, 10, 18)).astype(np.float32)
+    scales = np.array([1, 1, *scale], np.float32)
+    attributes = {"mode": mode, "coordinate_transformation_mode": coordinates, "nearest_mode": "floor"}
+    for opset in (11, 13, 18):
+        roi = np.zeros(0, np.float32) if opset == 11 else None  # not optional then
+        case = Case("Resize", x, roi, scales, constant=(1, 2), opset=opset, **attributes)
+        close(case.run()[0], case.onnxruntime()[0], 1e-5, 1e-5)
+
+
+@pytest.mark.parametrize("op", ["Upsample", "Resize"])
+@pytest.mark.parametrize("mode", ["nearest", "linear"])
+def test_the_forms_before_opset_11(op: str, mode: str) -> None:
+    x = np.random.default_rng(2).standard_normal((1, 2, 5, 6)).astype(np.float32)
+    scales = np.array([1, 1, 2, 3], np.float32)
+    case = Case(op, x, scales, constant=(1,), opset=9 if op == "Upsample" else 10, mode=mode)
+    close(case.run()[0], case.onnxruntime()[0], 1e-5, 1e-5)
+    if op == "Upsample":
+        old = Case(op, x, opset=7, mode=mode, scales=[1.0, 1.0, 2.0, 3.0])
+        np.testing.assert_array_equal(old.run()[0], case.run()[0])
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float16", "int8", "uint8", "int32", "int64", "bool"])
+def test_nearest_moves_any_type(dtype: str) -> None:
+    x = np.random.default_rng(3).integers(0, 2, (2, 3, 4)).astype(dtype)
+    scales = np.array([1, 2, 2], np.float32)
+    case = Case("Resize", x, None, scales, constant=(2,), coordinate_transformation_mode="asymmetric")
+    np.testing.assert_array_equal(case.run()[0], x.repeat(2, 1).repeat(2, 2))
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float16"])
+@pytest.mark.parametrize("mode", ["linear", "cubic"])
+def test_other_floats(dtype: str, mode: str) -> None:
+    x = np.random.default_rng(4).standard_normal((2, 6, 7)).astype(dtype)
+    sizes = np.array([2, 9, 5], np.int64)
+    found = Case("Resize", x, None, None, sizes, constant=(3,), mode=mode).run()[0]
+    expected = Case("Resize", x.astype(np.float64), None, None, sizes, constant=(3,), mode=mode).reference()[0]
+    assert found.dtype == x.dtype
+    tolerance = 1e-5 if dtype == "float64" else 2e-3  # the reference rounds scales to float32
+    close(found, expected, tolerance, tolerance)
+
+
+@pytest.mark.parametrize("mode", ["nearest", "linear", "cubic"])
+def test_the_same_bits_in_any_batch_and_on_any_threads(mode: str) -> None:
+    x = np.random.default_rng(5).standard_normal((5, 8, 33, 40)).astype(np.float32)
+    scales = np.array([1, 1, 2, 2], np.float32)
+    case = Case("Resize", x, None, scales, constant=(2,), mode=mode, free_batch=True)
+    model, threaded = case.load(threads=1), case.load(threads=4)
+    together = model.run({"x0": x})["y0"]
+    assert together.tobytes() == threaded.run({"x0": x})["y0"].tobytes()
+    for i in range(len(x)):
+        assert model.run({"x0": x[i : i + 1]})["y0"].tobytes() == together[i : i + 1].tobytes()
+
+
+def test_refused_and_malformed() -> None:
+    x, scales = np.ones((1, 1, 4, 4), np.float32), np.array([1, 1, 2, 2], np.float32)
+    out = (1, 1, 8, 8)
+    integers = Case("Resize", x.astype(np.int32), None, scales, constant=(2,), mode="linear")
+    in_the_run = Case("Resize", x, None, scales)
+    both = Case("Resize", x, None, scales, np.array(out), constant=(2, 3))
+    short = Case("Resize", x, None, scales[:3], constant=(2,))
+    for case, error in (
+        (integers, inferkit.UnsupportedOpError),
+        (in_the_run, inferkit.UnsupportedOpError),
+        (both, inferkit.ModelError),
+        (short, inferkit.ModelError),
+    ):
+        data = case.bytes_with_output(str(case.inputs["x0"].dtype), out)
+        with pytest.raises(error):
+            inferkit.Model.load(data)
+
+
+@pytest.mark.parametrize("case", node_test_cases("Resize", "Upsample"), ids=lambda c: c.name)
+def test_onnx_node(case: Any) -> None:
+    check_node_test(case)
