@@ -111,6 +111,7 @@ class Builder {
   /// Every comparison as <= or ==, so that a step has no switch: x < t is x <= the number before t; >, >= and != swap
   /// the kids, and tell NaN (for which each of them but != is false) where it went before.
   static void normalise(TreeMode mode, bool nan_true, TreeNode<T>& node) {
+    if (std::isnan(node.value) && mode != TreeMode::kNeq) mode = TreeMode::kLeq;  // holds for no x, in each of them
     const bool strict = mode == TreeMode::kLt || mode == TreeMode::kGte;
     const bool swapped = mode == TreeMode::kGt || mode == TreeMode::kGte || mode == TreeMode::kNeq;
     constexpr T kInfinity = std::numeric_limits<T>::infinity();
