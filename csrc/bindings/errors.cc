@@ -14,10 +14,18 @@ std::string_view class_name(ErrorCode code) {
   return "InferkitError";
 }
 
+/// Messages quote names of files and tensors, which may be any bytes.
+py::object text(const std::string& message) {
+  PyObject* out = PyUnicode_DecodeUTF8(message.data(), static_cast<Py_ssize_t>(message.size()), "replace");
+  if (!out) throw py::error_already_set();
+  return py::reinterpret_steal<py::object>(out);
+}
+
 void set_os_error(const std::system_error& error) {
   // OSError(errno, message) chooses FileNotFoundError, PermissionError... by itself.
-  const py::object value =
-      py::reinterpret_steal<py::object>(PyObject_CallFunction(PyExc_OSError, "is", error.code().value(), error.what()));
+  const py::object message = text(error.what());
+  const auto value =
+      py::reinterpret_steal<py::object>(PyObject_CallFunction(PyExc_OSError, "iO", error.code().value(), message.ptr()));
   if (value) PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(value.ptr())), value.ptr());
 }
 
