@@ -7,8 +7,9 @@ False
 
 from __future__ import annotations
 
+from ._batcher import Batcher, BatcherStats, Latency, OutputChecks
 from ._build import build_info, supported_ops
-from ._core import Buffer, BufferPool, Weights
+from ._core import Buffer, BufferPool, LeakRow, PoolStats, Weights
 from ._errors import (
     ClosedError,
     DeadlineError,
@@ -24,9 +25,12 @@ from ._errors import (
     ValidationError,
 )
 from ._model import Model
+from ._ticket import Ticket, Timing
 from ._types import InputChecks, MemoryUse, TensorSpec
 
 __all__ = [
+    "Batcher",
+    "BatcherStats",
     "Buffer",
     "BufferPool",
     "ClosedError",
@@ -34,15 +38,21 @@ __all__ = [
     "InferenceError",
     "InferkitError",
     "InputChecks",
+    "Latency",
+    "LeakRow",
     "MemoryUse",
     "Model",
     "ModelError",
     "NotReadyError",
+    "OutputChecks",
     "OutputError",
     "PoolExhaustedError",
+    "PoolStats",
     "QueueFullError",
     "RequestCancelledError",
     "TensorSpec",
+    "Ticket",
+    "Timing",
     "UnsupportedOpError",
     "ValidationError",
     "Weights",
