@@ -1,0 +1,162 @@
+"""The passes never change what a model means: chains of their patterns, against ONNX Runtime without its own."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import inferkit
+
+onnx = pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
+from onnx import TensorProto, helper, numpy_helper  # noqa: E402
+
+WIDTH = 6
+
+
+class Net:
+    """A model that grows one pattern at a time; `dims` is the rank of what flows through it."""
+
+    def __init__(self, rng: np.random.Generator, dims: int) -> None:
+        self.rng, self.dims = rng, dims
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: list[onnx.TensorProto] = []
+        self.outputs: list[str] = []
+
+    def const(self, array: np.ndarray | float, dtype: type = np.float32) -> str:
+        name = f"c{len(self.constants)}"
+        self.constants.append(numpy_helper.from_array(np.asarray(array, dtype), name))
+        return name
+
+    def normal(self, *shape: int, scale: float = 0.5) -> str:
+        return self.const(self.rng.standard_normal(shape) * scale)
+
+    def op(self, kind: str, *inputs: str, **attributes: object) -> str:
+        name = f"v{len(self.nodes)}"
+        self.nodes.append(helper.make_node(kind, list(inputs), [name], name=f"n{len(self.nodes)}", **attributes))
+        return name
+
+    def maybe_swapped(self, kind: str, a: str, b: str) -> str:
+        return self.op(kind, b, a) if self.rng.integers(2) else self.op(kind, a, b)
+
+
+def linear(n: Net, x: str) -> str:
+    form = n.rng.integers(3)
+    if n.dims == 2 and form == 0:
+        row = [(WIDTH,), (1, WIDTH), (1,), ()][n.rng.integers(4)]
+        return n.op("Gemm", x, n.normal(WIDTH, WIDTH), n.normal(*row), transB=int(n.rng.integers(2)))
+    y = n.op("MatMul", x, n.normal(WIDTH, WIDTH))
+    return n.maybe_swapped("Add", y, n.normal(WIDTH)) if form == 1 else y
+
+
+def conv(n: Net, x: str) -> str:
+    if n.dims != 4:
+        return linear(n, x)
+    group = int([1, 2, WIDTH][n.rng.integers(3)])
+    kind = ["Conv", "ConvTranspose"][n.rng.integers(2)]
+    inputs = [x, n.normal(WIDTH, WIDTH // group, 3, 3, scale=0.3)]
+    if n.rng.integers(2):
+        inputs.append(n.normal(WIDTH))
+    return n.op(kind, *inputs, group=group, pads=[1, 1, 1, 1])
+
+
+def batch_norm(n: Net, x: str) -> str:
+    if n.dims == 3:
+        return x
+    variance = n.const(n.rng.uniform(0.2, 2, WIDTH))
+    return n.op("BatchNormalization", x, n.normal(WIDTH), n.normal(WIDTH), n.normal(WIDTH), variance, epsilon=1e-3)
+
+
+def activation(n: Net, x: str) -> str:
+    kind = ["Relu", "LeakyRelu", "Elu", "Sigmoid", "Tanh", "HardSwish", "HardSigmoid", "Clip"][n.rng.integers(8)]
+    if kind == "Clip":
+        low, high = n.const(-0.5), n.const(0.75)
+        return n.op(kind, x, *[(low, high), (low,), ("", high), ()][n.rng.integers(4)])
+    if kind in ("LeakyRelu", "Elu") and n.rng.integers(2):
+        return n.op(kind, x, alpha=0.3)
+    return n.op(kind, x)
+
+
+def gelu(n: Net, x: str) -> str:
+    z = n.op("Div", x, n.const(2**0.5)) if n.rng.integers(2) else n.maybe_swapped("Mul", x, n.const(0.5**0.5))
+    s = n.maybe_swapped("Add", n.op("Erf", z), n.const(1))
+    factors = [x, s, n.const(0.5)]
+    n.rng.shuffle(factors)
+    return n.op("Mul", n.op("Mul", factors[0], factors[1]), factors[2])
+
+
+def silu(n: Net, x: str) -> str:
+    return n.maybe_swapped("Mul", x, n.op("Sigmoid", x))
+
+
+def layer_norm(n: Net, x: str) -> str:
+    d = n.op("Sub", x, n.op("ReduceMean", x, axes=[-1]))
+    square = n.op("Pow", d, n.const(2)) if n.rng.integers(2) else n.op("Mul", d, d)
+    root = n.op("Sqrt", n.maybe_swapped("Add", n.op("ReduceMean", square, axes=[-1]), n.const(1e-5)))
+    y = n.maybe_swapped("Mul", n.op("Div", d, root), n.normal(WIDTH, scale=1))
+    return n.maybe_swapped("Add", y, n.normal(WIDTH)) if n.rng.integers(2) else y
+
+
+def tidy(n: Net, x: str) -> str:
+    """What disappears."""
+    kind = ["Identity", "Cast", "Dropout"][n.rng.integers(3)]
+    return n.op(kind, x, to=TensorProto.FLOAT) if kind == "Cast" else n.op(kind, x)
+
+
+def look_alike(n: Net, x: str) -> str:
+    """What must not be fused, or not entirely."""
+    form = n.rng.integers(4)
+    if form == 0:  # read twice
+        return n.op("Add", n.op("Relu", x), n.op("Tanh", x))
+    if form == 1:  # an output in the middle
+        n.outputs.append(x)
+        return n.op("Relu", x)
+    if form == 2:  # nearly GELU
+        return n.op("Mul", n.op("Mul", x, n.op("Add", n.op("Erf", x), n.const(1))), n.const(0.5))
+    return n.op("Mul", n.op("Sigmoid", x), n.normal(WIDTH))
+
+
+PATTERNS = [linear, conv, batch_norm, activation, gelu, silu, layer_norm, tidy, look_alike]
+
+
+def build(n: Net, steps: list[int]) -> bytes:
+    x = "x"
+    for step in steps:
+        x = PATTERNS[step](n, x)
+    shape: list[int | str] = ["batch", WIDTH, WIDTH, WIDTH] if n.dims == 4 else ["batch", *[WIDTH] * (n.dims - 1)]
+    names = [v for v in dict.fromkeys([*n.outputs, n.op("Identity", x)]) if v != "x"]
+    graph = helper.make_graph(
+        n.nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names],
+        n.constants,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    model.ir_version = 8
+    return model.SerializeToString()
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    steps=st.lists(st.integers(0, len(PATTERNS) - 1), min_size=1, max_size=7),
+    dims=st.integers(2, 4),
+    batch=st.integers(1, 3),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_agrees_with_onnx_runtime(steps: list[int], dims: int, batch: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    data = build(Net(rng, dims), steps)
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    x = rng.standard_normal((batch, *[WIDTH] * (dims - 1)), dtype=np.float32)
+    names = [o.name for o in session.get_outputs()]
+    got = inferkit.Model.load(data).run({"x": x})
+    assert list(got) == names
+    for name, want in zip(names, session.run(None, {"x": x}), strict=True):
+        assert got[name].shape == want.shape
+        np.testing.assert_allclose(got[name], want, rtol=2e-4, atol=2e-4 * max(1, np.abs(want).max()), err_msg=name)
