@@ -51,30 +51,41 @@ struct Source {
   int32_t lane;
 };
 
-/// One for each tap and run, the runs of a tap side by side. kStride 0 stands for any.
+/// The sources of taps [k2, k2_end) of one row of the window, for one run; `row` is where the input row begins, or -1
+/// where it is padding. kStride 0 stands for any.
+template <int kStride>
+INFERKIT_INLINE void fill_row(const ConvDim& w, const Run& run, int64_t row, int64_t k2, int64_t k2_end, int run_count,
+                              Source* s) {
+  const int64_t stride = kStride ? kStride : w.stride;
+  int64_t x = run.start[2] + k2 * w.dilation;
+  for (; k2 < k2_end; ++k2, x += w.dilation, s += run_count) {
+    const int64_t low = x < 0 ? (-x + stride - 1) / stride : 0;
+    int64_t high = x < w.in ? (w.in - x + stride - 1) / stride : 0;
+    if (high > run.lanes) high = run.lanes;
+    const bool inside = row >= 0 && low < high;
+    *s = {inside ? row + x : 0, make_lanes<kStride>(low, inside ? high : 0), run.offset};
+  }
+}
+
+/// Taps [first_tap, last_tap) of all runs, the runs of a tap side by side.
 template <int kStride>
 INFERKIT_INLINE void fill_sources(const PackPixelsArgs& a, const Run* runs, int run_count, int64_t first_tap,
                                   int64_t last_tap, Source* to) {
   const ConvDim &d = a.dim[0], &h = a.dim[1], &w = a.dim[2];
-  const int64_t stride = kStride ? kStride : w.stride;
-  for (int r = 0; r < run_count; ++r) {
-    const Run& run = runs[r];
-    Source* s = to + r;
-    int64_t k2 = first_tap % w.kernel, k1 = first_tap / w.kernel % h.kernel, k0 = first_tap / w.kernel / h.kernel;
-    for (int64_t tap = first_tap; tap < last_tap; ++tap, s += run_count) {
-      const int64_t z = run.start[0] + k0 * d.dilation, y = run.start[1] + k1 * h.dilation;
-      const int64_t x = run.start[2] + k2 * w.dilation;
-      const int64_t low = x < 0 ? (-x + stride - 1) / stride : 0;
-      int64_t high = x < w.in ? (w.in - x + stride - 1) / stride : 0;
-      if (high > run.lanes) high = run.lanes;
-      const bool inside = z >= 0 && z < d.in && y >= 0 && y < h.in && low < high;
-      *s = {inside ? (z * h.in + y) * w.in + x : 0, make_lanes<kStride>(low, inside ? high : 0), run.offset};
-      if (++k2 < w.kernel) continue;
-      k2 = 0;
-      if (++k1 < h.kernel) continue;
-      k1 = 0;
-      ++k0;
+  int64_t k2 = first_tap % w.kernel, k1 = first_tap / w.kernel % h.kernel, k0 = first_tap / w.kernel / h.kernel;
+  for (int64_t tap = first_tap; tap < last_tap;) {
+    const int64_t end = w.kernel - k2 < last_tap - tap ? w.kernel : k2 + last_tap - tap;
+    for (int r = 0; r < run_count; ++r) {
+      const int64_t z = runs[r].start[0] + k0 * d.dilation, y = runs[r].start[1] + k1 * h.dilation;
+      const bool inside = z >= 0 && z < d.in && y >= 0 && y < h.in;
+      fill_row<kStride>(w, runs[r], inside ? (z * h.in + y) * w.in : -1, k2, end, run_count, to + r);
     }
+    to += (end - k2) * run_count;
+    tap += end - k2;
+    k2 = 0;
+    if (++k1 < h.kernel) continue;
+    k1 = 0;
+    ++k0;
   }
 }
 
