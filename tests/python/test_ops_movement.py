@@ -299,20 +299,24 @@ def test_scatter_leaves_its_inputs_alone() -> None:
     before = x.copy()
     Case("ScatterND", x, ints(1).reshape(1, 1), numbered((1, 3)), opset=16).run()
     same(x, before)
-    # Data and updates are one value: it is overwritten only where it is not read any more.
-    graph = onnx.helper.make_graph(
-        [
-            onnx.helper.make_node("Neg", ["x"], ["a"]),
-            onnx.helper.make_node("ScatterElements", ["a", "i", "a"], ["y"], axis=0),
-        ],
-        "g",
-        [onnx.helper.make_tensor_value_info("x", 1, [4, 3]), onnx.helper.make_tensor_value_info("i", 7, [4, 3])],
-        [onnx.helper.make_tensor_value_info("y", 1, [4, 3])],
-    )
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9)
+    # Data and updates are one value, or share its memory: it is overwritten only where it is not read any more.
     i = np.repeat(ints(1, 2, 3, 0)[:, None], 3, 1)
-    y = inferkit.Model.load(model.SerializeToString()).run({"x": x, "i": i})["y"]
-    same(y, np.roll(-x, 1, 0))
+    for updates in ["a", "u"]:
+        graph = onnx.helper.make_graph(
+            [
+                onnx.helper.make_node("Neg", ["x"], ["a"]),
+                onnx.helper.make_node("Reshape", ["a", "s"], ["u"]),
+                onnx.helper.make_node("ScatterElements", ["a", "i", updates], ["b"], axis=0),
+                onnx.helper.make_node("Neg", ["b"], ["y"]),
+            ],
+            "g",
+            [onnx.helper.make_tensor_value_info("x", 1, [4, 3]), onnx.helper.make_tensor_value_info("i", 7, [4, 3])],
+            [onnx.helper.make_tensor_value_info("y", 1, [4, 3])],
+            [numpy_helper.from_array(ints(4, 3), "s")],
+        )
+        model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9)
+        y = inferkit.Model.load(model.SerializeToString()).run({"x": x, "i": i})["y"]
+        same(y, np.roll(x, 1, 0))
 
 
 def test_tensor_scatter() -> None:

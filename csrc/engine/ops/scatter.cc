@@ -65,36 +65,37 @@ StepFn dispatch_reduction(const NodeContext& c, DType dtype, F&& make) {
   });
 }
 
-void copy_data(std::byte* out, const std::byte* data, int64_t bytes) {
-  if (out != data && bytes > 0) std::memcpy(out, data, static_cast<size_t>(bytes));
+struct CopyParams {
+  int64_t bytes;
+};
+void run_copy(const void* params, std::byte* const* io, const ExecContext&) {
+  const int64_t bytes = static_cast<const CopyParams*>(params)->bytes;
+  if (io[1] != io[0] && bytes > 0) std::memcpy(io[1], io[0], static_cast<size_t>(bytes));
 }
 
-// The updates and indices are read after the data has been overwritten, so they must be other values.
-void offer_data_in_place(LowerContext& c) {
-  const auto& in = c.node().inputs;
-  for (size_t i = 1; i < in.size(); ++i) {
-    if (in[i] == in[0]) return;
-  }
+// The data reach the output in a step of their own, which is free where they already lie there. Indices and updates
+// are read by the next step: if one of them shares the data's memory, the planner sees that it is still needed.
+void add_copy(LowerContext& c, int64_t bytes) {
   c.in_place(0, 0);
+  c.step(run_copy, CopyParams{bytes}, {c.in(0), c.out(0)}, static_cast<double>(bytes) / 16);
 }
 
 int64_t bytes_of(const TensorFacts& x) { return x.shape.elements() * static_cast<int64_t>(dtype_size(x.dtype)); }
 
 struct ElementsParams {
   LoopNest<2> nest;  // data without the axis; indices and updates
-  int64_t dim, axis_stride, data_bytes;
+  int64_t dim, axis_stride;
 };
 
 template <class T, class Op, class I>
 void run_scatter_elements(const void* params, std::byte* const* io, const ExecContext&) {
   const auto& p = *static_cast<const ElementsParams*>(params);
-  copy_data(io[3], io[0], p.data_bytes);
-  const T* updates = reinterpret_cast<const T*>(io[2]);
-  T* out = reinterpret_cast<T*>(io[3]);
+  const T* updates = reinterpret_cast<const T*>(io[1]);
+  T* out = reinterpret_cast<T*>(io[2]);
   const int64_t n = p.nest.inner(), step = p.nest.inner_stride(0);
   for_each_run(p.nest, [&](const auto& at, int64_t) {
     for (int64_t i = 0; i < n; ++i) {
-      const int64_t index = index_at<I>(io[1], at[1] + i, p.dim);
+      const int64_t index = index_at<I>(io[0], at[1] + i, p.dim);
       T& target = out[at[0] + i * step + index * p.axis_stride];
       target = Op::apply(target, updates[at[1] + i]);
     }
@@ -122,7 +123,7 @@ void lower_scatter_elements(LowerContext& c) {
   const size_t axis = axis_of(c);
   const Shape &x = c.input(0).shape, &indices = c.input(1).shape;
   Strides strides = x.strides();
-  ElementsParams p{{}, x[axis], strides[axis], bytes_of(c.input(0))};
+  ElementsParams p{{}, x[axis], strides[axis]};
   strides[axis] = 0;
   p.nest = make_nest<2>(indices, {strides, indices.strides()});
   const DType index_type = c.input(1).dtype;
@@ -130,13 +131,12 @@ void lower_scatter_elements(LowerContext& c) {
     return dispatch<kIndexTypes>(index_type, []<class I>() -> StepFn { return run_scatter_elements<T, Op, I>; });
   });
   if (!fn) c.unsupported(cat("data of type ", dtype_name(c.input(0).dtype)));
-  offer_data_in_place(c);
-  c.step(fn, p, {c.in(0), c.in(1), c.in(2), c.out(0)},
-         static_cast<double>(indices.elements()) * 2 + static_cast<double>(p.data_bytes) / 16);
+  add_copy(c, bytes_of(c.input(0)));
+  c.step(fn, p, {c.in(1), c.in(2), c.out(0)}, static_cast<double>(indices.elements()) * 2);
 }
 
 struct NdParams {
-  int64_t tuples, row, data_bytes;  // row: elements per update
+  int64_t tuples, row;  // row: elements per update
   size_t depth;
   Strides dims, strides;  // of the indexed dimensions, in elements
 };
@@ -144,11 +144,10 @@ struct NdParams {
 template <class T, class Op, class I>
 void run_scatter_nd(const void* params, std::byte* const* io, const ExecContext&) {
   const auto& p = *static_cast<const NdParams*>(params);
-  copy_data(io[3], io[0], p.data_bytes);
-  const T* update = reinterpret_cast<const T*>(io[2]);
+  const T* update = reinterpret_cast<const T*>(io[1]);
   for (int64_t t = 0, at = 0; t < p.tuples; ++t, update += p.row) {
-    T* target = reinterpret_cast<T*>(io[3]);
-    for (size_t d = 0; d < p.depth; ++d, ++at) target += index_at<I>(io[1], at, p.dims[d]) * p.strides[d];
+    T* target = reinterpret_cast<T*>(io[2]);
+    for (size_t d = 0; d < p.depth; ++d, ++at) target += index_at<I>(io[0], at, p.dims[d]) * p.strides[d];
     for (int64_t i = 0; i < p.row; ++i) target[i] = Op::apply(target[i], update[i]);
   }
 }
@@ -176,7 +175,6 @@ void lower_scatter_nd(LowerContext& c) {
   p.depth = static_cast<size_t>(indices.back());
   p.tuples = indices.elements(0, indices.rank() - 1);
   p.row = x.elements(p.depth, x.rank());
-  p.data_bytes = bytes_of(c.input(0));
   for (size_t d = 0; d < p.depth; ++d) {
     p.dims[d] = x[d];
     p.strides[d] = strides[d];
@@ -186,28 +184,26 @@ void lower_scatter_nd(LowerContext& c) {
     return dispatch<kIndexTypes>(index_type, []<class I>() -> StepFn { return run_scatter_nd<T, Op, I>; });
   });
   if (!fn) c.unsupported(cat("data of type ", dtype_name(c.input(0).dtype)));
-  offer_data_in_place(c);
-  c.step(fn, p, {c.in(0), c.in(1), c.in(2), c.out(0)},
-         static_cast<double>(p.tuples) * (3 + static_cast<double>(p.row)) + static_cast<double>(p.data_bytes) / 16);
+  add_copy(c, bytes_of(c.input(0)));
+  c.step(fn, p, {c.in(1), c.in(2), c.out(0)}, static_cast<double>(p.tuples) * (3 + static_cast<double>(p.row)));
 }
 
 struct CacheParams {
   int64_t batches, rows;  // rows: the dimensions between the batch and the axis
   int64_t length, count;  // of the axis, in the cache and in the update
-  int64_t row_bytes, data_bytes;
+  int64_t row_bytes;
   bool circular;
 };
 
 void run_tensor_scatter(const void* params, std::byte* const* io, const ExecContext&) {
   const auto& p = *static_cast<const CacheParams*>(params);
-  copy_data(io[3], io[0], p.data_bytes);
-  const auto* starts = reinterpret_cast<const int64_t*>(io[2]);
-  const std::byte* update = io[1];
+  const auto* starts = reinterpret_cast<const int64_t*>(io[1]);
+  const std::byte* update = io[0];
   for (int64_t b = 0; b < p.batches; ++b) {
     const int64_t start = starts ? starts[b] : 0;
     if (start < 0 || start > (p.circular ? p.length - 1 : p.length - p.count)) throw_index(start, p.length);
     for (int64_t r = 0; r < p.rows; ++r) {
-      std::byte* cache = io[3] + (b * p.rows + r) * p.length * p.row_bytes;
+      std::byte* cache = io[2] + (b * p.rows + r) * p.length * p.row_bytes;
       for (int64_t i = 0; i < p.count; ++i, update += p.row_bytes) {
         copy_row(cache + (start + i) % p.length * p.row_bytes, update, p.row_bytes);
       }
@@ -243,11 +239,10 @@ void lower_tensor_scatter(LowerContext& c) {
   if (mode != "linear" && mode != "circular") c.fail("mode '" + mode + "'");
   const size_t axis = cache_axis(c);
   const int64_t row = x.shape.elements(axis + 1, x.shape.rank()) * static_cast<int64_t>(dtype_size(x.dtype));
-  const CacheParams p{x.shape[0],  x.shape.elements(1, axis), x.shape[axis], c.input(1).shape[axis], row,
-                      bytes_of(x), mode == "circular"};
-  offer_data_in_place(c);
-  c.step(run_tensor_scatter, p, {c.in(0), c.in(1), c.in(2), c.out(0)},
-         static_cast<double>(p.data_bytes + bytes_of(c.input(1))) / 16);
+  const CacheParams p{x.shape[0], x.shape.elements(1, axis), x.shape[axis], c.input(1).shape[axis],
+                      row,        mode == "circular"};
+  add_copy(c, bytes_of(c.input(0)));
+  c.step(run_tensor_scatter, p, {c.in(1), c.in(2), c.out(0)}, static_cast<double>(bytes_of(c.input(1))) / 16);
 }
 
 void add(OpRegistry& r, std::string_view name, int since, int until, InferFn infer, LowerFn lower) {
