@@ -85,6 +85,7 @@ INFERKIT_INLINE Native native_ceil(Native a) { return (Native)vrndpq_f32((float3
 #endif
 
 typedef int32_t NativeInt __attribute__((vector_size(sizeof(Native))));
+typedef uint32_t NativeBits __attribute__((vector_size(sizeof(Native))));  // where integers may wrap
 typedef float UnalignedNative __attribute__((vector_size(sizeof(Native)), aligned(4), may_alias));
 
 constexpr int kLanes = 16;
@@ -135,10 +136,10 @@ INFERKIT_LANEWISE(F32x16, broadcast, (float v), v - Native{})
 INFERKIT_LANEWISE(I32x16, bits_of, (F32x16 a), (NativeInt)a.p[i])
 INFERKIT_LANEWISE(F32x16, float_of_bits, (I32x16 a), (Native)a.p[i])
 INFERKIT_LANEWISE(F32x16, to_float, (I32x16 a), __builtin_convertvector(a.p[i], Native))
-INFERKIT_LANEWISE(I32x16, operator+, (I32x16 a, int32_t b), a.p[i] + b)
-INFERKIT_LANEWISE(I32x16, operator-, (I32x16 a, I32x16 b), a.p[i] - b.p[i])
+INFERKIT_LANEWISE(I32x16, operator+, (I32x16 a, int32_t b), (NativeInt)((NativeBits)a.p[i] + static_cast<uint32_t>(b)))
+INFERKIT_LANEWISE(I32x16, operator-, (I32x16 a, I32x16 b), (NativeInt)((NativeBits)a.p[i] - (NativeBits)b.p[i]))
 INFERKIT_LANEWISE(I32x16, operator&, (I32x16 a, int32_t b), a.p[i] & b)
-INFERKIT_LANEWISE(I32x16, shift_left_23, (I32x16 a), a.p[i] << 23)
+INFERKIT_LANEWISE(I32x16, shift_left_23, (I32x16 a), (NativeInt)((NativeBits)a.p[i] << 23))
 INFERKIT_LANEWISE(I32x16, shift_right_23, (I32x16 a), a.p[i] >> 23)
 INFERKIT_LANEWISE(I32x16, shift_right_1, (I32x16 a), a.p[i] >> 1)
 #undef INFERKIT_LANEWISE
