@@ -378,10 +378,14 @@ void Batcher::note_quiet() {
   futex_wake_all(quiet_);
 }
 
-void Batcher::begin_drain() {
-  if (foreign()) return;
+void Batcher::stop_admitting() {
   State open = State::kOpen;
   state_.compare_exchange_strong(open, State::kDraining);
+}
+
+void Batcher::begin_drain() {
+  if (foreign()) return;
+  stop_admitting();
   scheduler_.drain();
 }
 

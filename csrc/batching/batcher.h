@@ -70,7 +70,9 @@ class Batcher {
   Nanos predict(const RowLayout& layout, int64_t rows) const { return predictor_.predict(layout, rows); }
 
   // Ending
-  /// Admits nothing more. What was admitted is not kept waiting for company.
+  /// Admits nothing more.
+  void stop_admitting();
+  /// The same, and what was admitted is not kept waiting for company.
   void begin_drain();
   /// begin_drain(), then sleeps until every request has ended and nothing runs; false where `until` comes first.
   bool drain(Nanos until = kNever);

@@ -292,11 +292,20 @@ Nanos nanos(double seconds, const char* name) {
   return seconds > 1e9 ? kNever : static_cast<Nanos>(seconds * 1e9);
 }
 
+/// What does not sleep of closing: admits nothing more, and queues what the event loops have staged.
+void begin_close(const PyBatcher& self, bool drain_first) {
+  if (drain_first) {
+    self.core->batcher().begin_drain();
+  } else {
+    self.core->batcher().stop_admitting();
+  }
+  self.core->flush();
+}
+
 bool drain(const PyBatcher& self, std::optional<double> timeout) {
   const Nanos until = timeout ? SteadyClock::instance().now() + nanos(std::min(*timeout, 1e9), "timeout") : kNever;
   Batcher& batcher = self.core->batcher();
-  batcher.begin_drain();
-  self.core->flush();
+  begin_close(self, true);
   bool quiet = false;
   sleep_with_signals([&](Nanos slice) {
     quiet = batcher.drain(std::min(until, slice));
@@ -307,11 +316,11 @@ bool drain(const PyBatcher& self, std::optional<double> timeout) {
 
 void close(const PyBatcher& self, bool drain_first) {
   Batcher& batcher = self.core->batcher();
+  EventLoop::forget_closed();
   if (drain_first) {
     drain(self, std::nullopt);
   } else {
-    batcher.begin_drain();
-    self.core->flush();
+    begin_close(self, false);
   }
   const py::gil_scoped_release release;
   batcher.close(drain_first);
@@ -356,11 +365,7 @@ void bind_batcher(py::module_& m) {
       .def("_stats", &stats_of)
       .def("_drain", &drain, "timeout"_a)
       .def("_close", &close, "drain"_a)
-      .def("_begin_drain",
-           [](const PyBatcher& self) {
-             self.core->batcher().begin_drain();
-             self.core->flush();
-           })
+      .def("_begin_close", &begin_close, "drain"_a)
       .def_property_readonly("_closed", [](const PyBatcher& self) { return self.core->batcher().closed(); })
       .def_property_readonly("_max_rows", [](const PyBatcher& self) { return self.core->batcher().max_rows(); });
 

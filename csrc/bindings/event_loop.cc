@@ -38,14 +38,6 @@ void forget(PyObject* loop) {
   state->abandon();
 }
 
-void forget_closed() {
-  std::vector<PyObject*> closed;
-  for (const auto& [loop, entry] : registry()) {
-    if (py::cast<bool>(py::handle(loop).attr("is_closed")())) closed.push_back(loop);
-  }
-  for (PyObject* loop : closed) forget(loop);
-}
-
 /// asyncio._get_running_loop, once somebody has imported asyncio: nobody else can be running a loop.
 PyObject* get_running_loop() {
   static PyObject* function = nullptr;
@@ -71,6 +63,14 @@ PyObject* get_running_loop() {
 bool later(const auto& a, const auto& b) { return a.when > b.when; }
 
 }  // namespace
+
+void EventLoop::forget_closed() {
+  std::vector<PyObject*> closed;
+  for (const auto& [loop, entry] : registry()) {
+    if (py::cast<bool>(py::handle(loop).attr("is_closed")())) closed.push_back(loop);
+  }
+  for (PyObject* loop : closed) forget(loop);
+}
 
 EventLoop* EventLoop::running() {
   PyObject* loop = get_running_loop();

@@ -22,6 +22,9 @@ class EventLoop : public std::enable_shared_from_this<EventLoop> {
   /// The state of the loop that runs on this thread; null where none does.
   static EventLoop* running();
 
+  /// Lets go of loops that have been closed but are still referred to.
+  static void forget_closed();
+
   explicit EventLoop(PyObject* loop);
   ~EventLoop();
 

@@ -1,5 +1,7 @@
 #include "bindings/ticket.h"
 
+#include <pybind11/stl.h>
+
 #include <new>
 #include <optional>
 
@@ -548,6 +550,8 @@ void drop_waiters(TicketObject* ticket) {
   WaiterObject* w = take_waiters(ticket);
   while (w) {
     WaiterObject* next = std::exchange(w->next, nullptr);
+    Py_CLEAR(w->callback);  // holds the task, which holds the waiter: nobody else would undo the knot
+    Py_CLEAR(w->context);
     Py_DECREF(object_of(w));
     w = next;
   }

@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from . import _core
 from ._types import InputChecks
@@ -314,7 +314,7 @@ class Batcher(_core.Batcher):
         """Close as :meth:`close` does, without blocking the event loop."""
         import asyncio  # not at the top: it would double the time that `import inferkit` takes
 
-        self._begin_drain()
+        self._begin_close(drain)
         await asyncio.get_running_loop().run_in_executor(None, partial(self.close, drain=drain))
 
     def __enter__(self) -> Self:
@@ -350,7 +350,7 @@ def _checks_by_output(
     return [checks.get(name, OutputChecks())._native() for name in names]
 
 
-# Workers must be gone before the interpreter is: one that runs a wrapped callable would wait for a GIL that never comes.
+# Workers must be gone before the interpreter is: one that runs a wrapped callable would wait in vain for the GIL.
 _open: weakref.WeakSet[Batcher] = weakref.WeakSet()
 
 
