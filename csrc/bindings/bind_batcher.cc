@@ -2,6 +2,7 @@
 // a small model.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
+#include <pybind11/typing.h>
 
 #include <optional>
 
@@ -211,6 +212,16 @@ PyObject* submit_method(PyObject* self, PyObject* const* args, Py_ssize_t count,
   return guarded([&] { return submit(core_of(self), {args, static_cast<size_t>(count)}, extras); });
 }
 
+PyMethodDef call_def = {
+    "__call__", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(call_slot)), METH_VARARGS | METH_KEYWORDS,
+    R"(__call__(self: inferkit._core.Batcher, *inputs: typing.Any, timeout: float | None = None, priority: int = 0) -> typing.Any
+
+Run one request and wait for its answer; on the calling thread, where the batcher is idle.
+
+Takes, returns and raises what ``submit(...).result()`` does. Do not call it on an event loop's thread, which it would
+block.
+)"};
+
 PyMethodDef submit_def = {
     "submit", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(submit_method)), METH_FASTCALL | METH_KEYWORDS,
     R"(submit(self: inferkit._core.Batcher, *inputs: typing.Any, timeout: float | None = None, priority: int = 0, request_id: str | int | None = None) -> inferkit._core.Ticket
@@ -270,20 +281,21 @@ py::dict percentiles(const HistogramSnapshot& histogram) {
   return out;
 }
 
-py::dict stats_of(const PyBatcher& self) {
+py::typing::Dict<py::str, py::object> stats_of(const PyBatcher& self) {
   const BatcherStats s = self.core->batcher().stats();
   py::dict dispatched;
   for (int i = 0; i < kDispatchReasonCount; ++i) {
     dispatched[std::string(dispatch_reason_name(static_cast<DispatchReason>(i))).c_str()] = s.dispatched[size_t(i)];
   }
-  return py::dict("completed"_a = s.completed, "failed"_a = s.failed, "cancelled"_a = s.cancelled,
-                  "expired"_a = s.expired, "rejected"_a = s.rejected, "invalid"_a = s.invalid,
-                  "queue_depth"_a = s.queue_depth, "in_flight"_a = s.in_flight,
-                  "oldest_wait"_a = double(s.oldest_wait) * 1e-9, "batches"_a = s.batches, "rows"_a = s.rows,
-                  "mean_batch_size"_a = s.mean_batch_size, "batch_fill_rate"_a = s.batch_fill_rate,
-                  "requests_per_second"_a = s.requests_per_second, "inference_error_rate"_a = s.inference_error_rate,
-                  "dispatched"_a = dispatched, "queue_ms"_a = percentiles(s.queue),
-                  "compute_ms"_a = percentiles(s.compute), "total_ms"_a = percentiles(s.total));
+  const py::dict out("completed"_a = s.completed, "failed"_a = s.failed, "cancelled"_a = s.cancelled,
+                     "expired"_a = s.expired, "rejected"_a = s.rejected, "invalid"_a = s.invalid,
+                     "queue_depth"_a = s.queue_depth, "in_flight"_a = s.in_flight,
+                     "oldest_wait"_a = double(s.oldest_wait) * 1e-9, "batches"_a = s.batches, "rows"_a = s.rows,
+                     "mean_batch_size"_a = s.mean_batch_size, "batch_fill_rate"_a = s.batch_fill_rate,
+                     "requests_per_second"_a = s.requests_per_second, "inference_error_rate"_a = s.inference_error_rate,
+                     "dispatched"_a = dispatched, "queue_ms"_a = percentiles(s.queue),
+                     "compute_ms"_a = percentiles(s.compute), "total_ms"_a = percentiles(s.total));
+  return py::reinterpret_borrow<py::typing::Dict<py::str, py::object>>(out);
 }
 
 Nanos nanos(double seconds, const char* name) {
@@ -341,7 +353,7 @@ void bind_batcher(py::module_& m) {
   batcher
       .def(py::init([](const py::object& model, int64_t max_batch_size, double max_delay, size_t max_queue_size,
                        int workers, int max_concurrent, bool wait_when_full, std::optional<double> full_timeout,
-                       bool caller_runs, bool isolate_failures, double inline_limit, const InputChecks* inputs,
+                       bool caller_runs, bool isolate_failures, double inline_limit, std::optional<InputChecks> inputs,
                        std::vector<OutputChecks> outputs) {
              const PyModel& of = py_model(model);
              BatcherOptions options;
@@ -371,14 +383,7 @@ void bind_batcher(py::module_& m) {
 
   auto* type = reinterpret_cast<PyTypeObject*>(batcher.ptr());
   batcher.attr("submit") = py::reinterpret_steal<py::object>(PyDescr_NewMethod(type, &submit_def));
-  batcher.attr("__call__") = py::cpp_function(
-      [](const py::object& self, const py::args& args, const py::kwargs& kwargs) {
-        PyObject* result = call_slot(self.ptr(), args.ptr(), kwargs.ptr());
-        if (!result) throw py::error_already_set();
-        return py::reinterpret_steal<py::object>(result);
-      },
-      py::name("__call__"), py::is_method(batcher),
-      R"(Run one request and wait for its answer, on the calling thread where the batcher is idle.)");
+  batcher.attr("__call__") = py::reinterpret_steal<py::object>(PyDescr_NewMethod(type, &call_def));
   m.def(
       "install_batcher_call",
       [](const py::type& of) {

@@ -1,6 +1,7 @@
 #include "bindings/ticket.h"
 
 #include <pybind11/stl.h>
+#include <pybind11/typing.h>
 
 #include <new>
 #include <optional>
@@ -178,14 +179,6 @@ PyObject* ticket_done(PyObject* object, PyObject*) {
 PyObject* ticket_cancelled(PyObject* object, PyObject*) {
   return PyBool_FromLong(as_ticket(object)->request->phase() == Phase::kCancelled);
 }
-
-PyObject* ticket_request_id(PyObject* object, void*) {
-  const Request& request = *as_ticket(object)->request;
-  if (request.name.empty()) return PyLong_FromUnsignedLongLong(request.id);
-  return PyUnicode_FromStringAndSize(request.name.data(), static_cast<Py_ssize_t>(request.name.size()));
-}
-
-PyObject* ticket_timing(PyObject* object, void*);
 
 PyObject* ticket_repr(PyObject* object) {
   static constexpr const char* kNames[] = {"waiting for room", "queued",  "running",  "done",  "failed",
@@ -408,13 +401,12 @@ bool
      "done(self: inferkit._core.Ticket) -> bool\n\nWhether the request has ended, in whatever way.\n"},
     {"cancelled", ticket_cancelled, METH_NOARGS,
      "cancelled(self: inferkit._core.Ticket) -> bool\n\nWhether it ended by being cancelled.\n"},
+    // For stubs: the slots themselves carry no signature.
+    {"__await__", [](PyObject* self, PyObject*) { return ticket_await(self); }, METH_NOARGS | METH_COEXIST,
+     "__await__(self: inferkit._core.Ticket) -> collections.abc.Generator[typing.Any, None, typing.Any]\n"},
+    {"__repr__", [](PyObject* self, PyObject*) { return ticket_repr(self); }, METH_NOARGS | METH_COEXIST,
+     "__repr__(self: inferkit._core.Ticket) -> str\n"},
     {nullptr, nullptr, 0, nullptr}};
-
-PyGetSetDef ticket_getset[] = {
-    {"request_id", ticket_request_id, nullptr,
-     "The caller's id (str), or a number (int) that no other request of the batcher has.", nullptr},
-    {"timing", ticket_timing, nullptr, "When what happened to it, and in which batch: a :class:`Timing`.", nullptr},
-    {nullptr, nullptr, nullptr, nullptr, nullptr}};
 
 constexpr const char* kTicketDoc = R"(A request on its way: wait for it with ``result()``, or ``await`` it.
 
@@ -439,7 +431,6 @@ PyType_Slot ticket_slots[] = {{Py_tp_dealloc, reinterpret_cast<void*>(ticket_dea
                               {Py_tp_repr, reinterpret_cast<void*>(ticket_repr)},
                               {Py_am_await, reinterpret_cast<void*>(ticket_await)},
                               {Py_tp_methods, ticket_methods},
-                              {Py_tp_getset, ticket_getset},
                               {Py_tp_doc, const_cast<char*>(kTicketDoc)},
                               {0, nullptr}};
 PyType_Spec ticket_spec = {"inferkit._core.Ticket", sizeof(TicketObject), 0,
@@ -473,28 +464,20 @@ struct Timing {
   std::optional<int64_t> batch_size;
 };
 
-PyObject* ticket_timing(PyObject* object, void*) {
-  const Request& request = *as_ticket(object)->request;
+Timing timing_of(const Request& request) {
   const auto seconds = [](const std::atomic<Nanos>& at) {
     const Nanos value = at.load(std::memory_order_relaxed);
     return value ? std::optional(double(value) * 1e-9) : std::nullopt;
   };
-  return guarded([&] {
-    const Phase phase = request.phase();
-    const RequestTimes& t = request.times;
-    Timing timing{seconds(t.enqueued),
-                  seconds(t.dequeued),
-                  seconds(t.started),
-                  seconds(t.finished),
-                  seconds(t.delivered),
-                  {},
-                  {}};
-    if (phase == Phase::kResult || phase == Phase::kError) {
-      timing.batch_id = request.batch_id;
-      timing.batch_size = request.batch_rows;
-    }
-    return py::cast(timing).release().ptr();
-  });
+  const RequestTimes& t = request.times;
+  Timing timing{
+      seconds(t.enqueued), seconds(t.dequeued), seconds(t.started), seconds(t.finished), seconds(t.delivered), {}, {}};
+  const Phase phase = request.phase();
+  if (phase == Phase::kResult || phase == Phase::kError) {
+    timing.batch_id = request.batch_id;
+    timing.batch_size = request.batch_rows;
+  }
+  return timing;
 }
 
 }  // namespace
@@ -566,7 +549,8 @@ void bind_ticket(py::module_& m) {
   };
   ticket_type = make_type(ticket_spec);
   waiter_type = make_type(waiter_spec);
-  m.attr("Ticket") = py::handle(object_of(ticket_type));
+  const py::handle ticket(object_of(ticket_type));
+  m.attr("Ticket") = ticket;
 
   const char* doc =
       R"(When what happened to a request, in seconds of ``time.monotonic()``; None for what did not happen.)";
@@ -588,6 +572,18 @@ void bind_ticket(py::module_& m) {
                    ", delivered=", seconds(t.delivered), ", batch_id=", text(t.batch_id),
                    ", batch_size=", text(t.batch_size), ")");
       });
+
+  const py::object property = py::module_::import("builtins").attr("property");
+  ticket.attr("request_id") = property(py::cpp_function(
+      [](const py::handle& self) -> py::typing::Union<py::str, py::int_> {
+        const Request& request = *as_ticket(self.ptr())->request;
+        if (request.name.empty()) return py::int_(request.id);
+        return py::str(request.name);
+      },
+      "The caller's id, or a number that no other request of the batcher has."));
+  ticket.attr("timing") =
+      property(py::cpp_function([](const py::handle& self) { return timing_of(*as_ticket(self.ptr())->request); },
+                                "When what happened to it, and in which batch."));
 }
 
 }  // namespace inferkit
