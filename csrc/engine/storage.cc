@@ -19,7 +19,8 @@ int32_t Storage::root(int32_t id) const {
 void Storage::touch(int32_t id, int step) {
   Slot& slot = slots_[static_cast<size_t>(root(id))];
   if (slot.first < 0) slot.first = step;
-  slot.last = std::max(slot.last, step);
+  slot.operands_of_last = step == slot.last ? slot.operands_of_last + 1 : 1;
+  slot.last = step;
 }
 
 void Storage::apply_in_place() {
@@ -30,8 +31,12 @@ void Storage::apply_in_place() {
     Slot& o = slots_[static_cast<size_t>(out)];
     Slot& i = slots_[static_cast<size_t>(in)];
     const bool both_arena = o.kind == Operand::Kind::kArena && i.kind == Operand::Kind::kArena;
-    if (!both_arena || o.bytes != i.bytes || o.first < 0 || i.last != o.first || i.first == o.first) continue;
+    // A step that reads the memory through another operand too may still need what it would write over.
+    if (!both_arena || i.operands_of_last != 1 || o.bytes != i.bytes || o.first < 0 || i.last != o.first ||
+        i.first == o.first)
+      continue;
     i.last = o.last;
+    i.operands_of_last = o.operands_of_last;
     o.alias_of = in;
   }
 }

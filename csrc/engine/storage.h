@@ -17,6 +17,7 @@ struct Slot {
   size_t offset = 0;  // kArena, after place()
   int32_t alias_of = -1;
   int first = -1, last = -1;  // steps that touch it
+  int operands_of_last = 0;   // how many operands of the last one are in this memory
 };
 
 class Storage {

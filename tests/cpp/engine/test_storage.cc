@@ -53,3 +53,16 @@ TEST(storage_never_runs_in_place_on_a_models_input) {
   CHECK_EQ(s.place(), size_t{64});
   CHECK(s.operand(out).kind == Operand::Kind::kArena);
 }
+
+TEST(storage_never_writes_over_what_the_step_reads_through_an_alias) {
+  Storage s;
+  const int32_t in = s.add({.bytes = 64}), view = s.add({.bytes = 64}), out = s.add({.bytes = 64});
+  s.alias(view, in);
+  s.touch(in, 0);
+  s.touch(out, 1);
+  s.touch(in, 1);
+  s.touch(view, 1);
+  s.suggest_in_place(out, in);
+  s.place();
+  CHECK(s.operand(out).offset != s.operand(in).offset);
+}
