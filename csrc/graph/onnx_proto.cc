@@ -58,7 +58,8 @@ int64_t parse_dimension(Bytes message) {
   while (r.next()) {
     if (r.number() == 1) {
       dim = r.as_int64();
-      if (dim < 0) r.fail(cat("the negative size ", dim));
+      // -1 is how some exporters (PaddlePaddle's) write a free dimension.
+      if (dim < Shape::kFree) r.fail(cat("the negative size ", dim));
     }
     if (r.number() == 2) dim = Shape::kFree;
   }

@@ -178,7 +178,7 @@ TEST(hostile_inputs) {
   const auto with = [](const Message& info) {
     return model(Message().message(1, node("Relu", {"x"}, {"y"})).message(11, info).message(12, value_info("y"))).bytes;
   };
-  CHECK_READ_FAILS(with(value_info("x", {-1})), "model: ", "negative size -1");
+  CHECK_READ_FAILS(with(value_info("x", {-2})), "model: ", "negative size -2");
   CHECK_READ_FAILS(with(value_info("x", {2}, 0)), "model: ", "'x' has no element type");
   CHECK_READ_FAILS(with(Message().text(1, "x")), "model: ", "'x' has no element type");
   CHECK_READ_FAILS(with(value_info("x", {2}, 17)), "unsupported: ", "FLOAT8E4M3FN");
