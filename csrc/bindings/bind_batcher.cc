@@ -7,7 +7,7 @@
 #include <optional>
 
 #include "bindings/batcher_core.h"
-#include "bindings/errors.h"
+#include "bindings/guarded.h"
 #include "bindings/py_model.h"
 #include "bindings/request_io.h"
 #include "bindings/ticket.h"
@@ -166,25 +166,6 @@ py::object submit(BatcherCore& core, std::span<PyObject* const> arguments, const
   return ticket;
 }
 
-/// Runs `body` and turns what it throws into Python's error.
-template <class F>
-PyObject* guarded(F&& body) noexcept {
-  try {
-    return body().release().ptr();
-  } catch (py::error_already_set& error) {
-    error.restore();
-  } catch (const py::builtin_exception& error) {
-    error.set_error();
-  } catch (const std::invalid_argument& error) {
-    PyErr_SetString(PyExc_ValueError, error.what());
-  } catch (const std::logic_error& error) {
-    PyErr_SetString(PyExc_RuntimeError, error.what());
-  } catch (...) {
-    set_exception(current_exception_status());
-  }
-  return nullptr;
-}
-
 PyObject* unexpected(PyObject* name, const char* function) {
   PyErr_Format(PyExc_TypeError, "%s() got an unexpected keyword argument '%U'; inputs by name come as one dict",
                function, name);
@@ -200,7 +181,9 @@ PyObject* call_slot(PyObject* self, PyObject* args, PyObject* kwargs) {
     }
   }
   PyObject** items = reinterpret_cast<PyTupleObject*>(args)->ob_item;
-  return guarded([&] { return call(core_of(self), {items, static_cast<size_t>(PyTuple_GET_SIZE(args))}, extras); });
+  return guarded([&] {
+    return call(core_of(self), {items, static_cast<size_t>(PyTuple_GET_SIZE(args))}, extras).release().ptr();
+  });
 }
 
 PyObject* submit_method(PyObject* self, PyObject* const* args, Py_ssize_t count, PyObject* names) {
@@ -209,7 +192,7 @@ PyObject* submit_method(PyObject* self, PyObject* const* args, Py_ssize_t count,
     PyObject* name = PyTuple_GET_ITEM(names, i);
     if (!take_extra(extras, name, args[count + i])) return unexpected(name, "submit");
   }
-  return guarded([&] { return submit(core_of(self), {args, static_cast<size_t>(count)}, extras); });
+  return guarded([&] { return submit(core_of(self), {args, static_cast<size_t>(count)}, extras).release().ptr(); });
 }
 
 PyMethodDef call_def = {

@@ -5,6 +5,7 @@
 
 #include "bindings/batcher_core.h"
 #include "bindings/ticket.h"
+#include "bindings/waiter.h"
 #include "platform/fork.h"
 
 namespace py = pybind11;

@@ -7,67 +7,18 @@
 #include <optional>
 
 #include "bindings/errors.h"
+#include "bindings/guarded.h"
 #include "bindings/request_io.h"
+#include "bindings/waiter.h"
 
 namespace py = pybind11;
 
 namespace inferkit {
 
-/// What a task awaits: an iterator for `await`, a future for asyncio's Task, which asks for no more than these methods.
-/// It goes back to the task's own wake-up, so a Future, its callbacks and a call_soon for each are saved.
-struct WaiterObject {
-  PyObject_HEAD TicketObject* ticket;  // owned
-  WaiterObject* next;                  // in ticket->waiters
-  PyObject* callback;                  // the task's, with its context; owned
-  PyObject* context;
-  PyObject* message;  // of cancel()
-  char blocking;      // asyncio's handshake: this was yielded, not some other object
-  bool suspended;
-};
-
-namespace {
-
-PyTypeObject* ticket_type = nullptr;
-PyTypeObject* waiter_type = nullptr;
-// How long a sleeping thread goes without looking for signals: one that arrives just before it falls asleep is only
-// seen then.
-constexpr Nanos kSignalSlice = 250'000'000;
-
-TicketObject* as_ticket(PyObject* object) { return reinterpret_cast<TicketObject*>(object); }
-WaiterObject* as_waiter(PyObject* object) { return reinterpret_cast<WaiterObject*>(object); }
-PyObject* object_of(void* object) { return static_cast<PyObject*>(object); }
-
-/// Runs `body` and turns what it throws into Python's error.
-template <class F>
-PyObject* guarded(F&& body) noexcept {
-  try {
-    return body();
-  } catch (py::error_already_set& error) {
-    error.restore();
-  } catch (const std::invalid_argument& error) {
-    PyErr_SetString(PyExc_ValueError, error.what());
-  } catch (const std::logic_error& error) {
-    PyErr_SetString(PyExc_RuntimeError, error.what());
-  } catch (...) {
-    set_exception(current_exception_status());
-  }
-  return nullptr;
-}
-
-PyObject* asyncio_cancelled_error() {
-  static PyObject* type = py::object(py::module_::import("asyncio").attr("CancelledError")).release().ptr();
-  return type;
-}
-
-/// The result or the error of a request that has ended; a new reference, or null with the error set.
-PyObject* outcome(TicketObject* self, bool for_task = false) {
+PyObject* ticket_outcome(TicketObject* self) {
   if (self->result) return Py_NewRef(self->result);
   Request& request = *self->request;
   const Phase phase = request.phase();
-  if (phase == Phase::kCancelled && for_task) {
-    PyErr_SetNone(asyncio_cancelled_error());
-    return nullptr;
-  }
   if (phase != Phase::kResult) {
     set_exception(request.end_status());
     return nullptr;
@@ -79,6 +30,16 @@ PyObject* outcome(TicketObject* self, bool for_task = false) {
     return Py_NewRef(self->result);
   });
 }
+
+namespace {
+
+PyTypeObject* ticket_type = nullptr;
+// How long a sleeping thread goes without looking for signals: one that arrives just before it falls asleep is only
+// seen then.
+constexpr Nanos kSignalSlice = 250'000'000;
+
+TicketObject* as_ticket(PyObject* object) { return reinterpret_cast<TicketObject*>(object); }
+PyObject* object_of(void* object) { return static_cast<PyObject*>(object); }
 
 /// Sleeps until the request has ended, without the GIL. False with an error set on a signal's exception; `*timed_out`
 /// where `until` came first.
@@ -147,7 +108,7 @@ bool ended_in_time(TicketObject* self, PyObject* const* args, Py_ssize_t count, 
 }
 
 PyObject* ticket_result(PyObject* object, PyObject* const* args, Py_ssize_t count, PyObject* names) {
-  return ended_in_time(as_ticket(object), args, count, names, "result") ? outcome(as_ticket(object)) : nullptr;
+  return ended_in_time(as_ticket(object), args, count, names, "result") ? ticket_outcome(as_ticket(object)) : nullptr;
 }
 
 PyObject* ticket_exception(PyObject* object, PyObject* const* args, Py_ssize_t count, PyObject* names) {
@@ -193,165 +154,7 @@ PyObject* ticket_repr(PyObject* object) {
   });
 }
 
-PyObject* ticket_await(PyObject* object) {
-  auto* waiter = PyObject_New(WaiterObject, waiter_type);
-  if (!waiter) return nullptr;
-  waiter->ticket = as_ticket(Py_NewRef(object));
-  waiter->next = nullptr;
-  waiter->callback = waiter->context = waiter->message = nullptr;
-  waiter->blocking = 0;
-  waiter->suspended = false;
-  return object_of(waiter);
-}
-
-// Waiter
-
-void waiter_dealloc(PyObject* object) {
-  WaiterObject* self = as_waiter(object);
-  Py_CLEAR(self->callback);
-  Py_CLEAR(self->context);
-  Py_CLEAR(self->message);
-  PyTypeObject* type = Py_TYPE(object);
-  PyObject* ticket = object_of(self->ticket);
-  PyObject_Free(object);
-  Py_XDECREF(ticket);
-  Py_DECREF(type);
-}
-
-/// Lets the running loop learn of the end. False with an error set; true also where the request has ended meanwhile.
-bool suspend(WaiterObject* self) {
-  TicketObject* ticket = self->ticket;
-  return guarded([&]() -> PyObject* {
-           EventLoop* loop = ticket->loop ? ticket->loop : EventLoop::running();
-           if (!loop) throw std::logic_error("a ticket can be awaited under asyncio only; elsewhere call .result()");
-           if (!ticket->request->attached_to(loop->list()) && !ticket->request->attach(loop->list())) {
-             if (ticket->request->done()) return Py_None;
-             throw std::logic_error("the ticket is awaited on another event loop");
-           }
-           if (!ticket->waiters) {
-             ticket->loop = loop;
-             loop->add_awaited(ticket);
-           }
-           self->next = ticket->waiters;
-           ticket->waiters = as_waiter(Py_NewRef(object_of(self)));
-           self->suspended = true;
-           self->blocking = 1;
-           return Py_None;
-         }) != nullptr;
-}
-
-/// One step of the iterator: yields itself while the request has not ended.
-PySendResult waiter_send(PyObject* object, PyObject*, PyObject** result) {
-  WaiterObject* self = as_waiter(object);
-  if (!self->ticket->request->done()) {
-    if (self->suspended) {
-      PyErr_SetString(PyExc_RuntimeError, "a ticket was resumed before its request had ended");
-      *result = nullptr;
-      return PYGEN_ERROR;
-    }
-    if (!suspend(self)) {
-      *result = nullptr;
-      return PYGEN_ERROR;
-    }
-    if (self->suspended) {
-      *result = Py_NewRef(object);
-      return PYGEN_NEXT;
-    }
-  }
-  *result = outcome(self->ticket, true);
-  return *result ? PYGEN_RETURN : PYGEN_ERROR;
-}
-
-PyObject* waiter_next(PyObject* object) {
-  PyObject* result = nullptr;
-  const PySendResult sent = waiter_send(object, Py_None, &result);
-  if (sent != PYGEN_RETURN) return result;
-  // StopIteration(result), made by hand: a tuple would be taken for its arguments.
-  PyObject* stop = PyObject_CallOneArg(PyExc_StopIteration, result);
-  Py_DECREF(result);
-  if (stop) {
-    PyErr_SetObject(PyExc_StopIteration, stop);
-    Py_DECREF(stop);
-  }
-  return nullptr;
-}
-
-PyObject* waiter_send_method(PyObject* object, PyObject*) { return waiter_next(object); }
-
-/// What the task asks when it wakes up: only whether to go on or to raise; the value is fetched by the next step.
-PyObject* waiter_result(PyObject* object, PyObject*) {
-  WaiterObject* self = as_waiter(object);
-  const Phase phase = self->ticket->request->phase();
-  if (phase == Phase::kCancelled) {
-    if (self->message && self->message != Py_None) {
-      PyErr_SetObject(asyncio_cancelled_error(), self->message);
-    } else {
-      PyErr_SetNone(asyncio_cancelled_error());
-    }
-    return nullptr;
-  }
-  if (!is_end(phase)) {
-    PyErr_SetString(PyExc_RuntimeError, "the request has not ended");
-    return nullptr;
-  }
-  Py_RETURN_NONE;
-}
-
-PyObject* waiter_cancel(PyObject* object, PyObject* const* args, Py_ssize_t count, PyObject* names) {
-  WaiterObject* self = as_waiter(object);
-  if (count + (names ? PyTuple_GET_SIZE(names) : 0) > 0) Py_XSETREF(self->message, Py_NewRef(args[0]));  // msg
-  return ticket_cancel(object_of(self->ticket), nullptr);
-}
-
-PyObject* waiter_add_done_callback(PyObject* object, PyObject* const* args, Py_ssize_t count, PyObject* names) {
-  WaiterObject* self = as_waiter(object);
-  if (count != 1 || self->callback) {
-    PyErr_SetString(PyExc_RuntimeError, "what awaiting a ticket yields is for one asyncio task");
-    return nullptr;
-  }
-  self->callback = Py_NewRef(args[0]);
-  if (names && PyTuple_GET_SIZE(names) == 1) Py_XSETREF(self->context, Py_NewRef(args[1]));
-  Py_RETURN_NONE;
-}
-
-PyObject* waiter_get_loop(PyObject* object, PyObject*) {
-  const EventLoop* loop = as_waiter(object)->ticket->loop;
-  if (loop && loop->loop()) return Py_NewRef(loop->loop());
-  PyErr_SetString(PyExc_RuntimeError, "the ticket is not awaited");
-  return nullptr;
-}
-
-PyObject* waiter_get_blocking(PyObject* object, void*) { return PyBool_FromLong(as_waiter(object)->blocking); }
-
-int waiter_set_blocking(PyObject* object, PyObject* value, void*) {
-  const int truth = value ? PyObject_IsTrue(value) : 0;
-  if (truth < 0) return -1;
-  as_waiter(object)->blocking = static_cast<char>(truth);
-  return 0;
-}
-
-/// One task's wake-up. False with an error set.
-bool resume(WaiterObject* waiter, EventLoop* loop, bool directly) {
-  if (!waiter->callback) return true;  // not a task's: nobody to wake
-  const py::object callback = py::reinterpret_steal<py::object>(std::exchange(waiter->callback, nullptr));
-  const py::object context = py::reinterpret_steal<py::object>(std::exchange(waiter->context, nullptr));
-  if (directly && context && PyContext_Enter(context.ptr()) == 0) {
-    PyObject* done = PyObject_CallOneArg(callback.ptr(), object_of(waiter));
-    // Leave with the error out of the way, if there is one.
-    PyObject *type, *value, *trace;
-    PyErr_Fetch(&type, &value, &trace);
-    PyContext_Exit(context.ptr());
-    PyErr_Restore(type, value, trace);
-    Py_XDECREF(done);
-    return done != nullptr;
-  }
-  PyErr_Clear();
-  if (!loop->alive()) return true;
-  return guarded([&] {
-           loop->call_soon(callback, py::handle(object_of(waiter)), context ? context : py::object(py::none()));
-           return Py_None;
-         }) != nullptr;
-}
+PyObject* ticket_await(PyObject* object) { return make_waiter(as_ticket(object)); }
 
 PyMethodDef ticket_methods[] = {
     {"result", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(ticket_result)), METH_FASTCALL | METH_KEYWORDS,
@@ -436,27 +239,6 @@ PyType_Slot ticket_slots[] = {{Py_tp_dealloc, reinterpret_cast<void*>(ticket_dea
 PyType_Spec ticket_spec = {"inferkit._core.Ticket", sizeof(TicketObject), 0,
                            Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION, ticket_slots};
 
-PyMethodDef waiter_methods[] = {
-    {"send", waiter_send_method, METH_O, nullptr},
-    {"result", waiter_result, METH_NOARGS, nullptr},
-    {"cancel", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(waiter_cancel)), METH_FASTCALL | METH_KEYWORDS,
-     nullptr},
-    {"add_done_callback", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(waiter_add_done_callback)),
-     METH_FASTCALL | METH_KEYWORDS, nullptr},
-    {"get_loop", waiter_get_loop, METH_NOARGS, nullptr},
-    {nullptr, nullptr, 0, nullptr}};
-PyGetSetDef waiter_getset[] = {{"_asyncio_future_blocking", waiter_get_blocking, waiter_set_blocking, nullptr, nullptr},
-                               {nullptr, nullptr, nullptr, nullptr, nullptr}};
-PyType_Slot waiter_slots[] = {{Py_tp_dealloc, reinterpret_cast<void*>(waiter_dealloc)},
-                              {Py_tp_iter, reinterpret_cast<void*>(PyObject_SelfIter)},
-                              {Py_tp_iternext, reinterpret_cast<void*>(waiter_next)},
-                              {Py_am_send, reinterpret_cast<void*>(waiter_send)},
-                              {Py_tp_methods, waiter_methods},
-                              {Py_tp_getset, waiter_getset},
-                              {0, nullptr}};
-PyType_Spec waiter_spec = {"inferkit._core._Waiter", sizeof(WaiterObject), 0,
-                           Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION, waiter_slots};
-
 /// RequestTimes as Python sees them.
 struct Timing {
   std::optional<double> enqueued, dequeued, started, finished, delivered;
@@ -496,51 +278,6 @@ py::object make_ticket(std::shared_ptr<BatcherCore> core, RequestRef request, bo
   return py::reinterpret_steal<py::object>(object_of(ticket));
 }
 
-namespace {
-/// Takes the waiters out, the longest waiting first, and the loop's reference with them; the caller gets one.
-WaiterObject* take_waiters(TicketObject* ticket) {
-  WaiterObject* first = nullptr;
-  for (WaiterObject* w = std::exchange(ticket->waiters, nullptr); w;) {
-    WaiterObject* next = std::exchange(w->next, first);
-    first = w;
-    w = next;
-  }
-  Py_INCREF(object_of(ticket));
-  std::exchange(ticket->loop, nullptr)->remove_awaited(ticket);
-  return first;
-}
-}  // namespace
-
-void resume_waiters(TicketObject* ticket, bool directly) {
-  if (!ticket->waiters) return;
-  const auto loop = ticket->loop->shared_from_this();
-  WaiterObject* w = take_waiters(ticket);
-  std::exception_ptr first;
-  while (w) {
-    if (!resume(w, loop.get(), directly && !first)) {
-      py::error_already_set error;
-      if (!first) first = std::make_exception_ptr(error);
-    }
-    WaiterObject* next = std::exchange(w->next, nullptr);
-    Py_DECREF(object_of(w));
-    w = next;
-  }
-  Py_DECREF(object_of(ticket));
-  if (first) std::rethrow_exception(first);
-}
-
-void drop_waiters(TicketObject* ticket) {
-  WaiterObject* w = take_waiters(ticket);
-  while (w) {
-    WaiterObject* next = std::exchange(w->next, nullptr);
-    Py_CLEAR(w->callback);  // holds the task, which holds the waiter: nobody else would undo the knot
-    Py_CLEAR(w->context);
-    Py_DECREF(object_of(w));
-    w = next;
-  }
-  Py_DECREF(object_of(ticket));
-}
-
 void bind_ticket(py::module_& m) {
   const auto make_type = [&](PyType_Spec& spec) {
     PyObject* type = PyType_FromSpec(&spec);
@@ -548,7 +285,7 @@ void bind_ticket(py::module_& m) {
     return reinterpret_cast<PyTypeObject*>(type);  // lives as long as the process
   };
   ticket_type = make_type(ticket_spec);
-  waiter_type = make_type(waiter_spec);
+  bind_waiter();
   const py::handle ticket(object_of(ticket_type));
   m.attr("Ticket") = ticket;
 

@@ -13,7 +13,8 @@ struct WaiterObject;
 
 /// A Python object of our own type, as pybind11's would cost more than a small model. Guarded by the GIL.
 struct TicketObject {
-  PyObject_HEAD RequestRef request;
+  PyObject ob_base;
+  RequestRef request;
   std::shared_ptr<BatcherCore> core;
   bool named;             // the request came as a dict, and so goes its answer
   PyObject* result;       // made when first asked for
@@ -26,11 +27,8 @@ struct TicketObject {
 /// A new reference.
 pybind11::object make_ticket(std::shared_ptr<BatcherCore> core, RequestRef request, bool named);
 
-/// Lets the tasks that await the ticket go on: their steps run now where `directly`, else in a later turn of the loop.
-/// Throws what a step raises past its task (KeyboardInterrupt, SystemExit), after all of them went on.
-void resume_waiters(TicketObject* ticket, bool directly);
-/// Forgets them, as their loop is gone.
-void drop_waiters(TicketObject* ticket);
+/// The result or the error of a request that has ended: a new reference, or null with the error set.
+PyObject* ticket_outcome(TicketObject* ticket);
 
 void bind_ticket(pybind11::module_& m);
 
