@@ -15,14 +15,15 @@ step() {
 
 # The tools of an extra of pyproject.toml, one a line.
 extra() {
-  sed -n "/^$1 = \[/,/\]/p" pyproject.toml | grep -o '"[^"]*"' | tr -d '"'
+  awk -v key="$1 = [" 'index($0, key) == 1 { on = 1 } on { print } on && /\]$/ { exit }' pyproject.toml |
+    grep -o '"[^"]*"' | tr -d '"'
 }
 
 # make_venv DIR PYTHON: a fresh virtual environment with a current pip, not activated.
 make_venv() {
   rm -rf "$1"
   "$2" -m venv "$1"
-  "$1/bin/python" -m pip install -q --upgrade pip
+  "$1/bin/python" -m pip install -qq --upgrade pip
 }
 
 # The newest Python that the project supports among those that this machine has.
