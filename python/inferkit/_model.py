@@ -150,9 +150,7 @@ class Model(_core.Model):
         """The outputs, in the order in which the model gives them."""
         return self._ports()[1]
 
-    def run(
-        self, inputs: Mapping[str, Any], out: Mapping[str, np.ndarray] | None = None
-    ) -> dict[str, np.ndarray]:
+    def run(self, inputs: Mapping[str, Any], out: Mapping[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:
         """Run on inputs by name.
 
         Parameters

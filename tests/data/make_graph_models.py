@@ -118,9 +118,7 @@ def control() -> ModelProto:
 
     innermost = branch("innermost", [helper.make_node("Add", ["x", "w"], ["deep"], name="add")], "deep")
     other = branch("other", [helper.make_node("Neg", ["x"], ["neg"], name="neg")], "neg")
-    inner_if = helper.make_node(
-        "If", ["c"], ["inner"], name="inner_if", then_branch=innermost, else_branch=other
-    )
+    inner_if = helper.make_node("If", ["c"], ["inner"], name="inner_if", then_branch=innermost, else_branch=other)
     then_branch = branch("then", [inner_if], "inner")
     else_branch = branch("else", [helper.make_node("Mul", ["late", "late"], ["sq"], name="square")], "sq")
     body = helper.make_graph(
@@ -134,9 +132,7 @@ def control() -> ModelProto:
     )
     nodes = [
         # Before the node that computes what its branch captures: the reader must sort.
-        helper.make_node(
-            "If", ["c"], ["picked"], name="outer_if", then_branch=then_branch, else_branch=else_branch
-        ),
+        helper.make_node("If", ["c"], ["picked"], name="outer_if", then_branch=then_branch, else_branch=else_branch),
         helper.make_node("Abs", ["x"], ["late"], name="abs"),
         helper.make_node("Loop", ["count", "", "picked"], ["y"], name="loop", body=body),
     ]
@@ -193,9 +189,7 @@ def legacy() -> ModelProto:
     ]
     inputs = [info("x", FLOAT, [1, 2]), info("w", FLOAT, [2, 3]), info("b", FLOAT, [3])]
     weights = [numpy_helper.from_array(ramp(2, 3), "w"), numpy_helper.from_array(ramp(3), "b")]
-    return model(
-        helper.make_graph(nodes, "legacy", inputs, [info("y", FLOAT, [1, 3])], weights), ir=3, opset=9
-    )
+    return model(helper.make_graph(nodes, "legacy", inputs, [info("y", FLOAT, [1, 3])], weights), ir=3, opset=9)
 
 
 def external() -> tuple[ModelProto, bytes]:

@@ -483,9 +483,7 @@ class TestFromCallable:
 def test_weights_open_reads_onnx_with_external_data(tmp_path: Path) -> None:
     data = mlp_bytes((64, 256, 256, 10))
     model = onnx.load_from_string(data)
-    onnx.save_model(
-        model, tmp_path / "m.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0
-    )
+    onnx.save_model(model, tmp_path / "m.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0)
     weights = inferkit.Weights.open(tmp_path / "m.onnx")
     assert sorted(weights) == ["b0", "b1", "b2", "w0", "w1", "w2"]
     for tensor in onnx.load_from_string(data).graph.initializer:
