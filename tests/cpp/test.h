@@ -43,20 +43,20 @@ void check_equal(const A& a, const B& b, const char* text, const char* file, int
 
 }  // namespace inferkit::testing
 
-#define TEST(name)                                                                          \
-  static void test_##name();                                                                \
-  static const ::inferkit::testing::Registrar registrar_##name(#name, test_##name);         \
+#define TEST(name)                                                                  \
+  static void test_##name();                                                        \
+  static const ::inferkit::testing::Registrar registrar_##name(#name, test_##name); \
   static void test_##name()
 #define CHECK(condition) \
   ((condition) ? (void)0 : ::inferkit::testing::fail(__FILE__, __LINE__, "not true: " #condition))
 #define CHECK_EQ(a, b) ::inferkit::testing::check_equal((a), (b), #a " == " #b, __FILE__, __LINE__)
-#define CHECK_THROWS(expression, type)                                                               \
-  do {                                                                                               \
-    bool thrown_ = false;                                                                            \
-    try {                                                                                            \
-      (void)(expression);                                                                            \
-    } catch (const type&) {                                                                          \
-      thrown_ = true;                                                                                \
-    }                                                                                                \
-    if (!thrown_) ::inferkit::testing::fail(__FILE__, __LINE__, "no " #type " from: " #expression);  \
+#define CHECK_THROWS(expression, type)                                                              \
+  do {                                                                                              \
+    bool thrown_ = false;                                                                           \
+    try {                                                                                           \
+      (void)(expression);                                                                           \
+    } catch (const type&) {                                                                         \
+      thrown_ = true;                                                                               \
+    }                                                                                               \
+    if (!thrown_) ::inferkit::testing::fail(__FILE__, __LINE__, "no " #type " from: " #expression); \
   } while (false)
