@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "base/error.h"
+#include "bindings/errors.h"
 
 namespace py = pybind11;
 
@@ -83,7 +84,7 @@ py::object numpy_function(const char* name) { return py::module_::import("numpy"
 }  // namespace
 
 ArrayIn array_in(py::handle object, std::string_view name) {
-  static const Api& api = Api::get();
+  const Api& api = Api::get();  // no static of our own: its guard would be held where get() gives up the GIL
   if (api.PyArray_Check_(object.ptr()))
     return from_numpy(object.ptr(), name, py::reinterpret_borrow<py::object>(object));
   py::object array;
@@ -94,7 +95,8 @@ ArrayIn array_in(py::handle object, std::string_view name) {
       array = numpy_function("asarray")(py::memoryview(py::reinterpret_borrow<py::object>(object)));
     }
   } catch (py::error_already_set& error) {
-    refuse(name, cat("could not read the ", Py_TYPE(object.ptr())->tp_name, ": ", error.what()));
+    if (!error.matches(PyExc_Exception)) throw;  // KeyboardInterrupt
+    refuse(name, cat("could not read the ", Py_TYPE(object.ptr())->tp_name, ": ", describe(error)));
   }
   if (!array || !api.PyArray_Check_(array.ptr())) {
     refuse(name, cat("expected a numpy array, or an object with __dlpack__ or the buffer protocol; got ",

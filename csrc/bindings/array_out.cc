@@ -34,7 +34,7 @@ py::object numpy_dtype(DType dtype) {
 }
 
 py::object new_array(DType dtype, const Shape& shape, void** data) {
-  static const Api& api = Api::get();
+  const Api& api = Api::get();  // no static of our own: its guard would be held where get() gives up the GIL
   Py_intptr_t dims[Shape::kMaxRank];
   for (size_t i = 0; i < shape.rank(); ++i) dims[i] = shape[i];
   // NewFromDescr takes over the reference to the dtype.

@@ -2,6 +2,8 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
+
 #include "bindings/array_out.h"
 #include "bindings/errors.h"
 #include "bindings/model_call.h"
@@ -14,9 +16,50 @@ namespace py = pybind11;
 
 namespace inferkit {
 
-PyModel& py_model(py::handle object) { return py::cast<PyModel&>(object); }
+namespace {
+
+PyTypeObject* model_type = nullptr;  // set once, at import
+
+}  // namespace
+
+PyModel& py_model(py::handle object) {
+  if (!PyObject_TypeCheck(object.ptr(), model_type)) {
+    throw py::type_error(cat("expected an inferkit.Model, got ", Py_TYPE(object.ptr())->tp_name));
+  }
+  auto* instance = reinterpret_cast<py::detail::instance*>(object.ptr());
+  const auto holder = instance->simple_layout
+                          ? instance->get_value_and_holder()
+                          : instance->get_value_and_holder(py::detail::get_type_info(typeid(PyModel)));
+  // pybind11 would hand out fresh, unset memory for what __new__ alone has made.
+  if (!holder.holder_constructed()) {
+    throw py::type_error("the model is not initialised; use Model.load or Model.from_callable");
+  }
+  return *static_cast<PyModel*>(holder.value_ptr());
+}
 
 namespace {
+
+/// Of any length and content, unlike what the functions with C strings take.
+py::str name_of(const PortSpec& spec) { return py::str(spec.name); }
+
+/// The value under the name; null where there is none.
+PyObject* find(const py::dict& dict, const PortSpec& spec) {
+  PyObject* value = PyDict_GetItemWithError(dict.ptr(), name_of(spec).ptr());
+  if (!value && PyErr_Occurred()) throw py::error_already_set();
+  return value;
+}
+
+/// Throws where a key is none of the names.
+void check_names(const py::dict& dict, std::span<const PortSpec> specs, std::string_view what) {
+  for (const auto& item : dict) {
+    const bool known = std::any_of(specs.begin(), specs.end(), [&](const PortSpec& s) {
+      return py::isinstance<py::str>(item.first) && name_of(s).equal(item.first);
+    });
+    if (known) continue;
+    throw Error(ErrorCode::kValidation, Reason::kName,
+                cat("the model has no ", what, " ", std::string(py::repr(item.first))));
+  }
+}
 
 using PortTuple = std::tuple<std::string, std::string, std::vector<std::optional<int64_t>>>;
 
@@ -34,9 +77,22 @@ std::vector<PortSpec> ports_in(const std::vector<PortTuple>& ports) {
   std::vector<PortSpec> out;
   for (const auto& [name, dtype, dims] : ports) {
     const auto type = dtype_from_name(dtype);
-    if (!type) throw std::invalid_argument(cat("'", dtype, "' is not a dtype that a model can have"));
+    if (!type || *type == DType::kString) {
+      throw std::invalid_argument(cat("'", name, "': '", dtype, "' is not a dtype that an input or output can have"));
+    }
+    if (dims.size() > Shape::kMaxRank) {
+      throw std::invalid_argument(
+          cat("'", name, "' has ", dims.size(), " dimensions; at most ", Shape::kMaxRank, " are supported"));
+    }
     Shape shape;
-    for (const auto& d : dims) shape.push_back(d.value_or(Shape::kFree));
+    for (const auto& d : dims) {
+      if (d && *d < 0)
+        throw std::invalid_argument(cat("'", name, "' has a dimension of ", *d, "; None marks a free one"));
+      shape.push_back(d.value_or(Shape::kFree));
+    }
+    for (const PortSpec& other : out) {
+      if (other.name == name) throw std::invalid_argument(cat("two ports have the name '", name, "'"));
+    }
     out.push_back({name, *type, shape});
   }
   return out;
@@ -58,64 +114,51 @@ PyObject* call_slot(PyObject* self, PyObject* args, PyObject* kwargs) {
       PyErr_SetString(PyExc_TypeError, "a model takes its inputs by position; model.run({...}) takes them by name");
       return nullptr;
     }
-    auto* instance = reinterpret_cast<py::detail::instance*>(self);
-    const auto* model = static_cast<PyModel*>(instance->get_value_and_holder().value_ptr());
-    if (!model) {
-      PyErr_SetString(PyExc_TypeError, "the model is not initialised; use Model.load or Model.from_callable");
-      return nullptr;
-    }
+    const PyModel& model = py_model(self);
     PyObject** items = reinterpret_cast<PyTupleObject*>(args)->ob_item;
-    py::tuple results = call_model(*model, {items, static_cast<size_t>(PyTuple_GET_SIZE(args))}, {});
+    py::tuple results = call_model(model, {items, static_cast<size_t>(PyTuple_GET_SIZE(args))}, {});
     if (PyTuple_GET_SIZE(results.ptr()) == 1) return py::object(results[0]).release().ptr();
     return results.release().ptr();
   } catch (py::error_already_set& error) {
     error.restore();
+  } catch (const py::builtin_exception& error) {
+    error.set_error();
+  } catch (const std::invalid_argument& error) {
+    PyErr_SetString(PyExc_ValueError, error.what());
   } catch (...) {
     set_exception(current_exception_status());
   }
   return nullptr;
 }
 
-py::dict run_by_name(const PyModel& model, const py::dict& feeds, const py::object& out) {
+py::dict run_by_name(const py::object& self, const py::dict& feeds, const py::object& out) {
+  const PyModel& model = py_model(self);
   const auto specs = model.runner->inputs();
   std::vector<PyObject*> arguments(specs.size());
-  size_t known = 0;
   for (size_t i = 0; i < specs.size(); ++i) {
-    arguments[i] = PyDict_GetItemString(feeds.ptr(), specs[i].name.c_str());
+    arguments[i] = find(feeds, specs[i]);
     if (!arguments[i]) {
       throw Error(ErrorCode::kValidation, Reason::kName, cat("input '", specs[i].name, "' is missing"));
     }
-    ++known;
   }
-  if (known != feeds.size()) {
-    for (const auto& item : feeds) {
-      const std::string name = py::str(item.first);
-      bool found = false;
-      for (const PortSpec& spec : specs) found |= spec.name == name;
-      if (!found) throw Error(ErrorCode::kValidation, Reason::kName, cat("the model has no input '", name, "'"));
-    }
-  }
+  if (specs.size() != feeds.size()) check_names(feeds, specs, "input");
   const auto outputs = model.runner->outputs();
   std::vector<PyObject*> targets;
   if (!out.is_none()) {
     const auto given = py::reinterpret_borrow<py::dict>(out);
     if (!model.native)
       throw std::invalid_argument("out= needs a model that is compiled; a wrapped callable makes its own");
-    for (const PortSpec& spec : outputs) targets.push_back(PyDict_GetItemString(given.ptr(), spec.name.c_str()));
-    for (const auto& item : given) {
-      const std::string name = py::str(item.first);
-      bool found = false;
-      for (const PortSpec& spec : outputs) found |= spec.name == name;
-      if (!found) throw Error(ErrorCode::kValidation, Reason::kName, cat("the model has no output '", name, "'"));
-    }
+    for (const PortSpec& spec : outputs) targets.push_back(find(given, spec));
+    check_names(given, outputs, "output");
   }
   const py::tuple results = call_model(model, arguments, targets);
   py::dict named;
-  for (size_t i = 0; i < outputs.size(); ++i) named[outputs[i].name.c_str()] = results[i];
+  for (size_t i = 0; i < outputs.size(); ++i) named[name_of(outputs[i])] = results[i];
   return named;
 }
 
-py::dict memory_of(const PyModel& model) {
+py::dict memory_of(const py::object& self) {
+  const PyModel& model = py_model(self);
   py::dict out;
   const ModelMemory memory = model.native ? model.native->memory() : ModelMemory{};
   out["file_bytes"] = memory.file_bytes;
@@ -143,6 +186,7 @@ void bind_model(py::module_& m) {
   py::class_<Runner, std::shared_ptr<Runner>>(m, "Runner");
 
   py::class_<PyModel> model(m, "Model");
+  model_type = reinterpret_cast<PyTypeObject*>(model.ptr());
   model
       .def(py::init([](const std::string& path, int threads, size_t max_plans, const InputChecks& checks) {
              const py::gil_scoped_release release;
@@ -161,24 +205,33 @@ void bind_model(py::module_& m) {
              return PyModel{make_py_runner(std::move(fn), ports_in(inputs), ports_in(outputs)), nullptr, checks};
            }),
            py::kw_only(), py::arg("callable"), py::arg("inputs"), py::arg("outputs"), py::arg("checks"))
-      .def_property_readonly("_inputs", [](const PyModel& self) { return ports_out(self.runner->inputs()); })
-      .def_property_readonly("_outputs", [](const PyModel& self) { return ports_out(self.runner->outputs()); })
-      .def_property_readonly("_is_native", [](const PyModel& self) { return self.native != nullptr; })
+      .def_property_readonly("_inputs",
+                             [](const py::object& self) { return ports_out(py_model(self).runner->inputs()); })
+      .def_property_readonly("_outputs",
+                             [](const py::object& self) { return ports_out(py_model(self).runner->outputs()); })
+      .def_property_readonly("_is_native", [](const py::object& self) { return py_model(self).native != nullptr; })
       .def_property_readonly(
-          "path", [](const PyModel& self) { return self.native ? self.native->path() : ""; },
+          "path",
+          [](const py::object& self) {
+            const PyModel& of = py_model(self);
+            return of.native ? of.native->path() : "";
+          },
           "The file that the model came from; empty where it came from none.")
       .def("_weights",
-           [](const PyModel& self) -> std::shared_ptr<const Weights> {
-             return self.native ? self.native->weights() : nullptr;
+           [](const py::object& self) -> std::shared_ptr<const Weights> {
+             const PyModel& of = py_model(self);
+             return of.native ? of.native->weights() : nullptr;
            })
       .def("_run", &run_by_name, py::arg("feeds"), py::arg("out") = py::none())
       .def("_memory", &memory_of)
       .def(
           "trim",
-          [](const PyModel& self) {
-            if (self.native) self.native->trim();
+          [](const py::object& self) {
+            const std::shared_ptr<Model> native = py_model(self).native;
+            const py::gil_scoped_release release;
+            if (native) native->trim();
           },
-          py::call_guard<py::gil_scoped_release>(), "Frees the scratch memory of plans that no run is using.");
+          "Frees the scratch memory of plans that no run is using.");
   // The attribute for who looks it up (and for classes that derive from Model), the slot for who calls.
   model.attr("__call__") = py::cpp_function(
       [](const py::object& self, const py::args& args, const py::kwargs& kwargs) {
@@ -190,7 +243,7 @@ void bind_model(py::module_& m) {
   m.def(
       "install_call",
       [](const py::type& type) {
-        if (!PyType_IsSubtype(reinterpret_cast<PyTypeObject*>(type.ptr()), reinterpret_cast<PyTypeObject*>(py::type::of<PyModel>().ptr()))) {
+        if (!PyType_IsSubtype(reinterpret_cast<PyTypeObject*>(type.ptr()), model_type)) {
           throw std::invalid_argument("not a subclass of Model");
         }
         reinterpret_cast<PyTypeObject*>(type.ptr())->tp_call = call_slot;

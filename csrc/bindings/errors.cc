@@ -24,23 +24,43 @@ py::object text(const std::string& message) {
 void set_os_error(const std::system_error& error) {
   // OSError(errno, message) chooses FileNotFoundError, PermissionError... by itself.
   const py::object message = text(error.what());
-  const auto value =
-      py::reinterpret_steal<py::object>(PyObject_CallFunction(PyExc_OSError, "iO", error.code().value(), message.ptr()));
+  const auto value = py::reinterpret_steal<py::object>(
+      PyObject_CallFunction(PyExc_OSError, "iO", error.code().value(), message.ptr()));
   if (value) PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(value.ptr())), value.ptr());
 }
 
 }  // namespace
 
+std::string describe(const py::error_already_set& error) {
+  const py::handle type = error.type();
+  std::string out = PyType_Check(type.ptr()) ? reinterpret_cast<PyTypeObject*>(type.ptr())->tp_name : "an exception";
+  const auto message = py::reinterpret_steal<py::object>(PyObject_Str(error.value().ptr()));
+  Py_ssize_t size = 0;
+  const char* data = message ? PyUnicode_AsUTF8AndSize(message.ptr(), &size) : nullptr;
+  if (!data) {
+    PyErr_Clear();
+    return out + " (which cannot be printed)";
+  }
+  return size == 0 ? out : out + ": " + std::string(data, static_cast<size_t>(size));
+}
+
+py::object exception_of(const py::error_already_set& error) {
+  if (error.trace()) PyException_SetTraceback(error.value().ptr(), error.trace().ptr());
+  return error.value();
+}
+
 py::object make_exception(const Status& status) {
+  const auto* cause = static_cast<const py::object*>(status.cause.get());
+  // What asks the program to stop must not turn into an error that programs catch.
+  if (cause && (py::isinstance(*cause, PyExc_KeyboardInterrupt) || py::isinstance(*cause, PyExc_SystemExit))) {
+    return *cause;
+  }
   const py::module_ errors = py::module_::import("inferkit._errors");
   const py::object type = errors.attr(py::str(std::string(class_name(status.code))));
   py::object value = status.reason == Reason::kNone
                          ? type(text(status.message))
                          : type(text(status.message), py::arg("reason") = std::string(reason_name(status.reason)));
-  if (status.cause) {
-    const auto* cause = static_cast<const py::object*>(status.cause.get());
-    PyException_SetCause(value.ptr(), cause->inc_ref().ptr());
-  }
+  if (cause) PyException_SetCause(value.ptr(), cause->inc_ref().ptr());
   return value;
 }
 

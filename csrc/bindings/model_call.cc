@@ -1,5 +1,7 @@
 #include "bindings/model_call.h"
 
+#include <pybind11/numpy.h>
+
 #include <array>
 #include <cstring>
 #include <optional>
@@ -81,6 +83,10 @@ Shape result_shape(const Shape& shape, BatchAxis axis, const PortSpec& spec) {
 
 /// The memory of a caller's array for an output; throws where it cannot take the result.
 void* checked_out(PyObject* object, const PortSpec& spec, DType dtype, const Shape& shape) {
+  if (!py::detail::npy_api::get().PyArray_Check_(object)) {
+    throw Error(ErrorCode::kValidation, Reason::kDtype,
+                cat("out['", spec.name, "'] must be a numpy array, got ", Py_TYPE(object)->tp_name));
+  }
   const ArrayIn array = array_in(object, spec.name);
   const auto array_object = py::reinterpret_borrow<py::object>(object);
   const bool writable = array_object.attr("flags").attr("writeable").cast<bool>();
@@ -129,7 +135,12 @@ py::tuple call_runner(const PyModel& model, Inputs& in) {
 
 py::tuple call_native(Model& model, Inputs& in, std::span<PyObject* const> out) {
   const auto specs = model.outputs();
-  const PlanCache::Lease lease = model.acquire({in.shapes.data(), in.shapes.size()});
+  std::optional<PlanCache::Lease> found = model.try_acquire(in.shapes.span());
+  if (!found) {
+    const py::gil_scoped_release release;  // to compile takes long, and may wait for another thread that does
+    found.emplace(model.acquire(in.shapes.span()));
+  }
+  const PlanCache::Lease& lease = *found;
   const Plan& plan = lease.plan();
   py::tuple results(specs.size());
   PortVector<void*> pointers(specs.size());
@@ -138,7 +149,12 @@ py::tuple call_native(Model& model, Inputs& in, std::span<PyObject* const> out) 
     void* target;
     Buffer buffer;
   };
+  struct Target {
+    const void* data;
+    size_t bytes, output;
+  };
   std::vector<CopyBack> copy_back;
+  std::vector<Target> targets;
   for (size_t o = 0; o < specs.size(); ++o) {
     const Port& port = plan.outputs[o];
     const Shape shape = result_shape(port.shape, in.axis, specs[o]);
@@ -149,6 +165,12 @@ py::tuple call_native(Model& model, Inputs& in, std::span<PyObject* const> out) 
     pointers[o] = checked_out(out[o], specs[o], port.dtype, shape);
     results[o] = py::reinterpret_borrow<py::object>(out[o]);
     const size_t bytes = static_cast<size_t>(port.shape.elements()) * dtype_size(port.dtype);
+    for (const auto& [taken, taken_bytes, other] : targets) {
+      if (!overlaps(pointers[o], bytes, taken, taken_bytes)) continue;
+      throw std::invalid_argument(
+          cat("out['", specs[o].name, "'] and out['", specs[other].name, "'] share memory; give each its own"));
+    }
+    targets.push_back({pointers[o], bytes, o});
     for (size_t i = 0; i < plan.inputs.size(); ++i) {
       const size_t in_bytes = static_cast<size_t>(in.shapes[i].elements()) * dtype_size(plan.inputs[i].dtype);
       if (!overlaps(pointers[o], bytes, in.pointers[i], in_bytes)) continue;

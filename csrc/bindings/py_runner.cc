@@ -6,6 +6,7 @@
 #include "base/validation.h"
 #include "bindings/array_in.h"
 #include "bindings/array_out.h"
+#include "bindings/errors.h"
 
 namespace py = pybind11;
 
@@ -42,8 +43,8 @@ class PyRunner final : public Runner {
       call(inputs, sink);
       return {};
     } catch (py::error_already_set& error) {
-      Status status{ErrorCode::kInference, Reason::kNone, cat("the callable raised ", error.what()), nullptr};
-      status.cause = std::shared_ptr<py::object>(new py::object(error.value()), GilDeleter());
+      Status status{ErrorCode::kInference, Reason::kNone, cat("the callable raised ", describe(error)), nullptr};
+      status.cause = std::shared_ptr<py::object>(new py::object(exception_of(error)), GilDeleter());
       return status;
     } catch (...) {
       return current_exception_status();
@@ -59,7 +60,7 @@ class PyRunner final : public Runner {
       std::memcpy(data, inputs[i].data, inputs[i].bytes());
       arguments[i] = std::move(array);
     }
-    const py::object answer = (*fn_)(*arguments);
+    const py::object answer = ask(arguments);
     if (py::isinstance<py::dict>(answer)) {
       const auto by_name = py::reinterpret_borrow<py::dict>(answer);
       for (size_t i = 0; i < outputs_.size(); ++i) {
@@ -80,6 +81,15 @@ class PyRunner final : public Runner {
       }
       take(0, answer, sink);
     }
+  }
+
+  /// A callable may call its own model: the depth counts as Python's own calls do.
+  py::object ask(const py::tuple& arguments) {
+    if (Py_EnterRecursiveCall(" while calling a model's function")) throw py::error_already_set();
+    const auto answer = py::reinterpret_steal<py::object>(PyObject_CallObject(fn_->ptr(), arguments.ptr()));
+    Py_LeaveRecursiveCall();
+    if (!answer) throw py::error_already_set();
+    return answer;
   }
 
   [[noreturn]] void fail(size_t i, const std::string& what) const {

@@ -46,7 +46,9 @@ class Model final : public Runner {
   bool needs_gil() const override { return false; }
   int64_t estimate_nanos(std::span<const Shape> shapes) const override;
 
-  /// For callers that want the outputs' shapes before the run. Input shapes must fit the specs.
+  /// For callers that want the outputs' shapes before the run. Input shapes must fit the specs. The first is empty
+  /// where a plan for them must be compiled, which takes a while.
+  std::optional<PlanCache::Lease> try_acquire(std::span<const Shape> shapes) { return plans_.try_acquire(shapes); }
   PlanCache::Lease acquire(std::span<const Shape> shapes) { return plans_.acquire(shapes); }
   ExecContext exec_context(const Plan& plan) const;
 

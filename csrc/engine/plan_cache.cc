@@ -11,28 +11,35 @@ PlanCache::Entry* PlanCache::find(std::span<const Shape> shapes) const {
   return nullptr;
 }
 
-PlanCache::Lease PlanCache::acquire(std::span<const Shape> shapes) {
+std::optional<PlanCache::Lease> PlanCache::try_acquire(std::span<const Shape> shapes) {
   std::shared_ptr<Entry> entry;
   {
     const std::scoped_lock lock(mutex_);
-    if (Entry* found = find(shapes)) {
-      ++hits_;
-      found->used = ++ticks_;
-      // The entry that is asked for again and again stands in front.
-      if (entries_.front().get() != found) {
-        auto it = std::find_if(entries_.begin(), entries_.end(), [&](const auto& e) { return e.get() == found; });
-        std::iter_swap(entries_.begin(), it);
-      }
-      entry = entries_.front();
-      if (!entry->idle.empty()) {
-        std::unique_ptr<Session> session = std::move(entry->idle.back());
-        entry->idle.pop_back();
-        return {this, std::move(entry), std::move(session)};
-      }
+    Entry* found = find(shapes);
+    if (!found) return std::nullopt;
+    ++hits_;
+    found->used = ++ticks_;
+    // The entry that is asked for again and again stands in front.
+    if (entries_.front().get() != found) {
+      auto it = std::find_if(entries_.begin(), entries_.end(), [&](const auto& e) { return e.get() == found; });
+      std::iter_swap(entries_.begin(), it);
+    }
+    entry = entries_.front();
+    if (!entry->idle.empty()) {
+      std::unique_ptr<Session> session = std::move(entry->idle.back());
+      entry->idle.pop_back();
+      return Lease(this, std::move(entry), std::move(session));
     }
   }
-  if (!entry) entry = insert(shapes);
-  return {this, entry, std::make_unique<Session>(entry->plan, *pool_)};
+  auto session = std::make_unique<Session>(entry->plan, *pool_);
+  return Lease(this, std::move(entry), std::move(session));
+}
+
+PlanCache::Lease PlanCache::acquire(std::span<const Shape> shapes) {
+  if (auto lease = try_acquire(shapes)) return std::move(*lease);
+  std::shared_ptr<Entry> entry = insert(shapes);
+  auto session = std::make_unique<Session>(entry->plan, *pool_);
+  return {this, std::move(entry), std::move(session)};
 }
 
 std::shared_ptr<PlanCache::Entry> PlanCache::insert(std::span<const Shape> shapes) {

@@ -4,6 +4,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -46,6 +47,8 @@ class PlanCache {
   PlanCache(CompileFn compile, std::shared_ptr<BufferPool> pool, size_t max_plans, size_t max_idle_sessions)
       : compile_(std::move(compile)), pool_(std::move(pool)), max_plans_(max_plans), max_idle_(max_idle_sessions) {}
 
+  /// A session of a plan that is there; empty where these shapes must be compiled first.
+  std::optional<Lease> try_acquire(std::span<const Shape> shapes);
   /// Compiles at the first call for these shapes. The cache must outlive the lease.
   Lease acquire(std::span<const Shape> shapes);
   /// The duration that the plan for these shapes is guessed to take; `fallback` where it is not compiled.
