@@ -13,6 +13,10 @@ namespace {
 
 /// Values up to this size are folded when their inputs are known; larger ones are left to the run.
 constexpr size_t kFoldBytes = size_t{1} << 20;
+/// And no more than this in one plan: a file may ask for any number of them.
+constexpr size_t kFoldTotalBytes = size_t{32} << 20;
+/// What takes longer than this is left to the run too.
+constexpr int64_t kMaxFoldNanos = 1'000'000'000;
 
 struct CopyParams {
   size_t bytes;
@@ -26,6 +30,16 @@ class TransientCache final : public ModelCache {
  public:
   std::shared_ptr<const void> get(const std::string&, const MakeFn& make, size_t) override { return make(); }
 };
+
+void check_arity(const Node& node, const OpSchema& schema) {
+  const auto check = [&](size_t count, int least, int most, const char* what) {
+    if (count < static_cast<size_t>(least) || count > static_cast<size_t>(most)) {
+      throw Error(ErrorCode::kModel, cat(node.label(), ": has ", count, " ", what));
+    }
+  };
+  check(node.inputs.size(), schema.min_inputs, schema.max_inputs, "inputs");
+  check(node.outputs.size(), schema.min_outputs, schema.max_outputs, "outputs");
+}
 
 class Compiler {
  public:
@@ -47,6 +61,7 @@ class Compiler {
   const TensorFacts* facts(ValueId id) const {
     return id == kNoValue || !facts_[static_cast<size_t>(id)] ? nullptr : &*facts_[static_cast<size_t>(id)];
   }
+  const TensorFacts& known(ValueId id) const;
   int32_t slot_of(ValueId id);
   int32_t constant_slot(const Tensor& tensor);
   void add_step(StepFn fn, const void* params, size_t bytes, std::span<const Ref> operands, size_t node, double work);
@@ -64,6 +79,7 @@ class Compiler {
   TransientCache transient_;
   Storage storage_;
   std::vector<std::vector<Ref>> step_refs_;
+  size_t folded_bytes_ = 0;
   double work_ = 0;
   std::shared_ptr<Plan> plan_ = std::make_shared<Plan>();
 };
@@ -128,7 +144,13 @@ void Compiler::infer() {
   for (const auto& [id, tensor] : graph_.constants) {
     facts_[static_cast<size_t>(id)] = TensorFacts{tensor.dtype, tensor.shape, &tensor};
   }
+  constexpr int64_t kMaxElements = int64_t{1} << 40;
   for (size_t i = 0; i < graph_.inputs.size(); ++i) {
+    const auto count = inputs_[i].shape.checked_elements();
+    if (!count || *count > kMaxElements) {
+      throw Error(ErrorCode::kModel, cat("input '", graph_.values[static_cast<size_t>(graph_.inputs[i])].name,
+                                         "' of shape ", inputs_[i].shape.str(), " is too large"));
+    }
     facts_[static_cast<size_t>(graph_.inputs[i])] = TensorFacts{inputs_[i].dtype, inputs_[i].shape, nullptr};
   }
   for (size_t n = 0; n < graph_.nodes.size(); ++n) {
@@ -155,15 +177,13 @@ void Compiler::infer_node(size_t n) {
     if (!in.back()) return;  // follows from a node that is already on the list of what is not supported
     all_constant &= in.back()->constant != nullptr;
   }
-  std::vector<TensorFacts> out(node.outputs.size());
+  check_arity(node, def->schema);
+  const TensorFacts unset{DType::kF32, Shape{Shape::kFree}, nullptr};
+  std::vector<TensorFacts> out(node.outputs.size(), unset);
   InferContext context(node, in, out, constants_);
-  const auto inputs = static_cast<int>(node.inputs.size()), outputs = static_cast<int>(node.outputs.size());
-  if (inputs < def->schema.min_inputs || inputs > def->schema.max_inputs) context.fail(cat("has ", inputs, " inputs"));
-  if (outputs < def->schema.min_outputs || outputs > def->schema.max_outputs) {
-    context.fail(cat("has ", outputs, " outputs"));
-  }
   def->schema.infer(context);
   for (size_t i = 0; i < out.size(); ++i) {
+    if (out[i].shape == unset.shape) continue;  // the operator has no such output here; mark_needed sees who reads it
     if (node.outputs[i] != kNoValue) facts_[static_cast<size_t>(node.outputs[i])] = out[i];
   }
   const bool already = std::all_of(out.begin(), out.end(), [](const TensorFacts& f) { return f.constant != nullptr; });
@@ -173,24 +193,42 @@ void Compiler::infer_node(size_t n) {
 bool Compiler::try_fold(const Node& node, std::span<const TensorFacts* const> in) {
   std::vector<const Tensor*> tensors;
   for (const TensorFacts* f : in) tensors.push_back(f ? f->constant : nullptr);
-  std::vector<Tensor> values = evaluate_node(node, tensors, kFoldBytes);
+  std::vector<Tensor> values = evaluate_node(node, tensors, std::min(kFoldBytes, kFoldTotalBytes - folded_bytes_));
   if (values.empty()) return false;
   for (size_t i = 0; i < values.size(); ++i) {
     if (node.outputs[i] == kNoValue) continue;
+    folded_bytes_ += std::min(values[i].bytes(), kFoldTotalBytes - folded_bytes_);
     constants_.push_back(std::make_shared<Tensor>(std::move(values[i])));
     facts_[static_cast<size_t>(node.outputs[i])]->constant = constants_.back().get();
   }
   return true;
 }
 
+/// What is known of a value that the plan must compute.
+const TensorFacts& Compiler::known(ValueId id) const {
+  const TensorFacts* f = facts(id);
+  if (!f) {
+    throw Error(ErrorCode::kModel,
+                cat("the value '", graph_.values[static_cast<size_t>(id)].name, "' is read, but no node computes it"));
+  }
+  return *f;
+}
+
 void Compiler::mark_needed() {
   value_needed_.assign(graph_.values.size(), false);
   node_needed_.assign(graph_.nodes.size(), false);
-  for (ValueId id : graph_.outputs) value_needed_[static_cast<size_t>(id)] = true;
+  for (ValueId id : graph_.outputs) {
+    value_needed_[static_cast<size_t>(id)] = true;
+    if (fold_ && known(id).dtype == DType::kString) {
+      throw Error(ErrorCode::kUnsupportedOp,
+                  cat("output '", graph_.values[static_cast<size_t>(id)].name,
+                      "' is of strings; let the model give numbers, and name them after it"));
+    }
+  }
   for (size_t n = graph_.nodes.size(); n-- > 0;) {
     const Node& node = graph_.nodes[n];
     for (ValueId id : node.outputs) {
-      if (id == kNoValue || !value_needed_[static_cast<size_t>(id)] || facts(id)->constant) continue;
+      if (id == kNoValue || !value_needed_[static_cast<size_t>(id)] || known(id).constant) continue;
       node_needed_[n] = true;
     }
     if (!node_needed_[n]) continue;
@@ -213,7 +251,7 @@ void Compiler::lower() {
     std::vector<const TensorFacts*> in;
     for (ValueId id : node.inputs) in.push_back(facts(id));
     std::vector<TensorFacts> out;
-    for (ValueId id : node.outputs) out.push_back(id == kNoValue ? TensorFacts{} : *facts(id));
+    for (ValueId id : node.outputs) out.push_back(facts(id) ? *facts(id) : TensorFacts{});
     NodeLowering context(*this, n, in, out);
     const OpDef* def = OpRegistry::instance().find(node.domain, node.op_type, node.version);
     try {
@@ -295,16 +333,23 @@ void Compiler::finish() {
   for (auto& constant : constants_) plan_->owners.push_back(std::move(constant));
 }
 
-void collect_missing(const Graph& graph, std::map<std::string, int>& counts) {
+/// Calls visit(Node) for every node, those of subgraphs included.
+template <class Visit>
+void for_each_node(const Graph& graph, const Visit& visit) {
   for (const Node& node : graph.nodes) {
-    if (!OpRegistry::instance().find(node.domain, node.op_type, node.version)) {
-      const std::string domain = node.domain.empty() ? "" : node.domain + ".";
-      ++counts[cat("operator ", domain, node.op_type, " (opset ", node.version, ")")];
-    }
+    visit(node);
     for (const auto& [name, attribute] : node.attributes) {
-      if (const auto* subgraph = std::get_if<std::shared_ptr<Graph>>(&attribute)) collect_missing(**subgraph, counts);
+      if (const auto* subgraph = std::get_if<std::shared_ptr<Graph>>(&attribute)) for_each_node(**subgraph, visit);
     }
   }
+}
+
+void collect_missing(const Graph& graph, std::map<std::string, int>& counts) {
+  for_each_node(graph, [&](const Node& node) {
+    if (OpRegistry::instance().find(node.domain, node.op_type, node.version)) return;
+    const std::string domain = node.domain.empty() ? "" : node.domain + ".";
+    ++counts[cat("operator ", domain, node.op_type, " (opset ", node.version, ")")];
+  });
 }
 
 }  // namespace
@@ -315,6 +360,14 @@ std::vector<std::string> missing_operators(const Graph& graph) {
   std::vector<std::string> lines;
   for (const auto& [what, count] : counts) lines.push_back(cat(what, ", ", count, count == 1 ? " node" : " nodes"));
   return lines;
+}
+
+void check_arities(const Graph& graph) {
+  for_each_node(graph, [](const Node& node) {
+    if (const OpDef* def = OpRegistry::instance().find(node.domain, node.op_type, node.version)) {
+      check_arity(node, def->schema);
+    }
+  });
 }
 
 Error unsupported_error(std::span<const std::string> lines) {
@@ -361,7 +414,7 @@ std::vector<Tensor> evaluate_node(const Node& node, std::span<const Tensor* cons
       }
     }
   }
-  if (total > max_bytes) return {};
+  if (total > max_bytes || plan->estimated_nanos > kMaxFoldNanos) return {};
   size_t port = 0;
   for (size_t i = 0; i < out.size(); ++i) {
     if (node.outputs[i] == kNoValue) continue;

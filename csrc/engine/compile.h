@@ -13,6 +13,8 @@ namespace inferkit {
 
 /// Every operator of `graph` (subgraphs included) that no family registers, one line each; empty where all are there.
 std::vector<std::string> missing_operators(const Graph& graph);
+/// Throws Error(kModel) where a node has more or fewer inputs or outputs than its operator: passes rely on it.
+void check_arities(const Graph& graph);
 /// One kUnsupportedOp error that lists `lines`.
 Error unsupported_error(std::span<const std::string> lines);
 

@@ -13,15 +13,29 @@
 namespace inferkit {
 namespace {
 
+/// One folded value may take this much, and all of them together this much and so many times the size of the file.
 constexpr size_t kMaxFoldedBytes = size_t{64} << 20;
+constexpr size_t kMaxFoldedTotal = size_t{256} << 20, kMaxFoldedRatio = 4;
 constexpr size_t kMaxIdleSessions = 16;
 /// Below this a run stays on its own thread: a fork and join costs microseconds.
 constexpr int64_t kParallelNanos = 20'000;
 
-std::optional<std::vector<Tensor>> evaluate(const Node& node, std::span<const Tensor* const> inputs) {
+/// Bytes of the results that are not those of an input.
+size_t fresh_bytes(std::span<const Tensor> results, std::span<const Tensor* const> inputs) {
+  size_t bytes = 0;
+  for (const Tensor& t : results) {
+    const auto same = [&](const Tensor* in) { return in && in->data == t.data; };
+    if (std::none_of(inputs.begin(), inputs.end(), same)) bytes += t.bytes();
+  }
+  return bytes;
+}
+
+/// `budget` is what folding may still add to memory.
+std::optional<std::vector<Tensor>> evaluate(const Node& node, std::span<const Tensor* const> inputs, size_t& budget) {
   try {
-    auto out = evaluate_node(node, inputs, kMaxFoldedBytes);
+    auto out = evaluate_node(node, inputs, std::min(kMaxFoldedBytes, budget));
     if (out.empty()) return std::nullopt;
+    budget -= std::min(budget, fresh_bytes(out, inputs));
     return out;
   } catch (const Error& error) {
     if (error.code() == ErrorCode::kUnsupportedOp) return std::nullopt;  // reported with all others by probe()
@@ -78,9 +92,12 @@ Model::Model(ModelFile file, ModelOptions options, std::string path)
   read_specs();
   lift_constants(file_.graph);
   if (const auto missing = missing_operators(file_.graph); !missing.empty()) throw unsupported_error(missing);
-  fold_constants(file_.graph, evaluate, kMaxFoldedBytes);
+  check_arities(file_.graph);
+  size_t budget = kMaxFoldedTotal + kMaxFoldedRatio * file_.file_bytes;
+  const auto fold = [&](const Node& node, std::span<const Tensor* const> in) { return evaluate(node, in, budget); };
+  fold_constants(file_.graph, fold, kMaxFoldedBytes);
   run_passes(file_.graph);
-  fold_constants(file_.graph, evaluate, kMaxFoldedBytes);
+  fold_constants(file_.graph, fold, kMaxFoldedBytes);
   eliminate_dead_nodes(file_.graph);
   probe();
 }

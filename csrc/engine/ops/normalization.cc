@@ -135,10 +135,34 @@ size_t norm_axis(const NodeContext& c) {
   return static_cast<size_t>(c.attr_axis(-1, static_cast<int64_t>(c.input(0).shape.rank())));
 }
 
+/// A spelled-out normalization of rows of one element, which its scale then stretches: a pass cannot see the one.
+bool stretches(const NodeContext& c) {
+  const Shape& x = c.input(0).shape;
+  return c.node().domain == kInternal && x.rank() > 0 && x.back() == 1 && c.input(1).shape.elements() != 1;
+}
+
+/// io: x, y, scale, bias (may be null).
+void run_stretched(const void* params, std::byte* const* io, const ExecContext&) {
+  const auto& p = *static_cast<const NormParams*>(params);
+  const auto* x = reinterpret_cast<const float*>(io[0]);
+  auto* y = reinterpret_cast<float*>(io[1]);
+  const float *scale = reinterpret_cast<const float*>(io[2]), *bias = reinterpret_cast<const float*>(io[3]);
+  for (int64_t r = 0; r < p.rows; ++r) {
+    const float d = x[r] - x[r];  // 0, or NaN
+    const float v = d / std::sqrt(d * d + p.epsilon);
+    for (int64_t j = 0; j < p.n; ++j) y[r * p.n + j] = v * scale[j] + (bias ? bias[j] : 0.0f);
+  }
+}
+
 void infer_layer_norm(InferContext& c) {
   require_float_inputs(c);
   const TensorFacts& x = c.input(0);
   const size_t axis = norm_axis(c);
+  if (stretches(c)) {
+    Shape y = x.shape;
+    y[axis] = c.input(1).shape.elements();
+    return c.set_output(0, x.dtype, y);
+  }
   const Shape behind(x.shape.dims().subspan(axis));
   for (size_t i = 1; i < 3; ++i) {
     if (!c.has_input(i)) continue;
@@ -165,6 +189,11 @@ void lower_layer_norm(LowerContext& c) {
   p.n = p.per_group = x.elements(axis, x.rank());
   p.epsilon = c.attr_float("epsilon", 1e-5f);
   p.center = c.node().op_type != "RMSNormalization";
+  if (stretches(c)) {
+    p.n = c.input(1).shape.elements();
+    return c.step(run_stretched, p, {c.in(0), c.out(0), c.in(1), c.has_input(2) ? c.in(2) : Ref{}},
+                  static_cast<double>(p.rows * p.n));
+  }
   if (p.rows * p.n == 0) return;
   const Ref mean = c.has_output(1) ? c.out(1) : Ref{}, inverse = c.has_output(2) ? c.out(2) : Ref{};
   if (mean.valid() || inverse.valid()) {  // before x may be overwritten in place

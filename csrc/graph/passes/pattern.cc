@@ -76,9 +76,13 @@ const Node* Rewriter::producer(ValueId id) const {
   return n < 0 ? nullptr : &node(n);
 }
 
-int Rewriter::reads(ValueId id) const { return static_cast<int>(readers_[at(id)].size()) + output_uses_[at(id)]; }
+int Rewriter::reads(ValueId id) const {
+  if (id == kNoValue) return 0;
+  return static_cast<int>(readers_[at(id)].size()) + output_uses_[at(id)];
+}
 
 int Rewriter::only_reader(ValueId id) const {
+  if (id == kNoValue) return -1;
   return readers_[at(id)].size() == 1 && output_uses_[at(id)] == 0 ? readers_[at(id)][0] : -1;
 }
 

@@ -36,7 +36,7 @@ class Rewriter {
   int producer_index(ValueId id) const;
   /// How often nodes (or their subgraphs) and the graph's outputs read `id`.
   int reads(ValueId id) const;
-  /// The node that alone reads `id`, once; -1 where there is none, or `id` is an output of the graph.
+  /// The node that alone reads `id`, once; -1 where there is none, or `id` is an output of the graph or kNoValue.
   int only_reader(ValueId id) const;
 
   /// The elements' type where it is certain: from constants, graph inputs and casts through operators that keep it.
