@@ -20,6 +20,8 @@ class CompletionList : public RefCounted<CompletionList> {
   int fd() const { return notifier_.fd(); }
   void push(IntrusivePtr<Request> request);
   void notify() { notifier_.notify(); }
+  /// Any thread: a hint that the loop has been woken and has not come yet.
+  bool has_news() const { return notifier_.pending(); }
 
   /// The loop's thread, after a wake-up through fd() and before take().
   void acknowledge() { notifier_.drain(); }

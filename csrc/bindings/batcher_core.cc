@@ -1,5 +1,7 @@
 #include "bindings/batcher_core.h"
 
+#include <time.h>
+
 #include <algorithm>
 #include <optional>
 #include <thread>
@@ -10,6 +12,10 @@ namespace inferkit {
 namespace {
 /// As for direct calls: below this, handing the GIL over and getting it back costs more than the run.
 constexpr Nanos kReleaseGilNanos = 10'000;
+// How long a thread may keep the GIL from those who wait for it, and how long it stays away: one of them takes about
+// 10 us to wake up, and the timer adds its slack of 50 us to what is asked for.
+constexpr Nanos kTurnNanos = 200'000;
+constexpr timespec kAway{0, 10'000};
 }  // namespace
 
 /// What one loop has submitted to one batcher since the last tick.
@@ -45,6 +51,21 @@ std::shared_ptr<BatcherCore> BatcherCore::make(std::shared_ptr<Runner> runner, B
 }
 
 BatcherCore::~BatcherCore() = default;
+
+void BatcherCore::give_way(Nanos now) {
+  thread_local Nanos last = 0;
+  if (now - last < kTurnNanos) return;
+  bool wanted = wanting_gil_.load(std::memory_order_relaxed) > 0;
+  for (const auto& stage : stages_) {
+    wanted |= stage->loop->alive() && (!stage->staged.empty() || stage->loop->list().has_news());
+  }
+  if (!wanted) return;
+  {
+    const py::gil_scoped_release release;
+    ::nanosleep(&kAway, nullptr);
+  }
+  last = SteadyClock::instance().now();
+}
 
 bool BatcherCore::keeps_gil(Nanos predicted) const { return runner_->needs_gil() || predicted <= kReleaseGilNanos; }
 
@@ -101,10 +122,10 @@ void BatcherCore::end_of_tick(Stage& stage) {
   stage.flushing.clear();
   if (predicted <= limit) {
     stage.running = true;
-    std::optional<py::gil_scoped_release> release;
-    if (!keeps_gil(predicted)) release.emplace();
+    std::optional<GilAway> away;
+    if (!keeps_gil(predicted)) away.emplace(*this);
     batcher_->run_inline(stage.tools, stage.batch, stage.loop->list());
-    release.reset();
+    away.reset();
     stage.running = false;
   }
   stage.loop->deliver();

@@ -2,6 +2,7 @@
 #pragma once
 #include <pybind11/pybind11.h>
 
+#include <atomic>
 #include <memory>
 #include <vector>
 
@@ -24,10 +25,15 @@ class BatcherCore : public std::enable_shared_from_this<BatcherCore> {
   void stage(EventLoop& loop, RequestRef request);
   /// Queues what every loop has staged: for calls that wait, or end the batcher.
   void flush();
+  /// Lets go of the GIL for a moment where an event loop or another caller of this batcher is known to want it and the
+  /// calling thread has had its turn. A thread that keeps the GIL through run after run would else hold them up for
+  /// Python's switch interval, 5 ms, each time.
+  void give_way(Nanos now);
   /// A prediction so short that keeping the GIL is cheaper than handing it over; never for a run that needs it anyway.
   bool keeps_gil(Nanos predicted) const;
 
  private:
+  friend class GilAway;
   struct Stage;
   explicit BatcherCore(std::shared_ptr<Runner> runner) : runner_(std::move(runner)) {}
   Stage& stage_for(EventLoop& loop);
@@ -36,6 +42,24 @@ class BatcherCore : public std::enable_shared_from_this<BatcherCore> {
   std::shared_ptr<Runner> runner_;
   std::unique_ptr<Batcher> batcher_;
   std::vector<std::shared_ptr<Stage>> stages_;
+  std::atomic<int> wanting_gil_{0};  // relaxed: a hint
+};
+
+/// Gives the GIL up for its lifetime; lets the batcher's other callers know when it wants it back.
+class GilAway {
+ public:
+  explicit GilAway(BatcherCore& core) : core_(core), thread_(PyEval_SaveThread()) {}
+  ~GilAway() {
+    core_.wanting_gil_.fetch_add(1, std::memory_order_relaxed);
+    PyEval_RestoreThread(thread_);
+    core_.wanting_gil_.fetch_sub(1, std::memory_order_relaxed);
+  }
+  GilAway(const GilAway&) = delete;
+  GilAway& operator=(const GilAway&) = delete;
+
+ private:
+  BatcherCore& core_;
+  PyThreadState* const thread_;
 };
 
 }  // namespace inferkit

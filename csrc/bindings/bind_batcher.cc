@@ -69,11 +69,11 @@ SubmitOptions options_from(const Extras& extras, Nanos now) {
 /// Sleeps without the GIL in slices, so that a signal that came a moment too early is seen all the same. Throws what a
 /// signal handler raises.
 template <class Wait>
-void sleep_with_signals(Wait&& wait_until) {
+void sleep_with_signals(BatcherCore& core, Wait&& wait_until) {
   for (;;) {
     Waited waited;
     {
-      const py::gil_scoped_release release;
+      const GilAway away(core);
       waited = wait_until(SteadyClock::instance().now() + kSignalSlice);
     }
     if (PyErr_CheckSignals() < 0) throw py::error_already_set();
@@ -109,8 +109,8 @@ py::object run_on_caller(BatcherCore& core, const RequestInputs& inputs, const C
   ArraySink sink(core.runner()->outputs(), batcher.pool(), checked.single_row, has_gil);
   Status status;
   {
-    std::optional<py::gil_scoped_release> release;
-    if (!has_gil) release.emplace();
+    std::optional<GilAway> away;
+    if (!has_gil) away.emplace(core);
     status = batcher.run_caller(tensors, checked, sink, enqueued, deadline);
   }
   if (!status.ok()) throw Error(std::move(status));
@@ -122,6 +122,7 @@ py::object call(BatcherCore& core, std::span<PyObject* const> arguments, const E
   const RequestInputs inputs(arguments, core.runner()->inputs());
   const Checked checked = batcher.check(inputs.views());
   const Nanos now = batcher.clock().now();
+  core.give_way(now);
   SubmitOptions options = options_from(extras, now);
   if (options.deadline > now && batcher.begin_caller_run(checked.rows)) {
     return run_on_caller(core, inputs, checked, now, options.deadline);
@@ -129,7 +130,7 @@ py::object call(BatcherCore& core, std::span<PyObject* const> arguments, const E
   const RequestRef request = batcher.admit(inputs.views(), checked, options);
   if (!request->parked) batcher.enqueue({&request, 1});
   try {
-    sleep_with_signals([&](Nanos until) { return batcher.wait(*request, until); });
+    sleep_with_signals(core, [&](Nanos until) { return batcher.wait(*request, until); });
   } catch (...) {
     batcher.cancel(*request);  // interrupted: nobody will come for the answer
     throw;
@@ -156,7 +157,7 @@ py::object submit(BatcherCore& core, std::span<PyObject* const> arguments, const
   } else {
     // Full, and to wait: the caller is held back here, which is what makes it slow down.
     try {
-      sleep_with_signals([&](Nanos) { return batcher.wait_for_room(*request); });
+      sleep_with_signals(core, [&](Nanos) { return batcher.wait_for_room(*request); });
     } catch (...) {
       batcher.cancel(*request);
       throw;
@@ -302,7 +303,7 @@ bool drain(const PyBatcher& self, std::optional<double> timeout) {
   Batcher& batcher = self.core->batcher();
   begin_close(self, true);
   bool quiet = false;
-  sleep_with_signals([&](Nanos slice) {
+  sleep_with_signals(*self.core, [&](Nanos slice) {
     quiet = batcher.drain(std::min(until, slice));
     return quiet || until <= slice ? Waited::kDone : Waited::kTimedOut;
   });

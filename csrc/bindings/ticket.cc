@@ -52,7 +52,7 @@ bool wait_for_end(TicketObject* self, Nanos until, bool* timed_out) {
     const Nanos slice = std::min(until, now + kSignalSlice);
     Waited waited = Waited::kDone;
     PyObject* thrown = guarded([&] {
-      const py::gil_scoped_release release;
+      const GilAway away(*self->core);
       waited = batcher.wait(*self->request, slice);
       return Py_None;
     });

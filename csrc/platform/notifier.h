@@ -20,6 +20,8 @@ class Notifier {
   /// The loop's thread.
   void drain();
   int fd() const { return fd_; }
+  /// Any thread: whether notify() has been called since the last drain(). A hint.
+  bool pending() const { return pending_.load(std::memory_order_relaxed); }
 
  private:
   const int fd_;
