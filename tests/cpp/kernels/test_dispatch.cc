@@ -4,6 +4,7 @@
 #include "kernels/cpu/gemm/gemm.h"
 #include "kernels/cpu/pool/pool.h"
 #include "kernels/cpu/report.h"
+#include "kernels/cpu/recurrent/recurrent.h"
 #include "kernels/cpu/row/row.h"
 #include "kernels/cpu/scan/scan.h"
 #include "kernels/cpu/vmath/vmath.h"
@@ -23,12 +24,13 @@ TEST(dispatch_each_tier_is_what_it_says) {
     CHECK_EQ(std::string(conv_kernels(isa).compiled_isa()), isa_name(isa));
     CHECK_EQ(std::string(pool_kernels(isa).compiled_isa()), isa_name(isa));
     CHECK_EQ(std::string(affine_kernels(isa).compiled_isa()), isa_name(isa));
+    CHECK_EQ(std::string(recurrent_kernels(isa).compiled_isa()), isa_name(isa));
   }
 }
 
 TEST(dispatch_report_names_the_active_tier) {
   const auto report = active_kernels();
-  CHECK_EQ(report.size(), 8u);
+  CHECK_EQ(report.size(), 9u);
   for (const auto& row : report) CHECK_EQ(row.tier, isa_name(active_isa()));
 }
 

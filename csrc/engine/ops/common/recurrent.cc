@@ -1,0 +1,348 @@
+#include "engine/ops/common/recurrent.h"
+
+#include <array>
+
+#include "engine/ops/dispatch.h"
+#include "kernels/cpu/half/half.h"
+
+namespace inferkit {
+namespace {
+
+enum Input : size_t { kX, kW, kR, kB, kLengths, kH0, kC0, kP };
+
+struct RecurrentShape {
+  CellKind kind;
+  int64_t steps, batch, in, hidden, gates, directions;
+  bool batch_first, reverse, coupled, reset_after;
+  Shape y, state;
+};
+
+int64_t gates_of(CellKind kind) { return kind == CellKind::kLstm ? 4 : kind == CellKind::kGru ? 3 : 1; }
+
+void require_shape(const NodeContext& c, size_t i, std::string_view name, const Shape& expected) {
+  if (c.has_input(i) && c.input(i).shape != expected) {
+    c.fail(cat(name, " has shape ", c.input(i).shape.str(), "; expected ", expected.str()));
+  }
+}
+
+RecurrentShape recurrent_shape(const NodeContext& c, CellKind kind) {
+  const Shape &x = c.input(kX).shape, &w = c.input(kW).shape, &r = c.input(kR).shape;
+  if (x.rank() != 3 || w.rank() != 3 || r.rank() != 3) {
+    c.fail(cat("X, W and R must have 3 dimensions, not ", x.str(), ", ", w.str(), ", ", r.str()));
+  }
+  RecurrentShape s{};
+  s.kind = kind;
+  const int64_t layout = c.version() >= 14 ? c.attr_int("layout", 0) : 0;
+  if (layout != 0 && layout != 1) c.fail(cat("layout must be 0 or 1, not ", layout));
+  s.batch_first = layout == 1;
+  const std::string direction = c.attr_string("direction", "forward");
+  if (direction != "forward" && direction != "reverse" && direction != "bidirectional") {
+    c.fail("direction must be forward, reverse or bidirectional, not '" + direction + "'");
+  }
+  s.reverse = direction == "reverse";
+  s.directions = direction == "bidirectional" ? 2 : 1;
+  s.steps = x[s.batch_first ? 1 : 0];
+  s.batch = x[s.batch_first ? 0 : 1];
+  s.in = x[2];
+  s.hidden = c.attr_int("hidden_size", r[2]);
+  s.gates = gates_of(kind);
+  if (s.hidden < 1 || s.hidden > (int64_t{1} << 24)) c.fail(cat("hidden_size ", s.hidden));
+  s.coupled = kind == CellKind::kLstm && c.attr_int("input_forget", 0) != 0;
+  s.reset_after = kind == CellKind::kGru && c.attr_int("linear_before_reset", 0) != 0;
+  const int64_t rows = s.gates * s.hidden;
+  s.state = s.batch_first ? Shape{s.batch, s.directions, s.hidden} : Shape{s.directions, s.batch, s.hidden};
+  s.y =
+      s.batch_first ? Shape{s.batch, s.steps, s.directions, s.hidden} : Shape{s.steps, s.directions, s.batch, s.hidden};
+  require_shape(c, kW, "W", {s.directions, rows, s.in});
+  require_shape(c, kR, "R", {s.directions, rows, s.hidden});
+  require_shape(c, kB, "B", {s.directions, 2 * rows});
+  require_shape(c, kLengths, "sequence_lens", {s.batch});
+  require_shape(c, kH0, "initial_h", s.state);
+  require_shape(c, kC0, "initial_c", s.state);
+  require_shape(c, kP, "P", {s.directions, 3 * s.hidden});
+  return s;
+}
+
+std::vector<std::string> default_activations(CellKind kind) {
+  if (kind == CellKind::kLstm) return {"Sigmoid", "Tanh", "Tanh"};
+  if (kind == CellKind::kGru) return {"Sigmoid", "Tanh"};
+  return {"Tanh"};
+}
+
+// ---- Steps ----------------------------------------------------------------------------------------------------------
+
+struct CountParams {
+  int64_t count;
+};
+template <class T>
+void widen_step(const void* params, std::byte* const* io, const ExecContext&) {
+  kernels::widen(reinterpret_cast<const T*>(io[1]), reinterpret_cast<float*>(io[0]),
+                 static_cast<const CountParams*>(params)->count);
+}
+template <class T>
+void narrow_step(const void* params, std::byte* const* io, const ExecContext&) {
+  kernels::narrow(reinterpret_cast<const float*>(io[1]), reinterpret_cast<T*>(io[0]),
+                  static_cast<const CountParams*>(params)->count);
+}
+
+struct PackParams {
+  int64_t offset, rows, depth;
+};
+void pack_step(const void* params, std::byte* const* io, const ExecContext&) {
+  const auto& p = *static_cast<const PackParams*>(params);
+  kernels::pack_b_transposed(reinterpret_cast<const float*>(io[1]) + p.offset, p.depth, p.depth, p.rows,
+                             reinterpret_cast<float*>(io[0]));
+}
+
+/// The biases of W and R as one, but for those of R that the reset gate multiplies: they follow behind.
+struct BiasParams {
+  int64_t offset, rows, apart;  // the last `apart` of `rows`
+};
+template <class W>
+void join_biases(const BiasParams& p, const W* b, W* out) {
+  b += p.offset;
+  for (int64_t i = 0; i < p.rows; ++i) out[i] = i < p.rows - p.apart ? b[i] + b[p.rows + i] : b[i];
+  std::copy(b + 2 * p.rows - p.apart, b + 2 * p.rows, out + p.rows);
+}
+template <class W>
+void bias_step(const void* params, std::byte* const* io, const ExecContext&) {
+  join_biases(*static_cast<const BiasParams*>(params), reinterpret_cast<const W*>(io[1]), reinterpret_cast<W*>(io[0]));
+}
+
+struct ProductParams {
+  int64_t m, n, k, w_offset;
+};
+void product_f32_step(const void* params, std::byte* const* io, const ExecContext& context) {
+  const auto& p = *static_cast<const ProductParams*>(params);
+  kernels::GemmArgs g;
+  g.m = p.m;
+  g.n = g.ldc = p.n;
+  g.k = g.lda = p.k;
+  g.c = reinterpret_cast<float*>(io[0]);
+  g.a = reinterpret_cast<const float*>(io[1]);
+  g.bias = reinterpret_cast<const float*>(io[3]);
+  g.bias_kind = g.bias ? kernels::BiasKind::kPerColumn : kernels::BiasKind::kNone;
+  kernels::use_packed_b(g, reinterpret_cast<const float*>(io[2]));
+  if (context.pool) {
+    kernels::gemm_f32_parallel(g, context.pool, context.max_threads);
+  } else {
+    kernels::gemm_f32(g);
+  }
+}
+void product_f64_step(const void* params, std::byte* const* io, const ExecContext&) {
+  const auto& p = *static_cast<const ProductParams*>(params);
+  auto* out = reinterpret_cast<double*>(io[0]);
+  const auto* x = reinterpret_cast<const double*>(io[1]);
+  const auto* w = reinterpret_cast<const double*>(io[2]) + p.w_offset;
+  const auto* bias = reinterpret_cast<const double*>(io[3]);
+  for (int64_t row = 0; row < p.m; ++row) {
+    for (int64_t j = 0; j < p.n; ++j) {
+      double sum = bias ? bias[j] : 0;
+      for (int64_t i = 0; i < p.k; ++i) sum += x[row * p.k + i] * w[j * p.k + i];
+      out[row * p.n + j] = sum;
+    }
+  }
+}
+
+// ---- Lowering -------------------------------------------------------------------------------------------------------
+
+class Lowering {
+ public:
+  Lowering(LowerContext& c, const RecurrentShape& s)
+      : c_(c),
+        s_(s),
+        dtype_(c.input(kX).dtype),
+        wide_(dtype_ == DType::kF64),
+        element_(wide_ ? sizeof(double) : sizeof(float)) {}
+
+  void run(StepFn f32, StepFn f64) {
+    const int64_t rows = s_.gates * s_.hidden;
+    const auto activations = recurrent_activations(c_, default_activations(s_.kind), s_.directions);
+    const size_t each = activations.size() / static_cast<size_t>(s_.directions);
+    const Ref x = work_input(kX), h0 = work_input(kH0), c0 = work_input(kC0), p_in = work_input(kP);
+    const Ref w_in = weights_input(kW), r_in = weights_input(kR), b_in = weights_input(kB);
+    const std::array<Ref, 3> out{work_output(0, s_.y), work_output(1, s_.state), work_output(2, s_.state)};
+    const Ref products = scratch(s_.steps * s_.batch * rows), state = scratch(s_.batch * s_.hidden),
+              spare = scratch(s_.batch * s_.hidden);
+    const Ref cell = s_.kind == CellKind::kLstm ? scratch(s_.batch * s_.hidden) : Ref{};
+    const auto count = static_cast<double>(s_.steps * s_.batch);
+    const double per_nano = wide_ ? 2 : 60;
+    for (int64_t d = 0; d < s_.directions; ++d) {
+      const Ref bias = biases(b_in, d);
+      c_.step(wide_ ? product_f64_step : product_f32_step,
+              ProductParams{s_.steps * s_.batch, rows, s_.in, d * rows * s_.in},
+              {products, x, packed(kW, w_in, d, 0, rows, s_.in), bias},
+              2 * count * static_cast<double>(rows * s_.in) / per_nano);
+      RecurrentParams p = params(d);
+      p.f = activations[static_cast<size_t>(d) * each];
+      if (each > 1) p.g = activations[static_cast<size_t>(d) * each + 1];
+      if (each > 2) p.h = activations[static_cast<size_t>(d) * each + 2];
+      p.plain = usual(p.f, kernels::Unary::kSigmoid) && usual(p.g, kernels::Unary::kTanh) &&
+                (each < 3 || usual(p.h, kernels::Unary::kTanh)) && p.clip == 0 && !s_.coupled && !exists(kP);
+      // The rows of R that give the hidden gate of a GRU are a product of their own.
+      const int64_t hidden_rows = s_.kind == CellKind::kGru ? s_.hidden : 0;
+      const Ref r = packed(kR, r_in, d, 0, rows - hidden_rows, s_.hidden);
+      const Ref r_hidden = hidden_rows ? packed(kR, r_in, d, rows - hidden_rows, hidden_rows, s_.hidden) : Ref{};
+      const Ref lengths = c_.has_input(kLengths) ? c_.in(kLengths) : Ref{};
+      c_.step(wide_ ? f64 : f32, p,
+              {out[0], out[1], out[2], products, state, cell, spare, r, r_hidden, s_.reset_after ? bias : Ref{}, h0, c0,
+               p_in, lengths},
+              2 * count * static_cast<double>(rows * s_.hidden) / per_nano + count * static_cast<double>(rows));
+    }
+    narrow(0, out[0], s_.y);
+    narrow(1, out[1], s_.state);
+    narrow(2, out[2], s_.state);
+  }
+
+ private:
+  Ref scratch(int64_t elements) { return c_.scratch(static_cast<size_t>(elements) * element_); }
+  bool half() const { return dtype_ == DType::kF16 || dtype_ == DType::kBF16; }
+  static bool usual(const RecurrentActivation& f, kernels::Unary op) {
+    return f.op == op && f.pre == 1 && f.post == 1 && f.shift == 0;
+  }
+  bool exists(size_t i) const { return c_.has_input(i); }
+
+  RecurrentParams params(int64_t d) const {
+    const int64_t rows = s_.gates * s_.hidden;
+    RecurrentParams p{};
+    p.steps = s_.steps;
+    p.batch = s_.batch;
+    p.hidden = s_.hidden;
+    p.gates = s_.gates;
+    p.x_step = s_.batch_first ? rows : s_.batch * rows;
+    p.x_row = s_.batch_first ? s_.steps * rows : rows;
+    const int64_t line = s_.directions * s_.hidden;
+    p.y_step = s_.batch_first ? line : s_.batch * line;
+    p.y_row = s_.batch_first ? s_.steps * line : s_.hidden;
+    p.state_row = s_.batch_first ? line : s_.hidden;
+    p.y_offset = p.state_offset = s_.batch_first ? d * s_.hidden : d * s_.batch * s_.hidden;
+    p.r_offset = d * rows * s_.hidden;
+    p.p_offset = d * 3 * s_.hidden;
+    p.reverse = s_.reverse || d == 1;
+    p.coupled = s_.coupled;
+    p.reset_after = s_.reset_after;
+    p.clip = c_.has_attr("clip") ? c_.attr_float("clip", 0) : 0;
+    return p;
+  }
+
+  /// An input as float (or double); invalid where it is left out.
+  Ref work_input(size_t i) {
+    if (!exists(i)) return {};
+    const int64_t count = c_.input(i).shape.elements();
+    if (!half()) return c_.in(i);
+    const Ref wide = scratch(count);
+    c_.step(dtype_ == DType::kF16 ? widen_step<Half> : widen_step<BFloat16>, CountParams{count}, {wide, c_.in(i)},
+            static_cast<double>(count) / 8);
+    return wide;
+  }
+  /// As work_input; what is constant and not read as it is comes out of the cache, so it is not widened in the run.
+  Ref weights_input(size_t i) {
+    if (!exists(i) || (!wide_ && c_.input(i).constant)) return {};
+    return work_input(i);
+  }
+  std::vector<float> constant_as_float(size_t i) const {
+    const Tensor& t = *c_.input(i).constant;
+    std::vector<float> out(static_cast<size_t>(t.shape.elements()));
+    const auto n = static_cast<int64_t>(out.size());
+    if (dtype_ == DType::kF16) {
+      kernels::widen(t.as<Half>(), out.data(), n);
+    } else if (dtype_ == DType::kBF16) {
+      kernels::widen(t.as<BFloat16>(), out.data(), n);
+    } else {
+      std::copy(t.as<float>(), t.as<float>() + n, out.begin());
+    }
+    return out;
+  }
+
+  /// Rows [first, first + rows) of direction d of W or R. Doubles stay where they are: the steps add the offset of the
+  /// direction and, for a second part, of the rows before it.
+  Ref packed(size_t i, Ref source, int64_t d, int64_t first, int64_t rows, int64_t depth) {
+    if (wide_) return source;
+    const int64_t offset = (d * s_.gates * s_.hidden + first) * depth;
+    const auto elements = static_cast<int64_t>(kernels::packed_b_elements(depth, rows));
+    if (!c_.input(i).constant) {
+      const Ref out = scratch(elements);
+      c_.step(pack_step, PackParams{offset, rows, depth}, {out, source}, static_cast<double>(elements) / 4);
+      return out;
+    }
+    const auto make = [&]() -> std::shared_ptr<const void> {
+      const std::vector<float> values = constant_as_float(i);
+      void* data = nullptr;
+      const Tensor t = make_tensor(DType::kF32, {elements}, &data);
+      kernels::pack_b_transposed(values.data() + offset, depth, depth, rows, static_cast<float*>(data));
+      return {t.owner, t.data};
+    };
+    const auto held = c_.cache().get(weight_key(*c_.input(i).constant, cat("recurrent-", offset, "-", rows)), make,
+                                     static_cast<size_t>(elements) * sizeof(float));
+    return c_.constant(held.get(), held);
+  }
+
+  Ref biases(Ref source, int64_t d) {
+    if (!exists(kB)) return {};
+    const int64_t rows = s_.gates * s_.hidden;
+    const BiasParams p{2 * d * rows, rows, s_.reset_after ? s_.hidden : 0};
+    if (wide_ || !c_.input(kB).constant) {
+      const Ref out = scratch(rows + p.apart);
+      c_.step(wide_ ? bias_step<double> : bias_step<float>, p, {out, source}, static_cast<double>(rows));
+      return out;
+    }
+    const auto make = [&]() -> std::shared_ptr<const void> {
+      const std::vector<float> values = constant_as_float(kB);
+      void* data = nullptr;
+      const Tensor t = make_tensor(DType::kF32, {rows + p.apart}, &data);
+      join_biases(p, values.data(), static_cast<float*>(data));
+      return {t.owner, t.data};
+    };
+    const auto held = c_.cache().get(weight_key(*c_.input(kB).constant, cat("recurrent-bias-", d, "-", p.apart)), make,
+                                     static_cast<size_t>(rows + p.apart) * sizeof(float));
+    return c_.constant(held.get(), held);
+  }
+
+  Ref work_output(size_t i, const Shape& shape) {
+    if (!c_.has_output(i) || !c_.out(i).valid()) return {};
+    return half() ? scratch(shape.elements()) : c_.out(i);
+  }
+  void narrow(size_t i, Ref from, const Shape& shape) {
+    if (!half() || !from.valid()) return;
+    c_.step(dtype_ == DType::kF16 ? narrow_step<Half> : narrow_step<BFloat16>, CountParams{shape.elements()},
+            {c_.out(i), from}, static_cast<double>(shape.elements()) / 8);
+  }
+
+  LowerContext& c_;
+  const RecurrentShape& s_;
+  const DType dtype_;
+  const bool wide_;  // runs in double
+  const size_t element_;
+};
+
+}  // namespace
+
+void check_lengths(const RecurrentParams& p, const int32_t* lengths) {
+  for (int64_t i = 0; i < p.batch; ++i) {
+    if (lengths[i] < 0 || lengths[i] > p.steps) {
+      throw Error(ErrorCode::kInference, cat("sequence_lens[", i, "] is ", lengths[i], "; expected 0 to ", p.steps,
+                                             ", the number of time steps"));
+    }
+  }
+}
+
+void infer_recurrent(InferContext& c, CellKind kind) {
+  require_type(c, kX, kFloatTypes);
+  for (const size_t i : {kW, kR, kB, kH0, kC0, kP}) {
+    if (c.has_input(i)) require_same_type(c, kX, i);
+  }
+  if (c.has_input(kLengths)) require_type(c, kLengths, types(DType::kI32));
+  const RecurrentShape s = recurrent_shape(c, kind);
+  recurrent_activations(c, default_activations(kind), s.directions);
+  const DType dtype = c.input(kX).dtype;
+  if (c.has_output(0)) c.set_output(0, dtype, s.y);
+  if (c.has_output(1)) c.set_output(1, dtype, s.state);
+  if (c.has_output(2)) c.set_output(2, dtype, s.state);
+}
+
+void lower_recurrent(LowerContext& c, CellKind kind, StepFn f32, StepFn f64) {
+  const RecurrentShape s = recurrent_shape(c, kind);
+  Lowering(c, s).run(f32, f64);
+}
+
+}  // namespace inferkit

@@ -1,0 +1,174 @@
+// What LSTM, GRU and RNN share: shapes, weights, and the walk over time. x W of all time steps is one product; then
+// each step multiplies the state by R and applies the cell. Float32 runs on packed weights; the half types are widened
+// to it and rounded once at the end; float64 runs plain loops. The bits of a batch row depend on that row alone.
+#pragma once
+#include <algorithm>
+#include <cstddef>
+
+#include "engine/lower.h"
+#include "engine/ops/common/recurrent_activation.h"
+#include "engine/ops/parallel.h"
+#include "kernels/cpu/gemm/gemm.h"
+#include "kernels/cpu/recurrent/recurrent.h"
+
+namespace inferkit {
+
+enum class CellKind : uint8_t { kLstm, kGru, kRnn };
+
+struct RecurrentParams {
+  int64_t steps, batch, hidden, gates;
+  int64_t x_step, x_row;                      // strides of the products x W, in elements
+  int64_t y_step, y_row;                      // of Y
+  int64_t y_offset;                           // where this direction begins in Y
+  int64_t state_row;                          // stride of the rows of initial and final states
+  int64_t state_offset;                       // where this direction begins there
+  int64_t r_offset, p_offset;                 // this direction's part of R and P, where they are not packed
+  bool reverse, coupled, reset_after, plain;  // plain: the usual activations, nothing else
+  double clip;                                // 0 for none
+  RecurrentActivation f, g, h;
+};
+
+/// The operands of a walk, in the order of io. W is float or double.
+template <class W>
+struct RecurrentIo {
+  W *y, *y_h, *y_c, *products, *state, *cell, *spare;
+  const W *r, *r_hidden, *hidden_bias, *h0, *c0, *peepholes;
+  const int32_t* lengths;
+
+  explicit RecurrentIo(std::byte* const* io)
+      : y(at(io, 0)),
+        y_h(at(io, 1)),
+        y_c(at(io, 2)),
+        products(at(io, 3)),
+        state(at(io, 4)),
+        cell(at(io, 5)),
+        spare(at(io, 6)),
+        r(at(io, 7)),
+        r_hidden(at(io, 8)),
+        hidden_bias(at(io, 9)),
+        h0(at(io, 10)),
+        c0(at(io, 11)),
+        peepholes(at(io, 12)),
+        lengths(reinterpret_cast<const int32_t*>(io[13])) {}
+
+ private:
+  static W* at(std::byte* const* io, size_t i) { return reinterpret_cast<W*>(io[i]); }
+};
+
+/// One time step of `rows` neighbours of the batch; state, cell and spare have `hidden` elements a row.
+template <class W>
+struct RecurrentBlock {
+  const RecurrentParams& p;
+  const RecurrentIo<W>& io;
+  int64_t first, rows, t;
+  const ExecContext* threads;  // null where the block is one of several
+
+  bool active(int64_t row) const { return !io.lengths || t < io.lengths[first + row]; }
+  W* gates(int64_t row) const { return io.products + t * p.x_step + (first + row) * p.x_row; }
+  W* state(int64_t row) const { return io.state + (first + row) * p.hidden; }
+  W* cell(int64_t row) const { return io.cell + (first + row) * p.hidden; }
+  W* spare(int64_t row) const { return io.spare + (first + row) * p.hidden; }
+  /// Null where nobody reads Y.
+  W* y(int64_t row) const { return io.y ? io.y + p.y_offset + t * p.y_step + (first + row) * p.y_row : nullptr; }
+  /// The new state of a row is in place; Y gets its copy.
+  void publish(int64_t row) const {
+    if (W* target = y(row)) std::copy(state(row), state(row) + p.hidden, target);
+  }
+  void clip(W* x) const {
+    if (p.clip == 0) return;
+    const W limit = static_cast<W>(p.clip);
+    for (int64_t i = 0; i < p.hidden; ++i) x[i] = x[i] > limit ? limit : x[i] < -limit ? -limit : x[i];
+  }
+  /// x = f(clip(x)).
+  void activate(const RecurrentActivation& f, W* x) const {
+    clip(x);
+    f.apply(x, p.hidden);
+  }
+};
+
+/// out = a B' (+ bias) (+ out where `accumulate`) for the block's rows: n columns, `hidden` deep. B is packed where W
+/// is float, else [n, hidden].
+inline void recurrent_product(const RecurrentBlock<float>& block, const float* a, const float* b, const float* bias,
+                              float* out, int64_t ld, int64_t n, bool accumulate) {
+  kernels::GemmArgs g;
+  g.m = block.rows;
+  g.n = n;
+  g.k = block.p.hidden;
+  g.a = a;
+  g.lda = block.p.hidden;
+  g.c = out;
+  g.ldc = ld;
+  g.bias = bias;
+  g.bias_kind = bias ? kernels::BiasKind::kPerColumn : kernels::BiasKind::kNone;
+  g.residual = accumulate ? out : nullptr;
+  g.ldr = ld;
+  kernels::use_packed_b(g, b);
+  if (block.threads && block.threads->pool) {
+    kernels::gemm_f32_parallel(g, block.threads->pool, block.threads->max_threads);
+  } else {
+    kernels::gemm_f32(g);
+  }
+}
+inline void recurrent_product(const RecurrentBlock<double>& block, const double* a, const double* b, const double* bias,
+                              double* out, int64_t ld, int64_t n, bool accumulate) {
+  const int64_t k = block.p.hidden;
+  for (int64_t row = 0; row < block.rows; ++row) {
+    for (int64_t j = 0; j < n; ++j) {
+      double sum = bias ? bias[j] : 0;
+      for (int64_t i = 0; i < k; ++i) sum += a[row * k + i] * b[j * k + i];
+      out[row * ld + j] = accumulate ? out[row * ld + j] + sum : sum;
+    }
+  }
+}
+
+/// Throws Error(kInference) where a sequence length is outside [0, steps].
+void check_lengths(const RecurrentParams& p, const int32_t* lengths);
+
+/// Walks one direction: cell(block) for every time step, first to last of the direction. Rows whose sequence has ended
+/// (or, in reverse, not begun) keep their state, and their Y is 0.
+template <class W, class Cell>
+void walk(const RecurrentParams& p, std::byte* const* operands, const ExecContext& context, Cell cell) {
+  const RecurrentIo<W> io(operands);
+  if (io.lengths) check_lengths(p, io.lengths);
+  const auto run = [&](int64_t first, int64_t last) {
+    const int64_t rows = last - first;
+    const auto load = [&](const W* from, W* to) {
+      for (int64_t row = first; row < last; ++row) {
+        W* target = to + row * p.hidden;
+        const W* source = from ? from + p.state_offset + row * p.state_row : nullptr;
+        if (source) {
+          std::copy(source, source + p.hidden, target);
+        } else {
+          std::fill(target, target + p.hidden, W(0));
+        }
+      }
+    };
+    const auto save = [&](const W* from, W* to) {
+      for (int64_t row = first; to && row < last; ++row) {
+        std::copy(from + row * p.hidden, from + (row + 1) * p.hidden, to + p.state_offset + row * p.state_row);
+      }
+    };
+    load(io.h0, io.state);
+    if (io.cell) load(io.c0, io.cell);
+    for (int64_t s = 0; s < p.steps; ++s) {
+      const RecurrentBlock<W> block{
+          p, io, first, rows, p.reverse ? p.steps - 1 - s : s, rows == p.batch ? &context : nullptr};
+      cell(block);
+      for (int64_t row = 0; io.lengths && io.y && row < rows; ++row) {
+        if (!block.active(row)) std::fill(block.y(row), block.y(row) + p.hidden, W(0));
+      }
+    }
+    save(io.state, io.y_h);
+    if (io.cell) save(io.cell, io.y_c);
+  };
+  // A thread is worth waking for about a million multiply-adds.
+  const int64_t row_work = std::max<int64_t>(1, p.steps * p.gates * p.hidden * p.hidden);
+  for_ranges(context, p.batch, std::max<int64_t>(1, (int64_t{1} << 20) / row_work), run);
+}
+
+/// The shape rule: inputs X, W, R, B, sequence_lens, initial_h (and, for LSTM, initial_c, P).
+void infer_recurrent(InferContext& c, CellKind kind);
+/// `f32` and `f64` walk one direction of the cell on float and on double.
+void lower_recurrent(LowerContext& c, CellKind kind, StepFn f32, StepFn f64);
+
+}  // namespace inferkit

@@ -1,0 +1,41 @@
+// RNN: one gate, which is the new state.
+#include "engine/op_registry.h"
+#include "engine/ops/common/recurrent.h"
+
+namespace inferkit {
+namespace {
+
+template <class W>
+void run_step(const void* params, std::byte* const* io, const ExecContext& context) {
+  const auto& p = *static_cast<const RecurrentParams*>(params);
+  walk<W>(p, io, context, [&p](const RecurrentBlock<W>& b) {
+    const W* r = b.io.r;
+    if constexpr (sizeof(W) == sizeof(double)) r += p.r_offset;
+    recurrent_product(b, b.state(0), r, static_cast<const W*>(nullptr), b.gates(0), p.x_row, p.hidden, true);
+    for (int64_t row = 0; row < b.rows; ++row) {
+      if (!b.active(row)) continue;
+      W* gate = b.gates(row);
+      b.activate(p.f, gate);
+      std::copy(gate, gate + p.hidden, b.state(row));
+      b.publish(row);
+    }
+  });
+}
+
+void infer_rnn(InferContext& c) { infer_recurrent(c, CellKind::kRnn); }
+void lower_rnn(LowerContext& c) { lower_recurrent(c, CellKind::kRnn, run_step<float>, run_step<double>); }
+
+}  // namespace
+
+void register_rnn(OpRegistry& r) {
+  r.add({.name = "RNN",
+         .since = 7,
+         .min_inputs = 3,
+         .max_inputs = 6,
+         .min_outputs = 0,
+         .max_outputs = 2,
+         .infer = infer_rnn},
+        lower_rnn);
+}
+
+}  // namespace inferkit
