@@ -17,10 +17,8 @@ UNSUPPORTED: frozenset[str] = frozenset(
     {
         "silero_vad",
         "silero_vad_16k_op15",
-        "silero_vad_16k_sequence",
         "silero_vad_half",
         "silero_vad_op18_ifless",
-        "silero_vad_openvino_16k",
     }
 )
 

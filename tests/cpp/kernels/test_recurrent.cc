@@ -5,6 +5,7 @@
 
 using namespace inferkit;
 using namespace inferkit::kernels;
+using namespace inferkit::testing;
 
 namespace {
 
