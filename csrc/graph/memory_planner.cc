@@ -2,13 +2,18 @@
 
 #include <algorithm>
 #include <limits>
-#include <numeric>
+#include <map>
+#include <queue>
+#include <set>
 #include <stdexcept>
 
 #include "base/error.h"
 
 namespace inferkit {
 namespace {
+
+/// The search among all blocks that live at the same time is quadratic.
+constexpr size_t kMaxSearched = 2048;
 
 struct Block {
   size_t bytes;  // rounded up
@@ -74,6 +79,84 @@ size_t place(std::span<const Block> blocks, std::vector<size_t>& offsets) {
   return total;
 }
 
+bool born_before(const Block& a, const Block& b) {
+  if (a.first != b.first) return a.first < b.first;
+  if (a.last != b.last) return a.last > b.last;
+  return a.bytes != b.bytes ? a.bytes > b.bytes : a.index < b.index;
+}
+
+/// Gaps of the arena below its top, by place and by size.
+class FreeList {
+ public:
+  /// The smallest gap that takes `bytes`, the lowest of its size; else the arena grows.
+  size_t take(size_t bytes) {
+    size_t begin = top_;
+    const auto fit = by_size_.lower_bound({bytes, 0});
+    if (fit != by_size_.end()) {
+      begin = fit->second;
+      const size_t end = begin + fit->first;
+      erase(begin, end);
+      if (end > begin + bytes) insert(begin + bytes, end);
+      return begin;
+    }
+    if (!ends_.empty() && ends_.rbegin()->second == top_) {  // the gap below the top is part of it
+      begin = ends_.rbegin()->first;
+      erase(begin, top_);
+    }
+    top_ = begin + bytes;
+    return begin;
+  }
+
+  void give(size_t begin, size_t end) {
+    const auto after = ends_.lower_bound(begin);
+    if (after != ends_.begin()) {
+      const auto [b, e] = *std::prev(after);
+      if (e == begin) {
+        erase(b, e);
+        begin = b;
+      }
+    }
+    if (const auto next = ends_.find(end); next != ends_.end()) {
+      const size_t e = next->second;
+      erase(end, e);
+      end = e;
+    }
+    insert(begin, end);
+  }
+
+  size_t top() const { return top_; }
+
+ private:
+  void insert(size_t begin, size_t end) {
+    ends_.emplace(begin, end);
+    by_size_.emplace(end - begin, begin);
+  }
+  void erase(size_t begin, size_t end) {
+    ends_.erase(begin);
+    by_size_.erase({end - begin, begin});
+  }
+
+  std::map<size_t, size_t> ends_;                // begin -> end; no two touch
+  std::set<std::pair<size_t, size_t>> by_size_;  // (size, begin)
+  size_t top_ = 0;
+};
+
+/// In order of birth, each into the smallest gap that the dead have left: O(n log n).
+size_t place_by_birth(std::span<const Block> blocks, std::vector<size_t>& offsets) {
+  using Alive = std::pair<int, const Block*>;
+  std::priority_queue<Alive, std::vector<Alive>, std::greater<>> alive;  // the first to die on top
+  FreeList gaps;
+  for (const Block& b : blocks) {
+    for (; !alive.empty() && alive.top().first < b.first; alive.pop()) {
+      const Block& dead = *alive.top().second;
+      gaps.give(offsets[dead.index], offsets[dead.index] + dead.bytes);
+    }
+    offsets[b.index] = gaps.take(b.bytes);
+    alive.emplace(b.last, &b);
+  }
+  return gaps.top();
+}
+
 size_t max_live(std::span<const Block> blocks) {
   std::vector<std::pair<int, size_t>> starts, ends;
   for (const Block& b : blocks) {
@@ -96,6 +179,11 @@ size_t max_live(std::span<const Block> blocks) {
 MemoryPlan plan_memory(std::span<const Interval> intervals) {
   std::vector<Block> blocks = blocks_of(intervals);
   MemoryPlan plan{std::vector<size_t>(intervals.size(), 0), 0};
+  if (blocks.size() > kMaxSearched) {
+    std::sort(blocks.begin(), blocks.end(), born_before);
+    plan.total = place_by_birth(blocks, plan.offsets);
+    return plan;
+  }
   const auto tie = [](const Block& a, const Block& b) {
     return a.first != b.first ? a.first < b.first : a.index < b.index;
   };
@@ -105,11 +193,7 @@ MemoryPlan plan_memory(std::span<const Interval> intervals) {
   if (plan.total == max_live(blocks)) return plan;
 
   // Largest first is poor where long-lived small blocks split the arena; in order of birth it is not.
-  std::sort(blocks.begin(), blocks.end(), [](const Block& a, const Block& b) {
-    if (a.first != b.first) return a.first < b.first;
-    if (a.last != b.last) return a.last > b.last;
-    return a.bytes != b.bytes ? a.bytes > b.bytes : a.index < b.index;
-  });
+  std::sort(blocks.begin(), blocks.end(), born_before);
   MemoryPlan other{std::vector<size_t>(intervals.size(), 0), 0};
   other.total = place(blocks, other.offsets);
   return other.total < plan.total ? other : plan;

@@ -155,7 +155,7 @@ class Generator:
                     "Sqrt",
                     "Exp",
                     "Selu",
-                ]  # fmt: skip
+                ]
             )
             if op in ("Floor", "Ceil") and not v.exact:
                 op = "Tanh"
@@ -296,7 +296,7 @@ class Generator:
         elif op == "Expand" and rank < 5 and not self.batched:
             shape = tuple(d if d != 1 else int(self.pick([1, 2, 3])) for d in v.shape if isinstance(d, int))
             self.emit(op, [v.name, self.ints(*shape)], v, shape)
-        elif op == "Tile" and 0 < rank:
+        elif op == "Tile" and rank > 0:
             repeats = [1] * lead + [int(self.pick([1, 1, 2])) for _ in range(rank - lead)]
             shape = [d * r if isinstance(d, int) else d for d, r in zip(v.shape, repeats, strict=True)]
             if math.prod(d for d in shape if isinstance(d, int)) <= 4096:
@@ -415,9 +415,17 @@ class Generator:
             names.append(self.constant(self.data("float32", (out_channels,))))
         size = [(d + 2 * pad - kernel) // stride + 1 for d in (h, w)]
         out = self.emit(
-            "Conv", names, v, [v.shape[0], out_channels, *size], bound=v.bound * channels * 9 + 2, exact=False,
-            group=group, pads=[pad] * 4, strides=[stride] * 2, kernel_shape=[kernel] * 2,
-        )  # fmt: skip
+            "Conv",
+            names,
+            v,
+            [v.shape[0], out_channels, *size],
+            bound=v.bound * channels * 9 + 2,
+            exact=False,
+            group=group,
+            pads=[pad] * 4,
+            strides=[stride] * 2,
+            kernel_shape=[kernel] * 2,
+        )
         if self.chance(0.6):
             out = self.norm(out)
         if self.chance(0.6):
@@ -496,15 +504,31 @@ class Generator:
             shape = (BATCH, *self.dims(rank)) if self.batched else self.dims(rank)
             self.inputs.append(Val(f"x{i}", dtype, shape, 1 if dtype == "bool" else 8, True))
         self.values += self.inputs
-        steps = [self.unary, self.binary, self.cast, self.reshape, self.move, self.select, self.linear, self.matmul,
-                 self.conv, self.pattern, self.batch_norm, self.unary, self.binary, self.move, self.linear,
-                 self.pattern, self.conv]  # fmt: skip
+        steps = [
+            self.unary,
+            self.binary,
+            self.cast,
+            self.reshape,
+            self.move,
+            self.select,
+            self.linear,
+            self.matmul,
+            self.conv,
+            self.pattern,
+            self.batch_norm,
+            self.unary,
+            self.binary,
+            self.move,
+            self.linear,
+            self.pattern,
+            self.conv,
+        ]
         for _ in range(int(self.rng.integers(1, 16))):
             self.pick(steps)()
 
     def outputs(self) -> list[Val]:
         chosen: list[Val] = []
-        pool = self.values[-6:] + [self.pick(self.values)]
+        pool = [*self.values[-6:], self.pick(self.values)]
         if self.chance(0.1) and self.constant_values:
             pool = [*pool, self.pick(self.constant_values)]
         for _ in range(int(self.pick([1, 1, 2, 3]))):

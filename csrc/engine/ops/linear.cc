@@ -401,9 +401,16 @@ void lower_gemm(LowerContext& c) {
 }  // namespace
 
 void register_linear(OpRegistry& r) {
-  r.add({.name = "MatMul", .min_inputs = 2, .max_inputs = 2, .infer = infer_matmul}, lower_matmul);
-  r.add({.name = "Gemm", .since = 7, .min_inputs = 2, .max_inputs = 3, .infer = infer_gemm}, lower_gemm);
-  r.add({.domain = kInternal, .name = "Linear", .min_inputs = 2, .max_inputs = 3, .infer = infer_linear}, lower_linear);
+  r.add({.name = "MatMul", .min_inputs = 2, .max_inputs = 2, .max_outputs = 1, .infer = infer_matmul}, lower_matmul);
+  r.add({.name = "Gemm", .since = 7, .min_inputs = 2, .max_inputs = 3, .max_outputs = 1, .infer = infer_gemm},
+        lower_gemm);
+  r.add({.domain = kInternal,
+         .name = "Linear",
+         .min_inputs = 2,
+         .max_inputs = 3,
+         .max_outputs = 1,
+         .infer = infer_linear},
+        lower_linear);
 }
 
 }  // namespace inferkit

@@ -119,14 +119,16 @@ void infer_size(InferContext& c) {
 }  // namespace
 
 void register_reshape(OpRegistry& r) {
-  r.add({.name = "Identity", .min_inputs = 1, .max_inputs = 1, .infer = infer_identity}, lower_alias);
-  r.add({.name = "Dropout", .since = 7, .min_inputs = 1, .max_inputs = 3, .infer = infer_dropout}, lower_alias);
-  r.add({.name = "Reshape", .min_inputs = 1, .max_inputs = 2, .infer = infer_reshape}, lower_alias);
-  r.add({.name = "Flatten", .min_inputs = 1, .max_inputs = 1, .infer = infer_flatten}, lower_alias);
-  r.add({.name = "Squeeze", .min_inputs = 1, .max_inputs = 2, .infer = infer_squeeze}, lower_alias);
-  r.add({.name = "Unsqueeze", .min_inputs = 1, .max_inputs = 2, .infer = infer_unsqueeze}, lower_alias);
-  r.add({.name = "Shape", .min_inputs = 1, .max_inputs = 1, .infer = infer_shape}, nullptr);
-  r.add({.name = "Size", .min_inputs = 1, .max_inputs = 1, .infer = infer_size}, nullptr);
+  r.add({.name = "Identity", .min_inputs = 1, .max_inputs = 1, .max_outputs = 1, .infer = infer_identity}, lower_alias);
+  r.add({.name = "Dropout", .since = 7, .min_inputs = 1, .max_inputs = 3, .max_outputs = 2, .infer = infer_dropout},
+        lower_alias);
+  r.add({.name = "Reshape", .min_inputs = 1, .max_inputs = 2, .max_outputs = 1, .infer = infer_reshape}, lower_alias);
+  r.add({.name = "Flatten", .min_inputs = 1, .max_inputs = 1, .max_outputs = 1, .infer = infer_flatten}, lower_alias);
+  r.add({.name = "Squeeze", .min_inputs = 1, .max_inputs = 2, .max_outputs = 1, .infer = infer_squeeze}, lower_alias);
+  r.add({.name = "Unsqueeze", .min_inputs = 1, .max_inputs = 2, .max_outputs = 1, .infer = infer_unsqueeze},
+        lower_alias);
+  r.add({.name = "Shape", .min_inputs = 1, .max_inputs = 1, .max_outputs = 1, .infer = infer_shape}, nullptr);
+  r.add({.name = "Size", .min_inputs = 1, .max_inputs = 1, .max_outputs = 1, .infer = infer_size}, nullptr);
 }
 
 }  // namespace inferkit

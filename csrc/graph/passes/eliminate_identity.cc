@@ -1,3 +1,6 @@
+#include <algorithm>
+#include <numeric>
+
 #include "graph/passes/passes.h"
 #include "graph/passes/pattern.h"
 
@@ -30,19 +33,46 @@ bool does_nothing(Rewriter& r, const Node& node) {
   return is_op(node, "Cast") && onnx_code(r.dtype(node.inputs[0])) == int_attr(node, "to", 0);
 }
 
+/// Removes those whose output is no output of the graph, in one sweep: a file may hold a hundred thousand of them.
+bool forward_identities(Graph& graph) {
+  Rewriter r(graph);
+  std::vector<bool> is_output(graph.values.size());
+  for (const ValueId id : graph.outputs) is_output[static_cast<size_t>(id)] = true;
+  std::vector<ValueId> target(graph.values.size());
+  std::iota(target.begin(), target.end(), 0);
+  const auto forward = [&](ValueId& id) {
+    if (id != kNoValue) id = target[static_cast<size_t>(id)];
+  };
+  std::vector<bool> drop(graph.nodes.size());
+  for (int n = 0; n < r.size(); ++n) {  // in topological order, so that a chain ends at its beginning
+    const Node& node = r.node(n);
+    if (!does_nothing(r, node) || is_output[static_cast<size_t>(node.outputs[0])]) continue;
+    drop[static_cast<size_t>(n)] = true;
+    target[static_cast<size_t>(node.outputs[0])] = target[static_cast<size_t>(node.inputs[0])];
+  }
+  size_t kept = 0;
+  for (size_t n = 0; n < graph.nodes.size(); ++n) {
+    if (drop[n]) continue;
+    if (kept != n) graph.nodes[kept] = std::move(graph.nodes[n]);
+    Node& node = graph.nodes[kept++];
+    for (ValueId& id : node.inputs) forward(id);
+    for_each_subgraph(node, [&](Graph& sub) {
+      for (Capture& c : sub.captures) forward(c.outer);
+    });
+  }
+  const bool changed = kept != graph.nodes.size();
+  graph.nodes.resize(kept);
+  return changed;
+}
+
 }  // namespace
 
 bool eliminate_identity(Graph& graph) {
+  const bool forwarded = forward_identities(graph);
   Rewriter r(graph);
   for (int n = 0; n < r.size(); ++n) {
     if (!does_nothing(r, r.node(n))) continue;
     const ValueId in = r.node(n).inputs[0], out = r.node(n).outputs[0];
-    const bool is_output = std::find(graph.outputs.begin(), graph.outputs.end(), out) != graph.outputs.end();
-    if (!is_output) {
-      r.remove(n);
-      r.redirect(out, in);
-      continue;
-    }
     // A graph output keeps its own value, so what feeds it must write that instead; only a node can.
     const int producer = r.producer_index(in);
     if (producer < 0 || std::find(graph.outputs.begin(), graph.outputs.end(), in) != graph.outputs.end()) continue;
@@ -50,7 +80,8 @@ bool eliminate_identity(Graph& graph) {
     r.redirect(in, out);
     r.rename_output(producer, in, out);
   }
-  return r.finish();
+  const bool renamed = r.finish();
+  return forwarded || renamed;
 }
 
 }  // namespace inferkit

@@ -122,3 +122,24 @@ TEST(planner_is_fast_enough_to_run_per_shape) {
 #endif
   std::cout << "plan_memory, 250 intervals: " << best << " ms\n";
 }
+
+TEST(planner_of_many_intervals_is_valid_and_close_to_what_is_live) {
+  std::mt19937_64 rng(7);
+  for (const int life : {2, 40, 4000}) {
+    const std::vector<Interval> intervals = random_intervals(rng, 3000, 4000, 5000, life);
+    const MemoryPlan plan = plan_memory(intervals);
+    CHECK(is_valid(intervals, plan));
+    CHECK(plan.total >= max_live_bytes(intervals));
+    CHECK(plan.total <= 2 * max_live_bytes(intervals));
+  }
+}
+
+TEST(planner_takes_a_hundred_thousand_intervals) {
+  std::vector<Interval> chain, fan;
+  for (int i = 0; i < 100'000; ++i) {
+    chain.push_back({static_cast<size_t>(i % 2 ? 64 : 128), i, i + 1});
+    fan.push_back({64, i, 100'000});
+  }
+  CHECK_EQ(plan_memory(chain).total, size_t{192});
+  CHECK_EQ(plan_memory(fan).total, size_t{6'400'000});
+}

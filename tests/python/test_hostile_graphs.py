@@ -1,0 +1,172 @@
+"""Well-formed files whose graphs mean harm: refused, or at least loaded in bounded time and memory; never a crash."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+import inferkit
+
+INT_MIN, INT_MAX, HUGE = -(2**63), 2**63 - 1, 2**62
+X = np.arange(8, dtype=np.float32).reshape(2, 4) - 3
+node = helper.make_node
+
+
+def value(name: str, shape: Sequence[int | str] = ("N", 4), dtype: int = TensorProto.FLOAT) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, dtype, list(shape))
+
+
+def ints(name: str, *values: int) -> onnx.TensorProto:
+    return numpy_helper.from_array(np.array(values, np.int64), name)
+
+
+def load(
+    nodes: Sequence[onnx.NodeProto],
+    constants: Sequence[onnx.TensorProto] = (),
+    x: Sequence[int | str] = ("N", 4),
+    outputs: Sequence[onnx.ValueInfoProto] = (),
+) -> inferkit.Model:
+    graph = helper.make_graph(
+        list(nodes), "g", [value("x", x)], list(outputs) or [value("y", ("a", "b"))], list(constants)
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return inferkit.Model.load(made.SerializeToString())
+
+
+def rss() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+# ---- arity: passes and lowerings index into inputs and outputs -----------------------------------------------------
+
+SPELLED_OUT_NORM = [
+    node("ReduceMean", ["x"], ["m"], axes=[-1]),
+    node("Sub", ["x", "m"], ["d"]),
+    node("Sqrt", [], ["r"]),
+    node("Div", ["d", "r"], ["y"]),
+]
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        SPELLED_OUT_NORM,
+        [node("ReduceMean", [], ["m"], axes=[-1]), *SPELLED_OUT_NORM[1:]],
+        [node("Erf", ["x"], ["", "y"])],
+        [node("Sigmoid", ["x"], ["", "y"])],
+        [node("Div", ["x", "root"], ["a"]), node("Erf", ["a"], ["", "y"])],
+        [node("Erf", ["x"], ["e"]), node("Add", ["e", "root"], ["", "y"])],
+        [node("Identity", [], ["y"])],
+        [node("Relu", ["x", "x"], ["y"])],
+    ],
+)
+def test_nodes_with_the_wrong_number_of_inputs_or_outputs(nodes: list[onnx.NodeProto]) -> None:
+    root = numpy_helper.from_array(np.sqrt(np.float32(2)), "root")
+    with pytest.raises(inferkit.ModelError, match=r"has \d (inputs|outputs)"):
+        load(nodes, [root])
+
+
+@pytest.mark.parametrize("op", ["Gemm", "MatMul"])
+@pytest.mark.parametrize("outputs", [["y", "z"], ["", "z"]])
+def test_outputs_that_no_operator_has(op: str, outputs: list[str]) -> None:
+    w = numpy_helper.from_array(np.ones((4, 4), np.float32), "w")
+    ports = [value(name) for name in outputs if name]
+    with pytest.raises(inferkit.ModelError):
+        load([node(op, ["x", "w"], outputs)], [w], outputs=ports)
+
+
+@pytest.mark.parametrize("op", ["Relu", "Erf", "Identity", "Cast", "Softmax", "Transpose", "Reshape", "Concat"])
+def test_required_inputs_that_are_left_out(op: str) -> None:
+    attributes = {"Cast": {"to": 1}, "Concat": {"axis": 0}}.get(op, {})
+    with pytest.raises(inferkit.InferkitError, match=r"missing|has 1 inputs"):
+        load([node(op, [""], ["y"], **attributes)])(X)
+
+
+def test_outputs_of_strings_are_refused() -> None:
+    words = helper.make_tensor("s", TensorProto.STRING, [2], [b"a", b"b"])
+    for nodes in ([], [node("Identity", ["s"], ["z"])]):
+        name = "z" if nodes else "s"
+        port = value(name, (2,), TensorProto.STRING)
+        with pytest.raises(inferkit.UnsupportedOpError, match="strings"):
+            load([node("Relu", ["x"], ["y"]), *nodes], [words], outputs=[value("y"), port])
+
+
+# ---- sizes ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(2**40, 2**40), (HUGE,), (2**33, 2**33)])
+@pytest.mark.parametrize("op", ["Relu", "Identity"])
+def test_inputs_of_impossible_size(shape: tuple[int, ...], op: str) -> None:
+    with pytest.raises(inferkit.ModelError, match="too large"):
+        load([node(op, ["x"], ["y"])], x=shape, outputs=[value("y", shape)])
+
+
+@pytest.mark.parametrize("target", [(HUGE, 4), (2**33, 2**33), (INT_MAX,), (-1, 4), (INT_MIN, 4)])
+@pytest.mark.parametrize("op", ["Expand", "ConstantOfShape", "Tile"])
+def test_values_of_impossible_size(target: tuple[int, ...], op: str) -> None:
+    start = time.monotonic()
+    nodes = [node(op, ["s"], ["z"]), node("Add", ["x", "z"], ["y"])]
+    if op != "ConstantOfShape":
+        nodes = [node(op, ["x", "s"], ["y"])]
+    with pytest.raises(inferkit.InferkitError):
+        load(nodes, [ints("s", *target)], x=(1, 1))(X[:1, :1])
+    assert time.monotonic() - start < 5
+
+
+@pytest.mark.parametrize("attribute", ["pads", "strides", "dilations", "kernel_shape", "group"])
+@pytest.mark.parametrize("number", [HUGE, -HUGE, 2**31, 0, -1, HUGE + 1])
+@pytest.mark.parametrize("op", ["Conv", "ConvTranspose", "MaxPool", "AveragePool"])
+def test_windows_of_impossible_size(op: str, attribute: str, number: int) -> None:
+    w = numpy_helper.from_array(np.ones((1, 1, 3, 3), np.float32), "w")
+    attributes: dict[str, object] = {} if "Conv" in op else {"kernel_shape": [3, 3]}
+    attributes[attribute] = number if attribute == "group" else [number] * (4 if attribute == "pads" else 2)
+    inputs = ["x", "w"] if "Conv" in op else ["x"]
+    start = time.monotonic()
+    try:
+        model = load([node(op, inputs, ["y"], **attributes)], [w], x=("N", 1, 8, 8), outputs=[value("y", "abcd")])
+        assert np.isfinite(model(np.ones((2, 1, 8, 8), np.float32))).all()
+    except (inferkit.InferkitError, MemoryError):
+        pass
+    assert time.monotonic() - start < 5
+
+
+# ---- many ----------------------------------------------------------------------------------------------------------
+
+
+def test_folding_does_not_fill_the_memory() -> None:
+    """A hundred constants of 60 MB each, from a file of a few kilobytes."""
+    count = 100
+    nodes = [node("Expand", ["one", "s"], [f"e{i}"]) for i in range(count)]
+    nodes.append(node("Sum", ["x", *(f"e{i}" for i in range(count))], ["y"]))
+    before = rss()
+    load(nodes, [numpy_helper.from_array(np.float32(1), "one"), ints("s", 4000, 3900)], x=(1, 1))
+    assert rss() - before < 500 << 20
+
+
+@pytest.mark.parametrize("kind", ["neg", "identity", "transpose", "fan", "fan_identity", "constant", "backwards"])
+def test_many_nodes_take_seconds(kind: str) -> None:
+    """Quadratic steps took minutes here; the stack must not grow with the graph either."""
+    count = 40_000
+    one = numpy_helper.from_array(np.float32(1), "one")
+    if kind.startswith("fan"):
+        op = "Identity" if kind == "fan_identity" else "Relu"
+        nodes = [node(op, ["x"], [f"v{i}"]) for i in range(count)]
+        nodes.append(node("Sum", [f"v{i}" for i in range(count)], ["y"]))
+    else:
+        op = {"identity": "Identity", "transpose": "Transpose"}.get(kind, "Neg")
+        names = ["one" if kind == "constant" else "x", *(f"v{i}" for i in range(count))]
+        nodes = [node(op, [a], [b]) for a, b in itertools.pairwise(names)]
+        nodes.append(node("Add", ["x", names[-1]], ["y"]))
+    if kind == "backwards":
+        nodes.reverse()
+    start = time.monotonic()
+    model = load(nodes, [one], x=(4, 4), outputs=[value("y", (4, 4))])
+    model(np.zeros((4, 4), np.float32))
+    assert time.monotonic() - start < 20
