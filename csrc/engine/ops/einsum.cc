@@ -1,0 +1,261 @@
+// Einsum: the operands are contracted from left to right. Each pair becomes a batch of matrix products over permuted
+// operands; repeated labels are strides, and dimensions of one operand alone are summed first.
+#include <algorithm>
+
+#include "engine/op_registry.h"
+#include "engine/ops/common/einsum_equation.h"
+#include "engine/ops/common/strided_copy.h"
+#include "engine/ops/dispatch.h"
+#include "engine/ops/strided.h"
+#include "kernels/cpu/gemm/gemm.h"
+
+namespace inferkit {
+namespace {
+
+// ---- Steps ----------------------------------------------------------------------------------------------------------
+
+struct SumParams {
+  LoopNest<2> kept;  // of the input and of the output
+  LoopNest<1> summed;
+};
+template <class T>
+void sum_step(const void* params, std::byte* const* io, const ExecContext&) {
+  const auto& p = *static_cast<const SumParams*>(params);
+  auto* out = reinterpret_cast<T*>(io[0]);
+  const auto* in = reinterpret_cast<const T*>(io[1]);
+  for_each_run(p.kept, [&](const std::array<int64_t, 2>& at, int64_t) {
+    for (int64_t i = 0; i < p.kept.inner(); ++i) {
+      const T* base = in + at[0] + i * p.kept.inner_stride(0);
+      Compute<T> sum = 0;
+      for_each_run(p.summed, [&](const std::array<int64_t, 1>& offset, int64_t) {
+        for (int64_t j = 0; j < p.summed.inner(); ++j) sum += load(base[offset[0] + j * p.summed.inner_stride(0)]);
+      });
+      out[at[1] + i * p.kept.inner_stride(1)] = store<T>(sum);
+    }
+  });
+}
+
+enum class RightSide : uint8_t { kPacked, kRowMajor, kTransposed };
+
+struct ProductParams {
+  int64_t batch, m, n, k;
+  RightSide right;
+};
+
+/// io: the result [batch, m, n], a [batch, m, k], b, room for b packed.
+void product_f32_step(const void* params, std::byte* const* io, const ExecContext& context) {
+  const auto& p = *static_cast<const ProductParams*>(params);
+  const auto* b = reinterpret_cast<const float*>(io[2]);
+  auto* packed = reinterpret_cast<float*>(io[3]);
+  kernels::GemmArgs g;
+  g.m = p.m;
+  g.n = g.ldc = p.n;
+  g.k = g.lda = p.k;
+  g.k_segments = 1;  // n may hold the batch, and bits must not depend on it
+  for (int64_t i = 0; i < p.batch; ++i) {
+    g.a = reinterpret_cast<const float*>(io[1]) + i * p.m * p.k;
+    g.c = reinterpret_cast<float*>(io[0]) + i * p.m * p.n;
+    if (p.right == RightSide::kRowMajor) kernels::pack_b(b + i * p.k * p.n, p.n, p.k, p.n, packed);
+    if (p.right == RightSide::kTransposed) kernels::pack_b_transposed(b + i * p.k * p.n, p.k, p.k, p.n, packed);
+    kernels::use_packed_b(g, p.right == RightSide::kPacked ? b : packed);
+    kernels::gemm_f32_parallel(g, context.pool, context.max_threads);
+  }
+}
+
+/// The same for every type, k ascending; b is row-major, io[3] holds a row of sums.
+template <class T>
+void product_step(const void* params, std::byte* const* io, const ExecContext&) {
+  const auto& p = *static_cast<const ProductParams*>(params);
+  auto* out = reinterpret_cast<T*>(io[0]);
+  const auto* a = reinterpret_cast<const T*>(io[1]);
+  auto* sums = reinterpret_cast<Compute<T>*>(io[3]);
+  for (int64_t row = 0; row < p.batch * p.m; ++row) {
+    const T* b = reinterpret_cast<const T*>(io[2]) + row / p.m * p.k * p.n;
+    std::fill(sums, sums + p.n, Compute<T>(0));
+    for (int64_t k = 0; k < p.k; ++k) {
+      const Compute<T> x = load(a[row * p.k + k]);
+      for (int64_t j = 0; j < p.n; ++j) sums[j] += x * load(b[k * p.n + j]);
+    }
+    for (int64_t j = 0; j < p.n; ++j) out[row * p.n + j] = store<T>(sums[j]);
+  }
+}
+
+// ---- Lowering -------------------------------------------------------------------------------------------------------
+
+/// An operand, or what came of some: a strided view with one label per dimension, none twice.
+struct Term {
+  Ref memory;
+  Labels labels;
+  std::vector<int64_t> strides;
+  const Tensor* constant = nullptr;
+};
+
+bool holds(const Labels& labels, Label l) { return std::find(labels.begin(), labels.end(), l) != labels.end(); }
+Labels operator+(Labels a, const Labels& b) {
+  a.insert(a.end(), b.begin(), b.end());
+  return a;
+}
+
+class Contraction {
+ public:
+  explicit Contraction(LowerContext& c) : c_(c), e_(einsum_equation(c)), dtype_(c.input(0).dtype) {}
+
+  void run() {
+    Term left = operand(0);
+    for (size_t i = 1; i < e_.terms.size(); ++i) {
+      Labels wanted = e_.out;
+      for (size_t j = i + 1; j < e_.terms.size(); ++j) wanted = wanted + e_.terms[j];
+      left = multiply(left, operand(i), wanted, i + 1 == e_.terms.size());
+    }
+    left = sum(left, e_.out, true);
+    if (left.labels == e_.out && left.memory.id == c_.out(0).id) return;
+    if (is_identity(shape_of(e_.out), strides_of(left, e_.out)) && left.memory.id == c_.in(0).id) {
+      return c_.alias(0, 0);
+    }
+    lower_strided_copy(c_, left.memory, c_.out(0), dtype_, shape_of(e_.out), strides_of(left, e_.out));
+  }
+
+ private:
+  Shape shape_of(const Labels& labels) const {
+    if (labels.size() > Shape::kMaxRank)
+      c_.unsupported(cat("an intermediate result of ", labels.size(), " dimensions"));
+    Shape out;
+    for (Label l : labels) out.push_back(e_.dims.at(l));
+    return out;
+  }
+  int64_t size_of(const Labels& labels) const {
+    int64_t n = 1;
+    for (Label l : labels) n *= e_.dims.at(l);
+    return n;
+  }
+  Ref scratch(int64_t elements) { return c_.scratch(static_cast<size_t>(elements) * dtype_size(dtype_)); }
+
+  /// Repeated labels become one dimension along the diagonal. A dimension of 1 that broadcasts is left out.
+  Term operand(size_t i) {
+    const Shape& shape = c_.input(i).shape;
+    const auto strides = shape.strides();
+    Term t{c_.in(i), {}, {}, c_.input(i).constant};
+    for (size_t d = 0; d < shape.rank(); ++d) {
+      const Label l = e_.terms[i][d];
+      if (shape[d] != e_.dims.at(l)) continue;
+      const auto at = std::find(t.labels.begin(), t.labels.end(), l);
+      if (at != t.labels.end()) {
+        t.strides[static_cast<size_t>(at - t.labels.begin())] += strides[d];
+      } else {
+        t.labels.push_back(l);
+        t.strides.push_back(strides[d]);
+      }
+    }
+    return t;
+  }
+
+  /// How `t` is read in the order `labels`; 0 for labels that it has not.
+  Strides strides_of(const Term& t, const Labels& labels) const {
+    Strides out{};
+    for (size_t i = 0; i < labels.size(); ++i) {
+      const auto at = std::find(t.labels.begin(), t.labels.end(), labels[i]);
+      if (at != t.labels.end()) out[i] = t.strides[static_cast<size_t>(at - t.labels.begin())];
+    }
+    return out;
+  }
+  bool lies_as(const Term& t, const Labels& labels) const {
+    return is_identity(shape_of(labels), strides_of(t, labels));
+  }
+  Term dense(Ref memory, const Labels& labels) const {
+    const auto strides = shape_of(labels).strides();
+    return {memory, labels, {strides.begin(), strides.begin() + static_cast<std::ptrdiff_t>(labels.size())}};
+  }
+  Ref in_order(const Term& t, const Labels& labels) {
+    const Shape shape = shape_of(labels);
+    const Strides strides = strides_of(t, labels);
+    if (is_identity(shape, strides)) return t.memory;
+    const Ref out = scratch(shape.elements());
+    lower_strided_copy(c_, t.memory, out, dtype_, shape, strides);
+    return out;
+  }
+
+  /// Sums over the labels that nobody wants; `last` where nothing follows but the output.
+  Term sum(const Term& t, const Labels& wanted, bool last) {
+    Labels kept, gone;
+    for (Label l : t.labels) (holds(wanted, l) ? kept : gone).push_back(l);
+    if (gone.empty()) return t;
+    const Shape shape = shape_of(kept);
+    const Ref out = last && kept == e_.out ? c_.out(0) : scratch(shape.elements());
+    const SumParams p{make_nest<2>(shape, {strides_of(t, kept), shape.strides()}),
+                      make_nest<1>(shape_of(gone), {strides_of(t, gone)})};
+    c_.step(dispatch<kNumberTypes>(dtype_, []<class T>() -> StepFn { return sum_step<T>; }), p, {out, t.memory},
+            static_cast<double>(size_of(t.labels)));
+    return dense(out, kept);
+  }
+
+  Term multiply(Term a, Term b, const Labels& wanted, bool last) {
+    a = sum(a, wanted + b.labels, false);
+    b = sum(b, wanted + a.labels, false);
+    Labels batch, rows, columns, inner;
+    for (Label l : a.labels) (!holds(b.labels, l) ? rows : holds(wanted, l) ? batch : inner).push_back(l);
+    for (Label l : b.labels) {
+      if (!holds(a.labels, l)) columns.push_back(l);
+    }
+    const Labels result = batch + rows + columns;
+    const Ref out = last && result == e_.out ? c_.out(0) : scratch(shape_of(result).elements());
+    const Ref left = in_order(a, batch + rows + inner);
+    ProductParams p{size_of(batch), size_of(rows), size_of(columns), size_of(inner), RightSide::kRowMajor};
+    const double flops = 2.0 * static_cast<double>(p.batch * p.m) * static_cast<double>(p.n * p.k);
+    // Which of the two runs is decided by the labels, not by sizes: a batch of one must have the bits of a larger one.
+    if (dtype_ != DType::kF32 || inner.empty()) {
+      const Ref right = in_order(b, batch + inner + columns);
+      const StepFn fn = dispatch<kNumberTypes>(dtype_, []<class T>() -> StepFn { return product_step<T>; });
+      c_.step(fn, p, {out, left, right, c_.scratch(static_cast<size_t>(p.n) * sizeof(double))}, flops);
+      return dense(out, result);
+    }
+    if (!lies_as(b, batch + inner + columns) && lies_as(b, batch + columns + inner)) p.right = RightSide::kTransposed;
+    const Ref right = p.right == RightSide::kTransposed ? b.memory : in_order(b, batch + inner + columns);
+    if (b.constant && right.id == b.memory.id && batch.empty()) {
+      const auto packed = packed_constant(*b.constant, p);
+      p.right = RightSide::kPacked;
+      c_.step(product_f32_step, p, {out, left, c_.constant(packed.get(), packed), Ref{}}, flops / 60);
+    } else {
+      const Ref room = c_.scratch(kernels::packed_b_elements(p.k, p.n) * sizeof(float));
+      c_.step(product_f32_step, p, {out, left, right, room}, flops / 60 + static_cast<double>(p.batch * p.n * p.k) / 4);
+    }
+    return dense(out, result);
+  }
+
+  std::shared_ptr<const void> packed_constant(const Tensor& t, const ProductParams& p) {
+    const auto elements = static_cast<int64_t>(kernels::packed_b_elements(p.k, p.n));
+    const bool transposed = p.right == RightSide::kTransposed;
+    const auto make = [&]() -> std::shared_ptr<const void> {
+      void* data = nullptr;
+      const Tensor packed = make_tensor(DType::kF32, {elements}, &data);
+      auto* target = static_cast<float*>(data);
+      transposed ? kernels::pack_b_transposed(t.as<float>(), p.k, p.k, p.n, target)
+                 : kernels::pack_b(t.as<float>(), p.n, p.k, p.n, target);
+      return {packed.owner, packed.data};
+    };
+    return c_.cache().get(weight_key(t, cat(transposed ? "einsum-nk-" : "einsum-kn-", p.k)), make,
+                          static_cast<size_t>(elements) * sizeof(float));
+  }
+
+  LowerContext& c_;
+  const EinsumEquation e_;
+  const DType dtype_;
+};
+
+void infer_einsum(InferContext& c) {
+  require_type(c, 0, kNumberTypes);
+  for (size_t i = 1; i < c.input_count(); ++i) require_same_type(c, 0, i);
+  const EinsumEquation e = einsum_equation(c);
+  Shape out;
+  for (Label l : e.out) out.push_back(e.dims.at(l));
+  c.set_output(0, c.input(0).dtype, out);
+}
+
+void lower_einsum(LowerContext& c) { Contraction(c).run(); }
+
+}  // namespace
+
+void register_einsum(OpRegistry& r) {
+  r.add({.name = "Einsum", .since = 12, .min_inputs = 1, .max_outputs = 1, .infer = infer_einsum}, lower_einsum);
+}
+
+}  // namespace inferkit
