@@ -68,7 +68,15 @@ class OutputChecks:
 
 @dataclass(frozen=True, kw_only=True)
 class Latency:
-    """Percentiles of a duration, in milliseconds, within 1%; of all requests that ran since the batcher was made."""
+    """Percentiles of a duration, in milliseconds, within 1%; of all requests that ran since the batcher was made.
+
+    Parameters
+    ----------
+    p50, p90, p99, p999 : float
+        What 50%, 90%, 99% and 99.9% of the requests did not exceed.
+    max, mean : float
+        The longest, and the average.
+    """
 
     p50: float
     p90: float

@@ -40,8 +40,10 @@ OBJECTS = dict(public_objects())
 
 
 def doc(value: Any) -> str:
+    """Without the signature that pybind11 puts on top."""
     value = getattr(value, "__func__", value)
-    return inspect.getdoc(value) or ""
+    text = inspect.getdoc(value) or ""
+    return re.sub(r"\A\w*\([^\n]*\) -> [^\n]*\n+", "", text)
 
 
 @pytest.mark.parametrize("name", sorted(OBJECTS))
@@ -75,8 +77,11 @@ def parameters(value: Any) -> list[str]:
 
 @pytest.mark.parametrize("name", sorted(n for n, v in OBJECTS.items() if parameters(v)))
 def test_every_parameter_is_documented(name: str) -> None:
-    """In its section, or in prose where the whole docstring is a line or two."""
+    """In its section, or in prose where the docstring is short, or by the method that it says it is like."""
     text = doc(OBJECTS[name])
+    like = re.search(r"[Aa]s :meth:`(\w+)`", text)
+    if like:
+        text += doc(OBJECTS[f"{name.split('.')[0]}.{like[1]}"])
     missing = [p for p in parameters(OBJECTS[name]) if not re.search(rf"(?<!\w){re.escape(p)}(?!\w)", text)]
     assert missing == []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import pkgutil
 import types
@@ -14,13 +15,43 @@ PUBLIC = {
         "PoolExhaustedError", "QueueFullError", "RequestCancelledError", "UnsupportedOpError", "ValidationError",
     },
     "models": {"InputChecks", "MemoryUse", "Model", "TensorSpec"},
+    "batching": {"Batcher", "BatcherStats", "Latency", "OutputChecks", "Ticket", "Timing"},
+    "memory": {"Buffer", "BufferPool", "LeakRow", "PoolStats", "Weights"},
     "build": {"__version__", "build_info", "supported_ops"},
 }  # fmt: skip
 
 MEMBERS = {
+    "Batcher": {"aclose", "close", "closed", "drain", "max_batch_size", "model", "stats", "submit"},
+    "Buffer": {"capacity", "nbytes", "release", "released"},
+    "BufferPool": {"acquire", "default", "leaks", "stats", "trim"},
+    "LeakRow": {"bytes", "capacity", "count", "tag"},
     "Model": {
         "from_callable", "inputs", "load", "memory", "outputs", "path", "run", "trim", "warm_up", "weights",
     },
+    "PoolStats": {
+        "cached_bytes", "hits", "in_use_bytes", "max_bytes", "misses", "outstanding", "peak_bytes",
+    },
+    "Ticket": {"cancel", "cancelled", "done", "exception", "request_id", "result", "timing"},
+    "Timing": {"batch_id", "batch_size", "delivered", "dequeued", "enqueued", "finished", "started"},
+    "Weights": {
+        "dtype", "file_bytes", "get", "items", "keys", "metadata", "nbytes", "open", "path", "values",
+    },
+}  # fmt: skip
+
+FIELDS = {
+    "BatcherStats": {
+        "batch_fill_rate", "batches", "cancelled", "completed", "compute_ms", "dispatched", "expired", "failed",
+        "in_flight", "inference_error_rate", "invalid", "mean_batch_size", "oldest_wait", "p99_latency_ms",
+        "queue_depth", "queue_ms", "rejected", "requests_per_second", "rows", "total_ms",
+    },
+    "InputChecks": {"finite", "max_length", "min_length", "non_empty"},
+    "Latency": {"max", "mean", "p50", "p90", "p99", "p999"},
+    "MemoryUse": {
+        "arena_bytes", "file_bytes", "packed_bytes", "plan_evictions", "plan_hits", "plan_misses", "plans", "sessions",
+        "weight_bytes",
+    },
+    "OutputChecks": {"finite", "normalized", "not_all_zero", "shape", "tolerance"},
+    "TensorSpec": {"dtype", "name", "shape"},
 }  # fmt: skip
 
 
@@ -48,6 +79,21 @@ def test_public_members_of_classes() -> None:
         assert {m for m in dir(getattr(inferkit, name)) if not m.startswith("_")} == members, name
 
 
+def test_fields_of_dataclasses() -> None:
+    """And their properties; frozen, so that a snapshot stays what it was."""
+    for name, fields in FIELDS.items():
+        cls = getattr(inferkit, name)
+        assert {f.name for f in dataclasses.fields(cls)} | {m for m in dir(cls) if not m.startswith("_")} == fields, (
+            name
+        )
+        assert cls.__dataclass_params__.frozen, name
+
+
+def test_every_class_is_listed() -> None:
+    classes = {n for n in inferkit.__all__ if inspect.isclass(getattr(inferkit, n))}
+    assert classes - PUBLIC["errors"] == set(MEMBERS) | set(FIELDS)
+
+
 def test_errors_say_that_they_are_of_inferkit() -> None:
     """A traceback should read `inferkit.ValidationError`'s family, wherever it was raised."""
     for name in PUBLIC["errors"]:
@@ -56,7 +102,13 @@ def test_errors_say_that_they_are_of_inferkit() -> None:
 
 def test_constructors_take_keywords() -> None:
     """Configuration objects are keyword-only, so that a field can be added in the middle."""
-    for cls in (inferkit.InputChecks, inferkit.MemoryUse):
+    for cls in (
+        inferkit.InputChecks,
+        inferkit.OutputChecks,
+        inferkit.MemoryUse,
+        inferkit.BatcherStats,
+        inferkit.Latency,
+    ):
         kinds = {p.kind for p in inspect.signature(cls).parameters.values()}
         assert kinds == {inspect.Parameter.KEYWORD_ONLY}, cls
 

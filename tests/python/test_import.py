@@ -10,7 +10,19 @@ from collections.abc import Callable
 Fresh = Callable[..., "subprocess.CompletedProcess[str]"]
 
 # Modules of the standard library that importing inferkit may add to what numpy has imported already.
-ALLOWED = {"__future__", "dataclasses", "inspect", "copy", "dis", "opcode", "_opcode", "ast", "_ast", "linecache"}
+ALLOWED = {
+    "__future__",
+    "atexit",
+    "dataclasses",
+    "inspect",
+    "copy",
+    "dis",
+    "opcode",
+    "_opcode",
+    "ast",
+    "_ast",
+    "linecache",
+}
 EXTRAS = {
     "asyncio", "concurrent", "ssl", "socket", "selectors", "logging", "importlib.metadata", "http", "urllib.request",
     "onnx", "onnxruntime", "torch", "sklearn", "safetensors", "uvloop", "cupy", "prometheus_client", "opentelemetry",
