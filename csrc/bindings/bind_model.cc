@@ -20,6 +20,29 @@ namespace {
 
 PyTypeObject* model_type = nullptr;  // set once, at import
 
+/// The model of an object, where it is made and nothing else keeps its runner: what a batcher runs must not be cleared.
+PyModel* sole_owner(PyObject* object) {
+  if (!py::detail::is_holder_constructed(object)) return nullptr;
+  PyModel& model = py_model(object);
+  return model.runner.use_count() == 1 ? &model : nullptr;
+}
+
+/// A callable may refer to the model that calls it (a method of an object that holds the model): the garbage collector
+/// must see that arrow.
+void visit_callables(PyHeapTypeObject* heap_type) {
+  PyTypeObject* type = &heap_type->ht_type;
+  type->tp_flags |= Py_TPFLAGS_HAVE_GC;
+  type->tp_traverse = [](PyObject* self, visitproc visit, void* arg) {
+    Py_VISIT(Py_TYPE(self));
+    if (const PyModel* model = sole_owner(self)) Py_VISIT(callable_of(*model->runner));
+    return 0;
+  };
+  type->tp_clear = [](PyObject* self) {
+    if (const PyModel* model = sole_owner(self)) drop_callable(*model->runner);
+    return 0;
+  };
+}
+
 }  // namespace
 
 PyModel& py_model(py::handle object) {
@@ -185,7 +208,7 @@ void bind_model(py::module_& m) {
 
   py::class_<Runner, std::shared_ptr<Runner>>(m, "Runner");
 
-  py::class_<PyModel> model(m, "Model");
+  py::class_<PyModel> model(m, "Model", py::custom_type_setup(visit_callables));
   model_type = reinterpret_cast<PyTypeObject*>(model.ptr());
   model
       .def(py::init([](const std::string& path, int threads, size_t max_plans, const InputChecks& checks) {

@@ -51,6 +51,8 @@ class PyRunner final : public Runner {
     }
   }
 
+  py::object& callable() const { return *fn_; }
+
  private:
   void call(std::span<const TensorView> inputs, OutputSink& sink) {
     py::tuple arguments(inputs.size());
@@ -85,8 +87,10 @@ class PyRunner final : public Runner {
 
   /// A callable may call its own model: the depth counts as Python's own calls do.
   py::object ask(const py::tuple& arguments) {
+    if (!*fn_) throw Error(ErrorCode::kClosed, "the model's callable was garbage collected");
+    const py::object fn = *fn_;
     if (Py_EnterRecursiveCall(" while calling a model's function")) throw py::error_already_set();
-    const auto answer = py::reinterpret_steal<py::object>(PyObject_CallObject(fn_->ptr(), arguments.ptr()));
+    const auto answer = py::reinterpret_steal<py::object>(PyObject_CallObject(fn.ptr(), arguments.ptr()));
     Py_LeaveRecursiveCall();
     if (!answer) throw py::error_already_set();
     return answer;
@@ -119,6 +123,17 @@ class PyRunner final : public Runner {
 };
 
 }  // namespace
+
+PyObject* callable_of(const Runner& runner) {
+  const auto* python = dynamic_cast<const PyRunner*>(&runner);
+  return python ? python->callable().ptr() : nullptr;
+}
+
+void drop_callable(Runner& runner) {
+  if (auto* python = dynamic_cast<PyRunner*>(&runner)) {
+    const py::object dropped = std::move(python->callable());  // destroyed when the runner no longer holds it
+  }
+}
 
 std::shared_ptr<Runner> make_py_runner(py::object fn, std::vector<PortSpec> inputs, std::vector<PortSpec> outputs) {
   return std::make_shared<PyRunner>(std::move(fn), std::move(inputs), std::move(outputs));

@@ -14,4 +14,9 @@ namespace inferkit {
 std::shared_ptr<Runner> make_py_runner(pybind11::object fn, std::vector<PortSpec> inputs,
                                        std::vector<PortSpec> outputs);
 
+/// For the garbage collector: the callable of a runner made here (borrowed; null for any other), and letting go of it,
+/// after which the runner only raises.
+PyObject* callable_of(const Runner& runner);
+void drop_callable(Runner& runner);
+
 }  // namespace inferkit

@@ -7,6 +7,7 @@ import gc
 import pickle
 import sys
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -374,6 +375,35 @@ def test_calls_leak_nothing() -> None:
         gc.collect()
         assert (sys.getrefcount(X), sys.getrefcount(X.dtype), sys.getrefcount(out)) == before
         assert rss() - size < 2_000_000
+
+
+class Service:
+    """Holds the model that calls it."""
+
+    def __init__(self) -> None:
+        self.model = wrap(self.predict)
+
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        return x + 1
+
+
+def test_a_model_and_its_callable_may_refer_to_each_other() -> None:
+    service = Service()
+    service.model(X)
+    gone = weakref.ref(service)
+    del service
+    gc.collect()
+    assert gone() is None
+
+
+def test_what_a_batcher_runs_is_not_collected() -> None:
+    service = Service()
+    with inferkit.Batcher(service.model) as batcher:
+        gone = weakref.ref(service)
+        del service
+        gc.collect()
+        assert gone() is not None
+        np.testing.assert_array_equal(batcher(X), X + 1)
 
 
 def test_a_gather_out_of_range_leaves_the_model_whole() -> None:
