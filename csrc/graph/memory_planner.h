@@ -22,9 +22,9 @@ struct MemoryPlan {
 };
 
 /// Intervals whose steps meet never share a byte; a block of 0 bytes lies at offset 0. Best fit, in the better of two
-/// orders (by size, by birth), O(n^2) with a small constant, up to a few thousand intervals; by birth alone, O(n log n),
-/// beyond. Deterministic. Throws std::invalid_argument where an
-/// interval ends before it starts, Error(kModel) where the total passes size_t.
+/// orders (by size, by birth), O(n^2) with a small constant, up to a few thousand intervals; by birth alone, O(n log
+/// n), beyond. Deterministic. Throws std::invalid_argument where an interval ends before it starts, Error(kModel) where
+/// the total passes size_t.
 MemoryPlan plan_memory(std::span<const Interval> intervals);
 
 /// The most bytes (each block rounded up to the alignment) that are live at one step: no plan can be smaller.
