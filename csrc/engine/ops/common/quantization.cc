@@ -1,0 +1,73 @@
+#include "engine/ops/common/quantization.h"
+
+namespace inferkit {
+namespace {
+
+struct CountParams {
+  int64_t count;
+};
+template <class T>
+void widen_step(const void* params, std::byte* const* io, const ExecContext&) {
+  const int64_t n = static_cast<const CountParams*>(params)->count;
+  for (int64_t i = 0; i < n; ++i) reinterpret_cast<float*>(io[0])[i] = load(reinterpret_cast<const T*>(io[1])[i]);
+}
+
+}  // namespace
+
+ScaleLayout scale_layout(const NodeContext& c) {
+  const Shape &x = c.input(0).shape, &scale = c.input(1).shape;
+  const int64_t block = c.version() >= 21 ? c.attr_int("block_size", 0) : 0;
+  if (block < 0) c.fail(cat("block_size ", block));
+  ScaleLayout l;
+  if (block == 0 && scale.elements() == 1 && scale.rank() <= 1) {
+    l.inner = x.elements();
+    return l;
+  }
+  if (c.version() < 13) c.fail(cat("the scale must be a scalar before opset 13, not ", scale.str()));
+  const auto axis = static_cast<size_t>(c.attr_axis(1, static_cast<int64_t>(x.rank())));
+  l.outer = x.elements(0, axis);
+  l.axis = x[axis];
+  l.inner = x.elements(axis + 1, x.rank());
+  if (block == 0) {
+    if (scale.rank() != 1 || scale[0] != l.axis) {
+      c.fail(
+          cat("expected one scale, or one for each of the ", l.axis, " indices of axis ", axis, "; got ", scale.str()));
+    }
+    l.axis_stride = 1;
+    return l;
+  }
+  Shape expected = x;
+  expected[axis] = (l.axis + block - 1) / block;
+  if (scale != expected) {
+    c.fail(cat("blocks of ", block, " need scales of shape ", expected.str(), ", not ", scale.str()));
+  }
+  l.block = block;
+  l.outer_stride = expected[axis] * l.inner;
+  l.axis_stride = l.inner;
+  l.inner_stride = 1;
+  return l;
+}
+
+DType attr_dtype(const NodeContext& c, int64_t code) {
+  constexpr struct {
+    int64_t code;
+    DType dtype;
+  } kRows[] = {{1, DType::kF32}, {2, DType::kU8},  {3, DType::kI8},   {4, DType::kU16},
+               {5, DType::kI16}, {6, DType::kI32}, {10, DType::kF16}, {16, DType::kBF16}};
+  for (const auto& row : kRows) {
+    if (row.code == code) return row.dtype;
+  }
+  c.unsupported(cat("element type ", code, " of TensorProto.DataType"));
+}
+
+Ref scales_as_float(LowerContext& c, size_t i) {
+  const DType dtype = c.input(i).dtype;
+  if (dtype == DType::kF32) return c.in(i);
+  const int64_t count = c.input(i).shape.elements();
+  const Ref out = c.scratch(static_cast<size_t>(count) * sizeof(float));
+  c.step(dispatch<kScaleTypes>(dtype, []<class T>() -> StepFn { return widen_step<T>; }), CountParams{count},
+         {out, c.in(i)}, static_cast<double>(count));
+  return out;
+}
+
+}  // namespace inferkit

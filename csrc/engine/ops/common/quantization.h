@@ -1,0 +1,43 @@
+// Scales and zero points: how they lie over a tensor, and their reading as float.
+#pragma once
+#include <cmath>
+#include <limits>
+#include <optional>
+
+#include "engine/lower.h"
+#include "engine/ops/dispatch.h"
+
+namespace inferkit {
+
+inline constexpr TypeSet kBytes = types(DType::kU8, DType::kI8);
+inline constexpr TypeSet kScaleTypes = types(DType::kF32, DType::kF16, DType::kBF16);
+
+/// A tensor as [outer, axis, inner], and which scale each element has: one for all, one per index of the axis, or one
+/// per block of the axis.
+struct ScaleLayout {
+  int64_t outer = 1, axis = 1, inner = 1;
+  int64_t block = 1;                                            // neighbours along the axis that share a scale
+  int64_t outer_stride = 0, axis_stride = 0, inner_stride = 0;  // into the scales
+
+  int64_t first(int64_t o, int64_t a) const { return o * outer_stride + a / block * axis_stride; }
+  int64_t elements() const { return outer * axis * inner; }
+};
+
+/// From the attributes axis and block_size, for input 0 with the scales of input 1.
+ScaleLayout scale_layout(const NodeContext& c);
+
+/// The value that ONNX's TensorProto.DataType gives to an attribute; refuses what there is no type for.
+DType attr_dtype(const NodeContext& c, int64_t code);
+
+/// Input `i`, a floating type of kScaleTypes, as float: itself, or a step that widens it.
+Ref scales_as_float(LowerContext& c, size_t i);
+
+/// Rounds half to even, adds the zero point and saturates. NaN gives the least value.
+template <class Y, class C>
+Y saturate(C scaled, int32_t zero) {
+  constexpr C kLow = std::numeric_limits<Y>::lowest(), kHigh = std::numeric_limits<Y>::max();
+  const C v = std::rint(scaled) + static_cast<C>(zero);
+  return static_cast<Y>(v > kLow ? (v < kHigh ? v : kHigh) : kLow);
+}
+
+}  // namespace inferkit

@@ -1,0 +1,282 @@
+"""Quantised operators against exact integer arithmetic in numpy, ONNX Runtime and the onnx package's node tests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto
+from op_cases import Array, Case, check_node_test, close, node_test_cases
+
+import inferkit
+
+QUANTIZED = ["uint8", "int8", "uint16", "int16"]
+
+
+def draw(seed: int, *shape: int, dtype: str = "float32") -> Array:
+    return (4 * np.random.default_rng(seed).standard_normal(shape)).astype(dtype)
+
+
+def codes(seed: int, dtype: str, *shape: int) -> Array:
+    info = np.iinfo(dtype)
+    return np.random.default_rng(seed).integers(info.min, info.max, shape, dtype, endpoint=True)
+
+
+def scales(seed: int, *shape: int, dtype: str = "float32") -> Array:
+    return np.random.default_rng(seed).uniform(0.01, 0.2, shape).astype(dtype)
+
+
+def spread(v: Array, x: Array, axis: int, block: int = 0) -> Array:
+    """A scale or zero point as it lies over x."""
+    if v.size == 1 and v.ndim <= 1 and not block:
+        return v.reshape(())
+    if not block:
+        return v.reshape([-1 if d == axis % x.ndim else 1 for d in range(x.ndim)])
+    return np.take(v.repeat(block, axis), range(x.shape[axis]), axis)
+
+
+def quantized(x: Array, scale: Array, zero: Array, axis: int = 1, block: int = 0) -> Array:
+    info = np.iinfo(zero.dtype)
+    quotient = x.astype(np.float32) / spread(scale.astype(np.float32), x, axis, block)
+    v = np.rint(quotient).astype(np.float64) + spread(zero, x, axis, block)
+    return np.clip(v, info.min, info.max).astype(zero.dtype)
+
+
+def dequantized(x: Array, scale: Array, zero: Array, axis: int = 1, block: int = 0) -> Array:
+    shifted = x.astype(np.int64) - spread(zero.astype(np.int64), x, axis, block)
+    return shifted * spread(scale.astype(np.float64), x, axis, block)
+
+
+@pytest.mark.parametrize("code", QUANTIZED)
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("axis", [None, 0, 1, -1])
+def test_quantize_and_dequantize(code: str, dtype: str, axis: int | None) -> None:
+    x = draw(0, 5, 6, 7, dtype=dtype)
+    size = () if axis is None else (x.shape[axis],)
+    scale, zero = scales(1, *size, dtype=dtype), codes(2, code, *size)
+    attributes: dict[str, Any] = {} if axis is None else {"axis": axis}
+    case = Case("QuantizeLinear", x, scale, zero, opset=21, **attributes)
+    expected = quantized(x, scale, zero, axis if axis is not None else 1)
+    assert case.run()[0].dtype == np.dtype(code)
+    np.testing.assert_array_equal(case.run()[0], expected)
+    np.testing.assert_array_equal(case.onnxruntime()[0], expected)
+    back = Case("DequantizeLinear", expected, scale, zero, opset=21, **attributes)
+    close(
+        back.run()[0],
+        dequantized(expected, scale, zero, axis or 0 if axis != 1 else 1),
+        1e-3 if dtype == "float16" else 1e-6,
+    )
+    np.testing.assert_array_equal(back.run()[0], back.onnxruntime()[0])
+
+
+@pytest.mark.parametrize("code", QUANTIZED)
+@pytest.mark.parametrize(
+    ("shape", "axis", "block"), [((4, 6), 1, 2), ((4, 6), 0, 2), ((3, 7, 5), 1, 3), ((2, 8), 1, 8)]
+)
+def test_blocks(code: str, shape: tuple[int, ...], axis: int, block: int) -> None:
+    x = draw(0, *shape)
+    blocks = [-(-d // block) if i == axis else d for i, d in enumerate(shape)]
+    scale, zero = scales(1, *blocks), codes(2, code, *blocks)
+    case = Case("QuantizeLinear", x, scale, zero, opset=21, axis=axis, block_size=block)
+    expected = quantized(x, scale, zero, axis, block)
+    np.testing.assert_array_equal(case.run()[0], expected)
+    back = Case("DequantizeLinear", expected, scale, zero, opset=21, axis=axis, block_size=block)
+    close(back.run()[0], dequantized(expected, scale, zero, axis, block))
+
+
+def test_without_a_zero_point() -> None:
+    x, scale = draw(0, 3, 4), scales(1)
+    zero = np.zeros((), np.uint8)
+    np.testing.assert_array_equal(Case("QuantizeLinear", x, scale, opset=13).run()[0], quantized(x, scale, zero))
+    y = codes(2, "int8", 3, 4)
+    close(Case("DequantizeLinear", y, scale, opset=10).run()[0], dequantized(y, scale, zero))
+    named = Case("QuantizeLinear", x, scale, opset=21, output_dtype=TensorProto.INT16)
+    np.testing.assert_array_equal(named.run()[0], quantized(x, scale, np.zeros((), np.int16)))
+
+
+def test_dequantize_int32() -> None:
+    x, scale = codes(0, "int32", 4, 5), scales(1, 5)
+    case = Case("DequantizeLinear", x, scale, opset=13, axis=1)
+    close(case.run()[0], dequantized(x, scale, np.zeros((), np.int32)), 1e-6)
+
+
+def test_halves_are_even_and_the_ends_saturate() -> None:
+    x = np.array([0.5, 1.5, 2.5, -0.5, -1.5, 1e30, -1e30, np.inf, -np.inf], np.float32)
+    found = Case("QuantizeLinear", x, np.array(1, np.float32), np.array(1, np.int8), opset=13).run()[0]
+    np.testing.assert_array_equal(found, [1, 3, 3, 1, -1, 127, -128, 127, -128])
+
+
+@pytest.mark.parametrize("shape", [(1,), (7,), (3, 50), (0, 4)])
+@pytest.mark.parametrize("kind", ["both", "positive", "negative", "zero"])
+def test_dynamic(shape: tuple[int, ...], kind: str) -> None:
+    x = draw(3, *shape)
+    x = {"both": x, "positive": np.abs(x), "negative": -np.abs(x), "zero": 0 * x}[kind]
+    case = Case("DynamicQuantizeLinear", x, outputs=3, opset=11)
+    y, scale, zero = case.run()
+    low, high = min(0, x.min(initial=0)), max(0, x.max(initial=0))
+    if low != high:
+        close(scale, np.array((high - low) / 255))
+        assert abs(int(zero) + low / scale) <= 0.5001
+    assert y.dtype == zero.dtype == np.uint8
+    np.testing.assert_array_equal(y, quantized(x, scale, zero))
+    if x.size:
+        for found, expected in zip(case.run(), case.onnxruntime(), strict=True):
+            np.testing.assert_array_equal(found, expected)
+
+
+MATRICES = [
+    ((3, 4), (4, 5)),
+    ((1, 33), (33, 17)),
+    ((2, 3, 4), (4, 5)),
+    ((2, 3, 4), (2, 4, 5)),
+    ((3, 1, 2, 4), (2, 4, 3)),
+    ((4,), (4, 3)),
+    ((3, 4), (4,)),
+]
+
+
+@pytest.mark.parametrize("a_type", ["uint8", "int8"])
+@pytest.mark.parametrize("b_type", ["uint8", "int8"])
+@pytest.mark.parametrize(("a_shape", "b_shape"), MATRICES)
+def test_matmul_integer(a_type: str, b_type: str, a_shape: tuple[int, ...], b_shape: tuple[int, ...]) -> None:
+    a, b = codes(0, a_type, *a_shape), codes(1, b_type, *b_shape)
+    plain = np.matmul(a.astype(np.int32), b.astype(np.int32))
+    np.testing.assert_array_equal(Case("MatMulInteger", a, b, opset=10).run()[0], plain)
+    for size in [(), (1,)]:
+        az, bz = codes(2, a_type, *size), codes(3, b_type, *size)
+        expected = np.matmul(a.astype(np.int32) - az.astype(np.int32), b.astype(np.int32) - bz.astype(np.int32))
+        case = Case("MatMulInteger", a, b, az, bz, opset=10)
+        np.testing.assert_array_equal(case.run()[0], expected)
+        if not (a_type == "int8" and b_type == "uint8") and min(len(a_shape), len(b_shape)) > 1:
+            np.testing.assert_array_equal(case.onnxruntime()[0], expected)
+
+
+def test_matmul_integer_with_a_zero_point_per_row_and_column() -> None:
+    a, b, az, bz = codes(0, "uint8", 5, 9), codes(1, "int8", 9, 4), codes(2, "uint8", 5), codes(3, "int8", 4)
+    expected = (a.astype(np.int32) - az[:, None]) @ (b.astype(np.int32) - bz)
+    np.testing.assert_array_equal(Case("MatMulInteger", a, b, az, bz, opset=10).run()[0], expected)
+    case = Case("MatMulInteger", a, b, None, bz, opset=10)
+    np.testing.assert_array_equal(case.run()[0], a.astype(np.int32) @ (b.astype(np.int32) - bz))
+
+
+@pytest.mark.parametrize("a_type", ["uint8", "int8"])
+@pytest.mark.parametrize("per_column", [False, True])
+@pytest.mark.parametrize(("a_shape", "b_shape"), [s for s in MATRICES if len(s[0]) > 1 < len(s[1])])
+def test_qlinear_matmul(a_type: str, per_column: bool, a_shape: tuple[int, ...], b_shape: tuple[int, ...]) -> None:
+    size = (b_shape[-1],) if per_column else ()
+    a, b = codes(0, a_type, *a_shape), codes(1, "int8", *b_shape)
+    az, bz, yz = codes(2, a_type), codes(3, "int8", *size), np.array(7, a_type)
+    a_scale, b_scale, y_scale = scales(4), scales(5, *size), np.array(1.5, np.float32)
+    case = Case("QLinearMatMul", a, a_scale, az, b, b_scale, bz, y_scale, yz, opset=10)
+    exact = np.matmul(a.astype(np.int64) - int(az), b.astype(np.int64) - bz.astype(np.int64))
+    info = np.iinfo(a_type)
+    expected = np.clip(np.rint(exact * (a_scale * b_scale / y_scale)) + 7, info.min, info.max)
+    found = case.run()[0]
+    assert found.dtype == np.dtype(a_type)
+    np.testing.assert_array_equal(found, expected)
+    if len(b_shape) == 2:
+        np.testing.assert_array_equal(found, case.onnxruntime()[0])
+
+
+CONVOLUTIONS: list[tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = [
+    ((2, 3, 8, 9), (4, 3, 3, 3), {}),
+    ((1, 3, 8, 9), (4, 3, 3, 2), {"pads": [1, 0, 1, 2], "strides": [2, 1]}),
+    ((2, 4, 7, 7), (6, 2, 3, 3), {"group": 2, "dilations": [2, 2], "pads": [2, 2, 2, 2]}),
+    ((1, 4, 6, 6), (4, 1, 3, 3), {"group": 4, "auto_pad": "SAME_UPPER", "strides": [2, 2]}),
+    ((2, 3, 12), (5, 3, 4), {"strides": [3], "pads": [2, 1]}),
+    ((1, 2, 4, 5, 6), (3, 2, 2, 3, 2), {"pads": [1, 1, 1, 0, 0, 0]}),
+]
+
+
+def exact_convolution(x: Array, w: Array, xz: Array, wz: Array, attributes: dict[str, Any]) -> Array:
+    """Through our float64 Conv, which is exact on these numbers and tested on its own."""
+    x64 = x.astype(np.float64) - float(xz)
+    w64 = w.astype(np.float64) - spread(wz.astype(np.float64), w, 0)
+    return np.rint(Case("Conv", x64, w64, **attributes).run()[0])
+
+
+@pytest.mark.parametrize(("x_shape", "w_shape", "attributes"), CONVOLUTIONS)
+@pytest.mark.parametrize("w_type", ["uint8", "int8"])
+def test_conv_integer(
+    x_shape: tuple[int, ...], w_shape: tuple[int, ...], attributes: dict[str, Any], w_type: str
+) -> None:
+    x, w = codes(0, "uint8", *x_shape), codes(1, w_type, *w_shape)
+    xz, wz = codes(2, "uint8"), codes(3, w_type)
+    case = Case("ConvInteger", x, w, xz, wz, opset=10, **attributes)
+    expected = exact_convolution(x, w, xz, wz, attributes)
+    assert case.run()[0].dtype == np.int32
+    np.testing.assert_array_equal(case.run()[0], expected)
+    if w_type == "uint8":
+        np.testing.assert_array_equal(case.onnxruntime()[0], expected)
+    plain = Case("ConvInteger", x, w, opset=10, **attributes)
+    zero = np.zeros((), np.uint8)
+    np.testing.assert_array_equal(plain.run()[0], exact_convolution(x, w, zero, zero, attributes))
+
+
+@pytest.mark.parametrize(("x_shape", "w_shape", "attributes"), CONVOLUTIONS)
+@pytest.mark.parametrize("per_filter", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+def test_qlinear_conv(
+    x_shape: tuple[int, ...], w_shape: tuple[int, ...], attributes: dict[str, Any], per_filter: bool, bias: bool
+) -> None:
+    size = (w_shape[0],) if per_filter else ()
+    x, w = codes(0, "uint8", *x_shape), codes(1, "int8", *w_shape)
+    xz, wz, yz = codes(2, "uint8"), np.zeros(size, np.int8), np.array(100, np.uint8)
+    x_scale, w_scale, y_scale = scales(4), scales(5, *size), np.array(2, np.float32)
+    b = np.random.default_rng(6).integers(-5000, 5000, w_shape[0]).astype(np.int32) if bias else None
+    case = Case("QLinearConv", x, x_scale, xz, w, w_scale, wz, y_scale, yz, b, opset=10, **attributes)
+    exact = exact_convolution(x, w, xz, wz, attributes)
+    if b is not None:
+        exact += spread(b, exact, 1)
+    multiplier = spread((x_scale * w_scale / y_scale).reshape(size), exact, 1)
+    expected = np.clip(np.rint(exact * multiplier) + 100, 0, 255)
+    np.testing.assert_array_equal(case.run()[0], expected)
+    np.testing.assert_array_equal(case.run()[0], case.onnxruntime()[0])
+
+
+def test_integer_products_do_not_depend_on_the_batch() -> None:
+    a, b, zero = codes(0, "uint8", 9, 40), codes(1, "int8", 40, 21), codes(2, "uint8")
+    case = Case("MatMulInteger", a, b, zero, opset=10, constant=(1, 2), free_batch=True)
+    loaded, whole = case.load(), case.run()[0]
+    for rows in ([0], [4, 2], [8]):
+        assert loaded.run({"x0": a[rows]})["y0"].tobytes() == whole[rows].tobytes()
+
+
+def test_refusals() -> None:
+    x = draw(0, 3, 4)
+
+    def load(op: str, *inputs: Array | None, dtype: str = "uint8", **keywords: Any) -> None:
+        inferkit.Model.load(Case(op, *inputs, **keywords).bytes_with_output(dtype, (3, 4)))
+
+    with pytest.raises(inferkit.ModelError, match="one for each of the 4 indices of axis 1"):
+        load("QuantizeLinear", x, scales(1, 3), opset=13)
+    with pytest.raises(inferkit.ModelError, match="must be a scalar before opset 13"):
+        load("QuantizeLinear", x, scales(1, 4), opset=10)
+    with pytest.raises(inferkit.ModelError, match="the zero point has shape"):
+        load("QuantizeLinear", x, scales(1, 4), np.zeros((), np.uint8), opset=13)
+    with pytest.raises(inferkit.ModelError, match="blocks of 3 need scales"):
+        load("QuantizeLinear", x, scales(1, 3, 4), opset=21, block_size=3)
+    with pytest.raises(inferkit.UnsupportedOpError, match="element type 17"):
+        load("QuantizeLinear", x, scales(1), opset=21, output_dtype=TensorProto.FLOAT8E4M3FN)
+
+
+NODE_TESTS = node_test_cases(
+    "QuantizeLinear",
+    "DequantizeLinear",
+    "DynamicQuantizeLinear",
+    "MatMulInteger",
+    "ConvInteger",
+    "QLinearMatMul",
+    "QLinearConv",
+)
+
+
+@pytest.mark.parametrize("case", NODE_TESTS, ids=lambda c: c.name)
+def test_node_tests(case: Any) -> None:
+    check_node_test(case)
+
+
+def test_every_operator_has_node_tests() -> None:
+    assert len({onnx.ModelProto.FromString(c.model.SerializeToString()).graph.node[0].op_type for c in NODE_TESTS}) == 7
