@@ -4,6 +4,7 @@
 #include <optional>
 #include <unordered_map>
 
+#include "engine/model_fork.h"
 #include "graph/model_weights.h"
 #include "graph/onnx_reader.h"
 #include "graph/passes/fold_constants.h"
@@ -61,6 +62,8 @@ class Model::PackedCache final : public ModelCache {
     const std::scoped_lock lock(mutex_);
     return bytes_;
   }
+  void lock() { mutex_.lock(); }
+  void unlock() { mutex_.unlock(); }
 
  private:
   mutable std::mutex mutex_;  // guards things_ and bytes_
@@ -100,9 +103,20 @@ Model::Model(ModelFile file, ModelOptions options, std::string path)
   fold_constants(file_.graph, fold, kMaxFoldedBytes);
   eliminate_dead_nodes(file_.graph);
   probe();
+  register_for_fork(this);
 }
 
-Model::~Model() = default;
+Model::~Model() { unregister_for_fork(this); }
+
+void Model::lock() {
+  plans_.lock();
+  packed_->lock();
+}
+
+void Model::unlock() {
+  packed_->unlock();
+  plans_.unlock();
+}
 
 void Model::read_specs() {
   const Graph& graph = file_.graph;

@@ -59,6 +59,10 @@ class Model final : public Runner {
   std::shared_ptr<const Weights> weights() const { return weights_; }
   void trim() { plans_.trim(); }
 
+  /// Around fork() alone: every lock of the model.
+  void lock();
+  void unlock();
+
  private:
   class PackedCache;
   std::shared_ptr<const Plan> compile_for(std::span<const Shape> shapes);

@@ -105,4 +105,14 @@ void PlanCache::trim() {
   }
 }
 
+void PlanCache::lock() {
+  compile_mutex_.lock();
+  mutex_.lock();
+}
+
+void PlanCache::unlock() {
+  mutex_.unlock();
+  compile_mutex_.unlock();
+}
+
 }  // namespace inferkit

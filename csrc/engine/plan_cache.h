@@ -56,6 +56,9 @@ class PlanCache {
   PlanCacheStats stats() const;
   /// Frees the idle sessions.
   void trim();
+  /// Around fork() alone: both locks.
+  void lock();
+  void unlock();
 
  private:
   struct Entry {

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import gc
+import os
 import pickle
+import signal
 import sys
 import threading
 import weakref
@@ -328,6 +330,37 @@ def test_a_model_outlives_its_name_while_threads_run_it() -> None:
             t.start()
         start.wait()
         holder.clear()
+        for t in threads:
+            t.join()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_fork_while_other_threads_compile_and_run() -> None:
+    """The child's copies of the locks must be free."""
+    model = two_outputs()
+    done = threading.Event()
+
+    def work(first: int) -> None:
+        rows = first
+        while not done.is_set():
+            rows = rows % 1000 + 1  # more shapes than plans: nearly every call compiles
+            model(np.ones((rows, 4), np.float32))
+
+    threads = [threading.Thread(target=work, args=(250 * k,)) for k in range(3)]
+    for t in threads:
+        t.start()
+    try:
+        for n in range(30):
+            pid = os.fork()
+            if pid == 0:
+                signal.alarm(20)
+                model(np.ones((1001 + n, 4), np.float32))
+                model.trim()
+                os._exit(0)
+            assert os.waitpid(pid, 0)[1] == 0
+    finally:
+        done.set()
         for t in threads:
             t.join()
 
