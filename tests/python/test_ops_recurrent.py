@@ -302,6 +302,15 @@ def test_a_row_s_bits_do_not_depend_on_the_batch(op: str, layout: int, sizes: tu
                 assert y.tobytes() == np.take(whole[name], rows, out_axis[name]).tobytes()
 
 
+@pytest.mark.parametrize("op", GATES)
+@pytest.mark.parametrize("batch", [1, 9, 40])
+def test_bits_do_not_depend_on_the_threads(op: str, batch: int) -> None:
+    case = Layer(op, 10, 12, batch, 40, 130, direction="bidirectional").case("blhc", constant=(1, 2, 3))
+    one, four = case.run(threads=1), case.run(threads=4)
+    for a, b in zip(one, four, strict=True):
+        assert a.tobytes() == b.tobytes()
+
+
 def test_sequence_lengths_are_checked_in_the_run() -> None:
     layer = Layer("LSTM", 1, 4, 2, 3, 5)
     layer.lengths[1] = 5

@@ -161,9 +161,11 @@ void walk(const RecurrentParams& p, std::byte* const* operands, const ExecContex
     save(io.state, io.y_h);
     if (io.cell) save(io.cell, io.y_c);
   };
-  // A thread is worth waking for about a million multiply-adds.
+  // One piece for each thread, as every piece reads all of R; a thread is worth waking for a few rows and about a
+  // million multiply-adds.
   const int64_t row_work = std::max<int64_t>(1, p.steps * p.gates * p.hidden * p.hidden);
-  for_ranges(context, p.batch, std::max<int64_t>(1, (int64_t{1} << 20) / row_work), run);
+  const int64_t least = std::max<int64_t>(4, (int64_t{1} << 20) / row_work);
+  for_ranges(context, p.batch, std::max(least, p.batch / std::max(1, context.max_threads)), run);
 }
 
 /// The shape rule: inputs X, W, R, B, sequence_lens, initial_h (and, for LSTM, initial_c, P).
