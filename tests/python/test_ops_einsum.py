@@ -186,6 +186,17 @@ def test_malformed_equations(equation: str, shapes: list[tuple[int, ...]], messa
         inferkit.Model.load(case.bytes_with_output("float32", (2,)))
 
 
+def test_an_intermediate_result_beyond_all_memory_is_refused() -> None:
+    shapes = [(2**16, 2**16), (2**16, 2**16), (2**16, 2**16)]
+    case = Case("Einsum", *(np.zeros((2, 2), np.float32) for _ in shapes), equation="ab,cd,bd->ac")
+    model = onnx.load_from_string(case.bytes_with_output("float32", (2**16, 2**16)))
+    for port in model.graph.input:
+        for d in port.type.tensor_type.shape.dim:
+            d.dim_value = 2**16
+    with pytest.raises(inferkit.UnsupportedOpError, match="an intermediate result"):
+        inferkit.Model.load(model.SerializeToString())
+
+
 def test_an_output_without_the_ellipsis_is_refused() -> None:
     case = Case("Einsum", np.zeros((2, 3, 4), np.float32), equation="...i->i")
     with pytest.raises(inferkit.UnsupportedOpError, match="without the ellipsis"):

@@ -121,6 +121,7 @@ class Contraction {
       c_.unsupported(cat("an intermediate result of ", labels.size(), " dimensions"));
     Shape out;
     for (Label l : labels) out.push_back(e_.dims.at(l));
+    if (!out.checked_elements()) c_.unsupported(cat("an intermediate result of shape ", out.str()));
     return out;
   }
   int64_t size_of(const Labels& labels) const {
