@@ -10,8 +10,10 @@ namespace py = pybind11;
 
 namespace inferkit {
 namespace {
-/// As for direct calls: below this, handing the GIL over and getting it back costs more than the run.
-constexpr Nanos kReleaseGilNanos = 10'000;
+/// Runs that are predicted to take longer give the GIL up. More than for direct calls, since batches run one after the
+/// other anyway, and since a caller that gives the GIL up beside a thread that computes waits 5 ms to get it back: a
+/// small model that is met with cold caches, some 60 us, must not pay that.
+constexpr Nanos kReleaseGilNanos = 100'000;
 // How long a thread may keep the GIL from those who wait for it, and how long it stays away: one of them takes about
 // 10 us to wake up, and the timer adds its slack of 50 us to what is asked for.
 constexpr Nanos kTurnNanos = 200'000;
