@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <unordered_map>
+#include <utility>
 
 #include "bindings/batcher_core.h"
 #include "bindings/ticket.h"
@@ -63,6 +64,21 @@ PyObject* get_running_loop() {
 
 bool later(const auto& a, const auto& b) { return a.when > b.when; }
 
+/// The loop in whose callback this thread resumes tasks: what they submit is its, without asking asyncio, which on most
+/// versions makes a system call to answer. A thread runs one loop at a time.
+thread_local EventLoop* delivering = nullptr;
+
+class Delivering {
+ public:
+  explicit Delivering(EventLoop* loop) : before_(std::exchange(delivering, loop)) {}
+  ~Delivering() { delivering = before_; }
+  Delivering(const Delivering&) = delete;
+  Delivering& operator=(const Delivering&) = delete;
+
+ private:
+  EventLoop* const before_;
+};
+
 }  // namespace
 
 void EventLoop::forget_closed() {
@@ -74,6 +90,7 @@ void EventLoop::forget_closed() {
 }
 
 EventLoop* EventLoop::running() {
+  if (delivering && delivering->alive() && delivering->fork_generation_ == fork_generation()) return delivering;
   PyObject* loop = get_running_loop();
   if (!loop) return nullptr;
   if (loop == last_loop && last_state->fork_generation_ == fork_generation()) return last_state;
@@ -118,6 +135,7 @@ void EventLoop::call_soon(py::handle callback, py::handle argument, py::handle c
 }
 
 void EventLoop::deliver() {
+  const Delivering scope(this);
   std::vector<RequestRef> ended;
   ended.swap(ended_);  // tasks that are resumed may come back here
   list_->take(ended);
