@@ -4,6 +4,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # Nothing that a user's shell exports may change what is built.
 unset CFLAGS CXXFLAGS LDFLAGS CMAKE_ARGS INFERKIT_ISA PYTHONPATH
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1
+# One name for the compiler, so that a cache knows it again.
+export CXX=${CXX:-g++}
 if command -v ccache >/dev/null; then
   export CMAKE_CXX_COMPILER_LAUNCHER=ccache CCACHE_BASEDIR="$PWD" CCACHE_NOHASHDIR=1
 fi

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import importlib
 import importlib.util
 import os
 import re
@@ -87,18 +89,29 @@ def test_share_weights(fresh_python: Fresh) -> None:
     assert "10 answers from 8 threads and 2 processes, all the same to the bit" in done.stdout
 
 
+@pytest.mark.filterwarnings("default::DeprecationWarning")
 def test_fastapi_app(monkeypatch: pytest.MonkeyPatch, digits: tuple[np.ndarray, np.ndarray]) -> None:
     needs("fastapi", "httpx")
-    from starlette.testclient import TestClient
+    import httpx
 
     monkeypatch.syspath_prepend(str(EXAMPLES))
     app = importlib.import_module("fastapi_app").app
     images, labels = digits
-    with TestClient(app) as client:
-        answers = [client.post("/digit", json=image.tolist()).json()["digit"] for image in images[:20]]
-        assert (np.array(answers) == labels[:20]).mean() > 0.9
-        wrong = client.post("/digit", json=[1.0, 2.0])
-        assert (wrong.status_code, wrong.json()["error"]) == (400, "ValidationError")
+
+    async def main() -> None:
+        transport = httpx.ASGITransport(app=app)
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(transport=transport, base_url="http://localhost") as client,
+        ):
+            replies = await asyncio.gather(*(client.post("/digit", json=image.tolist()) for image in images[:40]))
+            assert [reply.status_code for reply in replies] == [200] * 40
+            answers = np.array([reply.json()["digit"] for reply in replies])
+            assert (answers == labels[:40]).mean() > 0.9
+            wrong = await client.post("/digit", json=[1.0, 2.0])
+            assert (wrong.status_code, wrong.json()["error"]) == (400, "ValidationError")
+
+    asyncio.run(main())
 
 
 def test_the_model_is_small_and_good(digits_path: Path, digits: tuple[np.ndarray, np.ndarray]) -> None:
