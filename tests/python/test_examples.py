@@ -59,18 +59,17 @@ sys.exit(quickstart.main())
 
 
 def test_quickstart_stops_at_once_on_ctrl_c() -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-u", str(EXAMPLES / "quickstart.py"), "--seconds", "600"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    process.stdout.readline()
-    process.stdout.readline()
-    time.sleep(0.5)  # it is sending requests by now; if not, Ctrl-C must work all the same
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=30)
+    command = [sys.executable, "-u", str(EXAMPLES / "quickstart.py"), "--seconds", "600"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            process.stdout.readline()
+            process.stdout.readline()
+            time.sleep(0.5)  # it is sending requests by now; if not, Ctrl-C must work all the same
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
     assert "stopped" in errors
