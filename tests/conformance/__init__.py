@@ -1,0 +1,1 @@
+"""The tests that the onnx package carries, run on inferkit and judged."""

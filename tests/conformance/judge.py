@@ -1,0 +1,83 @@
+"""Runs a case on inferkit and says how it went.
+
+passed    every output has the expected dtype, shape and values
+refused   UnsupportedOpError at Model.load
+late      UnsupportedOpError, but only at the run
+wrong     another answer, or another of inferkit's errors for a model that is right
+crashed   an exception that is none of inferkit's; a fault of the process ends the process
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+import inferkit
+
+from .cases import Case
+from .scope import out_of_scope
+
+OUTCOMES = ("passed", "refused", "late", "wrong", "crashed")
+ANY_INPUT = inferkit.InputChecks(finite=False, non_empty=False)
+# Of a format with few bits, how far an answer may lie from the expected one: so many steps of the format at the value
+# itself, and one at the largest value, where a sum may have cancelled. Engines round such values between operators at
+# different places, and one reference computes the whole function in float32.
+STEPS = 4
+STEP = {"float16": 2.0**-10, "bfloat16": 2.0**-7}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    case: str
+    operator: str
+    scope: str | None
+    outcome: str
+    detail: str = ""
+
+
+def difference(got: np.ndarray, want: np.ndarray, rtol: float, atol: float) -> str:
+    """Empty where they agree."""
+    if got.dtype != want.dtype or got.shape != want.shape:
+        return f"{got.dtype}{list(got.shape)} instead of {want.dtype}{list(want.shape)}"
+    if want.dtype.kind in "biu":
+        return "" if np.array_equal(got, want) else f"{np.sum(got != want)} of {want.size} elements differ"
+    if want.dtype.kind == "c":
+        return "" if np.allclose(got, want, rtol, atol, equal_nan=True) else "complex values differ"
+    g, w = got.astype(np.float64), want.astype(np.float64)
+    if step := STEP.get(str(want.dtype)):
+        finite = np.abs(w[np.isfinite(w)])
+        rtol, atol = max(rtol, STEPS * step), max(atol, step * finite.max(initial=0))
+    if np.allclose(g, w, rtol, atol, equal_nan=True):
+        return ""
+    close = np.isclose(g, w, rtol, atol, equal_nan=True)
+    at = tuple(int(i) for i in np.argwhere(~close)[0])
+    return f"{np.sum(~close)} of {w.size} elements differ, first at {list(at)}: {g[at]} instead of {w[at]}"
+
+
+def run(case: Case) -> tuple[str, str]:
+    try:
+        model = inferkit.Model.load(case.model.SerializeToString(), input_checks=ANY_INPUT)
+    except inferkit.UnsupportedOpError as error:
+        return "refused", str(error)
+    names = [i.name for i in case.model.graph.input]
+    outputs = [o.name for o in case.model.graph.output]
+    for inputs, expected in case.data_sets:
+        try:
+            got = model.run(dict(zip(names, inputs, strict=False)))
+        except inferkit.UnsupportedOpError as error:
+            return "late", str(error)
+        for name, want in zip(outputs, expected, strict=True):
+            if what := difference(got[name], want, case.rtol, case.atol):
+                return "wrong", f"{name}: {what}"
+    return "passed", ""
+
+
+def judge(case: Case) -> Verdict:
+    try:
+        outcome, detail = run(case)
+    except inferkit.InferkitError as error:
+        outcome, detail = "wrong", f"{type(error).__name__}: {error}"
+    except Exception as error:  # whatever comes here is the defect that is looked for
+        outcome, detail = "crashed", f"{type(error).__name__}: {error}"
+    return Verdict(case.name, case.operator, out_of_scope(case.model), outcome, detail)

@@ -1,0 +1,107 @@
+"""The onnx package's own tests: what is in scope passes or is refused, what is not in scope is refused."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pytest
+
+pytest.importorskip("onnx")
+import onnx
+from onnx import TensorProto, helper
+
+from conformance.cases import SETS, Case, collect
+from conformance.judge import Verdict, difference, judge
+from conformance.report import rate
+from conformance.scope import out_of_scope
+
+# What of the cases in scope passes, at least: raise it whenever more does.
+FLOOR = {"node": 0.56, "pytorch-converted": 0.86, "pytorch-operator": 0.68, "simple": 0.42}
+COUNT = {"node": 1700, "pytorch-converted": 80, "pytorch-operator": 30, "simple": 20}
+
+
+@cache
+def verdicts(name: str) -> list[Verdict]:
+    return [judge(case) for case in collect(name)]
+
+
+@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("outcome", ["wrong", "crashed"])
+def test_none_is(name: str, outcome: str) -> None:
+    assert len(verdicts(name)) >= COUNT[name]
+    assert [(v.case, v.detail) for v in verdicts(name) if v.outcome == outcome] == []
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_what_is_not_supported_is_refused_at_load(name: str) -> None:
+    assert [(v.case, v.detail) for v in verdicts(name) if v.outcome == "late"] == []
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_most_of_what_is_in_scope_passes(name: str) -> None:
+    assert rate(verdicts(name)) >= FLOOR[name]
+
+
+def test_what_is_out_of_scope_is_refused() -> None:
+    beyond = [v for name in SETS for v in verdicts(name) if v.scope]
+    assert len(beyond) >= 80
+    assert {v.scope for v in beyond} == {
+        "training", "random draws", "image decoding", "optionals", "sequences", "strings",
+    }  # fmt: skip
+    # Where the answer does not hang on what is out of scope (strings that only label), a right one is as good.
+    assert [v.case for v in beyond if v.outcome not in ("refused", "passed")] == []
+    assert [v.case for v in beyond if v.scope == "random draws" and v.outcome != "refused"] == []
+
+
+# ---- the judge itself can find fault -------------------------------------------------------------------------------
+
+
+def test_differences_are_found() -> None:
+    ones = np.ones(4, np.float32)
+    assert difference(ones, ones, 1e-3, 1e-7) == ""
+    assert "first at [2]: 1.1" in difference(np.array([1, 1, 1.1, 1], np.float32), ones, 1e-3, 1e-7)
+    assert "float64[4] instead of float32[4]" in difference(ones.astype(np.float64), ones, 1e-3, 1e-7)
+    assert "float32[2, 2] instead of" in difference(ones.reshape(2, 2), ones, 1e-3, 1e-7)
+    assert difference(np.array([np.nan, 1, 1, 1], np.float32), ones, 1e-3, 1e-7)
+    assert difference(np.arange(4), np.array([0, 1, 2, 4]), 1e-3, 1e-7) == "1 of 4 elements differ"
+
+
+def test_few_bits_are_allowed_few_steps() -> None:
+    want = np.array([1, 0.5], np.float16)
+    assert difference(np.array([1 + 4 * 2.0**-10, 0.5], np.float16), want, 1e-3, 1e-7) == ""
+    assert difference(np.array([1 + 9 * 2.0**-10, 0.5], np.float16), want, 1e-3, 1e-7) != ""
+
+
+def relu_case(*expected: float) -> Case:
+    ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2]) for name in "xy"]
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", ports[:1], ports[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    x = np.array([-1, 2], np.float32)
+    return Case("relu", model, [([x], [np.array(expected, np.float32)])])
+
+
+def test_verdicts() -> None:
+    assert judge(relu_case(0, 2)) == Verdict("relu", "Relu", None, "passed")
+    assert judge(relu_case(0, 3)).outcome == "wrong"
+    case = relu_case(0, 2)
+    case.model.graph.node[0].op_type = "Nothing"
+    assert judge(case).outcome == "refused"
+    case.model.graph.node[0].input[0] = "absent"
+    assert judge(case).outcome == "wrong"  # a ModelError for what is called a right model
+
+
+@pytest.mark.parametrize(
+    ("op", "attributes", "scope"),
+    [
+        ("RandomNormalLike", {}, "random draws"),
+        ("SequenceLength", {}, "sequences"),
+        ("ReverseSequence", {}, None),
+        ("BatchNormalization", {"training_mode": 1}, "training"),
+        ("BatchNormalization", {"training_mode": 0}, None),
+        ("Dropout", {}, None),
+    ],
+)
+def test_scope_is_told_by_the_model(op: str, attributes: dict[str, int], scope: str | None) -> None:
+    graph = helper.make_graph([helper.make_node(op, ["x"], ["y"], **attributes)], "g", [], [])
+    assert out_of_scope(onnx.ModelProto(graph=graph)) == scope
