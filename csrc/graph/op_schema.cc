@@ -62,19 +62,23 @@ int64_t NodeContext::attr_axis(int64_t fallback, int64_t rank, std::string_view 
   return resolve_axis(attr_int(name, fallback), rank);
 }
 
-std::vector<int64_t> NodeContext::const_ints(size_t i) const {
+const Tensor& NodeContext::known_value(size_t i) const {
   const TensorFacts& facts = input(i);
-  if (!facts.constant) unsupported(cat("input ", i, " decides a shape and is only known during a run"));
-  const auto count = static_cast<size_t>(facts.shape.elements());
-  if (facts.dtype == DType::kI64) {
-    const auto* p = facts.constant->as<int64_t>();
-    return {p, p + count};
+  if (!facts.constant) {
+    throw NeedsValue(i, cat(node_.label(), ": the value of input ", i, " is needed and only known during a run"));
   }
-  if (facts.dtype == DType::kI32) {
-    const auto* p = facts.constant->as<int32_t>();
-    return {p, p + count};
+  return *facts.constant;
+}
+
+std::vector<int64_t> NodeContext::const_ints(size_t i) const {
+  const DType dtype = input(i).dtype;
+  if (dtype != DType::kI64 && dtype != DType::kI32) {
+    fail(cat("input ", i, " must be int64 or int32, not ", dtype_name(dtype)));
   }
-  fail(cat("input ", i, " must be int64 or int32, not ", dtype_name(facts.dtype)));
+  const Tensor& value = known_value(i);
+  const auto count = static_cast<size_t>(value.shape.elements());
+  if (dtype == DType::kI64) return {value.as<int64_t>(), value.as<int64_t>() + count};
+  return {value.as<int32_t>(), value.as<int32_t>() + count};
 }
 
 void NodeContext::fail(const std::string& message) const {

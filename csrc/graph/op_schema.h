@@ -18,6 +18,17 @@ struct TensorFacts {
   const Tensor* constant = nullptr;  // its value, where it is known before the run
 };
 
+/// A rule asked for the value of an input that only a run gives. The compiler then leaves the node to a later stage,
+/// where the value is known; who has no later stage reports it as what is not supported.
+class NeedsValue final : public Error {
+ public:
+  NeedsValue(size_t input, const std::string& message) : Error(ErrorCode::kUnsupportedOp, message), input_(input) {}
+  size_t input() const { return input_; }
+
+ private:
+  size_t input_;
+};
+
 /// A node's view of itself: attributes, and the facts of its inputs and outputs. Every failure names the node.
 class NodeContext {
  public:
@@ -47,8 +58,10 @@ class NodeContext {
   /// The attribute "axis" (or another name) resolved against `rank`; fails where it is out of [-rank, rank).
   int64_t attr_axis(int64_t fallback, int64_t rank, std::string_view name = "axis") const;
   int64_t resolve_axis(int64_t axis, int64_t rank) const;
-  /// The elements of an int32/int64 input that must be constant (shape arithmetic); refuses as unsupported where its
-  /// value is only known during a run.
+  /// The value of input i, which the output's shape or the lowering depends on. Throws NeedsValue where it is not known
+  /// yet, Error(kModel) where the input is left out.
+  const Tensor& known_value(size_t i) const;
+  /// The same of an int32 or int64 input (shape arithmetic), as numbers.
   std::vector<int64_t> const_ints(size_t i) const;
 
   [[noreturn]] void fail(const std::string& message) const;         // Error(kModel): the graph is wrong

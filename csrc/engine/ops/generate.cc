@@ -43,8 +43,7 @@ template <class T>
 Compute<T> scalar_of(const NodeContext& c, size_t i) {
   const TensorFacts& facts = c.input(i);
   if (facts.shape.elements() != 1) c.fail(cat("input ", i, " must be a scalar"));
-  if (!facts.constant) c.unsupported(cat("input ", i, " decides a shape and is only known during a run"));
-  return load(*facts.constant->as<T>());
+  return load(*c.known_value(i).as<T>());
 }
 
 void infer_range(InferContext& c) {

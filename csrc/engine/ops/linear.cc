@@ -70,8 +70,7 @@ void infer_linear(InferContext& c) {
 }
 
 void lower_linear(LowerContext& c) {
-  const TensorFacts &x = c.input(0), &w = c.input(1);
-  if (!w.constant) c.unsupported("weights that are only known during a run");
+  const TensorFacts& x = c.input(0);
   const bool transposed = c.attr_int("transB", 0) != 0;
   LinearParams p;
   p.gemm.k = x.shape.back();
@@ -83,7 +82,7 @@ void lower_linear(LowerContext& c) {
   p.gemm.act = act.op;
   p.gemm.act_alpha = act.alpha;
   p.gemm.act_beta = act.beta;
-  const auto packed = packed_weights(c.cache(), *w.constant, transposed, p.gemm.k, p.gemm.n, 1);
+  const auto packed = packed_weights(c.cache(), c.known_value(1), transposed, p.gemm.k, p.gemm.n, 1);
   kernels::use_packed_b(p.gemm, nullptr);
   p.gemm.bias_kind = c.has_input(2) ? BiasKind::kPerColumn : BiasKind::kNone;
   c.step(linear_step, p, {c.out(0), c.in(0), c.constant(packed.get(), packed), c.in(2)}, gemm_work(1, p.gemm));

@@ -13,9 +13,7 @@ void infer_identity(InferContext& c) { c.set_output(0, c.input(0).dtype, c.input
 void infer_dropout(InferContext& c) {
   const TensorFacts& x = c.input(0);
   if (c.has_input(2)) {
-    const Tensor* training = c.input(2).constant;
-    if (!training) c.unsupported("a training_mode that is only known during a run");
-    if (*training->as<bool>()) c.unsupported("training_mode is true");
+    if (*c.known_value(2).as<bool>()) c.unsupported("training_mode is true");
   }
   c.set_output(0, x.dtype, x.shape);
   if (c.has_output(1)) c.unsupported("the mask output");

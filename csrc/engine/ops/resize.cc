@@ -34,10 +34,10 @@ struct ResizePlan {
 std::vector<double> const_floats(const NodeContext& c, size_t i) {
   if (!c.has_input(i) || c.input(i).shape.elements() == 0) return {};
   const TensorFacts& facts = c.input(i);
-  if (!facts.constant) c.unsupported(cat("input ", i, " decides a shape and is only known during a run"));
+  const Tensor& value = c.known_value(i);
   std::vector<double> out(static_cast<size_t>(facts.shape.elements()));
   const bool known = dispatch<kFloatTypes>(facts.dtype, [&]<class T>() {
-    for (size_t k = 0; k < out.size(); ++k) out[k] = static_cast<double>(load(facts.constant->as<T>()[k]));
+    for (size_t k = 0; k < out.size(); ++k) out[k] = static_cast<double>(load(value.as<T>()[k]));
     return true;
   });
   if (!known) c.fail(cat("input ", i, " must be float"));

@@ -1,4 +1,4 @@
-// Compress and NonZero, whose shapes depend on data: possible where that data is constant. ReverseSequence.
+// Compress and NonZero, whose shapes depend on data: they run as dynamic steps where that data is not constant. ReverseSequence.
 #include "engine/op_registry.h"
 #include "engine/ops/common/copy_rows.h"
 #include "engine/ops/dispatch.h"
@@ -10,10 +10,10 @@ namespace {
 std::vector<int64_t> picked(const NodeContext& c) {
   const TensorFacts& condition = c.input(1);
   if (condition.dtype != DType::kBool || condition.shape.rank() != 1) c.fail("the condition must be a bool vector");
-  if (!condition.constant) c.unsupported("a condition that is only known during a run");
+  const Tensor& value = c.known_value(1);
   std::vector<int64_t> out;
   for (int64_t i = 0; i < condition.shape[0]; ++i) {
-    if (condition.constant->as<bool>()[i]) out.push_back(i);
+    if (value.as<bool>()[i]) out.push_back(i);
   }
   return out;
 }
@@ -64,12 +64,12 @@ void lower_compress(LowerContext& c) {
 
 void infer_non_zero(InferContext& c) {
   const TensorFacts& x = c.input(0);
-  if (!x.constant) c.unsupported("its shape depends on data that is only known during a run");
+  const Tensor& value = c.known_value(0);
   const int64_t n = x.shape.elements();
   std::vector<int64_t> places;
   const bool known = dispatch<kAllTypes>(x.dtype, [&]<class T>() -> bool {
     for (int64_t i = 0; i < n; ++i) {
-      if (load(x.constant->as<T>()[i]) != 0) places.push_back(i);
+      if (load(value.as<T>()[i]) != 0) places.push_back(i);
     }
     return true;
   });
