@@ -28,12 +28,13 @@ Feeds = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class ZooModel:
-    """One .onnx file of a wheel, and how to make a batch for it."""
+    """One .onnx file of a wheel, and how to make a batch for it, in each of several sizes."""
 
     wheel: Wheel
     member: str
-    feeds: Callable[[np.random.Generator, int], Feeds]
+    sizes: tuple[Callable[[np.random.Generator, int], Feeds], ...]
     batches: tuple[int, ...] = (1, 3, 8)
+    stream: bool = False  # its rows are consecutive windows of one stream, so none stands alone
 
     @property
     def name(self) -> str:
@@ -89,14 +90,26 @@ def speech(*, rate: bool, state: bool = True) -> Callable[[np.random.Generator, 
 
 
 MODELS = (
-    ZooModel(MAGIKA, "magika/models/standard_v3_3/model.onnx", file_bytes),
-    ZooModel(SILERO, "silero_vad/data/silero_vad.onnx", speech(rate=True)),
-    ZooModel(SILERO, "silero_vad/data/silero_vad_16k_op15.onnx", speech(rate=True)),
-    ZooModel(SILERO, "silero_vad/data/silero_vad_16k_sequence.onnx", speech(rate=False, state=False)),
-    ZooModel(SILERO, "silero_vad/data/silero_vad_half.onnx", speech(rate=False)),
-    ZooModel(SILERO, "silero_vad/data/silero_vad_op18_ifless.onnx", speech(rate=True)),
-    ZooModel(SILERO, "silero_vad/data/silero_vad_openvino_16k.onnx", speech(rate=False), batches=(1,)),
-    ZooModel(RAPIDOCR, "rapidocr_onnxruntime/models/ch_PP-OCRv4_det_infer.onnx", written_line(96, 160)),
-    ZooModel(RAPIDOCR, "rapidocr_onnxruntime/models/ch_PP-OCRv4_rec_infer.onnx", written_line(48, 96)),
-    ZooModel(RAPIDOCR, "rapidocr_onnxruntime/models/ch_ppocr_mobile_v2.0_cls_infer.onnx", written_line(48, 192)),
+    ZooModel(MAGIKA, "magika/models/standard_v3_3/model.onnx", (file_bytes,)),
+    ZooModel(SILERO, "silero_vad/data/silero_vad.onnx", (speech(rate=True),)),
+    ZooModel(SILERO, "silero_vad/data/silero_vad_16k_op15.onnx", (speech(rate=True),)),
+    ZooModel(SILERO, "silero_vad/data/silero_vad_16k_sequence.onnx", (speech(rate=False, state=False),), stream=True),
+    ZooModel(SILERO, "silero_vad/data/silero_vad_half.onnx", (speech(rate=False),)),
+    ZooModel(SILERO, "silero_vad/data/silero_vad_op18_ifless.onnx", (speech(rate=True),)),
+    ZooModel(SILERO, "silero_vad/data/silero_vad_openvino_16k.onnx", (speech(rate=False),), batches=(1,)),
+    ZooModel(
+        RAPIDOCR,
+        "rapidocr_onnxruntime/models/ch_PP-OCRv4_det_infer.onnx",
+        (written_line(96, 160), written_line(64, 320), written_line(192, 96)),
+    ),
+    ZooModel(
+        RAPIDOCR,
+        "rapidocr_onnxruntime/models/ch_PP-OCRv4_rec_infer.onnx",
+        (written_line(48, 96), written_line(48, 320), written_line(48, 132)),
+    ),
+    ZooModel(
+        RAPIDOCR,
+        "rapidocr_onnxruntime/models/ch_ppocr_mobile_v2.0_cls_infer.onnx",
+        (written_line(48, 192), written_line(48, 100)),
+    ),
 )
