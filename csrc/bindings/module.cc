@@ -7,6 +7,7 @@ void bind_build_info(pybind11::module_& m);
 void bind_buffer_pool(pybind11::module_& m);
 void bind_weights(pybind11::module_& m);
 void bind_model(pybind11::module_& m);
+void bind_inspect(pybind11::module_& m);
 void bind_batcher(pybind11::module_& m);
 }  // namespace inferkit
 
@@ -17,5 +18,6 @@ PYBIND11_MODULE(_core, m) {
   inferkit::bind_buffer_pool(m);
   inferkit::bind_weights(m);
   inferkit::bind_model(m);
+  inferkit::bind_inspect(m);
   inferkit::bind_batcher(m);
 }

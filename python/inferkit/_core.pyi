@@ -25,6 +25,7 @@ __all__: list[str] = [
     "Weights",
     "build_info",
     "error_table",
+    "inspect_onnx",
     "install_batcher_call",
     "install_call",
     "reasons",
@@ -628,6 +629,11 @@ def build_info() -> dict[str, typing.Any]:
 def error_table() -> list[typing.Any]:
     """
     Every error code as ``(class name, HTTP status)``.
+    """
+
+def inspect_onnx(path: str) -> dict[str, typing.Any]:
+    """
+    What an ONNX file holds, as a dict; raises as loading does where it cannot be read.
     """
 
 def install_batcher_call(arg0: type) -> None:

@@ -1,0 +1,100 @@
+// What an ONNX file says of itself, read without making a model of it: so it also tells of models that cannot be run.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <map>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "engine/compile.h"
+#include "graph/onnx_reader.h"
+
+namespace py = pybind11;
+using namespace py::literals;
+
+namespace inferkit {
+namespace {
+
+struct Census {
+  std::map<std::pair<std::string, std::string>, int> operators;  // (domain, name) -> nodes, subgraphs included
+  std::map<std::string, std::pair<size_t, size_t>> constants;    // dtype -> elements, bytes
+  size_t nodes = 0, initializers = 0;
+
+  void add(const Tensor& tensor) {
+    auto& [elements, bytes] = constants[std::string(dtype_name(tensor.dtype))];
+    elements += static_cast<size_t>(tensor.shape.elements());
+    bytes += tensor.bytes();
+    ++initializers;
+  }
+  void add(const Graph& graph) {
+    for (const auto& [id, tensor] : graph.constants) add(tensor);
+    for (const Node& node : graph.nodes) {
+      ++nodes;
+      ++operators[{node.domain, node.op_type}];
+      for (const auto& [name, value] : node.attributes) {
+        if (const auto* tensor = std::get_if<Tensor>(&value)) add(*tensor);
+        if (const auto* body = std::get_if<std::shared_ptr<Graph>>(&value)) add(**body);
+      }
+    }
+  }
+};
+
+py::object shape_out(const std::optional<Shape>& shape) {
+  if (!shape) return py::none();
+  py::list out;
+  for (int64_t d : *shape) out.append(d == Shape::kFree ? py::object(py::none()) : py::object(py::int_(d)));
+  return py::tuple(out);
+}
+
+/// (name, dtype or None, shape or None, the operator that makes it or "")
+py::list ports_out(const Graph& graph, const std::vector<ValueId>& ids) {
+  std::unordered_map<ValueId, const Node*> makers;
+  for (const Node& node : graph.nodes) {
+    for (ValueId id : node.outputs) makers[id] = &node;
+  }
+  py::list out;
+  for (ValueId id : ids) {
+    const Value& value = graph.values[static_cast<size_t>(id)];
+    const auto maker = makers.find(id);
+    out.append(py::make_tuple(value.name,
+                              value.dtype ? py::object(py::str(std::string(dtype_name(*value.dtype)))) : py::none(),
+                              shape_out(value.shape), maker == makers.end() ? "" : maker->second->op_type));
+  }
+  return out;
+}
+
+py::dict report(const ModelFile& file) {
+  Census census;
+  census.add(file.graph);
+  py::list operators;
+  for (const auto& [what, count] : census.operators) operators.append(py::make_tuple(what.first, what.second, count));
+  py::dict constants;
+  for (const auto& [dtype, sizes] : census.constants) {
+    constants[dtype.c_str()] = py::make_tuple(sizes.first, sizes.second);
+  }
+  return py::dict("inputs"_a = ports_out(file.graph, file.graph.inputs),
+                  "outputs"_a = ports_out(file.graph, file.graph.outputs), "operators"_a = operators,
+                  "nodes"_a = census.nodes, "constants"_a = constants, "initializers"_a = census.initializers,
+                  "opsets"_a = file.opsets, "ir_version"_a = file.ir_version, "producer"_a = file.producer,
+                  "metadata"_a = file.metadata, "file_bytes"_a = file.file_bytes,
+                  "missing"_a = missing_operators(file.graph));
+}
+
+}  // namespace
+
+void bind_inspect(py::module_& m) {
+  m.def(
+      "inspect_onnx",
+      [](const std::string& path) {
+        ModelFile file;
+        {
+          const py::gil_scoped_release release;
+          file = read_onnx(path);
+        }
+        return report(file);
+      },
+      "path"_a, "What an ONNX file holds, as a dict; raises as loading does where it cannot be read.");
+}
+
+}  // namespace inferkit
