@@ -1,0 +1,40 @@
+#include "engine/plan_limits.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "platform/system_memory.h"
+
+namespace inferkit {
+namespace {
+
+std::string mebibytes(size_t bytes) { return cat(bytes >> 20, " MiB"); }
+
+}  // namespace
+
+size_t default_max_run_bytes() { return std::min(size_t{4} << 30, usable_memory() / 2); }
+
+void RunBytes::add_value(const Node& node, DType dtype, const Shape& shape) {
+  const auto count = shape.checked_elements();  // at most 2^62
+  const size_t size = dtype_size(dtype), most = std::numeric_limits<size_t>::max();
+  const size_t bytes =
+      !count || (size > 0 && static_cast<size_t>(*count) > most / size) ? most : static_cast<size_t>(*count) * size;
+  if (bytes <= largest_bytes_) return;
+  largest_bytes_ = bytes;
+  largest_ = cat(node.label(), " gives ", dtype_name(dtype), " of shape ", shape.str());
+  if (bytes > max_bytes_) refuse(cat(largest_, ", ", mebibytes(bytes)));
+}
+
+void RunBytes::check_total(size_t arena_bytes, size_t output_bytes) const {
+  if (arena_bytes <= max_bytes_ && output_bytes <= max_bytes_ - arena_bytes) return;
+  const std::string parts =
+      cat("a run takes ", mebibytes(arena_bytes), " besides its outputs of ", mebibytes(output_bytes));
+  refuse(largest_.empty() ? parts : cat(parts, "; the largest value: ", largest_));
+}
+
+void RunBytes::refuse(const std::string& what) const {
+  throw PlanTooLarge(cat(what, "; one run may take at most ", mebibytes(max_bytes_),
+                         ": raise max_run_bytes of Model.load if that is meant"));
+}
+
+}  // namespace inferkit
