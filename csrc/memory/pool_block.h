@@ -43,6 +43,7 @@ class FreeLists {
     PoolBlock* block = heads_[size_class];
     if (block) {
       heads_[size_class] = block->next;
+      --counts_[size_class];
       bytes_ -= class_bytes(size_class);
     }
     return block;
@@ -50,12 +51,15 @@ class FreeLists {
   void push(PoolBlock* block) {
     block->next = heads_[block->size_class];
     heads_[block->size_class] = block;
+    ++counts_[block->size_class];
     bytes_ += class_bytes(block->size_class);
   }
   size_t bytes() const { return bytes_; }
+  uint32_t count(size_t size_class) const { return counts_[size_class]; }
 
  private:
   std::array<PoolBlock*, kSizeClasses> heads_{};
+  std::array<uint32_t, kSizeClasses> counts_{};
   size_t bytes_ = 0;
 };
 

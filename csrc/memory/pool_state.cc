@@ -19,6 +19,10 @@ using CacheLock = std::lock_guard<SpinLock>;
 // does not meet the threads which only release at every turn.
 constexpr int kRefill = 8;
 
+// A thread keeps no more of one class than this, and hands half of them on: a thread which only releases would
+// otherwise hoard what the threads which only acquire must ask the system for.
+constexpr uint32_t kMaxKept = 64;
+
 uint64_t next_id() {
   static std::atomic<uint64_t> last{0};
   return last.fetch_add(1, std::memory_order_relaxed) + 1;  // relaxed: only that it is unique matters
@@ -76,7 +80,9 @@ void PoolState::release(PoolBlock* block) noexcept {
       cache->counters.released(bytes);
       if (bytes <= options_.thread_cache_bytes) {
         cache->free.push(block);
-        if (cache->free.bytes() > options_.thread_cache_bytes) spill(cache, size_class, &dropped);
+        if (cache->free.bytes() > options_.thread_cache_bytes || cache->free.count(size_class) > kMaxKept) {
+          spill(cache, size_class, &dropped);
+        }
       } else {
         const Lock shared(shared_mutex_);
         share_locked(block, &dropped);
@@ -232,10 +238,12 @@ void PoolState::drop_locked(PoolBlock* block, DroppedBlocks* dropped) noexcept {
   dropped->add(std::move(gone));
 }
 
-// A thread's cache is too full: half of its room is made free, from the class that it has most likely too much of.
+// A thread's cache is too full, of one class or in all: half of the room is made free, from the class that it has most
+// likely too much of.
 void PoolState::spill(ThreadCache* cache, size_t size_class, DroppedBlocks* dropped) noexcept {
   const Lock shared(shared_mutex_);
-  while (cache->free.bytes() > options_.thread_cache_bytes / 2) {
+  const bool full = cache->free.bytes() > options_.thread_cache_bytes;
+  while (full ? cache->free.bytes() > options_.thread_cache_bytes / 2 : cache->free.count(size_class) > kMaxKept / 2) {
     PoolBlock* block = cache->free.pop(size_class);
     if (!block) break;
     share_locked(block, dropped);

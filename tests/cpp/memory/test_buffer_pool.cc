@@ -2,8 +2,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cstring>
 #include <thread>
+#include <vector>
 
 #include "check_error.h"
 #include "memory/pool_state.h"
@@ -289,6 +291,30 @@ TEST(pool_other_thread_may_release) {
   }
   check_stats(pool, 0, 1024, 0, "back through ended threads");  // their caches went to the shared one
   CHECK_EQ(pool.stats().misses, 1u);
+}
+
+TEST(pool_a_thread_that_only_releases_hoards_nothing) {
+  BufferPool pool;
+  std::vector<Buffer> handed;  // whose turn it is may touch it
+  std::atomic<int> turn{0};    // 0: who acquires, 1: who releases, 2: the end
+  std::thread releases([&] {
+    for (int now; (now = turn.load()) != 2;) {
+      if (now == 0) {
+        std::this_thread::yield();
+        continue;
+      }
+      handed.clear();
+      turn = 0;
+    }
+  });
+  for (int i = 0; i < 2000; ++i) {
+    for (int n = 0; n < 8; ++n) handed.push_back(pool.acquire(1000));
+    turn = 1;
+    while (turn != 0) std::this_thread::yield();
+  }
+  turn = 2;
+  releases.join();
+  CHECK(pool.stats().misses < 200);  // what both sides keep, and no more with every buffer that passes
 }
 
 TEST(pool_ended_threads_hand_over_their_cache) {
