@@ -7,6 +7,8 @@ False
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ._batcher import Batcher, BatcherStats, Latency, OutputChecks
 from ._build import build_info, supported_ops
 from ._core import Buffer, BufferPool, LeakRow, PoolStats, Weights
@@ -27,6 +29,11 @@ from ._errors import (
 from ._model import Model
 from ._ticket import Ticket, Timing
 from ._types import InputChecks, MemoryUse, TensorSpec
+
+if TYPE_CHECKING:
+    from . import diagnostics as diagnostics
+    from . import top as top
+    from .diagnostics import diagnose
 
 __all__ = [
     "Batcher",
@@ -58,7 +65,19 @@ __all__ = [
     "Weights",
     "__version__",
     "build_info",
+    "diagnose",
     "supported_ops",
 ]
 
 __version__: str = build_info()["version"]
+
+
+def __getattr__(name: str) -> object:
+    """Import on first use what needs more of the standard library: most programs that import inferkit do not."""
+    from importlib import import_module
+
+    if name in ("diagnostics", "top"):
+        return import_module(f".{name}", __name__)
+    if name == "diagnose":
+        return import_module(".diagnostics", __name__).diagnose
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -15,7 +15,7 @@ import pytest
 
 import inferkit
 
-MODULES = [importlib.import_module(f"inferkit.{m.name}") for m in pkgutil.iter_modules(inferkit.__path__)]
+MODULES = [importlib.import_module(m.name) for m in pkgutil.walk_packages(inferkit.__path__, "inferkit.")]
 PYTHON_MODULES = [inferkit, *(m for m in MODULES if (m.__file__ or "").endswith(".py"))]
 # These explain themselves by the class's docstring.
 DATA = {"__version__"}

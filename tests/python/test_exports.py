@@ -18,7 +18,14 @@ PUBLIC = {
     "batching": {"Batcher", "BatcherStats", "Latency", "OutputChecks", "Ticket", "Timing"},
     "memory": {"Buffer", "BufferPool", "LeakRow", "PoolStats", "Weights"},
     "build": {"__version__", "build_info", "supported_ops"},
+    "diagnostics": {"diagnose"},
 }  # fmt: skip
+
+# Imported at their first use, as `inferkit.diagnostics`.
+MODULES = {
+    "diagnostics": {"Check", "LoopWatch", "Report", "Stall", "diagnose", "watch_loop"},
+    "top": {"Server", "runtime_directory", "serve", "snapshot"},
+}
 
 MEMBERS = {
     "Batcher": {"aclose", "close", "closed", "drain", "max_batch_size", "model", "stats", "submit"},
@@ -65,13 +72,18 @@ def test_all_is_sorted_and_true() -> None:
 
 
 def test_nothing_else_is_visible() -> None:
-    """Besides `__all__`: modules that begin with an underscore, and nothing by accident of an import."""
+    """Besides `__all__`: the modules that are public, and nothing by accident of an import."""
     visible = {name for name in vars(inferkit) if not name.startswith("_")}
-    assert visible - set(inferkit.__all__) <= {"annotations"}
+    assert visible - set(inferkit.__all__) <= {"annotations", "TYPE_CHECKING", *MODULES}
 
 
 def test_modules_are_private() -> None:
-    assert {m.name for m in pkgutil.iter_modules(inferkit.__path__) if not m.name.startswith("_")} == set()
+    """All but those that are listed, and these say what they hold."""
+    assert {m.name for m in pkgutil.iter_modules(inferkit.__path__) if not m.name.startswith("_")} == set(MODULES)
+    for name, names in MODULES.items():
+        module = getattr(inferkit, name)
+        assert set(module.__all__) == names
+        assert all(hasattr(module, n) for n in names)
 
 
 def test_public_members_of_classes() -> None:

@@ -1,0 +1,89 @@
+"""The command line: ``python -m inferkit``, or ``inferkit`` where pip put it on the path.
+
+Each command is a module of this folder with ``add(subparsers)``, which sets ``run``: it takes the arguments and returns
+an exit code. 0 is good news, 1 and 2 are what the command's help says, 3 means that the command could not do its work,
+and 130 that Ctrl-C stopped it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import NoReturn
+
+__all__ = ["COULD_NOT_RUN", "CommandError", "about", "main"]
+
+COULD_NOT_RUN = 3
+INTERRUPTED = 130
+
+
+class CommandError(Exception):
+    """The command cannot do its work; the message is for the person who typed it."""
+
+
+@contextlib.contextmanager
+def about(path: str) -> Iterator[None]:
+    """Let errors of inferkit, and of what is asked of it, name the file that they are about."""
+    from .._errors import InferkitError
+
+    try:
+        yield
+    except (InferkitError, ValueError) as error:
+        raise CommandError(f"{path}: {error}") from None
+
+
+class _Parser(argparse.ArgumentParser):
+    """With our exit code for a wrong command line: argparse's own 2 would read as a failed check."""
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(COULD_NOT_RUN, f"{self.prog}: {message}\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    from . import bench, doctor, info, inspect, top
+
+    parser = _Parser(prog="inferkit", description="Look at inferkit, at models and at running batchers.")
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for command in (doctor, inspect, bench, top, info):
+        command.add(subparsers)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        The command line without the program's name; by default this process's.
+
+    Returns
+    -------
+    int
+        The exit code.
+    """
+    from .._errors import InferkitError
+
+    try:
+        options = _parser().parse_args(arguments)
+        run: Callable[[argparse.Namespace], int] = options.run
+        code = run(options)
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # `| head` has read enough; what Python still flushes at its end must go somewhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        problem = f"{where}{error.strerror or error}"
+    except (CommandError, InferkitError) as error:
+        problem = str(error)
+    print(f"inferkit: {problem}", file=sys.stderr)
+    return COULD_NOT_RUN

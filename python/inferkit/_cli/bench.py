@@ -1,0 +1,189 @@
+"""``inferkit bench MODEL``: latency and throughput by batch and by concurrency, beside ONNX Runtime."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import json
+from typing import Any
+
+import numpy as np
+
+from .._build import build_info
+from .._model import Model
+from ..diagnostics._samples import Feeds, made_up, split
+from . import CommandError, about
+from ._measure import Answers, alternate, clients, inferkit_call, onnxruntime_call
+from ._out import Out, Progress, count_text
+from .doctor import arrays_of
+
+__all__ = ["add", "measure"]
+
+DESCRIPTION = """Time MODEL: direct calls by batch size, in turn with ONNX Runtime where it is installed, and requests
+through a batcher by the number of asyncio clients. Every answer is checked. Exit code 0: measured; 2: an answer was
+wrong; 3: it could not run. Debug builds are refused."""
+
+
+def sizes(text: str) -> list[int]:
+    """Read ``1,8,64``."""
+    found = [int(part) for part in text.split(",")]
+    if not found or min(found) < 1:
+        raise argparse.ArgumentTypeError("expected numbers of at least 1, as in 1,8,64")
+    return found
+
+
+def add(subparsers: Any) -> None:
+    """Add the command."""
+    parser = subparsers.add_parser("bench", help="latency and throughput of a model", description=DESCRIPTION)
+    parser.add_argument("model", metavar="MODEL", help="an .onnx file")
+    parser.add_argument("--input", metavar="DATA.npz", help="real inputs by name; by default plausible ones are made")
+    parser.add_argument("--batch", type=sizes, default=[1, 8, 64], metavar="N,...", help="(default: 1,8,64)")
+    parser.add_argument("--concurrency", type=sizes, default=[1, 8, 64], metavar="N,...", help="(default: 1,8,64)")
+    parser.add_argument("--seconds", type=float, default=0.5, help="for each figure (default: 0.5)")
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads a call may use (default: 1)")
+    parser.add_argument("--alone", action="store_true", help="do not compare with ONNX Runtime")
+    parser.add_argument("--plot", metavar="FILE", help="draw the figures (.png, .svg, .pdf); needs matplotlib")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--plain", action="store_true", help="no colour, no rich")
+    parser.set_defaults(run=run)
+
+
+def batch_of(samples: list[Feeds], rows: int) -> Feeds:
+    """Stack samples, again and again where there are too few."""
+    stacked = {n: np.concatenate([feeds[n] for feeds in samples]) for n in samples[0]}
+    return {n: np.resize(array, (rows, *array.shape[1:])) for n, array in stacked.items()}
+
+
+def measure(options: argparse.Namespace, say: Any) -> dict[str, Any]:
+    """Take all figures; plain data for JSON."""
+    model = Model.load(options.model, threads=options.threads)
+    if options.input:
+        samples = split(model, arrays_of(options.input, model), 64, model.run)
+    else:
+        samples = made_up(model, 64, model.run)
+    fixed = next((spec.shape[0] for spec in model.inputs if spec.shape and spec.shape[0] is not None), None)
+    batches = options.batch if fixed is None else [fixed]
+    peer = None if options.alone else onnxruntime_call(options.model, options.threads)
+    answers = Answers()
+    direct = []
+    for rows in batches:
+        say(f"batch {rows}")
+        feeds = samples[0] if fixed is not None else batch_of(samples, rows)
+        calls = {"inferkit": inferkit_call(model, feeds)}
+        if peer is not None:
+            calls["onnxruntime"] = peer(feeds)
+            answers.compare(f"batch {rows}", model.run(feeds), calls["onnxruntime"]())
+        timed = alternate(calls, options.seconds)
+        direct.append({"batch": rows, **{name: figures.to_dict(rows) for name, figures in timed.items()}})
+    served = []
+    expected = [model.run(feeds) for feeds in samples]
+    for count in options.concurrency:
+        say(f"{count} clients")
+        figures, mean, wrong = clients(model, samples, expected, count, options.seconds, max(batches))
+        answers.note(f"{count} clients", wrong)
+        served.append({"clients": count, "mean_batch_size": mean, **figures.to_dict(1)})
+    return {
+        "model": options.model,
+        "build": build_info(),
+        "threads": options.threads,
+        "compared_with": None if peer is None else peer.version,
+        "direct": direct,
+        "batched": served,
+        "answers_checked": answers.checked,
+        "wrong": answers.wrong,
+    }
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measure and print."""
+    info = build_info()
+    if info["debug"] or info["sanitizers"]:
+        raise CommandError(
+            f"this is a {info['build_type']} build (sanitizers: {info['sanitizers'] or 'none'}): its figures would "
+            "mislead; install an optimised one with `pip install .`"
+        )
+    if not options.seconds > 0:
+        raise CommandError(f"--seconds must be positive, got {options.seconds}")
+    if options.plot and importlib.util.find_spec("matplotlib") is None:
+        raise CommandError("--plot needs matplotlib: pip install 'inferkit[cli]'")
+    with about(options.model), Progress() as progress:
+        found = measure(options, progress)
+    if options.json:
+        print(json.dumps(found, indent=2))
+    else:
+        show(found, Out(plain=options.plain))
+    if options.plot:
+        draw(found, options.plot)
+    return 2 if found["wrong"] else 0
+
+
+def show(found: dict[str, Any], out: Out) -> None:
+    """Print it for a person."""
+    peer = found["compared_with"]
+    columns = [">batch", ">p50", ">p99", ">rows/s"]
+    if peer:
+        columns += [f">{peer} p50", ">p99", ">rows/s", ">inferkit is"]
+    rows = []
+    for line in found["direct"]:
+        ours = line["inferkit"]
+        row = [
+            str(line["batch"]),
+            f"{ours['p50_us']:.2f} us",
+            f"{ours['p99_us']:.2f} us",
+            count_text(ours["rows_per_second"]),
+        ]
+        if peer:
+            theirs = line["onnxruntime"]
+            row += [f"{theirs['p50_us']:.2f} us", f"{theirs['p99_us']:.2f} us", count_text(theirs["rows_per_second"])]
+            row.append(f"{theirs['p50_us'] / ours['p50_us']:.2f} x as fast")
+        rows.append(row)
+    build = found["build"]
+    out.table(columns, rows, title=f"direct calls, {found['threads']} thread(s), {build['isa']}, {build['compiler']}")
+    out.table(
+        [">asyncio clients", ">requests/s", ">p50", ">p99", ">mean batch"],
+        [
+            [
+                str(line["clients"]),
+                f"{line['rows_per_second']:,.0f}",
+                f"{line['p50_us']:.1f} us",
+                f"{line['p99_us']:.1f} us",
+                f"{line['mean_batch_size']:.1f}",
+            ]
+            for line in found["batched"]
+        ],
+        title="single rows through a Batcher",
+    )
+    if found["wrong"]:
+        out.line(f"WRONG ANSWERS: {'; '.join(found['wrong'])}", style="bold red")
+    else:
+        out.line(f"{found['answers_checked']:,} answers checked" + (f", also against {peer}" if peer else ""))
+
+
+def draw(found: dict[str, Any], path: str) -> None:
+    """Plot latency by batch, and throughput and p99 by clients."""
+    importlib.import_module("matplotlib").use("Agg")
+    figure, (left, right) = importlib.import_module("matplotlib.pyplot").subplots(1, 2, figsize=(10, 4))
+    batches = [line["batch"] for line in found["direct"]]
+    for name in ("inferkit", "onnxruntime"):
+        if name in found["direct"][0]:
+            p50, p99 = ([line[name][q] for line in found["direct"]] for q in ("p50_us", "p99_us"))
+            line = left.plot(batches, p50, marker="o", label=f"{name}, p50")[0]
+            left.plot(batches, p99, marker=".", linestyle=":", color=line.get_color(), label=f"{name}, p99")
+    left.set(xscale="log", yscale="log", xlabel="rows in a call", ylabel="us", title="direct calls")
+    left.legend()
+    counts = [line["clients"] for line in found["batched"]]
+    right.plot(counts, [line["rows_per_second"] for line in found["batched"]], marker="o", label="requests/s")
+    right.set(xscale="log", xlabel="asyncio clients", ylabel="requests/s", title="through a Batcher")
+    right.set_ylim(bottom=0)
+    other = right.twinx()
+    other.plot(
+        counts, [line["p99_us"] for line in found["batched"]], marker=".", linestyle=":", color="gray", label="p99"
+    )
+    other.set(ylabel="p99, us")
+    other.set_ylim(bottom=0)
+    figure.tight_layout()
+    try:
+        figure.savefig(path)
+    except ValueError as error:  # a kind of file that matplotlib does not write
+        raise CommandError(f"{path}: {error}") from None

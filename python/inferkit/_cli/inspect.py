@@ -1,0 +1,120 @@
+"""``inferkit inspect MODEL``: inputs, outputs, operators, parameters, memory, and what inferkit lacks to run it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from typing import Any
+
+from .. import _core
+from .._errors import InferkitError
+from .._model import Model
+from . import about
+from ._out import Out, bytes_text, count_text, seconds_text
+
+__all__ = ["add", "gather"]
+
+DESCRIPTION = """Say what an ONNX model holds and needs. Works for models that inferkit cannot run, too, and says why.
+Exit code 0: it can be run; 1: it cannot; 3: the file cannot be read."""
+
+
+def add(subparsers: Any) -> None:
+    """Add the command."""
+    parser = subparsers.add_parser("inspect", help="what a model holds, needs and lacks", description=DESCRIPTION)
+    parser.add_argument("model", metavar="MODEL", help="an .onnx file")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--plain", action="store_true", help="no colour, no rich")
+    parser.set_defaults(run=run)
+
+
+def gather(path: str) -> dict[str, Any]:
+    """Collect what the command prints, as plain data for JSON."""
+    facts = _core.inspect_onnx(os.fspath(path))
+    for side in ("inputs", "outputs"):
+        facts[side] = [
+            {"name": name, "dtype": dtype, "shape": shape, "made_by": maker or None}
+            for name, dtype, shape, maker in facts[side]
+        ]
+    facts["operators"] = [
+        {"domain": domain, "name": name, "nodes": nodes}
+        for domain, name, nodes in sorted(facts["operators"], key=lambda row: (-row[2], row[0], row[1]))
+    ]
+    facts["parameters"] = sum(elements for elements, _ in facts["constants"].values())
+    facts["constants"] = {
+        dtype: {"elements": elements, "bytes": size} for dtype, (elements, size) in facts["constants"].items()
+    }
+    facts |= {"path": path, "runs": False, "problem": None, "memory": None, "load_seconds": None}
+    start = time.perf_counter()
+    try:
+        model = Model.load(path)
+    except InferkitError as error:
+        facts["problem"] = str(error)
+    else:
+        facts["load_seconds"] = time.perf_counter() - start
+        facts["runs"] = True
+        memory = model.memory()
+        facts["memory"] = {
+            name: getattr(memory, name) for name in ("file_bytes", "weight_bytes", "packed_bytes", "arena_bytes")
+        }
+    return facts
+
+
+def shape_text(shape: Any) -> str:
+    """Write a shape: ``[*, 64]``; ``?`` where the file gives none."""
+    return "?" if shape is None else "[" + ", ".join("*" if d is None else str(d) for d in shape) + "]"
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print it."""
+    with about(options.model):
+        facts = gather(options.model)
+    if options.json:
+        print(json.dumps(facts, indent=2))
+    else:
+        show(facts, Out(plain=options.plain))
+    return 0 if facts["runs"] else 1
+
+
+def show(facts: dict[str, Any], out: Out) -> None:
+    """Print it for a person."""
+    opsets = ", ".join(f"{domain or 'ai.onnx'} {version}" for domain, version in sorted(facts["opsets"].items()))
+    constants = ", ".join(
+        f"{count_text(c['elements'])} {dtype} ({bytes_text(c['bytes'])})" for dtype, c in facts["constants"].items()
+    )
+    out.facts(
+        [
+            ("file", f"{facts['path']}, {bytes_text(facts['file_bytes'])}"),
+            ("written by", facts["producer"] or "unknown"),
+            ("opset", f"{opsets}; IR version {facts['ir_version']}"),
+            ("constants", f"{facts['initializers']} tensors: {constants}" if constants else "none"),
+            *((f"metadata {key}", value[:100]) for key, value in sorted(facts["metadata"].items())),
+        ]
+    )
+    for side in ("inputs", "outputs"):
+        rows = [
+            (port["name"], port["dtype"] or "?", shape_text(port["shape"]), port["made_by"] or "")
+            for port in facts[side]
+        ]
+        out.table([side, "dtype", "shape", "made by"] if side == "outputs" else [side, "dtype", "shape", ""], rows)
+    missing = facts["missing"]
+    out.table(
+        [">nodes", f"operators ({facts['nodes']} nodes)"],
+        [(str(op["nodes"]), f"{op['domain']}.{op['name']}".lstrip(".")) for op in facts["operators"]],
+    )
+    if facts["runs"]:
+        memory = facts["memory"]
+        out.facts(
+            [
+                ("loads in", seconds_text(facts["load_seconds"])),
+                ("mapped", f"{bytes_text(memory['file_bytes'])}, shared with every process that loads it"),
+                ("packed weights", f"{bytes_text(memory['packed_bytes'])} of this process's own so far"),
+                ("scratch", f"{bytes_text(memory['arena_bytes'])} so far"),
+            ]
+        )
+        out.line("inferkit can run it.", style="green")
+        return
+    out.line("inferkit cannot run it:", style="bold red")
+    for line in missing or [facts["problem"]]:
+        out.line(f"  {line}")

@@ -1,0 +1,139 @@
+"""``inferkit top``: a live view of the processes that called ``inferkit.top.serve()``."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import json
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from .. import top
+from . import CommandError
+from ._out import Out, bytes_text, plain_table, rich_table
+
+__all__ = ["add", "look"]
+
+DESCRIPTION = """Show the batchers of this user's processes that called inferkit.top.serve(): requests a second, queue,
+latency, batch size, errors, memory. Ctrl-C ends it."""
+
+COLUMNS = (
+    ">pid", "model", ">req/s", ">queue", ">oldest", ">in flight", ">p50 ms", ">p99 ms", ">batch", ">fill", ">errors",
+    ">refused",
+)  # fmt: skip
+
+
+def add(subparsers: Any) -> None:
+    """Add the command."""
+    parser = subparsers.add_parser("top", help="a live view of running batchers", description=DESCRIPTION)
+    parser.add_argument("pid", metavar="PID", nargs="*", type=int, help="show these processes only")
+    parser.add_argument("--once", action="store_true", help="print once and end")
+    parser.add_argument("--interval", type=float, default=1.0, metavar="S", help="seconds between views (default: 1)")
+    parser.add_argument("--json", action="store_true", help="print JSON once and end")
+    parser.add_argument("--plain", action="store_true", help="no colour, no rich")
+    parser.set_defaults(run=run)
+
+
+def ask(path: Path) -> dict[str, Any] | None:
+    """Read one process's figures; None where it has gone, or does not answer."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection, contextlib.suppress(OSError, ValueError):
+        connection.settimeout(2.0)
+        connection.connect(str(path))
+        parts = []
+        while part := connection.recv(1 << 16):
+            parts.append(part)
+        found: dict[str, Any] = json.loads(b"".join(parts))
+        return found
+    with contextlib.suppress(OSError, ValueError):
+        if not Path(f"/proc/{int(path.stem)}").exists():
+            path.unlink()  # left over by a process that was killed
+    return None
+
+
+def look(pids: list[int]) -> list[dict[str, Any]]:
+    """Ask all processes, or those with the given numbers."""
+    sockets = sorted(top.runtime_directory().glob("*.sock"))
+    chosen = [path for path in sockets if not pids or path.stem in map(str, pids)]
+    return [found for found in map(ask, chosen) if found is not None]
+
+
+def rows(processes: list[dict[str, Any]]) -> list[tuple[str, ...]]:
+    """Lay out one row for each batcher."""
+    out: list[tuple[str, ...]] = []
+    for process in processes:
+        for batcher in process["batchers"]:
+            stats = batcher["stats"]
+            out.append(
+                (
+                    str(process["pid"]),
+                    Path(batcher["model"]).name if batcher["model"].endswith(".onnx") else batcher["model"][:40],
+                    f"{stats['requests_per_second']:,.0f}",
+                    str(stats["queue_depth"]),
+                    f"{stats['oldest_wait']:.2f} s",
+                    str(stats["in_flight"]),
+                    f"{stats['total_ms']['p50']:.3g}",
+                    f"{stats['p99_latency_ms']:.3g}",
+                    f"{stats['mean_batch_size']:.1f}",
+                    f"{stats['batch_fill_rate']:.0%}",
+                    f"{stats['inference_error_rate']:.2%}",
+                    str(stats["rejected"] + stats["invalid"]),
+                )
+            )
+    return out
+
+
+def heading(processes: list[dict[str, Any]]) -> str:
+    """Sum the processes up in one line."""
+    memory = bytes_text(sum(process["rss_bytes"] for process in processes))
+    count = sum(len(process["batchers"]) for process in processes)
+    clock = time.strftime("%H:%M:%S")
+    return f"{clock}  {len(processes)} processes, {count} batchers, {memory} resident"
+
+
+def run(options: argparse.Namespace) -> int:
+    """Show it, once or until Ctrl-C."""
+    if not options.interval > 0:
+        raise CommandError(f"--interval must be positive, got {options.interval}")
+    processes = look(options.pid)
+    if options.json:
+        print(json.dumps(processes, indent=2))
+        return 0
+    if not processes:
+        raise CommandError("no process of yours can be seen; one that is to be seen calls inferkit.top.serve()")
+    out = Out(plain=options.plain)
+    if options.once:
+        out.table(COLUMNS, rows(processes), title=heading(processes))
+    elif out.console is None:
+        watch_plain(options)
+    else:
+        watch_rich(options, out)
+    return 0
+
+
+def watch_rich(options: argparse.Namespace, out: Out) -> None:
+    """Redraw in place."""
+
+    def view() -> Any:
+        processes = look(options.pid)
+        return rich_table(COLUMNS, rows(processes), heading(processes))
+
+    with importlib.import_module("rich.live").Live(
+        view(), console=out.console, screen=True, auto_refresh=False
+    ) as live:
+        while True:
+            time.sleep(options.interval)
+            live.update(view(), refresh=True)
+
+
+def watch_plain(options: argparse.Namespace) -> None:
+    """Print again and again; on a terminal, from its top."""
+    while True:
+        processes = look(options.pid)
+        if sys.stdout.isatty():
+            print("\033[H\033[J", end="")
+        print("\n".join(plain_table(COLUMNS, rows(processes), heading(processes))), flush=True)
+        time.sleep(options.interval)

@@ -1,0 +1,250 @@
+"""Who holds the event loop.
+
+A heartbeat on the loop is due at short intervals. A thread looks whether it is late, and while it is, takes samples of
+the loop thread's stack: the line that most samples show is the one that holds the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import linecache
+import logging
+import sys
+import sysconfig
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import FrameType, TracebackType
+
+__all__ = ["LoopWatch", "Stall", "watch_loop"]
+
+_log = logging.getLogger("inferkit.diagnostics")
+_STDLIB = tuple({sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")})
+_SITE = tuple({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
+_HUNG = 1.0  # seconds after which a hold that has not ended is reported all the same
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stall:
+    """One time that the event loop was held.
+
+    Parameters
+    ----------
+    duration : float
+        Seconds, at least: from when the loop should have turned until it did.
+    file, line, function : str, int, str
+        The innermost code on the loop's thread that is not of the standard library. Empty, 0 and empty where no
+        callback ran: the machine, or a thread that keeps the GIL, kept the loop from running.
+    source : str
+        That line's text, where it can be read.
+    stack : tuple of str
+        ``file:line in function``, the callback first.
+    """
+
+    duration: float
+    file: str
+    line: int
+    function: str
+    source: str
+    stack: tuple[str, ...]
+
+    def __str__(self) -> str:
+        held = f"event loop held for {self.duration * 1e3:.0f} ms"
+        if not self.file:
+            return f"{held} by no callback: the machine was busy, or another thread kept the GIL"
+        return f"{held} by {self.file}:{self.line} in {self.function}" + (f": {self.source}" if self.source else "")
+
+
+_Site = tuple[str, int, str]
+
+
+def _blamed(stack: tuple[_Site, ...]) -> _Site:
+    """Choose the frame to name: what the standard library does is done for somebody."""
+    for site in reversed(stack):
+        library = site[0].startswith(_STDLIB) and not site[0].startswith(_SITE)
+        if not library and not site[0].startswith("<frozen"):
+            return site
+    return stack[-1]
+
+
+class LoopWatch:
+    """What :func:`watch_loop` returns: a context manager that collects the holds in ``stalls``.
+
+    Parameters
+    ----------
+    threshold : float
+        As for :func:`watch_loop`.
+    on_stall : callable, optional
+        As for :func:`watch_loop`.
+    """
+
+    def __init__(self, threshold: float = 0.05, on_stall: Callable[[Stall], object] | None = None) -> None:
+        if not threshold >= 0.001:
+            raise ValueError(f"threshold must be at least 0.001 s, got {threshold}")
+        self.threshold = threshold
+        self._on_stall = on_stall
+        self._interval = threshold / 5
+        self._stalls: list[Stall] = []
+        self._lock = threading.Lock()  # who ends a hold: the watching thread, or the loop's that leaves the block
+        self._samples: Counter[tuple[_Site, ...]] = Counter()
+        self._watcher: threading.Thread | None = None
+        self._log: logging.Logger | None = _log
+
+    @property
+    def stalls(self) -> tuple[Stall, ...]:
+        """The holds so far, in order."""
+        return tuple(self._stalls)
+
+    @property
+    def longest(self) -> float:
+        """The longest hold in seconds; 0 where there was none."""
+        return max((stall.duration for stall in self._stalls), default=0.0)
+
+    def __enter__(self) -> LoopWatch:
+        if self._watcher is not None:
+            raise RuntimeError("this watch was used already; make another with watch_loop()")
+        try:
+            self._loop = asyncio.get_running_loop()
+        except RuntimeError:
+            raise RuntimeError("watch_loop() watches the loop that runs it: enter it inside a coroutine") from None
+        self._thread = threading.get_ident()
+        self._depth = 0  # of the loop's own frames; known at the first beat
+        self._done = threading.Event()
+        self._due = time.monotonic() + self._interval
+        self._hung = False
+        self._handle: asyncio.Handle = self._loop.call_soon(self._beat)
+        self._watcher = threading.Thread(target=self._watch, name="inferkit-watch-loop", daemon=True)
+        self._watcher.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._handle.cancel()
+        self._end_hold(time.monotonic())  # a hold that reaches to the end of the block
+        self._done.set()
+        assert self._watcher is not None
+        self._watcher.join()
+
+    def _beat(self) -> None:
+        """On the loop: tell that it turns."""
+        if not self._depth:
+            frame: FrameType | None = sys._getframe().f_back
+            while frame is not None:
+                self._depth += 1
+                frame = frame.f_back
+        try:
+            self._end_hold(time.monotonic())
+        finally:  # on_stall may raise
+            self._handle = self._loop.call_later(self._interval, self._beat)
+
+    def _watch(self) -> None:
+        """On the watching thread: sample while the beat is late."""
+        while not self._done.wait(self._interval / 2):
+            late = time.monotonic() - self._due
+            if late < self._interval:
+                continue
+            with self._lock:
+                due, frame = self._due, sys._current_frames().get(self._thread)
+                late = time.monotonic() - due
+                if late < self._interval:
+                    continue  # it has just turned
+                self._samples[self._callback_of(frame)] += 1
+                report = late > max(_HUNG, 2 * self.threshold) and not self._hung
+                if report:
+                    self._hung = True
+                    stall = self._stall(late)
+            if report and self._log is not None:
+                self._log.warning("%s, and still is", stall, extra=_extra(stall))
+
+    def _callback_of(self, frame: FrameType | None) -> tuple[_Site, ...]:
+        """Take the stack inside the loop's callback, that first."""
+        stack: list[_Site] = []
+        while frame is not None:
+            stack.append((frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name))
+            frame = frame.f_back
+        return tuple(stack[::-1][self._depth :])
+
+    def _end_hold(self, now: float) -> None:
+        """On the loop's thread."""
+        with self._lock:
+            late = now - self._due
+            self._due = now + self._interval
+            # A hold of `threshold` may have begun up to an interval before the beat was due.
+            stall = self._stall(late) if late >= self.threshold - self._interval else None
+            self._samples.clear()
+            self._hung = False
+        if stall is None:
+            return
+        self._stalls.append(stall)
+        if self._log is not None:
+            self._log.warning("%s", stall, extra=_extra(stall))
+        if self._on_stall is not None:
+            self._on_stall(stall)
+
+    def _stall(self, late: float) -> Stall:
+        inside = Counter({stack: n for stack, n in self._samples.items() if stack})
+        if not inside:
+            return Stall(duration=late, file="", line=0, function="", source="", stack=())
+        blamed = Counter[_Site]()
+        for stack, n in inside.items():
+            blamed[_blamed(stack)] += n
+        site = blamed.most_common(1)[0][0]
+        stack = next(stack for stack, _ in inside.most_common() if _blamed(stack) == site)
+        file, line, function = site
+        return Stall(
+            duration=late,
+            file=file,
+            line=line,
+            function=function,
+            source=linecache.getline(file, line).strip(),
+            stack=tuple(f"{f}:{n} in {name}" for f, n, name in stack),
+        )
+
+
+def _extra(stall: Stall) -> dict[str, object]:
+    """Fields of the log record, for formatters that write JSON."""
+    return {"stall_seconds": stall.duration, "stall_file": stall.file, "stall_line": stall.line}
+
+
+def watch_loop(threshold: float = 0.05, *, on_stall: Callable[[Stall], object] | None = None) -> LoopWatch:
+    """Name what holds the running event loop.
+
+    While the ``with`` block lasts, every hold is logged as a warning of the logger ``inferkit.diagnostics``, with the
+    file and the line, and kept in ``stalls``. A hold that has not ended after a second is logged before it does. Works
+    on asyncio's loop and on uvloop's; costs the loop a timer every fifth of the threshold, so it can stay on.
+
+    Parameters
+    ----------
+    threshold : float
+        Seconds. Every hold of so long is reported, and none below four fifths of it.
+    on_stall : callable, optional
+        Called with each :class:`Stall`, on the loop's thread when it turns again.
+
+    Returns
+    -------
+    LoopWatch
+        A context manager, to be entered in a coroutine.
+
+    Raises
+    ------
+    ValueError
+        If the threshold is below a millisecond.
+    RuntimeError
+        If no loop runs where the block is entered.
+
+    Examples
+    --------
+    >>> import asyncio, time
+    >>> from inferkit.diagnostics import watch_loop
+    >>> async def main():
+    ...     with watch_loop(threshold=0.05) as watch:
+    ...         time.sleep(0.2)  # should be: await asyncio.sleep(0.2)
+    ...     return watch.stalls
+    >>> [stall] = asyncio.run(main())
+    >>> stall.function, stall.duration > 0.1
+    ('main', True)
+    """
+    return LoopWatch(threshold, on_stall)

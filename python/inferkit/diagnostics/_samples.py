@@ -1,0 +1,109 @@
+"""Plausible requests for a model: made from its specs, or taken from arrays that the caller has."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from .._errors import InferkitError, ValidationError
+from .._model import Model
+from .._types import TensorSpec
+
+__all__ = ["Feeds", "made_up", "rows_of", "split"]
+
+Feeds = dict[str, np.ndarray]
+
+# What a free dimension other than the batch is tried with, for all inputs alike: lengths first, then image sides.
+_LENGTHS = (16, 8, 1, 4, 32, 64, 128, 224, 2, 3, 10, 28, 256, 512)
+# Integers are drawn below these: tokens and categories, then flags, then nothing but zero.
+_INTEGERS = (10, 2, 1)
+
+
+def rows_of(spec: TensorSpec) -> int:
+    """Rows of one request: as the model fixes them, else one."""
+    return spec.shape[0] if spec.shape and spec.shape[0] is not None else 1
+
+
+def _array(spec: TensorSpec, length: int, integers: int, rng: np.random.Generator) -> np.ndarray:
+    shape = [rows_of(spec), *(length if d is None else d for d in spec.shape[1:])]
+    if not spec.shape:
+        shape = []
+    dtype = np.dtype(spec.dtype)
+    if dtype.kind == "f":
+        return np.asarray(rng.standard_normal(shape), dtype)
+    if dtype.kind == "b" or "mask" in spec.name.lower():
+        return np.ones(shape, dtype)
+    return np.asarray(rng.integers(0, integers, shape), dtype)
+
+
+def _attempts(specs: Sequence[TensorSpec]) -> Iterator[tuple[int, int]]:
+    free = any(d is None for spec in specs for d in spec.shape[1:])
+    whole = any(np.dtype(spec.dtype).kind in "iu" for spec in specs)
+    return itertools.product(_LENGTHS if free else (1,), _INTEGERS if whole else (1,))
+
+
+def made_up(model: Model, count: int, attempt: Callable[[Feeds], object], seed: int = 0) -> list[Feeds]:
+    """Make `count` different requests that the model takes.
+
+    Floats are normal, integers small. Free dimensions besides the batch are guessed: sizes are tried until `attempt`,
+    which runs one request, does not raise.
+
+    Raises
+    ------
+    ValueError
+        If no guess runs; the message holds the model's last word.
+    """
+    for spec in model.inputs:
+        try:
+            np.dtype(spec.dtype)
+        except TypeError:  # noqa: PERF203
+            raise ValueError(f"numpy has no {spec.dtype}, the type of input '{spec.name}'; give inputs") from None
+    problem: Exception | None = None
+    attempts = list(_attempts(model.inputs))
+    for length, integers in attempts:
+        rng = np.random.default_rng(seed)
+        feeds = [{s.name: _array(s, length, integers, rng) for s in model.inputs} for _ in range(count)]
+        try:
+            attempt(feeds[0])
+        except InferkitError as error:
+            if len(attempts) == 1:
+                return feeds  # nothing was guessed, so the fault is the model's, and for the diagnosis to tell
+            problem = error
+            continue
+        return feeds
+    raise ValueError(f"no made-up input satisfies the model, so give real ones; it said last: {problem}")
+
+
+def split(model: Model, arrays: Mapping[str, Any], count: int, attempt: Callable[[Feeds], object]) -> list[Feeds]:
+    """Cut given arrays into at most `count` requests.
+
+    Raises
+    ------
+    ValueError
+        If arrays are missing, unknown, or of different numbers of rows.
+    """
+    names = [spec.name for spec in model.inputs]
+    if set(arrays) != set(names):
+        raise ValueError(f"the input has the arrays {sorted(arrays)}; the model takes {names}")
+    batches: Feeds = {}
+    for spec in model.inputs:
+        array = np.asarray(arrays[spec.name])
+        batches[spec.name] = array[None] if array.ndim + 1 == len(spec.shape) else array
+    lengths = {len(array) if array.ndim else 0 for array in batches.values()}
+    rows = rows_of(model.inputs[0])
+    if len(lengths) != 1:
+        raise ValueError(f"the input's arrays have different numbers of rows: {sorted(lengths)}")
+    pieces = min(count, lengths.pop() // rows)
+    if pieces < 1:
+        raise ValueError(f"the input has fewer rows than a request needs: {rows}")
+    feeds = [{n: array[i * rows : (i + 1) * rows] for n, array in batches.items()} for i in range(pieces)]
+    try:
+        attempt(feeds[0])
+    except ValidationError as error:
+        raise ValueError(f"the model refuses the input: {error}") from None
+    except InferkitError:
+        pass  # the model's failure is for the diagnosis to tell
+    return feeds

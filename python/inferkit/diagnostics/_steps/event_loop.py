@@ -1,0 +1,117 @@
+"""Step 4: serving from asyncio never holds the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..._errors import InferkitError
+from .._loop import Stall, watch_loop
+from .._patient import Finder, Patient
+from .._report import Check
+
+__all__ = ["Hold", "examine", "measure"]
+
+_check = Finder(4)
+_ROUNDS = 3
+_BEAT = 0.001
+
+
+@dataclass
+class Hold:
+    """The longest time in one round that the loop did not turn."""
+
+    seconds: float = 0.0  # with the time taken off that the thread waited for a CPU, where the kernel tells it
+    beats: int = 0
+    requests: int = 0
+    stalls: list[Stall] = field(default_factory=list)
+
+
+def _waited_for_cpu() -> float:
+    """Seconds that this thread was ready to run and did not, so far."""
+    try:
+        text = Path(f"/proc/self/task/{threading.get_native_id()}/schedstat").read_text(encoding="ascii")
+        return int(text.split()[1]) * 1e-9
+    except (OSError, IndexError, ValueError):
+        return 0.0
+
+
+async def _round(patient: Patient, seconds: float) -> Hold:
+    hold = Hold()
+    end = time.perf_counter() + seconds
+
+    async def client(number: int) -> None:
+        while time.perf_counter() < end:
+            try:
+                await patient.ask(number)
+            except (InferkitError, TimeoutError):
+                await asyncio.sleep(0.01)
+            hold.requests += 1
+
+    async def beat() -> None:
+        last, waited = time.perf_counter(), _waited_for_cpu()
+        while time.perf_counter() < end:
+            await asyncio.sleep(_BEAT)
+            now, waiting = time.perf_counter(), _waited_for_cpu()
+            hold.seconds = max(hold.seconds, now - last - _BEAT - (waiting - waited))
+            hold.beats += 1
+            last, waited = now, waiting
+
+    watch = watch_loop(threshold=patient.limits.loop_hold)
+    watch._log = None  # what counts is in the report
+    with watch:
+        await asyncio.gather(beat(), *(client(i) for i in range(8)))
+    hold.stalls = list(watch.stalls)
+    return hold
+
+
+def measure(patient: Patient, seconds: float) -> Hold:
+    """Serve from a loop of our own, on a thread of our own: the caller's thread may run one already."""
+    found: list[Hold] = []
+    problem: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            found.append(asyncio.run(_round(patient, seconds)))
+        except BaseException as error:  # a thread's error would only be printed
+            problem.append(error)
+
+    thread = threading.Thread(target=work, name="inferkit-doctor-loop")
+    thread.start()
+    thread.join()
+    if problem:
+        raise problem[0]
+    return found[0]
+
+
+def examine(patient: Patient) -> Iterator[Check]:
+    """Serve from asyncio and see how long the loop goes without turning; the best of three rounds, for the noise."""
+    rounds: list[Hold] = []
+    for number in range(_ROUNDS):
+        patient.say(f"an asyncio service, round {number + 1}")
+        rounds.append(measure(patient, max(0.1, min(0.5, patient.seconds / 4))))
+        if rounds[-1].seconds <= patient.limits.loop_hold:
+            break
+    best = min(rounds, key=lambda hold: hold.seconds)
+    limit = patient.limits.loop_hold
+    held = best.seconds > limit
+    why = "while the loop is held no other task runs: health checks, timeouts and every other request stand still"
+    remedy = ""
+    if held:
+        remedy = "let the batcher's worker run the model (inline_limit=0)"
+        if not patient.model._is_native:
+            remedy = "the wrapped callable holds the GIL: release it, or run it in another process; and inline_limit=0"
+        named = next((stall for stall in best.stalls if stall.file), None)
+        if named is not None:
+            remedy += f". Seen there: {named.file}:{named.line} in {named.function}"
+    yield _check(
+        "loop never held",
+        "fail" if held else "pass",
+        f"longest hold {best.seconds * 1e3:.1f} ms (limit {limit * 1e3:.0f} ms) in {best.requests} requests",
+        why,
+        remedy,
+    )

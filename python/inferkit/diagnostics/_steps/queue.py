@@ -1,0 +1,95 @@
+"""Step 5: the queue is short and moves, and no more runs at once than was allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..._batcher import BatcherStats
+from .._patient import Finder, Limits, Patient
+from .._report import Check
+
+__all__ = ["examine", "standing"]
+
+_check = Finder(5)
+
+
+def standing(stats: BatcherStats, limits: Limits) -> Iterator[Check]:
+    """Judge a batcher's figures as they stood before any request of ours."""
+    deep = stats.queue_depth > limits.queue_depth
+    yield _check(
+        "queue depth",
+        "fail" if deep else "pass",
+        f"{stats.queue_depth} waiting (limit {limits.queue_depth})",
+        "a queue that grows means that more comes in than is answered; everybody in it waits for all before them",
+        "raise max_batch_size or workers, add processes, or refuse earlier with a smaller max_queue_size"
+        if deep
+        else "",
+    )
+    stuck = stats.oldest_wait >= limits.oldest_wait
+    yield _check(
+        "nothing stuck in the queue",
+        "fail" if stuck else "pass",
+        f"the oldest request has waited {stats.oldest_wait:.3g} s (limit {limits.oldest_wait:g} s)",
+        "its caller has given up long ago; the queue does not move, or moves too slowly",
+        "see what runs (a model that hangs, a callable that waits); give requests a timeout, so that they end"
+        if stuck
+        else "",
+    )
+    hung = stats.queue_depth > 0 and stats.in_flight > 0 and stuck
+    longest = getattr(stats, "longest_run", 0.0)  # seconds that the batch that has run longest runs
+    hung = hung or longest >= limits.oldest_wait
+    yield _check(
+        "workers make progress",
+        "fail" if hung else "pass",
+        f"{stats.in_flight} batches in flight"
+        + (f", the longest for {longest:.3g} s" if longest else ", and requests stuck behind them" if hung else ""),
+        "a worker that hangs in a batch serves nobody, and the process still looks alive",
+        "look at the model's stack (py-spy dump, gdb); a callable needs time limits of its own" if hung else "",
+    )
+    ended = stats.completed + stats.failed
+    bad = stats.inference_error_rate > 0.01
+    yield _check(
+        "error rate",
+        "fail" if bad else "pass",
+        f"{stats.failed} of {ended} requests failed before this diagnosis" if ended else "no request yet",
+        "failed requests were good ones that the model, or its output checks, could not serve",
+        "step 6 says what is wrong with the outputs; the errors' messages name the requests" if bad else "",
+    )
+
+
+def examine(patient: Patient) -> Iterator[Check]:
+    """Judge what was there before us, then what our own traffic does."""
+    yield from standing(patient.first_stats, patient.limits)
+    if not patient.answers:
+        now = patient.batcher.stats()
+        yield _check(
+            "a request is answered",
+            "fail",
+            f"none within {patient.timeout:g} s; {now.queue_depth} waiting, {now.in_flight} batches in flight",
+            "to its callers, a batcher that does not answer is down",
+            "look at what the workers do (py-spy dump, gdb); restart the process if they hang",
+        )
+        return
+    patient.say("requests from 16 threads")
+    load = patient.traffic(128 if patient.batcher.stats().compute_ms.mean < 10 else 32, threads=16)
+    allowed = patient.max_concurrent
+    most = load.most_in_flight()
+    over = allowed is not None and most > allowed
+    bound = "" if allowed is None else f", of {allowed} allowed"
+    yield _check(
+        "in flight",
+        "fail" if over else "pass",
+        f"at most {most} batches at once under load{bound}",
+        "more at once than max_concurrent would take CPU and memory that were promised to others",
+        "report this as a bug of inferkit" if over else "",
+    )
+    after = patient.batcher.stats()
+    left = after.queue_depth > patient.limits.queue_depth
+    queue = after.queue_ms
+    yield _check(
+        "queue empties",
+        "fail" if left else "pass",
+        f"{after.queue_depth} waiting after the load; queued p50 {queue.p50:.3g} ms, p99 {queue.p99:.3g} ms",
+        "a queue that does not empty when the load ends will not empty at all",
+        "raise max_batch_size or workers" if left else "",
+    )

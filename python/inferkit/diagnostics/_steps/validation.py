@@ -1,0 +1,140 @@
+"""Step 3: what is wrong is refused at the door, for the right reason, and harms nobody else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from ..._errors import InferkitError, ValidationError
+from ..._types import TensorSpec
+from .._patient import Finder, Patient
+from .._report import Check
+from .._samples import Feeds
+
+__all__ = ["examine"]
+
+_check = Finder(3)
+_WHY = {
+    "empty": "an empty input has no answer; code that meets one crashes or returns garbage",
+    "oversized": "one oversized request holds the batch, and the memory, of everybody else",
+    "NaN": "NaN spreads to every output that it touches, and looks like a bug of the model",
+    "infinity": "an infinity becomes NaN in the next subtraction",
+    "wrong dtype": "a silent conversion hides a caller's mistake, and costs a copy",
+    "wrong shape": "a transposed or truncated input gives an answer to another question",
+}
+
+
+def examine(patient: Patient) -> Iterator[Check]:
+    """Send what is wrong in every way and see it refused."""
+    sample = patient.samples[0]
+    specs = patient.model.inputs
+    floats = [spec for spec in specs if np.dtype(spec.dtype).kind == "f"]
+    cases = {
+        "empty": ({s.name: sample[s.name][:0] for s in specs}, {"empty"}),
+        "oversized": (_oversized(patient), {"too_large", "shape"}),
+        "NaN": (_poisoned(sample, floats, np.nan), {"non_finite"}),
+        "infinity": (_poisoned(sample, floats, np.inf), {"non_finite"}),
+        "wrong dtype": (_with(sample, specs[0], _other_dtype(sample[specs[0].name])), {"dtype"}),
+        "wrong shape": (_with(sample, specs[0], sample[specs[0].name][None, None]), {"shape"}),
+    }
+    for name, (feeds, reasons) in cases.items():
+        if feeds is None:
+            yield _check(name, "skip", "the model has no float input", _WHY[name])
+        else:
+            yield _refused(patient, name, feeds, reasons)
+    yield from _lengths(patient)
+    good = _answers(patient)
+    yield _check(
+        "still answers afterwards",
+        "pass" if not good else "fail",
+        good or "a good request right after them was answered",
+        "a bad request must fail alone",
+        "report this as a bug of inferkit" if good else "",
+    )
+
+
+def _with(sample: Feeds, spec: TensorSpec, array: np.ndarray) -> Feeds:
+    return {**sample, spec.name: array}
+
+
+def _poisoned(sample: Feeds, floats: list[TensorSpec], value: float) -> Feeds | None:
+    if not floats:
+        return None
+    array = sample[floats[0].name].copy()
+    array.reshape(-1)[-1] = value
+    return _with(sample, floats[0], array)
+
+
+def _oversized(patient: Patient) -> Feeds:
+    """More rows than a batch has room for."""
+    rows = patient.batcher.max_batch_size + 1
+    feeds = {}
+    for name, array in patient.samples[0].items():
+        repeats = -(-rows // len(array))
+        feeds[name] = np.concatenate([array] * repeats)[:rows]
+    return feeds
+
+
+def _other_dtype(array: np.ndarray) -> np.ndarray:
+    return array.astype(np.int32 if array.dtype == np.float64 else np.float64)
+
+
+def _refused(patient: Patient, name: str, feeds: Feeds, reasons: set[str]) -> Check:
+    try:
+        ticket = patient.batcher.submit(feeds, timeout=patient.timeout)
+        ticket.exception(patient.timeout + 1)
+    except ValidationError as error:
+        if error.reason in reasons:
+            return _check(name, "pass", f"refused: {error.reason}", _WHY[name])
+        return _check(
+            name, "warn", f"refused, but for '{error.reason}'", _WHY[name], f"expected {' or '.join(sorted(reasons))}"
+        )
+    except InferkitError as error:
+        return _check(
+            name, "fail", f"not refused by validation: {type(error).__name__}", _WHY[name], f"it said: {error}"
+        )
+    remedy = "report this as a bug of inferkit"
+    if reasons == {"non_finite"}:
+        remedy = "leave InputChecks(finite=True), the default, on for this model or batcher"
+    return _check(name, "fail", "accepted", _WHY[name], remedy)
+
+
+def _lengths(patient: Patient) -> Iterator[Check]:
+    """Free dimensions besides the batch want an upper bound."""
+    rows = patient.batcher.max_batch_size + 1
+    for spec in patient.model.inputs:
+        for axis, size in enumerate(spec.shape):
+            if axis == 0 or size is not None:
+                continue
+            # One element, seen many times. Too many rows as well, which is found after the lengths have been looked at
+            # and before anything is copied: so nothing of this size is ever made.
+            feeds = {
+                name: np.broadcast_to(array.reshape(-1)[0], (rows, *array.shape[1:]))
+                for name, array in patient.samples[0].items()
+            }
+            shape = list(feeds[spec.name].shape)
+            shape[axis] = 1 << 20
+            feeds[spec.name] = np.broadcast_to(patient.samples[0][spec.name].reshape(-1)[0], shape)
+            try:
+                patient.batcher.submit(feeds, timeout=patient.timeout).cancel()
+                bounded = False
+            except InferkitError as error:
+                bounded = "max_length" in str(error)
+            figure = f"dimension {axis} of '{spec.name}' is free"
+            yield _check(
+                "length bound",
+                "pass" if bounded else "warn",
+                f"{figure}, and bounded" if bounded else f"{figure} and has no bound",
+                "one request of a million tokens takes the memory and the time of everybody else",
+                "" if bounded else "give the model or the batcher InputChecks(max_length=...)",
+            )
+            return
+
+
+def _answers(patient: Patient) -> str:
+    try:
+        error = patient.ask(0).exception(patient.timeout + 1)
+    except (InferkitError, TimeoutError) as problem:
+        error = problem
+    return "" if error is None else f"{type(error).__name__}: {error}"

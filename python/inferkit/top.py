@@ -1,0 +1,204 @@
+"""Let ``inferkit top`` look at this process: :func:`serve`.
+
+A socket in the user's runtime directory gives whoever connects the figures of every open batcher, as JSON. The
+directory and the socket belong to the process's user alone, and the kernel is asked who connects.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import dataclasses
+import json
+import os
+import socket
+import stat
+import struct
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from . import _batcher
+from ._build import build_info
+from ._core import BufferPool
+
+__all__ = ["Server", "runtime_directory", "serve", "snapshot"]
+
+
+def runtime_directory() -> Path:
+    """Find, and make, the directory of the sockets.
+
+    ``$XDG_RUNTIME_DIR/inferkit`` where that is set, else ``inferkit-UID`` in the directory for temporary files; mode
+    0700 in either case.
+
+    Returns
+    -------
+    pathlib.Path
+
+    Raises
+    ------
+    PermissionError
+        If it is there and belongs to somebody else, or others may enter it.
+
+    Examples
+    --------
+    >>> from inferkit import top
+    >>> oct(top.runtime_directory().stat().st_mode & 0o777)
+    '0o700'
+    """
+    base = os.environ.get("XDG_RUNTIME_DIR")
+    path = Path(base) / "inferkit" if base else Path(tempfile.gettempdir()) / f"inferkit-{os.getuid()}"
+    with contextlib.suppress(FileExistsError):
+        path.mkdir(mode=0o700)
+    # In a directory that all may write to, somebody else may have been first.
+    found = path.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise PermissionError(f"{path} must be a directory of user {os.getuid()} with mode 0700; remove it")
+    return path
+
+
+def snapshot() -> dict[str, Any]:
+    """Collect the figures of this process as plain data.
+
+    Returns
+    -------
+    dict
+        ``pid``, ``argv``, ``version``, ``isa``, ``time`` (of the epoch, seconds), ``rss_bytes``, ``pool`` and
+        ``batchers``: for each its ``model``, ``max_batch_size``, ``closed`` and ``stats``.
+
+    Examples
+    --------
+    >>> from inferkit import top
+    >>> sorted(top.snapshot())
+    ['argv', 'batchers', 'isa', 'pid', 'pool', 'rss_bytes', 'time', 'version']
+    """
+    info, pool = build_info(), BufferPool.default().stats()
+    resident = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return {
+        "pid": os.getpid(),
+        "argv": sys.argv,
+        "version": info["version"],
+        "isa": info["isa"],
+        "time": time.time(),
+        "rss_bytes": resident,
+        "pool": {name: getattr(pool, name) for name in ("in_use_bytes", "cached_bytes", "outstanding", "misses")},
+        "batchers": [_figures(batcher) for batcher in _open_batchers()],
+    }
+
+
+def _open_batchers() -> list[_batcher.Batcher]:
+    while True:
+        try:
+            return sorted(_batcher._open, key=id)
+        except RuntimeError:  # noqa: PERF203 - another thread made or closed one
+            time.sleep(0)
+
+
+def _figures(batcher: _batcher.Batcher) -> dict[str, Any]:
+    stats = batcher.stats()
+    return {
+        "model": batcher.model.path or repr(batcher.model),
+        "max_batch_size": batcher.max_batch_size,
+        "closed": batcher.closed,
+        "stats": {**dataclasses.asdict(stats), "p99_latency_ms": stats.p99_latency_ms},
+    }
+
+
+class Server:
+    """What :func:`serve` returns: answers until it is closed, or the process ends.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        Where the socket is made.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._pid = os.getpid()
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        path.unlink(missing_ok=True)  # of a process that had this number before
+        self._socket.bind(str(path))
+        path.chmod(0o600)
+        self._socket.listen(8)
+        self._thread = threading.Thread(target=self._serve, name="inferkit-top", daemon=True)
+        self._thread.start()
+        atexit.register(self.close)
+
+    @property
+    def serving(self) -> bool:
+        """Whether it answers: not closed, and of this process."""
+        return self._pid == os.getpid() and self._socket.fileno() >= 0
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                peer, _ = self._socket.accept()
+            except OSError:  # closed
+                return
+            with peer, contextlib.suppress(OSError):
+                peer.settimeout(1.0)
+                credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+                user = struct.unpack("3i", credentials)[1]
+                if user in (os.getuid(), 0):
+                    peer.sendall(json.dumps(snapshot(), default=str).encode())
+
+    def close(self) -> None:
+        """Stop answering and remove the socket. Does nothing the second time, nor in a child of fork()."""
+        if not self.serving:
+            return
+        atexit.unregister(self.close)
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
+        self._socket.close()
+        self.path.unlink(missing_ok=True)
+        self._thread.join(timeout=2.0)
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<inferkit.top.Server at {self.path}>"
+
+
+_current: Server | None = None
+_current_lock = threading.Lock()  # guards _current
+
+
+def serve() -> Server:
+    """Let ``python -m inferkit top``, run by the same user, show this process.
+
+    A thread of its own answers; it costs nothing while nobody looks. Called again, it returns the server that is there;
+    a child of ``fork()`` is seen once it calls it itself.
+
+    Returns
+    -------
+    Server
+        Close it to stop; the end of the process closes it as well.
+
+    Raises
+    ------
+    PermissionError
+        If the runtime directory is not this user's alone.
+
+    Examples
+    --------
+    >>> from inferkit import top
+    >>> with top.serve() as server:
+    ...     server.path.is_socket()
+    True
+    """
+    global _current
+    with _current_lock:
+        if _current is None or not _current.serving:
+            _current = Server(runtime_directory() / f"{os.getpid()}.sock")
+        return _current
