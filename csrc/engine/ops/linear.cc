@@ -64,6 +64,8 @@ void infer_linear(InferContext& c) {
   if (x.shape.rank() < 1 || x.shape.back() != w.shape[transposed ? 1 : 0]) {
     c.fail(cat("cannot multiply ", x.shape.str(), " by ", w.shape.str(), transposed ? " transposed" : ""));
   }
+  const int64_t rank = c.attr_int("rank", 0);  // 0: any
+  if (rank != 0 && x.shape.rank() != static_cast<size_t>(rank)) c.fail(cat("expected a matrix, got ", x.shape.str()));
   Shape out = x.shape;
   out[out.rank() - 1] = w.shape[transposed ? 0 : 1];
   c.set_output(0, DType::kF32, out);

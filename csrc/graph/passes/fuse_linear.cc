@@ -44,6 +44,7 @@ void fuse_gemm(Rewriter& r, int n) {
   if (!w || int_attr(gemm, "transA", 0) != 0 || float_attr(gemm, "alpha", 1) != 1) return;
   const bool transposed = int_attr(gemm, "transB", 0) != 0;
   Node out = linear(gemm, gemm.inputs[0], gemm.inputs[1], transposed);
+  out.attributes.emplace("rank", int64_t{2});  // unlike MatMul, it takes matrices alone
   if (gemm.inputs.size() == 3 && gemm.inputs[2] != kNoValue) {
     if (float_attr(gemm, "beta", 1) != 1) return;
     const ValueId bias = row(r, gemm.inputs[2], w->shape[transposed ? 0 : 1], 2);

@@ -1,0 +1,257 @@
+"""Graphs that contradict themselves: refused at load, or at the run where only its sizes tell, by the node's name."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+import inferkit
+
+FLOAT = TensorProto.FLOAT
+node = helper.make_node
+
+
+def value(name: str, shape: Sequence[int | str | None] | None, dtype: int = FLOAT) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, dtype, None if shape is None else list(shape))
+
+
+def constant(name: str, array: object, dtype: type = np.float32) -> onnx.TensorProto:
+    return numpy_helper.from_array(np.array(array, dtype), name)
+
+
+def model(
+    nodes: Sequence[onnx.NodeProto],
+    inputs: Sequence[onnx.ValueInfoProto],
+    constants: Sequence[onnx.TensorProto] = (),
+    outputs: Sequence[str] = ("y",),
+    functions: Sequence[onnx.FunctionProto] = (),
+) -> onnx.ModelProto:
+    graph = helper.make_graph(list(nodes), "g", list(inputs), [value(n, None) for n in outputs], list(constants))
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=8, functions=list(functions))
+
+
+def refused(proto: onnx.ModelProto, message: str) -> None:
+    start = time.monotonic()
+    with pytest.raises(inferkit.ModelError, match=message) as caught:
+        inferkit.Model.load(proto.SerializeToString())
+    assert not isinstance(caught.value, inferkit.UnsupportedOpError)
+    assert time.monotonic() - start < 10
+
+
+# ---- ranks and shapes ----------------------------------------------------------------------------------------------
+
+W = np.ones((4, 4), np.float32)
+IMAGE = np.ones((1, 1, 3, 3), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("op", "shape", "others", "attributes"),
+    [
+        ("MatMul", (2, 3), [W], {}),
+        ("MatMul", (), [W], {}),
+        ("Gemm", (2, 2, 4), [W], {}),
+        ("Gemm", (2, 4), [W, np.ones((3, 4), np.float32)], {}),
+        ("Conv", (2, 4), [IMAGE], {}),
+        ("Conv", (2, 2, 8, 8), [IMAGE], {}),
+        ("Conv", (2, 1, 8), [IMAGE], {}),
+        ("ConvTranspose", (2, 3, 8, 8), [IMAGE], {}),
+        ("MaxPool", (2, 3), [], {"kernel_shape": [2, 2]}),
+        ("AveragePool", (1, 1, 8, 8), [], {"kernel_shape": [2, 2, 2]}),
+        ("BatchNormalization", (2, 3, 4), [np.ones(2, np.float32)] * 4, {}),
+        ("LayerNormalization", (2, 4), [np.ones(3, np.float32)], {}),
+        ("Concat", (2, 4), [np.ones((2, 4, 1), np.float32)], {"axis": 0}),
+        ("Concat", (2, 4), [W], {"axis": 5}),
+        ("Transpose", (2, 4), [], {"perm": [0, 1, 2]}),
+        ("Transpose", (2, 4), [], {"perm": [0, 0]}),
+        ("Transpose", (2, 4), [], {"perm": [0, -7]}),
+        ("Softmax", (2, 4), [], {"axis": 9}),
+        ("Add", (2, 4), [np.ones((3, 4), np.float32)], {}),
+        ("Where", (2, 4), [W, W], {}),
+        ("Reshape", (2, 4), [np.array([3, 3])], {}),
+        ("Reshape", (2, 4), [np.array([-1, -1])], {}),
+        ("Reshape", (2, 4), [np.array([-2, 4])], {}),
+        ("Expand", (2, 4), [np.array([3, 4])], {}),
+        ("Squeeze", (2, 4), [np.array([0])], {}),
+        ("Unsqueeze", (2, 4), [np.array([9])], {}),
+        ("Unsqueeze", (2, 4), [np.array([0, 0])], {}),
+        ("Split", (2, 4), [np.array([1, 9])], {}),
+        ("Split", (2, 4), [np.array([-1, 3])], {}),
+        ("Slice", (2, 4), [np.array([0, 0]), np.array([1])], {}),
+        ("Slice", (2, 4), [np.array([0]), np.array([1]), np.array([7])], {}),
+        ("Slice", (2, 4), [np.array([0]), np.array([1]), np.array([0]), np.array([0])], {}),
+        ("Pad", (2, 4), [np.array([1, 1, 1])], {}),
+        ("Pad", (2, 4), [np.array([-9, 0, 0, 0])], {}),
+        ("Gather", (2, 4), [np.array([0])], {"axis": 3}),
+        ("GatherND", (2, 4), [np.array([[0, 0, 0]])], {}),
+        ("Tile", (2, 4), [np.array([1])], {}),
+        ("Tile", (2, 4), [np.array([1, -3])], {}),
+        ("TopK", (2, 4), [np.array([9])], {}),
+        ("ReduceSum", (2, 4), [np.array([5])], {}),
+        ("Einsum", (2, 4), [W], {"equation": "ij,jk,kl->il"}),
+        ("Einsum", (2, 4), [W], {"equation": "ijk,jk->i"}),
+        ("LSTM", (2, 4), [np.ones((1, 8, 4), np.float32), np.ones((1, 8, 2), np.float32)], {"hidden_size": 2}),
+        ("LSTM", (5, 2, 4), [np.ones((1, 7, 4), np.float32), np.ones((1, 8, 2), np.float32)], {"hidden_size": 2}),
+        ("Resize", (1, 1, 4, 4), [np.ones(0, np.float32), np.array([1.0, 2], np.float32)], {}),
+    ],
+)
+def test_ranks_and_shapes_that_do_not_fit(
+    op: str, shape: tuple[int, ...], others: list[np.ndarray], attributes: dict[str, object]
+) -> None:
+    constants = [numpy_helper.from_array(array, f"c{i}") for i, array in enumerate(others)]
+    names = ["x", *(c.name for c in constants)]
+    outputs = ["y", "y2"] if op in ("Split", "TopK") else ["y"]
+    made = node(op, names, outputs, name="culprit", **attributes)
+    refused(model([made], [value("x", shape)], constants), "culprit")
+
+
+def test_shapes_that_only_a_run_tells() -> None:
+    made = model(
+        [node("Add", ["x", "c"], ["y"], name="culprit")], [value("x", ("N", "M"))], [constant("c", np.ones((2, 3)))]
+    )
+    loaded = inferkit.Model.load(made.SerializeToString())
+    with pytest.raises(inferkit.ValidationError, match="culprit"):
+        loaded(np.ones((5, 3), np.float32))
+    assert loaded(np.ones((2, 3), np.float32)).shape == (2, 3)
+
+
+# ---- dimensions ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dims", [[-1], [-(2**62), 2], [2**62, 4], [2**33, 2**33], [2**63 - 1, 2**63 - 1], [0, -1]])
+@pytest.mark.parametrize("payload", ["raw", "floats", "nothing"])
+def test_constants_of_impossible_dimensions(dims: list[int], payload: str) -> None:
+    tensor = TensorProto(name="w", data_type=FLOAT, dims=dims)
+    if payload == "raw":
+        tensor.raw_data = bytes(16)
+    elif payload == "floats":
+        tensor.float_data.extend([1.0] * 4)
+    refused(model([node("Add", ["x", "w"], ["y"])], [value("x", (2, 2))], [tensor]), "'w'")
+
+
+@pytest.mark.parametrize(("dims", "size"), [([4], 12), ([4], 17), ([2, 2], 0), ([], 8)])
+def test_constants_whose_data_do_not_fill_their_shape(dims: list[int], size: int) -> None:
+    tensor = TensorProto(name="w", data_type=FLOAT, dims=dims, raw_data=bytes(size))
+    refused(model([node("Add", ["x", "w"], ["y"])], [value("x", (2, 2))], [tensor]), "'w'")
+
+
+@pytest.mark.parametrize("dim", [-2, -(2**62)])
+def test_inputs_of_negative_dimensions(dim: int) -> None:
+    refused(model([node("Relu", ["x"], ["y"])], [value("x", (dim, 2))]), "negative size")
+
+
+def test_more_dimensions_than_a_shape_holds() -> None:
+    many = [1] * 40
+    with pytest.raises(inferkit.ModelError, match=r"40|dimensions"):
+        inferkit.Model.load(model([node("Relu", ["x"], ["y"])], [value("x", many)]).SerializeToString())
+    tensor = TensorProto(name="w", data_type=FLOAT, dims=many, raw_data=bytes(4))
+    with pytest.raises(inferkit.ModelError, match=r"40|dimensions"):
+        inferkit.Model.load(model([node("Add", ["x", "w"], ["y"])], [value("x", (1,))], [tensor]).SerializeToString())
+
+
+# ---- names ---------------------------------------------------------------------------------------------------------
+
+
+def test_names_that_come_twice() -> None:
+    x = value("x", (2, 2))
+    relu = node("Relu", ["x"], ["y"], name="culprit")
+    refused(model([relu], [x, x]), "'x'")
+    refused(model([relu, node("Abs", ["x"], ["y"])], [x]), "'y'")
+    refused(model([node("Relu", ["x"], ["x"], name="culprit")], [x], outputs=["x"]), "'x'")
+    refused(model([node("Add", ["x", "w"], ["y"])], [x], [constant("w", 1), constant("w", 2)]), "'w'")
+    refused(model([node("Split", ["x"], ["y", "y"], axis=0, name="culprit")], [x]), "'y'")
+    refused(model([node("Relu", ["x"], ["w"], name="culprit")], [x], [constant("w", 1)], outputs=["w"]), "'w'")
+
+
+def test_one_output_twice() -> None:
+    """Legal or not, it must not confuse the answers."""
+    made = model([node("Relu", ["x"], ["y"])], [value("x", (2,))], outputs=["y", "y"])
+    try:
+        loaded = inferkit.Model.load(made.SerializeToString())
+    except inferkit.ModelError:
+        return
+    for array in loaded(np.array([-1, 1], np.float32)):
+        np.testing.assert_array_equal(array, [0, 1])
+
+
+def test_names_that_nothing_defines() -> None:
+    x = value("x", (2, 2))
+    refused(model([node("Add", ["x", "absent"], ["y"], name="culprit")], [x]), "culprit.*'absent'")
+    refused(model([node("Relu", ["x"], ["z"])], [x]), "'y'")
+    branch = helper.make_graph([node("Add", ["x", "absent"], ["r"], name="culprit")], "b", [], [value("r", None)])
+    chosen = node("If", ["c"], ["y"], then_branch=branch, else_branch=branch)
+    refused(model([chosen], [x], [constant("c", True, bool)]), "'absent'")
+
+
+# ---- cycles and nesting --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 1000])
+def test_cycles(length: int) -> None:
+    ring = [node("Add", ["x", f"v{i}"], [f"v{(i + 1) % length}"], name=f"ring{i}") for i in range(length)]
+    refused(model([*ring, node("Relu", ["v0"], ["y"])], [value("x", (2,))]), "ring")
+
+
+def test_a_cycle_in_a_branch() -> None:
+    ring = [node("Add", ["x", "a"], ["b"], name="ring"), node("Abs", ["b"], ["a"])]
+    branch = helper.make_graph(ring, "b", [], [value("b", None)])
+    chosen = node("If", ["c"], ["y"], then_branch=branch, else_branch=branch)
+    refused(model([chosen], [value("x", (2,))], [constant("c", True, bool)]), "ring|cycle")
+
+
+def function(name: str, calls: str) -> onnx.FunctionProto:
+    body = [node(calls, ["a"], ["b"], domain="own" if calls.startswith("F") else "")]
+    return helper.make_function(
+        "own", name, ["a"], ["b"], body, [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
+    )
+
+
+def test_functions_that_call_themselves() -> None:
+    for functions in ([function("F0", "F0")], [function("F0", "F1"), function("F1", "F0")]):
+        call = node("F0", ["x"], ["y"], domain="own", name="culprit")
+        refused(model([call], [value("x", (2,))], functions=functions), "F0|culprit")
+
+
+def test_functions_that_grow_beyond_bounds() -> None:
+    """Each calls the next one ten times: ten functions, and 10**10 nodes."""
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
+    functions = []
+    for level in range(10):
+        inner = f"F{level + 1}" if level < 9 else "Relu"
+        domain = "own" if level < 9 else ""
+        names = ["a", *(f"v{i}" for i in range(9)), "b"]
+        body = [node(inner, [names[i]], [names[i + 1]], domain=domain) for i in range(10)]
+        functions.append(helper.make_function("own", f"F{level}", ["a"], ["b"], body, opsets))
+    made = model([node("F0", ["x"], ["y"], domain="own", name="culprit")], [value("x", (2,))], functions=functions)
+    start = time.monotonic()
+    with pytest.raises(inferkit.ModelError):
+        inferkit.Model.load(made.SerializeToString())
+    assert time.monotonic() - start < 20
+
+
+def test_messages_that_nest_without_end() -> None:
+    """Attributes of graphs of nodes of attributes, as raw bytes: no library would write it."""
+    content = b""
+    for _ in range(3000):
+        graph = b"\x0a" + varint(len(content)) + content  # GraphProto.node
+        attribute = b"\x32" + varint(len(graph)) + graph  # AttributeProto.g
+        content = b"\x2a" + varint(len(attribute)) + attribute  # NodeProto.attribute
+    graph = b"\x0a" + varint(len(content)) + content
+    start = time.monotonic()
+    with pytest.raises(inferkit.ModelError):
+        inferkit.Model.load(b"\x08\x08\x3a" + varint(len(graph)) + graph)
+    assert time.monotonic() - start < 10
+
+
+def varint(number: int) -> bytes:
+    out = bytearray()
+    while number >= 0x80:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
