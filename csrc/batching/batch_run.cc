@@ -92,8 +92,16 @@ void BatchRun::deliver(Request& request, const Outcome& outcome, int64_t first_r
 
 Nanos BatchRun::run(Batch& batch, uint64_t batch_id, End end) {
   recorder_.batch(batch.reason, batch.rows);
+  TraceRecord record;
+  record.id = record.batch_id = batch_id;
+  record.rows = static_cast<uint32_t>(batch.requests.size());
+  record.batch_rows = static_cast<uint32_t>(batch.rows);
+  record.enqueued = batch.requests[0]->times.enqueued.load(std::memory_order_relaxed);
+  record.dequeued = batch.requests[0]->times.dequeued.load(std::memory_order_relaxed);
   Outcome all = execute(batch.requests, *batch.layout, batch.rows);
   Nanos took = all.finished - all.started;
+  record.started = all.started;
+  record.finished = all.finished;
   // An answer of the wrong shape is the model's fault, not that of one request; alone it might even look right.
   const bool isolate = !all.status.ok() && batch.requests.size() > 1 && options_.isolate_failures &&
                        all.status.code != ErrorCode::kOutput;
@@ -105,10 +113,13 @@ Nanos BatchRun::run(Batch& batch, uint64_t batch_id, End end) {
     } else if (!request.done()) {  // who was cancelled meanwhile is not run again
       Outcome one = execute({&batch.requests[i], 1}, *batch.layout, request.rows);
       took += one.finished - one.started;
+      record.finished = one.finished;
       deliver(request, one, 0, request.rows, batch_id, end);
     }
     row += request.rows;
   }
+  record.outcome = uint8_t(all.status.ok() ? Phase::kResult : Phase::kError);
+  recorder_.trace_batch(record, batch.reason);
   batch.requests.clear();
   batch.layout.reset();
   return took;

@@ -17,6 +17,7 @@ BatcherOptions checked(BatcherOptions o) {
   require(o.max_delay >= 0, "max_delay must not be negative");
   require(o.workers >= 1 && o.workers <= 1024, cat("workers must be between 1 and 1024, not ", o.workers));
   require(o.max_concurrent >= 0, cat("max_concurrent must not be negative: ", o.max_concurrent));
+  require(o.trace_size <= size_t{1} << 24, cat("trace_size must be at most ", size_t{1} << 24, ", not ", o.trace_size));
   require(o.full_timeout >= 0 && o.inline_limit >= 0, "a timeout must not be negative");
   if (o.max_concurrent == 0) o.max_concurrent = o.workers;
   return o;
@@ -67,7 +68,7 @@ Batcher::Batcher(std::shared_ptr<Runner> runner, BatcherOptions options, std::sh
       steady_(dynamic_cast<const SteadyClock*>(&clock) != nullptr),
       fork_generation_(fork_generation()),
       intake_(runner_->inputs(), runner_->outputs(), options_),
-      recorder_(clock.now()),
+      recorder_(clock.now(), options_.trace_size),
       predictor_(*runner_),
       scheduler_owner_(std::make_unique<Scheduler>(
           SchedulerOptions{{intake_.max_rows(), options_.max_delay}, options_.max_queue_size, options_.max_concurrent},
@@ -94,6 +95,12 @@ Batcher::~Batcher() {
     return;
   }
   close(false);
+}
+
+std::string_view Batcher::state_name() const {
+  if (foreign()) return "forked";
+  const State state = state_.load();
+  return state == State::kOpen ? "open" : state == State::kDraining ? "draining" : "closed";
 }
 
 bool Batcher::foreign() const { return fork_generation_ != fork_generation(); }
@@ -176,6 +183,11 @@ RequestRef Batcher::admit(std::span<const StridedView> inputs, const Checked& ch
     }
     if (!reserved && !options_.wait_when_full) {
       recorder_.rejected();
+      TraceRecord refused;
+      refused.id = request->id;
+      refused.rows = static_cast<uint32_t>(checked.rows);
+      refused.enqueued = refused.finished = now;
+      recorder_.trace_call(refused, Phase::kRejected, DispatchReason::kReady, request->name);
       throw Error(ErrorCode::kQueueFull, cat("the queue is full (max_queue_size=", options_.max_queue_size,
                                              "): try again later, or raise max_queue_size"));
     }
@@ -264,6 +276,7 @@ bool Batcher::conclude(Request& request, Phase end, Announcer& announcer) {
     request.times.finished.store(finished, std::memory_order_relaxed);
   }
   recorder_.ended(end, finished);
+  recorder_.trace(request, end);
   if (IntrusivePtr<CompletionList> list = request.take_list()) announcer.add(std::move(list), request);
   if (open_.fetch_sub(1) == 1) note_quiet();
   return true;
@@ -299,6 +312,7 @@ void Batcher::run_batch(Batch& batch, BatchRun& tools, CompletionList* own, bool
   Nanos took;
   {
     RunScope scope(this);
+    const ActiveRuns::Scope active(runs_, now);
     Announcer announcer(own);
     took = tools.run(batch, next_batch_.fetch_add(1, std::memory_order_relaxed),
                      [&](Request& request, Phase end) { conclude(request, end, announcer); });
@@ -340,14 +354,15 @@ void Batcher::abandon_caller_run() {
 }
 
 Status Batcher::run_caller(std::span<const TensorView> inputs, const Checked& checked, RowSink& sink, Nanos enqueued,
-                           Nanos deadline) {
-  next_batch_.fetch_add(1, std::memory_order_relaxed);
+                           const SubmitOptions& options) {
+  const uint64_t batch_id = next_batch_.fetch_add(1, std::memory_order_relaxed);
   recorder_.batch(DispatchReason::kCaller, checked.rows);
   sink.prepare(checked.rows);
   const Nanos started = clock_.now();
   Status status;
   {
     RunScope scope(this);
+    const ActiveRuns::Scope active(runs_, started);
     status = runner_->run(inputs, sink);
   }
   const Nanos finished = clock_.now();
@@ -361,11 +376,19 @@ Status Batcher::run_caller(std::span<const TensorView> inputs, const Checked& ch
   }
   recorder_.latency(enqueued, started, finished);
   Phase end = status.ok() ? Phase::kResult : Phase::kError;
-  if (finished > deadline) {
+  if (finished > options.deadline) {
     end = Phase::kExpired;
     status = {ErrorCode::kDeadline, Reason::kNone, "the request's deadline passed before it had an answer", nullptr};
   }
   recorder_.ended(end, finished);
+  TraceRecord r;
+  r.id = options.id ? options.id : next_id_.fetch_add(1, std::memory_order_relaxed);
+  r.batch_id = batch_id;
+  r.enqueued = enqueued;
+  r.dequeued = r.started = started;
+  r.finished = r.delivered = finished;  // the caller has it in its hands
+  r.rows = r.batch_rows = static_cast<uint32_t>(checked.rows);
+  recorder_.trace_call(r, end, DispatchReason::kCaller, options.name);
   if (open_.fetch_sub(1) == 1) note_quiet();
   return status;
 }
@@ -434,7 +457,9 @@ BatcherStats Batcher::stats() const {
   out.queue_depth = figures.depth;
   out.in_flight = static_cast<size_t>(figures.running);
   out.oldest_wait = figures.oldest_wait;
-  recorder_.fill(out, max_rows(), clock_.now());
+  const Nanos now = clock_.now(), oldest = runs_.oldest();
+  if (oldest != kNever) out.longest_run = std::max<Nanos>(0, now - oldest);
+  recorder_.fill(out, max_rows(), now);
   return out;
 }
 

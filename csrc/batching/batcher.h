@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 
+#include "batching/active_runs.h"
 #include "batching/batch_run.h"
 #include "batching/intake.h"
 #include "batching/options.h"
@@ -48,6 +49,8 @@ class Batcher {
   Waited wait_for_room(Request& request);
   /// True where this call ended it. What runs already runs on, for nobody.
   bool cancel(Request& request);
+  /// The caller has taken the answer, or the error, of a request that has ended.
+  void delivered(Request& request) { recorder_.delivered(request, clock_.now()); }
   /// Ends the request if its time has passed at `now`.
   void expire(Request& request, Nanos now);
 
@@ -62,7 +65,7 @@ class Batcher {
   Buffer copy(std::span<const StridedView> inputs, const Checked& checked);
   /// Runs, checks, records. `inputs` were checked. Runs the model.
   Status run_caller(std::span<const TensorView> inputs, const Checked& checked, RowSink& sink, Nanos enqueued,
-                    Nanos deadline);
+                    const SubmitOptions& options);
   /// For the thread of an event loop: runs what is queued as long as it is predicted to take less than
   /// inline_limit in all, then wakes a worker for the rest. Ends whose list is `own` are pushed there without a
   /// notification. Runs the model. Not to be called by two threads with one `tools`.
@@ -80,12 +83,16 @@ class Batcher {
   /// workers have gone. Any number of threads may call it; each returns when it is done.
   void close(bool drain);
   bool closed() const { return state_.load() != State::kOpen || foreign(); }
+  /// "open", "draining", "closed", or "forked" in a child of the process that made it.
+  std::string_view state_name() const;
 
   /// True on a thread that this batcher runs a model on: there, what may sleep throws std::logic_error, as it would
   /// wait for itself, and the batcher must not be destroyed.
   bool inside() const;
 
   BatcherStats stats() const;
+  /// What has ended last; switched on and off at any time.
+  TraceRing& ring() { return recorder_.ring(); }
   /// Workers look at the clock again (for a ManualClock).
   void poke() { scheduler_.poke(); }
 
@@ -119,6 +126,7 @@ class Batcher {
   Intake intake_;
   Recorder recorder_;
   Predictor predictor_;
+  ActiveRuns runs_;
   std::atomic<uint64_t> next_id_{1}, next_batch_{1};
 
   // Requests that have not ended and caller runs, so that drain() knows when all is quiet. Sequentially consistent

@@ -1,4 +1,4 @@
-// What a batcher counts and times.
+// What a batcher counts, times and writes down.
 #pragma once
 #include <array>
 
@@ -6,9 +6,25 @@
 #include "batching/request.h"
 #include "telemetry/counter.h"
 #include "telemetry/histogram.h"
-#include "telemetry/rate_meter.h"
+#include "telemetry/history.h"
+#include "telemetry/trace_ring.h"
 
 namespace inferkit {
+
+/// The figures of the last seconds.
+struct WindowStats {
+  int seconds = 0;     // asked for: the last whole ones, and the one that runs
+  double covered = 0;  // less while the batcher is young
+  uint64_t completed = 0, failed = 0, batches = 0, rows = 0;
+  double requests_per_second = 0;  // completed
+  double batch_fill_rate = 0;
+  double inference_error_rate = 0;
+  HistogramSnapshot queue, compute, total;
+};
+inline constexpr std::array<int, 3> kWindows{1, 10, 60};
+
+/// Batches by rows: 1, 2, 3 to 4, 5 to 8, ... The last holds all that are larger.
+inline constexpr size_t kBatchSizeBuckets = 16;
 
 /// A copy of the figures at one moment. Every request that was admitted is in one of completed, failed, cancelled and
 /// expired, or still on its way; rejected ones were refused, invalid ones never became requests.
@@ -17,36 +33,57 @@ struct BatcherStats {
   size_t queue_depth = 0;
   size_t in_flight = 0;  // batches
   Nanos oldest_wait = 0;
+  Nanos longest_run = 0;            // of the batches that run
   uint64_t batches = 0, rows = 0;   // rows that ran in them
   double mean_batch_size = 0;       // rows
   double batch_fill_rate = 0;       // of max_batch_size
-  double requests_per_second = 0;   // completed, over the last seconds
+  double requests_per_second = 0;   // completed, over the last ten seconds
   double inference_error_rate = 0;  // failed, of completed and failed
   std::array<uint64_t, kDispatchReasonCount> dispatched{};
+  std::array<uint64_t, kBatchSizeBuckets> batch_sizes{};
   HistogramSnapshot queue, compute, total;  // enqueued to started, started to finished, enqueued to finished
+  std::array<WindowStats, kWindows.size()> windows;
 };
+
+/// TraceRecord::kind.
+enum class TraceKind : uint8_t { kRequest, kBatch };
 
 /// Lock-free; the batcher's hot path calls it.
 class Recorder {
  public:
-  explicit Recorder(Nanos start) : rate_(start) {}
+  Recorder(Nanos start, size_t trace_capacity);
 
   void ended(Phase end, Nanos now);
   void invalid() { invalid_.add(); }
   void rejected() { ends_[index(Phase::kRejected)].add(); }
   void batch(DispatchReason reason, int64_t rows);
   void latency(Nanos enqueued, Nanos started, Nanos finished);
+
+  /// Writes down a request that has ended, after finish().
+  void trace(Request& request, Phase end);
+  /// The caller has taken the end of a request, at `now`; before or after trace().
+  void delivered(Request& request, Nanos now);
+  /// A batch that has run; `record` has its times and sizes.
+  void trace_batch(TraceRecord record, DispatchReason reason);
+  /// A request that was no Request: a caller's run, or one that was refused.
+  void trace_call(TraceRecord record, Phase end, DispatchReason reason, const std::string& name);
+  TraceRing& ring() { return ring_; }
+  const TraceRing& ring() const { return ring_; }
+
   /// Fills in what it knows; the queue's figures are the batcher's to add.
   void fill(BatcherStats& stats, int64_t max_rows, Nanos now) const;
 
  private:
   static size_t index(Phase end) { return size_t(end) - size_t(Phase::kResult); }
+  std::vector<const Counter*> counters() const;
 
   std::array<Counter, kEndCount> ends_;
   std::array<Counter, kDispatchReasonCount> dispatched_;
   Counter invalid_, rows_;
-  RateMeter rate_;
+  std::array<std::atomic<uint64_t>, kBatchSizeBuckets> sizes_{};
   Histogram queue_, compute_, total_;
+  mutable History history_;  // of those above
+  TraceRing ring_;
 };
 
 }  // namespace inferkit

@@ -75,6 +75,7 @@ class Request : public RefCounted<Request> {
   Buffer inputs;            // all of them, at layout->offset(i, rows); given back when its batch has run
 
   RequestTimes times;
+  std::atomic<uint64_t> trace{0};  // its record in the trace; 0 where there is none (yet)
 
   // The result fields.
   Status status;                       // of kError

@@ -33,7 +33,8 @@ struct BatcherCore::Stage {
   py::object callback;
 };
 
-std::shared_ptr<BatcherCore> BatcherCore::make(std::shared_ptr<Runner> runner, BatcherOptions options) {
+std::shared_ptr<BatcherCore> BatcherCore::make(std::shared_ptr<Runner> runner, BatcherOptions options,
+                                               std::shared_ptr<const Clock> clock) {
   // Dropping the last reference sleeps until running batches have finished, so the GIL must go first; and it may happen
   // on one of the batcher's own threads (an exception's traceback can hold the last reference), which cannot wait for
   // itself.
@@ -48,7 +49,9 @@ std::shared_ptr<BatcherCore> BatcherCore::make(std::shared_ptr<Runner> runner, B
     delete core;
   };
   std::shared_ptr<BatcherCore> core(new BatcherCore(runner), destroy);
-  core->batcher_ = std::make_unique<Batcher>(std::move(runner), std::move(options), BufferPool::process_default());
+  core->clock_ = std::move(clock);
+  core->batcher_ = std::make_unique<Batcher>(std::move(runner), std::move(options), BufferPool::process_default(),
+                                             core->clock_ ? *core->clock_ : SteadyClock::instance());
   return core;
 }
 

@@ -15,7 +15,9 @@ namespace inferkit {
 /// thread-safe.
 class BatcherCore : public std::enable_shared_from_this<BatcherCore> {
  public:
-  static std::shared_ptr<BatcherCore> make(std::shared_ptr<Runner> runner, BatcherOptions options);
+  /// On `clock`, or the steady one.
+  static std::shared_ptr<BatcherCore> make(std::shared_ptr<Runner> runner, BatcherOptions options,
+                                           std::shared_ptr<const Clock> clock = nullptr);
   ~BatcherCore();
 
   Batcher& batcher() { return *batcher_; }
@@ -40,6 +42,7 @@ class BatcherCore : public std::enable_shared_from_this<BatcherCore> {
   void end_of_tick(Stage& stage);
 
   std::shared_ptr<Runner> runner_;
+  std::shared_ptr<const Clock> clock_;  // null: the steady one
   std::unique_ptr<Batcher> batcher_;
   std::vector<std::shared_ptr<Stage>> stages_;
   std::atomic<int> wanting_gil_{0};  // relaxed: a hint

@@ -11,6 +11,7 @@
 #include "bindings/py_model.h"
 #include "bindings/request_io.h"
 #include "bindings/ticket.h"
+#include "platform/process_memory.h"
 
 namespace py = pybind11;
 using namespace py::literals;
@@ -82,7 +83,7 @@ void sleep_with_signals(BatcherCore& core, Wait&& wait_until) {
 }
 
 py::object run_on_caller(BatcherCore& core, const RequestInputs& inputs, const Checked& checked, Nanos enqueued,
-                         Nanos deadline) {
+                         const SubmitOptions& options) {
   Batcher& batcher = core.batcher();
   const auto specs = core.runner()->inputs();
   std::array<TensorView, 8> few;
@@ -111,7 +112,7 @@ py::object run_on_caller(BatcherCore& core, const RequestInputs& inputs, const C
   {
     std::optional<GilAway> away;
     if (!has_gil) away.emplace(core);
-    status = batcher.run_caller(tensors, checked, sink, enqueued, deadline);
+    status = batcher.run_caller(tensors, checked, sink, enqueued, options);
   }
   if (!status.ok()) throw Error(std::move(status));
   return sink.take(inputs.named());
@@ -125,7 +126,7 @@ py::object call(BatcherCore& core, std::span<PyObject* const> arguments, const E
   core.give_way(now);
   SubmitOptions options = options_from(extras, now);
   if (options.deadline > now && batcher.begin_caller_run(checked.rows)) {
-    return run_on_caller(core, inputs, checked, now, options.deadline);
+    return run_on_caller(core, inputs, checked, now, options);
   }
   const RequestRef request = batcher.admit(inputs.views(), checked, options);
   if (!request->parked) batcher.enqueue({&request, 1});
@@ -135,6 +136,7 @@ py::object call(BatcherCore& core, std::span<PyObject* const> arguments, const E
     batcher.cancel(*request);  // interrupted: nobody will come for the answer
     throw;
   }
+  batcher.delivered(*request);
   if (Status status = request->end_status(); !status.ok()) throw Error(std::move(status));
   const IntrusivePtr<BatchOutputs> outputs = std::move(request->outputs);
   return copy_results(*request, *outputs, core.runner()->outputs(), inputs.named());
@@ -178,7 +180,7 @@ PyObject* call_slot(PyObject* self, PyObject* args, PyObject* kwargs) {
   if (kwargs) {
     PyObject *name, *value;
     for (Py_ssize_t at = 0; PyDict_Next(kwargs, &at, &name, &value);) {
-      if (!take_extra(extras, name, value) || extras.request_id) return unexpected(name, "Batcher");
+      if (!take_extra(extras, name, value)) return unexpected(name, "Batcher");
     }
   }
   PyObject** items = reinterpret_cast<PyTupleObject*>(args)->ob_item;
@@ -198,7 +200,7 @@ PyObject* submit_method(PyObject* self, PyObject* const* args, Py_ssize_t count,
 
 PyMethodDef call_def = {
     "__call__", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(call_slot)), METH_VARARGS | METH_KEYWORDS,
-    R"(__call__(self: inferkit._core.Batcher, *inputs: typing.Any, timeout: float | None = None, priority: int = 0) -> typing.Any
+    R"(__call__(self: inferkit._core.Batcher, *inputs: typing.Any, timeout: float | None = None, priority: int = 0, request_id: str | int | None = None) -> typing.Any
 
 Run one request and wait for its answer; on the calling thread, where the batcher is idle.
 
@@ -253,33 +255,91 @@ Examples
 [[0.0, 0.0], [2.0, 2.0], [4.0, 4.0]]
 )"};
 
-py::dict percentiles(const HistogramSnapshot& histogram) {
+/// In milliseconds; with `limits`, in seconds, also how many values each of them is not exceeded by.
+py::dict latency_of(const HistogramSnapshot& histogram, const std::vector<double>& limits) {
   py::dict out;
   const auto milliseconds = [](double nanos) { return nanos * 1e-6; };
-  out["p50"] = milliseconds(double(histogram.quantile(0.5)));
-  out["p90"] = milliseconds(double(histogram.quantile(0.9)));
-  out["p99"] = milliseconds(double(histogram.quantile(0.99)));
-  out["p999"] = milliseconds(double(histogram.quantile(0.999)));
+  constexpr std::pair<const char*, double> kQuantiles[] = {
+      {"p50", 0.5}, {"p90", 0.9}, {"p95", 0.95}, {"p99", 0.99}, {"p999", 0.999}};
+  for (const auto& [name, q] : kQuantiles) out[name] = milliseconds(double(histogram.quantile(q)));
   out["max"] = milliseconds(double(histogram.max()));
   out["mean"] = milliseconds(histogram.mean());
+  out["count"] = histogram.count();
+  if (limits.empty()) return out;
+  py::list at_most;
+  for (double limit : limits) at_most.append(histogram.count_at_most(static_cast<uint64_t>(limit * 1e9)));
+  out["at_most"] = at_most;
+  out["sum"] = double(histogram.sum()) * 1e-9;
   return out;
 }
 
-py::typing::Dict<py::str, py::object> stats_of(const PyBatcher& self) {
-  const BatcherStats s = self.core->batcher().stats();
+py::dict window_of(const WindowStats& w, const std::vector<double>& limits) {
+  return py::dict("seconds"_a = w.seconds, "covered"_a = w.covered, "completed"_a = w.completed, "failed"_a = w.failed,
+                  "batches"_a = w.batches, "rows"_a = w.rows, "requests_per_second"_a = w.requests_per_second,
+                  "batch_fill_rate"_a = w.batch_fill_rate, "inference_error_rate"_a = w.inference_error_rate,
+                  "queue_ms"_a = latency_of(w.queue, limits), "compute_ms"_a = latency_of(w.compute, limits),
+                  "total_ms"_a = latency_of(w.total, limits));
+}
+
+py::typing::Dict<py::str, py::object> stats_of(const PyBatcher& self, const std::vector<double>& limits) {
+  Batcher& batcher = self.core->batcher();
+  BatcherStats s;
+  size_t rss;
+  {
+    const py::gil_scoped_release release;  // some 50 us, most of it the windows
+    s = batcher.stats();
+    rss = resident_bytes();
+  }
   py::dict dispatched;
   for (int i = 0; i < kDispatchReasonCount; ++i) {
     dispatched[std::string(dispatch_reason_name(static_cast<DispatchReason>(i))).c_str()] = s.dispatched[size_t(i)];
   }
-  const py::dict out("completed"_a = s.completed, "failed"_a = s.failed, "cancelled"_a = s.cancelled,
-                     "expired"_a = s.expired, "rejected"_a = s.rejected, "invalid"_a = s.invalid,
-                     "queue_depth"_a = s.queue_depth, "in_flight"_a = s.in_flight,
-                     "oldest_wait"_a = double(s.oldest_wait) * 1e-9, "batches"_a = s.batches, "rows"_a = s.rows,
-                     "mean_batch_size"_a = s.mean_batch_size, "batch_fill_rate"_a = s.batch_fill_rate,
-                     "requests_per_second"_a = s.requests_per_second, "inference_error_rate"_a = s.inference_error_rate,
-                     "dispatched"_a = dispatched, "queue_ms"_a = percentiles(s.queue),
-                     "compute_ms"_a = percentiles(s.compute), "total_ms"_a = percentiles(s.total));
+  py::dict sizes;
+  for (size_t i = 0; i < kBatchSizeBuckets; ++i) {
+    if (s.batch_sizes[i]) sizes[py::int_(int64_t{1} << i)] = s.batch_sizes[i];
+  }
+  py::list windows;
+  for (const WindowStats& window : s.windows) windows.append(window_of(window, limits));
+  const py::dict out("state"_a = std::string(batcher.state_name()), "completed"_a = s.completed, "failed"_a = s.failed,
+                     "cancelled"_a = s.cancelled, "expired"_a = s.expired, "rejected"_a = s.rejected,
+                     "invalid"_a = s.invalid, "queue_depth"_a = s.queue_depth, "in_flight"_a = s.in_flight,
+                     "oldest_wait"_a = double(s.oldest_wait) * 1e-9, "longest_run"_a = double(s.longest_run) * 1e-9,
+                     "batches"_a = s.batches, "rows"_a = s.rows, "mean_batch_size"_a = s.mean_batch_size,
+                     "batch_fill_rate"_a = s.batch_fill_rate, "requests_per_second"_a = s.requests_per_second,
+                     "inference_error_rate"_a = s.inference_error_rate, "dispatched"_a = dispatched,
+                     "batch_sizes"_a = sizes, "queue_ms"_a = latency_of(s.queue, limits),
+                     "compute_ms"_a = latency_of(s.compute, limits), "total_ms"_a = latency_of(s.total, limits),
+                     "windows"_a = windows, "pool"_a = batcher.pool().stats(), "memory_rss_bytes"_a = rss);
   return py::reinterpret_borrow<py::typing::Dict<py::str, py::object>>(out);
+}
+
+constexpr const char* kTraceDoc =
+    R"(The trace's records after number ``after``: (sequence, kind, id, name, batch_id, enqueued, dequeued, started, finished,
+delivered, thread, rows, batch_rows, outcome, reason). Times are nanoseconds, 0 for what has not happened.)";
+
+using TraceRows = py::typing::List<py::typing::Tuple<py::object, py::ellipsis>>;
+
+TraceRows trace_of(const PyBatcher& self, uint64_t after) {
+  static constexpr const char* kOutcomes[] = {"completed", "failed", "cancelled", "expired", "rejected", "closed"};
+  std::vector<TraceRecord> records;
+  {
+    const py::gil_scoped_release release;
+    records = self.core->batcher().ring().read(after);
+  }
+  py::list out(records.size());
+  for (size_t i = 0; i < records.size(); ++i) {
+    const TraceRecord& r = records[i];
+    const std::string_view name = r.name_view();
+    const std::string_view reason =
+        r.reason < kDispatchReasonCount ? dispatch_reason_name(DispatchReason(r.reason)) : std::string_view();
+    out[i] = py::make_tuple(
+        r.sequence, r.kind == uint8_t(TraceKind::kBatch) ? "batch" : "request", r.id,
+        // A name may be cut in the middle of a character.
+        py::reinterpret_steal<py::str>(PyUnicode_DecodeUTF8(name.data(), Py_ssize_t(name.size()), "ignore")),
+        r.batch_id, r.enqueued, r.dequeued, r.started, r.finished, r.delivered, r.thread, r.rows, r.batch_rows,
+        kOutcomes[r.outcome - uint8_t(Phase::kResult)], std::string(reason));
+  }
+  return py::reinterpret_steal<TraceRows>(out.release());
 }
 
 Nanos nanos(double seconds, const char* name) {
@@ -333,12 +393,20 @@ void bind_batcher(py::module_& m) {
            }),
            py::kw_only(), "finite"_a, "not_all_zero"_a, "shape"_a, "normalized"_a, "tolerance"_a);
 
+  py::class_<ManualClock, std::shared_ptr<ManualClock>>(
+      m, "ManualClock", "A clock for tests: it stands still until it is told to move; then call ``_poke``.")
+      .def(py::init([](double start) { return std::make_shared<ManualClock>(nanos(start, "start")); }), "start"_a = 1.0)
+      .def(
+          "advance", [](ManualClock& self, double by) { self.advance(nanos(by, "by")); }, "by"_a,
+          "Move on, in seconds.");
+
   py::class_<PyBatcher> batcher(m, "Batcher");
   batcher
       .def(py::init([](const py::object& model, int64_t max_batch_size, double max_delay, size_t max_queue_size,
                        int workers, int max_concurrent, bool wait_when_full, std::optional<double> full_timeout,
-                       bool caller_runs, bool isolate_failures, double inline_limit, std::optional<InputChecks> inputs,
-                       std::vector<OutputChecks> outputs) {
+                       bool caller_runs, bool isolate_failures, double inline_limit, size_t trace_size,
+                       std::optional<InputChecks> inputs, std::vector<OutputChecks> outputs,
+                       std::optional<std::shared_ptr<ManualClock>> clock) {
              const PyModel& of = py_model(model);
              BatcherOptions options;
              options.max_batch_size = max_batch_size;
@@ -351,14 +419,24 @@ void bind_batcher(py::module_& m) {
              options.caller_runs = caller_runs;
              options.isolate_failures = isolate_failures;
              options.inline_limit = nanos(inline_limit, "inline_limit");
+             options.trace_size = trace_size;
              options.inputs = inputs ? *inputs : of.checks;
              options.outputs = std::move(outputs);
-             return PyBatcher{BatcherCore::make(of.runner, std::move(options))};
+             return PyBatcher{BatcherCore::make(of.runner, std::move(options), clock.value_or(nullptr))};
            }),
            "model"_a, py::kw_only(), "max_batch_size"_a, "max_delay"_a, "max_queue_size"_a, "workers"_a,
            "max_concurrent"_a, "wait_when_full"_a, "full_timeout"_a, "caller_runs"_a, "isolate_failures"_a,
-           "inline_limit"_a, "inputs"_a, "outputs"_a)
-      .def("_stats", &stats_of)
+           "inline_limit"_a, "trace_size"_a, "inputs"_a, "outputs"_a, "clock"_a = py::none())
+      .def("_stats", &stats_of, "limits"_a = std::vector<double>())
+      .def("_trace", &trace_of, "after"_a, kTraceDoc)
+      .def(
+          "_set_tracing", [](const PyBatcher& self, bool on) { self.core->batcher().ring().set_enabled(on); }, "on"_a)
+      .def_property_readonly("_tracing", [](const PyBatcher& self) { return self.core->batcher().ring().enabled(); })
+      .def_property_readonly("_trace_dropped",
+                             [](const PyBatcher& self) { return self.core->batcher().ring().dropped(); })
+      .def("_poke", [](const PyBatcher& self) { self.core->batcher().poke(); })
+      .def_property_readonly("_state",
+                             [](const PyBatcher& self) { return std::string(self.core->batcher().state_name()); })
       .def("_drain", &drain, "timeout"_a)
       .def("_close", &close, "drain"_a)
       .def("_begin_close", &begin_close, "drain"_a)

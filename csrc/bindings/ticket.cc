@@ -20,13 +20,14 @@ PyObject* ticket_outcome(TicketObject* self) {
   Request& request = *self->request;
   const Phase phase = request.phase();
   if (phase != Phase::kResult) {
+    if (!request.times.delivered.load(std::memory_order_relaxed)) self->core->batcher().delivered(request);
     set_exception(request.end_status());
     return nullptr;
   }
   return guarded([&] {
     const IntrusivePtr<BatchOutputs> outputs = std::move(request.outputs);  // the batch's memory goes as soon as it can
     self->result = copy_results(request, *outputs, self->core->runner()->outputs(), self->named).release().ptr();
-    request.times.delivered.store(self->core->batcher().clock().now(), std::memory_order_relaxed);
+    self->core->batcher().delivered(request);
     return Py_NewRef(self->result);
   });
 }
@@ -296,7 +297,7 @@ void bind_ticket(py::module_& m) {
       .def_readonly("dequeued", &Timing::dequeued, "It was put into a batch.")
       .def_readonly("started", &Timing::started, "The batch began to run.")
       .def_readonly("finished", &Timing::finished, "The request ended.")
-      .def_readonly("delivered", &Timing::delivered, "The caller took the answer.")
+      .def_readonly("delivered", &Timing::delivered, "The caller took the answer, or the error.")
       .def_readonly("batch_id", &Timing::batch_id, "The number of its batch; None where it was in none.")
       .def_readonly("batch_size", &Timing::batch_size, "Rows in its batch.")
       .def("__repr__", [](const Timing& t) {

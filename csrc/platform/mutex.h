@@ -17,6 +17,7 @@ namespace inferkit {
 class INFERKIT_THREAD_ATTRIBUTE(capability("mutex")) Mutex {
  public:
   void lock() INFERKIT_THREAD_ATTRIBUTE(acquire_capability()) { mutex_.lock(); }
+  bool try_lock() INFERKIT_THREAD_ATTRIBUTE(try_acquire_capability(true)) { return mutex_.try_lock(); }
   void unlock() INFERKIT_THREAD_ATTRIBUTE(release_capability()) { mutex_.unlock(); }
 
  private:

@@ -3,6 +3,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
@@ -97,6 +98,11 @@ int usable_cpus() {
   const int cpus = affinity_cpus();
   const auto quota = cgroup_cpu_quota("/proc/self/cgroup", "/sys/fs/cgroup");
   return quota ? std::clamp(static_cast<int>(std::ceil(*quota)), 1, cpus) : cpus;
+}
+
+uint32_t thread_id() {
+  thread_local const auto id = static_cast<uint32_t>(::gettid());
+  return id;
 }
 
 void set_thread_name(const std::string& name) { pthread_setname_np(pthread_self(), name.substr(0, 15).c_str()); }

@@ -1,5 +1,6 @@
 // How many CPUs there are for us, and native threads that keep out of Python's way.
 #pragma once
+#include <cstdint>
 #include <functional>
 #include <optional>
 #include <string>
@@ -14,6 +15,9 @@ int usable_cpus();
 /// The CPU quota, in CPUs, of the cgroups that `cgroup_file` (as /proc/self/cgroup) names below `root` (as
 /// /sys/fs/cgroup), the tightest of each path from leaf to root; nullopt where there is none. Knows v1 and v2.
 std::optional<double> cgroup_cpu_quota(const std::string& cgroup_file, const std::string& root);
+
+/// The kernel's id of the calling thread, as in /proc/self/task.
+uint32_t thread_id();
 
 /// Names the calling thread in debuggers and /proc (15 bytes are kept).
 void set_thread_name(const std::string& name);

@@ -32,6 +32,12 @@ void HistogramSnapshot::merge(const HistogramSnapshot& other) {
   max_ = std::max(max_, other.max_);
 }
 
+void HistogramSnapshot::add(size_t bucket, uint64_t count) {
+  counts_[bucket] += count;
+  count_ += count;
+  max_ = std::max(max_, HistogramScale::lower(bucket + 1) - 1);
+}
+
 uint64_t HistogramSnapshot::quantile(double q) const {
   if (count_ == 0) return 0;
   const double share = std::clamp(q, 0.0, 1.0) * double(count_);

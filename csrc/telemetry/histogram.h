@@ -25,6 +25,9 @@ class HistogramSnapshot {
   HistogramSnapshot() : counts_(HistogramScale::kBuckets) {}
 
   void merge(const HistogramSnapshot& other);
+  /// `count` values of a bucket; the maximum becomes the largest that it may have held.
+  void add(size_t bucket, uint64_t count);
+  void add_sum(uint64_t sum) { sum_ += sum; }
   uint64_t count() const { return count_; }
   uint64_t sum() const { return sum_; }
   uint64_t max() const { return max_; }
@@ -46,6 +49,8 @@ class Histogram {
  public:
   void record(int64_t value);
   HistogramSnapshot snapshot() const;
+  uint64_t count_in(size_t bucket) const { return counts_[bucket].load(std::memory_order_relaxed); }
+  uint64_t sum() const { return sum_.load(std::memory_order_relaxed); }
 
  private:
   std::array<std::atomic<uint64_t>, HistogramScale::kBuckets> counts_{};

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ._batcher import Batcher, BatcherStats, Latency, OutputChecks
+from ._batcher import Batcher, BatcherStats, Latency, OutputChecks, WindowStats
 from ._build import build_info, supported_ops
 from ._core import Buffer, BufferPool, LeakRow, PoolStats, Weights
 from ._errors import (
@@ -63,6 +63,7 @@ __all__ = [
     "UnsupportedOpError",
     "ValidationError",
     "Weights",
+    "WindowStats",
     "__version__",
     "build_info",
     "diagnose",

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import atexit
+import itertools
+import os
 import weakref
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from . import _core
+from ._log import log
 from ._types import InputChecks
 
 if TYPE_CHECKING:
@@ -19,7 +22,10 @@ if TYPE_CHECKING:
 
     from ._model import Model
 
-__all__ = ["Batcher", "BatcherStats", "Latency", "OutputChecks"]
+__all__ = ["Batcher", "BatcherStats", "Latency", "OutputChecks", "WindowStats"]
+
+_POOL_FIGURES = ("in_use_bytes", "cached_bytes", "peak_bytes", "max_bytes", "hits", "misses", "outstanding")
+_Figures = TypeVar("_Figures", "BatcherStats", "WindowStats")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,30 +74,79 @@ class OutputChecks:
 
 @dataclass(frozen=True, kw_only=True)
 class Latency:
-    """Percentiles of a duration, in milliseconds, within 1%; of all requests that ran since the batcher was made.
+    """Percentiles of a duration, in milliseconds, within 1%; of the requests that ran.
 
     Parameters
     ----------
-    p50, p90, p99, p999 : float
-        What 50%, 90%, 99% and 99.9% of the requests did not exceed.
+    p50, p90, p95, p99, p999 : float
+        What 50%, 90%, 95%, 99% and 99.9% of the requests did not exceed; 0 where there were none.
     max, mean : float
         The longest, and the average.
+    count : int
+        How many requests they are of.
     """
 
     p50: float
     p90: float
+    p95: float
     p99: float
     p999: float
     max: float
     mean: float
+    count: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowStats:
+    """A batcher's figures over its last seconds.
+
+    Parameters
+    ----------
+    seconds : int
+        The window: that many whole seconds, and the one that runs.
+    covered : float
+        The seconds that the figures are of; less while the batcher is young.
+    completed, failed : int
+        How many requests ended with an answer, and with an error of the model or its output checks.
+    batches, rows : int
+        Batches run, and rows in them.
+    requests_per_second : float
+        Completed requests.
+    batch_fill_rate : float
+        Rows per batch, as a share of the largest batch.
+    inference_error_rate : float
+        Failed requests as a share of completed and failed ones.
+    queue_ms, compute_ms, total_ms : Latency
+        As in :class:`BatcherStats`; ``max`` is within 2%.
+    """
+
+    seconds: int
+    covered: float
+    completed: int
+    failed: int
+    batches: int
+    rows: int
+    requests_per_second: float
+    batch_fill_rate: float
+    inference_error_rate: float
+    queue_ms: Latency
+    compute_ms: Latency
+    total_ms: Latency
+
+    @property
+    def p99_latency_ms(self) -> float:
+        """From submission to answer, 99% of requests took no longer."""
+        return self.total_ms.p99
 
 
 @dataclass(frozen=True, kw_only=True)
 class BatcherStats:
-    """A batcher's figures at one moment.
+    """A batcher's figures at one moment. Counts and latencies are of its whole life, but for those in ``windows``.
 
     Parameters
     ----------
+    state : str
+        ``open``, ``draining``, ``closed``, or ``forked`` in a child of the process that made it.
     completed, failed, cancelled, expired : int
         How requests ended: with an answer, an error of the model or its output checks, by their caller, by their time.
     rejected, invalid : int
@@ -102,6 +157,8 @@ class BatcherStats:
         Batches that run.
     oldest_wait : float
         Seconds that the oldest waiting request has waited.
+    longest_run : float
+        Seconds that the oldest of the running batches has run: what grows where a model hangs.
     batches, rows : int
         Batches run, and rows in them.
     mean_batch_size : float
@@ -117,8 +174,17 @@ class BatcherStats:
         ``deadline``, ``drain``, ``caller`` (the batcher was idle and the caller ran it).
     queue_ms, compute_ms, total_ms : Latency
         From submission to the start of the run, of the run, and both together.
+    batch_sizes : mapping of int to int
+        Batches by rows, in powers of two: under 8, those of 5 to 8 rows.
+    windows : mapping of int to WindowStats
+        The last 1, 10 and 60 seconds.
+    pool : PoolStats
+        Of the buffer pool that it takes its memory from, which the process shares.
+    memory_rss_bytes : int
+        Physical memory of the whole process.
     """
 
+    state: str
     completed: int
     failed: int
     cancelled: int
@@ -128,6 +194,7 @@ class BatcherStats:
     queue_depth: int
     in_flight: int
     oldest_wait: float
+    longest_run: float
     batches: int
     rows: int
     mean_batch_size: float
@@ -138,11 +205,32 @@ class BatcherStats:
     queue_ms: Latency
     compute_ms: Latency
     total_ms: Latency
+    batch_sizes: Mapping[int, int]
+    windows: Mapping[int, WindowStats]
+    pool: _core.PoolStats
+    memory_rss_bytes: int
 
     @property
     def p99_latency_ms(self) -> float:
         """From submission to answer, 99% of requests took no longer."""
         return self.total_ms.p99
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it as dicts and numbers, ready for :func:`json.dumps`.
+
+        Examples
+        --------
+        >>> import inferkit, json, numpy as np
+        >>> model = inferkit.Model.from_callable(
+        ...     lambda x: x * 2, inputs=[("x", "float32", (None, 2))], outputs=[("y", "float32", (None, 2))])
+        >>> with inferkit.Batcher(model) as batcher:
+        ...     figures = json.loads(json.dumps(batcher.stats().as_dict()))
+        >>> figures["queue_depth"], figures["windows"]["60"]["total_ms"]["p99"]
+        (0, 0.0)
+        """
+        pool = {name: getattr(self.pool, name) for name in _POOL_FIGURES}
+        figures = asdict(replace(self, pool=None))  # type: ignore[arg-type]  # asdict() copies what it does not know
+        return {**figures, "pool": pool, "p99_latency_ms": self.p99_latency_ms}
 
 
 class Batcher(_core.Batcher):
@@ -180,6 +268,10 @@ class Batcher(_core.Batcher):
         An event loop's thread runs batches itself that are predicted to take at most so many seconds. Handing a batch
         to a worker and its answers back takes two wake-ups, together 15 to 90 us, so up to there it is the shorter
         pause for the loop as well. 0 turns it off.
+    trace_size : int
+        How many of the last requests and batches :mod:`inferkit.tracing` can tell of, at 128 bytes each; 0 for none.
+    name : str, optional
+        What logs, traces and metrics call it; by default the model's file, or ``batcher``, and a number.
     input_checks : InputChecks, optional
         Instead of the model's own. Empty requests are always refused.
     output_checks : OutputChecks or mapping of str to OutputChecks, optional
@@ -207,8 +299,10 @@ class Batcher(_core.Batcher):
     [[0.0, 0.0], [2.0, 2.0], [4.0, 4.0]]
     """
 
-    __slots__ = ("_model",)
+    __slots__ = ("_limits", "_model", "_name")
     _model: Model
+    _name: str
+    _limits: dict[str, int]
 
     def __init__(
         self,
@@ -224,8 +318,11 @@ class Batcher(_core.Batcher):
         caller_runs: bool = True,
         isolate_failures: bool = True,
         inline_limit: float = 100e-6,
+        trace_size: int = 4096,
+        name: str | None = None,
         input_checks: InputChecks | None = None,
         output_checks: OutputChecks | Mapping[str, OutputChecks] | None = None,
+        _clock: _core.ManualClock | None = None,
     ) -> None:
         if not isinstance(model, _core.Model):
             raise TypeError(f"model must be an inferkit.Model, got {type(model).__name__}")
@@ -247,16 +344,30 @@ class Batcher(_core.Batcher):
             caller_runs=caller_runs,
             isolate_failures=isolate_failures,
             inline_limit=inline_limit,
+            trace_size=trace_size,
             inputs=None if input_checks is None else input_checks._native(),
             outputs=_checks_by_output(model, output_checks),
+            clock=_clock,
         )
         self._model = model
+        self._name = name or _new_name(model)
+        self._limits = {
+            "max_queue_size": max_queue_size or 0,
+            "workers": workers,
+            "max_concurrent": max_concurrent or workers,
+        }
         _open.add(self)
+        log("batcher", "made", {"batcher": self._name, "max_batch_size": self._max_rows, **self._limits})
 
     @property
     def model(self) -> Model:
         """The model that it runs."""
         return self._model
+
+    @property
+    def name(self) -> str:
+        """What logs, traces and metrics call it."""
+        return self._name
 
     @property
     def max_batch_size(self) -> int:
@@ -287,10 +398,7 @@ class Batcher(_core.Batcher):
         >>> stats.completed, stats.mean_batch_size, stats.batch_fill_rate
         (1, 2.0, 0.5)
         """
-        figures = self._stats()
-        for name in ("queue_ms", "compute_ms", "total_ms"):
-            figures[name] = Latency(**figures[name])
-        return BatcherStats(**figures)
+        return _stats_from(self._stats())
 
     def drain(self, timeout: float | None = None) -> bool:
         """Take no more requests and wait until those that were taken have ended.
@@ -316,7 +424,9 @@ class Batcher(_core.Batcher):
             With False, requests that do not run yet end with :class:`ClosedError`; those that run finish.
         """
         self._close(drain)
-        _open.discard(self)
+        if self in _open:
+            _open.discard(self)
+            log("batcher", "closed", {"batcher": self._name})
 
     async def aclose(self, *, drain: bool = True) -> None:
         """Close as :meth:`close` does, without blocking the event loop."""
@@ -346,6 +456,23 @@ class Batcher(_core.Batcher):
         return f"<inferkit.Batcher of {self._model!r}, max_batch_size={self._max_rows}, {state}>"
 
 
+def _stats_from(figures: dict[str, Any]) -> BatcherStats:
+    windows = [_with_latencies(WindowStats, window) for window in figures["windows"]]
+    figures["windows"] = {window.seconds: window for window in windows}
+    return _with_latencies(BatcherStats, figures)
+
+
+def _with_latencies(cls: type[_Figures], figures: dict[str, Any]) -> _Figures:
+    for name in ("queue_ms", "compute_ms", "total_ms"):
+        figures[name] = Latency(**figures[name])
+    return cls(**figures)
+
+
+def _new_name(model: Model) -> str:
+    path = getattr(model, "path", None)
+    return f"{os.path.basename(path) if path else 'batcher'}-{next(_numbers)}"
+
+
 def _checks_by_output(
     model: Model, checks: OutputChecks | Mapping[str, OutputChecks] | None
 ) -> list[_core.OutputChecks]:
@@ -360,6 +487,7 @@ def _checks_by_output(
 
 # Workers must be gone before the interpreter is: one that runs a wrapped callable would wait in vain for the GIL.
 _open: weakref.WeakSet[Batcher] = weakref.WeakSet()
+_numbers = itertools.count(1)
 
 
 @atexit.register

@@ -16,6 +16,7 @@ __all__: list[str] = [
     "BufferPool",
     "InputChecks",
     "LeakRow",
+    "ManualClock",
     "Model",
     "OutputChecks",
     "PoolStats",
@@ -507,7 +508,7 @@ class Timing:
     @property
     def delivered(self) -> float | None:
         """
-        The caller took the answer.
+        The caller took the answer, or the error.
         """
     @property
     def dequeued(self) -> float | None:
@@ -541,8 +542,20 @@ class OutputChecks:
         tolerance: typing.SupportsFloat | typing.SupportsIndex,
     ) -> None: ...
 
+class ManualClock:
+    """
+    A clock for tests: it stands still until it is told to move; then call ``_poke``.
+    """
+    def __init__(self, start: typing.SupportsFloat | typing.SupportsIndex = 1.0) -> None: ...
+    def advance(self, by: typing.SupportsFloat | typing.SupportsIndex) -> None:
+        """
+        Move on, in seconds.
+        """
+
 class Batcher:
-    def __call__(self, *inputs: typing.Any, timeout: float | None = None, priority: int = 0) -> typing.Any:
+    def __call__(
+        self, *inputs: typing.Any, timeout: float | None = None, priority: int = 0, request_id: str | int | None = None
+    ) -> typing.Any:
         """
         Run one request and wait for its answer; on the calling thread, where the batcher is idle.
 
@@ -563,13 +576,24 @@ class Batcher:
         caller_runs: bool,
         isolate_failures: bool,
         inline_limit: typing.SupportsFloat | typing.SupportsIndex,
+        trace_size: typing.SupportsInt | typing.SupportsIndex,
         inputs: InputChecks | None,
         outputs: collections.abc.Sequence[OutputChecks],
+        clock: ManualClock | None = None,
     ) -> None: ...
     def _begin_close(self, drain: bool) -> None: ...
     def _close(self, drain: bool) -> None: ...
     def _drain(self, timeout: typing.SupportsFloat | typing.SupportsIndex | None) -> bool: ...
-    def _stats(self) -> dict[str, typing.Any]: ...
+    def _poke(self) -> None: ...
+    def _set_tracing(self, on: bool) -> None: ...
+    def _stats(
+        self, limits: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex] = []
+    ) -> dict[str, typing.Any]: ...
+    def _trace(self, after: typing.SupportsInt | typing.SupportsIndex) -> list[tuple[typing.Any, ...]]:
+        """
+        The trace's records after number ``after``: (sequence, kind, id, name, batch_id, enqueued, dequeued, started, finished,
+        delivered, thread, rows, batch_rows, outcome, reason). Times are nanoseconds, 0 for what has not happened.
+        """
     def submit(
         self, *inputs: typing.Any, timeout: float | None = None, priority: int = 0, request_id: str | int | None = None
     ) -> Ticket:
@@ -620,6 +644,12 @@ class Batcher:
     def _closed(self) -> bool: ...
     @property
     def _max_rows(self) -> int: ...
+    @property
+    def _state(self) -> str: ...
+    @property
+    def _trace_dropped(self) -> int: ...
+    @property
+    def _tracing(self) -> bool: ...
 
 def build_info() -> dict[str, typing.Any]:
     """

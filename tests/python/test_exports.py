@@ -15,7 +15,7 @@ PUBLIC = {
         "PoolExhaustedError", "QueueFullError", "RequestCancelledError", "UnsupportedOpError", "ValidationError",
     },
     "models": {"InputChecks", "MemoryUse", "Model", "TensorSpec"},
-    "batching": {"Batcher", "BatcherStats", "Latency", "OutputChecks", "Ticket", "Timing"},
+    "batching": {"Batcher", "BatcherStats", "Latency", "OutputChecks", "Ticket", "Timing", "WindowStats"},
     "memory": {"Buffer", "BufferPool", "LeakRow", "PoolStats", "Weights"},
     "build": {"__version__", "build_info", "supported_ops"},
     "diagnostics": {"diagnose"},
@@ -28,7 +28,7 @@ MODULES = {
 }
 
 MEMBERS = {
-    "Batcher": {"aclose", "close", "closed", "drain", "max_batch_size", "model", "stats", "submit"},
+    "Batcher": {"aclose", "close", "closed", "drain", "max_batch_size", "model", "name", "stats", "submit"},
     "Buffer": {"capacity", "nbytes", "release", "released"},
     "BufferPool": {"acquire", "default", "leaks", "stats", "trim"},
     "LeakRow": {"bytes", "capacity", "count", "tag"},
@@ -47,18 +47,23 @@ MEMBERS = {
 
 FIELDS = {
     "BatcherStats": {
-        "batch_fill_rate", "batches", "cancelled", "completed", "compute_ms", "dispatched", "expired", "failed",
-        "in_flight", "inference_error_rate", "invalid", "mean_batch_size", "oldest_wait", "p99_latency_ms",
-        "queue_depth", "queue_ms", "rejected", "requests_per_second", "rows", "total_ms",
+        "as_dict", "batch_fill_rate", "batch_sizes", "batches", "cancelled", "completed", "compute_ms", "dispatched",
+        "expired", "failed", "in_flight", "inference_error_rate", "invalid", "longest_run", "mean_batch_size",
+        "memory_rss_bytes", "oldest_wait", "p99_latency_ms", "pool", "queue_depth", "queue_ms", "rejected",
+        "requests_per_second", "rows", "state", "total_ms", "windows",
     },
     "InputChecks": {"finite", "max_length", "min_length", "non_empty"},
-    "Latency": {"max", "mean", "p50", "p90", "p99", "p999"},
+    "Latency": {"count", "max", "mean", "p50", "p90", "p95", "p99", "p999"},
     "MemoryUse": {
         "arena_bytes", "file_bytes", "packed_bytes", "plan_evictions", "plan_hits", "plan_misses", "plans", "sessions",
         "weight_bytes",
     },
     "OutputChecks": {"finite", "normalized", "not_all_zero", "shape", "tolerance"},
     "TensorSpec": {"dtype", "name", "shape"},
+    "WindowStats": {
+        "batch_fill_rate", "batches", "completed", "compute_ms", "covered", "failed", "inference_error_rate",
+        "p99_latency_ms", "queue_ms", "requests_per_second", "rows", "seconds", "total_ms",
+    },
 }  # fmt: skip
 
 
@@ -120,6 +125,7 @@ def test_constructors_take_keywords() -> None:
         inferkit.MemoryUse,
         inferkit.BatcherStats,
         inferkit.Latency,
+        inferkit.WindowStats,
     ):
         kinds = {p.kind for p in inspect.signature(cls).parameters.values()}
         assert kinds == {inspect.Parameter.KEYWORD_ONLY}, cls

@@ -443,3 +443,88 @@ TEST(batcher_stats_add_up) {
   CHECK_EQ(s.in_flight, 0u);
   CHECK_EQ(s.oldest_wait, 0);
 }
+
+TEST(batcher_trace_tells_each_request_and_batch) {
+  Rig rig({.max_batch_size = 4});
+  const RequestRef first = block(rig);
+  const RequestRef named = rig.row(1, {.name = "caller-1"}), other = rig.row(2), gone = rig.row(3);
+  CHECK(rig.batcher->cancel(*gone));
+  rig.model->open();
+  CHECK(ends(rig, named, Phase::kResult) && ends(rig, other, Phase::kResult));
+  rig.batcher->delivered(*named);
+  rig.batcher->drain();
+  std::vector<TraceRecord> requests, batches;
+  for (const TraceRecord& r : rig.batcher->ring().read()) {
+    (TraceKind(r.kind) == TraceKind::kBatch ? batches : requests).push_back(r);
+  }
+  CHECK_EQ(requests.size(), 4u);
+  CHECK_EQ(batches.size(), 2u);
+  for (const TraceRecord& r : requests) {
+    CHECK(r.enqueued > 0 && r.finished >= r.enqueued && r.thread != 0 && r.rows == 1);
+    if (Phase(r.outcome) == Phase::kCancelled) {
+      CHECK_EQ(r.id, gone->id);
+      CHECK(r.started == 0 && r.batch_id == 0);
+      continue;
+    }
+    CHECK(Phase(r.outcome) == Phase::kResult);
+    CHECK(r.dequeued >= r.enqueued && r.started >= r.dequeued && r.finished >= r.started);
+    CHECK_EQ(r.batch_id, r.id == first->id ? batches[0].batch_id : batches[1].batch_id);
+    CHECK_EQ(std::string(r.name_view()), r.id == named->id ? "caller-1" : "");
+    CHECK_EQ(r.delivered, r.id == named->id ? named->times.delivered.load() : 0);
+  }
+  CHECK_EQ(batches[1].rows, 2u);
+  CHECK_EQ(batches[1].batch_rows, 2u);
+}
+
+TEST(batcher_trace_of_what_is_refused_and_of_callers_runs) {
+  Rig rig({.max_queue_size = 1});
+  const RequestRef first = block(rig);
+  const RequestRef waits = rig.row(1);
+  CHECK(error_of([&] { rig.row(2, {.name = "late"}); }).code == ErrorCode::kQueueFull);
+  CHECK_EQ(std::string(rig.batcher->ring().read()[0].name_view()), "late");
+  CHECK(Phase(rig.batcher->ring().read()[0].outcome) == Phase::kRejected);
+  rig.model->open();
+  rig.batcher->drain();
+  const uint64_t before = rig.batcher->ring().added();
+  rig.batcher->ring().set_enabled(false);
+  Rig off({.trace_size = 0});
+  CHECK(ends(off, off.row(1), Phase::kResult));
+  CHECK_EQ(off.batcher->ring().added(), 0u);
+  CHECK_EQ(rig.batcher->ring().added(), before);
+}
+
+TEST(batcher_figures_of_a_hung_model_and_a_stuck_request) {
+  ManualClock clock(kMilli);
+  Rig rig({}, {Shape::kFree, 2}, clock);
+  CHECK_EQ(rig.batcher->stats().longest_run, 0);
+  const RequestRef first = block(rig);
+  const RequestRef stuck = rig.row(1);
+  clock.advance(6'000 * kMilli);
+  CHECK_EQ(rig.batcher->stats().oldest_wait, 6'000 * kMilli);
+  CHECK_EQ(rig.batcher->stats().longest_run, 6'000 * kMilli);
+  rig.model->open();
+  rig.batcher->drain();
+  CHECK_EQ(rig.batcher->stats().longest_run, 0);
+  CHECK_EQ(rig.batcher->stats().oldest_wait, 0);
+}
+
+TEST(batcher_windows_forget) {
+  ManualClock clock(kMilli);
+  Rig rig({.max_batch_size = 4}, {Shape::kFree, 2}, clock);
+  CHECK(ends(rig, rig.row(1), Phase::kResult));
+  CHECK(ends(rig, rig.row(FakeRunner::kPoison), Phase::kError));
+  while (rig.batcher->stats().failed == 0) std::this_thread::yield();  // counted a moment after it has ended
+  clock.advance(500 * kMilli);
+  BatcherStats s = rig.batcher->stats();
+  for (const WindowStats& w : s.windows) {
+    CHECK(w.completed == 1 && w.failed == 1 && w.batches == 2 && w.rows == 2 && w.total.count() == 2);
+    CHECK(std::abs(w.covered - 0.5) < 1e-9 && std::abs(w.requests_per_second - 2) < 1e-9);
+    CHECK(w.inference_error_rate == 0.5 && w.batch_fill_rate == 0.25);
+  }
+  clock.advance(20'000 * kMilli);
+  s = rig.batcher->stats();
+  CHECK(s.windows[0].completed == 0 && s.windows[1].completed == 0 && s.windows[2].completed == 1);
+  CHECK_EQ(s.completed, 1u);
+  CHECK(s.requests_per_second == 0);
+  CHECK_EQ(s.batch_sizes[0], 2u);
+}

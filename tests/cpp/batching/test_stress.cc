@@ -81,7 +81,7 @@ void client(Rig& rig, uint64_t stream, int count, Tally& tally, CompletionList* 
           Checked checked;
           checked.layout = std::make_shared<RowLayout>(RowLayout{{Shape{width}}, {size_t(width) * 4}});
           checked.rows = rows;
-          const Status status = rig.batcher->run_caller({&x, 1}, checked, sink, 0, kNever);
+          const Status status = rig.batcher->run_caller({&x, 1}, checked, sink, 0, {});
           CHECK(status.ok() != (value == FakeRunner::kPoison));
           ++(status.ok() ? tally.results : tally.errors);
         }

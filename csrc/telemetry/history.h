@@ -1,0 +1,68 @@
+// What counters and histograms gained in each of the last 60 seconds, at no cost to those who raise them.
+#pragma once
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <vector>
+
+#include "platform/clock.h"
+#include "platform/mutex.h"
+#include "telemetry/counter.h"
+#include "telemetry/histogram.h"
+
+namespace inferkit {
+
+/// What was gained in a window, in the order in which the History was given its sources.
+struct Window {
+  double seconds = 0;  // that it covers
+  std::vector<uint64_t> counts;
+  std::vector<HistogramSnapshot> histograms;  // as precise as their sources
+};
+
+/// Thread-safe. Somebody calls tick() with every event; the first one in a new second writes down what the one before
+/// it gained (some microseconds), and nobody waits for that. Recent values are written sparsely: a second costs a few
+/// hundred bytes, and their memory is reused.
+class History {
+ public:
+  static constexpr int kSeconds = 60;
+
+  /// The sources outlive this.
+  History(Nanos start, std::vector<const Counter*> counters, std::vector<const Histogram*> histograms);
+
+  void tick(Nanos now) {
+    if (now >= next_.load(std::memory_order_relaxed)) advance(now);
+  }
+  /// Over the last `seconds` whole seconds and the one that runs, or since the start where that is less.
+  Window window(Nanos now, int seconds);
+
+ private:
+  static constexpr Nanos kSecond = 1'000'000'000;
+  struct Gain {
+    uint16_t histogram, bucket;
+    uint32_t count;
+  };
+  struct Slot {
+    int64_t second = -1;
+    std::vector<uint64_t> counts, sums;
+    std::vector<Gain> gains;
+  };
+
+  void advance(Nanos now);
+  void advance_locked(Nanos now) REQUIRES(mutex_);
+  /// Adds to `slot` what the sources have gained since `seen_`, and brings that up to date where `keep` says so.
+  void collect(Slot& slot, bool keep) REQUIRES(mutex_);
+
+  const Nanos start_;
+  const std::vector<const Counter*> counters_;
+  const std::vector<const Histogram*> histograms_;
+  std::atomic<Nanos> next_;  // when the running second ends; relaxed: a little late does no harm
+
+  Mutex mutex_;  // guards what follows; tick() never waits for it
+  int64_t second_ GUARDED_BY(mutex_) = 0;
+  Slot seen_ GUARDED_BY(mutex_);  // what the sources held when the running second began
+  std::vector<std::vector<uint32_t>> buckets_seen_ GUARDED_BY(mutex_);  // the same; differences are right modulo 2^32
+  std::array<Slot, kSeconds> slots_ GUARDED_BY(mutex_);
+  Slot live_ GUARDED_BY(mutex_);
+};
+
+}  // namespace inferkit
