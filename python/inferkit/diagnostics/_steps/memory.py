@@ -151,7 +151,7 @@ def _returned(pool: BufferPool, before: dict[str, int]) -> Check:
         "fail" if grown else "pass",
         f"more are out than after warm-up: {whose}" if grown else f"{sum(before.values())} out, as after warm-up",
         "a buffer that does not come back is memory that the next batch must ask the system for",
-        "find who keeps arrays that view pool memory: a callable must copy what it keeps of its arguments"
+        "find who keeps them: use what the pool lends in a `with` block, or call release()"
         if grown
         else "",
     )

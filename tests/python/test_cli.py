@@ -1,0 +1,338 @@
+"""The command line: exit codes, one clear line where something is wrong, JSON, and text with and without rich."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+import inferkit
+from inferkit._cli import main
+from inferkit._cli._out import Out, bytes_text, plain_table
+from inferkit.diagnostics import Check, Report
+
+Fresh = Callable[..., "subprocess.CompletedProcess[str]"]
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INFERKIT_PLAIN", "1")
+
+
+def model_file(tmp_path: Path, *nodes: onnx.NodeProto, domain: str = "") -> Path:
+    opsets = [helper.make_opsetid("", 17)] + ([helper.make_opsetid(domain, 1)] if domain else [])
+    value = helper.make_tensor_value_info
+    made = helper.make_graph(
+        list(nodes),
+        "cli",
+        [value("x", TensorProto.FLOAT, ["n", 4])],
+        [value("y", TensorProto.FLOAT, ["n", 4])],
+        [numpy_helper.from_array(np.ones((4, 4), np.float32), "w")],
+    )
+    path = tmp_path / "model.onnx"
+    path.write_bytes(helper.make_model(made, opset_imports=opsets, ir_version=9).SerializeToString())
+    return path
+
+
+# info and inspect
+
+
+def test_info(capsys: Capture) -> None:
+    assert main(["info", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["build"] == inferkit.build_info()
+    assert facts["numpy"] == np.__version__
+    assert facts["extras"]["onnxruntime"]
+    assert main(["info"]) == 0
+    text = capsys.readouterr().out
+    assert inferkit.build_info()["isa"] in text
+    assert "onnxruntime" in text
+
+
+def test_inspect(capsys: Capture, digits_path: Path) -> None:
+    assert main(["inspect", str(digits_path), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    truth = onnx.load(digits_path)
+    kinds = [node.op_type for node in truth.graph.node]
+    assert {op["name"]: op["nodes"] for op in facts["operators"]} == {k: kinds.count(k) for k in kinds}
+    assert facts["parameters"] == sum(np.prod(t.dims, dtype=int) for t in truth.graph.initializer)
+    assert facts["inputs"] == [{"name": "image", "dtype": "float32", "shape": [None, 64], "made_by": None}]
+    assert facts["outputs"][0]["made_by"] == "Softmax"
+    assert facts["opsets"] == {o.domain: o.version for o in truth.opset_import}
+    assert facts["file_bytes"] == digits_path.stat().st_size
+    assert facts["runs"]
+    assert facts["missing"] == []
+    assert main(["inspect", str(digits_path)]) == 0
+    text = capsys.readouterr().out
+    for word in ("probabilities", "[*, 64]", "Gemm", "float32", "inferkit can run it"):
+        assert word in text
+
+
+def test_inspect_lists_what_is_missing(capsys: Capture, tmp_path: Path) -> None:
+    path = model_file(
+        tmp_path,
+        helper.make_node("Frobnicate", ["x"], ["a"], domain="acme"),
+        helper.make_node("Grumble", ["a"], ["y"], domain="acme"),
+        domain="acme",
+    )
+    assert main(["inspect", str(path), "--json"]) == 1
+    facts = json.loads(capsys.readouterr().out)
+    assert not facts["runs"]
+    assert len(facts["missing"]) == 2
+    assert "Frobnicate" in facts["problem"]
+    assert main(["inspect", str(path)]) == 1
+    text = capsys.readouterr().out
+    assert "cannot run it" in text
+    assert "Frobnicate" in text
+    assert "Grumble" in text
+
+
+# what is wrong with the command line or the file
+
+
+def one_line(capsys: Capture) -> str:
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("inferkit: ")
+    assert err.count("\n") == 1
+    return err
+
+
+@pytest.mark.parametrize("command", ["inspect", "doctor", "bench"])
+def test_no_such_file(capsys: Capture, tmp_path: Path, command: str) -> None:
+    path = tmp_path / "nothing.onnx"
+    assert main([command, str(path)]) == 3
+    error = one_line(capsys)
+    assert str(path) in error
+    assert "No such file" in error
+
+
+@pytest.mark.parametrize("command", ["inspect", "doctor", "bench"])
+@pytest.mark.parametrize("content", [b"", b"\x00\x01garbage" * 50], ids=["empty", "garbage"])
+def test_broken_file(capsys: Capture, tmp_path: Path, command: str, content: bytes) -> None:
+    path = tmp_path / "broken.onnx"
+    path.write_bytes(content)
+    assert main([command, str(path)]) == 3
+    assert str(path) in one_line(capsys)
+
+
+@pytest.mark.parametrize("command", ["inspect", "doctor", "bench"])
+def test_a_folder(capsys: Capture, tmp_path: Path, command: str) -> None:
+    assert main([command, str(tmp_path)]) == 3
+    assert str(tmp_path) in one_line(capsys)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["frobnicate"], ["doctor"], ["doctor", "m.onnx", "--seconds", "soon"], ["bench", "m", "--batch", "0"]],
+)
+def test_wrong_command_line(capsys: Capture, arguments: list[str]) -> None:
+    """argparse's own exit code, 2, would say that a check failed."""
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 3
+    assert "usage:" in capsys.readouterr().err
+
+
+def test_help(capsys: Capture) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["--help"])
+    assert stopped.value.code == 0
+    text = capsys.readouterr().out
+    assert all(command in text for command in ("doctor", "inspect", "bench", "top", "info"))
+
+
+def test_as_a_module(fresh_python: Fresh, digits_path: Path) -> None:
+    code = (
+        "import runpy, sys; sys.argv = ['inferkit', *sys.argv[1:]]; runpy.run_module('inferkit', run_name='__main__')"
+    )
+    done = fresh_python(code, "inspect", str(digits_path))
+    assert done.returncode == 0, done.stderr
+    assert "Gemm" in done.stdout
+    done = fresh_python(code, "inspect", "nothing.onnx")
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "Traceback" not in done.stderr
+
+
+def test_ctrl_c(digits_path: Path) -> None:
+    command = [sys.executable, "-m", "inferkit", "bench", str(digits_path), "--seconds", "600"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            time.sleep(3)
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert "stopped" in errors
+
+
+def test_a_reader_that_leaves(digits_path: Path) -> None:
+    command = [sys.executable, "-m", "inferkit", "inspect", str(digits_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        errors = process.stderr.read()
+    assert errors == ""
+    assert process.returncode == 0
+
+
+# doctor
+
+
+def test_doctor(capsys: Capture, digits_path: Path) -> None:
+    code = main(["doctor", str(digits_path), "--seconds", "0.2", "--json"])
+    report = json.loads(capsys.readouterr().out)
+    assert code == report["exit_code"]
+    assert {check["step"] for check in report["checks"]} == set(range(1, 8))
+    assert {"name", "status", "figure", "why", "remedy", "step_name"} <= set(report["checks"][0])
+
+
+@pytest.mark.parametrize("status", ["pass", "warn", "fail"])
+@pytest.mark.parametrize("rich", [False, True])
+def test_doctor_prints_and_exits(
+    capsys: Capture, digits_path: Path, monkeypatch: pytest.MonkeyPatch, status: Any, rich: bool
+) -> None:
+    if rich:
+        pytest.importorskip("rich")
+        monkeypatch.delenv("INFERKIT_PLAIN")
+    check = Check(step=7, name="RSS [stable]", status=status, figure="a [figure]", why="it matters", remedy="do that")
+    report = Report(subject="<the model>", checks=(check,), seconds=1.0)
+    monkeypatch.setattr("inferkit.diagnostics._diagnose.examine", lambda *args, **kwargs: report)
+    assert main(["doctor", str(digits_path)]) == {"pass": 0, "warn": 1, "fail": 2}[status]
+    text = capsys.readouterr().out
+    assert "<the model>" in text
+    assert "7. Memory health" in text
+    assert "RSS [stable]: a [figure]" in text
+    assert ("it matters" in text) == ("do that" in text) == (status != "pass")
+    assert "\033" not in text
+
+
+def test_doctor_with_inputs(capsys: Capture, tmp_path: Path, digits: tuple[np.ndarray, Any], digits_path: Path) -> None:
+    data = tmp_path / "data.npz"
+    np.savez(data, image=digits[0][:40])
+    code = main(["doctor", str(digits_path), "--input", str(data), "--seconds", "0.1", "--json"])
+    report = json.loads(capsys.readouterr().out)
+    assert code in (0, 1, 2)
+    assert next(c for c in report["checks"] if c["name"] == "'probabilities' is finite")["status"] == "pass"
+
+
+@pytest.mark.parametrize("command", ["doctor", "bench"])
+@pytest.mark.parametrize("kind", ["missing", "garbage", "names", "nan"])
+def test_wrong_inputs(capsys: Capture, tmp_path: Path, digits_path: Path, command: str, kind: str) -> None:
+    data = tmp_path / "data.npz"
+    if kind == "garbage":
+        data.write_bytes(b"no archive")
+    elif kind == "names":
+        np.savez(data, picture=np.zeros((2, 64), np.float32))
+    elif kind == "nan":
+        np.savez(data, image=np.full((2, 64), np.nan, np.float32))
+    assert main([command, str(digits_path), "--input", str(data)]) == 3
+    error = one_line(capsys)
+    assert {"missing": "No such file", "garbage": "not an .npz", "names": "picture", "nan": "NaN"}[kind] in error
+
+
+def test_doctor_finds_a_broken_model(tmp_path: Path, capsys: Capture) -> None:
+    path = model_file(tmp_path, helper.make_node("Log", ["x"], ["y"]))
+    assert main(["doctor", str(path), "--seconds", "0.1"]) == 2
+    assert "fail  'y' is finite" in capsys.readouterr().out
+
+
+# bench
+
+QUICK = ["--seconds", "0.03", "--batch", "1,4", "--concurrency", "1,4"]
+
+
+def test_bench(capsys: Capture, digits_path: Path) -> None:
+    assert main(["bench", str(digits_path), *QUICK, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [line["batch"] for line in found["direct"]] == [1, 4]
+    assert [line["clients"] for line in found["batched"]] == [1, 4]
+    assert found["compared_with"].startswith("onnxruntime")
+    for line in found["direct"]:
+        for engine in ("inferkit", "onnxruntime"):
+            assert 0 < line[engine]["p50_us"] <= line[engine]["p99_us"]
+            assert line[engine]["rows_per_second"] > 0
+    assert found["answers_checked"] > 10
+    assert found["wrong"] == []
+
+
+def test_bench_prints(capsys: Capture, digits_path: Path) -> None:
+    assert main(["bench", str(digits_path), *QUICK]) == 0
+    text = capsys.readouterr().out
+    assert "x as fast" in text
+    assert "answers checked" in text
+    assert main(["bench", str(digits_path), *QUICK, "--alone"]) == 0
+    assert "onnxruntime" not in capsys.readouterr().out
+
+
+def test_bench_refuses_a_debug_build(capsys: Capture, digits_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    info = {**inferkit.build_info(), "debug": True, "build_type": "Debug"}
+    monkeypatch.setattr("inferkit._cli.bench.build_info", lambda: info)
+    assert main(["bench", str(digits_path), *QUICK]) == 3
+    assert "Debug build" in one_line(capsys)
+
+
+def test_bench_finds_wrong_answers(capsys: Capture, digits_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from inferkit._cli import _measure
+
+    inner = _measure.OnnxRuntime.__call__
+    monkeypatch.setattr(
+        _measure.OnnxRuntime, "__call__", lambda self, feeds: lambda: [a + 0.01 for a in inner(self, feeds)()]
+    )
+    assert main(["bench", str(digits_path), *QUICK]) == 2
+    assert "WRONG ANSWERS" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", ["png", "svg"])
+def test_bench_draws(tmp_path: Path, capsys: Capture, digits_path: Path, kind: str) -> None:
+    pytest.importorskip("matplotlib")
+    path = tmp_path / f"plot.{kind}"
+    assert main(["bench", str(digits_path), *QUICK, "--plot", str(path)]) == 0
+    assert path.stat().st_size > 5000
+    capsys.readouterr()
+    assert main(["bench", str(digits_path), *QUICK, "--plot", str(tmp_path / "plot.exe")]) == 3
+    assert "exe" in capsys.readouterr().err
+
+
+# what it prints with
+
+
+def test_plain_table() -> None:
+    assert plain_table(["name", ">n"], [["a", "1"], ["long", "10"]], "title") == [
+        "title",
+        "name   n",
+        "----  --",
+        "a      1",
+        "long  10",
+    ]
+
+
+def test_rich_does_not_read_markup(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("rich")
+    monkeypatch.delenv("INFERKIT_PLAIN")
+    out = Out()
+    out.line("[red]line[/red]")
+    out.table(["a"], [["[bold]cell"]])
+    out.facts([("name", "[*, 64]")])
+    text = capsys.readouterr().out
+    assert all(word in text for word in ("[red]line[/red]", "[bold]cell", "[*, 64]"))
+
+
+def test_bytes() -> None:
+    assert [bytes_text(n) for n in (0, 1023, 1024, -2048, 5 << 20, 3 << 30)] == [
+        "0 B", "1023 B", "1.0 KiB", "-2.0 KiB", "5.0 MiB", "3.00 GiB",
+    ]  # fmt: skip

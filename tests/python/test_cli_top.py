@@ -1,0 +1,213 @@
+"""`inferkit top`: what a process shows, to whom, and what is left when it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import inferkit
+from inferkit import top
+from inferkit._cli import main
+from inferkit._cli.top import ask, look
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A runtime directory of the test's own; paths of sockets must be short."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setenv("INFERKIT_PLAIN", "1")
+    return tmp_path / "inferkit"
+
+
+@pytest.fixture
+def server() -> Iterator[top.Server]:
+    with top.serve() as server:
+        yield server
+
+
+def double() -> inferkit.Model:
+    return inferkit.Model.from_callable(
+        lambda x: x * 2, inputs=[("x", "float32", (None, 2))], outputs=[("y", "float32", (None, 2))]
+    )
+
+
+def test_shows_the_batchers(server: top.Server, capsys: Capture) -> None:
+    with inferkit.Batcher(double(), max_batch_size=7) as batcher:
+        for _ in range(5):
+            batcher(np.ones(2, np.float32))
+        [process] = look([])
+        assert process["pid"] == os.getpid()
+        assert process["rss_bytes"] > 1 << 20
+        [shown] = [b for b in process["batchers"] if b["max_batch_size"] == 7]
+        assert shown["stats"]["completed"] == 5
+        assert shown["stats"]["p99_latency_ms"] > 0
+        assert main(["top", "--once"]) == 0
+        text = capsys.readouterr().out
+        assert "1 processes" in text
+        assert "callable" in text
+        assert str(os.getpid()) in text
+        assert main(["top", str(os.getpid()), "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)[0]["pid"] == os.getpid()
+
+
+def test_with_rich(server: top.Server, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("rich")
+    monkeypatch.delenv("INFERKIT_PLAIN")
+    with inferkit.Batcher(double()):
+        assert main(["top", "--once"]) == 0
+    assert "req/s" in capsys.readouterr().out
+
+
+def test_others_are_not_shown(server: top.Server) -> None:
+    assert look([1]) == []
+    assert len(look([os.getpid()])) == 1
+
+
+def test_belongs_to_its_user_alone(server: top.Server, runtime: Path) -> None:
+    assert runtime.stat().st_mode & 0o777 == 0o700
+    assert server.path.parent == runtime
+    assert server.path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_directory_that_others_may_enter_is_refused(runtime: Path, capsys: Capture) -> None:
+    runtime.mkdir(mode=0o755)
+    runtime.chmod(0o755)
+    with pytest.raises(PermissionError, match="0700"):
+        top.serve()
+    assert main(["top", "--once"]) == 3
+    assert "0700" in capsys.readouterr().err
+
+
+def test_a_link_is_refused(runtime: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir(mode=0o700)
+    runtime.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(PermissionError):
+        top.serve()
+
+
+def test_without_a_runtime_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+    with top.serve() as server:
+        assert server.path.parent == tmp_path / f"inferkit-{os.getuid()}"
+
+
+def test_close(runtime: Path) -> None:
+    server = top.serve()
+    assert top.serve() is server
+    assert server.serving
+    server.close()
+    server.close()
+    assert not server.serving
+    assert not server.path.exists()
+    assert look([]) == []
+    again = top.serve()
+    assert again is not server
+    assert len(look([])) == 1
+    again.close()
+
+
+def test_nobody_to_see(capsys: Capture) -> None:
+    assert main(["top", "--once"]) == 3
+    assert "inferkit.top.serve()" in capsys.readouterr().err
+    assert main(["top", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == []
+
+
+def test_what_a_killed_process_left_is_removed(runtime: Path) -> None:
+    top.runtime_directory()
+    gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    path = runtime / f"{int(gone.stdout)}.sock"
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(path))
+    assert look([]) == []
+    assert not path.exists()
+
+
+def test_a_process_that_does_not_answer_well(runtime: Path) -> None:
+    top.runtime_directory()
+    path = runtime / f"{os.getpid()}.sock"
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(path))
+        assert ask(path) is None  # nobody listens
+    assert path.exists()  # but its process lives
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_fork_leaves_the_parent_s_socket(server: top.Server) -> None:
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            server.close()
+            code = 0 if not server.serving else 2
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert server.path.exists()
+    assert len(look([])) == 1
+
+
+SERVICE = """
+import inferkit, numpy as np, sys
+from inferkit import top
+model = inferkit.Model.from_callable(
+    lambda x: x, inputs=[("x", "float32", (None, 2))], outputs=[("y", "float32", (None, 2))])
+batcher = inferkit.Batcher(model)
+batcher(np.ones(2, np.float32))
+top.serve()
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_another_process(runtime: Path, capsys: Capture) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", SERVICE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        assert main(["top", "--json"]) == 0
+        [shown] = json.loads(capsys.readouterr().out)
+        assert shown["pid"] == process.pid
+        assert shown["batchers"][0]["stats"]["completed"] == 1
+        process.communicate(timeout=60)  # its end removes the socket
+    assert list(runtime.glob("*.sock")) == []
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_live_until_ctrl_c(server: top.Server, plain: bool) -> None:
+    command = [sys.executable, "-m", "inferkit", "top", "--interval", "0.05", *(["--plain"] if plain else [])]
+    environment = {k: v for k, v in os.environ.items() if plain or k != "INFERKIT_PLAIN"}
+    with (
+        inferkit.Batcher(double()),
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        ) as process,
+    ):
+        try:
+            assert process.stdout is not None
+            if plain:
+                lines = [process.stdout.readline() for _ in range(9)]
+                assert sum("1 batchers" in line for line in lines) >= 2  # it goes on
+            else:
+                import time
+
+                time.sleep(3)
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors

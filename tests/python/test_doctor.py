@@ -1,0 +1,587 @@
+"""Each thing that the doctor looks for, broken on purpose: it must say so, and say it of nothing else."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+import inferkit
+from inferkit.diagnostics import Check, Report, diagnose
+from inferkit.diagnostics._diagnose import examine
+from inferkit.diagnostics._patient import Limits
+from inferkit.diagnostics._report import STEPS
+from inferkit.diagnostics._steps import ALL
+from inferkit.diagnostics._steps.queue import standing
+
+# What a busy machine may disturb; tests of their own look at these.
+NOISY = {"loop never held", "RSS stable after warm-up", "no allocation at batch boundaries"}
+BUILD = {"optimised build", "no sanitizers", "instruction set"}
+Made = Callable[..., inferkit.Batcher]
+
+
+def wrap(
+    fn: Callable[..., Any],
+    output: str = "y",
+    shape: tuple[int | None, ...] = (None, 4),
+    checks: inferkit.InputChecks | None = None,
+) -> inferkit.Model:
+    return inferkit.Model.from_callable(
+        fn, inputs=[("x", "float32", shape)], outputs=[(output, "float32", shape)], input_checks=checks
+    )
+
+
+def graph(
+    nodes: list[onnx.NodeProto],
+    *constants: tuple[str, np.ndarray],
+    output: str = "y",
+    x: tuple[int, list[Any]] = (TensorProto.FLOAT, ["n", 4]),
+    y: tuple[int, list[Any]] = (TensorProto.FLOAT, ["n", 4]),
+) -> bytes:
+    made = helper.make_graph(
+        nodes,
+        "doctor",
+        [helper.make_tensor_value_info("x", *x)],
+        [helper.make_tensor_value_info(output, *y)],
+        [numpy_helper.from_array(value, name) for name, value in constants],
+    )
+    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.checker.check_model(model)
+    return model.SerializeToString()
+
+
+@pytest.fixture
+def serve() -> Iterator[Made]:
+    """Makes batchers, and closes them."""
+    made: list[inferkit.Batcher] = []
+
+    def make(model: inferkit.Model | bytes, **options: Any) -> inferkit.Batcher:
+        if isinstance(model, bytes):
+            model = inferkit.Model.load(model)
+        made.append(inferkit.Batcher(model, **options))
+        return made[-1]
+
+    yield make
+    for batcher in made:
+        batcher.close(drain=False)
+
+
+def by_name(report: Report) -> dict[str, Check]:
+    return {check.name: check for check in report.checks}
+
+
+def bad(report: Report) -> set[str]:
+    """Names of what failed or warned and cannot be blamed on the machine or the build."""
+    return {c.name for c in report.checks if c.status in ("warn", "fail")} - NOISY - BUILD
+
+
+def test_a_good_model_passes(serve: Made, digits_path: Path) -> None:
+    report = diagnose(serve(inferkit.Model.load(digits_path)), seconds=0.2)
+    assert bad(report) == set(), str(report)
+    assert {check.step for check in report.checks} == set(STEPS)
+    assert by_name(report)["'probabilities' rows sum to 1"].status == "pass"
+    assert all(check.figure and check.why for check in report.checks)
+    assert all(check.remedy for check in report.checks if check.status in ("warn", "fail"))
+
+
+def test_a_good_callable_passes(serve: Made) -> None:
+    report = diagnose(serve(wrap(lambda x: x * 2)), seconds=0.2)
+    assert bad(report) == set(), str(report)
+
+
+def test_the_batcher_stays_open_and_as_it_was(serve: Made, digits_path: Path) -> None:
+    model = inferkit.Model.load(digits_path)
+    batcher = serve(model)
+    diagnose(batcher, seconds=0.1)
+    assert not batcher.closed
+    assert batcher(np.zeros(64, np.float32)).shape == (10,)
+    stats = batcher.stats()
+    assert (stats.queue_depth, stats.in_flight, stats.failed) == (0, 0, 0)
+
+
+# 1 build
+
+
+def pretend(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
+    info = {**inferkit.build_info(), **changes}
+    monkeypatch.setattr("inferkit.diagnostics._steps.build.build_info", lambda: info)
+
+
+def test_debug_build(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, debug=True, build_type="Debug")
+    [check, *_] = ALL[1](None)  # type: ignore[arg-type]
+    assert (check.name, check.status) == ("optimised build", "fail")
+    assert "Debug" in check.figure
+    assert "pip install" in check.remedy
+
+
+def test_sanitizers(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, sanitizers="address")
+    checks = {check.name: check for check in ALL[1](None)}  # type: ignore[arg-type]
+    assert checks["no sanitizers"].status == "fail"
+
+
+@pytest.mark.parametrize(
+    ("isa", "available", "status"),
+    [
+        ("avx2", ["baseline", "avx2", "avx512"], "warn"),
+        ("baseline", ["baseline"], "warn"),
+        ("avx512", ["baseline", "avx2", "avx512"], "pass"),
+        ("avx2", ["baseline", "avx2"], "pass"),
+    ],
+)
+def test_instruction_set(monkeypatch: pytest.MonkeyPatch, isa: str, available: list[str], status: str) -> None:
+    pretend(monkeypatch, isa=isa, isa_available=available)
+    checks = {check.name: check for check in ALL[1](None)}  # type: ignore[arg-type]
+    assert checks["instruction set"].status == status
+
+
+# 2 lifecycle
+
+
+def test_a_model_that_fails_every_request(serve: Made) -> None:
+    def broken(x: np.ndarray) -> np.ndarray:
+        raise RuntimeError("no such weights")
+
+    report = diagnose(serve(wrap(broken)), seconds=0.1)
+    checks = by_name(report)
+    assert report.exit_code == 2
+    assert checks["requests are answered"].status == "fail"
+    assert "InferenceError" in checks["requests are answered"].figure
+    assert "no such weights" in checks["requests are answered"].remedy
+    assert checks["the step's checks"].status == "fail"  # step 6 has no outputs to look at
+
+
+def test_ids_and_stamps_are_looked_at(serve: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("inferkit.diagnostics._steps.lifecycle.STAMPS", ("enqueued", "nonexistent"))
+    report = examine(serve(wrap(np.tanh)), seconds=0.1)
+    failed = [check for check in report.failures if check.step == 2]
+    assert failed
+    assert "nonexistent" in failed[0].figure
+
+
+# 3 validation
+
+
+def test_unchecked_inputs(serve: Made) -> None:
+    report = diagnose(serve(wrap(np.tanh, checks=inferkit.InputChecks(finite=False))), seconds=0.1)
+    checks = by_name(report)
+    assert checks["NaN"].status == checks["infinity"].status == "fail"
+    assert "finite=True" in checks["NaN"].remedy
+    assert checks["empty"].status == checks["oversized"].status == checks["wrong dtype"].status == "pass"
+
+
+def test_integer_inputs_have_no_nan(serve: Made) -> None:
+    model = inferkit.Model.from_callable(
+        lambda x: x.astype(np.float32) + 1, inputs=[("x", "int64", (None, 4))], outputs=[("y", "float32", (None, 4))]
+    )
+    checks = by_name(diagnose(serve(model), seconds=0.1))
+    assert checks["NaN"].status == "skip"
+    assert checks["wrong dtype"].status == "pass"
+
+
+@pytest.mark.parametrize(("bound", "status"), [(0, "warn"), (512, "pass")])
+def test_length_bounds(serve: Made, bound: int, status: str) -> None:
+    model = wrap(np.tanh, shape=(None, None), checks=inferkit.InputChecks(max_length=bound))
+    check = by_name(diagnose(serve(model), seconds=0.1))["length bound"]
+    assert check.status == status
+    assert "'x'" in check.figure
+
+
+# 4 event loop
+
+
+def test_a_callable_that_holds_the_loop(serve: Made) -> None:
+    def greedy(x: np.ndarray) -> np.ndarray:
+        sum(range(2_000_000))  # keeps the GIL for tens of milliseconds
+        return x
+
+    report = diagnose(serve(wrap(greedy)), seconds=0.2)
+    check = by_name(report)["loop never held"]
+    assert check.status == "fail"
+    assert "GIL" in check.remedy
+
+
+def test_a_loop_that_is_not_held_passes(serve: Made) -> None:
+    report = examine(serve(wrap(np.tanh)), seconds=0.2, limits=Limits(loop_hold=5.0))
+    assert by_name(report)["loop never held"].status == "pass"
+
+
+# 5 queue
+
+
+class Gate:
+    """A callable that waits until it is told to go on."""
+
+    def __init__(self) -> None:
+        self.entered = threading.Event()
+        self.open = threading.Event()
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        self.entered.set()
+        self.open.wait(60)
+        return x
+
+
+@pytest.fixture
+def gate() -> Iterator[Gate]:
+    gate = Gate()
+    yield gate
+    gate.open.set()
+
+
+def row() -> np.ndarray:
+    return np.ones(4, np.float32)
+
+
+@pytest.mark.parametrize("asked_before", [True, False])
+def test_hung_worker(serve: Made, gate: Gate, asked_before: bool) -> None:
+    batcher = serve(wrap(gate))
+    if asked_before:
+        batcher.submit(row())
+        assert gate.entered.wait(30)
+    start = time.monotonic()
+    report = diagnose(batcher, seconds=0.1, timeout=0.3)
+    gate.open.set()
+    assert time.monotonic() - start < 20
+    checks = by_name(report)
+    assert report.exit_code == 2
+    assert checks["a request is answered"].status == "fail"
+    assert "1 batches in flight" in checks["a request is answered"].figure
+    skipped = {check.step for check in report.checks if check.status == "skip"}
+    assert skipped == {2, 3, 4, 6, 7}
+    assert checks["optimised build"].status in ("pass", "fail")
+
+
+def test_queue_over_its_limit(serve: Made, gate: Gate) -> None:
+    batcher = serve(wrap(gate), max_queue_size=None)
+    tickets = [batcher.submit(row()) for _ in range(300)]
+    assert gate.entered.wait(30)
+    report = diagnose(batcher, seconds=0.1, timeout=0.3)
+    gate.open.set()
+    check = by_name(report)["queue depth"]
+    assert check.status == "fail"
+    assert int(check.figure.split()[0]) > 100
+    assert all(ticket.exception(30) is None for ticket in tickets)
+
+
+def test_full_queue(serve: Made, gate: Gate) -> None:
+    """Admission refuses the doctor as it refuses everybody."""
+    batcher = serve(wrap(gate), max_queue_size=2, max_batch_size=1)
+    batcher.submit(row())
+    assert gate.entered.wait(30)
+    for _ in range(2):
+        batcher.submit(row())
+    report = diagnose(batcher, seconds=0.1, timeout=0.3)
+    gate.open.set()
+    assert by_name(report)["a request is answered"].status == "fail"
+
+
+def test_a_request_that_is_stuck(serve: Made, gate: Gate) -> None:
+    batcher = serve(wrap(gate), max_batch_size=1)
+    for _ in range(3):
+        batcher.submit(row())
+    assert gate.entered.wait(30)
+    time.sleep(0.06)
+    report = examine(batcher, seconds=0.1, timeout=0.3, limits=Limits(oldest_wait=0.05))
+    gate.open.set()
+    checks = by_name(report)
+    assert checks["nothing stuck in the queue"].status == "fail"
+    assert checks["workers make progress"].status == "fail"
+    assert checks["queue depth"].status == "pass"
+
+
+@pytest.mark.parametrize(("waited", "status"), [(4.99, "pass"), (5.0, "fail")])
+def test_five_seconds_are_the_limit(serve: Made, waited: float, status: str) -> None:
+    stats = dataclasses.replace(serve(wrap(np.tanh)).stats(), oldest_wait=waited, queue_depth=1)
+    checks = {check.name: check for check in standing(stats, Limits())}
+    assert checks["nothing stuck in the queue"].status == status
+
+
+@pytest.mark.parametrize(("depth", "status"), [(100, "pass"), (101, "fail")])
+def test_a_hundred_requests_are_the_limit(serve: Made, depth: int, status: str) -> None:
+    stats = dataclasses.replace(serve(wrap(np.tanh)).stats(), queue_depth=depth)
+    checks = {check.name: check for check in standing(stats, Limits())}
+    assert checks["queue depth"].status == status
+
+
+def test_error_rate(serve: Made) -> None:
+    batcher = serve(wrap(lambda x: x * np.nan))
+    for _ in range(3):
+        with pytest.raises(inferkit.OutputError):
+            batcher(row())
+    checks = {check.name: check for check in standing(batcher.stats(), Limits())}
+    assert checks["error rate"].status == "fail"
+    assert checks["error rate"].figure.startswith("3 of 3")
+
+
+def test_in_flight_is_counted_from_the_stamps(serve: Made) -> None:
+    def slow(x: np.ndarray) -> np.ndarray:
+        time.sleep(0.005)
+        return x
+
+    batcher = serve(wrap(slow), workers=3, max_batch_size=1)
+    report = examine(batcher, seconds=0.1, max_concurrent=3)
+    check = by_name(report)["in flight"]
+    assert check.status == "pass"
+    assert check.figure.startswith("at most 3 batches")
+    assert by_name(examine(batcher, seconds=0.1, max_concurrent=2))["in flight"].status == "fail"
+
+
+# 6 outputs
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        pytest.param(graph([helper.make_node("Log", ["x"], ["y"])]), "'y' is finite", id="nan"),
+        pytest.param(
+            graph([helper.make_node("Mul", ["x", "zero"], ["y"])], ("zero", np.zeros(1, np.float32))),
+            "'y' is not all zero",
+            id="zeros",
+        ),
+        pytest.param(
+            graph([helper.make_node("Sigmoid", ["x"], ["probabilities"])], output="probabilities"),
+            "'probabilities' rows sum to 1",
+            id="unnormalised",
+        ),
+        pytest.param(
+            graph(
+                [
+                    helper.make_node("ReduceMean", ["x"], ["mean"], axes=[0], keepdims=1),
+                    helper.make_node("Sub", ["x", "mean"], ["d"]),
+                    helper.make_node("Add", ["d", "one"], ["y"]),
+                ],
+                ("one", np.ones(1, np.float32)),
+            ),
+            "the same alone and batched",
+            id="rows-mixed",
+        ),
+    ],
+)
+def test_outputs_of_onnx_models(serve: Made, model: bytes, name: str) -> None:
+    report = diagnose(serve(model), seconds=0.1)
+    check = by_name(report)[name]
+    assert check.status == "fail", str(report)
+    assert check.step == 6
+    assert check.remedy
+    failed = {check.name for check in report.failures if check.step == 6}
+    # Rows that see each other are seen by the batcher's own answers as well.
+    assert failed - {"the same through the batcher"} == {name}
+
+
+@pytest.mark.parametrize(
+    ("fn", "output", "name"),
+    [
+        (lambda x: x * np.nan, "y", "'y' is finite"),
+        (lambda x: x * np.inf, "y", "'y' is finite"),
+        (lambda x: x * 0, "y", "'y' is not all zero"),
+        (lambda x: np.exp(x), "softmax", "'softmax' rows sum to 1"),
+        (lambda x: x - x.mean(axis=0) + 1, "y", "the same alone and batched"),
+        (lambda x: x + len(x), "y", "the same alone and batched"),
+    ],
+    ids=["nan", "inf", "zeros", "unnormalised", "mean", "count"],
+)
+def test_outputs_of_callables(serve: Made, fn: Callable[..., Any], output: str, name: str) -> None:
+    report = diagnose(serve(wrap(fn, output)), seconds=0.1)
+    assert by_name(report)[name].status == "fail", str(report)
+
+
+def test_a_softmax_is_known_by_its_operator(serve: Made, tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    path.write_bytes(graph([helper.make_node("Softmax", ["x"], ["y"])]))
+    checks = by_name(diagnose(serve(inferkit.Model.load(path)), seconds=0.1))
+    assert checks["'y' rows sum to 1"].status == "pass"
+
+
+def test_some_rows_of_zeros_warn(serve: Made) -> None:
+    check = by_name(diagnose(serve(wrap(lambda x: x * (x[:, :1] > 0))), seconds=0.1))["'y' is not all zero"]
+    assert check.status == "warn"
+
+
+def test_scores_are_not_taken_for_probabilities(serve: Made) -> None:
+    checks = by_name(diagnose(serve(wrap(np.tanh)), seconds=0.1))
+    assert checks["'y' rows sum to 1"].status == "skip"
+
+
+# 7 memory
+
+
+def test_leaking_callable(serve: Made) -> None:
+    kept: list[bytes] = []
+
+    def leak(x: np.ndarray) -> np.ndarray:
+        kept.append(b"x" * 50_000)
+        return x
+
+    report = diagnose(serve(wrap(leak), max_batch_size=1), seconds=0.2)
+    check = by_name(report)["RSS stable after warm-up"]
+    assert check.status == "fail", check.figure
+    assert "bytes a request (95% between" in check.figure
+    assert kept
+
+
+def test_a_callable_that_does_not_leak(serve: Made) -> None:
+    report = diagnose(serve(wrap(lambda x: x + len(b"x" * 50_000))), seconds=0.2)
+    assert by_name(report)["RSS stable after warm-up"].status != "fail"
+
+
+def test_a_buffer_kept_from_the_pool(serve: Made) -> None:
+    kept: list[inferkit.Buffer] = []
+
+    def keep(x: np.ndarray) -> np.ndarray:
+        kept.append(inferkit.BufferPool.default().acquire(256))
+        return x * 2
+
+    report = diagnose(serve(wrap(keep), max_batch_size=1), seconds=0.05)
+    check = by_name(report)["every buffer back in the pool"]
+    assert check.status == "fail"
+    assert "of 'python'" in check.figure
+    for buffer in kept:
+        buffer.release()
+
+
+# inputs
+
+
+def test_lengths_are_guessed(serve: Made) -> None:
+    """The file does not say that only 10 will do."""
+    model = graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        ("w", np.ones((10, 4), np.float32)),
+        x=(TensorProto.FLOAT, ["n", "k"]),
+    )
+    report = diagnose(serve(model), seconds=0.1)
+    assert bad(report) <= {"length bound"}, str(report)
+
+
+def test_integers_are_guessed(serve: Made) -> None:
+    """The table has two rows: indices above 1 are wrong."""
+    model = graph(
+        [helper.make_node("Gather", ["w", "x"], ["y"])],
+        ("w", np.arange(1, 5, dtype=np.float32).reshape(2, 2)),
+        x=(TensorProto.INT64, ["n", 3]),
+        y=(TensorProto.FLOAT, ["n", 3, 2]),
+    )
+    report = diagnose(serve(model), seconds=0.1)
+    assert bad(report) == set(), str(report)
+
+
+def test_what_cannot_be_guessed_is_said(serve: Made) -> None:
+    model = graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        ("w", np.ones((37, 4), np.float32)),
+        x=(TensorProto.FLOAT, ["n", "k"]),
+    )
+    batcher = serve(model)
+    with pytest.raises(ValueError, match="give real ones"):
+        diagnose(batcher)
+    report = diagnose(batcher, {"x": np.ones((5, 37), np.float32)}, seconds=0.1)
+    assert bad(report) <= {"length bound"}, str(report)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ({"z": np.ones((3, 4), np.float32)}, r"takes \['x'\]"),
+        ({}, r"takes \['x'\]"),
+        ({"x": np.ones((0, 4), np.float32)}, "fewer rows"),
+        ({"x": np.full((3, 4), np.nan, np.float32)}, "refuses the input"),
+        ({"x": np.ones((3, 5), np.float32)}, "refuses the input"),
+        ({"x": np.ones((3, 4))}, "float64"),
+    ],
+    ids=["name", "none", "empty", "nan", "shape", "dtype"],
+)
+def test_wrong_inputs(serve: Made, inputs: dict[str, np.ndarray], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        diagnose(serve(graph([helper.make_node("Tanh", ["x"], ["y"])])), inputs)
+
+
+def test_a_fixed_batch(serve: Made) -> None:
+    model = graph(
+        [helper.make_node("Tanh", ["x"], ["y"])], x=(TensorProto.FLOAT, [3, 4]), y=(TensorProto.FLOAT, [3, 4])
+    )
+    report = diagnose(serve(model), seconds=0.1)
+    assert bad(report) == set(), str(report)
+    assert by_name(report)["the same alone and batched"].status == "skip"
+
+
+def test_two_inputs_and_outputs(serve: Made) -> None:
+    model = inferkit.Model.from_callable(
+        lambda a, b: (a + 1, b.astype(np.float32) + 1),
+        inputs=[("a", "float32", (None, 2)), ("b", "int64", (None,))],
+        outputs=[("c", "float32", (None, 2)), ("d", "float32", (None,))],
+    )
+    report = diagnose(serve(model), seconds=0.1)
+    assert bad(report) == set(), str(report)
+    assert {"'c' is finite", "'d' is finite"} <= set(by_name(report))
+
+
+# the whole
+
+
+def test_closed_batcher(serve: Made) -> None:
+    batcher = serve(wrap(np.tanh))
+    batcher.close()
+    with pytest.raises(inferkit.ClosedError):
+        diagnose(batcher)
+
+
+def test_a_step_that_breaks_does_not_end_the_others(serve: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(patient: Any) -> Iterator[Check]:
+        raise KeyError("x")
+        yield
+
+    monkeypatch.setitem(ALL, 3, broken)
+    report = examine(serve(wrap(np.tanh)), seconds=0.1)
+    [check] = [check for check in report.checks if check.step == 3]
+    assert (check.status, check.figure) == ("fail", "broke off with KeyError: 'x'")
+    assert {check.step for check in report.checks} == set(STEPS)
+
+
+def test_progress_is_told(serve: Made) -> None:
+    told: list[str] = []
+    diagnose(serve(wrap(np.tanh)), seconds=0.1, progress=told.append)
+    assert any("step 7" in text for text in told)
+
+
+def test_diagnosed_inside_a_running_loop(serve: Made) -> None:
+    """The event loop that it measures is one of its own."""
+    import asyncio
+
+    async def main() -> Report:
+        return diagnose(serve(wrap(np.tanh)), seconds=0.1)
+
+    assert "loop never held" in by_name(asyncio.run(main()))
+
+
+def check_of(status: Any) -> Check:
+    return Check(step=1, name="n", status=status, figure="f", why="w", remedy="r")
+
+
+@pytest.mark.parametrize(
+    ("statuses", "status", "code"),
+    [
+        (["pass", "skip"], "pass", 0),
+        (["pass", "warn"], "warn", 1),
+        (["warn", "fail", "pass"], "fail", 2),
+    ],
+)
+def test_report(statuses: list[Any], status: str, code: int) -> None:
+    report = Report(subject="m", checks=tuple(map(check_of, statuses)), seconds=1.5)
+    assert (report.status, report.exit_code) == (status, code)
+    assert json.loads(json.dumps(report.to_dict()))["exit_code"] == code
+    text = str(report)
+    assert "1. Build profile" in text
+    assert ("why: w" in text) == (code > 0)
+    assert len(report.failures) == statuses.count("fail")
+    assert len(report.warnings) == statuses.count("warn")
