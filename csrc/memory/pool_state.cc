@@ -21,7 +21,7 @@ constexpr int kRefill = 8;
 
 // A thread keeps no more of one class than this, and hands half of them on: a thread which only releases would
 // otherwise hoard what the threads which only acquire must ask the system for.
-constexpr uint32_t kMaxKept = 64;
+constexpr uint32_t kMaxKept = 16;
 
 uint64_t next_id() {
   static std::atomic<uint64_t> last{0};
