@@ -92,7 +92,7 @@ void BatchRun::deliver(Request& request, const Outcome& outcome, int64_t first_r
 
 Nanos BatchRun::run(Batch& batch, uint64_t batch_id, End end) {
   recorder_.batch(batch.reason, batch.rows);
-  TraceRecord record;
+  TraceEntry record;
   record.id = record.batch_id = batch_id;
   record.rows = static_cast<uint32_t>(batch.requests.size());
   record.batch_rows = static_cast<uint32_t>(batch.rows);

@@ -183,7 +183,7 @@ RequestRef Batcher::admit(std::span<const StridedView> inputs, const Checked& ch
     }
     if (!reserved && !options_.wait_when_full) {
       recorder_.rejected();
-      TraceRecord refused;
+      TraceEntry refused;
       refused.id = request->id;
       refused.rows = static_cast<uint32_t>(checked.rows);
       refused.enqueued = refused.finished = now;
@@ -381,7 +381,7 @@ Status Batcher::run_caller(std::span<const TensorView> inputs, const Checked& ch
     status = {ErrorCode::kDeadline, Reason::kNone, "the request's deadline passed before it had an answer", nullptr};
   }
   recorder_.ended(end, finished);
-  TraceRecord r;
+  TraceEntry r;
   r.id = options.id ? options.id : next_id_.fetch_add(1, std::memory_order_relaxed);
   r.batch_id = batch_id;
   r.enqueued = enqueued;

@@ -44,7 +44,7 @@ void Recorder::trace(Request& request, Phase end) {
   if (!ring_.enabled()) return;
   const auto load = [](const std::atomic<Nanos>& at) { return at.load(std::memory_order_relaxed); };
   const RequestTimes& t = request.times;
-  TraceRecord r;
+  TraceEntry r;
   r.id = request.id;
   if (end == Phase::kResult || end == Phase::kError) {
     r.batch_id = request.batch_id;
@@ -71,14 +71,14 @@ void Recorder::delivered(Request& request, Nanos now) {
   ring_.deliver(request.trace.load(), now);
 }
 
-void Recorder::trace_batch(TraceRecord r, DispatchReason reason) {
+void Recorder::trace_batch(TraceEntry r, DispatchReason reason) {
   r.thread = thread_id();
   r.kind = uint8_t(TraceKind::kBatch);
   r.reason = uint8_t(reason);
   ring_.add(r, {});
 }
 
-void Recorder::trace_call(TraceRecord r, Phase end, DispatchReason reason, const std::string& name) {
+void Recorder::trace_call(TraceEntry r, Phase end, DispatchReason reason, const std::string& name) {
   if (!ring_.enabled()) return;
   r.thread = thread_id();
   r.kind = uint8_t(TraceKind::kRequest);

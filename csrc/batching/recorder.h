@@ -45,7 +45,7 @@ struct BatcherStats {
   std::array<WindowStats, kWindows.size()> windows;
 };
 
-/// TraceRecord::kind.
+/// TraceEntry::kind.
 enum class TraceKind : uint8_t { kRequest, kBatch };
 
 /// Lock-free; the batcher's hot path calls it.
@@ -64,9 +64,9 @@ class Recorder {
   /// The caller has taken the end of a request, at `now`; before or after trace().
   void delivered(Request& request, Nanos now);
   /// A batch that has run; `record` has its times and sizes.
-  void trace_batch(TraceRecord record, DispatchReason reason);
+  void trace_batch(TraceEntry record, DispatchReason reason);
   /// A request that was no Request: a caller's run, or one that was refused.
-  void trace_call(TraceRecord record, Phase end, DispatchReason reason, const std::string& name);
+  void trace_call(TraceEntry record, Phase end, DispatchReason reason, const std::string& name);
   TraceRing& ring() { return ring_; }
   const TraceRing& ring() const { return ring_; }
 

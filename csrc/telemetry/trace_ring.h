@@ -12,16 +12,20 @@
 namespace inferkit {
 
 /// One request or one batch, at its end. `kind`, `outcome` and `reason` are the recorder's own codes.
-struct TraceRecord {
-  static constexpr size_t kNameBytes = 48;
-
-  uint64_t sequence = 0;  // from 1 on, in the order in which the records were begun
+struct TraceEntry {
   uint64_t id = 0;
   uint64_t batch_id = 0;
   Nanos enqueued = 0, dequeued = 0, started = 0, finished = 0, delivered = 0;  // 0: has not happened
   uint32_t thread = 0;                                                         // the kernel's id of who ended it
   uint32_t rows = 0, batch_rows = 0;
   uint8_t kind = 0, outcome = 0, reason = 0;
+};
+
+/// An entry as it comes back.
+struct TraceRecord : TraceEntry {
+  static constexpr size_t kNameBytes = 48;
+
+  uint64_t sequence = 0;       // from 1 on, in the order in which the entries were begun
   char name[kNameBytes] = {};  // the caller's own id, cut to fit; not terminated where it fills the array
 
   std::string_view name_view() const;
@@ -41,9 +45,8 @@ class TraceRing {
   /// Stays off where the capacity is 0.
   void set_enabled(bool on) { enabled_.store(on && slots_, std::memory_order_relaxed); }
 
-  /// Records `record` under `name`; its own `sequence` and `name` are not read. Returns the sequence number, 0 where
-  /// it was dropped or the ring is off.
-  uint64_t add(const TraceRecord& record, std::string_view name);
+  /// Returns the sequence number, 0 where the entry was dropped or the ring is off.
+  uint64_t add(const TraceEntry& entry, std::string_view name);
   /// Writes down the delivery of a record, unless it has been overwritten.
   void deliver(uint64_t sequence, Nanos at);
 

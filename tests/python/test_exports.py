@@ -25,7 +25,11 @@ PUBLIC = {
 MODULES = {
     "diagnostics": {"Check", "LoopWatch", "Report", "Stall", "diagnose", "watch_loop"},
     "top": {"Server", "runtime_directory", "serve", "snapshot"},
-}
+    "tracing": {
+        "BatchTrace", "RequestLog", "RequestTrace", "Snapshot", "enable", "export_perfetto", "flush", "instrument",
+        "log_requests", "snapshot", "uninstrument",
+    },
+}  # fmt: skip
 
 MEMBERS = {
     "Batcher": {"aclose", "close", "closed", "drain", "max_batch_size", "model", "name", "stats", "submit"},

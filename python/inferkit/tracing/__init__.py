@@ -1,0 +1,54 @@
+"""The life of every request: the last few thousand of them, at any time, without having asked for it before.
+
+Each batcher writes down every request and batch as it ends, in a ring of fixed size (``Batcher(trace_size=...)``) that
+no request ever waits for. From it come :func:`snapshot`, a trace for https://ui.perfetto.dev
+(:func:`export_perfetto`) and log lines (:func:`log_requests`). :func:`instrument` makes OpenTelemetry spans.
+
+Examples
+--------
+>>> import inferkit, numpy as np
+>>> model = inferkit.Model.from_callable(
+...     lambda x: x * 2, inputs=[("x", "float32", (None, 2))], outputs=[("y", "float32", (None, 2))])
+>>> with inferkit.Batcher(model) as batcher:
+...     _ = batcher(np.ones(2, np.float32), request_id="a1")
+...     [(r.request_id, r.outcome) for r in inferkit.tracing.snapshot().requests]
+[('a1', 'completed')]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from .._batcher import Batcher
+from ._otel import flush, instrument, uninstrument
+from ._perfetto import export_perfetto
+from ._records import BatchTrace, RequestTrace, Snapshot, chosen, snapshot
+from ._request_log import RequestLog, log_requests
+
+__all__ = [
+    "BatchTrace",
+    "RequestLog",
+    "RequestTrace",
+    "Snapshot",
+    "enable",
+    "export_perfetto",
+    "flush",
+    "instrument",
+    "log_requests",
+    "snapshot",
+    "uninstrument",
+]
+
+
+def enable(on: bool = True, batcher: Batcher | Iterable[Batcher] | None = None) -> None:
+    """Switch the recording on or off; it is on from the start.
+
+    Parameters
+    ----------
+    on : bool
+        Whether requests are written down from now on. A batcher made with ``trace_size=0`` stays off.
+    batcher : Batcher or iterable of Batcher, optional
+        Whose; by default all open ones of the process.
+    """
+    for one in chosen(batcher):
+        one._set_tracing(on)

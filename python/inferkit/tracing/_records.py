@@ -1,0 +1,204 @@
+"""What the trace ring holds, as Python objects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from .._batcher import Batcher, _open
+
+__all__ = ["BatchTrace", "Outcome", "RequestTrace", "Snapshot", "read", "snapshot"]
+
+Outcome = Literal["completed", "failed", "cancelled", "expired", "rejected", "closed"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RequestTrace:
+    """One request that has ended. Times are seconds of ``time.monotonic()``, None for what did not happen.
+
+    Parameters
+    ----------
+    batcher : str
+        The batcher's name.
+    request_id : str or int
+        The caller's own (48 bytes of it are kept), or the batcher's number.
+    outcome : str
+        ``completed``, ``failed``, ``cancelled``, ``expired``, ``rejected`` (the queue was full) or ``closed``.
+    rows : int
+        Of the request.
+    batch_id, batch_size : int or None
+        Its batch, and the rows in that; None where it did not run.
+    enqueued, dequeued, started, finished, delivered : float or None
+        It was submitted, put into a batch, the batch began to run, the request ended, its caller took the end.
+    thread : int
+        The kernel's id of the thread that ended it.
+    """
+
+    batcher: str
+    request_id: str | int
+    outcome: Outcome
+    rows: int
+    batch_id: int | None
+    batch_size: int | None
+    enqueued: float
+    dequeued: float | None
+    started: float | None
+    finished: float
+    delivered: float | None
+    thread: int
+
+    @property
+    def queue_ms(self) -> float | None:
+        """From submission to the start of the run."""
+        return None if self.started is None else (self.started - self.enqueued) * 1e3
+
+    @property
+    def compute_ms(self) -> float | None:
+        """Of the run."""
+        return None if self.started is None else (self.finished - self.started) * 1e3
+
+    @property
+    def total_ms(self) -> float:
+        """From submission to the end."""
+        return (self.finished - self.enqueued) * 1e3
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchTrace:
+    """One batch that has run. Times are seconds of ``time.monotonic()``.
+
+    Parameters
+    ----------
+    batcher : str
+        The batcher's name.
+    batch_id : int
+        Its number.
+    reason : str
+        Why it went: as in :attr:`BatcherStats.dispatched`.
+    failed : bool
+        Whether the run as a whole failed.
+    requests, rows : int
+        In it.
+    enqueued, dequeued, started, finished : float
+        Its first request was submitted; it was assembled, began to run, ended.
+    thread : int
+        The kernel's id of the thread that ran it.
+    """
+
+    batcher: str
+    batch_id: int
+    reason: str
+    failed: bool
+    requests: int
+    rows: int
+    enqueued: float
+    dequeued: float
+    started: float
+    finished: float
+    thread: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """The last requests and batches, oldest first.
+
+    Parameters
+    ----------
+    requests : tuple of RequestTrace
+    batches : tuple of BatchTrace
+    dropped : int
+        Records that were lost since two threads met in one place of the ring.
+    """
+
+    requests: tuple[RequestTrace, ...]
+    batches: tuple[BatchTrace, ...]
+    dropped: int
+
+
+def read(batcher: Batcher, after: int = 0) -> tuple[list[RequestTrace], list[BatchTrace], int]:
+    """Take the records after number `after`, and the number of the last one."""
+    requests, batches = [], []
+    rows: list[tuple[Any, ...]] = batcher._trace(after)
+    for _, kind, number, label, batch_id, *times, thread, size, batch_rows, outcome, reason in rows:
+        enqueued, dequeued, started, finished, delivered = (at * 1e-9 if at else None for at in times)
+        if kind == "request":
+            requests.append(
+                RequestTrace(
+                    batcher=batcher.name,
+                    request_id=label or number,
+                    outcome=outcome,
+                    rows=size,
+                    batch_id=batch_id or None,
+                    batch_size=batch_rows or None,
+                    enqueued=enqueued or 0.0,
+                    dequeued=dequeued,
+                    started=started,
+                    finished=finished or 0.0,
+                    delivered=delivered,
+                    thread=thread,
+                )
+            )
+        # A caller's run is one request and one batch, and has one record.
+        if kind == "batch" or reason == "caller":
+            batches.append(
+                BatchTrace(
+                    batcher=batcher.name,
+                    batch_id=batch_id,
+                    reason=reason,
+                    failed=outcome == "failed",
+                    requests=size if kind == "batch" else 1,
+                    rows=batch_rows,
+                    enqueued=enqueued or 0.0,
+                    dequeued=dequeued or 0.0,
+                    started=started or 0.0,
+                    finished=finished or 0.0,
+                    thread=thread,
+                )
+            )
+    return requests, batches, rows[-1][0] if rows else after
+
+
+def chosen(batcher: Batcher | Iterable[Batcher] | None) -> list[Batcher]:
+    """Resolve an argument: one, several, or every open batcher of the process."""
+    if isinstance(batcher, Batcher):
+        return [batcher]
+    return sorted(_open if batcher is None else batcher, key=lambda b: b.name)
+
+
+def snapshot(batcher: Batcher | Iterable[Batcher] | None = None) -> Snapshot:
+    """Take what the ring holds: each batcher's last ``trace_size`` requests and batches.
+
+    A worker writes a request down just after its caller has been woken, so the very last may come a moment later.
+
+    Parameters
+    ----------
+    batcher : Batcher or iterable of Batcher, optional
+        Whose; by default all open ones of the process.
+
+    Returns
+    -------
+    Snapshot
+
+    Examples
+    --------
+    >>> import inferkit, numpy as np
+    >>> model = inferkit.Model.from_callable(
+    ...     lambda x: x * 2, inputs=[("x", "float32", (None, 2))], outputs=[("y", "float32", (None, 2))])
+    >>> with inferkit.Batcher(model) as batcher:
+    ...     _ = batcher(np.ones(2, np.float32), request_id="a1")
+    ...     last = inferkit.tracing.snapshot(batcher).requests[-1]
+    >>> last.request_id, last.outcome, last.batch_size, last.finished >= last.started >= last.enqueued
+    ('a1', 'completed', 1, True)
+    """
+    requests: list[RequestTrace] = []
+    batches: list[BatchTrace] = []
+    dropped = 0
+    for one in chosen(batcher):
+        some, more, _ = read(one)
+        requests += some
+        batches += more
+        dropped += one._trace_dropped
+    requests.sort(key=lambda r: r.finished)
+    batches.sort(key=lambda b: b.finished)
+    return Snapshot(requests=tuple(requests), batches=tuple(batches), dropped=dropped)

@@ -1,0 +1,104 @@
+"""Log lines of requests, written by a thread that reads the trace, so that no request waits for a log."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from .._batcher import Batcher, _open
+from .._log import log
+from ._records import RequestTrace, read
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["RequestLog", "log_requests"]
+
+
+class RequestLog:
+    """Writes a line for each request that ends; made by :func:`log_requests`. A context manager that stops it."""
+
+    def __init__(self, slow: float | None, interval: float) -> None:
+        self._slow_ms = None if slow is None else slow * 1e3
+        self._interval = interval
+        self._last: weakref.WeakKeyDictionary[Batcher, int] = weakref.WeakKeyDictionary()
+        for batcher in list(_open):
+            self._last[batcher] = read(batcher)[2]
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="inferkit-request-log", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Write the lines that are due, then no more. Does nothing the second time."""
+        self._stopped.set()
+        self._thread.join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _run(self) -> None:
+        while not self._stopped.wait(self._interval):
+            self._write()
+        self._write()
+
+    def _write(self) -> None:
+        for batcher in list(_open):
+            requests, _, self._last[batcher] = read(batcher, self._last.get(batcher, 0))
+            for request in requests:
+                self._line(request)
+
+    def _line(self, r: RequestTrace) -> None:
+        slow = self._slow_ms is not None and r.total_ms > self._slow_ms
+        bad = r.outcome not in ("completed", "cancelled")
+        event = "slow" if slow and not bad else r.outcome
+        fields = {
+            "request_id": r.request_id,
+            "batcher": r.batcher,
+            "outcome": r.outcome,
+            "batch_id": r.batch_id,
+            "batch_size": r.batch_size,
+            "queue_ms": None if r.queue_ms is None else round(r.queue_ms, 3),
+            "compute_ms": None if r.compute_ms is None else round(r.compute_ms, 3),
+            "total_ms": round(r.total_ms, 3),
+        }
+        log("request", event, fields, "WARNING" if bad or slow else "DEBUG")
+
+
+def log_requests(*, slow: float | None = None, interval: float = 0.5) -> RequestLog:
+    """Log every request that ends from now on, to the logger ``inferkit.request``.
+
+    A thread reads the trace now and then, so requests pay nothing for it; where more than ``trace_size`` of them end
+    between two looks, the older ones go without a line. Failed, expired, rejected and slow requests are warnings, the
+    others are at level DEBUG. Each field is an attribute of the log record: ``request_id``, ``batcher``, ``outcome``,
+    ``batch_id``, ``batch_size``, ``queue_ms``, ``compute_ms``, ``total_ms``.
+
+    Parameters
+    ----------
+    slow : float, optional
+        Seconds from submission to end beyond which a request is slow.
+    interval : float
+        Seconds between two looks.
+
+    Returns
+    -------
+    RequestLog
+        Stop it with ``stop()``, or use it in a ``with`` block.
+
+    Examples
+    --------
+    >>> import inferkit, logging, numpy as np
+    >>> model = inferkit.Model.from_callable(
+    ...     lambda x: x * 2, inputs=[("x", "float32", (None, 2))], outputs=[("y", "float32", (None, 2))])
+    >>> with inferkit.Batcher(model) as batcher, inferkit.tracing.log_requests(slow=0.1):
+    ...     _ = batcher(np.ones(2, np.float32), request_id="a1")
+    """
+    if not interval > 0:
+        raise ValueError(f"interval must be a positive number of seconds, got {interval}")
+    return RequestLog(slow, interval)

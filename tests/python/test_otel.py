@@ -1,0 +1,163 @@
+"""OpenTelemetry spans of requests, read back from the SDK's in-memory exporter."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+
+import inferkit
+from inferkit import tracing
+
+sdk = pytest.importorskip("opentelemetry.sdk.trace", reason="needs inferkit[otel] and opentelemetry-sdk")
+
+X = np.ones(2, np.float32)
+
+
+def model(fn: Callable[..., Any] = lambda x: x * 2) -> inferkit.Model:
+    return inferkit.Model.from_callable(fn, [("x", "float32", (None, 2))], [("y", "float32", (None, 2))])
+
+
+class Spans:
+    def __init__(self) -> None:
+        from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+        from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+        self.exporter = InMemorySpanExporter()
+        self.provider = sdk.TracerProvider()
+        self.provider.add_span_processor(SimpleSpanProcessor(self.exporter))
+        self.tracer = self.provider.get_tracer("test")
+
+    def requests(self) -> dict[Any, Any]:
+        assert tracing.flush()
+        return {
+            s.attributes.get("inferkit.request_id"): s
+            for s in self.exporter.get_finished_spans()
+            if s.name == "inferkit.request"
+        }
+
+
+@pytest.fixture
+def spans() -> Iterator[Spans]:
+    spans = Spans()
+    tracing.instrument(spans.provider)
+    yield spans
+    tracing.uninstrument()
+
+
+def test_a_span_per_request_with_its_stages(spans: Spans) -> None:
+    with inferkit.Batcher(model(), name="b") as batcher:
+        ticket = batcher.submit(X, request_id="a")
+        assert ticket.result().tolist() == [2, 2]
+        batcher(X, request_id="call")
+        found = spans.requests()
+    span = found["a"]
+    assert set(found) == {"a", "call"}
+    assert span.attributes["inferkit.outcome"] == "completed"
+    assert span.attributes["inferkit.batcher"] == "b"
+    assert span.attributes["inferkit.batch_size"] == 1
+    assert [e.name for e in span.events][:2] == ["dequeued", "started"]
+    assert span.start_time <= span.end_time
+    timing = ticket.timing
+    assert (span.end_time - span.start_time) * 1e-9 == pytest.approx(timing.finished - timing.enqueued, abs=0.005)
+
+
+def test_context_crosses_threads(spans: Spans) -> None:
+    """The parent is the submitter's span, whoever waits for the answer, and wherever it runs."""
+    with inferkit.Batcher(model()) as batcher, ThreadPoolExecutor(4) as pool:
+
+        def client(i: int) -> tuple[int, inferkit.Ticket]:
+            with spans.tracer.start_as_current_span(f"client-{i}") as span:
+                return span.get_span_context().span_id, batcher.submit(X, request_id=f"r{i}")
+
+        parents = {}
+        for i, (parent, ticket) in enumerate(pool.map(client, range(20))):
+            parents[f"r{i}"] = parent
+            ticket.result()  # here, where no span is current
+        found = spans.requests()
+    assert {name: span.parent.span_id for name, span in found.items()} == parents
+
+
+def test_context_crosses_tasks(spans: Spans) -> None:
+    parents = {}
+
+    async def client(batcher: inferkit.Batcher, i: int) -> None:
+        with spans.tracer.start_as_current_span(f"task-{i}") as span:
+            parents[f"t{i}"] = span.get_span_context().span_id
+            await asyncio.sleep(0)
+            await batcher.submit(X, request_id=f"t{i}")
+
+    async def main() -> None:
+        async with inferkit.Batcher(model()) as batcher:
+            await asyncio.gather(*(client(batcher, i) for i in range(20)))
+
+    asyncio.run(main())
+    assert {name: span.parent.span_id for name, span in spans.requests().items()} == parents
+
+
+def test_failures_say_so(spans: Spans) -> None:
+    def broken(x: np.ndarray) -> np.ndarray:
+        raise RuntimeError("no")
+
+    with inferkit.Batcher(model(broken)) as batcher:
+        batcher.submit(X, request_id="f").exception()
+        with pytest.raises(inferkit.InferenceError):
+            batcher(X, request_id="g")
+        with pytest.raises(inferkit.ValidationError):
+            batcher.submit(np.ones(3, np.float32), request_id="v")
+        found = spans.requests()
+    for name in ("f", "g", "v"):
+        assert found[name].status.status_code.name == "ERROR"
+        assert found[name].attributes["inferkit.outcome"] == "failed"
+        assert any(e.name == "exception" for e in found[name].events)
+
+
+def test_a_cancelled_request_is_no_error(spans: Spans) -> None:
+    release, inside = threading.Event(), threading.Event()
+
+    def slow(x: np.ndarray) -> np.ndarray:
+        inside.set()
+        release.wait(30)
+        return x
+
+    with inferkit.Batcher(model(slow), caller_runs=False) as batcher:
+        first = batcher.submit(X, request_id="first")
+        inside.wait(30)
+        waiting = batcher.submit(X, request_id="gone")
+        assert waiting.cancel()
+        release.set()
+        first.result()
+        found = spans.requests()
+    assert found["gone"].attributes["inferkit.outcome"] == "cancelled"
+    assert found["gone"].status.status_code.name == "UNSET"
+
+
+def test_uninstrument_gives_everything_back() -> None:
+    spans = Spans()
+    before = (inferkit.Batcher.submit, inferkit.Batcher.__call__)
+    with inferkit.Batcher(model()) as batcher:
+        for _ in range(2):
+            tracing.instrument(spans.provider)
+            with pytest.raises(RuntimeError, match="uninstrument"):
+                tracing.instrument(spans.provider)
+            batcher(X)
+            tracing.uninstrument()
+            tracing.uninstrument()
+        assert (inferkit.Batcher.submit, inferkit.Batcher.__call__) == before
+        assert batcher(X, request_id="after").tolist() == [2, 2]
+        assert tracing.flush()
+    assert len(spans.exporter.get_finished_spans()) == 2
+
+
+def test_the_missing_extra_is_named(fresh_python: Callable[..., Any]) -> None:
+    done = fresh_python(
+        "import sys; sys.modules['opentelemetry'] = None\n"
+        "import inferkit\n"
+        "try:\n    inferkit.tracing.instrument()\nexcept ImportError as error:\n    print(error)\n"
+    )
+    assert "pip install 'inferkit[otel]'" in done.stdout, done.stderr
