@@ -1,0 +1,343 @@
+#include "engine/ops/common/attention.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "engine/ops/common/copy_rows.h"
+#include "engine/ops/dispatch.h"
+#include "kernels/cpu/gemm/gemm.h"
+#include "kernels/cpu/row/row.h"
+#include "kernels/cpu/vmath/vmath.h"
+#include "platform/thread_pool.h"
+
+namespace inferkit {
+namespace {
+
+constexpr int64_t kScoreElements = 1 << 16;     // scores that one block of rows may take: a part of L2
+constexpr int64_t kParallelProducts = 1 << 20;  // multiply-adds that are worth a thread
+
+constexpr int64_t kAlign = 16;  // floats of a cache line
+
+int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+
+/// The two products of one head. Float packs K and V once and runs the kernels; double runs plain loops.
+template <class W>
+struct HeadProducts;
+
+template <>
+struct HeadProducts<float> {
+  static int64_t elements(const AttentionParams& p) {
+    return static_cast<int64_t>(kernels::packed_b_elements(p.head_size, p.keys) +
+                                (in_place(p) ? 0 : kernels::packed_b_elements(p.keys, p.v_head_size)));
+  }
+  static bool in_place(const AttentionParams& p) { return p.v_head_size % kernels::kPanelColumns == 0; }
+
+  HeadProducts(const AttentionParams& params, const float* k, const float* v, int64_t keys, float* scratch)
+      : p(params), packed_k(scratch), v_panels(v) {
+    kernels::pack_b_transposed(k, p.k.row, p.head_size, keys, scratch);
+    v_panel_stride = kernels::kPanelColumns;
+    v_row_stride = p.v.row;
+    if (in_place(p)) return;
+    scratch += kernels::packed_b_elements(p.head_size, p.keys);
+    kernels::pack_b(v, p.v.row, keys, p.v_head_size, scratch);
+    v_panels = scratch;
+    v_panel_stride = keys * kernels::kPanelColumns;
+    v_row_stride = kernels::kPanelColumns;
+  }
+  void scores(const float* q, int64_t rows, int64_t keys, float* out) const {
+    kernels::GemmArgs g;
+    g.m = rows;
+    g.n = keys;
+    g.k = p.head_size;
+    g.a = q;
+    g.lda = p.q.row;
+    g.c = out;
+    g.ldc = p.keys;
+    g.k_segments = 1;
+    kernels::use_packed_b(g, packed_k);
+    kernels::gemm_f32(g);
+  }
+  void values(const float* weights, int64_t rows, int64_t keys, float* y) const {
+    kernels::GemmArgs g;
+    g.m = rows;
+    g.n = p.v_head_size;
+    g.k = keys;
+    g.a = weights;
+    g.lda = p.keys;
+    g.b = v_panels;
+    g.b_k_stride = v_row_stride;
+    g.b_panel_stride = v_panel_stride;
+    g.c = y;
+    g.ldc = p.y.row;
+    g.k_segments = 1;  // the keys that count differ from block to block
+    kernels::gemm_f32(g);
+  }
+
+  const AttentionParams& p;
+  const float *packed_k, *v_panels;
+  int64_t v_panel_stride, v_row_stride;
+};
+
+template <>
+struct HeadProducts<double> {
+  static int64_t elements(const AttentionParams&) { return 0; }
+  HeadProducts(const AttentionParams& params, const double* keys, const double* values, int64_t, double*)
+      : p(params), k(keys), v(values) {}
+  void scores(const double* q, int64_t rows, int64_t keys, double* out) const {
+    for (int64_t i = 0; i < rows; ++i) {
+      for (int64_t j = 0; j < keys; ++j) {
+        double sum = 0;
+        for (int64_t d = 0; d < p.head_size; ++d) sum += q[i * p.q.row + d] * k[j * p.k.row + d];
+        out[i * p.keys + j] = sum;
+      }
+    }
+  }
+  void values(const double* weights, int64_t rows, int64_t keys, double* y) const {
+    for (int64_t i = 0; i < rows; ++i) {
+      double* row = y + i * p.y.row;
+      std::fill(row, row + p.v_head_size, 0.0);
+      for (int64_t j = 0; j < keys; ++j) {
+        const double w = weights[i * p.keys + j];
+        for (int64_t d = 0; d < p.v_head_size; ++d) row[d] += w * v[j * p.v.row + d];
+      }
+    }
+  }
+
+  const AttentionParams& p;
+  const double *k, *v;
+};
+
+void softmax(float* x, int64_t n, float scale, const float* bias) { kernels::softmax_row(x, x, n, scale, bias); }
+void softmax(double* x, int64_t n, double scale, const double* bias) {
+  double top = -std::numeric_limits<double>::infinity(), sum = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    x[i] = scale * x[i] + (bias ? bias[i] : 0);
+    top = x[i] > top || x[i] != x[i] ? x[i] : top;
+  }
+  for (int64_t i = 0; i < n; ++i) sum += x[i] = std::exp(x[i] - top);
+  for (int64_t i = 0; i < n; ++i) x[i] /= sum;
+}
+
+void cap(float* x, int64_t n, float limit) {
+  for (int64_t i = 0; i < n; ++i) x[i] /= limit;
+  kernels::unary_fn(kernels::Unary::kTanh)(x, x, n, 0, 0);
+  for (int64_t i = 0; i < n; ++i) x[i] *= limit;
+}
+void cap(double* x, int64_t n, double limit) {
+  for (int64_t i = 0; i < n; ++i) x[i] = limit * std::tanh(x[i] / limit);
+}
+
+/// One batch entry and key head, for all query heads that share it.
+template <class W>
+class HeadTask {
+ public:
+  HeadTask(const AttentionParams& params, std::byte* const* io, int64_t task, W* scratch)
+      : p(params), b(task / p.kv_heads), kv(task % p.kv_heads), scores_(reinterpret_cast<W*>(io[6])) {
+    const auto at = [&](size_t i, const HeadStrides& s, int64_t head) {
+      return reinterpret_cast<W*>(io[i]) + s.base + b * s.batch + head * s.head;
+    };
+    const auto* lengths = reinterpret_cast<const int64_t*>(io[5]);
+    length = lengths ? std::clamp<int64_t>(lengths[b], 0, p.keys) : p.keys;
+    offset = p.offset_from_lengths && lengths ? lengths[b] - p.rows : p.offset;
+    const int64_t group = p.heads / p.kv_heads;
+    const HeadProducts<W> products(p, at(2, p.k, kv), at(3, p.v, kv), p.keys,
+                                   scratch + round_up(p.block * p.keys, kAlign));
+    for (int64_t h = kv * group; h < (kv + 1) * group; ++h) {
+      const W* bias = io[4] ? at(4, p.bias, h) : nullptr;
+      for (int64_t first = 0; first < p.rows; first += p.block) {
+        run(products, h, first, std::min(p.rows, first + p.block), at(1, p.q, h), bias, at(0, p.y, h), scratch);
+      }
+    }
+  }
+
+ private:
+  int64_t begin(int64_t row) const { return p.left < 0 ? 0 : std::clamp<int64_t>(offset + row - p.left, 0, length); }
+  int64_t end(int64_t row) const {
+    return p.right < 0 ? length : std::clamp<int64_t>(offset + row + p.right + 1, 0, length);
+  }
+
+  void run(const HeadProducts<W>& products, int64_t h, int64_t first, int64_t last, const W* q, const W* bias, W* y,
+           W* x) const {
+    W* const kept = scores_ ? scores_ + (b * p.heads + h) * p.rows * p.keys : nullptr;
+    const int64_t width = kept ? p.keys : end(last - 1);  // keys that some row of the block sees
+    products.scores(q + first * p.q.row, last - first, width, x);
+    for (int64_t i = first; i < last; ++i) {
+      row(x + (i - first) * p.keys, width, i, bias ? bias + i * p.bias.row : nullptr, kept ? kept + i * p.keys : kept);
+    }
+    products.values(x, last - first, width, y + first * p.y.row);
+  }
+
+  /// Scores of one query become weights; `kept` gets a copy at its stage.
+  void row(W* x, int64_t width, int64_t i, const W* bias, W* kept) const {
+    const int64_t low = std::min(begin(i), end(i)), high = end(i);
+    W scale = static_cast<W>(p.scale);
+    const auto keep = [&](ScoreStage stage) {
+      if (kept && p.stage == stage) std::copy(x, x + width, kept);
+    };
+    if (kept || p.softcap > 0) {
+      for (int64_t j = 0; j < width; ++j) x[j] *= scale;
+      scale = 1;
+      keep(ScoreStage::kScaled);
+      if (p.softcap > 0) cap(x, width, static_cast<W>(p.softcap));
+      keep(ScoreStage::kCapped);
+    }
+    if (kept && p.stage == ScoreStage::kBiased) {
+      for (int64_t j = 0; j < width; ++j) {
+        kept[j] = j < low || j >= high ? -std::numeric_limits<W>::infinity() : bias ? x[j] + bias[j] : x[j];
+      }
+    }
+    std::fill(x, x + low, W(0));
+    std::fill(x + high, x + width, W(0));
+    if (low < high) {
+      softmax(x + low, high - low, scale, bias ? bias + low : nullptr);
+      // NaN: a value is, or all keys are masked.
+      if (x[low] != x[low] && masked(bias, low, high)) std::fill(x + low, x + high, W(0));
+    }
+    keep(ScoreStage::kSoftmax);
+  }
+
+  static bool masked(const W* bias, int64_t low, int64_t high) {
+    return bias && std::all_of(bias + low, bias + high, [](W v) { return v == -std::numeric_limits<W>::infinity(); });
+  }
+
+  const AttentionParams& p;
+  const int64_t b, kv;
+  W* const scores_;
+  int64_t length = 0, offset = 0;
+};
+
+/// io: y, q, k, v, bias, lengths, scores, scratch.
+template <class W>
+void attention_step(const void* params, std::byte* const* io, const ExecContext& context) {
+  const auto& p = *static_cast<const AttentionParams*>(params);
+  const int64_t tasks = p.batch * p.kv_heads;
+  const auto run = [&](int64_t slot, int64_t slots) {
+    W* scratch = reinterpret_cast<W*>(io[7]) + slot * p.slot_elements;
+    for (int64_t t = tasks * slot / slots; t < tasks * (slot + 1) / slots; ++t) HeadTask<W>(p, io, t, scratch);
+  };
+  const int64_t work = p.batch * p.heads * p.rows * p.keys * (p.head_size + p.v_head_size);
+  const int64_t slots =
+      context.pool ? std::min({p.slots, int64_t{context.max_threads}, work / kParallelProducts}) : int64_t{1};
+  if (slots <= 1) return run(0, 1);
+  context.pool->parallel_for(slots, context.max_threads, [&](int64_t slot) { run(slot, slots); });
+}
+
+struct BiasParams {
+  int64_t rows, given, keys;
+};
+/// io: the bias, the mask.
+template <class M, class W>
+void bias_step(const void* params, std::byte* const* io, const ExecContext&) {
+  const auto& p = *static_cast<const BiasParams*>(params);
+  constexpr W kHidden = -std::numeric_limits<W>::infinity();
+  const auto* mask = reinterpret_cast<const M*>(io[1]);
+  auto* out = reinterpret_cast<W*>(io[0]);
+  for (int64_t r = 0; r < p.rows; ++r, mask += p.given, out += p.keys) {
+    for (int64_t j = 0; j < p.given; ++j) {
+      if constexpr (std::is_same_v<M, bool>) {
+        out[j] = mask[j] ? W(0) : kHidden;
+      } else {
+        out[j] = static_cast<W>(load(mask[j]));
+      }
+    }
+    std::fill(out + p.given, out + p.keys, kHidden);
+  }
+}
+
+/// In bytes.
+struct CacheParams {
+  int64_t batch, heads, past, rows, row;
+  HeadStrides fresh;
+  int64_t past_base, out_base;
+};
+/// io: out, past, fresh.
+void extend_cache_step(const void* params, std::byte* const* io, const ExecContext&) {
+  const auto& p = *static_cast<const CacheParams*>(params);
+  std::byte* out = io[0] + p.out_base;
+  for (int64_t b = 0; b < p.batch; ++b) {
+    for (int64_t h = 0; h < p.heads; ++h) {
+      if (p.past > 0) copy_rows(out, p.past, io[1] + p.past_base + (b * p.heads + h) * p.past, p.past, p.past, 1);
+      out += p.past;
+      const std::byte* fresh = io[2] + p.fresh.base + b * p.fresh.batch + h * p.fresh.head;
+      copy_rows(out, p.row, fresh, p.fresh.row, p.row, p.rows);
+      out += p.rows * p.row;
+    }
+  }
+}
+
+}  // namespace
+
+HeadStrides heads_first(int64_t heads, int64_t rows, int64_t size) { return {heads * rows * size, rows * size, size}; }
+HeadStrides rows_first(int64_t heads, int64_t rows, int64_t size, int64_t row_size) {
+  const int64_t row = row_size > 0 ? row_size : heads * size;
+  return {rows * row, size, row};
+}
+
+void lower_attention(LowerContext& c, AttentionParams p, const AttentionOperands& operands, DType type) {
+  const int64_t tasks = p.batch * p.kv_heads;
+  if (tasks == 0 || p.rows == 0) return;
+  const bool single = type == DType::kF32;
+  p.block = std::clamp<int64_t>(kScoreElements / std::max<int64_t>(1, p.keys), 12, std::max<int64_t>(12, p.rows));
+  p.block = std::min(p.block, p.rows);
+  p.slots = std::clamp<int64_t>(ThreadPool::process().size(), 1, tasks);
+  // The packed operands behind the scores begin on a cache line.
+  p.slot_elements =
+      round_up(p.block * p.keys, kAlign) + round_up(single ? HeadProducts<float>::elements(p) : 0, kAlign);
+  const size_t bytes = static_cast<size_t>(p.slots * p.slot_elements) * dtype_size(type);
+  const double work = static_cast<double>(p.batch * p.heads * p.rows) * static_cast<double>(p.keys) *
+                      (static_cast<double>(p.head_size + p.v_head_size) / (single ? 30 : 1) + 1);
+  c.step(single ? attention_step<float> : attention_step<double>, p,
+         {operands.y, operands.q, operands.k, operands.v, operands.bias, operands.lengths, operands.scores,
+          c.scratch(std::max<size_t>(bytes, 1))},
+         work);
+}
+
+void check_attention_mask(const NodeContext& c, size_t input, const Shape& scores) {
+  const Shape& mask = c.input(input).shape;
+  bool fits = mask.rank() >= 1 && mask.rank() <= 4;
+  for (size_t i = 0; fits && i + 1 < mask.rank(); ++i) {
+    fits = mask[i] == 1 || mask[i] == scores[4 - mask.rank() + i];
+  }
+  if (!fits || mask.back() > scores[3]) {
+    c.fail(cat("a mask of shape ", mask.str(), " does not fit scores of shape ", scores.str()));
+  }
+  if (mask.back() == 1 && scores[3] > 1) {
+    c.unsupported("a mask of one key: whether it repeats or hides the others is open");
+  }
+  require_type(c, input, kFloatTypes | kBoolType);
+}
+
+Ref attention_bias(LowerContext& c, size_t input, const Shape& scores, DType type, HeadStrides& strides) {
+  const Shape& mask = c.input(input).shape;
+  Shape full{1, 1, 1, scores[3]};
+  for (size_t i = 0; i + 1 < mask.rank(); ++i) full[4 - mask.rank() + i] = mask[i];
+  const auto own = full.strides();
+  strides = {full[0] == 1 ? 0 : own[0], full[1] == 1 ? 0 : own[1], full[2] == 1 ? 0 : own[2]};
+  if (c.input(input).dtype == type && mask.back() == scores[3]) return c.in(input);
+  const StepFn fn = dispatch<kFloatTypes | kBoolType>(c.input(input).dtype, [&]<class M>() -> StepFn {
+    return type == DType::kF32 ? bias_step<M, float> : bias_step<M, double>;
+  });
+  const BiasParams p{full.elements(0, 3), mask.back(), scores[3]};
+  const Ref out = c.scratch(static_cast<size_t>(full.elements()) * dtype_size(type));
+  c.step(fn, p, {out, c.in(input)}, static_cast<double>(full.elements()));
+  return out;
+}
+
+void lower_extend_cache(LowerContext& c, Ref out, Ref past, Ref fresh, const CacheRows& rows, DType dtype) {
+  const auto bytes = static_cast<int64_t>(dtype_size(dtype));
+  const HeadStrides& f = rows.fresh;
+  const CacheParams p{rows.batch,
+                      rows.heads,
+                      past.valid() ? rows.past_rows * rows.size * bytes : 0,
+                      rows.rows,
+                      rows.size * bytes,
+                      {f.batch * bytes, f.head * bytes, f.row * bytes, f.base * bytes},
+                      rows.past_base * bytes,
+                      rows.out_base * bytes};
+  c.step(
+      extend_cache_step, p, {out, past, fresh},
+      static_cast<double>(rows.batch * rows.heads) * static_cast<double>((rows.past_rows + rows.rows) * rows.size) / 8);
+}
+
+}  // namespace inferkit
