@@ -1,0 +1,247 @@
+// Col2Im, CenterCropPad and MaxUnpool: elements that go to places which shapes or indices name.
+#include <cstring>
+
+#include "engine/op_registry.h"
+#include "engine/ops/common/convert.h"
+#include "engine/ops/dispatch.h"
+#include "engine/ops/indices.h"
+#include "engine/ops/strided.h"
+#include "engine/ops/window.h"
+
+namespace inferkit {
+namespace {
+
+// ---- Col2Im: blocks [batch, channels * block, blocks], image_shape, block_shape -------------------------------------
+
+struct Col2ImParams {
+  Window window;  // `in` is the image, `out` the number of blocks
+  int64_t planes;
+};
+
+Col2ImParams read_col2im(const NodeContext& c) {
+  const Shape& x = c.input(0).shape;
+  const std::vector<int64_t> image = c.const_ints(1), block = c.const_ints(2);
+  const size_t n = image.size();
+  if (x.rank() != 3 || n == 0 || block.size() != n) {
+    c.fail(cat("blocks of shape ", x.str(), " for an image of ", n, " and blocks of ", block.size(), " dimensions"));
+  }
+  if (n > 3) c.unsupported(cat("an image of ", n, " dimensions"));
+  const auto strides = window_attr(c, "strides", n, 1, 1), dilations = window_attr(c, "dilations", n, 1, 1);
+  const auto pads = window_attr(c, "pads", 2 * n, 0, 0);
+  Col2ImParams p{};
+  p.window.rank = static_cast<int32_t>(n);
+  int64_t taps = 1, blocks = 1;
+  for (size_t i = 0; i < n; ++i) {
+    WindowDim& d = p.window.dim[3 - n + i];
+    if (image[i] < 1 || block[i] < 1 || image[i] > (int64_t{1} << 31) || block[i] > image[i] + pads[i] + pads[n + i]) {
+      c.fail(cat("blocks of ", block[i], " in an image of ", image[i]));
+    }
+    d = {image[i], 0, block[i], strides[i], dilations[i], pads[i], pads[n + i]};
+    d.out = (d.in + d.pad_begin + d.pad_end - d.dilation * (d.kernel - 1) - 1) / d.stride + 1;
+    taps *= d.kernel;
+    blocks *= d.out;
+    if (d.out < 1 || taps > (int64_t{1} << 40) || blocks > (int64_t{1} << 40)) c.fail("no block fits the image");
+  }
+  if (x[1] % taps != 0 || x[2] != blocks) {
+    c.fail(cat("blocks of shape ", x.str(), " where ", blocks, " blocks of ", taps, " elements are expected"));
+  }
+  p.planes = x[0] * (x[1] / taps);
+  return p;
+}
+
+template <class T>
+void col2im_step(const void* params, std::byte* const* io, const ExecContext&) {
+  const auto& p = *static_cast<const Col2ImParams*>(params);
+  const auto& d = p.window.dim;
+  const int64_t pixels = p.window.in_elements();
+  const auto* x = reinterpret_cast<const T*>(io[1]);
+  for (int64_t plane = 0; plane < p.planes; ++plane) {
+    T* y = reinterpret_cast<T*>(io[0]) + plane * pixels;
+    std::fill(y, y + pixels, T(0));
+    for (int64_t tap = 0; tap < p.window.kernel_elements(); ++tap) {
+      const int64_t k[3] = {tap / (d[1].kernel * d[2].kernel), tap / d[2].kernel % d[1].kernel, tap % d[2].kernel};
+      for (int64_t o = 0; o < p.window.out_elements(); ++o, ++x) {
+        const int64_t at[3] = {o / (d[1].out * d[2].out), o / d[2].out % d[1].out, o % d[2].out};
+        int64_t pixel = 0;
+        bool inside = true;
+        for (size_t i = 0; i < 3; ++i) {
+          const int64_t place = at[i] * d[i].stride - d[i].pad_begin + k[i] * d[i].dilation;
+          inside &= place >= 0 && place < d[i].in;
+          pixel = pixel * d[i].in + place;
+        }
+        if (inside) y[pixel] += *x;
+      }
+    }
+  }
+}
+
+void infer_col2im(InferContext& c) {
+  require_type(c, 0, kFloatTypes);
+  const Col2ImParams p = read_col2im(c);
+  const Shape& x = c.input(0).shape;
+  Shape out{x[0], x[1] / p.window.kernel_elements()};
+  for (size_t i = 3 - static_cast<size_t>(p.window.rank); i < 3; ++i) out.push_back(p.window.dim[i].in);
+  if (!out.checked_elements()) c.fail(cat("an image of shape ", out.str()));
+  c.set_output(0, c.input(0).dtype, out);
+}
+
+void lower_col2im(LowerContext& c) {
+  const DType type = c.input(0).dtype, work = compute_type(type);
+  const int64_t count = c.input(0).shape.elements();
+  const Ref y = begin_output(c, 0, work);
+  c.step(work == DType::kF64 ? col2im_step<double> : col2im_step<float>, read_col2im(c),
+         {y, converted(c, c.in(0), type, work, count)}, static_cast<double>(count) * 8);
+  end_output(c, 0, y, work);
+}
+
+// ---- CenterCropPad: the middle of x, or x in the middle of zeros ----------------------------------------------------
+
+struct CropPadParams {
+  LoopNest<2> nest;  // y, x
+  int64_t y_offset, x_offset, y_elements;
+};
+
+Shape crop_shape(const NodeContext& c) {
+  Shape out = c.input(0).shape;
+  const std::vector<int64_t> shape = c.const_ints(1);
+  std::vector<int64_t> axes = c.attr_ints("axes");
+  if (!c.has_attr("axes")) {
+    for (size_t i = 0; i < out.rank(); ++i) axes.push_back(static_cast<int64_t>(i));
+  }
+  if (axes.size() != shape.size()) c.fail(cat(shape.size(), " sizes for ", axes.size(), " axes"));
+  for (size_t i = 0; i < axes.size(); ++i) {
+    if (shape[i] < 0) c.fail(cat("a size of ", shape[i]));
+    out[static_cast<size_t>(c.resolve_axis(axes[i], static_cast<int64_t>(out.rank())))] = shape[i];
+  }
+  if (!out.checked_elements()) c.fail(cat("a result of shape ", out.str()));
+  return out;
+}
+
+template <class T>
+void crop_pad_step(const void* params, std::byte* const* io, const ExecContext&) {
+  const auto& p = *static_cast<const CropPadParams*>(params);
+  auto* y = reinterpret_cast<T*>(io[0]);
+  const auto* x = reinterpret_cast<const T*>(io[1]) + p.x_offset;
+  std::memset(y, 0, static_cast<size_t>(p.y_elements) * sizeof(T));
+  for_each_run(p.nest, [&](const std::array<int64_t, 2>& at, int64_t) {
+    for (int64_t i = 0; i < p.nest.inner(); ++i) {
+      y[p.y_offset + at[0] + i * p.nest.inner_stride(0)] = x[at[1] + i * p.nest.inner_stride(1)];
+    }
+  });
+}
+
+void infer_crop_pad(InferContext& c) {
+  require_type(c, 0, kAllTypes);
+  c.set_output(0, c.input(0).dtype, crop_shape(c));
+}
+
+void lower_crop_pad(LowerContext& c) {
+  const Shape &x = c.input(0).shape, &y = c.output(0).shape;
+  Shape common = x;
+  CropPadParams p{{}, 0, 0, y.elements()};
+  const auto xs = x.strides(), ys = y.strides();
+  for (size_t i = 0; i < x.rank(); ++i) {
+    common[i] = std::min(x[i], y[i]);
+    p.y_offset += (y[i] - common[i]) / 2 * ys[i];
+    p.x_offset += (x[i] - common[i]) / 2 * xs[i];
+  }
+  p.nest = make_nest<2>(common, {ys, xs});
+  const StepFn fn = dispatch_width(c.input(0).dtype, []<class W>() -> StepFn { return crop_pad_step<W>; });
+  c.step(fn, p, {c.out(0), c.in(0)}, static_cast<double>(p.y_elements));
+}
+
+// ---- MaxUnpool: every element of x goes to the place that its index names, zeros elsewhere --------------------------
+
+struct UnpoolParams {
+  int64_t count, places, y_elements;
+  Strides dims, strides;  // of the indices' shape, and into y
+  int32_t rank;
+};
+
+struct UnpoolShapes {
+  Shape inferred, out;
+};
+
+UnpoolShapes unpool_shapes(const NodeContext& c) {
+  const Shape& x = c.input(0).shape;
+  if (x.rank() < 3 || c.input(1).shape != x) c.fail(cat("values ", x.str(), ", indices ", c.input(1).shape.str()));
+  const size_t n = x.rank() - 2;
+  const auto kernel = window_attr(c, "kernel_shape", n, 0, 1), strides = window_attr(c, "strides", n, 1, 1);
+  const auto pads = window_attr(c, "pads", 2 * n, 0, 0);
+  UnpoolShapes s{x, x};
+  for (size_t i = 0; i < n; ++i) {
+    s.inferred[i + 2] = (x[i + 2] - 1) * strides[i] - pads[i] - pads[n + i] + kernel[i];
+    if (s.inferred[i + 2] < 0) c.fail("the padding is larger than the result");
+  }
+  s.out = s.inferred;
+  if (c.has_input(2)) {
+    const std::vector<int64_t> given = c.const_ints(2);
+    if (given.size() != x.rank()) c.fail(cat("an output_shape of ", given.size(), " numbers"));
+    s.out = Shape(given);
+    for (size_t i = 0; i < x.rank(); ++i) {
+      if (given[i] < s.inferred[i]) c.unsupported(cat("an output_shape below ", s.inferred.str()));
+    }
+  }
+  if (!s.out.checked_elements() || !s.inferred.checked_elements()) c.fail(cat("a result of shape ", s.out.str()));
+  return s;
+}
+
+template <class T>
+void unpool_step(const void* params, std::byte* const* io, const ExecContext&) {
+  const auto& p = *static_cast<const UnpoolParams*>(params);
+  auto* y = reinterpret_cast<T*>(io[0]);
+  const auto* x = reinterpret_cast<const T*>(io[1]);
+  const auto* indices = reinterpret_cast<const int64_t*>(io[2]);
+  std::memset(y, 0, static_cast<size_t>(p.y_elements) * sizeof(T));
+  for (int64_t i = 0; i < p.count; ++i) {
+    int64_t place = indices[i], at = 0;
+    if (place < 0 || place >= p.places) throw_index(place, p.places);
+    for (int32_t d = p.rank - 1; d >= 0; --d) {
+      const auto dim = static_cast<size_t>(d);
+      at += place % p.dims[dim] * p.strides[dim];
+      place /= p.dims[dim];
+    }
+    y[at] = x[i];
+  }
+}
+
+void infer_unpool(InferContext& c) {
+  require_type(c, 0, kAllTypes);
+  if (c.input(1).dtype != DType::kI64) c.fail("indices must be int64");
+  if (!c.has_attr("kernel_shape")) c.fail("there is no kernel_shape");
+  c.set_output(0, c.input(0).dtype, unpool_shapes(c).out);
+}
+
+void lower_unpool(LowerContext& c) {
+  const UnpoolShapes s = unpool_shapes(c);
+  UnpoolParams p{};
+  p.count = c.input(0).shape.elements();
+  p.places = s.inferred.elements();
+  p.y_elements = s.out.elements();
+  p.strides = s.out.strides();
+  p.rank = static_cast<int32_t>(s.out.rank());
+  for (size_t i = 0; i < s.inferred.rank(); ++i) p.dims[i] = s.inferred[i];
+  const StepFn fn = dispatch_width(c.input(0).dtype, []<class W>() -> StepFn { return unpool_step<W>; });
+  c.step(fn, p, {c.out(0), c.in(0), c.in(1)}, static_cast<double>(p.y_elements + 10 * p.count));
+}
+
+void add(OpRegistry& r, std::string_view name, int since, int min_inputs, int max_inputs, InferFn infer,
+         LowerFn lower) {
+  r.add({.name = name,
+         .since = since,
+         .min_inputs = min_inputs,
+         .max_inputs = max_inputs,
+         .max_outputs = 1,
+         .infer = infer},
+        lower);
+}
+
+}  // namespace
+
+void register_col2im(OpRegistry& r) {
+  add(r, "Col2Im", 18, 3, 3, infer_col2im, lower_col2im);
+  add(r, "CenterCropPad", 18, 2, 2, infer_crop_pad, lower_crop_pad);
+  add(r, "MaxUnpool", 9, 2, 3, infer_unpool, lower_unpool);
+}
+
+}  // namespace inferkit

@@ -1,0 +1,263 @@
+// DFT and STFT, in double: any length, split into its prime factors.
+#include <cmath>
+#include <complex>
+#include <numbers>
+
+#include "engine/op_registry.h"
+#include "engine/ops/dispatch.h"
+
+namespace inferkit {
+namespace {
+
+using Complex = std::complex<double>;
+
+/// Not operator*, which also cares for infinities.
+Complex times(Complex a, Complex b) {
+  return {a.real() * b.real() - a.imag() * b.imag(), a.real() * b.imag() + a.imag() * b.real()};
+}
+
+int64_t least_factor(int64_t n) {
+  for (int64_t p = 2; p * p <= n; ++p) {
+    if (n % p == 0) return p;
+  }
+  return n;
+}
+int64_t largest_factor(int64_t n) {
+  int64_t largest = 1;
+  while (n > 1) {
+    const int64_t p = least_factor(n);
+    largest = std::max(largest, p);
+    n /= p;
+  }
+  return largest;
+}
+
+/// out[k] = sum of in[j * stride] * w^(j k) for n elements, where w^i is roots[i * step]; `spare` holds one element for
+/// each of the largest factor.
+void transform(int64_t n, const Complex* in, int64_t stride, Complex* out, const Complex* roots, int64_t step,
+               Complex* spare) {
+  if (n == 1) {
+    *out = *in;
+    return;
+  }
+  const int64_t p = least_factor(n), m = n / p;
+  for (int64_t r = 0; r < p; ++r) transform(m, in + r * stride, stride * p, out + r * m, roots, step * p, spare);
+  for (int64_t k = 0; k < m; ++k) {
+    for (int64_t r = 0; r < p; ++r) spare[r] = times(out[r * m + k], roots[r * k * step]);
+    if (p == 2) {
+      out[k] = spare[0] + spare[1];
+      out[m + k] = spare[0] - spare[1];
+      continue;
+    }
+    for (int64_t q = 0; q < p; ++q) {
+      Complex sum = spare[0];
+      for (int64_t r = 1; r < p; ++r) sum += times(spare[r], roots[r * q % p * m * step]);
+      out[q * m + k] = sum;
+    }
+  }
+}
+
+/// exp(-+ 2 pi i j / n).
+Ref make_roots(LowerContext& c, int64_t n, bool inverse) {
+  auto roots = std::make_shared<std::vector<Complex>>();
+  for (int64_t j = 0; j < n; ++j) {
+    const double angle = 2 * std::numbers::pi * static_cast<double>(j) / static_cast<double>(n);
+    roots->emplace_back(std::cos(angle), inverse ? std::sin(angle) : -std::sin(angle));
+  }
+  return c.constant(roots->data(), roots);
+}
+
+struct FourierParams {
+  int64_t n;           // of the transform
+  int64_t lines;       // outer * inner, or batch * frames
+  int64_t inner;       // elements between neighbours of a line
+  int64_t given;       // elements of a line that are there; zeros follow
+  int64_t written;     // of the result
+  int64_t outer_step;  // between the lines of neighbouring outer indices, in elements of the input
+  bool complex, inverse, real_out;
+  bool hermitian;  // the second half of the input follows from the first
+};
+
+/// A line to its place; io: out, in, window (or null), roots, work.
+template <class T>
+void fourier_step(const void* params, std::byte* const* io, const ExecContext&) {
+  const auto& p = *static_cast<const FourierParams*>(params);
+  auto* out = reinterpret_cast<T*>(io[0]);
+  const auto* window = reinterpret_cast<const T*>(io[2]);
+  const auto* roots = reinterpret_cast<const Complex*>(io[3]);
+  auto* in = reinterpret_cast<Complex*>(io[4]);
+  Complex *result = in + p.n, *spare = result + p.n;
+  const int64_t parts = p.complex ? 2 : 1, out_parts = p.real_out ? 1 : 2;
+  const double factor = p.inverse ? 1 / static_cast<double>(p.n) : 1;
+  for (int64_t line = 0; line < p.lines; ++line) {
+    const int64_t outer = line / p.inner, inner = line % p.inner;
+    const T* x = reinterpret_cast<const T*>(io[1]) + (outer * p.outer_step + inner) * parts;
+    for (int64_t j = 0; j < p.n; ++j) {
+      if (j >= p.given) {
+        in[j] = 0;
+        continue;
+      }
+      const T* at = x + j * p.inner * parts;
+      const double w = window ? static_cast<double>(load(window[j])) : 1;
+      in[j] = {w * static_cast<double>(load(at[0])), p.complex ? w * static_cast<double>(load(at[1])) : 0.0};
+    }
+    if (p.hermitian) {
+      in[0] = in[0].real();
+      if (p.n % 2 == 0) in[p.n / 2] = in[p.n / 2].real();
+      for (int64_t j = p.n / 2 + 1; j < p.n; ++j) in[j] = std::conj(in[p.n - j]);
+    }
+    transform(p.n, in, 1, result, roots, 1, spare);
+    T* y = out + (outer * p.written * p.inner + inner) * out_parts;
+    for (int64_t j = 0; j < p.written; ++j, y += p.inner * out_parts) {
+      y[0] = store<T>(static_cast<Compute<T>>(result[j].real() * factor));
+      if (!p.real_out) y[1] = store<T>(static_cast<Compute<T>>(result[j].imag() * factor));
+    }
+  }
+}
+
+void lower_fourier(LowerContext& c, const FourierParams& p, Ref window) {
+  if (p.lines == 0 || p.written == 0) return;
+  const StepFn fn = dispatch<kFloatTypes>(c.input(0).dtype, []<class T>() -> StepFn { return fourier_step<T>; });
+  const int64_t factor = largest_factor(p.n);
+  const Ref work = c.scratch(static_cast<size_t>(2 * p.n + factor) * sizeof(Complex));
+  c.step(fn, p, {c.out(0), c.in(0), window, make_roots(c, p.n, p.inverse), work},
+         static_cast<double>(p.lines * p.n) * static_cast<double>(8 + 2 * factor));
+}
+
+/// The one element of an optional integer input.
+int64_t scalar(const NodeContext& c, size_t i, int64_t fallback) {
+  if (!c.has_input(i)) return fallback;
+  const std::vector<int64_t> values = c.const_ints(i);
+  if (values.size() != 1) c.fail(cat("input ", i, " must hold one number"));
+  return values[0];
+}
+
+constexpr int64_t kMaxLength = int64_t{1} << 24;
+
+// ---- DFT: [..., n, ..., 1 or 2] along one axis ----------------------------------------------------------------------
+
+struct DftPlan {
+  FourierParams p;
+  Shape out;
+};
+
+DftPlan read_dft(const NodeContext& c) {
+  const Shape& x = c.input(0).shape;
+  const auto rank = static_cast<int64_t>(x.rank());
+  if (rank < 2 || (x.back() != 1 && x.back() != 2)) c.fail(cat("expected [..., 1 or 2], got ", x.str()));
+  int64_t axis = c.version() >= 20 ? scalar(c, 2, -2) : c.attr_int("axis", 1);
+  axis = c.resolve_axis(axis, rank);
+  if (axis == rank - 1) c.fail("the axis is that of the parts of a number");
+  const auto a = static_cast<size_t>(axis);
+  const bool onesided = c.attr_int("onesided", 0) != 0;
+  DftPlan plan{};
+  FourierParams& p = plan.p;
+  p.inverse = c.attr_int("inverse", 0) != 0;
+  p.complex = x.back() == 2;
+  p.hermitian = p.real_out = onesided && p.inverse;
+  if (onesided && !p.inverse && p.complex) c.unsupported("onesided for complex numbers");
+  if (p.hermitian && !p.complex) c.unsupported("an inverse onesided transform of real numbers");
+  p.n = scalar(c, 1, p.hermitian ? 2 * (x[a] - 1) : x[a]);
+  if (p.n < 1 || p.n > kMaxLength) c.fail(cat("a transform of length ", p.n));
+  p.inner = x.elements(a + 1, x.rank() - 1);
+  p.lines = x.elements(0, a) * p.inner;
+  p.given = std::min(x[a], p.hermitian ? p.n / 2 + 1 : p.n);
+  p.outer_step = x[a] * p.inner;
+  p.written = onesided && !p.inverse ? p.n / 2 + 1 : p.n;
+  plan.out = x;
+  plan.out[a] = p.written;
+  plan.out[x.rank() - 1] = p.real_out ? 1 : 2;
+  return plan;
+}
+
+void infer_dft(InferContext& c) {
+  require_type(c, 0, kFloatTypes);
+  const DftPlan plan = read_dft(c);
+  if (!plan.out.checked_elements()) c.fail(cat("a result of shape ", plan.out.str()));
+  c.set_output(0, c.input(0).dtype, plan.out);
+}
+void lower_dft(LowerContext& c) { lower_fourier(c, read_dft(c).p, Ref{}); }
+
+// ---- STFT: signal [batch, n, 1 or 2], frame_step, window, frame_length ----------------------------------------------
+
+struct StftPlan {
+  int64_t batch, samples, frames, length, hop, bins;
+  bool complex;
+};
+
+StftPlan read_stft(const NodeContext& c) {
+  const Shape& x = c.input(0).shape;
+  StftPlan s{};
+  if (x.rank() != 3 || (x[2] != 1 && x[2] != 2)) c.fail(cat("expected [batch, n, 1 or 2], got ", x.str()));
+  s.batch = x[0];
+  s.samples = x[1];
+  s.complex = x[2] == 2;
+  s.hop = scalar(c, 1, 0);
+  if (c.has_input(2) && c.input(2).shape.rank() != 1) c.fail(cat("a window of shape ", c.input(2).shape.str()));
+  s.length = scalar(c, 3, c.has_input(2) ? c.input(2).shape[0] : s.samples);
+  if (c.has_input(2) && c.input(2).shape[0] != s.length) c.unsupported("a window of another length than the frame");
+  if (s.hop < 1 || s.length < 1 || s.length > s.samples) {
+    c.fail(cat("frames of ", s.length, " every ", s.hop, " in ", s.samples, " samples"));
+  }
+  s.frames = 1 + (s.samples - s.length) / s.hop;
+  const bool onesided = c.attr_int("onesided", 1) != 0;
+  if (onesided && s.complex) c.unsupported("onesided for complex numbers");
+  s.bins = onesided ? s.length / 2 + 1 : s.length;
+  return s;
+}
+
+void infer_stft(InferContext& c) {
+  require_type(c, 0, kFloatTypes);
+  if (c.has_input(2)) require_same_type(c, 0, 2);
+  const StftPlan s = read_stft(c);
+  const Shape out{s.batch, s.frames, s.bins, 2};
+  if (!out.checked_elements()) c.fail(cat("a result of shape ", out.str()));
+  c.set_output(0, c.input(0).dtype, out);
+}
+
+struct FrameParams {
+  FourierParams fourier;  // of one signal
+  int64_t batch, signal, result;
+};
+/// Frames overlap, so the lines of one signal begin `hop` apart.
+template <class T>
+void stft_step(const void* params, std::byte* const* io, const ExecContext& context) {
+  const auto& p = *static_cast<const FrameParams*>(params);
+  for (int64_t b = 0; b < p.batch; ++b) {
+    std::byte* const operands[] = {io[0] + b * p.result * static_cast<int64_t>(sizeof(T)),
+                                   io[1] + b * p.signal * static_cast<int64_t>(sizeof(T)), io[2], io[3], io[4]};
+    fourier_step<T>(&p.fourier, operands, context);
+  }
+}
+
+void lower_stft(LowerContext& c) {
+  const StftPlan s = read_stft(c);
+  FourierParams f{};
+  f.n = f.given = s.length;
+  f.lines = s.frames;
+  f.inner = 1;
+  f.written = s.bins;
+  f.outer_step = s.hop;
+  f.complex = s.complex;
+  const FrameParams p{f, s.batch, s.samples * (s.complex ? 2 : 1), s.frames * s.bins * 2};
+  const int64_t factor = largest_factor(s.length);
+  const StepFn fn = dispatch<kFloatTypes>(c.input(0).dtype, []<class T>() -> StepFn { return stft_step<T>; });
+  c.step(fn, p,
+         {c.out(0), c.in(0), c.has_input(2) ? c.in(2) : Ref{}, make_roots(c, s.length, false),
+          c.scratch(static_cast<size_t>(2 * s.length + factor) * sizeof(Complex))},
+         static_cast<double>(s.batch * s.frames * s.length) * static_cast<double>(8 + 2 * factor));
+}
+
+}  // namespace
+
+void register_fourier(OpRegistry& r) {
+  r.add(
+      {.name = "DFT", .since = 17, .until = 19, .min_inputs = 1, .max_inputs = 2, .max_outputs = 1, .infer = infer_dft},
+      lower_dft);
+  r.add({.name = "DFT", .since = 20, .min_inputs = 1, .max_inputs = 3, .max_outputs = 1, .infer = infer_dft},
+        lower_dft);
+  r.add({.name = "STFT", .since = 17, .min_inputs = 2, .max_inputs = 4, .max_outputs = 1, .infer = infer_stft},
+        lower_stft);
+}
+
+}  // namespace inferkit
