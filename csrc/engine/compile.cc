@@ -5,8 +5,8 @@
 #include <map>
 #include <optional>
 
-#include "engine/op_registry.h"
-#include "engine/storage.h"
+#include "engine/compiler.h"
+#include "graph/topological_sort.h"
 
 namespace inferkit {
 namespace {
@@ -15,8 +15,8 @@ namespace {
 constexpr size_t kFoldBytes = size_t{1} << 20;
 /// And no more than this in one plan: a file may ask for any number of them.
 constexpr size_t kFoldTotalBytes = size_t{32} << 20;
-/// What takes longer than this is left to the run too.
-constexpr int64_t kMaxFoldNanos = 1'000'000'000;
+/// A guess at what follows a plan that leaves something to do.
+constexpr int64_t kStageNanos = 200'000;
 
 struct CopyParams {
   size_t bytes;
@@ -25,11 +25,7 @@ void copy_step(const void* params, std::byte* const* io, const ExecContext&) {
   std::memcpy(io[0], io[1], static_cast<const CopyParams*>(params)->bytes);
 }
 
-/// Makes a thing each time: for what a plan alone holds.
-class TransientCache final : public ModelCache {
- public:
-  std::shared_ptr<const void> get(const std::string&, const MakeFn& make, size_t) override { return make(); }
-};
+}  // namespace
 
 void check_arity(const Node& node, const OpSchema& schema) {
   const auto check = [&](size_t count, int least, int most, const char* what) {
@@ -41,53 +37,10 @@ void check_arity(const Node& node, const OpSchema& schema) {
   check(node.outputs.size(), schema.min_outputs, schema.max_outputs, "outputs");
 }
 
-class Compiler {
- public:
-  Compiler(const Graph& graph, std::span<const Port> inputs, ModelCache& cache, bool fold)
-      : graph_(graph), inputs_(inputs), cache_(cache), fold_(fold), facts_(graph.values.size()) {}
-
-  std::shared_ptr<const Plan> run();
-
- private:
-  friend class NodeLowering;
-  void infer();
-  void infer_node(size_t n);
-  bool try_fold(const Node& node, std::span<const TensorFacts* const> in);
-  void mark_needed();
-  void lower();
-  void bind_outputs();
-  void finish();
-
-  const TensorFacts* facts(ValueId id) const {
-    return id == kNoValue || !facts_[static_cast<size_t>(id)] ? nullptr : &*facts_[static_cast<size_t>(id)];
-  }
-  const TensorFacts& known(ValueId id) const;
-  int32_t slot_of(ValueId id);
-  int32_t constant_slot(const Tensor& tensor);
-  void add_step(StepFn fn, const void* params, size_t bytes, std::span<const Ref> operands, size_t node, double work);
-
-  const Graph& graph_;
-  std::span<const Port> inputs_;
-  ModelCache& cache_;
-  const bool fold_;
-  std::vector<std::optional<TensorFacts>> facts_;   // by ValueId
-  std::vector<std::shared_ptr<Tensor>> constants_;  // what folding made
-  std::vector<bool> node_needed_;
-  std::vector<bool> value_needed_;
-  std::vector<int32_t> value_slot_;
-  std::vector<std::string> unsupported_;
-  TransientCache transient_;
-  Storage storage_;
-  std::vector<std::vector<Ref>> step_refs_;
-  size_t folded_bytes_ = 0;
-  double work_ = 0;
-  std::shared_ptr<Plan> plan_ = std::make_shared<Plan>();
-};
-
 class NodeLowering final : public LowerContext {
  public:
   NodeLowering(Compiler& compiler, size_t index, std::span<const TensorFacts* const> in, std::span<TensorFacts> out)
-      : LowerContext(compiler.graph_.nodes[index], in, out), compiler_(compiler), index_(index) {}
+      : LowerContext(compiler.graph().nodes[index], in, out), compiler_(compiler), index_(index) {}
 
   Ref in(size_t i) override { return has_input(i) ? Ref{compiler_.slot_of(node_.inputs[i])} : Ref{}; }
   Ref out(size_t i) override {
@@ -120,19 +73,24 @@ class NodeLowering final : public LowerContext {
 };
 
 ModelCache& NodeLowering::cache() {
-  // The cache knows a constant by its address, which must not outlive it: what folding made belongs to this plan alone.
+  // The cache knows a constant by its address, which must not outlive it.
   for (size_t i = 0; i < node_.inputs.size(); ++i) {
-    if (has_input(i) && input(i).constant && compiler_.graph_.constant(node_.inputs[i]) != input(i).constant) {
-      return compiler_.transient_;
-    }
+    if (has_input(i) && input(i).constant && !compiler_.is_lasting(node_.inputs[i])) return compiler_.transient_;
   }
   return compiler_.cache_;
 }
 
-std::shared_ptr<const Plan> Compiler::run() {
-  infer();
+bool Compiler::is_lasting(ValueId id) const {
+  const TensorFacts* f = facts(id);
+  return f && f->constant && graph().constant(id) == f->constant &&
+         !(options_.continuation && options_.continuation->folded.contains(id));
+}
+
+std::shared_ptr<const Plan> Compiler::run(const std::map<size_t, size_t>& forced) {
+  infer(forced);
   if (!unsupported_.empty()) throw unsupported_error(unsupported_);
   mark_needed();
+  split();
   lower();
   if (!unsupported_.empty()) throw unsupported_error(unsupported_);
   bind_outputs();
@@ -140,31 +98,49 @@ std::shared_ptr<const Plan> Compiler::run() {
   return plan_;
 }
 
-void Compiler::infer() {
-  for (const auto& [id, tensor] : graph_.constants) {
+void Compiler::infer(const std::map<size_t, size_t>& forced) {
+  for (const auto& [id, tensor] : graph().constants) {
     facts_[static_cast<size_t>(id)] = TensorFacts{tensor.dtype, tensor.shape, &tensor};
   }
   constexpr int64_t kMaxElements = int64_t{1} << 40;
-  for (size_t i = 0; i < graph_.inputs.size(); ++i) {
+  for (size_t i = 0; i < graph().inputs.size(); ++i) {
     const auto count = inputs_[i].shape.checked_elements();
     if (!count || *count > kMaxElements) {
-      throw Error(ErrorCode::kModel, cat("input '", graph_.values[static_cast<size_t>(graph_.inputs[i])].name,
+      throw Error(ErrorCode::kModel, cat("input '", graph().values[static_cast<size_t>(graph().inputs[i])].name,
                                          "' of shape ", inputs_[i].shape.str(), " is too large"));
     }
-    facts_[static_cast<size_t>(graph_.inputs[i])] = TensorFacts{inputs_[i].dtype, inputs_[i].shape, nullptr};
+    TensorFacts& facts = facts_[static_cast<size_t>(graph().inputs[i])].emplace();
+    facts = {inputs_[i].dtype, inputs_[i].shape, nullptr};
+    if (inputs_[i].value) {
+      constants_.push_back(std::make_shared<Tensor>(*inputs_[i].value));
+      facts.constant = constants_.back().get();
+    }
   }
-  for (size_t n = 0; n < graph_.nodes.size(); ++n) {
+  for (size_t n = 0; n < graph().nodes.size();) {
+    const auto force = forced.find(n);
+    if (force != forced.end()) {
+      defer(n++, force->second);
+      continue;
+    }
+    if (reads_deferred(graph().nodes[n])) {
+      defer(n++, std::nullopt);
+      continue;
+    }
     try {
-      infer_node(n);
+      if (infer_node(n)) ++n;  // else a subgraph took its place
+    } catch (const NeedsValue& needs) {
+      defer(n++, needs.input());
     } catch (const Error& error) {
       if (error.code() != ErrorCode::kUnsupportedOp) throw;
       unsupported_.push_back(error.what());
+      ++n;
     }
   }
 }
 
-void Compiler::infer_node(size_t n) {
-  const Node& node = graph_.nodes[n];
+/// False where it put a subgraph in place of the node.
+bool Compiler::infer_node(size_t n) {
+  const Node& node = graph().nodes[n];
   const OpDef* def = OpRegistry::instance().find(node.domain, node.op_type, node.version);
   if (!def) {
     throw Error(ErrorCode::kUnsupportedOp, cat(node.label(), ": there is no such operator at opset ", node.version));
@@ -174,13 +150,18 @@ void Compiler::infer_node(size_t n) {
   for (ValueId id : node.inputs) {
     in.push_back(facts(id));
     if (id == kNoValue) continue;
-    if (!in.back()) return;  // follows from a node that is already on the list of what is not supported
+    if (!in.back()) return true;  // follows from a node that is already on the list of what is not supported
     all_constant &= in.back()->constant != nullptr;
   }
   check_arity(node, def->schema);
   const TensorFacts unset{DType::kF32, Shape{Shape::kFree}, nullptr};
   std::vector<TensorFacts> out(node.outputs.size(), unset);
   InferContext context(node, in, out, constants_);
+  if (def->select) {
+    replace_by_subgraph(n, def->select(context));
+    return false;
+  }
+  if (!def->schema.infer) throw NeedsValue(0, cat(node.label(), ": only a run can tell the shapes of its outputs"));
   def->schema.infer(context);
   for (size_t i = 0; i < out.size(); ++i) {
     if (out[i].shape == unset.shape) continue;  // the operator has no such output here; mark_needed sees who reads it
@@ -188,12 +169,14 @@ void Compiler::infer_node(size_t n) {
   }
   const bool already = std::all_of(out.begin(), out.end(), [](const TensorFacts& f) { return f.constant != nullptr; });
   if (fold_ && all_constant && !already) try_fold(node, in);
+  return true;
 }
 
 bool Compiler::try_fold(const Node& node, std::span<const TensorFacts* const> in) {
   std::vector<const Tensor*> tensors;
   for (const TensorFacts* f : in) tensors.push_back(f ? f->constant : nullptr);
-  std::vector<Tensor> values = evaluate_node(node, tensors, std::min(kFoldBytes, kFoldTotalBytes - folded_bytes_));
+  std::vector<Tensor> values =
+      evaluate_node(node, tensors, {std::min(kFoldBytes, kFoldTotalBytes - folded_bytes_), kMaxFoldNanos});
   if (values.empty()) return false;
   for (size_t i = 0; i < values.size(); ++i) {
     if (node.outputs[i] == kNoValue) continue;
@@ -209,43 +192,41 @@ const TensorFacts& Compiler::known(ValueId id) const {
   const TensorFacts* f = facts(id);
   if (!f) {
     throw Error(ErrorCode::kModel,
-                cat("the value '", graph_.values[static_cast<size_t>(id)].name, "' is read, but no node computes it"));
+                cat("the value '", graph().values[static_cast<size_t>(id)].name, "' is read, but no node computes it"));
   }
   return *f;
 }
 
 void Compiler::mark_needed() {
-  value_needed_.assign(graph_.values.size(), false);
-  node_needed_.assign(graph_.nodes.size(), false);
-  for (ValueId id : graph_.outputs) {
+  value_needed_.assign(graph().values.size(), false);
+  node_needed_.assign(graph().nodes.size(), false);
+  for (ValueId id : graph().outputs) {
     value_needed_[static_cast<size_t>(id)] = true;
+    if (waits_[static_cast<size_t>(id)]) continue;
     if (fold_ && known(id).dtype == DType::kString) {
       throw Error(ErrorCode::kUnsupportedOp,
-                  cat("output '", graph_.values[static_cast<size_t>(id)].name,
+                  cat("output '", graph().values[static_cast<size_t>(id)].name,
                       "' is of strings; let the model give numbers, and name them after it"));
     }
   }
-  for (size_t n = graph_.nodes.size(); n-- > 0;) {
-    const Node& node = graph_.nodes[n];
+  for (size_t n = graph().nodes.size(); n-- > 0;) {
+    const Node& node = graph().nodes[n];
     for (ValueId id : node.outputs) {
-      if (id == kNoValue || !value_needed_[static_cast<size_t>(id)] || known(id).constant) continue;
-      node_needed_[n] = true;
+      if (id == kNoValue || !value_needed_[static_cast<size_t>(id)]) continue;
+      node_needed_[n] = node_needed_[n] || waits_[static_cast<size_t>(id)] || !known(id).constant;
     }
-    if (!node_needed_[n]) continue;
-    for (ValueId id : node.inputs) {
-      if (id != kNoValue) value_needed_[static_cast<size_t>(id)] = true;
-    }
+    if (node_needed_[n]) for_each_read(node, [&](ValueId id) { value_needed_[static_cast<size_t>(id)] = true; });
   }
 }
 
 void Compiler::lower() {
-  value_slot_.assign(graph_.values.size(), -1);
-  for (size_t i = 0; i < graph_.inputs.size(); ++i) {
-    value_slot_[static_cast<size_t>(graph_.inputs[i])] =
+  value_slot_.assign(graph().values.size(), -1);
+  for (size_t i = 0; i < graph().inputs.size(); ++i) {
+    value_slot_[static_cast<size_t>(graph().inputs[i])] =
         storage_.add({.kind = Operand::Kind::kInput, .index = static_cast<uint32_t>(i)});
   }
-  for (size_t n = 0; n < graph_.nodes.size(); ++n) {
-    const Node& node = graph_.nodes[n];
+  for (size_t n = 0; n < graph().nodes.size(); ++n) {
+    const Node& node = graph().nodes[n];
     plan_->labels.push_back(node.label());
     if (!node_needed_[n]) continue;
     std::vector<const TensorFacts*> in;
@@ -255,8 +236,10 @@ void Compiler::lower() {
     NodeLowering context(*this, n, in, out);
     const OpDef* def = OpRegistry::instance().find(node.domain, node.op_type, node.version);
     try {
-      if (!def->lower) context.unsupported("its value is only known during a run");
+      if (!def->lower) context.unsupported("it has no lowering");
       def->lower(context);
+    } catch (const NeedsValue& needs) {
+      throw Restart{n, needs.input()};
     } catch (const Error& error) {
       if (error.code() != ErrorCode::kUnsupportedOp) throw;
       unsupported_.push_back(error.what());
@@ -294,10 +277,11 @@ void Compiler::add_step(StepFn fn, const void* params, size_t bytes, std::span<c
 
 void Compiler::bind_outputs() {
   constexpr double kBytesPerNano = 10;
-  for (size_t i = 0; i < graph_.outputs.size(); ++i) {
-    const TensorFacts& f = *facts(graph_.outputs[i]);
+  for (size_t i = 0; i < plan_->results.size(); ++i) {
+    const ValueId id = plan_->results[i].value;
+    const TensorFacts& f = known(id);
     plan_->outputs.push_back({f.dtype, f.shape});
-    const int32_t source = slot_of(graph_.outputs[i]);
+    const int32_t source = slot_of(id);
     Slot& root = storage_[storage_.root(source)];
     const size_t bytes = TensorView{f.dtype, f.shape, nullptr}.bytes();
     if (root.kind == Operand::Kind::kArena && root.first >= 0) {
@@ -309,14 +293,14 @@ void Compiler::bind_outputs() {
     const int32_t target = storage_.add({.kind = Operand::Kind::kOutput, .index = static_cast<uint32_t>(i)});
     const Ref refs[] = {{target}, {source}};
     const CopyParams params{bytes};
-    plan_->labels.push_back(cat("output '", graph_.values[static_cast<size_t>(graph_.outputs[i])].name, "'"));
+    plan_->labels.push_back(cat("output '", graph().values[static_cast<size_t>(id)].name, "'"));
     add_step(copy_step, &params, sizeof(params), refs, plan_->labels.size() - 1,
              static_cast<double>(bytes) / kBytesPerNano);
   }
 }
 
 void Compiler::finish() {
-  plan_->inputs.assign(inputs_.begin(), inputs_.end());
+  for (const InputFacts& in : inputs_) plan_->inputs.push_back({in.dtype, in.shape});
   plan_->arena_bytes = storage_.place();
   for (size_t s = 0; s < step_refs_.size(); ++s) {
     plan_->steps[s].first_operand = static_cast<uint32_t>(plan_->operands.size());
@@ -330,8 +314,11 @@ void Compiler::finish() {
   }
   constexpr double kNanosPerStep = 15;
   plan_->estimated_nanos = static_cast<int64_t>(work_ + kNanosPerStep * static_cast<double>(plan_->steps.size()));
+  if (plan_->next) plan_->estimated_nanos += kStageNanos;
   for (auto& constant : constants_) plan_->owners.push_back(std::move(constant));
 }
+
+namespace {
 
 /// Calls visit(Node) for every node, those of subgraphs included.
 template <class Visit>
@@ -376,11 +363,29 @@ Error unsupported_error(std::span<const std::string> lines) {
   return Error(ErrorCode::kUnsupportedOp, message);
 }
 
-std::shared_ptr<const Plan> compile(const Graph& graph, std::span<const Port> inputs, ModelCache& cache) {
-  return Compiler(graph, inputs, cache, /*fold=*/true).run();
+namespace {
+
+std::shared_ptr<const Plan> compile_as(const Graph& graph, std::span<const InputFacts> inputs, ModelCache& cache,
+                                       const CompileOptions& options, bool fold) {
+  std::map<size_t, size_t> forced;
+  for (;;) {
+    try {
+      return Compiler(graph, inputs, cache, options, fold).run(forced);
+    } catch (const Compiler::Restart& restart) {
+      forced[restart.node] = restart.input;
+    }
+  }
 }
 
-std::vector<Tensor> evaluate_node(const Node& node, std::span<const Tensor* const> inputs, size_t max_bytes) {
+}  // namespace
+
+std::shared_ptr<const Plan> compile(const Graph& graph, std::span<const InputFacts> inputs, ModelCache& cache,
+                                    const CompileOptions& options) {
+  return compile_as(graph, inputs, cache, options, /*fold=*/true);
+}
+
+std::vector<Tensor> evaluate_node(const Node& node, std::span<const Tensor* const> inputs,
+                                  const EvaluateLimits& limits) {
   if (!OpRegistry::instance().find(node.domain, node.op_type, node.version)) return {};
   Graph graph;
   Node copy = node;
@@ -396,7 +401,8 @@ std::vector<Tensor> evaluate_node(const Node& node, std::span<const Tensor* cons
   }
   graph.nodes.push_back(std::move(copy));
   TransientCache cache;
-  const auto plan = Compiler(graph, {}, cache, /*fold=*/false).run();
+  const auto plan = compile_as(graph, {}, cache, {}, /*fold=*/false);
+  if (plan->next) return {};
   size_t total = 0;
   for (const Port& port : plan->outputs) total += TensorView{port.dtype, port.shape, nullptr}.bytes();
   std::vector<Tensor> out(node.outputs.size());
@@ -414,7 +420,7 @@ std::vector<Tensor> evaluate_node(const Node& node, std::span<const Tensor* cons
       }
     }
   }
-  if (total > max_bytes || plan->estimated_nanos > kMaxFoldNanos) return {};
+  if (total > limits.bytes || plan->estimated_nanos > limits.nanos) return {};
   size_t port = 0;
   for (size_t i = 0; i < out.size(); ++i) {
     if (node.outputs[i] == kNoValue) continue;

@@ -1,5 +1,6 @@
 // Graph + concrete input shapes -> plan: infer shapes, fold what the shapes decide, lower what is needed, place memory.
 #pragma once
+#include <limits>
 #include <memory>
 #include <span>
 #include <string>
@@ -18,12 +19,39 @@ void check_arities(const Graph& graph);
 /// One kUnsupportedOp error that lists `lines`.
 Error unsupported_error(std::span<const std::string> lines);
 
-/// Compiles `graph` for inputs of these dtypes and shapes. Throws Error(kModel) where the graph contradicts itself for
-/// them, and Error(kUnsupportedOp) that lists every node that cannot be run.
-std::shared_ptr<const Plan> compile(const Graph& graph, std::span<const Port> inputs, ModelCache& cache);
+/// What is known of an input of a graph that is to be compiled.
+struct InputFacts {
+  DType dtype = DType::kF32;
+  Shape shape;
+  const Tensor* value = nullptr;  // where the plan is to be for this value alone
+};
 
-/// Runs one node on constants. Empty where it cannot be done (an operator that is not there, a value that would pass
-/// `max_bytes`); throws where the node is wrong.
-std::vector<Tensor> evaluate_node(const Node& node, std::span<const Tensor* const> inputs, size_t max_bytes);
+/// How to compile.
+struct CompileOptions {
+  /// The graph is the rest that a plan left; null for a whole one.
+  const Continuation* continuation = nullptr;
+  /// Values differ from run to run (the body of a loop): nodes that need one run on values, rather than that what
+  /// follows is compiled anew for each.
+  bool values_vary = false;
+};
+
+/// Compiles `graph` for inputs of these dtypes and shapes, as far as it can be without values that only a run gives;
+/// what is left is the plan's `next`. Throws Error(kModel) where the graph contradicts itself for them, and
+/// Error(kUnsupportedOp) that lists every node that cannot be run.
+std::shared_ptr<const Plan> compile(const Graph& graph, std::span<const InputFacts> inputs, ModelCache& cache,
+                                    const CompileOptions& options = {});
+
+/// What folding does not take long over.
+inline constexpr int64_t kMaxFoldNanos = 1'000'000'000;
+
+struct EvaluateLimits {
+  size_t bytes = std::numeric_limits<size_t>::max();    // of all outputs
+  int64_t nanos = std::numeric_limits<int64_t>::max();  // estimated
+};
+
+/// Runs one node on constants. Empty where it cannot be done (an operator that is not there or has subgraphs, a value
+/// that would pass the limits); throws where the node is wrong.
+std::vector<Tensor> evaluate_node(const Node& node, std::span<const Tensor* const> inputs,
+                                  const EvaluateLimits& limits = {});
 
 }  // namespace inferkit

@@ -1,6 +1,7 @@
 #include "engine/model.h"
 
 #include <algorithm>
+#include <cstring>
 #include <optional>
 #include <unordered_map>
 
@@ -18,9 +19,6 @@ namespace {
 constexpr size_t kMaxFoldedBytes = size_t{64} << 20;
 constexpr size_t kMaxFoldedTotal = size_t{256} << 20, kMaxFoldedRatio = 4;
 constexpr size_t kMaxIdleSessions = 16;
-/// Below this a run stays on its own thread: a fork and join costs microseconds.
-constexpr int64_t kParallelNanos = 20'000;
-
 /// Bytes of the results that are not those of an input.
 size_t fresh_bytes(std::span<const Tensor> results, std::span<const Tensor* const> inputs) {
   size_t bytes = 0;
@@ -34,7 +32,7 @@ size_t fresh_bytes(std::span<const Tensor> results, std::span<const Tensor* cons
 /// `budget` is what folding may still add to memory.
 std::optional<std::vector<Tensor>> evaluate(const Node& node, std::span<const Tensor* const> inputs, size_t& budget) {
   try {
-    auto out = evaluate_node(node, inputs, std::min(kMaxFoldedBytes, budget));
+    auto out = evaluate_node(node, inputs, {std::min(kMaxFoldedBytes, budget), kMaxFoldNanos});
     if (out.empty()) return std::nullopt;
     budget -= std::min(budget, fresh_bytes(out, inputs));
     return out;
@@ -102,6 +100,7 @@ Model::Model(ModelFile file, ModelOptions options, std::string path)
   run_passes(file_.graph);
   fold_constants(file_.graph, fold, kMaxFoldedBytes);
   eliminate_dead_nodes(file_.graph);
+  subgraphs_.add_all(file_.graph, options_.pool, options_.max_plans);
   probe();
   register_for_fork(this);
 }
@@ -110,11 +109,13 @@ Model::~Model() { unregister_for_fork(this); }
 
 void Model::lock() {
   plans_.lock();
+  subgraphs_.lock();
   packed_->lock();
 }
 
 void Model::unlock() {
   packed_->unlock();
+  subgraphs_.unlock();
   plans_.unlock();
 }
 
@@ -140,6 +141,52 @@ void Model::read_specs() {
   }
 }
 
+/// What a run on zeros gives, where the shapes depend on values: the types and shapes of the outputs alone are kept.
+class Model::PortSink final : public OutputSink {
+ public:
+  PortSink(BufferPool& pool, size_t count) : ports(count), pool_(pool) {}
+  void* allocate(size_t index, DType dtype, const Shape& shape) override {
+    ports[index] = {dtype, shape};
+    buffers_.push_back(pool_.acquire(std::max<size_t>(TensorView{dtype, shape, nullptr}.bytes(), 1), "probe"));
+    return buffers_.back().data();
+  }
+  std::vector<Port> ports;
+
+ private:
+  BufferPool& pool_;
+  std::vector<Buffer> buffers_;
+};
+
+/// The outputs that a plan for these inputs gives; empty where only a run on real values could tell. `staged` becomes
+/// true where their shapes may depend on values.
+std::vector<Port> Model::probe_outputs(std::span<const InputFacts> facts, bool& staged) {
+  const auto plan = compile(file_.graph, facts, *packed_);
+  if (!plan->next) return plan->outputs;
+  staged = true;
+  constexpr size_t kMaxBytes = size_t{64} << 20;
+  constexpr int64_t kIterations = 10'000;
+  std::vector<Shape> shapes;
+  std::vector<TensorView> views;
+  std::vector<Buffer> zeros;
+  for (const InputFacts& f : facts) {
+    const size_t bytes = TensorView{f.dtype, f.shape, nullptr}.bytes();
+    if (bytes > kMaxBytes) return {};
+    zeros.push_back(options_.pool->acquire(std::max<size_t>(bytes, 1), "probe"));
+    std::memset(zeros.back().data(), 0, bytes);
+    shapes.push_back(f.shape);
+    views.push_back({f.dtype, f.shape, zeros.back().data()});
+  }
+  PortSink sink(*options_.pool, outputs_.size());
+  RunBudget budget{kIterations};
+  try {
+    run_stages(file_.graph, plans_, plans_.acquire(shapes), views, sink, environment(), budget);
+  } catch (const Error& error) {
+    if (error.code() == ErrorCode::kUnsupportedOp) throw;
+    return {};  // zeros are not what the model is for
+  }
+  return std::move(sink.ports);
+}
+
 /// Compiles for guessed sizes of the free dimensions: shows what is not supported before the first request does, and
 /// tells the outputs' types and which of their dimensions are free.
 void Model::probe() {
@@ -151,18 +198,19 @@ void Model::probe() {
   constexpr Guess kGuesses[] = {{2, 2},   {3, 32},  {2, 64}, {1, 1},  {3, 128},
                                 {2, 224}, {1, 640}, {1, 3},  {2, 16}, {5, 7}};
   std::vector<std::vector<Port>> seen;
+  bool staged = false;
   std::optional<Error> failure;
   for (const Guess& guess : kGuesses) {
-    std::vector<Port> ports;
+    std::vector<InputFacts> facts;
     for (const PortSpec& in : inputs_) {
       Shape shape = in.shape;
       for (size_t i = 0; i < shape.rank(); ++i) {
         if (shape[i] == Shape::kFree) shape[i] = i == 0 ? guess.batch : guess.other;
       }
-      ports.push_back({in.dtype, shape});
+      facts.push_back({in.dtype, shape, nullptr});
     }
     try {
-      seen.push_back(compile(file_.graph, ports, *packed_)->outputs);
+      if (auto ports = probe_outputs(facts, staged); !ports.empty()) seen.push_back(std::move(ports));
     } catch (const Error& error) {
       // What is not supported is so whatever the sizes; what does not fit may fit with others.
       if (error.code() == ErrorCode::kUnsupportedOp || all_fixed) throw;
@@ -170,11 +218,15 @@ void Model::probe() {
     }
     if (all_fixed || seen.size() == 3) break;
   }
+  plans_.trim();
   for (size_t o = 0; o < outputs_.size(); ++o) {
     const Value& declared = file_.graph.values[static_cast<size_t>(file_.graph.outputs[o])];
     if (seen.empty()) {
-      if (!declared.shape || !declared.dtype) throw *failure;
-      continue;
+      if (declared.shape && declared.dtype) continue;
+      if (failure) throw *failure;
+      throw Error(ErrorCode::kUnsupportedOp,
+                  cat("output '", outputs_[o].name,
+                      "' declares no type and shape, and a run on zeros does not tell them; declare them in the file"));
     }
     outputs_[o].dtype = seen[0][o].dtype;
     Shape shape = seen[0][o].shape;
@@ -183,18 +235,22 @@ void Model::probe() {
         if (ports[o].shape[i] != shape[i]) shape[i] = Shape::kFree;
       }
     }
-    // One sample of a graph with free inputs says little: there the declaration, if any, knows better.
-    if (!all_fixed && seen.size() == 1 && declared.shape && declared.shape->rank() == shape.rank())
+    // One sample of a graph with free inputs says little, zeros say less: there the declaration, if any, knows better.
+    const bool unsure = staged || (!all_fixed && seen.size() == 1);
+    if (unsure && declared.shape && declared.shape->rank() == shape.rank()) {
       shape = *declared.shape;
+    } else if (staged) {
+      for (size_t i = 0; i < shape.rank(); ++i) shape[i] = Shape::kFree;
+    }
     outputs_[o].shape = shape;
   }
 }
 
 std::shared_ptr<const Plan> Model::compile_for(std::span<const Shape> shapes) {
-  std::vector<Port> ports;
-  for (size_t i = 0; i < inputs_.size(); ++i) ports.push_back({inputs_[i].dtype, shapes[i]});
+  std::vector<InputFacts> facts;
+  for (size_t i = 0; i < inputs_.size(); ++i) facts.push_back({inputs_[i].dtype, shapes[i], nullptr});
   try {
-    return compile(file_.graph, ports, *packed_);
+    return compile(file_.graph, facts, *packed_);
   } catch (const Error& error) {
     // The graph itself passed probe(): it is these sizes that do not fit it.
     if (error.code() != ErrorCode::kModel) throw;
@@ -205,12 +261,8 @@ std::shared_ptr<const Plan> Model::compile_for(std::span<const Shape> shapes) {
   }
 }
 
-ExecContext Model::exec_context(const Plan& plan) const {
-  if (options_.threads == 1 || plan.estimated_nanos < kParallelNanos) return {};
-  ThreadPool& pool = ThreadPool::process();
-  const int threads = options_.threads == 0 ? pool.size() : std::min(options_.threads, pool.size());
-  if (threads <= 1) return {};
-  return {&pool, threads};
+RunEnvironment Model::environment() const {
+  return {packed_.get(), options_.pool.get(), &subgraphs_, options_.threads};
 }
 
 Status Model::run(std::span<const TensorView> inputs, OutputSink& sink) noexcept {
@@ -229,8 +281,13 @@ Status Model::run(std::span<const TensorView> inputs, OutputSink& sink) noexcept
       shapes[i] = inputs[i].shape;
       in[i] = inputs[i].data;
     }
-    const PlanCache::Lease lease = acquire({shapes, inputs.size()});
+    PlanCache::Lease lease = acquire({shapes, inputs.size()});
     const Plan& plan = lease.plan();
+    if (plan.next) {
+      RunBudget budget;
+      run_stages(file_.graph, plans_, std::move(lease), inputs, sink, environment(), budget);
+      return {};
+    }
     for (size_t i = 0; i < plan.outputs.size(); ++i)
       out[i] = sink.allocate(i, plan.outputs[i].dtype, plan.outputs[i].shape);
     lease.session().run({in, inputs.size()}, {out, plan.outputs.size()}, exec_context(plan));

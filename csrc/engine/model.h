@@ -8,6 +8,7 @@
 
 #include "engine/compile.h"
 #include "engine/plan_cache.h"
+#include "engine/program.h"
 #include "engine/runner.h"
 #include "graph/ir.h"
 #include "memory/weight_store.h"
@@ -50,7 +51,7 @@ class Model final : public Runner {
   /// where a plan for them must be compiled, which takes a while.
   std::optional<PlanCache::Lease> try_acquire(std::span<const Shape> shapes) { return plans_.try_acquire(shapes); }
   PlanCache::Lease acquire(std::span<const Shape> shapes) { return plans_.acquire(shapes); }
-  ExecContext exec_context(const Plan& plan) const;
+  ExecContext exec_context(const Plan& plan) const { return exec_context_for(plan, options_.threads); }
 
   const std::string& path() const { return path_; }
   const ModelFile& file() const { return file_; }
@@ -67,7 +68,10 @@ class Model final : public Runner {
   class PackedCache;
   std::shared_ptr<const Plan> compile_for(std::span<const Shape> shapes);
   void read_specs();
+  class PortSink;
+  std::vector<Port> probe_outputs(std::span<const InputFacts> facts, bool& staged);
   void probe();
+  RunEnvironment environment() const;
 
   const ModelOptions options_;
   const std::string path_;
@@ -75,6 +79,7 @@ class Model final : public Runner {
   std::shared_ptr<const Weights> weights_;
   std::vector<PortSpec> inputs_, outputs_;
   std::unique_ptr<PackedCache> packed_;
+  SubgraphTable subgraphs_;
   PlanCache plans_;
 };
 

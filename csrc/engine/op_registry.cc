@@ -35,14 +35,16 @@ const OpRegistry& OpRegistry::instance() {
   return registry;
 }
 
-void OpRegistry::add(const OpSchema& schema, LowerFn lower) {
+void OpRegistry::add(OpDef def) {
+  const OpSchema& schema = def.schema;
   auto& rows = ops_[key_of(schema.domain, schema.name)];
   for (const OpDef& row : rows) {
     if (schema.since <= row.schema.until && row.schema.since <= schema.until) {
       throw std::logic_error(cat("operator ", schema.name, " is registered twice for opset ", schema.since));
     }
   }
-  rows.push_back({schema, lower, family_});
+  def.family = family_;
+  rows.push_back(def);
 }
 
 const OpDef* OpRegistry::find(std::string_view domain, std::string_view name, int version) const {

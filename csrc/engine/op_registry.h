@@ -5,15 +5,22 @@
 #include <unordered_map>
 #include <vector>
 
+#include "engine/dynamic.h"
 #include "engine/lower.h"
 #include "graph/op_schema.h"
 
 namespace inferkit {
 
+/// The subgraph that a node stands for, where its inputs decide that (If); may throw NeedsValue. The compiler puts the
+/// nodes of that subgraph where the node was.
+using SelectFn = const Graph& (*)(const NodeContext&);
+
 struct OpDef {
   OpSchema schema;
   LowerFn lower = nullptr;
-  std::string_view family;
+  DynamicFn dynamic = nullptr;
+  SelectFn select = nullptr;
+  std::string_view family = "";
 };
 
 class OpRegistry {
@@ -27,9 +34,14 @@ class OpRegistry {
 
   /// For register_<family> functions: `family` holds for the calls of add that follow.
   void begin_family(std::string_view family) { family_ = family; }
-  void add(const OpSchema& schema, LowerFn lower);
+  void add(const OpSchema& schema, LowerFn lower) { add(OpDef{schema, lower}); }
+  /// An operator whose outputs' shapes depend on values. Where its rule throws NeedsValue (or it has none), `dynamic`
+  /// runs it between two plans; what follows is compiled for the shapes that came out.
+  void add_dynamic(const OpSchema& schema, LowerFn lower, DynamicFn dynamic) { add(OpDef{schema, lower, dynamic}); }
+  void add_select(const OpSchema& schema, SelectFn select) { add(OpDef{schema, nullptr, nullptr, select}); }
 
  private:
+  void add(OpDef def);
   std::unordered_map<std::string, std::vector<OpDef>> ops_;  // by "domain:name"
   std::string_view family_;
 };

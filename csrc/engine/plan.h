@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/tensor_view.h"
+#include "engine/continuation.h"
 #include "graph/ir.h"
 #include "memory/buffer_pool.h"
 
@@ -55,8 +56,10 @@ struct Plan {
   std::vector<Operand> operands;                    // the table that sessions resolve into pointers
   std::vector<uint32_t> input_slots, output_slots;  // operands to patch before each run
   size_t arena_bytes = 0;
-  int64_t estimated_nanos = 0;      // a guess at one run's duration on one thread
-  std::vector<std::string> labels;  // node names, for errors and traces
+  int64_t estimated_nanos = 0;               // a guess at one run's duration on one thread
+  std::vector<std::string> labels;           // node names, for errors and traces
+  std::vector<PlanResult> results;           // what each output is
+  std::shared_ptr<const Continuation> next;  // null where the plan computes every output of the model
 
   // Owners of what the raw pointers above point into.
   std::deque<std::unique_ptr<std::byte[]>> params;

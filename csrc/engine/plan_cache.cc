@@ -4,18 +4,20 @@
 
 namespace inferkit {
 
-PlanCache::Entry* PlanCache::find(std::span<const Shape> shapes) const {
+PlanCache::Entry* PlanCache::find(std::span<const Shape> shapes, std::string_view key) const {
   for (const auto& entry : entries_) {
-    if (std::equal(shapes.begin(), shapes.end(), entry->shapes.begin(), entry->shapes.end())) return entry.get();
+    if (std::equal(shapes.begin(), shapes.end(), entry->shapes.begin(), entry->shapes.end()) && key == entry->key) {
+      return entry.get();
+    }
   }
   return nullptr;
 }
 
-std::optional<PlanCache::Lease> PlanCache::try_acquire(std::span<const Shape> shapes) {
+std::optional<PlanCache::Lease> PlanCache::try_acquire(std::span<const Shape> shapes, std::string_view key) {
   std::shared_ptr<Entry> entry;
   {
     const std::scoped_lock lock(mutex_);
-    Entry* found = find(shapes);
+    Entry* found = find(shapes, key);
     if (!found) return std::nullopt;
     ++hits_;
     found->used = ++ticks_;
@@ -31,28 +33,38 @@ std::optional<PlanCache::Lease> PlanCache::try_acquire(std::span<const Shape> sh
       return Lease(this, std::move(entry), std::move(session));
     }
   }
+  return fresh(std::move(entry));
+}
+
+PlanCache::Lease PlanCache::fresh(std::shared_ptr<Entry> entry) {
   auto session = std::make_unique<Session>(entry->plan, *pool_);
   return Lease(this, std::move(entry), std::move(session));
 }
 
 PlanCache::Lease PlanCache::acquire(std::span<const Shape> shapes) {
-  if (auto lease = try_acquire(shapes)) return std::move(*lease);
-  std::shared_ptr<Entry> entry = insert(shapes);
-  auto session = std::make_unique<Session>(entry->plan, *pool_);
-  return {this, std::move(entry), std::move(session)};
+  if (auto lease = try_acquire(shapes, {})) return std::move(*lease);
+  return fresh(insert(shapes, {}, [&] { return compile_(shapes); }));
 }
 
-std::shared_ptr<PlanCache::Entry> PlanCache::insert(std::span<const Shape> shapes) {
+PlanCache::Lease PlanCache::acquire(std::span<const Shape> shapes, std::string_view key,
+                                    const CompileOtherFn& compile) {
+  if (auto lease = try_acquire(shapes, key)) return std::move(*lease);
+  return fresh(insert(shapes, key, compile));
+}
+
+std::shared_ptr<PlanCache::Entry> PlanCache::insert(std::span<const Shape> shapes, std::string_view key,
+                                                    const CompileOtherFn& compile) {
   const std::scoped_lock compiling(compile_mutex_);
   {
     const std::scoped_lock lock(mutex_);
-    if (Entry* found = find(shapes)) {
+    if (Entry* found = find(shapes, key)) {
       return *std::find_if(entries_.begin(), entries_.end(), [&](const auto& e) { return e.get() == found; });
     }
   }
   auto entry = std::make_shared<Entry>();
   entry->shapes.assign(shapes.begin(), shapes.end());
-  entry->plan = compile_(shapes);
+  entry->key = key;
+  entry->plan = compile();
   std::vector<std::unique_ptr<Session>> dropped;  // destroyed after the lock is gone
   const std::scoped_lock lock(mutex_);
   ++misses_;
@@ -78,7 +90,7 @@ PlanCache::Lease::~Lease() {
 
 int64_t PlanCache::estimated_nanos(std::span<const Shape> shapes, int64_t fallback) const {
   const std::scoped_lock lock(mutex_);
-  const Entry* found = find(shapes);
+  const Entry* found = find(shapes, {});
   return found ? found->plan->estimated_nanos : fallback;
 }
 

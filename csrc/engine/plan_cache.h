@@ -1,4 +1,5 @@
-// Plans by input shapes, least recently used out first; each with the idle sessions that run it.
+// Plans by input shapes (and, after a continuation, by what else they were compiled for), least recently used out
+// first; each with the idle sessions that run it.
 #pragma once
 #include <cstdint>
 #include <functional>
@@ -6,6 +7,8 @@
 #include <mutex>
 #include <optional>
 #include <span>
+#include <string>
+#include <string_view>
 #include <vector>
 
 #include "engine/plan.h"
@@ -25,6 +28,7 @@ class PlanCache {
 
  public:
   using CompileFn = std::function<std::shared_ptr<const Plan>(std::span<const Shape>)>;
+  using CompileOtherFn = std::function<std::shared_ptr<const Plan>()>;
 
   /// A session for one run; goes back to the cache with its owner.
   class Lease {
@@ -48,9 +52,11 @@ class PlanCache {
       : compile_(std::move(compile)), pool_(std::move(pool)), max_plans_(max_plans), max_idle_(max_idle_sessions) {}
 
   /// A session of a plan that is there; empty where these shapes must be compiled first.
-  std::optional<Lease> try_acquire(std::span<const Shape> shapes);
+  std::optional<Lease> try_acquire(std::span<const Shape> shapes) { return try_acquire(shapes, {}); }
   /// Compiles at the first call for these shapes. The cache must outlive the lease.
   Lease acquire(std::span<const Shape> shapes);
+  /// The plan of these shapes and of this `key`, which is not empty; `compile` makes it at the first call.
+  Lease acquire(std::span<const Shape> shapes, std::string_view key, const CompileOtherFn& compile);
   /// The duration that the plan for these shapes is guessed to take; `fallback` where it is not compiled.
   int64_t estimated_nanos(std::span<const Shape> shapes, int64_t fallback) const;
   PlanCacheStats stats() const;
@@ -63,13 +69,16 @@ class PlanCache {
  private:
   struct Entry {
     std::vector<Shape> shapes;
+    std::string key;  // empty for the plans that a run begins with
     std::shared_ptr<const Plan> plan;
     std::vector<std::unique_ptr<Session>> idle;
     uint64_t used = 0;
     bool evicted = false;
   };
-  Entry* find(std::span<const Shape> shapes) const;
-  std::shared_ptr<Entry> insert(std::span<const Shape> shapes);
+  Entry* find(std::span<const Shape> shapes, std::string_view key) const;
+  std::optional<Lease> try_acquire(std::span<const Shape> shapes, std::string_view key);
+  std::shared_ptr<Entry> insert(std::span<const Shape> shapes, std::string_view key, const CompileOtherFn& compile);
+  Lease fresh(std::shared_ptr<Entry> entry);
 
   const CompileFn compile_;
   const std::shared_ptr<BufferPool> pool_;

@@ -76,6 +76,7 @@ struct Graph {
   std::vector<ValueId> outputs;
   std::unordered_map<ValueId, Tensor> constants;
   std::vector<Capture> captures;  // empty in the main graph
+  const Graph* origin = nullptr;  // of a copy whose captures alone differ: the graph in the file
 
   ValueId add_value(std::string value_name);
   const Tensor* constant(ValueId id) const {

@@ -1,4 +1,5 @@
-// Compress and NonZero, whose shapes depend on data: they run as dynamic steps where that data is not constant. ReverseSequence.
+// Compress and NonZero, whose shapes depend on data: they run as dynamic steps where that data is not constant.
+// ReverseSequence.
 #include "engine/op_registry.h"
 #include "engine/ops/common/copy_rows.h"
 #include "engine/ops/dispatch.h"
@@ -128,10 +129,12 @@ void lower_reverse(LowerContext& c) {
 }  // namespace
 
 void register_select(OpRegistry& r) {
-  r.add({.name = "Compress", .since = 9, .min_inputs = 2, .max_inputs = 2, .max_outputs = 1, .infer = infer_compress},
-        lower_compress);
-  r.add({.name = "NonZero", .since = 9, .min_inputs = 1, .max_inputs = 1, .max_outputs = 1, .infer = infer_non_zero},
-        nullptr);
+  r.add_dynamic(
+      {.name = "Compress", .since = 9, .min_inputs = 2, .max_inputs = 2, .max_outputs = 1, .infer = infer_compress},
+      lower_compress, run_on_values);
+  r.add_dynamic(
+      {.name = "NonZero", .since = 9, .min_inputs = 1, .max_inputs = 1, .max_outputs = 1, .infer = infer_non_zero},
+      nullptr, run_on_values);
   r.add({.name = "ReverseSequence",
          .since = 10,
          .min_inputs = 2,

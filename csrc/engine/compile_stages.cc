@@ -1,0 +1,205 @@
+// Compilation where values that only a run gives decide shapes: subgraphs take the place of nodes that choose one, and
+// what must wait for values becomes the plan's continuation.
+#include <algorithm>
+#include <atomic>
+
+#include "engine/compiler.h"
+#include "graph/topological_sort.h"
+
+namespace inferkit {
+namespace {
+
+const OpDef* find(const Node& node) { return OpRegistry::instance().find(node.domain, node.op_type, node.version); }
+
+/// The subgraph's nodes, constants and captures with the ids that they have in `into`.
+class Inliner {
+ public:
+  Inliner(Graph& into, const Graph& from) : into_(into), from_(from), ids_(from.values.size(), kNoValue) {
+    for (const Capture& c : from.captures) ids_[static_cast<size_t>(c.inner)] = c.outer;
+  }
+
+  std::vector<Node> nodes(const Node& call) {
+    for (const auto& [id, tensor] : from_.constants) into_.constants.emplace(mapped(id), tensor);
+    std::vector<Node> out;
+    for (const Node& node : from_.nodes) out.push_back(copy(node));
+    for (size_t i = 0; i < call.outputs.size(); ++i) {
+      if (call.outputs[i] == kNoValue) continue;
+      Node identity;
+      identity.op_type = "Identity";
+      identity.version = 13;
+      identity.name = call.name;
+      identity.inputs = {mapped(from_.outputs[i])};
+      identity.outputs = {call.outputs[i]};
+      out.push_back(std::move(identity));
+    }
+    return out;
+  }
+
+ private:
+  ValueId mapped(ValueId id) {
+    if (id == kNoValue) return id;
+    ValueId& to = ids_[static_cast<size_t>(id)];
+    if (to == kNoValue) to = into_.add_value(from_.values[static_cast<size_t>(id)].name);
+    return to;
+  }
+  Node copy(const Node& node) {
+    Node out = node;
+    for (ValueId& id : out.inputs) id = mapped(id);
+    for (ValueId& id : out.outputs) id = mapped(id);
+    for (auto& [name, attribute] : out.attributes) {
+      auto* sub = std::get_if<std::shared_ptr<Graph>>(&attribute);
+      if (!sub) continue;
+      auto fresh = std::make_shared<Graph>(**sub);
+      for (Capture& c : fresh->captures) c.outer = mapped(c.outer);
+      fresh->origin = (*sub)->origin ? (*sub)->origin : sub->get();
+      *sub = std::move(fresh);
+    }
+    return out;
+  }
+
+  Graph& into_;
+  const Graph& from_;
+  std::vector<ValueId> ids_;
+};
+
+}  // namespace
+
+void Compiler::replace_by_subgraph(size_t n, const Graph& subgraph) {
+  if (!own_) {
+    own_ = std::make_shared<Graph>(*graph_);
+    // The facts of constants point into the graph.
+    for (const auto& [id, tensor] : own_->constants) facts_[static_cast<size_t>(id)]->constant = &tensor;
+    graph_ = own_.get();
+  }
+  const Node call = own_->nodes[n];  // keeps `subgraph` alive
+  if (!subgraph.inputs.empty() || subgraph.outputs.size() < call.outputs.size()) {
+    throw Error(ErrorCode::kModel, cat(call.label(), ": a branch must have no inputs and one output for each of the ",
+                                       call.outputs.size(), " of the node"));
+  }
+  std::vector<Node> nodes = Inliner(*own_, subgraph).nodes(call);
+  facts_.resize(own_->values.size());
+  waits_.resize(own_->values.size());
+  for (const auto& [id, tensor] : own_->constants) {
+    auto& facts = facts_[static_cast<size_t>(id)];
+    if (!facts) facts = TensorFacts{tensor.dtype, tensor.shape, &tensor};
+  }
+  const auto at = own_->nodes.erase(own_->nodes.begin() + static_cast<std::ptrdiff_t>(n));
+  own_->nodes.insert(at, std::make_move_iterator(nodes.begin()), std::make_move_iterator(nodes.end()));
+}
+
+void Compiler::defer(size_t n, std::optional<size_t> input) {
+  deferred_[n] = input;
+  for (const ValueId id : graph().nodes[n].outputs) {
+    if (id != kNoValue) waits_[static_cast<size_t>(id)] = true;
+  }
+}
+
+bool Compiler::reads_deferred(const Node& node) const {
+  bool found = false;
+  for_each_read(node, [&](ValueId id) { found |= waits_[static_cast<size_t>(id)]; });
+  return found;
+}
+
+int Compiler::output_of_model(size_t output) const {
+  return options_.continuation ? options_.continuation->outputs[output] : static_cast<int>(output);
+}
+
+/// What the plan gives, and what it leaves.
+void Compiler::split() {
+  for (size_t i = 0; i < graph().outputs.size(); ++i) {
+    if (!waits_[static_cast<size_t>(graph().outputs[i])]) {
+      plan_->results.push_back({graph().outputs[i], output_of_model(i)});
+    }
+  }
+  std::erase_if(deferred_, [&](const auto& d) { return !node_needed_[d.first]; });
+  for (const auto& [n, input] : deferred_) node_needed_[n] = false;  // not by this plan
+  if (deferred_.empty()) return;
+  if (!fold_) {  // one node by itself: nothing follows
+    plan_->next = std::make_shared<Continuation>();
+    return;
+  }
+  static std::atomic<uint64_t> serials{0};
+  auto next = std::make_shared<Continuation>();
+  next->serial = serials.fetch_add(1, std::memory_order_relaxed) + 1;  // relaxed: only that they differ matters
+  std::vector<bool> later = waits_;                                    // values that even the dynamic nodes do not give
+  run_dynamically(*next, later);
+  add_rest(*next, later);
+  if (next->dynamic.empty() && next->known.empty()) {
+    throw Error(ErrorCode::kModel,
+                cat(graph().nodes[deferred_.begin()->first].label(), ": waits for a value that no node computes"));
+  }
+  plan_->next = std::move(next);
+}
+
+/// The deferred nodes that can run on values right after the plan.
+void Compiler::run_dynamically(Continuation& next, std::vector<bool>& later) {
+  std::map<size_t, std::optional<size_t>> left;
+  for (const auto& [n, input] : deferred_) {
+    const Node& node = graph().nodes[n];
+    const OpDef* def = find(node);
+    bool ready = def && (def->dynamic || (options_.values_vary && input && !def->select));
+    for_each_read(node, [&](ValueId id) { ready = ready && !later[static_cast<size_t>(id)]; });
+    if (!ready) {
+      left.emplace(n, input);
+      continue;
+    }
+    next.dynamic.push_back(node);
+    for (const ValueId id : node.outputs) {
+      if (id != kNoValue) later[static_cast<size_t>(id)] = false;
+    }
+  }
+  for (size_t i = 0; i < graph().outputs.size(); ++i) {
+    const auto id = static_cast<size_t>(graph().outputs[i]);
+    if (waits_[id] && !later[id]) next.computed.push_back({graph().outputs[i], output_of_model(i)});
+  }
+  deferred_ = std::move(left);
+  // What the plan must hand on to them is known to add_rest alone, which looks at all that is deferred.
+}
+
+void Compiler::add_rest(Continuation& next, const std::vector<bool>& later) {
+  Graph& rest = next.rest;
+  rest.name = graph().name;
+  rest.values = graph().values;
+  std::vector<bool> taken(rest.values.size());
+  const auto take = [&](ValueId id, bool to_rest) {
+    const auto at = static_cast<size_t>(id);
+    if (later[at]) return;
+    const TensorFacts* f = waits_[at] ? nullptr : &known(id);
+    if (f && f->constant) {
+      if (rest.constants.emplace(id, *f->constant).second && !is_lasting(id)) next.folded.insert(id);
+      return;
+    }
+    const bool is_result =
+        std::any_of(plan_->results.begin(), plan_->results.end(), [&](const PlanResult& r) { return r.value == id; });
+    const bool is_input = std::find(graph().inputs.begin(), graph().inputs.end(), id) != graph().inputs.end();
+    if (f && !is_result && !is_input) plan_->results.push_back({id, -1});
+    if (!to_rest || taken[at]) return;
+    taken[at] = true;
+    rest.inputs.push_back(id);
+  };
+  for (const Node& node : next.dynamic) {
+    for_each_read(node, [&](ValueId id) {
+      if (!waits_[static_cast<size_t>(id)]) take(id, /*to_rest=*/false);
+    });
+  }
+  for (const auto& [n, input] : deferred_) {
+    const Node& node = graph().nodes[n];
+    for_each_read(node, [&](ValueId id) { take(id, /*to_rest=*/true); });
+    rest.nodes.push_back(node);
+  }
+  for (const auto& [n, input] : deferred_) {
+    if (!input) continue;
+    const ValueId id = graph().nodes[n].inputs[*input];
+    const auto it = std::find(rest.inputs.begin(), rest.inputs.end(), id);
+    if (it != rest.inputs.end()) next.known.push_back(static_cast<size_t>(it - rest.inputs.begin()));
+  }
+  std::sort(next.known.begin(), next.known.end());
+  next.known.erase(std::unique(next.known.begin(), next.known.end()), next.known.end());
+  for (size_t i = 0; i < graph().outputs.size(); ++i) {
+    if (!later[static_cast<size_t>(graph().outputs[i])]) continue;
+    rest.outputs.push_back(graph().outputs[i]);
+    next.outputs.push_back(output_of_model(i));
+  }
+}
+
+}  // namespace inferkit

@@ -1,0 +1,97 @@
+// The state of one compilation; compile.cc and compile_stages.cc alone include it.
+#pragma once
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "engine/compile.h"
+#include "engine/continuation.h"
+#include "engine/op_registry.h"
+#include "engine/storage.h"
+
+namespace inferkit {
+
+/// Makes a thing each time: for what a plan alone holds.
+class TransientCache final : public ModelCache {
+ public:
+  std::shared_ptr<const void> get(const std::string&, const MakeFn& make, size_t) override { return make(); }
+};
+
+/// Throws Error(kModel) where the node has more or fewer inputs or outputs than its operator.
+void check_arity(const Node& node, const OpSchema& schema);
+
+class Compiler {
+ public:
+  Compiler(const Graph& graph, std::span<const InputFacts> inputs, ModelCache& cache, const CompileOptions& options,
+           bool fold)
+      : graph_(&graph),
+        inputs_(inputs),
+        cache_(cache),
+        options_(options),
+        fold_(fold),
+        facts_(graph.values.size()),
+        waits_(graph.values.size()) {}
+
+  /// `forced`: nodes that must wait for the value of one of their inputs, by index.
+  std::shared_ptr<const Plan> run(const std::map<size_t, size_t>& forced);
+
+  /// Thrown where a lowering, rather than a shape rule, needs a value: all of it again, with the node deferred.
+  struct Restart {
+    size_t node, input;
+  };
+
+ private:
+  friend class NodeLowering;
+  void infer(const std::map<size_t, size_t>& forced);
+  bool infer_node(size_t n);
+  bool try_fold(const Node& node, std::span<const TensorFacts* const> in);
+  void mark_needed();
+  void lower();
+  void bind_outputs();
+  void finish();
+
+  // compile_stages.cc
+  void replace_by_subgraph(size_t n, const Graph& subgraph);
+  void defer(size_t n, std::optional<size_t> input);
+  bool reads_deferred(const Node& node) const;
+  void split();
+  void run_dynamically(Continuation& next, std::vector<bool>& later);
+  void add_rest(Continuation& next, const std::vector<bool>& later);
+
+  const Graph& graph() const { return *graph_; }
+  const TensorFacts* facts(ValueId id) const {
+    return id == kNoValue || !facts_[static_cast<size_t>(id)] ? nullptr : &*facts_[static_cast<size_t>(id)];
+  }
+  const TensorFacts& known(ValueId id) const;
+  /// A constant that lives as long as the model: what is derived from it may be kept under its address.
+  bool is_lasting(ValueId id) const;
+  int32_t slot_of(ValueId id);
+  int32_t constant_slot(const Tensor& tensor);
+  void add_step(StepFn fn, const void* params, size_t bytes, std::span<const Ref> operands, size_t node, double work);
+  int output_of_model(size_t output) const;
+
+  const Graph* graph_;
+  std::shared_ptr<Graph> own_;  // *graph_, once subgraphs had to be put into it
+  std::span<const InputFacts> inputs_;
+  ModelCache& cache_;
+  const CompileOptions options_;
+  const bool fold_;
+  std::vector<std::optional<TensorFacts>> facts_;     // by ValueId
+  std::vector<std::shared_ptr<Tensor>> constants_;    // what folding made
+  std::vector<bool> waits_;                           // values that a later stage computes, by ValueId
+  std::map<size_t, std::optional<size_t>> deferred_;  // nodes of a later stage; the input whose value each needs
+  std::vector<bool> node_needed_;
+  std::vector<bool> value_needed_;
+  std::vector<int32_t> value_slot_;
+  std::vector<std::string> unsupported_;
+  TransientCache transient_;
+  Storage storage_;
+  std::vector<std::vector<Ref>> step_refs_;
+  size_t folded_bytes_ = 0;
+  double work_ = 0;
+  std::shared_ptr<Plan> plan_ = std::make_shared<Plan>();
+};
+
+}  // namespace inferkit

@@ -1,0 +1,228 @@
+// If, Loop and Scan. An If becomes the nodes of the branch that its condition selects, before anything is lowered.
+// Loops run between plans: their bodies are graphs with plans of their own.
+#include <cstring>
+#include <limits>
+
+#include "engine/op_registry.h"
+
+namespace inferkit {
+namespace {
+
+const Graph& subgraph_of(const NodeContext& c, const char* name) {
+  const auto it = c.node().attributes.find(name);
+  const auto* graph = it == c.node().attributes.end() ? nullptr : std::get_if<std::shared_ptr<Graph>>(&it->second);
+  if (!graph) c.fail(cat("the attribute '", name, "' must be a graph"));
+  return **graph;
+}
+
+bool truth(const NodeContext& c, const Tensor& value) {
+  if (value.dtype != DType::kBool || value.shape.elements() != 1) {
+    c.fail(cat("the condition must be one bool, not ", dtype_name(value.dtype), " of shape ", value.shape.str()));
+  }
+  return *value.as<bool>();
+}
+
+const Graph& select_branch(const NodeContext& c) {
+  return subgraph_of(c, truth(c, c.known_value(0)) ? "then_branch" : "else_branch");
+}
+
+/// What iterations append: one tensor of all of them in the end.
+class Stack {
+ public:
+  void add(const NodeContext& c, const Tensor& value) {
+    if (count_ == 0) {
+      dtype_ = value.dtype;
+      shape_ = value.shape;
+    } else if (value.dtype != dtype_ || !(value.shape == shape_)) {
+      c.fail(cat("the body gives a tensor of shape ", value.shape.str(), " to be stacked on ", shape_.str()));
+    }
+    const auto* bytes = static_cast<const std::byte*>(value.data);
+    bytes_.insert(bytes_.end(), bytes, bytes + value.bytes());
+    ++count_;
+  }
+  /// Stacked along a new axis; `declared` is what the body says of it, for no iteration at all.
+  Tensor tensor(const Value& declared, int64_t axis, DynamicContext& run) const {
+    Shape shape = shape_;
+    DType dtype = dtype_;
+    if (count_ == 0) {
+      dtype = declared.dtype.value_or(DType::kF32);
+      shape = declared.shape.value_or(Shape{});
+      for (size_t i = 0; i < shape.rank(); ++i) {
+        if (shape[i] == Shape::kFree) shape[i] = 0;
+      }
+    }
+    const auto at = static_cast<size_t>(axis);
+    const auto inner = static_cast<size_t>(shape.elements(at, shape.rank())) * dtype_size(dtype);
+    const auto outer = static_cast<size_t>(shape.elements(0, at));
+    shape.insert(at, static_cast<int64_t>(count_));
+    void* data = nullptr;
+    Tensor out = run.allocate(dtype, shape, &data);
+    auto* to = static_cast<std::byte*>(data);
+    for (size_t o = 0; o < outer && inner != 0; ++o) {
+      for (size_t k = 0; k < count_; ++k, to += inner) {
+        std::memcpy(to, bytes_.data() + (k * outer + o) * inner, inner);
+      }
+    }
+    return out;
+  }
+  /// Of what was added, or of what the body declares.
+  size_t rank(const Value& declared) const {
+    return count_ != 0 ? shape_.rank() : declared.shape.value_or(Shape{}).rank();
+  }
+  void reverse() {
+    if (count_ == 0) return;
+    const size_t size = bytes_.size() / count_;
+    std::vector<std::byte> turned(bytes_.size());
+    for (size_t k = 0; k < count_ && size != 0; ++k) {
+      std::memcpy(turned.data() + k * size, bytes_.data() + (count_ - 1 - k) * size, size);
+    }
+    bytes_ = std::move(turned);
+  }
+
+ private:
+  DType dtype_ = DType::kF32;
+  Shape shape_;
+  size_t count_ = 0;
+  std::vector<std::byte> bytes_;
+};
+
+template <class T>
+Tensor scalar(DynamicContext& run, T value) {
+  void* data = nullptr;
+  Tensor out = run.allocate(kDTypeOf<T>, {}, &data);
+  std::memcpy(data, &value, sizeof(T));
+  return out;
+}
+
+const Value& output_value(const Graph& body, size_t i) { return body.values[static_cast<size_t>(body.outputs[i])]; }
+
+// Loop: inputs trip count, condition, state...; the body takes iteration, condition, state... and gives condition,
+// state..., and what is stacked.
+std::vector<Tensor> run_loop(const NodeContext& c, DynamicContext& run) {
+  const Graph& body = subgraph_of(c, "body");
+  const size_t states = c.input_count() < 2 ? 0 : c.input_count() - 2;
+  if (body.outputs.size() < 1 + states || body.inputs.size() != 2 + states ||
+      body.outputs.size() - 1 < c.node().outputs.size()) {
+    c.fail(cat("the body has ", body.inputs.size(), " inputs and ", body.outputs.size(), " outputs, for ", states,
+               " values that are carried and ", c.node().outputs.size(), " outputs of the node"));
+  }
+  int64_t trips = std::numeric_limits<int64_t>::max();
+  if (c.has_input(0)) {
+    const Tensor& most = c.known_value(0);
+    if (most.dtype != DType::kI64 || most.shape.elements() != 1) c.fail("the trip count must be one int64");
+    trips = *most.as<int64_t>();
+  }
+  bool go_on = !c.has_input(1) || truth(c, c.known_value(1));
+  std::vector<Tensor> carried(2 + states);
+  for (size_t i = 0; i < states; ++i) carried[2 + i] = c.known_value(2 + i);
+  std::vector<Stack> stacks(body.outputs.size() - 1 - states);
+  for (int64_t trip = 0; trip < trips && go_on; ++trip) {
+    run.count_iteration();
+    carried[0] = scalar<int64_t>(run, trip);
+    carried[1] = scalar<bool>(run, go_on);
+    std::vector<Tensor> results = run.run_subgraph(body, carried);
+    go_on = truth(c, results[0]);
+    for (size_t i = 0; i < states; ++i) carried[2 + i] = std::move(results[1 + i]);
+    for (size_t i = 0; i < stacks.size(); ++i) stacks[i].add(c, results[1 + states + i]);
+  }
+  std::vector<Tensor> out(carried.begin() + 2, carried.end());
+  for (size_t i = 0; i < stacks.size(); ++i) {
+    out.push_back(stacks[i].tensor(output_value(body, 1 + states + i), 0, run));
+  }
+  return out;
+}
+
+/// Slices of a scan input, in the order of the scan.
+class Slices {
+ public:
+  Slices(const Tensor& from, int64_t axis, bool backwards) : from_(from), backwards_(backwards) {
+    const auto at = static_cast<size_t>(axis);
+    count_ = from.shape[at];
+    outer_ = from.shape.elements(0, at);
+    inner_ = from.shape.elements(at + 1, from.shape.rank()) * static_cast<int64_t>(dtype_size(from.dtype));
+    shape_ = from.shape;
+    shape_.erase(at);
+  }
+  int64_t count() const { return count_; }
+  Tensor at(int64_t step, DynamicContext& run) const {
+    const int64_t k = backwards_ ? count_ - 1 - step : step;
+    const auto* bytes = static_cast<const std::byte*>(from_.data);
+    if (outer_ == 1) return {from_.dtype, shape_, bytes + k * inner_, from_.owner};
+    void* data = nullptr;
+    Tensor out = run.allocate(from_.dtype, shape_, &data);
+    for (int64_t o = 0; o < outer_ && inner_ != 0; ++o) {
+      std::memcpy(static_cast<std::byte*>(data) + o * inner_, bytes + (o * count_ + k) * inner_,
+                  static_cast<size_t>(inner_));
+    }
+    return out;
+  }
+
+ private:
+  const Tensor& from_;
+  const bool backwards_;
+  int64_t count_ = 0, outer_ = 0, inner_ = 0;
+  Shape shape_;
+};
+
+std::vector<int64_t> per_scan(const NodeContext& c, const char* name, size_t count) {
+  std::vector<int64_t> out = c.attr_ints(name);
+  if (out.empty()) out.assign(count, 0);
+  if (out.size() != count) c.fail(cat("'", name, "' has ", out.size(), " elements for ", count, " tensors"));
+  return out;
+}
+
+// Scan: inputs state..., scanned...; the body takes state..., slices... and gives state..., what is stacked.
+std::vector<Tensor> run_scan(const NodeContext& c, DynamicContext& run) {
+  const Graph& body = subgraph_of(c, "body");
+  const int64_t wanted = c.attr_int("num_scan_inputs", 0);
+  if (wanted < 1 || static_cast<size_t>(wanted) > c.input_count()) {
+    c.fail(cat("num_scan_inputs is ", wanted, " of ", c.input_count(), " inputs"));
+  }
+  const auto scanned = static_cast<size_t>(wanted);
+  const size_t states = c.input_count() - scanned;
+  if (body.inputs.size() != c.input_count() || body.outputs.size() < states ||
+      body.outputs.size() < c.node().outputs.size()) {
+    c.fail(cat("the body has ", body.inputs.size(), " inputs and ", body.outputs.size(), " outputs, for ", states,
+               " states and ", scanned, " scanned inputs"));
+  }
+  const auto axes = per_scan(c, "scan_input_axes", scanned);
+  const auto directions = per_scan(c, "scan_input_directions", scanned);
+  std::vector<Slices> slices;
+  for (size_t i = 0; i < scanned; ++i) {
+    const Tensor& from = c.known_value(states + i);
+    const int64_t axis = c.resolve_axis(axes[i], static_cast<int64_t>(from.shape.rank()));
+    slices.emplace_back(from, axis, directions[i] != 0);
+    if (slices.back().count() != slices.front().count()) c.fail("the scanned inputs differ in length");
+  }
+  std::vector<Tensor> carried(body.inputs.size());
+  for (size_t i = 0; i < states; ++i) carried[i] = c.known_value(i);
+  std::vector<Stack> stacks(body.outputs.size() - states);
+  for (int64_t step = 0; step < slices.front().count(); ++step) {
+    run.count_iteration();
+    for (size_t i = 0; i < scanned; ++i) carried[states + i] = slices[i].at(step, run);
+    std::vector<Tensor> results = run.run_subgraph(body, carried);
+    for (size_t i = 0; i < states; ++i) carried[i] = std::move(results[i]);
+    for (size_t i = 0; i < stacks.size(); ++i) stacks[i].add(c, results[states + i]);
+  }
+  const auto out_axes = per_scan(c, "scan_output_axes", stacks.size());
+  const auto out_directions = per_scan(c, "scan_output_directions", stacks.size());
+  std::vector<Tensor> out(carried.begin(), carried.begin() + static_cast<std::ptrdiff_t>(states));
+  for (size_t i = 0; i < stacks.size(); ++i) {
+    if (out_directions[i] != 0) stacks[i].reverse();
+    const Value& declared = output_value(body, states + i);
+    const auto rank = static_cast<int64_t>(stacks[i].rank(declared)) + 1;
+    out.push_back(stacks[i].tensor(declared, c.resolve_axis(out_axes[i], rank), run));
+  }
+  return out;
+}
+
+}  // namespace
+
+void register_control_flow(OpRegistry& r) {
+  r.add_select({.name = "If", .min_inputs = 1, .max_inputs = 1}, select_branch);
+  // Without a shape rule: only a run can tell how often they go round.
+  r.add_dynamic({.name = "Loop"}, nullptr, run_loop);
+  r.add_dynamic({.name = "Scan", .since = 9, .min_inputs = 1}, nullptr, run_scan);
+}
+
+}  // namespace inferkit

@@ -1,0 +1,290 @@
+#include "engine/program.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "engine/op_registry.h"
+#include "graph/topological_sort.h"
+#include "platform/thread_pool.h"
+
+namespace inferkit {
+namespace {
+
+/// Below this a run stays on its own thread: a fork and join costs microseconds.
+constexpr int64_t kParallelNanos = 20'000;
+constexpr size_t kMaxIdleSessions = 16;
+
+Tensor pool_tensor(BufferPool& pool, DType dtype, const Shape& shape, void** data) {
+  const auto count = shape.checked_elements();
+  if (!count) throw Error(ErrorCode::kInference, cat("a tensor of shape ", shape.str(), " is too large"));
+  const size_t bytes = TensorView{dtype, shape, nullptr}.bytes();
+  auto buffer = std::make_shared<Buffer>(pool.acquire(std::max<size_t>(bytes, 1), "between plans"));
+  *data = buffer->data();
+  return {dtype, shape, *data, buffer};
+}
+
+/// Collects outputs as tensors of the pool.
+class TensorSink final : public OutputSink {
+ public:
+  TensorSink(BufferPool& pool, size_t count) : tensors(count), pool_(pool) {}
+  void* allocate(size_t index, DType dtype, const Shape& shape) override {
+    void* data = nullptr;
+    tensors[index] = pool_tensor(pool_, dtype, shape, &data);
+    return data;
+  }
+  std::vector<Tensor> tensors;
+
+ private:
+  BufferPool& pool_;
+};
+
+/// One run: the values that are known so far, by their ids.
+class StagedRun final {
+ public:
+  StagedRun(PlanCache& plans, OutputSink& sink, const RunEnvironment& environment, RunBudget& budget, bool values_vary)
+      : plans_(plans), sink_(sink), environment_(environment), budget_(budget), values_vary_(values_vary) {}
+
+  void run(const Graph& graph, PlanCache::Lease first, std::span<const TensorView> inputs) {
+    for (size_t i = 0; i < inputs.size(); ++i) {
+      put(graph.inputs[i], {inputs[i].dtype, inputs[i].shape, inputs[i].data, nullptr});
+    }
+    std::shared_ptr<const Continuation> next = run_plan(first, graph.inputs);
+    while (next) {
+      for (const Node& node : next->dynamic) run_node(node, *next);
+      for (const PlanResult& result : next->computed) deliver(result);
+      if (next->ends()) return;
+      const PlanCache::Lease lease = plan_after(*next);
+      // The inputs are those of the graph that `next` holds, which must live until the plan has run.
+      std::shared_ptr<const Continuation> after = run_plan(lease, next->rest.inputs);
+      next = std::move(after);
+    }
+  }
+
+ private:
+  class NodeRun;
+
+  void put(ValueId id, Tensor tensor) {
+    const auto at = static_cast<size_t>(id);
+    if (values_.size() <= at) values_.resize(at + 1);
+    values_[at] = std::move(tensor);
+    set_.resize(values_.size());
+    set_[at] = true;
+  }
+  const Tensor& get(ValueId id, const Graph& graph) const {
+    const auto at = static_cast<size_t>(id);
+    if (at < set_.size() && set_[at]) return values_[at];
+    const Tensor* constant = graph.constant(id);
+    if (!constant) throw Error(ErrorCode::kModel, cat("the value '", graph.values[at].name, "' is not there"));
+    return *constant;
+  }
+
+  std::shared_ptr<const Continuation> run_plan(const PlanCache::Lease& lease, std::span<const ValueId> inputs) {
+    const Plan& plan = lease.plan();
+    std::vector<const void*> in;
+    for (const ValueId id : inputs) in.push_back(values_[static_cast<size_t>(id)].data);
+    std::vector<void*> out(plan.results.size());
+    for (size_t i = 0; i < out.size(); ++i) {
+      const auto& [dtype, shape] = plan.outputs[i];
+      const PlanResult& result = plan.results[i];
+      Tensor tensor;
+      if (result.output >= 0) {
+        out[i] = sink_.allocate(static_cast<size_t>(result.output), dtype, shape);
+        tensor = {dtype, shape, out[i], nullptr};
+      } else {
+        tensor = pool_tensor(*environment_.pool, dtype, shape, &out[i]);
+      }
+      put(result.value, std::move(tensor));
+    }
+    lease.session().run(in, out, exec_context_for(plan, environment_.threads));
+    return plan.next;
+  }
+
+  PlanCache::Lease plan_after(const Continuation& next) {
+    const Graph& rest = next.rest;
+    std::vector<Shape> shapes;
+    std::string key(reinterpret_cast<const char*>(&next.serial), sizeof(next.serial));
+    for (const ValueId id : rest.inputs) {
+      const Tensor& value = values_[static_cast<size_t>(id)];
+      shapes.push_back(value.shape);
+      key.push_back(static_cast<char>(value.dtype));
+    }
+    for (const size_t i : next.known) {
+      const Tensor& value = values_[static_cast<size_t>(rest.inputs[i])];
+      key.append(static_cast<const char*>(value.data), value.bytes());
+    }
+    return plans_.acquire(shapes, key, [&] { return compile_after(next); });
+  }
+
+  std::shared_ptr<const Plan> compile_after(const Continuation& next) {
+    std::vector<InputFacts> facts;
+    for (const ValueId id : next.rest.inputs) {
+      const Tensor& value = values_[static_cast<size_t>(id)];
+      facts.push_back({value.dtype, value.shape, nullptr});
+    }
+    std::vector<Tensor> known;
+    known.reserve(next.known.size());
+    for (const size_t i : next.known) {
+      const Tensor& value = values_[static_cast<size_t>(next.rest.inputs[i])];
+      void* data = nullptr;
+      known.push_back(make_tensor(value.dtype, value.shape, &data));
+      if (value.bytes() != 0) std::memcpy(data, value.data, value.bytes());
+      facts[i].value = &known.back();
+    }
+    try {
+      return compile(next.rest, facts, *environment_.cache, {.continuation = &next, .values_vary = values_vary_});
+    } catch (const Error& error) {
+      // What the graph is at fault for shows at load; this is what the values of this run lead to.
+      if (error.code() != ErrorCode::kModel) throw;
+      throw Error(ErrorCode::kInference,
+                  cat("the values of this input lead to what the model cannot do: ", error.what()));
+    }
+  }
+
+  void run_node(const Node& node, const Continuation& next);
+
+  void deliver(const PlanResult& result) {
+    const Tensor& value = values_[static_cast<size_t>(result.value)];
+    void* to = sink_.allocate(static_cast<size_t>(result.output), value.dtype, value.shape);
+    if (value.bytes() != 0) std::memcpy(to, value.data, value.bytes());
+  }
+
+  PlanCache& plans_;
+  OutputSink& sink_;
+  const RunEnvironment& environment_;
+  RunBudget& budget_;
+  const bool values_vary_;
+  std::vector<Tensor> values_;
+  std::vector<bool> set_;
+};
+
+/// What a dynamic node sees of the run.
+class StagedRun::NodeRun final : public DynamicContext {
+ public:
+  NodeRun(const StagedRun& run, const Graph& graph) : run_(run), graph_(graph) {}
+
+  std::vector<Tensor> run_subgraph(const Graph& subgraph, std::span<const Tensor> inputs) override {
+    Subgraph& body = run_.environment_.subgraphs->of(subgraph);
+    std::vector<TensorView> views;
+    for (const Tensor& t : inputs) views.push_back(t.view());
+    for (const Capture& c : subgraph.captures) views.push_back(run_.get(c.outer, graph_).view());
+    return body.run(views, run_.environment_, run_.budget_);
+  }
+  Tensor allocate(DType dtype, const Shape& shape, void** data) override {
+    return pool_tensor(*run_.environment_.pool, dtype, shape, data);
+  }
+  void count_iteration() override {
+    if (run_.budget_.iterations-- > 0) return;
+    throw Error(ErrorCode::kInference, "its loops run longer than a run may; is there a condition that ends them?");
+  }
+
+ private:
+  const StagedRun& run_;
+  const Graph& graph_;
+};
+
+void StagedRun::run_node(const Node& node, const Continuation& next) {
+  std::vector<TensorFacts> facts(node.inputs.size());
+  std::vector<const TensorFacts*> in(node.inputs.size(), nullptr);
+  for (size_t i = 0; i < node.inputs.size(); ++i) {
+    if (node.inputs[i] == kNoValue) continue;
+    const Tensor& value = get(node.inputs[i], next.rest);
+    facts[i] = {value.dtype, value.shape, &value};
+    in[i] = &facts[i];
+  }
+  std::vector<TensorFacts> out(node.outputs.size());
+  const NodeContext context(node, in, out);
+  NodeRun run(*this, next.rest);
+  const OpDef* def = OpRegistry::instance().find(node.domain, node.op_type, node.version);
+  std::vector<Tensor> results;
+  try {
+    results = (def->dynamic ? def->dynamic : run_on_values)(context, run);
+  } catch (const Error& error) {
+    if (error.code() != ErrorCode::kModel) throw;
+    throw Error(ErrorCode::kInference, error.what());
+  }
+  for (size_t i = 0; i < node.outputs.size(); ++i) {
+    if (node.outputs[i] == kNoValue) continue;
+    if (i >= results.size()) context.fail(cat("has no output ", i));
+    put(node.outputs[i], std::move(results[i]));
+  }
+}
+
+}  // namespace
+
+ExecContext exec_context_for(const Plan& plan, int threads) {
+  if (threads == 1 || plan.estimated_nanos < kParallelNanos) return {};
+  ThreadPool& pool = ThreadPool::process();
+  const int most = threads == 0 ? pool.size() : std::min(threads, pool.size());
+  if (most <= 1) return {};
+  return {&pool, most};
+}
+
+std::vector<Tensor> run_on_values(const NodeContext& c, DynamicContext&) {
+  std::vector<const Tensor*> inputs;
+  for (size_t i = 0; i < c.input_count(); ++i) inputs.push_back(c.has_input(i) ? c.input(i).constant : nullptr);
+  std::vector<Tensor> out = evaluate_node(c.node(), inputs);
+  if (out.empty()) c.unsupported("it cannot run on values");
+  return out;
+}
+
+void run_stages(const Graph& graph, PlanCache& plans, PlanCache::Lease first, std::span<const TensorView> inputs,
+                OutputSink& sink, const RunEnvironment& environment, RunBudget& budget, bool values_vary) {
+  StagedRun(plans, sink, environment, budget, values_vary).run(graph, std::move(first), inputs);
+}
+
+Subgraph::Subgraph(const Graph& graph, std::shared_ptr<BufferPool> pool, size_t max_plans)
+    : graph_(graph),
+      // Its plans are all asked for by key: the types of its inputs are only known then.
+      plans_(nullptr, std::move(pool), max_plans, kMaxIdleSessions) {
+  for (const Capture& c : graph_.captures) graph_.inputs.push_back(c.inner);
+  graph_.captures.clear();
+}
+
+std::vector<Tensor> Subgraph::run(std::span<const TensorView> inputs, const RunEnvironment& environment,
+                                  RunBudget& budget) {
+  if (inputs.size() != graph_.inputs.size()) {
+    throw Error(ErrorCode::kModel,
+                cat("the subgraph '", graph_.name, "' takes ", graph_.inputs.size(), " values, not ", inputs.size()));
+  }
+  std::vector<Shape> shapes;
+  std::string key("body");
+  for (const TensorView& in : inputs) {
+    shapes.push_back(in.shape);
+    key.push_back(static_cast<char>(in.dtype));
+  }
+  TensorSink sink(*environment.pool, graph_.outputs.size());
+  PlanCache::Lease lease = plans_.acquire(shapes, key, [&] {
+    std::vector<InputFacts> facts;
+    for (const TensorView& in : inputs) facts.push_back({in.dtype, in.shape, nullptr});
+    return compile(graph_, facts, *environment.cache, {.values_vary = true});
+  });
+  run_stages(graph_, plans_, std::move(lease), inputs, sink, environment, budget, /*values_vary=*/true);
+  return std::move(sink.tensors);
+}
+
+void SubgraphTable::add_all(const Graph& graph, const std::shared_ptr<BufferPool>& pool, size_t max_plans) {
+  for (const Node& node : graph.nodes) {
+    const OpDef* def = OpRegistry::instance().find(node.domain, node.op_type, node.version);
+    for (const auto& [name, attribute] : node.attributes) {
+      const auto* subgraph = std::get_if<std::shared_ptr<Graph>>(&attribute);
+      if (!subgraph) continue;
+      // What a node selects becomes part of the graph around it; what it runs itself is here.
+      if (def && def->dynamic) {
+        subgraphs_.emplace(subgraph->get(), std::make_unique<Subgraph>(**subgraph, pool, max_plans));
+      }
+      add_all(**subgraph, pool, max_plans);
+    }
+  }
+}
+
+Subgraph& SubgraphTable::of(const Graph& graph) const { return *subgraphs_.at(graph.origin ? graph.origin : &graph); }
+
+void SubgraphTable::lock() {
+  for (const auto& [graph, subgraph] : subgraphs_) subgraph->lock();
+}
+
+void SubgraphTable::unlock() {
+  for (const auto& [graph, subgraph] : subgraphs_) subgraph->unlock();
+}
+
+}  // namespace inferkit

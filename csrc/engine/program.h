@@ -1,0 +1,67 @@
+// A graph with its plans, and runs that go from plan to plan: what a model does where one plan does not do all, and
+// what the subgraphs of loops are.
+#pragma once
+#include <memory>
+#include <span>
+#include <unordered_map>
+
+#include "engine/compile.h"
+#include "engine/plan_cache.h"
+#include "engine/runner.h"
+
+namespace inferkit {
+
+class SubgraphTable;
+
+/// What every run of one model uses.
+struct RunEnvironment {
+  ModelCache* cache = nullptr;
+  BufferPool* pool = nullptr;
+  const SubgraphTable* subgraphs = nullptr;
+  int threads = 0;  // ModelOptions::threads
+};
+
+/// The threads that a run of this plan may use.
+ExecContext exec_context_for(const Plan& plan, int threads);
+
+/// What one run may still do; shared by the subgraphs that it runs.
+struct RunBudget {
+  int64_t iterations = int64_t{1} << 32;  // of all loops together
+};
+
+/// Runs `first` and all that follows it. `inputs` are those of `graph`, which `first` is a plan of; `plans` is where
+/// the plans that follow are kept. Throws Error.
+void run_stages(const Graph& graph, PlanCache& plans, PlanCache::Lease first, std::span<const TensorView> inputs,
+                OutputSink& sink, const RunEnvironment& environment, RunBudget& budget, bool values_vary = false);
+
+/// The body of a loop: its captured values are inputs after its own.
+class Subgraph {
+ public:
+  Subgraph(const Graph& graph, std::shared_ptr<BufferPool> pool, size_t max_plans);
+
+  const Graph& graph() const { return graph_; }
+  /// The outputs in order, each owning its memory.
+  std::vector<Tensor> run(std::span<const TensorView> inputs, const RunEnvironment& environment, RunBudget& budget);
+
+  /// Around fork() alone.
+  void lock() { plans_.lock(); }
+  void unlock() { plans_.unlock(); }
+
+ private:
+  Graph graph_;
+  PlanCache plans_;
+};
+
+/// The subgraphs of a model that run by themselves, nested ones included. Fixed once built.
+class SubgraphTable {
+ public:
+  void add_all(const Graph& graph, const std::shared_ptr<BufferPool>& pool, size_t max_plans);
+  Subgraph& of(const Graph& graph) const;
+  void lock();
+  void unlock();
+
+ private:
+  std::unordered_map<const Graph*, std::unique_ptr<Subgraph>> subgraphs_;
+};
+
+}  // namespace inferkit

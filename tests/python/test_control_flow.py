@@ -1,0 +1,396 @@
+"""If, Loop, Scan, and shapes that depend on values: against ONNX Runtime, and against what the operators mean."""
+
+from __future__ import annotations
+
+import gc
+import threading
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import parser
+
+import inferkit
+
+Array = np.ndarray[Any, Any]
+LENIENT = inferkit.InputChecks(finite=False, non_empty=False)
+
+
+def model_of(text: str, opset: int = 17) -> bytes:
+    source = f'<ir_version: 9, opset_import: ["" : {opset}]>\n{text}'
+    return parser.parse_model(source).SerializeToString()
+
+
+def load(text: str, **options: Any) -> inferkit.Model:
+    return inferkit.Model.load(model_of(text), input_checks=LENIENT, **options)
+
+
+def reference(text: str) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    return onnxruntime.InferenceSession(model_of(text), options, providers=["CPUExecutionProvider"])
+
+
+def check(text: str, *feeds: dict[str, Array]) -> None:
+    model, session = load(text), reference(text)
+    names = [o.name for o in session.get_outputs()]
+    for _ in range(2):  # the second time all plans are there
+        for feed in feeds:
+            expected = session.run(None, feed)
+            found = model.run(feed)
+            for name, want in zip(names, expected, strict=True):
+                assert found[name].dtype == want.dtype, name
+                np.testing.assert_allclose(found[name], want, rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+F32 = np.float32
+X = np.arange(6, dtype=F32).reshape(2, 3) - 2
+
+IF = """
+g (float[N, 3] x, bool c) => (float[N, M] y) {
+   twice = Add (x, x)
+   y = If (c) <
+     then_branch = t () => (float[N, 3] a) { a = Mul (twice, x) },
+     else_branch = e () => (float[N, 6] b) { b = Concat <axis = 1> (x, twice) }
+   >
+}
+"""
+
+
+def test_if_takes_the_branch_that_its_condition_says() -> None:
+    check(IF, {"x": X, "c": np.array(True)}, {"x": X, "c": np.array(False)}, {"x": X[:1], "c": np.array(True)})
+
+
+def test_a_branch_may_give_a_captured_value_a_constant_and_the_same_value_twice() -> None:
+    text = """
+    g (float[2] x, bool c) => (float[2] y, float[2] z) {
+       y, z = If (c) <
+         then_branch = t () => (float[2] a, float[2] b) { a = Identity (x)  b = Identity (x) },
+         else_branch = e () => (float[2] a, float[2] a2) <float[2] a = {5, 6}> { a2 = Neg (a) }
+       >
+    }
+    """
+    check(text, {"x": X[0, :2], "c": np.array(True)}, {"x": X[0, :2], "c": np.array(False)})
+
+
+def test_ifs_nest_and_read_values_of_all_graphs_around_them() -> None:
+    text = """
+    g (float[3] x, int64 n) => (float[3] y) {
+       zero = Constant <value_int = 0> ()
+       two = Constant <value_int = 2> ()
+       positive = Greater (n, zero)
+       large = Greater (n, two)
+       e = Exp (x)
+       y = If (positive) <
+         then_branch = t () => (float[3] a) {
+            k = Add (e, x)
+            a = If (large) <
+              then_branch = tt () => (float[3] b) { b = Mul (k, e) },
+              else_branch = te () => (float[3] c) { c = Sub (k, x) }
+            >
+         },
+         else_branch = ee () => (float[3] d) { d = Neg (e) }
+       >
+    }
+    """
+    check(text, *({"x": X[0], "n": np.array(n)} for n in (-1, 1, 5)))
+
+
+def test_a_condition_that_shapes_decide_costs_no_second_plan() -> None:
+    text = """
+    g (float[N] x) => (float[N] y) {
+       s = Shape (x)
+       two = Constant <value_ints = [2]> ()
+       c1 = Equal (s, two)
+       c = Squeeze (c1)
+       y = If (c) <then_branch = t () => (float[N] a) { a = Neg (x) }, else_branch = e () => (float[N] b) { b = Abs (x) }>
+    }
+    """
+    check(text, {"x": X[0, :2]}, {"x": X[0]})
+    model = load(text)
+    before = model.memory().plans
+    model(X[0])
+    assert model.memory().plans == before + 1
+
+
+LOOP = """
+g (int64 n, float[K] x) => (float[K] last, float[T, K] all) {
+   go = Constant <value = bool {1}> ()
+   last, all = Loop (n, go, x) <body = b (int64 i, bool c, float[K] v) => (bool c2, float[K] v2, float[K] out) {
+      c2 = Identity (c)
+      fi = Cast <to = 1> (i)
+      s = Add (v, fi)
+      v2 = Add (s, x)
+      out = Mul (v2, v2)
+   }>
+}
+"""
+
+
+@pytest.mark.parametrize("trips", [0, 1, 7])
+def test_loop_carries_and_stacks(trips: int) -> None:
+    check(LOOP, {"n": np.array(trips), "x": X[0]})
+
+
+def test_loop_ends_where_its_condition_does() -> None:
+    text = """
+    g (float limit, float x) => (float y, int64 count) {
+       none = Constant <value = int64 {0}> ()
+       one = Constant <value = int64 {1}> ()
+       two = Constant <value = float {2}> ()
+       go = Less (x, limit)
+       y, count = Loop (, go, x, none) <body = b (int64 i, bool c, float v, int64 k) => (bool c2, float v2, int64 k2) {
+          v2 = Mul (v, two)
+          k2 = Add (k, one)
+          c2 = Less (v2, limit)
+       }>
+    }
+    """
+    check(text, *({"limit": np.array(v, F32), "x": np.array(1, F32)} for v in (0.5, 3, 1000)))
+
+
+def test_what_a_loop_carries_may_grow() -> None:
+    text = """
+    g (int64 n, float[K] x) => (float[M] y) {
+       go = Constant <value = bool {1}> ()
+       y = Loop (n, go, x) <body = b (int64 i, bool c, float[P] v) => (bool c2, float[Q] v2) {
+          c2 = Identity (c)
+          v2 = Concat <axis = 0> (v, x)
+       }>
+    }
+    """
+    check(text, *({"n": np.array(n), "x": X[0]} for n in (0, 1, 5)))
+
+
+def test_a_slice_that_moves_with_the_iterations() -> None:
+    text = """
+    g (float[N, 3] x) => (float[N, 3] y) {
+       s = Shape <start = 0, end = 1> (x)
+       n = Squeeze (s)
+       go = Constant <value = bool {1}> ()
+       one = Constant <value_ints = [1]> ()
+       zero = Constant <value_ints = [0]> ()
+       none = Constant <value = float[3] {0, 0, 0}> ()
+       last, y = Loop (n, go, none) <body = b (int64 i, bool c, float[3] sum) => (bool c2, float[3] sum2, float[3] out) {
+          c2 = Identity (c)
+          from = Unsqueeze (i, zero)
+          to = Add (from, one)
+          row1 = Slice (x, from, to, zero)
+          row = Squeeze (row1, zero)
+          sum2 = Add (sum, row)
+          out = Identity (sum2)
+       }>
+    }
+    """
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((40, 3)).astype(F32)
+    model = load(text)
+    np.testing.assert_allclose(model(x), np.cumsum(x, 0), rtol=1e-4, atol=1e-5)
+    assert model.memory().plan_misses <= 6, "every iteration was compiled anew"
+
+
+def test_loops_nest_with_an_if_inside() -> None:
+    text = """
+    g (int64 n, int64 m, float x) => (float y) {
+       go = Constant <value = bool {1}> ()
+       two = Constant <value = int64 {2}> ()
+       y = Loop (n, go, x) <body = b (int64 i, bool c, float v) => (bool c2, float v2) {
+          c2 = Identity (c)
+          v2 = Loop (m, go, v) <body = bb (int64 j, bool d, float w) => (bool d2, float w2) {
+             d2 = Identity (d)
+             s = Add (i, j)
+             r = Mod (s, two)
+             even = Cast <to = 9> (r)
+             fj = Cast <to = 1> (j)
+             w2 = If (even) <
+               then_branch = t () => (float p) { p = Add (w, fj) },
+               else_branch = e () => (float q) { q = Sub (w, x) }
+             >
+          }>
+       }>
+    }
+    """
+    check(text, *({"n": np.array(n), "m": np.array(m), "x": np.array(1.5, F32)} for n, m in ((0, 3), (3, 0), (4, 5))))
+
+
+SCAN = """
+g (float[K] start, float[T, K] x) => (float[K] last, float[T, K] all) {
+   last, all = Scan <num_scan_inputs = 1, body = b (float[K] v, float[K] s) => (float[K] v2, float[K] out) {
+      v2 = Add (v, s)
+      out = Mul (v2, start)
+   }> (start, x)
+}
+"""
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_scan(steps: int) -> None:
+    x = np.random.default_rng(steps).standard_normal((steps, 3)).astype(F32)
+    check(SCAN, {"start": X[0], "x": x})
+
+
+def test_scan_along_other_axes_and_backwards() -> None:
+    text = """
+    g (float[2] start, float[2, T] x, float[T] f) => (float[2] last, float[2, T] all) {
+       last, all = Scan <num_scan_inputs = 2, scan_input_axes = [1, 0], scan_input_directions = [1, 0],
+                         scan_output_axes = [-1], scan_output_directions = [1],
+                         body = b (float[2] v, float[2] s, float k) => (float[2] v2, float[2] out) {
+          p = Mul (s, k)
+          v2 = Add (v, p)
+          out = Sub (v2, s)
+       }> (start, x, f)
+    }
+    """
+    rng = np.random.default_rng(1)
+    feeds = [
+        {
+            "start": X[0, :2],
+            "x": rng.standard_normal((2, t)).astype(F32),
+            "f": rng.standard_normal(t).astype(F32),
+        }
+        for t in (1, 4)
+    ]
+    check(text, *feeds)
+
+
+# Shapes that depend on values.
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.sampled_from([-1.0, 0.0, 2.0]), min_size=1, max_size=9))
+def test_non_zero_and_what_follows(values: list[float]) -> None:
+    x = np.array(values, F32)
+    found = NON_ZERO.run({"x": x})
+    places = np.nonzero(x)[0]
+    np.testing.assert_array_equal(found["places"], places[None])
+    np.testing.assert_array_equal(found["picked"], x[places] * 2)
+
+
+NON_ZERO = load("""
+g (float[N] x) => (int64[1, M] places, float[M] picked) {
+   places = NonZero (x)
+   zero = Constant <value_ints = [0]> ()
+   flat = Squeeze (places, zero)
+   some = Gather (x, flat)
+   picked = Add (some, some)
+}
+""")
+
+
+def test_plans_of_many_shapes_and_values_stay_within_the_bound() -> None:
+    text = """
+    g (float[N] x, int64[1] n) => (float[M] y) {
+       one = Constant <value = float[1] {1}> ()
+       wide = Expand (one, n)
+       y = Concat <axis = 0> (x, wide)
+    }
+    """
+    model = load(text, max_plans=8)
+    for n in range(50):
+        y = model.run({"x": X[0], "n": np.array([n])})["y"]
+        np.testing.assert_array_equal(y, np.concatenate([X[0], np.ones(n, F32)]))
+    assert model.memory().plans <= 8
+
+
+def test_values_that_decide_shapes() -> None:
+    text = """
+    g (float[N, K] x, int64[2] shape, int64 k, int64[1] to) => (float[A, B] r, float[C, D] t, float[E, F] s) {
+       zero = Constant <value_ints = [0]> ()
+       axis = Constant <value_ints = [1]> ()
+       r = Reshape (x, shape)
+       k1 = Unsqueeze (k, zero)
+       t, places = TopK <axis = 1> (x, k1)
+       s = Slice (x, zero, to, axis)
+    }
+    """
+    feeds = [
+        {"x": X, "shape": np.array(shape), "k": np.array(k), "to": np.array([to])}
+        for shape, k, to in (((3, 2), 1, 2), ((6, -1), 3, 1), ((3, 2), 2, 2))
+    ]
+    check(text, *feeds)
+
+
+def test_a_value_that_does_not_fit_is_an_error_that_names_the_node() -> None:
+    model = load("g (float[N] x, int64[2] shape) => (float[A, B] y) { y = Reshape (x, shape) }")
+    np.testing.assert_array_equal(model.run({"x": X.ravel(), "shape": np.array([2, 3])})["y"], X)
+    with pytest.raises(inferkit.InferenceError, match="Reshape"):
+        model.run({"x": X.ravel(), "shape": np.array([4, 4])})
+    np.testing.assert_array_equal(model.run({"x": X.ravel(), "shape": np.array([3, 2])})["y"], X.reshape(3, 2))
+
+
+def test_a_loop_without_end_is_found_at_load_to_be_one_that_ends_late_and_does_not_hang_it() -> None:
+    text = """
+    g (float x) => (float y) {
+       go = Constant <value = bool {1}> ()
+       y = Loop (, go, x) <body = b (int64 i, bool c, float v) => (bool c2, float v2) {
+          c2 = Identity (c)
+          v2 = Neg (v)
+       }>
+    }
+    """
+    assert load(text).outputs[0].name == "y"
+
+
+def test_what_a_branch_lacks_is_told_at_load() -> None:
+    text = IF.replace("Mul (twice, x)", "Det (twice)")
+    model = onnx.load_from_string(model_of(IF))
+    model.graph.node[1].attribute[0].g.node[0].op_type = "NoSuchOperator"
+    with pytest.raises(inferkit.UnsupportedOpError, match="NoSuchOperator"):
+        inferkit.Model.load(model.SerializeToString())
+    assert text != IF
+
+
+def test_out_arrays() -> None:
+    model = load(IF)
+    out = np.empty((2, 3), F32)
+    found = model.run({"x": X, "c": np.array(True)}, out={"y": out})["y"]
+    assert found is out
+    np.testing.assert_array_equal(out, X * 2 * X)
+    with pytest.raises((inferkit.ValidationError, ValueError)):
+        model.run({"x": X, "c": np.array(False)}, out={"y": out})
+
+
+def test_many_threads_through_many_plans() -> None:
+    model = load(IF)
+    failures: list[BaseException] = []
+
+    def work(seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        try:
+            for _ in range(150):
+                x = rng.standard_normal((int(rng.integers(1, 5)), 3)).astype(F32)
+                c = bool(rng.integers(2))
+                y = model.run({"x": x, "c": np.array(c)})["y"]
+                np.testing.assert_array_equal(y, x * 2 * x if c else np.concatenate([x, x + x], 1))
+        except BaseException as error:  # noqa: BLE001
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert not failures, failures[0]
+
+
+def test_nothing_stays_out_of_the_pool() -> None:
+    pool = inferkit.default_pool() if hasattr(inferkit, "default_pool") else None
+    model = load(LOOP)
+    model.run({"n": np.array(3), "x": X[0]})
+    before = pool.stats().outstanding if pool else 0
+    for n in range(10):
+        model.run({"n": np.array(n), "x": X[0]})
+    gc.collect()
+    assert (pool.stats().outstanding if pool else 0) <= before + 10
+
+
+def test_rows_of_a_model_with_an_if_are_the_same_in_any_batch() -> None:
+    model = load(IF)
+    x = np.random.default_rng(0).standard_normal((8, 3)).astype(F32)
+    whole = model.run({"x": x, "c": np.array(True)})["y"]
+    for i in range(8):
+        assert model.run({"x": x[i : i + 1], "c": np.array(True)})["y"].tobytes() == whole[i : i + 1].tobytes()
