@@ -5,6 +5,7 @@
 #include <optional>
 #include <unordered_map>
 
+#include "engine/expand.h"
 #include "engine/model_fork.h"
 #include "graph/model_weights.h"
 #include "graph/onnx_reader.h"
@@ -94,6 +95,7 @@ Model::Model(ModelFile file, ModelOptions options, std::string path)
   lift_constants(file_.graph);
   if (const auto missing = missing_operators(file_.graph); !missing.empty()) throw unsupported_error(missing);
   check_arities(file_.graph);
+  expand_nodes(file_.graph);
   size_t budget = kMaxFoldedTotal + kMaxFoldedRatio * file_.file_bytes;
   const auto fold = [&](const Node& node, std::span<const Tensor* const> in) { return evaluate(node, in, budget); };
   fold_constants(file_.graph, fold, kMaxFoldedBytes);

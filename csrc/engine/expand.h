@@ -1,0 +1,69 @@
+// Operators that are written as others: in place of a shape rule and a lowering they have a function that spells the
+// node out. That happens when a model is loaded, before anything is folded or fused, so that the spelled-out nodes get
+// all the speed and types that their operators have. Shapes and types are not known yet.
+#pragma once
+#include <initializer_list>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "engine/op_registry.h"
+#include "graph/ir.h"
+#include "graph/passes/pattern.h"
+
+namespace inferkit {
+
+/// One node, while it is spelled out.
+class Expansion {
+ public:
+  using Attributes = std::map<std::string, Attribute, std::less<>>;
+
+  Expansion(Graph& graph, const Node& node) : graph_(graph), node_(node) {}
+
+  const Node& node() const { return node_; }
+  /// kNoValue where it is left out.
+  ValueId in(size_t i) const { return i < node_.inputs.size() ? node_.inputs[i] : kNoValue; }
+  bool has(size_t i) const { return in(i) != kNoValue; }
+  bool wants(size_t o) const { return o < node_.outputs.size() && node_.outputs[o] != kNoValue; }
+  int64_t attr(std::string_view name, int64_t fallback) const { return int_attr(node_, name, fallback); }
+  float attr(std::string_view name, float fallback) const { return float_attr(node_, name, fallback); }
+  std::string attr(std::string_view name, const char* fallback) const { return string_attr(node_, name, fallback); }
+  /// Those of the node's attributes that `names` lists, as they are.
+  Attributes keep(std::initializer_list<std::string_view> names) const;
+  /// nullptr where the value is not constant.
+  const Tensor* constant(ValueId id) const { return id == kNoValue ? nullptr : graph_.constant(id); }
+
+  /// A node of the ONNX domain as opset `version` defines it; its first output, or all of them.
+  ValueId add(std::string_view op, int version, std::vector<ValueId> inputs, Attributes attributes = {});
+  std::vector<ValueId> add_many(size_t outputs, std::string_view op, int version, std::vector<ValueId> inputs,
+                                Attributes attributes = {});
+  /// The same of our own domain.
+  std::vector<ValueId> add_internal(size_t outputs, std::string_view op, std::vector<ValueId> inputs,
+                                    Attributes attributes = {});
+  ValueId constant_of(Tensor tensor);
+  ValueId number(float value);
+  ValueId integers(std::vector<int64_t> values);
+
+  /// Output `o` of the node is `id`.
+  void give(size_t o, ValueId id);
+  /// Refuses the node: Error(kUnsupportedOp).
+  [[noreturn]] void refuse(const std::string& what) const;
+
+  std::vector<Node>& nodes() { return nodes_; }
+
+ private:
+  Graph& graph_;
+  const Node& node_;
+  std::vector<Node> nodes_;
+};
+
+using ExpandFn = void (*)(Expansion&);
+
+/// Adds a row for register_<family> functions: an operator that `expand` spells out, for all its opsets.
+void add_expanded(OpRegistry& registry, OpSchema schema, ExpandFn expand);
+
+/// Spells out every node that has such a row, those of subgraphs too. Throws Error(kUnsupportedOp), which lists what
+/// was refused.
+void expand_nodes(Graph& graph);
+
+}  // namespace inferkit
