@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import dataclasses
 import json
 import os
 import socket
@@ -68,7 +67,7 @@ def snapshot() -> dict[str, Any]:
     -------
     dict
         ``pid``, ``argv``, ``version``, ``isa``, ``time`` (of the epoch, seconds), ``rss_bytes``, ``pool`` and
-        ``batchers``: for each its ``model``, ``max_batch_size``, ``closed`` and ``stats``.
+        ``batchers``: for each its ``name``, ``model``, ``max_batch_size``, ``closed`` and ``stats``.
 
     Examples
     --------
@@ -99,12 +98,12 @@ def _open_batchers() -> list[_batcher.Batcher]:
 
 
 def _figures(batcher: _batcher.Batcher) -> dict[str, Any]:
-    stats = batcher.stats()
     return {
+        "name": batcher.name,
         "model": batcher.model.path or repr(batcher.model),
         "max_batch_size": batcher.max_batch_size,
         "closed": batcher.closed,
-        "stats": {**dataclasses.asdict(stats), "p99_latency_ms": stats.p99_latency_ms},
+        "stats": batcher.stats().as_dict(),
     }
 
 
@@ -145,7 +144,7 @@ class Server:
                 credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
                 user = struct.unpack("3i", credentials)[1]
                 if user in (os.getuid(), 0):
-                    peer.sendall(json.dumps(snapshot(), default=str).encode())
+                    peer.sendall(json.dumps(snapshot()).encode())
 
     def close(self) -> None:
         """Stop answering and remove the socket. Does nothing the second time, nor in a child of fork()."""

@@ -55,7 +55,7 @@ def test_shows_the_batchers(server: top.Server, capsys: Capture) -> None:
         assert main(["top", "--once"]) == 0
         text = capsys.readouterr().out
         assert "1 processes" in text
-        assert "callable" in text
+        assert batcher.name in text
         assert str(os.getpid()) in text
         assert main(["top", str(os.getpid()), "--json"]) == 0
         assert json.loads(capsys.readouterr().out)[0]["pid"] == os.getpid()

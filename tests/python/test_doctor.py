@@ -16,6 +16,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import inferkit
+from inferkit import _core
 from inferkit.diagnostics import Check, Report, diagnose
 from inferkit.diagnostics._diagnose import examine
 from inferkit.diagnostics._patient import Limits
@@ -159,6 +160,8 @@ def test_a_model_that_fails_every_request(serve: Made) -> None:
     assert "InferenceError" in checks["requests are answered"].figure
     assert "no such weights" in checks["requests are answered"].remedy
     assert checks["the step's checks"].status == "fail"  # step 6 has no outputs to look at
+    # What follows from it is not told as a fault of its own.
+    assert checks["five stamps"].status == checks["still answers afterwards"].status == "skip"
 
 
 def test_ids_and_stamps_are_looked_at(serve: Made, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -287,17 +290,24 @@ def test_full_queue(serve: Made, gate: Gate) -> None:
 
 
 def test_a_request_that_is_stuck(serve: Made, gate: Gate) -> None:
-    batcher = serve(wrap(gate), max_batch_size=1)
+    """For five seconds of a clock that stands still until it is told to move."""
+    clock = _core.ManualClock()
+    batcher = serve(wrap(gate), max_batch_size=1, _clock=clock)
     for _ in range(3):
         batcher.submit(row())
     assert gate.entered.wait(30)
-    time.sleep(0.06)
-    report = examine(batcher, seconds=0.1, timeout=0.3, limits=Limits(oldest_wait=0.05))
+    for seconds, status in ((4.9, "pass"), (0.2, "fail")):
+        clock.advance(seconds)
+        checks = {check.name: check for check in standing(batcher.stats(), Limits())}
+        assert checks["nothing stuck in the queue"].status == status
+        assert checks["workers make progress"].status == status
+        assert checks["queue depth"].status == "pass"
     gate.open.set()
-    checks = by_name(report)
-    assert checks["nothing stuck in the queue"].status == "fail"
-    assert checks["workers make progress"].status == "fail"
-    assert checks["queue depth"].status == "pass"
+
+
+def test_a_queue_without_bound(serve: Made) -> None:
+    check = by_name(diagnose(serve(wrap(np.tanh), max_queue_size=None), seconds=0.1))["queue is bounded"]
+    assert check.status == "warn"
 
 
 @pytest.mark.parametrize(("waited", "status"), [(4.99, "pass"), (5.0, "fail")])
@@ -330,11 +340,11 @@ def test_in_flight_is_counted_from_the_stamps(serve: Made) -> None:
         return x
 
     batcher = serve(wrap(slow), workers=3, max_batch_size=1)
-    report = examine(batcher, seconds=0.1, max_concurrent=3)
-    check = by_name(report)["in flight"]
+    check = by_name(examine(batcher, seconds=0.1))["in flight"]
     assert check.status == "pass"
     assert check.figure.startswith("at most 3 batches")
-    assert by_name(examine(batcher, seconds=0.1, max_concurrent=2))["in flight"].status == "fail"
+    batcher._limits["max_concurrent"] = 2  # as if it had been promised
+    assert by_name(examine(batcher, seconds=0.1))["in flight"].status == "fail"
 
 
 # 6 outputs

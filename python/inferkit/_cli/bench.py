@@ -172,10 +172,16 @@ def draw(found: dict[str, Any], path: str) -> None:
             left.plot(batches, p99, marker=".", linestyle=":", color=line.get_color(), label=f"{name}, p99")
     left.set(xscale="log", yscale="log", xlabel="rows in a call", ylabel="us", title="direct calls")
     left.legend()
+    left.set_xticks(batches, [str(n) for n in batches])
+    left.minorticks_off()
     counts = [line["clients"] for line in found["batched"]]
-    right.plot(counts, [line["rows_per_second"] for line in found["batched"]], marker="o", label="requests/s")
-    right.set(xscale="log", xlabel="asyncio clients", ylabel="requests/s", title="through a Batcher")
+    right.plot(counts, [line["rows_per_second"] for line in found["batched"]], marker="o")
+    right.set(
+        xscale="log", xlabel="asyncio clients", ylabel="requests/s", title="a Batcher: requests/s, and p99 (dotted)"
+    )
     right.set_ylim(bottom=0)
+    right.set_xticks(counts, [str(n) for n in counts])
+    right.minorticks_off()
     other = right.twinx()
     other.plot(
         counts, [line["p99_us"] for line in found["batched"]], marker=".", linestyle=":", color="gray", label="p99"

@@ -68,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
         arrays = arrays_of(options.input, model) if options.input else None
         batcher = Batcher(model, max_batch_size=options.max_batch_size, workers=options.workers)
         with Progress() as progress, batcher:
-            report = examine(batcher, arrays, seconds=options.seconds, max_concurrent=options.workers, say=progress)
+            report = examine(batcher, arrays, seconds=options.seconds, say=progress)
     if options.json:
         print(json.dumps(report.to_dict(), indent=2))
     else:

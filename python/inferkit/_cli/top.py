@@ -22,7 +22,7 @@ DESCRIPTION = """Show the batchers of this user's processes that called inferkit
 latency, batch size, errors, memory. Ctrl-C ends it."""
 
 COLUMNS = (
-    ">pid", "model", ">req/s", ">queue", ">oldest", ">in flight", ">p50 ms", ">p99 ms", ">batch", ">fill", ">errors",
+    ">pid", "batcher", ">req/s", ">queue", ">oldest", ">in flight", ">p50 ms", ">p99 ms", ">batch", ">fill", ">errors",
     ">refused",
 )  # fmt: skip
 
@@ -70,7 +70,7 @@ def rows(processes: list[dict[str, Any]]) -> list[tuple[str, ...]]:
             out.append(
                 (
                     str(process["pid"]),
-                    Path(batcher["model"]).name if batcher["model"].endswith(".onnx") else batcher["model"][:40],
+                    batcher["name"],
                     f"{stats['requests_per_second']:,.0f}",
                     str(stats["queue_depth"]),
                     f"{stats['oldest_wait']:.2f} s",

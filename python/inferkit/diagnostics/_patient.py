@@ -81,15 +81,20 @@ class Patient:
     seconds: float = 2.0  # for each step that takes time
     timeout: float = 5.0  # for one request
     limits: Limits = field(default_factory=Limits)
-    max_concurrent: int | None = None  # where it is known
     say: Callable[[str], None] = silent
+    once: float = 0.0  # seconds that one request takes, alone
     answers: bool = True  # whether requests come back at all
+    works: bool = True  # and whether they come back with an answer
     made_by: dict[str, str] = field(default_factory=dict)  # output -> the operator that makes it, where known
 
     @property
     def model(self) -> Model:
         """The model of the batcher."""
         return self.batcher.model
+
+    def affordable(self, least: int, most: int) -> int:
+        """Say how many requests fit the time for a step."""
+        return int(min(max(self.seconds / max(self.once, 1e-6), least), most))
 
     def ask(self, index: int, **options: Any) -> Ticket:
         """Submit one sample, with a time limit."""

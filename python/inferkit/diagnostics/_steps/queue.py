@@ -35,14 +35,11 @@ def standing(stats: BatcherStats, limits: Limits) -> Iterator[Check]:
         if stuck
         else "",
     )
-    hung = stats.queue_depth > 0 and stats.in_flight > 0 and stuck
-    longest = getattr(stats, "longest_run", 0.0)  # seconds that the batch that has run longest runs
-    hung = hung or longest >= limits.oldest_wait
+    hung = stats.longest_run >= limits.oldest_wait
     yield _check(
         "workers make progress",
         "fail" if hung else "pass",
-        f"{stats.in_flight} batches in flight"
-        + (f", the longest for {longest:.3g} s" if longest else ", and requests stuck behind them" if hung else ""),
+        f"{stats.in_flight} batches run, the oldest for {stats.longest_run:.3g} s (limit {limits.oldest_wait:g} s)",
         "a worker that hangs in a batch serves nobody, and the process still looks alive",
         "look at the model's stack (py-spy dump, gdb); a callable needs time limits of its own" if hung else "",
     )
@@ -57,9 +54,21 @@ def standing(stats: BatcherStats, limits: Limits) -> Iterator[Check]:
     )
 
 
+def _bounded(patient: Patient) -> Check:
+    size = patient.batcher._limits["max_queue_size"]
+    return _check(
+        "queue is bounded",
+        "pass" if size else "warn",
+        f"at most {size} requests wait" if size else "any number of requests may wait",
+        "a queue without bound turns an overload into memory that runs out, and answers that nobody waits for any more",
+        "" if size else "give the batcher a max_queue_size; a caller who is refused can go elsewhere",
+    )
+
+
 def examine(patient: Patient) -> Iterator[Check]:
     """Judge what was there before us, then what our own traffic does."""
     yield from standing(patient.first_stats, patient.limits)
+    yield _bounded(patient)
     if not patient.answers:
         now = patient.batcher.stats()
         yield _check(
@@ -71,15 +80,14 @@ def examine(patient: Patient) -> Iterator[Check]:
         )
         return
     patient.say("requests from 16 threads")
-    load = patient.traffic(128 if patient.batcher.stats().compute_ms.mean < 10 else 32, threads=16)
-    allowed = patient.max_concurrent
+    load = patient.traffic(patient.affordable(32, 128), threads=16)
+    allowed = patient.batcher._limits["max_concurrent"]
     most = load.most_in_flight()
-    over = allowed is not None and most > allowed
-    bound = "" if allowed is None else f", of {allowed} allowed"
+    over = most > allowed
     yield _check(
         "in flight",
         "fail" if over else "pass",
-        f"at most {most} batches at once under load{bound}",
+        f"at most {most} batches at once under load, of {allowed} allowed",
         "more at once than max_concurrent would take CPU and memory that were promised to others",
         "report this as a bug of inferkit" if over else "",
     )
