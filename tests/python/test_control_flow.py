@@ -107,7 +107,10 @@ def test_a_condition_that_shapes_decide_costs_no_second_plan() -> None:
        two = Constant <value_ints = [2]> ()
        c1 = Equal (s, two)
        c = Squeeze (c1)
-       y = If (c) <then_branch = t () => (float[N] a) { a = Neg (x) }, else_branch = e () => (float[N] b) { b = Abs (x) }>
+       y = If (c) <
+         then_branch = t () => (float[N] a) { a = Neg (x) },
+         else_branch = e () => (float[N] b) { b = Abs (x) }
+       >
     }
     """
     check(text, {"x": X[0, :2]}, {"x": X[0]})
@@ -175,7 +178,8 @@ def test_a_slice_that_moves_with_the_iterations() -> None:
        one = Constant <value_ints = [1]> ()
        zero = Constant <value_ints = [0]> ()
        none = Constant <value = float[3] {0, 0, 0}> ()
-       last, y = Loop (n, go, none) <body = b (int64 i, bool c, float[3] sum) => (bool c2, float[3] sum2, float[3] out) {
+       last, y = Loop (n, go, none) <body = b (int64 i, bool c, float[3] sum)
+                                           => (bool c2, float[3] sum2, float[3] out) {
           c2 = Identity (c)
           from = Unsqueeze (i, zero)
           to = Add (from, one)
@@ -336,12 +340,10 @@ def test_a_loop_without_end_is_found_at_load_to_be_one_that_ends_late_and_does_n
 
 
 def test_what_a_branch_lacks_is_told_at_load() -> None:
-    text = IF.replace("Mul (twice, x)", "Det (twice)")
     model = onnx.load_from_string(model_of(IF))
     model.graph.node[1].attribute[0].g.node[0].op_type = "NoSuchOperator"
     with pytest.raises(inferkit.UnsupportedOpError, match="NoSuchOperator"):
         inferkit.Model.load(model.SerializeToString())
-    assert text != IF
 
 
 def test_out_arrays() -> None:
@@ -366,7 +368,7 @@ def test_many_threads_through_many_plans() -> None:
                 c = bool(rng.integers(2))
                 y = model.run({"x": x, "c": np.array(c)})["y"]
                 np.testing.assert_array_equal(y, x * 2 * x if c else np.concatenate([x, x + x], 1))
-        except BaseException as error:  # noqa: BLE001
+        except BaseException as error:
             failures.append(error)
 
     threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
@@ -378,14 +380,17 @@ def test_many_threads_through_many_plans() -> None:
 
 
 def test_nothing_stays_out_of_the_pool() -> None:
-    pool = inferkit.default_pool() if hasattr(inferkit, "default_pool") else None
+    pool = inferkit.BufferPool.default()
     model = load(LOOP)
-    model.run({"n": np.array(3), "x": X[0]})
-    before = pool.stats().outstanding if pool else 0
-    for n in range(10):
+    for n in (3, 0, 9):
         model.run({"n": np.array(n), "x": X[0]})
+    model.trim()
     gc.collect()
-    assert (pool.stats().outstanding if pool else 0) <= before + 10
+    before = pool.stats().outstanding
+    for n in (9, 3, 0):
+        model.run({"n": np.array(n), "x": X[0]})
+    model.trim()
+    assert pool.stats().outstanding == before
 
 
 def test_rows_of_a_model_with_an_if_are_the_same_in_any_batch() -> None:
