@@ -4,6 +4,7 @@
 #include "base/build_info.h"
 #include "kernels/cpu/report.h"
 #include "platform/isa.h"
+#include "platform/process_memory.h"
 #include "platform/threads.h"
 
 namespace py = pybind11;
@@ -36,6 +37,7 @@ void bind_build_info(py::module_& m) {
         return out;
       },
       "What this binary was built with and which code it runs, as a dict.");
+  m.def("resident_bytes", &resident_bytes, "Physical memory of the process, in bytes; 0 where it cannot be told.");
 }
 
 }  // namespace inferkit

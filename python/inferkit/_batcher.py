@@ -271,7 +271,8 @@ class Batcher(_core.Batcher):
     trace_size : int
         How many of the last requests and batches :mod:`inferkit.tracing` can tell of, at 128 bytes each; 0 for none.
     name : str, optional
-        What logs, traces and metrics call it; by default the model's file, or ``batcher``, and a number.
+        What logs, traces and metrics call it; by default the model's file, or ``batcher``, and a number. One that an
+        open batcher has already gets a number, too.
     input_checks : InputChecks, optional
         Instead of the model's own. Empty requests are always refused.
     output_checks : OutputChecks or mapping of str to OutputChecks, optional
@@ -350,7 +351,7 @@ class Batcher(_core.Batcher):
             clock=_clock,
         )
         self._model = model
-        self._name = name or _new_name(model)
+        self._name = _unique(name) if name else _new_name(model)
         self._limits = {
             "max_queue_size": max_queue_size or 0,
             "workers": workers,
@@ -471,6 +472,12 @@ def _with_latencies(cls: type[_Figures], figures: dict[str, Any]) -> _Figures:
 def _new_name(model: Model) -> str:
     path = getattr(model, "path", None)
     return f"{os.path.basename(path) if path else 'batcher'}-{next(_numbers)}"
+
+
+def _unique(name: str) -> str:
+    taken = {batcher._name for batcher in list(_open)}
+    names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+    return next(candidate for candidate in names if candidate not in taken)
 
 
 def _checks_by_output(

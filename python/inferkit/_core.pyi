@@ -30,6 +30,7 @@ __all__: list[str] = [
     "install_batcher_call",
     "install_call",
     "reasons",
+    "resident_bytes",
     "supported_ops",
 ]
 
@@ -679,6 +680,11 @@ def install_call(arg0: type) -> None:
 def reasons() -> list[typing.Any]:
     """
     The reasons that a ValidationError or an OutputError may give.
+    """
+
+def resident_bytes() -> int:
+    """
+    Physical memory of the process, in bytes; 0 where it cannot be told.
     """
 
 def supported_ops() -> list[typing.Any]:

@@ -24,6 +24,7 @@ PUBLIC = {
 # Imported at their first use, as `inferkit.diagnostics`.
 MODULES = {
     "diagnostics": {"Check", "LoopWatch", "Report", "Stall", "diagnose", "watch_loop"},
+    "metrics": {"BUCKETS", "Collector", "Sharing", "exposition", "register", "share"},
     "top": {"Server", "runtime_directory", "serve", "snapshot"},
     "tracing": {
         "BatchTrace", "RequestLog", "RequestTrace", "Snapshot", "enable", "export_perfetto", "flush", "instrument",

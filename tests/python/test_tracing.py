@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import doctest
+import importlib
 import itertools
 import json
 import logging
@@ -276,3 +278,12 @@ def test_nothing_is_printed_where_logging_is_not_set_up(fresh_python: Callable[.
         "print(type(logging.getLogger('inferkit').handlers[0]).__name__)\n"
     )
     assert (done.stdout, done.stderr) == ("NullHandler\n", "")
+
+
+@pytest.mark.parametrize("name", ["_records", "_perfetto", "_request_log"])
+def test_examples_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    module = importlib.import_module(f"inferkit.tracing.{name}")
+    result = doctest.testmod(module, optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
+    assert result.attempted > 0
+    assert result.failed == 0

@@ -1,0 +1,268 @@
+"""The figures as Prometheus metric families."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from .._build import build_info
+from ._figures import BUCKETS, Figures, process_figures
+from ._shared import directory_from, read_shared
+
+if TYPE_CHECKING:
+    from prometheus_client.metrics_core import Metric
+    from prometheus_client.registry import CollectorRegistry
+
+__all__ = ["Collector", "exposition", "register", "require_prometheus"]
+
+_OUTCOMES = ("completed", "failed", "cancelled", "expired", "rejected", "invalid")
+_QUANTILES = {"0.5": "p50", "0.9": "p90", "0.95": "p95", "0.99": "p99", "0.999": "p999"}
+# Gauges of a batcher: metric, help, value of its figures.
+_GAUGES: tuple[tuple[str, str, Callable[[Figures], float]], ...] = (
+    ("queue_depth", "Requests that wait.", lambda b: b["stats"]["queue_depth"]),
+    ("queue_limit", "The most requests that may wait; 0 for any number.", lambda b: b["max_queue_size"]),
+    ("in_flight_batches", "Batches that run.", lambda b: b["stats"]["in_flight"]),
+    ("in_flight_limit", "The most batches that may run.", lambda b: b["max_concurrent"]),
+    ("oldest_wait_seconds", "How long the oldest waiting request has waited.", lambda b: b["stats"]["oldest_wait"]),
+    ("longest_run_seconds", "How long the oldest running batch has run.", lambda b: b["stats"]["longest_run"]),
+    ("max_batch_rows", "The most rows in a batch.", lambda b: b["max_batch_size"]),
+    (
+        "batch_fill_ratio",
+        "Rows per batch over the largest batch, in the last 60 s.",
+        lambda b: b["stats"]["windows"][60]["batch_fill_rate"],
+    ),
+    (
+        "inference_error_ratio",
+        "Failed requests of those that ran, in the last 60 s.",
+        lambda b: b["stats"]["windows"][60]["inference_error_rate"],
+    ),
+    (
+        "requests_per_second",
+        "Completed requests per second, in the last 10 s.",
+        lambda b: b["stats"]["requests_per_second"],
+    ),
+)  # fmt: skip
+
+
+def require_prometheus() -> Any:
+    """Import prometheus_client, or say how to get it."""
+    try:
+        import prometheus_client
+    except ImportError as error:
+        raise ImportError("prometheus_client is not installed: pip install 'inferkit[metrics]'") from error
+    return prometheus_client
+
+
+class Collector:
+    """Every open batcher of the process, for a prometheus_client registry; read when it is scraped, at no cost before.
+
+    Parameters
+    ----------
+    buckets : sequence of float
+        The histograms' upper bounds, in seconds, ascending.
+    directory : path, optional
+        Count the processes that :func:`share` their figures there, too: counters and histograms are sums over all of
+        them, gauges are of those that live and have a label ``pid``.
+
+    Raises
+    ------
+    ImportError
+        prometheus_client is not installed.
+    """
+
+    def __init__(self, *, buckets: Sequence[float] = BUCKETS, directory: str | os.PathLike[str] | None = None) -> None:
+        require_prometheus()
+        if not buckets or list(buckets) != sorted(set(buckets)) or buckets[0] <= 0:
+            raise ValueError(f"buckets must be positive and ascending, got {buckets}")
+        self._buckets = tuple(buckets)
+        self._directory = None if directory is None else directory_from(directory)
+
+    def describe(self) -> list[Metric]:
+        """Say nothing, so that registering takes no figures."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """Take the figures."""
+        if self._directory is None:
+            processes = [(process_figures(self._buckets), True)]
+        else:
+            processes = read_shared(self._directory, self._buckets)
+        yield from _counters(processes)
+        yield from _histograms(processes, self._buckets)
+        yield from _gauges([figures for figures, alive in processes if alive], self._directory is not None)
+
+
+def _sums(processes: list[tuple[Figures, bool]], value: Any) -> dict[tuple[str, ...], float]:
+    totals: dict[tuple[str, ...], float] = {}
+    for figures, _ in processes:
+        for batcher in figures["batchers"]:
+            for labels, amount in value(batcher).items():
+                key = (batcher["name"], *labels)
+                totals[key] = totals.get(key, 0) + amount
+    return totals
+
+
+def _counters(processes: list[tuple[Figures, bool]]) -> Iterator[Metric]:
+    from prometheus_client.core import CounterMetricFamily
+
+    def family(name: str, text: str, labels: list[str], values: dict[tuple[str, ...], float]) -> Metric:
+        made = CounterMetricFamily(f"inferkit_{name}", text, labels=labels)
+        for key, value in sorted(values.items()):
+            made.add_metric(key, value)
+        return made
+
+    yield family(
+        "requests", "Requests by how they ended.", ["batcher", "outcome"],
+        _sums(processes, lambda b: {(outcome,): b["stats"][outcome] for outcome in _OUTCOMES}),
+    )  # fmt: skip
+    yield family(
+        "batches", "Batches by why they went.", ["batcher", "reason"],
+        _sums(processes, lambda b: {(reason,): n for reason, n in b["stats"]["dispatched"].items()}),
+    )  # fmt: skip
+    yield family(
+        "batch_rows", "Rows that ran in batches.", ["batcher"],
+        _sums(processes, lambda b: {(): b["stats"]["rows"]}),
+    )  # fmt: skip
+    pool: dict[tuple[str, ...], float]
+    pool = {(name,): float(sum(f["pool"][name] for f, _ in processes)) for name in ("hits", "misses")}
+    yield family("pool_acquisitions", "Buffers that a cache served (hits), or the system (misses).", ["result"], pool)
+
+
+def _histograms(processes: list[tuple[Figures, bool]], buckets: Sequence[float]) -> Iterator[Metric]:
+    from prometheus_client.core import HistogramMetricFamily
+
+    made = HistogramMetricFamily(
+        "inferkit_request_duration_seconds",
+        "Requests that ran, by stage: queue (to the start of the run), compute (the run), total.",
+        labels=["batcher", "stage"],
+    )
+    totals: dict[tuple[str, str], tuple[list[int], float, int]] = {}
+    for figures, _ in processes:
+        for batcher in figures["batchers"]:
+            for stage, one in batcher["histograms"].items():
+                at_most, seconds, count = totals.get((batcher["name"], stage), ([0] * len(buckets), 0.0, 0))
+                at_most = [a + b for a, b in zip(at_most, one["at_most"], strict=True)]
+                totals[batcher["name"], stage] = (at_most, seconds + one["sum"], count + one["count"])
+    for key, (at_most, seconds, count) in sorted(totals.items()):
+        bounds = [str(float(bound)) for bound in buckets]
+        made.add_metric(key, [*zip(bounds, at_most, strict=True), ("+Inf", count)], sum_value=seconds)
+    yield made
+
+
+def _gauges(processes: list[Figures], with_pid: bool) -> Iterator[Metric]:
+    from prometheus_client.core import GaugeMetricFamily
+
+    def family(name: str, text: str, labels: Sequence[str]) -> GaugeMetricFamily:
+        return GaugeMetricFamily(f"inferkit_{name}", text, labels=[*labels, *(["pid"] if with_pid else [])])
+
+    def pid(figures: Figures) -> list[str]:
+        return [str(figures["pid"])] if with_pid else []
+
+    for name, text, value in _GAUGES:
+        made = family(name, text, ["batcher"])
+        for figures in processes:
+            for batcher in figures["batchers"]:
+                made.add_metric([batcher["name"], *pid(figures)], value(_with_int_windows(batcher)))
+        yield made
+
+    made = family(
+        "latency_seconds", "Quantiles of the last 60 s, by stage; within 1%.", ["batcher", "stage", "quantile"]
+    )
+    for figures in processes:
+        for batcher in figures["batchers"]:
+            window = _with_int_windows(batcher)["stats"]["windows"][60]
+            for stage in ("queue", "compute", "total"):
+                for quantile, field in _QUANTILES.items():
+                    seconds = window[f"{stage}_ms"][field] / 1e3
+                    made.add_metric([batcher["name"], stage, quantile, *pid(figures)], seconds)
+    yield made
+
+    memory = family("memory_rss_bytes", "Physical memory of the process.", [])
+    pool = family("pool_bytes", "The buffer pool's memory: in use, cached, and the most ever held.", ["state"])
+    buffers = family("pool_buffers", "Buffers that are out of the pool.", [])
+    for figures in processes:
+        memory.add_metric(pid(figures), figures["memory_rss_bytes"])
+        for state in ("in_use", "cached", "peak"):
+            pool.add_metric([state, *pid(figures)], figures["pool"][f"{state}_bytes"])
+        buffers.add_metric(pid(figures), figures["pool"]["outstanding"])
+    yield from (memory, pool, buffers)
+
+    info = build_info()
+    build = GaugeMetricFamily("inferkit_build_info", "What runs here; always 1.", labels=["version", "isa", "debug"])
+    build.add_metric([info["version"], info["isa"], str(info["debug"]).lower()], 1)
+    yield build
+
+
+def _with_int_windows(batcher: Figures) -> Figures:
+    """Undo what JSON does to the keys."""
+    stats = batcher["stats"]
+    windows = {int(seconds): window for seconds, window in stats["windows"].items()}
+    return {**batcher, "stats": {**stats, "windows": windows}}
+
+
+def register(
+    registry: CollectorRegistry | None = None,
+    *,
+    buckets: Sequence[float] = BUCKETS,
+    directory: str | os.PathLike[str] | None = None,
+) -> Collector:
+    """Add the batchers' metrics to a registry of prometheus_client.
+
+    Parameters
+    ----------
+    registry : prometheus_client.CollectorRegistry, optional
+        By default the global one, which ``start_http_server`` and ``make_asgi_app`` serve.
+    buckets, directory
+        As for :class:`Collector`.
+
+    Returns
+    -------
+    Collector
+        For ``registry.unregister(collector)``.
+
+    Raises
+    ------
+    ImportError
+        prometheus_client is not installed.
+
+    Examples
+    --------
+    >>> import inferkit, prometheus_client
+    >>> registry = prometheus_client.CollectorRegistry()
+    >>> _ = inferkit.metrics.register(registry)
+    >>> b"inferkit_memory_rss_bytes" in prometheus_client.generate_latest(registry)
+    True
+    """
+    made = Collector(buckets=buckets, directory=directory)
+    (registry or require_prometheus().REGISTRY).register(made)
+    return made
+
+
+def exposition(*, directory: str | os.PathLike[str] | None = None, accept: str = "") -> tuple[bytes, str]:
+    """Write what a scrape gets: the batchers' metrics alone.
+
+    Parameters
+    ----------
+    directory : path, optional
+        As for :class:`Collector`.
+    accept : str
+        The scraper's ``Accept`` header; decides between the text format and OpenMetrics.
+
+    Returns
+    -------
+    tuple of bytes and str
+        The body, and its content type.
+
+    Raises
+    ------
+    ImportError
+        prometheus_client is not installed.
+    """
+    prometheus = require_prometheus()
+    from prometheus_client.exposition import choose_encoder
+
+    registry = prometheus.CollectorRegistry(auto_describe=False)
+    registry.register(Collector(directory=directory))
+    encoder, content_type = choose_encoder(accept)
+    return encoder(registry), content_type

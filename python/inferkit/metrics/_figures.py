@@ -1,0 +1,71 @@
+"""The figures of one process, as plain data that a file can hold."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .._batcher import _open, _stats_from
+from .._core import BufferPool, resident_bytes
+
+__all__ = ["BUCKETS", "Figures", "process_figures", "process_key"]
+
+Figures = dict[str, Any]
+# Seconds. A small model answers in microseconds, a stuck one in seconds: the range is wide, in steps of 2 to 2.5.
+BUCKETS = (
+    10e-6, 25e-6, 50e-6, 100e-6, 250e-6, 500e-6,
+    1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+)  # fmt: skip
+_STAGES = {"queue": "queue_ms", "compute": "compute_ms", "total": "total_ms"}
+
+
+def process_key(pid: int | None = None) -> str | None:
+    """Name a process so that no later one of the same id is taken for it; None where it is gone."""
+    pid = os.getpid() if pid is None else pid
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    fields = stat.rpartition(")")[2].split()
+    return None if fields[0] == "Z" else f"{pid}_{fields[19]}"  # its state, and when it started
+
+
+def process_figures(buckets: Sequence[float] = BUCKETS) -> Figures:
+    """Take the figures of every open batcher, the pool and the process."""
+    batchers = []
+    for batcher in sorted(_open, key=lambda b: b.name):
+        if batcher._state == "forked":
+            continue  # its figures are the parent's
+        raw = batcher._stats(list(buckets))
+        histograms = {}
+        for stage, field in _STAGES.items():
+            latency = raw[field]
+            histograms[stage] = {
+                "at_most": latency.pop("at_most"),
+                "sum": latency.pop("sum"),
+                "count": latency["count"],
+            }
+            for window in raw["windows"]:
+                del window[field]["at_most"], window[field]["sum"]
+        batchers.append(
+            {
+                "name": batcher.name,
+                "max_batch_size": batcher.max_batch_size,
+                **batcher._limits,
+                "stats": _stats_from(raw).as_dict(),
+                "histograms": histograms,
+            }
+        )
+    pool = BufferPool.default().stats()
+    return {
+        "pid": os.getpid(),
+        "buckets": list(buckets),
+        "batchers": batchers,
+        "memory_rss_bytes": resident_bytes(),
+        "pool": {
+            name: getattr(pool, name)
+            for name in ("in_use_bytes", "cached_bytes", "peak_bytes", "hits", "misses", "outstanding")
+        },
+    }

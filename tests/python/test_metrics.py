@@ -1,0 +1,336 @@
+"""The metrics as Prometheus reads them, of one process and of several; the dashboard and the alert rules."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import inferkit
+
+prometheus = pytest.importorskip("prometheus_client", reason="needs inferkit[metrics]")
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics  # noqa: E402
+from prometheus_client.parser import text_string_to_metric_families as parse  # noqa: E402
+
+MONITORING = Path(__file__).resolve().parents[2] / "docs" / "monitoring"
+X = np.ones(2, np.float32)
+PORT = [("x", "float32", (None, 2))]
+
+
+def model(fn: Callable[..., Any] = lambda x: x * 2) -> inferkit.Model:
+    return inferkit.Model.from_callable(fn, PORT, PORT)
+
+
+def scrape(**options: Any) -> dict[str, Any]:
+    """By metric name; what the parser rejects raises."""
+    body, content_type = inferkit.metrics.exposition(**options)
+    assert content_type.startswith("text/plain")
+    return {family.name: family for family in parse(body.decode())}
+
+
+def value(families: dict[str, Any], name: str, **labels: str) -> float:
+    found = [
+        sample.value
+        for family in families.values()
+        for sample in family.samples
+        if sample.name == name and sample.labels.items() >= labels.items()
+    ]
+    assert len(found) == 1, (name, labels, found)
+    return found[0]
+
+
+@pytest.fixture
+def busy() -> Iterator[inferkit.Batcher]:
+    """A batcher that has answered 5 requests in 5 batches, failed one and refused one."""
+
+    def sums(x: np.ndarray) -> np.ndarray:
+        if (x == 13).any():
+            raise RuntimeError("thirteen")
+        return x
+
+    with inferkit.Batcher(model(sums), name="busy", max_batch_size=4) as batcher:
+        for _ in range(5):
+            batcher(X)
+        with pytest.raises(inferkit.InferenceError):
+            batcher(np.full(2, 13, np.float32))
+        with pytest.raises(inferkit.ValidationError):
+            batcher(np.ones(3, np.float32))
+        yield batcher
+
+
+def test_figures_are_those_of_stats(busy: inferkit.Batcher) -> None:
+    families, stats = scrape(), busy.stats()
+    for outcome in ("completed", "failed", "cancelled", "expired", "rejected", "invalid"):
+        assert value(families, "inferkit_requests_total", batcher="busy", outcome=outcome) == getattr(stats, outcome)
+    for reason, count in stats.dispatched.items():
+        assert value(families, "inferkit_batches_total", batcher="busy", reason=reason) == count
+    assert value(families, "inferkit_batch_rows_total", batcher="busy") == 6
+    assert value(families, "inferkit_batch_fill_ratio", batcher="busy") == 0.25
+    assert value(families, "inferkit_inference_error_ratio", batcher="busy") == pytest.approx(1 / 6)
+    assert value(families, "inferkit_queue_limit", batcher="busy") == 1024
+    assert value(families, "inferkit_memory_rss_bytes") == pytest.approx(stats.memory_rss_bytes, rel=0.5)
+    seconds = value(families, "inferkit_latency_seconds", batcher="busy", stage="total", quantile="0.99")
+    assert seconds == pytest.approx(stats.windows[60].p99_latency_ms / 1e3, rel=0.01)
+
+
+def test_the_histogram_is_cumulative_and_adds_up(busy: inferkit.Batcher) -> None:
+    samples = scrape()["inferkit_request_duration_seconds"].samples
+    for stage in ("queue", "compute", "total"):
+        mine = [s for s in samples if s.labels["stage"] == stage and s.labels["batcher"] == "busy"]
+        buckets = {float(s.labels["le"]): s.value for s in mine if s.name.endswith("_bucket")}
+        assert tuple(buckets) == (*inferkit.metrics.BUCKETS, float("inf"))
+        assert list(buckets.values()) == sorted(buckets.values())
+        (count,) = (s.value for s in mine if s.name.endswith("_count"))
+        (total,) = (s.value for s in mine if s.name.endswith("_sum"))
+        assert buckets[float("inf")] == count == 6
+        mean = getattr(busy.stats(), f"{stage}_ms").mean / 1e3
+        assert total == pytest.approx(6 * mean)
+
+
+def test_names_and_units_follow_the_conventions(busy: inferkit.Batcher) -> None:
+    for name, family in scrape().items():
+        assert re.fullmatch(r"inferkit_[a-z0-9_]+", name)
+        assert family.documentation.endswith(".") or "1." in family.documentation or family.documentation
+        if family.type == "counter":
+            assert all(s.name.endswith("_total") for s in family.samples)
+        else:
+            assert not name.endswith("_total")
+        assert not re.search(r"_(ms|milliseconds|us|kb|mb|percent)$", name)  # base units: seconds, bytes, ratios
+
+
+def test_openmetrics_too(busy: inferkit.Batcher) -> None:
+    body, content_type = inferkit.metrics.exposition(accept="application/openmetrics-text; version=1.0.0")
+    assert content_type.startswith("application/openmetrics-text")
+    assert {f.name for f in parse_openmetrics(body.decode())} >= {"inferkit_requests", "inferkit_queue_depth"}
+
+
+def test_register_and_unregister() -> None:
+    registry = prometheus.CollectorRegistry()
+    collector = inferkit.metrics.register(registry)
+    with inferkit.Batcher(model(), name="seen"):
+        assert registry.get_sample_value("inferkit_queue_depth", {"batcher": "seen"}) == 0
+    assert registry.get_sample_value("inferkit_queue_depth", {"batcher": "seen"}) is None  # closed
+    registry.unregister(collector)
+    assert prometheus.generate_latest(registry) == b""
+
+
+def test_names_of_batchers_are_unique() -> None:
+    with inferkit.Batcher(model(), name="twin") as one, inferkit.Batcher(model(), name="twin") as two:
+        assert (one.name, two.name) == ("twin", "twin-2")
+        families = scrape()
+        assert value(families, "inferkit_queue_depth", batcher="twin") == 0
+        assert value(families, "inferkit_queue_depth", batcher="twin-2") == 0
+
+
+def test_a_queue_and_a_hung_run_are_seen() -> None:
+    release, inside = threading.Event(), threading.Event()
+    clock = inferkit._core.ManualClock()
+
+    def hangs(x: np.ndarray) -> np.ndarray:
+        inside.set()
+        release.wait(60)
+        return x
+
+    with inferkit.Batcher(model(hangs), name="hung", _clock=clock) as batcher:
+        tickets = [batcher.submit(X)]
+        inside.wait(60)
+        tickets += [batcher.submit(X) for _ in range(3)]
+        clock.advance(7.0)
+        families = scrape()
+        release.set()
+        for ticket in tickets:
+            ticket.result()
+    assert value(families, "inferkit_queue_depth", batcher="hung") == 3
+    assert value(families, "inferkit_in_flight_batches", batcher="hung") == 1
+    assert value(families, "inferkit_oldest_wait_seconds", batcher="hung") == pytest.approx(7)
+    assert value(families, "inferkit_longest_run_seconds", batcher="hung") == pytest.approx(7)
+
+
+@pytest.mark.parametrize("buckets", [(), (2.0, 1.0), (0.0, 1.0), (1.0, 1.0)])
+def test_bad_buckets(buckets: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match="ascending"):
+        inferkit.metrics.Collector(buckets=buckets)
+
+
+def test_the_missing_extra_is_named(fresh_python: Callable[..., Any]) -> None:
+    done = fresh_python(
+        "import sys; sys.modules['prometheus_client'] = None\n"
+        "import inferkit\n"
+        "try:\n    inferkit.metrics.register()\nexcept ImportError as error:\n    print(error)\n"
+    )
+    assert "pip install 'inferkit[metrics]'" in done.stdout, done.stderr
+
+
+# Several processes
+
+WORKER = """
+import sys, numpy as np, inferkit
+model = inferkit.Model.from_callable(lambda x: x, [("x", "float32", (None, 2))], [("y", "float32", (None, 2))])
+with inferkit.Batcher(model, name="shared") as batcher, inferkit.metrics.share(sys.argv[1], interval=0.01) as sharing:
+    for _ in range(int(sys.argv[2])):
+        batcher(np.ones(2, np.float32))
+    sharing.write()
+    print("ready", flush=True)
+    sys.stdin.read()
+"""
+
+
+def worker(folder: Path, count: int) -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", WORKER, str(folder), str(count)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def test_several_processes_are_one_scrape(tmp_path: Path) -> None:
+    with inferkit.Batcher(model(), name="shared") as batcher:
+        batcher(X)
+        workers = [worker(tmp_path, 10), worker(tmp_path, 100)]
+        try:
+            families = scrape(directory=tmp_path)
+            assert value(families, "inferkit_requests_total", batcher="shared", outcome="completed") == 111
+            assert value(families, "inferkit_request_duration_seconds_count", batcher="shared", stage="total") == 111
+            pids = {s.labels["pid"] for s in families["inferkit_memory_rss_bytes"].samples}
+            assert pids == {str(os.getpid()), *(str(w.pid) for w in workers)}
+            workers[0].kill()
+            workers[0].wait()
+            families = scrape(directory=tmp_path)
+            assert value(families, "inferkit_requests_total", batcher="shared", outcome="completed") == 111
+            pids = {s.labels["pid"] for s in families["inferkit_queue_depth"].samples}
+            assert pids == {str(os.getpid()), str(workers[1].pid)}
+        finally:
+            for process in workers:
+                process.kill()
+                process.communicate()
+
+
+def test_a_forked_worker_shares_its_own_figures(tmp_path: Path, fresh_python: Callable[..., Any]) -> None:
+    done = fresh_python(
+        """
+import os, sys, time, numpy as np, inferkit
+def make():
+    model = inferkit.Model.from_callable(lambda x: x, [("x", "float32", (None, 2))], [("y", "float32", (None, 2))])
+    return inferkit.Batcher(model, name="forked")
+folder = sys.argv[1]
+before = make()
+before(np.ones(2, np.float32))
+inferkit.metrics.share(folder, interval=0.01)
+if os.fork() == 0:
+    inside = make()
+    for _ in range(4):
+        inside(np.ones(2, np.float32))
+    time.sleep(0.3)
+    os._exit(0)
+os.wait()
+print(inferkit.metrics.exposition(directory=folder)[0].decode())
+""",
+        str(tmp_path),
+    )
+    assert done.returncode == 0, done.stderr
+    families = {f.name: f for f in parse(done.stdout)}
+    total = sum(
+        s.value for s in families["inferkit_requests"].samples if s.labels["outcome"] == "completed"
+    )  # the parent's one, and the child's four, under whatever name
+    assert total == 5
+
+
+def test_sharing_needs_a_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PROMETHEUS_MULTIPROC_DIR", raising=False)
+    with pytest.raises(ValueError, match="PROMETHEUS_MULTIPROC_DIR"):
+        inferkit.metrics.share()
+    with pytest.raises(NotADirectoryError):
+        inferkit.metrics.share(tmp_path / "none")
+    with pytest.raises(ValueError, match="interval"):
+        inferkit.metrics.share(tmp_path, interval=0)
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    with inferkit.metrics.share():
+        assert len(list(tmp_path.glob("inferkit_*.json"))) == 1
+
+
+def test_other_files_of_the_directory_do_no_harm(tmp_path: Path) -> None:
+    (tmp_path / "inferkit_1_1.json").write_text("{")
+    (tmp_path / "counter_1.db").write_bytes(b"\\0")
+    scrape(directory=tmp_path)
+
+
+# What is in docs/monitoring
+
+
+def known_metrics() -> set[str]:
+    with inferkit.Batcher(model()) as batcher:
+        batcher(X)
+        return {s.name for family in scrape().values() for s in family.samples}
+
+
+@pytest.mark.parametrize("name", ["grafana.json", "alerts.yml", "alerts_test.yml", "README.md"])
+def test_the_documents_name_metrics_that_exist(name: str) -> None:
+    used = set(re.findall(r"\binferkit_[a-z0-9_]+\b", (MONITORING / name).read_text()))
+    families = {re.sub(r"_(bucket|sum|count)$", "", metric) for metric in known_metrics()}
+    assert used
+    assert used - known_metrics() - families == set()
+
+
+def test_the_dashboard_is_whole() -> None:
+    dashboard = json.loads((MONITORING / "grafana.json").read_text())
+    panels = dashboard["panels"]
+    assert len({p["id"] for p in panels}) == len(panels) >= 12
+    cells: set[tuple[int, int]] = set()
+    for panel in panels:
+        at = panel["gridPos"]
+        assert at["x"] + at["w"] <= 24
+        covered = {(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])}
+        assert not cells & covered, panel["title"]
+        cells |= covered
+        assert panel["targets"]
+        assert len({t["refId"] for t in panel["targets"]}) == len(panel["targets"])
+    variables = {v["name"] for v in dashboard["templating"]["list"]}
+    text = json.dumps(panels)
+    used = set(re.findall(r"\$\{?([a-z]+)\}?", text))
+    assert used - {"__rate_interval"} <= variables | {""}
+
+
+@pytest.mark.parametrize("command", [["check", "rules", "alerts.yml"], ["test", "rules", "alerts_test.yml"]])
+def test_alert_rules(command: list[str]) -> None:
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool is not installed: apt-get install prometheus")
+    done = subprocess.run([promtool, *command], cwd=MONITORING, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_dashboard_s_queries_parse(tmp_path: Path) -> None:
+    """promtool reads expressions as rules."""
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool is not installed: apt-get install prometheus")
+    queries = [t["expr"] for p in json.loads((MONITORING / "grafana.json").read_text())["panels"] for t in p["targets"]]
+    rules = [{"record": f"r{i}", "expr": query.replace("$__rate_interval", "1m")} for i, query in enumerate(queries)]
+    (tmp_path / "rules.yml").write_text(json.dumps({"groups": [{"name": "g", "rules": rules}]}))  # JSON is YAML
+    done = subprocess.run([promtool, "check", "rules", tmp_path / "rules.yml"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", ["_collector", "_shared"])
+def test_examples_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    module = importlib.import_module(f"inferkit.metrics.{name}")
+    result = doctest.testmod(module, optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
+    assert result.attempted > 0
+    assert result.failed == 0
