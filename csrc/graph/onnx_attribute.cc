@@ -1,6 +1,6 @@
 // The attributes of nodes: values, tensors, subgraphs, and references to a function's attributes.
+#include "base/text.h"
 #include "graph/onnx_graph.h"
-#include "graph/text.h"
 
 namespace inferkit::onnx {
 namespace {

@@ -1,6 +1,6 @@
 // Model-local functions: read once, inlined at every call.
+#include "base/text.h"
 #include "graph/onnx_graph.h"
-#include "graph/text.h"
 
 namespace inferkit::onnx {
 namespace {

@@ -2,7 +2,7 @@
 
 #include <limits>
 
-#include "graph/text.h"
+#include "base/text.h"
 #include "graph/topological_sort.h"
 
 namespace inferkit::onnx {

@@ -1,6 +1,6 @@
 #include "graph/onnx_proto.h"
 
-#include "graph/text.h"
+#include "base/text.h"
 
 namespace inferkit::onnx {
 namespace {

@@ -6,7 +6,7 @@
 #include <cstring>
 #include <limits>
 
-#include "graph/text.h"
+#include "base/text.h"
 #include "memory/mapped_file.h"
 
 namespace inferkit::onnx {

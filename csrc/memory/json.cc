@@ -1,6 +1,7 @@
 #include "memory/json.h"
 
 #include "base/error.h"
+#include "base/text.h"
 
 namespace inferkit {
 namespace {
@@ -214,19 +215,10 @@ uint32_t JsonReader::read_hex4() {
   return value;
 }
 
-// Copies one character of two to four bytes; refuses overlong forms, surrogates and what lies beyond U+10FFFF.
+// Copies one character of two to four bytes.
 void JsonReader::read_utf8(std::string* out) {
-  const auto lead = static_cast<unsigned char>(text_[at_]);
-  const size_t length = lead >= 0xf0 ? 4 : lead >= 0xe0 ? 3 : 2;
-  if (lead < 0xc2 || lead > 0xf4 || text_.size() - at_ < length) fail("invalid UTF-8");
-  uint32_t code = lead & (0xffu >> (length + 1));
-  for (size_t i = 1; i < length; ++i) {
-    const auto c = static_cast<unsigned char>(text_[at_ + i]);
-    if ((c & 0xc0) != 0x80) fail("invalid UTF-8");
-    code = code << 6 | (c & 0x3f);
-  }
-  const bool overlong = (length == 3 && code < 0x800) || (length == 4 && code < 0x10000);
-  if (overlong || (code >= 0xd800 && code < 0xe000) || code > 0x10ffff) fail("invalid UTF-8");
+  const size_t length = utf8_length(text_.substr(at_));
+  if (length == 0) fail("invalid UTF-8");
   out->append(text_.substr(at_, length));
   at_ += length;
 }

@@ -13,7 +13,7 @@
 #include <utility>
 
 #include "base/error.h"
-#include "memory/printable.h"
+#include "base/text.h"
 
 namespace inferkit {
 namespace {
@@ -90,7 +90,7 @@ void MappedFile::prefault() const noexcept {
 }
 
 std::shared_ptr<const MappedFile> open_contained(const std::string& folder, const std::string& relative) {
-  const std::string what = cat("external data '", printable(relative), "'");
+  const std::string what = cat("external data ", quote(relative));
   const auto refuse = [&](const std::string& why) -> Error {
     return Error(ErrorCode::kModel,
                  cat(what, " ", why, "; it must be a plain file inside the model's folder ", folder));
@@ -125,7 +125,7 @@ std::shared_ptr<const MappedFile> open_contained(const std::string& folder, cons
       const int error = errno;
       struct stat link;
       if (::fstatat(at.get(), component.c_str(), &link, AT_SYMLINK_NOFOLLOW) == 0 && S_ISLNK(link.st_mode)) {
-        throw refuse(cat("goes through the symbolic link '", printable(component), "'"));
+        throw refuse(cat("goes through the symbolic link ", quote(component)));
       }
       throw failed(error);
     }

@@ -9,8 +9,8 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/text.h"
 #include "memory/json.h"
-#include "memory/printable.h"
 
 namespace inferkit {
 namespace {
@@ -54,14 +54,14 @@ class HeaderReader {
       json_.object([&](std::string name) {
         std::string value = json_.string();
         const auto [at, added] = metadata_.emplace(std::move(name), std::move(value));
-        if (!added) json_.fail(cat("the metadata key '", printable(at->first), "' comes twice"));
+        if (!added) json_.fail(cat("the metadata key ", quote(at->first), " comes twice"));
       });
     });
     json_.end();
   }
 
   [[noreturn]] void fail(const Claim& claim, const std::string& what) const {
-    throw Error(ErrorCode::kModel, cat(where_, ": tensor '", printable(claim.entry.name), "' ", what));
+    throw Error(ErrorCode::kModel, cat(where_, ": tensor ", quote(claim.entry.name), " ", what));
   }
 
   std::vector<Claim>& claims() { return claims_; }
@@ -99,9 +99,9 @@ class HeaderReader {
     const std::string name = json_.string();
     const auto* row = std::find_if(kDTypes.begin(), kDTypes.end(), [&](const auto& r) { return r.first == name; });
     if (row == kDTypes.end()) {
-      fail(*claim, cat("has dtype '", printable(name),
-                       "'; expected one of F64 F32 F16 BF16 I64 I32 I16 I8 U64 U32 U16 U8 BOOL. ",
-                       "Convert the tensor, or leave it out of the file"));
+      fail(*claim,
+           cat("has dtype ", quote(name), "; expected one of F64 F32 F16 BF16 I64 I32 I16 I8 U64 U32 U16 U8 BOOL. ",
+               "Convert the tensor, or leave it out of the file"));
     }
     claim->entry.dtype = row->second;
   }

@@ -5,8 +5,8 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/text.h"
 #include "memory/mapped_file.h"
-#include "memory/printable.h"
 #include "memory/safetensors.h"
 
 namespace inferkit {
@@ -39,8 +39,7 @@ Weights::Weights(std::vector<NamedTensor> tensors, std::shared_ptr<const void> o
   for (size_t i = 1; i < by_name_.size(); ++i) {
     const std::string& name = tensors_[by_name_[i]].name;
     if (name != tensors_[by_name_[i - 1]].name) continue;
-    throw Error(ErrorCode::kModel,
-                cat(path_.empty() ? "weights" : path_, ": tensor '", printable(name), "' comes twice"));
+    throw Error(ErrorCode::kModel, cat(path_.empty() ? "weights" : path_, ": tensor ", quote(name), " comes twice"));
   }
   for (const NamedTensor& tensor : tensors_) bytes_ += tensor.view.bytes();
 }

@@ -5,6 +5,9 @@
 
 namespace inferkit {
 
+/// The bytes of the well-formed UTF-8 character that `text`, which is not empty, starts with; 0 where there is none.
+size_t utf8_length(std::string_view text);
+
 /// Well-formed UTF-8: no overlong forms, no surrogates, nothing above U+10FFFF.
 bool is_utf8(std::string_view text);
 

@@ -1,12 +1,10 @@
-#include "graph/text.h"
+#include "base/text.h"
 
 #include <cstdint>
 
 namespace inferkit {
-namespace {
 
-/// The length of the well-formed sequence at the start of `s`, or 0.
-size_t sequence_length(std::string_view s) {
+size_t utf8_length(std::string_view s) {
   const auto at = [&](size_t i) { return static_cast<uint8_t>(s[i]); };
   const auto continues = [&](size_t i, uint8_t low = 0x80, uint8_t high = 0xbf) {
     return i < s.size() && at(i) >= low && at(i) <= high;
@@ -25,11 +23,9 @@ size_t sequence_length(std::string_view s) {
   return 0;
 }
 
-}  // namespace
-
 bool is_utf8(std::string_view text) {
   while (!text.empty()) {
-    const size_t n = sequence_length(text);
+    const size_t n = utf8_length(text);
     if (n == 0) return false;
     text.remove_prefix(n);
   }
@@ -42,7 +38,7 @@ std::string quote(std::string_view text) {
   std::string out = "'";
   while (!text.empty()) {
     if (out.size() > kMaxShown) return out + "...'";
-    const size_t n = sequence_length(text);
+    const size_t n = utf8_length(text);
     const auto byte = static_cast<uint8_t>(text[0]);
     if (n == 0 || byte < 0x20 || byte == 0x7f) {
       out += {'\\', 'x', kHex[byte >> 4], kHex[byte & 15]};
