@@ -54,7 +54,17 @@ std::optional<DType> dtype_of(const py::detail::PyArrayDescr_Proxy& descr) {
   throw Error(ErrorCode::kValidation, Reason::kDtype, cat("input '", name, "': ", what));
 }
 
+/// A masked array is an array to numpy's C interface, which knows nothing of the mask.
+bool is_masked(PyObject* array) {
+  if (Py_TYPE(array) == Api::get().PyArray_Type_) return false;
+  // Whoever made one has imported numpy.ma.
+  PyObject* modules = PyImport_GetModuleDict();
+  PyObject* ma = modules ? PyDict_GetItemString(modules, "numpy.ma") : nullptr;
+  return ma && py::isinstance(array, py::handle(ma).attr("MaskedArray"));
+}
+
 ArrayIn from_numpy(PyObject* array, std::string_view name, py::object keep) {
+  if (is_masked(array)) refuse(name, "a masked array has no counterpart in a model; .filled(value) makes a plain one");
   const auto* proxy = py::detail::array_proxy(array);
   auto dtype = dtype_of(*py::detail::array_descriptor_proxy(proxy->descr));
   if (!dtype) {

@@ -6,6 +6,8 @@
 #include <optional>
 #include <thread>
 
+#include "bindings/py_model.h"
+
 namespace py = pybind11;
 
 namespace inferkit {
@@ -33,7 +35,9 @@ struct BatcherCore::Stage {
   py::object callback;
 };
 
-std::shared_ptr<BatcherCore> BatcherCore::make(std::shared_ptr<Runner> runner, BatcherOptions options,
+BatcherCore::BatcherCore(py::object model) : model_(std::move(model)), runner_(py_model(model_).runner) {}
+
+std::shared_ptr<BatcherCore> BatcherCore::make(py::object model, BatcherOptions options,
                                                std::shared_ptr<const Clock> clock) {
   // Dropping the last reference sleeps until running batches have finished, so the GIL must go first; and it may happen
   // on one of the batcher's own threads (an exception's traceback can hold the last reference), which cannot wait for
@@ -41,6 +45,7 @@ std::shared_ptr<BatcherCore> BatcherCore::make(std::shared_ptr<Runner> runner, B
   const auto destroy = [](BatcherCore* core) {
     core->flush();
     core->stages_.clear();
+    const py::object last = std::move(core->model_);  // let go of below, where we have the GIL again
     if (core->batcher_ && core->batcher_->inside()) {
       std::thread([core] { delete core; }).detach();
       return;
@@ -48,9 +53,9 @@ std::shared_ptr<BatcherCore> BatcherCore::make(std::shared_ptr<Runner> runner, B
     const py::gil_scoped_release release;
     delete core;
   };
-  std::shared_ptr<BatcherCore> core(new BatcherCore(runner), destroy);
+  std::shared_ptr<BatcherCore> core(new BatcherCore(std::move(model)), destroy);
   core->clock_ = std::move(clock);
-  core->batcher_ = std::make_unique<Batcher>(std::move(runner), std::move(options), BufferPool::process_default(),
+  core->batcher_ = std::make_unique<Batcher>(core->runner_, std::move(options), BufferPool::process_default(),
                                              core->clock_ ? *core->clock_ : SteadyClock::instance());
   return core;
 }

@@ -15,13 +15,15 @@ namespace inferkit {
 /// thread-safe.
 class BatcherCore : public std::enable_shared_from_this<BatcherCore> {
  public:
-  /// On `clock`, or the steady one.
-  static std::shared_ptr<BatcherCore> make(std::shared_ptr<Runner> runner, BatcherOptions options,
+  /// Of a Python Model, on `clock`, or the steady one. Needs the GIL.
+  static std::shared_ptr<BatcherCore> make(pybind11::object model, BatcherOptions options,
                                            std::shared_ptr<const Clock> clock = nullptr);
   ~BatcherCore();
 
   Batcher& batcher() { return *batcher_; }
   const std::shared_ptr<Runner>& runner() const { return runner_; }
+  /// Kept for its callable, which the garbage collector finds through it alone.
+  const pybind11::object& model() const { return model_; }
 
   /// Adds an admitted request to what its loop submits in this tick.
   void stage(EventLoop& loop, RequestRef request);
@@ -37,10 +39,11 @@ class BatcherCore : public std::enable_shared_from_this<BatcherCore> {
  private:
   friend class GilAway;
   struct Stage;
-  explicit BatcherCore(std::shared_ptr<Runner> runner) : runner_(std::move(runner)) {}
+  explicit BatcherCore(pybind11::object model);
   Stage& stage_for(EventLoop& loop);
   void end_of_tick(Stage& stage);
 
+  pybind11::object model_;
   std::shared_ptr<Runner> runner_;
   std::shared_ptr<const Clock> clock_;  // null: the steady one
   std::unique_ptr<Batcher> batcher_;

@@ -23,6 +23,22 @@ struct PyBatcher {
   std::shared_ptr<BatcherCore> core;
 };
 
+/// A model's callable may refer to the batcher that runs it: the garbage collector must see the arrow from here to the
+/// model. Not while tickets or a tick of a loop share the core, though: what they wait for must stay.
+void visit_model(PyHeapTypeObject* heap_type) {
+  PyTypeObject* type = &heap_type->ht_type;
+  type->tp_flags |= Py_TPFLAGS_HAVE_GC;
+  type->tp_traverse = [](PyObject* self, visitproc visit, void* arg) {
+    Py_VISIT(Py_TYPE(self));
+    if (!py::detail::is_holder_constructed(self)) return 0;
+    auto* instance = reinterpret_cast<py::detail::instance*>(self);
+    const auto* batcher = static_cast<PyBatcher*>(instance->get_value_and_holder().value_ptr());
+    if (batcher->core.use_count() == 1) Py_VISIT(batcher->core->model().ptr());
+    return 0;
+  };
+  type->tp_clear = [](PyObject*) { return 0; };  // the model lets go of its callable
+}
+
 constexpr Nanos kSignalSlice = 250'000'000;
 
 BatcherCore& core_of(PyObject* self) {
@@ -400,7 +416,7 @@ void bind_batcher(py::module_& m) {
           "advance", [](ManualClock& self, double by) { self.advance(nanos(by, "by")); }, "by"_a,
           "Move on, in seconds.");
 
-  py::class_<PyBatcher> batcher(m, "Batcher");
+  py::class_<PyBatcher> batcher(m, "Batcher", py::custom_type_setup(visit_model));
   batcher
       .def(py::init([](const py::object& model, int64_t max_batch_size, double max_delay, size_t max_queue_size,
                        int workers, int max_concurrent, bool wait_when_full, std::optional<double> full_timeout,
@@ -422,7 +438,7 @@ void bind_batcher(py::module_& m) {
              options.trace_size = trace_size;
              options.inputs = inputs ? *inputs : of.checks;
              options.outputs = std::move(outputs);
-             return PyBatcher{BatcherCore::make(of.runner, std::move(options), clock.value_or(nullptr))};
+             return PyBatcher{BatcherCore::make(model, std::move(options), clock.value_or(nullptr))};
            }),
            "model"_a, py::kw_only(), "max_batch_size"_a, "max_delay"_a, "max_queue_size"_a, "workers"_a,
            "max_concurrent"_a, "wait_when_full"_a, "full_timeout"_a, "caller_runs"_a, "isolate_failures"_a,

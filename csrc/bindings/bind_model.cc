@@ -1,12 +1,16 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
+#include <pybind11/stl/filesystem.h>
 
 #include <algorithm>
+#include <filesystem>
 
+#include "base/text.h"
 #include "bindings/array_out.h"
 #include "bindings/errors.h"
 #include "bindings/model_call.h"
+#include "bindings/path.h"
 #include "bindings/py_model.h"
 #include "bindings/py_runner.h"
 #include "engine/op_registry.h"
@@ -20,25 +24,21 @@ namespace {
 
 PyTypeObject* model_type = nullptr;  // set once, at import
 
-/// The model of an object, where it is made and nothing else keeps its runner: what a batcher runs must not be cleared.
-PyModel* sole_owner(PyObject* object) {
-  if (!py::detail::is_holder_constructed(object)) return nullptr;
-  PyModel& model = py_model(object);
-  return model.runner.use_count() == 1 ? &model : nullptr;
-}
+/// The model of an object; null where it is not made yet.
+PyModel* made(PyObject* object) { return py::detail::is_holder_constructed(object) ? &py_model(object) : nullptr; }
 
 /// A callable may refer to the model that calls it (a method of an object that holds the model): the garbage collector
-/// must see that arrow.
+/// must see that arrow. Whoever else keeps the runner, a batcher, keeps this object too.
 void visit_callables(PyHeapTypeObject* heap_type) {
   PyTypeObject* type = &heap_type->ht_type;
   type->tp_flags |= Py_TPFLAGS_HAVE_GC;
   type->tp_traverse = [](PyObject* self, visitproc visit, void* arg) {
     Py_VISIT(Py_TYPE(self));
-    if (const PyModel* model = sole_owner(self)) Py_VISIT(callable_of(*model->runner));
+    if (const PyModel* model = made(self)) Py_VISIT(callable_of(*model->runner));
     return 0;
   };
   type->tp_clear = [](PyObject* self) {
-    if (const PyModel* model = sole_owner(self)) drop_callable(*model->runner);
+    if (const PyModel* model = made(self)) drop_callable(*model->runner);
     return 0;
   };
 }
@@ -101,30 +101,32 @@ std::vector<PortSpec> ports_in(const std::vector<PortTuple>& ports) {
   for (const auto& [name, dtype, dims] : ports) {
     const auto type = dtype_from_name(dtype);
     if (!type || *type == DType::kString) {
-      throw std::invalid_argument(cat("'", name, "': '", dtype, "' is not a dtype that an input or output can have"));
+      throw std::invalid_argument(
+          cat(quote(name), ": ", quote(dtype), " is not a dtype that an input or output can have"));
     }
     if (dims.size() > Shape::kMaxRank) {
       throw std::invalid_argument(
-          cat("'", name, "' has ", dims.size(), " dimensions; at most ", Shape::kMaxRank, " are supported"));
+          cat(quote(name), " has ", dims.size(), " dimensions; at most ", Shape::kMaxRank, " are supported"));
     }
     Shape shape;
     for (const auto& d : dims) {
       if (d && *d < 0)
-        throw std::invalid_argument(cat("'", name, "' has a dimension of ", *d, "; None marks a free one"));
+        throw std::invalid_argument(cat(quote(name), " has a dimension of ", *d, "; None marks a free one"));
       shape.push_back(d.value_or(Shape::kFree));
     }
     for (const PortSpec& other : out) {
-      if (other.name == name) throw std::invalid_argument(cat("two ports have the name '", name, "'"));
+      if (other.name == name) throw std::invalid_argument(cat("two ports have the name ", quote(name)));
     }
     out.push_back({name, *type, shape});
   }
   return out;
 }
 
-ModelOptions options_from(int threads, size_t max_plans) {
+ModelOptions options_from(int threads, size_t max_plans, size_t max_run_bytes) {
   ModelOptions options;
   options.threads = threads;
   options.max_plans = max_plans;
+  options.max_run_bytes = max_run_bytes;
   return options;
 }
 
@@ -211,18 +213,23 @@ void bind_model(py::module_& m) {
   py::class_<PyModel> model(m, "Model", py::custom_type_setup(visit_callables));
   model_type = reinterpret_cast<PyTypeObject*>(model.ptr());
   model
-      .def(py::init([](const std::string& path, int threads, size_t max_plans, const InputChecks& checks) {
+      .def(py::init([](const std::filesystem::path& path, int threads, size_t max_plans, size_t max_run_bytes,
+                       const InputChecks& checks) {
              const py::gil_scoped_release release;
-             return from_native(Model::load(path, options_from(threads, max_plans)), checks);
+             return from_native(Model::load(path.native(), options_from(threads, max_plans, max_run_bytes)), checks);
            }),
-           py::kw_only(), py::arg("path"), py::arg("threads"), py::arg("max_plans"), py::arg("checks"))
-      .def(py::init([](const py::bytes& data, int threads, size_t max_plans, const InputChecks& checks) {
+           py::kw_only(), py::arg("path"), py::arg("threads"), py::arg("max_plans"), py::arg("max_run_bytes"),
+           py::arg("checks"))
+      .def(py::init([](const py::bytes& data, int threads, size_t max_plans, size_t max_run_bytes,
+                       const InputChecks& checks) {
              const std::string_view view = data;
              const py::gil_scoped_release release;
-             return from_native(Model::load_bytes(std::as_bytes(std::span(view)), options_from(threads, max_plans)),
-                                checks);
+             return from_native(
+                 Model::load_bytes(std::as_bytes(std::span(view)), options_from(threads, max_plans, max_run_bytes)),
+                 checks);
            }),
-           py::kw_only(), py::arg("data"), py::arg("threads"), py::arg("max_plans"), py::arg("checks"))
+           py::kw_only(), py::arg("data"), py::arg("threads"), py::arg("max_plans"), py::arg("max_run_bytes"),
+           py::arg("checks"))
       .def(py::init([](py::object fn, const std::vector<PortTuple>& inputs, const std::vector<PortTuple>& outputs,
                        const InputChecks& checks) {
              return PyModel{make_py_runner(std::move(fn), ports_in(inputs), ports_in(outputs)), nullptr, checks};
@@ -237,7 +244,7 @@ void bind_model(py::module_& m) {
           "path",
           [](const py::object& self) {
             const PyModel& of = py_model(self);
-            return of.native ? of.native->path() : "";
+            return file_name(of.native ? of.native->path() : "");
           },
           "The file that the model came from; empty where it came from none.")
       .def("_weights",

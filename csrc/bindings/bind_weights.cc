@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "bindings/array_out.h"
+#include "bindings/path.h"
 #include "graph/model_weights.h"
 #include "memory/weight_store.h"
 
@@ -93,11 +94,6 @@ ModelError
 OSError
     If the file cannot be opened (``FileNotFoundError`` where there is none).
 )";
-
-py::str file_name(const std::string& path) {
-  return py::reinterpret_steal<py::str>(
-      PyUnicode_DecodeFSDefaultAndSize(path.data(), static_cast<py::ssize_t>(path.size())));
-}
 
 WeightsPtr open(const std::filesystem::path& path) {
   const py::gil_scoped_release release;

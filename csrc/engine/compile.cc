@@ -232,7 +232,11 @@ void Compiler::lower() {
     std::vector<const TensorFacts*> in;
     for (ValueId id : node.inputs) in.push_back(facts(id));
     std::vector<TensorFacts> out;
-    for (ValueId id : node.outputs) out.push_back(facts(id) ? *facts(id) : TensorFacts{});
+    for (ValueId id : node.outputs) {
+      out.push_back(facts(id) ? *facts(id) : TensorFacts{});
+      const bool made = id != kNoValue && value_needed_[static_cast<size_t>(id)] && !out.back().constant;
+      if (made) run_bytes_.add_value(node, out.back().dtype, out.back().shape);
+    }
     NodeLowering context(*this, n, in, out);
     const OpDef* def = OpRegistry::instance().find(node.domain, node.op_type, node.version);
     try {
@@ -302,6 +306,9 @@ void Compiler::bind_outputs() {
 void Compiler::finish() {
   for (const InputFacts& in : inputs_) plan_->inputs.push_back({in.dtype, in.shape});
   plan_->arena_bytes = storage_.place();
+  size_t output_bytes = 0;
+  for (const Port& port : plan_->outputs) output_bytes += TensorView{port.dtype, port.shape, nullptr}.bytes();
+  run_bytes_.check_total(plan_->arena_bytes, output_bytes);
   for (size_t s = 0; s < step_refs_.size(); ++s) {
     plan_->steps[s].first_operand = static_cast<uint32_t>(plan_->operands.size());
     for (Ref ref : step_refs_[s]) {
@@ -401,7 +408,7 @@ std::vector<Tensor> evaluate_node(const Node& node, std::span<const Tensor* cons
   }
   graph.nodes.push_back(std::move(copy));
   TransientCache cache;
-  const auto plan = compile_as(graph, {}, cache, {}, /*fold=*/false);
+  const auto plan = compile_as(graph, {}, cache, {.max_run_bytes = limits.run_bytes}, /*fold=*/false);
   if (plan->next) return {};
   size_t total = 0;
   for (const Port& port : plan->outputs) total += TensorView{port.dtype, port.shape, nullptr}.bytes();

@@ -33,6 +33,8 @@ struct CompileOptions {
   /// Values differ from run to run (the body of a loop): nodes that need one run on values, rather than that what
   /// follows is compiled anew for each.
   bool values_vary = false;
+  /// What one run of the plan may take; PlanTooLarge where it would pass.
+  size_t max_run_bytes = std::numeric_limits<size_t>::max();
 };
 
 /// Compiles `graph` for inputs of these dtypes and shapes, as far as it can be without values that only a run gives;
@@ -45,8 +47,9 @@ std::shared_ptr<const Plan> compile(const Graph& graph, std::span<const InputFac
 inline constexpr int64_t kMaxFoldNanos = 1'000'000'000;
 
 struct EvaluateLimits {
-  size_t bytes = std::numeric_limits<size_t>::max();    // of all outputs
-  int64_t nanos = std::numeric_limits<int64_t>::max();  // estimated
+  size_t bytes = std::numeric_limits<size_t>::max();      // of all outputs
+  int64_t nanos = std::numeric_limits<int64_t>::max();    // estimated
+  size_t run_bytes = std::numeric_limits<size_t>::max();  // as CompileOptions::max_run_bytes: an error where passed
 };
 
 /// Runs one node on constants. Empty where it cannot be done (an operator that is not there or has subgraphs, a value

@@ -9,6 +9,7 @@
 #include "engine/compile.h"
 #include "engine/continuation.h"
 #include "engine/op_registry.h"
+#include "engine/plan_limits.h"
 #include "engine/storage.h"
 
 namespace inferkit {
@@ -31,6 +32,7 @@ class Compiler {
         cache_(cache),
         options_(options),
         fold_(fold),
+        run_bytes_(options.max_run_bytes),
         facts_(graph.values.size()),
         waits_(graph.values.size()) {}
 
@@ -78,6 +80,7 @@ class Compiler {
   ModelCache& cache_;
   const CompileOptions options_;
   const bool fold_;
+  RunBytes run_bytes_;
   std::vector<std::optional<TensorFacts>> facts_;     // by ValueId
   std::vector<std::shared_ptr<Tensor>> constants_;    // what folding made
   std::vector<bool> waits_;                           // values that a later stage computes, by ValueId

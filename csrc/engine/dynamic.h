@@ -16,8 +16,11 @@ class DynamicContext {
   /// Runs a subgraph of the node that is running: `inputs` in the order of its inputs, the values that it captures are
   /// added. Its outputs in order, each owning its memory.
   virtual std::vector<Tensor> run_subgraph(const Graph& subgraph, std::span<const Tensor> inputs) = 0;
-  /// A tensor of the buffer pool's memory, uninitialised; `*data` is where to write it.
+  /// A tensor of the buffer pool's memory, uninitialised; `*data` is where to write it. Throws PlanTooLarge where the
+  /// run holds too much.
   virtual Tensor allocate(DType dtype, const Shape& shape, void** data) = 0;
+  /// What one plan of this run may take.
+  virtual size_t max_bytes() const = 0;
   /// Throws where the run has made more iterations than it may.
   virtual void count_iteration() = 0;
 };

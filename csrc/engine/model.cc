@@ -7,6 +7,7 @@
 
 #include "engine/expand.h"
 #include "engine/model_fork.h"
+#include "engine/plan_limits.h"
 #include "graph/model_weights.h"
 #include "graph/onnx_reader.h"
 #include "graph/passes/fold_constants.h"
@@ -82,6 +83,7 @@ Model::Model(ModelFile file, ModelOptions options, std::string path)
     : options_([&] {
         if (options.threads < 0) throw std::invalid_argument("threads must be 0 (all) or more");
         if (options.max_plans == 0) throw std::invalid_argument("max_plans must be at least 1");
+        if (options.max_run_bytes == 0) options.max_run_bytes = default_max_run_bytes();
         if (!options.pool) options.pool = BufferPool::process_default();
         return std::move(options);
       }()),
@@ -162,7 +164,7 @@ class Model::PortSink final : public OutputSink {
 /// The outputs that a plan for these inputs gives; empty where only a run on real values could tell. `staged` becomes
 /// true where their shapes may depend on values.
 std::vector<Port> Model::probe_outputs(std::span<const InputFacts> facts, bool& staged) {
-  const auto plan = compile(file_.graph, facts, *packed_);
+  const auto plan = compile(file_.graph, facts, *packed_, {.max_run_bytes = options_.max_run_bytes});
   if (!plan->next) return plan->outputs;
   staged = true;
   constexpr size_t kMaxBytes = size_t{64} << 20;
@@ -179,7 +181,7 @@ std::vector<Port> Model::probe_outputs(std::span<const InputFacts> facts, bool& 
     views.push_back({f.dtype, f.shape, zeros.back().data()});
   }
   PortSink sink(*options_.pool, outputs_.size());
-  RunBudget budget{kIterations};
+  RunBudget budget{.iterations = kIterations, .max_bytes = options_.max_run_bytes};
   try {
     run_stages(file_.graph, plans_, plans_.acquire(shapes), views, sink, environment(), budget);
   } catch (const Error& error) {
@@ -252,13 +254,14 @@ std::shared_ptr<const Plan> Model::compile_for(std::span<const Shape> shapes) {
   std::vector<InputFacts> facts;
   for (size_t i = 0; i < inputs_.size(); ++i) facts.push_back({inputs_[i].dtype, shapes[i], nullptr});
   try {
-    return compile(file_.graph, facts, *packed_);
+    return compile(file_.graph, facts, *packed_, {.max_run_bytes = options_.max_run_bytes});
   } catch (const Error& error) {
     // The graph itself passed probe(): it is these sizes that do not fit it.
     if (error.code() != ErrorCode::kModel) throw;
     std::string came;
     for (size_t i = 0; i < inputs_.size(); ++i) came += cat(i ? ", '" : "'", inputs_[i].name, "' ", shapes[i].str());
-    throw Error(ErrorCode::kValidation, Reason::kShape,
+    const bool large = dynamic_cast<const PlanTooLarge*>(&error) != nullptr;
+    throw Error(ErrorCode::kValidation, large ? Reason::kTooLarge : Reason::kShape,
                 cat("the model cannot run on inputs of shape ", came, ": ", error.what()));
   }
 }
@@ -286,7 +289,7 @@ Status Model::run(std::span<const TensorView> inputs, OutputSink& sink) noexcept
     PlanCache::Lease lease = acquire({shapes, inputs.size()});
     const Plan& plan = lease.plan();
     if (plan.next) {
-      RunBudget budget;
+      RunBudget budget{.max_bytes = options_.max_run_bytes};
       run_stages(file_.graph, plans_, std::move(lease), inputs, sink, environment(), budget);
       return {};
     }

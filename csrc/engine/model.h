@@ -20,6 +20,8 @@ struct ModelOptions {
   int threads = 0;
   /// Compiled shapes that are kept.
   size_t max_plans = 64;
+  /// Memory that one run may take besides its inputs; 0 takes default_max_run_bytes().
+  size_t max_run_bytes = 0;
   /// Where arenas come from; null takes the process's pool.
   std::shared_ptr<BufferPool> pool;
 };

@@ -14,11 +14,15 @@ std::string mebibytes(size_t bytes) { return cat(bytes >> 20, " MiB"); }
 
 size_t default_max_run_bytes() { return std::min(size_t{4} << 30, usable_memory() / 2); }
 
-void RunBytes::add_value(const Node& node, DType dtype, const Shape& shape) {
+size_t value_bytes(DType dtype, const Shape& shape) {
   const auto count = shape.checked_elements();  // at most 2^62
   const size_t size = dtype_size(dtype), most = std::numeric_limits<size_t>::max();
-  const size_t bytes =
-      !count || (size > 0 && static_cast<size_t>(*count) > most / size) ? most : static_cast<size_t>(*count) * size;
+  if (!count || (size > 0 && static_cast<size_t>(*count) > most / size)) return most;
+  return static_cast<size_t>(*count) * size;
+}
+
+void RunBytes::add_value(const Node& node, DType dtype, const Shape& shape) {
+  const size_t bytes = value_bytes(dtype, shape);
   if (bytes <= largest_bytes_) return;
   largest_bytes_ = bytes;
   largest_ = cat(node.label(), " gives ", dtype_name(dtype), " of shape ", shape.str());

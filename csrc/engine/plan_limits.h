@@ -19,6 +19,9 @@ class PlanTooLarge : public Error {
 /// machines, so that what runs on one runs on another.
 size_t default_max_run_bytes();
 
+/// The bytes of a value of any shape; the largest number where they cannot be counted.
+size_t value_bytes(DType dtype, const Shape& shape);
+
 /// Adds up what one plan takes while it is compiled.
 class RunBytes {
  public:

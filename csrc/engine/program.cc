@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "engine/op_registry.h"
+#include "engine/plan_limits.h"
 #include "graph/topological_sort.h"
 #include "platform/thread_pool.h"
 
@@ -14,28 +15,54 @@ namespace {
 constexpr int64_t kParallelNanos = 20'000;
 constexpr size_t kMaxIdleSessions = 16;
 
-Tensor pool_tensor(BufferPool& pool, DType dtype, const Shape& shape, void** data) {
-  const auto count = shape.checked_elements();
-  if (!count) throw Error(ErrorCode::kInference, cat("a tensor of shape ", shape.str(), " is too large"));
-  const size_t bytes = TensorView{dtype, shape, nullptr}.bytes();
-  auto buffer = std::make_shared<Buffer>(pool.acquire(std::max<size_t>(bytes, 1), "between plans"));
-  *data = buffer->data();
-  return {dtype, shape, *data, buffer};
+/// Memory of a tensor between plans, counted while it lives.
+struct Held {
+  Held(Buffer memory, size_t size, std::shared_ptr<size_t> count)
+      : buffer(std::move(memory)), bytes(size), counter(std::move(count)) {
+    *counter += bytes;
+  }
+  ~Held() { *counter -= bytes; }
+  Held(const Held&) = delete;
+  Held& operator=(const Held&) = delete;
+
+  Buffer buffer;
+  const size_t bytes;
+  const std::shared_ptr<size_t> counter;
+};
+
+Tensor pool_tensor(BufferPool& pool, const RunBudget& budget, DType dtype, const Shape& shape, void** data) {
+  const size_t bytes = value_bytes(dtype, shape);
+  if (bytes > budget.max_bytes || *budget.held > budget.max_bytes - bytes) {
+    throw PlanTooLarge(cat("a value of shape ", shape.str(), ", ", bytes >> 20, " MiB, beside ", *budget.held >> 20,
+                           " MiB that the run holds; one run may take at most ", budget.max_bytes >> 20,
+                           " MiB: raise max_run_bytes of Model.load if that is meant"));
+  }
+  auto held = std::make_shared<Held>(pool.acquire(std::max<size_t>(bytes, 1), "between plans"), bytes, budget.held);
+  *data = held->buffer.data();
+  return {dtype, shape, *data, held};
+}
+
+/// What the graph is at fault for shows at load; this is what the values of this run lead to.
+[[noreturn]] void rethrow_for_run(const Error& error, const std::string& where) {
+  const std::string message = cat(where, error.what());
+  if (dynamic_cast<const PlanTooLarge*>(&error)) throw Error(ErrorCode::kValidation, Reason::kTooLarge, message);
+  throw Error(ErrorCode::kInference, message);
 }
 
 /// Collects outputs as tensors of the pool.
 class TensorSink final : public OutputSink {
  public:
-  TensorSink(BufferPool& pool, size_t count) : tensors(count), pool_(pool) {}
+  TensorSink(BufferPool& pool, const RunBudget& budget, size_t count) : tensors(count), pool_(pool), budget_(budget) {}
   void* allocate(size_t index, DType dtype, const Shape& shape) override {
     void* data = nullptr;
-    tensors[index] = pool_tensor(pool_, dtype, shape, &data);
+    tensors[index] = pool_tensor(pool_, budget_, dtype, shape, &data);
     return data;
   }
   std::vector<Tensor> tensors;
 
  private:
   BufferPool& pool_;
+  const RunBudget& budget_;
 };
 
 /// One run: the values that are known so far, by their ids.
@@ -91,7 +118,7 @@ class StagedRun final {
         out[i] = sink_.allocate(static_cast<size_t>(result.output), dtype, shape);
         tensor = {dtype, shape, out[i], nullptr};
       } else {
-        tensor = pool_tensor(*environment_.pool, dtype, shape, &out[i]);
+        tensor = pool_tensor(*environment_.pool, budget_, dtype, shape, &out[i]);
       }
       put(result.value, std::move(tensor));
     }
@@ -131,12 +158,11 @@ class StagedRun final {
       facts[i].value = &known.back();
     }
     try {
-      return compile(next.rest, facts, *environment_.cache, {.continuation = &next, .values_vary = values_vary_});
+      return compile(next.rest, facts, *environment_.cache,
+                     {.continuation = &next, .values_vary = values_vary_, .max_run_bytes = budget_.max_bytes});
     } catch (const Error& error) {
-      // What the graph is at fault for shows at load; this is what the values of this run lead to.
       if (error.code() != ErrorCode::kModel) throw;
-      throw Error(ErrorCode::kInference,
-                  cat("the values of this input lead to what the model cannot do: ", error.what()));
+      rethrow_for_run(error, "the values of this input lead to what the model cannot do: ");
     }
   }
 
@@ -170,8 +196,9 @@ class StagedRun::NodeRun final : public DynamicContext {
     return body.run(views, run_.environment_, run_.budget_);
   }
   Tensor allocate(DType dtype, const Shape& shape, void** data) override {
-    return pool_tensor(*run_.environment_.pool, dtype, shape, data);
+    return pool_tensor(*run_.environment_.pool, run_.budget_, dtype, shape, data);
   }
+  size_t max_bytes() const override { return run_.budget_.max_bytes; }
   void count_iteration() override {
     if (run_.budget_.iterations-- > 0) return;
     throw Error(ErrorCode::kInference, "its loops run longer than a run may; is there a condition that ends them?");
@@ -200,7 +227,8 @@ void StagedRun::run_node(const Node& node, const Continuation& next) {
     results = (def->dynamic ? def->dynamic : run_on_values)(context, run);
   } catch (const Error& error) {
     if (error.code() != ErrorCode::kModel) throw;
-    throw Error(ErrorCode::kInference, error.what());
+    const bool named = std::string_view(error.what()).find(node.label()) != std::string_view::npos;
+    rethrow_for_run(error, named ? "" : node.label() + ": ");
   }
   for (size_t i = 0; i < node.outputs.size(); ++i) {
     if (node.outputs[i] == kNoValue) continue;
@@ -219,10 +247,10 @@ ExecContext exec_context_for(const Plan& plan, int threads) {
   return {&pool, most};
 }
 
-std::vector<Tensor> run_on_values(const NodeContext& c, DynamicContext&) {
+std::vector<Tensor> run_on_values(const NodeContext& c, DynamicContext& run) {
   std::vector<const Tensor*> inputs;
   for (size_t i = 0; i < c.input_count(); ++i) inputs.push_back(c.has_input(i) ? c.input(i).constant : nullptr);
-  std::vector<Tensor> out = evaluate_node(c.node(), inputs);
+  std::vector<Tensor> out = evaluate_node(c.node(), inputs, {.run_bytes = run.max_bytes()});
   if (out.empty()) c.unsupported("it cannot run on values");
   return out;
 }
@@ -252,11 +280,11 @@ std::vector<Tensor> Subgraph::run(std::span<const TensorView> inputs, const RunE
     shapes.push_back(in.shape);
     key.push_back(static_cast<char>(in.dtype));
   }
-  TensorSink sink(*environment.pool, graph_.outputs.size());
+  TensorSink sink(*environment.pool, budget, graph_.outputs.size());
   PlanCache::Lease lease = plans_.acquire(shapes, key, [&] {
     std::vector<InputFacts> facts;
     for (const TensorView& in : inputs) facts.push_back({in.dtype, in.shape, nullptr});
-    return compile(graph_, facts, *environment.cache, {.values_vary = true});
+    return compile(graph_, facts, *environment.cache, {.values_vary = true, .max_run_bytes = budget.max_bytes});
   });
   run_stages(graph_, plans_, std::move(lease), inputs, sink, environment, budget, /*values_vary=*/true);
   return std::move(sink.tensors);

@@ -1,6 +1,7 @@
 // A graph with its plans, and runs that go from plan to plan: what a model does where one plan does not do all, and
 // what the subgraphs of loops are.
 #pragma once
+#include <limits>
 #include <memory>
 #include <span>
 #include <unordered_map>
@@ -26,7 +27,9 @@ ExecContext exec_context_for(const Plan& plan, int threads);
 
 /// What one run may still do; shared by the subgraphs that it runs.
 struct RunBudget {
-  int64_t iterations = int64_t{1} << 32;  // of all loops together
+  int64_t iterations = int64_t{1} << 32;                       // of all loops together
+  size_t max_bytes = std::numeric_limits<size_t>::max();       // of one plan, and of what is held between plans
+  std::shared_ptr<size_t> held = std::make_shared<size_t>(0);  // between plans; goes down as tensors go
 };
 
 /// Runs `first` and all that follows it. `inputs` are those of `graph`, which `first` is a plan of; `plans` is where

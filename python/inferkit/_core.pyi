@@ -365,9 +365,10 @@ class Model:
     def __init__(
         self,
         *,
-        path: str,
+        path: os.PathLike[str] | str | bytes,
         threads: typing.SupportsInt | typing.SupportsIndex,
         max_plans: typing.SupportsInt | typing.SupportsIndex,
+        max_run_bytes: typing.SupportsInt | typing.SupportsIndex,
         checks: InputChecks,
     ) -> None: ...
     @typing.overload
@@ -377,6 +378,7 @@ class Model:
         data: bytes,
         threads: typing.SupportsInt | typing.SupportsIndex,
         max_plans: typing.SupportsInt | typing.SupportsIndex,
+        max_run_bytes: typing.SupportsInt | typing.SupportsIndex,
         checks: InputChecks,
     ) -> None: ...
     @typing.overload

@@ -51,6 +51,11 @@ class Model(_core.Model):
     __slots__ = ("_specs",)
     _specs: tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        if args or "checks" not in kwargs:
+            raise TypeError("Model is made by Model.load(path) or Model.from_callable(fn, inputs=..., outputs=...)")
+        super().__init__(**kwargs)
+
     @classmethod
     def load(
         cls,
@@ -58,6 +63,7 @@ class Model(_core.Model):
         *,
         threads: int | None = None,
         max_plans: int = 64,
+        max_run_bytes: int | None = None,
         input_checks: InputChecks | None = None,
     ) -> Self:
         """Load an ONNX model.
@@ -74,6 +80,10 @@ class Model(_core.Model):
             not depend on it, and small runs stay on the calling thread.
         max_plans : int
             How many input shapes stay compiled, least recently used out first.
+        max_run_bytes : int, optional
+            Memory that one run may take besides its inputs, in bytes; a request that would take more is refused, and
+            so is a file whose every request would. By default 4 GiB, or half of what the process may use where that
+            is less.
         input_checks : InputChecks, optional
             What inputs must pass besides dtype and shape; by default they must be finite and not empty.
 
@@ -86,10 +96,15 @@ class Model(_core.Model):
         UnsupportedOpError
             The model needs what inferkit lacks; the message lists all of it.
         """
+        if max_run_bytes is not None and max_run_bytes < 1:
+            raise ValueError(f"max_run_bytes must be at least 1, got {max_run_bytes}")
+        options = {"threads": threads or 0, "max_plans": max_plans, "max_run_bytes": max_run_bytes or 0}
         checks = (input_checks or InputChecks())._native()
         if isinstance(model, bytes):
-            return cls(data=model, threads=threads or 0, max_plans=max_plans, checks=checks)
-        return cls(path=os.fspath(model), threads=threads or 0, max_plans=max_plans, checks=checks)
+            return cls(data=model, checks=checks, **options)
+        if "\0" in os.fsdecode(model):
+            raise ValueError(f"a path may not hold a NUL character: {model!r}")
+        return cls(path=model, checks=checks, **options)
 
     @classmethod
     def from_callable(
