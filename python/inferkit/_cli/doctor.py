@@ -92,9 +92,8 @@ def show(report: Any, out: Out) -> None:
             out.line()
             out.line(f"{step}. {STEPS[step]}", style="bold cyan")
         mark, style = MARKS[check.status]
-        out.console.print(
-            text.assemble(f"   {mark:<4}  ", style=style) + text(f"{check.name}: {check.figure}"), soft_wrap=True
-        )
+        line = text.assemble((f"   {mark:<4}  ", style), f"{check.name}: {check.figure}")
+        out.console.print(line, soft_wrap=True)
         if check.status in ("warn", "fail"):
             for label, words in (("why", check.why), ("do", check.remedy)):
                 for i, line in enumerate(textwrap.wrap(words, 100)):
