@@ -5,6 +5,7 @@
 #include <optional>
 #include <unordered_map>
 
+#include "engine/check_branches.h"
 #include "engine/expand.h"
 #include "engine/model_fork.h"
 #include "engine/plan_limits.h"
@@ -167,6 +168,9 @@ std::vector<Port> Model::probe_outputs(std::span<const InputFacts> facts, bool& 
   const auto plan = compile(file_.graph, facts, *packed_, {.max_run_bytes = options_.max_run_bytes});
   if (!plan->next) return plan->outputs;
   staged = true;
+  if (const auto lines = unsupported_in_branches(*plan, file_.graph, facts, *packed_); !lines.empty()) {
+    throw unsupported_error(lines);
+  }
   constexpr size_t kMaxBytes = size_t{64} << 20;
   constexpr int64_t kIterations = 10'000;
   std::vector<Shape> shapes;

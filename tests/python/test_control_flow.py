@@ -346,6 +346,24 @@ def test_what_a_branch_lacks_is_told_at_load() -> None:
         inferkit.Model.load(model.SerializeToString())
 
 
+def test_what_both_branches_of_nested_ifs_lack_is_told_at_once() -> None:
+    text = """
+    g (float[3] x, bool c, bool d) => (float[K] y) {
+       y = If (c) <
+         then_branch = t () => (float[K] a) {
+            a = If (d) <
+              then_branch = tt () => (float[3] b) { b = Cast <to = 1> (x) },
+              else_branch = te () => (float[3] e) { f = Cast <to = 17> (x)  e = Cast <to = 1> (f) }
+            >
+         },
+         else_branch = ee () => (float[3] h) { k = Cast <to = 19> (x)  h = Cast <to = 1> (k) }
+       >
+    }
+    """
+    with pytest.raises(inferkit.UnsupportedOpError, match="(?s)FLOAT8E4M3FN.*FLOAT8E5M2"):
+        load(text)
+
+
 def test_out_arrays() -> None:
     model = load(IF)
     out = np.empty((2, 3), F32)

@@ -1,0 +1,82 @@
+#include "engine/check_branches.h"
+
+#include <algorithm>
+#include <map>
+#include <set>
+
+namespace inferkit {
+namespace {
+
+/// What the plans of one walk may cost: nested conditions multiply.
+constexpr int kMaxPlans = 128;
+
+class BranchCheck {
+ public:
+  explicit BranchCheck(ModelCache& cache) : cache_(cache) {}
+
+  void follow(const Plan& plan, const Graph& graph, std::span<const InputFacts> inputs) {
+    if (!plan.next || plan.next->ends()) return;
+    const Continuation& next = *plan.next;
+    std::map<ValueId, InputFacts> facts;
+    for (size_t i = 0; i < inputs.size(); ++i) facts[graph.inputs[i]] = {inputs[i].dtype, inputs[i].shape, nullptr};
+    for (size_t i = 0; i < plan.results.size(); ++i) {
+      facts[plan.results[i].value] = {plan.outputs[i].dtype, plan.outputs[i].shape, nullptr};
+    }
+    std::vector<InputFacts> rest;
+    for (const ValueId id : next.rest.inputs) {
+      const auto it = facts.find(id);
+      if (it == facts.end()) return;  // the shape of what a dynamic node gives
+      rest.push_back(it->second);
+    }
+    const auto is_condition = [&](size_t i) {
+      return rest[i].dtype == DType::kBool && rest[i].shape.checked_elements() == 1;
+    };
+    if (!std::all_of(next.known.begin(), next.known.end(), is_condition)) return;
+    for (const bool value : {true, false}) {
+      std::vector<Tensor> conditions;
+      conditions.reserve(next.known.size());
+      for (const size_t i : next.known) {
+        conditions.push_back(make_tensor<bool>(rest[i].shape, std::span(&value, 1)));
+        rest[i].value = &conditions.back();
+      }
+      try_branch(next, rest);
+    }
+  }
+
+  std::set<std::string> lines;
+
+ private:
+  void try_branch(const Continuation& next, std::span<const InputFacts> rest) {
+    if (plans_++ >= kMaxPlans) return;
+    try {
+      const auto plan = compile(next.rest, rest, cache_, {.continuation = &next});
+      follow(*plan, next.rest, rest);
+    } catch (const Error& error) {
+      // What does not fit may be a branch that is never taken for these shapes.
+      if (error.code() == ErrorCode::kUnsupportedOp) add_lines(error.what());
+    }
+  }
+  /// Those of unsupported_error.
+  void add_lines(std::string_view message) {
+    constexpr std::string_view kBullet = "\n  - ";
+    for (size_t at = message.find(kBullet); at != std::string_view::npos;) {
+      const size_t from = at + kBullet.size(), end = message.find(kBullet, from);
+      lines.emplace(message.substr(from, end == std::string_view::npos ? end : end - from));
+      at = end;
+    }
+  }
+
+  ModelCache& cache_;
+  int plans_ = 0;
+};
+
+}  // namespace
+
+std::vector<std::string> unsupported_in_branches(const Plan& plan, const Graph& graph,
+                                                 std::span<const InputFacts> inputs, ModelCache& cache) {
+  BranchCheck check(cache);
+  check.follow(plan, graph, inputs);
+  return {check.lines.begin(), check.lines.end()};
+}
+
+}  // namespace inferkit

@@ -1,0 +1,97 @@
+// NonMaxSuppression: the best boxes of each class that do not overlap better ones. How many there are, only data tell.
+#include <algorithm>
+#include <cstring>
+#include <numeric>
+
+#include "engine/op_registry.h"
+
+namespace inferkit {
+namespace {
+
+struct Corners {
+  float y1, x1, y2, x2;
+  float area() const { return (y2 - y1) * (x2 - x1); }
+};
+
+/// A box in the file's format: two opposite corners in any order, or centre and size.
+Corners corners_of(const float* box, bool center_format) {
+  if (center_format) {
+    const float x = box[0], y = box[1], w = box[2] / 2, h = box[3] / 2;
+    return {y - h, x - w, y + h, x + w};
+  }
+  return {std::min(box[0], box[2]), std::min(box[1], box[3]), std::max(box[0], box[2]), std::max(box[1], box[3])};
+}
+
+bool overlap(const Corners& a, const Corners& b, float threshold) {
+  const float height = std::min(a.y2, b.y2) - std::max(a.y1, b.y1);
+  const float width = std::min(a.x2, b.x2) - std::max(a.x1, b.x1);
+  if (!(height > 0) || !(width > 0) || !(a.area() > 0) || !(b.area() > 0)) return false;
+  const float common = height * width;
+  return common / (a.area() + b.area() - common) > threshold;
+}
+
+template <class T>
+T scalar_or(const NodeContext& c, size_t i, T fallback) {
+  if (!c.has_input(i) || c.input(i).shape.elements() == 0) return fallback;
+  if (c.input(i).dtype != kDTypeOf<T> || c.input(i).shape.elements() != 1) {
+    c.fail(cat("input ", i, " must be one ", dtype_name(kDTypeOf<T>)));
+  }
+  return *c.known_value(i).as<T>();
+}
+
+std::vector<Tensor> run_nms(const NodeContext& c, DynamicContext& run) {
+  const TensorFacts &boxes = c.input(0), &scores = c.input(1);
+  if (boxes.dtype != DType::kF32 || scores.dtype != DType::kF32) c.fail("boxes and scores must be float32");
+  if (boxes.shape.rank() != 3 || scores.shape.rank() != 3 || boxes.shape[2] != 4 || boxes.shape[0] != scores.shape[0] ||
+      boxes.shape[1] != scores.shape[2]) {
+    c.fail(cat("boxes of shape ", boxes.shape.str(), " and scores of shape ", scores.shape.str(),
+               ", where (batch, n, 4) and (batch, classes, n) are expected"));
+  }
+  const int64_t batches = boxes.shape[0], classes = scores.shape[1], n = boxes.shape[1];
+  const auto most = scalar_or<int64_t>(c, 2, 0);
+  const auto iou = scalar_or<float>(c, 3, 0.0f);
+  if (!(iou >= 0 && iou <= 1)) c.fail(cat("an IoU threshold of ", iou, " is not within 0 and 1"));
+  const bool has_least = c.has_input(4) && c.input(4).shape.elements() != 0;
+  const auto least = scalar_or<float>(c, 4, 0.0f);
+  const bool center_format = c.attr_int("center_point_box", 0) != 0;
+
+  std::vector<int64_t> picked;
+  std::vector<int64_t> order;
+  std::vector<Corners> all(static_cast<size_t>(n)), kept;
+  for (int64_t b = 0; b < batches; ++b) {
+    for (int64_t i = 0; i < n; ++i) {
+      all[static_cast<size_t>(i)] = corners_of(boxes.constant->as<float>() + (b * n + i) * 4, center_format);
+    }
+    for (int64_t k = 0; k < classes && most > 0; ++k) {
+      const float* score = scores.constant->as<float>() + (b * classes + k) * n;
+      order.clear();
+      for (int64_t i = 0; i < n; ++i) {
+        if (has_least ? score[i] > least : score[i] == score[i]) order.push_back(i);  // never a NaN
+      }
+      std::stable_sort(order.begin(), order.end(), [&](int64_t x, int64_t y) { return score[x] > score[y]; });
+      kept.clear();
+      for (const int64_t i : order) {
+        if (static_cast<int64_t>(kept.size()) == most) break;
+        const Corners& box = all[static_cast<size_t>(i)];
+        if (std::any_of(kept.begin(), kept.end(), [&](const Corners& better) { return overlap(box, better, iou); })) {
+          continue;
+        }
+        kept.push_back(box);
+        picked.insert(picked.end(), {b, k, i});
+      }
+    }
+  }
+  void* data = nullptr;
+  Tensor out = run.allocate(DType::kI64, {static_cast<int64_t>(picked.size() / 3), 3}, &data);
+  if (!picked.empty()) std::memcpy(data, picked.data(), picked.size() * sizeof(int64_t));
+  return {out};
+}
+
+}  // namespace
+
+void register_non_max_suppression(OpRegistry& r) {
+  r.add_dynamic({.name = "NonMaxSuppression", .since = 10, .min_inputs = 2, .max_inputs = 5, .max_outputs = 1}, nullptr,
+                run_nms);
+}
+
+}  // namespace inferkit
