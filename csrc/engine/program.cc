@@ -31,13 +31,15 @@ struct Held {
 };
 
 Tensor pool_tensor(BufferPool& pool, const RunBudget& budget, DType dtype, const Shape& shape, void** data) {
-  const size_t bytes = value_bytes(dtype, shape);
+  // A loop may collect any number of empty ones: what keeps a tensor counts too.
+  constexpr size_t kOverhead = 256;
+  const size_t bytes = std::max(value_bytes(dtype, shape), kOverhead);
   if (bytes > budget.max_bytes || *budget.held > budget.max_bytes - bytes) {
     throw PlanTooLarge(cat("a value of shape ", shape.str(), ", ", bytes >> 20, " MiB, beside ", *budget.held >> 20,
                            " MiB that the run holds; one run may take at most ", budget.max_bytes >> 20,
                            " MiB: raise max_run_bytes of Model.load if that is meant"));
   }
-  auto held = std::make_shared<Held>(pool.acquire(std::max<size_t>(bytes, 1), "between plans"), bytes, budget.held);
+  auto held = std::make_shared<Held>(pool.acquire(bytes, "between plans"), bytes, budget.held);
   *data = held->buffer.data();
   return {dtype, shape, *data, held};
 }
