@@ -32,6 +32,7 @@ from ._types import InputChecks, MemoryUse, TensorSpec
 
 if TYPE_CHECKING:
     from . import diagnostics as diagnostics
+    from . import health as health
     from . import metrics as metrics
     from . import top as top
     from . import tracing as tracing
@@ -79,7 +80,7 @@ def __getattr__(name: str) -> object:
     """Import on first use what needs more of the standard library: most programs that import inferkit do not."""
     from importlib import import_module
 
-    if name in ("diagnostics", "metrics", "top", "tracing"):
+    if name in ("diagnostics", "health", "metrics", "top", "tracing"):
         return import_module(f".{name}", __name__)
     if name == "diagnose":
         return import_module(".diagnostics", __name__).diagnose

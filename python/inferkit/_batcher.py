@@ -6,7 +6,7 @@ import atexit
 import itertools
 import os
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -300,10 +300,11 @@ class Batcher(_core.Batcher):
     [[0.0, 0.0], [2.0, 2.0], [4.0, 4.0]]
     """
 
-    __slots__ = ("_limits", "_model", "_name")
+    __slots__ = ("_limits", "_model", "_name", "_warm")
     _model: Model
     _name: str
     _limits: dict[str, int]
+    _warm: bool
 
     def __init__(
         self,
@@ -352,6 +353,7 @@ class Batcher(_core.Batcher):
         )
         self._model = model
         self._name = _unique(name) if name else _new_name(model)
+        self._warm = False
         self._limits = {
             "max_queue_size": max_queue_size or 0,
             "workers": workers,
@@ -401,6 +403,26 @@ class Batcher(_core.Batcher):
         """
         return _stats_from(self._stats())
 
+    def warm_up(
+        self, batch_sizes: Iterable[int] | None = None, *, shapes: Mapping[str, Sequence[int]] | None = None
+    ) -> None:
+        """Run the model once for each batch size, so that the first requests find everything compiled.
+
+        Until it has, or a request has run, :mod:`inferkit.health` does not call the process ready.
+
+        Parameters
+        ----------
+        batch_sizes : iterable of int, optional
+            Rows per batch; by default the powers of two up to the largest batch, and that.
+        shapes : mapping, optional
+            As in :meth:`Model.warm_up`.
+        """
+        largest = self._max_rows
+        if batch_sizes is None:
+            batch_sizes = sorted({*(2**k for k in range(largest.bit_length())), largest})
+        self._model.warm_up(batch_sizes, shapes=shapes)
+        self._warm = True
+
     def drain(self, timeout: float | None = None) -> bool:
         """Take no more requests and wait until those that were taken have ended.
 
@@ -426,6 +448,8 @@ class Batcher(_core.Batcher):
         """
         self._close(drain)
         if self in _open:
+            global _closed_any
+            _closed_any = True
             _open.discard(self)
             log("batcher", "closed", {"batcher": self._name})
 
@@ -475,7 +499,7 @@ def _new_name(model: Model) -> str:
 
 
 def _unique(name: str) -> str:
-    taken = {batcher._name for batcher in list(_open)}
+    taken = {batcher._name for batcher in _open_batchers()}
     names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
     return next(candidate for candidate in names if candidate not in taken)
 
@@ -495,11 +519,21 @@ def _checks_by_output(
 # Workers must be gone before the interpreter is: one that runs a wrapped callable would wait in vain for the GIL.
 _open: weakref.WeakSet[Batcher] = weakref.WeakSet()
 _numbers = itertools.count(1)
+_closed_any = False  # for inferkit.health: none is open since all are closed, or since none was made
+
+
+def _open_batchers() -> list[Batcher]:
+    """Every open batcher of the process, by name."""
+    while True:
+        try:
+            return sorted(_open, key=lambda batcher: batcher._name)
+        except RuntimeError:  # noqa: PERF203 - another thread made or closed one meanwhile
+            continue
 
 
 @atexit.register
 def _close_all() -> None:
-    for batcher in list(_open):
+    for batcher in _open_batchers():
         batcher.close(drain=False)
 
 

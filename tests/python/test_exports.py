@@ -24,6 +24,9 @@ PUBLIC = {
 # Imported at their first use, as `inferkit.diagnostics`.
 MODULES = {
     "diagnostics": {"Check", "LoopWatch", "Report", "Stall", "diagnose", "watch_loop"},
+    "health": {
+        "Limits", "Monitor", "Report", "State", "asgi_app", "configure", "drain", "live", "loading", "ready", "report",
+    },
     "metrics": {"BUCKETS", "Collector", "Sharing", "exposition", "register", "share"},
     "top": {"Server", "runtime_directory", "serve", "snapshot"},
     "tracing": {
@@ -33,7 +36,7 @@ MODULES = {
 }  # fmt: skip
 
 MEMBERS = {
-    "Batcher": {"aclose", "close", "closed", "drain", "max_batch_size", "model", "name", "stats", "submit"},
+    "Batcher": {"aclose", "close", "closed", "drain", "max_batch_size", "model", "name", "stats", "submit", "warm_up"},
     "Buffer": {"capacity", "nbytes", "release", "released"},
     "BufferPool": {"acquire", "default", "leaks", "stats", "trim"},
     "LeakRow": {"bytes", "capacity", "count", "tag"},

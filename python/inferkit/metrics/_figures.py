@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .._batcher import _open, _stats_from
+from .._batcher import _open_batchers, _stats_from
 from .._core import BufferPool, resident_bytes
 
 __all__ = ["BUCKETS", "Figures", "process_figures", "process_key"]
@@ -35,7 +35,7 @@ def process_key(pid: int | None = None) -> str | None:
 def process_figures(buckets: Sequence[float] = BUCKETS) -> Figures:
     """Take the figures of every open batcher, the pool and the process."""
     batchers = []
-    for batcher in sorted(_open, key=lambda b: b.name):
+    for batcher in _open_batchers():
         if batcher._state == "forked":
             continue  # its figures are the parent's
         raw = batcher._stats(list(buckets))

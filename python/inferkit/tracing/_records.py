@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from .._batcher import Batcher, _open
+from .._batcher import Batcher, _open_batchers
 
 __all__ = ["BatchTrace", "Outcome", "RequestTrace", "Snapshot", "read", "snapshot"]
 
@@ -163,7 +163,7 @@ def chosen(batcher: Batcher | Iterable[Batcher] | None) -> list[Batcher]:
     """Resolve an argument: one, several, or every open batcher of the process."""
     if isinstance(batcher, Batcher):
         return [batcher]
-    return sorted(_open if batcher is None else batcher, key=lambda b: b.name)
+    return _open_batchers() if batcher is None else list(batcher)
 
 
 def snapshot(batcher: Batcher | Iterable[Batcher] | None = None) -> Snapshot:

@@ -7,7 +7,7 @@ import weakref
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from .._batcher import Batcher, _open
+from .._batcher import Batcher, _open_batchers
 from .._log import log
 from ._records import RequestTrace, read
 
@@ -24,7 +24,7 @@ class RequestLog:
         self._slow_ms = None if slow is None else slow * 1e3
         self._interval = interval
         self._last: weakref.WeakKeyDictionary[Batcher, int] = weakref.WeakKeyDictionary()
-        for batcher in list(_open):
+        for batcher in _open_batchers():
             self._last[batcher] = read(batcher)[2]
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="inferkit-request-log", daemon=True)
@@ -49,7 +49,7 @@ class RequestLog:
         self._write()
 
     def _write(self) -> None:
-        for batcher in list(_open):
+        for batcher in _open_batchers():
             requests, _, self._last[batcher] = read(batcher, self._last.get(batcher, 0))
             for request in requests:
                 self._line(request)

@@ -1,0 +1,315 @@
+"""What state the process is in, and why."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from .. import _batcher
+from .._core import BufferPool, resident_bytes
+from .._log import log
+
+if TYPE_CHECKING:
+    from .._batcher import Batcher, BatcherStats
+
+__all__ = ["Limits", "Monitor", "Report", "State"]
+
+_WINDOW = 60  # seconds: of the error rate and of p99
+
+
+class State(str, Enum):
+    """What a process, or a batcher, can be; the later outweighs the earlier."""
+
+    READY = "ready"
+    DEGRADED = "degraded"
+    WARMING = "warming"
+    LOADING = "loading"
+    DRAINING = "draining"
+    FAILED = "failed"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+_ORDER = {state: weight for weight, state in enumerate(State)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What a healthy batcher keeps to; None for no limit.
+
+    Parameters
+    ----------
+    max_queue_depth : int or None
+        Requests that wait.
+    max_oldest_wait : float or None
+        Seconds that the oldest of them has waited.
+    max_error_rate : float or None
+        Failed requests, as a share of those that ran in the last 60 s; judged from `min_requests` of them on.
+    max_p99_ms : float or None
+        From submission to answer, of the last 60 s; judged from `min_requests` on.
+    max_memory_bytes : int or None
+        Physical memory of the process.
+    max_idle_buffers : int or None
+        Buffers that are out of the process's pool while nothing waits and nothing runs; answers that nobody has taken
+        yet count.
+    hung_after : float or None
+        Seconds that a batch may run; one that runs longer has hung, and the batcher has failed.
+    min_requests : int
+        Requests that make a rate, or a percentile, worth judging.
+    require_warm_up : bool
+        A batcher is not ready before its model has run: by ``batcher.warm_up()``, ``model.warm_up()`` or a request.
+    degraded_is_ready : bool
+        Whether a process beyond a limit still counts as ready: taking an overloaded one away burdens the others.
+    failed_is_dead : bool
+        Whether a failed process counts as not alive, so that an orchestrator restarts it.
+
+    Examples
+    --------
+    >>> import inferkit
+    >>> inferkit.health.Limits(max_p99_ms=20.0).max_queue_depth
+    100
+    """
+
+    max_queue_depth: int | None = 100
+    max_oldest_wait: float | None = 5.0
+    max_error_rate: float | None = 0.05
+    max_p99_ms: float | None = None
+    max_memory_bytes: int | None = None
+    max_idle_buffers: int | None = None
+    hung_after: float | None = 30.0
+    min_requests: int = 10
+    require_warm_up: bool = True
+    degraded_is_ready: bool = True
+    failed_is_dead: bool = False
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value is not None and not value >= 0:
+                raise ValueError(f"{name} must not be negative, got {value}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What a look at the process found. True where it is ready.
+
+    Parameters
+    ----------
+    state : State
+        Of the process: the worst of its batchers, and what is said below ``reasons``.
+    ready : bool
+        Whether it should get requests.
+    alive : bool
+        Whether it should be left running.
+    reasons : tuple of str
+        Why it is not in state ``ready``.
+    batchers : dict of str to State
+        By name.
+    """
+
+    state: State
+    ready: bool
+    alive: bool
+    reasons: tuple[str, ...]
+    batchers: dict[str, State] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return self.ready
+
+
+class Monitor:
+    """Judges every open batcher of the process by limits. Safe to use from any thread.
+
+    Parameters
+    ----------
+    limits : Limits, optional
+        By default ``Limits()``.
+
+    Examples
+    --------
+    >>> import inferkit
+    >>> monitor = inferkit.health.Monitor(inferkit.health.Limits(max_queue_depth=10))
+    >>> with monitor.loading("scorer.onnx"):
+    ...     report = monitor.report()
+    >>> report.state.value, report.ready, report.reasons
+    ('loading', False, ('scorer.onnx is being loaded',))
+    """
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self.limits = limits or Limits()
+        self._lock = threading.Lock()  # guards what follows
+        self._loading: list[str] = []
+        self._draining: str | None = None
+        self._last: State | None = None
+
+    @contextmanager
+    def loading(self, what: str = "a model") -> Iterator[None]:
+        """Not ready, in state ``loading``, for the length of a ``with`` block.
+
+        Parameters
+        ----------
+        what : str
+            What is being loaded, for the reasons.
+        """
+        with self._lock:
+            self._loading.append(what)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._loading.remove(what)
+
+    def drain(self, reason: str = "the process is shutting down") -> None:
+        """Say that no more requests should come: not ready, in state ``draining``, from now on.
+
+        Call it when the signal to end arrives, some seconds before the batchers are closed, so that whoever sends
+        requests has time to notice.
+
+        Parameters
+        ----------
+        reason : str
+            For the reasons.
+        """
+        with self._lock:
+            self._draining = reason
+
+    def report(self) -> Report:
+        """Look at everything now.
+
+        Returns
+        -------
+        Report
+        """
+        with self._lock:
+            loading, draining = list(self._loading), self._draining
+        found = [(State.LOADING, f"{what} is being loaded") for what in loading]
+        if draining is not None:
+            found.append((State.DRAINING, draining))
+        batchers: dict[str, State] = {}
+        idle, drained, forked = True, [], []
+        for batcher in _batcher._open_batchers():
+            if batcher._state == "forked":
+                forked.append(batcher.name)
+                continue
+            stats = batcher.stats()
+            idle &= stats.queue_depth == 0 and stats.in_flight == 0
+            if stats.state == "open":
+                judged = judge(batcher, stats, self.limits)
+                found += [(state, f"{batcher.name}: {reason}") for state, reason in judged]
+                batchers[batcher.name] = worst(judged)
+            else:
+                drained.append(batcher.name)
+                batchers[batcher.name] = State.DRAINING
+        if not batchers and forked:
+            found.append(
+                (
+                    State.FAILED,
+                    f"{', '.join(forked)}: made before the process was forked; make batchers in each process",
+                )
+            )
+        elif not batchers and not loading:
+            none = (State.DRAINING, "every batcher is closed") if _batcher._closed_any else None
+            found.append(none or (State.LOADING, "there is no batcher yet"))
+        elif drained and len(drained) == len(batchers):
+            found.append((State.DRAINING, f"{', '.join(drained)}: draining"))
+        found += self._judge_process(idle)
+        state = worst(found)
+        self._note(state, found)
+        return Report(
+            state=state,
+            ready=state is State.READY or (state is State.DEGRADED and self.limits.degraded_is_ready),
+            alive=not (state is State.FAILED and self.limits.failed_is_dead),
+            reasons=tuple(reason for _, reason in sorted(found, key=lambda one: -_ORDER[one[0]])),
+            batchers=batchers,
+        )
+
+    def ready(self) -> Report:
+        """Whether the process should get requests: a report, which is true where it should.
+
+        Returns
+        -------
+        Report
+        """
+        return self.report()
+
+    def live(self) -> bool:
+        """Whether the process should be left running: always, unless ``failed_is_dead`` says otherwise.
+
+        Returns
+        -------
+        bool
+        """
+        return not self.limits.failed_is_dead or self.report().alive
+
+    def _judge_process(self, idle: bool) -> list[tuple[State, str]]:
+        limits, found = self.limits, []
+        if limits.max_memory_bytes is not None and (rss := resident_bytes()) > limits.max_memory_bytes:
+            found.append((State.DEGRADED, f"memory is {rss} bytes, over the limit of {limits.max_memory_bytes}"))
+        if limits.max_idle_buffers is not None and idle:
+            pool = BufferPool.default()
+            if (out := pool.stats().outstanding) > limits.max_idle_buffers:
+                users = ", ".join(f"{row.count} of '{row.tag or 'unknown'}'" for row in pool.leaks()[:3])
+                reason = f"{out} buffers are kept from the pool while nothing runs, over the limit of"
+                found.append((State.DEGRADED, f"{reason} {limits.max_idle_buffers}: {users}"))
+        return found
+
+    def _note(self, state: State, found: list[tuple[State, str]]) -> None:
+        with self._lock:
+            before, self._last = self._last, state
+        if before is not state:
+            fields = {"state": state.value, "reasons": [reason for _, reason in found]}
+            log("health", "state", fields, "INFO" if state is State.READY else "WARNING")
+
+
+def worst(found: list[tuple[State, str]]) -> State:
+    return max((state for state, _ in found), key=_ORDER.__getitem__, default=State.READY)
+
+
+def judge(batcher: Batcher, stats: BatcherStats, limits: Limits) -> list[tuple[State, str]]:
+    """Say what is wrong with an open batcher."""
+    found: list[tuple[State, str]] = []
+
+    def check(value: float, limit: float | None, text: str, state: State = State.DEGRADED) -> None:
+        if limit is not None and value > limit:
+            found.append((state, text))
+
+    if limits.require_warm_up and not _is_warm(batcher, stats):
+        found.append((State.WARMING, "not warmed up; call batcher.warm_up()"))
+    check(
+        stats.longest_run,
+        limits.hung_after,
+        f"a batch has run for {stats.longest_run:.1f} s: its worker hangs",
+        State.FAILED,
+    )
+    check(
+        stats.queue_depth,
+        limits.max_queue_depth,
+        f"{stats.queue_depth} requests wait, over the limit of {limits.max_queue_depth}",
+    )
+    check(
+        stats.oldest_wait,
+        limits.max_oldest_wait,
+        f"a request has waited for {stats.oldest_wait:.1f} s, over the limit of {limits.max_oldest_wait} s",
+    )
+    window = stats.windows[_WINDOW]
+    if window.completed + window.failed >= limits.min_requests:
+        check(
+            window.inference_error_rate,
+            limits.max_error_rate,
+            f"{window.inference_error_rate:.1%} of the last minute's runs failed, over the limit of "
+            f"{limits.max_error_rate or 0:.1%}",
+        )
+        check(
+            window.p99_latency_ms,
+            limits.max_p99_ms,
+            f"p99 of the last minute is {window.p99_latency_ms:.3g} ms, over the limit of {limits.max_p99_ms} ms",
+        )
+    return found
+
+
+def _is_warm(batcher: Batcher, stats: BatcherStats) -> bool:
+    return batcher._warm or stats.batches > 0 or (batcher.model._is_native and batcher.model.memory().plans > 0)

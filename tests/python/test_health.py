@@ -1,0 +1,440 @@
+"""What health says when things are broken on purpose, and how it says it over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib
+import json
+import logging
+import re
+import shutil
+import socket
+import subprocess
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import inferkit
+from inferkit import _batcher, health
+
+X = np.ones(2, np.float32)
+PORT = [("x", "float32", (None, 2))]
+
+
+def model(fn: Callable[..., Any] = lambda x: x * 2) -> inferkit.Model:
+    return inferkit.Model.from_callable(fn, PORT, PORT)
+
+
+def look(**limits: Any) -> health.Report:
+    return health.Monitor(health.Limits(**limits)).report()
+
+
+@pytest.fixture(autouse=True)
+def a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As if no other test had made, or closed, a batcher."""
+    monkeypatch.setattr(_batcher, "_open", type(_batcher._open)())
+    monkeypatch.setattr(_batcher, "_closed_any", False)
+    yield
+    for batcher in list(_batcher._open):
+        batcher.close(drain=False)
+
+
+class Hung:
+    """A batcher on a clock that stands still, whose model waits inside its run."""
+
+    def __init__(self, **options: Any) -> None:
+        self.clock = inferkit._core.ManualClock()
+        self.release = release = threading.Event()
+        inside = threading.Event()
+
+        def run(x: np.ndarray) -> np.ndarray:
+            inside.set()
+            release.wait(60)
+            return x
+
+        self.batcher = inferkit.Batcher(model(run), name="hung", _clock=self.clock, **options)
+        self.batcher.submit(X)
+        assert inside.wait(60)
+
+    def __enter__(self) -> Hung:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release.set()
+        self.batcher.close()
+
+
+# States
+
+
+def test_from_loading_to_drained() -> None:
+    assert look().state is health.State.LOADING
+    assert look().reasons == ("there is no batcher yet",)
+    monitor = health.Monitor()
+    with monitor.loading("a.onnx"):
+        assert monitor.report().reasons == ("a.onnx is being loaded",)
+    with inferkit.Batcher(model(), name="b") as batcher:
+        report = look()
+        assert (report.state, report.ready) == (health.State.WARMING, False)
+        assert "warm_up()" in report.reasons[0]
+        assert look(require_warm_up=False).state is health.State.READY
+        batcher.warm_up()
+        report = look()
+        assert (report.state, report.ready, report.reasons) == (health.State.READY, True, ())
+        assert report.batchers == {"b": health.State.READY}
+        assert report
+        batcher._begin_close(True)
+        report = look()
+        assert (report.state, report.ready, report.reasons) == (health.State.DRAINING, False, ("b: draining",))
+    report = look()
+    assert (report.state, report.reasons) == (health.State.DRAINING, ("every batcher is closed",))
+
+
+def test_loading_beside_a_ready_batcher_and_drain() -> None:
+    with inferkit.Batcher(model()) as batcher:
+        batcher(X)
+        monitor = health.Monitor()
+        assert monitor.ready()
+        with monitor.loading("another"):
+            assert monitor.report().state is health.State.LOADING
+        monitor.drain("SIGTERM")
+        assert monitor.report().reasons == ("SIGTERM",)
+        assert not monitor.ready()
+        assert monitor.live()
+
+
+def test_a_compiled_model_is_warm(digits_path: Path) -> None:
+    loaded = inferkit.Model.load(digits_path)
+    with inferkit.Batcher(loaded, max_batch_size=12) as batcher:
+        if loaded.memory().plans == 0:
+            assert look().state is health.State.WARMING
+        batcher.warm_up()
+        assert look().state is health.State.READY
+        assert loaded.memory().plans >= 5  # 1, 2, 4, 8 and 12
+
+
+def test_a_hung_worker_has_failed() -> None:
+    with Hung() as hung:
+        hung.clock.advance(29)
+        assert look(require_warm_up=False).state is health.State.READY
+        hung.clock.advance(2)
+        report = look()
+        assert (report.state, report.ready, report.alive) == (health.State.FAILED, False, True)
+        assert any("hung: a batch has run for 31.0 s" in reason for reason in report.reasons)
+        assert not look(failed_is_dead=True).alive
+        assert look(hung_after=None, require_warm_up=False).state is health.State.READY
+    assert look().state is health.State.DRAINING
+
+
+def test_a_request_stuck_for_five_seconds_is_seen() -> None:
+    with Hung() as hung:
+        hung.batcher.submit(X)
+        hung.clock.advance(5.0)
+        assert look(require_warm_up=False).state is health.State.READY
+        hung.clock.advance(0.1)
+        report = look(require_warm_up=False)
+        assert report.state is health.State.DEGRADED
+        assert report.reasons == ("hung: a request has waited for 5.1 s, over the limit of 5.0 s",)
+
+
+def test_a_queue_over_its_limit_is_degraded_and_still_ready_unless_told() -> None:
+    with Hung(max_queue_size=None) as hung:
+        for _ in range(100):
+            hung.batcher.submit(X)
+        assert look(require_warm_up=False).state is health.State.READY
+        hung.batcher.submit(X)
+        report = look(require_warm_up=False)
+        assert (report.state, report.ready) == (health.State.DEGRADED, True)
+        assert report.reasons == ("hung: 101 requests wait, over the limit of 100",)
+        assert not look(require_warm_up=False, degraded_is_ready=False).ready
+        assert look(require_warm_up=False, max_queue_depth=None).state is health.State.READY
+
+
+def test_a_model_that_emits_nan() -> None:
+    with inferkit.Batcher(model(lambda x: x * np.float32("nan"))) as batcher:
+        for _ in range(9):
+            with pytest.raises(inferkit.OutputError):
+                batcher(X)
+        assert look().state is health.State.READY  # too few to judge
+        with pytest.raises(inferkit.OutputError):
+            batcher(X)
+        report = look()
+        assert report.state is health.State.DEGRADED
+        assert "100.0% of the last minute's runs failed" in report.reasons[0]
+
+
+def test_latency_over_the_target() -> None:
+    with inferkit.Batcher(model(lambda x: time.sleep(0.002) or x)) as batcher:
+        for _ in range(10):
+            batcher(X)
+        assert look(max_p99_ms=60_000).state is health.State.READY
+        report = look(max_p99_ms=1.0)
+        assert report.state is health.State.DEGRADED
+        assert "p99 of the last minute" in report.reasons[0]
+
+
+def test_a_buffer_kept_from_the_pool() -> None:
+    with inferkit.Batcher(model()) as batcher:
+        batcher(X)
+        out = inferkit.BufferPool.default().stats().outstanding
+        assert look(max_idle_buffers=out).state is health.State.READY
+        kept = inferkit.BufferPool.default().acquire(1000)
+        report = look(max_idle_buffers=out)
+        assert report.state is health.State.DEGRADED
+        assert "kept from the pool" in report.reasons[0]
+        assert "'python'" in report.reasons[0]
+        kept.release()
+        assert look(max_idle_buffers=out).state is health.State.READY
+
+
+def test_memory_over_its_limit() -> None:
+    with inferkit.Batcher(model()) as batcher:
+        batcher(X)
+        assert "memory is" in look(max_memory_bytes=1 << 20).reasons[0]
+        assert look(max_memory_bytes=1 << 50).reasons == ()
+
+
+def test_a_forked_child_has_no_workers(fresh_python: Callable[..., Any]) -> None:
+    done = fresh_python(
+        "import os, inferkit\n"
+        "port = [('x', 'float32', (None, 2))]\n"
+        "batcher = inferkit.Batcher(inferkit.Model.from_callable(lambda x: x, port, port), name='b')\n"
+        "batcher.warm_up()\n"
+        "if os.fork() == 0:\n"
+        "    report = inferkit.health.ready()\n"
+        "    print(report.state, report.reasons, flush=True)\n"
+        "    os._exit(0)\n"
+        "os.wait()\n"
+        "print(inferkit.health.ready().state)\n"
+    )
+    child, parent = done.stdout.splitlines()
+    assert child.startswith("failed ('b: made before the process was forked"), done.stderr
+    assert parent == "ready"
+
+
+def test_limits_are_checked() -> None:
+    with pytest.raises(ValueError, match="max_queue_depth"):
+        health.Limits(max_queue_depth=-1)
+
+
+def test_the_module_s_own_monitor() -> None:
+    try:
+        health.configure(health.Limits(require_warm_up=False))
+        with inferkit.Batcher(model()):
+            assert health.ready()
+            assert health.report().state is health.State.READY
+            assert health.live() is True
+            with health.loading():
+                assert not health.ready()
+    finally:
+        health.configure(health.Limits())
+
+
+def test_a_change_of_state_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    monitor = health.Monitor()
+    with caplog.at_level(logging.DEBUG, "inferkit.health"):
+        monitor.report()
+        monitor.report()
+        with inferkit.Batcher(model()) as batcher:
+            batcher(X)
+            monitor.report()
+    lines = [(r.levelname, r.state) for r in caplog.records if r.name == "inferkit.health"]
+    assert lines == [("WARNING", "loading"), ("INFO", "ready")]
+
+
+# The ASGI app, by itself
+
+
+def ask(app: Any, path: str, method: str = "GET", query: str = "", **scope: Any) -> tuple[int, dict[str, str], bytes]:
+    sent: list[dict[str, Any]] = []
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    full = {
+        "type": "http", "method": method, "path": path, "query_string": query.encode(), "headers": [], **scope,
+    }  # fmt: skip
+    asyncio.run(app(full, receive, send))
+    headers = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
+    return sent[0]["status"], headers, sent[1]["body"]
+
+
+def test_healthz_and_readyz() -> None:
+    app = health.asgi_app(health.Limits())
+    assert ask(app, "/healthz")[::2] == (200, b"alive\n")
+    code, headers, body = ask(app, "/readyz")
+    assert (code, json.loads(body)["state"], headers["cache-control"]) == (503, "loading", "no-store")
+    with inferkit.Batcher(model(), name="b") as batcher:
+        batcher(X)
+        code, _, body = ask(app, "/readyz")
+        assert (code, json.loads(body)) == (
+            200, {"state": "ready", "ready": True, "reasons": [], "batchers": {"b": "ready"}},
+        )  # fmt: skip
+    code, _, body = ask(app, "/readyz")
+    assert (code, json.loads(body)["reasons"]) == (503, ["every batcher is closed"])
+    assert ask(app, "/healthz")[0] == 200
+
+
+def test_a_hung_worker_over_http() -> None:
+    with Hung() as hung:
+        hung.clock.advance(31)
+        code, _, body = ask(health.asgi_app(health.Limits()), "/readyz")
+        assert (code, json.loads(body)["state"]) == (503, "failed")
+        assert ask(health.asgi_app(health.Limits()), "/healthz")[0] == 200
+        assert ask(health.asgi_app(health.Limits(failed_is_dead=True)), "/healthz")[0] == 503
+
+
+def test_other_paths_and_methods() -> None:
+    app = health.asgi_app()
+    assert ask(app, "/")[0] == 404
+    assert b"/readyz" in ask(app, "/other")[2]
+    code, headers, _ = ask(app, "/healthz", "POST")
+    assert (code, headers["allow"]) == (405, "GET, HEAD")
+    code, headers, body = ask(app, "/healthz", "HEAD")
+    assert (code, headers["content-length"], body) == (200, "6", b"")
+    assert ask(app, "/healthz/")[0] == 200
+    with pytest.raises(RuntimeError, match="websocket"):
+        asyncio.run(app({"type": "websocket"}, None, None))
+
+
+def test_metrics_or_the_name_of_the_extra(fresh_python: Callable[..., Any]) -> None:
+    pytest.importorskip("prometheus_client", reason="needs inferkit[metrics]")
+    code, headers, body = ask(health.asgi_app(), "/metrics")
+    assert code == 200
+    assert headers["content-type"].startswith("text/plain")
+    assert b"inferkit_memory_rss_bytes" in body
+    done = fresh_python(
+        "import sys; sys.modules['prometheus_client'] = None\n"
+        "import asyncio, inferkit\n"
+        "async def send(message): print(message)\n"
+        "scope = {'type': 'http', 'method': 'GET', 'path': '/metrics', 'headers': []}\n"
+        "asyncio.run(inferkit.health.asgi_app()(scope, None, send))\n"
+    )
+    assert "501" in done.stdout, done.stderr
+    assert "pip install 'inferkit[metrics]'" in done.stdout
+
+
+def test_statusz_has_its_figures_and_loads_nothing() -> None:
+    with inferkit.Batcher(model(), name="</script><b>x", max_batch_size=8) as batcher:
+        for i in range(20):
+            batcher(X, request_id=f"r{i}")
+        code, headers, body = ask(health.asgi_app(), "/statusz")
+        figures = json.loads(ask(health.asgi_app(), "/statusz", query="format=json")[2])
+    assert code == 200
+    assert "default-src 'none'" in headers["content-security-policy"]
+    page = body.decode()
+    assert not re.search(r"(src|href)\s*=|@import|https?://(?!www\.w3\.org/2000/svg)", page)  # one self-contained file
+    assert page.count("</script>") == 2  # the batcher's name ends no element
+    embedded = re.search(r'<script type="application/json" id="figures">(.*?)</script>', page, re.DOTALL)
+    assert embedded is not None
+    (one,) = json.loads(embedded[1])["batchers"]
+    assert one["name"] == "</script><b>x"
+    (one,) = figures["batchers"]
+    assert one["stats"]["completed"] == sum(one["latency"]["counts"]) == 20
+    assert len(one["latency"]["counts"]) == len(one["latency"]["seconds"]) + 1
+    assert [r["total_ms"] for r in figures["slow"]] == sorted((r["total_ms"] for r in figures["slow"]), reverse=True)
+    assert {r["request_id"] for r in figures["slow"]} <= {f"r{i}" for i in range(20)}
+
+
+# Served by others
+
+
+@contextlib.contextmanager
+def served(app: Any) -> Iterator[str]:
+    uvicorn = pytest.importorskip("uvicorn", reason="needs uvicorn")
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="on"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            deadline = time.monotonic() + 30
+            while not server.started and time.monotonic() < deadline:
+                time.sleep(0.01)
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+def get(url: str) -> tuple[int, bytes]:
+    try:
+        with urllib.request.urlopen(url, timeout=30) as answer:
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read()
+
+
+def test_uvicorn_serves_it() -> None:
+    with served(health.asgi_app()) as url:
+        assert get(url + "/healthz") == (200, b"alive\n")
+        assert get(url + "/readyz")[0] == 503
+        with inferkit.Batcher(model()) as batcher:
+            batcher(X)
+            assert get(url + "/readyz")[0] == 200
+            assert get(url + "/statusz")[0] == 200
+        assert get(url + "/elsewhere")[0] == 404
+
+
+@pytest.mark.parametrize("framework", ["starlette.applications.Starlette", "fastapi.FastAPI"])
+def test_frameworks_mount_it(framework: str) -> None:
+    module, _, name = framework.rpartition(".")
+    made = getattr(pytest.importorskip(module, reason=f"needs {module}"), name)()
+    pytest.importorskip("httpx", reason="needs httpx")
+    made.mount("/internal", health.asgi_app())
+    with served(made) as url:
+        assert get(url + "/internal/healthz") == (200, b"alive\n")
+        assert get(url + "/internal/readyz")[0] == 503
+        assert b"{{figures}}" not in get(url + "/internal/statusz")[1]
+
+
+def test_statusz_in_a_browser(tmp_path: Path, digits_path: Path, digits: tuple[np.ndarray, np.ndarray]) -> None:
+    """What a person sees after the page's own script has run, and has fetched new figures."""
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if chromium is None:
+        pytest.skip("no chromium is installed: apt-get install chromium")
+    with (
+        inferkit.Batcher(inferkit.Model.load(digits_path), name="digits <&>", max_batch_size=16) as batcher,
+        served(health.asgi_app(health.Limits(max_queue_depth=100))) as url,
+    ):
+        for i, image in enumerate(digits[0][:50]):
+            batcher(image, request_id=f"<i>request-{i}</i>")
+        done = subprocess.run(
+            [
+                chromium, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+                f"--user-data-dir={tmp_path}", "--virtual-time-budget=3000", "--dump-dom", url + "/statusz",
+            ],
+            capture_output=True, text=True, timeout=120,
+        )  # fmt: skip
+    dom = done.stdout
+    assert done.returncode == 0, done.stderr
+    assert '<span class="pill ready" id="state">ready</span>' in dom
+    assert "digits &lt;&amp;&gt;" in dom
+    assert "&lt;i&gt;request-" in dom
+    assert "<i>request-" not in dom  # a caller's id is text
+    for chart in ("queue depth", "latency histogram", "batch sizes", "requests per second", "memory", "buffer pool"):
+        assert f'aria-label="{chart}"' in dom
+    assert dom.count('<rect class="bar"') > 10
+    assert "p99" in dom
+    assert dom.count('<path class="stroke"') >= 2  # two points in time at least: it has fetched new figures
+    assert ">live<" in dom
+
+
+@pytest.mark.parametrize("name", ["inferkit.health", "inferkit.health._monitor"])
+def test_examples_run(name: str) -> None:
+    import doctest
+
+    result = doctest.testmod(importlib.import_module(name), optionflags=doctest.NORMALIZE_WHITESPACE)
+    assert result.attempted > 0
+    assert result.failed == 0
