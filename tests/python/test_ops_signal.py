@@ -28,7 +28,7 @@ def dft(x: Array, length: int | None = None, axis: int = 1, opset: int = 20, **o
     return Case("DFT", x, extra, np.array(axis), opset=opset, constant=(1, 2), **options).run()[0]
 
 
-@pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 8, 12, 16, 30, 49, 97, 128, 200, 210, 512])
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 8, 12, 16, 30, 31, 37, 49, 97, 128, 200, 210, 512, 1009, 2 * 4099])
 @pytest.mark.parametrize("inverse", [0, 1])
 def test_lengths(n: int, inverse: int) -> None:
     x = draw(2, n, 2, dtype="float64")

@@ -13,6 +13,9 @@ namespace {
 
 // ---- Col2Im: blocks [batch, channels * block, blocks], image_shape, block_shape -------------------------------------
 
+// So that no product overflows.
+constexpr int64_t kMaxSide = int64_t{1} << 24, kMaxCount = int64_t{1} << 28;
+
 struct Col2ImParams {
   Window window;  // `in` is the image, `out` the number of blocks
   int64_t planes;
@@ -33,14 +36,15 @@ Col2ImParams read_col2im(const NodeContext& c) {
   int64_t taps = 1, blocks = 1;
   for (size_t i = 0; i < n; ++i) {
     WindowDim& d = p.window.dim[3 - n + i];
-    if (image[i] < 1 || block[i] < 1 || image[i] > (int64_t{1} << 31) || block[i] > image[i] + pads[i] + pads[n + i]) {
+    if (image[i] < 1 || block[i] < 1 || std::max({image[i], pads[i], pads[n + i]}) > kMaxSide ||
+        block[i] > image[i] + pads[i] + pads[n + i]) {
       c.fail(cat("blocks of ", block[i], " in an image of ", image[i]));
     }
     d = {image[i], 0, block[i], strides[i], dilations[i], pads[i], pads[n + i]};
     d.out = (d.in + d.pad_begin + d.pad_end - d.dilation * (d.kernel - 1) - 1) / d.stride + 1;
     taps *= d.kernel;
     blocks *= d.out;
-    if (d.out < 1 || taps > (int64_t{1} << 40) || blocks > (int64_t{1} << 40)) c.fail("no block fits the image");
+    if (d.out < 1 || taps > kMaxCount || blocks > kMaxCount) c.fail("no block fits the image");
   }
   if (x[1] % taps != 0 || x[2] != blocks) {
     c.fail(cat("blocks of shape ", x.str(), " where ", blocks, " blocks of ", taps, " elements are expected"));
@@ -170,6 +174,7 @@ UnpoolShapes unpool_shapes(const NodeContext& c) {
   const auto pads = window_attr(c, "pads", 2 * n, 0, 0);
   UnpoolShapes s{x, x};
   for (size_t i = 0; i < n; ++i) {
+    if (x[i + 2] > (int64_t{1} << 31)) c.unsupported(cat("values of shape ", x.str()));
     s.inferred[i + 2] = (x[i + 2] - 1) * strides[i] - pads[i] - pads[n + i] + kernel[i];
     if (s.inferred[i + 2] < 0) c.fail("the padding is larger than the result");
   }

@@ -79,6 +79,7 @@ DeformParams read_params(const NodeContext& c) {
     c.fail(cat("x ", x.str(), ", weights ", w.str(), ", offsets ", offset.str()));
   }
   DeformParams p{x[0], x[1], x[2], x[3], w[0], offset[2], offset[3], w[2], w[3], 0, 0, {}, {}, {}};
+  if (std::max({x[2], x[3], w[2], w[3]}) > (int64_t{1} << 24)) c.unsupported(cat("an image of shape ", x.str()));
   p.group = c.attr_int("group", 1);
   p.offset_group = c.attr_int("offset_group", 1);
   const auto list = [&](std::string_view name, size_t count, int64_t fallback, int64_t least) {

@@ -1,4 +1,5 @@
-// DFT and STFT, in double: any length, split into its prime factors.
+// DFT and STFT, in double. A length of small prime factors is split into them; any other becomes a convolution with a
+// chirp (Bluestein), by transforms of a power of two.
 #include <cmath>
 #include <complex>
 #include <numbers>
@@ -57,14 +58,66 @@ void transform(int64_t n, const Complex* in, int64_t stride, Complex* out, const
   }
 }
 
-/// exp(-+ 2 pi i j / n).
-Ref make_roots(LowerContext& c, int64_t n, bool inverse) {
-  auto roots = std::make_shared<std::vector<Complex>>();
+constexpr int64_t kMaxFactor = 31;
+
+/// What a transform of one length needs, made when a plan is compiled.
+struct Tables {
+  std::vector<Complex> roots;   // exp(-+ 2 pi i j / n), or, with a chirp, exp(-2 pi i j / m)
+  std::vector<Complex> chirp;   // exp(-+ pi i j^2 / n); empty where the factors are small
+  std::vector<Complex> filter;  // the transform of the chirp's conjugate, divided by m
+};
+
+std::vector<Complex> make_roots(int64_t n, double turn) {
+  std::vector<Complex> roots;
   for (int64_t j = 0; j < n; ++j) {
-    const double angle = 2 * std::numbers::pi * static_cast<double>(j) / static_cast<double>(n);
-    roots->emplace_back(std::cos(angle), inverse ? std::sin(angle) : -std::sin(angle));
+    const double angle = turn * 2 * std::numbers::pi * static_cast<double>(j) / static_cast<double>(n);
+    roots.emplace_back(std::cos(angle), std::sin(angle));
   }
-  return c.constant(roots->data(), roots);
+  return roots;
+}
+
+std::shared_ptr<const Tables> make_tables(int64_t n, bool inverse) {
+  auto t = std::make_shared<Tables>();
+  if (largest_factor(n) <= kMaxFactor) {
+    t->roots = make_roots(n, inverse ? 1 : -1);
+    return t;
+  }
+  int64_t m = 1;
+  while (m < 2 * n - 1) m *= 2;
+  t->roots = make_roots(m, -1);
+  std::vector<Complex> kernel(static_cast<size_t>(m));
+  for (int64_t j = 0; j < n; ++j) {
+    const double angle = std::numbers::pi * static_cast<double>(j * j % (2 * n)) / static_cast<double>(n);
+    t->chirp.emplace_back(std::cos(angle), inverse ? std::sin(angle) : -std::sin(angle));
+    kernel[static_cast<size_t>(j)] = kernel[static_cast<size_t>((m - j) % m)] = std::conj(t->chirp.back());
+  }
+  t->filter.resize(static_cast<size_t>(m));
+  Complex spare[2];
+  transform(m, kernel.data(), 1, t->filter.data(), t->roots.data(), 1, spare);
+  for (Complex& f : t->filter) f /= static_cast<double>(m);
+  return t;
+}
+
+/// The numbers that `run` needs as work: input and result, and room for the largest factor.
+int64_t work_elements(const Tables& t) { return 2 * static_cast<int64_t>(t.roots.size()) + kMaxFactor; }
+
+/// The transform of the n elements at `work`; the result lies at what it returns.
+const Complex* run(const Tables& t, int64_t n, Complex* work) {
+  const auto m = static_cast<int64_t>(t.roots.size());
+  Complex *other = work + m, *spare = other + m;
+  if (t.chirp.empty()) {
+    transform(n, work, 1, other, t.roots.data(), 1, spare);
+    return other;
+  }
+  const Complex *chirp = t.chirp.data(), *filter = t.filter.data();
+  for (int64_t j = 0; j < n; ++j) work[j] = times(work[j], chirp[j]);
+  std::fill(work + n, work + m, Complex{});
+  transform(m, work, 1, other, t.roots.data(), 1, spare);
+  // Back by the same transform: conjugate before and after.
+  for (int64_t j = 0; j < m; ++j) other[j] = std::conj(times(other[j], filter[j]));
+  transform(m, other, 1, work, t.roots.data(), 1, spare);
+  for (int64_t j = 0; j < n; ++j) work[j] = times(std::conj(work[j]), chirp[j]);
+  return work;
 }
 
 struct FourierParams {
@@ -78,15 +131,14 @@ struct FourierParams {
   bool hermitian;  // the second half of the input follows from the first
 };
 
-/// A line to its place; io: out, in, window (or null), roots, work.
+/// A line to its place; io: out, in, window (or null), tables, work.
 template <class T>
 void fourier_step(const void* params, std::byte* const* io, const ExecContext&) {
   const auto& p = *static_cast<const FourierParams*>(params);
   auto* out = reinterpret_cast<T*>(io[0]);
   const auto* window = reinterpret_cast<const T*>(io[2]);
-  const auto* roots = reinterpret_cast<const Complex*>(io[3]);
+  const auto& tables = *reinterpret_cast<const Tables*>(io[3]);
   auto* in = reinterpret_cast<Complex*>(io[4]);
-  Complex *result = in + p.n, *spare = result + p.n;
   const int64_t parts = p.complex ? 2 : 1, out_parts = p.real_out ? 1 : 2;
   const double factor = p.inverse ? 1 / static_cast<double>(p.n) : 1;
   for (int64_t line = 0; line < p.lines; ++line) {
@@ -106,7 +158,7 @@ void fourier_step(const void* params, std::byte* const* io, const ExecContext&) 
       if (p.n % 2 == 0) in[p.n / 2] = in[p.n / 2].real();
       for (int64_t j = p.n / 2 + 1; j < p.n; ++j) in[j] = std::conj(in[p.n - j]);
     }
-    transform(p.n, in, 1, result, roots, 1, spare);
+    const Complex* result = run(tables, p.n, in);
     T* y = out + (outer * p.written * p.inner + inner) * out_parts;
     for (int64_t j = 0; j < p.written; ++j, y += p.inner * out_parts) {
       y[0] = store<T>(static_cast<Compute<T>>(result[j].real() * factor));
@@ -115,13 +167,15 @@ void fourier_step(const void* params, std::byte* const* io, const ExecContext&) 
   }
 }
 
-void lower_fourier(LowerContext& c, const FourierParams& p, Ref window) {
-  if (p.lines == 0 || p.written == 0) return;
-  const StepFn fn = dispatch<kFloatTypes>(c.input(0).dtype, []<class T>() -> StepFn { return fourier_step<T>; });
-  const int64_t factor = largest_factor(p.n);
-  const Ref work = c.scratch(static_cast<size_t>(2 * p.n + factor) * sizeof(Complex));
-  c.step(fn, p, {c.out(0), c.in(0), window, make_roots(c, p.n, p.inverse), work},
-         static_cast<double>(p.lines * p.n) * static_cast<double>(8 + 2 * factor));
+/// The step of `p`, whose lines are `lines` in all.
+template <class Params>
+void lower_lines(LowerContext& c, StepFn fn, const Params& p, int64_t n, int64_t lines, bool inverse, Ref window) {
+  const auto tables = make_tables(n, inverse);
+  const int64_t work = work_elements(*tables);
+  c.step(fn, p,
+         {c.out(0), c.in(0), window, c.constant(tables.get(), tables),
+          c.scratch(static_cast<size_t>(work) * sizeof(Complex))},
+         static_cast<double>(lines * work) * 15);
 }
 
 /// The one element of an optional integer input.
@@ -132,7 +186,7 @@ int64_t scalar(const NodeContext& c, size_t i, int64_t fallback) {
   return values[0];
 }
 
-constexpr int64_t kMaxLength = int64_t{1} << 24;
+constexpr int64_t kMaxLength = int64_t{1} << 22;
 
 // ---- DFT: [..., n, ..., 1 or 2] along one axis ----------------------------------------------------------------------
 
@@ -158,7 +212,8 @@ DftPlan read_dft(const NodeContext& c) {
   if (onesided && !p.inverse && p.complex) c.unsupported("onesided for complex numbers");
   if (p.hermitian && !p.complex) c.unsupported("an inverse onesided transform of real numbers");
   p.n = scalar(c, 1, p.hermitian ? 2 * (x[a] - 1) : x[a]);
-  if (p.n < 1 || p.n > kMaxLength) c.fail(cat("a transform of length ", p.n));
+  if (p.n < 1) c.fail(cat("a transform of length ", p.n));
+  if (p.n > kMaxLength) c.unsupported(cat("a transform of length ", p.n));
   p.inner = x.elements(a + 1, x.rank() - 1);
   p.lines = x.elements(0, a) * p.inner;
   p.given = std::min(x[a], p.hermitian ? p.n / 2 + 1 : p.n);
@@ -176,7 +231,12 @@ void infer_dft(InferContext& c) {
   if (!plan.out.checked_elements()) c.fail(cat("a result of shape ", plan.out.str()));
   c.set_output(0, c.input(0).dtype, plan.out);
 }
-void lower_dft(LowerContext& c) { lower_fourier(c, read_dft(c).p, Ref{}); }
+void lower_dft(LowerContext& c) {
+  const FourierParams p = read_dft(c).p;
+  if (p.lines == 0) return;
+  const StepFn fn = dispatch<kFloatTypes>(c.input(0).dtype, []<class T>() -> StepFn { return fourier_step<T>; });
+  lower_lines(c, fn, p, p.n, p.lines, p.inverse, Ref{});
+}
 
 // ---- STFT: signal [batch, n, 1 or 2], frame_step, window, frame_length ----------------------------------------------
 
@@ -196,6 +256,7 @@ StftPlan read_stft(const NodeContext& c) {
   if (c.has_input(2) && c.input(2).shape.rank() != 1) c.fail(cat("a window of shape ", c.input(2).shape.str()));
   s.length = scalar(c, 3, c.has_input(2) ? c.input(2).shape[0] : s.samples);
   if (c.has_input(2) && c.input(2).shape[0] != s.length) c.unsupported("a window of another length than the frame");
+  if (s.length > kMaxLength) c.unsupported(cat("frames of ", s.length));
   if (s.hop < 1 || s.length < 1 || s.length > s.samples) {
     c.fail(cat("frames of ", s.length, " every ", s.hop, " in ", s.samples, " samples"));
   }
@@ -240,12 +301,8 @@ void lower_stft(LowerContext& c) {
   f.outer_step = s.hop;
   f.complex = s.complex;
   const FrameParams p{f, s.batch, s.samples * (s.complex ? 2 : 1), s.frames * s.bins * 2};
-  const int64_t factor = largest_factor(s.length);
   const StepFn fn = dispatch<kFloatTypes>(c.input(0).dtype, []<class T>() -> StepFn { return stft_step<T>; });
-  c.step(fn, p,
-         {c.out(0), c.in(0), c.has_input(2) ? c.in(2) : Ref{}, make_roots(c, s.length, false),
-          c.scratch(static_cast<size_t>(2 * s.length + factor) * sizeof(Complex))},
-         static_cast<double>(s.batch * s.frames * s.length) * static_cast<double>(8 + 2 * factor));
+  lower_lines(c, fn, p, s.length, s.batch * s.frames, false, c.has_input(2) ? c.in(2) : Ref{});
 }
 
 }  // namespace

@@ -10,7 +10,7 @@
 namespace inferkit {
 namespace {
 
-constexpr int64_t kMaxElements = int64_t{1} << 26;
+constexpr int64_t kMaxElements = int64_t{1} << 22;
 
 /// The output is `count` numbers f(i), as the type that output_datatype names.
 template <class F>
