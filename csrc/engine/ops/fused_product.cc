@@ -94,8 +94,9 @@ void expand_matmul_nbits(Expansion& e) {
   const int64_t bits = e.attr("bits", int64_t{4}), block = e.attr("block_size", int64_t{0});
   const int64_t k = e.attr("K", int64_t{0}), n = e.attr("N", int64_t{0});
   if (bits != 2 && bits != 4 && bits != 8) e.refuse(cat(bits, " bits"));
-  if (block < 16 || (block & (block - 1)) != 0) e.refuse(cat("block_size ", block));
-  if (k < 1 || n < 1) e.refuse(cat("K ", k, " and N ", n));
+  constexpr int64_t kMost = int64_t{1} << 30;
+  if (block < 16 || block > kMost || (block & (block - 1)) != 0) e.refuse(cat("block_size ", block));
+  if (k < 1 || n < 1 || k > kMost || n > kMost) e.refuse(cat("K ", k, " and N ", n));
   if (e.attr("weight_prepacked", int64_t{0}) != 0) e.refuse("weights packed for a device");
   if (e.has(kGroups)) e.refuse("g_idx");
   const Tensor *b = e.constant(e.in(kB)), *scales = e.constant(e.in(kScales)), *zeros = e.constant(e.in(kZeroPoints));

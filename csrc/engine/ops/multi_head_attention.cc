@@ -1,5 +1,6 @@
-// Attention and MultiHeadAttention of ONNX Runtime. Attention's projection is spelled out as a product; what is left of
-// it is our own PackedAttention. Masks add mask_filter_value to what they hide, as ONNX Runtime does.
+// Attention, QAttention and MultiHeadAttention of ONNX Runtime. The projection of the first two is spelled out as a
+// product; what is left of them is our own PackedAttention. Masks add mask_filter_value to what they hide, as ONNX
+// Runtime does.
 #include <cmath>
 
 #include "engine/expand.h"
@@ -344,18 +345,32 @@ void lower_heads(LowerContext& c) {
   if (c.out(0).valid()) end_output(c, 0, o.y, kWork);
 }
 
-/// Inputs: x, weights, bias, mask, past, attention bias, length of the past.
-void expand_attention(Expansion& e) {
+/// What follows the projection; kNoValue for what is left out.
+void give_packed(Expansion& e, ValueId qkv, ValueId mask, ValueId past, ValueId bias) {
   if (e.attr("do_rotary", int64_t{0}) != 0) e.refuse("do_rotary");
-  if (e.attr("past_present_share_buffer", int64_t{0}) != 0 || e.has(6)) e.refuse("a shared buffer of past and present");
-  ValueId qkv = e.add("MatMul", 13, {e.in(0), e.in(1)});
-  if (e.has(2)) qkv = e.add("Add", 14, {qkv, e.in(2)});
+  if (e.attr("past_present_share_buffer", int64_t{0}) != 0) e.refuse("a shared buffer of past and present");
   const auto out =
-      e.add_internal(e.wants(1) ? 2 : 1, "PackedAttention", {qkv, e.in(3), e.in(4), e.in(5)},
+      e.add_internal(e.wants(1) ? 2 : 1, "PackedAttention", {qkv, mask, past, bias},
                      e.keep({"num_heads", "scale", "mask_filter_value", "unidirectional", "qkv_hidden_sizes"}));
   for (size_t i = 0; i < out.size(); ++i) {
     if (e.wants(i)) e.give(i, out[i]);
   }
+}
+
+/// Inputs: x, weights, bias, mask, past, attention bias, length of the past.
+void expand_attention(Expansion& e) {
+  if (e.has(6)) e.refuse("a shared buffer of past and present");
+  ValueId qkv = e.add("MatMul", 13, {e.in(0), e.in(1)});
+  if (e.has(2)) qkv = e.add("Add", 14, {qkv, e.in(2)});
+  give_packed(e, qkv, e.in(3), e.in(4), e.in(5));
+}
+
+/// Inputs: x, weights, bias, x's scale, the weights' scale, mask, x's zero point, the weights' zero point, past.
+void expand_quantized_attention(Expansion& e) {
+  const ValueId sums = e.add("MatMulInteger", 10, {e.in(0), e.in(1), e.in(6), e.in(7)});
+  const ValueId scale = e.add("Mul", 14, {e.in(3), e.in(4)});
+  const ValueId qkv = e.add("Mul", 14, {e.add("Cast", 13, {sums}, {{"to", int64_t{1}}}), scale});
+  give_packed(e, e.add("Add", 14, {qkv, e.in(2)}), e.in(5), e.in(8), kNoValue);
 }
 
 }  // namespace
@@ -375,8 +390,12 @@ void register_multi_head_attention(OpRegistry& r) {
          .max_outputs = 4,
          .infer = infer_heads},
         lower_heads);
-  add_expanded(r, {.domain = kMicrosoft, .name = "Attention", .min_inputs = 2, .max_inputs = 7, .max_outputs = 2},
-               expand_attention);
+  OpSchema attention{.domain = kMicrosoft, .name = "Attention", .min_inputs = 2, .max_inputs = 7, .max_outputs = 2};
+  add_expanded(r, attention, expand_attention);
+  attention.name = "QAttention";
+  attention.min_inputs = 5;
+  attention.max_inputs = 9;
+  add_expanded(r, attention, expand_quantized_attention);
 }
 
 }  // namespace inferkit
