@@ -3,6 +3,7 @@
     pip install fastapi uvicorn
     uvicorn --app-dir examples fastapi_app:app
     curl -s localhost:8000/digit -H 'content-type: application/json' -d "$(python -c 'print([7] * 64)')"
+    curl -s localhost:8000/internal/readyz; open localhost:8000/internal/statusz in a browser
 
 Every error of inferkit knows its HTTP status: 400 for a wrong input, 429 for a full queue, 504 for one that is late.
 """
@@ -25,13 +26,14 @@ MODEL = Path(__file__).resolve().parent / "digits.onnx"
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     model = inferkit.Model.load(MODEL)
-    model.warm_up([1, 64])
-    async with inferkit.Batcher(model, max_batch_size=64, max_queue_size=1024) as batcher:
+    async with inferkit.Batcher(model, max_batch_size=64, max_queue_size=1024, name="digits") as batcher:
+        batcher.warm_up()
         app.state.batcher = batcher
         yield
 
 
 app = FastAPI(title="digits", lifespan=lifespan)
+app.mount("/internal", inferkit.health.asgi_app())  # /healthz, /readyz, /metrics, /statusz: not for the world
 
 
 @app.exception_handler(inferkit.InferkitError)

@@ -8,6 +8,7 @@ import importlib
 import itertools
 import json
 import logging
+import re
 import threading
 import time
 from collections import defaultdict
@@ -21,6 +22,7 @@ import pytest
 import inferkit
 from inferkit import tracing
 
+README = Path(__file__).resolve().parents[2] / "docs" / "monitoring" / "README.md"
 X = np.ones(2, np.float32)
 
 
@@ -278,6 +280,17 @@ def test_nothing_is_printed_where_logging_is_not_set_up(fresh_python: Callable[.
         "print(type(logging.getLogger('inferkit').handlers[0]).__name__)\n"
     )
     assert (done.stdout, done.stderr) == ("NullHandler\n", "")
+
+
+def test_the_json_recipe_of_the_documents(fresh_python: Callable[..., Any]) -> None:
+    (code,) = re.findall(r"<!-- run: json-logs -->\n```python\n(.*?)```", README.read_text(), re.DOTALL)
+    done = fresh_python(code)
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert done.returncode == 0, done.stderr
+    assert [(line["logger"], line["event"]) for line in lines] == [
+        ("inferkit.batcher", "made"), ("inferkit.request", "completed"), ("inferkit.batcher", "closed"),
+    ]  # fmt: skip
+    assert lines[1]["request_id"] == "a1"
 
 
 @pytest.mark.parametrize("name", ["_records", "_perfetto", "_request_log"])
