@@ -8,7 +8,11 @@
 namespace inferkit {
 namespace {
 
-std::string mebibytes(size_t bytes) { return cat(bytes >> 20, " MiB"); }
+/// In a unit that keeps at least two digits.
+std::string amount(size_t bytes) {
+  constexpr size_t kTen = 10;
+  return bytes < kTen << 20 ? cat(bytes >> 10, " KiB") : cat(bytes >> 20, " MiB");
+}
 
 }  // namespace
 
@@ -26,18 +30,17 @@ void RunBytes::add_value(const Node& node, DType dtype, const Shape& shape) {
   if (bytes <= largest_bytes_) return;
   largest_bytes_ = bytes;
   largest_ = cat(node.label(), " gives ", dtype_name(dtype), " of shape ", shape.str());
-  if (bytes > max_bytes_) refuse(cat(largest_, ", ", mebibytes(bytes)));
+  if (bytes > max_bytes_) refuse(cat(largest_, ", ", amount(bytes)));
 }
 
 void RunBytes::check_total(size_t arena_bytes, size_t output_bytes) const {
   if (arena_bytes <= max_bytes_ && output_bytes <= max_bytes_ - arena_bytes) return;
-  const std::string parts =
-      cat("a run takes ", mebibytes(arena_bytes), " besides its outputs of ", mebibytes(output_bytes));
+  const std::string parts = cat("a run takes ", amount(arena_bytes), " besides its outputs of ", amount(output_bytes));
   refuse(largest_.empty() ? parts : cat(parts, "; the largest value: ", largest_));
 }
 
 void RunBytes::refuse(const std::string& what) const {
-  throw PlanTooLarge(cat(what, "; one run may take at most ", mebibytes(max_bytes_),
+  throw PlanTooLarge(cat(what, "; one run may take at most ", amount(max_bytes_),
                          ": raise max_run_bytes of Model.load if that is meant"));
 }
 

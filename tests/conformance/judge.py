@@ -20,11 +20,11 @@ from .scope import out_of_scope
 
 OUTCOMES = ("passed", "refused", "late", "wrong", "crashed")
 ANY_INPUT = inferkit.InputChecks(finite=False, non_empty=False)
-# Of a format with few bits, how far an answer may lie from the expected one: so many steps of the format at the value
-# itself, and one at the largest value, where a sum may have cancelled. Engines round such values between operators at
-# different places, and one reference computes the whole function in float32.
+# How far an answer may lie from the expected one: what the case says, or so many steps of the format at the value itself
+# (which matters where the format has few bits: engines round between operators at different places, and some references
+# compute the whole function in float32), and one step at the largest value, where a sum may have cancelled.
 STEPS = 4
-STEP = {"float16": 2.0**-10, "bfloat16": 2.0**-7}
+STEP = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ def table(heads: list[str], rows: list[list[object]]) -> str:
 def rate(verdicts: list[Verdict]) -> float:
     """The share of the cases in scope that pass."""
     ours = [v for v in verdicts if not v.scope]
-    return sum(v.outcome == "passed" for v in ours) / max(1, len(ours))
+    return sum(v.outcome == "passed" for v in ours) / len(ours) if ours else 1.0
 
 
 def counts(verdicts: list[Verdict]) -> list[object]:

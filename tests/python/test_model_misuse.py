@@ -11,6 +11,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,43 @@ def wrap(fn: Callable[..., Any]) -> inferkit.Model:
 def test_call_needs_a_model() -> None:
     with pytest.raises(TypeError, match=r"expected an inferkit.Model, got int"):
         inferkit.Model.__call__(5, X)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("arguments", [(), ("m.onnx",), (b"",)])
+def test_a_model_is_not_made_by_its_class(arguments: tuple[object, ...]) -> None:
+    with pytest.raises(TypeError, match=r"Model\.load\(path\) or Model\.from_callable"):
+        inferkit.Model(*arguments)
+    with pytest.raises(TypeError, match=r"Model\.load\(path\) or Model\.from_callable"):
+        inferkit.Model(path="m.onnx")
+
+
+class BytesPath:
+    def __init__(self, path: bytes) -> None:
+        self.path = path
+
+    def __fspath__(self) -> bytes:
+        return self.path
+
+
+def test_paths_that_are_not_utf_8(tmp_path: Path, digits_path: Path) -> None:
+    raw = os.fsencode(tmp_path) + b"/m\xff\xfe.onnx"
+    try:
+        with open(raw, "wb") as file:
+            file.write(digits_path.read_bytes())
+    except OSError:
+        pytest.skip("the file system takes only UTF-8")
+    for path in (os.fsdecode(raw), BytesPath(raw), Path(os.fsdecode(raw))):
+        model = inferkit.Model.load(path)
+        assert os.fsencode(model.path) == raw
+        assert ascii(repr(model))
+    with pytest.raises(FileNotFoundError):
+        inferkit.Model.load(os.fsdecode(raw + b"\xff"))
+
+
+def test_paths_with_a_nul() -> None:
+    for path in ("a\0b.onnx", Path("a\0b"), BytesPath(b"\0")):
+        with pytest.raises(ValueError, match="NUL"):
+            inferkit.Model.load(path)
 
 
 @pytest.mark.parametrize(
@@ -410,6 +448,24 @@ def test_calls_leak_nothing() -> None:
         assert rss() - size < 2_000_000
 
 
+@pytest.mark.parametrize("mask", [False, True, [[True, False, False, False], [False] * 4]])
+def test_masked_arrays_are_refused(mask: object) -> None:
+    """Whether anything is masked or not: what works must not fail at the first gap in the data."""
+    masked = np.ma.masked_array(X, mask)
+    for model in (two_outputs(), wrap(lambda x: x)):
+        with pytest.raises(inferkit.ValidationError, match=r"'x'.*masked.*\.filled") as caught:
+            model(masked)
+        assert caught.value.reason == "dtype"
+        model(masked.filled(0))
+
+
+def test_other_subclasses_of_arrays_are_taken() -> None:
+    class Mine(np.ndarray):
+        pass
+
+    np.testing.assert_array_equal(two_outputs()(X.view(Mine))[1], -X)
+
+
 class Service:
     """Holds the model that calls it."""
 
@@ -437,6 +493,53 @@ def test_what_a_batcher_runs_is_not_collected() -> None:
         gc.collect()
         assert gone() is not None
         np.testing.assert_array_equal(batcher(X), X + 1)
+
+
+class BatchedService(Service):
+    """Holds the batcher that calls it too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batcher = inferkit.Batcher(self.model)
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_a_batcher_and_its_callable_may_refer_to_each_other(closed: bool) -> None:
+    service = BatchedService()
+    service.batcher(X)
+    ticket = service.batcher.submit(X)
+    np.testing.assert_array_equal(ticket.result(5), X + 1)
+    del ticket
+    if closed:
+        service.batcher.close()
+    gone = weakref.ref(service)
+    del service
+    for _ in range(3):
+        gc.collect()
+    assert gone() is None
+
+
+def test_what_a_ticket_waits_for_is_not_collected() -> None:
+    service = BatchedService()
+    started, go_on = threading.Event(), threading.Event()
+
+    def slow(x: np.ndarray) -> np.ndarray:
+        started.set()
+        go_on.wait(10)
+        return service.predict(x)
+
+    holder = {"batcher": inferkit.Batcher(wrap(slow), max_batch_size=2)}
+    slow.batcher = holder["batcher"]  # type: ignore[attr-defined]
+    first = holder["batcher"].submit(X)
+    started.wait(10)
+    second = holder["batcher"].submit(X)
+    holder.clear()
+    del slow
+    for _ in range(3):
+        gc.collect()
+    go_on.set()
+    for ticket in (first, second):
+        np.testing.assert_array_equal(ticket.result(10), X + 1)
 
 
 def test_a_gather_out_of_range_leaves_the_model_whole() -> None:

@@ -31,7 +31,7 @@ TEST(plan_limits_refuse_one_value_and_name_its_node) {
   const std::string why = refusal([&] { bytes.add_value(range_node(), DType::kI64, {3'000'000'000}); });
   CHECK(contains(why, "node 'count' (Range) gives int64 of shape (3000000000"));
   CHECK(contains(why, "22888 MiB"));
-  CHECK(contains(why, "at most 1 MiB"));
+  CHECK(contains(why, "at most 1024 KiB"));
   CHECK(contains(why, "max_run_bytes"));
 }
 
