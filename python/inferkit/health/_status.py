@@ -9,9 +9,10 @@ import sys
 import time
 from typing import Any
 
-from .. import _batcher, tracing
+from .. import _batcher
 from .._build import build_info
 from .._core import BufferPool, resident_bytes
+from ..tracing._records import slowest
 from ._monitor import Monitor
 
 __all__ = ["status"]
@@ -76,7 +77,8 @@ def _figures(batcher: _batcher.Batcher) -> dict[str, Any]:
 
 
 def _slow_requests() -> list[dict[str, Any]]:
-    requests = sorted(tracing.snapshot().requests, key=lambda r: -r.total_ms)[:_SLOW]
+    found = [request for batcher in _batcher._open_batchers() for request in slowest(batcher, _SLOW)]
+    requests = sorted(found, key=lambda r: -r.total_ms)[:_SLOW]
     now = time.monotonic()
     return [
         {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -116,47 +117,60 @@ class Snapshot:
     dropped: int
 
 
+Row = tuple[Any, ...]  # as _core.Batcher._trace() gives it
+_KIND, _ENQUEUED, _FINISHED = 1, 5, 8
+
+
+def _request(batcher: str, row: Row) -> RequestTrace:
+    _, _, number, label, batch_id, *times, thread, rows, batch_rows, outcome, _ = row
+    enqueued, dequeued, started, finished, delivered = (at * 1e-9 if at else None for at in times)
+    return RequestTrace(
+        batcher=batcher,
+        request_id=label or number,
+        outcome=outcome,
+        rows=rows,
+        batch_id=batch_id or None,
+        batch_size=batch_rows or None,
+        enqueued=enqueued or 0.0,
+        dequeued=dequeued,
+        started=started,
+        finished=finished or 0.0,
+        delivered=delivered,
+        thread=thread,
+    )
+
+
+def _batch(batcher: str, row: Row) -> BatchTrace:
+    _, kind, _, _, batch_id, enqueued, dequeued, started, finished, _, thread, rows, batch_rows, outcome, reason = row
+    return BatchTrace(
+        batcher=batcher,
+        batch_id=batch_id,
+        reason=reason,
+        failed=outcome == "failed",
+        requests=rows if kind == "batch" else 1,
+        rows=batch_rows,
+        enqueued=enqueued * 1e-9,
+        dequeued=dequeued * 1e-9,
+        started=started * 1e-9,
+        finished=finished * 1e-9,
+        thread=thread,
+    )
+
+
 def read(batcher: Batcher, after: int = 0) -> tuple[list[RequestTrace], list[BatchTrace], int]:
     """Take the records after number `after`, and the number of the last one."""
-    requests, batches = [], []
-    rows: list[tuple[Any, ...]] = batcher._trace(after)
-    for _, kind, number, label, batch_id, *times, thread, size, batch_rows, outcome, reason in rows:
-        enqueued, dequeued, started, finished, delivered = (at * 1e-9 if at else None for at in times)
-        if kind == "request":
-            requests.append(
-                RequestTrace(
-                    batcher=batcher.name,
-                    request_id=label or number,
-                    outcome=outcome,
-                    rows=size,
-                    batch_id=batch_id or None,
-                    batch_size=batch_rows or None,
-                    enqueued=enqueued or 0.0,
-                    dequeued=dequeued,
-                    started=started,
-                    finished=finished or 0.0,
-                    delivered=delivered,
-                    thread=thread,
-                )
-            )
-        # A caller's run is one request and one batch, and has one record.
-        if kind == "batch" or reason == "caller":
-            batches.append(
-                BatchTrace(
-                    batcher=batcher.name,
-                    batch_id=batch_id,
-                    reason=reason,
-                    failed=outcome == "failed",
-                    requests=size if kind == "batch" else 1,
-                    rows=batch_rows,
-                    enqueued=enqueued or 0.0,
-                    dequeued=dequeued or 0.0,
-                    started=started or 0.0,
-                    finished=finished or 0.0,
-                    thread=thread,
-                )
-            )
+    rows: list[Row] = batcher._trace(after)
+    requests = [_request(batcher.name, row) for row in rows if row[_KIND] == "request"]
+    # A caller's run is one request and one batch, and has one record.
+    batches = [_batch(batcher.name, row) for row in rows if row[_KIND] == "batch" or row[-1] == "caller"]
     return requests, batches, rows[-1][0] if rows else after
+
+
+def slowest(batcher: Batcher, count: int) -> list[RequestTrace]:
+    """Take the requests that took longest, without making objects of all the others."""
+    rows: list[Row] = [row for row in batcher._trace(0) if row[_KIND] == "request"]
+    rows = heapq.nlargest(count, rows, key=lambda row: row[_FINISHED] - row[_ENQUEUED])
+    return [_request(batcher.name, row) for row in rows]
 
 
 def chosen(batcher: Batcher | Iterable[Batcher] | None) -> list[Batcher]:
