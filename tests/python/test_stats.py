@@ -1,0 +1,108 @@
+"""batcher.stats(): its windows, and what it says of hung runs, memory and the pool."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import inferkit
+
+X = np.ones(2, np.float32)
+PORT = [("x", "float32", (None, 2))]
+
+
+def model(fn: Callable[..., Any] = lambda x: x) -> inferkit.Model:
+    return inferkit.Model.from_callable(fn, PORT, PORT)
+
+
+def test_the_figures_that_dashboards_ask_for() -> None:
+    with inferkit.Batcher(model(), max_batch_size=4) as batcher:
+        for rows in (1, 2, 3, 4, 4):
+            batcher(np.ones((rows, 2), np.float32))
+        stats = batcher.stats()
+    assert stats.p99_latency_ms == stats.total_ms.p99 > 0
+    assert stats.requests_per_second > 0
+    assert stats.batch_fill_rate == 14 / 20
+    assert (stats.queue_depth, stats.in_flight, stats.inference_error_rate, stats.longest_run) == (0, 0, 0.0, 0.0)
+    assert stats.batch_sizes == {1: 1, 2: 1, 4: 3}
+    page = os.sysconf("SC_PAGESIZE")
+    with open("/proc/self/statm") as statm:
+        assert stats.memory_rss_bytes == pytest.approx(int(statm.read().split()[1]) * page, rel=0.2)
+    assert stats.pool.hits + stats.pool.misses >= 0
+    assert stats.state == "open"
+    for latency in (stats.queue_ms, stats.compute_ms, stats.total_ms):
+        assert latency.p50 <= latency.p90 <= latency.p95 <= latency.p99 <= latency.p999 <= latency.max
+        assert latency.count == 5
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        stats.queue_depth = 1  # type: ignore[misc]
+
+
+def test_windows_forget_and_the_whole_life_does_not() -> None:
+    clock = inferkit._core.ManualClock()
+    with inferkit.Batcher(model(), _clock=clock) as batcher:
+        for _ in range(10):
+            batcher(X)
+        clock.advance(0.5)
+        windows = batcher.stats().windows
+        assert set(windows) == {1, 10, 60}
+        for window in windows.values():
+            assert (window.completed, window.covered, window.requests_per_second) == (10, 0.5, 20.0)
+            assert window.total_ms.count == 10
+        clock.advance(5)
+        assert [w.completed for w in batcher.stats().windows.values()] == [0, 10, 10]
+        clock.advance(30)
+        assert [w.completed for w in batcher.stats().windows.values()] == [0, 0, 10]
+        clock.advance(60)
+        stats = batcher.stats()
+        assert [w.completed for w in stats.windows.values()] == [0, 0, 0]
+        assert (stats.completed, stats.total_ms.count, stats.requests_per_second) == (10, 10, 0.0)
+        assert stats.windows[60].p99_latency_ms == 0
+
+
+def test_a_hung_run_and_a_stuck_request() -> None:
+    clock = inferkit._core.ManualClock()
+    release, inside = threading.Event(), threading.Event()
+
+    def hangs(x: np.ndarray) -> np.ndarray:
+        inside.set()
+        release.wait(60)
+        return x
+
+    with inferkit.Batcher(model(hangs), _clock=clock) as batcher:
+        tickets = [batcher.submit(X)]
+        assert inside.wait(60)
+        clock.advance(1)
+        tickets.append(batcher.submit(X))
+        clock.advance(4)
+        stats = batcher.stats()
+        release.set()
+        for ticket in tickets:
+            ticket.result()
+    assert (stats.longest_run, stats.oldest_wait) == (pytest.approx(5), pytest.approx(4))
+    assert (stats.in_flight, stats.queue_depth) == (1, 1)
+
+
+def test_states() -> None:
+    batcher = inferkit.Batcher(model())
+    assert batcher.stats().state == "open"
+    batcher.drain()
+    assert batcher.stats().state == "draining"
+    batcher.close()
+    assert batcher.stats().state == "closed"
+
+
+def test_as_json() -> None:
+    with inferkit.Batcher(model()) as batcher:
+        batcher(X)
+        stats = batcher.stats()
+    figures = json.loads(json.dumps(stats.as_dict()))
+    assert set(figures) == {f.name for f in dataclasses.fields(stats)} | {"p99_latency_ms"}
+    assert figures["completed"] == figures["windows"]["10"]["completed"] == 1
+    assert figures["pool"]["outstanding"] == stats.pool.outstanding
