@@ -76,15 +76,19 @@ void Expansion::refuse(const std::string& what) const {
 
 namespace {
 
-/// By "domain:name"; filled while the registry is, read-only afterwards.
+/// By row_key; filled while the registry is, read-only afterwards.
 std::map<std::string, ExpandFn, std::less<>>& expansions() {
   static std::map<std::string, ExpandFn, std::less<>> table;
   return table;
 }
 
+/// Tells the rows of an operator apart by their first opset.
+std::string row_key(const OpSchema& schema) { return cat(schema.domain, ":", schema.name, ":", schema.since); }
+
 ExpandFn find_expansion(const Node& node) {
-  if (!OpRegistry::instance().find(node.domain, node.op_type, node.version)) return nullptr;
-  const auto it = expansions().find(cat(node.domain, ":", node.op_type));
+  const OpDef* def = OpRegistry::instance().find(node.domain, node.op_type, node.version);
+  if (!def) return nullptr;
+  const auto it = expansions().find(row_key(def->schema));
   return it == expansions().end() ? nullptr : it->second;
 }
 
@@ -114,7 +118,7 @@ void expand_graph(Graph& graph, std::vector<std::string>& refused) {
 void add_expanded(OpRegistry& registry, OpSchema schema, ExpandFn expand) {
   schema.infer = [](InferContext& c) { c.unsupported("a node that was not spelled out"); };
   registry.add(schema, nullptr);
-  expansions()[cat(schema.domain, ":", schema.name)] = expand;
+  expansions()[row_key(schema)] = expand;
 }
 
 void expand_nodes(Graph& graph) {

@@ -59,7 +59,7 @@ class Expansion {
 
 using ExpandFn = void (*)(Expansion&);
 
-/// Adds a row for register_<family> functions: an operator that `expand` spells out, for all its opsets.
+/// Adds a row for register_<family> functions: an operator that `expand` spells out, for the row's opsets.
 void add_expanded(OpRegistry& registry, OpSchema schema, ExpandFn expand);
 
 /// Spells out every node that has such a row, those of subgraphs too. Throws Error(kUnsupportedOp), which lists what

@@ -84,7 +84,11 @@ void GraphReader::inline_function(const Function& function, const NodeProto& cal
     if (it == scope.names.end() || it->second == kNoValue)
       fail(cat("the output ", quote(proto.outputs[i]), " of the function ", quote(proto.name),
                " is computed by no node"));
-    if (it->second != results[i]) forward(it->second, results[i], scope);
+    if (it->second != results[i]) {
+      forward(it->second, results[i], scope);
+    } else if (!targets.contains(proto.outputs[i])) {  // an input handed through, to itself
+      fail(cat("the graph has a cycle through ", describe(call)));
+    }
   }
 }
 

@@ -20,7 +20,7 @@ from .scope import out_of_scope
 
 OUTCOMES = ("passed", "refused", "late", "wrong", "crashed")
 ANY_INPUT = inferkit.InputChecks(finite=False, non_empty=False)
-# How far an answer may lie from the expected one: what the case says, or so many steps of the format at the value itself
+# How far an answer may lie from the expected one: what the case says, or some steps of the format at the value itself
 # (which matters where the format has few bits: engines round between operators at different places, and some references
 # compute the whole function in float32), and one step at the largest value, where a sum may have cancelled.
 STEPS = 4

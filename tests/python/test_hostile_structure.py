@@ -217,6 +217,13 @@ def test_functions_that_call_themselves() -> None:
         refused(model([call], [value("x", (2,))], functions=functions), "F0|culprit")
 
 
+def test_functions_that_hand_a_value_through_to_itself() -> None:
+    """Found by the fuzzer: nothing computes the value, and no node's edges tell."""
+    through = helper.make_function("own", "F", ["a"], ["a"], [], [helper.make_opsetid("", 17)])
+    call = node("F", ["z"], ["z"], domain="own", name="culprit")
+    refused(model([call, node("Add", ["x", "z"], ["y"])], [value("x", (2,))], functions=[through]), "cycle.*culprit")
+
+
 def test_functions_that_grow_beyond_bounds() -> None:
     """Each calls the next one ten times: ten functions, and 10**10 nodes."""
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
