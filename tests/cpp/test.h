@@ -1,5 +1,6 @@
 // A test program of a few macros: TEST(name) { CHECK(...); }. A failed check prints both sides and the test goes on,
-// so one run shows every failure. `test_<folder> PATTERN` runs the tests whose name holds PATTERN.
+// so one run shows every failure. `test_<folder> PATTERN` runs the tests whose name holds PATTERN, `-PATTERN` the
+// others.
 #pragma once
 #include <functional>
 #include <iostream>

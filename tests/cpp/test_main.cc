@@ -6,9 +6,10 @@
 int main(int argc, char** argv) {
   using namespace inferkit::testing;
   const char* pattern = argc > 1 ? argv[1] : "";
+  const bool without = pattern[0] == '-';
   int ran = 0;
   for (const TestCase& test : all_tests()) {
-    if (!std::strstr(test.name.c_str(), pattern)) continue;
+    if ((std::strstr(test.name.c_str(), pattern + without) != nullptr) == without) continue;
     const int before = failures();
     try {
       test.body();

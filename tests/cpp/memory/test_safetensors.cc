@@ -162,10 +162,10 @@ TEST(safetensors_refuses_duplicates) {
 }
 
 TEST(safetensors_messages_bear_any_name) {
-  CHECK_MESSAGE(kModel, parse(R"({"a\u0000b\n":{}})", 0), "tensor 'a?b?' has no");
+  CHECK_MESSAGE(kModel, parse(R"({"a\u0000b\n":{}})", 0), R"(tensor 'a\x00b\x0a' has no)");
   std::string name = "x";
   for (int i = 0; i < 1000; ++i) name += "é";
-  const std::string cut = name.substr(0, 199) + "...' has no";
+  const std::string cut = name.substr(0, 121) + "...' has no";
   CHECK_MESSAGE(kModel, parse(cat("{\"", name, "\":{}}"), 0), cut);
 }
 
