@@ -158,9 +158,9 @@ def test_mel_weight_matrix(bins: int, length: int, rate: int, low: float, high: 
         (Case("STFT", draw(1, 8, 1), np.array(0), None, np.array(4), opset=17, constant=(1, 3)), inferkit.ModelError,
          "frames of 4 every 0"),
         (Case("STFT", draw(1, 8, 1), np.array(2), draw(3), np.array(4), opset=17, constant=(1, 3)),
-         inferkit.UnsupportedOpError, "another length"),
+         inferkit.ModelError, "another length"),
         (Case("HannWindow", np.array(-1), opset=17, constant=(0,)), inferkit.ModelError, "a window of -1"),
-        (Case("HannWindow", np.array(2**40), opset=17, constant=(0,)), inferkit.UnsupportedOpError, "a table of"),
+        (Case("HannWindow", np.array(2**40), opset=17, constant=(0,)), inferkit.ModelError, "a table of"),
     ],
 )  # fmt: skip
 def test_refusals(case: Case, error: type[Exception], message: str) -> None:

@@ -184,7 +184,7 @@ UnpoolShapes unpool_shapes(const NodeContext& c) {
     if (given.size() != x.rank()) c.fail(cat("an output_shape of ", given.size(), " numbers"));
     s.out = Shape(given);
     for (size_t i = 0; i < x.rank(); ++i) {
-      if (given[i] < s.inferred[i]) c.unsupported(cat("an output_shape below ", s.inferred.str()));
+      if (given[i] < s.inferred[i]) c.fail(cat("an output_shape below ", s.inferred.str()));
     }
   }
   if (!s.out.checked_elements() || !s.inferred.checked_elements()) c.fail(cat("a result of shape ", s.out.str()));

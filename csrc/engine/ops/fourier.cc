@@ -212,8 +212,7 @@ DftPlan read_dft(const NodeContext& c) {
   if (onesided && !p.inverse && p.complex) c.unsupported("onesided for complex numbers");
   if (p.hermitian && !p.complex) c.unsupported("an inverse onesided transform of real numbers");
   p.n = scalar(c, 1, p.hermitian ? 2 * (x[a] - 1) : x[a]);
-  if (p.n < 1) c.fail(cat("a transform of length ", p.n));
-  if (p.n > kMaxLength) c.unsupported(cat("a transform of length ", p.n));
+  if (p.n < 1 || p.n > kMaxLength) c.fail(cat("a transform of length ", p.n));
   p.inner = x.elements(a + 1, x.rank() - 1);
   p.lines = x.elements(0, a) * p.inner;
   p.given = std::min(x[a], p.hermitian ? p.n / 2 + 1 : p.n);
@@ -255,8 +254,8 @@ StftPlan read_stft(const NodeContext& c) {
   s.hop = scalar(c, 1, 0);
   if (c.has_input(2) && c.input(2).shape.rank() != 1) c.fail(cat("a window of shape ", c.input(2).shape.str()));
   s.length = scalar(c, 3, c.has_input(2) ? c.input(2).shape[0] : s.samples);
-  if (c.has_input(2) && c.input(2).shape[0] != s.length) c.unsupported("a window of another length than the frame");
-  if (s.length > kMaxLength) c.unsupported(cat("frames of ", s.length));
+  if (c.has_input(2) && c.input(2).shape[0] != s.length) c.fail("a window of another length than the frame");
+  if (s.length > kMaxLength) c.fail(cat("frames of ", s.length));
   if (s.hop < 1 || s.length < 1 || s.length > s.samples) {
     c.fail(cat("frames of ", s.length, " every ", s.hop, " in ", s.samples, " samples"));
   }

@@ -100,11 +100,32 @@ Taps<W> taps_at(const GridSampleParams& p, W normalized, int64_t size) {
   return t;
 }
 
+/// The pixels that one point reads, for all channels alike.
+template <class W>
+struct Stencil {
+  int count = 0;
+  std::array<int64_t, 64> offset;
+  std::array<W, 64> weight;
+
+  Stencil(const GridSampleParams& p, const std::array<Taps<W>, kMaxSpatial>& taps) {
+    const auto below = [&](size_t dim) { return static_cast<size_t>(taps[dim].count); };
+    for (size_t i = 0; i < below(0); ++i) {
+      for (size_t j = 0; j < below(1); ++j) {
+        for (size_t k = 0; k < below(2); ++k) {
+          if (taps[0].index[i] < 0 || taps[1].index[j] < 0 || taps[2].index[k] < 0) continue;
+          const auto at = static_cast<size_t>(count++);
+          offset[at] = (taps[0].index[i] * p.dims[1] + taps[1].index[j]) * p.dims[2] + taps[2].index[k];
+          weight[at] = taps[0].weight[i] * taps[1].weight[j] * taps[2].weight[k];
+        }
+      }
+    }
+  }
+};
+
 /// io: y [batch, channels, points], x [batch, channels, pixels], grid [batch, points, rank].
 template <class T>
 void grid_sample_step(const void* params, std::byte* const* io, const ExecContext& context) {
   const auto& p = *static_cast<const GridSampleParams*>(params);
-  const auto size = [](size_t i) { return static_cast<int>(i); };
   for_ranges(context, p.batch * p.points, (1 << 13) / std::max<int64_t>(1, p.channels), [&](int64_t from, int64_t to) {
     for (int64_t at = from; at < to; ++at) {
       const int64_t b = at / p.points;
@@ -114,19 +135,12 @@ void grid_sample_step(const void* params, std::byte* const* io, const ExecContex
         const size_t dim = kMaxSpatial - 1 - static_cast<size_t>(d);
         taps[dim] = taps_at<T>(p, grid[d], p.dims[dim]);
       }
+      const Stencil<T> stencil(p, taps);
       const T* x = reinterpret_cast<const T*>(io[1]) + b * p.channels * p.pixels;
       T* y = reinterpret_cast<T*>(io[0]) + b * p.channels * p.points + at % p.points;
       for (int64_t c = 0; c < p.channels; ++c, x += p.pixels, y += p.points) {
         T sum = 0;
-        for (size_t i = 0; size(i) < taps[0].count; ++i) {
-          for (size_t j = 0; size(j) < taps[1].count; ++j) {
-            for (size_t k = 0; size(k) < taps[2].count; ++k) {
-              if (taps[0].index[i] < 0 || taps[1].index[j] < 0 || taps[2].index[k] < 0) continue;
-              const int64_t pixel = (taps[0].index[i] * p.dims[1] + taps[1].index[j]) * p.dims[2] + taps[2].index[k];
-              sum += taps[0].weight[i] * taps[1].weight[j] * taps[2].weight[k] * x[pixel];
-            }
-          }
-        }
+        for (size_t i = 0; i < static_cast<size_t>(stencil.count); ++i) sum += stencil.weight[i] * x[stencil.offset[i]];
         *y = sum;
       }
     }
@@ -235,7 +249,7 @@ AffineGridParams read_affine(const NodeContext& c) {
   for (size_t i = 2; i < size.size(); ++i) {
     if (size[i] < 0) c.fail("a negative size");
     p.dims[kMaxSpatial - size.size() + i] = size[i];
-    if (p.align_corners && size[i] == 1) c.unsupported("align_corners in a dimension of one point");
+    if (p.align_corners && size[i] == 1) c.fail("align_corners in a dimension of one point");
   }
   return p;
 }

@@ -19,7 +19,7 @@ void set_table(InferContext& c, const Shape& shape, F&& f) {
   const auto dtype = onnx::dtype_of(code);
   if (!dtype || !contains(kNumberTypes, *dtype)) c.unsupported("a table of " + onnx::dtype_text(code));
   const auto count = shape.checked_elements();
-  if (!count || *count > kMaxElements) c.unsupported(cat("a table of shape ", shape.str()));
+  if (!count || *count > kMaxElements) c.fail(cat("a table of shape ", shape.str()));
   void* data = nullptr;
   Tensor table = make_tensor(*dtype, shape, &data);
   dispatch<kNumberTypes>(*dtype, [&]<class T>() {
@@ -53,7 +53,7 @@ void infer_window(InferContext& c, double offset, double cosine, double cosine2)
   const int64_t n = one_int(c, 0);
   if (n < 0) c.fail(cat("a window of ", n));
   const int64_t period = c.attr_int("periodic", 1) != 0 ? n : n - 1;
-  if (period == 0 && n == 1) c.unsupported("a symmetric window of one element");
+  if (period == 0 && n == 1) c.fail("a symmetric window of one element");
   set_table(c, {n}, [&](int64_t i) {
     const double a = 2 * std::numbers::pi * static_cast<double>(i) / static_cast<double>(period);
     return offset - cosine * std::cos(a) + cosine2 * std::cos(2 * a);
@@ -81,7 +81,7 @@ void infer_mel(InferContext& c) {
     edges.push_back(
         static_cast<int64_t>(std::floor(static_cast<double>(length + 1) * hertz / static_cast<double>(rate))));
   }
-  if (edges.back() > rows) c.unsupported(cat("an upper edge of ", upper, " Hz above half the sample rate"));
+  if (edges.back() > rows) c.fail(cat("an upper edge of ", upper, " Hz above half the sample rate"));
   set_table(c, {rows, bins}, [&](int64_t at) {
     const int64_t row = at / bins;
     const auto bin = static_cast<size_t>(at % bins);
