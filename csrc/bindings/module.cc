@@ -9,6 +9,7 @@ void bind_weights(pybind11::module_& m);
 void bind_model(pybind11::module_& m);
 void bind_inspect(pybind11::module_& m);
 void bind_batcher(pybind11::module_& m);
+void bind_step_trace(pybind11::module_& m);
 }  // namespace inferkit
 
 PYBIND11_MODULE(_core, m) {
@@ -20,4 +21,5 @@ PYBIND11_MODULE(_core, m) {
   inferkit::bind_model(m);
   inferkit::bind_inspect(m);
   inferkit::bind_batcher(m);
+  inferkit::bind_step_trace(m);
 }

@@ -1,6 +1,8 @@
 #include "engine/plan.h"
 
 #include "base/error.h"
+#include "engine/step_trace.h"
+#include "platform/threads.h"
 
 namespace inferkit {
 
@@ -30,6 +32,15 @@ void Session::run(std::span<const void* const> inputs, std::span<void* const> ou
   const Step* step = plan.steps.data();
   const Step* const end = step + plan.steps.size();
   try {
+    if (TraceRing* trace = step_trace.load(std::memory_order_acquire)) [[unlikely]] {
+      for (; step != end; ++step) {
+        const Nanos started = SteadyClock::instance().now();
+        step->fn(step->params, table + step->first_operand, context);
+        trace->add({.started = started, .finished = SteadyClock::instance().now(), .thread = thread_id()},
+                   plan.labels[step->node]);
+      }
+      return;
+    }
     for (; step != end; ++step) step->fn(step->params, table + step->first_operand, context);
   } catch (const Error& error) {
     throw Error(error.code(), error.reason(), cat(plan.labels[step->node], ": ", error.what()));

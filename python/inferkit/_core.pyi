@@ -32,6 +32,8 @@ __all__: list[str] = [
     "reasons",
     "resident_bytes",
     "supported_ops",
+    "trace_steps",
+    "traced_steps",
 ]
 
 class PoolStats:
@@ -692,4 +694,14 @@ def resident_bytes() -> int:
 def supported_ops() -> list[typing.Any]:
     """
     The operator table: (domain, name, first opset, last opset, family) for each row.
+    """
+
+def trace_steps(on: bool, capacity: typing.SupportsInt | typing.SupportsIndex) -> None:
+    """
+    Switches the tracing of steps on or off, for all models of the process.
+    """
+
+def traced_steps() -> list[tuple[str, float, float, int]]:
+    """
+    The last steps, oldest first: (name, started, finished, thread), in seconds of time.monotonic().
     """

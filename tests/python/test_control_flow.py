@@ -360,7 +360,7 @@ def test_what_both_branches_of_nested_ifs_lack_is_told_at_once() -> None:
        >
     }
     """
-    with pytest.raises(inferkit.UnsupportedOpError, match="(?s)FLOAT8E4M3FN.*FLOAT8E5M2"):
+    with pytest.raises(inferkit.UnsupportedOpError, match=r"(?s)FLOAT8E4M3FN.*FLOAT8E5M2"):
         load(text)
 
 

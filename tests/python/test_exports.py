@@ -30,8 +30,11 @@ MODULES = {
     "metrics": {"BUCKETS", "Collector", "Sharing", "exposition", "register", "share"},
     "top": {"Server", "runtime_directory", "serve", "snapshot"},
     "tracing": {
-        "BatchTrace", "RequestLog", "RequestTrace", "Snapshot", "enable", "export_perfetto", "flush", "instrument",
-        "log_requests", "snapshot", "uninstrument",
+        "BatchTrace", "RequestLog", "RequestTrace", "Snapshot",
+        "StepTrace", "enable", "export_perfetto", "flush", "instrument",
+        "log_requests", "snapshot",
+        "steps",
+        "trace_steps", "uninstrument",
     },
 }  # fmt: skip
 

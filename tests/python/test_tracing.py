@@ -162,7 +162,8 @@ def check_trace_event_format(events: list[dict[str, Any]]) -> None:
         key = (event["pid"], event.get("cat"), event.get("id"))
         if event["ph"] == "X":
             assert event["dur"] >= 0
-            runs[event["pid"], event["tid"]].append((event["ts"], event["ts"] + event["dur"]))
+            if event["cat"] != "step":  # steps lie within runs
+                runs[event["pid"], event["tid"]].append((event["ts"], event["ts"] + event["dur"]))
         elif event["ph"] == "C":
             assert event["args"]
             assert all(isinstance(v, int | float) for v in event["args"].values())
@@ -208,6 +209,40 @@ def test_perfetto_file_keeps_the_rules(
     assert min(depths) >= 0
     stages = {e["name"] for e in events if e["ph"] == "b" and e["cat"] == "request"}
     assert {"queue", "batch", "compute", "delivery"} <= stages
+
+
+def test_steps_lie_in_the_lane_of_the_run_that_they_are_part_of(tmp_path: Path, digits_path: Path) -> None:
+    model = inferkit.Model.load(digits_path)
+    rows = np.zeros((4, 64), np.float32)
+    model(rows)
+    tracing.trace_steps()
+    try:
+        with inferkit.Batcher(model, name="digits", inline_limit=0.0) as batcher:
+            for _ in range(20):
+                batcher.submit(rows).result()
+            model(rows)
+            tracing.export_perfetto(tmp_path / "trace.json", batcher)
+    finally:
+        tracing.trace_steps(False)
+    before = len(tracing.steps())
+    model(rows)
+    assert len(tracing.steps()) == before  # off again
+    events = load(tmp_path / "trace.json")
+    check_trace_event_format(events)
+    steps = [e for e in events if e["ph"] == "X" and e["cat"] == "step"]
+    runs = [e for e in events if e["ph"] == "X" and e["cat"] == "worker"]
+    names = [s["name"] for s in steps if s["pid"] == 2]  # the run outside of the batcher
+    assert len(names) >= 3
+    assert any("Softmax" in name for name in names)
+    inside = [s for s in steps if s["pid"] == 1]
+    assert len(inside) == 20 * len(names)
+    for step in inside:
+        assert any(
+            r["tid"] == step["tid"]
+            and r["ts"] - 0.002 <= step["ts"]
+            and step["ts"] + step["dur"] <= r["ts"] + r["dur"] + 0.002
+            for r in runs
+        )
 
 
 def test_a_broken_file_would_be_noticed() -> None:

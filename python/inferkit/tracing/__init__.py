@@ -2,7 +2,8 @@
 
 Each batcher writes down every request and batch as it ends, in a ring of fixed size (``Batcher(trace_size=...)``) that
 no request ever waits for. From it come :func:`snapshot`, a trace for https://ui.perfetto.dev
-(:func:`export_perfetto`) and log lines (:func:`log_requests`). :func:`instrument` makes OpenTelemetry spans.
+(:func:`export_perfetto`) and log lines (:func:`log_requests`). :func:`trace_steps` adds what each step of each run
+takes, and :func:`instrument` makes OpenTelemetry spans.
 
 Examples
 --------
@@ -22,7 +23,7 @@ from collections.abc import Iterable
 from .._batcher import Batcher
 from ._otel import flush, instrument, uninstrument
 from ._perfetto import export_perfetto
-from ._records import BatchTrace, RequestTrace, Snapshot, chosen, snapshot
+from ._records import BatchTrace, RequestTrace, Snapshot, StepTrace, chosen, snapshot, steps, trace_steps
 from ._request_log import RequestLog, log_requests
 
 __all__ = [
@@ -30,12 +31,15 @@ __all__ = [
     "RequestLog",
     "RequestTrace",
     "Snapshot",
+    "StepTrace",
     "enable",
     "export_perfetto",
     "flush",
     "instrument",
     "log_requests",
     "snapshot",
+    "steps",
+    "trace_steps",
     "uninstrument",
 ]
 

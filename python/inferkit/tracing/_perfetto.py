@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import json
 import os
@@ -12,7 +13,7 @@ from typing import Any
 
 from .._batcher import Batcher
 from .._build import build_info
-from ._records import BatchTrace, RequestTrace, Snapshot, chosen, snapshot
+from ._records import BatchTrace, RequestTrace, Snapshot, StepTrace, chosen, snapshot, steps
 
 __all__ = ["export_perfetto", "trace_events"]
 
@@ -26,7 +27,7 @@ def export_perfetto(path: str | os.PathLike[str], batcher: Batcher | Iterable[Ba
 
     Each batcher is a process of its own there. Its lanes: the queue (who waited, and how many did), the batches from
     assembly to end with their sizes, the requests with their stages, and every worker or caller thread with what it
-    ran.
+    ran, down to the steps of the model where :func:`trace_steps` had them written down.
 
     Parameters
     ----------
@@ -54,7 +55,7 @@ def export_perfetto(path: str | os.PathLike[str], batcher: Batcher | Iterable[Ba
     snapshots = {one.name: snapshot(one) for one in batchers}
     build = build_info()
     document = {
-        "traceEvents": trace_events(snapshots),
+        "traceEvents": trace_events(snapshots, steps()),
         "displayTimeUnit": "ms",
         "otherData": {
             "clock": "CLOCK_MONOTONIC",
@@ -67,8 +68,8 @@ def export_perfetto(path: str | os.PathLike[str], batcher: Batcher | Iterable[Ba
     return sum(len(s.requests) for s in snapshots.values())
 
 
-def trace_events(snapshots: dict[str, Snapshot]) -> list[Event]:
-    """Turn each batcher's records into events, in order of time; metadata first."""
+def trace_events(snapshots: dict[str, Snapshot], traced: Iterable[StepTrace] = ()) -> list[Event]:
+    """Turn each batcher's records, and the steps of all models, into events, in order of time; metadata first."""
     names = _thread_names()
     metadata: list[Event] = []
     events: list[Event] = []
@@ -85,6 +86,16 @@ def trace_events(snapshots: dict[str, Snapshot]) -> list[Event]:
         for batch in one.batches:
             events += _batch(pid, batch)
         events += _queue_depth(pid, one.requests)
+    outside = len(snapshots) + 1
+    threads: set[int] = set()
+    for step in traced:
+        ran_in = _process_of(step, snapshots)
+        if ran_in is None:
+            threads.add(step.thread)
+        events.append(_step(ran_in or outside, step))
+    if threads:
+        metadata.append(_metadata(outside, 0, "process_name", "models called directly"))
+        metadata += [_metadata(outside, t, "thread_name", names.get(t, f"thread {t}")) for t in sorted(threads)]
     events.sort(key=lambda event: event["ts"])  # stable: what begins and ends together stays in its order
     return metadata + events
 
@@ -130,6 +141,23 @@ def _batch(pid: int, b: BatchTrace) -> list[Event]:
         {**run, "ts": started, "dur": round(finished - started, 3)},
         {"ph": "C", "pid": pid, "tid": 0, "name": "batch size", "ts": started, "args": {"rows": b.rows}},
     ]
+
+
+def _process_of(step: StepTrace, snapshots: dict[str, Snapshot]) -> int | None:
+    """Find the batcher in one of whose batches the step ran."""
+    for pid, one in enumerate(snapshots.values(), 1):
+        at = bisect.bisect_left(one.batches, step.finished, key=lambda b: b.finished)
+        # Batches overlap where there are several workers: the right one is among the next few that ended.
+        for batch in one.batches[at : at + 16]:
+            if batch.thread == step.thread and batch.started <= step.started:
+                return pid
+    return None
+
+
+def _step(pid: int, step: StepTrace) -> Event:
+    started, finished = _us(step.started), _us(step.finished)
+    where = {"pid": pid, "tid": step.thread, "cat": "step", "name": step.name}
+    return {"ph": "X", **where, "ts": started, "dur": round(finished - started, 3), "args": {}}
 
 
 def _queue_depth(pid: int, requests: Iterable[RequestTrace]) -> list[Event]:

@@ -7,9 +7,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from .. import _core
 from .._batcher import Batcher, _open_batchers
 
-__all__ = ["BatchTrace", "Outcome", "RequestTrace", "Snapshot", "read", "snapshot"]
+__all__ = ["BatchTrace", "Outcome", "RequestTrace", "Snapshot", "StepTrace", "read", "snapshot", "steps", "trace_steps"]
 
 Outcome = Literal["completed", "failed", "cancelled", "expired", "rejected", "closed"]
 
@@ -95,6 +96,25 @@ class BatchTrace:
     rows: int
     enqueued: float
     dequeued: float
+    started: float
+    finished: float
+    thread: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepTrace:
+    """One step of a run, on any way into any model. Times are seconds of ``time.monotonic()``.
+
+    Parameters
+    ----------
+    name : str
+        The node of the graph that it computes (48 bytes of it are kept); several where they were fused into one.
+    started, finished : float
+    thread : int
+        The kernel's id of the thread that the run was on.
+    """
+
+    name: str
     started: float
     finished: float
     thread: int
@@ -216,3 +236,36 @@ def snapshot(batcher: Batcher | Iterable[Batcher] | None = None) -> Snapshot:
     requests.sort(key=lambda r: r.finished)
     batches.sort(key=lambda b: b.finished)
     return Snapshot(requests=tuple(requests), batches=tuple(batches), dropped=dropped)
+
+
+def trace_steps(on: bool = True, *, capacity: int = 65536) -> None:
+    """Write down every step of every run from now on, or no longer.
+
+    Off from the start: it costs each step some 100 ns. The last ``capacity`` steps are kept, 128 bytes each.
+
+    Parameters
+    ----------
+    on : bool
+    capacity : int
+        Of the ring, which is made at the first call; rounded up to a power of two.
+
+    Examples
+    --------
+    >>> import inferkit
+    >>> inferkit.tracing.trace_steps()
+    >>> # ... some runs, then inferkit.tracing.export_perfetto("trace.json")
+    >>> inferkit.tracing.trace_steps(False)
+    >>> all(step.started <= step.finished for step in inferkit.tracing.steps())
+    True
+    """
+    if capacity < 1:
+        raise ValueError(f"capacity must be at least 1, not {capacity}")
+    _core.trace_steps(on, capacity)
+
+
+def steps() -> tuple[StepTrace, ...]:
+    """Return the last steps that :func:`trace_steps` had written down, oldest first."""
+    return tuple(
+        StepTrace(name=name, started=started, finished=finished, thread=thread)
+        for name, started, finished, thread in _core.traced_steps()
+    )

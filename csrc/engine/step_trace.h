@@ -1,0 +1,18 @@
+// What every step of every run takes, while somebody asks for it.
+#pragma once
+#include <atomic>
+
+#include "telemetry/trace_ring.h"
+
+namespace inferkit {
+
+/// Null while steps are not traced. The ring is made at the first time and never destroyed: runs may hold it.
+/// Released when it is set, acquired by runs: they see the ring whole.
+inline std::atomic<TraceRing*> step_trace{nullptr};
+
+/// Steps are traced from now on, or no longer. `capacity` holds at the first call alone.
+void trace_steps(bool on, size_t capacity);
+/// The last ones, oldest first: name, started, finished and thread are set.
+std::vector<TraceRecord> traced_steps();
+
+}  // namespace inferkit
