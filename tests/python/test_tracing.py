@@ -220,6 +220,8 @@ def test_steps_lie_in_the_lane_of_the_run_that_they_are_part_of(tmp_path: Path, 
         with inferkit.Batcher(model, name="digits", inline_limit=0.0) as batcher:
             for _ in range(20):
                 batcher.submit(rows).result()
+            while len(tracing.snapshot(batcher).batches) < 20:  # written down after the answer
+                time.sleep(0.001)
             model(rows)
             tracing.export_perfetto(tmp_path / "trace.json", batcher)
     finally:
