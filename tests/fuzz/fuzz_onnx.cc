@@ -5,6 +5,7 @@
 #include <iostream>
 
 #include "base/error.h"
+#include "engine/compile.h"
 #include "graph/onnx_reader.h"
 #include "graph/passes/fold_constants.h"
 #include "graph/passes/passes.h"
@@ -69,6 +70,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
                                                                        : std::nullopt;
     });
     check(model.graph);
+    if (!missing_operators(model.graph).empty()) return 0;
+    check_arities(model.graph);  // passes rely on it
     run_passes(model.graph);
     check(model.graph);
   } catch (const Error& e) {

@@ -8,7 +8,7 @@ namespace {
 
 using Attributes = Expansion::Attributes;
 
-constexpr int kLayerNormOpset = 17, kRmsNormOpset = 23, kAddOpset = 14, kReduceOpset = 18;
+constexpr int kLayerNormOpset = 17, kRmsNormOpset = 23, kAddOpset = 14;
 constexpr float kSkipEpsilon = 1e-12f;  // where the node names none
 
 void refuse_statistics(const Expansion& e, size_t first, size_t last) {
