@@ -89,8 +89,8 @@ def test_ifs_nest_and_read_values_of_all_graphs_around_them() -> None:
          then_branch = t () => (float[3] a) {
             k = Add (e, x)
             a = If (large) <
-              then_branch = tt () => (float[3] b) { b = Mul (k, e) },
-              else_branch = te () => (float[3] c) { c = Sub (k, x) }
+              then_branch = et () => (float[3] b) { b = Mul (k, e) },
+              else_branch = ef () => (float[3] c) { c = Sub (k, x) }
             >
          },
          else_branch = ee () => (float[3] d) { d = Neg (e) }
@@ -352,8 +352,8 @@ def test_what_both_branches_of_nested_ifs_lack_is_told_at_once() -> None:
        y = If (c) <
          then_branch = t () => (float[K] a) {
             a = If (d) <
-              then_branch = tt () => (float[3] b) { b = Cast <to = 1> (x) },
-              else_branch = te () => (float[3] e) { f = Cast <to = 17> (x)  e = Cast <to = 1> (f) }
+              then_branch = et () => (float[3] b) { b = Cast <to = 1> (x) },
+              else_branch = ef () => (float[3] e) { f = Cast <to = 17> (x)  e = Cast <to = 1> (f) }
             >
          },
          else_branch = ee () => (float[3] h) { k = Cast <to = 19> (x)  h = Cast <to = 1> (k) }
