@@ -39,13 +39,20 @@ void check_arity(const Node& node, const OpSchema& schema) {
 
 class NodeLowering final : public LowerContext {
  public:
-  NodeLowering(Compiler& compiler, size_t index, std::span<const TensorFacts* const> in, std::span<TensorFacts> out)
-      : LowerContext(compiler.graph().nodes[index], in, out), compiler_(compiler), index_(index) {}
+  NodeLowering(Compiler& compiler, size_t index, std::span<const TensorFacts* const> in, std::span<TensorFacts> out,
+               size_t required_outputs)
+      : LowerContext(compiler.graph().nodes[index], in, out),
+        compiler_(compiler),
+        index_(index),
+        required_outputs_(required_outputs) {}
 
   Ref in(size_t i) override { return has_input(i) ? Ref{compiler_.slot_of(node_.inputs[i])} : Ref{}; }
   Ref out(size_t i) override {
-    if (!has_output(i) || !compiler_.value_needed_[static_cast<size_t>(node_.outputs[i])]) return {};
-    return {compiler_.slot_of(node_.outputs[i])};
+    if (!has_output(i)) return {};
+    const ValueId id = node_.outputs[i];
+    // What the operator always gives, its steps always write: it has memory even where nobody reads it.
+    if (!compiler_.value_needed_[static_cast<size_t>(id)] && i >= required_outputs_) return {};
+    return {compiler_.slot_of(id)};
   }
   Ref scratch(size_t bytes) override { return {compiler_.storage_.add({.bytes = bytes})}; }
   Ref constant(const void* data, std::shared_ptr<const void> owner) override {
@@ -69,7 +76,7 @@ class NodeLowering final : public LowerContext {
 
  private:
   Compiler& compiler_;
-  const size_t index_;
+  const size_t index_, required_outputs_;
 };
 
 ModelCache& NodeLowering::cache() {
@@ -237,8 +244,8 @@ void Compiler::lower() {
       const bool made = id != kNoValue && value_needed_[static_cast<size_t>(id)] && !out.back().constant;
       if (made) run_bytes_.add_value(node, out.back().dtype, out.back().shape);
     }
-    NodeLowering context(*this, n, in, out);
     const OpDef* def = OpRegistry::instance().find(node.domain, node.op_type, node.version);
+    NodeLowering context(*this, n, in, out, static_cast<size_t>(def->schema.min_outputs));
     try {
       if (!def->lower) context.unsupported("it has no lowering");
       def->lower(context);
@@ -327,6 +334,16 @@ void Compiler::finish() {
 
 namespace {
 
+/// Gives a value to each output that the operator always has and the node leaves out.
+void name_required_outputs(Node& node, Graph& graph) {
+  const OpDef* def = OpRegistry::instance().find(node.domain, node.op_type, node.version);
+  if (!def) return;
+  const auto required = std::min(node.outputs.size(), static_cast<size_t>(def->schema.min_outputs));
+  for (size_t i = 0; i < required; ++i) {
+    if (node.outputs[i] == kNoValue) node.outputs[i] = graph.add_value("");
+  }
+}
+
 /// Calls visit(Node) for every node, those of subgraphs included.
 template <class Visit>
 void for_each_node(const Graph& graph, const Visit& visit) {
@@ -362,6 +379,15 @@ void check_arities(const Graph& graph) {
       check_arity(node, def->schema);
     }
   });
+}
+
+void name_required_outputs(Graph& graph) {
+  for (Node& node : graph.nodes) {
+    name_required_outputs(node, graph);
+    for (auto& [name, attribute] : node.attributes) {
+      if (auto* subgraph = std::get_if<std::shared_ptr<Graph>>(&attribute)) name_required_outputs(**subgraph);
+    }
+  }
 }
 
 Error unsupported_error(std::span<const std::string> lines) {
@@ -406,6 +432,7 @@ std::vector<Tensor> evaluate_node(const Node& node, std::span<const Tensor* cons
     id = graph.add_value("");
     graph.outputs.push_back(id);
   }
+  name_required_outputs(copy, graph);
   graph.nodes.push_back(std::move(copy));
   TransientCache cache;
   const auto plan = compile_as(graph, {}, cache, {.max_run_bytes = limits.run_bytes}, /*fold=*/false);

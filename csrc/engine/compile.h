@@ -16,6 +16,8 @@ namespace inferkit {
 std::vector<std::string> missing_operators(const Graph& graph);
 /// Throws Error(kModel) where a node has more or fewer inputs or outputs than its operator: passes rely on it.
 void check_arities(const Graph& graph);
+/// Every output that an operator always has gets a value, also where a node leaves it out: lowerings rely on it.
+void name_required_outputs(Graph& graph);
 /// One kUnsupportedOp error that lists `lines`.
 Error unsupported_error(std::span<const std::string> lines);
 

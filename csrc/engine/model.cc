@@ -98,6 +98,7 @@ Model::Model(ModelFile file, ModelOptions options, std::string path)
   lift_constants(file_.graph);
   if (const auto missing = missing_operators(file_.graph); !missing.empty()) throw unsupported_error(missing);
   check_arities(file_.graph);
+  name_required_outputs(file_.graph);
   expand_nodes(file_.graph);
   size_t budget = kMaxFoldedTotal + kMaxFoldedRatio * file_.file_bytes;
   const auto fold = [&](const Node& node, std::span<const Tensor* const> in) { return evaluate(node, in, budget); };
