@@ -100,6 +100,15 @@ def test_stft(onesided: int, windowed: bool, length: int, step: int, dtype: str)
     close(case.run()[0], case.onnxruntime()[0], max(rtol, 1e-4), max(atol, 1e-4))
 
 
+def test_stft_of_a_real_signal_without_its_last_axis() -> None:
+    x = draw(2, 50)
+    window = draw(12)
+    of = [Case("STFT", v, np.array(5), window, np.array(12), opset=17, constant=(1, 3)) for v in (x, x[..., None])]
+    np.testing.assert_array_equal(
+        inferkit.Model.load(of[0].bytes_with_output("float32", [2, 8, 7, 2]))(x, window), of[1].run()[0]
+    )
+
+
 def test_stft_of_complex_signals() -> None:
     x = draw(2, 50, 2, dtype="float64")
     case = Case("STFT", x, np.array(7), None, np.array(12), opset=17, constant=(1, 3), onesided=0)

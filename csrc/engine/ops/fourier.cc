@@ -237,7 +237,7 @@ void lower_dft(LowerContext& c) {
   lower_lines(c, fn, p, p.n, p.lines, p.inverse, Ref{});
 }
 
-// ---- STFT: signal [batch, n, 1 or 2], frame_step, window, frame_length ----------------------------------------------
+// ---- STFT: signal [batch, n (, 1 or 2)], frame_step, window, frame_length--------------------------------------------
 
 struct StftPlan {
   int64_t batch, samples, frames, length, hop, bins;
@@ -247,10 +247,13 @@ struct StftPlan {
 StftPlan read_stft(const NodeContext& c) {
   const Shape& x = c.input(0).shape;
   StftPlan s{};
-  if (x.rank() != 3 || (x[2] != 1 && x[2] != 2)) c.fail(cat("expected [batch, n, 1 or 2], got ", x.str()));
+  // PyTorch's exporter leaves out the last axis of real signals, and ONNX Runtime takes that.
+  if (x.rank() != 2 && (x.rank() != 3 || (x[2] != 1 && x[2] != 2))) {
+    c.fail(cat("expected [batch, n] or [batch, n, 1 or 2], got ", x.str()));
+  }
   s.batch = x[0];
   s.samples = x[1];
-  s.complex = x[2] == 2;
+  s.complex = x.rank() == 3 && x[2] == 2;
   s.hop = scalar(c, 1, 0);
   if (c.has_input(2) && c.input(2).shape.rank() != 1) c.fail(cat("a window of shape ", c.input(2).shape.str()));
   s.length = scalar(c, 3, c.has_input(2) ? c.input(2).shape[0] : s.samples);
