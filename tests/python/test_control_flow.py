@@ -417,3 +417,24 @@ def test_rows_of_a_model_with_an_if_are_the_same_in_any_batch() -> None:
     whole = model.run({"x": x, "c": np.array(True)})["y"]
     for i in range(8):
         assert model.run({"x": x[i : i + 1], "c": np.array(True)})["y"].tobytes() == whole[i : i + 1].tobytes()
+
+
+def test_a_loop_behind_a_batcher() -> None:
+    text = """
+    g (float[N, 3] x) => (float[N, 3] y) {
+       three = Constant <value = int64 {3}> ()
+       go = Constant <value = bool {1}> ()
+       y = Loop (three, go, x) <body = b (int64 i, bool c, float[N, 3] v) => (bool c2, float[N, 3] v2) {
+          c2 = Identity (c)
+          t = Tanh (v)
+          v2 = Add (t, x)
+       }>
+    }
+    """
+    model = load(text)
+    x = np.random.default_rng(0).standard_normal((64, 3)).astype(F32)
+    expected = model(x)
+    with inferkit.Batcher(model, max_batch_size=16, inline_limit=0.0) as batcher:
+        tickets = [batcher.submit(row) for row in x]
+        for ticket, want in zip(tickets, expected, strict=True):
+            assert ticket.result(10).tobytes() == want.tobytes()
