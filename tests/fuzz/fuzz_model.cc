@@ -44,6 +44,7 @@ std::vector<TensorView> ones(std::span<const PortSpec> specs, std::vector<std::v
     const auto count = shape.checked_elements();
     if (!count || *count > 1 << 16) return {};
     memory.emplace_back(static_cast<size_t>(*count) * dtype_size(spec.dtype), std::byte{1});
+    memory.back().reserve(1);  // empty arrays too have an address
     out.push_back({spec.dtype, shape, memory.back().data()});
   }
   return out;
