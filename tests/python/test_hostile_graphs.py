@@ -32,6 +32,7 @@ def load(
     constants: Sequence[onnx.TensorProto] = (),
     x: Sequence[int | str] = ("N", 4),
     outputs: Sequence[onnx.ValueInfoProto] = (),
+    **options: int,
 ) -> inferkit.Model:
     graph = helper.make_graph(
         list(nodes), "g", [value("x", x)], list(outputs) or [value("y", ("a", "b"))], list(constants)
@@ -146,7 +147,8 @@ def test_folding_does_not_fill_the_memory() -> None:
     nodes = [node("Expand", ["one", "s"], [f"e{i}"]) for i in range(count)]
     nodes.append(node("Sum", ["x", *(f"e{i}" for i in range(count))], ["y"]))
     before = rss()
-    load(nodes, [numpy_helper.from_array(np.float32(1), "one"), ints("s", 4000, 3900)], x=(1, 1))
+    constants = [numpy_helper.from_array(np.float32(1), "one"), ints("s", 4000, 3900)]
+    load(nodes, constants, x=(1, 1), max_run_bytes=1 << 40)
     assert rss() - before < 500 << 20
 
 
