@@ -38,7 +38,7 @@ def load(
         list(nodes), "g", [value("x", x)], list(outputs) or [value("y", ("a", "b"))], list(constants)
     )
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    return inferkit.Model.load(made.SerializeToString())
+    return inferkit.Model.load(made.SerializeToString(), **options)
 
 
 def rss() -> int:
