@@ -464,7 +464,13 @@ std::vector<Tensor> evaluate_node(const Node& node, std::span<const Tensor* cons
     ++port;
   }
   Session session(plan, *BufferPool::process_default());
-  session.run({}, pointers, {});
+  try {
+    session.run({}, pointers, {});
+  } catch (const Error& error) {
+    // Constants on which the operation is impossible (an index out of range): the graph is wrong, not a run.
+    if (error.code() != ErrorCode::kInference) throw;
+    throw Error(ErrorCode::kModel, error.what());
+  }
   return out;
 }
 

@@ -110,6 +110,13 @@ def test_ranks_and_shapes_that_do_not_fit(
     refused(model([made], [value("x", shape)], constants), "culprit")
 
 
+def test_constants_on_which_an_operation_is_impossible() -> None:
+    """Found by the fuzzer: folding met the index, and blamed a run that there was not."""
+    pick = node("Gather", ["t", "i"], ["z"], name="culprit")
+    constants = [constant("t", [1, 2, 3]), constant("i", [-4], np.int64)]
+    refused(model([pick, node("Add", ["x", "z"], ["y"])], [value("x", (2,))], constants), "culprit.*-4")
+
+
 def test_shapes_that_only_a_run_tells() -> None:
     made = model(
         [node("Add", ["x", "c"], ["y"], name="culprit")], [value("x", ("N", "M"))], [constant("c", np.ones((2, 3)))]
