@@ -192,9 +192,16 @@ void lower_variadic(LowerContext& c) {
              c.node().inputs.end()) {
     offer_in_place(c, 1);  // the first input alone: the others are still read when y is written
   }
-  add_step<Op, kKernel, Set>(c, c.input(0).shape, c.input(1).shape, y, {c.in(0), c.in(1), c.out(0)});
-  for (size_t i = 2; i < count; ++i) {
-    add_step<Op, kKernel, Set>(c, y, c.input(i).shape, y, {c.out(0), c.in(i), c.out(0)});
+  // What is so far, which may be smaller than y until the input that broadcasts it comes.
+  Shape shape = c.input(0).shape;
+  Ref sum = c.in(0);
+  for (size_t i = 1; i < count; ++i) {
+    const Shape& other = c.input(i).shape;
+    const Shape next = i + 1 == count ? y : *broadcast(shape, other);
+    const Ref to = next == y ? c.out(0) : c.scratch(TensorView{c.input(0).dtype, next, nullptr}.bytes());
+    add_step<Op, kKernel, Set>(c, shape, other, next, {sum, c.in(i), to});
+    shape = next;
+    sum = to;
   }
   if constexpr (kMean) {
     const StepFn fn = dispatch<Set>(c.input(0).dtype, []<class T>() -> StepFn { return run_divide<T>; });
