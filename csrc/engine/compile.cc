@@ -40,13 +40,18 @@ void check_arity(const Node& node, const OpSchema& schema) {
 class NodeLowering final : public LowerContext {
  public:
   NodeLowering(Compiler& compiler, size_t index, std::span<const TensorFacts* const> in, std::span<TensorFacts> out,
-               size_t required_outputs)
+               const OpSchema& schema)
       : LowerContext(compiler.graph().nodes[index], in, out),
         compiler_(compiler),
         index_(index),
-        required_outputs_(required_outputs) {}
+        required_inputs_(static_cast<size_t>(schema.min_inputs)),
+        required_outputs_(static_cast<size_t>(schema.min_outputs)) {}
 
-  Ref in(size_t i) override { return has_input(i) ? Ref{compiler_.slot_of(node_.inputs[i])} : Ref{}; }
+  Ref in(size_t i) override {
+    if (has_input(i)) return {compiler_.slot_of(node_.inputs[i])};
+    if (i < required_inputs_) fail(cat("input ", i, " is missing"));  // its steps would read it
+    return {};
+  }
   Ref out(size_t i) override {
     if (!has_output(i)) return {};
     const ValueId id = node_.outputs[i];
@@ -76,7 +81,7 @@ class NodeLowering final : public LowerContext {
 
  private:
   Compiler& compiler_;
-  const size_t index_, required_outputs_;
+  const size_t index_, required_inputs_, required_outputs_;
 };
 
 ModelCache& NodeLowering::cache() {
@@ -245,7 +250,7 @@ void Compiler::lower() {
       if (made) run_bytes_.add_value(node, out.back().dtype, out.back().shape);
     }
     const OpDef* def = OpRegistry::instance().find(node.domain, node.op_type, node.version);
-    NodeLowering context(*this, n, in, out, static_cast<size_t>(def->schema.min_outputs));
+    NodeLowering context(*this, n, in, out, def->schema);
     try {
       if (!def->lower) context.unsupported("it has no lowering");
       def->lower(context);

@@ -117,6 +117,38 @@ def test_constants_on_which_an_operation_is_impossible() -> None:
     refused(model([pick, node("Add", ["x", "z"], ["y"])], [value("x", (2,))], constants), "culprit.*-4")
 
 
+@pytest.mark.parametrize(
+    ("op", "given"),
+    [
+        ("InstanceNormalization", ["x", "", "c"]),
+        ("LayerNormalization", ["x", ""]),
+        ("BatchNormalization", ["x", "c", "c", "", "c"]),
+        ("Add", ["x", ""]),
+        ("MatMul", ["", "x"]),
+        ("Gemm", ["x", ""]),
+        ("Where", ["", "x", "x"]),
+        ("PRelu", ["x", ""]),
+        ("Pow", ["x", ""]),
+        ("Equal", ["x", ""]),
+        ("Conv", ["x", ""]),
+        ("Gather", ["x", ""]),
+        ("GridSample", ["x", ""]),
+        ("ScatterND", ["x", "", "x"]),
+        ("LSTM", ["x", "", "c"]),
+    ],
+)
+def test_inputs_that_an_operator_needs_are_left_out(op: str, given: list[str]) -> None:
+    """Found by the fuzzer: a normalization without its scale read from nowhere."""
+    refused(
+        model(
+            [node(op, given, ["y"], name="culprit", **({"hidden_size": 2} if op == "LSTM" else {}))],
+            [value("x", (2, 3, 3))],
+            [constant("c", np.ones(3))],
+        ),
+        "culprit.*",
+    )
+
+
 def test_shapes_that_only_a_run_tells() -> None:
     made = model(
         [node("Add", ["x", "c"], ["y"], name="culprit")], [value("x", ("N", "M"))], [constant("c", np.ones((2, 3)))]
