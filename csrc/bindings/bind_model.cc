@@ -122,11 +122,12 @@ std::vector<PortSpec> ports_in(const std::vector<PortTuple>& ports) {
   return out;
 }
 
-ModelOptions options_from(int threads, size_t max_plans, size_t max_run_bytes) {
+ModelOptions options_from(int threads, size_t max_plans, size_t max_run_bytes, int64_t max_iterations) {
   ModelOptions options;
   options.threads = threads;
   options.max_plans = max_plans;
   options.max_run_bytes = max_run_bytes;
+  options.max_iterations = max_iterations;
   return options;
 }
 
@@ -214,22 +215,23 @@ void bind_model(py::module_& m) {
   model_type = reinterpret_cast<PyTypeObject*>(model.ptr());
   model
       .def(py::init([](const std::filesystem::path& path, int threads, size_t max_plans, size_t max_run_bytes,
-                       const InputChecks& checks) {
-             const py::gil_scoped_release release;
-             return from_native(Model::load(path.native(), options_from(threads, max_plans, max_run_bytes)), checks);
-           }),
-           py::kw_only(), py::arg("path"), py::arg("threads"), py::arg("max_plans"), py::arg("max_run_bytes"),
-           py::arg("checks"))
-      .def(py::init([](const py::bytes& data, int threads, size_t max_plans, size_t max_run_bytes,
-                       const InputChecks& checks) {
-             const std::string_view view = data;
+                       int64_t max_iterations, const InputChecks& checks) {
              const py::gil_scoped_release release;
              return from_native(
-                 Model::load_bytes(std::as_bytes(std::span(view)), options_from(threads, max_plans, max_run_bytes)),
-                 checks);
+                 Model::load(path.native(), options_from(threads, max_plans, max_run_bytes, max_iterations)), checks);
+           }),
+           py::kw_only(), py::arg("path"), py::arg("threads"), py::arg("max_plans"), py::arg("max_run_bytes"),
+           py::arg("max_iterations"), py::arg("checks"))
+      .def(py::init([](const py::bytes& data, int threads, size_t max_plans, size_t max_run_bytes,
+                       int64_t max_iterations, const InputChecks& checks) {
+             const std::string_view view = data;
+             const py::gil_scoped_release release;
+             return from_native(Model::load_bytes(std::as_bytes(std::span(view)),
+                                                  options_from(threads, max_plans, max_run_bytes, max_iterations)),
+                                checks);
            }),
            py::kw_only(), py::arg("data"), py::arg("threads"), py::arg("max_plans"), py::arg("max_run_bytes"),
-           py::arg("checks"))
+           py::arg("max_iterations"), py::arg("checks"))
       .def(py::init([](py::object fn, const std::vector<PortTuple>& inputs, const std::vector<PortTuple>& outputs,
                        const InputChecks& checks) {
              return PyModel{make_py_runner(std::move(fn), ports_in(inputs), ports_in(outputs)), nullptr, checks};

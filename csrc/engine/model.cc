@@ -294,7 +294,7 @@ Status Model::run(std::span<const TensorView> inputs, OutputSink& sink) noexcept
     PlanCache::Lease lease = acquire({shapes, inputs.size()});
     const Plan& plan = lease.plan();
     if (plan.next) {
-      RunBudget budget{.max_bytes = options_.max_run_bytes};
+      RunBudget budget{.iterations = options_.max_iterations, .max_bytes = options_.max_run_bytes};
       run_stages(file_.graph, plans_, std::move(lease), inputs, sink, environment(), budget);
       return {};
     }

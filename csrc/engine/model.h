@@ -22,6 +22,8 @@ struct ModelOptions {
   size_t max_plans = 64;
   /// Memory that one run may take besides its inputs; 0 takes default_max_run_bytes().
   size_t max_run_bytes = 0;
+  /// Iterations that the loops of one run may make, nested ones included.
+  int64_t max_iterations = kMaxIterations;
   /// Where arenas come from; null takes the process's pool.
   std::shared_ptr<BufferPool> pool;
 };

@@ -203,7 +203,9 @@ class StagedRun::NodeRun final : public DynamicContext {
   size_t max_bytes() const override { return run_.budget_.max_bytes; }
   void count_iteration() override {
     if (run_.budget_.iterations-- > 0) return;
-    throw Error(ErrorCode::kInference, "its loops run longer than a run may; is there a condition that ends them?");
+    throw Error(
+        ErrorCode::kInference,
+        "the loops of this run make more iterations than it may: raise max_iterations of Model.load if that is meant");
   }
 
  private:
@@ -228,8 +230,11 @@ void StagedRun::run_node(const Node& node, const Continuation& next) {
   try {
     results = (def->dynamic ? def->dynamic : run_on_values)(context, run);
   } catch (const Error& error) {
-    if (error.code() != ErrorCode::kModel) throw;
     const bool named = std::string_view(error.what()).find(node.label()) != std::string_view::npos;
+    if (error.code() == ErrorCode::kInference && !named) {
+      throw Error(error.code(), error.reason(), cat(node.label(), ": ", error.what()));
+    }
+    if (error.code() != ErrorCode::kModel) throw;
     rethrow_for_run(error, named ? "" : node.label() + ": ");
   }
   for (size_t i = 0; i < node.outputs.size(); ++i) {

@@ -371,6 +371,7 @@ class Model:
         threads: typing.SupportsInt | typing.SupportsIndex,
         max_plans: typing.SupportsInt | typing.SupportsIndex,
         max_run_bytes: typing.SupportsInt | typing.SupportsIndex,
+        max_iterations: typing.SupportsInt | typing.SupportsIndex,
         checks: InputChecks,
     ) -> None: ...
     @typing.overload
@@ -381,6 +382,7 @@ class Model:
         threads: typing.SupportsInt | typing.SupportsIndex,
         max_plans: typing.SupportsInt | typing.SupportsIndex,
         max_run_bytes: typing.SupportsInt | typing.SupportsIndex,
+        max_iterations: typing.SupportsInt | typing.SupportsIndex,
         checks: InputChecks,
     ) -> None: ...
     @typing.overload

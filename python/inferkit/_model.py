@@ -64,6 +64,7 @@ class Model(_core.Model):
         threads: int | None = None,
         max_plans: int = 64,
         max_run_bytes: int | None = None,
+        max_iterations: int = 1_000_000,
         input_checks: InputChecks | None = None,
     ) -> Self:
         """Load an ONNX model.
@@ -84,6 +85,9 @@ class Model(_core.Model):
             Memory that one run may take besides its inputs, in bytes; a request that would take more is refused, and
             so is a file whose every request would. By default 4 GiB, or half of what the process may use where that
             is less.
+        max_iterations : int
+            How often the loops of one run (``Loop``, ``Scan``; nested ones included) may go round in all; a run that
+            goes on fails with an InferenceError.
         input_checks : InputChecks, optional
             What inputs must pass besides dtype and shape; by default they must be finite and not empty.
 
@@ -98,7 +102,14 @@ class Model(_core.Model):
         """
         if max_run_bytes is not None and max_run_bytes < 1:
             raise ValueError(f"max_run_bytes must be at least 1, got {max_run_bytes}")
-        options = {"threads": threads or 0, "max_plans": max_plans, "max_run_bytes": max_run_bytes or 0}
+        if max_iterations < 1:
+            raise ValueError(f"max_iterations must be at least 1, got {max_iterations}")
+        options = {
+            "threads": threads or 0,
+            "max_plans": max_plans,
+            "max_run_bytes": max_run_bytes or 0,
+            "max_iterations": max_iterations,
+        }
         checks = (input_checks or InputChecks())._native()
         if isinstance(model, bytes):
             return cls(data=model, checks=checks, **options)

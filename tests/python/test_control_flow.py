@@ -326,7 +326,7 @@ def test_a_value_that_does_not_fit_is_an_error_that_names_the_node() -> None:
     np.testing.assert_array_equal(model.run({"x": X.ravel(), "shape": np.array([3, 2])})["y"], X.reshape(3, 2))
 
 
-def test_a_loop_without_end_is_found_at_load_to_be_one_that_ends_late_and_does_not_hang_it() -> None:
+def test_a_loop_without_end_fails() -> None:
     text = """
     g (float x) => (float y) {
        go = Constant <value = bool {1}> ()
@@ -336,7 +336,21 @@ def test_a_loop_without_end_is_found_at_load_to_be_one_that_ends_late_and_does_n
        }>
     }
     """
-    assert load(text).outputs[0].name == "y"
+    model = load(text, max_iterations=1000)
+    with pytest.raises(inferkit.InferenceError, match=r"Loop.*max_iterations"):
+        model(np.array(1, F32))
+    with pytest.raises(inferkit.InferenceError, match="max_iterations"):
+        load(text)(np.array(1, F32))
+    with pytest.raises(ValueError, match="max_iterations"):
+        load(text, max_iterations=0)
+
+
+def test_what_a_loop_stacks_counts_as_memory_of_the_run() -> None:
+    model = load(LOOP, max_run_bytes=1 << 20)
+    x = np.ones(1000, F32)
+    assert model.run({"n": np.array(50), "x": x})["all"].shape == (50, 1000)
+    with pytest.raises((inferkit.InferenceError, inferkit.ValidationError), match="max_run_bytes"):
+        model.run({"n": np.array(5000), "x": x})
 
 
 def test_what_a_branch_lacks_is_told_at_load() -> None:

@@ -1,5 +1,6 @@
 // If, Loop and Scan. An If becomes the nodes of the branch that its condition selects, before anything is lowered.
 // Loops run between plans: their bodies are graphs with plans of their own.
+#include <algorithm>
 #include <cstring>
 #include <limits>
 
@@ -26,64 +27,50 @@ const Graph& select_branch(const NodeContext& c) {
   return subgraph_of(c, truth(c, c.known_value(0)) ? "then_branch" : "else_branch");
 }
 
-/// What iterations append: one tensor of all of them in the end.
+/// What iterations append: one tensor of all of them in the end. Until then each is held as the body gave it, so that
+/// the run's budget of memory counts it.
 class Stack {
  public:
-  void add(const NodeContext& c, const Tensor& value) {
-    if (count_ == 0) {
-      dtype_ = value.dtype;
-      shape_ = value.shape;
-    } else if (value.dtype != dtype_ || !(value.shape == shape_)) {
-      c.fail(cat("the body gives a tensor of shape ", value.shape.str(), " to be stacked on ", shape_.str()));
+  void add(const NodeContext& c, Tensor value) {
+    if (!parts_.empty() && (value.dtype != parts_[0].dtype || !(value.shape == parts_[0].shape))) {
+      c.fail(cat("the body gives a tensor of shape ", value.shape.str(), " to be stacked on ", parts_[0].shape.str()));
     }
-    const auto* bytes = static_cast<const std::byte*>(value.data);
-    bytes_.insert(bytes_.end(), bytes, bytes + value.bytes());
-    ++count_;
+    parts_.push_back(std::move(value));
   }
   /// Stacked along a new axis; `declared` is what the body says of it, for no iteration at all.
   Tensor tensor(const Value& declared, int64_t axis, DynamicContext& run) const {
-    Shape shape = shape_;
-    DType dtype = dtype_;
-    if (count_ == 0) {
-      dtype = declared.dtype.value_or(DType::kF32);
-      shape = declared.shape.value_or(Shape{});
-      for (size_t i = 0; i < shape.rank(); ++i) {
-        if (shape[i] == Shape::kFree) shape[i] = 0;
-      }
+    DType dtype = declared.dtype.value_or(DType::kF32);
+    Shape shape = declared.shape.value_or(Shape{});
+    for (size_t i = 0; i < shape.rank(); ++i) {
+      if (shape[i] == Shape::kFree) shape[i] = 0;
+    }
+    if (!parts_.empty()) {
+      dtype = parts_[0].dtype;
+      shape = parts_[0].shape;
     }
     const auto at = static_cast<size_t>(axis);
     const auto inner = static_cast<size_t>(shape.elements(at, shape.rank())) * dtype_size(dtype);
     const auto outer = static_cast<size_t>(shape.elements(0, at));
-    shape.insert(at, static_cast<int64_t>(count_));
+    shape.insert(at, static_cast<int64_t>(parts_.size()));
     void* data = nullptr;
     Tensor out = run.allocate(dtype, shape, &data);
     auto* to = static_cast<std::byte*>(data);
     for (size_t o = 0; o < outer && inner != 0; ++o) {
-      for (size_t k = 0; k < count_; ++k, to += inner) {
-        std::memcpy(to, bytes_.data() + (k * outer + o) * inner, inner);
+      for (const Tensor& part : parts_) {
+        std::memcpy(to, static_cast<const std::byte*>(part.data) + o * inner, inner);
+        to += inner;
       }
     }
     return out;
   }
   /// Of what was added, or of what the body declares.
   size_t rank(const Value& declared) const {
-    return count_ != 0 ? shape_.rank() : declared.shape.value_or(Shape{}).rank();
+    return (parts_.empty() ? declared.shape.value_or(Shape{}) : parts_[0].shape).rank();
   }
-  void reverse() {
-    if (count_ == 0) return;
-    const size_t size = bytes_.size() / count_;
-    std::vector<std::byte> turned(bytes_.size());
-    for (size_t k = 0; k < count_ && size != 0; ++k) {
-      std::memcpy(turned.data() + k * size, bytes_.data() + (count_ - 1 - k) * size, size);
-    }
-    bytes_ = std::move(turned);
-  }
+  void reverse() { std::reverse(parts_.begin(), parts_.end()); }
 
  private:
-  DType dtype_ = DType::kF32;
-  Shape shape_;
-  size_t count_ = 0;
-  std::vector<std::byte> bytes_;
+  std::vector<Tensor> parts_;
 };
 
 template <class T>
@@ -123,7 +110,7 @@ std::vector<Tensor> run_loop(const NodeContext& c, DynamicContext& run) {
     std::vector<Tensor> results = run.run_subgraph(body, carried);
     go_on = truth(c, results[0]);
     for (size_t i = 0; i < states; ++i) carried[2 + i] = std::move(results[1 + i]);
-    for (size_t i = 0; i < stacks.size(); ++i) stacks[i].add(c, results[1 + states + i]);
+    for (size_t i = 0; i < stacks.size(); ++i) stacks[i].add(c, std::move(results[1 + states + i]));
   }
   std::vector<Tensor> out(carried.begin() + 2, carried.end());
   for (size_t i = 0; i < stacks.size(); ++i) {
@@ -202,7 +189,7 @@ std::vector<Tensor> run_scan(const NodeContext& c, DynamicContext& run) {
     for (size_t i = 0; i < scanned; ++i) carried[states + i] = slices[i].at(step, run);
     std::vector<Tensor> results = run.run_subgraph(body, carried);
     for (size_t i = 0; i < states; ++i) carried[i] = std::move(results[i]);
-    for (size_t i = 0; i < stacks.size(); ++i) stacks[i].add(c, results[states + i]);
+    for (size_t i = 0; i < stacks.size(); ++i) stacks[i].add(c, std::move(results[states + i]));
   }
   const auto out_axes = per_scan(c, "scan_output_axes", stacks.size());
   const auto out_directions = per_scan(c, "scan_output_directions", stacks.size());
