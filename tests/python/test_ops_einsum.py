@@ -206,3 +206,12 @@ def test_an_output_without_the_ellipsis_is_refused() -> None:
 @pytest.mark.parametrize("case", node_test_cases("Einsum"), ids=lambda c: c.name)
 def test_node_tests(case: Any) -> None:
     check_node_test(case)
+
+
+def test_integers_wrap_around() -> None:
+    """As numpy's do, in everything that sums products."""
+    a, b = np.full((3, 3), 2**62, np.int64), np.full((3, 3), 3, np.int64)
+    np.testing.assert_array_equal(Case("Einsum", a, b, opset=13, equation="ij,jk->ik").run()[0], a @ b)
+    np.testing.assert_array_equal(Case("Einsum", a, opset=13, equation="ij->i").run()[0], a.sum(1))
+    np.testing.assert_array_equal(Case("MatMul", a, b, opset=13).run()[0], a @ b)
+    np.testing.assert_array_equal(Case("Gemm", a, b, a, opset=13).run()[0], a @ b + a)

@@ -7,6 +7,7 @@
 #include "engine/ops/common/strided_copy.h"
 #include "engine/ops/dispatch.h"
 #include "engine/ops/strided.h"
+#include "engine/ops/wrap.h"
 #include "kernels/cpu/gemm/gemm.h"
 
 namespace inferkit {
@@ -28,7 +29,9 @@ void sum_step(const void* params, std::byte* const* io, const ExecContext&) {
       const T* base = in + at[0] + i * p.kept.inner_stride(0);
       Compute<T> sum = 0;
       for_each_run(p.summed, [&](const std::array<int64_t, 1>& offset, int64_t) {
-        for (int64_t j = 0; j < p.summed.inner(); ++j) sum += load(base[offset[0] + j * p.summed.inner_stride(0)]);
+        for (int64_t j = 0; j < p.summed.inner(); ++j) {
+          sum = wrap_add<Compute<T>>(sum, load(base[offset[0] + j * p.summed.inner_stride(0)]));
+        }
       });
       out[at[1] + i * p.kept.inner_stride(1)] = store<T>(sum);
     }
@@ -74,7 +77,7 @@ void product_step(const void* params, std::byte* const* io, const ExecContext&) 
     std::fill(sums, sums + p.n, Compute<T>(0));
     for (int64_t k = 0; k < p.k; ++k) {
       const Compute<T> x = load(a[row * p.k + k]);
-      for (int64_t j = 0; j < p.n; ++j) sums[j] += x * load(b[k * p.n + j]);
+      for (int64_t j = 0; j < p.n; ++j) sums[j] = wrap_add(sums[j], wrap_mul<Compute<T>>(x, load(b[k * p.n + j])));
     }
     for (int64_t j = 0; j < p.n; ++j) out[row * p.n + j] = store<T>(sums[j]);
   }

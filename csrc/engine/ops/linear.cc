@@ -5,6 +5,7 @@
 #include "engine/ops/activation_attr.h"
 #include "engine/ops/dispatch.h"
 #include "engine/ops/strided.h"
+#include "engine/ops/wrap.h"
 #include "kernels/cpu/gemm/gemm.h"
 
 namespace inferkit {
@@ -189,9 +190,11 @@ void matmul_generic_step(const void* params, std::byte* const* io, const ExecCon
           const Compute<T> x = load(ma[row * p.a_row + k * p.a_col]);
           const T* line = mb + k * p.b_row;
           if (p.b_col == 1) {
-            for (int64_t col = 0; col < p.n; ++col) acc[col] += x * load(line[col]);
+            for (int64_t col = 0; col < p.n; ++col)
+              acc[col] = wrap_add(acc[col], wrap_mul<Compute<T>>(x, load(line[col])));
           } else {
-            for (int64_t col = 0; col < p.n; ++col) acc[col] += x * load(line[col * p.b_col]);
+            for (int64_t col = 0; col < p.n; ++col)
+              acc[col] = wrap_add(acc[col], wrap_mul<Compute<T>>(x, load(line[col * p.b_col])));
           }
         }
         for (int64_t col = 0; col < p.n; ++col) mc[row * p.n + col] = store<T>(acc[col]);
@@ -313,8 +316,11 @@ void add_scaled_step(const void* params, std::byte* const* io, const ExecContext
   for_each_run(p.nest, [&](const std::array<int64_t, 2>& offsets, int64_t) {
     for (int64_t i = 0; i < p.nest.inner(); ++i) {
       T& y = out[offsets[0] + i * p.nest.inner_stride(0)];
-      Compute<T> sum = alpha * load(y);
-      if (p.has_c) sum += beta * load(addend[offsets[1] + i * p.nest.inner_stride(1)]);
+      Compute<T> sum = wrap_mul<Compute<T>>(alpha, load(y));
+      if (p.has_c) {
+        const Compute<T> c = load(addend[offsets[1] + i * p.nest.inner_stride(1)]);
+        sum = wrap_add(sum, wrap_mul(beta, c));
+      }
       y = store<T>(sum);
     }
   });

@@ -10,6 +10,7 @@
 #include "engine/op_registry.h"
 #include "engine/ops/dispatch.h"
 #include "engine/ops/strided.h"
+#include "engine/ops/wrap.h"
 #include "kernels/cpu/binary/binary.h"
 #include "kernels/cpu/row/row.h"
 #include "kernels/cpu/vmath/vmath.h"
@@ -71,22 +72,6 @@ struct GenericParams {
 template <class T>
 using Wide = std::conditional_t<std::is_floating_point_v<Compute<T>>, double,
                                 std::conditional_t<std::is_signed_v<Compute<T>>, int64_t, uint64_t>>;
-
-/// Integers wrap, as numpy's do.
-template <class W>
-W wrap_add(W a, W b) {
-  if constexpr (std::is_floating_point_v<W>)
-    return a + b;
-  else
-    return static_cast<W>(static_cast<uint64_t>(a) + static_cast<uint64_t>(b));
-}
-template <class W>
-W wrap_mul(W a, W b) {
-  if constexpr (std::is_floating_point_v<W>)
-    return a * b;
-  else
-    return static_cast<W>(static_cast<uint64_t>(a) * static_cast<uint64_t>(b));
-}
 
 template <class T, class W>
 T narrow(W v) {
