@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -252,7 +253,10 @@ class Monitor:
         if limits.max_idle_buffers is not None and idle:
             pool = BufferPool.default()
             if (out := pool.stats().outstanding) > limits.max_idle_buffers:
-                users = ", ".join(f"{row.count} of '{row.tag or 'unknown'}'" for row in pool.leaks()[:3])
+                counts: Counter[str] = Counter()
+                for row in pool.leaks():
+                    counts[row.tag or "unknown"] += row.count
+                users = ", ".join(f"{count} of '{tag}'" for tag, count in counts.most_common())
                 reason = f"{out} buffers are kept from the pool while nothing runs, over the limit of"
                 found.append((State.DEGRADED, f"{reason} {limits.max_idle_buffers}: {users}"))
         return found
