@@ -249,6 +249,9 @@ void Compiler::lower() {
       const bool made = id != kNoValue && value_needed_[static_cast<size_t>(id)] && !out.back().constant;
       if (made) run_bytes_.add_value(node, out.back().dtype, out.back().shape);
     }
+    // Nothing to compute, whatever the other dimensions are: a loop over them might not end.
+    const auto is_empty = [](const TensorFacts& f) { return f.shape.elements() == 0; };
+    if (std::all_of(out.begin(), out.end(), is_empty)) continue;
     const OpDef* def = OpRegistry::instance().find(node.domain, node.op_type, node.version);
     NodeLowering context(*this, n, in, out, def->schema);
     try {

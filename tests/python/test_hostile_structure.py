@@ -184,6 +184,25 @@ def test_inputs_of_negative_dimensions(dim: int) -> None:
     refused(model([node("Relu", ["x"], ["y"])], [value("x", (dim, 2))]), "negative size")
 
 
+@pytest.mark.parametrize("op", ["LRN", "Relu", "Softmax", "Transpose", "GlobalMaxPool", "CumSum", "Einsum", "MatMul"])
+def test_empty_values_of_huge_dimensions(op: str) -> None:
+    """Found by the fuzzer: four billion channels of no elements, one after the other."""
+    shape = (4, 2**32, 0, 5)
+    attributes: dict[str, object] = {"LRN": {"size": 3}, "Einsum": {"equation": "abcd->dabc"}}.get(op, {})
+    inputs = {"CumSum": ["x", "c"], "MatMul": ["x", "m"]}.get(op, ["x"])
+    constants = [constant("c", 1, np.int64), constant("m", np.ones((5, 5)))]
+    start = time.monotonic()
+    try:
+        loaded = inferkit.Model.load(
+            model([node(op, inputs, ["y"], **attributes)], [value("x", shape)], constants).SerializeToString(),
+            input_checks=inferkit.InputChecks(non_empty=False),
+        )
+        assert loaded(np.zeros(shape, np.float32)).size == 0
+    except inferkit.InferkitError:
+        pass
+    assert time.monotonic() - start < 5
+
+
 def test_more_dimensions_than_a_shape_holds() -> None:
     many = [1] * 40
     with pytest.raises(inferkit.ModelError, match=r"40|dimensions"):
