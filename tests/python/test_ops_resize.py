@@ -42,8 +42,9 @@ def test_against_the_reference(data: st.DataObject) -> None:
     if attributes["coordinate_transformation_mode"] == "tf_crop_and_resize":
         begin = [data.draw(st.sampled_from([-0.25, 0.0, 0.125])) for _ in shape]
         roi = np.array([*begin, *(b + data.draw(st.sampled_from([0.5, 1.0])) for b in begin)], np.float32)
-    # At a whole place the reference's float32 noise decides which neighbour is nearest.
-    noisy = mode == "nearest" and attributes["coordinate_transformation_mode"] == "half_pixel_symmetric"
+    # At a whole place the reference's noise decides which neighbour is nearest, and its linear mode gives the one before:
+    # 7 elements at half the size are those at 1, 3 and 5, of which it takes the first from 0.
+    noisy = attributes["coordinate_transformation_mode"] == "half_pixel_symmetric"
     if noisy or data.draw(st.booleans()):
         sizes = np.array([data.draw(st.integers(1, 12)) for _ in shape], np.int64)
         case = Case("Resize", x, roi, None, sizes, constant=(1, 3), opset=19, **attributes)
@@ -52,6 +53,14 @@ def test_against_the_reference(data: st.DataObject) -> None:
         scales = np.array([data.draw(st.sampled_from([s for s in choices if s * n >= 1])) for n in shape], np.float32)
         case = Case("Resize", x, roi, scales, constant=(1, 2), opset=19, **attributes)
     close(case.run()[0], case.reference()[0], 1e-4, 1e-4)
+
+
+def test_half_pixel_symmetric_at_whole_places() -> None:
+    """Centre 3.5, adjusted by 3 / 3.5: the places are 1, 3 and 5."""
+    x = np.random.default_rng(0).standard_normal(7).astype(np.float32)
+    attributes = {"mode": "linear", "coordinate_transformation_mode": "half_pixel_symmetric"}
+    case = Case("Resize", x, None, np.array([0.5], np.float32), constant=(2,), opset=19, **attributes)
+    close(case.run()[0], x[[1, 3, 5]], 1e-6, 1e-6)
 
 
 @pytest.mark.parametrize("mode", ["nearest", "linear"])
