@@ -42,8 +42,8 @@ def test_against_the_reference(data: st.DataObject) -> None:
     if attributes["coordinate_transformation_mode"] == "tf_crop_and_resize":
         begin = [data.draw(st.sampled_from([-0.25, 0.0, 0.125])) for _ in shape]
         roi = np.array([*begin, *(b + data.draw(st.sampled_from([0.5, 1.0])) for b in begin)], np.float32)
-    # At a whole place the reference's noise decides which neighbour is nearest, and its linear mode gives the one before:
-    # 7 elements at half the size are those at 1, 3 and 5, of which it takes the first from 0.
+    # At a whole place the reference's noise decides which neighbour is nearest, and its linear mode may give the one
+    # before: 7 elements at half the size are those at 1, 3 and 5, of which it takes the first from 0.
     noisy = attributes["coordinate_transformation_mode"] == "half_pixel_symmetric"
     if noisy or data.draw(st.booleans()):
         sizes = np.array([data.draw(st.integers(1, 12)) for _ in shape], np.int64)
