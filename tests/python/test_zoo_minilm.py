@@ -22,7 +22,7 @@ SENTENCES = (
     "Someone has a meal.",
     "The new movie is awesome, and its sequel will be out in 2027!",
     "Two dogs run across a snowy field while their owner, in a red coat, waits by the fence.",
-    "Ist das ein Satz auf Deutsch?",
+    "Das hier soll ein Satz auf Deutsch sein.",
     "I",
     "Quarterly revenue rose 3.5% to $1,204 million; analysts had expected growth of about two percent at best.",
     "The derivative of a sum is the sum of the derivatives.",
