@@ -51,18 +51,11 @@ class BranchCheck {
     try {
       const auto plan = compile(next.rest, rest, cache_, {.continuation = &next});
       follow(*plan, next.rest, rest);
+    } catch (const Unsupported& error) {
+      lines.insert(error.lines().begin(), error.lines().end());
     } catch (const Error& error) {
       // What does not fit may be a branch that is never taken for these shapes.
-      if (error.code() == ErrorCode::kUnsupportedOp) add_lines(error.what());
-    }
-  }
-  /// Those of unsupported_error.
-  void add_lines(std::string_view message) {
-    constexpr std::string_view kBullet = "\n  - ";
-    for (size_t at = message.find(kBullet); at != std::string_view::npos;) {
-      const size_t from = at + kBullet.size(), end = message.find(kBullet, from);
-      lines.emplace(message.substr(from, end == std::string_view::npos ? end : end - from));
-      at = end;
+      if (error.code() == ErrorCode::kUnsupportedOp) lines.insert(error.what());
     }
   }
 

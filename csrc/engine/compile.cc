@@ -100,11 +100,11 @@ bool Compiler::is_lasting(ValueId id) const {
 
 std::shared_ptr<const Plan> Compiler::run(const std::map<size_t, size_t>& forced) {
   infer(forced);
-  if (!unsupported_.empty()) throw unsupported_error(unsupported_);
+  if (!unsupported_.empty()) throw Unsupported(unsupported_);
   mark_needed();
   split();
   lower();
-  if (!unsupported_.empty()) throw unsupported_error(unsupported_);
+  if (!unsupported_.empty()) throw Unsupported(unsupported_);
   bind_outputs();
   finish();
   return plan_;
@@ -398,11 +398,18 @@ void name_required_outputs(Graph& graph) {
   }
 }
 
-Error unsupported_error(std::span<const std::string> lines) {
+namespace {
+
+std::string list_of(std::span<const std::string> lines) {
   std::string message = cat("the model needs what inferkit does not have (", lines.size(), "):");
   for (const std::string& line : lines) message += "\n  - " + line;
-  return Error(ErrorCode::kUnsupportedOp, message);
+  return message;
 }
+
+}  // namespace
+
+Unsupported::Unsupported(std::vector<std::string> lines)
+    : Error(ErrorCode::kUnsupportedOp, list_of(lines)), lines_(std::move(lines)) {}
 
 namespace {
 

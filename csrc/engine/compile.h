@@ -18,8 +18,15 @@ std::vector<std::string> missing_operators(const Graph& graph);
 void check_arities(const Graph& graph);
 /// Every output that an operator always has gets a value, also where a node leaves it out: lowerings rely on it.
 void name_required_outputs(Graph& graph);
-/// One kUnsupportedOp error that lists `lines`.
-Error unsupported_error(std::span<const std::string> lines);
+/// All that a model needs and inferkit lacks, one line each.
+class Unsupported : public Error {
+ public:
+  explicit Unsupported(std::vector<std::string> lines);
+  const std::vector<std::string>& lines() const { return lines_; }
+
+ private:
+  std::vector<std::string> lines_;
+};
 
 /// What is known of an input of a graph that is to be compiled.
 struct InputFacts {

@@ -124,7 +124,7 @@ void add_expanded(OpRegistry& registry, OpSchema schema, ExpandFn expand) {
 void expand_nodes(Graph& graph) {
   std::vector<std::string> refused;
   expand_graph(graph, refused);
-  if (!refused.empty()) throw unsupported_error(refused);
+  if (!refused.empty()) throw Unsupported(refused);
 }
 
 }  // namespace inferkit

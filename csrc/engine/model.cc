@@ -96,7 +96,7 @@ Model::Model(ModelFile file, ModelOptions options, std::string path)
   weights_ = weights_of(file_, path_);
   read_specs();
   lift_constants(file_.graph);
-  if (const auto missing = missing_operators(file_.graph); !missing.empty()) throw unsupported_error(missing);
+  if (const auto missing = missing_operators(file_.graph); !missing.empty()) throw Unsupported(missing);
   check_arities(file_.graph);
   name_required_outputs(file_.graph);
   expand_nodes(file_.graph);
@@ -170,10 +170,10 @@ std::vector<Port> Model::probe_outputs(std::span<const InputFacts> facts, bool& 
   if (!plan->next) return plan->outputs;
   staged = true;
   if (const auto lines = unsupported_in_branches(*plan, file_.graph, facts, *packed_); !lines.empty()) {
-    throw unsupported_error(lines);
+    throw Unsupported(lines);
   }
   constexpr size_t kMaxBytes = size_t{64} << 20;
-  constexpr int64_t kIterations = 10'000;
+  constexpr int64_t kIterations = 10'000, kNanos = 1'000'000'000;
   std::vector<Shape> shapes;
   std::vector<TensorView> views;
   std::vector<Buffer> zeros;
@@ -186,7 +186,7 @@ std::vector<Port> Model::probe_outputs(std::span<const InputFacts> facts, bool& 
     views.push_back({f.dtype, f.shape, zeros.back().data()});
   }
   PortSink sink(*options_.pool, outputs_.size());
-  RunBudget budget{.iterations = kIterations, .max_bytes = options_.max_run_bytes};
+  RunBudget budget{.iterations = kIterations, .nanos = kNanos, .max_bytes = options_.max_run_bytes};
   try {
     run_stages(file_.graph, plans_, plans_.acquire(shapes), views, sink, environment(), budget);
   } catch (const Error& error) {
@@ -207,8 +207,8 @@ void Model::probe() {
   constexpr Guess kGuesses[] = {{2, 2},   {3, 32},  {2, 64}, {1, 1},  {3, 128},
                                 {2, 224}, {1, 640}, {1, 3},  {2, 16}, {5, 7}};
   std::vector<std::vector<Port>> seen;
-  bool staged = false;
-  std::optional<Error> failure;
+  bool staged = false, fits = false;
+  std::optional<Error> failure, too_large;
   for (const Guess& guess : kGuesses) {
     std::vector<InputFacts> facts;
     for (const PortSpec& in : inputs_) {
@@ -219,15 +219,19 @@ void Model::probe() {
       facts.push_back({in.dtype, shape, nullptr});
     }
     try {
-      if (auto ports = probe_outputs(facts, staged); !ports.empty()) seen.push_back(std::move(ports));
+      auto ports = probe_outputs(facts, staged);
+      fits = true;
+      if (!ports.empty()) seen.push_back(std::move(ports));
     } catch (const Error& error) {
       // What is not supported is so whatever the sizes; what does not fit may fit with others.
       if (error.code() == ErrorCode::kUnsupportedOp || all_fixed) throw;
       if (!failure) failure = error;
+      if (!too_large && dynamic_cast<const PlanTooLarge*>(&error)) too_large = error;
     }
     if (all_fixed || seen.size() == 3) break;
   }
   plans_.trim();
+  if (!fits && too_large) throw *too_large;
   for (size_t o = 0; o < outputs_.size(); ++o) {
     const Value& declared = file_.graph.values[static_cast<size_t>(file_.graph.outputs[o])];
     if (seen.empty()) {

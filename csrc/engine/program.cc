@@ -109,6 +109,8 @@ class StagedRun final {
 
   std::shared_ptr<const Continuation> run_plan(const PlanCache::Lease& lease, std::span<const ValueId> inputs) {
     const Plan& plan = lease.plan();
+    if (plan.estimated_nanos > budget_.nanos) throw Error(ErrorCode::kInference, "the run takes too long");
+    budget_.nanos -= plan.estimated_nanos;
     std::vector<const void*> in;
     for (const ValueId id : inputs) in.push_back(values_[static_cast<size_t>(id)].data);
     std::vector<void*> out(plan.results.size());

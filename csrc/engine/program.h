@@ -29,6 +29,7 @@ ExecContext exec_context_for(const Plan& plan, int threads);
 inline constexpr int64_t kMaxIterations = 1'000'000;  // unless ModelOptions say otherwise
 struct RunBudget {
   int64_t iterations = kMaxIterations;                         // of all loops together
+  int64_t nanos = std::numeric_limits<int64_t>::max();         // of all plans together, as they are estimated
   size_t max_bytes = std::numeric_limits<size_t>::max();       // of one plan, and of what is held between plans
   std::shared_ptr<size_t> held = std::make_shared<size_t>(0);  // between plans; goes down as tensors go
 };
