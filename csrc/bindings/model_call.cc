@@ -136,6 +136,28 @@ py::tuple call_runner(const PyModel& model, Inputs& in) {
   return results;
 }
 
+/// The caller's arrays for the outputs: each has memory of its own.
+class Targets {
+ public:
+  explicit Targets(std::span<const PortSpec> specs) : specs_(specs) {}
+  void add(size_t output, const void* data, size_t bytes) {
+    for (const auto& [taken, taken_bytes, other] : taken_) {
+      if (!overlaps(data, bytes, taken, taken_bytes)) continue;
+      throw std::invalid_argument(
+          cat("out['", specs_[output].name, "'] and out['", specs_[other].name, "'] share memory; give each its own"));
+    }
+    taken_.push_back({data, bytes, output});
+  }
+
+ private:
+  struct Target {
+    const void* data;
+    size_t bytes, output;
+  };
+  std::span<const PortSpec> specs_;
+  std::vector<Target> taken_;
+};
+
 /// For models whose outputs' shapes only the run tells.
 py::tuple call_staged(Model& model, Inputs& in, std::span<PyObject* const> out) {
   const auto specs = model.inputs();
@@ -147,12 +169,17 @@ py::tuple call_staged(Model& model, Inputs& in, std::span<PyObject* const> out) 
     const py::gil_scoped_release release;
     if (const Status status = model.run(views, sink); !status.ok()) throw Error(status);
   }
+  Targets targets(model.outputs());
+  std::vector<void*> pointers(out.size());
+  const auto array = [&](size_t o) { return py::reinterpret_borrow<py::array>(results[o]); };
+  for (size_t o = 0; o < out.size(); ++o) {  // all of them before any is written
+    if (!out[o]) continue;
+    pointers[o] = checked_out(out[o], model.outputs()[o], sink.ports[o].dtype, sink.ports[o].shape);
+    targets.add(o, pointers[o], static_cast<size_t>(array(o).nbytes()));
+  }
   for (size_t o = 0; o < out.size(); ++o) {
     if (!out[o]) continue;
-    const auto array = py::reinterpret_borrow<py::array>(results[o]);
-    const auto& [dtype, shape] = sink.ports[o];
-    void* target = checked_out(out[o], model.outputs()[o], dtype, shape);
-    std::memcpy(target, array.data(), static_cast<size_t>(array.nbytes()));
+    std::memcpy(pointers[o], array(o).data(), static_cast<size_t>(array(o).nbytes()));
     results[o] = py::reinterpret_borrow<py::object>(out[o]);
   }
   return results;
@@ -178,12 +205,8 @@ py::tuple call_native(Model& model, Inputs& in, std::span<PyObject* const> out) 
     void* target;
     Buffer buffer;
   };
-  struct Target {
-    const void* data;
-    size_t bytes, output;
-  };
   std::vector<CopyBack> copy_back;
-  std::vector<Target> targets;
+  Targets targets(specs);
   for (size_t o = 0; o < specs.size(); ++o) {
     const Port& port = plan.outputs[o];
     const Shape shape = result_shape(port.shape, in.axis, specs[o]);
@@ -194,12 +217,7 @@ py::tuple call_native(Model& model, Inputs& in, std::span<PyObject* const> out) 
     pointers[o] = checked_out(out[o], specs[o], port.dtype, shape);
     results[o] = py::reinterpret_borrow<py::object>(out[o]);
     const size_t bytes = static_cast<size_t>(port.shape.elements()) * dtype_size(port.dtype);
-    for (const auto& [taken, taken_bytes, other] : targets) {
-      if (!overlaps(pointers[o], bytes, taken, taken_bytes)) continue;
-      throw std::invalid_argument(
-          cat("out['", specs[o].name, "'] and out['", specs[other].name, "'] share memory; give each its own"));
-    }
-    targets.push_back({pointers[o], bytes, o});
+    targets.add(o, pointers[o], bytes);
     for (size_t i = 0; i < plan.inputs.size(); ++i) {
       const size_t in_bytes = static_cast<size_t>(in.shapes[i].elements()) * dtype_size(plan.inputs[i].dtype);
       if (!overlaps(pointers[o], bytes, in.pointers[i], in_bytes)) continue;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
+import time
 from typing import Any
 
 import numpy as np
@@ -343,6 +344,33 @@ def test_a_loop_without_end_fails() -> None:
         load(text)(np.array(1, F32))
     with pytest.raises(ValueError, match="max_iterations"):
         load(text, max_iterations=0)
+
+
+def test_a_loop_that_takes_long_does_not_hold_up_the_load() -> None:
+    text = """
+    g (float[1024, 1024] x) => (float[1024, 1024] y) {
+       many = Constant <value = int64 {9999}> ()
+       y = Loop (many, , x) <body = b (int64 i, bool c, float[1024, 1024] v) => (bool c2, float[1024, 1024] v2) {
+          c2 = Identity (c)
+          v2 = MatMul (v, v)
+       }>
+    }
+    """
+    start = time.monotonic()
+    assert load(text).outputs[0].shape == (1024, 1024)
+    assert time.monotonic() - start < 20  # all of it takes minutes
+
+
+def test_out_arrays_of_a_run_in_stages_are_apart_and_checked_before_any_is_written() -> None:
+    model = load(LOOP)
+    both = np.zeros(9, F32)
+    feeds = {"n": np.array(3), "x": X[0]}
+    with pytest.raises(ValueError, match="share memory"):
+        model.run(feeds, out={"last": both[:3], "all": both.reshape(3, 3)})
+    assert not both.any()
+    with pytest.raises((inferkit.ValidationError, ValueError)):
+        model.run(feeds, out={"last": both[:3], "all": np.zeros((2, 3), F32)})
+    assert not both.any()
 
 
 def test_what_a_loop_stacks_counts_as_memory_of_the_run() -> None:
