@@ -83,8 +83,9 @@ void rotary_step(const void* params, std::byte* const* io, const ExecContext&) {
       int64_t line = b * p.rows + i;
       if (p.positions == Positions::kPerToken) line = index_at<int64_t>(io[4], line, p.table_rows);
       if (p.positions == Positions::kStart) {
-        line = reinterpret_cast<const int64_t*>(io[4])[0] + i;
-        if (line < 0 || line >= p.table_rows) throw_index(line, p.table_rows);
+        const int64_t start = reinterpret_cast<const int64_t*>(io[4])[0];
+        if (start < 0 || start >= p.table_rows - i) throw_index(start, p.table_rows);
+        line = start + i;
       }
       const T* cos = reinterpret_cast<const T*>(io[2]) + line * p.half;
       const T* sin = reinterpret_cast<const T*>(io[3]) + line * p.half;
