@@ -25,6 +25,11 @@ constexpr std::array<std::string_view, kReasonCount> kReasons = {
 std::span<const ErrorRow> error_table() { return kTable; }
 std::string_view reason_name(Reason reason) { return kReasons[static_cast<size_t>(reason)]; }
 
+std::string without_nuls(std::string text) {
+  for (size_t at = 0; (at = text.find('\0', at)) != std::string::npos;) text.replace(at, 1, "\\x00");
+  return text;
+}
+
 Status current_exception_status() noexcept {
   try {
     throw;

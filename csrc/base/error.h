@@ -51,12 +51,15 @@ struct Status {
   bool ok() const { return code == ErrorCode::kOk; }
 };
 
+/// The text with every NUL written out, for what(): names in messages may hold any character, C strings end at one.
+std::string without_nuls(std::string text);
+
 /// How an error travels within one thread. Never thrown across a thread's border.
 class Error : public std::runtime_error {
  public:
   Error(ErrorCode code, const std::string& message) : Error(code, Reason::kNone, message) {}
   Error(ErrorCode code, Reason reason, const std::string& message)
-      : std::runtime_error(message), code_(code), reason_(reason) {}
+      : std::runtime_error(without_nuls(message)), code_(code), reason_(reason) {}
   explicit Error(Status status) : Error(status.code, status.reason, status.message) {
     cause_ = std::move(status.cause);
   }

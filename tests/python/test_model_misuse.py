@@ -558,3 +558,19 @@ def test_a_gather_out_of_range_leaves_the_model_whole() -> None:
             model(np.array([9]))
         assert model(np.array([4])).tolist() == [[16.0, 17.0, 18.0, 19.0]]
     assert model.memory().sessions == 1
+
+
+def test_messages_go_on_after_a_nul() -> None:
+    model = inferkit.Model.from_callable(lambda x: x, inputs=[("a\0b", *FEATURES)], outputs=[("y", *FEATURES)])
+    with pytest.raises(inferkit.ValidationError, match=r"a\\x00b' is missing"):
+        model.run({})
+    with pytest.raises(inferkit.ValidationError, match=r"a\\x00b' .*float32"):
+        model.run({"a\0b": X.astype(np.int64)})
+    with pytest.raises(ValueError, match=r"two ports have the name 'a\\x00b'"):
+        inferkit.Model.from_callable(abs, inputs=[("a\0b", *FEATURES)] * 2, outputs=[("y", *FEATURES)])
+
+    def fail(x: np.ndarray) -> np.ndarray:
+        raise RuntimeError("before\0after")
+
+    with pytest.raises(inferkit.InferenceError, match=r"before.*after"):
+        wrap(fail)(X)
