@@ -28,3 +28,10 @@ if(INFERKIT_SANITIZE)
                                                   -fno-sanitize-recover=all)
   target_link_options(inferkit_flags INTERFACE -fsanitize=${INFERKIT_SANITIZE})
 endif()
+
+# Parses the headers that most files of a target open with once. A compiler cache would not see through it.
+function(inferkit_precompile target)
+  if(NOT CMAKE_CXX_COMPILER_LAUNCHER)
+    target_precompile_headers(${target} PRIVATE ${ARGN})
+  endif()
+endfunction()
