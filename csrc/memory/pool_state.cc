@@ -19,10 +19,6 @@ using CacheLock = std::lock_guard<SpinLock>;
 // does not meet the threads which only release at every turn.
 constexpr int kRefill = 8;
 
-// A thread keeps no more of one class than this, and hands half of them on: a thread which only releases would
-// otherwise hoard what the threads which only acquire must ask the system for.
-constexpr uint32_t kMaxKept = 16;
-
 uint64_t next_id() {
   static std::atomic<uint64_t> last{0};
   return last.fetch_add(1, std::memory_order_relaxed) + 1;  // relaxed: only that it is unique matters
@@ -60,6 +56,7 @@ PoolBlock* PoolState::acquire(size_t bytes, const char* tag) {
   }
   const size_t wanted = size_class(bytes);
   PoolBlock* block = pop_free(wanted);
+  if (!block) block = take_from_others(wanted);
   if (!block) block = allocate(wanted);
   block->open(bytes);
   block->requested.store(bytes, std::memory_order_relaxed);
@@ -80,7 +77,8 @@ void PoolState::release(PoolBlock* block) noexcept {
       cache->counters.released(bytes);
       if (bytes <= options_.thread_cache_bytes) {
         cache->free.push(block);
-        if (cache->free.bytes() > options_.thread_cache_bytes || cache->free.count(size_class) > kMaxKept) {
+        if (cache->free.bytes() > options_.thread_cache_bytes ||
+            cache->free.count(size_class) > cache->keep.of(size_class)) {
           spill(cache, size_class, &dropped);
         }
       } else {
@@ -111,6 +109,7 @@ PoolBlock* PoolState::pop_free(size_t size_class) {
   const CacheLock lock(cache->lock);
   PoolBlock* block = cache->free.pop(size_class);
   if (!block) {
+    cache->keep.lacked(size_class);
     const Lock shared(shared_mutex_);
     block = shared_.pop(size_class);
     if (block) refill_locked(cache, size_class);
@@ -128,7 +127,26 @@ void PoolState::refill_locked(ThreadCache* cache, size_t size_class) {
   }
 }
 
-// The slow path: memory from the system, under no lock.
+// The slow path begins: as long as any thread keeps a free block of the class, none comes from the system. So there are
+// no more of a class than were out at one time (but for those that come back while this looks), however many threads
+// pass them on, and memory stops growing once that has been seen.
+PoolBlock* PoolState::take_from_others(size_t size_class) noexcept {
+  DroppedBlocks dropped;
+  const Lock caches(caches_mutex_);
+  for (const auto& cache : caches_) {
+    const CacheLock lock(cache->lock);
+    PoolBlock* block = cache->free.pop(size_class);
+    if (!block) continue;
+    cache->keep.robbed(size_class);
+    cache->counters.hit(class_bytes(size_class));
+    const Lock shared(shared_mutex_);  // the others go where they are found sooner
+    while (PoolBlock* more = cache->free.pop(size_class)) share_locked(more, &dropped);
+    return block;
+  }
+  return nullptr;
+}
+
+// It goes on: memory from the system, under no lock.
 PoolBlock* PoolState::allocate(size_t size_class) {
   const size_t bytes = class_bytes(size_class);
   for (bool emptied = false;; emptied = true) {
@@ -243,7 +261,8 @@ void PoolState::drop_locked(PoolBlock* block, DroppedBlocks* dropped) noexcept {
 void PoolState::spill(ThreadCache* cache, size_t size_class, DroppedBlocks* dropped) noexcept {
   const Lock shared(shared_mutex_);
   const bool full = cache->free.bytes() > options_.thread_cache_bytes;
-  while (full ? cache->free.bytes() > options_.thread_cache_bytes / 2 : cache->free.count(size_class) > kMaxKept / 2) {
+  const uint32_t left = cache->keep.of(size_class) / 2;
+  while (full ? cache->free.bytes() > options_.thread_cache_bytes / 2 : cache->free.count(size_class) > left) {
     PoolBlock* block = cache->free.pop(size_class);
     if (!block) break;
     share_locked(block, dropped);
@@ -328,6 +347,7 @@ void PoolState::retire_cache(ThreadCache* cache) noexcept {
   const CacheLock lock(cache->lock);
   const Lock shared(shared_mutex_);
   empty_cache_locked(cache, &dropped);
+  cache->keep.reset();
   idle_caches_.push_back(cache);
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 #include <sched.h>
 
+#include <array>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -45,10 +46,27 @@ struct PoolCounters {
   }
 };
 
+/// How many free blocks of each class a thread keeps for itself. One that releases what others acquire would hoard what
+/// they need, so whoever had to come for a block halves it; finding nothing in its own cache raises it again.
+class KeepLimits {
+ public:
+  static constexpr uint8_t kMost = 16;
+
+  KeepLimits() { reset(); }
+  void reset() { limits_.fill(kMost); }
+  uint32_t of(size_t size_class) const { return limits_[size_class]; }
+  void robbed(size_t size_class) { limits_[size_class] /= 2; }
+  void lacked(size_t size_class) { limits_[size_class] += limits_[size_class] < kMost; }
+
+ private:
+  std::array<uint8_t, kSizeClasses> limits_;
+};
+
 /// Free blocks of one thread (of one after another: a thread's cache is handed on when it ends).
 struct alignas(64) ThreadCache {
-  SpinLock lock;  // the owner's, and that of whoever empties or counts all caches; guards what follows
+  SpinLock lock;  // the owner's, and that of whoever empties, counts or robs caches; guards what follows
   FreeLists free;
+  KeepLimits keep;
   PoolCounters counters;
 };
 
@@ -83,6 +101,7 @@ class PoolState : public std::enable_shared_from_this<PoolState> {
  private:
   PoolBlock* pop_free(size_t size_class);
   void refill_locked(ThreadCache* cache, size_t size_class);
+  PoolBlock* take_from_others(size_t size_class) noexcept;
   PoolBlock* allocate(size_t size_class);
   bool reserve(size_t bytes);
   PoolBlock* make_room(size_t size_class);

@@ -317,6 +317,45 @@ TEST(pool_a_thread_that_only_releases_hoards_nothing) {
   CHECK(pool.stats().misses < 200);  // what both sides keep, and no more with every buffer that passes
 }
 
+// Many threads that pass buffers of many sizes on to each other: what each of them keeps would add up, and go on adding
+// up for as long as there is a size that some thread has not seen yet.
+TEST(pool_has_no_more_of_a_size_than_were_out_at_once) {
+  BufferPool pool;
+  constexpr int kThreads = 6;
+  std::vector<Buffer> handed;  // whose turn it is may touch it
+  std::atomic<int> turn{-1};
+  std::vector<std::thread> releases;
+  for (int me = 0; me < kThreads; ++me) {
+    releases.emplace_back([&, me] {
+      for (int now; (now = turn.load()) != kThreads;) {
+        if (now == me) {
+          handed.clear();
+          turn = -1;
+        } else {
+          std::this_thread::yield();
+        }
+      }
+    });
+  }
+  constexpr size_t kSizes = 20, kAtOnce = 3;
+  size_t held = 0;
+  for (size_t size = 1; size <= kSizes; ++size) {
+    for (int i = 0; i < 200; ++i) {
+      for (size_t n = 0; n < kAtOnce; ++n) handed.push_back(pool.acquire(size * 10'000));
+      turn = i % kThreads;
+      while (turn != -1) std::this_thread::yield();
+    }
+    held += kAtOnce * size * 10'000;
+  }
+  turn = kThreads;
+  for (std::thread& thread : releases) thread.join();
+  const PoolStats stats = pool.stats();
+  CHECK(stats.misses <= kSizes * kAtOnce);
+  CHECK(stats.peak_bytes <= held + held / 4);  // a class is less than 25% above what was asked for
+  CHECK_EQ(stats.outstanding, 0u);
+  CHECK_EQ(stats.hits + stats.misses, kSizes * 200 * kAtOnce);
+}
+
 TEST(pool_ended_threads_hand_over_their_cache) {
   BufferPool pool;
   for (int i = 0; i < 5; ++i) in_thread([&] { const Buffer buffer = pool.acquire(2000); });
