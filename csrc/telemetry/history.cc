@@ -1,6 +1,7 @@
 #include "telemetry/history.h"
 
 #include <algorithm>
+#include <stdexcept>
 
 namespace inferkit {
 
@@ -9,15 +10,22 @@ History::History(Nanos start, std::vector<const Counter*> counters, std::vector<
       counters_(std::move(counters)),
       histograms_(std::move(histograms)),
       next_(start + kSecond),
-      buckets_seen_(histograms_.size(), std::vector<uint32_t>(HistogramScale::kBuckets)) {
-  seen_.counts.resize(counters_.size());
-  seen_.sums.resize(histograms_.size());
+      buckets_seen_(histograms_.size(), std::vector<uint32_t>(HistogramScale::kBuckets)),
+      gains_(most_gains()) {
+  if (histograms_.size() * HistogramScale::kBuckets > size_t{1} << 16) {
+    throw std::invalid_argument("a History takes at most 27 histograms: a gain has 16 bits for its bucket");
+  }
+  const auto prepare = [&](Slot& slot) {
+    slot.counts.resize(counters_.size());
+    slot.sums.resize(histograms_.size());
+  };
+  prepare(seen_);
+  prepare(live_);
+  for (Slot& slot : slots_) prepare(slot);
 }
 
-void History::collect(Slot& slot, bool keep) {
-  slot.counts.assign(counters_.size(), 0);
-  slot.sums.assign(histograms_.size(), 0);
-  slot.gains.clear();
+template <class Take>
+void History::collect(Slot& slot, bool keep, Take&& take) {
   for (size_t i = 0; i < counters_.size(); ++i) {
     const uint64_t value = counters_[i]->value();
     slot.counts[i] = value - seen_.counts[i];
@@ -31,7 +39,7 @@ void History::collect(Slot& slot, bool keep) {
     for (size_t b = 0; b < HistogramScale::kBuckets; ++b) {
       const auto value = static_cast<uint32_t>(histograms_[h]->count_in(b));
       if (value == seen[b]) continue;
-      slot.gains.push_back({static_cast<uint16_t>(h), static_cast<uint16_t>(b), value - seen[b]});
+      take(h * HistogramScale::kBuckets + b, value - seen[b]);
       if (keep) seen[b] = value;
     }
   }
@@ -43,12 +51,30 @@ void History::advance(Nanos now) {
   mutex_.unlock();
 }
 
+void History::forget(int64_t second) {
+  uint64_t first = gains_.end();
+  for (Slot& slot : slots_) {
+    if (slot.second < 0) continue;
+    if (slot.second < second - kSeconds) {
+      slot.second = -1;
+    } else {
+      first = std::min(first, slot.first);
+    }
+  }
+  gains_.drop_before(first);
+}
+
 void History::advance_locked(Nanos now) {
   const int64_t second = (now - start_) / kSecond;
   if (second <= second_) return;
+  forget(second);
   // All of it belongs to the second that ran: an event of a later one would have brought us here before.
   Slot& slot = slots_[static_cast<size_t>(second_ % kSeconds)];
-  collect(slot, true);
+  slot.first = gains_.end();
+  collect(slot, true, [this](size_t bucket, uint32_t count) REQUIRES(mutex_) {
+    gains_.push({static_cast<uint16_t>(bucket), count});  // without memory for it, the window shows less
+  });
+  slot.last = gains_.end();
   slot.second = second_;
   second_ = second;
   next_.store(start_ + (second + 1) * kSecond, std::memory_order_relaxed);
@@ -59,20 +85,29 @@ Window History::window(Nanos now, int seconds) {
   Window out;
   out.counts.resize(counters_.size());
   out.histograms.resize(histograms_.size());
-  const MutexLock lock(mutex_);
-  advance_locked(now);
+  const auto gain = [&](size_t bucket, uint32_t count) {
+    out.histograms[bucket / HistogramScale::kBuckets].add(bucket % HistogramScale::kBuckets, count);
+  };
   const auto add = [&](const Slot& slot) {
     for (size_t i = 0; i < counters_.size(); ++i) out.counts[i] += slot.counts[i];
     for (size_t h = 0; h < histograms_.size(); ++h) out.histograms[h].add_sum(slot.sums[h]);
-    for (const Gain& gain : slot.gains) out.histograms[gain.histogram].add(gain.bucket, gain.count);
   };
+  const MutexLock lock(mutex_);
+  advance_locked(now);
   for (const Slot& slot : slots_) {
-    if (slot.second >= 0 && slot.second >= second_ - seconds && slot.second < second_) add(slot);
+    if (slot.second < 0 || slot.second < second_ - seconds || slot.second >= second_) continue;
+    add(slot);
+    for (uint64_t i = slot.first; i < slot.last; ++i) gain(gains_[i].bucket, gains_[i].count());
   }
-  collect(live_, false);
+  collect(live_, false, gain);
   add(live_);
   out.seconds = double(now - start_ - std::max<int64_t>(0, second_ - seconds) * kSecond) / kSecond;
   return out;
+}
+
+size_t History::memory_bytes() const {
+  const MutexLock lock(mutex_);
+  return gains_.memory_bytes();
 }
 
 }  // namespace inferkit

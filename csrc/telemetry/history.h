@@ -8,6 +8,7 @@
 #include "platform/clock.h"
 #include "platform/mutex.h"
 #include "telemetry/counter.h"
+#include "telemetry/gain_ring.h"
 #include "telemetry/histogram.h"
 
 namespace inferkit {
@@ -20,8 +21,8 @@ struct Window {
 };
 
 /// Thread-safe. Somebody calls tick() with every event; the first one in a new second writes down what the one before
-/// it gained (some microseconds), and nobody waits for that. Recent values are written sparsely: a second costs a few
-/// hundred bytes, and their memory is reused.
+/// it gained (some microseconds), and nobody waits for that. Recent values are written sparsely, into memory that holds
+/// the busiest minute so far: it is as large as it gets after that, and has an upper limit, max_memory_bytes().
 class History {
  public:
   static constexpr int kSeconds = 60;
@@ -35,34 +36,40 @@ class History {
   /// Over the last `seconds` whole seconds and the one that runs, or since the start where that is less.
   Window window(Nanos now, int seconds);
 
+  /// Of the gains; all else is there from the start.
+  size_t memory_bytes() const;
+  /// What memory_bytes() would be if every bucket gained in every second.
+  size_t max_memory_bytes() const { return most_gains() * sizeof(Gain); }
+
  private:
   static constexpr Nanos kSecond = 1'000'000'000;
-  struct Gain {
-    uint16_t histogram, bucket;
-    uint32_t count;
-  };
   struct Slot {
-    int64_t second = -1;
+    int64_t second = -1;  // -1: nothing
     std::vector<uint64_t> counts, sums;
-    std::vector<Gain> gains;
+    uint64_t first = 0, last = 0;  // its gains, one past the end
   };
 
+  size_t most_gains() const { return kSeconds * histograms_.size() * HistogramScale::kBuckets; }
   void advance(Nanos now);
   void advance_locked(Nanos now) REQUIRES(mutex_);
-  /// Adds to `slot` what the sources have gained since `seen_`, and brings that up to date where `keep` says so.
-  void collect(Slot& slot, bool keep) REQUIRES(mutex_);
+  /// Lets go of the seconds that no window reaches any more when `second` runs.
+  void forget(int64_t second) REQUIRES(mutex_);
+  /// What the sources have gained since `seen_`; brings that up to date where `keep` says so.
+  template <class Take>
+  void collect(Slot& slot, bool keep, Take&& take) REQUIRES(mutex_);
 
   const Nanos start_;
   const std::vector<const Counter*> counters_;
   const std::vector<const Histogram*> histograms_;
   std::atomic<Nanos> next_;  // when the running second ends; relaxed: a little late does no harm
 
-  Mutex mutex_;  // guards what follows; tick() never waits for it
+  mutable Mutex mutex_;  // guards what follows; tick() never waits for it
   int64_t second_ GUARDED_BY(mutex_) = 0;
   Slot seen_ GUARDED_BY(mutex_);  // what the sources held when the running second began
   std::vector<std::vector<uint32_t>> buckets_seen_ GUARDED_BY(mutex_);  // the same; differences are right modulo 2^32
   std::array<Slot, kSeconds> slots_ GUARDED_BY(mutex_);
-  Slot live_ GUARDED_BY(mutex_);
+  GainRing gains_ GUARDED_BY(mutex_);  // of all slots, the oldest first
+  Slot live_ GUARDED_BY(mutex_);       // counts and sums of the second that runs
 };
 
 }  // namespace inferkit

@@ -1,5 +1,11 @@
+#include <algorithm>
 #include <cmath>
+#include <deque>
+#include <random>
+#include <set>
 #include <thread>
+#include <utility>
+#include <vector>
 
 #include "telemetry/history.h"
 #include "test.h"
@@ -91,4 +97,68 @@ TEST(history_loses_nothing_between_threads) {
   for (std::thread& thread : threads) thread.join();
   CHECK_EQ(rig.count(clock.load(), 60), 60'000u);
   CHECK_EQ(rig.history.window(clock.load(), 60).histograms[0].count(), 60'000u);
+}
+
+// An hour and more of seconds that differ: the memory is that of the busiest minute, however long it goes on.
+TEST(history_memory_does_not_grow_with_time) {
+  Rig rig(0);
+  std::mt19937_64 random(7);
+  std::deque<size_t> gains;  // of the last minute's seconds: buckets that were given something
+  size_t minute = 0, busiest = 0;
+  for (int64_t now = 0; now < 6000; ++now) {
+    std::set<size_t> buckets;
+    for (int i = 100 + static_cast<int>(random() % 400); i > 0; --i) {
+      const auto value = static_cast<int64_t>(std::exp2(10 + double(random() % 1000) / 50));  // to 1 s
+      rig.event(now * kSecond, value);
+      buckets.insert(HistogramScale::bucket(static_cast<uint64_t>(value)));
+    }
+    gains.push_back(buckets.size());
+    minute += buckets.size();
+    if (gains.size() > 60) minute -= gains.front(), gains.pop_front();
+    busiest = std::max(busiest, minute);
+    CHECK(rig.history.memory_bytes() <= std::max<size_t>(2 * busiest, 1024) * sizeof(Gain));
+  }
+}
+
+TEST(history_memory_has_a_limit) {
+  Rig rig(0);
+  for (int64_t now = 0; now < 200; ++now) {
+    for (size_t b = 0; b < HistogramScale::kBuckets; ++b) {
+      rig.event(now * kSecond, static_cast<int64_t>(HistogramScale::lower(b)));
+    }
+  }
+  CHECK_EQ(rig.history.memory_bytes(), rig.history.max_memory_bytes());
+  const Window window = rig.history.window(200 * kSecond, 60);  // 60 whole seconds, and one without anything
+  CHECK_EQ(window.counts[0], 60 * HistogramScale::kBuckets);
+  CHECK_EQ(window.histograms[0].count(), window.counts[0]);
+}
+
+// What is let go of is what is old, whatever was written in between and however large the minutes were.
+TEST(history_agrees_with_what_was_recorded) {
+  Rig rig(0);
+  std::mt19937 random(11);
+  std::vector<std::pair<int64_t, int64_t>> events;  // second, value
+  int64_t now = 0;
+  for (int round = 0; round < 400; ++round) {
+    now += random() % 16 ? 1 : 1 + random() % 80;  // now and then nothing happens for a while
+    for (unsigned i = random() % (round % 100 < 50 ? 20 : 2000); i-- > 0;) {
+      events.emplace_back(now, static_cast<int64_t>(random() % 4'000'000));
+      rig.event(now * kSecond, events.back().second);
+    }
+    for (const int seconds : {1, 10, 60}) {
+      const Window window = rig.history.window(now * kSecond, seconds);
+      std::vector<uint64_t> expected(HistogramScale::kBuckets);
+      uint64_t count = 0, sum = 0;
+      for (auto e = events.rbegin(); e != events.rend() && e->first >= now - seconds; ++e) {
+        ++expected[HistogramScale::bucket(static_cast<uint64_t>(e->second))], ++count;
+        sum += static_cast<uint64_t>(e->second);
+      }
+      CHECK_EQ(window.counts[0], count);
+      CHECK_EQ(window.histograms[0].sum(), sum);
+      for (size_t b = 0, below = 0; b + 1 < HistogramScale::kBuckets; b += 37) {
+        for (size_t i = b < 37 ? 0 : b - 36; i <= b; ++i) below += expected[i];
+        if (window.histograms[0].count_at_most(HistogramScale::lower(b)) != below) CHECK_EQ(b, size_t{0});
+      }
+    }
+  }
 }
