@@ -290,17 +290,17 @@ def test_full_queue(serve: Made, gate: Gate) -> None:
 
 
 def test_a_request_that_is_stuck(serve: Made, gate: Gate) -> None:
-    """For five seconds of a clock that stands still until it is told to move."""
+    """By a clock that stands still until it is told to move."""
     clock = _core.ManualClock()
     batcher = serve(wrap(gate), max_batch_size=1, _clock=clock)
     for _ in range(3):
         batcher.submit(row())
     assert gate.entered.wait(30)
-    for seconds, status in ((4.9, "pass"), (0.2, "fail")):
+    for seconds, waits, runs in ((5.0, "pass", "pass"), (0.1, "fail", "warn"), (25.0, "fail", "fail")):
         clock.advance(seconds)
         checks = {check.name: check for check in standing(batcher.stats(), Limits())}
-        assert checks["nothing stuck in the queue"].status == status
-        assert checks["workers make progress"].status == status
+        assert checks["nothing stuck in the queue"].status == waits
+        assert checks["workers make progress"].status == runs
         assert checks["queue depth"].status == "pass"
     gate.open.set()
 
@@ -310,7 +310,7 @@ def test_a_queue_without_bound(serve: Made) -> None:
     assert check.status == "warn"
 
 
-@pytest.mark.parametrize(("waited", "status"), [(4.99, "pass"), (5.0, "fail")])
+@pytest.mark.parametrize(("waited", "status"), [(5.0, "pass"), (5.01, "fail")])
 def test_five_seconds_are_the_limit(serve: Made, waited: float, status: str) -> None:
     stats = dataclasses.replace(serve(wrap(np.tanh)).stats(), oldest_wait=waited, queue_depth=1)
     checks = {check.name: check for check in standing(stats, Limits())}
@@ -322,6 +322,22 @@ def test_a_hundred_requests_are_the_limit(serve: Made, depth: int, status: str) 
     stats = dataclasses.replace(serve(wrap(np.tanh)).stats(), queue_depth=depth)
     checks = {check.name: check for check in standing(stats, Limits())}
     assert checks["queue depth"].status == status
+
+
+def test_the_doctor_s_limits_are_those_of_health_and_of_the_alerts() -> None:
+    doctor, health = Limits(), inferkit.health.Limits()
+    assert doctor.queue_depth == health.max_queue_depth == 100
+    assert doctor.oldest_wait == health.max_oldest_wait == 5.0
+    assert doctor.error_rate == health.max_error_rate
+    assert doctor.hung_after == health.hung_after
+    alerts = (Path(__file__).parents[2] / "docs" / "monitoring" / "alerts.yml").read_text()
+    for expression in (
+        f"inferkit_queue_depth > {doctor.queue_depth}\n",
+        f"inferkit_oldest_wait_seconds > {doctor.oldest_wait:g}\n",
+        f"inferkit_longest_run_seconds > {doctor.hung_after:g}\n",
+        f'outcome=~"completed|failed"}}[5m])) > {doctor.error_rate:g}\n',
+    ):
+        assert expression in alerts
 
 
 def test_error_rate(serve: Made) -> None:

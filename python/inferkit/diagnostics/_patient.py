@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from .. import _limits
 from .._batcher import Batcher, BatcherStats
 from .._errors import InferkitError, QueueFullError
 from .._model import Model
@@ -27,8 +28,10 @@ WINDOW = 8  # requests of a burst that are on their way at one time
 class Limits:
     """Where a figure becomes a finding; durations in seconds."""
 
-    queue_depth: int = 100
-    oldest_wait: float = 5.0
+    queue_depth: int = _limits.QUEUE_DEPTH
+    oldest_wait: float = _limits.OLDEST_WAIT
+    error_rate: float = _limits.ERROR_RATE
+    hung_after: float = _limits.HUNG_AFTER
     loop_hold: float = 0.010
     growth_bytes: int = 1 << 20  # of the RSS over the whole of the memory check, by its confidence interval's lower end
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from .. import _batcher
+from .. import _batcher, _limits
 from .._core import BufferPool, resident_bytes
 from .._log import log
 
@@ -76,13 +76,13 @@ class Limits:
     100
     """
 
-    max_queue_depth: int | None = 100
-    max_oldest_wait: float | None = 5.0
-    max_error_rate: float | None = 0.05
+    max_queue_depth: int | None = _limits.QUEUE_DEPTH
+    max_oldest_wait: float | None = _limits.OLDEST_WAIT
+    max_error_rate: float | None = _limits.ERROR_RATE
     max_p99_ms: float | None = None
     max_memory_bytes: int | None = None
     max_idle_buffers: int | None = None
-    hung_after: float | None = 30.0
+    hung_after: float | None = _limits.HUNG_AFTER
     min_requests: int = 10
     require_warm_up: bool = True
     degraded_is_ready: bool = True

@@ -25,7 +25,7 @@ def standing(stats: BatcherStats, limits: Limits) -> Iterator[Check]:
         if deep
         else "",
     )
-    stuck = stats.oldest_wait >= limits.oldest_wait
+    stuck = stats.oldest_wait > limits.oldest_wait
     yield _check(
         "nothing stuck in the queue",
         "fail" if stuck else "pass",
@@ -35,20 +35,23 @@ def standing(stats: BatcherStats, limits: Limits) -> Iterator[Check]:
         if stuck
         else "",
     )
-    hung = stats.longest_run >= limits.oldest_wait
+    hung = stats.longest_run > limits.hung_after
+    slow = stats.longest_run > limits.oldest_wait
     yield _check(
         "workers make progress",
-        "fail" if hung else "pass",
-        f"{stats.in_flight} batches run, the oldest for {stats.longest_run:.3g} s (limit {limits.oldest_wait:g} s)",
+        "fail" if hung else "warn" if slow else "pass",
+        f"{stats.in_flight} batches run, the oldest for {stats.longest_run:.3g} s (limit {limits.hung_after:g} s)",
         "a worker that hangs in a batch serves nobody, and the process still looks alive",
-        "look at the model's stack (py-spy dump, gdb); a callable needs time limits of its own" if hung else "",
+        "look at the model's stack (py-spy dump, gdb); a callable needs time limits of its own" if slow else "",
     )
     ended = stats.completed + stats.failed
-    bad = stats.inference_error_rate > 0.01
+    bad = stats.inference_error_rate > limits.error_rate
     yield _check(
         "error rate",
         "fail" if bad else "pass",
-        f"{stats.failed} of {ended} requests failed before this diagnosis" if ended else "no request yet",
+        f"{stats.failed} of {ended} requests failed before this diagnosis (limit {limits.error_rate:.0%})"
+        if ended
+        else "no request yet",
         "failed requests were good ones that the model, or its output checks, could not serve",
         "step 6 says what is wrong with the outputs; the errors' messages name the requests" if bad else "",
     )
