@@ -1,6 +1,8 @@
 """Writes models for the fuzzers to start from: `python tests/fuzz/seeds.py FOLDER` (needs the onnx package).
 
-One model of each operator and kind that the package's node tests have, the smaller first, none over 4 KB.
+A few models of each operator and kind that the package's node tests have, the smaller first, none over 4 KB. Each also
+with its small inputs of integers as constants, where it has some: shapes, axes, indices and trip counts must make sense
+for a run to get anywhere. And those of fused_seeds.py.
 """
 
 from __future__ import annotations
@@ -8,6 +10,30 @@ from __future__ import annotations
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
+
+import fused_seeds
+import numpy as np
+
+LARGEST = 4096  # bytes
+MODELS_OF_A_KIND = 4
+LARGEST_CONSTANT = 64  # elements
+
+
+def with_constants(case: Any) -> bytes | None:
+    """The case's model with its integers as initializers; None where it has none."""
+    import onnx
+
+    model = onnx.ModelProto.FromString(case.model.SerializeToString())
+    for port, value in zip(case.model.graph.input, case.data_sets[0][0], strict=False):
+        if not isinstance(value, np.ndarray | np.generic) or not port.name:
+            continue
+        array = np.asarray(value)
+        if array.dtype.kind not in "iub" or array.size > LARGEST_CONSTANT:
+            continue
+        model.graph.initializer.append(onnx.numpy_helper.from_array(array, port.name))
+        model.graph.input.remove(port)
+    return model.SerializeToString() if len(model.graph.input) < len(case.model.graph.input) else None
 
 
 def main() -> None:
@@ -19,13 +45,17 @@ def main() -> None:
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
     taken: dict[str, int] = {}
-    for content, case in sorted(
-        ((c.model.SerializeToString(), c) for c in cases if c.model.ByteSize() < 4096), key=lambda pair: len(pair[0])
-    ):
+    small = [c for c in cases if c.model.ByteSize() < LARGEST]
+    for case in sorted(small, key=lambda c: c.model.ByteSize()):
         kind = " ".join(sorted({n.op_type for n in case.model.graph.node}))
         taken[kind] = taken.get(kind, 0) + 1
-        if taken[kind] <= 4:
-            (folder / f"{case.name}.onnx").write_bytes(content)
+        if taken[kind] > MODELS_OF_A_KIND:
+            continue
+        (folder / f"{case.name}.onnx").write_bytes(case.model.SerializeToString())
+        if constant := with_constants(case):
+            (folder / f"{case.name}_constant.onnx").write_bytes(constant)
+    for name, content in fused_seeds.models():
+        (folder / f"{name}.onnx").write_bytes(content)
     print(f"{len(list(folder.iterdir()))} seeds in {folder}")
 
 
