@@ -8,25 +8,19 @@ namespace inferkit {
 namespace {
 struct Row {
   std::string_view name;
-  size_t size;
+  size_t bits;
 };
-constexpr std::array<Row, kDTypeCount> kRows = {{{"float32", 4},
-                                                 {"float64", 8},
-                                                 {"float16", 2},
-                                                 {"bfloat16", 2},
-                                                 {"int8", 1},
-                                                 {"int16", 2},
-                                                 {"int32", 4},
-                                                 {"int64", 8},
-                                                 {"uint8", 1},
-                                                 {"uint16", 2},
-                                                 {"uint32", 4},
-                                                 {"uint64", 8},
-                                                 {"bool", 1},
-                                                 {"string", 0}}};
+constexpr std::array<Row, kDTypeCount> kRows = {
+    {{"float32", 32},    {"float64", 64},        {"float16", 16},       {"bfloat16", 16},
+     {"int8", 8},        {"int16", 16},          {"int32", 32},         {"int64", 64},
+     {"uint8", 8},       {"uint16", 16},         {"uint32", 32},        {"uint64", 64},
+     {"bool", 8},        {"string", 0},          {"float8_e4m3fn", 8},  {"float8_e4m3fnuz", 8},
+     {"float8_e5m2", 8}, {"float8_e5m2fnuz", 8}, {"float8_e8m0fnu", 8}, {"float4_e2m1fn", 4},
+     {"int4", 4},        {"uint4", 4},           {"int2", 2},           {"uint2", 2}}};
 }  // namespace
 
-size_t dtype_size(DType dtype) { return kRows[static_cast<size_t>(dtype)].size; }
+size_t dtype_bits(DType dtype) { return kRows[static_cast<size_t>(dtype)].bits; }
+size_t dtype_size(DType dtype) { return (dtype_bits(dtype) + 7) / 8; }
 std::string_view dtype_name(DType dtype) { return kRows[static_cast<size_t>(dtype)].name; }
 
 std::optional<DType> dtype_from_name(std::string_view name) {

@@ -7,12 +7,39 @@
 
 namespace inferkit {
 
-enum class DType : uint8_t { kF32, kF64, kF16, kBF16, kI8, kI16, kI32, kI64, kU8, kU16, kU32, kU64, kBool, kString };
-inline constexpr int kDTypeCount = 14;
+enum class DType : uint8_t {
+  kF32,
+  kF64,
+  kF16,
+  kBF16,
+  kI8,
+  kI16,
+  kI32,
+  kI64,
+  kU8,
+  kU16,
+  kU32,
+  kU64,
+  kBool,
+  kString,
+  kF8E4M3FN,  // from here on: base/small_types.h
+  kF8E4M3FNUZ,
+  kF8E5M2,
+  kF8E5M2FNUZ,
+  kF8E8M0,
+  kF4E2M1,
+  kI4,
+  kU4,
+  kI2,
+  kU2
+};
+inline constexpr int kDTypeCount = 24;
 
-/// Bytes of one element; 0 for strings, which have no fixed size.
+/// Bytes of one element in memory; 0 for strings, which have no fixed size.
 size_t dtype_size(DType dtype);
-/// "float32", "int64", "bool", ...
+/// Bits of one element in a file, where several may share a byte; 0 for strings.
+size_t dtype_bits(DType dtype);
+/// "float32", "int64", "bool", ...; numpy's names and, for what numpy lacks, ml_dtypes'.
 std::string_view dtype_name(DType dtype);
 /// The inverse of dtype_name.
 std::optional<DType> dtype_from_name(std::string_view name);

@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "base/error.h"
+#include "base/small_types.h"
 #include "bindings/errors.h"
 
 namespace py = pybind11;
@@ -69,10 +70,10 @@ ArrayIn from_numpy(PyObject* array, std::string_view name, py::object keep) {
   auto dtype = dtype_of(*py::detail::array_descriptor_proxy(proxy->descr));
   if (!dtype) {
     const std::string text = py::str(py::handle(proxy->descr));
-    if (text != "bfloat16") {
+    dtype = dtype_from_name(text);  // ml_dtypes
+    if (!dtype || (*dtype != DType::kBF16 && !is_small(*dtype))) {
       refuse(name, cat("an array of dtype ", text, " has no counterpart in a model; convert it with .astype()"));
     }
-    dtype = DType::kBF16;
   }
   if (static_cast<size_t>(proxy->nd) > Shape::kMaxRank) {
     throw Error(ErrorCode::kValidation, Reason::kShape,

@@ -4,6 +4,8 @@
 
 #include <array>
 
+#include "base/small_types.h"
+
 namespace py = pybind11;
 
 namespace inferkit {
@@ -14,12 +16,14 @@ using Api = py::detail::npy_api;
 py::object find_dtype(DType dtype) {
   const py::module_ numpy = py::module_::import("numpy");
   if (dtype == DType::kString) return numpy.attr("dtype")("O");
-  if (dtype != DType::kBF16) return numpy.attr("dtype")(std::string(dtype_name(dtype)));
+  const std::string name(dtype_name(dtype));
+  if (dtype != DType::kBF16 && !is_small(dtype)) return numpy.attr("dtype")(name);
   try {
-    return numpy.attr("dtype")(py::module_::import("ml_dtypes").attr("bfloat16"));
+    return numpy.attr("dtype")(py::module_::import("ml_dtypes").attr(name.c_str()));
   } catch (py::error_already_set& error) {
-    if (!error.matches(PyExc_ImportError)) throw;
-    return numpy.attr("dtype")("uint16");
+    // Older versions of ml_dtypes lack some.
+    if (!error.matches(PyExc_ImportError) && !error.matches(PyExc_AttributeError)) throw;
+    return numpy.attr("dtype")(dtype_size(dtype) == 1 ? "uint8" : "uint16");
   }
 }
 

@@ -7,8 +7,9 @@
 
 namespace inferkit {
 
-/// An uninitialised row-major array of its own memory; `*data` is where to write it. bfloat16 comes as ml_dtypes'
-/// type where that package is installed, else as its bits in uint16. Needs the GIL.
+/// An uninitialised row-major array of its own memory; `*data` is where to write it. bfloat16 and the types of
+/// base/small_types.h come as ml_dtypes' where that package is installed, else as their bits in uint16 or uint8. Needs
+/// the GIL.
 pybind11::object new_array(DType dtype, const Shape& shape, void** data);
 
 /// numpy's dtype object.

@@ -57,9 +57,10 @@ constexpr const char* kDoc =
 ``weights["name"]`` is a read-only numpy view onto the file's pages. Threads, models and processes that open the same
 file share its memory. A view keeps the file mapped after the ``Weights`` object is gone.
 
-A file promises no alignment: a view may have ``flags.aligned`` false, and is a correct array all the same. A bfloat16
-tensor comes with ``ml_dtypes.bfloat16`` where that package is installed, else as its bits in ``uint16``;
-:meth:`dtype` tells which it is.
+A file promises no alignment: a view may have ``flags.aligned`` false, and is a correct array all the same. Types that
+numpy lacks (bfloat16, floats of 8 and 4 bits, integers of 4 and 2) come as those of ``ml_dtypes`` where that package is
+installed, else as their bits in ``uint16`` or ``uint8``; :meth:`dtype` tells which it is. Where elements share bytes in
+the file, the view is onto an unpacked copy.
 
 The file must not be truncated or rewritten in place while it is open: write a new one and rename it.
 

@@ -5,7 +5,9 @@
 #include <charconv>
 #include <cstring>
 #include <limits>
+#include <vector>
 
+#include "base/small_types.h"
 #include "base/text.h"
 #include "memory/mapped_file.h"
 
@@ -22,12 +24,24 @@ constexpr std::array<const char*, 27> kNames = {
   throw Error(ErrorCode::kModel, cat(what, " ", why));
 }
 
+/// The bytes that a file has of it.
 size_t checked_bytes(DType dtype, const Shape& shape, const std::string& what) {
   const auto count = shape.checked_elements();
   size_t bytes = 0;
   if (!count || __builtin_mul_overflow(static_cast<size_t>(*count), dtype_size(dtype), &bytes))
     fail(what, cat("has the impossible shape ", shape.str()));
-  return bytes;
+  if (dtype_bits(dtype) >= 8 || bytes == 0) return bytes;  // strings have no size
+  const size_t per_byte = 8 / dtype_bits(dtype);
+  return bytes / per_byte + (bytes % per_byte != 0);
+}
+
+/// Elements that share bytes, the first in the lowest bits, each in a byte of its own.
+void unpack(DType dtype, Bytes packed, int64_t count, void* out) {
+  const size_t bits = dtype_bits(dtype), per_byte = 8 / bits;
+  for (size_t i = 0; i < static_cast<size_t>(count); ++i) {
+    const auto byte = std::to_integer<uint8_t>(packed[i / per_byte]);
+    static_cast<uint8_t*>(out)[i] = to_small_integer(bits, byte >> (i % per_byte * bits));
+  }
 }
 
 /// Calls visit(field) for every occurrence of `number` in the message.
@@ -80,6 +94,26 @@ template <class T>
 std::optional<T> sixteen_bits(int32_t element) {
   if (element < 0 || element > 0xffff) return std::nullopt;
   return T{static_cast<uint16_t>(element)};
+}
+
+/// One byte of elements in each number.
+Tensor load_bytes(const TensorProto& proto, DType dtype, const Shape& shape, const std::string& what) {
+  std::vector<std::byte> bytes;
+  const size_t expected = checked_bytes(dtype, shape, what);
+  for_each_occurrence(proto.message, kInt32Data, [&](const WireReader& r) {
+    kEachInt32(r, [&](int32_t element) {
+      if (element < -128 || element > 255)
+        fail(what, cat("holds the number ", element, ", which is no byte of ", dtype_name(dtype)));
+      bytes.push_back(static_cast<std::byte>(element));
+    });
+  });
+  if (bytes.size() != expected)
+    fail(what, cat("holds ", bytes.size(), " bytes; its shape ", shape.str(), " of ", dtype_name(dtype), " needs ",
+                   expected));
+  void* data = nullptr;
+  Tensor tensor = make_tensor(dtype, shape, &data);
+  unpack(dtype, bytes, shape.elements(), data);
+  return tensor;
 }
 
 Tensor load_strings(const TensorProto& proto, const Shape& shape, const std::string& what) {
@@ -149,8 +183,9 @@ Tensor load_typed(const TensorProto& proto, DType dtype, const Shape& shape, con
       return ints(uint16_t{});
     case DType::kString:
       return load_strings(proto, shape, what);
+    default:
+      return load_bytes(proto, dtype, shape, what);
   }
-  fail(what, "has no data type");
 }
 
 size_t parse_size(std::string_view text, std::string_view key, const std::string& what) {
@@ -164,38 +199,15 @@ size_t parse_size(std::string_view text, std::string_view key, const std::string
 }  // namespace
 
 std::optional<DType> dtype_of(int32_t code) {
-  switch (code) {
-    case 1:
-      return DType::kF32;
-    case 2:
-      return DType::kU8;
-    case 3:
-      return DType::kI8;
-    case 4:
-      return DType::kU16;
-    case 5:
-      return DType::kI16;
-    case 6:
-      return DType::kI32;
-    case 7:
-      return DType::kI64;
-    case 8:
-      return DType::kString;
-    case 9:
-      return DType::kBool;
-    case 10:
-      return DType::kF16;
-    case 11:
-      return DType::kF64;
-    case 12:
-      return DType::kU32;
-    case 13:
-      return DType::kU64;
-    case 16:
-      return DType::kBF16;
-    default:
-      return std::nullopt;
-  }
+  // By TensorProto.DataType, as kNames.
+  using enum DType;
+  constexpr std::optional<DType> kNone;
+  static constexpr std::optional<DType> kCodes[] = {
+      kNone,       kF32,    kU8,         kI8,  kU16, kI16,    kI32,    kI64,  kString,
+      kBool,       kF16,    kF64,        kU32, kU64, kNone,   kNone,   kBF16, kF8E4M3FN,
+      kF8E4M3FNUZ, kF8E5M2, kF8E5M2FNUZ, kU4,  kI4,  kF4E2M1, kF8E8M0, kU2,   kI2};
+  static_assert(std::size(kCodes) == kNames.size());
+  return code >= 0 && static_cast<size_t>(code) < std::size(kCodes) ? kCodes[code] : kNone;
 }
 
 std::string dtype_text(int32_t code) {
@@ -241,6 +253,12 @@ Tensor TensorLoader::load_raw(DType dtype, const Shape& shape, Bytes data, const
   if (data.size() != bytes)
     fail(what, cat("has ", data.size(), " bytes of data; its shape ", shape.str(), " of ", dtype_name(dtype), " needs ",
                    bytes));
+  if (dtype_bits(dtype) < 8) {
+    void* unpacked = nullptr;
+    Tensor tensor = make_tensor(dtype, shape, &unpacked);
+    unpack(dtype, data, shape.elements(), unpacked);
+    return tensor;
+  }
   // A bool that is neither 0 nor 1 must not reach code that reads it as one.
   const bool normal =
       dtype != DType::kBool || std::all_of(data.begin(), data.end(), [](std::byte b) { return b <= std::byte{1}; });

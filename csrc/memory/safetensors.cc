@@ -18,7 +18,7 @@ namespace {
 constexpr uint64_t kMaxHeader = 100'000'000;
 constexpr size_t kLengthBytes = 8;
 
-constexpr std::array<std::pair<std::string_view, DType>, 13> kDTypes = {{{"F64", DType::kF64},
+constexpr std::array<std::pair<std::string_view, DType>, 16> kDTypes = {{{"F64", DType::kF64},
                                                                          {"F32", DType::kF32},
                                                                          {"F16", DType::kF16},
                                                                          {"BF16", DType::kBF16},
@@ -30,7 +30,10 @@ constexpr std::array<std::pair<std::string_view, DType>, 13> kDTypes = {{{"F64",
                                                                          {"U32", DType::kU32},
                                                                          {"U16", DType::kU16},
                                                                          {"U8", DType::kU8},
-                                                                         {"BOOL", DType::kBool}}};
+                                                                         {"BOOL", DType::kBool},
+                                                                         {"F8_E4M3", DType::kF8E4M3FN},
+                                                                         {"F8_E5M2", DType::kF8E5M2},
+                                                                         {"F8_E8M0", DType::kF8E8M0}}};
 
 // Begin and end count from the first byte after the header, as the file writes them.
 struct Claim {
@@ -100,7 +103,8 @@ class HeaderReader {
     const auto* row = std::find_if(kDTypes.begin(), kDTypes.end(), [&](const auto& r) { return r.first == name; });
     if (row == kDTypes.end()) {
       fail(*claim,
-           cat("has dtype ", quote(name), "; expected one of F64 F32 F16 BF16 I64 I32 I16 I8 U64 U32 U16 U8 BOOL. ",
+           cat("has dtype ", quote(name),
+               "; expected one of F64 F32 F16 BF16 I64 I32 I16 I8 U64 U32 U16 U8 BOOL F8_E4M3 F8_E5M2 F8_E8M0. ",
                "Convert the tensor, or leave it out of the file"));
     }
     claim->entry.dtype = row->second;

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import _core
-from ._types import InputChecks, MemoryUse, TensorSpec
+from ._types import InputChecks, MemoryUse, TensorSpec, numpy_dtype
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -227,7 +227,7 @@ class Model(_core.Model):
                         f"give warm_up(shapes={{'{spec.name}': (...)}})"
                     )
                 lead = [] if not spec.shape else [batch if spec.shape[0] is None else spec.shape[0]]
-                feeds[spec.name] = np.zeros([*lead, *(d for d in rest if d is not None)], spec.dtype)
+                feeds[spec.name] = np.zeros([*lead, *(d for d in rest if d is not None)], numpy_dtype(spec.dtype))
             self._run(feeds, None)
 
     def memory(self) -> MemoryUse:

@@ -3,10 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from . import _core
 
 __all__ = ["InputChecks", "MemoryUse", "TensorSpec"]
+
+
+def numpy_dtype(name: str) -> np.dtype[Any]:
+    """Find the dtype of a `TensorSpec.dtype`; those that numpy lacks come from ml_dtypes."""
+    try:
+        return np.dtype(name)
+    except TypeError:
+        pass
+    try:
+        import ml_dtypes
+
+        found: np.dtype[Any] = np.dtype(getattr(ml_dtypes, name))
+        return found
+    except (ImportError, AttributeError):
+        raise TypeError(f"numpy has no {name}; install the package ml_dtypes, which has") from None
 
 
 @dataclass(frozen=True)
@@ -18,7 +36,8 @@ class TensorSpec:
     name : str
         As in the model file.
     dtype : str
-        numpy's name of the element type: ``"float32"``, ``"int64"``, ``"bool"``...
+        numpy's name of the element type: ``"float32"``, ``"int64"``, ``"bool"``...; for types that numpy lacks, that of
+        the package ``ml_dtypes``: ``"bfloat16"``, ``"float8_e4m3fn"``, ``"int4"``...
     shape : tuple of int or None
         ``None`` marks a dimension that each request chooses, such as the batch.
 

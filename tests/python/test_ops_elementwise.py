@@ -550,8 +550,8 @@ def test_refusals() -> None:
         Case("Exp", x.astype(np.int32)).load()
     with pytest.raises(inferkit.UnsupportedOpError, match="approximate"):
         Case("Gelu", x, opset=20, approximate="cubic").load()
-    with pytest.raises(inferkit.UnsupportedOpError):
-        Case("Cast", x, opset=19, to=17).load()  # 8-bit floats
+    with pytest.raises(inferkit.UnsupportedOpError, match="COMPLEX64"):
+        Case("Cast", x, opset=19, to=14).load()
     with pytest.raises(inferkit.UnsupportedOpError):
         Case("Cast", x, opset=19, to=8).load()  # strings
     with pytest.raises(inferkit.ModelError, match="slope"):
@@ -579,5 +579,5 @@ def test_onnx_node_cases(op: str) -> None:
             ran += 1
         except pytest.skip.Exception as skipped:
             refused = str(skipped)
-        assert not refused or any(s in refused for s in ("FLOAT8", "FLOAT4", "INT4", "INT2", "strings")), case.name
+        assert not refused or "strings" in refused, case.name
     assert ran > 0

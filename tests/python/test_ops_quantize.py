@@ -258,8 +258,10 @@ def test_refusals() -> None:
         load("QuantizeLinear", x, scales(1, 4), np.zeros((), np.uint8), opset=13)
     with pytest.raises(inferkit.ModelError, match="blocks of 3 need scales"):
         load("QuantizeLinear", x, scales(1, 3, 4), opset=21, block_size=3)
-    with pytest.raises(inferkit.UnsupportedOpError, match="element type 17"):
-        load("QuantizeLinear", x, scales(1), opset=21, output_dtype=TensorProto.FLOAT8E4M3FN)
+    with pytest.raises(inferkit.UnsupportedOpError, match="element type 15"):
+        load("QuantizeLinear", x, scales(1), opset=21, output_dtype=TensorProto.COMPLEX128)
+    with pytest.raises(inferkit.UnsupportedOpError, match="quantizing to float8_e8m0fnu"):
+        load("QuantizeLinear", x, scales(1), opset=24, output_dtype=TensorProto.FLOAT8E8M0)
 
 
 NODE_TESTS = node_test_cases(

@@ -190,7 +190,7 @@ def test_files_that_cannot_be_opened(tmp_path: Path) -> None:
         ({"w": entry("F32", [1], 0, 4)}, 5, "too long"),
         ({"w": entry("F32", [1], 4, 8)}, 8, "hole"),
         ({"a": entry("U8", [4], 0, 4), "b": entry("U8", [4], 2, 6)}, 6, "overlaps"),
-        ({"w": entry("F8_E4M3", [4], 0, 4)}, 4, "'w' has dtype 'F8_E4M3'"),
+        ({"w": entry("F6_E2M3", [4], 0, 4)}, 4, "'w' has dtype 'F6_E2M3'"),
         ({"w": entry("F32", [1] * 9, 0, 4)}, 4, "more than 8 dimensions"),
         ({"w": entry("U8", [2**32, 2**32], 0, 0)}, 0, "more elements than memory has"),
         (b'{"w":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"w":{}}', 1, "'w' has no 'dtype'"),

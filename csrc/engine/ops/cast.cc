@@ -1,14 +1,16 @@
-// Cast and CastLike between all types but strings and 8-bit floats.
+// Cast and CastLike between all types but strings.
 //
 // Where ONNX leaves the result open it is fixed here, the same on every machine: a float outside of the range of an
-// integer type saturates, and NaN becomes 0. Integers wrap; a float too large for the new float type becomes infinite;
-// anything that is not 0 (NaN too) is true. Every conversion rounds once.
+// integer type saturates, and NaN becomes 0; one of 4 or 2 bits gets the lowest bits of the whole part, as in onnx's
+// tests. Integers wrap; a float too large for the new float type becomes infinite (8 bits: as the attribute `saturate`
+// says); anything that is not 0 (NaN too) is true. Every conversion rounds once.
 #include <bit>
 #include <cmath>
 #include <cstring>
 #include <limits>
 
 #include "engine/op_registry.h"
+#include "engine/ops/common/small_convert.h"
 #include "engine/ops/dispatch.h"
 #include "graph/onnx_tensor.h"
 #include "kernels/cpu/half/half.h"
@@ -79,6 +81,22 @@ void run_cast(const void* params, std::byte* const* io, const ExecContext&) {
   }
 }
 
+// What a small float is then made of: `v` where a float holds it, else a float that rounds to the same one.
+template <class From>
+void run_to_odd(const void* params, std::byte* const* io, const ExecContext&) {
+  const int64_t n = static_cast<const CastParams*>(params)->n;
+  const From* x = reinterpret_cast<const From*>(io[0]);
+  for (int64_t i = 0; i < n; ++i) {
+    float& y = reinterpret_cast<float*>(io[1])[i];
+    if constexpr (std::is_same_v<From, double>)
+      y = to_odd_float(x[i]);
+    else if constexpr (std::is_integral_v<From>)
+      y = to_odd_float(to_odd_double(x[i]));
+    else
+      y = load(x[i]);
+  }
+}
+
 void infer_cast(InferContext& c) {
   const int64_t code = c.attr_int("to", 0);
   const auto to = onnx::dtype_of(static_cast<int32_t>(code));
@@ -88,16 +106,70 @@ void infer_cast(InferContext& c) {
 
 void infer_cast_like(InferContext& c) { c.set_output(0, c.input(1).dtype, c.input(0).shape); }
 
-void lower_cast(LowerContext& c) {
-  const DType from = c.input(0).dtype, to = c.output(0).dtype;
-  if (from == to && from != DType::kString) return c.alias(0, 0);
+SmallRounding rounding_of(const NodeContext& c) {
+  SmallRounding rounding;
+  rounding.saturate = c.version() < 19 || c.attr_int("saturate", 1) != 0;
+  const std::string mode = c.version() >= 24 ? c.attr_string("round_mode", "up") : "up";
+  if (mode == "down")
+    rounding.power = PowerRounding::kDown;
+  else if (mode == "nearest")
+    rounding.power = PowerRounding::kNearest;
+  else if (mode != "up")
+    c.fail(cat("round_mode is '", mode, "'; expected up, down or nearest"));
+  return rounding;
+}
+
+/// A step from `in` to `out`, neither of them of a small type.
+void lower_plain(LowerContext& c, Ref in, DType from, Ref out, DType to, int64_t n) {
   const StepFn fn = dispatch<kAllTypes>(from, [&]<class From>() -> StepFn {
     return dispatch<kAllTypes>(to, []<class To>() -> StepFn { return run_cast<From, To>; });
   });
   if (!fn) c.unsupported(cat("a cast from ", dtype_name(from), " to ", dtype_name(to)));
+  c.step(fn, CastParams{n}, {in, out}, static_cast<double>(n));
+}
+
+/// From a type that is not small to one that is.
+void lower_to_small(LowerContext& c, Ref in, DType from, DType to, int64_t n) {
+  const DType carrier = carrier_of(to);
+  if (is_small_float(to)) {
+    const StepFn fn = dispatch<kAllTypes>(from, []<class From>() -> StepFn { return run_to_odd<From>; });
+    if (!fn) c.unsupported(cat("a cast from ", dtype_name(from), " to ", dtype_name(to)));
+    if (from != carrier) {
+      const Ref odd = c.scratch(static_cast<size_t>(n) * sizeof(float));
+      c.step(fn, CastParams{n}, {in, odd}, static_cast<double>(n));
+      in = odd;
+    }
+  } else {
+    // By way of 32 bits: the lowest ones of a float's whole part.
+    if (is_float(from)) {
+      const Ref whole = c.scratch(static_cast<size_t>(n) * sizeof(int32_t));
+      lower_plain(c, in, from, whole, DType::kI32, n);
+      in = whole;
+      from = DType::kI32;
+    }
+    const Ref carried = c.scratch(static_cast<size_t>(n));
+    lower_plain(c, in, from, carried, carrier, n);
+    in = carried;
+  }
+  lower_narrow_small(c, in, c.out(0), to, rounding_of(c), n);
+}
+
+void lower_cast(LowerContext& c) {
+  DType from = c.input(0).dtype;
+  const DType to = c.output(0).dtype;
+  if (from == to && from != DType::kString) return c.alias(0, 0);
   const int64_t n = c.output(0).shape.elements();
-  if (dtype_size(from) == dtype_size(to)) c.in_place(0, 0);
-  c.step(fn, CastParams{n}, {c.in(0), c.out(0)}, static_cast<double>(n));
+  Ref in = c.in(0);
+  if (is_small(from)) {
+    in = widened_small(c, in, from, n);
+    from = carrier_of(from);
+  } else if (!is_small(to) && dtype_size(from) == dtype_size(to)) {
+    c.in_place(0, 0);
+  }
+  if (is_small(to))
+    lower_to_small(c, in, from, to, n);
+  else
+    lower_plain(c, in, from, c.out(0), to, n);
 }
 
 }  // namespace

@@ -22,7 +22,7 @@ inline constexpr TypeSet kUnsignedTypes = types(DType::kU8, DType::kU16, DType::
 inline constexpr TypeSet kIntegerTypes = kSignedTypes | kUnsignedTypes;
 inline constexpr TypeSet kNumberTypes = kFloatTypes | kIntegerTypes;
 inline constexpr TypeSet kBoolType = types(DType::kBool);
-inline constexpr TypeSet kAllTypes = kNumberTypes | kBoolType;  // all but strings
+inline constexpr TypeSet kAllTypes = kNumberTypes | kBoolType;  // all but strings and what base/small_types.h has
 constexpr bool contains(TypeSet set, DType t) { return (set & type_bit(t)) != 0; }
 
 /// f.template operator()<T>() for the T of `dtype`; R{} (a null pointer, false) where `dtype` is not in Set. Only the
@@ -62,7 +62,7 @@ auto dispatch(DType dtype, F&& f) {
     INFERKIT_CASE(uint32_t);
     INFERKIT_CASE(uint64_t);
     INFERKIT_CASE(bool);
-    case DType::kString:
+    default:
       break;
   }
 #undef INFERKIT_CASE

@@ -108,8 +108,8 @@ void conv_step(const void* params, std::byte* const* io, const ExecContext& cont
 }
 
 void lower_conv(LowerContext& c, const ConvParams& p, Ref out, const Operands& at) {
-  const StepFn fn = dispatch<kBytes>(c.input(at.x).dtype, [&]<class X>() -> StepFn {
-    return dispatch<kBytes>(c.input(at.w).dtype, []<class W>() -> StepFn { return conv_step<X, W>; });
+  const StepFn fn = dispatch<kByteTypes>(c.input(at.x).dtype, [&]<class X>() -> StepFn {
+    return dispatch<kByteTypes>(c.input(at.w).dtype, []<class W>() -> StepFn { return conv_step<X, W>; });
   });
   const auto zero = [&](size_t i) { return c.has_input(i) ? c.in(i) : Ref{}; };
   const double outputs = static_cast<double>(p.batch * p.groups * p.filters * p.window.out_elements());
@@ -118,8 +118,8 @@ void lower_conv(LowerContext& c, const ConvParams& p, Ref out, const Operands& a
 }
 
 void check_types(const NodeContext& c, const Operands& at) {
-  require_type(c, at.x, kBytes);
-  require_type(c, at.w, kBytes);
+  require_type(c, at.x, kByteTypes);
+  require_type(c, at.w, kByteTypes);
   if (c.has_input(at.x_zero)) require_same_type(c, at.x, at.x_zero);
   if (c.has_input(at.w_zero)) require_same_type(c, at.w, at.w_zero);
 }
@@ -135,7 +135,7 @@ void lower_conv_integer(LowerContext& c) { lower_conv(c, conv_params(c, kConvInt
 void infer_qlinear_conv(InferContext& c) {
   check_types(c, kQLinearConv);
   for (const size_t i : {1, 4, 6}) require_type(c, i, types(DType::kF32));
-  require_type(c, 7, kBytes);
+  require_type(c, 7, kByteTypes);
   for (const size_t i : {1, 6, 7}) {
     if (c.input(i).shape.elements() != 1) c.fail(cat("input ", i, " must be one value"));
   }

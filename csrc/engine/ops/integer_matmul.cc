@@ -94,8 +94,8 @@ void lower_product(LowerContext& c, const IntegerProduct& p, Ref out, size_t a, 
   const ProductParams params{
       make_nest<2>(p.batch, {p.a, p.b}),          p.m, p.n, p.k, line_stride(c, a_zero, "a zero point", p.m),
       line_stride(c, b_zero, "a zero point", p.n)};
-  const StepFn fn = dispatch<kBytes>(c.input(a).dtype, [&]<class A>() -> StepFn {
-    return dispatch<kBytes>(c.input(b).dtype, []<class B>() -> StepFn { return product_step<A, B>; });
+  const StepFn fn = dispatch<kByteTypes>(c.input(a).dtype, [&]<class A>() -> StepFn {
+    return dispatch<kByteTypes>(c.input(b).dtype, []<class B>() -> StepFn { return product_step<A, B>; });
   });
   const auto zero = [&](size_t i) { return c.has_input(i) ? c.in(i) : Ref{}; };
   c.step(fn, params, {out, c.in(a), c.in(b), zero(a_zero), zero(b_zero)},
@@ -105,7 +105,7 @@ void lower_product(LowerContext& c, const IntegerProduct& p, Ref out, size_t a, 
 // ---- MatMulInteger: A, B, a_zero_point, b_zero_point ----------------------------------------------------------------
 
 void check_operand(const NodeContext& c, size_t value, size_t zero) {
-  require_type(c, value, kBytes);
+  require_type(c, value, kByteTypes);
   if (c.has_input(zero)) require_same_type(c, value, zero);
 }
 
@@ -125,7 +125,7 @@ void infer_qlinear_matmul(InferContext& c) {
   check_operand(c, 0, 2);
   check_operand(c, 3, 5);
   for (const size_t i : {1, 4, 6}) require_type(c, i, kScaleTypes);
-  require_type(c, 7, kBytes);
+  require_type(c, 7, kByteTypes);
   const IntegerProduct p = integer_product(c, 0, 3);
   line_stride(c, 1, "a scale", p.m);
   line_stride(c, 2, "a zero point", p.m);

@@ -61,7 +61,7 @@ TEST(safetensors_every_dtype) {
     const auto index = parse(one(dtype, "[3]", "[0," + std::to_string(3 * sizes[i]) + "]"), 3 * sizes[i]);
     CHECK(index.tensors[0].dtype == all[i].second);
   }
-  for (const char* other : {"F8_E4M3", "F4", "f32", "", "C64"}) {
+  for (const char* other : {"F6_E2M3", "F4", "f32", "", "C64"}) {
     CHECK_MESSAGE(kModel, parse(one(std::string("\"") + other + "\""), 24),
                   "'w' has dtype '" + std::string(other) + "'");
   }

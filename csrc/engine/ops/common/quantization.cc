@@ -1,5 +1,8 @@
 #include "engine/ops/common/quantization.h"
 
+#include "engine/ops/common/small_convert.h"
+#include "graph/onnx_tensor.h"
+
 namespace inferkit {
 namespace {
 
@@ -49,21 +52,18 @@ ScaleLayout scale_layout(const NodeContext& c) {
 }
 
 DType attr_dtype(const NodeContext& c, int64_t code) {
-  constexpr struct {
-    int64_t code;
-    DType dtype;
-  } kRows[] = {{1, DType::kF32}, {2, DType::kU8},  {3, DType::kI8},   {4, DType::kU16},
-               {5, DType::kI16}, {6, DType::kI32}, {10, DType::kF16}, {16, DType::kBF16}};
-  for (const auto& row : kRows) {
-    if (row.code == code) return row.dtype;
+  const auto dtype = onnx::dtype_of(static_cast<int32_t>(code));
+  if (!dtype || code != static_cast<int32_t>(code)) {
+    c.unsupported(cat("element type ", code, " of TensorProto.DataType"));
   }
-  c.unsupported(cat("element type ", code, " of TensorProto.DataType"));
+  return *dtype;
 }
 
 Ref scales_as_float(LowerContext& c, size_t i) {
   const DType dtype = c.input(i).dtype;
   if (dtype == DType::kF32) return c.in(i);
   const int64_t count = c.input(i).shape.elements();
+  if (is_small_float(dtype)) return widened_small(c, c.in(i), dtype, count);
   const Ref out = c.scratch(static_cast<size_t>(count) * sizeof(float));
   c.step(dispatch<kScaleTypes>(dtype, []<class T>() -> StepFn { return widen_step<T>; }), CountParams{count},
          {out, c.in(i)}, static_cast<double>(count));

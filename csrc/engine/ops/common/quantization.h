@@ -4,12 +4,13 @@
 #include <limits>
 #include <optional>
 
+#include "base/small_types.h"
 #include "engine/lower.h"
 #include "engine/ops/dispatch.h"
 
 namespace inferkit {
 
-inline constexpr TypeSet kBytes = types(DType::kU8, DType::kI8);
+inline constexpr TypeSet kByteTypes = types(DType::kU8, DType::kI8);
 inline constexpr TypeSet kScaleTypes = types(DType::kF32, DType::kF16, DType::kBF16);
 
 /// A tensor as [outer, axis, inner], and which scale each element has: one for all, one per index of the axis, or one
@@ -34,10 +35,11 @@ Ref scales_as_float(LowerContext& c, size_t i);
 
 /// Rounds half to even, adds the zero point and saturates. NaN gives the least value.
 template <class Y, class C>
-Y saturate(C scaled, int32_t zero) {
-  constexpr C kLow = std::numeric_limits<Y>::lowest(), kHigh = std::numeric_limits<Y>::max();
+Y saturate(C scaled, int32_t zero,
+           SmallRange range = {std::numeric_limits<Y>::lowest(), std::numeric_limits<Y>::max()}) {
+  const auto low = static_cast<C>(range.lowest), high = static_cast<C>(range.highest);
   const C v = std::rint(scaled) + static_cast<C>(zero);
-  return static_cast<Y>(v > kLow ? (v < kHigh ? v : kHigh) : kLow);
+  return static_cast<Y>(v > low ? (v < high ? v : high) : low);
 }
 
 }  // namespace inferkit

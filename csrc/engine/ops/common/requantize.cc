@@ -31,7 +31,7 @@ void requantize_step(const void* params, std::byte* const* io, const ExecContext
 
 void lower_requantize(LowerContext& c, const RequantizeParams& p, Ref out, Ref sums, Ref left_scale, Ref right_scale,
                       Ref scale, Ref zero, Ref bias) {
-  const StepFn fn = dispatch<kBytes>(c.output(0).dtype, []<class Y>() -> StepFn { return requantize_step<Y>; });
+  const StepFn fn = dispatch<kByteTypes>(c.output(0).dtype, []<class Y>() -> StepFn { return requantize_step<Y>; });
   c.step(fn, p, {out, sums, left_scale, right_scale, scale, zero, bias},
          static_cast<double>(p.outer * p.channels * p.inner) * 2);
 }
