@@ -33,6 +33,13 @@ class Spans:
         self.provider.add_span_processor(SimpleSpanProcessor(self.exporter))
         self.tracer = self.provider.get_tracer("test")
 
+    def batches(self) -> dict[int, Any]:
+        """By id; a batch has one span."""
+        assert tracing.flush()
+        found = [s for s in self.exporter.get_finished_spans() if s.name == "inferkit.batch"]
+        assert len({s.attributes["inferkit.batch_id"] for s in found}) == len(found)
+        return {s.attributes["inferkit.batch_id"]: s for s in found}
+
     def requests(self) -> dict[Any, Any]:
         assert tracing.flush()
         return {
@@ -100,6 +107,57 @@ def test_context_crosses_tasks(spans: Spans) -> None:
     assert {name: span.parent.span_id for name, span in spans.requests().items()} == parents
 
 
+def test_a_batch_has_a_span_that_its_requests_link_to(spans: Spans) -> None:
+    """Requests of many traces meet in one batch: its span is in none of them, and linked to all."""
+    release, inside = threading.Event(), threading.Event()
+
+    def slow(x: np.ndarray) -> np.ndarray:
+        inside.set()
+        release.wait(30)
+        return x
+
+    with inferkit.Batcher(model(slow), name="b", caller_runs=False, max_batch_size=8) as batcher:
+        tickets = [batcher.submit(X, request_id="first")]
+        assert inside.wait(30)
+        for i in range(5):  # these wait together
+            with spans.tracer.start_as_current_span(f"client-{i}"):
+                tickets.append(batcher.submit(X, request_id=f"r{i}"))
+        release.set()
+        for ticket in tickets:
+            ticket.result()
+        requests, batches = spans.requests(), spans.batches()
+    timing = tickets[1].timing
+    assert {t.timing.batch_id for t in tickets[1:]} == {timing.batch_id}
+    assert set(batches) == {tickets[0].timing.batch_id, timing.batch_id}
+    batch, own = batches[timing.batch_id], [requests[f"r{i}"] for i in range(5)]
+    assert batch.attributes["inferkit.batcher"] == "b"
+    assert batch.attributes["inferkit.batch_size"] == 5
+    assert batch.parent is None
+    assert {link.context.span_id for link in batch.links} == {span.context.span_id for span in own}
+    for span in own:
+        assert [link.context.span_id for link in span.links] == [batch.context.span_id]
+        assert span.context.trace_id != batch.context.trace_id
+        assert span.end_time == pytest.approx(batch.end_time, abs=1e6)
+        assert span.start_time <= batch.start_time + 1e6
+    assert (batch.end_time - batch.start_time) * 1e-9 == pytest.approx(timing.finished - timing.started, abs=1e-3)
+
+
+def test_a_failed_batch_says_so_once(spans: Spans) -> None:
+    def broken(x: np.ndarray) -> np.ndarray:
+        raise RuntimeError("no")
+
+    async def main() -> None:
+        async with inferkit.Batcher(model(broken)) as batcher:
+            await asyncio.gather(*(batcher.submit(X) for _ in range(4)), return_exceptions=True)
+
+    asyncio.run(main())
+    batches = list(spans.batches().values())
+    assert sum(len(batch.links) for batch in batches) == 4
+    for batch in batches:
+        assert batch.status.status_code.name == "ERROR"
+        assert [event.name for event in batch.events] == ["exception"]
+
+
 def test_failures_say_so(spans: Spans) -> None:
     def broken(x: np.ndarray) -> np.ndarray:
         raise RuntimeError("no")
@@ -151,7 +209,7 @@ def test_uninstrument_gives_everything_back() -> None:
         assert (inferkit.Batcher.submit, inferkit.Batcher.__call__) == before
         assert batcher(X, request_id="after").tolist() == [2, 2]
         assert tracing.flush()
-    assert len(spans.exporter.get_finished_spans()) == 2
+    assert len(spans.exporter.get_finished_spans()) == 2  # of calls, which have no batch
 
 
 def test_the_missing_extra_is_named(fresh_python: Callable[..., Any]) -> None:
