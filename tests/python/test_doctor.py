@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,8 +18,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 import inferkit
 from inferkit import _core
+from inferkit._log import log
 from inferkit.diagnostics import Check, Report, diagnose
 from inferkit.diagnostics._diagnose import examine
+from inferkit.diagnostics._log_lines import log_lines
 from inferkit.diagnostics._patient import Limits
 from inferkit.diagnostics._report import STEPS
 from inferkit.diagnostics._steps import ALL
@@ -170,6 +173,56 @@ def test_ids_and_stamps_are_looked_at(serve: Made, monkeypatch: pytest.MonkeyPat
     failed = [check for check in report.failures if check.step == 2]
     assert failed
     assert "nonexistent" in failed[0].figure
+
+
+def test_log_lines_without_their_ids(serve: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    def anonymous(area: str, event: str, fields: dict[str, Any], level: str = "DEBUG") -> None:
+        log(area, event, {**fields, "request_id": None}, level)
+
+    monkeypatch.setattr("inferkit.tracing._request_log.log", anonymous)
+    check = by_name(examine(serve(wrap(np.tanh)), seconds=0.1))["ids in the log"]
+    assert check.status == "fail"
+    assert check.figure.startswith("300 of 300 requests have no line")
+
+
+@pytest.mark.parametrize("how", ["trace_size", "enable"])
+def test_a_trace_that_is_off(serve: Made, how: str) -> None:
+    batcher = serve(wrap(np.tanh), trace_size=0 if how == "trace_size" else 4096)
+    inferkit.tracing.enable(how != "enable", batcher)
+    check = by_name(diagnose(batcher, seconds=0.1))["ids in the log"]
+    assert check.status == "warn"
+    assert "trace" in check.remedy
+
+
+@pytest.mark.parametrize("level", [logging.NOTSET, logging.DEBUG, logging.WARNING])
+def test_what_others_log_is_left_alone(serve: Made, level: int) -> None:
+    """A service's own handler gets its own lines, and none of the doctor's, whatever its level."""
+    seen: list[logging.LogRecord] = []
+    handler = logging.Handler()
+    handler.emit = seen.append  # type: ignore[method-assign]
+    logger = logging.getLogger("inferkit.request")
+    logger.addHandler(handler)
+    logger.setLevel(level)
+    try:
+        batcher = serve(wrap(np.tanh))
+        lifecycle = ALL[2]
+
+        def meanwhile(patient: Any) -> Iterator[Check]:
+            with log_lines(patient.batcher):
+                logger.debug("mine")
+                logger.error("mine")
+            yield from lifecycle(patient)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(ALL, 2, meanwhile)
+            checks = by_name(examine(batcher, seconds=0.1))
+        assert checks["ids in the log"].status == "pass"
+        assert [r.levelname for r in seen] == (["DEBUG", "ERROR"] if level == logging.DEBUG else ["ERROR"])
+        assert logger.level == level
+        assert not logger.filters
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(logging.NOTSET)
 
 
 # 3 validation

@@ -20,15 +20,21 @@ __all__ = ["RequestLog", "log_requests"]
 class RequestLog:
     """Writes a line for each request that ends; made by :func:`log_requests`. A context manager that stops it."""
 
-    def __init__(self, slow: float | None, interval: float) -> None:
+    def __init__(self, slow: float | None, interval: float, batcher: Batcher | None = None) -> None:
+        self._only = batcher
         self._slow_ms = None if slow is None else slow * 1e3
         self._interval = interval
         self._last: weakref.WeakKeyDictionary[Batcher, int] = weakref.WeakKeyDictionary()
-        for batcher in _open_batchers():
-            self._last[batcher] = read(batcher)[2]
+        for one in self._batchers():
+            self._last[one] = read(one)[2]
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="inferkit-request-log", daemon=True)
         self._thread.start()
+
+    @property
+    def thread(self) -> int | None:
+        """Identify the thread that writes, as log records do."""
+        return self._thread.ident
 
     def stop(self) -> None:
         """Write the lines that are due, then no more. Does nothing the second time."""
@@ -48,8 +54,11 @@ class RequestLog:
             self._write()
         self._write()
 
+    def _batchers(self) -> list[Batcher]:
+        return list(_open_batchers()) if self._only is None else [self._only]
+
     def _write(self) -> None:
-        for batcher in _open_batchers():
+        for batcher in self._batchers():
             requests, _, self._last[batcher] = read(batcher, self._last.get(batcher, 0))
             for request in requests:
                 self._line(request)

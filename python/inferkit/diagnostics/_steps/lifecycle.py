@@ -30,9 +30,14 @@ def _stamps(ticket: Ticket) -> str:
 def examine(patient: Patient) -> Iterator[Check]:
     """Send requests from several threads and look at their tickets."""
     patient.say("requests from 8 threads")
+    from .._log_lines import log_lines  # logging is imported for those who diagnose, and nobody else
+
     count = patient.affordable(16, 200)
-    load = patient.traffic(count, prefix="doctor")
-    unnamed = patient.traffic(count // 2)
+    with log_lines(patient.batcher) as lines:
+        load = patient.traffic(count, prefix="doctor")
+        unnamed = patient.traffic(count // 2)
+        unlogged = lines.without_id(ticket.request_id for _, ticket in load.tickets + unnamed.tickets)
+        logged = len(lines) > 0
     load.errors += unnamed.errors
     load.seconds += unnamed.seconds
     yield _ended(load, count + count // 2)
@@ -52,6 +57,7 @@ def examine(patient: Patient) -> Iterator[Check]:
         "without an id of its own a slow request cannot be found in the logs",
         "" if good else "report this as a bug of inferkit",
     )
+    yield _in_the_log(len(ids), unlogged, logged)
     finished = [ticket for _, ticket in load.tickets + unnamed.tickets if ticket.exception(0) is None]
     why = "the five times tell a full queue from a slow model and a late caller"
     if not finished:
@@ -67,6 +73,26 @@ def examine(patient: Patient) -> Iterator[Check]:
         else f"{len(wrong)} of {len(finished)} requests: {', '.join(sorted(set(wrong)))}",
         why,
         "report this as a bug of inferkit" if wrong else "",
+    )
+
+
+def _in_the_log(count: int, unlogged: list[str], logged: bool) -> Check:
+    off = count > 0 and not logged
+    figure = f"{len(unlogged)} of {count} requests have no line with their id: {', '.join(unlogged[:3])}"
+    if off:
+        figure = "no line about any request: its trace, or logging, is switched off"
+    elif not unlogged:
+        figure = f"each of {count} requests has its line, with its id as a field and in the text"
+    return _check(
+        "ids in the log",
+        "warn" if off else "fail" if unlogged else "pass",
+        figure,
+        "the line of a slow or failed request is of use where it says which request that was",
+        "leave the trace on: trace_size above 0, no tracing.enable(False); and no logging.disable()"
+        if off
+        else "report this as a bug of inferkit"
+        if unlogged
+        else "",
     )
 
 
