@@ -30,6 +30,7 @@ import batchers
 import common
 import inferkit
 import peers
+import real
 
 Row = dict[str, Any]
 AsyncCall = Callable[[np.ndarray], Awaitable[np.ndarray]]
@@ -223,6 +224,7 @@ def _latencies(what: str, values: dict[str, list[float]]) -> list[Row]:
 
 SECTIONS: dict[str, Callable[[], list[Row]]] = {
     "direct": direct,
+    "real": real.real_models,
     "overhead": overhead,
     "asyncio": asyncio_clients,
     "busy": busy,

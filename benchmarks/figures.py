@@ -38,13 +38,14 @@ def lines(results: dict[str, list[dict[str, Any]]]) -> list[str]:
             found.setdefault(r["what"], {})[r["who"]] = r
         return found
 
-    for what, who in groups("direct").items():
-        ours = who.pop("inferkit")
-        row(
-            f"one call, one thread: {what}",
-            microseconds(ours["us"]),
-            [f"{name} {microseconds(r['us'])} ({1 / r['ratio']:.1f}x)" for name, r in who.items()],
-        )
+    for section in ("direct", "real"):
+        for what, who in groups(section).items():
+            ours = who.pop("inferkit")
+            row(
+                f"one call, one thread: {what}",
+                microseconds(ours["us"]),
+                [f"{name} {microseconds(r['us'])} ({1 / r['ratio']:.1f}x)" for name, r in who.items()],
+            )
     for what, who in groups("overhead").items():
         row(f"what `batcher(x)` adds to `model(x)`: {what}", microseconds(who["batcher(x)"]["added_us"]), [])
     for what, who in groups("asyncio").items():

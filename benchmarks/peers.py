@@ -30,6 +30,7 @@ def ort_session(data: bytes) -> Any:
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # errors
     return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
 
 

@@ -27,6 +27,10 @@ if(INFERKIT_SANITIZE)
   target_compile_options(inferkit_flags INTERFACE -fsanitize=${INFERKIT_SANITIZE} -fno-omit-frame-pointer
                                                   -fno-sanitize-recover=all)
   target_link_options(inferkit_flags INTERFACE -fsanitize=${INFERKIT_SANITIZE})
+  # GCC takes the branches that the sanitizers add for paths on which nothing was initialised.
+  if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+    target_compile_options(inferkit_flags INTERFACE -Wno-maybe-uninitialized)
+  endif()
 endif()
 
 # Parses the headers that most files of a target open with once. A compiler cache would not see through it.
