@@ -429,6 +429,10 @@ def test_statusz_in_a_browser(tmp_path: Path, digits_path: Path, digits: tuple[n
     assert "p99" in dom
     assert dom.count('<path class="stroke"') >= 2  # two points in time at least: it has fetched new figures
     assert ">live<" in dom
+    stretched = re.findall(r'<svg [^>]*preserveAspectRatio="none"[^>]*>(.*?)</svg>', dom, re.DOTALL)
+    assert len(stretched) == 6
+    assert not any("<text" in shapes for shapes in stretched)  # letters keep their proportions
+    assert dom.count("<text") > 20
 
 
 @pytest.mark.parametrize("name", ["inferkit.health", "inferkit.health._monitor"])
