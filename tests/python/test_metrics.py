@@ -110,6 +110,27 @@ def test_names_and_units_follow_the_conventions(busy: inferkit.Batcher) -> None:
         assert not re.search(r"_(ms|milliseconds|us|kb|mb|percent)$", name)  # base units: seconds, bytes, ratios
 
 
+def test_quantiles_are_a_summary(busy: inferkit.Batcher) -> None:
+    family, stats = scrape()["inferkit_latency_seconds"], busy.stats()
+    assert family.type == "summary"
+    mine = [s for s in family.samples if s.labels["batcher"] == "busy" and s.labels["stage"] == "compute"]
+    quantiles = {s.labels["quantile"]: s.value for s in mine if "quantile" in s.labels}
+    assert set(quantiles) == {"0.5", "0.9", "0.95", "0.99", "0.999"}
+    assert list(quantiles.values()) == sorted(quantiles.values())
+    ever = {s.name: s.value for s in mine if "quantile" not in s.labels}
+    assert ever["inferkit_latency_seconds_count"] == stats.compute_ms.count == 6
+    assert ever["inferkit_latency_seconds_sum"] == pytest.approx(6 * stats.compute_ms.mean / 1e3)
+
+
+def test_promtool_has_nothing_to_say(busy: inferkit.Batcher) -> None:
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool is not installed: apt-get install prometheus")
+    body, _ = inferkit.metrics.exposition()
+    done = subprocess.run([promtool, "check", "metrics"], input=body, capture_output=True, timeout=120)
+    assert (done.returncode, done.stdout + done.stderr) == (0, b"")
+
+
 def test_openmetrics_too(busy: inferkit.Batcher) -> None:
     body, content_type = inferkit.metrics.exposition(accept="application/openmetrics-text; version=1.0.0")
     assert content_type.startswith("application/openmetrics-text")

@@ -90,7 +90,9 @@ class Collector:
             processes = read_shared(self._directory, self._buckets)
         yield from _counters(processes)
         yield from _histograms(processes, self._buckets)
-        yield from _gauges([figures for figures, alive in processes if alive], self._directory is not None)
+        living = [figures for figures, alive in processes if alive]
+        yield _quantiles(living, self._directory is not None)
+        yield from _gauges(living, self._directory is not None)
 
 
 def _sums(processes: list[tuple[Figures, bool]], value: Any) -> dict[tuple[str, ...], float]:
@@ -150,6 +152,26 @@ def _histograms(processes: list[tuple[Figures, bool]], buckets: Sequence[float])
     yield made
 
 
+def _quantiles(processes: list[Figures], with_pid: bool) -> Metric:
+    """Make a summary: quantiles cannot be summed, so they are of the processes that live, as gauges are."""
+    from prometheus_client.metrics_core import Metric
+
+    name = "inferkit_latency_seconds"
+    made = Metric(name, "Quantiles of the last 60 s, by stage, within 1%; count and sum are of all time.", "summary")
+    for figures in processes:
+        for batcher in figures["batchers"]:
+            window = _with_int_windows(batcher)["stats"]["windows"][60]
+            for stage, ever in batcher["histograms"].items():
+                labels = {"batcher": batcher["name"], "stage": stage}
+                if with_pid:
+                    labels["pid"] = str(figures["pid"])
+                for quantile, field in _QUANTILES.items():
+                    made.add_sample(name, {**labels, "quantile": quantile}, window[f"{stage}_ms"][field] / 1e3)
+                made.add_sample(f"{name}_sum", labels, ever["sum"])
+                made.add_sample(f"{name}_count", labels, ever["count"])
+    return made
+
+
 def _gauges(processes: list[Figures], with_pid: bool) -> Iterator[Metric]:
     from prometheus_client.core import GaugeMetricFamily
 
@@ -165,18 +187,6 @@ def _gauges(processes: list[Figures], with_pid: bool) -> Iterator[Metric]:
             for batcher in figures["batchers"]:
                 made.add_metric([batcher["name"], *pid(figures)], value(_with_int_windows(batcher)))
         yield made
-
-    made = family(
-        "latency_seconds", "Quantiles of the last 60 s, by stage; within 1%.", ["batcher", "stage", "quantile"]
-    )
-    for figures in processes:
-        for batcher in figures["batchers"]:
-            window = _with_int_windows(batcher)["stats"]["windows"][60]
-            for stage in ("queue", "compute", "total"):
-                for quantile, field in _QUANTILES.items():
-                    seconds = window[f"{stage}_ms"][field] / 1e3
-                    made.add_metric([batcher["name"], stage, quantile, *pid(figures)], seconds)
-    yield made
 
     memory = family("memory_rss_bytes", "Physical memory of the process.", [])
     pool = family("pool_bytes", "The buffer pool's memory: in use, cached, and the most ever held.", ["state"])
