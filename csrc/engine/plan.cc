@@ -37,7 +37,7 @@ void Session::run(std::span<const void* const> inputs, std::span<void* const> ou
         const Nanos started = SteadyClock::instance().now();
         step->fn(step->params, table + step->first_operand, context);
         trace->add({.started = started, .finished = SteadyClock::instance().now(), .thread = thread_id()},
-                   plan.labels[step->node]);
+                   StepName(plan.labels[step->node]).view());
       }
       return;
     }
