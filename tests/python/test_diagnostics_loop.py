@@ -194,6 +194,22 @@ def test_the_thread_ends_with_the_block() -> None:
     asyncio.run(main())
 
 
+def test_a_watch_that_stays_on_keeps_only_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("inferkit.diagnostics._loop._KEPT", 3)
+
+    async def main() -> diagnostics.LoopWatch:
+        with watch_loop(threshold=0.01) as watch:
+            for hold in (0.2, 0.02, 0.02, 0.02, 0.02, 0.02):
+                await asyncio.sleep(0.01)
+                time.sleep(hold)
+                await asyncio.sleep(0.01)
+        return watch
+
+    watch = asyncio.run(main())
+    assert len(watch.stalls) == 3
+    assert watch.longest >= 0.19  # that hold itself is forgotten
+
+
 def test_misuse() -> None:
     with pytest.raises(ValueError, match="threshold"):
         watch_loop(threshold=0.0)

@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 
 import inferkit
-from inferkit import _batcher, health
+from inferkit import _batcher, diagnostics, health
 
 X = np.ones(2, np.float32)
 PORT = [("x", "float32", (None, 2))]
@@ -193,6 +193,65 @@ def test_a_buffer_kept_from_the_pool() -> None:
         assert "'python'" in report.reasons[0]
         kept.release()
         assert look(max_idle_buffers=out).state is health.State.READY
+
+
+def test_a_debug_build(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = importlib.import_module("inferkit.health._monitor")
+    monkeypatch.setattr(module, "build_info", lambda: {**inferkit.build_info(), "debug": True})
+    with inferkit.Batcher(model()) as batcher:
+        batcher(X)
+        report = look()
+        assert (report.state, report.ready) == (health.State.DEGRADED, True)
+        assert "debug build" in report.reasons[0]
+        assert look(debug_is_fine=True).state is health.State.READY
+
+
+def test_a_blocking_call_in_a_coroutine() -> None:
+    """The reason names the line, while it blocks and for a minute after."""
+
+    async def main() -> tuple[health.Report, health.Report, health.Report]:
+        during: list[health.Report] = []
+
+        def from_a_thread() -> None:
+            time.sleep(0.3)
+            during.append(look(max_loop_hold=0.1))
+
+        with diagnostics.watch_loop(threshold=0.05):
+            await asyncio.sleep(0.02)
+            thread = threading.Thread(target=from_a_thread)
+            thread.start()
+            time.sleep(0.6)  # holds the loop
+            await asyncio.sleep(0.02)
+            thread.join()
+            return during[0], look(max_loop_hold=0.1), look(max_loop_hold=3600.0)
+
+    lines = Path(__file__).read_text().splitlines()
+    line = next(n for n, text in enumerate(lines, 1) if text.endswith("time.sleep(0.6)  # holds the loop"))
+    with inferkit.Batcher(model()) as batcher:
+        batcher(X)
+        during, after, allowed = asyncio.run(main())
+        for report in (during, after):
+            assert report.state is health.State.DEGRADED
+            assert f"{Path(__file__).name}:{line} in main" in report.reasons[0]
+        assert allowed.state is health.State.READY
+        assert look(max_loop_hold=0.1).state is health.State.READY  # nobody watches any more
+
+
+@pytest.mark.parametrize(
+    ("factor", "checks", "word"),
+    [
+        (0.0, inferkit.OutputChecks(not_all_zero=True), "zero"),
+        (0.3, inferkit.OutputChecks(normalized=True), "sum"),
+    ],
+)
+def test_wrong_answers(factor: float, checks: Any, word: str) -> None:
+    with inferkit.Batcher(model(lambda x: x * np.float32(factor)), output_checks=checks) as batcher:
+        for _ in range(10):
+            with pytest.raises(inferkit.OutputError, match=word):
+                batcher(X)
+        report = look()
+        assert report.state is health.State.DEGRADED
+        assert "of the last minute's runs failed" in report.reasons[0]
 
 
 def test_memory_over_its_limit() -> None:

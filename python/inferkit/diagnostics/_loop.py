@@ -9,21 +9,25 @@ from __future__ import annotations
 import asyncio
 import linecache
 import logging
+import os
 import sys
 import sysconfig
 import threading
 import time
-from collections import Counter
+import weakref
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import FrameType, TracebackType
 
-__all__ = ["LoopWatch", "Stall", "watch_loop"]
+__all__ = ["LoopWatch", "Stall", "recent_stalls", "watch_loop"]
 
 _log = logging.getLogger("inferkit.diagnostics")
 _STDLIB = tuple({sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")})
 _SITE = tuple({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
 _HUNG = 1.0  # seconds after which a hold that has not ended is reported all the same
+_KEPT = 1000  # holds of one watch, and different stacks of one hold: a watch may stay on for months
+_active: weakref.WeakSet[LoopWatch] = weakref.WeakSet()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +90,8 @@ class LoopWatch:
         self.threshold = threshold
         self._on_stall = on_stall
         self._interval = threshold / 5
-        self._stalls: list[Stall] = []
+        self._stalls: deque[tuple[float, Stall]] = deque(maxlen=_KEPT)  # with the time of the end
+        self._longest = 0.0
         self._lock = threading.Lock()  # who ends a hold: the watching thread, or the loop's that leaves the block
         self._samples: Counter[tuple[_Site, ...]] = Counter()
         self._watcher: threading.Thread | None = None
@@ -94,13 +99,23 @@ class LoopWatch:
 
     @property
     def stalls(self) -> tuple[Stall, ...]:
-        """The holds so far, in order."""
-        return tuple(self._stalls)
+        """The holds so far, in order; the last thousand of them."""
+        return tuple(stall for _, stall in self._stalls)
 
     @property
     def longest(self) -> float:
         """The longest hold in seconds; 0 where there was none."""
-        return max((stall.duration for stall in self._stalls), default=0.0)
+        return self._longest
+
+    def _recent(self, seconds: float) -> list[Stall]:
+        """Find the holds that have ended in the last `seconds`, and the one that goes on."""
+        now = time.monotonic()
+        found = [stall for end, stall in self._stalls if end >= now - seconds]
+        with self._lock:
+            late = now - self._due
+            if late >= self.threshold:
+                found.append(self._stall(late))
+        return found
 
     def __enter__(self) -> LoopWatch:
         if self._watcher is not None:
@@ -117,11 +132,13 @@ class LoopWatch:
         self._handle: asyncio.Handle = self._loop.call_soon(self._beat)
         self._watcher = threading.Thread(target=self._watch, name="inferkit-watch-loop", daemon=True)
         self._watcher.start()
+        _active.add(self)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        _active.discard(self)
         self._handle.cancel()
         self._end_hold(time.monotonic())  # a hold that reaches to the end of the block
         self._done.set()
@@ -151,7 +168,9 @@ class LoopWatch:
                 late = time.monotonic() - due
                 if late < self._interval:
                     continue  # it has just turned
-                self._samples[self._callback_of(frame)] += 1
+                stack = self._callback_of(frame)
+                if stack in self._samples or len(self._samples) < _KEPT:
+                    self._samples[stack] += 1
                 report = late > max(_HUNG, 2 * self.threshold) and not self._hung
                 if report:
                     self._hung = True
@@ -178,7 +197,8 @@ class LoopWatch:
             self._hung = False
         if stall is None:
             return
-        self._stalls.append(stall)
+        self._stalls.append((now, stall))
+        self._longest = max(self._longest, stall.duration)
         if self._log is not None:
             self._log.warning("%s", stall, extra=_extra(stall))
         if self._on_stall is not None:
@@ -204,6 +224,18 @@ class LoopWatch:
         )
 
 
+def recent_stalls(seconds: float) -> list[Stall]:
+    """Find the holds of every loop of the process that is being watched, in the last `seconds`."""
+    return [stall for watch in list(_active) for stall in watch._recent(seconds)]
+
+
+def _forked() -> None:
+    _active.clear()  # the child has neither the loop nor the thread
+
+
+os.register_at_fork(after_in_child=_forked)
+
+
 def _extra(stall: Stall) -> dict[str, object]:
     """Fields of the log record, for formatters that write JSON."""
     return {"stall_seconds": stall.duration, "stall_file": stall.file, "stall_line": stall.line}
@@ -213,8 +245,9 @@ def watch_loop(threshold: float = 0.05, *, on_stall: Callable[[Stall], object] |
     """Name what holds the running event loop.
 
     While the ``with`` block lasts, every hold is logged as a warning of the logger ``inferkit.diagnostics``, with the
-    file and the line, and kept in ``stalls``. A hold that has not ended after a second is logged before it does. Works
-    on asyncio's loop and on uvloop's; costs the loop a timer every fifth of the threshold, so it can stay on.
+    file and the line, and kept in ``stalls``; where it was long, :mod:`inferkit.health` says it, too. A hold that has
+    not ended after a second is logged before it does. Works on asyncio's loop and on uvloop's; costs the loop a timer
+    every fifth of the threshold, so it can stay on.
 
     Parameters
     ----------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from .. import _batcher, _limits
+from .._build import build_info
 from .._core import BufferPool, resident_bytes
 from .._log import log
 
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Limits", "Monitor", "Report", "State"]
 
-_WINDOW = 60  # seconds: of the error rate and of p99
+_WINDOW = 60  # seconds: of the error rate, of p99 and of holds of the event loop
 
 
 class State(str, Enum):
@@ -58,6 +60,8 @@ class Limits:
     max_idle_buffers : int or None
         Buffers that are out of the process's pool while nothing waits and nothing runs; answers that nobody has taken
         yet count.
+    max_loop_hold : float or None
+        Seconds that something held an event loop, in the last 60 s; where ``diagnostics.watch_loop()`` watches it.
     hung_after : float or None
         Seconds that a batch may run; one that runs longer has hung, and the batcher has failed.
     min_requests : int
@@ -68,6 +72,8 @@ class Limits:
         Whether a process beyond a limit still counts as ready: taking an overloaded one away burdens the others.
     failed_is_dead : bool
         Whether a failed process counts as not alive, so that an orchestrator restarts it.
+    debug_is_fine : bool
+        Whether a debug build of inferkit, which is many times slower, is one to serve with.
 
     Examples
     --------
@@ -82,11 +88,13 @@ class Limits:
     max_p99_ms: float | None = None
     max_memory_bytes: int | None = None
     max_idle_buffers: int | None = None
+    max_loop_hold: float | None = 0.5
     hung_after: float | None = _limits.HUNG_AFTER
     min_requests: int = 10
     require_warm_up: bool = True
     degraded_is_ready: bool = True
     failed_is_dead: bool = False
+    debug_is_fine: bool = False
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -248,6 +256,15 @@ class Monitor:
 
     def _judge_process(self, idle: bool) -> list[tuple[State, str]]:
         limits, found = self.limits, []
+        if build_info()["debug"] and not limits.debug_is_fine:
+            found.append((State.DEGRADED, "a debug build of inferkit runs here, ten to a hundred times slower"))
+        loops = sys.modules.get("inferkit.diagnostics._loop")  # nobody watches where nobody has imported it
+        if limits.max_loop_hold is not None and loops is not None:
+            stalls = [stall for stall in loops.recent_stalls(_WINDOW) if stall.duration > limits.max_loop_hold]
+            if stalls:
+                longest = max(stalls, key=lambda stall: stall.duration)
+                times = f"{len(stalls)} times in the last minute: " if len(stalls) > 1 else ""
+                found.append((State.DEGRADED, f"{times}{longest}"))
         if limits.max_memory_bytes is not None and (rss := resident_bytes()) > limits.max_memory_bytes:
             found.append((State.DEGRADED, f"memory is {rss} bytes, over the limit of {limits.max_memory_bytes}"))
         if limits.max_idle_buffers is not None and idle:
