@@ -123,6 +123,18 @@ def test_one_dimension_and_three() -> None:
     check(draw(rng, 2, 3, 7, 8, 9), draw(rng, 4, 3, 3, 3, 3), None, pads=(1, 1, 1, 1, 1, 1), strides=(2, 1, 2))
 
 
+@pytest.mark.parametrize("shape", [(40, 1), (9, 1, 1), (1, 33, 1), (7, 8, 1), (1, 1)])
+@pytest.mark.parametrize("pad", [(0, 0), (1, 0), (0, 1)])
+def test_a_last_dimension_of_one(shape: tuple[int, ...], pad: tuple[int, int]) -> None:
+    """As TensorFlow's one-dimensional convolutions come; with padding the one pixel is not the only one."""
+    rng = np.random.default_rng(5)
+    lead, rank = len(shape) - 1, len(shape)
+    kernel = tuple(min(3, d) for d in shape[:-1]) + (1,)
+    pads = (0,) * lead + (pad[0],) + (0,) * lead + (pad[1],)
+    for stride in (1, 2):
+        check(draw(rng, 2, 5, *shape), draw(rng, 6, 5, *kernel), draw(rng, 6), pads=pads, strides=(stride,) * rank)
+
+
 def test_large_enough_for_threads_is_the_same_bits() -> None:
     rng = np.random.default_rng(3)
     for shape, w, attributes in [

@@ -3,6 +3,7 @@
 // loop in double.
 #include "kernels/cpu/conv/conv.h"
 
+#include <algorithm>
 #include <atomic>
 
 #include "engine/op_registry.h"
@@ -54,6 +55,14 @@ void infer_conv(InferContext& c) {
 }
 
 kernels::ConvDim conv_dim(const WindowDim& d) { return {d.in, d.out, d.kernel, d.stride, d.dilation, d.pad_begin}; }
+
+/// Moves the dimensions in over innermost ones of a single pixel, so that the packing finds runs to copy.
+void move_in(kernels::ConvDim (&dim)[3]) {
+  const auto single = [](const kernels::ConvDim& d) {
+    return d.in == 1 && d.out == 1 && d.kernel == 1 && d.pad_begin == 0;
+  };
+  for (int moves = 0; moves < 2 && single(dim[2]); ++moves) std::rotate(dim, dim + 2, dim + 3);
+}
 
 /// Runs body(task, slot) for every task; `slots` bounds how many run at once, each with scratch of its own.
 template <class F>
@@ -151,6 +160,7 @@ void lower_gemm_conv(LowerContext& c, const ConvShape& s) {
     p.dim[d] = conv_dim(w.dim[d]);
     pointwise = pointwise && w.dim[d].stride == 1;
   }
+  move_in(p.dim);
   p.source = !pointwise                                 ? Source::kWindows
              : p.out_area % kernels::kPanelColumns == 0 ? Source::kInPlace
                                                         : Source::kMatrix;
