@@ -129,7 +129,7 @@ def test_a_last_dimension_of_one(shape: tuple[int, ...], pad: tuple[int, int]) -
     """As TensorFlow's one-dimensional convolutions come; with padding the one pixel is not the only one."""
     rng = np.random.default_rng(5)
     lead, rank = len(shape) - 1, len(shape)
-    kernel = tuple(min(3, d) for d in shape[:-1]) + (1,)
+    kernel = (*(min(3, d) for d in shape[:-1]), 1)
     pads = (0,) * lead + (pad[0],) + (0,) * lead + (pad[1],)
     for stride in (1, 2):
         check(draw(rng, 2, 5, *shape), draw(rng, 6, 5, *kernel), draw(rng, 6), pads=pads, strides=(stride,) * rank)
