@@ -187,8 +187,10 @@ bool Compiler::infer_node(size_t n) {
 bool Compiler::try_fold(const Node& node, std::span<const TensorFacts* const> in) {
   std::vector<const Tensor*> tensors;
   for (const TensorFacts* f : in) tensors.push_back(f ? f->constant : nullptr);
-  std::vector<Tensor> values =
-      evaluate_node(node, tensors, {std::min(kFoldBytes, kFoldTotalBytes - folded_bytes_), kMaxFoldNanos});
+  std::vector<Tensor> values = evaluate_node(node, tensors,
+                                             {.bytes = std::min(kFoldBytes, kFoldTotalBytes - folded_bytes_),
+                                              .nanos = fold_nanos_,
+                                              .before_run = [this](int64_t estimate) { fold_nanos_ -= estimate; }});
   if (values.empty()) return false;
   for (size_t i = 0; i < values.size(); ++i) {
     if (node.outputs[i] == kNoValue) continue;
@@ -334,8 +336,9 @@ void Compiler::finish() {
       plan_->operands.push_back(operand);
     }
   }
-  constexpr double kNanosPerStep = 15;
-  plan_->estimated_nanos = static_cast<int64_t>(work_ + kNanosPerStep * static_cast<double>(plan_->steps.size()));
+  constexpr double kNanosPerStep = 15, kMostNanos = 1e17;  // years, and no overflow where some are added
+  const double nanos = work_ + kNanosPerStep * static_cast<double>(plan_->steps.size());
+  plan_->estimated_nanos = static_cast<int64_t>(std::clamp(nanos, 0.0, kMostNanos));
   if (plan_->next) plan_->estimated_nanos += kStageNanos;
   for (auto& constant : constants_) plan_->owners.push_back(std::move(constant));
 }
@@ -470,6 +473,7 @@ std::vector<Tensor> evaluate_node(const Node& node, std::span<const Tensor* cons
     }
   }
   if (total > limits.bytes || plan->estimated_nanos > limits.nanos) return {};
+  if (limits.before_run) limits.before_run(plan->estimated_nanos);
   size_t port = 0;
   for (size_t i = 0; i < out.size(); ++i) {
     if (node.outputs[i] == kNoValue) continue;

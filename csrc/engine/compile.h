@@ -1,5 +1,6 @@
 // Graph + concrete input shapes -> plan: infer shapes, fold what the shapes decide, lower what is needed, place memory.
 #pragma once
+#include <functional>
 #include <limits>
 #include <memory>
 #include <span>
@@ -52,13 +53,11 @@ struct CompileOptions {
 std::shared_ptr<const Plan> compile(const Graph& graph, std::span<const InputFacts> inputs, ModelCache& cache,
                                     const CompileOptions& options = {});
 
-/// What folding does not take long over.
-inline constexpr int64_t kMaxFoldNanos = 1'000'000'000;
-
 struct EvaluateLimits {
   size_t bytes = std::numeric_limits<size_t>::max();      // of all outputs
   int64_t nanos = std::numeric_limits<int64_t>::max();    // estimated
   size_t run_bytes = std::numeric_limits<size_t>::max();  // as CompileOptions::max_run_bytes: an error where passed
+  std::function<void(int64_t)> before_run;                // gets the estimate of what is within the limits; may throw
 };
 
 /// Runs one node on constants. Empty where it cannot be done (an operator that is not there or has subgraphs, a value

@@ -93,6 +93,7 @@ class Compiler {
   Storage storage_;
   std::vector<std::vector<Ref>> step_refs_;
   size_t folded_bytes_ = 0;
+  int64_t fold_nanos_ = 100'000'000;  // what folding may still take, as estimated
   double work_ = 0;
   std::shared_ptr<Plan> plan_ = std::make_shared<Plan>();
 };

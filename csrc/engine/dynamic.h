@@ -23,6 +23,9 @@ class DynamicContext {
   virtual size_t max_bytes() const = 0;
   /// Throws where the run has made more iterations than it may.
   virtual void count_iteration() = 0;
+  /// Before work that takes about `nanos`. Throws where the run has less time left, as the runs have that are made when
+  /// a model is loaded.
+  virtual void spend(int64_t nanos) = 0;
 };
 
 /// The outputs of a node (every one that its operator has, wanted or not) from its inputs, whose values are all there:

@@ -32,10 +32,14 @@ size_t fresh_bytes(std::span<const Tensor> results, std::span<const Tensor* cons
   return bytes;
 }
 
-/// `budget` is what folding may still add to memory.
-std::optional<std::vector<Tensor>> evaluate(const Node& node, std::span<const Tensor* const> inputs, size_t& budget) {
+/// `budget` is what folding may still add to memory, `nanos` the time that it may still take.
+std::optional<std::vector<Tensor>> evaluate(const Node& node, std::span<const Tensor* const> inputs, size_t& budget,
+                                            int64_t& nanos) {
   try {
-    auto out = evaluate_node(node, inputs, {std::min(kMaxFoldedBytes, budget), kMaxFoldNanos});
+    auto out = evaluate_node(
+        node, inputs, {.bytes = std::min(kMaxFoldedBytes, budget), .nanos = nanos, .before_run = [&](int64_t estimate) {
+                         nanos -= estimate;
+                       }});
     if (out.empty()) return std::nullopt;
     budget -= std::min(budget, fresh_bytes(out, inputs));
     return out;
@@ -101,7 +105,10 @@ Model::Model(ModelFile file, ModelOptions options, std::string path)
   name_required_outputs(file_.graph);
   expand_nodes(file_.graph);
   size_t budget = kMaxFoldedTotal + kMaxFoldedRatio * file_.file_bytes;
-  const auto fold = [&](const Node& node, std::span<const Tensor* const> in) { return evaluate(node, in, budget); };
+  int64_t nanos = options_.max_load_nanos;
+  const auto fold = [&](const Node& node, std::span<const Tensor* const> in) {
+    return evaluate(node, in, budget, nanos);
+  };
   fold_constants(file_.graph, fold, kMaxFoldedBytes);
   run_passes(file_.graph);
   fold_constants(file_.graph, fold, kMaxFoldedBytes);
@@ -165,7 +172,7 @@ class Model::PortSink final : public OutputSink {
 
 /// The outputs that a plan for these inputs gives; empty where only a run on real values could tell. `staged` becomes
 /// true where their shapes may depend on values.
-std::vector<Port> Model::probe_outputs(std::span<const InputFacts> facts, bool& staged) {
+std::vector<Port> Model::probe_outputs(std::span<const InputFacts> facts, RunBudget& budget, bool& staged) {
   const auto plan = compile(file_.graph, facts, *packed_, {.max_run_bytes = options_.max_run_bytes});
   if (!plan->next) return plan->outputs;
   staged = true;
@@ -173,7 +180,6 @@ std::vector<Port> Model::probe_outputs(std::span<const InputFacts> facts, bool& 
     throw Unsupported(lines);
   }
   constexpr size_t kMaxBytes = size_t{64} << 20;
-  constexpr int64_t kIterations = 10'000, kNanos = 1'000'000'000;
   std::vector<Shape> shapes;
   std::vector<TensorView> views;
   std::vector<Buffer> zeros;
@@ -186,7 +192,6 @@ std::vector<Port> Model::probe_outputs(std::span<const InputFacts> facts, bool& 
     views.push_back({f.dtype, f.shape, zeros.back().data()});
   }
   PortSink sink(*options_.pool, outputs_.size());
-  RunBudget budget{.iterations = kIterations, .nanos = kNanos, .max_bytes = options_.max_run_bytes};
   try {
     run_stages(file_.graph, plans_, plans_.acquire(shapes), views, sink, environment(), budget);
   } catch (const Error& error) {
@@ -206,6 +211,8 @@ void Model::probe() {
   };
   constexpr Guess kGuesses[] = {{2, 2},   {3, 32},  {2, 64}, {1, 1},  {3, 128},
                                 {2, 224}, {1, 640}, {1, 3},  {2, 16}, {5, 7}};
+  constexpr int64_t kIterations = 10'000;
+  RunBudget budget{.iterations = kIterations, .nanos = options_.max_load_nanos, .max_bytes = options_.max_run_bytes};
   std::vector<std::vector<Port>> seen;
   bool staged = false, fits = false;
   std::optional<Error> failure, too_large;
@@ -219,7 +226,7 @@ void Model::probe() {
       facts.push_back({in.dtype, shape, nullptr});
     }
     try {
-      auto ports = probe_outputs(facts, staged);
+      auto ports = probe_outputs(facts, budget, staged);
       fits = true;
       if (!ports.empty()) seen.push_back(std::move(ports));
     } catch (const Error& error) {

@@ -24,6 +24,8 @@ struct ModelOptions {
   size_t max_run_bytes = 0;
   /// Iterations that the loops of one run may make, nested ones included.
   int64_t max_iterations = kMaxIterations;
+  /// Time that folding, and runs on zeros, may each take while the model is loaded, as it is estimated.
+  int64_t max_load_nanos = 1'000'000'000;
   /// Where arenas come from; null takes the process's pool.
   std::shared_ptr<BufferPool> pool;
 };
@@ -73,7 +75,7 @@ class Model final : public Runner {
   std::shared_ptr<const Plan> compile_for(std::span<const Shape> shapes);
   void read_specs();
   class PortSink;
-  std::vector<Port> probe_outputs(std::span<const InputFacts> facts, bool& staged);
+  std::vector<Port> probe_outputs(std::span<const InputFacts> facts, RunBudget& budget, bool& staged);
   void probe();
   RunEnvironment environment() const;
 

@@ -15,6 +15,11 @@ namespace {
 constexpr int64_t kParallelNanos = 20'000;
 constexpr size_t kMaxIdleSessions = 16;
 
+int64_t compile_nanos(const Graph& graph) {
+  constexpr int64_t kPerPlan = 20'000, kPerNode = 4'000;
+  return kPerPlan + kPerNode * static_cast<int64_t>(graph.nodes.size());
+}
+
 /// Memory of a tensor between plans, counted while it lives.
 struct Held {
   Held(Buffer memory, size_t size, std::shared_ptr<size_t> count)
@@ -109,8 +114,7 @@ class StagedRun final {
 
   std::shared_ptr<const Continuation> run_plan(const PlanCache::Lease& lease, std::span<const ValueId> inputs) {
     const Plan& plan = lease.plan();
-    if (plan.estimated_nanos > budget_.nanos) throw Error(ErrorCode::kInference, "the run takes too long");
-    budget_.nanos -= plan.estimated_nanos;
+    budget_.spend(plan.estimated_nanos);
     std::vector<const void*> in;
     for (const ValueId id : inputs) in.push_back(values_[static_cast<size_t>(id)].data);
     std::vector<void*> out(plan.results.size());
@@ -147,6 +151,7 @@ class StagedRun final {
   }
 
   std::shared_ptr<const Plan> compile_after(const Continuation& next) {
+    budget_.spend(compile_nanos(next.rest));
     std::vector<InputFacts> facts;
     for (const ValueId id : next.rest.inputs) {
       const Tensor& value = values_[static_cast<size_t>(id)];
@@ -209,6 +214,7 @@ class StagedRun::NodeRun final : public DynamicContext {
         ErrorCode::kInference,
         "the loops of this run make more iterations than it may: raise max_iterations of Model.load if that is meant");
   }
+  void spend(int64_t nanos) override { run_.budget_.spend(nanos); }
 
  private:
   const StagedRun& run_;
@@ -248,6 +254,11 @@ void StagedRun::run_node(const Node& node, const Continuation& next) {
 
 }  // namespace
 
+void RunBudget::spend(int64_t estimate) {
+  if (estimate > nanos) throw Error(ErrorCode::kInference, "the run takes too long");
+  nanos -= estimate;
+}
+
 ExecContext exec_context_for(const Plan& plan, int threads) {
   if (threads == 1 || plan.estimated_nanos < kParallelNanos) return {};
   ThreadPool& pool = ThreadPool::process();
@@ -259,7 +270,8 @@ ExecContext exec_context_for(const Plan& plan, int threads) {
 std::vector<Tensor> run_on_values(const NodeContext& c, DynamicContext& run) {
   std::vector<const Tensor*> inputs;
   for (size_t i = 0; i < c.input_count(); ++i) inputs.push_back(c.has_input(i) ? c.input(i).constant : nullptr);
-  std::vector<Tensor> out = evaluate_node(c.node(), inputs, {.run_bytes = run.max_bytes()});
+  std::vector<Tensor> out = evaluate_node(
+      c.node(), inputs, {.run_bytes = run.max_bytes(), .before_run = [&](int64_t estimate) { run.spend(estimate); }});
   if (out.empty()) c.unsupported("it cannot run on values");
   return out;
 }
@@ -291,6 +303,7 @@ std::vector<Tensor> Subgraph::run(std::span<const TensorView> inputs, const RunE
   }
   TensorSink sink(*environment.pool, budget, graph_.outputs.size());
   PlanCache::Lease lease = plans_.acquire(shapes, key, [&] {
+    budget.spend(compile_nanos(graph_));
     std::vector<InputFacts> facts;
     for (const TensorView& in : inputs) facts.push_back({in.dtype, in.shape, nullptr});
     return compile(graph_, facts, *environment.cache, {.values_vary = true, .max_run_bytes = budget.max_bytes});

@@ -29,9 +29,12 @@ ExecContext exec_context_for(const Plan& plan, int threads);
 inline constexpr int64_t kMaxIterations = 1'000'000;  // unless ModelOptions say otherwise
 struct RunBudget {
   int64_t iterations = kMaxIterations;                         // of all loops together
-  int64_t nanos = std::numeric_limits<int64_t>::max();         // of all plans together, as they are estimated
+  int64_t nanos = std::numeric_limits<int64_t>::max();         // of all that it does, as it is estimated
   size_t max_bytes = std::numeric_limits<size_t>::max();       // of one plan, and of what is held between plans
   std::shared_ptr<size_t> held = std::make_shared<size_t>(0);  // between plans; goes down as tensors go
+
+  /// Throws Error(kInference) where less is left.
+  void spend(int64_t estimate);
 };
 
 /// Runs `first` and all that follows it. `inputs` are those of `graph`, which `first` is a plan of; `plans` is where

@@ -15,7 +15,7 @@ using namespace inferkit;
 namespace {
 
 constexpr size_t kMaxBytes = size_t{32} << 20;
-constexpr int64_t kMaxNanos = 20'000'000;  // of a release build; sanitizers take twenty times as long
+constexpr int64_t kMaxNanos = 20'000'000;  // as estimated; sanitizers take twenty times as long
 
 void require(bool condition, const std::string& what) {
   if (condition) return;
@@ -98,6 +98,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   options.threads = 1;
   options.max_run_bytes = kMaxBytes;
   options.max_iterations = 100;
+  options.max_load_nanos = kMaxNanos;
   std::shared_ptr<Model> model;
   try {
     model = Model::load_bytes(std::as_bytes(std::span(data, size)), options);

@@ -38,7 +38,7 @@ class Stack {
     parts_.push_back(std::move(value));
   }
   /// Stacked along a new axis; `declared` is what the body says of it, for no iteration at all.
-  Tensor tensor(const Value& declared, int64_t axis, DynamicContext& run) const {
+  Tensor tensor(const NodeContext& c, const Value& declared, int64_t axis, DynamicContext& run) const {
     DType dtype = declared.dtype.value_or(DType::kF32);
     Shape shape = declared.shape.value_or(Shape{});
     for (size_t i = 0; i < shape.rank(); ++i) {
@@ -49,9 +49,10 @@ class Stack {
       shape = parts_[0].shape;
     }
     const auto at = static_cast<size_t>(axis);
-    const auto inner = static_cast<size_t>(shape.elements(at, shape.rank())) * dtype_size(dtype);
-    const auto outer = static_cast<size_t>(shape.elements(0, at));
     shape.insert(at, static_cast<int64_t>(parts_.size()));
+    if (!shape.checked_elements()) c.fail(cat("the body declares an output that stacks to ", shape.str()));
+    const auto inner = static_cast<size_t>(shape.elements(at + 1, shape.rank())) * dtype_size(dtype);
+    const auto outer = static_cast<size_t>(shape.elements(0, at));
     void* data = nullptr;
     Tensor out = run.allocate(dtype, shape, &data);
     auto* to = static_cast<std::byte*>(data);
@@ -114,7 +115,7 @@ std::vector<Tensor> run_loop(const NodeContext& c, DynamicContext& run) {
   }
   std::vector<Tensor> out(carried.begin() + 2, carried.end());
   for (size_t i = 0; i < stacks.size(); ++i) {
-    out.push_back(stacks[i].tensor(output_value(body, 1 + states + i), 0, run));
+    out.push_back(stacks[i].tensor(c, output_value(body, 1 + states + i), 0, run));
   }
   return out;
 }
@@ -198,7 +199,7 @@ std::vector<Tensor> run_scan(const NodeContext& c, DynamicContext& run) {
     if (out_directions[i] != 0) stacks[i].reverse();
     const Value& declared = output_value(body, states + i);
     const auto rank = static_cast<int64_t>(stacks[i].rank(declared)) + 1;
-    out.push_back(stacks[i].tensor(declared, c.resolve_axis(out_axes[i], rank), run));
+    out.push_back(stacks[i].tensor(c, declared, c.resolve_axis(out_axes[i], rank), run));
   }
   return out;
 }

@@ -39,6 +39,9 @@ T scalar_or(const NodeContext& c, size_t i, T fallback) {
   return *c.known_value(i).as<T>();
 }
 
+// Boxes that do not overlap take time that grows with the square of their number.
+constexpr int64_t kSortNanos = 20, kCompareNanos = 2;
+
 std::vector<Tensor> run_nms(const NodeContext& c, DynamicContext& run) {
   const TensorFacts &boxes = c.input(0), &scores = c.input(1);
   if (boxes.dtype != DType::kF32 || scores.dtype != DType::kF32) c.fail("boxes and scores must be float32");
@@ -56,9 +59,11 @@ std::vector<Tensor> run_nms(const NodeContext& c, DynamicContext& run) {
   const bool center_format = c.attr_int("center_point_box", 0) != 0;
 
   std::vector<int64_t> picked;
+  // Nothing to pick from, whatever the other dimensions are.
+  const bool empty = boxes.shape.elements() == 0 || scores.shape.elements() == 0;
   std::vector<int64_t> order;
-  std::vector<Corners> all(static_cast<size_t>(n)), kept;
-  for (int64_t b = 0; b < batches; ++b) {
+  std::vector<Corners> all(empty ? 0 : static_cast<size_t>(n)), kept;
+  for (int64_t b = 0; b < batches && !empty; ++b) {
     for (int64_t i = 0; i < n; ++i) {
       all[static_cast<size_t>(i)] = corners_of(boxes.constant->as<float>() + (b * n + i) * 4, center_format);
     }
@@ -70,13 +75,17 @@ std::vector<Tensor> run_nms(const NodeContext& c, DynamicContext& run) {
       }
       std::stable_sort(order.begin(), order.end(), [&](int64_t x, int64_t y) { return score[x] > score[y]; });
       kept.clear();
+      int64_t count = 0;
+      run.spend(static_cast<int64_t>(order.size()) * kSortNanos);
       for (const int64_t i : order) {
-        if (static_cast<int64_t>(kept.size()) == most) break;
+        if (count == most) break;
         const Corners& box = all[static_cast<size_t>(i)];
+        run.spend(static_cast<int64_t>(kept.size()) * kCompareNanos);
         if (std::any_of(kept.begin(), kept.end(), [&](const Corners& better) { return overlap(box, better, iou); })) {
           continue;
         }
-        kept.push_back(box);
+        if (box.area() > 0) kept.push_back(box);  // others overlap nothing
+        ++count;
         picked.insert(picked.end(), {b, k, i});
       }
     }

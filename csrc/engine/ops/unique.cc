@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstring>
 #include <numeric>
+#include <span>
 
 #include "engine/op_registry.h"
 #include "engine/ops/dispatch.h"
@@ -38,16 +39,15 @@ Tensor integers(DynamicContext& run, const std::vector<int64_t>& values) {
 
 /// The groups of like slices: in ascending order, or (not sorted) in that of their first members.
 struct Groups {
-  std::vector<int64_t> first, of_slice, size;
+  std::span<int64_t> order, of_slice;  // for each slice: room to sort them, and its group
+  std::vector<int64_t> first = {}, size = {};
 };
 
 template <class T>
-Groups group(const T* x, const SliceView& v, bool sorted) {
-  std::vector<int64_t> order(static_cast<size_t>(v.count));
+void group(const T* x, const SliceView& v, bool sorted, Groups& g) {
+  const std::span<int64_t> order = g.order;
   std::iota(order.begin(), order.end(), 0);
   std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return compare(x, v, a, b) < 0; });
-  Groups g;
-  g.of_slice.resize(order.size());
   for (size_t i = 0; i < order.size(); ++i) {
     if (i == 0 || compare(x, v, order[i - 1], order[i]) != 0) {
       g.first.push_back(order[i]);
@@ -56,20 +56,19 @@ Groups group(const T* x, const SliceView& v, bool sorted) {
     g.of_slice[static_cast<size_t>(order[i])] = static_cast<int64_t>(g.first.size()) - 1;
     ++g.size.back();
   }
-  if (sorted) return g;
-  std::vector<int64_t> by_first(g.first.size()), rank(g.first.size());
+  if (sorted) return;
+  const std::vector<int64_t> first = g.first, size = g.size;
+  std::vector<int64_t> by_first(first.size()), rank(first.size());
   std::iota(by_first.begin(), by_first.end(), 0);
   std::sort(by_first.begin(), by_first.end(),
-            [&](int64_t a, int64_t b) { return g.first[static_cast<size_t>(a)] < g.first[static_cast<size_t>(b)]; });
-  Groups out;
+            [&](int64_t a, int64_t b) { return first[static_cast<size_t>(a)] < first[static_cast<size_t>(b)]; });
   for (size_t i = 0; i < by_first.size(); ++i) {
     const auto from = static_cast<size_t>(by_first[i]);
     rank[from] = static_cast<int64_t>(i);
-    out.first.push_back(g.first[from]);
-    out.size.push_back(g.size[from]);
+    g.first[i] = first[from];
+    g.size[i] = size[from];
   }
-  for (const int64_t of : g.of_slice) out.of_slice.push_back(rank[static_cast<size_t>(of)]);
-  return out;
+  for (int64_t& of : g.of_slice) of = rank[static_cast<size_t>(of)];
 }
 
 std::vector<Tensor> run_unique(const NodeContext& c, DynamicContext& run) {
@@ -82,9 +81,15 @@ std::vector<Tensor> run_unique(const NodeContext& c, DynamicContext& run) {
     shape = x.shape;
     v = {x.shape.elements(0, axis), x.shape[axis], x.shape.elements(axis + 1, x.shape.rank())};
   }
-  Groups g;
+  // One number for each slice, of the run's memory: slices may have no elements, and then be any number.
+  void *order_data = nullptr, *of_slice_data = nullptr;
+  const Tensor order_memory = run.allocate(DType::kI64, {v.count}, &order_data);
+  const Tensor of_slice = run.allocate(DType::kI64, {v.count}, &of_slice_data);
+  const auto slices = static_cast<size_t>(v.count);
+  Groups g{std::span(static_cast<int64_t*>(order_data), slices),
+           std::span(static_cast<int64_t*>(of_slice_data), slices)};
   const bool known = dispatch<kAllTypes>(x.dtype, [&]<class T>() -> bool {
-    g = group(x.as<T>(), v, c.attr_int("sorted", 1) != 0);
+    group(x.as<T>(), v, c.attr_int("sorted", 1) != 0, g);
     return true;
   });
   if (!known) c.unsupported("strings");
@@ -99,7 +104,7 @@ std::vector<Tensor> run_unique(const NodeContext& c, DynamicContext& run) {
       to += row;
     }
   }
-  return {out, integers(run, g.first), integers(run, g.of_slice), integers(run, g.size)};
+  return {out, integers(run, g.first), of_slice, integers(run, g.size)};
 }
 
 }  // namespace

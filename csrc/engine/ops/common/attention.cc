@@ -139,7 +139,7 @@ class HeadTask {
     };
     const auto* lengths = reinterpret_cast<const int64_t*>(io[5]);
     length = lengths ? std::clamp<int64_t>(lengths[b], 0, p.keys) : p.keys;
-    offset = p.offset_from_lengths && lengths ? lengths[b] - p.rows : p.offset;
+    offset = p.offset_from_lengths && lengths ? length - p.rows : p.offset;
     const int64_t group = p.heads / p.kv_heads;
     const HeadProducts<W> products(p, at(2, p.k, kv), at(3, p.v, kv), p.keys,
                                    scratch + round_up(p.block * p.keys, kAlign));
