@@ -320,3 +320,53 @@ def varint(number: int) -> bytes:
         number >>= 7
     out.append(number)
     return bytes(out)
+
+
+# ---- numbers that no integer is ------------------------------------------------------------------------------------
+
+NUMBERS = [float("nan"), float("inf"), -float("inf"), 1e38, -1e38, 1e20, 1e-45]
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+@pytest.mark.parametrize("what", ["Shrink", "OneHot", "Gemm", "MelWeightMatrix", "Resize by roi", "Resize by scale"])
+def test_numbers_that_no_integer_is(what: str, number: float) -> None:
+    """Found by the fuzzer, in Shrink: what does not fit saturates, or is refused, but is never left to chance."""
+    op = what.split()[0]
+    ints = value("x", (2, 2), TensorProto.INT64)
+    image = value("x", (1, 1, 4, 4))
+    one = constant("one", [1, 1, 1, 1])
+    cases: dict[str, tuple[onnx.NodeProto, onnx.ValueInfoProto, list[onnx.TensorProto]]] = {
+        "Shrink": (node(op, ["x"], ["y"], bias=number, lambd=0.0), ints, []),
+        "OneHot": (node(op, ["x", "d", "v"], ["y"]), ints, [constant("d", number), constant("v", [0, 1])]),
+        "Gemm": (node(op, ["x", "x", "x"], ["y"], alpha=number, beta=number), ints, []),
+        "MelWeightMatrix": (
+            node(op, ["n", "n", "n", "low", "high"], ["y"]),
+            ints,
+            [constant("n", 4, np.int64), constant("low", 0), constant("high", number)],
+        ),
+        "Resize by roi": (
+            node(op, ["x", "roi", "one"], ["y"], coordinate_transformation_mode="tf_crop_and_resize", mode="linear"),
+            image,
+            [constant("roi", [0, 0, 0, 0, 1, 1, number, number]), one],
+        ),
+        "Resize by scale": (
+            node(op, ["x", "", "s"], ["y"], antialias=1, mode="linear"),
+            image,
+            [constant("s", [1, 1, number, 1])],
+        ),
+    }
+    given, port, constants = cases[what]
+    proto = model([given], [port], constants)
+    proto.opset_import[0].version = 18
+    try:
+        loaded = inferkit.Model.load(proto.SerializeToString(), input_checks=inferkit.InputChecks(non_empty=False))
+        spec = loaded.inputs[0]
+        loaded(np.full([d or 0 for d in spec.shape], 2, spec.dtype))
+    except inferkit.InferkitError:
+        pass
+
+
+def test_shrunk_integers_saturate() -> None:
+    proto = model([node("Shrink", ["x"], ["y"], bias=-300.0, lambd=0.5)], [value("x", (3,), TensorProto.INT8)])
+    found = inferkit.Model.load(proto.SerializeToString())(np.array([-100, 0, 100], np.int8))
+    assert found.tolist() == [-128, 0, 127]

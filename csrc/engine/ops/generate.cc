@@ -4,6 +4,7 @@
 
 #include "engine/op_registry.h"
 #include "engine/ops/dispatch.h"
+#include "engine/ops/saturate.h"
 #include "graph/onnx_tensor.h"
 
 namespace inferkit {
@@ -132,8 +133,13 @@ size_t one_hot_axis(const NodeContext& c) {
 void infer_one_hot(InferContext& c) {
   require_type(c, 0, kNumberTypes);
   require_type(c, 1, kNumberTypes);
-  const int64_t depth = dispatch<kNumberTypes>(
-      c.input(1).dtype, [&]<class T>() -> int64_t { return static_cast<int64_t>(scalar_of<T>(c, 1)); });
+  const int64_t depth = dispatch<kNumberTypes>(c.input(1).dtype, [&]<class T>() -> int64_t {
+    const auto v = scalar_of<T>(c, 1);
+    if constexpr (std::is_integral_v<T>)
+      return static_cast<int64_t>(v);
+    else
+      return saturated<int64_t>(static_cast<double>(v));
+  });
   if (depth < 0) c.fail(cat("a depth of ", depth));
   if (!(c.input(2).shape == Shape{2})) c.fail(cat("values must have shape (2,), not ", c.input(2).shape.str()));
   Shape out = c.input(0).shape;

@@ -4,6 +4,7 @@
 #include "engine/op_registry.h"
 #include "engine/ops/activation_attr.h"
 #include "engine/ops/dispatch.h"
+#include "engine/ops/saturate.h"
 #include "engine/ops/strided.h"
 #include "engine/ops/wrap.h"
 #include "kernels/cpu/gemm/gemm.h"
@@ -312,14 +313,20 @@ void add_scaled_step(const void* params, std::byte* const* io, const ExecContext
   const auto& p = *static_cast<const AddScaledParams*>(params);
   auto* out = reinterpret_cast<T*>(io[0]);
   const auto* addend = reinterpret_cast<const T*>(io[1]);
-  const auto alpha = static_cast<Compute<T>>(p.alpha), beta = static_cast<Compute<T>>(p.beta);
+  const auto factor = [](float v) {
+    if constexpr (std::is_integral_v<T>)
+      return saturated<T>(static_cast<double>(v));
+    else
+      return static_cast<Compute<T>>(v);
+  };
+  const auto alpha = factor(p.alpha), beta = factor(p.beta);
   for_each_run(p.nest, [&](const std::array<int64_t, 2>& offsets, int64_t) {
     for (int64_t i = 0; i < p.nest.inner(); ++i) {
       T& y = out[offsets[0] + i * p.nest.inner_stride(0)];
       Compute<T> sum = wrap_mul<Compute<T>>(alpha, load(y));
       if (p.has_c) {
         const Compute<T> c = load(addend[offsets[1] + i * p.nest.inner_stride(1)]);
-        sum = wrap_add(sum, wrap_mul(beta, c));
+        sum = wrap_add(sum, wrap_mul<Compute<T>>(beta, c));
       }
       y = store<T>(sum);
     }

@@ -6,6 +6,7 @@
 #include "engine/op_registry.h"
 #include "engine/ops/elementwise.h"
 #include "engine/ops/parallel.h"
+#include "engine/ops/saturate.h"
 #include "kernels/cpu/vmath/vmath.h"
 
 namespace inferkit {
@@ -28,15 +29,6 @@ T int_pow(T base, int64_t exponent) {
   return static_cast<T>(result);
 }
 
-// Saturates, NaN becomes 0: what Cast does.
-template <class T>
-T from_double(double v) {
-  if (!(v > static_cast<double>(std::numeric_limits<T>::lowest())))
-    return v != v ? T{0} : std::numeric_limits<T>::lowest();
-  if (v >= std::ldexp(1.0, std::numeric_limits<T>::digits)) return std::numeric_limits<T>::max();
-  return static_cast<T>(v);
-}
-
 template <class T, class E>
 T power(T base, E exponent) {
   if constexpr (std::is_integral_v<T> && std::is_integral_v<E>) {
@@ -45,7 +37,7 @@ T power(T base, E exponent) {
     return int_pow(base, huge ? static_cast<int64_t>(limit - 1 + (static_cast<uint64_t>(exponent) & 1))
                               : static_cast<int64_t>(exponent));
   } else if constexpr (std::is_integral_v<T>) {
-    return from_double<T>(std::pow(static_cast<double>(base), static_cast<double>(load(exponent))));
+    return saturated<T>(std::pow(static_cast<double>(base), static_cast<double>(load(exponent))));
   } else {
     return store<T>(
         static_cast<Compute<T>>(std::pow(static_cast<double>(load(base)), static_cast<double>(load(exponent)))));

@@ -44,12 +44,16 @@ std::vector<double> const_floats(const NodeContext& c, size_t i) {
   return out;
 }
 
+int64_t whole_size(const NodeContext& c, double size) {
+  constexpr double kMost = 1e12;
+  if (!(size <= kMost)) c.fail("the output is too large");
+  return static_cast<int64_t>(std::floor(size));
+}
+
 void set_scale(const NodeContext& c, AxisPlan& a, double scale) {
   if (!(scale > 0) || !std::isfinite(scale)) c.fail(cat("a scale of ", scale));
-  const double out = std::floor(static_cast<double>(a.in) * scale);
-  if (out > 1e12) c.fail("the output is too large");
   a.scale = scale;
-  a.out = static_cast<int64_t>(out);
+  a.out = whole_size(c, static_cast<double>(a.in) * scale);
 }
 
 /// Sizes as wished, or as close as the aspect ratio allows.
@@ -70,7 +74,7 @@ void set_sizes(const NodeContext& c, ResizePlan& p, const std::vector<size_t>& a
   for (size_t i : axes) {
     AxisPlan& a = p.axes[i];
     a.scale = common;
-    a.out = static_cast<int64_t>(std::floor(common * static_cast<double>(a.in) + 0.5));
+    a.out = whole_size(c, common * static_cast<double>(a.in) + 0.5);
   }
 }
 
@@ -118,6 +122,7 @@ ResizePlan resize_plan(const NodeContext& c) {
   if (p.coordinates == "tf_crop_and_resize") {
     const std::vector<double> roi = const_floats(c, 1);
     if (roi.size() != 2 * axes.size()) c.fail(cat("roi has ", roi.size(), " values, expected ", 2 * axes.size()));
+    if (!std::all_of(roi.begin(), roi.end(), [](double v) { return std::isfinite(v); })) c.fail("roi is not finite");
     for (size_t k = 0; k < axes.size(); ++k) {
       p.axes[axes[k]].roi_begin = roi[k];
       p.axes[axes[k]].roi_end = roi[axes.size() + k];
@@ -193,12 +198,13 @@ double nearest_weight(const NodeContext& c, const ResizePlan& p, double ratio) {
 Table make_table(const NodeContext& c, const ResizePlan& p, const AxisPlan& a) {
   const double shrink = p.antialias ? std::min(a.scale, 1.0) : 1;  // how far the filter is stretched
   const double support = p.mode == Mode::kCubic ? 2 : 1;
+  constexpr double kMostTaps = 1 << 20, kFar = 1e15;  // far: out of any image, but a number that int64 has
+  if (!(2 * support / shrink < kMostTaps)) c.unsupported(cat("a scale of ", a.scale));
   const auto start = static_cast<int64_t>(std::floor(-support / shrink)) + 1;
   Table table;
   table.taps = p.mode == Mode::kNearest ? 1 : 2 - 2 * start;
-  if (table.taps > (int64_t{1} << 20)) c.unsupported(cat("a scale of ", a.scale));
   for (int64_t o = 0; o < a.out; ++o) {
-    const double place = source_of(c, p, a, o);
+    const double place = std::clamp(source_of(c, p, a, o), -kFar, kFar);
     const double left = std::ceil(place) - 1, ratio = place - left;
     const auto base = static_cast<int64_t>(left);
     const auto clamp = [&](int64_t i) { return std::clamp<int64_t>(i, 0, a.in - 1); };

@@ -5,6 +5,7 @@
 
 #include "engine/op_registry.h"
 #include "engine/ops/dispatch.h"
+#include "engine/ops/saturate.h"
 #include "graph/onnx_tensor.h"
 
 namespace inferkit {
@@ -79,7 +80,7 @@ void infer_mel(InferContext& c) {
     const double m = static_cast<double>(i) * step + low;
     const double hertz = 700 * std::expm1(m / 2595 * std::numbers::ln10);
     edges.push_back(
-        static_cast<int64_t>(std::floor(static_cast<double>(length + 1) * hertz / static_cast<double>(rate))));
+        saturated<int64_t>(std::floor(static_cast<double>(length + 1) * hertz / static_cast<double>(rate))));
   }
   if (edges.back() > rows) c.fail(cat("an upper edge of ", upper, " Hz above half the sample rate"));
   set_table(c, {rows, bins}, [&](int64_t at) {

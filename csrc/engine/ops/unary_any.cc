@@ -7,6 +7,7 @@
 #include "engine/ops/common/float_map.h"
 #include "engine/ops/dispatch.h"
 #include "engine/ops/parallel.h"
+#include "engine/ops/saturate.h"
 #include "kernels/cpu/half/half.h"
 
 namespace inferkit {
@@ -73,7 +74,11 @@ struct Shrink {
   static T apply(T x, const Params& p) {
     using C = std::conditional_t<std::is_integral_v<T>, double, T>;
     const C v = static_cast<C>(x), bound = static_cast<C>(p.alpha), bias = static_cast<C>(p.beta);
-    return v < -bound ? static_cast<T>(v + bias) : v > bound ? static_cast<T>(v - bias) : T{0};
+    const C moved = v < -bound ? v + bias : v > bound ? v - bias : C{0};
+    if constexpr (std::is_integral_v<T>)
+      return saturated<T>(moved);
+    else
+      return moved;
   }
 };
 
