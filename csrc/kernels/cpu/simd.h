@@ -238,5 +238,30 @@ INFERKIT_INLINE bool any(Mask16 m) {
 #endif
 }
 
+/// Even elements of 32 neighbours.
+INFERKIT_INLINE F32x16 evens(F32x16 a, F32x16 b) {
+#if defined(__AVX512F__)
+  return {{__builtin_shufflevector(a.p[0], b.p[0], 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30)}};
+#elif defined(__AVX2__)
+  return {{__builtin_shufflevector(a.p[0], a.p[1], 0, 2, 4, 6, 8, 10, 12, 14),
+           __builtin_shufflevector(b.p[0], b.p[1], 0, 2, 4, 6, 8, 10, 12, 14)}};
+#else
+  return {{__builtin_shufflevector(a.p[0], a.p[1], 0, 2, 4, 6), __builtin_shufflevector(a.p[2], a.p[3], 0, 2, 4, 6),
+           __builtin_shufflevector(b.p[0], b.p[1], 0, 2, 4, 6), __builtin_shufflevector(b.p[2], b.p[3], 0, 2, 4, 6)}};
+#endif
+}
+/// Odd elements of 32 neighbours.
+INFERKIT_INLINE F32x16 odds(F32x16 a, F32x16 b) {
+#if defined(__AVX512F__)
+  return {{__builtin_shufflevector(a.p[0], b.p[0], 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31)}};
+#elif defined(__AVX2__)
+  return {{__builtin_shufflevector(a.p[0], a.p[1], 1, 3, 5, 7, 9, 11, 13, 15),
+           __builtin_shufflevector(b.p[0], b.p[1], 1, 3, 5, 7, 9, 11, 13, 15)}};
+#else
+  return {{__builtin_shufflevector(a.p[0], a.p[1], 1, 3, 5, 7), __builtin_shufflevector(a.p[2], a.p[3], 1, 3, 5, 7),
+           __builtin_shufflevector(b.p[0], b.p[1], 1, 3, 5, 7), __builtin_shufflevector(b.p[2], b.p[3], 1, 3, 5, 7)}};
+#endif
+}
+
 }  // namespace
 }  // namespace inferkit::kernels::INFERKIT_TIER

@@ -5,19 +5,6 @@
 namespace inferkit::kernels::INFERKIT_TIER {
 namespace {
 
-/// Even elements of 32 neighbours.
-INFERKIT_INLINE F32x16 evens(F32x16 a, F32x16 b) {
-#if defined(__AVX512F__)
-  return {{__builtin_shufflevector(a.p[0], b.p[0], 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30)}};
-#elif defined(__AVX2__)
-  return {{__builtin_shufflevector(a.p[0], a.p[1], 0, 2, 4, 6, 8, 10, 12, 14),
-           __builtin_shufflevector(b.p[0], b.p[1], 0, 2, 4, 6, 8, 10, 12, 14)}};
-#else
-  return {{__builtin_shufflevector(a.p[0], a.p[1], 0, 2, 4, 6), __builtin_shufflevector(a.p[2], a.p[3], 0, 2, 4, 6),
-           __builtin_shufflevector(b.p[0], b.p[1], 0, 2, 4, 6), __builtin_shufflevector(b.p[2], b.p[3], 0, 2, 4, 6)}};
-#endif
-}
-
 /// Which of sixteen lanes load_lanes reads: [low, high), worked out once for many loads.
 #if defined(__AVX512F__)
 struct Lanes {
