@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
+import gc
 import json
+import math
 import os
+import random
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -64,6 +70,58 @@ def test_windows_forget_and_the_whole_life_does_not() -> None:
         assert [w.completed for w in stats.windows.values()] == [0, 0, 0]
         assert (stats.completed, stats.total_ms.count, stats.requests_per_second) == (10, 10, 0.0)
         assert stats.windows[60].p99_latency_ms == 0
+
+
+def allocated() -> int:
+    """Bytes that malloc has given out, in all of its arenas and as mappings of their own."""
+
+    class Mallinfo2(ctypes.Structure):
+        _fields_ = [
+            (name, ctypes.c_size_t)
+            for name in (
+                *("arena", "ordblks", "smblks", "hblks", "hblkhd"),
+                *("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"),
+            )
+        ]
+
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "mallinfo2"):
+        pytest.skip("mallinfo2() needs glibc 2.33")
+    libc.mallinfo2.restype = Mallinfo2
+    gc.collect()
+    found = libc.mallinfo2()
+    return int(found.uordblks + found.hblkhd)
+
+
+def test_memory_stands_still_while_time_goes_on(digits_path: Path) -> None:
+    """An hour and more of seconds, each with requests of its own number, sizes and durations, from several threads."""
+    clock = inferkit._core.ManualClock()
+    loaded = inferkit.Model.load(digits_path, max_plans=4)
+
+    def client(seed: int) -> None:
+        draw, waiting = random.Random(seed), []
+        for _ in range(draw.randrange(1, 8)):
+            x = np.ones((draw.randrange(1, 48), 64), np.float32)
+            if draw.random() < 0.3:
+                batcher(x, request_id=f"request-{seed}")
+            else:
+                waiting.append(batcher.submit(x))
+            clock.advance(math.exp(draw.uniform(math.log(1e-6), math.log(0.01))))
+        for ticket in waiting:
+            ticket.result(30)
+
+    with inferkit.Batcher(loaded, _clock=clock, workers=2) as batcher, ThreadPoolExecutor(4) as pool:
+        for second in range(4000):
+            list(pool.map(client, range(4 * second, 4 * second + 4)))
+            clock.advance(0.9)
+            if second % 10 == 0:
+                batcher.stats()
+            if second == 1000:
+                warm = allocated()
+        grown = allocated() - warm
+        stats = batcher.stats()
+    assert stats.completed > 30_000
+    assert grown < 512 * 1024, f"{grown} bytes in an hour"
 
 
 def test_a_hung_run_and_a_stuck_request() -> None:
