@@ -40,33 +40,35 @@ TEST(pool_any_window_and_one_on_all_tiers) {
   for (const int64_t size : {1, 6, 15, 16, 17, 40, 100}) {
     for (const int64_t kernel : {1, 2, 3, 5}) {
       for (const int64_t stride : {1, 2, 3, 7}) {
-        const int64_t dilation = 1 + kernel % 2, pad = kernel / 2;
-        if (size + 2 * pad < (kernel - 1) * dilation + 1) continue;
-        PoolArgs args;
-        args.h = dim(9, kernel, stride, dilation, pad, pad);
-        args.w = dim(size, kernel, stride, dilation, pad, pad);
-        args.include_pad = stride % 2 == 0;
-        const auto x = random_floats(static_cast<size_t>(3 * 9 * size), 1);
-        args.x = x.data();
-        const int64_t out = args.h.out * args.w.out;
-        std::vector<float> first;
-        for (const Isa isa : available_isas()) {
-          Guarded max(static_cast<size_t>(3 * out)), average(static_cast<size_t>(3 * out));
-          args.y = max.data();
-          pool_kernels(isa).max(args, 3);
-          args.y = average.data();
-          pool_kernels(isa).average(args, 3);
-          CHECK(max.intact() && average.intact());
-          bool right = true;
-          for (int64_t i = 0; i < 3 * out; ++i) {
-            const Window w = window(args, x.data() + i / out * 9 * size, i % out / args.w.out, i % args.w.out);
-            const double mean = w.count == 0 ? 0 : w.sum / static_cast<double>(w.count);
-            right &= max[static_cast<size_t>(i)] == w.max;
-            right &= std::fabs(average[static_cast<size_t>(i)] - mean) <= 0x1p-20;
+        for (const int64_t pad : {int64_t{0}, kernel / 2}) {
+          const int64_t dilation = 1 + kernel % 2;
+          if (size + 2 * pad < (kernel - 1) * dilation + 1) continue;
+          PoolArgs args;
+          args.h = dim(9, kernel, stride, dilation, pad, pad);
+          args.w = dim(size, kernel, stride, dilation, pad, pad);
+          args.include_pad = stride % 2 == 0;
+          const auto x = random_floats(static_cast<size_t>(3 * 9 * size), 1);
+          args.x = x.data();
+          const int64_t out = args.h.out * args.w.out;
+          std::vector<float> first;
+          for (const Isa isa : available_isas()) {
+            Guarded max(static_cast<size_t>(3 * out)), average(static_cast<size_t>(3 * out));
+            args.y = max.data();
+            pool_kernels(isa).max(args, 3);
+            args.y = average.data();
+            pool_kernels(isa).average(args, 3);
+            CHECK(max.intact() && average.intact());
+            bool right = true;
+            for (int64_t i = 0; i < 3 * out; ++i) {
+              const Window w = window(args, x.data() + i / out * 9 * size, i % out / args.w.out, i % args.w.out);
+              const double mean = w.count == 0 ? 0 : w.sum / static_cast<double>(w.count);
+              right &= max[static_cast<size_t>(i)] == w.max;
+              right &= std::fabs(average[static_cast<size_t>(i)] - mean) <= 0x1p-20;
+            }
+            CHECK(right);
+            if (first.empty()) first.assign(average.data(), average.data() + 3 * out);
+            CHECK(same(first.data(), average.data(), first.size()));
           }
-          CHECK(right);
-          if (first.empty()) first.assign(average.data(), average.data() + 3 * out);
-          CHECK(same(first.data(), average.data(), first.size()));
         }
       }
     }
@@ -84,6 +86,22 @@ TEST(pool_max_keeps_nan) {
       args.w = dim(40, 3, 1, 1, 0, 0);
       pool_kernels(isa).max(args, 1);
       for (int64_t i = 0; i < 38; ++i) CHECK_EQ(std::isnan(y[static_cast<size_t>(i)]), i <= at && at < i + 3);
+    }
+  }
+}
+
+TEST(pool_max_of_pairs_keeps_nan) {
+  for (const Isa isa : available_isas()) {
+    for (int64_t at = 0; at < 2 * 45; ++at) {
+      std::vector<float> x(2 * 45, 1.0f), y(22);
+      x[static_cast<size_t>(at)] = NAN;
+      PoolArgs args;
+      args.x = x.data();
+      args.y = y.data();
+      args.h = dim(2, 2, 2, 1, 0, 0);
+      args.w = dim(45, 2, 2, 1, 0, 0);
+      pool_kernels(isa).max(args, 1);
+      for (int64_t i = 0; i < 22; ++i) CHECK_EQ(std::isnan(y[static_cast<size_t>(i)]), i == at % 45 / 2);
     }
   }
 }
