@@ -158,6 +158,25 @@ def test_a_failed_batch_says_so_once(spans: Spans) -> None:
         assert [event.name for event in batch.events] == ["exception"]
 
 
+def test_what_waits_for_its_span_is_bounded(spans: Spans, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ticket keeps the memory of its answer."""
+    monkeypatch.setattr("inferkit.tracing._otel._MOST", 5)
+    release = threading.Event()
+
+    def slow(x: np.ndarray) -> np.ndarray:
+        release.wait(30)
+        return x
+
+    with inferkit.Batcher(model(slow), caller_runs=False) as batcher:
+        tickets = [batcher.submit(X, request_id=f"r{i}") for i in range(20)]
+        release.set()
+        for ticket in tickets:
+            ticket.result()
+        found = spans.requests()
+    assert len(found) == 20
+    assert sum("inferkit.outcome" in span.attributes for span in found.values()) == 5
+
+
 def test_failures_say_so(spans: Spans) -> None:
     def broken(x: np.ndarray) -> np.ndarray:
         raise RuntimeError("no")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["flush", "instrument", "uninstrument"]
 
 _POLL_SECONDS = 0.02
+_MOST = 4096  # tickets that are kept for their spans; each keeps the memory of an answer
 _lock = threading.Lock()  # guards _active
 _active: _Instrumentation | None = None
 
@@ -31,7 +32,8 @@ def instrument(tracer_provider: TracerProvider | None = None) -> None:
     wherever the request runs and whoever waits for it. Its events are the stages (dequeued, started, delivered), its
     attributes ``inferkit.batcher``, ``inferkit.request_id``, ``inferkit.outcome``, ``inferkit.batch_id`` and
     ``inferkit.batch_size``. Spans of tickets are ended by a thread of their own, within some 40 ms of the request's end
-    and with its exact time. Costs each request some 50 us where its span is recorded; sampled-out ones a few.
+    and with its exact time. Where more than 4096 wait for that thread, a span ends at its request's submission, without
+    an outcome. Costs each request some 50 us where its span is recorded; sampled-out ones a few.
 
     A batch serves requests of many traces, so it has a span ``inferkit.batch`` in a trace of its own, from its start to
     its end. It links to the span of each of its requests, and they link to it. A call (``batcher(x)``) waits for its
@@ -98,11 +100,20 @@ class _Request:
     batcher: tuple[int, str]  # its identity, as names are used again; and its name
 
 
+class _Ended:
+    """What is to be told of a request that has ended. Its ticket, and with that its answer's memory, is let go."""
+
+    def __init__(self, request: _Request) -> None:
+        ticket = request.ticket
+        self.span, self.timing, self.error = request.span, ticket.timing, ticket.exception(0)
+        self.outcome = "completed" if self.error is None else "cancelled" if ticket.cancelled() else "failed"
+
+
 @dataclass
 class _Batch:
     """A batch that has ended, and those of its requests that are known to be in it."""
 
-    requests: list[_Request] = field(default_factory=list)
+    requests: list[_Ended] = field(default_factory=list)
     joined: int = 0  # the sweep in which the last of them was found
 
 
@@ -137,6 +148,7 @@ class _Instrumentation:
                 raise
             if span.is_recording():
                 span.set_attribute("inferkit.request_id", ticket.request_id)
+            if span.is_recording() and len(instrumentation._new) + len(instrumentation._pending) < _MOST:
                 instrumentation._new.append(_Request(ticket, span, (id(batcher), batcher.name)))
                 instrumentation._work.set()
             else:
@@ -217,12 +229,13 @@ class _Instrumentation:
         """End the span of a request that ended without a batch; put it to its batch where it has one."""
         if not request.ticket.done():
             return False
-        batch_id = request.ticket.timing.batch_id
+        ended = _Ended(request)
+        batch_id = ended.timing.batch_id
         if batch_id is None:
-            _end(request)
+            _end(ended)
         else:
             batch = self._batches.setdefault((*request.batcher, batch_id), _Batch())
-            batch.requests.append(request)
+            batch.requests.append(ended)
             batch.joined = self._sweeps
         return True
 
@@ -232,12 +245,12 @@ class _Instrumentation:
         for key in over:
             self._end_batch(key[1], key[2], self._batches.pop(key).requests)
 
-    def _end_batch(self, batcher: str, batch_id: int, requests: list[_Request]) -> None:
+    def _end_batch(self, batcher: str, batch_id: int, requests: list[_Ended]) -> None:
         from opentelemetry.context import Context
         from opentelemetry.trace import Link
 
         # Where a batch failed, its requests ran again one by one: it takes from the first start to the last end.
-        timings = [request.ticket.timing for request in requests]
+        timings = [request.timing for request in requests]
         started = [t.started for t in timings if t.started is not None]
         finished = [t.finished for t in timings if t.finished is not None]
         attributes: dict[str, Any] = {"inferkit.batcher": batcher, "inferkit.batch_id": batch_id}
@@ -251,7 +264,7 @@ class _Instrumentation:
         for request in requests:
             request.span.add_link(span.get_span_context())
             _end(request)
-        error = next((e for e in (request.ticket.exception(0) for request in requests) if e is not None), None)
+        error = next((request.error for request in requests if request.error is not None), None)
         if error is not None:
             _set_error(span, error)
         span.end(_wall(max(finished)) if finished else None)
@@ -262,19 +275,17 @@ def _wall(seconds: float) -> int:
     return int(seconds * 1e9) + time.time_ns() - time.monotonic_ns()
 
 
-def _end(request: _Request) -> None:
-    ticket, span, timing = request.ticket, request.span, request.ticket.timing
+def _end(request: _Ended) -> None:
+    span, timing = request.span, request.timing
     for name in ("dequeued", "started", "delivered"):
         at = getattr(timing, name)
         if at is not None:
             span.add_event(name, timestamp=_wall(at))
-    error = ticket.exception(0)
-    outcome = "completed" if error is None else "cancelled" if ticket.cancelled() else "failed"
-    span.set_attribute("inferkit.outcome", outcome)
+    span.set_attribute("inferkit.outcome", request.outcome)
     if timing.batch_id is not None and timing.batch_size is not None:
         span.set_attributes({"inferkit.batch_id": timing.batch_id, "inferkit.batch_size": timing.batch_size})
-    if error is not None and outcome == "failed":
-        _set_error(span, error)
+    if request.error is not None and request.outcome == "failed":
+        _set_error(span, request.error)
     span.end(None if timing.finished is None else _wall(timing.finished))
 
 
