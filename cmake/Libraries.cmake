@@ -31,7 +31,12 @@ target_include_directories(inferkit_engine PRIVATE ${CMAKE_BINARY_DIR}/generated
 inferkit_precompile(inferkit_engine <cmath> <cstring> <engine/op_registry.h> <engine/ops/dispatch.h>)
 inferkit_library(batching inferkit_engine)
 
+set(inferkit_version "${SKBUILD_PROJECT_VERSION}")
+if(NOT inferkit_version) # built by cmake alone
+  file(STRINGS ${CMAKE_CURRENT_SOURCE_DIR}/pyproject.toml inferkit_version REGEX "^version = ")
+  string(REGEX MATCH "[0-9][^\"]*" inferkit_version "${inferkit_version}")
+endif()
 set_source_files_properties(
   ${CMAKE_CURRENT_SOURCE_DIR}/csrc/base/build_info.cc
   PROPERTIES COMPILE_DEFINITIONS
-             "INFERKIT_VERSION=\"${SKBUILD_PROJECT_VERSION}\";INFERKIT_BUILD_TYPE=\"${CMAKE_BUILD_TYPE}\";INFERKIT_SANITIZERS=\"${INFERKIT_SANITIZE}\";INFERKIT_FLAGS=\"${CMAKE_CXX_FLAGS} ${CMAKE_CXX_FLAGS_RELEASE}\"")
+             "INFERKIT_VERSION=\"${inferkit_version}\";INFERKIT_BUILD_TYPE=\"${CMAKE_BUILD_TYPE}\";INFERKIT_SANITIZERS=\"${INFERKIT_SANITIZE}\";INFERKIT_FLAGS=\"${CMAKE_CXX_FLAGS} ${CMAKE_CXX_FLAGS_RELEASE}\"")
