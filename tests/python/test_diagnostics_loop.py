@@ -14,6 +14,7 @@ import pytest
 
 from inferkit import diagnostics
 from inferkit.diagnostics import Stall, watch_loop
+from inferkit.diagnostics._loop import recent_stalls
 
 try:
     import uvloop
@@ -208,6 +209,34 @@ def test_a_watch_that_stays_on_keeps_only_the_last(monkeypatch: pytest.MonkeyPat
     watch = asyncio.run(main())
     assert len(watch.stalls) == 3
     assert watch.longest >= 0.19  # that hold itself is forgotten
+
+
+def test_others_may_look_while_holds_are_added() -> None:
+    done, errors = threading.Event(), []
+
+    def look(watch: diagnostics.LoopWatch) -> None:
+        try:
+            while not done.is_set():
+                recent_stalls(60.0)
+                assert len(watch.stalls) <= 1000
+        except Exception as error:
+            errors.append(error)
+
+    async def main() -> None:
+        with watch_loop(threshold=0.001) as watch:
+            threads = [threading.Thread(target=look, args=(watch,)) for _ in range(2)]
+            for thread in threads:
+                thread.start()
+            for _ in range(100):
+                time.sleep(0.002)
+                with watch_loop(threshold=1.0):
+                    await asyncio.sleep(0)
+            done.set()
+            for thread in threads:
+                thread.join()
+
+    asyncio.run(main())
+    assert not errors
 
 
 def test_misuse() -> None:

@@ -14,7 +14,6 @@ import sys
 import sysconfig
 import threading
 import time
-import weakref
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,7 +26,9 @@ _STDLIB = tuple({sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")}
 _SITE = tuple({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
 _HUNG = 1.0  # seconds after which a hold that has not ended is reported all the same
 _KEPT = 1000  # holds of one watch, and different stacks of one hold: a watch may stay on for months
-_active: weakref.WeakSet[LoopWatch] = weakref.WeakSet()
+_active: dict[
+    LoopWatch, None
+] = {}  # those inside their block; copied before it is looked through, as threads change it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +101,7 @@ class LoopWatch:
     @property
     def stalls(self) -> tuple[Stall, ...]:
         """The holds so far, in order; the last thousand of them."""
-        return tuple(stall for _, stall in self._stalls)
+        return tuple(stall for _, stall in tuple(self._stalls))  # the loop may add one meanwhile
 
     @property
     def longest(self) -> float:
@@ -110,7 +111,7 @@ class LoopWatch:
     def _recent(self, seconds: float) -> list[Stall]:
         """Find the holds that have ended in the last `seconds`, and the one that goes on."""
         now = time.monotonic()
-        found = [stall for end, stall in self._stalls if end >= now - seconds]
+        found = [stall for end, stall in tuple(self._stalls) if end >= now - seconds]
         with self._lock:
             late = now - self._due
             if late >= self.threshold:
@@ -132,13 +133,13 @@ class LoopWatch:
         self._handle: asyncio.Handle = self._loop.call_soon(self._beat)
         self._watcher = threading.Thread(target=self._watch, name="inferkit-watch-loop", daemon=True)
         self._watcher.start()
-        _active.add(self)
+        _active[self] = None
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        _active.discard(self)
+        _active.pop(self, None)
         self._handle.cancel()
         self._end_hold(time.monotonic())  # a hold that reaches to the end of the block
         self._done.set()
@@ -226,7 +227,7 @@ class LoopWatch:
 
 def recent_stalls(seconds: float) -> list[Stall]:
     """Find the holds of every loop of the process that is being watched, in the last `seconds`."""
-    return [stall for watch in list(_active) for stall in watch._recent(seconds)]
+    return [stall for watch in tuple(_active) for stall in watch._recent(seconds)]
 
 
 def _forked() -> None:
