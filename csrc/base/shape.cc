@@ -34,11 +34,12 @@ int64_t Shape::elements(size_t first, size_t last) const {
 }
 
 std::optional<int64_t> Shape::checked_elements() const {
-  constexpr int64_t kLimit = int64_t{1} << 62;
+  // Also where there are no elements, so that rules can add and multiply dimensions without overflow.
+  constexpr int64_t kLimit = int64_t{1} << 62, kMostOfOne = int64_t{1} << 40;
   bool zero = false;
   int64_t count = 1;
   for (int64_t d : *this) {
-    if (d < 0) return std::nullopt;
+    if (d < 0 || d > kMostOfOne) return std::nullopt;
     if (d == 0) {
       zero = true;
     } else if (__builtin_mul_overflow(count, d, &count) || count > kLimit) {

@@ -41,7 +41,7 @@ class Shape {
   int64_t elements() const { return elements(0, rank_); }
   /// The product of dimensions [first, last).
   int64_t elements(size_t first, size_t last) const;
-  /// As elements(), or nullopt where a dimension is negative or the product passes 2^62.
+  /// As elements(), or nullopt where a dimension is negative or passes 2^40, or the product (zeros left out) 2^62.
   std::optional<int64_t> checked_elements() const;
   /// Row-major strides in elements.
   std::array<int64_t, kMaxRank> strides() const;

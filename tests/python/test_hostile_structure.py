@@ -370,3 +370,66 @@ def test_shrunk_integers_saturate() -> None:
     proto = model([node("Shrink", ["x"], ["y"], bias=-300.0, lambd=0.5)], [value("x", (3,), TensorProto.INT8)])
     found = inferkit.Model.load(proto.SerializeToString())(np.array([-100, 0, 100], np.int8))
     assert found.tolist() == [-128, 0, 127]
+
+
+# ---- sizes that are numbers by themselves, but not added up or multiplied ------------------------------------------
+
+MANY = 2**40
+SIZES: list[tuple[str, list[tuple[int, ...]], dict[str, object]]] = [
+    ("Conv", [(1, 1, 5), (0, 1, MANY)], {"dilations": [2**31]}),
+    ("Conv", [(1, 0, 5), (0, 3, 1)], {"group": 2**62}),
+    ("ConvTranspose", [(0, 1, MANY), (1, 1, 1)], {"strides": [2**31]}),
+    ("ConvTranspose", [(1, 0, 5), (0, 3, 1), (3,)], {"group": 2**62}),
+    ("MaxPool", [(1, 0, 5)], {"kernel_shape": [2**62], "dilations": [2**31]}),
+    ("DeformConv", [(1, 0, 4, 4), (1, 0, 4, 4), (1, 2, 1, 1)], {"offset_group": 2**62}),
+    ("DepthToSpace", [(1, 0, MANY, 2)], {"blocksize": 2**20}),
+    ("SpaceToDepth", [(1, MANY, 0, 0)], {"blocksize": 2**20}),
+    ("Concat", [(2**62, 0), (2**62, 0), (2**62, 0)], {"axis": 0}),
+    ("Attention", [(1, 1, 4, 8)] * 3, {"left_window_size": 2**63 - 1, "right_window_size": 2**63 - 1}),
+    ("Attention", [(1, 1, 0, 0), *[(1, 1, 2**62, 0)] * 2, (), *[(1, 1, 2**62, 0)] * 2], {}),
+]
+
+
+@pytest.mark.parametrize(("op", "shapes", "attributes"), SIZES)
+def test_sizes_that_overflow(op: str, shapes: list[tuple[int, ...]], attributes: dict[str, object]) -> None:
+    """None is wrong by itself where there are no elements. For builds with sanitizers, which fail on the overflow."""
+    ports = [value(f"x{i}", shape) for i, shape in enumerate(shapes) if shape]
+    names = [f"x{i}" if shape else "" for i, shape in enumerate(shapes)]
+    proto = model([node(op, names, ["y"], **attributes)], ports)
+    proto.opset_import[0].version = 25
+    proto.ir_version = 10
+    try:
+        loaded = inferkit.Model.load(proto.SerializeToString(), input_checks=inferkit.InputChecks(non_empty=False))
+        loaded({spec.name: np.zeros(spec.shape, np.float32) for spec in loaded.inputs})
+    except inferkit.InferkitError:
+        pass
+
+
+def test_blocks_of_more_than_there_is() -> None:
+    scales = [constant("s", np.ones((1, 2)))]
+    port = [value("x", (4, 2), TensorProto.INT8)]
+    proto = model([node("DequantizeLinear", ["x", "s"], ["y"], axis=0, block_size=2**63 - 1)], port, scales)
+    proto.opset_import[0].version = 21
+    proto.ir_version = 10
+    assert inferkit.Model.load(proto.SerializeToString())(np.ones((4, 2), np.int8)).sum() == 8
+
+
+def test_a_dft_longer_than_any_table() -> None:
+    inputs = ["four", "long", "rate", "low", "high"]
+    constants = [constant(name, n, np.int64) for name, n in (("four", 4), ("long", 2**63 - 1), ("rate", 16000))]
+    constants += [constant("low", 0), constant("high", 8000)]
+    refused(model([node("MelWeightMatrix", inputs, ["y"])], [value("x", (1,))], constants), "DFT")
+
+
+def test_gaps_longer_than_any_row() -> None:
+    """Two billion of them, for each row."""
+    attributes = {"mode": "TF", "ngram_counts": [0, 1], "ngram_indexes": [0, 1], "pool_int64s": [1, 2, 3]}
+    gaps = {"min_gram_length": 1, "max_gram_length": 2, "max_skip_count": 2**31}
+    port = value("x", (1000, 5), TensorProto.INT64)
+    start = time.monotonic()
+    loaded = inferkit.Model.load(
+        model([node("TfIdfVectorizer", ["x"], ["y"], **attributes, **gaps)], [port]).SerializeToString()
+    )
+    found = loaded(np.tile(np.array([2, 0, 0, 0, 3], np.int64), (1000, 1)))
+    assert found[0].tolist() == [0, 1]
+    assert time.monotonic() - start < 5

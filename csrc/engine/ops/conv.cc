@@ -37,8 +37,8 @@ ConvShape conv_shape(const NodeContext& c) {
   const std::vector<int64_t> kernel(w.begin() + 2, w.end());
   const auto declared = c.attr_ints("kernel_shape");
   if (!declared.empty() && declared != kernel) c.fail(cat("kernel_shape is not that of the weights, ", w.str()));
-  const int64_t groups = c.attr_int("group", 1);
-  if (groups < 1 || w[0] % groups != 0 || x[1] != w[1] * groups) {
+  const int64_t groups = group_count(c);
+  if (w[0] % groups != 0 || x[1] != w[1] * groups) {
     c.fail(cat("weights of shape ", w.str(), " in ", groups, " groups do not fit ", x.str()));
   }
   if (c.has_input(2) && c.input(2).shape != Shape{w[0]})

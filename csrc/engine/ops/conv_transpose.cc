@@ -22,6 +22,7 @@ struct TransposeShape {
 };
 
 void set_padding(const NodeContext& c, WindowDim& d, const std::string& auto_pad, int64_t extra, int64_t wished) {
+  if (d.in > (int64_t{1} << 61) / d.stride) c.fail(cat("a stride of ", d.stride, " on a dimension of ", d.in));
   const int64_t full = (d.in - 1) * d.stride + (d.kernel - 1) * d.dilation + 1 + extra;
   const bool same = auto_pad == "SAME_UPPER" || auto_pad == "SAME_LOWER";
   if (wished >= 0 || same) {
@@ -46,8 +47,8 @@ TransposeShape transpose_shape(const NodeContext& c) {
   const std::vector<int64_t> kernel(w.begin() + 2, w.end());
   const auto declared = c.attr_ints("kernel_shape");
   if (!declared.empty() && declared != kernel) c.fail(cat("kernel_shape is not that of the weights, ", w.str()));
-  const int64_t groups = c.attr_int("group", 1);
-  if (groups < 1 || x[1] != w[0] || x[1] % groups != 0)
+  const int64_t groups = group_count(c);
+  if (x[1] != w[0] || x[1] % groups != 0)
     c.fail(cat("weights of shape ", w.str(), " in ", groups, " groups do not fit ", x.str()));
   if (c.has_input(2) && c.input(2).shape != Shape{w[1] * groups})
     c.fail(cat("the bias has shape ", c.input(2).shape.str(), "; expected ", w[1] * groups, " values"));

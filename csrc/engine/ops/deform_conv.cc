@@ -5,6 +5,7 @@
 #include "engine/ops/common/convert.h"
 #include "engine/ops/dispatch.h"
 #include "engine/ops/parallel.h"
+#include "engine/ops/window.h"
 
 namespace inferkit {
 namespace {
@@ -80,7 +81,7 @@ DeformParams read_params(const NodeContext& c) {
   }
   DeformParams p{x[0], x[1], x[2], x[3], w[0], offset[2], offset[3], w[2], w[3], 0, 0, {}, {}, {}};
   if (std::max({x[2], x[3], w[2], w[3]}) > (int64_t{1} << 24)) c.unsupported(cat("an image of shape ", x.str()));
-  p.group = c.attr_int("group", 1);
+  p.group = group_count(c);
   p.offset_group = c.attr_int("offset_group", 1);
   const auto list = [&](std::string_view name, size_t count, int64_t fallback, int64_t least) {
     std::vector<int64_t> v = c.attr_ints(name);
@@ -94,7 +95,7 @@ DeformParams read_params(const NodeContext& c) {
   const auto strides = list("strides", 2, 1, 1), dilations = list("dilations", 2, 1, 1), pads = list("pads", 4, 0, 0);
   const std::vector<int64_t> kernel = c.attr_ints("kernel_shape");
   if (!kernel.empty() && kernel != std::vector<int64_t>{w[2], w[3]}) c.fail("kernel_shape contradicts the weights");
-  if (p.group < 1 || p.offset_group < 1 || x[1] % p.group != 0 || x[1] % p.offset_group != 0 || w[0] % p.group != 0 ||
+  if (p.offset_group < 1 || x[1] % p.group != 0 || x[1] % p.offset_group != 0 || w[0] % p.group != 0 ||
       w[1] != x[1] / p.group || w[2] < 1 || w[3] < 1) {
     c.fail(cat("weights of shape ", w.str(), " for ", x[1], " channels, ", p.group, " groups and ", p.offset_group,
                " groups of offsets"));
@@ -106,8 +107,10 @@ DeformParams read_params(const NodeContext& c) {
     const int64_t out = (x[2 + i] + pads[i] + pads[2 + i] - dilations[i] * (w[2 + i] - 1) - 1) / strides[i] + 1;
     if (offset[2 + i] != out) c.fail(cat("offsets of shape ", offset.str(), " for a result of ", out));
   }
-  const int64_t taps = p.offset_group * w[2] * w[3];
-  if (offset[0] != x[0] || offset[1] != 2 * taps) c.fail(cat("offsets of shape ", offset.str()));
+  const auto counted = Shape{p.offset_group, w[2], w[3]}.checked_elements();
+  const int64_t taps = counted.value_or(0);
+  if (!counted || taps > (int64_t{1} << 60) || offset[0] != x[0] || offset[1] != 2 * taps)
+    c.fail(cat("offsets of shape ", offset.str()));
   if (c.has_input(kBias) && c.input(kBias).shape != Shape{w[0]}) c.fail(cat("a bias of ", c.input(kBias).shape.str()));
   if (c.has_input(kMask) && c.input(kMask).shape != Shape{x[0], taps, offset[2], offset[3]}) {
     c.fail(cat("a mask of shape ", c.input(kMask).shape.str()));

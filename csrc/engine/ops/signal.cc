@@ -69,7 +69,8 @@ void infer_blackman(InferContext& c) { infer_window(c, 0.42, 0.5, 0.08); }
 void infer_mel(InferContext& c) {
   const int64_t bins = one_int(c, 0), length = one_int(c, 1), rate = one_int(c, 2);
   const double lower = one_float(c, 3), upper = one_float(c, 4);
-  if (bins < 1 || length < 1 || rate < 1 || bins > kMaxElements || !(lower >= 0 && upper >= lower)) {
+  if (bins < 1 || length < 1 || rate < 1 || bins > kMaxElements || length > 2 * kMaxElements ||
+      !(lower >= 0 && upper >= lower)) {
     c.fail(cat(bins, " mel bins from ", lower, " to ", upper, " Hz, a DFT of ", length, " at ", rate, " Hz"));
   }
   const int64_t rows = length / 2 + 1;

@@ -37,7 +37,8 @@ void vectorize_step(const void* params, std::byte* const* io, const ExecContext&
     const I* x = reinterpret_cast<const I*>(io[1]) + row * p.length;
     std::fill(y, y + p.columns, 0.0f);
     int64_t least = p.least;
-    for (int64_t distance = 1; distance <= p.skips + 1 && least <= p.most; ++distance) {
+    for (int64_t distance = 1; distance <= p.skips + 1 && least <= p.most && distance * (least - 1) < p.length;
+         ++distance) {
       for (int64_t start = 0; start + distance * (least - 1) < p.length; ++start) {
         int32_t node = 0;
         int64_t item = start;

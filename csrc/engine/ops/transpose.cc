@@ -49,7 +49,7 @@ void lower_transpose(LowerContext& c) { lower_permutation(c, c.input(0).shape, p
 int64_t block_size(const NodeContext& c) {
   if (c.input(0).shape.rank() != 4) c.fail(cat("the input must have 4 dimensions, not ", c.input(0).shape.str()));
   const int64_t b = c.attr_int("blocksize", 0);
-  if (b < 1 || b > (1 << 20)) c.fail(cat("blocksize ", b));
+  if (b < 1 || b > (1 << 10)) c.fail(cat("blocksize ", b));
   return b;
 }
 

@@ -46,6 +46,8 @@ struct Window {
   }
 };
 
+constexpr int64_t kMostOfWindow = int64_t{1} << 31;  // the product of two is a number
+
 /// A list attribute with one value per spatial dimension (or `count` values), `fallback` where absent.
 inline std::vector<int64_t> window_attr(const NodeContext& c, std::string_view name, size_t count, int64_t fallback,
                                         int64_t least) {
@@ -53,9 +55,17 @@ inline std::vector<int64_t> window_attr(const NodeContext& c, std::string_view n
   if (v.empty()) v.assign(count, fallback);
   if (v.size() != count) c.fail(cat(name, " has ", v.size(), " values where ", count, " are needed"));
   for (int64_t x : v) {
-    if (x < least || x > (int64_t{1} << 31)) c.fail(cat(name, " holds ", x));
+    if (x < least || x > kMostOfWindow) c.fail(cat(name, " holds ", x));
   }
   return v;
+}
+
+/// The attribute `group`.
+inline int64_t group_count(const NodeContext& c) {
+  constexpr int64_t kMost = 1 << 20;  // times a dimension, that is a number
+  const int64_t groups = c.attr_int("group", 1);
+  if (groups < 1 || groups > kMost) c.fail(cat(groups, " groups"));
+  return groups;
 }
 
 /// The window's sizes but not its output and, for auto_pad, not its padding. `x` is [N, C, spatial...].
@@ -71,6 +81,7 @@ inline Window window_base(const NodeContext& c, const Shape& x, const std::vecto
   for (size_t i = 0; i < n; ++i) {
     WindowDim& d = w.dim[3 - n + i];
     if (kernel[i] < 1) c.fail("the kernel is empty");
+    if (kernel[i] > kMostOfWindow) c.fail(cat("a kernel of ", kernel[i]));
     d = {x[2 + i], 0, kernel[i], strides[i], dilations[i], pads[i], pads[n + i]};
   }
   return w;

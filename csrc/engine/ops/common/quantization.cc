@@ -40,7 +40,7 @@ ScaleLayout scale_layout(const NodeContext& c) {
     return l;
   }
   Shape expected = x;
-  expected[axis] = (l.axis + block - 1) / block;
+  expected[axis] = l.axis / block + (l.axis % block != 0);
   if (scale != expected) {
     c.fail(cat("blocks of ", block, " need scales of shape ", expected.str(), ", not ", scale.str()));
   }
