@@ -433,3 +433,17 @@ def test_gaps_longer_than_any_row() -> None:
     found = loaded(np.tile(np.array([2, 0, 0, 0, 3], np.int64), (1000, 1)))
     assert found[0].tolist() == [0, 1]
     assert time.monotonic() - start < 5
+
+
+def test_a_dilation_of_one_tap() -> None:
+    """Found by the fuzzer: it means nothing, and was counted up to, for each filter."""
+    weights = [constant("w", np.ones((6, 1, 4, 1)))]
+    attributes = {"group": 2, "dilations": [2, 2**26], "pads": [16, 3, 0, 2], "strides": [4, 1]}
+    start = time.monotonic()
+    loaded = inferkit.Model.load(
+        model(
+            [node("Conv", ["x", "w"], ["y"], **attributes)], [value("x", (64, 2, 19, 2))], weights
+        ).SerializeToString()
+    )
+    assert loaded(np.ones((64, 2, 19, 2), np.float32)).max() == 4
+    assert time.monotonic() - start < 5

@@ -74,7 +74,9 @@ void depthwise(const DepthwiseArgs& a) {
     int64_t at = i * a.h.dilation * row_step, phase = 0;
     for (int64_t j = 0; j < a.w.kernel; ++j) {
       offset[taps++] = at + phase * width;
-      for (phase += a.w.dilation; phase >= a.w.stride; phase -= a.w.stride) ++at;
+      phase += a.w.dilation;
+      at += phase / a.w.stride;
+      phase %= a.w.stride;
     }
   }
   const int64_t step = a.h.stride * row_step, out = a.w.out;
