@@ -30,7 +30,7 @@ struct PyBuffer {
 
 int get_view(PyObject* self, Py_buffer* view, int flags) {
   view->obj = nullptr;
-  PyBuffer* const buffer = py::cast<PyBuffer*>(py::handle(self));  // no_new sees to it that there is one
+  PyBuffer* const buffer = py::cast<PyBuffer*>(py::handle(self));  // there is one: nobody can make an object without
   if (!buffer->buffer) {
     PyErr_SetString(PyExc_BufferError, "the buffer was released");
     return -1;
@@ -39,12 +39,6 @@ int get_view(PyObject* self, Py_buffer* view, int flags) {
       PyBuffer_FillInfo(view, self, buffer->buffer.data(), static_cast<Py_ssize_t>(buffer->nbytes), 0, flags);
   if (failed == 0) ++buffer->views;
   return failed;
-}
-
-// Only a pool makes buffers: Buffer.__new__(Buffer) would be memory that nobody has initialised.
-PyObject* no_new(PyTypeObject* type, PyObject*, PyObject*) {
-  PyErr_Format(PyExc_TypeError, "%s objects are made by BufferPool.acquire()", type->tp_name);
-  return nullptr;
 }
 
 void release_view(PyObject* self, Py_buffer*) { --py::cast<PyBuffer&>(py::handle(self)).views; }
@@ -191,7 +185,9 @@ void bind_buffer_pool(py::module_& m) {
     type->as_buffer.bf_getbuffer = get_view;
     type->as_buffer.bf_releasebuffer = release_view;
     type->ht_type.tp_as_buffer = &type->as_buffer;
-    type->ht_type.tp_new = no_new;
+    // Only a pool makes buffers: Buffer.__new__(Buffer) would be memory that nobody has initialised.
+    type->ht_type.tp_new = nullptr;
+    type->ht_type.tp_flags |= Py_TPFLAGS_DISALLOW_INSTANTIATION;
   });
   py::class_<PyBuffer>(m, "Buffer", slots, kBufferDoc)
       .def("release", &PyBuffer::release,

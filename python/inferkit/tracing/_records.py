@@ -108,7 +108,7 @@ class StepTrace:
     Parameters
     ----------
     name : str
-        Its operator and the node of the graph that it computes, the last 48 bytes: ``Gemm fc1``. Fused ones have one step.
+        Its operator and the end of its node's name, 48 bytes in all: ``Gemm fc1``. Fused nodes are one step.
     started, finished : float
     thread : int
         The kernel's id of the thread that the run was on.
