@@ -26,6 +26,17 @@ def microseconds(value: float) -> str:
     return f"{value:.2f} us" if value < 10 else f"{value:,.0f} us" if value < 1000 else f"{value / 1000:,.1f} ms"
 
 
+def by_model(cases: dict[str, dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Group "NAME, batch 1" and "NAME, batch 8" as "NAME, batch 1, 8"."""
+    found: dict[str, tuple[list[str], list[dict[str, Any]]]] = {}
+    for what, who in cases.items():
+        name, _, batch = what.rpartition(" ")
+        batches, figures = found.setdefault(name, ([], []))
+        batches.append(batch)
+        figures.append(who)
+    return {f"{name} {', '.join(batches)}": figures for name, (batches, figures) in found.items()}
+
+
 def lines(results: dict[str, list[dict[str, Any]]]) -> list[str]:
     out = ["| what | inferkit | the others, in the same run |", "| --- | --- | --- |"]
 
@@ -39,13 +50,15 @@ def lines(results: dict[str, list[dict[str, Any]]]) -> list[str]:
         return found
 
     for section in ("direct", "real"):
-        for what, who in groups(section).items():
-            ours = who.pop("inferkit")
-            row(
-                f"one call, one thread: {what}",
-                microseconds(ours["us"]),
-                [f"{name} {microseconds(r['us'])} ({1 / r['ratio']:.1f}x)" for name, r in who.items()],
-            )
+        for what, cases in by_model(groups(section)).items():
+            ours = [who.pop("inferkit")["us"] for who in cases]
+            others = []
+            for name in cases[0]:
+                theirs = [who[name] for who in cases if name in who]
+                times = ", ".join(microseconds(r["us"]) for r in theirs)
+                ratios = ", ".join(f"{1 / r['ratio']:.1f}x" for r in theirs)
+                others.append(f"{name} {times} ({ratios})")
+            row(f"one call, one thread: {what}", ", ".join(map(microseconds, ours)), others)
     for what, who in groups("overhead").items():
         row(f"what `batcher(x)` adds to `model(x)`: {what}", microseconds(who["batcher(x)"]["added_us"]), [])
     for what, who in groups("asyncio").items():
