@@ -150,7 +150,7 @@ void lower_gemm_conv(LowerContext& c, const ConvShape& s) {
   p.gemm.act = act.op;
   p.gemm.act_alpha = act.alpha;
   p.gemm.act_beta = act.beta;
-  p.gemm.k_segments = 1;
+  p.gemm.k_segments = p.gemm.k >= 128 ? 4 : p.gemm.k >= 32 ? 2 : 1;
   p.batch = s.batch;
   p.groups = s.groups;
   p.channels = s.channels;

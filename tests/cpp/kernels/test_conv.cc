@@ -150,3 +150,23 @@ TEST(conv_depthwise_rows_do_not_depend_on_the_block) {
     CHECK(same(whole.data(), parts.data(), whole.size()));
   }
 }
+
+// As in the GEMM: nine products of 1/16 beside a bias whose last place is 1/8.
+TEST(conv_depthwise_small_sums_beside_a_large_bias) {
+  for (const Isa isa : available_isas()) {
+    const std::vector<float> x(5 * 40, 0.25f), weights(9, 0.25f);
+    std::vector<float> y(3 * 38);
+    DepthwiseArgs args;
+    args.x = x.data();
+    args.y = y.data();
+    args.weights = weights.data();
+    args.bias = 0x1p20f;
+    args.h = {.in = 5, .out = 3, .kernel = 3};
+    args.w = {.in = 40, .out = 38, .kernel = 3};
+    args.rows = 3;
+    Guarded scratch(static_cast<size_t>(depthwise_scratch(args.h, args.w, args.rows)));
+    args.scratch = scratch.data();
+    conv_kernels(isa).depthwise(args);
+    for (const float v : y) CHECK_EQ(v, 0x1p20f + 0.5f);
+  }
+}

@@ -126,6 +126,30 @@ TEST(gemm_of_nothing) {
   }
 }
 
+// 64 products of 1/16 beside a bias of 2^20, whose last place is 1/8: added to it one by one they would all be lost.
+TEST(gemm_small_sums_beside_a_large_bias) {
+  for (const Isa isa : available_isas()) {
+    for (const int64_t m : {1, 2, 5, 30}) {
+      for (const BiasKind kind : {BiasKind::kPerRow, BiasKind::kPerColumn}) {
+        constexpr int64_t kDepth = 64, kColumns = 20;
+        const std::vector<float> a(static_cast<size_t>(m * kDepth), 0.25f), b(kDepth * kColumns, 0.25f);
+        const std::vector<float> bias(64, 0x1p20f);
+        std::vector<float> c(static_cast<size_t>(m * kColumns));
+        auto packed = make_aligned<float>(packed_b_elements(kDepth, kColumns));
+        gemm_kernels(isa).pack_b(b.data(), kColumns, kDepth, kColumns, packed.get());
+        GemmArgs g;
+        g.m = m, g.n = kColumns, g.k = kDepth;
+        g.a = a.data(), g.lda = kDepth;
+        use_packed_b(g, packed.get());
+        g.c = c.data(), g.ldc = kColumns;
+        g.bias = bias.data(), g.bias_kind = kind;
+        gemm_kernels(isa).gemm(g);
+        for (const float v : c) CHECK_EQ(v, 0x1p20f + 4.0f);
+      }
+    }
+  }
+}
+
 TEST(gemm_residual_in_place) {
   for (const Isa isa : available_isas()) {
     for (const int64_t k : {20, 1600}) {

@@ -37,7 +37,7 @@ INFERKIT_INLINE void depthwise_tile(const float* base, const int64_t* offset, co
                                     int64_t row_step, float bias, float* y, int64_t width, int64_t y_step) {
   F32x16 acc[kRows][kVectors];
   _Pragma("GCC unroll 4") for (int r = 0; r < kRows; ++r) {
-    _Pragma("GCC unroll 4") for (int v = 0; v < kVectors; ++v) acc[r][v] = broadcast(bias);
+    _Pragma("GCC unroll 4") for (int v = 0; v < kVectors; ++v) acc[r][v] = broadcast(0);
   }
   for (int64_t t = 0; t < taps; ++t) {
     const F32x16 weight = broadcast(weights[t]);
@@ -51,10 +51,11 @@ INFERKIT_INLINE void depthwise_tile(const float* base, const int64_t* offset, co
   _Pragma("GCC unroll 4") for (int r = 0; r < kRows; ++r) {
     _Pragma("GCC unroll 4") for (int v = 0; v < kVectors; ++v) {
       const int64_t left = width - v * kLanes;
+      const F32x16 sum = acc[r][v] + broadcast(bias);  // last: see add_bias of the GEMM
       if (left >= kLanes)
-        store(y + r * y_step + v * kLanes, acc[r][v]);
+        store(y + r * y_step + v * kLanes, sum);
       else if (left > 0)
-        store_partial(y + r * y_step + v * kLanes, acc[r][v], left);
+        store_partial(y + r * y_step + v * kLanes, sum, left);
     }
   }
 }

@@ -122,33 +122,45 @@ INFERKIT_INLINE void multiply_in_turn(F32x16 (&acc)[kRows][kPanels], const float
   }
 }
 
-/// A block of K: does it go on from C instead of the bias, and does it end with the residual and ReLU?
+/// A block of K: does it go on from C, and does it end with the bias, the residual and ReLU?
 struct TileArgs : GemmArgs {
   bool resume = false, finish = true;
 };
 
-/// The first sums of a tile: its bias, or what an earlier block of K left in C. `last` columns are in the last panel.
+/// The first sums of a tile: zero, or what an earlier block of K left in C. `last` columns are in the last panel.
 template <int kRows, int kPanels>
 INFERKIT_INLINE void start(F32x16 (&acc)[kRows][kPanels], const TileArgs& g, int64_t row, int64_t column,
                            int64_t last) {
-  if (g.resume || g.bias_kind == BiasKind::kPerColumn) {
-    const float* from = g.resume ? g.c + row * g.ldc + column : g.bias + column;
-    const int64_t stride = g.resume ? g.ldc : 0;
-    _Pragma("GCC unroll 12") for (int r = 0; r < kRows; ++r) {
-      _Pragma("GCC unroll 8") for (int p = 0; p < kPanels; ++p) {
-        const float* at = from + r * stride + p * kPanelColumns;
-        acc[r][p] = p == kPanels - 1 && last < kPanelColumns ? load_partial(at, last) : load(at);
-      }
-    }
-    return;
-  }
   _Pragma("GCC unroll 12") for (int r = 0; r < kRows; ++r) {
-    const F32x16 bias = broadcast(g.bias_kind == BiasKind::kPerRow ? g.bias[row + r] : 0.0f);
-    _Pragma("GCC unroll 8") for (int p = 0; p < kPanels; ++p) acc[r][p] = bias;
+    _Pragma("GCC unroll 8") for (int p = 0; p < kPanels; ++p) {
+      const float* at = g.c + (row + r) * g.ldc + column + p * kPanelColumns;
+      acc[r][p] = !g.resume                                  ? broadcast(0)
+                  : p == kPanels - 1 && last < kPanelColumns ? load_partial(at, last)
+                                                             : load(at);
+    }
   }
 }
 
-/// C[row .. row + kRows) x panels [panel .. panel + kPanels): bias, product, residual, ReLU.
+/// Adds the bias. It comes last, so that sums which are small beside it are not rounded to its last place at every
+/// step.
+template <int kRows, int kPanels>
+INFERKIT_INLINE void add_bias(F32x16 (&acc)[kRows][kPanels], const TileArgs& g, int64_t row, int64_t column,
+                              int64_t last) {
+  if (g.bias_kind == BiasKind::kPerRow) {
+    _Pragma("GCC unroll 12") for (int r = 0; r < kRows; ++r) {
+      const F32x16 bias = broadcast(g.bias[row + r]);
+      _Pragma("GCC unroll 8") for (int p = 0; p < kPanels; ++p) acc[r][p] = acc[r][p] + bias;
+    }
+  } else if (g.bias_kind == BiasKind::kPerColumn) {
+    _Pragma("GCC unroll 8") for (int p = 0; p < kPanels; ++p) {
+      const float* at = g.bias + column + p * kPanelColumns;
+      const F32x16 bias = p == kPanels - 1 && last < kPanelColumns ? load_partial(at, last) : load(at);
+      _Pragma("GCC unroll 12") for (int r = 0; r < kRows; ++r) acc[r][p] = acc[r][p] + bias;
+    }
+  }
+}
+
+/// C[row .. row + kRows) x panels [panel .. panel + kPanels): product, bias, residual, ReLU.
 template <int kRows, int kPanels>
 void tile(const TileArgs& g, int64_t row, int64_t panel) {
   const float* a = g.a + row * g.lda;
@@ -172,6 +184,7 @@ void tile(const TileArgs& g, int64_t row, int64_t panel) {
     multiply_in_turn(acc, a, g.lda, b, g.b_k_stride, g.b_panel_stride, g.k, g.k_segments);
   }
 
+  if (g.finish) add_bias(acc, g, row, column, last);
   const float* residual = g.finish && g.residual ? g.residual + row * g.ldr + column : nullptr;
   float* c = g.c + row * g.ldc + column;
   const bool rectify = g.finish && g.act == Unary::kRelu;
