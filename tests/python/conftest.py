@@ -48,6 +48,15 @@ def fresh_python() -> Callable[..., subprocess.CompletedProcess[str]]:
     return run
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    import inferkit
+
+    sanitizers = inferkit.build_info()["sanitizers"]
+    for item in items if sanitizers else ():
+        if marker := item.get_closest_marker("unsanitized"):
+            item.add_marker(pytest.mark.skip(reason=f"built with -fsanitize={sanitizers}: {marker.args[0]}"))
+
+
 def pytest_configure() -> None:
     """Hear Ctrl-C even below a shell that started us in the background, where SIGINT comes ignored."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

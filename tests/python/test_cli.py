@@ -23,6 +23,7 @@ from inferkit.diagnostics import Check, Report
 
 Fresh = Callable[..., "subprocess.CompletedProcess[str]"]
 Capture = pytest.CaptureFixture[str]
+BENCH = pytest.param("bench", marks=pytest.mark.unsanitized("bench refuses it"))
 
 
 @pytest.fixture(autouse=True)
@@ -109,7 +110,7 @@ def one_line(capsys: Capture) -> str:
     return err
 
 
-@pytest.mark.parametrize("command", ["inspect", "doctor", "bench"])
+@pytest.mark.parametrize("command", ["inspect", "doctor", BENCH])
 def test_no_such_file(capsys: Capture, tmp_path: Path, command: str) -> None:
     path = tmp_path / "nothing.onnx"
     assert main([command, str(path)]) == 3
@@ -118,7 +119,7 @@ def test_no_such_file(capsys: Capture, tmp_path: Path, command: str) -> None:
     assert "No such file" in error
 
 
-@pytest.mark.parametrize("command", ["inspect", "doctor", "bench"])
+@pytest.mark.parametrize("command", ["inspect", "doctor", BENCH])
 @pytest.mark.parametrize("content", [b"", b"\x00\x01garbage" * 50], ids=["empty", "garbage"])
 def test_broken_file(capsys: Capture, tmp_path: Path, command: str, content: bytes) -> None:
     path = tmp_path / "broken.onnx"
@@ -127,7 +128,7 @@ def test_broken_file(capsys: Capture, tmp_path: Path, command: str, content: byt
     assert str(path) in one_line(capsys)
 
 
-@pytest.mark.parametrize("command", ["inspect", "doctor", "bench"])
+@pytest.mark.parametrize("command", ["inspect", "doctor", BENCH])
 def test_a_folder(capsys: Capture, tmp_path: Path, command: str) -> None:
     assert main([command, str(tmp_path)]) == 3
     assert str(tmp_path) in one_line(capsys)
@@ -165,6 +166,7 @@ def test_as_a_module(fresh_python: Fresh, digits_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.unsanitized("bench refuses it")
 def test_ctrl_c(digits_path: Path) -> None:
     command = [sys.executable, "-m", "inferkit", "bench", str(digits_path), "--seconds", "600"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -230,7 +232,7 @@ def test_doctor_with_inputs(capsys: Capture, tmp_path: Path, digits: tuple[np.nd
     assert next(c for c in report["checks"] if c["name"] == "'probabilities' is finite")["status"] == "pass"
 
 
-@pytest.mark.parametrize("command", ["doctor", "bench"])
+@pytest.mark.parametrize("command", ["doctor", BENCH])
 @pytest.mark.parametrize("kind", ["missing", "garbage", "names", "nan"])
 def test_wrong_inputs(capsys: Capture, tmp_path: Path, digits_path: Path, command: str, kind: str) -> None:
     data = tmp_path / "data.npz"
@@ -256,6 +258,7 @@ def test_doctor_finds_a_broken_model(tmp_path: Path, capsys: Capture) -> None:
 QUICK = ["--seconds", "0.03", "--batch", "1,4", "--concurrency", "1,4"]
 
 
+@pytest.mark.unsanitized("bench refuses it")
 def test_bench(capsys: Capture, digits_path: Path) -> None:
     assert main(["bench", str(digits_path), *QUICK, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -270,6 +273,7 @@ def test_bench(capsys: Capture, digits_path: Path) -> None:
     assert found["wrong"] == []
 
 
+@pytest.mark.unsanitized("bench refuses it")
 def test_bench_prints(capsys: Capture, digits_path: Path) -> None:
     assert main(["bench", str(digits_path), *QUICK]) == 0
     text = capsys.readouterr().out
@@ -286,6 +290,7 @@ def test_bench_refuses_a_debug_build(capsys: Capture, digits_path: Path, monkeyp
     assert "Debug build" in one_line(capsys)
 
 
+@pytest.mark.unsanitized("bench refuses it")
 def test_bench_finds_wrong_answers(capsys: Capture, digits_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from inferkit._cli import _measure
 
@@ -297,6 +302,7 @@ def test_bench_finds_wrong_answers(capsys: Capture, digits_path: Path, monkeypat
     assert "WRONG ANSWERS" in capsys.readouterr().out
 
 
+@pytest.mark.unsanitized("bench refuses it")
 @pytest.mark.parametrize("kind", ["png", "svg"])
 def test_bench_draws(tmp_path: Path, capsys: Capture, digits_path: Path, kind: str) -> None:
     pytest.importorskip("matplotlib")

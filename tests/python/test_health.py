@@ -458,6 +458,7 @@ def test_frameworks_mount_it(framework: str) -> None:
         assert b"{{figures}}" not in get(url + "/internal/statusz")[1]
 
 
+@pytest.mark.unsanitized("the browser does not start below it")
 def test_statusz_in_a_browser(tmp_path: Path, digits_path: Path, digits: tuple[np.ndarray, np.ndarray]) -> None:
     """What a person sees after the page's own script has run, and has fetched new figures."""
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

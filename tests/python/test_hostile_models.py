@@ -214,6 +214,7 @@ HUGE: list[Callable[[], onnx.ModelProto]] = [
 ]
 
 
+@pytest.mark.unsanitized("it needs more addresses than a limit leaves")
 @pytest.mark.parametrize("make", HUGE)
 def test_huge_claims_in_small_files(tmp_path: Path, fresh_python: Callable[..., object], make: object) -> None:
     """In a process that may have 4 GiB of addresses: an allocation of what the file claims would fail there."""

@@ -22,6 +22,13 @@ ALLOWED = {
     "ast",
     "_ast",
     "linecache",
+    # What inspect is made of, where numpy did not bring it (Python 3.10).
+    "importlib",
+    "importlib._bootstrap",
+    "importlib._bootstrap_external",
+    "importlib.machinery",
+    "token",
+    "tokenize",
 }
 EXTRAS = {
     "asyncio", "concurrent", "ssl", "socket", "selectors", "logging", "importlib.metadata", "http", "urllib.request",
