@@ -124,7 +124,8 @@ def plot(samples: list[tuple[float, int]], title: str, path: Path) -> None:
 
     figure, axes = pyplot.subplots(figsize=(8, 3.2))
     axes.plot([s[0] / 60 for s in samples], [s[1] / 2**20 for s in samples], linewidth=1.2)
-    axes.set(xlabel="minutes", ylabel="resident memory, MiB", title=title, ylim=(0, None))
+    axes.set(xlabel="minutes", ylabel="resident memory, MiB", title=title)
+    axes.set(ylim=(0, 1.3 * max(s[1] for s in samples) / 2**20))
     axes.grid(alpha=0.3)
     figure.tight_layout()
     figure.savefig(path, metadata={"Date": None})
