@@ -19,6 +19,15 @@ using ScanF16 = FiniteScan<uint16_t, 0x7c00>;
 using ScanBF16 = FiniteScan<uint16_t, 0x7f80>;
 using ScanF32 = FiniteScan<uint32_t, 0x7f800000u>;
 using ScanF64 = FiniteScan<uint64_t, 0x7ff0000000000000ull>;
+// Of the small floats: NaN where all of these bits are one, or where the byte is this one.
+using ScanF8E4M3FN = FiniteScan<uint8_t, 0x7f>;
+using ScanF8E5M2 = FiniteScan<uint8_t, 0x7c>;
+template <uint8_t kNaN>
+struct ByteScan {
+  using Element = uint8_t;
+  static constexpr uint8_t kSign = 0x80;
+  static uint8_t mark(uint8_t bits) { return bits == kNaN ? kSign : 0; }
+};
 
 // Elements are moved by memcpy of their size: the source may be unaligned.
 template <class T>
@@ -72,6 +81,15 @@ Run scanning_run(DType dtype) {
       return scan_run<ScanF32, kCopy>;
     case DType::kF64:
       return scan_run<ScanF64, kCopy>;
+    case DType::kF8E4M3FN:
+      return scan_run<ScanF8E4M3FN, kCopy>;
+    case DType::kF8E5M2:
+      return scan_run<ScanF8E5M2, kCopy>;
+    case DType::kF8E4M3FNUZ:
+    case DType::kF8E5M2FNUZ:
+      return scan_run<ByteScan<0x80>, kCopy>;
+    case DType::kF8E8M0:
+      return scan_run<ByteScan<0xff>, kCopy>;
     default:
       return nullptr;
   }

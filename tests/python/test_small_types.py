@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -224,9 +225,48 @@ def test_arithmetic_is_refused() -> None:
             inferkit.Model.load(data)
 
 
-def test_safetensors(tmp_path: Path) -> None:
-    import json
+@pytest.mark.parametrize("name", [*FLOATS[:4], "float8_e8m0fnu"])
+def test_nan_and_infinity_are_refused(name: str) -> None:
+    """By default inputs must be finite, at every value of the type, contiguous or not."""
+    case = Case("Identity", np.zeros(2, small(name)), opset=25, free_batch=True)
+    model = inferkit.Model.load(case.with_output_types())
+    values = all_of(name)
+    for pair in (values.reshape(-1, 2)[:, 0], values.reshape(-1, 2)[:, 1]):
+        for value in pair:
+            x = np.zeros(2, small(name))
+            x[1] = value
+            if np.isfinite(value.astype(np.float32)):
+                same(model(x), x)
+                continue
+            for given in (x, np.repeat(x, 3)[::3]):
+                with pytest.raises(inferkit.ValidationError, match=r"NaN or infinity at index \(1,\)") as caught:
+                    model(given)
+                assert caught.value.reason == "non_finite"
 
+
+@pytest.mark.parametrize("op", ["ReduceSum", "ReduceMax", "TopK", "Resize"])
+def test_what_lacks_a_type_says_so_at_load(op: str) -> None:
+    """Although its shape hangs on a value that only a run has."""
+    x = all_of("int4").reshape(1, 1, 4, 4)
+    if op == "Resize":
+        case = Case(op, x, None, np.ones(4, np.float32), opset=21, mode="linear")
+    else:
+        case = Case(op, x, np.ones(1, np.int64), opset=21, outputs=2 if op == "TopK" else 1)
+    with pytest.raises(inferkit.UnsupportedOpError, match="input 0 of type int4"):
+        inferkit.Model.load(case.bytes_with_output("float32", [1]))
+
+
+def test_the_doctor_knows_them(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    case = Case("Cast", np.zeros((2, 3), small("int4")), opset=25, free_batch=True, to=TensorProto.FLOAT)
+    path.write_bytes(case.with_output_types())
+    command = [sys.executable, "-m", "inferkit", "doctor", str(path), "--json", "--seconds", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    failed = [check["name"] for check in json.loads(done.stdout)["checks"] if check["status"] == "fail"]
+    assert not [name for name in failed if "y0" in name or "answered" in name], done.stdout
+
+
+def test_safetensors(tmp_path: Path) -> None:
     header = {"w": {"dtype": "F8_E4M3", "shape": [2], "data_offsets": [0, 2]}}
     text = json.dumps(header).encode()
     (tmp_path / "w.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + b"\x7e\x01")

@@ -26,9 +26,8 @@ _STDLIB = tuple({sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")}
 _SITE = tuple({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
 _HUNG = 1.0  # seconds after which a hold that has not ended is reported all the same
 _KEPT = 1000  # holds of one watch, and different stacks of one hold: a watch may stay on for months
-_active: dict[
-    LoopWatch, None
-] = {}  # those inside their block; copied before it is looked through, as threads change it
+# Those inside their block; copied before it is looked through, as threads change it.
+_active: dict[LoopWatch, None] = {}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ import numpy as np
 
 from .._errors import InferkitError, ValidationError
 from .._model import Model
-from .._types import TensorSpec
+from .._types import TensorSpec, numpy_dtype
 
 __all__ = ["Feeds", "made_up", "rows_of", "split"]
 
@@ -31,7 +31,7 @@ def _array(spec: TensorSpec, length: int, integers: int, rng: np.random.Generato
     shape = [rows_of(spec), *(length if d is None else d for d in spec.shape[1:])]
     if not spec.shape:
         shape = []
-    dtype = np.dtype(spec.dtype)
+    dtype = numpy_dtype(spec.dtype)
     if dtype.kind == "f":
         return np.asarray(rng.standard_normal(shape), dtype)
     if dtype.kind == "b" or "mask" in spec.name.lower():
@@ -41,7 +41,7 @@ def _array(spec: TensorSpec, length: int, integers: int, rng: np.random.Generato
 
 def _attempts(specs: Sequence[TensorSpec]) -> Iterator[tuple[int, int]]:
     free = any(d is None for spec in specs for d in spec.shape[1:])
-    whole = any(np.dtype(spec.dtype).kind in "iu" for spec in specs)
+    whole = any(numpy_dtype(spec.dtype).kind not in "fb" for spec in specs)
     return itertools.product(_LENGTHS if free else (1,), _INTEGERS if whole else (1,))
 
 
@@ -58,9 +58,11 @@ def made_up(model: Model, count: int, attempt: Callable[[Feeds], object], seed: 
     """
     for spec in model.inputs:
         try:
-            np.dtype(spec.dtype)
+            numpy_dtype(spec.dtype)
         except TypeError:  # noqa: PERF203
-            raise ValueError(f"numpy has no {spec.dtype}, the type of input '{spec.name}'; give inputs") from None
+            raise ValueError(
+                f"input '{spec.name}' is {spec.dtype}, which numpy lacks: install the package ml_dtypes"
+            ) from None
     problem: Exception | None = None
     attempts = list(_attempts(model.inputs))
     for length, integers in attempts:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from ..._errors import InferkitError, ValidationError
-from ..._types import TensorSpec
+from ..._types import TensorSpec, numpy_dtype
 from .._patient import Finder, Patient
 from .._report import Check
 from .._samples import Feeds
@@ -29,7 +29,7 @@ def examine(patient: Patient) -> Iterator[Check]:
     """Send what is wrong in every way and see it refused."""
     sample = patient.samples[0]
     specs = patient.model.inputs
-    floats = [spec for spec in specs if np.dtype(spec.dtype).kind == "f"]
+    floats = [spec for spec in specs if numpy_dtype(spec.dtype).kind == "f"]
     cases = {
         "empty": ({s.name: sample[s.name][:0] for s in specs}, {"empty"}),
         "oversized": (_oversized(patient), {"too_large", "shape"}),
