@@ -167,6 +167,7 @@ int64_t top_k_count(const NodeContext& c) {
 }
 
 void infer_top_k(InferContext& c) {
+  require_type(c, 0, kNumberTypes);  // before what only a run may know
   Shape out = c.input(0).shape;
   const size_t axis = axis_of(c, -1);
   const int64_t k = top_k_count(c);
@@ -184,7 +185,6 @@ void lower_top_k(LowerContext& c) {
                      top_k_count(c)};
   const StepFn fn = dispatch<kNumberTypes>(
       x.dtype, [&]<class T>() -> StepFn { return largest ? run_top_k<true, T> : run_top_k<false, T>; });
-  if (!fn) c.unsupported(cat("an input of type ", dtype_name(x.dtype)));
   c.step(fn, p, {c.in(0), c.out(0), c.out(1), c.scratch(static_cast<size_t>(p.n) * sizeof(int64_t))},
          static_cast<double>(x.shape.elements()) * 4);
 }

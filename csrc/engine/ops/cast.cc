@@ -12,6 +12,7 @@
 #include "engine/op_registry.h"
 #include "engine/ops/common/small_convert.h"
 #include "engine/ops/dispatch.h"
+#include "engine/ops/saturate.h"
 #include "graph/onnx_tensor.h"
 #include "kernels/cpu/half/half.h"
 
@@ -53,13 +54,7 @@ To convert(From v) {
   } else if constexpr (std::is_floating_point_v<To> || std::is_integral_v<From>) {
     return static_cast<To>(load(v));
   } else {
-    const auto f = load(v);
-    using F = decltype(f);
-    constexpr auto kLowest = std::numeric_limits<To>::lowest();
-    const F above = std::ldexp(F{1}, std::numeric_limits<To>::digits);  // 2^digits: the first that does not fit
-    if (f >= above) return std::numeric_limits<To>::max();
-    if (f > static_cast<F>(kLowest)) return static_cast<To>(f);
-    return f != f ? To{0} : kLowest;
+    return saturated<To>(load(v));
   }
 }
 

@@ -64,6 +64,9 @@ void move_in(kernels::ConvDim (&dim)[3]) {
   for (int moves = 0; moves < 2 && single(dim[2]); ++moves) std::rotate(dim, dim + 2, dim + 3);
 }
 
+/// Long sums are made in parts: the error of a sum grows with its length. A constant of the layer.
+int32_t segments_of(int64_t k) { return k >= 128 ? 4 : k >= 32 ? 2 : 1; }
+
 /// Runs body(task, slot) for every task; `slots` bounds how many run at once, each with scratch of its own.
 template <class F>
 void for_tasks(const ExecContext& context, int64_t tasks, int slots, F&& body) {
@@ -150,7 +153,7 @@ void lower_gemm_conv(LowerContext& c, const ConvShape& s) {
   p.gemm.act = act.op;
   p.gemm.act_alpha = act.alpha;
   p.gemm.act_beta = act.beta;
-  p.gemm.k_segments = p.gemm.k >= 128 ? 4 : p.gemm.k >= 32 ? 2 : 1;
+  p.gemm.k_segments = segments_of(p.gemm.k);
   p.batch = s.batch;
   p.groups = s.groups;
   p.channels = s.channels;

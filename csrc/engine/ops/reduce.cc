@@ -48,6 +48,7 @@ std::array<bool, Shape::kMaxRank> reduced_axes(const NodeContext& c) {
 }
 
 void infer_reduce(InferContext& c) {
+  require_type(c, 0, kAllTypes);  // before what only a run may know
   const TensorFacts& x = c.input(0);
   const auto reduced = reduced_axes(c);
   const bool keep = c.attr_int("keepdims", 1) != 0;
@@ -299,7 +300,6 @@ bool lower_columns(LowerContext& c, ReduceOp op, int64_t outer, int64_t n, int64
 // ---- Lowering -------------------------------------------------------------------------------------------------------
 
 void lower_generic(LowerContext& c, ReduceOp op, const LoopNest<1>& kept, const LoopNest<1>& reduced, int64_t count) {
-  require_type(c, 0, kAllTypes);
   const GenericParams p{op, count, kept, reduced};
   const auto fn = dispatch<kAllTypes>(c.input(0).dtype, []<class T>() -> StepFn { return run_generic<T>; });
   c.step(fn, p, {c.in(0), c.out(0)}, static_cast<double>(kept.elements()) * (5 + static_cast<double>(count)));

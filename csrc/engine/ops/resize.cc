@@ -89,6 +89,7 @@ ResizePlan resize_plan(const NodeContext& c) {
     p.mode = Mode::kLinear;
   else if (mode != "nearest")
     c.unsupported("mode " + mode);
+  if (p.mode != Mode::kNearest) require_type(c, 0, kFloatTypes);  // before what only a run may know
   p.coordinates = old ? "asymmetric" : c.attr_string("coordinate_transformation_mode", "half_pixel");
   p.nearest = old ? "floor" : c.attr_string("nearest_mode", "round_prefer_floor");
   p.cubic_a = static_cast<double>(c.attr_float("cubic_coeff_a", -0.75f));

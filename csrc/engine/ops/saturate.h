@@ -6,12 +6,12 @@
 namespace inferkit {
 
 /// Truncated; the nearest integer that there is where it is too small or too large, 0 for NaN: what Cast does.
-template <class T>
-T saturated(double v) {
-  if (!(v > static_cast<double>(std::numeric_limits<T>::lowest())))
-    return v != v ? T{0} : std::numeric_limits<T>::lowest();
-  if (v >= std::ldexp(1.0, std::numeric_limits<T>::digits)) return std::numeric_limits<T>::max();
-  return static_cast<T>(v);
+template <class T, class F>
+T saturated(F v) {
+  const F above = std::ldexp(F{1}, std::numeric_limits<T>::digits);  // 2^digits: the first that does not fit
+  if (v >= above) return std::numeric_limits<T>::max();
+  if (v > static_cast<F>(std::numeric_limits<T>::lowest())) return static_cast<T>(v);
+  return v != v ? T{0} : std::numeric_limits<T>::lowest();
 }
 
 }  // namespace inferkit
