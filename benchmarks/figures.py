@@ -53,10 +53,10 @@ def lines(results: dict[str, list[dict[str, Any]]]) -> list[str]:
         for what, cases in by_model(groups(section)).items():
             ours = [who.pop("inferkit")["us"] for who in cases]
             others = []
-            for name in cases[0]:
-                theirs = [who[name] for who in cases if name in who]
-                times = ", ".join(microseconds(r["us"]) for r in theirs)
-                ratios = ", ".join(f"{1 / r['ratio']:.1f}x" for r in theirs)
+            for name in dict.fromkeys(name for who in cases for name in who):
+                theirs = [who.get(name) for who in cases]
+                times = ", ".join(microseconds(r["us"]) if r else "-" for r in theirs)
+                ratios = ", ".join(f"{1 / r['ratio']:.1f}x" if r else "-" for r in theirs)
                 others.append(f"{name} {times} ({ratios})")
             row(f"one call, one thread: {what}", ", ".join(map(microseconds, ours)), others)
     for what, who in groups("overhead").items():

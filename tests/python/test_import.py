@@ -22,14 +22,16 @@ ALLOWED = {
     "ast",
     "_ast",
     "linecache",
-    # What inspect is made of, where numpy did not bring it (Python 3.10).
-    "importlib",
-    "importlib._bootstrap",
-    "importlib._bootstrap_external",
-    "importlib.machinery",
-    "token",
-    "tokenize",
 }
+if sys.version_info < (3, 11):  # what inspect is made of: the newest numpy for Python 3.10 does not bring it
+    ALLOWED |= {
+        "importlib",
+        "importlib._bootstrap",
+        "importlib._bootstrap_external",
+        "importlib.machinery",
+        "token",
+        "tokenize",
+    }
 EXTRAS = {
     "asyncio", "concurrent", "ssl", "socket", "selectors", "logging", "importlib.metadata", "http", "urllib.request",
     "onnx", "onnxruntime", "torch", "sklearn", "safetensors", "uvloop", "cupy", "prometheus_client", "opentelemetry",
