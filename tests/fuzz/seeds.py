@@ -1,6 +1,6 @@
 """Writes models for the fuzzers to start from: `python tests/fuzz/seeds.py FOLDER` (needs the onnx package).
 
-A few models of each operator and kind that the package's node tests have, the smaller first, none over 4 KB. Each also
+A few models of each set of operators and types that the package's node tests have, the smaller first, none over 4 KB. Each also
 with its small inputs of integers as constants, where it has some: shapes, axes, indices and trip counts must make sense
 for a run to get anywhere. And those of fused_seeds.py.
 """
@@ -16,7 +16,7 @@ import fused_seeds
 import numpy as np
 
 LARGEST = 4096  # bytes
-MODELS_OF_A_KIND = 4
+MODELS_OF_A_KIND = 3  # of the same operators and types
 LARGEST_CONSTANT = 64  # elements
 
 
@@ -47,7 +47,9 @@ def main() -> None:
     taken: dict[str, int] = {}
     small = [c for c in cases if c.model.ByteSize() < LARGEST]
     for case in sorted(small, key=lambda c: c.model.ByteSize()):
-        kind = " ".join(sorted({n.op_type for n in case.model.graph.node}))
+        ports = (*case.model.graph.input, *case.model.graph.output)
+        types = {p.type.tensor_type.elem_type for p in ports}
+        kind = " ".join(sorted({n.op_type for n in case.model.graph.node} | {str(t) for t in types}))
         taken[kind] = taken.get(kind, 0) + 1
         if taken[kind] > MODELS_OF_A_KIND:
             continue

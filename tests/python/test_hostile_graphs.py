@@ -90,6 +90,15 @@ def test_required_inputs_that_are_left_out(op: str) -> None:
         load([node(op, [""], ["y"], **attributes)])(X)
 
 
+@pytest.mark.parametrize(
+    "training", [np.zeros(1, np.int8), np.full(1, 2, np.uint8), np.zeros(2, bool), np.zeros(0, bool), np.zeros(1)]
+)
+def test_dropout_whose_training_mode_is_not_one_bool(training: np.ndarray) -> None:
+    constants = [numpy_helper.from_array(np.float32(0.5), "r"), numpy_helper.from_array(training, "t")]
+    with pytest.raises(inferkit.ModelError, match=r"Dropout.*(input 2 of type|training_mode)"):
+        load([node("Dropout", ["x", "r", "t"], ["y"])], constants, x=(2, 4))
+
+
 def test_outputs_of_strings_are_refused() -> None:
     words = helper.make_tensor("s", TensorProto.STRING, [2], [b"a", b"b"])
     for nodes in ([], [node("Identity", ["s"], ["z"])]):

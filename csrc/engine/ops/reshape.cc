@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "engine/op_registry.h"
+#include "engine/ops/dispatch.h"
 
 namespace inferkit {
 namespace {
@@ -13,6 +14,8 @@ void infer_identity(InferContext& c) { c.set_output(0, c.input(0).dtype, c.input
 void infer_dropout(InferContext& c) {
   const TensorFacts& x = c.input(0);
   if (c.has_input(2)) {
+    require_type(c, 2, types(DType::kBool));
+    if (c.input(2).shape.elements() != 1) c.fail(cat("training_mode of shape ", c.input(2).shape.str()));
     if (*c.known_value(2).as<bool>()) c.unsupported("training_mode is true");
   }
   c.set_output(0, x.dtype, x.shape);
