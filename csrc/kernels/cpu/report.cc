@@ -4,6 +4,7 @@
 #include "kernels/cpu/binary/binary.h"
 #include "kernels/cpu/conv/conv.h"
 #include "kernels/cpu/gemm/gemm.h"
+#include "kernels/cpu/igemm/igemm.h"
 #include "kernels/cpu/pool/pool.h"
 #include "kernels/cpu/recurrent/recurrent.h"
 #include "kernels/cpu/row/row.h"
@@ -18,7 +19,7 @@ std::vector<FamilyReport> active_kernels() {
       {"binary", binary_kernels().compiled_isa()},       {"row", row_kernels().compiled_isa()},
       {"scan", scan_kernels().compiled_isa()},           {"conv", conv_kernels().compiled_isa()},
       {"pool", pool_kernels().compiled_isa()},           {"affine", affine_kernels().compiled_isa()},
-      {"recurrent", recurrent_kernels().compiled_isa()},
+      {"recurrent", recurrent_kernels().compiled_isa()}, {"igemm", igemm_kernels().compiled_isa()},
   };
 }
 

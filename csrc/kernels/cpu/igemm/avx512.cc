@@ -1,0 +1,2 @@
+#define INFERKIT_TIER avx512
+#include "kernels/cpu/igemm/igemm_impl.h"
