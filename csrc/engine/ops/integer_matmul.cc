@@ -1,8 +1,8 @@
 // MatMulInteger and QLinearMatMul: products of bytes, summed exactly in int32 (which wraps where it must).
 #include "engine/op_registry.h"
+#include "engine/ops/common/byte_product.h"
 #include "engine/ops/common/quantization.h"
 #include "engine/ops/common/requantize.h"
-#include "engine/ops/parallel.h"
 #include "engine/ops/strided.h"
 
 namespace inferkit {
@@ -11,7 +11,8 @@ namespace {
 struct IntegerProduct {
   Shape batch, out;
   int64_t m, n, k;
-  Strides a, b;  // over the batch dimensions, in elements
+  Strides a, b;  // over the batch dimensions, in matrices
+  int64_t a_matrices, b_matrices;
 };
 
 /// Of inputs i and j, broadcast as MatMul does.
@@ -32,11 +33,9 @@ IntegerProduct integer_product(const NodeContext& c, size_t i, size_t j) {
                    b.back(),
                    a.back(),
                    broadcast_strides(lead_a, *batch),
-                   broadcast_strides(lead_b, *batch)};
-  for (size_t d = 0; d < batch->rank(); ++d) {
-    p.a[d] *= p.m * p.k;
-    p.b[d] *= p.k * p.n;
-  }
+                   broadcast_strides(lead_b, *batch),
+                   lead_a.elements(),
+                   lead_b.elements()};
   if (!vector_a) p.out.push_back(p.m);
   if (!vector_b) p.out.push_back(p.n);
   return p;
@@ -51,55 +50,47 @@ int64_t line_stride(const NodeContext& c, size_t i, std::string_view name, int64
 }
 
 struct ProductParams {
-  LoopNest<2> batch;
-  int64_t m, n, k;
-  int64_t a_zero, b_zero;  // strides of the zero points
+  kernels::IgemmArgs gemm;  // its pointers are filled in by the step
+  LoopNest<2> batch;        // offsets of the matrices, in bytes of what is packed
 };
 
-/// io: the sums, a, b, and their zero points or null.
-template <class A, class B>
+/// io: the sums, packed a, packed b, and their zero points or null.
 void product_step(const void* params, std::byte* const* io, const ExecContext& context) {
   const auto& p = *static_cast<const ProductParams*>(params);
-  const auto* a_zero = reinterpret_cast<const A*>(io[3]);
-  const auto* b_zero = reinterpret_cast<const B*>(io[4]);
-  const int64_t inner = p.batch.inner();
-  for_each_run(p.batch, [&](const std::array<int64_t, 2>& offsets, int64_t run) {
-    for (int64_t i = 0; i < inner; ++i) {
-      const A* a = reinterpret_cast<const A*>(io[1]) + offsets[0] + i * p.batch.inner_stride(0);
-      const B* b = reinterpret_cast<const B*>(io[2]) + offsets[1] + i * p.batch.inner_stride(1);
-      auto* out = reinterpret_cast<uint32_t*>(io[0]) + (run * inner + i) * p.m * p.n;
-      for_ranges(context, p.m, (int64_t{1} << 18) / std::max<int64_t>(1, p.n * p.k), [&](int64_t first, int64_t last) {
-        for (int64_t row = first; row < last; ++row) {
-          uint32_t* sums = out + row * p.n;
-          std::fill(sums, sums + p.n, 0u);
-          const int32_t zero = a_zero ? int32_t{a_zero[row * p.a_zero]} : 0;
-          for (int64_t k = 0; k < p.k; ++k) {
-            const int32_t x = int32_t{a[row * p.k + k]} - zero;
-            const B* line = b + k * p.n;
-            if (p.b_zero == 0) {
-              const int32_t shift = b_zero ? int32_t{*b_zero} : 0;
-              for (int64_t j = 0; j < p.n; ++j) sums[j] += static_cast<uint32_t>(x * (int32_t{line[j]} - shift));
-            } else {
-              for (int64_t j = 0; j < p.n; ++j) sums[j] += static_cast<uint32_t>(x * (int32_t{line[j]} - b_zero[j]));
-            }
-          }
-        }
-      });
+  kernels::IgemmArgs g = p.gemm;
+  g.a_zero.data = io[3];
+  g.b_zero.data = io[4];
+  g.c = reinterpret_cast<int32_t*>(io[0]);
+  for_each_run(p.batch, [&](const std::array<int64_t, 2>& offsets, int64_t) {
+    for (int64_t i = 0; i < p.batch.inner(); ++i, g.c += g.m * g.n) {
+      g.a = io[1] + offsets[0] + i * p.batch.inner_stride(0);
+      g.b = io[2] + offsets[1] + i * p.batch.inner_stride(1);
+      igemm_parallel(g, context);
     }
   });
 }
 
 void lower_product(LowerContext& c, const IntegerProduct& p, Ref out, size_t a, size_t b, size_t a_zero,
                    size_t b_zero) {
-  const ProductParams params{
-      make_nest<2>(p.batch, {p.a, p.b}),          p.m, p.n, p.k, line_stride(c, a_zero, "a zero point", p.m),
-      line_stride(c, b_zero, "a zero point", p.n)};
-  const StepFn fn = dispatch<kByteTypes>(c.input(a).dtype, [&]<class A>() -> StepFn {
-    return dispatch<kByteTypes>(c.input(b).dtype, []<class B>() -> StepFn { return product_step<A, B>; });
-  });
+  if (p.batch.elements() * p.m * p.n == 0) return;
+  ProductParams params{};
+  params.gemm.m = p.m;
+  params.gemm.n = params.gemm.ldc = p.n;
+  params.gemm.k = p.k;
+  params.gemm.a_signed = c.input(a).dtype == DType::kI8;
+  params.gemm.b_signed = c.input(b).dtype == DType::kI8;
+  params.gemm.a_zero.per_line = line_stride(c, a_zero, "a zero point", p.m) != 0;
+  params.gemm.b_zero.per_line = line_stride(c, b_zero, "a zero point", p.n) != 0;
+  Strides a_bytes = p.a, b_bytes = p.b;
+  for (size_t d = 0; d < p.batch.rank(); ++d) {
+    a_bytes[d] *= p.m * kernels::igemm_row_bytes(kernels::igemm_kernels(), p.k);
+    b_bytes[d] *= packed_right_bytes(p.k, p.n);
+  }
+  params.batch = make_nest<2>(p.batch, {a_bytes, b_bytes});
+  const Ref left = packed_left(c, a, p.a_matrices * p.m, p.k), right = packed_right(c, b, p.b_matrices, p.k, p.n);
   const auto zero = [&](size_t i) { return c.has_input(i) ? c.in(i) : Ref{}; };
-  c.step(fn, params, {out, c.in(a), c.in(b), zero(a_zero), zero(b_zero)},
-         static_cast<double>(p.batch.elements() * p.m) * static_cast<double>(p.n * p.k) / 4);
+  c.step(product_step, params, {out, left, right, zero(a_zero), zero(b_zero)},
+         static_cast<double>(p.batch.elements() * p.m) * static_cast<double>(p.n * p.k) / 100);
 }
 
 // ---- MatMulInteger: A, B, a_zero_point, b_zero_point ----------------------------------------------------------------
