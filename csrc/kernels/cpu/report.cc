@@ -6,6 +6,7 @@
 #include "kernels/cpu/gemm/gemm.h"
 #include "kernels/cpu/igemm/igemm.h"
 #include "kernels/cpu/pool/pool.h"
+#include "kernels/cpu/quantize/quantize.h"
 #include "kernels/cpu/recurrent/recurrent.h"
 #include "kernels/cpu/row/row.h"
 #include "kernels/cpu/scan/scan.h"
@@ -19,7 +20,8 @@ std::vector<FamilyReport> active_kernels() {
       {"binary", binary_kernels().compiled_isa()},       {"row", row_kernels().compiled_isa()},
       {"scan", scan_kernels().compiled_isa()},           {"conv", conv_kernels().compiled_isa()},
       {"pool", pool_kernels().compiled_isa()},           {"affine", affine_kernels().compiled_isa()},
-      {"recurrent", recurrent_kernels().compiled_isa()}, {"igemm", igemm_kernels().compiled_isa()},
+      {"recurrent", recurrent_kernels().compiled_isa()}, {"quantize", quantize_kernels().compiled_isa()},
+      {"igemm", igemm_kernels().compiled_isa()},
   };
 }
 

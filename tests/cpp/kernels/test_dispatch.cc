@@ -4,6 +4,7 @@
 #include "kernels/cpu/gemm/gemm.h"
 #include "kernels/cpu/igemm/igemm.h"
 #include "kernels/cpu/pool/pool.h"
+#include "kernels/cpu/quantize/quantize.h"
 #include "kernels/cpu/recurrent/recurrent.h"
 #include "kernels/cpu/report.h"
 #include "kernels/cpu/row/row.h"
@@ -26,13 +27,14 @@ TEST(dispatch_each_tier_is_what_it_says) {
     CHECK_EQ(std::string(pool_kernels(isa).compiled_isa()), isa_name(isa));
     CHECK_EQ(std::string(affine_kernels(isa).compiled_isa()), isa_name(isa));
     CHECK_EQ(std::string(recurrent_kernels(isa).compiled_isa()), isa_name(isa));
+    CHECK_EQ(std::string(quantize_kernels(isa).compiled_isa()), isa_name(isa));
     CHECK_EQ(std::string(igemm_kernels(isa).compiled_isa()), isa_name(isa));
   }
 }
 
 TEST(dispatch_report_names_the_active_tier) {
   const auto report = active_kernels();
-  CHECK_EQ(report.size(), 10u);
+  CHECK_EQ(report.size(), 11u);
   for (const auto& row : report) CHECK_EQ(row.tier.substr(0, isa_name(active_isa()).size()), isa_name(active_isa()));
 }
 

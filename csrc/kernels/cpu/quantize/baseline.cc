@@ -1,0 +1,2 @@
+#define INFERKIT_TIER baseline
+#include "kernels/cpu/quantize/quantize_impl.h"
