@@ -1,32 +1,20 @@
 // Conv in one to three dimensions, with groups, and our own Conv with a fused activation. Float32 runs GEMM with the
-// weights as A and the windows of a block of output pixels as B, or the depthwise kernel; the other types run a plain
-// loop in double.
-#include "kernels/cpu/conv/conv.h"
-
-#include <algorithm>
-#include <atomic>
+// weights as A and the windows of a block of output pixels as B, or the other way round (common/conv_rows.cc), or the
+// depthwise kernel; the other types run a plain loop in double.
+#include "engine/ops/common/conv.h"
 
 #include "engine/op_registry.h"
 #include "engine/ops/activation_attr.h"
 #include "engine/ops/dispatch.h"
-#include "engine/ops/window.h"
 #include "kernels/cpu/gemm/gemm.h"
-#include "platform/thread_pool.h"
 #include "platform/threads.h"
 
 namespace inferkit {
 namespace {
 
-constexpr int64_t kBlockBytes = 384 << 10;      // of packed windows: they stay in L2 beside the weights
-constexpr int64_t kMinBlock = 64;               // pixels
-constexpr int64_t kPlaneBytes = 64 << 10;       // of a depthwise plane's padded rows
-constexpr int64_t kParallelProducts = 1 << 20;  // multiply-adds below which one thread does it all
-constexpr int kMaxSlots = 16;
-
-struct ConvShape {
-  Window window;
-  int64_t batch, groups, channels, filters;  // channels and filters of one group
-};
+constexpr int64_t kBlockBytes = 384 << 10;  // of packed windows: they stay in L2 beside the weights
+constexpr int64_t kMinBlock = 64;           // pixels
+constexpr int64_t kPlaneBytes = 64 << 10;   // of a depthwise plane's padded rows
 
 ConvShape conv_shape(const NodeContext& c) {
   const Shape &x = c.input(0).shape, &w = c.input(1).shape;
@@ -52,33 +40,6 @@ void infer_conv(InferContext& c) {
   if (c.has_input(2)) require_same_type(c, 0, 2);
   const ConvShape s = conv_shape(c);
   c.set_output(0, c.input(0).dtype, window_output(s.window, s.batch, s.groups * s.filters));
-}
-
-kernels::ConvDim conv_dim(const WindowDim& d) { return {d.in, d.out, d.kernel, d.stride, d.dilation, d.pad_begin}; }
-
-/// Moves the dimensions in over innermost ones of a single pixel, so that the packing finds runs to copy.
-void move_in(kernels::ConvDim (&dim)[3]) {
-  const auto single = [](const kernels::ConvDim& d) {
-    return d.in == 1 && d.out == 1 && d.kernel == 1 && d.pad_begin == 0;
-  };
-  for (int moves = 0; moves < 2 && single(dim[2]); ++moves) std::rotate(dim, dim + 2, dim + 3);
-}
-
-/// Long sums are made in parts: the error of a sum grows with its length. A constant of the layer.
-int32_t segments_of(int64_t k) { return k >= 128 ? 4 : k >= 32 ? 2 : 1; }
-
-/// Runs body(task, slot) for every task; `slots` bounds how many run at once, each with scratch of its own.
-template <class F>
-void for_tasks(const ExecContext& context, int64_t tasks, int slots, F&& body) {
-  const int threads = context.pool ? std::min({slots, context.max_threads, context.pool->size()}) : 1;
-  if (threads < 2 || tasks < 2) {
-    for (int64_t i = 0; i < tasks; ++i) body(i, 0);
-    return;
-  }
-  std::atomic<int64_t> next{0};  // hands out tasks; results are published by parallel_for's own join
-  context.pool->parallel_for(threads, threads, [&](int64_t slot) {
-    for (int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < tasks;) body(i, slot);
-  });
 }
 
 // ---- Float32: GEMM --------------------------------------------------------------------------------------------------
@@ -148,28 +109,24 @@ void lower_gemm_conv(LowerContext& c, const ConvShape& s) {
   const FusedActivation act = fused_activation(c);
   GemmConvParams p{};
   p.gemm.m = s.filters;
-  p.gemm.k = p.gemm.lda = s.channels * w.kernel_elements();
+  p.gemm.k = p.gemm.lda = s.window_elements();
   p.gemm.ldc = p.out_area = w.out_elements();
   p.gemm.act = act.op;
   p.gemm.act_alpha = act.alpha;
   p.gemm.act_beta = act.beta;
-  p.gemm.k_segments = segments_of(p.gemm.k);
+  p.gemm.k_segments = conv_segments(p.gemm.k);
   p.batch = s.batch;
   p.groups = s.groups;
   p.channels = s.channels;
   p.in_area = w.in_elements();
-  bool pointwise = w.kernel_elements() == 1 && !w.has_padding();
-  for (size_t d = 0; d < 3; ++d) {
-    p.dim[d] = conv_dim(w.dim[d]);
-    pointwise = pointwise && w.dim[d].stride == 1;
-  }
+  for (size_t d = 0; d < 3; ++d) p.dim[d] = conv_dim(w.dim[d]);
   move_in(p.dim);
-  p.source = !pointwise                                 ? Source::kWindows
+  p.source = !s.pointwise()                             ? Source::kWindows
              : p.out_area % kernels::kPanelColumns == 0 ? Source::kInPlace
                                                         : Source::kMatrix;
   const auto round = [](int64_t n) { return (n + kernels::kPanelColumns - 1) / kernels::kPanelColumns * 16; };
   const int64_t products = s.batch * s.groups * s.filters * p.gemm.k * p.out_area;
-  p.slots = products < kParallelProducts ? 1 : std::min(usable_cpus(), kMaxSlots);
+  p.slots = products < kConvParallelProducts ? 1 : std::min(usable_cpus(), kMaxConvSlots);
   const int64_t fit = kBlockBytes / (static_cast<int64_t>(sizeof(float)) * std::max<int64_t>(1, p.gemm.k)) / 16 * 16;
   p.block = std::min(round(p.out_area), p.source == Source::kInPlace ? p.out_area : std::max(kMinBlock, fit));
   const int64_t images = s.batch * s.groups;
@@ -244,7 +201,7 @@ void lower_depthwise(LowerContext& c, const ConvShape& s) {
   p.blocks = (p.h.out + p.block - 1) / p.block;
   p.slot_floats = (kernels::depthwise_scratch(p.h, p.w, p.block) + 15) / 16 * 16;
   const int64_t products = s.batch * s.groups * s.filters * s.window.kernel_elements() * s.window.out_elements();
-  p.slots = products < kParallelProducts ? 1 : std::min(usable_cpus(), kMaxSlots);
+  p.slots = products < kConvParallelProducts ? 1 : std::min(usable_cpus(), kMaxConvSlots);
   const Ref scratch = c.scratch(static_cast<size_t>(p.slot_floats * p.slots) * sizeof(float));
   c.step(run_depthwise, p, {c.out(0), c.in(0), c.in(1), c.has_input(2) ? c.in(2) : Ref{}, scratch},
          static_cast<double>(products) / 12);
@@ -296,6 +253,8 @@ void lower_conv(LowerContext& c) {
   } else if (s.channels == 1 && s.window.rank < 3 && s.window.kernel_elements() <= kernels::kMaxDepthwiseTaps &&
              s.groups > 1) {
     lower_depthwise(c, s);
+  } else if (pixels_as_rows(c, s)) {
+    lower_conv_rows(c, s);
   } else {
     lower_gemm_conv(c, s);
   }

@@ -2,6 +2,7 @@
 
 #include <cstring>
 
+#include "engine/ops/common/transpose_tile.h"
 #include "engine/ops/dispatch.h"
 #include "engine/ops/parallel.h"
 
@@ -57,67 +58,21 @@ struct TransposeParams {
   int64_t row_blocks;
 };
 
-constexpr int64_t kTile = 32;
-
-#if defined(__SSE2__) || defined(__aarch64__)
-typedef uint32_t U32x4 __attribute__((vector_size(16), aligned(4), may_alias));
-// Four by four at once; the rest of the tile goes one by one.
-void transpose_tile(const uint32_t* in, int64_t in_stride, uint32_t* out, int64_t out_stride, int64_t rows,
-                    int64_t columns) {
-  int64_t r = 0;
-  for (; r + 4 <= rows; r += 4) {
-    int64_t c = 0;
-    for (; c + 4 <= columns; c += 4) {
-      const uint32_t* from = in + c * in_stride + r;
-      uint32_t* to = out + r * out_stride + c;
-      const U32x4 v0 = *reinterpret_cast<const U32x4*>(from);
-      const U32x4 v1 = *reinterpret_cast<const U32x4*>(from + in_stride);
-      const U32x4 v2 = *reinterpret_cast<const U32x4*>(from + 2 * in_stride);
-      const U32x4 v3 = *reinterpret_cast<const U32x4*>(from + 3 * in_stride);
-      const U32x4 low01 = __builtin_shufflevector(v0, v1, 0, 4, 1, 5),
-                  high01 = __builtin_shufflevector(v0, v1, 2, 6, 3, 7);
-      const U32x4 low23 = __builtin_shufflevector(v2, v3, 0, 4, 1, 5),
-                  high23 = __builtin_shufflevector(v2, v3, 2, 6, 3, 7);
-      *reinterpret_cast<U32x4*>(to) = __builtin_shufflevector(low01, low23, 0, 1, 4, 5);
-      *reinterpret_cast<U32x4*>(to + out_stride) = __builtin_shufflevector(low01, low23, 2, 3, 6, 7);
-      *reinterpret_cast<U32x4*>(to + 2 * out_stride) = __builtin_shufflevector(high01, high23, 0, 1, 4, 5);
-      *reinterpret_cast<U32x4*>(to + 3 * out_stride) = __builtin_shufflevector(high01, high23, 2, 3, 6, 7);
-    }
-    for (; c < columns; ++c) {
-      for (int64_t i = r; i < r + 4; ++i) out[i * out_stride + c] = in[c * in_stride + i];
-    }
-  }
-  for (; r < rows; ++r) {
-    for (int64_t c = 0; c < columns; ++c) out[r * out_stride + c] = in[c * in_stride + r];
-  }
-}
-#endif
-
-template <class W>
-void transpose_tile(const W* in, int64_t in_stride, W* out, int64_t out_stride, int64_t rows, int64_t columns) {
-  for (int64_t r = 0; r < rows; ++r) {
-    for (int64_t c = 0; c < columns; ++c) out[r * out_stride + c] = in[c * in_stride + r];
-  }
-}
-
 template <class W>
 void run_transpose(const void* params, std::byte* const* io, const ExecContext& context) {
   const auto& p = *static_cast<const TransposeParams*>(params);
   const W* in = reinterpret_cast<const W*>(io[0]) + p.offset;
   W* out = reinterpret_cast<W*>(io[1]);
   // A unit is one row block of one outer element.
-  const int64_t grain = kGrainBytes / (kTile * p.columns * static_cast<int64_t>(sizeof(W)));
+  const int64_t grain = kGrainBytes / (kTransposeTile * p.columns * static_cast<int64_t>(sizeof(W)));
   for_ranges(context, p.outer.elements() * p.row_blocks, grain, [&](int64_t first, int64_t last) {
     const int64_t from = first / p.row_blocks, to = (last + p.row_blocks - 1) / p.row_blocks;
     for_each_run(p.outer, from, to, [&](const auto& at, int64_t run) {
       const int64_t begin = std::max(first - run * p.row_blocks, int64_t{0});
       const int64_t end = std::min(last - run * p.row_blocks, p.row_blocks);
       for (int64_t block = begin; block < end; ++block) {
-        const int64_t r = block * kTile, rows = std::min(kTile, p.rows - r);
-        for (int64_t c = 0; c < p.columns; c += kTile) {
-          transpose_tile(in + at[0] + c * p.in_stride + r, p.in_stride, out + at[1] + r * p.out_stride + c,
-                         p.out_stride, rows, std::min(kTile, p.columns - c));
-        }
+        const int64_t r = block * kTransposeTile, rows = std::min(kTransposeTile, p.rows - r);
+        transpose(in + at[0] + r, p.in_stride, out + at[1] + r * p.out_stride, p.out_stride, rows, p.columns);
       }
     });
   });
@@ -133,7 +88,7 @@ TransposeParams split_transpose(const LoopNest<2>& nest, size_t row_dim, int64_t
   p.in_stride = nest.inner_stride(0);
   p.out_stride = nest.strides[1][row_dim];
   p.offset = offset;
-  p.row_blocks = (p.rows + kTile - 1) / kTile;
+  p.row_blocks = (p.rows + kTransposeTile - 1) / kTransposeTile;
   size_t kept = 0;
   for (size_t i = 0; i + 1 < rank; ++i) {
     if (i == row_dim) continue;

@@ -1,0 +1,64 @@
+// What the float32 lowerings of Conv share: its shape, how work is cut for threads, and the layer's way of summing.
+#pragma once
+#include <algorithm>
+#include <atomic>
+
+#include "engine/lower.h"
+#include "engine/ops/window.h"
+#include "kernels/cpu/conv/conv.h"
+#include "platform/thread_pool.h"
+
+namespace inferkit {
+
+struct ConvShape {
+  Window window;
+  int64_t batch, groups, channels, filters;  // channels and filters of one group
+
+  int64_t window_elements() const { return channels * window.kernel_elements(); }  // the terms of each sum
+  /// One pixel of the window, every pixel of the image, in its order.
+  bool pointwise() const {
+    bool all = window.kernel_elements() == 1 && !window.has_padding();
+    for (const WindowDim& d : window.dim) all = all && d.stride == 1;
+    return all;
+  }
+};
+
+constexpr int64_t kConvParallelProducts = 1 << 20;  // multiply-adds below which one thread does it all
+constexpr int kMaxConvSlots = 16;
+
+inline kernels::ConvDim conv_dim(const WindowDim& d) {
+  return {d.in, d.out, d.kernel, d.stride, d.dilation, d.pad_begin};
+}
+
+/// Moves the dimensions in over innermost ones of a single pixel, so that packing finds runs to copy.
+inline void move_in(kernels::ConvDim (&dim)[3]) {
+  const auto single = [](const kernels::ConvDim& d) {
+    return d.in == 1 && d.out == 1 && d.kernel == 1 && d.pad_begin == 0;
+  };
+  for (int moves = 0; moves < 2 && single(dim[2]); ++moves) std::rotate(dim, dim + 2, dim + 3);
+}
+
+/// Long sums are made in parts: the error of a sum grows with its length. A constant of the layer.
+inline int32_t conv_segments(int64_t k) { return k >= 128 ? 4 : k >= 32 ? 2 : 1; }
+
+/// Runs body(task, slot) for every task; `slots` bounds how many run at once, each with scratch of its own.
+template <class F>
+void for_tasks(const ExecContext& context, int64_t tasks, int slots, F&& body) {
+  const int threads = context.pool ? std::min({slots, context.max_threads, context.pool->size()}) : 1;
+  if (threads < 2 || tasks < 2) {
+    for (int64_t i = 0; i < tasks; ++i) body(i, 0);
+    return;
+  }
+  std::atomic<int64_t> next{0};  // hands out tasks; results are published by parallel_for's own join
+  context.pool->parallel_for(threads, threads, [&](int64_t slot) {
+    for (int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < tasks;) body(i, slot);
+  });
+}
+
+/// Convolution with the pixels of all images as the rows of A and the filters as packed B: where an image has few
+/// pixels, or a number that fills sixteen lanes badly. Each sum is the one that the other orientation makes, to the
+/// bit, so that the choice is free.
+bool pixels_as_rows(const LowerContext& c, const ConvShape& s);
+void lower_conv_rows(LowerContext& c, const ConvShape& s);
+
+}  // namespace inferkit

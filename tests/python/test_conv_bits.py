@@ -1,0 +1,135 @@
+"""Conv takes another path by the layer's shape: each is right, and the bits of an image depend on none of them, nor on
+the batch, the threads, and AVX2 against AVX-512."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from op_cases import Array, Case
+from test_ops_conv import check, conv, draw
+
+import inferkit
+
+Fresh = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Shapes of one layer: an image [channels, *size] and weights [filters, channels / group, *kernel]."""
+
+    image: tuple[int, ...]
+    weights: tuple[int, ...]
+    attributes: dict[str, Any] = field(default_factory=dict)
+
+    def draw(self, batch: int, seed: int = 0) -> tuple[Array, Array, Array]:
+        rng = np.random.default_rng(seed)
+        scale = np.float32(1 / np.sqrt(np.prod(self.weights[1:])))
+        return draw(rng, batch, *self.image), draw(rng, *self.weights) * scale, draw(rng, self.weights[0])
+
+
+#: What each path is for, and the edges of its rule.
+LAYERS = {
+    "long kernel, one pixel": Layer((1, 128), (640, 1, 455), {"strides": [441], "pads": [7, 448]}),
+    "long kernel, few pixels": Layer((1, 1000), (160, 1, 475), {"strides": [441], "pads": [17, 458]}),
+    "the image is the window": Layer((24, 3, 5), (50, 24, 3, 5)),
+    "one pixel": Layer((70, 1, 1), (130, 70, 1, 1)),
+    "one pixel, in groups": Layer((36, 1, 1), (48, 12, 1, 1), {"group": 3}),
+    "pointwise, 7 x 7": Layer((192, 7, 7), (208, 192, 1, 1)),
+    "windows, 7 x 7": Layer((40, 7, 7), (96, 40, 3, 3), {"pads": [1, 1, 1, 1]}),
+    "windows, in groups": Layer((32, 5, 5), (64, 16, 3, 3), {"pads": [1, 1, 1, 1], "group": 2}),
+    "dilated": Layer((20, 9, 9), (72, 20, 3, 3), {"strides": [2, 3], "dilations": [2, 3], "pads": [2, 3, 1, 0]}),
+    "volume": Layer((6, 3, 4, 5), (33, 6, 3, 2, 3), {"pads": [1, 0, 1, 0, 1, 1]}),
+    "a last dimension of one": Layer((5, 12, 1), (64, 5, 9, 1), {"pads": [2, 0, 2, 0]}),
+}
+some_layers = pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS.keys())
+
+
+@some_layers
+@pytest.mark.parametrize("batch", [1, 2, 9, 70])
+def test_close_to_the_definition(layer: Layer, batch: int) -> None:
+    x, w, b = layer.draw(batch)
+    check(x, w, b, **layer.attributes)
+    check(x, w, None, **layer.attributes)
+
+
+@some_layers
+@pytest.mark.parametrize("batch", [1, 11])
+def test_weights_known_ahead_change_no_bit(layer: Layer, batch: int) -> None:
+    """Only constant weights are packed ahead: a run that brings its weights goes another way."""
+    x, w, b = layer.draw(batch)
+    ahead = Case("Conv", x, w, b, constant=(1, 2), **layer.attributes).run()[0]
+    in_run = Case("Conv", x, w, b, **layer.attributes).run()[0]
+    assert ahead.tobytes() == in_run.tobytes()
+
+
+@some_layers
+def test_any_batch_and_any_thread_count(layer: Layer) -> None:
+    x, w, b = layer.draw(67)
+    case = Case("Conv", x, w, b, constant=(1, 2), free_batch=True, **layer.attributes)
+    expected = case.run(threads=1)[0]
+    for threads in (1, 2, 4):
+        model = case.load(threads=threads)
+        for first, last in [(0, 67), (0, 1), (5, 7), (3, 19), (1, 66)]:
+            found = model.run({"x0": x[first:last]})["y0"]
+            assert found.tobytes() == expected[first:last].tobytes()
+
+
+@given(data=st.data())
+@settings(max_examples=100, deadline=None)
+def test_any_small_image(data: st.DataObject) -> None:
+    rank = data.draw(st.integers(1, 3))
+    pick = lambda low, high: tuple(data.draw(st.integers(low, high)) for _ in range(rank))  # noqa: E731
+    kernel, strides, dilations, pads = pick(1, 4), pick(1, 3), pick(1, 2), pick(0, 2) + pick(0, 2)
+    size = tuple(max(data.draw(st.integers(1, 6)), (k - 1) * d + 1) for k, d in zip(kernel, dilations, strict=True))
+    group, c, m = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 9)), data.draw(st.integers(6, 50))
+    attributes = {"strides": strides, "pads": pads, "dilations": dilations, "group": group}
+    layer = Layer((group * c, *size), (group * m, c, *kernel), attributes)
+    x, w, b = layer.draw(data.draw(st.integers(1, 5)), data.draw(st.integers(0, 99)))
+    check(x, w, b, **attributes)
+    ahead = Case("Conv", x, w, b, constant=(1, 2), **attributes).run()[0]
+    assert ahead.tobytes() == Case("Conv", x, w, b, **attributes).run()[0].tobytes()
+
+
+RUN_ALL = """
+import sys
+import numpy as np, inferkit
+with np.load(sys.argv[1]) as f:
+    cases = dict(f)
+answers = {}
+for name in {n.rsplit("/")[0] for n in cases}:
+    answers[name] = inferkit.Model.load(cases[name + "/model"].tobytes()).run({"x0": cases[name + "/x"]})["y0"]
+np.savez(sys.argv[2], **answers)
+print(inferkit.build_info()["isa"])
+"""
+
+
+def test_every_tier_is_right_and_avx2_has_the_bits_of_avx512(fresh_python: Fresh, tmp_path: Path) -> None:
+    inputs, expected = {}, {}
+    for name, layer in LAYERS.items():
+        x, w, b = layer.draw(3)
+        case = Case("Conv", x, w, b, constant=(1, 2), **layer.attributes)
+        inputs[name + "/model"] = np.frombuffer(case.with_output_types(), np.uint8)
+        inputs[name + "/x"] = x
+        expected[name] = conv(x, w, b, **layer.attributes)
+    np.savez(tmp_path / "in.npz", **inputs)
+    answers = {}
+    for tier in inferkit.build_info()["isa_available"]:
+        out = tmp_path / f"{tier}.npz"
+        done = fresh_python(RUN_ALL, str(tmp_path / "in.npz"), str(out), env={"INFERKIT_ISA": tier})
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.strip() == tier
+        with np.load(out) as f:
+            answers[tier] = dict(f)
+        for name, y in expected.items():
+            np.testing.assert_allclose(answers[tier][name], y, rtol=2e-5, atol=2e-6, err_msg=f"{name} on {tier}")
+    if {"avx2", "avx512"} <= answers.keys():
+        for name in LAYERS:
+            assert answers["avx2"][name].tobytes() == answers["avx512"][name].tobytes(), name
