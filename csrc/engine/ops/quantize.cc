@@ -1,8 +1,13 @@
 // QuantizeLinear, DequantizeLinear and DynamicQuantizeLinear, for integers of 2 to 32 bits and floats of 4 and 8: one
 // scale for all, per axis, or per block.
+#include "kernels/cpu/quantize/quantize.h"
+
+#include <mutex>
+
 #include "engine/op_registry.h"
 #include "engine/ops/common/quantization.h"
 #include "engine/ops/common/small_convert.h"
+#include "engine/ops/parallel.h"
 
 namespace inferkit {
 namespace {
@@ -13,27 +18,31 @@ constexpr TypeSet kDequantizable = kQuantized | types(DType::kI32);
 constexpr TypeSet kSmallQuantized = types(DType::kF8E4M3FN, DType::kF8E4M3FNUZ, DType::kF8E5M2, DType::kF8E5M2FNUZ,
                                           DType::kF4E2M1, DType::kI4, DType::kU4, DType::kI2, DType::kU2);
 
+constexpr int64_t kGrain = 1 << 16;  // elements worth a thread
+
 struct QuantizeParams {
   ScaleLayout layout;
   DType quotient;    // the type that the division rounds to
   SmallRange range;  // of the quantized integer
 };
 
+/// f(i, n, scale index, stride) as for_scale_runs has it, over the threads of the run.
+template <class F>
+void for_runs(const ExecContext& context, const ScaleLayout& layout, const F& f) {
+  for_ranges(context, layout.elements(), kGrain,
+             [&](int64_t first, int64_t last) { for_scale_runs(layout, first, last, f); });
+}
 /// f(i, scale index) for every element.
 template <class F>
-void for_scaled(const ScaleLayout& l, F&& f) {
-  int64_t i = 0;
-  for (int64_t o = 0; o < l.outer; ++o) {
-    for (int64_t a = 0; a < l.axis; ++a) {
-      const int64_t first = l.first(o, a);
-      for (int64_t j = 0; j < l.inner; ++j, ++i) f(i, first + j * l.inner_stride);
-    }
-  }
+void for_scaled(const ExecContext& context, const ScaleLayout& layout, const F& f) {
+  for_runs(context, layout, [&](int64_t i, int64_t n, int64_t s, int64_t stride) {
+    for (const int64_t end = i + n; i < end; ++i, s += stride) f(i, s);
+  });
 }
 
 /// Y: the quantized integer, or float, which a small float is then made from.
 template <class X, class Y>
-void quantize_step(const void* params, std::byte* const* io, const ExecContext&) {
+void quantize_step(const void* params, std::byte* const* io, const ExecContext& context) {
   const auto& p = *static_cast<const QuantizeParams*>(params);
   using C = std::conditional_t<std::is_same_v<X, int32_t>, double, float>;
   auto* y = reinterpret_cast<Y*>(io[0]);
@@ -48,18 +57,35 @@ void quantize_step(const void* params, std::byte* const* io, const ExecContext&)
       y[i] = saturate<Y>(quotient, zero ? int32_t{zero[s]} : 0, p.range);
   };
   if (p.quotient == DType::kF16) {
-    for_scaled(p.layout,
+    for_scaled(context, p.layout,
                [&](int64_t i, int64_t s) { write(i, s, to_float(to_half(static_cast<float>(divide(i, s))))); });
   } else if (p.quotient == DType::kBF16) {
-    for_scaled(p.layout,
+    for_scaled(context, p.layout,
                [&](int64_t i, int64_t s) { write(i, s, to_float(to_bfloat16(static_cast<float>(divide(i, s))))); });
   } else {
-    for_scaled(p.layout, [&](int64_t i, int64_t s) { write(i, s, divide(i, s)); });
+    for_scaled(context, p.layout, [&](int64_t i, int64_t s) { write(i, s, divide(i, s)); });
   }
 }
 
+/// Float to whole bytes, divided in float.
+template <class Y>
+void quantize_bytes_step(const void* params, std::byte* const* io, const ExecContext& context) {
+  auto* y = reinterpret_cast<Y*>(io[0]);
+  const auto* x = reinterpret_cast<const float*>(io[1]);
+  const auto* scale = reinterpret_cast<const float*>(io[2]);
+  const auto* zero = reinterpret_cast<const Y*>(io[3]);
+  const auto& kernels = kernels::quantize_kernels().bytes<Y>();
+  for_runs(context, static_cast<const QuantizeParams*>(params)->layout,
+           [&](int64_t i, int64_t n, int64_t s, int64_t stride) {
+             if (stride)
+               kernels.quantize_each(x + i, y + i, n, scale + s, zero ? zero + s : nullptr);
+             else
+               kernels.quantize(x + i, y + i, n, scale[s], zero ? int32_t{zero[s]} : 0);
+           });
+}
+
 template <class X, class Y>
-void dequantize_step(const void* params, std::byte* const* io, const ExecContext&) {
+void dequantize_step(const void* params, std::byte* const* io, const ExecContext& context) {
   const auto& p = *static_cast<const QuantizeParams*>(params);
   auto* y = reinterpret_cast<Y*>(io[0]);
   const auto* x = reinterpret_cast<const X*>(io[1]);
@@ -67,9 +93,40 @@ void dequantize_step(const void* params, std::byte* const* io, const ExecContext
   const auto* zero = reinterpret_cast<const X*>(io[3]);
   using Wide =
       std::conditional_t<std::is_same_v<X, float>, float, std::conditional_t<sizeof(X) == 4, int64_t, int32_t>>;
-  for_scaled(p.layout, [&](int64_t i, int64_t s) {
+  for_scaled(context, p.layout, [&](int64_t i, int64_t s) {
     y[i] = store<Y>(static_cast<float>(Wide{x[i]} - (zero ? Wide{zero[s]} : Wide{})) * scale[s]);
   });
+}
+
+template <class X>
+void dequantize_bytes_step(const void* params, std::byte* const* io, const ExecContext& context) {
+  auto* y = reinterpret_cast<float*>(io[0]);
+  const auto* x = reinterpret_cast<const X*>(io[1]);
+  const auto* scale = reinterpret_cast<const float*>(io[2]);
+  const auto* zero = reinterpret_cast<const X*>(io[3]);
+  const auto& kernels = kernels::quantize_kernels().bytes<X>();
+  for_runs(context, static_cast<const QuantizeParams*>(params)->layout,
+           [&](int64_t i, int64_t n, int64_t s, int64_t stride) {
+             if (stride)
+               kernels.dequantize_each(x + i, y + i, n, scale + s, zero ? zero + s : nullptr);
+             else
+               kernels.dequantize(x + i, y + i, n, scale[s], zero ? int32_t{zero[s]} : 0);
+           });
+}
+
+/// Without a zero point, which could take the difference out of 32 bits.
+void dequantize_i32_step(const void* params, std::byte* const* io, const ExecContext& context) {
+  auto* y = reinterpret_cast<float*>(io[0]);
+  const auto* x = reinterpret_cast<const int32_t*>(io[1]);
+  const auto* scale = reinterpret_cast<const float*>(io[2]);
+  const auto& kernels = kernels::quantize_kernels();
+  for_runs(context, static_cast<const QuantizeParams*>(params)->layout,
+           [&](int64_t i, int64_t n, int64_t s, int64_t stride) {
+             if (stride)
+               kernels.dequantize_i32_each(x + i, y + i, n, scale + s);
+             else
+               kernels.dequantize_i32(x + i, y + i, n, scale[s]);
+           });
 }
 
 /// The zero point, if there is one, lies as the scale does.
@@ -123,16 +180,19 @@ Ref zero_point(LowerContext& c) {
 }
 
 void lower_quantize(LowerContext& c) {
-  const DType y = c.output(0).dtype, computed = is_small(y) ? carrier_of(y) : y;
-  const StepFn fn = dispatch<kQuantizable>(c.input(0).dtype, [&]<class X>() -> StepFn {
-    return dispatch<kQuantized | types(DType::kF32)>(computed, []<class Y>() -> StepFn { return quantize_step<X, Y>; });
-  });
+  const DType x = c.input(0).dtype, y = c.output(0).dtype, computed = is_small(y) ? carrier_of(y) : y;
   // Before opset 23 nothing says what the division rounds to; ONNX Runtime divides in float.
   const QuantizeParams p{
       scale_layout(c), c.version() >= 23 ? named_type(c, "precision", 23, c.input(1).dtype) : DType::kF32, range_of(y)};
+  const bool kernel = x == DType::kF32 && contains(kByteTypes, y) && p.quotient == DType::kF32;
+  const StepFn fn = kernel ? dispatch<kByteTypes>(y, []<class Y>() -> StepFn { return quantize_bytes_step<Y>; })
+                           : dispatch<kQuantizable>(x, [&]<class X>() -> StepFn {
+                               return dispatch<kQuantized | types(DType::kF32)>(
+                                   computed, []<class Y>() -> StepFn { return quantize_step<X, Y>; });
+                             });
   const int64_t n = p.layout.elements();
   const Ref out = is_small(y) ? c.scratch(static_cast<size_t>(n) * dtype_size(computed)) : c.out(0);
-  c.step(fn, p, {out, c.in(0), scales_as_float(c, 1), zero_point(c)}, static_cast<double>(n) * 2);
+  c.step(fn, p, {out, c.in(0), scales_as_float(c, 1), zero_point(c)}, static_cast<double>(n) * (kernel ? 0.3 : 2));
   if (is_small(y)) {
     const bool saturates = c.version() < 19 || c.attr_int("saturate", 1) != 0;
     lower_narrow_small(c, out, c.out(0), y, {.saturate = saturates}, n);
@@ -150,15 +210,22 @@ void infer_dequantize(InferContext& c) {
 }
 
 void lower_dequantize(LowerContext& c) {
-  const DType x = c.input(0).dtype, y = c.output(0).dtype;
-  const StepFn fn =
-      dispatch<kDequantizable | types(DType::kF32)>(is_small(x) ? carrier_of(x) : x, [&]<class X>() -> StepFn {
-        return dispatch<kScaleTypes>(y, []<class Y>() -> StepFn { return dequantize_step<X, Y>; });
-      });
+  const DType x = c.input(0).dtype, y = c.output(0).dtype, read = is_small(x) ? carrier_of(x) : x;
+  StepFn fn = nullptr;
+  if (y == DType::kF32 && read == DType::kI32 && !c.has_input(2)) fn = dequantize_i32_step;
+  if (y == DType::kF32 && contains(kByteTypes, read)) {
+    fn = dispatch<kByteTypes>(read, []<class X>() -> StepFn { return dequantize_bytes_step<X>; });
+  }
+  const bool kernel = fn != nullptr;
+  if (!kernel) {
+    fn = dispatch<kDequantizable | types(DType::kF32)>(read, [&]<class X>() -> StepFn {
+      return dispatch<kScaleTypes>(y, []<class Y>() -> StepFn { return dequantize_step<X, Y>; });
+    });
+  }
   const QuantizeParams p{scale_layout(c), DType::kF32, {}};
   const int64_t n = p.layout.elements();
   const Ref in = is_small(x) ? widened_small(c, c.in(0), x, n) : c.in(0);
-  c.step(fn, p, {c.out(0), in, scales_as_float(c, 1), zero_point(c)}, static_cast<double>(n));
+  c.step(fn, p, {c.out(0), in, scales_as_float(c, 1), zero_point(c)}, static_cast<double>(n) * (kernel ? 0.2 : 1));
 }
 
 // ---- DynamicQuantizeLinear: scale and zero point from the whole tensor's range, which is made to hold 0 -------------
@@ -166,20 +233,28 @@ void lower_dequantize(LowerContext& c) {
 struct DynamicParams {
   int64_t count;
 };
-void dynamic_step(const void* params, std::byte* const* io, const ExecContext&) {
+void dynamic_step(const void* params, std::byte* const* io, const ExecContext& context) {
   const int64_t n = static_cast<const DynamicParams*>(params)->count;
   const auto* x = reinterpret_cast<const float*>(io[3]);
+  const kernels::QuantizeKernels& kernels = kernels::quantize_kernels();
   float low = 0, high = 0;
-  for (int64_t i = 0; i < n; ++i) {
-    low = x[i] < low ? x[i] : low;
-    high = x[i] > high ? x[i] : high;
-  }
+  std::mutex together;  // the ranges of the pieces, in whichever order they come
+  for_ranges(context, n, kGrain, [&](int64_t first, int64_t last) {
+    float l = 0, h = 0;
+    kernels.widen_range(x + first, last - first, &l, &h);
+    const std::lock_guard lock(together);
+    low = std::min(low, l);
+    high = std::max(high, h);
+  });
   const float scale = high == low ? 1.0f : (high - low) / 255.0f;
   const auto zero = saturate<uint8_t>(-low / scale, 0);
   if (io[1]) *reinterpret_cast<float*>(io[1]) = scale;
   if (io[2]) *reinterpret_cast<uint8_t*>(io[2]) = zero;
-  if (!io[0]) return;
-  for (int64_t i = 0; i < n; ++i) reinterpret_cast<uint8_t*>(io[0])[i] = saturate<uint8_t>(x[i] / scale, zero);
+  auto* y = reinterpret_cast<uint8_t*>(io[0]);
+  if (!y) return;
+  for_ranges(context, n, kGrain, [&](int64_t first, int64_t last) {
+    kernels.u8.quantize(x + first, y + first, last - first, scale, zero);
+  });
 }
 
 void infer_dynamic(InferContext& c) {
@@ -190,7 +265,7 @@ void infer_dynamic(InferContext& c) {
 }
 void lower_dynamic(LowerContext& c) {
   const int64_t n = c.input(0).shape.elements();
-  c.step(dynamic_step, DynamicParams{n}, {c.out(0), c.out(1), c.out(2), c.in(0)}, static_cast<double>(n) * 2);
+  c.step(dynamic_step, DynamicParams{n}, {c.out(0), c.out(1), c.out(2), c.in(0)}, static_cast<double>(n) * 0.4);
 }
 
 }  // namespace

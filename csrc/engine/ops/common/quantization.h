@@ -1,5 +1,6 @@
 // Scales and zero points: how they lie over a tensor, and their reading as float.
 #pragma once
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <optional>
@@ -23,6 +24,28 @@ struct ScaleLayout {
   int64_t first(int64_t o, int64_t a) const { return o * outer_stride + a / block * axis_stride; }
   int64_t elements() const { return outer * axis * inner; }
 };
+
+/// f(i, n, s, stride) for runs of the elements [first, last), in order: element i + k has scale s + k * stride, for k <
+/// n. The stride is 0 or 1.
+template <class F>
+void for_scale_runs(const ScaleLayout& l, int64_t first, int64_t last, F&& f) {
+  if (first >= last) return;
+  // A run ends with `inner`; where that is 1, with the block; and where there are none, with the axis.
+  const bool one = l.inner == 1, blocks = l.block > 1;
+  const int64_t row = l.axis * l.inner;
+  const int64_t run = !one ? l.inner : blocks ? l.block : l.axis;
+  const int64_t stride = !one ? l.inner_stride : blocks ? 0 : l.axis_stride;
+  int64_t o = first / row, at = first % row;
+  for (int64_t i = first; i < last;) {
+    const int64_t k = at / run, in_run = at - k * run;
+    const int64_t n = std::min({run - in_run, row - at, last - i});
+    const int64_t a = !one ? k : blocks ? k * run : 0;  // where on the axis the run begins
+    f(i, n, l.first(o, a) + in_run * stride, stride);
+    i += n;
+    at += n;
+    if (at == row) at = 0, ++o;
+  }
+}
 
 /// From the attributes axis and block_size, for input 0 with the scales of input 1.
 ScaleLayout scale_layout(const NodeContext& c);

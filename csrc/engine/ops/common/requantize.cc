@@ -1,12 +1,19 @@
 #include "engine/ops/common/requantize.h"
 
+#include <algorithm>
+#include <utility>
+
 #include "engine/ops/common/quantization.h"
+#include "engine/ops/parallel.h"
+#include "kernels/cpu/quantize/quantize.h"
 
 namespace inferkit {
 namespace {
 
+constexpr int64_t kGrain = 1 << 16;  // sums worth a thread
+
 template <class Y>
-void requantize_step(const void* params, std::byte* const* io, const ExecContext&) {
+void requantize_step(const void* params, std::byte* const* io, const ExecContext& context) {
   const auto& p = *static_cast<const RequantizeParams*>(params);
   auto* y = reinterpret_cast<Y*>(io[0]);
   const auto* sums = reinterpret_cast<const int32_t*>(io[1]);
@@ -15,16 +22,35 @@ void requantize_step(const void* params, std::byte* const* io, const ExecContext
   const float scale = *reinterpret_cast<const float*>(io[4]);
   const int32_t zero = io[5] ? int32_t{*reinterpret_cast<const Y*>(io[5])} : 0;
   const auto* bias = reinterpret_cast<const int32_t*>(io[6]);
-  for (int64_t o = 0; o < p.outer; ++o) {
-    for (int64_t c = 0; c < p.channels; ++c) {
-      const float factor = left[o % p.rows * p.left_stride] * right[c * p.right_stride] / scale;
-      const uint32_t addend = bias ? static_cast<uint32_t>(bias[c]) : 0;
-      for (int64_t i = 0; i < p.inner; ++i, ++sums, ++y) {
-        const auto sum = static_cast<int32_t>(static_cast<uint32_t>(*sums) + addend);
-        *y = saturate<Y>(static_cast<float>(sum) * factor, zero);
+  const auto& kernels = kernels::quantize_kernels().bytes<Y>();
+  const auto factor = [&](int64_t o, int64_t c) {
+    return left[o % p.rows * p.left_stride] * right[c * p.right_stride] / scale;
+  };
+  if (p.inner != 1) {  // a factor for each run
+    for_ranges(context, p.outer * p.channels * p.inner, kGrain, [&](int64_t first, int64_t last) {
+      for (int64_t i = first, n = 0; i < last; i += n) {
+        const int64_t run = i / p.inner, c = run % p.channels;
+        n = std::min(last, (run + 1) * p.inner) - i;
+        kernels.requantize(sums + i, y + i, n, factor(run / p.channels, c), bias ? bias[c] : 0, zero);
+      }
+    });
+    return;
+  }
+  // A factor for each channel: as many rows as have the same ones go by before the next block of channels.
+  for_ranges(context, p.outer, kGrain / std::max<int64_t>(p.channels, 1), [&](int64_t first, int64_t last) {
+    constexpr int64_t kBlock = 256;
+    float factors[kBlock];
+    for (int64_t at = 0; at < p.channels; at += kBlock) {
+      const int64_t n = std::min(kBlock, p.channels - at);
+      for (int64_t o = first; o < last; ++o) {
+        if (o == first || p.left_stride != 0) {
+          for (int64_t c = 0; c < n; ++c) factors[c] = factor(o, at + c);
+        }
+        const int64_t i = o * p.channels + at;
+        kernels.requantize_each(sums + i, y + i, n, factors, bias ? bias + at : nullptr, zero);
       }
     }
-  }
+  });
 }
 
 }  // namespace
@@ -32,8 +58,13 @@ void requantize_step(const void* params, std::byte* const* io, const ExecContext
 void lower_requantize(LowerContext& c, const RequantizeParams& p, Ref out, Ref sums, Ref left_scale, Ref right_scale,
                       Ref scale, Ref zero, Ref bias) {
   const StepFn fn = dispatch<kByteTypes>(c.output(0).dtype, []<class Y>() -> StepFn { return requantize_step<Y>; });
-  c.step(fn, p, {out, sums, left_scale, right_scale, scale, zero, bias},
-         static_cast<double>(p.outer * p.channels * p.inner) * 2);
+  RequantizeParams q = p;
+  if (!bias.valid() && q.right_stride == 0) {  // all channels are alike, and all rows perhaps
+    q.inner = std::exchange(q.channels, 1) * q.inner;
+    if (q.left_stride == 0) q.inner = std::exchange(q.outer, 1) * q.inner;
+  }
+  c.step(fn, q, {out, sums, left_scale, right_scale, scale, zero, bias},
+         static_cast<double>(p.outer * p.channels * p.inner) * 0.2);
 }
 
 }  // namespace inferkit
