@@ -1,12 +1,12 @@
 // Sixteen bytes or int32 as lanes and back, in one tier. The first n < 16 go by way of a whole block on the stack.
 #pragma once
-#include <limits>
-#include <type_traits>
-
 #include "kernels/cpu/simd.h"
 
 namespace inferkit::kernels::INFERKIT_TIER {
 namespace {
+
+template <class B>
+constexpr bool kSigned = static_cast<B>(-1) < 0;
 
 INFERKIT_INLINE I32x16 load_whole(const int32_t* x) {
   I32x16 r;
@@ -76,8 +76,7 @@ INFERKIT_INLINE void store_whole(B* y, I32x16 v) {
   const __m128i a = (__m128i)v.p[0], b = (__m128i)v.p[1], c = (__m128i)v.p[2], d = (__m128i)v.p[3];
 #endif
   const __m128i ab = _mm_packs_epi32(a, b), cd = _mm_packs_epi32(c, d);
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(y),
-                   std::is_signed_v<B> ? _mm_packs_epi16(ab, cd) : _mm_packus_epi16(ab, cd));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(y), kSigned<B> ? _mm_packs_epi16(ab, cd) : _mm_packus_epi16(ab, cd));
 #else
   const int16x8_t low = vcombine_s16(vmovn_s32((int32x4_t)v.p[0]), vmovn_s32((int32x4_t)v.p[1]));
   const int16x8_t high = vcombine_s16(vmovn_s32((int32x4_t)v.p[2]), vmovn_s32((int32x4_t)v.p[3]));
@@ -103,7 +102,7 @@ INFERKIT_INLINE void store_first(T* y, V v, int64_t n) {
 /// The nearest number of B, even at a tie, after adding `zero`. The least for NaN.
 template <class B>
 INFERKIT_INLINE I32x16 to_codes(F32x16 v, F32x16 zero) {
-  const F32x16 low = broadcast(std::numeric_limits<B>::lowest()), high = broadcast(std::numeric_limits<B>::max());
+  const F32x16 low = broadcast(kSigned<B> ? -128 : 0), high = broadcast(kSigned<B> ? 127 : 255);
   const F32x16 whole = min(max(round_even(v) + zero, low), high);
   I32x16 r;
   INFERKIT_EACH_PART r.p[i] = __builtin_convertvector(whole.p[i], NativeInt);

@@ -5,8 +5,6 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include <type_traits>
-
 namespace inferkit {
 enum class Isa : uint8_t;
 }
@@ -36,13 +34,16 @@ struct QuantizeKernels {
   void (*widen_range)(const float* x, int64_t n, float* low, float* high);
 
   template <class B>
-  const ByteKernels<B>& bytes() const {
-    if constexpr (std::is_same_v<B, uint8_t>)
-      return u8;
-    else
-      return i8;
-  }
+  const ByteKernels<B>& bytes() const;
 };
+template <>
+inline const ByteKernels<uint8_t>& QuantizeKernels::bytes<uint8_t>() const {
+  return u8;
+}
+template <>
+inline const ByteKernels<int8_t>& QuantizeKernels::bytes<int8_t>() const {
+  return i8;
+}
 
 const QuantizeKernels& quantize_kernels();  // of the active tier
 const QuantizeKernels& quantize_kernels(Isa isa);
