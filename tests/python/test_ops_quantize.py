@@ -86,6 +86,112 @@ def test_blocks(code: str, shape: tuple[int, ...], axis: int, block: int) -> Non
     close(back.run()[0], dequantized(expected, scale, zero, axis, block))
 
 
+def refined(code: Array, scale: Array, zero: Array | None, axis: int, block: int = 0) -> Array:
+    """DequantizeLinear in float32, to the bit."""
+    shift = np.zeros((), np.int64) if zero is None else spread(zero.astype(np.int64), code, axis, block)
+    return (code.astype(np.int64) - shift).astype(np.float32) * spread(scale, code, axis, block)
+
+
+# Runs of neighbours with one scale, or with a scale each, that end before, at and after whole vectors.
+LAYOUTS = [
+    ((5, 1), 1),
+    ((4, 3), 1),
+    ((4, 16), 1),
+    ((3, 47), 1),
+    ((3, 47), 0),
+    ((67,), 0),
+    ((2, 3, 1), 1),
+    ((2, 3, 15), 1),
+    ((2, 3, 17), 1),
+    ((2, 3, 17), 0),
+    ((2, 0, 4), 1),
+    ((2, 3, 0), 1),
+    ((0, 20), 1),
+]
+
+
+@pytest.mark.parametrize("code", ["uint8", "int8"])
+@pytest.mark.parametrize(("shape", "axis"), LAYOUTS)
+@pytest.mark.parametrize("shifted", [False, True])
+def test_layouts_of_bytes(code: str, shape: tuple[int, ...], axis: int, shifted: bool) -> None:
+    x, size = 4 * draw(0, *shape), shape[axis]
+    scale, zero = scales(1, size), codes(2, code, size) if shifted else np.zeros(size, code)
+    case = Case("QuantizeLinear", x, scale, zero, opset=13, axis=axis)
+    found, expected = case.run()[0], quantized(x, scale, zero, axis)
+    np.testing.assert_array_equal(found, expected)
+    back = Case("DequantizeLinear", expected, scale, zero if shifted else None, opset=13, axis=axis)
+    np.testing.assert_array_equal(back.run()[0], refined(expected, scale, zero, axis))
+    if x.size:
+        np.testing.assert_array_equal(found, case.onnxruntime()[0])
+        np.testing.assert_array_equal(back.run()[0], back.onnxruntime()[0])
+
+
+@pytest.mark.parametrize(("shape", "axis"), LAYOUTS)
+def test_layouts_of_int32(shape: tuple[int, ...], axis: int) -> None:
+    x, scale = codes(0, "int32", *shape), scales(1, shape[axis])
+    found = Case("DequantizeLinear", x, scale, opset=13, axis=axis).run()[0]
+    np.testing.assert_array_equal(found, refined(x, scale, None, axis))
+    # The difference from a zero point may take more than 32 bits.
+    zero = codes(2, "int32", shape[axis])
+    found = Case("DequantizeLinear", x, scale, zero, opset=13, axis=axis).run()[0]
+    np.testing.assert_array_equal(found, refined(x, scale, zero, axis))
+
+
+@pytest.mark.parametrize("code", ["uint8", "int8", "int16"])
+@pytest.mark.parametrize(
+    ("shape", "axis", "block"),
+    [((3, 50), 1, 16), ((3, 50), 1, 1), ((3, 50), 0, 2), ((2, 5, 33), 1, 2), ((2, 5, 33), 2, 7), ((300, 701), 1, 32)],
+)
+def test_blocks_to_the_bit(code: str, shape: tuple[int, ...], axis: int, block: int) -> None:
+    x = 4 * draw(0, *shape)
+    blocks = [-(-d // block) if i == axis else d for i, d in enumerate(shape)]
+    scale, zero = scales(1, *blocks), codes(2, code, *blocks)
+    attributes: dict[str, Any] = {"axis": axis, "block_size": block}
+    expected = quantized(x, scale, zero, axis, block)
+    back = refined(expected, scale, zero, axis, block)
+    for threads in (1, 4):
+        found = Case("QuantizeLinear", x, scale, zero, opset=21, **attributes).run(threads=threads)[0]
+        np.testing.assert_array_equal(found, expected)
+        found = Case("DequantizeLinear", expected, scale, zero, opset=21, **attributes).run(threads=threads)[0]
+        np.testing.assert_array_equal(found, back)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize(("shape", "axis"), [((300001,), None), ((3, 5, 40001), 1), ((600, 701), 1), ((701, 600), 0)])
+def test_threads_do_not_matter(shape: tuple[int, ...], axis: int | None, dtype: str) -> None:
+    x = (4 * draw(0, *shape)).astype(dtype)
+    size = () if axis is None else (shape[axis],)
+    scale, zero = scales(1, *size, dtype=dtype), codes(2, "uint8", *size)
+    attributes: dict[str, Any] = {} if axis is None else {"axis": axis}
+    expected = quantized(x, scale, zero, axis or 0)
+    back = refined(expected, scale.astype(np.float32), zero, axis or 0).astype(dtype)
+    for threads in (1, 4):
+        found = Case("QuantizeLinear", x, scale, zero, opset=19, **attributes).run(threads=threads)[0]
+        np.testing.assert_array_equal(found, expected)
+        found = Case("DequantizeLinear", expected, scale, zero, opset=19, **attributes).run(threads=threads)[0]
+        np.testing.assert_array_equal(found, back)
+
+
+def test_rows_do_not_depend_on_the_batch() -> None:
+    x, scale, zero = draw(0, 9, 37), scales(1, 37), codes(2, "int8", 37)
+    y = quantized(x, scale, zero)
+    for op, rows, expected in [("QuantizeLinear", x, y), ("DequantizeLinear", y, refined(y, scale, zero, 1))]:
+        loaded = Case(op, rows, scale, zero, opset=13, constant=(1, 2), free_batch=True).load()
+        for taken in ([0], [4, 2], [8], list(range(9))):
+            assert loaded.run({"x0": rows[taken]})["y0"].tobytes() == expected[taken].tobytes()
+
+
+@pytest.mark.parametrize("code", ["uint8", "int8"])
+@pytest.mark.parametrize("per_axis", [False, True])
+def test_numbers_without_a_byte_of_their_own(code: str, per_axis: bool) -> None:
+    x = np.tile(np.array([np.nan, np.inf, -np.inf, 3e38, -3e38, 1e-45, -0.0, 2.5], np.float32), (3, 5))
+    info, size = np.iinfo(code), (40,) if per_axis else ()
+    scale, zero = np.full(size, 0.5, np.float32), np.full(size, 7, code)
+    found = Case("QuantizeLinear", x, scale, zero, opset=13).run()[0]
+    expected = [info.min, info.max, info.min, info.max, info.min, 7, 7, 12]
+    np.testing.assert_array_equal(found, np.tile(np.array(expected, code), (3, 5)))
+
+
 def test_without_a_zero_point() -> None:
     x, scale = draw(0, 3, 4), scales(1)
     zero = np.zeros((), np.uint8)
@@ -124,6 +230,19 @@ def test_dynamic(shape: tuple[int, ...], kind: str) -> None:
     if x.size:
         for found, expected in zip(case.run(), case.onnxruntime(), strict=True):
             np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_dynamic_over_threads_and_around_nan(threads: int) -> None:
+    x = draw(3, 300001)
+    x[[7, 150000, 300000]] = np.nan
+    x[[5, 200001]] = [-40, 50]
+    y, scale, zero = Case("DynamicQuantizeLinear", x, outputs=3, opset=11).run(threads=threads)
+    assert scale == np.float32(90) / np.float32(255)
+    assert zero == np.rint(np.float32(40) / scale)
+    number = ~np.isnan(x)
+    np.testing.assert_array_equal(y[number], quantized(x[number], scale, zero))
+    assert not y[~number].any()
 
 
 MATRICES = [
@@ -180,6 +299,30 @@ def test_qlinear_matmul(a_type: str, per_column: bool, a_shape: tuple[int, ...],
         np.testing.assert_array_equal(found, case.onnxruntime()[0])
 
 
+def requantized(exact: Array, left: Array, right: Array, scale: Array, zero: Array) -> Array:
+    """To the bit: float32, the scales multiplied in this order."""
+    factor = (left * right / scale).astype(np.float32)
+    info = np.iinfo(zero.dtype)
+    whole = np.rint(exact.astype(np.float32) * factor) + np.float32(zero)
+    y: Array = np.clip(whole, info.min, info.max).astype(zero.dtype)
+    return y
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+@pytest.mark.parametrize("per_column", [False, True])
+@pytest.mark.parametrize("per_row", [False, True])
+@pytest.mark.parametrize(("rows", "columns"), [(5, 1), (1, 33), (7, 300), (600, 519)])
+def test_requantized_products(rows: int, columns: int, per_row: bool, per_column: bool, threads: int) -> None:
+    a, b = codes(0, "uint8", rows, 6), codes(1, "int8", 6, columns)
+    a_size, b_size = (rows,) if per_row else (), (columns,) if per_column else ()
+    az, bz, yz = codes(2, "uint8", *a_size), codes(3, "int8", *b_size), np.array(7, "uint8")
+    a_scale, b_scale, y_scale = scales(4, *a_size), scales(5, *b_size), np.array(1.5, np.float32)
+    exact = (a.astype(np.int64) - az.reshape(-1, 1)) @ (b.astype(np.int64) - bz)
+    case = Case("QLinearMatMul", a, a_scale, az, b, b_scale, bz, y_scale, yz, opset=10)
+    expected = requantized(exact, a_scale.reshape(-1, 1), b_scale, y_scale, yz)
+    np.testing.assert_array_equal(case.run(threads=threads)[0], expected)
+
+
 CONVOLUTIONS: list[tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = [
     ((2, 3, 8, 9), (4, 3, 3, 3), {}),
     ((1, 3, 8, 9), (4, 3, 3, 2), {"pads": [1, 0, 1, 2], "strides": [2, 1]}),
@@ -234,6 +377,23 @@ def test_qlinear_conv(
     expected = np.clip(np.rint(exact * multiplier) + 100, 0, 255)
     np.testing.assert_array_equal(case.run()[0], expected)
     np.testing.assert_array_equal(case.run()[0], case.onnxruntime()[0])
+
+
+@pytest.mark.parametrize("per_filter", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("threads", [1, 4])
+def test_a_large_qlinear_conv(per_filter: bool, bias: bool, threads: int) -> None:
+    x, w = codes(0, "uint8", 2, 2, 251, 199), codes(1, "int8", 3, 2, 1, 1)
+    size = (3,) if per_filter else ()
+    xz, wz, yz = codes(2, "uint8"), np.zeros(size, np.int8), np.array(100, np.uint8)
+    x_scale, w_scale, y_scale = scales(4), scales(5, *size), np.array(2, np.float32)
+    b = np.array([-5000, 3, 4000], np.int32) if bias else None
+    exact = np.einsum("nchw,fc->nfhw", x.astype(np.int64) - int(xz), w[:, :, 0, 0].astype(np.int64))
+    if b is not None:
+        exact += b.reshape(-1, 1, 1)
+    expected = requantized(exact, x_scale, spread(w_scale, exact, 1), y_scale, yz)
+    case = Case("QLinearConv", x, x_scale, xz, w, w_scale, wz, y_scale, yz, b, opset=10)
+    np.testing.assert_array_equal(case.run(threads=threads)[0], expected)
 
 
 def test_integer_products_do_not_depend_on_the_batch() -> None:
