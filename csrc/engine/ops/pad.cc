@@ -1,5 +1,5 @@
-// Pad: constant, reflect, edge, wrap; negative pads cut off. Each dimension has a map from output to input positions,
-// made when the plan is compiled; a run follows the maps and copies what lies together.
+// Pad: constant, reflect, edge, wrap; negative pads cut off. What of the input stands in the output is copied in pieces
+// that lie together; the edges follow where each position comes from.
 #include <cstring>
 
 #include "engine/op_registry.h"
@@ -85,53 +85,72 @@ int64_t source(Mode mode, int64_t i, int64_t n) {
   return -1;
 }
 
+/// One dimension, or neighbours that no pad touches as one. Of its input, `left` elements from `cut` on stand in the
+/// output from `before` on.
+struct PadDim {
+  int64_t in = 1, out = 1, before = 0, cut = 0, left = 1;
+  bool touched() const { return before != 0 || cut != 0 || left != in || out != in; }
+  int64_t middle_first() const { return std::min(before, out); }
+  int64_t middle_last() const { return std::min(before + left, out); }
+};
+
 struct PadParams {
   size_t rank = 0;
-  Strides out_dims{}, in_strides{}, out_strides{};
-  std::array<int64_t, Shape::kMaxRank> map_at{};  // where the map of each dimension starts
-  int64_t middle_first = 0, middle_last = 0;      // of the last dimension: [first, last) is copied as one piece
-  uint64_t fill = 0;                              // where there is no operand for it
+  std::array<PadDim, Shape::kMaxRank> dims;
+  Strides in_strides{}, out_strides{};
+  int64_t block = 1;  // elements below the last of `dims`, which lie together
+  Mode mode = Mode::kConstant;
+  uint64_t fill = 0;  // where there is no operand for it
 };
 
 template <class W>
 struct Padder {
   const PadParams& p;
-  const int64_t* maps;
   W fill;
 
-  // Writes everything below dimension d.
+  /// Writes everything below dimension d.
   void write(size_t d, const W* in, W* out) const {
-    const int64_t* map = maps + p.map_at[d];
-    if (d + 1 == p.rank) {
-      const auto edge = [&](int64_t first, int64_t last) {
-        for (int64_t i = first; i < last; ++i) out[i] = map[i] < 0 ? fill : in[map[i]];
-      };
-      edge(0, p.middle_first);
-      if (p.middle_last > p.middle_first) {
-        std::memcpy(out + p.middle_first, in + map[p.middle_first],
-                    static_cast<size_t>(p.middle_last - p.middle_first) * sizeof(W));
+    const PadDim& dim = p.dims[d];
+    const int64_t first = dim.middle_first(), last = dim.middle_last();
+    edge(d, 0, first, in, out);
+    if (d + 1 < p.rank) {
+      for (int64_t i = first; i < last; ++i) {
+        write(d + 1, in + (i - dim.before + dim.cut) * p.in_strides[d], out + i * p.out_strides[d]);
       }
-      edge(p.middle_last, p.out_dims[d]);
+    } else if (last > first) {
+      std::memcpy(out + first * p.block, in + (first - dim.before + dim.cut) * p.block,
+                  static_cast<size_t>((last - first) * p.block) * sizeof(W));
+    }
+    edge(d, last, dim.out, in, out);
+  }
+
+  /// Positions [first, last) of dimension d, outside what is copied.
+  void edge(size_t d, int64_t first, int64_t last, const W* in, W* out) const {
+    const int64_t stride = p.out_strides[d];
+    if (p.mode == Mode::kConstant) {
+      std::fill(out + first * stride, out + last * stride, fill);
       return;
     }
-    for (int64_t i = 0; i < p.out_dims[d]; ++i) {
-      W* to = out + i * p.out_strides[d];
-      if (map[i] < 0) {
-        std::fill(to, to + p.out_strides[d], fill);
+    const PadDim& dim = p.dims[d];
+    for (int64_t i = first; i < last; ++i) {
+      const W* from = in + (dim.cut + source(p.mode, i - dim.before, dim.left)) * p.in_strides[d];
+      if (d + 1 < p.rank) {
+        write(d + 1, from, out + i * stride);
+      } else if (p.block == 1) {
+        out[i] = *from;
       } else {
-        write(d + 1, in + map[i] * p.in_strides[d], to);
+        std::memcpy(out + i * stride, from, static_cast<size_t>(p.block) * sizeof(W));
       }
     }
   }
 };
 
-// Operands: x, maps, value (may be missing), out.
+// Operands: x, value (may be missing), out.
 template <class W>
 void run_pad(const void* params, std::byte* const* io, const ExecContext&) {
   const auto& p = *static_cast<const PadParams*>(params);
-  const W fill = io[2] ? *reinterpret_cast<const W*>(io[2]) : static_cast<W>(p.fill);
-  const Padder<W> padder{p, reinterpret_cast<const int64_t*>(io[1]), fill};
-  padder.write(0, reinterpret_cast<const W*>(io[0]), reinterpret_cast<W*>(io[3]));
+  const W fill = io[1] ? *reinterpret_cast<const W*>(io[1]) : static_cast<W>(p.fill);
+  Padder<W>{p, fill}.write(0, reinterpret_cast<const W*>(io[0]), reinterpret_cast<W*>(io[2]));
 }
 
 /// The attribute `value` of old opsets, as the bits of an element.
@@ -160,60 +179,34 @@ void lower_pad(LowerContext& c) {
   if (elements == 0) return;
   const Pads pads = pads_of(c);
   PadParams p;
-  auto maps = std::make_shared<std::vector<int64_t>>();
-  std::vector<std::vector<int64_t>> per_dim;
-  std::vector<int64_t> in_dims;
+  p.mode = mode;
   for (size_t i = 0; i < x.shape.rank(); ++i) {
-    const int64_t n = x.shape[i];
-    if (!per_dim.empty() && pads.before[i] == 0 && pads.after[i] == 0) {
-      // An untouched dimension belongs to the one before: each position becomes n that lie together.
-      std::vector<int64_t> wider;
-      for (int64_t from : per_dim.back()) {
-        for (int64_t k = 0; k < n; ++k) wider.push_back(from < 0 ? -1 : from * n + k);
-      }
-      per_dim.back() = std::move(wider);
-      in_dims.back() *= n;
-      continue;
-    }
+    PadDim dim;
+    dim.in = x.shape[i];
+    dim.out = out[i];
+    dim.before = std::max<int64_t>(pads.before[i], 0);
     // Negative pads cut first; the rest repeats what is left.
-    const int64_t cut = std::max<int64_t>(-pads.before[i], 0), left = n - cut - std::max<int64_t>(-pads.after[i], 0);
-    if (left <= 0 && mode != Mode::kConstant) c.fail(cat("nothing to repeat along dimension ", i));
-    std::vector<int64_t> map;
-    for (int64_t k = 0; k < out[i]; ++k) {
-      const int64_t from = source(mode, k - std::max<int64_t>(pads.before[i], 0), std::max<int64_t>(left, 0));
-      map.push_back(from < 0 ? -1 : from + cut);
+    dim.cut = std::max<int64_t>(-pads.before[i], 0);
+    dim.left = dim.in - dim.cut - std::max<int64_t>(-pads.after[i], 0);
+    if (dim.left <= 0 && mode != Mode::kConstant) c.fail(cat("nothing to repeat along dimension ", i));
+    dim.left = std::max<int64_t>(dim.left, 0);
+    if (p.rank > 0 && !dim.touched() && !p.dims[p.rank - 1].touched()) {
+      PadDim& whole = p.dims[p.rank - 1];
+      whole.in = whole.out = whole.left = whole.in * dim.in;
+    } else {
+      p.dims[p.rank++] = dim;
     }
-    per_dim.push_back(std::move(map));
-    in_dims.push_back(n);
   }
-  p.rank = per_dim.size();
-  int64_t in_stride = 1, out_stride = 1;
+  if (p.rank > 1 && !p.dims[p.rank - 1].touched()) p.block = p.dims[--p.rank].in;
+  int64_t in_stride = p.block, out_stride = p.block;
   for (size_t d = p.rank; d-- > 0;) {
-    p.out_dims[d] = static_cast<int64_t>(per_dim[d].size());
     p.in_strides[d] = in_stride;
     p.out_strides[d] = out_stride;
-    in_stride *= in_dims[d];
-    out_stride *= p.out_dims[d];
-  }
-  // The longest run of adjacent sources in the last dimension.
-  const std::vector<int64_t>& last = per_dim.back();
-  for (size_t first = 0; first < last.size();) {
-    size_t end = first + 1;
-    while (last[first] >= 0 && end < last.size() && last[end] == last[end - 1] + 1) ++end;
-    const auto length = static_cast<int64_t>(end - first);
-    if (last[first] >= 0 && length > p.middle_last - p.middle_first) {
-      p.middle_first = static_cast<int64_t>(first);
-      p.middle_last = static_cast<int64_t>(end);
-    }
-    first = end;
-  }
-  for (size_t d = 0; d < p.rank; ++d) {
-    p.map_at[d] = static_cast<int64_t>(maps->size());
-    maps->insert(maps->end(), per_dim[d].begin(), per_dim[d].end());
+    in_stride *= p.dims[d].in;
+    out_stride *= p.dims[d].out;
   }
   p.fill = value_bits(c);
-  const Ref table = c.constant(maps->data(), maps);
-  c.step(fn, p, {c.in(0), table, c.version() >= 11 ? c.in(2) : Ref{}, c.out(0)}, static_cast<double>(elements) * 0.5);
+  c.step(fn, p, {c.in(0), c.version() >= 11 ? c.in(2) : Ref{}, c.out(0)}, static_cast<double>(elements) * 0.5);
 }
 
 }  // namespace
