@@ -47,6 +47,8 @@ LAYERS = {
     "windows, in groups": Layer((32, 5, 5), (64, 16, 3, 3), {"pads": [1, 1, 1, 1], "group": 2}),
     "dilated": Layer((20, 9, 9), (72, 20, 3, 3), {"strides": [2, 3], "dilations": [2, 3], "pads": [2, 3, 1, 0]}),
     "volume": Layer((6, 3, 4, 5), (33, 6, 3, 2, 3), {"pads": [1, 0, 1, 0, 1, 1]}),
+    "depthwise": Layer((20, 30, 30), (20, 1, 5, 5), {"pads": [2, 2, 2, 2], "group": 20}),
+    "depthwise, two strides": Layer((12, 15, 37), (24, 1, 3, 3), {"pads": [1] * 4, "group": 12, "strides": [2, 1]}),
     "a last dimension of one": Layer((5, 12, 1), (64, 5, 9, 1), {"pads": [2, 0, 2, 0]}),
 }
 some_layers = pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS.keys())

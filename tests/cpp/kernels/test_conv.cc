@@ -38,6 +38,28 @@ std::vector<Geometry> geometries() {
   return out;
 }
 
+/// Planes of one channel, with those that have a kernel of their own in every height of tile.
+std::vector<Geometry> depthwise_geometries() {
+  std::vector<Geometry> out;
+  for (Geometry g : geometries()) {
+    g.channels = 1;
+    if (g.dim[0].kernel == 1 && g.taps() <= kMaxDepthwiseTaps) out.push_back(g);
+  }
+  for (const int64_t kernel : {3, 5}) {
+    for (const int64_t height : {3, 7, 14, 23, 60}) {
+      for (const int64_t width : {4, 7, 16, 18, 50, 64}) {
+        for (const int64_t down : {1, 2, 3}) {
+          for (const int64_t stride : {1, 2}) {
+            for (const int64_t pad : {int64_t{1}, kernel / 2, kernel})
+              out.push_back({1, {{}, dim(height, kernel, down, 1, pad, pad), dim(width, kernel, stride, 1, pad, pad)}});
+          }
+        }
+      }
+    }
+  }
+  return out;
+}
+
 /// What tap `tap` of `channel` reads for output `pixel`; 0 in the padding.
 float window_element(const Geometry& g, const std::vector<float>& x, int64_t channel, int64_t tap, int64_t pixel) {
   int64_t at = 0, scale = 1;
@@ -86,15 +108,14 @@ TEST(conv_pack_pixels_is_im2col) {
 }
 
 TEST(conv_depthwise_close_to_double_and_one_on_all_vectors) {
-  for (Geometry g : geometries()) {
-    if (g.dim[0].kernel > 1 || g.taps() > kMaxDepthwiseTaps) continue;
-    g.channels = 1;
+  for (const Geometry& g : depthwise_geometries()) {
     const auto x = random_floats(static_cast<size_t>(g.in()), 2);
     const auto weights = random_floats(static_cast<size_t>(g.taps()), 3);
+    const int64_t block = g.dim[1].out % 2 ? 5 : g.dim[1].out;
     std::vector<std::vector<float>> results;
     for (const Isa isa : available_isas()) {
       Guarded y(static_cast<size_t>(g.out()));
-      for (int64_t first = 0; first < g.dim[1].out; first += 5) {
+      for (int64_t first = 0; first < g.dim[1].out; first += block) {
         DepthwiseArgs args;
         args.x = x.data();
         args.y = y.data();
@@ -103,7 +124,7 @@ TEST(conv_depthwise_close_to_double_and_one_on_all_vectors) {
         args.h = g.dim[1];
         args.w = g.dim[2];
         args.first = first;
-        args.rows = std::min<int64_t>(5, args.h.out - first);
+        args.rows = std::min(block, args.h.out - first);
         Guarded scratch(static_cast<size_t>(depthwise_scratch(args.h, args.w, args.rows)));
         args.scratch = scratch.data();
         conv_kernels(isa).depthwise(args);

@@ -1,7 +1,8 @@
-// Depthwise convolution; part of conv_impl.h. The rows that a call needs are copied into scratch with their padding,
+// Depthwise convolution of any geometry; part of conv_impl.h. The rows that a call needs are copied into scratch with their padding,
 // their columns split by stride, so that every tap is a plain load at a fixed offset.
 #pragma once
 #include "kernels/cpu/conv/conv.h"
+#include "kernels/cpu/conv/depthwise_direct_impl.h"
 #include "kernels/cpu/conv/lanes.h"
 
 namespace inferkit::kernels::INFERKIT_TIER {
@@ -61,6 +62,7 @@ INFERKIT_INLINE void depthwise_tile(const float* base, const int64_t* offset, co
 }
 
 void depthwise(const DepthwiseArgs& a) {
+  if (depthwise_direct(a)) return;
   const int64_t width = depthwise_row(a.w), row_step = width * a.w.stride;
   const int64_t top = a.first * a.h.stride - a.h.pad_begin;
   const int64_t in_rows = (a.rows - 1) * a.h.stride + (a.h.kernel - 1) * a.h.dilation + 1;
