@@ -1,10 +1,15 @@
 // ConvInteger and QLinearConv: windows of bytes, summed exactly in int32 (which wraps where it must). Padding stands
-// for the zero point, so it adds nothing.
+// for the zero point, so it adds nothing. Integer GEMM with the filters as A and the windows of a block of output
+// pixels as B; a plain loop where a group has few filters, as in a depthwise convolution.
+#include <cstring>
+
 #include "engine/op_registry.h"
+#include "engine/ops/common/byte_product.h"
+#include "engine/ops/common/conv.h"
 #include "engine/ops/common/quantization.h"
 #include "engine/ops/common/requantize.h"
 #include "engine/ops/parallel.h"
-#include "engine/ops/window.h"
+#include "platform/threads.h"
 
 namespace inferkit {
 namespace {
@@ -77,9 +82,11 @@ void add_tap(const Window& w, const X* plane, int32_t zero, int32_t weight, cons
   }
 }
 
+// ---- Few filters per group: tap by tap ------------------------------------------------------------------------------
+
 /// io: the sums, x, w, and their zero points or null.
 template <class X, class W>
-void conv_step(const void* params, std::byte* const* io, const ExecContext& context) {
+void taps_step(const void* params, std::byte* const* io, const ExecContext& context) {
   const auto& p = *static_cast<const ConvParams*>(params);
   const int64_t plane = p.window.in_elements(), out = p.window.out_elements(), taps = p.window.kernel_elements();
   const int64_t filters = p.groups * p.filters;
@@ -107,14 +114,133 @@ void conv_step(const void* params, std::byte* const* io, const ExecContext& cont
   });
 }
 
-void lower_conv(LowerContext& c, const ConvParams& p, Ref out, const Operands& at) {
+void lower_taps(LowerContext& c, const ConvParams& p, Ref out, const Operands& at) {
   const StepFn fn = dispatch<kByteTypes>(c.input(at.x).dtype, [&]<class X>() -> StepFn {
-    return dispatch<kByteTypes>(c.input(at.w).dtype, []<class W>() -> StepFn { return conv_step<X, W>; });
+    return dispatch<kByteTypes>(c.input(at.w).dtype, []<class W>() -> StepFn { return taps_step<X, W>; });
   });
   const auto zero = [&](size_t i) { return c.has_input(i) ? c.in(i) : Ref{}; };
   const double outputs = static_cast<double>(p.batch * p.groups * p.filters * p.window.out_elements());
   c.step(fn, p, {out, c.in(at.x), c.in(at.w), zero(at.x_zero), zero(at.w_zero)},
-         outputs * static_cast<double>(p.channels * p.window.kernel_elements()) / 2);
+         outputs * static_cast<double>(p.channels * p.window.kernel_elements()) / 8);
+}
+
+// ---- GEMM -----------------------------------------------------------------------------------------------------------
+
+constexpr int64_t kBlockBytes = 96 << 10;  // of windows: they stay in L2, twice, beside the weights
+constexpr int64_t kMinBlock = 64;          // pixels
+
+struct GemmConvParams {
+  ConvParams conv;
+  kernels::IgemmArgs gemm;  // m and k of one group; its pointers are filled in
+  bool pointwise;           // the windows are the image
+  int64_t block, blocks;    // of output pixels
+  int64_t row_bytes;        // of packed filters
+  int64_t windows_bytes;    // of a slot: the windows, then the packed ones
+  int64_t slot_bytes;
+  int slots;
+};
+
+/// Output pixels [first, first + count) as seen by one tap of one channel: the bytes of its plane, `zero` outside.
+void copy_tap(const Window& w, const std::byte* plane, std::byte zero, const std::array<int64_t, 3>& tap, int64_t first,
+              int64_t count, std::byte* to) {
+  const Reach line = reach(w.dim[2], tap[2]);
+  const auto inside = [](const WindowDim& d, int64_t in) { return in >= 0 && in < d.in; };
+  while (count > 0) {
+    const int64_t x = first % w.dim[2].out, row = first / w.dim[2].out;
+    const int64_t run = std::min(count, w.dim[2].out - x);
+    const int64_t y = row % w.dim[1].out * w.dim[1].stride + tap[1] * w.dim[1].dilation - w.dim[1].pad_begin;
+    const int64_t z = row / w.dim[1].out * w.dim[0].stride + tap[0] * w.dim[0].dilation - w.dim[0].pad_begin;
+    int64_t from = std::clamp(line.first - x, int64_t{0}, run), last = std::clamp(line.last - x, from, run);
+    if (!inside(w.dim[1], y) || !inside(w.dim[0], z)) from = last = run;
+    std::fill(to, to + from, zero);
+    const std::byte* source = plane + (z * w.dim[1].in + y) * w.dim[2].in + line.start;
+    const int64_t stride = w.dim[2].stride;
+    if (stride == 1 && last > from) {
+      std::memcpy(to + from, source + x + from, static_cast<size_t>(last - from));
+    } else {
+      for (int64_t i = from; i < last; ++i) to[i] = source[(x + i) * stride];
+    }
+    std::fill(to + last, to + run, zero);
+    first += run;
+    count -= run;
+    to += run;
+  }
+}
+
+/// One block of pixels of one image and group. io: the sums, x, packed weights, zero points of x and w or null,
+/// scratch.
+void gemm_task(const GemmConvParams& p, std::byte* const* io, int64_t task, std::byte* scratch) {
+  const Window& w = p.conv.window;
+  const int64_t image = task / p.blocks, group = image % p.conv.groups;  // an image and a group of its channels
+  const int64_t out = w.out_elements(), in = w.in_elements(), taps = w.kernel_elements();
+  const int64_t pixel = task % p.blocks * p.block, count = std::min(p.block, out - pixel);
+  const std::byte* x = io[1] + image * p.conv.channels * in;
+  kernels::ByteMatrix windows{x + pixel, in, 1, p.gemm.b_signed};
+  if (!p.pointwise) {
+    const int64_t ky = w.dim[1].kernel, kx = w.dim[2].kernel;
+    const std::byte zero = io[3] ? *io[3] : std::byte{};
+    for (int64_t k = 0; k < p.gemm.k; ++k) {
+      const int64_t tap = k % taps;
+      copy_tap(w, x + k / taps * in, zero, {tap / (kx * ky), tap / kx % ky, tap % kx}, pixel, count,
+               scratch + k * p.block);
+    }
+    windows = {scratch, p.block, 1, p.gemm.b_signed};
+  }
+  const auto& kernels = kernels::igemm_kernels();
+  kernels.pack_b(windows, p.gemm.k, count, scratch + p.windows_bytes);
+  kernels::IgemmArgs g = p.gemm;
+  g.n = count;
+  g.a = io[2] + group * g.m * p.row_bytes;
+  g.b = scratch + p.windows_bytes;
+  g.b_zero.data = io[3];
+  if (io[4]) g.a_zero.data = io[4] + group * g.m * p.conv.zero_stride;
+  g.c = reinterpret_cast<int32_t*>(io[0]) + image * g.m * out + pixel;
+  kernels.gemm(g);
+}
+
+void gemm_step(const void* params, std::byte* const* io, const ExecContext& context) {
+  const auto& p = *static_cast<const GemmConvParams*>(params);
+  for_tasks(context, p.conv.batch * p.conv.groups * p.blocks, p.slots,
+            [&](int64_t task, int64_t slot) { gemm_task(p, io, task, io[5] + slot * p.slot_bytes); });
+}
+
+void lower_gemm(LowerContext& c, const ConvParams& conv, Ref out, const Operands& at) {
+  GemmConvParams p{};
+  p.conv = conv;
+  p.gemm.m = conv.filters;
+  p.gemm.k = conv.channels * conv.window.kernel_elements();
+  p.gemm.ldc = conv.window.out_elements();
+  p.gemm.a_signed = c.input(at.w).dtype == DType::kI8;
+  p.gemm.b_signed = c.input(at.x).dtype == DType::kI8;
+  p.gemm.a_zero.per_line = conv.zero_stride != 0;
+  p.pointwise = conv.window.kernel_elements() == 1 && !conv.window.has_padding();
+  for (const WindowDim& d : conv.window.dim) p.pointwise = p.pointwise && d.stride == 1;
+  const auto& kernels = kernels::igemm_kernels();
+  p.row_bytes = kernels::igemm_row_bytes(kernels, p.gemm.k);
+  const int64_t fit = kBlockBytes / std::max<int64_t>(1, p.gemm.k) / kernels::kIgemmColumns * kernels::kIgemmColumns;
+  const int64_t images = conv.batch * conv.groups;
+  const int64_t products = images * conv.filters * p.gemm.k * p.gemm.ldc;
+  p.slots = products < kConvParallelProducts ? 1 : std::min(usable_cpus(), kMaxConvSlots);
+  p.block = std::min(p.gemm.ldc, std::max(kMinBlock, fit));
+  if (images < 2 * p.slots) {  // two tasks per thread at least, where blocks stay worth their weights
+    const int64_t want = (2 * p.slots + images - 1) / images;
+    p.block = std::min(p.block, std::max(kMinBlock, (p.gemm.ldc + want - 1) / want));
+  }
+  p.blocks = (p.gemm.ldc + p.block - 1) / p.block;
+  p.windows_bytes = p.pointwise ? 0 : (p.block * p.gemm.k + 63) / 64 * 64;
+  p.slot_bytes = p.windows_bytes + packed_right_bytes(p.gemm.k, p.block);
+  const Ref weights = packed_left(c, at.w, conv.groups * conv.filters, p.gemm.k);
+  const auto zero = [&](size_t i) { return c.has_input(i) ? c.in(i) : Ref{}; };
+  c.step(gemm_step, p,
+         {out, c.in(at.x), weights, zero(at.x_zero), zero(at.w_zero),
+          c.scratch(static_cast<size_t>(p.slot_bytes) * static_cast<size_t>(p.slots))},
+         static_cast<double>(products) / 100 + static_cast<double>(images * p.gemm.ldc * p.gemm.k) / 4);
+}
+
+void lower_conv(LowerContext& c, const ConvParams& p, Ref out, const Operands& at) {
+  if (p.batch * p.groups * p.filters * p.window.out_elements() == 0) return;
+  constexpr int64_t kFewFilters = 2;  // copying and packing the windows would cost more than the products
+  p.filters <= kFewFilters ? lower_taps(c, p, out, at) : lower_gemm(c, p, out, at);
 }
 
 void check_types(const NodeContext& c, const Operands& at) {

@@ -101,6 +101,10 @@ void check_operand(const NodeContext& c, size_t value, size_t zero) {
 }
 
 void infer_matmul_integer(InferContext& c) {
+  const int64_t rank = c.attr_int("rank", 0);
+  if (rank != 0 && static_cast<int64_t>(c.input(0).shape.rank()) != rank) {
+    c.fail(cat("expected a matrix, got ", c.input(0).shape.str()));
+  }
   check_operand(c, 0, 2);
   check_operand(c, 1, 3);
   const IntegerProduct p = integer_product(c, 0, 1);
@@ -140,13 +144,15 @@ void lower_qlinear_matmul(LowerContext& c) {
 }  // namespace
 
 void register_integer_matmul(OpRegistry& r) {
-  r.add({.name = "MatMulInteger",
-         .since = 10,
-         .min_inputs = 2,
-         .max_inputs = 4,
-         .max_outputs = 1,
-         .infer = infer_matmul_integer},
-        lower_matmul_integer);
+  OpSchema matmul{.name = "MatMulInteger",
+                  .since = 10,
+                  .min_inputs = 2,
+                  .max_inputs = 4,
+                  .max_outputs = 1,
+                  .infer = infer_matmul_integer};
+  r.add(matmul, lower_matmul_integer);
+  matmul.domain = kInternal;  // of a quantized Gemm, with the attribute `rank`
+  r.add(matmul, lower_matmul_integer);
   r.add({.name = "QLinearMatMul",
          .since = 10,
          .min_inputs = 8,

@@ -32,7 +32,11 @@ bool fuse_linear(Graph& graph);
 /// HardSigmoid, Elu), activation_alpha, activation_beta (ONNX's alpha and beta; Clip's bounds).
 bool fuse_activation(Graph& graph);
 
-/// All of them in a fixed order, until nothing changes (or a fixed number of rounds).
+/// MatMul, Gemm and Conv of dequantized bytes -> MatMulInteger or ConvInteger and one DequantizeLinear of the sums.
+/// Takes DequantizeLinear nodes of constants, so it comes before constants are folded; not part of run_passes.
+bool fuse_quantized(Graph& graph);
+
+/// All others in a fixed order, until nothing changes (or a fixed number of rounds).
 void run_passes(Graph& graph);
 
 }  // namespace inferkit

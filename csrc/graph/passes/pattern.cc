@@ -109,6 +109,18 @@ std::optional<DType> Rewriter::dtype(ValueId id) const {
           return std::nullopt;
       }
     }
+    if (is_op(*p, "QuantizeLinear")) {  // the zero point's type
+      if (p->inputs.size() < 3 || p->inputs[2] == kNoValue) {
+        return p->version < 21 || int_attr(*p, "output_dtype", 0) == 0 ? std::optional(DType::kU8) : std::nullopt;
+      }
+      id = p->inputs[2];
+      continue;
+    }
+    if (is_op(*p, "DequantizeLinear")) {  // the scale's
+      if (p->inputs.size() < 2 || (p->version >= 23 && int_attr(*p, "output_dtype", 0) != 0)) return std::nullopt;
+      id = p->inputs[1];
+      continue;
+    }
     if (!p->domain.empty() && p->domain != kInternalDomain) return std::nullopt;
     if (!is_among(kKeepType, p->op_type)) return std::nullopt;
     if (is_among(kInputsAgree, p->op_type))

@@ -1,0 +1,241 @@
+"""Models that quantizers write: products of dequantized bytes run on the bytes, and mean the same."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import helper, numpy_helper
+
+import inferkit
+from inferkit import tracing
+
+onnxruntime = pytest.importorskip("onnxruntime")
+Array = np.ndarray[Any, Any]
+
+
+class Net:
+    """A model in the making; every node gives one value, named v0, v1..."""
+
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: list[onnx.TensorProto] = []
+
+    def const(self, array: Array) -> str:
+        self.constants.append(numpy_helper.from_array(array, f"c{len(self.constants)}"))
+        return self.constants[-1].name
+
+    def op(self, kind: str, *inputs: str, **attributes: Any) -> str:
+        at = len(self.nodes)
+        self.nodes.append(helper.make_node(kind, inputs, [f"v{at}"], name=f"n{at}", **attributes))
+        return str(self.nodes[-1].output[0])
+
+    def model(self, x: Array, y: str, opset: int = 19) -> bytes:
+        shape: list[int | str] = ["batch", *x.shape[1:]]
+        port = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, shape)
+        out = helper.make_tensor_value_info(y, onnx.TensorProto.FLOAT, None)
+        graph = helper.make_graph(self.nodes, "quantized", [port], [out], self.constants)
+        imports = [helper.make_opsetid("", opset)]
+        return bytes(helper.make_model(graph, opset_imports=imports, ir_version=9).SerializeToString())
+
+
+def peer(model: bytes, x: Array) -> Array:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    return np.asarray(session.run(None, {session.get_inputs()[0].name: x})[0])
+
+
+def steps_of(model: inferkit.Model, x: Array) -> list[str]:
+    begin = time.monotonic()
+    tracing.trace_steps()
+    try:
+        model(x)
+    finally:
+        tracing.trace_steps(False)
+    return [step.name.split()[0] for step in tracing.steps() if step.started >= begin]
+
+
+def quantized_product(rng: np.random.Generator, kind: str, x: Array, **how: Any) -> tuple[Net, str]:
+    """op(QDQ(x), DQ(weights)) with weights of a shape that fits x."""
+    net = Net()
+    code = np.dtype(rng.choice(["uint8", "int8"]))
+    zero = int(rng.integers(100, 140)) if code == np.uint8 else int(rng.integers(-20, 20))
+    scale, point = net.const(np.float32(0.02)), net.const(np.array(zero, code))
+    q = net.op("QuantizeLinear", "x", scale, point)
+    dq = net.op("DequantizeLinear", q, scale, point)
+    filters, wide = how.get("filters", 5), np.dtype(rng.choice(["uint8", "int8"]))
+    inner = x.shape[-1]
+    axis = {"MatMul": 1, "Gemm": 0 if how.get("transB") else 1, "Conv": 0}[kind]
+    attributes = {key: how[key] for key in ("transB", "group", "pads", "strides", "dilations") if key in how}
+    if kind == "Conv":
+        taps = (3,) * (x.ndim - 2)
+        shape: tuple[int, ...] = (filters, x.shape[1] // how.get("group", 1), *taps)
+    else:
+        shape = (filters, inner) if how.get("transB") else (inner, filters)
+    low, high = np.iinfo(wide).min, np.iinfo(wide).max
+    weights = rng.integers(low, high + 1, shape).astype(wide)
+    lines = () if how.get("per_tensor") else (filters,)
+    w_scale = net.const(rng.uniform(0.001, 0.01, lines).astype(np.float32))
+    w_zero = net.const(rng.integers(low, high + 1, lines).astype(wide) if rng.integers(2) else np.zeros(lines, wide))
+    right = net.op("DequantizeLinear", net.const(weights), w_scale, w_zero, **({"axis": axis} if lines else {}))
+    inputs = [dq, right]
+    if how.get("bias") and kind != "MatMul":
+        codes = net.const(rng.integers(-2000, 2000, filters).astype(np.int32))
+        bias_scale = net.const(rng.uniform(1e-4, 1e-3, filters).astype(np.float32))
+        inputs.append(net.op("DequantizeLinear", codes, bias_scale, axis=0))
+    return net, net.op(kind, *inputs, **attributes)
+
+
+PRODUCTS: list[tuple[str, tuple[int, ...], dict[str, Any]]] = [
+    ("MatMul", (3, 33), {}),
+    ("MatMul", (2, 5, 64), {"filters": 40}),
+    ("MatMul", (2, 3, 4, 7), {"per_tensor": True}),
+    ("Gemm", (3, 30), {"transB": 1, "bias": True}),
+    ("Gemm", (1, 16), {"transB": 0, "filters": 17}),
+    ("Gemm", (4, 9), {"transB": 1, "per_tensor": True, "bias": True}),
+    ("Conv", (2, 3, 9, 8), {"filters": 4, "bias": True, "pads": [1, 1, 1, 1]}),
+    ("Conv", (2, 4, 11, 7), {"filters": 8, "group": 2, "strides": [2, 1]}),
+    ("Conv", (1, 6, 40), {"filters": 20, "bias": True, "dilations": [2], "pads": [3, 0]}),
+    ("Conv", (1, 2, 5, 6, 7), {"filters": 6, "pads": [1, 0, 1, 1, 0, 1], "per_tensor": True, "bias": True}),
+]
+
+
+@pytest.mark.parametrize(("kind", "shape", "how"), PRODUCTS)
+@pytest.mark.parametrize("seed", range(4))
+def test_products_of_dequantized_bytes(kind: str, shape: tuple[int, ...], how: dict[str, Any], seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    x = rng.uniform(-1, 1, shape).astype(np.float32)
+    net, y = quantized_product(rng, kind, x, **how)
+    model = net.model(x, y)
+    loaded = inferkit.Model.load(model)
+    found = loaded(x)
+    expected = peer(model, x)
+    assert found.shape == expected.shape
+    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-6 * np.abs(expected).max())
+    assert {"MatMulInteger", "inferkit.MatMulInteger", "ConvInteger"} & set(steps_of(loaded, x))
+    for i in range(shape[0]):
+        assert loaded(x[i : i + 1]).tobytes() == found[i : i + 1].tobytes()
+    assert inferkit.Model.load(model, threads=2)(x).tobytes() == found.tobytes()
+
+
+def test_a_depthwise_convolution_stays_in_float() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.uniform(-1, 1, (2, 8, 9, 9)).astype(np.float32)
+    net, y = quantized_product(rng, "Conv", x, filters=8, group=8, bias=True)
+    model = net.model(x, y)
+    loaded = inferkit.Model.load(model)
+    expected = peer(model, x)
+    np.testing.assert_allclose(loaded(x), expected, rtol=0, atol=2e-6 * np.abs(expected).max())
+    assert "ConvInteger" not in steps_of(loaded, x)
+
+
+@pytest.mark.parametrize("inner", [33_025, 33_026, 40_000])
+def test_sums_that_int32_does_not_hold_stay_in_float(inner: int) -> None:
+    """All products at their largest: 255 * 255 each, so that 33,026 of them pass 2**31."""
+    net = Net()
+    scale, zero = net.const(np.float32(1)), net.const(np.uint8(0))
+    x = np.full((1, inner), 255, np.float32)
+    dq = net.op("DequantizeLinear", net.op("QuantizeLinear", "x", scale, zero), scale, zero)
+    w = net.op("DequantizeLinear", net.const(np.full((inner, 4), 255, np.uint8)), scale, zero)
+    found = inferkit.Model.load(net.model(x, net.op("MatMul", dq, w)))(x)
+    np.testing.assert_allclose(found, np.full((1, 4), 255.0 * 255 * inner), rtol=1e-4)
+
+
+def test_a_gemm_takes_matrices_alone() -> None:
+    rng = np.random.default_rng(0)
+    net, y = quantized_product(rng, "Gemm", np.zeros((2, 3, 8), np.float32), transB=0)
+    with pytest.raises(inferkit.InferkitError, match="matri"):
+        inferkit.Model.load(net.model(np.zeros((2, 3, 8), np.float32), y))(np.zeros((2, 3, 8), np.float32))
+
+
+@given(
+    kind=st.sampled_from(["MatMul", "Gemm", "Conv"]),
+    rows=st.integers(1, 14),
+    inner=st.integers(1, 70),
+    filters=st.integers(1, 70),
+    seed=st.integers(0, 2**20),
+    per_tensor=st.booleans(),
+    bias=st.booleans(),
+)
+@settings(max_examples=60, deadline=None)
+def test_any_sizes(kind: str, rows: int, inner: int, filters: int, seed: int, per_tensor: bool, bias: bool) -> None:
+    rng = np.random.default_rng(seed)
+    shape = (2, rows, inner + 2) if kind == "Conv" else (rows, inner)
+    x = rng.uniform(-1, 1, shape).astype(np.float32)
+    how = {"filters": filters, "per_tensor": per_tensor, "bias": bias}
+    net, y = quantized_product(rng, kind, x, **how)
+    model = net.model(x, y)
+    expected = peer(model, x)
+    found = inferkit.Model.load(model)(x)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=4e-6 * max(1.0, float(np.abs(expected).max())))
+
+
+# ---- ONNX Runtime's own quantizer, on a small network of convolutions and products ----------------------------------
+
+
+def small_network(folder: Path) -> Path:
+    rng = np.random.default_rng(3)
+    net = Net()
+
+    def weights(*shape: int) -> str:
+        return net.const((rng.standard_normal(shape) / np.sqrt(np.prod(shape[1:]))).astype(np.float32))
+
+    h = net.op("Conv", "x", weights(16, 3, 3, 3), weights(16), pads=[1, 1, 1, 1])
+    h = net.op("Conv", net.op("Relu", h), weights(16, 1, 3, 3), weights(16), pads=[1, 1, 1, 1], group=16)
+    h = net.op("Conv", net.op("Relu", h), weights(24, 16, 1, 1), weights(24))
+    h = net.op("MaxPool", net.op("Relu", h), kernel_shape=[2, 2], strides=[2, 2])
+    h = net.op("Flatten", h)
+    h = net.op("Gemm", h, weights(32, 24 * 16), weights(32), transB=1)
+    h = net.op("MatMul", net.op("Sigmoid", h), weights(32, 10))
+    path = folder / "float.onnx"
+    path.write_bytes(net.model(np.zeros((1, 3, 8, 8), np.float32), h, opset=17))
+    return path
+
+
+@pytest.mark.parametrize("form", ["dynamic", "QDQ", "QOperator"])
+@pytest.mark.parametrize("per_channel", [False, True])
+@pytest.mark.parametrize("codes", ["QUInt8", "QInt8"])
+def test_what_the_quantizer_of_onnx_runtime_writes(form: str, per_channel: bool, codes: str, tmp_path: Path) -> None:
+    quantization = pytest.importorskip("onnxruntime.quantization")
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal((6, 3, 8, 8)).astype(np.float32)
+    source, target = small_network(tmp_path), tmp_path / "quantized.onnx"
+    kind = quantization.QuantType[codes]
+    if form == "dynamic":
+        quantization.quantize_dynamic(source, target, per_channel=per_channel, weight_type=kind)
+    else:
+
+        class Reader(quantization.CalibrationDataReader):  # type: ignore[misc, name-defined]
+            def __init__(self) -> None:
+                self.batches = iter([{"x": x}])
+
+            def get_next(self) -> dict[str, Array] | None:
+                return next(self.batches, None)
+
+        quantization.quantize_static(
+            source,
+            target,
+            Reader(),
+            quant_format=quantization.QuantFormat[form],
+            per_channel=per_channel,
+            activation_type=kind,
+            weight_type=quantization.QuantType.QInt8,
+        )
+    model = target.read_bytes()
+    expected = peer(model, x)
+    loaded = inferkit.Model.load(model)
+    found = loaded(x)
+    # A sum that lies between two codes may round to either; each such flip is worth a small part of the scale.
+    assert np.abs(found - expected).max() <= 0.02 * np.abs(expected).max()
+    exact = inferkit.Model.load(source)(x)
+    assert np.abs(found - exact).max() <= 2 * np.abs(expected - exact).max() + 0.02 * np.abs(exact).max()
+    assert {"MatMulInteger", "inferkit.MatMulInteger", "ConvInteger", "QLinearConv"} & set(steps_of(loaded, x))
