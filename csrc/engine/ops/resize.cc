@@ -204,6 +204,8 @@ Table make_table(const NodeContext& c, const ResizePlan& p, const AxisPlan& a) {
   const auto start = static_cast<int64_t>(std::floor(-support / shrink)) + 1;
   Table table;
   table.taps = p.mode == Mode::kNearest ? 1 : 2 - 2 * start;
+  constexpr int64_t kLargest = 1 << 24;  // 16 bytes each, made at every new shape
+  if (a.out > kLargest / table.taps) c.unsupported(cat("a dimension of ", a.out, " with ", table.taps, " taps each"));
   for (int64_t o = 0; o < a.out; ++o) {
     const double place = std::clamp(source_of(c, p, a, o), -kFar, kFar);
     const double left = std::ceil(place) - 1, ratio = place - left;
