@@ -104,6 +104,9 @@ LAYOUTS = [
     ((2, 3, 15), 1),
     ((2, 3, 17), 1),
     ((2, 3, 17), 0),
+    ((90, 13), 1),
+    ((9, 11, 7), 1),
+    ((9, 11, 7), 2),
     ((2, 0, 4), 1),
     ((2, 3, 0), 1),
     ((0, 20), 1),
@@ -140,7 +143,15 @@ def test_layouts_of_int32(shape: tuple[int, ...], axis: int) -> None:
 @pytest.mark.parametrize("code", ["uint8", "int8", "int16"])
 @pytest.mark.parametrize(
     ("shape", "axis", "block"),
-    [((3, 50), 1, 16), ((3, 50), 1, 1), ((3, 50), 0, 2), ((2, 5, 33), 1, 2), ((2, 5, 33), 2, 7), ((300, 701), 1, 32)],
+    [
+        ((3, 50), 1, 16),
+        ((3, 50), 1, 1),
+        ((3, 50), 0, 2),
+        ((2, 5, 33), 1, 2),
+        ((2, 5, 33), 2, 7),
+        ((300, 701), 1, 32),
+        ((9, 701), 1, 3),
+    ],
 )
 def test_blocks_to_the_bit(code: str, shape: tuple[int, ...], axis: int, block: int) -> None:
     x = 4 * draw(0, *shape)
@@ -157,7 +168,9 @@ def test_blocks_to_the_bit(code: str, shape: tuple[int, ...], axis: int, block: 
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-@pytest.mark.parametrize(("shape", "axis"), [((300001,), None), ((3, 5, 40001), 1), ((600, 701), 1), ((701, 600), 0)])
+@pytest.mark.parametrize(
+    ("shape", "axis"), [((300001,), None), ((3, 5, 40001), 1), ((600, 701), 1), ((701, 600), 0), ((40001, 7), 1)]
+)
 def test_threads_do_not_matter(shape: tuple[int, ...], axis: int | None, dtype: str) -> None:
     x = (4 * draw(0, *shape)).astype(dtype)
     size = () if axis is None else (shape[axis],)

@@ -26,17 +26,43 @@ struct QuantizeParams {
   SmallRange range;  // of the quantized integer
 };
 
-/// f(i, n, scale index, stride) as for_scale_runs has it, over the threads of the run.
-template <class F>
-void for_runs(const ExecContext& context, const ScaleLayout& layout, const F& f) {
-  for_ranges(context, layout.elements(), kGrain,
-             [&](int64_t first, int64_t last) { for_scale_runs(layout, first, last, f); });
-}
 /// f(i, scale index) for every element.
 template <class F>
 void for_scaled(const ExecContext& context, const ScaleLayout& layout, const F& f) {
-  for_runs(context, layout, [&](int64_t i, int64_t n, int64_t s, int64_t stride) {
-    for (const int64_t end = i + n; i < end; ++i, s += stride) f(i, s);
+  for_ranges(context, layout.elements(), kGrain, [&](int64_t first, int64_t last) {
+    for_scale_runs(layout, first, last, [&](int64_t i, int64_t n, int64_t s, int64_t stride) {
+      for (const int64_t end = i + n; i < end; ++i, s += stride) f(i, s);
+    });
+  });
+}
+
+/// What the kernels take: same(i, n, scale, zero point) for runs with one scale; each(i, n, scales, zero points, or
+/// nullptr) where it changes from neighbour to neighbour, or runs are too short to be worth a call.
+template <class Z, class Same, class Each>
+void for_runs(const ExecContext& context, const ScaleLayout& layout, const float* scale, const Z* zero,
+              const Same& same, const Each& each) {
+  constexpr int64_t kShort = 16, kBlock = 256;
+  const int64_t count = layout.elements();
+  const auto take = [&](int64_t i, int64_t n, int64_t s, int64_t stride) {
+    if (stride)
+      each(i, n, scale + s, zero ? zero + s : nullptr);
+    else
+      same(i, n, scale[s], zero ? int32_t{zero[s]} : 0);
+  };
+  const auto spread = [&](int64_t first, int64_t last) {
+    float scales[kBlock];
+    Z zeros[kBlock];
+    for_scale_runs(layout, first, last, [&](int64_t i, int64_t n, int64_t s, int64_t stride) {
+      for (const int64_t end = i + n; i < end; ++i, s += stride) {
+        scales[i - first] = scale[s];
+        if (zero) zeros[i - first] = zero[s];
+      }
+    });
+    each(first, last - first, scales, zero ? zeros : nullptr);
+  };
+  for_ranges(context, count, kGrain, [&](int64_t first, int64_t last) {
+    if (layout.run() >= std::min(kShort, count)) return for_scale_runs(layout, first, last, take);
+    for (int64_t i = first; i < last; i += kBlock) spread(i, std::min(i + kBlock, last));
   });
 }
 
@@ -75,13 +101,10 @@ void quantize_bytes_step(const void* params, std::byte* const* io, const ExecCon
   const auto* scale = reinterpret_cast<const float*>(io[2]);
   const auto* zero = reinterpret_cast<const Y*>(io[3]);
   const auto& kernels = kernels::quantize_kernels().bytes<Y>();
-  for_runs(context, static_cast<const QuantizeParams*>(params)->layout,
-           [&](int64_t i, int64_t n, int64_t s, int64_t stride) {
-             if (stride)
-               kernels.quantize_each(x + i, y + i, n, scale + s, zero ? zero + s : nullptr);
-             else
-               kernels.quantize(x + i, y + i, n, scale[s], zero ? int32_t{zero[s]} : 0);
-           });
+  for_runs(
+      context, static_cast<const QuantizeParams*>(params)->layout, scale, zero,
+      [&](int64_t i, int64_t n, float s, int32_t z) { kernels.quantize(x + i, y + i, n, s, z); },
+      [&](int64_t i, int64_t n, const float* s, const Y* z) { kernels.quantize_each(x + i, y + i, n, s, z); });
 }
 
 template <class X, class Y>
@@ -105,13 +128,10 @@ void dequantize_bytes_step(const void* params, std::byte* const* io, const ExecC
   const auto* scale = reinterpret_cast<const float*>(io[2]);
   const auto* zero = reinterpret_cast<const X*>(io[3]);
   const auto& kernels = kernels::quantize_kernels().bytes<X>();
-  for_runs(context, static_cast<const QuantizeParams*>(params)->layout,
-           [&](int64_t i, int64_t n, int64_t s, int64_t stride) {
-             if (stride)
-               kernels.dequantize_each(x + i, y + i, n, scale + s, zero ? zero + s : nullptr);
-             else
-               kernels.dequantize(x + i, y + i, n, scale[s], zero ? int32_t{zero[s]} : 0);
-           });
+  for_runs(
+      context, static_cast<const QuantizeParams*>(params)->layout, scale, zero,
+      [&](int64_t i, int64_t n, float s, int32_t z) { kernels.dequantize(x + i, y + i, n, s, z); },
+      [&](int64_t i, int64_t n, const float* s, const X* z) { kernels.dequantize_each(x + i, y + i, n, s, z); });
 }
 
 /// Without a zero point, which could take the difference out of 32 bits.
@@ -120,13 +140,10 @@ void dequantize_i32_step(const void* params, std::byte* const* io, const ExecCon
   const auto* x = reinterpret_cast<const int32_t*>(io[1]);
   const auto* scale = reinterpret_cast<const float*>(io[2]);
   const auto& kernels = kernels::quantize_kernels();
-  for_runs(context, static_cast<const QuantizeParams*>(params)->layout,
-           [&](int64_t i, int64_t n, int64_t s, int64_t stride) {
-             if (stride)
-               kernels.dequantize_i32_each(x + i, y + i, n, scale + s);
-             else
-               kernels.dequantize_i32(x + i, y + i, n, scale[s]);
-           });
+  for_runs(
+      context, static_cast<const QuantizeParams*>(params)->layout, scale, static_cast<const int32_t*>(nullptr),
+      [&](int64_t i, int64_t n, float s, int32_t) { kernels.dequantize_i32(x + i, y + i, n, s); },
+      [&](int64_t i, int64_t n, const float* s, auto) { kernels.dequantize_i32_each(x + i, y + i, n, s); });
 }
 
 /// The zero point, if there is one, lies as the scale does.

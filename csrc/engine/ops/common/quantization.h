@@ -21,8 +21,9 @@ struct ScaleLayout {
   int64_t block = 1;                                            // neighbours along the axis that share a scale
   int64_t outer_stride = 0, axis_stride = 0, inner_stride = 0;  // into the scales
 
-  int64_t first(int64_t o, int64_t a) const { return o * outer_stride + a / block * axis_stride; }
   int64_t elements() const { return outer * axis * inner; }
+  /// Neighbours that for_scale_runs takes together: along `inner`; where that is 1, along a block, or the whole axis.
+  int64_t run() const { return inner != 1 ? inner : block > 1 ? block : axis; }
 };
 
 /// f(i, n, s, stride) for runs of the elements [first, last), in order: element i + k has scale s + k * stride, for k <
@@ -30,20 +31,17 @@ struct ScaleLayout {
 template <class F>
 void for_scale_runs(const ScaleLayout& l, int64_t first, int64_t last, F&& f) {
   if (first >= last) return;
-  // A run ends with `inner`; where that is 1, with the block; and where there are none, with the axis.
-  const bool one = l.inner == 1, blocks = l.block > 1;
-  const int64_t row = l.axis * l.inner;
-  const int64_t run = !one ? l.inner : blocks ? l.block : l.axis;
-  const int64_t stride = !one ? l.inner_stride : blocks ? 0 : l.axis_stride;
-  int64_t o = first / row, at = first % row;
+  const bool one = l.inner == 1;
+  const int64_t run = l.run(), row = l.axis * l.inner;
+  const int64_t stride = !one ? l.inner_stride : l.block > 1 ? 0 : l.axis_stride;
+  const int64_t per_step = one ? 1 : l.block;  // runs along a row that share the scales
+  int64_t o = first / row, at = first % row, k = at / run, in_run = at % run;
   for (int64_t i = first; i < last;) {
-    const int64_t k = at / run, in_run = at - k * run;
     const int64_t n = std::min({run - in_run, row - at, last - i});
-    const int64_t a = !one ? k : blocks ? k * run : 0;  // where on the axis the run begins
-    f(i, n, l.first(o, a) + in_run * stride, stride);
-    i += n;
-    at += n;
-    if (at == row) at = 0, ++o;
+    const int64_t step = per_step == 1 ? k : k / per_step;
+    f(i, n, o * l.outer_stride + step * l.axis_stride + in_run * stride, stride);
+    i += n, at += n, ++k, in_run = 0;
+    if (at == row) at = 0, k = 0, ++o;
   }
 }
 
