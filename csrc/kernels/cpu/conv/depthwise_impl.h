@@ -1,5 +1,5 @@
-// Depthwise convolution of any geometry; part of conv_impl.h. The rows that a call needs are copied into scratch with their padding,
-// their columns split by stride, so that every tap is a plain load at a fixed offset.
+// Depthwise convolution of any geometry; part of conv_impl.h. The rows that a call needs are copied into scratch with
+// their padding, their columns split by stride, so that every tap is a plain load at a fixed offset.
 #pragma once
 #include "kernels/cpu/conv/conv.h"
 #include "kernels/cpu/conv/depthwise_direct_impl.h"
