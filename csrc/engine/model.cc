@@ -104,6 +104,7 @@ Model::Model(ModelFile file, ModelOptions options, std::string path)
   check_arities(file_.graph);
   name_required_outputs(file_.graph);
   expand_nodes(file_.graph);
+  hoist_invariants(file_.graph);
   fuse_quantized(file_.graph);
   size_t budget = kMaxFoldedTotal + kMaxFoldedRatio * file_.file_bytes;
   int64_t nanos = options_.max_load_nanos;

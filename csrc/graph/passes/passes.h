@@ -32,6 +32,10 @@ bool fuse_linear(Graph& graph);
 /// HardSigmoid, Elu), activation_alpha, activation_beta (ONNX's alpha and beta; Clip's bounds).
 bool fuse_activation(Graph& graph);
 
+/// What a Loop or Scan carries round but never changes (its body gives back what it was given) is captured instead: it
+/// is no longer copied at every iteration, and where it is constant the body's products can be packed. Before constants
+/// are folded; not part of run_passes.
+bool hoist_invariants(Graph& graph);
 /// MatMul, Gemm and Conv of dequantized bytes -> MatMulInteger or ConvInteger and one DequantizeLinear of the sums.
 /// Takes DequantizeLinear nodes of constants, so it comes before constants are folded; not part of run_passes.
 bool fuse_quantized(Graph& graph);
