@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -49,6 +50,12 @@ LAYERS = {
     "volume": Layer((6, 3, 4, 5), (33, 6, 3, 2, 3), {"pads": [1, 0, 1, 0, 1, 1]}),
     "depthwise": Layer((20, 30, 30), (20, 1, 5, 5), {"pads": [2, 2, 2, 2], "group": 20}),
     "depthwise, two strides": Layer((12, 15, 37), (24, 1, 3, 3), {"pads": [1] * 4, "group": 12, "strides": [2, 1]}),
+    "in place": Layer((16, 14, 14), (32, 16, 3, 3), {"pads": [1, 1, 1, 1]}),
+    "in place, stride 2": Layer((3, 90, 200), (16, 3, 3, 3), {"pads": [1, 1, 1, 1], "strides": [2, 2]}),
+    "in place, blocks of rows": Layer((32, 60, 90), (8, 32, 5, 3), {"pads": [2, 1, 2, 1]}),
+    "in place, uneven": Layer((4, 40, 41), (10, 2, 3, 4), {"group": 2, "strides": [3, 2], "dilations": [2, 3]}),
+    "in place, one filter": Layer((1, 5000), (1, 1, 58), {"strides": [3], "pads": [19, 36]}),
+    "in place, blocks of columns": Layer((3, 60001), (3, 3, 31), {"strides": [4], "pads": [19, 36]}),
     "a last dimension of one": Layer((5, 12, 1), (64, 5, 9, 1), {"pads": [2, 0, 2, 0]}),
 }
 some_layers = pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS.keys())
@@ -57,6 +64,8 @@ some_layers = pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS.keys(
 @some_layers
 @pytest.mark.parametrize("batch", [1, 2, 9, 70])
 def test_close_to_the_definition(layer: Layer, batch: int) -> None:
+    if batch > 2 and np.prod(layer.image) > 10000:
+        batch = 3  # NumPy takes long
     x, w, b = layer.draw(batch)
     check(x, w, b, **layer.attributes)
     check(x, w, None, **layer.attributes)
@@ -74,14 +83,27 @@ def test_weights_known_ahead_change_no_bit(layer: Layer, batch: int) -> None:
 
 @some_layers
 def test_any_batch_and_any_thread_count(layer: Layer) -> None:
-    x, w, b = layer.draw(67)
+    images = 67 if np.prod(layer.image) < 10000 else 7
+    x, w, b = layer.draw(images)
     case = Case("Conv", x, w, b, constant=(1, 2), free_batch=True, **layer.attributes)
     expected = case.run(threads=1)[0]
     for threads in (1, 2, 4):
         model = case.load(threads=threads)
-        for first, last in [(0, 67), (0, 1), (5, 7), (3, 19), (1, 66)]:
+        for first, last in [(0, images), (0, 1), (5, 7), (3, 19), (1, 66)]:
             found = model.run({"x0": x[first:last]})["y0"]
             assert found.tobytes() == expected[first:last].tobytes()
+
+
+@some_layers
+@pytest.mark.parametrize("activation", ["Relu", "HardSwish"])
+def test_an_activation_is_the_one_that_stands_alone(layer: Layer, activation: str) -> None:
+    x, w, b = layer.draw(2)
+    plain = Case("Conv", x, w, b, constant=(1, 2), **layer.attributes)
+    model = onnx.load_from_string(plain.with_output_types())
+    model.graph.node.append(onnx.helper.make_node(activation, ["y0"], ["z"]))
+    model.graph.output[0].name = "z"
+    fused = inferkit.Model.load(model.SerializeToString()).run({"x0": x})["z"]
+    assert fused.tobytes() == Case(activation, plain.run()[0]).run()[0].tobytes()
 
 
 @given(data=st.data())

@@ -104,6 +104,14 @@ void run_gemm(const void* params, std::byte* const* io, const ExecContext& conte
   });
 }
 
+/// Of this way, as conv.h says of the others.
+double packed_cost(const ConvShape& s) {
+  const int64_t stride = s.window.dim[2].stride;
+  const int64_t packing = s.pointwise() ? 0 : stride == 1 ? 11 : stride == 2 ? 20 : 50;  // of a vector, as measured
+  const int64_t panels = (s.window.out_elements() + kernels::kPanelColumns - 1) / kernels::kPanelColumns;
+  return static_cast<double>(panels * s.window_elements()) * static_cast<double>(s.filters + packing);
+}
+
 void lower_gemm_conv(LowerContext& c, const ConvShape& s) {
   const Window& w = s.window;
   const FusedActivation act = fused_activation(c);
@@ -253,10 +261,12 @@ void lower_conv(LowerContext& c) {
   } else if (s.channels == 1 && s.window.rank < 3 && s.window.kernel_elements() <= kernels::kMaxDepthwiseTaps &&
              s.groups > 1) {
     lower_depthwise(c, s);
-  } else if (pixels_as_rows(c, s)) {
-    lower_conv_rows(c, s);
   } else {
-    lower_gemm_conv(c, s);
+    const double packed = packed_cost(s), rows = conv_rows_cost(c, s), windows = conv_windows_cost(s);
+    const auto lower = rows < std::min(packed, windows) ? lower_conv_rows
+                       : windows < packed               ? lower_conv_windows
+                                                        : lower_gemm_conv;
+    lower(c, s);
   }
 }
 

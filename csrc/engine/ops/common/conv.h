@@ -2,6 +2,7 @@
 #pragma once
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 
 #include "engine/lower.h"
 #include "engine/ops/window.h"
@@ -55,10 +56,18 @@ void for_tasks(const ExecContext& context, int64_t tasks, int slots, F&& body) {
   });
 }
 
-/// Convolution with the pixels of all images as the rows of A and the filters as packed B: where an image has few
-/// pixels, or a number that fills sixteen lanes badly. Each sum is the one that the other orientation makes, to the
-/// bit, so that the choice is free.
-bool pixels_as_rows(const LowerContext& c, const ConvShape& s);
+// The ways of float32, which differ in what they copy and in how many lanes idle. Each sum is made in the same order by
+// all of them, so that the choice is free. A cost is a number of multiply-adds of sixteen lanes; infinite where the way
+// cannot be taken.
+
+/// The pixels of all images are the rows of A, the filters packed B: where an image has few pixels, or a number that
+/// fills sixteen lanes badly.
+double conv_rows_cost(const LowerContext& c, const ConvShape& s);
 void lower_conv_rows(LowerContext& c, const ConvShape& s);
+
+/// The filters are A, B is read in place from a padded copy of the image: where packing every window costs more than
+/// what is computed for nothing between the rows.
+double conv_windows_cost(const ConvShape& s);
+void lower_conv_windows(LowerContext& c, const ConvShape& s);
 
 }  // namespace inferkit

@@ -16,7 +16,8 @@ using kernels::kPanelColumns;
 constexpr int64_t kMinFilters = 8;          // fewer leave too many lanes of a panel idle
 constexpr int64_t kBlockBytes = 384 << 10;  // of rows of A and C
 constexpr int64_t kMinRows = 60;            // whole tiles of every tier
-constexpr int64_t kLanesPerElement = 32;    // multiply-adds that go by while one element of A or C moves
+// What moving an element costs, as measured: in and out by tiles of planes, or along lines of a window.
+constexpr int64_t kCostOfPlanes = 2, kCostOfLongLines = 1, kCostOfLines = 6, kLongLine = 16;
 
 enum class Rows : uint8_t { kInPlace, kPlanes, kWindows };  // where A comes from
 
@@ -156,12 +157,16 @@ Ref packed_filters(LowerContext& c, const ConvShape& s) {
 
 }  // namespace
 
-bool pixels_as_rows(const LowerContext& c, const ConvShape& s) {
-  if (!c.input(1).constant || s.filters < kMinFilters) return false;
+double conv_rows_cost(const LowerContext& c, const ConvShape& s) {
+  if (!c.input(1).constant || s.filters < kMinFilters) return INFINITY;
   const int64_t pixels = s.window.out_elements(), k = s.window_elements();
-  const int64_t moved = (whole_image(s.window) ? 0 : k) + (pixels == 1 ? 0 : s.filters);
-  const int64_t rows = pixels * (panels_of(s.filters) * kPanelColumns * k + kLanesPerElement * moved);
-  return rows < panels_of(pixels) * kPanelColumns * s.filters * k;
+  const int64_t line = std::max(s.window.dim[2].kernel, s.window.dim[1].kernel);
+  const int64_t in = whole_image(s.window) ? 0
+                     : s.pointwise()       ? kCostOfPlanes
+                     : line < kLongLine    ? kCostOfLines
+                                           : kCostOfLongLines;
+  const int64_t out = pixels == 1 ? 0 : kCostOfPlanes;
+  return static_cast<double>(pixels) * static_cast<double>((panels_of(s.filters) + in) * k + out * s.filters);
 }
 
 void lower_conv_rows(LowerContext& c, const ConvShape& s) {

@@ -25,6 +25,19 @@ struct PackPixelsArgs {
   int64_t first = 0, count = 0;
 };
 
+/// A padded plane, its rows and columns split by stride, so that the windows of neighbouring output pixels are
+/// neighbours: column j of row q of phase (u, v) is input row q * h.stride + u - h.pad_begin, column
+/// j * w.stride + v - w.pad_begin, or zero outside, and goes to to[(u * w_phases + v) * plane + q * pitch + j]. Up to
+/// 16 floats past each row are overwritten, those past the last row too.
+struct SplitPlaneArgs {
+  const float* x = nullptr;
+  float* to = nullptr;
+  ConvDim h, w;
+  int64_t h_phases = 1, w_phases = 1;  // up to the strides
+  int64_t first = 0, rows = 0;         // rows q of every phase
+  int64_t pitch = 0, plane = 0;
+};
+
 inline constexpr int64_t kMaxDepthwiseTaps = 128;
 
 /// Rows [first, first + rows) of one output plane: y = bias + the window's taps (in order) times `weights`.
@@ -51,6 +64,7 @@ static constexpr int64_t depthwise_scratch(const ConvDim& h, const ConvDim& w, i
 struct ConvKernels {
   const char* (*compiled_isa)();
   void (*pack_pixels)(const PackPixelsArgs& args);
+  void (*split_plane)(const SplitPlaneArgs& args);
   void (*depthwise)(const DepthwiseArgs& args);
 };
 

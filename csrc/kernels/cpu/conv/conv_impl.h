@@ -3,10 +3,11 @@
 #include "kernels/cpu/conv/conv.h"
 #include "kernels/cpu/conv/depthwise_impl.h"
 #include "kernels/cpu/conv/pack_pixels_impl.h"
+#include "kernels/cpu/conv/split_impl.h"
 
 namespace inferkit::kernels::INFERKIT_TIER {
 
 extern const ConvKernels kConv;
-const ConvKernels kConv = {compiled_isa, pack_pixels, depthwise};
+const ConvKernels kConv = {compiled_isa, pack_pixels, split_plane, depthwise};
 
 }  // namespace inferkit::kernels::INFERKIT_TIER

@@ -4,33 +4,10 @@
 #include "kernels/cpu/conv/conv.h"
 #include "kernels/cpu/conv/depthwise_direct_impl.h"
 #include "kernels/cpu/conv/lanes.h"
+#include "kernels/cpu/conv/split_impl.h"
 
 namespace inferkit::kernels::INFERKIT_TIER {
 namespace {
-
-/// Columns phase, phase + stride... of one padded input row; zeros where it is outside the image (`row` null).
-template <int kStride>
-INFERKIT_INLINE void copy_phase(const ConvDim& w, const float* row, int64_t phase, int64_t width, float* to) {
-  const int64_t stride = kStride ? kStride : w.stride, start = phase - w.pad_begin;
-  const int64_t low = start < 0 ? (-start + stride - 1) / stride : 0;
-  const int64_t high = row && start < w.in ? (w.in - start + stride - 1) / stride : 0;
-  for (int64_t j = 0; j < width; j += kLanes) {
-    const int64_t from = low > j ? low - j : 0, end = high - j < kLanes ? high - j : kLanes;
-    store(to + j, from < end ? load_lanes<kStride>(row + start + j * stride, stride, make_lanes<kStride>(from, end))
-                             : broadcast(0));
-  }
-}
-
-INFERKIT_INLINE void copy_row(const ConvDim& w, const float* row, int64_t width, float* to) {
-  for (int64_t phase = 0; phase < w.stride; ++phase, to += width) {
-    if (w.stride == 1)
-      copy_phase<1>(w, row, phase, width, to);
-    else if (w.stride == 2)
-      copy_phase<2>(w, row, phase, width, to);
-    else
-      copy_phase<0>(w, row, phase, width, to);
-  }
-}
 
 /// kRows x kVectors x 16 outputs at once. Tap t of output (r, j) is base[offset[t] + r * row_step + j].
 template <int kRows, int kVectors>
@@ -69,7 +46,7 @@ void depthwise(const DepthwiseArgs& a) {
   for (int64_t r = 0; r < in_rows; ++r) {
     const int64_t row = top + r;
     const float* from = row >= 0 && row < a.h.in ? a.x + row * a.w.in : nullptr;
-    copy_row(a.w, from, width, a.scratch + r * row_step);
+    copy_phases(a.w, from, a.w.stride, width, width, a.scratch + r * row_step);
   }
   int64_t offset[kMaxDepthwiseTaps];
   int64_t taps = 0;

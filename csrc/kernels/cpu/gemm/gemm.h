@@ -63,9 +63,28 @@ inline void use_packed_b(GemmArgs& args, const float* packed) {
   args.b_panel_stride = args.k * kPanelColumns;
 }
 
+/// C = f(A B + bias) where B is windows of images, read in place: element (k, n) lies at b[offsets[k] + n]. The n are
+/// places of a grid of rows `pitch` apart of which the first `width` columns are wanted: place r * pitch + j goes to
+/// c[r * width + j] of its row of C. The bits are those of the same product with B packed. 15 elements past the last
+/// place of each k are read and must exist.
+struct WindowGemmArgs {
+  int64_t m = 0, n = 0, k = 0;  // n < 2^31
+  const float* a = nullptr;     // row-major
+  int64_t lda = 0;
+  const float* b = nullptr;
+  const int32_t* offsets = nullptr;
+  int64_t pitch = 1, width = 1;
+  float* c = nullptr;
+  int64_t ldc = 0;
+  const float* bias = nullptr;  // m values, or none
+  bool rectify = false;         // ReLU at the end
+  int32_t k_segments = 1;       // as in GemmArgs, but not 0
+};
+
 struct GemmKernels {
   const char* (*compiled_isa)();
   void (*gemm)(const GemmArgs& args);
+  void (*gemm_windows)(const WindowGemmArgs& args);
   void (*pack_b)(const float* b, int64_t ldb, int64_t k, int64_t n, float* packed);
   void (*pack_b_transposed)(const float* b, int64_t ldb, int64_t k, int64_t n, float* packed);
 };
