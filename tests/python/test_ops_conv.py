@@ -170,6 +170,20 @@ def test_an_image_has_the_same_bits_in_any_batch(shape: tuple[int, int, int], gr
         assert model.run({"x0": x[i : i + 1]})["y0"].tobytes() == together[i : i + 1].tobytes()
 
 
+@pytest.mark.parametrize("group", [1, 2])
+@pytest.mark.parametrize("rank", [1, 2])
+@pytest.mark.parametrize("stride", [10, 1 << 10, 1 << 16, 1 << 20, 1 << 31])
+def test_strides_far_beyond_the_image(stride: int, rank: int, group: int) -> None:
+    """Two outputs each way: the first window lies in the padding, the last one begins at the first pixel."""
+    x, w = np.full((1, group, *(3,) * rank), 3, np.float32), np.full((group, 1, *(2,) * rank), 5, np.float32)
+    attributes = {"strides": (stride,) * rank, "dilations": (stride - 1,) * rank, "pads": (stride,) * 2 * rank}
+    expected = np.zeros((1, group, *(2,) * rank), np.float32)
+    expected[(..., *(1,) * rank)] = 15
+    for constant in [(), (1,)]:
+        found = Case("Conv", x, w, constant=constant, group=group, **attributes).run()[0]
+        np.testing.assert_array_equal(found, expected)
+
+
 def test_weights_known_only_in_the_run() -> None:
     rng = np.random.default_rng(6)
     x, w, b = draw(rng, 2, 4, 9, 9), draw(rng, 6, 4, 3, 3), draw(rng, 6)

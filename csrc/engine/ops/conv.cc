@@ -15,6 +15,7 @@ namespace {
 constexpr int64_t kBlockBytes = 384 << 10;  // of packed windows: they stay in L2 beside the weights
 constexpr int64_t kMinBlock = 64;           // pixels
 constexpr int64_t kPlaneBytes = 64 << 10;   // of a depthwise plane's padded rows
+constexpr int64_t kLeastDepthwiseRows = 4;  // at a time
 
 ConvShape conv_shape(const NodeContext& c) {
   const Shape &x = c.input(0).shape, &w = c.input(1).shape;
@@ -109,7 +110,8 @@ double packed_cost(const ConvShape& s) {
   const int64_t stride = s.window.dim[2].stride;
   const int64_t packing = s.pointwise() ? 0 : stride == 1 ? 11 : stride == 2 ? 20 : 50;  // of a vector, as measured
   const int64_t panels = (s.window.out_elements() + kernels::kPanelColumns - 1) / kernels::kPanelColumns;
-  return static_cast<double>(panels * s.window_elements()) * static_cast<double>(s.filters + packing);
+  return static_cast<double>(panels) * static_cast<double>(s.window_elements()) *
+         static_cast<double>(s.filters + packing);
 }
 
 void lower_gemm_conv(LowerContext& c, const ConvShape& s) {
@@ -193,6 +195,20 @@ void run_depthwise(const void* params, std::byte* const* io, const ExecContext& 
   });
 }
 
+/// One channel a group, and its padded rows, split by stride, are not far more than the image.
+bool is_depthwise(const ConvShape& s) {
+  const Window& w = s.window;
+  if (s.channels != 1 || s.groups < 2 || w.rank > 2 || w.kernel_elements() > kernels::kMaxDepthwiseTaps) return false;
+  const WindowDim &down = w.dim[1], &across = w.dim[2];
+  const double row = static_cast<double>(kernels::depthwise_row(conv_dim(across))) * static_cast<double>(across.stride);
+  const double reach = static_cast<double>((down.kernel - 1) * down.dilation + 1);
+  const auto floats = [&](int64_t rows) {
+    return (static_cast<double>(rows) * static_cast<double>(down.stride) + reach) * row;
+  };
+  const double most = std::max(static_cast<double>(1 << 20), 4 * static_cast<double>(w.in_elements()));
+  return floats(std::min(down.out, kLeastDepthwiseRows)) < most && floats(down.out) < 0x1p50;
+}
+
 void lower_depthwise(LowerContext& c, const ConvShape& s) {
   const FusedActivation act = fused_activation(c);
   DepthwiseParams p{};
@@ -205,7 +221,8 @@ void lower_depthwise(LowerContext& c, const ConvShape& s) {
   p.filters = s.filters;
   p.groups = s.groups;
   p.block = p.h.out;
-  while (p.block > 4 && kernels::depthwise_scratch(p.h, p.w, p.block) * 4 > kPlaneBytes) p.block = (p.block + 1) / 2;
+  while (p.block > kLeastDepthwiseRows && kernels::depthwise_scratch(p.h, p.w, p.block) * 4 > kPlaneBytes)
+    p.block = (p.block + 1) / 2;
   p.blocks = (p.h.out + p.block - 1) / p.block;
   p.slot_floats = (kernels::depthwise_scratch(p.h, p.w, p.block) + 15) / 16 * 16;
   const int64_t products = s.batch * s.groups * s.filters * s.window.kernel_elements() * s.window.out_elements();
@@ -258,8 +275,7 @@ void lower_conv(LowerContext& c) {
     const auto fn = dispatch<kFloatTypes>(dtype, []<class T>() -> StepFn { return run_generic<T>; });
     c.step(fn, s, {c.out(0), c.in(0), c.in(1), c.has_input(2) ? c.in(2) : Ref{}},
            static_cast<double>(c.output(0).shape.elements() * s.channels * s.window.kernel_elements()) * 2);
-  } else if (s.channels == 1 && s.window.rank < 3 && s.window.kernel_elements() <= kernels::kMaxDepthwiseTaps &&
-             s.groups > 1) {
+  } else if (is_depthwise(s)) {
     lower_depthwise(c, s);
   } else {
     const double packed = packed_cost(s), rows = conv_rows_cost(c, s), windows = conv_windows_cost(s);

@@ -166,7 +166,8 @@ double conv_rows_cost(const LowerContext& c, const ConvShape& s) {
                      : line < kLongLine    ? kCostOfLines
                                            : kCostOfLongLines;
   const int64_t out = pixels == 1 ? 0 : kCostOfPlanes;
-  return static_cast<double>(pixels) * static_cast<double>((panels_of(s.filters) + in) * k + out * s.filters);
+  return static_cast<double>(pixels) * (static_cast<double>(panels_of(s.filters) + in) * static_cast<double>(k) +
+                                        static_cast<double>(out * s.filters));
 }
 
 void lower_conv_rows(LowerContext& c, const ConvShape& s) {

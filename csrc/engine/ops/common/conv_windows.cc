@@ -40,7 +40,6 @@ struct Split {
     const int64_t fit = kBlockBytes / static_cast<int64_t>(sizeof(float)) / unit_floats(channels);
     return std::clamp(fit - reach(), least_block(), units());
   }
-  int64_t places() const { return (h.out - 1) * (w.out + w_reach) + w.out; }
   int64_t phases() const { return h_phases * w_phases; }
 };
 
@@ -55,6 +54,7 @@ Split split_of(const ConvShape& s) {
   for (size_t d = 0; d < 3; ++d) dim[d] = conv_dim(s.window.dim[d]);
   move_in(dim);
   Split split{};
+  if (s.pointwise() || s.window_elements() == 0) return split;
   split.h = dim[1];
   split.w = dim[2];
   split.possible = dim[0].in == 1 && dim[0].out == 1 && dim[0].kernel == 1;
@@ -62,6 +62,9 @@ Split split_of(const ConvShape& s) {
   split.w_phases = phases_of(split.w);
   split.h_reach = (split.h.kernel - 1) * split.h.dilation / split.h.stride;
   split.w_reach = (split.w.kernel - 1) * split.w.dilation / split.w.stride;
+  const auto phases = static_cast<double>(split.h_phases) * static_cast<double>(split.w_phases);
+  const auto most = static_cast<double>(std::max(split.w.out + split.w_reach, split.h_reach + 1));
+  split.possible = split.possible && static_cast<double>(s.channels) * phases * most < kMaxFloats;
   return split;
 }
 
@@ -149,14 +152,16 @@ std::shared_ptr<const void> tap_offsets(const ConvShape& s, const Split& split, 
 
 double conv_windows_cost(const ConvShape& s) {
   const Split split = split_of(s);
-  if (!split.possible || s.pointwise() || s.window_elements() == 0) return INFINITY;
+  if (!split.possible) return INFINITY;
   const int64_t block = split.block(s.channels), blocks = (split.units() + block - 1) / block;
-  const int64_t floats = (split.units() + blocks * split.reach()) * split.unit_floats(s.channels);
-  if ((block + split.reach() + kPanelColumns) * split.unit_floats(s.channels) > kMaxFloats) return INFINITY;
-  const double vectors = static_cast<double>((split.places() + kPanelColumns - 1) / kPanelColumns);
-  const double products = vectors * static_cast<double>(s.window_elements() * s.filters);
-  const int64_t copying = split.w.stride == 1 ? 24 : split.w.stride == 2 ? 32 : 60;  // of a vector, as measured
-  return products * 1.03 + static_cast<double>(floats) / kPanelColumns * static_cast<double>(copying);
+  const auto each = static_cast<double>(split.unit_floats(s.channels)), reach = static_cast<double>(split.reach());
+  if ((static_cast<double>(block) + reach + kPanelColumns) * each > kMaxFloats) return INFINITY;
+  const double copied = (static_cast<double>(split.units()) + static_cast<double>(blocks) * reach) * each;
+  const double places = static_cast<double>(split.h.out) * static_cast<double>(split.w.out + split.w_reach);
+  const double products = std::ceil((places - static_cast<double>(split.w_reach)) / kPanelColumns) *
+                          static_cast<double>(s.window_elements()) * static_cast<double>(s.filters);
+  const double copying = split.w.stride == 1 ? 24 : split.w.stride == 2 ? 32 : 60;  // of a vector, as measured
+  return products * 1.03 + copied / kPanelColumns * copying;
 }
 
 void lower_conv_windows(LowerContext& c, const ConvShape& s) {

@@ -50,9 +50,13 @@ INFERKIT_INLINE F32x16 load_lanes(const float* p, int64_t stride, Lanes lanes) {
     const F32x16 b = {{(Native)_mm512_maskz_loadu_ps(static_cast<__mmask16>(lanes.mask >> 16), p + kLanes)}};
     return evens(a, b);
   }
-  const __m512i index = _mm512_mullo_epi32(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
-                                           _mm512_set1_epi32(static_cast<int>(stride)));
-  return {{(Native)_mm512_mask_i32gather_ps(_mm512_setzero_ps(), mask, index, p, sizeof(float))}};
+  // Counted from the first chosen lane, which lies in the image: the others may be further from p than an index
+  // reaches.
+  const int first = __builtin_ctz(lanes.mask | 1u << kLanes);
+  const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  const __m512i index =
+      _mm512_mullo_epi32(_mm512_sub_epi32(lane, _mm512_set1_epi32(first)), _mm512_set1_epi32(static_cast<int>(stride)));
+  return {{(Native)_mm512_mask_i32gather_ps(_mm512_setzero_ps(), mask, index, p + first * stride, sizeof(float))}};
 #else
   if constexpr (kStride == 1) {
     if (lanes.low == 0 && lanes.high == kLanes) return load(p);
