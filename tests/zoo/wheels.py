@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import subprocess
 import sys
@@ -62,4 +63,11 @@ class Wheel:
 
 
 def digest(path: Path) -> str:
+    """The sha256 of the file; read again in this process only if it was changed."""
+    now = path.stat()
+    return digest_of(path, now.st_size, now.st_mtime_ns)
+
+
+@functools.cache
+def digest_of(path: Path, size: int, changed: int) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
