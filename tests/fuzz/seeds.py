@@ -1,8 +1,8 @@
 """Writes models for the fuzzers to start from: `python tests/fuzz/seeds.py FOLDER` (needs the onnx package).
 
-A few models of each set of operators and types that the package's node tests have, the smaller first, none over 4 KB. Each also
-with its small inputs of integers as constants, where it has some: shapes, axes, indices and trip counts must make sense
-for a run to get anywhere. And those of fused_seeds.py.
+A few models of each set of operators and types that the package's node tests have, the smaller first, none over 4 KB.
+Each also with its small inputs of integers as constants, where it has some: shapes, axes, indices and trip counts must
+make sense for a run to get anywhere. And those of fused_seeds.py and written_seeds.py.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 import fused_seeds
 import numpy as np
+import written_seeds
 
 LARGEST = 4096  # bytes
 MODELS_OF_A_KIND = 3  # of the same operators and types
@@ -56,7 +57,7 @@ def main() -> None:
         (folder / f"{case.name}.onnx").write_bytes(case.model.SerializeToString())
         if constant := with_constants(case):
             (folder / f"{case.name}_constant.onnx").write_bytes(constant)
-    for name, content in fused_seeds.models():
+    for name, content in (*fused_seeds.models(), *written_seeds.models()):
         (folder / f"{name}.onnx").write_bytes(content)
     print(f"{len(list(folder.iterdir()))} seeds in {folder}")
 
