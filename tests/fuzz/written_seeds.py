@@ -14,12 +14,13 @@ GRAPHS = {
         }""",
     "qdq_gemm": """
         g (float[2, 4] x) => (uint8[2, 3] y)
-        <float s = {0.5}, uint8 z = {3}, uint8[3, 4] w = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12}, int32[3] c = {5, 6, 7}> {
+        <float s = {0.5}, uint8 z = {3}, int32[3] c = {5, 6, 7},
+         uint8[3, 4] w = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12}> {
            q = QuantizeLinear (x, s, z)  a = DequantizeLinear (q, s, z)  b = DequantizeLinear (w, s, z)
            d = DequantizeLinear (c, s)  e = Gemm <transB = 1> (a, b, d)  y = QuantizeLinear (e, s, z)
         }""",
     "qdq_conv": """
-        g (float[1, 2, 5, 4] x) => (float[1, 4, 3, 2] y)
+        g (float[1, 1, 5, 4] x) => (float[1, 4, 3, 2] y)
         <float s = {0.5}, int8 z = {-3}, int8[4, 1, 3, 3] w = {
            1, 2, 3, 4, 5, 6, 7, 8, 9, 1, 2, 3, 4, 5, 6, 7, 8, 9, 1, 2, 3, 4, 5, 6, 7, 8, 9, 1, 2, 3, 4, 5, 6, 7, 8, 9},
          float[4] ws = {0.1, 0.2, 0.3, 0.4}, float[4] c = {5, 6, 7, 8}> {
@@ -27,7 +28,8 @@ GRAPHS = {
            b = DequantizeLinear <axis = 0> (w, ws)  y = Conv <group = 1, pads = [0, 0, 0, 0]> (a, b, c)
         }""",
     "dynamic": """
-        g (float[2, 4] x) => (float[2, 3] y) <int8[4, 3] w = {1, -2, 3, 4, 5, -6, 7, 8, 9, 10, -11, 12}, int8 wz = {1}> {
+        g (float[2, 4] x) => (float[2, 3] y)
+        <int8[4, 3] w = {1, -2, 3, 4, 5, -6, 7, 8, 9, 10, -11, 12}, int8 wz = {1}> {
            q, s, z = DynamicQuantizeLinear (x)  i = MatMulInteger (q, w, z, wz)
            f = Cast <to = 1> (i)  y = Mul (f, s)
         }""",
