@@ -56,6 +56,7 @@ LAYERS = {
     "in place, uneven": Layer((4, 40, 41), (10, 2, 3, 4), {"group": 2, "strides": [3, 2], "dilations": [2, 3]}),
     "in place, one filter": Layer((1, 5000), (1, 1, 58), {"strides": [3], "pads": [19, 36]}),
     "in place, blocks of columns": Layer((3, 60001), (3, 3, 31), {"strides": [4], "pads": [19, 36]}),
+    "padding alone": Layer((1, 1, 1, 2), (6, 1, 1, 1, 1), {"strides": [2, 1, 1], "pads": [1, 0, 0, 0, 0, 0]}),
     "a last dimension of one": Layer((5, 12, 1), (64, 5, 9, 1), {"pads": [2, 0, 2, 0]}),
 }
 some_layers = pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS.keys())

@@ -31,12 +31,14 @@ inline kernels::ConvDim conv_dim(const WindowDim& d) {
   return {d.in, d.out, d.kernel, d.stride, d.dilation, d.pad_begin};
 }
 
+/// A dimension that changes nothing.
+inline bool is_single(const kernels::ConvDim& d) {
+  return d.in == 1 && d.out == 1 && d.kernel == 1 && d.pad_begin == 0;
+}
+
 /// Moves the dimensions in over innermost ones of a single pixel, so that packing finds runs to copy.
 inline void move_in(kernels::ConvDim (&dim)[3]) {
-  const auto single = [](const kernels::ConvDim& d) {
-    return d.in == 1 && d.out == 1 && d.kernel == 1 && d.pad_begin == 0;
-  };
-  for (int moves = 0; moves < 2 && single(dim[2]); ++moves) std::rotate(dim, dim + 2, dim + 3);
+  for (int moves = 0; moves < 2 && is_single(dim[2]); ++moves) std::rotate(dim, dim + 2, dim + 3);
 }
 
 /// Long sums are made in parts: the error of a sum grows with its length. A constant of the layer.

@@ -57,7 +57,7 @@ Split split_of(const ConvShape& s) {
   if (s.pointwise() || s.window_elements() == 0) return split;
   split.h = dim[1];
   split.w = dim[2];
-  split.possible = dim[0].in == 1 && dim[0].out == 1 && dim[0].kernel == 1;
+  split.possible = is_single(dim[0]);
   split.h_phases = phases_of(split.h);
   split.w_phases = phases_of(split.w);
   split.h_reach = (split.h.kernel - 1) * split.h.dilation / split.h.stride;
