@@ -16,7 +16,7 @@ struct ConvDim {
 
 /// Output pixels [first, first + count) of one image become ceil(count / 16) panels: element (k, pixel 16 p + j) goes
 /// to to[(p * k_elements + k) * 16 + j], where k runs over channels, then the taps of the window. Pixels past `count`
-/// are zeros or repeat others. Up to 16 floats past the panels are overwritten.
+/// are zeros.
 struct PackPixelsArgs {
   const float* x = nullptr;  // channels planes of dim[0].in x dim[1].in x dim[2].in
   float* to = nullptr;
@@ -28,7 +28,7 @@ struct PackPixelsArgs {
 /// A padded plane, its rows and columns split by stride, so that the windows of neighbouring output pixels are
 /// neighbours: column j of row q of phase (u, v) is input row q * h.stride + u - h.pad_begin, column
 /// j * w.stride + v - w.pad_begin, or zero outside, and goes to to[(u * w_phases + v) * plane + q * pitch + j]. Up to
-/// 16 floats past each row are overwritten, those past the last row too.
+/// 15 floats past each row are overwritten: `plane` has room for them behind its last row.
 struct SplitPlaneArgs {
   const float* x = nullptr;
   float* to = nullptr;

@@ -73,5 +73,40 @@ INFERKIT_INLINE F32x16 load_lanes(const float* p, int64_t stride, Lanes lanes) {
 #endif
 }
 
+/// Sixteen lanes, zero until add() reads some of them, which no two calls share.
+template <int kStride>
+struct Merged {
+#if defined(__AVX512F__)
+  F32x16 a = broadcast(0), b = broadcast(0);
+  INFERKIT_MEMBER void add(const float* p, int64_t stride, Lanes lanes) {
+    const auto mask = static_cast<__mmask16>(lanes.mask);
+    if constexpr (kStride == 0) {
+      if (mask) a = {{(Native)_mm512_mask_mov_ps((__m512)a.p[0], mask, (__m512)load_lanes<0>(p, stride, lanes).p[0])}};
+    } else {
+      a = {{(Native)_mm512_mask_loadu_ps((__m512)a.p[0], mask, p)}};
+    }
+    if constexpr (kStride == 2) {
+      const auto high = static_cast<__mmask16>(lanes.mask >> kLanes);
+      b = {{(Native)_mm512_mask_loadu_ps((__m512)b.p[0], high, p + kLanes)}};
+    }
+  }
+  INFERKIT_MEMBER F32x16 value() const { return kStride == 2 ? evens(a, b) : a; }
+#elif defined(__AVX2__)
+  F32x16 a = broadcast(0);
+  INFERKIT_MEMBER void add(const float* p, int64_t stride, Lanes lanes) {
+    const F32x16 v = load_lanes<kStride>(p, stride, lanes);
+    for (int i = 0; i < kParts; ++i) a.p[i] = (Native)((NativeInt)a.p[i] | (NativeInt)v.p[i]);
+  }
+  INFERKIT_MEMBER F32x16 value() const { return a; }
+#else
+  float a[kLanes] = {};
+  INFERKIT_MEMBER void add(const float* p, int64_t stride, Lanes lanes) {
+    if (kStride == 1 && lanes.high - lanes.low == kLanes) return store(a, load(p));
+    for (int i = lanes.low; i < lanes.high; ++i) a[i] = p[i * stride];
+  }
+  INFERKIT_MEMBER F32x16 value() const { return load(a); }
+#endif
+};
+
 }  // namespace
 }  // namespace inferkit::kernels::INFERKIT_TIER

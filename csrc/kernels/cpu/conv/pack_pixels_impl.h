@@ -44,11 +44,10 @@ INFERKIT_INLINE int runs_of(const PackPixelsArgs& a, Position& position, int64_t
   return n;
 }
 
-/// What a tap reads for a run: some lanes of x[offset + lane * stride], to the panel's row at `lane`.
+/// What a tap reads for a run: some lanes of the panel's row, each from x[offset + lane * stride].
 struct Source {
   int64_t offset;
   Lanes lanes;
-  int32_t lane;
 };
 
 /// The sources of taps [k2, k2_end) of one row of the window, for one run; `row` is where the input row begins, or -1
@@ -63,7 +62,8 @@ INFERKIT_INLINE void fill_row(const ConvDim& w, const Run& run, int64_t row, int
     int64_t high = x < w.in ? (w.in - x + stride - 1) / stride : 0;
     if (high > run.lanes) high = run.lanes;
     const bool inside = row >= 0 && low < high;
-    *s = {inside ? row + x : 0, make_lanes<kStride>(low, inside ? high : 0), run.offset};
+    *s = {inside ? row + x - run.offset * stride : 0,
+          inside ? make_lanes<kStride>(run.offset + low, run.offset + high) : make_lanes<kStride>(0, 0)};
   }
 }
 
@@ -89,15 +89,15 @@ INFERKIT_INLINE void fill_sources(const PackPixelsArgs& a, const Run* runs, int 
   }
 }
 
-/// Copies `taps` rows of the panel from one channel. Within a row the runs are written one after the other, sixteen
-/// lanes each: what one spills past its pixels, even into the next row, is written again by the run or row that
-/// follows.
+/// Copies `taps` rows of the panel from one channel.
 template <int kStride, int kRuns>
 INFERKIT_INLINE float* pack_rows(const float* x, int64_t stride, const Source* s, int64_t taps, int run_count,
                                  float* to) {
   const int runs = kRuns ? kRuns : run_count;
   for (int64_t t = 0; t < taps; ++t, to += kPanel) {
-    for (int r = 0; r < runs; ++r, ++s) store(to + s->lane, load_lanes<kStride>(x + s->offset, stride, s->lanes));
+    Merged<kStride> row;
+    for (int r = 0; r < runs; ++r, ++s) row.add(x + s->offset, stride, s->lanes);
+    store(to, row.value());
   }
   return to;
 }
