@@ -118,6 +118,18 @@ def test_inputs_of_impossible_size(shape: tuple[int, ...], op: str) -> None:
         load([node(op, ["x"], ["y"])], x=shape, outputs=[value("y", shape)])
 
 
+def test_a_grid_of_impossible_size() -> None:
+    graph = helper.make_graph(
+        [node("GridSample", ["x", "grid"], ["y"])],
+        "g",
+        [value("x", (1, 2**31, 0, 3)), value("grid", (1, 2**20, 2**20, 2))],
+        [value("y", ("a", "b", "c", "d"))],
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    with pytest.raises(inferkit.ModelError, match="GridSample.*too large"):
+        inferkit.Model.load(made.SerializeToString())
+
+
 @pytest.mark.parametrize("target", [(HUGE, 4), (2**33, 2**33), (INT_MAX,), (-1, 4), (INT_MIN, 4)])
 @pytest.mark.parametrize("op", ["Expand", "ConstantOfShape", "Tile"])
 def test_values_of_impossible_size(target: tuple[int, ...], op: str) -> None:

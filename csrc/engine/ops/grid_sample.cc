@@ -187,8 +187,8 @@ void infer_grid_sample(InferContext& c) {
   read_params(c);
   Shape y(c.input(1).shape.dims().first(c.input(1).shape.rank() - 1));
   y.insert(1, c.input(0).shape[1]);
+  c.set_output(0, c.input(0).dtype, y);  // checks the size
   if (y.elements() > 0 && c.input(0).shape.elements() == 0) c.fail("the image is empty");
-  c.set_output(0, c.input(0).dtype, y);
 }
 
 void lower_grid_sample(LowerContext& c) {
