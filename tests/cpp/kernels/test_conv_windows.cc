@@ -20,8 +20,14 @@ struct Layer {
   int64_t k() const { return channels * h.kernel * w.kernel; }
   int64_t pixels() const { return h.out * w.out; }
   int64_t reach(const ConvDim& d) const { return (d.kernel - 1) * d.dilation / d.stride; }
-  int64_t pitch() const { return w.out + reach(w); }
-  int64_t plane(int64_t rows) const { return (rows + reach(h)) * pitch() + 16; }
+  /// Columns of padding that two rows have in common.
+  int64_t shared() const {
+    const int64_t right = w.out + reach(w) - w.pad_begin - w.in;
+    return w.stride > 1 || h.out == 1 ? 0 : std::max<int64_t>(0, std::min({w.pad_begin, right, reach(w)}));
+  }
+  int64_t width() const { return w.out + reach(w); }
+  int64_t pitch() const { return width() - shared(); }
+  int64_t plane(int64_t rows) const { return (rows + reach(h)) * pitch() + shared() + 16; }
   int64_t phases() const { return h.stride * w.stride; }
 };
 
@@ -102,7 +108,7 @@ TEST(conv_windows_have_the_bits_of_packed_pixels) {
         s.h = l.h, s.w = l.w;
         s.h_phases = l.h.stride, s.w_phases = l.w.stride;
         s.first = first, s.rows = rows + l.reach(l.h);
-        s.pitch = l.pitch(), s.plane = plane;
+        s.width = l.width(), s.pitch = l.pitch(), s.plane = plane;
         for (int64_t c = 0; c < l.channels; ++c) {
           s.x = x.data() + c * l.h.in * l.w.in;
           s.to = split.data() + c * l.phases() * plane;
@@ -141,7 +147,7 @@ TEST(conv_split_plane_is_the_padded_plane) {
           s.to = to.data();
           s.h = h, s.w = w;
           s.h_phases = stride, s.w_phases = phases;
-          s.rows = rows, s.pitch = pitch, s.plane = plane;
+          s.rows = rows, s.width = s.pitch = pitch, s.plane = plane;
           conv_kernels(isa).split_plane(s);
           bool right = to.intact();
           for (int64_t at = 0; at < stride * phases * rows * pitch; ++at) {

@@ -23,12 +23,14 @@ constexpr int64_t kSlack = 64;  // floats past the copy that kernels touch
 struct Split {
   ConvDim h, w;
   int64_t h_phases, w_phases, h_reach, w_reach;  // reach: rows and columns of a phase past the output's
+  int64_t shared;                                // columns that pad a row on the right and the next one on the left
   bool possible;
 
   bool by_columns() const { return h.out == 1; }
   /// A block is made of units: rows of output, or columns. `unit_places` belong to one.
   int64_t units() const { return by_columns() ? w.out : h.out; }
-  int64_t unit_places() const { return by_columns() ? 1 : w.out + w_reach; }
+  int64_t pitch() const { return w.out + w_reach - shared; }
+  int64_t unit_places() const { return by_columns() ? 1 : pitch(); }
   int64_t reach() const { return by_columns() ? w_reach : h_reach; }
   int64_t least_block() const { return std::min(units(), (kMinPlaces + unit_places() - 1) / unit_places()); }
   /// Floats of the copy for a unit.
@@ -62,6 +64,10 @@ Split split_of(const ConvShape& s) {
   split.w_phases = phases_of(split.w);
   split.h_reach = (split.h.kernel - 1) * split.h.dilation / split.h.stride;
   split.w_reach = (split.w.kernel - 1) * split.w.dilation / split.w.stride;
+  if (split.w.stride == 1 && !split.by_columns()) {
+    const int64_t right = split.w.out + split.w_reach - split.w.pad_begin - split.w.in;
+    split.shared = std::clamp<int64_t>(std::min(split.w.pad_begin, right), 0, split.w_reach);
+  }
   const auto phases = static_cast<double>(split.h_phases) * static_cast<double>(split.w_phases);
   const auto most = static_cast<double>(std::max(split.w.out + split.w_reach, split.h_reach + 1));
   split.possible = split.possible && static_cast<double>(s.channels) * phases * most < kMaxFloats;
@@ -155,13 +161,15 @@ double conv_windows_cost(const ConvShape& s) {
   if (!split.possible) return INFINITY;
   const int64_t block = split.block(s.channels), blocks = (split.units() + block - 1) / block;
   const auto each = static_cast<double>(split.unit_floats(s.channels)), reach = static_cast<double>(split.reach());
-  if ((static_cast<double>(block) + reach + kPanelColumns) * each > kMaxFloats) return INFINITY;
+  if ((static_cast<double>(block) + reach + 1 + kPanelColumns) * each > kMaxFloats) return INFINITY;
   const double copied = (static_cast<double>(split.units()) + static_cast<double>(blocks) * reach) * each;
-  const double places = static_cast<double>(split.h.out) * static_cast<double>(split.w.out + split.w_reach);
-  const double products = std::ceil((places - static_cast<double>(split.w_reach)) / kPanelColumns) *
+  const double places = static_cast<double>(split.h.out) * static_cast<double>(split.pitch());
+  const double products = std::ceil((places - static_cast<double>(split.pitch() - split.w.out)) / kPanelColumns) *
                           static_cast<double>(s.window_elements()) * static_cast<double>(s.filters);
-  const double copying = split.w.stride == 1 ? 24 : split.w.stride == 2 ? 32 : 60;  // of a vector, as measured
-  return products * 1.03 + copied / kPanelColumns * copying;
+  // As measured: a vector's copying, and what unaligned reads from many planes cost the sums.
+  const double copying = split.w.stride == 1 ? 24 : split.w.stride == 2 ? 32 : 60;
+  const double reading = s.window_elements() < 512 ? 1.03 : 1.06;
+  return products * reading + copied / kPanelColumns * copying;
 }
 
 void lower_conv_windows(LowerContext& c, const ConvShape& s) {
@@ -203,8 +211,9 @@ void lower_conv_windows(LowerContext& c, const ConvShape& s) {
   p.split.w = split.w;
   p.split.h_phases = split.h_phases;
   p.split.w_phases = split.w_phases;
-  p.split.pitch = p.gemm.pitch = (p.by_columns ? p.block : split.w.out) + split.w_reach;
-  p.split.plane = ((p.by_columns ? 1 : p.block) + split.h_reach) * p.split.pitch + kPanelColumns;
+  p.split.width = (p.by_columns ? p.block : split.w.out) + split.w_reach;
+  p.split.pitch = p.gemm.pitch = p.split.width - split.shared;
+  p.split.plane = ((p.by_columns ? 1 : p.block) + split.h_reach) * p.split.pitch + split.shared + kPanelColumns;
   p.gemm.width = split.w.out;
   p.slot_floats = s.channels * split.phases() * p.split.plane + kSlack;
   const auto offsets = tap_offsets(s, split, p.split.pitch, p.split.plane);

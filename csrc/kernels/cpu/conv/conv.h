@@ -28,14 +28,15 @@ struct PackPixelsArgs {
 /// A padded plane, its rows and columns split by stride, so that the windows of neighbouring output pixels are
 /// neighbours: column j of row q of phase (u, v) is input row q * h.stride + u - h.pad_begin, column
 /// j * w.stride + v - w.pad_begin, or zero outside, and goes to to[(u * w_phases + v) * plane + q * pitch + j]. Up to
-/// 15 floats past each row are overwritten: `plane` has room for them behind its last row.
+/// 15 floats past the `width` of each row are overwritten, then by the next row: `plane` has room for those of the
+/// last. Where `pitch` is less than `width`, what lies between must be padding, on the left of the next row, too.
 struct SplitPlaneArgs {
   const float* x = nullptr;
   float* to = nullptr;
   ConvDim h, w;
   int64_t h_phases = 1, w_phases = 1;  // up to the strides
   int64_t first = 0, rows = 0;         // rows q of every phase
-  int64_t pitch = 0, plane = 0;
+  int64_t width = 0, pitch = 0, plane = 0;
 };
 
 inline constexpr int64_t kMaxDepthwiseTaps = 128;

@@ -53,9 +53,9 @@ void split_plane(const SplitPlaneArgs& a) {
       const int64_t y = (a.first + q) * a.h.stride + u - a.h.pad_begin;
       const float* row = y >= 0 && y < a.h.in ? a.x + y * a.w.in : nullptr;
       if (a.w.stride == 2 && a.w_phases == 2)
-        copy_both_phases(a.w, row, a.pitch, a.plane, to);
+        copy_both_phases(a.w, row, a.width, a.plane, to);
       else
-        copy_phases(a.w, row, a.w_phases, a.pitch, a.plane, to);
+        copy_phases(a.w, row, a.w_phases, a.width, a.plane, to);
     }
   }
 }
