@@ -39,6 +39,11 @@ def tier_or_skip(tier: str) -> str:
     return tier
 
 
+def tiers_of(kernels: list[str]) -> set[str]:
+    """VNNI, where the machine has it, is part of avx512."""
+    return {name.removesuffix("vnni") for name in kernels}
+
+
 @pytest.mark.parametrize("tier", TIERS)
 def test_the_forced_tier_runs(fresh_python: Fresh, tier: str) -> None:
     """What `kernels` tells comes from the kernels' own object files: the macros that they were compiled under."""
@@ -48,7 +53,7 @@ def test_the_forced_tier_runs(fresh_python: Fresh, tier: str) -> None:
     assert done.returncode == 0, done.stderr
     isa, kernels, reason = json.loads(done.stdout)
     assert isa == tier
-    assert kernels == [tier]
+    assert tiers_of(kernels) == {tier}
     assert f"INFERKIT_ISA={tier}" in reason
 
 
@@ -58,7 +63,7 @@ def test_the_best_tier_is_the_default(fresh_python: Fresh) -> None:
     done = fresh_python(SHOW, env={"INFERKIT_ISA": ""})
     isa, kernels, reason = json.loads(done.stdout)
     assert isa == AVAILABLE[-1]
-    assert kernels == [AVAILABLE[-1]]
+    assert tiers_of(kernels) == {AVAILABLE[-1]}
     assert "INFERKIT_ISA" not in reason
 
 
