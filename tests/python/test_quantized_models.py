@@ -83,7 +83,7 @@ def quantized_product(rng: np.random.Generator, kind: str, x: Array, **how: Any)
         shape = (filters, inner) if how.get("transB") else (inner, filters)
     low, high = np.iinfo(wide).min, np.iinfo(wide).max
     weights = rng.integers(low, high + 1, shape).astype(wide)
-    lines = () if how.get("per_tensor") else (filters,)
+    lines = ((), (1,))[rng.integers(2)] if how.get("per_tensor") else (filters,)
     w_scale = net.const(rng.uniform(0.001, 0.01, lines).astype(np.float32))
     w_zero = net.const(rng.integers(low, high + 1, lines).astype(wide) if rng.integers(2) else np.zeros(lines, wide))
     right = net.op("DequantizeLinear", net.const(weights), w_scale, w_zero, **({"axis": axis} if lines else {}))

@@ -135,7 +135,7 @@ class Fusion {
 
   /// One scale, or one for each of the `count` indices of `axis`, of `rank` dimensions.
   static bool is_per_line(const Dequantized& d, int64_t axis, int64_t count, int64_t rank) {
-    if (d.scales() == 1 && d.scale->shape.rank() == 0) return true;
+    if (d.scales() == 1) return true;
     return d.scales() == count && (d.axis == axis || d.axis == axis - rank);
   }
 
