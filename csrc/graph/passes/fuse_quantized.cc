@@ -3,6 +3,7 @@
 // for MatMul, Gemm and Conv, as they stand in models that ONNX Runtime's and PyTorch's quantizers write. Integer sums
 // are exact, so the answer is nearer to the true one than the float sum that it replaces.
 #include <algorithm>
+#include <cmath>
 
 #include "graph/passes/passes.h"
 #include "graph/passes/pattern.h"
@@ -34,6 +35,17 @@ std::optional<Dequantized> dequantized(const Rewriter& r, ValueId id) {
   if (out.zero == kNoValue) return out;
   const Tensor* zero = r.graph().constant(out.zero);
   if (!zero || zero->dtype != dtype || zero->shape != out.scale->shape) return {};
+  return out;
+}
+
+/// The scales of the products' sums: those of w times that of x; empty where one is not a normal number, as its factors
+/// may be. (1e20 twice are inf, and inf times a sum of 0 is no longer 0.)
+std::vector<float> product_scales(const Dequantized& x, const Dequantized& w) {
+  std::vector<float> out(static_cast<size_t>(w.scales()));
+  for (size_t i = 0; i < out.size(); ++i) {
+    out[i] = x.scale->as<float>()[0] * w.scale->as<float>()[i];
+    if (!std::isnormal(out[i])) return {};
+  }
   return out;
 }
 
@@ -72,6 +84,8 @@ class Fusion {
     if (!x || x->scales() != 1 || !weights || weights->shape.rank() != 2) return false;
     const int64_t k = weights->shape[transposed ? 1 : 0], n = weights->shape[transposed ? 0 : 1];
     if (k > kLongestSum || !is_per_line(*w, transposed ? 0 : 1, n, 2)) return false;
+    const std::vector<float> scales = product_scales(*x, *w);
+    if (scales.empty()) return false;
     const bool has_bias = gemm && node.inputs.size() > 2 && node.inputs[2] != kNoValue;
     if (has_bias && (float_attr(node, "beta", 1) != 1 || !is_row(node.inputs[2], n))) return false;
 
@@ -82,7 +96,7 @@ class Fusion {
       integer.domain = kInternalDomain;
       integer.attributes.emplace("rank", int64_t{2});
     }
-    finish(node, *x, *w, -1, has_bias ? node.inputs[2] : kNoValue);
+    finish(node, scales, w->scale->shape, -1, has_bias ? node.inputs[2] : kNoValue);
     return true;
   }
 
@@ -99,6 +113,8 @@ class Fusion {
     if (shape.elements() / filters > kLongestSum || !is_per_line(*w, 0, filters, static_cast<int64_t>(shape.rank()))) {
       return false;
     }
+    const std::vector<float> scales = product_scales(*x, *w);
+    if (scales.empty()) return false;
     const ValueId bias = node.inputs.size() > 2 ? node.inputs[2] : kNoValue;
     if (bias != kNoValue && !is_row(bias, filters)) return false;
 
@@ -111,15 +127,13 @@ class Fusion {
       const Tensor to = make_tensor<int64_t>({rank}, std::span<const int64_t>(target));
       column = before_last("Reshape", kDequantizeOpset, {bias, r_.add_constant(node.name + "/bias_shape", to)});
     }
-    finish(node, *x, *w, 1, column);
+    finish(node, scales, w->scale->shape, 1, column);
     return true;
   }
 
   /// The last node gives integers: their float, which is what `node` gave.
-  void finish(const Node& node, const Dequantized& x, const Dequantized& w, int64_t axis, ValueId bias) {
-    std::vector<float> scales(static_cast<size_t>(w.scales()));
-    for (size_t i = 0; i < scales.size(); ++i) scales[i] = x.scale->as<float>()[0] * w.scale->as<float>()[i];
-    const Tensor tensor = make_tensor<float>(w.scale->shape, std::span<const float>(scales));
+  void finish(const Node& node, const std::vector<float>& scales, const Shape& shape, int64_t axis, ValueId bias) {
+    const Tensor tensor = make_tensor<float>(shape, std::span<const float>(scales));
     const ValueId scale = r_.add_constant(node.name + "/scale", tensor);
     const ValueId sums = graph_.add_value(node.name + "/integer");
     made_.back().outputs = {sums};

@@ -113,23 +113,17 @@ void direct(const DepthwiseArgs& a) {
 INFERKIT_INLINE bool depthwise_direct(const DepthwiseArgs& a) {
   if constexpr (kDirectRows > 0) {
     if (a.h.kernel != a.w.kernel || a.h.dilation != 1 || a.w.dilation != 1) return false;
-    const int64_t kind = a.w.kernel * 100 + a.h.stride * 10 + a.w.stride;
-    switch (kind) {
-      case 311:
-        return direct<3, 1, 1>(a), true;
-      case 321:
-        return direct<3, 2, 1>(a), true;
-      case 322:
-        return direct<3, 2, 2>(a), true;
-      case 511:
-        return direct<5, 1, 1>(a), true;
-      case 521:
-        return direct<5, 2, 1>(a), true;
-      case 522:
-        return direct<5, 2, 2>(a), true;
-      default:
-        return false;
-    }
+    // Padding reaches no further than the first tile, whose lanes are its own (see direct_rows).
+    if (a.w.pad_begin >= a.w.kernel) return false;
+    const auto is = [&](int64_t kernel, int64_t down, int64_t stride) {
+      return a.w.kernel == kernel && a.h.stride == down && a.w.stride == stride;
+    };
+    if (is(3, 1, 1)) return direct<3, 1, 1>(a), true;
+    if (is(3, 2, 1)) return direct<3, 2, 1>(a), true;
+    if (is(3, 2, 2)) return direct<3, 2, 2>(a), true;
+    if (is(5, 1, 1)) return direct<5, 1, 1>(a), true;
+    if (is(5, 2, 1)) return direct<5, 2, 1>(a), true;
+    if (is(5, 2, 2)) return direct<5, 2, 2>(a), true;
   }
   return false;
 }
