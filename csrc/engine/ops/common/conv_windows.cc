@@ -14,6 +14,7 @@ namespace {
 using kernels::ConvDim;
 using kernels::kPanelColumns;
 
+constexpr int64_t kMostTaps = 1 << 20;      // of the table of offsets, which a plan holds
 constexpr int64_t kBlockBytes = 512 << 10;  // of the copy: it stays in L2 beside the weights
 constexpr int64_t kMinPlaces = 64;          // of a block
 constexpr int64_t kMaxFloats = std::numeric_limits<int32_t>::max() / 2;
@@ -56,7 +57,7 @@ Split split_of(const ConvShape& s) {
   for (size_t d = 0; d < 3; ++d) dim[d] = conv_dim(s.window.dim[d]);
   move_in(dim);
   Split split{};
-  if (s.pointwise() || s.window_elements() == 0) return split;
+  if (s.pointwise() || s.window_elements() == 0 || s.window_elements() > kMostTaps) return split;
   split.h = dim[1];
   split.w = dim[2];
   split.possible = is_single(dim[0]);
