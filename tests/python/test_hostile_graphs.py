@@ -162,6 +162,20 @@ def test_windows_of_impossible_size(op: str, attribute: str, number: int) -> Non
 # ---- many ----------------------------------------------------------------------------------------------------------
 
 
+def test_a_kernel_of_impossible_size_has_no_tables() -> None:
+    graph = helper.make_graph(
+        [node("Conv", ["x", "w"], ["y"], auto_pad="SAME_LOWER", strides=[2, 2])],
+        "g",
+        [value("x", (2, 2, "h", 14)), value("w", (3, 2, 4, 2**25))],
+        [value("y", ("a", "b", "c", "d"))],
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    before = rss()
+    with pytest.raises(inferkit.ModelError, match="one run may take at most"):
+        inferkit.Model.load(made.SerializeToString())
+    assert rss() - before < 100 << 20  # a table of its taps takes a gigabyte
+
+
 def test_folding_does_not_fill_the_memory() -> None:
     """A hundred constants of 60 MB each, from a file of a few kilobytes."""
     count = 100

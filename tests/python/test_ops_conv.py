@@ -110,6 +110,23 @@ def test_depthwise(kernel: tuple[int, int], stride: int, multiplier: int) -> Non
         check(x, w, b, group=6, strides=(stride, stride), pads=pads, dilations=(dilation, dilation))
 
 
+@pytest.mark.parametrize("kernel", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("strides", [(1, 11), (1, 12), (2, 10), (11, 1), (12, 2), (21, 1), (2, 21)])
+def test_depthwise_with_strides_of_two_digits(kernel: int, strides: tuple[int, int]) -> None:
+    rng = np.random.default_rng(kernel)
+    check(draw(rng, 1, 2, 50, 60), draw(rng, 2, 1, kernel, kernel), None, group=2, strides=strides)
+
+
+@pytest.mark.parametrize("kernel", [3, 5])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("pads", [(1, 16, 1, 16), (1, 20, 1, 0), (0, 33, 2, 40), (20, 2, 30, 17), (2, 70, 2, 70)])
+@pytest.mark.parametrize("width", [5, 17, 100])
+def test_depthwise_with_more_padding_than_kernel(kernel: int, stride: int, pads: tuple[int, ...], width: int) -> None:
+    rng = np.random.default_rng(kernel)
+    x, w = draw(rng, 1, 2, 8, width), draw(rng, 2, 1, kernel, kernel)
+    check(x, w, None, group=2, strides=(stride, stride), pads=pads)
+
+
 @pytest.mark.parametrize("area", [(4, 4), (7, 7), (1, 1), (20, 20), (64, 64)])
 def test_pointwise(area: tuple[int, int]) -> None:
     rng = np.random.default_rng(1)

@@ -150,6 +150,18 @@ def test_sums_that_int32_does_not_hold_stay_in_float(inner: int) -> None:
     np.testing.assert_allclose(found, np.full((1, 4), 255.0 * 255 * inner), rtol=1e-4)
 
 
+@pytest.mark.parametrize("size", [1e20, 1e-20, 1e-22, 1e-23])
+def test_scales_whose_product_float_does_not_hold(size: float) -> None:
+    """1e20 twice are inf, and inf times a sum of 0 would be NaN."""
+    net = Net()
+    scale, zero = net.const(np.float32(size)), net.const(np.uint8(128))
+    x = np.array([[0, 0], [size, 3 * size]], np.float32)
+    dq = net.op("DequantizeLinear", net.op("QuantizeLinear", "x", scale, zero), scale, zero)
+    w = net.op("DequantizeLinear", net.const(np.array([[1, 2], [3, -4]], np.int8)), scale, net.const(np.int8(0)))
+    model = net.model(x, net.op("MatMul", dq, w))
+    np.testing.assert_allclose(inferkit.Model.load(model)(x), peer(model, x), rtol=1e-3)
+
+
 def test_a_gemm_takes_matrices_alone() -> None:
     rng = np.random.default_rng(0)
     net, y = quantized_product(rng, "Gemm", np.zeros((2, 3, 8), np.float32), transB=0)
