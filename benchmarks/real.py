@@ -97,7 +97,7 @@ def _cases() -> Iterator[_Case]:
     for wider in WIDER:
         if wider.name in TIMED:
             yield _Case(
-                wider.name,
+                f"{wider.name}, batch {wider.sizes[0][0]}",
                 functools.partial(wider.wheel.read, wider.member),
                 lambda data, wider=wider: wider.feeds(
                     [(p.name, p.type, p.shape) for p in peers.ort_session(data).get_inputs()], *wider.sizes[0]
