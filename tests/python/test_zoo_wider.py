@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from test_zoo import reference
 
 import inferkit
 from zoo.wheels import UnreachableError, Wheel
-from zoo.wider import WIDER, WiderModel
+from zoo.wider import ONNX_ASR, WIDER, WiderModel
 
-onnxruntime = pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxruntime")
 pytestmark = pytest.mark.slow
 
 
@@ -32,10 +33,7 @@ def test_every_model_of_the_wheels_is_here(wheel: Wheel) -> None:
 @pytest.mark.parametrize("wider", WIDER, ids=lambda m: m.name)
 def test_agrees_with_onnx_runtime_in_any_batch(wider: WiderModel) -> None:
     data = content(wider.wheel, wider.member)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    session = reference(data)
     model = inferkit.Model.load(data)
     ports = [(p.name, p.type, p.shape) for p in session.get_inputs()]
     by_row = all(len(dims) > 0 and not isinstance(dims[0], int) for _, _, dims in ports)
@@ -55,3 +53,21 @@ def test_agrees_with_onnx_runtime_in_any_batch(wider: WiderModel) -> None:
         for name, row in last.items():
             if found[name].shape[:1] == (batch,):
                 assert row.tobytes() == found[name][-1:].tobytes(), name
+
+
+@pytest.mark.parametrize("name", ["gigaam_v2", "gigaam_v3", "whisper128", "whisper80"])
+@pytest.mark.parametrize(("batch", "size"), [(1, 16000), (2, 4000)])
+def test_stft_and_convolution_give_the_same_features(name: str, batch: int, size: int) -> None:
+    """Where ONNX Runtime's STFT is no measure: the package has each of these twice, the second without STFT."""
+    rng = np.random.default_rng(0)
+    feeds = {
+        "waveforms": rng.uniform(-1, 1, (batch, size)).astype(np.float32),
+        "waveforms_lens": np.full(batch, size, np.int64),
+    }
+    folder = "onnx_asr/preprocessors/data"
+    spectral = inferkit.Model.load(content(ONNX_ASR, f"{folder}/{name}.onnx")).run(feeds)
+    plain = inferkit.Model.load(content(ONNX_ASR, f"{folder}/{name}_conv.onnx")).run(feeds)
+    assert spectral.keys() == plain.keys()
+    for key, want in plain.items():
+        assert spectral[key].shape == want.shape, key
+        np.testing.assert_allclose(spectral[key], want, rtol=0, atol=1e-4 * np.abs(want).max(), err_msg=key)

@@ -1,6 +1,6 @@
 // Conv in one to three dimensions, with groups, and our own Conv with a fused activation. Float32 runs GEMM with the
-// weights as A and the windows of a block of output pixels as B, or the other way round (common/conv_rows.cc), or the
-// depthwise kernel; the other types run a plain loop in double.
+// weights as A and the packed windows of a block of output pixels as B, or read in place (common/conv_windows.cc), or
+// the other way round (common/conv_rows.cc), or the depthwise kernel; the other types run a plain loop in double.
 #include "engine/ops/common/conv.h"
 
 #include "engine/op_registry.h"
