@@ -1,6 +1,7 @@
 """What the trace costs: the same batcher with its recording on and off, in turn, in one process.
 
-Run it by itself for a table; asv tracks the shares. It fails where the trace takes more than 3% of the throughput.
+Run it for a table; suite/tracing.py has asv track the shares. It fails where the trace takes more than 3% of the
+throughput.
 """
 
 from __future__ import annotations
@@ -61,14 +62,6 @@ def measure(name: str, rounds: int = 40, count: int = 6400) -> tuple[float, floa
         sys.exit("the trace is empty: nothing was measured")
     ratios = [on / off for off, on in zip(seconds[False], seconds[True], strict=True)]
     return statistics.median(seconds[False]) * 1e6, statistics.median(seconds[True]) * 1e6, statistics.median(ratios)
-
-
-def track_share(name: str) -> float:
-    return (measure(name)[2] - 1) * 100
-
-
-track_share.params = list(CASES)  # type: ignore[attr-defined]
-track_share.unit = "%"  # type: ignore[attr-defined]
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ import importlib
 import itertools
 import json
 import logging
-import re
 import threading
 import time
 from collections import defaultdict
@@ -18,11 +17,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from readme import blocks
 
 import inferkit
 from inferkit import tracing
 
-README = Path(__file__).resolve().parents[2] / "docs" / "monitoring" / "README.md"
 X = np.ones(2, np.float32)
 
 
@@ -321,8 +320,7 @@ def test_nothing_is_printed_where_logging_is_not_set_up(fresh_python: Callable[.
 
 
 def test_the_json_recipe_of_the_documents(fresh_python: Callable[..., Any]) -> None:
-    (code,) = re.findall(r"<!-- run: json-logs -->\n```python\n(.*?)```", README.read_text(), re.DOTALL)
-    done = fresh_python(code)
+    done = fresh_python(blocks("python")["json-logs"])
     lines = [json.loads(line) for line in done.stderr.splitlines()]
     assert done.returncode == 0, done.stderr
     assert [(line["logger"], line["event"]) for line in lines] == [

@@ -106,7 +106,7 @@ def run(options: argparse.Namespace) -> int:
     if not options.seconds > 0:
         raise CommandError(f"--seconds must be positive, got {options.seconds}")
     if options.plot and importlib.util.find_spec("matplotlib") is None:
-        raise CommandError("--plot needs matplotlib: pip install 'inferkit[cli]'")
+        raise CommandError("--plot needs matplotlib: pip install matplotlib")
     with about(options.model), Progress() as progress:
         found = measure(options, progress)
     if options.json:

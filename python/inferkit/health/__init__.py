@@ -113,7 +113,7 @@ def asgi_app(limits: Limits | None = None, *, metrics_directory: str | None = No
     Starlette. It needs neither.
 
     ``/healthz`` is 200 while the process lives. ``/readyz`` is 200 or 503, with the state and the reasons as JSON.
-    ``/metrics`` is for Prometheus and needs ``inferkit[metrics]``. ``/statusz`` is a page for people;
+    ``/metrics`` is for Prometheus and needs ``prometheus_client``. ``/statusz`` is a page for people;
     ``/statusz?format=json`` is what it shows. They tell names of models and ids of requests: do not serve them to the
     world.
 

@@ -1,4 +1,4 @@
-"""The batchers' figures for Prometheus (``pip install 'inferkit[metrics]'``).
+"""The batchers' figures for Prometheus (``pip install prometheus_client``).
 
 :func:`register` adds them to a registry of prometheus_client; every open batcher of the process is in it, by its name.
 With several worker processes, each calls :func:`share`, and any of them answers for all. A Grafana dashboard and alert

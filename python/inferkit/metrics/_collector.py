@@ -50,7 +50,7 @@ def require_prometheus() -> Any:
     try:
         import prometheus_client
     except ImportError as error:
-        raise ImportError("prometheus_client is not installed: pip install 'inferkit[metrics]'") from error
+        raise ImportError("prometheus_client is not installed: pip install prometheus_client") from error
     return prometheus_client
 
 

@@ -52,7 +52,7 @@ def instrument(tracer_provider: TracerProvider | None = None) -> None:
     try:
         from opentelemetry import trace
     except ImportError as error:
-        raise ImportError("OpenTelemetry is not installed: pip install 'inferkit[otel]'") from error
+        raise ImportError("OpenTelemetry is not installed: pip install opentelemetry-api") from error
     global _active
     from .._build import build_info
 

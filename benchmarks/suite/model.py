@@ -31,6 +31,7 @@ class Load:
     """From bytes to a model, and to a plan for a new shape."""
 
     params = tuple(MODELS)
+    param_names = ("model",)
 
     def setup(self, model: str) -> None:
         require_release()

@@ -12,6 +12,7 @@ class Pool:
     """A buffer out and back."""
 
     params = (64, 4096, 262144)
+    param_names = ("bytes",)
 
     def setup(self, size: int) -> None:
         require_release()

@@ -1,0 +1,55 @@
+"""Who runs the commands that the pages show.
+
+    python tests/python/commands.py      prints those of the part `commands` of .ci/full, one a line
+
+A command that a page shows and that stands in none of these tables fails a test.
+"""
+
+from __future__ import annotations
+
+#: Run by test_commands.py as they stand, in a copy of the repository in which `model.onnx` and `data.npz` are there.
+HERE = (
+    "python -m inferkit doctor model.onnx",
+    "python -m inferkit doctor model.onnx --input data.npz",
+    "python -m inferkit doctor examples/digits.onnx",
+    "python -m inferkit inspect examples/digits.onnx",
+    "python -m inferkit inspect model.onnx",
+    "python -m inferkit bench examples/digits.onnx",
+    "python -m inferkit bench model.onnx --batch 1,8,64 --concurrency 1,8,64 --plot figures.svg",
+    "python -m inferkit info",
+)
+
+#: Run by the part `commands` of .ci/full as they stand and in this order, in a copy of the repository and a fresh
+#: environment.
+LATER = (
+    "pip install '.[cli]'",
+    "pip install '.[metrics]'",
+    "pip install '.[otel]'",
+    "pip install openvino batched async-batcher",
+    "pip install '.[bench]' && python benchmarks/compare.py",
+    "python benchmarks/compare.py --only direct --markdown",
+    "python benchmarks/bench_tracing.py",
+    "cd benchmarks && asv machine --yes && asv run --python=same",
+    "python -m tests.conformance.report",
+    "cmake --preset dev && cmake --build --preset dev && ctest --preset dev",
+)
+
+#: Run by another test, FILE::NAME, or another part of .ci/full.
+ELSEWHERE = {
+    "pip install . && python examples/quickstart.py": "quickstart",
+    "pip install '.[test]' && python -m pytest": "run",
+    ".ci/run": "run",
+    ".ci/operators": "run",  # with --check, which writes nothing
+    "INFERKIT_ISA=baseline|avx2|avx512": "tiers",
+    "promtool test rules alerts_test.yml": "monitoring",
+    "python -m inferkit top": "test_cli_top.py::test_live_until_ctrl_c",
+    "python benchmarks/soak.py --seconds 3600 --plot docs/soak.svg": "soak",
+}
+
+#: Not run, and why.
+NOT_RUN = {
+    "chrt -f 20": "not a command by itself: how the run behind the figures was started, as root",
+}
+
+if __name__ == "__main__":
+    print("\n".join(LATER))
