@@ -1,55 +1,84 @@
-// Since when the batches that run have been running: how a hung model is noticed.
+// The batches that run now: since when, and for whom.
 #pragma once
 #include <algorithm>
-#include <array>
 #include <atomic>
+#include <span>
+#include <vector>
 
+#include "batching/request.h"
 #include "platform/clock.h"
+#include "platform/mutex.h"
 
 namespace inferkit {
 
-/// Thread-safe and lock-free. Up to kPlaces runs at once are watched; more run unwatched. Relaxed: it orders nothing.
+/// Thread-safe. As many runs at once as it has places are watched; more run unwatched.
 class ActiveRuns {
+  struct Place;
+
  public:
-  /// One run, from `now` to its destruction.
+  explicit ActiveRuns(size_t places) : places_(places) {}
+
+  /// One run, from `now` to its destruction, for `requests`, which stay where they are until then; for none where the
+  /// caller runs its own.
   class Scope {
    public:
-    Scope(ActiveRuns& runs, Nanos now) : place_(runs.take(now)) {}
+    Scope(ActiveRuns& runs, Nanos now, std::span<const RequestRef> requests = {}) : place_(runs.take(now)) {
+      if (place_ && !requests.empty()) place_->set(requests);
+      for_batch_ = !requests.empty();
+    }
     ~Scope() {
-      if (place_) place_->store(kNever, std::memory_order_relaxed);
+      if (!place_) return;
+      if (for_batch_) place_->set({});
+      place_->since.store(kNever, std::memory_order_release);  // the next to take it finds it empty
     }
     Scope(const Scope&) = delete;
     Scope& operator=(const Scope&) = delete;
 
    private:
-    std::atomic<Nanos>* const place_;
+    Place* const place_;
+    bool for_batch_ = false;
   };
 
-  /// When the oldest of them began; kNever where nothing runs.
+  /// When the oldest of them began; kNever where nothing runs. Relaxed: a figure.
   Nanos oldest() const {
     Nanos oldest = kNever;
     for (const Place& place : places_) oldest = std::min(oldest, place.since.load(std::memory_order_relaxed));
     return oldest;
   }
 
+  /// Calls `visit` for each request that a run is for. A run that ends meanwhile waits for that.
+  template <class Visit>
+  void for_each_request(Visit&& visit) {
+    for (Place& place : places_) {
+      MutexLock lock(place.mutex);
+      for (const RequestRef& request : place.requests) visit(*request);
+    }
+  }
+
  private:
-  static constexpr size_t kPlaces = 32;
   struct alignas(64) Place {
+    void set(std::span<const RequestRef> of) {
+      MutexLock lock(mutex);
+      requests = of;
+    }
+
     std::atomic<Nanos> since{kNever};
+    Mutex mutex;  // guards requests: whoever ends them from outside against the end of their run
+    std::span<const RequestRef> requests GUARDED_BY(mutex);
   };
 
-  std::atomic<Nanos>* take(Nanos now) {
+  Place* take(Nanos now) {
     for (Place& place : places_) {
       Nanos free = kNever;
       if (place.since.load(std::memory_order_relaxed) == kNever &&
-          place.since.compare_exchange_strong(free, now, std::memory_order_relaxed)) {
-        return &place.since;
+          place.since.compare_exchange_strong(free, now, std::memory_order_acquire, std::memory_order_relaxed)) {
+        return &place;
       }
     }
     return nullptr;
   }
 
-  std::array<Place, kPlaces> places_;
+  std::vector<Place> places_;
 };
 
 }  // namespace inferkit

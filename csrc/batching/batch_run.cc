@@ -120,8 +120,6 @@ Nanos BatchRun::run(Batch& batch, uint64_t batch_id, End end) {
   }
   record.outcome = uint8_t(all.status.ok() ? Phase::kResult : Phase::kError);
   recorder_.trace_batch(record, batch.reason);
-  batch.requests.clear();
-  batch.layout.reset();
   return took;
 }
 

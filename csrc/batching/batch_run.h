@@ -23,7 +23,7 @@ class BatchRun {
 
   /// Gathers, runs, checks and scatters. Where a batch of several fails, its requests run one by one (unless
   /// isolate_failures is off), so that a bad one fails alone; an output that breaks a check fails its request only.
-  /// Empties the batch. Returns how long the runs took.
+  /// Returns how long the runs took.
   Nanos run(Batch& batch, uint64_t batch_id, End end);
 
  private:

@@ -9,6 +9,8 @@
 namespace inferkit {
 namespace {
 
+constexpr size_t kWatchedRuns = 1024;  // more at once is more than the workers there may be
+
 BatcherOptions checked(BatcherOptions o) {
   const auto require = [](bool holds, const std::string& message) {
     if (!holds) throw std::invalid_argument(message);
@@ -70,6 +72,7 @@ Batcher::Batcher(std::shared_ptr<Runner> runner, BatcherOptions options, std::sh
       intake_(runner_->inputs(), runner_->outputs(), options_),
       recorder_(clock.now(), options_.trace_size),
       predictor_(*runner_),
+      runs_(std::min(size_t(options_.max_concurrent), kWatchedRuns)),
       scheduler_owner_(std::make_unique<Scheduler>(
           SchedulerOptions{{intake_.max_rows(), options_.max_delay}, options_.max_queue_size, options_.max_concurrent},
           clock)),
@@ -312,11 +315,13 @@ void Batcher::run_batch(Batch& batch, BatchRun& tools, CompletionList* own, bool
   Nanos took;
   {
     RunScope scope(this);
-    const ActiveRuns::Scope active(runs_, now);
+    const ActiveRuns::Scope active(runs_, now, batch.requests);
     Announcer announcer(own);
     took = tools.run(batch, next_batch_.fetch_add(1, std::memory_order_relaxed),
                      [&](Request& request, Phase end) { conclude(request, end, announcer); });
   }
+  batch.requests.clear();
+  batch.layout.reset();
   scheduler_.finish_run(took, more_to_come);
   if (open_.fetch_sub(1) == 1) note_quiet();
 }
@@ -433,21 +438,33 @@ void Batcher::reject_waiting() {
   }
 }
 
-void Batcher::close(bool drain_first) {
+void Batcher::refuse_all() {
   if (foreign()) return;
-  check_outside();
-  if (drain_first) drain();
   state_.store(State::kClosed);
   reject_waiting();
-  drain();
+}
+
+void Batcher::end_running() {
+  if (foreign()) return;
+  Announcer announcer;
+  runs_.for_each_request([&](Request& request) { conclude(request, Phase::kClosed, announcer); });
+}
+
+bool Batcher::close(bool drain_first, Nanos until) {
+  if (foreign()) return true;
+  check_outside();
+  if (drain_first && !drain(until)) return false;
+  refuse_all();
+  if (!drain(until)) return false;
   uint32_t nobody = 0;
   if (closing_.compare_exchange_strong(nobody, 1)) {
     scheduler_.stop();
-    workers_->join();
+    workers_->join();  // nothing runs any more, so at once
     closing_.store(2);
     futex_wake_all(closing_);
   }
   while (closing_.load() != 2) futex_wait(closing_, 1);
+  return true;
 }
 
 BatcherStats Batcher::stats() const {

@@ -79,9 +79,17 @@ class Batcher {
   void begin_drain();
   /// begin_drain(), then sleeps until every request has ended and nothing runs; false where `until` comes first.
   bool drain(Nanos until = kNever);
+  /// Admits nothing more, and ends what has not run with ClosedError. Does not sleep.
+  void refuse_all();
+  /// Ends the requests of the batches that run, with ClosedError: they go on for nobody. For callers that will not wait
+  /// for them, after refuse_all().
+  void end_running();
   /// Admits nothing more; what has not run ends with ClosedError, or runs first where `drain`. Sleeps until all
-  /// workers have gone. Any number of threads may call it; each returns when it is done.
-  void close(bool drain);
+  /// workers have gone; false where `until` (SteadyClock) comes first, and then it may be called again. Any number of
+  /// threads may call it; each returns when it is done.
+  bool close(bool drain, Nanos until = kNever);
+  /// Whether a batch or a caller's run is under way, or a request has not ended: close() would wait for it.
+  bool busy() const { return open_.load() > 0; }
   bool closed() const { return state_.load() != State::kOpen || foreign(); }
   /// "open", "draining", "closed", or "forked" in a child of the process that made it.
   std::string_view state_name() const;

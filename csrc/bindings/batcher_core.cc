@@ -4,9 +4,9 @@
 
 #include <algorithm>
 #include <optional>
-#include <thread>
 
 #include "bindings/py_model.h"
+#include "platform/threads.h"
 
 namespace py = pybind11;
 
@@ -39,16 +39,21 @@ BatcherCore::BatcherCore(py::object model) : model_(std::move(model)), runner_(p
 
 std::shared_ptr<BatcherCore> BatcherCore::make(py::object model, BatcherOptions options,
                                                std::shared_ptr<const Clock> clock) {
-  // Dropping the last reference sleeps until running batches have finished, so the GIL must go first; and it may happen
-  // on one of the batcher's own threads (an exception's traceback can hold the last reference), which cannot wait for
-  // itself.
+  // The last reference may be dropped anywhere: by the garbage collector, on an event loop's thread, on one of the
+  // batcher's own threads (an exception's traceback can hold it). None of them can wait for a batch that runs, so a
+  // thread of its own does where there is one.
   const auto destroy = [](BatcherCore* core) {
     core->flush();
     core->stages_.clear();
     const py::object last = std::move(core->model_);  // let go of below, where we have the GIL again
-    if (core->batcher_ && core->batcher_->inside()) {
-      std::thread([core] { delete core; }).detach();
-      return;
+    if (core->batcher_) core->batcher_->refuse_all();
+    if (core->batcher_ && (core->batcher_->inside() || core->batcher_->busy())) {
+      try {
+        start_thread("ik-closing", [core] { delete core; }).detach();
+        return;
+      } catch (...) {
+        if (core->batcher_->inside()) return;  // no thread to be had, and it cannot wait for itself: it stays
+      }
     }
     const py::gil_scoped_release release;
     delete core;

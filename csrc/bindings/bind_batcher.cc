@@ -40,6 +40,7 @@ void visit_model(PyHeapTypeObject* heap_type) {
 }
 
 constexpr Nanos kSignalSlice = 250'000'000;
+constexpr Nanos kClosingSlice = 50'000'000;  // where a signal does not end the sleep by itself
 
 BatcherCore& core_of(PyObject* self) {
   auto* instance = reinterpret_cast<py::detail::instance*>(self);
@@ -86,12 +87,12 @@ SubmitOptions options_from(const Extras& extras, Nanos now) {
 /// Sleeps without the GIL in slices, so that a signal that came a moment too early is seen all the same. Throws what a
 /// signal handler raises.
 template <class Wait>
-void sleep_with_signals(BatcherCore& core, Wait&& wait_until) {
+void sleep_with_signals(BatcherCore& core, Wait&& wait_until, Nanos slice = kSignalSlice) {
   for (;;) {
     Waited waited;
     {
       const GilAway away(core);
-      waited = wait_until(SteadyClock::instance().now() + kSignalSlice);
+      waited = wait_until(SteadyClock::instance().now() + slice);
     }
     if (PyErr_CheckSignals() < 0) throw py::error_already_set();
     if (waited == Waited::kDone) return;
@@ -364,38 +365,57 @@ Nanos nanos(double seconds, const char* name) {
   return seconds > 1e9 ? kNever : static_cast<Nanos>(seconds * 1e9);
 }
 
-/// What does not sleep of closing: admits nothing more, and queues what the event loops have staged.
+Nanos until_from(std::optional<double> timeout) {
+  return timeout ? SteadyClock::instance().now() + nanos(std::min(*timeout, 1e9), "timeout") : kNever;
+}
+
+/// What does not sleep of closing: admits nothing more, and queues what the event loops have staged, or ends it.
 void begin_close(const PyBatcher& self, bool drain_first) {
+  EventLoop::forget_closed();
+  Batcher& batcher = self.core->batcher();
   if (drain_first) {
-    self.core->batcher().begin_drain();
+    batcher.begin_drain();
   } else {
-    self.core->batcher().stop_admitting();
+    batcher.stop_admitting();
   }
   self.core->flush();
+  if (!drain_first) batcher.refuse_all();
+}
+
+/// Whether `done(until)`, which sleeps until it is or `until` comes, came true before `until`. Hears signals.
+template <class Done>
+bool sleep_until(const PyBatcher& self, Nanos until, Done&& done) {
+  bool is_done = false;
+  sleep_with_signals(
+      *self.core,
+      [&](Nanos slice) {
+        is_done = done(std::min(until, slice));
+        return is_done || until <= slice ? Waited::kDone : Waited::kTimedOut;
+      },
+      kClosingSlice);
+  return is_done;
 }
 
 bool drain(const PyBatcher& self, std::optional<double> timeout) {
-  const Nanos until = timeout ? SteadyClock::instance().now() + nanos(std::min(*timeout, 1e9), "timeout") : kNever;
+  const Nanos until = until_from(timeout);
   Batcher& batcher = self.core->batcher();
   begin_close(self, true);
-  bool quiet = false;
-  sleep_with_signals(*self.core, [&](Nanos slice) {
-    quiet = batcher.drain(std::min(until, slice));
-    return quiet || until <= slice ? Waited::kDone : Waited::kTimedOut;
-  });
-  return quiet;
+  return sleep_until(self, until, [&](Nanos slice) { return batcher.drain(slice); });
 }
 
-void close(const PyBatcher& self, bool drain_first) {
+bool close(const PyBatcher& self, bool drain_first, std::optional<double> timeout) {
+  const Nanos until = until_from(timeout);
   Batcher& batcher = self.core->batcher();
-  EventLoop::forget_closed();
-  if (drain_first) {
-    drain(self, std::nullopt);
-  } else {
-    begin_close(self, false);
-  }
+  begin_close(self, drain_first);
+  if (sleep_until(self, until, [&](Nanos slice) { return batcher.close(drain_first, slice); })) return true;
+  batcher.refuse_all();
+  batcher.end_running();
+  return false;
+}
+
+bool poll_close(const PyBatcher& self, bool drain_first) {
   const py::gil_scoped_release release;
-  batcher.close(drain_first);
+  return self.core->batcher().close(drain_first, SteadyClock::instance().now());
 }
 
 }  // namespace
@@ -454,7 +474,8 @@ void bind_batcher(py::module_& m) {
       .def_property_readonly("_state",
                              [](const PyBatcher& self) { return std::string(self.core->batcher().state_name()); })
       .def("_drain", &drain, "timeout"_a)
-      .def("_close", &close, "drain"_a)
+      .def("_close", &close, "drain"_a, "timeout"_a)
+      .def("_poll_close", &poll_close, "drain"_a)
       .def("_begin_close", &begin_close, "drain"_a)
       .def_property_readonly("_closed", [](const PyBatcher& self) { return self.core->batcher().closed(); })
       .def_property_readonly("_max_rows", [](const PyBatcher& self) { return self.core->batcher().max_rows(); });

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import atexit
 import itertools
+import math
 import os
+import time
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from . import _core
@@ -438,27 +439,63 @@ class Batcher(_core.Batcher):
         """
         return self._drain(timeout)
 
-    def close(self, *, drain: bool = True) -> None:
-        """Take no more requests, finish those that were taken, and stop the workers. Does nothing the second time.
+    def close(self, *, drain: bool = True, timeout: float | None = None) -> bool:
+        """Take no more requests, finish those that were taken, and stop the workers.
+
+        Where it is interrupted (Ctrl-C), the batcher takes no more requests, and it may be closed again. At the exit of
+        the process every open batcher is closed without draining, and a batch that runs then gets 5 s to finish.
 
         Parameters
         ----------
         drain : bool
             With False, requests that do not run yet end with :class:`ClosedError`; those that run finish.
+        timeout : float, optional
+            Seconds to wait at most; by default as long as it takes. What has not ended by then ends with
+            :class:`ClosedError`, also where its batch still runs: a model that hangs keeps its thread, and nobody
+            waits for it.
+
+        Returns
+        -------
+        bool
+            Whether everything has stopped; False where a batch still runs.
+
+        Examples
+        --------
+        >>> import inferkit
+        >>> model = inferkit.Model.from_callable(
+        ...     lambda x: x * 2, inputs=[("x", "float32", (None, 2))], outputs=[("y", "float32", (None, 2))])
+        >>> batcher = inferkit.Batcher(model)
+        >>> batcher.close(timeout=5.0)
+        True
         """
-        self._close(drain)
+        return self._note_closed(self._close(drain, timeout))
+
+    async def aclose(self, *, drain: bool = True, timeout: float | None = None) -> bool:
+        """Close as :meth:`close` does, without blocking the event loop.
+
+        Where the task is cancelled meanwhile, the batcher takes no more requests, and it may be closed again.
+        """
+        import asyncio  # not at the top: it would double the time that `import inferkit` takes
+
+        until = math.inf if timeout is None else time.monotonic() + timeout
+        self._begin_close(drain)
+        pause = 0.0005
+        while not self._poll_close(drain):
+            left = until - time.monotonic()
+            if left <= 0:
+                return self.close(drain=False, timeout=0.0)
+            # No thread waits for it: one that does is what asyncio.run() itself would wait for at its end.
+            await asyncio.sleep(min(pause, left))
+            pause = min(2 * pause, 0.02)
+        return self._note_closed(True)
+
+    def _note_closed(self, stopped: bool) -> bool:
         if self in _open:
             global _closed_any
             _closed_any = True
             _open.discard(self)
-            log("batcher", "closed", {"batcher": self._name})
-
-    async def aclose(self, *, drain: bool = True) -> None:
-        """Close as :meth:`close` does, without blocking the event loop."""
-        import asyncio  # not at the top: it would double the time that `import inferkit` takes
-
-        self._begin_close(drain)
-        await asyncio.get_running_loop().run_in_executor(None, partial(self.close, drain=drain))
+            log("batcher", "closed", {"batcher": self._name, "stopped": stopped})
+        return stopped
 
     def __enter__(self) -> Self:
         return self
@@ -531,10 +568,17 @@ def _open_batchers() -> list[Batcher]:
             continue
 
 
+_EXIT_SECONDS = 5.0  # that batches which run at the exit of the process get to finish, all of them together
+
+
 @atexit.register
 def _close_all() -> None:
-    for batcher in _open_batchers():
-        batcher.close(drain=False)
+    until = time.monotonic() + _EXIT_SECONDS
+    batchers = _open_batchers()
+    for batcher in batchers:
+        batcher._begin_close(False)
+    for batcher in batchers:
+        batcher.close(drain=False, timeout=max(0.0, until - time.monotonic()))
 
 
 _core.install_batcher_call(Batcher)
