@@ -99,20 +99,22 @@ uint8_t to_small_float(DType t, float v, bool saturate) {
 }
 
 uint8_t to_power_of_two(float v, bool saturate, PowerRounding rounding) {
+  // By the bits: E8M0's smallest is a subnormal float, which arithmetic may take for zero.
   constexpr uint8_t kNone = 255, kLargest = 254;
-  if (v != v || v < 0) return kNone;
-  if (v < 0x1p-127f) {
+  constexpr uint32_t kSmallest = 0x00400000, kInfinite = 0x7f800000;  // 2^-127
+  const uint32_t bits = std::bit_cast<uint32_t>(v), magnitude = bits & 0x7fffffff;
+  if (magnitude > kInfinite || (bits >> 31 && magnitude)) return kNone;  // NaN and what is negative
+  const bool up = rounding == PowerRounding::kUp, nearest = rounding == PowerRounding::kNearest;
+  if (magnitude < kSmallest) {
     // Half of the smallest and more rounds to it.
-    return saturate || (v > 0 &&
-                        (rounding == PowerRounding::kUp || (rounding == PowerRounding::kNearest && v >= 0x1p-128f)))
-               ? 0
-               : kNone;
+    return saturate || (magnitude && (up || (nearest && magnitude >= kSmallest / 2))) ? 0 : kNone;
   }
-  if (v == kInfinity) return saturate ? kLargest : kNone;
-  int exponent = 0;
-  const double fraction = std::frexp(static_cast<double>(v), &exponent);  // in [0.5, 1)
-  int byte = exponent - 1 + 127;
-  if (rounding == PowerRounding::kUp ? fraction > 0.5 : rounding == PowerRounding::kNearest && fraction >= 0.75) ++byte;
+  if (magnitude == kInfinite) return saturate ? kLargest : kNone;
+  // 1.fraction times a power of two, the fraction in units of 2^-23.
+  const bool subnormal = magnitude < 0x00800000;
+  const uint32_t fraction = subnormal ? (magnitude - kSmallest) << 1 : magnitude & 0x007fffff;
+  uint32_t byte = subnormal ? 0 : magnitude >> 23;
+  if (up ? fraction > 0 : nearest && fraction >= 0x00400000) ++byte;
   if (byte > kLargest) return saturate ? kLargest : kNone;
   return static_cast<uint8_t>(byte);
 }

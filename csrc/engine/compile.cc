@@ -7,6 +7,7 @@
 
 #include "engine/compiler.h"
 #include "graph/topological_sort.h"
+#include "platform/float_environment.h"
 
 namespace inferkit {
 namespace {
@@ -418,6 +419,7 @@ namespace {
 
 std::shared_ptr<const Plan> compile_as(const Graph& graph, std::span<const InputFacts> inputs, ModelCache& cache,
                                        const CompileOptions& options, bool fold) {
+  const FloatEnvironment ours;  // what lowerings prepare and fold is arithmetic, too
   std::map<size_t, size_t> forced;
   for (;;) {
     try {

@@ -13,6 +13,7 @@
 #include "graph/onnx_reader.h"
 #include "graph/passes/fold_constants.h"
 #include "graph/passes/passes.h"
+#include "platform/float_environment.h"
 #include "platform/thread_pool.h"
 
 namespace inferkit {
@@ -97,6 +98,7 @@ Model::Model(ModelFile file, ModelOptions options, std::string path)
       packed_(std::make_unique<PackedCache>()),
       plans_([this](std::span<const Shape> shapes) { return compile_for(shapes); }, options_.pool, options_.max_plans,
              kMaxIdleSessions) {
+  const FloatEnvironment ours;  // the passes compute new weights
   weights_ = weights_of(file_, path_);
   read_specs();
   lift_constants(file_.graph);

@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "engine/step_trace.h"
+#include "platform/float_environment.h"
 #include "platform/threads.h"
 
 namespace inferkit {
@@ -22,6 +23,7 @@ Session::Session(std::shared_ptr<const Plan> plan, BufferPool& pool)
 }
 
 void Session::run(std::span<const void* const> inputs, std::span<void* const> outputs, const ExecContext& context) {
+  const FloatEnvironment ours;
   const Plan& plan = *plan_;
   std::byte** table = table_.data();
   for (const uint32_t slot : plan.input_slots) {

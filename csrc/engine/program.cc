@@ -6,6 +6,7 @@
 #include "engine/op_registry.h"
 #include "engine/plan_limits.h"
 #include "graph/topological_sort.h"
+#include "platform/float_environment.h"
 #include "platform/thread_pool.h"
 
 namespace inferkit {
@@ -236,6 +237,7 @@ void StagedRun::run_node(const Node& node, const Continuation& next) {
   const OpDef* def = OpRegistry::instance().find(node.domain, node.op_type, node.version);
   std::vector<Tensor> results;
   try {
+    const FloatEnvironment ours;
     results = (def->dynamic ? def->dynamic : run_on_values)(context, run);
   } catch (const Error& error) {
     const bool named = std::string_view(error.what()).find(node.label()) != std::string_view::npos;

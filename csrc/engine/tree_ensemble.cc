@@ -108,16 +108,21 @@ class Builder {
     }
   }
 
+  /// The largest number below `v`, NaN where there is none; runs take subnormals for zero.
+  static T before(T v) {
+    constexpr T kInfinity = std::numeric_limits<T>::infinity(), kSmallest = std::numeric_limits<T>::min();
+    if (v == -kInfinity) return std::numeric_limits<T>::quiet_NaN();
+    if (std::fabs(v) < kSmallest) return -kSmallest;
+    return v == kSmallest ? T{0} : std::nextafter(v, -kInfinity);
+  }
+
   /// Every comparison as <= or ==, so that a step has no switch: x < t is x <= the number before t; >, >= and != swap
   /// the kids, and tell NaN (for which each of them but != is false) where it went before.
   static void normalise(TreeMode mode, bool nan_true, TreeNode<T>& node) {
     if (std::isnan(node.value) && mode != TreeMode::kNeq) mode = TreeMode::kLeq;  // holds for no x, in each of them
     const bool strict = mode == TreeMode::kLt || mode == TreeMode::kGte;
     const bool swapped = mode == TreeMode::kGt || mode == TreeMode::kGte || mode == TreeMode::kNeq;
-    constexpr T kInfinity = std::numeric_limits<T>::infinity();
-    if (strict)
-      node.value =
-          node.value == -kInfinity ? std::numeric_limits<T>::quiet_NaN() : std::nextafter(node.value, -kInfinity);
+    if (strict) node.value = before(node.value);
     if (mode == TreeMode::kEq || mode == TreeMode::kNeq) node.feature |= kTreeEqual;
     if (swapped) std::swap(node.kid[0], node.kid[1]);
     const bool to_original_true = nan_true || mode == TreeMode::kNeq;

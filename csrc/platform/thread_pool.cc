@@ -6,6 +6,7 @@
 #include <thread>
 #include <vector>
 
+#include "platform/float_environment.h"
 #include "platform/fork.h"
 #include "platform/futex.h"
 #include "platform/threads.h"
@@ -56,6 +57,7 @@ struct ThreadPool::State {
   // The job. Written before the gate opens (release), read by who joined through it (acquire).
   const FunctionRef<void(int64_t)>* body = nullptr;
   int64_t count = 0;
+  FloatEnvironment::Word floats = FloatEnvironment::kOurs;  // the caller's, so that any thread gives the same bits
 
   alignas(64) std::atomic<int64_t> next{0};   // the first index that nobody has claimed; orders nothing
   alignas(64) std::atomic<uint32_t> gate{0};  // helpers that may still join
@@ -86,6 +88,7 @@ struct ThreadPool::State {
   void help() {
     while (true) {
       if (join()) {
+        FloatEnvironment::set(floats);
         work();
         // Sequentially consistent with caller_sleeps: either the caller sees this count or we see it asleep.
         left.fetch_add(1, std::memory_order_seq_cst);
@@ -127,6 +130,7 @@ struct ThreadPool::State {
     helpers = std::min<uint32_t>(helpers, static_cast<uint32_t>(threads.size()));
     body = &job_body;
     count = job_count;
+    floats = FloatEnvironment::current();
     next.store(0, std::memory_order_relaxed);
     left.store(0, std::memory_order_relaxed);
     gate.store(helpers, std::memory_order_seq_cst);

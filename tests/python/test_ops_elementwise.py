@@ -107,6 +107,13 @@ def test_unary(op: str, since: int, attributes: dict[str, Any], oracle: Any, bou
                 close(y, np.asarray(expected), *TOLERANCE[dtype])
 
 
+def flushed(x: np.ndarray) -> np.ndarray:
+    """Zeros for subnormals, as in every run; half precision keeps its own, which are normal float32."""
+    if x.dtype not in (np.float32, np.float64):
+        return x
+    return np.where(np.abs(x) < np.finfo(x.dtype).tiny, np.copysign(x.dtype.type(0), x), x)
+
+
 @pytest.mark.parametrize(("op", "since", "attributes", "oracle", "bounds"), UNARY, ids=IDS)
 def test_unary_against_onnxruntime(op: str, since: int, attributes: Any, oracle: Any, bounds: Any) -> None:
     case = Case(op, draw((4, 33), bounds, "float32"), opset=max(since, 12), **attributes)
@@ -136,7 +143,7 @@ def test_unary_special_values(op: str, since: int, attributes: Any, oracle: Any,
     x = SPECIAL.astype(dtype)
     (y,) = Case(op, x, opset=max(since, 12), **attributes).run()
     with np.errstate(all="ignore"):
-        expected = oracle(x.astype(np.float64)).astype(dtype)
+        expected = flushed(oracle(flushed(x).astype(np.float64)).astype(dtype))
     limits = {"Softsign": (np.inf, 1.0), "Swish": (-np.inf, 0.0), "Mish": (-np.inf, 0.0), "Gelu": (-np.inf, 0.0)}
     limits["HardSwish"] = (-np.inf, 0.0)
     for i, v in enumerate(x):
@@ -214,7 +221,7 @@ def test_arithmetic_is_numpys_to_the_bit(dtype: str, data: st.DataObject) -> Non
     a, b = data.draw(pairs(dtype))
     op = data.draw(st.sampled_from(sorted(BINARY)))
     with np.errstate(all="ignore"):
-        expected = BINARY[op](a, b)
+        expected = flushed(BINARY[op](flushed(a), flushed(b)))
     (y,) = Case(op, a, b, opset=14).run()
     assert y.dtype == expected.dtype
     np.testing.assert_array_equal(y, expected)
@@ -228,7 +235,7 @@ def test_comparisons(dtype: str, data: st.DataObject) -> None:
     op = data.draw(st.sampled_from(sorted(COMPARE)))
     (y,) = Case(op, a, b, opset=19).run()
     assert y.dtype == bool
-    np.testing.assert_array_equal(y, COMPARE[op](a, b))
+    np.testing.assert_array_equal(y, COMPARE[op](flushed(a), flushed(b)))
 
 
 @pytest.mark.parametrize("shapes", [((64, 5), (5,)), ((3, 1), (1, 70)), ((2, 3, 4, 5), (3, 1, 1)), ((7, 1), (7, 300))])

@@ -4,6 +4,7 @@
 // integer type saturates, and NaN becomes 0; one of 4 or 2 bits gets the lowest bits of the whole part, as in onnx's
 // tests. Integers wrap; a float too large for the new float type becomes infinite (8 bits: as the attribute `saturate`
 // says); anything that is not 0 (NaN too) is true. Every conversion rounds once.
+#include <array>
 #include <bit>
 #include <cmath>
 #include <cstring>
@@ -92,6 +93,20 @@ void run_to_odd(const void* params, std::byte* const* io, const ExecContext&) {
   }
 }
 
+constexpr std::array<double, 256> kPowersOfTwo = [] {
+  std::array<double, 256> values{};
+  for (size_t byte = 0; byte < 255; ++byte) values[byte] = std::bit_cast<double>(uint64_t{byte - 127 + 1023} << 52);
+  values[255] = std::numeric_limits<double>::quiet_NaN();
+  return values;
+}();
+
+/// E8M0 as doubles: its smallest is a subnormal float, which a conversion would take for zero.
+void run_power_to_double(const void* params, std::byte* const* io, const ExecContext&) {
+  const int64_t n = static_cast<const CastParams*>(params)->n;
+  const auto* x = reinterpret_cast<const uint8_t*>(io[0]);
+  for (int64_t i = 0; i < n; ++i) reinterpret_cast<double*>(io[1])[i] = kPowersOfTwo[x[i]];
+}
+
 void infer_cast(InferContext& c) {
   const int64_t code = c.attr_int("to", 0);
   const auto to = onnx::dtype_of(static_cast<int32_t>(code));
@@ -155,7 +170,12 @@ void lower_cast(LowerContext& c) {
   if (from == to && from != DType::kString) return c.alias(0, 0);
   const int64_t n = c.output(0).shape.elements();
   Ref in = c.in(0);
-  if (is_small(from)) {
+  if (from == DType::kF8E8M0 && (to == DType::kF64 || !is_float(to)) && !is_small(to)) {
+    const Ref wide = c.scratch(static_cast<size_t>(n) * sizeof(double));
+    c.step(run_power_to_double, CastParams{n}, {in, wide}, static_cast<double>(n));
+    in = wide;
+    from = DType::kF64;
+  } else if (is_small(from)) {
     in = widened_small(c, in, from, n);
     from = carrier_of(from);
   } else if (!is_small(to) && dtype_size(from) == dtype_size(to)) {
