@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <optional>
 
+#include "bindings/exit.h"
 #include "bindings/py_model.h"
 #include "platform/threads.h"
 
@@ -43,6 +44,7 @@ std::shared_ptr<BatcherCore> BatcherCore::make(py::object model, BatcherOptions 
   // batcher's own threads (an exception's traceback can hold it). None of them can wait for a batch that runs, so a
   // thread of its own does where there is one.
   const auto destroy = [](BatcherCore* core) {
+    if (finalizing()) return;  // a worker may be stuck before the GIL for good: all of it goes with the process
     core->flush();
     core->stages_.clear();
     const py::object last = std::move(core->model_);  // let go of below, where we have the GIL again

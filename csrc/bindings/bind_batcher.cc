@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "bindings/batcher_core.h"
+#include "bindings/exit.h"
 #include "bindings/guarded.h"
 #include "bindings/py_model.h"
 #include "bindings/request_io.h"
@@ -96,6 +97,7 @@ void sleep_with_signals(BatcherCore& core, Wait&& wait_until, Nanos slice = kSig
     }
     if (PyErr_CheckSignals() < 0) throw py::error_already_set();
     if (waited == Waited::kDone) return;
+    refuse_endless_wait(*core.runner());
   }
 }
 
@@ -161,10 +163,11 @@ py::object call(BatcherCore& core, std::span<PyObject* const> arguments, const E
 
 py::object submit(BatcherCore& core, std::span<PyObject* const> arguments, const Extras& extras) {
   Batcher& batcher = core.batcher();
+  EventLoop* loop = EventLoop::running();
+  if (loop && left_behind()) hang_with_gil();  // a daemon's loop: its tasks stay where they are
   const RequestInputs inputs(arguments, core.runner()->inputs());
   const Checked checked = batcher.check(inputs.views());
   const SubmitOptions options = options_from(extras, batcher.clock().now());
-  EventLoop* loop = EventLoop::running();
   const RequestRef request = batcher.admit(inputs.views(), checked, options);
   py::object ticket = make_ticket(core.shared_from_this(), request, inputs.named());
   if (loop) {
@@ -407,6 +410,7 @@ bool close(const PyBatcher& self, bool drain_first, std::optional<double> timeou
   const Nanos until = until_from(timeout);
   Batcher& batcher = self.core->batcher();
   begin_close(self, drain_first);
+  if (finalizing()) return batcher.close(drain_first, 0);  // no more waiting: see refuse_endless_wait
   if (sleep_until(self, until, [&](Nanos slice) { return batcher.close(drain_first, slice); })) return true;
   batcher.refuse_all();
   batcher.end_running();
@@ -483,6 +487,8 @@ void bind_batcher(py::module_& m) {
   auto* type = reinterpret_cast<PyTypeObject*>(batcher.ptr());
   batcher.attr("submit") = py::reinterpret_steal<py::object>(PyDescr_NewMethod(type, &submit_def));
   batcher.attr("__call__") = py::reinterpret_steal<py::object>(PyDescr_NewMethod(type, &call_def));
+  m.def("begin_exit", &begin_exit,
+        "The interpreter exits: what closing batchers ends is from now on the exit's doing.");
   m.def(
       "install_batcher_call",
       [](const py::type& of) {

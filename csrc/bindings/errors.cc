@@ -2,6 +2,8 @@
 
 #include <system_error>
 
+#include "bindings/exit.h"
+
 namespace py = pybind11;
 
 namespace inferkit {
@@ -24,9 +26,8 @@ py::object text(const std::string& message) {
 void set_os_error(const std::system_error& error) {
   // OSError(errno, message) chooses FileNotFoundError, PermissionError... by itself.
   const py::object message = text(error.what());
-  const auto value = py::reinterpret_steal<py::object>(
-      PyObject_CallFunction(PyExc_OSError, "iO", error.code().value(), message.ptr()));
-  if (value) PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(value.ptr())), value.ptr());
+  const py::object value = py::handle(PyExc_OSError)(error.code().value(), message);
+  PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(value.ptr())), value.ptr());
 }
 
 }  // namespace
@@ -55,6 +56,8 @@ py::object make_exception(const Status& status) {
   if (cause && (py::isinstance(*cause, PyExc_KeyboardInterrupt) || py::isinstance(*cause, PyExc_SystemExit))) {
     return *cause;
   }
+  // The exit has closed the batcher under a daemon thread: it ends as quietly as the process goes on to end.
+  if (status.code == ErrorCode::kClosed && left_behind()) return py::handle(PyExc_SystemExit)();
   const py::module_ errors = py::module_::import("inferkit._errors");
   const py::object type = errors.attr(py::str(std::string(class_name(status.code))));
   py::object value = status.reason == Reason::kNone

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "bindings/batcher_core.h"
+#include "bindings/exit.h"
 #include "bindings/ticket.h"
 #include "bindings/waiter.h"
 #include "platform/fork.h"
@@ -135,6 +136,7 @@ void EventLoop::call_soon(py::handle callback, py::handle argument, py::handle c
 }
 
 void EventLoop::deliver() {
+  if (left_behind()) return;  // nor does anything else of a daemon thread go on
   const Delivering scope(this);
   std::vector<RequestRef> ended;
   ended.swap(ended_);  // tasks that are resumed may come back here

@@ -10,9 +10,27 @@ void bind_model(pybind11::module_& m);
 void bind_inspect(pybind11::module_& m);
 void bind_batcher(pybind11::module_& m);
 void bind_step_trace(pybind11::module_& m);
+
+namespace {
+
+/// One interpreter has the objects that the module keeps, and the GIL that its threads take. A second one that imported
+/// it would wait for ever. False with an ImportError set.
+bool in_main_interpreter() {
+  if (PyInterpreterState_Get() == PyInterpreterState_Main()) return true;
+  PyErr_SetString(PyExc_ImportError,
+                  "inferkit cannot be imported in a subinterpreter: import it in the main interpreter of the process "
+                  "(under mod_wsgi, set WSGIApplicationGroup %{GLOBAL})");
+  return false;
+}
+
+}  // namespace
 }  // namespace inferkit
 
+// pybind11's function must not even be called elsewhere: what it shares between modules is what hangs.
+#define PyInit__core make_core
 PYBIND11_MODULE(_core, m) {
+  // Python 3.13 calls PyInit__core in the main interpreter, whoever imports.
+  if (!inferkit::in_main_interpreter()) throw pybind11::error_already_set();
   m.doc() = "The native core of inferkit. Its public face is the package inferkit.";
   inferkit::bind_errors(m);
   inferkit::bind_build_info(m);
@@ -23,3 +41,6 @@ PYBIND11_MODULE(_core, m) {
   inferkit::bind_batcher(m);
   inferkit::bind_step_trace(m);
 }
+#undef PyInit__core
+
+extern "C" PYBIND11_EXPORT PyObject* PyInit__core() { return inferkit::in_main_interpreter() ? make_core() : nullptr; }

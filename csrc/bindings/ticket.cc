@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "bindings/errors.h"
+#include "bindings/exit.h"
 #include "bindings/guarded.h"
 #include "bindings/request_io.h"
 #include "bindings/waiter.h"
@@ -53,6 +54,7 @@ bool wait_for_end(TicketObject* self, Nanos until, bool* timed_out) {
     const Nanos slice = std::min(until, now + kSignalSlice);
     Waited waited = Waited::kDone;
     PyObject* thrown = guarded([&] {
+      refuse_endless_wait(*self->core->runner());
       const GilAway away(*self->core);
       waited = batcher.wait(*self->request, slice);
       return Py_None;

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "base/immortal.h"
 #include "engine/compile.h"
 
 namespace inferkit {
@@ -78,7 +79,7 @@ namespace {
 
 /// By row_key; filled while the registry is, read-only afterwards.
 std::map<std::string, ExpandFn, std::less<>>& expansions() {
-  static std::map<std::string, ExpandFn, std::less<>> table;
+  static auto& table = immortal(std::map<std::string, ExpandFn, std::less<>>());
   return table;
 }
 

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <tuple>
 
+#include "base/immortal.h"
+
 namespace inferkit {
 
 #define INFERKIT_OP_FAMILY(name) void register_##name(OpRegistry& registry);
@@ -31,7 +33,7 @@ OpRegistry make_registry() {
 }  // namespace
 
 const OpRegistry& OpRegistry::instance() {
-  static const OpRegistry registry = make_registry();
+  static const OpRegistry& registry = immortal(make_registry());
   return registry;
 }
 

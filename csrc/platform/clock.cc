@@ -2,6 +2,8 @@
 
 #include <ctime>
 
+#include "base/immortal.h"
+
 namespace inferkit {
 
 Nanos SteadyClock::now() const {
@@ -11,7 +13,7 @@ Nanos SteadyClock::now() const {
 }
 
 const SteadyClock& SteadyClock::instance() {
-  static const SteadyClock clock;
+  static const SteadyClock& clock = immortal(SteadyClock());
   return clock;
 }
 

@@ -5,6 +5,7 @@
 #include <stdexcept>
 
 #include "base/error.h"
+#include "base/immortal.h"
 
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -57,7 +58,7 @@ Choice choose() {
 }
 
 const Choice& choice() {
-  static const Choice made = choose();
+  static const Choice& made = immortal(choose());
   return made;
 }
 

@@ -240,7 +240,8 @@ class Batcher(_core.Batcher):
     Call it, ``batcher(x)``, to wait for the answer, or :meth:`submit` to get a ticket that threads and asyncio tasks
     can wait for. Every answer is the same, bit for bit, as the model's answer to that request alone. Every request ends
     exactly once, and a bad one fails alone. Safe to use from any thread and any event loop; a process that forks needs
-    one batcher in each process.
+    one batcher in each process. What is open at the exit of the process is closed then: a daemon thread that still
+    waits for an answer ends with :class:`SystemExit`, which Python does not print.
 
     Parameters
     ----------
@@ -573,6 +574,7 @@ _EXIT_SECONDS = 5.0  # that batches which run at the exit of the process get to 
 
 @atexit.register
 def _close_all() -> None:
+    _core.begin_exit()
     until = time.monotonic() + _EXIT_SECONDS
     batchers = _open_batchers()
     for batcher in batchers:

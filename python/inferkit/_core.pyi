@@ -24,6 +24,7 @@ __all__: list[str] = [
     "Ticket",
     "Timing",
     "Weights",
+    "begin_exit",
     "build_info",
     "error_table",
     "inspect_onnx",
@@ -659,6 +660,11 @@ class Batcher:
     def _trace_dropped(self) -> int: ...
     @property
     def _tracing(self) -> bool: ...
+
+def begin_exit() -> None:
+    """
+    The interpreter exits: what closing batchers ends is from now on the exit's doing.
+    """
 
 def build_info() -> dict[str, typing.Any]:
     """

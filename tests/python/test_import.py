@@ -7,6 +7,8 @@ import subprocess
 import sys
 from collections.abc import Callable
 
+import pytest
+
 Fresh = Callable[..., "subprocess.CompletedProcess[str]"]
 
 # Modules of the standard library that importing inferkit may add to what numpy has imported already.
@@ -95,3 +97,30 @@ def test_imports_in_any_thread(fresh_python: Fresh) -> None:
 
 def test_python_is_supported() -> None:
     assert sys.version_info >= (3, 10)
+
+
+SUBINTERPRETER = """
+import sys
+try:
+    import _interpreters as interpreters
+except ImportError:
+    import _xxsubinterpreters as interpreters
+if sys.argv[1] == "main first":
+    import inferkit
+code = '''
+try:
+    import inferkit
+except ImportError as error:
+    print(error, flush=True)
+'''
+interpreters.run_string(interpreters.create(), code)
+"""
+
+
+@pytest.mark.parametrize("order", ["main first", "sub first"])
+def test_a_subinterpreter_is_told_what_to_do(order: str, fresh_python: Fresh) -> None:
+    """It would wait for ever for what the main interpreter's GIL guards."""
+    done = fresh_python(SUBINTERPRETER, order, timeout=30)
+    assert done.returncode == 0, done.stderr
+    assert "import it in the main interpreter" in done.stdout
+    assert "WSGIApplicationGroup %{GLOBAL}" in done.stdout

@@ -6,6 +6,7 @@
 #include <limits>
 #include <tuple>
 
+#include "base/immortal.h"
 #include "engine/ops/ml_common.h"
 
 namespace inferkit::ml {
@@ -71,7 +72,7 @@ class NodeIndex {
 }  // namespace
 
 const std::vector<int64_t>& ints(const NodeContext& c, std::string_view name) {
-  static const std::vector<int64_t> kNone;
+  static const auto& kNone = immortal(std::vector<int64_t>());
   const auto* found = attribute<std::vector<int64_t>>(c, name);
   return found ? *found : kNone;
 }
