@@ -1,7 +1,9 @@
 // What an ONNX file says of itself, read without making a model of it: so it also tells of models that cannot be run.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
+#include <pybind11/stl/filesystem.h>
 
+#include <filesystem>
 #include <map>
 #include <string>
 #include <unordered_map>
@@ -47,12 +49,37 @@ py::object shape_out(const std::optional<Shape>& shape) {
   return py::tuple(out);
 }
 
-/// (name, dtype or None, shape or None, the operator that makes it or "")
-py::list ports_out(const Graph& graph, const std::vector<ValueId>& ids) {
+std::unordered_map<ValueId, const Node*> makers_of(const Graph& graph) {
   std::unordered_map<ValueId, const Node*> makers;
   for (const Node& node : graph.nodes) {
     for (ValueId id : node.outputs) makers[id] = &node;
   }
+  return makers;
+}
+
+/// Output -> its columns' keys, where a ZipMap makes it: maps for others, an array for us.
+py::dict columns_out(const Graph& graph) {
+  const auto makers = makers_of(graph);
+  py::dict out;
+  for (ValueId id : graph.outputs) {
+    const auto maker = makers.find(id);
+    if (maker == makers.end() || maker->second->op_type != "ZipMap") continue;
+    py::list keys;
+    for (const auto& [name, value] : maker->second->attributes) {
+      if (const auto* ints = std::get_if<std::vector<int64_t>>(&value)) {
+        for (int64_t key : *ints) keys.append(key);
+      } else if (const auto* strings = std::get_if<std::vector<std::string>>(&value)) {
+        for (const std::string& key : *strings) keys.append(py::bytes(key).attr("decode")("utf-8", "replace"));
+      }
+    }
+    out[graph.values[static_cast<size_t>(id)].name.c_str()] = keys;
+  }
+  return out;
+}
+
+/// (name, dtype or None, shape or None, the operator that makes it or "")
+py::list ports_out(const Graph& graph, const std::vector<ValueId>& ids) {
+  const auto makers = makers_of(graph);
   py::list out;
   for (ValueId id : ids) {
     const Value& value = graph.values[static_cast<size_t>(id)];
@@ -75,9 +102,9 @@ py::dict report(const ModelFile& file) {
   }
   return py::dict("inputs"_a = ports_out(file.graph, file.graph.inputs),
                   "outputs"_a = ports_out(file.graph, file.graph.outputs), "operators"_a = operators,
-                  "nodes"_a = census.nodes, "constants"_a = constants, "initializers"_a = census.initializers,
-                  "opsets"_a = file.opsets, "ir_version"_a = file.ir_version, "producer"_a = file.producer,
-                  "metadata"_a = file.metadata, "file_bytes"_a = file.file_bytes,
+                  "columns"_a = columns_out(file.graph), "nodes"_a = census.nodes, "constants"_a = constants,
+                  "initializers"_a = census.initializers, "opsets"_a = file.opsets, "ir_version"_a = file.ir_version,
+                  "producer"_a = file.producer, "metadata"_a = file.metadata, "file_bytes"_a = file.file_bytes,
                   "missing"_a = missing_operators(file.graph));
 }
 
@@ -86,11 +113,11 @@ py::dict report(const ModelFile& file) {
 void bind_inspect(py::module_& m) {
   m.def(
       "inspect_onnx",
-      [](const std::string& path) {
+      [](const std::filesystem::path& path) {
         ModelFile file;
         {
           const py::gil_scoped_release release;
-          file = read_onnx(path);
+          file = read_onnx(path.native());
         }
         return report(file);
       },

@@ -16,11 +16,23 @@ std::string_view class_name(ErrorCode code) {
   return "InferkitError";
 }
 
-/// Messages quote names of files and tensors, which may be any bytes.
+/// Messages quote names of files and tensors, and what callables say. All of it ends in logs and on terminals, so what
+/// is not to be seen there is escaped; a line break stays where it begins an item of a list of ours.
 py::object text(const std::string& message) {
-  PyObject* out = PyUnicode_DecodeUTF8(message.data(), static_cast<Py_ssize_t>(message.size()), "replace");
-  if (!out) throw py::error_already_set();
-  return py::reinterpret_steal<py::object>(out);
+  constexpr std::string_view kItem = "\n  - ";
+  const py::object printable = py::module_::import("inferkit._text").attr("printable");
+  const auto decoded = [](std::string_view part) {
+    PyObject* out = PyUnicode_DecodeUTF8(part.data(), static_cast<Py_ssize_t>(part.size()), "replace");
+    if (!out) throw py::error_already_set();
+    return py::reinterpret_steal<py::object>(out);
+  };
+  py::list parts;
+  std::string_view rest = message;
+  for (size_t at; (at = rest.find(kItem)) != std::string_view::npos; rest.remove_prefix(at + kItem.size())) {
+    parts.append(printable(decoded(rest.substr(0, at))));
+  }
+  parts.append(printable(decoded(rest)));
+  return py::str(std::string(kItem)).attr("join")(parts);
 }
 
 void set_os_error(const std::system_error& error) {
@@ -36,13 +48,15 @@ std::string describe(const py::error_already_set& error) {
   const py::handle type = error.type();
   std::string out = PyType_Check(type.ptr()) ? reinterpret_cast<PyTypeObject*>(type.ptr())->tp_name : "an exception";
   const auto message = py::reinterpret_steal<py::object>(PyObject_Str(error.value().ptr()));
-  Py_ssize_t size = 0;
-  const char* data = message ? PyUnicode_AsUTF8AndSize(message.ptr(), &size) : nullptr;
-  if (!data) {
+  // It may hold what UTF-8 has no bytes for: the surrogates of an undecodable file name.
+  const auto bytes = py::reinterpret_steal<py::object>(
+      message ? PyUnicode_AsEncodedString(message.ptr(), "utf-8", "backslashreplace") : nullptr);
+  if (!bytes) {
     PyErr_Clear();
     return out + " (which cannot be printed)";
   }
-  return size == 0 ? out : out + ": " + std::string(data, static_cast<size_t>(size));
+  const std::string said(PyBytes_AS_STRING(bytes.ptr()), static_cast<size_t>(PyBytes_GET_SIZE(bytes.ptr())));
+  return said.empty() ? out : out + ": " + said;
 }
 
 py::object exception_of(const py::error_already_set& error) {

@@ -595,6 +595,10 @@ class Batcher:
     def _drain(self, timeout: typing.SupportsFloat | typing.SupportsIndex | None) -> bool: ...
     def _poke(self) -> None: ...
     def _poll_close(self, drain: bool) -> bool: ...
+    def _series(self) -> dict[str, typing.Any]:
+        """
+        What ended in each of the last 300 whole seconds and the one that runs, oldest first: a list for each kind; ``queue_depth`` is that of each second's end, ``running`` how much of the last one has passed.
+        """
     def _set_tracing(self, on: bool) -> None: ...
     def _stats(
         self, limits: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex] = []
@@ -676,7 +680,7 @@ def error_table() -> list[typing.Any]:
     Every error code as ``(class name, HTTP status)``.
     """
 
-def inspect_onnx(path: str) -> dict[str, typing.Any]:
+def inspect_onnx(path: os.PathLike[str] | str | bytes) -> dict[str, typing.Any]:
     """
     What an ONNX file holds, as a dict; raises as loading does where it cannot be read.
     """

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import _core
+from ._text import printable
 from ._types import InputChecks, MemoryUse, TensorSpec, numpy_dtype
 
 if TYPE_CHECKING:
@@ -244,7 +245,7 @@ class Model(_core.Model):
             return ", ".join(f"{s.name}: {s.dtype}{list(s.shape)}".replace("None", "*") for s in specs)
 
         source = self.path or ("callable" if not self._is_native else "bytes")
-        return f"<inferkit.Model {source} ({ports(self.inputs)}) -> ({ports(self.outputs)})>"
+        return printable(f"<inferkit.Model {source} ({ports(self.inputs)}) -> ({ports(self.outputs)})>")
 
 
 _core.install_call(Model)

@@ -22,10 +22,13 @@ from types import TracebackType
 from typing import Any
 
 from . import _batcher
+from ._background import SHORTAGES, surviving, told
 from ._build import build_info
-from ._core import BufferPool
+from ._core import BufferPool, resident_bytes
 
 __all__ = ["Server", "runtime_directory", "serve", "snapshot"]
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 1.0  # seconds, after an accept() that the system had no means for
 
 
 def runtime_directory() -> Path:
@@ -76,14 +79,13 @@ def snapshot() -> dict[str, Any]:
     ['argv', 'batchers', 'isa', 'pid', 'pool', 'rss_bytes', 'time', 'version']
     """
     info, pool = build_info(), BufferPool.default().stats()
-    resident = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
     return {
         "pid": os.getpid(),
         "argv": sys.argv,
         "version": info["version"],
         "isa": info["isa"],
         "time": time.time(),
-        "rss_bytes": resident,
+        "rss_bytes": resident_bytes(),
         "pool": {name: getattr(pool, name) for name in ("in_use_bytes", "cached_bytes", "outstanding", "misses")},
         "batchers": [_figures(batcher) for batcher in _open_batchers()],
     }
@@ -119,42 +121,73 @@ class Server:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._pid = os.getpid()
+        self._closing = threading.Event()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        path.unlink(missing_ok=True)  # of a process that had this number before
-        self._socket.bind(str(path))
-        path.chmod(0o600)
-        self._socket.listen(8)
-        self._thread = threading.Thread(target=self._serve, name="inferkit-top", daemon=True)
-        self._thread.start()
+        try:
+            path.unlink(missing_ok=True)  # of a process that had this number before
+            self._socket.bind(str(path))
+            self._inode = path.lstat().st_ino
+            path.chmod(0o600)
+            self._socket.listen(socket.SOMAXCONN)  # who finds no place is refused at once
+            self._thread = threading.Thread(target=self._serve, name="inferkit-top", daemon=True)
+            self._thread.start()
+        except BaseException:
+            self._socket.close()
+            raise
         atexit.register(self.close)
 
     @property
     def serving(self) -> bool:
-        """Whether it answers: not closed, and of this process."""
-        return self._pid == os.getpid() and self._socket.fileno() >= 0
+        """Whether it answers: not closed, of this process, its thread alive and its socket where it was made."""
+        return self._ours() and not self._closing.is_set() and self._thread.is_alive() and self._in_place()
+
+    def _ours(self) -> bool:
+        return self._pid == os.getpid()
+
+    def _in_place(self) -> bool:
+        """Whether the socket is still there: what tidies up temporary files may have taken it."""
+        try:
+            return self.path.lstat().st_ino == self._inode
+        except OSError:
+            return False
 
     def _serve(self) -> None:
-        while True:
+        pause = _FIRST_PAUSE
+        while not self._closing.is_set():
             try:
                 peer, _ = self._socket.accept()
-            except OSError:  # closed
-                return
-            with peer, contextlib.suppress(OSError):
-                peer.settimeout(1.0)
-                credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-                user = struct.unpack("3i", credentials)[1]
-                if user in (os.getuid(), 0):
-                    peer.sendall(json.dumps(snapshot()).encode())
+            except OSError as error:
+                if self._closing.is_set() or error.errno not in SHORTAGES:
+                    return
+                # Out of descriptors or memory, for a while: whoever asks waits, and we do not turn in a circle.
+                told("top", "waiting", error.strerror or "", pause=pause)
+                self._closing.wait(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
+                continue
+            pause = _FIRST_PAUSE
+            with peer, surviving("top", "no answer"):
+                self._answer(peer)
+
+    def _answer(self, peer: socket.socket) -> None:
+        peer.settimeout(1.0)
+        credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        if struct.unpack("3i", credentials)[1] not in (os.getuid(), 0):
+            return
+        answer = json.dumps(snapshot()).encode()
+        with contextlib.suppress(OSError):  # who asked has gone, or does not read
+            peer.sendall(answer)
 
     def close(self) -> None:
         """Stop answering and remove the socket. Does nothing the second time, nor in a child of fork()."""
-        if not self.serving:
+        if not self._ours() or self._closing.is_set():
             return
+        self._closing.set()
         atexit.unregister(self.close)
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
         self._socket.close()
-        self.path.unlink(missing_ok=True)
+        if self._in_place():
+            self.path.unlink(missing_ok=True)
         self._thread.join(timeout=2.0)
 
     def __enter__(self) -> Server:
@@ -171,6 +204,14 @@ class Server:
 
 _current: Server | None = None
 _current_lock = threading.Lock()  # guards _current
+
+
+def _forked() -> None:
+    global _current_lock
+    _current_lock = threading.Lock()  # a thread that the child does not have may hold the old one
+
+
+os.register_at_fork(after_in_child=_forked)
 
 
 def serve() -> Server:
@@ -199,5 +240,7 @@ def serve() -> Server:
     global _current
     with _current_lock:
         if _current is None or not _current.serving:
+            if _current is not None:
+                _current.close()  # what is left of one that serves no more
             _current = Server(runtime_directory() / f"{os.getpid()}.sock")
         return _current

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -116,6 +121,124 @@ def test_close(runtime: Path) -> None:
     assert again is not server
     assert len(look([])) == 1
     again.close()
+
+
+@contextlib.contextmanager
+def no_descriptors_left() -> Iterator[None]:
+    """This process may open nothing more; what is open stays."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def eventually(holds: Callable[[], object]) -> bool:
+    deadline = time.monotonic() + 30
+    while not holds() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    return bool(holds())
+
+
+def test_serves_on_after_descriptors_ran_out(server: top.Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting = threading.Event()
+    monkeypatch.setattr(top, "told", lambda *_, **__: waiting.set())
+    with socket.socket(socket.AF_UNIX) as first, socket.socket(socket.AF_UNIX) as second:
+        for peer in (first, second):
+            peer.settimeout(30)
+        with no_descriptors_left():
+            first.connect(str(server.path))  # an accept() that waits has its descriptor already
+            assert waiting.wait(30)  # this one, or the next, has failed
+            second.connect(str(server.path))
+            assert server.serving
+        assert first.recv(1)
+        assert second.recv(1)  # who came then is answered as well
+    assert server.serving
+    assert len(look([])) == 1
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.ECONNABORTED])
+def test_what_passes_ends_nothing(server: top.Server, number: int) -> None:
+    failures, inner = iter([OSError(number, "for a while")] * 3), server._socket
+
+    class Failing:
+        def accept(self) -> tuple[socket.socket, object]:
+            for failure in failures:
+                raise failure
+            return inner.accept()
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(inner, name)
+
+    assert len(look([])) == 1  # and the thread accepts again
+    server._socket = Failing()  # type: ignore[assignment]
+    assert ask(server.path) is not None  # by the accept() that was on its way
+    assert ask(server.path) is not None
+    assert next(failures, None) is None
+    assert server.serving
+
+
+def test_an_answer_that_fails_is_not_the_last(server: top.Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(top, "snapshot", lambda: 1 / 0)
+        assert ask(server.path) is None
+    assert ask(server.path) is not None
+
+
+def test_says_the_truth_about_serving(server: top.Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert server.serving
+    server.path.unlink()  # as what tidies up temporary files does
+    assert not server.serving
+    again = top.serve()
+    assert again is not server
+    assert again.serving
+    assert len(look([])) == 1
+    os.close(again._socket.detach())  # as what closes all files does
+    with socket.socket(socket.AF_UNIX) as peer, contextlib.suppress(OSError):
+        peer.connect(str(again.path))  # wakes the thread
+    assert eventually(lambda: not again.serving)
+    third = top.serve()
+    assert third.serving
+    assert len(look([])) == 1
+    third.close()
+
+
+def test_many_who_never_read(server: top.Server) -> None:
+    idle = []
+    try:
+        for _ in range(100):
+            peer = socket.socket(socket.AF_UNIX)
+            idle.append(peer)
+            peer.setblocking(False)
+            with contextlib.suppress(OSError):
+                peer.connect(str(server.path))
+                peer.send(b"\xff" * 1000)
+        assert ask(server.path) is not None
+    finally:
+        for peer in idle:
+            peer.close()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"", b"{", b"null", b"[]", b"{}", b"[" * 100_000, b"\xff", b'{"pid": 1, "batchers": [{}], "rss_bytes": 1}'],
+)
+def test_a_foreign_answer_does_not_end_the_view(server: top.Server, runtime: Path, answer: bytes) -> None:
+    path = runtime / f"{os.getppid()}.sock"
+    with socket.socket(socket.AF_UNIX) as foreign:
+        foreign.bind(str(path))
+        foreign.listen()
+
+        def serve() -> None:
+            peer, _ = foreign.accept()
+            with peer, contextlib.suppress(OSError):
+                peer.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        assert [process["pid"] for process in look([])] == [os.getpid()]
+        thread.join()
 
 
 def test_nobody_to_see(capsys: Capture) -> None:

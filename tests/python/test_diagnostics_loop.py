@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import logging
 import threading
 import time
@@ -254,3 +255,26 @@ def test_misuse() -> None:
 
     with pytest.raises(RuntimeError, match="used already"):
         asyncio.run(twice())
+
+
+def test_the_watching_thread_outlives_a_log_that_raises(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = importlib.import_module("inferkit.diagnostics._loop")
+    monkeypatch.setattr(module, "_HUNG", 0.0)
+    raised = threading.Event()
+
+    class Raises:
+        def warning(self, *_: object, **__: object) -> None:
+            raised.set()
+            raise RuntimeError("a filter")
+
+    async def main() -> bool:
+        watch = watch_loop(threshold=0.01)
+        watch._log = Raises()  # type: ignore[assignment]
+        with watch:
+            await asyncio.sleep(0.01)
+            assert raised.wait(30)  # holds the loop until the watching thread has said so
+            watch._log = None
+            assert watch._watcher is not None
+            return watch._watcher.is_alive()
+
+    assert asyncio.run(main())

@@ -8,9 +8,11 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ import numpy as np
 import pytest
 
 import inferkit
+from inferkit import _background
 
 prometheus = pytest.importorskip("prometheus_client", reason="needs prometheus_client")
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics  # noqa: E402
@@ -289,6 +292,163 @@ def test_other_files_of_the_directory_do_no_harm(tmp_path: Path) -> None:
     (tmp_path / "inferkit_1_1.json").write_text("{")
     (tmp_path / "counter_1.db").write_bytes(b"\\0")
     scrape(directory=tmp_path)
+
+
+def figures_of_another(tmp_path: Path, **changes: Any) -> dict[str, Any]:
+    """What a worker has written, under its name."""
+    process = worker(tmp_path, 3)
+    (path,) = tmp_path.glob("inferkit_*.json")
+    text = path.read_text()
+    process.kill()
+    process.communicate()
+    path.unlink()
+    return {**json.loads(text), **changes}
+
+
+def completed(directory: Path) -> tuple[float, float]:
+    """Of the batcher of the workers, and how many files were skipped."""
+    families = scrape(directory=directory)
+    text = inferkit.metrics.exposition(directory=directory)[0].decode()
+    assert len(list(parse(text))) == len(families)
+    samples = families["inferkit_requests"].samples
+    done = sum(s.value for s in samples if s.labels["outcome"] == "completed" and s.labels["batcher"] == "shared")
+    return done, value(families, "inferkit_shared_files_skipped")
+
+
+def changed(figures: dict[str, Any], path: str, new: Any) -> dict[str, Any]:
+    """A copy with one value changed, or taken out: by keys and indices with dots."""
+    copy = json.loads(json.dumps(figures))
+    at = copy
+    *parents, last = path.split(".")
+    for key in parents:
+        at = at[int(key)] if isinstance(at, list) else at[key]
+    if new is None:
+        del at[last]
+    else:
+        at[last] = new
+    return copy
+
+
+def test_files_that_are_not_ours_take_nothing_from_the_others(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_background, "_told", set())
+    mine = figures_of_another(tmp_path)
+    pid, name = mine["pid"], "inferkit_{}_1.json".format
+    (tmp_path / name(pid)).write_text(json.dumps(mine))
+    assert completed(tmp_path) == (3, 0)
+    wrong: list[Any] = [
+        "", "{", "null", "7", "[]", "{}", "[" * 100_000, "\xff", '{"pid": 1}', json.dumps(mine)[:-20],
+        mine,  # of another process than its name says
+        changed(mine, "buckets", [1.0]),
+        changed(mine, "buckets", None),
+        changed(mine, "batchers", {"a": 1}),
+        changed(mine, "batchers", [5]),
+        changed(mine, "batchers", mine["batchers"] * 2),
+        changed(mine, "batchers.0.stats", None),
+        changed(mine, "batchers.0.stats.windows", {"soon": {}}),
+        changed(mine, "batchers.0.stats.windows.60", None),
+        changed(mine, "batchers.0.stats.completed", "many"),
+        changed(mine, "batchers.0.stats.completed", [1]),
+        changed(mine, "batchers.0.stats.queue_depth", 10**400),
+        changed(mine, "batchers.0.histograms.total.at_most", [1, 2]),
+        changed(mine, "batchers.0.stats.dispatched", {"\udcff": 1}),
+        changed(mine, "pool", None),
+        changed(mine, "memory_rss_bytes", {}),
+        json.dumps(mine).replace('"completed": 3', '"completed": NaN'),
+        json.dumps(mine).replace('"completed": 3', '"completed": 1e999'),
+    ]  # fmt: skip
+    for number, content in enumerate(wrong, 1_000_001):
+        if isinstance(content, dict):
+            content = json.dumps(content if content is mine else {**content, "pid": number})
+        elif content.startswith(f'{{"pid": {pid}'):
+            content = content.replace(f'"pid": {pid}', f'"pid": {number}')
+        (tmp_path / name(number)).write_bytes(content.encode("latin-1"))
+    (tmp_path / "inferkit_x.json").write_text(json.dumps(mine))
+    (tmp_path / "inferkit_-1_2.json").write_text(json.dumps(mine))
+    (tmp_path / "inferkit_7_7.json").mkdir()
+    os.mkfifo(tmp_path / "inferkit_8_8.json")  # a reader that waits would wait for ever
+    (tmp_path / "inferkit_9_9.json").symlink_to(tmp_path / name(pid))
+    (tmp_path / "inferkit_10_10.json").symlink_to(tmp_path / "nowhere")
+    with open(tmp_path / "inferkit_11_11.json", "wb") as huge:
+        huge.truncate(1 << 40)
+    with socket.socket(socket.AF_UNIX) as listener:
+        monkeypatch.chdir(tmp_path)
+        listener.bind("inferkit_12_12.json")
+    os.close(os.open(bytes(tmp_path) + b"/inferkit_\xff.json", os.O_CREAT | os.O_WRONLY))
+    others = ["counter_1.db", "notes.txt", f"inferkit_{pid}_2.tmp"]
+    for other in others:
+        (tmp_path / other).write_bytes(b"\xff")
+    with caplog.at_level("WARNING", "inferkit.metrics"):
+        skipped = len(os.listdir(tmp_path)) - 1 - len(others)
+        assert completed(tmp_path) == (3, skipped)
+        lines = [r.getMessage() for r in caplog.records if r.name == "inferkit.metrics"]
+        completed(tmp_path)
+        assert len([r for r in caplog.records if r.name == "inferkit.metrics"]) == len(lines) == skipped  # once each
+    assert all(line.isprintable() for line in lines)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give files away, and may read all")
+def test_files_of_other_users(tmp_path: Path) -> None:
+    mine = figures_of_another(tmp_path)
+    path = tmp_path / f"inferkit_{mine['pid']}_1.json"
+    path.write_text(json.dumps(mine))
+    os.chown(path, 12345, 12345)
+    assert completed(tmp_path) == (0, 1)
+    os.chown(tmp_path, 12345, 12345)  # the folder's owner may write there
+    assert completed(tmp_path) == (3, 0)
+
+
+def test_files_that_vanish_and_a_folder_that_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shared = importlib.import_module("inferkit.metrics._shared")
+    mine = figures_of_another(tmp_path)
+    path = tmp_path / f"inferkit_{mine['pid']}_1.json"
+    path.write_text(json.dumps(mine))
+    listed = os.listdir(tmp_path)
+    path.unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(shared.os, "listdir", lambda _: listed)
+        assert completed(tmp_path) == (0, 0)
+    collector = inferkit.metrics.Collector(directory=tmp_path)
+    tmp_path.rmdir()
+    assert "inferkit_memory_rss_bytes" in {family.name for family in collector.collect()}
+
+
+def test_a_process_whose_program_has_any_bytes_for_a_name() -> None:
+    names = importlib.import_module("inferkit.metrics._figures")
+    comm = Path(f"/proc/self/task/{threading.get_native_id()}/comm")
+    if threading.get_native_id() != os.getpid():
+        pytest.skip("only the main thread's name is the process's")
+    before = comm.read_bytes()
+    try:
+        comm.write_bytes(b"a) \xff\n b")
+        assert re.fullmatch(rf"{os.getpid()}_\d+", names.process_key() or "")
+        tracing = importlib.import_module("inferkit.tracing._perfetto")
+        assert os.getpid() in tracing._thread_names()
+    finally:
+        comm.write_bytes(before)
+
+
+def test_the_writing_thread_outlives_an_exception(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shared = importlib.import_module("inferkit.metrics._shared")
+    tried = threading.Semaphore(0)
+    with inferkit.metrics.share(tmp_path, interval=0.001) as sharing:
+        with monkeypatch.context() as patch:
+
+            def fails(_: Any) -> Any:
+                tried.release()
+                raise RuntimeError("once")
+
+            patch.setattr(shared, "process_figures", fails)
+            for _ in range(3):
+                assert tried.acquire(timeout=30)
+        for path in tmp_path.glob("inferkit_*.json"):
+            path.unlink()
+        deadline = time.monotonic() + 30
+        while not list(tmp_path.glob("inferkit_*.json")) and time.monotonic() < deadline:
+            time.sleep(0.001)
+        assert sharing._thread.is_alive()
+        assert list(tmp_path.glob("inferkit_*.json"))
 
 
 # What is in docs/monitoring

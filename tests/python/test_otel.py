@@ -238,3 +238,48 @@ def test_the_missing_extra_is_named(fresh_python: Callable[..., Any]) -> None:
         "try:\n    inferkit.tracing.instrument()\nexcept ImportError as error:\n    print(error)\n"
     )
     assert "pip install opentelemetry-api" in done.stdout, done.stderr
+
+
+def test_what_no_exporter_can_encode(spans: Spans) -> None:
+    nasty = "a\nb\x1b[2J\u202e\udcff"
+
+    def fails(x: np.ndarray) -> np.ndarray:
+        raise RuntimeError(nasty)
+
+    with inferkit.Batcher(model(fails), name=nasty) as batcher:
+        batcher.submit(X, request_id="a\nb\x1b[2J\u202e" + "c" * 1000).exception(30)
+        with pytest.raises(inferkit.InferenceError):
+            batcher(X, request_id="call\n")
+        for span in spans.requests().values():
+            name = span.attributes["inferkit.request_id"]
+            assert name.isprintable()
+            assert len(name) < 300
+            assert span.attributes["inferkit.batcher"].isprintable()
+            assert span.status.description.isprintable()
+            (event,) = [e for e in span.events if e.name == "exception"]
+            assert event.attributes["exception.message"].isprintable()
+            assert all(line.isprintable() for line in event.attributes["exception.stacktrace"].splitlines())
+
+
+def test_the_thread_outlives_a_processor_that_raises() -> None:
+    class Raises(sdk.SpanProcessor):
+        def on_end(self, span: Any) -> None:
+            if span.attributes.get("inferkit.request_id") == "bad":
+                raise RuntimeError("processor")
+
+        def on_start(self, span: Any, parent_context: Any = None) -> None:
+            if span.attributes.get("inferkit.request_id") == "worse":
+                raise RuntimeError("processor")
+
+    spans = Spans()
+    spans.provider.add_span_processor(Raises())
+    tracing.instrument(spans.provider)
+    try:
+        with inferkit.Batcher(model()) as batcher:
+            for name in ("bad", "worse", "good"):
+                assert batcher.submit(X, request_id=name).result(30).tolist() == [2, 2]
+                assert batcher(X, request_id=name).tolist() == [2, 2]  # a span is no reason to lose an answer
+                assert tracing.flush()
+            assert "good" in spans.requests()
+    finally:
+        tracing.uninstrument()

@@ -112,6 +112,31 @@ def test_the_newest_are_kept_and_memory_is_fixed() -> None:
         assert [r.request_id for r in tracing.snapshot(batcher).requests] == list(range(23, 31))
 
 
+def test_the_log_outlives_a_filter_that_raises() -> None:
+    logger, seen = logging.getLogger("inferkit.request"), threading.Event()
+
+    class Raises(logging.Filter):
+        def filter(self, record: logging.LogRecord) -> bool:
+            if getattr(record, "request_id", "") == "bad":
+                raise RuntimeError("filter")
+            if getattr(record, "request_id", "") == "good":
+                seen.set()
+            return False
+
+    raises, before = Raises(), logger.level
+    logger.addFilter(raises)
+    logger.setLevel(logging.DEBUG)
+    try:
+        with inferkit.Batcher(double()) as batcher, tracing.log_requests(interval=0.001) as log:
+            for name in ("bad", "good"):
+                batcher(X, request_id=name)
+            assert seen.wait(30)
+            assert log._thread.is_alive()
+    finally:
+        logger.removeFilter(raises)
+        logger.setLevel(before)
+
+
 def test_off_and_on() -> None:
     with inferkit.Batcher(double(), trace_size=0) as never, inferkit.Batcher(double()) as batcher:
         tracing.enable(False, batcher)

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
+
+from .._text import printable
 
 __all__ = ["COULD_NOT_RUN", "CommandError", "about", "main"]
 
@@ -40,7 +43,7 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)
-        self.exit(COULD_NOT_RUN, f"{self.prog}: {message}\n")
+        self.exit(COULD_NOT_RUN, f"{self.prog}: {printable(message)}\n")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -69,6 +72,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from .._errors import InferkitError
 
     try:
+        if arguments is None:  # our own process: what its terminal has no letter for is written out
+            for stream in (sys.stdout, sys.stderr):
+                if isinstance(stream, io.TextIOWrapper):
+                    stream.reconfigure(errors="backslashreplace")
         options = _parser().parse_args(arguments)
         run: Callable[[argparse.Namespace], int] = options.run
         code = run(options)
@@ -85,5 +92,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
         problem = f"{where}{error.strerror or error}"
     except (CommandError, InferkitError) as error:
         problem = str(error)
-    print(f"inferkit: {problem}", file=sys.stderr)
+    print(f"inferkit: {printable(problem)}", file=sys.stderr)
     return COULD_NOT_RUN

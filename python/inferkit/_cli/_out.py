@@ -9,11 +9,13 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from .._text import printable
+
 __all__ = ["Out", "bytes_text", "count_text", "seconds_text"]
 
 
 class Out:
-    """Standard output.
+    """Standard output. Names in models and of requests are written by others: no text moves the cursor, or is markup.
 
     Parameters
     ----------
@@ -30,6 +32,7 @@ class Out:
 
     def line(self, text: str = "", style: str = "") -> None:
         """Print one line; `style` is rich's."""
+        text = printable(text)
         if self.console is None:
             print(text)
         else:
@@ -37,15 +40,14 @@ class Out:
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str = "") -> None:
         """Print a table; columns whose heading begins with ``>`` are aligned to the right."""
-        body = [[str(cell) for cell in row] for row in rows]
         if self.console is None:
-            print("\n".join(plain_table(columns, body, title)))
+            print("\n".join(plain_table(columns, list(rows), title)))
         else:
-            self.console.print(rich_table(columns, body, title))
+            self.console.print(rich_table(columns, list(rows), title))
 
     def facts(self, rows: Iterable[tuple[str, str]], *, title: str = "") -> None:
         """Print pairs of name and value."""
-        pairs = list(rows)
+        pairs = [(printable(name), printable(value)) for name, value in rows]
         if title:
             self.line(title, style="bold")
         width = max((len(name) for name, _ in pairs), default=0)
@@ -59,25 +61,27 @@ class Out:
 
 def rich_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> Any:
     """Build a table for a console or a live view."""
+    text = importlib.import_module("rich.text").Text
     table = importlib.import_module("rich.table").Table(
-        title=title or None,
+        title=text(printable(title)) if title else None,
         title_justify="left",
         title_style="bold",
         box=importlib.import_module("rich.box").SIMPLE_HEAD,
         pad_edge=False,
     )
-    text = importlib.import_module("rich.text").Text
     for column in columns:
-        table.add_column(column.lstrip(">"), justify="right" if column.startswith(">") else "left")
+        heading = text(printable(column.removeprefix(">")))
+        table.add_column(heading, justify="right" if column.startswith(">") else "left")
     for row in rows:
-        table.add_row(*(text(cell) for cell in row))
+        table.add_row(*(text(printable(cell)) for cell in row))
     return table
 
 
 def plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> list[str]:
     """Build the same as lines of text."""
-    names = [column.lstrip(">") for column in columns]
-    widths = [max([len(name), *(len(row[i]) for row in rows)]) for i, name in enumerate(names)]
+    names = [printable(column.removeprefix(">")) for column in columns]
+    body = [[printable(cell) for cell in row] for row in rows]
+    widths = [max([len(name), *(len(row[i]) for row in body)]) for i, name in enumerate(names)]
 
     def cells(row: Sequence[str]) -> str:
         parts = [
@@ -86,8 +90,8 @@ def plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: st
         ]
         return "  ".join(parts).rstrip()
 
-    head = [title] if title else []
-    return [*head, cells(names), cells(["-" * width for width in widths]), *(cells(row) for row in rows)]
+    head = [printable(title)] if title else []
+    return [*head, cells(names), cells(["-" * width for width in widths]), *(cells(row) for row in body)]
 
 
 class Progress:
@@ -98,7 +102,7 @@ class Progress:
 
     def __call__(self, text: str) -> None:
         if self._watched:
-            print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+            print(f"\r\033[K{printable(text)}", end="", file=sys.stderr, flush=True)
 
     def __enter__(self) -> Progress:
         return self

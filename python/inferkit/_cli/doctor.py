@@ -12,6 +12,7 @@ import numpy as np
 
 from .._batcher import Batcher
 from .._model import Model
+from .._text import printable
 from . import CommandError, about
 from ._out import Out, Progress
 
@@ -92,7 +93,7 @@ def show(report: Any, out: Out) -> None:
             out.line()
             out.line(f"{step}. {STEPS[step]}", style="bold cyan")
         mark, style = MARKS[check.status]
-        line = text.assemble((f"   {mark:<4}  ", style), f"{check.name}: {check.figure}")
+        line = text.assemble((f"   {mark:<4}  ", style), printable(f"{check.name}: {check.figure}"))
         out.console.print(line, soft_wrap=True)
         if check.status in ("warn", "fail"):
             for label, words in (("why", check.why), ("do", check.remedy)):

@@ -37,7 +37,7 @@ def add(subparsers: Any) -> None:
 def cpu_name() -> str:
     """Tell the CPU's name as the kernel gives it."""
     try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return platform.machine()
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]

@@ -19,11 +19,15 @@ from ._out import Out, bytes_text, plain_table, rich_table
 __all__ = ["add", "look"]
 
 DESCRIPTION = """Show the batchers of this user's processes that called inferkit.top.serve(): requests a second, queue,
-latency, batch size, errors, memory. Ctrl-C ends it."""
+latency, batch size, memory; and of the last minute's requests the share that failed (errors), that was rejected or
+expired (unserved), and that was invalid. Ctrl-C ends it."""
+
+_PATIENCE = 2.0  # seconds for one process's answer
+_MOST_BYTES = 16 << 20
 
 COLUMNS = (
     ">pid", "batcher", ">req/s", ">queue", ">oldest", ">in flight", ">p50 ms", ">p99 ms", ">batch", ">fill", ">errors",
-    ">refused",
+    ">unserved", ">invalid",
 )  # fmt: skip
 
 
@@ -39,19 +43,37 @@ def add(subparsers: Any) -> None:
 
 
 def ask(path: Path) -> dict[str, Any] | None:
-    """Read one process's figures; None where it has gone, or does not answer."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection, contextlib.suppress(OSError, ValueError):
-        connection.settimeout(2.0)
-        connection.connect(str(path))
-        parts = []
-        while part := connection.recv(1 << 16):
-            parts.append(part)
-        found: dict[str, Any] = json.loads(b"".join(parts))
+    """Read one process's figures; None where it has gone, or does not answer with any."""
+    # What it says may be of another version, or no figures at all: it must not end the view of all others.
+    with contextlib.suppress(OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError):
+        found: dict[str, Any] = json.loads(_read(path))
+        rows([found]), heading([found])
         return found
     with contextlib.suppress(OSError, ValueError):
         if not Path(f"/proc/{int(path.stem)}").exists():
             path.unlink()  # left over by a process that was killed
     return None
+
+
+def _read(path: Path) -> bytes:
+    """Read all that a process says."""
+    end = time.monotonic() + _PATIENCE
+    content = bytearray()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(_PATIENCE)
+        while True:
+            try:
+                connection.connect(str(path))
+                break
+            except BlockingIOError:  # too many ask at once
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.01)
+        while part := connection.recv(1 << 16):
+            content += part
+            if len(content) > _MOST_BYTES or time.monotonic() > end:
+                raise ValueError("it does not come to an end")
+    return bytes(content)
 
 
 def look(pids: list[int]) -> list[dict[str, Any]]:
@@ -79,11 +101,16 @@ def rows(processes: list[dict[str, Any]]) -> list[tuple[str, ...]]:
                     f"{stats['p99_latency_ms']:.3g}",
                     f"{stats['mean_batch_size']:.1f}",
                     f"{stats['batch_fill_rate']:.0%}",
-                    f"{stats['inference_error_rate']:.2%}",
-                    str(stats["rejected"] + stats["invalid"]),
+                    *(_share(stats, name) for name in ("inference_error_rate", "unserved_rate", "invalid_rate")),
                 )
             )
     return out
+
+
+def _share(stats: dict[str, Any], name: str) -> str:
+    """Of the last minute; a process with an older inferkit may not tell it."""
+    value = stats["windows"]["60"].get(name)
+    return "-" if value is None else f"{value:.2%}"
 
 
 def heading(processes: list[dict[str, Any]]) -> str:

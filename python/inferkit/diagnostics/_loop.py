@@ -19,6 +19,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from types import FrameType, TracebackType
 
+from .._background import surviving
+from .._text import printable
+
 __all__ = ["LoopWatch", "Stall", "recent_stalls", "watch_loop"]
 
 _log = logging.getLogger("inferkit.diagnostics")
@@ -58,7 +61,8 @@ class Stall:
         held = f"event loop held for {self.duration * 1e3:.0f} ms"
         if not self.file:
             return f"{held} by no callback: the machine was busy, or another thread kept the GIL"
-        return f"{held} by {self.file}:{self.line} in {self.function}" + (f": {self.source}" if self.source else "")
+        where = f"{held} by {self.file}:{self.line} in {self.function}" + (f": {self.source}" if self.source else "")
+        return printable(where)
 
 
 _Site = tuple[str, int, str]
@@ -160,23 +164,26 @@ class LoopWatch:
     def _watch(self) -> None:
         """On the watching thread: sample while the beat is late."""
         while not self._done.wait(self._interval / 2):
-            late = time.monotonic() - self._due
+            with surviving("diagnostics", "not watched"):
+                self._sample()
+
+    def _sample(self) -> None:
+        if time.monotonic() - self._due < self._interval:
+            return
+        with self._lock:
+            due, frame = self._due, sys._current_frames().get(self._thread)
+            late = time.monotonic() - due
             if late < self._interval:
-                continue
-            with self._lock:
-                due, frame = self._due, sys._current_frames().get(self._thread)
-                late = time.monotonic() - due
-                if late < self._interval:
-                    continue  # it has just turned
-                stack = self._callback_of(frame)
-                if stack in self._samples or len(self._samples) < _KEPT:
-                    self._samples[stack] += 1
-                report = late > max(_HUNG, 2 * self.threshold) and not self._hung
-                if report:
-                    self._hung = True
-                    stall = self._stall(late)
-            if report and self._log is not None:
-                self._log.warning("%s, and still is", stall, extra=_extra(stall))
+                return  # it has just turned
+            stack = self._callback_of(frame)
+            if stack in self._samples or len(self._samples) < _KEPT:
+                self._samples[stack] += 1
+            report = late > max(_HUNG, 2 * self.threshold) and not self._hung
+            if report:
+                self._hung = True
+                stall = self._stall(late)
+        if report and self._log is not None:
+            self._log.warning("%s, and still is", stall, extra=_extra(stall))
 
     def _callback_of(self, frame: FrameType | None) -> tuple[_Site, ...]:
         """Take the stack inside the loop's callback, that first."""
@@ -238,7 +245,7 @@ os.register_at_fork(after_in_child=_forked)
 
 def _extra(stall: Stall) -> dict[str, object]:
     """Fields of the log record, for formatters that write JSON."""
-    return {"stall_seconds": stall.duration, "stall_file": stall.file, "stall_line": stall.line}
+    return {"stall_seconds": stall.duration, "stall_file": printable(stall.file), "stall_line": stall.line}
 
 
 def watch_loop(threshold: float = 0.05, *, on_stall: Callable[[Stall], object] | None = None) -> LoopWatch:

@@ -12,7 +12,7 @@ from typing import Any
 
 from .. import _limits
 from .._batcher import Batcher, BatcherStats
-from .._errors import InferkitError, QueueFullError
+from .._errors import QueueFullError
 from .._model import Model
 from .._ticket import Ticket
 from ._report import Check, Status
@@ -31,6 +31,8 @@ class Limits:
     queue_depth: int = _limits.QUEUE_DEPTH
     oldest_wait: float = _limits.OLDEST_WAIT
     error_rate: float = _limits.ERROR_RATE
+    unserved_rate: float = _limits.UNSERVED_RATE
+    invalid_rate: float = _limits.INVALID_RATE
     hung_after: float = _limits.HUNG_AFTER
     loop_hold: float = 0.010
     growth_bytes: int = 1 << 20  # of the RSS over the whole of the memory check, by its confidence interval's lower end
@@ -135,7 +137,7 @@ class Patient:
                 try:
                     ticket = self.ask(number, request_id=name)
                     problem = ticket.exception(self.timeout + 1)
-                except (InferkitError, TimeoutError) as error:  # refused, or never ended
+                except Exception as error:  # refused, never ended, or what nobody has thought of: all of it is told
                     problem, ticket = error, None
                 with lock:
                     if ticket is not None:

@@ -6,6 +6,8 @@ import textwrap
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from .._text import printable
+
 __all__ = ["Check", "Report", "Status"]
 
 Status = Literal["pass", "warn", "fail", "skip"]
@@ -125,4 +127,4 @@ class Report:
                 for label, text in (("why", check.why), ("do", check.remedy)):
                     indent = f"         {label:>5}: "
                     lines += textwrap.wrap(text, 110, initial_indent=indent, subsequent_indent=" " * len(indent))
-        return "\n".join([*lines, "", self.summary()])
+        return "\n".join(map(printable, [*lines, "", self.summary()]))

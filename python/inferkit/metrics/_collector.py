@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Collector", "exposition", "register", "require_prometheus"]
 
+_HEADER = re.compile(r"[ -~]+")  # a content type repeats words of the scraper's
 _OUTCOMES = ("completed", "failed", "cancelled", "expired", "rejected", "invalid")
 _QUANTILES = {"0.5": "p50", "0.9": "p90", "0.95": "p95", "0.99": "p99", "0.999": "p999"}
 # Gauges of a batcher: metric, help, value of its figures.
@@ -36,6 +38,16 @@ _GAUGES: tuple[tuple[str, str, Callable[[Figures], float]], ...] = (
         "inference_error_ratio",
         "Failed requests of those that ran, in the last 60 s.",
         lambda b: b["stats"]["windows"][60]["inference_error_rate"],
+    ),
+    (
+        "unserved_ratio",
+        "Rejected and expired requests of those, the completed and the failed ones, in the last 60 s.",
+        lambda b: b["stats"]["windows"][60]["unserved_rate"],
+    ),
+    (
+        "invalid_ratio",
+        "Invalid requests of all, in the last 60 s.",
+        lambda b: b["stats"]["windows"][60]["invalid_rate"],
     ),
     (
         "requests_per_second",
@@ -85,14 +97,41 @@ class Collector:
     def collect(self) -> Iterator[Metric]:
         """Take the figures."""
         if self._directory is None:
-            processes = [(process_figures(self._buckets), True)]
+            processes, skipped = [(process_figures(self._buckets), True)], 0
         else:
-            processes = read_shared(self._directory, self._buckets)
+            processes, skipped = read_shared(self._directory, self._buckets, self._check)
+        yield from self._families(processes)
+        yield _skipped(skipped)
+
+    def _families(self, processes: list[tuple[Figures, bool]]) -> Iterator[Metric]:
         yield from _counters(processes)
         yield from _histograms(processes, self._buckets)
         living = [figures for figures, alive in processes if alive]
         yield _quantiles(living, self._directory is not None)
         yield from _gauges(living, self._directory is not None)
+
+    def _check(self, figures: Figures) -> None:
+        """Raise where one process's figures cannot be written: with those of others, none could."""
+        alone: Any = _Alone(self._families([(figures, True)]))
+        require_prometheus().generate_latest(alone)
+
+
+class _Alone:
+    """As much of a registry as the text format asks for."""
+
+    def __init__(self, families: Iterator[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterator[Metric]:
+        return self._families
+
+
+def _skipped(count: int) -> Metric:
+    from prometheus_client.core import GaugeMetricFamily
+
+    return GaugeMetricFamily(
+        "inferkit_shared_files_skipped", "Files in the shared directory that are no figures of ours.", value=count
+    )
 
 
 def _sums(processes: list[tuple[Figures, bool]], value: Any) -> dict[tuple[str, ...], float]:
@@ -274,5 +313,10 @@ def exposition(*, directory: str | os.PathLike[str] | None = None, accept: str =
 
     registry = prometheus.CollectorRegistry(auto_describe=False)
     registry.register(Collector(directory=directory))
-    encoder, content_type = choose_encoder(accept)
+    try:
+        encoder, content_type = choose_encoder(accept)
+        if not _HEADER.fullmatch(content_type):
+            raise ValueError("what was asked for is no part of a header")
+    except (ValueError, TypeError, LookupError):  # a scraper that speaks nonsense gets what all of them read
+        encoder, content_type = choose_encoder("")
     return encoder(registry), content_type

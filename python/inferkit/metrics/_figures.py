@@ -9,6 +9,7 @@ from typing import Any
 
 from .._batcher import _open_batchers, _stats_from
 from .._core import BufferPool, resident_bytes
+from .._text import NAME_LIMIT, printable
 
 __all__ = ["BUCKETS", "Figures", "process_figures", "process_key"]
 
@@ -25,7 +26,7 @@ def process_key(pid: int | None = None) -> str | None:
     """Name a process so that no later one of the same id is taken for it; None where it is gone."""
     pid = os.getpid() if pid is None else pid
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
+        stat = Path(f"/proc/{pid}/stat").read_bytes().decode("latin-1")  # its program's name may be any bytes
     except OSError:
         return None
     fields = stat.rpartition(")")[2].split()
@@ -51,7 +52,7 @@ def process_figures(buckets: Sequence[float] = BUCKETS) -> Figures:
                 del window[field]["at_most"], window[field]["sum"]
         batchers.append(
             {
-                "name": batcher.name,
+                "name": printable(batcher.name, NAME_LIMIT),
                 "max_batch_size": batcher.max_batch_size,
                 **batcher._limits,
                 "stats": _stats_from(raw).as_dict(),

@@ -6,14 +6,18 @@ import atexit
 import contextlib
 import json
 import os
+import re
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from .._background import surviving, told
+from .._text import printable
 from ._figures import BUCKETS, Figures, process_figures, process_key
+from ._shared_file import ForeignFileError, read_figures
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Sharing", "directory_from", "read_shared", "share"]
 
 _PREFIX = "inferkit_"
+_NAME = re.compile(rf"{_PREFIX}(?P<key>(?P<pid>[0-9]{{1,9}})_[0-9]{{1,20}})\.json", re.ASCII)
 
 
 def directory_from(directory: str | os.PathLike[str] | None) -> Path:
@@ -39,6 +44,7 @@ class Sharing:
 
     def __init__(self, directory: Path, interval: float, buckets: Sequence[float]) -> None:
         self._directory, self._interval, self._buckets = directory, interval, tuple(buckets)
+        self.write()
         self._start()
         atexit.register(self.stop)
         # A forked child has its own figures and lacks the thread.
@@ -47,7 +53,6 @@ class Sharing:
 
     def _start(self) -> None:
         self._stopped = threading.Event()
-        self.write()
         self._thread = threading.Thread(target=self._run, name="inferkit-metrics", daemon=True)
         self._thread.start()
 
@@ -70,7 +75,7 @@ class Sharing:
 
     def _run(self) -> None:
         while not self._stopped.wait(self._interval):
-            with contextlib.suppress(OSError):
+            with surviving("metrics", "not shared"):
                 self.write()
 
     def __enter__(self) -> Self:
@@ -84,6 +89,8 @@ class Sharing:
 
 def _restart(sharing: Sharing | None) -> None:
     if sharing is not None and not sharing._stopped.is_set():
+        with surviving("metrics", "not shared"):  # the thread tries again
+            sharing.write()
         sharing._start()
 
 
@@ -120,19 +127,45 @@ def share(
     return Sharing(directory_from(directory), interval, buckets)
 
 
-def read_shared(directory: Path, buckets: Sequence[float]) -> list[tuple[Figures, bool]]:
-    """Read the figures of every process, this one's as they are now, and whether it lives."""
+def read_shared(
+    directory: Path, buckets: Sequence[float], check: Callable[[Figures], object]
+) -> tuple[list[tuple[Figures, bool]], int]:
+    """Read the figures of every process, this one's as they are now, with whether it lives; and count what is skipped.
+
+    A file that is not what one of us writes, or that `check` raises for, is left out: it must not take the figures of
+    all others away. The first one of its kind is a warning in the log.
+    """
     own = process_key()
     found: list[tuple[Figures, bool]] = [(process_figures(buckets), True)]
-    for path in sorted(directory.glob(f"{_PREFIX}*.json")):
-        key = path.stem.removeprefix(_PREFIX)
-        if key == own:
+    skipped = 0
+    try:
+        names = sorted(os.listdir(directory))
+    except OSError as error:  # gone, or closed to us: our own figures are still there
+        told("metrics", "skipped", str(directory), file=str(directory), why=printable(error, 300))
+        return found, 1
+    for name in names:
+        if not (name.startswith(_PREFIX) and name.endswith(".json")):
+            continue  # other programs' business, and ours that is still being written
+        match = _NAME.fullmatch(name)
+        if match is not None and match["key"] == own:
             continue
         try:
-            figures = json.loads(path.read_text())
-        except (OSError, ValueError):
-            continue  # removed meanwhile, or not ours
-        if figures["buckets"] != list(buckets):
-            raise ValueError(f"{path} has other histogram buckets: give share() and Collector the same ones")
-        found.append((figures, process_key(int(key.partition("_")[0])) == key))
-    return found
+            if match is None:
+                raise ForeignFileError("its name has no process")
+            figures = read_figures(directory / name, int(match["pid"]), buckets)
+            try:
+                check(figures)
+            except Exception as error:  # whatever figures of another shape lead to
+                raise ForeignFileError(f"{type(error).__name__}: {error}") from None
+        except ForeignFileError as why:
+            if not _vanished(directory / name):
+                skipped += 1
+                told("metrics", "skipped", name, file=str(directory / name), why=printable(why, 300))
+            continue
+        found.append((figures, process_key(int(match["pid"])) == match["key"]))
+    return found, skipped
+
+
+def _vanished(path: Path) -> bool:
+    """Whether a file was there when the folder was listed, and is no more: somebody tidies up."""
+    return not os.path.lexists(path)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import atexit
 import threading
 import time
+import traceback
 from collections import deque
 from dataclasses import dataclass, field
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 from .. import _core
+from .._background import surviving
 from .._batcher import Batcher
 from .._errors import RequestCancelledError
+from .._text import NAME_LIMIT, printable
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span, Tracer, TracerProvider
@@ -146,13 +149,8 @@ class _Instrumentation:
             except BaseException as error:
                 instrumentation.fail(span, error)
                 raise
-            if span.is_recording():
-                span.set_attribute("inferkit.request_id", ticket.request_id)
-            if span.is_recording() and len(instrumentation._new) + len(instrumentation._pending) < _MOST:
-                instrumentation._new.append(_Request(ticket, span, (id(batcher), batcher.name)))
-                instrumentation._work.set()
-            else:
-                span.end()
+            with surviving("otel", "span lost"):  # the request is on its way, and its caller gets the ticket
+                instrumentation.follow(batcher, ticket, span)
             return ticket
 
         @wraps(call)
@@ -163,8 +161,9 @@ class _Instrumentation:
             except BaseException as error:
                 instrumentation.fail(span, error)
                 raise
-            span.set_attribute("inferkit.outcome", "completed")
-            span.end()
+            with surviving("otel", "span lost"):
+                span.set_attribute("inferkit.outcome", "completed")
+                span.end()
             return answer
 
         wrapped: Any = Batcher
@@ -173,14 +172,30 @@ class _Instrumentation:
     def start(self, batcher: Batcher, options: dict[str, Any]) -> Span:
         attributes: dict[str, Any] = {"inferkit.batcher": batcher.name}
         if options.get("request_id") is not None:
-            attributes["inferkit.request_id"] = options["request_id"]
-        return self._tracer.start_span("inferkit.request", attributes=attributes)
+            attributes["inferkit.request_id"] = _attribute(options["request_id"])
+        with surviving("otel", "span lost"):  # a sampler or a processor may raise; the request is none of its business
+            return self._tracer.start_span("inferkit.request", attributes=attributes)
+        from opentelemetry.trace import INVALID_SPAN
+
+        return INVALID_SPAN
+
+    def follow(self, batcher: Batcher, ticket: _core.Ticket, span: Span) -> None:
+        """Have the span of a request that was submitted ended when that is."""
+        if span.is_recording():
+            span.set_attribute("inferkit.request_id", _attribute(ticket.request_id))
+        if span.is_recording() and len(self._new) + len(self._pending) < _MOST:
+            self._new.append(_Request(ticket, span, (id(batcher), batcher.name)))
+            self._work.set()
+        else:
+            span.end()
 
     def fail(self, span: Span, error: BaseException) -> None:
         """End the span of a request that never was, or whose caller got an error."""
-        _set_error(span, error)
-        span.set_attribute("inferkit.outcome", "cancelled" if isinstance(error, RequestCancelledError) else "failed")
-        span.end()
+        outcome = "cancelled" if isinstance(error, RequestCancelledError) else "failed"
+        with surviving("otel", "span lost"):
+            _set_error(span, error)
+            span.set_attribute("inferkit.outcome", outcome)
+            span.end()
 
     def stop(self) -> None:
         del Batcher.submit
@@ -206,14 +221,17 @@ class _Instrumentation:
             self._work.clear()
             with self._swept:
                 self._begun += 1
-            self._sweep()
+            with surviving("otel", "span lost"):
+                self._sweep()
             with self._swept:
                 self._done = self._begun
                 self._swept.notify_all()
-        self._sweep()
-        self._end_batches(self._sweeps + 1)
+        with surviving("otel", "span lost"):
+            self._sweep()
+            self._end_batches(self._sweeps + 1)
         for request in self._pending:
-            request.span.end()
+            with surviving("otel", "span lost"):
+                request.span.end()
         with self._swept:
             self._swept.notify_all()
 
@@ -221,7 +239,11 @@ class _Instrumentation:
         while self._new:
             self._pending.append(self._new.popleft())
         self._sweeps += 1
-        self._pending = [request for request in self._pending if not self._sort(request)]
+        pending, self._pending = self._pending, []
+        for request in pending:
+            with surviving("otel", "span lost"):  # and with it the request is let go
+                if not self._sort(request):
+                    self._pending.append(request)
         # The requests of a batch end together, but this sweep may have looked at some of them before that.
         self._end_batches(self._sweeps)
 
@@ -243,7 +265,9 @@ class _Instrumentation:
         """End the spans of the batches, and of their requests, that nothing has joined since sweep `before` began."""
         over = [key for key, batch in self._batches.items() if batch.joined < before]
         for key in over:
-            self._end_batch(key[1], key[2], self._batches.pop(key).requests)
+            requests = self._batches.pop(key).requests
+            with surviving("otel", "span lost"):
+                self._end_batch(key[1], key[2], requests)
 
     def _end_batch(self, batcher: str, batch_id: int, requests: list[_Ended]) -> None:
         from opentelemetry.context import Context
@@ -262,8 +286,9 @@ class _Instrumentation:
             start_time=_wall(min(started)) if started else None,
         )
         for request in requests:
-            request.span.add_link(span.get_span_context())
-            _end(request)
+            with surviving("otel", "span lost"):
+                request.span.add_link(span.get_span_context())
+                _end(request)
         error = next((request.error for request in requests if request.error is not None), None)
         if error is not None:
             _set_error(span, error)
@@ -292,5 +317,13 @@ def _end(request: _Ended) -> None:
 def _set_error(span: Span, error: BaseException) -> None:
     from opentelemetry.trace import Status, StatusCode
 
-    span.record_exception(error)
-    span.set_status(Status(StatusCode.ERROR, f"{type(error).__name__}: {error}"))
+    # A message may hold what no exporter can encode, and then the whole export fails.
+    message = printable(error, 1000)
+    lines = "".join(traceback.format_exception(error)).splitlines()
+    stack = "\n".join(printable(line, 1000) for line in lines)
+    span.record_exception(error, attributes={"exception.message": message, "exception.stacktrace": stack})
+    span.set_status(Status(StatusCode.ERROR, f"{type(error).__name__}: {message}"))
+
+
+def _attribute(request_id: Any) -> Any:
+    return request_id if isinstance(request_id, int) else printable(request_id, NAME_LIMIT)

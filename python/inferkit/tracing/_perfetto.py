@@ -13,6 +13,7 @@ from typing import Any
 
 from .._batcher import Batcher
 from .._build import build_info
+from .._text import NAME_LIMIT, printable
 from ._records import BatchTrace, RequestTrace, Snapshot, StepTrace, chosen, snapshot, steps
 
 __all__ = ["export_perfetto", "trace_events"]
@@ -105,7 +106,7 @@ def _us(seconds: float) -> float:
 
 
 def _metadata(pid: int, tid: int, what: str, name: str) -> Event:
-    return {"ph": "M", "pid": pid, "tid": tid, "name": what, "args": {"name": name}}
+    return {"ph": "M", "pid": pid, "tid": tid, "name": what, "args": {"name": printable(name, NAME_LIMIT)}}
 
 
 def _span(pid: int, tid: int, category: str, key: str, name: str, begin: float, end: float, args: Event) -> list[Event]:
@@ -114,11 +115,12 @@ def _span(pid: int, tid: int, category: str, key: str, name: str, begin: float, 
 
 
 def _request(pid: int, key: str, r: RequestTrace) -> list[Event]:
-    args: Event = {"request_id": r.request_id, "outcome": r.outcome, "rows": r.rows}
+    name = r.request_id if isinstance(r.request_id, int) else printable(r.request_id, NAME_LIMIT)
+    args: Event = {"request_id": name, "outcome": r.outcome, "rows": r.rows}
     if r.batch_id is not None:
         args |= {"batch_id": r.batch_id, "batch_size": r.batch_size}
     last = r.finished if r.delivered is None else max(r.finished, r.delivered)
-    begin, end = _span(pid, _REQUESTS, "request", key, f"request {r.request_id}", r.enqueued, last, args)
+    begin, end = _span(pid, _REQUESTS, "request", key, f"request {name}", r.enqueued, last, args)
     stages: list[Event] = []
     waited_until = r.finished if r.dequeued is None else r.dequeued
     if r.started is not None and r.dequeued is not None:
@@ -127,7 +129,7 @@ def _request(pid: int, key: str, r: RequestTrace) -> list[Event]:
         stages += _span(pid, _REQUESTS, "request", key, "compute", r.started, r.finished, {})
         if last > r.finished:
             stages += _span(pid, _REQUESTS, "request", key, "delivery", r.finished, last, {})
-    waits = _span(pid, _QUEUE, "queue", key, f"request {r.request_id}", r.enqueued, waited_until, {})
+    waits = _span(pid, _QUEUE, "queue", key, f"request {name}", r.enqueued, waited_until, {})
     return [begin, *stages, end, *waits]
 
 
@@ -156,7 +158,7 @@ def _process_of(step: StepTrace, snapshots: dict[str, Snapshot]) -> int | None:
 
 def _step(pid: int, step: StepTrace) -> Event:
     started, finished = _us(step.started), _us(step.finished)
-    where = {"pid": pid, "tid": step.thread, "cat": "step", "name": step.name}
+    where = {"pid": pid, "tid": step.thread, "cat": "step", "name": printable(step.name)}
     return {"ph": "X", **where, "ts": started, "dur": round(finished - started, 3), "args": {}}
 
 
@@ -178,6 +180,6 @@ def _thread_names() -> dict[int, str]:
     names = {}
     for task in Path("/proc/self/task").glob("*"):
         with contextlib.suppress(OSError):  # it has ended
-            names[int(task.name)] = (task / "comm").read_text().strip()
+            names[int(task.name)] = os.fsdecode((task / "comm").read_bytes()).strip()  # any bytes
     names.update({thread.native_id: thread.name for thread in threading.enumerate() if thread.native_id})
     return names

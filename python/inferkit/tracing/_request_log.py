@@ -7,6 +7,7 @@ import weakref
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from .._background import surviving
 from .._batcher import Batcher, _open_batchers
 from .._log import log
 from ._records import RequestTrace, read
@@ -50,9 +51,11 @@ class RequestLog:
         self.stop()
 
     def _run(self) -> None:
-        while not self._stopped.wait(self._interval):
-            self._write()
-        self._write()
+        stopped = False
+        while not stopped:
+            stopped = self._stopped.wait(self._interval)
+            with surviving("request", "not logged"):
+                self._write()
 
     def _batchers(self) -> list[Batcher]:
         return list(_open_batchers()) if self._only is None else [self._only]
@@ -61,7 +64,8 @@ class RequestLog:
         for batcher in self._batchers():
             requests, _, self._last[batcher] = read(batcher, self._last.get(batcher, 0))
             for request in requests:
-                self._line(request)
+                with surviving("request", "not logged"):  # a filter of the application may raise
+                    self._line(request)
 
     def _line(self, r: RequestTrace) -> None:
         slow = self._slow_ms is not None and r.total_ms > self._slow_ms

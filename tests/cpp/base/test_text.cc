@@ -20,3 +20,15 @@ TEST(text_quotes_what_a_file_says) {
   CHECK_EQ(quote("\n\xff\xc3\xa9"), std::string("'\\x0a\\xff\xc3\xa9'"));
   CHECK(quote(std::string(1000, 'x')).size() < 200);
 }
+
+TEST(text_quotes_what_is_not_seen) {
+  CHECK_EQ(quote("\xc2\x9b"
+                 "2J"),
+           std::string("'\\xc2\\x9b2J'"));  // C1: the start of a terminal's code
+  CHECK_EQ(quote("\xe2\x80\xae"
+                 "txt"),
+           std::string("'\\xe2\\x80\\xaetxt'"));                               // from right to left
+  CHECK_EQ(quote("\xe2\x80\xa8"), std::string("'\\xe2\\x80\\xa8'"));           // a line separator
+  CHECK_EQ(quote("\xf3\xa0\x80\xa1"), std::string("'\\xf3\\xa0\\x80\\xa1'"));  // a tag
+  CHECK_EQ(quote("\xe2\x82\xac\xf0\x9f\x98\x80"), std::string("'\xe2\x82\xac\xf0\x9f\x98\x80'"));
+}

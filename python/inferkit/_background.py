@@ -1,0 +1,47 @@
+"""What every thread of ours that works in the background keeps to: one failure is told, and does not end it."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import threading
+from collections.abc import Iterator
+
+from ._log import log
+from ._text import printable
+
+__all__ = ["SHORTAGES", "surviving", "told"]
+
+# What accept() and open() fail with for a while, and not for good.
+SHORTAGES = frozenset(
+    {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.ECONNABORTED, errno.EPROTO, errno.EINTR}
+)
+_MOST = 1000  # of what is remembered: a process may run for months
+_told: set[tuple[str, str, str]] = set()
+
+
+def told(area: str, event: str, kind: str, **fields: object) -> None:
+    """Log a warning, once for each kind: what goes wrong every two seconds would fill the log."""
+    key = (area, event, kind)
+    if key in _told or len(_told) >= _MOST:
+        return
+    _told.add(key)
+    with contextlib.suppress(Exception):  # a filter or a formatter that raises must not end the thread either
+        log(area, event, {"kind": kind, **fields}, "WARNING")
+
+
+@contextlib.contextmanager
+def surviving(area: str, event: str) -> Iterator[None]:
+    """Let a thread go on after an exception in the block; the first of each type is a warning in the log.
+
+    Examples
+    --------
+    >>> from inferkit._background import surviving
+    >>> with surviving("metrics", "failed"):
+    ...     raise OSError("no space left")
+    """
+    try:
+        yield
+    except Exception as error:
+        thread = threading.current_thread().name
+        told(area, event, type(error).__name__, error=printable(error, 1000), thread=thread)
