@@ -70,7 +70,7 @@ Batcher::Batcher(std::shared_ptr<Runner> runner, BatcherOptions options, std::sh
       steady_(dynamic_cast<const SteadyClock*>(&clock) != nullptr),
       fork_generation_(fork_generation()),
       intake_(runner_->inputs(), runner_->outputs(), options_),
-      recorder_(clock.now(), options_.trace_size),
+      recorder_(clock, options_.trace_size, [this] { return uint64_t{scheduler_.depth()}; }),
       predictor_(*runner_),
       runs_(std::min(size_t(options_.max_concurrent), kWatchedRuns)),
       scheduler_owner_(std::make_unique<Scheduler>(
@@ -173,6 +173,7 @@ RequestRef Batcher::admit(std::span<const StridedView> inputs, const Checked& ch
   if (!request->id) request->id = next_id_.fetch_add(1, std::memory_order_relaxed);
   request->times.enqueued.store(now, std::memory_order_relaxed);
 
+  recorder_.arrives(now);
   open_.fetch_add(1);
   bool reserved = false;
   try {
@@ -466,6 +467,8 @@ bool Batcher::close(bool drain_first, Nanos until) {
   while (closing_.load() != 2) futex_wait(closing_, 1);
   return true;
 }
+
+BatcherSeries Batcher::series() const { return foreign() ? BatcherSeries{} : recorder_.series(clock_.now()); }
 
 BatcherStats Batcher::stats() const {
   BatcherStats out;

@@ -99,6 +99,8 @@ class Batcher {
   bool inside() const;
 
   BatcherStats stats() const;
+  /// What happened in each of the last seconds.
+  BatcherSeries series() const;
   /// What has ended last; switched on and off at any time.
   TraceRing& ring() { return recorder_.ring(); }
   /// Workers look at the clock again (for a ManualClock).

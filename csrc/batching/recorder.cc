@@ -7,16 +7,22 @@
 namespace inferkit {
 namespace {
 
+constexpr size_t kInvalidAt = kEndCount, kRowsAt = kInvalidAt + 1, kDispatchedAt = kRowsAt + 1;
+
 double ratio(uint64_t part, uint64_t whole) { return whole ? double(part) / double(whole) : 0.0; }
 
 }  // namespace
 
-Recorder::Recorder(Nanos start, size_t trace_capacity)
-    : history_(start, counters(), {&queue_, &compute_, &total_}), ring_(trace_capacity) {}
+Recorder::Recorder(const Clock& clock, size_t trace_capacity, std::function<uint64_t()> depth)
+    : clock_(clock),
+      history_(clock.now(), counters(), {&queue_, &compute_, &total_}, std::move(depth)),
+      ring_(trace_capacity) {}
 
-// The order in which fill() reads them from a window.
+// First the ends by their phases, then these, then why batches went.
 std::vector<const Counter*> Recorder::counters() const {
-  std::vector<const Counter*> out{&ends_[index(Phase::kResult)], &ends_[index(Phase::kError)], &rows_};
+  std::vector<const Counter*> out;
+  for (const Counter& counter : ends_) out.push_back(&counter);
+  out.insert(out.end(), {&invalid_, &rows_});
   for (const Counter& counter : dispatched_) out.push_back(&counter);
   return out;
 }
@@ -24,6 +30,11 @@ std::vector<const Counter*> Recorder::counters() const {
 void Recorder::ended(Phase end, Nanos now) {
   history_.tick(now);
   ends_[index(end)].add();
+}
+
+void Recorder::invalid() {
+  history_.tick(clock_.now());
+  invalid_.add();
 }
 
 void Recorder::batch(DispatchReason reason, int64_t rows) {
@@ -108,18 +119,48 @@ void Recorder::fill(BatcherStats& s, int64_t max_rows, Nanos now) const {
     WindowStats& w = s.windows[i];
     w.seconds = kWindows[i];
     w.covered = window.seconds;
-    w.completed = window.counts[0];
-    w.failed = window.counts[1];
-    w.rows = window.counts[2];
-    for (size_t c = 3; c < window.counts.size(); ++c) w.batches += window.counts[c];
+    const auto ended = [&](Phase end) { return window.counts[index(end)]; };
+    w.completed = ended(Phase::kResult);
+    w.failed = ended(Phase::kError);
+    w.cancelled = ended(Phase::kCancelled);
+    w.expired = ended(Phase::kExpired);
+    w.rejected = ended(Phase::kRejected) + ended(Phase::kClosed);
+    w.invalid = window.counts[kInvalidAt];
+    w.rows = window.counts[kRowsAt];
+    for (size_t c = kDispatchedAt; c < window.counts.size(); ++c) w.batches += window.counts[c];
     w.requests_per_second = w.covered > 0 ? double(w.completed) / std::max(w.covered, 1e-3) : 0.0;
     w.batch_fill_rate = ratio(w.rows, w.batches) / double(max_rows);
     w.inference_error_rate = ratio(w.failed, w.completed + w.failed);
+    const uint64_t unserved = w.rejected + w.expired, valid = w.completed + w.failed + unserved;
+    w.unserved_rate = ratio(unserved, valid);
+    w.invalid_rate = ratio(w.invalid, valid + w.cancelled + w.invalid);
     w.queue = std::move(window.histograms[0]);
     w.compute = std::move(window.histograms[1]);
     w.total = std::move(window.histograms[2]);
   }
   s.requests_per_second = s.windows[1].requests_per_second;
+}
+
+BatcherSeries Recorder::series(Nanos now) const {
+  Series all = history_.series(now);
+  const auto ended = [&](Phase end) -> std::vector<uint64_t>& { return all.counts[index(end)]; };
+  const auto add = [](std::vector<uint64_t>& to, const std::vector<uint64_t>& more) {
+    for (size_t i = 0; i < to.size(); ++i) to[i] += more[i];
+  };
+  BatcherSeries out;
+  out.running = all.running;
+  out.completed = std::move(ended(Phase::kResult));
+  out.failed = std::move(ended(Phase::kError));
+  out.cancelled = std::move(ended(Phase::kCancelled));
+  out.expired = std::move(ended(Phase::kExpired));
+  out.rejected = std::move(ended(Phase::kRejected));
+  add(out.rejected, ended(Phase::kClosed));
+  out.invalid = std::move(all.counts[kInvalidAt]);
+  out.rows = std::move(all.counts[kRowsAt]);
+  out.batches.resize(out.rows.size());
+  for (size_t c = kDispatchedAt; c < all.counts.size(); ++c) add(out.batches, all.counts[c]);
+  out.queue_depth = std::move(all.gauge);
+  return out;
 }
 
 }  // namespace inferkit

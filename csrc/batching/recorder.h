@@ -1,6 +1,7 @@
 // What a batcher counts, times and writes down.
 #pragma once
 #include <array>
+#include <functional>
 
 #include "batching/policy.h"
 #include "batching/request.h"
@@ -15,10 +16,12 @@ namespace inferkit {
 struct WindowStats {
   int seconds = 0;     // asked for: the last whole ones, and the one that runs
   double covered = 0;  // less while the batcher is young
-  uint64_t completed = 0, failed = 0, batches = 0, rows = 0;
+  uint64_t completed = 0, failed = 0, cancelled = 0, expired = 0, rejected = 0, invalid = 0, batches = 0, rows = 0;
   double requests_per_second = 0;  // completed
   double batch_fill_rate = 0;
   double inference_error_rate = 0;
+  double unserved_rate = 0;  // rejected and expired, of those and the ones that ran
+  double invalid_rate = 0;   // of all that came
   HistogramSnapshot queue, compute, total;
 };
 inline constexpr std::array<int, 3> kWindows{1, 10, 60};
@@ -45,17 +48,27 @@ struct BatcherStats {
   std::array<WindowStats, kWindows.size()> windows;
 };
 
+/// Second by second, the oldest first; the last one still runs.
+struct BatcherSeries {
+  double running = 0;  // how much of the last second has passed
+  std::vector<uint64_t> completed, failed, cancelled, expired, rejected, invalid, rows, batches;
+  std::vector<uint64_t> queue_depth;  // at each second's end
+};
+
 /// TraceEntry::kind.
 enum class TraceKind : uint8_t { kRequest, kBatch };
 
 /// Lock-free; the batcher's hot path calls it.
 class Recorder {
  public:
-  Recorder(Nanos start, size_t trace_capacity);
+  /// `depth` tells how many requests wait; it must not wait itself.
+  Recorder(const Clock& clock, size_t trace_capacity, std::function<uint64_t()> depth);
 
+  /// A request is about to join the queue.
+  void arrives(Nanos now) { history_.tick(now); }
   void ended(Phase end, Nanos now);
-  void invalid() { invalid_.add(); }
-  void rejected() { ends_[index(Phase::kRejected)].add(); }
+  void invalid();
+  void rejected() { ended(Phase::kRejected, clock_.now()); }
   void batch(DispatchReason reason, int64_t rows);
   void latency(Nanos enqueued, Nanos started, Nanos finished);
 
@@ -72,11 +85,13 @@ class Recorder {
 
   /// Fills in what it knows; the queue's figures are the batcher's to add.
   void fill(BatcherStats& stats, int64_t max_rows, Nanos now) const;
+  BatcherSeries series(Nanos now) const;
 
  private:
   static size_t index(Phase end) { return size_t(end) - size_t(Phase::kResult); }
   std::vector<const Counter*> counters() const;
 
+  const Clock& clock_;
   std::array<Counter, kEndCount> ends_;
   std::array<Counter, kDispatchReasonCount> dispatched_;
   Counter invalid_, rows_;

@@ -77,6 +77,10 @@ class Scheduler {
   void stop();
 
   QueueFigures figures() const;
+  /// As figures().depth, but lock-free: requests that are about to join count already.
+  size_t depth() const {
+    return places_.load(std::memory_order_relaxed) + parked_count_.load(std::memory_order_relaxed);
+  }
 
  private:
   bool reserve();

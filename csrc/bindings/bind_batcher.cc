@@ -295,6 +295,8 @@ py::dict latency_of(const HistogramSnapshot& histogram, const std::vector<double
 
 py::dict window_of(const WindowStats& w, const std::vector<double>& limits) {
   return py::dict("seconds"_a = w.seconds, "covered"_a = w.covered, "completed"_a = w.completed, "failed"_a = w.failed,
+                  "cancelled"_a = w.cancelled, "expired"_a = w.expired, "rejected"_a = w.rejected,
+                  "invalid"_a = w.invalid, "unserved_rate"_a = w.unserved_rate, "invalid_rate"_a = w.invalid_rate,
                   "batches"_a = w.batches, "rows"_a = w.rows, "requests_per_second"_a = w.requests_per_second,
                   "batch_fill_rate"_a = w.batch_fill_rate, "inference_error_rate"_a = w.inference_error_rate,
                   "queue_ms"_a = latency_of(w.queue, limits), "compute_ms"_a = latency_of(w.compute, limits),
@@ -330,6 +332,19 @@ py::typing::Dict<py::str, py::object> stats_of(const PyBatcher& self, const std:
                      "batch_sizes"_a = sizes, "queue_ms"_a = latency_of(s.queue, limits),
                      "compute_ms"_a = latency_of(s.compute, limits), "total_ms"_a = latency_of(s.total, limits),
                      "windows"_a = windows, "pool"_a = batcher.pool().stats(), "memory_rss_bytes"_a = rss);
+  return py::reinterpret_borrow<py::typing::Dict<py::str, py::object>>(out);
+}
+
+py::typing::Dict<py::str, py::object> series_of(const PyBatcher& self) {
+  BatcherSeries s;
+  {
+    const py::gil_scoped_release release;
+    s = self.core->batcher().series();
+  }
+  const py::dict out("running"_a = s.running, "completed"_a = s.completed, "failed"_a = s.failed,
+                     "cancelled"_a = s.cancelled, "expired"_a = s.expired, "rejected"_a = s.rejected,
+                     "invalid"_a = s.invalid, "rows"_a = s.rows, "batches"_a = s.batches,
+                     "queue_depth"_a = s.queue_depth);
   return py::reinterpret_borrow<py::typing::Dict<py::str, py::object>>(out);
 }
 
@@ -468,6 +483,10 @@ void bind_batcher(py::module_& m) {
            "max_concurrent"_a, "wait_when_full"_a, "full_timeout"_a, "caller_runs"_a, "isolate_failures"_a,
            "inline_limit"_a, "trace_size"_a, "inputs"_a, "outputs"_a, "clock"_a = py::none())
       .def("_stats", &stats_of, "limits"_a = std::vector<double>())
+      .def(
+          "_series", &series_of,
+          "What ended in each of the last 300 whole seconds and the one that runs, oldest first: a list for each kind; "
+          "``queue_depth`` is that of each second's end, ``running`` how much of the last one has passed.")
       .def("_trace", &trace_of, "after"_a, kTraceDoc)
       .def(
           "_set_tracing", [](const PyBatcher& self, bool on) { self.core->batcher().ring().set_enabled(on); }, "on"_a)

@@ -1,16 +1,27 @@
 #include "telemetry/history.h"
 
 #include <algorithm>
+#include <limits>
 #include <stdexcept>
 
 namespace inferkit {
+namespace {
 
-History::History(Nanos start, std::vector<const Counter*> counters, std::vector<const Histogram*> histograms)
+uint32_t narrowed(uint64_t value) {
+  return static_cast<uint32_t>(std::min<uint64_t>(value, std::numeric_limits<uint32_t>::max()));
+}
+
+}  // namespace
+
+History::History(Nanos start, std::vector<const Counter*> counters, std::vector<const Histogram*> histograms,
+                 std::function<uint64_t()> gauge)
     : start_(start),
       counters_(std::move(counters)),
       histograms_(std::move(histograms)),
+      gauge_(std::move(gauge)),
       next_(start + kSecond),
       buckets_seen_(histograms_.size(), std::vector<uint32_t>(HistogramScale::kBuckets)),
+      series_(static_cast<size_t>(kSeriesSeconds) * (counters_.size() + 1)),
       gains_(most_gains()) {
   if (histograms_.size() * HistogramScale::kBuckets > size_t{1} << 16) {
     throw std::invalid_argument("a History takes at most 27 histograms: a gain has 16 bits for its bucket");
@@ -76,6 +87,14 @@ void History::advance_locked(Nanos now) {
   });
   slot.last = gains_.end();
   slot.second = second_;
+  const uint32_t gauge = narrowed(gauge_now());
+  for (int64_t idle = std::max(second_, second - kSeriesSeconds); idle < second; ++idle) {
+    const std::span<uint32_t> row = kept(idle);  // seconds after the one that ran had no event, so nothing moved
+    std::fill(row.begin(), row.end(), 0);
+    row.back() = gauge;
+  }
+  if (second_ >= second - kSeriesSeconds)
+    std::transform(slot.counts.begin(), slot.counts.end(), kept(second_).begin(), narrowed);
   second_ = second;
   next_.store(start_ + (second + 1) * kSecond, std::memory_order_relaxed);
 }
@@ -102,6 +121,23 @@ Window History::window(Nanos now, int seconds) {
   collect(live_, false, gain);
   add(live_);
   out.seconds = double(now - start_ - std::max<int64_t>(0, second_ - seconds) * kSecond) / kSecond;
+  return out;
+}
+
+Series History::series(Nanos now) {
+  Series out;
+  out.counts.resize(counters_.size());
+  const MutexLock lock(mutex_);
+  advance_locked(now);
+  const int64_t first = std::max<int64_t>(0, second_ - kSeriesSeconds);
+  for (int64_t second = first; second < second_; ++second) {
+    const std::span<const uint32_t> row = kept(second);
+    for (size_t i = 0; i < counters_.size(); ++i) out.counts[i].push_back(row[i]);
+    out.gauge.push_back(row.back());
+  }
+  for (size_t i = 0; i < counters_.size(); ++i) out.counts[i].push_back(counters_[i]->value() - seen_.counts[i]);
+  out.gauge.push_back(gauge_now());
+  out.running = double(now - start_ - second_ * kSecond) / kSecond;
   return out;
 }
 

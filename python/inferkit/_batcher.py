@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from . import _core
 from ._log import log
+from ._text import NAME_LIMIT, printable
 from ._types import InputChecks
 
 if TYPE_CHECKING:
@@ -107,8 +108,8 @@ class WindowStats:
         The window: that many whole seconds, and the one that runs.
     covered : float
         The seconds that the figures are of; less while the batcher is young.
-    completed, failed : int
-        How many requests ended with an answer, and with an error of the model or its output checks.
+    completed, failed, cancelled, expired, rejected, invalid : int
+        How many requests ended in each way; as in :class:`BatcherStats`.
     batches, rows : int
         Batches run, and rows in them.
     requests_per_second : float
@@ -117,6 +118,11 @@ class WindowStats:
         Rows per batch, as a share of the largest batch.
     inference_error_rate : float
         Failed requests as a share of completed and failed ones.
+    unserved_rate : float
+        Rejected and expired requests as a share of completed, failed, rejected and expired ones: good requests that got
+        no answer.
+    invalid_rate : float
+        Invalid requests as a share of all that came.
     queue_ms, compute_ms, total_ms : Latency
         As in :class:`BatcherStats`; ``max`` is within 2%.
     """
@@ -125,11 +131,17 @@ class WindowStats:
     covered: float
     completed: int
     failed: int
+    cancelled: int
+    expired: int
+    rejected: int
+    invalid: int
     batches: int
     rows: int
     requests_per_second: float
     batch_fill_rate: float
     inference_error_rate: float
+    unserved_rate: float
+    invalid_rate: float
     queue_ms: Latency
     compute_ms: Latency
     total_ms: Latency
@@ -274,7 +286,7 @@ class Batcher(_core.Batcher):
         How many of the last requests and batches :mod:`inferkit.tracing` can tell of, at 128 bytes each; 0 for none.
     name : str, optional
         What logs, traces and metrics call it; by default the model's file, or ``batcher``, and a number. One that an
-        open batcher has already gets a number, too.
+        open batcher has already gets a number, too. What cannot be printed is escaped, what is long is cut.
     input_checks : InputChecks, optional
         Instead of the model's own. Empty requests are always refused.
     output_checks : OutputChecks or mapping of str to OutputChecks, optional
@@ -330,6 +342,8 @@ class Batcher(_core.Batcher):
     ) -> None:
         if not isinstance(model, _core.Model):
             raise TypeError(f"model must be an inferkit.Model, got {type(model).__name__}")
+        if name is not None and not isinstance(name, str):
+            raise TypeError(f"name must be a str, or None for one made up, got {type(name).__name__}")
         if on_full not in ("reject", "wait"):
             raise ValueError(f"on_full must be 'reject' or 'wait', got {on_full!r}")
         if max_queue_size is not None and max_queue_size < 1:
@@ -533,10 +547,12 @@ def _with_latencies(cls: type[_Figures], figures: dict[str, Any]) -> _Figures:
 
 def _new_name(model: Model) -> str:
     path = getattr(model, "path", None)
-    return f"{os.path.basename(path) if path else 'batcher'}-{next(_numbers)}"
+    return f"{printable(os.path.basename(path), NAME_LIMIT) if path else 'batcher'}-{next(_numbers)}"
 
 
 def _unique(name: str) -> str:
+    # Here, so that two names that would be shown alike are told apart.
+    name = printable(name, NAME_LIMIT)
     taken = {batcher._name for batcher in _open_batchers()}
     names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
     return next(candidate for candidate in names if candidate not in taken)

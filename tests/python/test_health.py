@@ -171,6 +171,60 @@ def test_a_model_that_emits_nan() -> None:
         assert "100.0% of the last minute's runs failed" in report.reasons[0]
 
 
+def flooded(hung: Hung, refused: int) -> None:
+    """One request that runs, one that waits, and so many that are refused."""
+    hung.batcher.submit(X)
+    for _ in range(refused):
+        with pytest.raises(inferkit.QueueFullError):
+            hung.batcher.submit(X)
+
+
+def test_requests_that_are_rejected() -> None:
+    with Hung(max_queue_size=1) as hung:
+        flooded(hung, 9)
+        assert look(require_warm_up=False).state is health.State.READY  # too few to judge
+        with pytest.raises(inferkit.QueueFullError):
+            hung.batcher.submit(X)
+        report = look(require_warm_up=False)
+        assert (report.state, report.ready) == (health.State.DEGRADED, True)
+        assert report.reasons == (
+            "hung: 100.0% of the last minute's requests got no answer (10 rejected, 0 expired), over the limit of 5.0%",
+        )
+        assert not look(require_warm_up=False, degraded_is_ready=False).ready
+        assert look(require_warm_up=False, max_unserved_rate=None).state is health.State.READY
+        hung.clock.advance(4)
+        assert look(require_warm_up=False).state is health.State.DEGRADED
+        hung.clock.advance(58)
+        assert look(require_warm_up=False, hung_after=None, max_oldest_wait=None).state is health.State.READY
+
+
+def test_requests_that_expire() -> None:
+    clock = inferkit._core.ManualClock()
+    with inferkit.Batcher(model(lambda x: clock.advance(1.0) or x), name="late", _clock=clock) as batcher:
+        for _ in range(20):
+            with pytest.raises(inferkit.DeadlineError):
+                batcher(X, timeout=0.5)
+        report = look()
+        assert report.state is health.State.DEGRADED
+        assert "(0 rejected, 20 expired)" in report.reasons[0]
+
+
+def test_requests_that_are_invalid() -> None:
+    with inferkit.Batcher(model(), name="b") as batcher:
+        for _ in range(50):
+            batcher(X)
+        for _ in range(5):
+            with pytest.raises(inferkit.ValidationError):
+                batcher(np.ones(3, np.float32))
+        assert look().state is health.State.READY
+        with pytest.raises(inferkit.ValidationError):
+            batcher(np.ones(3, np.float32))
+        report = look()
+        assert (report.state, report.ready) == (health.State.DEGRADED, True)
+        assert report.reasons == ("b: 10.7% of the last minute's requests were invalid, over the limit of 10.0%",)
+        assert look(max_invalid_rate=0.5).state is health.State.READY
+
+
 def test_latency_over_the_target() -> None:
     with inferkit.Batcher(model(lambda x: time.sleep(0.002) or x)) as batcher:
         for _ in range(10):
@@ -406,6 +460,102 @@ def test_statusz_has_its_figures_and_loads_nothing() -> None:
     assert {r["request_id"] for r in figures["slow"]} <= {f"r{i}" for i in range(20)}
 
 
+def test_statusz_has_the_last_minutes_when_it_is_opened() -> None:
+    clock = inferkit._core.ManualClock()
+    with inferkit.Batcher(model(), name="b", max_queue_size=1, _clock=clock) as batcher:
+        for second in range(90):
+            for _ in range(second % 7):
+                batcher(X)
+            if second % 10 == 0:
+                with pytest.raises(inferkit.ValidationError):
+                    batcher(np.ones(3, np.float32))
+            clock.advance(1.0)
+        app = health.asgi_app()
+        page = ask(app, "/statusz")[2].decode()
+        figures = json.loads(ask(app, "/statusz", query="format=json")[2])
+    embedded = re.search(r'id="figures">(.*?)</script>', page, re.DOTALL)
+    assert embedded is not None
+    for shown in (json.loads(embedded[1]), figures):
+        (one,) = shown["batchers"]
+        assert one["series"]["completed"] == [*(second % 7 for second in range(90)), 0]
+        assert one["series"]["invalid"] == [*(int(second % 10 == 0) for second in range(90)), 0]
+        assert {len(values) for kind, values in one["series"].items() if kind != "running"} == {91}
+        window = one["stats"]["windows"]["60"]
+        assert window["invalid_rate"] == window["invalid"] / (window["completed"] + window["invalid"]) > 0
+        memory = shown["memory"]
+        assert len(memory["ago"]) == len(memory["rss_bytes"]) == len(memory["pool_in_use_bytes"]) >= 1
+        assert min(memory["rss_bytes"]) > 1 << 20
+
+
+def test_memory_is_remembered_by_whoever_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = importlib.import_module("inferkit.health._memory")
+    now = 1000.0
+    monkeypatch.setattr(module.time, "monotonic", lambda: now)
+    memory = module.MemoryHistory()
+    for _ in range(1000):
+        memory.look()
+        now += 0.5
+    ages = memory.as_dict()["ago"]
+    assert ages == sorted(ages, reverse=True)
+    assert 290 <= ages[0] <= 300
+    assert len(ages) == 300
+    now += 1000
+    assert memory.as_dict() == {"ago": [], "rss_bytes": [], "pool_in_use_bytes": []}
+
+
+def test_statusz_script_draws_what_the_process_remembers(tmp_path: Path) -> None:
+    """The page's own script, on a document that only keeps what is put into it."""
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("node is not installed")
+    clock = inferkit._core.ManualClock()
+    with inferkit.Batcher(model(), name="b<>", _clock=clock) as batcher:
+        for _ in range(30):
+            batcher(X)
+            clock.advance(1.0)
+        with pytest.raises(inferkit.ValidationError):
+            batcher(np.ones(3, np.float32))
+        page = ask(health.asgi_app(), "/statusz")[2].decode()
+    figures, script = re.findall(r"<script[^>]*>(.*?)</script>", page, re.DOTALL)
+    stub = """
+        class Node {
+          constructor(tag) { this.tag = tag; this.attributes = {}; this.children = []; this.textContent = ""; }
+          setAttribute(name, value) { this.attributes[name] = String(value); }
+          append(...nodes) { this.children.push(...nodes); }
+          replaceChildren(...nodes) { this.children = nodes; }
+        }
+        const ids = {};
+        globalThis.document = {
+          createElement: (tag) => new Node(tag), createElementNS: (_, tag) => new Node(tag),
+          getElementById: (id) => ids[id] ??= new Node("#" + id), title: "",
+        };
+        document.getElementById("figures").textContent = FIGURES;
+        globalThis.setTimeout = () => 0;
+    """
+    ending = """
+        const found = {}, texts = [];
+        (function walk(node) {
+          if (typeof node === "string") return void texts.push(node);
+          const label = node.attributes["aria-label"];
+          if (label) found[label] = JSON.stringify(node).match(/"class":"stroke","d":"([^"]*)"/)?.[1] ?? null;
+          node.children.forEach(walk);
+        })({ attributes: {}, children: Object.values(ids) });
+        console.log(JSON.stringify([found, texts]));
+    """
+    path = tmp_path / "page.js"
+    path.write_text(stub.replace("FIGURES", json.dumps(figures)) + script + ending)
+    done = subprocess.run([node, path], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    strokes, texts = json.loads(done.stdout)
+    assert strokes["requests per second"].count(",") == 30  # a point for each second, without having waited for one
+    assert strokes["queue depth"].count(",") == 31
+    assert strokes["without an answer"].count(",") == 30
+    for name in ("memory", "buffer pool"):
+        assert strokes[name] is not None
+    assert {"b<>", "unserved", "invalid", "3.23 %"} <= set(texts)
+    assert "NaN" not in done.stdout
+
+
 # Served by others
 
 
@@ -483,14 +633,15 @@ def test_statusz_in_a_browser(tmp_path: Path, digits_path: Path, digits: tuple[n
     assert "digits &lt;&amp;&gt;" in dom
     assert "&lt;i&gt;request-" in dom
     assert "<i>request-" not in dom  # a caller's id is text
-    for chart in ("queue depth", "latency histogram", "batch sizes", "requests per second", "memory", "buffer pool"):
+    charts = ("queue depth", "latency histogram", "batch sizes", "requests per second", "without an answer")
+    for chart in (*charts, "memory", "buffer pool"):
         assert f'aria-label="{chart}"' in dom
     assert dom.count('<rect class="bar"') > 10
     assert "p99" in dom
     assert dom.count('<path class="stroke"') >= 2  # two points in time at least: it has fetched new figures
     assert ">live<" in dom
     stretched = re.findall(r'<svg [^>]*preserveAspectRatio="none"[^>]*>(.*?)</svg>', dom, re.DOTALL)
-    assert len(stretched) == 6
+    assert len(stretched) == 7
     assert not any("<text" in shapes for shapes in stretched)  # letters keep their proportions
     assert dom.count("<text") > 20
 

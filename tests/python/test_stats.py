@@ -164,3 +164,62 @@ def test_as_json() -> None:
     assert set(figures) == {f.name for f in dataclasses.fields(stats)} | {"p99_latency_ms"}
     assert figures["completed"] == figures["windows"]["10"]["completed"] == 1
     assert figures["pool"]["outstanding"] == stats.pool.outstanding
+
+
+def test_windows_count_what_was_refused_too() -> None:
+    """Each in its own second, also where nothing but refusals happened there."""
+    clock = inferkit._core.ManualClock()
+    release, inside = threading.Event(), threading.Event()
+
+    def waits(x: np.ndarray) -> np.ndarray:
+        inside.set()
+        release.wait(60)
+        if (x == 13).any():
+            raise RuntimeError("thirteen")
+        return x
+
+    with inferkit.Batcher(model(waits), _clock=clock, max_queue_size=2, max_batch_size=1, caller_runs=False) as batcher:
+        first = batcher.submit(X)
+        assert inside.wait(60)
+        late = batcher.submit(X, timeout=0.5)
+        gone = batcher.submit(np.full(2, 13, np.float32))
+        clock.advance(10)
+        for _ in range(7):
+            with pytest.raises(inferkit.ValidationError):
+                batcher.submit(np.ones(3, np.float32))
+        clock.advance(10)
+        with pytest.raises(inferkit.DeadlineError):
+            batcher.submit(X, timeout=-1.0)
+        assert isinstance(late.exception(60), inferkit.DeadlineError)
+        bad = batcher.submit(np.full(2, 13, np.float32))
+        for _ in range(3):
+            with pytest.raises(inferkit.QueueFullError):
+                batcher.submit(X)
+        assert gone.cancel()
+        release.set()
+        first.result(60)
+        assert isinstance(bad.exception(60), inferkit.InferenceError)
+        batcher.drain()
+        stats = batcher.stats()
+        minute, recent = stats.windows[60], stats.windows[1]
+        series = batcher._series()
+        clock.advance(120)
+        assert batcher.stats().windows[60].rejected == 0
+    kinds = ("completed", "failed", "cancelled", "expired", "rejected", "invalid")
+    assert [getattr(minute, kind) for kind in kinds] == [1, 1, 1, 2, 3, 7]
+    assert [getattr(recent, kind) for kind in kinds] == [1, 1, 1, 2, 3, 0]
+    assert [getattr(stats, kind) for kind in kinds] == [1, 1, 1, 2, 3, 7]
+    assert minute.unserved_rate == 5 / 7
+    assert minute.invalid_rate == 7 / 15
+    assert [sum(series[kind]) for kind in kinds] == [1, 1, 1, 2, 3, 7]
+    assert series["invalid"][10] == 7
+    assert series["rejected"][20] == 3
+    assert len(series["completed"]) == 21
+    assert series["queue_depth"][:20] == [2] * 20
+
+
+def test_rates_of_nothing_are_zero() -> None:
+    with inferkit.Batcher(model()) as batcher:
+        window = batcher.stats().windows[60]
+        assert (window.unserved_rate, window.invalid_rate) == (0.0, 0.0)
+        assert batcher._series()["completed"] == [0]

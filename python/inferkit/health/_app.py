@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
+from ._memory import memory
 from ._monitor import Monitor
 from ._status import status
 
@@ -87,6 +88,8 @@ class App:
 
     def _metrics(self, scope: Message) -> tuple[int, str, bytes]:
         from .. import metrics
+
+        memory.look()
 
         accept = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"accept"), "")
         try:

@@ -15,6 +15,8 @@ from .. import _batcher, _limits
 from .._build import build_info
 from .._core import BufferPool, resident_bytes
 from .._log import log
+from .._text import printable
+from ._memory import memory
 
 if TYPE_CHECKING:
     from .._batcher import Batcher, BatcherStats
@@ -53,6 +55,11 @@ class Limits:
         Seconds that the oldest of them has waited.
     max_error_rate : float or None
         Failed requests, as a share of those that ran in the last 60 s; judged from `min_requests` of them on.
+    max_unserved_rate : float or None
+        Rejected and expired requests, as a share of those, the completed and the failed ones of the last 60 s; judged
+        from `min_requests` of them on.
+    max_invalid_rate : float or None
+        Invalid requests, as a share of all of the last 60 s; judged from `min_requests` of them on.
     max_p99_ms : float or None
         From submission to answer, of the last 60 s; judged from `min_requests` on.
     max_memory_bytes : int or None
@@ -69,7 +76,8 @@ class Limits:
     require_warm_up : bool
         A batcher is not ready before its model has run: by ``batcher.warm_up()``, ``model.warm_up()`` or a request.
     degraded_is_ready : bool
-        Whether a process beyond a limit still counts as ready: taking an overloaded one away burdens the others.
+        Whether a process beyond a limit still counts as ready: taking an overloaded one away burdens the others, so it
+        stays in the rotation, in state ``degraded`` and with the reasons.
     failed_is_dead : bool
         Whether a failed process counts as not alive, so that an orchestrator restarts it.
     debug_is_fine : bool
@@ -85,6 +93,8 @@ class Limits:
     max_queue_depth: int | None = _limits.QUEUE_DEPTH
     max_oldest_wait: float | None = _limits.OLDEST_WAIT
     max_error_rate: float | None = _limits.ERROR_RATE
+    max_unserved_rate: float | None = _limits.UNSERVED_RATE
+    max_invalid_rate: float | None = _limits.INVALID_RATE
     max_p99_ms: float | None = None
     max_memory_bytes: int | None = None
     max_idle_buffers: int | None = None
@@ -193,6 +203,7 @@ class Monitor:
         -------
         Report
         """
+        memory.look()
         with self._lock:
             loading, draining = list(self._loading), self._draining
         found = [(State.LOADING, f"{what} is being loaded") for what in loading]
@@ -232,7 +243,7 @@ class Monitor:
             state=state,
             ready=state is State.READY or (state is State.DEGRADED and self.limits.degraded_is_ready),
             alive=not (state is State.FAILED and self.limits.failed_is_dead),
-            reasons=tuple(reason for _, reason in sorted(found, key=lambda one: -_ORDER[one[0]])),
+            reasons=tuple(printable(reason, 1000) for _, reason in sorted(found, key=lambda one: -_ORDER[one[0]])),
             batchers=batchers,
         )
 
@@ -328,6 +339,22 @@ def judge(batcher: Batcher, stats: BatcherStats, limits: Limits) -> list[tuple[S
             window.p99_latency_ms,
             limits.max_p99_ms,
             f"p99 of the last minute is {window.p99_latency_ms:.3g} ms, over the limit of {limits.max_p99_ms} ms",
+        )
+    unserved = window.rejected + window.expired
+    if window.completed + window.failed + unserved >= limits.min_requests:
+        check(
+            window.unserved_rate,
+            limits.max_unserved_rate,
+            f"{window.unserved_rate:.1%} of the last minute's requests got no answer ({window.rejected} rejected, "
+            f"{window.expired} expired), over the limit of {limits.max_unserved_rate or 0:.1%}",
+        )
+    came = window.completed + window.failed + window.cancelled + unserved + window.invalid
+    if came >= limits.min_requests:
+        check(
+            window.invalid_rate,
+            limits.max_invalid_rate,
+            f"{window.invalid_rate:.1%} of the last minute's requests were invalid, over the limit of "
+            f"{limits.max_invalid_rate or 0:.1%}",
         )
     return found
 

@@ -12,7 +12,9 @@ from typing import Any
 from .. import _batcher
 from .._build import build_info
 from .._core import BufferPool, resident_bytes
+from .._text import NAME_LIMIT, printable
 from ..tracing._records import slowest
+from ._memory import memory
 from ._monitor import Monitor
 
 __all__ = ["status"]
@@ -26,6 +28,7 @@ _STARTED = time.time()
 def status(monitor: Monitor) -> dict[str, Any]:
     """Take all of it now."""
     build, pool, report = build_info(), BufferPool.default().stats(), monitor.report()
+    memory.look()
     open_batchers = _batcher._open_batchers()
     return {
         "time": time.time(),
@@ -34,8 +37,8 @@ def status(monitor: Monitor) -> dict[str, Any]:
         "reasons": report.reasons,
         "process": {
             "pid": os.getpid(),
-            "host": socket.gethostname(),
-            "program": os.path.basename(sys.argv[0]) or "python",
+            "host": printable(socket.gethostname(), NAME_LIMIT),
+            "program": printable(os.path.basename(next(iter(sys.argv), "")) or "python", NAME_LIMIT),
             "python": sys.version.split()[0],
             "uptime": time.time() - _STARTED,
             "inferkit": build["version"],
@@ -47,6 +50,7 @@ def status(monitor: Monitor) -> dict[str, Any]:
             "pool_cached_bytes": pool.cached_bytes,
             "pool_outstanding": pool.outstanding,
         },
+        "memory": memory.as_dict(),
         "batchers": [
             {**_figures(batcher), "health": report.batchers.get(batcher.name, report.state).value}
             for batcher in open_batchers
@@ -65,10 +69,12 @@ def _figures(batcher: _batcher.Batcher) -> dict[str, Any]:
             figures[stage] = {k: v for k, v in figures[stage].items() if k not in ("at_most", "sum")}
     return {
         "name": batcher.name,
-        "model": os.path.basename(batcher.model.path or "") or ("ONNX" if batcher.model._is_native else "callable"),
+        "model": printable(os.path.basename(batcher.model.path or ""), NAME_LIMIT)
+        or ("ONNX" if batcher.model._is_native else "callable"),
         "max_batch_size": batcher.max_batch_size,
         **batcher._limits,
         "stats": _batcher._stats_from(raw).as_dict(),
+        "series": batcher._series(),  # a page that has just been opened shows the last minutes
         "latency": {
             "seconds": _BUCKETS,  # upper bounds; one count more, for what is above
             "counts": [at_most[0], *(b - a for a, b in itertools.pairwise(at_most))],
@@ -82,7 +88,7 @@ def _slow_requests() -> list[dict[str, Any]]:
     now = time.monotonic()
     return [
         {
-            "request_id": str(r.request_id),
+            "request_id": printable(r.request_id, NAME_LIMIT),
             "batcher": r.batcher,
             "outcome": r.outcome,
             "batch_size": r.batch_size,

@@ -62,6 +62,44 @@ TEST(history_forgets_what_is_old) {
   CHECK_EQ(rig.count(61 * kSecond, 60), 0u);
 }
 
+TEST(history_series_is_second_by_second) {
+  Counter counter;
+  uint64_t depth = 3;
+  History history(0, {&counter}, {}, [&] { return depth; });
+  const auto event = [&](Nanos now) {
+    history.tick(now);
+    counter.add();
+  };
+  for (Nanos t = 0; t < 3 * kSecond; t += kSecond / 4) event(t);
+  depth = 7;
+  event(10 * kSecond);  // seconds 3 to 9 had nothing: what stood at the end of second 2 stood still
+  depth = 5;
+  const Series series = history.series(11 * kSecond + kSecond / 2);
+  CHECK(near(series.running, 0.5));
+  CHECK((series.counts[0] == std::vector<uint64_t>{4, 4, 4, 0, 0, 0, 0, 0, 0, 0, 1, 0}));
+  CHECK((series.gauge == std::vector<uint64_t>{3, 3, 7, 7, 7, 7, 7, 7, 7, 7, 5, 5}));
+}
+
+TEST(history_series_forgets_and_adds_up) {
+  Rig rig(0);
+  std::mt19937_64 random(3);
+  std::vector<uint64_t> expected;
+  Nanos now = 0;
+  for (int second = 0; second < 2000; ++second, now += kSecond) {
+    const int count = random() % 3 ? 0 : static_cast<int>(random() % 5);  // with pauses
+    for (int i = 0; i < count; ++i) rig.event(now + static_cast<Nanos>(i), 1);
+    expected.push_back(static_cast<uint64_t>(count));
+    if (second % 97 != 0 && second != 1999) continue;
+    const Series series = rig.history.series(now + kSecond / 2);
+    const size_t shown = std::min<size_t>(expected.size(), size_t{History::kSeriesSeconds} + 1);
+    CHECK((series.counts[0] ==
+           std::vector<uint64_t>(expected.end() - static_cast<std::ptrdiff_t>(shown), expected.end())));
+    CHECK_EQ(series.gauge.size(), shown);
+  }
+  const Series late = rig.history.series(now + 1000 * kSecond);  // a pause longer than all that is kept
+  CHECK((late.counts[0] == std::vector<uint64_t>(size_t{History::kSeriesSeconds} + 1)));
+}
+
 // Nobody was there to end the second in which they happened: they must not count as new when the next event comes.
 TEST(history_events_before_a_pause_keep_their_second) {
   Rig rig(0);

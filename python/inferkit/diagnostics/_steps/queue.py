@@ -56,6 +56,38 @@ def standing(stats: BatcherStats, limits: Limits) -> Iterator[Check]:
         "step 6 says what is wrong with the outputs; the errors' messages name the requests" if bad else "",
     )
 
+    yield from _refused(stats, limits)
+
+
+def _refused(stats: BatcherStats, limits: Limits) -> Iterator[Check]:
+    """Judge what never ran."""
+    unserved = stats.rejected + stats.expired
+    good = stats.completed + stats.failed + unserved
+    bad = unserved > limits.unserved_rate * good
+    yield _check(
+        "requests are served",
+        "fail" if bad else "pass",
+        f"{stats.rejected} rejected and {stats.expired} expired of {good} good requests before this diagnosis "
+        f"(limit {limits.unserved_rate:.0%})"
+        if good
+        else "no request yet",
+        "who is refused, or waits in vain, has no answer either, however few of those that run fail",
+        "more comes than is answered: raise max_batch_size or workers, add processes; or give requests more time"
+        if bad
+        else "",
+    )
+    came = good + stats.cancelled + stats.invalid
+    bad = stats.invalid > limits.invalid_rate * came
+    yield _check(
+        "requests are valid",
+        "warn" if bad else "pass",
+        f"{stats.invalid} of {came} requests were invalid before this diagnosis (limit {limits.invalid_rate:.0%})"
+        if came
+        else "no request yet",
+        "somebody sends what the model was not made for, and gets an error for it",
+        "a ValidationError's reason and message say what was wrong with the input" if bad else "",
+    )
+
 
 def _bounded(patient: Patient) -> Check:
     size = patient.batcher._limits["max_queue_size"]
