@@ -14,6 +14,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 import inferkit
+from inferkit._cli._compare import difference
 
 SMALL = (4, 16, 3)
 LARGE = (64, 256, 256, 10)
@@ -90,10 +91,9 @@ def cnn(seed: int = 0) -> bytes:
 
 def check(name: str, got: np.ndarray, expected: np.ndarray, tolerance: float = 1e-4) -> None:
     """Stop where an engine's answer is not the others'."""
-    scale = float(np.abs(expected).max()) or 1.0
-    error = float(np.abs(np.asarray(got) - expected).max()) / scale
-    if not error <= tolerance:
-        sys.exit(f"{name} answers wrongly: off by {error:.2g} of the output's scale")
+    problem = difference(got, expected, tolerance=tolerance)
+    if problem:
+        sys.exit(f"{name} answers wrongly: its output {problem}")
 
 
 @dataclass

@@ -14,6 +14,7 @@ import numpy as np
 import common
 import inferkit
 import peers
+from inferkit._cli._compare import difference
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
@@ -70,7 +71,7 @@ def _calls(name_of_model: str, data: bytes, feeds: Feeds, tolerance: float) -> d
             # What another engine gets wrong is not timed; what we get wrong stops it all.
             if who == "inferkit":
                 common.check(f"inferkit on {name_of_model}", answer[name], want, tolerance)
-            elif name not in answer or np.abs(answer[name] - want).max() > max(1e-2, tolerance) * np.abs(want).max():
+            elif name not in answer or difference(answer[name], want, tolerance=max(1e-2, tolerance)):
                 print(f"not timed: {who} on {name_of_model}, whose {name} is not ONNX Runtime's")
                 del calls[who]
                 break

@@ -302,6 +302,69 @@ def test_bench_finds_wrong_answers(capsys: Capture, digits_path: Path, monkeypat
     assert "WRONG ANSWERS" in capsys.readouterr().out
 
 
+def classifier(tmp_path: Path, labels: list[Any]) -> Path:
+    """As scikit-learn's are exported: labels, and a map from class to probability for each row."""
+    name = "classlabels_strings" if isinstance(labels[0], str) else "classlabels_int64s"
+    rng = np.random.default_rng(0)
+    weights = onnx.numpy_helper.from_array(rng.standard_normal((2, len(labels))).astype(np.float32), "w")
+    value = helper.make_tensor_value_info
+    key = TensorProto.STRING if isinstance(labels[0], str) else TensorProto.INT64
+    maps = helper.make_sequence_type_proto(
+        helper.make_map_type_proto(key, helper.make_tensor_type_proto(TensorProto.FLOAT, []))
+    )
+    graph = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["x", "w"], ["scores"]),
+            helper.make_node("Softmax", ["scores"], ["p"]),
+            helper.make_node("ArgMax", ["p"], ["label"], axis=1, keepdims=0),
+            helper.make_node("ZipMap", ["p"], ["maps"], domain="ai.onnx.ml", **{name: labels}),
+        ],
+        "classifier",
+        [value("x", TensorProto.FLOAT, ["n", 2])],
+        [value("label", TensorProto.INT64, ["n"]), helper.make_value_info("maps", maps)],
+        [weights],
+    )
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 3)]
+    path = tmp_path / "classifier.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
+    return path
+
+
+@pytest.mark.unsanitized("bench refuses it")
+@pytest.mark.parametrize("labels", [[0, 1, 2], [7, -3, 5], ["a", "b"], ["z", "b", "é", "a"]], ids=str)
+def test_bench_on_maps(capsys: Capture, tmp_path: Path, labels: list[Any]) -> None:
+    """ONNX Runtime sorts the keys of its maps; our columns are in the model's order."""
+    path = classifier(tmp_path, labels)
+    assert main(["bench", str(path), *QUICK, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["compared_with"].startswith("onnxruntime")
+    assert found["wrong"] == []
+
+
+@pytest.mark.unsanitized("bench refuses it")
+def test_bench_finds_wrong_maps(capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from inferkit._cli import _measure
+
+    inner = _measure.OnnxRuntime.answer
+
+    def swapped(self: Any, feeds: Any) -> Any:
+        answer = inner(self, feeds)
+        return {**answer, "maps": [{**row, 0: row[1], 1: row[0]} for row in answer["maps"]]}
+
+    monkeypatch.setattr(_measure.OnnxRuntime, "answer", swapped)
+    assert main(["bench", str(classifier(tmp_path, [0, 1, 2])), *QUICK]) == 2
+    text = capsys.readouterr().out
+    assert "WRONG ANSWERS" in text
+    assert "'maps' differs in 2 of 3 elements, the worst at [0, " in text
+
+
+@pytest.mark.unsanitized("bench refuses it")
+def test_bench_on_what_is_not_finite(capsys: Capture, tmp_path: Path) -> None:
+    path = model_file(tmp_path, helper.make_node("Log", ["x"], ["y"]))
+    assert main(["bench", str(path), *QUICK, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["wrong"] == []
+
+
 @pytest.mark.unsanitized("bench refuses it")
 @pytest.mark.parametrize("kind", ["png", "svg"])
 def test_bench_draws(tmp_path: Path, capsys: Capture, digits_path: Path, kind: str) -> None:

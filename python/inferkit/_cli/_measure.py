@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from .._batcher import Batcher
+from .._batcher import Batcher, OutputChecks
 from .._model import Model
 from ..diagnostics._samples import Feeds
+from ._compare import difference
 
 __all__ = ["Answers", "Figures", "OnnxRuntime", "alternate", "clients", "inferkit_call", "onnxruntime_call"]
 
 _SLICE = 0.02  # seconds that one engine runs before it is another's turn
-_TOLERANCE = {2: 2e-2, 4: 1e-3, 8: 1e-6}  # of an output's scale, by the element's size
 
 
 @dataclass
@@ -44,14 +44,18 @@ class Figures:
 class Answers:
     """What was compared, and what was wrong."""
 
+    columns: dict[str, list[Any]] = field(default_factory=dict)  # output -> keys, where others give maps
     checked: int = 0
     wrong: list[str] = field(default_factory=list)
 
-    def compare(self, where: str, ours: Feeds, theirs: list[np.ndarray]) -> None:
+    def compare(self, where: str, ours: Feeds, theirs: dict[str, Any]) -> None:
         """Hold one engine's outputs against another's, within rounding."""
-        for (name, a), b in zip(ours.items(), theirs, strict=True):
+        if set(ours) != set(theirs):
+            self.wrong.append(f"{where}: the outputs are {list(ours)}, not {list(theirs)}")
+        for name in ours.keys() & theirs.keys():
+            a = ours[name]
             self.checked += len(a) if a.ndim else 1
-            problem = difference(a, np.asarray(b))
+            problem = difference(a, theirs[name], self.columns.get(name))
             if problem:
                 self.wrong.append(f"{where}: '{name}' {problem}")
 
@@ -60,22 +64,6 @@ class Answers:
         self.checked += counts[0]
         if counts[1]:
             self.wrong.append(f"{where}: {counts[1]} answers differ from the model's own")
-
-
-def difference(a: np.ndarray, b: np.ndarray) -> str:
-    """Say how two outputs differ by more than rounding; empty where they do not."""
-    if a.shape != b.shape or a.dtype != b.dtype:
-        return f"is {a.dtype}{list(a.shape)}, not {b.dtype}{list(b.shape)}"
-    if a.dtype.kind != "f":
-        # Labels and indices: a tie that rounds the other way is no wrong answer, many are.
-        return "differs" if np.mean(a != b) > 0.01 else ""
-    x, y = a.astype(np.float64), b.astype(np.float64)
-    if not (np.isfinite(x) == np.isfinite(y)).all():
-        return "is finite in one and not in the other"
-    finite = np.isfinite(x)
-    error = float(np.abs(x - y)[finite].max(initial=0.0))
-    scale = max(float(np.abs(y)[finite].max(initial=0.0)), 1e-6)
-    return f"is off by {error / scale:.2g} of its scale" if error > _TOLERANCE[a.dtype.itemsize] * scale else ""
 
 
 def inferkit_call(model: Model, feeds: Feeds) -> Callable[[], Any]:
@@ -100,13 +88,20 @@ class OnnxRuntime:
         session = self._session
         return lambda: session.run(None, feeds)
 
+    def answer(self, feeds: Feeds) -> dict[str, Any]:
+        """Run once; outputs by name."""
+        names = [port.name for port in self._session.get_outputs()]
+        return dict(zip(names, self(feeds)(), strict=True))
 
-def onnxruntime_call(path: str, threads: int) -> OnnxRuntime | None:
-    """Open it; None where it is not installed, or does not take the model."""
+
+def onnxruntime_call(path: str, threads: int, feeds: Feeds) -> OnnxRuntime | None:
+    """Open it; None where it is not installed, or does not take the model or inputs of its types."""
     if importlib.util.find_spec("onnxruntime") is None:
         return None
     try:
-        return OnnxRuntime(path, threads)
+        runtime = OnnxRuntime(path, threads)
+        runtime.answer(feeds)
+        return runtime
     except Exception:  # its own kinds
         return None
 
@@ -131,6 +126,10 @@ def alternate(calls: dict[str, Callable[[], Any]], seconds: float) -> dict[str, 
     return out
 
 
+def _finite(value: np.ndarray) -> bool:
+    return value.dtype.kind != "f" or bool(np.isfinite(value).all())
+
+
 def clients(
     model: Model, samples: list[Feeds], expected: list[Feeds], count: int, seconds: float, max_batch_size: int
 ) -> tuple[Figures, float, tuple[int, int]]:
@@ -151,7 +150,8 @@ def clients(
             i += 1
 
     async def main() -> float:
-        async with Batcher(model, max_batch_size=max_batch_size, max_queue_size=None) as batcher:
+        checks = OutputChecks(finite=all(_finite(value) for answer in expected for value in answer.values()))
+        async with Batcher(model, max_batch_size=max_batch_size, max_queue_size=None, output_checks=checks) as batcher:
             await asyncio.gather(*(client(batcher, i, time.perf_counter_ns() + 50_000_000) for i in range(count)))
             figures.nanos.clear()  # that was to warm up
             kept.clear()

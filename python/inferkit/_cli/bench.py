@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import _core
 from .._build import build_info
 from .._model import Model
 from ..diagnostics._samples import Feeds, made_up, split
@@ -64,16 +65,17 @@ def measure(options: argparse.Namespace, say: Any) -> dict[str, Any]:
         samples = made_up(model, 64, model.run)
     fixed = next((spec.shape[0] for spec in model.inputs if spec.shape and spec.shape[0] is not None), None)
     batches = options.batch if fixed is None else [fixed]
-    peer = None if options.alone else onnxruntime_call(options.model, options.threads)
-    answers = Answers()
+    first = samples[0] if fixed is not None else batch_of(samples, batches[0])
+    peer = None if options.alone else onnxruntime_call(options.model, options.threads, first)
+    answers = Answers(columns=_core.inspect_onnx(options.model)["columns"])
     direct = []
     for rows in batches:
         say(f"batch {rows}")
         feeds = samples[0] if fixed is not None else batch_of(samples, rows)
         calls = {"inferkit": inferkit_call(model, feeds)}
         if peer is not None:
+            answers.compare(f"batch {rows}", model.run(feeds), peer.answer(feeds))
             calls["onnxruntime"] = peer(feeds)
-            answers.compare(f"batch {rows}", model.run(feeds), calls["onnxruntime"]())
         timed = alternate(calls, options.seconds)
         direct.append({"batch": rows, **{name: figures.to_dict(rows) for name, figures in timed.items()}})
     served = []
