@@ -4,7 +4,9 @@
 #include <pybind11/stl.h>
 #include <pybind11/typing.h>
 
+#include <chrono>
 #include <optional>
+#include <thread>
 
 #include "bindings/batcher_core.h"
 #include "bindings/exit.h"
@@ -348,6 +350,20 @@ py::typing::Dict<py::str, py::object> series_of(const PyBatcher& self) {
   return py::reinterpret_borrow<py::typing::Dict<py::str, py::object>>(out);
 }
 
+/// How many requests have no answer while nobody has closed the batcher: what is lost with it, for a warning. At least;
+/// a run counts as one.
+size_t unanswered(const PyBatcher& self) {
+  const py::gil_scoped_release release;
+  const Batcher& batcher = self.core->batcher();
+  const std::string_view state = batcher.state_name();
+  if (state == "closed" || state == "forked") return 0;
+  const BatcherStats stats = batcher.stats();
+  if (stats.queue_depth > 0) return stats.queue_depth + stats.in_flight;
+  // Callers are woken a moment before their run is over: only what lasts has callers that wait.
+  for (int i = 0; i < 20 && batcher.busy(); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  return batcher.busy() ? std::max<size_t>(batcher.stats().in_flight, 1) : 0;
+}
+
 constexpr const char* kTraceDoc =
     R"(The trace's records after number ``after``: (sequence, kind, id, name, batch_id, enqueued, dequeued, started, finished,
 delivered, thread, rows, batch_rows, outcome, reason). Times are nanoseconds, 0 for what has not happened.)";
@@ -500,6 +516,7 @@ void bind_batcher(py::module_& m) {
       .def("_close", &close, "drain"_a, "timeout"_a)
       .def("_poll_close", &poll_close, "drain"_a)
       .def("_begin_close", &begin_close, "drain"_a)
+      .def("_unanswered", &unanswered)
       .def_property_readonly("_closed", [](const PyBatcher& self) { return self.core->batcher().closed(); })
       .def_property_readonly("_max_rows", [](const PyBatcher& self) { return self.core->batcher().max_rows(); });
 

@@ -7,8 +7,9 @@ import itertools
 import math
 import os
 import time
+import warnings
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -252,8 +253,9 @@ class Batcher(_core.Batcher):
     Call it, ``batcher(x)``, to wait for the answer, or :meth:`submit` to get a ticket that threads and asyncio tasks
     can wait for. Every answer is the same, bit for bit, as the model's answer to that request alone. Every request ends
     exactly once, and a bad one fails alone. Safe to use from any thread and any event loop; a process that forks needs
-    one batcher in each process. What is open at the exit of the process is closed then: a daemon thread that still
-    waits for an answer ends with :class:`SystemExit`, which Python does not print.
+    one batcher in each process. One that nobody has closed and that is dropped with unanswered requests gives a
+    :class:`ResourceWarning`. What is open at the exit of the process is closed then: a daemon thread that still waits
+    for an answer ends with :class:`SystemExit`, which Python does not print.
 
     Parameters
     ----------
@@ -511,6 +513,16 @@ class Batcher(_core.Batcher):
             _open.discard(self)
             log("batcher", "closed", {"batcher": self._name, "stopped": stopped})
         return stopped
+
+    def __del__(self, _warn: Callable[..., None] = warnings.warn) -> None:
+        """Warn where requests are lost with a batcher that nobody has closed."""
+        try:
+            name = self._name
+        except AttributeError:  # __init__() has not come that far
+            return
+        if waiting := self._unanswered():
+            told = f"unclosed batcher {name} is dropped, and {waiting} or more of its requests have no answer"
+            _warn(f"{told}: close() it, or use it in a `with` block", ResourceWarning, stacklevel=2)
 
     def __enter__(self) -> Self:
         return self

@@ -608,6 +608,7 @@ class Batcher:
         The trace's records after number ``after``: (sequence, kind, id, name, batch_id, enqueued, dequeued, started, finished,
         delivered, thread, rows, batch_rows, outcome, reason). Times are nanoseconds, 0 for what has not happened.
         """
+    def _unanswered(self) -> int: ...
     def submit(
         self, *inputs: typing.Any, timeout: float | None = None, priority: int = 0, request_id: str | int | None = None
     ) -> Ticket:

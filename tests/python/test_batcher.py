@@ -452,6 +452,7 @@ def test_an_error_in_the_block_does_not_wait_for_the_queue(gate: Gate) -> None:
     assert running.exception() is None
 
 
+@pytest.mark.filterwarnings("ignore:unclosed batcher:ResourceWarning")
 def test_tickets_keep_a_dropped_batcher_alive() -> None:
     ticket = inferkit.Batcher(double()).submit(row(2))
     gc.collect()
@@ -459,7 +460,8 @@ def test_tickets_keep_a_dropped_batcher_alive() -> None:
     del ticket
     abandoned = inferkit.Batcher(double(), max_delay=60)
     abandoned.submit(row(1))
-    del abandoned  # must neither hang nor leak
+    with pytest.warns(ResourceWarning, match="1 or more of its requests have no answer"):
+        del abandoned  # must neither hang nor leak
 
 
 def test_a_model_that_calls_its_own_batcher_gets_an_error() -> None:
@@ -603,3 +605,57 @@ tickets = [batcher.submit(np.zeros(2, np.float32)) for _ in range(50)]
     done = fresh_python(code)
     assert done.returncode == 0, done.stderr
     assert time.monotonic() - start < 8
+
+
+def dropped(fresh_python: Callable[..., Any], lines: str) -> str:
+    """What a process says on its standard error that makes a batcher `b` of a model that waits for `release`."""
+    done = fresh_python(
+        "import gc, threading, warnings, numpy as np, inferkit\n"
+        "warnings.simplefilter('always')\n"
+        "release, inside = threading.Event(), threading.Event()\n"
+        "def run(x):\n    inside.set(); release.wait(30); return x\n"
+        "port = [('x', 'float32', (None, 2))]\n"
+        "x = np.ones(2, np.float32)\n"
+        "b = inferkit.Batcher(inferkit.Model.from_callable(run, port, port), name='lost', caller_runs=False)\n"
+        + lines
+        + "release.set()\n"
+    )
+    assert done.returncode == 0, done.stderr
+    return str(done.stderr)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "b.submit(x); inside.wait(30)\n",
+        "b.submit(x); inside.wait(30); [b.submit(x) for _ in range(3)]\n",
+        "t = b.submit(x); inside.wait(30)\n",
+        "b.submit(x); inside.wait(30); b.drain(0.01)\n",
+        "b.cycle = [b]; b.submit(x); inside.wait(30)\n",
+    ],
+    ids=["running", "waiting", "ticket kept", "draining", "in a cycle"],
+)
+def test_an_unclosed_batcher_with_requests_warns(fresh_python: Callable[..., Any], lines: str) -> None:
+    lines = lines.replace(
+        "b.cycle = [b]", "b = type('Sub', (inferkit.Batcher,), {})(b.model, name='lost')\nb.cycle = [b]"
+    )
+    told = dropped(fresh_python, lines + "del b; gc.collect()\nprint('on')\n")
+    assert told.count("ResourceWarning: unclosed batcher lost") == 1
+    assert "`with` block" in told
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "del b; gc.collect()\n",
+        "release.set(); b.submit(x).result(); del b; gc.collect()\n",
+        "release.set(); [t.result() for t in [b.submit(x) for _ in range(100)]]; del b; gc.collect()\n",
+        "b.submit(x); inside.wait(30); b.close(timeout=0); del b; gc.collect()\n",
+        "release.set(); b.submit(x); b.close(); del b; gc.collect()\n",
+        "inferkit.Batcher.__new__(inferkit.Batcher); gc.collect()\n",
+        "try:\n    inferkit.Batcher(b.model, workers=0)\nexcept ValueError:\n    gc.collect()\n",
+    ],
+    ids=["idle", "answered", "all answered", "closed", "drained", "without __init__", "failed __init__"],
+)
+def test_nothing_lost_and_no_warning(fresh_python: Callable[..., Any], lines: str) -> None:
+    assert dropped(fresh_python, lines) == ""

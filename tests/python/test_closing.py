@@ -124,7 +124,8 @@ def test_a_dropped_batcher_does_not_wait_for_its_model(hung: Hung) -> None:
     batcher = inferkit.Batcher(hung.model)
     batcher.submit(row())
     assert hung.entered.wait(LONG)
-    del batcher
+    with pytest.warns(ResourceWarning, match="unclosed batcher"):
+        del batcher
     gc.collect()
     assert not hung.let_go.is_set()  # and here we are
     assert workers() > before
