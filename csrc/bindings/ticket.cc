@@ -6,6 +6,7 @@
 #include <new>
 #include <optional>
 
+#include "base/text.h"
 #include "bindings/errors.h"
 #include "bindings/exit.h"
 #include "bindings/guarded.h"
@@ -150,7 +151,7 @@ PyObject* ticket_repr(PyObject* object) {
   const Request& request = *as_ticket(object)->request;
   return guarded([&] {
     return py::str(cat("<inferkit.Ticket ",
-                       request.name.empty() ? std::to_string(request.id) : "'" + request.name + "'", ": ",
+                       request.name.empty() ? std::to_string(request.id) : quote(request.name), ": ",
                        kNames[size_t(request.phase())], ">"))
         .release()
         .ptr();

@@ -212,6 +212,15 @@ def test_the_command_line(
     assert "\nCRITICAL" not in out + err
 
 
+def test_a_ticket_and_a_batcher() -> None:
+    with inferkit.Batcher(model(), name=NASTY) as batcher:
+        ticket = batcher.submit(X, request_id=NASTY)
+        ticket.result(60)
+        assert ticket.request_id == NASTY  # what was given is what comes back
+        assert harmless(repr(ticket))
+        assert harmless(repr(batcher))
+
+
 def test_a_report_and_a_stall() -> None:
     check = diagnostics.Check(step=6, name=NASTY, status="fail", figure=NASTY, why=NASTY, remedy=NASTY)
     text = str(diagnostics.Report(subject=NASTY, checks=(check,), seconds=1.0))
