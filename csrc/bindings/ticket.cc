@@ -150,9 +150,8 @@ PyObject* ticket_repr(PyObject* object) {
                                            "cancelled",        "expired", "rejected", "closed"};
   const Request& request = *as_ticket(object)->request;
   return guarded([&] {
-    return py::str(cat("<inferkit.Ticket ",
-                       request.name.empty() ? std::to_string(request.id) : quote(request.name), ": ",
-                       kNames[size_t(request.phase())], ">"))
+    return py::str(cat("<inferkit.Ticket ", request.name.empty() ? std::to_string(request.id) : quote(request.name),
+                       ": ", kNames[size_t(request.phase())], ">"))
         .release()
         .ptr();
   });

@@ -104,7 +104,7 @@ def nasty_file(tmp_path: Path, digits_path: Path) -> Path:
 
 
 def test_metrics_of_a_file_whose_name_is_not_utf8(tmp_path: Path, digits_path: Path) -> None:
-    prometheus = pytest.importorskip("prometheus_client", reason="needs inferkit[metrics]")
+    parser = pytest.importorskip("prometheus_client.parser", reason="needs inferkit[metrics]")
     loaded = inferkit.Model.load(nasty_file(tmp_path, digits_path))
     assert harmless(repr(loaded))
     with inferkit.Batcher(loaded) as batcher, inferkit.Batcher(model(), name=NASTY + BYTE):
@@ -113,7 +113,7 @@ def test_metrics_of_a_file_whose_name_is_not_utf8(tmp_path: Path, digits_path: P
             text = inferkit.metrics.exposition(accept=accept)[0].decode()
             assert harmless(text, lines=True)
             assert "mod\\\\x1b[2J\\\\n\\\\xff.onnx" in text  # the format doubles backslashes
-        parse = prometheus.parser.text_string_to_metric_families
+        parse = parser.text_string_to_metric_families
         assert len(list(parse(inferkit.metrics.exposition()[0].decode()))) > 10
         page = health.asgi_app()._statusz({"query_string": b""})[2].decode()  # type: ignore[attr-defined]
         assert harmless(page, lines=True)
