@@ -30,17 +30,13 @@ BatchRun::BatchRun(Runner& runner, BufferPool& pool, const BatcherOptions& optio
       sink_(runner.outputs(), pool),
       inputs_(runner.inputs().size()) {}
 
-Status BatchRun::gather(std::span<const RequestRef> requests, const RowLayout& layout, int64_t rows) {
+void BatchRun::gather(std::span<const RequestRef> requests, const RowLayout& layout, int64_t rows) {
   const auto specs = runner_.inputs();
   if (requests.size() == 1) {
     for (size_t i = 0; i < specs.size(); ++i) inputs_[i] = requests[0]->input(i, specs[i].dtype);
-    return {};
+    return;
   }
-  try {
-    gathered_ = pool_.acquire(layout.offset(specs.size(), rows), "batch input");
-  } catch (...) {
-    return current_exception_status();
-  }
+  gathered_ = pool_.acquire(layout.offset(specs.size(), rows), "batch input");
   for (size_t i = 0; i < specs.size(); ++i) {
     std::byte* at = gathered_.data() + layout.offset(i, rows);
     inputs_[i].dtype = specs[i].dtype;
@@ -53,17 +49,25 @@ Status BatchRun::gather(std::span<const RequestRef> requests, const RowLayout& l
       at += bytes;
     }
   }
-  return {};
+  // Read again only where each is to run alone after a failure, and never for those that have ended.
+  for (const RequestRef& request : requests) {
+    if (!options_.isolate_failures || request->done()) request->inputs.release();
+  }
 }
 
-BatchRun::Outcome BatchRun::execute(std::span<const RequestRef> requests, const RowLayout& layout, int64_t rows) {
+BatchRun::Outcome BatchRun::execute(std::span<const RequestRef> requests, const RowLayout& layout,
+                                    int64_t rows) noexcept {
   Outcome out;
   out.started = clock_.now();
   for (const RequestRef& request : requests) request->times.started.store(out.started, std::memory_order_relaxed);
   sink_.prepare(rows);
-  out.status = gather(requests, layout, rows);
-  if (out.status.ok()) out.status = runner_.run(inputs_, sink_);
-  if (out.status.ok()) out.status = sink_.complete();
+  try {
+    gather(requests, layout, rows);
+    out.status = runner_.run(inputs_, sink_);
+    if (out.status.ok()) out.status = sink_.complete();
+  } catch (...) {
+    out.status = current_exception_status();
+  }
   out.outputs = sink_.take();
   gathered_.release();
   out.finished = clock_.now();
@@ -71,26 +75,44 @@ BatchRun::Outcome BatchRun::execute(std::span<const RequestRef> requests, const 
   return out;
 }
 
+namespace {
+/// A copy; without memory for the message, one with the same code and cause and a message that needs none.
+Status copy_of(const Status& status) noexcept {
+  try {
+    return status;
+  } catch (...) {
+    return {status.code, status.reason, "out of memory", status.cause};
+  }
+}
+}  // namespace
+
 void BatchRun::deliver(Request& request, const Outcome& outcome, int64_t first_row, int64_t batch_rows,
-                       uint64_t batch_id, End end) {
+                       uint64_t batch_id, End end) noexcept {
   request.inputs.release();
-  if (request.done()) return;  // cancelled or expired meanwhile; `end` decides where it happens only now
+  if (request.done()) return;  // cancelled or expired meanwhile
+  // All that may fail or take long comes before the claim.
+  Status status = copy_of(outcome.status);
+  if (status.ok() && !options_.outputs.empty()) {
+    try {
+      status = check_rows(runner_.outputs(), options_.outputs, sink_.views(), first_row, request.rows);
+    } catch (...) {
+      status = current_exception_status();
+    }
+  }
+  if (!request.claim()) return;
   request.batch_id = batch_id;
   request.batch_rows = batch_rows;
   request.times.finished.store(outcome.finished, std::memory_order_relaxed);
   recorder_.latency(request.times.enqueued.load(std::memory_order_relaxed), outcome.started, outcome.finished);
   if (outcome.finished > request.deadline) return end(request, Phase::kExpired);
-  request.status = outcome.status;
-  if (request.status.ok() && !options_.outputs.empty()) {
-    request.status = check_rows(runner_.outputs(), options_.outputs, sink_.views(), first_row, request.rows);
-  }
+  request.status = std::move(status);
   if (!request.status.ok()) return end(request, Phase::kError);
   request.outputs = outcome.outputs;
   request.first_row = first_row;
   end(request, Phase::kResult);
 }
 
-Nanos BatchRun::run(Batch& batch, uint64_t batch_id, End end) {
+Nanos BatchRun::run(Batch& batch, uint64_t batch_id, End end) noexcept {
   recorder_.batch(batch.reason, batch.rows);
   TraceEntry record;
   record.id = record.batch_id = batch_id;
@@ -110,8 +132,10 @@ Nanos BatchRun::run(Batch& batch, uint64_t batch_id, End end) {
     Request& request = *batch.requests[i];
     if (!isolate) {
       deliver(request, all, row, batch.rows, batch_id, end);
-    } else if (!request.done()) {  // who was cancelled meanwhile is not run again
-      Outcome one = execute({&batch.requests[i], 1}, *batch.layout, request.rows);
+    } else if (request.done()) {  // who was cancelled meanwhile is not run again
+      request.inputs.release();
+    } else {
+      const Outcome one = execute({&batch.requests[i], 1}, *batch.layout, request.rows);
       took += one.finished - one.started;
       record.finished = one.finished;
       deliver(request, one, 0, request.rows, batch_id, end);

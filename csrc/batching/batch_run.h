@@ -15,7 +15,8 @@ namespace inferkit {
 /// by an event loop that runs small batches itself.
 class BatchRun {
  public:
-  /// Called for each request at its end, after its result fields are written.
+  /// Called for each request that the run has claimed, with its end, after its result fields are written: publishes it.
+  /// Must not throw.
   using End = FunctionRef<void(Request&, Phase)>;
 
   BatchRun(Runner& runner, BufferPool& pool, const BatcherOptions& options, const Clock& clock, Recorder& recorder,
@@ -23,8 +24,9 @@ class BatchRun {
 
   /// Gathers, runs, checks and scatters. Where a batch of several fails, its requests run one by one (unless
   /// isolate_failures is off), so that a bad one fails alone; an output that breaks a check fails its request only.
-  /// Returns how long the runs took.
-  Nanos run(Batch& batch, uint64_t batch_id, End end);
+  /// Each request of it has ended afterwards, whatever went wrong, and gave its inputs back; those that ended while it
+  /// ran are left alone. Returns how long the runs took.
+  Nanos run(Batch& batch, uint64_t batch_id, End end) noexcept;
 
  private:
   struct Outcome {
@@ -33,10 +35,10 @@ class BatchRun {
     Nanos started = 0, finished = 0;
   };
 
-  Outcome execute(std::span<const RequestRef> requests, const RowLayout& layout, int64_t rows);
-  Status gather(std::span<const RequestRef> requests, const RowLayout& layout, int64_t rows);
+  Outcome execute(std::span<const RequestRef> requests, const RowLayout& layout, int64_t rows) noexcept;
+  void gather(std::span<const RequestRef> requests, const RowLayout& layout, int64_t rows);
   void deliver(Request& request, const Outcome& outcome, int64_t first_row, int64_t batch_rows, uint64_t batch_id,
-               End end);
+               End end) noexcept;
 
   Runner& runner_;
   BufferPool& pool_;

@@ -1,6 +1,7 @@
 #include "batching/batcher.h"
 
 #include <algorithm>
+#include <array>
 #include <stdexcept>
 
 #include "platform/fork.h"
@@ -40,25 +41,37 @@ thread_local RunScope* RunScope::innermost = nullptr;
 
 }  // namespace
 
-/// Collects whom to notify, so that a batch costs each event loop one wake-up.
+/// Collects whom to notify, so that a batch costs each event loop one wake-up. Never allocates: with more loops than it
+/// has room for, some are woken more than once.
 class Batcher::Announcer {
  public:
   explicit Announcer(CompletionList* own = nullptr) : own_(own) {}
   ~Announcer() {
-    for (const auto& list : lists_) list->notify();
+    for (size_t i = 0; i < count_; ++i) lists_[i]->notify();
   }
   Announcer(const Announcer&) = delete;
   Announcer& operator=(const Announcer&) = delete;
 
-  void add(IntrusivePtr<CompletionList> list, Request& request) {
+  void add(IntrusivePtr<CompletionList> list, Request& request) noexcept {
     list->push(RequestRef(&request));
-    if (list.get() == own_ || std::find(lists_.begin(), lists_.end(), list) != lists_.end()) return;
-    lists_.push_back(std::move(list));
+    const auto end = lists_.begin() + static_cast<std::ptrdiff_t>(count_);
+    if (list.get() == own_ || std::find(lists_.begin(), end, list) != end) return;
+    if (count_ == lists_.size()) return list->notify();
+    lists_[count_++] = std::move(list);
   }
 
  private:
   CompletionList* const own_;
-  std::vector<IntrusivePtr<CompletionList>> lists_;
+  std::array<IntrusivePtr<CompletionList>, 8> lists_;
+  size_t count_ = 0;
+};
+
+/// What one worker runs batches with: made before the thread, so that it starts with all it needs. Owned by the thread:
+/// in the child of a fork, where that is gone, nobody touches it.
+struct Batcher::Station {
+  explicit Station(Batcher& batcher) : tools(batcher.make_tools()) {}
+  BatchRun tools;
+  Batch batch;
 };
 
 Batcher::Batcher(std::shared_ptr<Runner> runner, BatcherOptions options, std::shared_ptr<BufferPool> pool,
@@ -73,9 +86,11 @@ Batcher::Batcher(std::shared_ptr<Runner> runner, BatcherOptions options, std::sh
       recorder_(clock, options_.trace_size, [this] { return uint64_t{scheduler_.depth()}; }),
       predictor_(*runner_),
       runs_(std::min(size_t(options_.max_concurrent), kWatchedRuns)),
+      open_owner_(std::make_unique<OpenCount>()),
+      open_(*open_owner_),
       scheduler_owner_(std::make_unique<Scheduler>(
           SchedulerOptions{{intake_.max_rows(), options_.max_delay}, options_.max_queue_size, options_.max_concurrent},
-          clock)),
+          clock, open_)),
       scheduler_(*scheduler_owner_),
       workers_(std::make_unique<Workers>()) {
   if (!options_.outputs.empty() && options_.outputs.size() != runner_->outputs().size()) {
@@ -83,7 +98,9 @@ Batcher::Batcher(std::shared_ptr<Runner> runner, BatcherOptions options, std::sh
         cat("output checks for ", options_.outputs.size(), " outputs; the model has ", runner_->outputs().size()));
   }
   try {
-    for (int i = 0; i < options_.workers; ++i) workers_->start(cat("ik-batch-", i), [this] { work(); });
+    for (int i = 0; i < options_.workers; ++i) {
+      workers_->start(cat("ik-batch-", i), [this, station = std::make_shared<Station>(*this)] { work(*station); });
+    }
   } catch (...) {
     scheduler_.stop();
     throw;  // the members' destructors join those that did start
@@ -95,6 +112,7 @@ Batcher::~Batcher() {
     // The threads do not exist here, and one of them may have been changing the queue: leave both as they are.
     (void)workers_.release();
     (void)scheduler_owner_.release();
+    (void)open_owner_.release();  // requests that nobody asked for again still refer to it
     return;
   }
   close(false);
@@ -174,18 +192,15 @@ RequestRef Batcher::admit(std::span<const StridedView> inputs, const Checked& ch
   request->times.enqueued.store(now, std::memory_order_relaxed);
 
   recorder_.arrives(now);
-  open_.fetch_add(1);
-  bool reserved = false;
-  try {
-    refuse_if_closed();  // again: whoever closes sees open_, or this sees the close
-    reserved = scheduler_.try_reserve();
-    if (!reserved) {
-      std::vector<RequestRef> expired;
-      scheduler_.sweep(expired);
-      drop(expired);
-      reserved = scheduler_.try_reserve();
-    }
-    if (!reserved && !options_.wait_when_full) {
+  request->open = OpenCount::Hold(open_);
+  refuse_if_closed();  // again: whoever closes sees what is open, or this sees the close
+  request->place = scheduler_.try_reserve();
+  if (!request->place) {
+    RequestList expired;
+    scheduler_.sweep(expired);
+    drop(expired);
+    request->place = scheduler_.try_reserve();
+    if (!request->place && !options_.wait_when_full) {
       recorder_.rejected();
       TraceEntry refused;
       refused.id = request->id;
@@ -195,15 +210,15 @@ RequestRef Batcher::admit(std::span<const StridedView> inputs, const Checked& ch
       throw Error(ErrorCode::kQueueFull, cat("the queue is full (max_queue_size=", options_.max_queue_size,
                                              "): try again later, or raise max_queue_size"));
     }
+  }
+  try {
     request->inputs = intake_.copy(inputs, checked, *pool_);
   } catch (const Error& error) {
     if (error.code() == ErrorCode::kValidation) recorder_.invalid();
     if (error.code() == ErrorCode::kPoolExhausted) recorder_.rejected();
-    if (reserved) scheduler_.unreserve();
-    if (open_.fetch_sub(1) == 1) note_quiet();
     throw;
   }
-  if (reserved) {
+  if (request->place) {
     request->advance(Phase::kWaiting, Phase::kQueued);
   } else {
     if (options_.full_timeout < kNever - now) request->admit_by = now + options_.full_timeout;
@@ -214,7 +229,7 @@ RequestRef Batcher::admit(std::span<const StridedView> inputs, const Checked& ch
   return request;
 }
 
-void Batcher::enqueue(std::span<const RequestRef> requests, bool wake) {
+void Batcher::enqueue(std::span<const RequestRef> requests, bool wake) noexcept {
   scheduler_.enqueue(requests, wake);
   if (state_.load() == State::kClosed) reject_waiting();  // close() stored that first and emptied the queue second
 }
@@ -256,7 +271,7 @@ Waited Batcher::wait_for_room(Request& request) {
   return Waited::kDone;
 }
 
-bool Batcher::cancel(Request& request) {
+bool Batcher::cancel(Request& request) noexcept {
   if (foreign()) return request.finish(Phase::kClosed);
   Announcer announcer;
   if (!conclude(request, Phase::kCancelled, announcer)) return false;
@@ -264,7 +279,7 @@ bool Batcher::cancel(Request& request) {
   return true;
 }
 
-void Batcher::expire(Request& request, Nanos now) {
+void Batcher::expire(Request& request, Nanos now) noexcept {
   if (now < request.next_timeout() || foreign()) return;
   Announcer announcer;
   if (conclude(request, now >= request.deadline ? Phase::kExpired : Phase::kRejected, announcer)) {
@@ -272,59 +287,55 @@ void Batcher::expire(Request& request, Nanos now) {
   }
 }
 
-bool Batcher::conclude(Request& request, Phase end, Announcer& announcer) {
-  if (!request.finish(end)) return false;
-  Nanos finished = request.times.finished.load(std::memory_order_relaxed);
-  if (!finished) {
-    finished = clock_.now();
-    request.times.finished.store(finished, std::memory_order_relaxed);
-  }
-  recorder_.ended(end, finished);
-  recorder_.trace(request, end);
-  if (IntrusivePtr<CompletionList> list = request.take_list()) announcer.add(std::move(list), request);
-  if (open_.fetch_sub(1) == 1) note_quiet();
+bool Batcher::conclude(Request& request, Phase end, Announcer& announcer) noexcept {
+  const std::optional<Phase> from = request.claim();
+  if (!from) return false;
+  if (*from != Phase::kRunning) request.inputs.release();  // else its batch may be reading them
+  request.times.finished.store(clock_.now(), std::memory_order_relaxed);
+  settle(request, end, announcer);
   return true;
 }
 
-void Batcher::drop(std::vector<RequestRef>& dropped) {
+/// After the claim: counts the end, publishes it and tells whoever wants to know.
+void Batcher::settle(Request& request, Phase end, Announcer& announcer) noexcept {
+  const OpenCount::Hold open = std::move(request.open);  // a drain is over after all this
+  recorder_.ended(end, request.times.finished.load(std::memory_order_relaxed));
+  request.publish(end);
+  recorder_.trace(request, end);
+  if (IntrusivePtr<CompletionList> list = request.take_list()) announcer.add(std::move(list), request);
+}
+
+void Batcher::drop(RequestList& dropped) noexcept {
   if (dropped.empty()) return;
   Announcer announcer;
-  for (const RequestRef& request : dropped) {
-    request->inputs.release();
-    conclude(*request, Phase::kExpired, announcer);  // unless it had ended: then it only loses its place
-  }
-  dropped.clear();
+  // Unless it had ended: then it only lost its place.
+  while (const RequestRef request = dropped.pop()) conclude(*request, Phase::kExpired, announcer);
 }
 
 // Running
 
-void Batcher::work() {
+void Batcher::work(Station& station) noexcept {
   RunScope scope(this);  // for as long as the thread lives: it must never wait for itself
-  BatchRun tools = make_tools();
-  Batch batch;
-  std::vector<RequestRef> dropped;
-  while (scheduler_.next(batch, dropped)) {
+  RequestList dropped;
+  while (scheduler_.next(station.batch, dropped)) {
     drop(dropped);
-    if (!batch.requests.empty()) run_batch(batch, tools, nullptr, true);
+    if (!station.batch.requests.empty()) run_batch(station.batch, station.tools, nullptr, true);
   }
 }
 
-void Batcher::run_batch(Batch& batch, BatchRun& tools, CompletionList* own, bool more_to_come) {
-  open_.fetch_add(1);  // the run itself: its requests may all be cancelled before it is over
+void Batcher::run_batch(Batch& batch, BatchRun& tools, CompletionList* own, bool is_worker) noexcept {
   const Nanos now = clock_.now();
   for (const RequestRef& request : batch.requests) request->times.dequeued.store(now, std::memory_order_relaxed);
-  Nanos took;
   {
     RunScope scope(this);
     const ActiveRuns::Scope active(runs_, now, batch.requests);
     Announcer announcer(own);
-    took = tools.run(batch, next_batch_.fetch_add(1, std::memory_order_relaxed),
-                     [&](Request& request, Phase end) { conclude(request, end, announcer); });
+    scheduler_.learn(tools.run(batch, next_batch_.fetch_add(1, std::memory_order_relaxed),
+                               [&](Request& request, Phase end) { settle(request, end, announcer); }));
   }
   batch.requests.clear();
   batch.layout.reset();
-  scheduler_.finish_run(took, more_to_come);
-  if (open_.fetch_sub(1) == 1) note_quiet();
+  batch.slot.release(is_worker);
 }
 
 void Batcher::run_inline(BatchRun& tools, Batch& batch, CompletionList& own) {
@@ -336,7 +347,7 @@ void Batcher::run_inline(BatchRun& tools, Batch& batch, CompletionList& own) {
     return true;
   };
   for (;;) {
-    std::vector<RequestRef> dropped;
+    RequestList dropped;
     const bool taken = scheduler_.take(batch, dropped, accept);
     drop(dropped);
     if (!taken) break;
@@ -345,22 +356,16 @@ void Batcher::run_inline(BatchRun& tools, Batch& batch, CompletionList& own) {
   scheduler_.kick();
 }
 
-bool Batcher::begin_caller_run(int64_t rows) {
-  if (!options_.caller_runs) return false;
+Slot Batcher::begin_caller_run(int64_t rows) {
+  if (!options_.caller_runs) return {};
   check_outside();
-  open_.fetch_add(1);
-  if (state_.load() == State::kOpen && scheduler_.begin_caller_run(rows)) return true;
-  if (open_.fetch_sub(1) == 1) note_quiet();
-  return false;
+  Slot slot = scheduler_.begin_caller_run(rows);
+  if (state_.load() != State::kOpen) return {};  // whoever closes sees the slot, or this sees the close
+  return slot;
 }
 
-void Batcher::abandon_caller_run() {
-  scheduler_.finish_run(0, false);
-  if (open_.fetch_sub(1) == 1) note_quiet();
-}
-
-Status Batcher::run_caller(std::span<const TensorView> inputs, const Checked& checked, RowSink& sink, Nanos enqueued,
-                           const SubmitOptions& options) {
+Status Batcher::run_caller(Slot slot, std::span<const TensorView> inputs, const Checked& checked, RowSink& sink,
+                           Nanos enqueued, const SubmitOptions& options) {
   const uint64_t batch_id = next_batch_.fetch_add(1, std::memory_order_relaxed);
   recorder_.batch(DispatchReason::kCaller, checked.rows);
   sink.prepare(checked.rows);
@@ -372,7 +377,8 @@ Status Batcher::run_caller(std::span<const TensorView> inputs, const Checked& ch
     status = runner_->run(inputs, sink);
   }
   const Nanos finished = clock_.now();
-  scheduler_.finish_run(finished - started, false);
+  scheduler_.learn(finished - started);
+  const OpenCount::Hold open = slot.release();
   if (status.ok()) {
     predictor_.learn(*checked.layout, checked.rows, finished - started);
     status = sink.complete();
@@ -395,19 +401,13 @@ Status Batcher::run_caller(std::span<const TensorView> inputs, const Checked& ch
   r.finished = r.delivered = finished;  // the caller has it in its hands
   r.rows = r.batch_rows = static_cast<uint32_t>(checked.rows);
   recorder_.trace_call(r, end, DispatchReason::kCaller, options.name);
-  if (open_.fetch_sub(1) == 1) note_quiet();
   return status;
 }
 
 // Ending
 
-void Batcher::note_quiet() {
-  if (state_.load() == State::kOpen) return;
-  quiet_.fetch_add(1);
-  futex_wake_all(quiet_);
-}
-
 void Batcher::stop_admitting() {
+  open_.watch();
   State open = State::kOpen;
   state_.compare_exchange_strong(open, State::kDraining);
 }
@@ -422,25 +422,19 @@ bool Batcher::drain(Nanos until) {
   if (foreign()) return true;
   check_outside();
   begin_drain();
-  for (;;) {
-    const uint32_t seen = quiet_.load();
-    if (open_.load() == 0) return true;
-    if (futex_wait(quiet_, seen, until) == FutexResult::kTimedOut) return open_.load() == 0;
-  }
+  return open_.wait(until);
 }
 
-void Batcher::reject_waiting() {
-  std::vector<RequestRef> waiting;
+void Batcher::reject_waiting() noexcept {
+  RequestList waiting;
   scheduler_.clear(waiting);
   Announcer announcer;
-  for (const RequestRef& request : waiting) {
-    request->inputs.release();
-    conclude(*request, Phase::kClosed, announcer);
-  }
+  while (const RequestRef request = waiting.pop()) conclude(*request, Phase::kClosed, announcer);
 }
 
 void Batcher::refuse_all() {
   if (foreign()) return;
+  open_.watch();
   state_.store(State::kClosed);
   reject_waiting();
 }

@@ -36,8 +36,11 @@ class Batcher {
   /// options say to wait, it comes back `parked` and goes to the queue by itself. Throws
   /// Error(kQueueFull, kValidation, kPoolExhausted, kClosed).
   RequestRef admit(std::span<const StridedView> inputs, const Checked& checked, const SubmitOptions& options);
+  /// Cancels an admitted request that will not be queued after all, and gives its place back. One that is dropped gives
+  /// both back as well, but leaves whoever waits for its end without one.
+  void withdraw(Request& request) noexcept { cancel(request); }
   /// Queues admitted requests together. With `wake` false no worker is woken: call kick() or run_inline().
-  void enqueue(std::span<const RequestRef> requests, bool wake = true);
+  void enqueue(std::span<const RequestRef> requests, bool wake = true) noexcept;
   void kick() { scheduler_.kick(); }
   /// All three.
   RequestRef submit(std::span<const StridedView> inputs, const SubmitOptions& options = {});
@@ -47,25 +50,24 @@ class Batcher {
   Waited wait(Request& request, Nanos until = kNever);
   /// Sleeps until the request has a place in the queue or has ended. kInterrupted on a signal.
   Waited wait_for_room(Request& request);
-  /// True where this call ended it. What runs already runs on, for nobody.
-  bool cancel(Request& request);
+  /// True where this call ended it; false also where its end was decided a moment ago and is being written down. What
+  /// runs already runs on, for nobody.
+  bool cancel(Request& request) noexcept;
   /// The caller has taken the answer, or the error, of a request that has ended.
   void delivered(Request& request) { recorder_.delivered(request, clock_.now()); }
   /// Ends the request if its time has passed at `now`.
-  void expire(Request& request, Nanos now);
+  void expire(Request& request, Nanos now) noexcept;
 
   // Running on the caller's thread
-  /// Takes a slot if the batcher is idle and the policy would let `rows` go at once. Then run_caller() or
-  /// abandon_caller_run() must follow.
-  bool begin_caller_run(int64_t rows);
-  void abandon_caller_run();
+  /// A slot if the batcher is idle and the policy would let `rows` go at once, for run_caller().
+  Slot begin_caller_run(int64_t rows);
   /// The values of a request that is about to be run in place. Throws Error(kValidation).
   void scan(std::span<const StridedView> inputs);
   /// The same for one that cannot be run where it lies: a pooled copy, laid out as Request::inputs.
   Buffer copy(std::span<const StridedView> inputs, const Checked& checked);
   /// Runs, checks, records. `inputs` were checked. Runs the model.
-  Status run_caller(std::span<const TensorView> inputs, const Checked& checked, RowSink& sink, Nanos enqueued,
-                    const SubmitOptions& options);
+  Status run_caller(Slot slot, std::span<const TensorView> inputs, const Checked& checked, RowSink& sink,
+                    Nanos enqueued, const SubmitOptions& options);
   /// For the thread of an event loop: runs what is queued as long as it is predicted to take less than
   /// inline_limit in all, then wakes a worker for the rest. Ends whose list is `own` are pushed there without a
   /// notification. Runs the model. Not to be called by two threads with one `tools`.
@@ -89,7 +91,7 @@ class Batcher {
   /// threads may call it; each returns when it is done.
   bool close(bool drain, Nanos until = kNever);
   /// Whether a batch or a caller's run is under way, or a request has not ended: close() would wait for it.
-  bool busy() const { return open_.load() > 0; }
+  bool busy() const { return !open_.quiet(); }
   bool closed() const { return state_.load() != State::kOpen || foreign(); }
   /// "open", "draining", "closed", or "forked" in a child of the process that made it.
   std::string_view state_name() const;
@@ -117,13 +119,14 @@ class Batcher {
   enum class State : uint32_t { kOpen, kDraining, kClosed };
 
   class Announcer;
-  void work();
-  void run_batch(Batch& batch, BatchRun& tools, CompletionList* own, bool more_to_come);
-  bool conclude(Request& request, Phase end, Announcer& announcer);
-  void drop(std::vector<RequestRef>& dropped);
-  void reject_waiting();
+  struct Station;
+  void work(Station& station) noexcept;
+  void run_batch(Batch& batch, BatchRun& tools, CompletionList* own, bool is_worker) noexcept;
+  bool conclude(Request& request, Phase end, Announcer& announcer) noexcept;
+  void settle(Request& request, Phase end, Announcer& announcer) noexcept;
+  void drop(RequestList& dropped) noexcept;
+  void reject_waiting() noexcept;
   void refuse_if_closed();
-  void note_quiet();
   bool foreign() const;
   void check_outside() const;
 
@@ -139,14 +142,12 @@ class Batcher {
   ActiveRuns runs_;
   std::atomic<uint64_t> next_id_{1}, next_batch_{1};
 
-  // Requests that have not ended and caller runs, so that drain() knows when all is quiet. Sequentially consistent
-  // with state_: who ends the last one sees the drain, or the drain sees that it was the last.
-  std::atomic<int64_t> open_{0};
   std::atomic<State> state_{State::kOpen};
-  std::atomic<uint32_t> quiet_{0};    // changes, and its sleepers are woken, when open_ falls to 0 in a drain
   std::atomic<uint32_t> closing_{0};  // 0, 1 while one thread closes, 2 when it has
 
   // By pointer, so that a child of fork(), which has neither the threads nor a whole queue, can leave them alone.
+  std::unique_ptr<OpenCount> open_owner_;
+  OpenCount& open_;  // sequentially consistent with state_
   std::unique_ptr<Scheduler> scheduler_owner_;
   Scheduler& scheduler_;
   std::unique_ptr<Workers> workers_;

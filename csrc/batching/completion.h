@@ -18,20 +18,30 @@ class CompletionList : public RefCounted<CompletionList> {
   ~CompletionList();
 
   int fd() const { return notifier_.fd(); }
-  void push(IntrusivePtr<Request> request);
+  /// A request that has ended, once. Never allocates.
+  void push(IntrusivePtr<Request> request) noexcept;
   void notify() { notifier_.notify(); }
   /// Any thread: a hint that the loop has been woken and has not come yet.
   bool has_news() const { return notifier_.pending(); }
 
   /// The loop's thread, after a wake-up through fd() and before take().
   void acknowledge() { notifier_.drain(); }
-  /// The loop's thread. Appends to `out` what has ended since the last call.
+  /// The loop's thread. Appends to `out` what has ended since the last call. Where there is no memory for that it
+  /// throws std::bad_alloc, all stays here, and fd() becomes readable again.
   void take(std::vector<IntrusivePtr<Request>>& out);
 
  private:
   Notifier notifier_;
+  // Linked through the requests, which it owns a reference to.
+  struct Ended {
+    Request* first = nullptr;
+    Request* last = nullptr;
+    size_t count = 0;
+  };
+  static IntrusivePtr<Request> pop(Ended& ended) noexcept;
+
   Mutex mutex_;  // guards ended_; held for a push or a swap
-  std::vector<IntrusivePtr<Request>> ended_ GUARDED_BY(mutex_);
+  Ended ended_ GUARDED_BY(mutex_);
 };
 
 }  // namespace inferkit

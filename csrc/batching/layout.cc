@@ -1,12 +1,14 @@
 #include "batching/layout.h"
 
 #include <algorithm>
+#include <iterator>
+#include <utility>
 
 #include "platform/aligned_alloc.h"
 
 namespace inferkit {
 namespace {
-// Beyond this many shapes, those that no request uses are forgotten.
+// Beyond this many shapes, those that no request uses, nor has used for a while, are forgotten.
 constexpr size_t kKeptLayouts = 256;
 }  // namespace
 
@@ -16,7 +18,7 @@ size_t RowLayout::offset(size_t index, int64_t count) const {
   return at;
 }
 
-LayoutTable::LayoutTable(std::span<const PortSpec> inputs) : inputs_(inputs) {
+LayoutTable::LayoutTable(std::span<const PortSpec> inputs) : inputs_(inputs), full_(kKeptLayouts) {
   std::vector<Shape> rows;
   for (const PortSpec& input : inputs) {
     Shape row = input.shape;
@@ -43,11 +45,24 @@ LayoutRef LayoutTable::intern(std::span<const Shape> rows) {
   MutexLock lock(mutex_);
   const auto [first, last] = table_.equal_range(hash);
   for (auto it = first; it != last; ++it) {
-    if (std::equal(rows.begin(), rows.end(), it->second->rows.begin(), it->second->rows.end())) return it->second;
+    Entry& entry = it->second;
+    if (!std::equal(rows.begin(), rows.end(), entry.layout->rows.begin(), entry.layout->rows.end())) continue;
+    entry.used = true;
+    return entry.layout;
   }
-  if (table_.size() >= kKeptLayouts)
-    std::erase_if(table_, [](const auto& entry) { return entry.second.use_count() == 1; });
-  return table_.emplace(hash, make(rows))->second;
+  if (table_.size() >= full_) forget_unused();
+  return table_.emplace(hash, Entry{make(rows)})->second.layout;
+}
+
+/// Each look is as long as the table, which has doubled since the last one: constant time for each new shape. The table
+/// is never longer than twice what is in use, and the first few.
+void LayoutTable::forget_unused() {
+  for (auto it = table_.begin(); it != table_.end();) {
+    Entry& entry = it->second;
+    const bool unused = !std::exchange(entry.used, false) && entry.layout.use_count() == 1;
+    it = unused ? table_.erase(it) : std::next(it);
+  }
+  full_ = std::max(kKeptLayouts, 2 * table_.size());
 }
 
 }  // namespace inferkit

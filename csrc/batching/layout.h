@@ -6,19 +6,26 @@
 #include <vector>
 
 #include "base/shape.h"
+#include "batching/bucket.h"
 #include "engine/runner.h"
 #include "platform/mutex.h"
 
 namespace inferkit {
 
-/// Immutable. Two requests share a batch where they point to the same one.
+/// Immutable, but for the bucket. Two requests share a batch where they point to the same one.
 struct RowLayout {
+  RowLayout() = default;
+  RowLayout(std::vector<Shape> rows_, std::vector<size_t> row_bytes_)
+      : rows(std::move(rows_)), row_bytes(std::move(row_bytes_)) {}
+
   std::vector<Shape> rows;        // of each input, without the batch axis
   std::vector<size_t> row_bytes;  // of each input
 
   /// Where input `index` of a request of `count` rows starts in the request's buffer; index == rows.size() gives the
   /// size of the buffer. Every input is 64-byte aligned.
   size_t offset(size_t index, int64_t count) const;
+
+  mutable Bucket bucket;  // of the requests of this layout that wait; guarded by their queue's lock
 };
 using LayoutRef = std::shared_ptr<const RowLayout>;
 
@@ -36,8 +43,15 @@ class LayoutTable {
 
   const std::span<const PortSpec> inputs_;
   LayoutRef fixed_;
+  struct Entry {
+    LayoutRef layout;
+    bool used = true;  // since the last look for those to forget
+  };
+  void forget_unused() REQUIRES(mutex_);
+
   Mutex mutex_;  // guards table_; held for a look-up
-  std::unordered_multimap<size_t, LayoutRef> table_ GUARDED_BY(mutex_);
+  std::unordered_multimap<size_t, Entry> table_ GUARDED_BY(mutex_);
+  size_t full_ GUARDED_BY(mutex_);  // entries that make a look for those to forget worth it
 };
 
 }  // namespace inferkit

@@ -11,17 +11,6 @@ constexpr std::array<std::string_view, kDispatchReasonCount> kNames = {"full",  
 
 Nanos plus(Nanos a, Nanos b) { return a > kNever - b ? kNever : a + b; }
 
-/// When the bucket may go, and why.
-std::pair<Nanos, DispatchReason> due(const BucketState& b, Nanos predicted, const PolicyOptions& options,
-                                     bool draining) {
-  if (b.rows >= options.max_rows) return {0, DispatchReason::kFull};
-  if (draining) return {0, DispatchReason::kDrain};
-  if (options.max_delay <= 0) return {0, DispatchReason::kReady};
-  const Nanos delay = plus(b.oldest, options.max_delay);
-  const Nanos latest = b.earliest_deadline == kNever ? kNever : b.earliest_deadline - predicted;
-  return latest < delay ? std::pair(latest, DispatchReason::kDeadline) : std::pair(delay, DispatchReason::kDelay);
-}
-
 bool goes_before(const BucketState& a, const BucketState& b) {
   return a.top_priority != b.top_priority ? a.top_priority > b.top_priority : a.head < b.head;
 }
@@ -30,11 +19,19 @@ bool goes_before(const BucketState& a, const BucketState& b) {
 
 std::string_view dispatch_reason_name(DispatchReason reason) { return kNames[static_cast<size_t>(reason)]; }
 
-Decision decide(std::span<const BucketState> buckets, Nanos now, Nanos predicted, const PolicyOptions& options,
-                bool draining) {
+Due due(const BucketState& b, const PolicyOptions& options, bool draining) {
+  if (b.rows >= options.max_rows) return {0, DispatchReason::kFull};
+  if (draining) return {0, DispatchReason::kDrain};
+  if (options.max_delay <= 0) return {0, DispatchReason::kReady};
+  const Nanos delay = plus(b.oldest, options.max_delay);
+  const Nanos latest = b.earliest_deadline == kNever ? kNever : b.earliest_deadline - b.headroom;
+  return latest < delay ? Due{latest, DispatchReason::kDeadline} : Due{delay, DispatchReason::kDelay};
+}
+
+Decision decide(std::span<const BucketState> buckets, Nanos now, const PolicyOptions& options, bool draining) {
   Decision best;
   for (size_t i = 0; i < buckets.size(); ++i) {
-    const auto [at, reason] = due(buckets[i], predicted, options, draining);
+    const auto [at, reason] = due(buckets[i], options, draining);
     if (at <= now) {
       if (best.kind == Decision::Kind::kDispatch && !goes_before(buckets[i], buckets[best.bucket])) continue;
       best = {Decision::Kind::kDispatch, i, reason, kNever};

@@ -14,7 +14,8 @@ struct BucketState {
   Nanos oldest = 0;                  // the earliest enqueue time among them
   Nanos earliest_deadline = kNever;  // never later than the earliest deadline among them
   int top_priority = 0;
-  uint64_t head = 0;  // the order in which the request that would go first was queued
+  uint64_t head = 0;   // the order in which the request that would go first was queued
+  Nanos headroom = 0;  // how long before its deadline a request must go to be in time
 };
 
 struct PolicyOptions {
@@ -41,11 +42,17 @@ struct Decision {
   Nanos until = kNever;  // of a wait: ask again then, or when something is queued
 };
 
+/// When a bucket may go, and why; 0 for at once.
+struct Due {
+  Nanos at = 0;
+  DispatchReason reason = DispatchReason::kReady;
+};
+Due due(const BucketState& bucket, const PolicyOptions& options, bool draining);
+
 /// Work-conserving unless max_delay asks otherwise. A bucket may go where it is full, its oldest request has waited
-/// max_delay, `predicted_nanos` from now would pass a deadline, or `draining`. Of those that may go, the one with the
+/// max_delay, its headroom would reach past a deadline, or `draining`. Of those that may go, the one with the
 /// highest priority at its head goes first, then the one whose head was queued first: an odd shape neither blocks the
 /// others nor is forgotten.
-Decision decide(std::span<const BucketState> buckets, Nanos now, Nanos predicted_nanos, const PolicyOptions& options,
-                bool draining);
+Decision decide(std::span<const BucketState> buckets, Nanos now, const PolicyOptions& options, bool draining);
 
 }  // namespace inferkit

@@ -15,11 +15,11 @@ class Predictor {
  public:
   explicit Predictor(const Runner& runner) : runner_(runner) {}
 
-  Nanos predict(const RowLayout& layout, int64_t rows) const;
-  void learn(const RowLayout& layout, int64_t rows, Nanos measured);
+  Nanos predict(const RowLayout& layout, int64_t rows) const noexcept;
+  void learn(const RowLayout& layout, int64_t rows, Nanos measured) noexcept;
 
  private:
-  double estimate(const RowLayout& layout, int64_t rows) const;
+  double estimate(const RowLayout& layout, int64_t rows) const noexcept;
 
   const Runner& runner_;
   std::atomic<double> ratio_{1};   // measured to estimated, an exponentially weighted mean

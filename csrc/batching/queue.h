@@ -1,71 +1,86 @@
 // The requests that wait: by layout, then priority, then first in first out.
 #pragma once
-#include <memory>
+#include <array>
 #include <span>
 #include <vector>
 
+#include "batching/bucket.h"
 #include "batching/policy.h"
 #include "batching/request.h"
 
 namespace inferkit {
 
-/// Not thread-safe: its owner's lock guards it and the links inside the requests. Holds a reference to each request it
-/// holds. Nothing here drops a last reference: what leaves is moved to the caller, who lets go without the lock.
+/// The buckets among which the decision falls: decide() says of them what it would say of all.
+struct Candidates {
+  std::array<BucketState, 2> states;
+  std::array<Bucket*, 2> buckets{};
+  size_t count = 0;
+
+  std::span<const BucketState> span() const { return {states.data(), count}; }
+};
+
+/// Not thread-safe: its owner's lock guards it, the links inside the requests and the buckets of their layouts, which
+/// are in no other queue. Holds a reference to each request it holds. Nothing here allocates, or drops a last
+/// reference: what leaves is moved to the caller, who lets go without the lock. However many layouts there are, what
+/// happens for one request costs their logarithm.
 class Queue {
  public:
+  explicit Queue(PolicyOptions policy = {}) : policy_(policy) {}
   ~Queue();
+  Queue(const Queue&) = delete;
+  Queue& operator=(const Queue&) = delete;
 
   /// `request` must be in no queue.
-  void push(RequestRef request);
-  /// Takes it out in constant time; null where it is not here.
-  RequestRef remove(Request& request);
-  /// Takes requests of one bucket in order, from kQueued to kRunning, until the next one would pass `max_rows`.
-  /// Those that have ended meanwhile, or whose deadline is not after `now`, go to `dropped` and take no place.
-  void take(size_t bucket, int64_t max_rows, Nanos now, std::vector<RequestRef>& batch,
-            std::vector<RequestRef>& dropped);
+  void push(RequestRef request) noexcept;
+  /// Takes it out; null where it is not here.
+  RequestRef remove(Request& request) noexcept;
+  /// Takes requests of one bucket in order, from kQueued to kRunning, until the next one would pass `max_rows` or
+  /// `batch` would have to grow. Those that have ended meanwhile, or whose deadline is not after `now`, go to `dropped`
+  /// and take no place.
+  void take(Bucket& bucket, int64_t max_rows, Nanos now, std::vector<RequestRef>& batch, RequestList& dropped) noexcept;
   /// Moves out every request whose deadline is not after `now`. Cheap where none can be.
-  void sweep(Nanos now, std::vector<RequestRef>& expired);
+  void sweep(Nanos now, RequestList& expired) noexcept;
   /// Moves out all.
-  void clear(std::vector<RequestRef>& out);
-  /// The request that would leave first of all, or null.
-  Request* front() const;
+  void clear(RequestList& out) noexcept;
+
+  /// What decide() needs to know at `now`; holds until the next change.
+  Candidates candidates(Nanos now) noexcept;
+  /// From now on nobody waits for company.
+  void drain() noexcept;
+  bool draining() const { return draining_; }
+  const PolicyOptions& policy() const { return policy_; }
+  /// How long before its deadline a request must go.
+  void set_headroom(Nanos headroom) { headroom_ = headroom; }
 
   size_t size() const { return size_; }
   bool empty() const { return size_ == 0; }
   int64_t rows() const { return rows_; }
-  /// kNever where it is empty.
+  /// The earliest time of arrival, kNever where it is empty. Looks at every bucket.
   Nanos oldest() const;
-  /// One for each bucket; indices hold until the next change.
-  std::span<const BucketState> states() const;
-  const LayoutRef& layout(size_t bucket) const { return buckets_[bucket]->layout; }
+  /// Every bucket, through Bucket::next.
+  const Bucket* buckets() const { return buckets_; }
 
  private:
-  struct Bucket;
-  // Requests of one bucket and one priority. Links lead from the first in to the last.
-  struct Level {
-    Bucket* bucket;
-    int priority;
-    Request* first = nullptr;
-    Request* last = nullptr;
+  struct GoesFirst {
+    bool operator()(const Bucket& a, const Bucket& b) const {
+      return a.priority != b.priority ? a.priority > b.priority : a.order < b.order;
+    }
   };
-  struct Bucket {
-    const Queue* queue;
-    LayoutRef layout;
-    std::vector<std::unique_ptr<Level>> levels;  // highest priority first; kept while the bucket lives
-    int64_t rows = 0;
-    size_t count = 0;
-    Nanos earliest_deadline = kNever;  // a lower bound: not raised when a request leaves
+  struct IsDueFirst {
+    bool operator()(const Bucket& a, const Bucket& b) const { return a.due < b.due; }
   };
 
-  Level& level_for(Bucket& bucket, int priority);
-  Bucket& bucket_for(const LayoutRef& layout);
-  RequestRef unlink(Request& request);
-  void retire_empty();
-  static Level* top(const Bucket& bucket);
+  RequestRef unlink(Bucket& bucket, Request& request) noexcept;
+  void file(Bucket& bucket) noexcept;
+  void unfile(Bucket& bucket) noexcept;
 
-  std::vector<std::unique_ptr<Bucket>> buckets_;  // only those that hold requests
-  std::vector<std::unique_ptr<Bucket>> spare_;    // emptied, kept for the next layout
-  mutable std::vector<BucketState> states_;
+  const PolicyOptions policy_;
+  bool draining_ = false;
+  Nanos headroom_ = 0;
+  Bucket* buckets_ = nullptr;              // those that hold requests
+  PairingHeap<Bucket, GoesFirst> ready_;   // of them, those that may go
+  PairingHeap<Bucket, IsDueFirst> later_;  // and those that wait for company
+  Nanos earliest_deadline_ = kNever;       // not later than that of any request in it
   size_t size_ = 0;
   int64_t rows_ = 0;
   uint64_t order_ = 0;

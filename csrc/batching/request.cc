@@ -33,14 +33,24 @@ bool Request::advance(Phase from, Phase to) noexcept {
   return false;
 }
 
-bool Request::finish(Phase end) noexcept {
+std::optional<Phase> Request::claim() noexcept {
   uint32_t seen = state_.load(std::memory_order_acquire);
-  while (!is_end(Phase(seen & kPhaseMask))) {
-    if (!state_.compare_exchange_weak(seen, uint32_t(end), std::memory_order_acq_rel)) continue;
-    if (seen & kSleepers) futex_wake_all(state_);
-    return true;
+  while (Phase(seen & kPhaseMask) < Phase::kEnding) {
+    // The sleepers' bit stays, and they sleep on: publish() wakes them.
+    const uint32_t ending = (seen & kSleepers) | uint32_t(Phase::kEnding);
+    if (state_.compare_exchange_weak(seen, ending, std::memory_order_acq_rel)) return Phase(seen & kPhaseMask);
   }
-  return false;
+  return std::nullopt;
+}
+
+void Request::publish(Phase end) noexcept {
+  if (state_.exchange(uint32_t(end), std::memory_order_acq_rel) & kSleepers) futex_wake_all(state_);
+}
+
+bool Request::finish(Phase end) noexcept {
+  if (!claim()) return false;
+  publish(end);
+  return true;
 }
 
 IntrusivePtr<CompletionList> Request::take_list() noexcept {

@@ -1,6 +1,7 @@
 // One request from admission to its end.
 #pragma once
 #include <atomic>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -9,16 +10,20 @@
 #include "batching/completion.h"
 #include "batching/intrusive_ptr.h"
 #include "batching/layout.h"
+#include "batching/open_count.h"
+#include "batching/place.h"
 #include "memory/buffer.h"
 #include "platform/clock.h"
 
 namespace inferkit {
 
-/// kWaiting, kQueued and kRunning come in this order; the others are ends. A request reaches exactly one end.
+/// Those before kResult come in this order; the others are ends. A request reaches exactly one end, and exactly one
+/// caller leads it there: whoever claims it. What the claimer writes is seen by all who see the end.
 enum class Phase : uint32_t {
   kWaiting,  // for room in a full queue
   kQueued,   // admitted
   kRunning,  // in a batch
+  kEnding,   // claimed: its end is decided and being written down, for some nanoseconds
   kResult,
   kError,
   kCancelled,
@@ -55,8 +60,9 @@ struct SubmitOptions {
 };
 inline constexpr int kMaxPriority = 100;
 
-/// Shared by the caller's ticket, the queue, the batch and the completion list. Who took it from the queue (or has
-/// not put it there yet) owns its result fields until finish(); afterwards they are the ticket's.
+/// Shared by the caller's ticket, the queue, the batch and the completion list. Its result fields belong to whoever
+/// claimed it, and after the end to the ticket. Its inputs belong to its batch while it is kRunning and for as long as
+/// that batch reads them, however it ends meanwhile; before, to whoever claimed it.
 class Request : public RefCounted<Request> {
  public:
   Request(LayoutRef layout_, int64_t rows_, bool single_row_, const SubmitOptions& options);
@@ -70,9 +76,12 @@ class Request : public RefCounted<Request> {
   const Nanos deadline;
   const std::string name;
   uint64_t id;
+  uint64_t order = 0;       // in which it was queued
   bool parked = false;      // found the queue full: the scheduler queues it when there is room, nobody else does
   Nanos admit_by = kNever;  // until when it waits for that
-  Buffer inputs;            // all of them, at layout->offset(i, rows); given back when its batch has run
+  Buffer inputs;            // all of them, at layout->offset(i, rows); given back when nobody will read them any more
+  Place place;              // in the queue's bound; once others see the request, guarded by the scheduler's lock
+  OpenCount::Hold open;     // until its end
 
   RequestTimes times;
   std::atomic<uint64_t> trace{0};  // its record in the trace; 0 where there is none (yet)
@@ -90,9 +99,14 @@ class Request : public RefCounted<Request> {
   bool done() const { return is_end(phase()); }
   /// From `from` to `to`, neither an end. False where it is not in `from` (any more).
   bool advance(Phase from, Phase to) noexcept;
-  /// Ends the request and wakes the threads that sleep on it; true for the one caller that decided its end.
+  /// Decides who ends the request: for that one caller, the phase that it was in; for all others nothing. The claimer
+  /// writes the result fields and publishes the end.
+  std::optional<Phase> claim() noexcept;
+  /// After claim(): shows the end to all and wakes the threads that sleep on it.
+  void publish(Phase end) noexcept;
+  /// Both, for an end without a result.
   bool finish(Phase end) noexcept;
-  /// The list to push to, once, after finish(); null where nobody attached one.
+  /// The list to push to, once, after the end; null where nobody attached one.
   IntrusivePtr<CompletionList> take_list() noexcept;
 
   /// Lets `list` learn of the end. False where the request has ended; also where another list is attached.
@@ -102,8 +116,12 @@ class Request : public RefCounted<Request> {
   /// Sleeps until the phase is not `seen`, `until` (SteadyClock) or a signal; may return early.
   void sleep(Phase seen, Nanos until, bool* interrupted) const;
 
-  /// When something happens to it if nothing else does: its deadline, or the end of its wait for room.
-  Nanos next_timeout() const { return phase() == Phase::kWaiting ? std::min(deadline, admit_by) : deadline; }
+  /// When something happens to it if nothing else does: its deadline, or the end of its wait for room. kNever once its
+  /// end is decided.
+  Nanos next_timeout() const {
+    const Phase now = phase();
+    return now >= Phase::kEnding ? kNever : now == Phase::kWaiting ? std::min(deadline, admit_by) : deadline;
+  }
 
   TensorView input(size_t index, DType dtype) const;
 
@@ -111,21 +129,26 @@ class Request : public RefCounted<Request> {
   Status end_status() const;
 
  private:
-  friend class Queue;
+  friend class Line;
+  friend class RequestList;
+  friend class CompletionList;
   static constexpr uint32_t kPhaseMask = 0xff, kSleepers = 0x100;
 
-  // The phase, and a bit that says that threads sleep on the word. Every change is a compare-and-swap that acquires
-  // and releases: the result fields are written before the end is published and read after it is seen.
+  // The phase, and a bit that says that threads sleep on the word. Every change acquires and releases: the result
+  // fields are written before the end is published and read after it is seen.
   mutable std::atomic<uint32_t> state_{uint32_t(Phase::kWaiting)};
   std::atomic<CompletionList*> list_{nullptr};  // owns a reference; kTaken once the request has ended
 
-  // The queue's links, guarded by the lock of whoever owns the queue.
-  void* level_ = nullptr;  // where it stands; null where it does not
+  // The links of a Line, guarded by its owner's lock, or of a RequestList.
+  Line* line_ = nullptr;  // where it stands; null where it does not
   Request* next_ = nullptr;
   Request* previous_ = nullptr;
-  uint64_t order_ = 0;
-};
+  // Where it is the first of its level, else null.
+  Request* level_next_ = nullptr;
+  Request* level_previous_ = nullptr;
+  Request* level_last_ = nullptr;
 
-using RequestRef = IntrusivePtr<Request>;
+  Request* ended_next_ = nullptr;  // in its completion list, guarded by the list's lock
+};
 
 }  // namespace inferkit

@@ -1,8 +1,12 @@
 // Who runs next, and where: the queue, the places in it, the slots for running batches and the workers that sleep.
 #pragma once
 #include <atomic>
+#include <span>
+#include <utility>
 #include <vector>
 
+#include "batching/line.h"
+#include "batching/open_count.h"
 #include "batching/policy.h"
 #include "batching/queue.h"
 #include "platform/clock.h"
@@ -17,12 +21,43 @@ struct SchedulerOptions {
   int max_concurrent = 1;     // batches that may run at once
 };
 
+/// The right to run one batch, from the moment it is taken: it counts as open until the slot is given back, which
+/// happens at the latest when it is dropped.
+class Slot {
+ public:
+  Slot() = default;
+  Slot(Slot&& other) noexcept : scheduler_(std::exchange(other.scheduler_, nullptr)), open_(std::move(other.open_)) {}
+  Slot& operator=(Slot&& other) noexcept {
+    release();
+    scheduler_ = std::exchange(other.scheduler_, nullptr);
+    open_ = std::move(other.open_);
+    return *this;
+  }
+  ~Slot() { release(); }
+
+  explicit operator bool() const { return scheduler_ != nullptr; }
+  /// Others may run. What is left to hold is that the run's end has not been dealt with yet. Wakes a worker where there
+  /// is something for it, unless the caller is one and calls next() now.
+  OpenCount::Hold release(bool is_worker = false) noexcept;
+
+ private:
+  friend class Scheduler;
+  Slot(Scheduler& scheduler, OpenCount::Hold open) : scheduler_(&scheduler), open_(std::move(open)) {}
+
+  Scheduler* scheduler_ = nullptr;
+  OpenCount::Hold open_;
+};
+
 /// Requests of one layout on their way through a run; reused by its owner, so that it stops allocating.
 struct Batch {
+  Batch() { requests.reserve(kFirst); }
+  static constexpr size_t kFirst = 8;  // without memory for more, batches are of that many requests
+
   std::vector<RequestRef> requests;
   LayoutRef layout;
   int64_t rows = 0;
   DispatchReason reason = DispatchReason::kReady;
+  Slot slot;  // that it occupies
 };
 
 struct QueueFigures {
@@ -32,49 +67,46 @@ struct QueueFigures {
 };
 
 /// Thread-safe. One lock, held for a few list operations: never while a model runs, a request is destroyed (its error
-/// may hold a Python object) or anybody sleeps. A batch that take(), next() or begin_caller_run() gave out occupies a
-/// slot until finish_run().
+/// may hold a Python object) or anybody sleeps. Nothing here throws: no request is lost for want of memory.
 class Scheduler {
  public:
   using Accept = FunctionRef<bool(const LayoutRef&, int64_t rows)>;
 
-  Scheduler(const SchedulerOptions& options, const Clock& clock);
+  /// Batches that were taken, and are not over, are counted in `open`.
+  Scheduler(const SchedulerOptions& options, const Clock& clock, OpenCount& open);
 
-  /// Reserves a place in the queue. False where it is full or others wait for room. Lock-free.
-  bool try_reserve();
-  /// Gives back a place that no request came to use.
-  void unreserve();
+  /// A place in the queue; none where it is full or others wait for room. Lock-free.
+  Place try_reserve() noexcept;
   /// Queues requests, each of which has a place, in order; those that have ended meanwhile lose it. Wakes a worker
   /// unless `wake` is false: then call kick().
-  void enqueue(std::span<const RequestRef> requests, bool wake = true);
+  void enqueue(std::span<const RequestRef> requests, bool wake = true) noexcept;
   /// Lets a request of phase kWaiting wait for a place; it gets one in its turn.
-  void park(const RequestRef& request);
-  /// Takes a request out, wherever it waits.
-  void remove(Request& request);
+  void park(const RequestRef& request) noexcept;
+  /// Takes a request out, wherever it waits, and its place back.
+  void remove(Request& request) noexcept;
   /// Moves out those whose time has passed; the caller ends them.
-  void sweep(std::vector<RequestRef>& expired);
+  void sweep(RequestList& expired) noexcept;
 
-  /// Takes a slot for a batch of `rows` that never was in the queue; false where it is not idle, or the policy would
-  /// have it wait.
-  bool begin_caller_run(int64_t rows);
+  /// A slot for a batch of `rows` that never was in the queue; none where it is not idle, or the policy would have it
+  /// wait.
+  Slot begin_caller_run(int64_t rows) noexcept;
   /// Takes the next batch if there is one, a slot is free and `accept` agrees. `dropped` gets what ended in the queue.
-  bool take(Batch& batch, std::vector<RequestRef>& dropped, Accept accept);
+  bool take(Batch& batch, RequestList& dropped, Accept accept) noexcept;
   /// A worker's call: sleeps until there is a batch. An empty batch means that only `dropped` has something; false,
   /// that stop() was called.
-  bool next(Batch& batch, std::vector<RequestRef>& dropped);
-  /// Frees the slot after a batch that took `nanos`. Wakes a worker where there is something for it, unless the caller
-  /// is one and calls next() now.
-  void finish_run(Nanos nanos, bool is_worker);
+  bool next(Batch& batch, RequestList& dropped) noexcept;
+  /// What a batch took, for the policy.
+  void learn(Nanos nanos) noexcept;
   /// Wakes a worker where there is something for it.
-  void kick();
+  void kick() noexcept;
   /// Lets every worker look at the clock again: for clocks that do not run by themselves.
-  void poke();
+  void poke() noexcept;
 
   /// From now on nobody waits for company.
-  void drain();
+  void drain() noexcept;
   /// Moves out all that waits. Later arrivals are still accepted.
-  void clear(std::vector<RequestRef>& out);
-  void stop();
+  void clear(RequestList& out) noexcept;
+  void stop() noexcept;
 
   QueueFigures figures() const;
   /// As figures().depth, but lock-free: requests that are about to join count already.
@@ -83,18 +115,26 @@ class Scheduler {
   }
 
  private:
-  bool reserve();
-  bool take_locked(Batch& batch, std::vector<RequestRef>& dropped, Nanos now, Nanos* until, const Accept* accept)
+  friend class Place;
+  friend class Slot;
+
+  bool foreign() const;
+  bool reserve() noexcept;
+  void unreserve() noexcept;
+  void finish_run(bool is_worker) noexcept;
+  bool take_locked(Batch& batch, RequestList& dropped, Nanos now, Nanos* until, const Accept* accept) noexcept
       REQUIRES(mutex_);
-  Decision decide_locked(Nanos now) const REQUIRES(mutex_);
-  bool claim_worker_locked() REQUIRES(mutex_);
-  void promote_locked(std::vector<RequestRef>& dropped) REQUIRES(mutex_);
-  void release_place_locked(std::vector<RequestRef>& dropped) REQUIRES(mutex_);
-  void wake(bool claimed);
+  bool claim_worker_locked() noexcept REQUIRES(mutex_);
+  void promote_locked(RequestList& dropped) noexcept REQUIRES(mutex_);
+  void release_place_locked(Request& request, RequestList& dropped) noexcept REQUIRES(mutex_);
+  void leave_locked(const RequestList& of, size_t more = 0) noexcept REQUIRES(mutex_);
+  void wake(bool claimed) noexcept;
 
   const SchedulerOptions options_;
   const Clock& clock_;
+  OpenCount& open_;
   const bool steady_;  // the clock is the one that futexes sleep by
+  const uint32_t fork_generation_;
 
   // Places taken: requests that are queued, or reserved and not queued yet. Changed by compare-and-swap, so that the
   // bound is exact; relaxed, as it orders nothing. parked_count_ mirrors parked_.size() for try_reserve().
@@ -108,12 +148,11 @@ class Scheduler {
 
   mutable Mutex mutex_;  // guards what follows
   Queue queue_ GUARDED_BY(mutex_);
-  Queue parked_ GUARDED_BY(mutex_);
+  Line parked_ GUARDED_BY(mutex_);
   int running_ GUARDED_BY(mutex_) = 0;
   int idle_ GUARDED_BY(mutex_) = 0;
   int claims_ GUARDED_BY(mutex_) = 0;
   Nanos alarm_ GUARDED_BY(mutex_) = kNever;  // the earliest time that a sleeping worker wakes by itself
-  bool draining_ GUARDED_BY(mutex_) = false;
   bool stopped_ GUARDED_BY(mutex_) = false;
 };
 

@@ -103,23 +103,18 @@ void sleep_with_signals(BatcherCore& core, Wait&& wait_until, Nanos slice = kSig
   }
 }
 
-py::object run_on_caller(BatcherCore& core, const RequestInputs& inputs, const Checked& checked, Nanos enqueued,
-                         const SubmitOptions& options) {
+py::object run_on_caller(BatcherCore& core, Slot slot, const RequestInputs& inputs, const Checked& checked,
+                         Nanos enqueued, const SubmitOptions& options) {
   Batcher& batcher = core.batcher();
   const auto specs = core.runner()->inputs();
   std::array<TensorView, 8> few;
   std::vector<TensorView> many(specs.size() > few.size() ? specs.size() : 0);
   const std::span<TensorView> tensors = many.empty() ? std::span(few).first(specs.size()) : std::span(many);
   Buffer copied;
-  try {
-    if (inputs.in_place()) {
-      batcher.scan(inputs.views());
-    } else {
-      copied = batcher.copy(inputs.views(), checked);
-    }
-  } catch (...) {
-    batcher.abandon_caller_run();
-    throw;
+  if (inputs.in_place()) {
+    batcher.scan(inputs.views());
+  } else {
+    copied = batcher.copy(inputs.views(), checked);
   }
   for (size_t i = 0; i < specs.size(); ++i) {
     Shape shape = checked.layout->rows[i];
@@ -133,7 +128,7 @@ py::object run_on_caller(BatcherCore& core, const RequestInputs& inputs, const C
   {
     std::optional<GilAway> away;
     if (!has_gil) away.emplace(core);
-    status = batcher.run_caller(tensors, checked, sink, enqueued, options);
+    status = batcher.run_caller(std::move(slot), tensors, checked, sink, enqueued, options);
   }
   if (!status.ok()) throw Error(std::move(status));
   return sink.take(inputs.named());
@@ -146,8 +141,10 @@ py::object call(BatcherCore& core, std::span<PyObject* const> arguments, const E
   const Nanos now = batcher.clock().now();
   core.give_way(now);
   SubmitOptions options = options_from(extras, now);
-  if (options.deadline > now && batcher.begin_caller_run(checked.rows)) {
-    return run_on_caller(core, inputs, checked, now, options);
+  if (options.deadline > now) {
+    if (Slot slot = batcher.begin_caller_run(checked.rows)) {
+      return run_on_caller(core, std::move(slot), inputs, checked, now, options);
+    }
   }
   const RequestRef request = batcher.admit(inputs.views(), checked, options);
   if (!request->parked) batcher.enqueue({&request, 1});

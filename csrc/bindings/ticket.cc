@@ -146,8 +146,8 @@ PyObject* ticket_cancelled(PyObject* object, PyObject*) {
 }
 
 PyObject* ticket_repr(PyObject* object) {
-  static constexpr const char* kNames[] = {"waiting for room", "queued",  "running",  "done",  "failed",
-                                           "cancelled",        "expired", "rejected", "closed"};
+  static constexpr const char* kNames[] = {"waiting for room", "queued",    "running", "running",  "done",
+                                           "failed",           "cancelled", "expired", "rejected", "closed"};
   const Request& request = *as_ticket(object)->request;
   return guarded([&] {
     return py::str(cat("<inferkit.Ticket ", request.name.empty() ? std::to_string(request.id) : quote(request.name),

@@ -177,6 +177,89 @@ TEST(batcher_cancel_takes_no_place) {
   CHECK_EQ(rig.batcher->stats().cancelled, 2u);
 }
 
+TEST(batcher_what_has_ended_keeps_no_input) {
+  Rig rig({.max_queue_size = 3, .wait_when_full = true});
+  const RequestRef running = block(rig);
+  const size_t one = rig.pool->stats().outstanding;
+  const RequestRef queued = rig.row(1), expiring = rig.row(2, {.deadline = soon(kMilli)}), third = rig.row(3);
+  const RequestRef parked = rig.row(4);
+  CHECK(parked->phase() == Phase::kWaiting);
+  CHECK_EQ(rig.pool->stats().outstanding, one + 4);
+  for (const auto& r : {parked, queued, third}) CHECK(rig.batcher->cancel(*r));
+  CHECK(ends(rig, expiring, Phase::kExpired));
+  CHECK_EQ(rig.pool->stats().outstanding, one);
+  // Admitted and not queued yet, as in the tick of an event loop: the place goes with it, too.
+  const float value[2] = {};
+  const std::vector views{StridedView::contiguous({DType::kF32, {2}, value})};
+  std::vector<RequestRef> staged;
+  for (int i = 0; i < 3; ++i) staged.push_back(rig.batcher->admit(views, rig.batcher->check(views), {}));
+  CHECK_EQ(rig.batcher->stats().queue_depth, 3u);
+  for (const auto& r : staged) CHECK(rig.batcher->cancel(*r));
+  CHECK_EQ(rig.batcher->stats().queue_depth, 0u);
+  CHECK_EQ(rig.pool->stats().outstanding, one);
+  rig.batcher->enqueue(staged);
+  CHECK_EQ(rig.batcher->stats().queue_depth, 0u);
+  // One that is dropped without a word leaves nothing, either.
+  (void)rig.batcher->admit(views, rig.batcher->check(views), {});
+  CHECK_EQ(rig.batcher->stats().queue_depth, 0u);
+  CHECK(rig.batcher->cancel(*running));
+  CHECK_EQ(rig.pool->stats().outstanding, one);  // its batch reads it still
+  rig.model->open();
+  CHECK(rig.batcher->drain());
+  CHECK_EQ(rig.pool->stats().outstanding, 0u);
+}
+
+TEST(batcher_a_cancelled_one_of_a_batch_keeps_no_input_through_the_others_runs) {
+  Rig rig({.max_batch_size = 4});
+  const RequestRef first = block(rig);
+  const RequestRef gone = rig.row(1), bad = rig.row(FakeRunner::kPoison), good = rig.row(2);
+  size_t left = 0;
+  int runs = 0;
+  rig.model->on_run = [&] {
+    if (++runs == 2) rig.batcher->cancel(*gone);          // the batch of three, which then fails
+    if (runs == 4) left = rig.pool->stats().outstanding;  // `good` alone
+  };
+  rig.model->open();
+  CHECK(ends(rig, good, Phase::kResult) && ends(rig, bad, Phase::kError));
+  CHECK(gone->phase() == Phase::kCancelled);
+  CHECK_EQ(runs, 4);        // `gone` did not run again
+  CHECK_EQ(left, 1u + 1u);  // the input of `good`, and the answer of `first`
+}
+
+TEST(batcher_cancel_loses_to_an_end_that_is_being_written) {
+  Rig rig;
+  const RequestRef running = block(rig);
+  CHECK(running->claim() == Phase::kRunning);
+  CHECK(!running->done());
+  CHECK(!rig.batcher->cancel(*running));
+  rig.batcher->expire(*running, kNever);
+  CHECK(!running->claim());
+  CHECK_EQ(running->next_timeout(), kNever);
+  // A sleeper sleeps on through the claim, and wakes at the end.
+  const RequestRef other = rig.row(1);
+  std::thread sleeper([&] { CHECK(rig.batcher->wait(*other) == Waited::kDone && other->phase() == Phase::kError); });
+  std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  CHECK(other->claim() == Phase::kQueued);
+  std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  other->open = {};
+  other->publish(Phase::kError);
+  sleeper.join();
+  running->open = {};
+  running->publish(Phase::kError);
+  rig.model->open();
+}
+
+TEST(batcher_drain_waits_for_a_batch_whose_requests_are_all_cancelled) {
+  Rig rig;
+  const RequestRef running = block(rig);
+  CHECK(rig.batcher->cancel(*running));
+  CHECK(!rig.batcher->drain(soon(2 * kMilli)));
+  CHECK_EQ(rig.batcher->stats().in_flight, 1u);
+  rig.model->open();
+  CHECK(rig.batcher->drain());
+  CHECK_EQ(rig.batcher->stats().in_flight, 0u);
+}
+
 TEST(batcher_expires_promptly_behind_a_busy_worker) {
   Rig rig;
   const RequestRef running = block(rig);
@@ -249,16 +332,16 @@ TEST(batcher_priority_goes_first) {
 
 TEST(batcher_caller_runs_when_idle_and_hands_over) {
   Rig rig;
-  CHECK(rig.batcher->begin_caller_run(1));
+  Slot slot = rig.batcher->begin_caller_run(1);
+  CHECK(slot);
   CHECK(!rig.batcher->begin_caller_run(1));  // one slot
   const RequestRef queued = rig.row(1);
   CHECK(rig.batcher->wait(*queued, soon(3 * kMilli)) == Waited::kTimedOut);
-  rig.batcher->abandon_caller_run();  // wakes the worker
+  slot = {};  // wakes the worker
   CHECK(ends(rig, queued, Phase::kResult));
   Rig waits({.max_delay = kMilli});
   CHECK(!waits.batcher->begin_caller_run(1));
   CHECK(waits.batcher->begin_caller_run(64));
-  waits.batcher->abandon_caller_run();
 }
 
 TEST(batcher_runs_inline_what_is_short) {

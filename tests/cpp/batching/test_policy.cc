@@ -8,9 +8,8 @@ using namespace inferkit;
 using Kind = Decision::Kind;
 
 namespace {
-Decision ask(std::vector<BucketState> buckets, Nanos now, PolicyOptions options, Nanos predicted = 0,
-             bool draining = false) {
-  return decide(buckets, now, predicted, options, draining);
+Decision ask(std::vector<BucketState> buckets, Nanos now, PolicyOptions options, bool draining = false) {
+  return decide(buckets, now, options, draining);
 }
 }  // namespace
 
@@ -35,16 +34,16 @@ TEST(policy_waits_from_the_oldest_enqueue) {
 TEST(policy_does_not_wait_with_a_full_batch_or_in_a_drain) {
   CHECK(ask({{8, 100}}, 100, {8, 50}).reason == DispatchReason::kFull);
   CHECK(ask({{9, 100}}, 100, {8, 50}).kind == Kind::kDispatch);
-  const Decision d = ask({{1, 100}}, 100, {8, 50}, 0, true);
+  const Decision d = ask({{1, 100}}, 100, {8, 50}, true);
   CHECK(d.kind == Kind::kDispatch);
   CHECK(d.reason == DispatchReason::kDrain);
 }
 
 TEST(policy_does_not_wait_past_a_deadline) {
-  Decision d = ask({{1, 100, 140}}, 100, {8, 50}, 10);
+  Decision d = ask({{1, 100, 140, 0, 1, 10}}, 100, {8, 50});
   CHECK(d.kind == Kind::kWait);
   CHECK_EQ(d.until, 130);
-  d = ask({{1, 100, 140}}, 130, {8, 50}, 10);
+  d = ask({{1, 100, 140, 0, 1, 10}}, 130, {8, 50});
   CHECK(d.kind == Kind::kDispatch);
   CHECK(d.reason == DispatchReason::kDeadline);
 }
