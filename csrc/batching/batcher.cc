@@ -88,9 +88,11 @@ Batcher::Batcher(std::shared_ptr<Runner> runner, BatcherOptions options, std::sh
       runs_(std::min(size_t(options_.max_concurrent), kWatchedRuns)),
       open_owner_(std::make_unique<OpenCount>()),
       open_(*open_owner_),
-      scheduler_owner_(std::make_unique<Scheduler>(
-          SchedulerOptions{{intake_.max_rows(), options_.max_delay}, options_.max_queue_size, options_.max_concurrent},
-          clock, open_)),
+      scheduler_owner_(std::make_unique<Scheduler>(SchedulerOptions{{intake_.max_rows(), options_.max_delay},
+                                                                    options_.max_queue_size,
+                                                                    options_.max_concurrent,
+                                                                    options_.max_waiting},
+                                                   clock, open_)),
       scheduler_(*scheduler_owner_),
       workers_(std::make_unique<Workers>()) {
   if (!options_.outputs.empty() && options_.outputs.size() != runner_->outputs().size()) {
@@ -177,6 +179,21 @@ Buffer Batcher::copy(std::span<const StridedView> inputs, const Checked& checked
   }
 }
 
+void Batcher::refuse_full(const Request& request) {
+  recorder_.rejected();
+  TraceEntry refused;
+  refused.id = request.id;
+  refused.rows = static_cast<uint32_t>(request.rows);
+  refused.enqueued = refused.finished = request.times.enqueued.load(std::memory_order_relaxed);
+  recorder_.trace_call(refused, Phase::kRejected, DispatchReason::kReady, request.name);
+  const std::string full = cat("the queue is full (max_queue_size=", options_.max_queue_size, ")");
+  throw Error(ErrorCode::kQueueFull,
+              options_.wait_when_full
+                  ? cat(full, " and ", options_.max_waiting, " requests wait for room already (max_waiting): wait for ",
+                        "answers before you submit more, or raise max_waiting")
+                  : cat(full, ": try again later, or raise max_queue_size"));
+}
+
 RequestRef Batcher::admit(std::span<const StridedView> inputs, const Checked& checked, const SubmitOptions& options) {
   if (options.priority < -kMaxPriority || options.priority > kMaxPriority) {
     throw std::invalid_argument(
@@ -200,16 +217,7 @@ RequestRef Batcher::admit(std::span<const StridedView> inputs, const Checked& ch
     scheduler_.sweep(expired);
     drop(expired);
     request->place = scheduler_.try_reserve();
-    if (!request->place && !options_.wait_when_full) {
-      recorder_.rejected();
-      TraceEntry refused;
-      refused.id = request->id;
-      refused.rows = static_cast<uint32_t>(checked.rows);
-      refused.enqueued = refused.finished = now;
-      recorder_.trace_call(refused, Phase::kRejected, DispatchReason::kReady, request->name);
-      throw Error(ErrorCode::kQueueFull, cat("the queue is full (max_queue_size=", options_.max_queue_size,
-                                             "): try again later, or raise max_queue_size"));
-    }
+    if (!request->place && !(options_.wait_when_full && scheduler_.may_park())) refuse_full(*request);
   }
   try {
     request->inputs = intake_.copy(inputs, checked, *pool_);
@@ -223,7 +231,7 @@ RequestRef Batcher::admit(std::span<const StridedView> inputs, const Checked& ch
   } else {
     if (options_.full_timeout < kNever - now) request->admit_by = now + options_.full_timeout;
     request->parked = true;
-    scheduler_.park(request);
+    if (!scheduler_.park(request)) refuse_full(*request);
     if (state_.load() == State::kClosed) reject_waiting();
   }
   return request;

@@ -127,6 +127,7 @@ class Batcher {
   void drop(RequestList& dropped) noexcept;
   void reject_waiting() noexcept;
   void refuse_if_closed();
+  [[noreturn]] void refuse_full(const Request& request);
   bool foreign() const;
   void check_outside() const;
 

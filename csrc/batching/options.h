@@ -17,6 +17,7 @@ struct BatcherOptions {
   int max_concurrent = 0;        // batches that may run at once, callers' included; 0: as many as workers
   bool wait_when_full = false;   // else a submission to a full queue is refused
   Nanos full_timeout = kNever;   // how long it waits
+  size_t max_waiting = 1024;     // submissions that may wait at once, more are refused; 0: any number
   bool caller_runs = true;       // a caller that finds the batcher idle runs its request itself
   bool isolate_failures = true;  // after a failed batch, its requests run one by one
   /// An event loop's thread runs batches of at most this predicted duration itself; 0: never. Handing over costs two

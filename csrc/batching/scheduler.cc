@@ -108,17 +108,19 @@ void Scheduler::enqueue(std::span<const RequestRef> requests, bool wake_worker) 
   wake(claimed);
 }
 
-void Scheduler::park(const RequestRef& request) noexcept {
+bool Scheduler::park(const RequestRef& request) noexcept {
   RequestList dropped;
   bool claimed;
   {
     MutexLock lock(mutex_);
+    if (!may_park()) return false;
     parked_.push(request);
     parked_count_.store(parked_.size(), std::memory_order_relaxed);
     promote_locked(dropped);  // room may have come since try_reserve() said no
     claimed = claim_worker_locked();
   }
   wake(claimed);
+  return true;
 }
 
 void Scheduler::remove(Request& request) noexcept {

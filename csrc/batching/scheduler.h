@@ -19,6 +19,7 @@ struct SchedulerOptions {
   PolicyOptions policy;
   size_t max_queue_size = 0;  // requests that may wait; 0: any number
   int max_concurrent = 1;     // batches that may run at once
+  size_t max_waiting = 0;     // requests that may wait for a place; 0: any number
 };
 
 /// The right to run one batch, from the moment it is taken: it counts as open until the slot is given back, which
@@ -81,7 +82,12 @@ class Scheduler {
   /// unless `wake` is false: then call kick().
   void enqueue(std::span<const RequestRef> requests, bool wake = true) noexcept;
   /// Lets a request of phase kWaiting wait for a place; it gets one in its turn.
-  void park(const RequestRef& request) noexcept;
+  /// False, with nothing done, where as many wait as may.
+  bool park(const RequestRef& request) noexcept;
+  /// Whether one more may wait; park() says it for sure.
+  bool may_park() const noexcept {
+    return !options_.max_waiting || parked_count_.load(std::memory_order_relaxed) < options_.max_waiting;
+  }
   /// Takes a request out, wherever it waits, and its place back.
   void remove(Request& request) noexcept;
   /// Moves out those whose time has passed; the caller ends them.

@@ -472,8 +472,8 @@ void bind_batcher(py::module_& m) {
   batcher
       .def(py::init([](const py::object& model, int64_t max_batch_size, double max_delay, size_t max_queue_size,
                        int workers, int max_concurrent, bool wait_when_full, std::optional<double> full_timeout,
-                       bool caller_runs, bool isolate_failures, double inline_limit, size_t trace_size,
-                       std::optional<InputChecks> inputs, std::vector<OutputChecks> outputs,
+                       size_t max_waiting, bool caller_runs, bool isolate_failures, double inline_limit,
+                       size_t trace_size, std::optional<InputChecks> inputs, std::vector<OutputChecks> outputs,
                        std::optional<std::shared_ptr<ManualClock>> clock) {
              const PyModel& of = py_model(model);
              BatcherOptions options;
@@ -484,6 +484,7 @@ void bind_batcher(py::module_& m) {
              options.max_concurrent = max_concurrent;
              options.wait_when_full = wait_when_full;
              if (full_timeout) options.full_timeout = nanos(*full_timeout, "full_timeout");
+             options.max_waiting = max_waiting;
              options.caller_runs = caller_runs;
              options.isolate_failures = isolate_failures;
              options.inline_limit = nanos(inline_limit, "inline_limit");
@@ -493,8 +494,8 @@ void bind_batcher(py::module_& m) {
              return PyBatcher{BatcherCore::make(model, std::move(options), clock.value_or(nullptr))};
            }),
            "model"_a, py::kw_only(), "max_batch_size"_a, "max_delay"_a, "max_queue_size"_a, "workers"_a,
-           "max_concurrent"_a, "wait_when_full"_a, "full_timeout"_a, "caller_runs"_a, "isolate_failures"_a,
-           "inline_limit"_a, "trace_size"_a, "inputs"_a, "outputs"_a, "clock"_a = py::none())
+           "max_concurrent"_a, "wait_when_full"_a, "full_timeout"_a, "max_waiting"_a, "caller_runs"_a,
+           "isolate_failures"_a, "inline_limit"_a, "trace_size"_a, "inputs"_a, "outputs"_a, "clock"_a = py::none())
       .def("_stats", &stats_of, "limits"_a = std::vector<double>())
       .def(
           "_series", &series_of,

@@ -276,6 +276,9 @@ class Batcher(_core.Batcher):
         What a submission to a full queue does: raise :class:`QueueFullError`, or wait for room.
     full_timeout : float, optional
         Seconds that it waits before it raises.
+    max_waiting : int or None
+        The most submissions that wait for room at once; more raise :class:`QueueFullError`. It bounds what asyncio
+        tasks can pile up, which ``submit`` cannot hold back as it holds back a thread. ``None`` for any number.
     caller_runs : bool
         Let a blocking caller that finds the batcher idle run its request on its own thread, without a hand-over.
     isolate_failures : bool
@@ -333,6 +336,7 @@ class Batcher(_core.Batcher):
         max_concurrent: int | None = None,
         on_full: Literal["reject", "wait"] = "reject",
         full_timeout: float | None = None,
+        max_waiting: int | None = 1024,
         caller_runs: bool = True,
         isolate_failures: bool = True,
         inline_limit: float = 100e-6,
@@ -350,6 +354,8 @@ class Batcher(_core.Batcher):
             raise ValueError(f"on_full must be 'reject' or 'wait', got {on_full!r}")
         if max_queue_size is not None and max_queue_size < 1:
             raise ValueError(f"max_queue_size must be at least 1, or None for no bound, got {max_queue_size}")
+        if max_waiting is not None and max_waiting < 1:
+            raise ValueError(f"max_waiting must be at least 1, or None for no bound, got {max_waiting}")
         if max_concurrent is not None and max_concurrent < 1:
             raise ValueError(f"max_concurrent must be at least 1, got {max_concurrent}")
         super().__init__(
@@ -361,6 +367,7 @@ class Batcher(_core.Batcher):
             max_concurrent=max_concurrent or 0,
             wait_when_full=on_full == "wait",
             full_timeout=full_timeout,
+            max_waiting=max_waiting or 0,
             caller_runs=caller_runs,
             isolate_failures=isolate_failures,
             inline_limit=inline_limit,

@@ -582,6 +582,7 @@ class Batcher:
         max_concurrent: typing.SupportsInt | typing.SupportsIndex,
         wait_when_full: bool,
         full_timeout: typing.SupportsFloat | typing.SupportsIndex | None,
+        max_waiting: typing.SupportsInt | typing.SupportsIndex,
         caller_runs: bool,
         isolate_failures: bool,
         inline_limit: typing.SupportsFloat | typing.SupportsIndex,

@@ -267,6 +267,36 @@ def test_a_full_queue_rejects_or_holds_back_without_blocking_the_loop(run: Runne
 
 
 @pytest.mark.parametrize("run", LOOPS)
+def test_what_waits_for_room_is_bounded(run: Runner) -> None:
+    opened = threading.Event()
+
+    async def main() -> None:
+        gated = double(lambda x: (opened.wait(30), x)[1])
+        async with inferkit.Batcher(
+            gated, max_batch_size=1, max_queue_size=2, max_waiting=3, inline_limit=0, on_full="wait"
+        ) as batcher:
+            running = batcher.submit(row(0))
+            while not batcher.stats().in_flight:
+                await asyncio.sleep(0.001)
+            tickets, refused = [], 0
+            for i in range(1000):
+                try:
+                    tickets.append(batcher.submit(row(i)))
+                except inferkit.QueueFullError as error:
+                    assert "max_waiting" in str(error)
+                    refused += 1
+            assert (len(tickets), refused) == (5, 995)
+            assert batcher.stats().queue_depth == 5
+            assert batcher.stats().rejected == 995
+            opened.set()
+            assert [(await t)[0] for t in tickets] == [0, 1, 2, 3, 4]
+            await running
+            assert (await batcher.submit(row(7)))[0] == 7  # and there is room again
+
+    run(main())
+
+
+@pytest.mark.parametrize("run", LOOPS)
 def test_the_loop_is_free_while_a_worker_runs(run: Runner) -> None:
     async def main() -> None:
         async with inferkit.Batcher(double(lambda x: (time.sleep(0.2), x)[1]), inline_limit=0) as batcher:
