@@ -31,6 +31,24 @@ std::string Node::label() const {
   return out + op_type + ")";
 }
 
+namespace {
+
+void number_nodes(Graph& graph, uint64_t& last) {
+  for (Node& node : graph.nodes) {
+    node.id = ++last;
+    for (auto& [name, attribute] : node.attributes) {
+      if (auto* subgraph = std::get_if<std::shared_ptr<Graph>>(&attribute)) number_nodes(**subgraph, last);
+    }
+  }
+}
+
+}  // namespace
+
+void number_nodes(Graph& graph) {
+  uint64_t last = 0;
+  number_nodes(graph, last);
+}
+
 ValueId Graph::add_value(std::string value_name) {
   values.push_back({std::move(value_name), std::nullopt, std::nullopt});
   return static_cast<ValueId>(values.size() - 1);

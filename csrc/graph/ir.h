@@ -48,6 +48,9 @@ struct Node {
   std::string domain;  // "" is the default ONNX domain ("ai.onnx" is normalised to it)
   std::string name;    // as in the file; may be empty
   int version = 0;     // the opset that the file imports for the domain
+  /// Tells the node from every other of its model, and is the same in all copies of it: what is made once per node is
+  /// kept under it. An address would be another node's tomorrow. 0 until number_nodes; a node made later has none.
+  uint64_t id = 0;
   std::vector<ValueId> inputs;
   std::vector<ValueId> outputs;
   std::map<std::string, Attribute, std::less<>> attributes;
@@ -84,6 +87,10 @@ struct Graph {
     return it == constants.end() ? nullptr : &it->second;
   }
 };
+
+/// Gives every node an id, those of subgraphs too: once the graph is as it stays, so that nodes that a rewrite made out
+/// of one differ.
+void number_nodes(Graph& graph);
 
 /// Everything that a model file says.
 struct ModelFile {

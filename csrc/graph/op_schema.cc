@@ -8,14 +8,17 @@ const T* find_attr(const NodeContext& c, std::string_view name, const char* type
   const auto it = c.node().attributes.find(name);
   if (it == c.node().attributes.end()) return nullptr;
   const T* value = std::get_if<T>(&it->second);
-  if (!value) c.fail(cat("attribute '", name, "' is not ", type));
+  if (!value) c.wrong(cat("attribute '", name, "' is not ", type));
   return value;
 }
 
 }  // namespace
 
+const TensorFacts kUnknownFacts;
+
 const TensorFacts& NodeContext::input(size_t i) const {
-  if (!has_input(i)) fail(cat("input ", i, " is missing"));
+  if (!has_input(i)) wrong(cat("input ", i, " is missing"));
+  if (inputs_[i] == &kUnknownFacts) throw UnknownInput{};
   return *inputs_[i];
 }
 
@@ -73,7 +76,7 @@ const Tensor& NodeContext::known_value(size_t i) const {
 std::vector<int64_t> NodeContext::const_ints(size_t i) const {
   const DType dtype = input(i).dtype;
   if (dtype != DType::kI64 && dtype != DType::kI32) {
-    fail(cat("input ", i, " must be int64 or int32, not ", dtype_name(dtype)));
+    wrong(cat("input ", i, " must be int64 or int32, not ", dtype_name(dtype)));
   }
   const Tensor& value = known_value(i);
   const auto count = static_cast<size_t>(value.shape.elements());
@@ -84,6 +87,8 @@ std::vector<int64_t> NodeContext::const_ints(size_t i) const {
 void NodeContext::fail(const std::string& message) const {
   throw Error(ErrorCode::kModel, cat(node_.label(), ": ", message));
 }
+
+void NodeContext::wrong(const std::string& message) const { throw WrongNode(cat(node_.label(), ": ", message)); }
 
 void NodeContext::unsupported(const std::string& message) const {
   throw Error(ErrorCode::kUnsupportedOp, cat(node_.label(), ": ", message));

@@ -29,6 +29,18 @@ class NeedsValue final : public Error {
   size_t input_;
 };
 
+/// Facts of an input that nothing is known of, and what a rule gets that asks for them: so far its answer depends on
+/// the node's attributes alone. Shape rules look at those first, so that what a model lacks shows when it is loaded,
+/// also in nodes whose inputs no guess at free dimensions tells.
+extern const TensorFacts kUnknownFacts;
+struct UnknownInput {};
+
+/// The graph is wrong whatever the sizes of its inputs are.
+class WrongNode final : public Error {
+ public:
+  explicit WrongNode(const std::string& message) : Error(ErrorCode::kModel, message) {}
+};
+
 /// A node's view of itself: attributes, and the facts of its inputs and outputs. Every failure names the node.
 class NodeContext {
  public:
@@ -40,8 +52,10 @@ class NodeContext {
   size_t input_count() const { return inputs_.size(); }
   size_t output_count() const { return outputs_.size(); }
   bool has_input(size_t i) const { return i < inputs_.size() && inputs_[i] != nullptr; }
+  /// Is anything known of input i? False where a rule is asked about attributes alone.
+  bool knows(size_t i) const { return !has_input(i) || inputs_[i] != &kUnknownFacts; }
   bool has_output(size_t i) const { return i < node_.outputs.size() && node_.outputs[i] != kNoValue; }
-  /// Throws Error(kModel) where input i is left out.
+  /// Throws Error(kModel) where input i is left out, UnknownInput where nothing is known of it.
   const TensorFacts& input(size_t i) const;
   const TensorFacts& output(size_t i) const { return outputs_[i]; }
 
@@ -65,6 +79,7 @@ class NodeContext {
   std::vector<int64_t> const_ints(size_t i) const;
 
   [[noreturn]] void fail(const std::string& message) const;         // Error(kModel): the graph is wrong
+  [[noreturn]] void wrong(const std::string& message) const;        // WrongNode: the same, whatever the sizes
   [[noreturn]] void unsupported(const std::string& message) const;  // Error(kUnsupportedOp): we cannot run it
 
  protected:

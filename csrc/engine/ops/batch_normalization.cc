@@ -1,5 +1,6 @@
 // BatchNormalization with known statistics: y = a x + b with one a and b per channel, made ahead where the parameters
 // are constant.
+#include <bit>
 #include <cmath>
 
 #include "engine/op_registry.h"
@@ -79,6 +80,12 @@ void run_generic(const void* params, std::byte* const* io, const ExecContext&) {
 }
 
 void infer_batch_norm(InferContext& c) {
+  if (c.version() < 9 && c.attr_int("spatial", 1) == 0) c.unsupported("spatial = 0");
+  if (c.attr_int("training_mode", 0) != 0) c.unsupported("training_mode = 1");
+  if (c.version() < 7 && c.attr_int("is_test", 0) == 0) c.unsupported("is_test = 0");
+  for (size_t i = 1; i < c.node().outputs.size(); ++i) {
+    if (c.has_output(i)) c.unsupported(cat("output ", i, ", which only training fills"));
+  }
   const TensorFacts& x = c.input(0);
   require_type(c, 0, kFloatTypes);
   if (x.shape.rank() < 1) c.fail("expected [batch, channels, spatial...], got a scalar");
@@ -88,12 +95,6 @@ void infer_batch_norm(InferContext& c) {
     if (c.input(i).shape != Shape{channels})
       c.fail(cat("input ", i, " has shape ", c.input(i).shape.str(), "; expected one value for each of ", channels,
                  " channels"));
-  }
-  if (c.version() < 9 && c.attr_int("spatial", 1) == 0) c.unsupported("spatial = 0");
-  if (c.attr_int("training_mode", 0) != 0) c.unsupported("training_mode = 1");
-  if (c.version() < 7 && c.attr_int("is_test", 0) == 0) c.unsupported("is_test = 0");
-  for (size_t i = 1; i < c.node().outputs.size(); ++i) {
-    if (c.has_output(i)) c.unsupported(cat("output ", i, ", which only training fills"));
   }
   c.set_output(0, x.dtype, x.shape);
 }
@@ -110,14 +111,18 @@ Ref lower_table(LowerContext& c, const TableParams& p) {
       return table;
     }
     in[i] = constant->data;
-    key += weight_key(*constant, cat("batch-norm-", i, "-", sizeof(A), "-", p.epsilon, ";"));
+    // The bits of epsilon: printed, two that differ may look the same.
+    key += weight_key(*constant, cat("batch-norm-", i, "-", sizeof(A), "-", std::bit_cast<uint64_t>(p.epsilon), ";"));
   }
-  const auto table = c.cache().get(key, [&]() -> std::shared_ptr<const void> {
-    void* data = nullptr;
-    const Tensor made = make_tensor(sizeof(A) == 4 ? DType::kF32 : DType::kF64, {2 * p.channels}, &data);
-    fill_table(p, in, static_cast<A*>(data));
-    return {made.owner, made.data};
-  });
+  const auto table = c.cache().get(
+      key,
+      [&]() -> std::shared_ptr<const void> {
+        void* data = nullptr;
+        const Tensor made = make_tensor(sizeof(A) == 4 ? DType::kF32 : DType::kF64, {2 * p.channels}, &data);
+        fill_table(p, in, static_cast<A*>(data));
+        return {made.owner, made.data};
+      },
+      static_cast<size_t>(2 * p.channels) * sizeof(A));
   return c.constant(table.get(), table);
 }
 

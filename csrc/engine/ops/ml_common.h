@@ -27,13 +27,22 @@ inline Rows rows_of(const NodeContext& c, size_t i = 0) {
   return {shape[0], shape[1]};
 }
 
-/// What `make` returns, made once per model and node; `bytes` is about its size.
+/// What `make` returns, made once per model and node; `bytes` is about its size. It may depend on the node's attributes
+/// and on the type of its first input, on nothing else: where it fails, it does so for any sizes.
 template <class T, class Make>
 std::shared_ptr<const T> per_node(LowerContext& c, size_t bytes, const Make& make) {
-  const std::string key =
-      cat("node ", static_cast<const void*>(&c.node()), " ", c.node().op_type, " ", dtype_name(c.input(0).dtype));
+  const auto made = [&]() -> std::shared_ptr<const T> {
+    try {
+      return std::make_shared<const T>(make());
+    } catch (const Error& error) {
+      if (error.code() != ErrorCode::kModel) throw;
+      throw WrongNode(error.what());
+    }
+  };
+  const uint64_t id = c.node().id;
+  if (id == 0) return made();  // no model keeps the node
   return std::static_pointer_cast<const T>(
-      c.cache().get(key, [&]() -> std::shared_ptr<const void> { return std::make_shared<const T>(make()); }, bytes));
+      c.cache().get(cat("node ", id, " ", dtype_name(c.input(0).dtype)), made, bytes));
 }
 
 /// An attribute's value without a copy; nullptr where it is absent or of another type.
