@@ -142,6 +142,20 @@ def test_a_batch_has_a_span_that_its_requests_link_to(spans: Spans) -> None:
     assert (batch.end_time - batch.start_time) * 1e-9 == pytest.approx(timing.finished - timing.started, abs=1e-3)
 
 
+def test_batches_of_batchers_that_follow_one_another_at_one_address(
+    spans: Spans, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They have one name and count their batches from the same number; that they share an address is made certain."""
+    monkeypatch.setattr("inferkit.tracing._otel.id", lambda _: 1, raising=False)
+    monkeypatch.setattr("inferkit.tracing._otel._POLL_SECONDS", 0.2)  # one sweep finds all
+    for _ in range(3):
+        with inferkit.Batcher(model(), name="again", caller_runs=False) as batcher:
+            batcher.submit(X).result()
+    assert tracing.flush()
+    found = [s for s in spans.exporter.get_finished_spans() if s.name == "inferkit.batch"]
+    assert [len(batch.links) for batch in found] == [1, 1, 1]
+
+
 def test_a_failed_batch_says_so_once(spans: Spans) -> None:
     def broken(x: np.ndarray) -> np.ndarray:
         raise RuntimeError("no")

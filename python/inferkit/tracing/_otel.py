@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import itertools
 import threading
 import time
 import traceback
@@ -10,6 +11,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from functools import wraps
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from .. import _core
 from .._background import surviving
@@ -100,7 +102,7 @@ class _Request:
 
     ticket: _core.Ticket
     span: Span
-    batcher: tuple[int, str]  # its identity, as names are used again; and its name
+    batcher: tuple[int, str]  # its number, as names are used again; and its name
 
 
 class _Ended:
@@ -129,6 +131,9 @@ class _Instrumentation:
         self._new: deque[_Request] = deque()
         self._pending: list[_Request] = []  # the thread's, as are the next two
         self._batches: dict[tuple[int, str, int], _Batch] = {}  # by batcher and id
+        # Each batcher has one of its own: an address is another's as soon as it is free.
+        self._numbers: WeakKeyDictionary[Batcher, int] = WeakKeyDictionary()
+        self._count = itertools.count()
         self._sweeps = 0
         self._work = threading.Event()
         self._swept = threading.Condition()
@@ -184,7 +189,8 @@ class _Instrumentation:
         if span.is_recording():
             span.set_attribute("inferkit.request_id", _attribute(ticket.request_id))
         if span.is_recording() and len(self._new) + len(self._pending) < _MOST:
-            self._new.append(_Request(ticket, span, (id(batcher), batcher.name)))
+            number = self._numbers.setdefault(batcher, next(self._count))
+            self._new.append(_Request(ticket, span, (number, batcher.name)))
             self._work.set()
         else:
             span.end()
