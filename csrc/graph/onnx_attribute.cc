@@ -20,19 +20,20 @@ size_t payload_bytes(const Attribute& attribute) {
 std::map<std::string_view, Attribute> GraphReader::read_attributes(const NodeProto& proto, Scope& scope) {
   std::map<std::string_view, Attribute> out;
   for (const Bytes message : proto.attributes) {
-    const AttributeProto attribute = parse_attribute(message);
+    AttributeProto attribute = parse_attribute(message);
     // Tensors are shared between calls of a function; all else is made anew for each.
     if (scope.frame) limits_.inlined_bytes(64 + (attribute.tensor ? 0 : message.size()));
     if (attribute.name.empty())
       throw Error(ErrorCode::kModel, cat(describe(proto), " has an attribute without a name"));
     if (out.contains(attribute.name))
       throw Error(ErrorCode::kModel, cat(describe(proto), " has the attribute ", quote(attribute.name), " twice"));
-    if (auto value = read_attribute(attribute, proto, scope)) out.emplace(attribute.name, std::move(*value));
+    const std::string_view name = attribute.name;
+    if (auto value = read_attribute(std::move(attribute), proto, scope)) out.emplace(name, std::move(*value));
   }
   return out;
 }
 
-std::optional<Attribute> GraphReader::read_attribute(const AttributeProto& a, const NodeProto& node, Scope& scope) {
+std::optional<Attribute> GraphReader::read_attribute(AttributeProto a, const NodeProto& node, Scope& scope) {
   const auto what = [&] { return cat("attribute ", quote(a.name), " of ", describe(node)); };
   const auto fail = [&](const std::string& why) { throw Error(ErrorCode::kModel, cat(what(), " ", why)); };
   if (!a.ref_attr_name.empty()) {
@@ -53,9 +54,9 @@ std::optional<Attribute> GraphReader::read_attribute(const AttributeProto& a, co
     case AttributeType::kString:
       return std::string(a.s);
     case AttributeType::kFloats:
-      return a.floats;
+      return std::move(a.floats);  // lists may be as large as the file
     case AttributeType::kInts:
-      return a.ints;
+      return std::move(a.ints);
     case AttributeType::kStrings:
       limits_.strings(a.strings.size());
       return std::vector<std::string>(a.strings.begin(), a.strings.end());

@@ -37,7 +37,7 @@ std::string describe(const NodeProto& node) {
 }
 
 void Limits::take(size_t& left, size_t n, const char* what) {
-  if (n > left) fail(cat("the model has too many ", what, "; no real model comes near this limit"));
+  if (n > left) fail(cat("the model has too many ", what, " for a file of its size"));
   left -= n;
 }
 

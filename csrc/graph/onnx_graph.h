@@ -12,12 +12,20 @@
 
 namespace inferkit::onnx {
 
-/// How much one file may make us build. Real models stay far below; a hostile one stops here instead of at the
-/// machine's memory. Subgraphs and functions nest, and functions multiply, so both have limits of their own.
+/// How much one file may make us build. What we build of a thing takes more memory than the fewest bytes that a file
+/// can spend on it, so the limits are what a file of this size holds of things that are written as exporters write
+/// them, and no model is too large for them. Subgraphs and functions nest, and functions multiply, so both have limits
+/// of their own.
 class Limits {
  public:
   explicit Limits(size_t file_bytes)
-      : inlined_nodes_(65'536 + file_bytes / 16), inlined_bytes_((size_t{256} << 20) + 8 * file_bytes) {}
+      : nodes_(500'000 + file_bytes / 16),
+        values_(2'000'000 + file_bytes / 8),
+        attributes_(2'000'000 + file_bytes / 8),
+        edges_(10'000'000 + file_bytes / 3),
+        strings_(10'000'000 + file_bytes / 2),
+        inlined_nodes_(250'000 + file_bytes / 16),
+        inlined_bytes_((size_t{256} << 20) + 8 * file_bytes) {}
 
   void nodes(size_t n) { take(nodes_, n, "nodes"); }
   void values(size_t n) { take(values_, n, "values"); }
@@ -32,11 +40,11 @@ class Limits {
  private:
   static void take(size_t& left, size_t n, const char* what);
 
-  size_t nodes_ = 500'000;
-  size_t values_ = 2'000'000;
-  size_t attributes_ = 2'000'000;
-  size_t edges_ = 10'000'000;
-  size_t strings_ = 10'000'000;
+  size_t nodes_;       // at least 16 bytes each: the name of an operator, an input, an output
+  size_t values_;      // at least 8: a name, where it is computed and where it is read
+  size_t attributes_;  // at least 8: a name, a type, a value
+  size_t edges_;       // at least 3: a name of one letter
+  size_t strings_;     // at least 2: an empty one
   size_t inlined_nodes_;
   size_t inlined_bytes_;
 };
@@ -104,7 +112,7 @@ class GraphReader {
   void forward(ValueId from, ValueId to, Scope& scope);
 
   std::map<std::string_view, Attribute> read_attributes(const NodeProto& proto, Scope& scope);
-  std::optional<Attribute> read_attribute(const AttributeProto& attribute, const NodeProto& node, Scope& scope);
+  std::optional<Attribute> read_attribute(AttributeProto attribute, const NodeProto& node, Scope& scope);
   void check_depth(int depth, const NodeProto& node) const;
 
   const ModelProto& model_;

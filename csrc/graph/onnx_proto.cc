@@ -11,14 +11,6 @@ void set_once(std::optional<Bytes>& field, const WireReader& r, std::string_view
   field = r.as_bytes();
 }
 
-/// A bound on what a list may take before anybody has looked at it; what is in it has tighter limits later.
-template <class T>
-void push(std::vector<T>& list, T item, const WireReader& r) {
-  constexpr size_t kMax = 2'000'000;
-  if (list.size() == kMax) r.fail(cat("more than ", kMax, " of field ", r.number()));
-  list.push_back(std::move(item));
-}
-
 std::string_view normalised(std::string_view domain) { return domain == "ai.onnx" ? std::string_view() : domain; }
 
 /// Names travel into Python strings and messages, so they must be text.
@@ -100,13 +92,13 @@ ModelProto parse_model(Bytes message) {
         set_once(out.graph, r, "graph");
         break;
       case 8:
-        push(out.opset_import, parse_opset(r.as_bytes()), r);
+        out.opset_import.push_back(parse_opset(r.as_bytes()));
         break;
       case 14:
-        push(out.metadata, parse_entry(r.as_bytes()), r);
+        out.metadata.push_back(parse_entry(r.as_bytes()));
         break;
       case 25:
-        push(out.functions, r.as_bytes(), r);
+        out.functions.push_back(r.as_bytes());
         break;
       default:
         break;
@@ -121,22 +113,22 @@ GraphProto parse_graph(Bytes message) {
   while (r.next()) {
     switch (r.number()) {
       case 1:
-        push(out.nodes, r.as_bytes(), r);
+        out.nodes.push_back(r.as_bytes());
         break;
       case 2:
         out.name = text(r);
         break;
       case 5:
-        push(out.initializers, r.as_bytes(), r);
+        out.initializers.push_back(r.as_bytes());
         break;
       case 11:
-        push(out.inputs, r.as_bytes(), r);
+        out.inputs.push_back(r.as_bytes());
         break;
       case 12:
-        push(out.outputs, r.as_bytes(), r);
+        out.outputs.push_back(r.as_bytes());
         break;
       case 13:
-        push(out.value_infos, r.as_bytes(), r);
+        out.value_infos.push_back(r.as_bytes());
         break;
       case 15:
         out.has_sparse_initializer = true;
@@ -154,10 +146,10 @@ NodeProto parse_node(Bytes message) {
   while (r.next()) {
     switch (r.number()) {
       case 1:
-        push(out.inputs, text(r), r);
+        out.inputs.push_back(text(r));
         break;
       case 2:
-        push(out.outputs, text(r), r);
+        out.outputs.push_back(text(r));
         break;
       case 3:
         out.name = text(r);
@@ -166,7 +158,7 @@ NodeProto parse_node(Bytes message) {
         out.op_type = text(r);
         break;
       case 5:
-        push(out.attributes, r.as_bytes(), r);
+        out.attributes.push_back(r.as_bytes());
         break;
       case 7:
         out.domain = normalised(text(r));
@@ -190,25 +182,25 @@ FunctionProto parse_function(Bytes message) {
         out.name = text(r);
         break;
       case 4:
-        push(out.inputs, text(r), r);
+        out.inputs.push_back(text(r));
         break;
       case 5:
-        push(out.outputs, text(r), r);
+        out.outputs.push_back(text(r));
         break;
       case 6:
-        push(out.attributes, text(r), r);
+        out.attributes.push_back(text(r));
         break;
       case 7:
-        push(out.nodes, r.as_bytes(), r);
+        out.nodes.push_back(r.as_bytes());
         break;
       case 9:
-        push(out.opset_import, parse_opset(r.as_bytes()), r);
+        out.opset_import.push_back(parse_opset(r.as_bytes()));
         break;
       case 10:
         out.domain = normalised(text(r));
         break;
       case 11:
-        push(out.attribute_defaults, r.as_bytes(), r);
+        out.attribute_defaults.push_back(r.as_bytes());
         break;
       case 13:
         out.overload = text(r);
@@ -259,7 +251,7 @@ AttributeProto parse_attribute(Bytes message) {
         seen = AttributeType::kInts;
         break;
       case 9:
-        push(out.strings, r.as_text(), r);
+        out.strings.push_back(r.as_text());
         seen = AttributeType::kStrings;
         break;
       case 10:
@@ -318,7 +310,7 @@ TensorProto parse_tensor(Bytes message) {
         out.raw_data = r.as_bytes();
         break;
       case 13:
-        push(out.external_data, parse_entry(r.as_bytes()), r);
+        out.external_data.push_back(parse_entry(r.as_bytes()));
         break;
       case 14:
         out.external = r.as_int32() == 1;

@@ -1,5 +1,6 @@
 // The messages of onnx.proto as views: names and payloads point into the bytes that were parsed, nested messages stay
-// bytes until someone parses them. Only the fields that inferkit reads are kept; the others are skipped.
+// bytes until someone parses them. Only the fields that inferkit reads are kept; the others are skipped. A list is no
+// longer than half the bytes of its message, which is what bounds it: an element takes two at least.
 #pragma once
 #include <cstdint>
 #include <optional>

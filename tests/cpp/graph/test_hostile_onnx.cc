@@ -276,6 +276,43 @@ TEST(hostile_functions) {
   CHECK(seconds([&] { CHECK_READ_FAILS(m.bytes, "model: ", "too many nodes from functions"); }) < 5);
 }
 
+// What a file may hold follows from its size.
+TEST(no_file_is_too_large_to_be_read) {
+  // A list of more strings, and a graph of more nodes, than any constant would have let through.
+  constexpr int kStrings = 2'100'000, kNodes = 620'000;
+  std::string modes;
+  for (int i = 0; i < kStrings; ++i) modes += std::string_view("\x4a\x04LEAF", 6);
+  const Message forest = node("Forest", {"x"}, {"y"}).message(5, Message().text(1, "modes").number(20, 8).raw(modes));
+  const ModelFile read_forest = read(model(graph_of({forest})).bytes);
+  const auto& attribute = read_forest.graph.nodes[0].attributes.at("modes");
+  CHECK_EQ(std::get<std::vector<std::string>>(attribute).size(), static_cast<size_t>(kStrings));
+
+  Message chain;
+  for (int i = 0; i < kNodes; ++i) {
+    const std::string in = i == 0 ? "x" : cat("v", i), out = i + 1 == kNodes ? "y" : cat("v", i + 1);
+    chain.message(1, node("Relu", {in}, {out}));
+  }
+  chain.message(11, value_info("x")).message(12, value_info("y"));
+  CHECK_EQ(read(model(chain).bytes).graph.nodes.size(), static_cast<size_t>(kNodes));
+}
+
+TEST(hostile_lists_of_nothing) {
+  // Two bytes an element: nodes, inputs of a node, attributes, initializers, strings.
+  const auto many = [](uint32_t field, int count) {
+    std::string out;
+    for (int i = 0; i < count; ++i) out += varint(field << 3 | 2) + '\0';
+    return Message().raw(out);
+  };
+  constexpr int kMany = 4'000'000;
+  const auto in_node = [&](uint32_t field) {
+    return graph_of({Message(many(field, kMany)).text(4, "Relu").text(2, "y")});
+  };
+  const Message graphs[] = {many(1, kMany), many(5, kMany), in_node(1), in_node(5)};
+  for (const Message& graph : graphs) {
+    CHECK(seconds([&] { CHECK(read_error(model(graph).bytes).starts_with("model: ")); }) < 10);
+  }
+}
+
 TEST(hostile_external_data) {
   namespace fs = std::filesystem;
   const fs::path top = fs::temp_directory_path() / cat("inferkit_hostile_", std::random_device{}());
