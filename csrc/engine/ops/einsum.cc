@@ -4,11 +4,13 @@
 
 #include "engine/op_registry.h"
 #include "engine/ops/common/einsum_equation.h"
+#include "engine/ops/common/pack_slots.h"
 #include "engine/ops/common/strided_copy.h"
 #include "engine/ops/dispatch.h"
 #include "engine/ops/strided.h"
 #include "engine/ops/wrap.h"
 #include "kernels/cpu/gemm/gemm.h"
+#include "platform/thread_pool.h"
 
 namespace inferkit {
 namespace {
@@ -43,26 +45,35 @@ enum class RightSide : uint8_t { kPacked, kRowMajor, kTransposed };
 struct ProductParams {
   int64_t batch, m, n, k;
   RightSide right;
+  int slots = 1;  // where b is packed in the run
 };
 
-/// io: the result [batch, m, n], a [batch, m, k], b, room for b packed.
+/// io: the result [batch, m, n], a [batch, m, k], b, room for b packed `slots` times.
 void product_f32_step(const void* params, std::byte* const* io, const ExecContext& context) {
   const auto& p = *static_cast<const ProductParams*>(params);
-  const auto* b = reinterpret_cast<const float*>(io[2]);
-  auto* packed = reinterpret_cast<float*>(io[3]);
-  kernels::GemmArgs g;
-  g.m = p.m;
-  g.n = g.ldc = p.n;
-  g.k = g.lda = p.k;
-  g.k_segments = 1;  // n may hold the batch, and bits must not depend on it
-  for (int64_t i = 0; i < p.batch; ++i) {
+  const bool packs = p.right != RightSide::kPacked;
+  const auto room = static_cast<int64_t>(kernels::packed_b_elements(p.k, p.n));
+  const auto operands = [&](int64_t i, int64_t slot) {
+    kernels::GemmArgs g;
+    g.m = p.m;
+    g.n = g.ldc = p.n;
+    g.k = g.lda = p.k;
+    g.k_segments = 1;  // n may hold the batch, and bits must not depend on it
     g.a = reinterpret_cast<const float*>(io[1]) + i * p.m * p.k;
     g.c = reinterpret_cast<float*>(io[0]) + i * p.m * p.n;
-    if (p.right == RightSide::kRowMajor) kernels::pack_b(b + i * p.k * p.n, p.n, p.k, p.n, packed);
-    if (p.right == RightSide::kTransposed) kernels::pack_b_transposed(b + i * p.k * p.n, p.k, p.k, p.n, packed);
-    kernels::use_packed_b(g, p.right == RightSide::kPacked ? b : packed);
-    kernels::gemm_f32_parallel(g, context.pool, context.max_threads);
-  }
+    const auto* b = reinterpret_cast<const float*>(io[2]);
+    if (packs) {
+      const float* from = b + i * p.k * p.n;
+      float* to = reinterpret_cast<float*>(io[3]) + slot * room;
+      p.right == RightSide::kRowMajor ? kernels::pack_b(from, p.n, p.k, p.n, to)
+                                      : kernels::pack_b_transposed(from, p.k, p.k, p.n, to);
+      b = to;
+    }
+    kernels::use_packed_b(g, b);
+    return g;
+  };
+  const kernels::GemmBatch batch{p.batch, p.m, p.n, p.k, packs ? p.slots : kernels::GemmBatch::kAnySlots, packs};
+  kernels::gemm_f32_batch(batch, operands, context.pool, context.max_threads);
 }
 
 /// The same for every type, k ascending; b is row-major, io[3] holds a row of sums.
@@ -219,8 +230,11 @@ class Contraction {
       p.right = RightSide::kPacked;
       c_.step(product_f32_step, p, {out, left, c_.constant(packed.get(), packed), Ref{}}, flops / 60);
     } else {
-      const Ref room = c_.scratch(kernels::packed_b_elements(p.k, p.n) * sizeof(float));
-      c_.step(product_f32_step, p, {out, left, right, room}, flops / 60 + static_cast<double>(p.batch * p.n * p.k) / 4);
+      const double nanos = flops / 60 + static_cast<double>(p.batch * p.n * p.k) / 4;
+      const size_t each = kernels::packed_b_elements(p.k, p.n) * sizeof(float);
+      p.slots = pack_slots(p.batch, nanos, each);
+      const Ref room = c_.scratch(each * static_cast<size_t>(p.slots));
+      c_.step(product_f32_step, p, {out, left, right, room}, nanos);
     }
     return dense(out, result);
   }

@@ -3,11 +3,13 @@
 
 #include "engine/op_registry.h"
 #include "engine/ops/activation_attr.h"
+#include "engine/ops/common/pack_slots.h"
 #include "engine/ops/dispatch.h"
 #include "engine/ops/saturate.h"
 #include "engine/ops/strided.h"
 #include "engine/ops/wrap.h"
 #include "kernels/cpu/gemm/gemm.h"
+#include "platform/thread_pool.h"
 
 namespace inferkit {
 namespace {
@@ -62,7 +64,7 @@ void linear_step(const void* params, std::byte* const* io, const ExecContext& co
 void infer_linear(InferContext& c) {
   const TensorFacts &x = c.input(0), &w = c.input(1);
   const bool transposed = c.attr_int("transB", 0) != 0;
-  if (x.dtype != DType::kF32) c.fail(cat("expected a float32 input, got ", dtype_name(x.dtype)));
+  if (x.dtype != DType::kF32) c.wrong(cat("expected a float32 input, got ", dtype_name(x.dtype)));
   if (x.shape.rank() < 1 || x.shape.back() != w.shape[transposed ? 1 : 0]) {
     c.fail(cat("cannot multiply ", x.shape.str(), " by ", w.shape.str(), transposed ? " transposed" : ""));
   }
@@ -134,35 +136,38 @@ void infer_matmul(InferContext& c) {
 
 struct MatMulParams {
   GemmArgs gemm;
-  LoopNest<2> batch;     // over a and b, in elements
-  bool pack = false;     // b is packed in the run, into io[3]
-  bool b_fixed = false;  // one b for the whole batch
+  LoopNest<2> batch;  // over a and b, in elements
+  bool pack = false;  // b is packed in the run, into io[3]: room for `slots` of them
+  int slots = kernels::GemmBatch::kAnySlots;
 };
+
+/// Where number i of the batch begins in a and b.
+std::array<int64_t, 2> offsets_at(const LoopNest<2>& nest, int64_t i) {
+  std::array<int64_t, 2> offsets{};
+  for (auto d = static_cast<size_t>(nest.rank); d-- > 0; i /= nest.dims[d]) {
+    for (size_t n = 0; n < 2; ++n) offsets[n] += i % nest.dims[d] * nest.strides[n][d];
+  }
+  return offsets;
+}
 
 void matmul_f32_step(const void* params, std::byte* const* io, const ExecContext& context) {
   const auto& p = *static_cast<const MatMulParams*>(params);
-  GemmArgs g = p.gemm;
-  auto* c = reinterpret_cast<float*>(io[0]);
-  const auto* a = reinterpret_cast<const float*>(io[1]);
-  const auto* b = reinterpret_cast<const float*>(io[2]);
-  auto* scratch = reinterpret_cast<float*>(io[3]);
-  const int64_t inner = p.batch.inner();
-  bool packed = false;
-  for_each_run(p.batch, [&](const std::array<int64_t, 2>& offsets, int64_t run) {
-    for (int64_t i = 0; i < inner; ++i) {
-      g.a = a + offsets[0] + i * p.batch.inner_stride(0);
-      const float* source = b + offsets[1] + i * p.batch.inner_stride(1);
-      g.c = c + (run * inner + i) * g.m * g.n;
-      if (!p.pack) {
-        g.b = source;
-      } else if (!packed || !p.b_fixed) {
-        kernels::pack_b(source, g.n, g.k, g.n, scratch);
-        g.b = scratch;
-        packed = true;
-      }
-      kernels::gemm_f32_parallel(g, context.pool, context.max_threads);
+  const auto room = static_cast<int64_t>(kernels::packed_b_elements(p.gemm.k, p.gemm.n));
+  const auto operands = [&](int64_t i, int64_t slot) {
+    const auto [a, b] = offsets_at(p.batch, i);
+    GemmArgs g = p.gemm;
+    g.a = reinterpret_cast<const float*>(io[1]) + a;
+    g.b = reinterpret_cast<const float*>(io[2]) + b;
+    g.c = reinterpret_cast<float*>(io[0]) + i * g.m * g.n;
+    if (p.pack) {
+      float* packed = reinterpret_cast<float*>(io[3]) + slot * room;
+      kernels::pack_b(g.b, g.n, g.k, g.n, packed);
+      g.b = packed;
     }
-  });
+    return g;
+  };
+  const kernels::GemmBatch batch{p.batch.elements(), p.gemm.m, p.gemm.n, p.gemm.k, p.slots, p.pack};
+  kernels::gemm_f32_batch(batch, operands, context.pool, context.max_threads);
 }
 
 struct GenericParams {
@@ -251,10 +256,11 @@ void lower_matmul_f32(LowerContext& c, Product p) {
     params.gemm.b_k_stride = p.n;
     params.gemm.b_panel_stride = kernels::kPanelColumns;
   } else {
+    const size_t room = kernels::packed_b_elements(p.k, p.n) * sizeof(float);
     params.pack = true;
-    params.b_fixed = p.b.elements(0, p.b.rank() - 2) == 1;
+    params.slots = pack_slots(p.batch.elements(), work, room);
     kernels::use_packed_b(params.gemm, nullptr);
-    scratch = c.scratch(kernels::packed_b_elements(p.k, p.n) * sizeof(float));
+    scratch = c.scratch(room * static_cast<size_t>(params.slots));
   }
   c.step(matmul_f32_step, params, {c.out(0), c.in(0), c.in(1), scratch}, work);
 }

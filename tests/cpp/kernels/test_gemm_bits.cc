@@ -1,4 +1,6 @@
 // The hard law: the bits of an element depend on its row of A, B, its bias and residual, K and the layer; nothing else.
+#include <algorithm>
+
 #include "kernels/cpu/gemm/gemm.h"
 #include "platform/aligned_alloc.h"
 #include "platform/thread_pool.h"
@@ -151,6 +153,49 @@ TEST(gemm_fused_is_unfused) {
         gemm_kernels(isa).gemm(plain.args(a.data(), m, two.data()));
         vmath_kernels(isa).unary[op](two.data(), two.data(), m * n, 0.5f, 0.25f);
         CHECK(same(one.data(), two.data(), one.size()));
+      }
+    }
+  }
+}
+
+TEST(gemm_batch_has_the_bits_of_products_one_by_one_on_any_number_of_threads) {
+  struct Batch {
+    int64_t count, m, n, k;
+  };
+  // Many small products, few that are cut by rows or by columns, one, and some that are too little to share.
+  const Batch batches[] = {{96, 32, 48, 64}, {3, 128, 40, 96}, {2, 1, 1030, 512}, {1, 64, 64, 300},
+                           {5, 2, 16, 8},    {7, 33, 100, 70}, {400, 4, 16, 33},  {0, 4, 16, 33}};
+  for (const auto& [count, m, n, k] : batches) {
+    const auto a = random_floats(static_cast<size_t>(count * m * k), 21);
+    const auto b = random_floats(static_cast<size_t>(count * k * n), 22);
+    const auto room = static_cast<int64_t>(packed_b_elements(k, n));
+    const auto product = [&, m = m, n = n, k = k](int64_t i, float* scratch, float* c) {
+      GemmArgs g;
+      g.m = m, g.n = n, g.k = k, g.a = a.data() + i * m * k, g.lda = k, g.c = c + i * m * n, g.ldc = n;
+      pack_b(b.data() + i * k * n, n, k, n, scratch);
+      use_packed_b(g, scratch);
+      return g;
+    };
+    const auto size = static_cast<size_t>(count * m * n);
+    std::vector<float> want(size);
+    const auto scratch = make_aligned<float>(static_cast<size_t>(std::max<int64_t>(count, 16) * room));
+    for (int64_t i = 0; i < count; ++i) gemm_f32(product(i, scratch.get(), want.data()));
+    for (const int threads : {1, 2, 3, 8}) {
+      ThreadPool pool(threads);
+      for (const bool packs : {false, true}) {
+        std::vector<float> c(size);
+        // Where a product is shared, each part asks: for the same bytes, which are there already.
+        for (int64_t i = 0; !packs && i < count; ++i) product(i, scratch.get() + i * room, c.data());
+        const auto operands = [&](int64_t i, int64_t slot) {
+          if (packs) return product(i, scratch.get() + slot * room, c.data());
+          GemmArgs g;
+          g.m = m, g.n = n, g.k = k, g.a = a.data() + i * m * k, g.lda = k, g.c = c.data() + i * m * n, g.ldc = n;
+          use_packed_b(g, scratch.get() + i * room);
+          return g;
+        };
+        const GemmBatch batch{count, m, n, k, packs ? threads : GemmBatch::kAnySlots, packs};
+        gemm_f32_batch(batch, operands, &pool, threads);
+        CHECK(same(c.data(), want.data(), size));
       }
     }
   }

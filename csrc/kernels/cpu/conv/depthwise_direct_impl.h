@@ -109,21 +109,22 @@ void direct(const DepthwiseArgs& a) {
   }
 }
 
+/// Does it here, where the geometry is this kernel's.
+template <int kTaps, int kDown, int kStride>
+INFERKIT_INLINE bool direct_if(const DepthwiseArgs& a) {
+  if (a.w.kernel != kTaps || a.h.stride != kDown || a.w.stride != kStride) return false;
+  direct<kTaps, kDown, kStride>(a);
+  return true;
+}
+
 /// Does it here, where there is a kernel for the geometry.
 INFERKIT_INLINE bool depthwise_direct(const DepthwiseArgs& a) {
   if constexpr (kDirectRows > 0) {
     if (a.h.kernel != a.w.kernel || a.h.dilation != 1 || a.w.dilation != 1) return false;
     // Padding reaches no further than the first tile, whose lanes are its own (see direct_rows).
     if (a.w.pad_begin >= a.w.kernel) return false;
-    const auto is = [&](int64_t kernel, int64_t down, int64_t stride) {
-      return a.w.kernel == kernel && a.h.stride == down && a.w.stride == stride;
-    };
-    if (is(3, 1, 1)) return direct<3, 1, 1>(a), true;
-    if (is(3, 2, 1)) return direct<3, 2, 1>(a), true;
-    if (is(3, 2, 2)) return direct<3, 2, 2>(a), true;
-    if (is(5, 1, 1)) return direct<5, 1, 1>(a), true;
-    if (is(5, 2, 1)) return direct<5, 2, 1>(a), true;
-    if (is(5, 2, 2)) return direct<5, 2, 2>(a), true;
+    return direct_if<3, 1, 1>(a) || direct_if<3, 2, 1>(a) || direct_if<3, 2, 2>(a) ||  //
+           direct_if<5, 1, 1>(a) || direct_if<5, 2, 1>(a) || direct_if<5, 2, 2>(a);
   }
   return false;
 }

@@ -38,6 +38,18 @@ INFERKIT_INLINE void depthwise_tile(const float* base, const int64_t* offset, co
   }
 }
 
+/// Some rows across the plane, from `base`; `offset` and `row_step` are those of depthwise_tile.
+template <int kRows>
+INFERKIT_INLINE void depthwise_rows(const DepthwiseArgs& a, const float* base, const int64_t* offset, int64_t taps,
+                                    int64_t row_step, float* y) {
+  const int64_t out = a.w.out;
+  int64_t j = 0;
+  for (; out - j > kLanes; j += 2 * kLanes) {
+    depthwise_tile<kRows, 2>(base + j, offset, a.weights, taps, row_step, a.bias, y + j, out - j, out);
+  }
+  if (j < out) depthwise_tile<kRows, 1>(base + j, offset, a.weights, taps, row_step, a.bias, y + j, out - j, out);
+}
+
 void depthwise(const DepthwiseArgs& a) {
   if (depthwise_direct(a)) return;
   const int64_t width = depthwise_row(a.w), row_step = width * a.w.stride;
@@ -64,22 +76,14 @@ void depthwise(const DepthwiseArgs& a) {
     const float* base = a.scratch + r * step;
     float* y = a.y + (a.first + r) * out;
     const int64_t rows = a.rows - r;
-    for (int64_t j = 0; j < out;) {
-      const bool wide = out - j > kLanes;
-#define INFERKIT_DEPTHWISE(rows)                                                                       \
-  wide ? depthwise_tile<rows, 2>(base + j, offset, a.weights, taps, step, a.bias, y + j, out - j, out) \
-       : depthwise_tile<rows, 1>(base + j, offset, a.weights, taps, step, a.bias, y + j, out - j, out)
-      if (rows >= 4)
-        INFERKIT_DEPTHWISE(4);
-      else if (rows == 3)
-        INFERKIT_DEPTHWISE(3);
-      else if (rows == 2)
-        INFERKIT_DEPTHWISE(2);
-      else
-        INFERKIT_DEPTHWISE(1);
-#undef INFERKIT_DEPTHWISE
-      j += wide ? 2 * kLanes : kLanes;
-    }
+    if (rows >= 4)
+      depthwise_rows<4>(a, base, offset, taps, step, y);
+    else if (rows == 3)
+      depthwise_rows<3>(a, base, offset, taps, step, y);
+    else if (rows == 2)
+      depthwise_rows<2>(a, base, offset, taps, step, y);
+    else
+      depthwise_rows<1>(a, base, offset, taps, step, y);
   }
 }
 

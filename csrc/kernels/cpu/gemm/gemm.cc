@@ -1,6 +1,7 @@
 #include "kernels/cpu/gemm/gemm.h"
 
 #include <algorithm>
+#include <atomic>
 
 #include "platform/thread_pool.h"
 
@@ -26,6 +27,35 @@ GemmArgs part_of(GemmArgs g, int64_t row, int64_t row_end, int64_t panel, int64_
   return g;
 }
 
+/// Pieces that a product is cut into: rows, or columns of whole panels.
+struct Cut {
+  int64_t pieces = 1;
+  bool by_rows = false;
+
+  GemmArgs part(const GemmArgs& whole, int64_t i) const {
+    const int64_t panels = ceil_div(whole.n, kPanelColumns), units = by_rows ? whole.m : panels;
+    const int64_t begin = units * i / pieces, end = units * (i + 1) / pieces;
+    return by_rows ? part_of(whole, begin, end, 0, panels) : part_of(whole, 0, whole.m, begin, end);
+  }
+};
+
+/// Columns where that leaves wide pieces: each thread then reads its own part of B. Else rows, in whole tiles.
+Cut cut(int64_t m, int64_t n, int64_t pieces) {
+  const int64_t panels = ceil_div(n, kPanelColumns);
+  const bool by_rows = panels < 4 * pieces && m >= 2 * pieces;
+  return {std::clamp<int64_t>(pieces, 1, by_rows ? m : panels), by_rows};
+}
+
+/// The sums are those of the whole product, whatever part of its columns is computed.
+GemmArgs with_segments(GemmArgs g) {
+  if (g.k_segments == 0) g.k_segments = gemm_k_segments(g.k, g.n);
+  return g;
+}
+
+int64_t threads_for(int64_t work, ThreadPool* pool, int max_threads) {
+  return std::min<int64_t>(pool ? std::min(max_threads, pool->size()) : 1, work / kWorkPerThread);
+}
+
 }  // namespace
 
 int gemm_k_segments(int64_t k, int64_t n) {
@@ -48,19 +78,42 @@ void pack_b_transposed(const float* b, int64_t ldb, int64_t k, int64_t n, float*
 void gemm_f32_parallel(const GemmArgs& args, ThreadPool* pool, int max_threads) {
   const auto gemm = gemm_kernels().gemm;
   const int64_t work = args.m * args.n * args.k;
-  int64_t threads = std::min<int64_t>(pool ? std::min(max_threads, pool->size()) : 1, work / kWorkPerThread);
+  int64_t threads = threads_for(work, pool, max_threads);
   if (threads <= 1) return gemm(args);
-  GemmArgs whole = args;
-  if (whole.k_segments == 0) whole.k_segments = gemm_k_segments(args.k, args.n);
-  const int64_t panels = ceil_div(args.n, kPanelColumns);
-  // Columns where that leaves wide pieces: each thread then reads its own part of B. Else rows, in whole tiles. Twice
-  // as many pieces as threads, where they stay large, so that a thread that wakes late does not hold up the rest.
+  const GemmArgs whole = with_segments(args);
+  // Twice as many pieces as threads, where they stay large, so that a thread that wakes late does not hold up the rest.
   if (work / threads >= 4 * kWorkPerThread) threads *= 2;
-  const bool by_rows = panels < 4 * threads && args.m >= 2 * threads;
-  const int64_t units = by_rows ? args.m : panels, pieces = std::min(threads, units);
-  pool->parallel_for(pieces, max_threads, [&](int64_t i) {
-    const int64_t begin = units * i / pieces, end = units * (i + 1) / pieces;
-    gemm(by_rows ? part_of(whole, begin, end, 0, panels) : part_of(whole, 0, args.m, begin, end));
+  const Cut pieces = cut(args.m, args.n, threads);
+  pool->parallel_for(pieces.pieces, max_threads, [&](int64_t i) { gemm(pieces.part(whole, i)); });
+}
+
+void gemm_f32_batch(const GemmBatch& batch, const FunctionRef<GemmArgs(int64_t, int64_t)>& operands, ThreadPool* pool,
+                    int max_threads) {
+  const auto gemm = gemm_kernels().gemm;
+  if (batch.count <= 0 || batch.m <= 0 || batch.n <= 0) return;
+  if (batch.count == 1) return gemm_f32_parallel(operands(0, 0), pool, max_threads);
+  const int64_t each = batch.m * batch.n * batch.k;
+  const int64_t threads = threads_for(batch.count * each, pool, max_threads);
+  // Few products are cut, but no finer than is worth a hand-over.
+  constexpr int64_t kTasksPerThread = 4, kLeastWork = kWorkPerThread / 4;
+  const int64_t wanted = ceil_div(kTasksPerThread * threads, batch.count);
+  const Cut pieces = batch.packs ? Cut{} : cut(batch.m, batch.n, std::min(wanted, each / kLeastWork));
+  const int64_t tasks = batch.count * pieces.pieces;
+  if (threads <= 1 || batch.slots < threads || tasks < threads) {
+    for (int64_t i = 0; i < batch.count; ++i) gemm_f32_parallel(operands(i, 0), pool, max_threads);
+    return;
+  }
+  std::atomic<int64_t> next{0};  // hands out tasks; results are published by parallel_for's own join
+  // Of small products several at a time.
+  const int64_t step = std::clamp<int64_t>(kLeastWork * pieces.pieces / std::max<int64_t>(each, 1), 1,
+                                           std::max<int64_t>(1, tasks / (kTasksPerThread * threads)));
+  pool->parallel_for(threads, static_cast<int>(threads), [&](int64_t slot) {
+    for (int64_t first; (first = next.fetch_add(step, std::memory_order_relaxed)) < tasks;) {
+      for (int64_t t = first; t < std::min(tasks, first + step); ++t) {
+        const GemmArgs whole = with_segments(operands(t / pieces.pieces, slot));
+        gemm(pieces.part(whole, t % pieces.pieces));
+      }
+    }
   });
 }
 

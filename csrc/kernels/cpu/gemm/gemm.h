@@ -9,7 +9,9 @@
 
 namespace inferkit {
 class ThreadPool;
-}
+template <class Signature>
+class FunctionRef;
+}  // namespace inferkit
 
 namespace inferkit::kernels {
 
@@ -49,6 +51,20 @@ int gemm_k_segments(int64_t k, int64_t n);
 void gemm_f32(const GemmArgs& args);
 /// The same bits, on up to max_threads threads of `pool` (null: one thread); splits only where each thread gets enough.
 void gemm_f32_parallel(const GemmArgs& args, ThreadPool* pool, int max_threads);
+
+/// Products of one shape: m, n and k are those of each.
+struct GemmBatch {
+  static constexpr int kAnySlots = 1 << 16;  // `operands` writes nothing
+  int64_t count = 0, m = 0, n = 0, k = 0;
+  /// How many calls of `operands` may be under way at once: those with the same slot never are, so that each may pack B
+  /// into scratch of its own. Where a product is shared by threads, each part of it asks for itself.
+  int slots = kAnySlots;
+  bool packs = false;  // operands is expensive: ask once per product
+};
+/// Computes them all; operands(i, slot) gives the arguments of number i. The bits are those of gemm_f32 one by one.
+/// Threads share the products, and the rows or columns of each where there are few.
+void gemm_f32_batch(const GemmBatch& batch, const FunctionRef<GemmArgs(int64_t i, int64_t slot)>& operands,
+                    ThreadPool* pool, int max_threads);
 
 /// Floats that packed B takes; give it 64-byte aligned memory.
 size_t packed_b_elements(int64_t k, int64_t n);
