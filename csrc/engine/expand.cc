@@ -93,10 +93,12 @@ ExpandFn find_expansion(const Node& node) {
   return it == expansions().end() ? nullptr : it->second;
 }
 
-void expand_graph(Graph& graph, std::vector<std::string>& refused) {
+}  // namespace
+
+void expand_nodes(Graph& graph, std::vector<std::string>& refused) {
   std::vector<Node> out;
   for (Node& node : graph.nodes) {
-    for_each_subgraph(node, [&](Graph& sub) { expand_graph(sub, refused); });
+    for_each_subgraph(node, [&](Graph& sub) { expand_nodes(sub, refused); });
     const ExpandFn expand = find_expansion(node);
     if (!expand) {
       out.push_back(std::move(node));
@@ -109,23 +111,16 @@ void expand_graph(Graph& graph, std::vector<std::string>& refused) {
     } catch (const Error& error) {
       if (error.code() != ErrorCode::kUnsupportedOp) throw;
       refused.push_back(error.what());
+      out.push_back(std::move(node));  // what it reads is still asked for
     }
   }
   graph.nodes = std::move(out);
 }
 
-}  // namespace
-
 void add_expanded(OpRegistry& registry, OpSchema schema, ExpandFn expand) {
   schema.infer = [](InferContext& c) { c.unsupported("a node that was not spelled out"); };
   registry.add(schema, nullptr);
   expansions()[row_key(schema)] = expand;
-}
-
-void expand_nodes(Graph& graph) {
-  std::vector<std::string> refused;
-  expand_graph(graph, refused);
-  if (!refused.empty()) throw Unsupported(refused);
 }
 
 }  // namespace inferkit

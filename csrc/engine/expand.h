@@ -62,8 +62,7 @@ using ExpandFn = void (*)(Expansion&);
 /// Adds a row for register_<family> functions: an operator that `expand` spells out, for the row's opsets.
 void add_expanded(OpRegistry& registry, OpSchema schema, ExpandFn expand);
 
-/// Spells out every node that has such a row, those of subgraphs too. Throws Error(kUnsupportedOp), which lists what
-/// was refused.
-void expand_nodes(Graph& graph);
+/// Spells out every node that has such a row, those of subgraphs too. Adds a line to `refused` for each that cannot be.
+void expand_nodes(Graph& graph, std::vector<std::string>& refused);
 
 }  // namespace inferkit

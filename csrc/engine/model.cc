@@ -5,6 +5,7 @@
 #include <optional>
 #include <unordered_map>
 
+#include "engine/check_attributes.h"
 #include "engine/check_branches.h"
 #include "engine/expand.h"
 #include "engine/model_fork.h"
@@ -23,6 +24,24 @@ namespace {
 constexpr size_t kMaxFoldedBytes = size_t{64} << 20;
 constexpr size_t kMaxFoldedTotal = size_t{256} << 20, kMaxFoldedRatio = 4;
 constexpr size_t kMaxIdleSessions = 16;
+
+/// The first bytes are those of a 1 of this type, but for the types of less than 8 bits and small floats, where they
+/// are those of some other number.
+uint64_t bits_of_one(DType dtype) {
+  switch (dtype) {
+    case DType::kF32:
+      return 0x3f80'0000;
+    case DType::kF64:
+      return 0x3ff0'0000'0000'0000;
+    case DType::kF16:
+      return 0x3c00;
+    case DType::kBF16:
+      return 0x3f80;
+    default:
+      return 1;
+  }
+}
+
 /// Bytes of the results that are not those of an input.
 size_t fresh_bytes(std::span<const Tensor> results, std::span<const Tensor* const> inputs) {
   size_t bytes = 0;
@@ -102,10 +121,13 @@ Model::Model(ModelFile file, ModelOptions options, std::string path)
   weights_ = weights_of(file_, path_);
   read_specs();
   lift_constants(file_.graph);
-  if (const auto missing = missing_operators(file_.graph); !missing.empty()) throw Unsupported(missing);
+  std::vector<std::string> unsupported = missing_operators(file_.graph);
   check_arities(file_.graph);
   name_required_outputs(file_.graph);
-  expand_nodes(file_.graph);
+  expand_nodes(file_.graph, unsupported);
+  eliminate_dead_nodes(file_.graph);
+  check_attributes(file_.graph, unsupported);
+  if (!unsupported.empty()) throw Unsupported(unsupported);
   hoist_invariants(file_.graph);
   fuse_quantized(file_.graph);
   size_t budget = kMaxFoldedTotal + kMaxFoldedRatio * file_.file_bytes;
@@ -180,28 +202,46 @@ class Model::PortSink final : public OutputSink {
 std::vector<Port> Model::probe_outputs(std::span<const InputFacts> facts, RunBudget& budget, bool& staged) {
   const auto plan = compile(file_.graph, facts, *packed_, {.max_run_bytes = options_.max_run_bytes});
   if (!plan->next) return plan->outputs;
+  const bool first = !staged;
   staged = true;
   if (const auto lines = unsupported_in_branches(*plan, file_.graph, facts, *packed_); !lines.empty()) {
     throw Unsupported(lines);
   }
+  std::vector<Port> ports = run_on_constants(facts, 0, budget);
+  if (first) {
+    // Zeros select nothing and end loops before they begin: what follows shows with ones. Once, and for its support
+    // alone.
+    RunBudget once{.iterations = 100, .nanos = options_.max_load_nanos / 4, .max_bytes = options_.max_run_bytes};
+    run_on_constants(facts, 1, once);
+  }
+  return ports;
+}
+
+/// What a run gives whose inputs are all zeros, or all ones; empty where they are not what the model is for.
+std::vector<Port> Model::run_on_constants(std::span<const InputFacts> facts, int value, RunBudget& budget) {
   constexpr size_t kMaxBytes = size_t{64} << 20;
   std::vector<Shape> shapes;
   std::vector<TensorView> views;
-  std::vector<Buffer> zeros;
+  std::vector<Buffer> values;
   for (const InputFacts& f : facts) {
     const size_t bytes = TensorView{f.dtype, f.shape, nullptr}.bytes();
     if (bytes > kMaxBytes) return {};
-    zeros.push_back(options_.pool->acquire(std::max<size_t>(bytes, 1), "probe"));
-    std::memset(zeros.back().data(), 0, bytes);
+    values.push_back(options_.pool->acquire(std::max<size_t>(bytes, 1), "probe"));
+    auto* to = static_cast<std::byte*>(values.back().data());
+    std::memset(to, 0, bytes);
+    const uint64_t one = bits_of_one(f.dtype);
+    for (size_t at = 0; value != 0 && at < bytes; at += dtype_size(f.dtype)) {
+      std::memcpy(to + at, &one, dtype_size(f.dtype));
+    }
     shapes.push_back(f.shape);
-    views.push_back({f.dtype, f.shape, zeros.back().data()});
+    views.push_back({f.dtype, f.shape, to});
   }
   PortSink sink(*options_.pool, outputs_.size());
   try {
     run_stages(file_.graph, plans_, plans_.acquire(shapes), views, sink, environment(), budget);
   } catch (const Error& error) {
     if (error.code() == ErrorCode::kUnsupportedOp) throw;
-    return {};  // zeros are not what the model is for
+    return {};
   }
   return std::move(sink.ports);
 }
@@ -236,7 +276,7 @@ void Model::probe() {
       if (!ports.empty()) seen.push_back(std::move(ports));
     } catch (const Error& error) {
       // What is not supported is so whatever the sizes; what does not fit may fit with others.
-      if (error.code() == ErrorCode::kUnsupportedOp || all_fixed) throw;
+      if (error.code() == ErrorCode::kUnsupportedOp || all_fixed || dynamic_cast<const WrongNode*>(&error)) throw;
       if (!failure) failure = error;
       if (!too_large && dynamic_cast<const PlanTooLarge*>(&error)) too_large = error;
     }

@@ -76,6 +76,7 @@ class Model final : public Runner {
   void read_specs();
   class PortSink;
   std::vector<Port> probe_outputs(std::span<const InputFacts> facts, RunBudget& budget, bool& staged);
+  std::vector<Port> run_on_constants(std::span<const InputFacts> facts, int value, RunBudget& budget);
   void probe();
   RunEnvironment environment() const;
 

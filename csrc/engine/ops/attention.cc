@@ -57,7 +57,6 @@ Sizes read_sizes(const NodeContext& c) {
   if (k[0] != s.batch || v[0] != s.batch || v[row] != s.fresh) {
     c.fail(cat("batch or length of ", q.str(), ", ", k.str(), " and ", v.str(), " differ"));
   }
-  if (c.has_input(kPastKey) != c.has_input(kPastValue)) c.fail("past_key and past_value belong together");
   if (c.has_input(kPastKey)) {
     const Shape &pk = c.input(kPastKey).shape, &pv = c.input(kPastValue).shape;
     s.past = pk.rank() == 4 ? pk[2] : 0;
@@ -70,10 +69,12 @@ Sizes read_sizes(const NodeContext& c) {
   return s;
 }
 
+/// Values of softmax_precision: TensorProto.DataType's.
+constexpr int64_t kFloat = 1, kFloat16 = 10, kDouble = 11, kBFloat16 = 16;
+
 /// What scores and weights are computed in: float, or double where the model or softmax_precision asks for it.
 DType work_type(const NodeContext& c) {
   const DType type = compute_type(c.input(kQ).dtype);
-  constexpr int64_t kFloat = 1, kFloat16 = 10, kDouble = 11, kBFloat16 = 16;
   switch (c.attr_int("softmax_precision", 0)) {
     case 0:
     case kFloat:
@@ -97,9 +98,23 @@ int64_t window(const NodeContext& c, std::string_view name) {
 }
 
 void infer_attention(InferContext& c) {
+  if (const int64_t stage = c.attr_int("qk_matmul_output_mode", 0); stage < 0 || stage > 3) {
+    c.fail(cat("qk_matmul_output_mode is ", stage));
+  }
+  if (c.attr_float("softcap", 0) < 0) c.fail("softcap is negative");
+  window(c, "left_window_size");
+  window(c, "right_window_size");
+  constexpr int64_t kPrecisions[] = {0, kFloat, kFloat16, kDouble, kBFloat16};
+  const int64_t precision = c.attr_int("softmax_precision", 0);
+  if (std::find(std::begin(kPrecisions), std::end(kPrecisions), precision) == std::end(kPrecisions)) {
+    c.unsupported(cat("softmax_precision ", precision));
+  }
+  if (c.has_input(kPastKey) != c.has_input(kPastValue)) c.fail("past_key and past_value belong together");
+  if (c.has_input(kLengths) && c.has_input(kPastKey)) c.fail("nonpad_kv_seqlen and past_key exclude each other");
   require_type(c, kQ, kFloatTypes);
   for (const size_t i : {kK, kV, kPastKey, kPastValue}) {
-    if (c.has_input(i) && c.input(i).dtype != c.input(kQ).dtype) c.unsupported("inputs of different types");
+    if (c.has_input(i) && c.knows(i) && c.input(i).dtype != c.input(kQ).dtype)
+      c.unsupported("inputs of different types");
   }
   const Sizes s = read_sizes(c);
   if (c.has_input(kMask)) check_attention_mask(c, kMask, s.scores());
@@ -107,14 +122,7 @@ void infer_attention(InferContext& c) {
     if (c.input(kLengths).dtype != DType::kI64 || c.input(kLengths).shape != Shape{s.batch}) {
       c.fail(cat("nonpad_kv_seqlen must be int64 of shape (", s.batch, ",), not ", c.input(kLengths).shape.str()));
     }
-    if (c.has_input(kPastKey)) c.fail("nonpad_kv_seqlen and past_key exclude each other");
   }
-  if (const int64_t stage = c.attr_int("qk_matmul_output_mode", 0); stage < 0 || stage > 3) {
-    c.fail(cat("qk_matmul_output_mode is ", stage));
-  }
-  if (c.attr_float("softcap", 0) < 0) c.fail("softcap is negative");
-  window(c, "left_window_size");
-  window(c, "right_window_size");
   work_type(c);
   const DType type = c.input(kQ).dtype;
   c.set_output(

@@ -160,11 +160,18 @@ void lower_arithmetic(LowerContext& c) {
   add_step<Op, kKernel, Set>(c, c.input(0).shape, c.input(1).shape, c.output(0).shape, {c.in(0), c.in(1), c.out(0)});
 }
 
-void lower_mod(LowerContext& c) {
+bool truncates(const NodeContext& c) {
   const int64_t fmod = c.attr_int("fmod", 0);
   if (fmod != 0 && fmod != 1) c.fail("attribute 'fmod' must be 0 or 1");
-  if (fmod == 0 && c.version() < 28 && is_float(c.input(0).dtype)) c.fail("floats need fmod = 1 before opset 28");
-  return fmod == 1 ? lower_binary<TruncatedMod, kNumberTypes>(c) : lower_binary<FlooredMod, kNumberTypes>(c);
+  return fmod == 1;
+}
+
+void lower_mod(LowerContext& c) {
+  const bool truncated = truncates(c);
+  if (!truncated && c.version() < 28 && is_float(c.input(0).dtype)) {
+    c.wrong("floats need fmod = 1 before opset 28");
+  }
+  return truncated ? lower_binary<TruncatedMod, kNumberTypes>(c) : lower_binary<FlooredMod, kNumberTypes>(c);
 }
 
 struct DivideParams {
@@ -214,6 +221,11 @@ void infer_arithmetic(InferContext& c) {
   c.set_output(0, c.input(0).dtype, broadcast_inputs(c));
 }
 
+void infer_mod(InferContext& c) {
+  truncates(c);
+  infer_arithmetic(c);
+}
+
 void infer_prelu(InferContext& c) {
   infer_arithmetic(c);
   if (!(c.output(0).shape == c.input(0).shape)) {
@@ -239,7 +251,7 @@ void register_binary(OpRegistry& r) {
   r.add(schema("Mul", 7, 2, infer_arithmetic), lower_arithmetic<Mul, Binary::kMul, kNumberTypes>);
   r.add(schema("Div", 7, 2, infer_arithmetic), lower_arithmetic<Div, Binary::kDiv, kNumberTypes>);
   r.add(schema("PRelu", 7, 2, infer_prelu), lower_arithmetic<Prelu, Binary::kPrelu, kNumberTypes>);
-  r.add(schema("Mod", 10, 2, infer_arithmetic), lower_mod);
+  r.add(schema("Mod", 10, 2, infer_mod), lower_mod);
   r.add(schema("Min", 6, kMany, infer_arithmetic), lower_variadic<Min, Binary::kMin, kNumberTypes>);
   r.add(schema("Max", 6, kMany, infer_arithmetic), lower_variadic<Max, Binary::kMax, kNumberTypes>);
   r.add(schema("Sum", 6, kMany, infer_arithmetic), lower_variadic<Add, Binary::kAdd, kFloatTypes>);

@@ -7,15 +7,14 @@ namespace inferkit {
 namespace {
 
 void infer_bit_cast(InferContext& c) {
-  if (c.input(0).dtype == DType::kString) c.unsupported("strings");
   const auto code = static_cast<int32_t>(c.attr_int("to", 0));
   const auto to = onnx::dtype_of(code);
+  if (!to || *to == DType::kString) c.unsupported("a cast to " + onnx::dtype_text(code));
+  if (c.input(0).dtype == DType::kString) c.unsupported("strings");
   // Bytes other than 0 and 1 are no booleans.
-  if (!to || *to == DType::kString || (*to == DType::kBool && c.input(0).dtype != DType::kBool)) {
-    c.unsupported("a cast to " + onnx::dtype_text(code));
-  }
+  if (*to == DType::kBool && c.input(0).dtype != DType::kBool) c.unsupported("a cast to " + onnx::dtype_text(code));
   if (dtype_bits(*to) != dtype_bits(c.input(0).dtype)) {
-    c.fail(cat(dtype_name(c.input(0).dtype), " and ", dtype_name(*to), " differ in width"));
+    c.wrong(cat(dtype_name(c.input(0).dtype), " and ", dtype_name(*to), " differ in width"));
   }
   c.set_output(0, *to, c.input(0).shape);
 }

@@ -107,15 +107,6 @@ void run_power_to_double(const void* params, std::byte* const* io, const ExecCon
   for (int64_t i = 0; i < n; ++i) reinterpret_cast<double*>(io[1])[i] = kPowersOfTwo[x[i]];
 }
 
-void infer_cast(InferContext& c) {
-  const int64_t code = c.attr_int("to", 0);
-  const auto to = onnx::dtype_of(static_cast<int32_t>(code));
-  if (!to) c.unsupported("a cast to " + onnx::dtype_text(static_cast<int32_t>(code)));
-  c.set_output(0, *to, c.input(0).shape);
-}
-
-void infer_cast_like(InferContext& c) { c.set_output(0, c.input(1).dtype, c.input(0).shape); }
-
 SmallRounding rounding_of(const NodeContext& c) {
   SmallRounding rounding;
   rounding.saturate = c.version() < 19 || c.attr_int("saturate", 1) != 0;
@@ -127,6 +118,19 @@ SmallRounding rounding_of(const NodeContext& c) {
   else if (mode != "up")
     c.fail(cat("round_mode is '", mode, "'; expected up, down or nearest"));
   return rounding;
+}
+
+void infer_cast(InferContext& c) {
+  const int64_t code = c.attr_int("to", 0);
+  const auto to = onnx::dtype_of(static_cast<int32_t>(code));
+  if (!to) c.unsupported("a cast to " + onnx::dtype_text(static_cast<int32_t>(code)));
+  rounding_of(c);
+  c.set_output(0, *to, c.input(0).shape);
+}
+
+void infer_cast_like(InferContext& c) {
+  rounding_of(c);
+  c.set_output(0, c.input(1).dtype, c.input(0).shape);
 }
 
 /// A step from `in` to `out`, neither of them of a small type.

@@ -46,14 +46,14 @@ void causal_conv_step(const void* params, std::byte* const* io, const ExecContex
 }
 
 CausalConvParams read_params(const NodeContext& c) {
+  const std::string activation = c.attr_string("activation", "none");
+  const bool silu = activation == "silu" || activation == "swish";
+  if (!silu && activation != "none") c.unsupported(cat("activation '", activation, "'"));
   const Shape &x = c.input(kX).shape, &w = c.input(kWeight).shape;
   if (x.rank() != 3 || w.rank() != 3 || w[0] != x[1] || w[1] != 1 || w[2] < 1) {
     c.fail(cat("an input of shape ", x.str(), " and kernels of shape ", w.str()));
   }
-  CausalConvParams p{x[0], x[1], x[2], w[2], false};
-  const std::string activation = c.attr_string("activation", "none");
-  p.silu = activation == "silu" || activation == "swish";
-  if (!p.silu && activation != "none") c.unsupported(cat("activation '", activation, "'"));
+  const CausalConvParams p{x[0], x[1], x[2], w[2], silu};
   if (c.has_input(kBias) && c.input(kBias).shape != Shape{p.channels}) {
     c.fail(cat("a bias of shape ", c.input(kBias).shape.str(), " for ", p.channels, " channels"));
   }

@@ -22,6 +22,7 @@ struct Col2ImParams {
 };
 
 Col2ImParams read_col2im(const NodeContext& c) {
+  check_window_attributes(c);
   const Shape& x = c.input(0).shape;
   const std::vector<int64_t> image = c.const_ints(1), block = c.const_ints(2);
   const size_t n = image.size();
@@ -212,7 +213,7 @@ void unpool_step(const void* params, std::byte* const* io, const ExecContext&) {
 
 void infer_unpool(InferContext& c) {
   require_type(c, 0, kAllTypes);
-  if (c.input(1).dtype != DType::kI64) c.fail("indices must be int64");
+  if (c.input(1).dtype != DType::kI64) c.wrong("indices must be int64");
   if (!c.has_attr("kernel_shape")) c.fail("there is no kernel_shape");
   c.set_output(0, c.input(0).dtype, unpool_shapes(c).out);
 }

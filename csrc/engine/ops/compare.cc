@@ -54,11 +54,20 @@ void infer_bits(InferContext& c) {
   c.set_output(0, c.input(0).dtype, broadcast_inputs(c));
 }
 
-void lower_shift(LowerContext& c) {
+bool shifts_left(const NodeContext& c) {
   const std::string direction = c.attr_string("direction", "");
-  if (direction != "LEFT" && direction != "RIGHT") c.fail("attribute 'direction' must be LEFT or RIGHT");
+  if (direction != "LEFT" && direction != "RIGHT") c.fail("direction '" + direction + "' is neither LEFT nor RIGHT");
+  return direction == "LEFT";
+}
+
+void infer_shift(InferContext& c) {
+  shifts_left(c);
   if (c.version() < 28) require_type(c, 0, kUnsignedTypes);
-  return direction == "LEFT" ? lower_binary<ShiftLeft, kIntegerTypes>(c) : lower_binary<ShiftRight, kIntegerTypes>(c);
+  infer_bits(c);
+}
+
+void lower_shift(LowerContext& c) {
+  return shifts_left(c) ? lower_binary<ShiftLeft, kIntegerTypes>(c) : lower_binary<ShiftRight, kIntegerTypes>(c);
 }
 
 void add(OpRegistry& r, std::string_view name, int since, InferFn infer, LowerFn lower) {
@@ -79,7 +88,7 @@ void register_compare(OpRegistry& r) {
   add(r, "BitwiseAnd", 18, infer_bits, lower_binary<BitAnd, kIntegerTypes>);
   add(r, "BitwiseOr", 18, infer_bits, lower_binary<BitOr, kIntegerTypes>);
   add(r, "BitwiseXor", 18, infer_bits, lower_binary<BitXor, kIntegerTypes>);
-  add(r, "BitShift", 11, infer_bits, lower_shift);
+  add(r, "BitShift", 11, infer_shift, lower_shift);
 }
 
 }  // namespace inferkit

@@ -70,16 +70,13 @@ std::vector<int64_t> split_lengths(const NodeContext& c, size_t axis) {
   const auto outputs = static_cast<int64_t>(c.node().outputs.size());
   std::vector<int64_t> lengths;
   if (c.version() >= 13 && c.has_input(1)) {
-    if (c.has_attr("num_outputs")) c.fail("has both a split and num_outputs");
     lengths = c.const_ints(1);
   } else if (c.version() < 13 && c.has_attr("split")) {
     lengths = c.attr_ints("split");
   } else {
-    const int64_t parts = c.version() >= 18 ? c.attr_int("num_outputs", outputs) : outputs;
-    if (parts != outputs) c.fail(cat("num_outputs is ", parts, ", but it has ", outputs, " outputs"));
-    if (c.version() < 18 && dim % parts != 0) c.fail(cat("cannot split ", dim, " evenly into ", parts));
-    const int64_t chunk = (dim + parts - 1) / parts;
-    for (int64_t i = 0; i < parts; ++i) lengths.push_back(std::clamp<int64_t>(dim - i * chunk, 0, chunk));
+    if (c.version() < 18 && dim % outputs != 0) c.fail(cat("cannot split ", dim, " evenly into ", outputs));
+    const int64_t chunk = (dim + outputs - 1) / outputs;
+    for (int64_t i = 0; i < outputs; ++i) lengths.push_back(std::clamp<int64_t>(dim - i * chunk, 0, chunk));
   }
   int64_t sum = 0;
   for (int64_t length : lengths) {
@@ -93,6 +90,12 @@ std::vector<int64_t> split_lengths(const NodeContext& c, size_t axis) {
 }
 
 void infer_split(InferContext& c) {
+  const auto outputs = static_cast<int64_t>(c.node().outputs.size());
+  const bool counted = c.version() >= 18 && !c.has_input(1);
+  if (counted && c.attr_int("num_outputs", outputs) != outputs) {
+    c.fail(cat("num_outputs is ", c.attr_int("num_outputs", outputs), ", but it has ", outputs, " outputs"));
+  }
+  if (c.version() >= 13 && c.has_input(1) && c.has_attr("num_outputs")) c.fail("has both a split and num_outputs");
   const TensorFacts& x = c.input(0);
   const size_t axis = axis_of(c, 0);
   const std::vector<int64_t> lengths = split_lengths(c, axis);

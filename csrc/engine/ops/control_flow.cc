@@ -16,6 +16,12 @@ const Graph& subgraph_of(const NodeContext& c, const char* name) {
   return **graph;
 }
 
+void require_bool(const NodeContext& c, size_t i) {
+  if (c.has_input(i) && c.knows(i) && c.input(i).dtype != DType::kBool) {
+    c.wrong(cat("the condition must be one bool, not ", dtype_name(c.input(i).dtype)));
+  }
+}
+
 bool truth(const NodeContext& c, const Tensor& value) {
   if (value.dtype != DType::kBool || value.shape.elements() != 1) {
     c.fail(cat("the condition must be one bool, not ", dtype_name(value.dtype), " of shape ", value.shape.str()));
@@ -24,7 +30,9 @@ bool truth(const NodeContext& c, const Tensor& value) {
 }
 
 const Graph& select_branch(const NodeContext& c) {
-  return subgraph_of(c, truth(c, c.known_value(0)) ? "then_branch" : "else_branch");
+  const Graph &then_branch = subgraph_of(c, "then_branch"), &else_branch = subgraph_of(c, "else_branch");
+  require_bool(c, 0);
+  return truth(c, c.known_value(0)) ? then_branch : else_branch;
 }
 
 /// What iterations append: one tensor of all of them in the end. Until then each is held as the body gave it, so that
@@ -84,9 +92,18 @@ Tensor scalar(DynamicContext& run, T value) {
 
 const Value& output_value(const Graph& body, size_t i) { return body.values[static_cast<size_t>(body.outputs[i])]; }
 
+/// Only a run can tell how often they go round; what the node and its body say of each other shows before.
+[[noreturn]] void only_a_run_tells(const NodeContext& c) {
+  throw NeedsValue(0, cat(c.node().label(), ": only a run can tell the shapes of its outputs"));
+}
+
 // Loop: inputs trip count, condition, state...; the body takes iteration, condition, state... and gives condition,
 // state..., and what is stacked.
-std::vector<Tensor> run_loop(const NodeContext& c, DynamicContext& run) {
+struct LoopBody {
+  const Graph& body;
+  size_t states;
+};
+LoopBody loop_of(const NodeContext& c) {
   const Graph& body = subgraph_of(c, "body");
   const size_t states = c.input_count() < 2 ? 0 : c.input_count() - 2;
   if (body.outputs.size() < 1 + states || body.inputs.size() != 2 + states ||
@@ -94,6 +111,18 @@ std::vector<Tensor> run_loop(const NodeContext& c, DynamicContext& run) {
     c.fail(cat("the body has ", body.inputs.size(), " inputs and ", body.outputs.size(), " outputs, for ", states,
                " values that are carried and ", c.node().outputs.size(), " outputs of the node"));
   }
+  return {body, states};
+}
+
+void infer_loop(InferContext& c) {
+  loop_of(c);
+  require_bool(c, 1);
+  if (c.has_input(0) && c.knows(0) && c.input(0).dtype != DType::kI64) c.wrong("the trip count must be one int64");
+  only_a_run_tells(c);
+}
+
+std::vector<Tensor> run_loop(const NodeContext& c, DynamicContext& run) {
+  const auto& [body, states] = loop_of(c);
   int64_t trips = std::numeric_limits<int64_t>::max();
   if (c.has_input(0)) {
     const Tensor& most = c.known_value(0);
@@ -160,7 +189,11 @@ std::vector<int64_t> per_scan(const NodeContext& c, const char* name, size_t cou
 }
 
 // Scan: inputs state..., scanned...; the body takes state..., slices... and gives state..., what is stacked.
-std::vector<Tensor> run_scan(const NodeContext& c, DynamicContext& run) {
+struct ScanBody {
+  const Graph& body;
+  size_t states, scanned;
+};
+ScanBody scan_of(const NodeContext& c) {
   const Graph& body = subgraph_of(c, "body");
   const int64_t wanted = c.attr_int("num_scan_inputs", 0);
   if (wanted < 1 || static_cast<size_t>(wanted) > c.input_count()) {
@@ -173,6 +206,20 @@ std::vector<Tensor> run_scan(const NodeContext& c, DynamicContext& run) {
     c.fail(cat("the body has ", body.inputs.size(), " inputs and ", body.outputs.size(), " outputs, for ", states,
                " states and ", scanned, " scanned inputs"));
   }
+  return {body, states, scanned};
+}
+
+void infer_scan(InferContext& c) {
+  const ScanBody scan = scan_of(c);
+  for (const char* name : {"scan_input_axes", "scan_input_directions"}) per_scan(c, name, scan.scanned);
+  for (const char* name : {"scan_output_axes", "scan_output_directions"}) {
+    per_scan(c, name, scan.body.outputs.size() - scan.states);
+  }
+  only_a_run_tells(c);
+}
+
+std::vector<Tensor> run_scan(const NodeContext& c, DynamicContext& run) {
+  const auto& [body, states, scanned] = scan_of(c);
   const auto axes = per_scan(c, "scan_input_axes", scanned);
   const auto directions = per_scan(c, "scan_input_directions", scanned);
   std::vector<Slices> slices;
@@ -208,9 +255,8 @@ std::vector<Tensor> run_scan(const NodeContext& c, DynamicContext& run) {
 
 void register_control_flow(OpRegistry& r) {
   r.add_select({.name = "If", .min_inputs = 1, .max_inputs = 1}, select_branch);
-  // Without a shape rule: only a run can tell how often they go round.
-  r.add_dynamic({.name = "Loop"}, nullptr, run_loop);
-  r.add_dynamic({.name = "Scan", .since = 9, .min_inputs = 1}, nullptr, run_scan);
+  r.add_dynamic({.name = "Loop", .infer = infer_loop}, nullptr, run_loop);
+  r.add_dynamic({.name = "Scan", .since = 9, .min_inputs = 1, .infer = infer_scan}, nullptr, run_scan);
 }
 
 }  // namespace inferkit

@@ -36,6 +36,7 @@ ConvShape conv_shape(const NodeContext& c) {
 }
 
 void infer_conv(InferContext& c) {
+  check_window_attributes(c);
   require_type(c, 0, kFloatTypes);
   require_same_type(c, 0, 1);
   if (c.has_input(2)) require_same_type(c, 0, 2);

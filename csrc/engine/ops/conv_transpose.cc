@@ -53,8 +53,6 @@ TransposeShape transpose_shape(const NodeContext& c) {
   if (c.has_input(2) && c.input(2).shape != Shape{w[1] * groups})
     c.fail(cat("the bias has shape ", c.input(2).shape.str(), "; expected ", w[1] * groups, " values"));
   const std::string auto_pad = c.attr_string("auto_pad", "NOTSET");
-  if (auto_pad != "NOTSET" && auto_pad != "VALID" && auto_pad != "SAME_UPPER" && auto_pad != "SAME_LOWER")
-    c.unsupported("auto_pad " + auto_pad);
   TransposeShape s{window_base(c, x, kernel), x[0], groups, x[1] / groups, w[1]};
   const auto n = static_cast<size_t>(s.window.rank);
   const auto extra = window_attr(c, "output_padding", n, 0, 0);
@@ -72,6 +70,7 @@ TransposeShape transpose_shape(const NodeContext& c) {
 }
 
 void infer_conv_transpose(InferContext& c) {
+  check_window_attributes(c);
   require_type(c, 0, kFloatTypes);
   require_same_type(c, 0, 1);
   if (c.has_input(2)) require_same_type(c, 0, 2);

@@ -119,6 +119,8 @@ DeformParams read_params(const NodeContext& c) {
 }
 
 void infer_deform(InferContext& c) {
+  check_window_attributes(c);
+  if (c.attr_int("offset_group", 1) < 1) c.fail(cat("offset_group is ", c.attr_int("offset_group", 1)));
   require_type(c, kX, kFloatTypes);
   for (const size_t i : {kWeight, kOffset, kBias, kMask}) {
     if (c.has_input(i)) require_same_type(c, kX, i);

@@ -116,14 +116,16 @@ T store(Compute<T> v) {
 
 /// Refuses the node if input `i` has a type that is not in `set`.
 inline void require_type(const NodeContext& c, size_t i, TypeSet set) {
+  if (!c.knows(i)) return;
   if (!contains(set, c.input(i).dtype)) c.unsupported(cat("input ", i, " of type ", dtype_name(c.input(i).dtype)));
 }
 
 /// Fails if the types of inputs i and j differ.
 inline void require_same_type(const NodeContext& c, size_t i, size_t j) {
+  if (!c.knows(i) || !c.knows(j)) return;
   if (c.input(i).dtype != c.input(j).dtype) {
-    c.fail(cat("inputs ", i, " and ", j, " must have one type, not ", dtype_name(c.input(i).dtype), " and ",
-               dtype_name(c.input(j).dtype)));
+    c.wrong(cat("inputs ", i, " and ", j, " must have one type, not ", dtype_name(c.input(i).dtype), " and ",
+                dtype_name(c.input(j).dtype)));
   }
 }
 

@@ -117,8 +117,9 @@ void run_gather_nd(const void* params, std::byte* const* io, const ExecContext&)
 }
 
 size_t batch_dims(const NodeContext& c) {
-  const Shape &x = c.input(0).shape, &indices = c.input(1).shape;
   const int64_t b = c.attr_int("batch_dims", 0);
+  if (b < 0) c.fail(cat("batch_dims ", b));
+  const Shape &x = c.input(0).shape, &indices = c.input(1).shape;
   if (indices.empty()) c.fail("indices must have a dimension");
   if (b < 0 || b >= static_cast<int64_t>(std::min(x.rank(), indices.rank()))) c.fail(cat("batch_dims ", b));
   const auto n = static_cast<size_t>(b);
@@ -134,8 +135,9 @@ size_t batch_dims(const NodeContext& c) {
 
 void infer_gather_nd(InferContext& c) {
   require_indices(c, 1);
+  const size_t batch = batch_dims(c);
   const Shape &x = c.input(0).shape, &indices = c.input(1).shape;
-  const size_t first = batch_dims(c) + static_cast<size_t>(indices.back());
+  const size_t first = batch + static_cast<size_t>(indices.back());
   Shape out = indices;
   out.erase(indices.rank() - 1);
   for (size_t i = first; i < x.rank(); ++i) out.push_back(x[i]);

@@ -21,13 +21,14 @@ void run_fill(const void* params, std::byte* const* io, const ExecContext&) {
 }
 
 void infer_constant_of_shape(InferContext& c) {
+  const Tensor* value = c.attr_tensor("value");
+  if (value && value->shape.elements() != 1) c.fail("attribute 'value' must hold one element");
+  if (value && value->dtype == DType::kString) c.unsupported("strings");
   const std::vector<int64_t> dims = c.const_ints(0);
   if (dims.size() > Shape::kMaxRank) c.unsupported(cat("a shape of ", dims.size(), " dimensions"));
   for (int64_t d : dims) {
     if (d < 0) c.fail(cat("a dimension of ", d));
   }
-  const Tensor* value = c.attr_tensor("value");
-  if (value && value->shape.elements() != 1) c.fail("attribute 'value' must hold one element");
   c.set_output(0, value ? value->dtype : DType::kF32, Shape(dims));
 }
 void lower_constant_of_shape(LowerContext& c) {
@@ -94,16 +95,15 @@ void lower_range(LowerContext& c) {
 }
 
 void infer_eye_like(InferContext& c) {
-  const TensorFacts& x = c.input(0);
-  if (x.shape.rank() != 2) c.fail(cat("the input must be a matrix, not ", x.shape.str()));
-  DType dtype = x.dtype;
+  std::optional<DType> wish;
   if (c.has_attr("dtype")) {
     const auto code = static_cast<int32_t>(c.attr_int("dtype", 1));
-    const auto wish = onnx::dtype_of(code);
-    if (!wish) c.unsupported("dtype " + onnx::dtype_text(code));
-    dtype = *wish;
+    wish = onnx::dtype_of(code);
+    if (!wish || *wish == DType::kString) c.unsupported("dtype " + onnx::dtype_text(code));
   }
-  c.set_output(0, dtype, x.shape);
+  const TensorFacts& x = c.input(0);
+  if (x.shape.rank() != 2) c.fail(cat("the input must be a matrix, not ", x.shape.str()));
+  c.set_output(0, wish.value_or(x.dtype), x.shape);
 }
 
 struct EyeParams {

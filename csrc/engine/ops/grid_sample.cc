@@ -148,20 +148,7 @@ void grid_sample_step(const void* params, std::byte* const* io, const ExecContex
 }
 
 GridSampleParams read_params(const NodeContext& c) {
-  const Shape &x = c.input(0).shape, &grid = c.input(1).shape;
-  if (x.rank() < 3 || grid.rank() != x.rank() || grid[0] != x[0]) {
-    c.fail(cat("an image of shape ", x.str(), " and a grid of shape ", grid.str()));
-  }
-  if (x.rank() - 2 > kMaxSpatial) c.unsupported(cat("an image of ", x.rank() - 2, " dimensions"));
   GridSampleParams p{};
-  p.rank = static_cast<int32_t>(x.rank() - 2);
-  if (grid.back() != p.rank) c.fail(cat("points of ", grid.back(), " coordinates in ", p.rank, " dimensions"));
-  p.batch = x[0];
-  p.channels = x[1];
-  p.points = grid.elements(1, grid.rank() - 1);
-  p.pixels = x.elements(2, x.rank());
-  p.dims.fill(1);
-  for (size_t i = 2; i < x.rank(); ++i) p.dims[kMaxSpatial - x.rank() + i] = x[i];
   const std::string mode = c.attr_string("mode", c.version() >= 20 ? "linear" : "bilinear");
   if (mode == "nearest") {
     p.sampling = Sampling::kNearest;
@@ -177,6 +164,19 @@ GridSampleParams read_params(const NodeContext& c) {
     c.unsupported(cat("padding_mode '", border, "'"));
   }
   p.border = border == "zeros" ? Border::kZeros : border == "border" ? Border::kEdge : Border::kReflection;
+  const Shape &x = c.input(0).shape, &grid = c.input(1).shape;
+  if (x.rank() < 3 || grid.rank() != x.rank() || grid[0] != x[0]) {
+    c.fail(cat("an image of shape ", x.str(), " and a grid of shape ", grid.str()));
+  }
+  if (x.rank() - 2 > kMaxSpatial) c.unsupported(cat("an image of ", x.rank() - 2, " dimensions"));
+  p.rank = static_cast<int32_t>(x.rank() - 2);
+  if (grid.back() != p.rank) c.fail(cat("points of ", grid.back(), " coordinates in ", p.rank, " dimensions"));
+  p.batch = x[0];
+  p.channels = x[1];
+  p.points = grid.elements(1, grid.rank() - 1);
+  p.pixels = x.elements(2, x.rank());
+  p.dims.fill(1);
+  for (size_t i = 2; i < x.rank(); ++i) p.dims[kMaxSpatial - x.rank() + i] = x[i];
   p.align_corners = c.attr_int("align_corners", 0) != 0;
   return p;
 }

@@ -24,8 +24,8 @@ int64_t index_at(const std::byte* data, int64_t i, int64_t dim) {
 inline constexpr TypeSet kIndexTypes = types(DType::kI32, DType::kI64);
 
 inline void require_indices(const NodeContext& c, size_t i) {
-  if (!contains(kIndexTypes, c.input(i).dtype)) {
-    c.fail(cat("indices must be int32 or int64, not ", dtype_name(c.input(i).dtype)));
+  if (c.knows(i) && !contains(kIndexTypes, c.input(i).dtype)) {
+    c.wrong(cat("indices must be int32 or int64, not ", dtype_name(c.input(i).dtype)));
   }
 }
 

@@ -251,6 +251,7 @@ void check_types(const NodeContext& c, const Operands& at) {
 }
 
 void infer_conv_integer(InferContext& c) {
+  check_window_attributes(c);
   check_types(c, kConvInteger);
   const ConvParams p = conv_params(c, kConvInteger);
   c.set_output(0, DType::kI32, window_output(p.window, p.batch, p.groups * p.filters));
@@ -259,6 +260,7 @@ void lower_conv_integer(LowerContext& c) { lower_conv(c, conv_params(c, kConvInt
 
 // x, x_scale, x_zero_point, w, w_scale, w_zero_point, y_scale, y_zero_point, bias
 void infer_qlinear_conv(InferContext& c) {
+  check_window_attributes(c);
   check_types(c, kQLinearConv);
   for (const size_t i : {1, 4, 6}) require_type(c, i, types(DType::kF32));
   require_type(c, 7, kByteTypes);

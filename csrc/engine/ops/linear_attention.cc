@@ -21,13 +21,19 @@ struct LinearAttentionParams {
 };
 
 LinearAttentionParams read_params(const NodeContext& c) {
-  const Shape &q = c.input(kQuery).shape, &k = c.input(kKey).shape, &v = c.input(kValue).shape;
   LinearAttentionParams p{};
   p.heads = c.attr_int("q_num_heads", 0);
   p.kv_heads = c.attr_int("kv_num_heads", 0);
   if (p.heads < 1 || p.kv_heads < 1 || p.heads % p.kv_heads != 0) {
     c.fail(cat("q_num_heads ", p.heads, " is no multiple of kv_num_heads ", p.kv_heads));
   }
+  const std::string rule = c.attr_string("update_rule", "gated_delta");
+  const bool gated = rule == "gated" || rule == "gated_delta", delta = rule == "delta" || rule == "gated_delta";
+  if (!gated && !delta && rule != "linear") c.unsupported(cat("update_rule '", rule, "'"));
+  if (c.has_input(kDecay) != gated || c.has_input(kBeta) != delta) {
+    c.fail(cat("update_rule '", rule, "' needs ", gated ? "a" : "no", " decay and ", delta ? "a" : "no", " beta"));
+  }
+  const Shape &q = c.input(kQuery).shape, &k = c.input(kKey).shape, &v = c.input(kValue).shape;
   if (q.rank() != 3 || k.rank() != 3 || v.rank() != 3 || q[2] % p.heads != 0 || v[2] % p.kv_heads != 0) {
     c.fail(cat("queries ", q.str(), ", keys ", k.str(), " and values ", v.str(), " for ", p.heads, " and ", p.kv_heads,
                " heads"));
@@ -38,12 +44,6 @@ LinearAttentionParams read_params(const NodeContext& c) {
   p.value_size = v[2] / p.kv_heads;
   if (k != Shape{p.batch, p.tokens, p.kv_heads * p.key_size} || v[0] != p.batch || v[1] != p.tokens) {
     c.fail(cat("queries ", q.str(), ", keys ", k.str(), " and values ", v.str(), " do not fit"));
-  }
-  const std::string rule = c.attr_string("update_rule", "gated_delta");
-  const bool gated = rule == "gated" || rule == "gated_delta", delta = rule == "delta" || rule == "gated_delta";
-  if (!gated && !delta && rule != "linear") c.unsupported(cat("update_rule '", rule, "'"));
-  if (c.has_input(kDecay) != gated || c.has_input(kBeta) != delta) {
-    c.fail(cat("update_rule '", rule, "' needs ", gated ? "a" : "no", " decay and ", delta ? "a" : "no", " beta"));
   }
   const auto per_token = [&](size_t i, int64_t other) {
     const Shape& s = c.input(i).shape;

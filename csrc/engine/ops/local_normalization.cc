@@ -12,7 +12,21 @@
 namespace inferkit {
 namespace {
 
+int64_t lrn_size(const NodeContext& c) {
+  const int64_t size = c.attr_int("size", 0);
+  if (size < 1) c.fail("size must be at least 1");
+  return size;
+}
+
+int64_t lp_norm(const NodeContext& c) {
+  const int64_t norm = c.attr_int("p", 2);
+  if (norm != 1 && norm != 2) c.unsupported(cat("p is ", norm, ", expected 1 or 2"));
+  return norm;
+}
+
 void infer_same(InferContext& c) {
+  if (c.node().op_type == "LRN") lrn_size(c);
+  if (c.node().op_type == "LpNormalization") lp_norm(c);
   require_type(c, 0, kFloatTypes);
   c.set_output(0, c.input(0).dtype, c.input(0).shape);
 }
@@ -90,11 +104,10 @@ void lower_lrn(LowerContext& c) {
   const LrnParams p{x.shape[0],
                     x.shape[1],
                     x.shape.elements(2, x.shape.rank()),
-                    c.attr_int("size", 0),
+                    lrn_size(c),
                     c.attr_float("alpha", 1e-4f),
                     c.attr_float("beta", 0.75f),
                     c.attr_float("bias", 1.0f)};
-  if (p.size < 1) c.fail("size must be at least 1");
   const bool f32 = x.dtype == DType::kF32;
   const StepFn fn = f32 ? run_lrn_f32 : dispatch<kFloatTypes>(x.dtype, []<class T>() -> StepFn { return run_lrn<T>; });
   c.step(fn, p, {c.in(0), c.out(0)}, static_cast<double>(x.shape.elements()) * (f32 ? 2 : 60));
@@ -171,11 +184,9 @@ void lower_nest(LowerContext& c, const std::array<bool, Shape::kMaxRank>& reduce
 }
 
 void lower_lp(LowerContext& c) {
-  const int64_t norm = c.attr_int("p", 2);
-  if (norm != 1 && norm != 2) c.fail(cat("p is ", norm, ", expected 1 or 2"));
   std::array<bool, Shape::kMaxRank> reduced{};
   reduced[static_cast<size_t>(c.attr_axis(-1, static_cast<int64_t>(c.input(0).shape.rank())))] = true;
-  lower_nest(c, reduced, norm);
+  lower_nest(c, reduced, lp_norm(c));
 }
 
 void lower_mean_variance(LowerContext& c) {

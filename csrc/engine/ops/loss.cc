@@ -57,24 +57,28 @@ void loss_step(const void* params, std::byte* const* io, const ExecContext&) {
   *loss = store<T>(static_cast<Compute<T>>(p.reduction == Reduction::kMean ? sum / total : sum));
 }
 
+Reduction reduction_of(const NodeContext& c) {
+  const std::string reduction = c.attr_string("reduction", "mean");
+  if (reduction != "none" && reduction != "mean" && reduction != "sum") {
+    c.unsupported(cat("reduction '", reduction, "'"));
+  }
+  return reduction == "none" ? Reduction::kNone : reduction == "mean" ? Reduction::kMean : Reduction::kSum;
+}
+
 LossParams read_params(const NodeContext& c) {
+  LossParams p{};
+  p.reduction = reduction_of(c);
   const Shape &x = c.input(0).shape, &target = c.input(1).shape;
   if (x.rank() < 2) c.fail(cat("expected [batch, classes, ...], got ", x.str()));
   Shape places = x;
   places.erase(1);
   if (places != target) c.fail(cat("targets of shape ", target.str(), " for scores of shape ", x.str()));
-  LossParams p{};
   p.batch = x[0];
   p.classes = x[1];
   p.inner = x.elements(2, x.rank());
   p.softmax = c.node().op_type == "SoftmaxCrossEntropyLoss";
   p.has_ignored = c.has_attr("ignore_index");
   p.ignored = c.attr_int("ignore_index", 0);
-  const std::string reduction = c.attr_string("reduction", "mean");
-  if (reduction != "none" && reduction != "mean" && reduction != "sum") {
-    c.unsupported(cat("reduction '", reduction, "'"));
-  }
-  p.reduction = reduction == "none" ? Reduction::kNone : reduction == "mean" ? Reduction::kMean : Reduction::kSum;
   if (c.has_input(2) && c.input(2).shape != Shape{p.classes}) c.fail(cat("weights of ", c.input(2).shape.str()));
   return p;
 }

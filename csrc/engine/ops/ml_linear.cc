@@ -41,11 +41,14 @@ void gemm_step(const void* params, std::byte* const* io, const ExecContext& cont
 
 /// The number of targets or classes; checks the attributes against the input.
 Sizes sizes_of(const NodeContext& c, int64_t targets) {
-  require_type(c, 0, kMlTypes);
-  const Rows x = rows_of(c);
   const auto* coefficients = attribute<std::vector<float>>(c, "coefficients");
   const auto count = static_cast<int64_t>(coefficients ? coefficients->size() : 0);
-  if (targets < 1 || count == 0 || count % targets != 0 || count / targets != x.columns) {
+  if (targets < 1 || count == 0 || count % targets != 0) {
+    c.fail(cat("has ", count, " coefficients for ", targets, " targets"));
+  }
+  require_type(c, 0, kMlTypes);
+  const Rows x = rows_of(c);
+  if (count / targets != x.columns) {
     c.fail(cat("has ", count, " coefficients for ", targets, " targets and ", x.columns, " features"));
   }
   return {x.rows, x.columns, targets};
@@ -85,12 +88,12 @@ void transform_step(const void* params, std::byte* const* io, const ExecContext&
 }
 
 Sizes regressor_sizes(const NodeContext& c) {
-  const Sizes size = sizes_of(c, c.attr_int("targets", 1));
+  const int64_t targets = c.attr_int("targets", 1);
   const size_t intercepts = c.attr_floats("intercepts").size();
-  if (intercepts != 0 && intercepts != static_cast<size_t>(size.targets)) {
-    c.fail(cat("has ", intercepts, " intercepts for ", size.targets, " targets"));
+  if (intercepts != 0 && static_cast<int64_t>(intercepts) != targets) {
+    c.fail(cat("has ", intercepts, " intercepts for ", targets, " targets"));
   }
-  return size;
+  return sizes_of(c, targets);
 }
 
 void infer_regressor(InferContext& c) {

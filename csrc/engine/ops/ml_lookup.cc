@@ -80,12 +80,12 @@ void one_hot_step(const void* params, std::byte* const* io, const ExecContext&) 
 }
 
 void infer_one_hot(InferContext& c) {
-  if (c.input(0).dtype == DType::kString || !c.attr_strings("cats_strings").empty()) {
-    c.unsupported("categories that are strings; encode them as integers before the model");
-  }
-  require_type(c, 0, kMlTypes);
+  const auto strings = [&] { c.unsupported("categories that are strings; encode them as integers before the model"); };
+  if (!c.attr_strings("cats_strings").empty()) strings();
   const auto categories = static_cast<int64_t>(c.attr_ints("cats_int64s").size());
   if (categories == 0) c.fail("has no cats_int64s");
+  if (c.input(0).dtype == DType::kString) strings();
+  require_type(c, 0, kMlTypes);
   Shape out = c.input(0).shape;
   out.push_back(categories);
   c.set_output(0, DType::kF32, out);
@@ -186,11 +186,11 @@ void label_step(const void* params, std::byte* const* io, const ExecContext&) {
 
 void infer_label(InferContext& c) {
   if (c.version() < 2) c.unsupported("strings, which LabelEncoder of opset 1 maps; encode labels outside the model");
-  const DType key = label_list(c, "keys").dtype;
+  const DType key = label_list(c, "keys").dtype, value = label_list(c, "values").dtype;
   if (c.input(0).dtype != key) {
-    c.fail(cat("has keys of type ", dtype_name(key), " and an input of type ", dtype_name(c.input(0).dtype)));
+    c.wrong(cat("has keys of type ", dtype_name(key), " and an input of type ", dtype_name(c.input(0).dtype)));
   }
-  c.set_output(0, label_list(c, "values").dtype, c.input(0).shape);
+  c.set_output(0, value, c.input(0).shape);
 }
 
 void lower_label(LowerContext& c) {

@@ -58,10 +58,14 @@ void infer_to_float(InferContext& c) {
   c.set_output(0, DType::kF32, c.input(0).shape);
 }
 
+void infer_scaler(InferContext& c) {
+  if (c.attr_floats("offset").size() != c.attr_floats("scale").size()) c.fail("offset and scale differ in length");
+  infer_to_float(c);
+}
+
 void lower_scaler(LowerContext& c) {
   const RowParams p = row_params(c);
   const StepFn fn = dispatch<kMlTypes>(c.input(0).dtype, []<class T>() -> StepFn { return scaler_step<T>; });
-  if (c.attr_floats("offset").size() != c.attr_floats("scale").size()) c.fail("offset and scale differ in length");
   const Ref offset = table(c, per_column(c, "offset", c.attr_floats("offset"), p.columns));
   const Ref scale = table(c, per_column(c, "scale", c.attr_floats("scale"), p.columns));
   if (c.input(0).dtype == DType::kF32) c.in_place(0, 0);
@@ -141,10 +145,11 @@ void imputer_step(const void* params, std::byte* const* io, const ExecContext&) 
 }
 
 void infer_imputer(InferContext& c) {
+  if (!c.has_attr("imputed_value_floats") && !c.has_attr("imputed_value_int64s")) c.fail("has no imputed values");
   require_type(c, 0, kMlTypes);
   rows_of(c);
   const char* name = is_float(c.input(0).dtype) ? "imputed_value_floats" : "imputed_value_int64s";
-  if (!c.has_attr(name)) c.fail(cat("has no ", name, " for an input of type ", dtype_name(c.input(0).dtype)));
+  if (!c.has_attr(name)) c.wrong(cat("has no ", name, " for an input of type ", dtype_name(c.input(0).dtype)));
   c.set_output(0, c.input(0).dtype, c.input(0).shape);
 }
 
@@ -232,7 +237,7 @@ void extract_step(const void* params, std::byte* const* io, const ExecContext&) 
 void infer_extract(InferContext& c) {
   const TensorFacts &x = c.input(0), &y = c.input(1);
   if (x.dtype == DType::kString) c.unsupported("strings; export with integer labels");
-  if (y.dtype != DType::kI64) c.fail("the indices must be int64");
+  if (y.dtype != DType::kI64) c.wrong("the indices must be int64");
   if (x.shape.rank() == 0) c.fail("the data must have at least one dimension");
   const int64_t count = y.shape.elements();
   Shape out = x.shape;
@@ -322,7 +327,7 @@ void add(OpRegistry& r, std::string_view name, InferFn infer, LowerFn lower, int
 }  // namespace
 
 void register_ml_preprocess(OpRegistry& r) {
-  add(r, "Scaler", infer_to_float, lower_scaler);
+  add(r, "Scaler", infer_scaler, lower_scaler);
   add(r, "Normalizer", infer_normalizer, lower_normalizer);
   add(r, "Imputer", infer_imputer, lower_imputer);
   add(r, "Binarizer", infer_binarizer, lower_binarizer);

@@ -121,24 +121,31 @@ struct Machine {
   PostTransform transform = PostTransform::kNone;
 };
 
+/// What the attributes say of the kernel; fit_input says the rest.
 void set_vectors(const NodeContext& c, Machine& m, int64_t supports, int64_t linear_rows) {
-  require_type(c, 0, kMlTypes);
-  const Rows x = rows_of(c);
   m.kernel = kernel_of(c);
   m.linear = supports == 0;
   if (m.linear) m.kernel.kernel = Kernel::kLinear;
-  m.kernel.rows = x.rows;
-  m.kernel.features = x.columns;
   m.kernel.count = m.linear ? linear_rows : supports;
   m.coefficients = c.attr_floats("coefficients");
   m.rho = c.attr_floats("rho");
   const char* name = m.linear ? "coefficients" : "support_vectors";
   const auto* values = attribute<std::vector<float>>(c, name);
   const auto length = static_cast<int64_t>(values ? values->size() : 0);
-  if (length == 0 || length % m.kernel.count != 0 || length / m.kernel.count != x.columns) {
-    c.fail(cat(name, " has ", length, " elements for ", m.kernel.count, " vectors and ", x.columns, " features"));
+  if (length == 0 || length % m.kernel.count != 0) {
+    c.fail(cat(name, " has ", length, " elements for ", m.kernel.count, " vectors"));
   }
   if (m.rho.empty()) c.fail("has no rho");
+  m.kernel.features = length / m.kernel.count;
+}
+
+void fit_input(const NodeContext& c, Machine& m) {
+  require_type(c, 0, kMlTypes);
+  const Rows x = rows_of(c);
+  if (x.columns != m.kernel.features) {
+    c.fail(cat("has vectors of ", m.kernel.features, " features, and an input of ", x.columns));
+  }
+  m.kernel.rows = x.rows;
 }
 
 /// The kernel's values [rows, count] in `out`.
@@ -166,6 +173,7 @@ Machine regressor_of(const NodeContext& c) {
   if (post_transform_of(c) != PostTransform::kNone) {
     c.unsupported("a post_transform, which ONNX Runtime ignores; export with NONE and apply it outside");
   }
+  fit_input(c, m);
   return m;
 }
 
@@ -208,8 +216,6 @@ void lower_regressor(LowerContext& c) {
 
 // --- classification
 
-constexpr int64_t kMaxClasses = 4096;  // pairs of classes are counted in its square
-
 Machine classifier_of(const NodeContext& c) {
   Machine m;
   m.labels = labels_of(c, "classlabels_ints", "classlabels_strings").values;
@@ -219,7 +225,8 @@ Machine classifier_of(const NodeContext& c) {
   m.transform = post_transform_of(c);
   const auto classes = static_cast<int64_t>(m.labels.size());
   if (classes < 2) c.unsupported(cat("a classifier with ", classes, " class labels"));
-  if (classes > kMaxClasses) c.unsupported(cat("a classifier with ", classes, " class labels"));
+  constexpr int64_t kMostClasses = int64_t{1} << 31;  // the number of pairs is a number
+  if (classes > kMostClasses) c.unsupported(cat("a classifier with ", classes, " class labels"));
   int64_t supports = 0;
   for (int64_t n : m.per_class) {
     if (n < 0 || __builtin_add_overflow(supports, n, &supports)) c.fail(cat("vectors_per_class holds ", n));
@@ -227,6 +234,7 @@ Machine classifier_of(const NodeContext& c) {
   set_vectors(c, m, supports, classes);
   if (m.linear) {
     if (classes == 2 && m.transform != PostTransform::kNone) c.unsupported("a post_transform of a linear binary SVM");
+    fit_input(c, m);
     return m;
   }
   const int64_t pairs = classes * (classes - 1) / 2;
@@ -241,6 +249,7 @@ Machine classifier_of(const NodeContext& c) {
   if (m.prob_a.size() != m.prob_b.size()) c.fail("prob_a and prob_b differ in length");
   if (!m.prob_a.empty()) at_least("prob_a", m.prob_a.size(), pairs);
   if (m.prob_a.empty() && classes == 2) check_single_score(c, m.transform, /*two_classes=*/true);
+  fit_input(c, m);
   return m;
 }
 
@@ -399,7 +408,9 @@ void lower_classifier(LowerContext& c) {
   const auto classes = static_cast<int64_t>(m->labels.size());
   const Ref values = c.scratch(static_cast<size_t>(k.rows * k.count) * sizeof(float));
   lower_kernel(c, *m, values);
-  const int64_t floats = classes * (classes - 1) / 2 + (m->prob_a.empty() ? 0 : 2 * classes * classes + classes);
+  // For each pair there is a number in the file, so that its square is no more than the file's size.
+  const int64_t pairs = m->linear ? 0 : classes * (classes - 1) / 2;
+  const int64_t floats = pairs + (m->linear || m->prob_a.empty() ? 0 : 2 * classes * classes + classes);
   c.step(m->linear ? linear_classifier_step : classifier_step, ClassifierParams{k.rows, floats},
          {c.out(0), c.output_count() > 1 ? c.out(1) : Ref{}, values, c.constant(m.get(), m),
           c.scratch(static_cast<size_t>(floats) * sizeof(float)),

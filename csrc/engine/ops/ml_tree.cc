@@ -360,7 +360,7 @@ void infer_ensemble(InferContext& c) {
   if (targets == 1 && transform != PostTransform::kNone && transform != PostTransform::kProbit) {
     c.unsupported("a post_transform on one target, which ONNX Runtime ignores; apply it outside");
   }
-  if (transform == PostTransform::kSoftmaxZero && c.input(0).dtype == DType::kF64) {
+  if (transform == PostTransform::kSoftmaxZero && c.knows(0) && c.input(0).dtype == DType::kF64) {
     c.unsupported("SOFTMAX_ZERO in float64");
   }
   c.set_output(0, c.input(0).dtype, {rows_of(c).rows, targets});

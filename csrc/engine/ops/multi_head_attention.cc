@@ -162,7 +162,7 @@ HeadInputs read_inputs(const NodeContext& c) { return is_packed(c) ? read_packed
 
 MaskKind mask_kind(const NodeContext& c, const HeadInputs& h) {
   if (!c.has_input(h.mask)) return MaskKind::kNone;
-  if (c.input(h.mask).dtype != DType::kI32) c.fail("the mask must be int32");
+  if (c.input(h.mask).dtype != DType::kI32) c.wrong("the mask must be int32");
   const Shape& m = c.input(h.mask).shape;
   if (m == Shape{h.batch}) return MaskKind::kEnds;
   if (m == Shape{2 * h.batch}) return MaskKind::kEndsAndStarts;
@@ -243,6 +243,11 @@ Ref score_bias(LowerContext& c, const HeadInputs& h, HeadStrides& strides) {
 // ---- Shape rule and lowering ----------------------------------------------------------------------------------------
 
 void infer_heads(InferContext& c) {
+  head_count(c);
+  if (!is_packed(c)) {
+    if (c.has_output(3)) c.unsupported("the scores as an output");
+    if (c.has_input(8) || c.has_input(9)) c.unsupported("a shared buffer of past keys and values");
+  }
   require_type(c, 0, kTypes);
   const HeadInputs h = read_inputs(c);
   for (size_t i = 1; i < c.input_count(); ++i) {
@@ -258,8 +263,6 @@ void infer_heads(InferContext& c) {
   }
   if (c.has_output(1)) c.set_output(1, type, {h.batch, h.heads, h.keys(), h.head_size});
   if (c.has_output(2)) c.set_output(2, type, {h.batch, h.heads, h.keys(), h.v_head_size});
-  if (c.has_output(3)) c.unsupported("the scores as an output");
-  if (c.has_input(8) || c.has_input(9)) c.unsupported("a shared buffer of past keys and values");
 }
 
 struct AddBiasParams {

@@ -44,7 +44,7 @@ constexpr int64_t kSortNanos = 20, kCompareNanos = 2;
 
 std::vector<Tensor> run_nms(const NodeContext& c, DynamicContext& run) {
   const TensorFacts &boxes = c.input(0), &scores = c.input(1);
-  if (boxes.dtype != DType::kF32 || scores.dtype != DType::kF32) c.fail("boxes and scores must be float32");
+  if (boxes.dtype != DType::kF32 || scores.dtype != DType::kF32) c.wrong("boxes and scores must be float32");
   if (boxes.shape.rank() != 3 || scores.shape.rank() != 3 || boxes.shape[2] != 4 || boxes.shape[0] != scores.shape[0] ||
       boxes.shape[1] != scores.shape[2]) {
     c.fail(cat("boxes of shape ", boxes.shape.str(), " and scores of shape ", scores.shape.str(),

@@ -115,7 +115,8 @@ void require_float_inputs(const NodeContext& c) {
   require_type(c, 0, kFloatTypes);
   for (size_t i = 1; i < 3; ++i) {
     if (!c.has_input(i)) continue;
-    if (c.input(i).dtype != c.input(0).dtype) c.unsupported("a scale or bias of another type than the input");
+    if (c.knows(i) && c.input(i).dtype != c.input(0).dtype)
+      c.unsupported("a scale or bias of another type than the input");
   }
 }
 
@@ -155,6 +156,8 @@ void run_stretched(const void* params, std::byte* const* io, const ExecContext&)
 }
 
 void infer_layer_norm(InferContext& c) {
+  const bool gives_stats = c.has_output(1) || c.has_output(2);
+  if (gives_stats && c.attr_int("stash_type", 1) != 1) c.unsupported("a stash_type other than float32");
   require_float_inputs(c);
   const TensorFacts& x = c.input(0);
   const size_t axis = norm_axis(c);
@@ -175,9 +178,7 @@ void infer_layer_norm(InferContext& c) {
   Shape stats = x.shape;
   for (size_t i = axis; i < stats.rank(); ++i) stats[i] = 1;
   for (size_t i = 1; i < 3; ++i) {
-    if (!c.has_output(i)) continue;
-    if (c.attr_int("stash_type", 1) != 1) c.unsupported("a stash_type other than float32");
-    c.set_output(i, DType::kF32, stats);
+    if (c.has_output(i)) c.set_output(i, DType::kF32, stats);
   }
 }
 
@@ -206,10 +207,11 @@ void lower_layer_norm(LowerContext& c) {
 // ---- InstanceNormalization and GroupNormalization -------------------------------------------------------------------
 
 NormParams group_params(const NodeContext& c) {
+  const bool instance = c.node().op_type == "InstanceNormalization";
+  if (!instance && c.attr_int("num_groups", 0) < 1) c.fail(cat("num_groups is ", c.attr_int("num_groups", 0)));
   const Shape& x = c.input(0).shape;
   if (x.rank() < 3) c.fail(cat("expected [batch, channels, spatial...], got ", x.str()));
   const int64_t channels = x[1], area = x.elements(2, x.rank());
-  const bool instance = c.node().op_type == "InstanceNormalization";
   const int64_t groups = instance ? channels : c.attr_int("num_groups", 0);
   if (groups < 1 || channels % groups != 0) c.fail(cat(channels, " channels cannot form ", groups, " groups"));
   NormParams p;

@@ -9,6 +9,17 @@
 namespace inferkit {
 namespace {
 
+enum class Mode : uint8_t { kConstant, kReflect, kEdge, kWrap };
+
+Mode mode_of(const NodeContext& c) {
+  const std::string mode = c.attr_string("mode", "constant");
+  if (mode == "constant") return Mode::kConstant;
+  if (mode == "reflect") return Mode::kReflect;
+  if (mode == "edge") return Mode::kEdge;
+  if (mode == "wrap" && c.version() >= 19) return Mode::kWrap;
+  c.unsupported("mode '" + mode + "'");
+}
+
 struct Pads {
   std::vector<int64_t> before, after;  // one per dimension
 };
@@ -37,6 +48,7 @@ Pads pads_of(const NodeContext& c) {
 }
 
 void infer_pad(InferContext& c) {
+  mode_of(c);
   const Pads pads = pads_of(c);
   Shape out = c.input(0).shape;
   for (size_t i = 0; i < out.rank(); ++i) {
@@ -51,17 +63,6 @@ void infer_pad(InferContext& c) {
     if (c.input(2).shape.elements() != 1) c.fail("constant_value must be a scalar");
   }
   c.set_output(0, c.input(0).dtype, out);
-}
-
-enum class Mode : uint8_t { kConstant, kReflect, kEdge, kWrap };
-
-Mode mode_of(const NodeContext& c) {
-  const std::string mode = c.attr_string("mode", "constant");
-  if (mode == "constant") return Mode::kConstant;
-  if (mode == "reflect") return Mode::kReflect;
-  if (mode == "edge") return Mode::kEdge;
-  if (mode == "wrap" && c.version() >= 19) return Mode::kWrap;
-  c.unsupported("mode '" + mode + "'");
 }
 
 /// Where position i of a padded line of n elements comes from; i is counted from the line's first element, and may be

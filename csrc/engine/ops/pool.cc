@@ -17,13 +17,20 @@ constexpr TypeSet kMaxTypes = kFloatTypes | types(DType::kI8, DType::kU8);
 constexpr int64_t kParallelElements = 1 << 18;
 
 Window pool_window(const NodeContext& c) {
-  const Shape& x = c.input(0).shape;
-  const auto kernel = c.attr_ints("kernel_shape");
-  if (kernel.empty()) c.fail("kernel_shape is missing");
-  return make_window(c, x, kernel, c.attr_int("ceil_mode", 0) != 0);
+  return make_window(c, c.input(0).shape, c.attr_ints("kernel_shape"), c.attr_int("ceil_mode", 0) != 0);
+}
+
+/// The exponent of LpPool and GlobalLpPool.
+int64_t norm_of(const NodeContext& c) {
+  const int64_t p = c.attr_int("p", 2);
+  if (p < 1) c.fail(cat("p is ", p, ", expected at least 1"));
+  return p;
 }
 
 void infer_pool(InferContext& c) {
+  check_window_attributes(c);
+  if (c.attr_ints("kernel_shape").empty()) c.fail("kernel_shape is missing");
+  if (c.node().op_type == "LpPool") norm_of(c);
   const TensorFacts& x = c.input(0);
   const Shape out = window_output(pool_window(c), x.shape[0], x.shape[1]);
   c.set_output(0, x.dtype, out);
@@ -188,8 +195,7 @@ void lower_pool(LowerContext& c, PoolOp op) {
   p.planes = x.shape[0] * x.shape[1];
   p.include_pad = c.attr_int("count_include_pad", 0) != 0;
   p.column_major = c.attr_int("storage_order", 0) != 0;
-  p.p = static_cast<double>(c.attr_int("p", 2));
-  if (op == PoolOp::kLp && p.p < 1) c.fail(cat("p is ", p.p, ", expected at least 1"));
+  if (op == PoolOp::kLp) p.p = static_cast<double>(norm_of(c));
   require_type(c, 0, op == PoolOp::kMax ? kMaxTypes : kFloatTypes);
   if (p.planes * p.window.out_elements() == 0) return;
   if (op != PoolOp::kLp && lower_fast(c, p, op == PoolOp::kAverage)) return;
@@ -204,6 +210,7 @@ void lower_pool(LowerContext& c, PoolOp op) {
 }
 
 void infer_global(InferContext& c) {
+  if (c.node().op_type == "GlobalLpPool") norm_of(c);
   const TensorFacts& x = c.input(0);
   if (x.shape.rank() < 2) c.fail(cat("expected [batch, channels, spatial...], got ", x.shape.str()));
   Shape out = x.shape;
@@ -218,13 +225,12 @@ void lower_global(LowerContext& c) {
   if (rows == 0) return;
   if (n == 0) c.fail(cat("nothing to pool in ", x.shape.str()));
   if (c.node().op_type == "GlobalLpPool") {
-    const int64_t p = c.attr_int("p", 2);
+    const int64_t p = norm_of(c);
     if (p != 1 && p != 2) {
       PoolParams params{};
       params.window.dim[2] = {n, 1, n, 1, 1, 0, 0};
       params.planes = rows;
       params.p = static_cast<double>(p);
-      if (p < 1) c.fail(cat("p is ", p, ", expected at least 1"));
       const auto fn = dispatch<kFloatTypes>(x.dtype, []<class T>() -> StepFn { return run_lp<T>; });
       return c.step(fn, params, {c.in(0), c.out(0)}, static_cast<double>(rows * n) * 20);
     }

@@ -150,7 +150,7 @@ void dequantize_i32_step(const void* params, std::byte* const* io, const ExecCon
 void check_zero_point(const NodeContext& c, DType dtype) {
   if (!c.has_input(2)) return;
   if (c.input(2).dtype != dtype) {
-    c.fail(cat("the zero point is ", dtype_name(c.input(2).dtype), "; expected ", dtype_name(dtype)));
+    c.wrong(cat("the zero point is ", dtype_name(c.input(2).dtype), "; expected ", dtype_name(dtype)));
   }
   if (c.input(2).shape.elements() != c.input(1).shape.elements()) {
     c.fail(cat("the zero point has shape ", c.input(2).shape.str(), ", the scale ", c.input(1).shape.str()));
@@ -164,15 +164,17 @@ DType named_type(const NodeContext& c, std::string_view name, int since, DType f
 }
 
 void infer_quantize(InferContext& c) {
+  const DType declared = named_type(c, "output_dtype", 21, DType::kU8);
+  if (!contains(kQuantized | kSmallQuantized, declared)) c.unsupported(cat("quantizing to ", dtype_name(declared)));
+  if (!contains(kScaleTypes, named_type(c, "precision", 23, DType::kF32))) c.fail("the precision is no floating type");
+  block_size(c);
   require_type(c, 0, kQuantizable);
   require_type(c, 1, kScaleTypes);
-  const DType declared = named_type(c, "output_dtype", 21, DType::kU8);
   const DType dtype = c.has_input(2) ? c.input(2).dtype : declared;
   if (c.version() >= 21 && c.attr_int("output_dtype", 0) != 0 && declared != dtype) {
-    c.fail(cat("output_dtype is ", dtype_name(declared), ", the zero point ", dtype_name(dtype)));
+    c.wrong(cat("output_dtype is ", dtype_name(declared), ", the zero point ", dtype_name(dtype)));
   }
   if (!contains(kQuantized | kSmallQuantized, dtype)) c.unsupported(cat("quantizing to ", dtype_name(dtype)));
-  if (!contains(kScaleTypes, named_type(c, "precision", 23, DType::kF32))) c.fail("the precision is no floating type");
   check_zero_point(c, dtype);
   scale_layout(c);
   c.set_output(0, dtype, c.input(0).shape);
@@ -217,6 +219,10 @@ void lower_quantize(LowerContext& c) {
 }
 
 void infer_dequantize(InferContext& c) {
+  if (const DType named = named_type(c, "output_dtype", 23, DType::kF32); !contains(kScaleTypes, named)) {
+    c.unsupported(cat("output_dtype ", dtype_name(named)));
+  }
+  block_size(c);
   require_type(c, 0, kDequantizable | kSmallQuantized);
   require_type(c, 1, kScaleTypes | types(DType::kF8E8M0));
   const DType dtype = named_type(c, "output_dtype", 23, c.input(1).dtype);

@@ -30,7 +30,6 @@ ReduceOp op_of(const NodeContext& c) {
 
 /// Which dimensions go.
 std::array<bool, Shape::kMaxRank> reduced_axes(const NodeContext& c) {
-  const size_t rank = c.input(0).shape.rank();
   const bool by_input = c.version() >= (op_of(c) == ReduceOp::kSum ? 13 : 18);
   std::vector<int64_t> axes;
   if (by_input) {
@@ -40,6 +39,7 @@ std::array<bool, Shape::kMaxRank> reduced_axes(const NodeContext& c) {
     if (c.input_count() > 1) c.fail("axes is an attribute in this opset, not an input");
     axes = c.attr_ints("axes");
   }
+  const size_t rank = c.input(0).shape.rank();
   std::array<bool, Shape::kMaxRank> out{};
   const bool all = axes.empty() && !(by_input && c.attr_int("noop_with_empty_axes", 0) != 0);
   for (size_t i = 0; i < rank; ++i) out[i] = all;
@@ -49,8 +49,8 @@ std::array<bool, Shape::kMaxRank> reduced_axes(const NodeContext& c) {
 
 void infer_reduce(InferContext& c) {
   require_type(c, 0, kAllTypes);  // before what only a run may know
-  const TensorFacts& x = c.input(0);
   const auto reduced = reduced_axes(c);
+  const TensorFacts& x = c.input(0);
   const bool keep = c.attr_int("keepdims", 1) != 0;
   Shape out;
   for (size_t i = 0; i < x.shape.rank(); ++i) {

@@ -56,10 +56,22 @@ void set_scale(const NodeContext& c, AxisPlan& a, double scale) {
   a.out = whole_size(c, static_cast<double>(a.in) * scale);
 }
 
+/// The attribute `name`, which must be one of `known`.
+std::string one_of(const NodeContext& c, std::string_view name, std::string_view fallback,
+                   std::initializer_list<std::string_view> known) {
+  std::string value = c.attr_string(name, fallback);
+  if (std::find(known.begin(), known.end(), value) == known.end()) c.unsupported(cat(name, " ", value));
+  return value;
+}
+
+std::string policy_of(const NodeContext& c) {
+  return one_of(c, "keep_aspect_ratio_policy", "stretch", {"stretch", "not_larger", "not_smaller"});
+}
+
 /// Sizes as wished, or as close as the aspect ratio allows.
 void set_sizes(const NodeContext& c, ResizePlan& p, const std::vector<size_t>& axes,
                const std::vector<int64_t>& sizes) {
-  const std::string policy = c.attr_string("keep_aspect_ratio_policy", "stretch");
+  const std::string policy = policy_of(c);
   double common = 0;
   for (size_t k = 0; k < axes.size(); ++k) {
     AxisPlan& a = p.axes[axes[k]];
@@ -70,7 +82,6 @@ void set_sizes(const NodeContext& c, ResizePlan& p, const std::vector<size_t>& a
     if (k == 0 || better) common = a.scale;
   }
   if (policy == "stretch") return;
-  if (policy != "not_larger" && policy != "not_smaller") c.unsupported("keep_aspect_ratio_policy " + policy);
   for (size_t i : axes) {
     AxisPlan& a = p.axes[i];
     a.scale = common;
@@ -78,8 +89,8 @@ void set_sizes(const NodeContext& c, ResizePlan& p, const std::vector<size_t>& a
   }
 }
 
-ResizePlan resize_plan(const NodeContext& c) {
-  const Shape& x = c.input(0).shape;
+/// What the attributes say.
+ResizePlan read_attributes(const NodeContext& c) {
   const bool upsample = c.node().op_type == "Upsample", old = upsample || c.version() < 11;
   ResizePlan p;
   const std::string mode = c.attr_string("mode", "nearest");
@@ -89,13 +100,26 @@ ResizePlan resize_plan(const NodeContext& c) {
     p.mode = Mode::kLinear;
   else if (mode != "nearest")
     c.unsupported("mode " + mode);
-  if (p.mode != Mode::kNearest) require_type(c, 0, kFloatTypes);  // before what only a run may know
-  p.coordinates = old ? "asymmetric" : c.attr_string("coordinate_transformation_mode", "half_pixel");
-  p.nearest = old ? "floor" : c.attr_string("nearest_mode", "round_prefer_floor");
+  p.coordinates = old ? "asymmetric"
+                      : one_of(c, "coordinate_transformation_mode", "half_pixel",
+                               {"half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel",
+                                "half_pixel_symmetric", "tf_crop_and_resize"});
+  p.nearest = old || p.mode != Mode::kNearest ? "floor"
+                                              : one_of(c, "nearest_mode", "round_prefer_floor",
+                                                       {"round_prefer_floor", "round_prefer_ceil", "floor", "ceil"});
+  if (!old) policy_of(c);
   p.cubic_a = static_cast<double>(c.attr_float("cubic_coeff_a", -0.75f));
   p.exclude_outside = c.attr_int("exclude_outside", 0) != 0;
   p.antialias = c.attr_int("antialias", 0) != 0 && p.mode != Mode::kNearest;
   p.extrapolation = c.attr_float("extrapolation_value", 0);
+  return p;
+}
+
+ResizePlan resize_plan(const NodeContext& c) {
+  ResizePlan p = read_attributes(c);
+  const bool upsample = c.node().op_type == "Upsample", old = upsample || c.version() < 11;
+  if (p.mode != Mode::kNearest) require_type(c, 0, kFloatTypes);  // before what only a run may know
+  const Shape& x = c.input(0).shape;
   for (int64_t d : x.dims()) p.axes.push_back({d, d, 1, 0, 1});
 
   std::vector<size_t> axes;
@@ -177,7 +201,7 @@ double source_of(const NodeContext& c, const ResizePlan& p, const AxisPlan& a, i
     const double extent = (a.roi_end - a.roi_begin) * (in - 1);
     return a.roi_begin * (in - 1) + (out == 1 ? extent / 2 : x * extent / (out - 1));
   }
-  c.unsupported("coordinate_transformation_mode " + p.coordinates);
+  c.fail("coordinate_transformation_mode " + p.coordinates);  // not reached: read_attributes knows them all
 }
 
 double cubic(double x, double a) {
@@ -193,7 +217,7 @@ double nearest_weight(const NodeContext& c, const ResizePlan& p, double ratio) {
   if (p.nearest == "round_prefer_ceil") return ratio >= 0.5;
   if (p.nearest == "floor") return 0;
   if (p.nearest == "ceil") return 1;
-  c.unsupported("nearest_mode " + p.nearest);
+  c.fail("nearest_mode " + p.nearest);  // not reached, as above
 }
 
 Table make_table(const NodeContext& c, const ResizePlan& p, const AxisPlan& a) {

@@ -124,16 +124,12 @@ RoiParams image_params(const NodeContext& c, int64_t box_size) {
   return p;
 }
 
-RoiParams read_align(const NodeContext& c) {
-  RoiParams p = image_params(c, 4);
+void read_align_attributes(const NodeContext& c, RoiParams& p) {
   p.out_height = c.attr_int("output_height", 1);
   p.out_width = c.attr_int("output_width", 1);
   p.sampling_ratio = c.attr_int("sampling_ratio", 0);
   if (p.out_height < 1 || p.out_width < 1 || p.sampling_ratio < 0 || p.sampling_ratio > 1024) {
     c.fail(cat("an output of ", p.out_height, " x ", p.out_width, " and a sampling_ratio of ", p.sampling_ratio));
-  }
-  if (c.input(2).shape != Shape{p.rois} || c.input(2).dtype != DType::kI64) {
-    c.fail(cat("batch_indices must be int64 of shape (", p.rois, ",)"));
   }
   const std::string mode = c.attr_string("mode", "avg");
   if (mode != "avg" && mode != "max") c.unsupported(cat("mode '", mode, "'"));
@@ -145,10 +141,20 @@ RoiParams read_align(const NodeContext& c) {
   }
   p.force_size = pixels != "half_pixel";
   p.shift = p.force_size ? 0.0f : 0.5f;
+}
+
+RoiParams read_align(const NodeContext& c) {
+  RoiParams p = image_params(c, 4);
+  if (c.input(2).shape != Shape{p.rois} || c.input(2).dtype != DType::kI64) {
+    c.fail(cat("batch_indices must be int64 of shape (", p.rois, ",)"));
+  }
+  read_align_attributes(c, p);
   return p;
 }
 
 void infer_align(InferContext& c) {
+  RoiParams unused{};
+  read_align_attributes(c, unused);
   require_type(c, 0, kFloatTypes);
   require_same_type(c, 0, 1);
   const RoiParams p = read_align(c);
@@ -213,9 +219,9 @@ void max_roi_step(const void* params, std::byte* const* io, const ExecContext&) 
 }
 
 RoiParams read_max(const NodeContext& c) {
-  RoiParams p = image_params(c, 5);
   const std::vector<int64_t> shape = c.attr_ints("pooled_shape");
   if (shape.size() != 2 || shape[0] < 1 || shape[1] < 1) c.fail("pooled_shape must be two positive numbers");
+  RoiParams p = image_params(c, 5);
   p.out_height = shape[0];
   p.out_width = shape[1];
   return p;

@@ -110,9 +110,11 @@ void infer_rotary(InferContext& c) {
   require_type(c, 0, kTypes);
   require_same_type(c, 0, cos);
   require_same_type(c, 0, sin);
-  if (c.has_input(positions) && c.input(positions).dtype != DType::kI64) c.fail("positions must be int64");
   if (c.attr_int("is_packed_batching", 0) != 0) c.unsupported("is_packed_batching");
   if (c.attr_float("scale", 1) != 1) c.unsupported("a scale other than 1");
+  const int64_t turned = c.attr_int("rotary_embedding_dim", 0);
+  if (turned < 0 || turned % 2 != 0) c.fail(cat("rotary_embedding_dim ", turned));
+  if (c.has_input(positions) && c.input(positions).dtype != DType::kI64) c.wrong("positions must be int64");
   read_params(c);
   c.set_output(0, c.input(0).dtype, c.input(0).shape);
 }

@@ -13,13 +13,20 @@ namespace {
 enum class Reduction : uint8_t { kNone, kAdd, kMul, kMax, kMin };
 
 Reduction reduction_of(const NodeContext& c) {
-  const std::string name = c.version() >= 16 ? c.attr_string("reduction", "none") : "none";
+  // Exporters write what later opsets define (torch: max and min at opset 16): it means what it means there.
+  const std::string name = c.attr_string("reduction", "none");
   if (name == "none") return Reduction::kNone;
   if (name == "add") return Reduction::kAdd;
   if (name == "mul") return Reduction::kMul;
-  if (c.version() >= 18 && name == "max") return Reduction::kMax;
-  if (c.version() >= 18 && name == "min") return Reduction::kMin;
-  c.fail("reduction '" + name + "'");
+  if (name == "max") return Reduction::kMax;
+  if (name == "min") return Reduction::kMin;
+  c.unsupported("reduction '" + name + "'");
+}
+
+/// The attribute, and that the data's type has the operation.
+void check_reduction(const NodeContext& c) {
+  const bool none = reduction_of(c) == Reduction::kNone;
+  require_type(c, 0, none ? static_cast<TypeSet>(~types(DType::kString)) : kNumberTypes);
 }
 
 template <class T>
@@ -107,6 +114,7 @@ size_t axis_of(const NodeContext& c) {
 }
 
 void infer_scatter_elements(InferContext& c) {
+  check_reduction(c);
   require_indices(c, 1);
   require_same_type(c, 0, 2);
   const Shape &x = c.input(0).shape, &indices = c.input(1).shape;
@@ -153,6 +161,7 @@ void run_scatter_nd(const void* params, std::byte* const* io, const ExecContext&
 }
 
 void infer_scatter_nd(InferContext& c) {
+  check_reduction(c);
   require_indices(c, 1);
   require_same_type(c, 0, 2);
   const Shape &x = c.input(0).shape, &indices = c.input(1).shape;
@@ -217,7 +226,14 @@ size_t cache_axis(const NodeContext& c) {
   return static_cast<size_t>(axis);
 }
 
+bool is_circular(const NodeContext& c) {
+  const std::string mode = c.attr_string("mode", "linear");
+  if (mode != "linear" && mode != "circular") c.unsupported("mode '" + mode + "'");
+  return mode == "circular";
+}
+
 void infer_tensor_scatter(InferContext& c) {
+  is_circular(c);
   require_same_type(c, 0, 1);
   const Shape &x = c.input(0).shape, &update = c.input(1).shape;
   const size_t axis = cache_axis(c);
@@ -235,12 +251,10 @@ void infer_tensor_scatter(InferContext& c) {
 void lower_tensor_scatter(LowerContext& c) {
   const TensorFacts& x = c.input(0);
   if (x.dtype == DType::kString) c.unsupported("strings");
-  const std::string mode = c.attr_string("mode", "linear");
-  if (mode != "linear" && mode != "circular") c.fail("mode '" + mode + "'");
   const size_t axis = cache_axis(c);
   const int64_t row = x.shape.elements(axis + 1, x.shape.rank()) * static_cast<int64_t>(dtype_size(x.dtype));
-  const CacheParams p{x.shape[0], x.shape.elements(1, axis), x.shape[axis], c.input(1).shape[axis],
-                      row,        mode == "circular"};
+  const CacheParams p{x.shape[0],    x.shape.elements(1, axis), x.shape[axis], c.input(1).shape[axis], row,
+                      is_circular(c)};
   add_copy(c, bytes_of(c.input(0)));
   c.step(run_tensor_scatter, p, {c.in(1), c.in(2), c.out(0)}, static_cast<double>(bytes_of(c.input(1))) / 16);
 }

@@ -10,7 +10,8 @@ namespace {
 // The positions that the constant condition picks.
 std::vector<int64_t> picked(const NodeContext& c) {
   const TensorFacts& condition = c.input(1);
-  if (condition.dtype != DType::kBool || condition.shape.rank() != 1) c.fail("the condition must be a bool vector");
+  if (condition.dtype != DType::kBool) c.wrong("the condition must be a bool vector");
+  if (condition.shape.rank() != 1) c.fail("the condition must be a bool vector");
   const Tensor& value = c.known_value(1);
   std::vector<int64_t> out;
   for (int64_t i = 0; i < condition.shape[0]; ++i) {
@@ -107,9 +108,9 @@ void run_reverse(const void* params, std::byte* const* io, const ExecContext&) {
 }
 
 void infer_reverse(InferContext& c) {
-  const Shape& x = c.input(0).shape;
   const int64_t batch = c.attr_int("batch_axis", 1), time = c.attr_int("time_axis", 0);
   if (!((batch == 0 && time == 1) || (batch == 1 && time == 0))) c.fail("the axes must be 0 and 1");
+  const Shape& x = c.input(0).shape;
   if (x.rank() < 2) c.fail(cat("the input must have 2 dimensions or more, not ", x.str()));
   if (c.input(1).dtype != DType::kI64 || !(c.input(1).shape == Shape{x[static_cast<size_t>(batch)]})) {
     c.fail("sequence_lens must be int64, one a batch");

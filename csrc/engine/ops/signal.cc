@@ -13,21 +13,26 @@ namespace {
 
 constexpr int64_t kMaxElements = int64_t{1} << 22;
 
-/// The output is `count` numbers f(i), as the type that output_datatype names.
-template <class F>
-void set_table(InferContext& c, const Shape& shape, F&& f) {
+DType table_type(const NodeContext& c) {
   const auto code = static_cast<int32_t>(c.attr_int("output_datatype", 1));
   const auto dtype = onnx::dtype_of(code);
   if (!dtype || !contains(kNumberTypes, *dtype)) c.unsupported("a table of " + onnx::dtype_text(code));
+  return *dtype;
+}
+
+/// The output is `count` numbers f(i), as the type that output_datatype names.
+template <class F>
+void set_table(InferContext& c, const Shape& shape, F&& f) {
+  const DType dtype = table_type(c);
   const auto count = shape.checked_elements();
   if (!count || *count > kMaxElements) c.fail(cat("a table of shape ", shape.str()));
   void* data = nullptr;
-  Tensor table = make_tensor(*dtype, shape, &data);
-  dispatch<kNumberTypes>(*dtype, [&]<class T>() {
+  Tensor table = make_tensor(dtype, shape, &data);
+  dispatch<kNumberTypes>(dtype, [&]<class T>() {
     for (int64_t i = 0; i < *count; ++i) static_cast<T*>(data)[i] = store<T>(static_cast<Compute<T>>(f(i)));
     return 0;
   });
-  c.set_output(0, *dtype, shape);
+  c.set_output(0, dtype, shape);
   c.set_constant(0, std::move(table));
 }
 
@@ -51,6 +56,7 @@ double one_float(const NodeContext& c, size_t i) {
 
 /// offset - cosine cos(a) + cosine2 cos(2 a), where a runs once around.
 void infer_window(InferContext& c, double offset, double cosine, double cosine2) {
+  table_type(c);
   const int64_t n = one_int(c, 0);
   if (n < 0) c.fail(cat("a window of ", n));
   const int64_t period = c.attr_int("periodic", 1) != 0 ? n : n - 1;

@@ -60,11 +60,7 @@ void vectorize_step(const void* params, std::byte* const* io, const ExecContext&
 }
 
 VectorizeParams read_params(const NodeContext& c) {
-  const Shape& x = c.input(0).shape;
-  if (x.rank() > 2) c.fail(cat("expected [length] or [batch, length], got ", x.str()));
   VectorizeParams p{};
-  p.rows = x.rank() == 2 ? x[0] : 1;
-  p.length = x.rank() == 0 ? 1 : x.back();
   p.least = c.attr_int("min_gram_length", 1);
   p.most = c.attr_int("max_gram_length", 1);
   p.skips = c.attr_int("max_skip_count", 0);
@@ -83,6 +79,10 @@ VectorizeParams read_params(const NodeContext& c) {
   const auto weights = static_cast<int64_t>(c.attr_floats("weights").size());
   if (weights != 0 && weights < p.columns) c.fail(cat(weights, " weights for ", p.columns, " columns"));
   if (c.has_attr("pool_strings")) c.unsupported("n-grams of strings");
+  const Shape& x = c.input(0).shape;
+  if (x.rank() > 2) c.fail(cat("expected [length] or [batch, length], got ", x.str()));
+  p.rows = x.rank() == 2 ? x[0] : 1;
+  p.length = x.rank() == 0 ? 1 : x.back();
   return p;
 }
 
@@ -115,9 +115,9 @@ std::shared_ptr<const Ngrams> read_ngrams(const NodeContext& c, const VectorizeP
 }
 
 void infer_vectorize(InferContext& c) {
+  const VectorizeParams p = read_params(c);
   if (c.input(0).dtype == DType::kString) c.unsupported("strings");
   require_type(c, 0, types(DType::kI32, DType::kI64));
-  const VectorizeParams p = read_params(c);
   Shape out{p.columns};
   if (c.input(0).shape.rank() == 2) out.insert(0, p.rows);
   c.set_output(0, DType::kF32, out);

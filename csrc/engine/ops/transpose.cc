@@ -8,6 +8,9 @@ namespace inferkit {
 namespace {
 
 std::vector<size_t> permutation(const NodeContext& c) {
+  std::vector<int64_t> sorted = c.attr_ints("perm");
+  std::sort(sorted.begin(), sorted.end());
+  if (std::adjacent_find(sorted.begin(), sorted.end()) != sorted.end()) c.fail("perm names an axis twice");
   const size_t rank = c.input(0).shape.rank();
   std::vector<size_t> perm(rank);
   if (!c.has_attr("perm")) {
@@ -39,17 +42,18 @@ void lower_permutation(LowerContext& c, const Shape& from, std::span<const size_
 }
 
 void infer_transpose(InferContext& c) {
+  const std::vector<size_t> perm = permutation(c);
   const TensorFacts& x = c.input(0);
   Shape out;
-  for (size_t axis : permutation(c)) out.push_back(x.shape[axis]);
+  for (size_t axis : perm) out.push_back(x.shape[axis]);
   c.set_output(0, x.dtype, out);
 }
 void lower_transpose(LowerContext& c) { lower_permutation(c, c.input(0).shape, permutation(c)); }
 
 int64_t block_size(const NodeContext& c) {
-  if (c.input(0).shape.rank() != 4) c.fail(cat("the input must have 4 dimensions, not ", c.input(0).shape.str()));
   const int64_t b = c.attr_int("blocksize", 0);
   if (b < 1 || b > (1 << 10)) c.fail(cat("blocksize ", b));
+  if (c.input(0).shape.rank() != 4) c.fail(cat("the input must have 4 dimensions, not ", c.input(0).shape.str()));
   return b;
 }
 
@@ -61,8 +65,8 @@ bool is_crd(const NodeContext& c) {
 }
 
 void infer_depth_to_space(InferContext& c) {
-  const int64_t b = block_size(c);
   is_crd(c);
+  const int64_t b = block_size(c);
   const Shape& x = c.input(0).shape;
   if (x[1] % (b * b) != 0) c.fail(cat(x[1], " channels do not divide by ", b * b));
   c.set_output(0, c.input(0).dtype, {x[0], x[1] / (b * b), x[2] * b, x[3] * b});
@@ -79,8 +83,8 @@ void lower_depth_to_space(LowerContext& c) {
 }
 
 void infer_space_to_depth(InferContext& c) {
-  const int64_t b = block_size(c);
   is_crd(c);
+  const int64_t b = block_size(c);
   const Shape& x = c.input(0).shape;
   if (x[2] % b != 0 || x[3] % b != 0) c.fail(cat("blocks of ", b, " do not divide ", x.str()));
   c.set_output(0, c.input(0).dtype, {x[0], x[1] * b * b, x[2] / b, x[3] / b});

@@ -118,7 +118,7 @@ void run_f64(const void* params, std::byte* const* io, const ExecContext& contex
              [&](int64_t first, int64_t last) { p.fn(x + first, y + first, last - first, p.alpha, p.beta); });
 }
 
-const Row& row_of(const LowerContext& c) {
+const Row& row_of(const NodeContext& c) {
   if (c.node().op_type == "Gelu" && c.node().domain == kOnnx) {
     const std::string approximate = c.attr_string("approximate", "none");
     if (approximate == "tanh") return kGeluTanh;
@@ -144,7 +144,10 @@ void lower_unary(LowerContext& c) {
   c.step(run_f64, Params{row.f64, n, alpha, beta}, {c.in(0), c.out(0)}, static_cast<double>(n) * 10);
 }
 
-void infer_unary(InferContext& c) { c.set_output(0, c.input(0).dtype, c.input(0).shape); }
+void infer_unary(InferContext& c) {
+  row_of(c);
+  c.set_output(0, c.input(0).dtype, c.input(0).shape);
+}
 
 }  // namespace
 

@@ -40,7 +40,7 @@ void run_where(const void* params, std::byte* const* io, const ExecContext&) {
 }
 
 void infer_where(InferContext& c) {
-  if (c.input(0).dtype != DType::kBool) c.fail(cat("the condition is ", dtype_name(c.input(0).dtype), ", not bool"));
+  if (c.input(0).dtype != DType::kBool) c.wrong(cat("the condition is ", dtype_name(c.input(0).dtype), ", not bool"));
   require_same_type(c, 1, 2);
   c.set_output(0, c.input(1).dtype, broadcast_inputs(c));
 }

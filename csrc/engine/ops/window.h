@@ -68,6 +68,22 @@ inline int64_t group_count(const NodeContext& c) {
   return groups;
 }
 
+/// What the attributes of a node with a window say that no input makes right: first in its shape rule.
+inline void check_window_attributes(const NodeContext& c) {
+  group_count(c);
+  const std::string auto_pad = c.attr_string("auto_pad", "NOTSET");
+  constexpr std::string_view kKnown[] = {"NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER", ""};
+  if (std::find(std::begin(kKnown), std::end(kKnown), auto_pad) == std::end(kKnown)) {
+    c.unsupported("auto_pad " + auto_pad);
+  }
+  for (const auto& [name, least] : {std::pair{"kernel_shape", 1}, {"strides", 1}, {"dilations", 1}, {"pads", 0}}) {
+    const std::vector<int64_t> values = c.attr_ints(name);
+    for (int64_t v : values) {
+      if (v < least || v > kMostOfWindow) c.fail(cat(name, " holds ", v));
+    }
+  }
+}
+
 /// The window's sizes but not its output and, for auto_pad, not its padding. `x` is [N, C, spatial...].
 inline Window window_base(const NodeContext& c, const Shape& x, const std::vector<int64_t>& kernel) {
   if (x.rank() < 3) c.fail(cat("expected [batch, channels, spatial...], got ", x.str()));
@@ -92,7 +108,6 @@ inline Window make_window(const NodeContext& c, const Shape& x, const std::vecto
   Window w = window_base(c, x, kernel);
   const std::string auto_pad = c.attr_string("auto_pad", "NOTSET");
   const bool same = auto_pad == "SAME_UPPER" || auto_pad == "SAME_LOWER";
-  if (!same && auto_pad != "NOTSET" && auto_pad != "VALID" && !auto_pad.empty()) c.unsupported("auto_pad " + auto_pad);
   for (size_t i = 3 - static_cast<size_t>(w.rank); i < 3; ++i) {
     WindowDim& d = w.dim[i];
     const int64_t reach = (d.kernel - 1) * d.dilation + 1;

@@ -69,6 +69,8 @@ EinsumEquation einsum_equation(const NodeContext& c) {
   if (written.size() != c.input_count()) {
     c.fail(cat("the equation '", text, "' has ", written.size(), " terms for ", c.input_count(), " inputs"));
   }
+  Labels output;
+  if (arrow != std::string::npos) output = read_labels(c, std::string_view(text).substr(arrow + 2));
   EinsumEquation e;
   size_t ellipsis = 0;
   for (size_t i = 0; i < written.size(); ++i) {
@@ -94,9 +96,8 @@ EinsumEquation einsum_equation(const NodeContext& c) {
   if (arrow == std::string::npos) {
     e.out = implicit_output(e.terms, ellipsis);
   } else {
-    const Labels out = read_labels(c, std::string_view(text).substr(arrow + 2));
-    if (ellipsis > 0 && !holds(out, kEllipsis)) c.unsupported("an output without the ellipsis that the inputs have");
-    e.out = resolve(out, ellipsis);
+    if (ellipsis > 0 && !holds(output, kEllipsis)) c.unsupported("an output without the ellipsis that the inputs have");
+    e.out = resolve(output, ellipsis);
   }
   for (size_t i = 0; i < e.out.size(); ++i) {
     if (std::count(e.out.begin(), e.out.end(), e.out[i]) != 1) c.fail("the output names a dimension twice");

@@ -17,10 +17,15 @@ void widen_step(const void* params, std::byte* const* io, const ExecContext&) {
 
 }  // namespace
 
-ScaleLayout scale_layout(const NodeContext& c) {
-  const Shape &x = c.input(0).shape, &scale = c.input(1).shape;
+int64_t block_size(const NodeContext& c) {
   const int64_t block = c.version() >= 21 ? c.attr_int("block_size", 0) : 0;
   if (block < 0) c.fail(cat("block_size ", block));
+  return block;
+}
+
+ScaleLayout scale_layout(const NodeContext& c) {
+  const Shape &x = c.input(0).shape, &scale = c.input(1).shape;
+  const int64_t block = block_size(c);
   ScaleLayout l;
   if (block == 0 && scale.elements() == 1 && scale.rank() <= 1) {
     l.inner = x.elements();

@@ -47,6 +47,8 @@ void for_scale_runs(const ScaleLayout& l, int64_t first, int64_t last, F&& f) {
 
 /// From the attributes axis and block_size, for input 0 with the scales of input 1.
 ScaleLayout scale_layout(const NodeContext& c);
+/// The attribute block_size; 0: none.
+int64_t block_size(const NodeContext& c);
 
 /// The value that ONNX's TensorProto.DataType gives to an attribute; refuses what there is no type for.
 DType attr_dtype(const NodeContext& c, int64_t code);

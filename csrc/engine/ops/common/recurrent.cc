@@ -25,11 +25,13 @@ void require_shape(const NodeContext& c, size_t i, std::string_view name, const 
   }
 }
 
+std::vector<std::string> default_activations(CellKind kind) {
+  if (kind == CellKind::kLstm) return {"Sigmoid", "Tanh", "Tanh"};
+  if (kind == CellKind::kGru) return {"Sigmoid", "Tanh"};
+  return {"Tanh"};
+}
+
 RecurrentShape recurrent_shape(const NodeContext& c, CellKind kind) {
-  const Shape &x = c.input(kX).shape, &w = c.input(kW).shape, &r = c.input(kR).shape;
-  if (x.rank() != 3 || w.rank() != 3 || r.rank() != 3) {
-    c.fail(cat("X, W and R must have 3 dimensions, not ", x.str(), ", ", w.str(), ", ", r.str()));
-  }
   RecurrentShape s{};
   s.kind = kind;
   const int64_t layout = c.version() >= 14 ? c.attr_int("layout", 0) : 0;
@@ -41,6 +43,11 @@ RecurrentShape recurrent_shape(const NodeContext& c, CellKind kind) {
   }
   s.reverse = direction == "reverse";
   s.directions = direction == "bidirectional" ? 2 : 1;
+  recurrent_activations(c, default_activations(kind), s.directions);
+  const Shape &x = c.input(kX).shape, &w = c.input(kW).shape, &r = c.input(kR).shape;
+  if (x.rank() != 3 || w.rank() != 3 || r.rank() != 3) {
+    c.fail(cat("X, W and R must have 3 dimensions, not ", x.str(), ", ", w.str(), ", ", r.str()));
+  }
   s.steps = x[s.batch_first ? 1 : 0];
   s.batch = x[s.batch_first ? 0 : 1];
   s.in = x[2];
@@ -61,12 +68,6 @@ RecurrentShape recurrent_shape(const NodeContext& c, CellKind kind) {
   require_shape(c, kC0, "initial_c", s.state);
   require_shape(c, kP, "P", {s.directions, 3 * s.hidden});
   return s;
-}
-
-std::vector<std::string> default_activations(CellKind kind) {
-  if (kind == CellKind::kLstm) return {"Sigmoid", "Tanh", "Tanh"};
-  if (kind == CellKind::kGru) return {"Sigmoid", "Tanh"};
-  return {"Tanh"};
 }
 
 // ---- Steps ----------------------------------------------------------------------------------------------------------

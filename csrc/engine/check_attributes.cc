@@ -1,0 +1,48 @@
+#include "engine/check_attributes.h"
+
+#include "engine/op_registry.h"
+
+namespace inferkit {
+namespace {
+
+void check_node(const Node& node, const OpDef& def) {
+  std::vector<const TensorFacts*> in(node.inputs.size(), nullptr);
+  for (size_t i = 0; i < in.size(); ++i) {
+    if (node.inputs[i] != kNoValue) in[i] = &kUnknownFacts;
+  }
+  std::vector<TensorFacts> out(node.outputs.size());
+  std::vector<std::shared_ptr<Tensor>> constants;
+  InferContext context(node, in, out, constants);
+  try {
+    if (def.select) {
+      def.select(context);
+    } else if (def.schema.infer) {
+      def.schema.infer(context);
+    }
+  } catch (const UnknownInput&) {  // all that it asks of attributes before is well
+  } catch (const NeedsValue&) {
+  }
+}
+
+}  // namespace
+
+void check_attributes(const Graph& graph, std::vector<std::string>& unsupported) {
+  for (const Node& node : graph.nodes) {
+    if (const OpDef* def = OpRegistry::instance().find(node.domain, node.op_type, node.version)) {
+      if (!def->lower && !def->dynamic && !def->select) continue;  // spelled out, or refused already
+      try {
+        check_node(node, *def);
+      } catch (const Error& error) {
+        if (error.code() != ErrorCode::kUnsupportedOp) throw;
+        unsupported.push_back(error.what());
+      }
+    }
+    for (const auto& [name, attribute] : node.attributes) {
+      if (const auto* subgraph = std::get_if<std::shared_ptr<Graph>>(&attribute)) {
+        check_attributes(**subgraph, unsupported);
+      }
+    }
+  }
+}
+
+}  // namespace inferkit
