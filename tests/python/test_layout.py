@@ -138,6 +138,17 @@ def test_kernel_families_have_every_tier() -> None:
         assert (family / "dispatch.cc").is_file(), family.name
 
 
+def test_what_is_reported_is_what_runs() -> None:
+    """build_info names every family, and only those that something calls."""
+    report = (CSRC / "kernels" / "cpu" / "report.cc").read_text()
+    reported = re.findall(r'\{"(\w+)", (\w+)_kernels\(\)\.compiled_isa\(\)\}', report)
+    assert sorted(name for name, _ in reported) == [family.name for family in kernel_families()]
+    assert all(name == function for name, function in reported)
+    for family in kernel_families():
+        callers = [p for p in sources(CSRC / "engine") if ("kernels/cpu/" + family.name) in p.read_text()]
+        assert callers, f"nothing calls {family.name}"
+
+
 def test_tier_files_stand_only_in_families() -> None:
     families = set(kernel_families())
     strays = [str(p) for p in sources() if p.stem in (*TIERS, "amx") and p.parent not in families]

@@ -4,24 +4,24 @@
 #include "kernels/cpu/binary/binary.h"
 #include "kernels/cpu/conv/conv.h"
 #include "kernels/cpu/gemm/gemm.h"
+#include "kernels/cpu/half/half.h"
 #include "kernels/cpu/igemm/igemm.h"
 #include "kernels/cpu/pool/pool.h"
 #include "kernels/cpu/quantize/quantize.h"
 #include "kernels/cpu/recurrent/recurrent.h"
 #include "kernels/cpu/row/row.h"
-#include "kernels/cpu/scan/scan.h"
 #include "kernels/cpu/vmath/vmath.h"
 
 namespace inferkit::kernels {
 
 std::vector<FamilyReport> active_kernels() {
   return {
-      {"gemm", gemm_kernels().compiled_isa()},           {"vmath", vmath_kernels().compiled_isa()},
-      {"binary", binary_kernels().compiled_isa()},       {"row", row_kernels().compiled_isa()},
-      {"scan", scan_kernels().compiled_isa()},           {"conv", conv_kernels().compiled_isa()},
-      {"pool", pool_kernels().compiled_isa()},           {"affine", affine_kernels().compiled_isa()},
-      {"recurrent", recurrent_kernels().compiled_isa()}, {"quantize", quantize_kernels().compiled_isa()},
-      {"igemm", igemm_kernels().compiled_isa()},
+      {"gemm", gemm_kernels().compiled_isa()},         {"vmath", vmath_kernels().compiled_isa()},
+      {"binary", binary_kernels().compiled_isa()},     {"row", row_kernels().compiled_isa()},
+      {"conv", conv_kernels().compiled_isa()},         {"pool", pool_kernels().compiled_isa()},
+      {"affine", affine_kernels().compiled_isa()},     {"recurrent", recurrent_kernels().compiled_isa()},
+      {"quantize", quantize_kernels().compiled_isa()}, {"igemm", igemm_kernels().compiled_isa()},
+      {"half", half_kernels().compiled_isa()},
   };
 }
 

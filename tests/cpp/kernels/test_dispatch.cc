@@ -2,13 +2,13 @@
 #include "kernels/cpu/binary/binary.h"
 #include "kernels/cpu/conv/conv.h"
 #include "kernels/cpu/gemm/gemm.h"
+#include "kernels/cpu/half/half.h"
 #include "kernels/cpu/igemm/igemm.h"
 #include "kernels/cpu/pool/pool.h"
 #include "kernels/cpu/quantize/quantize.h"
 #include "kernels/cpu/recurrent/recurrent.h"
 #include "kernels/cpu/report.h"
 #include "kernels/cpu/row/row.h"
-#include "kernels/cpu/scan/scan.h"
 #include "kernels/cpu/vmath/vmath.h"
 #include "support.h"
 
@@ -22,13 +22,13 @@ TEST(dispatch_each_tier_is_what_it_says) {
     CHECK_EQ(std::string(vmath_kernels(isa).compiled_isa()), isa_name(isa));
     CHECK_EQ(std::string(binary_kernels(isa).compiled_isa()), isa_name(isa));
     CHECK_EQ(std::string(row_kernels(isa).compiled_isa()), isa_name(isa));
-    CHECK_EQ(std::string(scan_kernels(isa).compiled_isa()), isa_name(isa));
     CHECK_EQ(std::string(conv_kernels(isa).compiled_isa()), isa_name(isa));
     CHECK_EQ(std::string(pool_kernels(isa).compiled_isa()), isa_name(isa));
     CHECK_EQ(std::string(affine_kernels(isa).compiled_isa()), isa_name(isa));
     CHECK_EQ(std::string(recurrent_kernels(isa).compiled_isa()), isa_name(isa));
     CHECK_EQ(std::string(quantize_kernels(isa).compiled_isa()), isa_name(isa));
     CHECK_EQ(std::string(igemm_kernels(isa).compiled_isa()), isa_name(isa));
+    CHECK_EQ(std::string(half_kernels(isa).compiled_isa()), isa_name(isa));
   }
 }
 

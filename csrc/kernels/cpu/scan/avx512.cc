@@ -1,2 +1,0 @@
-#define INFERKIT_TIER avx512
-#include "kernels/cpu/scan/scan_impl.h"

@@ -1,2 +1,0 @@
-#define INFERKIT_TIER baseline
-#include "kernels/cpu/scan/scan_impl.h"
