@@ -68,6 +68,18 @@ bool copy_run(const char* source, int64_t step, int64_t count, char* target) {
   return true;
 }
 
+/// Bools that are neither 0 nor 1, as in a mask of 0 and 255 seen as bool, become 1: code that reads a bool may rely on
+/// that, and the compiler does.
+bool copy_bool_run(const char* source, int64_t step, int64_t count, char* target) {
+  const auto one = [](char byte) { return static_cast<char>(byte != 0); };
+  if (step == 1) {
+    for (int64_t i = 0; i < count; ++i) target[i] = one(source[i]);
+  } else {
+    for (int64_t i = 0; i < count; ++i) target[i] = one(source[i * step]);
+  }
+  return true;
+}
+
 using Run = bool (*)(const char* source, int64_t step, int64_t count, char* target);
 
 template <bool kCopy>
@@ -95,8 +107,9 @@ Run scanning_run(DType dtype) {
   }
 }
 
-Run copying_run(size_t element_size) {
-  switch (element_size) {
+Run copying_run(DType dtype) {
+  if (dtype == DType::kBool) return copy_bool_run;
+  switch (dtype_size(dtype)) {
     case 1:
       return copy_run<uint8_t>;
     case 2:
@@ -180,7 +193,7 @@ bool StridedView::is_contiguous() const {
 
 bool copy_strided(const StridedView& source, void* target, bool check_finite) {
   const Run scan = check_finite ? scanning_run<true>(source.dtype) : nullptr;
-  return walk_runs(source, static_cast<char*>(target), scan ? scan : copying_run(dtype_size(source.dtype)));
+  return walk_runs(source, static_cast<char*>(target), scan ? scan : copying_run(source.dtype));
 }
 
 bool all_finite(const StridedView& source) {

@@ -23,7 +23,8 @@ struct StridedView {
   bool is_contiguous() const;
 };
 
-/// Copies `source` row-major to `target`, which holds all of it. Returns false where `check_finite` is set and a
+/// Copies `source` row-major to `target`, which holds all of it and does not overlap; reads each element once. A bool
+/// whose byte is not 0 becomes 1. Returns false where `check_finite` is set and a
 /// floating-point element is NaN or infinite (everything is copied all the same). The source need not be aligned.
 bool copy_strided(const StridedView& source, void* target, bool check_finite);
 

@@ -117,9 +117,11 @@ ArrayIn array_in(py::handle object, std::string_view name) {
   return from_numpy(raw, name, std::move(array));
 }
 
-bool usable_in_place(const StridedView& view) {
+bool lies_as_tensor(const StridedView& view) {
   const size_t size = dtype_size(view.dtype);
   return view.is_contiguous() && reinterpret_cast<uintptr_t>(view.data) % size == 0;
 }
+
+bool usable_in_place(const StridedView& view) { return view.dtype != DType::kBool && lies_as_tensor(view); }
 
 }  // namespace inferkit

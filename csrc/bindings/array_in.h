@@ -18,7 +18,10 @@ struct ArrayIn {
 /// Needs the GIL.
 ArrayIn array_in(pybind11::handle object, std::string_view name);
 
-/// True where every element may be read in place as a contiguous, aligned tensor.
+/// True where the elements lie contiguous and aligned, as a tensor's do.
+bool lies_as_tensor(const StridedView& view);
+/// True where a run may read every element from where it is. Never of bools: their bytes may be others than 0 and 1,
+/// now or, as the memory is the caller's, by the time that they are read.
 bool usable_in_place(const StridedView& view);
 
 }  // namespace inferkit

@@ -90,7 +90,7 @@ void* checked_out(PyObject* object, const PortSpec& spec, DType dtype, const Sha
   const ArrayIn array = array_in(object, spec.name);
   const auto array_object = py::reinterpret_borrow<py::object>(object);
   const bool writable = array_object.attr("flags").attr("writeable").cast<bool>();
-  if (array.view.dtype != dtype || !(array.view.shape == shape) || !usable_in_place(array.view) || !writable) {
+  if (array.view.dtype != dtype || !(array.view.shape == shape) || !lies_as_tensor(array.view) || !writable) {
     throw Error(ErrorCode::kValidation, array.view.dtype != dtype ? Reason::kDtype : Reason::kShape,
                 cat("out['", spec.name, "'] must be a writable, contiguous ", dtype_name(dtype), " array of shape ",
                     shape.str(), "; got ", dtype_name(array.view.dtype), " ", array.view.shape.str(),

@@ -37,10 +37,27 @@ TEST(scan_copies_every_element_size_unaligned) {
     std::vector<unsigned char> out(7 * size), want(7 * size);
     // Every second element, from an odd address.
     for (size_t i = 0; i < 7; ++i) std::memcpy(&want[i * size], &raw[1 + 2 * i * size], size);
+    if (dtype == DType::kBool) {
+      for (unsigned char& byte : want) byte = byte != 0;
+    }
     const auto source = view(dtype, raw.data() + 1, {7}, {static_cast<int64_t>(2 * size)});
     for (bool check : {false, true}) {
       CHECK(copy_strided(source, out.data(), check));
       CHECK(out == want);
+    }
+  }
+}
+
+TEST(scan_copies_bools_as_0_and_1) {
+  std::vector<unsigned char> raw(3 * 100);
+  for (size_t i = 0; i < raw.size(); ++i) raw[i] = static_cast<unsigned char>(i % 5 ? 0 : i);
+  for (const int64_t n : {0, 1, 7, 16, 33, 100}) {
+    for (const int64_t step : {1, 3, 0, -2}) {
+      const unsigned char* first = raw.data() + (step < 0 ? -step * n : 0);
+      std::vector<unsigned char> out(static_cast<size_t>(n) + 1, 77);
+      CHECK(copy_strided(view(DType::kBool, first, {n}, {step}), out.data(), true));
+      for (int64_t i = 0; i < n; ++i) CHECK_EQ(out[static_cast<size_t>(i)], first[i * step] != 0 ? 1 : 0);
+      CHECK_EQ(int{out.back()}, 77);
     }
   }
 }
