@@ -19,6 +19,7 @@ constexpr size_t kFoldTotalBytes = size_t{32} << 20;
 /// A guess at what follows a plan that leaves something to do.
 constexpr int64_t kStageNanos = 200'000;
 
+constexpr double kCopiedPerNano = 10;  // bytes
 struct CopyParams {
   size_t bytes;
 };
@@ -49,9 +50,13 @@ class NodeLowering final : public LowerContext {
         required_outputs_(static_cast<size_t>(schema.min_outputs)) {}
 
   Ref in(size_t i) override {
-    if (has_input(i)) return {compiler_.slot_of(node_.inputs[i])};
-    if (i < required_inputs_) fail(cat("input ", i, " is missing"));  // its steps would read it
-    return {};
+    if (!has_input(i)) return place(i);
+    const DType dtype = input(i).dtype;
+    return dtype == DType::kI64 || dtype == DType::kI32 || dtype == DType::kBool ? steady(i) : place(i);
+  }
+  Ref steady(size_t i) override {
+    const Ref ref = place(i);
+    return ref.valid() ? Ref{compiler_.steady_slot(ref.id, index_)} : ref;
   }
   Ref out(size_t i) override {
     if (!has_output(i)) return {};
@@ -67,7 +72,7 @@ class NodeLowering final : public LowerContext {
   }
   void alias(size_t o, size_t i) override {
     const Ref target = out(o);
-    if (target.valid()) compiler_.storage_.alias(target.id, in(i).id);
+    if (target.valid()) compiler_.storage_.alias(target.id, place(i).id);
   }
   void in_place(size_t o, size_t i) override {
     const Ref target = out(o), source = in(i);
@@ -81,6 +86,13 @@ class NodeLowering final : public LowerContext {
   }
 
  private:
+  /// Where input i lies.
+  Ref place(size_t i) {
+    if (has_input(i)) return {compiler_.slot_of(node_.inputs[i])};
+    if (i < required_inputs_) fail(cat("input ", i, " is missing"));  // its steps would read it
+    return {};
+  }
+
   Compiler& compiler_;
   const size_t index_, required_inputs_, required_outputs_;
 };
@@ -283,6 +295,24 @@ int32_t Compiler::slot_of(ValueId id) {
   return slot;
 }
 
+/// `slot`, or where it is the caller's memory a copy of that which is made once a run, before whoever asks first.
+int32_t Compiler::steady_slot(int32_t slot, size_t node) {
+  const int32_t root = storage_.root(slot);
+  storage_[root].steady = true;  // never to become an output, which is the caller's too
+  if (storage_[root].kind != Operand::Kind::kInput) return slot;
+  const InputFacts& input = inputs_[storage_[root].index];
+  const size_t bytes = TensorView{input.dtype, input.shape, nullptr}.bytes();
+  if (!input.foreign || bytes == 0) return slot;
+  const auto [it, fresh] = snapshots_.try_emplace(root, -1);
+  if (fresh) {
+    it->second = storage_.add({.bytes = bytes});
+    const Ref refs[] = {{it->second}, {root}};
+    const CopyParams params{bytes};
+    add_step(copy_step, &params, sizeof(params), refs, node, static_cast<double>(bytes) / kCopiedPerNano);
+  }
+  return it->second;
+}
+
 void Compiler::add_step(StepFn fn, const void* params, size_t bytes, std::span<const Ref> operands, size_t node,
                         double work) {
   auto copy = std::make_unique<std::byte[]>(bytes);
@@ -298,7 +328,6 @@ void Compiler::add_step(StepFn fn, const void* params, size_t bytes, std::span<c
 }
 
 void Compiler::bind_outputs() {
-  constexpr double kBytesPerNano = 10;
   for (size_t i = 0; i < plan_->results.size(); ++i) {
     const ValueId id = plan_->results[i].value;
     const TensorFacts& f = known(id);
@@ -306,18 +335,18 @@ void Compiler::bind_outputs() {
     const int32_t source = slot_of(id);
     Slot& root = storage_[storage_.root(source)];
     const size_t bytes = TensorView{f.dtype, f.shape, nullptr}.bytes();
-    if (root.kind == Operand::Kind::kArena && root.first >= 0) {
+    if (root.kind == Operand::Kind::kArena && root.first >= 0 && !root.steady) {
       root.kind = Operand::Kind::kOutput;
       root.index = static_cast<uint32_t>(i);
       continue;
     }
-    // A constant, an input, or memory that already is another output.
+    // A constant, an input, memory that already is another output, or that must stay the run's own.
     const int32_t target = storage_.add({.kind = Operand::Kind::kOutput, .index = static_cast<uint32_t>(i)});
     const Ref refs[] = {{target}, {source}};
     const CopyParams params{bytes};
     plan_->labels.push_back(cat("output '", graph().values[static_cast<size_t>(id)].name, "'"));
     add_step(copy_step, &params, sizeof(params), refs, plan_->labels.size() - 1,
-             static_cast<double>(bytes) / kBytesPerNano);
+             static_cast<double>(bytes) / kCopiedPerNano);
   }
 }
 

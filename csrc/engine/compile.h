@@ -34,6 +34,7 @@ struct InputFacts {
   DType dtype = DType::kF32;
   Shape shape;
   const Tensor* value = nullptr;  // where the plan is to be for this value alone
+  bool foreign = true;            // the caller's memory, which others may write during a run
 };
 
 /// How to compile.

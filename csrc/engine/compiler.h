@@ -71,6 +71,7 @@ class Compiler {
   bool is_lasting(ValueId id) const;
   int32_t slot_of(ValueId id);
   int32_t constant_slot(const Tensor& tensor);
+  int32_t steady_slot(int32_t slot, size_t node);
   void add_step(StepFn fn, const void* params, size_t bytes, std::span<const Ref> operands, size_t node, double work);
   int output_of_model(size_t output) const;
 
@@ -88,6 +89,7 @@ class Compiler {
   std::vector<bool> node_needed_;
   std::vector<bool> value_needed_;
   std::vector<int32_t> value_slot_;
+  std::map<int32_t, int32_t> snapshots_;  // of foreign inputs, by their slots
   std::vector<std::string> unsupported_;
   TransientCache transient_;
   Storage storage_;

@@ -36,7 +36,13 @@ class LowerContext : public NodeContext {
   using NodeContext::NodeContext;
   virtual ~LowerContext() = default;
 
-  virtual Ref in(size_t i) = 0;   // invalid where the input is left out
+  /// Invalid where the input is left out. Bools and integers of 32 and 64 bits, which is what conditions, indices and
+  /// lengths are, stand in memory that only the run writes: whoever reads one twice finds the same. Other values may be
+  /// the caller's own, and change between two reads.
+  virtual Ref in(size_t i) = 0;
+  /// The same in memory that only the run writes, whatever the type: for values that decide an index, a size, a branch
+  /// or an order. Costs a copy where they are the caller's.
+  virtual Ref steady(size_t i) = 0;
   virtual Ref out(size_t i) = 0;  // invalid where the output is left out or nobody reads it
   /// 64-byte aligned memory that lives from the first to the last step that names it.
   virtual Ref scratch(size_t bytes) = 0;

@@ -313,7 +313,10 @@ void Model::probe() {
 
 std::shared_ptr<const Plan> Model::compile_for(std::span<const Shape> shapes) {
   std::vector<InputFacts> facts;
-  for (size_t i = 0; i < inputs_.size(); ++i) facts.push_back({inputs_[i].dtype, shapes[i], nullptr});
+  for (size_t i = 0; i < inputs_.size(); ++i) {
+    const bool foreign = inputs_[i].dtype != DType::kBool;  // bools come as copies: see Runner::run
+    facts.push_back({inputs_[i].dtype, shapes[i], nullptr, foreign});
+  }
   try {
     return compile(file_.graph, facts, *packed_, {.max_run_bytes = options_.max_run_bytes});
   } catch (const Error& error) {

@@ -82,6 +82,7 @@ class StagedRun final {
   void run(const Graph& graph, PlanCache::Lease first, std::span<const TensorView> inputs) {
     for (size_t i = 0; i < inputs.size(); ++i) {
       put(graph.inputs[i], {inputs[i].dtype, inputs[i].shape, inputs[i].data, nullptr});
+      foreign_[static_cast<size_t>(graph.inputs[i])] = !values_vary_;  // a body's are values of the run around it
     }
     std::shared_ptr<const Continuation> next = run_plan(first, graph.inputs);
     while (next) {
@@ -104,6 +105,18 @@ class StagedRun final {
     values_[at] = std::move(tensor);
     set_.resize(values_.size());
     set_[at] = true;
+    foreign_.resize(values_.size());
+    foreign_[at] = false;
+  }
+  /// Before a value decides something: a copy takes the place of the caller's memory, which others may write.
+  void settle(ValueId id) {
+    const auto at = static_cast<size_t>(id);
+    if (at >= foreign_.size() || !foreign_[at]) return;
+    const Tensor theirs = values_[at];
+    void* data = nullptr;
+    Tensor ours = pool_tensor(*environment_.pool, budget_, theirs.dtype, theirs.shape, &data);
+    if (theirs.bytes() != 0) std::memcpy(data, theirs.data, theirs.bytes());
+    put(id, std::move(ours));
   }
   const Tensor& get(ValueId id, const Graph& graph) const {
     const auto at = static_cast<size_t>(id);
@@ -137,6 +150,7 @@ class StagedRun final {
 
   PlanCache::Lease plan_after(const Continuation& next) {
     const Graph& rest = next.rest;
+    for (const size_t i : next.known) settle(rest.inputs[i]);
     std::vector<Shape> shapes;
     std::string key(reinterpret_cast<const char*>(&next.serial), sizeof(next.serial));
     for (const ValueId id : rest.inputs) {
@@ -156,7 +170,7 @@ class StagedRun final {
     std::vector<InputFacts> facts;
     for (const ValueId id : next.rest.inputs) {
       const Tensor& value = values_[static_cast<size_t>(id)];
-      facts.push_back({value.dtype, value.shape, nullptr});
+      facts.push_back({value.dtype, value.shape, nullptr, foreign_[static_cast<size_t>(id)]});
     }
     std::vector<Tensor> known;
     known.reserve(next.known.size());
@@ -191,6 +205,7 @@ class StagedRun final {
   const bool values_vary_;
   std::vector<Tensor> values_;
   std::vector<bool> set_;
+  std::vector<bool> foreign_;  // the caller's memory
 };
 
 /// What a dynamic node sees of the run.
@@ -223,6 +238,7 @@ class StagedRun::NodeRun final : public DynamicContext {
 };
 
 void StagedRun::run_node(const Node& node, const Continuation& next) {
+  for_each_read(node, [&](ValueId id) { settle(id); });
   std::vector<TensorFacts> facts(node.inputs.size());
   std::vector<const TensorFacts*> in(node.inputs.size(), nullptr);
   for (size_t i = 0; i < node.inputs.size(); ++i) {
@@ -307,7 +323,7 @@ std::vector<Tensor> Subgraph::run(std::span<const TensorView> inputs, const RunE
   PlanCache::Lease lease = plans_.acquire(shapes, key, [&] {
     budget.spend(compile_nanos(graph_));
     std::vector<InputFacts> facts;
-    for (const TensorView& in : inputs) facts.push_back({in.dtype, in.shape, nullptr});
+    for (const TensorView& in : inputs) facts.push_back({in.dtype, in.shape, nullptr, /*foreign=*/false});
     return compile(graph_, facts, *environment.cache, {.values_vary = true, .max_run_bytes = budget.max_bytes});
   });
   run_stages(graph_, plans_, std::move(lease), inputs, sink, environment, budget, /*values_vary=*/true);

@@ -33,7 +33,8 @@ class Runner {
   virtual std::span<const PortSpec> outputs() const = 0;
 
   /// Runs one batch: `inputs` in the order of inputs(), each contiguous, 64-byte aligned not required, its shape
-  /// concrete and already checked against the spec. Asks `sink` for every output exactly once and fills it.
+  /// concrete and already checked against the spec; bools are 0 or 1, and do not change. Asks `sink` for every output
+  /// exactly once and fills it. Numbers that change meanwhile give an answer of old and new ones, and do no other harm.
   /// Safe to call from many threads at once. Never throws: what goes wrong is in the status.
   virtual Status run(std::span<const TensorView> inputs, OutputSink& sink) noexcept = 0;
 

@@ -18,6 +18,7 @@ struct Slot {
   int32_t alias_of = -1;
   int first = -1, last = -1;  // steps that touch it
   int operands_of_last = 0;   // how many operands of the last one are in this memory
+  bool steady = false;        // read by a step that relies on nobody else writing it
 };
 
 class Storage {

@@ -259,18 +259,17 @@ Tensor TensorLoader::load_raw(DType dtype, const Shape& shape, Bytes data, const
     unpack(dtype, data, shape.elements(), unpacked);
     return tensor;
   }
-  // A bool that is neither 0 nor 1 must not reach code that reads it as one.
-  const bool normal =
-      dtype != DType::kBool || std::all_of(data.begin(), data.end(), [](std::byte b) { return b <= std::byte{1}; });
+  // What decides indices, shapes and branches is copied: it must stay as it is now, whoever writes to the file.
+  const bool decides = dtype == DType::kBool || dtype == DType::kI32 || dtype == DType::kI64;
   const bool aligned = reinterpret_cast<uintptr_t>(data.data()) % dtype_size(dtype) == 0;
-  if (owner && aligned && normal && bytes > 0) return {dtype, shape, data.data(), owner};
+  if (owner && aligned && !decides && bytes > 0) return {dtype, shape, data.data(), owner};
   void* out = nullptr;
   Tensor tensor = make_tensor(dtype, shape, &out);
-  if (normal) {
-    if (bytes > 0) std::memcpy(out, data.data(), bytes);
-  } else {
+  if (dtype == DType::kBool) {  // one that is neither 0 nor 1 must not reach code that reads it as one
     std::transform(data.begin(), data.end(), static_cast<std::byte*>(out),
                    [](std::byte b) { return b == std::byte{0} ? b : std::byte{1}; });
+  } else if (bytes > 0) {
+    std::memcpy(out, data.data(), bytes);
   }
   return tensor;
 }

@@ -66,7 +66,8 @@ void run_arg_row(const void* params, std::byte* const* io, const ExecContext&) {
     const float best = p.reduce(x, p.n);
     const auto found = [&](float v) { return v == best || (is_nan(best) && is_nan(v)); };
     int64_t at = kLast ? p.n - 1 : 0;
-    while (!found(x[at])) at += kLast ? -1 : 1;
+    // Bounded, as the row may be the caller's and change after its maximum was read.
+    for (int64_t left = p.n - 1; left > 0 && !found(x[at]); --left) at += kLast ? -1 : 1;
     reinterpret_cast<int64_t*>(io[1])[o] = at;
   }
 }
@@ -185,7 +186,7 @@ void lower_top_k(LowerContext& c) {
                      top_k_count(c)};
   const StepFn fn = dispatch<kNumberTypes>(
       x.dtype, [&]<class T>() -> StepFn { return largest ? run_top_k<true, T> : run_top_k<false, T>; });
-  c.step(fn, p, {c.in(0), c.out(0), c.out(1), c.scratch(static_cast<size_t>(p.n) * sizeof(int64_t))},
+  c.step(fn, p, {c.steady(0), c.out(0), c.out(1), c.scratch(static_cast<size_t>(p.n) * sizeof(int64_t))},
          static_cast<double>(x.shape.elements()) * 4);
 }
 

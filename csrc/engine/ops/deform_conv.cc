@@ -133,7 +133,8 @@ void lower_deform(LowerContext& c) {
   const DeformParams p = read_params(c);
   const DType type = c.input(kX).dtype, work = compute_type(type);
   const auto input = [&](size_t i) {
-    return c.has_input(i) ? converted(c, c.in(i), type, work, c.input(i).shape.elements()) : Ref{};
+    if (!c.has_input(i)) return Ref{};
+    return converted(c, i == kOffset ? c.steady(i) : c.in(i), type, work, c.input(i).shape.elements());
   };
   const int64_t columns = p.channels * p.kernel_height * p.kernel_width * p.out_height * p.out_width;
   const Ref y = begin_output(c, 0, work);

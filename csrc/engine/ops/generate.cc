@@ -180,7 +180,7 @@ void lower_one_hot(LowerContext& c) {
     return dispatch_width(c.output(0).dtype, []<class W>() -> StepFn { return run_one_hot<I, W>; });
   });
   if (!fn) c.unsupported("strings");
-  c.step(fn, p, {c.in(0), c.in(2), c.out(0)}, static_cast<double>(y.elements()) * 0.3);
+  c.step(fn, p, {c.steady(0), c.in(2), c.out(0)}, static_cast<double>(y.elements()) * 0.3);
 }
 
 void infer_trilu(InferContext& c) {

@@ -195,11 +195,12 @@ void lower_grid_sample(LowerContext& c) {
   const GridSampleParams p = read_params(c);
   const bool wide = c.input(0).dtype == DType::kF64 || c.input(1).dtype == DType::kF64;
   const DType work = wide ? DType::kF64 : DType::kF32;
-  const auto input = [&](size_t i) {
-    return converted(c, c.in(i), c.input(i).dtype, work, c.input(i).shape.elements());
+  const auto as_work = [&](size_t i, Ref in) {
+    return converted(c, in, c.input(i).dtype, work, c.input(i).shape.elements());
   };
   const Ref y = begin_output(c, 0, work);
-  c.step(wide ? grid_sample_step<double> : grid_sample_step<float>, p, {y, input(0), input(1)},
+  c.step(wide ? grid_sample_step<double> : grid_sample_step<float>, p,
+         {y, as_work(0, c.in(0)), as_work(1, c.steady(1))},
          static_cast<double>(p.batch * p.points) * static_cast<double>(30 + 8 * p.channels));
   end_output(c, 0, y, work);
 }

@@ -164,9 +164,9 @@ void infer_align(InferContext& c) {
 /// Both operators: float or double, of boxes and image in one type.
 void lower_roi(LowerContext& c, const RoiParams& p, StepFn f32, StepFn f64, Ref indices) {
   const DType type = c.input(0).dtype, work = compute_type(type);
-  const auto input = [&](size_t i) { return converted(c, c.in(i), type, work, c.input(i).shape.elements()); };
+  const auto as_work = [&](size_t i, Ref in) { return converted(c, in, type, work, c.input(i).shape.elements()); };
   const Ref y = begin_output(c, 0, work);
-  c.step(work == DType::kF64 ? f64 : f32, p, {y, input(0), input(1), indices},
+  c.step(work == DType::kF64 ? f64 : f32, p, {y, as_work(0, c.in(0)), as_work(1, c.steady(1)), indices},
          static_cast<double>(c.output(0).shape.elements()) * 20);
   end_output(c, 0, y, work);
 }
