@@ -31,16 +31,22 @@ std::string without_nuls(std::string text) {
 }
 
 Status current_exception_status() noexcept {
+  // Short enough for a string to hold without memory of its own.
+  const auto out_of_memory = [] { return Status{ErrorCode::kPoolExhausted, Reason::kNone, "out of memory", nullptr}; };
   try {
-    throw;
-  } catch (const Error& error) {
-    return error.status();
-  } catch (const std::bad_alloc&) {
-    return {ErrorCode::kPoolExhausted, Reason::kNone, "out of memory", nullptr};
-  } catch (const std::exception& error) {
-    return {ErrorCode::kInference, Reason::kNone, error.what(), nullptr};
+    try {
+      throw;
+    } catch (const Error& error) {
+      return error.status();
+    } catch (const std::bad_alloc&) {
+      return out_of_memory();
+    } catch (const std::exception& error) {
+      return {ErrorCode::kInference, Reason::kNone, error.what(), nullptr};
+    } catch (...) {
+      return {ErrorCode::kInference, Reason::kNone, "unknown error", nullptr};
+    }
   } catch (...) {
-    return {ErrorCode::kInference, Reason::kNone, "unknown error", nullptr};
+    return out_of_memory();  // not even for the message
   }
 }
 

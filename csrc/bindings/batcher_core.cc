@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "bindings/exit.h"
+#include "bindings/native_type.h"
 #include "bindings/py_model.h"
 #include "platform/threads.h"
 
@@ -21,15 +22,59 @@ constexpr Nanos kReleaseGilNanos = 100'000;
 // 10 us to wake up, and the timer adds its slack of 50 us to what is asked for.
 constexpr Nanos kTurnNanos = 200'000;
 constexpr timespec kAway{0, 10'000};
+
+struct CoreObject {
+  PyObject ob_base;
+  std::shared_ptr<BatcherCore> core;  // the only one that lasts
+};
+
+CoreObject* as_core(PyObject* object) { return reinterpret_cast<CoreObject*>(object); }
+
+PyTypeObject* core_type = nullptr;
+
+/// The model lets go of its callable where the collector asks it to, so there is nothing to clear here.
+int core_traverse(PyObject* object, visitproc visit, void* arg) {
+  Py_VISIT(Py_TYPE(object));
+  Py_VISIT(as_core(object)->core->model().ptr());
+  return 0;
+}
+
+void core_dealloc(PyObject* object) {
+  PyObject_GC_UnTrack(object);
+  as_core(object)->core.~shared_ptr();
+  free_gc_object(object);
+}
+
+PyType_Slot core_slots[] = {{Py_tp_dealloc, reinterpret_cast<void*>(core_dealloc)},
+                            {Py_tp_traverse, reinterpret_cast<void*>(core_traverse)},
+                            {0, nullptr}};
+PyType_Spec core_spec = {"inferkit._core._BatcherCore", sizeof(CoreObject), 0,
+                         Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION, core_slots};
+
+/// Sets a flag for as long as it lives.
+class FlagScope {
+ public:
+  explicit FlagScope(bool& flag) : flag_(flag) { flag_ = true; }
+  ~FlagScope() { flag_ = false; }
+  FlagScope(const FlagScope&) = delete;
+  FlagScope& operator=(const FlagScope&) = delete;
+
+ private:
+  bool& flag_;
+};
+
 }  // namespace
 
-/// What one loop has submitted to one batcher since the last tick.
-struct BatcherCore::Stage {
+BatcherCore* CoreRef::operator->() const { return as_core(object_.ptr())->core.get(); }
+
+void bind_batcher_core() { core_type = make_type(core_spec); }
+
+struct Stage {
   explicit Stage(Batcher& batcher, std::shared_ptr<EventLoop> of) : loop(std::move(of)), tools(batcher.make_tools()) {}
 
   const std::shared_ptr<EventLoop> loop;
-  std::vector<RequestRef> staged, flushing;
-  bool scheduled = false;  // end_of_tick() will be called
+  std::vector<RequestRef> staged;
+  bool scheduled = false;  // end_of_tick() will be called, or open_stage() sees that it will not
   bool running = false;    // it is running, below us on the stack
   BatchRun tools;
   Batch batch;
@@ -38,15 +83,16 @@ struct BatcherCore::Stage {
 
 BatcherCore::BatcherCore(py::object model) : model_(std::move(model)), runner_(py_model(model_).runner) {}
 
-std::shared_ptr<BatcherCore> BatcherCore::make(py::object model, BatcherOptions options,
-                                               std::shared_ptr<const Clock> clock) {
+CoreRef BatcherCore::make(py::object model, BatcherOptions options, std::shared_ptr<const Clock> clock) {
   // The last reference may be dropped anywhere: by the garbage collector, on an event loop's thread, on one of the
   // batcher's own threads (an exception's traceback can hold it). None of them can wait for a batch that runs, so a
   // thread of its own does where there is one.
   const auto destroy = [](BatcherCore* core) {
     if (finalizing()) return;  // a worker may be stuck before the GIL for good: all of it goes with the process
     core->flush();
-    core->stages_.clear();
+    std::vector<std::shared_ptr<Stage>> stages;
+    stages.swap(core->stages_);
+    stages.clear();
     const py::object last = std::move(core->model_);  // let go of below, where we have the GIL again
     if (core->batcher_) core->batcher_->refuse_all();
     if (core->batcher_ && (core->batcher_->inside() || core->batcher_->busy())) {
@@ -64,7 +110,11 @@ std::shared_ptr<BatcherCore> BatcherCore::make(py::object model, BatcherOptions 
   core->clock_ = std::move(clock);
   core->batcher_ = std::make_unique<Batcher>(core->runner_, std::move(options), BufferPool::process_default(),
                                              core->clock_ ? *core->clock_ : SteadyClock::instance());
-  return core;
+  auto* object = new_gc_object<CoreObject>(core_type);
+  core->object_ = reinterpret_cast<PyObject*>(object);
+  new (&object->core) std::shared_ptr<BatcherCore>(std::move(core));
+  PyObject_GC_Track(object);
+  return CoreRef(py::reinterpret_steal<py::object>(reinterpret_cast<PyObject*>(object)));
 }
 
 BatcherCore::~BatcherCore() = default;
@@ -74,7 +124,8 @@ void BatcherCore::give_way(Nanos now) {
   if (now - last < kTurnNanos) return;
   bool wanted = wanting_gil_.load(std::memory_order_relaxed) > 0;
   for (const auto& stage : stages_) {
-    wanted |= stage->loop->alive() && (!stage->staged.empty() || stage->loop->list().has_news());
+    const CompletionList* list = stage->loop->list();
+    wanted |= list && (!stage->staged.empty() || list->has_news());
   }
   if (!wanted) return;
   {
@@ -86,39 +137,73 @@ void BatcherCore::give_way(Nanos now) {
 
 bool BatcherCore::keeps_gil(Nanos predicted) const { return runner_->needs_gil() || predicted <= kReleaseGilNanos; }
 
-BatcherCore::Stage& BatcherCore::stage_for(EventLoop& loop) {
-  for (auto& stage : stages_) {
-    if (stage->loop.get() == &loop) return *stage;
-  }
-  std::erase_if(stages_, [](const auto& stage) { return !stage->loop->alive() && stage->staged.empty(); });
-  stages_.push_back(std::make_shared<Stage>(*batcher_, loop.shared_from_this()));
-  Stage* stage = stages_.back().get();
-  // Weak, as the stage, which the core owns, owns the callback.
-  stage->callback = py::cpp_function([weak = weak_from_this(), stage] {
-    if (const auto core = weak.lock()) core->end_of_tick(*stage);
+std::shared_ptr<Stage> BatcherCore::stage_for(const std::shared_ptr<EventLoop>& loop) {
+  const auto found = [&]() -> std::shared_ptr<Stage> {
+    for (const auto& stage : stages_) {
+      if (stage->loop == loop) return stage;
+    }
+    return nullptr;
+  };
+  if (auto stage = found()) return stage;
+  auto stage = std::make_shared<Stage>(*batcher_, loop);
+  // Weak, as the core owns the stage, and the stage the callback.
+  stage->callback = py::cpp_function([core = weak_from_this(), weak = std::weak_ptr(stage)] {
+    const auto locked = core.lock();
+    const auto of = weak.lock();
+    if (!locked || !of) return;
+    const CoreRef kept = locked->self();  // the tasks that are resumed below may drop every other reference
+    kept->end_of_tick(*of);
   });
-  return *stage;
+  if (auto meanwhile = found()) return meanwhile;
+  // Those of loops that are gone are let go of when the list is whole again.
+  std::vector<std::shared_ptr<Stage>> all{stage}, gone;
+  for (const auto& s : stages_) (s->loop->alive() ? all : gone).push_back(s);
+  stages_.swap(all);
+  for (const auto& s : gone) send(s->staged);
+  return stage;
 }
 
-void BatcherCore::stage(EventLoop& loop, RequestRef request) {
-  Stage& stage = stage_for(loop);
-  stage.staged.push_back(std::move(request));
-  if (stage.scheduled) return;
+std::shared_ptr<Stage> BatcherCore::open_stage(const std::shared_ptr<EventLoop>& loop) {
+  std::shared_ptr<Stage> stage = stage_for(loop);
+  if (stage->scheduled) return stage;
+  stage->scheduled = true;
   try {
-    loop.call_soon(stage.callback);
+    loop->call_soon(stage->callback);
   } catch (...) {
-    batcher_->enqueue(stage.staged);  // the loop is closing: the workers will do
-    stage.staged.clear();
+    // A signal handler's exception, or the loop is closing. What was staged meanwhile goes to the workers.
+    stage->scheduled = false;
+    flush();
     throw;
   }
-  stage.scheduled = true;
+  return stage;
+}
+
+void BatcherCore::stage(Stage& stage, const RequestRef& request) {
+  try {
+    if (stage.scheduled) {
+      stage.staged.push_back(request);
+      return;
+    }
+  } catch (...) {
+    batcher_->withdraw(*request);
+    throw;
+  }
+  batcher_->enqueue({&request, 1});  // the tick has come and gone while Python ran
+}
+
+void BatcherCore::send(std::vector<RequestRef>& staged, bool wake) {
+  // Out of reach of whoever comes back here while requests are let go of.
+  std::vector<RequestRef> sending;
+  sending.swap(staged);
+  batcher_->enqueue(sending, wake);
+  sending.clear();
+  if (staged.empty() && staged.capacity() < sending.capacity()) staged.swap(sending);  // no allocation once warm
 }
 
 void BatcherCore::flush() {
   for (size_t i = 0; i < stages_.size(); ++i) {
-    if (stages_[i]->staged.empty()) continue;
-    batcher_->enqueue(stages_[i]->staged);
-    stages_[i]->staged.clear();
+    const std::shared_ptr<Stage> stage = stages_[i];
+    if (!stage->staged.empty()) send(stage->staged);
   }
 }
 
@@ -127,25 +212,24 @@ void BatcherCore::end_of_tick(Stage& stage) {
   if (stage.staged.empty() || stage.running) return flush();
   const Nanos limit = batcher_->options().inline_limit;
   if (limit == 0 || !stage.loop->alive()) return flush();
-  // Keeps the stage and the core alive: the tasks that are resumed below may drop every other reference.
-  const auto self = shared_from_this();
-  const std::shared_ptr<Stage> kept =
-      *std::find_if(stages_.begin(), stages_.end(), [&](const auto& s) { return s.get() == &stage; });
+  const Nanos predicted = batcher_->predict(*stage.staged[0]->layout,
+                                            std::min<int64_t>(int64_t(stage.staged.size()), batcher_->max_rows()));
+  send(stage.staged, /*wake=*/predicted > limit);
+  if (predicted <= limit) run_in_tick(stage, predicted);
+  stage.loop->deliver();
+}
 
-  stage.flushing.swap(stage.staged);
-  const Nanos predicted = batcher_->predict(*stage.flushing[0]->layout,
-                                            std::min<int64_t>(int64_t(stage.flushing.size()), batcher_->max_rows()));
-  batcher_->enqueue(stage.flushing, /*wake=*/predicted > limit);
-  stage.flushing.clear();
-  if (predicted <= limit) {
-    stage.running = true;
+void BatcherCore::run_in_tick(Stage& stage, Nanos predicted) {
+  const IntrusivePtr<CompletionList> list(stage.loop->list());  // a model's callable may be the end of the loop
+  const FlagScope running(stage.running);
+  try {
     std::optional<GilAway> away;
     if (!keeps_gil(predicted)) away.emplace(*this);
-    batcher_->run_inline(stage.tools, stage.batch, stage.loop->list());
-    away.reset();
-    stage.running = false;
+    batcher_->run_inline(stage.tools, stage.batch, *list);
+  } catch (...) {
+    list->notify();  // what has ended is still delivered, in the next turn of the loop
+    throw;
   }
-  stage.loop->deliver();
 }
 
 }  // namespace inferkit

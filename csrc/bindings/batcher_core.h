@@ -11,22 +11,45 @@
 
 namespace inferkit {
 
+class BatcherCore;
+
+/// An owner of a BatcherCore. What it owns is a Python object with the core in it, which its batcher and each of its
+/// tickets refer to, so that the garbage collector sees the arrows from there to the model and its callable. Needs the
+/// GIL.
+class CoreRef {
+ public:
+  explicit CoreRef(pybind11::object object) : object_(std::move(object)) {}
+
+  BatcherCore* operator->() const;
+  BatcherCore& operator*() const { return *operator->(); }
+  PyObject* ptr() const { return object_.ptr(); }
+
+ private:
+  pybind11::object object_;
+};
+
+/// What one loop has submitted to one batcher since the last tick.
+struct Stage;
+
 /// Shared by the Python object and its tickets; the last one closes it. Guarded by the GIL but for `batcher`, which is
-/// thread-safe.
+/// thread-safe. Whatever calls Python, makes a Python object or drops one may come back here, or let another thread in:
+/// nothing is half changed then, and no iterator held.
 class BatcherCore : public std::enable_shared_from_this<BatcherCore> {
  public:
   /// Of a Python Model, on `clock`, or the steady one. Needs the GIL.
-  static std::shared_ptr<BatcherCore> make(pybind11::object model, BatcherOptions options,
-                                           std::shared_ptr<const Clock> clock = nullptr);
+  static CoreRef make(pybind11::object model, BatcherOptions options, std::shared_ptr<const Clock> clock = nullptr);
   ~BatcherCore();
 
+  CoreRef self() const { return CoreRef(pybind11::reinterpret_borrow<pybind11::object>(object_)); }
   Batcher& batcher() { return *batcher_; }
   const std::shared_ptr<Runner>& runner() const { return runner_; }
   /// Kept for its callable, which the garbage collector finds through it alone.
   const pybind11::object& model() const { return model_; }
 
-  /// Adds an admitted request to what its loop submits in this tick.
-  void stage(EventLoop& loop, RequestRef request);
+  /// Where requests of `loop` are gathered until the end of its tick, which is on its way from now on. Calls Python.
+  std::shared_ptr<Stage> open_stage(const std::shared_ptr<EventLoop>& loop);
+  /// Adds an admitted request. Calls no Python. Where it throws, the request has ended.
+  void stage(Stage& stage, const RequestRef& request);
   /// Queues what every loop has staged: for calls that wait, or end the batcher.
   void flush();
   /// Lets go of the GIL for a moment where an event loop or another caller of this batcher is known to want it and the
@@ -38,11 +61,13 @@ class BatcherCore : public std::enable_shared_from_this<BatcherCore> {
 
  private:
   friend class GilAway;
-  struct Stage;
   explicit BatcherCore(pybind11::object model);
-  Stage& stage_for(EventLoop& loop);
+  std::shared_ptr<Stage> stage_for(const std::shared_ptr<EventLoop>& loop);
+  void send(std::vector<RequestRef>& staged, bool wake = true);
   void end_of_tick(Stage& stage);
+  void run_in_tick(Stage& stage, Nanos predicted);
 
+  PyObject* object_ = nullptr;  // with this in it: borrowed, as it lives as long as this
   pybind11::object model_;
   std::shared_ptr<Runner> runner_;
   std::shared_ptr<const Clock> clock_;  // null: the steady one
@@ -67,5 +92,8 @@ class GilAway {
   BatcherCore& core_;
   PyThreadState* const thread_;
 };
+
+/// Makes the type of the Python object.
+void bind_batcher_core();
 
 }  // namespace inferkit

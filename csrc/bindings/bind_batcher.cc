@@ -8,7 +8,9 @@
 #include <optional>
 #include <thread>
 
+#include "bindings/arguments.h"
 #include "bindings/batcher_core.h"
+#include "bindings/bound.h"
 #include "bindings/exit.h"
 #include "bindings/guarded.h"
 #include "bindings/py_model.h"
@@ -23,20 +25,17 @@ namespace inferkit {
 namespace {
 
 struct PyBatcher {
-  std::shared_ptr<BatcherCore> core;
+  CoreRef core;
 };
 
 /// A model's callable may refer to the batcher that runs it: the garbage collector must see the arrow from here to the
-/// model. Not while tickets or a tick of a loop share the core, though: what they wait for must stay.
-void visit_model(PyHeapTypeObject* heap_type) {
+/// core, and from there to the model.
+void visit_core(PyHeapTypeObject* heap_type) {
   PyTypeObject* type = &heap_type->ht_type;
   type->tp_flags |= Py_TPFLAGS_HAVE_GC;
   type->tp_traverse = [](PyObject* self, visitproc visit, void* arg) {
     Py_VISIT(Py_TYPE(self));
-    if (!py::detail::is_holder_constructed(self)) return 0;
-    auto* instance = reinterpret_cast<py::detail::instance*>(self);
-    const auto* batcher = static_cast<PyBatcher*>(instance->get_value_and_holder().value_ptr());
-    if (batcher->core.use_count() == 1) Py_VISIT(batcher->core->model().ptr());
+    if (const auto* batcher = bound_or_null<PyBatcher>(self)) Py_VISIT(batcher->core.ptr());
     return 0;
   };
   type->tp_clear = [](PyObject*) { return 0; };  // the model lets go of its callable
@@ -45,12 +44,7 @@ void visit_model(PyHeapTypeObject* heap_type) {
 constexpr Nanos kSignalSlice = 250'000'000;
 constexpr Nanos kClosingSlice = 50'000'000;  // where a signal does not end the sleep by itself
 
-BatcherCore& core_of(PyObject* self) {
-  auto* instance = reinterpret_cast<py::detail::instance*>(self);
-  const auto* batcher = static_cast<PyBatcher*>(instance->get_value_and_holder().value_ptr());
-  if (!batcher) throw py::type_error("Batcher.__init__() was not called");
-  return *batcher->core;
-}
+BatcherCore& core_of(PyObject* self) { return *bound<PyBatcher>(self).core; }
 
 struct Extras {
   PyObject* timeout = nullptr;
@@ -59,6 +53,7 @@ struct Extras {
 };
 
 bool take_extra(Extras& extras, PyObject* name, PyObject* value) {
+  if (!PyUnicode_Check(name)) return false;
   if (PyUnicode_CompareWithASCIIString(name, "timeout") == 0) {
     extras.timeout = value;
   } else if (PyUnicode_CompareWithASCIIString(name, "priority") == 0) {
@@ -74,14 +69,17 @@ bool take_extra(Extras& extras, PyObject* name, PyObject* value) {
 SubmitOptions options_from(const Extras& extras, Nanos now) {
   SubmitOptions options;
   options.deadline = deadline_from(extras.timeout, now, "timeout");
-  if (extras.priority) options.priority = py::cast<int>(py::handle(extras.priority));
-  if (extras.request_id && extras.request_id != Py_None) {
-    if (PyUnicode_Check(extras.request_id)) {
-      options.name = py::cast<std::string>(py::handle(extras.request_id));
+  if (extras.priority) {
+    options.priority = static_cast<int>(integer(extras.priority, "priority", -kMaxPriority, kMaxPriority));
+  }
+  if (const py::handle id = extras.request_id; id && !id.is_none()) {
+    if (PyUnicode_Check(id.ptr())) {
+      options.name = text(id, "request_id");
       if (options.name.empty()) throw std::invalid_argument("request_id must not be empty");
+    } else if (PyIndex_Check(id.ptr())) {
+      options.id = natural(id, "request_id", 1);
     } else {
-      options.id = py::cast<uint64_t>(py::handle(extras.request_id));
-      if (options.id == 0) throw std::invalid_argument("request_id must not be 0");
+      throw py::type_error(cat("request_id must be a str or an integer, got ", Py_TYPE(id.ptr())->tp_name));
     }
   }
   return options;
@@ -103,6 +101,7 @@ void sleep_with_signals(BatcherCore& core, Wait&& wait_until, Nanos slice = kSig
   }
 }
 
+/// Calls no Python before the run has begun.
 py::object run_on_caller(BatcherCore& core, Slot slot, const RequestInputs& inputs, const Checked& checked,
                          Nanos enqueued, const SubmitOptions& options) {
   Batcher& batcher = core.batcher();
@@ -140,7 +139,7 @@ py::object call(BatcherCore& core, std::span<PyObject* const> arguments, const E
   const Checked checked = batcher.check(inputs.views());
   const Nanos now = batcher.clock().now();
   core.give_way(now);
-  SubmitOptions options = options_from(extras, now);
+  const SubmitOptions options = options_from(extras, now);
   if (options.deadline > now) {
     if (Slot slot = batcher.begin_caller_run(checked.rows)) {
       return run_on_caller(core, std::move(slot), inputs, checked, now, options);
@@ -156,39 +155,65 @@ py::object call(BatcherCore& core, std::span<PyObject* const> arguments, const E
   }
   batcher.delivered(*request);
   if (Status status = request->end_status(); !status.ok()) throw Error(std::move(status));
-  const IntrusivePtr<BatchOutputs> outputs = std::move(request->outputs);
-  return copy_results(*request, *outputs, core.runner()->outputs(), inputs.named());
+  return copy_results(*request, *request->outputs, core.runner()->outputs(), inputs.named());
+}
+
+/// Tells the loop of an admitted request, and has it queued at the end of the loop's tick. The two belong together with
+/// the admission: no Python is called before the request is where flush() and the workers find it, so that whatever a
+/// signal handler or a finalizer does, closing the batcher for one, it meets a request that is on its way. Where it
+/// throws, the request has ended.
+void submit_on_loop(BatcherCore& core, EventLoop& loop, Stage& stage, const RequestRef& request) {
+  if (loop.alive()) request->attach(*loop.list());
+  if (!request->parked) core.stage(stage, request);
+  if (request->next_timeout() == kNever) return;
+  try {
+    loop.watch(core.weak_from_this(), request);
+    loop.arm();
+  } catch (...) {
+    core.batcher().withdraw(*request);
+    throw;
+  }
+}
+
+/// The same where no loop runs: the request goes to the queue at once.
+void submit_on_thread(BatcherCore& core, const RequestRef& request) {
+  Batcher& batcher = core.batcher();
+  if (!request->parked) return batcher.enqueue({&request, 1});
+  // Full, and to wait: the caller is held back here, which is what makes it slow down.
+  try {
+    sleep_with_signals(core, [&](Nanos) { return batcher.wait_for_room(*request); });
+  } catch (...) {
+    batcher.cancel(*request);
+    throw;
+  }
+  if (request->phase() == Phase::kRejected) throw Error(request->end_status());
 }
 
 py::object submit(BatcherCore& core, std::span<PyObject* const> arguments, const Extras& extras) {
   Batcher& batcher = core.batcher();
-  EventLoop* loop = EventLoop::running();
+  const std::shared_ptr<EventLoop> loop = EventLoop::running();
   if (loop && left_behind()) hang_with_gil();  // a daemon's loop: its tasks stay where they are
   const RequestInputs inputs(arguments, core.runner()->inputs());
   const Checked checked = batcher.check(inputs.views());
   const SubmitOptions options = options_from(extras, batcher.clock().now());
+  // What calls Python comes before the admission or after the request is on its way.
+  const std::shared_ptr<Stage> stage = loop ? core.open_stage(loop) : nullptr;
+  NewTicket ticket(core.self(), inputs.named());
   const RequestRef request = batcher.admit(inputs.views(), checked, options);
-  py::object ticket = make_ticket(core.shared_from_this(), request, inputs.named());
+  py::object taken = ticket.take(request);
   if (loop) {
-    request->attach(loop->list());
-    if (request->next_timeout() != kNever) loop->watch(core.weak_from_this(), request);
-    if (!request->parked) core.stage(*loop, request);
-  } else if (!request->parked) {
-    batcher.enqueue({&request, 1});
+    submit_on_loop(core, *loop, *stage, request);
   } else {
-    // Full, and to wait: the caller is held back here, which is what makes it slow down.
-    try {
-      sleep_with_signals(core, [&](Nanos) { return batcher.wait_for_room(*request); });
-    } catch (...) {
-      batcher.cancel(*request);
-      throw;
-    }
-    if (request->phase() == Phase::kRejected) throw Error(request->end_status());
+    submit_on_thread(core, request);
   }
-  return ticket;
+  return taken;
 }
 
 PyObject* unexpected(PyObject* name, const char* function) {
+  if (!PyUnicode_Check(name)) {
+    PyErr_Format(PyExc_TypeError, "%s() takes keyword arguments whose names are str", function);
+    return nullptr;
+  }
   PyErr_Format(PyExc_TypeError, "%s() got an unexpected keyword argument '%U'; inputs by name come as one dict",
                function, name);
   return nullptr;
@@ -390,15 +415,12 @@ TraceRows trace_of(const PyBatcher& self, uint64_t after) {
   return py::reinterpret_steal<TraceRows>(out.release());
 }
 
-Nanos nanos(double seconds, const char* name) {
-  if (!(seconds >= 0))
-    throw std::invalid_argument(cat(name, " must be a number of seconds that is not negative, got ", seconds));
-  return seconds > 1e9 ? kNever : static_cast<Nanos>(seconds * 1e9);
+Nanos until_from(py::handle timeout) {
+  const Nanos left = seconds_or_never(timeout, "timeout");
+  return left == kNever ? kNever : SteadyClock::instance().now() + left;
 }
 
-Nanos until_from(std::optional<double> timeout) {
-  return timeout ? SteadyClock::instance().now() + nanos(std::min(*timeout, 1e9), "timeout") : kNever;
-}
+using Timeout = Given<std::optional<double>>;
 
 /// What does not sleep of closing: admits nothing more, and queues what the event loops have staged, or ends it.
 void begin_close(const PyBatcher& self, bool drain_first) {
@@ -427,14 +449,15 @@ bool sleep_until(const PyBatcher& self, Nanos until, Done&& done) {
   return is_done;
 }
 
-bool drain(const PyBatcher& self, std::optional<double> timeout) {
+bool drain(const PyBatcher& self, const Timeout& timeout) {
   const Nanos until = until_from(timeout);
   Batcher& batcher = self.core->batcher();
   begin_close(self, true);
   return sleep_until(self, until, [&](Nanos slice) { return batcher.drain(slice); });
 }
 
-bool close(const PyBatcher& self, bool drain_first, std::optional<double> timeout) {
+bool close(const PyBatcher& self, const Given<bool>& drain, const Timeout& timeout) {
+  const bool drain_first = flag(drain, "drain");
   const Nanos until = until_from(timeout);
   Batcher& batcher = self.core->batcher();
   begin_close(self, drain_first);
@@ -445,53 +468,77 @@ bool close(const PyBatcher& self, bool drain_first, std::optional<double> timeou
   return false;
 }
 
-bool poll_close(const PyBatcher& self, bool drain_first) {
+bool poll_close(const PyBatcher& self, const Given<bool>& drain) {
+  const bool drain_first = flag(drain, "drain");
   const py::gil_scoped_release release;
   return self.core->batcher().close(drain_first, SteadyClock::instance().now());
+}
+
+std::shared_ptr<ManualClock> clock_from(py::handle clock) {
+  if (clock.is_none()) return nullptr;
+  if (!py::isinstance<ManualClock>(clock)) {
+    throw py::type_error(cat("clock must be a ManualClock, got ", Py_TYPE(clock.ptr())->tp_name));
+  }
+  bound<ManualClock>(clock.ptr());
+  return py::cast<std::shared_ptr<ManualClock>>(clock);
 }
 
 }  // namespace
 
 void bind_batcher(py::module_& m) {
+  bind_batcher_core();
+  bind_event_loop();
   bind_ticket(m);
 
+  using Flag = Given<bool>;
+  using Number = Given<double>;
+  using Count = Given<int64_t>;
+
   py::class_<OutputChecks>(m, "OutputChecks")
-      .def(py::init([](bool finite, bool not_all_zero, bool shape, bool normalized, double tolerance) {
-             return OutputChecks{finite, not_all_zero, shape, normalized, tolerance};
+      .def(py::init([](const Flag& finite, const Flag& not_all_zero, const Flag& shape, const Flag& normalized,
+                       const Number& tolerance) {
+             const double off = number(tolerance, "tolerance");
+             if (off < 0) throw std::invalid_argument(cat("tolerance must not be negative, got ", off));
+             return OutputChecks{flag(finite, "finite"), flag(not_all_zero, "not_all_zero"), flag(shape, "shape"),
+                                 flag(normalized, "normalized"), off};
            }),
            py::kw_only(), "finite"_a, "not_all_zero"_a, "shape"_a, "normalized"_a, "tolerance"_a);
 
   py::class_<ManualClock, std::shared_ptr<ManualClock>>(
       m, "ManualClock", "A clock for tests: it stands still until it is told to move; then call ``_poke``.")
-      .def(py::init([](double start) { return std::make_shared<ManualClock>(nanos(start, "start")); }), "start"_a = 1.0)
+      .def(py::init([](const Number& start) { return std::make_shared<ManualClock>(seconds(start, "start")); }),
+           "start"_a = 1.0)
       .def(
-          "advance", [](ManualClock& self, double by) { self.advance(nanos(by, "by")); }, "by"_a,
+          "advance", [](ManualClock& self, const Number& by) { self.advance(seconds(by, "by")); }, "by"_a,
           "Move on, in seconds.");
 
-  py::class_<PyBatcher> batcher(m, "Batcher", py::custom_type_setup(visit_model));
+  py::class_<PyBatcher> batcher(m, "Batcher", py::custom_type_setup(visit_core));
   batcher
-      .def(py::init([](const py::object& model, int64_t max_batch_size, double max_delay, size_t max_queue_size,
-                       int workers, int max_concurrent, bool wait_when_full, std::optional<double> full_timeout,
-                       size_t max_waiting, bool caller_runs, bool isolate_failures, double inline_limit,
-                       size_t trace_size, std::optional<InputChecks> inputs, std::vector<OutputChecks> outputs,
-                       std::optional<std::shared_ptr<ManualClock>> clock) {
+      .def(py::init([](const py::object& model, const Count& max_batch_size, const Number& max_delay,
+                       const Given<std::optional<int64_t>>& max_queue_size, const Count& workers,
+                       const Given<std::optional<int64_t>>& max_concurrent, const Flag& wait_when_full,
+                       const Timeout& full_timeout, const Given<std::optional<int64_t>>& max_waiting,
+                       const Flag& caller_runs, const Flag& isolate_failures, const Number& inline_limit,
+                       const Count& trace_size, std::optional<InputChecks> inputs, std::vector<OutputChecks> outputs,
+                       const Given<std::optional<ManualClock>>& clock) {
              const PyModel& of = py_model(model);
+             constexpr int64_t kMost = std::numeric_limits<int>::max();
              BatcherOptions options;
-             options.max_batch_size = max_batch_size;
-             options.max_delay = nanos(max_delay, "max_delay");
-             options.max_queue_size = max_queue_size;
-             options.workers = workers;
-             options.max_concurrent = max_concurrent;
-             options.wait_when_full = wait_when_full;
-             if (full_timeout) options.full_timeout = nanos(*full_timeout, "full_timeout");
-             options.max_waiting = max_waiting;
-             options.caller_runs = caller_runs;
-             options.isolate_failures = isolate_failures;
-             options.inline_limit = nanos(inline_limit, "inline_limit");
-             options.trace_size = trace_size;
+             options.max_batch_size = integer(max_batch_size, "max_batch_size", 1);
+             options.max_delay = seconds(max_delay, "max_delay");
+             options.max_queue_size = static_cast<size_t>(integer_or(0, max_queue_size, "max_queue_size", 1));
+             options.workers = static_cast<int>(integer(workers, "workers", 1, 1024));
+             options.max_concurrent = static_cast<int>(integer_or(0, max_concurrent, "max_concurrent", 1, kMost));
+             options.wait_when_full = flag(wait_when_full, "wait_when_full");
+             options.full_timeout = seconds_or_never(full_timeout, "full_timeout");
+             options.max_waiting = static_cast<size_t>(integer_or(0, max_waiting, "max_waiting", 1));
+             options.caller_runs = flag(caller_runs, "caller_runs");
+             options.isolate_failures = flag(isolate_failures, "isolate_failures");
+             options.inline_limit = seconds(inline_limit, "inline_limit");
+             options.trace_size = static_cast<size_t>(integer(trace_size, "trace_size", 0, int64_t{1} << 24));
              options.inputs = inputs ? *inputs : of.checks;
              options.outputs = std::move(outputs);
-             return PyBatcher{BatcherCore::make(model, std::move(options), clock.value_or(nullptr))};
+             return PyBatcher{BatcherCore::make(model, std::move(options), clock_from(clock))};
            }),
            "model"_a, py::kw_only(), "max_batch_size"_a, "max_delay"_a, "max_queue_size"_a, "workers"_a,
            "max_concurrent"_a, "wait_when_full"_a, "full_timeout"_a, "max_waiting"_a, "caller_runs"_a,
@@ -513,10 +560,16 @@ void bind_batcher(py::module_& m) {
       .def("_drain", &drain, "timeout"_a)
       .def("_close", &close, "drain"_a, "timeout"_a)
       .def("_poll_close", &poll_close, "drain"_a)
-      .def("_begin_close", &begin_close, "drain"_a)
+      .def(
+          "_begin_close",
+          [](const PyBatcher& self, const Given<bool>& drain) { begin_close(self, flag(drain, "drain")); }, "drain"_a)
       .def("_unanswered", &unanswered)
       .def_property_readonly("_closed", [](const PyBatcher& self) { return self.core->batcher().closed(); })
       .def_property_readonly("_max_rows", [](const PyBatcher& self) { return self.core->batcher().max_rows(); });
+
+  require_init<OutputChecks>();
+  require_init<ManualClock>();
+  require_init<PyBatcher>();
 
   auto* type = reinterpret_cast<PyTypeObject*>(batcher.ptr());
   batcher.attr("submit") = py::reinterpret_steal<py::object>(PyDescr_NewMethod(type, &submit_def));

@@ -4,6 +4,8 @@
 #include <optional>
 
 #include "base/error.h"
+#include "bindings/arguments.h"
+#include "bindings/bound.h"
 #include "memory/buffer_pool.h"
 
 namespace py = pybind11;
@@ -42,12 +44,6 @@ int get_view(PyObject* self, Py_buffer* view, int flags) {
 }
 
 void release_view(PyObject* self, Py_buffer*) { --py::cast<PyBuffer&>(py::handle(self)).views; }
-
-size_t positive(const char* name, std::optional<py::ssize_t> value, size_t otherwise, py::ssize_t least) {
-  if (!value) return otherwise;
-  if (*value < least) throw std::invalid_argument(cat(name, " is ", *value, "; expected at least ", least));
-  return static_cast<size_t>(*value);
-}
 
 constexpr const char* kBufferDoc = R"(Memory on loan from a :class:`BufferPool`.
 
@@ -147,7 +143,8 @@ Examples
 )";
 
 void bind_figures(py::module_& m) {
-  py::class_<PoolStats>(m, "PoolStats", "A snapshot of a :class:`BufferPool`'s figures.")
+  py::class_<PoolStats>(m, "PoolStats", py::custom_type_setup(without_new),
+                        "A snapshot of a :class:`BufferPool`'s figures.")
       .def_readonly("in_use_bytes", &PoolStats::in_use_bytes, "Set aside for buffers that are out.")
       .def_readonly("cached_bytes", &PoolStats::cached_bytes, "Held from the system and free.")
       .def_readonly("peak_bytes", &PoolStats::peak_bytes, "The most held at once, in use and cached.")
@@ -164,7 +161,8 @@ void bind_figures(py::module_& m) {
                    ", hits=", s.hits, ", misses=", s.misses, ", outstanding=", s.outstanding, ")");
       });
 
-  py::class_<LeakRow>(m, "LeakRow", "Buffers of one user and one size class that are out.")
+  py::class_<LeakRow>(m, "LeakRow", py::custom_type_setup(without_new),
+                      "Buffers of one user and one size class that are out.")
       .def_readonly("tag", &LeakRow::tag, "Who acquired them.")
       .def_readonly("capacity", &LeakRow::capacity, "Bytes set aside for each.")
       .def_readonly("count", &LeakRow::count, "How many.")
@@ -185,9 +183,7 @@ void bind_buffer_pool(py::module_& m) {
     type->as_buffer.bf_getbuffer = get_view;
     type->as_buffer.bf_releasebuffer = release_view;
     type->ht_type.tp_as_buffer = &type->as_buffer;
-    // Only a pool makes buffers: Buffer.__new__(Buffer) would be memory that nobody has initialised.
-    type->ht_type.tp_new = nullptr;
-    type->ht_type.tp_flags |= Py_TPFLAGS_DISALLOW_INSTANTIATION;
+    without_new(type);  // only a pool makes buffers
   });
   py::class_<PyBuffer>(m, "Buffer", slots, kBufferDoc)
       .def("release", &PyBuffer::release,
@@ -211,12 +207,13 @@ void bind_buffer_pool(py::module_& m) {
       });
 
   py::class_<BufferPool, std::shared_ptr<BufferPool>>(m, "BufferPool", kPoolDoc)
-      .def(py::init([](std::optional<py::ssize_t> max_bytes, py::ssize_t thread_cache_bytes,
-                       py::ssize_t shared_cache_bytes) {
+      .def(py::init([](const Given<std::optional<py::ssize_t>>& max_bytes, const Given<py::ssize_t>& thread_cache_bytes,
+                       const Given<py::ssize_t>& shared_cache_bytes) {
+             const auto bytes = [](int64_t size) { return static_cast<size_t>(size); };
              return std::make_shared<BufferPool>(
-                 PoolOptions{.max_bytes = positive("max_bytes", max_bytes, 0, 64),
-                             .thread_cache_bytes = positive("thread_cache_bytes", thread_cache_bytes, 0, 0),
-                             .shared_cache_bytes = positive("shared_cache_bytes", shared_cache_bytes, 0, 0)});
+                 PoolOptions{.max_bytes = bytes(integer_or(0, max_bytes, "max_bytes", 64)),
+                             .thread_cache_bytes = bytes(integer(thread_cache_bytes, "thread_cache_bytes", 0)),
+                             .shared_cache_bytes = bytes(integer(shared_cache_bytes, "shared_cache_bytes", 0))});
            }),
            "max_bytes"_a = py::none(), py::kw_only(),
            "thread_cache_bytes"_a = static_cast<py::ssize_t>(PoolOptions{}.thread_cache_bytes),
@@ -224,8 +221,8 @@ void bind_buffer_pool(py::module_& m) {
       .def(
           "acquire",
           // Keeps the GIL: it takes less time than letting go of it, and waits for nobody who might want it.
-          [](BufferPool& pool, py::ssize_t nbytes) {
-            const size_t bytes = positive("nbytes", nbytes, 0, 0);
+          [](BufferPool& pool, const Given<py::ssize_t>& nbytes) {
+            const auto bytes = static_cast<size_t>(integer(nbytes, "nbytes", 0));
             return PyBuffer{pool.acquire(bytes, "python"), bytes};
           },
           "nbytes"_a, kAcquireDoc)
@@ -241,6 +238,7 @@ void bind_buffer_pool(py::module_& m) {
         return cat("<inferkit.BufferPool: ", s.outstanding, " buffers out, ", s.in_use_bytes, " bytes in use, ",
                    s.cached_bytes, " cached>");
       });
+  require_init<BufferPool>();
 }
 
 }  // namespace inferkit

@@ -7,8 +7,11 @@
 #include <filesystem>
 
 #include "base/text.h"
+#include "bindings/arguments.h"
 #include "bindings/array_out.h"
+#include "bindings/bound.h"
 #include "bindings/errors.h"
+#include "bindings/guarded.h"
 #include "bindings/model_call.h"
 #include "bindings/path.h"
 #include "bindings/py_model.h"
@@ -24,9 +27,6 @@ namespace {
 
 PyTypeObject* model_type = nullptr;  // set once, at import
 
-/// The model of an object; null where it is not made yet.
-PyModel* made(PyObject* object) { return py::detail::is_holder_constructed(object) ? &py_model(object) : nullptr; }
-
 /// A callable may refer to the model that calls it (a method of an object that holds the model): the garbage collector
 /// must see that arrow. Whoever else keeps the runner, a batcher, keeps this object too.
 void visit_callables(PyHeapTypeObject* heap_type) {
@@ -34,11 +34,11 @@ void visit_callables(PyHeapTypeObject* heap_type) {
   type->tp_flags |= Py_TPFLAGS_HAVE_GC;
   type->tp_traverse = [](PyObject* self, visitproc visit, void* arg) {
     Py_VISIT(Py_TYPE(self));
-    if (const PyModel* model = made(self)) Py_VISIT(callable_of(*model->runner));
+    if (const auto* model = bound_or_null<PyModel>(self)) Py_VISIT(callable_of(*model->runner));
     return 0;
   };
   type->tp_clear = [](PyObject* self) {
-    if (const PyModel* model = made(self)) drop_callable(*model->runner);
+    if (const auto* model = bound_or_null<PyModel>(self)) drop_callable(*model->runner);
     return 0;
   };
 }
@@ -49,15 +49,7 @@ PyModel& py_model(py::handle object) {
   if (!PyObject_TypeCheck(object.ptr(), model_type)) {
     throw py::type_error(cat("expected an inferkit.Model, got ", Py_TYPE(object.ptr())->tp_name));
   }
-  auto* instance = reinterpret_cast<py::detail::instance*>(object.ptr());
-  const auto holder = instance->simple_layout
-                          ? instance->get_value_and_holder()
-                          : instance->get_value_and_holder(py::detail::get_type_info(typeid(PyModel)));
-  // pybind11 would hand out fresh, unset memory for what __new__ alone has made.
-  if (!holder.holder_constructed()) {
-    throw py::type_error("the model is not initialised; use Model.load or Model.from_callable");
-  }
-  return *static_cast<PyModel*>(holder.value_ptr());
+  return bound<PyModel>(object.ptr());
 }
 
 namespace {
@@ -65,22 +57,24 @@ namespace {
 /// Of any length and content, unlike what the functions with C strings take.
 py::str name_of(const PortSpec& spec) { return py::str(spec.name); }
 
-/// The value under the name; null where there is none.
-PyObject* find(const py::dict& dict, const PortSpec& spec) {
+/// The value under the name; null where there is none. Our own reference: to read an array may run Python, and that may
+/// change the dict.
+py::object find(const py::dict& dict, const PortSpec& spec) {
   PyObject* value = PyDict_GetItemWithError(dict.ptr(), name_of(spec).ptr());
   if (!value && PyErr_Occurred()) throw py::error_already_set();
-  return value;
+  return py::reinterpret_borrow<py::object>(value);
 }
 
 /// Throws where a key is none of the names.
 void check_names(const py::dict& dict, std::span<const PortSpec> specs, std::string_view what) {
-  for (const auto& item : dict) {
+  const auto keys = py::reinterpret_steal<py::list>(PyDict_Keys(dict.ptr()));
+  if (!keys) throw py::error_already_set();
+  for (const py::handle key : keys) {
     const bool known = std::any_of(specs.begin(), specs.end(), [&](const PortSpec& s) {
-      return py::isinstance<py::str>(item.first) && name_of(s).equal(item.first);
+      return py::isinstance<py::str>(key) && name_of(s).equal(key);
     });
     if (known) continue;
-    throw Error(ErrorCode::kValidation, Reason::kName,
-                cat("the model has no ", what, " ", std::string(py::repr(item.first))));
+    throw Error(ErrorCode::kValidation, Reason::kName, cat("the model has no ", what, " ", std::string(py::repr(key))));
   }
 }
 
@@ -122,12 +116,16 @@ std::vector<PortSpec> ports_in(const std::vector<PortTuple>& ports) {
   return out;
 }
 
-ModelOptions options_from(int threads, size_t max_plans, size_t max_run_bytes, int64_t max_iterations) {
+using Count = Given<int64_t>;
+using MaybeCount = Given<std::optional<int64_t>>;
+
+ModelOptions options_from(const MaybeCount& threads, const Count& max_plans, const MaybeCount& max_run_bytes,
+                          const Count& max_iterations) {
   ModelOptions options;
-  options.threads = threads;
-  options.max_plans = max_plans;
-  options.max_run_bytes = max_run_bytes;
-  options.max_iterations = max_iterations;
+  options.threads = static_cast<int>(integer_or(0, threads, "threads", 0, std::numeric_limits<int>::max()));
+  options.max_plans = static_cast<size_t>(integer(max_plans, "max_plans", 1));
+  options.max_run_bytes = static_cast<size_t>(integer_or(0, max_run_bytes, "max_run_bytes", 1));
+  options.max_iterations = integer(max_iterations, "max_iterations", 1);
   return options;
 }
 
@@ -135,46 +133,40 @@ PyModel from_native(std::shared_ptr<Model> native, const InputChecks& checks) { 
 
 /// model(a, b): the slot itself, since pybind11's argument handling would cost as much as a small model.
 PyObject* call_slot(PyObject* self, PyObject* args, PyObject* kwargs) {
-  try {
+  return guarded([&]() -> PyObject* {
     if (kwargs && PyDict_GET_SIZE(kwargs) != 0) {
-      PyErr_SetString(PyExc_TypeError, "a model takes its inputs by position; model.run({...}) takes them by name");
-      return nullptr;
+      throw py::type_error("a model takes its inputs by position; model.run({...}) takes them by name");
     }
     const PyModel& model = py_model(self);
     PyObject** items = reinterpret_cast<PyTupleObject*>(args)->ob_item;
     py::tuple results = call_model(model, {items, static_cast<size_t>(PyTuple_GET_SIZE(args))}, {});
     if (PyTuple_GET_SIZE(results.ptr()) == 1) return py::object(results[0]).release().ptr();
     return results.release().ptr();
-  } catch (py::error_already_set& error) {
-    error.restore();
-  } catch (const py::builtin_exception& error) {
-    error.set_error();
-  } catch (const std::invalid_argument& error) {
-    PyErr_SetString(PyExc_ValueError, error.what());
-  } catch (...) {
-    set_exception(current_exception_status());
-  }
-  return nullptr;
+  });
 }
 
 py::dict run_by_name(const py::object& self, const py::dict& feeds, const py::object& out) {
   const PyModel& model = py_model(self);
   const auto specs = model.runner->inputs();
-  std::vector<PyObject*> arguments(specs.size());
-  for (size_t i = 0; i < specs.size(); ++i) {
-    arguments[i] = find(feeds, specs[i]);
-    if (!arguments[i]) {
-      throw Error(ErrorCode::kValidation, Reason::kName, cat("input '", specs[i].name, "' is missing"));
+  std::vector<py::object> keep;
+  std::vector<PyObject*> arguments, targets;
+  for (const PortSpec& spec : specs) {
+    keep.push_back(find(feeds, spec));
+    arguments.push_back(keep.back().ptr());
+    if (!arguments.back()) {
+      throw Error(ErrorCode::kValidation, Reason::kName, cat("input '", spec.name, "' is missing"));
     }
   }
   if (specs.size() != feeds.size()) check_names(feeds, specs, "input");
   const auto outputs = model.runner->outputs();
-  std::vector<PyObject*> targets;
   if (!out.is_none()) {
     const auto given = py::reinterpret_borrow<py::dict>(out);
     if (!model.native)
       throw std::invalid_argument("out= needs a model that is compiled; a wrapped callable makes its own");
-    for (const PortSpec& spec : outputs) targets.push_back(find(given, spec));
+    for (const PortSpec& spec : outputs) {
+      keep.push_back(find(given, spec));
+      targets.push_back(keep.back().ptr());
+    }
     check_names(given, outputs, "output");
   }
   const py::tuple results = call_model(model, arguments, targets);
@@ -203,32 +195,33 @@ py::dict memory_of(const py::object& self) {
 
 void bind_model(py::module_& m) {
   py::class_<InputChecks>(m, "InputChecks")
-      .def(py::init([](bool finite, bool non_empty, int64_t min_length, int64_t max_length) {
-             return InputChecks{finite, non_empty, min_length, max_length};
+      .def(py::init([](const Given<bool>& finite, const Given<bool>& non_empty, const Count& min_length,
+                       const Count& max_length) {
+             return InputChecks{flag(finite, "finite"), flag(non_empty, "non_empty"),
+                                integer(min_length, "min_length", 0), integer(max_length, "max_length", 0)};
            }),
            py::kw_only(), py::arg("finite") = true, py::arg("non_empty") = true, py::arg("min_length") = 0,
            py::arg("max_length") = 0);
 
-  py::class_<Runner, std::shared_ptr<Runner>>(m, "Runner");
+  py::class_<Runner, std::shared_ptr<Runner>>(m, "Runner", py::custom_type_setup(without_new));
 
   py::class_<PyModel> model(m, "Model", py::custom_type_setup(visit_callables));
   model_type = reinterpret_cast<PyTypeObject*>(model.ptr());
   model
-      .def(py::init([](const std::filesystem::path& path, int threads, size_t max_plans, size_t max_run_bytes,
-                       int64_t max_iterations, const InputChecks& checks) {
+      .def(py::init([](const std::filesystem::path& path, const MaybeCount& threads, const Count& max_plans,
+                       const MaybeCount& max_run_bytes, const Count& max_iterations, const InputChecks& checks) {
+             const ModelOptions options = options_from(threads, max_plans, max_run_bytes, max_iterations);
              const py::gil_scoped_release release;
-             return from_native(
-                 Model::load(path.native(), options_from(threads, max_plans, max_run_bytes, max_iterations)), checks);
+             return from_native(Model::load(path.native(), options), checks);
            }),
            py::kw_only(), py::arg("path"), py::arg("threads"), py::arg("max_plans"), py::arg("max_run_bytes"),
            py::arg("max_iterations"), py::arg("checks"))
-      .def(py::init([](const py::bytes& data, int threads, size_t max_plans, size_t max_run_bytes,
-                       int64_t max_iterations, const InputChecks& checks) {
+      .def(py::init([](const py::bytes& data, const MaybeCount& threads, const Count& max_plans,
+                       const MaybeCount& max_run_bytes, const Count& max_iterations, const InputChecks& checks) {
+             const ModelOptions options = options_from(threads, max_plans, max_run_bytes, max_iterations);
              const std::string_view view = data;
              const py::gil_scoped_release release;
-             return from_native(Model::load_bytes(std::as_bytes(std::span(view)),
-                                                  options_from(threads, max_plans, max_run_bytes, max_iterations)),
-                                checks);
+             return from_native(Model::load_bytes(std::as_bytes(std::span(view)), options), checks);
            }),
            py::kw_only(), py::arg("data"), py::arg("threads"), py::arg("max_plans"), py::arg("max_run_bytes"),
            py::arg("max_iterations"), py::arg("checks"))
@@ -264,6 +257,8 @@ void bind_model(py::module_& m) {
             if (native) native->trim();
           },
           "Frees the scratch memory of plans that no run is using.");
+  require_init<InputChecks>();
+  require_init<PyModel>();
   // The attribute for who looks it up (and for classes that derive from Model), the slot for who calls.
   model.attr("__call__") = py::cpp_function(
       [](const py::object& self, const py::args& args, const py::kwargs& kwargs) {

@@ -6,7 +6,9 @@
 #include <filesystem>
 
 #include "base/error.h"
+#include "bindings/arguments.h"
 #include "bindings/array_out.h"
+#include "bindings/bound.h"
 #include "bindings/path.h"
 #include "graph/model_weights.h"
 #include "memory/weight_store.h"
@@ -109,17 +111,32 @@ py::array array_view(const TensorView& view, const py::object& owner) {
   return out;
 }
 
-[[noreturn]] void unknown_name(const Weights& weights, const std::string& name) {
+using Name = Given<std::string>;
+
+/// Null where there is none; a name that UTF-8 cannot encode is in no file.
+const TensorView* find(const Weights& weights, const Name& name) {
+  if (!PyUnicode_Check(name.ptr())) {
+    throw py::type_error(cat("a tensor's name must be a str, got ", Py_TYPE(name.ptr())->tp_name));
+  }
+  Py_ssize_t size = 0;
+  const char* data = PyUnicode_AsUTF8AndSize(name.ptr(), &size);
+  if (data) return weights.find(std::string(data, static_cast<size_t>(size)));
+  if (!PyErr_ExceptionMatches(PyExc_UnicodeError)) throw py::error_already_set();
+  PyErr_Clear();
+  return nullptr;
+}
+
+[[noreturn]] void unknown_name(const Weights& weights, const Name& name) {
   const py::object close = py::module_::import("difflib").attr("get_close_matches")(name, weights.names());
-  std::string message = cat("no tensor '", name, "'");
+  std::string message = cat("no tensor ", std::string(py::repr(name)));
   if (py::len(close) != 0) {
     message += cat("; close names are ", py::str(", ").attr("join")(close).cast<std::string>());
   }
   throw py::key_error(message);
 }
 
-const TensorView& at(const Weights& weights, const std::string& name) {
-  const TensorView* view = weights.find(name);
+const TensorView& at(const Weights& weights, const Name& name) {
+  const TensorView* view = find(weights, name);
   if (!view) unknown_name(weights, name);
   return *view;
 }
@@ -132,11 +149,11 @@ View abc_view(const char* kind, const py::object& self) {
 }  // namespace
 
 void bind_weights(py::module_& m) {
-  py::class_<Weights, std::shared_ptr<Weights>> weights(m, "Weights", kDoc);
+  py::class_<Weights, std::shared_ptr<Weights>> weights(m, "Weights", py::custom_type_setup(without_new), kDoc);
   weights.def_static("open", &open, "path"_a, kOpenDoc)
       .def(
           "__getitem__",
-          [](const py::object& self, const std::string& name) {
+          [](const py::object& self, const Name& name) {
             return array_view(at(py::cast<const Weights&>(self), name), self);
           },
           "name"_a)
@@ -146,13 +163,13 @@ void bind_weights(py::module_& m) {
       .def(
           "__contains__",
           [](const Weights& self, const py::object& name) {
-            return py::isinstance<py::str>(name) && self.find(name.cast<std::string>()) != nullptr;
+            return py::isinstance<py::str>(name) && find(self, py::reinterpret_borrow<Name>(name));
           },
           "name"_a)
       .def(
           "get",
-          [](const py::object& self, const std::string& name, const py::object& otherwise) -> py::object {
-            const TensorView* view = py::cast<const Weights&>(self).find(name);
+          [](const py::object& self, const Name& name, const py::object& otherwise) -> py::object {
+            const TensorView* view = find(py::cast<const Weights&>(self), name);
             return view ? array_view(*view, self) : otherwise;
           },
           "name"_a, "default"_a = py::none(), "The tensor of that name, or ``default`` where there is none.")
@@ -166,8 +183,7 @@ void bind_weights(py::module_& m) {
           "items", [](const py::object& self) { return abc_view<ItemsView>("ItemsView", self); },
           "Pairs of name and tensor, in the order of the file.")
       .def(
-          "dtype",
-          [](const Weights& self, const std::string& name) { return std::string(dtype_name(at(self, name).dtype)); },
+          "dtype", [](const Weights& self, const Name& name) { return std::string(dtype_name(at(self, name).dtype)); },
           "name"_a, "The element type that the file gives for a tensor, for example ``\"bfloat16\"``.")
       .def_property_readonly("metadata", &Weights::metadata, "What the file says of itself: a dict of strings, a copy.")
       .def_property_readonly("nbytes", &Weights::bytes, "The bytes of all tensors.")

@@ -2,6 +2,7 @@
 
 #include <system_error>
 
+#include "bindings/cause.h"
 #include "bindings/exit.h"
 
 namespace py = pybind11;
@@ -65,10 +66,13 @@ py::object exception_of(const py::error_already_set& error) {
 }
 
 py::object make_exception(const Status& status) {
-  const auto* cause = static_cast<const py::object*>(status.cause.get());
-  // What asks the program to stop must not turn into an error that programs catch.
-  if (cause && (py::isinstance(*cause, PyExc_KeyboardInterrupt) || py::isinstance(*cause, PyExc_SystemExit))) {
-    return *cause;
+  const Cause* cause = cause_of(status);
+  // What asks the program to stop must not turn into an error that programs catch. One object, however often it is
+  // raised: with the trace that it came with, not with those of all who raised it before.
+  if (cause &&
+      (py::isinstance(cause->value, PyExc_KeyboardInterrupt) || py::isinstance(cause->value, PyExc_SystemExit))) {
+    PyException_SetTraceback(cause->value.ptr(), cause->trace ? cause->trace.ptr() : Py_None);
+    return cause->value;
   }
   // The exit has closed the batcher under a daemon thread: it ends as quietly as the process goes on to end.
   if (status.code == ErrorCode::kClosed && left_behind()) return py::handle(PyExc_SystemExit)();
@@ -77,16 +81,20 @@ py::object make_exception(const Status& status) {
   py::object value = status.reason == Reason::kNone
                          ? type(text(status.message))
                          : type(text(status.message), py::arg("reason") = std::string(reason_name(status.reason)));
-  if (cause) PyException_SetCause(value.ptr(), cause->inc_ref().ptr());
+  if (cause) PyException_SetCause(value.ptr(), py::object(cause->value).release().ptr());
   return value;
 }
 
-void set_exception(const Status& status) {
+void set_exception(const Status& status) noexcept {
+  // pybind11 throws an error of its own where Python has set one, a MemoryError mostly: that one says what it was.
+  if (PyErr_Occurred()) return;
   try {
     const py::object value = make_exception(status);
     PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(value.ptr())), value.ptr());
   } catch (py::error_already_set& error) {
     error.restore();
+  } catch (...) {
+    PyErr_NoMemory();
   }
 }
 

@@ -11,7 +11,7 @@ void bind_errors(pybind11::module_& m);
 /// A new exception object for `status`, its cause attached; KeyboardInterrupt and SystemExit are their own exception.
 pybind11::object make_exception(const Status& status);
 /// Sets Python's error indicator. For functions that speak the C API.
-void set_exception(const Status& status);
+void set_exception(const Status& status) noexcept;
 /// "ValueError: what it says", for messages. (error.what() adds the traceback, and does not survive a full stack.)
 std::string describe(const pybind11::error_already_set& error);
 /// The exception object, its traceback attached, to be some status's cause.

@@ -14,13 +14,14 @@ namespace inferkit {
 class BatcherCore;
 struct TicketObject;
 
-/// One for each loop and process, made when the loop first submits. Owns the completion list and its file descriptor,
-/// which the loop watches for as long as it lives; refers to the loop weakly. Guarded by the GIL; used by the loop's
-/// thread.
+/// One for each loop and process, made when the loop first submits; refers to the loop weakly. Owns the completion list
+/// and its file descriptor, which the loop watches for as long as it is open: the watching callback is what owns the
+/// tickets that are awaited, so that the garbage collector sees the arrows from the loop to its tasks. Guarded by the
+/// GIL; used by the loop's thread. Whatever calls Python, or lets go of a Python object, may come back here.
 class EventLoop : public std::enable_shared_from_this<EventLoop> {
  public:
   /// The state of the loop that runs on this thread; null where none does.
-  static EventLoop* running();
+  static std::shared_ptr<EventLoop> running();
 
   /// Lets go of loops that have been closed but are still referred to.
   static void forget_closed();
@@ -28,24 +29,26 @@ class EventLoop : public std::enable_shared_from_this<EventLoop> {
   explicit EventLoop(PyObject* loop);
   ~EventLoop();
 
-  CompletionList& list() { return *list_; }
+  /// Null once the loop is gone.
+  CompletionList* list() const { return list_.get(); }
   /// The loop, borrowed; null once it is gone.
   PyObject* loop() const { return loop_; }
   bool alive() const { return loop_ != nullptr; }
 
   void call_soon(pybind11::handle callback);
-  void call_soon(pybind11::handle callback, pybind11::handle argument, pybind11::handle context);
-  /// Ends the request when its time has passed, without anybody waiting for it.
+  void call_soon(pybind11::handle callback, pybind11::handle context);
+  /// Remembers to end the request when its time has passed, without anybody waiting for it. Calls no Python: arm() is
+  /// to follow.
   void watch(std::weak_ptr<BatcherCore> core, RequestRef request);
+  /// Makes sure that the loop calls back in time for what is watched.
+  void arm();
   /// Resumes the tasks whose requests have ended. Top of the stack only: no task is running.
   void deliver();
-  /// True where tasks may be resumed straight from a callback of the loop, saving a call_soon each. In asyncio's debug
-  /// mode every step goes through the loop, so that it can time and name it.
-  bool resumes_directly() const { return direct_; }
 
   // Tickets that tasks of this loop await: their requests are the only thing that keeps them alive.
   void add_awaited(TicketObject* ticket);
   void remove_awaited(TicketObject* ticket);
+  int visit_awaited(visitproc visit, void* arg) const;
 
   /// Lets go of everything that belongs to the loop; called when it has closed or is gone.
   void abandon();
@@ -57,19 +60,25 @@ class EventLoop : public std::enable_shared_from_this<EventLoop> {
     std::weak_ptr<BatcherCore> core;
   };
   void on_timer();
-  void arm(Nanos now);
+  Timer pop_timer();
   void drop_ended_timers();
 
   PyObject* loop_;
   IntrusivePtr<CompletionList> list_;
   const uint32_t fork_generation_;
+  // Tasks may be resumed straight from a callback of the loop, saving a call_soon each. Not in asyncio's debug mode,
+  // where every step goes through the loop, so that it can time and name it.
   bool direct_ = true;
-  std::vector<RequestRef> ended_;
+  std::vector<RequestRef> ended_;  // empty: kept for its memory
   TicketObject* awaited_ = nullptr;
   std::vector<Timer> timers_;  // a heap, the earliest first
   size_t sweep_at_ = 64;       // timers that make a look for ended requests worth it
-  Nanos armed_ = kNever;
+  Nanos armed_ = kNever;       // the time for which the loop was last asked to call on_timer()
+  bool unarmed_ = false;       // asking it failed
   pybind11::object on_timer_;
 };
+
+/// Makes the type of the callbacks.
+void bind_event_loop();
 
 }  // namespace inferkit

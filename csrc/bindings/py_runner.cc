@@ -6,30 +6,19 @@
 #include "base/validation.h"
 #include "bindings/array_in.h"
 #include "bindings/array_out.h"
+#include "bindings/cause.h"
 #include "bindings/errors.h"
+#include "bindings/gil.h"
 
 namespace py = pybind11;
 
 namespace inferkit {
 namespace {
 
-/// Deletes a Python object wherever it dies; a thread that still holds one after the interpreter is gone leaks it.
-struct GilDeleter {
-  void operator()(py::object* object) const {
-    if (!Py_IsInitialized()) {
-      object->release();
-      delete object;
-      return;
-    }
-    const py::gil_scoped_acquire gil;
-    delete object;
-  }
-};
-
 class PyRunner final : public Runner {
  public:
   PyRunner(py::object fn, std::vector<PortSpec> inputs, std::vector<PortSpec> outputs)
-      : fn_(new py::object(std::move(fn)), GilDeleter()), inputs_(std::move(inputs)), outputs_(std::move(outputs)) {}
+      : fn_(new py::object(std::move(fn))), inputs_(std::move(inputs)), outputs_(std::move(outputs)) {}
 
   std::span<const PortSpec> inputs() const override { return inputs_; }
   std::span<const PortSpec> outputs() const override { return outputs_; }
@@ -44,7 +33,7 @@ class PyRunner final : public Runner {
       return {};
     } catch (py::error_already_set& error) {
       Status status{ErrorCode::kInference, Reason::kNone, cat("the callable raised ", describe(error)), nullptr};
-      status.cause = std::shared_ptr<py::object>(new py::object(exception_of(error)), GilDeleter());
+      status.cause = make_cause(error);
       return status;
     } catch (...) {
       return current_exception_status();
@@ -118,7 +107,7 @@ class PyRunner final : public Runner {
     copy_strided(array.view, sink.allocate(i, spec.dtype, shape), false);
   }
 
-  const std::unique_ptr<py::object, GilDeleter> fn_;
+  const std::unique_ptr<py::object, GilDeleter<py::object>> fn_;
   const std::vector<PortSpec> inputs_, outputs_;
 };
 

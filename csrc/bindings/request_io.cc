@@ -1,6 +1,5 @@
 #include "bindings/request_io.h"
 
-#include <cmath>
 #include <cstring>
 
 #include "bindings/array_out.h"
@@ -18,11 +17,21 @@ std::string names_of(std::span<const PortSpec> specs) {
   return names;
 }
 
-PyObject* find(PyObject* dict, const std::string& name) {
+/// Null where there is none. Our own reference: to read an array may run Python, and that may change the dict.
+py::object find(PyObject* dict, const std::string& name) {
   const py::str key(name);
   PyObject* found = PyDict_GetItemWithError(dict, key.ptr());
   if (!found && PyErr_Occurred()) throw py::error_already_set();
-  return found;
+  return py::reinterpret_borrow<py::object>(found);
+}
+
+/// As text for a message: any object, any characters.
+std::string shown(py::handle object) {
+  const auto text = py::reinterpret_steal<py::object>(PyObject_Str(object.ptr()));
+  if (!text) throw py::error_already_set();
+  const auto bytes = py::reinterpret_steal<py::object>(PyUnicode_AsEncodedString(text.ptr(), "utf-8", "replace"));
+  if (!bytes) throw py::error_already_set();
+  return {PyBytes_AS_STRING(bytes.ptr()), static_cast<size_t>(PyBytes_GET_SIZE(bytes.ptr()))};
 }
 
 Shape row_shape(const Shape& shape, bool single_row, int64_t rows) {
@@ -46,13 +55,15 @@ RequestInputs::RequestInputs(std::span<PyObject* const> arguments, std::span<con
   if (arguments.size() == 1 && PyDict_Check(arguments[0])) {
     named_ = true;
     for (const PortSpec& spec : specs) {
-      PyObject* object = find(arguments[0], spec.name);
+      const py::object object = find(arguments[0], spec.name);
       if (!object) fail_name(cat("input '", spec.name, "' is missing; the model takes ", names_of(specs)));
-      add(object, spec);
+      add(object.ptr(), spec);
     }
     if (PyDict_GET_SIZE(arguments[0]) == static_cast<Py_ssize_t>(specs.size())) return;
-    for (const auto& [key, value] : py::reinterpret_borrow<py::dict>(arguments[0])) {
-      const std::string name = py::str(key);
+    const auto keys = py::reinterpret_steal<py::list>(PyDict_Keys(arguments[0]));
+    if (!keys) throw py::error_already_set();
+    for (const py::handle key : keys) {
+      const std::string name = shown(key);
       bool known = false;
       for (const PortSpec& spec : specs) known |= spec.name == name;
       if (!known) fail_name(cat("the model has no input '", name, "'; it takes ", names_of(specs)));
@@ -105,15 +116,6 @@ py::object copy_results(const Request& request, const BatchOutputs& outputs, std
   std::vector<py::object> arrays;
   for (const BatchOutput& output : outputs.outputs) arrays.push_back(copy(output));
   return pack_results(arrays, specs, named);
-}
-
-Nanos deadline_from(py::handle seconds, Nanos now, const char* name) {
-  if (!seconds || seconds.is_none()) return kNever;
-  const double value = PyFloat_AsDouble(seconds.ptr());
-  if (value == -1.0 && PyErr_Occurred()) throw py::error_already_set();
-  if (std::isnan(value)) throw std::invalid_argument(cat(name, " must be a number of seconds or None, not NaN"));
-  if (value > 1e9) return kNever;
-  return now + static_cast<Nanos>(std::max(value, -1e6) * 1e9);
 }
 
 ArraySink::ArraySink(std::span<const PortSpec> specs, BufferPool& pool, bool single_row, bool has_gil)

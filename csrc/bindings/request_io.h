@@ -41,9 +41,6 @@ pybind11::object pack_results(std::span<pybind11::object> arrays, std::span<cons
 pybind11::object copy_results(const Request& request, const BatchOutputs& outputs, std::span<const PortSpec> specs,
                               bool named);
 
-/// Seconds from now as a deadline; None is kNever. Throws std::invalid_argument where it is no number.
-Nanos deadline_from(pybind11::handle seconds, Nanos now, const char* name);
-
 /// Puts outputs straight into numpy arrays where the GIL is held during the run; into pooled memory, to be copied when
 /// it is back, where it is not.
 class ArraySink final : public RowSink {

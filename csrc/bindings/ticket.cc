@@ -1,35 +1,50 @@
 #include "bindings/ticket.h"
 
-#include <pybind11/stl.h>
 #include <pybind11/typing.h>
 
-#include <new>
-#include <optional>
-
 #include "base/text.h"
+#include "bindings/arguments.h"
+#include "bindings/cause.h"
 #include "bindings/errors.h"
 #include "bindings/exit.h"
 #include "bindings/guarded.h"
+#include "bindings/native_type.h"
 #include "bindings/request_io.h"
+#include "bindings/timing.h"
 #include "bindings/waiter.h"
 
 namespace py = pybind11;
 
 namespace inferkit {
+namespace {
+
+void note_delivered(TicketObject* self) {
+  Request& request = *self->request;
+  if (!request.times.delivered.load(std::memory_order_relaxed)) self->core->batcher().delivered(request);
+}
+
+}  // namespace
 
 PyObject* ticket_outcome(TicketObject* self) {
   if (self->result) return Py_NewRef(self->result);
   Request& request = *self->request;
-  const Phase phase = request.phase();
-  if (phase != Phase::kResult) {
-    if (!request.times.delivered.load(std::memory_order_relaxed)) self->core->batcher().delivered(request);
-    set_exception(request.end_status());
-    return nullptr;
-  }
-  return guarded([&] {
-    const IntrusivePtr<BatchOutputs> outputs = std::move(request.outputs);  // the batch's memory goes as soon as it can
-    self->result = copy_results(request, *outputs, self->core->runner()->outputs(), self->named).release().ptr();
-    self->core->batcher().delivered(request);
+  return guarded([&]() -> PyObject* {
+    if (request.phase() != Phase::kResult) {
+      note_delivered(self);
+      own_cause(request);
+      set_exception(request.end_status());
+      return nullptr;
+    }
+    // To make arrays may run anything, out of the garbage collector or while numpy's types are imported: this very
+    // function too, and other threads. The first that is done gives the result that all get; before that, nothing has
+    // changed, whatever is thrown.
+    const IntrusivePtr<BatchOutputs> outputs = request.outputs;
+    py::object made = copy_results(request, *outputs, self->core->runner()->outputs(), self->named);
+    if (!self->result) {
+      self->result = made.release().ptr();
+      request.outputs = nullptr;  // the batch's memory goes as soon as it can
+      note_delivered(self);
+    }
     return Py_NewRef(self->result);
   });
 }
@@ -43,6 +58,13 @@ constexpr Nanos kSignalSlice = 250'000'000;
 
 TicketObject* as_ticket(PyObject* object) { return reinterpret_cast<TicketObject*>(object); }
 PyObject* object_of(void* object) { return static_cast<PyObject*>(object); }
+
+TicketObject* checked_ticket(py::handle object) {
+  if (!PyObject_TypeCheck(object.ptr(), ticket_type)) {
+    throw py::type_error(cat("expected an inferkit.Ticket, got ", Py_TYPE(object.ptr())->tp_name));
+  }
+  return as_ticket(object.ptr());
+}
 
 /// Sleeps until the request has ended, without the GIL. False with an error set on a signal's exception; `*timed_out`
 /// where `until` came first.
@@ -72,17 +94,28 @@ bool wait_for_end(TicketObject* self, Nanos until, bool* timed_out) {
 
 // Ticket
 
+/// The loop's reference keeps a ticket that is awaited, and undoes that knot.
+int ticket_traverse(PyObject* object, visitproc visit, void* arg) {
+  const TicketObject* self = as_ticket(object);
+  Py_VISIT(Py_TYPE(object));
+  Py_VISIT(self->core.ptr());
+  Py_VISIT(self->result);
+  if (const int stop = visit_cause(*self->request, visit, arg)) return stop;
+  return visit_waiters(self, visit, arg);
+}
+
 void ticket_dealloc(PyObject* object) {
+  PyObject_GC_UnTrack(object);
   TicketObject* self = as_ticket(object);
   // An error of a Python callable may die with the request, so another object's destructor may run in between.
-  self->request->owner = nullptr;
-  if (self->request->done()) self->request->outputs = nullptr;
+  if (self->request) {
+    self->request->owner = nullptr;
+    if (self->request->done()) self->request->outputs = nullptr;
+  }
   Py_CLEAR(self->result);
   self->request.~RequestRef();
-  self->core.~shared_ptr();
-  PyTypeObject* type = Py_TYPE(object);
-  PyObject_Free(object);
-  Py_DECREF(type);
+  self->core.~CoreRef();
+  free_gc_object(object);
 }
 
 /// The one optional argument `timeout`, by position or name.
@@ -101,10 +134,11 @@ bool parse_timeout(PyObject* const* args, Py_ssize_t count, PyObject* names, con
 bool ended_in_time(TicketObject* self, PyObject* const* args, Py_ssize_t count, PyObject* names, const char* function) {
   PyObject* timeout;
   if (!parse_timeout(args, count, names, function, &timeout)) return false;
-  if (self->request->done()) return true;
+  if (timeout == Py_None && self->request->done()) return true;
   bool timed_out = false;
   PyObject* ok = guarded([&]() -> PyObject* {
     const Nanos until = deadline_from(timeout, SteadyClock::instance().now(), "timeout");
+    if (self->request->done()) return Py_None;
     return wait_for_end(self, until, &timed_out) ? Py_None : nullptr;
   });
   if (ok && timed_out) PyErr_SetString(PyExc_TimeoutError, "the request has not ended within the timeout; it goes on");
@@ -119,6 +153,7 @@ PyObject* ticket_exception(PyObject* object, PyObject* const* args, Py_ssize_t c
   TicketObject* self = as_ticket(object);
   if (!ended_in_time(self, args, count, names, "exception")) return nullptr;
   return guarded([&] {
+    own_cause(*self->request);
     const Status status = self->request->end_status();
     return status.ok() ? Py_NewRef(Py_None) : make_exception(status).release().ptr();
   });
@@ -126,7 +161,7 @@ PyObject* ticket_exception(PyObject* object, PyObject* const* args, Py_ssize_t c
 
 PyObject* ticket_cancel(PyObject* object, PyObject*) {
   TicketObject* self = as_ticket(object);
-  return PyBool_FromLong(self->core->batcher().cancel(*self->request));
+  return guarded([&] { return PyBool_FromLong(self->core->batcher().cancel(*self->request)); });
 }
 
 PyObject* ticket_done(PyObject* object, PyObject*) {
@@ -145,6 +180,11 @@ PyObject* ticket_cancelled(PyObject* object, PyObject*) {
   return PyBool_FromLong(as_ticket(object)->request->phase() == Phase::kCancelled);
 }
 
+py::object id_of(const Request& request) {
+  if (request.name.empty()) return py::int_(request.id);
+  return py::str(request.name);
+}
+
 PyObject* ticket_repr(PyObject* object) {
   static constexpr const char* kNames[] = {"waiting for room", "queued",    "running", "running",  "done",
                                            "failed",           "cancelled", "expired", "rejected", "closed"};
@@ -160,7 +200,7 @@ PyObject* ticket_repr(PyObject* object) {
 PyObject* ticket_await(PyObject* object) { return make_waiter(as_ticket(object)); }
 
 PyMethodDef ticket_methods[] = {
-    {"result", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(ticket_result)), METH_FASTCALL | METH_KEYWORDS,
+    {"result", fast_method(ticket_result), METH_FASTCALL | METH_KEYWORDS,
      R"(result(self: inferkit._core.Ticket, timeout: float | None = None) -> typing.Any
 
 Wait for the answer.
@@ -187,8 +227,7 @@ DeadlineError
 RequestCancelledError, ClosedError, QueueFullError, OutputError, InferenceError
     How else the request ended.
 )"},
-    {"exception", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(ticket_exception)),
-     METH_FASTCALL | METH_KEYWORDS,
+    {"exception", fast_method(ticket_exception), METH_FASTCALL | METH_KEYWORDS,
      R"(exception(self: inferkit._core.Ticket, timeout: float | None = None) -> Exception | None
 
 Wait for the end; the error that ``result`` would raise, or None.
@@ -234,95 +273,51 @@ True
 )";
 
 PyType_Slot ticket_slots[] = {{Py_tp_dealloc, reinterpret_cast<void*>(ticket_dealloc)},
+                              {Py_tp_traverse, reinterpret_cast<void*>(ticket_traverse)},
                               {Py_tp_repr, reinterpret_cast<void*>(ticket_repr)},
                               {Py_am_await, reinterpret_cast<void*>(ticket_await)},
                               {Py_tp_methods, ticket_methods},
                               {Py_tp_doc, const_cast<char*>(kTicketDoc)},
                               {0, nullptr}};
 PyType_Spec ticket_spec = {"inferkit._core.Ticket", sizeof(TicketObject), 0,
-                           Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION, ticket_slots};
-
-/// RequestTimes as Python sees them.
-struct Timing {
-  std::optional<double> enqueued, dequeued, started, finished, delivered;
-  std::optional<uint64_t> batch_id;
-  std::optional<int64_t> batch_size;
-};
-
-Timing timing_of(const Request& request) {
-  const auto seconds = [](const std::atomic<Nanos>& at) {
-    const Nanos value = at.load(std::memory_order_relaxed);
-    return value ? std::optional(double(value) * 1e-9) : std::nullopt;
-  };
-  const RequestTimes& t = request.times;
-  Timing timing{
-      seconds(t.enqueued), seconds(t.dequeued), seconds(t.started), seconds(t.finished), seconds(t.delivered), {}, {}};
-  const Phase phase = request.phase();
-  if (phase == Phase::kResult || phase == Phase::kError) {
-    timing.batch_id = request.batch_id;
-    timing.batch_size = request.batch_rows;
-  }
-  return timing;
-}
+                           Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION, ticket_slots};
 
 }  // namespace
 
-py::object make_ticket(std::shared_ptr<BatcherCore> core, RequestRef request, bool named) {
-  auto* ticket = PyObject_New(TicketObject, ticket_type);
-  if (!ticket) throw py::error_already_set();
-  request->owner = ticket;
-  new (&ticket->request) RequestRef(std::move(request));
-  new (&ticket->core) std::shared_ptr<BatcherCore>(std::move(core));
+NewTicket::NewTicket(CoreRef core, bool named) {
+  auto* ticket = new_gc_object<TicketObject>(ticket_type);
+  new (&ticket->request) RequestRef();
+  new (&ticket->core) CoreRef(std::move(core));
   ticket->named = named;
   ticket->result = nullptr;
   ticket->waiters = nullptr;
   ticket->loop = nullptr;
   ticket->awaited_next = ticket->awaited_previous = nullptr;
-  return py::reinterpret_steal<py::object>(object_of(ticket));
+  ticket_ = py::reinterpret_steal<py::object>(object_of(ticket));
+}
+
+py::object NewTicket::take(RequestRef request) {
+  TicketObject* ticket = as_ticket(ticket_.ptr());
+  request->owner = ticket;
+  ticket->request = std::move(request);
+  PyObject_GC_Track(ticket);
+  return std::move(ticket_);
 }
 
 void bind_ticket(py::module_& m) {
-  const auto make_type = [&](PyType_Spec& spec) {
-    PyObject* type = PyType_FromSpec(&spec);
-    if (!type) throw py::error_already_set();
-    return reinterpret_cast<PyTypeObject*>(type);  // lives as long as the process
-  };
+  bind_timing(m);
   ticket_type = make_type(ticket_spec);
   bind_waiter();
   const py::handle ticket(object_of(ticket_type));
   m.attr("Ticket") = ticket;
 
-  const char* doc =
-      R"(When what happened to a request, in seconds of ``time.monotonic()``; None for what did not happen.)";
-  py::class_<Timing>(m, "Timing", doc)
-      .def_readonly("enqueued", &Timing::enqueued, "It was submitted.")
-      .def_readonly("dequeued", &Timing::dequeued, "It was put into a batch.")
-      .def_readonly("started", &Timing::started, "The batch began to run.")
-      .def_readonly("finished", &Timing::finished, "The request ended.")
-      .def_readonly("delivered", &Timing::delivered, "The caller took the answer, or the error.")
-      .def_readonly("batch_id", &Timing::batch_id, "The number of its batch; None where it was in none.")
-      .def_readonly("batch_size", &Timing::batch_size, "Rows in its batch.")
-      .def("__repr__", [](const Timing& t) {
-        const auto text = [](const auto& value) { return value ? cat(*value) : std::string("None"); };
-        const auto seconds = [](const std::optional<double>& value) {
-          return value ? std::string(py::str(py::float_(*value))) : std::string("None");
-        };
-        return cat("Timing(enqueued=", seconds(t.enqueued), ", dequeued=", seconds(t.dequeued),
-                   ", started=", seconds(t.started), ", finished=", seconds(t.finished),
-                   ", delivered=", seconds(t.delivered), ", batch_id=", text(t.batch_id),
-                   ", batch_size=", text(t.batch_size), ")");
-      });
-
+  // By pybind11, so that stubs know their types.
   const py::object property = py::module_::import("builtins").attr("property");
   ticket.attr("request_id") = property(py::cpp_function(
-      [](const py::handle& self) -> py::typing::Union<py::str, py::int_> {
-        const Request& request = *as_ticket(self.ptr())->request;
-        if (request.name.empty()) return py::int_(request.id);
-        return py::str(request.name);
-      },
+      [](py::handle self) -> py::typing::Union<py::str, py::int_> { return id_of(*checked_ticket(self)->request); },
       "The caller's id, or a number that no other request of the batcher has."));
   ticket.attr("timing") =
-      property(py::cpp_function([](const py::handle& self) { return timing_of(*as_ticket(self.ptr())->request); },
+      property(py::cpp_function([](py::handle self) { return timing_of(*checked_ticket(self)->request); },
                                 "When what happened to it, and in which batch."));
 }
 

@@ -14,8 +14,8 @@ struct WaiterObject;
 /// A Python object of our own type, as pybind11's would cost more than a small model. Guarded by the GIL.
 struct TicketObject {
   PyObject ob_base;
-  RequestRef request;
-  std::shared_ptr<BatcherCore> core;
+  RequestRef request;  // set before anybody sees the ticket
+  CoreRef core;
   bool named;             // the request came as a dict, and so goes its answer
   PyObject* result;       // made when first asked for
   WaiterObject* waiters;  // tasks that await it; owned
@@ -24,8 +24,17 @@ struct TicketObject {
   TicketObject* awaited_previous;
 };
 
-/// A new reference.
-pybind11::object make_ticket(std::shared_ptr<BatcherCore> core, RequestRef request, bool named);
+/// A ticket without a request yet, so that none needs one that cannot be made. Calls Python, as all do that make
+/// objects.
+class NewTicket {
+ public:
+  NewTicket(CoreRef core, bool named);
+  /// Gives it its request; calls no Python. A new reference.
+  pybind11::object take(RequestRef request);
+
+ private:
+  pybind11::object ticket_;
+};
 
 /// The result or the error of a request that has ended: a new reference, or null with the error set.
 PyObject* ticket_outcome(TicketObject* ticket);

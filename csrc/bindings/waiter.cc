@@ -17,6 +17,7 @@ struct WaiterObject {
   PyObject* message;  // of cancel()
   char blocking;      // asyncio's handshake: this was yielded, not some other object
   bool suspended;
+  bool woken;  // the callback has been called, which happens once, however often it was asked for
 };
 
 namespace {
@@ -30,41 +31,65 @@ PyObject* asyncio_cancelled_error() {
   // Not initialised where it is declared: an import gives up the GIL, and the guard of the static must not be held
   // then.
   static PyObject* type = nullptr;
-  if (!type) type = py::object(py::module_::import("asyncio").attr("CancelledError")).release().ptr();
+  if (!type) {
+    PyObject* found = py::object(py::module_::import("asyncio").attr("CancelledError")).release().ptr();
+    if (!type) type = found;
+  }
   return type;
 }
 
 /// As ticket_outcome, but cancellation is asyncio's.
 PyObject* outcome(TicketObject* ticket) {
   if (ticket->request->phase() != Phase::kCancelled) return ticket_outcome(ticket);
-  PyErr_SetNone(asyncio_cancelled_error());
-  return nullptr;
+  return guarded([]() -> PyObject* {
+    PyErr_SetNone(asyncio_cancelled_error());
+    return nullptr;
+  });
 }
 
-void waiter_dealloc(PyObject* object) {
+int waiter_traverse(PyObject* object, visitproc visit, void* arg) {
+  const WaiterObject* self = as_waiter(object);
+  Py_VISIT(Py_TYPE(object));
+  Py_VISIT(object_of(self->ticket));
+  Py_VISIT(self->callback);
+  Py_VISIT(self->context);
+  Py_VISIT(self->message);
+  return 0;
+}
+
+/// All but the ticket, which methods count on.
+int waiter_clear(PyObject* object) {
   WaiterObject* self = as_waiter(object);
   Py_CLEAR(self->callback);
   Py_CLEAR(self->context);
   Py_CLEAR(self->message);
-  PyTypeObject* type = Py_TYPE(object);
-  PyObject* ticket = object_of(self->ticket);
-  PyObject_Free(object);
-  Py_XDECREF(ticket);
-  Py_DECREF(type);
+  return 0;
+}
+
+void waiter_dealloc(PyObject* object) {
+  PyObject_GC_UnTrack(object);
+  waiter_clear(object);
+  PyObject* ticket = object_of(as_waiter(object)->ticket);
+  free_gc_object(object);
+  Py_DECREF(ticket);
 }
 
 /// Lets the running loop learn of the end. False with an error set; true also where the request has ended meanwhile.
 bool suspend(WaiterObject* self) {
   TicketObject* ticket = self->ticket;
   return guarded([&]() -> PyObject* {
-           EventLoop* loop = ticket->loop ? ticket->loop : EventLoop::running();
-           if (!loop) throw std::logic_error("a ticket can be awaited under asyncio only; elsewhere call .result()");
-           if (!ticket->request->attached_to(loop->list()) && !ticket->request->attach(loop->list())) {
+           const auto loop = EventLoop::running();  // calls Python; nothing below does
+           if (!loop || !loop->alive()) {
+             throw std::logic_error("a ticket can be awaited under asyncio only; elsewhere call .result()");
+           }
+           if (ticket->request->done()) return Py_None;
+           if (self->suspended) throw std::logic_error("the ticket is being awaited already");
+           if (!ticket->request->attached_to(*loop->list()) && !ticket->request->attach(*loop->list())) {
              if (ticket->request->done()) return Py_None;
              throw std::logic_error("the ticket is awaited on another event loop");
            }
            if (!ticket->waiters) {
-             ticket->loop = loop;
+             ticket->loop = loop.get();
              loop->add_awaited(ticket);
            }
            self->next = ticket->waiters;
@@ -116,36 +141,35 @@ PyObject* waiter_send_method(PyObject* object, PyObject*) { return waiter_next(o
 /// What the task asks when it wakes up: only whether to go on or to raise; the value is fetched by the next step.
 PyObject* waiter_result(PyObject* object, PyObject*) {
   WaiterObject* self = as_waiter(object);
-  const Phase phase = self->ticket->request->phase();
-  if (phase == Phase::kCancelled) {
+  return guarded([&]() -> PyObject* {
+    const Phase phase = self->ticket->request->phase();
+    if (!is_end(phase)) throw std::logic_error("the request has not ended");
+    if (phase != Phase::kCancelled) return Py_NewRef(Py_None);
+    PyObject* error = asyncio_cancelled_error();
     if (self->message && self->message != Py_None) {
-      PyErr_SetObject(asyncio_cancelled_error(), self->message);
+      PyErr_SetObject(error, self->message);
     } else {
-      PyErr_SetNone(asyncio_cancelled_error());
+      PyErr_SetNone(error);
     }
     return nullptr;
-  }
-  if (!is_end(phase)) {
-    PyErr_SetString(PyExc_RuntimeError, "the request has not ended");
-    return nullptr;
-  }
-  Py_RETURN_NONE;
+  });
 }
 
 PyObject* waiter_cancel(PyObject* object, PyObject* const* args, Py_ssize_t count, PyObject* names) {
   WaiterObject* self = as_waiter(object);
   if (count + (names ? PyTuple_GET_SIZE(names) : 0) > 0) Py_XSETREF(self->message, Py_NewRef(args[0]));  // msg
-  return PyBool_FromLong(self->ticket->core->batcher().cancel(*self->ticket->request));
+  return guarded([&] { return PyBool_FromLong(self->ticket->core->batcher().cancel(*self->ticket->request)); });
 }
 
 PyObject* waiter_add_done_callback(PyObject* object, PyObject* const* args, Py_ssize_t count, PyObject* names) {
   WaiterObject* self = as_waiter(object);
-  if (count != 1 || self->callback) {
+  const Py_ssize_t named = names ? PyTuple_GET_SIZE(names) : 0;
+  if (count != 1 || named > 1 || self->callback || self->woken) {
     PyErr_SetString(PyExc_RuntimeError, "what awaiting a ticket yields is for one asyncio task");
     return nullptr;
   }
   self->callback = Py_NewRef(args[0]);
-  if (names && PyTuple_GET_SIZE(names) == 1) Py_XSETREF(self->context, Py_NewRef(args[1]));
+  if (named == 1) Py_XSETREF(self->context, Py_NewRef(args[1]));
   Py_RETURN_NONE;
 }
 
@@ -165,41 +189,84 @@ int waiter_set_blocking(PyObject* object, PyObject* value, void*) {
   return 0;
 }
 
-/// One task's wake-up. False with an error set.
-bool resume(WaiterObject* waiter, EventLoop* loop, bool directly) {
-  if (!waiter->callback) return true;  // not a task's: nobody to wake
-  const py::object callback = py::reinterpret_steal<py::object>(std::exchange(waiter->callback, nullptr));
-  const py::object context = py::reinterpret_steal<py::object>(std::exchange(waiter->context, nullptr));
-  if (directly && context && PyContext_Enter(context.ptr()) == 0) {
-    PyObject* done = PyObject_CallOneArg(callback.ptr(), object_of(waiter));
-    // Leave with the error out of the way, if there is one.
-    PyObject *type, *value, *trace;
-    PyErr_Fetch(&type, &value, &trace);
-    PyContext_Exit(context.ptr());
-    PyErr_Restore(type, value, trace);
-    Py_XDECREF(done);
-    return done != nullptr;
+/// Calls the task's wake-up, if nobody has; its context is entered. False with an error set.
+bool wake(WaiterObject* self) {
+  if (self->woken || !self->callback) return true;
+  self->woken = true;
+  const auto callback = py::reinterpret_borrow<py::object>(self->callback);
+  PyObject* done = PyObject_CallOneArg(callback.ptr(), object_of(self));
+  Py_XDECREF(done);
+  return done != nullptr;
+}
+
+/// The same in the task's context. `entered` tells whether that could be entered; if not, nothing has happened.
+bool wake_in_context(WaiterObject* self, bool* entered) {
+  const auto context = py::reinterpret_borrow<py::object>(self->context);
+  *entered = context && PyContext_Enter(context.ptr()) == 0;
+  if (!*entered) {
+    PyErr_Clear();
+    return true;
   }
-  PyErr_Clear();
-  if (!loop->alive()) return true;
-  return guarded([&] {
-           loop->call_soon(callback, py::handle(object_of(waiter)), context ? context : py::object(py::none()));
-           return Py_None;
-         }) != nullptr;
+  const bool woken = wake(self);
+  // Leave with the error out of the way, if there is one.
+  PyObject *type, *value, *trace;
+  PyErr_Fetch(&type, &value, &trace);
+  if (PyContext_Exit(context.ptr()) < 0) PyErr_Clear();
+  PyErr_Restore(type, value, trace);
+  return woken;
+}
+
+/// As the loop calls it in a later turn, in the context: call_soon(waiter). So a wake-up that was asked for twice, as
+/// an exception of a signal handler may have left open whether the first call took effect, happens once.
+PyObject* waiter_call(PyObject* object, PyObject*, PyObject*) {
+  WaiterObject* self = as_waiter(object);
+  if (!self->ticket->request->done()) {
+    PyErr_SetString(PyExc_RuntimeError, "the request has not ended");
+    return nullptr;
+  }
+  return wake(self) ? Py_NewRef(Py_None) : nullptr;
+}
+
+/// One task goes on, whatever happens.
+void resume(WaiterObject* waiter, EventLoop& loop, bool directly, FirstError& errors) {
+  if (!waiter->callback || waiter->woken) return;  // not a task's: nobody to wake
+  bool entered = false;
+  if (directly) {
+    if (!wake_in_context(waiter, &entered)) errors.take();
+    if (entered) return;
+  }
+  if (!loop.alive()) return;
+  const PyObject* asked = guarded([&] {
+    loop.call_soon(object_of(waiter), waiter->context ? waiter->context : Py_None);
+    return Py_None;
+  });
+  if (asked) return;
+  errors.take();
+  if (!wake_in_context(waiter, &entered)) errors.take();
+  if (!entered && !wake(waiter)) errors.take();
+}
+
+/// What names a step in asyncio's debug output: the task that the callback belongs to.
+PyObject* waiter_get_self(PyObject* object, void*) {
+  PyObject* callback = as_waiter(object)->callback;
+  if (callback) return PyObject_GetAttrString(callback, "__self__");
+  Py_RETURN_NONE;
 }
 
 PyMethodDef waiter_methods[] = {
     {"send", waiter_send_method, METH_O, nullptr},
     {"result", waiter_result, METH_NOARGS, nullptr},
-    {"cancel", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(waiter_cancel)), METH_FASTCALL | METH_KEYWORDS,
-     nullptr},
-    {"add_done_callback", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(waiter_add_done_callback)),
-     METH_FASTCALL | METH_KEYWORDS, nullptr},
+    {"cancel", fast_method(waiter_cancel), METH_FASTCALL | METH_KEYWORDS, nullptr},
+    {"add_done_callback", fast_method(waiter_add_done_callback), METH_FASTCALL | METH_KEYWORDS, nullptr},
     {"get_loop", waiter_get_loop, METH_NOARGS, nullptr},
     {nullptr, nullptr, 0, nullptr}};
 PyGetSetDef waiter_getset[] = {{"_asyncio_future_blocking", waiter_get_blocking, waiter_set_blocking, nullptr, nullptr},
+                               {"__self__", waiter_get_self, nullptr, nullptr, nullptr},
                                {nullptr, nullptr, nullptr, nullptr, nullptr}};
 PyType_Slot waiter_slots[] = {{Py_tp_dealloc, reinterpret_cast<void*>(waiter_dealloc)},
+                              {Py_tp_traverse, reinterpret_cast<void*>(waiter_traverse)},
+                              {Py_tp_clear, reinterpret_cast<void*>(waiter_clear)},
+                              {Py_tp_call, reinterpret_cast<void*>(waiter_call)},
                               {Py_tp_iter, reinterpret_cast<void*>(PyObject_SelfIter)},
                               {Py_tp_iternext, reinterpret_cast<void*>(waiter_next)},
                               {Py_am_send, reinterpret_cast<void*>(waiter_send)},
@@ -207,7 +274,7 @@ PyType_Slot waiter_slots[] = {{Py_tp_dealloc, reinterpret_cast<void*>(waiter_dea
                               {Py_tp_getset, waiter_getset},
                               {0, nullptr}};
 PyType_Spec waiter_spec = {"inferkit._core._Waiter", sizeof(WaiterObject), 0,
-                           Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION, waiter_slots};
+                           Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION, waiter_slots};
 
 /// Takes the waiters out, the longest waiting first, and the loop's reference with them; the caller gets one.
 WaiterObject* take_waiters(TicketObject* ticket) {
@@ -221,52 +288,47 @@ WaiterObject* take_waiters(TicketObject* ticket) {
   std::exchange(ticket->loop, nullptr)->remove_awaited(ticket);
   return first;
 }
+
+/// Lets go of the first of a list that take_waiters() gave; the rest.
+WaiterObject* release_first(WaiterObject* waiter) {
+  WaiterObject* next = std::exchange(waiter->next, nullptr);
+  Py_DECREF(object_of(waiter));
+  return next;
+}
+
 }  // namespace
 
 PyObject* make_waiter(TicketObject* ticket) {
-  auto* waiter = PyObject_New(WaiterObject, waiter_type);
-  if (!waiter) return nullptr;
-  waiter->ticket = reinterpret_cast<TicketObject*>(Py_NewRef(object_of(ticket)));
-  waiter->next = nullptr;
-  waiter->callback = waiter->context = waiter->message = nullptr;
-  waiter->blocking = 0;
-  waiter->suspended = false;
-  return object_of(waiter);
+  return guarded([&] {
+    auto* waiter = new_gc_object<WaiterObject>(waiter_type);
+    waiter->ticket = reinterpret_cast<TicketObject*>(Py_NewRef(object_of(ticket)));
+    waiter->next = nullptr;
+    waiter->callback = waiter->context = waiter->message = nullptr;
+    waiter->blocking = 0;
+    waiter->suspended = waiter->woken = false;
+    PyObject_GC_Track(waiter);
+    return object_of(waiter);
+  });
 }
 
-void resume_waiters(TicketObject* ticket, bool directly) {
+void resume_waiters(TicketObject* ticket, bool directly, FirstError& errors) {
   if (!ticket->waiters) return;
   const auto loop = ticket->loop->shared_from_this();
-  WaiterObject* w = take_waiters(ticket);
-  std::exception_ptr first;
-  while (w) {
-    if (!resume(w, loop.get(), directly && !first)) {
-      py::error_already_set error;
-      if (!first) first = std::make_exception_ptr(error);
-    }
-    WaiterObject* next = std::exchange(w->next, nullptr);
-    Py_DECREF(object_of(w));
-    w = next;
-  }
+  for (WaiterObject* w = take_waiters(ticket); w; w = release_first(w)) resume(w, *loop, directly && !errors, errors);
   Py_DECREF(object_of(ticket));
-  if (first) std::rethrow_exception(first);
 }
 
 void drop_waiters(TicketObject* ticket) {
-  WaiterObject* w = take_waiters(ticket);
-  while (w) {
-    WaiterObject* next = std::exchange(w->next, nullptr);
-    Py_CLEAR(w->callback);  // holds the task, which holds the waiter: nobody else would undo the knot
-    Py_CLEAR(w->context);
-    Py_DECREF(object_of(w));
-    w = next;
-  }
+  // They let go of their tasks, which hold them.
+  for (WaiterObject* w = take_waiters(ticket); w; w = release_first(w)) waiter_clear(object_of(w));
   Py_DECREF(object_of(ticket));
 }
 
-void bind_waiter() {
-  waiter_type = reinterpret_cast<PyTypeObject*>(PyType_FromSpec(&waiter_spec));  // lives as long as the process
-  if (!waiter_type) throw py::error_already_set();
+int visit_waiters(const TicketObject* ticket, visitproc visit, void* arg) {
+  for (WaiterObject* w = ticket->waiters; w; w = w->next) Py_VISIT(object_of(w));
+  return 0;
 }
+
+void bind_waiter() { waiter_type = make_type(waiter_spec); }
 
 }  // namespace inferkit

@@ -14,9 +14,10 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from . import _core
+from ._initialised import says_if_not_initialised
 from ._log import log
 from ._text import NAME_LIMIT, printable
-from ._types import InputChecks
+from ._types import InputChecks, native_checks
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -62,8 +63,7 @@ class OutputChecks:
     tolerance: float = 1e-3
 
     def __post_init__(self) -> None:
-        if not self.tolerance >= 0:
-            raise ValueError(f"tolerance must not be negative, got {self.tolerance}")
+        self._native()  # checks each of them
 
     def _native(self) -> _core.OutputChecks:
         return _core.OutputChecks(
@@ -247,6 +247,7 @@ class BatcherStats:
         return {**figures, "pool": pool, "p99_latency_ms": self.p99_latency_ms}
 
 
+@says_if_not_initialised
 class Batcher(_core.Batcher):
     """Runs requests that arrive together as one batch, in native threads that never wait for the GIL.
 
@@ -352,27 +353,21 @@ class Batcher(_core.Batcher):
             raise TypeError(f"name must be a str, or None for one made up, got {type(name).__name__}")
         if on_full not in ("reject", "wait"):
             raise ValueError(f"on_full must be 'reject' or 'wait', got {on_full!r}")
-        if max_queue_size is not None and max_queue_size < 1:
-            raise ValueError(f"max_queue_size must be at least 1, or None for no bound, got {max_queue_size}")
-        if max_waiting is not None and max_waiting < 1:
-            raise ValueError(f"max_waiting must be at least 1, or None for no bound, got {max_waiting}")
-        if max_concurrent is not None and max_concurrent < 1:
-            raise ValueError(f"max_concurrent must be at least 1, got {max_concurrent}")
         super().__init__(
             model,
             max_batch_size=max_batch_size,
             max_delay=max_delay,
-            max_queue_size=max_queue_size or 0,
+            max_queue_size=max_queue_size,
             workers=workers,
-            max_concurrent=max_concurrent or 0,
+            max_concurrent=max_concurrent,
             wait_when_full=on_full == "wait",
             full_timeout=full_timeout,
-            max_waiting=max_waiting or 0,
+            max_waiting=max_waiting,
             caller_runs=caller_runs,
             isolate_failures=isolate_failures,
             inline_limit=inline_limit,
             trace_size=trace_size,
-            inputs=None if input_checks is None else input_checks._native(),
+            inputs=native_checks(input_checks),
             outputs=_checks_by_output(model, output_checks),
             clock=_clock,
         )
@@ -380,9 +375,9 @@ class Batcher(_core.Batcher):
         self._name = _unique(name) if name else _new_name(model)
         self._warm = False
         self._limits = {
-            "max_queue_size": max_queue_size or 0,
-            "workers": workers,
-            "max_concurrent": max_concurrent or workers,
+            "max_queue_size": int(max_queue_size or 0),
+            "workers": int(workers),
+            "max_concurrent": int(max_concurrent or workers),
         }
         _open.add(self)
         log("batcher", "made", {"batcher": self._name, "max_batch_size": self._max_rows, **self._limits})
@@ -525,13 +520,14 @@ class Batcher(_core.Batcher):
         """Warn where requests are lost with a batcher that nobody has closed."""
         try:
             name = self._name
-        except AttributeError:  # __init__() has not come that far
+        except TypeError:  # __init__() has not come that far
             return
         if waiting := self._unanswered():
             told = f"unclosed batcher {name} is dropped, and {waiting} or more of its requests have no answer"
             _warn(f"{told}: close() it, or use it in a `with` block", ResourceWarning, stacklevel=2)
 
     def __enter__(self) -> Self:
+        _ = self._name  # a batcher whose __init__ did not run says so here already
         return self
 
     def __exit__(
@@ -540,7 +536,7 @@ class Batcher(_core.Batcher):
         self.close(drain=kind is None)
 
     async def __aenter__(self) -> Self:
-        return self
+        return self.__enter__()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -582,6 +578,11 @@ def _checks_by_output(
 ) -> list[_core.OutputChecks]:
     if checks is None or isinstance(checks, OutputChecks):
         return [(checks or OutputChecks())._native()] * len(model.outputs)
+    if not isinstance(checks, Mapping):
+        raise TypeError(f"output_checks must be OutputChecks or a mapping of them, got {type(checks).__name__}")
+    for check in checks.values():
+        if not isinstance(check, OutputChecks):
+            raise TypeError(f"output_checks must map names to OutputChecks, got {type(check).__name__}")
     names = [spec.name for spec in model.outputs]
     unknown = set(checks) - set(names)
     if unknown:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import _core
+from ._initialised import says_if_not_initialised
 from ._text import printable
-from ._types import InputChecks, MemoryUse, TensorSpec, numpy_dtype
+from ._types import InputChecks, MemoryUse, TensorSpec, native_checks, numpy_dtype
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -23,10 +24,15 @@ _SpecLike = TensorSpec | tuple[str, str, Sequence[int | None]]
 def _spec(value: _SpecLike) -> TensorSpec:
     if isinstance(value, TensorSpec):
         return value
-    name, dtype, shape = value
-    return TensorSpec(name, str(np.dtype(dtype)), tuple(shape))
+    try:
+        name, dtype, shape = value
+        dimensions = tuple(shape)
+    except (TypeError, ValueError):
+        raise TypeError(f"an input or output is a TensorSpec or (name, dtype, shape), got {value!r}") from None
+    return TensorSpec(name, str(np.dtype(dtype)), dimensions)
 
 
+@says_if_not_initialised
 class Model(_core.Model):
     """A model that runs in this process.
 
@@ -58,6 +64,10 @@ class Model(_core.Model):
         if args or "checks" not in kwargs:
             raise TypeError("Model is made by Model.load(path) or Model.from_callable(fn, inputs=..., outputs=...)")
         super().__init__(**kwargs)
+        self._specs = (
+            tuple(TensorSpec(*port) for port in self._inputs),
+            tuple(TensorSpec(*port) for port in self._outputs),
+        )
 
     @classmethod
     def load(
@@ -103,19 +113,17 @@ class Model(_core.Model):
         UnsupportedOpError
             The model needs what inferkit lacks; the message lists all of it.
         """
-        if max_run_bytes is not None and max_run_bytes < 1:
-            raise ValueError(f"max_run_bytes must be at least 1, got {max_run_bytes}")
-        if max_iterations < 1:
-            raise ValueError(f"max_iterations must be at least 1, got {max_iterations}")
         options = {
-            "threads": threads or 0,
+            "threads": threads,
             "max_plans": max_plans,
-            "max_run_bytes": max_run_bytes or 0,
+            "max_run_bytes": max_run_bytes,
             "max_iterations": max_iterations,
         }
-        checks = (input_checks or InputChecks())._native()
+        checks = native_checks(input_checks or InputChecks())
         if isinstance(model, bytes):
             return cls(data=model, checks=checks, **options)
+        if not isinstance(model, (str, os.PathLike)):
+            raise TypeError(f"model must be a path or the bytes of a model, got {type(model).__name__}")
         if "\0" in os.fsdecode(model):
             raise ValueError(f"a path may not hold a NUL character: {model!r}")
         return cls(path=model, checks=checks, **options)
@@ -156,28 +164,18 @@ class Model(_core.Model):
             callable=fn,
             inputs=[_spec(s)._as_tuple() for s in inputs],
             outputs=[_spec(s)._as_tuple() for s in outputs],
-            checks=(input_checks or InputChecks())._native(),
+            checks=native_checks(input_checks or InputChecks()),
         )
-
-    def _ports(self) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-        try:
-            return self._specs
-        except AttributeError:
-            self._specs = (
-                tuple(TensorSpec(*port) for port in self._inputs),
-                tuple(TensorSpec(*port) for port in self._outputs),
-            )
-            return self._specs
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
         """The inputs, in the order in which the model takes them."""
-        return self._ports()[0]
+        return self._specs[0]
 
     @property
     def outputs(self) -> tuple[TensorSpec, ...]:
         """The outputs, in the order in which the model gives them."""
-        return self._ports()[1]
+        return self._specs[1]
 
     def run(self, inputs: Mapping[str, Any], out: Mapping[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:
         """Run on inputs by name.
@@ -218,11 +216,14 @@ class Model(_core.Model):
             For each input that has free dimensions besides the batch, its shape without the batch axis.
         """
         shapes = shapes or {}
+        specs = self.inputs
         for batch in batch_sizes:
+            if not isinstance(batch, (int, np.integer)) or isinstance(batch, bool):
+                raise TypeError(f"a batch size must be an integer, got {type(batch).__name__}")
             if batch < 1:
                 raise ValueError(f"a batch size must be at least 1, got {batch}")
             feeds = {}
-            for spec in self.inputs:
+            for spec in specs:
                 rest = tuple(shapes.get(spec.name, spec.shape[1:]))
                 if any(d is None for d in rest):
                     raise ValueError(

@@ -82,8 +82,7 @@ class InputChecks:
     max_length: int = 0
 
     def __post_init__(self) -> None:
-        if self.min_length < 0 or self.max_length < 0:
-            raise ValueError("min_length and max_length must not be negative")
+        self._native()  # checks each of them
         if self.max_length and self.min_length > self.max_length:
             raise ValueError(f"min_length {self.min_length} is above max_length {self.max_length}")
 
@@ -94,6 +93,15 @@ class InputChecks:
             min_length=self.min_length,
             max_length=self.max_length,
         )
+
+
+def native_checks(checks: InputChecks | None) -> _core.InputChecks | None:
+    """Hand an argument ``input_checks`` to the core."""
+    if checks is None:
+        return None
+    if not isinstance(checks, InputChecks):
+        raise TypeError(f"input_checks must be InputChecks or None, got {type(checks).__name__}")
+    return checks._native()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -133,7 +133,7 @@ def test_arguments() -> None:
         with pytest.raises(ValueError, match=next(iter(bad))):
             inferkit.BufferPool(**bad)
     pool = inferkit.BufferPool()
-    with pytest.raises(ValueError, match="nbytes is -1"):
+    with pytest.raises(ValueError, match="nbytes must be at least 0, got -1"):
         pool.acquire(-1)
     with pytest.raises(TypeError):
         pool.acquire(1.5)  # type: ignore[arg-type]

@@ -1,0 +1,70 @@
+// Python types of our own making, for objects that pybind11's would be too slow for, or too opaque to the garbage
+// collector.
+#pragma once
+#include <pybind11/pybind11.h>
+
+#include <new>
+#include <utility>
+
+namespace inferkit {
+
+/// Lives as long as the process.
+inline PyTypeObject* make_type(PyType_Spec& spec) {
+  PyObject* type = PyType_FromSpec(&spec);
+  if (!type) throw pybind11::error_already_set();
+  return reinterpret_cast<PyTypeObject*>(type);
+}
+
+/// A method that takes its arguments as an array, as a table of methods holds it.
+inline PyCFunction fast_method(PyObject* (*method)(PyObject*, PyObject* const*, Py_ssize_t, PyObject*)) {
+  return reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(method));
+}
+
+/// An object of a type that the collector looks into, which it does from PyObject_GC_Track() on. Throws MemoryError.
+template <class T>
+T* new_gc_object(PyTypeObject* type) {
+  T* object = PyObject_GC_New(T, type);
+  if (!object) throw pybind11::error_already_set();
+  return object;
+}
+
+/// The end of such an object, whose members are gone.
+inline void free_gc_object(PyObject* object) {
+  PyTypeObject* type = Py_TYPE(object);
+  PyObject_GC_Del(object);
+  Py_DECREF(reinterpret_cast<PyObject*>(type));
+}
+
+/// The first of several errors, so that what has to be done after it can be done before it is raised.
+class FirstError {
+ public:
+  FirstError() = default;
+  ~FirstError() {
+    Py_XDECREF(type_);
+    Py_XDECREF(value_);
+    Py_XDECREF(trace_);
+  }
+  FirstError(const FirstError&) = delete;
+  FirstError& operator=(const FirstError&) = delete;
+
+  explicit operator bool() const { return type_ != nullptr; }
+  /// Takes the error that is set, or forgets it where there was one before.
+  void take() {
+    if (type_) {
+      PyErr_Clear();
+    } else {
+      PyErr_Fetch(&type_, &value_, &trace_);
+    }
+  }
+  /// Raises it, where there is one.
+  void raise() {
+    if (!type_) return;
+    PyErr_Restore(std::exchange(type_, nullptr), std::exchange(value_, nullptr), std::exchange(trace_, nullptr));
+    throw pybind11::error_already_set();
+  }
+
+ private:
+  PyObject *type_ = nullptr, *value_ = nullptr, *trace_ = nullptr;
+};
+
+}  // namespace inferkit

@@ -1,0 +1,51 @@
+#include "bindings/timing.h"
+
+#include <pybind11/stl.h>
+
+#include "bindings/bound.h"
+
+namespace py = pybind11;
+
+namespace inferkit {
+
+Timing timing_of(const Request& request) {
+  const auto seconds = [](const std::atomic<Nanos>& at) {
+    const Nanos value = at.load(std::memory_order_relaxed);
+    return value ? std::optional(double(value) * 1e-9) : std::nullopt;
+  };
+  const RequestTimes& t = request.times;
+  Timing timing{
+      seconds(t.enqueued), seconds(t.dequeued), seconds(t.started), seconds(t.finished), seconds(t.delivered), {}, {}};
+  const Phase phase = request.phase();
+  if (phase == Phase::kResult || phase == Phase::kError) {
+    timing.batch_id = request.batch_id;
+    timing.batch_size = request.batch_rows;
+  }
+  return timing;
+}
+
+void bind_timing(py::module_& m) {
+  const char* doc =
+      R"(When what happened to a request, in seconds of ``time.monotonic()``; None for what did not happen.)";
+  py::class_<Timing>(m, "Timing", py::custom_type_setup(without_new), doc)
+      .def_readonly("enqueued", &Timing::enqueued, "It was submitted.")
+      .def_readonly("dequeued", &Timing::dequeued, "It was put into a batch.")
+      .def_readonly("started", &Timing::started, "The batch began to run.")
+      .def_readonly("finished", &Timing::finished, "The request ended.")
+      .def_readonly("delivered", &Timing::delivered, "The caller took the answer, or the error.")
+      .def_readonly("batch_id", &Timing::batch_id, "The number of its batch; None where it was in none.")
+      .def_readonly("batch_size", &Timing::batch_size, "Rows in its batch.")
+      .def("__repr__", [](const Timing& t) {
+        const auto text = [](const auto& value) { return value ? cat(*value) : std::string("None"); };
+        const auto seconds = [](const std::optional<double>& value) {
+          return value ? std::string(py::str(py::float_(*value))) : std::string("None");
+        };
+        return cat("Timing(enqueued=", seconds(t.enqueued), ", dequeued=", seconds(t.dequeued),
+                   ", started=", seconds(t.started), ", finished=", seconds(t.finished),
+                   ", delivered=", seconds(t.delivered), ", batch_id=", text(t.batch_id),
+                   ", batch_size=", text(t.batch_size), ")");
+      });
+  require_init<Timing>();
+}
+
+}  // namespace inferkit

@@ -1,0 +1,272 @@
+"""Arguments of a wrong type or value: TypeError or ValueError that name the argument, in words of ours."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import inferkit
+from inferkit import _core
+
+X = np.zeros(2, np.float32)
+PYBIND = ("incompatible", "Unable to cast", "supported:")
+
+
+@pytest.fixture(scope="module")
+def batcher() -> Iterator[inferkit.Batcher]:
+    with inferkit.Batcher(double()) as made:
+        yield made
+
+
+def double() -> inferkit.Model:
+    spec = ("float32", (None, 2))
+    return inferkit.Model.from_callable(lambda x: x * 2, inputs=[("x", *spec)], outputs=[("y", *spec)])
+
+
+class Index:
+    def __index__(self) -> int:
+        return 7
+
+
+class Broken:
+    def __index__(self) -> int:
+        raise RuntimeError("the object's own")
+
+    __float__ = __index__  # type: ignore[assignment]
+
+
+class Name(str):
+    pass
+
+
+def refused(error: type[Exception], name: str, call: Callable[[], object]) -> None:
+    with pytest.raises(error, match=name) as caught:
+        call()
+    assert not any(words in str(caught.value) for words in PYBIND)
+
+
+# Calls that take the argument: of the batcher, with the options.
+SUBMITS: list[Callable[..., Any]] = [
+    lambda b, **options: b(X, **options),
+    lambda b, **options: b.submit(X, **options),
+    lambda b, **options: asyncio.run(submit_on_loop(b, **options)),
+]
+
+
+async def submit_on_loop(batcher: inferkit.Batcher, **options: Any) -> Any:
+    return await batcher.submit(X, **options)
+
+
+NOT_SECONDS: list[Any] = ["1", b"1", [1], {}, object(), True, np.bool_(True), 1j, X]
+BAD_SECONDS: list[Any] = [float("nan"), np.float32("nan"), 10**400, -(10**400)]
+NOT_INTEGERS: list[Any] = ["1", 1.0, np.float64(1), None, [1], True, np.bool_(False), X, Decimal(1)]
+NOT_FLAGS: list[Any] = [None, 0, 1, "yes", 1.0, [], X]
+
+
+@pytest.mark.parametrize("submit", SUBMITS)
+def test_submit(submit: Callable[..., Any], batcher: inferkit.Batcher) -> None:
+    for value in NOT_SECONDS:
+        refused(TypeError, "timeout must be a number of seconds", lambda value=value: submit(batcher, timeout=value))
+    for value in BAD_SECONDS:
+        refused(ValueError, "timeout must be a number of seconds", lambda value=value: submit(batcher, timeout=value))
+    for value in NOT_INTEGERS:
+        refused(TypeError, "priority must be an integer", lambda value=value: submit(batcher, priority=value))
+    for value in (101, -101, 2**31, 2**63, -(2**64), 10**5000):
+        refused(ValueError, "priority must be between", lambda value=value: submit(batcher, priority=value))
+    for value in (b"a", 1.0, [], object(), X.astype(object)):
+        refused(TypeError, "request_id must be", lambda value=value: submit(batcher, request_id=value))
+    for value in (True, np.bool_(True)):
+        refused(TypeError, "request_id must be", lambda value=value: submit(batcher, request_id=value))
+    for value in ("", 0, -1, 2**64, 10**5000, "a\ud800b", Name("")):
+        refused(ValueError, "request_id", lambda value=value: submit(batcher, request_id=value))
+    with pytest.raises(RuntimeError, match="the object's own"):
+        submit(batcher, priority=Broken())
+    with pytest.raises(RuntimeError, match="the object's own"):
+        submit(batcher, timeout=Broken())
+    for options in (
+        {"timeout": np.float32(30)},
+        {"timeout": np.int64(30)},
+        {"timeout": Decimal(30)},
+        {"timeout": Fraction(61, 2)},
+        {"timeout": np.array(30.0)},
+        {"timeout": float("inf")},
+        {"timeout": 10**20},
+        {"timeout": Index()},
+        {"timeout": None, "request_id": None},
+        {"priority": np.int8(-100)},
+        {"priority": Index()},
+        {"request_id": np.uint64(2**64 - 1)},
+        {"request_id": Name("n")},
+        {"request_id": "a\0b\n"},
+    ):
+        answer = submit(batcher, **options)
+        answer = answer.result() if isinstance(answer, inferkit.Ticket) else answer
+        assert answer.tolist() == [0, 0]
+
+
+def test_request_ids_come_back_as_they_were(batcher: inferkit.Batcher) -> None:
+    for value in ("a\0b", "line\nbreak", "\U0001f600", 2**64 - 1, 7):
+        ticket = batcher.submit(X, request_id=value)
+        assert ticket.request_id == value
+        assert "\n" not in repr(ticket)
+        ticket.result()
+    name = Name("sub")
+    assert type(batcher.submit(X, request_id=name).request_id) is str
+
+
+def test_keywords(batcher: inferkit.Batcher) -> None:
+    for call in (batcher, batcher.submit):
+        refused(TypeError, "unexpected keyword argument 'x'", lambda call=call: call(x=X))
+        with pytest.raises(TypeError):
+            call(**{1: X})  # type: ignore[misc]
+
+
+def test_waiting(batcher: inferkit.Batcher) -> None:
+    ticket = batcher.submit(X)
+    for value in [*NOT_SECONDS, [None]]:
+        if ticket.timing.finished is None:
+            refused(TypeError, "timeout", lambda value=value: ticket.result(value))
+        refused(TypeError, "timeout", lambda value=value: batcher.drain(timeout=value))
+        refused(TypeError, "timeout", lambda value=value: batcher.close(timeout=value))
+    for value in [*BAD_SECONDS, -1, -0.5]:
+        refused(ValueError, "timeout", lambda value=value: batcher.drain(timeout=value))
+        refused(ValueError, "timeout", lambda value=value: batcher.close(timeout=value))
+    for value in NOT_FLAGS:
+        refused(TypeError, "drain must be True or False", lambda value=value: batcher.close(drain=value))
+        with pytest.raises(TypeError, match="drain must be True or False"):
+            asyncio.run(batcher.aclose(drain=value))
+    assert not batcher.closed
+    ticket.result()
+    # A wrong timeout is wrong for an answer that is there, too.
+    for ask in (ticket.result, ticket.exception):
+        refused(TypeError, "timeout", lambda ask=ask: ask("1"))
+        refused(TypeError, "one optional argument", lambda ask=ask: ask(1, 2))
+        refused(TypeError, "one optional argument", lambda ask=ask: ask(seconds=1))
+        refused(ValueError, "timeout", lambda ask=ask: ask(timeout=float("nan")))
+
+
+INTEGER_OPTIONS = ["max_batch_size", "max_queue_size", "workers", "max_concurrent", "max_waiting", "trace_size"]
+SECOND_OPTIONS = ["max_delay", "full_timeout", "inline_limit"]
+FLAG_OPTIONS = ["caller_runs", "isolate_failures"]
+
+
+def test_batcher_options() -> None:
+    model = double()
+    for name in INTEGER_OPTIONS:
+        for value in NOT_INTEGERS:
+            if value is None and name in ("max_queue_size", "max_concurrent", "max_waiting"):
+                continue
+            refused(TypeError, f"{name} must be", lambda name=name, value=value: make(model, **{name: value}))
+        for value in (-1, -(2**63), 10**5000):
+            refused(ValueError, f"{name} must be", lambda name=name, value=value: make(model, **{name: value}))
+    for name in SECOND_OPTIONS:
+        for value in NOT_SECONDS:
+            refused(TypeError, f"{name} must be", lambda name=name, value=value: make(model, **{name: value}))
+        for value in [*BAD_SECONDS, -1.0]:
+            refused(ValueError, f"{name} must be", lambda name=name, value=value: make(model, **{name: value}))
+    for name in FLAG_OPTIONS:
+        for value in NOT_FLAGS:
+            refused(TypeError, f"{name} must be", lambda name=name, value=value: make(model, **{name: value}))
+    refused(ValueError, "on_full", lambda: make(model, on_full="block"))
+    refused(TypeError, "name must be", lambda: make(model, name=5))
+    refused(TypeError, "input_checks must be", lambda: make(model, input_checks=True))
+    refused(TypeError, "output_checks must be", lambda: make(model, output_checks=True))
+    refused(TypeError, "output_checks must map", lambda: make(model, output_checks={"y": True}))
+    refused(TypeError, "clock must be", lambda: make(model, _clock=5))
+    refused(TypeError, "is not initialised", lambda: make(model, _clock=_core.ManualClock.__new__(_core.ManualClock)))
+    numpy_sized = make(
+        model,
+        max_batch_size=np.int64(4),
+        max_queue_size=np.uint8(9),
+        max_delay=np.float32(0),
+        caller_runs=np.bool_(True),
+        workers=Index(),
+        full_timeout=float("inf"),
+    )
+    assert numpy_sized.max_batch_size == 4
+    assert numpy_sized(X).tolist() == [0, 0]
+    numpy_sized.close()
+
+
+def make(model: inferkit.Model, **options: Any) -> inferkit.Batcher:
+    return inferkit.Batcher(model, **options)
+
+
+def test_model_options(digits_path: Path) -> None:
+    def load(**options: Any) -> inferkit.Model:
+        return inferkit.Model.load(digits_path, **options)
+
+    for name in ("threads", "max_plans", "max_run_bytes", "max_iterations"):
+        for value in NOT_INTEGERS:
+            if value is None and name in ("threads", "max_run_bytes"):
+                continue
+            refused(TypeError, f"{name} must be", lambda name=name, value=value: load(**{name: value}))
+        for value in (-1, 2**64):
+            refused(ValueError, f"{name} must be", lambda name=name, value=value: load(**{name: value}))
+    for value in (5, None, bytearray(b"x"), [str(digits_path)]):
+        refused(TypeError, "model must be", lambda value=value: inferkit.Model.load(value))
+    refused(TypeError, "input_checks must be", lambda: load(input_checks={"finite": False}))
+    refused(TypeError, "batch size must be", lambda: load().warm_up(["1"]))  # type: ignore[list-item]
+    refused(ValueError, "batch size must be", lambda: load().warm_up([0]))
+    for port in (5, "xy", ("x", "float32"), ("x", "float32", 3)):
+        refused(TypeError, "TensorSpec", lambda port=port: inferkit.Model.from_callable(abs, inputs=[port], outputs=[]))
+    assert load(threads=np.int64(1), max_plans=Index())(np.zeros(64, np.float32)).shape == (10,)
+
+
+def test_checks() -> None:
+    for cls, flags in (
+        (inferkit.InputChecks, ("finite", "non_empty")),
+        (inferkit.OutputChecks, ("finite", "shape", "not_all_zero", "normalized")),
+    ):
+        for name in flags:
+            for value in NOT_FLAGS:
+                refused(TypeError, f"{name} must be", lambda cls=cls, name=name, value=value: cls(**{name: value}))
+    for name in ("min_length", "max_length"):
+        for value in NOT_INTEGERS:
+            refused(TypeError, f"{name} must be", lambda name=name, value=value: inferkit.InputChecks(**{name: value}))
+        refused(ValueError, f"{name} must be", lambda name=name: inferkit.InputChecks(**{name: -1}))
+    for value in ("1", None, True):
+        refused(TypeError, "tolerance must be", lambda value=value: inferkit.OutputChecks(tolerance=value))
+    for value in (-1, float("nan")):
+        refused(ValueError, "tolerance must", lambda value=value: inferkit.OutputChecks(tolerance=value))
+    assert inferkit.OutputChecks(tolerance=np.float32(0.5), finite=np.bool_(False)).tolerance == 0.5
+
+
+def test_pools_and_clocks_and_weights(tmp_path: Path) -> None:
+    for name in ("max_bytes", "thread_cache_bytes", "shared_cache_bytes"):
+        for value in NOT_INTEGERS:
+            if value is None and name == "max_bytes":
+                continue
+            refused(TypeError, f"{name} must be", lambda name=name, value=value: inferkit.BufferPool(**{name: value}))
+        for value in (-1, 2**64):
+            refused(ValueError, f"{name} must be", lambda name=name, value=value: inferkit.BufferPool(**{name: value}))
+    pool = inferkit.BufferPool(max_bytes=np.int64(1 << 20))
+    for value in NOT_INTEGERS:
+        refused(TypeError, "nbytes must be", lambda value=value: pool.acquire(value))
+    for value in (-1, 2**64):
+        refused(ValueError, "nbytes must be", lambda value=value: pool.acquire(value))
+    assert pool.acquire(np.uint8(9)).nbytes == 9
+    clock = _core.ManualClock()
+    for value in NOT_SECONDS:
+        refused(TypeError, "start must be", lambda value=value: _core.ManualClock(value))
+        refused(TypeError, "by must be", lambda value=value: clock.advance(value))
+    for value in (-1, float("nan")):
+        refused(ValueError, "by must be", lambda value=value: clock.advance(value))
+    safetensors = pytest.importorskip("safetensors.numpy")
+    safetensors.save_file({"w": X}, tmp_path / "w.safetensors")
+    weights = inferkit.Weights.open(tmp_path / "w.safetensors")
+    for value in (5, None, b"w"):
+        for use in (weights.__getitem__, weights.get, weights.dtype):
+            refused(TypeError, "name must be a str", lambda use=use, value=value: use(value))
+        assert value not in weights
+    assert "\ud800" not in weights
+    assert weights.get("\ud800", 3) == 3
+    with pytest.raises(KeyError, match="ud800"):
+        weights["\ud800"]

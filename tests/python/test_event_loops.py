@@ -1,0 +1,254 @@
+"""Event loops that come and go, in many threads, while Python code runs wherever it can."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import inferkit
+
+
+@pytest.fixture(autouse=True)
+def quick_switches() -> Iterator[None]:
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(0.005)
+
+
+def double(fn: Callable[..., Any] = lambda x: x * 2) -> inferkit.Model:
+    spec = ("float32", (None, 2))
+    return inferkit.Model.from_callable(fn, inputs=[("x", *spec)], outputs=[("y", *spec)])
+
+
+def row(value: float) -> np.ndarray:
+    return np.full(2, value, np.float32)
+
+
+def open_descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+class SlowLoop(asyncio.SelectorEventLoop):
+    """Lets other threads run in each of the calls that the batcher makes."""
+
+    def is_closed(self) -> bool:
+        time.sleep(0)
+        return super().is_closed()
+
+    def get_debug(self) -> bool:
+        time.sleep(0)
+        return super().get_debug()
+
+    def add_reader(self, *args: Any) -> Any:
+        time.sleep(0)
+        return super().add_reader(*args)
+
+
+@pytest.mark.parametrize("make", [asyncio.SelectorEventLoop, SlowLoop])
+def test_loops_in_many_threads(make: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    failures: list[BaseException] = []
+    until = time.monotonic() + 3
+    turns = [0] * 6
+    with inferkit.Batcher(double(), max_queue_size=None) as batcher:
+
+        def work(k: int) -> None:
+            try:
+                while time.monotonic() < until:
+                    loop = make()
+
+                    async def main() -> None:
+                        assert (await batcher.submit(row(k), timeout=30)).tolist() == [2 * k, 2 * k]
+
+                    loop.run_until_complete(main())
+                    loop.close()
+                    turns[k] += 1
+            except BaseException as error:
+                failures.append(error)
+
+        threads = [threading.Thread(target=work, args=(k,)) for k in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert not failures
+    assert all(turns)
+
+
+def test_closed_loops_leave_no_descriptor_at_once() -> None:
+    with inferkit.Batcher(double()) as batcher:
+
+        async def main() -> None:
+            await batcher.submit(row(1))
+
+        asyncio.run(main())
+        gc.disable()
+        before = open_descriptors()
+        kept = []
+        for _ in range(10):
+            loop = asyncio.new_event_loop()
+            loop.run_until_complete(main())
+            loop.close()
+            kept.append(loop)
+        assert open_descriptors() == before
+        gc.enable()
+
+
+def test_a_loop_that_is_dropped_without_being_closed_is_collected() -> None:
+    """With a task that awaits: the request would keep it, if nobody saw that the loop is gone."""
+    opened = threading.Event()
+    with inferkit.Batcher(double(lambda x: (opened.wait(60), x * 2)[1]), inline_limit=0) as batcher:
+        seen: list[weakref.ref[Any]] = []
+
+        def scene() -> None:
+            loop = asyncio.new_event_loop()
+
+            async def wait() -> None:
+                await batcher.submit(row(1))
+
+            async def main() -> None:
+                task = asyncio.ensure_future(wait())
+                seen.append(weakref.ref(task))
+                await asyncio.sleep(0.01)
+
+            loop.run_until_complete(main())
+            loop.set_exception_handler(lambda *_: None)
+            seen.append(weakref.ref(loop))
+
+        def collect() -> None:
+            scene()
+            gc.collect()
+            gc.collect()
+
+        with pytest.warns(ResourceWarning):
+            collect()
+        assert [ref() for ref in seen] == [None, None]
+        opened.set()
+
+
+def test_finalizers_that_submit_while_a_loop_is_registered() -> None:
+    """The collector runs in the middle of a loop's first submission, and a finalizer submits, too."""
+    tickets: list[inferkit.Ticket] = []
+
+    class Submitting:
+        def __init__(self, batcher: inferkit.Batcher) -> None:
+            self.me, self.batcher = self, batcher
+
+        def __del__(self) -> None:
+            tickets.append(self.batcher.submit(row(5), timeout=30))
+
+    threshold = gc.get_threshold()
+    with inferkit.Batcher(double()) as batcher:
+
+        async def main() -> None:
+            gc.disable()
+            for _ in range(3):
+                Submitting(batcher)
+            gc.set_threshold(1, 1, 1)
+            gc.enable()
+            try:
+                mine = batcher.submit(row(1), timeout=30)
+            finally:
+                gc.set_threshold(*threshold)
+            assert (await mine).tolist() == [2, 2]
+
+        for _ in range(20):
+            asyncio.run(main())
+        gc.collect()
+        assert batcher.drain(timeout=60)
+        assert len(tickets) == 60
+        assert all(ticket.result().tolist() == [10, 10] for ticket in tickets)
+
+
+def test_deadlines_cost_one_timer_each_at_most() -> None:
+    """Ever earlier deadlines leave timers of the loop behind, and each must not set another one."""
+    calls = 0
+
+    class CountingLoop(asyncio.SelectorEventLoop):
+        def call_later(self, *args: Any, **kwargs: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            return super().call_later(*args, **kwargs)
+
+    opened = threading.Event()
+    with inferkit.Batcher(double(lambda x: (opened.wait(60), x * 2)[1]), inline_limit=0) as batcher:
+
+        async def main() -> None:
+            first = batcher.submit(row(0))
+            await asyncio.sleep(0.01)
+            tickets = [batcher.submit(row(i), timeout=0.3 - 0.01 * i) for i in range(20)]
+            for ticket in tickets:
+                with pytest.raises(inferkit.DeadlineError):
+                    await ticket
+            opened.set()
+            await first
+
+        loop = CountingLoop()
+        loop.run_until_complete(main())
+        loop.close()
+    assert calls <= 2 + 2 * 20
+
+
+def test_an_iterator_of_await_is_safe_in_the_wrong_hands() -> None:
+    with inferkit.Batcher(double(), max_delay=60) as batcher:
+
+        async def main() -> None:
+            ticket = batcher.submit(row(1))
+            waiter = ticket.__await__()
+            assert next(waiter) is waiter
+            with pytest.raises(RuntimeError):
+                next(waiter)
+            with pytest.raises(RuntimeError, match="not ended"):
+                waiter()
+            with pytest.raises(RuntimeError, match="not ended"):
+                waiter.result()
+            with pytest.raises(RuntimeError):
+                waiter.add_done_callback()
+            called: list[object] = []
+            waiter.add_done_callback(called.append, context=None)
+            with pytest.raises(RuntimeError):
+                waiter.add_done_callback(print)
+            assert ticket.cancel()
+            await asyncio.sleep(0.05)
+            assert called == [waiter]
+            waiter()
+            assert called == [waiter]
+            with pytest.raises(asyncio.CancelledError):
+                next(waiter)
+
+        asyncio.run(main())
+
+
+def test_a_ticket_that_one_loop_awaits_is_refused_to_another() -> None:
+    with inferkit.Batcher(double(), max_delay=60) as batcher:
+        ticket = batcher.submit(row(1))
+        awaiting, errors = threading.Event(), []
+
+        async def first() -> None:
+            task = asyncio.ensure_future(ticket)
+            await asyncio.sleep(0.01)
+            awaiting.set()
+            assert (await task).tolist() == [2, 2]
+
+        async def second() -> None:
+            try:
+                await ticket
+            except RuntimeError as error:
+                errors.append(str(error))
+
+        thread = threading.Thread(target=lambda: asyncio.run(first()))
+        thread.start()
+        awaiting.wait(60)
+        asyncio.run(second())
+        assert errors == ["the ticket is awaited on another event loop"]
+        batcher.drain()
+        thread.join()

@@ -1,0 +1,187 @@
+"""``X.__new__(X)`` and then use: every attribute of every class says what is wrong; none crashes."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import inferkit
+from inferkit import _core
+
+SAYS = "is not initialised"
+# What any object can do without a value of ours.
+PLAIN = {*dir(object), "__annotations__", "__module__", "__slots__", "__weakref__", "_pybind11_conduit_v1_"}
+PLAIN -= {"__repr__"}
+PLAIN |= {"__del__"}  # has nothing to say where there is nothing to lose
+
+
+def classes() -> list[type]:
+    core = [value for value in vars(_core).values() if inspect.isclass(value)]
+    faces = [inferkit.Model, inferkit.Batcher]
+    return sorted({*core, *faces}, key=lambda cls: (cls.__module__, cls.__qualname__))
+
+
+def made_by_new(cls: type) -> Any:
+    """An object without a value; None where there can be none."""
+    try:
+        return cls.__new__(cls)
+    except TypeError:
+        with pytest.raises(TypeError):
+            object.__new__(cls)
+        with pytest.raises(TypeError):
+            cls()
+        return None
+
+
+def attributes(cls: type) -> list[str]:
+    """All that the core gives the class; of what is written in Python, what is not private."""
+    ours = (base for base in cls.__mro__ if base.__module__.startswith("inferkit"))
+    names = {
+        name
+        for base in ours
+        for name, value in vars(base).items()
+        if not (name.startswith("_") and not name.startswith("__") and inspect.isfunction(value))
+    }
+    return sorted(names - PLAIN)
+
+
+WHOLE = [cls for cls in classes() if made_by_new(cls) is not None]
+
+
+def test_there_is_something_to_test() -> None:
+    names = {cls.__qualname__ for cls in WHOLE}
+    assert {"Batcher", "BufferPool", "Model", "InputChecks", "OutputChecks", "ManualClock"} <= names
+    sealed = {cls.__qualname__ for cls in classes()} - names
+    assert {"Buffer", "Weights", "Ticket", "Timing", "PoolStats", "LeakRow"} <= sealed
+
+
+@pytest.mark.parametrize("cls", WHOLE, ids=lambda cls: f"{cls.__module__}.{cls.__qualname__}")
+def test_every_attribute_says_so(cls: type) -> None:
+    for name in attributes(cls):
+        found = inspect.getattr_static(cls, name)
+        if isinstance(found, (staticmethod, classmethod)):
+            continue
+        with pytest.raises(TypeError, match=f"{cls.__qualname__} {SAYS}"):
+            use(made_by_new(cls), name)
+
+
+def use(made: Any, name: str) -> None:
+    """Read the attribute; where it is a method, call it with as many arguments as it takes."""
+    method = getattr(made, name)
+    if name == "__call__":
+        made(1.0)
+    by_position = itertools.chain.from_iterable(itertools.product(VALUES, repeat=n) for n in range(4))
+    ways: list[tuple[tuple[Any, ...], dict[str, Any]]] = [(arguments, {}) for arguments in by_position]
+    ways += [((), names) for names in BY_NAME]
+    errors = [error for arguments, names in ways if (error := error_of(method, arguments, names))]
+    assert len(errors) == len(ways), f"{name} works"
+    said = [error for error in errors if SAYS in str(error)]
+    raise said[0] if said else errors[0]
+
+
+def error_of(method: Callable[..., Any], arguments: tuple[Any, ...], names: dict[str, Any]) -> TypeError | None:
+    try:
+        answer = method(*arguments, **names)
+        if inspect.iscoroutine(answer):
+            answer.send(None)
+    except TypeError as error:
+        return error
+    return None
+
+
+VALUES: list[Any] = [None, 1, {}]
+BY_NAME: list[dict[str, Any]] = [{"drain": True}, {"drain": True, "timeout": None}, {"by": 1.0}, {"limits": []}]
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda b: b.close(),
+        lambda b: b.__exit__(None, None, None),
+        lambda b: b.drain(timeout=0.1),
+        lambda b: b.stats(),
+        lambda b: b(1),
+        lambda b: b.submit(1),
+        lambda b: b.name,
+        lambda b: b.model,
+        lambda b: repr(b),
+        lambda b: b.warm_up(),
+    ],
+)
+def test_a_batcher_without_init(use: Callable[[inferkit.Batcher], object]) -> None:
+    class Unmade(inferkit.Batcher):
+        def __init__(self) -> None:
+            pass
+
+    with pytest.raises(TypeError, match=SAYS):
+        use(inferkit.Batcher.__new__(inferkit.Batcher))
+    with pytest.raises(TypeError):  # pybind11 itself finds that the constructor of the base was not called
+        Unmade()
+
+
+def test_a_subclass_whose_init_raised_and_whose_del_closes(fresh_python: Callable[..., Any]) -> None:
+    ran = fresh_python(
+        """
+import inferkit, numpy as np
+
+class Closing(inferkit.Batcher):
+    def __del__(self):
+        try:
+            self.close()
+        except TypeError as error:
+            print(error)
+
+model = inferkit.Model.from_callable(
+    lambda x: x, inputs=[("x", "float32", (None, 2))], outputs=[("y", "float32", (None, 2))])
+try:
+    Closing(model, on_full="block")
+except ValueError as error:
+    print(error)
+with Closing(model) as batcher:
+    print(batcher(np.ones(2, np.float32)).tolist())
+"""
+    )
+    assert ran.returncode == 0, ran.stderr
+    raised, unmade, answered = ran.stdout.splitlines()
+    assert "on_full" in raised
+    assert SAYS in unmade
+    assert answered == "[1.0, 1.0]"
+
+
+def test_two_classes_of_ours_as_bases() -> None:
+    """Each finds its own value, wherever it stands."""
+
+    class Both(_core.BufferPool, _core.Batcher):  # type: ignore[misc]
+        pass
+
+    class Other(_core.Batcher, _core.Model):  # type: ignore[misc]
+        pass
+
+    bare = Both.__new__(Both)
+    for method in (_core.Batcher.submit, _core.Batcher.__call__, _core.BufferPool.stats):
+        with pytest.raises(TypeError, match=SAYS):
+            method(bare)
+    other = Other.__new__(Other)
+    for method in (_core.Batcher.submit, _core.Model.__call__, _core.Model._memory):
+        with pytest.raises(TypeError, match=SAYS):
+            method(other)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda: _core.Ticket.request_id.__get__(5),
+        lambda: _core.Ticket.timing.__get__(object()),
+        lambda: _core.Ticket.result(5),
+        lambda: _core.Batcher.submit(5),
+        lambda: _core.Model._run(5, {}),
+        lambda: _core.Batcher._close(inferkit.BufferPool(), True),
+    ],
+)
+def test_objects_of_another_class(use: Callable[[], object]) -> None:
+    with pytest.raises(TypeError):
+        use()
