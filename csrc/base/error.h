@@ -3,10 +3,11 @@
 #include <cstdint>
 #include <memory>
 #include <span>
-#include <sstream>
 #include <stdexcept>
 #include <string>
 #include <string_view>
+
+#include "base/cat.h"
 
 namespace inferkit {
 
@@ -77,13 +78,5 @@ class Error : public std::runtime_error {
 
 /// The status of the exception in flight; call it in a catch (...) block.
 Status current_exception_status() noexcept;
-
-/// Its arguments printed one after the other.
-template <class... Args>
-std::string cat(const Args&... args) {
-  std::ostringstream out;
-  (out << ... << args);
-  return out.str();
-}
 
 }  // namespace inferkit

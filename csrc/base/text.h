@@ -2,6 +2,7 @@
 #pragma once
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace inferkit {
 
@@ -13,5 +14,8 @@ bool is_utf8(std::string_view text);
 
 /// 'text' in quotes for a message: what is not printable ASCII or valid UTF-8 is escaped, what is long is cut.
 std::string quote(std::string_view text);
+
+/// The pieces between separators; views into `text`. What a last separator ends is not followed by an empty piece.
+std::vector<std::string_view> split(std::string_view text, char separator);
 
 }  // namespace inferkit

@@ -1,10 +1,8 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
-#include <pybind11/stl/filesystem.h>
 
 #include <algorithm>
-#include <filesystem>
 
 #include "base/text.h"
 #include "bindings/arguments.h"
@@ -208,11 +206,11 @@ void bind_model(py::module_& m) {
   py::class_<PyModel> model(m, "Model", py::custom_type_setup(visit_callables));
   model_type = reinterpret_cast<PyTypeObject*>(model.ptr());
   model
-      .def(py::init([](const std::filesystem::path& path, const MaybeCount& threads, const Count& max_plans,
+      .def(py::init([](const FilePath& path, const MaybeCount& threads, const Count& max_plans,
                        const MaybeCount& max_run_bytes, const Count& max_iterations, const InputChecks& checks) {
              const ModelOptions options = options_from(threads, max_plans, max_run_bytes, max_iterations);
              const py::gil_scoped_release release;
-             return from_native(Model::load(path.native(), options), checks);
+             return from_native(Model::load(path.bytes, options), checks);
            }),
            py::kw_only(), py::arg("path"), py::arg("threads"), py::arg("max_plans"), py::arg("max_run_bytes"),
            py::arg("max_iterations"), py::arg("checks"))

@@ -1,9 +1,8 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
-#include <pybind11/stl/filesystem.h>
 
-#include <filesystem>
+#include <string_view>
 
 #include "base/error.h"
 #include "bindings/arguments.h"
@@ -98,9 +97,10 @@ OSError
     If the file cannot be opened (``FileNotFoundError`` where there is none).
 )";
 
-WeightsPtr open(const std::filesystem::path& path) {
+WeightsPtr open(const FilePath& path) {
   const py::gil_scoped_release release;
-  return path.extension() == ".onnx" ? open_onnx_weights(path.native()) : Weights::open_safetensors(path.native());
+  const bool onnx = std::string_view(path.bytes).ends_with(".onnx");
+  return onnx ? open_onnx_weights(path.bytes) : Weights::open_safetensors(path.bytes);
 }
 
 /// A read-only array onto `view`, which `owner` keeps alive. numpy itself notes where it is not aligned.

@@ -525,7 +525,7 @@ std::vector<Tensor> evaluate_node(const Node& node, std::span<const Tensor* cons
 }
 
 std::string weight_key(const Tensor& constant, const std::string& kind) {
-  return cat(constant.data, " ", kind, " ", dtype_name(constant.dtype), " ", constant.shape.str());
+  return cat(reinterpret_cast<uintptr_t>(constant.data), " ", kind, " ", dtype_name(constant.dtype), " ", constant.shape.str());
 }
 
 }  // namespace inferkit

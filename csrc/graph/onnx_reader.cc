@@ -1,6 +1,6 @@
 #include "graph/onnx_reader.h"
 
-#include <filesystem>
+#include <algorithm>
 
 #include "base/error.h"
 #include "graph/onnx_graph.h"
@@ -35,8 +35,9 @@ ModelFile read(Bytes bytes, std::optional<std::string> folder, std::shared_ptr<c
 
 ModelFile read_onnx(const std::string& path) {
   const auto file = MappedFile::open(path);
-  const std::string folder = std::filesystem::path(path).parent_path().string();
-  return read(file->bytes(), folder.empty() ? "." : folder, file);
+  const size_t slash = path.rfind('/');
+  const std::string folder = slash == std::string::npos ? "." : path.substr(0, std::max<size_t>(slash, 1));
+  return read(file->bytes(), folder, file);
 }
 
 ModelFile read_onnx(std::span<const std::byte> bytes, const std::string& folder, std::shared_ptr<const void> owner) {

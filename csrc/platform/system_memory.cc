@@ -3,7 +3,11 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <fstream>
+#include <charconv>
+#include <string_view>
+
+#include "base/text.h"
+#include "platform/text_file.h"
 
 namespace inferkit {
 namespace {
@@ -11,9 +15,11 @@ namespace {
 /// A file with one number; "max" (v2), or more than any machine has (v1), means no limit.
 std::optional<size_t> limit_in(const std::string& path) {
   constexpr size_t kNone = size_t{1} << 60;
-  std::ifstream in(path);
+  const std::string text = read_text_file(path).value_or("");
   size_t bytes = 0;
-  if (!(in >> bytes) || bytes >= kNone) return std::nullopt;
+  if (std::from_chars(text.data(), text.data() + text.size(), bytes).ec != std::errc{} || bytes >= kNone) {
+    return std::nullopt;
+  }
   return bytes;
 }
 
@@ -25,16 +31,16 @@ std::optional<size_t> least(std::optional<size_t> a, std::optional<size_t> b) {
 }  // namespace
 
 std::optional<size_t> cgroup_memory_limit(const std::string& cgroup_file, const std::string& root) {
-  std::ifstream in(cgroup_file);
+  const std::string text = read_text_file(cgroup_file).value_or("");
   std::optional<size_t> limit;
-  for (std::string line; std::getline(in, line);) {  // "0::/a/b" in v2, "9:memory:/a/b" in v1
+  for (const std::string_view line : split(text, '\n')) {  // "0::/a/b" in v2, "9:memory:/a/b" in v1
     const size_t first = line.find(':'), second = line.find(':', first + 1);
     if (first == std::string::npos || second == std::string::npos) continue;
-    const std::string controllers = line.substr(first + 1, second - first - 1);
+    const std::string_view controllers = line.substr(first + 1, second - first - 1);
     if (!controllers.empty() && controllers != "memory") continue;
     const std::string mount = controllers.empty() ? root : root + "/memory";
     const std::string name = controllers.empty() ? "/memory.max" : "/memory.limit_in_bytes";
-    std::string path = line.substr(second + 1);
+    std::string path(line.substr(second + 1));
     if (path.empty() || path[0] != '/') continue;
     while (true) {
       limit = least(limit, limit_in(mount + path + name));

@@ -6,11 +6,13 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
-#include <fstream>
 #include <memory>
-#include <sstream>
 #include <string_view>
+
+#include "base/text.h"
+#include "platform/text_file.h"
 
 namespace inferkit {
 namespace {
@@ -27,30 +29,33 @@ int affinity_cpus() {
   return static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
 }
 
-std::optional<std::string> read_line(const std::string& path) {
-  std::ifstream in(path);
-  std::string line;
-  if (!std::getline(in, line)) return std::nullopt;
-  return line;
+/// The numbers of the file's first line, as far as it holds numbers; a missing file holds none.
+std::vector<double> numbers_of(const std::string& path) {
+  std::vector<double> out;
+  const std::string text = read_text_file(path).value_or("");
+  for (const std::string_view word : split(std::string_view(text).substr(0, text.find('\n')), ' ')) {
+    double number = 0;
+    if (std::from_chars(word.data(), word.data() + word.size(), number).ec != std::errc{}) break;
+    out.push_back(number);
+  }
+  return out;
+}
+
+std::optional<double> quotient(double quota, double period) {
+  if (quota <= 0 || period <= 0) return std::nullopt;
+  return quota / period;
 }
 
 /// cgroup v2: "max 100000" or "150000 100000".
 std::optional<double> quota_v2(const std::string& folder) {
-  const auto line = read_line(folder + "/cpu.max");
-  if (!line) return std::nullopt;
-  std::istringstream in(*line);
-  double quota = 0, period = 0;
-  if (!(in >> quota >> period) || quota <= 0 || period <= 0) return std::nullopt;
-  return quota / period;
+  const auto numbers = numbers_of(folder + "/cpu.max");
+  return numbers.size() < 2 ? std::nullopt : quotient(numbers[0], numbers[1]);
 }
 
 /// cgroup v1: two files; a quota of -1 means none.
 std::optional<double> quota_v1(const std::string& folder) {
-  const auto quota = read_line(folder + "/cpu.cfs_quota_us"), period = read_line(folder + "/cpu.cfs_period_us");
-  if (!quota || !period) return std::nullopt;
-  const double q = std::strtod(quota->c_str(), nullptr), p = std::strtod(period->c_str(), nullptr);
-  if (q <= 0 || p <= 0) return std::nullopt;
-  return q / p;
+  const auto quota = numbers_of(folder + "/cpu.cfs_quota_us"), period = numbers_of(folder + "/cpu.cfs_period_us");
+  return quota.empty() || period.empty() ? std::nullopt : quotient(quota[0], period[0]);
 }
 
 /// The tightest quota of `path` and every cgroup above it, in the hierarchy mounted at `mount`.
@@ -65,22 +70,19 @@ std::optional<double> tightest(const std::string& mount, std::string path,
 }
 
 bool lists_cpu(const std::string& controllers) {
-  std::istringstream in(controllers);
-  for (std::string name; std::getline(in, name, ',');) {
-    if (name == "cpu") return true;
-  }
-  return false;
+  const auto names = split(controllers, ',');
+  return std::find(names.begin(), names.end(), "cpu") != names.end();
 }
 
 }  // namespace
 
 std::optional<double> cgroup_cpu_quota(const std::string& cgroup_file, const std::string& root) {
-  std::ifstream in(cgroup_file);
+  const std::string text = read_text_file(cgroup_file).value_or("");
   std::optional<double> least;
-  for (std::string line; std::getline(in, line);) {  // "0::/a/b" in v2, "4:cpu,cpuacct:/a/b" in v1
+  for (const std::string_view line : split(text, '\n')) {  // "0::/a/b" in v2, "4:cpu,cpuacct:/a/b" in v1
     const size_t first = line.find(':'), second = line.find(':', first + 1);
     if (first == std::string::npos || second == std::string::npos) continue;
-    const std::string controllers = line.substr(first + 1, second - first - 1), path = line.substr(second + 1);
+    const std::string controllers(line.substr(first + 1, second - first - 1)), path(line.substr(second + 1));
     if (path.empty() || path[0] != '/') continue;
     std::optional<double> quota;
     if (controllers.empty()) {

@@ -1,4 +1,6 @@
 #include "base/text.h"
+
+#include "base/cat.h"
 #include "test.h"
 
 using namespace inferkit;
@@ -31,4 +33,16 @@ TEST(text_quotes_what_is_not_seen) {
   CHECK_EQ(quote("\xe2\x80\xa8"), std::string("'\\xe2\\x80\\xa8'"));           // a line separator
   CHECK_EQ(quote("\xf3\xa0\x80\xa1"), std::string("'\\xf3\\xa0\\x80\\xa1'"));  // a tag
   CHECK_EQ(quote("\xe2\x82\xac\xf0\x9f\x98\x80"), std::string("'\xe2\x82\xac\xf0\x9f\x98\x80'"));
+}
+
+TEST(text_splits_into_pieces) {
+  const auto joined = [](std::string_view text) {
+    std::string out;
+    for (const std::string_view piece : split(text, ',')) out += cat("[", piece, "]");
+    return out;
+  };
+  CHECK_EQ(joined(""), std::string(""));
+  CHECK_EQ(joined("a"), std::string("[a]"));
+  CHECK_EQ(joined("a,,b"), std::string("[a][][b]"));
+  CHECK_EQ(joined(",a,"), std::string("[][a]"));
 }
