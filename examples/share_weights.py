@@ -2,8 +2,9 @@
 
     python examples/share_weights.py
 
-A model's file is mapped, not read: processes that load it share its pages, and `model.weights` shows the tensors where
-they lie. Within a process one Model serves all threads.
+A model's file is mapped: processes that load it share the pages of large weights, where the file has them at addresses
+that fit; external data has. `model.weights` shows the tensors where they lie, `model.memory()` tells what is mapped.
+Within a process one Model serves all threads.
 """
 
 from __future__ import annotations

@@ -1,14 +1,13 @@
 // What an ONNX file says of itself, read without making a model of it: so it also tells of models that cannot be run.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
-#include <pybind11/stl/filesystem.h>
 
-#include <filesystem>
 #include <map>
 #include <string>
 #include <unordered_map>
 #include <vector>
 
+#include "bindings/path.h"
 #include "engine/compile.h"
 #include "graph/onnx_reader.h"
 
@@ -113,11 +112,11 @@ py::dict report(const ModelFile& file) {
 void bind_inspect(py::module_& m) {
   m.def(
       "inspect_onnx",
-      [](const std::filesystem::path& path) {
+      [](const FilePath& path) {
         ModelFile file;
         {
           const py::gil_scoped_release release;
-          file = read_onnx(path.native());
+          file = read_onnx(path.bytes);
         }
         return report(file);
       },

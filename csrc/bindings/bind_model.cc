@@ -118,8 +118,9 @@ using Count = Given<int64_t>;
 using MaybeCount = Given<std::optional<int64_t>>;
 
 ModelOptions options_from(const MaybeCount& threads, const Count& max_plans, const MaybeCount& max_run_bytes,
-                          const Count& max_iterations) {
+                          const Count& max_iterations, bool map = false) {
   ModelOptions options;
+  options.placement = map ? Placement::kMapped : Placement::kCopied;
   options.threads = static_cast<int>(integer_or(0, threads, "threads", 0, std::numeric_limits<int>::max()));
   options.max_plans = static_cast<size_t>(integer(max_plans, "max_plans", 1));
   options.max_run_bytes = static_cast<size_t>(integer_or(0, max_run_bytes, "max_run_bytes", 1));
@@ -178,7 +179,10 @@ py::dict memory_of(const py::object& self) {
   py::dict out;
   const ModelMemory memory = model.native ? model.native->memory() : ModelMemory{};
   out["file_bytes"] = memory.file_bytes;
-  out["weight_bytes"] = memory.weight_bytes;
+  out["weight_bytes"] = memory.mapped_bytes + memory.copied_bytes;
+  out["mapped_bytes"] = memory.mapped_bytes;
+  out["copied_bytes"] = memory.copied_bytes;
+  out["misaligned_bytes"] = memory.misaligned_bytes;
   out["packed_bytes"] = memory.packed_bytes;
   out["arena_bytes"] = memory.plans.arena_bytes;
   out["plans"] = memory.plans.plans;
@@ -207,13 +211,14 @@ void bind_model(py::module_& m) {
   model_type = reinterpret_cast<PyTypeObject*>(model.ptr());
   model
       .def(py::init([](const FilePath& path, const MaybeCount& threads, const Count& max_plans,
-                       const MaybeCount& max_run_bytes, const Count& max_iterations, const InputChecks& checks) {
-             const ModelOptions options = options_from(threads, max_plans, max_run_bytes, max_iterations);
+                       const MaybeCount& max_run_bytes, const Count& max_iterations, bool mmap,
+                       const InputChecks& checks) {
+             const ModelOptions options = options_from(threads, max_plans, max_run_bytes, max_iterations, mmap);
              const py::gil_scoped_release release;
              return from_native(Model::load(path.bytes, options), checks);
            }),
            py::kw_only(), py::arg("path"), py::arg("threads"), py::arg("max_plans"), py::arg("max_run_bytes"),
-           py::arg("max_iterations"), py::arg("checks"))
+           py::arg("max_iterations"), py::arg("mmap"), py::arg("checks"))
       .def(py::init([](const py::bytes& data, const MaybeCount& threads, const Count& max_plans,
                        const MaybeCount& max_run_bytes, const Count& max_iterations, const InputChecks& checks) {
              const ModelOptions options = options_from(threads, max_plans, max_run_bytes, max_iterations);

@@ -53,17 +53,21 @@ namespace {
 using WeightsPtr = std::shared_ptr<const Weights>;
 
 constexpr const char* kDoc =
-    R"(Named tensors in a file, mapped and never copied: a read-only mapping from names to arrays.
+    R"(Named tensors in a mapped file: a read-only mapping from names to arrays.
 
 ``weights["name"]`` is a read-only numpy view onto the file's pages. Threads, models and processes that open the same
-file share its memory. A view keeps the file mapped after the ``Weights`` object is gone.
+file share its memory. A view keeps the file mapped after the ``Weights`` object is gone. Of an ONNX file, the tensors
+that a model would copy (small ones, whole numbers, those at odd addresses) are copies here too.
 
 A file promises no alignment: a view may have ``flags.aligned`` false, and is a correct array all the same. Types that
 numpy lacks (bfloat16, floats of 8 and 4 bits, integers of 4 and 2) come as those of ``ml_dtypes`` where that package is
 installed, else as their bits in ``uint16`` or ``uint8``; :meth:`dtype` tells which it is. Where elements share bytes in
 the file, the view is onto an unpacked copy.
 
-The file must not be truncated or rewritten in place while it is open: write a new one and rename it.
+The file must stay as it is while it is open; a new one renamed over it does no harm. Once it has changed,
+``weights[name]`` raises ModelError. Arrays that were handed out before cannot: they show what is written into the
+file, and reading a part that was cut off ends the process (SIGBUS). Where others may do that, open the file with
+``mmap=False``.
 
 Examples
 --------
@@ -88,23 +92,28 @@ Parameters
 ----------
 path : str or path-like
     A file whose name ends in ``.onnx`` is read as a model, any other as safetensors.
+mmap : bool
+    False reads the file into memory instead: for files that others rewrite in place.
 
 Raises
 ------
 ModelError
-    If the file is truncated, too long, malformed, or of a dtype that inferkit does not read.
+    If the file is truncated, too long, malformed, or of a dtype that inferkit does not read; or if it changes while
+    it is read.
 OSError
     If the file cannot be opened (``FileNotFoundError`` where there is none).
 )";
 
-WeightsPtr open(const FilePath& path) {
+WeightsPtr open(const FilePath& path, bool mmap) {
   const py::gil_scoped_release release;
+  const Placement placement = mmap ? Placement::kMapped : Placement::kCopied;
   const bool onnx = std::string_view(path.bytes).ends_with(".onnx");
-  return onnx ? open_onnx_weights(path.bytes) : Weights::open_safetensors(path.bytes);
+  return onnx ? open_onnx_weights(path.bytes, placement) : Weights::open_safetensors(path.bytes, placement);
 }
 
-/// A read-only array onto `view`, which `owner` keeps alive. numpy itself notes where it is not aligned.
+/// A read-only array onto `view`, which `owner`, the Weights, keeps alive. numpy itself notes where it is not aligned.
 py::array array_view(const TensorView& view, const py::object& owner) {
+  py::cast<const Weights&>(owner).require_unchanged();
   py::array out(py::reinterpret_borrow<py::dtype>(numpy_dtype(view.dtype)),
                 std::vector<py::ssize_t>(view.shape.begin(), view.shape.end()), view.data, owner);
   py::detail::array_proxy(out.ptr())->flags &= ~py::detail::npy_api::NPY_ARRAY_WRITEABLE_;
@@ -150,7 +159,7 @@ View abc_view(const char* kind, const py::object& self) {
 
 void bind_weights(py::module_& m) {
   py::class_<Weights, std::shared_ptr<Weights>> weights(m, "Weights", py::custom_type_setup(without_new), kDoc);
-  weights.def_static("open", &open, "path"_a, kOpenDoc)
+  weights.def_static("open", &open, "path"_a, py::kw_only(), "mmap"_a = true, kOpenDoc)
       .def(
           "__getitem__",
           [](const py::object& self, const Name& name) {

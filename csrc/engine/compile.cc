@@ -364,6 +364,9 @@ void Compiler::finish() {
       if (operand.kind == Operand::Kind::kInput) plan_->input_slots.push_back(slot);
       if (operand.kind == Operand::Kind::kOutput) plan_->output_slots.push_back(slot);
       plan_->operands.push_back(operand);
+      if (options_.files && operand.kind == Operand::Kind::kConstant) {
+        if (const auto* file = options_.files->find(operand.pointer)) plan_->files.add(*file);
+      }
     }
   }
   constexpr double kNanosPerStep = 15, kMostNanos = 1e17;  // years, and no overflow where some are added
@@ -525,7 +528,8 @@ std::vector<Tensor> evaluate_node(const Node& node, std::span<const Tensor* cons
 }
 
 std::string weight_key(const Tensor& constant, const std::string& kind) {
-  return cat(reinterpret_cast<uintptr_t>(constant.data), " ", kind, " ", dtype_name(constant.dtype), " ", constant.shape.str());
+  return cat(reinterpret_cast<uintptr_t>(constant.data), " ", kind, " ", dtype_name(constant.dtype), " ",
+             constant.shape.str());
 }
 
 }  // namespace inferkit

@@ -46,6 +46,8 @@ struct CompileOptions {
   bool values_vary = false;
   /// What one run of the plan may take; PlanTooLarge where it would pass.
   size_t max_run_bytes = std::numeric_limits<size_t>::max();
+  /// What constants may be views of; null: nothing that changes.
+  const MappedFiles* files = nullptr;
 };
 
 /// Compiles `graph` for inputs of these dtypes and shapes, as far as it can be without values that only a run gives;

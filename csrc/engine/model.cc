@@ -69,6 +69,18 @@ std::optional<std::vector<Tensor>> evaluate(const Node& node, std::span<const Te
   }
 }
 
+/// Calls visit(TensorView) for every constant, those of subgraphs and attributes included.
+template <class Visit>
+void for_each_constant(const Graph& graph, const Visit& visit) {
+  for (const auto& [id, tensor] : graph.constants) visit(tensor.view());
+  for (const Node& node : graph.nodes) {
+    for (const auto& [name, attribute] : node.attributes) {
+      if (const auto* tensor = std::get_if<Tensor>(&attribute)) visit(tensor->view());
+      if (const auto* body = std::get_if<std::shared_ptr<Graph>>(&attribute)) for_each_constant(**body, visit);
+    }
+  }
+}
+
 }  // namespace
 
 /// Packed weights by key. Made under the lock: two plans that want the same weights must not pack them twice.
@@ -97,7 +109,9 @@ class Model::PackedCache final : public ModelCache {
 };
 
 std::shared_ptr<Model> Model::load(const std::string& path, ModelOptions options) {
-  return std::make_shared<Model>(read_onnx(path), std::move(options), path);
+  ModelFile file = read_onnx(path, options.placement);
+  const MappedFiles files = file.files;
+  return files.guarded([&] { return std::make_shared<Model>(std::move(file), std::move(options), path); });
 }
 
 std::shared_ptr<Model> Model::load_bytes(std::span<const std::byte> bytes, ModelOptions options) {
@@ -318,8 +332,11 @@ std::shared_ptr<const Plan> Model::compile_for(std::span<const Shape> shapes) {
     facts.push_back({inputs_[i].dtype, shapes[i], nullptr, foreign});
   }
   try {
-    return compile(file_.graph, facts, *packed_, {.max_run_bytes = options_.max_run_bytes});
+    return file_.files.guarded([&] {
+      return compile(file_.graph, facts, *packed_, {.max_run_bytes = options_.max_run_bytes, .files = &file_.files});
+    });
   } catch (const Error& error) {
+    file_.files.require_unchanged();
     // The graph itself passed probe(): it is these sizes that do not fit it.
     if (error.code() != ErrorCode::kModel) throw;
     std::string came;
@@ -331,7 +348,7 @@ std::shared_ptr<const Plan> Model::compile_for(std::span<const Shape> shapes) {
 }
 
 RunEnvironment Model::environment() const {
-  return {packed_.get(), options_.pool.get(), &subgraphs_, options_.threads};
+  return {packed_.get(), options_.pool.get(), &subgraphs_, options_.threads, &file_.files};
 }
 
 Status Model::run(std::span<const TensorView> inputs, OutputSink& sink) noexcept {
@@ -354,7 +371,8 @@ Status Model::run(std::span<const TensorView> inputs, OutputSink& sink) noexcept
     const Plan& plan = lease.plan();
     if (plan.next) {
       RunBudget budget{.iterations = options_.max_iterations, .max_bytes = options_.max_run_bytes};
-      run_stages(file_.graph, plans_, std::move(lease), inputs, sink, environment(), budget);
+      file_.files.guarded(
+          [&] { run_stages(file_.graph, plans_, std::move(lease), inputs, sink, environment(), budget); });
       return {};
     }
     for (size_t i = 0; i < plan.outputs.size(); ++i)
@@ -374,7 +392,15 @@ int64_t Model::estimate_nanos(std::span<const Shape> shapes) const {
 ModelMemory Model::memory() const {
   ModelMemory out;
   out.file_bytes = file_.file_bytes;
-  for (const auto& [id, tensor] : file_.graph.constants) out.weight_bytes += tensor.bytes();
+  out.misaligned_bytes = file_.misaligned_bytes;
+  std::unordered_map<const void*, size_t> held;  // what several values share counts once
+  const auto add = [&](const TensorView& view) {
+    size_t& bytes = held[view.data];
+    bytes = std::max(bytes, view.bytes());
+  };
+  for_each_constant(file_.graph, add);
+  for (const NamedTensor& tensor : weights_->tensors()) add(tensor.view);
+  for (const auto& [data, bytes] : held) (file_.files.find(data) ? out.mapped_bytes : out.copied_bytes) += bytes;
   out.packed_bytes = packed_->bytes();
   out.plans = plans_.stats();
   return out;

@@ -26,20 +26,25 @@ struct ModelOptions {
   int64_t max_iterations = kMaxIterations;
   /// Time that folding, and runs on zeros, may each take while the model is loaded, as it is estimated.
   int64_t max_load_nanos = 1'000'000'000;
+  /// Where the weights of a file are kept.
+  Placement placement = Placement::kMapped;
   /// Where arenas come from; null takes the process's pool.
   std::shared_ptr<BufferPool> pool;
 };
 
 struct ModelMemory {
-  size_t file_bytes = 0;    // mapped from the model and its external data, shared with other processes
-  size_t weight_bytes = 0;  // constants of the graph, in the mapping or copied from it
-  size_t packed_bytes = 0;  // weights as kernels want them
+  size_t file_bytes = 0;        // of the model and its external data
+  size_t mapped_bytes = 0;      // constants in the files' own pages, shared with other processes
+  size_t copied_bytes = 0;      // constants in memory of their own
+  size_t misaligned_bytes = 0;  // of those, what was copied only because the file puts it at odd addresses
+  size_t packed_bytes = 0;      // weights as kernels want them
   PlanCacheStats plans;
 };
 
 class Model final : public Runner {
  public:
-  /// Reads, checks and optimises the file, and compiles it once to see that all of it can be run.
+  /// Reads, checks and optimises the file, and compiles it once to see that all of it can be run. Runs and compilations
+  /// that read the file's pages fail with Error(kModel) once the file has changed.
   static std::shared_ptr<Model> load(const std::string& path, ModelOptions options = {});
   /// The same from memory; external data is refused.
   static std::shared_ptr<Model> load_bytes(std::span<const std::byte> bytes, ModelOptions options = {});

@@ -31,6 +31,13 @@ void Session::run(std::span<const void* const> inputs, std::span<void* const> ou
   }
   for (const uint32_t slot : plan.output_slots)
     table[slot] = static_cast<std::byte*>(outputs[plan.operands[slot].index]);
+  if (plan.files.empty()) return run_steps(context);
+  plan.files.guarded([&] { run_steps(context); });
+}
+
+void Session::run_steps(const ExecContext& context) {
+  const Plan& plan = *plan_;
+  std::byte** table = table_.data();
   const Step* step = plan.steps.data();
   const Step* const end = step + plan.steps.size();
   try {

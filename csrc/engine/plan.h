@@ -13,6 +13,7 @@
 #include "engine/continuation.h"
 #include "graph/ir.h"
 #include "memory/buffer_pool.h"
+#include "memory/mapped_files.h"
 
 namespace inferkit {
 
@@ -60,6 +61,7 @@ struct Plan {
   std::vector<std::string> labels;           // node names, for errors and traces
   std::vector<PlanResult> results;           // what each output is
   std::shared_ptr<const Continuation> next;  // null where the plan computes every output of the model
+  MappedFiles files;                         // what its steps read where it stands
 
   // Owners of what the raw pointers above point into.
   std::deque<std::unique_ptr<std::byte[]>> params;
@@ -72,10 +74,13 @@ class Session {
   Session(std::shared_ptr<const Plan> plan, BufferPool& pool);
 
   const Plan& plan() const { return *plan_; }
-  /// Runs the plan from `inputs` to `outputs` (one pointer per port). May throw Error.
+  /// Runs the plan from `inputs` to `outputs` (one pointer per port). May throw Error; kModel where a file that the
+  /// plan reads is no longer what was loaded, and the outputs are not to be used.
   void run(std::span<const void* const> inputs, std::span<void* const> outputs, const ExecContext& context);
 
  private:
+  void run_steps(const ExecContext& context);
+
   std::shared_ptr<const Plan> plan_;
   Buffer arena_;
   std::vector<std::byte*> table_;

@@ -183,7 +183,10 @@ class StagedRun final {
     }
     try {
       return compile(next.rest, facts, *environment_.cache,
-                     {.continuation = &next, .values_vary = values_vary_, .max_run_bytes = budget_.max_bytes});
+                     {.continuation = &next,
+                      .values_vary = values_vary_,
+                      .max_run_bytes = budget_.max_bytes,
+                      .files = environment_.files});
     } catch (const Error& error) {
       if (error.code() != ErrorCode::kModel) throw;
       rethrow_for_run(error, "the values of this input lead to what the model cannot do: ");
@@ -324,7 +327,8 @@ std::vector<Tensor> Subgraph::run(std::span<const TensorView> inputs, const RunE
     budget.spend(compile_nanos(graph_));
     std::vector<InputFacts> facts;
     for (const TensorView& in : inputs) facts.push_back({in.dtype, in.shape, nullptr, /*foreign=*/false});
-    return compile(graph_, facts, *environment.cache, {.values_vary = true, .max_run_bytes = budget.max_bytes});
+    return compile(graph_, facts, *environment.cache,
+                   {.values_vary = true, .max_run_bytes = budget.max_bytes, .files = environment.files});
   });
   run_stages(graph_, plans_, std::move(lease), inputs, sink, environment, budget, /*values_vary=*/true);
   return std::move(sink.tensors);

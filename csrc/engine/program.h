@@ -19,7 +19,8 @@ struct RunEnvironment {
   ModelCache* cache = nullptr;
   BufferPool* pool = nullptr;
   const SubgraphTable* subgraphs = nullptr;
-  int threads = 0;  // ModelOptions::threads
+  int threads = 0;                     // ModelOptions::threads
+  const MappedFiles* files = nullptr;  // as CompileOptions::files
 };
 
 /// The threads that a run of this plan may use.

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "base/tensor_view.h"
+#include "memory/mapped_files.h"
 
 namespace inferkit {
 
@@ -99,7 +100,9 @@ struct ModelFile {
   int64_t ir_version = 0;
   std::string producer;
   std::map<std::string, std::string> metadata;
-  size_t file_bytes = 0;  // the model and its external data
+  size_t file_bytes = 0;        // the model and its external data
+  MappedFiles files;            // what its tensors are views of
+  size_t misaligned_bytes = 0;  // copied only because the file puts them at odd addresses
 };
 
 template <class T>

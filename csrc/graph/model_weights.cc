@@ -17,9 +17,12 @@ std::shared_ptr<const Weights> weights_of(const ModelFile& file, const std::stri
     tensors.push_back({graph.values[id].name, tensor->view()});
     owners->insert(tensor->owner);
   }
-  return std::make_shared<Weights>(std::move(tensors), std::move(owners), file.metadata, path, file.file_bytes);
+  return std::make_shared<Weights>(std::move(tensors), std::move(owners), file.metadata, path, file.file_bytes,
+                                   file.files);
 }
 
-std::shared_ptr<const Weights> open_onnx_weights(const std::string& path) { return weights_of(read_onnx(path), path); }
+std::shared_ptr<const Weights> open_onnx_weights(const std::string& path, Placement placement) {
+  return weights_of(read_onnx(path, placement), path);
+}
 
 }  // namespace inferkit

@@ -12,6 +12,6 @@ namespace inferkit {
 std::shared_ptr<const Weights> weights_of(const ModelFile& file, const std::string& path);
 
 /// The initializers of an ONNX file and its external data. Throws as read_onnx does.
-std::shared_ptr<const Weights> open_onnx_weights(const std::string& path);
+std::shared_ptr<const Weights> open_onnx_weights(const std::string& path, Placement placement = Placement::kMapped);
 
 }  // namespace inferkit

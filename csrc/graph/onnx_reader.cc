@@ -11,14 +11,13 @@
 namespace inferkit {
 namespace {
 
-ModelFile read(Bytes bytes, std::optional<std::string> folder, std::shared_ptr<const void> owner) {
+ModelFile read(Bytes bytes, onnx::TensorLoader& tensors) {
   if (bytes.empty()) throw Error(ErrorCode::kModel, "the ONNX file is empty");
   const onnx::ModelProto proto = onnx::parse_model(bytes);
   if (!proto.ir_version || *proto.ir_version < 1)
     throw Error(ErrorCode::kModel, "the file has no ONNX IR version; is it an ONNX model?");
   if (!proto.graph) throw Error(ErrorCode::kModel, "the ONNX file has no graph");
 
-  onnx::TensorLoader tensors(std::move(owner), std::move(folder));
   onnx::GraphReader reader(proto, tensors, bytes.size());
   ModelFile model;
   model.graph = reader.read_main();
@@ -28,20 +27,25 @@ ModelFile read(Bytes bytes, std::optional<std::string> folder, std::shared_ptr<c
   if (!proto.producer_version.empty()) model.producer += cat(" ", proto.producer_version);
   for (const onnx::Entry& e : proto.metadata) model.metadata.emplace(e.key, e.value);
   model.file_bytes = bytes.size() + tensors.external_bytes();
+  model.files = tensors.viewed();
+  model.misaligned_bytes = tensors.misaligned_bytes();
   return model;
 }
 
 }  // namespace
 
-ModelFile read_onnx(const std::string& path) {
+ModelFile read_onnx(const std::string& path, Placement placement) {
   const auto file = MappedFile::open(path);
   const size_t slash = path.rfind('/');
   const std::string folder = slash == std::string::npos ? "." : path.substr(0, std::max<size_t>(slash, 1));
-  return read(file->bytes(), folder, file);
+  onnx::TensorLoader tensors(file, folder, placement);
+  return tensors.opened().guarded([&] { return read(file->bytes(), tensors); });
 }
 
 ModelFile read_onnx(std::span<const std::byte> bytes, const std::string& folder, std::shared_ptr<const void> owner) {
-  return read(bytes, folder.empty() ? std::nullopt : std::optional(folder), std::move(owner));
+  onnx::TensorLoader tensors(std::move(owner), folder.empty() ? std::nullopt : std::optional(folder),
+                             Placement::kMapped);
+  return tensors.opened().guarded([&] { return read(bytes, tensors); });
 }
 
 }  // namespace inferkit

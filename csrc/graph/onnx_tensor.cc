@@ -24,6 +24,9 @@ constexpr std::array<const char*, 27> kNames = {
   throw Error(ErrorCode::kModel, cat(what, " ", why));
 }
 
+/// Where a second look at the file finds more than the first did.
+constexpr std::string_view kWritten = "is being written to while it is read";
+
 /// The bytes that a file has of it.
 size_t checked_bytes(DType dtype, const Shape& shape, const std::string& what) {
   const auto count = shape.checked_elements();
@@ -66,6 +69,7 @@ Tensor load_typed(const TensorProto& proto, uint32_t field, const Shape& shape, 
   T* out = static_cast<T*>(data);
   for_each_occurrence(proto.message, field, [&](const WireReader& r) {
     each(r, [&](auto element) {
+      if (present-- == 0) fail(what, kWritten);
       const std::optional<T> value = convert(element);
       if (!value) fail(what, cat("holds the element ", element, ", which ", dtype_name(kDTypeOf<T>), " cannot"));
       *out++ = *value;
@@ -124,7 +128,10 @@ Tensor load_strings(const TensorProto& proto, const Shape& shape, const std::str
   void* data = nullptr;
   Tensor tensor = make_tensor(DType::kString, shape, &data);
   auto* out = static_cast<std::string*>(data);
-  for_each_occurrence(proto.message, kStringData, [&](const WireReader& r) { *out++ = std::string(r.as_text()); });
+  for_each_occurrence(proto.message, kStringData, [&](const WireReader& r) {
+    if (present-- == 0) fail(what, kWritten);
+    *out++ = std::string(r.as_text());
+  });
   return tensor;
 }
 
@@ -238,7 +245,7 @@ Tensor TensorLoader::load(Bytes message, const std::string& what) {
     tensor = load_external(proto, *dtype, shape, what);
   } else if (proto.raw_data) {
     if (proto.typed_fields) fail(what, "has both raw and typed data");
-    tensor = load_raw(*dtype, shape, *proto.raw_data, owner_, what);
+    tensor = load_raw(*dtype, shape, *proto.raw_data, source_, what);
   } else {
     tensor = load_typed(proto, *dtype, shape, what);
   }
@@ -246,8 +253,27 @@ Tensor TensorLoader::load(Bytes message, const std::string& what) {
   return tensor;
 }
 
-Tensor TensorLoader::load_raw(DType dtype, const Shape& shape, Bytes data, const std::shared_ptr<const void>& owner,
-                              const std::string& what) const {
+/// Small tensors cost more to watch over than to copy. Whole numbers may be sizes and indices, which are checked once
+/// and must stay what they were; weights that are quantized are bytes.
+bool TensorLoader::worth_mapping(DType dtype, size_t bytes) const {
+  constexpr size_t kLeastMapped = size_t{16} << 10;
+  if (placement_ == Placement::kCopied || bytes < kLeastMapped) return false;
+  switch (dtype) {
+    case DType::kBool:
+    case DType::kI16:
+    case DType::kI32:
+    case DType::kI64:
+    case DType::kU16:
+    case DType::kU32:
+    case DType::kU64:
+      return false;
+    default:
+      return true;
+  }
+}
+
+Tensor TensorLoader::load_raw(DType dtype, const Shape& shape, Bytes data, const Source& source,
+                              const std::string& what) {
   if (dtype == DType::kString) fail(what, "holds strings as raw data");
   const size_t bytes = checked_bytes(dtype, shape, what);
   if (data.size() != bytes)
@@ -262,7 +288,13 @@ Tensor TensorLoader::load_raw(DType dtype, const Shape& shape, Bytes data, const
   // What decides indices, shapes and branches is copied: it must stay as it is now, whoever writes to the file.
   const bool decides = dtype == DType::kBool || dtype == DType::kI32 || dtype == DType::kI64;
   const bool aligned = reinterpret_cast<uintptr_t>(data.data()) % dtype_size(dtype) == 0;
-  if (owner && aligned && !decides && bytes > 0) return {dtype, shape, data.data(), owner};
+  if (source.owner && !decides && bytes > 0 && (!source.file || worth_mapping(dtype, bytes))) {
+    if (aligned) {
+      if (const auto* file = opened_.find(data.data())) viewed_.add(*file);
+      return {dtype, shape, data.data(), source.owner};
+    }
+    if (source.file) misaligned_bytes_ += bytes;
+  }
   void* out = nullptr;
   Tensor tensor = make_tensor(dtype, shape, &out);
   if (dtype == DType::kBool) {  // one that is neither 0 nor 1 must not reach code that reads it as one
@@ -288,17 +320,23 @@ Tensor TensorLoader::load_external(const TensorProto& proto, DType dtype, const 
   if (length && *length != bytes)
     fail(what, cat("has ", *length, " bytes of external data; its shape ", shape.str(), " of ", dtype_name(dtype),
                    " needs ", bytes));
+  // Many tensors may share one range, so copies are shared too; ranges that overlap could still multiply them. By the
+  // file's name: the addresses of one that is not kept are soon another's.
+  const std::tuple key(std::string(location), offset, bytes, dtype);
+  if (const auto it = external_copies_.find(key); it != external_copies_.end() && it->second.shape == shape)
+    return it->second;
   const auto file = open(location, what);
   const Bytes all = file->bytes();
   if (offset > all.size() || bytes > all.size() - offset)
     fail(what, cat("reads ", bytes, " bytes at ", offset, " of its external data ", quote(location),
                    ", which has only ", all.size()));
   const Bytes data = all.subspan(offset, bytes);
-  // Many tensors may share one range, so copies are shared too; ranges that overlap could still multiply them.
-  const std::tuple key(data.data(), bytes, dtype);
-  if (const auto it = external_copies_.find(key); it != external_copies_.end() && it->second.shape == shape)
-    return it->second;
-  Tensor tensor = load_raw(dtype, shape, data, file, what);
+  const bool kept = files_.find(location)->second != nullptr;
+  Tensor tensor = load_raw(dtype, shape, data, kept ? Source{file, file.get()} : Source{}, what);
+  if (!kept) {
+    file->require_unchanged();  // nobody looks at it later
+    opened_.remove(*file);
+  }
   if (tensor.data != data.data()) {
     copied_bytes_ += bytes;
     if (copied_bytes_ > 2 * external_bytes_)
@@ -311,17 +349,25 @@ Tensor TensorLoader::load_external(const TensorProto& proto, DType dtype, const 
 std::shared_ptr<const MappedFile> TensorLoader::open(std::string_view location, const std::string& what) {
   if (!folder_) fail(what, "has external data, but the model was given as bytes without a folder; load it by its path");
   if (location.empty()) fail(what, "has external data without a location");
-  if (const auto it = files_.find(location); it != files_.end()) return it->second;
-  constexpr size_t kMaxFiles = 16'384;  // each is a mapping, and the kernel limits those
-  if (files_.size() == kMaxFiles) fail(what, cat("is in one more external file than the ", kMaxFiles, " allowed"));
+  const auto known = files_.find(location);
+  if (known != files_.end() && known->second) return known->second;
+  constexpr size_t kMaxFiles = 16'384;
+  if (known == files_.end() && files_.size() == kMaxFiles)
+    fail(what, cat("is in one more external file than the ", kMaxFiles, " allowed"));
   std::shared_ptr<const MappedFile> file;
   try {
     file = open_contained(*folder_, std::string(location));
   } catch (const Error& e) {
     throw Error(ErrorCode::kModel, cat(what, ": ", e.what()));
   }
-  external_bytes_ += file->bytes().size();
-  return files_.emplace(location, std::move(file)).first->second;
+  // Each file that is kept holds a mapping and a descriptor, of which a process has a thousand or so.
+  constexpr size_t kMaxKept = 64;
+  if (known == files_.end()) {
+    external_bytes_ += file->bytes().size();
+    files_.emplace(location, opened_.size() < kMaxKept ? file : nullptr);
+  }
+  opened_.add(file);
+  return file;
 }
 
 }  // namespace inferkit::onnx

@@ -10,12 +10,9 @@
 
 #include "graph/ir.h"
 #include "graph/onnx_proto.h"
+#include "memory/mapped_files.h"
 
-namespace inferkit {
-
-class MappedFile;
-
-namespace onnx {
+namespace inferkit::onnx {
 
 /// The dtype of TensorProto.DataType `code`; nullopt for those that inferkit lacks.
 std::optional<DType> dtype_of(int32_t code);
@@ -25,30 +22,50 @@ std::string dtype_text(int32_t code);
 /// One per file that is read; not thread-safe.
 class TensorLoader {
  public:
-  /// `owner` keeps the model's bytes alive; null: copy every tensor. External data is looked for in `folder`, and
-  /// refused where there is none.
-  TensorLoader(std::shared_ptr<const void> owner, std::optional<std::string> folder)
-      : owner_(std::move(owner)), folder_(std::move(folder)) {}
+  /// Of a model in memory, which `owner` keeps alive; null: copy every tensor. External data is looked for in `folder`,
+  /// and refused where there is none.
+  TensorLoader(std::shared_ptr<const void> owner, std::optional<std::string> folder, Placement placement)
+      : source_{std::move(owner), nullptr}, folder_(std::move(folder)), placement_(placement) {}
+  /// Of a model in a file.
+  TensorLoader(std::shared_ptr<const MappedFile> file, std::optional<std::string> folder, Placement placement)
+      : TensorLoader(std::shared_ptr<const void>(file), std::move(folder), placement) {
+    source_.file = file.get();
+    opened_.add(std::move(file));
+  }
 
   /// `what` names the tensor in messages: "initializer 'w'". The same message loaded twice is one tensor in memory.
   Tensor load(Bytes message, const std::string& what);
   /// The sizes of the external files that were opened, summed.
   size_t external_bytes() const { return external_bytes_; }
+  /// What is read while tensors are loaded.
+  const MappedFiles& opened() const { return opened_; }
+  /// What the tensors are views of.
+  const MappedFiles& viewed() const { return viewed_; }
+  /// The bytes that were copied only because the file puts them at odd addresses.
+  size_t misaligned_bytes() const { return misaligned_bytes_; }
 
  private:
-  Tensor load_raw(DType dtype, const Shape& shape, Bytes data, const std::shared_ptr<const void>& owner,
-                  const std::string& what) const;
+  /// Where bytes are.
+  struct Source {
+    std::shared_ptr<const void> owner;  // null: they may not be kept
+    const MappedFile* file = nullptr;   // the owner, where it is a file
+  };
+  Tensor load_raw(DType dtype, const Shape& shape, Bytes data, const Source& source, const std::string& what);
+  bool worth_mapping(DType dtype, size_t bytes) const;
   Tensor load_external(const TensorProto& proto, DType dtype, const Shape& shape, const std::string& what);
   std::shared_ptr<const MappedFile> open(std::string_view location, const std::string& what);
 
-  std::shared_ptr<const void> owner_;
+  Source source_;
   std::optional<std::string> folder_;
+  Placement placement_;
+  MappedFiles opened_, viewed_;
   std::map<const std::byte*, Tensor> loaded_;
+  /// By location; null where there are too many to keep open.
   std::map<std::string, std::shared_ptr<const MappedFile>, std::less<>> files_;
-  std::map<std::tuple<const std::byte*, size_t, DType>, Tensor> external_copies_;
+  std::map<std::tuple<std::string, size_t, size_t, DType>, Tensor> external_copies_;
   size_t external_bytes_ = 0;
   size_t copied_bytes_ = 0;
+  size_t misaligned_bytes_ = 0;
 };
 
-}  // namespace onnx
-}  // namespace inferkit
+}  // namespace inferkit::onnx

@@ -18,30 +18,35 @@
 namespace inferkit {
 namespace {
 
-class FileDescriptor {
- public:
-  explicit FileDescriptor(int fd) : fd_(fd) {}
-  FileDescriptor(FileDescriptor&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-  FileDescriptor& operator=(FileDescriptor&& other) noexcept {
-    std::swap(fd_, other.fd_);
-    return *this;
-  }
-  ~FileDescriptor() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  explicit operator bool() const { return fd_ >= 0; }
-  int get() const { return fd_; }
-
- private:
-  int fd_;
-};
-
 // O_NONBLOCK so that a FIFO in the file's place is refused instead of waited for; regular files ignore it.
 constexpr int kReadFlags = O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK;
 
 struct stat stat_of(int fd, const std::string& path) {
   struct stat info;
   if (::fstat(fd, &info) != 0) throw std::system_error(errno, std::generic_category(), path);
+  return info;
+}
+
+FileState state_of(const struct stat& info) { return {info.st_dev, info.st_ino, info.st_size, info.st_mtim}; }
+
+bool earlier(const timespec& a, const timespec& b) {
+  return a.tv_sec != b.tv_sec ? a.tv_sec < b.tv_sec : a.tv_nsec < b.tv_nsec;
+}
+
+/// The file's state, once any later change of it gets another time: the clock that stamps files moves in ticks of a few
+/// milliseconds, and a file that was written in this one may still be written in it. A time that does not come (of
+/// another machine's clock, or set by hand) is not waited for.
+struct stat settled(int fd, const std::string& path) {
+  constexpr timespec kWait{0, 1'000'000};
+  constexpr int kTries = 20;
+  struct stat info = stat_of(fd, path);
+  for (int i = 0; i < kTries; ++i) {
+    timespec now{};
+    ::clock_gettime(CLOCK_REALTIME_COARSE, &now);
+    if (earlier(info.st_mtim, now) || info.st_mtim.tv_sec > now.tv_sec + 1) break;
+    ::nanosleep(&kWait, nullptr);
+    info = stat_of(fd, path);
+  }
   return info;
 }
 
@@ -54,29 +59,61 @@ void require_regular(const struct stat& info, const std::string& what) {
   throw Error(ErrorCode::kModel, cat(what, " is ", kind, "; expected a regular file"));
 }
 
+/// `result` is what stat() or fstat() returned.
+bool same_file(int result, const struct stat& info, const FileState& state) {
+  return result == 0 && info.st_dev == state.device && info.st_ino == state.inode;
+}
+
 }  // namespace
 
-std::shared_ptr<const MappedFile> MappedFile::map(int fd, const std::string& path, size_t size) {
-  if (size == 0) return std::make_shared<const MappedFile>(Key{}, path, std::span<const std::byte>{});
+std::shared_ptr<const MappedFile> MappedFile::map(FileDescriptor fd, const std::string& path, const std::string& what) {
+  require_regular(stat_of(fd.get(), path), what);
+  const FileState state = state_of(settled(fd.get(), path));
+  const int number = fd.get();
+  const auto size = static_cast<size_t>(state.size);
   // The object first: when the mapping exists, its owner does too.
-  auto file = std::make_shared<MappedFile>(Key{}, path, std::span<const std::byte>{});
-  void* data = ::mmap(nullptr, size, PROT_READ, MAP_SHARED, fd, 0);
+  auto file = std::make_shared<MappedFile>(Key{}, path, std::move(fd), state);
+  if (size == 0) return file;
+  void* data = ::mmap(nullptr, size, PROT_READ, MAP_SHARED, number, 0);
   if (data == MAP_FAILED) throw std::system_error(errno, std::generic_category(), path);
   file->bytes_ = {static_cast<const std::byte*>(data), size};
+  file->region_.begin = file->bytes_.data();
+  file->region_.bytes = size;
   return file;
 }
 
 std::shared_ptr<const MappedFile> MappedFile::open(const std::string& path) {
   if (path.find('\0') != std::string::npos) throw std::invalid_argument("a path may not hold a NUL character");
-  const FileDescriptor fd(::open(path.c_str(), kReadFlags));
+  FileDescriptor fd(::open(path.c_str(), kReadFlags));
   if (!fd) throw std::system_error(errno, std::generic_category(), path);
-  const struct stat info = stat_of(fd.get(), path);
-  require_regular(info, path);
-  return map(fd.get(), path, static_cast<size_t>(info.st_size));
+  return map(std::move(fd), path, path);
 }
 
 MappedFile::~MappedFile() {
   if (!bytes_.empty()) ::munmap(const_cast<std::byte*>(bytes_.data()), bytes_.size());
+  // A program that closed descriptors it had not opened, as daemons do, may have another file under the number by now.
+  struct stat info;
+  if (!same_file(::fstat(fd_.get(), &info), info, state_)) fd_.release();
+}
+
+void MappedFile::require_unchanged() const {
+  const auto fail = [&](const std::string& what) {
+    // For when it looks as before again. Relaxed: it stands for no other memory.
+    changed_.store(true, std::memory_order_relaxed);
+    return Error(ErrorCode::kModel, cat("the file ", quote(path_), " ", what,
+                                        " since it was opened, and its weights are read where they stand: load it "
+                                        "again. Replace a model by renaming a new file over the old one, or load it "
+                                        "with mmap=False"));
+  };
+  if (region_.lost.load(std::memory_order_relaxed)) throw fail("was cut short, or could not be read,");
+  struct stat now;
+  // Without its descriptor the file is known by its name, if it still has it.
+  if (same_file(::fstat(fd_.get(), &now), now, state_) || same_file(::stat(path_.c_str(), &now), now, state_)) {
+    if (now.st_size != state_.size) throw fail(cat("went from ", state_.size, " to ", now.st_size, " bytes"));
+    const timespec& then = state_.modified;
+    if (now.st_mtim.tv_sec != then.tv_sec || now.st_mtim.tv_nsec != then.tv_nsec) throw fail("was written to");
+  }
+  if (changed_.load(std::memory_order_relaxed)) throw fail("has changed");
 }
 
 void MappedFile::prefault() const noexcept {
@@ -135,7 +172,7 @@ std::shared_ptr<const MappedFile> open_contained(const std::string& folder, cons
   const struct stat info = stat_of(at.get(), path);
   require_regular(info, what);
   if (info.st_nlink != 1) throw refuse(cat("has ", info.st_nlink, " hard links, expected one"));
-  return MappedFile::map(at.get(), path, static_cast<size_t>(info.st_size));
+  return MappedFile::map(std::move(at), path, what);
 }
 
 }  // namespace inferkit

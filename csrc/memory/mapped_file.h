@@ -1,15 +1,32 @@
 // A file as read-only memory, shared with every thread and process that maps the same file.
 #pragma once
+#include <sys/types.h>
+
+#include <atomic>
 #include <cstddef>
+#include <cstdint>
+#include <ctime>
 #include <memory>
 #include <span>
 #include <string>
 
+#include "platform/file_descriptor.h"
+#include "platform/mapped_region.h"
+
 namespace inferkit {
 
+/// What tells two states of a file apart, to the ticks of the file system's clock.
+struct FileState {
+  dev_t device = 0;
+  ino_t inode = 0;
+  off_t size = 0;
+  timespec modified{};
+};
+
 /// Maps a regular file MAP_SHARED and PROT_READ. Immutable, so safe to use from many threads; unmapped with its last
-/// owner. The file must not be truncated while it is mapped (the kernel answers that with SIGBUS): to replace a
-/// file, write a new one beside it and rename.
+/// owner. The pages are the file's: who writes into it changes them, who cuts it short takes them away, so readers
+/// read in a scope of MappedReads and ask afterwards whether the file is unchanged. A new file renamed over this one
+/// changes nothing here.
 class MappedFile {
  public:
   /// Throws std::system_error, with errno and the path, where the file cannot be opened or mapped, and Error(kModel)
@@ -24,6 +41,11 @@ class MappedFile {
   /// The whole file; page-aligned, valid while this object lives.
   std::span<const std::byte> bytes() const { return bytes_; }
   const std::string& path() const { return path_; }
+  const MappedRegion& region() const { return region_; }
+
+  /// Throws Error(kModel) where the file was written to, grew, was cut short or could not be read since it was opened;
+  /// once so, for ever. One system call. A writer that puts the time of modification back is not noticed.
+  void require_unchanged() const;
 
   /// Reads the file into memory and fills this process's page tables, so that no later read waits for the disk. A
   /// hint: it never fails. A file larger than half of the machine's memory is only announced to the kernel.
@@ -34,14 +56,19 @@ class MappedFile {
   struct Key {};
 
  public:
-  /// For make_shared; `bytes` becomes this object's to unmap.
-  MappedFile(Key, std::string path, std::span<const std::byte> bytes) : path_(std::move(path)), bytes_(bytes) {}
+  /// For make_shared.
+  MappedFile(Key, std::string path, FileDescriptor fd, const FileState& state)
+      : path_(std::move(path)), fd_(std::move(fd)), state_(state) {}
 
  private:
-  static std::shared_ptr<const MappedFile> map(int fd, const std::string& path, size_t size);
+  static std::shared_ptr<const MappedFile> map(FileDescriptor fd, const std::string& path, const std::string& what);
 
-  std::string path_;
+  const std::string path_;
+  FileDescriptor fd_;
+  const FileState state_;  // when it was opened
   std::span<const std::byte> bytes_;
+  MappedRegion region_;  // the same bytes
+  mutable std::atomic<bool> changed_{false};
 };
 
 /// Opens `relative`, a path that an untrusted file (an ONNX model with external data) gives, inside `folder`. Refuses,

@@ -197,8 +197,9 @@ SafetensorsIndex parse_safetensors(std::span<const std::byte> file, const std::s
   if (data_begin > file.size()) {
     throw fail(cat("the header claims ", header_bytes, " bytes, the file holds ", file.size() - kLengthBytes));
   }
-  const std::string_view header(reinterpret_cast<const char*>(file.data()) + kLengthBytes,
-                                static_cast<size_t>(header_bytes));
+  // A copy: what is checked and then used must not change in between, whoever writes into the file.
+  const std::string header(reinterpret_cast<const char*>(file.data()) + kLengthBytes,
+                           static_cast<size_t>(header_bytes));
   if (header.empty() || header.front() != '{') throw fail("the header does not begin with '{'");
 
   HeaderReader reader(header, where);

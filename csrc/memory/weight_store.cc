@@ -1,6 +1,7 @@
 #include "memory/weight_store.h"
 
 #include <algorithm>
+#include <cstring>
 #include <numeric>
 #include <utility>
 
@@ -8,32 +9,46 @@
 #include "base/text.h"
 #include "memory/mapped_file.h"
 #include "memory/safetensors.h"
+#include "platform/aligned_alloc.h"
 
 namespace inferkit {
 
-std::shared_ptr<const Weights> Weights::open_safetensors(const std::string& path) {
-  auto file = MappedFile::open(path);
-  SafetensorsIndex index = parse_safetensors(file->bytes(), path);
-  file->prefault();  // only now: a file that lies is refused before it is read
-  std::vector<NamedTensor> tensors;
-  tensors.reserve(index.tensors.size());
-  for (SafetensorsEntry& entry : index.tensors) {
-    const std::byte* data = file->bytes().data() + entry.offset;
-    tensors.push_back({std::move(entry.name), {entry.dtype, entry.shape, data}});
-  }
-  const size_t file_bytes = file->bytes().size();
-  return std::make_shared<const Weights>(std::move(tensors), std::move(file), std::move(index.metadata), path,
-                                         file_bytes);
+std::shared_ptr<const Weights> Weights::open_safetensors(const std::string& path, Placement placement) {
+  const auto file = MappedFile::open(path);
+  const std::span<const std::byte> bytes = file->bytes();
+  MappedFiles files;
+  files.add(file);
+  return files.guarded([&] {
+    SafetensorsIndex index = parse_safetensors(bytes, path);
+    std::shared_ptr<const void> owner = file;
+    const std::byte* base = bytes.data();
+    if (placement == Placement::kCopied) {
+      std::shared_ptr<std::byte> copy(make_aligned<std::byte>(bytes.size()).release(), AlignedDelete());
+      std::memcpy(copy.get(), base, bytes.size());
+      base = copy.get();
+      owner = std::move(copy);
+    } else {
+      file->prefault();  // only now: a file that lies is refused before it is read
+    }
+    std::vector<NamedTensor> tensors;
+    tensors.reserve(index.tensors.size());
+    for (SafetensorsEntry& entry : index.tensors) {
+      tensors.push_back({std::move(entry.name), {entry.dtype, entry.shape, base + entry.offset}});
+    }
+    return std::make_shared<const Weights>(std::move(tensors), std::move(owner), std::move(index.metadata), path,
+                                           bytes.size(), placement == Placement::kMapped ? files : MappedFiles());
+  });
 }
 
 Weights::Weights(std::vector<NamedTensor> tensors, std::shared_ptr<const void> owner,
-                 std::map<std::string, std::string> metadata, std::string path, size_t file_bytes)
+                 std::map<std::string, std::string> metadata, std::string path, size_t file_bytes, MappedFiles files)
     : tensors_(std::move(tensors)),
       by_name_(tensors_.size()),
       owner_(std::move(owner)),
       metadata_(std::move(metadata)),
       path_(std::move(path)),
-      file_bytes_(file_bytes) {
+      file_bytes_(file_bytes),
+      files_(std::move(files)) {
   std::iota(by_name_.begin(), by_name_.end(), size_t{0});
   std::sort(by_name_.begin(), by_name_.end(), [&](size_t a, size_t b) { return tensors_[a].name < tensors_[b].name; });
   for (size_t i = 1; i < by_name_.size(); ++i) {

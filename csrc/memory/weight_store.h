@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/tensor_view.h"
+#include "memory/mapped_files.h"
 
 namespace inferkit {
 
@@ -17,19 +18,23 @@ struct NamedTensor {
   TensorView view;
 };
 
-/// Views onto memory that `owner` keeps alive, usually a mapped file; nothing is copied. Immutable, so safe to share.
+/// Views onto memory that `owner` keeps alive, usually a mapped file. Immutable, so safe to share.
 class Weights {
  public:
-  /// Maps the file, checks all of its header, and reads its pages ahead. Throws as MappedFile::open and
-  /// parse_safetensors do.
-  static std::shared_ptr<const Weights> open_safetensors(const std::string& path);
+  /// Maps the file, checks all of its header, and reads its pages ahead; or reads it into memory. Throws as
+  /// MappedFile::open and parse_safetensors do.
+  static std::shared_ptr<const Weights> open_safetensors(const std::string& path,
+                                                         Placement placement = Placement::kMapped);
 
-  /// Tensors of any origin. Throws Error(kModel) where a name comes twice.
+  /// Tensors of any origin; `files` are those that they are views of. Throws Error(kModel) where a name comes twice.
   Weights(std::vector<NamedTensor> tensors, std::shared_ptr<const void> owner,
-          std::map<std::string, std::string> metadata = {}, std::string path = {}, size_t file_bytes = 0);
+          std::map<std::string, std::string> metadata = {}, std::string path = {}, size_t file_bytes = 0,
+          MappedFiles files = {});
 
   /// nullptr where there is none of that name. The view lives as long as this object.
   const TensorView* find(std::string_view name) const;
+  /// Throws Error(kModel) where a file changed under the views.
+  void require_unchanged() const { files_.require_unchanged(); }
   /// In the order of the file.
   std::span<const NamedTensor> tensors() const { return tensors_; }
   std::vector<std::string> names() const;
@@ -52,6 +57,7 @@ class Weights {
   std::map<std::string, std::string> metadata_;
   std::string path_;
   size_t file_bytes_ = 0;
+  MappedFiles files_;
   size_t bytes_ = 0;
 };
 

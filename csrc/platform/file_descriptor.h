@@ -20,6 +20,8 @@ class FileDescriptor {
   }
   explicit operator bool() const { return fd_ >= 0; }
   int get() const { return fd_; }
+  /// Forgets the file without closing it.
+  void release() { fd_ = -1; }
 
  private:
   int fd_;

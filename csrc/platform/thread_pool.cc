@@ -9,6 +9,7 @@
 #include "platform/float_environment.h"
 #include "platform/fork.h"
 #include "platform/futex.h"
+#include "platform/mapped_region.h"
 #include "platform/threads.h"
 
 namespace inferkit {
@@ -56,6 +57,7 @@ struct ThreadPool::State {
 
   // The job. Written before the gate opens (release), read by who joined through it (acquire).
   const FunctionRef<void(int64_t)>* body = nullptr;
+  const MappedRegions* reads = nullptr;  // what the caller may read of files
   int64_t count = 0;
   FloatEnvironment::Word floats = FloatEnvironment::kOurs;  // the caller's, so that any thread gives the same bits
 
@@ -72,6 +74,7 @@ struct ThreadPool::State {
   void work() {
     const auto& run = *body;
     const int64_t end = count;
+    const MappedReads inherited(reads);
     inside_body = true;
     for (int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < end;) run(i);
     inside_body = false;
@@ -129,6 +132,7 @@ struct ThreadPool::State {
     start(helpers);
     helpers = std::min<uint32_t>(helpers, static_cast<uint32_t>(threads.size()));
     body = &job_body;
+    reads = MappedReads::current();
     count = job_count;
     floats = FloatEnvironment::current();
     next.store(0, std::memory_order_relaxed);

@@ -259,17 +259,21 @@ class BufferPool:
 
 class Weights:
     """
-    Named tensors in a file, mapped and never copied: a read-only mapping from names to arrays.
+    Named tensors in a mapped file: a read-only mapping from names to arrays.
 
     ``weights["name"]`` is a read-only numpy view onto the file's pages. Threads, models and processes that open the same
-    file share its memory. A view keeps the file mapped after the ``Weights`` object is gone.
+    file share its memory. A view keeps the file mapped after the ``Weights`` object is gone. Of an ONNX file, the tensors
+    that a model would copy (small ones, whole numbers, those at odd addresses) are copies here too.
 
     A file promises no alignment: a view may have ``flags.aligned`` false, and is a correct array all the same. Types that
     numpy lacks (bfloat16, floats of 8 and 4 bits, integers of 4 and 2) come as those of ``ml_dtypes`` where that package is
     installed, else as their bits in ``uint16`` or ``uint8``; :meth:`dtype` tells which it is. Where elements share bytes in
     the file, the view is onto an unpacked copy.
 
-    The file must not be truncated or rewritten in place while it is open: write a new one and rename it.
+    The file must stay as it is while it is open; a new one renamed over it does no harm. Once it has changed,
+    ``weights[name]`` raises ModelError. Arrays that were handed out before cannot: they show what is written into the
+    file, and reading a part that was cut off ends the process (SIGBUS). Where others may do that, open the file with
+    ``mmap=False``.
 
     Examples
     --------
@@ -286,7 +290,7 @@ class Weights:
     False
     """
     @staticmethod
-    def open(path: os.PathLike[str] | str | bytes) -> Weights:
+    def open(path: os.PathLike[str] | str | bytes, *, mmap: bool = True) -> Weights:
         """
         Map a safetensors file, or the initializers of an ONNX model and its external data.
 
@@ -296,11 +300,14 @@ class Weights:
         ----------
         path : str or path-like
             A file whose name ends in ``.onnx`` is read as a model, any other as safetensors.
+        mmap : bool
+            False reads the file into memory instead: for files that others rewrite in place.
 
         Raises
         ------
         ModelError
-            If the file is truncated, too long, malformed, or of a dtype that inferkit does not read.
+            If the file is truncated, too long, malformed, or of a dtype that inferkit does not read; or if it changes while
+            it is read.
         OSError
             If the file cannot be opened (``FileNotFoundError`` where there is none).
         """
@@ -374,6 +381,7 @@ class Model:
         max_plans: typing.SupportsInt | typing.SupportsIndex,
         max_run_bytes: typing.SupportsInt | typing.SupportsIndex,
         max_iterations: typing.SupportsInt | typing.SupportsIndex,
+        mmap: bool,
         checks: InputChecks,
     ) -> None: ...
     @typing.overload

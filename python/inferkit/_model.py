@@ -78,12 +78,18 @@ class Model(_core.Model):
         max_plans: int = 64,
         max_run_bytes: int | None = None,
         max_iterations: int = 1_000_000,
+        mmap: bool = True,
         input_checks: InputChecks | None = None,
     ) -> Self:
         """Load an ONNX model.
 
-        The file is mapped, not read: its weights are shared with every process that maps the same file. Everything
-        that is not supported is found here, before the first request.
+        The file is mapped: large weights are read where they stand, and shared with every process that maps the same
+        file, unless the file puts them at odd addresses; :meth:`memory` tells. Everything that is not supported is
+        found here, before the first request.
+
+        The file must stay as it is while the model lives. To replace it, rename a new file over it: the model keeps
+        the old one. If it is rewritten or cut short in place instead, every call that reads it, or that needs a new
+        shape compiled, fails with a ModelError, and none gives a wrong answer or ends the process.
 
         Parameters
         ----------
@@ -101,6 +107,9 @@ class Model(_core.Model):
         max_iterations : int
             How often the loops of one run (``Loop``, ``Scan``; nested ones included) may go round in all; a run that
             goes on fails with an InferenceError.
+        mmap : bool
+            False copies all weights into memory of this process, and lets go of the file: for files that others rewrite
+            in place.
         input_checks : InputChecks, optional
             What inputs must pass besides dtype and shape; by default they must be finite and not empty.
 
@@ -109,7 +118,7 @@ class Model(_core.Model):
         FileNotFoundError, PermissionError, OSError
             The file cannot be opened.
         ModelError
-            The file is malformed.
+            The file is malformed, or changes while it is loaded.
         UnsupportedOpError
             The model needs what inferkit lacks; the message lists all of it.
         """
@@ -126,7 +135,7 @@ class Model(_core.Model):
             raise TypeError(f"model must be a path or the bytes of a model, got {type(model).__name__}")
         if "\0" in os.fsdecode(model):
             raise ValueError(f"a path may not hold a NUL character: {model!r}")
-        return cls(path=model, checks=checks, **options)
+        return cls(path=model, mmap=mmap, checks=checks, **options)
 
     @classmethod
     def from_callable(

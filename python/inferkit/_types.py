@@ -111,11 +111,18 @@ class MemoryUse:
     Parameters
     ----------
     file_bytes : int
-        Mapped from the model file and its external data; shared with every process that maps them.
+        The size of the model file and its external data.
     weight_bytes : int
-        Constants of the graph, in the mapping or copied out of it.
+        Constants of the model: mapped_bytes and copied_bytes.
+    mapped_bytes : int
+        Constants that are read where they stand in the file; shared with every process that maps it.
+    copied_bytes : int
+        Constants in memory of this process: small ones, whole numbers, those that the file encodes or puts at addresses
+        that the processor cannot read them from, and results of folding.
+    misaligned_bytes : int
+        What was copied only because of its address in the file. Weights saved as external data are aligned.
     packed_bytes : int
-        Weights in the layout that the kernels read.
+        Further copies of weights, in the layout that the kernels of matrix products and convolutions read.
     arena_bytes : int
         Scratch memory of idle sessions; ``Model.trim()`` frees it.
     plans, sessions : int
@@ -126,6 +133,9 @@ class MemoryUse:
 
     file_bytes: int
     weight_bytes: int
+    mapped_bytes: int
+    copied_bytes: int
+    misaligned_bytes: int
     packed_bytes: int
     arena_bytes: int
     plans: int

@@ -67,7 +67,9 @@ def test_exports_its_entry_point_alone() -> None:
     assert [s.name for s in symbols if s.exported] == ["PyInit__core"]
 
 
-@pytest.mark.parametrize("name", [b"St8ios_base", b"St9basic_ios", b"St13basic_ostream", b"St13basic_istream", b"St6locale"])
+@pytest.mark.parametrize(
+    "name", [b"St8ios_base", b"St9basic_ios", b"St13basic_ostream", b"St13basic_istream", b"St6locale"]
+)
 def test_has_no_iostreams(name: bytes) -> None:
     """Neither from the C++ library nor of its own: the names of functions hold these, and so do those of types."""
     assert name not in FILE.read_bytes()

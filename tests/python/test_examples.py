@@ -132,6 +132,16 @@ def test_the_test_images_are_those_of_scikit_learn(digits: tuple[np.ndarray, np.
     np.testing.assert_array_equal(digits[1], labels)
 
 
+def test_the_readme_tells_what_is_shared(fresh_python: Fresh, tmp_path: Path) -> None:
+    """Each figure beside a print of the recipe is what it prints."""
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    code = blocks("python")["share"]
+    told = re.findall(r"^print\(.*\)  # (\w+)", code, re.MULTILINE)
+    done = fresh_python(f"import os; os.chdir({str(tmp_path)!r})\n{code}")
+    assert done.stdout.split() == told, done.stderr
+    assert len(told) == 4
+
+
 def test_the_readme_has_its_recipes() -> None:
     assert {"call", "threads", "asyncio", "wrap", "share", "observe"} <= set(blocks("python"))
     assert {"quickstart", "test"} <= set(blocks("bash"))

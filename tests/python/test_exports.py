@@ -66,8 +66,8 @@ FIELDS = {
     "InputChecks": {"finite", "max_length", "min_length", "non_empty"},
     "Latency": {"count", "max", "mean", "p50", "p90", "p95", "p99", "p999"},
     "MemoryUse": {
-        "arena_bytes", "file_bytes", "packed_bytes", "plan_evictions", "plan_hits", "plan_misses", "plans", "sessions",
-        "weight_bytes",
+        "arena_bytes", "copied_bytes", "file_bytes", "mapped_bytes", "misaligned_bytes", "packed_bytes",
+        "plan_evictions", "plan_hits", "plan_misses", "plans", "sessions", "weight_bytes",
     },
     "OutputChecks": {"finite", "normalized", "not_all_zero", "shape", "tolerance"},
     "TensorSpec": {"dtype", "name", "shape"},

@@ -182,10 +182,12 @@ def test_code_compiled_per_tier_includes_no_stl() -> None:
 def test_the_core_has_no_iostreams() -> None:
     """They bring the C++ library's locale into the process, of which there may be a second copy; see base/cat.h."""
     streams = {
-        "codecvt", "filesystem", "format", "fstream", "iomanip", "ios", "iostream", "istream", "locale", "ostream", "regex",
-        "sstream", "streambuf", "strstream", "syncstream", "pybind11/iostream.h", "pybind11/stl/filesystem.h",
+        "codecvt", "filesystem", "format", "fstream", "iomanip", "ios", "iostream", "istream", "locale", "ostream",
+        "regex", "sstream", "streambuf", "strstream", "syncstream", "pybind11/iostream.h", "pybind11/stl/filesystem.h",
     }  # fmt: skip
-    found = [f"{p.relative_to(CSRC)} includes <{name}>" for p in sources() for _, name in includes(p) if name in streams]
+    found = [
+        f"{p.relative_to(CSRC)} includes <{name}>" for p in sources() for _, name in includes(p) if name in streams
+    ]
     assert found == []
 
 

@@ -56,7 +56,8 @@ def gather(path: str) -> dict[str, Any]:
         facts["runs"] = True
         memory = model.memory()
         facts["memory"] = {
-            name: getattr(memory, name) for name in ("file_bytes", "weight_bytes", "packed_bytes", "arena_bytes")
+            name: getattr(memory, name)
+            for name in ("file_bytes", "mapped_bytes", "copied_bytes", "packed_bytes", "arena_bytes")
         }
     return facts
 
@@ -108,7 +109,8 @@ def show(facts: dict[str, Any], out: Out) -> None:
         out.facts(
             [
                 ("loads in", seconds_text(facts["load_seconds"])),
-                ("mapped", f"{bytes_text(memory['file_bytes'])}, shared with every process that loads it"),
+                ("mapped weights", f"{bytes_text(memory['mapped_bytes'])}, shared with every process that loads them"),
+                ("copied weights", f"{bytes_text(memory['copied_bytes'])} of this process's own"),
                 ("packed weights", f"{bytes_text(memory['packed_bytes'])} of this process's own so far"),
                 ("scratch", f"{bytes_text(memory['arena_bytes'])} so far"),
             ]

@@ -67,13 +67,12 @@ TEST(reader_mlp) {
   check_values<float>(g, "b1", {-1, -0.75f, -0.5f, -0.25f, 0});
 }
 
-TEST(reader_views_keep_the_mapping_alive) {
+TEST(reader_copies_small_tensors_of_files) {
   Tensor w;
   {
     const ModelFile model = read_onnx(data_path("external.onnx"));
     w = constant_named(model.graph, "w");
-    // 64 bytes into a page-aligned mapping: a view, at exactly that place.
-    CHECK_EQ(reinterpret_cast<uintptr_t>(w.data) % 4096, 64u);
+    CHECK(model.files.empty());  // too small to be worth watching over a file
     check_values<float>(model.graph, "u", {-1, -0.75f, -0.5f});
     CHECK_EQ(reinterpret_cast<uintptr_t>(constant_named(model.graph, "u").data) % 4, 0u);
     CHECK_EQ(model.file_bytes,
