@@ -15,6 +15,7 @@
 #include "bindings/guarded.h"
 #include "bindings/py_model.h"
 #include "bindings/request_io.h"
+#include "bindings/signal_watch.h"
 #include "bindings/ticket.h"
 #include "platform/process_memory.h"
 
@@ -124,11 +125,16 @@ py::object run_on_caller(BatcherCore& core, Slot slot, const RequestInputs& inpu
   const bool has_gil = core.keeps_gil(batcher.predict(*checked.layout, checked.rows));
   ArraySink sink(core.runner()->outputs(), batcher.pool(), checked.single_row, has_gil);
   Status status;
+  std::optional<SignalWatch> watch;
   {
     std::optional<GilAway> away;
-    if (!has_gil) away.emplace(core);
+    if (!has_gil) {
+      watch.emplace();
+      away.emplace(core);
+    }
     status = batcher.run_caller(std::move(slot), tensors, checked, sink, enqueued, options);
   }
+  if (watch) watch->finish();
   if (!status.ok()) throw Error(std::move(status));
   return sink.take(inputs.named());
 }

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "bindings/path.h"
+#include "bindings/signal_watch.h"
 #include "engine/compile.h"
 #include "graph/onnx_reader.h"
 
@@ -112,14 +113,7 @@ py::dict report(const ModelFile& file) {
 void bind_inspect(py::module_& m) {
   m.def(
       "inspect_onnx",
-      [](const FilePath& path) {
-        ModelFile file;
-        {
-          const py::gil_scoped_release release;
-          file = read_onnx(path.bytes);
-        }
-        return report(file);
-      },
+      [](const FilePath& path) { return report(without_gil([&] { return read_onnx(path.bytes); })); },
       "path"_a, "What an ONNX file holds, as a dict; raises as loading does where it cannot be read.");
 }
 

@@ -14,6 +14,7 @@
 #include "bindings/path.h"
 #include "bindings/py_model.h"
 #include "bindings/py_runner.h"
+#include "bindings/signal_watch.h"
 #include "engine/op_registry.h"
 #include "graph/onnx_reader.h"
 
@@ -214,8 +215,7 @@ void bind_model(py::module_& m) {
                        const MaybeCount& max_run_bytes, const Count& max_iterations, bool mmap,
                        const InputChecks& checks) {
              const ModelOptions options = options_from(threads, max_plans, max_run_bytes, max_iterations, mmap);
-             const py::gil_scoped_release release;
-             return from_native(Model::load(path.bytes, options), checks);
+             return without_gil([&] { return from_native(Model::load(path.bytes, options), checks); });
            }),
            py::kw_only(), py::arg("path"), py::arg("threads"), py::arg("max_plans"), py::arg("max_run_bytes"),
            py::arg("max_iterations"), py::arg("mmap"), py::arg("checks"))
@@ -223,8 +223,8 @@ void bind_model(py::module_& m) {
                        const MaybeCount& max_run_bytes, const Count& max_iterations, const InputChecks& checks) {
              const ModelOptions options = options_from(threads, max_plans, max_run_bytes, max_iterations);
              const std::string_view view = data;
-             const py::gil_scoped_release release;
-             return from_native(Model::load_bytes(std::as_bytes(std::span(view)), options), checks);
+             return without_gil(
+                 [&] { return from_native(Model::load_bytes(std::as_bytes(std::span(view)), options), checks); });
            }),
            py::kw_only(), py::arg("data"), py::arg("threads"), py::arg("max_plans"), py::arg("max_run_bytes"),
            py::arg("max_iterations"), py::arg("checks"))

@@ -9,6 +9,7 @@
 #include "bindings/array_out.h"
 #include "bindings/bound.h"
 #include "bindings/path.h"
+#include "bindings/signal_watch.h"
 #include "graph/model_weights.h"
 #include "memory/weight_store.h"
 
@@ -105,10 +106,11 @@ OSError
 )";
 
 WeightsPtr open(const FilePath& path, bool mmap) {
-  const py::gil_scoped_release release;
   const Placement placement = mmap ? Placement::kMapped : Placement::kCopied;
   const bool onnx = std::string_view(path.bytes).ends_with(".onnx");
-  return onnx ? open_onnx_weights(path.bytes, placement) : Weights::open_safetensors(path.bytes, placement);
+  return without_gil([&] {
+    return onnx ? open_onnx_weights(path.bytes, placement) : Weights::open_safetensors(path.bytes, placement);
+  });
 }
 
 /// A read-only array onto `view`, which `owner`, the Weights, keeps alive. numpy itself notes where it is not aligned.

@@ -86,7 +86,7 @@ py::object make_exception(const Status& status) {
 }
 
 void set_exception(const Status& status) noexcept {
-  // pybind11 throws an error of its own where Python has set one, a MemoryError mostly: that one says what it was.
+  // What Python has set says what it was: a MemoryError of pybind11's, or what a signal handler raised to stop the work.
   if (PyErr_Occurred()) return;
   try {
     const py::object value = make_exception(status);

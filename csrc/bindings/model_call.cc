@@ -8,6 +8,7 @@
 
 #include "bindings/array_in.h"
 #include "bindings/array_out.h"
+#include "bindings/signal_watch.h"
 
 namespace py = pybind11;
 
@@ -165,10 +166,7 @@ py::tuple call_staged(Model& model, Inputs& in, std::span<PyObject* const> out) 
   for (size_t i = 0; i < specs.size(); ++i) views.push_back({specs[i].dtype, in.shapes[i], in.pointers[i]});
   py::tuple results(model.outputs().size());
   NumpySink sink(results, model.outputs(), in.axis);
-  {
-    const py::gil_scoped_release release;
-    if (const Status status = model.run(views, sink); !status.ok()) throw Error(status);
-  }
+  if (Status status = without_gil([&] { return model.run(views, sink); }); !status.ok()) throw Error(std::move(status));
   Targets targets(model.outputs());
   std::vector<void*> pointers(out.size());
   const auto array = [&](size_t o) { return py::reinterpret_borrow<py::array>(results[o]); };
@@ -189,8 +187,8 @@ py::tuple call_native(Model& model, Inputs& in, std::span<PyObject* const> out) 
   const auto specs = model.outputs();
   std::optional<PlanCache::Lease> found = model.try_acquire(in.shapes.span());
   if (!found) {
-    const py::gil_scoped_release release;  // to compile takes long, and may wait for another thread that does
-    found.emplace(model.acquire(in.shapes.span()));
+    // To compile takes long, and may wait for another thread that does.
+    found.emplace(without_gil([&] { return model.acquire(in.shapes.span()); }));
   }
   const PlanCache::Lease& lease = *found;
   const Plan& plan = lease.plan();
@@ -227,8 +225,12 @@ py::tuple call_native(Model& model, Inputs& in, std::span<PyObject* const> out) 
     }
   }
   {
+    std::optional<SignalWatch> watch;
     std::optional<py::gil_scoped_release> release;
-    if (plan.estimated_nanos > kReleaseGilNanos) release.emplace();
+    if (plan.estimated_nanos > kReleaseGilNanos) {
+      watch.emplace();
+      release.emplace();
+    }
     lease.session().run({in.pointers.data(), in.pointers.size()}, {pointers.data(), pointers.size()},
                         model.exec_context(plan));
   }

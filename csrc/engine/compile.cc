@@ -8,6 +8,7 @@
 #include "engine/compiler.h"
 #include "graph/topological_sort.h"
 #include "platform/float_environment.h"
+#include "platform/run_control.h"
 
 namespace inferkit {
 namespace {
@@ -142,6 +143,7 @@ void Compiler::infer(const std::map<size_t, size_t>& forced) {
     }
   }
   for (size_t n = 0; n < graph().nodes.size();) {
+    RunControl::check();
     const auto force = forced.find(n);
     if (force != forced.end()) {
       defer(n++, force->second);
@@ -200,10 +202,8 @@ bool Compiler::infer_node(size_t n) {
 bool Compiler::try_fold(const Node& node, std::span<const TensorFacts* const> in) {
   std::vector<const Tensor*> tensors;
   for (const TensorFacts* f : in) tensors.push_back(f ? f->constant : nullptr);
-  std::vector<Tensor> values = evaluate_node(node, tensors,
-                                             {.bytes = std::min(kFoldBytes, kFoldTotalBytes - folded_bytes_),
-                                              .nanos = fold_nanos_,
-                                              .before_run = [this](int64_t estimate) { fold_nanos_ -= estimate; }});
+  std::vector<Tensor> values = evaluate_node(
+      node, tensors, {.bytes = std::min(kFoldBytes, kFoldTotalBytes - folded_bytes_), .time = &fold_time_});
   if (values.empty()) return false;
   for (size_t i = 0; i < values.size(); ++i) {
     if (node.outputs[i] == kNoValue) continue;
@@ -254,6 +254,7 @@ void Compiler::lower() {
   }
   for (size_t n = 0; n < graph().nodes.size(); ++n) {
     const Node& node = graph().nodes[n];
+    RunControl::check();
     plan_->labels.push_back(node.label());
     if (!node_needed_[n]) continue;
     std::vector<const TensorFacts*> in;
@@ -469,8 +470,10 @@ std::shared_ptr<const Plan> compile(const Graph& graph, std::span<const InputFac
   return compile_as(graph, inputs, cache, options, /*fold=*/true);
 }
 
-std::vector<Tensor> evaluate_node(const Node& node, std::span<const Tensor* const> inputs,
-                                  const EvaluateLimits& limits) {
+namespace {
+
+std::vector<Tensor> evaluate_within(const Node& node, std::span<const Tensor* const> inputs,
+                                    const EvaluateLimits& limits) {
   if (!OpRegistry::instance().find(node.domain, node.op_type, node.version)) return {};
   Graph graph;
   Node copy = node;
@@ -506,7 +509,7 @@ std::vector<Tensor> evaluate_node(const Node& node, std::span<const Tensor* cons
       }
     }
   }
-  if (total > limits.bytes || plan->estimated_nanos > limits.nanos) return {};
+  if (total > limits.bytes || (limits.time && !limits.time->take(plan->estimated_nanos))) return {};
   if (limits.before_run) limits.before_run(plan->estimated_nanos);
   size_t port = 0;
   for (size_t i = 0; i < out.size(); ++i) {
@@ -519,11 +522,23 @@ std::vector<Tensor> evaluate_node(const Node& node, std::span<const Tensor* cons
   Session session(plan, *BufferPool::process_default());
   try {
     session.run({}, pointers, {});
+  } catch (const Stopped&) {
+    throw;
   } catch (const Error& error) {
     // Constants on which the operation is impossible (an index out of range): the graph is wrong, not a run.
     if (error.code() != ErrorCode::kInference) throw;
     throw Error(ErrorCode::kModel, error.what());
   }
+  return out;
+}
+
+}  // namespace
+
+std::vector<Tensor> evaluate_node(const Node& node, std::span<const Tensor* const> inputs,
+                                  const EvaluateLimits& limits) {
+  if (!limits.time) return evaluate_within(node, inputs, limits);
+  std::vector<Tensor> out;
+  limits.time->spend([&] { out = evaluate_within(node, inputs, limits); });
   return out;
 }
 

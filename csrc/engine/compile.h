@@ -9,6 +9,7 @@
 
 #include "engine/lower.h"
 #include "engine/plan.h"
+#include "engine/time_budget.h"
 #include "graph/ir.h"
 
 namespace inferkit {
@@ -58,13 +59,13 @@ std::shared_ptr<const Plan> compile(const Graph& graph, std::span<const InputFac
 
 struct EvaluateLimits {
   size_t bytes = std::numeric_limits<size_t>::max();      // of all outputs
-  int64_t nanos = std::numeric_limits<int64_t>::max();    // estimated
+  TimeBudget* time = nullptr;                             // what it takes is taken from there
   size_t run_bytes = std::numeric_limits<size_t>::max();  // as CompileOptions::max_run_bytes: an error where passed
-  std::function<void(int64_t)> before_run;                // gets the estimate of what is within the limits; may throw
+  std::function<void(int64_t)> before_run = nullptr;      // gets the estimate of what is within the limits; may throw
 };
 
 /// Runs one node on constants. Empty where it cannot be done (an operator that is not there or has subgraphs, a value
-/// that would pass the limits); throws where the node is wrong.
+/// that would pass the limits, its time over); throws where the node is wrong.
 std::vector<Tensor> evaluate_node(const Node& node, std::span<const Tensor* const> inputs,
                                   const EvaluateLimits& limits = {});
 

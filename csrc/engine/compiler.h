@@ -11,6 +11,7 @@
 #include "engine/op_registry.h"
 #include "engine/plan_limits.h"
 #include "engine/storage.h"
+#include "engine/time_budget.h"
 
 namespace inferkit {
 
@@ -95,7 +96,7 @@ class Compiler {
   Storage storage_;
   std::vector<std::vector<Ref>> step_refs_;
   size_t folded_bytes_ = 0;
-  int64_t fold_nanos_ = 100'000'000;  // what folding may still take, as estimated
+  TimeBudget fold_time_{100'000'000};  // what folding may still take
   double work_ = 0;
   std::shared_ptr<Plan> plan_ = std::make_shared<Plan>();
 };

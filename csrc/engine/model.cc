@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cstring>
 #include <optional>
-#include <unordered_map>
 
 #include "engine/check_attributes.h"
 #include "engine/check_branches.h"
@@ -52,14 +51,11 @@ size_t fresh_bytes(std::span<const Tensor> results, std::span<const Tensor* cons
   return bytes;
 }
 
-/// `budget` is what folding may still add to memory, `nanos` the time that it may still take.
+/// `budget` is what folding may still add to memory, `time` what it may still take.
 std::optional<std::vector<Tensor>> evaluate(const Node& node, std::span<const Tensor* const> inputs, size_t& budget,
-                                            int64_t& nanos) {
+                                            TimeBudget& time) {
   try {
-    auto out = evaluate_node(
-        node, inputs, {.bytes = std::min(kMaxFoldedBytes, budget), .nanos = nanos, .before_run = [&](int64_t estimate) {
-                         nanos -= estimate;
-                       }});
+    auto out = evaluate_node(node, inputs, {.bytes = std::min(kMaxFoldedBytes, budget), .time = &time});
     if (out.empty()) return std::nullopt;
     budget -= std::min(budget, fresh_bytes(out, inputs));
     return out;
@@ -83,31 +79,6 @@ void for_each_constant(const Graph& graph, const Visit& visit) {
 
 }  // namespace
 
-/// Packed weights by key. Made under the lock: two plans that want the same weights must not pack them twice.
-class Model::PackedCache final : public ModelCache {
- public:
-  std::shared_ptr<const void> get(const std::string& key, const MakeFn& make, size_t bytes) override {
-    const std::scoped_lock lock(mutex_);
-    auto it = things_.find(key);
-    if (it == things_.end()) {
-      it = things_.emplace(key, make()).first;
-      bytes_ += bytes;
-    }
-    return it->second;
-  }
-  size_t bytes() const {
-    const std::scoped_lock lock(mutex_);
-    return bytes_;
-  }
-  void lock() { mutex_.lock(); }
-  void unlock() { mutex_.unlock(); }
-
- private:
-  mutable std::mutex mutex_;  // guards things_ and bytes_
-  size_t bytes_ = 0;
-  std::unordered_map<std::string, std::shared_ptr<const void>> things_;
-};
-
 std::shared_ptr<Model> Model::load(const std::string& path, ModelOptions options) {
   ModelFile file = read_onnx(path, options.placement);
   const MappedFiles files = file.files;
@@ -128,7 +99,7 @@ Model::Model(ModelFile file, ModelOptions options, std::string path)
       }()),
       path_(std::move(path)),
       file_(std::move(file)),
-      packed_(std::make_unique<PackedCache>()),
+      packed_(std::make_unique<PackedWeights>()),
       plans_([this](std::span<const Shape> shapes) { return compile_for(shapes); }, options_.pool, options_.max_plans,
              kMaxIdleSessions) {
   const FloatEnvironment ours;  // the passes compute new weights
@@ -145,9 +116,9 @@ Model::Model(ModelFile file, ModelOptions options, std::string path)
   hoist_invariants(file_.graph);
   fuse_quantized(file_.graph);
   size_t budget = kMaxFoldedTotal + kMaxFoldedRatio * file_.file_bytes;
-  int64_t nanos = options_.max_load_nanos;
+  TimeBudget time(options_.max_load_nanos);
   const auto fold = [&](const Node& node, std::span<const Tensor* const> in) {
-    return evaluate(node, in, budget, nanos);
+    return evaluate(node, in, budget, time);
   };
   fold_constants(file_.graph, fold, kMaxFoldedBytes);
   run_passes(file_.graph);
@@ -165,6 +136,12 @@ void Model::lock() {
   plans_.lock();
   subgraphs_.lock();
   packed_->lock();
+}
+
+void Model::forget_unfinished() {
+  plans_.forget_compiling();
+  subgraphs_.forget_compiling();
+  packed_->forget_making();
 }
 
 void Model::unlock() {
@@ -213,7 +190,8 @@ class Model::PortSink final : public OutputSink {
 
 /// The outputs that a plan for these inputs gives; empty where only a run on real values could tell. `staged` becomes
 /// true where their shapes may depend on values.
-std::vector<Port> Model::probe_outputs(std::span<const InputFacts> facts, RunBudget& budget, bool& staged) {
+std::vector<Port> Model::probe_outputs(std::span<const InputFacts> facts, RunBudget& budget, TimeBudget& time,
+                                       bool& staged) {
   const auto plan = compile(file_.graph, facts, *packed_, {.max_run_bytes = options_.max_run_bytes});
   if (!plan->next) return plan->outputs;
   const bool first = !staged;
@@ -221,18 +199,19 @@ std::vector<Port> Model::probe_outputs(std::span<const InputFacts> facts, RunBud
   if (const auto lines = unsupported_in_branches(*plan, file_.graph, facts, *packed_); !lines.empty()) {
     throw Unsupported(lines);
   }
-  std::vector<Port> ports = run_on_constants(facts, 0, budget);
+  std::vector<Port> ports = run_on_constants(facts, 0, budget, time);
   if (first) {
     // Zeros select nothing and end loops before they begin: what follows shows with ones. Once, and for its support
     // alone.
     RunBudget once{.iterations = 100, .nanos = options_.max_load_nanos / 4, .max_bytes = options_.max_run_bytes};
-    run_on_constants(facts, 1, once);
+    run_on_constants(facts, 1, once, time);
   }
   return ports;
 }
 
 /// What a run gives whose inputs are all zeros, or all ones; empty where they are not what the model is for.
-std::vector<Port> Model::run_on_constants(std::span<const InputFacts> facts, int value, RunBudget& budget) {
+std::vector<Port> Model::run_on_constants(std::span<const InputFacts> facts, int value, RunBudget& budget,
+                                          TimeBudget& time) {
   constexpr size_t kMaxBytes = size_t{64} << 20;
   std::vector<Shape> shapes;
   std::vector<TensorView> views;
@@ -251,12 +230,16 @@ std::vector<Port> Model::run_on_constants(std::span<const InputFacts> facts, int
     views.push_back({f.dtype, f.shape, to});
   }
   PortSink sink(*options_.pool, outputs_.size());
+  bool ran = false;
   try {
-    run_stages(file_.graph, plans_, plans_.acquire(shapes), views, sink, environment(), budget);
+    ran = time.spend(
+        [&] { run_stages(file_.graph, plans_, plans_.acquire(shapes), views, sink, environment(), budget); });
+  } catch (const Stopped&) {
+    throw;
   } catch (const Error& error) {
     if (error.code() == ErrorCode::kUnsupportedOp) throw;
-    return {};
   }
+  if (!ran) return {};  // zeros are not what the model is for
   return std::move(sink.ports);
 }
 
@@ -272,6 +255,7 @@ void Model::probe() {
                                 {2, 224}, {1, 640}, {1, 3},  {2, 16}, {5, 7}};
   constexpr int64_t kIterations = 10'000;
   RunBudget budget{.iterations = kIterations, .nanos = options_.max_load_nanos, .max_bytes = options_.max_run_bytes};
+  TimeBudget time(options_.max_load_nanos);
   std::vector<std::vector<Port>> seen;
   bool staged = false, fits = false;
   std::optional<Error> failure, too_large;
@@ -285,9 +269,11 @@ void Model::probe() {
       facts.push_back({in.dtype, shape, nullptr});
     }
     try {
-      auto ports = probe_outputs(facts, budget, staged);
+      auto ports = probe_outputs(facts, budget, time, staged);
       fits = true;
       if (!ports.empty()) seen.push_back(std::move(ports));
+    } catch (const Stopped&) {
+      throw;
     } catch (const Error& error) {
       // What is not supported is so whatever the sizes; what does not fit may fit with others.
       if (error.code() == ErrorCode::kUnsupportedOp || all_fixed || dynamic_cast<const WrongNode*>(&error)) throw;

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "engine/compile.h"
+#include "engine/packed_weights.h"
 #include "engine/plan_cache.h"
 #include "engine/program.h"
 #include "engine/runner.h"
@@ -24,7 +25,8 @@ struct ModelOptions {
   size_t max_run_bytes = 0;
   /// Iterations that the loops of one run may make, nested ones included.
   int64_t max_iterations = kMaxIterations;
-  /// Time that folding, and runs on zeros, may each take while the model is loaded, as it is estimated.
+  /// Time that folding, and runs on zeros, may each take while the model is loaded, as it is estimated; they are given
+  /// up when they have taken twice that.
   int64_t max_load_nanos = 1'000'000'000;
   /// Where the weights of a file are kept.
   Placement placement = Placement::kMapped;
@@ -71,17 +73,18 @@ class Model final : public Runner {
   std::shared_ptr<const Weights> weights() const { return weights_; }
   void trim() { plans_.trim(); }
 
-  /// Around fork() alone: every lock of the model.
+  /// Around fork() alone: every lock of the model, none of which is held for long.
   void lock();
   void unlock();
+  /// In the child, between them: what other threads were compiling and packing.
+  void forget_unfinished();
 
  private:
-  class PackedCache;
   std::shared_ptr<const Plan> compile_for(std::span<const Shape> shapes);
   void read_specs();
   class PortSink;
-  std::vector<Port> probe_outputs(std::span<const InputFacts> facts, RunBudget& budget, bool& staged);
-  std::vector<Port> run_on_constants(std::span<const InputFacts> facts, int value, RunBudget& budget);
+  std::vector<Port> probe_outputs(std::span<const InputFacts> facts, RunBudget& budget, TimeBudget& time, bool& staged);
+  std::vector<Port> run_on_constants(std::span<const InputFacts> facts, int value, RunBudget& budget, TimeBudget& time);
   void probe();
   RunEnvironment environment() const;
 
@@ -90,7 +93,7 @@ class Model final : public Runner {
   ModelFile file_;
   std::shared_ptr<const Weights> weights_;
   std::vector<PortSpec> inputs_, outputs_;
-  std::unique_ptr<PackedCache> packed_;
+  std::unique_ptr<PackedWeights> packed_;
   SubgraphTable subgraphs_;
   PlanCache plans_;
 };

@@ -31,10 +31,15 @@ void after_fork() {
   live().mutex.unlock();
 }
 
+void after_fork_in_child() {
+  for (Model* model : live().models) model->forget_unfinished();
+  after_fork();
+}
+
 }  // namespace
 
 void register_for_fork(Model* model) {
-  static const int installed = ::pthread_atfork(before_fork, after_fork, after_fork);
+  static const int installed = ::pthread_atfork(before_fork, after_fork, after_fork_in_child);
   static_cast<void>(installed);  // without memory for the handlers, fork is as unsafe as it is without them
   const std::lock_guard lock(live().mutex);
   live().models.push_back(model);

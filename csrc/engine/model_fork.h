@@ -1,12 +1,11 @@
-// Models across fork(): their locks are held around it, so that the child's copies are free and whole. A fork waits for
-// a compilation that is under way.
+// Models across fork(): their locks are held around it, so that the child's copies are free and whole. They guard short
+// sections alone: what a thread compiles meanwhile the child forgets, and compiles when it wants it.
 #pragma once
 
 namespace inferkit {
 
 class Model;
-/// Call them where the model is whole, and its pool registered before it: handlers before a fork run in reverse order,
-/// and a compilation that must end first may need the pool.
+/// Call them where the model is whole.
 void register_for_fork(Model* model);
 void unregister_for_fork(Model* model) noexcept;
 

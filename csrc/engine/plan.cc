@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "engine/step_trace.h"
 #include "platform/float_environment.h"
+#include "platform/run_control.h"
 #include "platform/threads.h"
 
 namespace inferkit {
@@ -47,10 +48,21 @@ void Session::run_steps(const ExecContext& context) {
         step->fn(step->params, table + step->first_operand, context);
         trace->add({.started = started, .finished = SteadyClock::instance().now(), .thread = thread_id()},
                    StepName(plan.labels[step->node]).view());
+        RunControl::check();
+      }
+      return;
+    }
+    if (RunControl* control = RunControl::current()) [[unlikely]] {
+      control->expect(plan.estimated_nanos);
+      for (; step != end; ++step) {
+        step->fn(step->params, table + step->first_operand, context);
+        RunControl::check();  // the last one may have been cut short, too
       }
       return;
     }
     for (; step != end; ++step) step->fn(step->params, table + step->first_operand, context);
+  } catch (const Stopped&) {
+    throw;
   } catch (const Error& error) {
     throw Error(error.code(), error.reason(), cat(plan.labels[step->node], ": ", error.what()));
   }

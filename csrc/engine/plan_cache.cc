@@ -42,34 +42,64 @@ PlanCache::Lease PlanCache::fresh(std::shared_ptr<Entry> entry) {
 }
 
 PlanCache::Lease PlanCache::acquire(std::span<const Shape> shapes) {
-  if (auto lease = try_acquire(shapes, {})) return std::move(*lease);
-  return fresh(insert(shapes, {}, [&] { return compile_(shapes); }));
+  if (auto lease = try_acquire(shapes)) return std::move(*lease);
+  return acquire(shapes, {}, [&] { return compile_(shapes); });
 }
 
 PlanCache::Lease PlanCache::acquire(std::span<const Shape> shapes, std::string_view key,
                                     const CompileOtherFn& compile) {
-  if (auto lease = try_acquire(shapes, key)) return std::move(*lease);
-  return fresh(insert(shapes, key, compile));
+  for (;;) {
+    if (auto lease = try_acquire(shapes, key)) return std::move(*lease);
+    std::shared_ptr<Making> others;
+    const std::shared_ptr<Making> own = begin_compiling(shapes, key, others);
+    if (!own) {
+      if (others) others->wait();
+      continue;  // where it failed for them we try: it may have been their time that was over
+    }
+    struct End {
+      ~End() {
+        {
+          const std::scoped_lock lock(cache.mutex_);
+          std::erase_if(cache.compiling_, [&](const Compiling& c) { return c.making == making; });
+        }
+        making->end();
+      }
+      PlanCache& cache;
+      const std::shared_ptr<Making>& making;
+    } end{*this, own};
+    return fresh(insert(shapes, key, compile()));
+  }
+}
+
+std::shared_ptr<Making> PlanCache::begin_compiling(std::span<const Shape> shapes, std::string_view key,
+                                                   std::shared_ptr<Making>& others) {
+  auto own = std::make_shared<Making>();
+  Compiling entry{{shapes.begin(), shapes.end()}, std::string(key), own};
+  const std::scoped_lock lock(mutex_);
+  if (find(shapes, key)) return nullptr;  // made since we looked
+  for (const Compiling& c : compiling_) {
+    if (std::equal(shapes.begin(), shapes.end(), c.shapes.begin(), c.shapes.end()) && key == c.key &&
+        !c.making->by_this_thread()) {
+      others = c.making;
+      return nullptr;
+    }
+  }
+  compiling_.push_back(std::move(entry));
+  return own;
 }
 
 std::shared_ptr<PlanCache::Entry> PlanCache::insert(std::span<const Shape> shapes, std::string_view key,
-                                                    const CompileOtherFn& compile) {
-  const std::scoped_lock compiling(compile_mutex_);
-  {
-    const std::scoped_lock lock(mutex_);
-    if (Entry* found = find(shapes, key)) {
-      return *std::find_if(entries_.begin(), entries_.end(), [&](const auto& e) { return e.get() == found; });
-    }
-  }
+                                                    std::shared_ptr<const Plan> plan) {
   auto entry = std::make_shared<Entry>();
   entry->shapes.assign(shapes.begin(), shapes.end());
   entry->key = key;
-  entry->plan = compile();
+  entry->plan = std::move(plan);
+  entry->idle.reserve(max_idle_);
   std::vector<std::unique_ptr<Session>> dropped;  // destroyed after the lock is gone
   const std::scoped_lock lock(mutex_);
+  entries_.reserve(entries_.size() + 1);
   ++misses_;
   entry->used = ++ticks_;
-  entry->idle.reserve(max_idle_);
   if (entries_.size() >= max_plans_) {
     auto oldest = std::min_element(entries_.begin(), entries_.end(),
                                    [](const auto& a, const auto& b) { return a->used < b->used; });
@@ -115,16 +145,6 @@ void PlanCache::trim() {
     std::move(entry->idle.begin(), entry->idle.end(), std::back_inserter(dropped));
     entry->idle.clear();
   }
-}
-
-void PlanCache::lock() {
-  compile_mutex_.lock();
-  mutex_.lock();
-}
-
-void PlanCache::unlock() {
-  mutex_.unlock();
-  compile_mutex_.unlock();
 }
 
 }  // namespace inferkit

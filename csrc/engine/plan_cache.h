@@ -11,6 +11,7 @@
 #include <string_view>
 #include <vector>
 
+#include "engine/making.h"
 #include "engine/plan.h"
 
 namespace inferkit {
@@ -53,7 +54,8 @@ class PlanCache {
 
   /// A session of a plan that is there; empty where these shapes must be compiled first.
   std::optional<Lease> try_acquire(std::span<const Shape> shapes) { return try_acquire(shapes, {}); }
-  /// Compiles at the first call for these shapes. The cache must outlive the lease.
+  /// Compiles at the first call for these shapes, while who asks for others goes on; who asks for the same waits for
+  /// that one compilation. The cache must outlive the lease.
   Lease acquire(std::span<const Shape> shapes);
   /// The plan of these shapes and of this `key`, which is not empty; `compile` makes it at the first call.
   Lease acquire(std::span<const Shape> shapes, std::string_view key, const CompileOtherFn& compile);
@@ -62,9 +64,11 @@ class PlanCache {
   PlanCacheStats stats() const;
   /// Frees the idle sessions.
   void trim();
-  /// Around fork() alone: both locks.
-  void lock();
-  void unlock();
+  /// Around fork() alone.
+  void lock() { mutex_.lock(); }
+  void unlock() { mutex_.unlock(); }
+  /// In the child, between them: who compiled is not here.
+  void forget_compiling() { compiling_.clear(); }
 
  private:
   struct Entry {
@@ -75,17 +79,26 @@ class PlanCache {
     uint64_t used = 0;
     bool evicted = false;
   };
+  /// A plan that a thread is compiling.
+  struct Compiling {
+    std::vector<Shape> shapes;
+    std::string key;
+    std::shared_ptr<Making> making;
+  };
   Entry* find(std::span<const Shape> shapes, std::string_view key) const;
   std::optional<Lease> try_acquire(std::span<const Shape> shapes, std::string_view key);
-  std::shared_ptr<Entry> insert(std::span<const Shape> shapes, std::string_view key, const CompileOtherFn& compile);
+  /// What the caller, who compiles, must end; null where others do already (`others`: wait for it) or have done.
+  std::shared_ptr<Making> begin_compiling(std::span<const Shape> shapes, std::string_view key,
+                                          std::shared_ptr<Making>& others);
+  std::shared_ptr<Entry> insert(std::span<const Shape> shapes, std::string_view key, std::shared_ptr<const Plan> plan);
   Lease fresh(std::shared_ptr<Entry> entry);
 
   const CompileFn compile_;
   const std::shared_ptr<BufferPool> pool_;
   const size_t max_plans_, max_idle_;
-  mutable std::mutex mutex_;  // guards entries_ and what they hold; never held while compiling or running
-  std::mutex compile_mutex_;  // one compilation at a time, so that a shape is compiled once
+  mutable std::mutex mutex_;  // guards what follows; never held while compiling or running
   std::vector<std::shared_ptr<Entry>> entries_;
+  std::vector<Compiling> compiling_;
   uint64_t ticks_ = 0;
   mutable uint64_t hits_ = 0;
   uint64_t misses_ = 0, evictions_ = 0;

@@ -7,6 +7,7 @@
 #include "engine/plan_limits.h"
 #include "graph/topological_sort.h"
 #include "platform/float_environment.h"
+#include "platform/run_control.h"
 #include "platform/thread_pool.h"
 
 namespace inferkit {
@@ -128,6 +129,7 @@ class StagedRun final {
 
   std::shared_ptr<const Continuation> run_plan(const PlanCache::Lease& lease, std::span<const ValueId> inputs) {
     const Plan& plan = lease.plan();
+    RunControl::check();
     budget_.spend(plan.estimated_nanos);
     std::vector<const void*> in;
     for (const ValueId id : inputs) in.push_back(values_[static_cast<size_t>(id)].data);
@@ -258,6 +260,8 @@ void StagedRun::run_node(const Node& node, const Continuation& next) {
   try {
     const FloatEnvironment ours;
     results = (def->dynamic ? def->dynamic : run_on_values)(context, run);
+  } catch (const Stopped&) {
+    throw;
   } catch (const Error& error) {
     const bool named = std::string_view(error.what()).find(node.label()) != std::string_view::npos;
     if (error.code() == ErrorCode::kInference && !named) {
@@ -357,6 +361,10 @@ void SubgraphTable::lock() {
 
 void SubgraphTable::unlock() {
   for (const auto& [graph, subgraph] : subgraphs_) subgraph->unlock();
+}
+
+void SubgraphTable::forget_compiling() {
+  for (const auto& [graph, subgraph] : subgraphs_) subgraph->forget_compiling();
 }
 
 }  // namespace inferkit

@@ -55,6 +55,7 @@ class Subgraph {
   /// Around fork() alone.
   void lock() { plans_.lock(); }
   void unlock() { plans_.unlock(); }
+  void forget_compiling() { plans_.forget_compiling(); }
 
  private:
   Graph graph_;
@@ -68,6 +69,7 @@ class SubgraphTable {
   Subgraph& of(const Graph& graph) const;
   void lock();
   void unlock();
+  void forget_compiling();
 
  private:
   std::unordered_map<const Graph*, std::unique_ptr<Subgraph>> subgraphs_;

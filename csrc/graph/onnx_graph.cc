@@ -4,6 +4,7 @@
 
 #include "base/text.h"
 #include "graph/topological_sort.h"
+#include "platform/run_control.h"
 
 namespace inferkit::onnx {
 namespace {
@@ -95,7 +96,10 @@ Graph GraphReader::read_graph(Bytes message, Scope* parent, const Frame* frame, 
   for (const NodeProto& node : nodes) define_outputs(node, scope);
   read_value_infos(proto, scope);
   graph.nodes.reserve(nodes.size());
-  for (const NodeProto& node : nodes) emit(node, scope);
+  for (const NodeProto& node : nodes) {
+    RunControl::check();
+    emit(node, scope);
+  }
   read_outputs(proto, scope);
   sort_topologically(graph);
   return graph;
@@ -123,6 +127,7 @@ void GraphReader::read_initializers(const GraphProto& proto, Scope& scope) {
   const size_t input_values = scope.graph.values.size();  // the inputs are the first values
   std::vector<bool> is_constant(input_values);
   for (const Bytes message : proto.initializers) {
+    RunControl::check();
     const TensorProto tensor = parse_tensor(message);
     const std::string what = cat("initializer ", quote(tensor.name));
     const auto it = scope.names.find(tensor.name);

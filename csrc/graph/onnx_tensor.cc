@@ -10,6 +10,7 @@
 #include "base/small_types.h"
 #include "base/text.h"
 #include "memory/mapped_file.h"
+#include "platform/run_control.h"
 
 namespace inferkit::onnx {
 namespace {
@@ -300,8 +301,13 @@ Tensor TensorLoader::load_raw(DType dtype, const Shape& shape, Bytes data, const
   if (dtype == DType::kBool) {  // one that is neither 0 nor 1 must not reach code that reads it as one
     std::transform(data.begin(), data.end(), static_cast<std::byte*>(out),
                    [](std::byte b) { return b == std::byte{0} ? b : std::byte{1}; });
-  } else if (bytes > 0) {
-    std::memcpy(out, data.data(), bytes);
+  } else {
+    constexpr size_t kPart = size_t{64} << 20;  // tens of milliseconds
+    for_parts(static_cast<int64_t>((bytes + kPart - 1) / kPart), [&](int64_t i) {
+      const size_t first = static_cast<size_t>(i) * kPart;
+      std::memcpy(static_cast<std::byte*>(out) + first, data.data() + first, std::min(kPart, bytes - first));
+    });
+    RunControl::check();
   }
   return tensor;
 }

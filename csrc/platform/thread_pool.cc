@@ -10,6 +10,7 @@
 #include "platform/fork.h"
 #include "platform/futex.h"
 #include "platform/mapped_region.h"
+#include "platform/run_control.h"
 #include "platform/threads.h"
 
 namespace inferkit {
@@ -42,10 +43,6 @@ bool spin_until(Ready ready) {
   }
 }
 
-void run_inline(int64_t count, FunctionRef<void(int64_t)> body) {
-  for (int64_t i = 0; i < count; ++i) body(i);
-}
-
 }  // namespace
 
 // One job at a time. The gate says how many helpers may still join it. A helper joins by taking one from the gate, and
@@ -59,6 +56,7 @@ struct ThreadPool::State {
   const FunctionRef<void(int64_t)>* body = nullptr;
   const MappedRegions* reads = nullptr;  // what the caller may read of files
   int64_t count = 0;
+  RunControl* control = nullptr;
   FloatEnvironment::Word floats = FloatEnvironment::kOurs;  // the caller's, so that any thread gives the same bits
 
   alignas(64) std::atomic<int64_t> next{0};   // the first index that nobody has claimed; orders nothing
@@ -76,7 +74,8 @@ struct ThreadPool::State {
     const int64_t end = count;
     const MappedReads inherited(reads);
     inside_body = true;
-    for (int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < end;) run(i);
+    RunControl* const may = control;
+    for (int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < end && (!may || may->go_on());) run(i);
     inside_body = false;
   }
 
@@ -134,6 +133,7 @@ struct ThreadPool::State {
     body = &job_body;
     reads = MappedReads::current();
     count = job_count;
+    control = RunControl::current();
     floats = FloatEnvironment::current();
     next.store(0, std::memory_order_relaxed);
     left.store(0, std::memory_order_relaxed);
@@ -180,10 +180,10 @@ ThreadPool::State& ThreadPool::state() {
 
 void ThreadPool::parallel_for(int64_t count, int max_threads, FunctionRef<void(int64_t)> body) {
   const int64_t threads = std::min<int64_t>({count, max_threads, size_});
-  if (threads <= 1 || inside_body) return run_inline(count, body);
+  if (threads <= 1 || inside_body) return for_parts(count, body);
   State& s = state();
   // Acquire: what the last caller wrote into the job's fields is behind us.
-  if (s.taken.exchange(true, std::memory_order_acquire)) return run_inline(count, body);
+  if (s.taken.exchange(true, std::memory_order_acquire)) return for_parts(count, body);
   s.run(count, static_cast<uint32_t>(threads - 1), body);
   s.taken.store(false, std::memory_order_release);
 }

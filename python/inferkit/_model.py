@@ -37,7 +37,8 @@ class Model(_core.Model):
     """A model that runs in this process.
 
     Make one with :meth:`Model.load` or :meth:`Model.from_callable`. It is immutable and safe to call from many threads
-    at once; the GIL is released for runs that are long enough to be worth it.
+    at once; the GIL is released for runs that are long enough to be worth it. On the main thread, loading and such runs
+    let signal handlers run about every 50 ms: what one raises (Ctrl-C) ends the call.
 
     Calling it, ``model(x)`` or ``model(a, b)``, takes one array per input, in order, and returns one array, or a tuple
     where the model has several outputs. An input is either a batch, or one row without the batch axis: told apart by

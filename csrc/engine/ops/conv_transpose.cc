@@ -6,6 +6,7 @@
 #include "engine/ops/dispatch.h"
 #include "engine/ops/window.h"
 #include "kernels/cpu/gemm/gemm.h"
+#include "platform/run_control.h"
 #include "platform/thread_pool.h"
 #include "platform/threads.h"
 
@@ -148,11 +149,14 @@ void run_gemm(const void* params, std::byte* const* io, const ExecContext& conte
   const int64_t tasks = p.shape.batch * p.shape.groups * p.blocks;
   const int threads = context.pool ? std::min({p.slots, context.max_threads, context.pool->size()}) : 1;
   if (threads < 2) {
-    for (int64_t i = 0; i < tasks; ++i) gemm_task(p, io, i, scratch);
+    for_parts(tasks, [&](int64_t i) { gemm_task(p, io, i, scratch); });
     return;
   }
+  RunControl* const control = RunControl::current();
   context.pool->parallel_for(threads, threads, [&](int64_t slot) {
-    for (int64_t i = slot; i < tasks; i += threads) gemm_task(p, io, i, scratch + slot * p.slot_floats);
+    for (int64_t i = slot; i < tasks && (!control || control->go_on()); i += threads) {
+      gemm_task(p, io, i, scratch + slot * p.slot_floats);
+    }
   });
 }
 

@@ -185,6 +185,8 @@ void matmul_generic_step(const void* params, std::byte* const* io, const ExecCon
   const auto* b = reinterpret_cast<const T*>(io[2]);
   auto* acc = reinterpret_cast<Compute<T>*>(io[3]);
   const int64_t inner = p.batch.inner();
+  constexpr int64_t kQuestions = 64;  // lines between them
+  RunControl* const control = RunControl::current();
   for_each_run(p.batch, [&](const std::array<int64_t, 2>& offsets, int64_t run) {
     for (int64_t i = 0; i < inner; ++i) {
       const T* ma = a + offsets[0] + i * p.batch.inner_stride(0);
@@ -193,6 +195,7 @@ void matmul_generic_step(const void* params, std::byte* const* io, const ExecCon
       for (int64_t row = 0; row < p.m; ++row) {
         std::fill(acc, acc + p.n, Compute<T>(0));
         for (int64_t k = 0; k < p.k; ++k) {
+          if (control && k % kQuestions == 0 && !control->go_on()) return;
           const Compute<T> x = load(ma[row * p.a_row + k * p.a_col]);
           const T* line = mb + k * p.b_row;
           if (p.b_col == 1) {

@@ -1,25 +1,35 @@
-// Splitting a step over the threads that its run may use.
+// Splitting a step over the threads that its run may use, and over time.
 #pragma once
 #include <algorithm>
 #include <cstdint>
 
 #include "engine/plan.h"
+#include "platform/run_control.h"
 #include "platform/thread_pool.h"
 
 namespace inferkit {
 
 /// f(first, last) over pieces of [0, count) of at least `grain` each, on several threads where the run may use them. f
-/// must not throw, and where the pieces end must not change a bit.
+/// must not throw, and where the pieces end must not change a bit. Some are left out where the run is told to stop.
 template <class F>
 void for_ranges(const ExecContext& context, int64_t count, int64_t grain, F&& f) {
   grain = std::max<int64_t>(grain, 1);
-  if (!context.pool || context.max_threads <= 1 || count < 2 * grain) {
+  const bool parallel = context.pool && context.max_threads > 1;
+  int64_t wanted = count < 2 * grain ? 1 : parallel ? int64_t{4} * context.max_threads : 1;
+  if (count >= 2 * grain) {
+    if (const RunControl* control = RunControl::current()) wanted = std::max<int64_t>(wanted, control->slices());
+  }
+  if (wanted < 2) {
     f(int64_t{0}, count);
     return;
   }
-  const int64_t pieces = std::min<int64_t>(count / grain, int64_t{4} * context.max_threads);
-  context.pool->parallel_for(pieces, context.max_threads,
-                             [&](int64_t i) { f(count * i / pieces, count * (i + 1) / pieces); });
+  const int64_t pieces = std::min(count / grain, wanted);
+  const auto piece = [&](int64_t i) { f(count * i / pieces, count * (i + 1) / pieces); };
+  if (parallel) {
+    context.pool->parallel_for(pieces, context.max_threads, piece);
+  } else {
+    for_parts(pieces, piece);
+  }
 }
 
 }  // namespace inferkit

@@ -4,6 +4,7 @@
 
 #include "graph/passes/passes.h"
 #include "graph/passes/pattern.h"
+#include "platform/run_control.h"
 
 namespace inferkit {
 namespace {
@@ -37,6 +38,7 @@ bool fold(Graph& graph, const ConstEvaluator& evaluate, size_t max_bytes) {
   Rewriter r(graph);
   bool in_subgraphs = false;
   for (int n = 0; n < r.size(); ++n) {
+    RunControl::check();
     const Node& node = r.node(n);
     bool has_subgraph = false;
     for_each_subgraph(graph.nodes[static_cast<size_t>(n)], [&](Graph&) { has_subgraph = true; });

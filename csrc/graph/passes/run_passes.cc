@@ -1,5 +1,6 @@
 #include "graph/passes/passes.h"
 #include "graph/passes/pattern.h"
+#include "platform/run_control.h"
 
 namespace inferkit {
 
@@ -14,6 +15,7 @@ void run_passes(Graph& graph) {
   for (int round = 0; changed && round < kMaxRounds; ++round) {
     changed = false;
     for (const auto pass : kPasses) {
+      RunControl::check();
       if (!pass(graph)) continue;
       eliminate_dead_nodes(graph);
       changed = true;

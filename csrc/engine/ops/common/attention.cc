@@ -9,6 +9,7 @@
 #include "kernels/cpu/gemm/gemm.h"
 #include "kernels/cpu/row/row.h"
 #include "kernels/cpu/vmath/vmath.h"
+#include "platform/run_control.h"
 #include "platform/thread_pool.h"
 
 namespace inferkit {
@@ -212,9 +213,13 @@ template <class W>
 void attention_step(const void* params, std::byte* const* io, const ExecContext& context) {
   const auto& p = *static_cast<const AttentionParams*>(params);
   const int64_t tasks = p.batch * p.kv_heads;
+  RunControl* const control = RunControl::current();
   const auto run = [&](int64_t slot, int64_t slots) {
     W* scratch = reinterpret_cast<W*>(io[7]) + slot * p.slot_elements;
-    for (int64_t t = tasks * slot / slots; t < tasks * (slot + 1) / slots; ++t) HeadTask<W>(p, io, t, scratch);
+    const int64_t end = tasks * (slot + 1) / slots;
+    for (int64_t t = tasks * slot / slots; t < end && (!control || control->go_on()); ++t) {
+      HeadTask<W>(p, io, t, scratch);
+    }
   };
   const int64_t work = p.batch * p.heads * p.rows * p.keys * (p.head_size + p.v_head_size);
   const int64_t slots =

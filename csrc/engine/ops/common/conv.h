@@ -7,6 +7,7 @@
 #include "engine/lower.h"
 #include "engine/ops/window.h"
 #include "kernels/cpu/conv/conv.h"
+#include "platform/run_control.h"
 #include "platform/thread_pool.h"
 
 namespace inferkit {
@@ -49,12 +50,15 @@ template <class F>
 void for_tasks(const ExecContext& context, int64_t tasks, int slots, F&& body) {
   const int threads = context.pool ? std::min({slots, context.max_threads, context.pool->size()}) : 1;
   if (threads < 2 || tasks < 2) {
-    for (int64_t i = 0; i < tasks; ++i) body(i, 0);
+    for_parts(tasks, [&](int64_t i) { body(i, 0); });
     return;
   }
+  RunControl* const control = RunControl::current();
   std::atomic<int64_t> next{0};  // hands out tasks; results are published by parallel_for's own join
   context.pool->parallel_for(threads, threads, [&](int64_t slot) {
-    for (int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < tasks;) body(i, slot);
+    for (int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < tasks && (!control || control->go_on());) {
+      body(i, slot);
+    }
   });
 }
 

@@ -130,6 +130,7 @@ template <class W, class Cell>
 void walk(const RecurrentParams& p, std::byte* const* operands, const ExecContext& context, Cell cell) {
   const RecurrentIo<W> io(operands);
   if (io.lengths) check_lengths(p, io.lengths);
+  RunControl* const control = RunControl::current();
   const auto run = [&](int64_t first, int64_t last) {
     const int64_t rows = last - first;
     const auto load = [&](const W* from, W* to) {
@@ -150,7 +151,7 @@ void walk(const RecurrentParams& p, std::byte* const* operands, const ExecContex
     };
     load(io.h0, io.state);
     if (io.cell) load(io.c0, io.cell);
-    for (int64_t s = 0; s < p.steps; ++s) {
+    for (int64_t s = 0; s < p.steps && (!control || control->go_on()); ++s) {
       const RecurrentBlock<W> block{
           p, io, first, rows, p.reverse ? p.steps - 1 - s : s, rows == p.batch ? &context : nullptr};
       cell(block);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 
+#include "platform/run_control.h"
 #include "platform/thread_pool.h"
 
 namespace inferkit::kernels {
@@ -10,6 +11,10 @@ namespace {
 
 /// A thread is worth waking for so many multiply-adds: about 10 us of work.
 constexpr int64_t kWorkPerThread = 1 << 20;
+
+/// What is computed between two questions whether to go on: some 5 ms. Parts are no smaller than this many rows and
+/// panels, of which one read of B, or of A, serves enough.
+constexpr int64_t kWorkPerPart = int64_t{1} << 28, kRowsPerPart = 96, kPanelsPerPart = 4;
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -56,6 +61,43 @@ int64_t threads_for(int64_t work, ThreadPool* pool, int max_threads) {
   return std::min<int64_t>(pool ? std::min(max_threads, pool->size()) : 1, work / kWorkPerThread);
 }
 
+/// In parts, which give the same bits.
+void gemm_in_parts(const GemmArgs& args, RunControl& control) {
+  const auto gemm = gemm_kernels().gemm;
+  const GemmArgs whole = with_segments(args);
+  const int64_t panels = ceil_div(args.n, kPanelColumns), column_work = std::max<int64_t>(1, args.k * kPanelColumns);
+  const int64_t width = std::clamp(kWorkPerPart / column_work / kRowsPerPart, std::min(kPanelsPerPart, panels), panels);
+  const int64_t height =
+      std::clamp(kWorkPerPart / column_work / width, std::min(kRowsPerPart, args.m), std::max<int64_t>(args.m, 1));
+  for (int64_t panel = 0; panel < panels; panel += width) {
+    for (int64_t row = 0; row < args.m; row += height) {
+      if (!control.go_on()) return;
+      gemm(part_of(whole, row, std::min(args.m, row + height), panel, std::min(panels, panel + width)));
+    }
+  }
+}
+
+bool is_long(const GemmArgs& args) { return args.m * args.n * args.k > kWorkPerPart; }
+
+/// `control` is null where nobody wants to stop it.
+void gemm_under(const GemmArgs& args, RunControl* control) {
+  if (control && is_long(args)) return gemm_in_parts(args, *control);
+  gemm_kernels().gemm(args);
+}
+
+/// Panels are packed each by itself; `column` is what a column of B is away from the one before it.
+void pack_in_parts(void (*pack)(const float*, int64_t, int64_t, int64_t, float*), int64_t column, const float* b,
+                   int64_t ldb, int64_t k, int64_t n, float* packed) {
+  constexpr int64_t kElementsPerPart = int64_t{1} << 24;
+  if (k * n <= kElementsPerPart) return pack(b, ldb, k, n, packed);
+  const int64_t panels = ceil_div(n, kPanelColumns);
+  const int64_t width = std::max<int64_t>(1, kElementsPerPart / (k * kPanelColumns));
+  for_parts(ceil_div(panels, width), [&](int64_t i) {
+    const int64_t first = i * width * kPanelColumns;
+    pack(b + first * column, ldb, k, std::min(n - first, width * kPanelColumns), packed + first * k);
+  });
+}
+
 }  // namespace
 
 int gemm_k_segments(int64_t k, int64_t n) {
@@ -67,40 +109,43 @@ size_t packed_b_elements(int64_t k, int64_t n) {
   return static_cast<size_t>(ceil_div(n, kPanelColumns) * k * kPanelColumns);
 }
 
-void gemm_f32(const GemmArgs& args) { gemm_kernels().gemm(args); }
+void gemm_f32(const GemmArgs& args) { gemm_under(args, is_long(args) ? RunControl::current() : nullptr); }
 void pack_b(const float* b, int64_t ldb, int64_t k, int64_t n, float* packed) {
-  gemm_kernels().pack_b(b, ldb, k, n, packed);
+  pack_in_parts(gemm_kernels().pack_b, 1, b, ldb, k, n, packed);
 }
 void pack_b_transposed(const float* b, int64_t ldb, int64_t k, int64_t n, float* packed) {
-  gemm_kernels().pack_b_transposed(b, ldb, k, n, packed);
+  pack_in_parts(gemm_kernels().pack_b_transposed, ldb, b, ldb, k, n, packed);
 }
 
 void gemm_f32_parallel(const GemmArgs& args, ThreadPool* pool, int max_threads) {
-  const auto gemm = gemm_kernels().gemm;
+  // The caller's, which the threads that help do not have.
+  RunControl* const control = is_long(args) ? RunControl::current() : nullptr;
   const int64_t work = args.m * args.n * args.k;
   int64_t threads = threads_for(work, pool, max_threads);
-  if (threads <= 1) return gemm(args);
+  if (threads <= 1) return gemm_under(args, control);
   const GemmArgs whole = with_segments(args);
   // Twice as many pieces as threads, where they stay large, so that a thread that wakes late does not hold up the rest.
   if (work / threads >= 4 * kWorkPerThread) threads *= 2;
   const Cut pieces = cut(args.m, args.n, threads);
-  pool->parallel_for(pieces.pieces, max_threads, [&](int64_t i) { gemm(pieces.part(whole, i)); });
+  pool->parallel_for(pieces.pieces, max_threads, [&](int64_t i) { gemm_under(pieces.part(whole, i), control); });
 }
 
 void gemm_f32_batch(const GemmBatch& batch, const FunctionRef<GemmArgs(int64_t, int64_t)>& operands, ThreadPool* pool,
                     int max_threads) {
-  const auto gemm = gemm_kernels().gemm;
   if (batch.count <= 0 || batch.m <= 0 || batch.n <= 0) return;
   if (batch.count == 1) return gemm_f32_parallel(operands(0, 0), pool, max_threads);
   const int64_t each = batch.m * batch.n * batch.k;
   const int64_t threads = threads_for(batch.count * each, pool, max_threads);
+  // The caller's, which the threads that help do not have.
+  RunControl* const control = batch.count * each > kWorkPerPart ? RunControl::current() : nullptr;
+  const auto stopped = [&] { return control && !control->go_on(); };
   // Few products are cut, but no finer than is worth a hand-over.
   constexpr int64_t kTasksPerThread = 4, kLeastWork = kWorkPerThread / 4;
   const int64_t wanted = ceil_div(kTasksPerThread * threads, batch.count);
   const Cut pieces = batch.packs ? Cut{} : cut(batch.m, batch.n, std::min(wanted, each / kLeastWork));
   const int64_t tasks = batch.count * pieces.pieces;
   if (threads <= 1 || batch.slots < threads || tasks < threads) {
-    for (int64_t i = 0; i < batch.count; ++i) gemm_f32_parallel(operands(i, 0), pool, max_threads);
+    for (int64_t i = 0; i < batch.count && !stopped(); ++i) gemm_f32_parallel(operands(i, 0), pool, max_threads);
     return;
   }
   std::atomic<int64_t> next{0};  // hands out tasks; results are published by parallel_for's own join
@@ -108,10 +153,10 @@ void gemm_f32_batch(const GemmBatch& batch, const FunctionRef<GemmArgs(int64_t, 
   const int64_t step = std::clamp<int64_t>(kLeastWork * pieces.pieces / std::max<int64_t>(each, 1), 1,
                                            std::max<int64_t>(1, tasks / (kTasksPerThread * threads)));
   pool->parallel_for(threads, static_cast<int>(threads), [&](int64_t slot) {
-    for (int64_t first; (first = next.fetch_add(step, std::memory_order_relaxed)) < tasks;) {
+    for (int64_t first; (first = next.fetch_add(step, std::memory_order_relaxed)) < tasks && !stopped();) {
       for (int64_t t = first; t < std::min(tasks, first + step); ++t) {
         const GemmArgs whole = with_segments(operands(t / pieces.pieces, slot));
-        gemm(pieces.part(whole, t % pieces.pieces));
+        gemm_under(pieces.part(whole, t % pieces.pieces), control);
       }
     }
   });

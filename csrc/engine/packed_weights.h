@@ -1,0 +1,39 @@
+// What a model derives from its constants once, for all of its plans.
+#pragma once
+#include <memory>
+#include <mutex>
+#include <string>
+#include <unordered_map>
+
+#include "engine/lower.h"
+#include "engine/making.h"
+
+namespace inferkit {
+
+/// By key. Two plans that want the same weights must not pack them twice: who comes second waits for that one thing, and
+/// for no other.
+class PackedWeights final : public ModelCache {
+ public:
+  std::shared_ptr<const void> get(const std::string& key, const MakeFn& make, size_t bytes) override;
+  size_t bytes() const;
+
+  /// Around fork() alone.
+  void lock() { mutex_.lock(); }
+  void unlock() { mutex_.unlock(); }
+  /// In the child, between them: who was making things is not here.
+  void forget_making();
+
+ private:
+  struct Thing {
+    std::shared_ptr<const void> value;
+    std::shared_ptr<Making> making;  // null once the value is there
+  };
+  /// What the caller makes has come to this; null where it could not be made.
+  void end(const std::string& key, Making& making, std::shared_ptr<const void> value, size_t bytes);
+
+  mutable std::mutex mutex_;  // guards what follows; never held while something is made
+  size_t bytes_ = 0;
+  std::unordered_map<std::string, Thing> things_;
+};
+
+}  // namespace inferkit

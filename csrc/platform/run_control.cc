@@ -1,0 +1,22 @@
+#include "platform/run_control.h"
+
+namespace inferkit {
+
+bool RunControl::ask() {
+  if (stopped_.load(std::memory_order_relaxed)) return false;
+  const Nanos now = SteadyClock::instance().now();
+  if (now < next_) return true;
+  next_ = now + kEvery;
+  if (!look(now)) return true;
+  stopped_.store(true, std::memory_order_relaxed);
+  return false;
+}
+
+bool Deadline::look(Nanos now) {
+  passed_ = now >= until_;
+  if (passed_ || !outer_) return passed_;
+  const Scope scope(outer_);  // which answers for the thread that it is current on
+  return !outer_->go_on();
+}
+
+}  // namespace inferkit

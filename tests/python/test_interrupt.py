@@ -1,0 +1,206 @@
+"""Signals are heard while a model is loaded and while it runs, also where one step takes seconds; forks do not wait."""
+
+import itertools
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+FLOAT = TensorProto.FLOAT
+
+# Runs `work()`, interrupts it, and says how late the handler ran and what the work came to.
+START = """
+import signal, sys, time
+import numpy as np
+import inferkit
+
+PATH = sys.argv[1]
+due = heard = None
+
+def on_alarm(*_):
+    global heard
+    heard = time.monotonic()
+    raise KeyboardInterrupt("stop")
+
+def interrupt(work, after=0.3):
+    global due
+    signal.signal(signal.SIGALRM, on_alarm)
+    due = time.monotonic() + after
+    signal.setitimer(signal.ITIMER_REAL, after)
+    try:
+        work()
+    except KeyboardInterrupt as error:
+        print(f"stopped: {error}, late: {heard - due:.3f}")
+    else:
+        print("it ended by itself")
+"""
+
+
+def run(code: str, path: Path) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", START + code, str(path)], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return done.stdout
+
+
+def check_stopped(out: str) -> None:
+    assert out.startswith("stopped: stop, late: "), out
+    late = float(out.split()[-1])
+    assert late < 2, out  # 0.1 s on an idle machine
+
+
+def save(folder: Path, nodes: list[onnx.NodeProto], inputs: list[object], constants: dict[str, np.ndarray]) -> Path:
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        inputs,
+        [helper.make_tensor_value_info("y", FLOAT, None)],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    path = folder / "model.onnx"
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def chain(length: int) -> list[onnx.NodeProto]:
+    names = ["x", *(f"h{i}" for i in range(length)), "y"]
+    return [helper.make_node("Sin", [a], [b]) for a, b in itertools.pairwise(names)]
+
+
+@pytest.fixture(scope="module")
+def product(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """y = (x W) W, whose steps take seconds for many rows."""
+    size = 2048
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["h"]), helper.make_node("MatMul", ["h", "w"], ["y"])]
+    x = helper.make_tensor_value_info("x", FLOAT, [None, size])
+    return save(tmp_path_factory.mktemp("product"), nodes, [x], {"w": np.full((size, size), 1e-3, np.float32)})
+
+
+LONG = "x = np.ones((60000, 2048), np.float32)\n"
+
+
+@pytest.mark.parametrize("threads", [None, 1])
+def test_a_long_run(threads: int | None, product: Path) -> None:
+    check_stopped(run(f"m = inferkit.Model.load(PATH, threads={threads})\n{LONG}interrupt(lambda: m(x))", product))
+
+
+def test_a_run_on_the_caller_of_a_batcher(product: Path) -> None:
+    code = f"b = inferkit.Batcher(inferkit.Model.load(PATH), max_batch_size=60000)\n{LONG}interrupt(lambda: b(x))"
+    check_stopped(run(code, product))
+
+
+def test_a_model_runs_again_after_it_was_stopped(product: Path) -> None:
+    code = f"""
+m = inferkit.Model.load(PATH)
+few = np.ones((3, 2048), np.float32)
+before = m(few)
+{LONG}interrupt(lambda: m(x))
+print((m(few) == before).all())
+"""
+    stopped, same, _ = run(code, product).split("\n")
+    check_stopped(stopped)
+    assert same == "True"
+
+
+def test_a_handler_that_raises_nothing_changes_nothing(product: Path) -> None:
+    code = """
+calls = []
+m = inferkit.Model.load(PATH)
+x = np.ones((4000, 2048), np.float32)
+expected = m(x)
+signal.signal(signal.SIGALRM, lambda *_: calls.append(m(x[:2])))
+signal.setitimer(signal.ITIMER_REAL, 0.02, 0.02)
+got = [m(x) for _ in range(5)]
+signal.setitimer(signal.ITIMER_REAL, 0)
+print(len(calls) > 0, all((g == expected).all() for g in got), all((c == expected[:2]).all() for c in calls))
+"""
+    assert run(code, product) == "True True True\n"
+
+
+def test_a_run_of_many_short_plans(tmp_path: Path) -> None:
+    """A loop without an end in sight."""
+    body = helper.make_graph(
+        [
+            helper.make_node("Add", ["carried", "carried"], ["doubled"]),
+            helper.make_node("Identity", ["going"], ["goes"]),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("i", TensorProto.INT64, []),
+            helper.make_tensor_value_info("going", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("carried", FLOAT, [None]),
+        ],
+        [
+            helper.make_tensor_value_info("goes", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("doubled", FLOAT, [None]),
+        ],
+    )
+    nodes = [helper.make_node("Loop", ["n", "", "x"], ["y"], body=body)]
+    inputs = [
+        helper.make_tensor_value_info("x", FLOAT, [None]),
+        helper.make_tensor_value_info("n", TensorProto.INT64, []),
+    ]
+    path = save(tmp_path, nodes, inputs, {})
+    code = """
+m = inferkit.Model.load(PATH, max_iterations=1 << 40)
+interrupt(lambda: m.run({"x": np.zeros(3, np.float32), "n": np.array(1 << 40)}))
+"""
+    check_stopped(run(code, path))
+
+
+def test_loading(tmp_path: Path) -> None:
+    """Of a graph that takes seconds."""
+    path = save(tmp_path, chain(120000), [helper.make_tensor_value_info("x", FLOAT, [None])], {})
+    check_stopped(run("interrupt(lambda: inferkit.Model.load(PATH), after=0.15)", path))
+
+
+def test_another_thread_that_runs_hears_nothing(product: Path) -> None:
+    """Handlers run in the main thread; a run elsewhere goes on."""
+    code = """
+import threading
+m = inferkit.Model.load(PATH)
+x = np.ones((4000, 2048), np.float32)
+expected = m(x)
+got = []
+thread = threading.Thread(target=lambda: got.append(m(x)))
+def work():
+    thread.start()
+    time.sleep(10)
+interrupt(work, after=0.05)
+thread.join()
+print((got[0] == expected).all())
+"""
+    stopped, same, _ = run(code, product).split("\n")
+    check_stopped(stopped)
+    assert same == "True"
+
+
+def test_a_fork_does_not_wait_for_a_compilation(tmp_path: Path) -> None:
+    """It is made with the GIL held: everybody would wait. The child compiles what its parent was at."""
+    path = save(tmp_path, chain(40000), [helper.make_tensor_value_info("x", FLOAT, [None])], {})
+    code = """
+import os, threading
+m = inferkit.Model.load(PATH)
+start = time.monotonic()
+m(np.zeros(17, np.float32))
+whole = time.monotonic() - start
+thread = threading.Thread(target=m, args=[np.zeros(18, np.float32)])
+thread.start()
+time.sleep(whole / 8)
+start = time.monotonic()
+child = os.fork()
+if child == 0:
+    signal.alarm(60)
+    m(np.zeros(18, np.float32))
+    os._exit(0)
+print(time.monotonic() - start < whole / 2, os.waitpid(child, 0)[1])
+thread.join()
+"""
+    assert run(code, path) == "True 0\n"
