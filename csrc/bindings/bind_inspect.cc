@@ -112,8 +112,7 @@ py::dict report(const ModelFile& file) {
 
 void bind_inspect(py::module_& m) {
   m.def(
-      "inspect_onnx",
-      [](const FilePath& path) { return report(without_gil([&] { return read_onnx(path.bytes); })); },
+      "inspect_onnx", [](const FilePath& path) { return report(without_gil([&] { return read_onnx(path.bytes); })); },
       "path"_a, "What an ONNX file holds, as a dict; raises as loading does where it cannot be read.");
 }
 

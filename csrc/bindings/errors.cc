@@ -86,7 +86,8 @@ py::object make_exception(const Status& status) {
 }
 
 void set_exception(const Status& status) noexcept {
-  // What Python has set says what it was: a MemoryError of pybind11's, or what a signal handler raised to stop the work.
+  // What Python has set says what it was: a MemoryError of pybind11's, or what a signal handler raised to stop the
+  // work.
   if (PyErr_Occurred()) return;
   try {
     const py::object value = make_exception(status);

@@ -1,5 +1,6 @@
 #include "engine/check_attributes.h"
 
+#include "engine/expand.h"
 #include "engine/op_registry.h"
 
 namespace inferkit {
@@ -29,7 +30,7 @@ void check_node(const Node& node, const OpDef& def) {
 void check_attributes(const Graph& graph, std::vector<std::string>& unsupported) {
   for (const Node& node : graph.nodes) {
     if (const OpDef* def = OpRegistry::instance().find(node.domain, node.op_type, node.version)) {
-      if (!def->lower && !def->dynamic && !def->select) continue;  // spelled out, or refused already
+      if (is_expanded(node)) continue;  // refused already
       try {
         check_node(node, *def);
       } catch (const Error& error) {

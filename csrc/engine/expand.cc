@@ -95,6 +95,8 @@ ExpandFn find_expansion(const Node& node) {
 
 }  // namespace
 
+bool is_expanded(const Node& node) { return find_expansion(node) != nullptr; }
+
 void expand_nodes(Graph& graph, std::vector<std::string>& refused) {
   std::vector<Node> out;
   for (Node& node : graph.nodes) {

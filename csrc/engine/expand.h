@@ -62,7 +62,11 @@ using ExpandFn = void (*)(Expansion&);
 /// Adds a row for register_<family> functions: an operator that `expand` spells out, for the row's opsets.
 void add_expanded(OpRegistry& registry, OpSchema schema, ExpandFn expand);
 
-/// Spells out every node that has such a row, those of subgraphs too. Adds a line to `refused` for each that cannot be.
+/// Has the node such a row?
+bool is_expanded(const Node& node);
+
+/// Spells out every node that has such a row, those of subgraphs too. Adds a line to `refused` for each that cannot be,
+/// and leaves it.
 void expand_nodes(Graph& graph, std::vector<std::string>& refused);
 
 }  // namespace inferkit

@@ -10,8 +10,8 @@
 
 namespace inferkit {
 
-/// By key. Two plans that want the same weights must not pack them twice: who comes second waits for that one thing, and
-/// for no other.
+/// By key. Two plans that want the same weights must not pack them twice: who comes second waits for that one thing,
+/// and for no other.
 class PackedWeights final : public ModelCache {
  public:
   std::shared_ptr<const void> get(const std::string& key, const MakeFn& make, size_t bytes) override;

@@ -377,9 +377,9 @@ class Model:
         self,
         *,
         path: os.PathLike[str] | str | bytes,
-        threads: typing.SupportsInt | typing.SupportsIndex,
+        threads: typing.SupportsInt | typing.SupportsIndex | None,
         max_plans: typing.SupportsInt | typing.SupportsIndex,
-        max_run_bytes: typing.SupportsInt | typing.SupportsIndex,
+        max_run_bytes: typing.SupportsInt | typing.SupportsIndex | None,
         max_iterations: typing.SupportsInt | typing.SupportsIndex,
         mmap: bool,
         checks: InputChecks,
@@ -389,9 +389,9 @@ class Model:
         self,
         *,
         data: bytes,
-        threads: typing.SupportsInt | typing.SupportsIndex,
+        threads: typing.SupportsInt | typing.SupportsIndex | None,
         max_plans: typing.SupportsInt | typing.SupportsIndex,
-        max_run_bytes: typing.SupportsInt | typing.SupportsIndex,
+        max_run_bytes: typing.SupportsInt | typing.SupportsIndex | None,
         max_iterations: typing.SupportsInt | typing.SupportsIndex,
         checks: InputChecks,
     ) -> None: ...
@@ -425,6 +425,47 @@ class Model:
     def path(self) -> str:
         """
         The file that the model came from; empty where it came from none.
+        """
+
+class Timing:
+    """
+    When what happened to a request, in seconds of ``time.monotonic()``; None for what did not happen.
+    """
+    def __repr__(self) -> str: ...
+    @property
+    def batch_id(self) -> int | None:
+        """
+        The number of its batch; None where it was in none.
+        """
+    @property
+    def batch_size(self) -> int | None:
+        """
+        Rows in its batch.
+        """
+    @property
+    def delivered(self) -> float | None:
+        """
+        The caller took the answer, or the error.
+        """
+    @property
+    def dequeued(self) -> float | None:
+        """
+        It was put into a batch.
+        """
+    @property
+    def enqueued(self) -> float | None:
+        """
+        It was submitted.
+        """
+    @property
+    def finished(self) -> float | None:
+        """
+        The request ended.
+        """
+    @property
+    def started(self) -> float | None:
+        """
+        The batch began to run.
         """
 
 class Ticket:
@@ -507,47 +548,6 @@ class Ticket:
         When what happened to it, and in which batch.
         """
 
-class Timing:
-    """
-    When what happened to a request, in seconds of ``time.monotonic()``; None for what did not happen.
-    """
-    def __repr__(self) -> str: ...
-    @property
-    def batch_id(self) -> int | None:
-        """
-        The number of its batch; None where it was in none.
-        """
-    @property
-    def batch_size(self) -> int | None:
-        """
-        Rows in its batch.
-        """
-    @property
-    def delivered(self) -> float | None:
-        """
-        The caller took the answer, or the error.
-        """
-    @property
-    def dequeued(self) -> float | None:
-        """
-        It was put into a batch.
-        """
-    @property
-    def enqueued(self) -> float | None:
-        """
-        It was submitted.
-        """
-    @property
-    def finished(self) -> float | None:
-        """
-        The request ended.
-        """
-    @property
-    def started(self) -> float | None:
-        """
-        The batch began to run.
-        """
-
 class OutputChecks:
     def __init__(
         self,
@@ -585,12 +585,12 @@ class Batcher:
         *,
         max_batch_size: typing.SupportsInt | typing.SupportsIndex,
         max_delay: typing.SupportsFloat | typing.SupportsIndex,
-        max_queue_size: typing.SupportsInt | typing.SupportsIndex,
+        max_queue_size: typing.SupportsInt | typing.SupportsIndex | None,
         workers: typing.SupportsInt | typing.SupportsIndex,
-        max_concurrent: typing.SupportsInt | typing.SupportsIndex,
+        max_concurrent: typing.SupportsInt | typing.SupportsIndex | None,
         wait_when_full: bool,
         full_timeout: typing.SupportsFloat | typing.SupportsIndex | None,
-        max_waiting: typing.SupportsInt | typing.SupportsIndex,
+        max_waiting: typing.SupportsInt | typing.SupportsIndex | None,
         caller_runs: bool,
         isolate_failures: bool,
         inline_limit: typing.SupportsFloat | typing.SupportsIndex,

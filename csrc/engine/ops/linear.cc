@@ -9,6 +9,7 @@
 #include "engine/ops/strided.h"
 #include "engine/ops/wrap.h"
 #include "kernels/cpu/gemm/gemm.h"
+#include "platform/run_control.h"
 #include "platform/thread_pool.h"
 
 namespace inferkit {

@@ -1,9 +1,8 @@
-#include "base/cat.h"
-
 #include <cstdint>
 #include <limits>
 #include <string>
 
+#include "base/cat.h"
 #include "test.h"
 
 using namespace inferkit;

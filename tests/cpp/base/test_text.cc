@@ -1,6 +1,5 @@
-#include "base/text.h"
-
 #include "base/cat.h"
+#include "base/text.h"
 #include "test.h"
 
 using namespace inferkit;

@@ -297,7 +297,7 @@ TEST(no_file_is_too_large_to_be_read) {
 }
 
 TEST(hostile_lists_of_nothing) {
-  // Two bytes an element: nodes, inputs of a node, attributes, initializers, strings.
+  // Two bytes an element: nodes, initializers, attributes of a node.
   const auto many = [](uint32_t field, int count) {
     std::string out;
     for (int i = 0; i < count; ++i) out += varint(field << 3 | 2) + '\0';
@@ -307,7 +307,7 @@ TEST(hostile_lists_of_nothing) {
   const auto in_node = [&](uint32_t field) {
     return graph_of({Message(many(field, kMany)).text(4, "Relu").text(2, "y")});
   };
-  const Message graphs[] = {many(1, kMany), many(5, kMany), in_node(1), in_node(5)};
+  const Message graphs[] = {many(1, kMany), many(5, kMany), in_node(5)};
   for (const Message& graph : graphs) {
     CHECK(seconds([&] { CHECK(read_error(model(graph).bytes).starts_with("model: ")); }) < 10);
   }

@@ -1,10 +1,9 @@
-#include "platform/text_file.h"
-
 #include <unistd.h>
 
 #include <filesystem>
 #include <fstream>
 
+#include "platform/text_file.h"
 #include "test.h"
 
 using namespace inferkit;
