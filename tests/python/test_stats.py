@@ -93,6 +93,7 @@ def allocated() -> int:
     return int(found.uordblks + found.hblkhd)
 
 
+@pytest.mark.unsanitized("what is freed is kept to be watched, and an hour takes ten minutes")
 def test_memory_stands_still_while_time_goes_on(digits_path: Path) -> None:
     """An hour and more of seconds, each with requests of its own number, sizes and durations, from several threads."""
     clock = inferkit._core.ManualClock()

@@ -16,10 +16,11 @@ import inferkit
 def test_every_request_of_a_storm_ends_once_and_right() -> None:
     seed = secrets.randbits(32)
     print(f"python tests/python/storm.py --seed {seed}")
-    total = storm.Storm(seed).run(100_000)
-    assert total.total() >= 100_000
+    count = 20_000 if inferkit.build_info()["sanitizers"] else 100_000
+    total = storm.Storm(seed).run(count)
+    assert total.total() >= count
     assert all(total[end] for end in storm.ENDS), total
-    assert total["completed"] > 50_000, total
+    assert total["completed"] > count / 2, total
 
 
 def test_one_bit_is_noticed() -> None:
