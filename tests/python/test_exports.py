@@ -72,8 +72,9 @@ FIELDS = {
     "OutputChecks": {"finite", "normalized", "not_all_zero", "shape", "tolerance"},
     "TensorSpec": {"dtype", "name", "shape"},
     "WindowStats": {
-        "batch_fill_rate", "batches", "completed", "compute_ms", "covered", "failed", "inference_error_rate",
-        "p99_latency_ms", "queue_ms", "requests_per_second", "rows", "seconds", "total_ms",
+        "batch_fill_rate", "batches", "cancelled", "completed", "compute_ms", "covered", "expired", "failed",
+        "inference_error_rate", "invalid", "invalid_rate", "p99_latency_ms", "queue_ms", "rejected",
+        "requests_per_second", "rows", "seconds", "total_ms", "unserved_rate",
     },
 }  # fmt: skip
 
