@@ -224,6 +224,8 @@ def test_arithmetic_is_numpys_to_the_bit(dtype: str, data: st.DataObject) -> Non
         expected = flushed(BINARY[op](flushed(a), flushed(b)))
     (y,) = Case(op, a, b, opset=14).run()
     assert y.dtype == expected.dtype
+    if op in {"Max", "Min"}:
+        y = flushed(y)  # they choose one of the numbers, and may leave its bits as they are
     np.testing.assert_array_equal(y, expected)
 
 

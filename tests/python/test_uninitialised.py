@@ -16,6 +16,7 @@ SAYS = "is not initialised"
 # What any object can do without a value of ours.
 PLAIN = {*dir(object), "__annotations__", "__module__", "__slots__", "__weakref__", "_pybind11_conduit_v1_"}
 PLAIN -= {"__repr__"}
+PLAIN |= {"__slotnames__"}  # copyreg's, left where an object was copied
 PLAIN |= {"__del__"}  # has nothing to say where there is nothing to lose
 
 
