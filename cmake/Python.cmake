@@ -16,6 +16,13 @@ inferkit_precompile(_core <pybind11/numpy.h> <pybind11/pybind11.h> <pybind11/stl
 set(exports ${CMAKE_CURRENT_SOURCE_DIR}/cmake/exports.map)
 target_link_options(_core PRIVATE -Wl,--version-script=${exports} -Wl,--exclude-libs,ALL)
 set_property(TARGET _core APPEND PROPERTY LINK_DEPENDS ${exports})
+# Threads that Python ends are unwound through our frames by the process's own libgcc_s: our handlers must be of the same
+# one, also where the toolchain would link a copy of it (see csrc/bindings/python_calls.cc).
+include(CheckLinkerFlag)
+check_linker_flag(CXX -lgcc_s INFERKIT_HAS_GCC_S)
+if(INFERKIT_HAS_GCC_S)
+  target_link_libraries(_core PRIVATE gcc_s)
+endif()
 if(INFERKIT_STATIC_RUNTIME)
   target_link_options(_core PRIVATE -static-libstdc++ -static-libgcc)
 endif()

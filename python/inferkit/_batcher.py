@@ -162,8 +162,7 @@ class BatcherStats:
     state : str
         ``open``, ``draining``, ``closed``, or ``forked`` in a child of the process that made it.
     completed, failed, cancelled, expired : int
-        How requests ended: with an answer, an error of the model or its output checks, by their caller, by their time
-        (also those that were refused because their time would have passed before their answer).
+        How requests ended: with an answer, an error of the model or its output checks, by their caller, by their time.
     rejected, invalid : int
         Refused for want of room or because the batcher was closed; refused by validation.
     queue_depth : int
@@ -267,8 +266,7 @@ class Batcher(_core.Batcher):
     max_batch_size : int
         The most rows in a batch.
     max_delay : float
-        Seconds that the oldest waiting request waits for company, less where its own timeout would pass. 0 means that
-        an idle batcher runs what is there.
+        Seconds that the oldest waiting request waits for company. 0 means that an idle batcher runs what is there.
     max_queue_size : int or None
         The most requests that wait; ``None`` for any number.
     workers : int
@@ -456,7 +454,7 @@ class Batcher(_core.Batcher):
         Returns
         -------
         bool
-            Whether all have ended.
+            Whether all have ended. Within a run of its own it does not wait, and the answer is False.
         """
         return self._drain(timeout)
 
@@ -478,7 +476,9 @@ class Batcher(_core.Batcher):
         Returns
         -------
         bool
-            Whether everything has stopped; False where a batch still runs.
+            Whether everything has stopped; False where a batch still runs. Within a run of its own (a model's callable
+            closes it, or a signal handler while the caller's thread runs a request) it takes no more requests and
+            returns False at once: call it again afterwards.
 
         Examples
         --------
@@ -489,7 +489,10 @@ class Batcher(_core.Batcher):
         >>> batcher.close(timeout=5.0)
         True
         """
-        return self._note_closed(self._close(drain, timeout))
+        stopped = self._close(drain, timeout)
+        if stopped is None:
+            return False  # the next call, or the exit, stops the workers
+        return self._note_closed(stopped)
 
     async def aclose(self, *, drain: bool = True, timeout: float | None = None) -> bool:
         """Close as :meth:`close` does, without blocking the event loop.
@@ -498,8 +501,8 @@ class Batcher(_core.Batcher):
         """
         import asyncio  # not at the top: it would double the time that `import inferkit` takes
 
-        until = math.inf if timeout is None else time.monotonic() + timeout
-        self._begin_close(drain)
+        self._begin_close(drain, timeout)
+        until = math.inf if timeout is None else time.monotonic() + float(timeout)
         pause = 0.0005
         while not self._poll_close(drain):
             left = until - time.monotonic()

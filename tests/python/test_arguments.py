@@ -142,6 +142,9 @@ def test_waiting(batcher: inferkit.Batcher) -> None:
         refused(TypeError, "drain must be True or False", lambda value=value: batcher.close(drain=value))
         with pytest.raises(TypeError, match="drain must be True or False"):
             asyncio.run(batcher.aclose(drain=value))
+    for value, error in [("1", TypeError), (True, TypeError), (float("nan"), ValueError), (-1, ValueError)]:
+        with pytest.raises(error, match="timeout"):
+            asyncio.run(batcher.aclose(timeout=value))
     assert not batcher.closed
     ticket.result()
     # A wrong timeout is wrong for an answer that is there, too.

@@ -75,6 +75,11 @@ def test_has_no_iostreams(name: bytes) -> None:
     assert name not in FILE.read_bytes()
 
 
+def test_unwinds_by_the_process_s_own_library() -> None:
+    """A thread that Python ends is unwound by it, and a second copy does not know the state of the first."""
+    assert "_Unwind_Resume" in [s.name for s in dynamic_symbols(FILE.read_bytes()) if s.section == UNDEFINED]
+
+
 def test_other_extensions_are_read_alike() -> None:
     from numpy.random import _generator
 

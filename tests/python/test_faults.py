@@ -238,6 +238,34 @@ def test_closing_in_a_signal_handler_below_submit() -> None:
     assert closed
 
 
+@pytest.mark.parametrize("drain", [True, False])
+def test_closing_in_a_signal_handler_while_the_caller_runs_its_request(drain: bool) -> None:
+    """The run cannot be waited for on its own thread: it ends, and its caller has the answer."""
+    told: list[bool] = []
+
+    def interrupted(x: np.ndarray) -> np.ndarray:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        time.sleep(0.01)
+        return x * 2
+
+    batcher = inferkit.Batcher(double(interrupted))
+
+    def handler(*_: object) -> None:
+        told.append(batcher.drain(timeout=30))
+        told.append(batcher.close(drain=drain))
+
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        assert batcher(row(1)).tolist() == [2, 2]
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert told == [False, False]
+    with pytest.raises(inferkit.ClosedError):
+        batcher(row(1))
+    assert batcher.close()
+    assert batcher.stats().state == "closed"
+
+
 def test_a_queue_is_not_full_for_ever_after_faults() -> None:
     """Four soft time limits strike below submit(), and the queue has four places."""
     batcher = inferkit.Batcher(double(), max_queue_size=4)

@@ -1,0 +1,278 @@
+#include "bindings/batcher_calls.h"
+
+#include <optional>
+
+#include "bindings/arguments.h"
+#include "bindings/bound.h"
+#include "bindings/guarded.h"
+#include "bindings/py_batcher.h"
+#include "bindings/request_io.h"
+#include "bindings/signal_watch.h"
+#include "bindings/ticket.h"
+
+namespace py = pybind11;
+
+namespace inferkit {
+namespace {
+
+BatcherCore& core_of(PyObject* self) { return *bound<PyBatcher>(self).core; }
+
+struct Extras {
+  PyObject* timeout = nullptr;
+  PyObject* priority = nullptr;
+  PyObject* request_id = nullptr;
+};
+
+bool take_extra(Extras& extras, PyObject* name, PyObject* value) {
+  if (!PyUnicode_Check(name)) return false;
+  if (PyUnicode_CompareWithASCIIString(name, "timeout") == 0) {
+    extras.timeout = value;
+  } else if (PyUnicode_CompareWithASCIIString(name, "priority") == 0) {
+    extras.priority = value;
+  } else if (PyUnicode_CompareWithASCIIString(name, "request_id") == 0) {
+    extras.request_id = value;
+  } else {
+    return false;
+  }
+  return true;
+}
+
+SubmitOptions options_from(const Extras& extras, Nanos now) {
+  SubmitOptions options;
+  options.deadline = deadline_from(extras.timeout, now, "timeout");
+  if (extras.priority) {
+    options.priority = static_cast<int>(integer(extras.priority, "priority", -kMaxPriority, kMaxPriority));
+  }
+  if (const py::handle id = extras.request_id; id && !id.is_none()) {
+    if (PyUnicode_Check(id.ptr())) {
+      options.name = text(id, "request_id");
+      if (options.name.empty()) throw std::invalid_argument("request_id must not be empty");
+    } else if (PyIndex_Check(id.ptr())) {
+      options.id = natural(id, "request_id", 1);
+    } else {
+      throw py::type_error(cat("request_id must be a str or an integer, got ", Py_TYPE(id.ptr())->tp_name));
+    }
+  }
+  return options;
+}
+
+/// Calls no Python before the run has begun.
+py::object run_on_caller(BatcherCore& core, Slot slot, const RequestInputs& inputs, const Checked& checked,
+                         Nanos enqueued, const SubmitOptions& options) {
+  Batcher& batcher = core.batcher();
+  const auto specs = core.runner()->inputs();
+  std::array<TensorView, 8> few;
+  std::vector<TensorView> many(specs.size() > few.size() ? specs.size() : 0);
+  const std::span<TensorView> tensors = many.empty() ? std::span(few).first(specs.size()) : std::span(many);
+  Buffer copied;
+  if (inputs.in_place()) {
+    batcher.scan(inputs.views());
+  } else {
+    copied = batcher.copy(inputs.views(), checked);
+  }
+  for (size_t i = 0; i < specs.size(); ++i) {
+    Shape shape = checked.layout->rows[i];
+    shape.insert(0, checked.rows);
+    const void* data = copied ? copied.data() + checked.layout->offset(i, checked.rows) : inputs.views()[i].data;
+    tensors[i] = {specs[i].dtype, shape, data};
+  }
+  const bool has_gil = core.keeps_gil(batcher.predict(*checked.layout, checked.rows));
+  ArraySink sink(core.runner()->outputs(), batcher.pool(), checked.single_row, has_gil);
+  Status status;
+  std::optional<SignalWatch> watch;
+  {
+    std::optional<GilAway> away;
+    if (!has_gil) {
+      watch.emplace();
+      away.emplace(core);
+    }
+    status = batcher.run_caller(std::move(slot), tensors, checked, sink, enqueued, options);
+  }
+  if (watch) watch->finish();
+  if (!status.ok()) throw Error(std::move(status));
+  return sink.take(inputs.named());
+}
+
+py::object call(BatcherCore& core, std::span<PyObject* const> arguments, const Extras& extras) {
+  Batcher& batcher = core.batcher();
+  const RequestInputs inputs(arguments, core.runner()->inputs());
+  const Checked checked = batcher.check(inputs.views());
+  const Nanos now = batcher.clock().now();
+  core.give_way(now);
+  const SubmitOptions options = options_from(extras, now);
+  if (options.deadline > now) {
+    if (Slot slot = batcher.begin_caller_run(checked.rows)) {
+      return run_on_caller(core, std::move(slot), inputs, checked, now, options);
+    }
+  }
+  const RequestRef request = batcher.admit(inputs.views(), checked, options);
+  if (!request->parked) batcher.enqueue({&request, 1});
+  try {
+    sleep_with_signals(core, [&](Nanos until) { return batcher.wait(*request, until); });
+  } catch (...) {
+    batcher.cancel(*request);  // interrupted: nobody will come for the answer
+    throw;
+  }
+  batcher.delivered(*request);
+  if (Status status = request->end_status(); !status.ok()) throw Error(std::move(status));
+  return copy_results(*request, *request->outputs, core.runner()->outputs(), inputs.named());
+}
+
+/// Tells the loop of an admitted request, and has it queued at the end of the loop's tick. The two belong together with
+/// the admission: no Python is called before the request is where flush() and the workers find it, so that whatever a
+/// signal handler or a finalizer does, closing the batcher for one, it meets a request that is on its way. Where it
+/// throws, the request has ended.
+void submit_on_loop(BatcherCore& core, EventLoop& loop, Stage& stage, const RequestRef& request) {
+  if (loop.alive()) request->attach(*loop.list());
+  if (!request->parked) core.stage(stage, request);
+  if (request->next_timeout() == kNever) return;
+  try {
+    loop.watch(core.weak_from_this(), request);
+    loop.arm();
+  } catch (...) {
+    core.batcher().withdraw(*request);
+    throw;
+  }
+}
+
+/// The same where no loop runs: the request goes to the queue at once.
+void submit_on_thread(BatcherCore& core, const RequestRef& request) {
+  Batcher& batcher = core.batcher();
+  if (!request->parked) return batcher.enqueue({&request, 1});
+  // Full, and to wait: the caller is held back here, which is what makes it slow down.
+  try {
+    sleep_with_signals(core, [&](Nanos) { return batcher.wait_for_room(*request); });
+  } catch (...) {
+    batcher.cancel(*request);
+    throw;
+  }
+  if (request->phase() == Phase::kRejected) throw Error(request->end_status());
+}
+
+py::object submit(BatcherCore& core, std::span<PyObject* const> arguments, const Extras& extras) {
+  Batcher& batcher = core.batcher();
+  const std::shared_ptr<EventLoop> loop = EventLoop::running();
+  if (loop && left_behind()) hang_with_gil();  // a daemon's loop: its tasks stay where they are
+  const RequestInputs inputs(arguments, core.runner()->inputs());
+  const Checked checked = batcher.check(inputs.views());
+  const SubmitOptions options = options_from(extras, batcher.clock().now());
+  // What calls Python comes before the admission or after the request is on its way.
+  const std::shared_ptr<Stage> stage = loop ? core.open_stage(loop) : nullptr;
+  NewTicket ticket(core.self(), inputs.named());
+  const RequestRef request = batcher.admit(inputs.views(), checked, options);
+  py::object taken = ticket.take(request);
+  if (loop) {
+    submit_on_loop(core, *loop, *stage, request);
+  } else {
+    submit_on_thread(core, request);
+  }
+  return taken;
+}
+
+PyObject* unexpected(PyObject* name, const char* function) {
+  if (!PyUnicode_Check(name)) {
+    PyErr_Format(PyExc_TypeError, "%s() takes keyword arguments whose names are str", function);
+    return nullptr;
+  }
+  PyErr_Format(PyExc_TypeError, "%s() got an unexpected keyword argument '%U'; inputs by name come as one dict",
+               function, name);
+  return nullptr;
+}
+
+PyObject* call_slot(PyObject* self, PyObject* args, PyObject* kwargs) {
+  Extras extras;
+  if (kwargs) {
+    PyObject *name, *value;
+    for (Py_ssize_t at = 0; PyDict_Next(kwargs, &at, &name, &value);) {
+      if (!take_extra(extras, name, value)) return unexpected(name, "Batcher");
+    }
+  }
+  PyObject** items = reinterpret_cast<PyTupleObject*>(args)->ob_item;
+  return guarded([&] {
+    return call(core_of(self), {items, static_cast<size_t>(PyTuple_GET_SIZE(args))}, extras).release().ptr();
+  });
+}
+
+PyObject* submit_method(PyObject* self, PyObject* const* args, Py_ssize_t count, PyObject* names) {
+  Extras extras;
+  for (Py_ssize_t i = 0; names && i < PyTuple_GET_SIZE(names); ++i) {
+    PyObject* name = PyTuple_GET_ITEM(names, i);
+    if (!take_extra(extras, name, args[count + i])) return unexpected(name, "submit");
+  }
+  return guarded([&] { return submit(core_of(self), {args, static_cast<size_t>(count)}, extras).release().ptr(); });
+}
+
+PyMethodDef call_def = {
+    "__call__", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(call_slot)), METH_VARARGS | METH_KEYWORDS,
+    R"(__call__(self: inferkit._core.Batcher, *inputs: typing.Any, timeout: float | None = None, priority: int = 0, request_id: str | int | None = None) -> typing.Any
+
+Run one request and wait for its answer; on the calling thread, where the batcher is idle.
+
+Takes, returns and raises what ``submit(...).result()`` does. Do not call it on an event loop's thread, which it would
+block.
+)"};
+
+PyMethodDef submit_def = {
+    "submit", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(submit_method)), METH_FASTCALL | METH_KEYWORDS,
+    R"(submit(self: inferkit._core.Batcher, *inputs: typing.Any, timeout: float | None = None, priority: int = 0, request_id: str | int | None = None) -> inferkit._core.Ticket
+
+Queue a request and return its ticket at once.
+
+Called by a task of a running asyncio loop, it joins what all tasks of that loop submit in the same tick: they go to the
+queue together, when the loop turns. Called elsewhere, it goes to the queue now.
+
+Parameters
+----------
+*inputs : array or dict
+    One array for each input of the model, in order, or one dict of arrays by name. All with the batch axis, or all
+    without it, which makes a single row.
+timeout : float, optional
+    Seconds until the request ends with :class:`DeadlineError` if it has no answer.
+priority : int
+    Between -100 and 100; higher goes first.
+request_id : str or int, optional
+    Names the request; by default it gets a number.
+
+Returns
+-------
+Ticket
+
+Raises
+------
+ValidationError
+    The input is wrong; ``.reason`` says how.
+QueueFullError
+    The queue is full. Where the batcher was told to wait instead, a thread waits here, and a task while it awaits.
+DeadlineError
+    The timeout is not positive.
+ClosedError
+    The batcher is draining or closed.
+
+Examples
+--------
+>>> import inferkit, numpy as np
+>>> model = inferkit.Model.from_callable(
+...     lambda x: x * 2, inputs=[("x", "float32", (None, 2))], outputs=[("y", "float32", (None, 2))])
+>>> with inferkit.Batcher(model) as batcher:
+...     tickets = [batcher.submit(np.full(2, i, np.float32), timeout=10.0) for i in range(3)]
+...     [ticket.result().tolist() for ticket in tickets]
+[[0.0, 0.0], [2.0, 2.0], [4.0, 4.0]]
+)"};
+
+}  // namespace
+
+void add_batcher_calls(py::handle batcher_class) {
+  auto* type = reinterpret_cast<PyTypeObject*>(batcher_class.ptr());
+  batcher_class.attr("submit") = py::reinterpret_steal<py::object>(PyDescr_NewMethod(type, &submit_def));
+  batcher_class.attr("__call__") = py::reinterpret_steal<py::object>(PyDescr_NewMethod(type, &call_def));
+}
+
+void install_batcher_call(const py::type& of) {
+  auto* type = reinterpret_cast<PyTypeObject*>(of.ptr());
+  if (!PyType_IsSubtype(type, reinterpret_cast<PyTypeObject*>(py::type::of<PyBatcher>().ptr()))) {
+    throw std::invalid_argument("not a subclass of Batcher");
+  }
+  type->tp_call = call_slot;
+}
+
+}  // namespace inferkit

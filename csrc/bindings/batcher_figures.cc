@@ -1,0 +1,127 @@
+#include "bindings/batcher_figures.h"
+
+#include <pybind11/stl.h>
+
+#include <chrono>
+#include <optional>
+#include <thread>
+
+#include "platform/process_memory.h"
+
+namespace py = pybind11;
+using namespace py::literals;
+
+namespace inferkit {
+namespace {
+
+/// In milliseconds; with `limits`, in seconds, also how many values each of them is not exceeded by.
+py::dict latency_of(const HistogramSnapshot& histogram, const std::vector<double>& limits) {
+  py::dict out;
+  const auto milliseconds = [](double nanos) { return nanos * 1e-6; };
+  constexpr std::pair<const char*, double> kQuantiles[] = {
+      {"p50", 0.5}, {"p90", 0.9}, {"p95", 0.95}, {"p99", 0.99}, {"p999", 0.999}};
+  for (const auto& [name, q] : kQuantiles) out[name] = milliseconds(double(histogram.quantile(q)));
+  out["max"] = milliseconds(double(histogram.max()));
+  out["mean"] = milliseconds(histogram.mean());
+  out["count"] = histogram.count();
+  if (limits.empty()) return out;
+  py::list at_most;
+  for (double limit : limits) at_most.append(histogram.count_at_most(static_cast<uint64_t>(limit * 1e9)));
+  out["at_most"] = at_most;
+  out["sum"] = double(histogram.sum()) * 1e-9;
+  return out;
+}
+
+py::dict window_of(const WindowStats& w, const std::vector<double>& limits) {
+  return py::dict("seconds"_a = w.seconds, "covered"_a = w.covered, "completed"_a = w.completed, "failed"_a = w.failed,
+                  "cancelled"_a = w.cancelled, "expired"_a = w.expired, "rejected"_a = w.rejected,
+                  "invalid"_a = w.invalid, "unserved_rate"_a = w.unserved_rate, "invalid_rate"_a = w.invalid_rate,
+                  "batches"_a = w.batches, "rows"_a = w.rows, "requests_per_second"_a = w.requests_per_second,
+                  "batch_fill_rate"_a = w.batch_fill_rate, "inference_error_rate"_a = w.inference_error_rate,
+                  "queue_ms"_a = latency_of(w.queue, limits), "compute_ms"_a = latency_of(w.compute, limits),
+                  "total_ms"_a = latency_of(w.total, limits));
+}
+
+}  // namespace
+
+Figures stats_of(const PyBatcher& self, const std::vector<double>& limits) {
+  Batcher& batcher = self.core->batcher();
+  BatcherStats s;
+  size_t rss;
+  {
+    const py::gil_scoped_release release;  // some 50 us, most of it the windows
+    s = batcher.stats();
+    rss = resident_bytes();
+  }
+  py::dict dispatched;
+  for (int i = 0; i < kDispatchReasonCount; ++i) {
+    dispatched[std::string(dispatch_reason_name(static_cast<DispatchReason>(i))).c_str()] = s.dispatched[size_t(i)];
+  }
+  py::dict sizes;
+  for (size_t i = 0; i < kBatchSizeBuckets; ++i) {
+    if (s.batch_sizes[i]) sizes[py::int_(int64_t{1} << i)] = s.batch_sizes[i];
+  }
+  py::list windows;
+  for (const WindowStats& window : s.windows) windows.append(window_of(window, limits));
+  const py::dict out("state"_a = std::string(batcher.state_name()), "completed"_a = s.completed, "failed"_a = s.failed,
+                     "cancelled"_a = s.cancelled, "expired"_a = s.expired, "rejected"_a = s.rejected,
+                     "invalid"_a = s.invalid, "queue_depth"_a = s.queue_depth, "in_flight"_a = s.in_flight,
+                     "oldest_wait"_a = double(s.oldest_wait) * 1e-9, "longest_run"_a = double(s.longest_run) * 1e-9,
+                     "batches"_a = s.batches, "rows"_a = s.rows, "mean_batch_size"_a = s.mean_batch_size,
+                     "batch_fill_rate"_a = s.batch_fill_rate, "requests_per_second"_a = s.requests_per_second,
+                     "inference_error_rate"_a = s.inference_error_rate, "dispatched"_a = dispatched,
+                     "batch_sizes"_a = sizes, "queue_ms"_a = latency_of(s.queue, limits),
+                     "compute_ms"_a = latency_of(s.compute, limits), "total_ms"_a = latency_of(s.total, limits),
+                     "windows"_a = windows, "pool"_a = batcher.pool().stats(), "memory_rss_bytes"_a = rss);
+  return py::reinterpret_borrow<Figures>(out);
+}
+
+Figures series_of(const PyBatcher& self) {
+  BatcherSeries s;
+  {
+    const py::gil_scoped_release release;
+    s = self.core->batcher().series();
+  }
+  const py::dict out("running"_a = s.running, "completed"_a = s.completed, "failed"_a = s.failed,
+                     "cancelled"_a = s.cancelled, "expired"_a = s.expired, "rejected"_a = s.rejected,
+                     "invalid"_a = s.invalid, "rows"_a = s.rows, "batches"_a = s.batches,
+                     "queue_depth"_a = s.queue_depth);
+  return py::reinterpret_borrow<Figures>(out);
+}
+
+size_t unanswered(const PyBatcher& self) {
+  const py::gil_scoped_release release;
+  const Batcher& batcher = self.core->batcher();
+  const std::string_view state = batcher.state_name();
+  if (state == "closed" || state == "forked") return 0;
+  const BatcherStats stats = batcher.stats();
+  if (stats.queue_depth > 0) return stats.queue_depth + stats.in_flight;
+  // Callers are woken a moment before their run is over: only what lasts has callers that wait.
+  for (int i = 0; i < 20 && batcher.busy(); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  return batcher.busy() ? std::max<size_t>(batcher.stats().in_flight, 1) : 0;
+}
+
+TraceRows trace_of(const PyBatcher& self, uint64_t after) {
+  static constexpr const char* kOutcomes[] = {"completed", "failed", "cancelled", "expired", "rejected", "closed"};
+  std::vector<TraceRecord> records;
+  {
+    const py::gil_scoped_release release;
+    records = self.core->batcher().ring().read(after);
+  }
+  py::list out(records.size());
+  for (size_t i = 0; i < records.size(); ++i) {
+    const TraceRecord& r = records[i];
+    const std::string_view name = r.name_view();
+    const std::string_view reason =
+        r.reason < kDispatchReasonCount ? dispatch_reason_name(DispatchReason(r.reason)) : std::string_view();
+    out[i] = py::make_tuple(
+        r.sequence, r.kind == uint8_t(TraceKind::kBatch) ? "batch" : "request", r.id,
+        // A name may be cut in the middle of a character.
+        py::reinterpret_steal<py::str>(PyUnicode_DecodeUTF8(name.data(), Py_ssize_t(name.size()), "ignore")),
+        r.batch_id, r.enqueued, r.dequeued, r.started, r.finished, r.delivered, r.thread, r.rows, r.batch_rows,
+        kOutcomes[r.outcome - uint8_t(Phase::kResult)], std::string(reason));
+  }
+  return py::reinterpret_steal<TraceRows>(out.release());
+}
+
+}  // namespace inferkit
