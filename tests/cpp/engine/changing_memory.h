@@ -44,6 +44,14 @@ class ChangingMemory {
   ChangingMemory(const ChangingMemory&) = delete;
   ChangingMemory& operator=(const ChangingMemory&) = delete;
 
+  /// False where instructions cannot be stepped through, as below valgrind.
+  static bool works() {
+    const std::byte content[1] = {};
+    const ChangingMemory memory(content, content, 1);
+    [[maybe_unused]] const std::byte read = *static_cast<const volatile std::byte*>(memory.data());
+    return memory.accesses() == 1;
+  }
+
   void* data() const { return memory_; }
   int64_t accesses() const { return accesses_; }
 
@@ -66,7 +74,7 @@ class ChangingMemory {
   static void on_step(int, siginfo_t*, void* context) {
     static_cast<ucontext_t*>(context)->uc_mcontext.gregs[REG_EFL] &= ~kTrapFlag;
     ChangingMemory* self = active();
-    ++self->accesses_;
+    self->accesses_ = self->accesses_ + 1;
     std::memcpy(self->memory_, self->contents_[self->accesses_ / self->period_ % 2], self->bytes_);
     mprotect(self->memory_, self->mapped_, PROT_NONE);
   }
@@ -75,7 +83,7 @@ class ChangingMemory {
   size_t bytes_ = 0, mapped_ = 0;
   std::byte* memory_ = nullptr;
   const std::byte* contents_[2] = {};
-  int64_t accesses_ = 0;
+  volatile int64_t accesses_ = 0;  // a signal handler counts
   struct sigaction old_[2] = {};
 };
 
