@@ -191,7 +191,6 @@ TEST(stress_delivery_against_cancellation) {
       delivered += !cancelled;
       r->outputs = nullptr;
       r->status = {};
-      r->batch_id = 0;
     }
   });
   constexpr int kCount = 4000;
