@@ -98,8 +98,7 @@ Status Request::end_status() const {
     case Phase::kCancelled:
       return {ErrorCode::kCancelled, Reason::kNone, "the request was cancelled", nullptr};
     case Phase::kExpired:
-      return {ErrorCode::kDeadline, Reason::kNone,
-              "the request's deadline passed before it had an answer, or would have", nullptr};
+      return {ErrorCode::kDeadline, Reason::kNone, "the request's deadline passed before it had an answer", nullptr};
     default:
       return {};
   }
