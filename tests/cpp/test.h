@@ -25,6 +25,12 @@ inline int& failures() {
   return count;
 }
 
+/// Why the test that runs does not test here; empty where it does.
+inline std::string& skipped() {
+  static std::string why;
+  return why;
+}
+
 struct Registrar {
   Registrar(const char* name, std::function<void()> body) { all_tests().push_back({name, std::move(body)}); }
 };

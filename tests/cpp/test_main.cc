@@ -11,13 +11,16 @@ int main(int argc, char** argv) {
   for (const TestCase& test : all_tests()) {
     if ((std::strstr(test.name.c_str(), pattern + without) != nullptr) == without) continue;
     const int before = failures();
+    skipped().clear();
     try {
       test.body();
     } catch (const std::exception& error) {
       fail(test.name.c_str(), 0, std::string("threw: ") + error.what());
     }
     ++ran;
-    std::cout << (failures() == before ? "ok   " : "FAIL ") << test.name << "\n";
+    const bool failed = failures() != before;
+    std::cout << (failed ? "FAIL " : skipped().empty() ? "ok   " : "SKIP ") << test.name;
+    std::cout << (skipped().empty() ? "" : ": " + skipped()) << "\n";
   }
   std::cout << ran << " passed or failed, " << failures() << " failed checks\n";
   if (ran == 0) std::cerr << "no test matches '" << pattern << "'\n";

@@ -34,6 +34,13 @@ In in(const Shape& shape, const std::vector<T>& values) {
   return in(shape, values, values);
 }
 
+/// Whether memory can change at every access here; else the test is skipped.
+bool steps() {
+  static const bool works = ChangingMemory::works();
+  if (!works) skipped() = "instructions cannot be stepped through here, as below valgrind";
+  return works;
+}
+
 /// A model of one node: its inputs are the model's, or constants where they are named.
 class OneNode {
  public:
@@ -82,7 +89,7 @@ class OneNode {
   /// Runs with input `changing` in memory that changes, for many periods and from either content on; then on steady
   /// inputs, where the answer must be that of a model that saw no change.
   void run(size_t changing, const std::function<void(const VectorSink&)>& check = {}) const {
-    if (!ChangingMemory::works()) return;
+    if (!steps()) return;
     ModelOptions options;
     options.threads = 1;
     Model model(file_, options, ""), untouched(file_, options, "");
@@ -355,7 +362,7 @@ class ChangingSink final : public OutputSink {
 };
 
 TEST(changing_output_that_is_an_index) {
-  if (!ChangingMemory::works()) return;
+  if (!steps()) return;
   constexpr int64_t n = 17;
   ModelFile file;
   Graph& g = file.graph;
