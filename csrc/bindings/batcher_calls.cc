@@ -152,7 +152,6 @@ void submit_on_thread(BatcherCore& core, const RequestRef& request) {
 py::object submit(BatcherCore& core, std::span<PyObject* const> arguments, const Extras& extras) {
   Batcher& batcher = core.batcher();
   const std::shared_ptr<EventLoop> loop = EventLoop::running();
-  if (loop && left_behind()) hang_with_gil();  // a daemon's loop: its tasks stay where they are
   const RequestInputs inputs(arguments, core.runner()->inputs());
   const Checked checked = batcher.check(inputs.views());
   const SubmitOptions options = options_from(extras, batcher.clock().now());

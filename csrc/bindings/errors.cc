@@ -3,6 +3,7 @@
 #include <system_error>
 
 #include "bindings/cause.h"
+#include "bindings/event_loop.h"
 #include "bindings/exit.h"
 
 namespace py = pybind11;
@@ -74,8 +75,12 @@ py::object make_exception(const Status& status) {
     PyException_SetTraceback(cause->value.ptr(), cause->trace ? cause->trace.ptr() : Py_None);
     return cause->value;
   }
-  // The exit has closed the batcher under a daemon thread: it ends as quietly as the process goes on to end.
-  if (status.code == ErrorCode::kClosed && left_behind()) return py::handle(PyExc_SystemExit)();
+  // The exit has closed the batcher under a daemon thread: it ends as quietly as the process goes on to end. The tasks
+  // of a loop stay where they are, as asyncio would tell of any exception.
+  if (status.code == ErrorCode::kClosed && left_behind()) {
+    if (EventLoop::runs_here()) hang_with_gil();
+    return py::handle(PyExc_SystemExit)();
+  }
   const py::module_ errors = py::module_::import("inferkit._errors");
   const py::object type = errors.attr(py::str(std::string(class_name(status.code))));
   py::object value = status.reason == Reason::kNone

@@ -183,6 +183,8 @@ void EventLoop::forget_closed() {
   }
 }
 
+bool EventLoop::runs_here() { return get_running_loop() != nullptr; }
+
 std::shared_ptr<EventLoop> EventLoop::running() {
   if (delivering && delivering->alive() && delivering->fork_generation_ == inferkit::fork_generation()) {
     return delivering->shared_from_this();

@@ -22,6 +22,8 @@ class EventLoop : public std::enable_shared_from_this<EventLoop> {
  public:
   /// The state of the loop that runs on this thread; null where none does.
   static std::shared_ptr<EventLoop> running();
+  /// Whether one does, without making its state.
+  static bool runs_here();
 
   /// Lets go of loops that have been closed but are still referred to.
   static void forget_closed();

@@ -1,6 +1,5 @@
 #include "bindings/waiter.h"
 
-#include "bindings/exit.h"
 #include "bindings/guarded.h"
 
 namespace py = pybind11;
@@ -41,7 +40,6 @@ PyObject* asyncio_cancelled_error() {
 
 /// As ticket_outcome, but cancellation is asyncio's.
 PyObject* outcome(TicketObject* ticket) {
-  if (left_behind()) hang_with_gil();  // a daemon's loop: its tasks stay where they are
   if (ticket->request->phase() != Phase::kCancelled) return ticket_outcome(ticket);
   return guarded([]() -> PyObject* {
     PyErr_SetNone(asyncio_cancelled_error());
