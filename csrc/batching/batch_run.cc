@@ -71,7 +71,7 @@ BatchRun::Outcome BatchRun::execute(std::span<const RequestRef> requests, const 
   out.outputs = sink_.take();
   gathered_.release();
   out.finished = clock_.now();
-  if (out.status.ok()) predictor_.learn(layout, rows, out.finished - out.started);
+  if (out.status.ok()) predictor_.learn(layout, rows, out.finished - out.started, out.finished);
   return out;
 }
 
@@ -112,7 +112,7 @@ void BatchRun::deliver(Request& request, const Outcome& outcome, int64_t first_r
   end(request, Phase::kResult);
 }
 
-Nanos BatchRun::run(Batch& batch, uint64_t batch_id, End end) noexcept {
+void BatchRun::run(Batch& batch, uint64_t batch_id, End end) noexcept {
   recorder_.batch(batch.reason, batch.rows);
   TraceEntry record;
   record.id = record.batch_id = batch_id;
@@ -121,7 +121,6 @@ Nanos BatchRun::run(Batch& batch, uint64_t batch_id, End end) noexcept {
   record.enqueued = batch.requests[0]->times.enqueued.load(std::memory_order_relaxed);
   record.dequeued = batch.requests[0]->times.dequeued.load(std::memory_order_relaxed);
   Outcome all = execute(batch.requests, *batch.layout, batch.rows);
-  Nanos took = all.finished - all.started;
   record.started = all.started;
   record.finished = all.finished;
   // An answer of the wrong shape is the model's fault, not that of one request; alone it might even look right.
@@ -136,7 +135,6 @@ Nanos BatchRun::run(Batch& batch, uint64_t batch_id, End end) noexcept {
       request.inputs.release();
     } else {
       const Outcome one = execute({&batch.requests[i], 1}, *batch.layout, request.rows);
-      took += one.finished - one.started;
       record.finished = one.finished;
       deliver(request, one, 0, request.rows, batch_id, end);
     }
@@ -144,7 +142,6 @@ Nanos BatchRun::run(Batch& batch, uint64_t batch_id, End end) noexcept {
   }
   record.outcome = uint8_t(all.status.ok() ? Phase::kResult : Phase::kError);
   recorder_.trace_batch(record, batch.reason);
-  return took;
 }
 
 }  // namespace inferkit

@@ -25,8 +25,8 @@ class BatchRun {
   /// Gathers, runs, checks and scatters. Where a batch of several fails, its requests run one by one (unless
   /// isolate_failures is off), so that a bad one fails alone; an output that breaks a check fails its request only.
   /// Each request of it has ended afterwards, whatever went wrong, and gave its inputs back; those that ended while it
-  /// ran are left alone. Returns how long the runs took.
-  Nanos run(Batch& batch, uint64_t batch_id, End end) noexcept;
+  /// ran are left alone.
+  void run(Batch& batch, uint64_t batch_id, End end) noexcept;
 
  private:
   struct Outcome {

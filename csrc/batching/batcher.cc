@@ -92,7 +92,7 @@ Batcher::Batcher(std::shared_ptr<Runner> runner, BatcherOptions options, std::sh
                                                                     options_.max_queue_size,
                                                                     options_.max_concurrent,
                                                                     options_.max_waiting},
-                                                   clock, open_)),
+                                                   clock, open_, predictor_)),
       scheduler_(*scheduler_owner_),
       workers_(std::make_unique<Workers>()) {
   if (!options_.outputs.empty() && options_.outputs.size() != runner_->outputs().size()) {
@@ -179,13 +179,19 @@ Buffer Batcher::copy(std::span<const StridedView> inputs, const Checked& checked
   }
 }
 
+/// A refusal has no Request, but a record.
+void Batcher::trace_refusal(Phase end, uint64_t id, const std::string& name, int64_t rows, Nanos now) {
+  TraceEntry refused;
+  refused.id = id;
+  refused.rows = static_cast<uint32_t>(rows);
+  refused.enqueued = refused.finished = now;
+  recorder_.trace_call(refused, end, DispatchReason::kReady, name);
+}
+
 void Batcher::refuse_full(const Request& request) {
   recorder_.rejected();
-  TraceEntry refused;
-  refused.id = request.id;
-  refused.rows = static_cast<uint32_t>(request.rows);
-  refused.enqueued = refused.finished = request.times.enqueued.load(std::memory_order_relaxed);
-  recorder_.trace_call(refused, Phase::kRejected, DispatchReason::kReady, request.name);
+  trace_refusal(Phase::kRejected, request.id, request.name, request.rows,
+                request.times.enqueued.load(std::memory_order_relaxed));
   const std::string full = cat("the queue is full (max_queue_size=", options_.max_queue_size, ")");
   throw Error(ErrorCode::kQueueFull,
               options_.wait_when_full
@@ -194,16 +200,29 @@ void Batcher::refuse_full(const Request& request) {
                   : cat(full, ": try again later, or raise max_queue_size"));
 }
 
+/// Refused at once, it is told so while there is time to do something else, and nobody computes what comes too late.
+void Batcher::refuse_if_late(const Checked& checked, const SubmitOptions& options, Nanos now) {
+  const bool passed = options.deadline <= now;
+  Outlook outlook;
+  if (!passed) {
+    outlook = scheduler_.outlook(*checked.layout, checked.rows, options.priority, now);
+    if (!outlook.known || outlook.end <= options.deadline) return;
+  }
+  recorder_.ended(Phase::kExpired, now);
+  trace_refusal(Phase::kExpired, options.id, options.name, checked.rows, now);
+  if (passed) throw Error(ErrorCode::kDeadline, "the request's deadline had passed when it was submitted");
+  throw Error(ErrorCode::kDeadline,
+              cat("the request could not be answered by its deadline: it has ", double(options.deadline - now) * 1e-6,
+                  " ms, and what is before it and its own run take about ", double(outlook.end - now) * 1e-6, " ms"));
+}
+
 RequestRef Batcher::admit(std::span<const StridedView> inputs, const Checked& checked, const SubmitOptions& options) {
   if (options.priority < -kMaxPriority || options.priority > kMaxPriority) {
     throw std::invalid_argument(
         cat("priority must be between -", kMaxPriority, " and ", kMaxPriority, ", not ", options.priority));
   }
   const Nanos now = clock_.now();
-  if (options.deadline <= now) {
-    recorder_.ended(Phase::kExpired, now);
-    throw Error(ErrorCode::kDeadline, "the request's deadline had passed when it was submitted");
-  }
+  if (options.deadline != kNever) refuse_if_late(checked, options, now);
   RequestRef request(new Request(checked.layout, checked.rows, checked.single_row, options));
   if (!request->id) request->id = next_id_.fetch_add(1, std::memory_order_relaxed);
   request->times.enqueued.store(now, std::memory_order_relaxed);
@@ -308,8 +327,9 @@ bool Batcher::conclude(Request& request, Phase end, Announcer& announcer) noexce
 void Batcher::settle(Request& request, Phase end, Announcer& announcer) noexcept {
   const OpenCount::Hold open = std::move(request.open);  // a drain is over after all this
   recorder_.ended(end, request.times.finished.load(std::memory_order_relaxed));
+  const TraceEntry entry = recorder_.entry(request, end);
   request.publish(end);
-  recorder_.trace(request, end);
+  recorder_.trace(entry, request);
   if (IntrusivePtr<CompletionList> list = request.take_list()) announcer.add(std::move(list), request);
 }
 
@@ -338,8 +358,8 @@ void Batcher::run_batch(Batch& batch, BatchRun& tools, CompletionList* own, bool
     RunScope scope(this);
     const ActiveRuns::Scope active(runs_, now, batch.requests);
     Announcer announcer(own);
-    scheduler_.learn(tools.run(batch, next_batch_.fetch_add(1, std::memory_order_relaxed),
-                               [&](Request& request, Phase end) { settle(request, end, announcer); }));
+    tools.run(batch, next_batch_.fetch_add(1, std::memory_order_relaxed),
+              [&](Request& request, Phase end) { settle(request, end, announcer); });
   }
   batch.requests.clear();
   batch.layout.reset();
@@ -364,10 +384,10 @@ void Batcher::run_inline(BatchRun& tools, Batch& batch, CompletionList& own) {
   scheduler_.kick();
 }
 
-Slot Batcher::begin_caller_run(int64_t rows) {
+Slot Batcher::begin_caller_run(const Checked& checked, Nanos deadline) {
   if (!options_.caller_runs) return {};
   check_outside();
-  Slot slot = scheduler_.begin_caller_run(rows);
+  Slot slot = scheduler_.begin_caller_run(*checked.layout, checked.rows, deadline);
   if (state_.load() != State::kOpen) return {};  // whoever closes sees the slot, or this sees the close
   return slot;
 }
@@ -385,10 +405,9 @@ Status Batcher::run_caller(Slot slot, std::span<const TensorView> inputs, const 
     status = runner_->run(inputs, sink);
   }
   const Nanos finished = clock_.now();
-  scheduler_.learn(finished - started);
   const OpenCount::Hold open = slot.release();
   if (status.ok()) {
-    predictor_.learn(*checked.layout, checked.rows, finished - started);
+    predictor_.learn(*checked.layout, checked.rows, finished - started, finished);
     status = sink.complete();
   }
   if (status.ok() && !options_.outputs.empty()) {

@@ -34,7 +34,8 @@ class Batcher {
   Checked check(std::span<const StridedView> inputs);
   /// Finds a place in the queue and copies the input: pass the request to enqueue(). Where the queue is full and the
   /// options say to wait, it comes back `parked` and goes to the queue by itself. Throws
-  /// Error(kQueueFull, kValidation, kPoolExhausted, kClosed).
+  /// Error(kQueueFull, kValidation, kPoolExhausted, kClosed), and Error(kDeadline) where its deadline has passed or, by
+  /// what runs have taken, cannot be kept; such a request counts as expired.
   RequestRef admit(std::span<const StridedView> inputs, const Checked& checked, const SubmitOptions& options);
   /// Cancels an admitted request that will not be queued after all, and gives its place back. One that is dropped gives
   /// both back as well, but leaves whoever waits for its end without one.
@@ -59,8 +60,9 @@ class Batcher {
   void expire(Request& request, Nanos now) noexcept;
 
   // Running on the caller's thread
-  /// A slot if the batcher is idle and the policy would let `rows` go at once, for run_caller().
-  Slot begin_caller_run(int64_t rows);
+  /// A slot for run_caller(), if the batcher is idle, the policy would let the request go at once, and its run is
+  /// known to be over well before `deadline`: a thread that runs a model cannot look at the clock.
+  Slot begin_caller_run(const Checked& checked, Nanos deadline = kNever);
   /// The values of a request that is about to be run in place. Throws Error(kValidation).
   void scan(std::span<const StridedView> inputs);
   /// The same for one that cannot be run where it lies: a pooled copy, laid out as Request::inputs.
@@ -128,6 +130,8 @@ class Batcher {
   void reject_waiting() noexcept;
   void refuse_if_closed();
   [[noreturn]] void refuse_full(const Request& request);
+  void refuse_if_late(const Checked& checked, const SubmitOptions& options, Nanos now);
+  void trace_refusal(Phase end, uint64_t id, const std::string& name, int64_t rows, Nanos now);
   bool foreign() const;
   void check_outside() const;
 

@@ -18,6 +18,12 @@ size_t RowLayout::offset(size_t index, int64_t count) const {
   return at;
 }
 
+size_t RowLayout::bytes_per_row() const {
+  size_t bytes = 0;
+  for (const size_t of : row_bytes) bytes += of;
+  return bytes;
+}
+
 LayoutTable::LayoutTable(std::span<const PortSpec> inputs) : inputs_(inputs), full_(kKeptLayouts) {
   std::vector<Shape> rows;
   for (const PortSpec& input : inputs) {

@@ -7,12 +7,13 @@
 
 #include "base/shape.h"
 #include "batching/bucket.h"
+#include "batching/cost_curve.h"
 #include "engine/runner.h"
 #include "platform/mutex.h"
 
 namespace inferkit {
 
-/// Immutable, but for the bucket. Two requests share a batch where they point to the same one.
+/// Immutable, but for what is marked so. Two requests share a batch where they point to the same one.
 struct RowLayout {
   RowLayout() = default;
   RowLayout(std::vector<Shape> rows_, std::vector<size_t> row_bytes_)
@@ -25,7 +26,10 @@ struct RowLayout {
   /// size of the buffer. Every input is 64-byte aligned.
   size_t offset(size_t index, int64_t count) const;
 
-  mutable Bucket bucket;  // of the requests of this layout that wait; guarded by their queue's lock
+  size_t bytes_per_row() const;
+
+  mutable Bucket bucket;   // of the requests of this layout that wait; guarded by their queue's lock
+  mutable CostCurve cost;  // of runs of this layout
 };
 using LayoutRef = std::shared_ptr<const RowLayout>;
 

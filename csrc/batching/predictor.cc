@@ -25,18 +25,41 @@ double Predictor::estimate(const RowLayout& layout, int64_t rows) const noexcept
 }
 
 Nanos Predictor::predict(const RowLayout& layout, int64_t rows) const noexcept {
+  if (const Forecast learnt = layout.cost.forecast(rows); learnt.seen) return learnt.typical;
   return static_cast<Nanos>(estimate(layout, rows) * ratio_.load(std::memory_order_relaxed));
 }
 
-void Predictor::learn(const RowLayout& layout, int64_t rows, Nanos measured) noexcept {
+Forecast Predictor::forecast(const RowLayout& layout, int64_t rows) const noexcept {
+  Forecast learnt = layout.cost.forecast(rows);
+  if (learnt.typical) return learnt;
+  const auto bytes = double(layout.bytes_per_row() * static_cast<size_t>(rows));
+  learnt.typical = static_cast<Nanos>(bytes * per_byte_.load(std::memory_order_relaxed));
+  learnt.likely = learnt.high = 2 * learnt.typical;
+  return learnt;
+}
+
+bool Predictor::stale(const RowLayout& layout, Nanos now) const noexcept {
+  constexpr Nanos kPause = 50'000'000, kLong = 1'000'000'000;
+  const Nanos few_runs = 4 * forecast(layout, 1).typical;
+  return now - last_.load(std::memory_order_relaxed) > std::max(kPause, few_runs) ||
+         now - layout.cost.last() > std::max(kLong, few_runs);
+}
+
+void Predictor::learn(const RowLayout& layout, int64_t rows, Nanos took, Nanos now) noexcept {
+  last_.store(now, std::memory_order_relaxed);
+  if (!layout.cost.learn(rows, took, now)) return;  // it knows by itself
   const uint32_t runs = runs_.load(std::memory_order_relaxed);
   if (runs < 2) runs_.store(runs + 1, std::memory_order_relaxed);
   if (runs == 0) return;  // the first one also compiles, faults pages in and warms caches
-  const double sample = double(std::max<Nanos>(1, measured)) / estimate(layout, rows);
-  const double old = ratio_.load(std::memory_order_relaxed);
+  const auto measured = double(std::max<Nanos>(1, took));
   // One preemption must not turn a 5 us model into a 5 ms one: a sample counts for at most four times what was
   // expected.
-  ratio_.store(runs == 1 ? sample : old + (std::min(sample, 4 * old) - old) / 8, std::memory_order_relaxed);
+  const auto move = [&](std::atomic<double>& mean, double sample) {
+    const double old = mean.load(std::memory_order_relaxed);
+    mean.store(runs == 1 ? sample : old + (std::min(sample, 4 * old) - old) / 8, std::memory_order_relaxed);
+  };
+  move(ratio_, measured / estimate(layout, rows));
+  move(per_byte_, measured / double(std::max<size_t>(1, layout.bytes_per_row() * static_cast<size_t>(rows))));
 }
 
 }  // namespace inferkit

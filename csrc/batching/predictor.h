@@ -9,21 +9,32 @@
 
 namespace inferkit {
 
-/// The runner's own estimate, corrected by how its estimates have fared: the runner knows how cost grows with a shape,
-/// the clock knows this machine. Lock-free; a lost update is one sample less.
+/// What a layout's own runs took, where there were any; else a guess from those of others. Lock-free; a lost update is
+/// one sample less.
 class Predictor {
  public:
   explicit Predictor(const Runner& runner) : runner_(runner) {}
 
+  /// For what is cheap to get wrong. Without runs of this layout, the runner's own estimate, corrected by how its
+  /// estimates have fared: the runner knows how cost grows with a shape, the clock knows this machine.
   Nanos predict(const RowLayout& layout, int64_t rows) const noexcept;
-  void learn(const RowLayout& layout, int64_t rows, Nanos measured) noexcept;
+  /// For deadlines; asks nobody, so it may be called under a lock. Without runs of this layout, by the size of its
+  /// rows.
+  Forecast forecast(const RowLayout& layout, int64_t rows) const noexcept;
+  /// Nothing of this layout has run lately, or nothing at all for a while: what is known of it is better checked than
+  /// trusted.
+  bool stale(const RowLayout& layout, Nanos now) const noexcept;
+  /// A run that was over at `now`.
+  void learn(const RowLayout& layout, int64_t rows, Nanos took, Nanos now) noexcept;
 
  private:
   double estimate(const RowLayout& layout, int64_t rows) const noexcept;
 
   const Runner& runner_;
-  std::atomic<double> ratio_{1};   // measured to estimated, an exponentially weighted mean
-  std::atomic<uint32_t> runs_{0};  // up to 2
+  std::atomic<double> ratio_{1};     // measured to estimated, an exponentially weighted mean
+  std::atomic<double> per_byte_{0};  // nanoseconds, the same; 0: nothing has run
+  std::atomic<uint32_t> runs_{0};    // up to 2
+  std::atomic<Nanos> last_{0};       // when one was over
 };
 
 }  // namespace inferkit

@@ -1,6 +1,9 @@
 #include "batching/queue.h"
 
 #include <algorithm>
+#include <optional>
+
+#include "batching/cut.h"
 
 namespace inferkit {
 
@@ -19,6 +22,13 @@ void Queue::unfile(Bucket& bucket) noexcept {
   bucket.filed = Bucket::Filed::kNowhere;
 }
 
+/// What nobody has run yet may take any time, so it goes at once.
+Nanos Queue::headroom(const Bucket& bucket) const {
+  if (!predictor_ || bucket.earliest_deadline() == kNever) return slack_;
+  const Forecast run = predictor_->forecast(*bucket.first()->layout, std::min(bucket.rows(), policy_.max_rows));
+  return run.typical ? slack_ + run.high + run.high / 4 : bucket.earliest_deadline();
+}
+
 /// Puts a bucket, after a change, where it belongs: the heaps' keys are as of now.
 void Queue::file(Bucket& bucket) noexcept {
   const Request* first = bucket.first();
@@ -33,7 +43,7 @@ void Queue::file(Bucket& bucket) noexcept {
   Nanos at = 0;
   if (policy_.max_delay > 0) {
     bucket.refresh_deadline();  // else only sweeps ask for it
-    bucket.headroom = headroom_;
+    bucket.headroom = headroom(bucket);
     at = due(bucket.state(), policy_, draining_).at;
   }
   const auto where = at <= 0 ? Bucket::Filed::kReady : Bucket::Filed::kLater;
@@ -92,9 +102,18 @@ RequestRef Queue::remove(Request& request) noexcept {
 
 void Queue::take(Bucket& bucket, int64_t max_rows, Nanos now, std::vector<RequestRef>& batch,
                  RequestList& dropped) noexcept {
-  int64_t room = max_rows;
+  std::optional<Cut> cut;
+  LayoutRef layout;  // outlives its requests here
+  const auto cost = [&](int64_t rows) { return predictor_->forecast(*layout, rows); };
+  if (predictor_ && bucket.earliest_deadline() != kNever && !bucket.empty()) {
+    layout = bucket.first()->layout;
+    // After a pause the figures are a guess: this batch is the one that checks them.
+    if (!predictor_->stale(*layout, now)) cut.emplace(bucket, max_rows, now, cost);
+  }
+  int64_t room = cut ? cut->max_rows() : max_rows;
   while (Request* request = bucket.first()) {
-    if (request->deadline > now && request->phase() == Phase::kQueued) {
+    const bool late = request->deadline <= now || (cut && cut->leaves_out(*request));
+    if (!late && request->phase() == Phase::kQueued) {
       // A lower priority does not overtake what is next, either.
       if (request->rows > room || batch.size() == batch.capacity()) break;
       if (request->advance(Phase::kQueued, Phase::kRunning)) {

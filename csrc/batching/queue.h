@@ -6,6 +6,7 @@
 
 #include "batching/bucket.h"
 #include "batching/policy.h"
+#include "batching/predictor.h"
 #include "batching/request.h"
 
 namespace inferkit {
@@ -25,7 +26,9 @@ struct Candidates {
 /// happens for one request costs their logarithm.
 class Queue {
  public:
-  explicit Queue(PolicyOptions policy = {}) : policy_(policy) {}
+  /// Without a predictor, what runs cost is unknown and no deadline is given up before it has passed.
+  explicit Queue(PolicyOptions policy = {}, const Predictor* predictor = nullptr)
+      : policy_(policy), predictor_(predictor) {}
   ~Queue();
   Queue(const Queue&) = delete;
   Queue& operator=(const Queue&) = delete;
@@ -35,8 +38,8 @@ class Queue {
   /// Takes it out; null where it is not here.
   RequestRef remove(Request& request) noexcept;
   /// Takes requests of one bucket in order, from kQueued to kRunning, until the next one would pass `max_rows` or
-  /// `batch` would have to grow. Those that have ended meanwhile, or whose deadline is not after `now`, go to `dropped`
-  /// and take no place.
+  /// `batch` would have to grow, or is better left for the next (see cut_batch). Those that have ended meanwhile, or
+  /// that cannot be answered by their deadline, go to `dropped` and take no place.
   void take(Bucket& bucket, int64_t max_rows, Nanos now, std::vector<RequestRef>& batch, RequestList& dropped) noexcept;
   /// Moves out every request whose deadline is not after `now`. Cheap where none can be.
   void sweep(Nanos now, RequestList& expired) noexcept;
@@ -49,8 +52,8 @@ class Queue {
   void drain() noexcept;
   bool draining() const { return draining_; }
   const PolicyOptions& policy() const { return policy_; }
-  /// How long before its deadline a request must go.
-  void set_headroom(Nanos headroom) { headroom_ = headroom; }
+  /// How long before its deadline a request must go, besides what its run takes.
+  void set_slack(Nanos slack) { slack_ = slack; }
 
   size_t size() const { return size_; }
   bool empty() const { return size_ == 0; }
@@ -71,12 +74,14 @@ class Queue {
   };
 
   RequestRef unlink(Bucket& bucket, Request& request) noexcept;
+  Nanos headroom(const Bucket& bucket) const;
   void file(Bucket& bucket) noexcept;
   void unfile(Bucket& bucket) noexcept;
 
   const PolicyOptions policy_;
+  const Predictor* const predictor_;
   bool draining_ = false;
-  Nanos headroom_ = 0;
+  Nanos slack_ = 0;
   Bucket* buckets_ = nullptr;              // those that hold requests
   PairingHeap<Bucket, GoesFirst> ready_;   // of them, those that may go
   PairingHeap<Bucket, IsDueFirst> later_;  // and those that wait for company

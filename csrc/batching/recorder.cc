@@ -51,11 +51,11 @@ void Recorder::latency(Nanos enqueued, Nanos started, Nanos finished) {
   total_.record(finished - enqueued);
 }
 
-void Recorder::trace(Request& request, Phase end) {
-  if (!ring_.enabled()) return;
+TraceEntry Recorder::entry(const Request& request, Phase end) const {
+  TraceEntry r;
+  if (!ring_.enabled()) return r;
   const auto load = [](const std::atomic<Nanos>& at) { return at.load(std::memory_order_relaxed); };
   const RequestTimes& t = request.times;
-  TraceEntry r;
   r.id = request.id;
   if (end == Phase::kResult || end == Phase::kError) {
     r.batch_id = request.batch_id;
@@ -65,16 +65,21 @@ void Recorder::trace(Request& request, Phase end) {
   r.dequeued = load(t.dequeued);
   r.started = load(t.started);
   r.finished = load(t.finished);
-  r.delivered = load(t.delivered);
-  r.thread = thread_id();
   r.rows = static_cast<uint32_t>(request.rows);
   r.kind = uint8_t(TraceKind::kRequest);
   r.outcome = uint8_t(end);
   r.reason = kDispatchReasonCount;
+  return r;
+}
+
+void Recorder::trace(TraceEntry r, Request& request) {
+  if (!ring_.enabled() || r.outcome == 0) return;  // switched on a moment ago
+  r.delivered = request.times.delivered.load(std::memory_order_relaxed);
+  r.thread = thread_id();
   const uint64_t sequence = ring_.add(r, request.name);
   // Sequentially consistent, as delivered() is: it finds the sequence, or this finds the time.
   request.trace.store(sequence);
-  if (const Nanos at = t.delivered.load(); at && !r.delivered) ring_.deliver(sequence, at);
+  if (const Nanos at = request.times.delivered.load(); at && !r.delivered) ring_.deliver(sequence, at);
 }
 
 void Recorder::delivered(Request& request, Nanos now) {

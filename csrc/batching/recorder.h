@@ -72,8 +72,10 @@ class Recorder {
   void batch(DispatchReason reason, int64_t rows);
   void latency(Nanos enqueued, Nanos started, Nanos finished);
 
-  /// Writes down a request that has ended, after finish().
-  void trace(Request& request, Phase end);
+  /// What there is to write down of a request that was claimed, before its end is published: then its fields are no
+  /// longer ours. Afterwards trace() writes it down, so that nobody waits for that.
+  TraceEntry entry(const Request& request, Phase end) const;
+  void trace(TraceEntry entry, Request& request);
   /// The caller has taken the end of a request, at `now`; before or after trace().
   void delivered(Request& request, Nanos now);
   /// A batch that has run; `record` has its times and sizes.

@@ -98,7 +98,8 @@ Status Request::end_status() const {
     case Phase::kCancelled:
       return {ErrorCode::kCancelled, Reason::kNone, "the request was cancelled", nullptr};
     case Phase::kExpired:
-      return {ErrorCode::kDeadline, Reason::kNone, "the request's deadline passed before it had an answer", nullptr};
+      return {ErrorCode::kDeadline, Reason::kNone,
+              "the request's deadline passed before it had an answer, or would have", nullptr};
     default:
       return {};
   }

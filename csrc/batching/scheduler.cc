@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <new>
 
+#include "batching/cut.h"
 #include "platform/fork.h"
 #include "platform/futex.h"
 
@@ -13,17 +14,27 @@ Place::~Place() {
 }
 
 OpenCount::Hold Slot::release(bool is_worker) noexcept {
-  if (Scheduler* scheduler = std::exchange(scheduler_, nullptr)) scheduler->finish_run(is_worker);
+  if (Scheduler* scheduler = std::exchange(scheduler_, nullptr)) scheduler->finish_run(until_, is_worker);
   return std::move(open_);
 }
 
-Scheduler::Scheduler(const SchedulerOptions& options, const Clock& clock, OpenCount& open)
+namespace {
+// Besides the run: from the alarm of a sleeping worker to the start of its run, and from its end to whoever waits.
+constexpr Nanos kSlack = 500'000;
+// What waits before a request is judged by its median, and a little more.
+constexpr double kMargin = 1.05;
+}  // namespace
+
+Scheduler::Scheduler(const SchedulerOptions& options, const Clock& clock, OpenCount& open, const Predictor& predictor)
     : options_(options),
       clock_(clock),
       open_(open),
+      predictor_(predictor),
       steady_(dynamic_cast<const SteadyClock*>(&clock) != nullptr),
       fork_generation_(fork_generation()),
-      queue_(options.policy) {}
+      queue_(options.policy, &predictor) {
+  queue_.set_slack(kSlack);
+}
 
 /// In the child of a fork, where somebody who is not there may hold the lock.
 bool Scheduler::foreign() const { return fork_generation_ != fork_generation(); }
@@ -178,12 +189,76 @@ void Scheduler::wake(bool claimed) noexcept {
   if (claimed) futex_wake(word_, 1);
 }
 
-Slot Scheduler::begin_caller_run(int64_t rows) noexcept {
+Slot Scheduler::begin_run_locked(const RowLayout& layout, int64_t rows, Nanos now, OpenCount::Hold open) noexcept {
+  const Nanos until = now + predictor_.forecast(layout, rows).typical;
+  ++running_;
+  until_sum_ += until;
+  return {*this, until, std::move(open)};
+}
+
+Slot Scheduler::begin_caller_run(const RowLayout& layout, int64_t rows, Nanos deadline) noexcept {
   if (options_.policy.max_delay > 0 && rows < options_.policy.max_rows) return {};
+  const Nanos now = clock_.now();
+  if (deadline != kNever) {
+    const Forecast run = predictor_.forecast(layout, rows);
+    // A figure that is no longer fresh is good enough where there is plenty of time.
+    const Nanos needed = run.known ? run.high + run.high / 4 : 4 * run.high;
+    if (!run.seen || now + kSlack + needed > deadline) return {};
+  }
   MutexLock lock(mutex_);
   if (!queue_.empty() || !parked_.empty() || running_ >= options_.max_concurrent) return {};
-  ++running_;
-  return {*this, OpenCount::Hold(open_)};
+  return begin_run_locked(layout, rows, now, OpenCount::Hold(open_));
+}
+
+Outlook Scheduler::outlook(const RowLayout& layout, int64_t rows, int priority, Nanos now) const noexcept {
+  // A few buckets stand for the others, so that a request costs the same however many there are.
+  constexpr int kAsked = 16;
+  const int64_t most = options_.policy.max_rows;
+  Outlook out;
+  out.known = true;
+  const auto run_of = [&](const RowLayout& of, int64_t n) {
+    const Forecast run = predictor_.forecast(of, n);
+    out.known &= run.known;
+    return run;
+  };
+  // Rows of one layout, in batches.
+  const auto drain = [&](const RowLayout& of, int64_t n) {
+    double work = 0;
+    if (n >= most) work += double(n / most) * double(run_of(of, most).typical);
+    if (n % most) work += double(run_of(of, n % most).typical);
+    return work;
+  };
+  MutexLock lock(mutex_);
+  double before = 0, others = 0;
+  if (running_ >= options_.max_concurrent) before = std::max(0.0, double(until_sum_ - running_ * now));
+  int64_t asked = 0;
+  const int64_t left = queue_.rows() - (layout.bucket.queue ? layout.bucket.rows() : 0);
+  int buckets = 0;
+  for (const Bucket* bucket = queue_.buckets(); bucket && buckets < kAsked; bucket = bucket->next) {
+    if (bucket == &layout.bucket) continue;
+    ++buckets;
+    asked += bucket->rows();
+    if (const int64_t n = bucket->rows_from(priority)) others += drain(*bucket->first()->layout, n);
+  }
+  if (asked < left && asked > 0) others *= double(left) / double(asked);
+  // Those of this layout, and whoever is on the way to the queue: of this one, too, for all we know.
+  const size_t places = places_.load(std::memory_order_relaxed) + parked_.size();
+  const auto coming = static_cast<int64_t>(places > queue_.size() ? places - queue_.size() : 0);
+  const int64_t mine = (layout.bucket.queue ? layout.bucket.rows_from(priority) : 0) + coming + rows;
+  const int64_t in_last = mine % most ? mine % most : most;
+  Forecast last = run_of(layout, in_last);
+  const double own = double(last.typical);
+  // Others will join its batch meanwhile, as many as have done so lately, unless that is cut short for it.
+  const bool waits = running_ >= options_.max_concurrent || !queue_.empty();
+  if (const int64_t joined = std::min(most, layout.cost.recent_rows()); waits && joined > in_last) {
+    const Forecast full = predictor_.forecast(layout, joined);
+    if (!Cut::is_efficient(in_last, last, joined, full)) last = full;
+  }
+  // Somebody has to find out whether what kept all others away is still so.
+  if (running_ == 0 && places == 0 && predictor_.stale(layout, now)) out.known = false;
+  const double wait = (before + others + drain(layout, mine) - own) / options_.max_concurrent;
+  out.end = now + static_cast<Nanos>(std::max(0.0, kMargin * wait)) + last.likely;
+  return out;
 }
 
 /// Makes room for as many requests as the bucket may give; where there is no memory, it gives fewer.
@@ -218,8 +293,7 @@ bool Scheduler::take_locked(Batch& batch, RequestList& dropped, Nanos now, Nanos
     queue_.take(bucket, options_.policy.max_rows, now, batch.requests, dropped);
     if (batch.requests.empty()) continue;  // all of them had ended
     for (const RequestRef& request : batch.requests) batch.rows += request->rows;
-    ++running_;
-    batch.slot = Slot(*this, std::move(open));
+    batch.slot = begin_run_locked(*batch.layout, batch.rows, now, std::move(open));
     taken = true;
   }
   for (const RequestRef& request : batch.requests) request->place.leave();
@@ -264,19 +338,13 @@ bool Scheduler::next(Batch& batch, RequestList& dropped) noexcept {
   }
 }
 
-void Scheduler::learn(Nanos nanos) noexcept {
-  // Moves an eighth of the way: a figure for the policy, not an exact one, so lost updates do not matter.
-  const Nanos typical = typical_run_.load(std::memory_order_relaxed);
-  typical_run_.store(typical ? typical + (nanos - typical) / 8 : nanos, std::memory_order_relaxed);
-}
-
-void Scheduler::finish_run(bool is_worker) noexcept {
+void Scheduler::finish_run(Nanos until, bool is_worker) noexcept {
   if (foreign()) return;
   bool claimed = false;
   {
     MutexLock lock(mutex_);
     --running_;
-    queue_.set_headroom(typical_run_.load(std::memory_order_relaxed));
+    until_sum_ -= until;
     if (!is_worker) claimed = claim_worker_locked();
   }
   wake(claimed);

@@ -27,10 +27,12 @@ struct SchedulerOptions {
 class Slot {
  public:
   Slot() = default;
-  Slot(Slot&& other) noexcept : scheduler_(std::exchange(other.scheduler_, nullptr)), open_(std::move(other.open_)) {}
+  Slot(Slot&& other) noexcept
+      : scheduler_(std::exchange(other.scheduler_, nullptr)), until_(other.until_), open_(std::move(other.open_)) {}
   Slot& operator=(Slot&& other) noexcept {
     release();
     scheduler_ = std::exchange(other.scheduler_, nullptr);
+    until_ = other.until_;
     open_ = std::move(other.open_);
     return *this;
   }
@@ -43,9 +45,11 @@ class Slot {
 
  private:
   friend class Scheduler;
-  Slot(Scheduler& scheduler, OpenCount::Hold open) : scheduler_(&scheduler), open_(std::move(open)) {}
+  Slot(Scheduler& scheduler, Nanos until, OpenCount::Hold open)
+      : scheduler_(&scheduler), until_(until), open_(std::move(open)) {}
 
   Scheduler* scheduler_ = nullptr;
+  Nanos until_ = 0;  // when it is expected back
   OpenCount::Hold open_;
 };
 
@@ -61,6 +65,12 @@ struct Batch {
   Slot slot;  // that it occupies
 };
 
+/// What a request that came now had to expect.
+struct Outlook {
+  Nanos end = 0;       // when it would have its answer
+  bool known = false;  // from what is known, not guessed
+};
+
 struct QueueFigures {
   size_t depth = 0;  // requests that have a place, or wait for one
   int running = 0;   // batches
@@ -74,7 +84,7 @@ class Scheduler {
   using Accept = FunctionRef<bool(const LayoutRef&, int64_t rows)>;
 
   /// Batches that were taken, and are not over, are counted in `open`.
-  Scheduler(const SchedulerOptions& options, const Clock& clock, OpenCount& open);
+  Scheduler(const SchedulerOptions& options, const Clock& clock, OpenCount& open, const Predictor& predictor);
 
   /// A place in the queue; none where it is full or others wait for room. Lock-free.
   Place try_reserve() noexcept;
@@ -93,16 +103,17 @@ class Scheduler {
   /// Moves out those whose time has passed; the caller ends them.
   void sweep(RequestList& expired) noexcept;
 
+  /// When a request that came now would have its answer.
+  Outlook outlook(const RowLayout& layout, int64_t rows, int priority, Nanos now) const noexcept;
+
   /// A slot for a batch of `rows` that never was in the queue; none where it is not idle, or the policy would have it
-  /// wait.
-  Slot begin_caller_run(int64_t rows) noexcept;
+  /// wait, or the run might not be over by `deadline`: somebody has to wait for that.
+  Slot begin_caller_run(const RowLayout& layout, int64_t rows, Nanos deadline) noexcept;
   /// Takes the next batch if there is one, a slot is free and `accept` agrees. `dropped` gets what ended in the queue.
   bool take(Batch& batch, RequestList& dropped, Accept accept) noexcept;
   /// A worker's call: sleeps until there is a batch. An empty batch means that only `dropped` has something; false,
   /// that stop() was called.
   bool next(Batch& batch, RequestList& dropped) noexcept;
-  /// What a batch took, for the policy.
-  void learn(Nanos nanos) noexcept;
   /// Wakes a worker where there is something for it.
   void kick() noexcept;
   /// Lets every worker look at the clock again: for clocks that do not run by themselves.
@@ -127,7 +138,9 @@ class Scheduler {
   bool foreign() const;
   bool reserve() noexcept;
   void unreserve() noexcept;
-  void finish_run(bool is_worker) noexcept;
+  Slot begin_run_locked(const RowLayout& layout, int64_t rows, Nanos now, OpenCount::Hold open) noexcept
+      REQUIRES(mutex_);
+  void finish_run(Nanos until, bool is_worker) noexcept;
   bool take_locked(Batch& batch, RequestList& dropped, Nanos now, Nanos* until, const Accept* accept) noexcept
       REQUIRES(mutex_);
   bool claim_worker_locked() noexcept REQUIRES(mutex_);
@@ -139,6 +152,7 @@ class Scheduler {
   const SchedulerOptions options_;
   const Clock& clock_;
   OpenCount& open_;
+  const Predictor& predictor_;
   const bool steady_;  // the clock is the one that futexes sleep by
   const uint32_t fork_generation_;
 
@@ -146,7 +160,6 @@ class Scheduler {
   // bound is exact; relaxed, as it orders nothing. parked_count_ mirrors parked_.size() for try_reserve().
   std::atomic<size_t> places_{0};
   std::atomic<size_t> parked_count_{0};
-  std::atomic<Nanos> typical_run_{0};
 
   // A sleeping worker watches word_. A waker counts it out of idle_ and into claims_ before it wakes it, so that ten
   // arrivals make one system call.
@@ -156,6 +169,7 @@ class Scheduler {
   Queue queue_ GUARDED_BY(mutex_);
   Line parked_ GUARDED_BY(mutex_);
   int running_ GUARDED_BY(mutex_) = 0;
+  Nanos until_sum_ GUARDED_BY(mutex_) = 0;  // of when the running ones are expected to be over
   int idle_ GUARDED_BY(mutex_) = 0;
   int claims_ GUARDED_BY(mutex_) = 0;
   Nanos alarm_ GUARDED_BY(mutex_) = kNever;  // the earliest time that a sleeping worker wakes by itself

@@ -162,7 +162,8 @@ class BatcherStats:
     state : str
         ``open``, ``draining``, ``closed``, or ``forked`` in a child of the process that made it.
     completed, failed, cancelled, expired : int
-        How requests ended: with an answer, an error of the model or its output checks, by their caller, by their time.
+        How requests ended: with an answer, an error of the model or its output checks, by their caller, by their time
+        (also those that were refused because their time would have passed before their answer).
     rejected, invalid : int
         Refused for want of room or because the batcher was closed; refused by validation.
     queue_depth : int
@@ -266,7 +267,8 @@ class Batcher(_core.Batcher):
     max_batch_size : int
         The most rows in a batch.
     max_delay : float
-        Seconds that the oldest waiting request waits for company. 0 means that an idle batcher runs what is there.
+        Seconds that the oldest waiting request waits for company, less where its own timeout would pass. 0 means that
+        an idle batcher runs what is there.
     max_queue_size : int or None
         The most requests that wait; ``None`` for any number.
     workers : int

@@ -576,8 +576,9 @@ class Batcher:
         """
         Run one request and wait for its answer; on the calling thread, where the batcher is idle.
 
-        Takes, returns and raises what ``submit(...).result()`` does. Do not call it on an event loop's thread, which it would
-        block.
+        Takes, returns and raises what ``submit(...).result()`` does. With a ``timeout``, the calling thread runs the model only
+        where runs have shown that there is time enough: else a worker does, and the caller gives up when its time has passed.
+        Do not call it on an event loop's thread, which it would block.
         """
     def __init__(
         self,
@@ -633,7 +634,8 @@ class Batcher:
             One array for each input of the model, in order, or one dict of arrays by name. All with the batch axis, or all
             without it, which makes a single row.
         timeout : float, optional
-            Seconds until the request ends with :class:`DeadlineError` if it has no answer.
+            Seconds until the request ends with :class:`DeadlineError` if it has no answer. Where runs have shown that it cannot
+            have one by then, behind those that wait or at all, it is refused at once, or dropped before it runs.
         priority : int
             Between -100 and 100; higher goes first.
         request_id : str or int, optional
@@ -650,7 +652,8 @@ class Batcher:
         QueueFullError
             The queue is full. Where the batcher was told to wait instead, a thread waits here, and a task while it awaits.
         DeadlineError
-            The timeout is not positive.
+            The timeout is not positive, or too short for what waits and runs before the request; the message says how long
+            that is likely to take.
         ClosedError
             The batcher is draining or closed.
 

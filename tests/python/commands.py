@@ -29,6 +29,7 @@ LATER = (
     "pip install '.[bench]' && python benchmarks/compare.py",
     "python benchmarks/compare.py --only direct --markdown",
     "python benchmarks/bench_tracing.py",
+    "python benchmarks/overload.py --seconds 2",
     "cd benchmarks && asv machine --yes && asv run --python=same",
     "python -m tests.conformance.report",
     "cmake --preset dev && cmake --build --preset dev && ctest --preset dev",

@@ -371,6 +371,55 @@ def test_cancel(gate: Gate) -> None:
     assert batcher.stats().cancelled == 2
 
 
+def test_a_timeout_is_kept_where_the_caller_would_run_a_slow_callable(gate: Gate) -> None:
+    with inferkit.Batcher(double(gate)) as batcher:
+        start = time.monotonic()
+        with pytest.raises(inferkit.DeadlineError):
+            batcher(row(0), timeout=0.05)  # idle, but nobody knows how long it takes: a worker runs it
+        assert time.monotonic() - start < 5
+        assert gate.entered.is_set()
+        gate.opened.set()
+        while batcher.stats().in_flight:
+            time.sleep(0.001)
+        assert batcher(row(1)).tolist() == [2, 2]
+        assert batcher.stats().dispatched["caller"] == 1
+
+
+def test_what_cannot_be_in_time_is_refused_at_once_with_the_predicted_time() -> None:
+    def slow(x: np.ndarray) -> np.ndarray:
+        time.sleep(0.03)
+        return x
+
+    with inferkit.Batcher(double(slow), max_batch_size=1, caller_runs=False) as batcher:
+        for _ in range(6):
+            batcher(row(0))
+        ahead = [batcher.submit(row(0)) for _ in range(10)]  # 0.3 s
+        with pytest.raises(inferkit.DeadlineError, match=r"has .* ms, and what is before it .* take about"):
+            batcher.submit(row(1), timeout=0.1)
+        assert batcher.stats().expired == 1
+        for ticket in ahead:
+            ticket.result(10)
+        assert batcher.submit(row(1), timeout=30.0).result().tolist() == [1, 1]
+
+
+def test_requests_that_were_cancelled_or_expired_keep_no_input(gate: Gate) -> None:
+    def held() -> int:
+        return sum(leak.count for leak in inferkit.BufferPool.default().leaks() if leak.tag == "request")
+
+    with inferkit.Batcher(double(gate), max_batch_size=1) as batcher:
+        running = batcher.submit(row(0))
+        gate.entered.wait()
+        tickets = [batcher.submit(row(0)) for _ in range(5)] + [batcher.submit(row(0), timeout=0.01) for _ in range(5)]
+        for ticket in tickets[:5]:
+            assert ticket.cancel()
+        for ticket in tickets[5:]:
+            with pytest.raises(inferkit.DeadlineError):
+                ticket.result()
+        assert held() == 1  # what runs
+        gate.opened.set()
+        running.result()
+
+
 def test_deadlines_are_kept_while_the_worker_is_busy(gate: Gate) -> None:
     with inferkit.Batcher(double(gate)) as batcher:
         first = batcher.submit(row(0))

@@ -18,6 +18,10 @@ bool ends(Rig& rig, const RequestRef& request, Phase phase) {
   return rig.batcher->wait(*request) == Waited::kDone && request->phase() == phase;
 }
 constexpr Nanos kMilli = 1'000'000;
+/// A request of `rows` rows of two numbers.
+Checked rows_of_two(int64_t rows) {
+  return {std::make_shared<RowLayout>(std::vector{Shape{2}}, std::vector{size_t{8}}), rows, false};
+}
 Nanos soon(Nanos after) { return SteadyClock::instance().now() + after; }
 /// Holds the only worker inside a run of its own, so that what follows stays in the queue.
 RequestRef block(Rig& rig) {
@@ -332,16 +336,64 @@ TEST(batcher_priority_goes_first) {
 
 TEST(batcher_caller_runs_when_idle_and_hands_over) {
   Rig rig;
-  Slot slot = rig.batcher->begin_caller_run(1);
+  Slot slot = rig.batcher->begin_caller_run(rows_of_two(1));
   CHECK(slot);
-  CHECK(!rig.batcher->begin_caller_run(1));  // one slot
+  CHECK(!rig.batcher->begin_caller_run(rows_of_two(1)));  // one slot
   const RequestRef queued = rig.row(1);
   CHECK(rig.batcher->wait(*queued, soon(3 * kMilli)) == Waited::kTimedOut);
   slot = {};  // wakes the worker
   CHECK(ends(rig, queued, Phase::kResult));
   Rig waits({.max_delay = kMilli});
-  CHECK(!waits.batcher->begin_caller_run(1));
-  CHECK(waits.batcher->begin_caller_run(64));
+  CHECK(!waits.batcher->begin_caller_run(rows_of_two(1)));
+  CHECK(waits.batcher->begin_caller_run(rows_of_two(64)));
+}
+
+namespace {
+/// Runs `count` requests of one row that take `nanos` of the clock each.
+void teach(Rig& rig, ManualClock& clock, int count, Nanos nanos) {
+  rig.model->on_run = [&clock, nanos] { clock.advance(nanos); };
+  for (int i = 0; i < count; ++i) CHECK(ends(rig, rig.row(1), Phase::kResult));
+  CHECK_EQ(rig.batcher->stats().completed, uint64_t(count));
+}
+}  // namespace
+
+TEST(batcher_a_caller_with_a_deadline_runs_only_what_is_known_to_be_short) {
+  ManualClock clock(kMilli);
+  Rig rig({}, {Shape::kFree, 2}, clock);
+  const float value[2] = {};
+  const std::vector views{StridedView::contiguous({DType::kF32, {2}, value})};
+  const Checked checked = rig.batcher->check(views);
+  CHECK(!rig.batcher->begin_caller_run(checked, clock.now() + 1000 * kMilli));  // nobody knows
+  CHECK(rig.batcher->begin_caller_run(checked));
+  teach(rig, clock, 6, 10 * kMilli);
+  while (rig.batcher->stats().in_flight) std::this_thread::yield();
+  CHECK(rig.batcher->begin_caller_run(checked, clock.now() + 1000 * kMilli));
+  CHECK(!rig.batcher->begin_caller_run(checked, clock.now() + 10 * kMilli));
+  CHECK(rig.batcher->begin_caller_run(checked));
+  CHECK_EQ(rig.batcher->stats().in_flight, 0u);
+}
+
+TEST(batcher_refuses_what_cannot_be_in_time_and_says_why) {
+  ManualClock clock(kMilli);
+  Rig other({.max_batch_size = 1}, {Shape::kFree, 2}, clock);
+  teach(other, clock, 6, 10 * kMilli);
+  const Status late = error_of([&] { other.row(1, {.deadline = clock.now() + 4 * kMilli}); });
+  CHECK(late.code == ErrorCode::kDeadline);
+  CHECK(late.message.find("4 ms") != std::string::npos && late.message.find("10 ms") != std::string::npos);
+  // Behind others: three of 10 ms each, one of which runs.
+  other.model->on_run = nullptr;
+  const RequestRef running = block(other);
+  const RequestRef a = other.row(1), b = other.row(2);
+  CHECK(error_of([&] { other.row(1, {.deadline = clock.now() + 35 * kMilli}); }).code == ErrorCode::kDeadline);
+  const RequestRef in_time = other.row(1, {.deadline = clock.now() + 60 * kMilli});
+  const RequestRef first = other.row(1, {.deadline = clock.now() + 35 * kMilli, .priority = 1});  // before a and b
+  CHECK_EQ(other.batcher->stats().expired, 2u);
+  other.model->open();
+  for (const auto& r : {a, b, in_time, first}) CHECK(ends(other, r, Phase::kResult));
+  // After a pause the figures are a guess, and somebody is let in to find out.
+  while (other.batcher->stats().in_flight) std::this_thread::yield();
+  clock.advance(1000 * kMilli);
+  CHECK(ends(other, other.row(1, {.deadline = clock.now() + 4 * kMilli}), Phase::kResult));
 }
 
 TEST(batcher_runs_inline_what_is_short) {
@@ -424,7 +476,7 @@ TEST(batcher_close_with_and_without_draining) {
     CHECK(running->phase() == Phase::kResult);
     CHECK(waiting->phase() == (drain ? Phase::kResult : Phase::kClosed));
     CHECK(error_of([&] { rig.row(1); }).code == ErrorCode::kClosed);
-    CHECK(!rig.batcher->begin_caller_run(1));
+    CHECK(!rig.batcher->begin_caller_run(rows_of_two(1)));
     rig.batcher->close(drain);
     CHECK(rig.batcher->closed());
   }

@@ -51,8 +51,8 @@ void run_here(Rig& rig, BatchRun& tools, Batch& batch, CompletionList& list) {
   const TensorView x{DType::kF32, {1, 2}, values.data()};
   const StridedView view = StridedView::contiguous(x);
   try {
-    if (Slot slot = rig.batcher->begin_caller_run(1)) {
-      const Checked checked = rig.batcher->check({&view, 1});
+    const Checked checked = rig.batcher->check({&view, 1});
+    if (Slot slot = rig.batcher->begin_caller_run(checked)) {
       rig.batcher->scan({&view, 1});
       PooledSink sink(rig.model->outputs(), *rig.pool);
       (void)rig.batcher->run_caller(std::move(slot), {&x, 1}, checked, sink, rig.batcher->clock().now(), {});

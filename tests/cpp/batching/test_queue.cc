@@ -3,6 +3,7 @@
 #include <map>
 #include <random>
 
+#include "batching/fake_runner.h"
 #include "batching/queue.h"
 #include "test.h"
 
@@ -216,7 +217,7 @@ TEST(queue_candidates_decide_for_all) {
     for (int step = 0; step < 20000; ++step) {
       now += random() % 8;
       if (step == 18000) q.drain();
-      if (random() % 50 == 0) q.set_headroom(random() % 20);
+      if (random() % 50 == 0) q.set_slack(random() % 20);
       if (const auto choice = random() % 10; choice < 5) {
         in.push_back(request(layouts[random() % layouts.size()], 1 + random() % 2, static_cast<int>(random() % 3),
                              random() % 3 ? kNever : now + 1 + random() % 60, now));
@@ -325,4 +326,32 @@ TEST(line_keeps_its_links_through_anything) {
     CHECK_EQ(line.rows_from(2), above);
     CHECK_EQ(line.size(), model.size());
   }
+}
+
+TEST(queue_sends_each_shape_while_there_is_time_for_it) {
+  const testing::FakeRunner runner({Shape::kFree, Shape::kFree});
+  Predictor predictor(runner);
+  const LayoutRef fast = layout(2), slow = layout(3), unknown = layout(50);
+  Queue q({8, 10'000}, &predictor);
+  q.set_slack(5);
+  for (Nanos now = 1; now <= 6; ++now) {
+    predictor.learn(*fast, 1, 10, now);
+    predictor.learn(*slow, 1, 1000, now);
+  }
+  const auto decision = [&](Nanos now) { return decide(q.candidates(now).span(), now, q.policy(), false); };
+  RequestRef r = request(fast, 1, 0, 2000, 7);
+  q.push(r);
+  CHECK(decision(7).kind == Decision::Kind::kWait);
+  CHECK_EQ(decision(7).until, 2000 - 10 - 10 / 4 - 5);
+  CHECK(q.remove(*r));
+  q.push(r = request(slow, 1, 0, 2000, 7));
+  CHECK_EQ(decision(7).until, 2000 - 1000 - 1000 / 4 - 5);
+  CHECK(decision(750).reason == DispatchReason::kDeadline);
+  CHECK(q.remove(*r));
+  q.push(request(slow, 1, 0, kNever, 7));  // it waits for company as long as it is told to
+  CHECK_EQ(decision(7).until, 10'007);
+  const Predictor nothing(runner);
+  Queue first({8, 10'000}, &nothing);
+  first.push(request(unknown, 1, 0, 2000, 7));  // its run may take any time
+  CHECK(decide(first.candidates(7).span(), 7, first.policy(), false).reason == DispatchReason::kDeadline);
 }

@@ -71,14 +71,14 @@ void client(Rig& rig, uint64_t stream, int count, Tally& tally, CompletionList* 
     if (kind % 5 == 2) options.deadline = SteadyClock::instance().now() + Nanos(random() % 200'000);
     try {
       const std::vector<float> values(static_cast<size_t>(rows * width), value);
-      if (Slot slot = kind == 5 ? rig.batcher->begin_caller_run(rows) : Slot()) {
+      Checked checked;
+      checked.layout = std::make_shared<RowLayout>(std::vector{Shape{width}}, std::vector{size_t(width) * 4});
+      checked.rows = rows;
+      if (Slot slot = kind == 5 ? rig.batcher->begin_caller_run(checked) : Slot()) {
         if (random() % 2) {  // else it is given back unused
           PooledSink sink(rig.model->outputs(), *rig.pool);
           const TensorView x{DType::kF32, {rows, width}, values.data()};
           const std::vector views{StridedView::contiguous(x)};
-          Checked checked;
-          checked.layout = std::make_shared<RowLayout>(std::vector{Shape{width}}, std::vector{size_t(width) * 4});
-          checked.rows = rows;
           const Status status = rig.batcher->run_caller(std::move(slot), {&x, 1}, checked, sink, 0, {});
           CHECK(status.ok() != (value == FakeRunner::kPoison));
           ++(status.ok() ? tally.results : tally.errors);

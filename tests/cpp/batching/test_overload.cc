@@ -1,0 +1,187 @@
+// More comes in than can be answered in time: simulated time, seeded arrivals, the real batcher.
+#include <cmath>
+#include <mutex>
+#include <random>
+#include <thread>
+
+#include "batching/batcher.h"
+#include "batching/fake_runner.h"
+#include "test.h"
+
+using namespace inferkit;
+using namespace inferkit::testing;
+
+namespace {
+constexpr Nanos kMilli = 1'000'000, kSecond = 1000 * kMilli;
+
+/// What a run takes: a part that every run pays and one for each row, with noise and a slow run now and then.
+struct Service {
+  double base, per_row;  // milliseconds
+  double of(double rows) const { return base + per_row * rows; }
+};
+
+/// Open loop: arrivals do not wait for answers. Whatever happens, happens at its time on a clock that only this moves:
+/// a run moves it to its end, past the arrivals until then; where nothing runs, it jumps to the next arrival.
+class OpenLoop {
+ public:
+  OpenLoop(Service service, Nanos deadline, BatcherOptions options, uint64_t seed, int64_t widths = 1)
+      : rig({Shape::kFree, Shape::kFree}, options, clock_),
+        service_(service),
+        deadline_(deadline),
+        random_(seed),
+        widths_(widths) {
+    rig.rig.model->on_run = [this] { run(); };
+  }
+
+  /// Requests for so long, at `rate` a second.
+  void load(double rate, Nanos time) {
+    rate_ = rate;
+    until_ = clock_.now() + time;
+    next_ = clock_.now();
+    schedule();
+    first_ = kept_.size();
+    offered_ = 0;
+    while (next_ != kNever) {
+      {
+        std::lock_guard lock(mutex_);  // the run that this starts waits for all of it
+        clock_.advance(std::max<Nanos>(0, next_ - clock_.now()));
+        arrive();
+      }
+      rest();
+    }
+    if (clock_.now() < until_) clock_.advance(until_ - clock_.now());
+  }
+
+  /// Of the last load: in time, offered, and computed for nobody.
+  size_t offered() const { return offered_; }
+  size_t in_time() const { return count(Phase::kResult); }
+  size_t count(Phase phase) const {
+    size_t n = 0;
+    for (size_t i = first_; i < kept_.size(); ++i) n += kept_[i]->phase() == phase;
+    return n;
+  }
+  size_t admitted() const { return kept_.size() - first_; }
+
+  void rest() {
+    for (;;) {
+      const BatcherStats s = batcher().stats();
+      if (s.in_flight == 0 && s.queue_depth == 0) return;
+      std::this_thread::yield();
+    }
+  }
+  Batcher& batcher() { return *rig.rig.batcher; }
+  double slower = 1;
+  uint64_t slow_one_of = 0;  // of so many runs one takes four times as long
+
+ private:
+  struct Held {
+    Held(Shape shape, BatcherOptions options, const Clock& clock) : rig(options, shape, clock) {}
+    Rig rig;
+  };
+
+  void schedule() {
+    next_ += static_cast<Nanos>(std::exponential_distribution(rate_)(random_) * 1e9);
+    if (next_ >= until_) next_ = kNever;
+  }
+
+  void arrive() {
+    ++offered_;
+    const int64_t width = 1 + static_cast<int64_t>(random_() % static_cast<uint64_t>(widths_));
+    try {
+      kept_.push_back(rig.rig.submit(std::vector<float>(static_cast<size_t>(width), 1), {width},
+                                     {.deadline = clock_.now() + deadline_}));
+    } catch (const Error& error) {
+      CHECK(error.code() == ErrorCode::kDeadline);
+    }
+    schedule();
+  }
+
+  void run() {
+    std::lock_guard lock(mutex_);
+    const double noise = std::exp(std::normal_distribution(0.0, 0.05)(random_)) * (random_() % 200 ? 1 : 3) *
+                         (slow_one_of && random_() % slow_one_of == 0 ? 4 : 1);
+    const auto rows = double(rig.rig.model->batches().back()[0]);
+    const Nanos end = clock_.now() + static_cast<Nanos>(service_.of(rows) * noise * slower * double(kMilli));
+    while (next_ < end) {
+      clock_.advance(std::max<Nanos>(0, next_ - clock_.now()));
+      arrive();
+    }
+    clock_.advance(end - clock_.now());
+  }
+
+  std::mutex mutex_;
+  ManualClock clock_{kSecond};
+  Held rig;
+  const Service service_;
+  const Nanos deadline_;
+  std::mt19937_64 random_;
+  const int64_t widths_;
+  double rate_ = 1;
+  Nanos next_ = kNever, until_ = 0;
+  std::vector<RequestRef> kept_;
+  size_t first_ = 0, offered_ = 0;
+};
+
+void check_goodput(Service service, Nanos deadline, int64_t max_batch, int64_t widths = 1) {
+  // The most that can be answered in time: of the batches that fit into a deadline, the most efficient.
+  double capacity = 0;
+  for (int64_t n = 1; n <= max_batch && service.of(double(n)) * double(kMilli) < 0.6 * double(deadline); ++n) {
+    capacity = std::max(capacity, double(n) / service.of(double(n)) * 1e3);
+  }
+  for (const double load : {0.8, 1.2, 2.0, 5.0}) {
+    OpenLoop loop(service, deadline, {.max_batch_size = max_batch}, 42, widths);
+    loop.load(load * capacity, kSecond);  // learns
+    const Nanos time = 10 * kSecond;
+    loop.load(load * capacity, time);
+    const double goodput = double(loop.in_time()) / (double(time) * 1e-9) / capacity;
+    const double of_admitted = double(loop.in_time()) / double(loop.admitted());
+    std::cout << "  " << service.base << "+" << service.per_row << "n ms, " << deadline / kMilli << " ms, " << load
+              << " of " << capacity << "/s: " << goodput << " in time; of those admitted " << of_admitted << "\n";
+    CHECK(goodput >= (load < 1 ? 0.95 * load : 0.9));
+    CHECK(of_admitted >= 0.8);
+  }
+}
+}  // namespace
+
+TEST(overload_of_a_model_whose_rows_cost_alike) { check_goodput({0.2, 2.4}, 150 * kMilli, 64); }
+TEST(overload_of_a_model_that_gains_from_batches) { check_goodput({5, 0.1}, 60 * kMilli, 64); }
+TEST(overload_of_many_shapes) { check_goodput({0.2, 2.4}, 150 * kMilli, 64, 5); }
+
+TEST(overload_passes_within_one_deadline) {
+  const Nanos deadline = 150 * kMilli;
+  OpenLoop loop({0.2, 2.4}, deadline, {.max_batch_size = 64}, 7);
+  loop.load(400, kSecond);
+  loop.load(2000, 2 * kSecond);
+  loop.load(200, deadline);
+  loop.load(200, 3 * kSecond);
+  CHECK(double(loop.in_time()) >= 0.98 * double(loop.offered()));
+}
+
+TEST(overload_by_a_slow_phase_is_found_to_be_over) {
+  const Nanos deadline = 150 * kMilli;
+  OpenLoop loop({0.2, 2.4}, deadline, {.max_batch_size = 64}, 7);
+  loop.load(100, kSecond);
+  loop.slower = 100;  // 260 ms for one: nobody can be in time
+  loop.load(100, 20 * kSecond);
+  CHECK(loop.in_time() <= 2);
+  CHECK(loop.admitted() < loop.offered() / 2);  // most are told at once
+  loop.slower = 1;
+  loop.load(100, 1200 * kMilli);  // four of those long runs, and a few to learn from
+  loop.load(100, 3 * kSecond);
+  CHECK(double(loop.in_time()) >= 0.98 * double(loop.offered()));
+}
+
+TEST(overload_is_not_seen_in_slow_runs) {
+  // Every eighth run takes four times as long: who has time for several of those is neither refused nor dropped.
+  OpenLoop loop({0.2, 2.4}, 200 * kMilli, {.max_batch_size = 16}, 7);
+  loop.slow_one_of = 8;
+  loop.load(150, kSecond);
+  loop.load(150, 10 * kSecond);
+  CHECK(double(loop.in_time()) >= 0.999 * double(loop.offered()));
+}
+
+TEST(overload_is_nobodys_without_a_deadline) {
+  OpenLoop loop({0.2, 2.4}, kNever - 100 * kSecond, {.max_batch_size = 64, .max_queue_size = 0}, 7);
+  loop.load(800, kSecond);
+  CHECK_EQ(loop.in_time(), loop.offered());
+}
