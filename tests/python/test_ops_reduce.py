@@ -219,3 +219,13 @@ def test_softmax_has_the_same_bits_in_any_batch(op: str, axis: int) -> None:
 @pytest.mark.parametrize("case", node_test_cases("Softmax", "LogSoftmax", "Hardmax"), ids=lambda c: c.name)
 def test_onnx_softmax_node(case: Any) -> None:
     check_node_test(case)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_long_sums_lose_nothing(axis: int) -> None:
+    # 1.1 a hundred thousand times, one after the other in float32, is off by a thousandth.
+    x = np.full((100_000, 16), 1.1, np.float32)
+    x = x if axis == 0 else np.ascontiguousarray(x.T)
+    y = reduce_case("ReduceSum", x, [axis], 0, 18).run()[0]
+    exact = x.astype(np.float64).sum(axis)
+    assert np.abs(y - exact).max() <= 1e-5 * exact.max()

@@ -125,7 +125,7 @@ void lower_gemm_conv(LowerContext& c, const ConvShape& s) {
   p.gemm.act = act.op;
   p.gemm.act_alpha = act.alpha;
   p.gemm.act_beta = act.beta;
-  p.gemm.k_segments = conv_segments(p.gemm.k);
+  p.gemm.k_chunk = kernels::sum_chunk(p.gemm.k);
   p.batch = s.batch;
   p.groups = s.groups;
   p.channels = s.channels;

@@ -127,7 +127,7 @@ void gemm_task(const GemmParams& p, std::byte* const* io, int64_t task, float* s
   g.a = reinterpret_cast<const float*>(io[2]) + (group * s.filters + first) * taps * s.channels;
   g.c = scratch + p.packed_floats;
   g.ldc = in;
-  g.k_segments = 1;
+  g.k_chunk = kernels::sum_chunk(g.k);
   kernels::use_packed_b(g, scratch);
   kernels::gemm_f32(g);
   for (int64_t f = 0; f < filters; ++f) {

@@ -58,7 +58,7 @@ void product_f32_step(const void* params, std::byte* const* io, const ExecContex
     g.m = p.m;
     g.n = g.ldc = p.n;
     g.k = g.lda = p.k;
-    g.k_segments = 1;  // n may hold the batch, and bits must not depend on it
+    g.k_chunk = kernels::sum_chunk(p.k);  // n may hold the batch, and bits must not depend on it
     g.a = reinterpret_cast<const float*>(io[1]) + i * p.m * p.k;
     g.c = reinterpret_cast<float*>(io[0]) + i * p.m * p.n;
     const auto* b = reinterpret_cast<const float*>(io[2]);

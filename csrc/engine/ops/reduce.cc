@@ -14,6 +14,7 @@
 #include "kernels/cpu/binary/binary.h"
 #include "kernels/cpu/row/row.h"
 #include "kernels/cpu/vmath/vmath.h"
+#include "kernels/summation.h"
 #include "platform/thread_pool.h"
 
 namespace inferkit {
@@ -237,11 +238,13 @@ struct ColumnParams {
 
 constexpr int64_t kColumnBlock = 1024;
 
-void reduce_columns(const ColumnParams& p, const float* x, float* y, int64_t width) {
-  alignas(64) float held[kColumnBlock];
-  for (int64_t r = 0; r < p.n; ++r, x += p.inner) {
+/// y = rows [first, end) of x, combined; `held` has room for a row.
+void combine_rows(const ColumnParams& p, const float* x, int64_t first, int64_t end, float* y, float* held,
+                  int64_t width) {
+  x += first * p.inner;
+  for (int64_t r = first; r < end; ++r, x += p.inner) {
     const float* row = x;
-    float* to = r == 0 ? y : held;
+    float* to = r == first ? y : held;
     if (p.square) {
       p.square(x, x, to, width);
       row = to;
@@ -249,10 +252,21 @@ void reduce_columns(const ColumnParams& p, const float* x, float* y, int64_t wid
       p.before(x, to, width, 0, 0);
       row = to;
     }
-    if (r > 0)
+    if (r > first)
       p.combine(y, row, y, width);
     else if (row != y)
       std::copy(row, row + width, y);
+  }
+}
+
+/// In chunks of rows (kernels/summation.h).
+void reduce_columns(const ColumnParams& p, const float* x, float* y, int64_t width) {
+  alignas(64) float held[kColumnBlock], part[kColumnBlock];
+  const int64_t chunk = kernels::sum_chunk(p.n);
+  combine_rows(p, x, 0, std::min(p.n, chunk), y, held, width);
+  for (int64_t first = chunk; first < p.n; first += chunk) {
+    combine_rows(p, x, first, std::min(p.n, first + chunk), part, held, width);
+    p.combine(y, part, y, width);
   }
   if (p.divide) {
     const auto count = static_cast<float>(p.n);

@@ -64,7 +64,7 @@ std::vector<int32_t> offsets_of(const Layer& l, int64_t plane) {
 }
 
 std::vector<float> packed_answer(Isa isa, const Layer& l, const std::vector<float>& x,
-                                 const std::vector<float>& weights, const std::vector<float>& bias, int segments) {
+                                 const std::vector<float>& weights, const std::vector<float>& bias, int64_t chunk) {
   const auto packed = make_aligned<float>(packed_b_elements(l.k(), l.pixels()) + 16);
   PackPixelsArgs pack;
   pack.x = x.data();
@@ -82,7 +82,7 @@ std::vector<float> packed_answer(Isa isa, const Layer& l, const std::vector<floa
   g.c = y.data(), g.ldc = l.pixels();
   if (!bias.empty()) g.bias = bias.data(), g.bias_kind = BiasKind::kPerRow;
   g.act = bias.empty() ? Unary::kIdentity : Unary::kRelu;
-  g.k_segments = segments;
+  g.k_chunk = chunk;
   gemm_kernels(isa).gemm(g);
   return y;
 }
@@ -92,7 +92,7 @@ std::vector<float> packed_answer(Isa isa, const Layer& l, const std::vector<floa
 TEST(conv_windows_have_the_bits_of_packed_pixels) {
   uint32_t seed = 0;
   for (const Layer& l : layers()) {
-    const int segments = 1 << (++seed % 3);
+    const int64_t parts = int64_t{1} << (++seed % 3), chunk = std::max<int64_t>(1, (l.k() + parts - 1) / parts);
     const auto x = random_floats(static_cast<size_t>(l.channels * l.h.in * l.w.in), seed);
     const auto weights = random_floats(static_cast<size_t>(l.filters * l.k()), seed + 1);
     const auto bias = random_floats(seed % 2 ? static_cast<size_t>(l.filters) : 0, seed + 2);
@@ -123,10 +123,10 @@ TEST(conv_windows_have_the_bits_of_packed_pixels) {
         g.pitch = l.pitch(), g.width = l.w.out;
         g.c = y.data() + first * l.w.out, g.ldc = l.pixels();
         if (!bias.empty()) g.bias = bias.data(), g.rectify = true;
-        g.k_segments = segments;
+        g.k_chunk = chunk;
         gemm_kernels(isa).gemm_windows(g);
       }
-      const auto want = packed_answer(isa, l, x, weights, bias, segments);
+      const auto want = packed_answer(isa, l, x, weights, bias, chunk);
       CHECK(y.intact());
       CHECK(same(want.data(), y.data(), want.size()));
     }

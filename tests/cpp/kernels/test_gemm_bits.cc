@@ -1,5 +1,6 @@
 // The hard law: the bits of an element depend on its row of A, B, its bias and residual, K and the layer; nothing else.
 #include <algorithm>
+#include <cmath>
 
 #include "kernels/cpu/gemm/gemm.h"
 #include "platform/aligned_alloc.h"
@@ -43,12 +44,76 @@ struct Layer {
   }
 };
 
-// Every count of panels that takes a tile, a segment rule or a block of its own.
-const std::vector<std::pair<int64_t, int64_t>> kShapes = {{10, 256},  {16, 33},  {31, 70},   {32, 512},
-                                                          {40, 100},  {64, 64},  {65, 80},   {100, 31},
-                                                          {130, 257}, {256, 40}, {300, 1700}};
+// Every count of panels that takes a tile, a chunk rule or a block of its own.
+const std::vector<std::pair<int64_t, int64_t>> kShapes = {
+    {10, 256},  {16, 33},  {31, 70},    {32, 512},  {40, 100}, {64, 64},   {65, 80}, {100, 31},
+    {130, 257}, {256, 40}, {300, 1700}, {20, 2000}, {64, 640}, {200, 129}, {24, 0},  {72, 1}};
+
+/// The rule, written down as it is stated: chunks from zero in ascending order, added from the first to the last.
+float by_the_rule(const float* a, const float* b, int64_t ldb, int64_t k, int64_t chunk) {
+  float total = 0;
+  for (int64_t first = 0; first < k; first += chunk) {
+    float sum = 0;
+    for (int64_t i = first; i < std::min(k, first + chunk); ++i) sum = std::fma(a[i], b[i * ldb], sum);
+    total = first == 0 ? sum : total + sum;
+  }
+  return total;
+}
 
 }  // namespace
+
+TEST(gemm_sums_by_the_rule) {
+  for (const Isa isa : available_isas()) {
+    if (isa == Isa::kBaseline) continue;  // rounds its products
+    for (const auto& [n, k] : kShapes) {
+      for (const int64_t m : {1, 2, 5, 12, 26}) {
+        Layer layer(n, k, Unary::kIdentity);
+        const auto a = random_floats(static_cast<size_t>(m * k), 21);
+        std::vector<float> c(static_cast<size_t>(m * n)), want(c.size());
+        gemm_kernels(isa).gemm(layer.args(a.data(), m, c.data()));
+        for (int64_t i = 0; i < m; ++i) {
+          for (int64_t j = 0; j < n; ++j) {
+            want[static_cast<size_t>(i * n + j)] =
+                by_the_rule(a.data() + i * k, layer.weights.data() + j, n, k, sum_chunk(k, n)) +
+                layer.bias[static_cast<size_t>(j)];
+          }
+        }
+        CHECK(same(c.data(), want.data(), c.size()));
+      }
+    }
+  }
+}
+
+TEST(sum_chunks_are_a_constant_of_the_layer) {
+  for (int64_t k = 0; k < 5000; ++k) {
+    CHECK(sum_chunk(k) >= 1 && sum_chunk(k) <= kLongestChunk);
+    CHECK(k < 32 ? sum_chunk(k) >= k : 2 * sum_chunk(k) <= k + 1);
+    for (const int64_t n : {1, 32, 33, 1000}) CHECK(sum_chunk(k, n) >= 1 && sum_chunk(k, n) <= sum_chunk(k));
+  }
+}
+
+/// The root mean square of the errors of sums of k products, against double.
+static double error_of(int64_t k, int64_t chunk) {
+  constexpr int64_t kSums = 400;
+  const auto a = random_floats(static_cast<size_t>(k), 22), b = random_floats(static_cast<size_t>(k * kSums), 23);
+  double squares = 0;
+  for (int64_t j = 0; j < kSums; ++j) {
+    double exact = 0;
+    for (int64_t i = 0; i < k; ++i)
+      exact += double(a[static_cast<size_t>(i)]) * double(b[static_cast<size_t>(i * kSums + j)]);
+    const double error = double(by_the_rule(a.data(), b.data() + j, kSums, k, chunk)) - exact;
+    squares += error * error;
+  }
+  return std::sqrt(squares / kSums);
+}
+
+TEST(sum_chunks_make_long_sums_more_accurate) {
+  for (const int64_t k : {64, 384, 1024, 4096}) {
+    const double whole = error_of(k, k), chunked = error_of(k, sum_chunk(k));
+    std::cout << "  " << k << ": " << chunked / whole << " of the error of one long sum\n";
+    CHECK(chunked < (k < 128 ? 0.95 : k <= 1024 ? 0.75 : 0.5) * whole);
+  }
+}
 
 TEST(gemm_bits_do_not_depend_on_the_batch) {
   constexpr int64_t kRows = 40;
@@ -120,7 +185,7 @@ TEST(gemm_bits_do_not_depend_on_threads) {
   }
 }
 
-// Columns cut at panels give the same bits where the layer's segments are handed on.
+// Columns cut at panels give the same bits where the layer's chunk is handed on.
 TEST(gemm_bits_do_not_depend_on_column_cuts) {
   for (const Isa isa : available_isas()) {
     for (const int64_t n : {40, 200}) {
@@ -130,7 +195,7 @@ TEST(gemm_bits_do_not_depend_on_column_cuts) {
       gemm_kernels(isa).gemm(layer.args(a.data(), 5, whole.data()));
       for (int64_t panel = 0; panel * 16 < n; ++panel) {
         GemmArgs g = layer.args(a.data(), 5, cut.data() + panel * 16);
-        g.k_segments = gemm_k_segments(g.k, n);
+        g.k_chunk = sum_chunk(g.k, n);
         g.n = std::min<int64_t>(16, n - panel * 16);
         g.b += panel * g.b_panel_stride;
         g.bias += panel * 16;

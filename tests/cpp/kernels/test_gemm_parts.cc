@@ -54,7 +54,7 @@ struct Product {
 }  // namespace
 
 TEST(a_product_in_parts_has_the_same_bits) {
-  // Wide, with a last panel that is not full; tall; and so narrow that K is summed in segments.
+  // Wide, with a last panel that is not full; tall; and so narrow that K is summed in shorter chunks.
   for (const Product& p : {Product{200, 1003, 1400}, Product{2900, 50, 2000}, Product{9000, 15, 2100}}) {
     std::vector<float> packed(packed_b_elements(p.k, p.n));
     pack_b(p.b.data(), p.n, p.k, p.n, packed.data());

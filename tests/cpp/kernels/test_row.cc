@@ -1,7 +1,9 @@
 #include <algorithm>
+#include <array>
 #include <numeric>
 
 #include "kernels/cpu/row/row.h"
+#include "kernels/summation.h"
 #include "support.h"
 
 using namespace inferkit;
@@ -35,6 +37,35 @@ TEST(row_reductions_close_to_double) {
       double product = 1;
       for (const float v : near_one) product *= v;
       CHECK(std::fabs(reduce(isa, Reduce::kProduct, near_one) - product) <= 2 * n * 0x1p-24 * product);
+    }
+  }
+}
+
+/// The rule, written down as it is stated: element i goes to lane i mod 64; a lane sums a chunk from zero, its chunks
+/// are added in turn, and the lanes by fours of vectors, then in halves.
+static float sum_by_the_rule(const std::vector<float>& x) {
+  std::array<float, 64> total{};
+  for (size_t lane = 0; lane < 64; ++lane) {
+    const size_t block = 64 * kLongestChunk;
+    for (size_t first = 0; first < x.size(); first += block) {
+      float sum = 0;
+      for (size_t i = first + lane; i < std::min(x.size(), first + block); i += 64) sum += x[i];
+      total[lane] = first == 0 ? sum : total[lane] + sum;
+    }
+  }
+  std::array<float, 16> v{};
+  for (size_t i = 0; i < 16; ++i) v[i] = (total[i] + total[i + 16]) + (total[i + 32] + total[i + 48]);
+  for (size_t half = 8; half > 0; half /= 2) {
+    for (size_t i = 0; i < half; ++i) v[i] += v[i + half];
+  }
+  return v[0];
+}
+
+TEST(row_sums_by_the_rule) {
+  for (const Isa isa : available_isas()) {
+    for (const size_t n : {1, 63, 64, 1000, 16384, 16385, 16448, 50'000, 100'003}) {
+      const auto x = random_floats(n, static_cast<uint32_t>(n), 0.9f, 1.1f);
+      CHECK_EQ(reduce(isa, Reduce::kSum, x), sum_by_the_rule(x));
     }
   }
 }

@@ -55,7 +55,7 @@ struct HeadProducts<float> {
     g.lda = p.q.row;
     g.c = out;
     g.ldc = p.keys;
-    g.k_segments = 1;
+    g.k_chunk = kernels::sum_chunk(g.k);
     kernels::use_packed_b(g, packed_k);
     kernels::gemm_f32(g);
   }
@@ -71,7 +71,7 @@ struct HeadProducts<float> {
     g.b_panel_stride = v_panel_stride;
     g.c = y;
     g.ldc = p.y.row;
-    g.k_segments = 1;  // the keys that count differ from block to block
+    g.k_chunk = kernels::kLongestChunk;  // the keys that count differ from block to block
     kernels::gemm_f32(g);
   }
 

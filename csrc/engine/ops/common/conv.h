@@ -42,9 +42,6 @@ inline void move_in(kernels::ConvDim (&dim)[3]) {
   for (int moves = 0; moves < 2 && is_single(dim[2]); ++moves) std::rotate(dim, dim + 2, dim + 3);
 }
 
-/// Long sums are made in parts: the error of a sum grows with its length. A constant of the layer.
-inline int32_t conv_segments(int64_t k) { return k >= 128 ? 4 : k >= 32 ? 2 : 1; }
-
 /// Runs body(task, slot) for every task; `slots` bounds how many run at once, each with scratch of its own.
 template <class F>
 void for_tasks(const ExecContext& context, int64_t tasks, int slots, F&& body) {

@@ -178,7 +178,7 @@ void lower_conv_rows(LowerContext& c, const ConvShape& s) {
   p.gemm.act = act.op;
   p.gemm.act_alpha = act.alpha;
   p.gemm.act_beta = act.beta;
-  p.gemm.k_segments = conv_segments(p.gemm.k);
+  p.gemm.k_chunk = kernels::sum_chunk(p.gemm.k);
   for (size_t d = 0; d < 3; ++d) p.dim[d] = conv_dim(w.dim[d]);
   move_in(p.dim);
   p.batch = s.batch;

@@ -181,7 +181,7 @@ void lower_conv_windows(LowerContext& c, const ConvShape& s) {
   p.gemm.k = p.gemm.lda = s.window_elements();
   p.gemm.ldc = p.out_area = s.window.out_elements();
   p.gemm.rectify = act.op == kernels::Unary::kRelu;
-  p.gemm.k_segments = conv_segments(p.gemm.k);
+  p.gemm.k_chunk = kernels::sum_chunk(p.gemm.k);
   p.act = act.op;
   p.act_alpha = act.alpha;
   p.act_beta = act.beta;

@@ -5,25 +5,41 @@
 #include "kernels/cpu/conv/depthwise_direct_impl.h"
 #include "kernels/cpu/conv/lanes.h"
 #include "kernels/cpu/conv/split_impl.h"
+#include "kernels/summation.h"
 
 namespace inferkit::kernels::INFERKIT_TIER {
 namespace {
 
-/// kRows x kVectors x 16 outputs at once. Tap t of output (r, j) is base[offset[t] + r * row_step + j].
+/// acc = the sum of taps [first, end). Tap t of output (r, j) is base[offset[t] + r * row_step + j].
 template <int kRows, int kVectors>
-INFERKIT_INLINE void depthwise_tile(const float* base, const int64_t* offset, const float* weights, int64_t taps,
-                                    int64_t row_step, float bias, float* y, int64_t width, int64_t y_step) {
-  F32x16 acc[kRows][kVectors];
+INFERKIT_INLINE void sum_taps(F32x16 (&acc)[kRows][kVectors], const float* base, const int64_t* offset,
+                              const float* weights, int64_t first, int64_t end, int64_t row_step) {
   _Pragma("GCC unroll 4") for (int r = 0; r < kRows; ++r) {
     _Pragma("GCC unroll 4") for (int v = 0; v < kVectors; ++v) acc[r][v] = broadcast(0);
   }
-  for (int64_t t = 0; t < taps; ++t) {
+  for (int64_t t = first; t < end; ++t) {
     const F32x16 weight = broadcast(weights[t]);
     const float* p = base + offset[t];
     _Pragma("GCC unroll 4") for (int r = 0; r < kRows; ++r) {
       _Pragma("GCC unroll 4") for (int v = 0; v < kVectors; ++v) {
         acc[r][v] = fma(weight, load(p + r * row_step + v * kLanes), acc[r][v]);
       }
+    }
+  }
+}
+
+/// kRows x kVectors x 16 outputs at once, in chunks of taps (kernels/summation.h).
+template <int kRows, int kVectors>
+INFERKIT_INLINE void depthwise_tile(const float* base, const int64_t* offset, const float* weights, int64_t taps,
+                                    int64_t row_step, float bias, float* y, int64_t width, int64_t y_step) {
+  F32x16 acc[kRows][kVectors];
+  const int64_t chunk = sum_chunk(taps);
+  sum_taps(acc, base, offset, weights, 0, taps < chunk ? taps : chunk, row_step);
+  for (int64_t first = chunk; first < taps; first += chunk) {
+    F32x16 part[kRows][kVectors];
+    sum_taps(part, base, offset, weights, first, taps < first + chunk ? taps : first + chunk, row_step);
+    _Pragma("GCC unroll 4") for (int r = 0; r < kRows; ++r) {
+      _Pragma("GCC unroll 4") for (int v = 0; v < kVectors; ++v) acc[r][v] = acc[r][v] + part[r][v];
     }
   }
   _Pragma("GCC unroll 4") for (int r = 0; r < kRows; ++r) {

@@ -52,8 +52,8 @@ Cut cut(int64_t m, int64_t n, int64_t pieces) {
 }
 
 /// The sums are those of the whole product, whatever part of its columns is computed.
-GemmArgs with_segments(GemmArgs g) {
-  if (g.k_segments == 0) g.k_segments = gemm_k_segments(g.k, g.n);
+GemmArgs with_chunk(GemmArgs g) {
+  if (g.k_chunk == 0) g.k_chunk = sum_chunk(g.k, g.n);
   return g;
 }
 
@@ -64,7 +64,7 @@ int64_t threads_for(int64_t work, ThreadPool* pool, int max_threads) {
 /// In parts, which give the same bits.
 void gemm_in_parts(const GemmArgs& args, RunControl& control) {
   const auto gemm = gemm_kernels().gemm;
-  const GemmArgs whole = with_segments(args);
+  const GemmArgs whole = with_chunk(args);
   const int64_t panels = ceil_div(args.n, kPanelColumns), column_work = std::max<int64_t>(1, args.k * kPanelColumns);
   const int64_t width = std::clamp(kWorkPerPart / column_work / kRowsPerPart, std::min(kPanelsPerPart, panels), panels);
   const int64_t height =
@@ -100,11 +100,6 @@ void pack_in_parts(void (*pack)(const float*, int64_t, int64_t, int64_t, float*)
 
 }  // namespace
 
-int gemm_k_segments(int64_t k, int64_t n) {
-  if (k < 32 || n > 4 * kPanelColumns) return 1;
-  return n > 2 * kPanelColumns ? 2 : 4;
-}
-
 size_t packed_b_elements(int64_t k, int64_t n) {
   return static_cast<size_t>(ceil_div(n, kPanelColumns) * k * kPanelColumns);
 }
@@ -123,7 +118,7 @@ void gemm_f32_parallel(const GemmArgs& args, ThreadPool* pool, int max_threads) 
   const int64_t work = args.m * args.n * args.k;
   int64_t threads = threads_for(work, pool, max_threads);
   if (threads <= 1) return gemm_under(args, control);
-  const GemmArgs whole = with_segments(args);
+  const GemmArgs whole = with_chunk(args);
   // Twice as many pieces as threads, where they stay large, so that a thread that wakes late does not hold up the rest.
   if (work / threads >= 4 * kWorkPerThread) threads *= 2;
   const Cut pieces = cut(args.m, args.n, threads);
@@ -155,7 +150,7 @@ void gemm_f32_batch(const GemmBatch& batch, const FunctionRef<GemmArgs(int64_t, 
   pool->parallel_for(threads, static_cast<int>(threads), [&](int64_t slot) {
     for (int64_t first; (first = next.fetch_add(step, std::memory_order_relaxed)) < tasks && !stopped();) {
       for (int64_t t = first; t < std::min(tasks, first + step); ++t) {
-        const GemmArgs whole = with_segments(operands(t / pieces.pieces, slot));
+        const GemmArgs whole = with_chunk(operands(t / pieces.pieces, slot));
         gemm_under(pieces.part(whole, t % pieces.pieces), control);
       }
     }

@@ -1,11 +1,12 @@
 // C = f(A B + bias + residual) in float. The bits of an element of C depend only on its row of A, B, its bias and
-// residual, K and the layer's k_segments: never on M, the row's place, the tile, the thread count, or AVX2 against
+// residual, K and the layer's k_chunk: never on M, the row's place, the tile, the thread count, or AVX2 against
 // AVX-512.
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
 
 #include "kernels/cpu/vmath/vmath.h"
+#include "kernels/summation.h"
 
 namespace inferkit {
 class ThreadPool;
@@ -38,14 +39,11 @@ struct GemmArgs {
   int64_t ldr = 0;
   Unary act = Unary::kIdentity;
   float act_alpha = 0, act_beta = 0;
-  /// K is summed in this many segments (1, 2 or 4); 0 takes gemm_k_segments(k, n). A caller that computes one layer in
-  /// several calls with different n (column splits, a pixel count that grows with the batch) sets it to a constant of
-  /// the layer.
-  int32_t k_segments = 0;
+  /// K is summed in chunks of this length (kernels/summation.h); 0 takes sum_chunk(k, n). A caller that computes one
+  /// layer in several calls with different n (column splits, a pixel count that grows with the batch) sets it to a
+  /// constant of the layer.
+  int64_t k_chunk = 0;
 };
-
-/// The segments of a layer: more than one where n is too narrow to hide the latency of FMA at m = 1.
-int gemm_k_segments(int64_t k, int64_t n);
 
 /// On one thread, with the active tier. No allocation.
 void gemm_f32(const GemmArgs& args);
@@ -94,7 +92,7 @@ struct WindowGemmArgs {
   int64_t ldc = 0;
   const float* bias = nullptr;  // m values, or none
   bool rectify = false;         // ReLU at the end
-  int32_t k_segments = 1;       // as in GemmArgs, but not 0
+  int64_t k_chunk = 1;          // as in GemmArgs, but not 0
 };
 
 struct GemmKernels {

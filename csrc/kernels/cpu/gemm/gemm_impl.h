@@ -1,6 +1,6 @@
 // GEMM of one tier; included by <tier>.cc. Micro-kernels (tile) hold kRows x kPanels x 16 sums in registers and run
-// over K ascending: blocks of N and M only choose the order in which tiles run, and a block of K goes on from the sums
-// that the last one left in C, so blocking cannot touch a bit.
+// over K ascending, chunk by chunk: blocks of N and M only choose the order in which tiles run, and a block of K is of
+// whole chunks and goes on from the sums that the last one left in C, so blocking cannot touch a bit.
 #pragma once
 #include "kernels/cpu/gemm/gemm.h"
 #include "kernels/cpu/gemm/pack_impl.h"
@@ -66,7 +66,7 @@ void tile(const TileArgs& g, int64_t row, int64_t panel) {
   F32x16 acc[kRows][kPanels];
   start(acc, g, row, column, last);
 
-  add_product(acc, a, g.lda, PanelsOfB{b, g.b_k_stride, g.b_panel_stride}, g.k, g.k_segments);
+  add_product(acc, a, g.lda, PanelsOfB{b, g.b_k_stride, g.b_panel_stride}, g.k, g.k_chunk, g.resume);
   if (g.finish) add_bias(acc, g, row, column, last);
   const float* residual = g.finish && g.residual ? g.residual + row * g.ldr + column : nullptr;
   float* c = g.c + row * g.ldc + column;
@@ -106,20 +106,23 @@ INFERKIT_INLINE void activate(const TileArgs& g, int64_t row, int64_t rows, int6
 void gemm(const GemmArgs& args) {
   if (args.m <= 0 || args.n <= 0) return;
   TileArgs g{args};
-  if (g.k_segments == 0) g.k_segments = gemm_k_segments(g.k, g.n);
+  if (g.k_chunk == 0) g.k_chunk = sum_chunk(g.k, g.n);
   const int64_t panels = ceil_div(g.n, kPanelColumns), row_tiles = ceil_div(g.m, kMaxRows);
+  const int64_t chunks = g.k > 0 ? ceil_div(g.k, g.k_chunk) : 1;
   int64_t depths = 1, panel_block = panels;
   if (row_tiles > 1) {  // B comes by again: keep a block of it in L2, and A in L1
     // Sums wait in C between blocks of K, where a residual that is C itself would be overwritten.
-    if (g.k > kBlockDepth && g.k_segments == 1 && g.residual != g.c) depths = ceil_div(g.k, kBlockDepth * 2 / 3);
+    if (g.k > kBlockDepth && g.residual != g.c) depths = ceil_div(g.k, kBlockDepth * 2 / 3);
+    if (depths > chunks) depths = chunks;
     const int64_t fit = kBlockBytes / (ceil_div(g.k + 1, depths) * kPanelColumns * static_cast<int64_t>(sizeof(float)));
     panel_block = ceil_div(panels, ceil_div(panels, fit < 4 ? 4 : fit));
   }
   for (int64_t first = 0; first < panels; first += panel_block) {
     const int64_t width = first + panel_block < panels ? panel_block : panels - first;
     for (int64_t d = 0; d < depths; ++d) {
-      const int64_t k = part_start(args.k, depths, d);
-      g.k = part_start(args.k, depths, d + 1) - k;
+      const int64_t k = part_start(chunks, depths, d) * g.k_chunk;
+      const int64_t end = d + 1 < depths ? part_start(chunks, depths, d + 1) * g.k_chunk : args.k;
+      g.k = end - k;
       g.a = args.a + k;
       g.b = args.b + k * args.b_k_stride;
       g.resume = d > 0;

@@ -57,85 +57,81 @@ INFERKIT_INLINE void multiply(F32x16 (&acc)[kRows][kPanels], const float* a, int
   }
 }
 
-/// Segment s of k is [first(s), first(s + 1)).
-INFERKIT_INLINE int64_t segment_start(int64_t k, int segments, int s) { return k * s / segments; }
-
-/// One row's segments side by side, to hide the latency of FMA: the sums of each and their tree are those of tile().
-template <int kRows, int kPanels, int kSegments, class B>
-INFERKIT_INLINE void multiply_segments(F32x16 (&acc)[kRows][kPanels], const float* a, int64_t lda, B b, int64_t k) {
-  F32x16 part[kSegments][kRows][kPanels];
-  const float* sa[kSegments];
-  B sb[kSegments];
-  _Pragma("GCC unroll 4") for (int s = 0; s < kSegments; ++s) {
-    const int64_t start = segment_start(k, kSegments, s);
-    sa[s] = a + start;
-    sb[s] = b.from(start);
-    _Pragma("GCC unroll 4") for (int r = 0; r < kRows; ++r) {
-      _Pragma("GCC unroll 8") for (int p = 0; p < kPanels; ++p) part[s][r][p] = s ? broadcast(0) : acc[r][p];
-    }
-  }
-  const int64_t common = k / kSegments;
-  for (int64_t i = 0; i < common; ++i) {
-    _Pragma("GCC unroll 4") for (int s = 0; s < kSegments; ++s) {
-      const float* row = sb[s].next();
-      _Pragma("GCC unroll 4") for (int r = 0; r < kRows; ++r) {
-        const F32x16 av = broadcast(sa[s][r * lda + i]);
+/// kCount chunks side by side, `steps` elements of each: that hides the latency of FMA where a tile has few sums.
+template <int kCount, int kRows, int kPanels, class B>
+INFERKIT_INLINE void multiply_beside(F32x16 (*part)[kRows][kPanels], const float** a, int64_t lda, B* b,
+                                     int64_t steps) {
+  for (int64_t i = 0; i < steps; ++i) {
+    _Pragma("GCC unroll 4") for (int s = 0; s < kCount; ++s) {
+      const float* row = b[s].next();
+      _Pragma("GCC unroll 12") for (int r = 0; r < kRows; ++r) {
+        const F32x16 av = broadcast(a[s][r * lda + i]);
         _Pragma("GCC unroll 8") for (int p = 0; p < kPanels; ++p) {
-          part[s][r][p] = fma(av, load(sb[s].panel(row, p)), part[s][r][p]);
+          part[s][r][p] = fma(av, load(b[s].panel(row, p)), part[s][r][p]);
         }
       }
     }
   }
-  _Pragma("GCC unroll 4") for (int s = 0; s < kSegments; ++s) {
-    if (segment_start(k, kSegments, s + 1) - segment_start(k, kSegments, s) == common) continue;
-    multiply(part[s], sa[s] + common, lda, sb[s], 1);
-  }
-  _Pragma("GCC unroll 4") for (int r = 0; r < kRows; ++r) {
-    _Pragma("GCC unroll 8") for (int p = 0; p < kPanels; ++p) {
-      acc[r][p] = part[0][r][p] + part[1][r][p];
-      if constexpr (kSegments == 4) acc[r][p] = acc[r][p] + (part[2][r][p] + part[3][r][p]);
-    }
-  }
+  _Pragma("GCC unroll 4") for (int s = 0; s < kCount; ++s) a[s] += steps;
 }
 
-/// The segments one after the other, each at the full width of the tile; partial sums wait in memory.
-template <int kRows, int kPanels, class B>
-INFERKIT_INLINE void multiply_in_turn(F32x16 (&acc)[kRows][kPanels], const float* a, int64_t lda, B b, int64_t k,
-                                      int segments) {
-  float waiting[2][kRows][kPanels][kLanes];
-  int depth = 0;
-  for (int s = 0; s < segments; ++s) {
-    const int64_t start = segment_start(k, segments, s), end = segment_start(k, segments, s + 1);
-    multiply(acc, a + start, lda, b.from(start), end - start);
-    for (int bits = s; bits & 1; bits >>= 1) {  // (0 + 1) + (2 + 3)
-      --depth;
-      _Pragma("GCC unroll 12") for (int r = 0; r < kRows; ++r) {
-        _Pragma("GCC unroll 8") for (int p = 0; p < kPanels; ++p) acc[r][p] = load(waiting[depth][r][p]) + acc[r][p];
-      }
-    }
-    if (s + 1 == segments) break;
+/// acc = the sum of kCount chunks, after what it holds if it `holds` some. The last chunk has `last` elements.
+template <int kCount, int kRows, int kPanels, class B>
+INFERKIT_INLINE void add_beside(F32x16 (&acc)[kRows][kPanels], const float* a, int64_t lda, B b, int64_t chunk,
+                                int64_t last, bool holds) {
+  F32x16 part[kCount][kRows][kPanels];
+  const float* as[kCount];
+  B bs[kCount];
+  _Pragma("GCC unroll 4") for (int s = 0; s < kCount; ++s) {
+    as[s] = a + s * chunk;
+    bs[s] = b.from(s * chunk);
     _Pragma("GCC unroll 12") for (int r = 0; r < kRows; ++r) {
-      _Pragma("GCC unroll 8") for (int p = 0; p < kPanels; ++p) {
-        store(waiting[depth][r][p], acc[r][p]);
-        acc[r][p] = broadcast(0);
-      }
+      _Pragma("GCC unroll 8") for (int p = 0; p < kPanels; ++p) part[s][r][p] = broadcast(0);
     }
-    ++depth;
+  }
+  multiply_beside<kCount>(part, as, lda, bs, last);
+  multiply_beside<kCount - 1>(part, as, lda, bs, chunk - last);
+  _Pragma("GCC unroll 12") for (int r = 0; r < kRows; ++r) {
+    _Pragma("GCC unroll 8") for (int p = 0; p < kPanels; ++p) {
+      acc[r][p] = holds ? acc[r][p] + part[0][r][p] : part[0][r][p];
+      _Pragma("GCC unroll 4") for (int s = 1; s < kCount; ++s) acc[r][p] = acc[r][p] + part[s][r][p];
+    }
   }
 }
 
-/// acc += A B, in the layer's segments.
+/// How many chunks of a tile are summed side by side: as many as its sums leave registers for.
+constexpr int beside(int sums) { return sums * 4 <= kMaxSums ? 4 : sums * 2 <= kMaxSums ? 2 : 1; }
+
+/// acc = A B in chunks of k (kernels/summation.h). Where it `holds` the sum of the chunks before these, that comes
+/// first; else it is zero.
 template <int kRows, int kPanels, class B>
 INFERKIT_INLINE void add_product(F32x16 (&acc)[kRows][kPanels], const float* a, int64_t lda, B b, int64_t k,
-                                 int segments) {
-  if (segments == 1) return multiply(acc, a, lda, b, k);
-  if constexpr (kRows * kPanels * 2 <= kMaxSums) {
-    if (segments == 2) return multiply_segments<kRows, kPanels, 2>(acc, a, lda, b, k);
+                                 int64_t chunk, bool holds) {
+  int64_t at = 0;
+  if constexpr (constexpr int kBeside = beside(kRows * kPanels); kBeside > 1) {
+    for (; k - at > (kBeside - 1) * chunk; at += kBeside * chunk, holds = true) {
+      const int64_t last = k - at - (kBeside - 1) * chunk;
+      add_beside<kBeside>(acc, a + at, lda, b.from(at), chunk, last < chunk ? last : chunk, holds);
+    }
   }
-  if constexpr (kRows * kPanels * 4 <= kMaxSums) {
-    if (segments == 4) return multiply_segments<kRows, kPanels, 4>(acc, a, lda, b, k);
+  // In turn, each at the full width of the tile; what was summed before waits in memory.
+  float waiting[kRows][kPanels][kLanes];
+  for (; at < k; at += chunk, holds = true) {
+    if (holds) {
+      _Pragma("GCC unroll 12") for (int r = 0; r < kRows; ++r) {
+        _Pragma("GCC unroll 8") for (int p = 0; p < kPanels; ++p) {
+          store(waiting[r][p], acc[r][p]);
+          acc[r][p] = broadcast(0);
+        }
+      }
+    }
+    multiply(acc, a + at, lda, b.from(at), k - at < chunk ? k - at : chunk);
+    if (holds) {
+      _Pragma("GCC unroll 12") for (int r = 0; r < kRows; ++r) {
+        _Pragma("GCC unroll 8") for (int p = 0; p < kPanels; ++p) acc[r][p] = load(waiting[r][p]) + acc[r][p];
+      }
+    }
   }
-  multiply_in_turn(acc, a, lda, b, k, segments);
 }
 
 /// The tiles of one kind of GEMM, Tile<rows, panels>::run, where that many sums fit.

@@ -1,8 +1,10 @@
-// Row functions of one tier; included by <tier>.cc. Every sum keeps four F32x16 (element i goes to lane i mod 64), then
-// adds them in one tree: the order is a function of n alone.
+// Row functions of one tier; included by <tier>.cc. Every sum keeps four F32x16 (element i goes to lane i mod 64), over
+// blocks in which each lane sums one chunk (kernels/summation.h); the blocks are added in turn, then the lanes in one
+// tree: the order is a function of n alone.
 #pragma once
 #include "kernels/cpu/row/row.h"
 #include "kernels/cpu/vmath/vmath_inl.h"
+#include "kernels/summation.h"
 
 namespace inferkit::kernels::INFERKIT_TIER {
 namespace {
@@ -12,17 +14,28 @@ constexpr int kChains = 4;  // hide the latency of an addition
 /// Folds f(i, partial n) over the row: `start` is neutral, and f must give `start`'s like in lanes past the end.
 template <class F, class Combine>
 INFERKIT_INLINE F32x16 fold(int64_t n, float start, F element, Combine combine) {
-  F32x16 acc[kChains];
-  _Pragma("GCC unroll 4") for (int c = 0; c < kChains; ++c) acc[c] = broadcast(start);
+  constexpr int64_t kStep = kChains * kLanes, kBlock = kStep * kLongestChunk;
+  F32x16 total[kChains];
   int64_t i = 0;
-  for (; i + kChains * kLanes <= n; i += kChains * kLanes) {
-    _Pragma("GCC unroll 4") for (int c = 0; c < kChains; ++c) acc[c] = combine(acc[c], element(i + c * kLanes, kLanes));
-  }
-  _Pragma("GCC unroll 4") for (int c = 0; c < kChains; ++c, i += kLanes) {
-    if (i >= n) break;
-    acc[c] = combine(acc[c], element(i, n - i < kLanes ? n - i : kLanes));
-  }
-  return combine(combine(acc[0], acc[1]), combine(acc[2], acc[3]));
+  do {
+    F32x16 acc[kChains];
+    _Pragma("GCC unroll 4") for (int c = 0; c < kChains; ++c) acc[c] = broadcast(start);
+    const bool first = i == 0;
+    const int64_t end = n - i < kBlock ? n : i + kBlock;
+    for (; i + kStep <= end; i += kStep) {
+      _Pragma("GCC unroll 4") for (int c = 0; c < kChains; ++c) {
+        acc[c] = combine(acc[c], element(i + c * kLanes, kLanes));
+      }
+    }
+    if (i < end) {
+      _Pragma("GCC unroll 4") for (int c = 0; c < kChains; ++c, i += kLanes) {
+        if (i >= end) break;
+        acc[c] = combine(acc[c], element(i, end - i < kLanes ? end - i : kLanes));
+      }
+    }
+    _Pragma("GCC unroll 4") for (int c = 0; c < kChains; ++c) total[c] = first ? acc[c] : combine(total[c], acc[c]);
+  } while (i < n);
+  return combine(combine(total[0], total[1]), combine(total[2], total[3]));
 }
 
 INFERKIT_INLINE F32x16 load_some(const float* x, int64_t n, float fill) {

@@ -1,0 +1,29 @@
+// The one rule by which long sums are cut, for every tier, thread count, way of lowering and device: chunks of K that
+// the layer alone fixes, each summed from zero in ascending order, and their sums added from the first to the last.
+// Machines with few rows may sum the chunks side by side, others in turn: the bits are the same. The error of a sum
+// grows with the number of additions in a row, so it is that of a chunk plus that of adding the chunks. (Higham, The
+// accuracy of floating point summation, SIAM J. Sci. Comput. 14, 1993, section 3: blocked summation.)
+#pragma once
+#include <stdint.h>
+
+namespace inferkit::kernels {
+
+/// The longest chunk. A tile of 12 x 32 spends some 50 cycles on handing its sums on, and 12 on each element of K.
+inline constexpr int64_t kLongestChunk = 256;
+
+/// The elements of K in a chunk; the last one may have fewer. For sums whose other extents are no constants of the
+/// layer: the pixels of an image, the columns of an Einsum, which may hold the batch.
+inline int64_t sum_chunk(int64_t k) {
+  if (k < 32) return k < 1 ? 1 : k;
+  const int64_t chunk = k < 128 ? (k + 1) / 2 : (k + 3) / 4;
+  return chunk < kLongestChunk ? chunk : kLongestChunk;
+}
+
+/// For a product with a B of n columns. Few columns leave FMA's latency exposed at one row, unless there are several
+/// chunks to sum side by side.
+inline int64_t sum_chunk(int64_t k, int64_t n) {
+  const int64_t chunk = k >= 32 && n <= 32 ? (k + 3) / 4 : sum_chunk(k);
+  return chunk < kLongestChunk ? chunk : kLongestChunk;
+}
+
+}  // namespace inferkit::kernels
