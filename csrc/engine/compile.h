@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "engine/lower.h"
-#include "engine/plan.h"
+#include "engine/plan/plan.h"
 #include "engine/time_budget.h"
 #include "graph/ir.h"
 

@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "engine/compile.h"
-#include "engine/continuation.h"
 #include "engine/op_registry.h"
+#include "engine/plan/continuation.h"
 #include "engine/plan_limits.h"
 #include "engine/storage.h"
 #include "engine/time_budget.h"

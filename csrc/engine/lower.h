@@ -7,7 +7,7 @@
 #include <type_traits>
 #include <vector>
 
-#include "engine/plan.h"
+#include "engine/plan/plan.h"
 #include "graph/op_schema.h"
 
 namespace inferkit {

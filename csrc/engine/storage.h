@@ -5,7 +5,7 @@
 #include <memory>
 #include <vector>
 
-#include "engine/plan.h"
+#include "engine/plan/plan.h"
 
 namespace inferkit {
 

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "engine/plan.h"
+#include "engine/plan/plan.h"
 #include "platform/run_control.h"
 #include "platform/thread_pool.h"
 

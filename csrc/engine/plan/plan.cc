@@ -1,7 +1,7 @@
-#include "engine/plan.h"
+#include "engine/plan/plan.h"
 
 #include "base/error.h"
-#include "engine/step_trace.h"
+#include "engine/plan/step_trace.h"
 #include "platform/float_environment.h"
 #include "platform/run_control.h"
 #include "platform/threads.h"

@@ -1,4 +1,4 @@
-#include "engine/step_trace.h"
+#include "engine/plan/step_trace.h"
 
 #include <algorithm>
 #include <memory>

@@ -1,6 +1,6 @@
 #include <string>
 
-#include "engine/step_trace.h"
+#include "engine/plan/step_trace.h"
 #include "test.h"
 
 namespace inferkit {

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "base/tensor_view.h"
-#include "engine/continuation.h"
+#include "engine/plan/continuation.h"
 #include "graph/ir.h"
 #include "memory/buffer_pool.h"
 #include "memory/mapped_files.h"
