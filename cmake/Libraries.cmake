@@ -28,7 +28,7 @@ inferkit_library(graph inferkit_memory)
 inferkit_library(kernels inferkit_platform)
 inferkit_library(engine inferkit_graph inferkit_kernels)
 target_include_directories(inferkit_engine PRIVATE ${CMAKE_BINARY_DIR}/generated)
-inferkit_precompile(inferkit_engine <cmath> <cstring> <engine/op_registry.h> <engine/ops/dispatch.h>)
+inferkit_precompile(inferkit_engine <cmath> <cstring> <engine/compile/op_registry.h> <engine/ops/dispatch.h>)
 inferkit_library(batching inferkit_engine)
 
 set(inferkit_version "${SKBUILD_PROJECT_VERSION}")

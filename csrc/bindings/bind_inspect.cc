@@ -9,7 +9,7 @@
 
 #include "bindings/path.h"
 #include "bindings/signal_watch.h"
-#include "engine/compile.h"
+#include "engine/compile/compile.h"
 #include "graph/onnx_reader.h"
 
 namespace py = pybind11;

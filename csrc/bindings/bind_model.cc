@@ -15,7 +15,7 @@
 #include "bindings/py_model.h"
 #include "bindings/py_runner.h"
 #include "bindings/signal_watch.h"
-#include "engine/op_registry.h"
+#include "engine/compile/op_registry.h"
 #include "graph/onnx_reader.h"
 
 namespace py = pybind11;

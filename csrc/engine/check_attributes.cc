@@ -1,7 +1,7 @@
 #include "engine/check_attributes.h"
 
-#include "engine/expand.h"
-#include "engine/op_registry.h"
+#include "engine/compile/expand.h"
+#include "engine/compile/op_registry.h"
 
 namespace inferkit {
 namespace {

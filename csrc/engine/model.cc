@@ -6,9 +6,9 @@
 
 #include "engine/check_attributes.h"
 #include "engine/check_branches.h"
-#include "engine/expand.h"
+#include "engine/compile/expand.h"
+#include "engine/compile/plan_limits.h"
 #include "engine/model_fork.h"
-#include "engine/plan_limits.h"
 #include "graph/model_weights.h"
 #include "graph/onnx_reader.h"
 #include "graph/passes/fold_constants.h"

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "engine/compile.h"
+#include "engine/compile/compile.h"
 #include "engine/packed_weights.h"
 #include "engine/plan_cache.h"
 #include "engine/program.h"

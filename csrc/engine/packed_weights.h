@@ -5,7 +5,7 @@
 #include <string>
 #include <unordered_map>
 
-#include "engine/lower.h"
+#include "engine/compile/lower.h"
 #include "engine/making.h"
 
 namespace inferkit {

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
-#include "engine/op_registry.h"
-#include "engine/plan_limits.h"
+#include "engine/compile/op_registry.h"
+#include "engine/compile/plan_limits.h"
 #include "graph/topological_sort.h"
 #include "platform/float_environment.h"
 #include "platform/run_control.h"

@@ -6,7 +6,7 @@
 #include <span>
 #include <unordered_map>
 
-#include "engine/compile.h"
+#include "engine/compile/compile.h"
 #include "engine/plan_cache.h"
 #include "engine/runner.h"
 

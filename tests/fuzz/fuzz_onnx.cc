@@ -5,7 +5,7 @@
 #include <iostream>
 
 #include "base/error.h"
-#include "engine/compile.h"
+#include "engine/compile/compile.h"
 #include "graph/onnx_reader.h"
 #include "graph/passes/fold_constants.h"
 #include "graph/passes/passes.h"

@@ -1,7 +1,7 @@
 // The activation that a pass has fused into a node (attributes activation, activation_alpha, activation_beta), as the
 // kernels name it.
 #pragma once
-#include "engine/lower.h"
+#include "engine/compile/lower.h"
 #include "kernels/cpu/vmath/vmath.h"
 
 namespace inferkit {

@@ -2,7 +2,7 @@
 // minimum finds first; TopK ranks NaN highest. Of equals the lower index comes first.
 #include <algorithm>
 
-#include "engine/op_registry.h"
+#include "engine/compile/op_registry.h"
 #include "engine/ops/dispatch.h"
 #include "kernels/cpu/row/row.h"
 

@@ -3,7 +3,7 @@
 
 #include <cmath>
 
-#include "engine/op_registry.h"
+#include "engine/compile/op_registry.h"
 #include "engine/ops/common/convert.h"
 #include "engine/ops/dispatch.h"
 

@@ -3,7 +3,7 @@
 #include <bit>
 #include <cmath>
 
-#include "engine/op_registry.h"
+#include "engine/compile/op_registry.h"
 #include "engine/ops/dispatch.h"
 #include "kernels/cpu/affine/affine.h"
 #include "platform/thread_pool.h"

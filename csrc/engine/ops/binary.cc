@@ -4,7 +4,7 @@
 
 #include <cmath>
 
-#include "engine/op_registry.h"
+#include "engine/compile/op_registry.h"
 #include "engine/ops/elementwise.h"
 #include "engine/ops/parallel.h"
 #include "kernels/cpu/half/half.h"

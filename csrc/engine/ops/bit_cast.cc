@@ -1,5 +1,5 @@
 // BitCast: the same bytes under another type of the same width.
-#include "engine/op_registry.h"
+#include "engine/compile/op_registry.h"
 #include "engine/ops/dispatch.h"
 #include "graph/onnx_tensor.h"
 

@@ -10,7 +10,7 @@
 #include <cstring>
 #include <limits>
 
-#include "engine/op_registry.h"
+#include "engine/compile/op_registry.h"
 #include "engine/ops/common/small_convert.h"
 #include "engine/ops/dispatch.h"
 #include "engine/ops/saturate.h"

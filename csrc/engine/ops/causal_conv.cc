@@ -1,5 +1,5 @@
 // CausalConvWithState: every channel is convolved with its own kernel over the current and the past positions.
-#include "engine/op_registry.h"
+#include "engine/compile/op_registry.h"
 #include "engine/ops/common/convert.h"
 #include "engine/ops/dispatch.h"
 #include "engine/ops/parallel.h"

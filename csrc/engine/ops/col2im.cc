@@ -1,7 +1,7 @@
 // Col2Im, CenterCropPad and MaxUnpool: elements that go to places which shapes or indices name.
 #include <cstring>
 
-#include "engine/op_registry.h"
+#include "engine/compile/op_registry.h"
 #include "engine/ops/common/convert.h"
 #include "engine/ops/dispatch.h"
 #include "engine/ops/indices.h"

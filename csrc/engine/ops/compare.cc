@@ -1,5 +1,5 @@
 // Comparisons, logic and bits: two operands, broadcast.
-#include "engine/op_registry.h"
+#include "engine/compile/op_registry.h"
 #include "engine/ops/elementwise.h"
 
 namespace inferkit {

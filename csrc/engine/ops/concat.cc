@@ -1,5 +1,5 @@
 // Concat and Split along an axis: a step per part, rows of bytes each.
-#include "engine/op_registry.h"
+#include "engine/compile/op_registry.h"
 #include "engine/ops/common/copy_rows.h"
 #include "engine/ops/dispatch.h"
 

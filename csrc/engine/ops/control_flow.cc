@@ -4,7 +4,7 @@
 #include <cstring>
 #include <limits>
 
-#include "engine/op_registry.h"
+#include "engine/compile/op_registry.h"
 
 namespace inferkit {
 namespace {

@@ -3,7 +3,7 @@
 // the other way round (common/conv_rows.cc), or the depthwise kernel; the other types run a plain loop in double.
 #include "engine/ops/common/conv.h"
 
-#include "engine/op_registry.h"
+#include "engine/compile/op_registry.h"
 #include "engine/ops/activation_attr.h"
 #include "engine/ops/dispatch.h"
 #include "kernels/cpu/gemm/gemm.h"

@@ -2,7 +2,7 @@
 // it up, taps in order; the other types gather in double.
 #include <algorithm>
 
-#include "engine/op_registry.h"
+#include "engine/compile/op_registry.h"
 #include "engine/ops/dispatch.h"
 #include "engine/ops/window.h"
 #include "kernels/cpu/gemm/gemm.h"

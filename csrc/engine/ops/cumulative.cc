@@ -1,5 +1,5 @@
 // CumSum and CumProd along a constant axis, in order; half types accumulate in float and round each element once.
-#include "engine/op_registry.h"
+#include "engine/compile/op_registry.h"
 #include "engine/ops/dispatch.h"
 
 namespace inferkit {

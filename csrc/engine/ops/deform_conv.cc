@@ -1,7 +1,7 @@
 // DeformConv: a convolution of two dimensions whose taps lie where offsets say, between the pixels.
 #include <cmath>
 
-#include "engine/op_registry.h"
+#include "engine/compile/op_registry.h"
 #include "engine/ops/common/convert.h"
 #include "engine/ops/dispatch.h"
 #include "engine/ops/parallel.h"

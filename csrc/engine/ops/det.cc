@@ -1,7 +1,7 @@
 // Det: the determinant of square matrices, by elimination in double with the largest element as pivot.
 #include <cmath>
 
-#include "engine/op_registry.h"
+#include "engine/compile/op_registry.h"
 #include "engine/ops/dispatch.h"
 
 namespace inferkit {

@@ -5,7 +5,7 @@
 #include <type_traits>
 
 #include "base/dtype.h"
-#include "engine/lower.h"
+#include "engine/compile/lower.h"
 
 namespace inferkit {
 

@@ -2,7 +2,7 @@
 // operands; repeated labels are strides, and dimensions of one operand alone are summed first.
 #include <algorithm>
 
-#include "engine/op_registry.h"
+#include "engine/compile/op_registry.h"
 #include "engine/ops/common/einsum_equation.h"
 #include "engine/ops/common/pack_slots.h"
 #include "engine/ops/common/strided_copy.h"

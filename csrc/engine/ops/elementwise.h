@@ -1,7 +1,7 @@
 // Two operands, broadcast, one result: shape rule, step and lowering that arithmetic, comparisons and logic share.
 #pragma once
 #include "base/error.h"
-#include "engine/lower.h"
+#include "engine/compile/lower.h"
 #include "engine/ops/dispatch.h"
 #include "engine/ops/strided.h"
 

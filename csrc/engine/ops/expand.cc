@@ -1,7 +1,7 @@
 // Expand (broadcasting to a shape) and Tile (repeating).
 #include <cstring>
 
-#include "engine/op_registry.h"
+#include "engine/compile/op_registry.h"
 #include "engine/ops/common/copy_rows.h"
 #include "engine/ops/common/strided_copy.h"
 

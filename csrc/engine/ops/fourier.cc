@@ -4,7 +4,7 @@
 #include <complex>
 #include <numbers>
 
-#include "engine/op_registry.h"
+#include "engine/compile/op_registry.h"
 #include "engine/ops/dispatch.h"
 
 namespace inferkit {

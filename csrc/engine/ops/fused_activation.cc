@@ -1,6 +1,6 @@
 // The activations of ONNX Runtime's optimiser: Gelu, BiasGelu, FastGelu, QuickGelu, BiasSplitGelu, BiasAdd. All are
 // spelled out in ONNX's operators.
-#include "engine/expand.h"
+#include "engine/compile/expand.h"
 
 namespace inferkit {
 namespace {

@@ -1,7 +1,7 @@
 // The normalisations of ONNX Runtime's optimiser: SimplifiedLayerNormalization, SkipLayerNormalization,
 // SkipSimplifiedLayerNormalization, EmbedLayerNormalization, QEmbedLayerNormalization. All are spelled out in ONNX's
 // operators.
-#include "engine/expand.h"
+#include "engine/compile/expand.h"
 
 namespace inferkit {
 namespace {

@@ -2,7 +2,7 @@
 // constant weights. All are spelled out in ONNX's operators.
 #include <array>
 
-#include "engine/expand.h"
+#include "engine/compile/expand.h"
 
 namespace inferkit {
 namespace {

@@ -1,5 +1,5 @@
 // Gather, GatherElements, GatherND: picking rows, elements or slices by indices that are data.
-#include "engine/op_registry.h"
+#include "engine/compile/op_registry.h"
 #include "engine/ops/common/copy_rows.h"
 #include "engine/ops/indices.h"
 #include "engine/ops/strided.h"

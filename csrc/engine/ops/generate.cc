@@ -2,7 +2,7 @@
 #include <cmath>
 #include <cstring>
 
-#include "engine/op_registry.h"
+#include "engine/compile/op_registry.h"
 #include "engine/ops/dispatch.h"
 #include "engine/ops/saturate.h"
 #include "graph/onnx_tensor.h"

@@ -1,6 +1,6 @@
 // GRU. Gates stand in the order z, r, h. The reset gate applies to the state before the product with R's hidden rows,
 // or, with linear_before_reset, to that product.
-#include "engine/op_registry.h"
+#include "engine/compile/op_registry.h"
 #include "engine/ops/common/recurrent.h"
 
 namespace inferkit {

@@ -3,7 +3,7 @@
 // pixels as B; a plain loop where a group has few filters, as in a depthwise convolution.
 #include <cstring>
 
-#include "engine/op_registry.h"
+#include "engine/compile/op_registry.h"
 #include "engine/ops/common/byte_product.h"
 #include "engine/ops/common/conv.h"
 #include "engine/ops/common/quantization.h"

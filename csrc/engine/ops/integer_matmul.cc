@@ -1,5 +1,5 @@
 // MatMulInteger and QLinearMatMul: products of bytes, summed exactly in int32 (which wraps where it must).
-#include "engine/op_registry.h"
+#include "engine/compile/op_registry.h"
 #include "engine/ops/common/byte_product.h"
 #include "engine/ops/common/quantization.h"
 #include "engine/ops/common/requantize.h"

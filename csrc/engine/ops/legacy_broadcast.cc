@@ -1,6 +1,6 @@
 // Operators as opsets before 7 had them: Add, Sub, Mul, Div, Pow, the comparisons, PRelu and Gemm, whose second operand
 // was broadcast where an attribute said so, along axes from one that it named. Spelled out as their successors.
-#include "engine/expand.h"
+#include "engine/compile/expand.h"
 
 namespace inferkit {
 namespace {

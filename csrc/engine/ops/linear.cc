@@ -1,7 +1,7 @@
 // Matrix products: MatMul, Gemm, and Linear, into which our passes turn both where the right side is constant.
 #include <algorithm>
 
-#include "engine/op_registry.h"
+#include "engine/compile/op_registry.h"
 #include "engine/ops/activation_attr.h"
 #include "engine/ops/common/pack_slots.h"
 #include "engine/ops/dispatch.h"

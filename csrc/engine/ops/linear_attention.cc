@@ -2,7 +2,7 @@
 // token; a sequence's bits depend on that sequence alone.
 #include <cmath>
 
-#include "engine/op_registry.h"
+#include "engine/compile/op_registry.h"
 #include "engine/ops/common/convert.h"
 #include "engine/ops/dispatch.h"
 #include "engine/ops/parallel.h"

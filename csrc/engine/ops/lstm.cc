@@ -1,5 +1,5 @@
 // LSTM. Gates stand in the order i, o, f, c.
-#include "engine/op_registry.h"
+#include "engine/compile/op_registry.h"
 #include "engine/ops/common/recurrent.h"
 
 namespace inferkit {

@@ -7,7 +7,7 @@
 #include <utility>
 #include <vector>
 
-#include "engine/lower.h"
+#include "engine/compile/lower.h"
 #include "engine/ops/dispatch.h"
 #include "kernels/cpu/row/row.h"
 #include "kernels/cpu/vmath/vmath.h"

@@ -1,5 +1,5 @@
 // Linear models: LinearClassifier, LinearRegressor. One GEMM, then what the node asks for row by row.
-#include "engine/op_registry.h"
+#include "engine/compile/op_registry.h"
 #include "engine/ops/ml_common.h"
 #include "kernels/cpu/gemm/gemm.h"
 

@@ -5,7 +5,7 @@
 #include <cstring>
 #include <limits>
 
-#include "engine/op_registry.h"
+#include "engine/compile/op_registry.h"
 #include "engine/ops/ml_common.h"
 
 namespace inferkit {

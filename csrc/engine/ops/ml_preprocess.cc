@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <limits>
 
-#include "engine/op_registry.h"
+#include "engine/compile/op_registry.h"
 #include "engine/ops/ml_common.h"
 
 namespace inferkit {

@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <array>
 
-#include "engine/op_registry.h"
+#include "engine/compile/op_registry.h"
 #include "engine/ops/common/tree_reader.h"
 #include "engine/ops/ml_common.h"
 #include "engine/tree_ensemble.h"

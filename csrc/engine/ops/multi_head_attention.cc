@@ -3,8 +3,8 @@
 // Runtime does.
 #include <cmath>
 
-#include "engine/expand.h"
-#include "engine/op_registry.h"
+#include "engine/compile/expand.h"
+#include "engine/compile/op_registry.h"
 #include "engine/ops/common/attention.h"
 #include "engine/ops/common/convert.h"
 #include "engine/ops/dispatch.h"

@@ -3,7 +3,7 @@
 #include <cstring>
 #include <numeric>
 
-#include "engine/op_registry.h"
+#include "engine/compile/op_registry.h"
 
 namespace inferkit {
 namespace {

@@ -2,7 +2,7 @@
 // passes turn its spelled-out forms: each normalises contiguous rows, then scales and shifts.
 #include <cmath>
 
-#include "engine/op_registry.h"
+#include "engine/compile/op_registry.h"
 #include "engine/ops/dispatch.h"
 #include "kernels/cpu/affine/affine.h"
 #include "kernels/cpu/row/row.h"

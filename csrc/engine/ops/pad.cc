@@ -2,7 +2,7 @@
 // that lie together; the edges follow where each position comes from.
 #include <cstring>
 
-#include "engine/op_registry.h"
+#include "engine/compile/op_registry.h"
 #include "engine/ops/dispatch.h"
 #include "engine/ops/strided.h"
 

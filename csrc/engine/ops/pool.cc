@@ -4,7 +4,7 @@
 #include <cmath>
 #include <limits>
 
-#include "engine/op_registry.h"
+#include "engine/compile/op_registry.h"
 #include "engine/ops/dispatch.h"
 #include "engine/ops/reduce.h"
 #include "engine/ops/window.h"

@@ -3,7 +3,7 @@
 #include <cmath>
 #include <limits>
 
-#include "engine/op_registry.h"
+#include "engine/compile/op_registry.h"
 #include "engine/ops/elementwise.h"
 #include "engine/ops/parallel.h"
 #include "engine/ops/saturate.h"

@@ -1,6 +1,6 @@
 // The operators of ONNX Runtime's quantiser, spelled out: products as exact integer products, the rest on the numbers
 // that the bytes stand for, rounded to bytes once at the end.
-#include "engine/expand.h"
+#include "engine/compile/expand.h"
 
 namespace inferkit {
 namespace {

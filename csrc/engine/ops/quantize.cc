@@ -4,7 +4,7 @@
 
 #include <mutex>
 
-#include "engine/op_registry.h"
+#include "engine/compile/op_registry.h"
 #include "engine/ops/common/quantization.h"
 #include "engine/ops/common/small_convert.h"
 #include "engine/ops/parallel.h"

@@ -7,7 +7,7 @@
 #include <cmath>
 #include <limits>
 
-#include "engine/op_registry.h"
+#include "engine/compile/op_registry.h"
 #include "engine/ops/dispatch.h"
 #include "engine/ops/strided.h"
 #include "engine/ops/wrap.h"

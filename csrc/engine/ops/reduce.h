@@ -1,6 +1,6 @@
 // Reduction of contiguous rows, for the families that end in one (ReduceMean over trailing axes, GlobalAveragePool).
 #pragma once
-#include "engine/lower.h"
+#include "engine/compile/lower.h"
 
 namespace inferkit {
 

@@ -1,7 +1,7 @@
 // Operators that move no data: Reshape, Flatten, Squeeze, Unsqueeze, Identity, Dropout, Shape, Size.
 #include <algorithm>
 
-#include "engine/op_registry.h"
+#include "engine/compile/op_registry.h"
 #include "engine/ops/dispatch.h"
 
 namespace inferkit {

@@ -4,7 +4,7 @@
 #include <cmath>
 #include <cstring>
 
-#include "engine/op_registry.h"
+#include "engine/compile/op_registry.h"
 #include "engine/ops/dispatch.h"
 #include "platform/thread_pool.h"
 

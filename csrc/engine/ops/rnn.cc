@@ -1,5 +1,5 @@
 // RNN: one gate, which is the new state.
-#include "engine/op_registry.h"
+#include "engine/compile/op_registry.h"
 #include "engine/ops/common/recurrent.h"
 
 namespace inferkit {

@@ -1,5 +1,5 @@
 // RotaryEmbedding of ONNX and of ONNX Runtime: pairs of a head's elements are turned by the angle of their position.
-#include "engine/op_registry.h"
+#include "engine/compile/op_registry.h"
 #include "engine/ops/common/attention.h"
 #include "engine/ops/dispatch.h"
 #include "engine/ops/indices.h"

@@ -2,7 +2,7 @@
 // where indices repeat the last one wins and reductions always sum in the same order. TensorScatter: a cache update.
 #include <cstring>
 
-#include "engine/op_registry.h"
+#include "engine/compile/op_registry.h"
 #include "engine/ops/common/copy_rows.h"
 #include "engine/ops/indices.h"
 #include "engine/ops/strided.h"

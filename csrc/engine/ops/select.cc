@@ -1,6 +1,6 @@
 // Compress and NonZero, whose shapes depend on data: they run as dynamic steps where that data is not constant.
 // ReverseSequence.
-#include "engine/op_registry.h"
+#include "engine/compile/op_registry.h"
 #include "engine/ops/common/copy_rows.h"
 #include "engine/ops/dispatch.h"
 

@@ -3,7 +3,7 @@
 #include <cmath>
 #include <numbers>
 
-#include "engine/op_registry.h"
+#include "engine/compile/op_registry.h"
 #include "engine/ops/dispatch.h"
 #include "engine/ops/saturate.h"
 #include "graph/onnx_tensor.h"

@@ -1,5 +1,5 @@
 // Slice: starts, ends, axes and steps as attributes (before opset 10) or as inputs that must be constant.
-#include "engine/op_registry.h"
+#include "engine/compile/op_registry.h"
 #include "engine/ops/common/strided_copy.h"
 
 namespace inferkit {

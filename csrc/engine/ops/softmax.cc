@@ -4,7 +4,7 @@
 #include <cmath>
 #include <limits>
 
-#include "engine/op_registry.h"
+#include "engine/compile/op_registry.h"
 #include "engine/ops/dispatch.h"
 #include "kernels/cpu/binary/binary.h"
 #include "kernels/cpu/row/row.h"

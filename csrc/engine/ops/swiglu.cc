@@ -1,7 +1,7 @@
 // SwiGLU: silu(a) * b, two tensors of one shape.
 #include <cmath>
 
-#include "engine/op_registry.h"
+#include "engine/compile/op_registry.h"
 #include "engine/ops/dispatch.h"
 #include "engine/ops/parallel.h"
 #include "kernels/cpu/half/half.h"

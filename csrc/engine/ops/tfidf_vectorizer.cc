@@ -1,7 +1,7 @@
 // TfIdfVectorizer over numbers: how often each n-gram of a pool occurs in a row, with or without gaps.
 #include <map>
 
-#include "engine/op_registry.h"
+#include "engine/compile/op_registry.h"
 #include "engine/ops/dispatch.h"
 
 namespace inferkit {

@@ -1,7 +1,7 @@
 // Transpose, DepthToSpace, SpaceToDepth: one strided copy each, or none where the order in memory stays.
 #include <numeric>
 
-#include "engine/op_registry.h"
+#include "engine/compile/op_registry.h"
 #include "engine/ops/common/strided_copy.h"
 
 namespace inferkit {

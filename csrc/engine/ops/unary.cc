@@ -3,7 +3,7 @@
 #include <cmath>
 #include <numbers>
 
-#include "engine/op_registry.h"
+#include "engine/compile/op_registry.h"
 #include "engine/ops/common/float_map.h"
 #include "engine/ops/parallel.h"
 

@@ -4,7 +4,7 @@
 #include <numeric>
 #include <span>
 
-#include "engine/op_registry.h"
+#include "engine/compile/op_registry.h"
 #include "engine/ops/dispatch.h"
 
 namespace inferkit {

@@ -1,5 +1,5 @@
 // Where: one of two values by a condition; all three broadcast.
-#include "engine/op_registry.h"
+#include "engine/compile/op_registry.h"
 #include "engine/ops/elementwise.h"
 
 namespace inferkit {

@@ -5,7 +5,7 @@
 #include <array>
 #include <vector>
 
-#include "engine/lower.h"
+#include "engine/compile/lower.h"
 
 namespace inferkit {
 

@@ -1,7 +1,7 @@
 // softmax(scale Q K' + bias) V for every head: what the attention operators of ONNX and ONNX Runtime come down to. A
 // query row's bits depend on its own batch entry alone.
 #pragma once
-#include "engine/lower.h"
+#include "engine/compile/lower.h"
 
 namespace inferkit {
 

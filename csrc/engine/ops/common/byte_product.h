@@ -2,7 +2,7 @@
 #pragma once
 #include <algorithm>
 
-#include "engine/lower.h"
+#include "engine/compile/lower.h"
 #include "engine/ops/parallel.h"
 #include "kernels/cpu/igemm/igemm.h"
 

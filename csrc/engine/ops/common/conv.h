@@ -4,7 +4,7 @@
 #include <atomic>
 #include <cmath>
 
-#include "engine/lower.h"
+#include "engine/compile/lower.h"
 #include "engine/ops/window.h"
 #include "kernels/cpu/conv/conv.h"
 #include "platform/run_control.h"

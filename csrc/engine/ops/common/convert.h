@@ -1,6 +1,6 @@
 // Floating-point operands in the type that an operator computes in, and its results back in the type of the model.
 #pragma once
-#include "engine/lower.h"
+#include "engine/compile/lower.h"
 
 namespace inferkit {
 

@@ -1,6 +1,6 @@
 // A step that maps a vector kernel over float32, float16 or bfloat16; half types are widened and rounded once.
 #pragma once
-#include "engine/lower.h"
+#include "engine/compile/lower.h"
 #include "kernels/cpu/vmath/vmath.h"
 
 namespace inferkit {

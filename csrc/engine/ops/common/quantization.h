@@ -6,7 +6,7 @@
 #include <optional>
 
 #include "base/small_types.h"
-#include "engine/lower.h"
+#include "engine/compile/lower.h"
 #include "engine/ops/dispatch.h"
 
 namespace inferkit {

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <cstddef>
 
-#include "engine/lower.h"
+#include "engine/compile/lower.h"
 #include "engine/ops/common/recurrent_activation.h"
 #include "engine/ops/parallel.h"
 #include "kernels/cpu/gemm/gemm.h"

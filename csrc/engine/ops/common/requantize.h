@@ -1,7 +1,7 @@
 // From the exact int32 sums of a quantised product back to bytes: round(sum * left scale * right scale / result scale)
 // + zero point, saturated.
 #pragma once
-#include "engine/lower.h"
+#include "engine/compile/lower.h"
 
 namespace inferkit {
 

@@ -1,7 +1,7 @@
 // Operands of the types of base/small_types.h in a type that operators compute in, and results back.
 #pragma once
 #include "base/small_types.h"
-#include "engine/lower.h"
+#include "engine/compile/lower.h"
 
 namespace inferkit {
 

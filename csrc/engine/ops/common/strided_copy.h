@@ -1,6 +1,6 @@
 // Copying a tensor in another order: what Transpose, Slice, Expand and DepthToSpace come down to.
 #pragma once
-#include "engine/lower.h"
+#include "engine/compile/lower.h"
 #include "engine/ops/strided.h"
 
 namespace inferkit {

@@ -1,9 +1,9 @@
 // What folding may take, by estimate and by the clock.
 #include <limits>
 
-#include "engine/compile.h"
+#include "engine/compile/compile.h"
+#include "engine/compile/time_budget.h"
 #include "engine/graphs.h"
-#include "engine/time_budget.h"
 #include "test.h"
 
 using namespace inferkit;

@@ -1,11 +1,11 @@
-#include "engine/compile.h"
+#include "engine/compile/compile.h"
 
 #include <algorithm>
 #include <cstring>
 #include <map>
 #include <optional>
 
-#include "engine/compiler.h"
+#include "engine/compile/compiler.h"
 #include "graph/topological_sort.h"
 #include "platform/float_environment.h"
 #include "platform/run_control.h"

@@ -5,8 +5,8 @@
 #include <unordered_map>
 #include <vector>
 
-#include "engine/dynamic.h"
-#include "engine/lower.h"
+#include "engine/compile/dynamic.h"
+#include "engine/compile/lower.h"
 #include "graph/op_schema.h"
 
 namespace inferkit {

@@ -7,9 +7,9 @@
 #include <string>
 #include <vector>
 
-#include "engine/lower.h"
+#include "engine/compile/lower.h"
+#include "engine/compile/time_budget.h"
 #include "engine/plan/plan.h"
-#include "engine/time_budget.h"
 #include "graph/ir.h"
 
 namespace inferkit {

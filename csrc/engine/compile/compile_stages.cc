@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <atomic>
 
-#include "engine/compiler.h"
+#include "engine/compile/compiler.h"
 #include "graph/topological_sort.h"
 
 namespace inferkit {

@@ -1,10 +1,10 @@
-#include "engine/expand.h"
+#include "engine/compile/expand.h"
 
 #include <algorithm>
 
 #include "base/error.h"
 #include "base/immortal.h"
-#include "engine/compile.h"
+#include "engine/compile/compile.h"
 
 namespace inferkit {
 

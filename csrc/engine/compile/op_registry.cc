@@ -1,4 +1,4 @@
-#include "engine/op_registry.h"
+#include "engine/compile/op_registry.h"
 
 #include <algorithm>
 #include <tuple>

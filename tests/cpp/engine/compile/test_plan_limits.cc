@@ -1,4 +1,4 @@
-#include "engine/plan_limits.h"
+#include "engine/compile/plan_limits.h"
 #include "test.h"
 
 using namespace inferkit;

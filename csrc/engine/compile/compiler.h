@@ -6,12 +6,12 @@
 #include <string>
 #include <vector>
 
-#include "engine/compile.h"
-#include "engine/op_registry.h"
+#include "engine/compile/compile.h"
+#include "engine/compile/op_registry.h"
+#include "engine/compile/plan_limits.h"
+#include "engine/compile/storage.h"
+#include "engine/compile/time_budget.h"
 #include "engine/plan/continuation.h"
-#include "engine/plan_limits.h"
-#include "engine/storage.h"
-#include "engine/time_budget.h"
 
 namespace inferkit {
 

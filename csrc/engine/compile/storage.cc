@@ -1,4 +1,4 @@
-#include "engine/storage.h"
+#include "engine/compile/storage.h"
 
 #include <algorithm>
 

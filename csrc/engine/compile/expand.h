@@ -7,7 +7,7 @@
 #include <string_view>
 #include <vector>
 
-#include "engine/op_registry.h"
+#include "engine/compile/op_registry.h"
 #include "graph/ir.h"
 #include "graph/passes/pattern.h"
 
