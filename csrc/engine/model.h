@@ -8,8 +8,8 @@
 
 #include "engine/compile/compile.h"
 #include "engine/packed_weights.h"
-#include "engine/plan_cache.h"
-#include "engine/program.h"
+#include "engine/run/plan_cache.h"
+#include "engine/run/program.h"
 #include "engine/runner.h"
 #include "graph/ir.h"
 #include "memory/weight_store.h"

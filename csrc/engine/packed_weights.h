@@ -6,7 +6,7 @@
 #include <unordered_map>
 
 #include "engine/compile/lower.h"
-#include "engine/making.h"
+#include "engine/run/making.h"
 
 namespace inferkit {
 

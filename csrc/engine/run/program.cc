@@ -1,4 +1,4 @@
-#include "engine/program.h"
+#include "engine/run/program.h"
 
 #include <algorithm>
 #include <cstring>

@@ -7,7 +7,7 @@
 #include <unordered_map>
 
 #include "engine/compile/compile.h"
-#include "engine/plan_cache.h"
+#include "engine/run/plan_cache.h"
 #include "engine/runner.h"
 
 namespace inferkit {

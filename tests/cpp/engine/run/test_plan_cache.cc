@@ -5,7 +5,7 @@
 #include <thread>
 
 #include "engine/packed_weights.h"
-#include "engine/plan_cache.h"
+#include "engine/run/plan_cache.h"
 #include "test.h"
 
 using namespace inferkit;

@@ -1,4 +1,4 @@
-#include "engine/plan_cache.h"
+#include "engine/run/plan_cache.h"
 
 #include <algorithm>
 

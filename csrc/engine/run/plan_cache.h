@@ -11,8 +11,8 @@
 #include <string_view>
 #include <vector>
 
-#include "engine/making.h"
 #include "engine/plan/plan.h"
+#include "engine/run/making.h"
 
 namespace inferkit {
 
