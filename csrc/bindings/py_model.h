@@ -5,7 +5,7 @@
 #include <memory>
 
 #include "base/validation.h"
-#include "engine/model.h"
+#include "engine/model/model.h"
 #include "engine/runner.h"
 
 namespace inferkit {

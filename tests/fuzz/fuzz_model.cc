@@ -8,7 +8,7 @@
 #include <numeric>
 
 #include "base/error.h"
-#include "engine/model.h"
+#include "engine/model/model.h"
 
 using namespace inferkit;
 

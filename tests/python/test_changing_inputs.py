@@ -1,6 +1,6 @@
 """Arrays that another thread writes while a model runs on them: an answer or an error, and the process goes on.
 
-What each operator reads is tested in order and without chance in tests/cpp/engine/test_changing_inputs.cc; here the
+What each operator reads is tested in order and without chance in tests/cpp/engine/model/test_changing_inputs.cc; here the
 whole way in, from numpy's memory on, is raced.
 """
 

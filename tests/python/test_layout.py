@@ -74,10 +74,10 @@ def test_includes_run_downwards() -> None:
 @pytest.mark.parametrize(
     ("path", "name"),
     [
-        ("base/shape.h", "engine/model.h"),
-        ("batching/worker.cc", "engine/model.h"),
+        ("base/shape.h", "engine/model/model.h"),
+        ("batching/worker.cc", "engine/model/model.h"),
         ("kernels/cpu/gemm/gemm.cc", "graph/ir.h"),
-        ("engine/model.cc", "bindings/errors.h"),
+        ("engine/model/model.cc", "bindings/errors.h"),
     ],
 )
 def test_an_upward_arrow_would_be_found(path: str, name: str) -> None:

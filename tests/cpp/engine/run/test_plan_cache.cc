@@ -4,7 +4,7 @@
 #include <future>
 #include <thread>
 
-#include "engine/packed_weights.h"
+#include "engine/model/packed_weights.h"
 #include "engine/run/plan_cache.h"
 #include "test.h"
 

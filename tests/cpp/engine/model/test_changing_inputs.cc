@@ -5,8 +5,8 @@
 #include <string>
 #include <vector>
 
-#include "engine/changing_memory.h"
 #include "engine/graphs.h"
+#include "engine/model/changing_memory.h"
 #include "test.h"
 
 #ifdef INFERKIT_CHANGING_MEMORY

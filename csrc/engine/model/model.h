@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "engine/compile/compile.h"
-#include "engine/packed_weights.h"
+#include "engine/model/packed_weights.h"
 #include "engine/run/plan_cache.h"
 #include "engine/run/program.h"
 #include "engine/runner.h"

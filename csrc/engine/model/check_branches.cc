@@ -1,4 +1,4 @@
-#include "engine/check_branches.h"
+#include "engine/model/check_branches.h"
 
 #include <algorithm>
 #include <map>

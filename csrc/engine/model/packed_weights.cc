@@ -1,4 +1,4 @@
-#include "engine/packed_weights.h"
+#include "engine/model/packed_weights.h"
 
 namespace inferkit {
 

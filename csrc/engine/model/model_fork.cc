@@ -1,4 +1,4 @@
-#include "engine/model_fork.h"
+#include "engine/model/model_fork.h"
 
 #include <pthread.h>
 
@@ -6,7 +6,7 @@
 #include <mutex>
 #include <vector>
 
-#include "engine/model.h"
+#include "engine/model/model.h"
 
 namespace inferkit {
 namespace {

@@ -3,7 +3,7 @@
 #include <thread>
 
 #include "engine/graphs.h"
-#include "engine/model.h"
+#include "engine/model/model.h"
 #include "test.h"
 
 using namespace inferkit;

@@ -1,4 +1,4 @@
-#include "engine/check_attributes.h"
+#include "engine/model/check_attributes.h"
 
 #include "engine/compile/expand.h"
 #include "engine/compile/op_registry.h"

@@ -1,14 +1,14 @@
-#include "engine/model.h"
+#include "engine/model/model.h"
 
 #include <algorithm>
 #include <cstring>
 #include <optional>
 
-#include "engine/check_attributes.h"
-#include "engine/check_branches.h"
 #include "engine/compile/expand.h"
 #include "engine/compile/plan_limits.h"
-#include "engine/model_fork.h"
+#include "engine/model/check_attributes.h"
+#include "engine/model/check_branches.h"
+#include "engine/model/model_fork.h"
 #include "graph/model_weights.h"
 #include "graph/onnx_reader.h"
 #include "graph/passes/fold_constants.h"

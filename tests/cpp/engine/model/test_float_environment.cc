@@ -6,7 +6,7 @@
 #include <cmath>
 
 #include "engine/graphs.h"
-#include "engine/model.h"
+#include "engine/model/model.h"
 #include "platform/float_environment.h"
 #include "platform/thread_pool.h"
 #include "test.h"
