@@ -1,4 +1,4 @@
-#include "engine/tree_ensemble.h"
+#include "engine/ops/ml/common/tree_ensemble.h"
 
 #include <algorithm>
 #include <cmath>

@@ -3,7 +3,7 @@
 #include <numeric>
 
 #include "engine/compile/op_registry.h"
-#include "engine/ops/ml_common.h"
+#include "engine/ops/ml/ml_common.h"
 #include "kernels/cpu/gemm/gemm.h"
 
 namespace inferkit {

@@ -1,4 +1,4 @@
-#include "engine/ops/common/tree_reader.h"
+#include "engine/ops/ml/common/tree_reader.h"
 
 #include <algorithm>
 #include <array>
@@ -7,7 +7,7 @@
 #include <tuple>
 
 #include "base/immortal.h"
-#include "engine/ops/ml_common.h"
+#include "engine/ops/ml/ml_common.h"
 
 namespace inferkit::ml {
 namespace {

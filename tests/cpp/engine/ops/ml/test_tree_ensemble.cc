@@ -5,7 +5,7 @@
 #include <random>
 #include <stdexcept>
 
-#include "engine/tree_ensemble.h"
+#include "engine/ops/ml/common/tree_ensemble.h"
 #include "platform/float_environment.h"
 #include "test.h"
 

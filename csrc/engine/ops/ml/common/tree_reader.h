@@ -5,7 +5,7 @@
 #include <string_view>
 #include <vector>
 
-#include "engine/tree_ensemble.h"
+#include "engine/ops/ml/common/tree_ensemble.h"
 #include "graph/op_schema.h"
 
 namespace inferkit::ml {

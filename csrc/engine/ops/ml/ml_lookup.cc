@@ -6,7 +6,7 @@
 #include <limits>
 
 #include "engine/compile/op_registry.h"
-#include "engine/ops/ml_common.h"
+#include "engine/ops/ml/ml_common.h"
 
 namespace inferkit {
 namespace {

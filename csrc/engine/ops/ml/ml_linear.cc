@@ -1,6 +1,6 @@
 // Linear models: LinearClassifier, LinearRegressor. One GEMM, then what the node asks for row by row.
 #include "engine/compile/op_registry.h"
-#include "engine/ops/ml_common.h"
+#include "engine/ops/ml/ml_common.h"
 #include "kernels/cpu/gemm/gemm.h"
 
 namespace inferkit {

@@ -5,9 +5,9 @@
 #include <array>
 
 #include "engine/compile/op_registry.h"
-#include "engine/ops/common/tree_reader.h"
-#include "engine/ops/ml_common.h"
-#include "engine/tree_ensemble.h"
+#include "engine/ops/ml/common/tree_ensemble.h"
+#include "engine/ops/ml/common/tree_reader.h"
+#include "engine/ops/ml/ml_common.h"
 #include "platform/thread_pool.h"
 
 namespace inferkit {
