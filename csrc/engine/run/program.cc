@@ -292,15 +292,6 @@ ExecContext exec_context_for(const Plan& plan, int threads) {
   return {&pool, most};
 }
 
-std::vector<Tensor> run_on_values(const NodeContext& c, DynamicContext& run) {
-  std::vector<const Tensor*> inputs;
-  for (size_t i = 0; i < c.input_count(); ++i) inputs.push_back(c.has_input(i) ? c.input(i).constant : nullptr);
-  std::vector<Tensor> out = evaluate_node(
-      c.node(), inputs, {.run_bytes = run.max_bytes(), .before_run = [&](int64_t estimate) { run.spend(estimate); }});
-  if (out.empty()) c.unsupported("it cannot run on values");
-  return out;
-}
-
 void run_stages(const Graph& graph, PlanCache& plans, PlanCache::Lease first, std::span<const TensorView> inputs,
                 OutputSink& sink, const RunEnvironment& environment, RunBudget& budget, bool values_vary) {
   StagedRun(plans, sink, environment, budget, values_vary).run(graph, std::move(first), inputs);
