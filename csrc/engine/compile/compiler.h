@@ -1,4 +1,5 @@
-// The state of one compilation; compile.cc and compile_stages.cc alone include it.
+// The state of one compilation, for the files that are its parts: compile.cc, infer.cc, lower.cc, compile_stages.cc,
+// and evaluate.cc and check_operators.cc beside them.
 #pragma once
 #include <map>
 #include <memory>
@@ -23,6 +24,13 @@ class TransientCache final : public ModelCache {
 
 /// Throws Error(kModel) where the node has more or fewer inputs or outputs than its operator.
 void check_arity(const Node& node, const OpSchema& schema);
+/// Gives a value to each output that the operator always has and the node leaves out.
+void name_required_outputs(Node& node, Graph& graph);
+/// compile(), with folding or without it.
+std::shared_ptr<const Plan> compile_as(const Graph& graph, std::span<const InputFacts> inputs, ModelCache& cache,
+                                       const CompileOptions& options, bool fold);
+/// The step that copies io[1] to io[0], where an output is also something else.
+void copy_step(const void* params, std::byte* const* io, const ExecContext& context);
 
 class Compiler {
  public:
@@ -47,12 +55,25 @@ class Compiler {
 
  private:
   friend class NodeLowering;
+
+  // infer.cc
   void infer(const std::map<size_t, size_t>& forced);
   bool infer_node(size_t n);
   bool try_fold(const Node& node, std::span<const TensorFacts* const> in);
-  void mark_needed();
+  const TensorFacts& known(ValueId id) const;
+  /// A constant that lives as long as the model: what is derived from it may be kept under its address.
+  bool is_lasting(ValueId id) const;
+
+  // lower.cc
   void lower();
   void bind_outputs();
+  int32_t slot_of(ValueId id);
+  int32_t constant_slot(const Tensor& tensor);
+  int32_t steady_slot(int32_t slot, size_t node);
+  void add_step(StepFn fn, const void* params, size_t bytes, std::span<const Ref> operands, size_t node, double work);
+
+  // compile.cc
+  void mark_needed();
   void finish();
 
   // compile_stages.cc
@@ -67,13 +88,6 @@ class Compiler {
   const TensorFacts* facts(ValueId id) const {
     return id == kNoValue || !facts_[static_cast<size_t>(id)] ? nullptr : &*facts_[static_cast<size_t>(id)];
   }
-  const TensorFacts& known(ValueId id) const;
-  /// A constant that lives as long as the model: what is derived from it may be kept under its address.
-  bool is_lasting(ValueId id) const;
-  int32_t slot_of(ValueId id);
-  int32_t constant_slot(const Tensor& tensor);
-  int32_t steady_slot(int32_t slot, size_t node);
-  void add_step(StepFn fn, const void* params, size_t bytes, std::span<const Ref> operands, size_t node, double work);
   int output_of_model(size_t output) const;
 
   const Graph* graph_;

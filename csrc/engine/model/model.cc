@@ -1,13 +1,11 @@
 #include "engine/model/model.h"
 
 #include <algorithm>
-#include <cstring>
 #include <optional>
 
 #include "engine/compile/expand.h"
 #include "engine/compile/plan_limits.h"
 #include "engine/model/check_attributes.h"
-#include "engine/model/check_branches.h"
 #include "engine/model/model_fork.h"
 #include "graph/model_weights.h"
 #include "graph/onnx_reader.h"
@@ -23,23 +21,6 @@ namespace {
 constexpr size_t kMaxFoldedBytes = size_t{64} << 20;
 constexpr size_t kMaxFoldedTotal = size_t{256} << 20, kMaxFoldedRatio = 4;
 constexpr size_t kMaxIdleSessions = 16;
-
-/// The first bytes are those of a 1 of this type, but for the types of less than 8 bits and small floats, where they
-/// are those of some other number.
-uint64_t bits_of_one(DType dtype) {
-  switch (dtype) {
-    case DType::kF32:
-      return 0x3f80'0000;
-    case DType::kF64:
-      return 0x3ff0'0000'0000'0000;
-    case DType::kF16:
-      return 0x3c00;
-    case DType::kBF16:
-      return 0x3f80;
-    default:
-      return 1;
-  }
-}
 
 /// Bytes of the results that are not those of an input.
 size_t fresh_bytes(std::span<const Tensor> results, std::span<const Tensor* const> inputs) {
@@ -169,145 +150,6 @@ void Model::read_specs() {
   for (ValueId id : graph.outputs) {
     const Value& value = graph.values[static_cast<size_t>(id)];
     outputs_.push_back({value.name, value.dtype.value_or(DType::kF32), value.shape.value_or(Shape{})});
-  }
-}
-
-/// What a run on zeros gives, where the shapes depend on values: the types and shapes of the outputs alone are kept.
-class Model::PortSink final : public OutputSink {
- public:
-  PortSink(BufferPool& pool, size_t count) : ports(count), pool_(pool) {}
-  void* allocate(size_t index, DType dtype, const Shape& shape) override {
-    ports[index] = {dtype, shape};
-    buffers_.push_back(pool_.acquire(std::max<size_t>(TensorView{dtype, shape, nullptr}.bytes(), 1), "probe"));
-    return buffers_.back().data();
-  }
-  std::vector<Port> ports;
-
- private:
-  BufferPool& pool_;
-  std::vector<Buffer> buffers_;
-};
-
-/// The outputs that a plan for these inputs gives; empty where only a run on real values could tell. `staged` becomes
-/// true where their shapes may depend on values.
-std::vector<Port> Model::probe_outputs(std::span<const InputFacts> facts, RunBudget& budget, TimeBudget& time,
-                                       bool& staged) {
-  const auto plan = compile(file_.graph, facts, *packed_, {.max_run_bytes = options_.max_run_bytes});
-  if (!plan->next) return plan->outputs;
-  const bool first = !staged;
-  staged = true;
-  if (const auto lines = unsupported_in_branches(*plan, file_.graph, facts, *packed_); !lines.empty()) {
-    throw Unsupported(lines);
-  }
-  std::vector<Port> ports = run_on_constants(facts, 0, budget, time);
-  if (first) {
-    // Zeros select nothing and end loops before they begin: what follows shows with ones. Once, and for its support
-    // alone.
-    RunBudget once{.iterations = 100, .nanos = options_.max_load_nanos / 4, .max_bytes = options_.max_run_bytes};
-    run_on_constants(facts, 1, once, time);
-  }
-  return ports;
-}
-
-/// What a run gives whose inputs are all zeros, or all ones; empty where they are not what the model is for.
-std::vector<Port> Model::run_on_constants(std::span<const InputFacts> facts, int value, RunBudget& budget,
-                                          TimeBudget& time) {
-  constexpr size_t kMaxBytes = size_t{64} << 20;
-  std::vector<Shape> shapes;
-  std::vector<TensorView> views;
-  std::vector<Buffer> values;
-  for (const InputFacts& f : facts) {
-    const size_t bytes = TensorView{f.dtype, f.shape, nullptr}.bytes();
-    if (bytes > kMaxBytes) return {};
-    values.push_back(options_.pool->acquire(std::max<size_t>(bytes, 1), "probe"));
-    auto* to = static_cast<std::byte*>(values.back().data());
-    std::memset(to, 0, bytes);
-    const uint64_t one = bits_of_one(f.dtype);
-    for (size_t at = 0; value != 0 && at < bytes; at += dtype_size(f.dtype)) {
-      std::memcpy(to + at, &one, dtype_size(f.dtype));
-    }
-    shapes.push_back(f.shape);
-    views.push_back({f.dtype, f.shape, to});
-  }
-  PortSink sink(*options_.pool, outputs_.size());
-  bool ran = false;
-  try {
-    ran = time.spend(
-        [&] { run_stages(file_.graph, plans_, plans_.acquire(shapes), views, sink, environment(), budget); });
-  } catch (const Stopped&) {
-    throw;
-  } catch (const Error& error) {
-    if (error.code() == ErrorCode::kUnsupportedOp) throw;
-  }
-  if (!ran) return {};  // zeros are not what the model is for
-  return std::move(sink.ports);
-}
-
-/// Compiles for guessed sizes of the free dimensions: shows what is not supported before the first request does, and
-/// tells the outputs' types and which of their dimensions are free.
-void Model::probe() {
-  bool all_fixed = true;
-  for (const PortSpec& in : inputs_) all_fixed &= in.shape.is_concrete();
-  struct Guess {
-    int64_t batch, other;
-  };
-  constexpr Guess kGuesses[] = {{2, 2},   {3, 32},  {2, 64}, {1, 1},  {3, 128},
-                                {2, 224}, {1, 640}, {1, 3},  {2, 16}, {5, 7}};
-  constexpr int64_t kIterations = 10'000;
-  RunBudget budget{.iterations = kIterations, .nanos = options_.max_load_nanos, .max_bytes = options_.max_run_bytes};
-  TimeBudget time(options_.max_load_nanos);
-  std::vector<std::vector<Port>> seen;
-  bool staged = false, fits = false;
-  std::optional<Error> failure, too_large;
-  for (const Guess& guess : kGuesses) {
-    std::vector<InputFacts> facts;
-    for (const PortSpec& in : inputs_) {
-      Shape shape = in.shape;
-      for (size_t i = 0; i < shape.rank(); ++i) {
-        if (shape[i] == Shape::kFree) shape[i] = i == 0 ? guess.batch : guess.other;
-      }
-      facts.push_back({in.dtype, shape, nullptr});
-    }
-    try {
-      auto ports = probe_outputs(facts, budget, time, staged);
-      fits = true;
-      if (!ports.empty()) seen.push_back(std::move(ports));
-    } catch (const Stopped&) {
-      throw;
-    } catch (const Error& error) {
-      // What is not supported is so whatever the sizes; what does not fit may fit with others.
-      if (error.code() == ErrorCode::kUnsupportedOp || all_fixed || dynamic_cast<const WrongNode*>(&error)) throw;
-      if (!failure) failure = error;
-      if (!too_large && dynamic_cast<const PlanTooLarge*>(&error)) too_large = error;
-    }
-    if (all_fixed || seen.size() == 3) break;
-  }
-  plans_.trim();
-  if (!fits && too_large) throw *too_large;
-  for (size_t o = 0; o < outputs_.size(); ++o) {
-    const Value& declared = file_.graph.values[static_cast<size_t>(file_.graph.outputs[o])];
-    if (seen.empty()) {
-      if (declared.shape && declared.dtype) continue;
-      if (failure) throw *failure;
-      throw Error(ErrorCode::kUnsupportedOp,
-                  cat("output '", outputs_[o].name,
-                      "' declares no type and shape, and a run on zeros does not tell them; declare them in the file"));
-    }
-    outputs_[o].dtype = seen[0][o].dtype;
-    Shape shape = seen[0][o].shape;
-    for (const auto& ports : seen) {
-      for (size_t i = 0; i < shape.rank() && ports[o].shape.rank() == shape.rank(); ++i) {
-        if (ports[o].shape[i] != shape[i]) shape[i] = Shape::kFree;
-      }
-    }
-    // One sample of a graph with free inputs says little, zeros say less: there the declaration, if any, knows better.
-    const bool unsure = staged || (!all_fixed && seen.size() == 1);
-    if (unsure && declared.shape && declared.shape->rank() == shape.rank()) {
-      shape = *declared.shape;
-    } else if (staged) {
-      for (size_t i = 0; i < shape.rank(); ++i) shape[i] = Shape::kFree;
-    }
-    outputs_[o].shape = shape;
   }
 }
 

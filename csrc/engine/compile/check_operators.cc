@@ -1,0 +1,76 @@
+// What the operator table alone tells of a graph.
+#include <algorithm>
+#include <map>
+
+#include "engine/compile/compiler.h"
+
+namespace inferkit {
+
+void check_arity(const Node& node, const OpSchema& schema) {
+  const auto check = [&](size_t count, int least, int most, const char* what) {
+    if (count < static_cast<size_t>(least) || count > static_cast<size_t>(most)) {
+      throw Error(ErrorCode::kModel, cat(node.label(), ": has ", count, " ", what));
+    }
+  };
+  check(node.inputs.size(), schema.min_inputs, schema.max_inputs, "inputs");
+  check(node.outputs.size(), schema.min_outputs, schema.max_outputs, "outputs");
+}
+
+void name_required_outputs(Node& node, Graph& graph) {
+  const OpDef* def = OpRegistry::instance().find(node.domain, node.op_type, node.version);
+  if (!def) return;
+  const auto required = std::min(node.outputs.size(), static_cast<size_t>(def->schema.min_outputs));
+  for (size_t i = 0; i < required; ++i) {
+    if (node.outputs[i] == kNoValue) node.outputs[i] = graph.add_value("");
+  }
+}
+
+namespace {
+
+/// Calls visit(Node) for every node, those of subgraphs included.
+template <class Visit>
+void for_each_node(const Graph& graph, const Visit& visit) {
+  for (const Node& node : graph.nodes) {
+    visit(node);
+    for (const auto& [name, attribute] : node.attributes) {
+      if (const auto* subgraph = std::get_if<std::shared_ptr<Graph>>(&attribute)) for_each_node(**subgraph, visit);
+    }
+  }
+}
+
+void collect_missing(const Graph& graph, std::map<std::string, int>& counts) {
+  for_each_node(graph, [&](const Node& node) {
+    if (OpRegistry::instance().find(node.domain, node.op_type, node.version)) return;
+    const std::string domain = node.domain.empty() ? "" : node.domain + ".";
+    ++counts[cat("operator ", domain, node.op_type, " (opset ", node.version, ")")];
+  });
+}
+
+}  // namespace
+
+std::vector<std::string> missing_operators(const Graph& graph) {
+  std::map<std::string, int> counts;
+  collect_missing(graph, counts);
+  std::vector<std::string> lines;
+  for (const auto& [what, count] : counts) lines.push_back(cat(what, ", ", count, count == 1 ? " node" : " nodes"));
+  return lines;
+}
+
+void check_arities(const Graph& graph) {
+  for_each_node(graph, [](const Node& node) {
+    if (const OpDef* def = OpRegistry::instance().find(node.domain, node.op_type, node.version)) {
+      check_arity(node, def->schema);
+    }
+  });
+}
+
+void name_required_outputs(Graph& graph) {
+  for (Node& node : graph.nodes) {
+    name_required_outputs(node, graph);
+    for (auto& [name, attribute] : node.attributes) {
+      if (auto* subgraph = std::get_if<std::shared_ptr<Graph>>(&attribute)) name_required_outputs(**subgraph);
+    }
+  }
+}
+
+}  // namespace inferkit

@@ -1,0 +1,200 @@
+// The last part of a compilation: each node's steps, and the memory that they name.
+#include "engine/compile/lower.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "engine/compile/compiler.h"
+#include "platform/run_control.h"
+
+namespace inferkit {
+namespace {
+
+constexpr double kCopiedPerNano = 10;  // bytes
+struct CopyParams {
+  size_t bytes;
+};
+
+}  // namespace
+
+void copy_step(const void* params, std::byte* const* io, const ExecContext&) {
+  std::memcpy(io[0], io[1], static_cast<const CopyParams*>(params)->bytes);
+}
+
+class NodeLowering final : public LowerContext {
+ public:
+  NodeLowering(Compiler& compiler, size_t index, std::span<const TensorFacts* const> in, std::span<TensorFacts> out,
+               const OpSchema& schema)
+      : LowerContext(compiler.graph().nodes[index], in, out),
+        compiler_(compiler),
+        index_(index),
+        required_inputs_(static_cast<size_t>(schema.min_inputs)),
+        required_outputs_(static_cast<size_t>(schema.min_outputs)) {}
+
+  Ref in(size_t i) override {
+    if (!has_input(i)) return place(i);
+    const DType dtype = input(i).dtype;
+    return dtype == DType::kI64 || dtype == DType::kI32 || dtype == DType::kBool ? steady(i) : place(i);
+  }
+  Ref steady(size_t i) override {
+    const Ref ref = place(i);
+    return ref.valid() ? Ref{compiler_.steady_slot(ref.id, index_)} : ref;
+  }
+  Ref out(size_t i) override {
+    if (!has_output(i)) return {};
+    const ValueId id = node_.outputs[i];
+    // What the operator always gives, its steps always write: it has memory even where nobody reads it.
+    if (!compiler_.value_needed_[static_cast<size_t>(id)] && i >= required_outputs_) return {};
+    return {compiler_.slot_of(id)};
+  }
+  Ref scratch(size_t bytes) override { return {compiler_.storage_.add({.bytes = bytes})}; }
+  Ref constant(const void* data, std::shared_ptr<const void> owner) override {
+    compiler_.plan_->owners.push_back(std::move(owner));
+    return {compiler_.storage_.add({.kind = Operand::Kind::kConstant, .pointer = data})};
+  }
+  void alias(size_t o, size_t i) override {
+    const Ref target = out(o);
+    if (target.valid()) compiler_.storage_.alias(target.id, place(i).id);
+  }
+  void in_place(size_t o, size_t i) override {
+    const Ref target = out(o), source = in(i);
+    if (target.valid() && source.valid()) compiler_.storage_.suggest_in_place(target.id, source.id);
+  }
+  ModelCache& cache() override;
+
+ protected:
+  void add_step(StepFn fn, const void* params, size_t bytes, std::span<const Ref> operands, double work) override {
+    compiler_.add_step(fn, params, bytes, operands, index_, work);
+  }
+
+ private:
+  /// Where input i lies.
+  Ref place(size_t i) {
+    if (has_input(i)) return {compiler_.slot_of(node_.inputs[i])};
+    if (i < required_inputs_) fail(cat("input ", i, " is missing"));  // its steps would read it
+    return {};
+  }
+
+  Compiler& compiler_;
+  const size_t index_, required_inputs_, required_outputs_;
+};
+
+ModelCache& NodeLowering::cache() {
+  // The cache knows a constant by its address, which must not outlive it.
+  for (size_t i = 0; i < node_.inputs.size(); ++i) {
+    if (has_input(i) && input(i).constant && !compiler_.is_lasting(node_.inputs[i])) return compiler_.transient_;
+  }
+  return compiler_.cache_;
+}
+
+void Compiler::lower() {
+  value_slot_.assign(graph().values.size(), -1);
+  for (size_t i = 0; i < graph().inputs.size(); ++i) {
+    value_slot_[static_cast<size_t>(graph().inputs[i])] =
+        storage_.add({.kind = Operand::Kind::kInput, .index = static_cast<uint32_t>(i)});
+  }
+  for (size_t n = 0; n < graph().nodes.size(); ++n) {
+    const Node& node = graph().nodes[n];
+    RunControl::check();
+    plan_->labels.push_back(node.label());
+    if (!node_needed_[n]) continue;
+    std::vector<const TensorFacts*> in;
+    for (ValueId id : node.inputs) in.push_back(facts(id));
+    std::vector<TensorFacts> out;
+    for (ValueId id : node.outputs) {
+      out.push_back(facts(id) ? *facts(id) : TensorFacts{});
+      const bool made = id != kNoValue && value_needed_[static_cast<size_t>(id)] && !out.back().constant;
+      if (made) run_bytes_.add_value(node, out.back().dtype, out.back().shape);
+    }
+    // Nothing to compute, whatever the other dimensions are: a loop over them might not end.
+    const auto is_empty = [](const TensorFacts& f) { return f.shape.elements() == 0; };
+    if (std::all_of(out.begin(), out.end(), is_empty)) continue;
+    const OpDef* def = OpRegistry::instance().find(node.domain, node.op_type, node.version);
+    NodeLowering context(*this, n, in, out, def->schema);
+    try {
+      if (!def->lower) context.unsupported("it has no lowering");
+      def->lower(context);
+    } catch (const NeedsValue& needs) {
+      throw Restart{n, needs.input()};
+    } catch (const Error& error) {
+      if (error.code() != ErrorCode::kUnsupportedOp) throw;
+      unsupported_.push_back(error.what());
+    }
+  }
+}
+
+int32_t Compiler::constant_slot(const Tensor& tensor) {
+  if (tensor.owner) plan_->owners.push_back(tensor.owner);
+  return storage_.add({.kind = Operand::Kind::kConstant, .pointer = tensor.data, .bytes = tensor.bytes()});
+}
+
+int32_t Compiler::slot_of(ValueId id) {
+  int32_t& slot = value_slot_[static_cast<size_t>(id)];
+  if (slot >= 0) return slot;
+  const TensorFacts& f = *facts(id);
+  slot =
+      f.constant ? constant_slot(*f.constant) : storage_.add({.bytes = TensorView{f.dtype, f.shape, nullptr}.bytes()});
+  return slot;
+}
+
+/// `slot`, or where it is the caller's memory a copy of that which is made once a run, before whoever asks first.
+int32_t Compiler::steady_slot(int32_t slot, size_t node) {
+  const int32_t root = storage_.root(slot);
+  storage_[root].steady = true;  // never to become an output, which is the caller's too
+  if (storage_[root].kind != Operand::Kind::kInput) return slot;
+  const InputFacts& input = inputs_[storage_[root].index];
+  const size_t bytes = TensorView{input.dtype, input.shape, nullptr}.bytes();
+  if (!input.foreign || bytes == 0) return slot;
+  const auto [it, fresh] = snapshots_.try_emplace(root, -1);
+  if (fresh) {
+    it->second = storage_.add({.bytes = bytes});
+    const Ref refs[] = {{it->second}, {root}};
+    const CopyParams params{bytes};
+    add_step(copy_step, &params, sizeof(params), refs, node, static_cast<double>(bytes) / kCopiedPerNano);
+  }
+  return it->second;
+}
+
+void Compiler::add_step(StepFn fn, const void* params, size_t bytes, std::span<const Ref> operands, size_t node,
+                        double work) {
+  auto copy = std::make_unique<std::byte[]>(bytes);
+  std::memcpy(copy.get(), params, bytes);
+  const int index = static_cast<int>(plan_->steps.size());
+  for (Ref ref : operands) {
+    if (ref.valid()) storage_.touch(ref.id, index);
+  }
+  plan_->steps.push_back({fn, copy.get(), 0, static_cast<uint32_t>(node)});
+  plan_->params.push_back(std::move(copy));
+  step_refs_.emplace_back(operands.begin(), operands.end());
+  work_ += work;
+}
+
+void Compiler::bind_outputs() {
+  for (size_t i = 0; i < plan_->results.size(); ++i) {
+    const ValueId id = plan_->results[i].value;
+    const TensorFacts& f = known(id);
+    plan_->outputs.push_back({f.dtype, f.shape});
+    const int32_t source = slot_of(id);
+    Slot& root = storage_[storage_.root(source)];
+    const size_t bytes = TensorView{f.dtype, f.shape, nullptr}.bytes();
+    if (root.kind == Operand::Kind::kArena && root.first >= 0 && !root.steady) {
+      root.kind = Operand::Kind::kOutput;
+      root.index = static_cast<uint32_t>(i);
+      continue;
+    }
+    // A constant, an input, memory that already is another output, or that must stay the run's own.
+    const int32_t target = storage_.add({.kind = Operand::Kind::kOutput, .index = static_cast<uint32_t>(i)});
+    const Ref refs[] = {{target}, {source}};
+    const CopyParams params{bytes};
+    plan_->labels.push_back(cat("output '", graph().values[static_cast<size_t>(id)].name, "'"));
+    add_step(copy_step, &params, sizeof(params), refs, plan_->labels.size() - 1,
+             static_cast<double>(bytes) / kCopiedPerNano);
+  }
+}
+
+std::string weight_key(const Tensor& constant, const std::string& kind) {
+  return cat(reinterpret_cast<uintptr_t>(constant.data), " ", kind, " ", dtype_name(constant.dtype), " ",
+             constant.shape.str());
+}
+
+}  // namespace inferkit
