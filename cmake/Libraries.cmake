@@ -1,11 +1,9 @@
-# One library per folder of csrc. Links follow the arrows of csrc/README.md, downwards only.
-function(inferkit_library name)
-  file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/csrc/${name}/*.cc)
+# One library per folder of csrc, and per room of the engine: engine/plan is inferkit_engine_plan. Links follow the arrows
+# of csrc/README.md, downwards only.
+function(inferkit_library folder)
+  file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/csrc/${folder}/*.cc)
   inferkit_apply_isa(sources ${sources})
-  if(NOT sources)
-    add_library(inferkit_${name} INTERFACE)
-    return()
-  endif()
+  string(REPLACE "/" "_" name ${folder})
   add_library(inferkit_${name} STATIC ${sources})
   target_link_libraries(inferkit_${name} PUBLIC inferkit_flags ${ARGN})
 endfunction()
@@ -27,9 +25,17 @@ inferkit_library(telemetry inferkit_platform)
 inferkit_library(memory inferkit_telemetry)
 inferkit_library(graph inferkit_memory)
 inferkit_library(kernels inferkit_platform)
-inferkit_library(engine inferkit_graph inferkit_kernels)
-target_include_directories(inferkit_engine PRIVATE ${CMAKE_BINARY_DIR}/generated)
-inferkit_precompile(inferkit_engine <cmath> <cstring> <engine/compile/op_registry.h> <engine/ops/dispatch.h>)
+inferkit_library(engine/plan inferkit_graph)
+inferkit_library(engine/compile inferkit_engine_plan)
+target_include_directories(inferkit_engine_compile PRIVATE ${CMAKE_BINARY_DIR}/generated)
+inferkit_library(engine/ops inferkit_engine_compile inferkit_kernels)
+# The one link upwards: op_registry.cc calls register_<family> of every family, and includes none of them.
+target_link_libraries(inferkit_engine_compile PUBLIC inferkit_engine_ops)
+inferkit_precompile(inferkit_engine_ops <cmath> <cstring> <engine/compile/op_registry.h> <engine/ops/dispatch.h>)
+inferkit_library(engine/run inferkit_engine_compile)
+inferkit_library(engine/model inferkit_engine_run)
+add_library(inferkit_engine INTERFACE) # all rooms
+target_link_libraries(inferkit_engine INTERFACE inferkit_engine_model)
 inferkit_library(batching inferkit_engine)
 
 set(inferkit_version "${SKBUILD_PROJECT_VERSION}")
