@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 
@@ -34,27 +34,35 @@ def sources(folder: Path = CSRC) -> list[Path]:
     return sorted(p for p in folder.rglob("*") if p.suffix in (".h", ".cc", ".inc", ".cu", ".cuh"))
 
 
+def row_of(table: dict[str, set[str]], path: str) -> str | None:
+    """The innermost folder of a path below csrc that has a row."""
+    return next((str(p) for p in PurePosixPath(path).parents if str(p) in table), None)
+
+
 def upward_arrows(table: dict[str, set[str]], files: dict[str, list[str]]) -> list[str]:
     """What in `files` (path below csrc -> quoted includes) the table does not allow."""
     found = []
     for path, names in files.items():
-        folder = path.split("/")[0]
-        for name in names:
-            target = name.split("/")[0]
-            if target in table and target != folder and target not in table[folder] and name not in table[folder]:
-                found.append(f"{path} includes {name}")
+        folder = row_of(table, path)
+        allowed = {folder} | table[folder] if folder else set()
+        found += [
+            f"{path} includes {name}"
+            for name in names
+            if (target := row_of(table, name)) and target not in allowed and name not in allowed
+        ]
     return found
 
 
 def test_table_and_folders_agree() -> None:
-    assert set(layer_table()) == {p.name for p in CSRC.iterdir() if p.is_dir()}
+    rooms = {f"engine/{p.name}" for p in (CSRC / "engine").iterdir() if p.is_dir()}
+    assert set(layer_table()) == {p.name for p in CSRC.iterdir() if p.is_dir()} | rooms
 
 
 def test_table_is_a_hierarchy() -> None:
     """Each row may name only rows above it, so the table itself holds no arrow upwards."""
     above: set[str] = set()
     for folder, allowed in layer_table().items():
-        assert {name.split("/")[0] for name in allowed} <= above, folder
+        assert {name if name in above else str(PurePosixPath(name).parent) for name in allowed} <= above, folder
         above.add(folder)
 
 
@@ -62,7 +70,19 @@ def test_the_design_s_narrow_doors() -> None:
     table = layer_table()
     assert table["kernels"] == {"base", "platform"}
     assert {name for name in table["batching"] if name.startswith("engine")} == {"engine/runner.h"}
-    assert all("bindings" not in allowed for allowed in table.values())
+    assert all("bindings" not in allowed and "engine/ops" not in allowed for allowed in table.values())
+
+
+def test_the_rooms_of_the_engine() -> None:
+    """plan <- compile <- run <- model; ops sees compile and plan."""
+    order = ["engine/plan", "engine/compile", "engine/run", "engine/model"]
+    table = layer_table()
+    rooms = {folder for folder in table if folder.startswith("engine/")}
+    assert rooms == {*order, "engine/ops"}
+    for i, room in enumerate(order):
+        assert table[room] & rooms == set(order[:i])
+    assert table["engine/ops"] & rooms == {"engine/plan", "engine/compile"}
+    assert [room for room in rooms if "kernels" in table[room]] == ["engine/ops"]
 
 
 def test_includes_run_downwards() -> None:
@@ -75,7 +95,19 @@ def test_includes_run_downwards() -> None:
     ("path", "name"),
     [
         ("base/shape.h", "engine/model/model.h"),
+        ("base/shape.h", "engine/runner.h"),
         ("batching/worker.cc", "engine/model/model.h"),
+        ("engine/runner.h", "engine/plan/plan.h"),
+        ("engine/plan/plan.cc", "engine/compile/compile.h"),
+        ("engine/plan/plan.cc", "engine/runner.h"),
+        ("engine/compile/lower.cc", "engine/run/plan_cache.h"),
+        ("engine/compile/lower.cc", "engine/ops/dispatch.h"),
+        ("engine/compile/lower.cc", "kernels/cpu/gemm/gemm.h"),
+        ("engine/run/program.cc", "engine/model/packed_weights.h"),
+        ("engine/ops/conv.cc", "engine/run/program.h"),
+        ("engine/ops/ml/ml_tree.cc", "engine/model/model.h"),
+        ("engine/ops/ml/common/tree_reader.h", "memory/buffer.h"),
+        ("engine/model/model.cc", "engine/ops/reduce.h"),
         ("kernels/cpu/gemm/gemm.cc", "graph/ir.h"),
         ("engine/model/model.cc", "bindings/errors.h"),
     ],
@@ -84,8 +116,17 @@ def test_an_upward_arrow_would_be_found(path: str, name: str) -> None:
     assert upward_arrows(layer_table(), {path: [name]}) == [f"{path} includes {name}"]
 
 
-def test_batching_may_see_the_runner() -> None:
-    assert upward_arrows(layer_table(), {"batching/worker.cc": ["engine/runner.h", "base/error.h"]}) == []
+@pytest.mark.parametrize(
+    ("path", "names"),
+    [
+        ("batching/worker.cc", ["engine/runner.h", "base/error.h"]),
+        ("engine/model/model.cc", ["engine/run/program.h", "engine/model/model.h", "graph/ir.h"]),
+        ("engine/ops/ml/ml_tree.cc", ["engine/ops/dispatch.h", "engine/compile/op_registry.h"]),
+        ("engine/compile/op_registry.cc", ["op_families.inc"]),
+    ],
+)
+def test_a_downward_arrow_is_none(path: str, names: list[str]) -> None:
+    assert upward_arrows(layer_table(), {path: names}) == []
 
 
 def test_quoted_includes_name_files_that_exist() -> None:
@@ -100,19 +141,25 @@ def test_quoted_includes_name_files_that_exist() -> None:
     assert missing == []
 
 
+def library(folder: str) -> str:
+    return "inferkit_" + folder.replace("/", "_")
+
+
 def test_one_library_per_folder() -> None:
     cmake = (ROOT / "cmake" / "Libraries.cmake").read_text()
-    made = re.findall(r"^inferkit_library\((\w+)", cmake, re.MULTILINE)
-    assert made == [folder for folder in layer_table() if folder != "bindings"]
+    made = re.findall(r"^inferkit_library\(([\w/]+)", cmake, re.MULTILINE)
+    assert made == [folder for folder in layer_table() if folder not in ("engine", "bindings")]
 
 
 def test_libraries_link_as_the_table_allows() -> None:
     cmake = (ROOT / "cmake" / "Libraries.cmake").read_text()
     table = layer_table()
-    for name, links in re.findall(r"^inferkit_library\((\w+)([^)]*)\)", cmake, re.MULTILINE):
-        for link in links.split():
-            target = link.removeprefix("inferkit_")
-            assert any(a.split("/")[0] == target for a in table[name]), f"{name} links {link}"
+    for folder, links in re.findall(r"^inferkit_library\(([\w/]+)([^)]*)\)", cmake, re.MULTILINE):
+        allowed = {library(name if name in table else str(PurePosixPath(name).parent)) for name in table[folder]}
+        assert set(links.split()) <= allowed, folder
+    others = re.findall(r"^target_link_libraries\((\w+) \w+ (.*)\)", cmake, re.MULTILINE)
+    # That the operator table calls what families register, and the name for all of the engine.
+    assert others == [("inferkit_engine_compile", "inferkit_engine_ops"), ("inferkit_engine", "inferkit_engine_model")]
 
 
 def test_isa_flags_live_in_one_file() -> None:
