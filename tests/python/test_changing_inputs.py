@@ -1,7 +1,7 @@
 """Arrays that another thread writes while a model runs on them: an answer or an error, and the process goes on.
 
-What each operator reads is tested in order and without chance in tests/cpp/engine/model/test_changing_inputs.cc; here the
-whole way in, from numpy's memory on, is raced.
+What each operator reads is tested in order and without chance in tests/cpp/engine/model/test_changing_inputs.cc; here
+the whole way in, from numpy's memory on, is raced.
 """
 
 from __future__ import annotations
