@@ -61,6 +61,7 @@ class NodeLowering final : public LowerContext {
     if (target.valid() && source.valid()) compiler_.storage_.suggest_in_place(target.id, source.id);
   }
   ModelCache& cache() override;
+  int threads() const override { return compiler_.options_.threads; }
 
  protected:
   void add_step(StepFn fn, const void* params, size_t bytes, std::span<const Ref> operands, double work) override {

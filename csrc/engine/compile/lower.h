@@ -54,6 +54,8 @@ class LowerContext : public NodeContext {
   /// read each element before they write it. Both must have the same number of bytes.
   virtual void in_place(size_t o, size_t i) = 0;
   virtual ModelCache& cache() = 0;
+  /// How many threads a run of the plan may use: room for more is never used. The bits must not depend on it.
+  virtual int threads() const = 0;
 
   /// Adds a step. `operands` become io[0], io[1]... in this order; an invalid Ref becomes nullptr. `work` is a rough
   /// count of nanoseconds on one thread: it decides about the GIL.

@@ -73,6 +73,8 @@ std::shared_ptr<Model> Model::load_bytes(std::span<const std::byte> bytes, Model
 Model::Model(ModelFile file, ModelOptions options, std::string path)
     : options_([&] {
         if (options.threads < 0) throw std::invalid_argument("threads must be 0 (all) or more");
+        const int most = ThreadPool::process().size();  // asked once: plans and runs must not see two numbers
+        options.threads = options.threads == 0 ? most : std::min(options.threads, most);
         if (options.max_plans == 0) throw std::invalid_argument("max_plans must be at least 1");
         if (options.max_run_bytes == 0) options.max_run_bytes = default_max_run_bytes();
         if (!options.pool) options.pool = BufferPool::process_default();
@@ -161,7 +163,8 @@ std::shared_ptr<const Plan> Model::compile_for(std::span<const Shape> shapes) {
   }
   try {
     return file_.files.guarded([&] {
-      return compile(file_.graph, facts, *packed_, {.max_run_bytes = options_.max_run_bytes, .files = &file_.files});
+      return compile(file_.graph, facts, *packed_,
+                     {.max_run_bytes = options_.max_run_bytes, .threads = options_.threads, .files = &file_.files});
     });
   } catch (const Error& error) {
     file_.files.require_unchanged();

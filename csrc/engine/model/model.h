@@ -88,7 +88,7 @@ class Model final : public Runner {
   void probe();
   RunEnvironment environment() const;
 
-  const ModelOptions options_;
+  const ModelOptions options_;  // `threads` is what there is, never 0
   const std::string path_;
   ModelFile file_;
   std::shared_ptr<const Weights> weights_;

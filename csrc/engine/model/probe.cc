@@ -50,7 +50,8 @@ class Model::PortSink final : public OutputSink {
 /// true where their shapes may depend on values.
 std::vector<Port> Model::probe_outputs(std::span<const InputFacts> facts, RunBudget& budget, TimeBudget& time,
                                        bool& staged) {
-  const auto plan = compile(file_.graph, facts, *packed_, {.max_run_bytes = options_.max_run_bytes});
+  const auto plan =
+      compile(file_.graph, facts, *packed_, {.max_run_bytes = options_.max_run_bytes, .threads = options_.threads});
   if (!plan->next) return plan->outputs;
   const bool first = !staged;
   staged = true;

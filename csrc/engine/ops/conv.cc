@@ -7,7 +7,6 @@
 #include "engine/ops/activation_attr.h"
 #include "engine/ops/dispatch.h"
 #include "kernels/cpu/gemm/gemm.h"
-#include "platform/threads.h"
 
 namespace inferkit {
 namespace {
@@ -137,7 +136,7 @@ void lower_gemm_conv(LowerContext& c, const ConvShape& s) {
                                                         : Source::kMatrix;
   const auto round = [](int64_t n) { return (n + kernels::kPanelColumns - 1) / kernels::kPanelColumns * 16; };
   const int64_t products = s.batch * s.groups * s.filters * p.gemm.k * p.out_area;
-  p.slots = products < kConvParallelProducts ? 1 : std::min(usable_cpus(), kMaxConvSlots);
+  p.slots = products < kConvParallelProducts ? 1 : std::min(c.threads(), kMaxConvSlots);
   const int64_t fit = kBlockBytes / (static_cast<int64_t>(sizeof(float)) * std::max<int64_t>(1, p.gemm.k)) / 16 * 16;
   p.block = std::min(round(p.out_area), p.source == Source::kInPlace ? p.out_area : std::max(kMinBlock, fit));
   const int64_t images = s.batch * s.groups;
@@ -227,7 +226,7 @@ void lower_depthwise(LowerContext& c, const ConvShape& s) {
   p.blocks = (p.h.out + p.block - 1) / p.block;
   p.slot_floats = (kernels::depthwise_scratch(p.h, p.w, p.block) + 15) / 16 * 16;
   const int64_t products = s.batch * s.groups * s.filters * s.window.kernel_elements() * s.window.out_elements();
-  p.slots = products < kConvParallelProducts ? 1 : std::min(usable_cpus(), kMaxConvSlots);
+  p.slots = products < kConvParallelProducts ? 1 : std::min(c.threads(), kMaxConvSlots);
   const Ref scratch = c.scratch(static_cast<size_t>(p.slot_floats * p.slots) * sizeof(float));
   c.step(run_depthwise, p, {c.out(0), c.in(0), c.in(1), c.has_input(2) ? c.in(2) : Ref{}, scratch},
          static_cast<double>(products) / 12);

@@ -8,7 +8,6 @@
 #include "kernels/cpu/gemm/gemm.h"
 #include "platform/run_control.h"
 #include "platform/thread_pool.h"
-#include "platform/threads.h"
 
 namespace inferkit {
 namespace {
@@ -197,7 +196,7 @@ void lower_gemm(LowerContext& c, const TransposeShape& s) {
   p.shape = s;
   const int64_t in = s.window.in_elements(), taps = s.window.kernel_elements();
   const int64_t products = s.batch * s.groups * s.filters * taps * s.channels * in;
-  p.slots = products < kParallelProducts ? 1 : std::min(usable_cpus(), kMaxSlots);
+  p.slots = products < kParallelProducts ? 1 : std::min(c.threads(), kMaxSlots);
   const int64_t each = std::max<int64_t>(1, taps * in);
   p.block = std::clamp<int64_t>(kSentBytes / 4 / each, 1, s.filters);
   if (p.slots > 1 && s.batch * s.groups < p.slots) p.block = std::min(p.block, (s.filters + p.slots - 1) / p.slots);

@@ -232,7 +232,7 @@ class Contraction {
     } else {
       const double nanos = flops / 60 + static_cast<double>(p.batch * p.n * p.k) / 4;
       const size_t each = kernels::packed_b_elements(p.k, p.n) * sizeof(float);
-      p.slots = pack_slots(p.batch, nanos, each);
+      p.slots = pack_slots(c_.threads(), p.batch, nanos, each);
       const Ref room = c_.scratch(each * static_cast<size_t>(p.slots));
       c_.step(product_f32_step, p, {out, left, right, room}, nanos);
     }

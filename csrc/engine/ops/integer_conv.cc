@@ -9,7 +9,6 @@
 #include "engine/ops/common/quantization.h"
 #include "engine/ops/common/requantize.h"
 #include "engine/ops/parallel.h"
-#include "platform/threads.h"
 
 namespace inferkit {
 namespace {
@@ -220,7 +219,7 @@ void lower_gemm(LowerContext& c, const ConvParams& conv, Ref out, const Operands
   const int64_t fit = kBlockBytes / std::max<int64_t>(1, p.gemm.k) / kernels::kIgemmColumns * kernels::kIgemmColumns;
   const int64_t images = conv.batch * conv.groups;
   const int64_t products = images * conv.filters * p.gemm.k * p.gemm.ldc;
-  p.slots = products < kConvParallelProducts ? 1 : std::min(usable_cpus(), kMaxConvSlots);
+  p.slots = products < kConvParallelProducts ? 1 : std::min(c.threads(), kMaxConvSlots);
   p.block = std::min(p.gemm.ldc, std::max(kMinBlock, fit));
   if (images < 2 * p.slots) {  // two tasks per thread at least, where blocks stay worth their weights
     const int64_t want = (2 * p.slots + images - 1) / images;

@@ -262,7 +262,7 @@ void lower_matmul_f32(LowerContext& c, Product p) {
   } else {
     const size_t room = kernels::packed_b_elements(p.k, p.n) * sizeof(float);
     params.pack = true;
-    params.slots = pack_slots(p.batch.elements(), work, room);
+    params.slots = pack_slots(c.threads(), p.batch.elements(), work, room);
     kernels::use_packed_b(params.gemm, nullptr);
     scratch = c.scratch(room * static_cast<size_t>(params.slots));
   }

@@ -188,6 +188,7 @@ class StagedRun final {
                      {.continuation = &next,
                       .values_vary = values_vary_,
                       .max_run_bytes = budget_.max_bytes,
+                      .threads = environment_.threads,
                       .files = environment_.files});
     } catch (const Error& error) {
       if (error.code() != ErrorCode::kModel) throw;
@@ -285,11 +286,8 @@ void RunBudget::spend(int64_t estimate) {
 }
 
 ExecContext exec_context_for(const Plan& plan, int threads) {
-  if (threads == 1 || plan.estimated_nanos < kParallelNanos) return {};
-  ThreadPool& pool = ThreadPool::process();
-  const int most = threads == 0 ? pool.size() : std::min(threads, pool.size());
-  if (most <= 1) return {};
-  return {&pool, most};
+  if (threads <= 1 || plan.estimated_nanos < kParallelNanos) return {};
+  return {&ThreadPool::process(), threads};
 }
 
 void run_stages(const Graph& graph, PlanCache& plans, PlanCache::Lease first, std::span<const TensorView> inputs,
@@ -323,7 +321,10 @@ std::vector<Tensor> Subgraph::run(std::span<const TensorView> inputs, const RunE
     std::vector<InputFacts> facts;
     for (const TensorView& in : inputs) facts.push_back({in.dtype, in.shape, nullptr, /*foreign=*/false});
     return compile(graph_, facts, *environment.cache,
-                   {.values_vary = true, .max_run_bytes = budget.max_bytes, .files = environment.files});
+                   {.values_vary = true,
+                    .max_run_bytes = budget.max_bytes,
+                    .threads = environment.threads,
+                    .files = environment.files});
   });
   run_stages(graph_, plans_, std::move(lease), inputs, sink, environment, budget, /*values_vary=*/true);
   return std::move(sink.tensors);

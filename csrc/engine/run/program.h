@@ -19,11 +19,11 @@ struct RunEnvironment {
   ModelCache* cache = nullptr;
   BufferPool* pool = nullptr;
   const SubgraphTable* subgraphs = nullptr;
-  int threads = 0;                     // ModelOptions::threads
+  int threads = 1;                     // that one run may use
   const MappedFiles* files = nullptr;  // as CompileOptions::files
 };
 
-/// The threads that a run of this plan may use.
+/// The threads that a run of this plan uses, of those that it may.
 ExecContext exec_context_for(const Plan& plan, int threads);
 
 /// What one run may still do; shared by the subgraphs that it runs.

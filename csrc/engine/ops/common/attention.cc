@@ -285,7 +285,7 @@ void lower_attention(LowerContext& c, AttentionParams p, const AttentionOperands
   const bool single = type == DType::kF32;
   p.block = std::clamp<int64_t>(kScoreElements / std::max<int64_t>(1, p.keys), 12, std::max<int64_t>(12, p.rows));
   p.block = std::min(p.block, p.rows);
-  p.slots = std::clamp<int64_t>(ThreadPool::process().size(), 1, tasks);
+  p.slots = std::clamp<int64_t>(c.threads(), 1, tasks);
   // The packed operands behind the scores begin on a cache line.
   p.slot_elements =
       round_up(p.block * p.keys, kAlign) + round_up(single ? HeadProducts<float>::elements(p) : 0, kAlign);

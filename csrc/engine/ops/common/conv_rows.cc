@@ -6,7 +6,6 @@
 #include "engine/ops/common/conv.h"
 #include "engine/ops/common/transpose_tile.h"
 #include "kernels/cpu/gemm/gemm.h"
-#include "platform/threads.h"
 
 namespace inferkit {
 namespace {
@@ -191,7 +190,7 @@ void lower_conv_rows(LowerContext& c, const ConvShape& s) {
   p.direct = p.out_area == 1;
 
   const int64_t rows = p.batch * p.out_area, products = rows * p.groups * p.filters * p.gemm.k;
-  p.slots = products < kConvParallelProducts ? 1 : std::min(usable_cpus(), kMaxConvSlots);
+  p.slots = products < kConvParallelProducts ? 1 : std::min(c.threads(), kMaxConvSlots);
   const int64_t row_floats = (p.source == Rows::kInPlace ? 0 : p.gemm.k) + (p.direct ? 0 : p.filters);
   const int64_t fit = kBlockBytes / static_cast<int64_t>(sizeof(float)) / std::max<int64_t>(1, row_floats);
   p.block = std::min(rows, row_floats == 0 ? rows : std::max(kMinRows, fit / kMinRows * kMinRows));

@@ -6,7 +6,6 @@
 #include "engine/ops/activation_attr.h"
 #include "engine/ops/common/conv.h"
 #include "kernels/cpu/gemm/gemm.h"
-#include "platform/threads.h"
 
 namespace inferkit {
 namespace {
@@ -192,7 +191,7 @@ void lower_conv_windows(LowerContext& c, const ConvShape& s) {
   p.in_area = s.window.in_elements();
   p.reach = split.h_reach;
   const int64_t products = p.images * s.filters * p.gemm.k * p.out_area;
-  p.slots = products < kConvParallelProducts ? 1 : std::min(usable_cpus(), kMaxConvSlots);
+  p.slots = products < kConvParallelProducts ? 1 : std::min(c.threads(), kMaxConvSlots);
 
   const int64_t units = split.units();
   p.block = split.block(s.channels);
