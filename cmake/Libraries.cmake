@@ -31,9 +31,11 @@ target_include_directories(inferkit_engine_compile PRIVATE ${CMAKE_BINARY_DIR}/g
 inferkit_library(engine/ops inferkit_engine_compile inferkit_kernels)
 # The one link upwards: op_registry.cc calls register_<family> of every family, and includes none of them.
 target_link_libraries(inferkit_engine_compile PUBLIC inferkit_engine_ops)
+inferkit_precompile(inferkit_engine_compile <cmath> <cstring> <engine/compile/op_registry.h>)
 inferkit_precompile(inferkit_engine_ops <cmath> <cstring> <engine/compile/op_registry.h> <engine/ops/dispatch.h>)
 inferkit_library(engine/run inferkit_engine_compile)
 inferkit_library(engine/model inferkit_engine_run)
+inferkit_precompile(inferkit_engine_model <cmath> <cstring> <engine/compile/op_registry.h>)
 add_library(inferkit_engine INTERFACE) # all rooms
 target_link_libraries(inferkit_engine INTERFACE inferkit_engine_model)
 inferkit_library(batching inferkit_engine)
