@@ -89,6 +89,29 @@ def cnn(seed: int = 0) -> bytes:
     )
 
 
+def lstm(features: int = 32, hidden: int = 64, seed: int = 0) -> bytes:
+    """One layer without biases, whose cell is given: with silence as its input it halves that at every step."""
+    rng = np.random.default_rng(seed)
+
+    def weights(name: str, *shape: int) -> onnx.TensorProto:
+        return numpy_helper.from_array((rng.standard_normal(shape) / 16).astype(np.float32), name)
+
+    nodes = [helper.make_node("LSTM", ["x", "w", "r", "", "", "h", "c"], ["all", "", ""], hidden_size=hidden)]
+    nodes.append(helper.make_node("Squeeze", ["all", "directions"], ["y"]))
+    state = ("h", "c")
+    return _model(
+        nodes,
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["time", 1, features])]
+        + [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 1, hidden]) for name in state],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["time", 1, hidden])],
+        [
+            weights("w", 1, 4 * hidden, features),
+            weights("r", 1, 4 * hidden, hidden),
+            numpy_helper.from_array(np.array([1], np.int64), "directions"),
+        ],
+    )
+
+
 def check(name: str, got: np.ndarray, expected: np.ndarray, tolerance: float = 1e-4) -> None:
     """Stop where an engine's answer is not the others'."""
     problem = difference(got, expected, tolerance=tolerance)

@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 # Before numpy loads its BLAS: one thread, as all others here, and the kernels that it would choose by itself.
@@ -33,6 +34,7 @@ import peers
 import real
 
 Row = dict[str, Any]
+Feed = tuple[np.ndarray, ...]
 AsyncCall = Callable[[np.ndarray], Awaitable[np.ndarray]]
 
 
@@ -61,6 +63,46 @@ def direct() -> list[Row]:
             {"what": f"{name}, batch {batch}", "who": peer, "us": t.median * 1e6, "ratio": ours / t.median}
             for peer, t in timings.items()
         ]
+    return rows
+
+
+def values() -> list[Row]:
+    """The same model on ordinary values and on those that leave subnormals on the way, one thread."""
+    rng = np.random.default_rng(0)
+    digits = Path(__file__).resolve().parents[1] / "examples"
+    images = np.load(digits / "digits_test.npz")["images"][:64].astype(np.float32) / 16
+    state = np.ones((1, 1, 64), np.float32)
+    steps = rng.standard_normal((600, 1, 32)).astype(np.float32)
+    cases: dict[str, tuple[bytes, dict[str, Feed]]] = {
+        "digits, batch 64": (
+            (digits / "digits.onnx").read_bytes(),
+            {"random pixels": (rng.random(images.shape, np.float32),), "real images": (images,)},
+        ),
+        "LSTM, 600 steps": (
+            common.lstm(),
+            {
+                "noise": (steps, state, state),
+                "silence after one step": (steps * (np.arange(600) == 0)[:, None, None], state, state),
+            },
+        ),
+    }
+    rows = []
+    for name, (data, feeds) in cases.items():
+        common.progress(f"values: {name}")
+        model = inferkit.Model.load(data, threads=1)
+        session = peers.ort_session(data)
+        names = [port.name for port in session.get_inputs()]
+        calls: dict[str, Callable[[], Any]] = {}
+        for what, feed in feeds.items():
+            feed = tuple(np.ascontiguousarray(x) for x in feed)
+            named = dict(zip(names, feed, strict=True))
+            common.check(f"inferkit on {name}, {what}", model(*feed), session.run(None, named)[0])
+            calls[f"inferkit, {what}"] = functools.partial(model, *feed)
+            calls[f"onnxruntime, {what}"] = functools.partial(session.run, None, named)
+        timings = common.interleave(calls)
+        for who, t in timings.items():
+            ordinary = timings[who.split(",")[0] + ", " + next(iter(feeds))].median
+            rows.append({"what": name, "who": who, "us": t.median * 1e6, "of_ordinary": t.median / ordinary})
     return rows
 
 
@@ -225,6 +267,7 @@ def _latencies(what: str, values: dict[str, list[float]]) -> list[Row]:
 SECTIONS: dict[str, Callable[[], list[Row]]] = {
     "direct": direct,
     "real": real.real_models,
+    "values": values,
     "overhead": overhead,
     "asyncio": asyncio_clients,
     "busy": busy,
