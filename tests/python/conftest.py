@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,17 @@ def fresh_python() -> Callable[..., subprocess.CompletedProcess[str]]:
         )
 
     return run
+
+
+@pytest.fixture
+def no_buffer_left() -> Iterator[None]:
+    """What the batchers of a test take from the pool is given back by its end."""
+    import inferkit
+
+    yield
+    gc.collect()
+    ours = {"request", "batch input", "batch output", "caller output"}
+    assert [leak for leak in inferkit.BufferPool.default().leaks() if leak.tag in ours] == []
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -8,7 +8,7 @@ import gc
 import os
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ try:
     import uvloop
 except ImportError:
     uvloop = None
+
+pytestmark = pytest.mark.usefixtures("no_buffer_left")
 
 Runner = Callable[[Coroutine[Any, Any, Any]], Any]
 
@@ -65,14 +67,6 @@ def open_descriptors() -> int:
 @pytest.fixture(scope="module")
 def model(digits_path: Path) -> inferkit.Model:
     return inferkit.Model.load(digits_path)
-
-
-@pytest.fixture(autouse=True)
-def no_buffer_left() -> Iterator[None]:
-    yield
-    gc.collect()
-    ours = {"request", "batch input", "batch output", "caller output"}
-    assert [leak for leak in inferkit.BufferPool.default().leaks() if leak.tag in ours] == []
 
 
 @pytest.mark.parametrize("run", LOOPS)

@@ -19,6 +19,8 @@ from hypothesis import strategies as st
 
 import inferkit
 
+pytestmark = pytest.mark.usefixtures("no_buffer_left")
+
 
 def double(
     fn: Callable[..., Any] = lambda x: x * 2, shape: tuple[int | None, ...] = (None, 2), **options: Any
@@ -51,14 +53,6 @@ def gate() -> Iterator[Gate]:
     made = Gate()
     yield made
     made.opened.set()
-
-
-@pytest.fixture(autouse=True)
-def no_buffer_left() -> Iterator[None]:
-    yield
-    gc.collect()
-    ours = {"request", "batch input", "batch output", "caller output"}
-    assert [leak for leak in inferkit.BufferPool.default().leaks() if leak.tag in ours] == []
 
 
 @pytest.fixture(scope="module")

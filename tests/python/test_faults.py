@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import faulthandler
-import gc
 import itertools
 import os
 import signal
@@ -19,6 +18,8 @@ from faulty_loop import FAULTS, FaultyLoop, Interrupt, SoftError
 
 import inferkit
 
+pytestmark = pytest.mark.usefixtures("no_buffer_left")
+
 ENDS = (inferkit.InferkitError, asyncio.CancelledError, SoftError, Interrupt, MemoryError)
 
 
@@ -27,14 +28,6 @@ def watchdog() -> Iterator[None]:
     faulthandler.dump_traceback_later(120, exit=True)
     yield
     faulthandler.cancel_dump_traceback_later()
-
-
-@pytest.fixture(autouse=True)
-def no_buffer_left() -> Iterator[None]:
-    yield
-    gc.collect()
-    ours = {"request", "batch input", "batch output", "caller output"}
-    assert [leak for leak in inferkit.BufferPool.default().leaks() if leak.tag in ours] == []
 
 
 def double(fn: Callable[..., Any] = lambda x: x * 2) -> inferkit.Model:
