@@ -154,9 +154,10 @@ py::object submit(BatcherCore& core, std::span<PyObject* const> arguments, const
   const std::shared_ptr<EventLoop> loop = EventLoop::running();
   const RequestInputs inputs(arguments, core.runner()->inputs());
   const Checked checked = batcher.check(inputs.views());
-  const SubmitOptions options = options_from(extras, batcher.clock().now());
+  const Nanos now = batcher.clock().now();
+  const SubmitOptions options = options_from(extras, now);
   // What calls Python comes before the admission or after the request is on its way.
-  const std::shared_ptr<Stage> stage = loop ? core.open_stage(loop) : nullptr;
+  const std::shared_ptr<Stage> stage = loop ? core.open_stage(loop, now) : nullptr;
   NewTicket ticket(core.self(), inputs.named());
   const RequestRef request = batcher.admit(inputs.views(), checked, options);
   py::object taken = ticket.take(request);

@@ -22,6 +22,9 @@ constexpr Nanos kReleaseGilNanos = 100'000;
 // 10 us to wake up, and the timer adds its slack of 50 us to what is asked for.
 constexpr Nanos kTurnNanos = 200'000;
 constexpr timespec kAway{0, 10'000};
+/// Longer than ticks take. A loop may lose a callback: a signal handler's exception, or no memory, just before it is
+/// called.
+constexpr Nanos kTickLostNanos = 50'000'000;
 
 struct CoreObject {
   PyObject ob_base;
@@ -75,6 +78,7 @@ struct Stage {
   const std::shared_ptr<EventLoop> loop;
   std::vector<RequestRef> staged;
   bool scheduled = false;  // end_of_tick() will be called, or open_stage() sees that it will not
+  Nanos scheduled_at = 0;  // on the batcher's clock
   bool running = false;    // it is running, below us on the stack
   BatchRun tools;
   Batch batch;
@@ -163,10 +167,11 @@ std::shared_ptr<Stage> BatcherCore::stage_for(const std::shared_ptr<EventLoop>& 
   return stage;
 }
 
-std::shared_ptr<Stage> BatcherCore::open_stage(const std::shared_ptr<EventLoop>& loop) {
+std::shared_ptr<Stage> BatcherCore::open_stage(const std::shared_ptr<EventLoop>& loop, Nanos now) {
   std::shared_ptr<Stage> stage = stage_for(loop);
-  if (stage->scheduled) return stage;
+  if (stage->scheduled && now - stage->scheduled_at < kTickLostNanos) return stage;
   stage->scheduled = true;
+  stage->scheduled_at = now;
   try {
     loop->call_soon(stage->callback);
   } catch (...) {

@@ -46,8 +46,8 @@ class BatcherCore : public std::enable_shared_from_this<BatcherCore> {
   /// Kept for its callable, which the garbage collector finds through it alone.
   const pybind11::object& model() const { return model_; }
 
-  /// Where requests of `loop` are gathered until the end of its tick, which is on its way from now on. Calls Python.
-  std::shared_ptr<Stage> open_stage(const std::shared_ptr<EventLoop>& loop);
+  /// Where requests of `loop` are gathered until the end of its tick, which is on its way from `now` on. Calls Python.
+  std::shared_ptr<Stage> open_stage(const std::shared_ptr<EventLoop>& loop, Nanos now);
   /// Adds an admitted request. Calls no Python. Where it throws, the request has ended.
   void stage(Stage& stage, const RequestRef& request);
   /// Queues what every loop has staged: for calls that wait, or end the batcher.

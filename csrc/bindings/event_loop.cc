@@ -163,11 +163,6 @@ py::object make_reader(std::shared_ptr<EventLoop> state) {
 
 void bind_event_loop() {
   reader_type = make_type(reader_spec);
-  const auto intern = [](const char* name) {
-    PyObject* interned = PyUnicode_InternFromString(name);
-    if (!interned) throw py::error_already_set();
-    return interned;
-  };
   asyncio_events = intern("asyncio.events");
   call_soon_name = intern("call_soon");
 }
@@ -279,7 +274,8 @@ void EventLoop::watch(std::weak_ptr<BatcherCore> core, RequestRef request) {
 }
 
 void EventLoop::drop_ended_timers() {
-  std::vector<Timer> ended;  // let go of when the heap is one again
+  std::vector<Timer> ended;       // let go of when the heap is one again
+  ended.reserve(timers_.size());  // may throw, so before anything moves
   const auto first = std::partition(timers_.begin(), timers_.end(), [](const Timer& t) { return !t.request->done(); });
   std::move(first, timers_.end(), std::back_inserter(ended));
   timers_.erase(first, timers_.end());

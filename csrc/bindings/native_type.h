@@ -15,6 +15,13 @@ inline PyTypeObject* make_type(PyType_Spec& spec) {
   return reinterpret_cast<PyTypeObject*>(type);
 }
 
+/// A name that lives as long.
+inline PyObject* intern(const char* name) {
+  PyObject* interned = PyUnicode_InternFromString(name);
+  if (!interned) throw pybind11::error_already_set();
+  return interned;
+}
+
 /// A method that takes its arguments as an array, as a table of methods holds it.
 inline PyCFunction fast_method(PyObject* (*method)(PyObject*, PyObject* const*, Py_ssize_t, PyObject*)) {
   return reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(method));

@@ -27,15 +27,17 @@ class PyRunner final : public Runner {
 
   Status run(std::span<const TensorView> inputs, OutputSink& sink) noexcept override {
     if (!Py_IsInitialized()) return {ErrorCode::kClosed, Reason::kNone, "the interpreter is shutting down", nullptr};
-    const py::gil_scoped_acquire gil;
     try {
-      call(inputs, sink);
-      return {};
-    } catch (py::error_already_set& error) {
-      Status status{ErrorCode::kInference, Reason::kNone, cat("the callable raised ", describe(error)), nullptr};
-      status.cause = make_cause(error);
-      return status;
-    } catch (...) {
+      const py::gil_scoped_acquire gil;
+      try {
+        call(inputs, sink);
+        return {};
+      } catch (py::error_already_set& error) {
+        Status status{ErrorCode::kInference, Reason::kNone, cat("the callable raised ", describe(error)), nullptr};
+        status.cause = make_cause(error);
+        return status;
+      }
+    } catch (...) {  // also where there is no memory to tell what was raised
       return current_exception_status();
     }
   }

@@ -23,6 +23,7 @@ struct WaiterObject {
 namespace {
 
 PyTypeObject* waiter_type = nullptr;
+PyObject *self_name = nullptr, *fut_waiter_name = nullptr;  // interned: where they are used, there may be no memory
 
 WaiterObject* as_waiter(PyObject* object) { return reinterpret_cast<WaiterObject*>(object); }
 PyObject* object_of(void* object) { return static_cast<PyObject*>(object); }
@@ -74,6 +75,17 @@ void waiter_dealloc(PyObject* object) {
   Py_DECREF(ticket);
 }
 
+/// Among those that its ticket wakes, until take_waiters().
+void link(WaiterObject* self, EventLoop& loop) {
+  TicketObject* ticket = self->ticket;
+  if (!ticket->waiters) {
+    ticket->loop = &loop;
+    loop.add_awaited(ticket);
+  }
+  self->next = ticket->waiters;
+  ticket->waiters = as_waiter(Py_NewRef(object_of(self)));
+}
+
 /// Lets the running loop learn of the end. False with an error set; true also where the request has ended meanwhile.
 bool suspend(WaiterObject* self) {
   TicketObject* ticket = self->ticket;
@@ -88,12 +100,7 @@ bool suspend(WaiterObject* self) {
              if (ticket->request->done()) return Py_None;
              throw std::logic_error("the ticket is awaited on another event loop");
            }
-           if (!ticket->waiters) {
-             ticket->loop = loop.get();
-             loop->add_awaited(ticket);
-           }
-           self->next = ticket->waiters;
-           ticket->waiters = as_waiter(Py_NewRef(object_of(self)));
+           link(self, *loop);
            self->suspended = true;
            self->blocking = 1;
            return Py_None;
@@ -189,12 +196,53 @@ int waiter_set_blocking(PyObject* object, PyObject* value, void*) {
   return 0;
 }
 
+/// Keeps the error that is set out of the way for as long as it lives.
+class ErrorAside {
+ public:
+  ErrorAside() { PyErr_Fetch(&type_, &value_, &trace_); }
+  ~ErrorAside() { PyErr_Restore(type_, value_, trace_); }
+  ErrorAside(const ErrorAside&) = delete;
+  ErrorAside& operator=(const ErrorAside&) = delete;
+
+ private:
+  PyObject *type_, *value_, *trace_;
+};
+
+/// Whether the task still waits for this, so that its step has not begun. False where it does not tell.
+bool still_awaited(const WaiterObject* self) {
+  const auto task = py::reinterpret_steal<py::object>(PyObject_GetAttr(self->callback, self_name));
+  const auto awaited =
+      py::reinterpret_steal<py::object>(task ? PyObject_GetAttr(task.ptr(), fut_waiter_name) : nullptr);
+  if (!awaited) PyErr_Clear();
+  return awaited.ptr() == object_of(const_cast<WaiterObject*>(self));
+}
+
+/// After a wake-up that raised. Where it failed before the task's step had begun, as Python was out of memory, the loop
+/// wakes it again in a later turn; nothing is allocated for that. Not where asyncio refuses the step (RuntimeError),
+/// which it would each time.
+void wake_again(WaiterObject* self) {
+  if (PyErr_ExceptionMatches(PyExc_RuntimeError)) return;
+  const ErrorAside aside;
+  if (!self->callback || !still_awaited(self)) return;
+  const PyObject* again = guarded([&] {
+    const auto loop = EventLoop::running();
+    if (!loop || !loop->alive() || !self->woken) return Py_None;
+    self->woken = false;
+    link(self, *loop);
+    loop->list()->push(self->ticket->request);
+    loop->list()->notify();
+    return Py_None;
+  });
+  if (!again) PyErr_Clear();
+}
+
 /// Calls the task's wake-up, if nobody has; its context is entered. False with an error set.
 bool wake(WaiterObject* self) {
   if (self->woken || !self->callback) return true;
   self->woken = true;
   const auto callback = py::reinterpret_borrow<py::object>(self->callback);
   PyObject* done = PyObject_CallOneArg(callback.ptr(), object_of(self));
+  if (!done) wake_again(self);
   Py_XDECREF(done);
   return done != nullptr;
 }
@@ -208,11 +256,8 @@ bool wake_in_context(WaiterObject* self, bool* entered) {
     return true;
   }
   const bool woken = wake(self);
-  // Leave with the error out of the way, if there is one.
-  PyObject *type, *value, *trace;
-  PyErr_Fetch(&type, &value, &trace);
+  const ErrorAside aside;
   if (PyContext_Exit(context.ptr()) < 0) PyErr_Clear();
-  PyErr_Restore(type, value, trace);
   return woken;
 }
 
@@ -249,7 +294,7 @@ void resume(WaiterObject* waiter, EventLoop& loop, bool directly, FirstError& er
 /// What names a step in asyncio's debug output: the task that the callback belongs to.
 PyObject* waiter_get_self(PyObject* object, void*) {
   PyObject* callback = as_waiter(object)->callback;
-  if (callback) return PyObject_GetAttrString(callback, "__self__");
+  if (callback) return PyObject_GetAttr(callback, self_name);
   Py_RETURN_NONE;
 }
 
@@ -289,11 +334,11 @@ WaiterObject* take_waiters(TicketObject* ticket) {
   return first;
 }
 
-/// Lets go of the first of a list that take_waiters() gave; the rest.
-WaiterObject* release_first(WaiterObject* waiter) {
-  WaiterObject* next = std::exchange(waiter->next, nullptr);
-  Py_DECREF(object_of(waiter));
-  return next;
+/// Takes the first out of a list that take_waiters() gave.
+py::object take_first(WaiterObject** list) {
+  WaiterObject* first = *list;
+  *list = std::exchange(first->next, nullptr);
+  return py::reinterpret_steal<py::object>(object_of(first));
 }
 
 }  // namespace
@@ -314,13 +359,16 @@ PyObject* make_waiter(TicketObject* ticket) {
 void resume_waiters(TicketObject* ticket, bool directly, FirstError& errors) {
   if (!ticket->waiters) return;
   const auto loop = ticket->loop->shared_from_this();
-  for (WaiterObject* w = take_waiters(ticket); w; w = release_first(w)) resume(w, *loop, directly && !errors, errors);
+  for (WaiterObject* rest = take_waiters(ticket); rest;) {
+    const py::object first = take_first(&rest);  // it may be linked again
+    resume(as_waiter(first.ptr()), *loop, directly && !errors, errors);
+  }
   Py_DECREF(object_of(ticket));
 }
 
 void drop_waiters(TicketObject* ticket) {
   // They let go of their tasks, which hold them.
-  for (WaiterObject* w = take_waiters(ticket); w; w = release_first(w)) waiter_clear(object_of(w));
+  for (WaiterObject* rest = take_waiters(ticket); rest;) waiter_clear(take_first(&rest).ptr());
   Py_DECREF(object_of(ticket));
 }
 
@@ -329,6 +377,10 @@ int visit_waiters(const TicketObject* ticket, visitproc visit, void* arg) {
   return 0;
 }
 
-void bind_waiter() { waiter_type = make_type(waiter_spec); }
+void bind_waiter() {
+  waiter_type = make_type(waiter_spec);
+  self_name = intern("__self__");
+  fut_waiter_name = intern("_fut_waiter");
+}
 
 }  // namespace inferkit

@@ -19,7 +19,8 @@ class Interrupt(KeyboardInterrupt):
 FAULTS: list[type[BaseException]] = [SoftError, Interrupt, MemoryError]
 
 
-def _is_ours(callback: Any) -> bool:
+def is_ours(callback: Any) -> bool:
+    """Whether the batcher made it."""
     owner = type(getattr(callback, "__self__", None))
     return type(callback).__module__ == "inferkit._core" or "pybind11" in f"{owner.__module__}.{owner.__name__}"
 
@@ -79,13 +80,13 @@ class FaultyLoop(asyncio.SelectorEventLoop):
         def real() -> Any:
             return super(FaultyLoop, self).call_soon(callback, *args, context=context)
 
-        return self._count("call_soon", real) if _is_ours(callback) else real()
+        return self._count("call_soon", real) if is_ours(callback) else real()
 
     def call_later(self, delay: float, callback: Any, *args: Any, context: Any = None) -> Any:
         def real() -> Any:
             return super(FaultyLoop, self).call_later(delay, callback, *args, context=context)
 
-        return self._count("call_later", real) if _is_ours(callback) else real()
+        return self._count("call_later", real) if is_ours(callback) else real()
 
     def add_reader(self, fd: Any, callback: Any, *args: Any) -> Any:
         def real() -> Any:

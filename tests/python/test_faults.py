@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
-from faulty_loop import FAULTS, FaultyLoop, Interrupt, SoftError
+from faulty_loop import FAULTS, FaultyLoop, Interrupt, SoftError, is_ours
 
 import inferkit
 
@@ -206,6 +206,35 @@ def test_deadlines_fire_after_a_fault(fault: type[BaseException], when: Literal[
         everybody_has_ended(scenario, batcher)
         if not loop.struck:
             return
+
+
+def test_a_tick_that_the_loop_has_lost() -> None:
+    """A Ctrl-C between two callbacks takes the one that is about to be called: later requests must not wait for it."""
+
+    class LossyLoop(FaultyLoop):
+        lost = 0
+
+        def call_soon(self, callback: Any, *args: Any, context: Any = None) -> Any:
+            handle = super().call_soon(callback, *args, context=context)
+            if is_ours(callback) and not self.lost:
+                self.lost += 1
+                handle.cancel()
+            return handle
+
+    loop = LossyLoop()
+    batcher = inferkit.Batcher(double())
+    scenario = Scenario(loop, batcher)
+
+    async def main() -> None:
+        first = asyncio.ensure_future(scenario.client(1))
+        await asyncio.sleep(0.2)
+        await asyncio.wait_for(asyncio.gather(first, scenario.client(2)), 30)
+
+    loop.finish(main())
+    loop.close()
+    assert loop.lost == 1
+    assert scenario.answered == 2
+    everybody_has_ended(scenario, batcher)
 
 
 def test_closing_in_a_signal_handler_below_submit() -> None:
