@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
+#include <cstring>
 
 #include "base/error.h"
 #include "platform/clock.h"
@@ -63,6 +64,87 @@ class RunControl {
   int slices_ = 1;
   static inline constinit thread_local RunControl* current_ = nullptr;
 };
+
+/// For loops that know no better places to look: told of the work that is done, it looks every millisecond or so.
+/// Where nobody wants to stop the work it never does.
+class WorkMeter {
+ public:
+  static constexpr int64_t kBlockNanos = 1 << 16;
+
+  WorkMeter() : control_(RunControl::current()) {}
+
+  /// Before work of about `nanos`: false where it is to be left.
+  bool go_on(int64_t nanos) {
+    if (!control_ || (left_ -= nanos) > 0) return true;
+    const bool on = control_->go_on();
+    left_ = on ? kNanos : 0;  // once it is to be left, all that follow hear it
+    return on;
+  }
+  /// The same; throws Stopped.
+  void spend(int64_t nanos) {
+    if (!go_on(nanos)) [[unlikely]] {
+      throw Stopped();
+    }
+  }
+  /// Whether anybody may stop it.
+  explicit operator bool() const { return control_ != nullptr; }
+
+ private:
+  static constexpr int64_t kNanos = 1'000'000;
+  RunControl* const control_;
+  int64_t left_ = kNanos;
+};
+
+/// f(first, last) over [begin, end), in order, in blocks of about `nanos` an index between two of which the work may be
+/// left. False where it was.
+template <class F>
+bool for_blocks(WorkMeter& meter, int64_t begin, int64_t end, int64_t nanos, F&& f) {
+  int64_t block = end - begin;
+  if (meter && block * nanos > WorkMeter::kBlockNanos) block = std::max<int64_t>(1, WorkMeter::kBlockNanos / nanos);
+  for (int64_t first = begin; first < end; first += block) {
+    const int64_t last = std::min(end, first + block);
+    if (!meter.go_on((last - first) * nanos)) return false;
+    f(first, last);
+  }
+  return true;
+}
+
+/// f(line, first, last) over `lines` times [0, count): whole lines where they are short.
+template <class F>
+bool for_line_blocks(WorkMeter& meter, int64_t lines, int64_t count, int64_t nanos, F&& f) {
+  if (!meter || count * nanos <= WorkMeter::kBlockNanos) {
+    return for_blocks(meter, 0, lines, std::max<int64_t>(1, count * nanos), [&](int64_t first, int64_t last) {
+      for (int64_t line = first; line < last; ++line) f(line, int64_t{0}, count);
+    });
+  }
+  bool on = true;
+  for (int64_t line = 0; line < lines && on; ++line) {
+    on = for_blocks(meter, 0, count, nanos, [&](int64_t first, int64_t last) { f(line, first, last); });
+  }
+  return on;
+}
+
+/// The same over [0, count) on its own, about a nanosecond an index.
+template <class F>
+void in_blocks(int64_t count, F&& f) {
+  WorkMeter meter;
+  for_blocks(meter, 0, count, 1, f);
+}
+
+/// std::memcpy, which may be left.
+inline void copy_in_blocks(void* to, const void* from, size_t bytes) {
+  constexpr int64_t kUnit = 16;
+  in_blocks((static_cast<int64_t>(bytes) + kUnit - 1) / kUnit, [&](int64_t first, int64_t last) {
+    const auto begin = static_cast<size_t>(first * kUnit), end = std::min(bytes, static_cast<size_t>(last * kUnit));
+    std::memcpy(static_cast<char*>(to) + begin, static_cast<const char*>(from) + begin, end - begin);
+  });
+}
+
+/// std::fill_n, which may be left.
+template <class T>
+void fill_in_blocks(T* to, int64_t count, T value) {
+  in_blocks(count, [&](int64_t first, int64_t last) { std::fill(to + first, to + last, value); });
+}
 
 /// body(i) for every i in [0, count), in order; some are left out where the calling thread's work is to stop.
 template <class F>

@@ -19,6 +19,9 @@ namespace {
 /// How long an idle thread watches for work before it sleeps: a few times what waking it costs.
 constexpr auto kSpin = std::chrono::microseconds(40);
 
+/// How often a caller that waits for its helpers looks whether the work is to go on.
+constexpr Nanos kLook = 50'000'000;
+
 /// True in a thread that runs a body, where a further parallel_for must run inline.
 thread_local bool inside_body = false;
 
@@ -144,7 +147,11 @@ struct ThreadPool::State {
     const auto done = [&] { return left.load(std::memory_order_acquire) == joined; };
     if (spin_until(done)) return;
     caller_sleeps.store(true, std::memory_order_seq_cst);
-    for (uint32_t seen; (seen = left.load(std::memory_order_seq_cst)) != joined;) futex_wait(left, seen);
+    for (uint32_t seen; (seen = left.load(std::memory_order_seq_cst)) != joined;) {
+      // Only this thread learns that the work is to stop, however long the others still have.
+      const bool looks = control && control->go_on();
+      futex_wait(left, seen, looks ? SteadyClock::instance().now() + kLook : kNever);
+    }
     caller_sleeps.store(false, std::memory_order_relaxed);
   }
 

@@ -96,6 +96,114 @@ def test_a_run_on_the_caller_of_a_batcher(product: Path) -> None:
     check_stopped(run(code, product))
 
 
+ML = "ai.onnx.ml"
+# Inputs by kind and shape.
+MAKERS = """
+rng = np.random.default_rng(0)
+def normal(*shape): return rng.standard_normal(shape, np.float32)
+def uniform(*shape): return rng.random(shape, np.float32)
+def tokens(*shape): return rng.integers(0, 50, shape)
+def indices(*shape): return np.zeros(shape, np.int64)
+def boxes(*shape): return (lambda a: np.concatenate([a, a + 0.001], -1, dtype=np.float32))(uniform(*shape[:-1], 2))
+def rois(count, width): return np.tile(np.array([0, 0, 0, 190, 190], np.float32)[-width:], (count, 1))
+"""
+
+
+def kind(name: str, *shape: int) -> tuple[str, tuple[int, ...]]:
+    return name, shape
+
+
+def node(op: str, inputs: int, **attributes: object) -> onnx.NodeProto:
+    return helper.make_node(op, [f"i{i}" for i in range(inputs)], ["y"], **attributes)
+
+
+# One step of each kind that takes many seconds, with its inputs and constants.
+STEPS = {
+    "unique": (node("Unique", 1), [kind("normal", 12_000_000)]),
+    "top k": (node("TopK", 2), [kind("normal", 1, 9_000_000), np.array([9_000_000])]),
+    "boxes": (
+        node("NonMaxSuppression", 4),
+        [kind("boxes", 1, 150_000, 4), kind("uniform", 1, 1, 150_000), np.array([150_000]), np.array([0.99], "f")],
+    ),
+    "regions": (
+        node("RoiAlign", 3, output_height=14, output_width=14),
+        [kind("normal", 1, 64, 200, 200), kind("rois", 2000, 4), kind("indices", 2000)],
+    ),
+    "maxima of regions": (
+        node("MaxRoiPool", 2, pooled_shape=[7, 7]),
+        [kind("normal", 1, 256, 200, 200), kind("rois", 1000, 5)],
+    ),
+    "determinant": (node("Det", 1), [kind("normal", 1, 3500, 3500)]),
+    "transform": (node("DFT", 1), [kind("normal", 3, 4_000_037, 1)]),
+    "transforms": (node("STFT", 3), [kind("normal", 1, 10_000_000), np.array(512), kind("normal", 4096)]),
+    "running sum": (node("CumSum", 2), [kind("normal", 2_000_000, 64), np.array(0)]),
+    "reversed": (
+        node("ReverseSequence", 2, time_axis=0, batch_axis=1),
+        [kind("normal", 1_000_000, 100), np.full(100, 1_000_000)],
+    ),
+    "one head": (helper.make_node("Attention", ["i0", "i0", "i0"], ["y"]), [kind("normal", 1, 1, 60_000, 64)]),
+    "words": (
+        node(
+            "TfIdfVectorizer",
+            1,
+            mode="TF",
+            min_gram_length=1,
+            max_gram_length=2,
+            max_skip_count=50,
+            ngram_counts=[0, 50],
+            ngram_indexes=list(range(51)),
+            pool_int64s=[*range(50), 1, 2],
+        ),
+        [kind("tokens", 1, 4_000_000)],
+    ),
+    "support vectors": (
+        node(
+            "SVMRegressor",
+            1,
+            domain=ML,
+            kernel_type="RBF",
+            kernel_params=[0.1, 0.0, 3.0],
+            n_supports=500,
+            support_vectors=[0.5] * 500_000,
+            coefficients=[0.5] * 500,
+            rho=[0.0],
+        ),
+        [kind("normal", 40_000, 1000)],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_a_single_long_step(name: str, tmp_path: Path) -> None:
+    step, inputs = STEPS[name]
+    given = {f"i{i}": x for i, x in enumerate(inputs) if isinstance(x, tuple)}
+    graph = helper.make_graph(
+        [step],
+        "g",
+        [
+            helper.make_tensor_value_info(
+                x,
+                TensorProto.INT64 if what in ("tokens", "indices") else FLOAT,
+                [None, shape[1]] if len(shape) == 2 else [None] * len(shape),
+            )
+            for x, (what, shape) in given.items()
+        ],
+        [
+            helper.make_tensor_value_info("y", TensorProto.INT64, [None, 3])
+            if name == "boxes"
+            else helper.make_tensor_value_info("y", FLOAT, None)
+        ],
+        [numpy_helper.from_array(x, f"i{i}") for i, x in enumerate(inputs) if isinstance(x, np.ndarray)],
+    )
+    opset = {"Attention": 23, "DFT": 17}.get(step.op_type, 18)
+    opsets = [helper.make_opsetid("", opset), helper.make_opsetid(ML, 1)]
+    path = tmp_path / "model.onnx"
+    path.write_bytes(helper.make_model(graph, opset_imports=opsets, ir_version=10).SerializeToString())
+    feeds = ", ".join(f"{x!r}: {what}{shape}" for x, (what, shape) in given.items())
+    code = f"m = inferkit.Model.load(PATH, threads=1)\nx = {{{feeds}}}\ninterrupt(lambda: m.run(x))"
+    check_stopped(run(MAKERS + code, path))
+
+
 def test_a_model_runs_again_after_it_was_stopped(product: Path) -> None:
     code = f"""
 m = inferkit.Model.load(PATH)

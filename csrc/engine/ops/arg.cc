@@ -3,8 +3,10 @@
 #include <algorithm>
 
 #include "engine/compile/op_registry.h"
+#include "engine/ops/common/sort.h"
 #include "engine/ops/dispatch.h"
 #include "kernels/cpu/row/row.h"
+#include "platform/run_control.h"
 
 namespace inferkit {
 namespace {
@@ -35,6 +37,7 @@ void run_arg(const void* params, std::byte* const* io, const ExecContext&) {
   auto* y = reinterpret_cast<int64_t*>(io[1]);
   constexpr int64_t kBlock = 64;
   Compute<T> best[kBlock];
+  WorkMeter meter;
   for (int64_t o = 0; o < p.outer; ++o) {
     const T* x = reinterpret_cast<const T*>(io[0]) + o * p.n * p.inner;
     for (int64_t first = 0; first < p.inner; first += kBlock) {
@@ -44,15 +47,18 @@ void run_arg(const void* params, std::byte* const* io, const ExecContext&) {
         best[i] = load(x[first + i]);
         where[i] = 0;
       }
-      for (int64_t j = 1; j < p.n; ++j) {
-        const T* row = x + j * p.inner + first;
-        for (int64_t i = 0; i < width; ++i) {
-          const auto v = load(row[i]);
-          if (!replaces<kMax, kLast>(v, best[i])) continue;
-          best[i] = v;
-          where[i] = j;
+      const bool went_on = for_blocks(meter, 1, p.n, width, [&](int64_t begin, int64_t end) {
+        for (int64_t j = begin; j < end; ++j) {
+          const T* row = x + j * p.inner + first;
+          for (int64_t i = 0; i < width; ++i) {
+            const auto v = load(row[i]);
+            if (!replaces<kMax, kLast>(v, best[i])) continue;
+            best[i] = v;
+            where[i] = j;
+          }
         }
-      }
+      });
+      if (!went_on) return;
     }
   }
 }
@@ -61,7 +67,8 @@ void run_arg(const void* params, std::byte* const* io, const ExecContext&) {
 template <bool kLast>
 void run_arg_row(const void* params, std::byte* const* io, const ExecContext&) {
   const auto& p = *static_cast<const ArgParams*>(params);
-  for (int64_t o = 0; o < p.outer; ++o) {
+  WorkMeter meter;
+  for (int64_t o = 0; o < p.outer && meter.go_on(p.n / 4); ++o) {
     const float* x = reinterpret_cast<const float*>(io[0]) + o * p.n;
     const float best = p.reduce(x, p.n);
     const auto found = [&](float v) { return v == best || (is_nan(best) && is_nan(v)); };
@@ -109,6 +116,7 @@ struct TopKParams {
 };
 
 constexpr int64_t kInsert = 16;
+constexpr int64_t kCompareNanos = 4;  // two values anywhere in memory
 
 /// Of values alone; NaN is the highest.
 template <bool kLargest, class C>
@@ -119,7 +127,63 @@ bool outranks(C u, C v) {
   return kLargest ? u > v : u < v;
 }
 
-// Operands: x, values and indices (either may be missing), scratch for n indices.
+/// Whether the whole line is sorted: where so many are wanted that nothing else is faster.
+bool sorts_all(int64_t n, int64_t k) { return k > kInsert && k > n / 8; }
+
+/// The best k of n indices into `order`, in their order. Few: they stay sorted while the others pass. More: a heap of
+/// the best so far, the worst of them on top. False where the work was left.
+template <bool kLargest, class Value>
+bool rank(const TopKParams& p, const Value& value, int64_t* order, WorkMeter& meter) {
+  if (p.k <= kInsert) {
+    int64_t held = 0;
+    decltype(value(0)) worst{};
+    // Who comes later never passes an equal, and most are refused by the worst.
+    return for_blocks(meter, 0, p.n, 1, [&](int64_t first, int64_t last) {
+      int64_t count = held;
+      auto least = worst;
+      for (int64_t j = first; j < last; ++j) {
+        const auto v = value(j);
+        if (count == p.k && !outranks<kLargest>(v, least)) continue;
+        if (count < p.k) ++count;
+        int64_t place = count - 1;
+        for (; place > 0 && outranks<kLargest>(v, value(order[place - 1])); --place) order[place] = order[place - 1];
+        order[place] = j;
+        least = value(order[count - 1]);
+      }
+      held = count;
+      worst = least;
+    });
+  }
+  const auto before = [&](int64_t a, int64_t b) {
+    const auto u = value(a), v = value(b);
+    return outranks<kLargest>(u, v) || (a < b && !outranks<kLargest>(v, u));
+  };
+  const auto keep = [&](int64_t first, int64_t last) {
+    for (int64_t j = first; j < last; ++j) order[j] = j;
+  };
+  const auto sorted = [&](int64_t count) {
+    const std::span all(order, static_cast<size_t>(2 * count));
+    return sort_in_blocks(meter, all.first(static_cast<size_t>(count)), all.last(static_cast<size_t>(count)),
+                          kCompareNanos, before);
+  };
+  if (sorts_all(p.n, p.k)) return for_blocks(meter, 0, p.n, 1, keep) && sorted(p.n);
+  const auto fill = [&](int64_t first, int64_t last) {
+    keep(first, last);
+    for (int64_t j = first; j < last; ++j) std::push_heap(order, order + j + 1, before);
+  };
+  const auto improve = [&](int64_t first, int64_t last) {
+    for (int64_t j = first; j < last; ++j) {
+      if (!before(j, order[0])) continue;
+      std::pop_heap(order, order + p.k, before);
+      order[p.k - 1] = j;
+      std::push_heap(order, order + p.k, before);
+    }
+  };
+  return for_blocks(meter, 0, p.k, 4 * kCompareNanos, fill) &&
+         for_blocks(meter, p.k, p.n, 4 * kCompareNanos, improve) && sorted(p.k);
+}
+
+// Operands: x, values and indices (either may be missing), scratch for n indices, or two times where all are sorted.
 template <bool kLargest, class T>
 void run_top_k(const void* params, std::byte* const* io, const ExecContext&) {
   const auto& p = *static_cast<const TopKParams*>(params);
@@ -127,35 +191,19 @@ void run_top_k(const void* params, std::byte* const* io, const ExecContext&) {
   auto* indices = reinterpret_cast<int64_t*>(io[2]);
   auto* order = reinterpret_cast<int64_t*>(io[3]);
   if (p.k == 0) return;
+  WorkMeter meter;
   for (int64_t o = 0; o < p.outer; ++o) {
     for (int64_t i = 0; i < p.inner; ++i) {
       const T* x = reinterpret_cast<const T*>(io[0]) + o * p.n * p.inner + i;
-      const auto value = [&](int64_t j) { return load(x[j * p.inner]); };
-      if (p.k <= kInsert) {
-        // The best so far stay sorted. Who comes later never passes an equal, and most are refused by the worst.
-        int64_t held = 0;
-        Compute<T> worst{};
-        for (int64_t j = 0; j < p.n; ++j) {
-          const auto v = value(j);
-          if (held == p.k && !outranks<kLargest>(v, worst)) continue;
-          if (held < p.k) ++held;
-          int64_t place = held - 1;
-          for (; place > 0 && outranks<kLargest>(v, value(order[place - 1])); --place) order[place] = order[place - 1];
-          order[place] = j;
-          worst = value(order[held - 1]);
+      if (!rank<kLargest>(p, [&](int64_t j) { return load(x[j * p.inner]); }, order, meter)) return;
+      const bool went_on = for_blocks(meter, 0, p.k, kCompareNanos, [&](int64_t first, int64_t last) {
+        for (int64_t j = first; j < last; ++j) {
+          const int64_t to = (o * p.k + j) * p.inner + i;
+          if (values) values[to] = x[order[j] * p.inner];
+          if (indices) indices[to] = order[j];
         }
-      } else {
-        for (int64_t j = 0; j < p.n; ++j) order[j] = j;
-        std::partial_sort(order, order + p.k, order + p.n, [&](int64_t a, int64_t b) {
-          const auto u = value(a), v = value(b);
-          return outranks<kLargest>(u, v) || (a < b && !outranks<kLargest>(v, u));
-        });
-      }
-      for (int64_t j = 0; j < p.k; ++j) {
-        const int64_t to = (o * p.k + j) * p.inner + i;
-        if (values) values[to] = x[order[j] * p.inner];
-        if (indices) indices[to] = order[j];
-      }
+      });
+      if (!went_on) return;
     }
   }
 }
@@ -186,8 +234,8 @@ void lower_top_k(LowerContext& c) {
                      top_k_count(c)};
   const StepFn fn = dispatch<kNumberTypes>(
       x.dtype, [&]<class T>() -> StepFn { return largest ? run_top_k<true, T> : run_top_k<false, T>; });
-  c.step(fn, p, {c.steady(0), c.out(0), c.out(1), c.scratch(static_cast<size_t>(p.n) * sizeof(int64_t))},
-         static_cast<double>(x.shape.elements()) * 4);
+  const size_t room = static_cast<size_t>(p.n) * sizeof(int64_t) * (sorts_all(p.n, p.k) ? 2 : 1);
+  c.step(fn, p, {c.steady(0), c.out(0), c.out(1), c.scratch(room)}, static_cast<double>(x.shape.elements()) * 4);
 }
 
 }  // namespace

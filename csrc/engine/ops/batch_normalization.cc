@@ -6,6 +6,7 @@
 #include "engine/compile/op_registry.h"
 #include "engine/ops/dispatch.h"
 #include "kernels/cpu/affine/affine.h"
+#include "platform/run_control.h"
 #include "platform/thread_pool.h"
 
 namespace inferkit {
@@ -63,7 +64,7 @@ void run_f32(const void* params, std::byte* const* io, const ExecContext& contex
   if (context.pool && context.max_threads > 1 && p.batch * size >= kParallelElements)
     context.pool->parallel_for(p.batch, context.max_threads, image);
   else
-    for (int64_t n = 0; n < p.batch; ++n) image(n);
+    for_parts(p.batch, image);
 }
 
 template <class T>
@@ -72,7 +73,8 @@ void run_generic(const void* params, std::byte* const* io, const ExecContext&) {
   const T* x = reinterpret_cast<const T*>(io[0]);
   T* y = reinterpret_cast<T*>(io[1]);
   const double* table = reinterpret_cast<const double*>(io[2]);
-  for (int64_t i = 0; i < p.batch * p.channels; ++i) {
+  WorkMeter meter;
+  for (int64_t i = 0; i < p.batch * p.channels && meter.go_on(2 * p.area); ++i) {
     const double a = table[i % p.channels], b = table[p.channels + i % p.channels];
     for (int64_t j = i * p.area; j < (i + 1) * p.area; ++j)
       y[j] = store<T>(static_cast<Compute<T>>(static_cast<double>(load(x[j])) * a + b));

@@ -117,8 +117,8 @@ void run_half(const void* params, std::byte* const* io, const ExecContext&) {
   const auto& p = *static_cast<const KernelParams*>(params);
   constexpr int64_t kBlock = 256;
   float left[kBlock], right[kBlock];
-  const int64_t n = p.nest.inner(), sa = p.nest.inner_stride(0), sb = p.nest.inner_stride(1);
-  for_each_run(p.nest, [&](const auto& at, int64_t) {
+  const int64_t sa = p.nest.inner_stride(0), sb = p.nest.inner_stride(1);
+  for_each_piece(p.nest, [&](const auto& at, int64_t n) {
     const T* a = reinterpret_cast<const T*>(io[0]) + at[0];
     const T* b = reinterpret_cast<const T*>(io[1]) + at[1];
     T* y = reinterpret_cast<T*>(io[2]) + at[2];

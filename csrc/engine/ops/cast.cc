@@ -16,6 +16,7 @@
 #include "engine/ops/saturate.h"
 #include "graph/onnx_tensor.h"
 #include "kernels/cpu/half/half.h"
+#include "platform/run_control.h"
 
 namespace inferkit {
 namespace {
@@ -68,13 +69,15 @@ void run_cast(const void* params, std::byte* const* io, const ExecContext&) {
   const int64_t n = static_cast<const CastParams*>(params)->n;
   const From* x = reinterpret_cast<const From*>(io[0]);
   To* y = reinterpret_cast<To*>(io[1]);
-  if constexpr (kIsHalfType<From> && std::is_same_v<To, float>) {
-    kernels::widen(x, y, n);
-  } else if constexpr (kIsHalfType<To> && std::is_same_v<From, float>) {
-    kernels::narrow(x, y, n);
-  } else {
-    for (int64_t i = 0; i < n; ++i) y[i] = convert<To>(x[i]);
-  }
+  in_blocks(n, [&](int64_t first, int64_t last) {
+    if constexpr (kIsHalfType<From> && std::is_same_v<To, float>) {
+      kernels::widen(x + first, y + first, last - first);
+    } else if constexpr (kIsHalfType<To> && std::is_same_v<From, float>) {
+      kernels::narrow(x + first, y + first, last - first);
+    } else {
+      for (int64_t i = first; i < last; ++i) y[i] = convert<To>(x[i]);
+    }
+  });
 }
 
 // What a small float is then made of: `v` where a float holds it, else a float that rounds to the same one.
@@ -82,15 +85,17 @@ template <class From>
 void run_to_odd(const void* params, std::byte* const* io, const ExecContext&) {
   const int64_t n = static_cast<const CastParams*>(params)->n;
   const From* x = reinterpret_cast<const From*>(io[0]);
-  for (int64_t i = 0; i < n; ++i) {
-    float& y = reinterpret_cast<float*>(io[1])[i];
-    if constexpr (std::is_same_v<From, double>)
-      y = to_odd_float(x[i]);
-    else if constexpr (std::is_integral_v<From>)
-      y = to_odd_float(to_odd_double(x[i]));
-    else
-      y = load(x[i]);
-  }
+  in_blocks(n, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) {
+      float& y = reinterpret_cast<float*>(io[1])[i];
+      if constexpr (std::is_same_v<From, double>)
+        y = to_odd_float(x[i]);
+      else if constexpr (std::is_integral_v<From>)
+        y = to_odd_float(to_odd_double(x[i]));
+      else
+        y = load(x[i]);
+    }
+  });
 }
 
 constexpr std::array<double, 256> kPowersOfTwo = [] {
@@ -104,7 +109,9 @@ constexpr std::array<double, 256> kPowersOfTwo = [] {
 void run_power_to_double(const void* params, std::byte* const* io, const ExecContext&) {
   const int64_t n = static_cast<const CastParams*>(params)->n;
   const auto* x = reinterpret_cast<const uint8_t*>(io[0]);
-  for (int64_t i = 0; i < n; ++i) reinterpret_cast<double*>(io[1])[i] = kPowersOfTwo[x[i]];
+  in_blocks(n, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) reinterpret_cast<double*>(io[1])[i] = kPowersOfTwo[x[i]];
+  });
 }
 
 SmallRounding rounding_of(const NodeContext& c) {

@@ -60,22 +60,26 @@ void col2im_step(const void* params, std::byte* const* io, const ExecContext&) {
   const auto& d = p.window.dim;
   const int64_t pixels = p.window.in_elements();
   const auto* x = reinterpret_cast<const T*>(io[1]);
+  WorkMeter meter;
   for (int64_t plane = 0; plane < p.planes; ++plane) {
     T* y = reinterpret_cast<T*>(io[0]) + plane * pixels;
     std::fill(y, y + pixels, T(0));
     for (int64_t tap = 0; tap < p.window.kernel_elements(); ++tap) {
       const int64_t k[3] = {tap / (d[1].kernel * d[2].kernel), tap / d[2].kernel % d[1].kernel, tap % d[2].kernel};
-      for (int64_t o = 0; o < p.window.out_elements(); ++o, ++x) {
-        const int64_t at[3] = {o / (d[1].out * d[2].out), o / d[2].out % d[1].out, o % d[2].out};
-        int64_t pixel = 0;
-        bool inside = true;
-        for (size_t i = 0; i < 3; ++i) {
-          const int64_t place = at[i] * d[i].stride - d[i].pad_begin + k[i] * d[i].dilation;
-          inside &= place >= 0 && place < d[i].in;
-          pixel = pixel * d[i].in + place;
+      const bool went_on = for_blocks(meter, 0, p.window.out_elements(), 8, [&](int64_t first, int64_t last) {
+        for (int64_t o = first; o < last; ++o, ++x) {
+          const int64_t at[3] = {o / (d[1].out * d[2].out), o / d[2].out % d[1].out, o % d[2].out};
+          int64_t pixel = 0;
+          bool inside = true;
+          for (size_t i = 0; i < 3; ++i) {
+            const int64_t place = at[i] * d[i].stride - d[i].pad_begin + k[i] * d[i].dilation;
+            inside &= place >= 0 && place < d[i].in;
+            pixel = pixel * d[i].in + place;
+          }
+          if (inside) y[pixel] += *x;
         }
-        if (inside) y[pixel] += *x;
-      }
+      });
+      if (!went_on) return;
     }
   }
 }
@@ -128,8 +132,8 @@ void crop_pad_step(const void* params, std::byte* const* io, const ExecContext&)
   auto* y = reinterpret_cast<T*>(io[0]);
   const auto* x = reinterpret_cast<const T*>(io[1]) + p.x_offset;
   std::memset(y, 0, static_cast<size_t>(p.y_elements) * sizeof(T));
-  for_each_run(p.nest, [&](const std::array<int64_t, 2>& at, int64_t) {
-    for (int64_t i = 0; i < p.nest.inner(); ++i) {
+  for_each_piece(p.nest, [&](const std::array<int64_t, 2>& at, int64_t n) {
+    for (int64_t i = 0; i < n; ++i) {
       y[p.y_offset + at[0] + i * p.nest.inner_stride(0)] = x[at[1] + i * p.nest.inner_stride(1)];
     }
   });
@@ -199,7 +203,8 @@ void unpool_step(const void* params, std::byte* const* io, const ExecContext&) {
   const auto* x = reinterpret_cast<const T*>(io[1]);
   const auto* indices = reinterpret_cast<const int64_t*>(io[2]);
   std::memset(y, 0, static_cast<size_t>(p.y_elements) * sizeof(T));
-  for (int64_t i = 0; i < p.count; ++i) {
+  WorkMeter meter;
+  for (int64_t i = 0; i < p.count && meter.go_on(10); ++i) {
     int64_t place = indices[i], at = 0;
     if (place < 0 || place >= p.places) throw_index(place, p.places);
     for (int32_t d = p.rank - 1; d >= 0; --d) {

@@ -1,6 +1,7 @@
 // CumSum and CumProd along a constant axis, in order; half types accumulate in float and round each element once.
 #include "engine/compile/op_registry.h"
 #include "engine/ops/dispatch.h"
+#include "platform/run_control.h"
 
 namespace inferkit {
 namespace {
@@ -37,18 +38,20 @@ template <class Op, class T>
 void run_cumulative(const void* params, std::byte* const* io, const ExecContext&) {
   const auto& p = *static_cast<const CumulativeParams*>(params);
   const int64_t step = p.reverse ? -p.inner : p.inner;
-  for (int64_t o = 0; o < p.outer; ++o) {
-    for (int64_t i = 0; i < p.inner; ++i) {
-      int64_t at = o * p.n * p.inner + (p.reverse ? (p.n - 1) * p.inner : 0) + i;
-      auto total = static_cast<Compute<T>>(Op::kStart);
-      for (int64_t j = 0; j < p.n; ++j, at += step) {
-        const auto x = load(reinterpret_cast<const T*>(io[0])[at]);
-        const auto next = j == 0 ? x : Op::apply(total, x);
-        reinterpret_cast<T*>(io[1])[at] = store<T>(p.exclusive ? total : next);
-        total = next;
-      }
+  WorkMeter meter;
+  Compute<T> running{};
+  for_line_blocks(meter, p.outer * p.inner, p.n, p.inner == 1 ? 2 : 10, [&](int64_t line, int64_t first, int64_t last) {
+    const int64_t o = line / p.inner, i = line % p.inner;
+    int64_t at = (o * p.n + (p.reverse ? p.n - 1 - first : first)) * p.inner + i;
+    auto total = first == 0 ? static_cast<Compute<T>>(Op::kStart) : running;
+    for (int64_t j = first; j < last; ++j, at += step) {
+      const auto x = load(reinterpret_cast<const T*>(io[0])[at]);
+      const auto next = j == 0 ? x : Op::apply(total, x);
+      reinterpret_cast<T*>(io[1])[at] = store<T>(p.exclusive ? total : next);
+      total = next;
     }
-  }
+    running = total;
+  });
 }
 
 int64_t axis_of(const NodeContext& c) {

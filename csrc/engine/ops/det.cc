@@ -3,6 +3,7 @@
 
 #include "engine/compile/op_registry.h"
 #include "engine/ops/dispatch.h"
+#include "platform/run_control.h"
 
 namespace inferkit {
 namespace {
@@ -11,9 +12,9 @@ struct DetParams {
   int64_t matrices, n;
 };
 
-double determinant(double* m, int64_t n) {
+double determinant(double* m, int64_t n, WorkMeter& meter) {
   double result = 1;
-  for (int64_t k = 0; k < n; ++k) {
+  for (int64_t k = 0; k < n && meter.go_on((n - k) * (n - k)); ++k) {
     int64_t pivot = k;
     for (int64_t i = k + 1; i < n; ++i) {
       if (std::fabs(m[i * n + k]) > std::fabs(m[pivot * n + k])) pivot = i;
@@ -37,10 +38,11 @@ template <class T>
 void det_step(const void* params, std::byte* const* io, const ExecContext&) {
   const auto& p = *static_cast<const DetParams*>(params);
   auto* work = reinterpret_cast<double*>(io[2]);
-  for (int64_t i = 0; i < p.matrices; ++i) {
+  WorkMeter meter;
+  for (int64_t i = 0; i < p.matrices && meter.go_on(p.n * p.n); ++i) {
     const T* x = reinterpret_cast<const T*>(io[1]) + i * p.n * p.n;
     for (int64_t j = 0; j < p.n * p.n; ++j) work[j] = static_cast<double>(load(x[j]));
-    reinterpret_cast<T*>(io[0])[i] = store<T>(static_cast<Compute<T>>(determinant(work, p.n)));
+    reinterpret_cast<T*>(io[0])[i] = store<T>(static_cast<Compute<T>>(determinant(work, p.n, meter)));
   }
 }
 

@@ -26,14 +26,17 @@ void sum_step(const void* params, std::byte* const* io, const ExecContext&) {
   const auto& p = *static_cast<const SumParams*>(params);
   auto* out = reinterpret_cast<T*>(io[0]);
   const auto* in = reinterpret_cast<const T*>(io[1]);
-  for_each_run(p.kept, [&](const std::array<int64_t, 2>& at, int64_t) {
-    for (int64_t i = 0; i < p.kept.inner(); ++i) {
+  WorkMeter meter;
+  for_each_piece(p.kept, [&](const std::array<int64_t, 2>& at, int64_t n) {
+    for (int64_t i = 0; i < n; ++i) {
       const T* base = in + at[0] + i * p.kept.inner_stride(0);
       Compute<T> sum = 0;
       for_each_run(p.summed, [&](const std::array<int64_t, 1>& offset, int64_t) {
-        for (int64_t j = 0; j < p.summed.inner(); ++j) {
-          sum = wrap_add<Compute<T>>(sum, load(base[offset[0] + j * p.summed.inner_stride(0)]));
-        }
+        for_blocks(meter, 0, p.summed.inner(), 1, [&](int64_t first, int64_t last) {
+          for (int64_t j = first; j < last; ++j) {
+            sum = wrap_add<Compute<T>>(sum, load(base[offset[0] + j * p.summed.inner_stride(0)]));
+          }
+        });
       });
       out[at[1] + i * p.kept.inner_stride(1)] = store<T>(sum);
     }
@@ -83,10 +86,13 @@ void product_step(const void* params, std::byte* const* io, const ExecContext&) 
   auto* out = reinterpret_cast<T*>(io[0]);
   const auto* a = reinterpret_cast<const T*>(io[1]);
   auto* sums = reinterpret_cast<Compute<T>*>(io[3]);
+  WorkMeter meter;
+  const int64_t between = p.n < 16384 ? 63 : 0;  // lines that two looks are apart
   for (int64_t row = 0; row < p.batch * p.m; ++row) {
     const T* b = reinterpret_cast<const T*>(io[2]) + row / p.m * p.k * p.n;
     std::fill(sums, sums + p.n, Compute<T>(0));
     for (int64_t k = 0; k < p.k; ++k) {
+      if ((k & between) == 0 && !meter.go_on((between + 1) * p.n)) return;
       const Compute<T> x = load(a[row * p.k + k]);
       for (int64_t j = 0; j < p.n; ++j) sums[j] = wrap_add(sums[j], wrap_mul<Compute<T>>(x, load(b[k * p.n + j])));
     }

@@ -33,7 +33,6 @@ void run_binary(const void* params, std::byte* const* io, const ExecContext&) {
   using Result = decltype(Op::apply(Compute<T>{}, Compute<T>{}));
   using R = std::conditional_t<std::is_same_v<Result, bool>, bool, T>;
   const LoopNest<3>& nest = static_cast<const BinaryParams*>(params)->nest;
-  const int64_t n = nest.inner();
   const bool a_moves = nest.inner_stride(0) != 0, b_moves = nest.inner_stride(1) != 0;
   const auto one = [](Compute<T> x, Compute<T> y) {
     if constexpr (std::is_same_v<R, bool>) {
@@ -42,7 +41,7 @@ void run_binary(const void* params, std::byte* const* io, const ExecContext&) {
       return store<T>(static_cast<Compute<T>>(Op::apply(x, y)));
     }
   };
-  for_each_run(nest, [&](const auto& at, int64_t) {
+  for_each_piece(nest, [&](const auto& at, int64_t n) {
     const T* a = reinterpret_cast<const T*>(io[0]) + at[0];
     const T* b = reinterpret_cast<const T*>(io[1]) + at[1];
     R* y = reinterpret_cast<R*>(io[2]) + at[2];

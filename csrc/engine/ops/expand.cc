@@ -4,6 +4,7 @@
 #include "engine/compile/op_registry.h"
 #include "engine/ops/common/copy_rows.h"
 #include "engine/ops/common/strided_copy.h"
+#include "platform/run_control.h"
 
 namespace inferkit {
 namespace {
@@ -34,27 +35,28 @@ struct TileParams {
 
 // Writes dimensions d and below from `from` to `to`: once, then the written block again and again. Returns the bytes
 // that it read.
-int64_t tile(const TileParams& p, size_t d, const std::byte* from, std::byte* to, int64_t& written) {
+int64_t tile(const TileParams& p, size_t d, const std::byte* from, std::byte* to, int64_t& written, WorkMeter& meter) {
   int64_t read = 0;
   if (d + 1 == p.rank) {
     read = written = p.dims[d] * p.bytes;
-    copy_row(to, from, read);
+    if (meter.go_on(row_nanos(read))) copy_row(to, from, read);
   } else {
     written = 0;
     for (int64_t i = 0; i < p.dims[d]; ++i) {
       int64_t part = 0;
-      read += tile(p, d + 1, from + read, to + written, part);
+      read += tile(p, d + 1, from + read, to + written, part, meter);
       written += part;
     }
   }
-  for (int64_t i = 1; i < p.repeats[d]; ++i) copy_row(to + i * written, to, written);
+  for (int64_t i = 1; i < p.repeats[d] && meter.go_on(row_nanos(written)); ++i) copy_row(to + i * written, to, written);
   written *= p.repeats[d];
   return read;
 }
 
 void run_tile(const void* params, std::byte* const* io, const ExecContext&) {
   int64_t written = 0;
-  tile(*static_cast<const TileParams*>(params), 0, io[0], io[1], written);
+  WorkMeter meter;
+  tile(*static_cast<const TileParams*>(params), 0, io[0], io[1], written, meter);
 }
 
 std::vector<int64_t> repeats_of(const NodeContext& c) {

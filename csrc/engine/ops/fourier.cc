@@ -6,6 +6,7 @@
 
 #include "engine/compile/op_registry.h"
 #include "engine/ops/dispatch.h"
+#include "platform/run_control.h"
 
 namespace inferkit {
 namespace {
@@ -33,17 +34,10 @@ int64_t largest_factor(int64_t n) {
   return largest;
 }
 
-/// out[k] = sum of in[j * stride] * w^(j k) for n elements, where w^i is roots[i * step]; `spare` holds one element for
-/// each of the largest factor.
-void transform(int64_t n, const Complex* in, int64_t stride, Complex* out, const Complex* roots, int64_t step,
-               Complex* spare) {
-  if (n == 1) {
-    *out = *in;
-    return;
-  }
-  const int64_t p = least_factor(n), m = n / p;
-  for (int64_t r = 0; r < p; ++r) transform(m, in + r * stride, stride * p, out + r * m, roots, step * p, spare);
-  for (int64_t k = 0; k < m; ++k) {
+/// Elements [first, last) of each of the p transforms of m elements in `out` become elements of the one of p m.
+inline void join(int64_t p, int64_t m, int64_t first, int64_t last, Complex* out, const Complex* roots, int64_t step,
+                 Complex* spare) {
+  for (int64_t k = first; k < last; ++k) {
     for (int64_t r = 0; r < p; ++r) spare[r] = times(out[r * m + k], roots[r * k * step]);
     if (p == 2) {
       out[k] = spare[0] + spare[1];
@@ -58,6 +52,34 @@ void transform(int64_t n, const Complex* in, int64_t stride, Complex* out, const
   }
 }
 
+/// out[k] = sum of in[j * stride] * w^(j k) for n elements, where w^i is roots[i * step]; `spare` holds one element for
+/// each of the largest factor. Looks between short transforms whether to go on, not within them.
+template <bool kShort = false>
+void transform(int64_t n, const Complex* in, int64_t stride, Complex* out, const Complex* roots, int64_t step,
+               Complex* spare, WorkMeter& meter) {
+  constexpr int64_t kMostShort = 4096, kElementNanos = 30;
+  if constexpr (!kShort) {
+    if (n <= kMostShort) {
+      if (meter.go_on(n * kElementNanos)) transform<true>(n, in, stride, out, roots, step, spare, meter);
+      return;
+    }
+  }
+  if (n == 1) {
+    *out = *in;
+    return;
+  }
+  const int64_t p = least_factor(n), m = n / p;
+  for (int64_t r = 0; r < p; ++r) {
+    transform<kShort>(m, in + r * stride, stride * p, out + r * m, roots, step * p, spare, meter);
+  }
+  if constexpr (kShort) {
+    join(p, m, 0, m, out, roots, step, spare);
+  } else {
+    for_blocks(meter, 0, m, p * p * 4,
+               [&](int64_t first, int64_t last) { join(p, m, first, last, out, roots, step, spare); });
+  }
+}
+
 constexpr int64_t kMaxFactor = 31;
 
 /// What a transform of one length needs, made when a plan is compiled.
@@ -67,9 +89,13 @@ struct Tables {
   std::vector<Complex> filter;  // the transform of the chirp's conjugate, divided by m
 };
 
+constexpr int64_t kRootNanos = 50;  // a sine and a cosine
+
 std::vector<Complex> make_roots(int64_t n, double turn) {
   std::vector<Complex> roots;
+  WorkMeter meter;
   for (int64_t j = 0; j < n; ++j) {
+    meter.spend(kRootNanos);
     const double angle = turn * 2 * std::numbers::pi * static_cast<double>(j) / static_cast<double>(n);
     roots.emplace_back(std::cos(angle), std::sin(angle));
   }
@@ -86,14 +112,17 @@ std::shared_ptr<const Tables> make_tables(int64_t n, bool inverse) {
   while (m < 2 * n - 1) m *= 2;
   t->roots = make_roots(m, -1);
   std::vector<Complex> kernel(static_cast<size_t>(m));
+  WorkMeter meter;
   for (int64_t j = 0; j < n; ++j) {
+    meter.spend(kRootNanos);
     const double angle = std::numbers::pi * static_cast<double>(j * j % (2 * n)) / static_cast<double>(n);
     t->chirp.emplace_back(std::cos(angle), inverse ? std::sin(angle) : -std::sin(angle));
     kernel[static_cast<size_t>(j)] = kernel[static_cast<size_t>((m - j) % m)] = std::conj(t->chirp.back());
   }
   t->filter.resize(static_cast<size_t>(m));
   Complex spare[2];
-  transform(m, kernel.data(), 1, t->filter.data(), t->roots.data(), 1, spare);
+  transform(m, kernel.data(), 1, t->filter.data(), t->roots.data(), 1, spare, meter);
+  RunControl::check();
   for (Complex& f : t->filter) f /= static_cast<double>(m);
   return t;
 }
@@ -102,20 +131,20 @@ std::shared_ptr<const Tables> make_tables(int64_t n, bool inverse) {
 int64_t work_elements(const Tables& t) { return 2 * static_cast<int64_t>(t.roots.size()) + kMaxFactor; }
 
 /// The transform of the n elements at `work`; the result lies at what it returns.
-const Complex* run(const Tables& t, int64_t n, Complex* work) {
+const Complex* run(const Tables& t, int64_t n, Complex* work, WorkMeter& meter) {
   const auto m = static_cast<int64_t>(t.roots.size());
   Complex *other = work + m, *spare = other + m;
   if (t.chirp.empty()) {
-    transform(n, work, 1, other, t.roots.data(), 1, spare);
+    transform(n, work, 1, other, t.roots.data(), 1, spare, meter);
     return other;
   }
   const Complex *chirp = t.chirp.data(), *filter = t.filter.data();
   for (int64_t j = 0; j < n; ++j) work[j] = times(work[j], chirp[j]);
   std::fill(work + n, work + m, Complex{});
-  transform(m, work, 1, other, t.roots.data(), 1, spare);
+  transform(m, work, 1, other, t.roots.data(), 1, spare, meter);
   // Back by the same transform: conjugate before and after.
   for (int64_t j = 0; j < m; ++j) other[j] = std::conj(times(other[j], filter[j]));
-  transform(m, other, 1, work, t.roots.data(), 1, spare);
+  transform(m, other, 1, work, t.roots.data(), 1, spare, meter);
   for (int64_t j = 0; j < n; ++j) work[j] = times(std::conj(work[j]), chirp[j]);
   return work;
 }
@@ -141,7 +170,8 @@ void fourier_step(const void* params, std::byte* const* io, const ExecContext&) 
   auto* in = reinterpret_cast<Complex*>(io[4]);
   const int64_t parts = p.complex ? 2 : 1, out_parts = p.real_out ? 1 : 2;
   const double factor = p.inverse ? 1 / static_cast<double>(p.n) : 1;
-  for (int64_t line = 0; line < p.lines; ++line) {
+  WorkMeter meter;
+  for (int64_t line = 0; line < p.lines && meter.go_on(4 * p.n); ++line) {
     const int64_t outer = line / p.inner, inner = line % p.inner;
     const T* x = reinterpret_cast<const T*>(io[1]) + (outer * p.outer_step + inner) * parts;
     for (int64_t j = 0; j < p.n; ++j) {
@@ -158,7 +188,7 @@ void fourier_step(const void* params, std::byte* const* io, const ExecContext&) 
       if (p.n % 2 == 0) in[p.n / 2] = in[p.n / 2].real();
       for (int64_t j = p.n / 2 + 1; j < p.n; ++j) in[j] = std::conj(in[p.n - j]);
     }
-    const Complex* result = run(tables, p.n, in);
+    const Complex* result = run(tables, p.n, in, meter);
     T* y = out + (outer * p.written * p.inner + inner) * out_parts;
     for (int64_t j = 0; j < p.written; ++j, y += p.inner * out_parts) {
       y[0] = store<T>(static_cast<Compute<T>>(result[j].real() * factor));
@@ -286,7 +316,8 @@ struct FrameParams {
 template <class T>
 void stft_step(const void* params, std::byte* const* io, const ExecContext& context) {
   const auto& p = *static_cast<const FrameParams*>(params);
-  for (int64_t b = 0; b < p.batch; ++b) {
+  WorkMeter meter;
+  for (int64_t b = 0; b < p.batch && meter.go_on(p.fourier.lines * p.fourier.n); ++b) {
     std::byte* const operands[] = {io[0] + b * p.result * static_cast<int64_t>(sizeof(T)),
                                    io[1] + b * p.signal * static_cast<int64_t>(sizeof(T)), io[2], io[3], io[4]};
     fourier_step<T>(&p.fourier, operands, context);

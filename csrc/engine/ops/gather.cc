@@ -23,12 +23,14 @@ template <class I>
 void run_gather(const void* params, std::byte* const* io, const ExecContext&) {
   const auto& p = *static_cast<const GatherParams*>(params);
   std::byte* to = io[2];
-  for (int64_t o = 0; o < p.outer; ++o) {
+  WorkMeter meter;
+  const auto rows = [&](int64_t o, int64_t first, int64_t last) {
     const std::byte* from = io[0] + o * p.dim * p.row_bytes;
-    for (int64_t i = 0; i < p.count; ++i, to += p.row_bytes) {
+    for (int64_t i = first; i < last; ++i, to += p.row_bytes) {
       copy_row(to, from + index_at<I>(io[1], i, p.dim) * p.row_bytes, p.row_bytes);
     }
-  }
+  };
+  for_line_blocks(meter, p.outer, p.count, row_nanos(p.row_bytes), rows);
 }
 
 void infer_gather(InferContext& c) {
@@ -62,8 +64,8 @@ void run_gather_elements(const void* params, std::byte* const* io, const ExecCon
   const auto& p = *static_cast<const ElementsParams*>(params);
   const W* data = reinterpret_cast<const W*>(io[0]);
   W* out = reinterpret_cast<W*>(io[2]);
-  const int64_t n = p.nest.inner(), step = p.nest.inner_stride(0);
-  for_each_run(p.nest, [&](const auto& at, int64_t) {
+  const int64_t step = p.nest.inner_stride(0);
+  for_each_piece(p.nest, [&](const auto& at, int64_t n) {
     for (int64_t i = 0; i < n; ++i) {
       const int64_t index = index_at<I>(io[1], at[1] + i, p.dim);
       out[at[1] + i] = data[at[0] + i * step + index * p.axis_stride];
@@ -107,13 +109,15 @@ void run_gather_nd(const void* params, std::byte* const* io, const ExecContext&)
   const auto& p = *static_cast<const NdParams*>(params);
   std::byte* to = io[2];
   int64_t at = 0;
-  for (int64_t b = 0; b < p.batches; ++b) {
-    for (int64_t t = 0; t < p.tuples; ++t, to += p.row_bytes) {
+  WorkMeter meter;
+  const auto rows = [&](int64_t b, int64_t first, int64_t last) {
+    for (int64_t t = first; t < last; ++t, to += p.row_bytes) {
       int64_t offset = b * p.batch_bytes;
       for (size_t d = 0; d < p.depth; ++d, ++at) offset += index_at<I>(io[1], at, p.dims[d]) * p.strides[d];
       copy_row(to, io[0] + offset, p.row_bytes);
     }
-  }
+  };
+  for_line_blocks(meter, p.batches, p.tuples, row_nanos(p.row_bytes), rows);
 }
 
 size_t batch_dims(const NodeContext& c) {

@@ -6,6 +6,7 @@
 #include "engine/ops/dispatch.h"
 #include "engine/ops/saturate.h"
 #include "graph/onnx_tensor.h"
+#include "platform/run_control.h"
 
 namespace inferkit {
 namespace {
@@ -17,7 +18,7 @@ struct FillParams {
 template <class W>
 void run_fill(const void* params, std::byte* const* io, const ExecContext&) {
   const auto& p = *static_cast<const FillParams*>(params);
-  std::fill_n(reinterpret_cast<W*>(io[0]), p.n, static_cast<W>(p.bits));
+  fill_in_blocks(reinterpret_cast<W*>(io[0]), p.n, static_cast<W>(p.bits));
 }
 
 void infer_constant_of_shape(InferContext& c) {
@@ -80,13 +81,15 @@ void run_range(const void* params, std::byte* const* io, const ExecContext&) {
   const int64_t n = static_cast<const RangeParams*>(params)->n;
   const C start = load(*reinterpret_cast<const T*>(io[0])), delta = load(*reinterpret_cast<const T*>(io[1]));
   T* y = reinterpret_cast<T*>(io[2]);
-  for (int64_t i = 0; i < n; ++i) {
-    if constexpr (std::is_integral_v<T>) {
-      y[i] = static_cast<T>(static_cast<uint64_t>(start) + static_cast<uint64_t>(i) * static_cast<uint64_t>(delta));
-    } else {
-      y[i] = store<T>(start + static_cast<C>(i) * delta);
+  in_blocks(n, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) {
+      if constexpr (std::is_integral_v<T>) {
+        y[i] = static_cast<T>(static_cast<uint64_t>(start) + static_cast<uint64_t>(i) * static_cast<uint64_t>(delta));
+      } else {
+        y[i] = store<T>(start + static_cast<C>(i) * delta);
+      }
     }
-  }
+  });
 }
 void lower_range(LowerContext& c) {
   const StepFn fn = dispatch<kRangeTypes>(c.input(0).dtype, []<class T>() -> StepFn { return run_range<T>; });
@@ -113,7 +116,7 @@ template <class T>
 void run_eye(const void* params, std::byte* const* io, const ExecContext&) {
   const auto& p = *static_cast<const EyeParams*>(params);
   T* y = reinterpret_cast<T*>(io[0]);
-  std::fill_n(y, p.rows * p.columns, T{});
+  fill_in_blocks(y, p.rows * p.columns, T{});
   for (int64_t r = std::max<int64_t>(0, -p.k); r < p.rows && r + p.k < p.columns; ++r) {
     y[r * p.columns + r + p.k] = store<T>(static_cast<Compute<T>>(1));
   }
@@ -156,9 +159,10 @@ void run_one_hot(const void* params, std::byte* const* io, const ExecContext&) {
   const I* indices = reinterpret_cast<const I*>(io[0]);
   const W off = reinterpret_cast<const W*>(io[1])[0], on = reinterpret_cast<const W*>(io[1])[1];
   W* y = reinterpret_cast<W*>(io[2]);
-  std::fill_n(y, p.outer * p.depth * p.inner, off);
-  for (int64_t o = 0; o < p.outer; ++o) {
-    for (int64_t i = 0; i < p.inner; ++i) {
+  fill_in_blocks(y, p.outer * p.depth * p.inner, off);
+  WorkMeter meter;
+  for_line_blocks(meter, p.outer, p.inner, 4, [&](int64_t o, int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) {
       const auto v = load(indices[o * p.inner + i]);
       // Compared before it is converted: out of range, or NaN, is nowhere.
       if (!(static_cast<double>(v) >= -static_cast<double>(p.depth) &&
@@ -169,7 +173,7 @@ void run_one_hot(const void* params, std::byte* const* io, const ExecContext&) {
       const int64_t place = index < 0 ? index + p.depth : index;
       y[(o * p.depth + place) * p.inner + i] = on;
     }
-  }
+  });
 }
 void lower_one_hot(LowerContext& c) {
   const Shape& x = c.input(0).shape;
@@ -202,7 +206,8 @@ void run_trilu(const void* params, std::byte* const* io, const ExecContext&) {
   const int64_t k = io[1] ? std::clamp(*reinterpret_cast<const int64_t*>(io[1]), -p.rows, p.columns) : 0;
   const W* x = reinterpret_cast<const W*>(io[0]);
   W* y = reinterpret_cast<W*>(io[2]);
-  for (int64_t row = 0; row < p.matrices * p.rows; ++row, x += p.columns, y += p.columns) {
+  WorkMeter meter;
+  for (int64_t row = 0; row < p.matrices * p.rows && meter.go_on(p.columns); ++row, x += p.columns, y += p.columns) {
     // The upper part keeps columns from the diagonal on, the lower part those up to it.
     const int64_t border = std::clamp<int64_t>(row % p.rows + k + (p.upper ? 0 : 1), 0, p.columns);
     const int64_t first = p.upper ? border : 0, last = p.upper ? p.columns : border;

@@ -6,6 +6,7 @@
 #include "engine/ops/common/convert.h"
 #include "engine/ops/dispatch.h"
 #include "engine/ops/parallel.h"
+#include "platform/run_control.h"
 
 namespace inferkit {
 namespace {
@@ -223,10 +224,11 @@ void affine_grid_step(const void* params, std::byte* const* io, const ExecContex
     if (!p.align_corners) return (2 * at + 1) / n - 1;
     return p.dims[dim] > 1 ? 2 * at / (n - 1) - 1 : T(0);
   };
+  WorkMeter meter;
   for (int64_t b = 0; b < p.batch; ++b) {
     const T* theta = reinterpret_cast<const T*>(io[1]) + b * p.rank * (p.rank + 1);
     for (int64_t i = 0; i < p.dims[0]; ++i) {
-      for (int64_t j = 0; j < p.dims[1]; ++j) {
+      for (int64_t j = 0; j < p.dims[1] && meter.go_on(10 * p.dims[2]); ++j) {
         for (int64_t k = 0; k < p.dims[2]; ++k) {
           const std::array<T, kMaxSpatial> at{coordinate(2, k), coordinate(1, j), coordinate(0, i)};
           for (int32_t r = 0; r < p.rank; ++r) {

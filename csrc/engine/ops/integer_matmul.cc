@@ -4,6 +4,7 @@
 #include "engine/ops/common/quantization.h"
 #include "engine/ops/common/requantize.h"
 #include "engine/ops/strided.h"
+#include "platform/run_control.h"
 
 namespace inferkit {
 namespace {
@@ -61,8 +62,9 @@ void product_step(const void* params, std::byte* const* io, const ExecContext& c
   g.a_zero.data = io[3];
   g.b_zero.data = io[4];
   g.c = reinterpret_cast<int32_t*>(io[0]);
+  WorkMeter meter;
   for_each_run(p.batch, [&](const std::array<int64_t, 2>& offsets, int64_t) {
-    for (int64_t i = 0; i < p.batch.inner(); ++i, g.c += g.m * g.n) {
+    for (int64_t i = 0; i < p.batch.inner() && meter.go_on(g.m * g.n * g.k / 64); ++i, g.c += g.m * g.n) {
       g.a = io[1] + offsets[0] + i * p.batch.inner_stride(0);
       g.b = io[2] + offsets[1] + i * p.batch.inner_stride(1);
       igemm_parallel(g, context);

@@ -186,8 +186,8 @@ void matmul_generic_step(const void* params, std::byte* const* io, const ExecCon
   const auto* b = reinterpret_cast<const T*>(io[2]);
   auto* acc = reinterpret_cast<Compute<T>*>(io[3]);
   const int64_t inner = p.batch.inner();
-  constexpr int64_t kQuestions = 64;  // lines between them
-  RunControl* const control = RunControl::current();
+  WorkMeter meter;
+  const int64_t between = p.n < 16384 ? 63 : 0;  // lines that two looks are apart
   for_each_run(p.batch, [&](const std::array<int64_t, 2>& offsets, int64_t run) {
     for (int64_t i = 0; i < inner; ++i) {
       const T* ma = a + offsets[0] + i * p.batch.inner_stride(0);
@@ -196,7 +196,7 @@ void matmul_generic_step(const void* params, std::byte* const* io, const ExecCon
       for (int64_t row = 0; row < p.m; ++row) {
         std::fill(acc, acc + p.n, Compute<T>(0));
         for (int64_t k = 0; k < p.k; ++k) {
-          if (control && k % kQuestions == 0 && !control->go_on()) return;
+          if ((k & between) == 0 && !meter.go_on((between + 1) * p.n)) return;
           const Compute<T> x = load(ma[row * p.a_row + k * p.a_col]);
           const T* line = mb + k * p.b_row;
           if (p.b_col == 1) {
@@ -330,8 +330,8 @@ void add_scaled_step(const void* params, std::byte* const* io, const ExecContext
       return static_cast<Compute<T>>(v);
   };
   const auto alpha = factor(p.alpha), beta = factor(p.beta);
-  for_each_run(p.nest, [&](const std::array<int64_t, 2>& offsets, int64_t) {
-    for (int64_t i = 0; i < p.nest.inner(); ++i) {
+  for_each_piece(p.nest, [&](const std::array<int64_t, 2>& offsets, int64_t n) {
+    for (int64_t i = 0; i < n; ++i) {
       T& y = out[offsets[0] + i * p.nest.inner_stride(0)];
       Compute<T> sum = wrap_mul<Compute<T>>(alpha, load(y));
       if (p.has_c) {
@@ -350,7 +350,8 @@ void transpose_f32_step(const void* params, std::byte* const* io, const ExecCont
   const auto& p = *static_cast<const TransposeParams*>(params);
   auto* out = reinterpret_cast<float*>(io[0]);
   const auto* in = reinterpret_cast<const float*>(io[1]);
-  for (int64_t r = 0; r < p.rows; ++r) {
+  WorkMeter meter;
+  for (int64_t r = 0; r < p.rows && meter.go_on(2 * p.cols); ++r) {
     for (int64_t col = 0; col < p.cols; ++col) out[col * p.rows + r] = in[r * p.cols + col];
   }
 }

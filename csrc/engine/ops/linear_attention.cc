@@ -7,6 +7,7 @@
 #include "engine/ops/dispatch.h"
 #include "engine/ops/parallel.h"
 #include "kernels/cpu/vmath/vmath.h"
+#include "platform/run_control.h"
 
 namespace inferkit {
 namespace {
@@ -66,8 +67,11 @@ struct ExpParams {
   int64_t count;
 };
 void exp_step(const void* params, std::byte* const* io, const ExecContext&) {
-  kernels::unary_fn(kernels::Unary::kExp)(reinterpret_cast<const float*>(io[1]), reinterpret_cast<float*>(io[0]),
-                                          static_cast<const ExpParams*>(params)->count, 0, 0);
+  const auto* x = reinterpret_cast<const float*>(io[1]);
+  auto* y = reinterpret_cast<float*>(io[0]);
+  in_blocks(static_cast<const ExpParams*>(params)->count, [&](int64_t first, int64_t last) {
+    kernels::unary_fn(kernels::Unary::kExp)(x + first, y + first, last - first, 0, 0);
+  });
 }
 
 /// io: out, state (past or zeros at first, present at last), q, k, v, past, exp(decay), beta, room for a value per

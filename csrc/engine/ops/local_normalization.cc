@@ -7,6 +7,7 @@
 #include "engine/ops/strided.h"
 #include "kernels/cpu/binary/binary.h"
 #include "kernels/cpu/vmath/vmath.h"
+#include "platform/run_control.h"
 #include "platform/thread_pool.h"
 
 namespace inferkit {
@@ -78,13 +79,14 @@ void run_lrn_f32(const void* params, std::byte* const* io, const ExecContext& co
   if (context.pool && context.max_threads > 1 && p.batch * p.channels * p.area >= (1 << 16))
     context.pool->parallel_for(p.batch * p.channels, context.max_threads, channel);
   else
-    for (int64_t i = 0; i < p.batch * p.channels; ++i) channel(i);
+    for_parts(p.batch * p.channels, channel);
 }
 
 template <class T>
 void run_lrn(const void* params, std::byte* const* io, const ExecContext&) {
   const auto& p = *static_cast<const LrnParams*>(params);
-  for (int64_t i = 0; i < p.batch * p.channels * p.area; ++i) {
+  WorkMeter meter;
+  for (int64_t i = 0; i < p.batch * p.channels * p.area && meter.go_on(50); ++i) {
     const int64_t c = i / p.area % p.channels;
     const T* x = reinterpret_cast<const T*>(io[0]) + i;
     double sum = 0;
@@ -155,7 +157,9 @@ Transform transform_of(const NestParams& p, const T* x) {
 template <class T>
 void run_nest(const void* params, std::byte* const* io, const ExecContext&) {
   const auto& p = *static_cast<const NestParams*>(params);
+  WorkMeter meter;
   each(p.kept, [&](int64_t at) {
+    if (!meter.go_on(6 * p.count)) return;
     const T* x = reinterpret_cast<const T*>(io[0]) + at;
     T* y = reinterpret_cast<T*>(io[1]) + at;
     const Transform t = transform_of(p, x);

@@ -5,6 +5,7 @@
 #include "engine/compile/op_registry.h"
 #include "engine/ops/dispatch.h"
 #include "engine/ops/indices.h"
+#include "platform/run_control.h"
 
 namespace inferkit {
 namespace {
@@ -35,7 +36,8 @@ void loss_step(const void* params, std::byte* const* io, const ExecContext&) {
   auto* log_prob = reinterpret_cast<T*>(io[1]);
   const auto* weights = reinterpret_cast<const T*>(io[4]);
   double sum = 0, total = 0;
-  for (int64_t i = 0; i < p.batch * p.inner; ++i) {
+  WorkMeter meter;
+  for (int64_t i = 0; i < p.batch * p.inner && meter.go_on(10 * p.classes); ++i) {
     const int64_t at = i / p.inner * p.classes * p.inner + i % p.inner;
     const T* x = reinterpret_cast<const T*>(io[2]) + at;
     const double shift = p.softmax ? log_sum(p, x) : 0;

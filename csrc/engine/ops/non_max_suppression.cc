@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "engine/compile/op_registry.h"
+#include "engine/ops/common/sort.h"
 
 namespace inferkit {
 namespace {
@@ -61,26 +62,34 @@ std::vector<Tensor> run_nms(const NodeContext& c, DynamicContext& run) {
   std::vector<int64_t> picked;
   // Nothing to pick from, whatever the other dimensions are.
   const bool empty = boxes.shape.elements() == 0 || scores.shape.elements() == 0;
-  std::vector<int64_t> order;
+  WorkMeter meter;
+  std::vector<int64_t> order, room;
   std::vector<Corners> all(empty ? 0 : static_cast<size_t>(n)), kept;
   for (int64_t b = 0; b < batches && !empty; ++b) {
     for (int64_t i = 0; i < n; ++i) {
       all[static_cast<size_t>(i)] = corners_of(boxes.constant->as<float>() + (b * n + i) * 4, center_format);
     }
     for (int64_t k = 0; k < classes && most > 0; ++k) {
+      meter.spend(n);
       const float* score = scores.constant->as<float>() + (b * classes + k) * n;
       order.clear();
       for (int64_t i = 0; i < n; ++i) {
         if (has_least ? score[i] > least : score[i] == score[i]) order.push_back(i);  // never a NaN
       }
-      std::stable_sort(order.begin(), order.end(), [&](int64_t x, int64_t y) { return score[x] > score[y]; });
+      room.resize(order.size());
+      const bool sorted =
+          sort_in_blocks(meter, std::span(order), std::span(room), kSortNanos / 4,
+                         [&](int64_t x, int64_t y) { return score[x] > score[y] || (score[x] == score[y] && x < y); });
+      if (!sorted) throw Stopped();
       kept.clear();
       int64_t count = 0;
       run.spend(static_cast<int64_t>(order.size()) * kSortNanos);
       for (const int64_t i : order) {
         if (count == most) break;
         const Corners& box = all[static_cast<size_t>(i)];
-        run.spend(static_cast<int64_t>(kept.size()) * kCompareNanos);
+        const int64_t compare = static_cast<int64_t>(kept.size()) * kCompareNanos;
+        run.spend(compare);
+        meter.spend(compare + 1);
         if (std::any_of(kept.begin(), kept.end(), [&](const Corners& better) { return overlap(box, better, iou); })) {
           continue;
         }

@@ -6,6 +6,7 @@
 #include "engine/ops/dispatch.h"
 #include "kernels/cpu/affine/affine.h"
 #include "kernels/cpu/row/row.h"
+#include "platform/run_control.h"
 #include "platform/thread_pool.h"
 
 namespace inferkit {
@@ -43,7 +44,8 @@ template <class T>
 void run_generic(const void* params, std::byte* const* io, const ExecContext&) {
   const auto& p = *static_cast<const NormParams*>(params);
   const T *scale = reinterpret_cast<const T*>(io[2]), *bias = reinterpret_cast<const T*>(io[3]);
-  for (int64_t r = 0; r < p.rows; ++r) {
+  WorkMeter meter;
+  for (int64_t r = 0; r < p.rows && meter.go_on(4 * p.n); ++r) {
     const T* x = reinterpret_cast<const T*>(io[0]) + r * p.n;
     T* y = reinterpret_cast<T*>(io[1]) + r * p.n;
     const Moments m = moments(p, x);
@@ -61,7 +63,8 @@ void run_generic(const void* params, std::byte* const* io, const ExecContext&) {
 template <class T>
 void run_moments(const void* params, std::byte* const* io, const ExecContext&) {
   const auto& p = *static_cast<const NormParams*>(params);
-  for (int64_t r = 0; r < p.rows; ++r) {
+  WorkMeter meter;
+  for (int64_t r = 0; r < p.rows && meter.go_on(2 * p.n); ++r) {
     const Moments m = moments(p, reinterpret_cast<const T*>(io[0]) + r * p.n);
     if (io[1]) reinterpret_cast<float*>(io[1])[r] = static_cast<float>(m.mean);
     if (io[2]) reinterpret_cast<float*>(io[2])[r] = static_cast<float>(m.inverse);
@@ -97,7 +100,8 @@ void run_f32(const void* params, std::byte* const* io, const ExecContext& contex
       for (int64_t r = i * block; r < std::min(p.rows, (i + 1) * block); ++r) one(r);
     });
   } else {
-    for (int64_t r = 0; r < p.rows; ++r) one(r);
+    WorkMeter meter;
+    for (int64_t r = 0; r < p.rows && meter.go_on(p.n); ++r) one(r);
   }
 }
 
@@ -148,7 +152,8 @@ void run_stretched(const void* params, std::byte* const* io, const ExecContext&)
   const auto* x = reinterpret_cast<const float*>(io[0]);
   auto* y = reinterpret_cast<float*>(io[1]);
   const float *scale = reinterpret_cast<const float*>(io[2]), *bias = reinterpret_cast<const float*>(io[3]);
-  for (int64_t r = 0; r < p.rows; ++r) {
+  WorkMeter meter;
+  for (int64_t r = 0; r < p.rows && meter.go_on(p.n); ++r) {
     const float d = x[r] - x[r];  // 0, or NaN
     const float v = d / std::sqrt(d * d + p.epsilon);
     for (int64_t j = 0; j < p.n; ++j) y[r * p.n + j] = v * scale[j] + (bias ? bias[j] : 0.0f);

@@ -5,6 +5,7 @@
 #include "engine/compile/op_registry.h"
 #include "engine/ops/dispatch.h"
 #include "engine/ops/strided.h"
+#include "platform/run_control.h"
 
 namespace inferkit {
 namespace {
@@ -108,6 +109,13 @@ template <class W>
 struct Padder {
   const PadParams& p;
   W fill;
+  WorkMeter& meter;
+
+  static constexpr int64_t kLong = 1 << 20;  // elements: worth a look whether to go on
+  static void copy(W* to, const W* from, int64_t count) {
+    const size_t bytes = static_cast<size_t>(count) * sizeof(W);
+    count > kLong ? copy_in_blocks(to, from, bytes) : static_cast<void>(std::memcpy(to, from, bytes));
+  }
 
   /// Writes everything below dimension d.
   void write(size_t d, const W* in, W* out) const {
@@ -115,12 +123,13 @@ struct Padder {
     const int64_t first = dim.middle_first(), last = dim.middle_last();
     edge(d, 0, first, in, out);
     if (d + 1 < p.rank) {
-      for (int64_t i = first; i < last; ++i) {
-        write(d + 1, in + (i - dim.before + dim.cut) * p.in_strides[d], out + i * p.out_strides[d]);
-      }
+      for_blocks(meter, first, last, p.out_strides[d], [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) {
+          write(d + 1, in + (i - dim.before + dim.cut) * p.in_strides[d], out + i * p.out_strides[d]);
+        }
+      });
     } else if (last > first) {
-      std::memcpy(out + first * p.block, in + (first - dim.before + dim.cut) * p.block,
-                  static_cast<size_t>((last - first) * p.block) * sizeof(W));
+      copy(out + first * p.block, in + (first - dim.before + dim.cut) * p.block, (last - first) * p.block);
     }
     edge(d, last, dim.out, in, out);
   }
@@ -129,20 +138,24 @@ struct Padder {
   void edge(size_t d, int64_t first, int64_t last, const W* in, W* out) const {
     const int64_t stride = p.out_strides[d];
     if (p.mode == Mode::kConstant) {
-      std::fill(out + first * stride, out + last * stride, fill);
+      const int64_t count = (last - first) * stride;
+      count > kLong ? fill_in_blocks(out + first * stride, count, fill)
+                    : std::fill(out + first * stride, out + last * stride, fill);
       return;
     }
     const PadDim& dim = p.dims[d];
-    for (int64_t i = first; i < last; ++i) {
-      const W* from = in + (dim.cut + source(p.mode, i - dim.before, dim.left)) * p.in_strides[d];
-      if (d + 1 < p.rank) {
-        write(d + 1, from, out + i * stride);
-      } else if (p.block == 1) {
-        out[i] = *from;
-      } else {
-        std::memcpy(out + i * stride, from, static_cast<size_t>(p.block) * sizeof(W));
+    for_blocks(meter, first, last, stride, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        const W* from = in + (dim.cut + source(p.mode, i - dim.before, dim.left)) * p.in_strides[d];
+        if (d + 1 < p.rank) {
+          write(d + 1, from, out + i * stride);
+        } else if (p.block == 1) {
+          out[i] = *from;
+        } else {
+          copy(out + i * stride, from, p.block);
+        }
       }
-    }
+    });
   }
 };
 
@@ -151,7 +164,8 @@ template <class W>
 void run_pad(const void* params, std::byte* const* io, const ExecContext&) {
   const auto& p = *static_cast<const PadParams*>(params);
   const W fill = io[1] ? *reinterpret_cast<const W*>(io[1]) : static_cast<W>(p.fill);
-  Padder<W>{p, fill}.write(0, reinterpret_cast<const W*>(io[0]), reinterpret_cast<W*>(io[2]));
+  WorkMeter meter;
+  Padder<W>{p, fill, meter}.write(0, reinterpret_cast<const W*>(io[0]), reinterpret_cast<W*>(io[2]));
 }
 
 /// The attribute `value` of old opsets, as the bits of an element.

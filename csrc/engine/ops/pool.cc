@@ -8,6 +8,7 @@
 #include "engine/ops/dispatch.h"
 #include "engine/ops/reduce.h"
 #include "engine/ops/window.h"
+#include "platform/run_control.h"
 #include "platform/thread_pool.h"
 
 namespace inferkit {
@@ -60,6 +61,8 @@ void for_each_window(const Window& w, F&& f) {
   }
 }
 
+constexpr int64_t kWindows = 64;  // between two looks whether to go on
+
 /// Calls f(x index within the plane) for every element that the window at `at` covers.
 template <class F>
 void for_each_tap(const Window& w, const std::array<int64_t, 3>& at, F&& f) {
@@ -80,11 +83,15 @@ void run_max(const void* params, std::byte* const* io, const ExecContext&) {
   const auto& p = *static_cast<const PoolParams*>(params);
   const Window& w = p.window;
   const int64_t in = w.in_elements(), out = w.out_elements();
+  WorkMeter meter;
+  bool on = true;
   for (int64_t plane = 0; plane < p.planes; ++plane) {
     const T* x = reinterpret_cast<const T*>(io[0]) + plane * in;
     T* y = reinterpret_cast<T*>(io[1]) + plane * out;
     int64_t* index = io[2] ? reinterpret_cast<int64_t*>(io[2]) + plane * out : nullptr;
     for_each_window(w, [&](int64_t o, const std::array<int64_t, 3>& at) {
+      if (o % kWindows == 0) on = meter.go_on(kWindows * 2 * w.kernel_elements());
+      if (!on) return;
       using Limits = std::numeric_limits<Compute<T>>;
       auto best = Limits::has_infinity ? -Limits::infinity() : Limits::lowest();
       int64_t where = -1;
@@ -110,10 +117,14 @@ template <class T>
 void run_average(const void* params, std::byte* const* io, const ExecContext&) {
   const auto& p = *static_cast<const PoolParams*>(params);
   const Window& w = p.window;
+  WorkMeter meter;
+  bool on = true;
   for (int64_t plane = 0; plane < p.planes; ++plane) {
     const T* x = reinterpret_cast<const T*>(io[0]) + plane * w.in_elements();
     T* y = reinterpret_cast<T*>(io[1]) + plane * w.out_elements();
     for_each_window(w, [&](int64_t o, const std::array<int64_t, 3>& at) {
+      if (o % kWindows == 0) on = meter.go_on(kWindows * 2 * w.kernel_elements());
+      if (!on) return;
       double sum = 0;
       for_each_tap(w, at, [&](int64_t i) { sum += static_cast<double>(load(x[i])); });
       int64_t count = 1;
@@ -128,10 +139,14 @@ template <class T>
 void run_lp(const void* params, std::byte* const* io, const ExecContext&) {
   const auto& p = *static_cast<const PoolParams*>(params);
   const Window& w = p.window;
+  WorkMeter meter;
+  bool on = true;
   for (int64_t plane = 0; plane < p.planes; ++plane) {
     const T* x = reinterpret_cast<const T*>(io[0]) + plane * w.in_elements();
     T* y = reinterpret_cast<T*>(io[1]) + plane * w.out_elements();
     for_each_window(w, [&](int64_t o, const std::array<int64_t, 3>& at) {
+      if (o % kWindows == 0) on = meter.go_on(kWindows * 4 * w.kernel_elements());
+      if (!on) return;
       double sum = 0;
       for_each_tap(w, at, [&](int64_t i) {
         const double v = std::abs(static_cast<double>(load(x[i])));
@@ -161,7 +176,11 @@ void run_fast(const void* params, std::byte* const* io, const ExecContext& conte
     args.y = reinterpret_cast<float*>(io[1]) + first * out;
     fn(args, last - first);
   };
-  if (!context.pool || context.max_threads < 2 || p.planes * in < kParallelElements) return planes(0, p.planes);
+  if (!context.pool || context.max_threads < 2 || p.planes * in < kParallelElements) {
+    WorkMeter meter;
+    for_blocks(meter, 0, p.planes, std::max<int64_t>(1, out * p.args.h.kernel), planes);
+    return;
+  }
   const int64_t block = std::max<int64_t>(1, (kParallelElements / 4) / std::max<int64_t>(1, in));
   context.pool->parallel_for((p.planes + block - 1) / block, context.max_threads,
                              [&](int64_t i) { planes(i * block, std::min(p.planes, (i + 1) * block)); });

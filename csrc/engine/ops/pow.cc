@@ -51,8 +51,8 @@ struct PowParams {
 template <class T, class E>
 void run_pow(const void* params, std::byte* const* io, const ExecContext&) {
   const LoopNest<3>& nest = static_cast<const PowParams*>(params)->nest;
-  const int64_t n = nest.inner(), sa = nest.inner_stride(0), sb = nest.inner_stride(1);
-  for_each_run(nest, [&](const auto& at, int64_t) {
+  const int64_t sa = nest.inner_stride(0), sb = nest.inner_stride(1);
+  for_each_piece(nest, [&](const auto& at, int64_t n) {
     const T* a = reinterpret_cast<const T*>(io[0]) + at[0];
     const E* b = reinterpret_cast<const E*>(io[1]) + at[1];
     T* y = reinterpret_cast<T*>(io[2]) + at[2];

@@ -15,6 +15,7 @@
 #include "kernels/cpu/row/row.h"
 #include "kernels/cpu/vmath/vmath.h"
 #include "kernels/summation.h"
+#include "platform/run_control.h"
 #include "platform/thread_pool.h"
 
 namespace inferkit {
@@ -148,9 +149,12 @@ void run_generic(const void* params, std::byte* const* io, const ExecContext&) {
   const T* x = reinterpret_cast<const T*>(io[0]);
   T* y = reinterpret_cast<T*>(io[1]);
   const int64_t stride = p.kept.inner_stride(0);
+  WorkMeter meter;
   for_each_run(p.kept, [&](const std::array<int64_t, 1>& offset, int64_t run) {
     T* out = y + run * p.kept.inner();
-    for (int64_t i = 0; i < p.kept.inner(); ++i) out[i] = reduce_one<T>(p, x + offset[0] + i * stride);
+    for (int64_t i = 0; i < p.kept.inner() && meter.go_on(p.count); ++i) {
+      out[i] = reduce_one<T>(p, x + offset[0] + i * stride);
+    }
   });
 }
 
@@ -200,7 +204,11 @@ void run_rows(const void* params, std::byte* const* io, const ExecContext& conte
   const auto rows = [&](int64_t first, int64_t last) {
     for (int64_t i = first; i < last; ++i) y[i] = reduce_row(p, x + i * p.n);
   };
-  if (!context.pool || context.max_threads < 2 || p.rows * p.n < kParallelElements) return rows(0, p.rows);
+  if (!context.pool || context.max_threads < 2 || p.rows * p.n < kParallelElements) {
+    WorkMeter meter;
+    for_blocks(meter, 0, p.rows, std::max<int64_t>(1, p.n), rows);
+    return;
+  }
   const int64_t block = std::max<int64_t>(1, (kParallelElements / 4) / std::max<int64_t>(1, p.n));
   context.pool->parallel_for((p.rows + block - 1) / block, context.max_threads,
                              [&](int64_t i) { rows(i * block, std::min(p.rows, (i + 1) * block)); });
@@ -287,7 +295,7 @@ void run_columns(const void* params, std::byte* const* io, const ExecContext& co
   if (context.pool && context.max_threads > 1 && p.outer * p.n * p.inner >= kParallelElements)
     context.pool->parallel_for(p.outer * blocks, context.max_threads, block);
   else
-    for (int64_t i = 0; i < p.outer * blocks; ++i) block(i);
+    for_parts(p.outer * blocks, block);
 }
 
 /// False where no such path exists.

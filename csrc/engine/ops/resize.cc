@@ -6,6 +6,7 @@
 
 #include "engine/compile/op_registry.h"
 #include "engine/ops/dispatch.h"
+#include "platform/run_control.h"
 #include "platform/thread_pool.h"
 
 namespace inferkit {
@@ -267,7 +268,10 @@ Ref keep(LowerContext& c, std::vector<T> values) {
 template <class F>
 void for_rows(const ExecContext& context, int64_t rows, int64_t elements_each, F&& body) {
   if (!context.pool || context.max_threads < 2 || rows * elements_each < kParallelElements) {
-    for (int64_t i = 0; i < rows; ++i) body(i);
+    WorkMeter meter;
+    for_blocks(meter, 0, rows, std::max<int64_t>(1, elements_each), [&](int64_t first, int64_t last) {
+      for (int64_t i = first; i < last; ++i) body(i);
+    });
   } else {
     context.pool->parallel_for(rows, context.max_threads, body);
   }

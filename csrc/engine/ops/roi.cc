@@ -6,6 +6,7 @@
 #include "engine/ops/common/convert.h"
 #include "engine/ops/dispatch.h"
 #include "engine/ops/indices.h"
+#include "platform/run_control.h"
 
 namespace inferkit {
 namespace {
@@ -65,6 +66,7 @@ void roi_align_step(const void* params, std::byte* const* io, const ExecContext&
   const auto& p = *static_cast<const RoiParams*>(params);
   const int64_t area = p.height * p.width;
   auto* y = reinterpret_cast<W*>(io[0]);
+  WorkMeter meter;
   for (int64_t n = 0; n < p.rois; ++n) {
     const W* box = reinterpret_cast<const W*>(io[2]) + n * 4;
     const int64_t image = reinterpret_cast<const int64_t*>(io[3])[n];
@@ -86,6 +88,7 @@ void roi_align_step(const void* params, std::byte* const* io, const ExecContext&
         const int64_t step = p.out_height * p.out_width;
         for (int64_t c = 0; c < p.channels; ++c) out[c * step] = 0;
         for (int64_t i = 0; i < rows * cols; ++i) {
+          if (!meter.go_on(10 + 4 * p.channels)) return;
           const auto iy = static_cast<W>(i / cols), ix = static_cast<W>(i % cols);
           const Sample<W> s =
               sample_at<W>(p, top + static_cast<W>(ph) * bin_height + (iy + W(0.5)) * bin_height / static_cast<W>(rows),
@@ -183,6 +186,7 @@ void max_roi_step(const void* params, std::byte* const* io, const ExecContext&) 
   const auto& p = *static_cast<const RoiParams*>(params);
   auto* y = reinterpret_cast<W*>(io[0]);
   const int64_t area = p.height * p.width;
+  WorkMeter meter;
   for (int64_t n = 0; n < p.rois; ++n) {
     const W* box = reinterpret_cast<const W*>(io[2]) + n * 5;
     int64_t corner[5];
@@ -207,6 +211,7 @@ void max_roi_step(const void* params, std::byte* const* io, const ExecContext&) 
         for (int64_t pw = 0; pw < p.out_width; ++pw) {
           const int64_t x0 = bound(std::floor(static_cast<W>(pw) * bin_width), corner[1], p.width);
           const int64_t x1 = bound(std::ceil(static_cast<W>(pw + 1) * bin_width), corner[1], p.width);
+          if (!meter.go_on(10 + (y1 - y0) * (x1 - x0))) return;
           W most = y0 < y1 && x0 < x1 ? std::numeric_limits<W>::lowest() : W(0);
           for (int64_t i = y0; i < y1; ++i) {
             for (int64_t j = x0; j < x1; ++j) most = std::max(most, x[i * p.width + j]);

@@ -3,6 +3,7 @@
 #include "engine/ops/common/attention.h"
 #include "engine/ops/dispatch.h"
 #include "engine/ops/indices.h"
+#include "platform/run_control.h"
 
 namespace inferkit {
 namespace {
@@ -78,8 +79,9 @@ template <class T>
 void rotary_step(const void* params, std::byte* const* io, const ExecContext&) {
   const auto& p = *static_cast<const RotaryParams*>(params);
   const int64_t pair = p.interleaved ? 1 : p.half, stride = p.interleaved ? 2 : 1;
+  WorkMeter meter;
   for (int64_t b = 0; b < p.batch; ++b) {
-    for (int64_t i = 0; i < p.rows; ++i) {
+    for (int64_t i = 0; i < p.rows && meter.go_on(2 * p.heads * p.half); ++i) {
       int64_t line = b * p.rows + i;
       if (p.positions == Positions::kPerToken) line = index_at<int64_t>(io[4], line, p.table_rows);
       if (p.positions == Positions::kStart) {

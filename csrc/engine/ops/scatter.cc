@@ -77,7 +77,7 @@ struct CopyParams {
 };
 void run_copy(const void* params, std::byte* const* io, const ExecContext&) {
   const int64_t bytes = static_cast<const CopyParams*>(params)->bytes;
-  if (io[1] != io[0] && bytes > 0) std::memcpy(io[1], io[0], static_cast<size_t>(bytes));
+  if (io[1] != io[0] && bytes > 0) copy_in_blocks(io[1], io[0], static_cast<size_t>(bytes));
 }
 
 // The data reach the output in a step of their own, which is free where they already lie there. Indices and updates
@@ -99,8 +99,8 @@ void run_scatter_elements(const void* params, std::byte* const* io, const ExecCo
   const auto& p = *static_cast<const ElementsParams*>(params);
   const T* updates = reinterpret_cast<const T*>(io[1]);
   T* out = reinterpret_cast<T*>(io[2]);
-  const int64_t n = p.nest.inner(), step = p.nest.inner_stride(0);
-  for_each_run(p.nest, [&](const auto& at, int64_t) {
+  const int64_t step = p.nest.inner_stride(0);
+  for_each_piece(p.nest, [&](const auto& at, int64_t n) {
     for (int64_t i = 0; i < n; ++i) {
       const int64_t index = index_at<I>(io[0], at[1] + i, p.dim);
       T& target = out[at[0] + i * step + index * p.axis_stride];
@@ -153,11 +153,15 @@ template <class T, class Op, class I>
 void run_scatter_nd(const void* params, std::byte* const* io, const ExecContext&) {
   const auto& p = *static_cast<const NdParams*>(params);
   const T* update = reinterpret_cast<const T*>(io[1]);
-  for (int64_t t = 0, at = 0; t < p.tuples; ++t, update += p.row) {
-    T* target = reinterpret_cast<T*>(io[2]);
-    for (size_t d = 0; d < p.depth; ++d, ++at) target += index_at<I>(io[0], at, p.dims[d]) * p.strides[d];
-    for (int64_t i = 0; i < p.row; ++i) target[i] = Op::apply(target[i], update[i]);
-  }
+  int64_t at = 0;
+  WorkMeter meter;
+  for_blocks(meter, 0, p.tuples, 4 + p.row, [&](int64_t first, int64_t last) {
+    for (int64_t t = first; t < last; ++t, update += p.row) {
+      T* target = reinterpret_cast<T*>(io[2]);
+      for (size_t d = 0; d < p.depth; ++d, ++at) target += index_at<I>(io[0], at, p.dims[d]) * p.strides[d];
+      for (int64_t i = 0; i < p.row; ++i) target[i] = Op::apply(target[i], update[i]);
+    }
+  });
 }
 
 void infer_scatter_nd(InferContext& c) {
@@ -208,10 +212,11 @@ void run_tensor_scatter(const void* params, std::byte* const* io, const ExecCont
   const auto& p = *static_cast<const CacheParams*>(params);
   const auto* starts = reinterpret_cast<const int64_t*>(io[1]);
   const std::byte* update = io[0];
+  WorkMeter meter;
   for (int64_t b = 0; b < p.batches; ++b) {
     const int64_t start = starts ? starts[b] : 0;
     if (start < 0 || start > (p.circular ? p.length - 1 : p.length - p.count)) throw_index(start, p.length);
-    for (int64_t r = 0; r < p.rows; ++r) {
+    for (int64_t r = 0; r < p.rows && meter.go_on(p.count * row_nanos(p.row_bytes)); ++r) {
       std::byte* cache = io[2] + (b * p.rows + r) * p.length * p.row_bytes;
       for (int64_t i = 0; i < p.count; ++i, update += p.row_bytes) {
         copy_row(cache + (start + i) % p.length * p.row_bytes, update, p.row_bytes);

@@ -3,6 +3,7 @@
 #include "engine/compile/op_registry.h"
 #include "engine/ops/common/copy_rows.h"
 #include "engine/ops/dispatch.h"
+#include "platform/run_control.h"
 
 namespace inferkit {
 namespace {
@@ -14,7 +15,9 @@ std::vector<int64_t> picked(const NodeContext& c) {
   if (condition.shape.rank() != 1) c.fail("the condition must be a bool vector");
   const Tensor& value = c.known_value(1);
   std::vector<int64_t> out;
+  WorkMeter meter;
   for (int64_t i = 0; i < condition.shape[0]; ++i) {
+    meter.spend(2);
     if (value.as<bool>()[i]) out.push_back(i);
   }
   return out;
@@ -27,11 +30,12 @@ void run_compress(const void* params, std::byte* const* io, const ExecContext&) 
   const auto& p = *static_cast<const CompressParams*>(params);
   const auto* places = reinterpret_cast<const int64_t*>(io[1]);
   std::byte* to = io[2];
-  for (int64_t o = 0; o < p.outer; ++o) {
-    for (int64_t i = 0; i < p.count; ++i, to += p.row_bytes) {
+  WorkMeter meter;
+  for_line_blocks(meter, p.outer, p.count, row_nanos(p.row_bytes), [&](int64_t o, int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i, to += p.row_bytes) {
       copy_row(to, io[0] + (o * p.dim + places[i]) * p.row_bytes, p.row_bytes);
     }
-  }
+  });
 }
 
 // Without an axis the input is one vector.
@@ -69,8 +73,10 @@ void infer_non_zero(InferContext& c) {
   const Tensor& value = c.known_value(0);
   const int64_t n = x.shape.elements();
   std::vector<int64_t> places;
+  WorkMeter meter;
   const bool known = dispatch<kAllTypes>(x.dtype, [&]<class T>() -> bool {
     for (int64_t i = 0; i < n; ++i) {
+      meter.spend(2);
       if (load(value.as<T>()[i]) != 0) places.push_back(i);
     }
     return true;
@@ -80,7 +86,10 @@ void infer_non_zero(InferContext& c) {
   const auto strides = x.shape.strides();
   std::vector<int64_t> out;
   for (size_t d = 0; d < x.shape.rank(); ++d) {
-    for (int64_t place : places) out.push_back(place / strides[d] % x.shape[d]);
+    for (int64_t place : places) {
+      meter.spend(10);
+      out.push_back(place / strides[d] % x.shape[d]);
+    }
   }
   c.set_constant(0, make_tensor<int64_t>({rank, count}, out));
 }
@@ -92,12 +101,13 @@ struct ReverseParams {
 void run_reverse(const void* params, std::byte* const* io, const ExecContext&) {
   const auto& p = *static_cast<const ReverseParams*>(params);
   const auto* lengths = reinterpret_cast<const int64_t*>(io[1]);
+  WorkMeter meter;
   for (int64_t b = 0; b < p.batches; ++b) {
     const int64_t length = lengths[b];
     if (length < 0 || length > p.times) {
       throw Error(ErrorCode::kInference, cat("a sequence length of ", length, " where there are ", p.times, " steps"));
     }
-    for (int64_t t = 0; t < p.times; ++t) {
+    for (int64_t t = 0; t < p.times && meter.go_on(row_nanos(p.row_bytes)); ++t) {
       const int64_t from = t < length ? length - 1 - t : t;
       const auto place = [&](int64_t time) {
         return (p.time_major ? time * p.batches + b : b * p.times + time) * p.row_bytes;

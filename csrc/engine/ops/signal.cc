@@ -7,11 +7,13 @@
 #include "engine/ops/dispatch.h"
 #include "engine/ops/saturate.h"
 #include "graph/onnx_tensor.h"
+#include "platform/run_control.h"
 
 namespace inferkit {
 namespace {
 
 constexpr int64_t kMaxElements = int64_t{1} << 22;
+constexpr int64_t kTermNanos = 40;  // two cosines
 
 DType table_type(const NodeContext& c) {
   const auto code = static_cast<int32_t>(c.attr_int("output_datatype", 1));
@@ -28,8 +30,12 @@ void set_table(InferContext& c, const Shape& shape, F&& f) {
   if (!count || *count > kMaxElements) c.fail(cat("a table of shape ", shape.str()));
   void* data = nullptr;
   Tensor table = make_tensor(dtype, shape, &data);
+  WorkMeter meter;
   dispatch<kNumberTypes>(dtype, [&]<class T>() {
-    for (int64_t i = 0; i < *count; ++i) static_cast<T*>(data)[i] = store<T>(static_cast<Compute<T>>(f(i)));
+    for (int64_t i = 0; i < *count; ++i) {
+      meter.spend(kTermNanos);
+      static_cast<T*>(data)[i] = store<T>(static_cast<Compute<T>>(f(i)));
+    }
     return 0;
   });
   c.set_output(0, dtype, shape);

@@ -9,6 +9,7 @@
 #include "kernels/cpu/binary/binary.h"
 #include "kernels/cpu/row/row.h"
 #include "kernels/cpu/vmath/vmath.h"
+#include "platform/run_control.h"
 #include "platform/thread_pool.h"
 
 namespace inferkit {
@@ -45,7 +46,11 @@ SoftmaxParams softmax_params(const NodeContext& c) {
 /// Runs body(first, last) over `count` independent parts, on several threads where the work is worth it.
 template <class F>
 void for_parts(const ExecContext& context, int64_t count, int64_t elements_each, F&& body) {
-  if (!context.pool || context.max_threads < 2 || count * elements_each < kParallelElements) return body(0, count);
+  if (!context.pool || context.max_threads < 2 || count * elements_each < kParallelElements) {
+    WorkMeter meter;
+    for_blocks(meter, 0, count, std::max<int64_t>(1, elements_each), body);
+    return;
+  }
   const int64_t block = std::max<int64_t>(1, (kParallelElements / 4) / std::max<int64_t>(1, elements_each));
   context.pool->parallel_for((count + block - 1) / block, context.max_threads,
                              [&](int64_t i) { body(i * block, std::min(count, (i + 1) * block)); });
@@ -106,7 +111,8 @@ void run_columns(const void* params, std::byte* const* io, const ExecContext& co
 template <class T, bool kLog>
 void run_generic(const void* params, std::byte* const* io, const ExecContext&) {
   const auto& p = *static_cast<const SoftmaxParams*>(params);
-  for (int64_t i = 0; i < p.outer * p.inner; ++i) {
+  WorkMeter meter;
+  for (int64_t i = 0; i < p.outer * p.inner && meter.go_on(20 * p.n); ++i) {
     const int64_t at = i / p.inner * p.n * p.inner + i % p.inner;
     const T* x = reinterpret_cast<const T*>(io[0]) + at;
     T* y = reinterpret_cast<T*>(io[1]) + at;
@@ -124,7 +130,8 @@ void run_generic(const void* params, std::byte* const* io, const ExecContext&) {
 template <class T>
 void run_hardmax(const void* params, std::byte* const* io, const ExecContext&) {
   const auto& p = *static_cast<const SoftmaxParams*>(params);
-  for (int64_t i = 0; i < p.outer * p.inner; ++i) {
+  WorkMeter meter;
+  for (int64_t i = 0; i < p.outer * p.inner && meter.go_on(2 * p.n); ++i) {
     const int64_t at = i / p.inner * p.n * p.inner + i % p.inner;
     const T* x = reinterpret_cast<const T*>(io[0]) + at;
     T* y = reinterpret_cast<T*>(io[1]) + at;

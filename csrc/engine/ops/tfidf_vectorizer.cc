@@ -3,6 +3,7 @@
 
 #include "engine/compile/op_registry.h"
 #include "engine/ops/dispatch.h"
+#include "platform/run_control.h"
 
 namespace inferkit {
 namespace {
@@ -27,12 +28,15 @@ struct VectorizeParams {
   Weighting weighting;
 };
 
+constexpr int64_t kSearchNanos = 50;  // an edge of the trie
+
 /// io: y, x, the n-grams.
 template <class I>
 void vectorize_step(const void* params, std::byte* const* io, const ExecContext&) {
   const auto& p = *static_cast<const VectorizeParams*>(params);
   const auto& ngrams = *reinterpret_cast<const Ngrams*>(io[2]);
-  for (int64_t row = 0; row < p.rows; ++row) {
+  WorkMeter meter;
+  for (int64_t row = 0; row < p.rows && meter.go_on(p.columns); ++row) {
     float* y = reinterpret_cast<float*>(io[0]) + row * p.columns;
     const I* x = reinterpret_cast<const I*>(io[1]) + row * p.length;
     std::fill(y, y + p.columns, 0.0f);
@@ -40,6 +44,7 @@ void vectorize_step(const void* params, std::byte* const* io, const ExecContext&
     for (int64_t distance = 1; distance <= p.skips + 1 && least <= p.most && distance * (least - 1) < p.length;
          ++distance) {
       for (int64_t start = 0; start + distance * (least - 1) < p.length; ++start) {
+        if (!meter.go_on(kSearchNanos)) return;
         int32_t node = 0;
         int64_t item = start;
         for (int64_t size = 1; size <= p.most && item < p.length; ++size, item += distance) {

@@ -9,6 +9,7 @@
 #include "engine/ops/parallel.h"
 #include "engine/ops/saturate.h"
 #include "kernels/cpu/half/half.h"
+#include "platform/run_control.h"
 
 namespace inferkit {
 namespace {
@@ -27,14 +28,16 @@ void run_map(const void* params, std::byte* const* io, const ExecContext&) {
   using R = std::conditional_t<std::is_same_v<decltype(Op::apply(Compute<T>{}, p)), bool>, bool, T>;
   const T* x = reinterpret_cast<const T*>(io[0]);
   R* y = reinterpret_cast<R*>(io[1]);
-  for (int64_t i = 0; i < p.n; ++i) {
-    const auto v = Op::apply(load(x[i]), p);
-    if constexpr (std::is_same_v<R, bool>) {
-      y[i] = v;
-    } else {
-      y[i] = store<T>(v);
+  in_blocks(p.n, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) {
+      const auto v = Op::apply(load(x[i]), p);
+      if constexpr (std::is_same_v<R, bool>) {
+        y[i] = v;
+      } else {
+        y[i] = store<T>(v);
+      }
     }
-  }
+  });
 }
 
 #define INFERKIT_OP(name, expression)                          \

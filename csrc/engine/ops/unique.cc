@@ -5,7 +5,9 @@
 #include <span>
 
 #include "engine/compile/op_registry.h"
+#include "engine/ops/common/sort.h"
 #include "engine/ops/dispatch.h"
+#include "platform/run_control.h"
 
 namespace inferkit {
 namespace {
@@ -43,12 +45,23 @@ struct Groups {
   std::vector<int64_t> first = {}, size = {};
 };
 
+constexpr int64_t kTouchNanos = 10;  // of memory anywhere
+
 template <class T>
 void group(const T* x, const SliceView& v, bool sorted, Groups& g) {
   const std::span<int64_t> order = g.order;
-  std::iota(order.begin(), order.end(), 0);
-  std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return compare(x, v, a, b) < 0; });
+  WorkMeter meter;
+  for_blocks(meter, 0, v.count, 1,
+             [&](int64_t first, int64_t last) { std::iota(order.begin() + first, order.begin() + last, first); });
+  const int64_t each = kTouchNanos + v.outer * v.inner;
+  // The groups' room is still free.
+  const bool sorted_all = sort_in_blocks(meter, order, g.of_slice, each, [&](int64_t a, int64_t b) {
+    const int c = compare(x, v, a, b);
+    return c < 0 || (c == 0 && a < b);
+  });
+  if (!sorted_all) throw Stopped();
   for (size_t i = 0; i < order.size(); ++i) {
+    meter.spend(each);
     if (i == 0 || compare(x, v, order[i - 1], order[i]) != 0) {
       g.first.push_back(order[i]);
       g.size.push_back(0);
@@ -60,15 +73,21 @@ void group(const T* x, const SliceView& v, bool sorted, Groups& g) {
   const std::vector<int64_t> first = g.first, size = g.size;
   std::vector<int64_t> by_first(first.size()), rank(first.size());
   std::iota(by_first.begin(), by_first.end(), 0);
-  std::sort(by_first.begin(), by_first.end(),
-            [&](int64_t a, int64_t b) { return first[static_cast<size_t>(a)] < first[static_cast<size_t>(b)]; });
+  const bool ranked = sort_in_blocks(
+      meter, std::span(by_first), std::span(rank), kTouchNanos,
+      [&](int64_t a, int64_t b) { return first[static_cast<size_t>(a)] < first[static_cast<size_t>(b)]; });
+  if (!ranked) throw Stopped();
   for (size_t i = 0; i < by_first.size(); ++i) {
+    meter.spend(kTouchNanos);
     const auto from = static_cast<size_t>(by_first[i]);
     rank[from] = static_cast<int64_t>(i);
     g.first[i] = first[from];
     g.size[i] = size[from];
   }
-  for (int64_t& of : g.of_slice) of = rank[static_cast<size_t>(of)];
+  for (int64_t& of : g.of_slice) {
+    meter.spend(kTouchNanos);
+    of = rank[static_cast<size_t>(of)];
+  }
 }
 
 std::vector<Tensor> run_unique(const NodeContext& c, DynamicContext& run) {
@@ -98,8 +117,10 @@ std::vector<Tensor> run_unique(const NodeContext& c, DynamicContext& run) {
   Tensor out = run.allocate(x.dtype, shape, &data);
   const auto row = static_cast<size_t>(v.inner) * dtype_size(x.dtype);
   auto* to = static_cast<std::byte*>(data);
+  WorkMeter meter;
   for (int64_t o = 0; o < v.outer && row != 0; ++o) {
     for (const int64_t first : g.first) {
+      meter.spend(kTouchNanos + static_cast<int64_t>(row / 8));
       std::memcpy(to, static_cast<const std::byte*>(x.data) + static_cast<size_t>(o * v.count + first) * row, row);
       to += row;
     }

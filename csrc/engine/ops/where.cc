@@ -19,8 +19,8 @@ W pick(uint8_t condition, W x, W y) {
 template <class W>
 void run_where(const void* params, std::byte* const* io, const ExecContext&) {
   const LoopNest<4>& nest = static_cast<const WhereParams*>(params)->nest;
-  const int64_t n = nest.inner(), sc = nest.inner_stride(0), sx = nest.inner_stride(1), sy = nest.inner_stride(2);
-  for_each_run(nest, [&](const auto& at, int64_t) {
+  const int64_t sc = nest.inner_stride(0), sx = nest.inner_stride(1), sy = nest.inner_stride(2);
+  for_each_piece(nest, [&](const auto& at, int64_t n) {
     const auto* condition = reinterpret_cast<const uint8_t*>(io[0]) + at[0];
     const W* x = reinterpret_cast<const W*>(io[1]) + at[1];
     const W* y = reinterpret_cast<const W*>(io[2]) + at[2];

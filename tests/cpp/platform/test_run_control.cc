@@ -1,6 +1,8 @@
 // Work that is told to stop.
 #include <atomic>
+#include <thread>
 
+#include "platform/clock.h"
 #include "platform/run_control.h"
 #include "platform/thread_pool.h"
 #include "test.h"
@@ -111,4 +113,74 @@ TEST(a_deadline_tells_whose_time_was_over) {
   const RunControl::Scope nested(&later);
   CHECK(stops([] { RunControl::check(); }));
   CHECK(!later.passed());
+}
+
+TEST(a_caller_that_waits_for_its_helpers_looks) {
+  ThreadPool pool(2);
+  Switch control;
+  const RunControl::Scope scope(&control);
+  std::atomic<bool> helped{false};
+  bool stopped = false;
+  const auto caller = std::this_thread::get_id();
+  pool.parallel_for(2, 2, [&](int64_t) {
+    if (std::this_thread::get_id() == caller) {
+      while (!helped) std::this_thread::yield();
+      return;  // and waits for the helper, which works until it is told to stop
+    }
+    control.off = true;
+    helped = true;
+    const Nanos end = SteadyClock::instance().now() + 20'000'000'000;
+    while (!stopped && SteadyClock::instance().now() < end) stopped = !control.go_on();
+  });
+  CHECK(stopped);
+}
+
+TEST(a_meter_looks_after_some_work_and_then_stays_stopped) {
+  Switch control;
+  const RunControl::Scope scope(&control);
+  WorkMeter meter;
+  CHECK(meter.go_on(1));
+  CHECK_EQ(control.looks, 0);
+  control.off = true;
+  bool on = true;
+  for (int i = 0; i < 1000 && on; ++i) on = meter.go_on(10'000);
+  CHECK(!on);
+  CHECK_EQ(control.looks, 1);
+  CHECK(!meter.go_on(1));
+  CHECK(stops([&] { meter.spend(1); }));
+}
+
+TEST(blocks_cover_their_range_in_order) {
+  Switch control;
+  for (const bool watched : {false, true}) {
+    const RunControl::Scope scope(watched ? &control : nullptr);
+    WorkMeter meter;
+    for (const int64_t nanos : {1, 100, 1'000'000}) {
+      int64_t next = 3;
+      CHECK(for_blocks(meter, 3, 1000, nanos, [&](int64_t first, int64_t last) {
+        CHECK_EQ(first, next);
+        CHECK(last > first);
+        next = last;
+      }));
+      CHECK_EQ(next, 1000);
+    }
+  }
+}
+
+TEST(blocks_of_lines_cover_them_in_order) {
+  Switch control;
+  for (const bool watched : {false, true}) {
+    const RunControl::Scope scope(watched ? &control : nullptr);
+    for (const int64_t nanos : {1, 100, 1'000'000}) {
+      WorkMeter meter;
+      int64_t line = 0, next = 0;
+      CHECK(for_line_blocks(meter, 7, 300, nanos, [&](int64_t l, int64_t first, int64_t last) {
+        CHECK_EQ(l, line);
+        CHECK_EQ(first, next);
+        next = last == 300 ? 0 : last;
+        line += last == 300;
+      }));
+      CHECK_EQ(line, 7);
+    }
+  }
 }

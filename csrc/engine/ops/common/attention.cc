@@ -133,7 +133,8 @@ void cap(double* x, int64_t n, double limit) {
 template <class W>
 class HeadTask {
  public:
-  HeadTask(const AttentionParams& params, std::byte* const* io, int64_t task, W* scratch)
+  /// `control` may stop it, where there is one.
+  HeadTask(const AttentionParams& params, std::byte* const* io, int64_t task, W* scratch, RunControl* control)
       : p(params), b(task / p.kv_heads), kv(task % p.kv_heads), scores_(reinterpret_cast<W*>(io[6])) {
     const auto at = [&](size_t i, const HeadStrides& s, int64_t head) {
       return reinterpret_cast<W*>(io[i]) + s.base + b * s.batch + head * s.head;
@@ -146,7 +147,7 @@ class HeadTask {
                                    scratch + round_up(p.block * p.keys, kAlign));
     for (int64_t h = kv * group; h < (kv + 1) * group; ++h) {
       const W* bias = io[4] ? at(4, p.bias, h) : nullptr;
-      for (int64_t first = 0; first < p.rows; first += p.block) {
+      for (int64_t first = 0; first < p.rows && (!control || control->go_on()); first += p.block) {
         run(products, h, first, std::min(p.rows, first + p.block), at(1, p.q, h), bias, at(0, p.y, h), scratch);
       }
     }
@@ -217,9 +218,7 @@ void attention_step(const void* params, std::byte* const* io, const ExecContext&
   const auto run = [&](int64_t slot, int64_t slots) {
     W* scratch = reinterpret_cast<W*>(io[7]) + slot * p.slot_elements;
     const int64_t end = tasks * (slot + 1) / slots;
-    for (int64_t t = tasks * slot / slots; t < end && (!control || control->go_on()); ++t) {
-      HeadTask<W>(p, io, t, scratch);
-    }
+    for (int64_t t = tasks * slot / slots; t < end; ++t) HeadTask<W>(p, io, t, scratch, control);
   };
   const int64_t work = p.batch * p.heads * p.rows * p.keys * (p.head_size + p.v_head_size);
   const int64_t slots =
@@ -238,7 +237,8 @@ void bias_step(const void* params, std::byte* const* io, const ExecContext&) {
   constexpr W kHidden = -std::numeric_limits<W>::infinity();
   const auto* mask = reinterpret_cast<const M*>(io[1]);
   auto* out = reinterpret_cast<W*>(io[0]);
-  for (int64_t r = 0; r < p.rows; ++r, mask += p.given, out += p.keys) {
+  WorkMeter meter;
+  for (int64_t r = 0; r < p.rows && meter.go_on(p.keys); ++r, mask += p.given, out += p.keys) {
     for (int64_t j = 0; j < p.given; ++j) {
       if constexpr (std::is_same_v<M, bool>) {
         out[j] = mask[j] ? W(0) : kHidden;

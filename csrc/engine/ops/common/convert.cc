@@ -2,6 +2,7 @@
 
 #include "engine/ops/dispatch.h"
 #include "kernels/cpu/half/half.h"
+#include "platform/run_control.h"
 
 namespace inferkit {
 namespace {
@@ -15,13 +16,15 @@ void convert_step(const void* params, std::byte* const* io, const ExecContext&) 
   const int64_t n = static_cast<const ConvertParams*>(params)->count;
   auto* out = reinterpret_cast<To*>(io[0]);
   const auto* in = reinterpret_cast<const From*>(io[1]);
-  if constexpr (kIsHalfType<From> && std::is_same_v<To, float>) {
-    kernels::widen(in, out, n);
-  } else if constexpr (std::is_same_v<From, float> && kIsHalfType<To>) {
-    kernels::narrow(in, out, n);
-  } else {
-    for (int64_t i = 0; i < n; ++i) out[i] = store<To>(static_cast<Compute<To>>(load(in[i])));
-  }
+  in_blocks(n, [&](int64_t first, int64_t last) {
+    if constexpr (kIsHalfType<From> && std::is_same_v<To, float>) {
+      kernels::widen(in + first, out + first, last - first);
+    } else if constexpr (std::is_same_v<From, float> && kIsHalfType<To>) {
+      kernels::narrow(in + first, out + first, last - first);
+    } else {
+      for (int64_t i = first; i < last; ++i) out[i] = store<To>(static_cast<Compute<To>>(load(in[i])));
+    }
+  });
 }
 
 }  // namespace

@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "platform/run_control.h"
+
 namespace inferkit {
 
 /// One row of a size that is only known at run time; small powers of two without a call.
@@ -29,15 +31,20 @@ inline void copy_row(std::byte* to, const std::byte* from, int64_t bytes) {
   }
 }
 
+/// About what one takes.
+inline int64_t row_nanos(int64_t bytes) { return 2 + bytes / 16; }
+
 /// `rows` rows of `bytes` each, `to_step` and `from_step` bytes apart; no overlap.
 inline void copy_rows(std::byte* to, int64_t to_step, const std::byte* from, int64_t from_step, int64_t bytes,
                       int64_t rows) {
   if (bytes == 0 || rows == 0) return;
   if (to_step == bytes && from_step == bytes) {
-    std::memcpy(to, from, static_cast<size_t>(bytes * rows));
-    return;
+    return copy_in_blocks(to, from, static_cast<size_t>(bytes * rows));
   }
-  for (int64_t r = 0; r < rows; ++r) copy_row(to + r * to_step, from + r * from_step, bytes);
+  WorkMeter meter;
+  for_blocks(meter, 0, rows, row_nanos(bytes), [&](int64_t first, int64_t last) {
+    for (int64_t r = first; r < last; ++r) copy_row(to + r * to_step, from + r * from_step, bytes);
+  });
 }
 
 }  // namespace inferkit

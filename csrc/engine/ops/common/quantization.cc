@@ -2,6 +2,7 @@
 
 #include "engine/ops/common/small_convert.h"
 #include "graph/onnx_tensor.h"
+#include "platform/run_control.h"
 
 namespace inferkit {
 namespace {
@@ -12,7 +13,11 @@ struct CountParams {
 template <class T>
 void widen_step(const void* params, std::byte* const* io, const ExecContext&) {
   const int64_t n = static_cast<const CountParams*>(params)->count;
-  for (int64_t i = 0; i < n; ++i) reinterpret_cast<float*>(io[0])[i] = load(reinterpret_cast<const T*>(io[1])[i]);
+  in_blocks(n, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) {
+      reinterpret_cast<float*>(io[0])[i] = load(reinterpret_cast<const T*>(io[1])[i]);
+    }
+  });
 }
 
 }  // namespace

@@ -1,5 +1,7 @@
 #include "engine/ops/common/small_convert.h"
 
+#include "platform/run_control.h"
+
 namespace inferkit {
 namespace {
 
@@ -12,31 +14,39 @@ struct SmallParams {
 void widen_float_step(const void* params, std::byte* const* io, const ExecContext&) {
   const auto& p = *static_cast<const SmallParams*>(params);
   const auto& values = small_float_values(p.type);
-  for (int64_t i = 0; i < p.count; ++i) {
-    reinterpret_cast<float*>(io[0])[i] = values[std::to_integer<size_t>(io[1][i])];
-  }
+  in_blocks(p.count, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) {
+      reinterpret_cast<float*>(io[0])[i] = values[std::to_integer<size_t>(io[1][i])];
+    }
+  });
 }
 
 void widen_integer_step(const void* params, std::byte* const* io, const ExecContext&) {
   const auto& p = *static_cast<const SmallParams*>(params);
-  for (int64_t i = 0; i < p.count; ++i) {
-    io[0][i] = static_cast<std::byte>(small_integer(p.type, std::to_integer<uint8_t>(io[1][i])));
-  }
+  in_blocks(p.count, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) {
+      io[0][i] = static_cast<std::byte>(small_integer(p.type, std::to_integer<uint8_t>(io[1][i])));
+    }
+  });
 }
 
 void narrow_float_step(const void* params, std::byte* const* io, const ExecContext&) {
   const auto& p = *static_cast<const SmallParams*>(params);
   const auto* x = reinterpret_cast<const float*>(io[1]);
-  for (int64_t i = 0; i < p.count; ++i) {
-    io[0][i] = std::byte{p.type == DType::kF8E8M0 ? to_power_of_two(x[i], p.rounding.saturate, p.rounding.power)
-                                                  : to_small_float(p.type, x[i], p.rounding.saturate)};
-  }
+  in_blocks(p.count, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) {
+      io[0][i] = std::byte{p.type == DType::kF8E8M0 ? to_power_of_two(x[i], p.rounding.saturate, p.rounding.power)
+                                                    : to_small_float(p.type, x[i], p.rounding.saturate)};
+    }
+  });
 }
 
 void narrow_integer_step(const void* params, std::byte* const* io, const ExecContext&) {
   const auto& p = *static_cast<const SmallParams*>(params);
   const size_t bits = dtype_bits(p.type);
-  for (int64_t i = 0; i < p.count; ++i) io[0][i] = std::byte{to_small_integer(bits, std::to_integer<int>(io[1][i]))};
+  in_blocks(p.count, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) io[0][i] = std::byte{to_small_integer(bits, std::to_integer<int>(io[1][i]))};
+  });
 }
 
 }  // namespace

@@ -5,11 +5,13 @@
 #include "engine/ops/common/transpose_tile.h"
 #include "engine/ops/dispatch.h"
 #include "engine/ops/parallel.h"
+#include "platform/run_control.h"
 
 namespace inferkit {
 namespace {
 
 constexpr int64_t kGrainBytes = 1 << 18;  // worth a thread
+constexpr int64_t kLongLoop = 1 << 20;    // worth a look whether to go on
 
 struct CopyParams {
   LoopNest<2> nest;  // in, out
@@ -21,11 +23,23 @@ template <class W>
 void run_contiguous(const void* params, std::byte* const* io, const ExecContext&) {
   const auto& p = *static_cast<const CopyParams*>(params);
   if (p.bytes > 0) {
-    std::memcpy(io[1], io[0] + p.offset * static_cast<int64_t>(sizeof(W)), static_cast<size_t>(p.bytes));
+    copy_in_blocks(io[1], io[0] + p.offset * static_cast<int64_t>(sizeof(W)), static_cast<size_t>(p.bytes));
   }
 }
 
-// Inner loops that the input walks with stride 1 (memcpy), 0 (fill) or any other.
+/// An inner loop, which the input walks with stride 1 (memcpy), 0 (fill) or any other.
+template <class W>
+void copy_loop(W* to, const W* from, int64_t stride, int64_t n) {
+  if (stride == 1 && n >= 16) {
+    std::memcpy(to, from, static_cast<size_t>(n) * sizeof(W));
+  } else if (stride == 0) {
+    const W v = *from;
+    for (int64_t i = 0; i < n; ++i) to[i] = v;
+  } else {
+    for (int64_t i = 0; i < n; ++i) to[i] = from[i * stride];
+  }
+}
+
 template <class W>
 void run_strided(const void* params, std::byte* const* io, const ExecContext& context) {
   const auto& p = *static_cast<const CopyParams*>(params);
@@ -37,13 +51,11 @@ void run_strided(const void* params, std::byte* const* io, const ExecContext& co
     for_each_run(p.nest, first, last, [&](const auto& at, int64_t) {
       const W* from = in + at[0];
       W* to = out + at[1];
-      if (stride == 1 && n >= 16) {
-        std::memcpy(to, from, static_cast<size_t>(n) * sizeof(W));
-      } else if (stride == 0) {
-        const W v = *from;
-        for (int64_t i = 0; i < n; ++i) to[i] = v;
+      if (n > kLongLoop) {
+        in_blocks(
+            n, [&](int64_t begin, int64_t end) { copy_loop(to + begin, from + begin * stride, stride, end - begin); });
       } else {
-        for (int64_t i = 0; i < n; ++i) to[i] = from[i * stride];
+        copy_loop(to, from, stride, n);
       }
     });
   });

@@ -2,6 +2,7 @@
 #include "engine/compile/op_registry.h"
 #include "engine/ops/ml/ml_common.h"
 #include "kernels/cpu/gemm/gemm.h"
+#include "platform/run_control.h"
 
 namespace inferkit {
 namespace {
@@ -84,7 +85,9 @@ struct TransformParams {
 void transform_step(const void* params, std::byte* const* io, const ExecContext&) {
   const auto& p = *static_cast<const TransformParams*>(params);
   auto* row = reinterpret_cast<float*>(io[0]);
-  for (int64_t r = 0; r < p.rows; ++r, row += p.targets) transform_row(p.transform, row, p.targets);
+  WorkMeter meter;
+  for (int64_t r = 0; r < p.rows && meter.go_on(4 * p.targets); ++r, row += p.targets)
+    transform_row(p.transform, row, p.targets);
 }
 
 Sizes regressor_sizes(const NodeContext& c) {
@@ -124,7 +127,8 @@ void classifier_step(const void* params, std::byte* const* io, const ExecContext
   auto* out = reinterpret_cast<float*>(io[1]);
   const auto* raw = reinterpret_cast<const float*>(io[2]);
   const auto* classes = reinterpret_cast<const int64_t*>(io[3]);
-  for (int64_t r = 0; r < p.rows; ++r) {
+  WorkMeter meter;
+  for (int64_t r = 0; r < p.rows && meter.go_on(4 * p.targets); ++r) {
     const float* row = raw + r * p.targets;
     if (labels) labels[r] = classes[p.targets == 1 ? row[0] > 0 : argmax(row, p.targets)];
     if (!out) continue;

@@ -7,6 +7,7 @@
 
 #include "engine/compile/op_registry.h"
 #include "engine/ops/ml/ml_common.h"
+#include "platform/run_control.h"
 
 namespace inferkit {
 namespace {
@@ -46,6 +47,8 @@ struct Lookup {
   }
 };
 
+constexpr int64_t kLookupNanos = 10;
+
 // --- OneHotEncoder
 
 struct OneHotParams {
@@ -69,8 +72,9 @@ void one_hot_step(const void* params, std::byte* const* io, const ExecContext&) 
   auto* y = reinterpret_cast<float*>(io[0]);
   const auto* x = reinterpret_cast<const T*>(io[1]);
   const auto& lookup = *reinterpret_cast<const Lookup*>(io[2]);
-  std::fill_n(y, p.count * p.categories, 0.0f);
-  for (int64_t i = 0; i < p.count; ++i) {
+  fill_in_blocks(y, p.count * p.categories, 0.0f);
+  WorkMeter meter;
+  for (int64_t i = 0; i < p.count && meter.go_on(kLookupNanos); ++i) {
     if (const int64_t* category = find_category(lookup, x[i])) {
       y[i * p.categories + *category] = 1;
     } else if (!p.zeros) {
@@ -177,7 +181,8 @@ void label_step(const void* params, std::byte* const* io, const ExecContext&) {
   auto* y = reinterpret_cast<V*>(io[0]);
   const auto* x = reinterpret_cast<const K*>(io[1]);
   const auto& table = *reinterpret_cast<const LabelTable*>(io[2]);
-  for (int64_t i = 0; i < count; ++i) {
+  WorkMeter meter;
+  for (int64_t i = 0; i < count && meter.go_on(kLookupNanos); ++i) {
     const bool skip = x[i] != x[i] && !table.nan_is_key;
     const int64_t* found = skip ? nullptr : table.lookup.find(key_of(x[i]));
     std::memcpy(&y[i], found ? found : &table.fallback, sizeof(V));

@@ -5,6 +5,7 @@
 
 #include "engine/compile/op_registry.h"
 #include "engine/ops/ml/ml_common.h"
+#include "platform/run_control.h"
 
 namespace inferkit {
 namespace {
@@ -45,11 +46,14 @@ void scaler_step(const void* params, std::byte* const* io, const ExecContext&) {
   const auto* x = reinterpret_cast<const T*>(io[1]);
   const auto* offset = reinterpret_cast<const float*>(io[2]);
   const auto* scale = reinterpret_cast<const float*>(io[3]);
-  for (int64_t r = 0; r < p.rows; ++r, x += p.columns, y += p.columns) {
-    for (int64_t i = 0; i < p.columns; ++i) {
-      y[i] = static_cast<float>((static_cast<A>(x[i]) - static_cast<A>(offset[i])) * static_cast<A>(scale[i]));
+  WorkMeter meter;
+  for_blocks(meter, 0, p.rows, p.columns, [&](int64_t first, int64_t last) {
+    for (int64_t r = first; r < last; ++r, x += p.columns, y += p.columns) {
+      for (int64_t i = 0; i < p.columns; ++i) {
+        y[i] = static_cast<float>((static_cast<A>(x[i]) - static_cast<A>(offset[i])) * static_cast<A>(scale[i]));
+      }
     }
-  }
+  });
 }
 
 void infer_to_float(InferContext& c) {
@@ -88,18 +92,21 @@ void normalizer_step(const void* params, std::byte* const* io, const ExecContext
   auto* y = reinterpret_cast<float*>(io[0]);
   const auto* x = reinterpret_cast<const T*>(io[1]);
   const int64_t columns = p.size.columns;
-  for (int64_t r = 0; r < p.size.rows; ++r, x += columns, y += columns) {
-    float norm = p.norm == Norm::kMax ? std::numeric_limits<float>::lowest() : 0.0f;
-    for (int64_t i = 0; i < columns; ++i) {
-      const auto v = static_cast<float>(x[i]);
-      norm = p.norm == Norm::kMax ? std::max(norm, v) : norm + (p.norm == Norm::kL1 ? std::fabs(v) : v * v);
+  WorkMeter meter;
+  for_blocks(meter, 0, p.size.rows, 2 * columns, [&](int64_t first, int64_t last) {
+    for (int64_t r = first; r < last; ++r, x += columns, y += columns) {
+      float norm = p.norm == Norm::kMax ? std::numeric_limits<float>::lowest() : 0.0f;
+      for (int64_t i = 0; i < columns; ++i) {
+        const auto v = static_cast<float>(x[i]);
+        norm = p.norm == Norm::kMax ? std::max(norm, v) : norm + (p.norm == Norm::kL1 ? std::fabs(v) : v * v);
+      }
+      if (p.norm == Norm::kL2) norm = std::sqrt(norm);
+      for (int64_t i = 0; i < columns; ++i) {
+        const auto v = static_cast<float>(x[i]);
+        y[i] = norm != 0 ? v / norm : v;
+      }
     }
-    if (p.norm == Norm::kL2) norm = std::sqrt(norm);
-    for (int64_t i = 0; i < columns; ++i) {
-      const auto v = static_cast<float>(x[i]);
-      y[i] = norm != 0 ? v / norm : v;
-    }
-  }
+  });
 }
 
 Norm norm_of(const NodeContext& c) {
@@ -137,11 +144,14 @@ void imputer_step(const void* params, std::byte* const* io, const ExecContext&) 
   const auto* x = reinterpret_cast<const T*>(io[1]);
   const auto* imputed = reinterpret_cast<const T*>(io[2]);
   const bool nan = p.replaced != p.replaced;
-  for (int64_t r = 0; r < p.size.rows; ++r, x += p.size.columns, y += p.size.columns) {
-    for (int64_t i = 0; i < p.size.columns; ++i) {
-      y[i] = x[i] == p.replaced || (nan && x[i] != x[i]) ? imputed[i] : x[i];
+  WorkMeter meter;
+  for_blocks(meter, 0, p.size.rows, p.size.columns, [&](int64_t first, int64_t last) {
+    for (int64_t r = first; r < last; ++r, x += p.size.columns, y += p.size.columns) {
+      for (int64_t i = 0; i < p.size.columns; ++i) {
+        y[i] = x[i] == p.replaced || (nan && x[i] != x[i]) ? imputed[i] : x[i];
+      }
     }
-  }
+  });
 }
 
 void infer_imputer(InferContext& c) {
@@ -196,7 +206,9 @@ void binarizer_step(const void* params, std::byte* const* io, const ExecContext&
   auto* y = reinterpret_cast<T*>(io[0]);
   const auto* x = reinterpret_cast<const T*>(io[1]);
   using A = std::common_type_t<T, float>;
-  for (int64_t i = 0; i < p.count; ++i) y[i] = static_cast<T>(static_cast<A>(x[i]) > static_cast<A>(p.threshold));
+  in_blocks(p.count, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) y[i] = static_cast<T>(static_cast<A>(x[i]) > static_cast<A>(p.threshold));
+  });
 }
 
 void infer_binarizer(InferContext& c) {
@@ -229,9 +241,12 @@ void extract_step(const void* params, std::byte* const* io, const ExecContext&) 
                   cat("ArrayFeatureExtractor: index ", indices[i], " is out of range for ", p.columns, " columns"));
     }
   }
-  for (int64_t r = 0; r < p.rows; ++r, x += p.columns) {
-    for (int64_t i = 0; i < p.count; ++i) *z++ = x[indices[i]];
-  }
+  WorkMeter meter;
+  for_blocks(meter, 0, p.rows, p.count, [&](int64_t first, int64_t last) {
+    for (int64_t r = first; r < last; ++r, x += p.columns) {
+      for (int64_t i = 0; i < p.count; ++i) *z++ = x[indices[i]];
+    }
+  });
 }
 
 void infer_extract(InferContext& c) {
@@ -265,10 +280,13 @@ void vectorize_step(const void* params, std::byte* const* io, const ExecContext&
   auto* y = reinterpret_cast<float*>(io[0]) + p.offset;
   const auto* x = reinterpret_cast<const T*>(io[1]);
   const int64_t copied = std::min(p.in_columns, p.width);
-  for (int64_t r = 0; r < p.rows; ++r, x += p.in_columns, y += p.out_columns) {
-    for (int64_t i = 0; i < copied; ++i) y[i] = static_cast<float>(x[i]);
-    std::fill(y + copied, y + p.width, 0.0f);
-  }
+  WorkMeter meter;
+  for_blocks(meter, 0, p.rows, p.width, [&](int64_t first, int64_t last) {
+    for (int64_t r = first; r < last; ++r, x += p.in_columns, y += p.out_columns) {
+      for (int64_t i = 0; i < copied; ++i) y[i] = static_cast<float>(x[i]);
+      std::fill(y + copied, y + p.width, 0.0f);
+    }
+  });
 }
 
 std::vector<int64_t> widths_of(const NodeContext& c) {

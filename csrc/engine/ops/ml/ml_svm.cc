@@ -5,6 +5,7 @@
 #include "engine/compile/op_registry.h"
 #include "engine/ops/ml/ml_common.h"
 #include "kernels/cpu/gemm/gemm.h"
+#include "platform/run_control.h"
 
 namespace inferkit {
 namespace {
@@ -65,13 +66,17 @@ void kernel_step(const void* params, std::byte* const* io, const ExecContext& co
   auto* out = reinterpret_cast<float*>(io[0]);
   const auto* x = reinterpret_cast<const float*>(io[1]);
   const auto* vectors = reinterpret_cast<const float*>(io[2]);
+  WorkMeter meter;
+  const auto all = [&](auto&& f) { for_blocks(meter, 0, p.rows * p.count, 2, f); };
   if (p.kernel == Kernel::kRbf) {
-    for (int64_t r = 0; r < p.rows; ++r) {
+    for (int64_t r = 0; r < p.rows && meter.go_on(p.features * p.count / 4); ++r) {
       float* row = out + r * p.count;
       squared_distances(x + r * p.features, vectors, p.features, p.count, row);
       for (int64_t i = 0; i < p.count; ++i) row[i] *= -p.gamma;
     }
-    return kernels::unary_fn(kernels::Unary::kExp)(out, out, p.rows * p.count, 0, 0);
+    return all([&](int64_t first, int64_t last) {
+      kernels::unary_fn(kernels::Unary::kExp)(out + first, out + first, last - first, 0, 0);
+    });
   }
   kernels::GemmArgs args;
   args.m = p.rows;
@@ -84,10 +89,14 @@ void kernel_step(const void* params, std::byte* const* io, const ExecContext& co
   args.ldc = p.count;
   kernels::gemm_f32_parallel(args, context.pool, context.max_threads);
   if (p.kernel == Kernel::kLinear) return;
-  const int64_t total = p.rows * p.count;
-  for (int64_t i = 0; i < total; ++i) out[i] = p.gamma * out[i] + p.coef0;
-  if (p.kernel == Kernel::kSigmoid) return kernels::unary_fn(kernels::Unary::kTanh)(out, out, total, 0, 0);
-  for (int64_t i = 0; i < total; ++i) out[i] = power(out[i], p.degree);
+  all([&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) out[i] = p.gamma * out[i] + p.coef0;
+    if (p.kernel == Kernel::kSigmoid) {
+      kernels::unary_fn(kernels::Unary::kTanh)(out + first, out + first, last - first, 0, 0);
+    } else {
+      for (int64_t i = first; i < last; ++i) out[i] = power(out[i], p.degree);
+    }
+  });
 }
 
 Vectors make_vectors(const std::vector<float>& rows, const KernelParams& p) {
@@ -194,7 +203,8 @@ void regressor_step(const void* params, std::byte* const* io, const ExecContext&
   auto* out = reinterpret_cast<float*>(io[0]);
   const auto* values = reinterpret_cast<const float*>(io[1]);
   const auto* coefficients = reinterpret_cast<const float*>(io[2]);
-  for (int64_t r = 0; r < p.rows; ++r) {
+  WorkMeter meter;
+  for (int64_t r = 0; r < p.rows && meter.go_on(p.count); ++r) {
     const float* row = values + r * p.count;
     double sum = p.linear ? static_cast<double>(row[0]) : 0;
     for (int64_t i = 0; !p.linear && i < p.count; ++i) {
@@ -359,7 +369,8 @@ void classifier_step(const void* params, std::byte* const* io, const ExecContext
   auto* votes = reinterpret_cast<int64_t*>(io[5]);
   const auto classes = static_cast<int64_t>(m.labels.size());
   const int64_t columns = score_columns(m), pairs = classes * (classes - 1) / 2;
-  for (int64_t r = 0; r < p.rows; ++r) {
+  WorkMeter meter;
+  for (int64_t r = 0; r < p.rows && meter.go_on(m.kernel.count * classes); ++r) {
     const float* kernel = reinterpret_cast<const float*>(io[2]) + r * m.kernel.count;
     decide_pairs(m, kernel, scratch, votes);
     if (labels) labels[r] = m.labels[static_cast<size_t>(argmax(votes, classes))];
@@ -387,7 +398,8 @@ void linear_classifier_step(const void* params, std::byte* const* io, const Exec
   const auto& m = *reinterpret_cast<const Machine*>(io[3]);
   const auto classes = static_cast<int64_t>(m.labels.size());
   const bool all_positive = std::all_of(m.coefficients.begin(), m.coefficients.end(), [](float v) { return v >= 0; });
-  for (int64_t r = 0; r < p.rows; ++r) {
+  WorkMeter meter;
+  for (int64_t r = 0; r < p.rows && meter.go_on(4 * classes); ++r) {
     float* row = values + r * classes;
     for (int64_t i = 0; i < classes; ++i) row[i] += m.rho[0];
     if (labels) {

@@ -8,6 +8,7 @@
 #include "engine/ops/ml/common/tree_ensemble.h"
 #include "engine/ops/ml/common/tree_reader.h"
 #include "engine/ops/ml/ml_common.h"
+#include "platform/run_control.h"
 #include "platform/thread_pool.h"
 
 namespace inferkit {
@@ -207,7 +208,9 @@ void tree_step(const void* params, std::byte* const* io, const ExecContext& cont
   if (context.pool && blocks > 1 && nanos > kParallelNanos) {
     context.pool->parallel_for(blocks, context.max_threads, block);
   } else {
-    for (int64_t b = 0; b < blocks; ++b) block(b);
+    WorkMeter meter;
+    const int64_t each = static_cast<int64_t>(nanos) / std::max<int64_t>(1, blocks) + 1;
+    for (int64_t b = 0; b < blocks && meter.go_on(each); ++b) block(b);
   }
 }
 
