@@ -51,8 +51,8 @@ class Batcher {
   Waited wait(Request& request, Nanos until = kNever);
   /// Sleeps until the request has a place in the queue or has ended. kInterrupted on a signal.
   Waited wait_for_room(Request& request);
-  /// True where this call ended it; false also where its end was decided a moment ago and is being written down. What
-  /// runs already runs on, for nobody.
+  /// True where this call ended it; false also where its end was decided a moment ago and is being written down: wait()
+  /// then waits for that, whatever its `until`. What runs already runs on, for nobody.
   bool cancel(Request& request) noexcept;
   /// The caller has taken the answer, or the error, of a request that has ended.
   void delivered(Request& request) { recorder_.delivered(request, clock_.now()); }

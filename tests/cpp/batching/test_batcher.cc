@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <cmath>
+#include <latch>
 #include <stdexcept>
 #include <thread>
 
@@ -662,4 +663,29 @@ TEST(batcher_windows_forget) {
   CHECK_EQ(s.completed, 1u);
   CHECK(s.requests_per_second == 0);
   CHECK_EQ(s.batch_sizes[0], 2u);
+}
+
+// A thread that has claimed a request may lose its turn before it publishes the end: who asks for the answer then does
+// not hear that there is none in time.
+TEST(batcher_end_that_is_decided_is_waited_for) {
+  Rig rig({.max_batch_size = 1});
+  std::latch in_run(1), go(1);
+  rig.model->on_run = [&] {
+    in_run.count_down();
+    go.wait();
+  };
+  const RequestRef r = rig.row(1);
+  in_run.wait();
+  CHECK(r->claim() == Phase::kRunning);
+  std::atomic<bool> published{false};
+  std::thread claimer([&] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    published = true;
+    r->publish(Phase::kCancelled);
+  });
+  CHECK(rig.batcher->wait(*r, SteadyClock::instance().now()) == Waited::kDone);
+  CHECK(published && r->done());
+  claimer.join();
+  r->open = {};  // as whoever claims it does
+  go.count_down();
 }
