@@ -31,6 +31,11 @@ std::string Node::label() const {
   return out + op_type + ")";
 }
 
+std::vector<NodeOrigin> Node::origins() const {
+  if (!stands_for.empty()) return stands_for;
+  return {{domain.empty() ? op_type : domain + "." + op_type, name}};
+}
+
 namespace {
 
 void number_nodes(Graph& graph, uint64_t& last) {

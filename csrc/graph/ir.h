@@ -44,6 +44,13 @@ struct Graph;
 using Attribute = std::variant<int64_t, float, std::string, Tensor, std::vector<int64_t>, std::vector<float>,
                                std::vector<std::string>, std::shared_ptr<Graph>>;
 
+/// A node as it stands in the file.
+struct NodeOrigin {
+  std::string op;  // with its domain, where that is not ONNX's
+  std::string name;
+  bool operator==(const NodeOrigin&) const = default;
+};
+
 struct Node {
   std::string op_type;
   std::string domain;  // "" is the default ONNX domain ("ai.onnx" is normalised to it)
@@ -55,9 +62,12 @@ struct Node {
   std::vector<ValueId> inputs;
   std::vector<ValueId> outputs;
   std::map<std::string, Attribute, std::less<>> attributes;
+  std::vector<NodeOrigin> stands_for;  // what a rewrite made it of; empty where it is as in the file
 
   /// "node 'fc1' (Gemm)", for messages.
   std::string label() const;
+  /// What it stands for; itself, where it is as in the file.
+  std::vector<NodeOrigin> origins() const;
 };
 
 struct Value {

@@ -20,6 +20,7 @@ std::shared_ptr<const Plan> Compiler::run(const std::map<size_t, size_t>& forced
   if (!unsupported_.empty()) throw Unsupported(unsupported_);
   mark_needed();
   split();
+  place();
   lower();
   if (!unsupported_.empty()) throw Unsupported(unsupported_);
   bind_outputs();
@@ -68,7 +69,7 @@ void Compiler::finish() {
       }
     }
   }
-  constexpr double kNanosPerStep = 15, kMostNanos = 1e17;  // years, and no overflow where some are added
+  constexpr double kMostNanos = 1e17;  // years, and no overflow where some are added
   const double nanos = work_ + kNanosPerStep * static_cast<double>(plan_->steps.size());
   plan_->estimated_nanos = static_cast<int64_t>(std::clamp(nanos, 0.0, kMostNanos));
   if (plan_->next) plan_->estimated_nanos += kStageNanos;
@@ -94,6 +95,7 @@ std::shared_ptr<const Plan> compile_as(const Graph& graph, std::span<const Input
   std::map<size_t, size_t> forced;
   for (;;) {
     try {
+      if (options.notes) *options.notes = {};
       return Compiler(graph, inputs, cache, options, fold).run(forced);
     } catch (const Compiler::Restart& restart) {
       forced[restart.node] = restart.input;

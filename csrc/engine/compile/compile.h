@@ -38,6 +38,9 @@ struct InputFacts {
   bool foreign = true;            // the caller's memory, which others may write during a run
 };
 
+class LoweringWishes;
+struct PlanNotes;
+
 /// How to compile.
 struct CompileOptions {
   /// The graph is the rest that a plan left; null for a whole one.
@@ -51,6 +54,10 @@ struct CompileOptions {
   int threads = 1;
   /// What constants may be views of; null: nothing that changes.
   const MappedFiles* files = nullptr;
+  /// Which lowerings to take where they can run a node; null: as INFERKIT_LOWERING says.
+  const LoweringWishes* wishes = nullptr;
+  /// Gets what can be said of the plan, where it is not null.
+  PlanNotes* notes = nullptr;
 };
 
 /// Compiles `graph` for inputs of these dtypes and shapes, as far as it can be without values that only a run gives;

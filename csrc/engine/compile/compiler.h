@@ -1,15 +1,18 @@
-// The state of one compilation, for the files that are its parts: compile.cc, infer.cc, lower.cc, compile_stages.cc,
-// and evaluate.cc and check_operators.cc beside them.
+// The state of one compilation, for the files that are its parts: compile.cc, infer.cc, place.cc, lower.cc,
+// compile_stages.cc, and evaluate.cc and check_operators.cc beside them.
 #pragma once
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
 #include "engine/compile/compile.h"
 #include "engine/compile/op_registry.h"
+#include "engine/compile/place.h"
 #include "engine/compile/plan_limits.h"
+#include "engine/compile/plan_notes.h"
 #include "engine/compile/storage.h"
 #include "engine/compile/time_budget.h"
 #include "engine/plan/continuation.h"
@@ -31,6 +34,9 @@ std::shared_ptr<const Plan> compile_as(const Graph& graph, std::span<const Input
                                        const CompileOptions& options, bool fold);
 /// The step that copies io[1] to io[0], where an output is also something else.
 void copy_step(const void* params, std::byte* const* io, const ExecContext& context);
+
+constexpr double kNanosPerStep = 15;   // to call it
+constexpr double kCopiedPerNano = 10;  // bytes
 
 class Compiler {
  public:
@@ -64,9 +70,33 @@ class Compiler {
   /// A constant that lives as long as the model: what is derived from it may be kept under its address.
   bool is_lasting(ValueId id) const;
 
+  // place.cc
+  /// What is known of a node's values.
+  struct NodeFacts {
+    std::vector<const TensorFacts*> in;
+    std::vector<TensorFacts> out;
+  };
+  NodeFacts node_facts(const Node& node) const;
+  void place();
+  /// Runs what a family does for node n: a value that it needs starts the compilation anew, and what it does not
+  /// support goes on the list.
+  template <class F>
+  void guarded(size_t n, F&& f) {
+    try {
+      f();
+    } catch (const NeedsValue& needs) {
+      throw Restart{n, needs.input()};
+    } catch (const Error& error) {
+      if (error.code() != ErrorCode::kUnsupportedOp) throw;
+      unsupported_.push_back(error.what());
+    }
+  }
+
   // lower.cc
   void lower();
   void bind_outputs();
+  void note_node(size_t n, const NodeFacts& known, size_t first_step, size_t scratch_bytes, double work);
+  void note_copy(ValueId id);
   int32_t slot_of(ValueId id);
   int32_t constant_slot(const Tensor& tensor);
   int32_t steady_slot(int32_t slot, size_t node);
@@ -103,6 +133,8 @@ class Compiler {
   std::map<size_t, std::optional<size_t>> deferred_;  // nodes of a later stage; the input whose value each needs
   std::vector<bool> node_needed_;
   std::vector<bool> value_needed_;
+  std::vector<Choice> choices_;                           // by node
+  std::map<size_t, std::vector<Considered>> considered_;  // by node, where notes are taken
   std::vector<int32_t> value_slot_;
   std::map<int32_t, int32_t> snapshots_;  // of foreign inputs, by their slots
   std::vector<std::string> unsupported_;
@@ -110,6 +142,8 @@ class Compiler {
   Storage storage_;
   std::vector<std::vector<Ref>> step_refs_;
   size_t folded_bytes_ = 0;
+  std::set<const void*> noted_constants_;
+  size_t scratch_bytes_ = 0;           // that lowerings have asked for so far
   TimeBudget fold_time_{100'000'000};  // what folding may still take
   double work_ = 0;
   std::shared_ptr<Plan> plan_ = std::make_shared<Plan>();

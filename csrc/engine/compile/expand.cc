@@ -23,6 +23,7 @@ std::vector<ValueId> Expansion::add_many(size_t outputs, std::string_view op, in
   out.op_type = op;
   out.name = cat(node_.name.empty() ? node_.op_type : node_.name, "/", op);
   out.version = version;
+  out.stands_for = node_.origins();
   out.inputs = std::move(inputs);
   for (size_t i = 0; i < outputs; ++i) out.outputs.push_back(graph_.add_value(out.name));
   out.attributes = std::move(attributes);

@@ -10,7 +10,6 @@
 namespace inferkit {
 namespace {
 
-constexpr double kCopiedPerNano = 10;  // bytes
 struct CopyParams {
   size_t bytes;
 };
@@ -47,7 +46,10 @@ class NodeLowering final : public LowerContext {
     if (!compiler_.value_needed_[static_cast<size_t>(id)] && i >= required_outputs_) return {};
     return {compiler_.slot_of(id)};
   }
-  Ref scratch(size_t bytes) override { return {compiler_.storage_.add({.bytes = bytes})}; }
+  Ref scratch(size_t bytes) override {
+    compiler_.scratch_bytes_ += bytes;
+    return {compiler_.storage_.add({.bytes = bytes})};
+  }
   Ref constant(const void* data, std::shared_ptr<const void> owner) override {
     compiler_.plan_->owners.push_back(std::move(owner));
     return {compiler_.storage_.add({.kind = Operand::Kind::kConstant, .pointer = data})};
@@ -98,29 +100,15 @@ void Compiler::lower() {
     const Node& node = graph().nodes[n];
     RunControl::check();
     plan_->labels.push_back(node.label());
-    if (!node_needed_[n]) continue;
-    std::vector<const TensorFacts*> in;
-    for (ValueId id : node.inputs) in.push_back(facts(id));
-    std::vector<TensorFacts> out;
-    for (ValueId id : node.outputs) {
-      out.push_back(facts(id) ? *facts(id) : TensorFacts{});
-      const bool made = id != kNoValue && value_needed_[static_cast<size_t>(id)] && !out.back().constant;
-      if (made) run_bytes_.add_value(node, out.back().dtype, out.back().shape);
-    }
-    // Nothing to compute, whatever the other dimensions are: a loop over them might not end.
-    const auto is_empty = [](const TensorFacts& f) { return f.shape.elements() == 0; };
-    if (std::all_of(out.begin(), out.end(), is_empty)) continue;
+    const Lowering* lowering = choices_[n].lowering;
+    if (!lowering) continue;
+    NodeFacts known = node_facts(node);
     const OpDef* def = OpRegistry::instance().find(node.domain, node.op_type, node.version);
-    NodeLowering context(*this, n, in, out, def->schema);
-    try {
-      if (!def->lower) context.unsupported("it has no lowering");
-      def->lower(context);
-    } catch (const NeedsValue& needs) {
-      throw Restart{n, needs.input()};
-    } catch (const Error& error) {
-      if (error.code() != ErrorCode::kUnsupportedOp) throw;
-      unsupported_.push_back(error.what());
-    }
+    NodeLowering context(*this, n, known.in, known.out, def->schema);
+    const size_t first_step = plan_->steps.size(), scratch_bytes = scratch_bytes_;
+    const double work = work_;
+    guarded(n, [&] { lowering->lower(context); });
+    if (options_.notes) note_node(n, known, first_step, scratch_bytes_ - scratch_bytes, work_ - work);
   }
 }
 
@@ -190,6 +178,7 @@ void Compiler::bind_outputs() {
     plan_->labels.push_back(cat("output '", graph().values[static_cast<size_t>(id)].name, "'"));
     add_step(copy_step, &params, sizeof(params), refs, plan_->labels.size() - 1,
              static_cast<double>(bytes) / kCopiedPerNano);
+    if (options_.notes) note_copy(id);
   }
 }
 

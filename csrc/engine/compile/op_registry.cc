@@ -45,8 +45,14 @@ void OpRegistry::add(OpDef def) {
       throw std::logic_error(cat("operator ", schema.name, " is registered twice for opset ", schema.since));
     }
   }
+  for (size_t i = 0; i < def.lowerings.size(); ++i) {
+    for (size_t j = 0; j < i; ++j) {
+      if (def.lowerings[i].name != def.lowerings[j].name) continue;
+      throw std::logic_error(cat("operator ", schema.name, " has two lowerings '", def.lowerings[i].name, "'"));
+    }
+  }
   def.family = family_;
-  rows.push_back(def);
+  rows.push_back(std::move(def));
 }
 
 const OpDef* OpRegistry::find(std::string_view domain, std::string_view name, int version) const {

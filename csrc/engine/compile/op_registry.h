@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "engine/compile/dynamic.h"
-#include "engine/compile/lower.h"
+#include "engine/compile/lowering.h"
 #include "graph/op_schema.h"
 
 namespace inferkit {
@@ -17,7 +17,7 @@ using SelectFn = const Graph& (*)(const NodeContext&);
 
 struct OpDef {
   OpSchema schema;
-  LowerFn lower = nullptr;
+  std::vector<Lowering> lowerings;  // best first; empty where no plan can run it
   DynamicFn dynamic = nullptr;
   SelectFn select = nullptr;
   std::string_view family = "";
@@ -34,13 +34,20 @@ class OpRegistry {
 
   /// For register_<family> functions: `family` holds for the calls of add that follow.
   void begin_family(std::string_view family) { family_ = family; }
-  void add(const OpSchema& schema, LowerFn lower) { add(OpDef{schema, lower}); }
+  void add(const OpSchema& schema, LowerFn lower) { add(OpDef{schema, one(lower)}); }
+  /// The same with several ways to run it, best first: of those that cost the same, the first is taken.
+  void add(const OpSchema& schema, std::vector<Lowering> lowerings) { add(OpDef{schema, std::move(lowerings)}); }
   /// An operator whose outputs' shapes depend on values. Where its rule throws NeedsValue (or it has none), `dynamic`
   /// runs it between two plans; what follows is compiled for the shapes that came out.
-  void add_dynamic(const OpSchema& schema, LowerFn lower, DynamicFn dynamic) { add(OpDef{schema, lower, dynamic}); }
-  void add_select(const OpSchema& schema, SelectFn select) { add(OpDef{schema, nullptr, nullptr, select}); }
+  void add_dynamic(const OpSchema& schema, LowerFn lower, DynamicFn dynamic) {
+    add(OpDef{schema, one(lower), dynamic});
+  }
+  void add_select(const OpSchema& schema, SelectFn select) { add(OpDef{schema, {}, nullptr, select}); }
 
  private:
+  static std::vector<Lowering> one(LowerFn lower) {
+    return lower ? std::vector<Lowering>{{.name = kOnlyLowering, .lower = lower}} : std::vector<Lowering>();
+  }
   void add(OpDef def);
   std::unordered_map<std::string, std::vector<OpDef>> ops_;  // by "domain:name"
   std::string_view family_;

@@ -155,7 +155,7 @@ void Model::read_specs() {
   }
 }
 
-std::shared_ptr<const Plan> Model::compile_for(std::span<const Shape> shapes) {
+std::shared_ptr<const Plan> Model::compile_for(std::span<const Shape> shapes, PlanNotes* notes) {
   std::vector<InputFacts> facts;
   for (size_t i = 0; i < inputs_.size(); ++i) {
     const bool foreign = inputs_[i].dtype != DType::kBool;  // bools come as copies: see Runner::run
@@ -164,7 +164,10 @@ std::shared_ptr<const Plan> Model::compile_for(std::span<const Shape> shapes) {
   try {
     return file_.files.guarded([&] {
       return compile(file_.graph, facts, *packed_,
-                     {.max_run_bytes = options_.max_run_bytes, .threads = options_.threads, .files = &file_.files});
+                     {.max_run_bytes = options_.max_run_bytes,
+                      .threads = options_.threads,
+                      .files = &file_.files,
+                      .notes = notes});
     });
   } catch (const Error& error) {
     file_.files.require_unchanged();

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "engine/compile/compile.h"
+#include "engine/model/explain.h"
 #include "engine/model/packed_weights.h"
 #include "engine/run/plan_cache.h"
 #include "engine/run/program.h"
@@ -66,6 +67,12 @@ class Model final : public Runner {
   PlanCache::Lease acquire(std::span<const Shape> shapes) { return plans_.acquire(shapes); }
   ExecContext exec_context(const Plan& plan) const { return exec_context_for(plan, options_.threads); }
 
+  /// The plan for inputs of these shapes, which must fit the specs, and what was decided about it.
+  Explained explain(std::span<const Shape> shapes);
+  /// The same with what its nodes take: run once, then `runs` times, which is at least 1. What follows a plan that is
+  /// not the whole model is not run.
+  Explained profile(std::span<const TensorView> inputs, int64_t runs);
+
   const std::string& path() const { return path_; }
   const ModelFile& file() const { return file_; }
   ModelMemory memory() const;
@@ -80,7 +87,7 @@ class Model final : public Runner {
   void forget_unfinished();
 
  private:
-  std::shared_ptr<const Plan> compile_for(std::span<const Shape> shapes);
+  std::shared_ptr<const Plan> compile_for(std::span<const Shape> shapes, PlanNotes* notes = nullptr);
   void read_specs();
   class PortSink;
   std::vector<Port> probe_outputs(std::span<const InputFacts> facts, RunBudget& budget, TimeBudget& time, bool& staged);

@@ -81,6 +81,17 @@ void add_tap(const Window& w, const X* plane, int32_t zero, int32_t weight, cons
   }
 }
 
+double taps_nanos(const ConvParams& p) {
+  const double outputs = static_cast<double>(p.batch * p.groups * p.filters * p.window.out_elements());
+  return outputs * static_cast<double>(p.channels * p.window.kernel_elements()) / 8;
+}
+
+/// Copying and packing the windows costs more than the products of two filters.
+double gemm_nanos(const ConvParams& p) {
+  const int64_t windows = p.batch * p.groups * p.window.out_elements() * p.channels * p.window.kernel_elements();
+  return static_cast<double>(windows * p.filters) / 100 + static_cast<double>(windows) / 4;
+}
+
 // ---- Few filters per group: tap by tap ------------------------------------------------------------------------------
 
 /// io: the sums, x, w, and their zero points or null.
@@ -118,9 +129,7 @@ void lower_taps(LowerContext& c, const ConvParams& p, Ref out, const Operands& a
     return dispatch<kByteTypes>(c.input(at.w).dtype, []<class W>() -> StepFn { return taps_step<X, W>; });
   });
   const auto zero = [&](size_t i) { return c.has_input(i) ? c.in(i) : Ref{}; };
-  const double outputs = static_cast<double>(p.batch * p.groups * p.filters * p.window.out_elements());
-  c.step(fn, p, {out, c.in(at.x), c.in(at.w), zero(at.x_zero), zero(at.w_zero)},
-         outputs * static_cast<double>(p.channels * p.window.kernel_elements()) / 8);
+  c.step(fn, p, {out, c.in(at.x), c.in(at.w), zero(at.x_zero), zero(at.w_zero)}, taps_nanos(p));
 }
 
 // ---- GEMM -----------------------------------------------------------------------------------------------------------
@@ -233,13 +242,20 @@ void lower_gemm(LowerContext& c, const ConvParams& conv, Ref out, const Operands
   c.step(gemm_step, p,
          {out, c.in(at.x), weights, zero(at.x_zero), zero(at.w_zero),
           c.scratch(static_cast<size_t>(p.slot_bytes) * static_cast<size_t>(p.slots))},
-         static_cast<double>(products) / 100 + static_cast<double>(images * p.gemm.ldc * p.gemm.k) / 4);
+         gemm_nanos(conv));
 }
 
-void lower_conv(LowerContext& c, const ConvParams& p, Ref out, const Operands& at) {
-  if (p.batch * p.groups * p.filters * p.window.out_elements() == 0) return;
-  constexpr int64_t kFewFilters = 2;  // copying and packing the windows would cost more than the products
-  p.filters <= kFewFilters ? lower_taps(c, p, out, at) : lower_gemm(c, p, out, at);
+// ---- The ways -------------------------------------------------------------------------------------------------------
+
+using LowerConv = void (*)(LowerContext&, const ConvParams&, Ref out, const Operands&);
+
+template <const Operands& kAt>
+Cost taps_cost(const NodeContext& c) {
+  return Cost(taps_nanos(conv_params(c, kAt)));
+}
+template <const Operands& kAt>
+Cost gemm_cost(const NodeContext& c) {
+  return Cost(gemm_nanos(conv_params(c, kAt)));
 }
 
 void check_types(const NodeContext& c, const Operands& at) {
@@ -255,7 +271,10 @@ void infer_conv_integer(InferContext& c) {
   const ConvParams p = conv_params(c, kConvInteger);
   c.set_output(0, DType::kI32, window_output(p.window, p.batch, p.groups * p.filters));
 }
-void lower_conv_integer(LowerContext& c) { lower_conv(c, conv_params(c, kConvInteger), c.out(0), kConvInteger); }
+template <LowerConv kLower>
+void lower_conv_integer(LowerContext& c) {
+  kLower(c, conv_params(c, kConvInteger), c.out(0), kConvInteger);
+}
 
 // x, x_scale, x_zero_point, w, w_scale, w_zero_point, y_scale, y_zero_point, bias
 void infer_qlinear_conv(InferContext& c) {
@@ -276,11 +295,12 @@ void infer_qlinear_conv(InferContext& c) {
   c.set_output(0, c.input(7).dtype, window_output(p.window, p.batch, filters));
 }
 
+template <LowerConv kLower>
 void lower_qlinear_conv(LowerContext& c) {
   const ConvParams p = conv_params(c, kQLinearConv);
   const int64_t filters = p.groups * p.filters;
   const Ref sums = c.scratch(static_cast<size_t>(c.output(0).shape.elements()) * sizeof(int32_t));
-  lower_conv(c, p, sums, kQLinearConv);
+  kLower(c, p, sums, kQLinearConv);
   const RequantizeParams r{p.batch, filters, p.window.out_elements(), 1, 0, filter_stride(c, 4, filters)};
   lower_requantize(c, r, c.out(0), sums, c.in(1), c.in(4), c.in(6), c.in(7), c.has_input(8) ? c.in(8) : Ref{});
 }
@@ -294,14 +314,16 @@ void register_integer_conv(OpRegistry& r) {
          .max_inputs = 4,
          .max_outputs = 1,
          .infer = infer_conv_integer},
-        lower_conv_integer);
+        {{.name = "gemm", .lower = lower_conv_integer<lower_gemm>, .cost = gemm_cost<kConvInteger>},
+         {.name = "taps", .lower = lower_conv_integer<lower_taps>, .cost = taps_cost<kConvInteger>}});
   r.add({.name = "QLinearConv",
          .since = 10,
          .min_inputs = 8,
          .max_inputs = 9,
          .max_outputs = 1,
          .infer = infer_qlinear_conv},
-        lower_qlinear_conv);
+        {{.name = "gemm", .lower = lower_qlinear_conv<lower_gemm>, .cost = gemm_cost<kQLinearConv>},
+         {.name = "taps", .lower = lower_qlinear_conv<lower_taps>, .cost = taps_cost<kQLinearConv>}});
 }
 
 }  // namespace inferkit

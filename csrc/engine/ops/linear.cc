@@ -228,54 +228,96 @@ LoopNest<2> batch_nest(const Product& p) {
   return make_nest<2>(p.batch, {strides_of(p.a), strides_of(p.b)});
 }
 
-void lower_matmul_f32(LowerContext& c, Product p) {
+/// A product in float32, as the kernel sees it.
+struct MatMul {
+  Product shapes;
   MatMulParams params;
-  if (p.b.elements(0, p.b.rank() - 2) == 1) {
-    // One right side for all rows: one tall product.
-    p.m = p.a.elements(0, p.a.rank() - 1);
-    p.a = {p.m, p.k};
-    p.b = {p.k, p.n};
-    p.batch = {};
+  double work;
+
+  explicit MatMul(const NodeContext& c) : shapes(matmul_shapes(c)) {
+    Product& p = shapes;
+    if (p.b.elements(0, p.b.rank() - 2) == 1) {
+      // One right side for all rows: one tall product.
+      p.m = p.a.elements(0, p.a.rank() - 1);
+      p.a = {p.m, p.k};
+      p.b = {p.k, p.n};
+      p.batch = {};
+    }
+    params.gemm.m = p.m;
+    params.gemm.n = p.n;
+    params.gemm.k = p.k;
+    params.gemm.lda = p.k;
+    params.gemm.ldc = p.n;
+    params.batch = batch_nest(p);
+    work = gemm_work(static_cast<double>(p.batch.elements()), params.gemm);
   }
-  params.gemm.m = p.m;
-  params.gemm.n = p.n;
-  params.gemm.k = p.k;
-  params.gemm.lda = p.k;
-  params.gemm.ldc = p.n;
-  params.batch = batch_nest(p);
-  const auto work = gemm_work(static_cast<double>(p.batch.elements()), params.gemm);
-  const TensorFacts& b = c.input(1);
-  if (b.constant) {
-    const int64_t matrices = p.b.elements(0, p.b.rank() - 2);
-    const auto packed = packed_weights(c.cache(), *b.constant, false, p.k, p.n, matrices);
-    kernels::use_packed_b(params.gemm, nullptr);
-    const auto each = static_cast<int64_t>(kernels::packed_b_elements(p.k, p.n));
-    const int64_t plain = std::max<int64_t>(p.k * p.n, 1);
-    for (auto& stride : params.batch.strides[1]) stride = stride / plain * each;
-    c.step(matmul_f32_step, params, {c.out(0), c.in(0), c.constant(packed.get(), packed), Ref{}}, work);
-    return;
-  }
-  Ref scratch;
-  if (p.n % kernels::kPanelColumns == 0) {
-    params.gemm.b_k_stride = p.n;
-    params.gemm.b_panel_stride = kernels::kPanelColumns;
-  } else {
-    const size_t room = kernels::packed_b_elements(p.k, p.n) * sizeof(float);
-    params.pack = true;
-    params.slots = pack_slots(c.threads(), p.batch.elements(), work, room);
-    kernels::use_packed_b(params.gemm, nullptr);
-    scratch = c.scratch(room * static_cast<size_t>(params.slots));
-  }
-  c.step(matmul_f32_step, params, {c.out(0), c.in(0), c.in(1), scratch}, work);
+};
+
+Cost matmul_ahead_cost(const NodeContext& c) {
+  if (!c.input(1).constant) return Cost::cannot("the right side is not constant");
+  return Cost(MatMul(c).work);
 }
 
-void lower_matmul(LowerContext& c) {
+/// B was packed once for the model.
+void lower_matmul_ahead(LowerContext& c) {
+  MatMul matmul(c);
+  const Product& p = matmul.shapes;
+  MatMulParams& params = matmul.params;
+  const int64_t matrices = p.b.elements(0, p.b.rank() - 2);
+  const auto packed = packed_weights(c.cache(), c.known_value(1), false, p.k, p.n, matrices);
+  kernels::use_packed_b(params.gemm, nullptr);
+  const auto each = static_cast<int64_t>(kernels::packed_b_elements(p.k, p.n));
+  const int64_t plain = std::max<int64_t>(p.k * p.n, 1);
+  for (auto& stride : params.batch.strides[1]) stride = stride / plain * each;
+  c.step(matmul_f32_step, params, {c.out(0), c.in(0), c.constant(packed.get(), packed), Ref{}}, matmul.work);
+}
+
+Cost matmul_in_place_cost(const NodeContext& c) {
+  const MatMul matmul(c);
+  if (matmul.shapes.n % kernels::kPanelColumns != 0) return Cost::cannot("the columns are no multiple of 16");
+  return Cost(matmul.work);
+}
+
+/// B's panels are read where they lie.
+void lower_matmul_in_place(LowerContext& c) {
+  MatMul matmul(c);
+  matmul.params.gemm.b_k_stride = matmul.shapes.n;
+  matmul.params.gemm.b_panel_stride = kernels::kPanelColumns;
+  c.step(matmul_f32_step, matmul.params, {c.out(0), c.in(0), c.in(1), Ref{}}, matmul.work);
+}
+
+constexpr double kPackedPerNano = 4;  // floats
+
+Cost matmul_packed_cost(const NodeContext& c) {
+  const MatMul matmul(c);
+  const Product& p = matmul.shapes;
+  return Cost(matmul.work + static_cast<double>(p.batch.elements()) * static_cast<double>(p.k) *
+                                static_cast<double>(p.n) / kPackedPerNano);
+}
+
+/// B is packed in the run.
+void lower_matmul_packed(LowerContext& c) {
+  MatMul matmul(c);
+  const Product& p = matmul.shapes;
+  const size_t room = kernels::packed_b_elements(p.k, p.n) * sizeof(float);
+  matmul.params.pack = true;
+  matmul.params.slots = pack_slots(c.threads(), p.batch.elements(), matmul.work, room);
+  kernels::use_packed_b(matmul.params.gemm, nullptr);
+  const Ref scratch = c.scratch(room * static_cast<size_t>(matmul.params.slots));
+  c.step(matmul_f32_step, matmul.params, {c.out(0), c.in(0), c.in(1), scratch}, matmul.work);
+}
+
+/// For what sums in another order than float32 does.
+Cost not_float32_cost(const NodeContext& c) {
+  return c.input(0).dtype == DType::kF32 ? Cost::cannot("it sums in one chunk, and float32 in those of the rule")
+                                         : Cost(0);
+}
+
+void lower_matmul_plain(LowerContext& c) {
   const Product p = matmul_shapes(c);
-  const DType dtype = c.input(0).dtype;
-  if (dtype == DType::kF32) return lower_matmul_f32(c, p);
   const GenericParams params{p.m, p.n, p.k, p.k, 1, p.n, 1, batch_nest(p)};
   const double work = 2.0 * static_cast<double>(p.batch.elements() * p.m) * static_cast<double>(p.n * p.k);
-  c.step(generic_step(dtype), params,
+  c.step(generic_step(c.input(0).dtype), params,
          {c.out(0), c.in(0), c.in(1), c.scratch(static_cast<size_t>(p.n) * sizeof(double))}, work);
 }
 
@@ -367,8 +409,37 @@ void pack_step(const void* params, std::byte* const* io, const ExecContext&) {
   p.transposed ? kernels::pack_b_transposed(in, p.k, p.k, p.n, out) : kernels::pack_b(in, p.n, p.k, p.n, out);
 }
 
-/// The product alone; a bias over the columns is fused where `bias` is valid.
-void lower_gemm_product_f32(LowerContext& c, const GemmShapes& g, Ref bias) {
+/// What Gemm does besides the product.
+struct GemmTail {
+  float alpha, beta;
+  bool has_c;     // C is read
+  bool has_bias;  // C is a row that is added as it is, which the product's step does
+  bool needed() const { return alpha != 1 || (has_c && !has_bias); }
+};
+
+GemmTail gemm_tail(const NodeContext& c, const GemmShapes& g) {
+  const float alpha = c.attr_float("alpha", 1), beta = c.attr_float("beta", 1);
+  const bool has_c = c.has_input(2) && beta != 0;
+  const bool row =
+      has_c && c.input(2).shape.elements() == g.n && c.input(2).shape.rank() >= 1 && c.input(2).shape.back() == g.n;
+  return {alpha, beta, has_c, c.input(0).dtype == DType::kF32 && alpha == 1 && beta == 1 && row};
+}
+
+void lower_gemm_tail(LowerContext& c, const GemmShapes& g, const GemmTail& tail) {
+  if (!tail.needed()) return;
+  const Shape out{g.m, g.n};
+  const Strides addend = tail.has_c ? broadcast_strides(c.input(2).shape, out) : Strides{};
+  const AddScaledParams p{tail.alpha, tail.beta, tail.has_c, make_nest<2>(out, {out.strides(), addend})};
+  const StepFn fn = dispatch<kMatMulTypes>(c.input(0).dtype, []<class T>() -> StepFn { return add_scaled_step<T>; });
+  c.step(fn, p, {c.out(0), tail.has_c ? c.in(2) : Ref{}}, static_cast<double>(g.m * g.n));
+}
+
+/// The product, and what follows it; `make_b` gives B packed.
+template <class MakeB>
+void lower_gemm_f32(LowerContext& c, MakeB&& make_b) {
+  const GemmShapes g = gemm_shapes(c);
+  const GemmTail tail = gemm_tail(c, g);
+  const Ref bias = tail.has_bias ? c.in(2) : Ref{};
   Ref a = c.in(0);
   if (g.ta) {
     const Ref transposed = c.scratch(static_cast<size_t>(g.m * g.k) * sizeof(float));
@@ -383,52 +454,67 @@ void lower_gemm_product_f32(LowerContext& c, const GemmShapes& g, Ref bias) {
   p.gemm.ldc = g.n;
   p.gemm.bias_kind = bias.valid() ? BiasKind::kPerColumn : BiasKind::kNone;
   kernels::use_packed_b(p.gemm, nullptr);
-  Ref b;
-  if (c.input(1).constant) {
-    const auto packed = packed_weights(c.cache(), *c.input(1).constant, g.tb, g.k, g.n, 1);
-    b = c.constant(packed.get(), packed);
-  } else {
-    b = c.scratch(kernels::packed_b_elements(g.k, g.n) * sizeof(float));
-    c.step(pack_step, PackParams{g.k, g.n, g.tb}, {b, c.in(1)}, static_cast<double>(g.k * g.n) / 4);
-  }
+  const Ref b = make_b(g);
   c.step(linear_step, p, {c.out(0), a, b, bias}, gemm_work(1, p.gemm));
+  lower_gemm_tail(c, g, tail);
 }
 
-void lower_gemm(LowerContext& c) {
+double gemm_nanos(const GemmShapes& g) {
+  GemmArgs args;
+  args.m = g.m;
+  args.n = g.n;
+  args.k = g.k;
+  return gemm_work(1, args);
+}
+
+Cost gemm_ahead_cost(const NodeContext& c) {
+  if (!c.input(1).constant) return Cost::cannot("the right side is not constant");
+  return Cost(gemm_nanos(gemm_shapes(c)));
+}
+void lower_gemm_ahead(LowerContext& c) {
+  lower_gemm_f32(c, [&](const GemmShapes& g) {
+    const auto packed = packed_weights(c.cache(), c.known_value(1), g.tb, g.k, g.n, 1);
+    return c.constant(packed.get(), packed);
+  });
+}
+
+double packing_nanos(const GemmShapes& g) { return static_cast<double>(g.k * g.n) / kPackedPerNano; }
+
+Cost gemm_packed_cost(const NodeContext& c) {
   const GemmShapes g = gemm_shapes(c);
-  const float alpha = c.attr_float("alpha", 1), beta = c.attr_float("beta", 1);
-  const DType dtype = c.input(0).dtype;
-  const bool has_c = c.has_input(2) && beta != 0;
-  bool fused = alpha == 1 && !has_c;
-  if (dtype == DType::kF32) {
-    Ref bias;
-    const bool row =
-        has_c && c.input(2).shape.elements() == g.n && c.input(2).shape.rank() >= 1 && c.input(2).shape.back() == g.n;
-    if (alpha == 1 && beta == 1 && row) {
-      bias = c.in(2);
-      fused = true;
-    }
-    lower_gemm_product_f32(c, g, bias);
-  } else {
-    const GenericParams p{
-        g.m, g.n, g.k, g.ta ? 1 : g.k, g.ta ? g.m : 1, g.tb ? 1 : g.n, g.tb ? g.k : 1, make_nest<2>({}, {})};
-    c.step(generic_step(dtype), p, {c.out(0), c.in(0), c.in(1), c.scratch(static_cast<size_t>(g.n) * sizeof(double))},
-           2.0 * static_cast<double>(g.m * g.n) * static_cast<double>(g.k));
-  }
-  if (fused) return;
-  const Shape out{g.m, g.n};
-  const Strides addend = has_c ? broadcast_strides(c.input(2).shape, out) : Strides{};
-  const AddScaledParams p{alpha, beta, has_c, make_nest<2>(out, {out.strides(), addend})};
-  const StepFn fn = dispatch<kMatMulTypes>(dtype, []<class T>() -> StepFn { return add_scaled_step<T>; });
-  c.step(fn, p, {c.out(0), has_c ? c.in(2) : Ref{}}, static_cast<double>(g.m * g.n));
+  return Cost(gemm_nanos(g) + packing_nanos(g));
+}
+void lower_gemm_packed(LowerContext& c) {
+  lower_gemm_f32(c, [&](const GemmShapes& g) {
+    const Ref b = c.scratch(kernels::packed_b_elements(g.k, g.n) * sizeof(float));
+    c.step(pack_step, PackParams{g.k, g.n, g.tb}, {b, c.in(1)}, packing_nanos(g));
+    return b;
+  });
+}
+
+void lower_gemm_plain(LowerContext& c) {
+  const GemmShapes g = gemm_shapes(c);
+  const GenericParams p{
+      g.m, g.n, g.k, g.ta ? 1 : g.k, g.ta ? g.m : 1, g.tb ? 1 : g.n, g.tb ? g.k : 1, make_nest<2>({}, {})};
+  c.step(generic_step(c.input(0).dtype), p,
+         {c.out(0), c.in(0), c.in(1), c.scratch(static_cast<size_t>(g.n) * sizeof(double))},
+         2.0 * static_cast<double>(g.m * g.n) * static_cast<double>(g.k));
+  lower_gemm_tail(c, g, gemm_tail(c, g));
 }
 
 }  // namespace
 
 void register_linear(OpRegistry& r) {
-  r.add({.name = "MatMul", .min_inputs = 2, .max_inputs = 2, .max_outputs = 1, .infer = infer_matmul}, lower_matmul);
+  constexpr Precision kF32 = Precision::kFloat32;
+  r.add({.name = "MatMul", .min_inputs = 2, .max_inputs = 2, .max_outputs = 1, .infer = infer_matmul},
+        {{.name = "ahead", .lower = lower_matmul_ahead, .cost = matmul_ahead_cost, .precision = kF32},
+         {.name = "in_place", .lower = lower_matmul_in_place, .cost = matmul_in_place_cost, .precision = kF32},
+         {.name = "packed", .lower = lower_matmul_packed, .cost = matmul_packed_cost, .precision = kF32},
+         {.name = "plain", .lower = lower_matmul_plain, .cost = not_float32_cost}});
   r.add({.name = "Gemm", .since = 7, .min_inputs = 2, .max_inputs = 3, .max_outputs = 1, .infer = infer_gemm},
-        lower_gemm);
+        {{.name = "ahead", .lower = lower_gemm_ahead, .cost = gemm_ahead_cost, .precision = kF32},
+         {.name = "packed", .lower = lower_gemm_packed, .cost = gemm_packed_cost, .precision = kF32},
+         {.name = "plain", .lower = lower_gemm_plain, .cost = not_float32_cost}});
   r.add({.domain = kInternal,
          .name = "Linear",
          .min_inputs = 2,

@@ -186,46 +186,69 @@ void run_fast(const void* params, std::byte* const* io, const ExecContext& conte
                              [&](int64_t i) { planes(i * block, std::min(p.planes, (i + 1) * block)); });
 }
 
-/// False where the window is not one for the kernels.
-bool lower_fast(LowerContext& c, const PoolParams& p, bool average) {
-  const Window& w = p.window;
-  if (c.input(0).dtype != DType::kF32 || w.rank > 2 || c.has_output(1)) return false;
+FastParams fast_params(const NodeContext& c, PoolOp op) {
+  const Window w = pool_window(c);
   FastParams f{};
-  f.planes = p.planes;
-  f.average = average;
-  f.args.include_pad = p.include_pad;
+  f.planes = c.input(0).shape[0] * c.input(0).shape[1];
+  f.average = op == PoolOp::kAverage;
+  f.args.include_pad = c.attr_int("count_include_pad", 0) != 0;
   const auto copy = [](const WindowDim& d) {
     return kernels::PoolDim{d.in, d.out, d.kernel, d.stride, d.dilation, d.pad_begin, d.pad_end};
   };
   f.args.h = copy(w.dim[1]);
   f.args.w = copy(w.dim[2]);
-  if (kernels::pool_row_elements(f.args.w) > kernels::kPoolRow) return false;
-  c.step(run_fast, f, {c.in(0), c.out(0)},
-         static_cast<double>(p.planes * w.out_elements() * w.kernel_elements()) * 0.1);
-  return true;
+  return f;
 }
 
-// ---- Lowering -------------------------------------------------------------------------------------------------------
+// ---- The ways -------------------------------------------------------------------------------------------------------
 
-void lower_pool(LowerContext& c, PoolOp op) {
+double taps_of(const Window& w) { return static_cast<double>(w.out_elements() * w.kernel_elements()); }
+
+double fast_nanos(const NodeContext& c) {
+  return static_cast<double>(c.input(0).shape[0] * c.input(0).shape[1]) * taps_of(pool_window(c)) * 0.1;
+}
+
+template <PoolOp kOp>
+Cost fast_cost(const NodeContext& c) {
+  if (pool_window(c).rank > 2) return Cost::cannot("the window has three dimensions");
+  if (c.has_output(1)) return Cost::cannot("the indices are asked for");
+  if (kernels::pool_row_elements(fast_params(c, kOp).args.w) > kernels::kPoolRow) {
+    return Cost::cannot("a row is too long for the kernel");
+  }
+  return Cost(fast_nanos(c));
+}
+
+template <PoolOp kOp>
+void lower_fast(LowerContext& c) {
+  c.step(run_fast, fast_params(c, kOp), {c.in(0), c.out(0)}, fast_nanos(c));
+}
+
+double generic_nanos(const NodeContext& c) {
+  const Window w = pool_window(c);
+  return static_cast<double>(c.input(0).shape[0] * c.input(0).shape[1]) * static_cast<double>(w.out_elements()) *
+         (5 + static_cast<double>(w.kernel_elements()));
+}
+
+Cost generic_cost(const NodeContext& c) { return Cost(generic_nanos(c)); }
+
+template <PoolOp kOp>
+void lower_generic(LowerContext& c) {
   const TensorFacts& x = c.input(0);
   PoolParams p{};
   p.window = pool_window(c);
   p.planes = x.shape[0] * x.shape[1];
   p.include_pad = c.attr_int("count_include_pad", 0) != 0;
   p.column_major = c.attr_int("storage_order", 0) != 0;
-  if (op == PoolOp::kLp) p.p = static_cast<double>(norm_of(c));
-  require_type(c, 0, op == PoolOp::kMax ? kMaxTypes : kFloatTypes);
-  if (p.planes * p.window.out_elements() == 0) return;
-  if (op != PoolOp::kLp && lower_fast(c, p, op == PoolOp::kAverage)) return;
-  const double work = static_cast<double>(p.planes * p.window.out_elements() * (5 + p.window.kernel_elements()));
-  if (op == PoolOp::kMax) {
+  if (kOp == PoolOp::kLp) p.p = static_cast<double>(norm_of(c));
+  require_type(c, 0, kOp == PoolOp::kMax ? kMaxTypes : kFloatTypes);
+  if constexpr (kOp == PoolOp::kMax) {
     const auto fn = dispatch<kMaxTypes>(x.dtype, []<class T>() -> StepFn { return run_max<T>; });
-    return c.step(fn, p, {c.in(0), c.out(0), c.has_output(1) ? c.out(1) : Ref{}}, work);
+    c.step(fn, p, {c.in(0), c.out(0), c.has_output(1) ? c.out(1) : Ref{}}, generic_nanos(c));
+  } else {
+    const auto fn = dispatch<kFloatTypes>(
+        x.dtype, []<class T>() -> StepFn { return kOp == PoolOp::kLp ? run_lp<T> : run_average<T>; });
+    c.step(fn, p, {c.in(0), c.out(0)}, generic_nanos(c));
   }
-  const auto fn = dispatch<kFloatTypes>(
-      x.dtype, [op]<class T>() -> StepFn { return op == PoolOp::kLp ? run_lp<T> : run_average<T>; });
-  c.step(fn, p, {c.in(0), c.out(0)}, work);
 }
 
 void infer_global(InferContext& c) {
@@ -262,19 +285,25 @@ void lower_global(LowerContext& c) {
 
 void register_pool(OpRegistry& r) {
   const OpSchema one{.min_inputs = 1, .max_inputs = 1, .max_outputs = 1, .infer = infer_pool};
-  const auto add = [&](std::string_view name, const OpSchema& base, LowerFn lower) {
-    OpSchema row = base;
-    row.name = name;
-    r.add(row, lower);
+  const auto named = [](OpSchema schema, std::string_view name) {
+    schema.name = name;
+    return schema;
   };
-  OpSchema max = one;
+  const auto ways = [](LowerFn fast, CostFn cost, LowerFn generic) -> std::vector<Lowering> {
+    return {{.name = "planes", .lower = fast, .cost = cost, .precision = Precision::kFloat32},
+            {.name = "generic", .lower = generic, .cost = generic_cost}};
+  };
+  OpSchema max = named(one, "MaxPool");
   max.max_outputs = 2;
-  add("MaxPool", max, [](LowerContext& c) { lower_pool(c, PoolOp::kMax); });
-  add("AveragePool", one, [](LowerContext& c) { lower_pool(c, PoolOp::kAverage); });
-  add("LpPool", one, [](LowerContext& c) { lower_pool(c, PoolOp::kLp); });
+  r.add(max, ways(lower_fast<PoolOp::kMax>, fast_cost<PoolOp::kMax>, lower_generic<PoolOp::kMax>));
+  r.add(named(one, "AveragePool"),
+        ways(lower_fast<PoolOp::kAverage>, fast_cost<PoolOp::kAverage>, lower_generic<PoolOp::kAverage>));
+  r.add(named(one, "LpPool"), lower_generic<PoolOp::kLp>);
   OpSchema global = one;
   global.infer = infer_global;
-  for (std::string_view name : {"GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"}) add(name, global, lower_global);
+  for (std::string_view name : {"GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"}) {
+    r.add(named(global, name), lower_global);
+  }
 }
 
 }  // namespace inferkit

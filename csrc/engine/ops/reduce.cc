@@ -298,12 +298,86 @@ void run_columns(const void* params, std::byte* const* io, const ExecContext& co
     for_parts(p.outer * blocks, block);
 }
 
-/// False where no such path exists.
-bool lower_columns(LowerContext& c, ReduceOp op, int64_t outer, int64_t n, int64_t inner) {
+// ---- The ways
+// ---------------------------------------------------------------------------------------------------------
+
+/// Dimensions of 1 change nothing, and neighbours of one kind are one dimension: what is left is a short word such as
+/// KR (rows) or KRK (columns). A leading K may be missing, so a batch of one takes the path of a larger one.
+struct Reduction {
+  ReduceOp op;
+  Shape kept, gone;
+  Strides kept_strides{}, gone_strides{};
+  std::string word;
+  int64_t dims[Shape::kMaxRank] = {};  // of the word's letters
+
+  int64_t count() const { return gone.elements(); }
+  bool is_rows() const { return word == "R" || word == "KR" || word == "K" || word.empty(); }
+  bool is_columns() const { return word == "RK" || word == "KRK"; }
+  int64_t outer() const { return word == "RK" ? 1 : dims[0]; }
+  int64_t reduced() const { return dims[word == "RK" ? 0 : 1]; }
+  int64_t inner() const { return dims[word == "RK" ? 1 : 2]; }
+};
+
+Reduction reduction_of(const NodeContext& c) {
+  Reduction out;
+  out.op = op_of(c);
+  const Shape& x = c.input(0).shape;
+  const auto reduced = reduced_axes(c);
+  const auto strides = x.strides();
+  for (size_t i = 0; i < x.rank(); ++i) {
+    (reduced[i] ? out.gone_strides[out.gone.rank()] : out.kept_strides[out.kept.rank()]) = strides[i];
+    (reduced[i] ? out.gone : out.kept).push_back(x[i]);
+    if (x[i] == 1) continue;
+    const char kind = reduced[i] ? 'R' : 'K';
+    if (out.word.empty() || out.word.back() != kind) {
+      out.word += kind;
+      out.dims[out.word.size() - 1] = 1;
+    }
+    out.dims[out.word.size() - 1] *= x[i];
+  }
+  return out;
+}
+
+Cost alias_cost(const NodeContext& c) {
+  const ReduceOp op = op_of(c);
+  const bool plain = op == ReduceOp::kSum || op == ReduceOp::kMean || op == ReduceOp::kMax || op == ReduceOp::kMin ||
+                     op == ReduceOp::kProd || op == ReduceOp::kLogSumExp;
+  if (!plain) return Cost::cannot("of one element it is not that element");
+  return reduction_of(c).count() == 1 ? Cost(0) : Cost::cannot("more than one element, or none, is reduced");
+}
+void lower_alias(LowerContext& c) { c.alias(0, 0); }
+
+double rows_nanos(int64_t rows, int64_t n) { return static_cast<double>(rows) * (5 + static_cast<double>(n) * 0.05); }
+
+Cost rows_cost(const NodeContext& c) {
+  const Reduction r = reduction_of(c);
+  if (r.count() == 0) return Cost::cannot("nothing is reduced");
+  if (!r.is_rows()) return Cost::cannot("what is reduced does not lie in rows");
+  return Cost(rows_nanos(r.kept.elements(), r.count()));
+}
+void lower_rows(LowerContext& c) {
+  const Reduction r = reduction_of(c);
+  lower_reduce_rows(c, r.op, r.kept.elements(), r.count());
+}
+
+double columns_nanos(const Reduction& r) { return static_cast<double>(r.outer() * r.reduced() * r.inner()) * 0.1; }
+
+Cost columns_cost(const NodeContext& c) {
+  constexpr int64_t kLeastColumns = 8;
+  const Reduction r = reduction_of(c);
+  if (r.op == ReduceOp::kLogSumExp) return Cost::cannot("it has no columns of exponentials");
+  if (r.count() == 0) return Cost::cannot("nothing is reduced");
+  if (!r.is_columns()) return Cost::cannot("what is reduced does not lie in columns");
+  if (r.inner() < kLeastColumns) return Cost::cannot("there are less than 8 columns");
+  return Cost(columns_nanos(r));
+}
+
+void lower_columns(LowerContext& c) {
   using kernels::Binary;
   using kernels::BinaryForm;
-  if (op == ReduceOp::kLogSumExp || n == 0 || inner < 8) return false;
-  ColumnParams p{outer, n, inner, nullptr, nullptr, nullptr, nullptr, nullptr};
+  const Reduction r = reduction_of(c);
+  const ReduceOp op = r.op;
+  ColumnParams p{r.outer(), r.reduced(), r.inner(), nullptr, nullptr, nullptr, nullptr, nullptr};
   const Binary combine = op == ReduceOp::kMax    ? Binary::kMax
                          : op == ReduceOp::kMin  ? Binary::kMin
                          : op == ReduceOp::kProd ? Binary::kMul
@@ -315,52 +389,28 @@ bool lower_columns(LowerContext& c, ReduceOp op, int64_t outer, int64_t n, int64
   if (op == ReduceOp::kL2) p.after = kernels::unary_fn(kernels::Unary::kSqrt);
   if (op == ReduceOp::kLogSum) p.after = kernels::unary_fn(kernels::Unary::kLog);
   if (op == ReduceOp::kMean) p.divide = kernels::binary_fn(Binary::kDiv, BinaryForm::kVectorScalar);
-  c.step(run_columns, p, {c.in(0), c.out(0)}, static_cast<double>(outer * n * inner) * 0.1);
-  return true;
+  c.step(run_columns, p, {c.in(0), c.out(0)}, columns_nanos(r));
 }
 
-// ---- Lowering -------------------------------------------------------------------------------------------------------
+double generic_nanos(int64_t outputs, int64_t count) {
+  return static_cast<double>(outputs) * (5 + static_cast<double>(count));
+}
 
 void lower_generic(LowerContext& c, ReduceOp op, const LoopNest<1>& kept, const LoopNest<1>& reduced, int64_t count) {
   const GenericParams p{op, count, kept, reduced};
   const auto fn = dispatch<kAllTypes>(c.input(0).dtype, []<class T>() -> StepFn { return run_generic<T>; });
-  c.step(fn, p, {c.in(0), c.out(0)}, static_cast<double>(kept.elements()) * (5 + static_cast<double>(count)));
+  c.step(fn, p, {c.in(0), c.out(0)}, generic_nanos(kept.elements(), count));
 }
 
-void lower_reduce(LowerContext& c) {
-  const TensorFacts& x = c.input(0);
-  const ReduceOp op = op_of(c);
-  const auto reduced = reduced_axes(c);
-  const auto strides = x.shape.strides();
-  // Dimensions of 1 change nothing, and neighbours of one kind are one dimension: what is left is a short word such as
-  // KR (rows) or KRK (columns). A leading K may be missing, so a batch of one takes the path of a larger one.
-  Shape kept, gone;
-  Strides kept_strides{}, gone_strides{};
-  std::string word;
-  int64_t dims[Shape::kMaxRank] = {};
-  for (size_t i = 0; i < x.shape.rank(); ++i) {
-    (reduced[i] ? gone_strides[gone.rank()] : kept_strides[kept.rank()]) = strides[i];
-    (reduced[i] ? gone : kept).push_back(x.shape[i]);
-    if (x.shape[i] == 1) continue;
-    const char kind = reduced[i] ? 'R' : 'K';
-    if (word.empty() || word.back() != kind) {
-      word += kind;
-      dims[word.size() - 1] = 1;
-    }
-    dims[word.size() - 1] *= x.shape[i];
-  }
-  const int64_t count = gone.elements();
-  const bool plain = op == ReduceOp::kSum || op == ReduceOp::kMean || op == ReduceOp::kMax || op == ReduceOp::kMin ||
-                     op == ReduceOp::kProd || op == ReduceOp::kLogSumExp;
-  if (count == 1 && plain) return c.alias(0, 0);
-  if (c.output(0).shape.elements() == 0) return;
-  if (x.dtype == DType::kF32 && count > 0) {
-    if (word == "R" || word == "KR" || word == "K" || word.empty())
-      return lower_reduce_rows(c, op, kept.elements(), count);
-    if (word == "RK" && lower_columns(c, op, 1, dims[0], dims[1])) return;
-    if (word == "KRK" && lower_columns(c, op, dims[0], dims[1], dims[2])) return;
-  }
-  lower_generic(c, op, make_nest<1>(kept, {kept_strides}), make_nest<1>(gone, {gone_strides}), count);
+/// Sums in double, in order: unlike the other two it follows no rule of chunks, which float32 takes it for alone where
+/// neither of them can run the node.
+Cost generic_cost(const NodeContext& c) {
+  const Reduction r = reduction_of(c);
+  return Cost(generic_nanos(r.kept.elements(), r.count()));
+}
+void lower_any(LowerContext& c) {
+  const Reduction r = reduction_of(c);
+  lower_generic(c, r.op, make_nest<1>(r.kept, {r.kept_strides}), make_nest<1>(r.gone, {r.gone_strides}), r.count());
 }
 
 }  // namespace
@@ -368,15 +418,21 @@ void lower_reduce(LowerContext& c) {
 void lower_reduce_rows(LowerContext& c, ReduceOp op, int64_t rows, int64_t n) {
   if (c.input(0).dtype == DType::kF32) {
     const RowParams p{rows, n, kernels::reduce_fn(row_kernel(op)), op};
-    c.step(run_rows, p, {c.in(0), c.out(0)}, static_cast<double>(rows) * (5 + static_cast<double>(n) * 0.05));
+    c.step(run_rows, p, {c.in(0), c.out(0)}, rows_nanos(rows, n));
     return;
   }
   lower_generic(c, op, make_nest<1>({rows}, {Strides{n}}), make_nest<1>({n}, {Strides{1}}), n);
 }
 
 void register_reduce(OpRegistry& r) {
+  const std::vector<Lowering> ways = {
+      {.name = "alias", .lower = lower_alias, .cost = alias_cost},
+      {.name = "rows", .lower = lower_rows, .cost = rows_cost, .precision = Precision::kFloat32},
+      {.name = "columns", .lower = lower_columns, .cost = columns_cost, .precision = Precision::kFloat32},
+      {.name = "generic", .lower = lower_any, .cost = generic_cost},
+  };
   for (std::string_view name : kNames) {
-    r.add({.name = name, .min_inputs = 1, .max_inputs = 2, .max_outputs = 1, .infer = infer_reduce}, lower_reduce);
+    r.add({.name = name, .min_inputs = 1, .max_inputs = 2, .max_outputs = 1, .infer = infer_reduce}, ways);
   }
 }
 

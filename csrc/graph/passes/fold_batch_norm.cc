@@ -121,8 +121,8 @@ bool fold_into(Rewriter& r, int n, int bn) {
   folded.inputs.resize(3, kNoValue);
   folded.inputs[1] = r.add_constant(name + "/folded", std::move(new_w));
   folded.inputs[2] = r.add_constant(name + "/folded_bias", std::move(new_bias));
-  r.remove(n);
   r.replace(bn, std::move(folded));
+  r.remove(n);
   return true;
 }
 

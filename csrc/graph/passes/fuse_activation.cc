@@ -73,8 +73,8 @@ bool fuse_activation(Graph& graph) {
     fused.attributes["activation_alpha"] = activation->alpha;
     fused.attributes["activation_beta"] = activation->beta;
     fused.outputs = r.node(reader).outputs;
-    r.remove(n);
     r.replace(reader, std::move(fused));
+    r.remove(n);
   }
   return r.finish();
 }

@@ -75,8 +75,8 @@ void fuse_bias(Rewriter& r, int n) {
   if (out.name.empty()) out.name = r.node(add).name;
   out.inputs.push_back(bias);
   out.outputs = r.node(add).outputs;
-  r.remove(n);
   r.replace(add, std::move(out));
+  r.remove(n);
 }
 
 }  // namespace

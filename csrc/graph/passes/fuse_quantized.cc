@@ -166,6 +166,7 @@ class Fusion {
     Node node;
     node.op_type = op;
     node.name = origin.name;
+    if (!origin.op_type.empty()) node.stands_for = origin.origins();
     node.version = version;
     node.inputs = std::move(inputs);
     made_.push_back(std::move(node));

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <set>
 #include <utility>
 
 #include "graph/topological_sort.h"
@@ -170,7 +171,30 @@ ValueId Rewriter::add_constant(std::string name, Tensor tensor) {
   return id;
 }
 
+std::vector<NodeOrigin> Rewriter::origins_between(const std::vector<ValueId>& inputs, int last) const {
+  std::set<int> found{last};  // in the order of the graph
+  std::vector<int> open{last};
+  while (!open.empty()) {
+    const Node& reader = node(open.back());
+    open.pop_back();
+    for (const ValueId id : reader.inputs) {
+      if (id == kNoValue || std::find(inputs.begin(), inputs.end(), id) != inputs.end()) continue;
+      const int maker = producer_index(id);
+      if (maker >= 0 && found.insert(maker).second) open.push_back(maker);
+    }
+  }
+  std::vector<NodeOrigin> out;
+  for (const int n : found) {
+    for (NodeOrigin& origin : node(n).origins()) {
+      if (std::find(out.begin(), out.end(), origin) == out.end() || origin.name.empty())
+        out.push_back(std::move(origin));
+    }
+  }
+  return out;
+}
+
 void Rewriter::replace(int n, Node node) {
+  node.stands_for = origins_between(node.inputs, n);
   count_out(n);
   graph_.nodes[at(n)] = std::move(node);
   count_in(n);

@@ -56,6 +56,7 @@ class Rewriter {
   static ValueId other_input(const Node& node, ValueId id);
 
   ValueId add_constant(std::string name, Tensor tensor);
+  /// `node` stands for all that is computed between its inputs and what node n gives; call it before remove().
   void replace(int n, Node node);
   void remove(int n);
   /// Every reader of `from`, subgraphs and graph outputs included, reads `to` instead.
@@ -66,6 +67,7 @@ class Rewriter {
   bool finish();
 
  private:
+  std::vector<NodeOrigin> origins_between(const std::vector<ValueId>& inputs, int last) const;
   void count_in(int n);
   void count_out(int n);
 

@@ -1,10 +1,10 @@
-// What the float32 lowerings of Conv share: its shape, how work is cut for threads, and the layer's way of summing.
+// What the lowerings of Conv in float32 share: its shape, how work is cut for threads, and the unit of their costs.
 #pragma once
 #include <algorithm>
 #include <atomic>
 #include <cmath>
 
-#include "engine/compile/lower.h"
+#include "engine/compile/lowering.h"
 #include "engine/ops/window.h"
 #include "kernels/cpu/conv/conv.h"
 #include "platform/run_control.h"
@@ -24,6 +24,9 @@ struct ConvShape {
     return all;
   }
 };
+
+/// Of a node whose shape rule is infer_conv; throws where the inputs do not fit each other.
+ConvShape conv_shape(const NodeContext& c);
 
 constexpr int64_t kConvParallelProducts = 1 << 20;  // multiply-adds below which one thread does it all
 constexpr int kMaxConvSlots = 16;
@@ -60,17 +63,31 @@ void for_tasks(const ExecContext& context, int64_t tasks, int slots, F&& body) {
 }
 
 // The ways of float32, which differ in what they copy and in how many lanes idle. Each sum is made in the same order by
-// all of them, so that the choice is free. A cost is a number of multiply-adds of sixteen lanes; infinite where the way
-// cannot be taken.
+// all of them, so that the choice is free. Where a way cannot run a node its cost says why.
 
-/// The pixels of all images are the rows of A, the filters packed B: where an image has few pixels, or a number that
-/// fills sixteen lanes badly.
-double conv_rows_cost(const LowerContext& c, const ConvShape& s);
-void lower_conv_rows(LowerContext& c, const ConvShape& s);
+/// The cost of a way that spends `vectors` multiply-adds of sixteen lanes, or their time, on each image and group.
+inline Cost conv_cost(const ConvShape& s, double vectors) {
+  constexpr double kNanosPerVector = 0.5;
+  return Cost(static_cast<double>(s.batch) * static_cast<double>(s.groups) * vectors * kNanosPerVector);
+}
+
+/// One channel a group: plane by plane, without GEMM.
+Cost conv_depthwise_cost(const NodeContext& c);
+void lower_conv_depthwise(LowerContext& c);
+
+/// The filters are A, the packed windows of a block of pixels are B; or the pixels where they lie, if the window is
+/// one.
+Cost conv_packed_cost(const NodeContext& c);
+void lower_conv_packed(LowerContext& c);
 
 /// The filters are A, B is read in place from a padded copy of the image: where packing every window costs more than
 /// what is computed for nothing between the rows.
-double conv_windows_cost(const ConvShape& s);
-void lower_conv_windows(LowerContext& c, const ConvShape& s);
+Cost conv_windows_cost(const NodeContext& c);
+void lower_conv_windows(LowerContext& c);
+
+/// The pixels of all images are the rows of A, the filters packed B: where an image has few pixels, or a number that
+/// fills sixteen lanes badly.
+Cost conv_rows_cost(const NodeContext& c);
+void lower_conv_rows(LowerContext& c);
 
 }  // namespace inferkit

@@ -156,8 +156,10 @@ Ref packed_filters(LowerContext& c, const ConvShape& s) {
 
 }  // namespace
 
-double conv_rows_cost(const LowerContext& c, const ConvShape& s) {
-  if (!c.input(1).constant || s.filters < kMinFilters) return INFINITY;
+Cost conv_rows_cost(const NodeContext& c) {
+  const ConvShape s = conv_shape(c);
+  if (!c.input(1).constant) return Cost::cannot("the weights are not constant");
+  if (s.filters < kMinFilters) return Cost::cannot("a group has less than 8 filters");
   const int64_t pixels = s.window.out_elements(), k = s.window_elements();
   const int64_t line = std::max(s.window.dim[2].kernel, s.window.dim[1].kernel);
   const int64_t in = whole_image(s.window) ? 0
@@ -165,11 +167,13 @@ double conv_rows_cost(const LowerContext& c, const ConvShape& s) {
                      : line < kLongLine    ? kCostOfLines
                                            : kCostOfLongLines;
   const int64_t out = pixels == 1 ? 0 : kCostOfPlanes;
-  return static_cast<double>(pixels) * (static_cast<double>(panels_of(s.filters) + in) * static_cast<double>(k) +
-                                        static_cast<double>(out * s.filters));
+  return conv_cost(
+      s, static_cast<double>(pixels) * (static_cast<double>(panels_of(s.filters) + in) * static_cast<double>(k) +
+                                        static_cast<double>(out * s.filters)));
 }
 
-void lower_conv_rows(LowerContext& c, const ConvShape& s) {
+void lower_conv_rows(LowerContext& c) {
+  const ConvShape s = conv_shape(c);
   const Window& w = s.window;
   const FusedActivation act = fused_activation(c);
   RowsParams p{};

@@ -156,12 +156,15 @@ std::shared_ptr<const void> tap_offsets(const ConvShape& s, const Split& split, 
 
 }  // namespace
 
-double conv_windows_cost(const ConvShape& s) {
+Cost conv_windows_cost(const NodeContext& c) {
+  const ConvShape s = conv_shape(c);
+  if (s.pointwise()) return Cost::cannot("a window is one pixel: there is nothing to copy");
   const Split split = split_of(s);
-  if (!split.possible) return INFINITY;
+  if (!split.possible) return Cost::cannot("three dimensions, or too many taps or columns");
   const int64_t block = split.block(s.channels), blocks = (split.units() + block - 1) / block;
   const auto each = static_cast<double>(split.unit_floats(s.channels)), reach = static_cast<double>(split.reach());
-  if ((static_cast<double>(block) + reach + 1 + kPanelColumns) * each > kMaxFloats) return INFINITY;
+  if ((static_cast<double>(block) + reach + 1 + kPanelColumns) * each > kMaxFloats)
+    return Cost::cannot("a block's copy is too large");
   const double copied = (static_cast<double>(split.units()) + static_cast<double>(blocks) * reach) * each;
   const double places = static_cast<double>(split.h.out) * static_cast<double>(split.pitch());
   const double products = std::ceil((places - static_cast<double>(split.pitch() - split.w.out)) / kPanelColumns) *
@@ -169,10 +172,11 @@ double conv_windows_cost(const ConvShape& s) {
   // As measured: a vector's copying, and what unaligned reads from many planes cost the sums.
   const double copying = split.w.stride == 1 ? 24 : split.w.stride == 2 ? 32 : 60;
   const double reading = s.window_elements() < 512 ? 1.03 : 1.06;
-  return products * reading + copied / kPanelColumns * copying;
+  return conv_cost(s, products * reading + copied / kPanelColumns * copying);
 }
 
-void lower_conv_windows(LowerContext& c, const ConvShape& s) {
+void lower_conv_windows(LowerContext& c) {
+  const ConvShape s = conv_shape(c);
   const Split split = split_of(s);
   const FusedActivation act = fused_activation(c);
   WindowsParams p{};

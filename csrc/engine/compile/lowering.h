@@ -1,0 +1,56 @@
+// The ways to run an operator. A family registers a list of them, best first, and the stage `place` picks one for each
+// node: the one of least cost among those that can. All of them mean the same; in float32 they give the same bits where
+// they follow the summation rule (kernels/summation.h), and where one does not, tests/python/test_lowerings.py says so.
+#pragma once
+#include <string_view>
+
+#include "engine/compile/lower.h"
+
+namespace inferkit {
+
+enum class Device : uint8_t { kCpu };
+/// What a way computes in, of the types that its operator takes.
+enum class Precision : uint8_t {
+  kAny,      // whatever type the node has
+  kFloat32,  // for nodes whose first input is float32
+};
+/// How the elements of a way's tensors lie.
+enum class Layout : uint8_t { kPlain };  // row-major, in the order of their dimensions
+
+/// What a way takes for one node, as nanoseconds on one thread of an idle core; or why it cannot run the node. It is
+/// there to compare the ways of one operator with: what all of them do may be left out.
+class Cost {
+ public:
+  explicit constexpr Cost(double nanos) : nanos_(nanos) {}
+  /// `why` is a literal, and goes on from "it cannot: ".
+  static constexpr Cost cannot(std::string_view why) { return {0, why}; }
+
+  constexpr bool possible() const { return why_not_.empty(); }
+  constexpr double nanos() const { return nanos_; }
+  constexpr std::string_view why_not() const { return why_not_; }
+
+ private:
+  constexpr Cost(double nanos, std::string_view why_not) : nanos_(nanos), why_not_(why_not) {}
+  double nanos_;
+  std::string_view why_not_;
+};
+
+/// May throw as a lowering may. Shapes, dtypes and constants are known, and the shape rule has accepted them.
+using CostFn = Cost (*)(const NodeContext&);
+
+struct Lowering {
+  std::string_view name;  // unlike the others of its operator; INFERKIT_LOWERING and explain() say it
+  LowerFn lower = nullptr;
+  CostFn cost = nullptr;  // null where it can run every node of its precision, and there is nothing to compare
+  Precision precision = Precision::kAny;
+  Layout layout = Layout::kPlain;
+  Device device = Device::kCpu;
+};
+
+inline constexpr std::string_view kOnlyLowering = "default";  // the name of the way of an operator that has one
+
+std::string_view device_name(Device device);
+std::string_view precision_name(Precision precision);
+std::string_view layout_name(Layout layout);
+
+}  // namespace inferkit

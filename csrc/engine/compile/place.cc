@@ -1,0 +1,179 @@
+#include "engine/compile/place.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <set>
+#include <stdexcept>
+
+#include "base/immortal.h"
+#include "base/text.h"
+#include "engine/compile/compiler.h"
+#include "platform/run_control.h"
+
+namespace inferkit {
+
+std::string_view device_name(Device device) {
+  switch (device) {
+    case Device::kCpu:
+      return "cpu";
+  }
+  return "";
+}
+
+std::string_view precision_name(Precision precision) {
+  switch (precision) {
+    case Precision::kAny:
+      return "any";
+    case Precision::kFloat32:
+      return "float32";
+  }
+  return "";
+}
+
+std::string_view layout_name(Layout layout) {
+  switch (layout) {
+    case Layout::kPlain:
+      return "plain";
+  }
+  return "";
+}
+
+// ---- What is asked for ----------------------------------------------------------------------------------------------
+
+namespace {
+
+constexpr const char* kVariable = "INFERKIT_LOWERING";
+
+std::string joined(const std::set<std::string_view>& names) {
+  std::string out;
+  for (const std::string_view name : names) out += cat(out.empty() ? "" : ", ", name);
+  return out;
+}
+
+/// The ways of an operator, of all domains and opsets; empty where there is no such operator.
+std::set<std::string_view> names_of(std::string_view op) {
+  std::set<std::string_view> out;
+  for (const OpDef* def : OpRegistry::instance().all()) {
+    if (def->schema.name != op) continue;
+    for (const Lowering& lowering : def->lowerings) out.insert(lowering.name);
+  }
+  return out;
+}
+
+/// The operators that have several ways.
+std::set<std::string_view> ops_with_a_choice() {
+  std::set<std::string_view> out;
+  for (const OpDef* def : OpRegistry::instance().all()) {
+    if (def->lowerings.size() > 1) out.insert(def->schema.name);
+  }
+  return out;
+}
+
+}  // namespace
+
+LoweringWishes LoweringWishes::parse(std::string_view text) {
+  LoweringWishes out;
+  while (!text.empty()) {
+    const size_t end = std::min(text.find(','), text.size());
+    const std::string_view wish = text.substr(0, end);
+    text.remove_prefix(std::min(end + 1, text.size()));
+    const size_t at = wish.find('=');
+    if (at == std::string_view::npos) {
+      throw std::invalid_argument(
+          cat(kVariable, ": ", quote(wish), " is not Operator=lowering, as in Conv=rows,ReduceSum=generic"));
+    }
+    const std::string_view op = wish.substr(0, at), name = wish.substr(at + 1);
+    const auto names = names_of(op);
+    if (names.empty()) {
+      throw std::invalid_argument(cat(kVariable, ": there is no operator ", quote(op),
+                                      "; those with several lowerings are ", joined(ops_with_a_choice())));
+    }
+    if (!names.contains(name)) {
+      throw std::invalid_argument(
+          cat(kVariable, ": ", op, " has no lowering ", quote(name), "; use one of ", joined(names)));
+    }
+    out.by_op_.insert_or_assign(std::string(op), std::string(name));
+  }
+  return out;
+}
+
+const LoweringWishes& LoweringWishes::of_process() {
+  static const LoweringWishes& wishes = immortal([] {
+    const char* text = std::getenv(kVariable);
+    return parse(text ? text : "");
+  }());
+  return wishes;
+}
+
+std::string_view LoweringWishes::of(std::string_view op) const {
+  if (by_op_.empty()) return {};
+  const auto it = by_op_.find(op);
+  return it == by_op_.end() ? std::string_view() : std::string_view(it->second);
+}
+
+// ---- The choice -----------------------------------------------------------------------------------------------------
+
+namespace {
+
+Cost cost_of(const Lowering& lowering, const NodeContext& node) {
+  if (lowering.precision == Precision::kFloat32 && node.input(0).dtype != DType::kF32) {
+    return Cost::cannot("it is for float32");
+  }
+  return lowering.cost ? lowering.cost(node) : Cost(0);
+}
+
+}  // namespace
+
+Choice choose_lowering(const OpDef& def, const NodeContext& node, const LoweringWishes& wishes,
+                       std::vector<Considered>* considered) {
+  if (def.lowerings.empty()) node.unsupported("it has no lowering");
+  if (def.lowerings.size() == 1) return {&def.lowerings[0], Choice::Why::kOnly};
+  const std::string_view wish = wishes.of(def.schema.name);
+  const Lowering *best = nullptr, *wished = nullptr;
+  double least = 0;
+  for (const Lowering& lowering : def.lowerings) {
+    const Cost cost = cost_of(lowering, node);
+    if (considered) considered->push_back({&lowering, cost});
+    if (!cost.possible()) continue;
+    if (lowering.name == wish) wished = &lowering;
+    if (best && !(cost.nanos() < least)) continue;  // of equals, the first
+    best = &lowering;
+    least = cost.nanos();
+  }
+  if (wished) return {wished, Choice::Why::kForced};
+  if (!best) node.unsupported("no lowering can run it");
+  return {best, wish.empty() ? Choice::Why::kCheapest : Choice::Why::kCannotForce};
+}
+
+Compiler::NodeFacts Compiler::node_facts(const Node& node) const {
+  NodeFacts out;
+  for (ValueId id : node.inputs) out.in.push_back(facts(id));
+  for (ValueId id : node.outputs) out.out.push_back(facts(id) ? *facts(id) : TensorFacts{});
+  return out;
+}
+
+void Compiler::place() {
+  const LoweringWishes& wishes = options_.wishes ? *options_.wishes : LoweringWishes::of_process();
+  choices_.assign(graph().nodes.size(), {});
+  for (size_t n = 0; n < graph().nodes.size(); ++n) {
+    const Node& node = graph().nodes[n];
+    RunControl::check();
+    if (!node_needed_[n]) continue;
+    NodeFacts known = node_facts(node);
+    for (size_t i = 0; i < known.out.size(); ++i) {
+      const ValueId id = node.outputs[i];
+      const TensorFacts& f = known.out[i];
+      const bool made = id != kNoValue && value_needed_[static_cast<size_t>(id)] && !f.constant;
+      if (made) run_bytes_.add_value(node, f.dtype, f.shape);
+    }
+    // Nothing to compute, whatever the other dimensions are: a loop over them might not end.
+    const auto is_empty = [](const TensorFacts& f) { return f.shape.elements() == 0; };
+    if (std::all_of(known.out.begin(), known.out.end(), is_empty)) continue;
+    const OpDef* def = OpRegistry::instance().find(node.domain, node.op_type, node.version);
+    std::vector<Considered>* considered = options_.notes ? &considered_[n] : nullptr;
+    guarded(n,
+            [&] { choices_[n] = choose_lowering(*def, NodeContext(node, known.in, known.out), wishes, considered); });
+  }
+}
+
+}  // namespace inferkit

@@ -1,0 +1,58 @@
+#include "engine/compile/plan_notes.h"
+
+#include "engine/compile/compiler.h"
+
+namespace inferkit {
+namespace {
+
+size_t bytes_of(const TensorFacts& f) { return TensorView{f.dtype, f.shape, nullptr}.bytes(); }
+
+}  // namespace
+
+void Compiler::note_node(size_t n, const NodeFacts& known, size_t first_step, size_t scratch_bytes, double work) {
+  const Node& node = graph().nodes[n];
+  const Choice& choice = choices_[n];
+  const auto name_of = [&](ValueId id) { return graph().values[static_cast<size_t>(id)].name; };
+  NodeNote note;
+  note.op = node.domain.empty() ? node.op_type : node.domain + "." + node.op_type;
+  note.name = node.name;
+  note.origins = node.origins();
+  note.lowering = choice.lowering;
+  note.why = choice.why;
+  note.considered = std::move(considered_[n]);
+  note.first_step = first_step;
+  note.steps = plan_->steps.size() - first_step;
+  note.scratch_bytes = scratch_bytes;
+  note.nanos = work + kNanosPerStep * static_cast<double>(note.steps);
+  for (size_t i = 0; i < known.in.size(); ++i) {
+    const TensorFacts* f = known.in[i];
+    if (!f) continue;
+    note.inputs.push_back({name_of(node.inputs[i]), f->dtype, f->shape});
+    if (note.steps == 0) continue;
+    note.read_bytes += bytes_of(*f);
+    if (f->constant && noted_constants_.insert(f->constant->data).second) options_.notes->weight_bytes += bytes_of(*f);
+  }
+  for (size_t i = 0; i < known.out.size(); ++i) {
+    const ValueId id = node.outputs[i];
+    if (id == kNoValue || value_slot_[static_cast<size_t>(id)] < 0) continue;  // nobody reads it
+    note.outputs.push_back({name_of(id), known.out[i].dtype, known.out[i].shape});
+    if (note.steps != 0) note.written_bytes += bytes_of(known.out[i]);
+  }
+  options_.notes->nodes.push_back(std::move(note));
+}
+
+void Compiler::note_copy(ValueId id) {
+  const TensorFacts& f = known(id);
+  const ValueNote value{graph().values[static_cast<size_t>(id)].name, f.dtype, f.shape};
+  NodeNote note;
+  note.op = "copy";
+  note.name = value.name;
+  note.inputs = note.outputs = {value};
+  note.read_bytes = note.written_bytes = bytes_of(f);
+  note.first_step = plan_->steps.size() - 1;
+  note.steps = 1;
+  note.nanos = static_cast<double>(bytes_of(f)) / kCopiedPerNano + kNanosPerStep;
+  options_.notes->nodes.push_back(std::move(note));
+}
+
+}  // namespace inferkit

@@ -1,0 +1,128 @@
+// Conv in float32 by GEMM with the filters as A and the packed windows of a block of output pixels as B. Where a window
+// is one pixel, B is the image: read in place, or packed as the matrix that it is.
+#include "engine/ops/activation_attr.h"
+#include "engine/ops/common/conv.h"
+#include "kernels/cpu/gemm/gemm.h"
+
+namespace inferkit {
+namespace {
+
+constexpr int64_t kBlockBytes = 384 << 10;  // of packed windows: they stay in L2 beside the weights
+constexpr int64_t kMinBlock = 64;           // pixels
+
+enum class Source : uint8_t { kInPlace, kMatrix, kWindows };  // where B comes from
+
+struct GemmConvParams {
+  kernels::GemmArgs gemm;  // m, k, lda, ldc, activation; the rest is filled in
+  kernels::ConvDim dim[3];
+  Source source;
+  int slots;
+  int64_t batch, groups, channels, in_area, out_area;
+  int64_t block, blocks;  // of output pixels
+  int64_t parts;          // of the filters, where threads outnumber the blocks
+  int64_t slot_floats;
+};
+
+void gemm_task(const GemmConvParams& p, std::byte* const* io, int64_t task, int64_t parts, float* scratch) {
+  const int64_t part = task % parts, block = task / parts % p.blocks, image = task / parts / p.blocks;  // and group
+  const int64_t group = image % p.groups, filters = p.gemm.m;
+  const int64_t pixel = block * p.block, count = std::min(p.block, p.out_area - pixel);
+  const int64_t row = filters * part / parts, rows = filters * (part + 1) / parts - row;
+  const float* x = reinterpret_cast<const float*>(io[1]) + image * p.channels * p.in_area;
+  kernels::GemmArgs g = p.gemm;
+  g.m = rows;
+  g.n = count;
+  g.a = reinterpret_cast<const float*>(io[2]) + (group * filters + row) * g.k;
+  g.c = reinterpret_cast<float*>(io[0]) + (image * filters + row) * p.out_area + pixel;
+  if (io[3]) {
+    g.bias = reinterpret_cast<const float*>(io[3]) + group * filters + row;
+    g.bias_kind = kernels::BiasKind::kPerRow;
+  }
+  if (p.source == Source::kInPlace) {
+    g.b = x + pixel;
+    g.b_k_stride = p.in_area;
+    g.b_panel_stride = kernels::kPanelColumns;
+    return kernels::gemm_f32(g);
+  }
+  if (p.source == Source::kMatrix) {
+    kernels::pack_b(x + pixel, p.in_area, g.k, count, scratch);
+  } else {
+    kernels::PackPixelsArgs pack;
+    pack.x = x;
+    pack.to = scratch;
+    pack.channels = p.channels;
+    for (int d = 0; d < 3; ++d) pack.dim[d] = p.dim[d];
+    pack.first = pixel;
+    pack.count = count;
+    kernels::conv_kernels().pack_pixels(pack);
+  }
+  kernels::use_packed_b(g, scratch);
+  kernels::gemm_f32(g);
+}
+
+/// io: y, x, weights, bias, scratch.
+void run_gemm(const void* params, std::byte* const* io, const ExecContext& context) {
+  const auto& p = *static_cast<const GemmConvParams*>(params);
+  const bool alone = !context.pool || context.max_threads < 2;
+  const int64_t parts = alone ? 1 : p.parts;
+  for_tasks(context, p.batch * p.groups * p.blocks * parts, p.slots, [&](int64_t task, int64_t slot) {
+    gemm_task(p, io, task, parts, reinterpret_cast<float*>(io[4]) + slot * p.slot_floats);
+  });
+}
+
+}  // namespace
+
+Cost conv_packed_cost(const NodeContext& c) {
+  const ConvShape s = conv_shape(c);
+  const int64_t stride = s.window.dim[2].stride;
+  const int64_t packing = s.pointwise() ? 0 : stride == 1 ? 10 : stride == 2 ? 18 : 50;  // of a vector, as measured
+  const int64_t panels = (s.window.out_elements() + kernels::kPanelColumns - 1) / kernels::kPanelColumns;
+  return conv_cost(s, static_cast<double>(panels) * static_cast<double>(s.window_elements()) *
+                          static_cast<double>(s.filters + packing));
+}
+
+void lower_conv_packed(LowerContext& c) {
+  const ConvShape s = conv_shape(c);
+  const Window& w = s.window;
+  const FusedActivation act = fused_activation(c);
+  GemmConvParams p{};
+  p.gemm.m = s.filters;
+  p.gemm.k = p.gemm.lda = s.window_elements();
+  p.gemm.ldc = p.out_area = w.out_elements();
+  p.gemm.act = act.op;
+  p.gemm.act_alpha = act.alpha;
+  p.gemm.act_beta = act.beta;
+  p.gemm.k_chunk = kernels::sum_chunk(p.gemm.k);
+  p.batch = s.batch;
+  p.groups = s.groups;
+  p.channels = s.channels;
+  p.in_area = w.in_elements();
+  for (size_t d = 0; d < 3; ++d) p.dim[d] = conv_dim(w.dim[d]);
+  move_in(p.dim);
+  p.source = !s.pointwise()                             ? Source::kWindows
+             : p.out_area % kernels::kPanelColumns == 0 ? Source::kInPlace
+                                                        : Source::kMatrix;
+  const auto round = [](int64_t n) { return (n + kernels::kPanelColumns - 1) / kernels::kPanelColumns * 16; };
+  const int64_t products = s.batch * s.groups * s.filters * p.gemm.k * p.out_area;
+  p.slots = products < kConvParallelProducts ? 1 : std::min(c.threads(), kMaxConvSlots);
+  const int64_t fit = kBlockBytes / (static_cast<int64_t>(sizeof(float)) * std::max<int64_t>(1, p.gemm.k)) / 16 * 16;
+  p.block = std::min(round(p.out_area), p.source == Source::kInPlace ? p.out_area : std::max(kMinBlock, fit));
+  const int64_t images = s.batch * s.groups;
+  if (p.slots > 1 && images < 2 * p.slots) {  // two tasks per thread at least, where blocks stay worth their weights
+    const int64_t want = (2 * p.slots + images - 1) / images;
+    p.block = std::min(p.block, std::max(kMinBlock, round((p.out_area + want - 1) / want)));
+  }
+  p.blocks = (p.out_area + p.block - 1) / p.block;
+  p.parts = 1;
+  if (images * p.blocks < p.slots)
+    p.parts = std::max<int64_t>(1, std::min<int64_t>(p.slots / (images * p.blocks), s.filters / 24));
+  Ref scratch;
+  if (p.source != Source::kInPlace) {
+    p.slot_floats = round(p.block) * p.gemm.k + 16;
+    scratch = c.scratch(static_cast<size_t>(p.slot_floats * p.slots) * sizeof(float));
+  }
+  c.step(run_gemm, p, {c.out(0), c.in(0), c.in(1), c.has_input(2) ? c.in(2) : Ref{}, scratch},
+         static_cast<double>(products) / 30 + static_cast<double>(images * p.out_area * p.gemm.k) / 8);
+}
+
+}  // namespace inferkit

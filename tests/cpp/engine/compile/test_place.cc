@@ -1,0 +1,234 @@
+// Which way each node takes, and that every way that can run a float32 node gives the bits of the others.
+#include <set>
+
+#include "engine/compile/place.h"
+#include "engine/one_node.h"
+#include "test.h"
+
+using namespace inferkit;
+using namespace inferkit::testing;
+
+namespace {
+
+using Attributes = std::map<std::string, Attribute, std::less<>>;
+
+struct Known {
+  std::string expected;  // the way that place takes
+  Case node;
+};
+
+Attributes conv(std::vector<int64_t> pads, std::vector<int64_t> strides = {}, int64_t group = 1) {
+  Attributes out{{"pads", std::move(pads)}, {"group", group}};
+  if (!strides.empty()) out.emplace("strides", std::move(strides));
+  return out;
+}
+
+Case reduce(std::string op, Shape x, std::vector<int64_t> axes, DType dtype = DType::kF32) {
+  return {.op = std::move(op), .inputs = {std::move(x)}, .dtype = dtype, .attributes = {{"axes", std::move(axes)}}};
+}
+
+std::vector<Known> convolutions() {
+  return {
+      {"depthwise",
+       {.op = "Conv", .inputs = {{1, 24, 20, 21}, {24, 1, 3, 3}}, .attributes = conv({1, 1, 1, 1}, {}, 24)}},
+      {"depthwise", {.op = "Conv", .inputs = {{2, 6, 9, 9}, {12, 1, 1, 1}}, .attributes = conv({}, {}, 6)}},
+      {"packed", {.op = "Conv", .inputs = {{1, 24, 16, 16}, {40, 24, 1, 1}}}},
+      {"packed", {.op = "Conv", .inputs = {{1, 3, 9, 9, 9}, {16, 3, 2, 2, 2}}}},
+      {"windows", {.op = "Conv", .inputs = {{1, 16, 40, 40}, {32, 16, 3, 3}}, .attributes = conv({1, 1, 1, 1})}},
+      {"windows", {.op = "Conv", .inputs = {{2, 8, 60}, {24, 8, 5}}, .attributes = conv({2, 2})}},
+      {"packed",
+       {.op = "Conv",
+        .inputs = {{1, 8, 14, 14}, {64, 8, 3, 3}},
+        .attributes = {{"strides", std::vector<int64_t>{3, 3}}}}},
+      {"rows",
+       {.op = "Conv",
+        .inputs = {{2, 1, 1000}, {160, 1, 475}},
+        .attributes = {{"strides", std::vector<int64_t>{441}}},
+        .constant_last = true}},
+      {"rows", {.op = "Conv", .inputs = {{9, 24, 3, 5}, {50, 24, 3, 5}}, .constant_last = true}},
+      {"plain", {.op = "Conv", .inputs = {{1, 3, 8, 8}, {4, 3, 3, 3}}, .dtype = DType::kF64}},
+  };
+}
+
+std::vector<Known> products() {
+  return {
+      {"ahead", {.op = "MatMul", .inputs = {{3, 70}, {70, 32}}, .constant_last = true}},
+      {"ahead", {.op = "MatMul", .inputs = {{4, 3, 70}, {4, 70, 9}}, .constant_last = true}},
+      {"in_place", {.op = "MatMul", .inputs = {{2, 3, 70}, {70, 32}}}},
+      {"packed", {.op = "MatMul", .inputs = {{5, 2, 70}, {5, 70, 9}}}},
+      {"plain", {.op = "MatMul", .inputs = {{3, 70}, {70, 32}}, .dtype = DType::kF64}},
+      {"ahead",
+       {.op = "Gemm", .inputs = {{9, 300}, {50, 300}}, .attributes = {{"transB", int64_t{1}}}, .constant_last = true}},
+      {"packed", {.op = "Gemm", .inputs = {{9, 300}, {300, 50}}, .attributes = {{"alpha", 0.5f}}}},
+      {"plain", {.op = "Gemm", .inputs = {{9, 30}, {30, 5}}, .dtype = DType::kF64}},
+  };
+}
+
+std::vector<Known> reductions() {
+  return {
+      {"alias", reduce("ReduceMean", {5, 1, 7}, {1})},
+      {"rows", reduce("ReduceL2", {5, 1, 7}, {1})},
+      {"rows", reduce("ReduceMean", {5, 700}, {1})},
+      {"rows", reduce("ReduceMax", {5, 3, 40}, {1, 2})},
+      {"columns", reduce("ReduceSumSquare", {5, 700, 9}, {1})},
+      {"columns", reduce("ReduceMin", {70, 33}, {0})},
+      {"generic", reduce("ReduceMean", {5, 70, 7}, {1})},       // few columns
+      {"generic", reduce("ReduceLogSumExp", {5, 70, 9}, {1})},  // no kernel for columns
+      {"generic", reduce("ReduceMax", {3, 4, 5, 6}, {0, 2})},
+      {"generic", reduce("ReduceMean", {5, 700}, {1}, DType::kF64)},
+  };
+}
+
+std::vector<Known> others() {
+  const auto bytes = [](Shape x, Shape w, int64_t group) {
+    return Case{
+        .op = "ConvInteger", .inputs = {x, w}, .dtype = DType::kU8, .attributes = conv({}, {}, group), .version = 10};
+  };
+  const auto pool = [](std::string op, Shape x, std::vector<int64_t> kernel) {
+    return Case{.op = std::move(op), .inputs = {std::move(x)}, .attributes = {{"kernel_shape", std::move(kernel)}}};
+  };
+  return {
+      {"gemm", bytes({1, 8, 9, 9}, {3, 8, 3, 3}, 1)},   {"taps", bytes({1, 8, 9, 9}, {2, 8, 3, 3}, 1)},
+      {"taps", bytes({1, 8, 9, 9}, {8, 1, 3, 3}, 8)},   {"planes", pool("MaxPool", {1, 3, 9, 9}, {3, 3})},
+      {"planes", pool("AveragePool", {1, 3, 19}, {3})}, {"generic", pool("MaxPool", {1, 3, 5, 5, 5}, {2, 2, 2})},
+  };
+}
+
+std::vector<Known> all_known() {
+  std::vector<Known> out;
+  for (auto&& some : {convolutions(), products(), reductions(), others()})
+    out.insert(out.end(), some.begin(), some.end());
+  return out;
+}
+
+const OpDef& def_of(const Node& node) { return *OpRegistry::instance().find(node.domain, node.op_type, node.version); }
+
+/// The node with what place sees of it.
+struct Seen {
+  explicit Seen(const Case& from) : built(build(from)) {
+    size_t input = 0;
+    for (size_t i = 0; i < from.inputs.size(); ++i) {
+      const ValueId id = built.graph.nodes[0].inputs[i];
+      const Tensor* constant = built.graph.constant(id);
+      facts.push_back(constant ? TensorFacts{constant->dtype, constant->shape, constant}
+                               : TensorFacts{built.facts[input].dtype, built.facts[input].shape, nullptr});
+      if (!constant) ++input;
+    }
+    for (const TensorFacts& f : facts) in.push_back(&f);
+  }
+  Choice choose(const LoweringWishes& wishes, std::vector<Considered>* considered = nullptr) {
+    std::vector<TensorFacts> out(1);
+    return choose_lowering(def_of(built.graph.nodes[0]), NodeContext(built.graph.nodes[0], in, out), wishes,
+                           considered);
+  }
+
+  Built built;
+  std::vector<TensorFacts> facts;
+  std::vector<const TensorFacts*> in;
+};
+
+std::string refusal(std::string_view wishes) {
+  try {
+    LoweringWishes::parse(wishes);
+  } catch (const std::invalid_argument& error) {
+    return error.what();
+  }
+  return "";
+}
+
+bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+
+/// The ways whose bits may differ from the others' in float32, as they sum in double.
+bool sums_in_double(const Case& node, std::string_view way) {
+  static const std::set<std::string> exact{"ReduceMax", "ReduceMin", "MaxPool"};
+  return way == "generic" && !exact.contains(node.op);
+}
+
+}  // namespace
+
+TEST(place_takes_the_expected_way) {
+  std::set<std::string> taken;
+  for (const Known& known : all_known()) {
+    Seen seen(known.node);
+    const Choice choice = seen.choose({});
+    CHECK_EQ(std::string(choice.lowering->name), known.expected);
+    CHECK(choice.why == Choice::Why::kCheapest);
+    taken.insert(known.node.op + "=" + known.expected);
+  }
+  // Every way of these operators is taken by somebody.
+  for (const char* op : {"Conv", "MatMul", "Gemm", "ConvInteger", "MaxPool"}) {
+    for (const Lowering& way : OpRegistry::instance().find("", op, 17)->lowerings) {
+      if (!taken.contains(std::string(op) + "=" + std::string(way.name)))
+        CHECK_EQ(std::string(way.name), std::string(op));
+    }
+  }
+}
+
+TEST(place_says_what_the_others_would_cost_or_why_they_cannot) {
+  Seen seen(convolutions()[2].node);
+  std::vector<Considered> ways;
+  const Choice choice = seen.choose({}, &ways);
+  CHECK_EQ(ways.size(), size_t{5});
+  CHECK_EQ(std::string(ways[0].cost.why_not()),
+           std::string("not one channel a group, or a window that its kernel is not for"));
+  CHECK(ways[1].lowering == choice.lowering);
+  for (const Considered& way : ways) {
+    if (way.cost.possible()) CHECK(way.cost.nanos() >= ways[1].cost.nanos());
+  }
+}
+
+TEST(a_forced_way_is_taken_where_it_can_and_gives_the_same_bits_in_float32) {
+  int forced = 0;
+  for (const Known& known : all_known()) {
+    Seen seen(known.node);
+    PackedWeights cache;
+    const auto plan_for = [&](const LoweringWishes& wishes) {
+      return compile(seen.built.graph, seen.built.facts, cache, {.wishes = &wishes});
+    };
+    const LoweringWishes none;
+    const auto expected = run(seen.built, plan_for(none), {});
+    std::vector<Considered> ways;
+    seen.choose({}, &ways);
+    for (const Considered& way : ways) {
+      const std::string name(way.lowering->name);
+      const LoweringWishes wishes = LoweringWishes::parse(known.node.op + "=" + name);
+      const Choice choice = seen.choose(wishes);
+      CHECK_EQ(std::string(choice.lowering->name), way.cost.possible() ? name : known.expected);
+      CHECK(choice.why == (way.cost.possible() ? Choice::Why::kForced : Choice::Why::kCannotForce));
+      const auto answer = run(seen.built, plan_for(wishes), {});
+      ++forced;
+      if (known.node.dtype == DType::kF32 &&
+          sums_in_double(known.node, name) != (known.expected == "generic" && way.cost.possible())) {
+        const auto* a = reinterpret_cast<const float*>(expected.data());
+        const auto* b = reinterpret_cast<const float*>(answer.data());
+        for (size_t i = 0; i < expected.size() / sizeof(float); ++i)
+          CHECK(std::abs(a[i] - b[i]) <= 1e-5f * (1 + std::abs(a[i])));
+      } else if (answer != expected) {
+        CHECK_EQ(known.node.op + " " + known.expected, name);
+      }
+    }
+  }
+  CHECK(forced > 60);
+}
+
+TEST(a_wish_for_what_is_not_there_names_what_is) {
+  CHECK(
+      contains(refusal("Conv=row"), "Conv has no lowering 'row'; use one of depthwise, packed, plain, rows, windows"));
+  const std::string unknown = refusal("Convolution=rows");
+  CHECK(contains(unknown, "there is no operator 'Convolution'"));
+  CHECK(contains(unknown, "Conv, ") && contains(unknown, "ReduceSum"));
+  CHECK(contains(refusal("Conv"), "is not Operator=lowering"));
+  CHECK(contains(refusal("Conv=rows,,"), "is not Operator=lowering"));
+  CHECK(refusal("").empty());
+  CHECK(refusal("Conv=rows,ReduceSum=generic,Relu=default").empty());
+}
+
+TEST(a_way_for_float32_is_not_offered_to_other_types) {
+  Seen seen(convolutions().back().node);
+  std::vector<Considered> ways;
+  seen.choose({}, &ways);
+  for (const Considered& way : ways) {
+    if (way.lowering->precision == Precision::kFloat32)
+      CHECK_EQ(std::string(way.cost.why_not()), std::string("it is for float32"));
+  }
+}
