@@ -126,10 +126,15 @@ class NumpySink final : public OutputSink {
   const BatchAxis axis_;
 };
 
-py::tuple call_runner(const PyModel& model, Inputs& in) {
-  const auto specs = model.runner->inputs();
+std::vector<TensorView> views_of(Inputs& in, std::span<const PortSpec> specs) {
   std::vector<TensorView> views;
   for (size_t i = 0; i < specs.size(); ++i) views.push_back({specs[i].dtype, in.shapes[i], in.pointers[i]});
+  return views;
+}
+
+py::tuple call_runner(const PyModel& model, Inputs& in) {
+  const auto specs = model.runner->inputs();
+  const auto views = views_of(in, specs);
   py::tuple results(model.runner->outputs().size());
   NumpySink sink(results, model.runner->outputs(), in.axis);
   const Status status = model.runner->run(views, sink);
@@ -162,8 +167,7 @@ class Targets {
 /// For models whose outputs' shapes only the run tells.
 py::tuple call_staged(Model& model, Inputs& in, std::span<PyObject* const> out) {
   const auto specs = model.inputs();
-  std::vector<TensorView> views;
-  for (size_t i = 0; i < specs.size(); ++i) views.push_back({specs[i].dtype, in.shapes[i], in.pointers[i]});
+  const auto views = views_of(in, specs);
   py::tuple results(model.outputs().size());
   NumpySink sink(results, model.outputs(), in.axis);
   if (Status status = without_gil([&] { return model.run(views, sink); }); !status.ok()) throw Error(std::move(status));
@@ -238,9 +242,7 @@ py::tuple call_native(Model& model, Inputs& in, std::span<PyObject* const> out) 
   return results;
 }
 
-}  // namespace
-
-py::tuple call_model(const PyModel& model, std::span<PyObject* const> arguments, std::span<PyObject* const> out) {
+Inputs read_inputs(const PyModel& model, std::span<PyObject* const> arguments) {
   const auto specs = model.runner->inputs();
   if (arguments.size() != specs.size()) {
     std::string names;
@@ -251,7 +253,20 @@ py::tuple call_model(const PyModel& model, std::span<PyObject* const> arguments,
   }
   Inputs in(specs.size());
   for (size_t i = 0; i < specs.size(); ++i) read_input(in, i, arguments[i], specs[i], model.checks);
+  return in;
+}
+
+}  // namespace
+
+py::tuple call_model(const PyModel& model, std::span<PyObject* const> arguments, std::span<PyObject* const> out) {
+  Inputs in = read_inputs(model, arguments);
   return model.native ? call_native(*model.native, in, out) : call_runner(model, in);
+}
+
+Explained profile_call(const PyModel& model, std::span<PyObject* const> arguments, int64_t runs) {
+  Inputs in = read_inputs(model, arguments);
+  const auto views = views_of(in, model.runner->inputs());
+  return without_gil([&] { return model.native->profile(views, runs); });
 }
 
 }  // namespace inferkit

@@ -5,11 +5,15 @@
 #include <span>
 
 #include "bindings/py_model.h"
+#include "engine/model/explain.h"
 
 namespace inferkit {
 
 /// Runs `model` on one object per input, in order. `out` holds one preallocated array per output or null; it may be
 /// empty. Returns one array per output in a tuple. Throws Error.
 pybind11::tuple call_model(const PyModel& model, std::span<PyObject* const> arguments, std::span<PyObject* const> out);
+
+/// Runs it on the same and measures; `model` must be native.
+Explained profile_call(const PyModel& model, std::span<PyObject* const> arguments, int64_t runs);
 
 }  // namespace inferkit

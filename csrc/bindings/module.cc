@@ -8,6 +8,7 @@ void bind_buffer_pool(pybind11::module_& m);
 void bind_weights(pybind11::module_& m);
 void bind_model(pybind11::module_& m);
 void bind_inspect(pybind11::module_& m);
+void bind_explain(pybind11::module_& m);
 void bind_batcher(pybind11::module_& m);
 void bind_step_trace(pybind11::module_& m);
 
@@ -38,6 +39,7 @@ PYBIND11_MODULE(_core, m) {
   inferkit::bind_weights(m);
   inferkit::bind_model(m);
   inferkit::bind_inspect(m);
+  inferkit::bind_explain(m);
   inferkit::bind_batcher(m);
   inferkit::bind_step_trace(m);
 }

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from . import metrics as metrics
     from . import top as top
     from . import tracing as tracing
+    from ._explain import Explanation, FileNode, LoweringChoice, PlanStep
     from .diagnostics import diagnose
 
 __all__ = [
@@ -45,17 +46,21 @@ __all__ = [
     "BufferPool",
     "ClosedError",
     "DeadlineError",
+    "Explanation",
+    "FileNode",
     "InferenceError",
     "InferkitError",
     "InputChecks",
     "Latency",
     "LeakRow",
+    "LoweringChoice",
     "MemoryUse",
     "Model",
     "ModelError",
     "NotReadyError",
     "OutputChecks",
     "OutputError",
+    "PlanStep",
     "PoolExhaustedError",
     "PoolStats",
     "QueueFullError",
@@ -82,6 +87,8 @@ def __getattr__(name: str) -> object:
 
     if name in ("diagnostics", "health", "metrics", "top", "tracing"):
         return import_module(f".{name}", __name__)
+    if name in ("Explanation", "FileNode", "LoweringChoice", "PlanStep"):
+        return getattr(import_module("._explain", __name__), name)
     if name == "diagnose":
         return import_module(".diagnostics", __name__).diagnose
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -27,9 +27,12 @@ __all__: list[str] = [
     "begin_exit",
     "build_info",
     "error_table",
+    "explain_model",
     "inspect_onnx",
     "install_batcher_call",
     "install_call",
+    "lowerings",
+    "profile_model",
     "reasons",
     "resident_bytes",
     "supported_ops",
@@ -693,6 +696,14 @@ def error_table() -> list[typing.Any]:
     Every error code as ``(class name, HTTP status)``.
     """
 
+def explain_model(
+    model: typing.Any,
+    shapes: collections.abc.Sequence[collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]],
+) -> dict[str, typing.Any]:
+    """
+    The plan for inputs of these shapes, batch axis included, as a dict.
+    """
+
 def inspect_onnx(path: os.PathLike[str] | str | bytes) -> dict[str, typing.Any]:
     """
     What an ONNX file holds, as a dict; raises as loading does where it cannot be read.
@@ -706,6 +717,18 @@ def install_batcher_call(arg0: type) -> None:
 def install_call(arg0: type) -> None:
     """
     Gives a subclass of Model, which does not override __call__, the direct call slot.
+    """
+
+def lowerings() -> list[typing.Any]:
+    """
+    The ways to run each operator, best first: (domain, name, first opset, names) for each row of its table.
+    """
+
+def profile_model(
+    model: typing.Any, inputs: collections.abc.Sequence[typing.Any], runs: typing.SupportsInt | typing.SupportsIndex
+) -> dict[str, typing.Any]:
+    """
+    The same with how long each step took, the median of the runs.
     """
 
 def reasons() -> list[typing.Any]:

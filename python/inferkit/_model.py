@@ -16,6 +16,8 @@ from ._types import InputChecks, MemoryUse, TensorSpec, native_checks, numpy_dty
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from ._explain import Explanation
+
 __all__ = ["Model"]
 
 _SpecLike = TensorSpec | tuple[str, str, Sequence[int | None]]
@@ -247,6 +249,81 @@ class Model(_core.Model):
     def memory(self) -> MemoryUse:
         """Tell what the model holds, in bytes."""
         return MemoryUse(**self._memory())
+
+    def explain(self, shapes: Mapping[str, Sequence[int]] | None = None) -> Explanation:
+        """Tell how the model runs on inputs of given shapes, without running it.
+
+        Each step says which of the ways to run its operator was chosen and why, which nodes of the file it stands for,
+        what it reads, writes and takes in bytes, and how long it is estimated to take.
+
+        Parameters
+        ----------
+        shapes : mapping, optional
+            For each input its shape, batch axis included. By default a batch of one row; inputs with further free
+            dimensions must be given.
+
+        Returns
+        -------
+        Explanation
+            Its ``str()`` is a table; ``python -m inferkit explain`` prints the same.
+
+        Raises
+        ------
+        ValidationError
+            A shape does not fit its input, or the model cannot run on inputs of these shapes.
+        ValueError
+            An input is unknown, or has free dimensions and no shape; or the model wraps a callable.
+
+        Examples
+        --------
+        >>> import inferkit
+        >>> model = inferkit.Model.load("examples/digits.onnx")
+        >>> plan = model.explain({"image": (64, 64)})
+        >>> [step.operator for step in plan.steps]
+        ['Div', 'inferkit.Linear', 'inferkit.Linear', 'Softmax']
+        >>> [part.operator for part in plan.steps[1].stands_for]
+        ['Gemm', 'Relu']
+        >>> plan.outputs
+        (TensorSpec(name='probabilities', dtype='float32', shape=(64, 10)),)
+        """
+        from ._explain import explain
+
+        return explain(self, shapes)
+
+    def profile(self, *inputs: Any, runs: int = 20) -> Explanation:
+        """Run the model and tell how long each step of its plan takes, beside the estimate.
+
+        Parameters
+        ----------
+        *inputs : array
+            As the model takes them: ``model.profile(x)`` runs what ``model(x)`` runs.
+        runs : int
+            How often it is run and measured, after one run that is not; of each step the median is given.
+
+        Returns
+        -------
+        Explanation
+            As :meth:`explain` gives it for the inputs' shapes, with ``measured_seconds``. Where it is not `complete`,
+            what follows is neither run nor measured.
+
+        Raises
+        ------
+        ValidationError
+            An input does not fit.
+        ValueError
+            `runs` is less than 1, or the model wraps a callable.
+
+        Examples
+        --------
+        >>> import inferkit, numpy as np
+        >>> model = inferkit.Model.load("examples/digits.onnx")
+        >>> found = model.profile(np.ones((8, 64), np.float32), runs=3)
+        >>> found.runs, found.measured_seconds > 0
+        (3, True)
+        """
+        from ._explain import profile
+
+        return profile(self, inputs, runs)
 
     @property
     def weights(self) -> _core.Weights | None:

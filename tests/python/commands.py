@@ -14,6 +14,8 @@ HERE = (
     "python -m inferkit doctor examples/digits.onnx",
     "python -m inferkit inspect examples/digits.onnx",
     "python -m inferkit inspect model.onnx",
+    "python -m inferkit explain examples/digits.onnx",
+    "python -m inferkit explain model.onnx --profile",
     "python -m inferkit bench examples/digits.onnx",
     "python -m inferkit bench model.onnx --batch 1,8,64 --concurrency 1,8,64 --plot figures.svg",
     "python -m inferkit info",

@@ -110,7 +110,7 @@ def one_line(capsys: Capture) -> str:
     return err
 
 
-@pytest.mark.parametrize("command", ["inspect", "doctor", BENCH])
+@pytest.mark.parametrize("command", ["inspect", "explain", "doctor", BENCH])
 def test_no_such_file(capsys: Capture, tmp_path: Path, command: str) -> None:
     path = tmp_path / "nothing.onnx"
     assert main([command, str(path)]) == 3
@@ -119,7 +119,7 @@ def test_no_such_file(capsys: Capture, tmp_path: Path, command: str) -> None:
     assert "No such file" in error
 
 
-@pytest.mark.parametrize("command", ["inspect", "doctor", BENCH])
+@pytest.mark.parametrize("command", ["inspect", "explain", "doctor", BENCH])
 @pytest.mark.parametrize("content", [b"", b"\x00\x01garbage" * 50], ids=["empty", "garbage"])
 def test_broken_file(capsys: Capture, tmp_path: Path, command: str, content: bytes) -> None:
     path = tmp_path / "broken.onnx"
@@ -128,7 +128,7 @@ def test_broken_file(capsys: Capture, tmp_path: Path, command: str, content: byt
     assert str(path) in one_line(capsys)
 
 
-@pytest.mark.parametrize("command", ["inspect", "doctor", BENCH])
+@pytest.mark.parametrize("command", ["inspect", "explain", "doctor", BENCH])
 def test_a_folder(capsys: Capture, tmp_path: Path, command: str) -> None:
     assert main([command, str(tmp_path)]) == 3
     assert str(tmp_path) in one_line(capsys)

@@ -9,12 +9,14 @@ import itertools
 import pkgutil
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import inferkit
 
+ROOT = Path(__file__).resolve().parents[2]
 MODULES = [importlib.import_module(m.name) for m in pkgutil.walk_packages(inferkit.__path__, "inferkit.")]
 PYTHON_MODULES = [inferkit, *(m for m in MODULES if (m.__file__ or "").endswith(".py"))]
 # These explain themselves by the class's docstring.
@@ -89,6 +91,7 @@ def test_every_parameter_is_documented(name: str) -> None:
 @pytest.mark.parametrize("module", PYTHON_MODULES, ids=lambda m: m.__name__)
 def test_examples_run(module: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
     result = doctest.testmod(module, optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     assert result.failed == 0
 

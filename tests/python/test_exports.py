@@ -18,6 +18,7 @@ PUBLIC = {
     "batching": {"Batcher", "BatcherStats", "Latency", "OutputChecks", "Ticket", "Timing", "WindowStats"},
     "memory": {"Buffer", "BufferPool", "LeakRow", "PoolStats", "Weights"},
     "build": {"__version__", "build_info", "supported_ops"},
+    "plans": {"Explanation", "FileNode", "LoweringChoice", "PlanStep"},
     "diagnostics": {"diagnose"},
 }  # fmt: skip
 
@@ -44,7 +45,8 @@ MEMBERS = {
     "BufferPool": {"acquire", "default", "leaks", "stats", "trim"},
     "LeakRow": {"bytes", "capacity", "count", "tag"},
     "Model": {
-        "from_callable", "inputs", "load", "memory", "outputs", "path", "run", "trim", "warm_up", "weights",
+        "explain", "from_callable", "inputs", "load", "memory", "outputs", "path", "profile", "run", "trim", "warm_up",
+        "weights",
     },
     "PoolStats": {
         "cached_bytes", "hits", "in_use_bytes", "max_bytes", "misses", "outstanding", "peak_bytes",
@@ -63,13 +65,24 @@ FIELDS = {
         "memory_rss_bytes", "oldest_wait", "p99_latency_ms", "pool", "queue_depth", "queue_ms", "rejected",
         "requests_per_second", "rows", "state", "total_ms", "windows",
     },
+    "Explanation": {
+        "arena_bytes", "complete", "estimated_seconds", "inputs", "measured_seconds", "outputs", "runs", "steps",
+        "threads", "weight_bytes",
+    },
+    "FileNode": {"name", "operator"},
     "InputChecks": {"finite", "max_length", "min_length", "non_empty"},
     "Latency": {"count", "max", "mean", "p50", "p90", "p95", "p99", "p999"},
+    "LoweringChoice": {"cost_seconds", "name", "why_not"},
     "MemoryUse": {
         "arena_bytes", "copied_bytes", "file_bytes", "mapped_bytes", "misaligned_bytes", "packed_bytes",
         "plan_evictions", "plan_hits", "plan_misses", "plans", "sessions", "weight_bytes",
     },
     "OutputChecks": {"finite", "normalized", "not_all_zero", "shape", "tolerance"},
+    "PlanStep": {
+        "considered", "device", "estimated_seconds", "inputs", "kernel_calls", "layout", "lowering",
+        "measured_seconds", "name", "operator", "outputs", "precision", "read_bytes", "reason", "scratch_bytes",
+        "stands_for", "why", "written_bytes",
+    },
     "TensorSpec": {"dtype", "name", "shape"},
     "WindowStats": {
         "batch_fill_rate", "batches", "cancelled", "completed", "compute_ms", "covered", "expired", "failed",
@@ -138,6 +151,8 @@ def test_constructors_take_keywords() -> None:
         inferkit.BatcherStats,
         inferkit.Latency,
         inferkit.WindowStats,
+        inferkit.Explanation,
+        inferkit.PlanStep,
     ):
         kinds = {p.kind for p in inspect.signature(cls).parameters.values()}
         assert kinds == {inspect.Parameter.KEYWORD_ONLY}, cls

@@ -12,7 +12,7 @@ from .._errors import InferkitError, ValidationError
 from .._model import Model
 from .._types import TensorSpec, numpy_dtype
 
-__all__ = ["Feeds", "made_up", "rows_of", "split"]
+__all__ = ["Feeds", "made_up", "made_up_for", "rows_of", "split"]
 
 Feeds = dict[str, np.ndarray]
 
@@ -56,7 +56,14 @@ def made_up(model: Model, count: int, attempt: Callable[[Feeds], object], seed: 
     ValueError
         If no guess runs; the message holds the model's last word.
     """
-    for spec in model.inputs:
+    return made_up_for(model.inputs, count, attempt, seed)
+
+
+def made_up_for(
+    specs: Sequence[TensorSpec], count: int, attempt: Callable[[Feeds], object], seed: int = 0
+) -> list[Feeds]:
+    """Do the same for inputs of these specs, some of whose free dimensions may be given sizes."""
+    for spec in specs:
         try:
             numpy_dtype(spec.dtype)
         except TypeError:  # noqa: PERF203
@@ -64,10 +71,10 @@ def made_up(model: Model, count: int, attempt: Callable[[Feeds], object], seed: 
                 f"input '{spec.name}' is {spec.dtype}, which numpy lacks: install the package ml_dtypes"
             ) from None
     problem: Exception | None = None
-    attempts = list(_attempts(model.inputs))
+    attempts = list(_attempts(specs))
     for length, integers in attempts:
         rng = np.random.default_rng(seed)
-        feeds = [{s.name: _array(s, length, integers, rng) for s in model.inputs} for _ in range(count)]
+        feeds = [{s.name: _array(s, length, integers, rng) for s in specs} for _ in range(count)]
         try:
             attempt(feeds[0])
         except InferkitError as error:

@@ -1,0 +1,160 @@
+// What a plan is made of and what it takes, for Model.explain() and Model.profile().
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include "base/text.h"
+#include "base/validation.h"
+#include "bindings/arguments.h"
+#include "bindings/model_call.h"
+#include "bindings/py_model.h"
+#include "bindings/signal_watch.h"
+#include "engine/compile/op_registry.h"
+#include "engine/compile/place.h"
+#include "engine/model/explain.h"
+
+namespace py = pybind11;
+using namespace py::literals;
+
+namespace inferkit {
+namespace {
+
+constexpr double kSeconds = 1e-9;
+
+/// (name, dtype, shape)
+py::tuple port_out(const std::string& name, DType dtype, const Shape& shape) {
+  return py::make_tuple(name, std::string(dtype_name(dtype)),
+                        py::tuple(py::cast(std::vector<int64_t>(shape.begin(), shape.end()))));
+}
+
+py::list values_out(const std::vector<ValueNote>& values) {
+  py::list out;
+  for (const ValueNote& value : values) out.append(port_out(value.name, value.dtype, value.shape));
+  return out;
+}
+
+std::string_view why_name(Choice::Why why) {
+  switch (why) {
+    case Choice::Why::kOnly:
+      return "only";
+    case Choice::Why::kCheapest:
+      return "cheapest";
+    case Choice::Why::kForced:
+      return "forced";
+    case Choice::Why::kCannotForce:
+      return "cannot_force";
+  }
+  return "";
+}
+
+py::dict node_out(const Explained& explained, size_t i) {
+  const NodeNote& note = explained.notes.nodes[i];
+  py::list ways, origins;
+  for (const Considered& c : note.considered) {
+    const bool can = c.cost.possible();
+    ways.append(py::make_tuple(c.lowering->name, can ? py::object(py::float_(c.cost.nanos() * kSeconds)) : py::none(),
+                               can ? py::none() : py::object(py::str(std::string(c.cost.why_not())))));
+  }
+  for (const NodeOrigin& origin : note.origins) origins.append(py::make_tuple(origin.op, origin.name));
+  py::dict out("operator"_a = note.op, "name"_a = note.name, "stands_for"_a = origins, "considered"_a = ways,
+               "why"_a = why_name(note.why), "inputs"_a = values_out(note.inputs),
+               "outputs"_a = values_out(note.outputs), "read_bytes"_a = note.read_bytes,
+               "written_bytes"_a = note.written_bytes, "scratch_bytes"_a = note.scratch_bytes,
+               "kernel_calls"_a = note.steps, "estimated_seconds"_a = note.nanos * kSeconds);
+  const Lowering* lowering = note.lowering;
+  out["lowering"] = lowering ? lowering->name : std::string_view("copy");
+  out["device"] = device_name(lowering ? lowering->device : Device::kCpu);
+  out["precision"] = precision_name(lowering ? lowering->precision : Precision::kAny);
+  out["layout"] = layout_name(lowering ? lowering->layout : Layout::kPlain);
+  out["measured_seconds"] = explained.nanos.empty()
+                                ? py::object(py::none())
+                                : py::object(py::float_(static_cast<double>(explained.nanos[i]) * kSeconds));
+  return out;
+}
+
+py::dict explained_out(const Explained& explained, const Model& model) {
+  const Plan& plan = *explained.plan;
+  py::list steps, inputs, outputs;
+  for (size_t i = 0; i < explained.notes.nodes.size(); ++i) steps.append(node_out(explained, i));
+  for (size_t i = 0; i < plan.inputs.size(); ++i) {
+    inputs.append(port_out(model.inputs()[i].name, plan.inputs[i].dtype, plan.inputs[i].shape));
+  }
+  for (size_t i = 0; i < plan.outputs.size(); ++i) {
+    const int output = plan.results[i].output;
+    if (output < 0) continue;  // handed on to what follows
+    outputs.append(
+        port_out(model.outputs()[static_cast<size_t>(output)].name, plan.outputs[i].dtype, plan.outputs[i].shape));
+  }
+  return py::dict("steps"_a = steps, "inputs"_a = inputs, "outputs"_a = outputs, "complete"_a = plan.next == nullptr,
+                  "threads"_a = explained.threads, "arena_bytes"_a = plan.arena_bytes,
+                  "weight_bytes"_a = explained.notes.weight_bytes,
+                  "estimated_seconds"_a = static_cast<double>(plan.estimated_nanos) * kSeconds,
+                  "runs"_a = explained.runs);
+}
+
+Model& native_of(const PyModel& model) {
+  if (!model.native) throw std::invalid_argument("a wrapped callable has no plan that could be explained");
+  return *model.native;
+}
+
+/// One for each input, and such as a run's inputs may have.
+std::vector<Shape> checked_shapes(const Model& model, const std::vector<std::vector<int64_t>>& dimensions,
+                                  const InputChecks& checks) {
+  const auto specs = model.inputs();
+  if (dimensions.size() != specs.size()) throw std::invalid_argument("expected one shape for each input");
+  std::vector<Shape> out;
+  for (size_t i = 0; i < specs.size(); ++i) {
+    const auto& dims = dimensions[i];
+    const bool wrong = std::any_of(dims.begin(), dims.end(), [](int64_t d) { return d < 0; });
+    if (wrong || dims.size() > Shape::kMaxRank) {
+      throw std::invalid_argument(cat("input ", quote(specs[i].name), ": a shape has at most ", Shape::kMaxRank,
+                                      " dimensions, none of them negative"));
+    }
+    out.emplace_back(std::span<const int64_t>(dims));
+    check_input(specs[i].name, specs[i].dtype, specs[i].shape, specs[i].dtype, out.back(), checks);
+  }
+  return out;
+}
+
+}  // namespace
+
+void bind_explain(py::module_& m) {
+  LoweringWishes::of_process();  // what INFERKIT_LOWERING asks for and is not there shows now
+  m.def(
+      "explain_model",
+      [](const py::object& self, const std::vector<std::vector<int64_t>>& dimensions) {
+        const PyModel& bound = py_model(self);
+        Model& model = native_of(bound);
+        const std::vector<Shape> shapes = checked_shapes(model, dimensions, bound.checks);
+        return explained_out(without_gil([&] { return model.explain(shapes); }), model);
+      },
+      "model"_a, "shapes"_a, "The plan for inputs of these shapes, batch axis included, as a dict.");
+  m.def(
+      "profile_model",
+      [](const py::object& self, const std::vector<py::object>& inputs, const Given<int64_t>& runs) {
+        const PyModel& bound = py_model(self);
+        Model& model = native_of(bound);
+        const int64_t count = integer(runs, "runs", 1, 1'000'000);
+        std::vector<PyObject*> arguments;
+        for (const py::object& input : inputs) arguments.push_back(input.ptr());
+        return explained_out(profile_call(bound, arguments, count), model);
+      },
+      "model"_a, "inputs"_a, "runs"_a, "The same with how long each step took, the median of the runs.");
+  m.def(
+      "lowerings",
+      [] {
+        py::list out;
+        for (const OpDef* op : OpRegistry::instance().all()) {
+          py::list names;
+          for (const Lowering& lowering : op->lowerings) names.append(lowering.name);
+          out.append(py::make_tuple(op->schema.domain, op->schema.name, op->schema.since, py::tuple(names)));
+        }
+        return out;
+      },
+      "The ways to run each operator, best first: (domain, name, first opset, names) for each row of its table.");
+}
+
+}  // namespace inferkit

@@ -1,0 +1,82 @@
+"""``inferkit explain MODEL``: the plan by which a model runs, step by step."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from typing import Any
+
+from .._explain import notes, table
+from .._model import Model
+from .._types import TensorSpec
+from ..diagnostics._samples import made_up_for
+from . import about
+from ._out import Out
+
+__all__ = ["add", "run"]
+
+DESCRIPTION = """Say how a model runs on inputs of given shapes: its steps, how each of them is run and why, which nodes
+of the file it stands for, the memory that it reads, writes and takes, and how long it is estimated to take. With
+--profile it also runs the model on inputs that are made up, and says how long each step took. Exit code 0: done; 3: the
+model cannot be loaded, or a shape does not fit it."""
+
+
+def shape(text: str) -> tuple[str, tuple[int, ...]]:
+    """Read ``name=1,3,224,224``; nothing after the ``=`` is the shape of a scalar."""
+    name, equals, dimensions = text.rpartition("=")
+    try:
+        sizes = tuple(int(part) for part in dimensions.split(",")) if dimensions else ()
+    except ValueError:
+        sizes = (-1,)
+    if not equals or any(size < 0 for size in sizes):
+        raise argparse.ArgumentTypeError(f"expected name=1,3,224,224, got {text!r}")
+    return name, sizes
+
+
+def add(subparsers: Any) -> None:
+    """Add the command."""
+    parser = subparsers.add_parser("explain", help="how a model runs, step by step", description=DESCRIPTION)
+    parser.add_argument("model", metavar="MODEL", help="an .onnx file")
+    parser.add_argument(
+        "--shape",
+        type=shape,
+        action="append",
+        default=[],
+        metavar="NAME=N,...",
+        help="the shape of an input, batch axis included; once for each (default: a batch of 1, and sizes that run)",
+    )
+    parser.add_argument("--profile", action="store_true", help="run it, and say how long each step took")
+    parser.add_argument("--runs", type=int, default=20, metavar="N", help="that are measured (default: 20)")
+    parser.add_argument("--threads", type=int, metavar="N", help="threads a run may use (default: all)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--plain", action="store_true", help="no colour, no rich")
+    parser.set_defaults(run=run)
+
+
+def shapes(model: Model, given: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """Guess the sizes that are free and not given, as other commands do: such as the model takes."""
+    if not any(None in spec.shape[1:] for spec in model.inputs if spec.name not in given):
+        return given
+    specs = [TensorSpec(spec.name, spec.dtype, given.get(spec.name, spec.shape)) for spec in model.inputs]
+    feeds = made_up_for(specs, 1, model.run)[0]
+    return {name: array.shape for name, array in feeds.items()} | given
+
+
+def run(options: argparse.Namespace) -> int:
+    """Explain and print."""
+    with about(options.model):
+        model = Model.load(options.model, threads=options.threads)
+        found = model.explain(shapes(model, dict(options.shape)))
+        if options.profile:
+            feeds = made_up_for(found.inputs, 1, model.run)[0]
+            found = model.profile(*(feeds[spec.name] for spec in model.inputs), runs=options.runs)
+    if options.json:
+        print(json.dumps(dataclasses.asdict(found), indent=2))
+        return 0
+    out = Out(plain=options.plain)
+    head, rows = table(found)
+    out.table(head, rows, title=options.model)
+    for line in notes(found):
+        out.line(line)
+    return 0

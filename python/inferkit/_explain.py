@@ -1,0 +1,277 @@
+"""What a model's plan is made of: from ``Model.explain()`` and ``Model.profile()``."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from . import _core
+from ._types import TensorSpec
+
+if TYPE_CHECKING:
+    from ._model import Model
+
+__all__ = ["Explanation", "FileNode", "LoweringChoice", "PlanStep", "explain", "notes", "profile", "table"]
+
+
+@dataclass(frozen=True)
+class FileNode:
+    """A node as it stands in the model file.
+
+    Parameters
+    ----------
+    operator : str
+        Its operator, with the domain where that is not ONNX's own: ``"Conv"``, ``"com.microsoft.FastGelu"``.
+    name : str
+        Its name; empty where the file gives none.
+    """
+
+    operator: str
+    name: str
+
+
+@dataclass(frozen=True)
+class LoweringChoice:
+    """One of the ways to run an operator, as it was weighed for one node.
+
+    Parameters
+    ----------
+    name : str
+        The way's name, as ``INFERKIT_LOWERING`` takes it.
+    cost_seconds : float or None
+        What it was estimated to take, to be compared with the other ways of the same node: what all of them do may be
+        left out. None where it cannot run the node.
+    why_not : str or None
+        Why it cannot run the node.
+    """
+
+    name: str
+    cost_seconds: float | None
+    why_not: str | None
+
+    def __str__(self) -> str:
+        from ._cli._out import seconds_text
+
+        if self.cost_seconds is None:
+            return f"{self.name} cannot: {self.why_not}"
+        return f"{self.name} {seconds_text(self.cost_seconds)}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanStep:
+    """One node of a plan, or the copy that makes an output.
+
+    Parameters
+    ----------
+    operator : str
+        What runs. Operators of the domain ``inferkit`` are written by fusions: ``"inferkit.Linear"``.
+    name : str
+        The name of the node, or of the output.
+    stands_for : tuple of FileNode
+        The nodes of the file that this one does the work of; several where they were fused.
+    lowering : str
+        The way to run it that was chosen; ``"default"`` where there is one.
+    device, precision, layout : str
+        Where the way runs, what it computes in (``"any"``: the type of its inputs), how its tensors lie.
+    why : str
+        ``"only"``: the operator has no other way. ``"cheapest"`` of those that can. ``"forced"`` by
+        ``INFERKIT_LOWERING``; ``"cannot_force"``: that asks for a way that cannot run the node, so it is the cheapest.
+    considered : tuple of LoweringChoice
+        All ways of the operator with what each would cost; empty where there is one.
+    inputs, outputs : tuple of TensorSpec
+        What it reads and gives.
+    read_bytes, written_bytes, scratch_bytes : int
+        The sizes of its inputs (weights included) and outputs, and of memory for itself. All 0 where it has no kernel
+        call.
+    kernel_calls : int
+        How many functions run for it; 0 where its output is the memory of its input (``Reshape``).
+    estimated_seconds : float
+        What it was estimated to take on one thread.
+    measured_seconds : float or None
+        What it took: the median of the runs of ``Model.profile()``; None from ``Model.explain()``.
+    """
+
+    operator: str
+    name: str
+    stands_for: tuple[FileNode, ...]
+    lowering: str
+    device: str
+    precision: str
+    layout: str
+    why: str
+    considered: tuple[LoweringChoice, ...]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    read_bytes: int
+    written_bytes: int
+    scratch_bytes: int
+    kernel_calls: int
+    estimated_seconds: float
+    measured_seconds: float | None
+
+    def reason(self) -> str:
+        """Say in words why its lowering was chosen.
+
+        Returns
+        -------
+        str
+            Such as ``"cheapest: 1.2 us, packed 3 us, depthwise cannot: not one channel a group"``; empty where there
+            was no choice.
+        """
+        from ._cli._out import seconds_text
+
+        if not self.considered:
+            return ""
+        own = next(way for way in self.considered if way.name == self.lowering)
+        others = [str(way) for way in self.considered if way is not own]
+        lead = {"forced": "asked for", "cannot_force": "what is asked for cannot, cheapest"}.get(self.why, self.why)
+        return ", ".join([f"{lead}: {seconds_text(own.cost_seconds or 0.0)}", *others])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explanation:
+    """The plan by which a model runs on inputs of given shapes; ``str()`` of it is a table.
+
+    Parameters
+    ----------
+    steps : tuple of PlanStep
+        In the order in which they run.
+    inputs, outputs : tuple of TensorSpec
+        Of the model, with the shapes that the plan is for. Outputs that it does not compute are left out.
+    complete : bool
+        False where the shapes of what follows depend on values: that is planned during each run, and not told here.
+    threads : int
+        The most threads that a run of it uses.
+    arena_bytes : int
+        Memory for all intermediate values and scratch of one run.
+    weight_bytes : int
+        Constants that the steps read, as they stand in the model.
+    estimated_seconds : float
+        What one run was estimated to take on one thread.
+    measured_seconds : float or None
+        What the steps took together, where they were measured.
+    runs : int
+        How many runs were measured.
+    """
+
+    steps: tuple[PlanStep, ...]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    complete: bool
+    threads: int
+    arena_bytes: int
+    weight_bytes: int
+    estimated_seconds: float
+    measured_seconds: float | None
+    runs: int
+
+    def __str__(self) -> str:
+        from ._cli._out import plain_table
+
+        head, rows = table(self)
+        return "\n".join([*plain_table(head, rows), *notes(self)])
+
+
+def table(found: Explanation) -> tuple[list[str], list[list[str]]]:
+    """Give the headings and rows of the table; ``>`` before a heading aligns its column to the right."""
+    from ._cli._out import bytes_text, seconds_text
+
+    measured = found.measured_seconds is not None
+    head = [">step", "operator", "name", "lowering", "output", ">read", ">written", ">scratch", ">estimated"]
+    head += [">measured", ">share"] if measured else []
+    rows = []
+    for number, step in enumerate(found.steps):
+        row = [
+            str(number),
+            step.operator,
+            step.name,
+            step.lowering if step.kernel_calls else "no copy",
+            "; ".join(f"{out.dtype}{list(out.shape)}" for out in step.outputs),
+            *(bytes_text(size) for size in (step.read_bytes, step.written_bytes, step.scratch_bytes)),
+            seconds_text(step.estimated_seconds),
+        ]
+        if step.measured_seconds is not None:
+            share = step.measured_seconds / found.measured_seconds if found.measured_seconds else 0.0
+            row += [seconds_text(step.measured_seconds), f"{share:.0%}"]
+        rows.append(row)
+    return head, rows
+
+
+def notes(found: Explanation) -> list[str]:
+    """Give the lines that stand below the table: choices, fusions, totals."""
+    from ._cli._out import bytes_text, seconds_text
+
+    lines = []
+    for number, step in enumerate(found.steps):
+        if reason := step.reason():
+            lines.append(f"step {number}, {step.lowering}: {reason}")
+        if len(step.stands_for) > 1:
+            parts = ", ".join(
+                f"{part.operator} '{part.name}'" if part.name else part.operator for part in step.stands_for
+            )
+            lines.append(f"step {number} stands for {parts}")
+    total = f"{len(found.steps)} steps; arena {bytes_text(found.arena_bytes)}, weights {bytes_text(found.weight_bytes)}"
+    total += f"; estimated {seconds_text(found.estimated_seconds)} on one thread"
+    if found.measured_seconds is not None:
+        total += f", measured {seconds_text(found.measured_seconds)} on {found.threads} (median of {found.runs} runs)"
+    lines.append(total)
+    if not found.complete:
+        lines.append("what follows depends on values, and is planned during each run")
+    return lines
+
+
+def _specs(ports: Sequence[tuple[str, str, Sequence[int]]]) -> tuple[TensorSpec, ...]:
+    return tuple(TensorSpec(name, dtype, tuple(shape)) for name, dtype, shape in ports)
+
+
+def _step(facts: dict[str, Any]) -> PlanStep:
+    return PlanStep(
+        **{
+            **facts,
+            "stands_for": tuple(FileNode(*part) for part in facts["stands_for"]),
+            "considered": tuple(LoweringChoice(*way) for way in facts["considered"]),
+            "inputs": _specs(facts["inputs"]),
+            "outputs": _specs(facts["outputs"]),
+        }
+    )
+
+
+def _explanation(facts: dict[str, Any]) -> Explanation:
+    steps = tuple(_step(step) for step in facts["steps"])
+    measured = sum(step.measured_seconds or 0.0 for step in steps) if facts["runs"] else None
+    return Explanation(
+        **{
+            **facts,
+            "steps": steps,
+            "inputs": _specs(facts["inputs"]),
+            "outputs": _specs(facts["outputs"]),
+            "measured_seconds": measured,
+        }
+    )
+
+
+def explain(model: Model, shapes: Mapping[str, Sequence[int]] | None) -> Explanation:
+    """Do the work of ``Model.explain``."""
+    given = dict(shapes or {})
+    dimensions = []
+    for spec in model.inputs:
+        # The batch is one row unless it is said; nothing else has a size to begin with.
+        shape = given.pop(spec.name, [1 if d is None and i == 0 else d for i, d in enumerate(spec.shape)])
+        sizes = [operator.index(d) for d in shape if d is not None]
+        if len(sizes) != len(shape):
+            raise ValueError(
+                f"input '{spec.name}' has free dimensions besides the batch, {spec.shape}; "
+                f"give explain(shapes={{'{spec.name}': (...)}})"
+            )
+        dimensions.append(sizes)
+    if given:
+        names = ", ".join(f"'{spec.name}'" for spec in model.inputs)
+        raise ValueError(f"the model has no input {next(iter(given))!r}; its inputs are {names}")
+    return _explanation(_core.explain_model(model, dimensions))
+
+
+def profile(model: Model, inputs: Sequence[Any], runs: int) -> Explanation:
+    """Do the work of ``Model.profile``."""
+    return _explanation(_core.profile_model(model, list(inputs), runs))
