@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from . import _core
+from ._text import printable
 from ._types import TensorSpec
 
 if TYPE_CHECKING:
@@ -171,7 +172,7 @@ class Explanation:
         from ._cli._out import plain_table
 
         head, rows = table(self)
-        return "\n".join([*plain_table(head, rows), *notes(self)])
+        return "\n".join([*plain_table(head, rows), *map(printable, notes(self))])
 
 
 def table(found: Explanation) -> tuple[list[str], list[list[str]]]:

@@ -96,6 +96,14 @@ def test_as_text(network: bytes) -> None:
     assert found.steps[2].reason() == ""
 
 
+def test_text_does_not_move_the_cursor(network: bytes) -> None:
+    """Names come from the file: in the table, and in the lines below it."""
+    found = inferkit.Model.load(network.replace(b"conv", b"c\x1b[J")).explain()
+    assert found.steps[0].stands_for[0].name == "c\x1b[J"
+    assert "stands for Conv 'c\\x1b[J'" in str(found)
+    assert "\x1b" not in str(found)
+
+
 def test_one_row_is_the_default(network: bytes) -> None:
     model = inferkit.Model.load(network)
     assert model.explain() == model.explain({"x": (1, 3, 8, 8)})
