@@ -147,9 +147,9 @@ void product_f64_step(const void* params, std::byte* const* io, const ExecContex
 
 // ---- Lowering -------------------------------------------------------------------------------------------------------
 
-class Lowering {
+class RecurrentLowering {
  public:
-  Lowering(LowerContext& c, const RecurrentShape& s)
+  RecurrentLowering(LowerContext& c, const RecurrentShape& s)
       : c_(c),
         s_(s),
         dtype_(c.input(kX).dtype),
@@ -343,7 +343,7 @@ void infer_recurrent(InferContext& c, CellKind kind) {
 
 void lower_recurrent(LowerContext& c, CellKind kind, StepFn f32, StepFn f64) {
   const RecurrentShape s = recurrent_shape(c, kind);
-  Lowering(c, s).run(f32, f64);
+  RecurrentLowering(c, s).run(f32, f64);
 }
 
 }  // namespace inferkit
