@@ -209,7 +209,8 @@ void Batcher::refuse_if_late(const Checked& checked, const SubmitOptions& option
     if (!outlook.known || outlook.end <= options.deadline) return;
   }
   recorder_.ended(Phase::kExpired, now);
-  trace_refusal(Phase::kExpired, options.id, options.name, checked.rows, now);
+  const uint64_t id = options.id ? options.id : next_id_.fetch_add(1, std::memory_order_relaxed);
+  trace_refusal(Phase::kExpired, id, options.name, checked.rows, now);
   if (passed) throw Error(ErrorCode::kDeadline, "the request's deadline had passed when it was submitted");
   throw Error(ErrorCode::kDeadline,
               cat("the request could not be answered by its deadline: it has ", double(options.deadline - now) * 1e-6,

@@ -21,7 +21,7 @@ bool Cut::leaves_out(const Request& request) const {
   return request.deadline <= late_ || (request.deadline != kNever && request.deadline <= alone(request.rows));
 }
 
-Cut::Cut(const Line& line, int64_t max_rows, Nanos now, Cost cost)
+Cut::Cut(const Line& line, int64_t max_rows, Nanos now, RunCost cost)
     : now_(now), cost_(cost), pressed_(line.size() > 1), max_rows_(max_rows), late_(now) {
   if (now + cost(std::min(line.rows(), max_rows)).likely < line.earliest_deadline()) return;
 

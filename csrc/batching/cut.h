@@ -12,7 +12,7 @@ class Line;
 class Request;
 
 /// What a run of so many rows will take.
-using Cost = FunctionRef<Forecast(int64_t rows)>;
+using RunCost = FunctionRef<Forecast(int64_t rows)>;
 
 /// One decision about the next batch from a line. A pure function of the line, the time and the cost.
 class Cut {
@@ -23,7 +23,7 @@ class Cut {
   /// Nothing is computed that will be late by a known cost. A batch that would be late for some of its requests is cut
   /// shorter where that costs little: the smaller one is nearly as efficient, or all the others are in time as well.
   /// Else those few expire, as overload would otherwise shrink batches, and so throughput, until nobody is in time.
-  Cut(const Line& line, int64_t max_rows, Nanos now, Cost cost);
+  Cut(const Line& line, int64_t max_rows, Nanos now, RunCost cost);
 
   int64_t max_rows() const { return max_rows_; }
   /// Whether a request of the line is to be left out, as this batch would be late for it.
@@ -33,7 +33,7 @@ class Cut {
   Nanos alone(int64_t rows) const;
 
   const Nanos now_;
-  const Cost cost_;
+  const RunCost cost_;
   const bool pressed_;  // others wait as well: who would be in time only with luck makes room
   int64_t max_rows_;
   Nanos late_;  // deadlines that the batch cannot keep
