@@ -42,9 +42,6 @@ int64_t CostCurve::top_of(size_t size_class) {
 
 void CostCurve::summarise(Cell& cell, uint32_t runs, double slope) noexcept {
   const size_t kept = std::min(runs, kKept);
-  struct Run {
-    float took, rows;
-  };
   std::array<Run, kKept> sorted{};
   for (size_t i = 0; i < kept; ++i) {
     sorted[i] = {cell.took[i].load(std::memory_order_relaxed), cell.rows[i].load(std::memory_order_relaxed)};
@@ -60,11 +57,10 @@ void CostCurve::summarise(Cell& cell, uint32_t runs, double slope) noexcept {
   std::sort(excess.begin(), excess.begin() + static_cast<std::ptrdiff_t>(kept), std::greater<>());
   // One run tells nothing of the others. Of many, the slowest is left out: one must not make every deadline look too
   // tight.
-  const double single = 0.5 * median.took;
-  cell.typical.store(median.took, std::memory_order_relaxed);
-  cell.at.store(median.rows, std::memory_order_relaxed);
-  cell.one_of_five.store(static_cast<float>(kept == 1 ? single : excess[kept / 5]), std::memory_order_relaxed);
-  cell.rare.store(static_cast<float>(kept == 1 ? single : excess[kept < 8 ? 0 : 1]), std::memory_order_relaxed);
+  const float single = 0.5f * median.took;
+  const auto at = [&](size_t i) { return kept == 1 ? single : static_cast<float>(excess[i]); };
+  cell.median.store(median, std::memory_order_relaxed);
+  cell.excess.store({.one_of_five = at(kept / 5), .rare = at(kept < 8 ? 0 : 1)}, std::memory_order_relaxed);
 }
 
 CostCurve::Cell* CostCurve::cell_for(size_t size_class) noexcept {
@@ -123,8 +119,7 @@ bool CostCurve::learn(int64_t rows, Nanos took, Nanos now) noexcept {
   if (cold) {
     // Better than nothing, until the next.
     if (before > 0 || number > 0) return true;
-    cell->typical.store(sample, std::memory_order_relaxed);
-    cell->at.store(static_cast<float>(rows), std::memory_order_relaxed);
+    cell->median.store({sample, static_cast<float>(rows)}, std::memory_order_relaxed);
   } else {
     number = cell->count.fetch_add(1, std::memory_order_relaxed);
     if (const uint32_t runs = runs_.load(std::memory_order_relaxed); runs < kEnough) runs_.store(runs + 1);
@@ -145,9 +140,8 @@ bool CostCurve::learn(int64_t rows, Nanos took, Nanos now) noexcept {
 }
 
 CostCurve::Point CostCurve::point_of(const Cell& cell) {
-  return {cell.at.load(std::memory_order_relaxed),
-          cell.typical.load(std::memory_order_relaxed),
-          {cell.one_of_five.load(std::memory_order_relaxed), cell.rare.load(std::memory_order_relaxed)}};
+  const Run median = cell.median.load(std::memory_order_relaxed);
+  return {median.rows, median.took, cell.excess.load(std::memory_order_relaxed)};
 }
 
 /// Put right by the class that ran last.

@@ -52,18 +52,22 @@ class CostCurve {
   template <class T>
   using Figure = std::atomic<T>;
 
+  struct Run {
+    float took, rows;
+  };
+  /// How much longer than the median one run of five takes, and hardly any. An amount, as what slows runs down (a
+  /// preemption, a wait for a lock) does not grow with them.
+  struct Excess {
+    float one_of_five, rare;
+  };
+  static_assert(std::atomic<Run>::is_always_lock_free && std::atomic<Excess>::is_always_lock_free);
   struct Cell {
     std::array<Figure<float>, kKept> took{}, rows{};
     Figure<uint32_t> count{0};
-    // The median run; 0 where there is none yet. How much longer slow ones take: an amount, as what slows runs down
-    // (a preemption, a wait for a lock) does not grow with them.
-    Figure<float> typical{0}, at{0}, one_of_five{0}, rare{0};
+    Figure<Run> median{};     // zeros where there is none yet
+    Figure<Excess> excess{};  // one figure, so that nobody reads half of an old one and half of a new one
     // Runs in a row that took far more (positive) or far less (negative) than expected.
     Figure<int> streak{0};
-  };
-  /// How much longer than the median one run of five takes, and hardly any.
-  struct Excess {
-    double one_of_five = 0, rare = 0;
   };
   struct Point {
     double rows, took;
