@@ -90,8 +90,9 @@ class Model final : public Runner {
   std::shared_ptr<const Plan> compile_for(std::span<const Shape> shapes, PlanNotes* notes = nullptr);
   void read_specs();
   class PortSink;
-  std::vector<Port> probe_outputs(std::span<const InputFacts> facts, RunBudget& budget, TimeBudget& time, bool& staged);
-  std::vector<Port> run_on_constants(std::span<const InputFacts> facts, int value, RunBudget& budget, TimeBudget& time);
+  struct Trial;
+  std::vector<Port> probe_outputs(std::span<const InputFacts> facts, Trial& trial);
+  std::vector<Port> run_on_constants(std::span<const InputFacts> facts, int value, RunBudget& budget, Trial& trial);
   void probe();
   RunEnvironment environment() const;
 

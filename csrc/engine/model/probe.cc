@@ -46,38 +46,47 @@ class Model::PortSink final : public OutputSink {
   std::vector<Buffer> buffers_;
 };
 
-/// The outputs that a plan for these inputs gives; empty where only a run on real values could tell. `staged` becomes
-/// true where their shapes may depend on values.
-std::vector<Port> Model::probe_outputs(std::span<const InputFacts> facts, RunBudget& budget, TimeBudget& time,
-                                       bool& staged) {
+/// What all runs that try a model out share.
+struct Model::Trial {
+  RunBudget budget;
+  TimeBudget time;
+  bool staged = false;       // the shapes of the outputs may depend on values
+  std::string failure = {};  // why the first run that failed told nothing
+};
+
+/// The outputs that a plan for these inputs gives; empty where only a run on real values could tell.
+std::vector<Port> Model::probe_outputs(std::span<const InputFacts> facts, Trial& trial) {
   const auto plan =
       compile(file_.graph, facts, *packed_, {.max_run_bytes = options_.max_run_bytes, .threads = options_.threads});
   if (!plan->next) return plan->outputs;
-  const bool first = !staged;
-  staged = true;
+  const bool first = !trial.staged;
+  trial.staged = true;
   if (const auto lines = unsupported_in_branches(*plan, file_.graph, facts, *packed_); !lines.empty()) {
     throw Unsupported(lines);
   }
-  std::vector<Port> ports = run_on_constants(facts, 0, budget, time);
+  std::vector<Port> ports = run_on_constants(facts, 0, trial.budget, trial);
   if (first) {
     // Zeros select nothing and end loops before they begin: what follows shows with ones. Once, and for its support
     // alone.
     RunBudget once{.iterations = 100, .nanos = options_.max_load_nanos / 4, .max_bytes = options_.max_run_bytes};
-    run_on_constants(facts, 1, once, time);
+    run_on_constants(facts, 1, once, trial);
   }
   return ports;
 }
 
 /// What a run gives whose inputs are all zeros, or all ones; empty where they are not what the model is for.
 std::vector<Port> Model::run_on_constants(std::span<const InputFacts> facts, int value, RunBudget& budget,
-                                          TimeBudget& time) {
+                                          Trial& trial) {
   constexpr size_t kMaxBytes = size_t{64} << 20;
   std::vector<Shape> shapes;
   std::vector<TensorView> views;
   std::vector<Buffer> values;
   for (const InputFacts& f : facts) {
     const size_t bytes = TensorView{f.dtype, f.shape, nullptr}.bytes();
-    if (bytes > kMaxBytes) return {};
+    if (bytes > kMaxBytes) {
+      if (trial.failure.empty()) trial.failure = cat("input of ", bytes >> 20, " MiB is too large to try");
+      return {};
+    }
     values.push_back(options_.pool->acquire(std::max<size_t>(bytes, 1), "probe"));
     auto* to = static_cast<std::byte*>(values.back().data());
     std::memset(to, 0, bytes);
@@ -89,17 +98,19 @@ std::vector<Port> Model::run_on_constants(std::span<const InputFacts> facts, int
     views.push_back({f.dtype, f.shape, to});
   }
   PortSink sink(*options_.pool, outputs_.size());
-  bool ran = false;
+  std::string failure = "it takes too long";
   try {
-    ran = time.spend(
+    const bool ran = trial.time.spend(
         [&] { run_stages(file_.graph, plans_, plans_.acquire(shapes), views, sink, environment(), budget); });
+    if (ran) return std::move(sink.ports);
   } catch (const Stopped&) {
     throw;
   } catch (const Error& error) {
     if (error.code() == ErrorCode::kUnsupportedOp) throw;
+    failure = error.what();
   }
-  if (!ran) return {};  // zeros are not what the model is for
-  return std::move(sink.ports);
+  if (trial.failure.empty()) trial.failure = std::move(failure);
+  return {};  // zeros are not what the model is for
 }
 
 /// Compiles for guessed sizes of the free dimensions: shows what is not supported before the first request does, and
@@ -113,10 +124,18 @@ void Model::probe() {
   constexpr Guess kGuesses[] = {{2, 2},   {3, 32},  {2, 64}, {1, 1},  {3, 128},
                                 {2, 224}, {1, 640}, {1, 3},  {2, 16}, {5, 7}};
   constexpr int64_t kIterations = 10'000;
-  RunBudget budget{.iterations = kIterations, .nanos = options_.max_load_nanos, .max_bytes = options_.max_run_bytes};
-  TimeBudget time(options_.max_load_nanos);
+  // Where the file does not declare all outputs, the model cannot do without a run, which may take longer than what is
+  // only good to know. A busy machine must not decide whether it loads: the clock ends what the estimates are far off
+  // for.
+  const bool needed = std::any_of(file_.graph.outputs.begin(), file_.graph.outputs.end(), [&](ValueId id) {
+    const Value& declared = file_.graph.values[static_cast<size_t>(id)];
+    return !declared.shape || !declared.dtype;
+  });
+  const int64_t nanos = (needed ? 10 : 1) * options_.max_load_nanos;
+  Trial trial{.budget = {.iterations = kIterations, .nanos = nanos, .max_bytes = options_.max_run_bytes},
+              .time = TimeBudget(nanos, (needed ? 4 : 2) * nanos)};
   std::vector<std::vector<Port>> seen;
-  bool staged = false, fits = false;
+  bool fits = false;
   std::optional<Error> failure, too_large;
   for (const Guess& guess : kGuesses) {
     std::vector<InputFacts> facts;
@@ -128,9 +147,12 @@ void Model::probe() {
       facts.push_back({in.dtype, shape, nullptr});
     }
     try {
-      auto ports = probe_outputs(facts, budget, time, staged);
+      auto ports = probe_outputs(facts, trial);
       fits = true;
-      if (!ports.empty()) seen.push_back(std::move(ports));
+      if (!ports.empty()) {
+        seen.push_back(std::move(ports));
+        trial.budget.nanos = std::min(trial.budget.nanos, options_.max_load_nanos);
+      }
     } catch (const Stopped&) {
       throw;
     } catch (const Error& error) {
@@ -150,7 +172,8 @@ void Model::probe() {
       if (failure) throw *failure;
       throw Error(ErrorCode::kUnsupportedOp,
                   cat("output '", outputs_[o].name,
-                      "' declares no type and shape, and a run on zeros does not tell them; declare them in the file"));
+                      "' declares no type and shape, and a run on zeros, which would tell them, fails: ", trial.failure,
+                      "; declare them in the file"));
     }
     outputs_[o].dtype = seen[0][o].dtype;
     Shape shape = seen[0][o].shape;
@@ -160,10 +183,10 @@ void Model::probe() {
       }
     }
     // One sample of a graph with free inputs says little, zeros say less: there the declaration, if any, knows better.
-    const bool unsure = staged || (!all_fixed && seen.size() == 1);
+    const bool unsure = trial.staged || (!all_fixed && seen.size() == 1);
     if (unsure && declared.shape && declared.shape->rank() == shape.rank()) {
       shape = *declared.shape;
-    } else if (staged) {
+    } else if (trial.staged) {
       for (size_t i = 0; i < shape.rank(); ++i) shape[i] = Shape::kFree;
     }
     outputs_[o].shape = shape;

@@ -116,3 +116,44 @@ TEST(model_reports_shapes_that_do_not_fit) {
   CHECK(status.code == ErrorCode::kValidation);
   CHECK(status.reason == Reason::kShape);
 }
+
+namespace {
+
+/// The indices of what is not zero in a product of two matrices: their number depends on values, and the file does not
+/// declare it.
+std::shared_ptr<Model> load_undeclared(int64_t max_load_nanos) {
+  constexpr int64_t kSize = 256;
+  ModelFile file;
+  Graph& g = file.graph;
+  const ValueId x = g.add_value("x"), w = g.add_value("w"), product = g.add_value("product"), y = g.add_value("y");
+  g.values[0].dtype = DType::kF32;
+  g.values[0].shape = Shape{kSize, kSize};
+  const std::vector<float> weights(kSize * kSize, 1);
+  g.constants.emplace(w, make_tensor<float>({kSize, kSize}, weights));
+  g.nodes = {make_node("MatMul", {x, w}, {product}), make_node("NonZero", {product}, {y})};
+  g.inputs = {x};
+  g.outputs = {y};
+  file.opsets[""] = 17;
+  ModelOptions options;
+  options.max_load_nanos = max_load_nanos;
+  return std::make_shared<Model>(std::move(file), options, "");
+}
+
+}  // namespace
+
+TEST(model_that_declares_too_little_is_given_more_time_to_tell) {
+  const auto model = load_undeclared(ModelOptions{}.max_load_nanos);
+  CHECK(model->outputs()[0].dtype == DType::kI64);
+  CHECK_EQ(model->outputs()[0].shape.rank(), size_t{2});
+  const Shape shape{256, 256};
+  const int64_t run = model->acquire({&shape, 1}).plan().estimated_nanos;
+  // A fifth of what it takes would do for nothing else; a twentieth does not for this either, and the error says why.
+  CHECK(load_undeclared(run / 5)->outputs()[0].dtype == DType::kI64);
+  try {
+    load_undeclared(run / 20);
+    CHECK(false);
+  } catch (const Error& error) {
+    CHECK(error.code() == ErrorCode::kUnsupportedOp);
+    CHECK(std::string_view(error.what()).find("takes too long") != std::string_view::npos);
+  }
+}
