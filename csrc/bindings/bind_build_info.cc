@@ -28,6 +28,9 @@ void bind_build_info(py::module_& m) {
         for (Isa isa : available_isas()) tiers.append(std::string(isa_name(isa)));
         out["isa_available"] = tiers;
         out["isa"] = std::string(isa_name(active_isa()));
+        py::list features;
+        for (const auto name : feature_names(active_features())) features.append(std::string(name));
+        out["isa_features"] = features;
         out["isa_reason"] = isa_reason();
         py::dict families;
         for (const auto& row : kernels::active_kernels()) families[row.family.c_str()] = row.tier;

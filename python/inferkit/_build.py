@@ -17,7 +17,9 @@ def build_info() -> dict[str, Any]:
     -------
     dict
         ``version``, ``build_type``, ``debug``, ``compiler``, ``flags``, ``sanitizers``; ``isa_available`` (the
-        instruction-set tiers that this machine can run), ``isa`` (the one in use) and ``isa_reason``; ``kernels`` (for
+        instruction-set tiers that this machine can run), ``isa`` (the one in use), ``isa_features`` (what the CPU
+        has besides the tier in use, and kernels may use: ``vnni``, ``bf16``, ``amx-int8``, ``amx-bf16``) and
+        ``isa_reason``; ``kernels`` (for
         each family, the tier that its code says it was compiled for); ``cpus`` (usable by this process) and ``cuda``.
 
     Examples

@@ -16,7 +16,8 @@ Fresh = Callable[..., "subprocess.CompletedProcess[str]"]
 TIERS = ["baseline", "avx2", "avx512"]
 KEYS = {
     "version": str, "build_type": str, "debug": bool, "compiler": str, "flags": str, "sanitizers": str,
-    "isa_available": list, "isa": str, "isa_reason": str, "kernels": dict, "cpus": int, "cuda": bool,
+    "isa_available": list, "isa": str, "isa_features": list, "isa_reason": str, "kernels": dict, "cpus": int,
+    "cuda": bool,
 }  # fmt: skip
 
 
@@ -50,12 +51,18 @@ def test_tiers_match_what_the_system_says() -> None:
     with open("/proc/cpuinfo") as file:
         found = re.search(r"^(?:flags|Features)\s*:(.*)$", file.read(), re.MULTILINE)
     flags = set(found[1].split()) if found else set()
-    expected = ["baseline"]
+    expected, features = ["baseline"], []
     if {"avx2", "fma", "f16c", "bmi1", "bmi2"} <= flags:
         expected.append("avx2")
         if {"avx512f", "avx512bw", "avx512dq", "avx512vl"} <= flags:
             expected.append("avx512")
+            names = {"avx512_vnni": "vnni", "avx512_bf16": "bf16", "amx_int8": "amx-int8", "amx_bf16": "amx-bf16"}
+            features = [ours for theirs, ours in names.items() if theirs in flags]
     assert inferkit.build_info()["isa_available"] == expected
+    if inferkit.build_info()["isa"] == expected[-1]:
+        assert inferkit.build_info()["isa_features"] == features
+    else:
+        assert inferkit.build_info()["isa_features"] == []
 
 
 def test_cpus_are_those_that_the_process_may_use(fresh_python: Fresh) -> None:

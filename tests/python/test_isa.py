@@ -67,6 +67,29 @@ def test_the_best_tier_is_the_default(fresh_python: Fresh) -> None:
     assert "INFERKIT_ISA" not in reason
 
 
+def test_a_feature_can_be_done_without(fresh_python: Fresh) -> None:
+    import json
+
+    if "vnni" not in inferkit.build_info()["isa_features"]:
+        pytest.skip("this machine, build or tier has no VNNI")
+    show = "import json, inferkit; print(json.dumps(inferkit.build_info()))"
+    done = fresh_python(show, env={"INFERKIT_ISA": "avx512,-vnni,-bf16"})
+    assert done.returncode == 0, done.stderr
+    info = json.loads(done.stdout)
+    assert info["isa"] == "avx512"
+    assert not {"vnni", "bf16"} & set(info["isa_features"])
+    assert set(info["kernels"].values()) == {"avx512"}
+
+
+@pytest.mark.parametrize("wish", ["baseline,vnni", "baseline,-avx2", "baseline,-vnni,x"])
+def test_an_unknown_feature_is_an_error_that_names_them(fresh_python: Fresh, wish: str) -> None:
+    done = fresh_python("import inferkit", env={"INFERKIT_ISA": wish})
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert f"INFERKIT_ISA='{wish}'" in last
+    assert "-amx-bf16" in last
+
+
 @pytest.mark.parametrize("name", ["nonsense", "AVX2", "avx", "avx2 ", "sse4"])
 def test_an_unknown_tier_is_an_error_that_names_the_tiers(fresh_python: Fresh, name: str) -> None:
     done = fresh_python("import inferkit", env={"INFERKIT_ISA": name})

@@ -11,15 +11,17 @@ template <class Table>
 struct TierRow {
   Isa isa;
   const Table* table;
+  IsaFeatures needs = {};
 };
 
-/// The table of `isa`; std::invalid_argument where this machine or build lacks it.
+/// The first table of `isa` that needs no other features; std::invalid_argument where this machine or build lacks the
+/// tier.
 template <class Table, size_t n>
-const Table& table_of(const TierRow<Table> (&rows)[n], Isa isa) {
+const Table& table_of(const TierRow<Table> (&rows)[n], Isa isa, IsaFeatures features = {}) {
   for (const Isa available : available_isas()) {
     if (available != isa) continue;
     for (const auto& row : rows) {
-      if (row.isa == isa) return *row.table;
+      if (row.isa == isa && features.covers(row.needs)) return *row.table;
     }
   }
   throw std::invalid_argument(cat("this machine or build has no ", isa_name(isa), " kernels"));

@@ -79,6 +79,7 @@ def run(options: argparse.Namespace) -> int:
             ("inferkit", f"{build['version']}, {build['build_type']} ({optimised}), {build['compiler']}"),
             ("sanitizers", build["sanitizers"] or "none"),
             ("instruction set", f"{build['isa']}: {build['isa_reason']}"),
+            ("  besides it", ", ".join(build["isa_features"]) or "none of vnni, bf16, amx-int8, amx-bf16"),
             ("  this CPU can", ", ".join(build["isa_available"])),
             ("CPU", f"{facts['cpu']}, {build['cpus']} of {facts['cpus_online']} CPUs usable by this process"),
             ("operators", f"{facts['operators']} kinds; inferkit.supported_ops() lists them"),

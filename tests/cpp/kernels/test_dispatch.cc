@@ -27,7 +27,7 @@ TEST(dispatch_each_tier_is_what_it_says) {
     CHECK_EQ(std::string(affine_kernels(isa).compiled_isa()), isa_name(isa));
     CHECK_EQ(std::string(recurrent_kernels(isa).compiled_isa()), isa_name(isa));
     CHECK_EQ(std::string(quantize_kernels(isa).compiled_isa()), isa_name(isa));
-    CHECK_EQ(std::string(igemm_kernels(isa).compiled_isa()), isa_name(isa));
+    CHECK_EQ(std::string(igemm_kernels(isa, {}).compiled_isa()), isa_name(isa));
     CHECK_EQ(std::string(half_kernels(isa).compiled_isa()), isa_name(isa));
   }
 }
@@ -36,6 +36,15 @@ TEST(dispatch_report_names_the_active_tier) {
   const auto report = active_kernels();
   CHECK_EQ(report.size(), 11u);
   for (const auto& row : report) CHECK_EQ(row.tier.substr(0, isa_name(active_isa()).size()), isa_name(active_isa()));
+}
+
+TEST(dispatch_takes_the_best_that_the_features_allow) {
+  for (const Isa isa : available_isas()) {
+    const IsaFeatures features = available_features(isa);
+    const std::string best = igemm_kernels(isa, features).compiled_isa();
+    CHECK_EQ(best, std::string(isa_name(isa)) + (features.covers(IsaFeature::kVnni) ? "vnni" : ""));
+    CHECK(&igemm_kernels(isa, features.without(IsaFeature::kVnni)) == &igemm_kernels(isa, {}));
+  }
 }
 
 TEST(dispatch_refuses_a_missing_tier) {

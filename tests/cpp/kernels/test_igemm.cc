@@ -11,8 +11,10 @@ namespace {
 
 std::vector<const IgemmKernels*> all_kernels() {
   std::vector<const IgemmKernels*> out;
-  for (const Isa isa : available_isas()) out.push_back(&igemm_kernels(isa));
-  if (const IgemmKernels* vnni = igemm_vnni_kernels()) out.push_back(vnni);
+  for (const Isa isa : available_isas()) {
+    out.push_back(&igemm_kernels(isa, {}));
+    if (const auto& best = igemm_kernels(isa, available_features(isa)); &best != out.back()) out.push_back(&best);
+  }
   return out;
 }
 

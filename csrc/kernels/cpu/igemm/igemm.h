@@ -6,7 +6,8 @@
 
 namespace inferkit {
 enum class Isa : uint8_t;
-}
+class IsaFeatures;
+}  // namespace inferkit
 
 namespace inferkit::kernels {
 
@@ -43,10 +44,8 @@ struct IgemmKernels {
   void (*gemm)(const IgemmArgs& args);
 };
 
-const IgemmKernels& igemm_kernels();  // of the active tier, with VNNI where AVX-512 is active and the machine has it
-const IgemmKernels& igemm_kernels(Isa isa);  // without VNNI
-/// With AVX-512 VNNI; null where this machine or build lacks it.
-const IgemmKernels* igemm_vnni_kernels();
+const IgemmKernels& igemm_kernels();  // of the active tier and features
+const IgemmKernels& igemm_kernels(Isa isa, IsaFeatures features);
 
 /// Bytes of a packed row of A and of a packed panel of B: k rounded up to whole steps, and the sums that zero points
 /// are accounted for with.
