@@ -1,7 +1,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include "engine/plan/step_trace.h"
+#include "device/step_trace.h"
 
 namespace py = pybind11;
 

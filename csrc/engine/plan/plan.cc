@@ -1,7 +1,7 @@
 #include "engine/plan/plan.h"
 
 #include "base/error.h"
-#include "engine/plan/step_trace.h"
+#include "device/step_trace.h"
 #include "platform/float_environment.h"
 #include "platform/run_control.h"
 #include "platform/threads.h"

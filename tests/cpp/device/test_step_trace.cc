@@ -1,6 +1,6 @@
 #include <string>
 
-#include "engine/plan/step_trace.h"
+#include "device/step_trace.h"
 #include "test.h"
 
 namespace inferkit {

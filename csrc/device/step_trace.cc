@@ -1,4 +1,4 @@
-#include "engine/plan/step_trace.h"
+#include "device/step_trace.h"
 
 #include <algorithm>
 #include <memory>
