@@ -66,7 +66,7 @@ py::dict node_out(const Explained& explained, size_t i) {
                "kernel_calls"_a = note.steps, "estimated_seconds"_a = note.nanos * kSeconds);
   const Lowering* lowering = note.lowering;
   out["lowering"] = lowering ? lowering->name : std::string_view("copy");
-  out["device"] = device_name(lowering ? lowering->device : Device::kCpu);
+  out["device"] = device_kind_name(lowering ? lowering->device : DeviceKind::kCpu);
   out["precision"] = precision_name(lowering ? lowering->precision : Precision::kAny);
   out["layout"] = layout_name(lowering ? lowering->layout : Layout::kPlain);
   out["measured_seconds"] = explained.nanos.empty()

@@ -52,6 +52,7 @@ void Compiler::mark_needed() {
 
 void Compiler::finish() {
   for (const InputFacts& in : inputs_) plan_->inputs.push_back({in.dtype, in.shape});
+  plan_->device = options_.device;
   plan_->arena_bytes = storage_.place();
   size_t output_bytes = 0;
   for (const Port& port : plan_->outputs) output_bytes += TensorView{port.dtype, port.shape, nullptr}.bytes();

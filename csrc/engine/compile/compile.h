@@ -50,6 +50,8 @@ struct CompileOptions {
   bool values_vary = false;
   /// What one run of the plan may take; PlanTooLarge where it would pass.
   size_t max_run_bytes = std::numeric_limits<size_t>::max();
+  /// Where the plan will run.
+  Device* device = &cpu_device();
   /// How many threads a run of the plan may use, its own included.
   int threads = 1;
   /// What constants may be views of; null: nothing that changes.

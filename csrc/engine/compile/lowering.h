@@ -4,11 +4,11 @@
 #pragma once
 #include <string_view>
 
+#include "device/device.h"
 #include "engine/compile/lower.h"
 
 namespace inferkit {
 
-enum class Device : uint8_t { kCpu };
 /// What a way computes in, of the types that its operator takes.
 enum class Precision : uint8_t {
   kAny,      // whatever type the node has
@@ -44,12 +44,11 @@ struct Lowering {
   CostFn cost = nullptr;  // null where it can run every node of its precision, and there is nothing to compare
   Precision precision = Precision::kAny;
   Layout layout = Layout::kPlain;
-  Device device = Device::kCpu;
+  DeviceKind device = DeviceKind::kCpu;
 };
 
 inline constexpr std::string_view kOnlyLowering = "default";  // the name of the way of an operator that has one
 
-std::string_view device_name(Device device);
 std::string_view precision_name(Precision precision);
 std::string_view layout_name(Layout layout);
 

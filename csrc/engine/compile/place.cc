@@ -12,14 +12,6 @@
 
 namespace inferkit {
 
-std::string_view device_name(Device device) {
-  switch (device) {
-    case Device::kCpu:
-      return "cpu";
-  }
-  return "";
-}
-
 std::string_view precision_name(Precision precision) {
   switch (precision) {
     case Precision::kAny:
@@ -115,7 +107,8 @@ std::string_view LoweringWishes::of(std::string_view op) const {
 
 namespace {
 
-Cost cost_of(const Lowering& lowering, const NodeContext& node) {
+Cost cost_of(const Lowering& lowering, DeviceKind device, const NodeContext& node) {
+  if (lowering.device != device) return Cost::cannot("it is for another device");
   if (lowering.precision == Precision::kFloat32 && node.input(0).dtype != DType::kF32) {
     return Cost::cannot("it is for float32");
   }
@@ -124,15 +117,18 @@ Cost cost_of(const Lowering& lowering, const NodeContext& node) {
 
 }  // namespace
 
-Choice choose_lowering(const OpDef& def, const NodeContext& node, const LoweringWishes& wishes,
+Choice choose_lowering(const OpDef& def, DeviceKind device, const NodeContext& node, const LoweringWishes& wishes,
                        std::vector<Considered>* considered) {
-  if (def.lowerings.empty()) node.unsupported("it has no lowering");
+  const auto is_for_it = [&](const Lowering& lowering) { return lowering.device == device; };
+  if (std::none_of(def.lowerings.begin(), def.lowerings.end(), is_for_it)) {
+    node.unsupported(cat("it has no lowering for the device '", device_kind_name(device), "'"));
+  }
   if (def.lowerings.size() == 1) return {&def.lowerings[0], Choice::Why::kOnly};
   const std::string_view wish = wishes.of(def.schema.name);
   const Lowering *best = nullptr, *wished = nullptr;
   double least = 0;
   for (const Lowering& lowering : def.lowerings) {
-    const Cost cost = cost_of(lowering, node);
+    const Cost cost = cost_of(lowering, device, node);
     if (considered) considered->push_back({&lowering, cost});
     if (!cost.possible()) continue;
     if (lowering.name == wish) wished = &lowering;
@@ -171,8 +167,10 @@ void Compiler::place() {
     if (std::all_of(known.out.begin(), known.out.end(), is_empty)) continue;
     const OpDef* def = OpRegistry::instance().find(node.domain, node.op_type, node.version);
     std::vector<Considered>* considered = options_.notes ? &considered_[n] : nullptr;
-    guarded(n,
-            [&] { choices_[n] = choose_lowering(*def, NodeContext(node, known.in, known.out), wishes, considered); });
+    guarded(n, [&] {
+      const NodeContext context(node, known.in, known.out);
+      choices_[n] = choose_lowering(*def, options_.device->kind(), context, wishes, considered);
+    });
   }
 }
 

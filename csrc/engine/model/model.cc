@@ -165,6 +165,7 @@ std::shared_ptr<const Plan> Model::compile_for(std::span<const Shape> shapes, Pl
     return file_.files.guarded([&] {
       return compile(file_.graph, facts, *packed_,
                      {.max_run_bytes = options_.max_run_bytes,
+                      .device = options_.device,
                       .threads = options_.threads,
                       .files = &file_.files,
                       .notes = notes});
@@ -182,7 +183,7 @@ std::shared_ptr<const Plan> Model::compile_for(std::span<const Shape> shapes, Pl
 }
 
 RunEnvironment Model::environment() const {
-  return {packed_.get(), options_.pool.get(), &subgraphs_, options_.threads, &file_.files};
+  return {packed_.get(), options_.pool.get(), &subgraphs_, options_.threads, &file_.files, options_.device};
 }
 
 Status Model::run(std::span<const TensorView> inputs, OutputSink& sink) noexcept {

@@ -18,6 +18,8 @@
 namespace inferkit {
 
 struct ModelOptions {
+  /// Where it runs.
+  Device* device = &cpu_device();
   /// Threads that one run may use, its own included; 0 takes what the process's pool has. The bits do not depend on it.
   int threads = 0;
   /// Compiled shapes that are kept.

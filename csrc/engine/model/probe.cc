@@ -57,7 +57,8 @@ struct Model::Trial {
 /// The outputs that a plan for these inputs gives; empty where only a run on real values could tell.
 std::vector<Port> Model::probe_outputs(std::span<const InputFacts> facts, Trial& trial) {
   const auto plan =
-      compile(file_.graph, facts, *packed_, {.max_run_bytes = options_.max_run_bytes, .threads = options_.threads});
+      compile(file_.graph, facts, *packed_,
+              {.max_run_bytes = options_.max_run_bytes, .device = options_.device, .threads = options_.threads});
   if (!plan->next) return plan->outputs;
   const bool first = !trial.staged;
   trial.staged = true;

@@ -22,24 +22,18 @@ void timed_step(const void* params, std::byte* const* io, const ExecContext& con
 
 std::shared_ptr<const Plan> timed(const std::shared_ptr<const Plan>& plan, std::span<Nanos> taken) {
   auto out = std::make_shared<Plan>();
+  static_cast<Program&>(*out) = *plan;
+  out->device = plan->device;
   out->inputs = plan->inputs;
   out->outputs = plan->outputs;
-  out->operands = plan->operands;
-  out->input_slots = plan->input_slots;
-  out->output_slots = plan->output_slots;
-  out->arena_bytes = plan->arena_bytes;
-  out->estimated_nanos = plan->estimated_nanos;
-  out->labels = plan->labels;
   out->files = plan->files;
   out->owners.push_back(plan);  // and with it what the steps and operands point into
   for (size_t i = 0; i < plan->steps.size(); ++i) {
     const TimedParams params{plan->steps[i].fn, plan->steps[i].params, &taken[i]};
     auto copy = std::make_unique<std::byte[]>(sizeof(params));
     std::memcpy(copy.get(), &params, sizeof(params));
-    Step step = plan->steps[i];
-    step.fn = timed_step;
-    step.params = copy.get();
-    out->steps.push_back(step);
+    out->steps[i].fn = timed_step;
+    out->steps[i].params = copy.get();
     out->params.push_back(std::move(copy));
   }
   return out;

@@ -188,6 +188,7 @@ class StagedRun final {
                      {.continuation = &next,
                       .values_vary = values_vary_,
                       .max_run_bytes = budget_.max_bytes,
+                      .device = environment_.device,
                       .threads = environment_.threads,
                       .files = environment_.files});
     } catch (const Error& error) {
@@ -323,6 +324,7 @@ std::vector<Tensor> Subgraph::run(std::span<const TensorView> inputs, const RunE
     return compile(graph_, facts, *environment.cache,
                    {.values_vary = true,
                     .max_run_bytes = budget.max_bytes,
+                    .device = environment.device,
                     .threads = environment.threads,
                     .files = environment.files});
   });

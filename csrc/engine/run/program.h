@@ -21,6 +21,7 @@ struct RunEnvironment {
   const SubgraphTable* subgraphs = nullptr;
   int threads = 1;                     // that one run may use
   const MappedFiles* files = nullptr;  // as CompileOptions::files
+  Device* device = &cpu_device();
 };
 
 /// The threads that a run of this plan uses, of those that it may.

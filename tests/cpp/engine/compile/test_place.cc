@@ -116,9 +116,10 @@ struct Seen {
     }
     for (const TensorFacts& f : facts) in.push_back(&f);
   }
-  Choice choose(const LoweringWishes& wishes, std::vector<Considered>* considered = nullptr) {
+  Choice choose(const LoweringWishes& wishes, std::vector<Considered>* considered = nullptr,
+                DeviceKind device = DeviceKind::kCpu) {
     std::vector<TensorFacts> out(1);
-    return choose_lowering(def_of(built.graph.nodes[0]), NodeContext(built.graph.nodes[0], in, out), wishes,
+    return choose_lowering(def_of(built.graph.nodes[0]), device, NodeContext(built.graph.nodes[0], in, out), wishes,
                            considered);
   }
 
@@ -145,6 +146,19 @@ bool sums_in_double(const Case& node, std::string_view way) {
 }
 
 }  // namespace
+
+TEST(place_takes_ways_of_the_device_alone) {
+  for (const Known& known : {convolutions().front(), reductions().front()}) {
+    Seen seen(known.node);
+    try {
+      seen.choose({}, nullptr, DeviceKind::kNull);
+      CHECK(false);
+    } catch (const Error& error) {
+      CHECK(error.code() == ErrorCode::kUnsupportedOp);
+      CHECK(contains(error.what(), "no lowering for the device 'null'"));
+    }
+  }
+}
 
 TEST(place_takes_the_expected_way) {
   std::set<std::string> taken;

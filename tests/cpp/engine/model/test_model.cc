@@ -107,6 +107,18 @@ TEST(model_lists_every_missing_operator) {
   }
 }
 
+TEST(model_lists_all_that_a_device_cannot_run) {
+  ModelOptions options;
+  options.device = &null_device();
+  try {
+    const Model model(small_model(), options, "");
+    CHECK(false);
+  } catch (const Error& error) {
+    CHECK(error.code() == ErrorCode::kUnsupportedOp);
+    CHECK(std::string_view(error.what()).find("no lowering for the device 'null'") != std::string_view::npos);
+  }
+}
+
 TEST(model_reports_shapes_that_do_not_fit) {
   const auto model = make_model();
   const float x[4] = {};

@@ -1,0 +1,99 @@
+#include "base/cat.h"
+#include "base/error.h"
+#include "base/immortal.h"
+#include "device/device.h"
+#include "device/step_trace.h"
+#include "platform/float_environment.h"
+#include "platform/run_control.h"
+#include "platform/threads.h"
+
+namespace inferkit {
+namespace {
+
+class CpuExecution final : public Execution {
+ public:
+  CpuExecution(const Program& program, BufferPool& pool)
+      : program_(program),
+        arena_(pool.acquire(program.arena_bytes, "arena")),
+        table_(program.operands.size(), nullptr) {
+    for (size_t i = 0; i < table_.size(); ++i) {
+      const Operand& operand = program.operands[i];
+      if (operand.kind == Operand::Kind::kConstant) {
+        // Steps never write through a constant operand: lowering hands those out as inputs only.
+        table_[i] = const_cast<std::byte*>(static_cast<const std::byte*>(operand.pointer));
+      } else if (operand.kind == Operand::Kind::kArena) {
+        table_[i] = arena_.data() + operand.offset;
+      }
+    }
+  }
+
+  void run(std::span<const void* const> inputs, std::span<void* const> outputs, const ExecContext& context) override {
+    const FloatEnvironment ours;
+    std::byte** table = table_.data();
+    for (const uint32_t slot : program_.input_slots) {
+      table[slot] = const_cast<std::byte*>(static_cast<const std::byte*>(inputs[program_.operands[slot].index]));
+    }
+    for (const uint32_t slot : program_.output_slots) {
+      table[slot] = static_cast<std::byte*>(outputs[program_.operands[slot].index]);
+    }
+    const Step* step = program_.steps.data();
+    const Step* const end = step + program_.steps.size();
+    try {
+      if (TraceRing* trace = step_trace.load(std::memory_order_acquire)) [[unlikely]] {
+        for (; step != end; ++step) {
+          const Nanos started = SteadyClock::instance().now();
+          step->fn(step->params, table + step->first_operand, context);
+          trace->add({.started = started, .finished = SteadyClock::instance().now(), .thread = thread_id()},
+                     StepName(program_.labels[step->node]).view());
+          RunControl::check();
+        }
+        return;
+      }
+      if (RunControl* control = RunControl::current()) [[unlikely]] {
+        control->expect(program_.estimated_nanos);
+        for (; step != end; ++step) {
+          step->fn(step->params, table + step->first_operand, context);
+          RunControl::check();  // the last one may have been cut short, too
+        }
+        return;
+      }
+      for (; step != end; ++step) step->fn(step->params, table + step->first_operand, context);
+    } catch (const Stopped&) {
+      throw;
+    } catch (const Error& error) {
+      throw Error(error.code(), error.reason(), cat(program_.labels[step->node], ": ", error.what()));
+    }
+  }
+
+ private:
+  const Program& program_;
+  Buffer arena_;
+  std::vector<std::byte*> table_;
+};
+
+class CpuDevice final : public Device {
+ public:
+  DeviceKind kind() const override { return DeviceKind::kCpu; }
+  std::unique_ptr<Execution> prepare(const Program& program, BufferPool& pool) override {
+    return std::make_unique<CpuExecution>(program, pool);
+  }
+};
+
+}  // namespace
+
+std::string_view device_kind_name(DeviceKind kind) {
+  switch (kind) {
+    case DeviceKind::kCpu:
+      return "cpu";
+    case DeviceKind::kNull:
+      return "null";
+  }
+  return "";
+}
+
+Device& cpu_device() {
+  static CpuDevice& device = immortal(CpuDevice());
+  return device;
+}
+
+}  // namespace inferkit

@@ -1,0 +1,44 @@
+// Where programs run. A device has memory, ways to move values in and out of it, and threads or queues of its own; all
+// of that is behind two calls: prepare a program, run it on values in the host's memory.
+#pragma once
+#include <memory>
+#include <span>
+#include <string_view>
+
+#include "device/program.h"
+#include "memory/buffer_pool.h"
+
+namespace inferkit {
+
+/// Lowerings are for one of them.
+enum class DeviceKind : uint8_t {
+  kCpu,
+  kNull,  // has no lowerings: what a model would need of a new device can be asked of it
+};
+
+std::string_view device_kind_name(DeviceKind kind);
+
+/// What one run at a time of a program needs: its arena, and the operands resolved into addresses of the device. Not
+/// thread-safe.
+class Execution {
+ public:
+  virtual ~Execution() = default;
+  /// From `inputs` to `outputs`, a pointer into the host's memory for each input and output of the program; over when
+  /// it returns. May throw Error, and Stopped where RunControl says so.
+  virtual void run(std::span<const void* const> inputs, std::span<void* const> outputs, const ExecContext& context) = 0;
+};
+
+/// Lives as long as the process. Thread-safe.
+class Device {
+ public:
+  virtual ~Device() = default;
+  virtual DeviceKind kind() const = 0;
+  /// `program` must outlive the execution; memory of the host that it needs comes from `pool`.
+  virtual std::unique_ptr<Execution> prepare(const Program& program, BufferPool& pool) = 0;
+};
+
+/// Runs steps on the calling thread, which may call in those of a pool. Its memory is the host's: nothing is copied.
+Device& cpu_device();
+Device& null_device();
+
+}  // namespace inferkit

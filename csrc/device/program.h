@@ -1,0 +1,48 @@
+// What a device runs: a flat list of steps over a table of operands. Immutable once built, shared by all threads.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace inferkit {
+
+class ThreadPool;
+
+/// What a step may use besides its operands.
+struct ExecContext {
+  ThreadPool* pool = nullptr;  // nullptr: this run stays on its thread
+  int max_threads = 1;
+};
+
+/// Runs one step of a program for the CPU. `io` holds the operands in the order in which the lowering named them;
+/// `params` is the struct that it gave. Throws Error(kInference) where the data make the operation impossible (an index
+/// out of range).
+using StepFn = void (*)(const void* params, std::byte* const* io, const ExecContext& context);
+
+struct Step {
+  StepFn fn = nullptr;
+  const void* params = nullptr;  // lives as long as the program
+  uint32_t first_operand = 0;    // its pointers are table[first_operand...]
+  uint32_t node = 0;             // index into Program::labels
+};
+
+/// Where an operand's memory is.
+struct Operand {
+  enum class Kind : uint8_t { kConstant, kArena, kInput, kOutput };
+  Kind kind = Kind::kConstant;
+  uint32_t index = 0;             // of the input or output
+  size_t offset = 0;              // into the arena, the input or the output
+  const void* pointer = nullptr;  // of a constant, in the host's memory
+};
+
+struct Program {
+  std::vector<Step> steps;
+  std::vector<Operand> operands;                    // the table that an execution resolves into pointers
+  std::vector<uint32_t> input_slots, output_slots;  // operands that each run sets
+  size_t arena_bytes = 0;
+  int64_t estimated_nanos = 0;      // a guess at one run's duration on one thread
+  std::vector<std::string> labels;  // node names, for errors and traces
+};
+
+}  // namespace inferkit
