@@ -333,6 +333,56 @@ def test_a_forked_child_has_no_workers(fresh_python: Callable[..., Any]) -> None
     assert parent == "ready"
 
 
+# Signals come at any moment of a report, and forks too; faulthandler ends who waits for ever.
+INTERRUPTED = """
+import faulthandler, itertools, os, random, signal, sys, threading, time
+import inferkit.health
+port = [("x", "float32", (None, 2))]
+batcher = inferkit.Batcher(inferkit.Model.from_callable(lambda x: x, port, port))
+end, rounds = time.monotonic() + 2, itertools.count()
+"""
+
+DRAINED_BY_A_SIGNAL = """
+faulthandler.dump_traceback_later(20, exit=True)
+signal.signal(signal.SIGALRM, lambda *_: inferkit.health.drain())
+while time.monotonic() < end:
+    signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-5, 6e-5))
+    inferkit.health.report()
+    next(rounds)
+signal.setitimer(signal.ITIMER_REAL, 0)
+print(next(rounds) > 100, inferkit.health.report().state)
+"""
+
+FORKED = """
+def probe():
+    while True:
+        inferkit.health.report()
+
+sys.setswitchinterval(1e-5)
+for _ in range(2):
+    threading.Thread(target=probe, daemon=True).start()
+while time.monotonic() < end:
+    pid = os.fork()
+    if pid == 0:
+        faulthandler.dump_traceback_later(10, exit=True)
+        inferkit.health.report()
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0, f"child {next(rounds)}"
+print("done", flush=True)
+os._exit(0)
+"""
+
+
+def test_a_signal_s_handler_may_drain(fresh_python: Callable[..., Any]) -> None:
+    done = fresh_python(INTERRUPTED + DRAINED_BY_A_SIGNAL)
+    assert done.stdout == "True draining\n", done.stderr
+
+
+def test_a_child_may_report_whatever_the_parent_s_threads_do(fresh_python: Callable[..., Any]) -> None:
+    done = fresh_python(INTERRUPTED + FORKED)
+    assert done.stdout == "done\n", done.stderr
+
+
 def test_limits_are_checked() -> None:
     with pytest.raises(ValueError, match="max_queue_depth"):
         health.Limits(max_queue_depth=-1)

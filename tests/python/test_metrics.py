@@ -294,6 +294,19 @@ def test_other_files_of_the_directory_do_no_harm(tmp_path: Path) -> None:
     scrape(directory=tmp_path)
 
 
+def test_a_pipe_in_the_place_of_the_unfinished_file(tmp_path: Path) -> None:
+    """Opening it would wait for a reader, and the end of the process for the thread that opens it."""
+    with inferkit.metrics.share(tmp_path, interval=3600) as sharing:
+        (own,) = tmp_path.glob("inferkit_*.json")
+        before = own.stat().st_ino
+        os.mkfifo(own.with_suffix(".tmp"))
+        writer = threading.Thread(target=sharing.write, daemon=True)
+        writer.start()
+        writer.join(30)
+        assert not writer.is_alive()
+        assert own.stat().st_ino != before
+
+
 def figures_of_another(tmp_path: Path, **changes: Any) -> dict[str, Any]:
     """What a worker has written, under its name."""
     process = worker(tmp_path, 3)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -141,7 +140,7 @@ class Report:
 
 
 class Monitor:
-    """Judges every open batcher of the process by limits. Safe to use from any thread.
+    """Judges every open batcher of the process by limits. Safe to use from any thread, and from signal handlers.
 
     Parameters
     ----------
@@ -160,7 +159,8 @@ class Monitor:
 
     def __init__(self, limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
-        self._lock = threading.Lock()  # guards what follows
+        # No lock guards these: a signal's handler that calls drain(), and a child of fork(), would wait for ever for one
+        # that this thread, or a thread that is no longer there, holds. Each is changed in one step of the interpreter.
         self._loading: list[str] = []
         self._draining: str | None = None
         self._last: State | None = None
@@ -174,13 +174,11 @@ class Monitor:
         what : str
             What is being loaded, for the reasons.
         """
-        with self._lock:
-            self._loading.append(what)
+        self._loading.append(what)
         try:
             yield
         finally:
-            with self._lock:
-                self._loading.remove(what)
+            self._loading.remove(what)
 
     def drain(self, reason: str = "the process is shutting down") -> None:
         """Say that no more requests should come: not ready, in state ``draining``, from now on.
@@ -193,8 +191,7 @@ class Monitor:
         reason : str
             For the reasons.
         """
-        with self._lock:
-            self._draining = reason
+        self._draining = reason
 
     def report(self) -> Report:
         """Look at everything now.
@@ -204,8 +201,7 @@ class Monitor:
         Report
         """
         memory.look()
-        with self._lock:
-            loading, draining = list(self._loading), self._draining
+        loading, draining = list(self._loading), self._draining
         found = [(State.LOADING, f"{what} is being loaded") for what in loading]
         if draining is not None:
             found.append((State.DRAINING, draining))
@@ -290,8 +286,7 @@ class Monitor:
         return found
 
     def _note(self, state: State, found: list[tuple[State, str]]) -> None:
-        with self._lock:
-            before, self._last = self._last, state
+        before, self._last = self._last, state
         if before is not state:
             fields = {"state": state.value, "reasons": [reason for _, reason in found]}
             log("health", "state", fields, "INFO" if state is State.READY else "WARNING")

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Sharing", "directory_from", "read_shared", "share"]
 
 _PREFIX = "inferkit_"
+_PATIENCE = 5.0  # seconds that the end of the process waits for a write that hangs
 _NAME = re.compile(rf"{_PREFIX}(?P<key>(?P<pid>[0-9]{{1,9}})_[0-9]{{1,20}})\.json", re.ASCII)
 
 
@@ -60,7 +61,9 @@ class Sharing:
         """Write the figures now."""
         path = self._directory / f"{_PREFIX}{process_key()}.json"
         unfinished = path.with_suffix(".tmp")
-        unfinished.write_text(json.dumps(process_figures(self._buckets)))
+        unfinished.unlink(missing_ok=True)  # whatever it is: to open a pipe would wait for its reader
+        with unfinished.open("x") as file:
+            file.write(json.dumps(process_figures(self._buckets)))
         unfinished.replace(path)  # a reader sees the old file or the new one
 
     def stop(self) -> None:
@@ -68,7 +71,7 @@ class Sharing:
         if self._stopped.is_set():
             return
         self._stopped.set()
-        self._thread.join()
+        self._thread.join(_PATIENCE)
         atexit.unregister(self.stop)
         with contextlib.suppress(OSError):  # the directory may be gone by now
             self.write()

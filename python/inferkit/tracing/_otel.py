@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import itertools
+import os
 import threading
 import time
 import traceback
@@ -28,6 +29,14 @@ _POLL_SECONDS = 0.02
 _MOST = 4096  # tickets that are kept for their spans; each keeps the memory of an answer
 _lock = threading.Lock()  # guards _active
 _active: _Instrumentation | None = None
+
+
+def _forked() -> None:
+    global _lock
+    _lock = threading.Lock()  # a thread that the child does not have may hold the old one
+
+
+os.register_at_fork(after_in_child=_forked)
 
 
 def instrument(tracer_provider: TracerProvider | None = None) -> None:
