@@ -79,6 +79,58 @@ def test_what_is_asked_for_by_values_that_come_with_the_run() -> None:
     assert time.monotonic() - start < 5
 
 
+def of_ones(shape: str, *after: onnx.NodeProto) -> list[onnx.NodeProto]:
+    """Nodes that make as many trues as the input asks for, and then the others."""
+    ones = numpy_helper.from_array(np.array([True]))
+    return [node("ConstantOfShape", [shape], ["ones"], value=ones), *after]
+
+
+PLACES = [
+    node("NonZero", ["ones"], ["p"], name="culprit"),
+    node("Cast", ["p"], ["y"], to=TensorProto.FLOAT),
+]
+
+
+def test_how_many_places_there_are_counts_before_they_are_listed() -> None:
+    """Twenty million places in eight dimensions are 1.2 GiB, which 270 bytes of a file, or of a request, ask for."""
+    by_values = load(of_ones("x", *PLACES), (8,), dtype=TensorProto.INT64, max_run_bytes=64 * MIB)
+    small = np.full(8, 2)
+    assert by_values(small).shape == (8, 256)
+    before = rss()
+    with pytest.raises(inferkit.ValidationError, match=r"culprit.*\(8, 20000000\).*max_run_bytes") as caught:
+        by_values(np.array([1, 1, 1, 1, 1, 1, 20, 1_000_000]))
+    assert caught.value.reason == "too_large"
+    assert rss() - before < 200 * MIB
+    fixed = of_ones("s", *PLACES)
+    with pytest.raises(inferkit.InferkitError, match=r"culprit.*\(8, 20000000\).*max_run_bytes"):
+        load(fixed, ("N",), ints("s", 1, 1, 1, 1, 1, 1, 20, 1_000_000), max_run_bytes=64 * MIB)
+    assert rss() - before < 200 * MIB
+
+
+def test_boxes_that_are_picked_count_as_they_are_picked() -> None:
+    nodes = [
+        node("NonMaxSuppression", ["b", "x", "most", "iou"], ["p"], name="culprit"),
+        node("Cast", ["p"], ["y"], to=TensorProto.FLOAT),
+    ]
+    boxes = np.zeros((1, 500, 4), np.float32)  # none has an area, so none overlaps another
+    constants = [numpy_helper.from_array(boxes, "b"), scalar("most", 500, np.int64), scalar("iou", 0.5)]
+    model = load(nodes, (1, "C", 500), *constants, max_run_bytes=4 * MIB)
+    assert model(np.ones((1, 100, 500), np.float32)).shape == (50_000, 3)
+    with pytest.raises(inferkit.ValidationError, match=r"culprit.*max_run_bytes") as caught:
+        model(np.ones((1, 1000, 500), np.float32))
+    assert caught.value.reason == "too_large"
+
+
+def test_a_request_that_two_plans_hold_too_much_of_is_too_large() -> None:
+    nodes = [node("Compress", ["c", "x"], ["p"], axis=0), node("Cast", ["p"], ["y"], to=TensorProto.FLOAT)]
+    nodes.insert(0, node("Cast", ["x"], ["c"], to=TensorProto.INT8))
+    model = load(nodes, ("N",), dtype=TensorProto.BOOL, max_run_bytes=8 * MIB)
+    assert model(np.ones(1000, bool)).shape == (1000,)
+    with pytest.raises(inferkit.ValidationError, match="max_run_bytes") as caught:
+        model(np.ones(6 * MIB, bool))
+    assert caught.value.reason == "too_large"
+
+
 def outer(**options: int) -> inferkit.Model:
     """x (N,) -> the product of each with each (N, N)."""
     nodes = [

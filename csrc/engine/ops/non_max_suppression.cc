@@ -1,10 +1,10 @@
 // NonMaxSuppression: the best boxes of each class that do not overlap better ones. How many there are, only data tell.
 #include <algorithm>
-#include <cstring>
 #include <numeric>
 
 #include "engine/compile/op_registry.h"
 #include "engine/ops/common/sort.h"
+#include "platform/run_control.h"
 
 namespace inferkit {
 namespace {
@@ -40,6 +40,34 @@ T scalar_or(const NodeContext& c, size_t i, T fallback) {
   return *c.known_value(i).as<T>();
 }
 
+/// What was picked, in memory that the run counts: three numbers each.
+class Picks {
+ public:
+  explicit Picks(DynamicContext& run) : run_(run) { grow(64); }
+  void add(int64_t batch, int64_t box_class, int64_t box) {
+    if (count_ == tensor_.shape[0]) grow(2 * count_);
+    int64_t* to = data_ + 3 * count_++;
+    to[0] = batch;
+    to[1] = box_class;
+    to[2] = box;
+  }
+  Tensor tensor() const { return {DType::kI64, {count_, 3}, tensor_.data, tensor_.owner}; }
+
+ private:
+  void grow(int64_t room) {
+    void* data = nullptr;
+    Tensor larger = run_.allocate(DType::kI64, {room, 3}, &data);
+    if (count_ != 0) copy_in_blocks(data, data_, static_cast<size_t>(count_) * 3 * sizeof(int64_t));
+    tensor_ = std::move(larger);
+    data_ = static_cast<int64_t*>(data);
+  }
+
+  DynamicContext& run_;
+  Tensor tensor_;
+  int64_t* data_ = nullptr;
+  int64_t count_ = 0;
+};
+
 // Boxes that do not overlap take time that grows with the square of their number.
 constexpr int64_t kSortNanos = 20, kCompareNanos = 2;
 
@@ -59,7 +87,7 @@ std::vector<Tensor> run_nms(const NodeContext& c, DynamicContext& run) {
   const auto least = scalar_or<float>(c, 4, 0.0f);
   const bool center_format = c.attr_int("center_point_box", 0) != 0;
 
-  std::vector<int64_t> picked;
+  Picks picks(run);
   // Nothing to pick from, whatever the other dimensions are.
   const bool empty = boxes.shape.elements() == 0 || scores.shape.elements() == 0;
   WorkMeter meter;
@@ -95,14 +123,11 @@ std::vector<Tensor> run_nms(const NodeContext& c, DynamicContext& run) {
         }
         if (box.area() > 0) kept.push_back(box);  // others overlap nothing
         ++count;
-        picked.insert(picked.end(), {b, k, i});
+        picks.add(b, k, i);
       }
     }
   }
-  void* data = nullptr;
-  Tensor out = run.allocate(DType::kI64, {static_cast<int64_t>(picked.size() / 3), 3}, &data);
-  if (!picked.empty()) std::memcpy(data, picked.data(), picked.size() * sizeof(int64_t));
-  return {out};
+  return {picks.tensor()};
 }
 
 }  // namespace

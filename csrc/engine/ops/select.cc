@@ -8,19 +8,25 @@
 namespace inferkit {
 namespace {
 
-// The positions that the constant condition picks.
-std::vector<int64_t> picked(const NodeContext& c) {
+/// visit(i) for the positions that the condition, whose value is known, picks of `size`.
+template <class Visit>
+void for_picked(const NodeContext& c, int64_t size, const Visit& visit) {
   const TensorFacts& condition = c.input(1);
   if (condition.dtype != DType::kBool) c.wrong("the condition must be a bool vector");
   if (condition.shape.rank() != 1) c.fail("the condition must be a bool vector");
   const Tensor& value = c.known_value(1);
-  std::vector<int64_t> out;
   WorkMeter meter;
   for (int64_t i = 0; i < condition.shape[0]; ++i) {
     meter.spend(2);
-    if (value.as<bool>()[i]) out.push_back(i);
+    if (!value.as<bool>()[i]) continue;
+    if (i >= size) c.fail(cat("the condition picks ", i, " of a dimension of ", size));
+    visit(i);
   }
-  return out;
+}
+int64_t count_picked(const NodeContext& c, int64_t size) {
+  int64_t count = 0;
+  for_picked(c, size, [&](int64_t) { ++count; });
+  return count;
 }
 
 struct CompressParams {
@@ -48,11 +54,7 @@ Shape compress_view(const NodeContext& c, size_t& axis) {
 void infer_compress(InferContext& c) {
   size_t axis = 0;
   Shape out = compress_view(c, axis);
-  const std::vector<int64_t> places = picked(c);
-  if (!places.empty() && places.back() >= out[axis]) {
-    c.fail(cat("the condition picks ", places.back(), " of a dimension of ", out[axis]));
-  }
-  out[axis] = static_cast<int64_t>(places.size());
+  out[axis] = count_picked(c, out[axis]);
   c.set_output(0, c.input(0).dtype, out);
 }
 
@@ -61,37 +63,97 @@ void lower_compress(LowerContext& c) {
   if (dtype == DType::kString) c.unsupported("strings");
   size_t axis = 0;
   const Shape x = compress_view(c, axis);
-  const auto places = std::make_shared<std::vector<int64_t>>(picked(c));
+  const auto places = std::make_shared<std::vector<int64_t>>();
+  for_picked(c, x[axis], [&](int64_t i) { places->push_back(i); });
   const CompressParams p{x.elements(0, axis), x[axis], static_cast<int64_t>(places->size()),
                          x.elements(axis + 1, x.rank()) * static_cast<int64_t>(dtype_size(dtype))};
   c.step(run_compress, p, {c.in(0), c.constant(places->data(), places), c.out(0)},
          static_cast<double>(p.outer * p.count) * (2 + static_cast<double>(p.row_bytes) / 16));
 }
 
-void infer_non_zero(InferContext& c) {
-  const TensorFacts& x = c.input(0);
-  const Tensor& value = c.known_value(0);
-  const int64_t n = x.shape.elements();
-  std::vector<int64_t> places;
+/// Between two plans nothing is kept of the condition: its memory counts, and that of a list of places would not.
+std::vector<Tensor> compress_values(const NodeContext& c, DynamicContext& run) {
+  if (c.input(0).dtype == DType::kString) c.unsupported("strings");
+  size_t axis = 0;
+  Shape shape = compress_view(c, axis);
+  const int64_t size = shape[axis], outer = shape.elements(0, axis), count = count_picked(c, size);
+  const int64_t row_bytes = shape.elements(axis + 1, shape.rank()) * static_cast<int64_t>(dtype_size(c.input(0).dtype));
+  shape[axis] = count;
+  run.spend(outer * (2 * size + count * row_nanos(row_bytes)));
+  void* data = nullptr;
+  Tensor out = run.allocate(c.input(0).dtype, shape, &data);
+  const auto* from = static_cast<const std::byte*>(c.known_value(0).data);
+  auto* to = static_cast<std::byte*>(data);
   WorkMeter meter;
-  const bool known = dispatch<kAllTypes>(x.dtype, [&]<class T>() -> bool {
-    for (int64_t i = 0; i < n; ++i) {
-      meter.spend(2);
-      if (load(value.as<T>()[i]) != 0) places.push_back(i);
-    }
+  for (int64_t o = 0; o < outer && out.bytes() != 0; ++o) {
+    for_picked(c, size, [&](int64_t i) {
+      meter.spend(row_nanos(row_bytes));
+      copy_row(to, from + (o * size + i) * row_bytes, row_bytes);
+      to += row_bytes;
+    });
+  }
+  return {out};
+}
+
+/// visit(i) for the elements of a known value that are not zero.
+template <class Visit>
+void for_non_zero(const NodeContext& c, const Visit& visit) {
+  const Tensor& value = c.known_value(0);
+  const int64_t n = value.shape.elements();
+  WorkMeter meter;
+  const bool known = dispatch<kAllTypes>(value.dtype, [&]<class T>() -> bool {
+    const T* x = value.as<T>();
+    for_blocks(meter, 0, n, 2, [&](int64_t first, int64_t last) {
+      for (int64_t i = first; i < last; ++i) {
+        if (load(x[i]) != 0) visit(i);
+      }
+    });
     return true;
   });
   if (!known) c.unsupported("strings");
-  const auto rank = static_cast<int64_t>(x.shape.rank()), count = static_cast<int64_t>(places.size());
-  const auto strides = x.shape.strides();
-  std::vector<int64_t> out;
-  for (size_t d = 0; d < x.shape.rank(); ++d) {
-    for (int64_t place : places) {
-      meter.spend(10);
-      out.push_back(place / strides[d] % x.shape[d]);
-    }
-  }
-  c.set_constant(0, make_tensor<int64_t>({rank, count}, out));
+  meter.spend(0);  // the last block may have been left out
+}
+
+/// How many there are, and where: `to` has room for them, dimension by dimension.
+int64_t count_non_zero(const NodeContext& c) {
+  int64_t count = 0;
+  for_non_zero(c, [&](int64_t) { ++count; });
+  return count;
+}
+void find_non_zero(const NodeContext& c, int64_t count, int64_t* to) {
+  const Shape& x = c.known_value(0).shape;
+  const auto strides = x.strides();
+  int64_t found = 0;
+  WorkMeter meter;
+  for_non_zero(c, [&](int64_t place) {
+    meter.spend(10 * static_cast<int64_t>(x.rank()));
+    for (size_t d = 0; d < x.rank(); ++d) to[static_cast<int64_t>(d) * count + found] = place / strides[d] % x[d];
+    ++found;
+  });
+}
+
+/// Small ones are found while the plan is made; what may take long, or much memory, is left to the run, which counts
+/// both.
+void infer_non_zero(InferContext& c) {
+  constexpr int64_t kSmall = 1 << 14;
+  const Tensor& value = c.known_value(0);
+  if (value.shape.elements() > kSmall) throw NeedsValue(0, cat(c.node().label(), ": only a run can tell how many"));
+  const int64_t count = count_non_zero(c);
+  void* data = nullptr;
+  const Tensor out = make_tensor(DType::kI64, {static_cast<int64_t>(value.shape.rank()), count}, &data);
+  find_non_zero(c, count, static_cast<int64_t*>(data));
+  c.set_constant(0, out);
+}
+
+std::vector<Tensor> non_zero_values(const NodeContext& c, DynamicContext& run) {
+  const auto rank = static_cast<int64_t>(c.known_value(0).shape.rank());
+  run.spend(4 * c.known_value(0).shape.elements());
+  const int64_t count = count_non_zero(c);
+  run.spend(10 * rank * count);
+  void* data = nullptr;
+  Tensor out = run.allocate(DType::kI64, {rank, count}, &data);
+  find_non_zero(c, count, static_cast<int64_t*>(data));
+  return {out};
 }
 
 struct ReverseParams {
@@ -142,10 +204,10 @@ void lower_reverse(LowerContext& c) {
 void register_select(OpRegistry& r) {
   r.add_dynamic(
       {.name = "Compress", .since = 9, .min_inputs = 2, .max_inputs = 2, .max_outputs = 1, .infer = infer_compress},
-      lower_compress, run_on_values);
+      lower_compress, compress_values);
   r.add_dynamic(
       {.name = "NonZero", .since = 9, .min_inputs = 1, .max_inputs = 1, .max_outputs = 1, .infer = infer_non_zero},
-      nullptr, run_on_values);
+      nullptr, non_zero_values);
   r.add({.name = "ReverseSequence",
          .since = 10,
          .min_inputs = 2,

@@ -293,7 +293,11 @@ ExecContext exec_context_for(const Plan& plan, int threads) {
 
 void run_stages(const Graph& graph, PlanCache& plans, PlanCache::Lease first, std::span<const TensorView> inputs,
                 OutputSink& sink, const RunEnvironment& environment, RunBudget& budget, bool values_vary) {
-  StagedRun(plans, sink, environment, budget, values_vary).run(graph, std::move(first), inputs);
+  try {
+    StagedRun(plans, sink, environment, budget, values_vary).run(graph, std::move(first), inputs);
+  } catch (const PlanTooLarge& error) {
+    rethrow_for_run(error, "");
+  }
 }
 
 Subgraph::Subgraph(const Graph& graph, std::shared_ptr<BufferPool> pool, size_t max_plans)
