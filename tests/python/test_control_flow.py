@@ -135,9 +135,80 @@ g (int64 n, float[K] x) => (float[K] last, float[T, K] all) {
 """
 
 
-@pytest.mark.parametrize("trips", [0, 1, 7])
+@pytest.mark.parametrize("trips", [1, 7])
 def test_loop_carries_and_stacks(trips: int) -> None:
     check(LOOP, {"n": np.array(trips), "x": X[0]})
+
+
+def test_a_loop_without_iterations_stacks_nothing_of_the_right_shape() -> None:
+    """ONNX Runtime has 0 for every dimension that the body names, and what follows then does not fit."""
+    got = load(LOOP).run({"n": np.array(0), "x": X[0]})
+    assert got["last"].tolist() == X[0].tolist()
+    assert got["all"].shape == (0, 3)
+    assert got["all"].dtype == F32
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_a_loop_without_iterations_gives_what_one_would_have_been_of(declared: bool) -> None:
+    """As in ONNX's own function bodies, a body need not declare the types of its outputs."""
+    types = {"sum": 7, "row": 7} if declared else {}
+    ports = [
+        onnx.helper.make_tensor_value_info(name, types[name], None) if name in types else onnx.ValueInfoProto(name=name)
+        for name in ("sum", "row")
+    ]
+    value = onnx.helper.make_tensor_value_info
+    body = onnx.helper.make_graph(
+        [
+            onnx.helper.make_node("Identity", ["c"], ["c2"]),
+            onnx.helper.make_node("Add", ["v", "i"], ["sum"]),
+            onnx.helper.make_node("Unsqueeze", ["sum", "axes"], ["row"]),
+        ],
+        "b",
+        [value("i", 7, []), value("c", 9, []), value("v", 7, [])],
+        [value("c2", 9, []), *ports],
+        [onnx.numpy_helper.from_array(np.array([0, 1]), "axes")],
+    )
+    nodes = [
+        onnx.helper.make_node("Loop", ["n", "", "x"], ["last", "rows"], body=body),
+        onnx.helper.make_node("Concat", ["rows", "one"], ["y"], axis=0),
+    ]
+    graph = onnx.helper.make_graph(
+        nodes, "g", [value("n", 7, []), value("x", 7, [])], [value("y", 7, ["k", 1, 1]), value("rows", 7, None)],
+        [onnx.numpy_helper.from_array(np.full((1, 1, 1), 9), "one")],
+    )  # fmt: skip
+    made = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    model = inferkit.Model.load(made.SerializeToString())
+    assert [spec.dtype for spec in model.outputs] == ["int64", "int64"]
+    for trips in (2, 0):
+        got = model.run({"n": np.array(trips), "x": np.array(5)})
+        assert got["rows"].shape == (trips, 1, 1)
+        assert got["rows"].dtype == np.int64
+        assert got["y"].ravel().tolist() == [5, 6, 9][2 - trips :]
+
+
+def test_a_scan_over_nothing_gives_what_a_step_would_have_been_of() -> None:
+    text = """
+    g (int64 start, int64[T, 3] xs) => (int64 last, int64[T, 2, 3] ys) {
+       last, ys = Scan (start, xs) <num_scan_inputs = 1, body = b (int64 s, int64[3] x) => (int64 s2, int64[2, 3] y) {
+          one = Constant <value = int64 {1}> ()
+          s2 = Add (s, one)
+          axes = Constant <value_ints = [0]> ()
+          u = Unsqueeze (x, axes)
+          y = Concat <axis = 0> (u, u)
+       }>
+    }
+    """
+    proto = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]> {text}')
+    del proto.graph.node[0].attribute[-1].g.output[1].type.tensor_type.shape.dim[:]
+    for attribute in proto.graph.node[0].attribute:
+        if attribute.name == "body":
+            attribute.g.output[1].ClearField("type")
+    checks = inferkit.InputChecks(non_empty=False)
+    model = inferkit.Model.load(proto.SerializeToString(), input_checks=checks)
+    for steps in (2, 0):
+        got = model.run({"start": np.array(1), "xs": np.ones((steps, 3), np.int64)})
+        assert got["ys"].shape == (steps, 2, 3)
+        assert got["ys"].dtype == np.int64
 
 
 def test_loop_ends_where_its_condition_does() -> None:

@@ -62,6 +62,7 @@ std::vector<Port> Model::probe_outputs(std::span<const InputFacts> facts, Trial&
   if (!plan->next) return plan->outputs;
   const bool first = !trial.staged;
   trial.staged = true;
+  staged_.store(true, std::memory_order_relaxed);
   if (const auto lines = unsupported_in_branches(*plan, file_.graph, facts, *packed_); !lines.empty()) {
     throw Unsupported(lines);
   }
@@ -176,7 +177,8 @@ void Model::probe() {
                       "' declares no type and shape, and a run on zeros, which would tell them, fails: ", trial.failure,
                       "; declare them in the file"));
     }
-    outputs_[o].dtype = seen[0][o].dtype;
+    // On zeros a loop may make no iteration, and its body tell no type.
+    outputs_[o].dtype = trial.staged && declared.dtype ? *declared.dtype : seen[0][o].dtype;
     Shape shape = seen[0][o].shape;
     for (const auto& ports : seen) {
       for (size_t i = 0; i < shape.rank() && ports[o].shape.rank() == shape.rank(); ++i) {

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "engine/compile/op_registry.h"
+#include "platform/run_control.h"
 
 namespace inferkit {
 namespace {
@@ -45,17 +46,10 @@ class Stack {
     }
     parts_.push_back(std::move(value));
   }
-  /// Stacked along a new axis; `declared` is what the body says of it, for no iteration at all.
-  Tensor tensor(const NodeContext& c, const Value& declared, int64_t axis, DynamicContext& run) const {
-    DType dtype = declared.dtype.value_or(DType::kF32);
-    Shape shape = declared.shape.value_or(Shape{});
-    for (size_t i = 0; i < shape.rank(); ++i) {
-      if (shape[i] == Shape::kFree) shape[i] = 0;
-    }
-    if (!parts_.empty()) {
-      dtype = parts_[0].dtype;
-      shape = parts_[0].shape;
-    }
+  /// Stacked along a new axis; `none` is what it is a stack of where there was no iteration.
+  Tensor tensor(const NodeContext& c, const TensorFacts& none, int64_t axis, DynamicContext& run) const {
+    const DType dtype = parts_.empty() ? none.dtype : parts_[0].dtype;
+    Shape shape = parts_.empty() ? none.shape : parts_[0].shape;
     const auto at = static_cast<size_t>(axis);
     shape.insert(at, static_cast<int64_t>(parts_.size()));
     if (!shape.checked_elements()) c.fail(cat("the body declares an output that stacks to ", shape.str()));
@@ -72,10 +66,8 @@ class Stack {
     }
     return out;
   }
-  /// Of what was added, or of what the body declares.
-  size_t rank(const Value& declared) const {
-    return (parts_.empty() ? declared.shape.value_or(Shape{}) : parts_[0].shape).rank();
-  }
+  size_t rank(const TensorFacts& none) const { return (parts_.empty() ? none.shape : parts_[0].shape).rank(); }
+  bool empty() const { return parts_.empty(); }
   void reverse() { std::reverse(parts_.begin(), parts_.end()); }
 
  private:
@@ -90,7 +82,32 @@ Tensor scalar(DynamicContext& run, T value) {
   return out;
 }
 
-const Value& output_value(const Graph& body, size_t i) { return body.values[static_cast<size_t>(body.outputs[i])]; }
+/// Types and shapes of the body's outputs from `first` on, for a loop that makes no iteration: as declared, or, where
+/// that is not all, as one iteration would give them on `inputs`. What neither tells is float32, or empty.
+std::vector<TensorFacts> untouched(const Graph& body, size_t first, std::span<const Tensor> inputs,
+                                   DynamicContext& run) {
+  std::vector<TensorFacts> out;
+  bool whole = true;
+  for (size_t i = first; i < body.outputs.size(); ++i) {
+    const Value& declared = body.values[static_cast<size_t>(body.outputs[i])];
+    TensorFacts& facts =
+        out.emplace_back(declared.dtype.value_or(DType::kF32), declared.shape.value_or(Shape{}), nullptr);
+    whole = whole && declared.dtype && declared.shape && declared.shape->is_concrete();
+    for (size_t d = 0; d < facts.shape.rank(); ++d) {
+      if (facts.shape[d] == Shape::kFree) facts.shape[d] = 0;
+    }
+  }
+  if (whole) return out;
+  try {
+    const std::vector<Tensor> results = run.run_subgraph(body, inputs);
+    for (size_t i = 0; i < out.size(); ++i) out[i] = {results[first + i].dtype, results[first + i].shape, nullptr};
+  } catch (const Stopped&) {
+    throw;
+  } catch (const Error&) {
+    // It is an iteration that nobody asked for: where it fails, the declaration has to do.
+  }
+  return out;
+}
 
 /// Only a run can tell how often they go round; what the node and its body say of each other shows before.
 [[noreturn]] void only_a_run_tells(const NodeContext& c) {
@@ -143,9 +160,13 @@ std::vector<Tensor> run_loop(const NodeContext& c, DynamicContext& run) {
     for (size_t i = 0; i < stacks.size(); ++i) stacks[i].add(c, std::move(results[1 + states + i]));
   }
   std::vector<Tensor> out(carried.begin() + 2, carried.end());
-  for (size_t i = 0; i < stacks.size(); ++i) {
-    out.push_back(stacks[i].tensor(c, output_value(body, 1 + states + i), 0, run));
+  std::vector<TensorFacts> none(stacks.size());
+  if (!stacks.empty() && stacks[0].empty()) {
+    carried[0] = scalar<int64_t>(run, 0);
+    carried[1] = scalar<bool>(run, true);
+    none = untouched(body, 1 + states, carried, run);
   }
+  for (size_t i = 0; i < stacks.size(); ++i) out.push_back(stacks[i].tensor(c, none[i], 0, run));
   return out;
 }
 
@@ -161,6 +182,13 @@ class Slices {
     shape_.erase(at);
   }
   int64_t count() const { return count_; }
+  /// One of zeros.
+  Tensor blank(DynamicContext& run) const {
+    void* data = nullptr;
+    Tensor out = run.allocate(from_.dtype, shape_, &data);
+    fill_in_blocks(static_cast<std::byte*>(data), static_cast<int64_t>(out.bytes()), std::byte{0});
+    return out;
+  }
   Tensor at(int64_t step, DynamicContext& run) const {
     const int64_t k = backwards_ ? count_ - 1 - step : step;
     const auto* bytes = static_cast<const std::byte*>(from_.data);
@@ -242,11 +270,15 @@ std::vector<Tensor> run_scan(const NodeContext& c, DynamicContext& run) {
   const auto out_axes = per_scan(c, "scan_output_axes", stacks.size());
   const auto out_directions = per_scan(c, "scan_output_directions", stacks.size());
   std::vector<Tensor> out(carried.begin(), carried.begin() + static_cast<std::ptrdiff_t>(states));
+  std::vector<TensorFacts> none(stacks.size());
+  if (!stacks.empty() && stacks[0].empty()) {
+    for (size_t i = 0; i < scanned; ++i) carried[states + i] = slices[i].blank(run);
+    none = untouched(body, states, carried, run);
+  }
   for (size_t i = 0; i < stacks.size(); ++i) {
     if (out_directions[i] != 0) stacks[i].reverse();
-    const Value& declared = output_value(body, states + i);
-    const auto rank = static_cast<int64_t>(stacks[i].rank(declared)) + 1;
-    out.push_back(stacks[i].tensor(c, declared, c.resolve_axis(out_axes[i], rank), run));
+    const auto rank = static_cast<int64_t>(stacks[i].rank(none[i])) + 1;
+    out.push_back(stacks[i].tensor(c, none[i], c.resolve_axis(out_axes[i], rank), run));
   }
   return out;
 }
