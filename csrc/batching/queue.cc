@@ -22,11 +22,15 @@ void Queue::unfile(Bucket& bucket) noexcept {
   bucket.filed = Bucket::Filed::kNowhere;
 }
 
-/// What nobody has run yet may take any time, so it goes at once.
+/// What nobody has run yet may take any time, so it goes at once. A part of the time that a request was given is kept
+/// for a worker that wakes up late: to wait until the last moment wins nothing.
 Nanos Queue::headroom(const Bucket& bucket) const {
-  if (!predictor_ || bucket.earliest_deadline() == kNever) return slack_;
+  constexpr Nanos kMostMargin = 25'000'000;
+  const Nanos deadline = bucket.earliest_deadline();
+  if (!predictor_ || deadline == kNever) return slack_;
+  const Nanos margin = std::clamp<Nanos>((deadline - bucket.oldest()) / 4, 0, kMostMargin);
   const Forecast run = predictor_->forecast(*bucket.first()->layout, std::min(bucket.rows(), policy_.max_rows));
-  return run.typical ? slack_ + run.high + run.high / 4 : bucket.earliest_deadline();
+  return run.typical ? slack_ + margin + run.high + run.high / 4 : deadline;
 }
 
 /// Puts a bucket, after a change, where it belongs: the heaps' keys are as of now.
