@@ -400,7 +400,7 @@ void Batcher::run_inline(BatchRun& tools, Batch& batch, CompletionList& own) {
 }
 
 Slot Batcher::begin_caller_run(const Checked& checked, Nanos deadline) {
-  if (!options_.caller_runs) return {};
+  if (!options_.caller_runs || (deadline != kNever && runner_->values_decide())) return {};
   check_outside();
   Slot slot = scheduler_.begin_caller_run(*checked.layout, checked.rows, deadline);
   if (state_.load() != State::kOpen) return {};  // whoever closes sees the slot, or this sees the close

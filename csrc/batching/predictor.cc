@@ -25,6 +25,7 @@ double Predictor::estimate(const RowLayout& layout, int64_t rows) const noexcept
 }
 
 Nanos Predictor::predict(const RowLayout& layout, int64_t rows) const noexcept {
+  if (runner_.values_decide()) return kNever;
   if (const Forecast learnt = layout.cost.forecast(rows); learnt.seen) return learnt.typical;
   return static_cast<Nanos>(estimate(layout, rows) * ratio_.load(std::memory_order_relaxed));
 }

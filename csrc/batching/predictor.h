@@ -17,6 +17,7 @@ class Predictor {
 
   /// For what is cheap to get wrong. Without runs of this layout, the runner's own estimate, corrected by how its
   /// estimates have fared: the runner knows how cost grows with a shape, the clock knows this machine.
+  /// kNever where values decide: a run of which nothing is known is nobody's to make beside other work.
   Nanos predict(const RowLayout& layout, int64_t rows) const noexcept;
   /// For deadlines; asks nobody, so it may be called under a lock. Without runs of this layout, by the size of its
   /// rows.

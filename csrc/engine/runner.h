@@ -45,6 +45,10 @@ class Runner {
   /// A guess at the duration of a run on inputs of these shapes, in nanoseconds; decides whether it is worth giving up
   /// the GIL. Cheap to call.
   virtual int64_t estimate_nanos(std::span<const Shape> shapes) const = 0;
+
+  /// True where not only the shapes of the inputs but their values, too, decide how long a run takes (a loop's trip
+  /// count): then a prediction promises nothing.
+  virtual bool values_decide() const { return false; }
 };
 
 }  // namespace inferkit

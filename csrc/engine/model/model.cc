@@ -162,7 +162,7 @@ std::shared_ptr<const Plan> Model::compile_for(std::span<const Shape> shapes, Pl
     facts.push_back({inputs_[i].dtype, shapes[i], nullptr, foreign});
   }
   try {
-    return file_.files.guarded([&] {
+    auto plan = file_.files.guarded([&] {
       return compile(file_.graph, facts, *packed_,
                      {.max_run_bytes = options_.max_run_bytes,
                       .device = options_.device,
@@ -170,6 +170,8 @@ std::shared_ptr<const Plan> Model::compile_for(std::span<const Shape> shapes, Pl
                       .files = &file_.files,
                       .notes = notes});
     });
+    if (plan->next) staged_.store(true, std::memory_order_relaxed);
+    return plan;
   } catch (const Error& error) {
     file_.files.require_unchanged();
     // The graph itself passed probe(): it is these sizes that do not fit it.

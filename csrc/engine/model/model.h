@@ -1,5 +1,6 @@
 // A loaded model: graph, weights and the cache of plans. Immutable to its users, and shared by all threads.
 #pragma once
+#include <atomic>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -62,6 +63,7 @@ class Model final : public Runner {
   Status run(std::span<const TensorView> inputs, OutputSink& sink) noexcept override;
   bool needs_gil() const override { return false; }
   int64_t estimate_nanos(std::span<const Shape> shapes) const override;
+  bool values_decide() const override { return staged_.load(std::memory_order_relaxed); }
 
   /// For callers that want the outputs' shapes before the run. Input shapes must fit the specs. The first is empty
   /// where a plan for them must be compiled, which takes a while.
@@ -106,6 +108,7 @@ class Model final : public Runner {
   std::unique_ptr<PackedWeights> packed_;
   SubgraphTable subgraphs_;
   PlanCache plans_;
+  std::atomic<bool> staged_{false};  // a plan of it has a continuation; relaxed: it publishes nothing else
 };
 
 }  // namespace inferkit

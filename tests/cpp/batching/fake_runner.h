@@ -25,6 +25,7 @@ class FakeRunner final : public Runner {
   std::span<const PortSpec> outputs() const override { return outputs_; }
   bool needs_gil() const override { return false; }
   int64_t estimate_nanos(std::span<const Shape> shapes) const override { return estimate_per_row * shapes[0][0]; }
+  bool values_decide() const override { return by_values; }
 
   Status run(std::span<const TensorView> inputs, OutputSink& sink) noexcept override {
     try {
@@ -74,6 +75,7 @@ class FakeRunner final : public Runner {
   }
 
   int64_t estimate_per_row = 1000;
+  bool by_values = false;
   bool drop_batch_axis = false;
   std::function<void()> on_run;
 

@@ -372,6 +372,12 @@ TEST(batcher_a_caller_with_a_deadline_runs_only_what_is_known_to_be_short) {
   CHECK(!rig.batcher->begin_caller_run(checked, clock.now() + 10 * kMilli));
   CHECK(rig.batcher->begin_caller_run(checked));
   CHECK_EQ(rig.batcher->stats().in_flight, 0u);
+  // Where values decide, what ran so far promises nothing: neither to a deadline nor to who holds the GIL meanwhile.
+  CHECK(rig.batcher->predict(*checked.layout, 1) < 1000 * kMilli);
+  rig.model->by_values = true;
+  CHECK(!rig.batcher->begin_caller_run(checked, clock.now() + 1000 * kMilli));
+  CHECK(rig.batcher->begin_caller_run(checked));
+  CHECK_EQ(rig.batcher->predict(*checked.layout, 1), kNever);
 }
 
 TEST(batcher_refuses_what_cannot_be_in_time_and_says_why) {

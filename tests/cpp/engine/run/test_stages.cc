@@ -88,6 +88,12 @@ TEST(a_loop_goes_round_as_often_as_it_is_told) {
   }
 }
 
+TEST(a_model_says_whether_values_decide_how_long_it_runs) {
+  CHECK(Model(loop_model(), {}, "").values_decide());
+  CHECK(Model(if_model(), {}, "").values_decide());
+  CHECK(!Model(small_model(), {}, "").values_decide());
+}
+
 TEST(threads_share_the_plans_of_all_stages) {
   ModelOptions options;
   options.max_plans = 3;  // fewer than are in use: plans go while others run on them
