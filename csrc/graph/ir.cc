@@ -1,7 +1,8 @@
 #include "graph/ir.h"
 
 #include <cstdlib>
-#include <cstring>
+#include <limits>
+#include <memory>
 #include <new>
 
 #include "base/error.h"
@@ -16,13 +17,16 @@ Tensor make_tensor(DType dtype, const Shape& shape, void** data) {
     *data = strings->data();
     return {dtype, shape, *data, strings};
   }
+  // calloc gets large memory from the system as zeros: nobody waits for gigabytes to be written twice.
+  constexpr size_t kAlignment = 64;
+  if (static_cast<size_t>(*count) > std::numeric_limits<size_t>::max() / 2 / dtype_size(dtype)) throw std::bad_alloc();
   const size_t bytes = static_cast<size_t>(*count) * dtype_size(dtype);
-  const size_t padded = (bytes + 63) / 64 * 64;
-  std::shared_ptr<void> memory(padded ? std::aligned_alloc(64, padded) : std::aligned_alloc(64, 64), std::free);
+  size_t room = bytes + 2 * kAlignment;
+  const std::shared_ptr<void> memory(std::calloc(room, 1), std::free);
   if (!memory) throw std::bad_alloc();
-  std::memset(memory.get(), 0, padded ? padded : 64);
-  *data = memory.get();
-  return {dtype, shape, memory.get(), memory};
+  void* aligned = memory.get();
+  *data = std::align(kAlignment, bytes + kAlignment, aligned, room);
+  return {dtype, shape, *data, memory};
 }
 
 std::string Node::label() const {

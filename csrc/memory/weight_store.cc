@@ -10,6 +10,7 @@
 #include "memory/mapped_file.h"
 #include "memory/safetensors.h"
 #include "platform/aligned_alloc.h"
+#include "platform/run_control.h"
 
 namespace inferkit {
 
@@ -24,7 +25,8 @@ std::shared_ptr<const Weights> Weights::open_safetensors(const std::string& path
     const std::byte* base = bytes.data();
     if (placement == Placement::kCopied) {
       std::shared_ptr<std::byte> copy(make_aligned<std::byte>(bytes.size()).release(), AlignedDelete());
-      std::memcpy(copy.get(), base, bytes.size());
+      copy_in_blocks(copy.get(), base, bytes.size());
+      RunControl::check();  // where it is to stop, some blocks were left out
       base = copy.get();
       owner = std::move(copy);
     } else {
