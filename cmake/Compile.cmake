@@ -35,9 +35,16 @@ if(INFERKIT_SANITIZE)
   endif()
 endif()
 
-# Parses the headers that most files of a target open with once. A compiler cache would not see through it.
+# Parses the headers that most files of a target open with once, or takes what was parsed for another target
+# (REUSE_FROM <target>) of the same flags; the level of optimisation may differ. A compiler cache would not see through
+# it.
 function(inferkit_precompile target)
-  if(NOT CMAKE_CXX_COMPILER_LAUNCHER)
+  if(CMAKE_CXX_COMPILER_LAUNCHER)
+    return()
+  endif()
+  if("${ARGV1}" STREQUAL "REUSE_FROM")
+    target_precompile_headers(${target} REUSE_FROM ${ARGV2})
+  else()
     target_precompile_headers(${target} PRIVATE ${ARGN})
   endif()
 endfunction()

@@ -20,26 +20,38 @@ endforeach()
 file(GENERATE OUTPUT ${CMAKE_BINARY_DIR}/generated/op_families.inc CONTENT "${op_list}")
 
 inferkit_library(base)
+# The C++ library is most of what a file reads.
+inferkit_precompile(inferkit_base <algorithm> <array> <atomic> <cmath> <cstring> <functional> <limits> <map> <memory>
+                    <mutex> <optional> <set> <span> <string> <string_view> <unordered_map> <utility> <vector>)
 inferkit_library(platform inferkit_base)
+inferkit_precompile(inferkit_platform REUSE_FROM inferkit_base)
 inferkit_library(telemetry inferkit_platform)
+inferkit_precompile(inferkit_telemetry REUSE_FROM inferkit_base)
 inferkit_library(memory inferkit_telemetry)
+inferkit_precompile(inferkit_memory REUSE_FROM inferkit_base)
 inferkit_library(device inferkit_memory)
+inferkit_precompile(inferkit_device REUSE_FROM inferkit_base)
 inferkit_library(graph inferkit_memory)
+inferkit_precompile(inferkit_graph REUSE_FROM inferkit_base)
 inferkit_library(kernels inferkit_platform)
 inferkit_library(engine/plan inferkit_graph inferkit_device)
+inferkit_precompile(inferkit_engine_plan REUSE_FROM inferkit_base)
 inferkit_library(engine/compile inferkit_engine_plan)
 target_include_directories(inferkit_engine_compile PRIVATE ${CMAKE_BINARY_DIR}/generated)
 inferkit_library(engine/ops inferkit_engine_compile inferkit_kernels)
 # The one link upwards: op_registry.cc calls register_<family> of every family, and includes none of them.
 target_link_libraries(inferkit_engine_compile PUBLIC inferkit_engine_ops)
-inferkit_precompile(inferkit_engine_compile <cmath> <cstring> <engine/compile/op_registry.h>)
-inferkit_precompile(inferkit_engine_ops <cmath> <cstring> <engine/compile/op_registry.h> <engine/ops/dispatch.h>)
+inferkit_precompile(inferkit_engine_compile <algorithm> <cmath> <cstring> <limits> <map> <memory> <mutex> <set>
+                    <engine/compile/op_registry.h>)
+inferkit_precompile(inferkit_engine_ops REUSE_FROM inferkit_engine_compile)
 inferkit_library(engine/run inferkit_engine_compile)
+inferkit_precompile(inferkit_engine_run REUSE_FROM inferkit_engine_compile)
 inferkit_library(engine/model inferkit_engine_run)
-inferkit_precompile(inferkit_engine_model <cmath> <cstring> <engine/compile/op_registry.h>)
+inferkit_precompile(inferkit_engine_model REUSE_FROM inferkit_engine_compile)
 add_library(inferkit_engine INTERFACE) # all rooms
 target_link_libraries(inferkit_engine INTERFACE inferkit_engine_model)
 inferkit_library(batching inferkit_engine)
+inferkit_precompile(inferkit_batching REUSE_FROM inferkit_base)
 
 set(inferkit_version "${SKBUILD_PROJECT_VERSION}")
 if(NOT inferkit_version) # built by cmake alone

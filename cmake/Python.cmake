@@ -9,8 +9,11 @@ set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${python_calls})
 file(STRINGS ${python_calls} python_calls REGEX "^INFERKIT_PYTHON_CALL")
 list(TRANSFORM python_calls REPLACE "^INFERKIT_PYTHON_CALL\\([^,]+, ([A-Za-z_]+),.*" "-Wl,--wrap=\\1")
 target_link_options(_core PRIVATE ${python_calls})
-target_compile_options(_core PRIVATE "SHELL:-include ${CMAKE_CURRENT_SOURCE_DIR}/csrc/bindings/python_calls.h")
-inferkit_precompile(_core <pybind11/numpy.h> <pybind11/pybind11.h> <pybind11/stl.h>)
+set(first ${CMAKE_CURRENT_SOURCE_DIR}/csrc/bindings/python_calls.h)
+if(CMAKE_CXX_COMPILER_LAUNCHER OR CMAKE_DISABLE_PRECOMPILE_HEADERS)
+  target_compile_options(_core PRIVATE "SHELL:-include ${first}")
+endif() # else as the first of those: after another -include, GCC would not read precompiled headers
+inferkit_precompile(_core ${first} <pybind11/numpy.h> <pybind11/pybind11.h> <pybind11/stl.h>)
 # Templates of the C++ library are weak symbols, some of them unique in the process, whatever the visibility of our own
 # code; and a toolchain that links the library statically adds all of it.
 set(exports ${CMAKE_CURRENT_SOURCE_DIR}/cmake/exports.map)
