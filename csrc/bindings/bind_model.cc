@@ -9,7 +9,6 @@
 #include "bindings/array_out.h"
 #include "bindings/bound.h"
 #include "bindings/errors.h"
-#include "bindings/guarded.h"
 #include "bindings/model_call.h"
 #include "bindings/path.h"
 #include "bindings/py_model.h"
@@ -23,8 +22,6 @@ namespace py = pybind11;
 namespace inferkit {
 
 namespace {
-
-PyTypeObject* model_type = nullptr;  // set once, at import
 
 /// A callable may refer to the model that calls it (a method of an object that holds the model): the garbage collector
 /// must see that arrow. Whoever else keeps the runner, a batcher, keeps this object too.
@@ -41,17 +38,6 @@ void visit_callables(PyHeapTypeObject* heap_type) {
     return 0;
   };
 }
-
-}  // namespace
-
-PyModel& py_model(py::handle object) {
-  if (!PyObject_TypeCheck(object.ptr(), model_type)) {
-    throw py::type_error(cat("expected an inferkit.Model, got ", Py_TYPE(object.ptr())->tp_name));
-  }
-  return bound<PyModel>(object.ptr());
-}
-
-namespace {
 
 /// Of any length and content, unlike what the functions with C strings take.
 py::str name_of(const PortSpec& spec) { return py::str(spec.name); }
@@ -131,20 +117,6 @@ ModelOptions options_from(const MaybeCount& threads, const Count& max_plans, con
 
 PyModel from_native(std::shared_ptr<Model> native, const InputChecks& checks) { return {native, native, checks}; }
 
-/// model(a, b): the slot itself, since pybind11's argument handling would cost as much as a small model.
-PyObject* call_slot(PyObject* self, PyObject* args, PyObject* kwargs) {
-  return guarded([&]() -> PyObject* {
-    if (kwargs && PyDict_GET_SIZE(kwargs) != 0) {
-      throw py::type_error("a model takes its inputs by position; model.run({...}) takes them by name");
-    }
-    const PyModel& model = py_model(self);
-    PyObject** items = reinterpret_cast<PyTupleObject*>(args)->ob_item;
-    py::tuple results = call_model(model, {items, static_cast<size_t>(PyTuple_GET_SIZE(args))}, {});
-    if (PyTuple_GET_SIZE(results.ptr()) == 1) return py::object(results[0]).release().ptr();
-    return results.release().ptr();
-  });
-}
-
 py::dict run_by_name(const py::object& self, const py::dict& feeds, const py::object& out) {
   const PyModel& model = py_model(self);
   const auto specs = model.runner->inputs();
@@ -209,7 +181,7 @@ void bind_model(py::module_& m) {
   py::class_<Runner, std::shared_ptr<Runner>>(m, "Runner", py::custom_type_setup(without_new));
 
   py::class_<PyModel> model(m, "Model", py::custom_type_setup(visit_callables));
-  model_type = reinterpret_cast<PyTypeObject*>(model.ptr());
+  set_model_type(reinterpret_cast<PyTypeObject*>(model.ptr()));
   model
       .def(py::init([](const FilePath& path, const MaybeCount& threads, const Count& max_plans,
                        const MaybeCount& max_run_bytes, const Count& max_iterations, bool mmap,
@@ -265,7 +237,7 @@ void bind_model(py::module_& m) {
   // The attribute for who looks it up (and for classes that derive from Model), the slot for who calls.
   model.attr("__call__") = py::cpp_function(
       [](const py::object& self, const py::args& args, const py::kwargs& kwargs) {
-        PyObject* result = call_slot(self.ptr(), args.ptr(), kwargs.ptr());
+        PyObject* result = call_model_slot(self.ptr(), args.ptr(), kwargs.ptr());
         if (!result) throw py::error_already_set();
         return py::reinterpret_steal<py::object>(result);
       },
@@ -273,10 +245,10 @@ void bind_model(py::module_& m) {
   m.def(
       "install_call",
       [](const py::type& type) {
-        if (!PyType_IsSubtype(reinterpret_cast<PyTypeObject*>(type.ptr()), model_type)) {
+        if (!PyType_IsSubtype(reinterpret_cast<PyTypeObject*>(type.ptr()), model_type())) {
           throw std::invalid_argument("not a subclass of Model");
         }
-        reinterpret_cast<PyTypeObject*>(type.ptr())->tp_call = call_slot;
+        reinterpret_cast<PyTypeObject*>(type.ptr())->tp_call = call_model_slot;
       },
       "Gives a subclass of Model, which does not override __call__, the direct call slot.");
 

@@ -8,6 +8,7 @@
 
 #include "bindings/array_in.h"
 #include "bindings/array_out.h"
+#include "bindings/guarded.h"
 #include "bindings/signal_watch.h"
 
 namespace py = pybind11;
@@ -261,6 +262,19 @@ Inputs read_inputs(const PyModel& model, std::span<PyObject* const> arguments) {
 py::tuple call_model(const PyModel& model, std::span<PyObject* const> arguments, std::span<PyObject* const> out) {
   Inputs in = read_inputs(model, arguments);
   return model.native ? call_native(*model.native, in, out) : call_runner(model, in);
+}
+
+PyObject* call_model_slot(PyObject* self, PyObject* args, PyObject* kwargs) {
+  return guarded([&]() -> PyObject* {
+    if (kwargs && PyDict_GET_SIZE(kwargs) != 0) {
+      throw py::type_error("a model takes its inputs by position; model.run({...}) takes them by name");
+    }
+    const PyModel& model = py_model(self);
+    PyObject** items = reinterpret_cast<PyTupleObject*>(args)->ob_item;
+    py::tuple results = call_model(model, {items, static_cast<size_t>(PyTuple_GET_SIZE(args))}, {});
+    if (PyTuple_GET_SIZE(results.ptr()) == 1) return py::object(results[0]).release().ptr();
+    return results.release().ptr();
+  });
 }
 
 Explained profile_call(const PyModel& model, std::span<PyObject* const> arguments, int64_t runs) {

@@ -13,6 +13,9 @@ namespace inferkit {
 /// empty. Returns one array per output in a tuple. Throws Error.
 pybind11::tuple call_model(const PyModel& model, std::span<PyObject* const> arguments, std::span<PyObject* const> out);
 
+/// model(a, b): the class's tp_call itself, since pybind11's argument handling would cost as much as a small model.
+PyObject* call_model_slot(PyObject* self, PyObject* args, PyObject* kwargs);
+
 /// Runs it on the same and measures; `model` must be native.
 Explained profile_call(const PyModel& model, std::span<PyObject* const> arguments, int64_t runs);
 

@@ -22,6 +22,9 @@ inline PyObject* intern(const char* name) {
   return interned;
 }
 
+/// The Python object that an object of one of these types is.
+inline PyObject* object_of(void* object) { return static_cast<PyObject*>(object); }
+
 /// A method that takes its arguments as an array, as a table of methods holds it.
 inline PyCFunction fast_method(PyObject* (*method)(PyObject*, PyObject* const*, Py_ssize_t, PyObject*)) {
   return reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(method));

@@ -16,6 +16,10 @@ struct PyModel {
   InputChecks checks;
 };
 
+/// The Python class; set once, at import.
+PyTypeObject* model_type();
+void set_model_type(PyTypeObject* type);
+
 /// The PyModel of a Python object that is one; throws TypeError otherwise. Needs the GIL.
 PyModel& py_model(pybind11::handle object);
 

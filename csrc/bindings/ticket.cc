@@ -57,7 +57,6 @@ PyTypeObject* ticket_type = nullptr;
 constexpr Nanos kSignalSlice = 250'000'000;
 
 TicketObject* as_ticket(PyObject* object) { return reinterpret_cast<TicketObject*>(object); }
-PyObject* object_of(void* object) { return static_cast<PyObject*>(object); }
 
 TicketObject* checked_ticket(py::handle object) {
   if (!PyObject_TypeCheck(object.ptr(), ticket_type)) {

@@ -26,7 +26,6 @@ PyTypeObject* waiter_type = nullptr;
 PyObject *self_name = nullptr, *fut_waiter_name = nullptr;  // interned: where they are used, there may be no memory
 
 WaiterObject* as_waiter(PyObject* object) { return reinterpret_cast<WaiterObject*>(object); }
-PyObject* object_of(void* object) { return static_cast<PyObject*>(object); }
 
 PyObject* asyncio_cancelled_error() {
   // Not initialised where it is declared: an import gives up the GIL, and the guard of the static must not be held
