@@ -20,23 +20,24 @@ uint64_t wide(T v) {
   return static_cast<uint64_t>(v);  // integers wrap modulo 2^64 here, then modulo their own width
 }
 
-#define INFERKIT_OP(name, integer, floating) \
-  struct name {                              \
-    template <class T>                       \
-    static T apply(T a, T b) {               \
-      if constexpr (std::is_integral_v<T>) { \
-        return static_cast<T>(integer);      \
-      } else {                               \
-        return floating;                     \
-      }                                      \
-    }                                        \
+#define INFERKIT_OP(name, signless, integer, floating) \
+  struct name {                                        \
+    static constexpr bool kSignless = signless;        \
+    template <class T>                                 \
+    static T apply(T a, T b) {                         \
+      if constexpr (std::is_integral_v<T>) {           \
+        return static_cast<T>(integer);                \
+      } else {                                         \
+        return floating;                               \
+      }                                                \
+    }                                                  \
   }
-INFERKIT_OP(Add, wide(a) + wide(b), a + b);
-INFERKIT_OP(Sub, wide(a) - wide(b), a - b);
-INFERKIT_OP(Mul, wide(a) * wide(b), a* b);
-INFERKIT_OP(Min, a < b ? a : b, a < b || a != a ? a : b);  // NaN where either is NaN
-INFERKIT_OP(Max, a > b ? a : b, a > b || a != a ? a : b);
-INFERKIT_OP(Prelu, a < 0 ? wide(a) * wide(b) : wide(a), a < 0 ? a * b : a);
+INFERKIT_OP(Add, true, wide(a) + wide(b), a + b);
+INFERKIT_OP(Sub, true, wide(a) - wide(b), a - b);
+INFERKIT_OP(Mul, true, wide(a) * wide(b), a* b);
+INFERKIT_OP(Min, false, a < b ? a : b, a < b || a != a ? a : b);  // NaN where either is NaN
+INFERKIT_OP(Max, false, a > b ? a : b, a > b || a != a ? a : b);
+INFERKIT_OP(Prelu, false, a < 0 ? wide(a) * wide(b) : wide(a), a < 0 ? a * b : a);
 #undef INFERKIT_OP
 
 template <class T>
@@ -148,10 +149,9 @@ void add_step(LowerContext& c, const Shape& a, const Shape& b, const Shape& y, s
            elements * 0.1 + static_cast<double>(nest.runs()) * 3);
     return;
   }
-  const StepFn fn = dispatch<Set & ~types(DType::kF32, DType::kF16, DType::kBF16)>(
-      dtype, []<class T>() -> StepFn { return run_binary<Op, T>; });
-  if (!fn) c.unsupported(cat("inputs of type ", dtype_name(dtype)));
-  c.step(fn, BinaryParams{nest}, operands, elements);
+  const BinaryParams params = binary_params<Op, Set & ~types(DType::kF32, DType::kF16, DType::kBF16)>(dtype, nest);
+  if (!params.loop) c.unsupported(cat("inputs of type ", dtype_name(dtype)));
+  c.step(run_binary, params, operands, elements);
 }
 
 template <class Op, Binary kKernel, TypeSet Set>

@@ -5,24 +5,23 @@
 namespace inferkit {
 namespace {
 
-#define INFERKIT_OP(name, expression) \
-  struct name {                       \
-    template <class T>                \
-    static auto apply(T a, T b) {     \
-      return expression;              \
-    }                                 \
+#define INFERKIT_OP(name, signless, expression) \
+  struct name {                                 \
+    static constexpr bool kSignless = signless; \
+    template <class T>                          \
+    static auto apply(T a, T b) {               \
+      return expression;                        \
+    }                                           \
   }
-INFERKIT_OP(Equal, a == b);
-INFERKIT_OP(Less, a < b);
-INFERKIT_OP(LessOrEqual, a <= b);
-INFERKIT_OP(Greater, a > b);
-INFERKIT_OP(GreaterOrEqual, a >= b);
-INFERKIT_OP(And, a&& b);
-INFERKIT_OP(Or, a || b);
-INFERKIT_OP(Xor, a != b);
-INFERKIT_OP(BitAnd, static_cast<T>(a& b));
-INFERKIT_OP(BitOr, static_cast<T>(a | b));
-INFERKIT_OP(BitXor, static_cast<T>(a ^ b));
+INFERKIT_OP(Equal, true, a == b);
+INFERKIT_OP(Less, false, a < b);
+INFERKIT_OP(LessOrEqual, false, a <= b);
+INFERKIT_OP(And, false, a&& b);
+INFERKIT_OP(Or, false, a || b);
+INFERKIT_OP(Xor, false, a != b);
+INFERKIT_OP(BitAnd, true, static_cast<T>(a& b));
+INFERKIT_OP(BitOr, true, static_cast<T>(a | b));
+INFERKIT_OP(BitXor, true, static_cast<T>(a ^ b));
 #undef INFERKIT_OP
 
 // A shift by a negative amount or by all the bits leaves what the fill leaves: 0, or -1 to the right of a negative
@@ -80,8 +79,8 @@ void register_compare(OpRegistry& r) {
   add(r, "Equal", 7, infer_compare, lower_binary<Equal, kAllTypes>);
   add(r, "Less", 7, infer_compare, lower_binary<Less, kNumberTypes>);
   add(r, "LessOrEqual", 12, infer_compare, lower_binary<LessOrEqual, kNumberTypes>);
-  add(r, "Greater", 7, infer_compare, lower_binary<Greater, kNumberTypes>);
-  add(r, "GreaterOrEqual", 12, infer_compare, lower_binary<GreaterOrEqual, kNumberTypes>);
+  add(r, "Greater", 7, infer_compare, lower_binary<Less, kNumberTypes, Order::kSwapped>);
+  add(r, "GreaterOrEqual", 12, infer_compare, lower_binary<LessOrEqual, kNumberTypes, Order::kSwapped>);
   add(r, "And", 7, infer_compare, lower_binary<And, kBoolType>);
   add(r, "Or", 7, infer_compare, lower_binary<Or, kBoolType>);
   add(r, "Xor", 7, infer_compare, lower_binary<Xor, kBoolType>);

@@ -25,6 +25,23 @@ inline constexpr TypeSet kBoolType = types(DType::kBool);
 inline constexpr TypeSet kAllTypes = kNumberTypes | kBoolType;  // all but strings and what base/small_types.h has
 constexpr bool contains(TypeSet set, DType t) { return (set & type_bit(t)) != 0; }
 
+/// For steps that do the same to signed and unsigned integers: the unsigned type as wide as a signed one, any other
+/// type itself.
+constexpr DType signless(DType t) {
+  switch (t) {
+    case DType::kI8:
+      return DType::kU8;
+    case DType::kI16:
+      return DType::kU16;
+    case DType::kI32:
+      return DType::kU32;
+    case DType::kI64:
+      return DType::kU64;
+    default:
+      return t;
+  }
+}
+
 /// f.template operator()<T>() for the T of `dtype`; R{} (a null pointer, false) where `dtype` is not in Set. Only the
 /// types of Set are instantiated:
 ///   StepFn fn = dispatch<kFloatTypes>(x.dtype, []<class T>() -> StepFn { return run<T>; });

@@ -18,22 +18,33 @@ inline Shape broadcast_inputs(const NodeContext& c) {
   return shape;
 }
 
+/// An inner loop over n elements. An operand that does not move is one element.
+struct BinaryLoopArgs {
+  const std::byte *a, *b;
+  std::byte* y;
+  bool a_moves, b_moves;
+};
+using BinaryLoop = void (*)(const BinaryLoopArgs& at, int64_t n);
+
 /// Operands a, b, y of a step.
 struct BinaryParams {
   LoopNest<3> nest;
+  BinaryLoop loop;
+  int64_t size, result_size;  // of an element
 };
 
 inline LoopNest<3> binary_nest(const Shape& a, const Shape& b, const Shape& y) {
   return make_nest<3>(y, {broadcast_strides(a, y), broadcast_strides(b, y), y.strides()});
 }
 
-/// y = Op::apply(a, b) in Compute<T>; the result is T, or bool where apply says so.
+/// What Op::apply gives for elements of type T: T, or bool where apply says so.
 template <class Op, class T>
-void run_binary(const void* params, std::byte* const* io, const ExecContext&) {
-  using Result = decltype(Op::apply(Compute<T>{}, Compute<T>{}));
-  using R = std::conditional_t<std::is_same_v<Result, bool>, bool, T>;
-  const LoopNest<3>& nest = static_cast<const BinaryParams*>(params)->nest;
-  const bool a_moves = nest.inner_stride(0) != 0, b_moves = nest.inner_stride(1) != 0;
+using BinaryResult = std::conditional_t<std::is_same_v<decltype(Op::apply(Compute<T>{}, Compute<T>{})), bool>, bool, T>;
+
+/// y = Op::apply(a, b) in Compute<T>.
+template <class Op, class T>
+void binary_loop(const BinaryLoopArgs& at, int64_t n) {
+  using R = BinaryResult<Op, T>;
   const auto one = [](Compute<T> x, Compute<T> y) {
     if constexpr (std::is_same_v<R, bool>) {
       return Op::apply(x, y);
@@ -41,20 +52,45 @@ void run_binary(const void* params, std::byte* const* io, const ExecContext&) {
       return store<T>(static_cast<Compute<T>>(Op::apply(x, y)));
     }
   };
-  for_each_piece(nest, [&](const auto& at, int64_t n) {
-    const T* a = reinterpret_cast<const T*>(io[0]) + at[0];
-    const T* b = reinterpret_cast<const T*>(io[1]) + at[1];
-    R* y = reinterpret_cast<R*>(io[2]) + at[2];
-    if (!b_moves) {
-      const auto right = load(*b);
-      for (int64_t i = 0; i < n; ++i) y[i] = one(load(a[i]), right);
-    } else if (!a_moves) {
-      const auto left = load(*a);
-      for (int64_t i = 0; i < n; ++i) y[i] = one(left, load(b[i]));
-    } else {
-      for (int64_t i = 0; i < n; ++i) y[i] = one(load(a[i]), load(b[i]));
-    }
+  const T* a = reinterpret_cast<const T*>(at.a);
+  const T* b = reinterpret_cast<const T*>(at.b);
+  R* y = reinterpret_cast<R*>(at.y);
+  if (!at.b_moves) {
+    const auto right = load(*b);
+    for (int64_t i = 0; i < n; ++i) y[i] = one(load(a[i]), right);
+  } else if (!at.a_moves) {
+    const auto left = load(*a);
+    for (int64_t i = 0; i < n; ++i) y[i] = one(left, load(b[i]));
+  } else {
+    for (int64_t i = 0; i < n; ++i) y[i] = one(load(a[i]), load(b[i]));
+  }
+}
+
+/// The walk is the same for all operators and types, which have an inner loop each.
+inline void run_binary(const void* params, std::byte* const* io, const ExecContext&) {
+  const auto& p = *static_cast<const BinaryParams*>(params);
+  const bool a_moves = p.nest.inner_stride(0) != 0, b_moves = p.nest.inner_stride(1) != 0;
+  for_each_piece(p.nest, [&](const auto& at, int64_t n) {
+    p.loop({io[0] + at[0] * p.size, io[1] + at[1] * p.size, io[2] + at[2] * p.result_size, a_moves, b_moves}, n);
   });
+}
+
+/// The params of a step of run_binary for T of Set; `loop` is null for other types. Where Op does the same to signed
+/// and unsigned integers (Op::kSignless), one loop serves both.
+template <class Op, TypeSet Set>
+BinaryParams binary_params(DType dtype, const LoopNest<3>& nest) {
+  BinaryParams params{nest, nullptr, static_cast<int64_t>(dtype_size(dtype)), 0};
+  const auto choose = [&]<class T>() {
+    params.loop = binary_loop<Op, T>;
+    params.result_size = sizeof(BinaryResult<Op, T>);
+    return true;
+  };
+  if constexpr (requires { requires Op::kSignless; }) {
+    if (contains(Set, dtype)) dispatch<Set & ~kSignedTypes>(signless(dtype), choose);
+  } else {
+    dispatch<Set>(dtype, choose);
+  }
+  return params;
 }
 
 /// Lets output 0 take the place of an input that has its shape and element size.
@@ -65,15 +101,19 @@ inline void offer_in_place(LowerContext& c, size_t inputs) {
   }
 }
 
-/// A step of run_binary<Op, T>, T of Set; refuses other types.
-template <class Op, TypeSet Set>
+/// Which operand of Op is which input.
+enum class Order : uint8_t { kAsGiven, kSwapped };
+
+/// A step of Op on elements of T, T of Set; refuses other types.
+template <class Op, TypeSet Set, Order kOrder = Order::kAsGiven>
 void lower_binary(LowerContext& c) {
-  const StepFn fn = dispatch<Set>(c.input(0).dtype, []<class T>() -> StepFn { return run_binary<Op, T>; });
-  if (!fn) c.unsupported(cat("inputs of type ", dtype_name(c.input(0).dtype)));
+  constexpr size_t kA = kOrder == Order::kSwapped, kB = 1 - kA;
+  const DType dtype = c.input(0).dtype;
   const Shape& y = c.output(0).shape;
+  const BinaryParams params = binary_params<Op, Set>(dtype, binary_nest(c.input(kA).shape, c.input(kB).shape, y));
+  if (!params.loop) c.unsupported(cat("inputs of type ", dtype_name(dtype)));
   offer_in_place(c, 2);
-  c.step(fn, BinaryParams{binary_nest(c.input(0).shape, c.input(1).shape, y)}, {c.in(0), c.in(1), c.out(0)},
-         static_cast<double>(y.elements()) * 1.0);
+  c.step(run_binary, params, {c.in(kA), c.in(kB), c.out(0)}, static_cast<double>(y.elements()) * 1.0);
 }
 
 }  // namespace inferkit
