@@ -30,7 +30,7 @@ using BinaryLoop = void (*)(const BinaryLoopArgs& at, int64_t n);
 struct BinaryParams {
   LoopNest<3> nest;
   BinaryLoop loop;
-  int64_t size, result_size;  // of an element
+  std::array<int64_t, 3> sizes;  // of an element
 };
 
 inline LoopNest<3> binary_nest(const Shape& a, const Shape& b, const Shape& y) {
@@ -71,7 +71,7 @@ inline void run_binary(const void* params, std::byte* const* io, const ExecConte
   const auto& p = *static_cast<const BinaryParams*>(params);
   const bool a_moves = p.nest.inner_stride(0) != 0, b_moves = p.nest.inner_stride(1) != 0;
   for_each_piece(p.nest, [&](const auto& at, int64_t n) {
-    p.loop({io[0] + at[0] * p.size, io[1] + at[1] * p.size, io[2] + at[2] * p.result_size, a_moves, b_moves}, n);
+    p.loop({io[0] + at[0] * p.sizes[0], io[1] + at[1] * p.sizes[1], io[2] + at[2] * p.sizes[2], a_moves, b_moves}, n);
   });
 }
 
@@ -79,10 +79,10 @@ inline void run_binary(const void* params, std::byte* const* io, const ExecConte
 /// and unsigned integers (Op::kSignless), one loop serves both.
 template <class Op, TypeSet Set>
 BinaryParams binary_params(DType dtype, const LoopNest<3>& nest) {
-  BinaryParams params{nest, nullptr, static_cast<int64_t>(dtype_size(dtype)), 0};
+  BinaryParams params{nest, nullptr, {}};
   const auto choose = [&]<class T>() {
     params.loop = binary_loop<Op, T>;
-    params.result_size = sizeof(BinaryResult<Op, T>);
+    params.sizes = {sizeof(T), sizeof(T), sizeof(BinaryResult<Op, T>)};
     return true;
   };
   if constexpr (requires { requires Op::kSignless; }) {

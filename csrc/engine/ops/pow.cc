@@ -44,20 +44,12 @@ T power(T base, E exponent) {
   }
 }
 
-struct PowParams {
-  LoopNest<3> nest;
-};
-
 template <class T, class E>
-void run_pow(const void* params, std::byte* const* io, const ExecContext&) {
-  const LoopNest<3>& nest = static_cast<const PowParams*>(params)->nest;
-  const int64_t sa = nest.inner_stride(0), sb = nest.inner_stride(1);
-  for_each_piece(nest, [&](const auto& at, int64_t n) {
-    const T* a = reinterpret_cast<const T*>(io[0]) + at[0];
-    const E* b = reinterpret_cast<const E*>(io[1]) + at[1];
-    T* y = reinterpret_cast<T*>(io[2]) + at[2];
-    for (int64_t i = 0; i < n; ++i) y[i] = power(a[i * sa], b[i * sb]);
-  });
+void pow_loop(const BinaryLoopArgs& at, int64_t n) {
+  const T* a = reinterpret_cast<const T*>(at.a);
+  const E* b = reinterpret_cast<const E*>(at.b);
+  T* y = reinterpret_cast<T*>(at.y);
+  for (int64_t i = 0; i < n; ++i) y[i] = power(a[at.a_moves ? i : 0], b[at.b_moves ? i : 0]);
 }
 
 // Small exponents that models hold as constants. Squares are exact before the one rounding, cubes almost; each is what
@@ -114,11 +106,15 @@ void lower_pow(LowerContext& c) {
     c.step(run_small, SmallParams{fn, y.elements()}, {c.in(0), c.out(0)}, elements * 0.3);
     return;
   }
-  const StepFn fn = dispatch<kBases>(c.input(0).dtype, [&]<class T>() -> StepFn {
-    return dispatch<kNumberTypes>(c.input(1).dtype, []<class E>() -> StepFn { return run_pow<T, E>; });
+  BinaryParams params{binary_nest(c.input(0).shape, c.input(1).shape, y), nullptr, {}};
+  dispatch<kBases>(c.input(0).dtype, [&]<class T>() {
+    return dispatch<kNumberTypes>(c.input(1).dtype, [&]<class E>() {
+      params.loop = pow_loop<T, E>;
+      params.sizes = {sizeof(T), sizeof(E), sizeof(T)};
+      return true;
+    });
   });
-  c.step(fn, PowParams{binary_nest(c.input(0).shape, c.input(1).shape, y)}, {c.in(0), c.in(1), c.out(0)},
-         elements * 20);
+  c.step(run_binary, params, {c.in(0), c.in(1), c.out(0)}, elements * 20);
 }
 
 }  // namespace
