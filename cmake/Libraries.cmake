@@ -8,6 +8,12 @@ function(inferkit_library folder)
   target_link_libraries(inferkit_${name} PUBLIC inferkit_flags ${ARGN})
 endfunction()
 
+# What no request waits for, such as reading a model and compiling it, is not worth the time that -O3 takes.
+function(inferkit_cold folder)
+  string(REPLACE "/" "_" name ${folder})
+  target_compile_options(inferkit_${name} PRIVATE $<$<CONFIG:Release>:-O2>)
+endfunction()
+
 # Each engine/ops/<family>.cc and ops/ml/<family>.cc defines register_<family>(OpRegistry&); the list of calls is
 # generated from the file names, so that an operator family is added by adding its file.
 set(ops ${CMAKE_CURRENT_SOURCE_DIR}/csrc/engine/ops)
@@ -32,11 +38,13 @@ inferkit_precompile(inferkit_memory REUSE_FROM inferkit_base)
 inferkit_library(device inferkit_memory)
 inferkit_precompile(inferkit_device REUSE_FROM inferkit_base)
 inferkit_library(graph inferkit_memory)
+inferkit_cold(graph)
 inferkit_precompile(inferkit_graph REUSE_FROM inferkit_base)
 inferkit_library(kernels inferkit_platform)
 inferkit_library(engine/plan inferkit_graph inferkit_device)
 inferkit_precompile(inferkit_engine_plan REUSE_FROM inferkit_base)
 inferkit_library(engine/compile inferkit_engine_plan)
+inferkit_cold(engine/compile)
 target_include_directories(inferkit_engine_compile PRIVATE ${CMAKE_BINARY_DIR}/generated)
 inferkit_library(engine/ops inferkit_engine_compile inferkit_kernels)
 # The one link upwards: op_registry.cc calls register_<family> of every family, and includes none of them.
