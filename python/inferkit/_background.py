@@ -5,17 +5,19 @@ from __future__ import annotations
 import contextlib
 import errno
 import threading
+import time
 from collections.abc import Iterator
 
 from ._log import log
 from ._text import printable
 
-__all__ = ["SHORTAGES", "surviving", "told"]
+__all__ = ["SHORTAGES", "pause", "surviving", "told"]
 
 # What accept() and open() fail with for a while, and not for good.
 SHORTAGES = frozenset(
     {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.ECONNABORTED, errno.EPROTO, errno.EINTR}
 )
+_AFTER_FAILURE = 0.1  # seconds that stand for a wait that could not be made
 _MOST = 1000  # of what is remembered: a process may run for months
 _told: set[tuple[str, str, str]] = set()
 
@@ -45,3 +47,19 @@ def surviving(area: str, event: str) -> Iterator[None]:
     except Exception as error:
         thread = threading.current_thread().name
         told(area, event, type(error).__name__, error=printable(error, 1000), thread=thread)
+
+
+def pause(event: threading.Event, seconds: float | None, area: str) -> bool:
+    """Wait for an event, and tell whether it has come; a thread goes on also where it cannot wait, as without memory.
+
+    Examples
+    --------
+    >>> import threading
+    >>> from inferkit._background import pause
+    >>> pause(threading.Event(), 0.001, "metrics")
+    False
+    """
+    with surviving(area, "not waited"):
+        return event.wait(seconds)
+    time.sleep(_AFTER_FAILURE)  # not at once: the loop would turn as fast as it can
+    return event.is_set()

@@ -516,7 +516,8 @@ class Batcher(_core.Batcher):
         return self._note_closed(True)
 
     def _note_closed(self, stopped: bool) -> bool:
-        if self in _open:
+        # None where __del__() of what the interpreter frees last closes it: modules are empty by then.
+        if _open is not None and self in _open:
             global _closed_any
             _closed_any = True
             _open.discard(self)
@@ -587,9 +588,10 @@ def _checks_by_output(
         return [(checks or OutputChecks())._native()] * len(model.outputs)
     if not isinstance(checks, Mapping):
         raise TypeError(f"output_checks must be OutputChecks or a mapping of them, got {type(checks).__name__}")
-    for check in checks.values():
-        if not isinstance(check, OutputChecks):
-            raise TypeError(f"output_checks must map names to OutputChecks, got {type(check).__name__}")
+    for name, check in checks.items():
+        for one, kind in ((name, str), (check, OutputChecks)):
+            if not isinstance(one, kind):
+                raise TypeError(f"output_checks must map names to OutputChecks, got {type(one).__name__}")
     names = [spec.name for spec in model.outputs]
     unknown = set(checks) - set(names)
     if unknown:

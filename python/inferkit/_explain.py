@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from . import _core
+from ._arguments import dimensions, mapping
 from ._text import printable
-from ._types import TensorSpec
+from ._types import TensorSpec, refuse_unknown
 
 if TYPE_CHECKING:
     from ._model import Model
@@ -255,22 +255,21 @@ def _explanation(facts: dict[str, Any]) -> Explanation:
 
 def explain(model: Model, shapes: Mapping[str, Sequence[int]] | None) -> Explanation:
     """Do the work of ``Model.explain``."""
-    given = dict(shapes or {})
-    dimensions = []
+    given = {} if shapes is None else mapping(shapes, "shapes", "a mapping of names to shapes, or None")
+    found = []
     for spec in model.inputs:
         # The batch is one row unless it is said; nothing else has a size to begin with.
-        shape = given.pop(spec.name, [1 if d is None and i == 0 else d for i, d in enumerate(spec.shape)])
-        sizes = [operator.index(d) for d in shape if d is not None]
+        default = [1 if d is None and i == 0 else d for i, d in enumerate(spec.shape)]
+        shape = dimensions(given.pop(spec.name, default), f"shapes['{spec.name}']")
+        sizes = [d for d in shape if d is not None]
         if len(sizes) != len(shape):
             raise ValueError(
                 f"input '{spec.name}' has free dimensions besides the batch, {spec.shape}; "
                 f"give explain(shapes={{'{spec.name}': (...)}})"
             )
-        dimensions.append(sizes)
-    if given:
-        names = ", ".join(f"'{spec.name}'" for spec in model.inputs)
-        raise ValueError(f"the model has no input {next(iter(given))!r}; its inputs are {names}")
-    return _explanation(_core.explain_model(model, dimensions))
+        found.append(sizes)
+    refuse_unknown(given, model.inputs)
+    return _explanation(_core.explain_model(model, found))
 
 
 def profile(model: Model, inputs: Sequence[Any], runs: int) -> Explanation:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import _core
+from ._arguments import dimensions, flag, integer, mapping, path_text, sequence
 from ._initialised import says_if_not_initialised
 from ._text import printable
-from ._types import InputChecks, MemoryUse, TensorSpec, native_checks, numpy_dtype
+from ._types import InputChecks, MemoryUse, TensorSpec, native_checks, numpy_dtype, refuse_unknown
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -24,14 +25,33 @@ _SpecLike = TensorSpec | tuple[str, str, Sequence[int | None]]
 
 
 def _spec(value: _SpecLike) -> TensorSpec:
-    if isinstance(value, TensorSpec):
-        return value
     try:
+        if isinstance(value, TensorSpec):
+            return TensorSpec(value.name, value.dtype, tuple(value.shape))
         name, dtype, shape = value
-        dimensions = tuple(shape)
+        sizes = tuple(shape)
     except (TypeError, ValueError):
         raise TypeError(f"an input or output is a TensorSpec or (name, dtype, shape), got {value!r}") from None
-    return TensorSpec(name, str(np.dtype(dtype)), dimensions)
+    try:
+        found = None if dtype is None else np.dtype(dtype)  # numpy takes None for float64
+    except (TypeError, ValueError, SyntaxError):  # of its own small language
+        found = None
+    if found is None:
+        raise TypeError(f"the dtype of {name!r} must be one of numpy's, or its name, got {dtype!r}")
+    return TensorSpec(name, str(found), sizes)
+
+
+def _zeros(spec: TensorSpec, shape: list[int]) -> np.ndarray:
+    dtype = numpy_dtype(spec.dtype)
+    try:
+        return np.zeros(shape, dtype)
+    except ValueError:  # numpy counts its bytes in 64 bits
+        raise ValueError(f"input '{spec.name}' of shape {shape} would be larger than any memory") from None
+
+
+def _ports(specs: Iterable[_SpecLike], name: str) -> list[tuple[str, str, list[int | None]]]:
+    what = "an iterable of TensorSpec or (name, dtype, shape)"
+    return [_spec(spec)._as_tuple() for spec in sequence(specs, name, what)]
 
 
 @says_if_not_initialised
@@ -131,13 +151,13 @@ class Model(_core.Model):
             "max_run_bytes": max_run_bytes,
             "max_iterations": max_iterations,
         }
-        checks = native_checks(input_checks or InputChecks())
+        checks = native_checks(InputChecks() if input_checks is None else input_checks)
+        mmap = flag(mmap, "mmap")
         if isinstance(model, bytes):
             return cls(data=model, checks=checks, **options)
         if not isinstance(model, (str, os.PathLike)):
             raise TypeError(f"model must be a path or the bytes of a model, got {type(model).__name__}")
-        if "\0" in os.fsdecode(model):
-            raise ValueError(f"a path may not hold a NUL character: {model!r}")
+        path_text(model, "model")
         return cls(path=model, mmap=mmap, checks=checks, **options)
 
     @classmethod
@@ -174,9 +194,9 @@ class Model(_core.Model):
             raise TypeError(f"fn must be callable, got {type(fn).__name__}")
         return cls(
             callable=fn,
-            inputs=[_spec(s)._as_tuple() for s in inputs],
-            outputs=[_spec(s)._as_tuple() for s in outputs],
-            checks=native_checks(input_checks or InputChecks()),
+            inputs=_ports(inputs, "inputs"),
+            outputs=_ports(outputs, "outputs"),
+            checks=native_checks(InputChecks() if input_checks is None else input_checks),
         )
 
     @property
@@ -210,7 +230,8 @@ class Model(_core.Model):
         ValidationError
             An input is missing, unknown or does not fit; ``.reason`` says how.
         """
-        return self._run(dict(inputs), None if out is None else dict(out))
+        given = mapping(inputs, "inputs", "a mapping of names to arrays")
+        return self._run(given, None if out is None else mapping(out, "out", "a mapping of names to arrays, or None"))
 
     def warm_up(
         self,
@@ -226,25 +247,40 @@ class Model(_core.Model):
             Rows per batch.
         shapes : mapping, optional
             For each input that has free dimensions besides the batch, its shape without the batch axis.
+
+        Raises
+        ------
+        ValueError
+            A batch size is less than 1; an input is unknown, or has free dimensions and no shape.
+        ValidationError
+            A shape does not fit its input.
         """
-        shapes = shapes or {}
-        specs = self.inputs
-        for batch in batch_sizes:
-            if not isinstance(batch, (int, np.integer)) or isinstance(batch, bool):
-                raise TypeError(f"a batch size must be an integer, got {type(batch).__name__}")
-            if batch < 1:
-                raise ValueError(f"a batch size must be at least 1, got {batch}")
+        sizes = sequence(batch_sizes, "batch_sizes", "an iterable of integers")
+        batches = [integer(size, "a batch size", 1) for size in sizes]
+        rests = self._rests(
+            {} if shapes is None else mapping(shapes, "shapes", "a mapping of names to shapes, or None")
+        )
+        for batch in batches:
             feeds = {}
-            for spec in specs:
-                rest = tuple(shapes.get(spec.name, spec.shape[1:]))
-                if any(d is None for d in rest):
-                    raise ValueError(
-                        f"input '{spec.name}' has free dimensions besides the batch, {spec.shape}; "
-                        f"give warm_up(shapes={{'{spec.name}': (...)}})"
-                    )
+            for spec, rest in zip(self.inputs, rests, strict=True):
                 lead = [] if not spec.shape else [batch if spec.shape[0] is None else spec.shape[0]]
-                feeds[spec.name] = np.zeros([*lead, *(d for d in rest if d is not None)], numpy_dtype(spec.dtype))
+                feeds[spec.name] = _zeros(spec, [*lead, *rest])
             self._run(feeds, None)
+
+    def _rests(self, given: dict[str, Sequence[int]]) -> list[list[int]]:
+        """Find every input's shape without the batch axis."""
+        found = []
+        for spec in self.inputs:
+            rest = dimensions(given.pop(spec.name, spec.shape[1:]), f"shapes['{spec.name}']", 0)
+            sizes = [size for size in rest if size is not None]
+            if len(sizes) != len(rest):
+                raise ValueError(
+                    f"input '{spec.name}' has free dimensions besides the batch, {spec.shape}; "
+                    f"give warm_up(shapes={{'{spec.name}': (...)}})"
+                )
+            found.append(sizes)
+        refuse_unknown(given, self.inputs)
+        return found
 
     def memory(self) -> MemoryUse:
         """Tell what the model holds, in bytes."""

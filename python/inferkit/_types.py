@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,6 +55,13 @@ class TensorSpec:
 
     def _as_tuple(self) -> tuple[str, str, list[int | None]]:
         return (self.name, str(self.dtype), list(self.shape))
+
+
+def refuse_unknown(names: Iterable[object], specs: Iterable[TensorSpec]) -> None:
+    """Raise for a name that none of a model's inputs has."""
+    for name in names:
+        known = ", ".join(f"'{spec.name}'" for spec in specs)
+        raise ValueError(f"the model has no input {name!r}; its inputs are {known}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import Any
 
 from . import _batcher
-from ._background import SHORTAGES, surviving, told
+from ._background import SHORTAGES, pause, surviving, told
 from ._build import build_info
 from ._core import BufferPool, resident_bytes
 
@@ -152,7 +152,7 @@ class Server:
             return False
 
     def _serve(self) -> None:
-        pause = _FIRST_PAUSE
+        rest = _FIRST_PAUSE
         while not self._closing.is_set():
             try:
                 peer, _ = self._socket.accept()
@@ -160,11 +160,11 @@ class Server:
                 if self._closing.is_set() or error.errno not in SHORTAGES:
                     return
                 # Out of descriptors or memory, for a while: whoever asks waits, and we do not turn in a circle.
-                told("top", "waiting", error.strerror or "", pause=pause)
-                self._closing.wait(pause)
-                pause = min(2 * pause, _LONGEST_PAUSE)
+                told("top", "waiting", error.strerror or "", pause=rest)
+                pause(self._closing, rest, "top")
+                rest = min(2 * rest, _LONGEST_PAUSE)
                 continue
-            pause = _FIRST_PAUSE
+            rest = _FIRST_PAUSE
             with peer, surviving("top", "no answer"):
                 self._answer(peer)
 

@@ -218,7 +218,8 @@ def test_model_options(digits_path: Path) -> None:
     refused(TypeError, "input_checks must be", lambda: load(input_checks={"finite": False}))
     refused(TypeError, "batch size must be", lambda: load().warm_up(["1"]))  # type: ignore[list-item]
     refused(ValueError, "batch size must be", lambda: load().warm_up([0]))
-    for port in (5, "xy", ("x", "float32"), ("x", "float32", 3)):
+    ports: list[Any] = [5, "xy", ("x", "float32"), ("x", "float32", 3), inferkit.TensorSpec("x", "float32", 3)]  # type: ignore[arg-type]
+    for port in ports:
         refused(TypeError, "TensorSpec", lambda port=port: inferkit.Model.from_callable(abs, inputs=[port], outputs=[]))
     assert load(threads=np.int64(1), max_plans=Index())(np.zeros(64, np.float32)).shape == (10,)
 
@@ -273,3 +274,81 @@ def test_pools_and_clocks_and_weights(tmp_path: Path) -> None:
     assert weights.get("\ud800", 3) == 3
     with pytest.raises(KeyError, match="ud800"):
         weights["\ud800"]
+
+
+def test_ports_of_a_callable() -> None:
+    port = ("x", "float32", (None, 2))
+    for value in (5, None, "x"):
+        refused(TypeError, "inputs must be an iterable", lambda value=value: wrap(inputs=value, outputs=[port]))
+        refused(TypeError, "outputs must be an iterable", lambda value=value: wrap(inputs=[port], outputs=value))
+    for dtype in ("flaot", None, 5, "f4,,(", {"names": 1}):
+        refused(
+            TypeError, "dtype of 'x' must be", lambda dtype=dtype: wrap(inputs=[("x", dtype, (2,))], outputs=[port])
+        )
+    for value in (False, 0, [], {}, "no"):
+        refused(TypeError, "input_checks must be", lambda value=value: wrap([port], [port], input_checks=value))
+    assert wrap(inputs=iter([port]), outputs=(p for p in [port]))(X).tolist() == [0, 0]
+
+
+def wrap(inputs: Any, outputs: Any, **options: Any) -> inferkit.Model:
+    return inferkit.Model.from_callable(lambda x: x, inputs, outputs, **options)
+
+
+def test_loading_and_running(digits_path: Path) -> None:
+    for value in ("no", 1, 0, None):
+        refused(
+            TypeError, "mmap must be True or False", lambda value=value: inferkit.Model.load(digits_path, mmap=value)
+        )
+    refused(TypeError, "mmap must be", lambda: inferkit.Model.load(digits_path.read_bytes(), mmap="no"))  # type: ignore[arg-type]
+    for value in (False, 0, []):
+        refused(TypeError, "input_checks", lambda value=value: inferkit.Model.load(digits_path, input_checks=value))
+    model = inferkit.Model.load(digits_path, mmap=np.bool_(True))  # type: ignore[arg-type]
+    image = np.zeros((1, 64), np.float32)
+    for value in (image, None, 5, [image], "image", [("image", image)]):
+        refused(TypeError, "inputs must be a mapping of names", lambda value=value: model.run(value))
+    for value in ([1], image, "y", 0):
+        refused(TypeError, "out must be a mapping of names", lambda value=value: model.run({"image": image}, out=value))
+
+    class Keyed:
+        def keys(self) -> list[str]:
+            return ["image"]
+
+        def __getitem__(self, key: str) -> np.ndarray:
+            return image
+
+    assert model.run(Keyed())["probabilities"].shape == (1, 10)  # type: ignore[arg-type]
+
+
+def test_warm_up_and_explain(digits_path: Path) -> None:
+    model = inferkit.Model.load(digits_path)
+    batcher = inferkit.Batcher(model)
+    for warm_up in (model.warm_up, batcher.warm_up):
+        for value in (5, "1", np.array(3), 1.5):
+            refused(TypeError, "batch_sizes must be an iterable", lambda w=warm_up, value=value: w(value))
+        for value in ([1.0], ["a"], [True], [None]):
+            refused(TypeError, "a batch size must be an integer", lambda w=warm_up, value=value: w(value))
+        for value in ([0], [-1], [2**70]):
+            refused(ValueError, "a batch size must be", lambda w=warm_up, value=value: w(value))
+        refused(ValueError, "larger than any memory", lambda w=warm_up: w([2**60]))
+        refused(ValueError, "no input 'imag'; its inputs are 'image'", lambda w=warm_up: w([1], shapes={"imag": (64,)}))
+        refused(ValueError, "no input 5", lambda w=warm_up: w([1], shapes={5: (64,)}))
+        refused(ValueError, "at least 0, got -64", lambda w=warm_up: w([1], shapes={"image": (-64,)}))
+        warm_up([np.int8(1), Index()], shapes={"image": np.array([64])})
+        warm_up(shapes={})
+    batcher.close()
+    for call in (lambda s: model.warm_up(shapes=s), model.explain):
+        for value in (5, [1], "image", (64,), 0, False):
+            refused(TypeError, "shapes must be a mapping of names", lambda call=call, value=value: call(value))
+        for value in (64, None, "ab", 1.5):
+            refused(TypeError, "shapes\\['image'\\] must be a shape", lambda c=call, v=value: c({"image": v}))
+        for value in (("a",), (64.0,), (True,)):
+            refused(TypeError, "each size of shapes\\['image'\\]", lambda c=call, v=value: c({"image": v}))
+        refused(ValueError, "64 bits", lambda call=call: call({"image": (2**70,)}))
+        refused(ValueError, "free dimensions", lambda call=call: call({"image": (None, None)}))
+
+
+def test_output_checks_by_name() -> None:
+    checks = inferkit.OutputChecks()
+    for value in ({5: checks}, {5: checks, "q": checks}, {None: checks}):
+        refused(TypeError, "output_checks must map names", lambda value=value: make(double(), output_checks=value))
+    refused(ValueError, "'q'", lambda: make(double(), output_checks={"q": checks}))

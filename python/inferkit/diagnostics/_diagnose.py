@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from .. import _core
+from .._arguments import mapping
+from .._arguments import seconds as duration
 from .._batcher import Batcher
 from .._errors import ClosedError, InferkitError, OutputError, QueueFullError
 from ._patient import Finder, Limits, Patient, Step, silent
@@ -70,7 +72,17 @@ def diagnose(
     >>> report.status, "'y' is finite" in [check.name for check in report.failures]
     ('fail', True)
     """
-    return examine(batcher, inputs, seconds=seconds, timeout=timeout, say=progress)
+    if not isinstance(batcher, Batcher):
+        raise TypeError(f"batcher must be a Batcher, got {type(batcher).__name__}")
+    if progress is not None and not callable(progress):
+        raise TypeError(f"progress must be callable, or None, got {type(progress).__name__}")
+    return examine(
+        batcher,
+        None if inputs is None else mapping(inputs, "inputs", "a mapping of names to arrays, or None"),
+        seconds=duration(seconds, "seconds", positive=True),
+        timeout=duration(timeout, "timeout", positive=True),
+        say=progress,
+    )
 
 
 def examine(

@@ -19,7 +19,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from types import FrameType, TracebackType
 
-from .._background import surviving
+from .._arguments import seconds
+from .._background import pause, surviving
 from .._text import printable
 
 __all__ = ["LoopWatch", "Stall", "recent_stalls", "watch_loop"]
@@ -89,8 +90,11 @@ class LoopWatch:
     """
 
     def __init__(self, threshold: float = 0.05, on_stall: Callable[[Stall], object] | None = None) -> None:
+        threshold = seconds(threshold, "threshold")
         if not threshold >= 0.001:
             raise ValueError(f"threshold must be at least 0.001 s, got {threshold}")
+        if on_stall is not None and not callable(on_stall):
+            raise TypeError(f"on_stall must be callable, or None, got {type(on_stall).__name__}")
         self.threshold = threshold
         self._on_stall = on_stall
         self._interval = threshold / 5
@@ -163,7 +167,7 @@ class LoopWatch:
 
     def _watch(self) -> None:
         """On the watching thread: sample while the beat is late."""
-        while not self._done.wait(self._interval / 2):
+        while not pause(self._done, self._interval / 2, "diagnostics"):
             with surviving("diagnostics", "not watched"):
                 self._sample()
 

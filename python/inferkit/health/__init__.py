@@ -24,6 +24,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
+from .._arguments import path_text
 from ._app import App
 from ._monitor import Limits, Monitor, Report, State
 
@@ -51,7 +52,7 @@ def configure(limits: Limits) -> None:
     ----------
     limits : Limits
     """
-    _monitor.limits = limits
+    _monitor.limits = limits  # checks them
 
 
 def report() -> Report:
@@ -133,4 +134,5 @@ def asgi_app(limits: Limits | None = None, *, metrics_directory: str | None = No
     >>> import inferkit
     >>> app = inferkit.health.asgi_app(inferkit.health.Limits(max_p99_ms=20.0))
     """
-    return App(_monitor if limits is None else Monitor(limits), metrics_directory)
+    directory = None if metrics_directory is None else path_text(metrics_directory, "metrics_directory")
+    return App(_monitor if limits is None else Monitor(limits), directory)

@@ -6,11 +6,12 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import TYPE_CHECKING
 
 from .. import _batcher, _limits
+from .._arguments import flag, number
 from .._build import build_info
 from .._core import BufferPool, resident_bytes
 from .._log import log
@@ -106,9 +107,17 @@ class Limits:
     debug_is_fine: bool = False
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if value is not None and not value >= 0:
-                raise ValueError(f"{name} must not be negative, got {value}")
+        for limit in fields(self):
+            name, value = limit.name, getattr(self, limit.name)
+            if isinstance(limit.default, bool):
+                object.__setattr__(self, name, flag(value, name))
+            elif value is not None or name == "min_requests":
+                what = "a number" if name == "min_requests" else "a number, or None for no limit"
+                checked = number(value, name, what)
+                if checked < 0:
+                    raise ValueError(f"{name} must not be negative, got {value}")
+                # Others (Decimal, numpy's) know fewer ways to be written out.
+                object.__setattr__(self, name, value if type(value) is int else checked)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,12 +167,24 @@ class Monitor:
     """
 
     def __init__(self, limits: Limits | None = None) -> None:
-        self.limits = limits or Limits()
-        # No lock guards these: a signal's handler that calls drain(), and a child of fork(), would wait for ever for one
-        # that this thread, or a thread that is no longer there, holds. Each is changed in one step of the interpreter.
+        self.limits = Limits() if limits is None else limits
+        # No lock guards these: a signal's handler that calls drain(), and a child of fork(), would wait for ever for
+        # one that this thread, or a thread that is no longer there, holds. Each is changed in one step of the
+        # interpreter.
         self._loading: list[str] = []
         self._draining: str | None = None
         self._last: State | None = None
+
+    @property
+    def limits(self) -> Limits:
+        """What it judges by; may be set."""
+        return self._limits
+
+    @limits.setter
+    def limits(self, limits: Limits) -> None:
+        if not isinstance(limits, Limits):
+            raise TypeError(f"limits must be health.Limits, got {type(limits).__name__}")
+        self._limits = limits
 
     @contextmanager
     def loading(self, what: str = "a model") -> Iterator[None]:
@@ -174,6 +195,7 @@ class Monitor:
         what : str
             What is being loaded, for the reasons.
         """
+        what = printable(what, 1000)
         self._loading.append(what)
         try:
             yield
@@ -191,7 +213,7 @@ class Monitor:
         reason : str
             For the reasons.
         """
-        self._draining = reason
+        self._draining = printable(reason, 1000)
 
     def report(self) -> Report:
         """Look at everything now.

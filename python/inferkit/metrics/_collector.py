@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .._build import build_info
-from ._figures import BUCKETS, Figures, process_figures
+from ._figures import BUCKETS, Figures, bucket_bounds, process_figures
 from ._shared import directory_from, read_shared
 
 if TYPE_CHECKING:
@@ -85,9 +85,7 @@ class Collector:
 
     def __init__(self, *, buckets: Sequence[float] = BUCKETS, directory: str | os.PathLike[str] | None = None) -> None:
         require_prometheus()
-        if not buckets or list(buckets) != sorted(set(buckets)) or buckets[0] <= 0:
-            raise ValueError(f"buckets must be positive and ascending, got {buckets}")
-        self._buckets = tuple(buckets)
+        self._buckets = bucket_bounds(buckets)
         self._directory = None if directory is None else directory_from(directory)
 
     def describe(self) -> list[Metric]:
@@ -112,18 +110,27 @@ class Collector:
 
     def _check(self, figures: Figures) -> None:
         """Raise where one process's figures cannot be written: with those of others, none could."""
-        alone: Any = _Alone(self._families([(figures, True)]))
+        families = list(self._families([(figures, True)]))
+        for family in families:
+            for sample in family.samples:
+                _check_value(sample.value)  # prometheus_client takes "5" and "nan" for numbers, too
+        alone: Any = _Alone(families)
         require_prometheus().generate_latest(alone)
 
 
 class _Alone:
     """As much of a registry as the text format asks for."""
 
-    def __init__(self, families: Iterator[Metric]) -> None:
+    def __init__(self, families: list[Metric]) -> None:
         self._families = families
 
     def collect(self) -> Iterator[Metric]:
-        return self._families
+        return iter(self._families)
+
+
+def _check_value(value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"a {type(value).__name__} where a number must be")
 
 
 def _skipped(count: int) -> Metric:
@@ -139,6 +146,7 @@ def _sums(processes: list[tuple[Figures, bool]], value: Any) -> dict[tuple[str, 
     for figures, _ in processes:
         for batcher in figures["batchers"]:
             for labels, amount in value(batcher).items():
+                _check_value(amount)
                 key = (batcher["name"], *labels)
                 totals[key] = totals.get(key, 0) + amount
     return totals
@@ -284,7 +292,11 @@ def register(
     True
     """
     made = Collector(buckets=buckets, directory=directory)
-    (registry or require_prometheus().REGISTRY).register(made)
+    if registry is None:
+        registry = require_prometheus().REGISTRY
+    elif not hasattr(registry, "register"):
+        raise TypeError(f"registry must be a CollectorRegistry of prometheus_client, got {type(registry).__name__}")
+    registry.register(made)
     return made
 
 
@@ -308,6 +320,8 @@ def exposition(*, directory: str | os.PathLike[str] | None = None, accept: str =
     ImportError
         prometheus_client is not installed.
     """
+    if not isinstance(accept, str):
+        raise TypeError(f"accept must be a str, the header's text, got {type(accept).__name__}")
     prometheus = require_prometheus()
     from prometheus_client.exposition import choose_encoder
 

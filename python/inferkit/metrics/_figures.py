@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from .._arguments import LONGEST, number, sequence
 from .._batcher import _open_batchers, _stats_from
 from .._core import BufferPool, resident_bytes
 from .._text import NAME_LIMIT, printable
 
-__all__ = ["BUCKETS", "Figures", "process_figures", "process_key"]
+__all__ = ["BUCKETS", "Figures", "bucket_bounds", "process_figures", "process_key"]
 
 Figures = dict[str, Any]
 # Seconds. A small model answers in microseconds, a stuck one in seconds: the range is wide, in steps of 2 to 2.5.
@@ -19,7 +20,16 @@ BUCKETS = (
     10e-6, 25e-6, 50e-6, 100e-6, 250e-6, 500e-6,
     1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 )  # fmt: skip
-_STAGES = {"queue": "queue_ms", "compute": "compute_ms", "total": "total_ms"}
+STAGES = {"queue": "queue_ms", "compute": "compute_ms", "total": "total_ms"}
+
+
+def bucket_bounds(buckets: Sequence[float]) -> tuple[float, ...]:
+    """Take an argument `buckets`: upper bounds, to which Prometheus adds that of +Inf."""
+    what = "numbers of seconds"
+    bounds = tuple(number(bound, "each of buckets") for bound in sequence(buckets, "buckets", f"a sequence of {what}"))
+    if not bounds or list(bounds) != sorted(set(bounds)) or bounds[0] <= 0 or bounds[-1] > LONGEST:
+        raise ValueError(f"buckets must be {what}, positive and ascending, the last at most {LONGEST:g}, got {bounds}")
+    return bounds
 
 
 def process_key(pid: int | None = None) -> str | None:
@@ -41,7 +51,7 @@ def process_figures(buckets: Sequence[float] = BUCKETS) -> Figures:
             continue  # its figures are the parent's
         raw = batcher._stats(list(buckets))
         histograms = {}
-        for stage, field in _STAGES.items():
+        for stage, field in STAGES.items():
             latency = raw[field]
             histograms[stage] = {
                 "at_most": latency.pop("at_most"),

@@ -14,9 +14,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from .._background import surviving, told
+from .._arguments import path_text, seconds
+from .._background import pause, surviving, told
 from .._text import printable
-from ._figures import BUCKETS, Figures, process_figures, process_key
+from ._figures import BUCKETS, Figures, bucket_bounds, process_figures, process_key
 from ._shared_file import ForeignFileError, read_figures
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def directory_from(directory: str | os.PathLike[str] | None) -> Path:
     chosen = directory or os.environ.get("PROMETHEUS_MULTIPROC_DIR")
     if not chosen:
         raise ValueError("give a directory, or set PROMETHEUS_MULTIPROC_DIR, for the figures of several processes")
-    path = Path(chosen)
+    path = Path(path_text(chosen, "directory"))
     if not path.is_dir():
         raise NotADirectoryError(f"{path} must be a directory that all of the processes can write to")
     return path
@@ -44,7 +45,9 @@ class Sharing:
     """Writes the figures of this process until it is stopped; made by :func:`share`. A context manager."""
 
     def __init__(self, directory: Path, interval: float, buckets: Sequence[float]) -> None:
-        self._directory, self._interval, self._buckets = directory, interval, tuple(buckets)
+        self._directory = directory
+        self._interval = seconds(interval, "interval", positive=True)
+        self._buckets = bucket_bounds(buckets)
         self.write()
         self._start()
         atexit.register(self.stop)
@@ -59,7 +62,10 @@ class Sharing:
 
     def write(self) -> None:
         """Write the figures now."""
-        path = self._directory / f"{_PREFIX}{process_key()}.json"
+        key = process_key()
+        if key is None:
+            raise OSError("this process cannot be named: /proc cannot be read")
+        path = self._directory / f"{_PREFIX}{key}.json"
         unfinished = path.with_suffix(".tmp")
         unfinished.unlink(missing_ok=True)  # whatever it is: to open a pipe would wait for its reader
         with unfinished.open("x") as file:
@@ -77,7 +83,7 @@ class Sharing:
             self.write()
 
     def _run(self) -> None:
-        while not self._stopped.wait(self._interval):
+        while not pause(self._stopped, self._interval, "metrics"):
             with surviving("metrics", "not shared"):
                 self.write()
 
@@ -125,8 +131,6 @@ def share(
     ...     len(os.listdir(folder))
     1
     """
-    if not interval > 0:
-        raise ValueError(f"interval must be a positive number of seconds, got {interval}")
     return Sharing(directory_from(directory), interval, buckets)
 
 

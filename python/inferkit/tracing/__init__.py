@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from .._arguments import flag
 from .._batcher import Batcher
 from ._otel import flush, instrument, uninstrument
 from ._perfetto import export_perfetto
@@ -54,5 +55,6 @@ def enable(on: bool = True, batcher: Batcher | Iterable[Batcher] | None = None) 
     batcher : Batcher or iterable of Batcher, optional
         Whose; by default all open ones of the process.
     """
+    on = flag(on, "on")
     for one in chosen(batcher):
         one._set_tracing(on)

@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from .. import _core
-from .._background import surviving
+from .._arguments import seconds
+from .._background import pause, surviving
 from .._batcher import Batcher
+from .._build import build_info
 from .._errors import RequestCancelledError
 from .._text import NAME_LIMIT, printable
 
@@ -67,14 +69,14 @@ def instrument(tracer_provider: TracerProvider | None = None) -> None:
         from opentelemetry import trace
     except ImportError as error:
         raise ImportError("OpenTelemetry is not installed: pip install opentelemetry-api") from error
+    if tracer_provider is not None and not hasattr(tracer_provider, "get_tracer"):
+        raise TypeError(f"tracer_provider must be a TracerProvider, or None, got {type(tracer_provider).__name__}")
     global _active
-    from .._build import build_info
-
     tracer = trace.get_tracer("inferkit", build_info()["version"], tracer_provider)
     with _lock:
         if _active is not None:
             raise RuntimeError("instrument() was called before; call uninstrument() first")
-        _active = _Instrumentation(tracer)
+        _active = _Instrumentation(tracer, trace.INVALID_SPAN)
     atexit.register(uninstrument)  # before the provider, which was there first, shuts down
 
 
@@ -101,7 +103,7 @@ def flush(timeout: float = 5.0) -> bool:
     bool
         Whether they are.
     """
-    active = _active
+    timeout, active = seconds(timeout, "timeout"), _active
     return active is None or active.flush(timeout)
 
 
@@ -134,8 +136,9 @@ class _Batch:
 class _Instrumentation:
     """Wraps the two ways to submit, and owns the thread that ends the spans of tickets."""
 
-    def __init__(self, tracer: Tracer) -> None:
+    def __init__(self, tracer: Tracer, no_span: Span) -> None:
         self._tracer = tracer
+        self._no_span = no_span  # kept: at the interpreter's end there is nothing to import from
         # Appended by submitters, taken by the thread: a deque's two ends need no lock.
         self._new: deque[_Request] = deque()
         self._pending: list[_Request] = []  # the thread's, as are the next two
@@ -189,9 +192,7 @@ class _Instrumentation:
             attributes["inferkit.request_id"] = _attribute(options["request_id"])
         with surviving("otel", "span lost"):  # a sampler or a processor may raise; the request is none of its business
             return self._tracer.start_span("inferkit.request", attributes=attributes)
-        from opentelemetry.trace import INVALID_SPAN
-
-        return INVALID_SPAN
+        return self._no_span
 
     def follow(self, batcher: Batcher, ticket: _core.Ticket, span: Span) -> None:
         """Have the span of a request that was submitted ended when that is."""
@@ -232,7 +233,7 @@ class _Instrumentation:
             if self._pending or self._batches or self._begun < self._wanted:
                 time.sleep(_POLL_SECONDS)
             else:
-                self._work.wait()
+                pause(self._work, None, "otel")
             self._work.clear()
             with self._swept:
                 self._begun += 1

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from .._arguments import path_text
 from .._batcher import Batcher
 from .._build import build_info
 from .._text import NAME_LIMIT, printable
@@ -52,6 +53,7 @@ def export_perfetto(path: str | os.PathLike[str], batcher: Batcher | Iterable[Ba
     ...     inferkit.tracing.export_perfetto("trace.json")
     1
     """
+    file = Path(path_text(path, "path"))
     batchers = chosen(batcher)
     snapshots = {one.name: snapshot(one) for one in batchers}
     build = build_info()
@@ -65,7 +67,7 @@ def export_perfetto(path: str | os.PathLike[str], batcher: Batcher | Iterable[Ba
             "dropped": sum(s.dropped for s in snapshots.values()),
         },
     }
-    Path(path).write_text(json.dumps(document), encoding="utf-8")
+    file.write_text(json.dumps(document), encoding="utf-8")
     return sum(len(s.requests) for s in snapshots.values())
 
 

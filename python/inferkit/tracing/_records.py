@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from .. import _core
+from .._arguments import flag, integer
 from .._batcher import Batcher, _open_batchers
 
 __all__ = ["BatchTrace", "Outcome", "RequestTrace", "Snapshot", "StepTrace", "read", "snapshot", "steps", "trace_steps"]
@@ -197,7 +198,13 @@ def chosen(batcher: Batcher | Iterable[Batcher] | None) -> list[Batcher]:
     """Resolve an argument: one, several, or every open batcher of the process."""
     if isinstance(batcher, Batcher):
         return [batcher]
-    return _open_batchers() if batcher is None else list(batcher)
+    if batcher is None:
+        return _open_batchers()
+    found = list(batcher) if isinstance(batcher, Iterable) else [batcher]
+    for one in found:
+        if not isinstance(one, Batcher):
+            raise TypeError(f"batcher must be a Batcher, an iterable of them, or None, got {type(one).__name__}")
+    return found
 
 
 def snapshot(batcher: Batcher | Iterable[Batcher] | None = None) -> Snapshot:
@@ -258,9 +265,7 @@ def trace_steps(on: bool = True, *, capacity: int = 65536) -> None:
     >>> all(step.started <= step.finished for step in inferkit.tracing.steps())
     True
     """
-    if capacity < 1:
-        raise ValueError(f"capacity must be at least 1, not {capacity}")
-    _core.trace_steps(on, capacity)
+    _core.trace_steps(flag(on, "on"), integer(capacity, "capacity", 1))
 
 
 def steps() -> tuple[StepTrace, ...]:

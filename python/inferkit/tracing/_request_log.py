@@ -7,7 +7,8 @@ import weakref
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from .._background import surviving
+from .._arguments import seconds
+from .._background import pause, surviving
 from .._batcher import Batcher, _open_batchers
 from .._log import log
 from ._records import RequestTrace, read
@@ -23,8 +24,8 @@ class RequestLog:
 
     def __init__(self, slow: float | None, interval: float, batcher: Batcher | None = None) -> None:
         self._only = batcher
-        self._slow_ms = None if slow is None else slow * 1e3
-        self._interval = interval
+        self._slow_ms = None if slow is None else seconds(slow, "slow") * 1e3
+        self._interval = seconds(interval, "interval", positive=True)
         self._last: weakref.WeakKeyDictionary[Batcher, int] = weakref.WeakKeyDictionary()
         for one in self._batchers():
             self._last[one] = read(one)[2]
@@ -53,7 +54,7 @@ class RequestLog:
     def _run(self) -> None:
         stopped = False
         while not stopped:
-            stopped = self._stopped.wait(self._interval)
+            stopped = pause(self._stopped, self._interval, "request")
             with surviving("request", "not logged"):
                 self._write()
 
@@ -112,6 +113,4 @@ def log_requests(*, slow: float | None = None, interval: float = 0.5) -> Request
     >>> with inferkit.Batcher(model) as batcher, inferkit.tracing.log_requests(slow=0.1):
     ...     _ = batcher(np.ones(2, np.float32), request_id="a1")
     """
-    if not interval > 0:
-        raise ValueError(f"interval must be a positive number of seconds, got {interval}")
     return RequestLog(slow, interval)
