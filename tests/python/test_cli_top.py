@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import importlib
 import json
 import os
 import resource
@@ -15,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -222,8 +224,17 @@ def test_many_who_never_read(server: top.Server) -> None:
 
 @pytest.mark.parametrize(
     "answer",
-    [b"", b"{", b"null", b"[]", b"{}", b"[" * 100_000, b"\xff", b'{"pid": 1, "batchers": [{}], "rss_bytes": 1}'],
-)
+    [
+        b"", b"{", b"null", b"[]", b"{}", b"[" * 100_000, b"\xff", b'{"pid": 1, "batchers": [{}], "rss_bytes": 1}',
+        b'{"pid": 1, "batchers": [], "rss_bytes": 1%s}' % (b"0" * 400),
+        b'{"pid": 1, "batchers": [], "rss_bytes": 1%s}' % (b"0" * 308),
+        b'{"pid": 1, "batchers": [], "rss_bytes": 1%s}' % (b"0" * 10_000),
+        b'{"pid": 1, "batchers": [], "rss_bytes": NaN}',
+        b'{"pid": 1, "batchers": [], "rss_bytes": 1e999}',
+        b'{"pid": 1, "batchers": [], "rss_bytes": -1}',
+        b'{"pid": 1, "batchers": {}, "rss_bytes": []}',
+    ],
+)  # fmt: skip
 def test_a_foreign_answer_does_not_end_the_view(server: top.Server, runtime: Path, answer: bytes) -> None:
     path = runtime / f"{os.getppid()}.sock"
     with socket.socket(socket.AF_UNIX) as foreign:
@@ -239,6 +250,57 @@ def test_a_foreign_answer_does_not_end_the_view(server: top.Server, runtime: Pat
         thread.start()
         assert [process["pid"] for process in look([])] == [os.getpid()]
         thread.join()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("queue_depth", "1" * 1000), ("queue_depth", None), ("in_flight", {"a": 1}), ("oldest_wait", 10**400),
+        ("p99_latency_ms", 10**400), ("requests_per_second", 1e308), ("total_ms", []), ("windows", {"60": 5}),
+    ],
+    ids=["text", "none", "dict", "wait", "p99", "rate", "list", "windows"],
+)  # fmt: skip
+def test_a_foreign_figure_does_not_end_the_view(
+    server: top.Server, runtime: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: Any
+) -> None:
+    command = importlib.import_module("inferkit._cli.top")
+    with inferkit.Batcher(double(), name="b\x1b[2J" + "x" * 10_000):
+        mine = json.loads(json.dumps(top.snapshot()))
+    for changed, seen in ((mine, 1), ({**mine, "pid": "1\x1b[2J"}, 0), ({**mine, "rss_bytes": "9"}, 0)):
+        monkeypatch.setattr(command, "_read", lambda _, changed=changed: json.dumps(changed).encode())
+        assert len(look([])) == seen
+    mine["batchers"][0]["stats"][name] = value
+    monkeypatch.setattr(command, "_read", lambda _: json.dumps(mine).encode())
+    assert look([]) == []
+    mine["batchers"][0]["stats"] = {}
+    assert look([]) == []
+
+
+def test_names_of_others_are_cut(server: top.Server, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    with inferkit.Batcher(double()):
+        mine = top.snapshot()
+    mine["batchers"][0]["name"] = "\x1b[2J" + "x" * 1_000_000
+    command = importlib.import_module("inferkit._cli.top")
+    monkeypatch.setattr(command, "_read", lambda _: json.dumps(mine).encode())
+    assert main(["top", "--once", "--plain"]) == 0
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    assert len(out) < 5000
+
+
+@pytest.mark.parametrize("interval", ["0", "-1", "nan"])
+def test_wrong_intervals(server: top.Server, capsys: Capture, interval: str) -> None:
+    assert main(["top", f"--interval={interval}"]) == 3
+    assert "--interval must be a" in capsys.readouterr().err
+
+
+def test_an_interval_without_end(server: top.Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = importlib.import_module("inferkit._cli.top")
+    intervals: list[float] = []
+    monkeypatch.setattr(command, "watch_plain", lambda options: intervals.append(options.interval))
+    for interval in ("inf", "1e300"):
+        assert main(["top", f"--interval={interval}", "--plain"]) == 0
+    assert max(intervals) < threading.TIMEOUT_MAX  # what time.sleep() takes
 
 
 def test_nobody_to_see(capsys: Capture) -> None:

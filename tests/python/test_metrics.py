@@ -366,6 +366,24 @@ def test_files_that_are_not_ours_take_nothing_from_the_others(
         changed(mine, "batchers.0.stats.queue_depth", 10**400),
         changed(mine, "batchers.0.histograms.total.at_most", [1, 2]),
         changed(mine, "batchers.0.stats.dispatched", {"\udcff": 1}),
+        changed(mine, "batchers.0.stats.completed", -4),
+        changed(mine, "batchers.0.stats.completed", 10**308),
+        changed(mine, "batchers.0.stats.completed", 2**64 + 1),
+        changed(mine, "batchers.0.stats.completed", True),
+        changed(mine, "batchers.0.stats.rows", -0.5),
+        changed(mine, "batchers.0.stats.queue_depth", "5"),
+        changed(mine, "batchers.0.stats.oldest_wait", "nan"),
+        changed(mine, "batchers.0.stats.in_flight", False),
+        changed(mine, "batchers.0.stats.windows.60.total_ms.p99", 1e300),
+        changed(mine, "batchers.0.histograms.total.sum", 1.7e308),
+        changed(mine, "batchers.0.histograms.total.sum", "1"),
+        changed(mine, "batchers.0.histograms.total.count", 0),
+        changed(mine, "batchers.0.histograms.total.at_most", list(range(len(mine["buckets"]), 0, -1))),
+        changed(mine, "batchers.0.histograms.total.at_most", "a" * len(mine["buckets"])),
+        changed(mine, "batchers.0.histograms.total", None),
+        changed(mine, "batchers.0.histograms.more", mine["batchers"][0]["histograms"]["total"]),
+        changed(mine, "batchers.0.name", ["shared"]),
+        changed(mine, "pool.hits", 10**308),
         changed(mine, "pool", None),
         changed(mine, "memory_rss_bytes", {}),
         json.dumps(mine).replace('"completed": 3', '"completed": NaN'),
@@ -462,6 +480,40 @@ def test_the_writing_thread_outlives_an_exception(tmp_path: Path, monkeypatch: p
             time.sleep(0.001)
         assert sharing._thread.is_alive()
         assert list(tmp_path.glob("inferkit_*.json"))
+
+
+def test_no_sum_of_what_others_say_is_too_large(tmp_path: Path) -> None:
+    mine = figures_of_another(tmp_path)
+    for number in range(1_000_001, 1_000_101):
+        most = changed({**mine, "pid": number}, "batchers.0.stats.completed", 2**64)
+        most = changed(most, "batchers.0.histograms.total.sum", 1.8e19)
+        most["pool"]["hits"] = 2**64
+        (tmp_path / f"inferkit_{number}_1.json").write_text(json.dumps(most))
+    assert completed(tmp_path) == (100 * 2.0**64, 0)
+
+
+def test_the_writing_thread_outlives_a_wait_that_cannot_be_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_background, "_told", set())
+    monkeypatch.setattr(_background, "_AFTER_FAILURE", 0.001)
+
+    class NoMemory(threading.Event):
+        failures = 0
+
+        def wait(self, timeout: float | None = None) -> bool:
+            self.failures += 1
+            raise MemoryError
+
+    with inferkit.metrics.share(tmp_path, interval=0.001) as sharing:
+        before, sharing._stopped = sharing._stopped, NoMemory()
+        deadline = time.monotonic() + 30
+        while sharing._stopped.failures < 3 and time.monotonic() < deadline:
+            time.sleep(0.001)
+        assert sharing._stopped.failures >= 3
+        assert sharing._thread.is_alive()
+    assert before is not sharing._stopped
+    assert not sharing._thread.is_alive()
 
 
 # What is in docs/monitoring

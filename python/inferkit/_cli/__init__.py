@@ -17,7 +17,7 @@ from typing import NoReturn
 
 from .._text import printable
 
-__all__ = ["COULD_NOT_RUN", "CommandError", "about", "main"]
+__all__ = ["COULD_NOT_RUN", "CommandError", "about", "duration", "main"]
 
 COULD_NOT_RUN = 3
 INTERRUPTED = 130
@@ -36,6 +36,16 @@ def about(path: str) -> Iterator[None]:
         yield
     except (InferkitError, ValueError) as error:
         raise CommandError(f"{path}: {error}") from None
+
+
+def duration(option: str, seconds: float) -> float:
+    """Take an option that is a positive number of seconds."""
+    from .._arguments import seconds as checked
+
+    try:
+        return checked(seconds, option, positive=True)
+    except ValueError as error:
+        raise CommandError(str(error)) from None
 
 
 class _Parser(argparse.ArgumentParser):
@@ -69,9 +79,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     int
         The exit code.
     """
-    from .._errors import InferkitError
-
     try:
+        from .._errors import InferkitError
+
         if arguments is None:  # our own process: what its terminal has no letter for is written out
             for stream in (sys.stdout, sys.stderr):
                 if isinstance(stream, io.TextIOWrapper):
@@ -90,6 +100,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         problem = f"{where}{error.strerror or error}"
+    except MemoryError as error:
+        problem = f"out of memory: {error}" if str(error) else "out of memory"
     except (CommandError, InferkitError) as error:
         problem = str(error)
     print(f"inferkit: {printable(problem)}", file=sys.stderr)

@@ -14,7 +14,7 @@ from .. import _core
 from .._build import build_info
 from .._model import Model
 from ..diagnostics._samples import Feeds, made_up, split
-from . import CommandError, about
+from . import CommandError, about, duration
 from ._measure import Answers, alternate, clients, inferkit_call, onnxruntime_call
 from ._out import Out, Progress, count_text
 from .doctor import arrays_of
@@ -105,8 +105,7 @@ def run(options: argparse.Namespace) -> int:
             f"this is a {info['build_type']} build (sanitizers: {info['sanitizers'] or 'none'}): its figures would "
             "mislead; install an optimised one with `pip install .`"
         )
-    if not options.seconds > 0:
-        raise CommandError(f"--seconds must be positive, got {options.seconds}")
+    options.seconds = duration("--seconds", options.seconds)
     if options.plot and importlib.util.find_spec("matplotlib") is None:
         raise CommandError("--plot needs matplotlib: pip install matplotlib")
     with about(options.model), Progress() as progress:

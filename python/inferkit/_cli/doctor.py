@@ -13,7 +13,7 @@ import numpy as np
 from .._batcher import Batcher
 from .._model import Model
 from .._text import printable
-from . import CommandError, about
+from . import CommandError, about, duration
 from ._out import Out, Progress
 
 __all__ = ["add", "show"]
@@ -47,22 +47,21 @@ def arrays_of(path: str, model: Model) -> dict[str, np.ndarray]:
     loaded: Any
     try:
         loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return {model.inputs[0].name: loaded}
+        with loaded:
+            return dict(loaded)  # only now it reads the arrays
     except OSError:
         raise
     except Exception as error:  # numpy and zipfile raise many kinds
         raise CommandError(f"{path}: not an .npz or .npy file: {error}") from None
-    if isinstance(loaded, np.ndarray):
-        return {model.inputs[0].name: loaded}
-    with loaded:
-        return dict(loaded)
 
 
 def run(options: argparse.Namespace) -> int:
     """Examine and print."""
     from ..diagnostics._diagnose import examine
 
-    if not options.seconds > 0:
-        raise CommandError(f"--seconds must be positive, got {options.seconds}")
+    options.seconds = duration("--seconds", options.seconds)
     out = Out(plain=options.plain)
     with about(options.model):
         model = Model.load(options.model)

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from .. import top
-from . import CommandError
+from .._foreign import figures_from
+from .._text import NAME_LIMIT, printable
+from . import CommandError, duration
 from ._out import Out, bytes_text, plain_table, rich_table
 
 __all__ = ["add", "look"]
@@ -45,8 +47,8 @@ def add(subparsers: Any) -> None:
 def ask(path: Path) -> dict[str, Any] | None:
     """Read one process's figures; None where it has gone, or does not answer with any."""
     # What it says may be of another version, or no figures at all: it must not end the view of all others.
-    with contextlib.suppress(OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError):
-        found: dict[str, Any] = json.loads(_read(path))
+    with contextlib.suppress(Exception):
+        found: dict[str, Any] = figures_from(_read(path))
         rows([found]), heading([found])
         return found
     with contextlib.suppress(OSError, ValueError):
@@ -91,12 +93,12 @@ def rows(processes: list[dict[str, Any]]) -> list[tuple[str, ...]]:
             stats = batcher["stats"]
             out.append(
                 (
-                    str(process["pid"]),
-                    batcher["name"],
+                    f"{process['pid']:d}",
+                    printable(batcher["name"], NAME_LIMIT),
                     f"{stats['requests_per_second']:,.0f}",
-                    str(stats["queue_depth"]),
+                    f"{stats['queue_depth']:d}",
                     f"{stats['oldest_wait']:.2f} s",
-                    str(stats["in_flight"]),
+                    f"{stats['in_flight']:d}",
                     f"{stats['total_ms']['p50']:.3g}",
                     f"{stats['p99_latency_ms']:.3g}",
                     f"{stats['mean_batch_size']:.1f}",
@@ -123,8 +125,7 @@ def heading(processes: list[dict[str, Any]]) -> str:
 
 def run(options: argparse.Namespace) -> int:
     """Show it, once or until Ctrl-C."""
-    if not options.interval > 0:
-        raise CommandError(f"--interval must be positive, got {options.interval}")
+    options.interval = duration("--interval", options.interval)
     processes = look(options.pid)
     if options.json:
         print(json.dumps(processes, indent=2))

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import math
+import itertools
 import os
 import stat
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any
 
+from .._foreign import figures_from
 from .._text import NAME_LIMIT, printable
-from ._figures import Figures
+from ._figures import STAGES, Figures
 
 __all__ = ["ForeignFileError", "read_figures"]
 
@@ -31,14 +31,18 @@ def read_figures(path: Path, pid: int, buckets: Sequence[float]) -> Figures:
         It is anything else: the folder may be one that many programs, and people, write to.
     """
     try:
-        figures = json.loads(_content(path), parse_constant=_refuse, parse_float=_finite)
-        if figures["pid"] != pid:
+        figures = figures_from(_content(path))
+        if type(figures["pid"]) is not int or figures["pid"] != pid:
             raise ValueError("its name and its content are of different processes")
         if figures["buckets"] != list(buckets):
             raise ValueError("has other histogram buckets: give share() and Collector the same ones")
+        if not all(isinstance(batcher["name"], str) for batcher in figures["batchers"]):
+            raise TypeError("a batcher's name is no text")
         names = [printable(batcher["name"], NAME_LIMIT) for batcher in figures["batchers"]]
         if len(set(names)) < len(names):
             raise ValueError("two batchers have one name")
+        for batcher in figures["batchers"]:
+            _check_histograms(batcher["histograms"], len(buckets))
         batchers = [{**batcher, "name": name} for batcher, name in zip(figures["batchers"], names, strict=True)]
     # Gone meanwhile or not to be opened; cut short, no JSON, or JSON of something else.
     except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
@@ -61,10 +65,11 @@ def _content(path: Path) -> bytes:
     return content
 
 
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no figure")
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    return value if math.isfinite(value) else _refuse(text)
+def _check_histograms(histograms: dict[str, Any], bounds: int) -> None:
+    """See that counts go up from bucket to bucket: added to those of others, they would spoil them."""
+    if set(histograms) != set(STAGES):
+        raise ValueError(f"has histograms of {sorted(histograms)}, not of {sorted(STAGES)}")
+    for stage, one in histograms.items():
+        counts = [*one["at_most"], one["count"]]
+        if len(counts) != bounds + 1 or any(below > above for below, above in itertools.pairwise(counts)):
+            raise ValueError(f"the histogram of '{stage}' does not count up from bucket to bucket")
