@@ -7,7 +7,9 @@ import contextlib
 import importlib
 import json
 import logging
+import os
 import re
+import resource
 import shutil
 import socket
 import subprocess
@@ -456,6 +458,46 @@ def test_a_hung_worker_over_http() -> None:
         assert (code, json.loads(body)["state"]) == (503, "failed")
         assert ask(health.asgi_app(health.Limits()), "/healthz")[0] == 200
         assert ask(health.asgi_app(health.Limits(failed_is_dead=True)), "/healthz")[0] == 503
+
+
+def test_every_route_answers_without_descriptors() -> None:
+    app = health.asgi_app()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    loop, sent, held = asyncio.new_event_loop(), [], []
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    async def everything() -> None:
+        for path in ("/healthz", "/readyz", "/statusz"):
+            scope = {"type": "http", "method": "GET", "path": path, "query_string": b"", "headers": []}
+            await app(scope, None, send)
+
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 256), hard))
+        with contextlib.suppress(OSError):
+            while True:
+                held.append(os.open("/dev/null", os.O_RDONLY))
+        loop.run_until_complete(everything())
+    finally:
+        for descriptor in held:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        loop.close()
+    assert [message["status"] for message in sent[::2]] == [200, 503, 200]
+    assert b"<html" in sent[-1]["body"]
+
+
+def test_a_route_that_fails_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = importlib.import_module("inferkit.health._app")
+
+    def fails(_: object) -> Any:
+        raise OSError(24, "too many\x1b[2J")
+
+    monkeypatch.setattr(module, "status", fails)
+    code, headers, body = ask(health.asgi_app(), "/statusz")
+    assert (code, headers["content-type"].split(";")[0]) == (500, "text/plain")
+    assert body == b"OSError: [Errno 24] too many\\x1b[2J\n"
 
 
 def test_other_paths_and_methods() -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
+from .._background import told
+from .._text import printable
 from ._memory import memory
 from ._monitor import Monitor
 from ._status import status
@@ -18,6 +20,7 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
+_PAGE = (Path(__file__).parent / "statusz.html").read_text(encoding="utf-8")  # here: descriptors may run out later
 _TEXT, _JSON, _HTML = "text/plain; charset=utf-8", "application/json", "text/html; charset=utf-8"
 # The page loads nothing from anywhere, and asks nobody but us.
 _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; img-src data:"
@@ -70,7 +73,12 @@ class App:
             return 404, _TEXT, ("there is " + ", ".join(self._routes) + "\n").encode()
         if scope["method"] not in ("GET", "HEAD"):
             return 405, _TEXT, b"GET or HEAD\n"
-        return route(scope)
+        try:
+            return route(scope)
+        except Exception as error:  # whoever asks how the process is gets an answer, above all where it is not well
+            problem = f"{type(error).__name__}: {printable(error, 1000)}"
+            told("health", "no answer", problem, path=path)
+            return 500, _TEXT, f"{problem}\n".encode()
 
     def _healthz(self, _: Message) -> tuple[int, str, bytes]:
         alive = self._monitor.live()
@@ -91,7 +99,7 @@ class App:
 
         memory.look()
 
-        accept = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"accept"), "")
+        accept = next((value.decode("latin-1") for name, value in scope.get("headers", ()) if name == b"accept"), "")
         try:
             body, content_type = metrics.exposition(directory=self._metrics_directory, accept=accept)
         except ImportError as error:
@@ -102,6 +110,5 @@ class App:
         figures = json.dumps(status(self._monitor))
         if "json" in parse_qs(scope.get("query_string", b"").decode("latin-1")).get("format", []):
             return 200, _JSON, figures.encode()
-        page = (Path(__file__).parent / "statusz.html").read_text(encoding="utf-8")
         # Inside a script element, only "</" and "<!--" could end it.
-        return 200, _HTML, page.replace("{{figures}}", figures.replace("<", "\\u003c")).encode()
+        return 200, _HTML, _PAGE.replace("{{figures}}", figures.replace("<", "\\u003c")).encode()
