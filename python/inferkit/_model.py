@@ -112,7 +112,9 @@ class Model(_core.Model):
 
         The file must stay as it is while the model lives. To replace it, rename a new file over it: the model keeps
         the old one. If it is rewritten or cut short in place instead, every call that reads it, or that needs a new
-        shape compiled, fails with a ModelError, and none gives a wrong answer or ends the process.
+        shape compiled, fails with a ModelError, and none gives a wrong answer or ends the process. A writer that the
+        system does not tell of, as one that has the file mapped (``numpy.memmap``), is not noticed: ``mmap=False`` is
+        for files that have such writers.
 
         Parameters
         ----------
