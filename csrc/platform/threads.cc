@@ -109,17 +109,45 @@ uint32_t thread_id() {
 
 void set_thread_name(const std::string& name) { pthread_setname_np(pthread_self(), name.substr(0, 15).c_str()); }
 
-std::thread start_thread(const std::string& name, std::function<void()> body) {
-  // A new thread inherits the mask, so no signal can reach it before it would block them itself.
-  sigset_t all, before;
+namespace {
+
+/// All but those that a fault of the thread's own raises.
+void block_signals(sigset_t* before) {
+  sigset_t all;
   sigfillset(&all);
   for (const int fault : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTRAP}) sigdelset(&all, fault);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
+  pthread_sigmask(SIG_SETMASK, &all, before);
+}
+
+/// Of threads that start_thread() has made: the mask of who made them.
+struct Origin {
+  bool ours = false;
+  sigset_t mask;
+};
+thread_local Origin origin;
+
+}  // namespace
+
+bool is_started_here() { return origin.ours; }
+
+ForeignCode::ForeignCode() {
+  if (origin.ours) pthread_sigmask(SIG_SETMASK, &origin.mask, nullptr);
+}
+
+ForeignCode::~ForeignCode() {
+  if (origin.ours) block_signals(nullptr);
+}
+
+std::thread start_thread(const std::string& name, std::function<void()> body) {
+  // A new thread inherits the mask, so no signal can reach it before it would block them itself.
+  sigset_t before;
+  block_signals(&before);
   struct Restore {
     const sigset_t& mask;
     ~Restore() { pthread_sigmask(SIG_SETMASK, &mask, nullptr); }
   } restore{before};
-  return std::thread([name, body = std::move(body)] {
+  return std::thread([name, body = std::move(body), before] {
+    origin = {true, before};
     set_thread_name(name);
     body();
   });

@@ -25,5 +25,17 @@ void set_thread_name(const std::string& name);
 /// Starts a thread that is named and blocks every signal but those of its own faults, so that handlers run on the
 /// threads of the application. `body` must not throw.
 std::thread start_thread(const std::string& name, std::function<void()> body);
+/// Whether start_thread() has made the calling thread.
+bool is_started_here();
+
+/// While a thread that start_thread() has made runs code that is not ours: the signals are those of who made it, as the
+/// processes that such code starts inherit what is blocked. Elsewhere it does nothing.
+class ForeignCode {
+ public:
+  ForeignCode();
+  ~ForeignCode();
+  ForeignCode(const ForeignCode&) = delete;
+  ForeignCode& operator=(const ForeignCode&) = delete;
+};
 
 }  // namespace inferkit
