@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import sys
 
-from ._cli import main
+try:
+    from ._cli import main
+except KeyboardInterrupt:
+    print("stopped", file=sys.stderr)
+    sys.exit(130)
 
 __all__: list[str] = []
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -179,6 +181,71 @@ def test_ctrl_c(digits_path: Path) -> None:
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
     assert "stopped" in errors
+
+
+CTRL_C_AT = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+import inferkit
+at, lost = sys.argv[1], sys.argv[2] == "lost"
+class CtrlC:
+    def find_spec(self, name, *_):
+        if name == at:
+            try:
+                if at == "inferkit._cli":
+                    os.kill(os.getpid(), signal.SIGINT)
+                exec("os.kill(os.getpid(), signal.SIGINT)")
+            except KeyboardInterrupt:
+                if not lost:
+                    raise
+sys.meta_path.insert(0, CtrlC())
+sys.argv[1:] = ["info"]
+import runpy
+runpy.run_module("inferkit", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "how"),
+    [("inferkit._cli.doctor", "lost"), ("inferkit._cli.doctor", "raised"), ("inferkit._cli", "raised")],
+)
+def test_ctrl_c_while_it_imports(tmp_path: Path, module: str, how: str) -> None:
+    """Where C code loses the exception, too, and where it passes exec(), after which `python -m` ends by the signal."""
+    (tmp_path / "with_ctrl_c.py").write_text(CTRL_C_AT)
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    command = [sys.executable, "-m", "with_ctrl_c", module, how]
+    done = subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "stopped\n")
+
+
+def test_what_needs_too_much_memory_is_one_line(
+    capsys: Capture, digits_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(_: object) -> int:
+        return len(np.zeros(1 << 60, np.int8))
+
+    monkeypatch.setattr(importlib.import_module("inferkit._cli.inspect"), "gather", fails)
+    assert main(["inspect", str(digits_path)]) == 3
+    assert "out of memory" in one_line(capsys)
+
+
+@pytest.mark.parametrize("command", ["doctor", BENCH])
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan"])
+def test_wrong_seconds(capsys: Capture, digits_path: Path, command: str, seconds: str) -> None:
+    assert main([command, str(digits_path), f"--seconds={seconds}"]) == 3
+    assert "--seconds must be a" in one_line(capsys)
+
+
+def test_an_archive_of_broken_arrays(capsys: Capture, tmp_path: Path, digits_path: Path) -> None:
+    path = tmp_path / "broken.npz"
+    np.savez(path, image=np.ones((3, 64), np.float32))
+    content = bytearray(path.read_bytes())
+    content[400] ^= 0xFF  # in the array; the archive's directory is whole
+    path.write_bytes(content)
+    assert main(["doctor", str(digits_path), "--input", str(path)]) == 3
+    assert "not an .npz" in one_line(capsys)
 
 
 def test_a_reader_that_leaves(digits_path: Path) -> None:

@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import io
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
@@ -66,6 +67,29 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+@contextlib.contextmanager
+def _stopping_at_once() -> Iterator[None]:
+    """Let Ctrl-C end the process in the block, which imports.
+
+    As an exception it may be lost there: in a callback of the interpreter's, or in C code. And one that passes exec(),
+    by which the standard library makes classes, has `python -m` end by the signal, whoever handles it.
+    """
+
+    def stop(*_: object) -> None:
+        os.write(2, b"stopped\n")
+        os._exit(INTERRUPTED)
+
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.default_int_handler:  # ignored, or somebody's own
+        yield
+        return
+    signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
@@ -86,7 +110,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for stream in (sys.stdout, sys.stderr):
                 if isinstance(stream, io.TextIOWrapper):
                     stream.reconfigure(errors="backslashreplace")
-        options = _parser().parse_args(arguments)
+            with _stopping_at_once():
+                parser = _parser()
+        else:
+            parser = _parser()
+        options = parser.parse_args(arguments)
         run: Callable[[argparse.Namespace], int] = options.run
         code = run(options)
         sys.stdout.flush()

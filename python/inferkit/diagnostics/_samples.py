@@ -8,6 +8,9 @@ from typing import Any
 
 import numpy as np
 
+# Not at its first use, as numpy does: a Ctrl-C during this import may be lost.
+from numpy.random import Generator, default_rng
+
 from .._errors import InferkitError, ValidationError
 from .._model import Model
 from .._types import TensorSpec, numpy_dtype
@@ -27,7 +30,7 @@ def rows_of(spec: TensorSpec) -> int:
     return spec.shape[0] if spec.shape and spec.shape[0] is not None else 1
 
 
-def _array(spec: TensorSpec, length: int, integers: int, rng: np.random.Generator) -> np.ndarray:
+def _array(spec: TensorSpec, length: int, integers: int, rng: Generator) -> np.ndarray:
     shape = [rows_of(spec), *(length if d is None else d for d in spec.shape[1:])]
     if not spec.shape:
         shape = []
@@ -73,7 +76,7 @@ def made_up_for(
     problem: Exception | None = None
     attempts = list(_attempts(specs))
     for length, integers in attempts:
-        rng = np.random.default_rng(seed)
+        rng = default_rng(seed)
         feeds = [{s.name: _array(s, length, integers, rng) for s in specs} for _ in range(count)]
         try:
             attempt(feeds[0])
