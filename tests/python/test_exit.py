@@ -8,7 +8,9 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -218,3 +220,24 @@ def test_every_call_that_may_let_go_of_the_gil_is_guarded() -> None:
     assert len(called) > 100
     unknown = called - guarded - set(HARMLESS.split())
     assert not unknown, "add them to python_calls.inc, or to HARMLESS if they cannot run Python code"
+
+
+LAST = """
+import sys
+import inferkit
+port = [("x", "float32", (None, 2))]
+class Last:
+    def __init__(self):
+        self.batcher = inferkit.Batcher(inferkit.Model.from_callable(abs, port, port))
+    def __del__(self, write=sys.stdout.write, errors=BaseException):
+        try:
+            write(f"{self.batcher.close()} {self.batcher.drain()} {self.batcher.closed}")
+        except errors as error:
+            write(f"{type(error).__name__}: {error}")
+sys.last = Last()  # goes when all modules are empty
+"""
+
+
+def test_what_is_freed_last_may_close_its_batcher(fresh_python: Callable[..., Any]) -> None:
+    done = fresh_python(LAST)
+    assert (done.stdout, done.stderr) == ("True True True", "")
