@@ -101,6 +101,18 @@ def test_integers(op: str, dtype: str) -> None:
         np.testing.assert_array_equal(found, expected.astype(dtype))
 
 
+@pytest.mark.parametrize("dtype", INTEGERS)
+def test_means_of_integers_do_not_wrap(dtype: str) -> None:
+    least, most = int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
+    rows = [[most] * 6, [least] * 6, [least, most] * 3, [most, most - 1, most - 2, most, most, most - 5]]
+    rows += [[least, least + 1, least + 2, least, least, least + 5], [1_7 if dtype[-1] == "8" else 1_700_000] * 6]
+    rows.append([least, 0, 0, 0, 0, 1])
+    expected = [int(abs(sum(row)) // 6) * (-1 if sum(row) < 0 else 1) for row in rows]
+    x = np.array(rows, dtype)
+    assert reduce_case("ReduceMean", x, [1], 0, 18).run()[0].tolist() == expected
+    assert reduce_case("ReduceMean", np.ascontiguousarray(x.T), [0], 0, 13).run()[0].tolist() == expected
+
+
 def test_bool_max_and_min() -> None:
     x = np.array([[True, False], [True, True]])
     assert reduce_case("ReduceMax", x, [1], 0, 20).run()[0].tolist() == [True, True]

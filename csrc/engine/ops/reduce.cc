@@ -131,11 +131,15 @@ T reduce_one(const GenericParams& p, const T* x) {
   switch (p.op) {
     case ReduceOp::kSum:
       return narrow<T>(fold<W>(nest, x, 0, AddTo{}));
-    case ReduceOp::kMean: {
-      const W sum = fold<W>(nest, x, 0, AddTo{});
-      if (!std::is_floating_point_v<W> && p.count == 0) return narrow<T>(W{0});
-      return narrow<T>(sum / static_cast<W>(p.count));
-    }
+    case ReduceOp::kMean:
+      if constexpr (std::is_floating_point_v<W>) {
+        return narrow<T>(fold<W>(nest, x, 0, AddTo{}) / static_cast<W>(p.count));
+      } else {  // the sum of what an int64 counts fits, so that the mean is exact before it is truncated
+        using Sum = std::conditional_t<sizeof(T) < sizeof(W), W, __int128>;
+        if (p.count == 0) return T{0};
+        const Sum sum = fold<Sum>(nest, x, 0, [](Sum a, Sum v) { return a + v; });
+        return narrow<T>(static_cast<W>(sum / p.count));
+      }
     case ReduceOp::kMax:
       return narrow<T>(fold<W>(nest, x, kLowest, Higher{}));
     case ReduceOp::kMin:
