@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "engine/compile/op_registry.h"
+#include "engine/ops/common/convert.h"
 #include "engine/ops/elementwise.h"
 #include "engine/ops/parallel.h"
 #include "kernels/cpu/half/half.h"
@@ -112,29 +113,47 @@ void run_kernel(const void* params, std::byte* const* io, const ExecContext& con
   });
 }
 
-// Half types: blocks are widened, computed in float and rounded once.
-template <class T>
+void widen(const float* x, float* y, int64_t n) { std::copy(x, x + n, y); }
+void narrow(const float* x, float* y, int64_t n) { std::copy(x, x + n, y); }
+using kernels::narrow;
+using kernels::widen;
+
+// Half types T: blocks are widened, computed in float and rounded once. A and Y are T, or float for what is computed in
+// several steps: it is rounded in the last.
+template <class T, class A = T, class Y = T>
 void run_half(const void* params, std::byte* const* io, const ExecContext&) {
   const auto& p = *static_cast<const KernelParams*>(params);
   constexpr int64_t kBlock = 256;
   float left[kBlock], right[kBlock];
   const int64_t sa = p.nest.inner_stride(0), sb = p.nest.inner_stride(1);
   for_each_piece(p.nest, [&](const auto& at, int64_t n) {
-    const T* a = reinterpret_cast<const T*>(io[0]) + at[0];
+    const A* a = reinterpret_cast<const A*>(io[0]) + at[0];
     const T* b = reinterpret_cast<const T*>(io[1]) + at[1];
-    T* y = reinterpret_cast<T*>(io[2]) + at[2];
+    Y* y = reinterpret_cast<Y*>(io[2]) + at[2];
     for (int64_t i = 0; i < n; i += kBlock) {
       const int64_t count = std::min(kBlock, n - i);
-      kernels::widen(a + i * sa, left, sa == 0 ? 1 : count);
-      kernels::widen(b + i * sb, right, sb == 0 ? 1 : count);
+      widen(a + i * sa, left, sa == 0 ? 1 : count);
+      widen(b + i * sb, right, sb == 0 ? 1 : count);
       p.fn(left, right, sa == 0 ? right : left, count);
-      kernels::narrow(sa == 0 ? right : left, y + i, count);
+      narrow(sa == 0 ? right : left, y + i, count);
     }
   });
 }
 
+/// Operand a and the result, or one of them, are float where the node's type is a half type.
+struct Widened {
+  bool a = false, y = false;
+};
+
+template <class T>
+StepFn half_step(Widened widened) {
+  if (widened.a) return widened.y ? run_half<T, float, float> : run_half<T, float, T>;
+  return widened.y ? run_half<T, T, float> : run_half<T>;
+}
+
 template <class Op, Binary kKernel, TypeSet Set>
-void add_step(LowerContext& c, const Shape& a, const Shape& b, const Shape& y, std::initializer_list<Ref> operands) {
+void add_step(LowerContext& c, const Shape& a, const Shape& b, const Shape& y, std::initializer_list<Ref> operands,
+              Widened widened = {}) {
   const LoopNest<3> nest = binary_nest(a, b, y);
   const auto elements = static_cast<double>(y.elements());
   const DType dtype = c.input(0).dtype;
@@ -143,8 +162,8 @@ void add_step(LowerContext& c, const Shape& a, const Shape& b, const Shape& y, s
                             : nest.inner_stride(0) == 0 ? BinaryForm::kScalarVector
                                                         : BinaryForm::kVectorVector;
     const StepFn kernel = dtype == DType::kF32   ? run_kernel
-                          : dtype == DType::kF16 ? run_half<Half>
-                                                 : run_half<BFloat16>;
+                          : dtype == DType::kF16 ? half_step<Half>(widened)
+                                                 : half_step<BFloat16>(widened);
     c.step(kernel, KernelParams{nest, kernels::binary_fn(kKernel, form)}, operands,
            elements * 0.1 + static_cast<double>(nest.runs()) * 3);
     return;
@@ -178,15 +197,19 @@ struct DivideParams {
   int64_t elements, count;
 };
 
-// y /= count, for Mean.
+// y = sum / count, for Mean.
 template <class T>
 void run_divide(const void* params, std::byte* const* io, const ExecContext&) {
   const auto& [elements, count] = *static_cast<const DivideParams*>(params);
-  T* y = reinterpret_cast<T*>(io[0]);
-  for (int64_t i = 0; i < elements; ++i) y[i] = store<T>(load(y[i]) / static_cast<Compute<T>>(count));
+  const auto* sum = reinterpret_cast<const Compute<T>*>(io[0]);
+  T* y = reinterpret_cast<T*>(io[1]);
+  in_blocks(elements, [&, n = static_cast<Compute<T>>(count)](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) y[i] = store<T>(sum[i] / n);
+  });
 }
 
-// y = x0 op x1; y = y op x2; ... in this order. Half types round after each.
+// y = x0 op x1; y = y op x2; ... in this order. Sums of half types are held in float and rounded once; the greatest
+// and the least of some are among them.
 template <class Op, Binary kKernel, TypeSet Set, bool kMean = false>
 void lower_variadic(LowerContext& c) {
   require_type(c, 0, Set);
@@ -199,20 +222,24 @@ void lower_variadic(LowerContext& c) {
              c.node().inputs.end()) {
     offer_in_place(c, 1);  // the first input alone: the others are still read when y is written
   }
+  const DType dtype = c.input(0).dtype, held = kKernel == Binary::kAdd ? compute_type(dtype) : dtype;
   // What is so far, which may be smaller than y until the input that broadcasts it comes.
   Shape shape = c.input(0).shape;
   Ref sum = c.in(0);
   for (size_t i = 1; i < count; ++i) {
+    const bool last = i + 1 == count;
     const Shape& other = c.input(i).shape;
-    const Shape next = i + 1 == count ? y : *broadcast(shape, other);
-    const Ref to = next == y ? c.out(0) : c.scratch(TensorView{c.input(0).dtype, next, nullptr}.bytes());
-    add_step<Op, kKernel, Set>(c, shape, other, next, {sum, c.in(i), to});
+    const Shape next = last ? y : *broadcast(shape, other);
+    const Widened widened{held != dtype && i > 1, held != dtype && !(last && !kMean)};
+    const Ref to = next == y && !widened.y ? c.out(0) : c.scratch(TensorView{held, next, nullptr}.bytes());
+    add_step<Op, kKernel, Set>(c, shape, other, next, {sum, c.in(i), to}, widened);
     shape = next;
     sum = to;
   }
   if constexpr (kMean) {
-    const StepFn fn = dispatch<Set>(c.input(0).dtype, []<class T>() -> StepFn { return run_divide<T>; });
-    c.step(fn, DivideParams{y.elements(), static_cast<int64_t>(count)}, {c.out(0)}, static_cast<double>(y.elements()));
+    const StepFn fn = dispatch<Set>(dtype, []<class T>() -> StepFn { return run_divide<T>; });
+    c.step(fn, DivideParams{y.elements(), static_cast<int64_t>(count)}, {sum, c.out(0)},
+           static_cast<double>(y.elements()));
   }
 }
 

@@ -1,8 +1,10 @@
 // Einsum: the operands are contracted from left to right. Each pair becomes a batch of matrix products over permuted
-// operands; repeated labels are strides, and dimensions of one operand alone are summed first.
+// operands; repeated labels are strides, and dimensions of one operand alone are summed first. Half types are widened
+// before the first of these and rounded after the last.
 #include <algorithm>
 
 #include "engine/compile/op_registry.h"
+#include "engine/ops/common/convert.h"
 #include "engine/ops/common/einsum_equation.h"
 #include "engine/ops/common/pack_slots.h"
 #include "engine/ops/common/strided_copy.h"
@@ -118,9 +120,25 @@ Labels operator+(Labels a, const Labels& b) {
 
 class Contraction {
  public:
-  explicit Contraction(LowerContext& c) : c_(c), e_(einsum_equation(c)), dtype_(c.input(0).dtype) {}
+  explicit Contraction(LowerContext& c)
+      : c_(c),
+        e_(einsum_equation(c)),
+        dtype_(computes() ? compute_type(c.input(0).dtype) : c.input(0).dtype),
+        out_(begin_output(c, 0, dtype_)) {}
 
   void run() {
+    contract();
+    end_output(c_, 0, out_, dtype_);
+  }
+
+ private:
+  /// Whether it does more than to take elements in another order.
+  bool computes() const {
+    if (e_.terms.size() > 1) return true;
+    return std::any_of(e_.terms[0].begin(), e_.terms[0].end(), [&](Label l) { return !holds(e_.out, l); });
+  }
+
+  void contract() {
     Term left = operand(0);
     for (size_t i = 1; i < e_.terms.size(); ++i) {
       Labels wanted = e_.out;
@@ -128,14 +146,13 @@ class Contraction {
       left = multiply(left, operand(i), wanted, i + 1 == e_.terms.size());
     }
     left = sum(left, e_.out, true);
-    if (left.labels == e_.out && left.memory.id == c_.out(0).id) return;
+    if (left.labels == e_.out && left.memory.id == out_.id) return;
     if (is_identity(shape_of(e_.out), strides_of(left, e_.out)) && left.memory.id == c_.in(0).id) {
       return c_.alias(0, 0);
     }
-    lower_strided_copy(c_, left.memory, c_.out(0), dtype_, shape_of(e_.out), strides_of(left, e_.out));
+    lower_strided_copy(c_, left.memory, out_, dtype_, shape_of(e_.out), strides_of(left, e_.out));
   }
 
- private:
   Shape shape_of(const Labels& labels) const {
     if (labels.size() > Shape::kMaxRank)
       c_.unsupported(cat("an intermediate result of ", labels.size(), " dimensions"));
@@ -155,7 +172,8 @@ class Contraction {
   Term operand(size_t i) {
     const Shape& shape = c_.input(i).shape;
     const auto strides = shape.strides();
-    Term t{c_.in(i), {}, {}, c_.input(i).constant};
+    Term t{converted(c_, c_.in(i), c_.input(i).dtype, dtype_, shape.elements()), {}, {}, nullptr};
+    if (c_.input(i).dtype == dtype_) t.constant = c_.input(i).constant;
     for (size_t d = 0; d < shape.rank(); ++d) {
       const Label l = e_.terms[i][d];
       if (shape[d] != e_.dims.at(l)) continue;
@@ -201,7 +219,7 @@ class Contraction {
     for (Label l : t.labels) (holds(wanted, l) ? kept : gone).push_back(l);
     if (gone.empty()) return t;
     const Shape shape = shape_of(kept);
-    const Ref out = last && kept == e_.out ? c_.out(0) : scratch(shape.elements());
+    const Ref out = last && kept == e_.out ? out_ : scratch(shape.elements());
     const SumParams p{make_nest<2>(shape, {strides_of(t, kept), shape.strides()}),
                       make_nest<1>(shape_of(gone), {strides_of(t, gone)})};
     c_.step(dispatch<kNumberTypes>(dtype_, []<class T>() -> StepFn { return sum_step<T>; }), p, {out, t.memory},
@@ -218,7 +236,7 @@ class Contraction {
       if (!holds(a.labels, l)) columns.push_back(l);
     }
     const Labels result = batch + rows + columns;
-    const Ref out = last && result == e_.out ? c_.out(0) : scratch(shape_of(result).elements());
+    const Ref out = last && result == e_.out ? out_ : scratch(shape_of(result).elements());
     const Ref left = in_order(a, batch + rows + inner);
     ProductParams p{size_of(batch), size_of(rows), size_of(columns), size_of(inner), RightSide::kRowMajor};
     const double flops = 2.0 * static_cast<double>(p.batch * p.m) * static_cast<double>(p.n * p.k);
@@ -262,7 +280,8 @@ class Contraction {
 
   LowerContext& c_;
   const EinsumEquation e_;
-  const DType dtype_;
+  const DType dtype_;  // what it computes in
+  const Ref out_;
 };
 
 void infer_einsum(InferContext& c) {

@@ -3,6 +3,7 @@
 
 #include "engine/compile/op_registry.h"
 #include "engine/ops/activation_attr.h"
+#include "engine/ops/common/convert.h"
 #include "engine/ops/common/pack_slots.h"
 #include "engine/ops/dispatch.h"
 #include "engine/ops/saturate.h"
@@ -177,11 +178,12 @@ struct GenericParams {
   LoopNest<2> batch;
 };
 
-/// Row by row, k ascending; halves accumulate in float. io[3] holds one row of accumulators.
-template <class T>
+/// Row by row, k ascending; halves accumulate in float. io[3] holds one row of accumulators. The result is R: T, or
+/// Compute<T> where more is to come before it is rounded.
+template <class T, class R = T>
 void matmul_generic_step(const void* params, std::byte* const* io, const ExecContext&) {
   const auto& p = *static_cast<const GenericParams*>(params);
-  auto* out = reinterpret_cast<T*>(io[0]);
+  auto* out = reinterpret_cast<R*>(io[0]);
   const auto* a = reinterpret_cast<const T*>(io[1]);
   const auto* b = reinterpret_cast<const T*>(io[2]);
   auto* acc = reinterpret_cast<Compute<T>*>(io[3]);
@@ -192,7 +194,7 @@ void matmul_generic_step(const void* params, std::byte* const* io, const ExecCon
     for (int64_t i = 0; i < inner; ++i) {
       const T* ma = a + offsets[0] + i * p.batch.inner_stride(0);
       const T* mb = b + offsets[1] + i * p.batch.inner_stride(1);
-      T* mc = out + (run * inner + i) * p.m * p.n;
+      R* mc = out + (run * inner + i) * p.m * p.n;
       for (int64_t row = 0; row < p.m; ++row) {
         std::fill(acc, acc + p.n, Compute<T>(0));
         for (int64_t k = 0; k < p.k; ++k) {
@@ -207,14 +209,16 @@ void matmul_generic_step(const void* params, std::byte* const* io, const ExecCon
               acc[col] = wrap_add(acc[col], wrap_mul<Compute<T>>(x, load(line[col * p.b_col])));
           }
         }
-        for (int64_t col = 0; col < p.n; ++col) mc[row * p.n + col] = store<T>(acc[col]);
+        for (int64_t col = 0; col < p.n; ++col) mc[row * p.n + col] = store<R>(acc[col]);
       }
     }
   });
 }
 
-StepFn generic_step(DType dtype) {
-  return dispatch<kMatMulTypes>(dtype, []<class T>() -> StepFn { return matmul_generic_step<T>; });
+StepFn generic_step(DType dtype, bool widened = false) {
+  return dispatch<kMatMulTypes>(dtype, [&]<class T>() -> StepFn {
+    return widened ? matmul_generic_step<T, Compute<T>> : matmul_generic_step<T>;
+  });
 }
 
 /// The nest over the batch dimensions, with the matrices' strides.
@@ -359,12 +363,13 @@ struct AddScaledParams {
   LoopNest<2> nest;  // output, C
 };
 
-/// out = alpha out + beta C.
+/// out = alpha product + beta C.
 template <class T>
 void add_scaled_step(const void* params, std::byte* const* io, const ExecContext&) {
   const auto& p = *static_cast<const AddScaledParams*>(params);
   auto* out = reinterpret_cast<T*>(io[0]);
-  const auto* addend = reinterpret_cast<const T*>(io[1]);
+  const auto* product = reinterpret_cast<const Compute<T>*>(io[1]);
+  const auto* addend = reinterpret_cast<const T*>(io[2]);
   const auto factor = [](float v) {
     if constexpr (std::is_integral_v<T>)
       return saturated<T>(static_cast<double>(v));
@@ -374,13 +379,13 @@ void add_scaled_step(const void* params, std::byte* const* io, const ExecContext
   const auto alpha = factor(p.alpha), beta = factor(p.beta);
   for_each_piece(p.nest, [&](const std::array<int64_t, 2>& offsets, int64_t n) {
     for (int64_t i = 0; i < n; ++i) {
-      T& y = out[offsets[0] + i * p.nest.inner_stride(0)];
-      Compute<T> sum = wrap_mul<Compute<T>>(alpha, load(y));
+      const int64_t at = offsets[0] + i * p.nest.inner_stride(0);
+      Compute<T> sum = wrap_mul<Compute<T>>(alpha, product[at]);
       if (p.has_c) {
         const Compute<T> c = load(addend[offsets[1] + i * p.nest.inner_stride(1)]);
         sum = wrap_add(sum, wrap_mul<Compute<T>>(beta, c));
       }
-      y = store<T>(sum);
+      out[at] = store<T>(sum);
     }
   });
 }
@@ -425,13 +430,14 @@ GemmTail gemm_tail(const NodeContext& c, const GemmShapes& g) {
   return {alpha, beta, has_c, c.input(0).dtype == DType::kF32 && alpha == 1 && beta == 1 && row};
 }
 
-void lower_gemm_tail(LowerContext& c, const GemmShapes& g, const GemmTail& tail) {
+/// `product` is c.out(0), or the product in the type that the node computes in.
+void lower_gemm_tail(LowerContext& c, const GemmShapes& g, const GemmTail& tail, Ref product) {
   if (!tail.needed()) return;
   const Shape out{g.m, g.n};
   const Strides addend = tail.has_c ? broadcast_strides(c.input(2).shape, out) : Strides{};
   const AddScaledParams p{tail.alpha, tail.beta, tail.has_c, make_nest<2>(out, {out.strides(), addend})};
   const StepFn fn = dispatch<kMatMulTypes>(c.input(0).dtype, []<class T>() -> StepFn { return add_scaled_step<T>; });
-  c.step(fn, p, {c.out(0), tail.has_c ? c.in(2) : Ref{}}, static_cast<double>(g.m * g.n));
+  c.step(fn, p, {c.out(0), product, tail.has_c ? c.in(2) : Ref{}}, static_cast<double>(g.m * g.n));
 }
 
 /// The product, and what follows it; `make_b` gives B packed.
@@ -456,7 +462,7 @@ void lower_gemm_f32(LowerContext& c, MakeB&& make_b) {
   kernels::use_packed_b(p.gemm, nullptr);
   const Ref b = make_b(g);
   c.step(linear_step, p, {c.out(0), a, b, bias}, gemm_work(1, p.gemm));
-  lower_gemm_tail(c, g, tail);
+  lower_gemm_tail(c, g, tail, c.out(0));
 }
 
 double gemm_nanos(const GemmShapes& g) {
@@ -496,10 +502,14 @@ void lower_gemm_plain(LowerContext& c) {
   const GemmShapes g = gemm_shapes(c);
   const GenericParams p{
       g.m, g.n, g.k, g.ta ? 1 : g.k, g.ta ? g.m : 1, g.tb ? 1 : g.n, g.tb ? g.k : 1, make_nest<2>({}, {})};
-  c.step(generic_step(c.input(0).dtype), p,
-         {c.out(0), c.in(0), c.in(1), c.scratch(static_cast<size_t>(g.n) * sizeof(double))},
+  const GemmTail tail = gemm_tail(c, g);
+  const DType held = tail.needed() ? compute_type(c.input(0).dtype) : c.input(0).dtype;
+  const bool widened = held != c.input(0).dtype;
+  const Ref product = widened ? c.scratch(static_cast<size_t>(g.m * g.n) * sizeof(float)) : c.out(0);
+  c.step(generic_step(c.input(0).dtype, widened), p,
+         {product, c.in(0), c.in(1), c.scratch(static_cast<size_t>(g.n) * sizeof(double))},
          2.0 * static_cast<double>(g.m * g.n) * static_cast<double>(g.k));
-  lower_gemm_tail(c, g, gemm_tail(c, g));
+  lower_gemm_tail(c, g, tail, product);
 }
 
 }  // namespace

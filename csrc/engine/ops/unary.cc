@@ -5,6 +5,7 @@
 
 #include "engine/compile/op_registry.h"
 #include "engine/ops/common/float_map.h"
+#include "engine/ops/common/gelu_half.h"
 #include "engine/ops/parallel.h"
 
 namespace inferkit {
@@ -137,7 +138,12 @@ float attr_of(const LowerContext& c, const Attr& attr) {
 void lower_unary(LowerContext& c) {
   const Row& row = row_of(c);
   const float alpha = attr_of(c, row.alpha), beta = attr_of(c, row.beta);
-  if (lower_float_map(c, row.f32 ? row.f32 : kernels::unary_fn(row.kernel), alpha, beta, row.nanos)) return;
+  UnaryFn fn = row.f32 ? row.f32 : kernels::unary_fn(row.kernel);
+  if (c.input(0).dtype != DType::kF32) {
+    if (row.kernel == Unary::kGelu) fn = gelu_half;
+    if (row.kernel == Unary::kGeluTanh) fn = gelu_tanh_half;
+  }
+  if (lower_float_map(c, fn, alpha, beta, row.nanos)) return;
   if (c.input(0).dtype != DType::kF64) c.unsupported(cat("an input of type ", dtype_name(c.input(0).dtype)));
   const int64_t n = c.output(0).shape.elements();
   c.in_place(0, 0);
