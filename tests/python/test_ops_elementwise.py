@@ -59,7 +59,7 @@ UNARY: list[tuple[str, int, dict[str, Any], Callable[[Array], Array], tuple[floa
     ("Gelu", 20, {"approximate": "tanh"}, lambda x: x / 2 * (1 + np.tanh(GELU_C * (x + 0.044715 * x**3))), (-5, 5)),
     ("Swish", 24, {}, lambda x: x * sigmoid(x), (-8, 8)),
     ("Swish", 24, {"alpha": 1.5}, lambda x: x * sigmoid(1.5 * x), (-8, 8)),
-    ("ThresholdedRelu", 10, {"alpha": 0.5}, lambda x: np.where(x <= 0.5, 0, x), (-2, 2)),
+    ("ThresholdedRelu", 10, {"alpha": 0.5}, lambda x: np.where(x > 0.5, x, 0), (-2, 2)),
     ("Exp", 6, {}, np.exp, (-8, 8)),
     ("Log", 6, {}, np.log, (0.01, 50)),
     ("Sqrt", 6, {}, np.sqrt, (0, 50)),
@@ -478,6 +478,14 @@ def test_clip_of_special_values() -> None:
     x = np.array([np.nan, np.inf, -np.inf], np.float32)
     np.testing.assert_array_equal(Case("Clip", x, np.float32(0), np.float32(1), opset=13).run()[0], [np.nan, 1, 0])
     np.testing.assert_array_equal(Case("Clip", x, np.float32(0), opset=13).run()[0], [np.nan, np.inf, 0])
+    for lo, hi in [(np.nan, 1.0), (0.0, np.nan), (np.nan, np.nan), (np.nan, None), (None, np.nan)]:
+        for dtype in FLOATS:
+            v = np.resize(np.array([0.5, 3, -np.inf], dtype), 50)
+            bounds = [None if b is None else np.array(b, dtype) for b in (lo, hi)]
+            for constant in [[], [i for i in (1, 2) if bounds[i - 1] is not None]]:
+                assert np.isnan(Case("Clip", v, *bounds, opset=13, constant=constant).run()[0]).all()
+    old = Case("Clip", np.ones(3, np.float32), opset=6, min=np.nan)
+    assert np.isnan(old.run()[0]).all()
 
 
 # Cast.

@@ -241,3 +241,14 @@ def test_long_sums_lose_nothing(axis: int) -> None:
     y = reduce_case("ReduceSum", x, [axis], 0, 18).run()[0]
     exact = x.astype(np.float64).sum(axis)
     assert np.abs(y - exact).max() <= 1e-5 * exact.max()
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_hardmax_stands_where_arg_max_does(dtype: str) -> None:
+    nan = np.nan
+    x = np.array([[1, nan, 5], [5, nan, nan], [nan, 1, 2], [1, 2, 5], [nan, nan, nan], [5, 5, 1]], dtype)
+    for axis in (0, 1):
+        (place,) = Case("ArgMax", x, axis=axis, keepdims=1, opset=13).run()
+        assert place.tolist() == np.argmax(x, axis=axis, keepdims=True).tolist()
+        expected = np.arange(x.shape[axis]).reshape([-1, 1] if axis == 0 else [1, -1]) == place
+        np.testing.assert_array_equal(Case("Hardmax", x, axis=axis, opset=13).run()[0], expected.astype(dtype))

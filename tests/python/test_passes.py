@@ -160,3 +160,24 @@ def test_agrees_with_onnx_runtime(steps: list[int], dims: int, batch: int, seed:
     for name, want in zip(names, session.run(None, {"x": x}), strict=True):
         assert got[name].shape == want.shape
         np.testing.assert_allclose(got[name], want, rtol=2e-4, atol=2e-4 * max(1, np.abs(want).max()), err_msg=name)
+
+
+@pytest.mark.parametrize("dims", [2, 4])
+@pytest.mark.parametrize("bounds", [(np.nan, 1.0), (0.0, np.nan)])
+def test_a_bound_that_is_nan_bounds_to_nan(bounds: tuple[float, float], dims: int) -> None:
+    n = Net(np.random.default_rng(1), dims)
+    y = n.op("Clip", (conv if dims == 4 else linear)(n, "x"), n.const(bounds[0]), n.const(bounds[1]))
+    n.outputs.append(y)
+    model = inferkit.Model.load(build(n, []), input_checks=inferkit.InputChecks(finite=False))
+    found = model.run({"x": np.ones((2, *[WIDTH] * (dims - 1)), np.float32)})
+    assert np.isnan(found[y]).all()
+
+
+@pytest.mark.parametrize("dims", [2, 4])
+def test_thresholded_relu_of_nan_is_zero(dims: int) -> None:
+    n = Net(np.random.default_rng(1), dims)
+    y = n.op("ThresholdedRelu", (conv if dims == 4 else linear)(n, "x"), alpha=0.5)
+    n.outputs.append(y)
+    model = inferkit.Model.load(build(n, []), input_checks=inferkit.InputChecks(finite=False))
+    x = np.full((2, *[WIDTH] * (dims - 1)), np.nan, np.float32)
+    assert (model.run({"x": x})[y] == 0).all()

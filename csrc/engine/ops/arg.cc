@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "engine/compile/op_registry.h"
+#include "engine/ops/common/extreme.h"
 #include "engine/ops/common/sort.h"
 #include "engine/ops/dispatch.h"
 #include "kernels/cpu/row/row.h"
@@ -15,20 +16,6 @@ struct ArgParams {
   int64_t outer, n, inner;
   kernels::ReduceFn reduce;  // for float32 rows
 };
-
-template <class C>
-bool is_nan(C v) {
-  return v != v;
-}
-
-// Does `v`, which comes later, replace `best`?
-template <bool kMax, bool kLast, class C>
-bool replaces(C v, C best) {
-  if constexpr (std::is_floating_point_v<C>) {
-    if (is_nan(v) || is_nan(best)) return is_nan(v) && (kLast || !is_nan(best));
-  }
-  return (kMax ? v > best : v < best) || (kLast && v == best);
-}
 
 // Columns in blocks, so that adjacent memory is read together.
 template <bool kMax, bool kLast, class T>

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "engine/compile/op_registry.h"
+#include "engine/ops/common/extreme.h"
 #include "engine/ops/dispatch.h"
 #include "kernels/cpu/binary/binary.h"
 #include "kernels/cpu/row/row.h"
@@ -127,6 +128,7 @@ void run_generic(const void* params, std::byte* const* io, const ExecContext&) {
   }
 }
 
+// One at the element that ArgMax finds.
 template <class T>
 void run_hardmax(const void* params, std::byte* const* io, const ExecContext&) {
   const auto& p = *static_cast<const SoftmaxParams*>(params);
@@ -137,7 +139,7 @@ void run_hardmax(const void* params, std::byte* const* io, const ExecContext&) {
     T* y = reinterpret_cast<T*>(io[1]) + at;
     int64_t best = 0;
     for (int64_t j = 1; j < p.n; ++j) {
-      if (load(x[j * p.inner]) > load(x[best * p.inner])) best = j;
+      if (replaces<true, false>(load(x[j * p.inner]), load(x[best * p.inner]))) best = j;
     }
     for (int64_t j = 0; j < p.n; ++j) y[j * p.inner] = store<T>(j == best ? 1 : 0);
   }

@@ -79,7 +79,7 @@ const Row kRows[] = {
     {kOnnx, "Softplus", 1, Unary::kSoftplus, nullptr, INFERKIT_F64(softplus(x)), {}, {}, 0.6},
     {kOnnx, "Softsign", 1, Unary::kSoftsign, nullptr, INFERKIT_F64(softsign(x)), {}, {}},
     {kOnnx, "Mish", 18, Unary::kMish, nullptr, INFERKIT_F64(x * std::tanh(softplus(x))), {}, {}, 1},
-    {kOnnx, "ThresholdedRelu", 10, Unary::kThresholdedRelu, nullptr, INFERKIT_F64(x <= a ? 0 : x), {"alpha", 1}, {}},
+    {kOnnx, "ThresholdedRelu", 10, Unary::kThresholdedRelu, nullptr, INFERKIT_F64(a < x ? x : 0), {"alpha", 1}, {}},
     {kOnnx, "Exp", 6, Unary::kExp, nullptr, INFERKIT_F64(std::exp(x)), {}, {}, 0.3},
     {kOnnx, "Log", 6, Unary::kLog, nullptr, INFERKIT_F64(std::log(x)), {}, {}, 0.3},
     {kOnnx, "Erf", 9, Unary::kErf, nullptr, INFERKIT_F64(std::erf(x)), {}, {}, 0.5},

@@ -114,7 +114,8 @@ void lower_is_inf(LowerContext& c) {
   add_map<IsInf, kFloatTypes>(c, negative, positive);
 }
 
-// Clip: operands x, min, max, y. A bound that is not there (nullptr) does not bound; where min > max, max wins.
+// Clip: operands x, min, max, y; Min(max, Max(x, min)), so that max wins where min > max, and NaN wherever it stands. A
+// bound that is not there (nullptr) does not bound.
 struct ClipParams {
   int64_t n;
   bool from_attributes;
@@ -135,24 +136,32 @@ void run_clip(const void* params, std::byte* const* io, const ExecContext& conte
   const C low = bound(io[1], p.low, false), high = bound(io[2], p.high, true);
   const T* x = reinterpret_cast<const T*>(io[0]);
   T* y = reinterpret_cast<T*>(io[3]);
+  if constexpr (std::is_floating_point_v<C>) {
+    if (std::isnan(low) || std::isnan(high))
+      return fill_in_blocks(y, p.n, store<T>(std::numeric_limits<C>::quiet_NaN()));
+  }
   if constexpr (std::is_same_v<T, float>) {
     for_ranges(context, p.n, 1 << 16, [&](int64_t first, int64_t last) {
       kernels::unary_fn(Unary::kClip)(x + first, y + first, last - first, low, high);
     });
   } else if constexpr (kIsHalfType<T>) {
     constexpr int64_t kBlock = 256;
-    float block[kBlock];
-    for (int64_t at = 0; at < p.n; at += kBlock) {
-      const int64_t n = std::min(kBlock, p.n - at);
-      kernels::widen(x + at, block, n);
-      kernels::unary_fn(Unary::kClip)(block, block, n, low, high);
-      kernels::narrow(block, y + at, n);
-    }
+    for_ranges(context, p.n, 1 << 15, [&](int64_t first, int64_t last) {
+      float block[kBlock];
+      for (int64_t at = first; at < last; at += kBlock) {
+        const int64_t n = std::min(kBlock, last - at);
+        kernels::widen(x + at, block, n);
+        kernels::unary_fn(Unary::kClip)(block, block, n, low, high);
+        kernels::narrow(block, y + at, n);
+      }
+    });
   } else {
-    for (int64_t i = 0; i < p.n; ++i) {
-      const T v = x[i] < low ? low : x[i];
-      y[i] = v > high ? high : v;
-    }
+    in_blocks(p.n, [&](int64_t first, int64_t last) {
+      for (int64_t i = first; i < last; ++i) {
+        const T v = x[i] < low ? low : x[i];
+        y[i] = v > high ? high : v;
+      }
+    });
   }
 }
 

@@ -1,3 +1,4 @@
+#include <cmath>
 #include <limits>
 
 #include "graph/passes/passes.h"
@@ -12,18 +13,21 @@ struct Activation {
 };
 
 /// Clip's bounds: attributes before opset 11, then inputs, which must be constant here. What is left out does not
-/// bound.
+/// bound; NaN, which makes every result one, is left to the operator.
 std::optional<Activation> clip(const Rewriter& r, const Node& node) {
   using Limits = std::numeric_limits<float>;
-  if (node.version < 11)
-    return Activation{"Clip", float_attr(node, "min", Limits::lowest()), float_attr(node, "max", Limits::max())};
   float bounds[2] = {-Limits::infinity(), Limits::infinity()};
+  if (node.version < 11) {
+    bounds[0] = float_attr(node, "min", Limits::lowest());
+    bounds[1] = float_attr(node, "max", Limits::max());
+  }
   for (size_t i = 1; i < node.inputs.size() && i < 3; ++i) {
     if (node.inputs[i] == kNoValue) continue;
     const auto v = r.f32_scalar(node.inputs[i]);
     if (!v) return std::nullopt;
     bounds[i - 1] = *v;
   }
+  if (std::isnan(bounds[0]) || std::isnan(bounds[1])) return std::nullopt;
   return Activation{"Clip", bounds[0], bounds[1]};
 }
 

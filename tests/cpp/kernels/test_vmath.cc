@@ -58,7 +58,7 @@ const Case kCases[] = {
                            : x > 50       ? x
                                           : x * std::tanh(std::log1p(std::exp(x))); }, 0, 0, 5,
      kSubnormal},
-    {"thresholded_relu", Unary::kThresholdedRelu, [](double x) { return x <= 0.75 ? 0 : x; }, 0.75f, 0, 0, 0},
+    {"thresholded_relu", Unary::kThresholdedRelu, [](double x) { return x > 0.75 ? x : 0; }, 0.75f, 0, 0, 0},
     {"exp", Unary::kExp, [](double x) { return std::exp(x); }, 0, 0, 2, 0},
     {"log", Unary::kLog, [](double x) { return x < 0 ? NAN : std::log(x); }, 0, 0, 2, 0},
     {"erf", Unary::kErf, [](double x) { return std::erf(x); }, 0, 0, 3, 0},
@@ -148,12 +148,17 @@ TEST(vmath_close_to_double) {
   }
 }
 
+// But for ThresholdedRelu, which is x where x > alpha and 0 elsewhere.
 TEST(vmath_nan_gives_nan) {
   const float x[3] = {kNan, -kNan, 1};
   for (const Isa isa : available_isas()) {
     for (const Case& c : kCases) {
       float y[3];
       vmath_kernels(isa).unary[static_cast<size_t>(c.op)](x, y, 3, c.alpha, c.beta);
+      if (c.op == Unary::kThresholdedRelu) {
+        CHECK(bits(y[0]) == 0 && bits(y[1]) == 0 && y[2] == 1);
+        continue;
+      }
       CHECK(std::isnan(y[0]) && std::isnan(y[1]) && !std::isnan(y[2]));
     }
   }

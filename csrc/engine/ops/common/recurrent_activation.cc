@@ -50,7 +50,7 @@ double evaluate(Unary op, double x, double alpha, double beta) {
     case Unary::kLeakyRelu:
       return x < 0 ? alpha * x : x;
     case Unary::kThresholdedRelu:
-      return x <= alpha ? 0 : x;
+      return x > alpha ? x : 0;
     case Unary::kElu:
       return x < 0 ? alpha * std::expm1(x) : x;
     case Unary::kHardSigmoid: {

@@ -15,7 +15,7 @@ enum class Unary : uint8_t {
   kIdentity,
   kRelu,
   kLeakyRelu,  // x < 0 ? alpha x : x
-  kClip,       // to [alpha, beta]
+  kClip,       // to [alpha, beta], neither NaN
   kSigmoid,
   kTanh,
   kGelu,             // x/2 (1 + erf(x / sqrt 2))
@@ -29,7 +29,7 @@ enum class Unary : uint8_t {
   kSoftplus,         // log(1 + exp x)
   kSoftsign,         // x / (1 + |x|)
   kMish,             // x tanh(softplus x)
-  kThresholdedRelu,  // x > alpha ? x : 0
+  kThresholdedRelu,  // x > alpha ? x : 0, which a NaN gives too
   kExp,
   kLog,
   kErf,
