@@ -133,7 +133,7 @@ void Model::probe() {
     const Value& declared = file_.graph.values[static_cast<size_t>(id)];
     return !declared.shape || !declared.dtype;
   });
-  const int64_t nanos = (needed ? 10 : 1) * options_.max_load_nanos;
+  const int64_t nanos = (needed ? 3 : 1) * options_.max_load_nanos;
   Trial trial{.budget = {.iterations = kIterations, .nanos = nanos, .max_bytes = options_.max_run_bytes},
               .time = TimeBudget(nanos, (needed ? 4 : 2) * nanos)};
   std::vector<std::vector<Port>> seen;
