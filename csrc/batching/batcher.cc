@@ -151,6 +151,11 @@ void Batcher::refuse_if_closed() {
   throw Error(ErrorCode::kClosed, "the batcher is draining or closed and takes no more requests");
 }
 
+void Batcher::refuse_invalid() {
+  refuse_if_closed();
+  recorder_.invalid();
+}
+
 Checked Batcher::check(std::span<const StridedView> inputs) {
   refuse_if_closed();
   try {
@@ -341,7 +346,7 @@ bool Batcher::conclude(Request& request, Phase end, Announcer& announcer) noexce
 /// After the claim: counts the end, publishes it and tells whoever wants to know.
 void Batcher::settle(Request& request, Phase end, Announcer& announcer) noexcept {
   const OpenCount::Hold open = std::move(request.open);  // a drain is over after all this
-  recorder_.ended(end, request.times.finished.load(std::memory_order_relaxed));
+  recorder_.ended(end, request.times.finished.load(std::memory_order_relaxed), request.status.code);
   const TraceEntry entry = recorder_.entry(request, end);
   request.publish(end);
   recorder_.trace(entry, request);
@@ -434,7 +439,7 @@ Status Batcher::run_caller(Slot slot, std::span<const TensorView> inputs, const 
     end = Phase::kExpired;
     status = {ErrorCode::kDeadline, Reason::kNone, "the request's deadline passed before it had an answer", nullptr};
   }
-  recorder_.ended(end, finished);
+  recorder_.ended(end, finished, status.code);
   TraceEntry r;
   r.id = options.id ? options.id : next_id_.fetch_add(1, std::memory_order_relaxed);
   r.batch_id = batch_id;

@@ -32,6 +32,8 @@ class Batcher {
   // Submitting
   /// Everything but the values. Throws Error(kValidation), Error(kClosed).
   Checked check(std::span<const StridedView> inputs);
+  /// For a request whose inputs are so wrong that there is nothing to check(): counts it. Throws Error(kClosed).
+  void refuse_invalid();
   /// Finds a place in the queue and copies the input: pass the request to enqueue(). Where the queue is full and the
   /// options say to wait, it comes back `parked` and goes to the queue by itself. Throws
   /// Error(kQueueFull, kValidation, kPoolExhausted, kClosed), and Error(kDeadline) where its deadline has passed or, by

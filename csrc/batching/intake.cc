@@ -2,6 +2,8 @@
 
 #include <stdexcept>
 
+#include "base/text.h"
+
 namespace inferkit {
 namespace {
 
@@ -10,16 +12,16 @@ std::span<const PortSpec> checked_ports(std::span<const PortSpec> inputs, std::s
   if (inputs.empty()) throw std::invalid_argument("a model without inputs cannot be batched");
   for (const PortSpec& input : inputs) {
     if (input.shape.empty()) {
-      throw std::invalid_argument(cat("input '", input.name,
-                                      "' has no batch axis (its shape is ()); a Batcher needs the first ",
+      throw std::invalid_argument(cat("input ", quote(input.name),
+                                      " has no batch axis (its shape is ()); a Batcher needs the first ",
                                       "dimension of every input to be the batch: call the model directly"));
     }
     if (input.dtype == DType::kString)
-      throw std::invalid_argument(cat("input '", input.name, "' holds strings, which cannot be batched"));
+      throw std::invalid_argument(cat("input ", quote(input.name), " holds strings, which cannot be batched"));
   }
   for (const PortSpec& output : outputs) {
     if (output.dtype == DType::kString) {
-      throw std::invalid_argument(cat("output '", output.name, "' holds strings, which cannot be batched"));
+      throw std::invalid_argument(cat("output ", quote(output.name), " holds strings, which cannot be batched"));
     }
   }
   return inputs;
@@ -41,7 +43,7 @@ Intake::Intake(std::span<const PortSpec> inputs, std::span<const PortSpec> outpu
     const int64_t first = input.shape[0];
     if (first == Shape::kFree) continue;
     if (first < 1 || (fixed_rows_ && fixed_rows_ != first)) {
-      throw std::invalid_argument(cat("input '", input.name, "' has a first dimension of ", first,
+      throw std::invalid_argument(cat("input ", quote(input.name), " has a first dimension of ", first,
                                       " where a Batcher needs the batch: call the model directly"));
     }
     fixed_rows_ = first;

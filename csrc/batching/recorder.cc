@@ -27,9 +27,10 @@ std::vector<const Counter*> Recorder::counters() const {
   return out;
 }
 
-void Recorder::ended(Phase end, Nanos now) {
+void Recorder::ended(Phase end, Nanos now, ErrorCode code) {
   history_.tick(now);
-  ends_[index(end)].add();
+  const bool invalid = end == Phase::kError && code == ErrorCode::kValidation;
+  (invalid ? invalid_ : ends_[index(end)]).add();
 }
 
 void Recorder::invalid() {

@@ -29,8 +29,9 @@ inline constexpr std::array<int, 3> kWindows{1, 10, 60};
 /// Batches by rows: 1, 2, 3 to 4, 5 to 8, ... The last holds all that are larger.
 inline constexpr size_t kBatchSizeBuckets = 16;
 
-/// A copy of the figures at one moment. Every request that was admitted is in one of completed, failed, cancelled and
-/// expired, or still on its way; rejected ones were refused, invalid ones never became requests.
+/// A copy of the figures at one moment. Every request that was admitted is in one of completed, failed, cancelled,
+/// expired and invalid, or still on its way; rejected ones were refused. Most that are invalid never became requests:
+/// the model itself finds only that it cannot run on inputs of such sizes.
 struct BatcherStats {
   uint64_t completed = 0, failed = 0, cancelled = 0, expired = 0, rejected = 0, invalid = 0;
   size_t queue_depth = 0;
@@ -66,7 +67,8 @@ class Recorder {
 
   /// A request is about to join the queue.
   void arrives(Nanos now) { history_.tick(now); }
-  void ended(Phase end, Nanos now);
+  /// `code` is what the error was, where there was one: what the model finds wrong with an input is no failure of it.
+  void ended(Phase end, Nanos now, ErrorCode code = ErrorCode::kOk);
   void invalid();
   void rejected() { ended(Phase::kRejected, clock_.now()); }
   void batch(DispatchReason reason, int64_t rows);

@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/small_types.h"
+#include "bindings/attributes.h"
 #include "bindings/errors.h"
 
 namespace py = pybind11;
@@ -51,70 +52,99 @@ std::optional<DType> dtype_of(const py::detail::PyArrayDescr_Proxy& descr) {
   }
 }
 
-[[noreturn]] void refuse(std::string_view name, const std::string& what) {
-  throw Error(ErrorCode::kValidation, Reason::kDtype, cat("input '", name, "': ", what));
+std::string label(std::string_view name, ArrayRole role) {
+  switch (role) {
+    case ArrayRole::kOutput:
+      return cat("output '", name, "'");
+    case ArrayRole::kTarget:
+      return cat("out['", name, "']");
+    case ArrayRole::kInput:
+      break;
+  }
+  return cat("input '", name, "'");
+}
+
+[[noreturn]] void refuse(std::string_view name, ArrayRole role, const std::string& what) {
+  throw Error(ErrorCode::kValidation, Reason::kDtype, cat(label(name, role), ": ", what));
 }
 
 /// A masked array is an array to numpy's C interface, which knows nothing of the mask.
 bool is_masked(PyObject* array) {
   if (Py_TYPE(array) == Api::get().PyArray_Type_) return false;
-  // Whoever made one has imported numpy.ma.
+  // Whoever made one has imported numpy.ma, to its end.
   PyObject* modules = PyImport_GetModuleDict();
   PyObject* ma = modules ? PyDict_GetItemString(modules, "numpy.ma") : nullptr;
-  return ma && py::isinstance(array, py::handle(ma).attr("MaskedArray"));
+  const py::object type = ma ? find_attribute(ma, "MaskedArray") : py::object();
+  // Not isinstance(), which asks the array for its __class__.
+  return type && PyType_Check(type.ptr()) &&
+         PyType_IsSubtype(Py_TYPE(array), reinterpret_cast<PyTypeObject*>(type.ptr()));
 }
 
-ArrayIn from_numpy(PyObject* array, std::string_view name, py::object keep) {
-  if (is_masked(array)) refuse(name, "a masked array has no counterpart in a model; .filled(value) makes a plain one");
-  const auto* proxy = py::detail::array_proxy(array);
-  auto dtype = dtype_of(*py::detail::array_descriptor_proxy(proxy->descr));
-  if (!dtype) {
-    const std::string text = py::str(py::handle(proxy->descr));
-    dtype = dtype_from_name(text);  // ml_dtypes
-    if (!dtype || (*dtype != DType::kBF16 && !is_small(*dtype))) {
-      refuse(name, cat("an array of dtype ", text, " has no counterpart in a model; convert it with .astype()"));
-    }
-  }
-  if (static_cast<size_t>(proxy->nd) > Shape::kMaxRank) {
-    throw Error(ErrorCode::kValidation, Reason::kShape,
-                cat("input '", name, "' has ", proxy->nd, " dimensions; at most ", Shape::kMaxRank, " are supported"));
-  }
-  ArrayIn out;
-  out.view.dtype = *dtype;
-  out.view.data = proxy->data;
-  for (int i = 0; i < proxy->nd; ++i) {
-    out.view.shape.push_back(proxy->dimensions[i]);
-    out.view.byte_strides[static_cast<size_t>(i)] = proxy->strides[i];
-  }
-  out.keep = std::move(keep);
-  return out;
+/// Of ml_dtypes, told as numpy does: by the name of the scalar type. Those that packages add to numpy have numbers of
+/// their own; a class of Python can only give its name to records.
+std::optional<DType> small_dtype_of(const py::detail::PyArrayDescr_Proxy& descr) {
+  constexpr int kAdded = 256;  // NPY_USERDEF
+  if (descr.type_num < kAdded || descr.byteorder == '>' || !PyType_Check(descr.typeobj)) return std::nullopt;
+  const std::string_view name = reinterpret_cast<PyTypeObject*>(descr.typeobj)->tp_name;
+  const auto dtype = dtype_from_name(name.substr(name.rfind('.') + 1));
+  return dtype && (*dtype == DType::kBF16 || is_small(*dtype)) ? dtype : std::nullopt;
 }
 
 py::object numpy_function(const char* name) { return py::module_::import("numpy").attr(name); }
 
 }  // namespace
 
-ArrayIn array_in(py::handle object, std::string_view name) {
+py::object to_array(py::handle object, std::string_view name, ArrayRole role) {
   const Api& api = Api::get();  // no static of our own: its guard would be held where get() gives up the GIL
-  if (api.PyArray_Check_(object.ptr()))
-    return from_numpy(object.ptr(), name, py::reinterpret_borrow<py::object>(object));
+  if (api.PyArray_Check_(object.ptr())) return py::reinterpret_borrow<py::object>(object);
   py::object array;
   try {
-    if (py::hasattr(object, "__dlpack__")) {
+    if (find_attribute(object, "__dlpack__")) {
       array = numpy_function("from_dlpack")(object);
     } else if (PyObject_CheckBuffer(object.ptr()) && !PyBytes_Check(object.ptr()) && !PyByteArray_Check(object.ptr())) {
       array = numpy_function("asarray")(py::memoryview(py::reinterpret_borrow<py::object>(object)));
     }
   } catch (py::error_already_set& error) {
-    if (!error.matches(PyExc_Exception)) throw;  // KeyboardInterrupt
-    refuse(name, cat("could not read the ", Py_TYPE(object.ptr())->tp_name, ": ", describe(error)));
+    if (!error.matches(PyExc_Exception) || error.matches(PyExc_MemoryError)) throw;
+    refuse(name, role, cat("could not read the ", Py_TYPE(object.ptr())->tp_name, ": ", describe(error)));
   }
   if (!array || !api.PyArray_Check_(array.ptr())) {
-    refuse(name, cat("expected a numpy array, or an object with __dlpack__ or the buffer protocol; got ",
-                     Py_TYPE(object.ptr())->tp_name, ". numpy.asarray(x, dtype=...) makes one"));
+    refuse(name, role,
+           cat("expected a numpy array, or an object with __dlpack__ or the buffer protocol; got ",
+               Py_TYPE(object.ptr())->tp_name, ". numpy.asarray(x, dtype=...) makes one"));
   }
-  PyObject* raw = array.ptr();
-  return from_numpy(raw, name, std::move(array));
+  return array;
+}
+
+StridedView view_of(py::handle array, std::string_view name, ArrayRole role) {
+  if (is_masked(array.ptr())) {
+    refuse(name, role, "a masked array has no counterpart in a model; .filled(value) makes a plain one");
+  }
+  const auto* proxy = py::detail::array_proxy(array.ptr());
+  const auto* descr = py::detail::array_descriptor_proxy(proxy->descr);
+  auto dtype = dtype_of(*descr);
+  if (!dtype) dtype = small_dtype_of(*descr);
+  if (!dtype) {
+    refuse(
+        name, role,
+        cat("an array of dtype ", str_of(proxy->descr), " has no counterpart in a model; convert it with .astype()"));
+  }
+  if (static_cast<size_t>(proxy->nd) > Shape::kMaxRank) {
+    throw Error(ErrorCode::kValidation, Reason::kShape,
+                cat(label(name, role), " has ", proxy->nd, " dimensions; at most ", Shape::kMaxRank, " are supported"));
+  }
+  StridedView view;
+  view.dtype = *dtype;
+  view.data = proxy->data;
+  for (int i = 0; i < proxy->nd; ++i) {
+    view.shape.push_back(proxy->dimensions[i]);
+    view.byte_strides[static_cast<size_t>(i)] = proxy->strides[i];
+  }
+  return view;
+}
+
+bool is_writable(py::handle array) {
+  return (py::detail::array_proxy(array.ptr())->flags & Api::NPY_ARRAY_WRITEABLE_) != 0;
 }
 
 bool lies_as_tensor(const StridedView& view) {

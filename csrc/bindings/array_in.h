@@ -8,15 +8,21 @@
 
 namespace inferkit {
 
-struct ArrayIn {
-  StridedView view;
-  pybind11::object keep;  // what owns the memory
-};
+/// What an array is to the model, for messages: "input 'x'", "output 'y'", "out['y']".
+enum class ArrayRole : uint8_t { kInput, kOutput, kTarget };
 
-/// Takes a numpy array, anything with __dlpack__ on the CPU, or anything with the buffer protocol. Throws
-/// Error(kValidation, kDtype) that names the input where `object` is something else or of a type that no model takes.
-/// Needs the GIL.
-ArrayIn array_in(pybind11::handle object, std::string_view name);
+/// The numpy array to read `object` by, which keeps its memory: itself, or a view of anything with __dlpack__ on the
+/// CPU or the buffer protocol. May run any Python. Throws Error(kValidation, kDtype) that names the array where
+/// `object` is something else; what asks the program to stop, and MemoryError, as they are. Needs the GIL.
+pybind11::object to_array(pybind11::handle object, std::string_view name, ArrayRole role = ArrayRole::kInput);
+
+/// Where the elements of a numpy array lie, by numpy's own record of it: what a subclass says of itself is not asked.
+/// Runs no Python unless it throws. Python that runs afterwards may change the array: all arrays of a call are made
+/// first, and then looked at. Throws Error(kValidation, kDtype or kShape) where no model takes the like.
+StridedView view_of(pybind11::handle array, std::string_view name, ArrayRole role = ArrayRole::kInput);
+
+/// Whether numpy lets the elements of an array be written, by the same record.
+bool is_writable(pybind11::handle array);
 
 /// True where the elements lie contiguous and aligned, as a tensor's do.
 bool lies_as_tensor(const StridedView& view);

@@ -19,7 +19,7 @@ py::object find_dtype(DType dtype) {
   const std::string name(dtype_name(dtype));
   if (dtype != DType::kBF16 && !is_small(dtype)) return numpy.attr("dtype")(name);
   try {
-    return numpy.attr("dtype")(py::module_::import("ml_dtypes").attr(name.c_str()));
+    return numpy.attr("dtype")(py::module_::import("ml_dtypes").attr(py::str(name)));
   } catch (py::error_already_set& error) {
     // Older versions of ml_dtypes lack some.
     if (!error.matches(PyExc_ImportError) && !error.matches(PyExc_AttributeError)) throw;

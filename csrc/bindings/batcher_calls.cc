@@ -17,20 +17,20 @@ namespace {
 
 BatcherCore& core_of(PyObject* self) { return *bound<PyBatcher>(self).core; }
 
+/// References of our own: what converts one may run Python, and that may change the dict that they came in.
 struct Extras {
-  PyObject* timeout = nullptr;
-  PyObject* priority = nullptr;
-  PyObject* request_id = nullptr;
+  py::object timeout, priority, request_id;
 };
 
-bool take_extra(Extras& extras, PyObject* name, PyObject* value) {
+bool take_extra(Extras& extras, PyObject* name, PyObject* object) {
   if (!PyUnicode_Check(name)) return false;
+  auto value = py::reinterpret_borrow<py::object>(object);
   if (PyUnicode_CompareWithASCIIString(name, "timeout") == 0) {
-    extras.timeout = value;
+    extras.timeout = std::move(value);
   } else if (PyUnicode_CompareWithASCIIString(name, "priority") == 0) {
-    extras.priority = value;
+    extras.priority = std::move(value);
   } else if (PyUnicode_CompareWithASCIIString(name, "request_id") == 0) {
-    extras.request_id = value;
+    extras.request_id = std::move(value);
   } else {
     return false;
   }
@@ -54,6 +54,27 @@ SubmitOptions options_from(const Extras& extras, Nanos now) {
     }
   }
   return options;
+}
+
+/// Counts it where `step`, a part of what makes a request, finds that the inputs are wrong.
+template <class Step>
+auto count_invalid(Batcher& batcher, Step&& step) {
+  try {
+    return step();
+  } catch (const Error& error) {
+    if (error.code() == ErrorCode::kValidation) batcher.refuse_invalid();
+    throw;
+  }
+}
+
+RequestInputs inputs_of(BatcherCore& core, std::span<PyObject* const> arguments) {
+  return count_invalid(core.batcher(), [&] { return RequestInputs(arguments, core.runner()->inputs()); });
+}
+
+/// Whatever may run Python comes before this: it might change the arrays that are looked at.
+Checked look_and_check(Batcher& batcher, RequestInputs& inputs) {
+  count_invalid(batcher, [&] { inputs.look(); });
+  return batcher.check(inputs.views());
 }
 
 /// Calls no Python before the run has begun.
@@ -95,11 +116,11 @@ py::object run_on_caller(BatcherCore& core, Slot slot, const RequestInputs& inpu
 
 py::object call(BatcherCore& core, std::span<PyObject* const> arguments, const Extras& extras) {
   Batcher& batcher = core.batcher();
-  const RequestInputs inputs(arguments, core.runner()->inputs());
-  const Checked checked = batcher.check(inputs.views());
+  RequestInputs inputs = inputs_of(core, arguments);
   const Nanos now = batcher.clock().now();
   core.give_way(now);
   const SubmitOptions options = options_from(extras, now);
+  const Checked checked = look_and_check(batcher, inputs);
   if (options.deadline > now) {
     if (Slot slot = batcher.begin_caller_run(checked, options.deadline)) {
       return run_on_caller(core, std::move(slot), inputs, checked, now, options);
@@ -152,13 +173,13 @@ void submit_on_thread(BatcherCore& core, const RequestRef& request) {
 py::object submit(BatcherCore& core, std::span<PyObject* const> arguments, const Extras& extras) {
   Batcher& batcher = core.batcher();
   const std::shared_ptr<EventLoop> loop = EventLoop::running();
-  const RequestInputs inputs(arguments, core.runner()->inputs());
-  const Checked checked = batcher.check(inputs.views());
+  RequestInputs inputs = inputs_of(core, arguments);
   const Nanos now = batcher.clock().now();
   const SubmitOptions options = options_from(extras, now);
-  // What calls Python comes before the admission or after the request is on its way.
+  // What calls Python comes before the inputs are looked at or after the request is on its way.
   const std::shared_ptr<Stage> stage = loop ? core.open_stage(loop, now) : nullptr;
   NewTicket ticket(core.self(), inputs.named());
+  const Checked checked = look_and_check(batcher, inputs);
   const RequestRef request = batcher.admit(inputs.views(), checked, options);
   py::object taken = ticket.take(request);
   if (loop) {

@@ -55,7 +55,7 @@ Figures stats_of(const PyBatcher& self, const std::vector<double>& limits) {
   }
   py::dict dispatched;
   for (int i = 0; i < kDispatchReasonCount; ++i) {
-    dispatched[std::string(dispatch_reason_name(static_cast<DispatchReason>(i))).c_str()] = s.dispatched[size_t(i)];
+    dispatched[py::str(dispatch_reason_name(static_cast<DispatchReason>(i)))] = s.dispatched[size_t(i)];
   }
   py::dict sizes;
   for (size_t i = 0; i < kBatchSizeBuckets; ++i) {
@@ -108,18 +108,17 @@ TraceRows trace_of(const PyBatcher& self, uint64_t after) {
     const py::gil_scoped_release release;
     records = self.core->batcher().ring().read(after);
   }
-  py::list out(records.size());
-  for (size_t i = 0; i < records.size(); ++i) {
-    const TraceRecord& r = records[i];
+  py::list out;  // grows: the garbage collector shows a list that has a size to others, and what it lacks is null
+  for (const TraceRecord& r : records) {
     const std::string_view name = r.name_view();
     const std::string_view reason =
         r.reason < kDispatchReasonCount ? dispatch_reason_name(DispatchReason(r.reason)) : std::string_view();
-    out[i] = py::make_tuple(
+    out.append(py::make_tuple(
         r.sequence, r.kind == uint8_t(TraceKind::kBatch) ? "batch" : "request", r.id,
         // A name may be cut in the middle of a character.
         py::reinterpret_steal<py::str>(PyUnicode_DecodeUTF8(name.data(), Py_ssize_t(name.size()), "ignore")),
         r.batch_id, r.enqueued, r.dequeued, r.started, r.finished, r.delivered, r.thread, r.rows, r.batch_rows,
-        kOutcomes[r.outcome - uint8_t(Phase::kResult)], std::string(reason));
+        kOutcomes[r.outcome - uint8_t(Phase::kResult)], std::string(reason)));
   }
   return py::reinterpret_steal<TraceRows>(out.release());
 }

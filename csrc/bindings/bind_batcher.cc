@@ -99,7 +99,8 @@ bool poll_close(const PyBatcher& self, const Given<bool>& drain) {
 
 std::shared_ptr<ManualClock> clock_from(py::handle clock) {
   if (clock.is_none()) return nullptr;
-  if (!py::isinstance<ManualClock>(clock)) {
+  // Not isinstance(), which asks an object that is none for its __class__.
+  if (!PyObject_TypeCheck(clock.ptr(), reinterpret_cast<PyTypeObject*>(py::type::of<ManualClock>().ptr()))) {
     throw py::type_error(cat("clock must be a ManualClock, got ", Py_TYPE(clock.ptr())->tp_name));
   }
   bound<ManualClock>(clock.ptr());
@@ -173,7 +174,9 @@ void bind_batcher(py::module_& m) {
           "``queue_depth`` is that of each second's end, ``running`` how much of the last one has passed.")
       .def("_trace", &trace_of, "after"_a, kTraceDoc)
       .def(
-          "_set_tracing", [](const PyBatcher& self, bool on) { self.core->batcher().ring().set_enabled(on); }, "on"_a)
+          "_set_tracing",
+          [](const PyBatcher& self, const Given<bool>& on) { self.core->batcher().ring().set_enabled(flag(on, "on")); },
+          "on"_a)
       .def_property_readonly("_tracing", [](const PyBatcher& self) { return self.core->batcher().ring().enabled(); })
       .def_property_readonly("_trace_dropped",
                              [](const PyBatcher& self) { return self.core->batcher().ring().dropped(); })

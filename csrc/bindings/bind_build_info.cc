@@ -33,7 +33,7 @@ void bind_build_info(py::module_& m) {
         out["isa_features"] = features;
         out["isa_reason"] = isa_reason();
         py::dict families;
-        for (const auto& row : kernels::active_kernels()) families[row.family.c_str()] = row.tier;
+        for (const auto& row : kernels::active_kernels()) families[py::str(row.family)] = row.tier;
         out["kernels"] = families;
         out["cpus"] = usable_cpus();
         out["cuda"] = info.cuda;

@@ -2,7 +2,6 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include <algorithm>
 #include <string>
 #include <vector>
 
@@ -101,19 +100,20 @@ Model& native_of(const PyModel& model) {
 }
 
 /// One for each input, and such as a run's inputs may have.
-std::vector<Shape> checked_shapes(const Model& model, const std::vector<std::vector<int64_t>>& dimensions,
+std::vector<Shape> checked_shapes(const Model& model, const std::vector<std::vector<Given<int64_t>>>& dimensions,
                                   const InputChecks& checks) {
   const auto specs = model.inputs();
   if (dimensions.size() != specs.size()) throw std::invalid_argument("expected one shape for each input");
   std::vector<Shape> out;
   for (size_t i = 0; i < specs.size(); ++i) {
     const auto& dims = dimensions[i];
-    const bool wrong = std::any_of(dims.begin(), dims.end(), [](int64_t d) { return d < 0; });
-    if (wrong || dims.size() > Shape::kMaxRank) {
-      throw std::invalid_argument(cat("input ", quote(specs[i].name), ": a shape has at most ", Shape::kMaxRank,
-                                      " dimensions, none of them negative"));
+    if (dims.size() > Shape::kMaxRank) {
+      throw std::invalid_argument(cat("input ", quote(specs[i].name), ": a shape of ", dims.size(),
+                                      " dimensions; at most ", Shape::kMaxRank, " are supported"));
     }
-    out.emplace_back(std::span<const int64_t>(dims));
+    const std::string what = cat("a dimension of input ", quote(specs[i].name));
+    Shape& shape = out.emplace_back();
+    for (const auto& d : dims) shape.push_back(integer(d, what.c_str(), 0));
     check_input(specs[i].name, specs[i].dtype, specs[i].shape, specs[i].dtype, out.back(), checks);
   }
   return out;
@@ -125,7 +125,7 @@ void bind_explain(py::module_& m) {
   LoweringWishes::of_process();  // what INFERKIT_LOWERING asks for and is not there shows now
   m.def(
       "explain_model",
-      [](const py::object& self, const std::vector<std::vector<int64_t>>& dimensions) {
+      [](const py::object& self, const std::vector<std::vector<Given<int64_t>>>& dimensions) {
         const PyModel& bound = py_model(self);
         Model& model = native_of(bound);
         const std::vector<Shape> shapes = checked_shapes(model, dimensions, bound.checks);

@@ -72,7 +72,7 @@ py::dict columns_out(const Graph& graph) {
         for (const std::string& key : *strings) keys.append(py::bytes(key).attr("decode")("utf-8", "replace"));
       }
     }
-    out[graph.values[static_cast<size_t>(id)].name.c_str()] = keys;
+    out[py::str(graph.values[static_cast<size_t>(id)].name)] = keys;
   }
   return out;
 }
@@ -98,7 +98,7 @@ py::dict report(const ModelFile& file) {
   for (const auto& [what, count] : census.operators) operators.append(py::make_tuple(what.first, what.second, count));
   py::dict constants;
   for (const auto& [dtype, sizes] : census.constants) {
-    constants[dtype.c_str()] = py::make_tuple(sizes.first, sizes.second);
+    constants[py::str(dtype)] = py::make_tuple(sizes.first, sizes.second);
   }
   return py::dict("inputs"_a = ports_out(file.graph, file.graph.inputs),
                   "outputs"_a = ports_out(file.graph, file.graph.outputs), "operators"_a = operators,
@@ -112,7 +112,11 @@ py::dict report(const ModelFile& file) {
 
 void bind_inspect(py::module_& m) {
   m.def(
-      "inspect_onnx", [](const FilePath& path) { return report(without_gil([&] { return read_onnx(path.bytes); })); },
+      "inspect_onnx",
+      [](const PathLike& path) {
+        const std::string file = file_path(path, "path");
+        return report(without_gil([&] { return read_onnx(file); }));
+      },
       "path"_a, "What an ONNX file holds, as a dict; raises as loading does where it cannot be read.");
 }
 

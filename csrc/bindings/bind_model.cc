@@ -1,8 +1,9 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
+#include <pybind11/typing.h>
 
-#include <algorithm>
+#include <optional>
 
 #include "base/text.h"
 #include "bindings/arguments.h"
@@ -10,9 +11,11 @@
 #include "bindings/bound.h"
 #include "bindings/errors.h"
 #include "bindings/model_call.h"
+#include "bindings/names.h"
 #include "bindings/path.h"
 #include "bindings/py_model.h"
 #include "bindings/py_runner.h"
+#include "bindings/request_io.h"
 #include "bindings/signal_watch.h"
 #include "engine/compile/op_registry.h"
 #include "graph/onnx_reader.h"
@@ -39,32 +42,6 @@ void visit_callables(PyHeapTypeObject* heap_type) {
   };
 }
 
-/// Of any length and content, unlike what the functions with C strings take.
-py::str name_of(const PortSpec& spec) { return py::str(spec.name); }
-
-/// The value under the name; null where there is none. Our own reference: to read an array may run Python, and that may
-/// change the dict.
-py::object find(const py::dict& dict, const PortSpec& spec) {
-  PyObject* value = PyDict_GetItemWithError(dict.ptr(), name_of(spec).ptr());
-  if (!value && PyErr_Occurred()) throw py::error_already_set();
-  return py::reinterpret_borrow<py::object>(value);
-}
-
-/// Throws where a key is none of the names.
-void check_names(const py::dict& dict, std::span<const PortSpec> specs, std::string_view what) {
-  const auto keys = py::reinterpret_steal<py::list>(PyDict_Keys(dict.ptr()));
-  if (!keys) throw py::error_already_set();
-  for (const py::handle key : keys) {
-    const bool known = std::any_of(specs.begin(), specs.end(), [&](const PortSpec& s) {
-      return py::isinstance<py::str>(key) && name_of(s).equal(key);
-    });
-    if (known) continue;
-    throw Error(ErrorCode::kValidation, Reason::kName, cat("the model has no ", what, " ", std::string(py::repr(key))));
-  }
-}
-
-using PortTuple = std::tuple<std::string, std::string, std::vector<std::optional<int64_t>>>;
-
 py::list ports_out(std::span<const PortSpec> specs) {
   py::list out;
   for (const PortSpec& spec : specs) {
@@ -75,28 +52,37 @@ py::list ports_out(std::span<const PortSpec> specs) {
   return out;
 }
 
-std::vector<PortSpec> ports_in(const std::vector<PortTuple>& ports) {
+/// (name, dtype, shape), the items of which are what a caller gave.
+using GivenPort = std::tuple<Given<std::string>, Given<std::string>, std::vector<Given<std::optional<int64_t>>>>;
+
+PortSpec port_in(const GivenPort& port, const char* kind) {
+  const auto& [name, given_dtype, dims] = port;
+  PortSpec out;
+  out.name = text(name, cat("the name of an ", kind).c_str());
+  const std::string what = cat(kind, " ", quote(out.name));
+  const std::string dtype = text(given_dtype, cat("the dtype of ", what).c_str());
+  const auto type = dtype_from_name(dtype);
+  if (!type || *type == DType::kString) {
+    throw std::invalid_argument(cat(what, ": ", quote(dtype), " is not a dtype that an input or output can have"));
+  }
+  out.dtype = *type;
+  if (dims.size() > Shape::kMaxRank) {
+    throw std::invalid_argument(
+        cat(what, " has ", dims.size(), " dimensions; at most ", Shape::kMaxRank, " are supported"));
+  }
+  const std::string of = cat("a dimension of ", what, " (None marks a free one)");
+  for (const auto& d : dims) out.shape.push_back(integer_or(Shape::kFree, d, of.c_str(), 0));
+  return out;
+}
+
+std::vector<PortSpec> ports_in(const std::vector<GivenPort>& ports, const char* kind) {
   std::vector<PortSpec> out;
-  for (const auto& [name, dtype, dims] : ports) {
-    const auto type = dtype_from_name(dtype);
-    if (!type || *type == DType::kString) {
-      throw std::invalid_argument(
-          cat(quote(name), ": ", quote(dtype), " is not a dtype that an input or output can have"));
-    }
-    if (dims.size() > Shape::kMaxRank) {
-      throw std::invalid_argument(
-          cat(quote(name), " has ", dims.size(), " dimensions; at most ", Shape::kMaxRank, " are supported"));
-    }
-    Shape shape;
-    for (const auto& d : dims) {
-      if (d && *d < 0)
-        throw std::invalid_argument(cat(quote(name), " has a dimension of ", *d, "; None marks a free one"));
-      shape.push_back(d.value_or(Shape::kFree));
-    }
+  for (const GivenPort& port : ports) {
+    PortSpec spec = port_in(port, kind);
     for (const PortSpec& other : out) {
-      if (other.name == name) throw std::invalid_argument(cat("two ports have the name ", quote(name)));
+      if (other.name == spec.name) throw std::invalid_argument(cat("two ports have the name ", quote(spec.name)));
     }
-    out.push_back({name, *type, shape});
+    out.push_back(std::move(spec));
   }
   return out;
 }
@@ -117,34 +103,35 @@ ModelOptions options_from(const MaybeCount& threads, const Count& max_plans, con
 
 PyModel from_native(std::shared_ptr<Model> native, const InputChecks& checks) { return {native, native, checks}; }
 
-py::dict run_by_name(const py::object& self, const py::dict& feeds, const py::object& out) {
+py::dict run_by_name(const py::object& self, const py::dict& feeds,
+                     const std::optional<py::typing::Dict<py::str, py::object>>& out) {
   const PyModel& model = py_model(self);
   const auto specs = model.runner->inputs();
   std::vector<py::object> keep;
   std::vector<PyObject*> arguments, targets;
   for (const PortSpec& spec : specs) {
-    keep.push_back(find(feeds, spec));
+    keep.push_back(find_named(feeds, spec));
     arguments.push_back(keep.back().ptr());
     if (!arguments.back()) {
-      throw Error(ErrorCode::kValidation, Reason::kName, cat("input '", spec.name, "' is missing"));
+      throw Error(ErrorCode::kValidation, Reason::kName,
+                  cat("input '", spec.name, "' is missing; the model takes ", names_of(specs)));
     }
   }
-  if (specs.size() != feeds.size()) check_names(feeds, specs, "input");
+  refuse_other_names(feeds, specs, specs.size(), "input");
   const auto outputs = model.runner->outputs();
-  if (!out.is_none()) {
-    const auto given = py::reinterpret_borrow<py::dict>(out);
+  if (out) {
     if (!model.native)
       throw std::invalid_argument("out= needs a model that is compiled; a wrapped callable makes its own");
+    size_t found = 0;
     for (const PortSpec& spec : outputs) {
-      keep.push_back(find(given, spec));
+      keep.push_back(find_named(*out, spec));
       targets.push_back(keep.back().ptr());
+      found += targets.back() != nullptr;
     }
-    check_names(given, outputs, "output");
+    refuse_other_names(*out, outputs, found, "output");
   }
-  const py::tuple results = call_model(model, arguments, targets);
-  py::dict named;
-  for (size_t i = 0; i < outputs.size(); ++i) named[name_of(outputs[i])] = results[i];
-  return named;
+  Results results = call_model(model, arguments, targets);
+  return pack_results(results.span(), outputs, true);
 }
 
 py::dict memory_of(const py::object& self) {
@@ -183,11 +170,13 @@ void bind_model(py::module_& m) {
   py::class_<PyModel> model(m, "Model", py::custom_type_setup(visit_callables));
   set_model_type(reinterpret_cast<PyTypeObject*>(model.ptr()));
   model
-      .def(py::init([](const FilePath& path, const MaybeCount& threads, const Count& max_plans,
-                       const MaybeCount& max_run_bytes, const Count& max_iterations, bool mmap,
+      .def(py::init([](const PathLike& path, const MaybeCount& threads, const Count& max_plans,
+                       const MaybeCount& max_run_bytes, const Count& max_iterations, const Given<bool>& mmap,
                        const InputChecks& checks) {
-             const ModelOptions options = options_from(threads, max_plans, max_run_bytes, max_iterations, mmap);
-             return without_gil([&] { return from_native(Model::load(path.bytes, options), checks); });
+             const std::string file = file_path(path, "model");
+             const ModelOptions options =
+                 options_from(threads, max_plans, max_run_bytes, max_iterations, flag(mmap, "mmap"));
+             return without_gil([&] { return from_native(Model::load(file, options), checks); });
            }),
            py::kw_only(), py::arg("path"), py::arg("threads"), py::arg("max_plans"), py::arg("max_run_bytes"),
            py::arg("max_iterations"), py::arg("mmap"), py::arg("checks"))
@@ -200,9 +189,10 @@ void bind_model(py::module_& m) {
            }),
            py::kw_only(), py::arg("data"), py::arg("threads"), py::arg("max_plans"), py::arg("max_run_bytes"),
            py::arg("max_iterations"), py::arg("checks"))
-      .def(py::init([](py::object fn, const std::vector<PortTuple>& inputs, const std::vector<PortTuple>& outputs,
+      .def(py::init([](py::object fn, const std::vector<GivenPort>& inputs, const std::vector<GivenPort>& outputs,
                        const InputChecks& checks) {
-             return PyModel{make_py_runner(std::move(fn), ports_in(inputs), ports_in(outputs)), nullptr, checks};
+             return PyModel{make_py_runner(std::move(fn), ports_in(inputs, "input"), ports_in(outputs, "output")),
+                            nullptr, checks};
            }),
            py::kw_only(), py::arg("callable"), py::arg("inputs"), py::arg("outputs"), py::arg("checks"))
       .def_property_readonly("_inputs",

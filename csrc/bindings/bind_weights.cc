@@ -2,7 +2,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include <string_view>
+#include <string>
 
 #include "base/error.h"
 #include "bindings/arguments.h"
@@ -105,12 +105,12 @@ OSError
     If the file cannot be opened (``FileNotFoundError`` where there is none).
 )";
 
-WeightsPtr open(const FilePath& path, bool mmap) {
-  const Placement placement = mmap ? Placement::kMapped : Placement::kCopied;
-  const bool onnx = std::string_view(path.bytes).ends_with(".onnx");
-  return without_gil([&] {
-    return onnx ? open_onnx_weights(path.bytes, placement) : Weights::open_safetensors(path.bytes, placement);
-  });
+WeightsPtr open(const PathLike& path, const Given<bool>& mmap) {
+  const std::string file = file_path(path, "path");
+  const Placement placement = flag(mmap, "mmap") ? Placement::kMapped : Placement::kCopied;
+  const bool onnx = file.ends_with(".onnx");
+  return without_gil(
+      [&] { return onnx ? open_onnx_weights(file, placement) : Weights::open_safetensors(file, placement); });
 }
 
 /// A read-only array onto `view`, which `owner`, the Weights, keeps alive. numpy itself notes where it is not aligned.

@@ -7,9 +7,10 @@
 
 namespace inferkit {
 
-/// While a callable runs, on whatever thread; made with the GIL. On a worker, signals are not blocked meanwhile, for the
-/// sake of the processes that the callable starts; and where it forks and its child comes back from it, to a batcher
-/// that has no threads there, the child ends as it would at the end of a thread of Python's: with what SystemExit says.
+/// While a callable runs, on whatever thread; made with the GIL. On a worker, signals are not blocked meanwhile, for
+/// the sake of the processes that the callable starts; and where it forks and its child comes back from it, to a
+/// batcher that has no threads there, the child ends as it would at the end of a thread of Python's: with what
+/// SystemExit says.
 class CallOut {
  public:
   CallOut() = default;

@@ -1,5 +1,6 @@
 #include "bindings/errors.h"
 
+#include <optional>
 #include <system_error>
 
 #include "bindings/cause.h"
@@ -18,11 +19,25 @@ std::string_view class_name(ErrorCode code) {
   return "InferkitError";
 }
 
+/// A module of ours, kept for good once it was asked for: at the end of the interpreter nothing can be imported.
+py::handle our_module(const char* name, PyObject*& kept) {
+  if (!kept) kept = py::module_::import(name).release().ptr();
+  return kept;
+}
+py::handle text_module() {
+  static PyObject* kept = nullptr;
+  return our_module("inferkit._text", kept);
+}
+py::handle errors_module() {
+  static PyObject* kept = nullptr;
+  return our_module("inferkit._errors", kept);
+}
+
 /// Messages quote names of files and tensors, and what callables say. All of it ends in logs and on terminals, so what
 /// is not to be seen there is escaped; a line break stays where it begins an item of a list of ours.
 py::object text(const std::string& message) {
   constexpr std::string_view kItem = "\n  - ";
-  const py::object printable = py::module_::import("inferkit._text").attr("printable");
+  const py::object printable = text_module().attr("printable");
   const auto decoded = [](std::string_view part) {
     PyObject* out = PyUnicode_DecodeUTF8(part.data(), static_cast<Py_ssize_t>(part.size()), "replace");
     if (!out) throw py::error_already_set();
@@ -46,19 +61,36 @@ void set_os_error(const std::system_error& error) {
 
 }  // namespace
 
+namespace {
+/// The bytes of `text`, a new reference or null with an error set, which is cleared if it is an Exception.
+std::optional<std::string> encoded(PyObject* text) {
+  const auto owned = py::reinterpret_steal<py::object>(text);
+  // It may hold what UTF-8 has no bytes for: the surrogates of an undecodable file name.
+  const auto bytes =
+      py::reinterpret_steal<py::object>(text ? PyUnicode_AsEncodedString(text, "utf-8", "backslashreplace") : nullptr);
+  if (bytes) {
+    return std::string(PyBytes_AS_STRING(bytes.ptr()), static_cast<size_t>(PyBytes_GET_SIZE(bytes.ptr())));
+  }
+  if (!PyErr_ExceptionMatches(PyExc_Exception)) throw py::error_already_set();
+  PyErr_Clear();
+  return std::nullopt;
+}
+
+std::string or_its_type(std::optional<std::string> text, py::handle object) {
+  return text ? std::move(*text) : cat("<", Py_TYPE(object.ptr())->tp_name, " that cannot be printed>");
+}
+}  // namespace
+
+std::string str_of(py::handle object) { return or_its_type(encoded(PyObject_Str(object.ptr())), object); }
+std::string repr_of(py::handle object) { return or_its_type(encoded(PyObject_Repr(object.ptr())), object); }
+
 std::string describe(const py::error_already_set& error) {
   const py::handle type = error.type();
-  std::string out = PyType_Check(type.ptr()) ? reinterpret_cast<PyTypeObject*>(type.ptr())->tp_name : "an exception";
-  const auto message = py::reinterpret_steal<py::object>(PyObject_Str(error.value().ptr()));
-  // It may hold what UTF-8 has no bytes for: the surrogates of an undecodable file name.
-  const auto bytes = py::reinterpret_steal<py::object>(
-      message ? PyUnicode_AsEncodedString(message.ptr(), "utf-8", "backslashreplace") : nullptr);
-  if (!bytes) {
-    PyErr_Clear();
-    return out + " (which cannot be printed)";
-  }
-  const std::string said(PyBytes_AS_STRING(bytes.ptr()), static_cast<size_t>(PyBytes_GET_SIZE(bytes.ptr())));
-  return said.empty() ? out : out + ": " + said;
+  const std::string kind =
+      PyType_Check(type.ptr()) ? reinterpret_cast<PyTypeObject*>(type.ptr())->tp_name : "an exception";
+  const auto said = encoded(PyObject_Str(error.value().ptr()));
+  if (!said) return kind + " (which cannot be printed)";
+  return said->empty() ? kind : kind + ": " + *said;
 }
 
 py::object exception_of(const py::error_already_set& error) {
@@ -81,7 +113,7 @@ py::object make_exception(const Status& status) {
     if (EventLoop::runs_here()) hang_with_gil();
     return py::handle(PyExc_SystemExit)();
   }
-  const py::module_ errors = py::module_::import("inferkit._errors");
+  const py::handle errors = errors_module();
   const py::object type = errors.attr(py::str(std::string(class_name(status.code))));
   py::object value = status.reason == Reason::kNone
                          ? type(text(status.message))

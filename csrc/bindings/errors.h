@@ -12,6 +12,10 @@ void bind_errors(pybind11::module_& m);
 pybind11::object make_exception(const Status& status);
 /// Sets Python's error indicator. For functions that speak the C API.
 void set_exception(const Status& status) noexcept;
+/// str() and repr() of any object for a message, as UTF-8 whatever characters it has; what raises an Exception (as
+/// opposed to a KeyboardInterrupt, which goes through) cannot be printed, and the text says so.
+std::string str_of(pybind11::handle object);
+std::string repr_of(pybind11::handle object);
 /// "ValueError: what it says", for messages. (error.what() adds the traceback, and does not survive a full stack.)
 std::string describe(const pybind11::error_already_set& error);
 /// The exception object, its traceback attached, to be some status's cause.

@@ -4,6 +4,7 @@
 #include <unordered_map>
 #include <utility>
 
+#include "bindings/attributes.h"
 #include "bindings/batcher_core.h"
 #include "bindings/exit.h"
 #include "bindings/guarded.h"
@@ -69,15 +70,12 @@ PyObject* get_running_loop() {
   if (!function) {
     const auto module = py::reinterpret_steal<py::object>(PyImport_GetModule(asyncio_events));
     if (!module) {
-      PyErr_Clear();
+      if (PyErr_Occurred()) throw py::error_already_set();
       return nullptr;
     }
-    PyObject* found = PyObject_GetAttrString(module.ptr(), "_get_running_loop");
-    if (!found) {
-      PyErr_Clear();  // it is still being imported
-      return nullptr;
-    }
-    function = found;
+    py::object found = find_attribute(module, "_get_running_loop");
+    if (!found) return nullptr;  // it is still being imported
+    function = found.release().ptr();
   }
   PyObject* loop = PyObject_CallNoArgs(function);
   if (!loop) throw py::error_already_set();
@@ -213,7 +211,9 @@ std::shared_ptr<EventLoop> EventLoop::running() {
 
 EventLoop::EventLoop(PyObject* loop)
     : loop_(loop), list_(new CompletionList), fork_generation_(inferkit::fork_generation()) {
-  direct_ = !py::cast<bool>(py::handle(loop).attr("get_debug")());
+  // A task that is resumed in the middle of the reader's callback has the callback's handle around it. Where loops may
+  // be run within themselves (nest_asyncio marks them so) that handle could not run again while the task waits.
+  direct_ = !py::cast<bool>(py::handle(loop).attr("get_debug")()) && !find_attribute(loop, "_nest_patched");
 }
 
 EventLoop::~EventLoop() = default;

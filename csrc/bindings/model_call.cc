@@ -2,13 +2,15 @@
 
 #include <pybind11/numpy.h>
 
-#include <array>
 #include <cstring>
 #include <optional>
 
+#include "base/text.h"
 #include "bindings/array_in.h"
 #include "bindings/array_out.h"
 #include "bindings/guarded.h"
+#include "bindings/names.h"
+#include "bindings/request_io.h"
 #include "bindings/signal_watch.h"
 
 namespace py = pybind11;
@@ -18,38 +20,19 @@ namespace {
 
 /// Below this the GIL is kept: handing it over and getting it back costs more than the run.
 constexpr int64_t kReleaseGilNanos = 10'000;
-constexpr size_t kInlinePorts = 8;
-
-/// A vector whose first few elements need no allocation.
-template <class T>
-class PortVector {
- public:
-  explicit PortVector(size_t size) : size_(size) {
-    if (size > kInlinePorts) heap_.resize(size);
-  }
-  T* data() { return size_ > kInlinePorts ? heap_.data() : inline_.data(); }
-  T& operator[](size_t i) { return data()[i]; }
-  size_t size() const { return size_; }
-  std::span<T> span() { return {data(), size_}; }
-
- private:
-  size_t size_;
-  std::array<T, kInlinePorts> inline_{};
-  std::vector<T> heap_;
-};
 
 struct Inputs {
   explicit Inputs(size_t count) : arrays(count), shapes(count), pointers(count) {}
-  PortVector<ArrayIn> arrays;
-  PortVector<Shape> shapes;  // with the batch axis
+  PortVector<py::object> arrays;  // what owns the memory
+  PortVector<Shape> shapes;       // with the batch axis
   PortVector<const void*> pointers;
   std::vector<Buffer> copies;
   BatchAxis axis = BatchAxis::kPresent;
 };
 
-void read_input(Inputs& in, size_t i, PyObject* object, const PortSpec& spec, const InputChecks& checks) {
-  in.arrays[i] = array_in(object, spec.name);
-  const StridedView& view = in.arrays[i].view;
+/// Runs no Python.
+void read_input(Inputs& in, size_t i, const PortSpec& spec, const InputChecks& checks) {
+  const StridedView view = view_of(in.arrays[i], spec.name);
   const BatchAxis axis = batch_axis_of(spec.name, spec.shape, view.shape);
   if (i > 0 && axis != in.axis) {
     throw Error(ErrorCode::kValidation, Reason::kShape,
@@ -83,22 +66,21 @@ Shape result_shape(const Shape& shape, BatchAxis axis, const PortSpec& spec) {
   return out;
 }
 
-/// The memory of a caller's array for an output; throws where it cannot take the result.
+/// The memory of a caller's array for an output; throws where it cannot take the result. Runs no Python.
 void* checked_out(PyObject* object, const PortSpec& spec, DType dtype, const Shape& shape) {
   if (!py::detail::npy_api::get().PyArray_Check_(object)) {
     throw Error(ErrorCode::kValidation, Reason::kDtype,
                 cat("out['", spec.name, "'] must be a numpy array, got ", Py_TYPE(object)->tp_name));
   }
-  const ArrayIn array = array_in(object, spec.name);
-  const auto array_object = py::reinterpret_borrow<py::object>(object);
-  const bool writable = array_object.attr("flags").attr("writeable").cast<bool>();
-  if (array.view.dtype != dtype || !(array.view.shape == shape) || !lies_as_tensor(array.view) || !writable) {
-    throw Error(ErrorCode::kValidation, array.view.dtype != dtype ? Reason::kDtype : Reason::kShape,
-                cat("out['", spec.name, "'] must be a writable, contiguous ", dtype_name(dtype), " array of shape ",
-                    shape.str(), "; got ", dtype_name(array.view.dtype), " ", array.view.shape.str(),
-                    writable ? "" : ", read-only"));
+  const StridedView view = view_of(object, spec.name, ArrayRole::kTarget);
+  const bool writable = is_writable(object);
+  if (view.dtype != dtype || !(view.shape == shape) || !lies_as_tensor(view) || !writable) {
+    throw Error(
+        ErrorCode::kValidation, view.dtype != dtype ? Reason::kDtype : Reason::kShape,
+        cat("out['", spec.name, "'] must be a writable, contiguous ", dtype_name(dtype), " array of shape ",
+            shape.str(), "; got ", dtype_name(view.dtype), " ", view.shape.str(), writable ? "" : ", read-only"));
   }
-  return const_cast<void*>(array.view.data);
+  return const_cast<void*>(view.data);
 }
 
 bool overlaps(const void* a, size_t a_bytes, const void* b, size_t b_bytes) {
@@ -109,7 +91,7 @@ bool overlaps(const void* a, size_t a_bytes, const void* b, size_t b_bytes) {
 /// Results of a runner that tells their shapes only while it runs. Takes the GIL, so its caller must not hold it.
 class NumpySink final : public OutputSink {
  public:
-  NumpySink(py::tuple& results, std::span<const PortSpec> specs, BatchAxis axis)
+  NumpySink(Results& results, std::span<const PortSpec> specs, BatchAxis axis)
       : ports(specs.size()), results_(results), specs_(specs), axis_(axis) {}
   void* allocate(size_t index, DType dtype, const Shape& shape) override {
     const py::gil_scoped_acquire gil;
@@ -122,7 +104,7 @@ class NumpySink final : public OutputSink {
   std::vector<Port> ports;  // of the arrays
 
  private:
-  py::tuple& results_;
+  Results& results_;
   std::span<const PortSpec> specs_;
   const BatchAxis axis_;
 };
@@ -133,10 +115,10 @@ std::vector<TensorView> views_of(Inputs& in, std::span<const PortSpec> specs) {
   return views;
 }
 
-py::tuple call_runner(const PyModel& model, Inputs& in) {
+Results call_runner(const PyModel& model, Inputs& in) {
   const auto specs = model.runner->inputs();
   const auto views = views_of(in, specs);
-  py::tuple results(model.runner->outputs().size());
+  Results results(model.runner->outputs().size());
   NumpySink sink(results, model.runner->outputs(), in.axis);
   const Status status = model.runner->run(views, sink);
   if (!status.ok()) throw Error(status);
@@ -150,8 +132,8 @@ class Targets {
   void add(size_t output, const void* data, size_t bytes) {
     for (const auto& [taken, taken_bytes, other] : taken_) {
       if (!overlaps(data, bytes, taken, taken_bytes)) continue;
-      throw std::invalid_argument(
-          cat("out['", specs_[output].name, "'] and out['", specs_[other].name, "'] share memory; give each its own"));
+      throw std::invalid_argument(cat("out[", quote(specs_[output].name), "] and out[", quote(specs_[other].name),
+                                      "] share memory; give each its own"));
     }
     taken_.push_back({data, bytes, output});
   }
@@ -166,10 +148,10 @@ class Targets {
 };
 
 /// For models whose outputs' shapes only the run tells.
-py::tuple call_staged(Model& model, Inputs& in, std::span<PyObject* const> out) {
+Results call_staged(Model& model, Inputs& in, std::span<PyObject* const> out) {
   const auto specs = model.inputs();
   const auto views = views_of(in, specs);
-  py::tuple results(model.outputs().size());
+  Results results(model.outputs().size());
   NumpySink sink(results, model.outputs(), in.axis);
   if (Status status = without_gil([&] { return model.run(views, sink); }); !status.ok()) throw Error(std::move(status));
   Targets targets(model.outputs());
@@ -188,7 +170,7 @@ py::tuple call_staged(Model& model, Inputs& in, std::span<PyObject* const> out) 
   return results;
 }
 
-py::tuple call_native(Model& model, Inputs& in, std::span<PyObject* const> out) {
+Results call_native(Model& model, Inputs& in, std::span<PyObject* const> out) {
   const auto specs = model.outputs();
   std::optional<PlanCache::Lease> found = model.try_acquire(in.shapes.span());
   if (!found) {
@@ -201,7 +183,7 @@ py::tuple call_native(Model& model, Inputs& in, std::span<PyObject* const> out) 
     found.reset();
     return call_staged(model, in, out);
   }
-  py::tuple results(specs.size());
+  Results results(specs.size());
   PortVector<void*> pointers(specs.size());
   struct CopyBack {
     size_t output;
@@ -246,20 +228,20 @@ py::tuple call_native(Model& model, Inputs& in, std::span<PyObject* const> out) 
 Inputs read_inputs(const PyModel& model, std::span<PyObject* const> arguments) {
   const auto specs = model.runner->inputs();
   if (arguments.size() != specs.size()) {
-    std::string names;
-    for (const PortSpec& spec : specs) names += cat(names.empty() ? "'" : ", '", spec.name, "'");
     throw Error(ErrorCode::kValidation, Reason::kName,
-                cat("the model takes ", specs.size(), specs.size() == 1 ? " input (" : " inputs (", names, "); got ",
-                    arguments.size()));
+                cat("the model takes ", specs.size(), specs.size() == 1 ? " input (" : " inputs (", names_of(specs),
+                    "); got ", arguments.size()));
   }
   Inputs in(specs.size());
-  for (size_t i = 0; i < specs.size(); ++i) read_input(in, i, arguments[i], specs[i], model.checks);
+  // First what may run Python, which may change an array that has been looked at.
+  for (size_t i = 0; i < specs.size(); ++i) in.arrays[i] = to_array(arguments[i], specs[i].name);
+  for (size_t i = 0; i < specs.size(); ++i) read_input(in, i, specs[i], model.checks);
   return in;
 }
 
 }  // namespace
 
-py::tuple call_model(const PyModel& model, std::span<PyObject* const> arguments, std::span<PyObject* const> out) {
+Results call_model(const PyModel& model, std::span<PyObject* const> arguments, std::span<PyObject* const> out) {
   Inputs in = read_inputs(model, arguments);
   return model.native ? call_native(*model.native, in, out) : call_runner(model, in);
 }
@@ -271,9 +253,8 @@ PyObject* call_model_slot(PyObject* self, PyObject* args, PyObject* kwargs) {
     }
     const PyModel& model = py_model(self);
     PyObject** items = reinterpret_cast<PyTupleObject*>(args)->ob_item;
-    py::tuple results = call_model(model, {items, static_cast<size_t>(PyTuple_GET_SIZE(args))}, {});
-    if (PyTuple_GET_SIZE(results.ptr()) == 1) return py::object(results[0]).release().ptr();
-    return results.release().ptr();
+    Results results = call_model(model, {items, static_cast<size_t>(PyTuple_GET_SIZE(args))}, {});
+    return pack_results(results.span(), model.runner->outputs(), false).release().ptr();
   });
 }
 

@@ -4,14 +4,19 @@
 
 #include <span>
 
+#include "bindings/port_vector.h"
 #include "bindings/py_model.h"
 #include "engine/model/explain.h"
 
 namespace inferkit {
 
+/// One array per output. Nobody else sees them before all are there: a tuple would be shown by the garbage collector to
+/// whatever Python runs meanwhile, in the model's callable or another thread.
+using Results = PortVector<pybind11::object>;
+
 /// Runs `model` on one object per input, in order. `out` holds one preallocated array per output or null; it may be
-/// empty. Returns one array per output in a tuple. Throws Error.
-pybind11::tuple call_model(const PyModel& model, std::span<PyObject* const> arguments, std::span<PyObject* const> out);
+/// empty. Throws Error.
+Results call_model(const PyModel& model, std::span<PyObject* const> arguments, std::span<PyObject* const> out);
 
 /// model(a, b): the class's tp_call itself, since pybind11's argument handling would cost as much as a small model.
 PyObject* call_model_slot(PyObject* self, PyObject* args, PyObject* kwargs);

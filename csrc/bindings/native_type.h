@@ -58,13 +58,14 @@ class FirstError {
   FirstError& operator=(const FirstError&) = delete;
 
   explicit operator bool() const { return type_ != nullptr; }
-  /// Takes the error that is set, or forgets it where there was one before.
+  /// Takes the error that is set, or forgets it where there was one before: not what is to stop the program
+  /// (KeyboardInterrupt), where that was none.
   void take() {
-    if (type_) {
-      PyErr_Clear();
-    } else {
-      PyErr_Fetch(&type_, &value_, &trace_);
-    }
+    const auto stops = [](PyObject* type) { return !PyErr_GivenExceptionMatches(type, PyExc_Exception); };
+    if (type_ && (stops(type_) || PyErr_ExceptionMatches(PyExc_Exception))) return PyErr_Clear();
+    const FirstError dropped(std::exchange(type_, nullptr), std::exchange(value_, nullptr),
+                             std::exchange(trace_, nullptr));
+    PyErr_Fetch(&type_, &value_, &trace_);
   }
   /// Raises it, where there is one.
   void raise() {
@@ -74,6 +75,8 @@ class FirstError {
   }
 
  private:
+  FirstError(PyObject* type, PyObject* value, PyObject* trace) : type_(type), value_(value), trace_(trace) {}
+
   PyObject *type_ = nullptr, *value_ = nullptr, *trace_ = nullptr;
 };
 

@@ -13,27 +13,21 @@ inline pybind11::str file_name(const std::string& path) {
   return pybind11::reinterpret_steal<pybind11::str>(out);
 }
 
-/// An argument that os.fsencode takes, up to the first NUL. Not std::filesystem::path: it brings the locale along.
-struct FilePath {
-  std::string bytes;
+/// An argument that is to be a path, taken as it comes. Not std::filesystem::path: it brings the locale along.
+struct PathLike : pybind11::object {
+  using pybind11::object::object;
+  static bool check_(pybind11::handle) { return true; }
 };
+
+/// As os.fsencode gives it. Throws TypeError or ValueError that name the argument where it is no path; what its own
+/// __fspath__ raises goes through.
+std::string file_path(const PathLike& path, const char* name);
 
 }  // namespace inferkit
 
 namespace pybind11::detail {
 template <>
-struct type_caster<inferkit::FilePath> {
-  PYBIND11_TYPE_CASTER(inferkit::FilePath, const_name("os.PathLike | str | bytes"));
-
-  bool load(handle source, bool) {
-    const auto path = reinterpret_steal<object>(PyOS_FSPath(source.ptr()));
-    PyObject* encoded = nullptr;
-    if (!path || PyUnicode_FSConverter(path.ptr(), &encoded) == 0) {
-      PyErr_Clear();
-      return false;
-    }
-    value.bytes = std::string(reinterpret_steal<pybind11::bytes>(encoded));
-    return true;
-  }
+struct handle_type_name<inferkit::PathLike> {
+  static constexpr auto name = const_name("os.PathLike | str | bytes");
 };
 }  // namespace pybind11::detail

@@ -1,14 +1,20 @@
 #include "bindings/py_runner.h"
 
+#include <pybind11/numpy.h>
+
 #include <algorithm>
 #include <cstring>
 
 #include "base/validation.h"
 #include "bindings/array_in.h"
 #include "bindings/array_out.h"
+#include "bindings/attributes.h"
+#include "bindings/call_out.h"
 #include "bindings/cause.h"
 #include "bindings/errors.h"
 #include "bindings/gil.h"
+#include "bindings/names.h"
+#include "bindings/request_io.h"
 
 namespace py = pybind11;
 
@@ -29,13 +35,13 @@ class PyRunner final : public Runner {
     if (!Py_IsInitialized()) return {ErrorCode::kClosed, Reason::kNone, "the interpreter is shutting down", nullptr};
     try {
       const py::gil_scoped_acquire gil;
+      const CallOut out;
       try {
         call(inputs, sink);
         return {};
       } catch (py::error_already_set& error) {
-        Status status{ErrorCode::kInference, Reason::kNone, cat("the callable raised ", describe(error)), nullptr};
-        status.cause = make_cause(error);
-        return status;
+        out.raised(error);
+        return raised(error);
       }
     } catch (...) {  // also where there is no memory to tell what was raised
       return current_exception_status();
@@ -45,35 +51,78 @@ class PyRunner final : public Runner {
   py::object& callable() const { return *fn_; }
 
  private:
+  static Status raised(const py::error_already_set& error) {
+    Status status{ErrorCode::kInference, Reason::kNone, {}, nullptr};
+    try {
+      status.message = cat("the callable raised ", describe(error));
+      status.cause = make_cause(error);
+    } catch (py::error_already_set& stop) {  // while it was described: nobody is to miss that
+      status.message = "the callable was stopped";
+      status.cause = make_cause(stop);
+    }
+    return status;
+  }
+
   void call(std::span<const TensorView> inputs, OutputSink& sink) {
-    py::tuple arguments(inputs.size());
+    PortVector<py::object> arrays(inputs.size());
     for (size_t i = 0; i < inputs.size(); ++i) {
       void* data = nullptr;
-      py::object array = new_array(inputs[i].dtype, inputs[i].shape, &data);
+      arrays[i] = new_array(inputs[i].dtype, inputs[i].shape, &data);
       std::memcpy(data, inputs[i].data, inputs[i].bytes());
-      arguments[i] = std::move(array);
     }
-    const py::object answer = ask(arguments);
-    if (py::isinstance<py::dict>(answer)) {
-      const auto by_name = py::reinterpret_borrow<py::dict>(answer);
-      for (size_t i = 0; i < outputs_.size(); ++i) {
-        if (!by_name.contains(outputs_[i].name.c_str())) fail(i, "is missing from the callable's mapping");
-        take(i, by_name[outputs_[i].name.c_str()], sink);
-      }
-    } else if (py::isinstance<py::tuple>(answer) || py::isinstance<py::list>(answer)) {
-      const auto sequence = py::reinterpret_borrow<py::sequence>(answer);
-      if (sequence.size() != outputs_.size()) {
-        throw Error(ErrorCode::kOutput, Reason::kShape,
-                    cat("the callable gave ", sequence.size(), " outputs; ", outputs_.size(), " are declared"));
-      }
-      for (size_t i = 0; i < outputs_.size(); ++i) take(i, sequence[i], sink);
+    const py::object answer = ask(tuple_of(arrays.span()));
+    if (PyDict_Check(answer.ptr())) return take_named(answer, sink);
+    if (PyTuple_Check(answer.ptr()) || PyList_Check(answer.ptr())) return take_in_order(answer, sink);
+    if (is_a(answer, "Mapping")) return take_named(answer, sink);
+    if (is_sequence_of_arrays(answer)) return take_in_order(answer, sink);
+    if (outputs_.size() != 1) {
+      throw Error(ErrorCode::kOutput, Reason::kShape,
+                  cat("the callable gave one object, a ", Py_TYPE(answer.ptr())->tp_name, "; ", outputs_.size(),
+                      " outputs are declared: it may give a sequence of them, or a mapping by name"));
+    }
+    take(0, answer, sink);
+  }
+
+  /// Of an abstract class of Python's. None is asked for what numpy knows: this takes longer than a small model.
+  static bool is_a(const py::object& answer, const char* kind) {
+    if (py::detail::npy_api::get().PyArray_Check_(answer.ptr())) return false;
+    return py::isinstance(answer, py::module_::import("collections.abc").attr(kind));
+  }
+
+  /// Some arrays call themselves sequences: memoryview, array.array.
+  static bool is_sequence_of_arrays(const py::object& answer) {
+    PyObject* object = answer.ptr();
+    if (PyUnicode_Check(object) || PyObject_CheckBuffer(object)) return false;
+    return is_a(answer, "Sequence") && !find_attribute(answer, "__dlpack__");
+  }
+
+  void take_named(const py::object& answer, OutputSink& sink) {
+    for (size_t i = 0; i < outputs_.size(); ++i) take(i, item(answer, i), sink);
+  }
+
+  /// What a mapping has for an output.
+  py::object item(const py::object& mapping, size_t i) const {
+    const py::str name = name_of(outputs_[i]);
+    if (PyDict_CheckExact(mapping.ptr())) {
+      if (py::object found = find_named(mapping, outputs_[i])) return found;
     } else {
-      if (outputs_.size() != 1) {
-        throw Error(ErrorCode::kOutput, Reason::kShape,
-                    cat("the callable gave one object; ", outputs_.size(), " outputs are declared"));
-      }
-      take(0, answer, sink);
+      // Where there is none, a dict may make one up (defaultdict): it is asked first.
+      const bool absent = PyDict_Check(mapping.ptr()) && !py::reinterpret_borrow<py::dict>(mapping).contains(name);
+      PyObject* found = absent ? nullptr : PyObject_GetItem(mapping.ptr(), name.ptr());
+      if (found) return py::reinterpret_steal<py::object>(found);
+      if (!absent && !PyErr_ExceptionMatches(PyExc_KeyError)) throw py::error_already_set();
+      PyErr_Clear();
     }
+    fail(i, "is missing from the callable's mapping");
+  }
+
+  void take_in_order(const py::object& answer, OutputSink& sink) {
+    const auto sequence = py::reinterpret_borrow<py::sequence>(answer);
+    if (const size_t size = sequence.size(); size != outputs_.size()) {
+      throw Error(ErrorCode::kOutput, Reason::kShape,
+                  cat("the callable gave ", size, " outputs; ", outputs_.size(), " are declared"));
+    }
+    for (size_t i = 0; i < outputs_.size(); ++i) take(i, sequence[i], sink);
   }
 
   /// A callable may call its own model: the depth counts as Python's own calls do.
@@ -93,20 +142,22 @@ class PyRunner final : public Runner {
 
   void take(size_t i, const py::object& object, OutputSink& sink) {
     const PortSpec& spec = outputs_[i];
-    ArrayIn array;
+    py::object array;
+    StridedView view;
     try {
-      array = array_in(object, spec.name);
+      array = to_array(object, spec.name, ArrayRole::kOutput);
+      view = view_of(array, spec.name, ArrayRole::kOutput);
     } catch (const Error& error) {
       throw Error(ErrorCode::kOutput, Reason::kShape, cat("the callable's ", error.what()));
     }
-    if (array.view.dtype != spec.dtype) {
-      fail(i, cat("came as ", dtype_name(array.view.dtype), "; ", dtype_name(spec.dtype), " is declared"));
+    if (view.dtype != spec.dtype) {
+      fail(i, cat("came as ", dtype_name(view.dtype), "; ", dtype_name(spec.dtype), " is declared"));
     }
-    const Shape& shape = array.view.shape;
+    const Shape& shape = view.shape;
     bool fits = shape.rank() == spec.shape.rank();
     for (size_t d = 0; fits && d < shape.rank(); ++d) fits = spec.shape[d] == Shape::kFree || spec.shape[d] == shape[d];
     if (!fits) fail(i, cat("came with shape ", shape.str(), "; ", spec.shape.str(), " is declared"));
-    copy_strided(array.view, sink.allocate(i, spec.dtype, shape), false);
+    copy_strided(view, sink.allocate(i, spec.dtype, shape), false);
   }
 
   const std::unique_ptr<py::object, GilDeleter<py::object>> fn_;

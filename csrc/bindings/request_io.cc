@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "bindings/array_out.h"
+#include "bindings/names.h"
 
 namespace py = pybind11;
 
@@ -10,29 +11,6 @@ namespace inferkit {
 namespace {
 
 [[noreturn]] void fail_name(const std::string& message) { throw Error(ErrorCode::kValidation, Reason::kName, message); }
-
-std::string names_of(std::span<const PortSpec> specs) {
-  std::string names;
-  for (const PortSpec& spec : specs) names += cat(names.empty() ? "'" : ", '", spec.name, "'");
-  return names;
-}
-
-/// Null where there is none. Our own reference: to read an array may run Python, and that may change the dict.
-py::object find(PyObject* dict, const std::string& name) {
-  const py::str key(name);
-  PyObject* found = PyDict_GetItemWithError(dict, key.ptr());
-  if (!found && PyErr_Occurred()) throw py::error_already_set();
-  return py::reinterpret_borrow<py::object>(found);
-}
-
-/// As text for a message: any object, any characters.
-std::string shown(py::handle object) {
-  const auto text = py::reinterpret_steal<py::object>(PyObject_Str(object.ptr()));
-  if (!text) throw py::error_already_set();
-  const auto bytes = py::reinterpret_steal<py::object>(PyUnicode_AsEncodedString(text.ptr(), "utf-8", "replace"));
-  if (!bytes) throw py::error_already_set();
-  return {PyBytes_AS_STRING(bytes.ptr()), static_cast<size_t>(PyBytes_GET_SIZE(bytes.ptr()))};
-}
 
 Shape row_shape(const Shape& shape, bool single_row, int64_t rows) {
   Shape out = shape;
@@ -46,60 +24,50 @@ Shape row_shape(const Shape& shape, bool single_row, int64_t rows) {
 
 }  // namespace
 
-RequestInputs::RequestInputs(std::span<PyObject* const> arguments, std::span<const PortSpec> specs) {
-  if (specs.size() > kFew) {
-    many_.resize(specs.size());
-    keep_many_.resize(specs.size());
-  }
-  views_ = specs.size() > kFew ? std::span(many_) : std::span(few_).first(specs.size());
+RequestInputs::RequestInputs(std::span<PyObject* const> arguments, std::span<const PortSpec> specs)
+    : specs_(specs), arrays_(specs.size()), views_(specs.size()) {
   if (arguments.size() == 1 && PyDict_Check(arguments[0])) {
     named_ = true;
-    for (const PortSpec& spec : specs) {
-      const py::object object = find(arguments[0], spec.name);
-      if (!object) fail_name(cat("input '", spec.name, "' is missing; the model takes ", names_of(specs)));
-      add(object.ptr(), spec);
+    for (size_t i = 0; i < specs.size(); ++i) {
+      arrays_[i] = find_named(arguments[0], specs[i]);
+      if (!arrays_[i]) fail_name(cat("input '", specs[i].name, "' is missing; the model takes ", names_of(specs)));
     }
-    if (PyDict_GET_SIZE(arguments[0]) == static_cast<Py_ssize_t>(specs.size())) return;
-    const auto keys = py::reinterpret_steal<py::list>(PyDict_Keys(arguments[0]));
-    if (!keys) throw py::error_already_set();
-    for (const py::handle key : keys) {
-      const std::string name = shown(key);
-      bool known = false;
-      for (const PortSpec& spec : specs) known |= spec.name == name;
-      if (!known) fail_name(cat("the model has no input '", name, "'; it takes ", names_of(specs)));
-    }
+    refuse_other_names(arguments[0], specs, specs.size(), "input");
+    for (size_t i = 0; i < specs.size(); ++i) arrays_[i] = to_array(arrays_[i], specs[i].name);
   } else if (arguments.size() != specs.size()) {
     fail_name(cat("the model takes ", specs.size(), specs.size() == 1 ? " input (" : " inputs (", names_of(specs),
                   "); got ", arguments.size()));
   } else {
-    for (size_t i = 0; i < specs.size(); ++i) add(arguments[i], specs[i]);
+    for (size_t i = 0; i < specs.size(); ++i) arrays_[i] = to_array(arguments[i], specs[i].name);
   }
 }
 
-void RequestInputs::add(PyObject* object, const PortSpec& spec) {
-  ArrayIn in = array_in(object, spec.name);
-  views_[count_] = in.view;
-  (keep_many_.empty() ? keep_few_[count_] : keep_many_[count_]) = std::move(in.keep);
-  ++count_;
+void RequestInputs::look() {
+  for (size_t i = 0; i < specs_.size(); ++i) views_[i] = view_of(arrays_[i], specs_[i].name);
 }
 
 bool RequestInputs::in_place() const {
-  for (const StridedView& view : views_) {
+  for (const StridedView& view : views()) {
     if (!usable_in_place(view)) return false;
   }
   return true;
 }
 
+py::tuple tuple_of(std::span<py::object> items) {
+  py::tuple out(items.size());
+  // Runs no Python: the slots are empty.
+  for (size_t i = 0; i < items.size(); ++i) PyTuple_SET_ITEM(out.ptr(), Py_ssize_t(i), items[i].release().ptr());
+  return out;
+}
+
 py::object pack_results(std::span<py::object> arrays, std::span<const PortSpec> specs, bool named) {
   if (named) {
     py::dict out;
-    for (size_t i = 0; i < arrays.size(); ++i) out[specs[i].name.c_str()] = std::move(arrays[i]);
+    for (size_t i = 0; i < arrays.size(); ++i) out[name_of(specs[i])] = std::move(arrays[i]);
     return out;
   }
   if (arrays.size() == 1) return std::move(arrays[0]);
-  py::tuple out(arrays.size());
-  for (size_t i = 0; i < arrays.size(); ++i) out[i] = std::move(arrays[i]);
-  return out;
+  return tuple_of(arrays);
 }
 
 py::object copy_results(const Request& request, const BatchOutputs& outputs, std::span<const PortSpec> specs,

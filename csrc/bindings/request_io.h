@@ -2,39 +2,40 @@
 #pragma once
 #include <pybind11/pybind11.h>
 
-#include <array>
 #include <span>
 #include <vector>
 
 #include "batching/batcher.h"
 #include "bindings/array_in.h"
+#include "bindings/port_vector.h"
 
 namespace inferkit {
 
 /// The arrays of one request, in the model's order. Keeps their owners alive.
 class RequestInputs {
  public:
-  /// One object for each input, or a single dict of them by name. Throws Error(kValidation).
+  /// One object for each input, or a single dict of them by name. May run any Python. Throws Error(kValidation).
   RequestInputs(std::span<PyObject* const> arguments, std::span<const PortSpec> specs);
 
-  std::span<const StridedView> views() const { return views_; }
+  /// Where the arrays lie: no Python may run between this and the end of their use, but in the run itself. Throws
+  /// Error(kValidation).
+  void look();
+  std::span<const StridedView> views() const { return views_.span(); }
   bool named() const { return named_; }
   /// Ready to be run where they lie; the values not yet checked.
   bool in_place() const;
 
  private:
-  void add(PyObject* object, const PortSpec& spec);
-
   static constexpr size_t kFew = 4;
-  std::array<StridedView, kFew> few_;
-  std::vector<StridedView> many_;
-  std::span<StridedView> views_;
-  std::array<pybind11::object, kFew> keep_few_;
-  std::vector<pybind11::object> keep_many_;
-  size_t count_ = 0;
+  const std::span<const PortSpec> specs_;
+  PortVector<pybind11::object, kFew> arrays_;
+  PortVector<StridedView, kFew> views_;
   bool named_ = false;
 };
 
+/// Of references that it takes over: whole before anybody sees it, as the garbage collector shows every tuple to
+/// whoever asks, and then nobody can put anything into it.
+pybind11::tuple tuple_of(std::span<pybind11::object> items);
 /// One array, a tuple where the model has several outputs, or a dict by name.
 pybind11::object pack_results(std::span<pybind11::object> arrays, std::span<const PortSpec> specs, bool named);
 /// Copies a request's rows out of its batch.

@@ -165,7 +165,8 @@ class BatcherStats:
         How requests ended: with an answer, an error of the model or its output checks, by their caller, by their time
         (also those that were refused because their time would have passed before their answer).
     rejected, invalid : int
-        Refused for want of room or because the batcher was closed; refused by validation.
+        Refused for want of room or because the batcher was closed; ended with :class:`ValidationError`, whatever found
+        the input wrong.
     queue_depth : int
         Requests that wait.
     in_flight : int
@@ -595,7 +596,8 @@ def _checks_by_output(
     names = [spec.name for spec in model.outputs]
     unknown = set(checks) - set(names)
     if unknown:
-        raise ValueError(f"output_checks for {sorted(unknown)}, which the model does not have; it has {names}")
+        told = ", ".join(sorted(map(repr, unknown)))
+        raise ValueError(f"output_checks for {told}, which the model does not have; it has {names}")
     return [checks.get(name, OutputChecks())._native() for name in names]
 
 

@@ -26,16 +26,16 @@ _SpecLike = TensorSpec | tuple[str, str, Sequence[int | None]]
 
 def _spec(value: _SpecLike) -> TensorSpec:
     try:
-        if isinstance(value, TensorSpec):
-            return TensorSpec(value.name, value.dtype, tuple(value.shape))
-        name, dtype, shape = value
-        sizes = tuple(shape)
+        name, dtype, shape = (value.name, value.dtype, value.shape) if isinstance(value, TensorSpec) else value
+        sizes = tuple(sequence(shape, "the shape", "a sequence of integers and None"))
     except (TypeError, ValueError):
         raise TypeError(f"an input or output is a TensorSpec or (name, dtype, shape), got {value!r}") from None
     try:
         found = None if dtype is None else np.dtype(dtype)  # numpy takes None for float64
     except (TypeError, ValueError, SyntaxError):  # of its own small language
         found = None
+    if found is None and isinstance(dtype, str):
+        return TensorSpec(name, dtype, sizes)  # the core knows some that numpy lacks, and judges
     if found is None:
         raise TypeError(f"the dtype of {name!r} must be one of numpy's, or its name, got {dtype!r}")
     return TensorSpec(name, str(found), sizes)
@@ -176,9 +176,10 @@ class Model(_core.Model):
         Parameters
         ----------
         fn : callable
-            Takes one numpy array per input, by position; returns one array, a sequence with one array per output, or a
-            mapping by output name. It is called with the GIL held, from the caller's thread or from a batcher's
-            worker.
+            Takes one numpy array per input, by position; returns one array, a sequence with one array per output (a
+            tuple, a list, any ``collections.abc.Sequence``), or a mapping by output name (any
+            ``collections.abc.Mapping``; what else it has is left alone). It is called with the GIL held, from the
+            caller's thread or from a batcher's worker.
         inputs, outputs : iterable of TensorSpec or (name, dtype, shape)
             What it takes and gives; ``None`` in a shape marks a free dimension, as the batch should be.
         input_checks : InputChecks, optional

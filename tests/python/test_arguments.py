@@ -182,6 +182,8 @@ def test_batcher_options() -> None:
     refused(TypeError, "input_checks must be", lambda: make(model, input_checks=True))
     refused(TypeError, "output_checks must be", lambda: make(model, output_checks=True))
     refused(TypeError, "output_checks must map", lambda: make(model, output_checks={"y": True}))
+    unknown: Any = {"q": inferkit.OutputChecks(), "r": inferkit.OutputChecks()}
+    refused(ValueError, "output_checks for 'q', 'r', which", lambda: make(model, output_checks=unknown))
     refused(TypeError, "clock must be", lambda: make(model, _clock=5))
     refused(TypeError, "is not initialised", lambda: make(model, _clock=_core.ManualClock.__new__(_core.ManualClock)))
     numpy_sized = make(
@@ -221,7 +223,109 @@ def test_model_options(digits_path: Path) -> None:
     ports: list[Any] = [5, "xy", ("x", "float32"), ("x", "float32", 3), inferkit.TensorSpec("x", "float32", 3)]  # type: ignore[arg-type]
     for port in ports:
         refused(TypeError, "TensorSpec", lambda port=port: inferkit.Model.from_callable(abs, inputs=[port], outputs=[]))
+    for value in (False, 0, "", [], {}):
+        refused(TypeError, "input_checks must be", lambda value=value: load(input_checks=value))
+    for value in NOT_FLAGS:
+        refused(TypeError, "mmap must be", lambda value=value: load(mmap=value))
+        refused(TypeError, "mmap must be", lambda value=value: inferkit.Model.load(b"", mmap=value))
     assert load(threads=np.int64(1), max_plans=Index())(np.zeros(64, np.float32)).shape == (10,)
+
+
+NOT_SEVERAL: list[Any] = [5, None, True, 1.5, "xy", b"xy", object()]
+NOT_SIZES: list[Any] = ["x", 1.5, np.float32(1), True, np.bool_(True), [1], object(), b"x"]
+
+
+def test_ports() -> None:
+    def make(*port: Any) -> inferkit.Model:
+        return inferkit.Model.from_callable(abs, inputs=[port], outputs=[("y", "float32", (None, 2))])
+
+    for value in NOT_SEVERAL:
+        for name in ("inputs", "outputs"):
+            ports: dict[str, Any] = {"inputs": [], "outputs": [], name: value}
+            refused(TypeError, f"{name} must be an iterable", lambda p=ports: inferkit.Model.from_callable(abs, **p))
+        if value is not None:
+            refused(TypeError, "TensorSpec|dtype", lambda value=value: inferkit.Model.from_callable(abs, [value], []))
+        refused(TypeError, "TensorSpec|dimension", lambda value=value: make("x", "float32", value))
+        spec = inferkit.TensorSpec("x", "float32", value)
+        refused(TypeError, "TensorSpec|dimension", lambda spec=spec: inferkit.Model.from_callable(abs, [spec], []))
+    for value in (5, None, b"x", 1.5, True, [], Index()):
+        refused(TypeError, "name of an input must be a str", lambda value=value: make(value, "float32", (None, 2)))
+    refused(ValueError, "name of an input holds a lone surrogate", lambda: make("\ud800", "float32", (None, 2)))
+    for value in NOT_SIZES:
+        refused(TypeError, "dimension of input 'x'", lambda value=value: make("x", "float32", (None, value)))
+    for value in (-1, 2**70, -(2**70), 10**5000):
+        refused(ValueError, "dimension of input 'x'", lambda value=value: make("x", "float32", (None, value)))
+    for value in (5, None, object(), 1.5, X):
+        refused(TypeError, "dtype of 'x' must be", lambda value=value: make("x", value, (None, 2)))
+    for value in ("float33", "", object, "U3", ">f4", "\ud800", [("a", "f4")]):
+        refused(ValueError, "dtype", lambda value=value: make("x", value, (None, 2)))
+    for dtype in ("float32", "f4", np.float32, np.dtype("float32")):
+        made = make("x", dtype, [None, np.int8(2)])
+        assert made.inputs == (inferkit.TensorSpec("x", "float32", (None, 2)),)
+    assert make("x", "bfloat16", (None, Index())).inputs[0].dtype == "bfloat16"
+    for call in (made.run, lambda value: made.run({"x": np.zeros((1, 2), np.float32)}, out=value)):
+        for value in (5, "xy", X, [1], object()):
+            refused(TypeError, "must be a mapping", lambda call=call, value=value: call(value))
+
+
+def test_shapes(digits_path: Path) -> None:
+    model = inferkit.Model.load(digits_path)
+    batcher = inferkit.Batcher(model)
+    warm_ups = (model.warm_up, batcher.warm_up)
+    for value in NOT_SEVERAL:
+        if value is not None:
+            refused(TypeError, "shapes must be a mapping", lambda value=value: model.explain(value))
+            for warm_up in warm_ups:
+                refused(TypeError, "shapes must be a mapping", lambda w=warm_up, value=value: w(shapes=value))
+                refused(TypeError, "batch_sizes must be|batch size must", lambda w=warm_up, value=value: w(value))
+        refused(TypeError, r"shapes\['image'\]", lambda value=value: model.explain({"image": value}))
+        for warm_up in warm_ups:
+            refused(TypeError, r"shapes\['image'\]", lambda w=warm_up, value=value: w(shapes={"image": value}))
+    for value in NOT_SIZES:
+        refused(TypeError, "size of shapes|dimension of", lambda value=value: model.explain({"image": (value, 64)}))
+        refused(TypeError, "size of shapes|dimension of", lambda value=value: model.warm_up(shapes={"image": (value,)}))
+        refused(TypeError, "batch size must be", lambda value=value: model.warm_up([value]))
+    for value in (-1, 2**70, -(2**70), 10**5000):
+        refused(ValueError, "size of shapes|dimension of", lambda value=value: model.explain({"image": (value, 64)}))
+        refused(ValueError, "size of shapes|dimension of", lambda value=value: model.warm_up(shapes={"image": [value]}))
+        refused(ValueError, "batch size must be", lambda value=value: model.warm_up([value]))
+    refused(ValueError, "larger than any memory", lambda: model.warm_up([2**62]))
+    for use in (lambda shapes: model.explain(shapes), lambda shapes: model.warm_up(shapes=shapes)):
+        for name in ("q", 5, None, "image\0"):
+            refused(ValueError, "has no input", lambda use=use, name=name: use({name: (64,)}))
+    model.warm_up([Index(), np.int64(2)], shapes={"image": [np.int8(64)]})
+    assert model.explain({"image": (Index(), 64)}).inputs[0].shape == (7, 64)
+    batcher.close()
+
+
+NOT_PATHS: list[Any] = [None, 5, True, 1.5, [], object(), bytearray(b"x"), X]
+
+
+def test_paths(tmp_path: Path) -> None:
+    class Path5:
+        def __fspath__(self) -> Any:
+            return 5
+
+    for value in [*NOT_PATHS, Path5()]:
+        refused(TypeError, "path must be a path", lambda value=value: inferkit.Weights.open(value))
+        refused(TypeError, "path must be a path", lambda value=value: _core.inspect_onnx(value))
+    refused(TypeError, "path|fspath", lambda: inferkit.Model.load(Path5()))
+    for value in ("\ud800", "a\0b", Path("a\0b")):
+        for use in (inferkit.Model.load, inferkit.Weights.open, _core.inspect_onnx):
+            refused(ValueError, "file names cannot|NUL", lambda use=use, value=value: use(value))
+    refused(ValueError, "NUL", lambda: inferkit.Weights.open(b"a\0b"))
+    for value in NOT_FLAGS:
+        refused(TypeError, "mmap must be", lambda value=value: inferkit.Weights.open("x", mmap=value))
+
+
+def test_tracing(batcher: inferkit.Batcher) -> None:
+    for value in NOT_FLAGS:
+        refused(TypeError, "on must be", lambda value=value: inferkit.tracing.trace_steps(value))
+        refused(TypeError, "on must be", lambda value=value: inferkit.tracing.enable(value, batcher))
+    for value in NOT_INTEGERS:
+        refused(TypeError, "capacity must be", lambda value=value: inferkit.tracing.trace_steps(capacity=value))
+    for value in (0, -1, 2**40):
+        refused(ValueError, "capacity must be", lambda value=value: inferkit.tracing.trace_steps(capacity=value))
 
 
 def test_checks() -> None:
@@ -281,7 +385,7 @@ def test_ports_of_a_callable() -> None:
     for value in (5, None, "x"):
         refused(TypeError, "inputs must be an iterable", lambda value=value: wrap(inputs=value, outputs=[port]))
         refused(TypeError, "outputs must be an iterable", lambda value=value: wrap(inputs=[port], outputs=value))
-    for dtype in ("flaot", None, 5, "f4,,(", {"names": 1}):
+    for dtype in (None, 5, {"names": 1}):
         refused(
             TypeError, "dtype of 'x' must be", lambda dtype=dtype: wrap(inputs=[("x", dtype, (2,))], outputs=[port])
         )

@@ -254,7 +254,7 @@ def trace_steps(on: bool = True, *, capacity: int = 65536) -> None:
     ----------
     on : bool
     capacity : int
-        Of the ring, which is made at the first call; rounded up to a power of two.
+        Of the ring, which is made at the first call; rounded up to a power of two, at most 2**24.
 
     Examples
     --------

@@ -77,6 +77,25 @@ TEST(batcher_refuses_bad_input_with_a_reason) {
   CHECK_EQ(rig.pool->stats().outstanding, 0u);
 }
 
+TEST(batcher_counts_as_invalid_what_the_model_finds_wrong_with_an_input) {
+  Rig rig;
+  rig.model->on_run = [] { throw Error(ErrorCode::kValidation, Reason::kShape, "not of these sizes"); };
+  const RequestRef request = rig.row(1);
+  rig.batcher->wait(*request);
+  CHECK(request->end_status().code == ErrorCode::kValidation);
+  rig.model->on_run = [] { throw Error(ErrorCode::kInference, "broken"); };
+  rig.batcher->wait(*rig.row(1));
+  rig.batcher->refuse_invalid();
+  const BatcherStats stats = rig.batcher->stats();
+  CHECK_EQ(stats.invalid, 2u);
+  CHECK_EQ(stats.failed, 1u);
+  CHECK_EQ(stats.windows[0].invalid, 2u);
+  CHECK_EQ(rig.batcher->series().invalid.back(), 2u);
+  rig.batcher->close(true);
+  CHECK(error_of([&] { rig.batcher->refuse_invalid(); }).code == ErrorCode::kClosed);
+  CHECK_EQ(rig.batcher->stats().invalid, 2u);
+}
+
 TEST(batcher_a_bad_request_fails_alone) {
   Rig rig;
   const RequestRef first = block(rig);
