@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -137,7 +138,11 @@ class FullLoop(asyncio.SelectorEventLoop):
 
 def test_the_second_of_two_errors() -> None:
     """A loop that delivers several answers at once can raise one error: the one that is to stop the program."""
-    batcher = inferkit.Batcher(echo(), inline_limit=0.0)
+    opened = threading.Event()
+    model = inferkit.Model.from_callable(
+        lambda x: x if opened.wait() else None, inputs=[("x", *SPEC)], outputs=[("y", *SPEC)]
+    )
+    batcher = inferkit.Batcher(model, inline_limit=0.0)
     loop = FullLoop()
     woken = []
 
@@ -153,8 +158,10 @@ def test_the_second_of_two_errors() -> None:
         waiters = [next(batcher.submit(X).__await__()) for _ in range(2)]
         for waiter, error in zip(waiters, (ValueError("first"), KeyboardInterrupt()), strict=True):
             waiter.add_done_callback(wakes(error), context=contextvars.copy_context())
-        while len(batcher.stats().batch_sizes) == 0 or batcher.stats().completed < 2:
-            time.sleep(0.001)  # both end in one turn of the loop
+        await asyncio.sleep(0)  # they are queued at the end of the tick
+        opened.set()
+        while batcher.stats().completed < 2:
+            time.sleep(0.001)  # both end within one turn of the loop
         await asyncio.sleep(10)
 
     try:
@@ -162,6 +169,7 @@ def test_the_second_of_two_errors() -> None:
             loop.run_until_complete(main())
         assert len(woken) == 2
     finally:
+        opened.set()
         loop.full = False
         loop.run_until_complete(asyncio.sleep(0))
         loop.close()
