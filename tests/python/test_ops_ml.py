@@ -29,7 +29,7 @@ def node_model(op: str, inputs: list[np.ndarray], outputs: int, opset: int = 3, 
         [node],
         "g",
         [
-            helper.make_tensor_value_info(n, TYPES[str(x.dtype)], ["n", *x.shape[1:]])
+            helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(x.dtype), ["n", *x.shape[1:]])
             for n, x in zip(names, inputs, strict=True)
         ],
         [helper.make_empty_tensor_value_info(n) for n in results],
@@ -286,7 +286,7 @@ def test_one_hot_encoder() -> None:
 def test_label_encoder(opset: int) -> None:
     i = np.array([[1, 2, 3, 4]], np.int64)
     f = np.array([[1.5, 0.0, -0.0, np.nan, 9.0]], np.float32)
-    check(node_model("LabelEncoder", [i], 1, opset, keys_int64s=[2, 1, 2], values_int64s=[5, 6, 7]), i)
+    check(node_model("LabelEncoder", [i], 1, opset, keys_int64s=[2, 1, 4], values_int64s=[5, 6, 7]), i)
     check(
         node_model("LabelEncoder", [i], 1, opset, keys_int64s=[2, 1], values_floats=[5.0, 6.0], default_float=0.25), i
     )
@@ -294,6 +294,24 @@ def test_label_encoder(opset: int) -> None:
     keys = [nan, 1.5, 0.0]
     check(node_model("LabelEncoder", [f], 1, opset, keys_floats=keys, values_int64s=[5, 6, 7], default_int64=-9), f)
     check(node_model("LabelEncoder", [f], 1, opset, keys_floats=keys, values_floats=[5.0, 6.0, 7.0]), f)
+
+
+@pytest.mark.parametrize(("opset", "last"), [(2, False), (3, False), (4, True), (5, True)])
+def test_label_encoder_with_a_repeated_key(opset: int, last: bool) -> None:
+    """Since opset 4 "the last key takes precedence"; before, the text does not say and ONNX Runtime takes the first."""
+    i = np.array([[1, 2, 3]], np.int64)
+    model = node_model("LabelEncoder", [i], 1, opset, keys_int64s=[2, 1, 2, 2], values_int64s=[5, 6, 7, 8])
+    assert call(model, i)[0].tolist() == [[6, 8 if last else 5, -1]]
+    if opset == 2:
+        check(model, i)
+    for dtype in (np.float64, np.int16, np.float32, np.int64) if opset >= 4 else ():
+        x = np.array([[1, 2, 3]], dtype)
+        keys = np.array([1, 2, 1, 2], dtype)
+        if np.issubdtype(dtype, np.floating):
+            x[0, 0], keys[[0, 2]] = np.nan, [np.nan, -np.nan]
+        tensors = {"keys": keys, "values": np.array([5, 6, 7, 8], dtype), "default": np.array([9], dtype)}
+        attributes = {f"{name}_tensor": numpy_helper.from_array(v, name) for name, v in tensors.items()}
+        assert call(node_model("LabelEncoder", [x], 1, opset, **attributes), x)[0].tolist() == [[7, 8, 9]]
 
 
 def test_label_encoder_with_tensors() -> None:

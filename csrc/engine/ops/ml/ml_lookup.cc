@@ -171,7 +171,7 @@ LabelTable label_table(const NodeContext& c) {
     out.fallback = default_bits<V>(c);
     return 0;
   });
-  out.lookup.finish(/*last_wins=*/false);
+  out.lookup.finish(/*last_wins=*/c.version() >= 4);  // before, the specification does not say: ONNX Runtime's first
   return out;
 }
 
