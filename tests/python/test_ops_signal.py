@@ -157,6 +157,15 @@ def test_mel_weight_matrix(bins: int, length: int, rate: int, low: float, high: 
     close(found, case.onnxruntime()[0], 1e-6, 1e-7)
 
 
+TOO_LARGE = "is too large; expected at most 4194304 numbers"
+
+
+def mel(bins: int, length: int) -> Case:
+    inputs = [np.array(n, np.int64) for n in (bins, length, 16000)]
+    edges = [np.array(0, np.float32), np.array(8000, np.float32)]
+    return Case("MelWeightMatrix", *inputs, *edges, opset=17, constant=range(5))
+
+
 @pytest.mark.parametrize(
     ("case", "error", "message"),
     [
@@ -169,7 +178,11 @@ def test_mel_weight_matrix(bins: int, length: int, rate: int, low: float, high: 
         (Case("STFT", draw(1, 8, 1), np.array(2), draw(3), np.array(4), opset=17, constant=(1, 3)),
          inferkit.ModelError, "another length"),
         (Case("HannWindow", np.array(-1), opset=17, constant=(0,)), inferkit.ModelError, "a window of -1"),
-        (Case("HannWindow", np.array(2**40), opset=17, constant=(0,)), inferkit.ModelError, "a table of"),
+        (Case("HannWindow", np.array(2**40), opset=17, constant=(0,)), inferkit.ModelError, TOO_LARGE),
+        (Case("BlackmanWindow", np.array(5 * 10**7), opset=17, constant=(0,)), inferkit.ModelError, TOO_LARGE),
+        (mel(6000, 20000), inferkit.ModelError, TOO_LARGE),
+        (mel(10**7, 10**6), inferkit.ModelError, "too many; expected a table of at most 4194304 numbers"),
+        (mel(10, 10**7), inferkit.ModelError, "too many; expected a table of at most 4194304 numbers"),
     ],
 )  # fmt: skip
 def test_refusals(case: Case, error: type[Exception], message: str) -> None:

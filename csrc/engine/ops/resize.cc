@@ -47,7 +47,7 @@ std::vector<double> const_floats(const NodeContext& c, size_t i) {
 
 int64_t whole_size(const NodeContext& c, double size) {
   constexpr double kMost = 1e12;
-  if (!(size <= kMost)) c.fail("the output is too large");
+  if (!(size <= kMost)) c.fail(cat("the output is too large: ", size, " along an axis; expected at most ", kMost));
   return static_cast<int64_t>(std::floor(size));
 }
 
@@ -225,7 +225,8 @@ Table make_table(const NodeContext& c, const ResizePlan& p, const AxisPlan& a) {
   const double shrink = p.antialias ? std::min(a.scale, 1.0) : 1;  // how far the filter is stretched
   const double support = p.mode == Mode::kCubic ? 2 : 1;
   constexpr double kMostTaps = 1 << 20, kFar = 1e15;  // far: out of any image, but a number that int64 has
-  if (!(2 * support / shrink < kMostTaps)) c.unsupported(cat("a scale of ", a.scale));
+  if (!(2 * support / shrink < kMostTaps))
+    c.unsupported(cat("a scale of ", a.scale, ", for which a value is made of more than ", kMostTaps, " others"));
   const auto start = static_cast<int64_t>(std::floor(-support / shrink)) + 1;
   Table table;
   table.taps = p.mode == Mode::kNearest ? 1 : 2 - 2 * start;

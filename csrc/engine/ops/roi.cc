@@ -56,7 +56,9 @@ Sample<W> sample_at(const RoiParams& p, W y, W x) {
 int64_t sample_count(const RoiParams& p, double size, int64_t bins) {
   if (p.sampling_ratio > 0) return p.sampling_ratio;
   const double count = std::ceil(size / static_cast<double>(bins));
-  if (!(count <= kMaxSamples)) throw Error(ErrorCode::kInference, cat("a box of size ", size, " is too large"));
+  if (!(count <= kMaxSamples))
+    throw Error(ErrorCode::kInference, cat("a box of size ", size, " is too large; expected at most ", kMaxSamples,
+                                           " samples along each side of a bin"));
   return static_cast<int64_t>(std::max(count, 0.0));
 }
 

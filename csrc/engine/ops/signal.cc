@@ -27,7 +27,9 @@ template <class F>
 void set_table(InferContext& c, const Shape& shape, F&& f) {
   const DType dtype = table_type(c);
   const auto count = shape.checked_elements();
-  if (!count || *count > kMaxElements) c.fail(cat("a table of shape ", shape.str()));
+  if (!count || *count > kMaxElements) {
+    c.fail(cat("a table of shape ", shape.str(), " is too large; expected at most ", kMaxElements, " numbers"));
+  }
   void* data = nullptr;
   Tensor table = make_tensor(dtype, shape, &data);
   WorkMeter meter;
@@ -81,8 +83,11 @@ void infer_blackman(InferContext& c) { infer_window(c, 0.42, 0.5, 0.08); }
 void infer_mel(InferContext& c) {
   const int64_t bins = one_int(c, 0), length = one_int(c, 1), rate = one_int(c, 2);
   const double lower = one_float(c, 3), upper = one_float(c, 4);
-  if (bins < 1 || length < 1 || rate < 1 || bins > kMaxElements || length > 2 * kMaxElements ||
-      !(lower >= 0 && upper >= lower)) {
+  if (bins > kMaxElements || length > 2 * kMaxElements) {
+    c.fail(cat(bins, " mel bins of a DFT of ", length, " are too many; expected a table of at most ", kMaxElements,
+               " numbers"));
+  }
+  if (bins < 1 || length < 1 || rate < 1 || !(lower >= 0 && upper >= lower)) {
     c.fail(cat(bins, " mel bins from ", lower, " to ", upper, " Hz, a DFT of ", length, " at ", rate, " Hz"));
   }
   const int64_t rows = length / 2 + 1;

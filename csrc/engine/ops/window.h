@@ -48,15 +48,17 @@ struct Window {
 
 constexpr int64_t kMostOfWindow = int64_t{1} << 31;  // the product of two is a number
 
+inline void check_of_window(const NodeContext& c, std::string_view name, int64_t v, int64_t least) {
+  if (v < least || v > kMostOfWindow) c.fail(cat(name, " holds ", v, "; expected ", least, " to ", kMostOfWindow));
+}
+
 /// A list attribute with one value per spatial dimension (or `count` values), `fallback` where absent.
 inline std::vector<int64_t> window_attr(const NodeContext& c, std::string_view name, size_t count, int64_t fallback,
                                         int64_t least) {
   std::vector<int64_t> v = c.attr_ints(name);
   if (v.empty()) v.assign(count, fallback);
   if (v.size() != count) c.fail(cat(name, " has ", v.size(), " values where ", count, " are needed"));
-  for (int64_t x : v) {
-    if (x < least || x > kMostOfWindow) c.fail(cat(name, " holds ", x));
-  }
+  for (int64_t x : v) check_of_window(c, name, x, least);
   return v;
 }
 
@@ -64,7 +66,7 @@ inline std::vector<int64_t> window_attr(const NodeContext& c, std::string_view n
 inline int64_t group_count(const NodeContext& c) {
   constexpr int64_t kMost = 1 << 20;  // times a dimension, that is a number
   const int64_t groups = c.attr_int("group", 1);
-  if (groups < 1 || groups > kMost) c.fail(cat(groups, " groups"));
+  if (groups < 1 || groups > kMost) c.fail(cat(groups, " groups; expected 1 to ", kMost));
   return groups;
 }
 
@@ -78,9 +80,7 @@ inline void check_window_attributes(const NodeContext& c) {
   }
   for (const auto& [name, least] : {std::pair{"kernel_shape", 1}, {"strides", 1}, {"dilations", 1}, {"pads", 0}}) {
     const std::vector<int64_t> values = c.attr_ints(name);
-    for (int64_t v : values) {
-      if (v < least || v > kMostOfWindow) c.fail(cat(name, " holds ", v));
-    }
+    for (int64_t v : values) check_of_window(c, name, v, least);
   }
 }
 
@@ -97,7 +97,8 @@ inline Window window_base(const NodeContext& c, const Shape& x, const std::vecto
   for (size_t i = 0; i < n; ++i) {
     WindowDim& d = w.dim[3 - n + i];
     if (kernel[i] < 1) c.fail("the kernel is empty");
-    if (kernel[i] > kMostOfWindow) c.fail(cat("a kernel of ", kernel[i]));
+    if (kernel[i] > kMostOfWindow)
+      c.fail(cat("a kernel of ", kernel[i], " is too large; expected at most ", kMostOfWindow));
     d = {x[2 + i], 0, kernel[i], strides[i], dilations[i], pads[i], pads[n + i]};
   }
   return w;
