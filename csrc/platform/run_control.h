@@ -71,7 +71,9 @@ class WorkMeter {
  public:
   static constexpr int64_t kBlockNanos = 1 << 16;
 
-  WorkMeter() : control_(RunControl::current()) {}
+  WorkMeter() : WorkMeter(RunControl::current()) {}
+  /// For a part of the work that another thread may do: of the thread that has the work.
+  explicit WorkMeter(RunControl* control) : control_(control) {}
 
   /// Before work of about `nanos`: false where it is to be left.
   bool go_on(int64_t nanos) {

@@ -104,6 +104,9 @@ def normal(*shape): return rng.standard_normal(shape, np.float32)
 def uniform(*shape): return rng.random(shape, np.float32)
 def tokens(*shape): return rng.integers(0, 50, shape)
 def indices(*shape): return np.zeros(shape, np.int64)
+def doubles(*shape): return rng.standard_normal(shape)
+def halves(*shape): return normal(*shape).astype(np.float16)
+def huge(*shape): return np.full(shape, 1e308)
 def boxes(*shape): return (lambda a: np.concatenate([a, a + 0.001], -1, dtype=np.float32))(uniform(*shape[:-1], 2))
 def rois(count, width): return np.tile(np.array([0, 0, 0, 190, 190], np.float32)[-width:], (count, 1))
 """
@@ -116,6 +119,10 @@ def kind(name: str, *shape: int) -> tuple[str, tuple[int, ...]]:
 def node(op: str, inputs: int, **attributes: object) -> onnx.NodeProto:
     return helper.make_node(op, [f"i{i}" for i in range(inputs)], ["y"], **attributes)
 
+
+INTEGERS = {"tokens": TensorProto.INT64, "indices": TensorProto.INT64}
+FLOATS = {"doubles": TensorProto.DOUBLE, "huge": TensorProto.DOUBLE, "halves": TensorProto.FLOAT16}
+WEIGHTED = ("Conv", "ConvTranspose", "LSTM", "RNN", "CausalConvWithState")  # all but the first dimension are fixed
 
 # One step of each kind that takes many seconds, with its inputs and constants.
 STEPS = {
@@ -142,6 +149,28 @@ STEPS = {
         [kind("normal", 1_000_000, 100), np.full(100, 1_000_000)],
     ),
     "one head": (helper.make_node("Attention", ["i0", "i0", "i0"], ["y"]), [kind("normal", 1, 1, 60_000, 64)]),
+    "convolution of doubles": (
+        node("Conv", 2),
+        [kind("doubles", 8, 32, 256, 256), np.ones((64, 32, 5, 5))],
+    ),
+    "one long sum": (node("Conv", 2), [kind("halves", 1, 60, 400, 400), np.ones((1, 60, 390, 390), np.float16)]),
+    "transposed convolution": (
+        node("ConvTranspose", 2, strides=[2, 2]),
+        [kind("doubles", 4, 64, 128, 128), np.ones((64, 64, 5, 5))],
+    ),
+    "gates of doubles": (
+        node("LSTM", 3, hidden_size=128),
+        [kind("doubles", 10, 2000, 1024), np.ones((1, 512, 1024)), np.ones((1, 512, 128))],
+    ),
+    "states of doubles": (
+        node("RNN", 3, hidden_size=1500),
+        [kind("doubles", 1, 12000, 4), np.ones((1, 1500, 4)), np.ones((1, 1500, 1500))],
+    ),
+    "remainders": (node("Mod", 2, fmod=1), [kind("huge", 20_000_000), np.array(3e-308)]),
+    "causal convolution": (
+        helper.make_node("CausalConvWithState", ["i0", "i1"], ["y", "state"]),
+        [kind("normal", 1, 1, 4_000_000), np.ones((1, 1, 8000), np.float32)],
+    ),
     "words": (
         node(
             "TfIdfVectorizer",
@@ -183,19 +212,19 @@ def test_a_single_long_step(name: str, tmp_path: Path) -> None:
         [
             helper.make_tensor_value_info(
                 x,
-                TensorProto.INT64 if what in ("tokens", "indices") else FLOAT,
-                [None, shape[1]] if len(shape) == 2 else [None] * len(shape),
+                (INTEGERS | FLOATS).get(what, FLOAT),
+                [None, *shape[1:]] if len(shape) == 2 or step.op_type in WEIGHTED else [None] * len(shape),
             )
             for x, (what, shape) in given.items()
         ],
         [
             helper.make_tensor_value_info("y", TensorProto.INT64, [None, 3])
             if name == "boxes"
-            else helper.make_tensor_value_info("y", FLOAT, None)
+            else helper.make_tensor_value_info("y", FLOATS.get(given["i0"][0], FLOAT), None)
         ],
         [numpy_helper.from_array(x, f"i{i}") for i, x in enumerate(inputs) if isinstance(x, np.ndarray)],
     )
-    opset = {"Attention": 23, "DFT": 17}.get(step.op_type, 18)
+    opset = {"Attention": 23, "DFT": 17, "CausalConvWithState": 27}.get(step.op_type, 18)
     opsets = [helper.make_opsetid("", opset), helper.make_opsetid(ML, 1)]
     path = tmp_path / "model.onnx"
     path.write_bytes(helper.make_model(graph, opset_imports=opsets, ir_version=10).SerializeToString())

@@ -64,7 +64,17 @@ struct Div {
   }
 };
 
+// The C library takes a step for each bit that the quotient has: up to microseconds, of doubles.
+template <class T>
+constexpr int64_t mod_nanos() {
+  return std::is_integral_v<T> ? 2 : sizeof(T) == sizeof(double) ? 2000 : 200;
+}
+
 struct TruncatedMod {  // the sign of a
+  template <class T>
+  static constexpr int64_t nanos() {
+    return mod_nanos<T>();
+  }
   template <class T>
   static T apply(T a, T b) {
     if constexpr (std::is_integral_v<T>) {
@@ -77,6 +87,10 @@ struct TruncatedMod {  // the sign of a
 };
 
 struct FlooredMod {  // the sign of b
+  template <class T>
+  static constexpr int64_t nanos() {
+    return mod_nanos<T>();
+  }
   template <class T>
   static T apply(T a, T b) {
     const T m = TruncatedMod::apply(a, b);

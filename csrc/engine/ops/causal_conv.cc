@@ -21,7 +21,9 @@ void causal_conv_step(const void* params, std::byte* const* io, const ExecContex
   const auto& p = *static_cast<const CausalConvParams*>(params);
   const auto at = [&](size_t i) { return reinterpret_cast<float*>(io[i]); };
   const int64_t lead = p.kernel - 1, padded = lead + p.length;
+  RunControl* const control = RunControl::current();
   const auto run = [&](int64_t row) {
+    WorkMeter meter(control);
     const int64_t channel = row % p.channels;
     float *x = at(6) + row * padded, *y = at(0) + row * p.length;
     if (io[5]) {
@@ -33,7 +35,7 @@ void causal_conv_step(const void* params, std::byte* const* io, const ExecContex
     if (io[1]) std::copy_n(x + p.length, lead, at(1) + row * lead);
     if (!io[0]) return;
     std::fill_n(y, p.length, io[4] ? at(4)[channel] : 0.0f);
-    for (int64_t j = 0; j < p.kernel; ++j) {
+    for (int64_t j = 0; j < p.kernel && meter.go_on(p.length); ++j) {
       const float w = at(3)[channel * p.kernel + j];
       for (int64_t i = 0; i < p.length; ++i) y[i] += w * x[i + j];
     }

@@ -63,7 +63,7 @@ void col2im_step(const void* params, std::byte* const* io, const ExecContext&) {
   WorkMeter meter;
   for (int64_t plane = 0; plane < p.planes; ++plane) {
     T* y = reinterpret_cast<T*>(io[0]) + plane * pixels;
-    std::fill(y, y + pixels, T(0));
+    fill_in_blocks(y, pixels, T(0));
     for (int64_t tap = 0; tap < p.window.kernel_elements(); ++tap) {
       const int64_t k[3] = {tap / (d[1].kernel * d[2].kernel), tap / d[2].kernel % d[1].kernel, tap % d[2].kernel};
       const bool went_on = for_blocks(meter, 0, p.window.out_elements(), 8, [&](int64_t first, int64_t last) {
@@ -131,7 +131,7 @@ void crop_pad_step(const void* params, std::byte* const* io, const ExecContext&)
   const auto& p = *static_cast<const CropPadParams*>(params);
   auto* y = reinterpret_cast<T*>(io[0]);
   const auto* x = reinterpret_cast<const T*>(io[1]) + p.x_offset;
-  std::memset(y, 0, static_cast<size_t>(p.y_elements) * sizeof(T));
+  fill_in_blocks(y, p.y_elements, T(0));
   for_each_piece(p.nest, [&](const std::array<int64_t, 2>& at, int64_t n) {
     for (int64_t i = 0; i < n; ++i) {
       y[p.y_offset + at[0] + i * p.nest.inner_stride(0)] = x[at[1] + i * p.nest.inner_stride(1)];
@@ -202,7 +202,7 @@ void unpool_step(const void* params, std::byte* const* io, const ExecContext&) {
   auto* y = reinterpret_cast<T*>(io[0]);
   const auto* x = reinterpret_cast<const T*>(io[1]);
   const auto* indices = reinterpret_cast<const int64_t*>(io[2]);
-  std::memset(y, 0, static_cast<size_t>(p.y_elements) * sizeof(T));
+  fill_in_blocks(y, p.y_elements, T(0));
   WorkMeter meter;
   for (int64_t i = 0; i < p.count && meter.go_on(10); ++i) {
     int64_t place = indices[i], at = 0;

@@ -4,6 +4,7 @@
 
 #include "engine/compile/op_registry.h"
 #include "engine/ops/dispatch.h"
+#include "platform/run_control.h"
 
 namespace inferkit {
 
@@ -44,25 +45,29 @@ void run_generic(const void* params, std::byte* const* io, const ExecContext&) {
   const int64_t area = w.in_elements(), taps = w.kernel_elements();
   const T *bias = reinterpret_cast<const T*>(io[3]), *weights = reinterpret_cast<const T*>(io[2]);
   T* y = reinterpret_cast<T*>(io[0]);
+  WorkMeter meter;
   for (int64_t plane = 0; plane < s.batch * s.groups * s.filters; ++plane) {
     const T* x = reinterpret_cast<const T*>(io[1]) + plane / s.filters * s.channels * area;
     const int64_t filter = plane % (s.groups * s.filters);
     for (int64_t o = 0; o < w.out_elements(); ++o) {
       const auto t0 = d0.taps(o / d2.out / d1.out), t1 = d1.taps(o / d2.out % d1.out), t2 = d2.taps(o % d2.out);
       double sum = bias ? static_cast<double>(load(bias[filter])) : 0;
-      for (int64_t ch = 0; ch < s.channels; ++ch) {
-        const T* in = x + ch * area;
-        const T* k = weights + (filter * s.channels + ch) * taps;
-        for (int64_t i = t0.first; i < t0.last; ++i) {
-          for (int64_t j = t1.first; j < t1.last; ++j) {
-            const int64_t row = (t0.start + i * d0.dilation) * d1.in + t1.start + j * d1.dilation;
-            const T* from = in + row * d2.in;
-            const T* by = k + (i * d1.kernel + j) * d2.kernel;
-            for (int64_t l = t2.first; l < t2.last; ++l)
-              sum += static_cast<double>(load(from[t2.start + l * d2.dilation])) * static_cast<double>(load(by[l]));
+      const bool went_on = for_blocks(meter, 0, s.channels, 5 + 2 * taps, [&](int64_t first, int64_t last) {
+        for (int64_t ch = first; ch < last; ++ch) {
+          const T* in = x + ch * area;
+          const T* k = weights + (filter * s.channels + ch) * taps;
+          for (int64_t i = t0.first; i < t0.last; ++i) {
+            for (int64_t j = t1.first; j < t1.last; ++j) {
+              const int64_t row = (t0.start + i * d0.dilation) * d1.in + t1.start + j * d1.dilation;
+              const T* from = in + row * d2.in;
+              const T* by = k + (i * d1.kernel + j) * d2.kernel;
+              for (int64_t l = t2.first; l < t2.last; ++l)
+                sum += static_cast<double>(load(from[t2.start + l * d2.dilation])) * static_cast<double>(load(by[l]));
+            }
           }
         }
-      }
+      });
+      if (!went_on) return;
       *y++ = store<T>(static_cast<Compute<T>>(sum));
     }
   }

@@ -162,8 +162,9 @@ void run_gemm(const void* params, std::byte* const* io, const ExecContext& conte
 /// From [channels of all groups, filters of one, taps] to [group, filter, tap, channel of the group].
 void turn_weights(const TransposeShape& s, const float* from, float* to) {
   const int64_t columns = s.filters * s.window.kernel_elements();
+  WorkMeter meter;
   for (int64_t g = 0; g < s.groups; ++g) {
-    for (int64_t j = 0; j < columns; ++j) {
+    for (int64_t j = 0; j < columns && meter.go_on(2 * s.channels); ++j) {
       for (int64_t i = 0; i < s.channels; ++i) *to++ = from[(g * s.channels + i) * columns + j];
     }
   }
@@ -225,20 +226,24 @@ void run_generic(const void* params, std::byte* const* io, const ExecContext&) {
   T* y = reinterpret_cast<T*>(io[0]);
   const T *x = reinterpret_cast<const T*>(io[1]), *weights = reinterpret_cast<const T*>(io[2]);
   const T* bias = reinterpret_cast<const T*>(io[3]);
+  WorkMeter meter;
   for (int64_t i = 0; i < s.batch * s.groups * s.filters * out; ++i) {
     const int64_t o = i % out, filter = i / out % s.filters, image = i / out / s.filters, group = image % s.groups;
     double sum = bias ? static_cast<double>(load(bias[group * s.filters + filter])) : 0;
-    for (int64_t k = 0; k < taps; ++k) {
-      const int64_t a = sender(d0, o / d2.out / d1.out, k / d2.kernel / d1.kernel);
-      const int64_t b = sender(d1, o / d2.out % d1.out, k / d2.kernel % d1.kernel);
-      const int64_t e = sender(d2, o % d2.out, k % d2.kernel);
-      if (a < 0 || b < 0 || e < 0) continue;
-      for (int64_t ch = 0; ch < s.channels; ++ch) {
-        const T v = x[(image * s.channels + ch) * in + (a * d1.in + b) * d2.in + e];
-        const T w = weights[((group * s.channels + ch) * s.filters + filter) * taps + k];
-        sum += static_cast<double>(load(v)) * static_cast<double>(load(w));
+    const bool went_on = for_blocks(meter, 0, taps, 5 + 2 * s.channels, [&](int64_t first, int64_t last) {
+      for (int64_t k = first; k < last; ++k) {
+        const int64_t a = sender(d0, o / d2.out / d1.out, k / d2.kernel / d1.kernel);
+        const int64_t b = sender(d1, o / d2.out % d1.out, k / d2.kernel % d1.kernel);
+        const int64_t e = sender(d2, o % d2.out, k % d2.kernel);
+        if (a < 0 || b < 0 || e < 0) continue;
+        for (int64_t ch = 0; ch < s.channels; ++ch) {
+          const T v = x[(image * s.channels + ch) * in + (a * d1.in + b) * d2.in + e];
+          const T w = weights[((group * s.channels + ch) * s.filters + filter) * taps + k];
+          sum += static_cast<double>(load(v)) * static_cast<double>(load(w));
+        }
       }
-    }
+    });
+    if (!went_on) return;
     y[i] = store<T>(static_cast<Compute<T>>(sum));
   }
 }

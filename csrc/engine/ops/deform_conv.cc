@@ -38,11 +38,13 @@ void deform_step(const void* params, std::byte* const* io, const ExecContext& co
   const auto at = [&](size_t i) { return reinterpret_cast<W*>(io[i]); };
   const int64_t taps = p.kernel_height * p.kernel_width, area = p.out_height * p.out_width;
   const int64_t depth = p.channels / p.group * taps, per_group = p.out_channels / p.group;
+  RunControl* const control = RunControl::current();
   for (int64_t b = 0; b < p.batch; ++b) {
     const auto fill = [&](int64_t c) {
+      WorkMeter meter(control);
       const int64_t og = b * p.offset_group + c / (p.channels / p.offset_group);
       const W* x = at(1) + (b * p.channels + c) * p.height * p.width;
-      for (int64_t tap = 0; tap < taps; ++tap) {
+      for (int64_t tap = 0; tap < taps && meter.go_on(10 * area); ++tap) {
         const W* offset = at(3) + (og * taps + tap) * 2 * area;
         const W* mask = io[5] ? at(5) + (og * taps + tap) * area : nullptr;
         W* column = at(6) + (c * taps + tap) * area;
@@ -56,10 +58,11 @@ void deform_step(const void* params, std::byte* const* io, const ExecContext& co
       }
     };
     const auto multiply = [&](int64_t oc) {
+      WorkMeter meter(control);
       W* y = at(0) + (b * p.out_channels + oc) * area;
       std::fill(y, y + area, io[4] ? at(4)[oc] : W(0));
       const W *weight = at(2) + oc * depth, *column = at(6) + oc / per_group * depth * area;
-      for (int64_t k = 0; k < depth; ++k, column += area) {
+      for (int64_t k = 0; k < depth && meter.go_on(area); ++k, column += area) {
         for (int64_t o = 0; o < area; ++o) y[o] += weight[k] * column[o];
       }
     };

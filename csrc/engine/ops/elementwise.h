@@ -1,5 +1,7 @@
 // Two operands, broadcast, one result: shape rule, step and lowering that arithmetic, comparisons and logic share.
 #pragma once
+#include <algorithm>
+
 #include "base/error.h"
 #include "engine/compile/lower.h"
 #include "engine/ops/dispatch.h"
@@ -31,10 +33,20 @@ struct BinaryParams {
   LoopNest<3> nest;
   BinaryLoop loop;
   std::array<int64_t, 3> sizes;  // of an element
+  int64_t nanos = 1;             // that an element takes at most
 };
 
 inline LoopNest<3> binary_nest(const Shape& a, const Shape& b, const Shape& y) {
   return make_nest<3>(y, {broadcast_strides(a, y), broadcast_strides(b, y), y.strides()});
+}
+
+/// What Op::apply takes at most: about a nanosecond, or what Op::nanos<T>() says.
+template <class Op, class T>
+constexpr int64_t apply_nanos() {
+  if constexpr (requires { Op::template nanos<T>(); })
+    return Op::template nanos<T>();
+  else
+    return 1;
 }
 
 /// What Op::apply gives for elements of type T: T, or bool where apply says so.
@@ -70,19 +82,24 @@ void binary_loop(const BinaryLoopArgs& at, int64_t n) {
 inline void run_binary(const void* params, std::byte* const* io, const ExecContext&) {
   const auto& p = *static_cast<const BinaryParams*>(params);
   const bool a_moves = p.nest.inner_stride(0) != 0, b_moves = p.nest.inner_stride(1) != 0;
-  for_each_piece(p.nest, [&](const auto& at, int64_t n) {
-    p.loop({io[0] + at[0] * p.sizes[0], io[1] + at[1] * p.sizes[1], io[2] + at[2] * p.sizes[2], a_moves, b_moves}, n);
-  });
+  for_each_piece(
+      p.nest,
+      [&](const auto& at, int64_t n) {
+        p.loop({io[0] + at[0] * p.sizes[0], io[1] + at[1] * p.sizes[1], io[2] + at[2] * p.sizes[2], a_moves, b_moves},
+               n);
+      },
+      p.nanos);
 }
 
 /// The params of a step of run_binary for T of Set; `loop` is null for other types. Where Op does the same to signed
 /// and unsigned integers (Op::kSignless), one loop serves both.
 template <class Op, TypeSet Set>
 BinaryParams binary_params(DType dtype, const LoopNest<3>& nest) {
-  BinaryParams params{nest, nullptr, {}};
+  BinaryParams params{nest, nullptr, {}, 1};
   const auto choose = [&]<class T>() {
     params.loop = binary_loop<Op, T>;
     params.sizes = {sizeof(T), sizeof(T), sizeof(BinaryResult<Op, T>)};
+    params.nanos = apply_nanos<Op, Compute<T>>();
     return true;
   };
   if constexpr (requires { requires Op::kSignless; }) {
@@ -113,7 +130,8 @@ void lower_binary(LowerContext& c) {
   const BinaryParams params = binary_params<Op, Set>(dtype, binary_nest(c.input(kA).shape, c.input(kB).shape, y));
   if (!params.loop) c.unsupported(cat("inputs of type ", dtype_name(dtype)));
   offer_in_place(c, 2);
-  c.step(run_binary, params, {c.in(kA), c.in(kB), c.out(0)}, static_cast<double>(y.elements()) * 1.0);
+  c.step(run_binary, params, {c.in(kA), c.in(kB), c.out(0)},
+         static_cast<double>(y.elements()) * std::max(1.0, static_cast<double>(params.nanos) / 20));
 }
 
 }  // namespace inferkit

@@ -30,18 +30,17 @@ void reset_row(const RecurrentBlock<W>& b, int64_t row) {
 template <class W>
 void step_reset_before(const RecurrentBlock<W>& b, const W* r_hidden) {
   const int64_t n = b.p.hidden;
-  for (int64_t row = 0; row < b.rows; ++row) reset_row(b, row);
+  b.for_each_row([&](int64_t row) { reset_row(b, row); });
   recurrent_product(b, b.spare(0), r_hidden, static_cast<const W*>(nullptr), b.gates(0) + 2 * n, b.p.x_row, n, true);
-  for (int64_t row = 0; row < b.rows; ++row) {
-    if (!b.active(row)) continue;
+  b.for_each_row([&](int64_t row) {
+    if (!b.active(row)) return;
     if constexpr (sizeof(W) == sizeof(float)) {
       if (b.p.plain) {
-        kernels::recurrent_kernels().gru_update(b.gates(row), b.gates(row) + 2 * n, b.state(row), b.y(row), n);
-        continue;
+        return kernels::recurrent_kernels().gru_update(b.gates(row), b.gates(row) + 2 * n, b.state(row), b.y(row), n);
       }
     }
     update_row(b, row);
-  }
+  });
 }
 
 template <class W>
@@ -49,19 +48,18 @@ void step_reset_after(const RecurrentBlock<W>& b, const W* r_hidden) {
   const int64_t n = b.p.hidden;
   const W* bias = b.io.hidden_bias ? b.io.hidden_bias + 3 * n : nullptr;
   recurrent_product(b, b.state(0), r_hidden, bias, b.spare(0), n, n, false);
-  for (int64_t row = 0; row < b.rows; ++row) {
-    if (!b.active(row)) continue;
+  b.for_each_row([&](int64_t row) {
+    if (!b.active(row)) return;
     W *gates = b.gates(row), *recurrent = b.spare(row);
     if constexpr (sizeof(W) == sizeof(float)) {
       if (b.p.plain) {
-        kernels::recurrent_kernels().gru_reset_after(gates, recurrent, b.state(row), b.y(row), n);
-        continue;
+        return kernels::recurrent_kernels().gru_reset_after(gates, recurrent, b.state(row), b.y(row), n);
       }
     }
     b.activate(b.p.f, gates + n);
     for (int64_t i = 0; i < n; ++i) gates[2 * n + i] += gates[n + i] * recurrent[i];
     update_row(b, row);
-  }
+  });
 }
 
 template <class W>

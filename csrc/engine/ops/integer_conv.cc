@@ -102,13 +102,16 @@ void taps_step(const void* params, std::byte* const* io, const ExecContext& cont
   const int64_t filters = p.groups * p.filters;
   const int32_t x_zero = io[3] ? int32_t{*reinterpret_cast<const X*>(io[3])} : 0;
   const auto* w_zero = reinterpret_cast<const W*>(io[4]);
+  RunControl* const control = RunControl::current();
   const auto filter_of = [&](int64_t index) {
+    WorkMeter meter(control);
     const int64_t n = index / filters, f = index % filters;
     uint32_t* sums = reinterpret_cast<uint32_t*>(io[0]) + index * out;
     std::fill(sums, sums + out, 0u);
     const int32_t zero = w_zero ? int32_t{w_zero[f * p.zero_stride]} : 0;
     const W* weights = reinterpret_cast<const W*>(io[2]) + f * p.channels * taps;
     for (int64_t ch = 0; ch < p.channels; ++ch) {
+      if (!meter.go_on(taps * out)) return;
       const X* source =
           reinterpret_cast<const X*>(io[1]) + (n * p.groups * p.channels + f / p.filters * p.channels + ch) * plane;
       for (int64_t tap = 0; tap < taps; ++tap) {

@@ -4,6 +4,7 @@
 #include "engine/compile/op_registry.h"
 #include "engine/ops/activation_attr.h"
 #include "engine/ops/common/convert.h"
+#include "engine/ops/common/pack_blocks.h"
 #include "engine/ops/common/pack_slots.h"
 #include "engine/ops/dispatch.h"
 #include "engine/ops/saturate.h"
@@ -409,9 +410,7 @@ struct PackParams {
 };
 void pack_step(const void* params, std::byte* const* io, const ExecContext&) {
   const auto& p = *static_cast<const PackParams*>(params);
-  auto* out = reinterpret_cast<float*>(io[0]);
-  const auto* in = reinterpret_cast<const float*>(io[1]);
-  p.transposed ? kernels::pack_b_transposed(in, p.k, p.k, p.n, out) : kernels::pack_b(in, p.n, p.k, p.n, out);
+  pack_in_blocks(reinterpret_cast<const float*>(io[1]), p.transposed, p.k, p.n, reinterpret_cast<float*>(io[0]));
 }
 
 /// What Gemm does besides the product.

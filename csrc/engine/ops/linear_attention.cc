@@ -80,7 +80,9 @@ void linear_attention_step(const void* params, std::byte* const* io, const ExecC
   const auto& p = *static_cast<const LinearAttentionParams*>(params);
   const auto at = [&](size_t i) { return reinterpret_cast<float*>(io[i]); };
   const int64_t dk = p.key_size, dv = p.value_size, group = p.heads / p.kv_heads;
+  RunControl* const control = RunControl::current();
   const auto run = [&](int64_t b, int64_t h) {
+    WorkMeter meter(control);
     const int64_t head = b * p.kv_heads + h;
     float *state = at(1) + head * dk * dv, *update = at(8) + head * dv;
     if (io[5]) {
@@ -88,7 +90,7 @@ void linear_attention_step(const void* params, std::byte* const* io, const ExecC
     } else {
       std::fill_n(state, dk * dv, 0.0f);
     }
-    for (int64_t t = 0; t < p.tokens; ++t) {
+    for (int64_t t = 0; t < p.tokens && meter.go_on(3 * dk * dv); ++t) {
       const int64_t token = b * p.tokens + t;
       const float *k = at(3) + (token * p.kv_heads + h) * dk, *v = at(4) + (token * p.kv_heads + h) * dv;
       if (p.decays > 0) {

@@ -46,16 +46,15 @@ void run_step(const void* params, std::byte* const* io, const ExecContext& conte
     const W* r = b.io.r;
     if constexpr (sizeof(W) == sizeof(double)) r += p.r_offset;
     recurrent_product(b, b.state(0), r, static_cast<const W*>(nullptr), b.gates(0), p.x_row, 4 * p.hidden, true);
-    for (int64_t row = 0; row < b.rows; ++row) {
-      if (!b.active(row)) continue;
+    b.for_each_row([&](int64_t row) {
+      if (!b.active(row)) return;
       if constexpr (sizeof(W) == sizeof(float)) {
         if (p.plain) {
-          kernels::recurrent_kernels().lstm(b.gates(row), b.cell(row), b.state(row), b.y(row), p.hidden);
-          continue;
+          return kernels::recurrent_kernels().lstm(b.gates(row), b.cell(row), b.state(row), b.y(row), p.hidden);
         }
       }
       cell_row(b, row);
-    }
+    });
   });
 }
 

@@ -8,6 +8,7 @@
 #include "engine/ops/common/attention.h"
 #include "engine/ops/common/convert.h"
 #include "engine/ops/dispatch.h"
+#include "platform/run_control.h"
 
 namespace inferkit {
 namespace {
@@ -184,6 +185,7 @@ void mask_step(const void* params, std::byte* const* io, const ExecContext&) {
   auto* out = reinterpret_cast<float*>(io[0]);
   const auto* mask = reinterpret_cast<const int32_t*>(io[1]);
   const auto* added = reinterpret_cast<const float*>(io[2]);
+  WorkMeter meter;
   for (int64_t b = 0; b < p.batch; ++b) {
     const auto visible = [&](int64_t i, int64_t j) {
       switch (p.kind) {
@@ -201,7 +203,7 @@ void mask_step(const void* params, std::byte* const* io, const ExecContext&) {
       return true;
     };
     for (int64_t h = 0; h < p.heads; ++h) {
-      for (int64_t i = 0; i < p.rows; ++i, out += p.keys) {
+      for (int64_t i = 0; i < p.rows && meter.go_on(2 * p.keys); ++i, out += p.keys) {
         const float* row = added ? added + b * p.add_batch + h * p.add_head + i * p.add_row : nullptr;
         for (int64_t j = 0; j < p.keys; ++j) {
           const float v = visible(i, j) ? 0.0f : p.hidden;
@@ -274,7 +276,8 @@ void add_bias_step(const void* params, std::byte* const* io, const ExecContext&)
   auto* out = reinterpret_cast<float*>(io[0]);
   const auto* x = reinterpret_cast<const float*>(io[1]);
   const auto* bias = reinterpret_cast<const float*>(io[2]) + p.first;
-  for (int64_t r = 0; r < p.rows; ++r) {
+  WorkMeter meter;
+  for (int64_t r = 0; r < p.rows && meter.go_on(p.columns); ++r) {
     for (int64_t j = 0; j < p.columns; ++j) out[r * p.columns + j] = x[r * p.columns + j] + bias[j];
   }
 }

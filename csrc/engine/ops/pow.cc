@@ -44,6 +44,8 @@ T power(T base, E exponent) {
   }
 }
 
+constexpr int64_t kPowNanos = 20;
+
 template <class T, class E>
 void pow_loop(const BinaryLoopArgs& at, int64_t n) {
   const T* a = reinterpret_cast<const T*>(at.a);
@@ -106,7 +108,7 @@ void lower_pow(LowerContext& c) {
     c.step(run_small, SmallParams{fn, y.elements()}, {c.in(0), c.out(0)}, elements * 0.3);
     return;
   }
-  BinaryParams params{binary_nest(c.input(0).shape, c.input(1).shape, y), nullptr, {}};
+  BinaryParams params{binary_nest(c.input(0).shape, c.input(1).shape, y), nullptr, {}, kPowNanos};
   dispatch<kBases>(c.input(0).dtype, [&]<class T>() {
     return dispatch<kNumberTypes>(c.input(1).dtype, [&]<class E>() {
       params.loop = pow_loop<T, E>;
@@ -114,7 +116,7 @@ void lower_pow(LowerContext& c) {
       return true;
     });
   });
-  c.step(run_binary, params, {c.in(0), c.in(1), c.out(0)}, elements * 20);
+  c.step(run_binary, params, {c.in(0), c.in(1), c.out(0)}, elements * kPowNanos);
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 
 #include "engine/compile/op_registry.h"
 #include "engine/ops/dispatch.h"
+#include "platform/run_control.h"
 
 namespace inferkit {
 namespace {
@@ -27,7 +28,7 @@ struct MaskParams {
   int64_t count;
 };
 void mask_step(const void* params, std::byte* const* io, const ExecContext&) {
-  std::fill_n(io[0], static_cast<const MaskParams*>(params)->count, std::byte{true});
+  fill_in_blocks(io[0], static_cast<const MaskParams*>(params)->count, std::byte{true});
 }
 /// Nothing is dropped in inference.
 void lower_dropout(LowerContext& c) {

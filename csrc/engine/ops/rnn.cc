@@ -12,13 +12,13 @@ void run_step(const void* params, std::byte* const* io, const ExecContext& conte
     const W* r = b.io.r;
     if constexpr (sizeof(W) == sizeof(double)) r += p.r_offset;
     recurrent_product(b, b.state(0), r, static_cast<const W*>(nullptr), b.gates(0), p.x_row, p.hidden, true);
-    for (int64_t row = 0; row < b.rows; ++row) {
-      if (!b.active(row)) continue;
+    b.for_each_row([&](int64_t row) {
+      if (!b.active(row)) return;
       W* gate = b.gates(row);
       b.activate(p.f, gate);
       std::copy(gate, gate + p.hidden, b.state(row));
       b.publish(row);
-    }
+    });
   });
 }
 

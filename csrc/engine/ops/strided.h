@@ -92,21 +92,20 @@ void for_each_run(const LoopNest<N>& nest, F&& f) {
   for_each_run(nest, 0, nest.runs(), static_cast<F&&>(f));
 }
 
-/// Calls f(offsets, n) for pieces of n elements of the inner loops, in order: whole loops where they are short. Between
-/// them the work may be left.
+/// Calls f(offsets, n) for pieces of n elements of the inner loops, of about `nanos` each, in order: whole loops where
+/// they are short. Between them the work may be left.
 template <size_t N, class F>
-void for_each_piece(const LoopNest<N>& nest, F&& f) {
-  constexpr int64_t kLongLoop = 1 << 16;
+void for_each_piece(const LoopNest<N>& nest, F&& f, int64_t nanos = 1) {
   const int64_t inner = nest.inner();
   WorkMeter meter;
-  if (!meter || inner <= kLongLoop) {
-    for_blocks(meter, 0, nest.runs(), std::max<int64_t>(1, inner), [&](int64_t first, int64_t last) {
+  if (!meter || inner * nanos <= WorkMeter::kBlockNanos) {
+    for_blocks(meter, 0, nest.runs(), std::max<int64_t>(1, inner * nanos), [&](int64_t first, int64_t last) {
       for_each_run(nest, first, last, [&](const std::array<int64_t, N>& at, int64_t) { f(at, inner); });
     });
     return;
   }
   for_each_run(nest, [&](std::array<int64_t, N> at, int64_t) {
-    for_blocks(meter, 0, inner, 1, [&](int64_t first, int64_t last) {
+    for_blocks(meter, 0, inner, nanos, [&](int64_t first, int64_t last) {
       f(at, last - first);
       for (size_t k = 0; k < N; ++k) at[k] += (last - first) * nest.inner_stride(k);
     });

@@ -41,6 +41,12 @@ inline void copy_rows(std::byte* to, int64_t to_step, const std::byte* from, int
   if (to_step == bytes && from_step == bytes) {
     return copy_in_blocks(to, from, static_cast<size_t>(bytes * rows));
   }
+  constexpr int64_t kLongRow = 1 << 20;
+  if (bytes >= kLongRow) {
+    for_parts(rows,
+              [&](int64_t r) { copy_in_blocks(to + r * to_step, from + r * from_step, static_cast<size_t>(bytes)); });
+    return;
+  }
   WorkMeter meter;
   for_blocks(meter, 0, rows, row_nanos(bytes), [&](int64_t first, int64_t last) {
     for (int64_t r = first; r < last; ++r) copy_row(to + r * to_step, from + r * from_step, bytes);

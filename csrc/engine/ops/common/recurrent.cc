@@ -2,6 +2,8 @@
 
 #include <array>
 
+#include "engine/ops/common/convert.h"
+#include "engine/ops/common/pack_blocks.h"
 #include "engine/ops/dispatch.h"
 #include "kernels/cpu/half/half.h"
 
@@ -53,7 +55,10 @@ RecurrentShape recurrent_shape(const NodeContext& c, CellKind kind) {
   s.in = x[2];
   s.hidden = c.attr_int("hidden_size", r[2]);
   s.gates = gates_of(kind);
-  if (s.hidden < 1 || s.hidden > (int64_t{1} << 24)) c.fail(cat("hidden_size ", s.hidden));
+  constexpr int64_t kMostHidden = int64_t{1} << 24;
+  if (s.hidden < 1 || s.hidden > kMostHidden) {
+    c.fail(cat("hidden_size is ", s.hidden, "; expected 1 to ", kMostHidden));
+  }
   s.coupled = kind == CellKind::kLstm && c.attr_int("input_forget", 0) != 0;
   s.reset_after = kind == CellKind::kGru && c.attr_int("linear_before_reset", 0) != 0;
   const int64_t rows = s.gates * s.hidden;
@@ -72,27 +77,13 @@ RecurrentShape recurrent_shape(const NodeContext& c, CellKind kind) {
 
 // ---- Steps ----------------------------------------------------------------------------------------------------------
 
-struct CountParams {
-  int64_t count;
-};
-template <class T>
-void widen_step(const void* params, std::byte* const* io, const ExecContext&) {
-  kernels::widen(reinterpret_cast<const T*>(io[1]), reinterpret_cast<float*>(io[0]),
-                 static_cast<const CountParams*>(params)->count);
-}
-template <class T>
-void narrow_step(const void* params, std::byte* const* io, const ExecContext&) {
-  kernels::narrow(reinterpret_cast<const float*>(io[1]), reinterpret_cast<T*>(io[0]),
-                  static_cast<const CountParams*>(params)->count);
-}
-
 struct PackParams {
   int64_t offset, rows, depth;
 };
 void pack_step(const void* params, std::byte* const* io, const ExecContext&) {
   const auto& p = *static_cast<const PackParams*>(params);
-  kernels::pack_b_transposed(reinterpret_cast<const float*>(io[1]) + p.offset, p.depth, p.depth, p.rows,
-                             reinterpret_cast<float*>(io[0]));
+  pack_in_blocks(reinterpret_cast<const float*>(io[1]) + p.offset, true, p.depth, p.rows,
+                 reinterpret_cast<float*>(io[0]));
 }
 
 /// The biases of W and R as one, but for those of R that the reset gate multiplies: they follow behind.
@@ -136,13 +127,14 @@ void product_f64_step(const void* params, std::byte* const* io, const ExecContex
   const auto* x = reinterpret_cast<const double*>(io[1]);
   const auto* w = reinterpret_cast<const double*>(io[2]) + p.w_offset;
   const auto* bias = reinterpret_cast<const double*>(io[3]);
-  for (int64_t row = 0; row < p.m; ++row) {
-    for (int64_t j = 0; j < p.n; ++j) {
+  WorkMeter meter;
+  for_line_blocks(meter, p.m, p.n, std::max<int64_t>(1, p.k), [&](int64_t row, int64_t first, int64_t last) {
+    for (int64_t j = first; j < last; ++j) {
       double sum = bias ? bias[j] : 0;
       for (int64_t i = 0; i < p.k; ++i) sum += x[row * p.k + i] * w[j * p.k + i];
       out[row * p.n + j] = sum;
     }
-  }
+  });
 }
 
 // ---- Lowering -------------------------------------------------------------------------------------------------------
@@ -229,12 +221,7 @@ class RecurrentLowering {
   /// An input as float (or double); invalid where it is left out.
   Ref work_input(size_t i) {
     if (!exists(i)) return {};
-    const int64_t count = c_.input(i).shape.elements();
-    if (!half()) return c_.in(i);
-    const Ref wide = scratch(count);
-    c_.step(dtype_ == DType::kF16 ? widen_step<Half> : widen_step<BFloat16>, CountParams{count}, {wide, c_.in(i)},
-            static_cast<double>(count) / 8);
-    return wide;
+    return converted(c_, c_.in(i), dtype_, compute_type(dtype_), c_.input(i).shape.elements());
   }
   /// As work_input; what is constant and not read as it is comes out of the cache, so it is not widened in the run.
   Ref weights_input(size_t i) {
@@ -305,8 +292,7 @@ class RecurrentLowering {
   }
   void narrow(size_t i, Ref from, const Shape& shape) {
     if (!half() || !from.valid()) return;
-    c_.step(dtype_ == DType::kF16 ? narrow_step<Half> : narrow_step<BFloat16>, CountParams{shape.elements()},
-            {c_.out(i), from}, static_cast<double>(shape.elements()) / 8);
+    lower_convert(c_, from, compute_type(dtype_), c_.out(i), dtype_, shape.elements());
   }
 
   LowerContext& c_;

@@ -70,6 +70,15 @@ struct RecurrentBlock {
   W* spare(int64_t row) const { return io.spare + (first + row) * p.hidden; }
   /// Null where nobody reads Y.
   W* y(int64_t row) const { return io.y ? io.y + p.y_offset + t * p.y_step + (first + row) * p.y_row : nullptr; }
+  /// f(row) for every row; some are left out where the run is told to stop.
+  template <class F>
+  void for_each_row(F&& f) const {
+    WorkMeter meter;
+    for_blocks(meter, 0, rows, p.gates * p.hidden * (sizeof(W) == sizeof(double) ? 10 : 1),
+               [&](int64_t begin, int64_t end) {
+                 for (int64_t row = begin; row < end; ++row) f(row);
+               });
+  }
   /// The new state of a row is in place; Y gets its copy.
   void publish(int64_t row) const {
     if (W* target = y(row)) std::copy(state(row), state(row) + p.hidden, target);
@@ -112,13 +121,14 @@ inline void recurrent_product(const RecurrentBlock<float>& block, const float* a
 inline void recurrent_product(const RecurrentBlock<double>& block, const double* a, const double* b, const double* bias,
                               double* out, int64_t ld, int64_t n, bool accumulate) {
   const int64_t k = block.p.hidden;
-  for (int64_t row = 0; row < block.rows; ++row) {
-    for (int64_t j = 0; j < n; ++j) {
+  WorkMeter meter;
+  for_line_blocks(meter, block.rows, n, k, [&](int64_t row, int64_t first, int64_t last) {
+    for (int64_t j = first; j < last; ++j) {
       double sum = bias ? bias[j] : 0;
       for (int64_t i = 0; i < k; ++i) sum += a[row * k + i] * b[j * k + i];
       out[row * ld + j] = accumulate ? out[row * ld + j] + sum : sum;
     }
-  }
+  });
 }
 
 /// Throws Error(kInference) where a sequence length is outside [0, steps].

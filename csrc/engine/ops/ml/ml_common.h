@@ -11,6 +11,7 @@
 #include "engine/ops/dispatch.h"
 #include "kernels/cpu/row/row.h"
 #include "kernels/cpu/vmath/vmath.h"
+#include "platform/run_control.h"
 
 namespace inferkit::ml {
 
@@ -57,7 +58,9 @@ void cast_to_float_step(const void* params, std::byte* const* io, const ExecCont
   const int64_t count = *static_cast<const int64_t*>(params);
   const auto* x = reinterpret_cast<const T*>(io[1]);
   auto* y = reinterpret_cast<float*>(io[0]);
-  for (int64_t i = 0; i < count; ++i) y[i] = static_cast<float>(load<T>(x[i]));
+  in_blocks(count, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) y[i] = static_cast<float>(load<T>(x[i]));
+  });
 }
 
 /// Input `i` as float32: itself, or a copy that a step makes.
