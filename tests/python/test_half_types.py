@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from op_cases import Array, Case
 
+import inferkit
+
 TYPES = {"float16": np.dtype(np.float16), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
 
 
@@ -68,6 +70,23 @@ def test_gemm_does_not_overflow_on_the_way() -> None:
     assert (Case("Gemm", a, b, c, alpha=0.25, beta=-1.0).run()[0] == -30000).all()
     assert (Case("Gemm", a, b, alpha=0.001).run()[0] == 120).all()
     assert (Case("Gemm", a[:, :3], b[:3], c, beta=-1.0).run()[0] == 0).all()
+
+
+@pytest.mark.parametrize("kind", TYPES)
+@pytest.mark.parametrize("shapes", [[(5, 30), (30, 7)], [(3, 5, 30), (30, 7)], [(2, 1, 5, 30), (3, 30, 7)]])
+def test_fused_matmul(shapes: list[tuple[int, ...]], kind: str) -> None:
+    (a, b), (wa, wb) = operands(kind, *(normal(i, *shape) for i, shape in enumerate(shapes)))
+    exact = float(np.float32(0.3)) * (wa @ wb)
+    case = Case("FusedMatMul", a, b, domain="com.microsoft", alpha=0.3)
+    model = inferkit.Model.load(case.bytes_with_output(kind, exact.shape))
+    rounded_once(model.run(case.inputs)["y0"], exact)
+
+
+def test_fused_matmul_does_not_overflow_on_the_way() -> None:
+    a, b = np.full((1, 7), 100, np.float16), np.full((7, 2), 100, np.float16)
+    case = Case("FusedMatMul", a, b, domain="com.microsoft", alpha=0.25)
+    found = inferkit.Model.load(case.bytes_with_output("float16", (1, 2))).run(case.inputs)["y0"]
+    assert (found == 17500).all()
 
 
 @pytest.mark.parametrize("kind", TYPES)

@@ -32,6 +32,7 @@ SEVERAL = {
     "MatMul": ("ahead", "in_place", "packed", "plain"),
     "MaxPool": ("planes", "generic"),
     "QLinearConv": ("gemm", "taps"),
+    "ScaledMatMul": ("ahead", "in_place", "packed", "plain"),
     **dict.fromkeys(REDUCTIONS, ("alias", "rows", "columns", "generic")),
 }
 

@@ -14,18 +14,15 @@ ValueId transposed(Expansion& e, ValueId id, bool wanted) {
   return e.add("Einsum", 12, {id}, {{"equation", std::string("...ij->...ji")}});
 }
 
-ValueId scaled(Expansion& e, ValueId id, float factor) {
-  if (factor == 1) return id;
-  return e.add("Mul", 14, {id, e.add("CastLike", 15, {e.number(factor), id})});
-}
-
 void expand_matmul(Expansion& e) {
   if (e.attr("transBatchA", int64_t{0}) != 0 || e.attr("transBatchB", int64_t{0}) != 0) {
     e.refuse("transBatchA or transBatchB");
   }
   const ValueId a = transposed(e, e.in(0), e.attr("transA", int64_t{0}) != 0);
   const ValueId b = transposed(e, e.in(1), e.attr("transB", int64_t{0}) != 0);
-  e.give(0, scaled(e, e.add("MatMul", 13, {a, b}), e.attr("alpha", 1.0f)));
+  const float alpha = e.attr("alpha", 1.0f);
+  e.give(0,
+         alpha == 1 ? e.add("MatMul", 13, {a, b}) : e.add_internal(1, "ScaledMatMul", {a, b}, {{"alpha", alpha}})[0]);
 }
 
 /// The activations that the fusions write, and the attributes that their parameters become.

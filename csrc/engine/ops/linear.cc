@@ -1,4 +1,5 @@
-// Matrix products: MatMul, Gemm, and Linear, into which our passes turn both where the right side is constant.
+// Matrix products: MatMul, Gemm, Linear, into which our passes turn both where the right side is constant, and
+// ScaledMatMul, which is alpha times MatMul.
 #include <algorithm>
 
 #include "engine/compile/op_registry.h"
@@ -318,13 +319,15 @@ Cost not_float32_cost(const NodeContext& c) {
                                          : Cost(0);
 }
 
-void lower_matmul_plain(LowerContext& c) {
+/// The product in `out`: of half types in float where more is to come.
+void lower_matmul_generic(LowerContext& c, Ref out, bool widened) {
   const Product p = matmul_shapes(c);
   const GenericParams params{p.m, p.n, p.k, p.k, 1, p.n, 1, batch_nest(p)};
   const double work = 2.0 * static_cast<double>(p.batch.elements() * p.m) * static_cast<double>(p.n * p.k);
-  c.step(generic_step(c.input(0).dtype), params,
-         {c.out(0), c.in(0), c.in(1), c.scratch(static_cast<size_t>(p.n) * sizeof(double))}, work);
+  c.step(generic_step(c.input(0).dtype, widened), params,
+         {out, c.in(0), c.in(1), c.scratch(static_cast<size_t>(p.n) * sizeof(double))}, work);
 }
+void lower_matmul_plain(LowerContext& c) { lower_matmul_generic(c, c.out(0), false); }
 
 // ---- Gemm: alpha A' B' + beta C ----
 
@@ -389,6 +392,28 @@ void add_scaled_step(const void* params, std::byte* const* io, const ExecContext
       out[at] = store<T>(sum);
     }
   });
+}
+
+// ---- ScaledMatMul: MatMul times the attribute alpha ----
+
+void lower_scale(LowerContext& c, Ref product) {
+  const Shape flat{c.output(0).shape.elements()};
+  const AddScaledParams p{c.attr_float("alpha", 1), 0, false, make_nest<2>(flat, {flat.strides(), Strides{}})};
+  const StepFn fn = dispatch<kMatMulTypes>(c.input(0).dtype, []<class T>() -> StepFn { return add_scaled_step<T>; });
+  c.step(fn, p, {c.out(0), product, Ref{}}, static_cast<double>(flat[0]));
+}
+
+template <LowerFn kMatMul>
+void lower_scaled(LowerContext& c) {
+  kMatMul(c);
+  lower_scale(c, c.out(0));
+}
+
+void lower_scaled_plain(LowerContext& c) {
+  const DType held = compute_type(c.input(0).dtype);
+  const Ref product = begin_output(c, 0, held);
+  lower_matmul_generic(c, product, held != c.input(0).dtype);
+  lower_scale(c, product);
 }
 
 struct TransposeParams {
@@ -520,6 +545,19 @@ void register_linear(OpRegistry& r) {
          {.name = "in_place", .lower = lower_matmul_in_place, .cost = matmul_in_place_cost, .precision = kF32},
          {.name = "packed", .lower = lower_matmul_packed, .cost = matmul_packed_cost, .precision = kF32},
          {.name = "plain", .lower = lower_matmul_plain, .cost = not_float32_cost}});
+  r.add({.domain = kInternal,
+         .name = "ScaledMatMul",
+         .min_inputs = 2,
+         .max_inputs = 2,
+         .max_outputs = 1,
+         .infer = infer_matmul},
+        {{.name = "ahead", .lower = lower_scaled<lower_matmul_ahead>, .cost = matmul_ahead_cost, .precision = kF32},
+         {.name = "in_place",
+          .lower = lower_scaled<lower_matmul_in_place>,
+          .cost = matmul_in_place_cost,
+          .precision = kF32},
+         {.name = "packed", .lower = lower_scaled<lower_matmul_packed>, .cost = matmul_packed_cost, .precision = kF32},
+         {.name = "plain", .lower = lower_scaled_plain, .cost = not_float32_cost}});
   r.add({.name = "Gemm", .since = 7, .min_inputs = 2, .max_inputs = 3, .max_outputs = 1, .infer = infer_gemm},
         {{.name = "ahead", .lower = lower_gemm_ahead, .cost = gemm_ahead_cost, .precision = kF32},
          {.name = "packed", .lower = lower_gemm_packed, .cost = gemm_packed_cost, .precision = kF32},
