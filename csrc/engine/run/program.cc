@@ -1,7 +1,6 @@
 #include "engine/run/program.h"
 
 #include <algorithm>
-#include <cstring>
 
 #include "engine/compile/op_registry.h"
 #include "engine/compile/plan_limits.h"
@@ -49,6 +48,13 @@ Tensor pool_tensor(BufferPool& pool, const RunBudget& budget, DType dtype, const
   auto held = std::make_shared<Held>(pool.acquire(bytes, "between plans"), bytes, budget.held);
   *data = held->buffer.data();
   return {dtype, shape, *data, held};
+}
+
+/// Throws Stopped where the run is to stop: then parts were left out.
+void copy_value(void* to, const Tensor& value) {
+  if (value.bytes() == 0) return;
+  copy_in_blocks(to, value.data, value.bytes());
+  RunControl::check();
 }
 
 /// What the graph is at fault for shows at load; this is what the values of this run lead to.
@@ -116,7 +122,7 @@ class StagedRun final {
     const Tensor theirs = values_[at];
     void* data = nullptr;
     Tensor ours = pool_tensor(*environment_.pool, budget_, theirs.dtype, theirs.shape, &data);
-    if (theirs.bytes() != 0) std::memcpy(data, theirs.data, theirs.bytes());
+    copy_value(data, theirs);
     put(id, std::move(ours));
   }
   const Tensor& get(ValueId id, const Graph& graph) const {
@@ -180,7 +186,7 @@ class StagedRun final {
       const Tensor& value = values_[static_cast<size_t>(next.rest.inputs[i])];
       void* data = nullptr;
       known.push_back(make_tensor(value.dtype, value.shape, &data));
-      if (value.bytes() != 0) std::memcpy(data, value.data, value.bytes());
+      copy_value(data, value);
       facts[i].value = &known.back();
     }
     try {
@@ -202,7 +208,7 @@ class StagedRun final {
   void deliver(const PlanResult& result) {
     const Tensor& value = values_[static_cast<size_t>(result.value)];
     void* to = sink_.allocate(static_cast<size_t>(result.output), value.dtype, value.shape);
-    if (value.bytes() != 0) std::memcpy(to, value.data, value.bytes());
+    copy_value(to, value);
   }
 
   PlanCache& plans_;
