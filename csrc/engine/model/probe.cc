@@ -83,19 +83,21 @@ std::vector<Port> Model::run_on_constants(std::span<const InputFacts> facts, int
   std::vector<Shape> shapes;
   std::vector<TensorView> views;
   std::vector<Buffer> values;
+  size_t total = 0;
   for (const InputFacts& f : facts) {
     const size_t bytes = TensorView{f.dtype, f.shape, nullptr}.bytes();
-    if (bytes > kMaxBytes) {
-      if (trial.failure.empty()) trial.failure = cat("input of ", bytes >> 20, " MiB is too large to try");
+    total += std::min(bytes, kMaxBytes + 1);
+    if (total > kMaxBytes) {
+      if (trial.failure.empty()) trial.failure = cat("inputs of more than ", kMaxBytes >> 20, " MiB are not tried");
       return {};
     }
     values.push_back(options_.pool->acquire(std::max<size_t>(bytes, 1), "probe"));
     auto* to = static_cast<std::byte*>(values.back().data());
-    std::memset(to, 0, bytes);
-    const uint64_t one = bits_of_one(f.dtype);
-    for (size_t at = 0; value != 0 && at < bytes; at += dtype_size(f.dtype)) {
-      std::memcpy(to + at, &one, dtype_size(f.dtype));
-    }
+    const uint64_t first = value == 0 ? 0 : bits_of_one(f.dtype);
+    const size_t size = std::min(bytes, dtype_size(f.dtype));
+    std::memset(to, 0, size);
+    std::memcpy(to, &first, std::min(size, sizeof(first)));
+    for (size_t done = size; done < bytes; done *= 2) std::memcpy(to + done, to, std::min(done, bytes - done));
     shapes.push_back(f.shape);
     views.push_back({f.dtype, f.shape, to});
   }

@@ -169,3 +169,29 @@ TEST(model_that_declares_too_little_is_given_more_time_to_tell) {
     CHECK(std::string_view(error.what()).find("takes too long") != std::string_view::npos);
   }
 }
+
+TEST(model_is_not_tried_on_inputs_that_take_much_together) {
+  ModelFile file;
+  Graph& g = file.graph;
+  std::vector<Node> nodes;
+  for (int i = 0; i < 5; ++i) {  // 20 MiB each
+    const ValueId x = g.add_value(cat("x", i)), y = g.add_value(cat("y", i));
+    g.values[static_cast<size_t>(x)].dtype = DType::kF32;
+    g.values[static_cast<size_t>(x)].shape = Shape{5 << 20};
+    nodes.push_back(make_node("NonZero", {x}, {y}));
+    g.inputs.push_back(x);
+    g.outputs.push_back(y);
+  }
+  g.nodes = nodes;
+  file.opsets[""] = 17;
+  ModelOptions options;
+  options.pool = std::make_shared<BufferPool>();
+  try {
+    const Model model(std::move(file), options, "");
+    CHECK(false);
+  } catch (const Error& error) {
+    CHECK(error.code() == ErrorCode::kUnsupportedOp);
+    CHECK(std::string_view(error.what()).find("more than 64 MiB are not tried") != std::string_view::npos);
+  }
+  CHECK(options.pool->stats().peak_bytes <= size_t{64} << 20);
+}
