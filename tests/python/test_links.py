@@ -20,12 +20,15 @@ BUILD = Path(os.environ.get("INFERKIT_BUILD_DIR", ROOT / "build"))
 
 
 def source_of(path: Path) -> str:
-    """Below csrc."""
+    """Below csrc; of a group of bindings a file that there is none of."""
+    if path.parent.name == "generated":
+        return f"bindings/{path.name}".removesuffix(".o")
     return str(path).rpartition("/csrc/")[2].removesuffix(".o")
 
 
 # Without those that a build has left over from files that are gone.
 OBJECTS = [p for p in sorted(BUILD.glob("**/csrc/**/*.cc.o")) if (ROOT / "csrc" / source_of(p)).is_file()]
+OBJECTS += sorted(BUILD.glob("**/generated/bindings_*.cc.o"))
 
 Symbols = dict[str, list[tuple[str, str]]]  # path below csrc -> (kind, name), as nm says
 

@@ -240,6 +240,30 @@ def test_comparisons(dtype: str, data: st.DataObject) -> None:
     np.testing.assert_array_equal(y, COMPARE[op](flushed(a), flushed(b)))
 
 
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        ((300, 300, 3), (300, 1, 3)),
+        ((1, 9, 1, 4), (40, 9, 300, 1)),
+        ((7, 1, 5, 1, 3), (7, 6, 1, 900, 1)),
+        ((70000, 2), (2,)),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize(
+    ("op", "reference"),
+    [("Add", np.add), ("Sub", np.subtract), ("Greater", np.greater), ("Less", np.less), ("Equal", np.equal)],
+)
+def test_broadcast_of_many_short_rows(
+    op: str, reference: Callable[[Array, Array], Array], shapes: tuple[tuple[int, ...], tuple[int, ...]]
+) -> None:
+    """Long enough to be left between two blocks of rows, which begin anywhere in the nest."""
+    rng = np.random.default_rng(SEED)
+    for dtype in ("int8", "uint64", "float64"):
+        a, b = (rng.integers(0, 100, shape).astype(dtype) for shape in shapes)
+        np.testing.assert_array_equal(Case(op, a, b, opset=14).run()[0], reference(a, b))
+
+
 @pytest.mark.parametrize("shapes", [((64, 5), (5,)), ((3, 1), (1, 70)), ((2, 3, 4, 5), (3, 1, 1)), ((7, 1), (7, 300))])
 @pytest.mark.parametrize("op", ["Add", "Sub", "Mul", "Div", "Max", "PRelu"])
 def test_broadcast_floats(op: str, shapes: tuple[tuple[int, ...], tuple[int, ...]]) -> None:

@@ -20,13 +20,26 @@ inline Shape broadcast_inputs(const NodeContext& c) {
   return shape;
 }
 
-/// An inner loop over n elements. An operand that does not move is one element.
-struct BinaryLoopArgs {
+/// Rows of n elements: where the first begins, and the bytes to the next. An operand that does not move along a row is
+/// one element.
+struct BinaryRows {
   const std::byte *a, *b;
   std::byte* y;
+  std::array<int64_t, 3> steps;
+  int64_t rows, n;
   bool a_moves, b_moves;
 };
-using BinaryLoop = void (*)(const BinaryLoopArgs& at, int64_t n);
+using BinaryLoop = void (*)(const BinaryRows&);
+
+/// f(a, b, y) for each row, with typed pointers.
+template <class A, class B, class Y, class F>
+void for_each_row(const BinaryRows& r, F&& f) {
+  const std::byte *a = r.a, *b = r.b;
+  std::byte* y = r.y;
+  for (int64_t i = 0; i < r.rows; ++i, a += r.steps[0], b += r.steps[1], y += r.steps[2]) {
+    f(reinterpret_cast<const A*>(a), reinterpret_cast<const B*>(b), reinterpret_cast<Y*>(y));
+  }
+}
 
 /// Operands a, b, y of a step.
 struct BinaryParams {
@@ -55,7 +68,7 @@ using BinaryResult = std::conditional_t<std::is_same_v<decltype(Op::apply(Comput
 
 /// y = Op::apply(a, b) in Compute<T>.
 template <class Op, class T>
-void binary_loop(const BinaryLoopArgs& at, int64_t n) {
+void binary_loop(const BinaryRows& rows) {
   using R = BinaryResult<Op, T>;
   const auto one = [](Compute<T> x, Compute<T> y) {
     if constexpr (std::is_same_v<R, bool>) {
@@ -64,29 +77,37 @@ void binary_loop(const BinaryLoopArgs& at, int64_t n) {
       return store<T>(static_cast<Compute<T>>(Op::apply(x, y)));
     }
   };
-  const T* a = reinterpret_cast<const T*>(at.a);
-  const T* b = reinterpret_cast<const T*>(at.b);
-  R* y = reinterpret_cast<R*>(at.y);
-  if (!at.b_moves) {
-    const auto right = load(*b);
-    for (int64_t i = 0; i < n; ++i) y[i] = one(load(a[i]), right);
-  } else if (!at.a_moves) {
-    const auto left = load(*a);
-    for (int64_t i = 0; i < n; ++i) y[i] = one(left, load(b[i]));
-  } else {
-    for (int64_t i = 0; i < n; ++i) y[i] = one(load(a[i]), load(b[i]));
-  }
+  const int64_t n = rows.n;
+  const bool a_moves = rows.a_moves, b_moves = rows.b_moves;
+  for_each_row<T, T, R>(rows, [&](const T* a, const T* b, R* y) {
+    if (!b_moves) {
+      const auto right = load(*b);
+      for (int64_t i = 0; i < n; ++i) y[i] = one(load(a[i]), right);
+    } else if (!a_moves) {
+      const auto left = load(*a);
+      for (int64_t i = 0; i < n; ++i) y[i] = one(left, load(b[i]));
+    } else {
+      for (int64_t i = 0; i < n; ++i) y[i] = one(load(a[i]), load(b[i]));
+    }
+  });
 }
 
-/// The walk is the same for all operators and types, which have an inner loop each.
+/// The walk is the same for all operators and types, which have loops over rows each.
 inline void run_binary(const void* params, std::byte* const* io, const ExecContext&) {
   const auto& p = *static_cast<const BinaryParams*>(params);
-  const bool a_moves = p.nest.inner_stride(0) != 0, b_moves = p.nest.inner_stride(1) != 0;
-  for_each_piece(
+  BinaryRows rows{};
+  for (size_t k = 0; k < 3; ++k) rows.steps[k] = p.nest.row_stride(k) * p.sizes[k];
+  rows.a_moves = p.nest.inner_stride(0) != 0;
+  rows.b_moves = p.nest.inner_stride(1) != 0;
+  for_each_block(
       p.nest,
-      [&](const auto& at, int64_t n) {
-        p.loop({io[0] + at[0] * p.sizes[0], io[1] + at[1] * p.sizes[1], io[2] + at[2] * p.sizes[2], a_moves, b_moves},
-               n);
+      [&](const auto& at, int64_t count, int64_t n) {
+        rows.a = io[0] + at[0] * p.sizes[0];
+        rows.b = io[1] + at[1] * p.sizes[1];
+        rows.y = io[2] + at[2] * p.sizes[2];
+        rows.rows = count;
+        rows.n = n;
+        p.loop(rows);
       },
       p.nanos);
 }

@@ -21,15 +21,6 @@ int64_t index_at(const std::byte* data, int64_t i, int64_t dim) {
   return wrapped;
 }
 
-/// The same where the type is known during the run alone: for loops that are compiled for enough types without it.
-struct Indices {
-  const std::byte* data;
-  bool wide;  // int64, else int32
-  int64_t at(int64_t i, int64_t dim) const {
-    return wide ? index_at<int64_t>(data, i, dim) : index_at<int32_t>(data, i, dim);
-  }
-};
-
 inline constexpr TypeSet kIndexTypes = types(DType::kI32, DType::kI64);
 
 inline void require_indices(const NodeContext& c, size_t i) {

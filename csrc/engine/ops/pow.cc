@@ -47,11 +47,11 @@ T power(T base, E exponent) {
 constexpr int64_t kPowNanos = 20;
 
 template <class T, class E>
-void pow_loop(const BinaryLoopArgs& at, int64_t n) {
-  const T* a = reinterpret_cast<const T*>(at.a);
-  const E* b = reinterpret_cast<const E*>(at.b);
-  T* y = reinterpret_cast<T*>(at.y);
-  for (int64_t i = 0; i < n; ++i) y[i] = power(a[at.a_moves ? i : 0], b[at.b_moves ? i : 0]);
+void pow_loop(const BinaryRows& rows) {
+  const int64_t n = rows.n, sa = rows.a_moves, sb = rows.b_moves;
+  for_each_row<T, E, T>(rows, [&](const T* a, const E* b, T* y) {
+    for (int64_t i = 0; i < n; ++i) y[i] = power(a[i * sa], b[i * sb]);
+  });
 }
 
 // Small exponents that models hold as constants. Squares are exact before the one rounding, cubes almost; each is what

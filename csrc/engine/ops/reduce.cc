@@ -91,9 +91,9 @@ T narrow(W v) {
   }
 }
 
-/// Folds f over the elements at `x`: acc = f(acc, element as W), in order. One function for all that fold alike.
+/// Folds f over the elements at `x`: acc = f(acc, element as W), in order.
 template <class W, class T, class F>
-[[gnu::noinline]] W fold(const LoopNest<1>& nest, const T* x, W acc, F f) {
+W fold(const LoopNest<1>& nest, const T* x, W acc, F&& f) {
   const int64_t n = nest.inner(), stride = nest.inner_stride(0);
   for_each_run(nest, [&](const std::array<int64_t, 1>& offset, int64_t) {
     const T* p = x + offset[0];
@@ -102,25 +102,6 @@ template <class W, class T, class F>
   return acc;
 }
 
-struct AddTo {
-  template <class W>
-  W operator()(W a, W v) const {
-    return wrap_add(a, v);
-  }
-};
-struct AddSquareTo {
-  template <class W>
-  W operator()(W a, W v) const {
-    return wrap_add(a, wrap_mul(v, v));
-  }
-};
-struct Higher {  // NaN where there is one
-  template <class W>
-  W operator()(W a, W v) const {
-    return v > a || v != v ? v : a;
-  }
-};
-
 template <class T>
 T reduce_one(const GenericParams& p, const T* x) {
   using W = Wide<T>;
@@ -128,12 +109,13 @@ T reduce_one(const GenericParams& p, const T* x) {
   constexpr W kLowest = Limits::has_infinity ? -Limits::infinity() : Limits::lowest();
   constexpr W kHighest = Limits::has_infinity ? Limits::infinity() : Limits::max();
   const LoopNest<1>& nest = p.reduced;
+  const auto square = [](auto v) { return wrap_mul(v, v); };
   switch (p.op) {
     case ReduceOp::kSum:
-      return narrow<T>(fold<W>(nest, x, 0, AddTo{}));
+      return narrow<T>(fold<W>(nest, x, 0, [](W a, W v) { return wrap_add(a, v); }));
     case ReduceOp::kMean:
       if constexpr (std::is_floating_point_v<W>) {
-        return narrow<T>(fold<W>(nest, x, 0, AddTo{}) / static_cast<W>(p.count));
+        return narrow<T>(fold<W>(nest, x, 0, [](W a, W v) { return a + v; }) / static_cast<W>(p.count));
       } else {  // the sum of what an int64 counts fits, so that the mean is exact before it is truncated
         using Sum = std::conditional_t<sizeof(T) < sizeof(W), W, __int128>;
         if (p.count == 0) return T{0};
@@ -141,26 +123,25 @@ T reduce_one(const GenericParams& p, const T* x) {
         return narrow<T>(static_cast<W>(sum / p.count));
       }
     case ReduceOp::kMax:
-      return narrow<T>(fold<W>(nest, x, kLowest, Higher{}));
+      return narrow<T>(fold<W>(nest, x, kLowest, [](W a, W v) { return v > a || v != v ? v : a; }));
     case ReduceOp::kMin:
       return narrow<T>(fold<W>(nest, x, kHighest, [](W a, W v) { return v < a || v != v ? v : a; }));
     case ReduceOp::kProd:
       return narrow<T>(fold<W>(nest, x, 1, [](W a, W v) { return wrap_mul(a, v); }));
     case ReduceOp::kL1:
-      if constexpr (std::is_unsigned_v<W>) return narrow<T>(fold<W>(nest, x, 0, AddTo{}));
       return narrow<T>(fold<W>(nest, x, 0, [](W a, W v) { return wrap_add(a, v < 0 ? wrap_mul(v, W(-1)) : v); }));
     case ReduceOp::kL2:
-      return narrow<T>(std::sqrt(fold<double>(nest, x, 0, AddSquareTo{})));
+      return narrow<T>(std::sqrt(fold<double>(nest, x, 0, [&](double a, double v) { return a + square(v); })));
     case ReduceOp::kSumSquare:
-      return narrow<T>(fold<W>(nest, x, 0, AddSquareTo{}));
+      return narrow<T>(fold<W>(nest, x, 0, [&](W a, W v) { return wrap_add(a, square(v)); }));
     case ReduceOp::kLogSum:
-      return narrow<T>(std::log(fold<double>(nest, x, 0, AddTo{})));
+      return narrow<T>(std::log(fold<double>(nest, x, 0, [](double a, double v) { return a + v; })));
     case ReduceOp::kLogSumExp: {
       constexpr double kInf = std::numeric_limits<double>::infinity();
-      const double top = fold<double>(nest, x, -kInf, Higher{});
+      const double top = fold<double>(nest, x, -kInf, [](double a, double v) { return v > a || v != v ? v : a; });
       if (!(std::abs(top) < kInf)) return narrow<T>(top);
       return narrow<T>(top +
-                       std::log(fold<double>(nest, x, 0, [top](double a, double v) { return a + std::exp(v - top); })));
+                       std::log(fold<double>(nest, x, 0, [&](double a, double v) { return a + std::exp(v - top); })));
     }
   }
   return T{};

@@ -51,23 +51,26 @@ struct Combine {
   }
 };
 
-// make.operator()<T, Op>() for the types and reduction of the node. Sums and products of integers do not look at the
-// sign.
+// make.operator()<T, Op, I>() for the types and reduction of the node, whose data is of `dtype`. Sums and products of
+// integers do not look at the sign.
 template <class F>
 auto dispatch_reduction(const NodeContext& c, DType dtype, F&& make) {
   const Reduction reduction = reduction_of(c);
+  const auto with = [&]<class T, class Op>() {
+    return dispatch<kIndexTypes>(c.input(1).dtype, [&]<class I>() { return make.template operator()<T, Op, I>(); });
+  };
   if (reduction == Reduction::kNone) {
-    return dispatch_width(dtype, [&]<class W>() { return make.template operator()<W, None<W>>(); });
+    return dispatch_width(dtype, [&]<class W>() { return with.template operator()<W, None<W>>(); });
   }
   if (reduction == Reduction::kAdd || reduction == Reduction::kMul) {
     return dispatch<kNumberTypes & ~kSignedTypes>(signless(dtype), [&]<class T>() {
-      return reduction == Reduction::kAdd ? make.template operator()<T, Combine<T, Reduction::kAdd>>()
-                                          : make.template operator()<T, Combine<T, Reduction::kMul>>();
+      return reduction == Reduction::kAdd ? with.template operator()<T, Combine<T, Reduction::kAdd>>()
+                                          : with.template operator()<T, Combine<T, Reduction::kMul>>();
     });
   }
   return dispatch<kNumberTypes>(dtype, [&]<class T>() {
-    return reduction == Reduction::kMax ? make.template operator()<T, Combine<T, Reduction::kMax>>()
-                                        : make.template operator()<T, Combine<T, Reduction::kMin>>();
+    return reduction == Reduction::kMax ? with.template operator()<T, Combine<T, Reduction::kMax>>()
+                                        : with.template operator()<T, Combine<T, Reduction::kMin>>();
   });
 }
 
@@ -91,25 +94,26 @@ int64_t bytes_of(const TensorFacts& x) { return x.shape.elements() * static_cast
 struct ElementsParams {
   LoopNest<2> nest;  // data without the axis; indices and updates
   int64_t dim, axis_stride;
-  bool wide;  // indices
-  void (*loop)(const ElementsParams& p, std::byte* const* io, const std::array<int64_t, 2>& at, int64_t n);
+  void (*loop)(const ElementsParams& p, std::byte* const* io, std::array<int64_t, 2> at, int64_t rows, int64_t n);
 };
 
-template <class T, class Op>
-void elements_loop(const ElementsParams& p, std::byte* const* io, const std::array<int64_t, 2>& at, int64_t n) {
-  const Indices indices{io[0], p.wide};
-  const T* updates = reinterpret_cast<const T*>(io[1]) + at[1];
-  T* out = reinterpret_cast<T*>(io[2]) + at[0];
-  const int64_t first = at[1], step = p.nest.inner_stride(0), dim = p.dim, axis_stride = p.axis_stride;
-  for (int64_t i = 0; i < n; ++i) {
-    T& target = out[i * step + indices.at(first + i, dim) * axis_stride];
-    target = Op::apply(target, updates[i]);
+template <class T, class Op, class I>
+void elements_loop(const ElementsParams& p, std::byte* const* io, std::array<int64_t, 2> at, int64_t rows, int64_t n) {
+  const T* updates = reinterpret_cast<const T*>(io[1]);
+  T* out = reinterpret_cast<T*>(io[2]);
+  const int64_t step = p.nest.inner_stride(0), dim = p.dim, axis_stride = p.axis_stride;
+  for (int64_t r = 0; r < rows; ++r, at[0] += p.nest.row_stride(0), at[1] += p.nest.row_stride(1)) {
+    for (int64_t i = 0; i < n; ++i) {
+      const int64_t index = index_at<I>(io[0], at[1] + i, dim);
+      T& target = out[at[0] + i * step + index * axis_stride];
+      target = Op::apply(target, updates[at[1] + i]);
+    }
   }
 }
 
 void run_scatter_elements(const void* params, std::byte* const* io, const ExecContext&) {
   const auto& p = *static_cast<const ElementsParams*>(params);
-  for_each_piece(p.nest, [&](const auto& at, int64_t n) { p.loop(p, io, at, n); });
+  for_each_block(p.nest, [&](const auto& at, int64_t rows, int64_t n) { p.loop(p, io, at, rows, n); });
 }
 
 size_t axis_of(const NodeContext& c) {
@@ -134,10 +138,11 @@ void lower_scatter_elements(LowerContext& c) {
   const size_t axis = axis_of(c);
   const Shape &x = c.input(0).shape, &indices = c.input(1).shape;
   Strides strides = x.strides();
-  ElementsParams p{{}, x[axis], strides[axis], c.input(1).dtype == DType::kI64, nullptr};
+  ElementsParams p{{}, x[axis], strides[axis], nullptr};
   strides[axis] = 0;
   p.nest = make_nest<2>(indices, {strides, indices.strides()});
-  p.loop = dispatch_reduction(c, c.input(0).dtype, []<class T, class Op>() { return &elements_loop<T, Op>; });
+  p.loop =
+      dispatch_reduction(c, c.input(0).dtype, []<class T, class Op, class I>() { return &elements_loop<T, Op, I>; });
   if (!p.loop) c.unsupported(cat("data of type ", dtype_name(c.input(0).dtype)));
   add_copy(c, bytes_of(c.input(0)));
   c.step(run_scatter_elements, p, {c.in(1), c.in(2), c.out(0)}, static_cast<double>(indices.elements()) * 2);
@@ -147,20 +152,18 @@ struct NdParams {
   int64_t tuples, row;  // row: elements per update
   size_t depth;
   Strides dims, strides;  // of the indexed dimensions, in elements
-  bool wide;              // indices
 };
 
-template <class T, class Op>
+template <class T, class Op, class I>
 void run_scatter_nd(const void* params, std::byte* const* io, const ExecContext&) {
   const auto& p = *static_cast<const NdParams*>(params);
   const T* update = reinterpret_cast<const T*>(io[1]);
-  const Indices indices{io[0], p.wide};
   int64_t at = 0;
   WorkMeter meter;
   for_blocks(meter, 0, p.tuples, 4 + p.row, [&](int64_t first, int64_t last) {
     for (int64_t t = first; t < last; ++t, update += p.row) {
       T* target = reinterpret_cast<T*>(io[2]);
-      for (size_t d = 0; d < p.depth; ++d, ++at) target += indices.at(at, p.dims[d]) * p.strides[d];
+      for (size_t d = 0; d < p.depth; ++d, ++at) target += index_at<I>(io[0], at, p.dims[d]) * p.strides[d];
       for (int64_t i = 0; i < p.row; ++i) target[i] = Op::apply(target[i], update[i]);
     }
   });
@@ -190,12 +193,12 @@ void lower_scatter_nd(LowerContext& c) {
   p.depth = static_cast<size_t>(indices.back());
   p.tuples = indices.elements(0, indices.rank() - 1);
   p.row = x.elements(p.depth, x.rank());
-  p.wide = c.input(1).dtype == DType::kI64;
   for (size_t d = 0; d < p.depth; ++d) {
     p.dims[d] = x[d];
     p.strides[d] = strides[d];
   }
-  const StepFn fn = dispatch_reduction(c, c.input(0).dtype, []<class T, class Op>() { return &run_scatter_nd<T, Op>; });
+  const StepFn fn =
+      dispatch_reduction(c, c.input(0).dtype, []<class T, class Op, class I>() { return &run_scatter_nd<T, Op, I>; });
   if (!fn) c.unsupported(cat("data of type ", dtype_name(c.input(0).dtype)));
   add_copy(c, bytes_of(c.input(0)));
   c.step(fn, p, {c.in(1), c.in(2), c.out(0)}, static_cast<double>(p.tuples) * (3 + static_cast<double>(p.row)));

@@ -22,6 +22,8 @@ struct LoopNest {
 
   int64_t inner() const { return dims[static_cast<size_t>(rank - 1)]; }
   int64_t inner_stride(size_t operand) const { return strides[operand][static_cast<size_t>(rank - 1)]; }
+  /// Of the last dimension but one; 0 where there is none.
+  int64_t row_stride(size_t operand) const { return rank < 2 ? 0 : strides[operand][static_cast<size_t>(rank - 2)]; }
   /// How many inner loops there are.
   int64_t runs() const {
     int64_t n = 1;
@@ -92,6 +94,40 @@ void for_each_run(const LoopNest<N>& nest, F&& f) {
   for_each_run(nest, 0, nest.runs(), static_cast<F&&>(f));
 }
 
+/// Calls f(offsets, rows) for the same inner loops, as many at once as are neighbours along the last dimension but one:
+/// f goes from one to the next by nest.row_stride(n).
+template <size_t N, class F>
+void for_each_rows(const LoopNest<N>& nest, int64_t first, int64_t last, F&& f) {
+  if (first >= last || nest.inner() == 0) return;
+  const int outer = nest.rank - 1;
+  std::array<int64_t, Shape::kMaxRank> index{};
+  std::array<int64_t, N> offsets{};
+  if (outer == 0) return f(offsets, int64_t{1});
+  int64_t rest = first;
+  for (int d = outer - 1; d >= 0; --d) {
+    const auto i = static_cast<size_t>(d);
+    index[i] = rest % nest.dims[i];
+    rest /= nest.dims[i];
+    for (size_t n = 0; n < N; ++n) offsets[n] += index[i] * nest.strides[n][i];
+  }
+  const auto row = static_cast<size_t>(outer - 1);
+  for (int64_t run = first;;) {
+    const int64_t rows = std::min(last - run, nest.dims[row] - index[row]);
+    f(offsets, rows);
+    run += rows;
+    if (run == last) return;
+    for (size_t n = 0; n < N; ++n) offsets[n] -= index[row] * nest.strides[n][row];
+    index[row] = 0;
+    for (int d = outer - 2; d >= 0; --d) {
+      const auto i = static_cast<size_t>(d);
+      for (size_t n = 0; n < N; ++n) offsets[n] += nest.strides[n][i];
+      if (++index[i] < nest.dims[i]) break;
+      index[i] = 0;
+      for (size_t n = 0; n < N; ++n) offsets[n] -= nest.dims[i] * nest.strides[n][i];
+    }
+  }
+}
+
 /// Calls f(offsets, n) for pieces of n elements of the inner loops, of about `nanos` each, in order: whole loops where
 /// they are short. Between them the work may be left.
 template <size_t N, class F>
@@ -109,6 +145,19 @@ void for_each_piece(const LoopNest<N>& nest, F&& f, int64_t nanos = 1) {
       f(at, last - first);
       for (size_t k = 0; k < N; ++k) at[k] += (last - first) * nest.inner_stride(k);
     });
+  });
+}
+
+/// The same with f(offsets, rows, n) for rows of n elements, nest.row_stride(n) apart: for an f that is a call.
+template <size_t N, class F>
+void for_each_block(const LoopNest<N>& nest, F&& f, int64_t nanos = 1) {
+  const int64_t inner = nest.inner();
+  WorkMeter meter;
+  if (meter && inner * nanos > WorkMeter::kBlockNanos) {
+    return for_each_piece(nest, [&](const std::array<int64_t, N>& at, int64_t n) { f(at, int64_t{1}, n); }, nanos);
+  }
+  for_blocks(meter, 0, nest.runs(), std::max<int64_t>(1, inner * nanos), [&](int64_t first, int64_t last) {
+    for_each_rows(nest, first, last, [&](const std::array<int64_t, N>& at, int64_t rows) { f(at, rows, inner); });
   });
 }
 
