@@ -98,10 +98,10 @@ Choice choose() {
     const std::string_view part = next();
     const auto feature = part.starts_with('-') ? feature_from_name(part.substr(1)) : std::nullopt;
     if (!feature) {
-      throw std::invalid_argument(cat("INFERKIT_ISA='", wish,
-                                      "': after the tier come features to do without, of "
-                                      "-vnni, -bf16, -amx-int8, -amx-bf16; got '",
-                                      part, "'"));
+      std::string known;
+      for (const std::string_view name : kFeatureNames) known += cat(known.empty() ? "-" : ", -", name);
+      throw std::invalid_argument(cat("INFERKIT_ISA='", wish, "': after the tier come features to do without, of ",
+                                      known, "; got '", part, "'"));
     }
     features = features.without(*feature);
   }
