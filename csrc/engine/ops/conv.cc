@@ -41,7 +41,7 @@ template <class T>
 void run_generic(const void* params, std::byte* const* io, const ExecContext&) {
   const auto& s = *static_cast<const ConvShape*>(params);
   const Window& w = s.window;
-  const auto& [d0, d1, d2] = w.dim;
+  const WindowDim &d0 = w.dim[0], &d1 = w.dim[1], &d2 = w.dim[2];  // clang 14 lends no bindings to lambdas
   const int64_t area = w.in_elements(), taps = w.kernel_elements();
   const T *bias = reinterpret_cast<const T*>(io[3]), *weights = reinterpret_cast<const T*>(io[2]);
   T* y = reinterpret_cast<T*>(io[0]);

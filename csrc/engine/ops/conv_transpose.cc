@@ -221,7 +221,7 @@ int64_t sender(const WindowDim& d, int64_t o, int64_t k) {
 template <class T>
 void run_generic(const void* params, std::byte* const* io, const ExecContext&) {
   const auto& s = *static_cast<const TransposeShape*>(params);
-  const auto& [d0, d1, d2] = s.window.dim;
+  const WindowDim &d0 = s.window.dim[0], &d1 = s.window.dim[1], &d2 = s.window.dim[2];
   const int64_t in = s.window.in_elements(), taps = s.window.kernel_elements(), out = s.window.out_elements();
   T* y = reinterpret_cast<T*>(io[0]);
   const T *x = reinterpret_cast<const T*>(io[1]), *weights = reinterpret_cast<const T*>(io[2]);
