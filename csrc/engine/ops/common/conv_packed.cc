@@ -70,6 +70,17 @@ void run_gemm(const void* params, std::byte* const* io, const ExecContext& conte
   });
 }
 
+/// Of packing one image and group: for each panel of windows the sources of its taps, and a vector for each row of it.
+/// Where a line of the output is shorter than a panel, a row is put together from as many lines as the panel covers.
+double packing_nanos(const GemmConvParams& p) {
+  const auto pixels = static_cast<double>(p.out_area), depth = static_cast<double>(p.gemm.k);
+  if (p.source == Source::kInPlace) return 0;
+  if (p.source == Source::kMatrix) return pixels * depth / 8;
+  const double lines = 1 + (kernels::kPanelColumns - 1) / std::max(1.0, static_cast<double>(p.dim[2].out));
+  const double taps = depth / std::max(1.0, static_cast<double>(p.channels));
+  return pixels / kernels::kPanelColumns * lines * (2 * depth + 5 * taps);
+}
+
 }  // namespace
 
 Cost conv_packed_cost(const NodeContext& c) {
@@ -122,7 +133,7 @@ void lower_conv_packed(LowerContext& c) {
     scratch = c.scratch(static_cast<size_t>(p.slot_floats * p.slots) * sizeof(float));
   }
   c.step(run_gemm, p, {c.out(0), c.in(0), c.in(1), c.has_input(2) ? c.in(2) : Ref{}, scratch},
-         static_cast<double>(products) / 30 + static_cast<double>(images * p.out_area * p.gemm.k) / 8);
+         static_cast<double>(products) / 30 + packing_nanos(p) * static_cast<double>(images));
 }
 
 }  // namespace inferkit
