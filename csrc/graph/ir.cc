@@ -42,20 +42,32 @@ std::vector<NodeOrigin> Node::origins() const {
 
 namespace {
 
-void number_nodes(Graph& graph, uint64_t& last) {
+struct Numbers {
+  uint64_t nodes = 0, constants = 0;  // the last ones given
+  std::unordered_map<const void*, uint64_t> constant_at;
+};
+
+void number_graph(Graph& graph, Numbers& numbers) {
+  for (size_t id = 0; id < graph.values.size(); ++id) {  // in an order that is the file's
+    const auto it = graph.constants.find(static_cast<ValueId>(id));
+    if (it == graph.constants.end()) continue;
+    uint64_t& at = numbers.constant_at[it->second.data];
+    if (at == 0) at = ++numbers.constants;
+    it->second.id = at;
+  }
   for (Node& node : graph.nodes) {
-    node.id = ++last;
+    node.id = ++numbers.nodes;
     for (auto& [name, attribute] : node.attributes) {
-      if (auto* subgraph = std::get_if<std::shared_ptr<Graph>>(&attribute)) number_nodes(**subgraph, last);
+      if (auto* subgraph = std::get_if<std::shared_ptr<Graph>>(&attribute)) number_graph(**subgraph, numbers);
     }
   }
 }
 
 }  // namespace
 
-void number_nodes(Graph& graph) {
-  uint64_t last = 0;
-  number_nodes(graph, last);
+void number_graph(Graph& graph) {
+  Numbers numbers;
+  number_graph(graph, numbers);
 }
 
 ValueId Graph::add_value(std::string value_name) {

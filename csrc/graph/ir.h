@@ -26,6 +26,10 @@ struct Tensor {
   Shape shape;
   const void* data = nullptr;
   std::shared_ptr<const void> owner;
+  /// Tells a constant of a model from every other whose memory is not the same, and stays with its copies: what is
+  /// derived from it once is kept under it. The same in every load of a file. 0 until number_graph, and for what a plan
+  /// or a run computes.
+  uint64_t id = 0;
 
   TensorView view() const { return {dtype, shape, data}; }
   size_t bytes() const { return view().bytes(); }
@@ -57,7 +61,7 @@ struct Node {
   std::string name;    // as in the file; may be empty
   int version = 0;     // the opset that the file imports for the domain
   /// Tells the node from every other of its model, and is the same in all copies of it: what is made once per node is
-  /// kept under it. An address would be another node's tomorrow. 0 until number_nodes; a node made later has none.
+  /// kept under it. An address would be another node's tomorrow. 0 until number_graph; a node made later has none.
   uint64_t id = 0;
   std::vector<ValueId> inputs;
   std::vector<ValueId> outputs;
@@ -99,9 +103,9 @@ struct Graph {
   }
 };
 
-/// Gives every node an id, those of subgraphs too: once the graph is as it stays, so that nodes that a rewrite made out
-/// of one differ.
-void number_nodes(Graph& graph);
+/// Gives every node and every constant an id, those of subgraphs too: once the graph is as it stays, so that nodes that
+/// a rewrite made out of one differ.
+void number_graph(Graph& graph);
 
 /// Everything that a model file says.
 struct ModelFile {

@@ -166,7 +166,7 @@ void Compiler::add_rest(Continuation& next, const std::vector<bool>& later) {
     if (later[at]) return;
     const TensorFacts* f = waits_[at] ? nullptr : &known(id);
     if (f && f->constant) {
-      if (rest.constants.emplace(id, *f->constant).second && !is_lasting(id)) next.folded.insert(id);
+      rest.constants.emplace(id, *f->constant);
       return;
     }
     const bool is_result =

@@ -19,12 +19,6 @@
 
 namespace inferkit {
 
-/// Makes a thing each time: for what a plan alone holds.
-class TransientCache final : public ModelCache {
- public:
-  std::shared_ptr<const void> get(const std::string&, const MakeFn& make, size_t) override { return make(); }
-};
-
 /// Throws Error(kModel) where the node has more or fewer inputs or outputs than its operator.
 void check_arity(const Node& node, const OpSchema& schema);
 /// Gives a value to each output that the operator always has and the node leaves out.
@@ -67,8 +61,6 @@ class Compiler {
   bool infer_node(size_t n);
   bool try_fold(const Node& node, std::span<const TensorFacts* const> in);
   const TensorFacts& known(ValueId id) const;
-  /// A constant that lives as long as the model: what is derived from it may be kept under its address.
-  bool is_lasting(ValueId id) const;
 
   // place.cc
   /// What is known of a node's values.
@@ -138,7 +130,6 @@ class Compiler {
   std::vector<int32_t> value_slot_;
   std::map<int32_t, int32_t> snapshots_;  // of foreign inputs, by their slots
   std::vector<std::string> unsupported_;
-  TransientCache transient_;
   Storage storage_;
   std::vector<std::vector<Ref>> step_refs_;
   size_t folded_bytes_ = 0;

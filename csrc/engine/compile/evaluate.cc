@@ -6,6 +6,12 @@
 namespace inferkit {
 namespace {
 
+/// Makes a thing each time: for a plan that runs once.
+class TransientCache final : public ModelCache {
+ public:
+  std::shared_ptr<const void> get(const PackedKey&, const MakeFn& make, size_t) override { return make(); }
+};
+
 std::vector<Tensor> evaluate_within(const Node& node, std::span<const Tensor* const> inputs,
                                     const EvaluateLimits& limits) {
   if (!OpRegistry::instance().find(node.domain, node.op_type, node.version)) return {};
@@ -37,7 +43,7 @@ std::vector<Tensor> evaluate_within(const Node& node, std::span<const Tensor* co
       if (input && source.kind == Operand::Kind::kConstant && input->data == source.pointer) {
         for (size_t i = 0; i < out.size(); ++i) {
           if (node.outputs[i] == kNoValue) continue;
-          out[i] = {plan->outputs[0].dtype, plan->outputs[0].shape, input->data, input->owner};
+          out[i] = {plan->outputs[0].dtype, plan->outputs[0].shape, input->data, input->owner, input->id};
         }
         return out;
       }

@@ -14,12 +14,6 @@ constexpr size_t kFoldBytes = size_t{1} << 20;
 constexpr size_t kFoldTotalBytes = size_t{32} << 20;
 }  // namespace
 
-bool Compiler::is_lasting(ValueId id) const {
-  const TensorFacts* f = facts(id);
-  return f && f->constant && graph().constant(id) == f->constant &&
-         !(options_.continuation && options_.continuation->folded.contains(id));
-}
-
 /// What is known of a value that the plan must compute.
 const TensorFacts& Compiler::known(ValueId id) const {
   const TensorFacts* f = facts(id);

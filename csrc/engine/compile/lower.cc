@@ -62,7 +62,9 @@ class NodeLowering final : public LowerContext {
     const Ref target = out(o), source = in(i);
     if (target.valid() && source.valid()) compiler_.storage_.suggest_in_place(target.id, source.id);
   }
-  ModelCache& cache() override;
+  Ref packed(std::initializer_list<const Tensor*> constants, const Packing& packing,
+             const std::function<void(void*)>& fill) override;
+  ModelCache& cache() override { return compiler_.cache_; }
   int threads() const override { return compiler_.options_.threads; }
 
  protected:
@@ -82,12 +84,24 @@ class NodeLowering final : public LowerContext {
   const size_t index_, required_inputs_, required_outputs_;
 };
 
-ModelCache& NodeLowering::cache() {
-  // The cache knows a constant by its address, which must not outlive it.
-  for (size_t i = 0; i < node_.inputs.size(); ++i) {
-    if (has_input(i) && input(i).constant && !compiler_.is_lasting(node_.inputs[i])) return compiler_.transient_;
+Ref NodeLowering::packed(std::initializer_list<const Tensor*> constants, const Packing& packing,
+                         const std::function<void(void*)>& fill) {
+  PackedKey key{{}, packing.kind, packing.precision, std::string(packing.tier)};
+  for (const Tensor* constant : constants) {
+    key.from.push_back(constant->id);
+    key.kind += cat(" ", dtype_name(constant->dtype), " ", constant->shape.str());
   }
-  return compiler_.cache_;
+  const auto make = [&]() -> std::shared_ptr<const void> {
+    void* data = nullptr;
+    const Tensor tensor = make_tensor(packing.precision, {packing.elements}, &data);
+    fill(data);
+    return {tensor.owner, tensor.data};
+  };
+  // What folding has made for this plan has no id, and ends with it.
+  const bool lasting = std::ranges::find(key.from, uint64_t{0}) == key.from.end();
+  const size_t bytes = static_cast<size_t>(packing.elements) * dtype_size(packing.precision);
+  const auto held = lasting ? compiler_.cache_.get(key, make, bytes) : make();
+  return constant(held.get(), held);
 }
 
 void Compiler::lower() {
@@ -180,11 +194,6 @@ void Compiler::bind_outputs() {
              static_cast<double>(bytes) / kCopiedPerNano);
     if (options_.notes) note_copy(id);
   }
-}
-
-std::string weight_key(const Tensor& constant, const std::string& kind) {
-  return cat(reinterpret_cast<uintptr_t>(constant.data), " ", kind, " ", dtype_name(constant.dtype), " ",
-             constant.shape.str());
 }
 
 }  // namespace inferkit

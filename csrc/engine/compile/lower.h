@@ -18,18 +18,32 @@ struct Ref {
   bool valid() const { return id >= 0; }
 };
 
+/// What is derived from constants, or from a node's attributes, is known by all that it depends on; by nothing that
+/// ends with the process, so that it can be kept in a file.
+struct PackedKey {
+  std::vector<uint64_t> from;  // the constants (Tensor::id), or the node
+  std::string kind;            // the arrangement, with its parameters
+  DType precision = DType::kF32;
+  std::string tier;  // whose kernels read it; empty where all do
+  auto operator<=>(const PackedKey&) const = default;
+};
+
 /// Things made once per model and shared by all its plans: packed weights, tables. Thread-safe.
 class ModelCache {
  public:
   virtual ~ModelCache() = default;
   using MakeFn = std::function<std::shared_ptr<const void>()>;
-  /// The object under `key`, made by `make` at the first call. A key names what it was made from and how
-  /// (see weight_key); `bytes` is its size, for Model::memory().
-  virtual std::shared_ptr<const void> get(const std::string& key, const MakeFn& make, size_t bytes = 0) = 0;
+  /// The object under `key`, made by `make` at the first call; `bytes` is its size, for Model::memory().
+  virtual std::shared_ptr<const void> get(const PackedKey& key, const MakeFn& make, size_t bytes) = 0;
 };
 
-/// A key for what is derived from a constant: its address, and the kind of derivation with its parameters.
-std::string weight_key(const Tensor& constant, const std::string& kind);
+/// How constants are arranged for the steps that read them.
+struct Packing {
+  std::string kind;               // with everything that it depends on, but for the constants and what follows
+  DType precision = DType::kF32;  // of its elements
+  int64_t elements = 0;
+  std::string_view tier;  // as PackedKey::tier
+};
 
 class LowerContext : public NodeContext {
  public:
@@ -53,6 +67,9 @@ class LowerContext : public NodeContext {
   /// The memory planner may put output `o` where input `i` was, if nobody else reads that input later: for steps that
   /// read each element before they write it. Both must have the same number of bytes.
   virtual void in_place(size_t o, size_t i) = 0;
+  /// What `fill` writes, from `constants` alone: once per model where they all belong to it, else for this plan.
+  virtual Ref packed(std::initializer_list<const Tensor*> constants, const Packing& packing,
+                     const std::function<void(void*)>& fill) = 0;
   virtual ModelCache& cache() = 0;
   /// How many threads a run of the plan may use: room for more is never used. The bits must not depend on it.
   virtual int threads() const = 0;

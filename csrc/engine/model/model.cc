@@ -107,7 +107,7 @@ Model::Model(ModelFile file, ModelOptions options, std::string path)
   run_passes(file_.graph);
   fold_constants(file_.graph, fold, kMaxFoldedBytes);
   eliminate_dead_nodes(file_.graph);
-  number_nodes(file_.graph);
+  number_graph(file_.graph);
   subgraphs_.add_all(file_.graph, options_.pool, options_.max_plans);
   probe();
   register_for_fork(this);

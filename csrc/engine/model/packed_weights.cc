@@ -2,7 +2,7 @@
 
 namespace inferkit {
 
-std::shared_ptr<const void> PackedWeights::get(const std::string& key, const MakeFn& make, size_t bytes) {
+std::shared_ptr<const void> PackedWeights::get(const PackedKey& key, const MakeFn& make, size_t bytes) {
   const auto own = std::make_shared<Making>();
   for (;;) {
     std::shared_ptr<Making> others;
@@ -31,7 +31,7 @@ std::shared_ptr<const void> PackedWeights::get(const std::string& key, const Mak
   return value;
 }
 
-void PackedWeights::end(const std::string& key, Making& making, std::shared_ptr<const void> value, size_t bytes) {
+void PackedWeights::end(const PackedKey& key, Making& making, std::shared_ptr<const void> value, size_t bytes) {
   {
     const std::scoped_lock lock(mutex_);
     const auto it = things_.find(key);

@@ -1,9 +1,8 @@
-// What a model derives from its constants once, for all of its plans.
+// What a model derives from its constants once, for all of its plans: the one door to packed weights.
 #pragma once
+#include <map>
 #include <memory>
 #include <mutex>
-#include <string>
-#include <unordered_map>
 
 #include "engine/compile/lower.h"
 #include "engine/run/making.h"
@@ -14,7 +13,7 @@ namespace inferkit {
 /// and for no other.
 class PackedWeights final : public ModelCache {
  public:
-  std::shared_ptr<const void> get(const std::string& key, const MakeFn& make, size_t bytes) override;
+  std::shared_ptr<const void> get(const PackedKey& key, const MakeFn& make, size_t bytes) override;
   size_t bytes() const;
 
   /// Around fork() alone.
@@ -29,11 +28,11 @@ class PackedWeights final : public ModelCache {
     std::shared_ptr<Making> making;  // null once the value is there
   };
   /// What the caller makes has come to this; null where it could not be made.
-  void end(const std::string& key, Making& making, std::shared_ptr<const void> value, size_t bytes);
+  void end(const PackedKey& key, Making& making, std::shared_ptr<const void> value, size_t bytes);
 
   mutable std::mutex mutex_;  // guards what follows; never held while something is made
   size_t bytes_ = 0;
-  std::unordered_map<std::string, Thing> things_;
+  std::map<PackedKey, Thing> things_;
 };
 
 }  // namespace inferkit

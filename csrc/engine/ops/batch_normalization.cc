@@ -104,7 +104,6 @@ void infer_batch_norm(InferContext& c) {
 template <class A>
 Ref lower_table(LowerContext& c, const TableParams& p) {
   std::array<const void*, 4> in{};
-  std::string key;
   for (size_t i = 0; i < 4; ++i) {
     const Tensor* constant = c.input(i + 1).constant;
     if (!constant) {
@@ -113,19 +112,11 @@ Ref lower_table(LowerContext& c, const TableParams& p) {
       return table;
     }
     in[i] = constant->data;
-    // The bits of epsilon: printed, two that differ may look the same.
-    key += weight_key(*constant, cat("batch-norm-", i, "-", sizeof(A), "-", std::bit_cast<uint64_t>(p.epsilon), ";"));
   }
-  const auto table = c.cache().get(
-      key,
-      [&]() -> std::shared_ptr<const void> {
-        void* data = nullptr;
-        const Tensor made = make_tensor(sizeof(A) == 4 ? DType::kF32 : DType::kF64, {2 * p.channels}, &data);
-        fill_table(p, in, static_cast<A*>(data));
-        return {made.owner, made.data};
-      },
-      static_cast<size_t>(2 * p.channels) * sizeof(A));
-  return c.constant(table.get(), table);
+  // The bits of epsilon: printed, two that differ may look the same.
+  const Packing packing{cat("batch-norm-", std::bit_cast<uint64_t>(p.epsilon)), kDTypeOf<A>, 2 * p.channels, {}};
+  return c.packed({c.input(1).constant, c.input(2).constant, c.input(3).constant, c.input(4).constant}, packing,
+                  [&](void* to) { fill_table(p, in, static_cast<A*>(to)); });
 }
 
 void lower_batch_norm(LowerContext& c) {

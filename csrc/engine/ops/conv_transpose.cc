@@ -182,14 +182,8 @@ Ref turned_weights(LowerContext& c, const TransposeShape& s) {
     c.step(run_turn, s, {turned, c.in(1)}, static_cast<double>(w.shape.elements()) * 2);
     return turned;
   }
-  const auto made =
-      c.cache().get(weight_key(*w.constant, cat("conv-transpose-", s.groups)), [&]() -> std::shared_ptr<const void> {
-        void* data = nullptr;
-        const Tensor turned = make_tensor(DType::kF32, w.shape, &data);
-        turn_weights(s, w.constant->as<float>(), static_cast<float*>(data));
-        return {turned.owner, turned.data};
-      });
-  return c.constant(made.get(), made);
+  return c.packed({w.constant}, {cat("conv-transpose-", s.groups), DType::kF32, w.shape.elements(), {}},
+                  [&](void* to) { turn_weights(s, w.constant->as<float>(), static_cast<float*>(to)); });
 }
 
 void lower_gemm(LowerContext& c, const TransposeShape& s) {

@@ -7,6 +7,7 @@
 #include "engine/ops/common/convert.h"
 #include "engine/ops/common/einsum_equation.h"
 #include "engine/ops/common/pack_slots.h"
+#include "engine/ops/common/packed_panels.h"
 #include "engine/ops/common/strided_copy.h"
 #include "engine/ops/dispatch.h"
 #include "engine/ops/strided.h"
@@ -250,9 +251,9 @@ class Contraction {
     if (!lies_as(b, batch + inner + columns) && lies_as(b, batch + columns + inner)) p.right = RightSide::kTransposed;
     const Ref right = p.right == RightSide::kTransposed ? b.memory : in_order(b, batch + inner + columns);
     if (b.constant && right.id == b.memory.id && batch.empty()) {
-      const auto packed = packed_constant(*b.constant, p);
+      const Ref packed = packed_panels(c_, *b.constant, {p.k, p.n, p.right == RightSide::kTransposed});
       p.right = RightSide::kPacked;
-      c_.step(product_f32_step, p, {out, left, c_.constant(packed.get(), packed), Ref{}}, flops / 60);
+      c_.step(product_f32_step, p, {out, left, packed, Ref{}}, flops / 60);
     } else {
       const double nanos = flops / 60 + static_cast<double>(p.batch * p.n * p.k) / 4;
       const size_t each = kernels::packed_b_elements(p.k, p.n) * sizeof(float);
@@ -261,21 +262,6 @@ class Contraction {
       c_.step(product_f32_step, p, {out, left, right, room}, nanos);
     }
     return dense(out, result);
-  }
-
-  std::shared_ptr<const void> packed_constant(const Tensor& t, const ProductParams& p) {
-    const auto elements = static_cast<int64_t>(kernels::packed_b_elements(p.k, p.n));
-    const bool transposed = p.right == RightSide::kTransposed;
-    const auto make = [&]() -> std::shared_ptr<const void> {
-      void* data = nullptr;
-      const Tensor packed = make_tensor(DType::kF32, {elements}, &data);
-      auto* target = static_cast<float*>(data);
-      transposed ? kernels::pack_b_transposed(t.as<float>(), p.k, p.k, p.n, target)
-                 : kernels::pack_b(t.as<float>(), p.n, p.k, p.n, target);
-      return {packed.owner, packed.data};
-    };
-    return c_.cache().get(weight_key(t, cat(transposed ? "einsum-nk-" : "einsum-kn-", p.k)), make,
-                          static_cast<size_t>(elements) * sizeof(float));
   }
 
   LowerContext& c_;

@@ -7,6 +7,7 @@
 #include "engine/ops/common/convert.h"
 #include "engine/ops/common/pack_blocks.h"
 #include "engine/ops/common/pack_slots.h"
+#include "engine/ops/common/packed_panels.h"
 #include "engine/ops/dispatch.h"
 #include "engine/ops/saturate.h"
 #include "engine/ops/strided.h"
@@ -26,24 +27,6 @@ constexpr double kFlopsPerNano = 60;
 double gemm_work(double batch, const GemmArgs& g) {
   return batch * 2.0 * static_cast<double>(g.m) * static_cast<double>(g.n) * static_cast<double>(g.k) / kFlopsPerNano +
          static_cast<double>(g.k) * static_cast<double>(g.n) * 4 / 30;
-}
-
-/// B of a product, as the kernel wants it: packed ahead where it is constant, else packed in the run.
-std::shared_ptr<const void> packed_weights(ModelCache& cache, const Tensor& w, bool transposed, int64_t k, int64_t n,
-                                           int64_t matrices) {
-  const auto each = static_cast<int64_t>(kernels::packed_b_elements(k, n));
-  const auto make = [&]() -> std::shared_ptr<const void> {
-    void* data = nullptr;
-    const Tensor packed = make_tensor(DType::kF32, {matrices * each}, &data);
-    for (int64_t i = 0; i < matrices; ++i) {
-      const float* source = w.as<float>() + i * k * n;
-      float* target = static_cast<float*>(data) + i * each;
-      transposed ? kernels::pack_b_transposed(source, k, k, n, target) : kernels::pack_b(source, n, k, n, target);
-    }
-    return {packed.owner, packed.data};
-  };
-  return cache.get(weight_key(w, transposed ? "gemm-nk" : "gemm-kn"), make,
-                   static_cast<size_t>(matrices * each) * sizeof(float));
 }
 
 struct LinearParams {
@@ -92,10 +75,10 @@ void lower_linear(LowerContext& c) {
   p.gemm.act = act.op;
   p.gemm.act_alpha = act.alpha;
   p.gemm.act_beta = act.beta;
-  const auto packed = packed_weights(c.cache(), c.known_value(1), transposed, p.gemm.k, p.gemm.n, 1);
+  const Ref w = packed_panels(c, c.known_value(1), {p.gemm.k, p.gemm.n, transposed});
   kernels::use_packed_b(p.gemm, nullptr);
   p.gemm.bias_kind = c.has_input(2) ? BiasKind::kPerColumn : BiasKind::kNone;
-  c.step(linear_step, p, {c.out(0), c.in(0), c.constant(packed.get(), packed), c.in(2)}, gemm_work(1, p.gemm));
+  c.step(linear_step, p, {c.out(0), c.in(0), w, c.in(2)}, gemm_work(1, p.gemm));
 }
 
 // ---- MatMul: batches of matrices, broadcast as numpy does ----
@@ -270,12 +253,12 @@ void lower_matmul_ahead(LowerContext& c) {
   const Product& p = matmul.shapes;
   MatMulParams& params = matmul.params;
   const int64_t matrices = p.b.elements(0, p.b.rank() - 2);
-  const auto packed = packed_weights(c.cache(), c.known_value(1), false, p.k, p.n, matrices);
+  const Ref b = packed_panels(c, c.known_value(1), {p.k, p.n, false, matrices});
   kernels::use_packed_b(params.gemm, nullptr);
   const auto each = static_cast<int64_t>(kernels::packed_b_elements(p.k, p.n));
   const int64_t plain = std::max<int64_t>(p.k * p.n, 1);
   for (auto& stride : params.batch.strides[1]) stride = stride / plain * each;
-  c.step(matmul_f32_step, params, {c.out(0), c.in(0), c.constant(packed.get(), packed), Ref{}}, matmul.work);
+  c.step(matmul_f32_step, params, {c.out(0), c.in(0), b, Ref{}}, matmul.work);
 }
 
 Cost matmul_in_place_cost(const NodeContext& c) {
@@ -502,10 +485,7 @@ Cost gemm_ahead_cost(const NodeContext& c) {
   return Cost(gemm_nanos(gemm_shapes(c)));
 }
 void lower_gemm_ahead(LowerContext& c) {
-  lower_gemm_f32(c, [&](const GemmShapes& g) {
-    const auto packed = packed_weights(c.cache(), c.known_value(1), g.tb, g.k, g.n, 1);
-    return c.constant(packed.get(), packed);
-  });
+  lower_gemm_f32(c, [&](const GemmShapes& g) { return packed_panels(c, c.known_value(1), {g.k, g.n, g.tb}); });
 }
 
 double packing_nanos(const GemmShapes& g) { return static_cast<double>(g.k * g.n) / kPackedPerNano; }

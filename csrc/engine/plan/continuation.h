@@ -3,7 +3,6 @@
 // the same. Values keep their ids from the graph on.
 #pragma once
 #include <cstdint>
-#include <unordered_set>
 #include <vector>
 
 #include "graph/ir.h"
@@ -18,13 +17,12 @@ struct PlanResult {
 
 /// Immutable once its plan is built.
 struct Continuation {
-  uint64_t serial = 0;                 // tells it from every other in the process
-  std::vector<Node> dynamic;           // run first, in order, on values
-  std::vector<PlanResult> computed;    // outputs of the model that the dynamic nodes compute
-  Graph rest;                          // then compile this; without nodes the run is over
-  std::vector<int> outputs;            // which output of the model each of rest.outputs is
-  std::vector<size_t> known;           // indices into rest.inputs: those whose values the compilation needs
-  std::unordered_set<ValueId> folded;  // constants of `rest` that folding made: they live only as long as this
+  uint64_t serial = 0;               // tells it from every other in the process
+  std::vector<Node> dynamic;         // run first, in order, on values
+  std::vector<PlanResult> computed;  // outputs of the model that the dynamic nodes compute
+  Graph rest;                        // then compile this; without nodes the run is over
+  std::vector<int> outputs;          // which output of the model each of rest.outputs is
+  std::vector<size_t> known;         // indices into rest.inputs: those whose values the compilation needs
 
   bool ends() const { return rest.nodes.empty(); }
 };

@@ -45,14 +45,8 @@ template <class Pack>
 Ref packed(LowerContext& c, size_t i, const std::string& kind, int64_t bytes, StepFn step, const PackParams& p,
            Pack&& pack) {
   if (const Tensor* constant = c.input(i).constant) {
-    const auto make = [&]() -> std::shared_ptr<const void> {
-      void* data = nullptr;
-      const Tensor tensor = make_tensor(DType::kU8, {bytes}, &data);
-      pack(*constant, data);
-      return {tensor.owner, tensor.data};
-    };
-    const auto made = c.cache().get(weight_key(*constant, kind), make, static_cast<size_t>(bytes));
-    return c.constant(made.get(), made);
+    return c.packed({constant}, {kind, DType::kU8, bytes, igemm_kernels().compiled_isa()},
+                    [&](void* to) { pack(*constant, to); });
   }
   const Ref to = c.scratch(static_cast<size_t>(bytes));
   c.step(step, p, {to, c.in(i)}, static_cast<double>(p.matrices * p.lines) * static_cast<double>(p.k) / 8);

@@ -4,6 +4,7 @@
 
 #include "engine/ops/activation_attr.h"
 #include "engine/ops/common/conv.h"
+#include "engine/ops/common/packed_panels.h"
 #include "engine/ops/common/transpose_tile.h"
 #include "kernels/cpu/gemm/gemm.h"
 
@@ -139,19 +140,7 @@ bool whole_image(const Window& w) {
 }
 
 Ref packed_filters(LowerContext& c, const ConvShape& s) {
-  const Tensor& w = *c.input(1).constant;
-  const int64_t k = s.window_elements(), each = static_cast<int64_t>(kernels::packed_b_elements(k, s.filters));
-  const auto make = [&]() -> std::shared_ptr<const void> {
-    void* data = nullptr;
-    const Tensor packed = make_tensor(DType::kF32, {s.groups * each}, &data);
-    for (int64_t g = 0; g < s.groups; ++g)
-      kernels::pack_b_transposed(w.as<float>() + g * s.filters * k, k, k, s.filters,
-                                 static_cast<float*>(data) + g * each);
-    return {packed.owner, packed.data};
-  };
-  const auto held = c.cache().get(weight_key(w, cat("conv-rows-", s.groups)), make,
-                                  static_cast<size_t>(s.groups * each) * sizeof(float));
-  return c.constant(held.get(), held);
+  return packed_panels(c, c.known_value(1), {s.window_elements(), s.filters, /*transposed=*/true, s.groups});
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 
 #include "engine/ops/common/convert.h"
 #include "engine/ops/common/pack_blocks.h"
+#include "engine/ops/common/packed_panels.h"
 #include "engine/ops/dispatch.h"
 #include "kernels/cpu/half/half.h"
 
@@ -253,16 +254,7 @@ class RecurrentLowering {
       c_.step(pack_step, PackParams{offset, rows, depth}, {out, source}, static_cast<double>(elements) / 4);
       return out;
     }
-    const auto make = [&]() -> std::shared_ptr<const void> {
-      const std::vector<float> values = constant_as_float(i);
-      void* data = nullptr;
-      const Tensor t = make_tensor(DType::kF32, {elements}, &data);
-      kernels::pack_b_transposed(values.data() + offset, depth, depth, rows, static_cast<float*>(data));
-      return {t.owner, t.data};
-    };
-    const auto held = c_.cache().get(weight_key(*c_.input(i).constant, cat("recurrent-", offset, "-", rows)), make,
-                                     static_cast<size_t>(elements) * sizeof(float));
-    return c_.constant(held.get(), held);
+    return packed_panels(c_, *c_.input(i).constant, {depth, rows, /*transposed=*/true, 1, offset});
   }
 
   Ref biases(Ref source, int64_t d) {
@@ -274,16 +266,11 @@ class RecurrentLowering {
       c_.step(wide_ ? bias_step<double> : bias_step<float>, p, {out, source}, static_cast<double>(rows));
       return out;
     }
-    const auto make = [&]() -> std::shared_ptr<const void> {
+    const Packing packing{cat("recurrent-bias-", d, "-", p.apart), DType::kF32, rows + p.apart, {}};
+    return c_.packed({c_.input(kB).constant}, packing, [&](void* to) {
       const std::vector<float> values = constant_as_float(kB);
-      void* data = nullptr;
-      const Tensor t = make_tensor(DType::kF32, {rows + p.apart}, &data);
-      join_biases(p, values.data(), static_cast<float*>(data));
-      return {t.owner, t.data};
-    };
-    const auto held = c_.cache().get(weight_key(*c_.input(kB).constant, cat("recurrent-bias-", d, "-", p.apart)), make,
-                                     static_cast<size_t>(rows + p.apart) * sizeof(float));
-    return c_.constant(held.get(), held);
+      join_biases(p, values.data(), static_cast<float*>(to));
+    });
   }
 
   Ref work_output(size_t i, const Shape& shape) {

@@ -42,8 +42,7 @@ std::shared_ptr<const T> per_node(LowerContext& c, size_t bytes, const Make& mak
   };
   const uint64_t id = c.node().id;
   if (id == 0) return made();  // no model keeps the node
-  return std::static_pointer_cast<const T>(
-      c.cache().get(cat("node ", id, " ", dtype_name(c.input(0).dtype)), made, bytes));
+  return std::static_pointer_cast<const T>(c.cache().get({{id}, "node", c.input(0).dtype, {}}, made, bytes));
 }
 
 /// An attribute's value without a copy; nullptr where it is absent or of another type.

@@ -1,30 +1,19 @@
 // Compilations side by side: who wants a shape waits for that shape alone.
 #include <atomic>
 #include <chrono>
-#include <future>
 #include <thread>
 
-#include "engine/model/packed_weights.h"
+#include "door.h"
 #include "engine/run/plan_cache.h"
 #include "test.h"
 
 using namespace inferkit;
+using namespace inferkit::testing;
 using namespace std::chrono_literals;
 
 namespace {
 
 std::shared_ptr<const Plan> empty_plan() { return std::make_shared<Plan>(); }
-
-/// A door that stays shut until somebody opens it, or for ten seconds, by when the test has failed.
-class Door {
- public:
-  void open() { promise_.set_value(); }
-  bool pass() { return future_.wait_for(10s) == std::future_status::ready; }
-
- private:
-  std::promise<void> promise_;
-  std::shared_future<void> future_ = promise_.get_future();
-};
 
 const std::vector<Shape> kOne = {{1}}, kTwo = {{2}};
 
@@ -118,10 +107,6 @@ TEST(who_compiles_may_come_again) {
       std::make_shared<BufferPool>(), 4, 4);
   (void)cache->acquire(kOne);
   CHECK_EQ(compilations, 2);
-  PackedWeights packed;
-  const auto thing = std::make_shared<int>(7);
-  const auto inner = [&] { return thing; };
-  CHECK(packed.get("w", [&] { return packed.get("w", inner, 1); }, 1) == thing);
 }
 
 TEST(a_child_of_a_fork_forgets_what_its_parent_compiled) {
@@ -144,35 +129,4 @@ TEST(a_child_of_a_fork_forgets_what_its_parent_compiled) {
   CHECK_EQ(compilations.load(), 2);
   forked.open();
   first.join();
-}
-
-TEST(one_weight_is_packed_while_another_is) {
-  PackedWeights packed;
-  Door second_done;
-  std::atomic<bool> in_time{true};
-  const auto thing = std::make_shared<int>(7);
-  std::thread first([&] {
-    packed.get(
-        "first",
-        [&] {
-          in_time = second_done.pass();
-          return thing;
-        },
-        10);
-  });
-  CHECK(packed.get("second", [&] { return thing; }, 5) == thing);
-  second_done.open();
-  first.join();
-  CHECK(in_time);
-  CHECK_EQ(packed.bytes(), size_t{15});
-  CHECK(
-      packed.get("first", [&]() -> std::shared_ptr<const void> { throw Error(ErrorCode::kModel, "made twice"); }, 10));
-}
-
-TEST(a_weight_that_could_not_be_packed_is_packed_again) {
-  PackedWeights packed;
-  const auto fail = []() -> std::shared_ptr<const void> { throw Error(ErrorCode::kModel, "no"); };
-  CHECK_THROWS(packed.get("w", fail, 10), Error);
-  CHECK_EQ(packed.bytes(), size_t{0});
-  CHECK(packed.get("w", [] { return std::make_shared<int>(1); }, 10) != nullptr);
 }

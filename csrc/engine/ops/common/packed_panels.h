@@ -1,0 +1,18 @@
+// The constant right sides of float32 products, in the panels that GEMM reads.
+#pragma once
+#include "engine/compile/lower.h"
+
+namespace inferkit {
+
+/// Matrices of one constant, one behind the other: [k, n] or, transposed, [n, k].
+struct Panels {
+  int64_t k = 0, n = 0;
+  bool transposed = false;
+  int64_t matrices = 1;
+  int64_t first = 0;  // element of the constant with which they begin
+};
+
+/// Packed once per model; the matrices are kernels::packed_b_elements(k, n) apart.
+Ref packed_panels(LowerContext& c, const Tensor& constant, const Panels& panels);
+
+}  // namespace inferkit
