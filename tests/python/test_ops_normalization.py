@@ -189,6 +189,29 @@ def test_threads_change_no_bit() -> None:
         assert case.run(threads=1)[0].tobytes() == case.run(threads=4)[0].tobytes()
 
 
+@pytest.mark.parametrize("n", [4, 33, 256, 1000, 5000])
+@pytest.mark.parametrize("far", [0.0, 1e3, -8e4, 1e6])
+def test_the_spread_keeps_its_digits_far_from_zero(n: int, far: float) -> None:
+    """Decision 025: at a mean of 1e6, one in float32 may be off by a twentieth of this spread."""
+    x = (far + np.arange(3 * n).reshape(3, n) * 7 % 5).astype(np.float32)
+    want = standardize(x, (-1,), 1e-5)
+    one, zero = np.ones(n, np.float32), np.zeros(n, np.float32)
+    layer = Case("LayerNormalization", x, one, zero, constant=(1, 2), opset=17, epsilon=1e-5)
+    close(layer.run()[0], want, 1e-5, 1e-5)
+    three = (np.ones(3, np.float32), np.zeros(3, np.float32))
+    instance = Case("InstanceNormalization", x[None], *three, constant=(1, 2), opset=17, epsilon=1e-5)
+    close(instance.run()[0], want[None], 1e-5, 1e-5)
+    group = Case("GroupNormalization", x[None], *three, constant=(1, 2), opset=21, epsilon=1e-5, num_groups=3)
+    close(group.run()[0], want[None], 1e-5, 1e-5)
+
+
+def test_equal_values_have_no_spread() -> None:
+    for value in (0.1, 1234.0, -3.3e7):
+        x, one, zero = np.full((2, 1000), value, np.float32), np.ones(1000, np.float32), np.zeros(1000, np.float32)
+        y = Case("LayerNormalization", x, one, zero, constant=(1, 2), opset=17, epsilon=1e-5).run()[0]
+        assert np.abs(y).max() < 1e-2
+
+
 def test_malformed() -> None:
     x = draw(1, 2, 6, 5)
     for case in (

@@ -122,6 +122,29 @@ TEST(row_softmax_of_extremes) {
   }
 }
 
+/// Small next to the mean, the spread has digits that a mean in float32 has not.
+TEST(row_layer_norm_far_from_zero) {
+  for (const Isa isa : available_isas()) {
+    for (const size_t n : {3, 16, 33, 256, 1000, 4096, 70'000}) {
+      for (const float far : {100.0f, -8e4f, 1e6f, 3e7f}) {
+        std::vector<float> x(n);
+        for (size_t i = 0; i < n; ++i) x[i] = far + 4.0f * static_cast<float>(i % 4);
+        double mean = 0, variance = 0;
+        for (const float v : x) mean += v / static_cast<double>(n);
+        for (const float v : x) variance += (v - mean) * (v - mean) / static_cast<double>(n);
+        Guarded y(n);
+        NormArgs g;
+        g.x = x.data(), g.y = y.data(), g.n = static_cast<int64_t>(n), g.epsilon = 1e-5f;
+        row_kernels(isa).layer_norm(g);
+        for (size_t i = 0; i < n; ++i) CHECK(std::fabs(y[i] - (x[i] - mean) / std::sqrt(variance + 1e-5)) < 1e-5);
+        std::fill(x.begin(), x.end(), far / 3);  // no spread at all
+        row_kernels(isa).layer_norm(g);
+        for (size_t i = 0; i < n; ++i) CHECK(std::fabs(y[i]) < 0.01f);
+      }
+    }
+  }
+}
+
 TEST(row_norms_close_to_double) {
   for (const Isa isa : available_isas()) {
     for (const size_t n : kLengths) {
@@ -133,6 +156,8 @@ TEST(row_norms_close_to_double) {
         const double mean = std::accumulate(v.begin(), v.end(), 0.0) / static_cast<double>(n);
         double variance = 0, squares = 0;
         for (const double e : v) variance += (e - mean) * (e - mean), squares += e * e;
+        // x + residual is rounded to a float, which the kernel normalises.
+        const double rounded_sums = extras ? 0x1p-21 / std::sqrt(variance / static_cast<double>(n) + 1e-5) : 0;
         Guarded layer(n), rms(n), sum(n);
         NormArgs g;
         g.x = x.data(), g.n = static_cast<int64_t>(n), g.epsilon = 1e-5f;
@@ -145,8 +170,7 @@ TEST(row_norms_close_to_double) {
           const double scale = extras ? s[i] : 1, bias = extras ? b[i] : 0;
           const double want_layer = (v[i] - mean) / std::sqrt(variance / n + 1e-5) * scale + bias;
           const double want_rms = v[i] / std::sqrt(squares / n + 1e-5) * scale + bias;
-          // The mean's rounding, over the deviation, is what layer norm can lose.
-          CHECK(std::fabs(layer[i] - want_layer) <= 1e-6 * (5 / std::sqrt(variance / n + 1e-5) + 1));
+          CHECK(std::fabs(layer[i] - want_layer) <= 2e-6 * (1 + std::fabs(want_layer)) + rounded_sums);
           CHECK(std::fabs(rms[i] - want_rms) <= 2e-6 * (1 + std::fabs(want_rms)));
           if (extras) CHECK_EQ(sum[i], x[i] + r[i]);
         }

@@ -45,7 +45,8 @@ inline void softmax_row(const float* x, float* y, int64_t n, float scale = 1, co
   row_kernels().softmax(x, y, n, scale, mask);
 }
 inline void log_softmax_row(const float* x, float* y, int64_t n) { row_kernels().log_softmax(x, y, n); }
-/// y = (v - mean v) / sqrt(var v + epsilon) * scale + bias, where v = x + residual; the variance takes a second pass.
+/// y = (v - mean v) / sqrt(var v + epsilon) * scale + bias, where v = x + residual; a second pass over v - mean v gives
+/// the variance, and what the mean lost when it was rounded.
 inline void layer_norm_row(const NormArgs& args) { row_kernels().layer_norm(args); }
 /// y = v / sqrt(mean v^2 + epsilon) * scale + bias.
 inline void rms_norm_row(const NormArgs& args) { row_kernels().rms_norm(args); }

@@ -12,14 +12,14 @@ namespace {
 constexpr int kChains = 4;  // hide the latency of an addition
 
 /// Folds f(i, partial n) over the row: `start` is neutral, and f must give `start`'s like in lanes past the end.
-template <class F, class Combine>
-INFERKIT_INLINE F32x16 fold(int64_t n, float start, F element, Combine combine) {
+template <class V, class F, class Combine>
+INFERKIT_INLINE V fold_values(int64_t n, V start, F element, Combine combine) {
   constexpr int64_t kStep = kChains * kLanes, kBlock = kStep * kLongestChunk;
-  F32x16 total[kChains];
+  V total[kChains];
   int64_t i = 0;
   do {
-    F32x16 acc[kChains];
-    _Pragma("GCC unroll 4") for (int c = 0; c < kChains; ++c) acc[c] = broadcast(start);
+    V acc[kChains];
+    _Pragma("GCC unroll 4") for (int c = 0; c < kChains; ++c) acc[c] = start;
     const bool first = i == 0;
     const int64_t end = n - i < kBlock ? n : i + kBlock;
     for (; i + kStep <= end; i += kStep) {
@@ -37,6 +37,20 @@ INFERKIT_INLINE F32x16 fold(int64_t n, float start, F element, Combine combine) 
   } while (i < n);
   return combine(combine(total[0], total[1]), combine(total[2], total[3]));
 }
+template <class F, class Combine>
+INFERKIT_INLINE F32x16 fold(int64_t n, float start, F element, Combine combine) {
+  return fold_values(n, broadcast(start), element, combine);
+}
+
+/// Two sums in one pass.
+struct Sums {
+  F32x16 plain, squares;
+};
+struct AddSums {
+  INFERKIT_MEMBER Sums operator()(const Sums& a, const Sums& b) const {
+    return {a.plain + b.plain, a.squares + b.squares};
+  }
+};
 
 INFERKIT_INLINE F32x16 load_some(const float* x, int64_t n, float fill) {
   return n == kLanes ? load(x) : load_partial(x, n, fill);
@@ -147,35 +161,43 @@ INFERKIT_INLINE const float* add_residual(const NormArgs& g) {
   return to;
 }
 
-/// y = (x - shift) * factor * scale + bias.
-INFERKIT_INLINE void scale_and_bias(const NormArgs& g, const float* x, F32x16 shift, F32x16 factor) {
+/// y = shifted(x) * factor * scale + bias.
+template <class Shifted>
+INFERKIT_INLINE void scale_and_bias(const NormArgs& g, const float* x, F32x16 factor, Shifted shifted) {
   each(g.n, [&](int64_t i, int64_t some) INFERKIT_LAMBDA {
-    F32x16 v = (load_some(x + i, some, 0) - shift) * factor;
+    F32x16 v = shifted(load_some(x + i, some, 0)) * factor;
     if (g.scale) v = v * load_some(g.scale + i, some, 0);
     if (g.bias) v = v + load_some(g.bias + i, some, 0);
     store_some(g.y + i, v, some);
   });
 }
 
+/// The mean in float32 is off by up to some units in its last place, which for values far from zero is much of their
+/// spread. What is left when it is subtracted has its digits, so the mean of that is the rest of the mean: the
+/// corrected two-pass algorithm (Chan, Golub and LeVeque, "Algorithms for computing the sample variance", 1983).
 void layer_norm(const NormArgs& g) {
   const float* x = add_residual(g);
+  const auto count = static_cast<float>(g.n);
   const float center = mean(x, g.n);
   const F32x16 shift = broadcast(center);
-  const float squares = horizontal_sum(fold(
-      g.n, 0,
+  const Sums sums = fold_values(
+      g.n, Sums{broadcast(0), broadcast(0)},
       [=](int64_t i, int64_t some) INFERKIT_LAMBDA {
         const F32x16 v = load_some(x + i, some, center) - shift;
-        return v * v;
+        return Sums{v, v * v};
       },
-      Add{}));
-  const F32x16 deviation = sqrt(broadcast(squares / static_cast<float>(g.n) + g.epsilon));
-  scale_and_bias(g, x, shift, broadcast(1.0f) / deviation);
+      AddSums{});
+  const float rest = horizontal_sum(sums.plain) / count;
+  float variance = horizontal_sum(sums.squares) / count - rest * rest;
+  if (variance < 0) variance = 0;  // of equal values, by rounding; NaN stays
+  const F32x16 deviation = sqrt(broadcast(variance + g.epsilon)), fine = broadcast(rest);
+  scale_and_bias(g, x, broadcast(1.0f) / deviation, [=](F32x16 v) INFERKIT_LAMBDA { return (v - shift) - fine; });
 }
 
 void rms_norm(const NormArgs& g) {
   const float* x = add_residual(g);
   const F32x16 root = sqrt(broadcast(sum_squares(x, g.n) / static_cast<float>(g.n) + g.epsilon));
-  scale_and_bias(g, x, broadcast(0), broadcast(1.0f) / root);
+  scale_and_bias(g, x, broadcast(1.0f) / root, [](F32x16 v) INFERKIT_LAMBDA { return v; });
 }
 
 }  // namespace
