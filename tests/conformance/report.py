@@ -13,12 +13,14 @@ import onnx
 
 from .cases import SETS, collect
 from .judge import OUTCOMES, Verdict, judge
+from .scope import DIFFERS
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "conformance.md"
 HEAD = """# Conformance
 
 The test cases that the `onnx` package {version} carries, run by `tests/conformance`; written by
-`python -m tests.conformance.report`. A case is *refused* where the model raises `UnsupportedOpError`. Out of scope are
+`python -m tests.conformance.report`. A case is *refused* where the model raises `UnsupportedOpError`, and *differs*
+where inferkit means another answer ({differs}). Out of scope are
 {scope}; those must be refused.
 
 """
@@ -42,7 +44,8 @@ def counts(verdicts: list[Verdict]) -> list[object]:
 
 def page(by_set: dict[str, list[Verdict]]) -> str:
     scopes = sorted({v.scope for verdicts in by_set.values() for v in verdicts if v.scope})
-    text = HEAD.format(version=onnx.__version__, scope=", ".join(scopes))
+    links = ", ".join(f"[why]({page.removeprefix('docs/')})" for page in sorted(set(DIFFERS.values())))
+    text = HEAD.format(version=onnx.__version__, scope=", ".join(scopes), differs=links)
     heads = ["cases", *OUTCOMES]
     rows = []
     for name, verdicts in by_set.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from onnx import TensorProto, helper
 from conformance.cases import SETS, Case, collect
 from conformance.judge import Verdict, difference, judge
 from conformance.report import rate
-from conformance.scope import out_of_scope
+from conformance.scope import DIFFERS, out_of_scope
 
 # What of the cases in scope passes, at least: raise it whenever more does.
 FLOOR = {"node": 0.99, "pytorch-converted": 1.0, "pytorch-operator": 1.0, "simple": 1.0}
@@ -36,6 +37,12 @@ def test_none_is(name: str, outcome: str) -> None:
 @pytest.mark.parametrize("name", SETS)
 def test_what_is_not_supported_is_refused_at_load(name: str) -> None:
     assert [(v.case, v.detail) for v in verdicts(name) if v.outcome == "late"] == []
+
+
+def test_what_differs_is_what_is_known_to() -> None:
+    assert {v.case for name in SETS for v in verdicts(name) if v.outcome == "differs"} == set(DIFFERS)
+    for page in DIFFERS.values():
+        assert (Path(__file__).parents[2] / page).is_file()
 
 
 @pytest.mark.parametrize("name", SETS)

@@ -19,7 +19,7 @@ enum class Mode : uint8_t { kNearest, kLinear, kCubic };
 /// One axis, as attributes and inputs say.
 struct AxisPlan {
   int64_t in = 1, out = 1;
-  double scale = 1;
+  double scale = 1;  // out / in, before that was rounded to elements
   double roi_begin = 0, roi_end = 1;
 };
 
@@ -32,17 +32,44 @@ struct ResizePlan {
   float extrapolation = 0;
 };
 
-std::vector<double> const_floats(const NodeContext& c, size_t i) {
+std::vector<float> const_floats(const NodeContext& c, size_t i) {
   if (!c.has_input(i) || c.input(i).shape.elements() == 0) return {};
   const TensorFacts& facts = c.input(i);
   const Tensor& value = c.known_value(i);
-  std::vector<double> out(static_cast<size_t>(facts.shape.elements()));
+  std::vector<float> out(static_cast<size_t>(facts.shape.elements()));
   const bool known = dispatch<kFloatTypes>(facts.dtype, [&]<class T>() {
-    for (size_t k = 0; k < out.size(); ++k) out[k] = static_cast<double>(load(value.as<T>()[k]));
+    for (size_t k = 0; k < out.size(); ++k) out[k] = static_cast<float>(load(value.as<T>()[k]));
     return true;
   });
   if (!known) c.fail(cat("input ", i, " must be float"));
   return out;
+}
+
+struct Fraction {
+  int64_t over, under;
+};
+
+/// The fraction of the smallest terms in [low, high], by continued fractions: what the two have in common, and then the
+/// least whole number between them.
+Fraction simplest(Fraction low, Fraction high) {
+  const int64_t whole = low.over / low.under, rest = low.over % low.under;
+  if (rest == 0) return {whole, 1};
+  if ((whole + 1) * high.under <= high.over) return {whole + 1, 1};
+  const Fraction r = simplest({high.under, high.over - whole * high.under}, {low.under, rest});
+  return {whole * r.over + r.under, r.over};
+}
+
+/// The scale that was rounded to float32: the simplest fraction that rounds to it. Exporters have the scale in double,
+/// 1.3 or 224 / 300, and file it in float32; multiplied by a length, what it lost then decides about an element.
+double meant_scale(float scale) {
+  int exponent = 0;
+  const auto digits = static_cast<int64_t>(std::ldexp(std::frexp(scale, &exponent), 26));  // 4 units in the last place
+  if (exponent < -20 || exponent > 20) return static_cast<double>(scale);
+  const int64_t below = digits == int64_t{1} << 25 ? 1 : 2;  // half of a step; floats lie closer below a power of two
+  const int64_t one = int64_t{1} << (exponent < 0 ? 26 - exponent : 26),
+                times = exponent > 0 ? int64_t{1} << exponent : 1;
+  const Fraction f = simplest({(digits - below) * times, one}, {(digits + 2) * times, one});
+  return static_cast<double>(f.over) / static_cast<double>(f.under);
 }
 
 int64_t whole_size(const NodeContext& c, double size) {
@@ -51,10 +78,10 @@ int64_t whole_size(const NodeContext& c, double size) {
   return static_cast<int64_t>(std::floor(size));
 }
 
-void set_scale(const NodeContext& c, AxisPlan& a, double scale) {
+void set_scale(const NodeContext& c, AxisPlan& a, float scale) {
   if (!(scale > 0) || !std::isfinite(scale)) c.fail(cat("a scale of ", scale));
-  a.scale = scale;
-  a.out = whole_size(c, static_cast<double>(a.in) * scale);
+  a.scale = meant_scale(scale);
+  a.out = whole_size(c, static_cast<double>(a.in) * a.scale);
 }
 
 /// The attribute `name`, which must be one of `known`.
@@ -129,12 +156,8 @@ ResizePlan resize_plan(const NodeContext& c) {
   if (!c.has_attr("axes")) {
     for (size_t i = 0; i < x.rank(); ++i) axes.push_back(i);
   }
-  std::vector<double> scales;
-  if (upsample && c.version() < 9) {
-    for (float s : c.attr_floats("scales")) scales.push_back(static_cast<double>(s));
-  } else {
-    scales = const_floats(c, old ? 1 : 2);
-  }
+  const std::vector<float> scales =
+      upsample && c.version() < 9 ? c.attr_floats("scales") : const_floats(c, old ? 1 : 2);
   const bool by_sizes = !old && c.has_input(3) && c.input(3).shape.elements() > 0;
   const std::vector<int64_t> sizes = by_sizes ? c.const_ints(3) : std::vector<int64_t>{};
   if (by_sizes == !scales.empty() && !axes.empty()) c.fail("expected either scales or sizes");
@@ -146,12 +169,12 @@ ResizePlan resize_plan(const NodeContext& c) {
     for (size_t k = 0; k < axes.size(); ++k) set_scale(c, p.axes[axes[k]], scales[k]);
   }
   if (p.coordinates == "tf_crop_and_resize") {
-    const std::vector<double> roi = const_floats(c, 1);
+    const std::vector<float> roi = const_floats(c, 1);
     if (roi.size() != 2 * axes.size()) c.fail(cat("roi has ", roi.size(), " values, expected ", 2 * axes.size()));
-    if (!std::all_of(roi.begin(), roi.end(), [](double v) { return std::isfinite(v); })) c.fail("roi is not finite");
+    if (!std::all_of(roi.begin(), roi.end(), [](float v) { return std::isfinite(v); })) c.fail("roi is not finite");
     for (size_t k = 0; k < axes.size(); ++k) {
-      p.axes[axes[k]].roi_begin = roi[k];
-      p.axes[axes[k]].roi_end = roi[axes.size() + k];
+      p.axes[axes[k]].roi_begin = static_cast<double>(roi[k]);
+      p.axes[axes[k]].roi_end = static_cast<double>(roi[axes.size() + k]);
     }
   }
   return p;
@@ -186,21 +209,34 @@ struct Table {
   bool extrapolates() const { return std::find(index.begin(), index.end(), -1) != index.end(); }
 };
 
+/// torch, from which models with these coordinates come, copies an axis whose length stays, whatever its scale: in its
+/// linear modes, and in "nearest" where that is of images, not of lines or volumes.
+bool is_copied(const ResizePlan& p, const AxisPlan& a) {
+  if (a.in != a.out || p.antialias || p.coordinates == "half_pixel_symmetric" || p.coordinates == "tf_crop_and_resize")
+    return false;
+  return p.mode == Mode::kLinear || (p.mode == Mode::kNearest && p.axes.size() == 4);
+}
+
 /// The place in the input of output `o`.
 double source_of(const NodeContext& c, const ResizePlan& p, const AxisPlan& a, int64_t o) {
-  const auto x = static_cast<double>(o), in = static_cast<double>(a.in);
-  const double out = a.scale * in;  // not rounded to elements
+  const auto x = static_cast<double>(o), in = static_cast<double>(a.in), out = static_cast<double>(a.out);
+  if (is_copied(p, a)) return x;
   if (p.coordinates == "half_pixel") return (x + 0.5) / a.scale - 0.5;
-  if (p.coordinates == "asymmetric") return x / a.scale;
-  if (p.coordinates == "align_corners") return out == 1 ? 0 : x * (in - 1) / (out - 1);
-  if (p.coordinates == "pytorch_half_pixel") return out == 1 ? -0.5 : (x + 0.5) / a.scale - 0.5;
+  if (p.coordinates == "asymmetric") {
+    // torch's "nearest" counts in float32, which decides where the place is a whole number but for its rounding.
+    if (p.nearest == "floor" && p.mode == Mode::kNearest)
+      return static_cast<double>(static_cast<float>(o) * static_cast<float>(1 / a.scale));
+    return x / a.scale;
+  }
+  if (p.coordinates == "align_corners") return a.out == 1 ? 0 : x * (in - 1) / (out - 1);
+  if (p.coordinates == "pytorch_half_pixel") return a.out == 1 ? 0 : (x + 0.5) / a.scale - 0.5;
   if (p.coordinates == "half_pixel_symmetric") {
-    const double adjustment = static_cast<double>(a.out) / out;
+    const double adjustment = out / (a.scale * in);
     return in / 2 * (1 - adjustment) + (x + 0.5) / a.scale - 0.5;
   }
   if (p.coordinates == "tf_crop_and_resize") {
     const double extent = (a.roi_end - a.roi_begin) * (in - 1);
-    return a.roi_begin * (in - 1) + (out == 1 ? extent / 2 : x * extent / (out - 1));
+    return a.roi_begin * (in - 1) + (a.out == 1 ? extent / 2 : x * extent / (out - 1));
   }
   c.fail("coordinate_transformation_mode " + p.coordinates);  // not reached: read_attributes knows them all
 }
