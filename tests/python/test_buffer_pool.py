@@ -191,12 +191,12 @@ def test_warm_threads_ask_for_nothing() -> None:
 
     def work() -> None:
         for turn in range(200):
-            if turn == 100:
-                barrier.wait()
-                misses.append(pool.stats().misses)
-                barrier.wait()
             with pool.acquire(5000) as a, pool.acquire(100) as b:
                 memoryview(a)[0:1] = memoryview(b)[0:1]
+                if turn == 100:  # all have buffers at once, as many as there will ever be
+                    barrier.wait()
+                    misses.append(pool.stats().misses)
+                    barrier.wait()
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:

@@ -258,7 +258,7 @@ def test_length_bounds(serve: Made, bound: int, status: str) -> None:
 
 def test_a_callable_that_holds_the_loop(serve: Made) -> None:
     def greedy(x: np.ndarray) -> np.ndarray:
-        sum(range(2_000_000))  # keeps the GIL for tens of milliseconds
+        sum(range(6_000_000))  # keeps the GIL for a hundred milliseconds, most of which a busy machine may take away
         return x
 
     report = diagnose(serve(wrap(greedy)), seconds=0.2)

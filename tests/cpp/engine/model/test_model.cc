@@ -159,8 +159,10 @@ TEST(model_that_declares_too_little_is_given_more_time_to_tell) {
   CHECK_EQ(model->outputs()[0].shape.rank(), size_t{2});
   const Shape shape{256, 256};
   const int64_t run = model->acquire({&shape, 1}).plan().estimated_nanos;
-  // Half of what it takes would do for nothing else; a sixth does not for this either, and the error says why.
+  // Half of what it takes would do for nothing else; a sixth does not do for this either, and the error says why.
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)  // with them it takes ten times what is estimated
   CHECK(load_undeclared(run / 2)->outputs()[0].dtype == DType::kI64);
+#endif
   try {
     load_undeclared(run / 6);
     CHECK(false);
