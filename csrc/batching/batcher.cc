@@ -88,11 +88,12 @@ Batcher::Batcher(std::shared_ptr<Runner> runner, BatcherOptions options, std::sh
       runs_(std::min(size_t(options_.max_concurrent), kWatchedRuns)),
       open_owner_(std::make_unique<OpenCount>()),
       open_(*open_owner_),
-      scheduler_owner_(std::make_unique<Scheduler>(SchedulerOptions{{intake_.max_rows(), options_.max_delay},
-                                                                    options_.max_queue_size,
-                                                                    options_.max_concurrent,
-                                                                    options_.max_waiting},
-                                                   clock, open_, predictor_)),
+      scheduler_owner_(
+          std::make_unique<Scheduler>(SchedulerOptions{{intake_.max_rows(), options_.max_delay, runner_->rows_mix()},
+                                                       options_.max_queue_size,
+                                                       options_.max_concurrent,
+                                                       options_.max_waiting},
+                                      clock, open_, predictor_)),
       scheduler_(*scheduler_owner_),
       workers_(std::make_unique<Workers>()) {
   if (!options_.outputs.empty() && options_.outputs.size() != runner_->outputs().size()) {

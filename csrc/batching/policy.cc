@@ -22,7 +22,7 @@ std::string_view dispatch_reason_name(DispatchReason reason) { return kNames[sta
 Due due(const BucketState& b, const PolicyOptions& options, bool draining) {
   if (b.rows >= options.max_rows) return {0, DispatchReason::kFull};
   if (draining) return {0, DispatchReason::kDrain};
-  if (options.max_delay <= 0) return {0, DispatchReason::kReady};
+  if (options.max_delay <= 0 || options.alone) return {0, DispatchReason::kReady};
   const Nanos delay = plus(b.oldest, options.max_delay);
   const Nanos latest = b.earliest_deadline == kNever ? kNever : b.earliest_deadline - b.headroom;
   return latest < delay ? Due{latest, DispatchReason::kDeadline} : Due{delay, DispatchReason::kDelay};

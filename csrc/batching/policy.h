@@ -21,6 +21,7 @@ struct BucketState {
 struct PolicyOptions {
   int64_t max_rows = 1;  // of a batch
   Nanos max_delay = 0;   // how long the oldest request may wait for company
+  bool alone = false;    // each request is a batch of its own
 };
 
 enum class DispatchReason : uint8_t {

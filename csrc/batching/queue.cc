@@ -29,7 +29,7 @@ Nanos Queue::headroom(const Bucket& bucket) const {
   const Nanos deadline = bucket.earliest_deadline();
   if (!predictor_ || deadline == kNever) return slack_;
   const Nanos margin = std::clamp<Nanos>((deadline - bucket.oldest()) / 4, 0, kMostMargin);
-  const Forecast run = predictor_->forecast(*bucket.first()->layout, std::min(bucket.rows(), policy_.max_rows));
+  const Forecast run = predictor_->forecast(*bucket.first()->layout, next_rows(bucket));
   return run.typical ? slack_ + margin + run.high + run.high / 4 : deadline;
 }
 
@@ -104,8 +104,14 @@ RequestRef Queue::remove(Request& request) noexcept {
   return ref;
 }
 
+int64_t Queue::next_rows(const Bucket& bucket) const {
+  return policy_.alone ? bucket.first()->rows : std::min(bucket.rows(), policy_.max_rows);
+}
+
 void Queue::take(Bucket& bucket, int64_t max_rows, Nanos now, std::vector<RequestRef>& batch,
                  RequestList& dropped) noexcept {
+  if (policy_.alone && !bucket.empty()) max_rows = bucket.first()->rows;
+  const size_t most = policy_.alone ? std::min(size_t{1}, batch.capacity()) : batch.capacity();
   std::optional<Cut> cut;
   LayoutRef layout;  // outlives its requests here
   const auto cost = [&](int64_t rows) { return predictor_->forecast(*layout, rows); };
@@ -119,7 +125,7 @@ void Queue::take(Bucket& bucket, int64_t max_rows, Nanos now, std::vector<Reques
     const bool late = request->deadline <= now || (cut && cut->leaves_out(*request));
     if (!late && request->phase() == Phase::kQueued) {
       // A lower priority does not overtake what is next, either.
-      if (request->rows > room || batch.size() == batch.capacity()) break;
+      if (request->rows > room || batch.size() == most) break;
       if (request->advance(Phase::kQueued, Phase::kRunning)) {
         room -= request->rows;
         batch.push_back(unlink(bucket, *request));

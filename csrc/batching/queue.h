@@ -37,6 +37,8 @@ class Queue {
   void push(RequestRef request) noexcept;
   /// Takes it out; null where it is not here.
   RequestRef remove(Request& request) noexcept;
+  /// The rows that a batch of this bucket, which is not empty, would have by the policy.
+  int64_t next_rows(const Bucket& bucket) const;
   /// Takes requests of one bucket in order, from kQueued to kRunning, until the next one would pass `max_rows` or
   /// `batch` would have to grow, or is better left for the next (see cut_batch). Those that have ended meanwhile, or
   /// that cannot be answered by their deadline, go to `dropped` and take no place.

@@ -197,7 +197,8 @@ Slot Scheduler::begin_run_locked(const RowLayout& layout, int64_t rows, Nanos no
 }
 
 Slot Scheduler::begin_caller_run(const RowLayout& layout, int64_t rows, Nanos deadline) noexcept {
-  if (options_.policy.max_delay > 0 && rows < options_.policy.max_rows) return {};
+  const PolicyOptions& policy = options_.policy;
+  if (policy.max_delay > 0 && rows < policy.max_rows && !policy.alone) return {};
   const Nanos now = clock_.now();
   if (deadline != kNever) {
     const Forecast run = predictor_.forecast(layout, rows);
@@ -213,7 +214,7 @@ Slot Scheduler::begin_caller_run(const RowLayout& layout, int64_t rows, Nanos de
 Outlook Scheduler::outlook(const RowLayout& layout, int64_t rows, int priority, Nanos now) const noexcept {
   // A few buckets stand for the others, so that a request costs the same however many there are.
   constexpr int kAsked = 16;
-  const int64_t most = options_.policy.max_rows;
+  const int64_t most = options_.policy.alone ? rows : options_.policy.max_rows;  // of a batch
   Outlook out;
   out.known = true;
   const auto run_of = [&](const RowLayout& of, int64_t n) {
@@ -281,7 +282,7 @@ bool Scheduler::take_locked(Batch& batch, RequestList& dropped, Nanos now, Nanos
       break;
     }
     Bucket& bucket = *candidates.buckets[decision.bucket];
-    const int64_t most = std::min(bucket.rows(), options_.policy.max_rows);
+    const int64_t most = queue_.next_rows(bucket);
     const LayoutRef& layout = bucket.first()->layout;
     if (accept && !(*accept)(layout, most)) break;
     batch.layout = layout;

@@ -49,6 +49,10 @@ class Runner {
   /// True where not only the shapes of the inputs but their values, too, decide how long a run takes (a loop's trip
   /// count): then a prediction promises nothing.
   virtual bool values_decide() const { return false; }
+
+  /// True where the answer to a row depends on the other rows of its run (DynamicQuantizeLinear takes its range from all
+  /// of them): a batcher then runs each request by itself, so that no answer hangs on who else came.
+  virtual bool rows_mix() const { return false; }
 };
 
 }  // namespace inferkit

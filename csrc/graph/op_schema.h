@@ -115,6 +115,7 @@ struct OpSchema {
   int min_outputs = 1;
   int max_outputs = 1'000'000;
   InferFn infer = nullptr;
+  bool rows_mix = false;  // what it makes of a row depends on all others, by its definition and not by an axis
 };
 
 }  // namespace inferkit

@@ -266,7 +266,8 @@ class Batcher(_core.Batcher):
         The first dimension of each of its inputs and outputs must be the batch. Where the model fixes it, batches have
         exactly that many rows.
     max_batch_size : int
-        The most rows in a batch.
+        The most rows in a batch. A model that quantises its inputs as it runs (``DynamicQuantizeLinear``) takes the
+        range of all rows of a run together: each request to it is a batch of its own.
     max_delay : float
         Seconds that the oldest waiting request waits for company, less where its own timeout would pass. 0 means that
         an idle batcher runs what is there.

@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "engine/compile/expand.h"
+#include "engine/compile/op_registry.h"
 #include "engine/compile/plan_limits.h"
 #include "engine/model/check_attributes.h"
 #include "engine/model/model_fork.h"
@@ -44,6 +45,18 @@ std::optional<std::vector<Tensor>> evaluate(const Node& node, std::span<const Te
     if (error.code() == ErrorCode::kUnsupportedOp) return std::nullopt;  // reported with all others by probe()
     throw;
   }
+}
+
+/// Whether a node that takes all rows together, by its definition, does so with what comes from the inputs.
+bool mixes_rows(const Graph& graph) {
+  return std::ranges::any_of(graph.nodes, [&](const Node& node) {
+    const OpDef* def = OpRegistry::instance().find(node.domain, node.op_type, node.version);
+    if (def && def->schema.rows_mix && !node.inputs.empty() && !graph.constant(node.inputs[0])) return true;
+    return std::ranges::any_of(node.attributes, [](const auto& attribute) {
+      const auto* body = std::get_if<std::shared_ptr<Graph>>(&attribute.second);
+      return body && mixes_rows(**body);
+    });
+  });
 }
 
 /// Calls visit(TensorView) for every constant, those of subgraphs and attributes included.
@@ -107,6 +120,7 @@ Model::Model(ModelFile file, ModelOptions options, std::string path)
   run_passes(file_.graph);
   fold_constants(file_.graph, fold, kMaxFoldedBytes);
   eliminate_dead_nodes(file_.graph);
+  rows_mix_ = mixes_rows(file_.graph);
   number_graph(file_.graph);
   subgraphs_.add_all(file_.graph, options_.pool, options_.max_plans);
   probe();

@@ -64,6 +64,7 @@ class Model final : public Runner {
   bool needs_gil() const override { return false; }
   int64_t estimate_nanos(std::span<const Shape> shapes) const override;
   bool values_decide() const override { return staged_.load(std::memory_order_relaxed); }
+  bool rows_mix() const override { return rows_mix_; }
 
   /// For callers that want the outputs' shapes before the run. Input shapes must fit the specs. The first is empty
   /// where a plan for them must be compiled, which takes a while.
@@ -108,6 +109,7 @@ class Model final : public Runner {
   std::unique_ptr<PackedWeights> packed_;
   SubgraphTable subgraphs_;
   PlanCache plans_;
+  bool rows_mix_ = false;
   std::atomic<bool> staged_{false};  // a plan of it has a continuation; relaxed: it publishes nothing else
 };
 

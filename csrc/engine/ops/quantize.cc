@@ -314,7 +314,8 @@ void register_quantize(OpRegistry& r) {
          .max_inputs = 1,
          .min_outputs = 3,
          .max_outputs = 3,
-         .infer = infer_dynamic},
+         .infer = infer_dynamic,
+         .rows_mix = true},
         lower_dynamic);
 }
 

@@ -26,6 +26,7 @@ class FakeRunner final : public Runner {
   bool needs_gil() const override { return false; }
   int64_t estimate_nanos(std::span<const Shape> shapes) const override { return estimate_per_row * shapes[0][0]; }
   bool values_decide() const override { return by_values; }
+  bool rows_mix() const override { return mixes; }
 
   Status run(std::span<const TensorView> inputs, OutputSink& sink) noexcept override {
     try {
@@ -76,6 +77,7 @@ class FakeRunner final : public Runner {
 
   int64_t estimate_per_row = 1000;
   bool by_values = false;
+  bool mixes = false;  // to be set before the batcher is made
   bool drop_batch_axis = false;
   std::function<void()> on_run;
 

@@ -63,6 +63,26 @@ TEST(batcher_batches_what_waits_and_counts_rows) {
   CHECK(t.enqueued > 0 && t.dequeued >= t.enqueued && t.started >= t.dequeued && t.finished >= t.started);
 }
 
+TEST(batcher_runs_each_request_alone_where_rows_mix) {
+  const auto model = std::make_shared<FakeRunner>(Shape{Shape::kFree, 2});
+  model->mixes = true;
+  Rig rig;
+  rig.model = model;
+  rig.batcher = std::make_unique<Batcher>(model, BatcherOptions{.max_batch_size = 4, .max_delay = 1000 * kMilli},
+                                          rig.pool, SteadyClock::instance());
+  const RequestRef first = block(rig);
+  std::vector<RequestRef> waiting;
+  for (int i = 1; i <= 3; ++i) waiting.push_back(rig.row(float(i)));
+  waiting.push_back(rig.submit({7, 7, 8, 8, 9, 9}, {3, 2}, {.deadline = soon(60'000 * kMilli)}));
+  waiting.push_back(rig.submit({4, 4, 5, 5}, {2, 2}));
+  CHECK(rig.batcher->cancel(*waiting[1]));
+  rig.model->open();
+  for (size_t i = 0; i < waiting.size(); ++i) CHECK(ends(rig, waiting[i], i == 1 ? Phase::kCancelled : Phase::kResult));
+  CHECK((rig.model->batches() == std::vector<Shape>{{1, 2}, {1, 2}, {1, 2}, {3, 2}, {2, 2}}));
+  CHECK((answer(*waiting[3]) == std::vector<float>{15, 15, 17, 17, 19, 19}));
+  CHECK_EQ(waiting[3]->batch_rows, 3);
+}
+
 TEST(batcher_refuses_bad_input_with_a_reason) {
   Rig rig({.max_batch_size = 2});
   CHECK(error_of([&] { rig.submit({1, 2, 3}, {3}); }).reason == Reason::kShape);

@@ -39,6 +39,11 @@ TEST(policy_does_not_wait_with_a_full_batch_or_in_a_drain) {
   CHECK(d.reason == DispatchReason::kDrain);
 }
 
+TEST(policy_waits_for_no_company_where_each_goes_alone) {
+  const Decision decision = ask({{1, 30}}, 31, {.max_rows = 8, .max_delay = 50, .alone = true});
+  CHECK(decision.kind == Kind::kDispatch && decision.reason == DispatchReason::kReady);
+}
+
 TEST(policy_does_not_wait_past_a_deadline) {
   Decision d = ask({{1, 100, 140, 0, 1, 10}}, 100, {8, 50});
   CHECK(d.kind == Kind::kWait);
