@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "graph/foreign_file.h"
 #include "graph/onnx_graph.h"
 #include "graph/onnx_proto.h"
 #include "graph/onnx_tensor.h"
@@ -11,7 +12,7 @@
 namespace inferkit {
 namespace {
 
-ModelFile read(Bytes bytes, onnx::TensorLoader& tensors) {
+ModelFile read_model(Bytes bytes, onnx::TensorLoader& tensors) {
   if (bytes.empty()) throw Error(ErrorCode::kModel, "the ONNX file is empty");
   const onnx::ModelProto proto = onnx::parse_model(bytes);
   if (!proto.ir_version || *proto.ir_version < 1)
@@ -30,6 +31,16 @@ ModelFile read(Bytes bytes, onnx::TensorLoader& tensors) {
   model.files = tensors.viewed();
   model.misaligned_bytes = tensors.misaligned_bytes();
   return model;
+}
+
+ModelFile read(Bytes bytes, onnx::TensorLoader& tensors) {
+  try {
+    return read_model(bytes, tensors);
+  } catch (const Error& error) {
+    const std::string_view what = foreign_format(bytes);
+    if (error.code() != ErrorCode::kModel || what.empty()) throw;
+    throw Error(ErrorCode::kModel, cat("this is no ONNX model but ", what));
+  }
 }
 
 }  // namespace

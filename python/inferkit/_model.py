@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from . import _core
-from ._arguments import dimensions, flag, integer, mapping, path_text, sequence
+from ._arguments import dimensions, flag, integer, mapping, sequence
 from ._initialised import says_if_not_initialised
+from ._source import ModelSource, model_source
 from ._text import printable
 from ._types import InputChecks, MemoryUse, TensorSpec, native_checks, numpy_dtype, refuse_unknown
 
@@ -95,7 +95,7 @@ class Model(_core.Model):
     @classmethod
     def load(
         cls,
-        model: str | os.PathLike[str] | bytes,
+        model: ModelSource,
         *,
         threads: int | None = None,
         max_plans: int = 64,
@@ -118,8 +118,12 @@ class Model(_core.Model):
 
         Parameters
         ----------
-        model : path or bytes
-            An ``.onnx`` file, or its content. External data must lie in the file's folder; content has none.
+        model : path, bytes-like, binary file or onnx.ModelProto
+            An ``.onnx`` file, or its content: bytes or what has the buffer protocol, a file that is open for reading in
+            binary mode (read from where it stands), or the ``onnx`` package's message. External data must lie in the
+            file's folder; content has none. Only a path is mapped, and shared with other processes. A path may be
+            bytes, too, as of :func:`os.fsencode`: those are a path where such a file exists, and content where none
+            does.
         threads : int, optional
             The most threads that one call may use; by default as many as the process has CPUs. The result's bits do
             not depend on it, and small runs stay on the calling thread.
@@ -155,12 +159,10 @@ class Model(_core.Model):
         }
         checks = native_checks(InputChecks() if input_checks is None else input_checks)
         mmap = flag(mmap, "mmap")
-        if isinstance(model, bytes):
-            return cls(data=model, checks=checks, **options)
-        if not isinstance(model, (str, os.PathLike)):
-            raise TypeError(f"model must be a path or the bytes of a model, got {type(model).__name__}")
-        path_text(model, "model")
-        return cls(path=model, mmap=mmap, checks=checks, **options)
+        source = model_source(model)
+        if isinstance(source, bytes):
+            return cls(data=source, checks=checks, **options)
+        return cls(path=source, mmap=mmap, checks=checks, **options)
 
     @classmethod
     def from_callable(

@@ -1,0 +1,76 @@
+#include "graph/foreign_file.h"
+
+#include <algorithm>
+#include <cctype>
+#include <cstdint>
+#include <string>
+
+namespace inferkit {
+namespace {
+
+using std::string_view_literals::operator""sv;
+
+/// `magic` stands at byte `at`.
+struct Format {
+  std::string_view magic;
+  size_t at;
+  std::string_view what;
+};
+
+constexpr Format kFormats[] = {
+    {"version https://git-lfs"sv, 0, "a Git LFS pointer: fetch the file that it stands for with `git lfs pull`"},
+    {"\x1f\x8b"sv, 0, "a file compressed by gzip: decompress it first"},
+    {"BZh"sv, 0, "a file compressed by bzip2: decompress it first"},
+    {"\xfd"
+     "7zXZ"sv,
+     0, "a file compressed by xz: decompress it first"},
+    {"\x28\xb5\x2f\xfd"sv, 0, "a file compressed by zstd: decompress it first"},
+    {"PK\x03\x04"sv, 0,
+     "a ZIP archive, which is what torch.save and keras write, too: export the model to ONNX, as by torch.onnx.export"},
+    {"\x80\x02"sv, 0, "a Python pickle: export the model to ONNX"},
+    {"\x80\x03"sv, 0, "a Python pickle: export the model to ONNX"},
+    {"\x80\x04"sv, 0, "a Python pickle: export the model to ONNX"},
+    {"\x80\x05"sv, 0, "a Python pickle: export the model to ONNX"},
+    {"\x89HDF\r\n\x1a\n"sv, 0, "an HDF5 file, as keras writes: export the model to ONNX"},
+    {"GGUF"sv, 0, "a GGUF file: export the model to ONNX"},
+    {"ORTM"sv, 4, "a model in ONNX Runtime's own format: load the .onnx file that it was made from"},
+    {"TFL3"sv, 4, "a TensorFlow Lite model: convert it to ONNX, as by tf2onnx"},
+};
+
+bool begins(std::string_view text, std::string_view with) {
+  return text.size() >= with.size() && std::equal(with.begin(), with.end(), text.begin(), [](char a, char b) {
+           return a == std::tolower(static_cast<unsigned char>(b));
+         });
+}
+
+/// A length in eight bytes, and then JSON.
+bool is_safetensors(std::string_view bytes) {
+  if (bytes.size() < 10 || bytes[8] != '{') return false;
+  uint64_t length = 0;
+  for (size_t i = 8; i-- > 0;) length = length << 8 | static_cast<unsigned char>(bytes[i]);
+  return length >= 2 && length <= bytes.size() - 8;
+}
+
+}  // namespace
+
+std::string_view foreign_format(std::span<const std::byte> bytes) {
+  const std::string_view all(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  for (const Format& format : kFormats) {
+    if (all.size() > format.at && all.substr(format.at).starts_with(format.magic)) return format.what;
+  }
+  if (is_safetensors(all)) {
+    return "a safetensors file, which holds weights and no graph: inferkit.Weights.open reads it; a model is exported "
+           "to "
+           "ONNX";
+  }
+  std::string_view text = all.substr(0, 1024);
+  text.remove_prefix(std::min(text.find_first_not_of("\xef\xbb\xbf \t\r\n"), text.size()));
+  if (begins(text, "<!doctype html") || begins(text, "<html")) {
+    return "an HTML page, as a download that failed or needs a login leaves it: download the model itself";
+  }
+  if (text.starts_with("{") || text.starts_with("[")) return "JSON: load the model that it belongs to";
+  if (begins(text, "<?xml")) return "XML: of an OpenVINO model, load the .onnx file that it was made from";
+  return {};
+}
+
+}  // namespace inferkit

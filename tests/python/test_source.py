@@ -1,0 +1,119 @@
+"""The ways to give a model: paths, content, files, messages; and what is none, which the error names."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+import inferkit
+
+
+@pytest.fixture(scope="module")
+def proto() -> onnx.ModelProto:
+    ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 3]) for name in "xy"]
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", ports[:1], ports[1:])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+@pytest.fixture
+def content(proto: onnx.ModelProto) -> bytes:
+    return proto.SerializeToString()
+
+
+def works(source: Any) -> bool:
+    return inferkit.Model.load(source)(np.float32([[1, -2, 3]])).tolist() == [[1, 0, 3]]
+
+
+def test_content(content: bytes, proto: onnx.ModelProto) -> None:
+    for source in (
+        content, bytearray(content), memoryview(content), np.frombuffer(content, np.uint8), io.BytesIO(content), proto,
+        memoryview(b"".join(bytes([b, 0]) for b in content))[::2],
+    ):  # fmt: skip
+        assert works(source)
+
+
+def test_a_binary_file_is_read_from_where_it_stands(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "two.bin"
+    path.write_bytes(b"head" + content)
+    with path.open("rb") as file:
+        file.seek(4)
+        assert works(file)
+
+
+@pytest.mark.parametrize("name", [b"m.onnx", b"\xff\xfe name", "modèle 日本.onnx".encode(), b"no_suffix"])
+def test_paths_of_every_kind(content: bytes, tmp_path: Path, name: bytes) -> None:
+    path = os.path.join(os.fsencode(tmp_path), name)
+    Path(os.fsdecode(path)).write_bytes(content)
+
+    class OfBytes:
+        def __fspath__(self) -> bytes:
+            return path
+
+    for source in (path, os.fsdecode(path), Path(os.fsdecode(path)), OfBytes()):
+        model = inferkit.Model.load(source)
+        assert os.fsencode(model.path) == path
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        (3, "got int"),
+        (None, "got NoneType"),
+        (io.StringIO("text"), "mode 'rb'"),
+        (np.zeros(4, np.float32), "items of 4 bytes"),
+        ([b"a"], "got list"),
+    ],
+)
+def test_what_is_neither(source: Any, words: str) -> None:
+    with pytest.raises(TypeError, match="model") as caught:
+        inferkit.Model.load(source)
+    assert words in str(caught.value)
+
+
+def zipped() -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("archive/data.pkl", b"")
+    return file.getvalue()
+
+
+FOREIGN = {
+    "Git LFS": b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n",
+    "HTML": b"\n <!DOCTYPE html><html>404</html>",
+    "gzip": gzip.compress(b"model"),
+    "ZIP": zipped(),
+    "pickle": b"\x80\x04\x95\x10\x00\x00\x00\x00\x00\x00\x00",
+    "safetensors": (16).to_bytes(8, "little") + b'{"w": {"a": 12}}' + bytes(12),
+    "ONNX Runtime's own format": b"\x24\x00\x00\x00ORTM" + bytes(100),
+    "TensorFlow Lite": b"\x1c\x00\x00\x00TFL3" + bytes(100),
+    "JSON": b'{"irVersion": 8}',
+    "XML": b"<?xml version='1.0'?><net/>",
+    "HDF5": b"\x89HDF\r\n\x1a\n" + bytes(50),
+    "GGUF": b"GGUF\x03\x00\x00\x00",
+    "zstd": b"\x28\xb5\x2f\xfd" + bytes(20),
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_a_file_of_another_kind_is_named(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(FOREIGN[name])
+    for source in (path, FOREIGN[name]):
+        with pytest.raises(inferkit.ModelError, match="no ONNX model") as caught:
+            inferkit.Model.load(source)
+        assert name in str(caught.value)
+        assert ": " in str(caught.value)  # and what to do
+
+
+def test_what_is_cut_short_is_said_to_be(content: bytes) -> None:
+    with pytest.raises(inferkit.ModelError, match="truncated"):
+        inferkit.Model.load(content[: len(content) // 2])
