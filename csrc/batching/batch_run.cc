@@ -86,20 +86,19 @@ Status copy_of(const Status& status) noexcept {
 }
 }  // namespace
 
-void BatchRun::deliver(Request& request, const Outcome& outcome, int64_t first_row, int64_t batch_rows,
+Status BatchRun::judge(const Request& request, const Outcome& outcome, int64_t first_row) noexcept {
+  if (!outcome.status.ok() || options_.outputs.empty()) return copy_of(outcome.status);
+  try {
+    return check_rows(runner_.outputs(), options_.outputs, sink_.views(), first_row, request.rows);
+  } catch (...) {
+    return current_exception_status();
+  }
+}
+
+void BatchRun::deliver(Request& request, const Outcome& outcome, Status status, int64_t first_row, int64_t batch_rows,
                        uint64_t batch_id, End end) noexcept {
   request.inputs.release();
-  if (request.done()) return;  // cancelled or expired meanwhile
-  // All that may fail or take long comes before the claim.
-  Status status = copy_of(outcome.status);
-  if (status.ok() && !options_.outputs.empty()) {
-    try {
-      status = check_rows(runner_.outputs(), options_.outputs, sink_.views(), first_row, request.rows);
-    } catch (...) {
-      status = current_exception_status();
-    }
-  }
-  if (!request.claim()) return;
+  if (!request.claim()) return;  // cancelled or expired meanwhile
   request.batch_id = batch_id;
   request.batch_rows = batch_rows;
   request.times.finished.store(outcome.finished, std::memory_order_relaxed);
@@ -123,22 +122,31 @@ void BatchRun::run(Batch& batch, uint64_t batch_id, End end) noexcept {
   Outcome all = execute(batch.requests, *batch.layout, batch.rows);
   record.started = all.started;
   record.finished = all.finished;
-  // An answer of the wrong shape is the model's fault, not that of one request; alone it might even look right.
-  const bool isolate = !all.status.ok() && batch.requests.size() > 1 && options_.isolate_failures &&
-                       all.status.code != ErrorCode::kOutput;
+  // A compiled model makes the same of a row in any batch: an output of it that breaks a check does so alone, too.
+  const bool isolate =
+      batch.requests.size() > 1 && options_.isolate_failures && (!all.status.ok() || runner_.needs_gil());
+  size_t again = 0;  // how many are to run alone: they come first in the batch
   int64_t row = 0;
   for (size_t i = 0; i < batch.requests.size(); ++i) {
     Request& request = *batch.requests[i];
-    if (!isolate) {
-      deliver(request, all, row, batch.rows, batch_id, end);
-    } else if (request.done()) {  // who was cancelled meanwhile is not run again
+    if (request.done()) {  // cancelled or expired meanwhile
       request.inputs.release();
+    } else if (Status status = judge(request, all, row); status.ok() || !isolate) {
+      deliver(request, all, std::move(status), row, batch.rows, batch_id, end);
     } else {
-      const Outcome one = execute({&batch.requests[i], 1}, *batch.layout, request.rows);
-      record.finished = one.finished;
-      deliver(request, one, 0, request.rows, batch_id, end);
+      std::swap(batch.requests[again++], batch.requests[i]);
     }
     row += request.rows;
+  }
+  for (size_t i = 0; i < again; ++i) {
+    Request& request = *batch.requests[i];
+    if (request.done()) {
+      request.inputs.release();
+      continue;
+    }
+    const Outcome one = execute({&batch.requests[i], 1}, *batch.layout, request.rows);
+    record.finished = one.finished;
+    deliver(request, one, judge(request, one, 0), 0, request.rows, batch_id, end);
   }
   record.outcome = uint8_t(all.status.ok() ? Phase::kResult : Phase::kError);
   recorder_.trace_batch(record, batch.reason);

@@ -22,8 +22,9 @@ class BatchRun {
   BatchRun(Runner& runner, BufferPool& pool, const BatcherOptions& options, const Clock& clock, Recorder& recorder,
            Predictor& predictor);
 
-  /// Gathers, runs, checks and scatters. Where a batch of several fails, its requests run one by one (unless
-  /// isolate_failures is off), so that a bad one fails alone; an output that breaks a check fails its request only.
+  /// Gathers, runs, checks and scatters. Where a batch of several fails, by an error or an answer of a wrong shape or
+  /// type, its requests run one by one (unless isolate_failures is off), so that a bad one fails alone; so does a
+  /// request of a callable's batch whose own output breaks a check, as one bad row may have spoilt the answer of all.
   /// Each request of it has ended afterwards, whatever went wrong, and gave its inputs back; those that ended while it
   /// ran are left alone.
   void run(Batch& batch, uint64_t batch_id, End end) noexcept;
@@ -37,8 +38,10 @@ class BatchRun {
 
   Outcome execute(std::span<const RequestRef> requests, const RowLayout& layout, int64_t rows) noexcept;
   void gather(std::span<const RequestRef> requests, const RowLayout& layout, int64_t rows);
-  void deliver(Request& request, const Outcome& outcome, int64_t first_row, int64_t batch_rows, uint64_t batch_id,
-               End end) noexcept;
+  /// How the request fared in a run: its rows begin at `first_row`. Asks sink_ for what the last run gave.
+  Status judge(const Request& request, const Outcome& outcome, int64_t first_row) noexcept;
+  void deliver(Request& request, const Outcome& outcome, Status status, int64_t first_row, int64_t batch_rows,
+               uint64_t batch_id, End end) noexcept;
 
   Runner& runner_;
   BufferPool& pool_;

@@ -50,8 +50,8 @@ class Runner {
   /// count): then a prediction promises nothing.
   virtual bool values_decide() const { return false; }
 
-  /// True where the answer to a row depends on the other rows of its run (DynamicQuantizeLinear takes its range from all
-  /// of them): a batcher then runs each request by itself, so that no answer hangs on who else came.
+  /// True where the answer to a row depends on the other rows of its run (DynamicQuantizeLinear takes its range from
+  /// all of them): a batcher then runs each request by itself, so that no answer hangs on who else came.
   virtual bool rows_mix() const { return false; }
 };
 

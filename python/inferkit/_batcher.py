@@ -287,7 +287,8 @@ class Batcher(_core.Batcher):
     caller_runs : bool
         Let a blocking caller that finds the batcher idle run its request on its own thread, without a hand-over.
     isolate_failures : bool
-        Run the requests of a failed batch again, one by one, so that only the guilty fail.
+        Run the requests of a failed batch again, one by one, so that only the guilty fail: where the model raised or
+        its answer had a wrong shape or type, and, of a callable, those whose own outputs broke a check.
     inline_limit : float
         An event loop's thread runs batches itself that are predicted to take at most so many seconds. Handing a batch
         to a worker and its answers back takes two wake-ups, together 15 to 90 us, so up to there it is the shorter
