@@ -299,12 +299,39 @@ def test_a_pipe_in_the_place_of_the_unfinished_file(tmp_path: Path) -> None:
     with inferkit.metrics.share(tmp_path, interval=3600) as sharing:
         (own,) = tmp_path.glob("inferkit_*.json")
         before = own.stat().st_ino
-        os.mkfifo(own.with_suffix(".tmp"))
+        os.mkfifo(own.with_suffix(f".{id(sharing):x}.tmp"))
         writer = threading.Thread(target=sharing.write, daemon=True)
         writer.start()
         writer.join(30)
         assert not writer.is_alive()
         assert own.stat().st_ino != before
+
+
+def test_writers_at_once_leave_no_file_half_written(tmp_path: Path) -> None:
+    """The thread's write, the last one of stop(), one's own: each replaces the file by a whole one."""
+    with inferkit.metrics.share(tmp_path, interval=3600) as one, inferkit.metrics.share(tmp_path, interval=3600) as two:
+        (path,) = tmp_path.glob("inferkit_*.json")
+        over, failures = threading.Event(), list[BaseException]()
+
+        def write(sharing: inferkit.metrics.Sharing) -> None:
+            try:
+                while not over.is_set():
+                    sharing.write()
+            except BaseException as error:
+                failures.append(error)
+
+        threads = [threading.Thread(target=write, args=(sharing,)) for sharing in (one, one, two, two)]
+        for thread in threads:
+            thread.start()
+        try:
+            for _ in range(500):
+                json.loads(path.read_text())
+        finally:
+            over.set()
+            for thread in threads:
+                thread.join(30)
+        assert failures == []
+    assert [name.suffix for name in tmp_path.iterdir()] == [".json"]
 
 
 def figures_of_another(tmp_path: Path, **changes: Any) -> dict[str, Any]:

@@ -48,6 +48,7 @@ class Sharing:
         self._directory = directory
         self._interval = seconds(interval, "interval", positive=True)
         self._buckets = bucket_bounds(buckets)
+        self._writing = threading.Lock()  # one at a time: who began later has the later figures
         self.write()
         self._start()
         atexit.register(self.stop)
@@ -66,11 +67,12 @@ class Sharing:
         if key is None:
             raise OSError("this process cannot be named: /proc cannot be read")
         path = self._directory / f"{_PREFIX}{key}.json"
-        unfinished = path.with_suffix(".tmp")
-        unfinished.unlink(missing_ok=True)  # whatever it is: to open a pipe would wait for its reader
-        with unfinished.open("x") as file:
-            file.write(json.dumps(process_figures(self._buckets)))
-        unfinished.replace(path)  # a reader sees the old file or the new one
+        unfinished = path.with_suffix(f".{id(self):x}.tmp")  # another Sharing of this process has another
+        with self._writing:
+            unfinished.unlink(missing_ok=True)  # whatever it is: to open a pipe would wait for its reader
+            with unfinished.open("x") as file:
+                file.write(json.dumps(process_figures(self._buckets)))
+            unfinished.replace(path)  # a reader sees the old file or the new one
 
     def stop(self) -> None:
         """Write the last figures, which later scrapes still count, and no more. Does nothing the second time."""
@@ -98,6 +100,7 @@ class Sharing:
 
 def _restart(sharing: Sharing | None) -> None:
     if sharing is not None and not sharing._stopped.is_set():
+        sharing._writing = threading.Lock()  # the parent's thread may hold the one that was copied
         with surviving("metrics", "not shared"):  # the thread tries again
             sharing.write()
         sharing._start()
