@@ -140,6 +140,30 @@ def test_openmetrics_too(busy: inferkit.Batcher) -> None:
     assert {f.name for f in parse_openmetrics(body.decode())} >= {"inferkit_requests", "inferkit_queue_depth"}
 
 
+@pytest.mark.parametrize("auto_describe", [False, True])
+def test_a_registry_has_the_metrics_once(auto_describe: bool) -> None:
+    """Application factories register each time that they are called."""
+    from prometheus_client import CollectorRegistry, generate_latest
+
+    registry = CollectorRegistry(auto_describe=auto_describe)
+
+    def families() -> int:
+        text = generate_latest(registry).decode()
+        return sum(line.startswith("# TYPE inferkit_requests_total ") for line in text.splitlines())
+
+    first = inferkit.metrics.register(registry)
+    assert inferkit.metrics.register(registry) is first
+    assert importlib.reload(inferkit.metrics).register(registry) is first
+    assert families() == 1
+    finer = inferkit.metrics.register(registry, buckets=(0.001, 0.01))
+    assert finer is not first
+    assert families() == 1
+    registry.unregister(finer)
+    assert families() == 0
+    inferkit.metrics.register(registry)
+    assert families() == 1
+
+
 def test_register_and_unregister() -> None:
     registry = prometheus.CollectorRegistry()
     collector = inferkit.metrics.register(registry)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import threading
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -87,6 +90,9 @@ class Collector:
         require_prometheus()
         self._buckets = bucket_bounds(buckets)
         self._directory = None if directory is None else directory_from(directory)
+
+    def _does_as(self, other: Collector) -> bool:
+        return (self._buckets, self._directory) == (other._buckets, other._directory)
 
     def describe(self) -> list[Metric]:
         """Say nothing, so that registering takes no figures."""
@@ -258,6 +264,20 @@ def _with_int_windows(batcher: Figures) -> Figures:
     return {**batcher, "stats": {**stats, "windows": windows}}
 
 
+#: What register() has put into which registry: two collectors in one would give every family twice, and Prometheus
+#: refuses such a scrape as a whole.
+_registered: weakref.WeakKeyDictionary[CollectorRegistry, Collector] = weakref.WeakKeyDictionary()
+_registering = threading.Lock()
+
+
+def _in_a_child() -> None:
+    global _registering  # which a thread of the parent may have held
+    _registering = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_in_a_child)
+
+
 def register(
     registry: CollectorRegistry | None = None,
     *,
@@ -265,6 +285,9 @@ def register(
     directory: str | os.PathLike[str] | None = None,
 ) -> Collector:
     """Add the batchers' metrics to a registry of prometheus_client.
+
+    A registry has them once: a second call gives what the first one has registered, or, where the buckets or the
+    directory differ, puts the new collector in its place.
 
     Parameters
     ----------
@@ -296,7 +319,15 @@ def register(
         registry = require_prometheus().REGISTRY
     elif not hasattr(registry, "register"):
         raise TypeError(f"registry must be a CollectorRegistry of prometheus_client, got {type(registry).__name__}")
-    registry.register(made)
+    with _registering:
+        before = _registered.get(registry)
+        if before is not None:
+            with contextlib.suppress(KeyError):  # the caller may have taken it out
+                registry.unregister(before)
+            if before._does_as(made):
+                made = before
+        registry.register(made)
+        _registered[registry] = made
     return made
 
 
