@@ -293,15 +293,15 @@ void EventLoop::arm() {
   // Where the time has passed without a call, the loop is late, or another was run in its place.
   if (!unarmed_ && armed_ >= now && armed_ <= when) return;
   if (!on_timer_) {
-    py::object made = py::cpp_function([state = weak_from_this()] {
-      if (const auto kept = state.lock()) kept->on_timer();
+    py::object made = py::cpp_function([state = weak_from_this()](Nanos armed) {
+      if (const auto kept = state.lock()) kept->on_timer(armed);
     });
     if (!on_timer_) on_timer_ = std::move(made);
   }
   const py::object loop = kept(loop_), on_timer = on_timer_;
   unarmed_ = false;
   try {
-    loop.attr("call_later")(double(when - now) * 1e-9, on_timer);
+    loop.attr("call_later")(double(when - now) * 1e-9, on_timer, when);
   } catch (...) {
     unarmed_ = true;
     if (list_) list_->notify();  // the loop calls deliver(), which tries again
@@ -317,9 +317,11 @@ EventLoop::Timer EventLoop::pop_timer() {
   return timer;
 }
 
-void EventLoop::on_timer() {
+void EventLoop::on_timer(Nanos armed) {
   const Nanos now = SteadyClock::instance().now();
-  if (armed_ <= now + kRounding) armed_ = kNever;  // else this is another call than the one that armed_ is of
+  // The call that armed_ is of, however early: uvloop counts in whole milliseconds from a time that it keeps, which on
+  // a busy machine is some ago. Else it is another, and that one is still to come.
+  if (armed <= armed_ || armed_ <= now) armed_ = kNever;
   while (!timers_.empty() && (timers_.front().when <= now || timers_.front().request->done())) {
     const Timer timer = pop_timer();
     if (timer.request->done()) continue;

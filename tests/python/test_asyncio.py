@@ -228,6 +228,41 @@ def test_deadlines_are_kept_behind_a_busy_worker(run: Runner) -> None:
     run(main())
 
 
+class Hasty(asyncio.SelectorEventLoop):
+    """Calls before its time, as uvloop may: it rounds, and counts from a time that it has kept for a while."""
+
+    def call_later(self, delay: float, *args: Any, **options: Any) -> asyncio.TimerHandle:
+        return super().call_later(0.6 * delay, *args, **options)
+
+
+def test_deadlines_are_kept_on_a_loop_that_calls_too_early() -> None:
+    """No other call comes for a deadline than the one that came before it."""
+    opened = threading.Event()
+
+    async def main() -> None:
+        async with inferkit.Batcher(double(lambda x: (opened.wait(60), x)[1]), inline_limit=0) as batcher:
+            first = batcher.submit(row(0))
+            late = [batcher.submit(row(i), timeout=0.05 + 0.04 * i) for i in range(4)]
+            try:
+                for ticket in late:
+                    with pytest.raises(inferkit.DeadlineError):
+                        await ticket
+                assert not opened.is_set()
+                assert not first.done()
+            finally:
+                opened.set()
+            assert (await first).tolist() == [0, 0]
+
+    loop = Hasty()
+    watchdog = threading.Timer(20, opened.set)  # by when the test has failed
+    watchdog.start()
+    try:
+        loop.run_until_complete(main())
+    finally:
+        watchdog.cancel()
+        loop.close()
+
+
 @pytest.mark.parametrize("run", LOOPS)
 def test_a_full_queue_rejects_or_holds_back_without_blocking_the_loop(run: Runner) -> None:
     opened = threading.Event()
