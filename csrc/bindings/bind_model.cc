@@ -91,8 +91,9 @@ using Count = Given<int64_t>;
 using MaybeCount = Given<std::optional<int64_t>>;
 
 ModelOptions options_from(const MaybeCount& threads, const Count& max_plans, const MaybeCount& max_run_bytes,
-                          const Count& max_iterations, bool map = false) {
+                          const Count& max_iterations, std::vector<std::string> outputs, bool map = false) {
   ModelOptions options;
+  options.outputs = std::move(outputs);
   options.placement = map ? Placement::kMapped : Placement::kCopied;
   options.threads = static_cast<int>(integer_or(0, threads, "threads", 0, std::numeric_limits<int>::max()));
   options.max_plans = static_cast<size_t>(integer(max_plans, "max_plans", 1));
@@ -153,6 +154,20 @@ py::dict memory_of(const py::object& self) {
   return out;
 }
 
+/// What the file says of itself; all empty for a callable.
+py::dict metadata_of(const py::object& self) {
+  const PyModel& model = py_model(self);
+  static const ModelFile none;
+  const ModelFile& file = model.native ? model.native->file() : none;
+  py::dict out;
+  out["producer"] = file.producer;
+  out["version"] = file.version;
+  out["ir_version"] = file.ir_version;
+  out["opsets"] = file.opsets;
+  out["entries"] = file.metadata;
+  return out;
+}
+
 }  // namespace
 
 void bind_model(py::module_& m) {
@@ -171,24 +186,26 @@ void bind_model(py::module_& m) {
   set_model_type(reinterpret_cast<PyTypeObject*>(model.ptr()));
   model
       .def(py::init([](const PathLike& path, const MaybeCount& threads, const Count& max_plans,
-                       const MaybeCount& max_run_bytes, const Count& max_iterations, const Given<bool>& mmap,
-                       const InputChecks& checks) {
+                       const MaybeCount& max_run_bytes, const Count& max_iterations, std::vector<std::string> outputs,
+                       const Given<bool>& mmap, const InputChecks& checks) {
              const std::string file = file_path(path, "model");
-             const ModelOptions options =
-                 options_from(threads, max_plans, max_run_bytes, max_iterations, flag(mmap, "mmap"));
+             const ModelOptions options = options_from(threads, max_plans, max_run_bytes, max_iterations,
+                                                       std::move(outputs), flag(mmap, "mmap"));
              return without_gil([&] { return from_native(Model::load(file, options), checks); });
            }),
            py::kw_only(), py::arg("path"), py::arg("threads"), py::arg("max_plans"), py::arg("max_run_bytes"),
-           py::arg("max_iterations"), py::arg("mmap"), py::arg("checks"))
+           py::arg("max_iterations"), py::arg("outputs"), py::arg("mmap"), py::arg("checks"))
       .def(py::init([](const py::bytes& data, const MaybeCount& threads, const Count& max_plans,
-                       const MaybeCount& max_run_bytes, const Count& max_iterations, const InputChecks& checks) {
-             const ModelOptions options = options_from(threads, max_plans, max_run_bytes, max_iterations);
+                       const MaybeCount& max_run_bytes, const Count& max_iterations, std::vector<std::string> outputs,
+                       const InputChecks& checks) {
+             const ModelOptions options =
+                 options_from(threads, max_plans, max_run_bytes, max_iterations, std::move(outputs));
              const std::string_view view = data;
              return without_gil(
                  [&] { return from_native(Model::load_bytes(std::as_bytes(std::span(view)), options), checks); });
            }),
            py::kw_only(), py::arg("data"), py::arg("threads"), py::arg("max_plans"), py::arg("max_run_bytes"),
-           py::arg("max_iterations"), py::arg("checks"))
+           py::arg("max_iterations"), py::arg("outputs"), py::arg("checks"))
       .def(py::init([](py::object fn, const std::vector<GivenPort>& inputs, const std::vector<GivenPort>& outputs,
                        const InputChecks& checks) {
              return PyModel{make_py_runner(std::move(fn), ports_in(inputs, "input"), ports_in(outputs, "output")),
@@ -214,6 +231,7 @@ void bind_model(py::module_& m) {
            })
       .def("_run", &run_by_name, py::arg("feeds"), py::arg("out") = py::none())
       .def("_memory", &memory_of)
+      .def("_metadata", &metadata_of)
       .def(
           "trim",
           [](const py::object& self) {

@@ -112,7 +112,8 @@ struct ModelFile {
   Graph graph;
   std::map<std::string, int> opsets;  // domain -> version
   int64_t ir_version = 0;
-  std::string producer;
+  std::string producer;  // with its version
+  int64_t version = 0;   // of the model, as its authors count
   std::map<std::string, std::string> metadata;
   size_t file_bytes = 0;        // the model and its external data
   MappedFiles files;            // what its tensors are views of

@@ -88,6 +88,9 @@ ModelProto parse_model(Bytes message) {
       case 3:
         out.producer_version = text(r);
         break;
+      case 5:
+        out.model_version = r.as_int64();
+        break;
       case 7:
         set_once(out.graph, r, "graph");
         break;

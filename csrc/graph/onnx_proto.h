@@ -24,6 +24,7 @@ struct Entry {  // StringStringEntryProto
 struct ModelProto {
   std::optional<int64_t> ir_version;
   std::string_view producer_name, producer_version;
+  int64_t model_version = 0;
   std::optional<Bytes> graph;
   std::vector<OpsetId> opset_import;
   std::vector<Entry> metadata;

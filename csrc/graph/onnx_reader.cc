@@ -26,6 +26,7 @@ ModelFile read_model(Bytes bytes, onnx::TensorLoader& tensors) {
   model.ir_version = *proto.ir_version;
   model.producer = proto.producer_name;
   if (!proto.producer_version.empty()) model.producer += cat(" ", proto.producer_version);
+  model.version = proto.model_version;
   for (const onnx::Entry& e : proto.metadata) model.metadata.emplace(e.key, e.value);
   model.file_bytes = bytes.size() + tensors.external_bytes();
   model.files = tensors.viewed();

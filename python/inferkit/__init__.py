@@ -28,7 +28,7 @@ from ._errors import (
 )
 from ._model import Model
 from ._ticket import Ticket, Timing
-from ._types import InputChecks, MemoryUse, TensorSpec
+from ._types import InputChecks, MemoryUse, Metadata, TensorSpec
 
 if TYPE_CHECKING:
     from . import diagnostics as diagnostics
@@ -55,6 +55,7 @@ __all__ = [
     "LeakRow",
     "LoweringChoice",
     "MemoryUse",
+    "Metadata",
     "Model",
     "ModelError",
     "NotReadyError",

@@ -384,6 +384,7 @@ class Model:
         max_plans: typing.SupportsInt | typing.SupportsIndex,
         max_run_bytes: typing.SupportsInt | typing.SupportsIndex | None,
         max_iterations: typing.SupportsInt | typing.SupportsIndex,
+        outputs: collections.abc.Sequence[str],
         mmap: bool,
         checks: InputChecks,
     ) -> None: ...
@@ -396,6 +397,7 @@ class Model:
         max_plans: typing.SupportsInt | typing.SupportsIndex,
         max_run_bytes: typing.SupportsInt | typing.SupportsIndex | None,
         max_iterations: typing.SupportsInt | typing.SupportsIndex,
+        outputs: collections.abc.Sequence[str],
         checks: InputChecks,
     ) -> None: ...
     @typing.overload
@@ -412,6 +414,7 @@ class Model:
         checks: InputChecks,
     ) -> None: ...
     def _memory(self) -> dict[str, typing.Any]: ...
+    def _metadata(self) -> dict[str, typing.Any]: ...
     def _run(self, feeds: dict[str, typing.Any], out: dict[str, typing.Any] | None = None) -> dict[str, typing.Any]: ...
     def _weights(self) -> Weights: ...
     def trim(self) -> None:

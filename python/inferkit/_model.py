@@ -12,7 +12,7 @@ from ._arguments import dimensions, flag, integer, mapping, sequence
 from ._initialised import says_if_not_initialised
 from ._source import ModelSource, model_source
 from ._text import printable
-from ._types import InputChecks, MemoryUse, TensorSpec, native_checks, numpy_dtype, refuse_unknown
+from ._types import InputChecks, MemoryUse, Metadata, TensorSpec, native_checks, numpy_dtype, refuse_unknown
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -47,6 +47,16 @@ def _zeros(spec: TensorSpec, shape: list[int]) -> np.ndarray:
         return np.zeros(shape, dtype)
     except ValueError:  # numpy counts its bytes in 64 bits
         raise ValueError(f"input '{spec.name}' of shape {shape} would be larger than any memory") from None
+
+
+def _names(outputs: Iterable[str]) -> list[str]:
+    names = sequence(outputs, "outputs", "an iterable of the outputs' names, or None")
+    if not names:
+        raise ValueError("outputs must name one output at least, or be None for all")
+    for name in names:
+        if not isinstance(name, str):
+            raise TypeError(f"outputs must hold names, which are str, got {type(name).__name__}")
+    return names
 
 
 def _ports(specs: Iterable[_SpecLike], name: str) -> list[tuple[str, str, list[int | None]]]:
@@ -101,6 +111,7 @@ class Model(_core.Model):
         max_plans: int = 64,
         max_run_bytes: int | None = None,
         max_iterations: int = 1_000_000,
+        outputs: Iterable[str] | None = None,
         mmap: bool = True,
         input_checks: InputChecks | None = None,
     ) -> Self:
@@ -136,6 +147,9 @@ class Model(_core.Model):
         max_iterations : int
             How often the loops of one run (``Loop``, ``Scan``; nested ones included) may go round in all; a run that
             goes on fails with an InferenceError.
+        outputs : iterable of str, optional
+            The names of the outputs that are wanted, in the order in which they are wanted; by default all, as the file
+            has them. What only the others need is neither checked nor computed. The inputs stay as they are.
         mmap : bool
             False copies all weights into memory of this process, and lets go of the file: for files that others rewrite
             in place.
@@ -150,12 +164,15 @@ class Model(_core.Model):
             The file is malformed, or changes while it is loaded.
         UnsupportedOpError
             The model needs what inferkit lacks; the message lists all of it.
+        ValueError
+            An argument is out of its range, or the model has no output of a name in `outputs`.
         """
         options = {
             "threads": threads,
             "max_plans": max_plans,
             "max_run_bytes": max_run_bytes,
             "max_iterations": max_iterations,
+            "outputs": [] if outputs is None else _names(outputs),
         }
         checks = native_checks(InputChecks() if input_checks is None else input_checks)
         mmap = flag(mmap, "mmap")
@@ -286,6 +303,11 @@ class Model(_core.Model):
             found.append(sizes)
         refuse_unknown(given, self.inputs)
         return found
+
+    @property
+    def metadata(self) -> Metadata:
+        """What the file says of itself: its ``metadata_props``, and who wrote it. Empty for a callable."""
+        return Metadata(**self._metadata())
 
     def memory(self) -> MemoryUse:
         """Tell what the model holds, in bytes."""

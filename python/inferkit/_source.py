@@ -9,6 +9,8 @@ import numpy as np
 
 from ._arguments import path_text
 
+__all__ = ["ModelSource", "model_source"]
+
 
 class BinaryFile(Protocol):
     """What is open for reading in binary mode."""

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from . import _core
 
-__all__ = ["InputChecks", "MemoryUse", "TensorSpec"]
+__all__ = ["InputChecks", "MemoryUse", "Metadata", "TensorSpec"]
 
 
 def numpy_dtype(name: str) -> np.dtype[Any]:
@@ -110,6 +111,63 @@ def native_checks(checks: InputChecks | None) -> _core.InputChecks | None:
     if not isinstance(checks, InputChecks):
         raise TypeError(f"input_checks must be InputChecks or None, got {type(checks).__name__}")
     return checks._native()
+
+
+class Metadata(Mapping[str, str]):
+    """What a model file says of itself: a read-only mapping of its own entries, and the fields that all files have.
+
+    Parameters
+    ----------
+    entries : mapping of str to str
+        The file's ``metadata_props``: class names, the image size, whatever its author put there.
+    producer : str
+        What wrote the file, with its version.
+    version : int
+        The model's version, as its authors count; 0 where the file has none.
+    ir_version : int
+        Of ONNX's format.
+    opsets : mapping of str to int
+        The operator sets that the file uses, by domain; ``""`` is ONNX's own.
+
+    Examples
+    --------
+    >>> import inferkit
+    >>> metadata = inferkit.Model.load("examples/digits.onnx").metadata
+    >>> dict(metadata), metadata.ir_version, dict(metadata.opsets)
+    ({}, 8, {'': 17})
+    """
+
+    __slots__ = ("_entries", "ir_version", "opsets", "producer", "version")
+
+    def __init__(
+        self,
+        entries: Mapping[str, str],
+        *,
+        producer: str = "",
+        version: int = 0,
+        ir_version: int = 0,
+        opsets: Mapping[str, int] | None = None,
+    ) -> None:
+        self._entries = dict(entries)
+        self.producer = producer
+        self.version = version
+        self.ir_version = ir_version
+        self.opsets: Mapping[str, int] = MappingProxyType(dict(opsets or {}))
+
+    def __getitem__(self, key: str) -> str:
+        return self._entries[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __repr__(self) -> str:
+        return (
+            f"Metadata({self._entries!r}, producer={self.producer!r}, version={self.version}, "
+            f"ir_version={self.ir_version}, opsets={dict(self.opsets)!r})"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

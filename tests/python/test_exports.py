@@ -14,7 +14,7 @@ PUBLIC = {
         "ClosedError", "DeadlineError", "InferenceError", "InferkitError", "ModelError", "NotReadyError", "OutputError",
         "PoolExhaustedError", "QueueFullError", "RequestCancelledError", "UnsupportedOpError", "ValidationError",
     },
-    "models": {"InputChecks", "MemoryUse", "Model", "TensorSpec"},
+    "models": {"InputChecks", "MemoryUse", "Metadata", "Model", "TensorSpec"},
     "batching": {"Batcher", "BatcherStats", "Latency", "OutputChecks", "Ticket", "Timing", "WindowStats"},
     "memory": {"Buffer", "BufferPool", "LeakRow", "PoolStats", "Weights"},
     "build": {"__version__", "build_info", "supported_ops"},
@@ -44,9 +44,10 @@ MEMBERS = {
     "Buffer": {"capacity", "nbytes", "release", "released"},
     "BufferPool": {"acquire", "default", "leaks", "stats", "trim"},
     "LeakRow": {"bytes", "capacity", "count", "tag"},
+    "Metadata": {"get", "ir_version", "items", "keys", "opsets", "producer", "values", "version"},
     "Model": {
-        "explain", "from_callable", "inputs", "load", "memory", "outputs", "path", "profile", "run", "trim", "warm_up",
-        "weights",
+        "explain", "from_callable", "inputs", "load", "memory", "metadata", "outputs", "path", "profile", "run", "trim",
+        "warm_up", "weights",
     },
     "PoolStats": {
         "cached_bytes", "hits", "in_use_bytes", "max_bytes", "misses", "outstanding", "peak_bytes",

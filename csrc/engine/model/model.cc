@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <optional>
+#include <stdexcept>
 
+#include "base/text.h"
 #include "engine/compile/expand.h"
 #include "engine/compile/op_registry.h"
 #include "engine/compile/plan_limits.h"
@@ -22,6 +24,26 @@ namespace {
 constexpr size_t kMaxFoldedBytes = size_t{64} << 20;
 constexpr size_t kMaxFoldedTotal = size_t{256} << 20, kMaxFoldedRatio = 4;
 constexpr size_t kMaxIdleSessions = 16;
+
+/// Leaves those outputs, in this order, and what they need. No names leave all.
+void choose_outputs(Graph& graph, std::span<const std::string> names) {
+  if (names.empty()) return;
+  const auto name_of = [&](ValueId id) -> const std::string& { return graph.values[static_cast<size_t>(id)].name; };
+  std::vector<ValueId> chosen;
+  for (const std::string& name : names) {
+    const auto it = std::ranges::find(graph.outputs, name, name_of);
+    if (it == graph.outputs.end()) {
+      std::string has;
+      for (const ValueId id : graph.outputs) has += cat(has.empty() ? "" : ", ", quote(name_of(id)));
+      throw std::invalid_argument(cat("the model has no output ", quote(name), "; it has ", has));
+    }
+    if (std::ranges::find(chosen, *it) != chosen.end())
+      throw std::invalid_argument(cat("the output ", quote(name), " is asked for twice"));
+    chosen.push_back(*it);
+  }
+  graph.outputs = std::move(chosen);
+  eliminate_dead_nodes(graph);
+}
 
 /// Bytes of the results that are not those of an input.
 size_t fresh_bytes(std::span<const Tensor> results, std::span<const Tensor* const> inputs) {
@@ -100,6 +122,7 @@ Model::Model(ModelFile file, ModelOptions options, std::string path)
              kMaxIdleSessions) {
   const FloatEnvironment ours;  // the passes compute new weights
   weights_ = weights_of(file_, path_);
+  choose_outputs(file_.graph, options_.outputs);
   read_specs();
   lift_constants(file_.graph);
   std::vector<std::string> unsupported = missing_operators(file_.graph);

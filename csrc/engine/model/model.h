@@ -34,6 +34,8 @@ struct ModelOptions {
   int64_t max_load_nanos = 1'000'000'000;
   /// Where the weights of a file are kept.
   Placement placement = Placement::kMapped;
+  /// The outputs that are wanted, in this order; empty for all. What no other needs is not loaded.
+  std::vector<std::string> outputs;
   /// Where arenas come from; null takes the process's pool.
   std::shared_ptr<BufferPool> pool;
 };
