@@ -215,7 +215,7 @@ def test_model_options(digits_path: Path) -> None:
             refused(TypeError, f"{name} must be", lambda name=name, value=value: load(**{name: value}))
         for value in (-1, 2**64):
             refused(ValueError, f"{name} must be", lambda name=name, value=value: load(**{name: value}))
-    for value in (5, None, bytearray(b"x"), [str(digits_path)]):
+    for value in (5, None, 2.5, [str(digits_path)]):
         refused(TypeError, "model must be", lambda value=value: inferkit.Model.load(value))
     refused(TypeError, "input_checks must be", lambda: load(input_checks={"finite": False}))
     refused(TypeError, "batch size must be", lambda: load().warm_up(["1"]))  # type: ignore[list-item]
