@@ -9,8 +9,9 @@ import numpy as np
 
 from . import _core
 from ._arguments import dimensions, flag, integer, mapping, sequence
+from ._errors import ModelError
 from ._initialised import says_if_not_initialised
-from ._source import ModelSource, model_source
+from ._source import ModelSource, is_like_a_path, model_source
 from ._text import printable
 from ._types import InputChecks, MemoryUse, Metadata, TensorSpec, native_checks, numpy_dtype, refuse_unknown
 
@@ -132,9 +133,8 @@ class Model(_core.Model):
         model : path, bytes-like, binary file or onnx.ModelProto
             An ``.onnx`` file, or its content: bytes or what has the buffer protocol, a file that is open for reading in
             binary mode (read from where it stands), or the ``onnx`` package's message. External data must lie in the
-            file's folder; content has none. Only a path is mapped, and shared with other processes. A path may be
-            bytes, too, as of :func:`os.fsencode`: those are a path where such a file exists, and content where none
-            does.
+            file's folder; content has none. Only a path is mapped, and shared with other processes. Bytes are always
+            content: :func:`os.fsdecode` makes a path of those that are one.
         threads : int, optional
             The most threads that one call may use; by default as many as the process has CPUs. The result's bits do
             not depend on it, and small runs stay on the calling thread.
@@ -178,7 +178,12 @@ class Model(_core.Model):
         mmap = flag(mmap, "mmap")
         source = model_source(model)
         if isinstance(source, bytes):
-            return cls(data=source, checks=checks, **options)
+            try:
+                return cls(data=source, checks=checks, **options)
+            except ModelError as error:
+                if not is_like_a_path(source):
+                    raise
+                raise ModelError(f"{error}; bytes are a model's content: if these are a path, give it as str") from None
         return cls(path=source, mmap=mmap, checks=checks, **options)
 
     @classmethod

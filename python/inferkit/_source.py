@@ -9,7 +9,7 @@ import numpy as np
 
 from ._arguments import path_text
 
-__all__ = ["ModelSource", "model_source"]
+__all__ = ["ModelSource", "is_like_a_path", "model_source"]
 
 
 class BinaryFile(Protocol):
@@ -35,7 +35,7 @@ _TAKEN = "a path, the bytes of a model, a binary file or an onnx.ModelProto"
 def model_source(model: Any) -> str | bytes:
     """Tell the path of a model from its content."""
     if isinstance(model, bytes):
-        return os.fsdecode(model) if _is_path(model) else model
+        return model
     if isinstance(model, (str, os.PathLike)):
         return path_text(model, "model")
     serialize = getattr(model, "SerializeToString", None)
@@ -47,14 +47,13 @@ def model_source(model: Any) -> str | bytes:
     return _content(model, model)
 
 
-def _is_path(given: bytes) -> bool:
-    """Whether bytes name a file. Content has a NUL or a control character early on, and names none."""
-    if not 0 < len(given) <= _LONGEST_PATH or b"\0" in given:
-        return False
-    try:
-        return os.path.lexists(given)
-    except (OSError, ValueError):  # a part of it is too long
-        return False
+def is_like_a_path(content: bytes) -> bool:
+    """Tell whether bytes that are no model may be meant for the name of one.
+
+    Bytes are content, always: were they a path where such a file exists, who sends a model to a service could have it
+    open any file there.
+    """
+    return 0 < len(content) <= _LONGEST_PATH and min(content) >= 0x20 and (b"/" in content or b"." in content)
 
 
 def _content(given: Any, model: Any) -> bytes:

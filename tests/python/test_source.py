@@ -58,9 +58,11 @@ def test_paths_of_every_kind(content: bytes, tmp_path: Path, name: bytes) -> Non
         def __fspath__(self) -> bytes:
             return path
 
-    for source in (path, os.fsdecode(path), Path(os.fsdecode(path)), OfBytes()):
+    for source in (os.fsdecode(path), Path(os.fsdecode(path)), OfBytes()):
         model = inferkit.Model.load(source)
         assert os.fsencode(model.path) == path
+    with pytest.raises(inferkit.ModelError, match="give it as str"):  # or a service's clients could open its files
+        inferkit.Model.load(path)
 
 
 @pytest.mark.parametrize(
