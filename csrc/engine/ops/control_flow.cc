@@ -90,8 +90,8 @@ std::vector<TensorFacts> untouched(const Graph& body, size_t first, std::span<co
   bool whole = true;
   for (size_t i = first; i < body.outputs.size(); ++i) {
     const Value& declared = body.values[static_cast<size_t>(body.outputs[i])];
-    TensorFacts& facts = out.emplace_back(
-        TensorFacts{declared.dtype.value_or(DType::kF32), declared.shape.value_or(Shape{}), nullptr});
+    TensorFacts& facts =
+        out.emplace_back(TensorFacts{declared.dtype.value_or(DType::kF32), declared.shape.value_or(Shape{}), nullptr});
     whole = whole && declared.dtype && declared.shape && declared.shape->is_concrete();
     for (size_t d = 0; d < facts.shape.rank(); ++d) {
       if (facts.shape[d] == Shape::kFree) facts.shape[d] = 0;
