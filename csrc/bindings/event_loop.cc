@@ -283,6 +283,12 @@ void EventLoop::drop_ended_timers() {
   sweep_at_ = std::max<size_t>(64, 2 * timers_.size());
 }
 
+/// A new object; where there is no memory for it, MemoryError and not what pybind11 makes of that.
+static py::object created(PyObject* object) {
+  if (!object) throw py::error_already_set();
+  return py::reinterpret_steal<py::object>(object);
+}
+
 void EventLoop::arm() {
   if (timers_.size() >= sweep_at_) drop_ended_timers();
   while (!timers_.empty() && timers_.front().request->done()) pop_timer();
@@ -291,7 +297,8 @@ void EventLoop::arm() {
   // At least a millisecond: loops round, and one that fires early must not fire a thousand times.
   const Nanos when = std::max(timers_.front().when, now + kRounding);
   // Where the time has passed without a call, the loop is late, or another was run in its place.
-  if (!unarmed_ && armed_ >= now && armed_ <= when) return;
+  armed_.erase(armed_.begin(), std::lower_bound(armed_.begin(), armed_.end(), now));
+  if (!unarmed_ && !armed_.empty() && armed_.front() <= when) return;
   if (!on_timer_) {
     py::object made = py::cpp_function([state = weak_from_this()](Nanos armed) {
       if (const auto kept = state.lock()) kept->on_timer(armed);
@@ -301,13 +308,18 @@ void EventLoop::arm() {
   const py::object loop = kept(loop_), on_timer = on_timer_;
   unarmed_ = false;
   try {
-    loop.attr("call_later")(double(when - now) * 1e-9, on_timer, when);
+    armed_.reserve(armed_.size() + 1);  // may throw, so before the call
+    const auto delay = created(PyFloat_FromDouble(double(when - now) * 1e-9)),
+               armed = created(PyLong_FromLongLong(when));
+    loop.attr("call_later")(delay, on_timer, armed);
   } catch (...) {
     unarmed_ = true;
     if (list_) list_->notify();  // the loop calls deliver(), which tries again
     throw;
   }
-  armed_ = armed_ < now ? when : std::min(armed_, when);
+  if (armed_.size() < armed_.capacity()) {  // else a signal handler's submission took the room: one call more, at worst
+    armed_.insert(std::upper_bound(armed_.begin(), armed_.end(), when), when);
+  }
 }
 
 EventLoop::Timer EventLoop::pop_timer() {
@@ -319,9 +331,10 @@ EventLoop::Timer EventLoop::pop_timer() {
 
 void EventLoop::on_timer(Nanos armed) {
   const Nanos now = SteadyClock::instance().now();
-  // The call that armed_ is of, however early: uvloop counts in whole milliseconds from a time that it keeps, which on
-  // a busy machine is some ago. Else it is another, and that one is still to come.
-  if (armed <= armed_ || armed_ <= now) armed_ = kNever;
+  // This call has come, however early: uvloop counts in whole milliseconds from a time that it keeps, which on a busy
+  // machine is some ago.
+  const auto it = std::find(armed_.begin(), armed_.end(), armed);
+  if (it != armed_.end()) armed_.erase(it);
   while (!timers_.empty() && (timers_.front().when <= now || timers_.front().request->done())) {
     const Timer timer = pop_timer();
     if (timer.request->done()) continue;

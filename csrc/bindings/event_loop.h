@@ -75,7 +75,7 @@ class EventLoop : public std::enable_shared_from_this<EventLoop> {
   TicketObject* awaited_ = nullptr;
   std::vector<Timer> timers_;  // a heap, the earliest first
   size_t sweep_at_ = 64;       // timers that make a look for ended requests worth it
-  Nanos armed_ = kNever;       // the earliest time for which the loop is to call on_timer()
+  std::vector<Nanos> armed_;   // the times for which the loop is still to call on_timer(), in order
   bool unarmed_ = false;       // asking it failed
   pybind11::object on_timer_;
 };
