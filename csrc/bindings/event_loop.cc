@@ -310,7 +310,7 @@ void EventLoop::arm() {
   try {
     armed_.reserve(armed_.size() + 1);  // may throw, so before the call
     const auto delay = created(PyFloat_FromDouble(double(when - now) * 1e-9)),
-               armed = created(PyLong_FromLongLong(when));
+               armed = created(PyLong_FromSsize_t(when));
     loop.attr("call_later")(delay, on_timer, armed);
   } catch (...) {
     unarmed_ = true;
