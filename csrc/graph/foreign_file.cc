@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cctype>
 #include <cstdint>
-#include <string>
 
 namespace inferkit {
 namespace {
@@ -59,9 +58,7 @@ std::string_view foreign_format(std::span<const std::byte> bytes) {
     if (all.size() > format.at && all.substr(format.at).starts_with(format.magic)) return format.what;
   }
   if (is_safetensors(all)) {
-    return "a safetensors file, which holds weights and no graph: inferkit.Weights.open reads it; a model is exported "
-           "to "
-           "ONNX";
+    return "a safetensors file, which holds weights and no graph: inferkit.Weights.open reads it";
   }
   std::string_view text = all.substr(0, 1024);
   text.remove_prefix(std::min(text.find_first_not_of("\xef\xbb\xbf \t\r\n"), text.size()));

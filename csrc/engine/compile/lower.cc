@@ -86,7 +86,8 @@ class NodeLowering final : public LowerContext {
 
 Ref NodeLowering::packed(std::initializer_list<const Tensor*> constants, const Packing& packing,
                          const std::function<void(void*)>& fill) {
-  PackedKey key{{}, packing.kind, packing.precision, std::string(packing.tier)};
+  // The size is part of it, so that nobody is ever handed less than it asked for.
+  PackedKey key{{}, cat(packing.kind, " ", packing.elements), packing.precision, packing.tier};
   for (const Tensor* constant : constants) {
     key.from.push_back(constant->id);
     key.kind += cat(" ", dtype_name(constant->dtype), " ", constant->shape.str());

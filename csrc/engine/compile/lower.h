@@ -42,7 +42,7 @@ struct Packing {
   std::string kind;               // with everything that it depends on, but for the constants and what follows
   DType precision = DType::kF32;  // of its elements
   int64_t elements = 0;
-  std::string_view tier;  // as PackedKey::tier
+  std::string tier;  // as PackedKey::tier
 };
 
 class LowerContext : public NodeContext {

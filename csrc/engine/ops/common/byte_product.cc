@@ -45,8 +45,10 @@ template <class Pack>
 Ref packed(LowerContext& c, size_t i, const std::string& kind, int64_t bytes, StepFn step, const PackParams& p,
            Pack&& pack) {
   if (const Tensor* constant = c.input(i).constant) {
-    return c.packed({constant}, {kind, DType::kU8, bytes, igemm_kernels().compiled_isa()},
-                    [&](void* to) { pack(*constant, to); });
+    // Kernels of one tier differ in how many neighbours in K they take at once: with VNNI, and without.
+    const kernels::IgemmKernels& reader = igemm_kernels();
+    const Packing packing{kind, DType::kU8, bytes, cat(reader.compiled_isa(), "-", reader.depth)};
+    return c.packed({constant}, packing, [&](void* to) { pack(*constant, to); });
   }
   const Ref to = c.scratch(static_cast<size_t>(bytes));
   c.step(step, p, {to, c.in(i)}, static_cast<double>(p.matrices * p.lines) * static_cast<double>(p.k) / 8);
