@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -356,6 +357,28 @@ def test_writers_at_once_leave_no_file_half_written(tmp_path: Path) -> None:
                 thread.join(30)
         assert failures == []
     assert [name.suffix for name in tmp_path.iterdir()] == [".json"]
+
+
+def test_a_signal_handler_may_write_in_the_middle_of_a_write(tmp_path: Path) -> None:
+    """As one does that stops the process's figures when it is told to end."""
+    heard = []
+    with inferkit.metrics.share(tmp_path, interval=3600) as sharing:
+
+        def handler(*_: Any) -> None:
+            heard.append(sharing.write())
+
+        before = signal.signal(signal.SIGALRM, handler)
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+            end = time.monotonic() + 60
+            while len(heard) < 50 and time.monotonic() < end:
+                sharing.write()
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+        (path,) = tmp_path.iterdir()
+        json.loads(path.read_text())
+    assert len(heard) >= 50
 
 
 def figures_of_another(tmp_path: Path, **changes: Any) -> dict[str, Any]:

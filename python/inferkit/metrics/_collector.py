@@ -267,12 +267,12 @@ def _with_int_windows(batcher: Figures) -> Figures:
 #: What register() has put into which registry: two collectors in one would give every family twice, and Prometheus
 #: refuses such a scrape as a whole.
 _registered: weakref.WeakKeyDictionary[CollectorRegistry, Collector] = weakref.WeakKeyDictionary()
-_registering = threading.Lock()
+_registering = threading.RLock()  # a signal handler may register, too
 
 
 def _in_a_child() -> None:
     global _registering  # which a thread of the parent may have held
-    _registering = threading.Lock()
+    _registering = threading.RLock()
 
 
 os.register_at_fork(after_in_child=_in_a_child)

@@ -48,7 +48,8 @@ class Sharing:
         self._directory = directory
         self._interval = seconds(interval, "interval", positive=True)
         self._buckets = bucket_bounds(buckets)
-        self._writing = threading.Lock()  # one at a time: who began later has the later figures
+        self._writing = threading.RLock()  # one thread at a time: who began later has the later figures
+        self._busy = False
         self.write()
         self._start()
         atexit.register(self.stop)
@@ -69,10 +70,16 @@ class Sharing:
         path = self._directory / f"{_PREFIX}{key}.json"
         unfinished = path.with_suffix(f".{id(self):x}.tmp")  # another Sharing of this process has another
         with self._writing:
-            unfinished.unlink(missing_ok=True)  # whatever it is: to open a pipe would wait for its reader
-            with unfinished.open("x") as file:
-                file.write(json.dumps(process_figures(self._buckets)))
-            unfinished.replace(path)  # a reader sees the old file or the new one
+            if self._busy:  # a signal handler, in the middle of its own thread's write, which goes on after it
+                return
+            try:
+                self._busy = True
+                unfinished.unlink(missing_ok=True)  # whatever it is: to open a pipe would wait for its reader
+                with unfinished.open("x") as file:
+                    file.write(json.dumps(process_figures(self._buckets)))
+                unfinished.replace(path)  # a reader sees the old file or the new one
+            finally:
+                self._busy = False
 
     def stop(self) -> None:
         """Write the last figures, which later scrapes still count, and no more. Does nothing the second time."""
@@ -100,7 +107,7 @@ class Sharing:
 
 def _restart(sharing: Sharing | None) -> None:
     if sharing is not None and not sharing._stopped.is_set():
-        sharing._writing = threading.Lock()  # the parent's thread may hold the one that was copied
+        sharing._writing, sharing._busy = threading.RLock(), False  # as the parent's thread may have left them
         with surviving("metrics", "not shared"):  # the thread tries again
             sharing.write()
         sharing._start()
