@@ -200,6 +200,8 @@ def test_lengths_are_those_of_torch(scale: float, lengths: dict[int, int]) -> No
 def test_nearest_pixels_are_those_of_torch() -> None:
     assert nearest(4, 1.1, rank=4).tolist() == [0, 1, 2, 3]  # torch copies an axis of an image whose length stays
     assert nearest(4, 1.1, rank=3).tolist() == nearest(4, 1.1, rank=5).tolist() == [0, 0, 1, 2]  # and no other
+    assert nearest(3, 2.2, rank=4).tolist() == [0, 0, 1, 1, 2, 2]  # and doubles one that becomes twice as long
+    assert nearest(3, 2.2, rank=3).tolist() == nearest(3, 2.2, rank=5).tolist() == [0, 0, 0, 1, 1, 2]
     assert nearest(10, 0.6).tolist() == [0, 1, 3, 5, 6, 8]
     assert nearest(7, 1.3).tolist() == [0, 0, 1, 2, 3, 3, 4, 5, 6]
     assert nearest(5, 1.4).tolist() == [0, 0, 1, 2, 2, 3, 4]

@@ -223,7 +223,9 @@ double source_of(const NodeContext& c, const ResizePlan& p, const AxisPlan& a, i
   if (is_copied(p, a)) return x;
   if (p.coordinates == "half_pixel") return (x + 0.5) / a.scale - 0.5;
   if (p.coordinates == "asymmetric") {
-    // torch's "nearest" counts in float32, which decides where the place is a whole number but for its rounding.
+    // torch's "nearest" counts in float32, which decides where the place is a whole number but for its rounding; but an
+    // axis of an image that becomes twice as long has each pixel twice, whatever its scale.
+    if (p.nearest == "floor" && p.mode == Mode::kNearest && p.axes.size() == 4 && a.out == 2 * a.in) return x / 2;
     if (p.nearest == "floor" && p.mode == Mode::kNearest)
       return static_cast<double>(static_cast<float>(o) * static_cast<float>(1 / a.scale));
     return x / a.scale;
