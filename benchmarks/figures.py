@@ -1,4 +1,4 @@
-"""Write the README's table of figures from what `compare.py --json FILE` measured.
+"""Write docs/performance.md's table of figures, and the README's five, from what `compare.py --json FILE` measured.
 
 python benchmarks/compare.py --json figures.json && python benchmarks/figures.py figures.json
 """
@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 import sys
 from pathlib import Path
 from typing import Any
 
-README = Path(__file__).resolve().parent.parent / "README.md"
+ROOT = Path(__file__).resolve().parent.parent
+ONNXRUNTIME = "onnxruntime, run"
 MARKED = re.compile(r"(<!-- figures: begin[^\n]*-->\n).*?(<!-- figures: end -->)", re.DOTALL)
 
 
@@ -78,18 +80,50 @@ def lines(results: dict[str, list[dict[str, Any]]]) -> list[str]:
     return out
 
 
+def five(results: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """The rows of the README."""
+    out = ["| what | inferkit | beside it, in the same run |", "| --- | --- | --- |"]
+
+    def find(section: str, who: str, what: str = "") -> dict[str, Any]:
+        return next(r for r in results[section] if r["who"] == who and r["what"].startswith(what))
+
+    network = "MLP 64-256-256-10"
+    ours, theirs = (find("direct", who, f"{network}, batch 1") for who in ("inferkit", ONNXRUNTIME))
+    times = f"{1 / theirs['ratio']:.1f} times"
+    what = f"one call of a small network ({network}), one row"
+    out.append(f"| {what} | {microseconds(ours['us'])} | ONNX Runtime {microseconds(theirs['us'])} ({times}) |")
+    real = sorted(1 / r["ratio"] for r in results["real"] if r["who"] == ONNXRUNTIME and r["what"].endswith("batch 1"))
+    what = f"one call of {len(real)} models that packages on PyPI ship, one row"
+    times = f"{statistics.median(real):.1f} times in the median, {real[0]:.1f} to {real[-1]:.1f} times"
+    out.append(f"| {what}, as time | 1 | ONNX Runtime {times} |")
+    added = find("overhead", "batcher(x)", network)["added_us"]
+    out.append(f"| what `batcher(x)` adds to `model(x)` where the batcher is idle | {microseconds(added)} | |")
+    ours = find("asyncio", "inferkit")["requests_per_second"]
+    queue = find("asyncio", "asyncio.Queue, worker thread")["requests_per_second"]
+    rates = f"{ours:,.0f} requests/s | an `asyncio.Queue` with a worker thread and ONNX Runtime {queue:,.0f}"
+    out.append(f"| 64 asyncio clients of the same network | {rates} |")
+    ours, theirs = (find("busy", who, "another thread") for who in ("inferkit", "worker thread by hand"))
+    p99s = f"{microseconds(ours['p99_us'])} | a worker thread in Python {microseconds(theirs['p99_us'])}"
+    out.append(f"| p99 latency while the main thread computes in pure Python | {p99s} |")
+    return out
+
+
+def write(path: Path, table: str) -> None:
+    text, count = MARKED.subn(lambda m: f"{m.group(1)}{table}\n{m.group(2)}", path.read_text(encoding="utf-8"))
+    if count != 1:
+        sys.exit(f"{path.name} has no marks for the figures")
+    path.write_text(text, encoding="utf-8")
+
+
 def main() -> None:
     if len(sys.argv) != 2:
         sys.exit(__doc__)
     data = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    note = (
-        f"Medians of one run on {cpu()}: {', '.join(data['versions'])}. In brackets: how many times inferkit's figure."
-    )
-    table = "\n".join([note, "", *lines(data["results"])])
-    text, count = MARKED.subn(lambda m: f"{m.group(1)}{table}\n{m.group(2)}", README.read_text(encoding="utf-8"))
-    if count != 1:
-        sys.exit("the README has no marks for the figures")
-    README.write_text(text, encoding="utf-8")
+    run = f"Medians of one run on {cpu()}: {', '.join(data['versions'])}."
+    # The five first: the rows of the whole table take theirs out of the results.
+    write(ROOT / "README.md", "\n".join([run, "", *five(data["results"])]))
+    note = f"{run} In brackets: how many times inferkit's figure."
+    write(ROOT / "docs" / "performance.md", "\n".join([note, "", *lines(data["results"])]))
 
 
 if __name__ == "__main__":

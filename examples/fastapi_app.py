@@ -44,6 +44,6 @@ async def refuse(_: Request, error: inferkit.InferkitError) -> JSONResponse:
 @app.post("/digit")
 async def digit(request: Request, pixels: list[float] = Body(...)) -> dict[str, float | int]:  # noqa: B008
     image = np.asarray(pixels, np.float32)
-    probabilities = await request.app.state.batcher.submit(image, timeout=0.5)
+    probabilities = await request.app.state.batcher.submit(image, timeout=2.0)
     best = int(probabilities.argmax())
     return {"digit": best, "probability": float(probabilities[best])}

@@ -12,6 +12,8 @@ HERE = (
     "python -m inferkit doctor model.onnx",
     "python -m inferkit doctor model.onnx --input data.npz",
     "python -m inferkit doctor examples/digits.onnx",
+    "python -m inferkit explain model.onnx",
+    "python -m inferkit bench model.onnx",
     "python -m inferkit inspect examples/digits.onnx",
     "python -m inferkit inspect model.onnx",
     "python -m inferkit explain examples/digits.onnx",
@@ -27,11 +29,19 @@ LATER = (
     "pip install '.[cli]'",
     "pip install '.[metrics]'",
     "pip install '.[otel]'",
+    "pip install '.[docs]' && mkdocs build",
+    "pip install '.[docs]'",
+    "pip install fastapi uvicorn",
+    "pip install httpx",
+    "pip install tokenizers",
+    "pip install scikit-learn skl2onnx",
+    "pip install gunicorn uvicorn-worker",
     "pip install openvino batched async-batcher",
     "pip install '.[bench]' && python benchmarks/compare.py",
     "python benchmarks/compare.py --only direct --markdown",
     "python benchmarks/bench_tracing.py",
     "python benchmarks/overload.py --seconds 2",
+    "python benchmarks/tuning.py --plot tuning.svg",
     "cd benchmarks && asv machine --yes && asv run --python=same",
     "python -m tests.conformance.report",
     "cmake --preset dev && cmake --build --preset dev && ctest --preset dev",
@@ -44,6 +54,16 @@ ELSEWHERE = {
     ".ci/run": "run",
     ".ci/operators": "run",  # with --check, which writes nothing
     "INFERKIT_ISA=baseline|avx2|avx512": "tiers",
+    "uvicorn app:app": "test_guides.py::test_the_service_drains_and_stops",
+    "uvicorn app:app --workers 2": "test_guides.py::test_the_service_drains_and_stops",
+    "gunicorn app:app --worker-class uvicorn_worker.UvicornWorker --workers 2": (
+        "test_guides.py::test_the_service_drains_and_stops"
+    ),
+    "curl -s localhost:8000/internal/metrics": "test_guides.py::test_the_service_drains_and_stops",
+    "curl -s localhost:8000/internal/readyz": "test_guides.py::test_the_service_drains_and_stops",
+    "curl -s localhost:8000/digit -H 'content-type: application/json' -d \"$(python -c 'print([7] * 64)')\"": (
+        "test_guides.py::test_the_service_drains_and_stops"
+    ),
     "promtool test rules alerts_test.yml": "monitoring",
     "python -m inferkit top": "test_cli_top.py::test_live_until_ctrl_c",
     "python benchmarks/soak.py --seconds 3600 --plot docs/soak.svg": "soak",
@@ -51,6 +71,10 @@ ELSEWHERE = {
 
 #: Not run, and why.
 NOT_RUN = {
+    'export METRICS_DIRECTORY=/tmp/metrics && rm -rf "$METRICS_DIRECTORY" && mkdir "$METRICS_DIRECTORY"': (
+        "a test must not empty a folder that may be somebody's"
+    ),
+    ".ci/full": "it runs everything, these tests among it",
     "chrt -f 20": "not a command by itself: how the run behind the figures was started, as root",
 }
 

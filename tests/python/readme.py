@@ -1,7 +1,8 @@
 """What the pages show: README.md and those of docs, benchmarks, examples and csrc.
 
 A block of Python stands behind ``<!-- run: NAME -->`` and is run by that name; what is no code says so, ``<!-- shown:
-WHY -->``. Shell commands, in blocks or in a line, need no mark: commands.py says what runs each.
+WHY -->``. ``<!-- run: NAME as FILE.py -->`` is also a file of that name for the other blocks of its page. Shell
+commands, in blocks or in a line, need no mark: commands.py says what runs each.
 
     python tests/python/readme.py NAME      prints a block, for a shell to run
 
@@ -21,19 +22,23 @@ PAGES = sorted(
     for pattern in ("*.md", "docs/**/*.md", "benchmarks/*.md", "examples/*.md", "csrc/*.md")
     for page in ROOT.glob(pattern)
 )
-FENCE = re.compile(r"^(?:<!-- (run|shown): ([^\n]+) -->\n)?```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(
+    r"^(?:<!-- (run|shown): ([^\n]+?)(?: as ([\w.]+))? -->\n)?```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL
+)
 COMMAND = re.compile(
-    r"(?:python|pip|asv|pytest|cmake|ctest|promtool|curl|uvicorn|chrt|cd|apt-get|git|docker|export)\s|\.ci/\w+|[A-Z][A-Z_]+="
+    r"(?:python|pip|asv|pytest|cmake|ctest|promtool|curl|uvicorn|gunicorn|mkdocs|chrt|cd|apt-get|git|docker|kubectl|export)\s"
+    r"|\.ci/\w+|[A-Z][A-Z_]+="
 )
 
 
 @dataclass(frozen=True)
 class Fence:
-    """A fenced block; `mark` is "run", "shown" or empty, `name` what stands behind it."""
+    """A fenced block; `mark` is "run", "shown" or empty, `name` what stands behind it, `file` where it is kept."""
 
     page: str
     mark: str
     name: str
+    file: str
     language: str
     text: str
 
@@ -45,6 +50,11 @@ def fences() -> list[Fence]:
 def blocks(language: str | None = None) -> dict[str, str]:
     """Name -> text of every block that is marked as run, or of those in one language."""
     return {f.name: f.text for f in fences() if f.mark == "run" and language in (None, f.language)}
+
+
+def files(page: str) -> dict[str, str]:
+    """File name -> text, of the blocks that a page wants to have kept."""
+    return {f.file: f.text for f in fences() if f.page == page and f.file}
 
 
 def commands() -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shutil
@@ -13,10 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from commands import ELSEWHERE, HERE, LATER, NOT_RUN
-from readme import COMMAND, blocks, commands, fences
+from readme import COMMAND, commands, fences, files
 
 ROOT = Path(__file__).resolve().parents[2]
 LOGS = ("json-logs", "watch-loop")  # blocks that write to stderr, because they are about it
+FENCES = {fence.name: fence for fence in fences() if fence.mark == "run" and fence.language == "python"}
 
 
 @pytest.fixture
@@ -66,12 +68,20 @@ def test_every_block_is_run_or_says_why_not() -> None:
 DOCTOR = pytest.param("diagnose", marks=pytest.mark.unsanitized("the doctor does not call it good"))
 
 
-@pytest.mark.parametrize("name", [DOCTOR if name == "diagnose" else name for name in sorted(blocks("python"))])
+@pytest.mark.parametrize("name", [DOCTOR if name == "diagnose" else name for name in sorted(FENCES)])
 def test_block(name: str, clone: Path) -> None:
-    """As it stands, from the repository's root."""
-    text = blocks("python")[name].replace("start_http_server(9400)", "start_http_server(0)")  # whatever port is free
-    (clone / "app.py").write_text(text)
-    done = subprocess.run([sys.executable, "app.py"], cwd=clone, capture_output=True, text=True, timeout=120)
+    """As it stands, from the repository's root, beside the files that its page shows."""
+    fence = FENCES[name]
+    kept = files(fence.page)
+    for file, text in kept.items():
+        (clone / file).write_text(text)
+    script = fence.file or ("block.py" if "app.py" in kept else "app.py")
+    text = fence.text.replace("start_http_server(9400)", "start_http_server(0)")  # whatever port is free
+    (clone / script).write_text(text)
+    for module in re.findall(r"^(?:import|from) (\w+)", text + "".join(kept.values()), re.MULTILINE):
+        if not (clone / f"{module}.py").exists() and importlib.util.find_spec(module) is None:
+            pytest.skip(f"the page tells its readers to install {module}")
+    done = subprocess.run([sys.executable, script], cwd=clone, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == "" or name in LOGS, done.stderr
     if name == "watch-loop":

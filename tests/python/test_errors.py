@@ -1,4 +1,4 @@
-"""One table of errors: the core's codes, the classes, the HTTP statuses, the picture in the docstring, the README's."""
+"""One table of errors: the core's codes, the classes, the HTTP statuses, the picture in the docstring, the page's."""
 
 from __future__ import annotations
 
@@ -84,10 +84,10 @@ def test_the_picture_shows_every_class_with_its_status() -> None:
     assert drawn == TABLE
 
 
-def test_the_readme_shows_every_class_with_its_status() -> None:
+def test_the_page_shows_every_class_with_its_status() -> None:
     rows = re.findall(
         r"^\| `(\w+Error)`.*\| (\d{3}) \|$",
-        (Path(__file__).resolve().parents[2] / "README.md").read_text(),
+        (Path(__file__).resolve().parents[2] / "docs" / "errors.md").read_text(),
         re.MULTILINE,
     )
     assert {name: int(status) for name, status in rows} == TABLE
