@@ -26,7 +26,7 @@ Shape row_of(const Shape& spec) {
   const auto index = first_non_finite(given);
   fail(Reason::kNonFinite,
        cat("input '", name, "' holds NaN or infinity", index ? cat(" at index ", index->str()) : std::string(),
-           "; expected finite values: clean the input, or turn the check off (finite=False)"));
+           "; expected finite values: clean the input, or allow them with input_checks=InputChecks(finite=False)"));
 }
 
 }  // namespace
@@ -60,11 +60,12 @@ void check_input(std::string_view name, DType spec_dtype, const Shape& spec, DTy
     if (got < checks.min_length) {
       fail(got == 0 ? Reason::kEmpty : Reason::kShape,
            cat("input '", name, "' has length ", got, " in dimension ", i, " of ", given.str(), "; at least ",
-               checks.min_length, " is required (min_length)"));
+               checks.min_length, " is required (InputChecks.min_length)"));
     }
     if (checks.max_length > 0 && got > checks.max_length) {
-      fail(Reason::kTooLarge, cat("input '", name, "' has length ", got, " in dimension ", i, " of ", given.str(),
-                                  "; at most ", checks.max_length, " is allowed (max_length): shorten or split it"));
+      fail(Reason::kTooLarge,
+           cat("input '", name, "' has length ", got, " in dimension ", i, " of ", given.str(), "; at most ",
+               checks.max_length, " is allowed (InputChecks.max_length): shorten or split it"));
     }
   }
 }

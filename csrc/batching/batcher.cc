@@ -202,8 +202,8 @@ void Batcher::refuse_full(const Request& request) {
   throw Error(ErrorCode::kQueueFull,
               options_.wait_when_full
                   ? cat(full, " and ", options_.max_waiting, " requests wait for room already (max_waiting): wait for ",
-                        "answers before you submit more, or raise max_waiting")
-                  : cat(full, ": try again later, or raise max_queue_size"));
+                        "answers before you submit more, or raise max_waiting of the Batcher")
+                  : cat(full, ": try again later, or raise max_queue_size of the Batcher"));
 }
 
 /// Refused at once, it is told so while there is time to do something else, and nobody computes what comes too late.
@@ -218,9 +218,10 @@ void Batcher::refuse_if_late(const Checked& checked, const SubmitOptions& option
   const uint64_t id = options.id ? options.id : next_id_.fetch_add(1, std::memory_order_relaxed);
   trace_refusal(Phase::kExpired, id, options.name, checked.rows, now);
   if (passed) throw Error(ErrorCode::kDeadline, "the request's deadline had passed when it was submitted");
-  throw Error(ErrorCode::kDeadline,
-              cat("the request could not be answered by its deadline: it has ", double(options.deadline - now) * 1e-6,
-                  " ms, and what is before it and its own run take about ", double(outlook.end - now) * 1e-6, " ms"));
+  throw Error(
+      ErrorCode::kDeadline,
+      cat("the request cannot be answered by its deadline: it has ", double(options.deadline - now) * 1e-6,
+          " ms left, and the requests before it and its own run take about ", double(outlook.end - now) * 1e-6, " ms"));
 }
 
 RequestRef Batcher::admit(std::span<const StridedView> inputs, const Checked& checked, const SubmitOptions& options) {

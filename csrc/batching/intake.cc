@@ -53,7 +53,7 @@ Intake::Intake(std::span<const PortSpec> inputs, std::span<const PortSpec> outpu
 
 Checked Intake::check(std::span<const StridedView> given) {
   if (given.size() != inputs_.size()) {
-    fail(Reason::kName, cat("the model has ", inputs_.size(), " inputs; ", given.size(), " came"));
+    fail(Reason::kName, cat("the model takes ", inputs_.size(), " inputs, got ", given.size()));
   }
   Checked out;
   for (size_t i = 0; i < given.size(); ++i) {
@@ -70,17 +70,17 @@ Checked Intake::check(std::span<const StridedView> given) {
       out.single_row = single;
     } else if (single != out.single_row) {
       const auto& [without, with] = single ? std::pair(i, size_t{0}) : std::pair(size_t{0}, i);
-      fail(Reason::kShape, cat("input '", inputs_[with].name, "' has the batch axis and input '", inputs_[without].name,
-                               "' has not: give it to all of them, or to none for a single row"));
+      fail(Reason::kShape, cat("input '", inputs_[with].name, "' has a batch axis and input '", inputs_[without].name,
+                               "' does not: pass all inputs with a batch axis, or all without it for a single row"));
     } else if (rows != out.rows) {
-      fail(Reason::kShape, cat("input '", inputs_[0].name, "' has ", out.rows, " rows and input '", spec.name, "' has ",
-                               rows, ": every input of a request needs the same number"));
+      fail(Reason::kShape, cat("all inputs of a request need the same number of rows; input '", inputs_[0].name,
+                               "' has ", out.rows, " and input '", spec.name, "' has ", rows));
     }
   }
   if (fixed_rows_ && out.rows != fixed_rows_) {
     fail(out.rows > fixed_rows_ ? Reason::kTooLarge : Reason::kShape,
-         cat("the request has ", out.rows, " rows; the model's first dimension is fixed at ", fixed_rows_,
-             ", so every request needs exactly that many"));
+         cat("the model's first dimension is fixed at ", fixed_rows_,
+             ", so every request needs exactly that many rows; got ", out.rows));
   }
   if (out.rows > max_rows_) {
     fail(Reason::kTooLarge, cat("the request has ", out.rows, " rows, more than max_batch_size=", max_rows_,

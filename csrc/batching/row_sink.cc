@@ -11,13 +11,14 @@ void RowSink::prepare(int64_t rows) {
 
 void* RowSink::allocate(size_t index, DType dtype, const Shape& shape) {
   if (index >= views_.size()) {
-    throw Error(ErrorCode::kOutput, Reason::kShape, cat("the model gave output ", index, " of ", views_.size()));
+    throw Error(ErrorCode::kOutput, Reason::kShape,
+                cat("the model returned output number ", index, ", but has only ", views_.size()));
   }
   if (shape.empty() || shape[0] != rows_) {
-    throw Error(
-        ErrorCode::kOutput, Reason::kShape,
-        cat("output '", specs_[index].name, "' has shape ", shape.str(), " for a batch of ", rows_,
-            " rows; a Batcher needs the first dimension of every output to be the batch: call the model directly"));
+    throw Error(ErrorCode::kOutput, Reason::kShape,
+                cat("output '", specs_[index].name, "' has shape ", shape.str(),
+                    "; a Batcher needs the first dimension of every output to be the batch, here ", rows_,
+                    ": call the model directly"));
   }
   void* data = memory(index, dtype, shape);
   views_[index] = {dtype, shape, data};
@@ -27,7 +28,8 @@ void* RowSink::allocate(size_t index, DType dtype, const Shape& shape) {
 Status RowSink::complete() const {
   for (size_t i = 0; i < views_.size(); ++i) {
     if (!views_[i].data) {
-      return {ErrorCode::kOutput, Reason::kShape, cat("the model gave no output '", specs_[i].name, "'"), nullptr};
+      return {ErrorCode::kOutput, Reason::kShape, cat("the model did not return output '", specs_[i].name, "'"),
+              nullptr};
     }
   }
   return {};

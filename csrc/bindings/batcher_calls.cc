@@ -227,11 +227,12 @@ PyMethodDef call_def = {
     "__call__", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(call_slot)), METH_VARARGS | METH_KEYWORDS,
     R"(__call__(self: inferkit._core.Batcher, *inputs: typing.Any, timeout: float | None = None, priority: int = 0, request_id: str | int | None = None) -> typing.Any
 
-Run one request and wait for its answer; on the calling thread, where the batcher is idle.
+Run one request and wait for its answer.
 
-Takes, returns and raises what ``submit(...).result()`` does. With a ``timeout``, the calling thread runs the model only
-where runs have shown that there is time enough: else a worker does, and the caller gives up when its time has passed.
-Do not call it on an event loop's thread, which it would block.
+It takes, returns and raises the same as ``submit(...).result()``. If the batcher is idle, the calling thread runs the
+model itself. With a ``timeout``, it does so only if earlier runs have shown that there is enough time. Otherwise a
+worker runs the model, and the caller stops waiting when the time has passed. Do not call it on the thread of an event
+loop, which it would block: await :meth:`submit` there.
 )"};
 
 PyMethodDef submit_def = {
@@ -240,21 +241,21 @@ PyMethodDef submit_def = {
 
 Queue a request and return its ticket at once.
 
-Called by a task of a running asyncio loop, it joins what all tasks of that loop submit in the same tick: they go to the
-queue together, when the loop turns. Called elsewhere, it goes to the queue now.
+Requests that tasks of an asyncio loop submit in the same turn of the loop go to the queue together, at the end of this
+turn. A request from anywhere else goes to the queue at once.
 
 Parameters
 ----------
 *inputs : array or dict
-    One array for each input of the model, in order, or one dict of arrays by name. All with the batch axis, or all
-    without it, which makes a single row.
+    One array for each input of the model, in order, or one dict of arrays by name. Either all of them have the batch
+    axis, or none has it; then the request is a single row.
 timeout : float, optional
-    Seconds until the request ends with :class:`DeadlineError` if it has no answer. Where runs have shown that it cannot
-    have one by then, behind those that wait or at all, it is refused at once, or dropped before it runs.
+    Seconds after which the request ends with a :class:`DeadlineError`, if it has no answer by then. If earlier runs
+    show that it cannot be answered in time, it is refused at once, or dropped before it runs.
 priority : int
-    Between -100 and 100; higher goes first.
+    From -100 to 100. Requests of a higher priority go first.
 request_id : str or int, optional
-    Names the request; by default it gets a number.
+    A name for the request, which logs and traces show. By default it gets a number.
 
 Returns
 -------
@@ -265,9 +266,9 @@ Raises
 ValidationError
     The input is wrong; ``.reason`` says how.
 QueueFullError
-    The queue is full. Where the batcher was told to wait instead, a thread waits here, and a task while it awaits.
+    The queue is full. With ``on_full="wait"``, a thread waits here instead, and a task waits when it awaits the ticket.
 DeadlineError
-    The timeout is not positive, or too short for what waits and runs before the request; the message says how long
+    The timeout is not positive, or too short for the requests that go before this one; the message says how long
     that is likely to take.
 ClosedError
     The batcher is draining or closed.

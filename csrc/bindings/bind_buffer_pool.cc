@@ -47,9 +47,9 @@ void release_view(PyObject* self, Py_buffer*) { --py::cast<PyBuffer&>(py::handle
 
 constexpr const char* kBufferDoc = R"(Memory on loan from a :class:`BufferPool`.
 
-Supports the buffer protocol as writable, contiguous bytes, aligned to 64 bytes and not initialised; numpy views it
-without a copy. Goes back to the pool with :meth:`release`, at the end of a ``with`` block, or when the last reference
-to it and to its views is gone, whichever comes first.
+It supports the buffer protocol as writable, contiguous bytes, which are aligned to 64 bytes and not initialised; numpy
+can view it without a copy. The memory goes back to the pool with :meth:`release`, at the end of a ``with`` block, or when
+the last reference to the buffer and to its views is gone, whichever comes first.
 
 Examples
 --------
@@ -69,8 +69,8 @@ True
 constexpr const char* kPoolDoc =
     R"(Memory for buffers that come and go often: size classes, per-thread caches, a hard cap.
 
-Safe to use from many threads. After warm-up it asks the system for nothing. Buffers that are out keep their memory
-when the pool object is gone.
+It is safe to use from many threads. After warm-up it does not ask the system for memory any more. Buffers that are in
+use keep their memory when the pool object is gone.
 
 Parameters
 ----------
@@ -79,7 +79,7 @@ max_bytes : int, optional
 thread_cache_bytes : int
     Free memory that one thread keeps for itself.
 shared_cache_bytes : int
-    Free memory that all threads share; what is beyond goes back to the system.
+    Free memory that all threads share. Memory beyond that goes back to the system.
 
 Raises
 ------
@@ -103,8 +103,7 @@ constexpr const char* kAcquireDoc = R"(Lend a buffer of ``nbytes`` bytes.
 Parameters
 ----------
 nbytes : int
-    The size that the buffer will show. What the pool sets aside is the next size class, less than 25% above it from
-    256 bytes on.
+    The size of the buffer. The pool sets aside the next size class, which is less than 25% larger (from 256 bytes on).
 
 Returns
 -------
@@ -124,10 +123,10 @@ constexpr const char* kStatsDoc = R"(Take a snapshot of the pool's figures.
 Returns
 -------
 PoolStats
-    Frozen; bytes are those set aside (the size class), not those asked for.
+    A frozen object. It counts the bytes that are set aside (the size class), not those that were asked for.
 )";
 
-constexpr const char* kLeaksDoc = R"(List the buffers that are out, by user and size class, most bytes first.
+constexpr const char* kLeaksDoc = R"(List the buffers that are in use, by user and size class, most bytes first.
 
 Returns
 -------
@@ -145,16 +144,17 @@ Examples
 void bind_figures(py::module_& m) {
   py::class_<PoolStats>(m, "PoolStats", py::custom_type_setup(without_new),
                         "A snapshot of a :class:`BufferPool`'s figures.")
-      .def_readonly("in_use_bytes", &PoolStats::in_use_bytes, "Set aside for buffers that are out.")
-      .def_readonly("cached_bytes", &PoolStats::cached_bytes, "Held from the system and free.")
-      .def_readonly("peak_bytes", &PoolStats::peak_bytes, "The most held at once, in use and cached.")
+      .def_readonly("in_use_bytes", &PoolStats::in_use_bytes, "Bytes set aside for buffers that are in use.")
+      .def_readonly("cached_bytes", &PoolStats::cached_bytes,
+                    "Bytes that the pool holds from the system and that are free.")
+      .def_readonly("peak_bytes", &PoolStats::peak_bytes, "The most bytes ever held at once, in use and cached.")
       .def_property_readonly(
           "max_bytes",
           [](const PoolStats& s) { return s.max_bytes ? std::optional<size_t>(s.max_bytes) : std::nullopt; },
-          "The cap; None where there is none.")
-      .def_readonly("hits", &PoolStats::hits, "Acquisitions that a cache served.")
-      .def_readonly("misses", &PoolStats::misses, "Acquisitions that asked the system for memory.")
-      .def_readonly("outstanding", &PoolStats::outstanding, "Buffers that are out.")
+          "The cap in bytes; None if there is none.")
+      .def_readonly("hits", &PoolStats::hits, "How many acquisitions a cache served.")
+      .def_readonly("misses", &PoolStats::misses, "How many acquisitions asked the system for memory.")
+      .def_readonly("outstanding", &PoolStats::outstanding, "How many buffers are in use.")
       .def("__repr__", [](const PoolStats& s) {
         return cat("PoolStats(in_use_bytes=", s.in_use_bytes, ", cached_bytes=", s.cached_bytes,
                    ", peak_bytes=", s.peak_bytes, ", max_bytes=", s.max_bytes ? std::to_string(s.max_bytes) : "None",
@@ -162,11 +162,11 @@ void bind_figures(py::module_& m) {
       });
 
   py::class_<LeakRow>(m, "LeakRow", py::custom_type_setup(without_new),
-                      "Buffers of one user and one size class that are out.")
-      .def_readonly("tag", &LeakRow::tag, "Who acquired them.")
+                      "Buffers in use, of one user and one size class.")
+      .def_readonly("tag", &LeakRow::tag, "Who acquired them: ``python``, or a part of inferkit.")
       .def_readonly("capacity", &LeakRow::capacity, "Bytes set aside for each.")
-      .def_readonly("count", &LeakRow::count, "How many.")
-      .def_readonly("bytes", &LeakRow::bytes, "Bytes asked for, summed.")
+      .def_readonly("count", &LeakRow::count, "How many buffers.")
+      .def_readonly("bytes", &LeakRow::bytes, "The bytes that were asked for, in all.")
       .def("__repr__", [](const LeakRow& row) {
         return cat("LeakRow(tag='", row.tag, "', capacity=", row.capacity, ", count=", row.count, ", bytes=", row.bytes,
                    ")");
@@ -187,14 +187,15 @@ void bind_buffer_pool(py::module_& m) {
   });
   py::class_<PyBuffer>(m, "Buffer", slots, kBufferDoc)
       .def("release", &PyBuffer::release,
-           "Give the memory back now; does nothing the second time.\n\nRaises\n------\nBufferError\n    If a numpy "
+           "Give the memory back to the pool now. A second call does nothing.\n\nRaises\n------\nBufferError\n    If a "
+           "numpy "
            "array or a memoryview still looks at it.\n")
       .def_readonly("nbytes", &PyBuffer::nbytes, "The size that was asked for, in bytes.")
       .def_property_readonly(
           "capacity", [](const PyBuffer& b) { return b.buffer.capacity(); },
-          "The bytes set aside for it; 0 once it was released.")
+          "The bytes that are set aside for it; 0 after it was released.")
       .def_property_readonly(
-          "released", [](const PyBuffer& b) { return !b.buffer; }, "Whether it went back.")
+          "released", [](const PyBuffer& b) { return !b.buffer; }, "Whether the memory has gone back to the pool.")
       .def("__len__", [](const PyBuffer& b) { return b.nbytes; })
       .def("__enter__", [](py::object self) { return self; })
       .def("__exit__",
@@ -232,7 +233,7 @@ void bind_buffer_pool(py::module_& m) {
       .def("leaks", &BufferPool::leaks, kLeaksDoc)
       .def_static(
           "default", [] { return BufferPool::process_default(); },
-          "The pool that the whole process shares: models and batchers take their memory from it.")
+          "Get the pool of the process, from which models and batchers take their memory.")
       .def("__repr__", [](const BufferPool& pool) {
         const PoolStats s = pool.stats();
         return cat("<inferkit.BufferPool: ", s.outstanding, " buffers out, ", s.in_use_bytes, " bytes in use, ",

@@ -104,6 +104,27 @@ ModelOptions options_from(const MaybeCount& threads, const Count& max_plans, con
 
 PyModel from_native(std::shared_ptr<Model> native, const InputChecks& checks) { return {native, native, checks}; }
 
+constexpr const char* kCallDoc = R"(Run the model on a batch, or on a single row.
+
+Parameters
+----------
+*inputs : array
+    One array for each input of the model, in order. Either all of them have the batch axis, or none has it; then they
+    are a single row, and the outputs have no batch axis either.
+
+Returns
+-------
+numpy.ndarray or tuple of numpy.ndarray
+    One array if the model has one output, otherwise a tuple of arrays, in order. They belong to the caller.
+
+Raises
+------
+ValidationError
+    An input does not fit, or fails its checks; ``.reason`` says how.
+InferenceError
+    The run failed.
+)";
+
 py::dict run_by_name(const py::object& self, const py::dict& feeds,
                      const std::optional<py::typing::Dict<py::str, py::object>>& out) {
   const PyModel& model = py_model(self);
@@ -122,7 +143,7 @@ py::dict run_by_name(const py::object& self, const py::dict& feeds,
   const auto outputs = model.runner->outputs();
   if (out) {
     if (!model.native)
-      throw std::invalid_argument("out= needs a model that is compiled; a wrapped callable makes its own");
+      throw std::invalid_argument("out= works with compiled models only: a wrapped callable returns arrays of its own");
     size_t found = 0;
     for (const PortSpec& spec : outputs) {
       keep.push_back(find_named(*out, spec));
@@ -223,7 +244,7 @@ void bind_model(py::module_& m) {
             const PyModel& of = py_model(self);
             return file_name(of.native ? of.native->path() : "");
           },
-          "The file that the model came from; empty where it came from none.")
+          "The path of the model's file; empty if it was not loaded from a path.")
       .def("_weights",
            [](const py::object& self) -> std::shared_ptr<const Weights> {
              const PyModel& of = py_model(self);
@@ -239,7 +260,7 @@ void bind_model(py::module_& m) {
             const py::gil_scoped_release release;
             if (native) native->trim();
           },
-          "Frees the scratch memory of plans that no run is using.");
+          "Free the working memory of plans that no run is using.");
   require_init<InputChecks>();
   require_init<PyModel>();
   // The attribute for who looks it up (and for classes that derive from Model), the slot for who calls.
@@ -249,7 +270,7 @@ void bind_model(py::module_& m) {
         if (!result) throw py::error_already_set();
         return py::reinterpret_steal<py::object>(result);
       },
-      py::name("__call__"), py::is_method(model));
+      py::name("__call__"), py::is_method(model), kCallDoc);
   m.def(
       "install_call",
       [](const py::type& type) {

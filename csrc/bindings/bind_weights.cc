@@ -56,19 +56,18 @@ using WeightsPtr = std::shared_ptr<const Weights>;
 constexpr const char* kDoc =
     R"(Named tensors in a mapped file: a read-only mapping from names to arrays.
 
-``weights["name"]`` is a read-only numpy view onto the file's pages. Threads, models and processes that open the same
-file share its memory. A view keeps the file mapped after the ``Weights`` object is gone. Of an ONNX file, the tensors
-that a model would copy (small ones, whole numbers, those at odd addresses) are copies here too.
+``weights["name"]`` is a read-only numpy view of the file's pages. Threads, models and processes that open the same file
+share its memory. A view keeps the file mapped after the ``Weights`` object is gone. In an ONNX file, the tensors that a
+model would copy (small ones, integers, and those at addresses that do not fit their elements) are copies here too.
 
-A file promises no alignment: a view may have ``flags.aligned`` false, and is a correct array all the same. Types that
-numpy lacks (bfloat16, floats of 8 and 4 bits, integers of 4 and 2) come as those of ``ml_dtypes`` where that package is
-installed, else as their bits in ``uint16`` or ``uint8``; :meth:`dtype` tells which it is. Where elements share bytes in
-the file, the view is onto an unpacked copy.
+A file does not promise alignment: a view may have ``flags.aligned`` false, and is a correct array all the same. Types
+that numpy does not have (bfloat16, floats of 8 and 4 bits, integers of 4 and 2 bits) come as the types of the package
+``ml_dtypes`` if it is installed, otherwise as their bits in ``uint16`` or ``uint8``; :meth:`dtype` tells which type the
+file has. If several elements share a byte in the file, the view is a view of an unpacked copy.
 
-The file must stay as it is while it is open; a new one renamed over it does no harm. Once it has changed,
-``weights[name]`` raises ModelError. Arrays that were handed out before cannot: they show what is written into the
-file, and reading a part that was cut off ends the process (SIGBUS). Where others may do that, open the file with
-``mmap=False``.
+The file must stay as it is while it is open. To replace it, rename a new file over it. If the file has changed,
+``weights[name]`` raises a ModelError. Arrays that you took before show what is written into the file, and if you read a
+part that was cut off, the process ends (SIGBUS). If others may do that, open the file with ``mmap=False``.
 
 Examples
 --------
@@ -87,14 +86,14 @@ False
 
 constexpr const char* kOpenDoc = R"(Map a safetensors file, or the initializers of an ONNX model and its external data.
 
-The whole header is checked before anything is read, and the pages are read ahead.
+The whole header is checked before anything else is read, and the pages are read ahead.
 
 Parameters
 ----------
 path : str or path-like
     A file whose name ends in ``.onnx`` is read as a model, any other as safetensors.
 mmap : bool
-    False reads the file into memory instead: for files that others rewrite in place.
+    False reads the file into memory instead. Use it for files that others rewrite in place.
 
 Raises
 ------
@@ -183,25 +182,25 @@ void bind_weights(py::module_& m) {
             const TensorView* view = find(py::cast<const Weights&>(self), name);
             return view ? array_view(*view, self) : otherwise;
           },
-          "name"_a, "default"_a = py::none(), "The tensor of that name, or ``default`` where there is none.")
+          "name"_a, "default"_a = py::none(), "Get the tensor of that name, or ``default`` if there is none.")
       .def(
           "keys", [](const py::object& self) { return abc_view<KeysView>("KeysView", self); },
-          "The names, in the order of the file.")
+          "Get the names, in the order of the file.")
       .def(
           "values", [](const py::object& self) { return abc_view<ValuesView>("ValuesView", self); },
-          "The tensors, in the order of the file.")
+          "Get the tensors, in the order of the file.")
       .def(
           "items", [](const py::object& self) { return abc_view<ItemsView>("ItemsView", self); },
-          "Pairs of name and tensor, in the order of the file.")
+          "Get pairs of name and tensor, in the order of the file.")
       .def(
           "dtype", [](const Weights& self, const Name& name) { return std::string(dtype_name(at(self, name).dtype)); },
-          "name"_a, "The element type that the file gives for a tensor, for example ``\"bfloat16\"``.")
-      .def_property_readonly("metadata", &Weights::metadata, "What the file says of itself: a dict of strings, a copy.")
-      .def_property_readonly("nbytes", &Weights::bytes, "The bytes of all tensors.")
-      .def_property_readonly("file_bytes", &Weights::file_bytes, "The size of the file.")
+          "name"_a, "Get the element type that the file gives for a tensor, for example ``\"bfloat16\"``.")
+      .def_property_readonly("metadata", &Weights::metadata, "The metadata of the file, as a dict of strings.")
+      .def_property_readonly("nbytes", &Weights::bytes, "The size of all tensors together, in bytes.")
+      .def_property_readonly("file_bytes", &Weights::file_bytes, "The size of the file, in bytes.")
       .def_property_readonly(
           "path", [](const Weights& self) { return file_name(self.path()); },
-          "The file that was opened; empty where the tensors came from none.")
+          "The path of the file; empty if the tensors came from no file.")
       .def("__repr__", [](const Weights& self) {
         return cat("<inferkit.Weights: ", self.size(), " tensors, ", self.bytes(), " bytes",
                    self.path().empty() ? "" : cat(", from ", py::repr(file_name(self.path())).cast<std::string>()),

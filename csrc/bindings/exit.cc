@@ -28,7 +28,7 @@ bool finalizing() { return !Py_IsInitialized(); }
 
 void refuse_endless_wait(const Runner& runner) {
   if (runner.needs_gil() && finalizing()) {
-    throw Error(ErrorCode::kClosed, "the interpreter is shutting down: nobody runs the model any more");
+    throw Error(ErrorCode::kClosed, "Python is shutting down, and the model cannot run any more");
   }
 }
 

@@ -36,7 +36,7 @@ void refuse_other_names(py::handle dict, std::span<const PortSpec> specs, size_t
     }
   }
   throw Error(ErrorCode::kValidation, Reason::kName,
-              other.empty() ? cat("two keys have the name of one ", what, "; the model has ", names_of(specs))
+              other.empty() ? cat("two keys name the same ", what, "; the model has ", names_of(specs))
                             : cat("the model has no ", what, " ", other, "; it has ", names_of(specs)));
 }
 

@@ -76,9 +76,10 @@ class PyRunner final : public Runner {
     if (is_a(answer, "Mapping")) return take_named(answer, sink);
     if (is_sequence_of_arrays(answer)) return take_in_order(answer, sink);
     if (outputs_.size() != 1) {
-      throw Error(ErrorCode::kOutput, Reason::kShape,
-                  cat("the callable gave one object, a ", Py_TYPE(answer.ptr())->tp_name, "; ", outputs_.size(),
-                      " outputs are declared: it may give a sequence of them, or a mapping by name"));
+      throw Error(
+          ErrorCode::kOutput, Reason::kShape,
+          cat("the callable returned one object of type ", Py_TYPE(answer.ptr())->tp_name, ", but ", outputs_.size(),
+              " outputs are declared: return a sequence of arrays, or a mapping of names to arrays"));
     }
     take(0, answer, sink);
   }
@@ -120,7 +121,8 @@ class PyRunner final : public Runner {
     const auto sequence = py::reinterpret_borrow<py::sequence>(answer);
     if (const size_t size = sequence.size(); size != outputs_.size()) {
       throw Error(ErrorCode::kOutput, Reason::kShape,
-                  cat("the callable gave ", size, " outputs; ", outputs_.size(), " are declared"));
+                  cat("the callable returned ", size, size == 1 ? " output, but " : " outputs, but ", outputs_.size(),
+                      outputs_.size() == 1 ? " is declared" : " are declared"));
     }
     for (size_t i = 0; i < outputs_.size(); ++i) take(i, sequence[i], sink);
   }
@@ -151,12 +153,13 @@ class PyRunner final : public Runner {
       throw Error(ErrorCode::kOutput, Reason::kShape, cat("the callable's ", error.what()));
     }
     if (view.dtype != spec.dtype) {
-      fail(i, cat("came as ", dtype_name(view.dtype), "; ", dtype_name(spec.dtype), " is declared"));
+      fail(i,
+           cat("of the callable has dtype ", dtype_name(view.dtype), ", but ", dtype_name(spec.dtype), " is declared"));
     }
     const Shape& shape = view.shape;
     bool fits = shape.rank() == spec.shape.rank();
     for (size_t d = 0; fits && d < shape.rank(); ++d) fits = spec.shape[d] == Shape::kFree || spec.shape[d] == shape[d];
-    if (!fits) fail(i, cat("came with shape ", shape.str(), "; ", spec.shape.str(), " is declared"));
+    if (!fits) fail(i, cat("of the callable has shape ", shape.str(), ", but ", spec.shape.str(), " is declared"));
     copy_strided(view, sink.allocate(i, spec.dtype, shape), false);
   }
 

@@ -204,18 +204,18 @@ PyMethodDef ticket_methods[] = {
 
 Wait for the answer.
 
-Do not call it on an event loop's thread, which it would block: ``await`` the ticket there.
+Do not call it on the thread of an event loop, which it would block: ``await`` the ticket there.
 
 Parameters
 ----------
 timeout : float, optional
-    Seconds to wait. The request itself goes on when they have passed.
+    Seconds to wait. When they have passed, the request itself goes on.
 
 Returns
 -------
 numpy.ndarray, or a tuple, or a dict
-    One array where the model has one output, else a tuple of them; a dict by name where the inputs came as a dict.
-    Fresh arrays, the caller's to keep; the same objects at every call.
+    One array if the model has one output, otherwise a tuple of arrays. If the inputs came as a dict, a dict of arrays
+    by name. The arrays belong to the caller; every call returns the same objects.
 
 Raises
 ------
@@ -229,12 +229,12 @@ RequestCancelledError, ClosedError, QueueFullError, OutputError, InferenceError
     {"exception", fast_method(ticket_exception), METH_FASTCALL | METH_KEYWORDS,
      R"(exception(self: inferkit._core.Ticket, timeout: float | None = None) -> Exception | None
 
-Wait for the end; the error that ``result`` would raise, or None.
+Wait for the end of the request, and return the error that ``result`` would raise, or None.
 )"},
     {"cancel", ticket_cancel, METH_NOARGS,
      R"(cancel(self: inferkit._core.Ticket) -> bool
 
-End the request now, if it has not ended: a queued one never runs, the answer of a running one is dropped.
+End the request now, if it has not ended yet. If it waits in the queue, it never runs; if it runs, its answer is dropped.
 
 Returns
 -------
@@ -242,9 +242,9 @@ bool
     Whether this call ended it.
 )"},
     {"done", ticket_done, METH_NOARGS,
-     "done(self: inferkit._core.Ticket) -> bool\n\nWhether the request has ended, in whatever way.\n"},
+     "done(self: inferkit._core.Ticket) -> bool\n\nWhether the request has ended, with an answer or an error.\n"},
     {"cancelled", ticket_cancelled, METH_NOARGS,
-     "cancelled(self: inferkit._core.Ticket) -> bool\n\nWhether it ended by being cancelled.\n"},
+     "cancelled(self: inferkit._core.Ticket) -> bool\n\nWhether the request was cancelled.\n"},
     // For stubs: the slots themselves carry no signature.
     {"__await__", [](PyObject* self, PyObject*) { return ticket_await(self); }, METH_NOARGS | METH_COEXIST,
      "__await__(self: inferkit._core.Ticket) -> collections.abc.Generator[typing.Any, None, typing.Any]\n"},
@@ -254,8 +254,9 @@ bool
 
 constexpr const char* kTicketDoc = R"(A request on its way: wait for it with ``result()``, or ``await`` it.
 
-Made by :meth:`Batcher.submit`. Safe to use from any thread; tasks of one event loop at a time may await it. A task that
-is cancelled while it awaits cancels its request. Dropping a ticket drops its answer, not the request.
+Made by :meth:`Batcher.submit`. It is safe to use from any thread. Several tasks may await it, but only tasks of one
+event loop at a time. If a task is cancelled while it awaits a ticket, the request is cancelled too. If you drop a ticket,
+its request runs all the same, and the answer is lost.
 
 Examples
 --------
@@ -317,7 +318,7 @@ void bind_ticket(py::module_& m) {
       "The caller's id, or a number that no other request of the batcher has."));
   ticket.attr("timing") =
       property(py::cpp_function([](py::handle self) { return timing_of(*checked_ticket(self)->request); },
-                                "When what happened to it, and in which batch."));
+                                "When each stage of the request happened, and in which batch it ran."));
 }
 
 }  // namespace inferkit

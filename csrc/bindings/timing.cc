@@ -26,15 +26,15 @@ Timing timing_of(const Request& request) {
 
 void bind_timing(py::module_& m) {
   const char* doc =
-      R"(When what happened to a request, in seconds of ``time.monotonic()``; None for what did not happen.)";
+      R"(The times of a request, in seconds of ``time.monotonic()``; None for a stage that it did not reach.)";
   py::class_<Timing>(m, "Timing", py::custom_type_setup(without_new), doc)
-      .def_readonly("enqueued", &Timing::enqueued, "It was submitted.")
-      .def_readonly("dequeued", &Timing::dequeued, "It was put into a batch.")
-      .def_readonly("started", &Timing::started, "The batch began to run.")
-      .def_readonly("finished", &Timing::finished, "The request ended.")
-      .def_readonly("delivered", &Timing::delivered, "The caller took the answer, or the error.")
-      .def_readonly("batch_id", &Timing::batch_id, "The number of its batch; None where it was in none.")
-      .def_readonly("batch_size", &Timing::batch_size, "Rows in its batch.")
+      .def_readonly("enqueued", &Timing::enqueued, "When it was submitted.")
+      .def_readonly("dequeued", &Timing::dequeued, "When it was put into a batch.")
+      .def_readonly("started", &Timing::started, "When its batch began to run.")
+      .def_readonly("finished", &Timing::finished, "When it ended.")
+      .def_readonly("delivered", &Timing::delivered, "When the caller took the answer, or the error.")
+      .def_readonly("batch_id", &Timing::batch_id, "The number of its batch; None if it was in none.")
+      .def_readonly("batch_size", &Timing::batch_size, "How many rows its batch had.")
       .def("__repr__", [](const Timing& t) {
         const auto text = [](const auto& value) { return value ? cat(*value) : std::string("None"); };
         const auto seconds = [](const std::optional<double>& value) {

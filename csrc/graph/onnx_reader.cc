@@ -40,7 +40,7 @@ ModelFile read(Bytes bytes, onnx::TensorLoader& tensors) {
   } catch (const Error& error) {
     const std::string_view what = foreign_format(bytes);
     if (error.code() != ErrorCode::kModel || what.empty()) throw;
-    throw Error(ErrorCode::kModel, cat("this is no ONNX model but ", what));
+    throw Error(ErrorCode::kModel, cat("this is not an ONNX model but ", what));
   }
 }
 

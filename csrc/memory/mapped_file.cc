@@ -101,7 +101,7 @@ void MappedFile::require_unchanged() const {
     // For when it looks as before again. Relaxed: it stands for no other memory.
     changed_.store(true, std::memory_order_relaxed);
     return Error(ErrorCode::kModel, cat("the file ", quote(path_), " ", what,
-                                        " since it was opened, and its weights are read where they stand: load it "
+                                        " since it was opened, and the model reads its weights from this file: load it "
                                         "again. Replace a model by renaming a new file over the old one, or load it "
                                         "with mmap=False"));
   };

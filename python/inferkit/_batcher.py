@@ -34,20 +34,22 @@ _Figures = TypeVar("_Figures", "BatcherStats", "WindowStats")
 
 @dataclass(frozen=True, kw_only=True)
 class OutputChecks:
-    """What an output must pass before its request gets it; a request that fails gets an :class:`OutputError` alone.
+    """What is checked of an output before its request gets it.
+
+    A request whose output fails gets an :class:`OutputError`; the other requests of its batch get their answers.
 
     Parameters
     ----------
     finite : bool
-        No NaN and no infinity.
+        There is no NaN and no infinity.
     shape : bool
-        dtype and shape are those that the model declares.
+        The dtype and the shape are those that the model declares.
     not_all_zero : bool
         At least one element is not zero.
     normalized : bool
-        Along the last axis no value is negative and the sum is 1: probabilities.
+        Along the last axis, no value is negative and the sum is 1, as for probabilities.
     tolerance : float
-        How far from 1 a sum may be, and how far below 0 a value.
+        How far from 1 a sum may be, and how far below 0 a value may be.
 
     Examples
     --------
@@ -77,16 +79,16 @@ class OutputChecks:
 
 @dataclass(frozen=True, kw_only=True)
 class Latency:
-    """Percentiles of a duration, in milliseconds, within 1%; of the requests that ran.
+    """Percentiles of a duration, in milliseconds and within 1%, of the requests that ran.
 
     Parameters
     ----------
     p50, p90, p95, p99, p999 : float
-        What 50%, 90%, 95%, 99% and 99.9% of the requests did not exceed; 0 where there were none.
+        What 50%, 90%, 95%, 99% and 99.9% of the requests did not exceed; 0 if there were none.
     max, mean : float
-        The longest, and the average.
+        The longest and the average duration.
     count : int
-        How many requests they are of.
+        How many requests were counted.
     """
 
     p50: float
@@ -106,24 +108,24 @@ class WindowStats:
     Parameters
     ----------
     seconds : int
-        The window: that many whole seconds, and the one that runs.
+        The length of the window in whole seconds; the second that has begun comes on top.
     covered : float
-        The seconds that the figures are of; less while the batcher is young.
+        How many seconds the figures cover; fewer while the batcher is young.
     completed, failed, cancelled, expired, rejected, invalid : int
         How many requests ended in each way; as in :class:`BatcherStats`.
     batches, rows : int
-        Batches run, and rows in them.
+        How many batches ran, and how many rows they had.
     requests_per_second : float
-        Completed requests.
+        Completed requests per second.
     batch_fill_rate : float
-        Rows per batch, as a share of the largest batch.
+        Rows per batch, as a share of `max_batch_size`.
     inference_error_rate : float
         Failed requests as a share of completed and failed ones.
     unserved_rate : float
-        Rejected and expired requests as a share of completed, failed, rejected and expired ones: good requests that got
-        no answer.
+        Rejected and expired requests as a share of completed, failed, rejected and expired ones: the good requests that
+        got no answer.
     invalid_rate : float
-        Invalid requests as a share of all that came.
+        Invalid requests as a share of all requests.
     queue_ms, compute_ms, total_ms : Latency
         As in :class:`BatcherStats`; ``max`` is within 2%.
     """
@@ -155,49 +157,50 @@ class WindowStats:
 
 @dataclass(frozen=True, kw_only=True)
 class BatcherStats:
-    """A batcher's figures at one moment. Counts and latencies are of its whole life, but for those in ``windows``.
+    """A batcher's figures at one moment. Counts and latencies cover its whole life, except for those in ``windows``.
 
     Parameters
     ----------
     state : str
         ``open``, ``draining``, ``closed``, or ``forked`` in a child of the process that made it.
     completed, failed, cancelled, expired : int
-        How requests ended: with an answer, an error of the model or its output checks, by their caller, by their time
-        (also those that were refused because their time would have passed before their answer).
+        How many requests ended with an answer; with an error of the model or of its output checks; because their caller
+        cancelled them; because their deadline passed, or would have passed before they could be answered.
     rejected, invalid : int
-        Refused for want of room or because the batcher was closed; ended with :class:`ValidationError`, whatever found
-        the input wrong.
+        How many requests were refused because the queue was full or the batcher closed; how many ended with a
+        :class:`ValidationError`.
     queue_depth : int
-        Requests that wait.
+        How many requests wait.
     in_flight : int
-        Batches that run.
+        How many batches run.
     oldest_wait : float
-        Seconds that the oldest waiting request has waited.
+        How many seconds the oldest waiting request has waited.
     longest_run : float
-        Seconds that the oldest of the running batches has run: what grows where a model hangs.
+        How many seconds the oldest running batch has run. It keeps growing if a model hangs.
     batches, rows : int
-        Batches run, and rows in them.
+        How many batches ran, and how many rows they had.
     mean_batch_size : float
         Rows per batch.
     batch_fill_rate : float
-        That, as a share of the largest batch.
+        Rows per batch, as a share of `max_batch_size`.
     requests_per_second : float
-        Completed requests, over the last ten seconds.
+        Completed requests per second, over the last ten seconds.
     inference_error_rate : float
         Failed requests as a share of completed and failed ones.
     dispatched : mapping of str to int
-        Why batches went: ``full``, ``ready`` (no delay was asked for), ``delay`` (the oldest had waited ``max_delay``),
-        ``deadline``, ``drain``, ``caller`` (the batcher was idle and the caller ran it).
+        Why batches started to run: ``full`` (a whole batch was there), ``ready`` (a worker was free), ``delay`` (the
+        oldest request had waited for ``max_delay``), ``deadline`` (a request could not wait any longer), ``drain``, or
+        ``caller`` (the batcher was idle, and the caller's thread ran the batch).
     queue_ms, compute_ms, total_ms : Latency
-        From submission to the start of the run, of the run, and both together.
+        The time from submission to the start of the run, the time of the run, and both together.
     batch_sizes : mapping of int to int
-        Batches by rows, in powers of two: under 8, those of 5 to 8 rows.
+        How many batches had how many rows, in powers of two: the key 8 counts batches of 5 to 8 rows.
     windows : mapping of int to WindowStats
         The last 1, 10 and 60 seconds.
     pool : PoolStats
-        Of the buffer pool that it takes its memory from, which the process shares.
+        Figures of the buffer pool, which all batchers of the process share.
     memory_rss_bytes : int
-        Physical memory of the whole process.
+        The physical memory of the whole process.
     """
 
     state: str
@@ -232,7 +235,7 @@ class BatcherStats:
         return self.total_ms.p99
 
     def as_dict(self) -> dict[str, Any]:
-        """All of it as dicts and numbers, ready for :func:`json.dumps`.
+        """Return all figures as dicts and numbers, ready for :func:`json.dumps`.
 
         Examples
         --------
@@ -251,57 +254,63 @@ class BatcherStats:
 
 @says_if_not_initialised
 class Batcher(_core.Batcher):
-    """Runs requests that arrive together as one batch, in native threads that never wait for the GIL.
+    """Runs requests that arrive together as one batch, on native threads that never wait for the GIL.
 
-    Call it, ``batcher(x)``, to wait for the answer, or :meth:`submit` to get a ticket that threads and asyncio tasks
-    can wait for. Every answer is the same, bit for bit, as the model's answer to that request alone. Every request ends
-    exactly once, and a bad one fails alone. Safe to use from any thread and any event loop; a process that forks needs
-    one batcher in each process. One that nobody has closed and that is dropped with unanswered requests gives a
-    :class:`ResourceWarning`. What is open at the exit of the process is closed then: a daemon thread that still waits
-    for an answer ends with :class:`SystemExit`, which Python does not print.
+    Call it as ``batcher(x)`` to wait for the answer, or use :meth:`submit` to get a ticket that threads and asyncio
+    tasks can wait for. Every answer has the same bits as the model's answer to this request alone. Every request ends
+    exactly once, and a bad request fails alone. A batcher is safe to use from any thread and any event loop. A process
+    that forks needs a batcher of its own in each child. If a batcher is garbage-collected without having been closed
+    while requests wait, Python shows a :class:`ResourceWarning`. Batchers that are open when the process exits are
+    closed then; a daemon thread that still waits for an answer ends with :class:`SystemExit`, which Python does not
+    print.
 
     Parameters
     ----------
     model : Model
-        The first dimension of each of its inputs and outputs must be the batch. Where the model fixes it, batches have
-        exactly that many rows.
+        The first dimension of each of its inputs and outputs must be the batch. If the model fixes its size, batches
+        have exactly that many rows.
     max_batch_size : int
-        The most rows in a batch. A model that quantises its inputs as it runs (``DynamicQuantizeLinear``) takes the
-        range of all rows of a run together: each request to it is a batch of its own.
+        The most rows in a batch. A model that quantizes its inputs while it runs (``DynamicQuantizeLinear``) takes the
+        range of all rows of a run together, so each request to such a model is a batch of its own.
     max_delay : float
-        Seconds that the oldest waiting request waits for company, less where its own timeout would pass. 0 means that
-        an idle batcher runs what is there.
+        For how many seconds the oldest waiting request waits for others to join its batch, but not past its own
+        timeout. With 0, a free worker takes what is there.
     max_queue_size : int or None
-        The most requests that wait; ``None`` for any number.
+        How many requests may wait; ``None`` for any number.
     workers : int
-        Native threads that run batches.
+        How many native threads run batches.
     max_concurrent : int, optional
-        Batches that may run at once, those on callers' threads included; by default as many as workers.
+        How many batches may run at once, those on callers' threads included; by default as many as `workers`.
     on_full : {"reject", "wait"}
-        What a submission to a full queue does: raise :class:`QueueFullError`, or wait for room.
+        What a submission to a full queue does: raise a :class:`QueueFullError`, or wait for room.
     full_timeout : float, optional
-        Seconds that it waits before it raises.
+        For how many seconds it waits for room before it raises a :class:`QueueFullError`; by default without a limit.
     max_waiting : int or None
-        The most submissions that wait for room at once; more raise :class:`QueueFullError`. It bounds what asyncio
-        tasks can pile up, which ``submit`` cannot hold back as it holds back a thread. ``None`` for any number.
+        How many submissions may wait for room at once; one more raises a :class:`QueueFullError`. This bounds how many
+        requests asyncio tasks can pile up, since ``submit`` cannot block a task as it blocks a thread. ``None`` for any
+        number.
     caller_runs : bool
-        Let a blocking caller that finds the batcher idle run its request on its own thread, without a hand-over.
+        Whether a blocking caller that finds the batcher idle runs its request on its own thread, which saves the
+        hand-over to a worker.
     isolate_failures : bool
-        Run the requests of a failed batch again, one by one, so that only the guilty fail: where the model raised or
-        its answer had a wrong shape or type, and, of a callable, those whose own outputs broke a check.
+        Whether the requests of a failed batch run again, one by one, so that only the bad ones fail. This is done if
+        the model raised an error or returned a wrong shape or type; and, for a wrapped callable, if the outputs of some
+        requests failed their checks.
     inline_limit : float
-        An event loop's thread runs batches itself that are predicted to take at most so many seconds. Handing a batch
-        to a worker and its answers back takes two wake-ups, together 15 to 90 us, so up to there it is the shorter
-        pause for the loop as well. 0 turns it off.
+        The thread of an event loop itself runs batches that should take at most this many seconds. To hand a batch to a
+        worker, and its answers back, takes two wake-ups, together 15 to 90 us; for shorter batches, running them is
+        the shorter pause for the loop. 0 turns this off.
     trace_size : int
-        How many of the last requests and batches :mod:`inferkit.tracing` can tell of, at 128 bytes each; 0 for none.
+        How many of the last requests and batches :mod:`inferkit.tracing` keeps, at 128 bytes each; 0 for none.
     name : str, optional
-        What logs, traces and metrics call it; by default the model's file, or ``batcher``, and a number. One that an
-        open batcher has already gets a number, too. What cannot be printed is escaped, what is long is cut.
+        The name of the batcher in logs, traces and metrics; by default the name of the model's file, or ``batcher``,
+        and a number. If an open batcher has the same name, a number is added. Characters that cannot be printed are
+        escaped, and a long name is cut.
     input_checks : InputChecks, optional
-        Instead of the model's own. Empty requests are always refused.
+        What is checked of inputs, instead of the model's own checks. Empty requests are always refused.
     output_checks : OutputChecks or mapping of str to OutputChecks, optional
-        For all outputs, or by output name; by default every output must be finite and of the declared shape.
+        What is checked of outputs: of all of them, or by output name. By default every output must be finite and have
+        the declared shape.
 
     Examples
     --------
@@ -394,17 +403,17 @@ class Batcher(_core.Batcher):
 
     @property
     def name(self) -> str:
-        """What logs, traces and metrics call it."""
+        """The name of the batcher in logs, traces and metrics."""
         return self._name
 
     @property
     def max_batch_size(self) -> int:
-        """The most rows in a batch: as asked for, or as the model fixes it."""
+        """The most rows in a batch: the argument, or the size that the model fixes."""
         return self._max_rows
 
     @property
     def closed(self) -> bool:
-        """Whether it takes no more requests."""
+        """Whether the batcher is closed: it takes no more requests."""
         return self._closed
 
     def stats(self) -> BatcherStats:
@@ -433,12 +442,12 @@ class Batcher(_core.Batcher):
     ) -> None:
         """Run the model once for each batch size, so that the first requests find everything compiled.
 
-        Until it has, or a request has run, :mod:`inferkit.health` does not call the process ready.
+        Until then, or until a request has run, the process is not ready for :mod:`inferkit.health`.
 
         Parameters
         ----------
         batch_sizes : iterable of int, optional
-            Rows per batch; by default the powers of two up to the largest batch, and that.
+            The numbers of rows; by default `max_batch_size` and all powers of two below it.
         shapes : mapping, optional
             As in :meth:`Model.warm_up`.
         """
@@ -449,41 +458,41 @@ class Batcher(_core.Batcher):
         self._warm = True
 
     def drain(self, timeout: float | None = None) -> bool:
-        """Take no more requests and wait until those that were taken have ended.
+        """Take no more requests, and wait until those that were taken have ended.
 
         Parameters
         ----------
         timeout : float, optional
-            Seconds to wait at most.
+            For how many seconds to wait at most.
 
         Returns
         -------
         bool
-            Whether all have ended. Within a run of its own it does not wait, and the answer is False.
+            Whether all of them have ended. If a run of this batcher calls it, it does not wait and returns False.
         """
         return self._drain(timeout)
 
     def close(self, *, drain: bool = True, timeout: float | None = None) -> bool:
         """Take no more requests, finish those that were taken, and stop the workers.
 
-        Where it is interrupted (Ctrl-C), the batcher takes no more requests, and it may be closed again. At the exit of
-        the process every open batcher is closed without draining, and a batch that runs then gets 5 s to finish.
+        If it is interrupted (Ctrl-C), the batcher takes no more requests, and may be closed again. When the process
+        exits, every open batcher is closed without draining, and a batch that runs then gets 5 s to finish.
 
         Parameters
         ----------
         drain : bool
-            With False, requests that do not run yet end with :class:`ClosedError`; those that run finish.
+            With False, requests that do not run yet end with a :class:`ClosedError`; those that run finish.
         timeout : float, optional
-            Seconds to wait at most; by default as long as it takes. What has not ended by then ends with
-            :class:`ClosedError`, also where its batch still runs: a model that hangs keeps its thread, and nobody
-            waits for it.
+            For how many seconds to wait at most; by default as long as it takes. Requests that have not ended by then
+            end with a :class:`ClosedError`, even if their batch still runs: a model that hangs keeps its thread, and
+            nobody waits for it.
 
         Returns
         -------
         bool
-            Whether everything has stopped; False where a batch still runs. Within a run of its own (a model's callable
-            closes it, or a signal handler while the caller's thread runs a request) it takes no more requests and
-            returns False at once: call it again afterwards.
+            Whether everything has stopped; False if a batch still runs. If a run of this batcher calls it (the wrapped
+            callable, or a signal handler while the caller's thread runs a request), the batcher takes no more requests,
+            and the call returns False at once: call it again afterwards.
 
         Examples
         --------
@@ -502,7 +511,7 @@ class Batcher(_core.Batcher):
     async def aclose(self, *, drain: bool = True, timeout: float | None = None) -> bool:
         """Close as :meth:`close` does, without blocking the event loop.
 
-        Where the task is cancelled meanwhile, the batcher takes no more requests, and it may be closed again.
+        If the task is cancelled meanwhile, the batcher takes no more requests, and may be closed again.
         """
         import asyncio  # not at the top: it would double the time that `import inferkit` takes
 

@@ -11,16 +11,16 @@ __all__ = ["build_info", "supported_ops"]
 
 
 def build_info() -> dict[str, Any]:
-    """Tell what the native core was built with and which code it runs.
+    """Tell how the native core was built and which code it runs.
 
     Returns
     -------
     dict
-        ``version``, ``build_type``, ``debug``, ``compiler``, ``flags``, ``sanitizers``; ``isa_available`` (the
-        instruction-set tiers that this machine can run), ``isa`` (the one in use), ``isa_features`` (what the CPU
-        has besides the tier in use, and kernels may use: ``vnni``, ``bf16``, ``amx-int8``, ``amx-bf16``) and
-        ``isa_reason``; ``kernels`` (for
-        each family, the tier that its code says it was compiled for); ``cpus`` (usable by this process) and ``cuda``.
+        ``version``, ``build_type``, ``debug``, ``compiler``, ``flags`` and ``sanitizers``; ``isa_available`` (the
+        instruction-set tiers that this machine can run), ``isa`` (the tier in use), ``isa_reason`` (why) and
+        ``isa_features`` (what the CPU has besides, and kernels may use: ``vnni``, ``bf16``, ``amx-int8``,
+        ``amx-bf16``); ``kernels`` (for each family of kernels, the tier for which its code was compiled); ``cpus``
+        (how many CPUs this process may use) and ``cuda``.
 
     Examples
     --------

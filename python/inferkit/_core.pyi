@@ -48,48 +48,48 @@ class PoolStats:
     @property
     def cached_bytes(self) -> int:
         """
-        Held from the system and free.
+        Bytes that the pool holds from the system and that are free.
         """
     @property
     def hits(self) -> int:
         """
-        Acquisitions that a cache served.
+        How many acquisitions a cache served.
         """
     @property
     def in_use_bytes(self) -> int:
         """
-        Set aside for buffers that are out.
+        Bytes set aside for buffers that are in use.
         """
     @property
     def max_bytes(self) -> int | None:
         """
-        The cap; None where there is none.
+        The cap in bytes; None if there is none.
         """
     @property
     def misses(self) -> int:
         """
-        Acquisitions that asked the system for memory.
+        How many acquisitions asked the system for memory.
         """
     @property
     def outstanding(self) -> int:
         """
-        Buffers that are out.
+        How many buffers are in use.
         """
     @property
     def peak_bytes(self) -> int:
         """
-        The most held at once, in use and cached.
+        The most bytes ever held at once, in use and cached.
         """
 
 class LeakRow:
     """
-    Buffers of one user and one size class that are out.
+    Buffers in use, of one user and one size class.
     """
     def __repr__(self) -> str: ...
     @property
     def bytes(self) -> int:
         """
-        Bytes asked for, summed.
+        The bytes that were asked for, in all.
         """
     @property
     def capacity(self) -> int:
@@ -99,21 +99,21 @@ class LeakRow:
     @property
     def count(self) -> int:
         """
-        How many.
+        How many buffers.
         """
     @property
     def tag(self) -> str:
         """
-        Who acquired them.
+        Who acquired them: ``python``, or a part of inferkit.
         """
 
 class Buffer:
     """
     Memory on loan from a :class:`BufferPool`.
 
-    Supports the buffer protocol as writable, contiguous bytes, aligned to 64 bytes and not initialised; numpy views it
-    without a copy. Goes back to the pool with :meth:`release`, at the end of a ``with`` block, or when the last reference
-    to it and to its views is gone, whichever comes first.
+    It supports the buffer protocol as writable, contiguous bytes, which are aligned to 64 bytes and not initialised; numpy
+    can view it without a copy. The memory goes back to the pool with :meth:`release`, at the end of a ``with`` block, or when
+    the last reference to the buffer and to its views is gone, whichever comes first.
 
     Examples
     --------
@@ -135,7 +135,7 @@ class Buffer:
     def __repr__(self) -> str: ...
     def release(self) -> None:
         """
-        Give the memory back now; does nothing the second time.
+        Give the memory back to the pool now. A second call does nothing.
 
         Raises
         ------
@@ -145,7 +145,7 @@ class Buffer:
     @property
     def capacity(self) -> int:
         """
-        The bytes set aside for it; 0 once it was released.
+        The bytes that are set aside for it; 0 after it was released.
         """
     @property
     def nbytes(self) -> int:
@@ -155,15 +155,15 @@ class Buffer:
     @property
     def released(self) -> bool:
         """
-        Whether it went back.
+        Whether the memory has gone back to the pool.
         """
 
 class BufferPool:
     """
     Memory for buffers that come and go often: size classes, per-thread caches, a hard cap.
 
-    Safe to use from many threads. After warm-up it asks the system for nothing. Buffers that are out keep their memory
-    when the pool object is gone.
+    It is safe to use from many threads. After warm-up it does not ask the system for memory any more. Buffers that are in
+    use keep their memory when the pool object is gone.
 
     Parameters
     ----------
@@ -172,7 +172,7 @@ class BufferPool:
     thread_cache_bytes : int
         Free memory that one thread keeps for itself.
     shared_cache_bytes : int
-        Free memory that all threads share; what is beyond goes back to the system.
+        Free memory that all threads share. Memory beyond that goes back to the system.
 
     Raises
     ------
@@ -193,7 +193,7 @@ class BufferPool:
     @staticmethod
     def default() -> BufferPool:
         """
-        The pool that the whole process shares: models and batchers take their memory from it.
+        Get the pool of the process, from which models and batchers take their memory.
         """
     def __init__(
         self,
@@ -210,8 +210,7 @@ class BufferPool:
         Parameters
         ----------
         nbytes : int
-            The size that the buffer will show. What the pool sets aside is the next size class, less than 25% above it from
-            256 bytes on.
+            The size of the buffer. The pool sets aside the next size class, which is less than 25% larger (from 256 bytes on).
 
         Returns
         -------
@@ -227,7 +226,7 @@ class BufferPool:
         """
     def leaks(self) -> list[LeakRow]:
         """
-        List the buffers that are out, by user and size class, most bytes first.
+        List the buffers that are in use, by user and size class, most bytes first.
 
         Returns
         -------
@@ -248,7 +247,7 @@ class BufferPool:
         Returns
         -------
         PoolStats
-            Frozen; bytes are those set aside (the size class), not those asked for.
+            A frozen object. It counts the bytes that are set aside (the size class), not those that were asked for.
         """
     def trim(self) -> int:
         """
@@ -264,19 +263,18 @@ class Weights:
     """
     Named tensors in a mapped file: a read-only mapping from names to arrays.
 
-    ``weights["name"]`` is a read-only numpy view onto the file's pages. Threads, models and processes that open the same
-    file share its memory. A view keeps the file mapped after the ``Weights`` object is gone. Of an ONNX file, the tensors
-    that a model would copy (small ones, whole numbers, those at odd addresses) are copies here too.
+    ``weights["name"]`` is a read-only numpy view of the file's pages. Threads, models and processes that open the same file
+    share its memory. A view keeps the file mapped after the ``Weights`` object is gone. In an ONNX file, the tensors that a
+    model would copy (small ones, integers, and those at addresses that do not fit their elements) are copies here too.
 
-    A file promises no alignment: a view may have ``flags.aligned`` false, and is a correct array all the same. Types that
-    numpy lacks (bfloat16, floats of 8 and 4 bits, integers of 4 and 2) come as those of ``ml_dtypes`` where that package is
-    installed, else as their bits in ``uint16`` or ``uint8``; :meth:`dtype` tells which it is. Where elements share bytes in
-    the file, the view is onto an unpacked copy.
+    A file does not promise alignment: a view may have ``flags.aligned`` false, and is a correct array all the same. Types
+    that numpy does not have (bfloat16, floats of 8 and 4 bits, integers of 4 and 2 bits) come as the types of the package
+    ``ml_dtypes`` if it is installed, otherwise as their bits in ``uint16`` or ``uint8``; :meth:`dtype` tells which type the
+    file has. If several elements share a byte in the file, the view is a view of an unpacked copy.
 
-    The file must stay as it is while it is open; a new one renamed over it does no harm. Once it has changed,
-    ``weights[name]`` raises ModelError. Arrays that were handed out before cannot: they show what is written into the
-    file, and reading a part that was cut off ends the process (SIGBUS). Where others may do that, open the file with
-    ``mmap=False``.
+    The file must stay as it is while it is open. To replace it, rename a new file over it. If the file has changed,
+    ``weights[name]`` raises a ModelError. Arrays that you took before show what is written into the file, and if you read a
+    part that was cut off, the process ends (SIGBUS). If others may do that, open the file with ``mmap=False``.
 
     Examples
     --------
@@ -297,14 +295,14 @@ class Weights:
         """
         Map a safetensors file, or the initializers of an ONNX model and its external data.
 
-        The whole header is checked before anything is read, and the pages are read ahead.
+        The whole header is checked before anything else is read, and the pages are read ahead.
 
         Parameters
         ----------
         path : str or path-like
             A file whose name ends in ``.onnx`` is read as a model, any other as safetensors.
         mmap : bool
-            False reads the file into memory instead: for files that others rewrite in place.
+            False reads the file into memory instead. Use it for files that others rewrite in place.
 
         Raises
         ------
@@ -321,43 +319,43 @@ class Weights:
     def __repr__(self) -> str: ...
     def dtype(self, name: str) -> str:
         """
-        The element type that the file gives for a tensor, for example ``"bfloat16"``.
+        Get the element type that the file gives for a tensor, for example ``"bfloat16"``.
         """
     def get(self, name: str, default: typing.Any = None) -> typing.Any:
         """
-        The tensor of that name, or ``default`` where there is none.
+        Get the tensor of that name, or ``default`` if there is none.
         """
     def items(self) -> collections.abc.ItemsView[str, numpy.ndarray]:
         """
-        Pairs of name and tensor, in the order of the file.
+        Get pairs of name and tensor, in the order of the file.
         """
     def keys(self) -> collections.abc.KeysView[str]:
         """
-        The names, in the order of the file.
+        Get the names, in the order of the file.
         """
     def values(self) -> collections.abc.ValuesView[numpy.ndarray]:
         """
-        The tensors, in the order of the file.
+        Get the tensors, in the order of the file.
         """
     @property
     def file_bytes(self) -> int:
         """
-        The size of the file.
+        The size of the file, in bytes.
         """
     @property
     def metadata(self) -> dict[str, str]:
         """
-        What the file says of itself: a dict of strings, a copy.
+        The metadata of the file, as a dict of strings.
         """
     @property
     def nbytes(self) -> int:
         """
-        The bytes of all tensors.
+        The size of all tensors together, in bytes.
         """
     @property
     def path(self) -> str:
         """
-        The file that was opened; empty where the tensors came from none.
+        The path of the file; empty if the tensors came from no file.
         """
 
 class InputChecks:
@@ -374,7 +372,28 @@ class Runner:
     pass
 
 class Model:
-    def __call__(self, *args: typing.Any, **kwargs: typing.Any) -> typing.Any: ...
+    def __call__(self, *args: typing.Any, **kwargs: typing.Any) -> typing.Any:
+        """
+        Run the model on a batch, or on a single row.
+
+        Parameters
+        ----------
+        *inputs : array
+            One array for each input of the model, in order. Either all of them have the batch axis, or none has it; then they
+            are a single row, and the outputs have no batch axis either.
+
+        Returns
+        -------
+        numpy.ndarray or tuple of numpy.ndarray
+            One array if the model has one output, otherwise a tuple of arrays, in order. They belong to the caller.
+
+        Raises
+        ------
+        ValidationError
+            An input does not fit, or fails its checks; ``.reason`` says how.
+        InferenceError
+            The run failed.
+        """
     @typing.overload
     def __init__(
         self,
@@ -419,7 +438,7 @@ class Model:
     def _weights(self) -> Weights: ...
     def trim(self) -> None:
         """
-        Frees the scratch memory of plans that no run is using.
+        Free the working memory of plans that no run is using.
         """
     @property
     def _inputs(self) -> list[typing.Any]: ...
@@ -430,56 +449,57 @@ class Model:
     @property
     def path(self) -> str:
         """
-        The file that the model came from; empty where it came from none.
+        The path of the model's file; empty if it was not loaded from a path.
         """
 
 class Timing:
     """
-    When what happened to a request, in seconds of ``time.monotonic()``; None for what did not happen.
+    The times of a request, in seconds of ``time.monotonic()``; None for a stage that it did not reach.
     """
     def __repr__(self) -> str: ...
     @property
     def batch_id(self) -> int | None:
         """
-        The number of its batch; None where it was in none.
+        The number of its batch; None if it was in none.
         """
     @property
     def batch_size(self) -> int | None:
         """
-        Rows in its batch.
+        How many rows its batch had.
         """
     @property
     def delivered(self) -> float | None:
         """
-        The caller took the answer, or the error.
+        When the caller took the answer, or the error.
         """
     @property
     def dequeued(self) -> float | None:
         """
-        It was put into a batch.
+        When it was put into a batch.
         """
     @property
     def enqueued(self) -> float | None:
         """
-        It was submitted.
+        When it was submitted.
         """
     @property
     def finished(self) -> float | None:
         """
-        The request ended.
+        When it ended.
         """
     @property
     def started(self) -> float | None:
         """
-        The batch began to run.
+        When its batch began to run.
         """
 
 class Ticket:
     """
     A request on its way: wait for it with ``result()``, or ``await`` it.
 
-    Made by :meth:`Batcher.submit`. Safe to use from any thread; tasks of one event loop at a time may await it. A task that
-    is cancelled while it awaits cancels its request. Dropping a ticket drops its answer, not the request.
+    Made by :meth:`Batcher.submit`. It is safe to use from any thread. Several tasks may await it, but only tasks of one
+    event loop at a time. If a task is cancelled while it awaits a ticket, the request is cancelled too. If you drop a ticket,
+    its request runs all the same, and the answer is lost.
 
     Examples
     --------
@@ -498,7 +518,7 @@ class Ticket:
     def __repr__(self) -> str: ...
     def cancel(self) -> bool:
         """
-        End the request now, if it has not ended: a queued one never runs, the answer of a running one is dropped.
+        End the request now, if it has not ended yet. If it waits in the queue, it never runs; if it runs, its answer is dropped.
 
         Returns
         -------
@@ -507,32 +527,32 @@ class Ticket:
         """
     def cancelled(self) -> bool:
         """
-        Whether it ended by being cancelled.
+        Whether the request was cancelled.
         """
     def done(self) -> bool:
         """
-        Whether the request has ended, in whatever way.
+        Whether the request has ended, with an answer or an error.
         """
     def exception(self, timeout: float | None = None) -> Exception | None:
         """
-        Wait for the end; the error that ``result`` would raise, or None.
+        Wait for the end of the request, and return the error that ``result`` would raise, or None.
         """
     def result(self, timeout: float | None = None) -> typing.Any:
         """
         Wait for the answer.
 
-        Do not call it on an event loop's thread, which it would block: ``await`` the ticket there.
+        Do not call it on the thread of an event loop, which it would block: ``await`` the ticket there.
 
         Parameters
         ----------
         timeout : float, optional
-            Seconds to wait. The request itself goes on when they have passed.
+            Seconds to wait. When they have passed, the request itself goes on.
 
         Returns
         -------
         numpy.ndarray, or a tuple, or a dict
-            One array where the model has one output, else a tuple of them; a dict by name where the inputs came as a dict.
-            Fresh arrays, the caller's to keep; the same objects at every call.
+            One array if the model has one output, otherwise a tuple of arrays. If the inputs came as a dict, a dict of arrays
+            by name. The arrays belong to the caller; every call returns the same objects.
 
         Raises
         ------
@@ -551,7 +571,7 @@ class Ticket:
     @property
     def timing(self) -> Timing:
         """
-        When what happened to it, and in which batch.
+        When each stage of the request happened, and in which batch it ran.
         """
 
 class OutputChecks:
@@ -580,11 +600,12 @@ class Batcher:
         self, *inputs: typing.Any, timeout: float | None = None, priority: int = 0, request_id: str | int | None = None
     ) -> typing.Any:
         """
-        Run one request and wait for its answer; on the calling thread, where the batcher is idle.
+        Run one request and wait for its answer.
 
-        Takes, returns and raises what ``submit(...).result()`` does. With a ``timeout``, the calling thread runs the model only
-        where runs have shown that there is time enough: else a worker does, and the caller gives up when its time has passed.
-        Do not call it on an event loop's thread, which it would block.
+        It takes, returns and raises the same as ``submit(...).result()``. If the batcher is idle, the calling thread runs the
+        model itself. With a ``timeout``, it does so only if earlier runs have shown that there is enough time. Otherwise a
+        worker runs the model, and the caller stops waiting when the time has passed. Do not call it on the thread of an event
+        loop, which it would block: await :meth:`submit` there.
         """
     def __init__(
         self,
@@ -631,21 +652,21 @@ class Batcher:
         """
         Queue a request and return its ticket at once.
 
-        Called by a task of a running asyncio loop, it joins what all tasks of that loop submit in the same tick: they go to the
-        queue together, when the loop turns. Called elsewhere, it goes to the queue now.
+        Requests that tasks of an asyncio loop submit in the same turn of the loop go to the queue together, at the end of this
+        turn. A request from anywhere else goes to the queue at once.
 
         Parameters
         ----------
         *inputs : array or dict
-            One array for each input of the model, in order, or one dict of arrays by name. All with the batch axis, or all
-            without it, which makes a single row.
+            One array for each input of the model, in order, or one dict of arrays by name. Either all of them have the batch
+            axis, or none has it; then the request is a single row.
         timeout : float, optional
-            Seconds until the request ends with :class:`DeadlineError` if it has no answer. Where runs have shown that it cannot
-            have one by then, behind those that wait or at all, it is refused at once, or dropped before it runs.
+            Seconds after which the request ends with a :class:`DeadlineError`, if it has no answer by then. If earlier runs
+            show that it cannot be answered in time, it is refused at once, or dropped before it runs.
         priority : int
-            Between -100 and 100; higher goes first.
+            From -100 to 100. Requests of a higher priority go first.
         request_id : str or int, optional
-            Names the request; by default it gets a number.
+            A name for the request, which logs and traces show. By default it gets a number.
 
         Returns
         -------
@@ -656,9 +677,9 @@ class Batcher:
         ValidationError
             The input is wrong; ``.reason`` says how.
         QueueFullError
-            The queue is full. Where the batcher was told to wait instead, a thread waits here, and a task while it awaits.
+            The queue is full. With ``on_full="wait"``, a thread waits here instead, and a task waits when it awaits the ticket.
         DeadlineError
-            The timeout is not positive, or too short for what waits and runs before the request; the message says how long
+            The timeout is not positive, or too short for the requests that go before this one; the message says how long
             that is likely to take.
         ClosedError
             The batcher is draining or closed.

@@ -94,21 +94,21 @@ class ModelError(InferkitError):
 
 
 class UnsupportedOpError(ModelError, NotImplementedError):
-    """The model needs operators, attributes or types that inferkit lacks; the message lists all of them."""
+    """The model needs operators, attributes or types that inferkit does not support; the message lists all of them."""
 
 
 class InferenceError(InferkitError):
-    """A run failed. Where a wrapped callable raised, its exception is ``__cause__``."""
+    """A run failed. If a wrapped callable raised an exception, it is the ``__cause__``."""
 
 
 class QueueFullError(InferkitError):
-    """The queue is full and the request was not admitted."""
+    """The queue is full, and the request was not admitted."""
 
     http_status = 429
 
 
 class DeadlineError(InferkitError, TimeoutError):
-    """The time of the request passed before there was an answer."""
+    """The deadline of the request passed before there was an answer, or would have passed."""
 
     http_status = 504
 

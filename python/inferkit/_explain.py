@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import _core
 from ._arguments import dimensions, mapping
-from ._text import printable
+from ._text import counted, printable
 from ._types import TensorSpec, refuse_unknown
 
 if TYPE_CHECKING:
@@ -213,7 +213,8 @@ def notes(found: Explanation) -> list[str]:
                 f"{part.operator} '{part.name}'" if part.name else part.operator for part in step.stands_for
             )
             lines.append(f"step {number} stands for {parts}")
-    total = f"{len(found.steps)} steps; arena {bytes_text(found.arena_bytes)}, weights {bytes_text(found.weight_bytes)}"
+    total = f"{counted(len(found.steps), 'step')}; arena {bytes_text(found.arena_bytes)}"
+    total += f", weights {bytes_text(found.weight_bytes)}"
     total += f"; estimated {seconds_text(found.estimated_seconds)} on one thread"
     if found.measured_seconds is not None:
         total += f", measured {seconds_text(found.measured_seconds)} on {found.threads} (median of {found.runs} runs)"

@@ -69,16 +69,16 @@ def _ports(specs: Iterable[_SpecLike], name: str) -> list[tuple[str, str, list[i
 class Model(_core.Model):
     """A model that runs in this process.
 
-    Make one with :meth:`Model.load` or :meth:`Model.from_callable`. It is immutable and safe to call from many threads
-    at once; the GIL is released for runs that are long enough to be worth it. On the main thread, loading and such runs
-    let signal handlers run about every 50 ms: what one raises (Ctrl-C) ends the call.
+    Make one with :meth:`Model.load` or :meth:`Model.from_callable`. It never changes, and many threads may call it at
+    once. The GIL is released for runs that are long enough to be worth it. On the main thread, loading and such runs
+    let signal handlers run about every 50 ms; if one raises (Ctrl-C does), the call ends with its exception.
 
-    Calling it, ``model(x)`` or ``model(a, b)``, takes one array per input, in order, and returns one array, or a tuple
-    where the model has several outputs. An input is either a batch, or one row without the batch axis: told apart by
-    the number of dimensions, and the answer to one row comes without the batch axis too. Arrays may be numpy arrays,
-    or anything with ``__dlpack__`` or the buffer protocol; they need not be contiguous. Bools are what numpy takes them
-    for: a byte that is not 0 is true. An array that another thread changes during the call gives an answer of old and
-    new values, or an error, and does no other harm.
+    Call it as ``model(x)`` or ``model(a, b)``, with one array for each input, in order. It returns one array, or a
+    tuple of arrays if the model has several outputs. An input is either a batch, or a single row without the batch
+    axis; the number of dimensions tells which. The answer to a single row has no batch axis either. Arrays may be numpy
+    arrays, or anything with ``__dlpack__`` or the buffer protocol; they need not be contiguous. Bools mean what they
+    mean to numpy: a byte that is not 0 is true. If another thread changes an array during the call, the answer is
+    computed from a mixture of old and new values, or the call raises an error; nothing worse happens.
 
     Examples
     --------
@@ -118,43 +118,43 @@ class Model(_core.Model):
     ) -> Self:
         """Load an ONNX model.
 
-        The file is mapped: large weights are read where they stand, and shared with every process that maps the same
-        file, unless the file puts them at odd addresses; :meth:`memory` tells. Everything that is not supported is
-        found here, before the first request.
+        The file is mapped: large weights are read in place, and shared with every process that maps the same file,
+        unless they lie at addresses that do not fit their elements; :meth:`memory` tells how many are shared.
+        Everything that is not supported is found here, before the first request.
 
-        The file must stay as it is while the model lives. To replace it, rename a new file over it: the model keeps
-        the old one. If it is rewritten or cut short in place instead, every call that reads it, or that needs a new
-        shape compiled, fails with a ModelError, and none gives a wrong answer or ends the process. A writer that the
-        system does not tell of, as one that has the file mapped (``numpy.memmap``), is not noticed: ``mmap=False`` is
-        for files that have such writers.
+        The file must stay as it is while the model exists. To replace it, rename a new file over it: the model keeps
+        the old one. If the file is rewritten or cut short instead, every call that reads it, or that needs a new shape
+        compiled, fails with a ModelError. No call gives a wrong answer or ends the process. One kind of writer is not
+        noticed: a process that has the file mapped for writing (``numpy.memmap``). Use ``mmap=False`` for such files.
 
         Parameters
         ----------
         model : path, bytes-like, binary file or onnx.ModelProto
-            An ``.onnx`` file, or its content: bytes or what has the buffer protocol, a file that is open for reading in
-            binary mode (read from where it stands), or the ``onnx`` package's message. External data must lie in the
-            file's folder; content has none. Only a path is mapped, and shared with other processes. Bytes are always
-            content: :func:`os.fsdecode` makes a path of those that are one.
+            The path of an ``.onnx`` file, or its content: bytes or an object with the buffer protocol, a file that is
+            open for reading in binary mode (it is read from its current position), or a message of the ``onnx``
+            package. External data must lie in the file's folder; content cannot have any. Only a file that is given by
+            its path is mapped and shared with other processes. Bytes are always content; if you have a path as bytes,
+            :func:`os.fsdecode` makes a str of it.
         threads : int, optional
-            The most threads that one call may use; by default as many as the process has CPUs. The result's bits do
-            not depend on it, and small runs stay on the calling thread.
+            The most threads that one call may use; by default as many as the process has CPUs. The bits of the result
+            do not depend on it, and small runs stay on the calling thread.
         max_plans : int
-            How many input shapes stay compiled, least recently used out first.
+            How many input shapes stay compiled. The one that was used least recently is dropped first.
         max_run_bytes : int, optional
-            Memory that one run may take besides its inputs, in bytes; a request that would take more is refused, and
-            so is a file whose every request would. By default 4 GiB, or half of what the process may use where that
-            is less.
+            The memory, in bytes, that one run may take besides its inputs. A request that would take more is refused,
+            and so is a file of which every request would. By default 4 GiB, or half of what the process may use if
+            that is less.
         max_iterations : int
-            How often the loops of one run (``Loop``, ``Scan``; nested ones included) may go round in all; a run that
-            goes on fails with an InferenceError.
+            How many iterations the loops of one run (``Loop``, ``Scan``; nested ones included) may make together. A
+            run that needs more fails with an InferenceError.
         outputs : iterable of str, optional
-            The names of the outputs that are wanted, in the order in which they are wanted; by default all, as the file
-            has them. What only the others need is neither checked nor computed. The inputs stay as they are.
+            The names of the outputs that you want, in the order in which you want them; by default all, in the order
+            of the file. What only the other outputs need is neither checked nor computed. The inputs stay the same.
         mmap : bool
-            False copies all weights into memory of this process, and lets go of the file: for files that others rewrite
-            in place.
+            False copies all weights into memory of this process and closes the file. Use it for files that others
+            rewrite in place.
         input_checks : InputChecks, optional
-            What inputs must pass besides dtype and shape; by default they must be finite and not empty.
+            What is checked of inputs besides dtype and shape; by default that they are finite and not empty.
 
         Raises
         ------
@@ -163,9 +163,9 @@ class Model(_core.Model):
         ModelError
             The file is malformed, or changes while it is loaded.
         UnsupportedOpError
-            The model needs what inferkit lacks; the message lists all of it.
+            The model needs something that inferkit does not support; the message lists all of it.
         ValueError
-            An argument is out of its range, or the model has no output of a name in `outputs`.
+            An argument is out of its range, or the model has no output with a name that `outputs` has.
         """
         options = {
             "threads": threads,
@@ -195,17 +195,17 @@ class Model(_core.Model):
         *,
         input_checks: InputChecks | None = None,
     ) -> Self:
-        """Put a Python function behind the same surface: an ONNX Runtime session, a torch module, anything.
+        """Make a model of a Python function: of an ONNX Runtime session, a torch module, or anything else.
 
         Parameters
         ----------
         fn : callable
-            Takes one numpy array per input, by position; returns one array, a sequence with one array per output (a
-            tuple, a list, any ``collections.abc.Sequence``), or a mapping by output name (any
-            ``collections.abc.Mapping``; what else it has is left alone). It is called with the GIL held, from the
-            caller's thread or from a batcher's worker.
+            Takes one numpy array for each input, by position. Returns one array, a sequence with one array for each
+            output (a tuple, a list, any ``collections.abc.Sequence``), or a mapping by output name (any
+            ``collections.abc.Mapping``; entries that are not outputs are ignored). It is called with the GIL held, on
+            the caller's thread or on a worker of a batcher.
         inputs, outputs : iterable of TensorSpec or (name, dtype, shape)
-            What it takes and gives; ``None`` in a shape marks a free dimension, as the batch should be.
+            What it takes and returns. ``None`` in a shape marks a free dimension; the batch should be one.
         input_checks : InputChecks, optional
             As in :meth:`load`.
 
@@ -233,7 +233,7 @@ class Model(_core.Model):
 
     @property
     def outputs(self) -> tuple[TensorSpec, ...]:
-        """The outputs, in the order in which the model gives them."""
+        """The outputs, in the order in which the model returns them."""
         return self._specs[1]
 
     def run(self, inputs: Mapping[str, Any], out: Mapping[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:
@@ -242,20 +242,20 @@ class Model(_core.Model):
         Parameters
         ----------
         inputs : mapping
-            One array per input name.
+            One array for each input name.
         out : mapping, optional
-            Arrays to write outputs to: writable, contiguous, of the output's dtype and shape. An output that is not
-            named gets a fresh array.
+            Arrays to write outputs into: writable, contiguous, and of the output's dtype and shape. An output that is
+            not named gets a fresh array.
 
         Returns
         -------
         dict
-            One array per output name.
+            One array for each output name.
 
         Raises
         ------
         ValidationError
-            An input is missing, unknown or does not fit; ``.reason`` says how.
+            An input is missing, unknown or does not fit; ``.reason`` says which.
         """
         given = mapping(inputs, "inputs", "a mapping of names to arrays")
         return self._run(given, None if out is None else mapping(out, "out", "a mapping of names to arrays, or None"))
@@ -266,7 +266,7 @@ class Model(_core.Model):
         *,
         shapes: Mapping[str, Sequence[int]] | None = None,
     ) -> None:
-        """Compile and run once for each batch size, so that the first request finds everything ready.
+        """Compile and run the model once for each batch size, so that the first request finds everything ready.
 
         Parameters
         ----------
@@ -311,23 +311,23 @@ class Model(_core.Model):
 
     @property
     def metadata(self) -> Metadata:
-        """What the file says of itself: its ``metadata_props``, and who wrote it. Empty for a callable."""
+        """What the file says about itself: its ``metadata_props``, and what wrote it. Empty for a callable."""
         return Metadata(**self._metadata())
 
     def memory(self) -> MemoryUse:
-        """Tell what the model holds, in bytes."""
+        """Tell how much memory the model holds, in bytes."""
         return MemoryUse(**self._memory())
 
     def explain(self, shapes: Mapping[str, Sequence[int]] | None = None) -> Explanation:
         """Tell how the model runs on inputs of given shapes, without running it.
 
-        Each step says which of the ways to run its operator was chosen and why, which nodes of the file it stands for,
-        what it reads, writes and takes in bytes, and how long it is estimated to take.
+        Each step says which way to run its operator was chosen and why, which nodes of the file it stands for, how many
+        bytes it reads, writes and needs for itself, and how long it should take.
 
         Parameters
         ----------
         shapes : mapping, optional
-            For each input its shape, batch axis included. By default a batch of one row; inputs with further free
+            The shape of each input, batch axis included. By default a batch of one row. Inputs with more free
             dimensions must be given.
 
         Returns
@@ -366,13 +366,13 @@ class Model(_core.Model):
         *inputs : array
             As the model takes them: ``model.profile(x)`` runs what ``model(x)`` runs.
         runs : int
-            How often it is run and measured, after one run that is not; of each step the median is given.
+            How many runs are measured, after one that is not. Each step gets the median of its times.
 
         Returns
         -------
         Explanation
-            As :meth:`explain` gives it for the inputs' shapes, with ``measured_seconds``. Where it is not `complete`,
-            what follows is neither run nor measured.
+            As from :meth:`explain` for the shapes of the inputs, with ``measured_seconds``. If it is not `complete`,
+            the steps that follow are neither run nor measured.
 
         Raises
         ------
@@ -395,7 +395,7 @@ class Model(_core.Model):
 
     @property
     def weights(self) -> _core.Weights | None:
-        """The model's initializers as read-only views on the mapped file; ``None`` for a wrapped callable."""
+        """The model's initializers, as read-only views of the mapped file; ``None`` for a wrapped callable."""
         return self._weights()
 
     def __repr__(self) -> str:

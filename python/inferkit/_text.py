@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["NAME_LIMIT", "field", "printable"]
+__all__ = ["NAME_LIMIT", "counted", "field", "printable"]
 
 NAME_LIMIT = 200  # characters of a name or an id that are shown
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
@@ -57,3 +57,15 @@ def field(value: object, limit: int = 1000) -> str:
     if text and not any(c in text for c in ' "='):
         return text
     return '"' + printable(str(value).replace("\\", "\\\\").replace('"', '\\"'), limit) + '"'
+
+
+def counted(count: int, one: str, several: str = "") -> str:
+    """Say how many, with the noun in its right form; `several` where the plural is not `one` and an s.
+
+    Examples
+    --------
+    >>> from inferkit._text import counted
+    >>> counted(1, "row"), counted(0, "row"), counted(2, "batch", "batches")
+    ('1 row', '0 rows', '2 batches')
+    """
+    return f"{count:,} {one if count == 1 else several or one + 's'}"

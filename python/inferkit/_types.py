@@ -26,7 +26,7 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
         found: np.dtype[Any] = np.dtype(getattr(ml_dtypes, name))
         return found
     except (ImportError, AttributeError):
-        raise TypeError(f"numpy has no {name}; install the package ml_dtypes, which has") from None
+        raise TypeError(f"numpy has no {name}; install the package ml_dtypes, which has it") from None
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,10 @@ class TensorSpec:
     name : str
         As in the model file.
     dtype : str
-        numpy's name of the element type: ``"float32"``, ``"int64"``, ``"bool"``...; for types that numpy lacks, that of
-        the package ``ml_dtypes``: ``"bfloat16"``, ``"float8_e4m3fn"``, ``"int4"``...
+        numpy's name of the element type: ``"float32"``, ``"int64"``, ``"bool"``... For types that numpy does not have,
+        the name in the package ``ml_dtypes``: ``"bfloat16"``, ``"float8_e4m3fn"``, ``"int4"``...
     shape : tuple of int or None
-        ``None`` marks a dimension that each request chooses, such as the batch.
+        ``None`` marks a free dimension, such as the batch: each request chooses its size.
 
     Examples
     --------
@@ -67,16 +67,19 @@ def refuse_unknown(names: Iterable[object], specs: Iterable[TensorSpec]) -> None
 
 @dataclass(frozen=True, kw_only=True)
 class InputChecks:
-    """What an input must pass besides dtype and shape, which are always checked.
+    """What is checked of an input besides dtype and shape, which are always checked.
+
+    Give it to ``Model.load(input_checks=...)``, ``Model.from_callable(...)`` or ``Batcher(...)``.
 
     Parameters
     ----------
     finite : bool
-        No NaN and no infinity.
+        There is no NaN and no infinity.
     non_empty : bool
-        No dimension of size 0.
+        No dimension has size 0.
     min_length, max_length : int
-        Bounds on every free dimension but the batch (a sequence's length); a ``max_length`` of 0 sets no bound.
+        Bounds of every free dimension except the batch, such as the length of a text. A ``max_length`` of 0 sets no
+        bound.
 
     Examples
     --------
@@ -114,18 +117,18 @@ def native_checks(checks: InputChecks | None) -> _core.InputChecks | None:
 
 
 class Metadata(Mapping[str, str]):
-    """What a model file says of itself: a read-only mapping of its own entries, and the fields that all files have.
+    """What a model file says about itself: a read-only mapping of its own entries, and fields that all files have.
 
     Parameters
     ----------
     entries : mapping of str to str
-        The file's ``metadata_props``: class names, the image size, whatever its author put there.
+        The file's ``metadata_props``: the names of classes, the size of images, or whatever else its author put there.
     producer : str
-        What wrote the file, with its version.
+        The program that wrote the file, with its version.
     version : int
-        The model's version, as its authors count; 0 where the file has none.
+        The version of the model, as its authors count it; 0 if the file has none.
     ir_version : int
-        Of ONNX's format.
+        The version of ONNX's file format.
     opsets : mapping of str to int
         The operator sets that the file uses, by domain; ``""`` is ONNX's own.
 
@@ -172,29 +175,29 @@ class Metadata(Mapping[str, str]):
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryUse:
-    """What a model holds, in bytes; from ``Model.memory()``.
+    """How much memory a model holds, in bytes; from ``Model.memory()``.
 
     Parameters
     ----------
     file_bytes : int
         The size of the model file and its external data.
     weight_bytes : int
-        Constants of the model: mapped_bytes and copied_bytes.
+        All constants of the model: the sum of mapped_bytes and copied_bytes.
     mapped_bytes : int
-        Constants that are read where they stand in the file; shared with every process that maps it.
+        Constants that are read in place, in the mapped file; shared with every process that maps it.
     copied_bytes : int
-        Constants in memory of this process: small ones, whole numbers, those that the file encodes or puts at addresses
-        that the processor cannot read them from, and results of folding.
+        Constants that are copied into memory of this process: small ones, integers, those that the file encodes or puts
+        at addresses that the processor cannot read them from, and results of constant folding.
     misaligned_bytes : int
-        What was copied only because of its address in the file. Weights saved as external data are aligned.
+        Constants that are copied only because of their address in the file. Weights saved as external data are aligned.
     packed_bytes : int
-        Further copies of weights, in the layout that the kernels of matrix products and convolutions read.
+        Additional copies of weights, in the layout that the kernels of matrix products and convolutions read.
     arena_bytes : int
-        Scratch memory of idle sessions; ``Model.trim()`` frees it.
+        Working memory that plans keep for their next run; ``Model.trim()`` frees it.
     plans, sessions : int
-        Compiled shapes, and idle sessions of them.
+        How many shapes are compiled, and how many working memories are kept for them.
     plan_hits, plan_misses, plan_evictions : int
-        How often a shape was compiled already, had to be compiled, and was dropped for another.
+        How often a shape was compiled already, had to be compiled, and was dropped to make room for another.
     """
 
     file_bytes: int

@@ -388,7 +388,7 @@ def test_what_cannot_be_in_time_is_refused_at_once_with_the_predicted_time() -> 
         for _ in range(6):
             batcher(row(0))
         ahead = [batcher.submit(row(0)) for _ in range(10)]  # 0.3 s
-        with pytest.raises(inferkit.DeadlineError, match=r"has .* ms, and what is before it .* take about"):
+        with pytest.raises(inferkit.DeadlineError, match=r"has .* ms left, and the requests before it .* take about"):
             batcher.submit(row(1), timeout=0.1)
         assert batcher.stats().expired == 1
         for ticket in ahead:

@@ -85,7 +85,7 @@ def test_sequences(kind: Callable[[list[Any]], Any]) -> None:
             np.testing.assert_array_equal(y, X)
             np.testing.assert_array_equal(z, -X)
     np.testing.assert_array_equal(wrap(lambda x: kind([x]), "y")(X), X)
-    with pytest.raises(inferkit.OutputError, match="gave 1 outputs; 2 are declared"):
+    with pytest.raises(inferkit.OutputError, match="returned 1 output, but 2 are declared"):
         wrap(lambda x: kind([x]), "y", "z")(X)
 
 
@@ -101,7 +101,7 @@ def test_arrays_that_call_themselves_sequences() -> None:
 def test_what_is_neither(answer: Any) -> None:
     with pytest.raises(inferkit.OutputError, match=r"^the callable's output 'y': expected a numpy array"):
         wrap(lambda x: answer, "y")(X)
-    with pytest.raises(inferkit.OutputError, match=r"gave one object, .*; 2 outputs are declared"):
+    with pytest.raises(inferkit.OutputError, match=r"returned one object of type .*, but 2 outputs are declared"):
         wrap(lambda x: answer, "y", "z")(X)
 
 

@@ -312,7 +312,7 @@ def test_hung_worker(serve: Made, gate: Gate, asked_before: bool) -> None:
     checks = by_name(report)
     assert report.exit_code == 2
     assert checks["a request is answered"].status == "fail"
-    assert "1 batches in flight" in checks["a request is answered"].figure
+    assert "1 batch in flight" in checks["a request is answered"].figure
     skipped = {check.step for check in report.checks if check.status == "skip"}
     assert skipped == {2, 3, 4, 6, 7}
     assert checks["optimised build"].status in ("pass", "fail")

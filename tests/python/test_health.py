@@ -155,7 +155,7 @@ def test_a_queue_over_its_limit_is_degraded_and_still_ready_unless_told() -> Non
         hung.batcher.submit(X)
         report = look(require_warm_up=False)
         assert (report.state, report.ready) == (health.State.DEGRADED, True)
-        assert report.reasons == ("hung: 101 requests wait, over the limit of 100",)
+        assert report.reasons == ("hung: 101 requests in the queue, over the limit of 100",)
         assert not look(require_warm_up=False, degraded_is_ready=False).ready
         assert look(require_warm_up=False, max_queue_depth=None).state is health.State.READY
 
@@ -245,7 +245,7 @@ def test_a_buffer_kept_from_the_pool() -> None:
         kept = inferkit.BufferPool.default().acquire(1000)
         report = look(max_idle_buffers=out)
         assert report.state is health.State.DEGRADED
-        assert "kept from the pool" in report.reasons[0]
+        assert "in use while nothing runs" in report.reasons[0]
         assert "'python'" in report.reasons[0]
         kept.release()
         assert look(max_idle_buffers=out).state is health.State.READY

@@ -110,7 +110,7 @@ def test_a_file_of_another_kind_is_named(name: str, tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(FOREIGN[name])
     for source in (path, FOREIGN[name]):
-        with pytest.raises(inferkit.ModelError, match="no ONNX model") as caught:
+        with pytest.raises(inferkit.ModelError, match="not an ONNX model") as caught:
             inferkit.Model.load(source)
         assert name in str(caught.value)
         assert ": " in str(caught.value)  # and what to do

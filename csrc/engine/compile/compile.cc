@@ -80,7 +80,7 @@ void Compiler::finish() {
 namespace {
 
 std::string list_of(std::span<const std::string> lines) {
-  std::string message = cat("the model needs what inferkit does not have (", lines.size(), "):");
+  std::string message = cat("the model needs what inferkit does not support (", lines.size(), "):");
   for (const std::string& line : lines) message += "\n  - " + line;
   return message;
 }

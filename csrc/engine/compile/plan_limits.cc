@@ -41,7 +41,7 @@ void RunBytes::check_total(size_t arena_bytes, size_t output_bytes) const {
 
 void RunBytes::refuse(const std::string& what) const {
   throw PlanTooLarge(cat(what, "; one run may take at most ", amount(max_bytes_),
-                         ": raise max_run_bytes of Model.load if that is meant"));
+                         ": to allow more, raise max_run_bytes of Model.load"));
 }
 
 }  // namespace inferkit

@@ -38,7 +38,7 @@ void choose_outputs(Graph& graph, std::span<const std::string> names) {
       throw std::invalid_argument(cat("the model has no output ", quote(name), "; it has ", has));
     }
     if (std::ranges::find(chosen, *it) != chosen.end())
-      throw std::invalid_argument(cat("the output ", quote(name), " is asked for twice"));
+      throw std::invalid_argument(cat("the output ", quote(name), " is named twice in outputs"));
     chosen.push_back(*it);
   }
   graph.outputs = std::move(chosen);

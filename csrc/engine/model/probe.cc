@@ -176,8 +176,8 @@ void Model::probe() {
       if (failure) throw *failure;
       throw Error(ErrorCode::kUnsupportedOp,
                   cat("output '", outputs_[o].name,
-                      "' declares no type and shape, and a run on zeros, which would tell them, fails: ", trial.failure,
-                      "; declare them in the file"));
+                      "' declares no type and shape, and a trial run on zeros, which would show them, failed: ",
+                      trial.failure, "; declare them in the model file"));
     }
     // On zeros a loop may make no iteration, and its body tell no type.
     outputs_[o].dtype = trial.staged && declared.dtype ? *declared.dtype : seen[0][o].dtype;

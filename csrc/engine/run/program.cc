@@ -41,9 +41,9 @@ Tensor pool_tensor(BufferPool& pool, const RunBudget& budget, DType dtype, const
   constexpr size_t kOverhead = 256;
   const size_t bytes = std::max(value_bytes(dtype, shape), kOverhead);
   if (bytes > budget.max_bytes || *budget.held > budget.max_bytes - bytes) {
-    throw PlanTooLarge(cat("a value of shape ", shape.str(), ", ", bytes >> 20, " MiB, beside ", *budget.held >> 20,
-                           " MiB that the run holds; one run may take at most ", budget.max_bytes >> 20,
-                           " MiB: raise max_run_bytes of Model.load if that is meant"));
+    throw PlanTooLarge(cat("a value of shape ", shape.str(), " takes ", bytes >> 20, " MiB, and the run already holds ",
+                           *budget.held >> 20, " MiB; one run may take at most ", budget.max_bytes >> 20,
+                           " MiB: to allow more, raise max_run_bytes of Model.load"));
   }
   auto held = std::make_shared<Held>(pool.acquire(bytes, "between plans"), bytes, budget.held);
   *data = held->buffer.data();
@@ -199,7 +199,7 @@ class StagedRun final {
                       .files = environment_.files});
     } catch (const Error& error) {
       if (error.code() != ErrorCode::kModel) throw;
-      rethrow_for_run(error, "the values of this input lead to what the model cannot do: ");
+      rethrow_for_run(error, "the model cannot run on the values of this input: ");
     }
   }
 
@@ -239,9 +239,8 @@ class StagedRun::NodeRun final : public DynamicContext {
   size_t max_bytes() const override { return run_.budget_.max_bytes; }
   void count_iteration() override {
     if (run_.budget_.iterations-- > 0) return;
-    throw Error(
-        ErrorCode::kInference,
-        "the loops of this run make more iterations than it may: raise max_iterations of Model.load if that is meant");
+    throw Error(ErrorCode::kInference,
+                "the loops of this run make too many iterations: to allow more, raise max_iterations of Model.load");
   }
   void spend(int64_t nanos) override { run_.budget_.spend(nanos); }
 

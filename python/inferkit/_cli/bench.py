@@ -13,6 +13,7 @@ import numpy as np
 from .. import _core
 from .._build import build_info
 from .._model import Model
+from .._text import counted
 from ..diagnostics._samples import Feeds, made_up, split
 from . import CommandError, about, duration
 from ._measure import Answers, alternate, clients, inferkit_call, onnxruntime_call
@@ -81,9 +82,9 @@ def measure(options: argparse.Namespace, say: Any) -> dict[str, Any]:
     served = []
     expected = [model.run(feeds) for feeds in samples]
     for count in options.concurrency:
-        say(f"{count} clients")
+        say(counted(count, "client"))
         figures, mean, wrong = clients(model, samples, expected, count, options.seconds, max(batches))
-        answers.note(f"{count} clients", wrong)
+        answers.note(counted(count, "client"), wrong)
         served.append({"clients": count, "mean_batch_size": mean, **figures.to_dict(1)})
     return {
         "model": options.model,

@@ -11,6 +11,7 @@ from typing import Any
 from .. import _core
 from .._errors import InferkitError
 from .._model import Model
+from .._text import counted
 from . import about
 from ._out import Out, bytes_text, count_text, seconds_text
 
@@ -101,7 +102,7 @@ def show(facts: dict[str, Any], out: Out) -> None:
         out.table([side, "dtype", "shape", "made by"] if side == "outputs" else [side, "dtype", "shape", ""], rows)
     missing = facts["missing"]
     out.table(
-        [">nodes", f"operators ({facts['nodes']} nodes)"],
+        [">nodes", f"operators ({counted(facts['nodes'], 'node')})"],
         [(str(op["nodes"]), f"{op['domain']}.{op['name']}".lstrip(".")) for op in facts["operators"]],
     )
     if facts["runs"]:

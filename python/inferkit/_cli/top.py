@@ -14,7 +14,7 @@ from typing import Any
 
 from .. import top
 from .._foreign import figures_from
-from .._text import NAME_LIMIT, printable
+from .._text import NAME_LIMIT, counted, printable
 from . import CommandError, duration
 from ._out import Out, bytes_text, plain_table, rich_table
 
@@ -120,7 +120,7 @@ def heading(processes: list[dict[str, Any]]) -> str:
     memory = bytes_text(sum(process["rss_bytes"] for process in processes))
     count = sum(len(process["batchers"]) for process in processes)
     clock = time.strftime("%H:%M:%S")
-    return f"{clock}  {len(processes)} processes, {count} batchers, {memory} resident"
+    return f"{clock}  {counted(len(processes), 'process', 'processes')}, {counted(count, 'batcher')}, {memory} resident"
 
 
 def run(options: argparse.Namespace) -> int:

@@ -36,19 +36,19 @@ _active: dict[LoopWatch, None] = {}
 
 @dataclass(frozen=True, kw_only=True)
 class Stall:
-    """One time that the event loop was held.
+    """One time that something blocked the event loop.
 
     Parameters
     ----------
     duration : float
-        Seconds, at least: from when the loop should have turned until it did.
+        For how many seconds, at least: from the time when the loop should have turned until it did.
     file, line, function : str, int, str
-        The innermost code on the loop's thread that is not of the standard library. Empty, 0 and empty where no
-        callback ran: the machine, or a thread that keeps the GIL, kept the loop from running.
+        The innermost code on the loop's thread that does not belong to the standard library. Empty, 0 and empty if no
+        callback ran: then the machine, or a thread that kept the GIL, stopped the loop.
     source : str
-        That line's text, where it can be read.
+        The text of this line, if it can be read.
     stack : tuple of str
-        ``file:line in function``, the callback first.
+        ``file:line in function`` for each frame, the callback first.
     """
 
     duration: float

@@ -1,7 +1,8 @@
-"""Is the process alive, is it ready, and why not: for load balancers, orchestrators and people.
+"""Whether the process is alive and ready, and why not: for load balancers, orchestrators and people.
 
-States: ``loading`` (no batcher yet), ``warming`` (none of a batcher's model has run), ``ready``, ``degraded`` (a limit
-is breached), ``draining`` (closing) and ``failed`` (a worker hangs, or is gone with the process that was forked).
+The states are ``loading`` (there is no batcher yet), ``warming`` (the model of a batcher has not run yet), ``ready``,
+``degraded`` (a limit is exceeded), ``draining`` (closing) and ``failed`` (a worker hangs, or the batchers belong to the
+process from which this one was forked).
 
 Examples
 --------
@@ -46,7 +47,7 @@ _monitor = Monitor()
 
 
 def configure(limits: Limits) -> None:
-    """Set the limits that this module's functions, and apps without limits of their own, judge by.
+    """Set the limits for the functions of this module, and for apps that have no limits of their own.
 
     Parameters
     ----------
@@ -61,22 +62,24 @@ def report() -> Report:
     Returns
     -------
     Report
+        The state of the process, and the reasons for it.
     """
     return _monitor.report()
 
 
 def ready() -> Report:
-    """Whether the process should get requests: a report, which is true where it should, and has the reasons.
+    """Tell whether the process should get requests.
 
     Returns
     -------
     Report
+        True if it should (``if inferkit.health.ready(): ...``); it also has the reasons if not.
     """
     return _monitor.ready()
 
 
 def live() -> bool:
-    """Whether the process should be left running: always, unless ``Limits(failed_is_dead=True)`` says otherwise.
+    """Tell whether the process should go on: always, unless ``Limits(failed_is_dead=True)`` and it has failed.
 
     Returns
     -------
@@ -86,44 +89,44 @@ def live() -> bool:
 
 
 def loading(what: str = "a model") -> AbstractContextManager[None]:
-    """Not ready, in state ``loading``, for the length of a ``with`` block.
+    """Make the process not ready, in state ``loading``, during a ``with`` block.
 
     Parameters
     ----------
     what : str
-        What is being loaded, for the reasons.
+        What is being loaded; the reasons show it.
     """
     return _monitor.loading(what)
 
 
 def drain(reason: str = "the process is shutting down") -> None:
-    """Say that no more requests should come: not ready, in state ``draining``, from now on.
+    """Make the process not ready from now on, in state ``draining``, so that no more requests come.
 
     Parameters
     ----------
     reason : str
-        For the reasons.
+        Why; the reasons show it.
     """
     _monitor.drain(reason)
 
 
 def asgi_app(limits: Limits | None = None, *, metrics_directory: str | None = None) -> Callable[..., Awaitable[Any]]:
-    """Make an ASGI app: ``/healthz``, ``/readyz``, ``/metrics`` and ``/statusz``.
+    """Make an ASGI app that answers ``/healthz``, ``/readyz``, ``/metrics`` and ``/statusz``.
 
-    Serve it by itself (``uvicorn``), or mount it: ``app.mount("/internal", inferkit.health.asgi_app())`` in FastAPI and
-    Starlette. It needs neither.
+    Serve it by itself (with ``uvicorn``), or mount it in FastAPI or Starlette:
+    ``app.mount("/internal", inferkit.health.asgi_app())``. It needs neither of these packages.
 
-    ``/healthz`` is 200 while the process lives. ``/readyz`` is 200 or 503, with the state and the reasons as JSON.
-    ``/metrics`` is for Prometheus and needs ``prometheus_client``. ``/statusz`` is a page for people;
-    ``/statusz?format=json`` is what it shows. They tell names of models and ids of requests: do not serve them to the
-    world.
+    ``/healthz`` answers 200 while the process lives. ``/readyz`` answers 200 or 503, with the state and the reasons as
+    JSON. ``/metrics`` is for Prometheus and needs ``prometheus_client``. ``/statusz`` is a page for people, and
+    ``/statusz?format=json`` has the same figures for programs. The pages show names of models and ids of requests: do
+    not serve them to the world.
 
     Parameters
     ----------
     limits : Limits, optional
-        By default those of :func:`configure`.
+        What counts as healthy; by default the limits of :func:`configure`.
     metrics_directory : str, optional
-        Where the processes that share one port share their figures: see :func:`inferkit.metrics.share`.
+        The directory in which the processes behind one port share their figures: see :func:`inferkit.metrics.share`.
 
     Returns
     -------

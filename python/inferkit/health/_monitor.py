@@ -15,7 +15,7 @@ from .._arguments import flag, number
 from .._build import build_info
 from .._core import BufferPool, resident_bytes
 from .._log import log
-from .._text import printable
+from .._text import counted, printable
 from ._memory import memory
 
 if TYPE_CHECKING:
@@ -45,43 +45,44 @@ _ORDER = {state: weight for weight, state in enumerate(State)}
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What a healthy batcher keeps to; None for no limit.
+    """The limits of a healthy batcher; None for no limit.
 
     Parameters
     ----------
     max_queue_depth : int or None
-        Requests that wait.
+        How many requests wait.
     max_oldest_wait : float or None
-        Seconds that the oldest of them has waited.
+        How many seconds the oldest of them has waited.
     max_error_rate : float or None
-        Failed requests, as a share of those that ran in the last 60 s; judged from `min_requests` of them on.
+        Failed requests of the last 60 s, as a share of those that ran; from `min_requests` requests on.
     max_unserved_rate : float or None
-        Rejected and expired requests, as a share of those, the completed and the failed ones of the last 60 s; judged
-        from `min_requests` of them on.
+        Rejected and expired requests of the last 60 s, as a share of all good requests (completed, failed, rejected and
+        expired ones); from `min_requests` requests on.
     max_invalid_rate : float or None
-        Invalid requests, as a share of all of the last 60 s; judged from `min_requests` of them on.
+        Invalid requests of the last 60 s, as a share of all; from `min_requests` requests on.
     max_p99_ms : float or None
-        From submission to answer, of the last 60 s; judged from `min_requests` on.
+        p99 from submission to answer, of the last 60 s, in milliseconds; from `min_requests` requests on.
     max_memory_bytes : int or None
-        Physical memory of the process.
+        The physical memory of the process.
     max_idle_buffers : int or None
-        Buffers that are out of the process's pool while nothing waits and nothing runs; answers that nobody has taken
-        yet count.
+        How many buffers of the process's pool are in use while nothing waits and nothing runs. Answers that nobody has
+        taken yet count.
     max_loop_hold : float or None
-        Seconds that something held an event loop, in the last 60 s; where ``diagnostics.watch_loop()`` watches it.
+        For how many seconds something blocked an event loop, in the last 60 s. It needs ``diagnostics.watch_loop()``.
     hung_after : float or None
-        Seconds that a batch may run; one that runs longer has hung, and the batcher has failed.
+        For how many seconds a batch may run. If one runs longer, the batcher has failed.
     min_requests : int
-        Requests that make a rate, or a percentile, worth judging.
+        How many requests it takes to judge a rate or a percentile.
     require_warm_up : bool
-        A batcher is not ready before its model has run: by ``batcher.warm_up()``, ``model.warm_up()`` or a request.
+        Whether a batcher is ready only after its model has run: by ``batcher.warm_up()``, ``model.warm_up()`` or a
+        request.
     degraded_is_ready : bool
-        Whether a process beyond a limit still counts as ready: taking an overloaded one away burdens the others, so it
-        stays in the rotation, in state ``degraded`` and with the reasons.
+        Whether a process that exceeds a limit still counts as ready. If overloaded processes are taken away, the others
+        get their load; so by default they stay ready, in state ``degraded`` and with the reasons.
     failed_is_dead : bool
         Whether a failed process counts as not alive, so that an orchestrator restarts it.
     debug_is_fine : bool
-        Whether a debug build of inferkit, which is many times slower, is one to serve with.
+        Whether a debug build of inferkit, which is many times slower, may serve without being ``degraded``.
 
     Examples
     --------
@@ -122,20 +123,20 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What a look at the process found. True where it is ready.
+    """The state of a process and its batchers. It is true if the process is ready.
 
     Parameters
     ----------
     state : State
-        Of the process: the worst of its batchers, and what is said below ``reasons``.
+        The worst state of its batchers, and of what `reasons` says about the process itself.
     ready : bool
-        Whether it should get requests.
+        Whether the process should get requests.
     alive : bool
-        Whether it should be left running.
+        Whether the process should go on.
     reasons : tuple of str
-        Why it is not in state ``ready``.
+        Why the state is not ``ready``.
     batchers : dict of str to State
-        By name.
+        The state of each batcher, by name.
     """
 
     state: State
@@ -303,7 +304,7 @@ class Monitor:
                 for row in pool.leaks():
                     counts[row.tag or "unknown"] += row.count
                 users = ", ".join(f"{count} of '{tag}'" for tag, count in counts.most_common())
-                reason = f"{out} buffers are kept from the pool while nothing runs, over the limit of"
+                reason = f"{counted(out, 'buffer')} in use while nothing runs, over the limit of"
                 found.append((State.DEGRADED, f"{reason} {limits.max_idle_buffers}: {users}"))
         return found
 
@@ -337,7 +338,7 @@ def judge(batcher: Batcher, stats: BatcherStats, limits: Limits) -> list[tuple[S
     check(
         stats.queue_depth,
         limits.max_queue_depth,
-        f"{stats.queue_depth} requests wait, over the limit of {limits.max_queue_depth}",
+        f"{counted(stats.queue_depth, 'request')} in the queue, over the limit of {limits.max_queue_depth}",
     )
     check(
         stats.oldest_wait,

@@ -1,9 +1,9 @@
-"""The life of every request: the last few thousand of them, at any time, without having asked for it before.
+"""The last few thousand requests, each with its stages and times; recorded always, so that you can look afterwards.
 
-Each batcher writes down every request and batch as it ends, in a ring of fixed size (``Batcher(trace_size=...)``) that
-no request ever waits for. From it come :func:`snapshot`, a trace for https://ui.perfetto.dev
-(:func:`export_perfetto`) and log lines (:func:`log_requests`). :func:`trace_steps` adds what each step of each run
-takes, and :func:`instrument` makes OpenTelemetry spans.
+Each batcher records every request and every batch when it ends, in a ring buffer of fixed size
+(``Batcher(trace_size=...)``) that no request ever waits for. :func:`snapshot`, :func:`export_perfetto` (a trace for
+https://ui.perfetto.dev) and :func:`log_requests` read it. :func:`trace_steps` also records how long each step of each
+run takes, and :func:`instrument` makes OpenTelemetry spans.
 
 Examples
 --------
@@ -51,9 +51,9 @@ def enable(on: bool = True, batcher: Batcher | Iterable[Batcher] | None = None) 
     Parameters
     ----------
     on : bool
-        Whether requests are written down from now on. A batcher made with ``trace_size=0`` stays off.
+        Whether requests are recorded from now on. A batcher that was made with ``trace_size=0`` stays off.
     batcher : Batcher or iterable of Batcher, optional
-        Whose; by default all open ones of the process.
+        Which batchers; by default all that are open in the process.
     """
     on = flag(on, "on")
     for one in chosen(batcher):

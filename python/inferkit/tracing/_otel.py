@@ -44,16 +44,16 @@ os.register_at_fork(after_in_child=_forked)
 def instrument(tracer_provider: TracerProvider | None = None) -> None:
     """Make an OpenTelemetry span of every request, from its submission to its end.
 
-    The span's parent is the span that is current where ``submit`` is called, in a thread or in an asyncio task,
-    wherever the request runs and whoever waits for it. Its events are the stages (dequeued, started, delivered), its
-    attributes ``inferkit.batcher``, ``inferkit.request_id``, ``inferkit.outcome``, ``inferkit.batch_id`` and
-    ``inferkit.batch_size``. Spans of tickets are ended by a thread of their own, within some 40 ms of the request's end
-    and with its exact time. Where more than 4096 wait for that thread, a span ends at its request's submission, without
-    an outcome. Costs each request some 50 us where its span is recorded; sampled-out ones a few.
+    The parent of the span is the span that is current where ``submit`` is called, in a thread or in an asyncio task.
+    Its events are the stages of the request (dequeued, started, delivered). Its attributes are ``inferkit.batcher``,
+    ``inferkit.request_id``, ``inferkit.outcome``, ``inferkit.batch_id`` and ``inferkit.batch_size``. A thread ends the
+    spans of tickets, within about 40 ms after the request's end and with its exact time. If more than 4096 spans wait
+    for this thread, a new span ends when its request is submitted, without an outcome. A span that is recorded costs
+    its request about 50 us; one that is sampled out costs a few.
 
     A batch serves requests of many traces, so it has a span ``inferkit.batch`` in a trace of its own, from its start to
-    its end. It links to the span of each of its requests, and they link to it. A call (``batcher(x)``) waits for its
-    answer in its own span, which has neither batch nor stages.
+    its end. It links to the span of each of its requests, and they link to it. The span of a blocking call
+    (``batcher(x)``) has neither a batch nor stages.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ def instrument(tracer_provider: TracerProvider | None = None) -> None:
 
 
 def uninstrument() -> None:
-    """Make no more spans; those of requests that have not ended end now. Does nothing without :func:`instrument`."""
+    """Make no more spans. Spans of requests that have not ended end now. Without :func:`instrument` it does nothing."""
     global _active
     with _lock:
         active, _active = _active, None
@@ -96,7 +96,7 @@ def flush(timeout: float = 5.0) -> bool:
     Parameters
     ----------
     timeout : float
-        Seconds to wait at most.
+        For how many seconds to wait at most.
 
     Returns
     -------

@@ -25,23 +25,23 @@ _QUEUE, _BATCHES, _REQUESTS = 1, 2, 3
 
 
 def export_perfetto(path: str | os.PathLike[str], batcher: Batcher | Iterable[Batcher] | None = None) -> int:
-    """Write the last requests and batches as a Chrome trace, for https://ui.perfetto.dev.
+    """Write the last requests and batches to a file, as a Chrome trace for https://ui.perfetto.dev.
 
-    Each batcher is a process of its own there. Its lanes: the queue (who waited, and how many did), the batches from
-    assembly to end with their sizes, the requests with their stages, and every worker or caller thread with what it
-    ran, down to the steps of the model where :func:`trace_steps` had them written down.
+    There, each batcher is a process of its own. Its lanes are the queue (which requests waited, and how many), the
+    batches from assembly to end with their sizes, the requests with their stages, and every thread with what it ran,
+    down to the steps of the model if :func:`trace_steps` was on.
 
     Parameters
     ----------
     path : path
-        The file; made or overwritten.
+        The file, which is made or overwritten.
     batcher : Batcher or iterable of Batcher, optional
-        Whose; by default all open ones of the process.
+        Which batchers; by default all that are open in the process.
 
     Returns
     -------
     int
-        How many requests are in it.
+        How many requests the file has.
 
     Examples
     --------

@@ -18,24 +18,25 @@ Outcome = Literal["completed", "failed", "cancelled", "expired", "rejected", "cl
 
 @dataclass(frozen=True, kw_only=True)
 class RequestTrace:
-    """One request that has ended. Times are seconds of ``time.monotonic()``, None for what did not happen.
+    """One request that has ended. Times are seconds of ``time.monotonic()``, or None for what did not happen.
 
     Parameters
     ----------
     batcher : str
         The batcher's name.
     request_id : str or int
-        The caller's own (48 bytes of it are kept), or the batcher's number.
+        The id that the caller gave (48 bytes of it are kept), or a number that the batcher gave.
     outcome : str
         ``completed``, ``failed``, ``cancelled``, ``expired``, ``rejected`` (the queue was full) or ``closed``.
     rows : int
-        Of the request.
+        How many rows the request had.
     batch_id, batch_size : int or None
-        Its batch, and the rows in that; None where it did not run.
+        The number of its batch, and how many rows that had; None if the request did not run.
     enqueued, dequeued, started, finished, delivered : float or None
-        It was submitted, put into a batch, the batch began to run, the request ended, its caller took the end.
+        When the request was submitted, when it was put into a batch, when the batch began to run, when the request
+        ended, and when its caller took the answer or the error.
     thread : int
-        The kernel's id of the thread that ended it.
+        The kernel's id of the thread that ended the request.
     """
 
     batcher: str
@@ -53,17 +54,17 @@ class RequestTrace:
 
     @property
     def queue_ms(self) -> float | None:
-        """From submission to the start of the run."""
+        """Milliseconds from submission to the start of the run."""
         return None if self.started is None else (self.started - self.enqueued) * 1e3
 
     @property
     def compute_ms(self) -> float | None:
-        """Of the run."""
+        """Milliseconds of the run."""
         return None if self.started is None else (self.finished - self.started) * 1e3
 
     @property
     def total_ms(self) -> float:
-        """From submission to the end."""
+        """Milliseconds from submission to the end."""
         return (self.finished - self.enqueued) * 1e3
 
 
@@ -76,15 +77,15 @@ class BatchTrace:
     batcher : str
         The batcher's name.
     batch_id : int
-        Its number.
+        The number of the batch.
     reason : str
-        Why it went: as in :attr:`BatcherStats.dispatched`.
+        Why it started to run, as in :attr:`BatcherStats.dispatched`.
     failed : bool
         Whether the run as a whole failed.
     requests, rows : int
-        In it.
+        How many requests and rows it had.
     enqueued, dequeued, started, finished : float
-        Its first request was submitted; it was assembled, began to run, ended.
+        When its first request was submitted, when the batch was assembled, when it began to run, when it ended.
     thread : int
         The kernel's id of the thread that ran it.
     """
@@ -104,7 +105,7 @@ class BatchTrace:
 
 @dataclass(frozen=True, kw_only=True)
 class StepTrace:
-    """One step of a run, on any way into any model. Times are seconds of ``time.monotonic()``.
+    """One step of a run of any model, by a batcher or a direct call. Times are seconds of ``time.monotonic()``.
 
     Parameters
     ----------
@@ -130,7 +131,7 @@ class Snapshot:
     requests : tuple of RequestTrace
     batches : tuple of BatchTrace
     dropped : int
-        Records that were lost since two threads met in one place of the ring.
+        How many records were lost because two threads wrote to the same place of the ring at once.
     """
 
     requests: tuple[RequestTrace, ...]
@@ -208,14 +209,14 @@ def chosen(batcher: Batcher | Iterable[Batcher] | None) -> list[Batcher]:
 
 
 def snapshot(batcher: Batcher | Iterable[Batcher] | None = None) -> Snapshot:
-    """Take what the ring holds: each batcher's last ``trace_size`` requests and batches.
+    """Take what the ring buffers hold: the last ``trace_size`` requests and batches of each batcher.
 
-    A worker writes a request down just after its caller has been woken, so the very last may come a moment later.
+    A worker records a request just after it has woken the caller, so the very last request may appear a moment later.
 
     Parameters
     ----------
     batcher : Batcher or iterable of Batcher, optional
-        Whose; by default all open ones of the process.
+        Which batchers; by default all that are open in the process.
 
     Returns
     -------
@@ -246,15 +247,16 @@ def snapshot(batcher: Batcher | Iterable[Batcher] | None = None) -> Snapshot:
 
 
 def trace_steps(on: bool = True, *, capacity: int = 65536) -> None:
-    """Write down every step of every run from now on, or no longer.
+    """Start, or stop, to record every step of every run.
 
-    Off from the start: it costs each step some 100 ns. The last ``capacity`` steps are kept, 128 bytes each.
+    It is off at first, because it costs each step about 100 ns. The last ``capacity`` steps are kept, at 128 bytes
+    each.
 
     Parameters
     ----------
     on : bool
     capacity : int
-        Of the ring, which is made at the first call; rounded up to a power of two, at most 2**24.
+        The size of the ring buffer, which is made at the first call: rounded up to a power of two, at most 2**24.
 
     Examples
     --------
@@ -269,7 +271,7 @@ def trace_steps(on: bool = True, *, capacity: int = 65536) -> None:
 
 
 def steps() -> tuple[StepTrace, ...]:
-    """Return the last steps that :func:`trace_steps` had written down, oldest first."""
+    """Return the last steps that :func:`trace_steps` recorded, oldest first."""
     return tuple(
         StepTrace(name=name, started=started, finished=finished, thread=thread)
         for name, started, finished, thread in _core.traced_steps()

@@ -20,7 +20,7 @@ __all__ = ["RequestLog", "log_requests"]
 
 
 class RequestLog:
-    """Writes a line for each request that ends; made by :func:`log_requests`. A context manager that stops it."""
+    """Writes a log line for each request that ends; made by :func:`log_requests`. A ``with`` block stops it."""
 
     def __init__(self, slow: float | None, interval: float, batcher: Batcher | None = None) -> None:
         self._only = batcher
@@ -35,11 +35,11 @@ class RequestLog:
 
     @property
     def thread(self) -> int | None:
-        """Identify the thread that writes, as log records do."""
+        """The identifier of the thread that writes, as in log records."""
         return self._thread.ident
 
     def stop(self) -> None:
-        """Write the lines that are due, then no more. Does nothing the second time."""
+        """Write the lines that are due, then no more. A second call does nothing."""
         self._stopped.set()
         self._thread.join()
 
@@ -88,17 +88,17 @@ class RequestLog:
 def log_requests(*, slow: float | None = None, interval: float = 0.5) -> RequestLog:
     """Log every request that ends from now on, to the logger ``inferkit.request``.
 
-    A thread reads the trace now and then, so requests pay nothing for it; where more than ``trace_size`` of them end
-    between two looks, the older ones go without a line. Failed, expired, rejected and slow requests are warnings, the
-    others are at level DEBUG. Each field is an attribute of the log record: ``request_id``, ``batcher``, ``outcome``,
-    ``batch_id``, ``batch_size``, ``queue_ms``, ``compute_ms``, ``total_ms``.
+    A thread reads the trace from time to time, so requests do not wait for the log. If more than ``trace_size``
+    requests end between two reads, the older ones get no line. Failed, expired, rejected and slow requests are
+    warnings; the others have the level DEBUG. Each field is an attribute of the log record: ``request_id``,
+    ``batcher``, ``outcome``, ``batch_id``, ``batch_size``, ``queue_ms``, ``compute_ms``, ``total_ms``.
 
     Parameters
     ----------
     slow : float, optional
-        Seconds from submission to end beyond which a request is slow.
+        A request is slow if it takes more than so many seconds from submission to end.
     interval : float
-        Seconds between two looks.
+        Seconds between two reads of the trace.
 
     Returns
     -------

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..._batcher import BatcherStats
+from ..._text import counted
 from .._patient import Finder, Limits, Patient
 from .._report import Check
 
@@ -20,7 +21,7 @@ def standing(stats: BatcherStats, limits: Limits) -> Iterator[Check]:
         "queue depth",
         "fail" if deep else "pass",
         f"{stats.queue_depth} waiting (limit {limits.queue_depth})",
-        "a queue that grows means that more comes in than is answered; everybody in it waits for all before them",
+        "a queue that grows means that more requests come in than are answered; each waits for all those before it",
         "raise max_batch_size or workers, add processes, or refuse earlier with a smaller max_queue_size"
         if deep
         else "",
@@ -30,7 +31,7 @@ def standing(stats: BatcherStats, limits: Limits) -> Iterator[Check]:
         "nothing stuck in the queue",
         "fail" if stuck else "pass",
         f"the oldest request has waited {stats.oldest_wait:.3g} s (limit {limits.oldest_wait:g} s)",
-        "its caller has given up long ago; the queue does not move, or moves too slowly",
+        "the caller gave up long ago; the queue does not move, or moves too slowly",
         "see what runs (a model that hangs, a callable that waits); give requests a timeout, so that they end"
         if stuck
         else "",
@@ -40,7 +41,8 @@ def standing(stats: BatcherStats, limits: Limits) -> Iterator[Check]:
     yield _check(
         "workers make progress",
         "fail" if hung else "warn" if slow else "pass",
-        f"{stats.in_flight} batches run, the oldest for {stats.longest_run:.3g} s (limit {limits.hung_after:g} s)",
+        f"{counted(stats.in_flight, 'batch', 'batches')} in flight, the oldest for {stats.longest_run:.3g} s "
+        f"(limit {limits.hung_after:g} s)",
         "a worker that hangs in a batch serves nobody, and the process still looks alive",
         "look at the model's stack (py-spy dump, gdb); a callable needs time limits of its own" if slow else "",
     )
@@ -71,8 +73,8 @@ def _refused(stats: BatcherStats, limits: Limits) -> Iterator[Check]:
         f"(limit {limits.unserved_rate:.0%})"
         if good
         else "no request yet",
-        "who is refused, or waits in vain, has no answer either, however few of those that run fail",
-        "more comes than is answered: raise max_batch_size or workers, add processes; or give requests more time"
+        "a request that is refused or expires gets no answer either, even if none of those that run fails",
+        "more requests come in than are answered: raise max_batch_size or workers, add processes, or allow more time"
         if bad
         else "",
     )
@@ -84,7 +86,7 @@ def _refused(stats: BatcherStats, limits: Limits) -> Iterator[Check]:
         f"{stats.invalid} of {came} requests were invalid before this diagnosis (limit {limits.invalid_rate:.0%})"
         if came
         else "no request yet",
-        "somebody sends what the model was not made for, and gets an error for it",
+        "a client sends inputs that the model was not made for, and gets errors for them",
         "a ValidationError's reason and message say what was wrong with the input" if bad else "",
     )
 
@@ -94,9 +96,9 @@ def _bounded(patient: Patient) -> Check:
     return _check(
         "queue is bounded",
         "pass" if size else "warn",
-        f"at most {size} requests wait" if size else "any number of requests may wait",
-        "a queue without bound turns an overload into memory that runs out, and answers that nobody waits for any more",
-        "" if size else "give the batcher a max_queue_size; a caller who is refused can go elsewhere",
+        f"it holds at most {counted(size, 'request')}" if size else "any number of requests may wait",
+        "without a bound, an overload ends with memory that runs out, and answers that nobody waits for any more",
+        "" if size else "bound it, as in Batcher(max_queue_size=1024): a client that is refused can try elsewhere",
     )
 
 
@@ -109,7 +111,8 @@ def examine(patient: Patient) -> Iterator[Check]:
         yield _check(
             "a request is answered",
             "fail",
-            f"none within {patient.timeout:g} s; {now.queue_depth} waiting, {now.in_flight} batches in flight",
+            f"none within {patient.timeout:g} s; {now.queue_depth} waiting, "
+            f"{counted(now.in_flight, 'batch', 'batches')} in flight",
             "to its callers, a batcher that does not answer is down",
             "look at what the workers do (py-spy dump, gdb); restart the process if they hang",
         )
@@ -122,8 +125,8 @@ def examine(patient: Patient) -> Iterator[Check]:
     yield _check(
         "in flight",
         "fail" if over else "pass",
-        f"at most {most} batches at once under load, of {allowed} allowed",
-        "more at once than max_concurrent would take CPU and memory that were promised to others",
+        f"at most {counted(most, 'batch', 'batches')} at once under load (limit {allowed})",
+        "more batches at once than max_concurrent would take CPU and memory that others need",
         "report this as a bug of inferkit" if over else "",
     )
     after = patient.batcher.stats()
