@@ -131,7 +131,7 @@ def run(options: argparse.Namespace) -> int:
         print(json.dumps(processes, indent=2))
         return 0
     if not processes:
-        raise CommandError("no process of yours can be seen; one that is to be seen calls inferkit.top.serve()")
+        raise CommandError("none of your processes can be seen: call inferkit.top.serve() in those that should be")
     out = Out(plain=options.plain)
     if options.once:
         out.table(COLUMNS, rows(processes), title=heading(processes))

@@ -50,18 +50,19 @@ class Limits:
     Parameters
     ----------
     max_queue_depth : int or None
-        How many requests wait.
+        How many requests wait; by default 100.
     max_oldest_wait : float or None
-        How many seconds the oldest of them has waited.
+        How many seconds the oldest of them has waited; by default 5.
     max_error_rate : float or None
-        Failed requests of the last 60 s, as a share of those that ran; from `min_requests` requests on.
+        Failed requests of the last 60 s, as a share of those that ran; by default 1%. Judged from `min_requests`
+        requests on, as are the next three.
     max_unserved_rate : float or None
         Rejected and expired requests of the last 60 s, as a share of all good requests (completed, failed, rejected and
-        expired ones); from `min_requests` requests on.
+        expired ones); by default 5%.
     max_invalid_rate : float or None
-        Invalid requests of the last 60 s, as a share of all; from `min_requests` requests on.
+        Invalid requests of the last 60 s, as a share of all; by default 10%.
     max_p99_ms : float or None
-        p99 from submission to answer, of the last 60 s, in milliseconds; from `min_requests` requests on.
+        p99 from submission to answer, of the last 60 s, in milliseconds.
     max_memory_bytes : int or None
         The physical memory of the process.
     max_idle_buffers : int or None
@@ -70,7 +71,7 @@ class Limits:
     max_loop_hold : float or None
         For how many seconds something blocked an event loop, in the last 60 s. It needs ``diagnostics.watch_loop()``.
     hung_after : float or None
-        For how many seconds a batch may run. If one runs longer, the batcher has failed.
+        For how many seconds a batch may run; by default 30. If one runs longer, the batcher has failed.
     min_requests : int
         How many requests it takes to judge a rate or a percentile.
     require_warm_up : bool
