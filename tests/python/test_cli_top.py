@@ -61,7 +61,7 @@ def test_shows_the_batchers(server: top.Server, capsys: Capture) -> None:
         assert shown["stats"]["p99_latency_ms"] > 0
         assert main(["top", "--once"]) == 0
         text = capsys.readouterr().out
-        assert "1 processes" in text
+        assert "1 process, " in text
         assert batcher.name in text
         assert str(os.getpid()) in text
         assert main(["top", str(os.getpid()), "--json"]) == 0
@@ -385,7 +385,7 @@ def test_live_until_ctrl_c(server: top.Server, plain: bool) -> None:
             assert process.stdout is not None
             if plain:
                 lines = [process.stdout.readline() for _ in range(9)]
-                assert sum("1 batchers" in line for line in lines) >= 2  # it goes on
+                assert sum("1 batcher, " in line for line in lines) >= 2  # it goes on
             else:
                 import time
 
