@@ -35,17 +35,17 @@ class FileNode:
 
 @dataclass(frozen=True)
 class LoweringChoice:
-    """One of the ways to run an operator, as it was weighed for one node.
+    """One of the ways to run an operator, and what it would cost for one node.
 
     Parameters
     ----------
     name : str
-        The way's name, as ``INFERKIT_LOWERING`` takes it.
+        The name of the way, as the environment variable ``INFERKIT_LOWERING`` takes it.
     cost_seconds : float or None
-        What it was estimated to take, to be compared with the other ways of the same node: what all of them do may be
-        left out. None where it cannot run the node.
+        The estimated time. It is meant for comparison with the other ways of the same node: work that all of them do
+        may be left out. None if this way cannot run the node.
     why_not : str or None
-        Why it cannot run the node.
+        Why it cannot run the node; None if it can.
     """
 
     name: str
@@ -62,36 +62,38 @@ class LoweringChoice:
 
 @dataclass(frozen=True, kw_only=True)
 class PlanStep:
-    """One node of a plan, or the copy that makes an output.
+    """One step of a plan: a node of the graph, or the copy that makes an output.
 
     Parameters
     ----------
     operator : str
-        What runs. Operators of the domain ``inferkit`` are written by fusions: ``"inferkit.Linear"``.
+        The operator that runs. Those of the domain ``inferkit``, such as ``"inferkit.Linear"``, come from fusions.
     name : str
         The name of the node, or of the output.
     stands_for : tuple of FileNode
-        The nodes of the file that this one does the work of; several where they were fused.
+        The nodes of the file whose work this step does; several if they were fused.
     lowering : str
-        The way to run it that was chosen; ``"default"`` where there is one.
+        The way to run it that was chosen; ``"default"`` if there is only one.
     device, precision, layout : str
-        Where the way runs, what it computes in (``"any"``: the type of its inputs), how its tensors lie.
+        Where it runs, in which type it computes (``"any"``: in the type of its inputs), and how its tensors are laid
+        out.
     why : str
-        ``"only"``: the operator has no other way. ``"cheapest"`` of those that can. ``"forced"`` by
-        ``INFERKIT_LOWERING``; ``"cannot_force"``: that asks for a way that cannot run the node, so it is the cheapest.
+        Why this way was chosen. ``"only"``: the operator has no other. ``"cheapest"``: it is the cheapest of those that
+        can run the node. ``"forced"``: ``INFERKIT_LOWERING`` asks for it. ``"cannot_force"``: ``INFERKIT_LOWERING``
+        asks for a way that cannot run the node, so the cheapest was taken.
     considered : tuple of LoweringChoice
-        All ways of the operator with what each would cost; empty where there is one.
+        All ways of the operator, with their costs; empty if there is only one.
     inputs, outputs : tuple of TensorSpec
-        What it reads and gives.
+        The tensors that it reads and writes.
     read_bytes, written_bytes, scratch_bytes : int
-        The sizes of its inputs (weights included) and outputs, and of memory for itself. All 0 where it has no kernel
-        call.
+        The sizes of its inputs (weights included), of its outputs, and of its working memory. All are 0 if it has no
+        kernel call.
     kernel_calls : int
-        How many functions run for it; 0 where its output is the memory of its input (``Reshape``).
+        How many functions run for it; 0 if its output is the memory of its input (``Reshape``).
     estimated_seconds : float
-        What it was estimated to take on one thread.
+        The estimated time on one thread.
     measured_seconds : float or None
-        What it took: the median of the runs of ``Model.profile()``; None from ``Model.explain()``.
+        The measured time: the median of the runs of ``Model.profile()``; None from ``Model.explain()``.
     """
 
     operator: str
@@ -118,7 +120,7 @@ class PlanStep:
         Returns
         -------
         str
-            Such as ``"cheapest: 1.2 us, packed 3 us, depthwise cannot: not one channel a group"``; empty where there
+            For example ``"cheapest: 1.2 us, packed 3 us, depthwise cannot: not one channel a group"``; empty if there
             was no choice.
         """
         from ._cli._out import seconds_text
@@ -140,19 +142,20 @@ class Explanation:
     steps : tuple of PlanStep
         In the order in which they run.
     inputs, outputs : tuple of TensorSpec
-        Of the model, with the shapes that the plan is for. Outputs that it does not compute are left out.
+        The inputs and outputs of the model, with the shapes of this plan. Outputs that it does not compute are left
+        out.
     complete : bool
-        False where the shapes of what follows depend on values: that is planned during each run, and not told here.
+        False if the shapes of later steps depend on values: those are planned during each run, and are not listed here.
     threads : int
-        The most threads that a run of it uses.
+        The most threads that a run of the plan uses.
     arena_bytes : int
-        Memory for all intermediate values and scratch of one run.
+        Memory for all intermediate values and working memory of one run.
     weight_bytes : int
-        Constants that the steps read, as they stand in the model.
+        The size of the constants that the steps read, as they are in the model.
     estimated_seconds : float
-        What one run was estimated to take on one thread.
+        The estimated time of one run on one thread.
     measured_seconds : float or None
-        What the steps took together, where they were measured.
+        The measured time of all steps together; None if they were not measured.
     runs : int
         How many runs were measured.
     """

@@ -30,25 +30,25 @@ def diagnose(
     timeout: float = 5.0,
     progress: Callable[[str], None] | None = None,
 ) -> Report:
-    """Walk the debug checklist on a batcher, with requests of its own.
+    """Go through the debug checklist with a batcher.
 
-    Looks at the figures as they stand, then sends requests from threads and from an event loop of its own, good ones
-    and bad ones: they show up in the batcher's figures, and the batcher's other callers wait a little longer meanwhile.
-    A batcher that does not answer is told from one that does, and is not waited for.
+    It looks at the figures of the batcher first. Then it sends requests, good ones and bad ones, from threads and from
+    an event loop of its own. They count in the figures of the batcher, and other callers wait a little longer
+    meanwhile. If the batcher does not answer, the report says so, and the function does not wait for it.
 
     Parameters
     ----------
     batcher : Batcher
         An open one. It stays open.
     inputs : mapping of str to array, optional
-        Real inputs, by name, any number of rows. By default plausible ones are made from the model's specs: normal
-        floats, small integers, and guessed sizes for free dimensions.
+        Real inputs by name, with any number of rows. By default, plausible inputs are made from the model's specs:
+        normal floats, small integers, and guessed sizes for free dimensions.
     seconds : float
         About how long each of the steps that send much traffic may take.
     timeout : float
         Seconds after which a request counts as lost.
     progress : callable, optional
-        Called with a line of text whenever something begins that takes a while.
+        It is called with a line of text whenever something begins that takes a while.
 
     Returns
     -------
@@ -58,9 +58,9 @@ def diagnose(
     Raises
     ------
     ValueError
-        If the inputs do not fit, or none can be made up: nothing was examined then.
+        The inputs do not fit, or none could be made up; nothing was examined.
     ClosedError
-        If the batcher is closed.
+        The batcher is closed.
 
     Examples
     --------

@@ -79,7 +79,7 @@ def _blamed(stack: tuple[_Site, ...]) -> _Site:
 
 
 class LoopWatch:
-    """What :func:`watch_loop` returns: a context manager that collects the holds in ``stalls``.
+    """What :func:`watch_loop` returns: a context manager that collects in ``stalls`` what blocked the loop.
 
     Parameters
     ----------
@@ -107,12 +107,12 @@ class LoopWatch:
 
     @property
     def stalls(self) -> tuple[Stall, ...]:
-        """The holds so far, in order; the last thousand of them."""
+        """What has blocked the loop so far, in order; the last thousand times."""
         return tuple(stall for _, stall in tuple(self._stalls))  # the loop may add one meanwhile
 
     @property
     def longest(self) -> float:
-        """The longest hold in seconds; 0 where there was none."""
+        """The longest time that the loop was blocked, in seconds; 0 if it never was."""
         return self._longest
 
     def _recent(self, seconds: float) -> list[Stall]:
@@ -253,24 +253,24 @@ def _extra(stall: Stall) -> dict[str, object]:
 
 
 def watch_loop(threshold: float = 0.05, *, on_stall: Callable[[Stall], object] | None = None) -> LoopWatch:
-    """Name what holds the running event loop.
+    """Find out what blocks the running event loop.
 
-    While the ``with`` block lasts, every hold is logged as a warning of the logger ``inferkit.diagnostics``, with the
-    file and the line, and kept in ``stalls``; where it was long, :mod:`inferkit.health` says it, too. A hold that has
-    not ended after a second is logged before it does. Works on asyncio's loop and on uvloop's; costs the loop a timer
-    every fifth of the threshold, so it can stay on.
+    During the ``with`` block, each time that the loop is blocked is a warning of the logger ``inferkit.diagnostics``,
+    with the file and the line, and an entry of ``stalls``. If it was long, :mod:`inferkit.health` shows it too. If the
+    loop is still blocked after a second, the warning comes at once. This works with asyncio's loop and with uvloop. It
+    costs the loop a timer every fifth of the threshold, so it can stay on.
 
     Parameters
     ----------
     threshold : float
-        Seconds. Every hold of so long is reported, and none below four fifths of it.
+        In seconds. Whatever blocks the loop for so long is reported, and nothing below four fifths of it.
     on_stall : callable, optional
-        Called with each :class:`Stall`, on the loop's thread when it turns again.
+        It is called with each :class:`Stall`, on the thread of the loop, when the loop turns again.
 
     Returns
     -------
     LoopWatch
-        A context manager, to be entered in a coroutine.
+        A context manager; enter it in a coroutine.
 
     Raises
     ------

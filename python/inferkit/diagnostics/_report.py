@@ -34,13 +34,13 @@ class Check:
     name : str
         What was checked.
     status : {"pass", "warn", "fail", "skip"}
-        ``skip`` where it does not apply to this model, or an earlier failure made it impossible; the figure says which.
+        ``skip`` if it does not apply to this model, or if an earlier failure made it impossible; the figure says which.
     figure : str
         What was measured.
     why : str
         Why it matters.
     remedy : str
-        What to do; empty where nothing is to be done.
+        What to do; empty if there is nothing to do.
     """
 
     step: int
@@ -85,7 +85,7 @@ class Report:
 
     @property
     def exit_code(self) -> int:
-        """0 where all is well, 1 where there are warnings only, 2 where something failed."""
+        """0 if all is well, 1 if there are only warnings, 2 if something failed."""
         return {"pass": 0, "warn": 1, "fail": 2}[self.status]
 
     @property

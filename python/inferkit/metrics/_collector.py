@@ -70,15 +70,15 @@ def require_prometheus() -> Any:
 
 
 class Collector:
-    """Every open batcher of the process, for a prometheus_client registry; read when it is scraped, at no cost before.
+    """Gives the figures of every open batcher to a registry of prometheus_client, each time that it is scraped.
 
     Parameters
     ----------
     buckets : sequence of float
-        The histograms' upper bounds, in seconds, ascending.
+        The upper bounds of the histograms, in seconds, ascending.
     directory : path, optional
-        Count the processes that :func:`share` their figures there, too: counters and histograms are sums over all of
-        them, gauges are of those that live and have a label ``pid``.
+        Also count the processes that :func:`share` their figures in this directory. Counters and histograms are then
+        sums over all processes; gauges exist for each living process and have a label ``pid``.
 
     Raises
     ------
@@ -286,20 +286,20 @@ def register(
 ) -> Collector:
     """Add the batchers' metrics to a registry of prometheus_client.
 
-    A registry has them once: a second call gives what the first one has registered, or, where the buckets or the
-    directory differ, puts the new collector in its place.
+    A registry has the metrics once. A second call returns the collector of the first one; if the buckets or the
+    directory differ, a new collector replaces it.
 
     Parameters
     ----------
     registry : prometheus_client.CollectorRegistry, optional
-        By default the global one, which ``start_http_server`` and ``make_asgi_app`` serve.
+        By default the global registry, which ``start_http_server`` and ``make_asgi_app`` serve.
     buckets, directory
         As for :class:`Collector`.
 
     Returns
     -------
     Collector
-        For ``registry.unregister(collector)``.
+        The collector; ``registry.unregister(collector)`` removes it.
 
     Raises
     ------
@@ -332,14 +332,14 @@ def register(
 
 
 def exposition(*, directory: str | os.PathLike[str] | None = None, accept: str = "") -> tuple[bytes, str]:
-    """Write what a scrape gets: the batchers' metrics alone.
+    """Return the text that a scrape gets, with the metrics of inferkit alone.
 
     Parameters
     ----------
     directory : path, optional
         As for :class:`Collector`.
     accept : str
-        The scraper's ``Accept`` header; decides between the text format and OpenMetrics.
+        The ``Accept`` header of the scraper. It decides between the text format and OpenMetrics.
 
     Returns
     -------

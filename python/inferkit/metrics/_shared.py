@@ -116,19 +116,19 @@ def _restart(sharing: Sharing | None) -> None:
 def share(
     directory: str | os.PathLike[str] | None = None, *, interval: float = 2.0, buckets: Sequence[float] = BUCKETS
 ) -> Sharing:
-    """Let other processes' scrapes count this one: write its figures to a directory, now and then.
+    """Share the figures of this process with other processes, by writing them to a directory every few seconds.
 
-    Call it once in each worker process; one that is forked afterwards goes on by itself. A process that has ended still
-    counts in counters and histograms, as the directory is only emptied by you, before the workers start.
+    Call it once in each worker process. A process that is forked afterwards goes on by itself. A process that has ended
+    still counts in counters and histograms. Nobody but you empties the directory: do it before the workers start.
 
     Parameters
     ----------
     directory : path, optional
-        That all the workers write to; by default ``$PROMETHEUS_MULTIPROC_DIR``.
+        A directory that all workers can write to; by default ``$PROMETHEUS_MULTIPROC_DIR``.
     interval : float
         Seconds between two writes.
     buckets : sequence of float
-        As for :class:`Collector`, and the same in all processes.
+        As for :class:`Collector`; they must be the same in all processes.
 
     Returns
     -------
