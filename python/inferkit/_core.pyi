@@ -378,7 +378,7 @@ class Model:
 
         Parameters
         ----------
-        *inputs : array
+        *args : array
             One array for each input of the model, in order. Either all of them have the batch axis, or none has it; then they
             are a single row, and the outputs have no batch axis either.
 

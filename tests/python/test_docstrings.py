@@ -57,6 +57,12 @@ def test_has_a_docstring(name: str) -> None:
     assert text.split("\n\n", 1)[0].rstrip().endswith((".", ":")), f"{name}: the summary is a sentence"
 
 
+@pytest.mark.parametrize("cls", [inferkit.Model, inferkit.Batcher])
+def test_a_call_has_a_docstring(cls: type) -> None:
+    """Of the two classes whose objects are called, which `help()` shows."""
+    assert len(doc(cls.__call__).splitlines()) > 3
+
+
 @pytest.mark.parametrize("name", sorted(OBJECTS))
 def test_sections_are_numpydoc(name: str) -> None:
     lines = doc(OBJECTS[name]).split("\n")
