@@ -104,27 +104,6 @@ ModelOptions options_from(const MaybeCount& threads, const Count& max_plans, con
 
 PyModel from_native(std::shared_ptr<Model> native, const InputChecks& checks) { return {native, native, checks}; }
 
-constexpr const char* kCallDoc = R"(Run the model on a batch, or on a single row.
-
-Parameters
-----------
-*args : array
-    One array for each input of the model, in order. Either all of them have the batch axis, or none has it; then they
-    are a single row, and the outputs have no batch axis either.
-
-Returns
--------
-numpy.ndarray or tuple of numpy.ndarray
-    One array if the model has one output, otherwise a tuple of arrays, in order. They belong to the caller.
-
-Raises
-------
-ValidationError
-    An input does not fit, or fails its checks; ``.reason`` says how.
-InferenceError
-    The run failed.
-)";
-
 py::dict run_by_name(const py::object& self, const py::dict& feeds,
                      const std::optional<py::typing::Dict<py::str, py::object>>& out) {
   const PyModel& model = py_model(self);
@@ -174,6 +153,27 @@ py::dict memory_of(const py::object& self) {
   out["plan_evictions"] = memory.plans.evictions;
   return out;
 }
+
+constexpr const char* kCallDoc = R"(Run the model on a batch, or on a single row.
+
+Parameters
+----------
+*args : array
+    One array for each input of the model, in order. Either all of them have the batch axis, or none has it; then they
+    are a single row, and the outputs have no batch axis either.
+
+Returns
+-------
+numpy.ndarray or tuple of numpy.ndarray
+    One array if the model has one output, otherwise a tuple of arrays, in order. They belong to the caller.
+
+Raises
+------
+ValidationError
+    An input does not fit, or fails its checks; ``.reason`` says how.
+InferenceError
+    The run failed.
+)";
 
 /// What the file says of itself; all empty for a callable.
 py::dict metadata_of(const py::object& self) {
