@@ -7,6 +7,7 @@
 #include <string>
 #include <string_view>
 #include <tuple>
+#include <vector>
 
 #include "graph/ir.h"
 #include "graph/onnx_proto.h"
@@ -22,13 +23,13 @@ std::string dtype_text(int32_t code);
 /// One per file that is read; not thread-safe.
 class TensorLoader {
  public:
-  /// Of a model in memory, which `owner` keeps alive; null: copy every tensor. External data is looked for in `folder`,
-  /// and refused where there is none.
-  TensorLoader(std::shared_ptr<const void> owner, std::optional<std::string> folder, Placement placement)
-      : source_{std::move(owner), nullptr}, folder_(std::move(folder)), placement_(placement) {}
+  /// Of a model in memory, which `owner` keeps alive; null: copy every tensor. External data is looked for in
+  /// `folders`, as open_contained() does, and refused where there are none.
+  TensorLoader(std::shared_ptr<const void> owner, std::vector<std::string> folders, Placement placement)
+      : source_{std::move(owner), nullptr}, folders_(std::move(folders)), placement_(placement) {}
   /// Of a model in a file.
-  TensorLoader(std::shared_ptr<const MappedFile> file, std::optional<std::string> folder, Placement placement)
-      : TensorLoader(std::shared_ptr<const void>(file), std::move(folder), placement) {
+  TensorLoader(std::shared_ptr<const MappedFile> file, std::vector<std::string> folders, Placement placement)
+      : TensorLoader(std::shared_ptr<const void>(file), std::move(folders), placement) {
     source_.file = file.get();
     opened_.add(std::move(file));
   }
@@ -56,7 +57,7 @@ class TensorLoader {
   std::shared_ptr<const MappedFile> open(std::string_view location, const std::string& what);
 
   Source source_;
-  std::optional<std::string> folder_;
+  std::vector<std::string> folders_;
   Placement placement_;
   MappedFiles opened_, viewed_;
   std::map<const std::byte*, Tensor> loaded_;
