@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +61,11 @@ def _names(outputs: Iterable[str]) -> list[str]:
     return names
 
 
+def _made_again(cls: type[Model], how: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> Model:
+    made: Model = getattr(cls, how)(*arguments, **options)
+    return made
+
+
 def _ports(specs: Iterable[_SpecLike], name: str) -> list[tuple[str, str, list[int | None]]]:
     what = "an iterable of TensorSpec or (name, dtype, shape)"
     return [_spec(spec)._as_tuple() for spec in sequence(specs, name, what)]
@@ -91,8 +97,9 @@ class Model(_core.Model):
     [2.0, 2.0, 2.0]
     """
 
-    __slots__ = ("_specs",)
+    __slots__ = ("_origin", "_specs")
     _specs: tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]
+    _origin: tuple[str, tuple[Any, ...], dict[str, Any]]  # the classmethod that made it, and its arguments
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         if args or "checks" not in kwargs:
@@ -133,8 +140,9 @@ class Model(_core.Model):
         model : path, bytes-like, binary file or onnx.ModelProto
             An ``.onnx`` file, or its content: bytes or what has the buffer protocol, a file that is open for reading in
             binary mode (read from where it stands), or the ``onnx`` package's message. External data must lie in the
-            file's folder; content has none. Only a path is mapped, and shared with other processes. Bytes are always
-            content: :func:`os.fsdecode` makes a path of those that are one.
+            file's folder, or in that of the file that the path leads to through symbolic links; content has none. Only
+            a path is mapped, and shared with other processes, and pickled as a path that is opened again; content is
+            kept, and pickled whole. Bytes are always content: :func:`os.fsdecode` makes a path of those that are one.
         threads : int, optional
             The most threads that one call may use; by default as many as the process has CPUs. The result's bits do
             not depend on it, and small runs stay on the calling thread.
@@ -167,24 +175,28 @@ class Model(_core.Model):
         ValueError
             An argument is out of its range, or the model has no output of a name in `outputs`.
         """
+        wanted = None if outputs is None else _names(outputs)
         options = {
             "threads": threads,
             "max_plans": max_plans,
             "max_run_bytes": max_run_bytes,
             "max_iterations": max_iterations,
-            "outputs": [] if outputs is None else _names(outputs),
         }
         checks = native_checks(InputChecks() if input_checks is None else input_checks)
         mmap = flag(mmap, "mmap")
         source = model_source(model)
         if isinstance(source, bytes):
             try:
-                return cls(data=source, checks=checks, **options)
+                made = cls(data=source, outputs=wanted or [], checks=checks, **options)
             except ModelError as error:
                 if not is_like_a_path(source):
                     raise
                 raise ModelError(f"{error}; bytes are a model's content: if these are a path, give it as str") from None
-        return cls(path=source, mmap=mmap, checks=checks, **options)
+        else:
+            made = cls(path=source, outputs=wanted or [], mmap=mmap, checks=checks, **options)
+            source = os.path.abspath(source)  # wherever the process is that reopens it
+        made._origin = ("load", (source,), {**options, "outputs": wanted, "mmap": mmap, "input_checks": input_checks})
+        return made
 
     @classmethod
     def from_callable(
@@ -219,12 +231,27 @@ class Model(_core.Model):
         """
         if not callable(fn):
             raise TypeError(f"fn must be callable, got {type(fn).__name__}")
-        return cls(
+        ports = _ports(inputs, "inputs"), _ports(outputs, "outputs")
+        made = cls(
             callable=fn,
-            inputs=_ports(inputs, "inputs"),
-            outputs=_ports(outputs, "outputs"),
+            inputs=ports[0],
+            outputs=ports[1],
             checks=native_checks(InputChecks() if input_checks is None else input_checks),
         )
+        made._origin = ("from_callable", (fn, *ports), {"input_checks": input_checks})
+        return made
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle what made it: a path, which is opened again, content, or a callable by its own way of pickling."""
+        return _made_again, (type(self), *self._origin), getattr(self, "__dict__", None)
+
+    def __copy__(self) -> Self:
+        """Give the same: a model does not change."""
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Give the same, so that no weight is copied."""
+        return self
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
