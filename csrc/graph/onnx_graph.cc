@@ -146,7 +146,16 @@ void GraphReader::read_initializers(const GraphProto& proto, Scope& scope) {
     value.shape = constant.shape;
     scope.graph.constants.emplace(id, std::move(constant));
   }
-  // Files of IR version 3 and less list every initializer among the inputs too.
+  if (!scope.parent && !scope.frame) {
+    for (const Bytes message : proto.inputs) {
+      const ValueInfoProto info = parse_value_info(message);
+      const ValueId id = scope.names.at(info.name);
+      if (!is_constant[static_cast<size_t>(id)]) continue;
+      DefaultInput& input = defaults_.emplace_back(DefaultInput{id, {}});
+      input.declared.name = scope.graph.values[static_cast<size_t>(id)].name;
+      declare(input.declared, info);
+    }
+  }
   std::erase_if(scope.graph.inputs, [&](ValueId id) { return is_constant[static_cast<size_t>(id)]; });
   if (scope.parent) return;
   for (const Bytes message : proto.inputs) {

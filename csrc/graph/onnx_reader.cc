@@ -22,6 +22,8 @@ ModelFile read_model(Bytes bytes, onnx::TensorLoader& tensors) {
   onnx::GraphReader reader(proto, tensors, bytes.size());
   ModelFile model;
   model.graph = reader.read_main();
+  // Before version 4 of the IR every initializer had to be among the inputs, and was meant as a constant.
+  if (*proto.ir_version >= 4) model.defaults = std::move(reader.defaults());
   model.opsets = reader.opsets();
   model.ir_version = *proto.ir_version;
   model.producer = proto.producer_name;

@@ -259,6 +259,14 @@ class Model(_core.Model):
         return self._specs[0]
 
     @property
+    def optional_inputs(self) -> tuple[TensorSpec, ...]:
+        """The inputs that the file gives a default for: :meth:`run` takes them by name, everything else uses the default.
+
+        Each set of them that is given is compiled as a model of its own, once.
+        """
+        return tuple(TensorSpec(*port) for port in self._defaults)
+
+    @property
     def outputs(self) -> tuple[TensorSpec, ...]:
         """The outputs, in the order in which the model gives them."""
         return self._specs[1]
@@ -269,7 +277,7 @@ class Model(_core.Model):
         Parameters
         ----------
         inputs : mapping
-            One array per input name.
+            One array per input name; those of :attr:`optional_inputs` may be left out.
         out : mapping, optional
             Arrays to write outputs to: writable, contiguous, of the output's dtype and shape. An output that is not
             named gets a fresh array.
