@@ -36,6 +36,8 @@ class TensorLoader {
 
   /// `what` names the tensor in messages: "initializer 'w'". The same message loaded twice is one tensor in memory.
   Tensor load(Bytes message, const std::string& what);
+  /// The dense tensor that a sparse one stands for.
+  Tensor load_sparse(const SparseTensorProto& proto, const std::string& what);
   /// The sizes of the external files that were opened, summed.
   size_t external_bytes() const { return external_bytes_; }
   /// What is read while tensors are loaded.
@@ -65,6 +67,7 @@ class TensorLoader {
   std::map<std::string, std::shared_ptr<const MappedFile>, std::less<>> files_;
   std::map<std::tuple<std::string, size_t, size_t, DType>, Tensor> external_copies_;
   size_t external_bytes_ = 0;
+  size_t sparse_allowance_ = size_t{64} << 20;  // bytes that sparse tensors may still grow to
   size_t copied_bytes_ = 0;
   size_t misaligned_bytes_ = 0;
 };
