@@ -1,5 +1,6 @@
 #include "batching/batch_run.h"
 
+#include <algorithm>
 #include <cstring>
 
 namespace inferkit {
@@ -20,34 +21,40 @@ Status check_rows(std::span<const PortSpec> specs, std::span<const OutputChecks>
 }
 
 BatchRun::BatchRun(Runner& runner, BufferPool& pool, const BatcherOptions& options, const Clock& clock,
-                   Recorder& recorder, Predictor& predictor)
+                   Recorder& recorder, Predictor& predictor, RowProof& proof)
     : runner_(runner),
       pool_(pool),
       options_(options),
       clock_(clock),
       recorder_(recorder),
       predictor_(predictor),
+      proof_(proof),
       sink_(runner.outputs(), pool),
       inputs_(runner.inputs().size()) {}
 
 void BatchRun::gather(std::span<const RequestRef> requests, const RowLayout& layout, int64_t rows) {
   const auto specs = runner_.inputs();
-  if (requests.size() == 1) {
+  const int64_t all = layout.run_rows(rows);
+  if (requests.size() == 1 && rows == all) {
     for (size_t i = 0; i < specs.size(); ++i) inputs_[i] = requests[0]->input(i, specs[i].dtype);
     return;
   }
-  gathered_ = pool_.acquire(layout.offset(specs.size(), rows), "batch input");
+  gathered_ = pool_.acquire(layout.offset(specs.size(), all), "batch input");
   for (size_t i = 0; i < specs.size(); ++i) {
-    std::byte* at = gathered_.data() + layout.offset(i, rows);
-    inputs_[i].dtype = specs[i].dtype;
-    inputs_[i].shape = layout.rows[i];
-    inputs_[i].shape.insert(0, rows);
-    inputs_[i].data = at;
+    std::byte* const begin = gathered_.data() + layout.offset(i, all);
+    std::byte* at = begin;
+    inputs_[i] = {specs[i].dtype, layout.shape(i, all), begin};
+    if (layout.is_shared(i)) {
+      std::ranges::copy(layout.shared[i], begin);
+      continue;
+    }
     for (const RequestRef& request : requests) {
       const size_t bytes = layout.row_bytes[i] * static_cast<size_t>(request->rows);
       std::memcpy(at, request->inputs.data() + layout.offset(i, request->rows), bytes);
       at += bytes;
     }
+    // What fills it up is a row that the model is known to take.
+    for (int64_t row = rows; row < all; ++row, at += layout.row_bytes[i]) std::memcpy(at, begin, layout.row_bytes[i]);
   }
   // Read again only where each is to run alone after a failure, and never for those that have ended.
   for (const RequestRef& request : requests) {
@@ -60,11 +67,18 @@ BatchRun::Outcome BatchRun::execute(std::span<const RequestRef> requests, const 
   Outcome out;
   out.started = clock_.now();
   for (const RequestRef& request : requests) request->times.started.store(out.started, std::memory_order_relaxed);
-  sink_.prepare(rows);
+  const int64_t all = layout.run_rows(rows);
+  const bool whole = requests[0]->rows == all;
+  sink_.prepare(all);
   try {
+    if (layout.fixed_rows && !whole && proof_.rows_mix()) throw Error(proof_.refusal(requests[0]->rows, all));
     gather(requests, layout, rows);
     out.status = runner_.run(inputs_, sink_);
     if (out.status.ok()) out.status = sink_.complete();
+    if (out.status.ok() && layout.fixed_rows && !whole && !proof_.known()) {
+      proof_.find_out(runner_, pool_, layout, inputs_, sink_.views());
+      if (proof_.rows_mix()) out.status = proof_.refusal(requests[0]->rows, all);
+    }
   } catch (...) {
     out.status = current_exception_status();
   }

@@ -6,6 +6,7 @@
 #include "batching/options.h"
 #include "batching/predictor.h"
 #include "batching/recorder.h"
+#include "batching/row_proof.h"
 #include "batching/row_sink.h"
 #include "batching/scheduler.h"
 
@@ -20,7 +21,7 @@ class BatchRun {
   using End = FunctionRef<void(Request&, Phase)>;
 
   BatchRun(Runner& runner, BufferPool& pool, const BatcherOptions& options, const Clock& clock, Recorder& recorder,
-           Predictor& predictor);
+           Predictor& predictor, RowProof& proof);
 
   /// Gathers, runs, checks and scatters. Where a batch of several fails, by an error or an answer of a wrong shape or
   /// type, its requests run one by one (unless isolate_failures is off), so that a bad one fails alone; so does a
@@ -49,6 +50,7 @@ class BatchRun {
   const Clock& clock_;
   Recorder& recorder_;
   Predictor& predictor_;
+  RowProof& proof_;
   PooledSink sink_;
   Buffer gathered_;
   std::vector<TensorView> inputs_;

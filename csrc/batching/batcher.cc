@@ -160,7 +160,9 @@ void Batcher::refuse_invalid() {
 Checked Batcher::check(std::span<const StridedView> inputs) {
   refuse_if_closed();
   try {
-    return intake_.check(inputs);
+    Checked checked = intake_.check(inputs);
+    if (intake_.is_short(checked) && proof_.rows_mix()) throw Error(proof_.refusal(checked.rows, max_rows()));
+    return checked;
   } catch (const Error&) {
     recorder_.invalid();
     throw;
@@ -408,6 +410,7 @@ void Batcher::run_inline(BatchRun& tools, Batch& batch, CompletionList& own) {
 
 Slot Batcher::begin_caller_run(const Checked& checked, Nanos deadline) {
   if (!options_.caller_runs || (deadline != kNever && runner_->values_decide())) return {};
+  if (intake_.is_short(checked)) return {};  // to be filled up, maybe by others
   check_outside();
   Slot slot = scheduler_.begin_caller_run(*checked.layout, checked.rows, deadline);
   if (state_.load() != State::kOpen) return {};  // whoever closes sees the slot, or this sees the close

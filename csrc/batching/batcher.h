@@ -117,7 +117,7 @@ class Batcher {
   Runner& runner() const { return *runner_; }
   BufferPool& pool() const { return *pool_; }
   const Clock& clock() const { return clock_; }
-  BatchRun make_tools() { return BatchRun(*runner_, *pool_, options_, clock_, recorder_, predictor_); }
+  BatchRun make_tools() { return BatchRun(*runner_, *pool_, options_, clock_, recorder_, predictor_, proof_); }
 
  private:
   enum class State : uint32_t { kOpen, kDraining, kClosed };
@@ -146,6 +146,7 @@ class Batcher {
   Intake intake_;
   Recorder recorder_;
   Predictor predictor_;
+  RowProof proof_;
   ActiveRuns runs_;
   std::atomic<uint64_t> next_id_{1}, next_batch_{1};
 

@@ -1,5 +1,6 @@
 #include "batching/intake.h"
 
+#include <algorithm>
 #include <stdexcept>
 
 #include "base/text.h"
@@ -10,12 +11,12 @@ namespace {
 // Runs on the members' initialisers, before the layouts drop each input's first dimension.
 std::span<const PortSpec> checked_ports(std::span<const PortSpec> inputs, std::span<const PortSpec> outputs) {
   if (inputs.empty()) throw std::invalid_argument("a model without inputs cannot be batched");
+  if (std::ranges::all_of(inputs, is_shared)) {
+    throw std::invalid_argument(cat("input ", quote(inputs[0].name),
+                                    " has no batch axis (its shape is ()), and no other input has one; a Batcher needs "
+                                    "the first dimension of an input to be the batch: call the model directly"));
+  }
   for (const PortSpec& input : inputs) {
-    if (input.shape.empty()) {
-      throw std::invalid_argument(cat("input ", quote(input.name),
-                                      " has no batch axis (its shape is ()); a Batcher needs the first ",
-                                      "dimension of every input to be the batch: call the model directly"));
-    }
     if (input.dtype == DType::kString)
       throw std::invalid_argument(cat("input ", quote(input.name), " holds strings, which cannot be batched"));
   }
@@ -36,19 +37,11 @@ std::span<const PortSpec> checked_ports(std::span<const PortSpec> inputs, std::s
 Intake::Intake(std::span<const PortSpec> inputs, std::span<const PortSpec> outputs, const BatcherOptions& options)
     : inputs_(checked_ports(inputs, outputs)),
       checks_(options.inputs),
-      max_rows_(options.max_batch_size),
-      layouts_(inputs) {
+      layouts_(inputs),
+      fixed_rows_(fixed_rows_of(inputs)),
+      max_rows_(fixed_rows_ ? fixed_rows_ : options.max_batch_size) {
   checks_.non_empty = true;  // a request of no rows has no answer
-  for (const PortSpec& input : inputs_) {
-    const int64_t first = input.shape[0];
-    if (first == Shape::kFree) continue;
-    if (first < 1 || (fixed_rows_ && fixed_rows_ != first)) {
-      throw std::invalid_argument(cat("input ", quote(input.name), " has a first dimension of ", first,
-                                      " where a Batcher needs the batch: call the model directly"));
-    }
-    fixed_rows_ = first;
-  }
-  if (fixed_rows_) max_rows_ = fixed_rows_;
+  while (is_shared(inputs_[first_batched_])) ++first_batched_;
 }
 
 Checked Intake::check(std::span<const StridedView> given) {
@@ -59,28 +52,32 @@ Checked Intake::check(std::span<const StridedView> given) {
   for (size_t i = 0; i < given.size(); ++i) {
     const PortSpec& spec = inputs_[i];
     const Shape& shape = given[i].shape;
+    if (is_shared(spec)) {
+      check_input(spec.name, spec.dtype, spec.shape, given[i].dtype, shape, checks_, BatchAxis::kPresent);
+      continue;
+    }
     const BatchAxis axis = batch_axis_of(spec.name, spec.shape, shape);
     Shape expected = spec.shape;
     expected[0] = Shape::kFree;  // the number of rows is judged below, with a better message
     check_input(spec.name, spec.dtype, expected, given[i].dtype, shape, checks_, axis);
     const bool single = axis == BatchAxis::kAbsent;
     const int64_t rows = single ? 1 : shape[0];
-    if (i == 0) {
+    if (i == first_batched_) {
       out.rows = rows;
       out.single_row = single;
     } else if (single != out.single_row) {
-      const auto& [without, with] = single ? std::pair(i, size_t{0}) : std::pair(size_t{0}, i);
+      const auto& [without, with] = single ? std::pair(i, first_batched_) : std::pair(first_batched_, i);
       fail(Reason::kShape, cat("input '", inputs_[with].name, "' has a batch axis and input '", inputs_[without].name,
                                "' does not: pass all inputs with a batch axis, or all without it for a single row"));
     } else if (rows != out.rows) {
-      fail(Reason::kShape, cat("all inputs of a request need the same number of rows; input '", inputs_[0].name,
-                               "' has ", out.rows, " and input '", spec.name, "' has ", rows));
+      fail(Reason::kShape,
+           cat("all inputs of a request need the same number of rows; input '", inputs_[first_batched_].name, "' has ",
+               out.rows, " and input '", spec.name, "' has ", rows));
     }
   }
-  if (fixed_rows_ && out.rows != fixed_rows_) {
-    fail(out.rows > fixed_rows_ ? Reason::kTooLarge : Reason::kShape,
-         cat("the model's first dimension is fixed at ", fixed_rows_,
-             ", so every request needs exactly that many rows; got ", out.rows));
+  if (fixed_rows_ && out.rows > fixed_rows_) {
+    fail(Reason::kTooLarge, cat("the model's first dimension is fixed at ", fixed_rows_,
+                                ", so no request can have more rows; got ", out.rows, ": split it"));
   }
   if (out.rows > max_rows_) {
     fail(Reason::kTooLarge, cat("the request has ", out.rows, " rows, more than max_batch_size=", max_rows_,
@@ -90,13 +87,21 @@ Checked Intake::check(std::span<const StridedView> given) {
     out.layout = layouts_.fixed();
   } else {
     std::vector<Shape> rows;
-    for (const StridedView& view : given) {
+    std::vector<std::vector<std::byte>> shared;
+    for (size_t i = 0; i < given.size(); ++i) {
+      const StridedView& view = given[i];
       rows.push_back(view.shape);
-      if (!out.single_row) rows.back().erase(0);
+      if (is_shared(inputs_[i])) {
+        shared.resize(given.size());
+        shared[i].resize(dtype_size(inputs_[i].dtype));
+        copy_input(inputs_[i].name, view, shared[i].data(), checks_);
+      } else if (!out.single_row) {
+        rows.back().erase(0);
+      }
       if (!rows.back().checked_elements())
         fail(Reason::kTooLarge, cat("a shape of ", view.shape.str(), " has too many elements"));
     }
-    out.layout = layouts_.intern(rows);
+    out.layout = layouts_.intern(rows, std::move(shared));
   }
   return out;
 }
@@ -104,7 +109,12 @@ Checked Intake::check(std::span<const StridedView> given) {
 Buffer Intake::copy(std::span<const StridedView> given, const Checked& checked, BufferPool& pool) const {
   Buffer buffer = pool.acquire(checked.layout->offset(given.size(), checked.rows), "request");
   for (size_t i = 0; i < given.size(); ++i) {
-    copy_input(inputs_[i].name, given[i], buffer.data() + checked.layout->offset(i, checked.rows), checks_);
+    std::byte* to = buffer.data() + checked.layout->offset(i, checked.rows);
+    if (checked.layout->is_shared(i)) {  // the value that the layout was found by: the caller's may have changed
+      std::ranges::copy(checked.layout->shared[i], to);
+    } else {
+      copy_input(inputs_[i].name, given[i], to, checks_);
+    }
   }
   return buffer;
 }

@@ -22,26 +22,30 @@ struct Checked {
 class Intake {
  public:
   /// `inputs` and `outputs` belong to a Runner that outlives this. Throws std::invalid_argument where such a model
-  /// cannot be batched: an input without a batch axis, strings.
+  /// cannot be batched: no input has a batch axis, strings.
   Intake(std::span<const PortSpec> inputs, std::span<const PortSpec> outputs, const BatcherOptions& options);
 
   /// Rows in a batch: max_batch_size, or the number that the model's first dimension is fixed at.
   int64_t max_rows() const { return max_rows_; }
 
-  /// Everything but the values. Throws Error(kValidation).
+  /// Everything but the values; those of shared inputs, by which requests are told apart, too. Throws
+  /// Error(kValidation).
   Checked check(std::span<const StridedView> given);
   /// Copies the values to a buffer, where Request::inputs expects them, and checks them in the same pass. Throws
   /// Error(kValidation, kNonFinite) and Error(kPoolExhausted).
   Buffer copy(std::span<const StridedView> given, const Checked& checked, BufferPool& pool) const;
+  /// Whether it is less than a run of a model whose number of rows is fixed, which is to be filled up.
+  bool is_short(const Checked& checked) const { return checked.rows < fixed_rows_; }
   /// Only checks the values, for a run straight from the caller's memory.
   void scan(std::span<const StridedView> given) const;
 
  private:
   std::span<const PortSpec> inputs_;
   InputChecks checks_;
-  int64_t fixed_rows_ = 0;  // 0: free
-  int64_t max_rows_;
   LayoutTable layouts_;
+  const int64_t fixed_rows_;  // 0: free
+  const int64_t max_rows_;
+  size_t first_batched_ = 0;
 };
 
 }  // namespace inferkit

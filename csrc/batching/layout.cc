@@ -2,8 +2,11 @@
 
 #include <algorithm>
 #include <iterator>
+#include <stdexcept>
+#include <string_view>
 #include <utility>
 
+#include "base/text.h"
 #include "platform/aligned_alloc.h"
 
 namespace inferkit {
@@ -12,9 +15,33 @@ namespace {
 constexpr size_t kKeptLayouts = 256;
 }  // namespace
 
+int64_t fixed_rows_of(std::span<const PortSpec> inputs) {
+  int64_t fixed = 0;
+  for (const PortSpec& input : inputs) {
+    if (is_shared(input) || input.shape[0] == Shape::kFree) continue;
+    const int64_t first = input.shape[0];
+    if (first < 1 || (fixed && fixed != first)) {
+      throw std::invalid_argument(cat("input ", quote(input.name), " has a first dimension of ", first,
+                                      " where a Batcher needs the batch: call the model directly"));
+    }
+    fixed = first;
+  }
+  return fixed;
+}
+
+Shape RowLayout::shape(size_t index, int64_t count) const {
+  Shape shape = rows[index];
+  if (!is_shared(index)) shape.insert(0, count);
+  return shape;
+}
+
+size_t RowLayout::bytes(size_t index, int64_t count) const {
+  return is_shared(index) ? shared[index].size() : row_bytes[index] * static_cast<size_t>(count);
+}
+
 size_t RowLayout::offset(size_t index, int64_t count) const {
   size_t at = 0;
-  for (size_t i = 0; i < index; ++i) at += round_up(row_bytes[i] * static_cast<size_t>(count), kAlignment);
+  for (size_t i = 0; i < index; ++i) at += round_up(bytes(i, count), kAlignment);
   return at;
 }
 
@@ -24,40 +51,50 @@ size_t RowLayout::bytes_per_row() const {
   return bytes;
 }
 
-LayoutTable::LayoutTable(std::span<const PortSpec> inputs) : inputs_(inputs), full_(kKeptLayouts) {
+LayoutTable::LayoutTable(std::span<const PortSpec> inputs)
+    : inputs_(inputs), fixed_rows_(fixed_rows_of(inputs)), full_(kKeptLayouts) {
   std::vector<Shape> rows;
   for (const PortSpec& input : inputs) {
+    if (is_shared(input)) return;
     Shape row = input.shape;
     row.erase(0);
     if (!row.is_concrete()) return;
     rows.push_back(row);
   }
-  fixed_ = make(rows);
+  fixed_ = make(rows, {});
 }
 
-LayoutRef LayoutTable::make(std::span<const Shape> rows) const {
+LayoutRef LayoutTable::make(std::span<const Shape> rows, std::vector<std::vector<std::byte>> shared) const {
   auto layout = std::make_shared<RowLayout>();
+  layout->fixed_rows = fixed_rows_;
+  layout->shared = std::move(shared);
   for (size_t i = 0; i < rows.size(); ++i) {
     layout->rows.push_back(rows[i]);
-    layout->row_bytes.push_back(static_cast<size_t>(rows[i].elements()) * dtype_size(inputs_[i].dtype));
+    const size_t bytes = static_cast<size_t>(rows[i].elements()) * dtype_size(inputs_[i].dtype);
+    layout->row_bytes.push_back(layout->is_shared(i) ? 0 : bytes);
   }
   return layout;
 }
 
-LayoutRef LayoutTable::intern(std::span<const Shape> rows) {
+LayoutRef LayoutTable::intern(std::span<const Shape> rows, std::vector<std::vector<std::byte>> shared) {
   if (fixed_) return fixed_;
   size_t hash = 0;
   for (const Shape& row : rows) hash = hash * 31 + hash_value(row);
+  for (const auto& value : shared) {
+    const std::string_view bytes(reinterpret_cast<const char*>(value.data()), value.size());
+    hash = hash * 31 + std::hash<std::string_view>()(bytes);
+  }
   MutexLock lock(mutex_);
   const auto [first, last] = table_.equal_range(hash);
   for (auto it = first; it != last; ++it) {
     Entry& entry = it->second;
     if (!std::equal(rows.begin(), rows.end(), entry.layout->rows.begin(), entry.layout->rows.end())) continue;
+    if (entry.layout->shared != shared) continue;
     entry.used = true;
     return entry.layout;
   }
   if (table_.size() >= full_) forget_unused();
-  return table_.emplace(hash, Entry{make(rows)})->second.layout;
+  return table_.emplace(hash, Entry{make(rows, std::move(shared))})->second.layout;
 }
 
 /// Each look is as long as the table, which has doubled since the last one: constant time for each new shape. The table

@@ -1,5 +1,7 @@
-// What requests must have in common to share a batch: the shape of one row of every input.
+// What requests must have in common to share a batch: the shape of one row of every input, and the value of each input
+// that has no rows.
 #pragma once
+#include <cstddef>
 #include <memory>
 #include <span>
 #include <unordered_map>
@@ -13,15 +15,30 @@
 
 namespace inferkit {
 
+/// An input without a batch axis, such as a sampling rate: all rows of a run share its value.
+inline bool is_shared(const PortSpec& input) { return input.shape.empty(); }
+
+/// The number of rows that the model's inputs are fixed at; 0 where it is free. Throws std::invalid_argument where
+/// their first dimensions can be no batch.
+int64_t fixed_rows_of(std::span<const PortSpec> inputs);
+
 /// Immutable, but for what is marked so. Two requests share a batch where they point to the same one.
 struct RowLayout {
   RowLayout() = default;
   RowLayout(std::vector<Shape> rows_, std::vector<size_t> row_bytes_)
       : rows(std::move(rows_)), row_bytes(std::move(row_bytes_)) {}
 
-  std::vector<Shape> rows;        // of each input, without the batch axis
-  std::vector<size_t> row_bytes;  // of each input
+  std::vector<Shape> rows;                       // of each input, without the batch axis
+  std::vector<size_t> row_bytes;                 // of each input; 0 for those that are shared
+  std::vector<std::vector<std::byte>> shared{};  // the value of each input that is shared; empty where none is
+  int64_t fixed_rows = 0;                        // as fixed_rows_of() gives it
 
+  bool is_shared(size_t index) const { return !shared.empty() && !shared[index].empty(); }
+  /// Of input `index` in a run of `count` rows.
+  Shape shape(size_t index, int64_t count) const;
+  size_t bytes(size_t index, int64_t count) const;
+  /// The rows of a run of a batch of `count`.
+  int64_t run_rows(int64_t count) const { return fixed_rows ? fixed_rows : count; }
   /// Where input `index` of a request of `count` rows starts in the request's buffer; index == rows.size() gives the
   /// size of the buffer. Every input is 64-byte aligned.
   size_t offset(size_t index, int64_t count) const;
@@ -33,19 +50,22 @@ struct RowLayout {
 };
 using LayoutRef = std::shared_ptr<const RowLayout>;
 
-/// Gives equal shapes the same RowLayout. Thread-safe; a model without free dimensions takes no lock.
+/// Gives equal shapes, and equal values of what is shared, the same RowLayout. Thread-safe; a model without either
+/// takes no lock.
 class LayoutTable {
  public:
   explicit LayoutTable(std::span<const PortSpec> inputs);
 
   /// The layout where every row shape is fixed by the model, else null.
   const LayoutRef& fixed() const { return fixed_; }
-  LayoutRef intern(std::span<const Shape> rows);
+  /// `shared` has the value of each shared input, and is empty where there are none.
+  LayoutRef intern(std::span<const Shape> rows, std::vector<std::vector<std::byte>> shared = {});
 
  private:
-  LayoutRef make(std::span<const Shape> rows) const;
+  LayoutRef make(std::span<const Shape> rows, std::vector<std::vector<std::byte>> shared) const;
 
   const std::span<const PortSpec> inputs_;
+  const int64_t fixed_rows_;
   LayoutRef fixed_;
   struct Entry {
     LayoutRef layout;

@@ -14,10 +14,7 @@ double Predictor::estimate(const RowLayout& layout, int64_t rows) const noexcept
     const size_t count = layout.rows.size();
     if (count > few.size()) many.resize(count);
     Shape* shapes = count > few.size() ? many.data() : few.data();
-    for (size_t i = 0; i < count; ++i) {
-      shapes[i] = layout.rows[i];
-      shapes[i].insert(0, rows);
-    }
+    for (size_t i = 0; i < count; ++i) shapes[i] = layout.shape(i, layout.run_rows(rows));
     return double(std::max<int64_t>(1, runner_.estimate_nanos({shapes, count})));
   } catch (...) {
     return kUnknown;  // no memory

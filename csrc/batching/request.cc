@@ -81,9 +81,7 @@ void Request::sleep(Phase seen, Nanos until, bool* interrupted) const {
 }
 
 TensorView Request::input(size_t index, DType dtype) const {
-  Shape shape = layout->rows[index];
-  shape.insert(0, rows);
-  return {dtype, shape, inputs.data() + layout->offset(index, rows)};
+  return {dtype, layout->shape(index, rows), inputs.data() + layout->offset(index, rows)};
 }
 
 Status Request::end_status() const {

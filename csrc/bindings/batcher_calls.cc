@@ -92,10 +92,8 @@ py::object run_on_caller(BatcherCore& core, Slot slot, const RequestInputs& inpu
     copied = batcher.copy(inputs.views(), checked);
   }
   for (size_t i = 0; i < specs.size(); ++i) {
-    Shape shape = checked.layout->rows[i];
-    shape.insert(0, checked.rows);
     const void* data = copied ? copied.data() + checked.layout->offset(i, checked.rows) : inputs.views()[i].data;
-    tensors[i] = {specs[i].dtype, shape, data};
+    tensors[i] = {specs[i].dtype, checked.layout->shape(i, checked.rows), data};
   }
   const bool has_gil = core.keeps_gil(batcher.predict(*checked.layout, checked.rows));
   ArraySink sink(core.runner()->outputs(), batcher.pool(), checked.single_row, has_gil);

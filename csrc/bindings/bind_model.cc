@@ -104,9 +104,21 @@ ModelOptions options_from(const MaybeCount& threads, const Count& max_plans, con
 
 PyModel from_native(std::shared_ptr<Model> native, const InputChecks& checks) { return {native, native, checks}; }
 
+/// The model that takes what is given: another one where that has inputs which the file gives a default for.
+std::optional<PyModel> with_given(const PyModel& model, const py::dict& feeds) {
+  if (!model.native || model.native->defaults().empty() || feeds.size() <= model.runner->inputs().size()) return {};
+  std::vector<std::string> names;
+  for (const PortSpec& spec : model.native->defaults()) {
+    if (find_named(feeds, spec)) names.push_back(spec.name);
+  }
+  if (names.empty()) return {};
+  return from_native(without_gil([&] { return model.native->with_inputs(names); }), model.checks);
+}
+
 py::dict run_by_name(const py::object& self, const py::dict& feeds,
                      const std::optional<py::typing::Dict<py::str, py::object>>& out) {
-  const PyModel& model = py_model(self);
+  const std::optional<PyModel> other = with_given(py_model(self), feeds);
+  const PyModel& model = other ? *other : py_model(self);
   const auto specs = model.runner->inputs();
   std::vector<py::object> keep;
   std::vector<PyObject*> arguments, targets;
@@ -235,6 +247,11 @@ void bind_model(py::module_& m) {
            py::kw_only(), py::arg("callable"), py::arg("inputs"), py::arg("outputs"), py::arg("checks"))
       .def_property_readonly("_inputs",
                              [](const py::object& self) { return ports_out(py_model(self).runner->inputs()); })
+      .def_property_readonly("_defaults",
+                             [](const py::object& self) {
+                               const PyModel& of = py_model(self);
+                               return ports_out(of.native ? of.native->defaults() : std::span<const PortSpec>());
+                             })
       .def_property_readonly("_outputs",
                              [](const py::object& self) { return ports_out(py_model(self).runner->outputs()); })
       .def_property_readonly("_is_native", [](const py::object& self) { return py_model(self).native != nullptr; })

@@ -107,9 +107,16 @@ struct Graph {
 /// a rewrite made out of one differ.
 void number_graph(Graph& graph);
 
+/// A constant of the main graph that is declared as an input, too: a default, which callers may replace.
+struct DefaultInput {
+  ValueId id = kNoValue;
+  Value declared;
+};
+
 /// Everything that a model file says.
 struct ModelFile {
   Graph graph;
+  std::vector<DefaultInput> defaults;
   std::map<std::string, int> opsets;  // domain -> version
   int64_t ir_version = 0;
   std::string producer;  // with its version

@@ -71,13 +71,13 @@ std::optional<Attribute> GraphReader::read_attribute(AttributeProto a, const Nod
       fail("has no type and no value");
       break;
     case AttributeType::kSparseTensor:
-    case AttributeType::kSparseTensors:
-      throw Error(ErrorCode::kUnsupportedOp, what() + " is a sparse tensor, which inferkit does not support");
+      if (!a.sparse_tensor) fail("is of type SPARSE_TENSOR but has none");
+      return tensors_.load_sparse(parse_sparse_tensor(*a.sparse_tensor), what());
     default:
       break;
   }
   throw Error(ErrorCode::kUnsupportedOp,
-              what() + " is a list of tensors or graphs, or a type, which inferkit does not support");
+              what() + " is a list of tensors, sparse tensors or graphs, or a type, which inferkit does not support");
 }
 
 }  // namespace inferkit::onnx

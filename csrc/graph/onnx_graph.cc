@@ -84,8 +84,6 @@ void GraphReader::check_depth(int depth, const NodeProto& node) const {
 Graph GraphReader::read_graph(Bytes message, Scope* parent, const Frame* frame, int depth) {
   const GraphProto proto = parse_graph(message);
   if (frame) limits_.inlined_nodes(proto.nodes.size());
-  if (proto.has_sparse_initializer)
-    throw Error(ErrorCode::kUnsupportedOp, cat("the graph ", quote(proto.name), " has sparse initializers"));
   Graph graph;
   graph.name = proto.name;
   Scope scope{graph, parent, frame, depth, {}};
@@ -126,11 +124,9 @@ void GraphReader::read_inputs(const GraphProto& proto, Scope& scope) {
 void GraphReader::read_initializers(const GraphProto& proto, Scope& scope) {
   const size_t input_values = scope.graph.values.size();  // the inputs are the first values
   std::vector<bool> is_constant(input_values);
-  for (const Bytes message : proto.initializers) {
+  const auto add = [&](std::string_view name, const std::string& what, const auto& load) {
     RunControl::check();
-    const TensorProto tensor = parse_tensor(message);
-    const std::string what = cat("initializer ", quote(tensor.name));
-    const auto it = scope.names.find(tensor.name);
+    const auto it = scope.names.find(name);
     ValueId id = kNoValue;
     if (it != scope.names.end() && static_cast<size_t>(it->second) < input_values &&
         !is_constant[static_cast<size_t>(it->second)]) {
@@ -138,15 +134,35 @@ void GraphReader::read_initializers(const GraphProto& proto, Scope& scope) {
       id = it->second;
       is_constant[static_cast<size_t>(id)] = true;
     } else {
-      id = define(scope, tensor.name, [] { return "as an initializer"; });
+      id = define(scope, name, [] { return "as an initializer"; });
     }
-    Tensor constant = tensors_.load(message, what);
+    Tensor constant = load();
     Value& value = scope.graph.values[static_cast<size_t>(id)];
     value.dtype = constant.dtype;
     value.shape = constant.shape;
     scope.graph.constants.emplace(id, std::move(constant));
+  };
+  for (const Bytes message : proto.initializers) {
+    const std::string_view name = parse_tensor(message).name;
+    const std::string what = cat("initializer ", quote(name));
+    add(name, what, [&] { return tensors_.load(message, what); });
   }
-  // Files of IR version 3 and less list every initializer among the inputs too.
+  for (const Bytes message : proto.sparse_initializers) {
+    const SparseTensorProto sparse = parse_sparse_tensor(message);
+    const std::string_view name = sparse.values ? parse_tensor(*sparse.values).name : std::string_view();
+    const std::string what = cat("sparse initializer ", quote(name));
+    add(name, what, [&] { return tensors_.load_sparse(sparse, what); });
+  }
+  if (!scope.parent && !scope.frame) {
+    for (const Bytes message : proto.inputs) {
+      const ValueInfoProto info = parse_value_info(message);
+      const ValueId id = scope.names.at(info.name);
+      if (!is_constant[static_cast<size_t>(id)]) continue;
+      DefaultInput& input = defaults_.emplace_back(DefaultInput{id, {}});
+      input.declared.name = scope.graph.values[static_cast<size_t>(id)].name;
+      declare(input.declared, info);
+    }
+  }
   std::erase_if(scope.graph.inputs, [&](ValueId id) { return is_constant[static_cast<size_t>(id)]; });
   if (scope.parent) return;
   for (const Bytes message : proto.inputs) {

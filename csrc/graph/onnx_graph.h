@@ -60,6 +60,8 @@ class GraphReader {
 
   Graph read_main();
   const std::map<std::string, int>& opsets() const { return opsets_; }
+  /// After read_main(): the constants that are declared as inputs, too.
+  std::vector<DefaultInput>& defaults() { return defaults_; }
 
  private:
   using Opsets = std::map<std::string, int>;
@@ -119,6 +121,7 @@ class GraphReader {
   TensorLoader& tensors_;
   Limits limits_;
   Opsets opsets_;
+  std::vector<DefaultInput> defaults_;
   std::map<std::tuple<std::string_view, std::string_view, std::string_view>, Function> functions_;
 };
 

@@ -134,7 +134,7 @@ GraphProto parse_graph(Bytes message) {
         out.value_infos.push_back(r.as_bytes());
         break;
       case 15:
-        out.has_sparse_initializer = true;
+        out.sparse_initializers.push_back(r.as_bytes());
         break;
       default:
         break;
@@ -276,6 +276,7 @@ AttributeProto parse_attribute(Bytes message) {
         out.ref_attr_name = text(r);
         break;
       case 22:
+        out.sparse_tensor = r.as_bytes();
         seen = AttributeType::kSparseTensor;
         break;
       case 23:
@@ -288,6 +289,17 @@ AttributeProto parse_attribute(Bytes message) {
   if (type < 0 || type > static_cast<int32_t>(AttributeType::kTypeProtos))
     r.fail(cat("the unknown attribute type ", type, " for ", quote(out.name)));
   out.type = type == 0 ? seen : static_cast<AttributeType>(type);
+  return out;
+}
+
+SparseTensorProto parse_sparse_tensor(Bytes message) {
+  SparseTensorProto out;
+  WireReader r(message, "SparseTensorProto");
+  while (r.next()) {
+    if (r.number() == 1) set_once(out.values, r, "values");
+    if (r.number() == 2) set_once(out.indices, r, "indices");
+    if (r.number() == 3) r.for_each_varint([&](uint64_t v) { push_dim(out.dims, static_cast<int64_t>(v)); });
+  }
   return out;
 }
 

@@ -33,8 +33,7 @@ struct ModelProto {
 
 struct GraphProto {
   std::string_view name;
-  std::vector<Bytes> nodes, initializers, inputs, outputs, value_infos;
-  bool has_sparse_initializer = false;
+  std::vector<Bytes> nodes, initializers, sparse_initializers, inputs, outputs, value_infos;
 };
 
 struct NodeProto {
@@ -74,7 +73,7 @@ struct AttributeProto {
   float f = 0;
   int64_t i = 0;
   std::string_view s;
-  std::optional<Bytes> tensor, graph;
+  std::optional<Bytes> tensor, sparse_tensor, graph;
   std::vector<float> floats;
   std::vector<int64_t> ints;
   std::vector<std::string_view> strings;
@@ -90,6 +89,11 @@ struct TensorProto {
   bool external = false;
   bool segmented = false;
   std::vector<Entry> external_data;
+};
+
+struct SparseTensorProto {
+  std::optional<Bytes> values, indices;
+  std::vector<int64_t> dims;  // at most Shape::kMaxRank + 1 are kept
 };
 
 /// Field numbers of TensorProto's typed data.
@@ -116,6 +120,7 @@ NodeProto parse_node(Bytes message);
 FunctionProto parse_function(Bytes message);
 AttributeProto parse_attribute(Bytes message);
 TensorProto parse_tensor(Bytes message);
+SparseTensorProto parse_sparse_tensor(Bytes message);
 ValueInfoProto parse_value_info(Bytes message);
 
 }  // namespace inferkit::onnx

@@ -7,7 +7,7 @@
 #include "graph/onnx_graph.h"
 #include "graph/onnx_proto.h"
 #include "graph/onnx_tensor.h"
-#include "memory/mapped_file.h"
+#include "memory/contained_file.h"
 
 namespace inferkit {
 namespace {
@@ -22,6 +22,8 @@ ModelFile read_model(Bytes bytes, onnx::TensorLoader& tensors) {
   onnx::GraphReader reader(proto, tensors, bytes.size());
   ModelFile model;
   model.graph = reader.read_main();
+  // Before version 4 of the IR every initializer had to be among the inputs, and was meant as a constant.
+  if (*proto.ir_version >= 4) model.defaults = std::move(reader.defaults());
   model.opsets = reader.opsets();
   model.ir_version = *proto.ir_version;
   model.producer = proto.producer_name;
@@ -48,15 +50,14 @@ ModelFile read(Bytes bytes, onnx::TensorLoader& tensors) {
 
 ModelFile read_onnx(const std::string& path, Placement placement) {
   const auto file = MappedFile::open(path);
-  const size_t slash = path.rfind('/');
-  const std::string folder = slash == std::string::npos ? "." : path.substr(0, std::max<size_t>(slash, 1));
-  onnx::TensorLoader tensors(file, folder, placement);
+  onnx::TensorLoader tensors(file, folders_of(path), placement);
   return tensors.opened().guarded([&] { return read(file->bytes(), tensors); });
 }
 
 ModelFile read_onnx(std::span<const std::byte> bytes, const std::string& folder, std::shared_ptr<const void> owner) {
-  onnx::TensorLoader tensors(std::move(owner), folder.empty() ? std::nullopt : std::optional(folder),
-                             Placement::kMapped);
+  std::vector<std::string> folders;
+  if (!folder.empty()) folders.push_back(folder);
+  onnx::TensorLoader tensors(std::move(owner), std::move(folders), Placement::kMapped);
   return tensors.opened().guarded([&] { return read(bytes, tensors); });
 }
 

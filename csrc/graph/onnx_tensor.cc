@@ -9,7 +9,7 @@
 
 #include "base/small_types.h"
 #include "base/text.h"
-#include "memory/mapped_file.h"
+#include "memory/contained_file.h"
 #include "platform/run_control.h"
 
 namespace inferkit::onnx {
@@ -353,7 +353,8 @@ Tensor TensorLoader::load_external(const TensorProto& proto, DType dtype, const 
 }
 
 std::shared_ptr<const MappedFile> TensorLoader::open(std::string_view location, const std::string& what) {
-  if (!folder_) fail(what, "has external data, but the model was given as bytes without a folder; load it by its path");
+  if (folders_.empty())
+    fail(what, "has external data, but the model was given as bytes without a folder; load it by its path");
   if (location.empty()) fail(what, "has external data without a location");
   const auto known = files_.find(location);
   if (known != files_.end() && known->second) return known->second;
@@ -362,7 +363,7 @@ std::shared_ptr<const MappedFile> TensorLoader::open(std::string_view location, 
     fail(what, cat("is in one more external file than the ", kMaxFiles, " allowed"));
   std::shared_ptr<const MappedFile> file;
   try {
-    file = open_contained(*folder_, std::string(location));
+    file = open_contained(folders_, std::string(location));
   } catch (const Error& e) {
     throw Error(ErrorCode::kModel, cat(what, ": ", e.what()));
   }

@@ -7,6 +7,7 @@
 #include <string>
 #include <string_view>
 #include <tuple>
+#include <vector>
 
 #include "graph/ir.h"
 #include "graph/onnx_proto.h"
@@ -22,19 +23,21 @@ std::string dtype_text(int32_t code);
 /// One per file that is read; not thread-safe.
 class TensorLoader {
  public:
-  /// Of a model in memory, which `owner` keeps alive; null: copy every tensor. External data is looked for in `folder`,
-  /// and refused where there is none.
-  TensorLoader(std::shared_ptr<const void> owner, std::optional<std::string> folder, Placement placement)
-      : source_{std::move(owner), nullptr}, folder_(std::move(folder)), placement_(placement) {}
+  /// Of a model in memory, which `owner` keeps alive; null: copy every tensor. External data is looked for in
+  /// `folders`, as open_contained() does, and refused where there are none.
+  TensorLoader(std::shared_ptr<const void> owner, std::vector<std::string> folders, Placement placement)
+      : source_{std::move(owner), nullptr}, folders_(std::move(folders)), placement_(placement) {}
   /// Of a model in a file.
-  TensorLoader(std::shared_ptr<const MappedFile> file, std::optional<std::string> folder, Placement placement)
-      : TensorLoader(std::shared_ptr<const void>(file), std::move(folder), placement) {
+  TensorLoader(std::shared_ptr<const MappedFile> file, std::vector<std::string> folders, Placement placement)
+      : TensorLoader(std::shared_ptr<const void>(file), std::move(folders), placement) {
     source_.file = file.get();
     opened_.add(std::move(file));
   }
 
   /// `what` names the tensor in messages: "initializer 'w'". The same message loaded twice is one tensor in memory.
   Tensor load(Bytes message, const std::string& what);
+  /// The dense tensor that a sparse one stands for.
+  Tensor load_sparse(const SparseTensorProto& proto, const std::string& what);
   /// The sizes of the external files that were opened, summed.
   size_t external_bytes() const { return external_bytes_; }
   /// What is read while tensors are loaded.
@@ -56,7 +59,7 @@ class TensorLoader {
   std::shared_ptr<const MappedFile> open(std::string_view location, const std::string& what);
 
   Source source_;
-  std::optional<std::string> folder_;
+  std::vector<std::string> folders_;
   Placement placement_;
   MappedFiles opened_, viewed_;
   std::map<const std::byte*, Tensor> loaded_;
@@ -64,6 +67,7 @@ class TensorLoader {
   std::map<std::string, std::shared_ptr<const MappedFile>, std::less<>> files_;
   std::map<std::tuple<std::string, size_t, size_t, DType>, Tensor> external_copies_;
   size_t external_bytes_ = 0;
+  size_t sparse_allowance_ = size_t{64} << 20;  // bytes that sparse tensors may still grow to
   size_t copied_bytes_ = 0;
   size_t misaligned_bytes_ = 0;
 };

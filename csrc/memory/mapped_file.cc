@@ -6,9 +6,7 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <climits>
 #include <cstdint>
-#include <cstring>
 #include <system_error>
 #include <utility>
 
@@ -17,9 +15,6 @@
 
 namespace inferkit {
 namespace {
-
-// O_NONBLOCK so that a FIFO in the file's place is refused instead of waited for; regular files ignore it.
-constexpr int kReadFlags = O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK;
 
 struct stat stat_of(int fd, const std::string& path) {
   struct stat info;
@@ -124,55 +119,6 @@ void MappedFile::prefault() const noexcept {
   if (bytes_.size() <= memory / 2 && ::madvise(data, bytes_.size(), MADV_POPULATE_READ) == 0) return;
 #endif
   ::madvise(data, bytes_.size(), MADV_WILLNEED);
-}
-
-std::shared_ptr<const MappedFile> open_contained(const std::string& folder, const std::string& relative) {
-  const std::string what = cat("external data ", quote(relative));
-  const auto refuse = [&](const std::string& why) -> Error {
-    return Error(ErrorCode::kModel,
-                 cat(what, " ", why, "; it must be a plain file inside the model's folder ", folder));
-  };
-  const auto failed = [&](int error) -> Error {
-    return Error(ErrorCode::kModel, cat(what, " in ", folder, " cannot be opened: ", std::strerror(error)));
-  };
-  if (relative.empty()) throw refuse("has an empty path");
-  if (relative.find('\0') != std::string::npos) throw refuse("holds a NUL character");
-  if (relative.front() == '/') throw refuse("is an absolute path");
-  if (relative.size() >= PATH_MAX) throw refuse("has a path that is too long");
-
-  // One component at a time from an open folder, never through a link and never upwards: whatever others rename
-  // meanwhile, the walk stays below the folder. Does what openat2(RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS) does, on any
-  // kernel and under any seccomp filter.
-  FileDescriptor at(::open(folder.empty() ? "." : folder.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
-  if (!at) throw failed(errno);
-  for (size_t begin = 0; begin <= relative.size();) {
-    const size_t end = std::min(relative.find('/', begin), relative.size());
-    const bool last = end == relative.size();
-    const std::string component = relative.substr(begin, end - begin);
-    begin = end + 1;
-    if (component == "..") throw refuse("leads out of the folder with '..'");
-    if (component.empty() || component == ".") {
-      if (last) throw refuse("names a directory");
-      continue;
-    }
-    FileDescriptor next(
-        ::openat(at.get(), component.c_str(),
-                 O_NOFOLLOW | (last ? kReadFlags : static_cast<int>(O_PATH | O_DIRECTORY | O_CLOEXEC))));
-    if (!next) {
-      const int error = errno;
-      struct stat link;
-      if (::fstatat(at.get(), component.c_str(), &link, AT_SYMLINK_NOFOLLOW) == 0 && S_ISLNK(link.st_mode)) {
-        throw refuse(cat("goes through the symbolic link ", quote(component)));
-      }
-      throw failed(error);
-    }
-    at = std::move(next);
-  }
-  const std::string path = folder.empty() ? relative : cat(folder, "/", relative);
-  const struct stat info = stat_of(at.get(), path);
-  require_regular(info, what);
-  if (info.st_nlink != 1) throw refuse(cat("has ", info.st_nlink, " hard links, expected one"));
-  return MappedFile::map(std::move(at), path, what);
 }
 
 }  // namespace inferkit

@@ -34,6 +34,9 @@ class MappedFile {
   /// bytes.
   static std::shared_ptr<const MappedFile> open(const std::string& path);
 
+  /// The same of an open file. `path` is its name for require_unchanged, `what` in errors.
+  static std::shared_ptr<const MappedFile> map(FileDescriptor fd, const std::string& path, const std::string& what);
+
   ~MappedFile();
   MappedFile(const MappedFile&) = delete;
   MappedFile& operator=(const MappedFile&) = delete;
@@ -52,7 +55,6 @@ class MappedFile {
   void prefault() const noexcept;
 
  private:
-  friend std::shared_ptr<const MappedFile> open_contained(const std::string&, const std::string&);
   struct Key {};
 
  public:
@@ -61,8 +63,6 @@ class MappedFile {
       : path_(std::move(path)), fd_(std::move(fd)), state_(state) {}
 
  private:
-  static std::shared_ptr<const MappedFile> map(FileDescriptor fd, const std::string& path, const std::string& what);
-
   const std::string path_;
   FileDescriptor fd_;
   const FileState state_;  // when it was opened
@@ -70,11 +70,5 @@ class MappedFile {
   MappedRegion region_;  // the same bytes
   mutable std::atomic<bool> changed_{false};
 };
-
-/// Opens `relative`, a path that an untrusted file (an ONNX model with external data) gives, inside `folder`. Refuses,
-/// with Error(kModel), whatever could lead elsewhere: an absolute path, "..", a symbolic link in any component below
-/// the folder, a file with more than one hard link, anything but a regular file, an empty path, a NUL; and a file that
-/// is missing or cannot be read. `folder` itself is trusted.
-std::shared_ptr<const MappedFile> open_contained(const std::string& folder, const std::string& relative);
 
 }  // namespace inferkit

@@ -1,10 +1,15 @@
 // An open file that closes itself.
 #pragma once
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <utility>
 
 namespace inferkit {
+
+/// Opens a regular file to be read. O_NONBLOCK so that a FIFO in its place is refused instead of waited for; regular
+/// files ignore it.
+constexpr int kReadFlags = O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK;
 
 class FileDescriptor {
  public:

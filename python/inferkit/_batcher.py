@@ -6,6 +6,7 @@ import atexit
 import itertools
 import math
 import os
+import threading
 import time
 import warnings
 import weakref
@@ -267,8 +268,12 @@ class Batcher(_core.Batcher):
     Parameters
     ----------
     model : Model
-        The first dimension of each of its inputs and outputs must be the batch. If the model fixes its size, batches
-        have exactly that many rows.
+        The first dimension of each of its inputs and outputs must be the batch. An input without dimensions, such as a
+        sampling rate, is shared by all rows of a batch: requests with the same value run together. If the model fixes
+        the number of rows, batches that have fewer are filled up with copies of a row, and the answers to the copies
+        are dropped. The first request that needs this runs twice more, beside other values. If its answer depends on
+        them, or on its place in the batch, every request needs exactly that many rows, and others raise a
+        :class:`ValidationError`.
     max_batch_size : int
         The most rows in a batch. A model that quantizes its inputs while it runs (``DynamicQuantizeLinear``) takes the
         range of all rows of a run together, so each request to such a model is a batch of its own.
@@ -334,7 +339,7 @@ class Batcher(_core.Batcher):
     [[0.0, 0.0], [2.0, 2.0], [4.0, 4.0]]
     """
 
-    __slots__ = ("_limits", "_model", "_name", "_warm")
+    __slots__ = ("_ended", "_limits", "_model", "_name", "_warm")
     _model: Model
     _name: str
     _limits: dict[str, int]
@@ -388,6 +393,7 @@ class Batcher(_core.Batcher):
         self._model = model
         self._name = _unique(name) if name else _new_name(model)
         self._warm = False
+        self._ended = False
         self._limits = {
             "max_queue_size": int(max_queue_size or 0),
             "workers": int(workers),
@@ -532,9 +538,16 @@ class Batcher(_core.Batcher):
         if _open is not None and self in _open:
             global _closed_any
             _closed_any = True
-            _open.discard(self)
+            self._note_ended()
             log("batcher", "closed", {"batcher": self._name, "stopped": stopped})
         return stopped
+
+    def _note_ended(self) -> None:
+        with _ending:
+            _open.discard(self)
+            for note in [] if self._ended else _when_ended:
+                note(self)
+            self._ended = True
 
     def __del__(self, _warn: Callable[..., None] = warnings.warn) -> None:
         """Warn where requests are lost with a batcher that nobody has closed."""
@@ -542,6 +555,8 @@ class Batcher(_core.Batcher):
             name = self._name
         except TypeError:  # __init__() has not come that far
             return
+        if _when_ended:
+            self._note_ended()
         if waiting := self._unanswered():
             told = f"unclosed batcher {name} is dropped, and {waiting} or more of its requests have no answer"
             _warn(f"{told}: close() it, or use it in a `with` block", ResourceWarning, stacklevel=2)
@@ -614,6 +629,8 @@ def _checks_by_output(
 
 # Workers must be gone before the interpreter is: one that runs a wrapped callable would wait in vain for the GIL.
 _open: weakref.WeakSet[Batcher] = weakref.WeakSet()
+_when_ended: list[Callable[[Batcher], object]] = []  # told once of each batcher that is closed, or dropped
+_ending = threading.RLock()  # a batcher is open, or has been noted as ended, to who has it; signal handlers close, too
 _numbers = itertools.count(1)
 _closed_any = False  # for inferkit.health: none is open since all are closed, or since none was made
 
@@ -626,6 +643,13 @@ def _open_batchers() -> list[Batcher]:
         except RuntimeError:  # noqa: PERF203 - another thread made or closed one meanwhile
             continue
 
+
+def _in_a_child() -> None:
+    global _ending  # which a thread of the parent may have held
+    _ending = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_in_a_child)
 
 _EXIT_SECONDS = 5.0  # that batches which run at the exit of the process get to finish, all of them together
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +61,11 @@ def _names(outputs: Iterable[str]) -> list[str]:
     return names
 
 
+def _made_again(cls: type[Model], how: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> Model:
+    made: Model = getattr(cls, how)(*arguments, **options)
+    return made
+
+
 def _ports(specs: Iterable[_SpecLike], name: str) -> list[tuple[str, str, list[int | None]]]:
     what = "an iterable of TensorSpec or (name, dtype, shape)"
     return [_spec(spec)._as_tuple() for spec in sequence(specs, name, what)]
@@ -91,8 +97,9 @@ class Model(_core.Model):
     [2.0, 2.0, 2.0]
     """
 
-    __slots__ = ("_specs",)
+    __slots__ = ("_origin", "_specs")
     _specs: tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]
+    _origin: tuple[str, tuple[Any, ...], dict[str, Any]]  # the classmethod that made it, and its arguments
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         if args or "checks" not in kwargs:
@@ -132,9 +139,10 @@ class Model(_core.Model):
         model : path, bytes-like, binary file or onnx.ModelProto
             The path of an ``.onnx`` file, or its content: bytes or an object with the buffer protocol, a file that is
             open for reading in binary mode (it is read from its current position), or a message of the ``onnx``
-            package. External data must lie in the file's folder; content cannot have any. Only a file that is given by
-            its path is mapped and shared with other processes. Bytes are always content; if you have a path as bytes,
-            :func:`os.fsdecode` makes a str of it.
+            package. External data must lie in the folder of the file, or in the folder of the file to which the path
+            leads through symbolic links; content cannot have any. Only a file that is given by its path is mapped and
+            shared with other processes; a pickled model has the path, and opens it again. Content is kept, and pickled
+            whole. Bytes are always content; if you have a path as bytes, :func:`os.fsdecode` makes a str of it.
         threads : int, optional
             The most threads that one call may use; by default as many as the process has CPUs. The bits of the result
             do not depend on it, and small runs stay on the calling thread.
@@ -167,24 +175,28 @@ class Model(_core.Model):
         ValueError
             An argument is out of its range, or the model has no output with a name that `outputs` has.
         """
+        wanted = None if outputs is None else _names(outputs)
         options = {
             "threads": threads,
             "max_plans": max_plans,
             "max_run_bytes": max_run_bytes,
             "max_iterations": max_iterations,
-            "outputs": [] if outputs is None else _names(outputs),
         }
         checks = native_checks(InputChecks() if input_checks is None else input_checks)
         mmap = flag(mmap, "mmap")
         source = model_source(model)
         if isinstance(source, bytes):
             try:
-                return cls(data=source, checks=checks, **options)
+                made = cls(data=source, outputs=wanted or [], checks=checks, **options)
             except ModelError as error:
                 if not is_like_a_path(source):
                     raise
                 raise ModelError(f"{error}; bytes are a model's content: if these are a path, give it as str") from None
-        return cls(path=source, mmap=mmap, checks=checks, **options)
+        else:
+            made = cls(path=source, outputs=wanted or [], mmap=mmap, checks=checks, **options)
+            source = os.path.abspath(source)  # wherever the process is that reopens it
+        made._origin = ("load", (source,), {**options, "outputs": wanted, "mmap": mmap, "input_checks": input_checks})
+        return made
 
     @classmethod
     def from_callable(
@@ -219,17 +231,40 @@ class Model(_core.Model):
         """
         if not callable(fn):
             raise TypeError(f"fn must be callable, got {type(fn).__name__}")
-        return cls(
+        ports = _ports(inputs, "inputs"), _ports(outputs, "outputs")
+        made = cls(
             callable=fn,
-            inputs=_ports(inputs, "inputs"),
-            outputs=_ports(outputs, "outputs"),
+            inputs=ports[0],
+            outputs=ports[1],
             checks=native_checks(InputChecks() if input_checks is None else input_checks),
         )
+        made._origin = ("from_callable", (fn, *ports), {"input_checks": input_checks})
+        return made
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle what made it: a path, which is opened again, content, or a callable by its own way of pickling."""
+        return _made_again, (type(self), *self._origin), getattr(self, "__dict__", None)
+
+    def __copy__(self) -> Self:
+        """Give the same: a model does not change."""
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Give the same, so that no weight is copied."""
+        return self
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
         """The inputs, in the order in which the model takes them."""
         return self._specs[0]
+
+    @property
+    def optional_inputs(self) -> tuple[TensorSpec, ...]:
+        """The inputs for which the file has a default: :meth:`run` takes them by name, other calls use the default.
+
+        Each set of them that is given is compiled as a model of its own, once.
+        """
+        return tuple(TensorSpec(*port) for port in self._defaults)
 
     @property
     def outputs(self) -> tuple[TensorSpec, ...]:
@@ -242,7 +277,7 @@ class Model(_core.Model):
         Parameters
         ----------
         inputs : mapping
-            One array for each input name.
+            One array for each input name; those of :attr:`optional_inputs` may be left out.
         out : mapping, optional
             Arrays to write outputs into: writable, contiguous, and of the output's dtype and shape. An output that is
             not named gets a fresh array.

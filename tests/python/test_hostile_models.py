@@ -138,7 +138,16 @@ def test_nested_subgraphs() -> None:
 
 @pytest.mark.parametrize(
     "location",
-    ["../secret.bin", "sub/../../secret.bin", "link.bin", "hard.bin", "out/secret.bin", "absent.bin", "sub", ""],
+    [
+        "../secret.bin",
+        "sub/../../secret.bin",
+        "link.bin",
+        "out/secret.bin",
+        "models/secret.bin",
+        "absent.bin",
+        "sub",
+        "",
+    ],
 )
 def test_external_data_stays_in_the_folder(tmp_path: Path, location: str) -> None:
     folder = tmp_path / "model"
@@ -146,7 +155,9 @@ def test_external_data_stays_in_the_folder(tmp_path: Path, location: str) -> Non
     (tmp_path / "secret.bin").write_bytes(bytes(64))
     (folder / "link.bin").symlink_to(tmp_path / "secret.bin")
     (folder / "out").symlink_to(tmp_path)
-    os.link(tmp_path / "secret.bin", folder / "hard.bin")
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "secret.bin").write_bytes(bytes(64))
+    (folder / "models").symlink_to("../models")
     path = folder / "m.onnx"
     path.write_bytes(external(location).SerializeToString())
     for load in (inferkit.Model.load, inferkit.Weights.open):

@@ -23,6 +23,7 @@ import pytest
 
 import inferkit
 from inferkit import _background
+from inferkit.metrics import _ended
 
 prometheus = pytest.importorskip("prometheus_client", reason="needs prometheus_client")
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics  # noqa: E402
@@ -31,6 +32,12 @@ from prometheus_client.parser import text_string_to_metric_families as parse  # 
 MONITORING = Path(__file__).resolve().parents[2] / "docs" / "monitoring"
 X = np.ones(2, np.float32)
 PORT = [("x", "float32", (None, 2))]
+
+
+@pytest.fixture(autouse=True)
+def nothing_has_ended() -> None:
+    """The counters of a process stay; tests that look at them use the same names."""
+    _ended._of.clear()
 
 
 def model(fn: Callable[..., Any] = lambda x: x * 2) -> inferkit.Model:
@@ -227,7 +234,7 @@ def test_the_missing_extra_is_named(fresh_python: Callable[..., Any]) -> None:
 WORKER = """
 import sys, numpy as np, inferkit
 model = inferkit.Model.from_callable(lambda x: x, [("x", "float32", (None, 2))], [("y", "float32", (None, 2))])
-with inferkit.Batcher(model, name="shared") as batcher, inferkit.metrics.share(sys.argv[1], interval=0.01) as sharing:
+with inferkit.metrics.share(sys.argv[1], interval=0.01) as sharing, inferkit.Batcher(model, name="shared") as batcher:
     for _ in range(int(sys.argv[2])):
         batcher(np.ones(2, np.float32))
     sharing.write()
@@ -268,6 +275,60 @@ def test_several_processes_are_one_scrape(tmp_path: Path) -> None:
             for process in workers:
                 process.kill()
                 process.communicate()
+
+
+def completed_by_gone(**where: Any) -> float:
+    return value(scrape(**where), "inferkit_requests_total", batcher="gone", outcome="completed")
+
+
+@pytest.mark.parametrize("end", ["close", "drop", "close in a child"])
+def test_what_a_batcher_counted_stays_when_it_ends(tmp_path: Path, end: str) -> None:
+    with inferkit.metrics.share(tmp_path):
+        for round_ in (1, 2, 3):
+            batcher = inferkit.Batcher(model(), name="gone")
+            for _ in range(4):
+                batcher(X)
+            assert completed_by_gone() == completed_by_gone(directory=tmp_path) == 4 * round_
+            if end == "close in a child" and (child := os.fork()) == 0:
+                batcher.close()
+                os._exit(0 if value(scrape(), "inferkit_memory_rss_bytes") > 0 else 1)
+            if end == "close in a child":
+                assert os.waitpid(child, 0)[1] == 0
+            if end != "drop":
+                batcher.close()
+            del batcher
+            families = scrape()
+            assert completed_by_gone() == completed_by_gone(directory=tmp_path) == 4 * round_
+            assert (
+                value(families, "inferkit_request_duration_seconds_count", batcher="gone", stage="total") == 4 * round_
+            )
+            assert value(families, "inferkit_batch_rows_total", batcher="gone") == 4 * round_
+            assert not [s for s in families["inferkit_queue_depth"].samples if s.labels["batcher"] == "gone"]
+
+
+def test_many_batchers_come_and_go() -> None:
+    scrape()  # from now on, what has ended is kept
+    shown = []
+    for number in range(1100):
+        with inferkit.Batcher(model(), name=f"passing-{number}") as batcher:
+            batcher(X)
+        if number % 100 == 99:
+            samples = scrape()["inferkit_requests"].samples
+            names = {"ended", *(f"passing-{n}" for n in range(1100))}
+            mine = [s for s in samples if s.labels["outcome"] == "completed" and s.labels["batcher"] in names]
+            shown.append(sum(s.value for s in mine))
+            assert len(mine) <= 501
+    first = shown[0]
+    assert [total - first for total in shown] == [100 * step for step in range(11)]
+
+
+def test_a_worker_that_closes_its_batcher_counts_on(tmp_path: Path) -> None:
+    process = worker(tmp_path, 10)
+    process.communicate(timeout=60)  # it closes its batcher, then shares its last figures
+    assert process.returncode == 0
+    families = scrape(directory=tmp_path)
+    assert value(families, "inferkit_requests_total", batcher="shared", outcome="completed") == 10
+    assert not [s for s in families["inferkit_queue_depth"].samples if s.labels["batcher"] == "shared"]
 
 
 def test_a_forked_worker_shares_its_own_figures(tmp_path: Path, fresh_python: Callable[..., Any]) -> None:
@@ -388,7 +449,8 @@ def figures_of_another(tmp_path: Path, **changes: Any) -> dict[str, Any]:
     text = path.read_text()
     process.kill()
     process.communicate()
-    path.unlink()
+    for left in tmp_path.iterdir():  # it may have been in the middle of a write
+        left.unlink()
     return {**json.loads(text), **changes}
 
 

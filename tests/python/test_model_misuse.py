@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import gc
 import os
-import pickle
 import signal
 import sys
 import threading
@@ -102,12 +100,6 @@ def test_paths_with_a_nul() -> None:
 def test_a_model_that_was_never_made_says_so(use: Callable[[inferkit.Model], object]) -> None:
     with pytest.raises(TypeError, match="not initialised"):
         use(inferkit.Model.__new__(inferkit.Model))
-
-
-@pytest.mark.parametrize("how", [copy.copy, copy.deepcopy, pickle.dumps])
-def test_models_are_neither_copied_nor_pickled(how: Callable[[object], object]) -> None:
-    with pytest.raises(TypeError, match="cannot pickle 'Model' object"):
-        how(two_outputs())
 
 
 def test_a_constructor_without_arguments() -> None:

@@ -121,6 +121,12 @@ Model::Model(ModelFile file, ModelOptions options, std::string path)
       plans_([this](std::span<const Shape> shapes) { return compile_for(shapes); }, options_.pool, options_.max_plans,
              kMaxIdleSessions) {
   const FloatEnvironment ours;  // the passes compute new weights
+  for (const DefaultInput& input : file_.defaults) {
+    const Value& value = input.declared;
+    const Tensor& given = file_.graph.constants.at(input.id);
+    defaults_.push_back({value.name, value.dtype.value_or(given.dtype), value.shape.value_or(given.shape)});
+  }
+  if (!defaults_.empty()) original_ = std::make_shared<const ModelFile>(file_);
   weights_ = weights_of(file_, path_);
   choose_outputs(file_.graph, options_.outputs);
   read_specs();
@@ -152,7 +158,42 @@ Model::Model(ModelFile file, ModelOptions options, std::string path)
 
 Model::~Model() { unregister_for_fork(this); }
 
+std::shared_ptr<Model> Model::with_inputs(const std::vector<std::string>& names) {
+  constexpr size_t kMostVariants = 16;
+  const auto find = [&]() -> std::shared_ptr<Model> {
+    const std::lock_guard lock(variants_mutex_);
+    const auto it = std::ranges::find(variants_, names, [](const auto& entry) -> auto& { return entry.first; });
+    return it == variants_.end() ? nullptr : it->second;
+  };
+  if (auto known = find()) return known;
+  ModelFile file = *original_;
+  std::vector<DefaultInput> left;
+  for (const DefaultInput& input : original_->defaults) {
+    if (std::ranges::find(names, input.declared.name) == names.end()) {
+      left.push_back(input);
+      continue;
+    }
+    Value& value = file.graph.values[static_cast<size_t>(input.id)];
+    value.dtype = input.declared.dtype;
+    value.shape = input.declared.shape;
+    file.graph.constants.erase(input.id);
+    file.graph.inputs.push_back(input.id);
+  }
+  file.defaults = std::move(left);
+  auto made = file_.files.guarded([&] { return std::make_shared<Model>(std::move(file), options_, path_); });
+  if (auto known = find()) return known;  // another thread's, meanwhile
+  std::shared_ptr<Model> oldest;          // ends after the lock, which forks take after that of the list it is in
+  const std::lock_guard lock(variants_mutex_);
+  if (variants_.size() == kMostVariants) {
+    oldest = std::move(variants_.front().second);
+    variants_.pop_front();
+  }
+  variants_.emplace_back(names, made);
+  return made;
+}
+
 void Model::lock() {
+  variants_mutex_.lock();
   plans_.lock();
   subgraphs_.lock();
   packed_->lock();
@@ -168,6 +209,7 @@ void Model::unlock() {
   packed_->unlock();
   subgraphs_.unlock();
   plans_.unlock();
+  variants_mutex_.unlock();
 }
 
 void Model::read_specs() {

@@ -1,6 +1,7 @@
 // A loaded model: graph, weights and the cache of plans. Immutable to its users, and shared by all threads.
 #pragma once
 #include <atomic>
+#include <deque>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -80,6 +81,12 @@ class Model final : public Runner {
   /// not the whole model is not run.
   Explained profile(std::span<const TensorView> inputs, int64_t runs);
 
+  /// The inputs that the file gives a default for, in its order, which are constants of this model.
+  std::span<const PortSpec> defaults() const { return defaults_; }
+  /// The same model with some of the defaults, by their names, as inputs after the others, in the file's order. Made
+  /// once and kept, the last few of them. Throws as loading does, with what the file declares of them.
+  std::shared_ptr<Model> with_inputs(const std::vector<std::string>& names);
+
   const std::string& path() const { return path_; }
   const ModelFile& file() const { return file_; }
   ModelMemory memory() const;
@@ -107,11 +114,14 @@ class Model final : public Runner {
   const std::string path_;
   ModelFile file_;
   std::shared_ptr<const Weights> weights_;
-  std::vector<PortSpec> inputs_, outputs_;
+  std::vector<PortSpec> inputs_, outputs_, defaults_;
+  std::shared_ptr<const ModelFile> original_;  // as it was read, where there are defaults
   std::unique_ptr<PackedWeights> packed_;
   SubgraphTable subgraphs_;
   PlanCache plans_;
   bool rows_mix_ = false;
+  std::mutex variants_mutex_;  // for variants_: held to look one up, or put one in
+  std::deque<std::pair<std::vector<std::string>, std::shared_ptr<Model>>> variants_;
   std::atomic<bool> staged_{false};  // a plan of it has a continuation; relaxed: it publishes nothing else
 };
 

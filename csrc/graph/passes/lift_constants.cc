@@ -18,7 +18,7 @@ Tensor list_tensor(const std::vector<T>& values) {
 
 std::optional<Tensor> value_of(const Node& node) {
   for (const auto& [name, attribute] : node.attributes) {
-    if (const auto* t = std::get_if<Tensor>(&attribute); t && name == "value") return *t;
+    if (const auto* t = std::get_if<Tensor>(&attribute); t && (name == "value" || name == "sparse_value")) return *t;
     if (const auto* v = std::get_if<float>(&attribute); v && name == "value_float")
       return make_tensor<float>(Shape{}, std::span(v, 1));
     if (const auto* v = std::get_if<int64_t>(&attribute); v && name == "value_int")

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .._build import build_info
+from ._ended import added, remember
 from ._figures import BUCKETS, Figures, bucket_bounds, process_figures
 from ._shared import directory_from, read_shared
 
@@ -89,6 +90,7 @@ class Collector:
     def __init__(self, *, buckets: Sequence[float] = BUCKETS, directory: str | os.PathLike[str] | None = None) -> None:
         require_prometheus()
         self._buckets = bucket_bounds(buckets)
+        remember(self._buckets)
         self._directory = None if directory is None else directory_from(directory)
 
     def _does_as(self, other: Collector) -> bool:
@@ -150,12 +152,17 @@ def _skipped(count: int) -> Metric:
 def _sums(processes: list[tuple[Figures, bool]], value: Any) -> dict[tuple[str, ...], float]:
     totals: dict[tuple[str, ...], float] = {}
     for figures, _ in processes:
-        for batcher in figures["batchers"]:
+        for batcher in _all(figures):
             for labels, amount in value(batcher).items():
                 _check_value(amount)
                 key = (batcher["name"], *labels)
                 totals[key] = totals.get(key, 0) + amount
     return totals
+
+
+def _all(figures: Figures) -> list[Figures]:
+    """Give all that has counted in a process: the open batchers, and those that have ended."""
+    return [*figures["batchers"], *figures["ended"]]
 
 
 def _counters(processes: list[tuple[Figures, bool]]) -> Iterator[Metric]:
@@ -194,7 +201,7 @@ def _histograms(processes: list[tuple[Figures, bool]], buckets: Sequence[float])
     )
     totals: dict[tuple[str, str], tuple[list[int], float, int]] = {}
     for figures, _ in processes:
-        for batcher in figures["batchers"]:
+        for batcher in _all(figures):
             for stage, one in batcher["histograms"].items():
                 at_most, seconds, count = totals.get((batcher["name"], stage), ([0] * len(buckets), 0.0, 0))
                 at_most = [a + b for a, b in zip(at_most, one["at_most"], strict=True)]
@@ -212,9 +219,11 @@ def _quantiles(processes: list[Figures], with_pid: bool) -> Metric:
     name = "inferkit_latency_seconds"
     made = Metric(name, "Quantiles of the last 60 s, by stage, within 1%; count and sum are of all time.", "summary")
     for figures in processes:
+        ended = {batcher["name"]: batcher for batcher in figures["ended"]}
         for batcher in figures["batchers"]:
             window = _with_int_windows(batcher)["stats"]["windows"][60]
-            for stage, ever in batcher["histograms"].items():
+            before = ended.get(batcher["name"])
+            for stage, ever in (batcher if before is None else added(batcher, before))["histograms"].items():
                 labels = {"batcher": batcher["name"], "stage": stage}
                 if with_pid:
                     labels["pid"] = str(figures["pid"])

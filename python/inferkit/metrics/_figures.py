@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from .. import _batcher
 from .._arguments import LONGEST, number, sequence
-from .._batcher import _open_batchers, _stats_from
+from .._batcher import Batcher, _open_batchers, _stats_from
 from .._core import BufferPool, resident_bytes
 from .._text import NAME_LIMIT, printable
+from ._ended import STAGES, counts_of, ended
 
 __all__ = ["BUCKETS", "Figures", "bucket_bounds", "process_figures", "process_key"]
 
@@ -20,7 +22,6 @@ BUCKETS = (
     10e-6, 25e-6, 50e-6, 100e-6, 250e-6, 500e-6,
     1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 )  # fmt: skip
-STAGES = {"queue": "queue_ms", "compute": "compute_ms", "total": "total_ms"}
 
 
 def bucket_bounds(buckets: Sequence[float]) -> tuple[float, ...]:
@@ -43,37 +44,33 @@ def process_key(pid: int | None = None) -> str | None:
     return None if fields[0] == "Z" else f"{pid}_{fields[19]}"  # its state, and when it started
 
 
+def _open_figures(batcher: Batcher, buckets: Sequence[float]) -> Figures:
+    raw = batcher._stats(list(buckets))
+    name = printable(batcher.name, NAME_LIMIT)
+    histograms = counts_of(name, raw)["histograms"]
+    for field in STAGES.values():
+        for latencies in (raw, *raw["windows"]):
+            del latencies[field]["at_most"], latencies[field]["sum"]
+    return {
+        "name": name,
+        "max_batch_size": batcher.max_batch_size,
+        **batcher._limits,
+        "stats": _stats_from(raw).as_dict(),
+        "histograms": histograms,
+    }
+
+
 def process_figures(buckets: Sequence[float] = BUCKETS) -> Figures:
-    """Take the figures of every open batcher, the pool and the process."""
-    batchers = []
-    for batcher in _open_batchers():
-        if batcher._state == "forked":
-            continue  # its figures are the parent's
-        raw = batcher._stats(list(buckets))
-        histograms = {}
-        for stage, field in STAGES.items():
-            latency = raw[field]
-            histograms[stage] = {
-                "at_most": latency.pop("at_most"),
-                "sum": latency.pop("sum"),
-                "count": latency["count"],
-            }
-            for window in raw["windows"]:
-                del window[field]["at_most"], window[field]["sum"]
-        batchers.append(
-            {
-                "name": printable(batcher.name, NAME_LIMIT),
-                "max_batch_size": batcher.max_batch_size,
-                **batcher._limits,
-                "stats": _stats_from(raw).as_dict(),
-                "histograms": histograms,
-            }
-        )
+    """Take the figures of every open batcher, the pool and the process, and what batchers that ended had counted."""
+    with _batcher._ending:  # each batcher is open or has ended, never both
+        batchers = [_open_figures(batcher, buckets) for batcher in _open_batchers() if batcher._state != "forked"]
+        counts = ended(tuple(buckets))
     pool = BufferPool.default().stats()
     return {
         "pid": os.getpid(),
         "buckets": list(buckets),
         "batchers": batchers,
+        "ended": counts,
         "memory_rss_bytes": resident_bytes(),
         "pool": {
             name: getattr(pool, name)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from .._arguments import path_text, seconds
 from .._background import pause, surviving, told
 from .._text import printable
+from ._ended import remember
 from ._figures import BUCKETS, Figures, bucket_bounds, process_figures, process_key
 from ._shared_file import ForeignFileError, read_figures
 
@@ -48,6 +49,7 @@ class Sharing:
         self._directory = directory
         self._interval = seconds(interval, "interval", positive=True)
         self._buckets = bucket_bounds(buckets)
+        remember(self._buckets)
         self._writing = threading.RLock()  # one thread at a time: who began later has the later figures
         self._busy = False
         self.write()

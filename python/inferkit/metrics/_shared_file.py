@@ -11,7 +11,8 @@ from typing import Any
 
 from .._foreign import figures_from
 from .._text import NAME_LIMIT, printable
-from ._figures import STAGES, Figures
+from ._ended import STAGES
+from ._figures import Figures
 
 __all__ = ["ForeignFileError", "read_figures"]
 
@@ -36,18 +37,24 @@ def read_figures(path: Path, pid: int, buckets: Sequence[float]) -> Figures:
             raise ValueError("its name and its content are of different processes")
         if figures["buckets"] != list(buckets):
             raise ValueError("has other histogram buckets: give share() and Collector the same ones")
-        if not all(isinstance(batcher["name"], str) for batcher in figures["batchers"]):
-            raise TypeError("a batcher's name is no text")
-        names = [printable(batcher["name"], NAME_LIMIT) for batcher in figures["batchers"]]
+        names = [printable(_text(batcher["name"]), NAME_LIMIT) for batcher in figures["batchers"]]
         if len(set(names)) < len(names):
             raise ValueError("two batchers have one name")
-        for batcher in figures["batchers"]:
+        ended = figures.get("ended", [])  # which earlier versions did not write
+        for batcher in (*figures["batchers"], *ended):
             _check_histograms(batcher["histograms"], len(buckets))
         batchers = [{**batcher, "name": name} for batcher, name in zip(figures["batchers"], names, strict=True)]
+        ended = [{**batcher, "name": printable(_text(batcher["name"]), NAME_LIMIT)} for batcher in ended]
     # Gone meanwhile or not to be opened; cut short, no JSON, or JSON of something else.
     except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
         raise ForeignFileError(f"{type(error).__name__}: {error}") from None
-    return {**figures, "batchers": batchers}
+    return {**figures, "batchers": batchers, "ended": ended}
+
+
+def _text(name: Any) -> str:
+    if not isinstance(name, str):
+        raise TypeError("a batcher's name is no text")
+    return name
 
 
 def _content(path: Path) -> bytes:

@@ -48,6 +48,7 @@ class FakeRunner final : public Runner {
       for (int64_t i = 0; i < x.shape.elements(); ++i) {
         const float v = x.as<float>()[i];
         y[i] = v == kNaNBack ? __builtin_nanf("") : 2 * v + 1;
+        if (sees_neighbours) y[i] += x.as<float>()[(i + 1) % x.shape.elements()];
       }
       return {};
     } catch (...) {
@@ -79,6 +80,7 @@ class FakeRunner final : public Runner {
   bool by_values = false;
   bool mixes = false;  // to be set before the batcher is made
   bool drop_batch_axis = false;
+  bool sees_neighbours = false;  // a row's answer has something of the next one's
   std::function<void()> on_run;
 
  private:

@@ -5,9 +5,11 @@
 
 #include "batching/fake_runner.h"
 #include "batching/queue.h"
+#include "cpu_time.h"
 #include "test.h"
 
 using namespace inferkit;
+using inferkit::testing::cpu_seconds;
 
 namespace {
 LayoutRef layout(int64_t width) {
@@ -270,17 +272,17 @@ double seconds_for(int64_t widths, int count) {
   std::vector<RequestRef> batch;
   batch.reserve(8);
   RequestList dropped;
-  const Nanos start = SteadyClock::instance().now();
-  for (const auto& r : requests) {
-    q.push(r);
-    (void)q.candidates(0);
-  }
-  for (size_t i = 0; i < requests.size(); i += 7) q.remove(*requests[i]);
-  while (!q.empty()) {
-    q.take(*q.candidates(0).buckets[0], 8, 0, batch, dropped);
-    batch.clear();
-  }
-  return double(SteadyClock::instance().now() - start) * 1e-9;
+  return cpu_seconds([&] {
+    for (const auto& r : requests) {
+      q.push(r);
+      (void)q.candidates(0);
+    }
+    for (size_t i = 0; i < requests.size(); i += 7) q.remove(*requests[i]);
+    while (!q.empty()) {
+      q.take(*q.candidates(0).buckets[0], 8, 0, batch, dropped);
+      batch.clear();
+    }
+  });
 }
 }  // namespace
 

@@ -1,0 +1,100 @@
+#include "batching/row_proof.h"
+
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+#include "base/text.h"
+#include "batching/row_sink.h"
+
+namespace inferkit {
+namespace {
+
+/// What stands beside the row that is looked at.
+enum class Company { kZeros, kMultiples };
+
+template <class T>
+void multiply(std::byte* to, const std::byte* row, size_t bytes, T factor) {
+  for (size_t at = 0; at + sizeof(T) <= bytes; at += sizeof(T)) {
+    T value;
+    std::memcpy(&value, row + at, sizeof value);
+    value = value == T{0} ? factor : value * factor;
+    std::memcpy(to + at, &value, sizeof value);
+  }
+}
+
+/// One row of an input, at `to`. Numbers that are not float32 or float64 may be indices, and stay as they are.
+void put_company(Company company, DType dtype, int64_t place, const std::byte* row, size_t bytes, std::byte* to) {
+  const int factor = place % 2 == 0 ? 2 : -1;
+  if (company == Company::kZeros) {
+    std::memset(to, 0, bytes);
+  } else if (dtype == DType::kF32) {
+    multiply(to, row, bytes, static_cast<float>(factor));
+  } else if (dtype == DType::kF64) {
+    multiply(to, row, bytes, static_cast<double>(factor));
+  } else {
+    std::memcpy(to, row, bytes);
+  }
+}
+
+/// Whether the first row of the run has the same answer as the last one in that company.
+bool same_in(Company company, Runner& runner, BufferPool& pool, const RowLayout& layout,
+             std::span<const TensorView> inputs, std::span<const TensorView> outputs) {
+  const int64_t count = layout.fixed_rows;
+  const Buffer buffer = pool.acquire(layout.offset(inputs.size(), count), "batch input");
+  std::vector<TensorView> views(inputs.begin(), inputs.end());
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    std::byte* at = buffer.data() + layout.offset(i, count);
+    const auto* first = static_cast<const std::byte*>(inputs[i].data);
+    const size_t bytes = layout.row_bytes[i];
+    views[i].data = at;
+    if (layout.is_shared(i)) {
+      std::memcpy(at, first, layout.bytes(i, count));
+      continue;
+    }
+    for (int64_t row = 0; row + 1 < count; ++row, at += bytes)
+      put_company(company, inputs[i].dtype, row, first, bytes, at);
+    std::memcpy(at, first, bytes);
+  }
+  PooledSink sink(runner.outputs(), pool);
+  sink.prepare(count);
+  if (!runner.run(views, sink).ok() || !sink.complete().ok()) return false;
+  for (size_t o = 0; o < outputs.size(); ++o) {
+    const TensorView& now = sink.views()[o];
+    if (now.shape != outputs[o].shape) return false;
+    const size_t bytes = now.bytes() / static_cast<size_t>(count);
+    const auto* last = static_cast<const std::byte*>(now.data) + bytes * static_cast<size_t>(count - 1);
+    if (std::memcmp(outputs[o].data, last, bytes) != 0) return false;
+  }
+  return true;
+}
+
+/// Whether what stands beside it can differ from the row.
+bool tells(const RowLayout& layout, std::span<const TensorView> inputs) {
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    if (layout.is_shared(i)) continue;
+    if (inputs[i].dtype == DType::kF32 || inputs[i].dtype == DType::kF64) return true;
+    const auto* first = static_cast<const std::byte*>(inputs[i].data);
+    if (std::any_of(first, first + layout.row_bytes[i], [](std::byte b) { return b != std::byte{0}; })) return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+Status RowProof::refusal(int64_t rows, int64_t fixed) const {
+  return {ErrorCode::kValidation, Reason::kShape,
+          cat("the request has ", rows, " rows; the model's first dimension is fixed at ", fixed,
+              ", and the answer to a row depends on the others, so every request needs exactly that many"),
+          nullptr};
+}
+
+void RowProof::find_out(Runner& runner, BufferPool& pool, const RowLayout& layout, std::span<const TensorView> inputs,
+                        std::span<const TensorView> outputs) {
+  if (!tells(layout, inputs)) return;  // the next one may
+  const bool apart = runner.needs_gil() || (same_in(Company::kZeros, runner, pool, layout, inputs, outputs) &&
+                                            same_in(Company::kMultiples, runner, pool, layout, inputs, outputs));
+  verdict_.store(apart ? kApart : kMix, std::memory_order_relaxed);
+}
+
+}  // namespace inferkit

@@ -1,0 +1,119 @@
+"""Models whose inputs are not all of a free number of rows: a fixed batch, and inputs that all rows share."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+import onnx.parser
+import pytest
+
+import inferkit
+
+
+def load(text: str) -> inferkit.Model:
+    head = '<ir_version: 8, opset_import: ["" : 17]>'
+    return inferkit.Model.load(onnx.parser.parse_model(f"{head} {text}").SerializeToString())
+
+
+def double(batch: int) -> inferkit.Model:
+    return load(f"g (float[{batch}, 3] x) => (float[{batch}, 3] y) <float[1] k = {{2}}> {{ y = Mul(x, k) }}")
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+@pytest.mark.parametrize("options", [{}, {"caller_runs": False}, {"max_delay": 0.02}], ids=str)
+def test_a_fixed_batch_is_gathered_and_filled_up(batch: int, options: dict[str, Any]) -> None:
+    with inferkit.Batcher(double(batch), max_batch_size=16, **options) as batcher:
+        assert batcher.max_batch_size == batch
+        tickets = [batcher.submit(np.full((1, 3), i, np.float32)) for i in range(11)]
+        for i, ticket in enumerate(tickets):
+            np.testing.assert_array_equal(ticket.result(), np.full((1, 3), 2 * i))
+        np.testing.assert_array_equal(batcher(np.ones(3, np.float32)), np.full(3, 2))
+        whole = np.arange(3 * batch, dtype=np.float32).reshape(batch, 3)
+        np.testing.assert_array_equal(batcher(whole), 2 * whole)
+        np.testing.assert_array_equal(batcher(whole[: batch - 1 or 1]), 2 * whole[: batch - 1 or 1])
+        with pytest.raises(inferkit.ValidationError, match=f"fixed at {batch}") as caught:
+            batcher(np.ones((batch + 1, 3), np.float32))
+        assert caught.value.reason == "too_large"
+
+
+def test_threads_fill_a_fixed_batch_together() -> None:
+    wrong: list[int] = []
+
+    def ask(start: int) -> None:
+        for i in range(start, start + 50):
+            x = np.full((1 + i % 3, 3), i, np.float32)
+            if not np.array_equal(batcher(x), 2 * x):
+                wrong.append(i)
+
+    with inferkit.Batcher(double(4)) as batcher:
+        threads = [threading.Thread(target=ask, args=(100 * i,)) for i in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not wrong
+        assert batcher.stats().completed == 300
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "y = Softmax <axis = 0> (x)",
+        "m = ReduceMax <axes = [0], keepdims = 1> (x) y = Sub(x, m)",
+        "m = ReduceMin <axes = [0], keepdims = 1> (x) y = Sub(x, m)",
+        "y = Mul(x, place)",
+        "y = CumSum(x, zero)",
+    ],
+)
+@pytest.mark.parametrize("sign", [1, -1])
+def test_rows_that_depend_on_one_another_are_not_filled_up(body: str, sign: int) -> None:
+    constants = "float[4, 1] place = {1, 2, 3, 4}, int64 zero = {0}"
+    model = load(f"g (float[4, 3] x) => (float[4, 3] y) <{constants}> {{ {body} }}")
+    x = sign * np.arange(1, 13, dtype=np.float32).reshape(4, 3)
+    with inferkit.Batcher(model) as batcher:
+        for _ in range(2):
+            with pytest.raises(inferkit.ValidationError, match="depends on the others") as caught:
+                batcher(x[:1])
+            assert caught.value.reason == "shape"
+        np.testing.assert_array_equal(batcher(x), model(x))
+
+
+SCALED = "g (float[n, 3] a, float s) => (float[n, 3] y) { y = Mul(a, s) }"
+
+
+@pytest.mark.parametrize("options", [{}, {"caller_runs": False}, {"inline_limit": 0, "max_delay": 0.02}], ids=str)
+def test_a_scalar_input_is_shared_by_the_rows_of_a_run(options: dict[str, Any]) -> None:
+    with inferkit.Batcher(load(SCALED), max_batch_size=8, **options) as batcher:
+        tickets = [batcher.submit(np.ones((1 + i % 2, 3), np.float32), np.float32(i % 4)) for i in range(40)]
+        for i, ticket in enumerate(tickets):
+            np.testing.assert_array_equal(ticket.result(), np.full((1 + i % 2, 3), i % 4))
+        np.testing.assert_array_equal(batcher(np.ones(3, np.float32), np.float32(5)), np.full(3, 5))
+        answer = batcher({"a": np.ones((2, 3), np.float32), "s": np.array(6, np.float32)})["y"]
+        np.testing.assert_array_equal(answer, np.full((2, 3), 6))
+        for wrong in (np.ones(1, np.float32), np.float64(1), np.float32("nan")):
+            with pytest.raises(inferkit.ValidationError, match="'s'"):
+                batcher(np.ones((1, 3), np.float32), wrong)
+
+
+def test_requests_of_one_scalar_share_a_batch() -> None:
+    seen: list[tuple[int, float]] = []
+
+    def scaled(a: np.ndarray, s: np.ndarray) -> np.ndarray:
+        assert s.shape == ()
+        seen.append((len(a), float(s)))
+        return a * s
+
+    ports = [("a", "float32", (None, 3)), ("s", "float32", ())]
+    model = inferkit.Model.from_callable(scaled, ports, [("y", "float32", (None, 3))])
+    with inferkit.Batcher(model, max_batch_size=4, max_delay=30.0) as batcher:
+        tickets = [batcher.submit(np.ones(3, np.float32), np.float32(i % 2)) for i in range(8)]
+        assert [float(ticket.result()[0]) for ticket in tickets] == [0, 1] * 4
+    assert sorted(seen) == [(4, 0.0), (4, 1.0)]
+
+
+def test_a_model_of_scalars_alone_cannot_be_batched() -> None:
+    model = load("g (float a) => (float y) { y = Neg(a) }")
+    with pytest.raises(ValueError, match="no other input has one"):
+        inferkit.Batcher(model)
