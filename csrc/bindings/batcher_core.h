@@ -43,6 +43,8 @@ class BatcherCore : public std::enable_shared_from_this<BatcherCore> {
   CoreRef self() const { return CoreRef(pybind11::reinterpret_borrow<pybind11::object>(object_)); }
   Batcher& batcher() { return *batcher_; }
   const std::shared_ptr<Runner>& runner() const { return runner_; }
+  /// Whether an event loop has to see that the request's time passes: it has one, and that of the steady clock.
+  bool to_be_watched(const Request& request) const { return batcher_->steady() && request.next_timeout() != kNever; }
   /// Kept for its callable, which the garbage collector finds through it alone.
   const pybind11::object& model() const { return model_; }
 

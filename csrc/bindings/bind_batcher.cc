@@ -134,7 +134,10 @@ void bind_batcher(py::module_& m) {
            "start"_a = 1.0)
       .def(
           "advance", [](ManualClock& self, const Number& by) { self.advance(seconds(by, "by")); }, "by"_a,
-          "Move on, in seconds.");
+          "Move on, in seconds.")
+      .def(
+          "now", [](const ManualClock& self) { return double(self.now()) * 1e-9; },
+          "The time that it shows, in seconds.");
 
   py::class_<PyBatcher> batcher(m, "Batcher", py::custom_type_setup(visit_core));
   batcher
@@ -205,6 +208,7 @@ void bind_batcher(py::module_& m) {
   add_batcher_calls(batcher);
   m.def("begin_exit", &begin_exit,
         "The interpreter exits: what closing batchers ends is from now on the exit's doing.");
+  m.def("register_running_loop", [] { EventLoop::running(); }, "Has the event loop that runs here learn of ends.");
   m.def("install_batcher_call", &install_batcher_call,
         "Gives a subclass of Batcher, which does not override __call__, the direct call slot.");
 }
