@@ -9,13 +9,14 @@ import os
 import time
 import warnings
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from . import _core
 from ._initialised import says_if_not_initialised
 from ._log import log
+from ._map import MapOptions, amapped, mapped
 from ._text import NAME_LIMIT, printable
 from ._types import InputChecks, native_checks
 
@@ -406,6 +407,103 @@ class Batcher(_core.Batcher):
     def closed(self) -> bool:
         """Whether it takes no more requests."""
         return self._closed
+
+    def map(
+        self,
+        *iterables: Iterable[Any],
+        max_outstanding: int | None = None,
+        timeout: float | None = None,
+        priority: int = 0,
+        return_exceptions: bool = False,
+        progress: bool = False,
+    ) -> Iterator[Any]:
+        """Run a request for each item of an iterable, however long it is; give the answers in its order.
+
+        As with the builtin, a model of several inputs takes an iterable for each, or one of dicts. Nothing is read
+        before the first answer is asked for, and then no more than `max_outstanding` items ahead of the answers taken.
+        Who leaves early (``break``, an exception, ``close()`` of the iterator) cancels what is under way. A queue that
+        others have filled makes it wait. On an event loop use :meth:`amap`: this would block it.
+
+        Parameters
+        ----------
+        *iterables : iterable
+            Arrays, one iterable for each input of the model; or a single one of dicts.
+        max_outstanding : int, optional
+            Requests under way at once, those included whose answers have not been taken; by default as many as keep
+            full batches running, and no more than the queue has room for.
+        timeout : float, optional
+            Seconds for each request, as in :meth:`submit`.
+        priority : int
+            Of each request.
+        return_exceptions : bool
+            Give the error of a request in the place of its answer. By default the first one is raised in that place,
+            and the rest cancelled.
+        progress : bool
+            Show a bar, where the package tqdm is installed.
+
+        Returns
+        -------
+        iterator
+            What ``batcher(item)`` would return, for each item. What an iterable itself raises is raised behind the
+            answers to the items before.
+
+        Examples
+        --------
+        >>> import inferkit, numpy as np
+        >>> model = inferkit.Model.from_callable(
+        ...     lambda x: x * 2, inputs=[("x", "float32", (None, 2))], outputs=[("y", "float32", (None, 2))])
+        >>> with inferkit.Batcher(model) as batcher:
+        ...     sum(float(y[0]) for y in batcher.map(np.full(2, i, np.float32) for i in range(1000)))
+        999000.0
+        """
+        options = MapOptions(
+            self,
+            max_outstanding=max_outstanding,
+            timeout=timeout,
+            priority=priority,
+            return_exceptions=return_exceptions,
+            progress=progress,
+        )
+        return mapped(options, iterables)
+
+    def amap(
+        self,
+        *iterables: Iterable[Any] | AsyncIterable[Any],
+        max_outstanding: int | None = None,
+        timeout: float | None = None,
+        priority: int = 0,
+        return_exceptions: bool = False,
+        progress: bool = False,
+    ) -> AsyncGenerator[Any, None]:
+        """Run requests as :meth:`map` does, for a task of an event loop: ``async for answer in batcher.amap(rows)``.
+
+        The iterables may be asynchronous ones; while the next item is awaited, answers are given that are there. To
+        leave early and have the rest cancelled at once, and not when the garbage collector comes, put it into
+        ``contextlib.aclosing``.
+
+        Examples
+        --------
+        >>> import asyncio, inferkit, numpy as np
+        >>> model = inferkit.Model.from_callable(
+        ...     lambda x: x * 2, inputs=[("x", "float32", (None, 2))], outputs=[("y", "float32", (None, 2))])
+        >>> async def rows():
+        ...     for i in range(3):
+        ...         yield np.full(2, i, np.float32)
+        >>> async def main():
+        ...     async with inferkit.Batcher(model) as batcher:
+        ...         return [answer.tolist() async for answer in batcher.amap(rows())]
+        >>> asyncio.run(main())
+        [[0.0, 0.0], [2.0, 2.0], [4.0, 4.0]]
+        """
+        options = MapOptions(
+            self,
+            max_outstanding=max_outstanding,
+            timeout=timeout,
+            priority=priority,
+            return_exceptions=return_exceptions,
+            progress=progress,
+        )
+        return amapped(options, iterables)
 
     def stats(self) -> BatcherStats:
         """Take a snapshot of the figures.

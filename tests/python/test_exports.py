@@ -41,7 +41,10 @@ MODULES = {
 }  # fmt: skip
 
 MEMBERS = {
-    "Batcher": {"aclose", "close", "closed", "drain", "max_batch_size", "model", "name", "stats", "submit", "warm_up"},
+    "Batcher": {
+        "aclose", "amap", "close", "closed", "drain", "map", "max_batch_size", "model", "name", "stats", "submit",
+        "warm_up",
+    },
     "Buffer": {"capacity", "nbytes", "release", "released"},
     "BufferPool": {"acquire", "default", "leaks", "stats", "trim"},
     "LeakRow": {"bytes", "capacity", "count", "tag"},
