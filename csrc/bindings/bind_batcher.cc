@@ -184,6 +184,8 @@ void bind_batcher(py::module_& m) {
       .def_property_readonly("_trace_dropped",
                              [](const PyBatcher& self) { return self.core->batcher().ring().dropped(); })
       .def("_poke", [](const PyBatcher& self) { self.core->batcher().poke(); })
+      .def(
+          "_swap", [](const PyBatcher& self, const py::object& model) { self.core->swap(model); }, "model"_a)
       .def_property_readonly("_state",
                              [](const PyBatcher& self) { return std::string(self.core->batcher().state_name()); })
       .def("_drain", &drain, "timeout"_a)

@@ -14,9 +14,11 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from . import _core
+from ._errors import ClosedError
 from ._initialised import says_if_not_initialised
 from ._log import log
 from ._map import MapOptions, amapped, mapped
+from ._signature import signature_differences
 from ._text import NAME_LIMIT, printable
 from ._types import InputChecks, native_checks
 
@@ -540,11 +542,75 @@ class Batcher(_core.Batcher):
         shapes : mapping, optional
             As in :meth:`Model.warm_up`.
         """
+        self._warm_up(self._model, batch_sizes, shapes)
+        self._warm = True
+
+    def _warm_up(
+        self, model: Model, batch_sizes: Iterable[int] | None, shapes: Mapping[str, Sequence[int]] | None
+    ) -> None:
         largest = self._max_rows
         if batch_sizes is None:
             batch_sizes = sorted({*(2**k for k in range(largest.bit_length())), largest})
-        self._model.warm_up(batch_sizes, shapes=shapes)
-        self._warm = True
+        model.warm_up(batch_sizes, shapes=shapes)
+
+    def swap(
+        self,
+        model: Model,
+        *,
+        batch_sizes: Iterable[int] | None = None,
+        shapes: Mapping[str, Sequence[int]] | None = None,
+    ) -> Model:
+        """Put another model in the place of the present one, while requests come; none is lost or refused for it.
+
+        The other one is warmed up first, on the calling thread, as :meth:`warm_up` does it: until it is ready the
+        present one answers. A batch that runs then goes on to its end on the model that it began with, and each that
+        begins later runs on the other, also with requests that were submitted before. The batcher keeps its name, its
+        figures, its checks and its limits.
+
+        Parameters
+        ----------
+        model : Model
+            Its inputs and outputs have the names, types and shapes of the present one's.
+        batch_sizes, shapes
+            As in :meth:`warm_up`; no batch sizes (``()``) for no warm-up.
+
+        Returns
+        -------
+        Model
+            The one before.
+
+        Raises
+        ------
+        ValueError
+            The other's signature differs; the message says in what.
+        ClosedError
+            The batcher takes no more requests.
+
+        Examples
+        --------
+        >>> import inferkit, numpy as np
+        >>> def times(factor):
+        ...     return inferkit.Model.from_callable(
+        ...         lambda x: x * np.float32(factor),
+        ...         inputs=[("x", "float32", (None, 2))], outputs=[("y", "float32", (None, 2))])
+        >>> with inferkit.Batcher(times(2)) as batcher:
+        ...     before = batcher.submit(np.ones(2, np.float32)).result()
+        ...     _ = batcher.swap(times(3))
+        ...     before.tolist(), batcher(np.ones(2, np.float32)).tolist()
+        ([2.0, 2.0], [3.0, 3.0])
+        """
+        before = self._model
+        if not isinstance(model, _core.Model):
+            raise TypeError(f"model must be an inferkit.Model, got {type(model).__name__}")
+        if differences := signature_differences(before, model):
+            raise ValueError("the models differ, and requests that wait fit only one: " + "; ".join(differences))
+        if self._closed:
+            raise ClosedError("the batcher is draining or closed: it runs no other model any more")
+        self._warm_up(model, batch_sizes, shapes)
+        self._swap(model)
+        before, self._model = self._model, model  # meanwhile another thread may have swapped it, too
+        log("batcher", "swapped", {"batcher": self._name, "model": repr(model)})
+        return before
 
     def drain(self, timeout: float | None = None) -> bool:
         """Take no more requests and wait until those that were taken have ended.

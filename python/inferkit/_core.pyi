@@ -690,6 +690,7 @@ class Batcher:
     def _stats(
         self, limits: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex] = []
     ) -> dict[str, typing.Any]: ...
+    def _swap(self, model: typing.Any) -> None: ...
     def _trace(self, after: typing.SupportsInt | typing.SupportsIndex) -> list[tuple[typing.Any, ...]]:
         """
         The trace's records after number ``after``: (sequence, kind, id, name, batch_id, enqueued, dequeued, started, finished,

@@ -43,7 +43,7 @@ MODULES = {
 MEMBERS = {
     "Batcher": {
         "aclose", "amap", "close", "closed", "drain", "map", "max_batch_size", "model", "name", "stats", "submit",
-        "warm_up",
+        "swap", "warm_up",
     },
     "Buffer": {"capacity", "nbytes", "release", "released"},
     "BufferPool": {"acquire", "default", "leaks", "stats", "trim"},
