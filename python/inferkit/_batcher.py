@@ -19,6 +19,7 @@ from ._initialised import says_if_not_initialised
 from ._log import log
 from ._map import MapOptions, amapped, mapped
 from ._signature import signature_differences
+from ._stats_text import stats_text
 from ._text import NAME_LIMIT, printable
 from ._types import InputChecks, native_checks
 
@@ -233,6 +234,20 @@ class BatcherStats:
     def p99_latency_ms(self) -> float:
         """From submission to answer, 99% of requests took no longer."""
         return self.total_ms.p99
+
+    def __str__(self) -> str:
+        """Show what matters of it on one screen.
+
+        Examples
+        --------
+        >>> import inferkit
+        >>> model = inferkit.Model.from_callable(
+        ...     lambda x: x * 2, inputs=[("x", "float32", (None, 2))], outputs=[("y", "float32", (None, 2))])
+        >>> with inferkit.Batcher(model) as batcher:
+        ...     print(str(batcher.stats()).splitlines()[0])
+        state     open; 0 waiting; 0 batches running
+        """
+        return stats_text(self)
 
     def as_dict(self) -> dict[str, Any]:
         """All of it as dicts and numbers, ready for :func:`json.dumps`.
