@@ -201,11 +201,12 @@ void Batcher::refuse_full(const Request& request) {
   trace_refusal(Phase::kRejected, request.id, request.name, request.rows,
                 request.times.enqueued.load(std::memory_order_relaxed));
   const std::string full = cat("the queue is full (max_queue_size=", options_.max_queue_size, ")");
-  throw Error(ErrorCode::kQueueFull,
-              options_.wait_when_full
-                  ? cat(full, " and ", options_.max_waiting, " requests wait for room already (max_waiting): wait for ",
-                        "answers before you submit more, or raise max_waiting of the Batcher")
-                  : cat(full, ": try again later, or raise max_queue_size of the Batcher"));
+  throw Refusal(ErrorCode::kQueueFull,
+                options_.wait_when_full
+                    ? cat(full, " and ", options_.max_waiting, " requests wait for room already (max_waiting): wait ",
+                          "for answers before you submit more, or raise max_waiting of the Batcher")
+                    : cat(full, ": try again later, or raise max_queue_size of the Batcher"),
+                scheduler_.room_after(clock_.now()));
 }
 
 /// Refused at once, it is told so while there is time to do something else, and nobody computes what comes too late.
@@ -217,13 +218,16 @@ void Batcher::refuse_if_late(const Checked& checked, const SubmitOptions& option
     if (!outlook.known || outlook.end <= options.deadline) return;
   }
   recorder_.ended(Phase::kExpired, now);
-  const uint64_t id = options.id ? options.id : next_id_.fetch_add(1, std::memory_order_relaxed);
-  trace_refusal(Phase::kExpired, id, options.name, checked.rows, now);
+  trace_refusal(Phase::kExpired, options.id ? options.id : new_id(), options.name, checked.rows, now);
   if (passed) throw Error(ErrorCode::kDeadline, "the request's deadline had passed when it was submitted");
-  throw Error(
+  const Nanos has = options.deadline - now;
+  // Nobody is served sooner for having waited where the run alone takes longer.
+  const bool too_short = predictor_.forecast(*checked.layout, checked.rows).likely > has;
+  throw Refusal(
       ErrorCode::kDeadline,
-      cat("the request cannot be answered by its deadline: it has ", double(options.deadline - now) * 1e-6,
-          " ms left, and the requests before it and its own run take about ", double(outlook.end - now) * 1e-6, " ms"));
+      cat("the request cannot be answered by its deadline: it has ", double(has) * 1e-6,
+          " ms left, and the requests before it and its own run take about ", double(outlook.end - now) * 1e-6, " ms"),
+      too_short ? kNever : outlook.end - options.deadline);
 }
 
 RequestRef Batcher::admit(std::span<const StridedView> inputs, const Checked& checked, const SubmitOptions& options) {
@@ -234,7 +238,7 @@ RequestRef Batcher::admit(std::span<const StridedView> inputs, const Checked& ch
   const Nanos now = clock_.now();
   if (options.deadline != kNever) refuse_if_late(checked, options, now);
   RequestRef request(new Request(checked.layout, checked.rows, checked.single_row, options));
-  if (!request->id) request->id = next_id_.fetch_add(1, std::memory_order_relaxed);
+  if (!request->id) request->id = new_id();
   request->times.enqueued.store(now, std::memory_order_relaxed);
 
   recorder_.arrives(now);
@@ -263,6 +267,16 @@ RequestRef Batcher::admit(std::span<const StridedView> inputs, const Checked& ch
     if (!scheduler_.park(request)) refuse_full(*request);
     if (state_.load() == State::kClosed) reject_waiting();
   }
+  return request;
+}
+
+RequestRef Batcher::refused(const Error& why, const SubmitOptions& options) const {
+  RequestRef request(new Request(nullptr, 0, false, options));
+  const Nanos now = clock_.now();
+  request->times.enqueued.store(now, std::memory_order_relaxed);
+  request->times.finished.store(now, std::memory_order_relaxed);
+  const auto* refusal = dynamic_cast<const Refusal*>(&why);
+  request->refuse(why.status(), refusal ? refusal->retry_after() : kNever);
   return request;
 }
 
@@ -336,6 +350,17 @@ void Batcher::expire(Request& request, Nanos now) noexcept {
   if (conclude(request, now >= request.deadline ? Phase::kExpired : Phase::kRejected, announcer)) {
     scheduler_.remove(request);
   }
+}
+
+void Batcher::poke() noexcept {
+  if (foreign()) return;
+  if (!steady_) {
+    RequestList expired;
+    scheduler_.sweep(expired);
+    drop(expired);
+    runs_.for_each_request([now = clock_.now(), this](Request& request) { expire(request, now); });
+  }
+  scheduler_.poke();
 }
 
 bool Batcher::conclude(Request& request, Phase end, Announcer& announcer) noexcept {
@@ -446,7 +471,7 @@ Status Batcher::run_caller(Slot slot, std::span<const TensorView> inputs, const 
   }
   recorder_.ended(end, finished, status.code);
   TraceEntry r;
-  r.id = options.id ? options.id : next_id_.fetch_add(1, std::memory_order_relaxed);
+  r.id = options.id ? options.id : new_id();
   r.batch_id = batch_id;
   r.enqueued = enqueued;
   r.dequeued = r.started = started;

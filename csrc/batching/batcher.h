@@ -10,6 +10,7 @@
 #include "batching/intake.h"
 #include "batching/options.h"
 #include "batching/recorder.h"
+#include "batching/refusal.h"
 #include "batching/scheduler.h"
 #include "batching/worker.h"
 
@@ -39,6 +40,11 @@ class Batcher {
   /// Error(kQueueFull, kValidation, kPoolExhausted, kClosed), and Error(kDeadline) where its deadline has passed or, by
   /// what runs have taken, cannot be kept; such a request counts as expired.
   RequestRef admit(std::span<const StridedView> inputs, const Checked& checked, const SubmitOptions& options);
+  /// The number of a request that its caller gives none.
+  uint64_t new_id() { return next_id_.fetch_add(1, std::memory_order_relaxed); }
+  /// For who answers with requests alone: one that has ended with what check(), refuse_invalid() or admit() threw,
+  /// which have counted it.
+  RequestRef refused(const Error& why, const SubmitOptions& options) const;
   /// Cancels an admitted request that will not be queued after all, and gives its place back. One that is dropped gives
   /// both back as well, but leaves whoever waits for its end without one.
   void withdraw(Request& request) noexcept { cancel(request); }
@@ -109,8 +115,10 @@ class Batcher {
   BatcherSeries series() const;
   /// What has ended last; switched on and off at any time.
   TraceRing& ring() { return recorder_.ring(); }
-  /// Workers look at the clock again (for a ManualClock).
-  void poke() { scheduler_.poke(); }
+  /// For clocks that do not run by themselves: ends what is due, and has the workers look at the clock again.
+  void poke() noexcept;
+  /// Whether its clock is the one that threads sleep by.
+  bool steady() const { return steady_; }
 
   const BatcherOptions& options() const { return options_; }
   int64_t max_rows() const { return intake_.max_rows(); }

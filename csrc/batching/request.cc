@@ -53,6 +53,26 @@ bool Request::finish(Phase end) noexcept {
   return true;
 }
 
+void Request::refuse(Status why, Nanos retry) noexcept {
+  const auto end = [](ErrorCode code) {
+    switch (code) {
+      case ErrorCode::kQueueFull:
+      case ErrorCode::kPoolExhausted:
+        return Phase::kRejected;
+      case ErrorCode::kDeadline:
+        return Phase::kExpired;
+      case ErrorCode::kClosed:
+        return Phase::kClosed;
+      default:
+        return Phase::kError;
+    }
+  }(why.code);
+  status = std::move(why);
+  retry_after = retry;
+  finish(end);
+  take_list();  // whoever comes to attach one sees that it is over
+}
+
 IntrusivePtr<CompletionList> Request::take_list() noexcept {
   CompletionList* list = list_.exchange(kTaken, std::memory_order_acq_rel);
   return list == kTaken ? IntrusivePtr<CompletionList>() : IntrusivePtr<CompletionList>::adopt(list);
@@ -85,9 +105,9 @@ TensorView Request::input(size_t index, DType dtype) const {
 }
 
 Status Request::end_status() const {
-  switch (phase()) {
-    case Phase::kError:
-      return status;
+  const Phase end = phase();
+  if (is_end(end) && !status.ok()) return status;  // written by whoever led it there, before its end was published
+  switch (end) {
     case Phase::kRejected:
       return {ErrorCode::kQueueFull, Reason::kNone, "the queue stayed full for as long as the request could wait",
               nullptr};

@@ -87,7 +87,8 @@ class Request : public RefCounted<Request> {
   std::atomic<uint64_t> trace{0};  // its record in the trace; 0 where there is none (yet)
 
   // The result fields.
-  Status status;                       // of kError
+  Status status;                       // of kError, and of a request that was refused, whatever its end
+  Nanos retry_after = kNever;          // of a refused one: see Refusal
   IntrusivePtr<BatchOutputs> outputs;  // of kResult
   int64_t first_row = 0;               // in outputs
   uint64_t batch_id = 0;               // of kResult and kError
@@ -106,6 +107,8 @@ class Request : public RefCounted<Request> {
   void publish(Phase end) noexcept;
   /// Both, for an end without a result.
   bool finish(Phase end) noexcept;
+  /// For a request that nobody else has seen and that was not admitted: its end, which is `why`.
+  void refuse(Status why, Nanos retry) noexcept;
   /// The list to push to, once, after the end; null where nobody attached one.
   IntrusivePtr<CompletionList> take_list() noexcept;
 

@@ -262,6 +262,19 @@ Outlook Scheduler::outlook(const RowLayout& layout, int64_t rows, int priority, 
   return out;
 }
 
+Nanos Scheduler::room_after(Nanos now) const noexcept {
+  MutexLock lock(mutex_);
+  if (running_ >= options_.max_concurrent) {
+    const Nanos left = until_sum_ / running_ - now;
+    if (left > 0) return left;
+  }
+  // Those that run should be over, or nothing is known of them: as long as a run takes of what comes next.
+  const Bucket* next = queue_.buckets();
+  if (!next) return kNever;
+  const Forecast run = predictor_.forecast(*next->first()->layout, std::min(options_.policy.max_rows, next->rows()));
+  return run.typical > 0 ? run.typical : kNever;
+}
+
 /// Makes room for as many requests as the bucket may give; where there is no memory, it gives fewer.
 static void make_room(std::vector<RequestRef>& requests, size_t wanted) noexcept {
   if (wanted <= requests.capacity()) return;

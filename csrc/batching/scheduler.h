@@ -106,6 +106,10 @@ class Scheduler {
   /// When a request that came now would have its answer.
   Outlook outlook(const RowLayout& layout, int64_t rows, int priority, Nanos now) const noexcept;
 
+  /// How long from `now` on until a full queue is likely to have room again: until a batch is over and the next one is
+  /// taken. kNever where nothing is known of that.
+  Nanos room_after(Nanos now) const noexcept;
+
   /// A slot for a batch of `rows` that never was in the queue; none where it is not idle, or the policy would have it
   /// wait, or the run might not be over by `deadline`: somebody has to wait for that.
   Slot begin_caller_run(const RowLayout& layout, int64_t rows, Nanos deadline) noexcept;

@@ -144,7 +144,7 @@ py::object call(BatcherCore& core, std::span<PyObject* const> arguments, const E
 void submit_on_loop(BatcherCore& core, EventLoop& loop, Stage& stage, const RequestRef& request) {
   if (loop.alive()) request->attach(*loop.list());
   if (!request->parked) core.stage(stage, request);
-  if (request->next_timeout() == kNever) return;
+  if (!core.to_be_watched(*request)) return;
   try {
     loop.watch(core.weak_from_this(), request);
     loop.arm();
@@ -165,21 +165,31 @@ void submit_on_thread(BatcherCore& core, const RequestRef& request) {
     batcher.cancel(*request);
     throw;
   }
-  if (request->phase() == Phase::kRejected) throw Error(request->end_status());
 }
 
+/// What is wrong with the call itself is thrown; what is wrong with the request is its ticket's, as every other end of
+/// it is: who submits a hundred is not stopped by the third.
 py::object submit(BatcherCore& core, std::span<PyObject* const> arguments, const Extras& extras) {
   Batcher& batcher = core.batcher();
   const std::shared_ptr<EventLoop> loop = EventLoop::running();
-  RequestInputs inputs = inputs_of(core, arguments);
   const Nanos now = batcher.clock().now();
-  const SubmitOptions options = options_from(extras, now);
+  SubmitOptions options = options_from(extras, now);
+  if (!options.id) options.id = batcher.new_id();  // also of a refused one: trace and ticket call it the same
   // What calls Python comes before the inputs are looked at or after the request is on its way.
-  const std::shared_ptr<Stage> stage = loop ? core.open_stage(loop, now) : nullptr;
-  NewTicket ticket(core.self(), inputs.named());
-  const Checked checked = look_and_check(batcher, inputs);
-  const RequestRef request = batcher.admit(inputs.views(), checked, options);
-  py::object taken = ticket.take(request);
+  NewTicket ticket(core.self());
+  std::shared_ptr<Stage> stage;
+  RequestRef request;
+  bool named = false;
+  try {
+    RequestInputs inputs = inputs_of(core, arguments);
+    named = inputs.named();
+    if (loop) stage = core.open_stage(loop, now);
+    const Checked checked = look_and_check(batcher, inputs);
+    request = batcher.admit(inputs.views(), checked, options);
+  } catch (const Error& error) {
+    return ticket.take(batcher.refused(error, options), named);
+  }
+  py::object taken = ticket.take(request, named);
   if (loop) {
     submit_on_loop(core, *loop, *stage, request);
   } else {
@@ -227,7 +237,7 @@ PyMethodDef call_def = {
 
 Run one request and wait for its answer.
 
-It takes, returns and raises the same as ``submit(...).result()``. If the batcher is idle, the calling thread runs the
+It takes and returns the same as ``submit(...).result()``, and raises what either of the two raises. If the batcher is idle, the calling thread runs the
 model itself. With a ``timeout``, it does so only if earlier runs have shown that there is enough time. Otherwise a
 worker runs the model, and the caller stops waiting when the time has passed. Do not call it on the thread of an event
 loop, which it would block: await :meth:`submit` there.
@@ -259,17 +269,24 @@ Returns
 -------
 Ticket
 
+    What becomes of the request, also where it is refused at once: its ``result()`` or ``await`` gives the answer or
+    raises the error. So ``await asyncio.gather(*map(batcher.submit, rows), return_exceptions=True)`` has an entry for
+    each row, whatever is wrong with some of them.
+
+    - :class:`ValidationError`: the input is wrong; ``.reason`` says how.
+    - :class:`QueueFullError`: the queue is full. Where the batcher was told to wait instead, a thread waits in
+      ``submit``, and a task while it awaits.
+    - :class:`DeadlineError`: the timeout is not positive, or too short for what waits and runs before the request; the
+      message says how long that is likely to take.
+    - :class:`ClosedError`: the batcher is draining or closed.
+
+    Where it is known when another attempt may fare better, the error's ``retry_after`` says it, in seconds.
+
 Raises
 ------
-ValidationError
-    The input is wrong; ``.reason`` says how.
-QueueFullError
-    The queue is full. With ``on_full="wait"``, a thread waits here instead, and a task waits when it awaits the ticket.
-DeadlineError
-    The timeout is not positive, or too short for the requests that go before this one; the message says how long
-    that is likely to take.
-ClosedError
-    The batcher is draining or closed.
+TypeError, ValueError
+    A keyword argument is unknown, or has a wrong type or value. ``submit`` raises no :class:`InferkitError`: what is
+    wrong with the request itself arrives with the ticket.
 
 Examples
 --------

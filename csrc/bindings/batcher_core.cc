@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <optional>
+#include <utility>
 
 #include "bindings/exit.h"
 #include "bindings/native_type.h"
@@ -85,7 +86,13 @@ struct Stage {
   py::object callback;
 };
 
-BatcherCore::BatcherCore(py::object model) : model_(std::move(model)), runner_(py_model(model_).runner) {}
+BatcherCore::BatcherCore(py::object model)
+    : model_(std::move(model)), runner_(std::make_shared<SwapRunner>(py_model(model_).runner)) {}
+
+void BatcherCore::swap(py::object model) {
+  const std::shared_ptr<Runner> before = runner_->swap(py_model(model).runner);
+  std::swap(model_, model);  // the other goes with the argument: its callable may run Python as it dies
+}
 
 CoreRef BatcherCore::make(py::object model, BatcherOptions options, std::shared_ptr<const Clock> clock) {
   // The last reference may be dropped anywhere: by the garbage collector, on an event loop's thread, on one of the

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "batching/batcher.h"
+#include "batching/swap_runner.h"
 #include "bindings/event_loop.h"
 
 namespace inferkit {
@@ -42,7 +43,11 @@ class BatcherCore : public std::enable_shared_from_this<BatcherCore> {
 
   CoreRef self() const { return CoreRef(pybind11::reinterpret_borrow<pybind11::object>(object_)); }
   Batcher& batcher() { return *batcher_; }
-  const std::shared_ptr<Runner>& runner() const { return runner_; }
+  const std::shared_ptr<SwapRunner>& runner() const { return runner_; }
+  /// Runs the other model from the next batch on. Throws std::invalid_argument where it is no substitute.
+  void swap(pybind11::object model);
+  /// Whether an event loop has to see that the request's time passes: it has one, and that of the steady clock.
+  bool to_be_watched(const Request& request) const { return batcher_->steady() && request.next_timeout() != kNever; }
   /// Kept for its callable, which the garbage collector finds through it alone.
   const pybind11::object& model() const { return model_; }
 
@@ -69,7 +74,7 @@ class BatcherCore : public std::enable_shared_from_this<BatcherCore> {
 
   PyObject* object_ = nullptr;  // with this in it: borrowed, as it lives as long as this
   pybind11::object model_;
-  std::shared_ptr<Runner> runner_;
+  const std::shared_ptr<SwapRunner> runner_;
   std::shared_ptr<const Clock> clock_;  // null: the steady one
   std::unique_ptr<Batcher> batcher_;
   std::vector<std::shared_ptr<Stage>> stages_;

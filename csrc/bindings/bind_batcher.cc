@@ -134,7 +134,10 @@ void bind_batcher(py::module_& m) {
            "start"_a = 1.0)
       .def(
           "advance", [](ManualClock& self, const Number& by) { self.advance(seconds(by, "by")); }, "by"_a,
-          "Move on, in seconds.");
+          "Move on, in seconds.")
+      .def(
+          "now", [](const ManualClock& self) { return double(self.now()) * 1e-9; },
+          "The time that it shows, in seconds.");
 
   py::class_<PyBatcher> batcher(m, "Batcher", py::custom_type_setup(visit_core));
   batcher
@@ -181,6 +184,8 @@ void bind_batcher(py::module_& m) {
       .def_property_readonly("_trace_dropped",
                              [](const PyBatcher& self) { return self.core->batcher().ring().dropped(); })
       .def("_poke", [](const PyBatcher& self) { self.core->batcher().poke(); })
+      .def(
+          "_swap", [](const PyBatcher& self, const py::object& model) { self.core->swap(model); }, "model"_a)
       .def_property_readonly("_state",
                              [](const PyBatcher& self) { return std::string(self.core->batcher().state_name()); })
       .def("_drain", &drain, "timeout"_a)
@@ -205,6 +210,7 @@ void bind_batcher(py::module_& m) {
   add_batcher_calls(batcher);
   m.def("begin_exit", &begin_exit,
         "The interpreter exits: what closing batchers ends is from now on the exit's doing.");
+  m.def("register_running_loop", [] { EventLoop::running(); }, "Has the event loop that runs here learn of ends.");
   m.def("install_batcher_call", &install_batcher_call,
         "Gives a subclass of Batcher, which does not override __call__, the direct call slot.");
 }

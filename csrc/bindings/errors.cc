@@ -98,7 +98,7 @@ py::object exception_of(const py::error_already_set& error) {
   return error.value();
 }
 
-py::object make_exception(const Status& status) {
+py::object make_exception(const Status& status, Nanos retry_after) {
   const Cause* cause = cause_of(status);
   // What asks the program to stop must not turn into an error that programs catch. One object, however often it is
   // raised: with the trace that it came with, not with those of all who raised it before.
@@ -119,15 +119,16 @@ py::object make_exception(const Status& status) {
                          ? type(text(status.message))
                          : type(text(status.message), py::arg("reason") = std::string(reason_name(status.reason)));
   if (cause) PyException_SetCause(value.ptr(), py::object(cause->value).release().ptr());
+  if (retry_after != kNever) value.attr("retry_after") = double(retry_after) * 1e-9;
   return value;
 }
 
-void set_exception(const Status& status) noexcept {
+void set_exception(const Status& status, Nanos retry_after) noexcept {
   // What Python has set says what it was: a MemoryError of pybind11's, or what a signal handler raised to stop the
   // work.
   if (PyErr_Occurred()) return;
   try {
-    const py::object value = make_exception(status);
+    const py::object value = make_exception(status, retry_after);
     PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(value.ptr())), value.ptr());
   } catch (py::error_already_set& error) {
     error.restore();

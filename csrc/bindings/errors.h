@@ -3,15 +3,17 @@
 #include <pybind11/pybind11.h>
 
 #include "base/error.h"
+#include "batching/refusal.h"
 
 namespace inferkit {
 
 /// Registers the translators of Error, std::system_error and std::invalid_argument, and the table of error codes.
 void bind_errors(pybind11::module_& m);
 /// A new exception object for `status`, its cause attached; KeyboardInterrupt and SystemExit are their own exception.
-pybind11::object make_exception(const Status& status);
+/// `retry_after` as in Refusal.
+pybind11::object make_exception(const Status& status, Nanos retry_after = kNever);
 /// Sets Python's error indicator. For functions that speak the C API.
-void set_exception(const Status& status) noexcept;
+void set_exception(const Status& status, Nanos retry_after = kNever) noexcept;
 /// str() and repr() of any object for a message, as UTF-8 whatever characters it has; what raises an Exception (as
 /// opposed to a KeyboardInterrupt, which goes through) cannot be printed, and the text says so.
 std::string str_of(pybind11::handle object);

@@ -176,6 +176,16 @@ void EventLoop::forget_closed() {
   }
 }
 
+std::shared_ptr<EventLoop> EventLoop::of(const Request& request) {
+  for (const auto& [loop, entry] : registry()) {
+    const CompletionList* list = entry.state->list();
+    if (list && request.attached_to(*list)) return entry.state;
+  }
+  return nullptr;
+}
+
+std::shared_ptr<EventLoop> EventLoop::of_loop(py::handle loop) { return registered(loop.ptr()); }
+
 bool EventLoop::runs_here() { return get_running_loop() != nullptr; }
 
 std::shared_ptr<EventLoop> EventLoop::running() {
@@ -320,6 +330,11 @@ void EventLoop::arm() {
   if (armed_.size() < armed_.capacity()) {  // else a signal handler's submission took the room: one call more, at worst
     armed_.insert(std::upper_bound(armed_.begin(), armed_.end(), when), when);
   }
+}
+
+void EventLoop::arm_soon() {
+  unarmed_ = true;
+  if (list_) list_->notify();  // deliver() does it
 }
 
 EventLoop::Timer EventLoop::pop_timer() {

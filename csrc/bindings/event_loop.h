@@ -25,6 +25,11 @@ class EventLoop : public std::enable_shared_from_this<EventLoop> {
   /// Whether one does, without making its state.
   static bool runs_here();
 
+  /// The open loop that learns of the request's end; null where none does.
+  static std::shared_ptr<EventLoop> of(const Request& request);
+  /// The state of the loop whose thread has made it; null where it has not.
+  static std::shared_ptr<EventLoop> of_loop(pybind11::handle loop);
+
   /// Lets go of loops that have been closed but are still referred to.
   static void forget_closed();
 
@@ -44,6 +49,8 @@ class EventLoop : public std::enable_shared_from_this<EventLoop> {
   void watch(std::weak_ptr<BatcherCore> core, RequestRef request);
   /// Makes sure that the loop calls back in time for what is watched.
   void arm();
+  /// The same, from another thread.
+  void arm_soon();
   /// Resumes the tasks whose requests have ended. Top of the stack only: no task is running.
   void deliver();
 

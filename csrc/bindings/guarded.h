@@ -22,6 +22,8 @@ PyObject* guarded(F&& body) noexcept {
     PyErr_SetString(PyExc_ValueError, error.what());
   } catch (const std::logic_error& error) {
     PyErr_SetString(PyExc_RuntimeError, error.what());
+  } catch (const Refusal& refusal) {
+    set_exception(refusal.status(), refusal.retry_after());
   } catch (...) {
     set_exception(current_exception_status());
   }

@@ -5,6 +5,7 @@
 #include "base/text.h"
 #include "bindings/arguments.h"
 #include "bindings/cause.h"
+#include "bindings/done_callback.h"
 #include "bindings/errors.h"
 #include "bindings/exit.h"
 #include "bindings/guarded.h"
@@ -32,7 +33,7 @@ PyObject* ticket_outcome(TicketObject* self) {
     if (request.phase() != Phase::kResult) {
       note_delivered(self);
       own_cause(request);
-      set_exception(request.end_status());
+      set_exception(request.end_status(), request.retry_after);
       return nullptr;
     }
     // To make arrays may run anything, out of the garbage collector or while numpy's types are imported: this very
@@ -154,7 +155,7 @@ PyObject* ticket_exception(PyObject* object, PyObject* const* args, Py_ssize_t c
   return guarded([&] {
     own_cause(*self->request);
     const Status status = self->request->end_status();
-    return status.ok() ? Py_NewRef(Py_None) : make_exception(status).release().ptr();
+    return status.ok() ? Py_NewRef(Py_None) : make_exception(status, self->request->retry_after).release().ptr();
   });
 }
 
@@ -197,6 +198,59 @@ PyObject* ticket_repr(PyObject* object) {
 }
 
 PyObject* ticket_await(PyObject* object) { return make_waiter(as_ticket(object)); }
+
+// As a coroutine that a task runs: so create_task(), which takes nothing else, takes a ticket.
+
+PySendResult ticket_send(PyObject* object, PyObject*, PyObject** result) {
+  return await_once(as_ticket(object), result);
+}
+
+PyObject* ticket_send_method(PyObject* object, PyObject*) {
+  PyObject* result = nullptr;
+  return as_next(await_once(as_ticket(object), &result), result);
+}
+
+/// The task will not come again.
+void leave(TicketObject* self) {
+  if (!self->request->done()) self->core->batcher().cancel(*self->request);
+}
+
+PyObject* ticket_throw(PyObject* object, PyObject* const* args, Py_ssize_t count) {
+  if (count < 1 || count > 3) {
+    PyErr_SetString(PyExc_TypeError, "throw() takes an exception, or its type, value and traceback");
+    return nullptr;
+  }
+  leave(as_ticket(object));
+  return guarded([&]() -> PyObject* {
+    const py::handle error(args[0]);
+    if (PyExceptionInstance_Check(error.ptr())) {
+      PyErr_SetObject(PyExceptionInstance_Class(error.ptr()), error.ptr());
+    } else if (PyExceptionClass_Check(error.ptr())) {
+      PyErr_SetObject(error.ptr(), count > 1 ? args[1] : Py_None);
+    } else {
+      throw py::type_error("throw() takes an exception, or its type, value and traceback");
+    }
+    return nullptr;
+  });
+}
+
+PyObject* ticket_close(PyObject* object, PyObject*) {
+  leave(as_ticket(object));
+  Py_RETURN_NONE;
+}
+
+PyObject* ticket_add_done_callback(PyObject* object, PyObject* const* args, Py_ssize_t count, PyObject* names) {
+  const Py_ssize_t named = names ? PyTuple_GET_SIZE(names) : 0;
+  if (count != 1 || named > 1 ||
+      (named == 1 && PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(names, 0), "context") != 0)) {
+    PyErr_SetString(PyExc_TypeError, "add_done_callback() takes a function and, by name, a context");
+    return nullptr;
+  }
+  return guarded([&] {
+    add_done_callback(as_ticket(object), args[0], named ? args[1] : Py_None);
+    return Py_NewRef(Py_None);
+  });
+}
 
 PyMethodDef ticket_methods[] = {
     {"result", fast_method(ticket_result), METH_FASTCALL | METH_KEYWORDS,
@@ -245,6 +299,53 @@ bool
      "done(self: inferkit._core.Ticket) -> bool\n\nWhether the request has ended, with an answer or an error.\n"},
     {"cancelled", ticket_cancelled, METH_NOARGS,
      "cancelled(self: inferkit._core.Ticket) -> bool\n\nWhether the request was cancelled.\n"},
+    {"add_done_callback", fast_method(ticket_add_done_callback), METH_FASTCALL | METH_KEYWORDS,
+     R"(add_done_callback(self: inferkit._core.Ticket, fn: collections.abc.Callable[[inferkit._core.Ticket], object], *, context: contextvars.Context | None = None) -> None
+
+Have ``fn(ticket)`` called once, when the request has ended, in whatever way.
+
+Of a ticket that an event loop's task submitted, that loop calls it, in a turn of its own, as it calls the callbacks of
+its futures; a loop that is closed calls none. Where no loop submitted it, or the request has ended already, the loop
+that runs here does. Where none runs, a thread of inferkit's own calls one after the other: what takes long there holds
+up the callbacks behind it, and no request. No callback runs within ``add_done_callback``, nor on a thread that runs
+batches, nor once the process exits. What one raises is logged by asyncio, and nothing else.
+
+Parameters
+----------
+fn : callable
+    Takes the ticket.
+context : contextvars.Context, optional
+    To call it in; by default a copy of the present one.
+
+Examples
+--------
+>>> import inferkit, numpy as np, threading
+>>> model = inferkit.Model.from_callable(
+...     lambda x: x + 1, inputs=[("x", "float32", (None, 2))], outputs=[("y", "float32", (None, 2))])
+>>> told = threading.Event()
+>>> with inferkit.Batcher(model) as batcher:
+...     batcher.submit(np.zeros(2, np.float32)).add_done_callback(lambda ticket: told.set())
+...     told.wait(10.0)
+True
+)"},
+    {"send", ticket_send_method, METH_O,
+     R"(send(self: inferkit._core.Ticket, value: typing.Any) -> typing.Any
+
+As of a coroutine, for ``create_task(ticket)``.
+)"},
+    {"throw", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(ticket_throw)), METH_FASTCALL,
+     R"(throw(self: inferkit._core.Ticket, typ: typing.Any, val: typing.Any = None, tb: typing.Any = None) -> typing.Any
+
+As of a coroutine: cancels the request, if it has not ended, and raises the exception.
+)"},
+    {"close", ticket_close, METH_NOARGS,
+     R"(close(self: inferkit._core.Ticket) -> None
+
+As of a coroutine: cancels the request, if it has not ended.
+)"},
+    {"_rejected",
+     [](PyObject* self, PyObject*) { return PyBool_FromLong(as_ticket(self)->request->phase() == Phase::kRejected); },
+     METH_NOARGS, "_rejected(self: inferkit._core.Ticket) -> bool\n\nWhether it was not admitted. Sends nothing.\n"},
     // For stubs: the slots themselves carry no signature.
     {"__await__", [](PyObject* self, PyObject*) { return ticket_await(self); }, METH_NOARGS | METH_COEXIST,
      "__await__(self: inferkit._core.Ticket) -> collections.abc.Generator[typing.Any, None, typing.Any]\n"},
@@ -257,6 +358,9 @@ constexpr const char* kTicketDoc = R"(A request on its way: wait for it with ``r
 Made by :meth:`Batcher.submit`. It is safe to use from any thread. Several tasks may await it, but only tasks of one
 event loop at a time. If a task is cancelled while it awaits a ticket, the request is cancelled too. If you drop a ticket,
 its request runs all the same, and the answer is lost.
+
+To asyncio it is a coroutine that any number of tasks may run: ``gather``, ``as_completed``, ``wait_for``, ``shield`` and
+``TaskGroup.create_task`` take it as it is. ``asyncio.wait`` wants tasks: ``asyncio.wait([asyncio.create_task(ticket)])``.
 
 Examples
 --------
@@ -276,6 +380,7 @@ PyType_Slot ticket_slots[] = {{Py_tp_dealloc, reinterpret_cast<void*>(ticket_dea
                               {Py_tp_traverse, reinterpret_cast<void*>(ticket_traverse)},
                               {Py_tp_repr, reinterpret_cast<void*>(ticket_repr)},
                               {Py_am_await, reinterpret_cast<void*>(ticket_await)},
+                              {Py_am_send, reinterpret_cast<void*>(ticket_send)},
                               {Py_tp_methods, ticket_methods},
                               {Py_tp_doc, const_cast<char*>(kTicketDoc)},
                               {0, nullptr}};
@@ -284,11 +389,11 @@ PyType_Spec ticket_spec = {"inferkit._core.Ticket", sizeof(TicketObject), 0,
 
 }  // namespace
 
-NewTicket::NewTicket(CoreRef core, bool named) {
+NewTicket::NewTicket(CoreRef core) {
   auto* ticket = new_gc_object<TicketObject>(ticket_type);
   new (&ticket->request) RequestRef();
   new (&ticket->core) CoreRef(std::move(core));
-  ticket->named = named;
+  ticket->named = false;
   ticket->result = nullptr;
   ticket->waiters = nullptr;
   ticket->loop = nullptr;
@@ -296,8 +401,9 @@ NewTicket::NewTicket(CoreRef core, bool named) {
   ticket_ = py::reinterpret_steal<py::object>(object_of(ticket));
 }
 
-py::object NewTicket::take(RequestRef request) {
+py::object NewTicket::take(RequestRef request, bool named) {
   TicketObject* ticket = as_ticket(ticket_.ptr());
+  ticket->named = named;
   request->owner = ticket;
   ticket->request = std::move(request);
   PyObject_GC_Track(ticket);

@@ -28,9 +28,9 @@ struct TicketObject {
 /// objects.
 class NewTicket {
  public:
-  NewTicket(CoreRef core, bool named);
-  /// Gives it its request; calls no Python. A new reference.
-  pybind11::object take(RequestRef request);
+  explicit NewTicket(CoreRef core);
+  /// Gives it its request, whose inputs came as a dict or not; calls no Python. A new reference.
+  pybind11::object take(RequestRef request, bool named);
 
  private:
   pybind11::object ticket_;

@@ -8,6 +8,10 @@ namespace py = pybind11;
 
 namespace inferkit {
 
+static std::optional<double> between(const std::optional<double>& from, const std::optional<double>& to) {
+  return from && to ? std::optional(*to - *from) : std::nullopt;
+}
+
 Timing timing_of(const Request& request) {
   const auto seconds = [](const std::atomic<Nanos>& at) {
     const Nanos value = at.load(std::memory_order_relaxed);
@@ -17,7 +21,7 @@ Timing timing_of(const Request& request) {
   Timing timing{
       seconds(t.enqueued), seconds(t.dequeued), seconds(t.started), seconds(t.finished), seconds(t.delivered), {}, {}};
   const Phase phase = request.phase();
-  if (phase == Phase::kResult || phase == Phase::kError) {
+  if (request.batch_id && (phase == Phase::kResult || phase == Phase::kError)) {
     timing.batch_id = request.batch_id;
     timing.batch_size = request.batch_rows;
   }
@@ -35,6 +39,15 @@ void bind_timing(py::module_& m) {
       .def_readonly("delivered", &Timing::delivered, "When the caller took the answer, or the error.")
       .def_readonly("batch_id", &Timing::batch_id, "The number of its batch; None if it was in none.")
       .def_readonly("batch_size", &Timing::batch_size, "How many rows its batch had.")
+      .def_property_readonly(
+          "queue_time", [](const Timing& t) { return between(t.enqueued, t.started); },
+          "Seconds from submission to the start of its batch; None where that has not run.")
+      .def_property_readonly(
+          "compute_time", [](const Timing& t) { return between(t.started, t.finished); },
+          "Seconds that its batch took, the checks of its outputs included.")
+      .def_property_readonly(
+          "total_time", [](const Timing& t) { return between(t.enqueued, t.finished); },
+          "Seconds from submission to its end, whatever that was; None where it has not ended.")
       .def("__repr__", [](const Timing& t) {
         const auto text = [](const auto& value) { return value ? cat(*value) : std::string("None"); };
         const auto seconds = [](const std::optional<double>& value) {

@@ -16,6 +16,7 @@ struct WaiterObject {
   PyObject* context;
   PyObject* message;  // of cancel()
   char blocking;      // asyncio's handshake: this was yielded, not some other object
+  bool plain;         // no task's: the callback takes the ticket, and is only called by the loop itself
   bool suspended;
   bool woken;  // the callback has been called, which happens once, however often it was asked for
 };
@@ -89,19 +90,25 @@ void link(WaiterObject* self, EventLoop& loop) {
 bool suspend(WaiterObject* self) {
   TicketObject* ticket = self->ticket;
   return guarded([&]() -> PyObject* {
-           const auto loop = EventLoop::running();  // calls Python; nothing below does
+           const auto loop = EventLoop::running();  // calls Python; until all is linked, nothing below does
            if (!loop || !loop->alive()) {
              throw std::logic_error("a ticket can be awaited under asyncio only; elsewhere call .result()");
            }
            if (ticket->request->done()) return Py_None;
+           bool watched = true;
            if (self->suspended) throw std::logic_error("the ticket is being awaited already");
-           if (!ticket->request->attached_to(*loop->list()) && !ticket->request->attach(*loop->list())) {
-             if (ticket->request->done()) return Py_None;
-             throw std::logic_error("the ticket is awaited on another event loop");
+           if (!ticket->request->attached_to(*loop->list())) {
+             if (!ticket->request->attach(*loop->list())) {
+               if (ticket->request->done()) return Py_None;
+               throw std::logic_error("the ticket is awaited on another event loop, or calls its callbacks there");
+             }
+             watched = !ticket->core->to_be_watched(*ticket->request);
+             if (!watched) loop->watch(ticket->core->weak_from_this(), ticket->request);
            }
            link(self, *loop);
            self->suspended = true;
            self->blocking = 1;
+           if (!watched) loop->arm();  // no thread waits for it any more that would see its time pass
            return Py_None;
          }) != nullptr;
 }
@@ -131,15 +138,7 @@ PySendResult waiter_send(PyObject* object, PyObject*, PyObject** result) {
 PyObject* waiter_next(PyObject* object) {
   PyObject* result = nullptr;
   const PySendResult sent = waiter_send(object, Py_None, &result);
-  if (sent != PYGEN_RETURN) return result;
-  // StopIteration(result), made by hand: a tuple would be taken for its arguments.
-  PyObject* stop = PyObject_CallOneArg(PyExc_StopIteration, result);
-  Py_DECREF(result);
-  if (stop) {
-    PyErr_SetObject(PyExc_StopIteration, stop);
-    Py_DECREF(stop);
-  }
-  return nullptr;
+  return as_next(sent, result);
 }
 
 PyObject* waiter_send_method(PyObject* object, PyObject*) { return waiter_next(object); }
@@ -220,7 +219,7 @@ bool still_awaited(const WaiterObject* self) {
 /// wakes it again in a later turn; nothing is allocated for that. Not where asyncio refuses the step (RuntimeError),
 /// which it would each time.
 void wake_again(WaiterObject* self) {
-  if (PyErr_ExceptionMatches(PyExc_RuntimeError)) return;
+  if (self->plain || PyErr_ExceptionMatches(PyExc_RuntimeError)) return;
   const ErrorAside aside;
   if (!self->callback || !still_awaited(self)) return;
   const PyObject* again = guarded([&] {
@@ -240,7 +239,7 @@ bool wake(WaiterObject* self) {
   if (self->woken || !self->callback) return true;
   self->woken = true;
   const auto callback = py::reinterpret_borrow<py::object>(self->callback);
-  PyObject* done = PyObject_CallOneArg(callback.ptr(), object_of(self));
+  PyObject* done = PyObject_CallOneArg(callback.ptr(), self->plain ? object_of(self->ticket) : object_of(self));
   if (!done) wake_again(self);
   Py_XDECREF(done);
   return done != nullptr;
@@ -275,7 +274,7 @@ PyObject* waiter_call(PyObject* object, PyObject*, PyObject*) {
 void resume(WaiterObject* waiter, EventLoop& loop, bool directly, FirstError& errors) {
   if (!waiter->callback || waiter->woken) return;  // not a task's: nobody to wake
   bool entered = false;
-  if (directly) {
+  if (directly && !waiter->plain) {
     if (!wake_in_context(waiter, &entered)) errors.take();
     if (entered) return;
   }
@@ -320,6 +319,17 @@ PyType_Slot waiter_slots[] = {{Py_tp_dealloc, reinterpret_cast<void*>(waiter_dea
 PyType_Spec waiter_spec = {"inferkit._core._Waiter", sizeof(WaiterObject), 0,
                            Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION, waiter_slots};
 
+PyObject* new_waiter(TicketObject* ticket) {
+  auto* waiter = new_gc_object<WaiterObject>(waiter_type);
+  waiter->ticket = reinterpret_cast<TicketObject*>(Py_NewRef(object_of(ticket)));
+  waiter->next = nullptr;
+  waiter->callback = waiter->context = waiter->message = nullptr;
+  waiter->blocking = 0;
+  waiter->plain = waiter->suspended = waiter->woken = false;
+  PyObject_GC_Track(waiter);
+  return object_of(waiter);
+}
+
 /// Takes the waiters out, the longest waiting first, and the loop's reference with them; the caller gets one.
 WaiterObject* take_waiters(TicketObject* ticket) {
   WaiterObject* first = nullptr;
@@ -343,17 +353,40 @@ py::object take_first(WaiterObject** list) {
 }  // namespace
 
 PyObject* make_waiter(TicketObject* ticket) {
-  return guarded([&] {
-    auto* waiter = new_gc_object<WaiterObject>(waiter_type);
-    waiter->ticket = reinterpret_cast<TicketObject*>(Py_NewRef(object_of(ticket)));
-    waiter->next = nullptr;
-    waiter->callback = waiter->context = waiter->message = nullptr;
-    waiter->blocking = 0;
-    waiter->suspended = waiter->woken = false;
-    PyObject_GC_Track(waiter);
-    return object_of(waiter);
-  });
+  return guarded([&] { return new_waiter(ticket); });
 }
+
+PySendResult await_once(TicketObject* ticket, PyObject** result) {
+  *result = nullptr;
+  PyObject* waiter = make_waiter(ticket);
+  if (!waiter) return PYGEN_ERROR;
+  const PySendResult sent = waiter_send(waiter, Py_None, result);
+  Py_DECREF(waiter);
+  return sent;
+}
+
+PyObject* as_next(PySendResult sent, PyObject* result) {
+  if (sent != PYGEN_RETURN) return result;
+  // StopIteration(result), made by hand: a tuple would be taken for its arguments.
+  PyObject* stop = PyObject_CallOneArg(PyExc_StopIteration, result);
+  Py_DECREF(result);
+  if (stop) {
+    PyErr_SetObject(PyExc_StopIteration, stop);
+    Py_DECREF(stop);
+  }
+  return nullptr;
+}
+
+py::object make_callback(TicketObject* ticket, py::handle function, py::handle context) {
+  auto waiter = py::reinterpret_steal<py::object>(new_waiter(ticket));
+  WaiterObject* self = as_waiter(waiter.ptr());
+  self->plain = true;
+  self->callback = Py_NewRef(function.ptr());
+  self->context = Py_NewRef(context.ptr());
+  return waiter;
+}
+
+void link_waiter(py::handle waiter, EventLoop& loop) { link(as_waiter(waiter.ptr()), loop); }
 
 void resume_waiters(TicketObject* ticket, bool directly, FirstError& errors) {
   if (!ticket->waiters) return;

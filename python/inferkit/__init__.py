@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from . import diagnostics as diagnostics
     from . import health as health
     from . import metrics as metrics
+    from . import testing as testing
     from . import top as top
     from . import tracing as tracing
     from ._explain import Explanation, FileNode, LoweringChoice, PlanStep
@@ -86,7 +87,7 @@ def __getattr__(name: str) -> object:
     """Import on first use what needs more of the standard library: most programs that import inferkit do not."""
     from importlib import import_module
 
-    if name in ("diagnostics", "health", "metrics", "top", "tracing"):
+    if name in ("diagnostics", "health", "metrics", "testing", "top", "tracing"):
         return import_module(f".{name}", __name__)
     if name in ("Explanation", "FileNode", "LoweringChoice", "PlanStep"):
         return getattr(import_module("._explain", __name__), name)

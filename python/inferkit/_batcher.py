@@ -10,13 +10,17 @@ import threading
 import time
 import warnings
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from . import _core
+from ._errors import ClosedError
 from ._initialised import says_if_not_initialised
 from ._log import log
+from ._map import MapOptions, amapped, mapped
+from ._signature import signature_differences
+from ._stats_text import stats_text
 from ._text import NAME_LIMIT, printable
 from ._types import InputChecks, native_checks
 
@@ -235,6 +239,20 @@ class BatcherStats:
         """From submission to answer, 99% of requests took no longer."""
         return self.total_ms.p99
 
+    def __str__(self) -> str:
+        """Show what matters of it on one screen.
+
+        Examples
+        --------
+        >>> import inferkit
+        >>> model = inferkit.Model.from_callable(
+        ...     lambda x: x * 2, inputs=[("x", "float32", (None, 2))], outputs=[("y", "float32", (None, 2))])
+        >>> with inferkit.Batcher(model) as batcher:
+        ...     print(str(batcher.stats()).splitlines()[0])
+        state     open; 0 waiting; 0 batches running
+        """
+        return stats_text(self)
+
     def as_dict(self) -> dict[str, Any]:
         """Return all figures as dicts and numbers, ready for :func:`json.dumps`.
 
@@ -422,6 +440,103 @@ class Batcher(_core.Batcher):
         """Whether the batcher is closed: it takes no more requests."""
         return self._closed
 
+    def map(
+        self,
+        *iterables: Iterable[Any],
+        max_outstanding: int | None = None,
+        timeout: float | None = None,
+        priority: int = 0,
+        return_exceptions: bool = False,
+        progress: bool = False,
+    ) -> Iterator[Any]:
+        """Run a request for each item of an iterable, however long it is; give the answers in its order.
+
+        As with the builtin, a model of several inputs takes an iterable for each, or one of dicts. Nothing is read
+        before the first answer is asked for, and then no more than `max_outstanding` items ahead of the answers taken.
+        Who leaves early (``break``, an exception, ``close()`` of the iterator) cancels what is under way. A queue that
+        others have filled makes it wait. On an event loop use :meth:`amap`: this would block it.
+
+        Parameters
+        ----------
+        *iterables : iterable
+            Arrays, one iterable for each input of the model; or a single one of dicts.
+        max_outstanding : int, optional
+            Requests under way at once, those included whose answers have not been taken; by default as many as keep
+            full batches running, and no more than the queue has room for.
+        timeout : float, optional
+            Seconds for each request, as in :meth:`submit`.
+        priority : int
+            Of each request.
+        return_exceptions : bool
+            Give the error of a request in the place of its answer. By default the first one is raised in that place,
+            and the rest cancelled.
+        progress : bool
+            Show a bar, where the package tqdm is installed.
+
+        Returns
+        -------
+        iterator
+            What ``batcher(item)`` would return, for each item. What an iterable itself raises is raised behind the
+            answers to the items before.
+
+        Examples
+        --------
+        >>> import inferkit, numpy as np
+        >>> model = inferkit.Model.from_callable(
+        ...     lambda x: x * 2, inputs=[("x", "float32", (None, 2))], outputs=[("y", "float32", (None, 2))])
+        >>> with inferkit.Batcher(model) as batcher:
+        ...     sum(float(y[0]) for y in batcher.map(np.full(2, i, np.float32) for i in range(1000)))
+        999000.0
+        """
+        options = MapOptions(
+            self,
+            max_outstanding=max_outstanding,
+            timeout=timeout,
+            priority=priority,
+            return_exceptions=return_exceptions,
+            progress=progress,
+        )
+        return mapped(options, iterables)
+
+    def amap(
+        self,
+        *iterables: Iterable[Any] | AsyncIterable[Any],
+        max_outstanding: int | None = None,
+        timeout: float | None = None,
+        priority: int = 0,
+        return_exceptions: bool = False,
+        progress: bool = False,
+    ) -> AsyncGenerator[Any, None]:
+        """Run requests as :meth:`map` does, for a task of an event loop: ``async for answer in batcher.amap(rows)``.
+
+        The iterables may be asynchronous ones; while the next item is awaited, answers are given that are there. To
+        leave early and have the rest cancelled at once, and not when the garbage collector comes, put it into
+        ``contextlib.aclosing``.
+
+        Examples
+        --------
+        >>> import asyncio, inferkit, numpy as np
+        >>> model = inferkit.Model.from_callable(
+        ...     lambda x: x * 2, inputs=[("x", "float32", (None, 2))], outputs=[("y", "float32", (None, 2))])
+        >>> async def rows():
+        ...     for i in range(3):
+        ...         yield np.full(2, i, np.float32)
+        >>> async def main():
+        ...     async with inferkit.Batcher(model) as batcher:
+        ...         return [answer.tolist() async for answer in batcher.amap(rows())]
+        >>> asyncio.run(main())
+        [[0.0, 0.0], [2.0, 2.0], [4.0, 4.0]]
+        """
+        options = MapOptions(
+            self,
+            max_outstanding=max_outstanding,
+            timeout=timeout,
+            priority=priority,
+            return_exceptions=return_exceptions,
+            progress=progress,
+        )
+        return amapped(options, iterables)
+
     def stats(self) -> BatcherStats:
         """Take a snapshot of the figures.
 
@@ -457,11 +572,75 @@ class Batcher(_core.Batcher):
         shapes : mapping, optional
             As in :meth:`Model.warm_up`.
         """
+        self._warm_up(self._model, batch_sizes, shapes)
+        self._warm = True
+
+    def _warm_up(
+        self, model: Model, batch_sizes: Iterable[int] | None, shapes: Mapping[str, Sequence[int]] | None
+    ) -> None:
         largest = self._max_rows
         if batch_sizes is None:
             batch_sizes = sorted({*(2**k for k in range(largest.bit_length())), largest})
-        self._model.warm_up(batch_sizes, shapes=shapes)
-        self._warm = True
+        model.warm_up(batch_sizes, shapes=shapes)
+
+    def swap(
+        self,
+        model: Model,
+        *,
+        batch_sizes: Iterable[int] | None = None,
+        shapes: Mapping[str, Sequence[int]] | None = None,
+    ) -> Model:
+        """Put another model in the place of the present one, while requests come; none is lost or refused for it.
+
+        The other one is warmed up first, on the calling thread, as :meth:`warm_up` does it: until it is ready the
+        present one answers. A batch that runs then goes on to its end on the model that it began with, and each that
+        begins later runs on the other, also with requests that were submitted before. The batcher keeps its name, its
+        figures, its checks and its limits.
+
+        Parameters
+        ----------
+        model : Model
+            Its inputs and outputs have the names, types and shapes of the present one's.
+        batch_sizes, shapes
+            As in :meth:`warm_up`; no batch sizes (``()``) for no warm-up.
+
+        Returns
+        -------
+        Model
+            The one before.
+
+        Raises
+        ------
+        ValueError
+            The other's signature differs; the message says in what.
+        ClosedError
+            The batcher takes no more requests.
+
+        Examples
+        --------
+        >>> import inferkit, numpy as np
+        >>> def times(factor):
+        ...     return inferkit.Model.from_callable(
+        ...         lambda x: x * np.float32(factor),
+        ...         inputs=[("x", "float32", (None, 2))], outputs=[("y", "float32", (None, 2))])
+        >>> with inferkit.Batcher(times(2)) as batcher:
+        ...     before = batcher.submit(np.ones(2, np.float32)).result()
+        ...     _ = batcher.swap(times(3))
+        ...     before.tolist(), batcher(np.ones(2, np.float32)).tolist()
+        ([2.0, 2.0], [3.0, 3.0])
+        """
+        before = self._model
+        if not isinstance(model, _core.Model):
+            raise TypeError(f"model must be an inferkit.Model, got {type(model).__name__}")
+        if differences := signature_differences(before, model):
+            raise ValueError("the models differ, and requests that wait fit only one: " + "; ".join(differences))
+        if self._closed:
+            raise ClosedError("the batcher is draining or closed: it runs no other model any more")
+        self._warm_up(model, batch_sizes, shapes)
+        self._swap(model)
+        before, self._model = self._model, model  # meanwhile another thread may have swapped it, too
+        log("batcher", "swapped", {"batcher": self._name, "model": repr(model)})
+        return before
 
     def drain(self, timeout: float | None = None) -> bool:
         """Take no more requests, and wait until those that were taken have ended.

@@ -5,6 +5,7 @@ The native core of inferkit. Its public face is the package inferkit.
 from __future__ import annotations
 
 import collections.abc
+import contextvars
 import os
 import typing
 
@@ -34,6 +35,7 @@ __all__: list[str] = [
     "lowerings",
     "profile_model",
     "reasons",
+    "register_running_loop",
     "resident_bytes",
     "supported_ops",
     "trace_steps",
@@ -468,6 +470,11 @@ class Timing:
         How many rows its batch had.
         """
     @property
+    def compute_time(self) -> float | None:
+        """
+        Seconds that its batch took, the checks of its outputs included.
+        """
+    @property
     def delivered(self) -> float | None:
         """
         When the caller took the answer, or the error.
@@ -488,18 +495,31 @@ class Timing:
         When it ended.
         """
     @property
+    def queue_time(self) -> float | None:
+        """
+        Seconds from submission to the start of its batch; None where that has not run.
+        """
+    @property
     def started(self) -> float | None:
         """
         When its batch began to run.
         """
+    @property
+    def total_time(self) -> float | None:
+        """
+        Seconds from submission to its end, whatever that was; None where it has not ended.
+        """
 
-class Ticket:
+class Ticket(collections.abc.Coroutine[typing.Any, typing.Any, typing.Any]):
     """
     A request on its way: wait for it with ``result()``, or ``await`` it.
 
     Made by :meth:`Batcher.submit`. It is safe to use from any thread. Several tasks may await it, but only tasks of one
     event loop at a time. If a task is cancelled while it awaits a ticket, the request is cancelled too. If you drop a ticket,
     its request runs all the same, and the answer is lost.
+
+    To asyncio it is a coroutine that any number of tasks may run: ``gather``, ``as_completed``, ``wait_for``, ``shield`` and
+    ``TaskGroup.create_task`` take it as it is. ``asyncio.wait`` wants tasks: ``asyncio.wait([asyncio.create_task(ticket)])``.
 
     Examples
     --------
@@ -516,6 +536,40 @@ class Ticket:
     """
     def __await__(self) -> collections.abc.Generator[typing.Any, None, typing.Any]: ...
     def __repr__(self) -> str: ...
+    def _rejected(self) -> bool:
+        """
+        Whether it was not admitted. Sends nothing.
+        """
+    def add_done_callback(
+        self, fn: collections.abc.Callable[[Ticket], typing.Any], *, context: contextvars.Context | None = None
+    ) -> None:
+        """
+        Have ``fn(ticket)`` called once, when the request has ended, in whatever way.
+
+        Of a ticket that an event loop's task submitted, that loop calls it, in a turn of its own, as it calls the callbacks of
+        its futures; a loop that is closed calls none. Where no loop submitted it, or the request has ended already, the loop
+        that runs here does. Where none runs, a thread of inferkit's own calls one after the other: what takes long there holds
+        up the callbacks behind it, and no request. No callback runs within ``add_done_callback``, nor on a thread that runs
+        batches, nor once the process exits. What one raises is logged by asyncio, and nothing else.
+
+        Parameters
+        ----------
+        fn : callable
+            Takes the ticket.
+        context : contextvars.Context, optional
+            To call it in; by default a copy of the present one.
+
+        Examples
+        --------
+        >>> import inferkit, numpy as np, threading
+        >>> model = inferkit.Model.from_callable(
+        ...     lambda x: x + 1, inputs=[("x", "float32", (None, 2))], outputs=[("y", "float32", (None, 2))])
+        >>> told = threading.Event()
+        >>> with inferkit.Batcher(model) as batcher:
+        ...     batcher.submit(np.zeros(2, np.float32)).add_done_callback(lambda ticket: told.set())
+        ...     told.wait(10.0)
+        True
+        """
     def cancel(self) -> bool:
         """
         End the request now, if it has not ended yet. If it waits in the queue, it never runs; if it runs, its answer is dropped.
@@ -528,6 +582,10 @@ class Ticket:
     def cancelled(self) -> bool:
         """
         Whether the request was cancelled.
+        """
+    def close(self) -> None:
+        """
+        As of a coroutine: cancels the request, if it has not ended.
         """
     def done(self) -> bool:
         """
@@ -563,6 +621,14 @@ class Ticket:
         RequestCancelledError, ClosedError, QueueFullError, OutputError, InferenceError
             How else the request ended.
         """
+    def send(self, value: typing.Any) -> typing.Any:
+        """
+        As of a coroutine, for ``create_task(ticket)``.
+        """
+    def throw(self, typ: typing.Any, val: typing.Any = None, tb: typing.Any = None) -> typing.Any:
+        """
+        As of a coroutine: cancels the request, if it has not ended, and raises the exception.
+        """
     @property
     def request_id(self) -> str | int:
         """
@@ -594,6 +660,10 @@ class ManualClock:
         """
         Move on, in seconds.
         """
+    def now(self) -> float:
+        """
+        The time that it shows, in seconds.
+        """
 
 class Batcher:
     def __call__(
@@ -602,7 +672,7 @@ class Batcher:
         """
         Run one request and wait for its answer.
 
-        It takes, returns and raises the same as ``submit(...).result()``. If the batcher is idle, the calling thread runs the
+        It takes and returns the same as ``submit(...).result()``, and raises what either of the two raises. If the batcher is idle, the calling thread runs the
         model itself. With a ``timeout``, it does so only if earlier runs have shown that there is enough time. Otherwise a
         worker runs the model, and the caller stops waiting when the time has passed. Do not call it on the thread of an event
         loop, which it would block: await :meth:`submit` there.
@@ -640,6 +710,7 @@ class Batcher:
     def _stats(
         self, limits: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex] = []
     ) -> dict[str, typing.Any]: ...
+    def _swap(self, model: typing.Any) -> None: ...
     def _trace(self, after: typing.SupportsInt | typing.SupportsIndex) -> list[tuple[typing.Any, ...]]:
         """
         The trace's records after number ``after``: (sequence, kind, id, name, batch_id, enqueued, dequeued, started, finished,
@@ -672,17 +743,24 @@ class Batcher:
         -------
         Ticket
 
+            What becomes of the request, also where it is refused at once: its ``result()`` or ``await`` gives the answer or
+            raises the error. So ``await asyncio.gather(*map(batcher.submit, rows), return_exceptions=True)`` has an entry for
+            each row, whatever is wrong with some of them.
+
+            - :class:`ValidationError`: the input is wrong; ``.reason`` says how.
+            - :class:`QueueFullError`: the queue is full. Where the batcher was told to wait instead, a thread waits in
+              ``submit``, and a task while it awaits.
+            - :class:`DeadlineError`: the timeout is not positive, or too short for what waits and runs before the request; the
+              message says how long that is likely to take.
+            - :class:`ClosedError`: the batcher is draining or closed.
+
+            Where it is known when another attempt may fare better, the error's ``retry_after`` says it, in seconds.
+
         Raises
         ------
-        ValidationError
-            The input is wrong; ``.reason`` says how.
-        QueueFullError
-            The queue is full. With ``on_full="wait"``, a thread waits here instead, and a task waits when it awaits the ticket.
-        DeadlineError
-            The timeout is not positive, or too short for the requests that go before this one; the message says how long
-            that is likely to take.
-        ClosedError
-            The batcher is draining or closed.
+        TypeError, ValueError
+            A keyword argument is unknown, or has a wrong type or value. ``submit`` raises no :class:`InferkitError`: what is
+            wrong with the request itself arrives with the ticket.
 
         Examples
         --------
@@ -758,6 +836,11 @@ def profile_model(
 def reasons() -> list[typing.Any]:
     """
     The reasons that a ValidationError or an OutputError may give.
+    """
+
+def register_running_loop() -> None:
+    """
+    Has the event loop that runs here learn of ends.
     """
 
 def resident_bytes() -> int:

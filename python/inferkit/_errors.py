@@ -45,9 +45,20 @@ class InferkitError(Exception):
     ----------
     http_status : int
         The status that an HTTP server should answer with.
+    retry_after : float or None
+        Seconds after which another attempt may fare better, by what the queue knows, as in HTTP's header of that name:
+        of a :class:`QueueFullError`, until there is likely to be room; of a :class:`DeadlineError` that was foreseen,
+        until what is in the way has run. None where that is not known, or waiting would not help.
+
+    Examples
+    --------
+    >>> import inferkit
+    >>> inferkit.QueueFullError("the queue is full").retry_after is None
+    True
     """
 
     http_status: ClassVar[int] = 500
+    retry_after: float | None = None
 
 
 class _ReasonedError(InferkitError):

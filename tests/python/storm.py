@@ -229,7 +229,8 @@ class Storm:
                 except inferkit.InferkitError as error:
                     client.ends[which][self.blame(case, how, error)] += 1
                     continue
-                if kind == 4:  # nobody will ever ask
+                # Nobody will ever ask; of one that was refused the end is known already.
+                if kind == 4 and ticket.timing.finished is None:
                     client.ends[which]["forgotten"] += 1
                     continue
                 cancelled = kind == 5
@@ -250,7 +251,7 @@ class Storm:
                 kind, cancelled = client.random.randrange(12), False
                 try:
                     ticket = self.batchers[which].submit(*case.inputs, **how)
-                    if kind == 0:
+                    if kind == 0 and ticket.timing.finished is None:
                         client.ends[which]["forgotten"] += 1
                         continue
                     if kind == 1:  # before, at or after its end

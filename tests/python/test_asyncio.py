@@ -166,7 +166,7 @@ def test_errors_reach_the_one_who_awaits(run: Runner, inline_limit: float) -> No
             assert isinstance(answers[1].__cause__, KeyError)
             assert answers[2].tolist() == [14, 14]
             with pytest.raises(inferkit.ValidationError):
-                batcher.submit(row(float("nan")))
+                batcher.submit(row(float("nan"))).result()
 
     run(main())
 
@@ -272,7 +272,7 @@ def test_a_full_queue_rejects_or_holds_back_without_blocking_the_loop(run: Runne
         async with inferkit.Batcher(gated, max_queue_size=2, inline_limit=0) as batcher:
             tickets = [batcher.submit(row(0)), batcher.submit(row(1))]
             with pytest.raises(inferkit.QueueFullError):
-                batcher.submit(row(2))
+                batcher.submit(row(2)).result()
             opened.set()
             await asyncio.gather(*[asyncio.ensure_future(t) for t in tickets])
         opened.clear()
@@ -310,7 +310,7 @@ def test_what_waits_for_room_is_bounded(run: Runner) -> None:
             tickets = [batcher.submit(row(i)) for i in range(5)]  # 2 in the queue, 3 that wait
             for i in range(995):
                 with pytest.raises(inferkit.QueueFullError, match="max_waiting"):
-                    batcher.submit(row(i))
+                    batcher.submit(row(i)).result()
             assert batcher.stats().queue_depth == 5
             assert batcher.stats().rejected == 995
             opened.set()
@@ -427,7 +427,7 @@ def test_closing_inside_the_loop(run: Runner) -> None:
         batcher.close()  # on the loop's thread, before the tick is over
         assert (await staged).tolist() == [2, 2]
         with pytest.raises(inferkit.ClosedError):
-            batcher.submit(row(1))
+            batcher.submit(row(1)).result()
         refused = inferkit.Batcher(double(), max_delay=60)
         ticket = refused.submit(row(1))
         await asyncio.sleep(0.01)
@@ -513,7 +513,6 @@ def test_any_mixture_ends_once(plan: list[tuple[str, int]], inline_limit: float)
         for _ in range(pause):
             await asyncio.sleep(0)
         try:
-            # With so little time it may be over before the request is in the queue: then submit() says so.
             ticket = batcher.submit(row(-1 if kind == "bad" else 3), timeout=1e-4 if kind == "expire" else None)
             if kind == "drop":
                 return

@@ -31,7 +31,7 @@ def public_objects() -> Iterator[tuple[str, Any]]:
         yield name, value
         if inspect.isclass(value):
             for member, attribute in vars(value).items():
-                if member.startswith("_") or isinstance(attribute, int | str | tuple):
+                if member.startswith("_") or isinstance(attribute, int | str | tuple | None):
                     continue
                 if type(attribute).__name__ == "member_descriptor":
                     continue

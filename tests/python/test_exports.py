@@ -29,6 +29,7 @@ MODULES = {
         "Limits", "Monitor", "Report", "State", "asgi_app", "configure", "drain", "live", "loading", "ready", "report",
     },
     "metrics": {"BUCKETS", "Collector", "Sharing", "exposition", "register", "share"},
+    "testing": {"FakeModel", "LoadReport", "ManualClock", "adrive", "bursts", "drive", "poisson"},
     "top": {"Server", "runtime_directory", "serve", "snapshot"},
     "tracing": {
         "BatchTrace", "RequestLog", "RequestTrace", "Snapshot",
@@ -40,7 +41,10 @@ MODULES = {
 }  # fmt: skip
 
 MEMBERS = {
-    "Batcher": {"aclose", "close", "closed", "drain", "max_batch_size", "model", "name", "stats", "submit", "warm_up"},
+    "Batcher": {
+        "aclose", "amap", "close", "closed", "drain", "map", "max_batch_size", "model", "name", "stats", "submit",
+        "swap", "warm_up",
+    },
     "Buffer": {"capacity", "nbytes", "release", "released"},
     "BufferPool": {"acquire", "default", "leaks", "stats", "trim"},
     "LeakRow": {"bytes", "capacity", "count", "tag"},
@@ -52,8 +56,14 @@ MEMBERS = {
     "PoolStats": {
         "cached_bytes", "hits", "in_use_bytes", "max_bytes", "misses", "outstanding", "peak_bytes",
     },
-    "Ticket": {"cancel", "cancelled", "done", "exception", "request_id", "result", "timing"},
-    "Timing": {"batch_id", "batch_size", "delivered", "dequeued", "enqueued", "finished", "started"},
+    "Ticket": {
+        "add_done_callback", "cancel", "cancelled", "close", "done", "exception", "request_id", "result", "send",
+        "throw", "timing",
+    },
+    "Timing": {
+        "batch_id", "batch_size", "compute_time", "delivered", "dequeued", "enqueued", "finished", "queue_time",
+        "started", "total_time",
+    },
     "Weights": {
         "dtype", "file_bytes", "get", "items", "keys", "metadata", "nbytes", "open", "path", "values",
     },

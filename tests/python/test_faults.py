@@ -251,7 +251,7 @@ def test_closing_in_a_signal_handler_below_submit() -> None:
 
         async def main() -> None:
             with loop.submitting(), pytest.raises(inferkit.ClosedError):
-                batcher.submit(row(1), timeout=1.0)
+                batcher.submit(row(1), timeout=1.0).result()
 
         loop.finish(main())
     finally:

@@ -178,7 +178,7 @@ def flooded(hung: Hung, refused: int) -> None:
     hung.batcher.submit(X)
     for _ in range(refused):
         with pytest.raises(inferkit.QueueFullError):
-            hung.batcher.submit(X)
+            hung.batcher.submit(X).result()
 
 
 def test_requests_that_are_rejected() -> None:
@@ -186,7 +186,7 @@ def test_requests_that_are_rejected() -> None:
         flooded(hung, 9)
         assert look(require_warm_up=False).state is health.State.READY  # too few to judge
         with pytest.raises(inferkit.QueueFullError):
-            hung.batcher.submit(X)
+            hung.batcher.submit(X).result()
         report = look(require_warm_up=False)
         assert (report.state, report.ready) == (health.State.DEGRADED, True)
         assert report.reasons == (

@@ -53,7 +53,7 @@ async def submit_on_loop(batcher: inferkit.Batcher, *inputs: Any) -> Any:
 
 CALLS: list[Callable[..., Any]] = [
     lambda batcher, *inputs: batcher(*inputs),
-    lambda batcher, *inputs: batcher.submit(*inputs),
+    lambda batcher, *inputs: batcher.submit(*inputs).result(),
     lambda batcher, *inputs: asyncio.run(submit_on_loop(batcher, *inputs)),
 ]
 

@@ -54,7 +54,7 @@ def test_names_with_a_nul_stay_whole(make: Callable[[], inferkit.Model]) -> None
             assert tuple(answer) == NAMES
             assert [answer[name][0, 0] for name in NAMES] == [2, -2]
         for wrong in ({"x": X}, {"x\0y": X, "x": X}, {"x\0y\0": X}):
-            for call in (model.run, batcher, batcher.submit):
+            for call in (model.run, batcher, lambda feeds: batcher.submit(feeds).result()):
                 with pytest.raises(inferkit.ValidationError) as caught:
                     call(wrong)  # type: ignore[operator]
                 assert caught.value.reason == "name"
@@ -105,7 +105,7 @@ class Unprintable:
 def test_keys_that_are_no_names(key: Any) -> None:
     model = inferkit.Model.from_callable(lambda x: x, inputs=[("x", *SPEC)], outputs=[("y", *SPEC)])
     with inferkit.Batcher(model) as batcher:
-        for call in (model.run, batcher, batcher.submit):
+        for call in (model.run, batcher, lambda feeds: batcher.submit(feeds).result()):
             with pytest.raises(inferkit.ValidationError) as caught:
                 call({"x": X, key: X})  # type: ignore[operator]
             assert caught.value.reason == "name"

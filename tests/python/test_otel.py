@@ -200,7 +200,7 @@ def test_failures_say_so(spans: Spans) -> None:
         with pytest.raises(inferkit.InferenceError):
             batcher(X, request_id="g")
         with pytest.raises(inferkit.ValidationError):
-            batcher.submit(np.ones(3, np.float32), request_id="v")
+            batcher.submit(np.ones(3, np.float32), request_id="v").result()
         found = spans.requests()
     for name in ("f", "g", "v"):
         assert found[name].status.status_code.name == "ERROR"

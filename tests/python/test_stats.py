@@ -187,15 +187,15 @@ def test_windows_count_what_was_refused_too() -> None:
         clock.advance(10)
         for _ in range(7):
             with pytest.raises(inferkit.ValidationError):
-                batcher.submit(np.ones(3, np.float32))
+                batcher.submit(np.ones(3, np.float32)).result()
         clock.advance(10)
         with pytest.raises(inferkit.DeadlineError):
-            batcher.submit(X, timeout=-1.0)
+            batcher.submit(X, timeout=-1.0).result()
         assert isinstance(late.exception(60), inferkit.DeadlineError)
         bad = batcher.submit(np.full(2, 13, np.float32))
         for _ in range(3):
             with pytest.raises(inferkit.QueueFullError):
-                batcher.submit(X)
+                batcher.submit(X).result()
         assert gone.cancel()
         release.set()
         first.result(60)

@@ -57,7 +57,7 @@ CALLS: list[Callable[[inferkit.Model, inferkit.Batcher, Any], Any]] = [
     lambda model, batcher, x: model(x),
     lambda model, batcher, x: model.run({"x": x}),
     lambda model, batcher, x: batcher(x),
-    lambda model, batcher, x: batcher.submit({"x": x}),
+    lambda model, batcher, x: batcher.submit({"x": x}).result(),
 ]
 
 

@@ -88,7 +88,7 @@ def test_every_outcome_is_written_down() -> None:
             batcher.submit(X, request_id="late", timeout=0.01),
         ]
         with pytest.raises(inferkit.QueueFullError):
-            batcher.submit(X, request_id="refused")
+            batcher.submit(X, request_id="refused").result()
         assert tickets[2].cancel()
         with pytest.raises(inferkit.DeadlineError):
             tickets[3].result()

@@ -140,9 +140,9 @@ def _samples(patient: Patient, inputs: Mapping[str, Any] | None) -> list[Feeds]:
                 start = time.perf_counter()
                 error = patient.batcher.submit(samples[0], timeout=patient.timeout).exception(patient.timeout + 1)
                 patient.once = time.perf_counter() - start
-            patient.answers = not isinstance(error, TimeoutError)
+            patient.answers = not isinstance(error, (TimeoutError, QueueFullError))
             patient.works = error is None
-        except (TimeoutError, QueueFullError):
+        except TimeoutError:
             patient.answers = False
         # A slow model is not a lost request: as many may wait before one of ours as we ever send at once.
         patient.timeout = max(patient.timeout, 40 * patient.once)

@@ -111,11 +111,11 @@ class Patient:
         for number in range(count):
             if len(waiting) == window:
                 waiting.popleft().exception(self.timeout + 1)
-            try:
-                waiting.append(self.ask(number))
-            except QueueFullError:
-                if waiting:
-                    waiting.popleft().exception(self.timeout + 1)
+            ticket = self.ask(number)
+            if not ticket.done() or not isinstance(ticket.exception(), QueueFullError):
+                waiting.append(ticket)
+            elif waiting:
+                waiting.popleft().exception(self.timeout + 1)
         for ticket in waiting:
             ticket.exception(self.timeout + 1)
 
@@ -137,7 +137,9 @@ class Patient:
                 try:
                     ticket = self.ask(number, request_id=name)
                     problem = ticket.exception(self.timeout + 1)
-                except Exception as error:  # refused, never ended, or what nobody has thought of: all of it is told
+                    if problem is not None and ticket.timing.total_time == 0:
+                        ticket = None  # refused at the door: there is nothing to follow
+                except Exception as error:  # it never ended, or what nobody has thought of: all of it is told
                     problem, ticket = error, None
                 with lock:
                     if ticket is not None:

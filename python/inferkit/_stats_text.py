@@ -1,0 +1,64 @@
+"""What print(batcher.stats()) shows: a screen of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ._batcher import BatcherStats, Latency
+
+__all__ = ["stats_text"]
+
+
+def _named(**counts: int) -> str:
+    return ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in counts.items() if count) or "none"
+
+
+def _bytes(count: int) -> str:
+    size = float(count)
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if size < 1024 or unit == "GiB":
+            break
+        size /= 1024
+    return f"{size:,.0f} {unit}" if unit == "bytes" or size >= 100 else f"{size:.1f} {unit}"
+
+
+def _row(name: str, latency: Latency) -> str:
+    return f"{name:<10}" + "".join(
+        f"{value:>11.3f}" for value in (latency.p50, latency.p90, latency.p99, latency.p999, latency.max)
+    )
+
+
+def stats_text(stats: BatcherStats) -> str:
+    """At most 80 columns and 20 lines."""
+    waiting = f"{stats.queue_depth:,} waiting"
+    if stats.queue_depth:
+        waiting += f" (the oldest {stats.oldest_wait:.3f} s)"
+    running = f"{stats.in_flight} batches running" if stats.in_flight != 1 else "1 batch running"
+    if stats.in_flight:
+        running += f" (the oldest {stats.longest_run:.3f} s)"
+    of = stats
+    ends = _named(completed=of.completed, failed=of.failed, cancelled=of.cancelled, expired=of.expired)
+    refused = _named(rejected=of.rejected, invalid=of.invalid)
+    why = ", ".join(f"{reason} {count:,}" for reason, count in stats.dispatched.items() if count) or "none yet"
+    lines = [
+        f"state     {stats.state}; {waiting}; {running}",
+        f"requests  {ends}",
+        f"refused   {refused}",
+        f"rate      {stats.requests_per_second:,.1f} requests/s (last 10 s), "
+        f"{100 * stats.inference_error_rate:.1f}% of all runs failed",
+        f"batches   {stats.batches:,} of {stats.mean_batch_size:.1f} rows on average: "
+        f"{100 * stats.batch_fill_rate:.0f}% full",
+        f"went as   {why}",
+        f"{'ms':<10}" + "".join(f"{name:>11}" for name in ("p50", "p90", "p99", "p99.9", "max")),
+        _row("queued", stats.queue_ms),
+        _row("computed", stats.compute_ms),
+        _row("in all", stats.total_ms),
+    ]
+    for seconds, window in sorted(stats.windows.items()):
+        lines.append(
+            f"last {f'{seconds} s':<5}{window.requests_per_second:,.1f} requests/s, "
+            f"p99 {window.p99_latency_ms:.3f} ms, {100 * window.unserved_rate:.1f}% unserved"
+        )
+    lines.append(f"memory    {_bytes(stats.pool.in_use_bytes)} of the pool, {_bytes(stats.memory_rss_bytes)} resident")
+    return "\n".join(lines)

@@ -1,0 +1,108 @@
+"""A clock that tests move."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from typing import Any, SupportsFloat, SupportsIndex
+
+from .. import _core
+from .._arguments import integer, seconds
+from .._batcher import Batcher
+from .._model import Model
+
+__all__ = ["ManualClock"]
+
+_ROUNDING = 5e-10  # the core counts nanoseconds
+_PATIENCE = 30.0  # seconds of real time after which a test that waits for something has gone wrong
+
+
+class ManualClock(_core.ManualClock):
+    """A clock that stands still until it is told to move; what a batcher does by time, it does by this one then.
+
+    Deadlines, ``max_delay``, the times in ``ticket.timing`` and in ``stats()`` go by it. What waits for an answer
+    (``ticket.result(timeout)``, ``close(timeout=)``) goes by the real clock. Safe to use from any thread.
+
+    Parameters
+    ----------
+    start : float
+        What it shows at first, in seconds; above 0.
+
+    Examples
+    --------
+    A request whose time passes while another one runs:
+
+    >>> import inferkit.testing, numpy as np
+    >>> clock = inferkit.testing.ManualClock()
+    >>> model = inferkit.testing.FakeModel(duration=1.0, clock=clock)
+    >>> with clock.batcher(model) as batcher:
+    ...     running = batcher.submit(np.zeros(2, np.float32))
+    ...     clock.wait_for_sleepers()
+    ...     waiting = batcher.submit(np.zeros(2, np.float32), timeout=0.5)
+    ...     clock.advance(0.5)
+    ...     waiting.done(), running.done()
+    ...     clock.advance(0.5)
+    (True, False)
+    """
+
+    def __init__(self, start: float = 1.0) -> None:
+        super().__init__(seconds(start, "start", positive=True))
+        self._batchers: weakref.WeakSet[Batcher] = weakref.WeakSet()
+        self._changed = threading.Condition()
+        self._sleepers: list[float] = []  # until when
+
+    def batcher(self, model: Model, **options: Any) -> Batcher:
+        """Make a batcher that goes by this clock.
+
+        Its runs are its workers' (``caller_runs=False, inline_limit=0``), so that the thread that moves the clock never
+        waits for the clock; `options` are those of :class:`Batcher`, and may say otherwise.
+        """
+        made = Batcher(model, **{"caller_runs": False, "inline_limit": 0.0, **options, "_clock": self})
+        self._batchers.add(made)
+        return made
+
+    def advance(self, by: SupportsFloat | SupportsIndex) -> None:
+        """Move on by so many seconds; requests whose time passes with that have ended when this returns."""
+        with self._changed:
+            super().advance(seconds(by, "by"))
+            self._changed.notify_all()
+        for batcher in list(self._batchers):
+            batcher._poke()
+
+    def sleep(self, duration: float) -> None:
+        """Wait until others have moved the clock on by so many seconds; what :class:`FakeModel` does in a run.
+
+        Raises
+        ------
+        RuntimeError
+            Nobody has, for 30 seconds.
+        """
+        with self._changed:
+            until = self.now() + seconds(duration, "duration")
+            self._sleepers.append(until)
+            self._changed.notify_all()
+            try:
+                if not self._changed.wait_for(lambda: self.now() > until - _ROUNDING, _PATIENCE):
+                    raise RuntimeError(f"nobody has moved the ManualClock on to {until:g} s; advance() does")
+            finally:
+                self._sleepers.remove(until)
+
+    def wait_for_sleepers(self, count: int = 1) -> None:
+        """Wait, in real time, until so many threads sleep on this clock: until so many fake models run.
+
+        Raises
+        ------
+        RuntimeError
+            That many never came, for 30 seconds.
+        """
+        count = integer(count, "count", 0)
+
+        def asleep() -> int:
+            return sum(self.now() <= until - _ROUNDING for until in self._sleepers)
+
+        with self._changed:
+            if not self._changed.wait_for(lambda: asleep() >= count, _PATIENCE):
+                raise RuntimeError(f"{asleep()} threads sleep on the ManualClock, and not {count}")
+
+    def __repr__(self) -> str:
+        return f"<inferkit.testing.ManualClock at {self.now():g} s>"

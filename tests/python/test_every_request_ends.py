@@ -1,0 +1,201 @@
+"""Whatever is done to requests, in whatever order, from threads and a loop: each ends once, and nothing is left."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
+
+import inferkit
+from inferkit.testing import FakeModel
+
+PATIENCE = 60
+OURS = {"request", "batch input", "batch output", "caller output"}
+ENDS = {
+    type(None): "completed",
+    inferkit.InferenceError: "failed",
+    inferkit.RequestCancelledError: "cancelled",
+    asyncio.CancelledError: "cancelled",
+    inferkit.DeadlineError: "expired",
+    inferkit.QueueFullError: "rejected",
+    inferkit.ClosedError: "rejected",
+    inferkit.ValidationError: "invalid",
+}
+VALUES = st.sampled_from([1.0, 2.0, 3.0, -1.0, float("nan")])  # the model fails on -1
+TIMEOUTS = st.sampled_from([None, None, None, 0.0, 1e-6, 1e-3, 30.0])
+
+
+def row(value: float) -> np.ndarray:
+    return np.full(2, value, np.float32)
+
+
+class Requests(RuleBasedStateMachine):
+    """Those of one batcher, whose model runs while the gate is open."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = threading.Event()
+        self.gate.set()
+        self.batcher = inferkit.Batcher(self.model(), max_batch_size=3, max_queue_size=4, caller_runs=False)
+        self.tickets: list[tuple[float, inferkit.Ticket]] = []
+        self.read = 0  # rows, by map()
+        self.called: Counter[int] = Counter()
+        self.to_call: list[inferkit.Ticket] = []
+        self.lock = threading.Lock()
+        self.loop = asyncio.new_event_loop()
+        self.thread = threading.Thread(target=self.loop.run_forever)
+        self.thread.start()
+        self.tasks: list[asyncio.Task[Any]] = []
+        self.closed = False
+
+    def model(self) -> FakeModel:
+        gate = self.gate
+
+        def answer(x: np.ndarray) -> np.ndarray:
+            gate.wait(PATIENCE)
+            if (x == -1).any():
+                raise ValueError("minus one")
+            return x * 2
+
+        return FakeModel(answer=answer)
+
+    def on_loop(self, work: Callable[[], Any]) -> Any:
+        async def run() -> Any:
+            return work()
+
+        return asyncio.run_coroutine_threadsafe(run(), self.loop).result(PATIENCE)
+
+    def count(self, ticket: inferkit.Ticket) -> None:
+        with self.lock:
+            self.called[id(ticket)] += 1
+
+    @rule(value=VALUES, timeout=TIMEOUTS, priority=st.integers(-1, 1), callback=st.booleans())
+    def submit(self, value: float, timeout: float | None, priority: int, callback: bool) -> None:
+        ticket = self.batcher.submit(row(value), timeout=timeout, priority=priority)
+        self.tickets.append((value, ticket))
+        if callback:
+            ticket.add_done_callback(self.count)
+            self.to_call.append(ticket)
+
+    @rule(values=st.lists(VALUES, min_size=1, max_size=4), timeout=TIMEOUTS, callback=st.booleans(), task=st.booleans())
+    def submit_on_the_loop(self, values: list[float], timeout: float | None, callback: bool, task: bool) -> None:
+        def work() -> None:
+            for value in values:
+                ticket = self.batcher.submit(row(value), timeout=timeout)
+                self.tickets.append((value, ticket))
+                if callback:
+                    ticket.add_done_callback(self.count)
+                    self.to_call.append(ticket)
+                if task:
+                    self.tasks.append(self.loop.create_task(ticket))
+
+        self.on_loop(work)
+
+    @precondition(lambda self: self.tickets)
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        ticket = data.draw(st.sampled_from(self.tickets))[1]
+        if ticket.cancel():
+            assert ticket.cancelled()
+
+    @precondition(lambda self: self.tasks)
+    @rule(data=st.data())
+    def cancel_a_task(self, data: st.DataObject) -> None:
+        self.on_loop(data.draw(st.sampled_from(self.tasks)).cancel)
+
+    @rule()
+    def hold(self) -> None:
+        self.gate.clear()
+
+    @rule()
+    def let_go(self) -> None:
+        self.gate.set()
+
+    @rule(values=st.lists(VALUES, max_size=12), most=st.integers(1, 6), take=st.integers(0, 12), errors=st.booleans())
+    def map(self, values: list[float], most: int, take: int, errors: bool) -> None:
+        def rows() -> Iterator[np.ndarray]:
+            for value in values:
+                self.read += 1
+                yield row(value)
+
+        self.gate.set()
+        answers = self.batcher.map(rows(), max_outstanding=most, return_exceptions=errors)
+        try:
+            for value, answer in zip(values[:take], answers, strict=False):
+                self.check(value, answer)
+        except inferkit.InferkitError:
+            assert not errors
+        answers.close()
+
+    @rule()
+    @precondition(lambda self: not self.closed)
+    def swap(self) -> None:
+        self.batcher.swap(self.model(), batch_sizes=())
+
+    @rule(drain=st.booleans())
+    @precondition(lambda self: len(self.tickets) > 8)
+    def close(self, drain: bool) -> None:
+        self.gate.set()
+        self.batcher.close(drain=drain)
+        self.closed = True
+
+    def check(self, value: float, answer: Any) -> str:
+        if isinstance(answer, np.ndarray):
+            assert answer.tolist() == [2 * value] * 2
+            return "completed"
+        end = ENDS[type(answer)]
+        assert (end == "invalid") <= np.isnan(value)
+        assert (end == "failed") <= (value == -1)
+        return end
+
+    def teardown(self) -> None:
+        self.gate.set()
+        try:
+            ends: Counter[str] = Counter()
+            for value, ticket in self.tickets:
+                error = ticket.exception(PATIENCE)
+                ends[self.check(value, ticket.result() if error is None else error)] += 1
+            self.on_loop(lambda: None)
+            for task in self.tasks:
+                asyncio.run_coroutine_threadsafe(asyncio.wait([task]), self.loop).result(PATIENCE)
+                if not task.cancelled():
+                    task.exception()  # looked at, or asyncio would say that nobody has
+            assert self.batcher.drain(PATIENCE)
+            self.batcher.close()
+            stats = self.batcher.stats()
+            counted = {end: getattr(stats, end) for end in set(ENDS.values())}
+            of_map = {end: counted[end] - ends[end] for end in counted}
+            assert min(of_map.values()) >= 0, (counted, ends)
+            # What map() was refused it has sent again, or, of a closed batcher, given as that row's end.
+            assert sum(of_map.values()) - of_map["rejected"] <= self.read <= sum(of_map.values())
+            assert (stats.queue_depth, stats.in_flight) == (0, 0)
+            for _ in range(2000):
+                with self.lock:
+                    if len(self.called) == len({id(t) for t in self.to_call}):
+                        break
+                threading.Event().wait(0.005)
+            assert self.called == Counter(id(t) for t in self.to_call)  # each of them once
+        finally:
+            self.loop.call_soon_threadsafe(self.loop.stop)
+            self.thread.join(PATIENCE)
+            self.loop.close()
+            self.batcher.close()
+        self.tickets.clear()
+        self.to_call.clear()
+        self.tasks.clear()
+        gc.collect()
+        assert [leak for leak in inferkit.BufferPool.default().leaks() if leak.tag in OURS] == []
+
+
+TestRequests = Requests.TestCase
+TestRequests.settings = settings(
+    max_examples=20, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+)

@@ -1,0 +1,201 @@
+"""What inferkit gives users for tests of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+
+import inferkit
+from inferkit.testing import FakeModel, LoadReport, ManualClock, adrive, bursts, drive, poisson
+
+X = np.ones(2, np.float32)
+
+
+def test_the_clock_moves_when_it_is_told_to() -> None:
+    clock = ManualClock(5.0)
+    assert clock.now() == 5.0
+    clock.advance(0.25)
+    assert clock.now() == 5.25
+    assert repr(clock) == "<inferkit.testing.ManualClock at 5.25 s>"
+    for wrong in (0, -1, float("nan"), "1", None):
+        with pytest.raises((TypeError, ValueError)):
+            ManualClock(wrong)
+    with pytest.raises(ValueError):
+        clock.advance(-1)
+
+
+def test_sleepers() -> None:
+    clock = ManualClock()
+    woken: list[float] = []
+
+    def sleeper(seconds: float) -> None:
+        clock.sleep(seconds)
+        woken.append(seconds)
+
+    threads = [threading.Thread(target=sleeper, args=(s,)) for s in (1.0, 2.0, 3.0)]
+    for thread in threads:
+        thread.start()
+    clock.wait_for_sleepers(3)
+    for i, thread in enumerate(threads):
+        clock.advance(1.0)
+        thread.join(30)
+        assert woken == [1.0, 2.0, 3.0][: i + 1]
+        clock.wait_for_sleepers(2 - i)
+
+
+def test_a_clock_that_nobody_moves_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("inferkit.testing._clock._PATIENCE", 0.01)
+    with pytest.raises(RuntimeError, match="advance"):
+        ManualClock().sleep(1.0)
+    with pytest.raises(RuntimeError, match="0 threads sleep"):
+        ManualClock().wait_for_sleepers()
+
+
+def test_deadlines_go_by_the_clock() -> None:
+    clock = ManualClock()
+    with clock.batcher(FakeModel(1.0, clock=clock), max_batch_size=1) as batcher:
+        running = batcher.submit(X, timeout=0.9)
+        clock.wait_for_sleepers()
+        waiting, patient = batcher.submit(X, timeout=0.5), batcher.submit(X, timeout=100)
+        time.sleep(0.02)  # real time is nothing to it
+        clock.advance(0.4)
+        assert not waiting.done()
+        clock.advance(0.2)
+        assert waiting.timing.finished is not None  # already: nobody had to ask
+        assert waiting.timing.total_time == pytest.approx(0.6)
+        clock.advance(0.4)
+        assert isinstance(running.exception(30), inferkit.DeadlineError)  # it ran for too long
+        clock.wait_for_sleepers()
+        clock.advance(1.0)
+        assert patient.result(30).tolist() == [2, 2]
+        assert patient.timing.compute_time == pytest.approx(1.0)
+        assert patient.timing.queue_time == pytest.approx(1.0)
+
+
+def test_max_delay_goes_by_the_clock() -> None:
+    clock = ManualClock()
+    model = FakeModel()
+    with clock.batcher(model, max_delay=10.0, max_batch_size=4) as batcher:
+        tickets = [batcher.submit(X) for _ in range(3)]
+        time.sleep(0.02)
+        assert model.batches == []
+        clock.advance(10.0)
+        assert [t.result(30).tolist() for t in tickets] == [[2, 2]] * 3
+        assert model.batches == [3]
+
+
+def test_on_a_loop() -> None:
+    """Where a timer of the loop's, which goes by the real clock, must not end anything."""
+    clock = ManualClock()
+
+    async def main() -> None:
+        async with clock.batcher(FakeModel(1.0, clock=clock), max_batch_size=1) as batcher:
+            running, waiting = batcher.submit(X), batcher.submit(X, timeout=0.5)
+            await asyncio.sleep(0.01)
+            clock.wait_for_sleepers()
+            await asyncio.sleep(0.02)
+            assert not waiting.done()
+            clock.advance(0.5)
+            with pytest.raises(inferkit.DeadlineError):
+                await waiting
+            clock.advance(0.5)
+            assert (await running).tolist() == [2, 2]
+
+    asyncio.run(main())
+
+
+def test_the_time_of_a_fake_run() -> None:
+    def took(duration: Any, rows: int) -> float:
+        clock = ManualClock()
+        model = FakeModel(duration, clock=clock)
+        with clock.batcher(model, max_batch_size=64) as batcher:
+            ticket = batcher.submit(np.ones((rows, 2), np.float32))
+            for _ in range(2000):
+                clock.wait_for_sleepers(0)
+                if ticket.done():
+                    break
+                clock.advance(0.001)
+                time.sleep(0.0005)
+            return ticket.timing.compute_time or 0.0
+
+    assert took(0.0, 1) == 0
+    curve = {1: 0.010, 9: 0.050, 32: 0.050}
+    script = FakeModel(curve)._script.curve
+    assert [script(n) for n in (1, 5, 9, 20, 64)] == pytest.approx([0.010, 0.030, 0.050, 0.050, 0.100])
+    assert took(0.010, 3) == pytest.approx(0.010, abs=0.005)
+    assert took(lambda rows: 0.002 * rows, 10) == pytest.approx(0.020, abs=0.005)
+
+
+def test_on_the_real_clock_it_takes_real_time() -> None:
+    with inferkit.Batcher(FakeModel(0.02)) as batcher:
+        start = time.monotonic()
+        batcher(X)
+        assert time.monotonic() - start >= 0.02
+
+
+def test_fake_ports_and_answers() -> None:
+    model = FakeModel(
+        inputs=[("ids", "int64", (None, None)), ("mask", "bool", (None, None))],
+        outputs=[("logits", "float16", (None, 3)), ("pooled", "float32", (None, None))],
+    )
+    ids = np.zeros((4, 7), np.int64)
+    logits, pooled = model(ids, ids == 0)
+    assert (logits.dtype, logits.shape, pooled.shape) == (np.float16, (4, 3), (4, 1))
+    failing = FakeModel(answer=lambda x: 1 / 0)
+    with pytest.raises(inferkit.InferenceError):
+        failing(X)
+    assert failing.batches == [1]
+    for wrong in ({"clock": 5}, {"duration": -1.0}, {"duration": {}}, {"duration": "fast"}):
+        with pytest.raises((TypeError, ValueError)):
+            FakeModel(**wrong)
+
+
+def test_arrivals_are_seeded_and_of_their_rate() -> None:
+    times = poisson(500.0, 20.0, seed=3)
+    assert times == sorted(times)
+    assert times == poisson(500.0, 20.0, seed=3)
+    assert times != poisson(500.0, 20.0, seed=4)
+    assert len(times) == pytest.approx(10_000, rel=0.05)
+    gaps = np.diff(times)
+    assert gaps.std() == pytest.approx(gaps.mean(), rel=0.1)  # as of the exponential distribution
+    assert bursts(3, 1.0, 2.5) == [0.0] * 3 + [1.0] * 3 + [2.0] * 3
+    spread = bursts(100, 1.0, 2.0, spread=0.5, seed=1)
+    assert spread == sorted(spread)
+    assert all(t % 1.0 < 0.5 for t in spread)
+    assert len(spread) == 200
+    for wrong in (lambda: poisson(0, 1), lambda: poisson(1, -1), lambda: bursts(0, 1, 1), lambda: bursts(1, 0, 1)):
+        with pytest.raises(ValueError):
+            wrong()
+
+
+@pytest.mark.parametrize("kind", ["drive", "adrive"])
+def test_a_load_says_what_became_of_it(kind: str) -> None:
+    def send(batcher: inferkit.Batcher, *arguments: Any, **options: Any) -> LoadReport:
+        if kind == "drive":
+            return drive(batcher.submit, *arguments, **options)
+
+        async def main() -> LoadReport:
+            return await adrive(batcher.submit, *arguments, **options)
+
+        return asyncio.run(main())
+
+    with inferkit.Batcher(FakeModel(0.001), max_queue_size=None, inline_limit=0) as batcher:
+        report = send(batcher, [X, np.full(2, np.nan, np.float32)], poisson(400.0, 0.3, seed=1))
+        assert report.offered == len(poisson(400.0, 0.3, seed=1))
+        assert report.errors == {"ValidationError": report.offered // 2}
+        assert report.completed == report.offered - report.offered // 2
+        assert report.latency_ms.count == report.completed
+        assert report.latency_ms.p50 >= 1.0
+        assert report.goodput == pytest.approx(report.completed / report.seconds)
+    with inferkit.Batcher(FakeModel(0.05), max_batch_size=1, max_queue_size=2, caller_runs=False) as batcher:
+        report = send(batcher, lambda n: (X,), bursts(8, 1.0, 0.5), timeout=20.0)
+        assert report.offered == 8
+        assert report.errors["QueueFullError"] >= 4
+        assert report.completed + sum(report.errors.values()) == 8
+    with pytest.raises(ValueError):
+        drive(lambda x: None, [], [0.0])
