@@ -224,3 +224,19 @@ def test_rates_of_nothing_are_zero() -> None:
         window = batcher.stats().windows[60]
         assert (window.unserved_rate, window.invalid_rate) == (0.0, 0.0)
         assert batcher._series()["completed"] == [0]
+
+
+def test_printed_they_fit_a_screen() -> None:
+    with inferkit.Batcher(model(), max_batch_size=4) as batcher:
+        empty = str(batcher.stats())
+        for _ in range(3):
+            batcher(X)
+        batcher.submit(np.ones(3, np.float32))
+        shown = str(batcher.stats())
+    for text in (empty, shown):
+        assert len(text.splitlines()) <= 20
+        assert max(map(len, text.splitlines())) <= 80, text
+    assert "3 completed" in shown
+    assert "1 invalid" in shown
+    assert "caller 3" in shown
+    assert "BatcherStats(" not in shown
