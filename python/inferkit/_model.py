@@ -40,13 +40,15 @@ def _spec(value: _SpecLike) -> TensorSpec:
         return TensorSpec(name, dtype, sizes)  # the core knows some that numpy lacks, and judges
     if found is None:
         raise TypeError(f"the dtype of {name!r} must be one of numpy's, or its name, got {dtype!r}")
+    if found.kind in "OUT":  # of any width, or none
+        return TensorSpec(name, "string", sizes)
     return TensorSpec(name, str(found), sizes)
 
 
 def _zeros(spec: TensorSpec, shape: list[int]) -> np.ndarray:
     dtype = numpy_dtype(spec.dtype)
     try:
-        return np.zeros(shape, dtype)
+        return np.full(shape, "0", dtype) if spec.dtype == "string" else np.zeros(shape, dtype)
     except ValueError:  # numpy counts its bytes in 64 bits
         raise ValueError(f"input '{spec.name}' of shape {shape} would be larger than any memory") from None
 
@@ -82,9 +84,11 @@ class Model(_core.Model):
     Calling it, ``model(x)`` or ``model(a, b)``, takes one array per input, in order, and returns one array, or a tuple
     where the model has several outputs. An input is either a batch, or one row without the batch axis: told apart by
     the number of dimensions, and the answer to one row comes without the batch axis too. Arrays may be numpy arrays,
-    or anything with ``__dlpack__`` or the buffer protocol; they need not be contiguous. Bools are what numpy takes them
-    for: a byte that is not 0 is true. An array that another thread changes during the call gives an answer of old and
-    new values, or an error, and does no other harm.
+    or anything with ``__dlpack__`` or the buffer protocol; they need not be contiguous. Inputs of strings take arrays of
+    ``numpy.str_`` or of objects that are ``str``, lists of ``str``, and what has ``__array__`` (a column of pandas);
+    answers of strings are arrays of objects. Bools are what numpy takes them for: a byte that is not 0 is true. An
+    array that another thread changes during the call gives an answer of old and new values, or an error, and does no
+    other harm.
 
     Examples
     --------

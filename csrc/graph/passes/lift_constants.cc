@@ -1,15 +1,9 @@
 #include "graph/passes/passes.h"
 #include "graph/passes/pattern.h"
+#include "graph/text_tensor.h"
 
 namespace inferkit {
 namespace {
-
-Tensor strings_tensor(const Shape& shape, std::span<const std::string> values) {
-  void* data = nullptr;
-  Tensor t = make_tensor(DType::kString, shape, &data);
-  std::copy(values.begin(), values.end(), static_cast<std::string*>(data));
-  return t;
-}
 
 template <class T>
 Tensor list_tensor(const std::vector<T>& values) {
@@ -24,13 +18,13 @@ std::optional<Tensor> value_of(const Node& node) {
     if (const auto* v = std::get_if<int64_t>(&attribute); v && name == "value_int")
       return make_tensor<int64_t>(Shape{}, std::span(v, 1));
     if (const auto* v = std::get_if<std::string>(&attribute); v && name == "value_string")
-      return strings_tensor({}, std::span(v, 1));
+      return text_tensor({}, std::span(v, 1));
     if (const auto* v = std::get_if<std::vector<float>>(&attribute); v && name == "value_floats")
       return list_tensor(*v);
     if (const auto* v = std::get_if<std::vector<int64_t>>(&attribute); v && name == "value_ints")
       return list_tensor(*v);
     if (const auto* v = std::get_if<std::vector<std::string>>(&attribute); v && name == "value_strings")
-      return strings_tensor({static_cast<int64_t>(v->size())}, *v);
+      return text_tensor({static_cast<int64_t>(v->size())}, *v);
   }
   return std::nullopt;
 }
