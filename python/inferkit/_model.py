@@ -84,8 +84,8 @@ class Model(_core.Model):
     Calling it, ``model(x)`` or ``model(a, b)``, takes one array per input, in order, and returns one array, or a tuple
     where the model has several outputs. An input is either a batch, or one row without the batch axis: told apart by
     the number of dimensions, and the answer to one row comes without the batch axis too. Arrays may be numpy arrays,
-    or anything with ``__dlpack__`` or the buffer protocol; they need not be contiguous. Inputs of strings take arrays of
-    ``numpy.str_`` or of objects that are ``str``, lists of ``str``, and what has ``__array__`` (a column of pandas);
+    or anything with ``__dlpack__`` or the buffer protocol; they need not be contiguous. Inputs of strings take arrays
+    of ``numpy.str_`` or of objects that are ``str``, lists of ``str``, and what has ``__array__`` (a column of pandas);
     answers of strings are arrays of objects. Bools are what numpy takes them for: a byte that is not 0 is true. An
     array that another thread changes during the call gives an answer of old and new values, or an error, and does no
     other harm.
