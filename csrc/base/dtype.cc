@@ -14,9 +14,10 @@ constexpr std::array<Row, kDTypeCount> kRows = {
     {{"float32", 32},    {"float64", 64},        {"float16", 16},       {"bfloat16", 16},
      {"int8", 8},        {"int16", 16},          {"int32", 32},         {"int64", 64},
      {"uint8", 8},       {"uint16", 16},         {"uint32", 32},        {"uint64", 64},
-     {"bool", 8},        {"string", 0},          {"float8_e4m3fn", 8},  {"float8_e4m3fnuz", 8},
+     {"bool", 8},        {"string", 128},        {"float8_e4m3fn", 8},  {"float8_e4m3fnuz", 8},
      {"float8_e5m2", 8}, {"float8_e5m2fnuz", 8}, {"float8_e8m0fnu", 8}, {"float4_e2m1fn", 4},
      {"int4", 4},        {"uint4", 4},           {"int2", 2},           {"uint2", 2}}};
+static_assert(sizeof(std::string_view) == 16);
 }  // namespace
 
 size_t dtype_bits(DType dtype) { return kRows[static_cast<size_t>(dtype)].bits; }

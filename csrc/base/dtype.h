@@ -35,9 +35,9 @@ enum class DType : uint8_t {
 };
 inline constexpr int kDTypeCount = 24;
 
-/// Bytes of one element in memory; 0 for strings, which have no fixed size.
+/// Bytes of one element in memory; of a string, those of its view (base/string_dtype.h).
 size_t dtype_size(DType dtype);
-/// Bits of one element in a file, where several may share a byte; 0 for strings.
+/// Bits of one element in a file, where several may share a byte; of a string, those of its view.
 size_t dtype_bits(DType dtype);
 /// "float32", "int64", "bool", ...; numpy's names and, for what numpy lacks, ml_dtypes'.
 std::string_view dtype_name(DType dtype);

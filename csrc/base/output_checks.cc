@@ -26,6 +26,7 @@ T widen(T value) {
 }
 
 bool all_zero(const TensorView& t) {
+  if (t.dtype == DType::kString) return false;
   const auto* bytes = static_cast<const unsigned char*>(t.data);
   if (!is_float(t.dtype)) return std::all_of(bytes, bytes + t.bytes(), [](unsigned char b) { return b == 0; });
   // A float is zero, of either sign, where no bit but the sign's is set.

@@ -1,6 +1,7 @@
 #include "base/scan.h"
 
 #include <cstring>
+#include <string_view>
 
 namespace inferkit {
 namespace {
@@ -116,6 +117,8 @@ Run copying_run(DType dtype) {
       return copy_run<uint16_t>;
     case 4:
       return copy_run<uint32_t>;
+    case 16:
+      return copy_run<std::string_view>;
     default:
       return copy_run<uint64_t>;
   }

@@ -56,6 +56,7 @@ void BatchRun::gather(std::span<const RequestRef> requests, const RowLayout& lay
     // What fills it up is a row that the model is known to take.
     for (int64_t row = rows; row < all; ++row, at += layout.row_bytes[i]) std::memcpy(at, begin, layout.row_bytes[i]);
   }
+  if (layout.text) return;  // the views that were gathered show what lies there
   // Read again only where each is to run alone after a failure, and never for those that have ended.
   for (const RequestRef& request : requests) {
     if (!options_.isolate_failures || request->done()) request->inputs.release();

@@ -1,7 +1,9 @@
 #include "batching/intake.h"
 
 #include <algorithm>
+#include <cstring>
 #include <stdexcept>
+#include <string_view>
 
 #include "base/text.h"
 
@@ -9,7 +11,7 @@ namespace inferkit {
 namespace {
 
 // Runs on the members' initialisers, before the layouts drop each input's first dimension.
-std::span<const PortSpec> checked_ports(std::span<const PortSpec> inputs, std::span<const PortSpec> outputs) {
+std::span<const PortSpec> checked_ports(std::span<const PortSpec> inputs) {
   if (inputs.empty()) throw std::invalid_argument("a model without inputs cannot be batched");
   if (std::ranges::all_of(inputs, is_shared)) {
     throw std::invalid_argument(cat("input ", quote(inputs[0].name),
@@ -17,12 +19,10 @@ std::span<const PortSpec> checked_ports(std::span<const PortSpec> inputs, std::s
                                     "the first dimension of an input to be the batch: call the model directly"));
   }
   for (const PortSpec& input : inputs) {
-    if (input.dtype == DType::kString)
-      throw std::invalid_argument(cat("input ", quote(input.name), " holds strings, which cannot be batched"));
-  }
-  for (const PortSpec& output : outputs) {
-    if (output.dtype == DType::kString) {
-      throw std::invalid_argument(cat("output ", quote(output.name), " holds strings, which cannot be batched"));
+    if (is_shared(input) && input.dtype == DType::kString) {
+      throw std::invalid_argument(cat("input ", quote(input.name),
+                                      " is one string for all rows (its shape is ()), which a Batcher cannot group "
+                                      "requests by: call the model directly"));
     }
   }
   return inputs;
@@ -34,8 +34,8 @@ std::span<const PortSpec> checked_ports(std::span<const PortSpec> inputs, std::s
 
 }  // namespace
 
-Intake::Intake(std::span<const PortSpec> inputs, std::span<const PortSpec> outputs, const BatcherOptions& options)
-    : inputs_(checked_ports(inputs, outputs)),
+Intake::Intake(std::span<const PortSpec> inputs, const BatcherOptions& options)
+    : inputs_(checked_ports(inputs)),
       checks_(options.inputs),
       layouts_(inputs),
       fixed_rows_(fixed_rows_of(inputs)),
@@ -106,15 +106,60 @@ Checked Intake::check(std::span<const StridedView> given) {
   return out;
 }
 
+namespace {
+
+/// The strings of an input, which lie as a tensor's.
+std::span<const std::string_view> strings_of(const StridedView& given) {
+  return {static_cast<const std::string_view*>(given.data), static_cast<size_t>(given.shape.elements())};
+}
+
+size_t text_bytes(std::span<const StridedView> given) {
+  size_t bytes = 0;
+  for (const StridedView& view : given) {
+    if (view.dtype != DType::kString) continue;
+    for (const std::string_view text : strings_of(view)) bytes += text.size();
+  }
+  return bytes;
+}
+
+/// Copies the bytes to `text` and their views to `to`. Where the bytes end.
+char* copy_text(const StridedView& given, std::string_view* to, char* text) {
+  for (const std::string_view from : strings_of(given)) {
+    if (!from.empty()) std::memcpy(text, from.data(), from.size());
+    *to++ = {text, from.size()};
+    text += from.size();
+  }
+  return text;
+}
+
+}  // namespace
+
+void Intake::copy_numbers(const StridedView& given, const Checked& checked, size_t index, std::byte* to) const {
+  if (checked.layout->is_shared(index)) {  // the value that the layout was found by: the caller's may have changed
+    std::ranges::copy(checked.layout->shared[index], to);
+  } else {
+    copy_input(inputs_[index].name, given, to, checks_);
+  }
+}
+
 Buffer Intake::copy(std::span<const StridedView> given, const Checked& checked, BufferPool& pool) const {
-  Buffer buffer = pool.acquire(checked.layout->offset(given.size(), checked.rows), "request");
-  for (size_t i = 0; i < given.size(); ++i) {
-    std::byte* to = buffer.data() + checked.layout->offset(i, checked.rows);
-    if (checked.layout->is_shared(i)) {  // the value that the layout was found by: the caller's may have changed
-      std::ranges::copy(checked.layout->shared[i], to);
-    } else {
-      copy_input(inputs_[i].name, given[i], to, checks_);
+  const size_t end = checked.layout->offset(given.size(), checked.rows);
+  if (checked.layout->text) {
+    Buffer buffer = pool.acquire(end + text_bytes(given), "request");
+    char* text = buffer.as<char>() + end;
+    for (size_t i = 0; i < given.size(); ++i) {
+      std::byte* to = buffer.data() + checked.layout->offset(i, checked.rows);
+      if (given[i].dtype == DType::kString) {
+        text = copy_text(given[i], reinterpret_cast<std::string_view*>(to), text);
+      } else {
+        copy_numbers(given[i], checked, i, to);
+      }
     }
+    return buffer;
+  }
+  Buffer buffer = pool.acquire(end, "request");
+  for (size_t i = 0; i < given.size(); ++i) {
+    copy_numbers(given[i], checked, i, buffer.data() + checked.layout->offset(i, checked.rows));
   }
   return buffer;
 }

@@ -72,6 +72,7 @@ LayoutRef LayoutTable::make(std::span<const Shape> rows, std::vector<std::vector
     layout->rows.push_back(rows[i]);
     const size_t bytes = static_cast<size_t>(rows[i].elements()) * dtype_size(inputs_[i].dtype);
     layout->row_bytes.push_back(layout->is_shared(i) ? 0 : bytes);
+    layout->text |= inputs_[i].dtype == DType::kString;
   }
   return layout;
 }

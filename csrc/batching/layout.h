@@ -32,6 +32,7 @@ struct RowLayout {
   std::vector<size_t> row_bytes;                 // of each input; 0 for those that are shared
   std::vector<std::vector<std::byte>> shared{};  // the value of each input that is shared; empty where none is
   int64_t fixed_rows = 0;                        // as fixed_rows_of() gives it
+  bool text = false;  // some input is of strings: their bytes follow all inputs in a request's buffer
 
   bool is_shared(size_t index) const { return !shared.empty() && !shared[index].empty(); }
   /// Of input `index` in a run of `count` rows.
@@ -40,7 +41,7 @@ struct RowLayout {
   /// The rows of a run of a batch of `count`.
   int64_t run_rows(int64_t count) const { return fixed_rows ? fixed_rows : count; }
   /// Where input `index` of a request of `count` rows starts in the request's buffer; index == rows.size() gives the
-  /// size of the buffer. Every input is 64-byte aligned.
+  /// size of the buffer, but for the bytes of strings. Every input is 64-byte aligned.
   size_t offset(size_t index, int64_t count) const;
 
   size_t bytes_per_row() const;

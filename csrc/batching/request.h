@@ -44,6 +44,7 @@ struct BatchOutput {
   DType dtype = DType::kF32;
   Shape shape;  // with the batch axis
   Buffer buffer;
+  Buffer text;  // what views of strings in `buffer` show
 
   size_t row_bytes() const;
 };
@@ -79,9 +80,10 @@ class Request : public RefCounted<Request> {
   uint64_t order = 0;       // in which it was queued
   bool parked = false;      // found the queue full: the scheduler queues it when there is room, nobody else does
   Nanos admit_by = kNever;  // until when it waits for that
-  Buffer inputs;            // all of them, at layout->offset(i, rows); given back when nobody will read them any more
-  Place place;              // in the queue's bound; once others see the request, guarded by the scheduler's lock
-  OpenCount::Hold open;     // until its end
+  Buffer inputs;  // all of them, at layout->offset(i, rows), then the bytes of strings; given back when nobody will
+                  // read them any more
+  Place place;    // in the queue's bound; once others see the request, guarded by the scheduler's lock
+  OpenCount::Hold open;  // until its end
 
   RequestTimes times;
   std::atomic<uint64_t> trace{0};  // its record in the trace; 0 where there is none (yet)

@@ -25,6 +25,12 @@ void* RowSink::allocate(size_t index, DType dtype, const Shape& shape) {
   return data;
 }
 
+char* RowSink::allocate_text(size_t index, size_t bytes) {
+  Buffer& text = text_memory(index);
+  text = pool_.acquire(std::max<size_t>(bytes, 1), "output strings");
+  return text.as<char>();
+}
+
 Status RowSink::complete() const {
   for (size_t i = 0; i < views_.size(); ++i) {
     if (!views_[i].data) {

@@ -52,20 +52,8 @@ std::optional<DType> dtype_of(const py::detail::PyArrayDescr_Proxy& descr) {
   }
 }
 
-std::string label(std::string_view name, ArrayRole role) {
-  switch (role) {
-    case ArrayRole::kOutput:
-      return cat("output '", name, "'");
-    case ArrayRole::kTarget:
-      return cat("out['", name, "']");
-    case ArrayRole::kInput:
-      break;
-  }
-  return cat("input '", name, "'");
-}
-
 [[noreturn]] void refuse(std::string_view name, ArrayRole role, const std::string& what) {
-  throw Error(ErrorCode::kValidation, Reason::kDtype, cat(label(name, role), ": ", what));
+  throw Error(ErrorCode::kValidation, Reason::kDtype, cat(array_label(name, role), ": ", what));
 }
 
 /// A masked array is an array to numpy's C interface, which knows nothing of the mask.
@@ -94,6 +82,18 @@ py::object numpy_function(const char* name) { return py::module_::import("numpy"
 
 }  // namespace
 
+std::string array_label(std::string_view name, ArrayRole role) {
+  switch (role) {
+    case ArrayRole::kOutput:
+      return cat("output '", name, "'");
+    case ArrayRole::kTarget:
+      return cat("out['", name, "']");
+    case ArrayRole::kInput:
+      break;
+  }
+  return cat("input '", name, "'");
+}
+
 py::object to_array(py::handle object, std::string_view name, ArrayRole role) {
   const Api& api = Api::get();  // no static of our own: its guard would be held where get() gives up the GIL
   if (api.PyArray_Check_(object.ptr())) return py::reinterpret_borrow<py::object>(object);
@@ -116,10 +116,24 @@ py::object to_array(py::handle object, std::string_view name, ArrayRole role) {
   return array;
 }
 
-StridedView view_of(py::handle array, std::string_view name, ArrayRole role) {
+Shape shape_of_array(py::handle array, std::string_view name, ArrayRole role) {
   if (is_masked(array.ptr())) {
     refuse(name, role, "a masked array has no counterpart in a model; .filled(value) makes a plain one");
   }
+  const auto* proxy = py::detail::array_proxy(array.ptr());
+  if (static_cast<size_t>(proxy->nd) > Shape::kMaxRank) {
+    throw Error(
+        ErrorCode::kValidation, Reason::kShape,
+        cat(array_label(name, role), " has ", proxy->nd, " dimensions; at most ", Shape::kMaxRank, " are supported"));
+  }
+  Shape shape;
+  for (int i = 0; i < proxy->nd; ++i) shape.push_back(proxy->dimensions[i]);
+  return shape;
+}
+
+StridedView view_of(py::handle array, std::string_view name, ArrayRole role) {
+  StridedView view;
+  view.shape = shape_of_array(array, name, role);
   const auto* proxy = py::detail::array_proxy(array.ptr());
   const auto* descr = py::detail::array_descriptor_proxy(proxy->descr);
   auto dtype = dtype_of(*descr);
@@ -129,17 +143,9 @@ StridedView view_of(py::handle array, std::string_view name, ArrayRole role) {
         name, role,
         cat("an array of dtype ", str_of(proxy->descr), " has no counterpart in a model; convert it with .astype()"));
   }
-  if (static_cast<size_t>(proxy->nd) > Shape::kMaxRank) {
-    throw Error(ErrorCode::kValidation, Reason::kShape,
-                cat(label(name, role), " has ", proxy->nd, " dimensions; at most ", Shape::kMaxRank, " are supported"));
-  }
-  StridedView view;
   view.dtype = *dtype;
   view.data = proxy->data;
-  for (int i = 0; i < proxy->nd; ++i) {
-    view.shape.push_back(proxy->dimensions[i]);
-    view.byte_strides[static_cast<size_t>(i)] = proxy->strides[i];
-  }
+  for (int i = 0; i < proxy->nd; ++i) view.byte_strides[static_cast<size_t>(i)] = proxy->strides[i];
   return view;
 }
 

@@ -21,6 +21,12 @@ pybind11::object to_array(pybind11::handle object, std::string_view name, ArrayR
 /// first, and then looked at. Throws Error(kValidation, kDtype or kShape) where no model takes the like.
 StridedView view_of(pybind11::handle array, std::string_view name, ArrayRole role = ArrayRole::kInput);
 
+/// Its shape alone, with the same checks of the array.
+Shape shape_of_array(pybind11::handle array, std::string_view name, ArrayRole role = ArrayRole::kInput);
+
+/// What messages call it.
+std::string array_label(std::string_view name, ArrayRole role);
+
 /// Whether numpy lets the elements of an array be written, by the same record.
 bool is_writable(pybind11::handle array);
 

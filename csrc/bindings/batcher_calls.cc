@@ -73,7 +73,7 @@ RequestInputs inputs_of(BatcherCore& core, std::span<PyObject* const> arguments)
 
 /// Whatever may run Python comes before this: it might change the arrays that are looked at.
 Checked look_and_check(Batcher& batcher, RequestInputs& inputs) {
-  count_invalid(batcher, [&] { inputs.look(); });
+  count_invalid(batcher, [&] { inputs.look(batcher.pool()); });
   return batcher.check(inputs.views());
 }
 

@@ -62,7 +62,7 @@ PortSpec port_in(const GivenPort& port, const char* kind) {
   const std::string what = cat(kind, " ", quote(out.name));
   const std::string dtype = text(given_dtype, cat("the dtype of ", what).c_str());
   const auto type = dtype_from_name(dtype);
-  if (!type || *type == DType::kString) {
+  if (!type) {
     throw std::invalid_argument(cat(what, ": ", quote(dtype), " is not a dtype that an input or output can have"));
   }
   out.dtype = *type;

@@ -2,6 +2,7 @@
 
 #include <pybind11/numpy.h>
 
+#include <algorithm>
 #include <cstring>
 #include <optional>
 
@@ -12,6 +13,7 @@
 #include "bindings/names.h"
 #include "bindings/request_io.h"
 #include "bindings/signal_watch.h"
+#include "bindings/text_arrays.h"
 
 namespace py = pybind11;
 
@@ -26,13 +28,15 @@ struct Inputs {
   PortVector<py::object> arrays;  // what owns the memory
   PortVector<Shape> shapes;       // with the batch axis
   PortVector<const void*> pointers;
-  std::vector<Buffer> copies;
+  std::vector<Buffer> copies;  // and strings, converted
   BatchAxis axis = BatchAxis::kPresent;
 };
 
 /// Runs no Python.
 void read_input(Inputs& in, size_t i, const PortSpec& spec, const InputChecks& checks) {
-  const StridedView view = view_of(in.arrays[i], spec.name);
+  const StridedView view = spec.dtype == DType::kString
+                               ? port_view(in.arrays[i], spec, *BufferPool::process_default(), in.copies.emplace_back())
+                               : view_of(in.arrays[i], spec.name);
   const BatchAxis axis = batch_axis_of(spec.name, spec.shape, view.shape);
   if (i > 0 && axis != in.axis) {
     throw Error(ErrorCode::kValidation, Reason::kShape,
@@ -94,16 +98,45 @@ class NumpySink final : public OutputSink {
   NumpySink(Results& results, std::span<const PortSpec> specs, BatchAxis axis)
       : ports(specs.size()), results_(results), specs_(specs), axis_(axis) {}
   void* allocate(size_t index, DType dtype, const Shape& shape) override {
+    ports[index] = {dtype, result_shape(shape, axis_, specs_[index])};
+    if (dtype == DType::kString) {
+      texts_.push_back({index, acquire(TensorView{dtype, shape, nullptr}.bytes()), {}});
+      return texts_.back().views.data();
+    }
     const py::gil_scoped_acquire gil;
     void* data = nullptr;
-    ports[index] = {dtype, result_shape(shape, axis_, specs_[index])};
     results_[index] = new_array(dtype, ports[index].shape, &data);
     return data;
+  }
+  char* allocate_text(size_t index, size_t bytes) override {
+    for (Text& text : texts_) {
+      if (text.output != index) continue;
+      text.bytes = acquire(bytes);
+      return text.bytes.as<char>();
+    }
+    return OutputSink::allocate_text(index, bytes);
+  }
+  /// After the run, with the GIL.
+  void finish() {
+    for (const Text& text : texts_) {
+      const Shape& shape = ports[text.output].shape;
+      results_[text.output] =
+          text_array({text.views.as<std::string_view>(), static_cast<size_t>(shape.elements())}, shape);
+    }
   }
 
   std::vector<Port> ports;  // of the arrays
 
  private:
+  struct Text {
+    size_t output;
+    Buffer views, bytes;
+  };
+  static Buffer acquire(size_t bytes) {
+    return BufferPool::process_default()->acquire(std::max<size_t>(bytes, 1), "output strings");
+  }
+
+  std::vector<Text> texts_;
   Results& results_;
   std::span<const PortSpec> specs_;
   const BatchAxis axis_;
@@ -122,6 +155,7 @@ Results call_runner(const PyModel& model, Inputs& in) {
   NumpySink sink(results, model.runner->outputs(), in.axis);
   const Status status = model.runner->run(views, sink);
   if (!status.ok()) throw Error(status);
+  sink.finish();
   return results;
 }
 
@@ -147,13 +181,21 @@ class Targets {
   std::vector<Target> taken_;
 };
 
-/// For models whose outputs' shapes only the run tells.
+/// For models whose outputs' shapes only the run tells, and for strings.
 Results call_staged(Model& model, Inputs& in, std::span<PyObject* const> out) {
   const auto specs = model.inputs();
+  for (size_t o = 0; o < out.size(); ++o) {
+    if (out[o] && model.outputs()[o].dtype == DType::kString) {
+      throw Error(
+          ErrorCode::kValidation, Reason::kDtype,
+          cat("out['", model.outputs()[o].name, "'] is of strings, which are objects of their own: leave it out"));
+    }
+  }
   const auto views = views_of(in, specs);
   Results results(model.outputs().size());
   NumpySink sink(results, model.outputs(), in.axis);
   if (Status status = without_gil([&] { return model.run(views, sink); }); !status.ok()) throw Error(std::move(status));
+  sink.finish();
   Targets targets(model.outputs());
   std::vector<void*> pointers(out.size());
   const auto array = [&](size_t o) { return py::reinterpret_borrow<py::array>(results[o]); };
@@ -179,7 +221,7 @@ Results call_native(Model& model, Inputs& in, std::span<PyObject* const> out) {
   }
   const PlanCache::Lease& lease = *found;
   const Plan& plan = lease.plan();
-  if (plan.next) {
+  if (plan.next || model.has_text()) {
     found.reset();
     return call_staged(model, in, out);
   }
@@ -234,7 +276,7 @@ Inputs read_inputs(const PyModel& model, std::span<PyObject* const> arguments) {
   }
   Inputs in(specs.size());
   // First what may run Python, which may change an array that has been looked at.
-  for (size_t i = 0; i < specs.size(); ++i) in.arrays[i] = to_array(arguments[i], specs[i].name);
+  for (size_t i = 0; i < specs.size(); ++i) in.arrays[i] = to_port_array(arguments[i], specs[i]);
   for (size_t i = 0; i < specs.size(); ++i) read_input(in, i, specs[i], model.checks);
   return in;
 }

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
+#include <string_view>
 
 #include "base/validation.h"
 #include "bindings/array_in.h"
@@ -15,6 +17,9 @@
 #include "bindings/gil.h"
 #include "bindings/names.h"
 #include "bindings/request_io.h"
+#include "bindings/text_arrays.h"
+#include "engine/run/keep_text.h"
+#include "graph/text_tensor.h"
 
 namespace py = pybind11;
 
@@ -66,6 +71,10 @@ class PyRunner final : public Runner {
   void call(std::span<const TensorView> inputs, OutputSink& sink) {
     PortVector<py::object> arrays(inputs.size());
     for (size_t i = 0; i < inputs.size(); ++i) {
+      if (inputs[i].dtype == DType::kString) {
+        arrays[i] = text_array(strings_of(inputs[i]), inputs[i].shape);
+        continue;
+      }
       void* data = nullptr;
       arrays[i] = new_array(inputs[i].dtype, inputs[i].shape, &data);
       std::memcpy(data, inputs[i].data, inputs[i].bytes());
@@ -146,9 +155,10 @@ class PyRunner final : public Runner {
     const PortSpec& spec = outputs_[i];
     py::object array;
     StridedView view;
+    Buffer text;
     try {
-      array = to_array(object, spec.name, ArrayRole::kOutput);
-      view = view_of(array, spec.name, ArrayRole::kOutput);
+      array = to_port_array(object, spec, ArrayRole::kOutput);
+      view = port_view(array, spec, *BufferPool::process_default(), text, ArrayRole::kOutput);
     } catch (const Error& error) {
       throw Error(ErrorCode::kOutput, Reason::kShape, cat("the callable's ", error.what()));
     }
@@ -160,7 +170,11 @@ class PyRunner final : public Runner {
     bool fits = shape.rank() == spec.shape.rank();
     for (size_t d = 0; fits && d < shape.rank(); ++d) fits = spec.shape[d] == Shape::kFree || spec.shape[d] == shape[d];
     if (!fits) fail(i, cat("of the callable has shape ", shape.str(), ", but ", spec.shape.str(), " is declared"));
-    copy_strided(view, sink.allocate(i, spec.dtype, shape), false);
+    void* to = sink.allocate(i, spec.dtype, shape);
+    copy_strided(view, to, false);
+    if (spec.dtype != DType::kString) return;
+    keep_text(sink, i, {static_cast<std::string_view*>(to), static_cast<size_t>(shape.elements())},
+              std::numeric_limits<size_t>::max());
   }
 
   const std::unique_ptr<py::object, GilDeleter<py::object>> fn_;

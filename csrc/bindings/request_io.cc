@@ -1,5 +1,6 @@
 #include "bindings/request_io.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "bindings/array_out.h"
@@ -33,17 +34,20 @@ RequestInputs::RequestInputs(std::span<PyObject* const> arguments, std::span<con
       if (!arrays_[i]) fail_name(cat("input '", specs[i].name, "' is missing; the model takes ", names_of(specs)));
     }
     refuse_other_names(arguments[0], specs, specs.size(), "input");
-    for (size_t i = 0; i < specs.size(); ++i) arrays_[i] = to_array(arrays_[i], specs[i].name);
+    for (size_t i = 0; i < specs.size(); ++i) arrays_[i] = to_port_array(arrays_[i], specs[i]);
   } else if (arguments.size() != specs.size()) {
     fail_name(cat("the model takes ", specs.size(), specs.size() == 1 ? " input (" : " inputs (", names_of(specs),
                   "); got ", arguments.size()));
   } else {
-    for (size_t i = 0; i < specs.size(); ++i) arrays_[i] = to_array(arguments[i], specs[i].name);
+    for (size_t i = 0; i < specs.size(); ++i) arrays_[i] = to_port_array(arguments[i], specs[i]);
   }
 }
 
-void RequestInputs::look() {
-  for (size_t i = 0; i < specs_.size(); ++i) views_[i] = view_of(arrays_[i], specs_[i].name);
+void RequestInputs::look(BufferPool& pool) {
+  for (size_t i = 0; i < specs_.size(); ++i) {
+    views_[i] = specs_[i].dtype == DType::kString ? port_view(arrays_[i], specs_[i], pool, texts_.emplace_back())
+                                                  : view_of(arrays_[i], specs_[i].name);
+  }
 }
 
 bool RequestInputs::in_place() const {
@@ -74,8 +78,13 @@ py::object copy_results(const Request& request, const BatchOutputs& outputs, std
                         bool named) {
   const auto copy = [&](const BatchOutput& from) {
     const size_t row_bytes = from.row_bytes();
+    const Shape shape = row_shape(from.shape, request.single_row, request.rows);
+    if (from.dtype == DType::kString) {
+      const auto first = static_cast<size_t>(request.first_row) * row_bytes / sizeof(std::string_view);
+      return text_array({from.buffer.as<std::string_view>() + first, static_cast<size_t>(shape.elements())}, shape);
+    }
     void* data = nullptr;
-    py::object array = new_array(from.dtype, row_shape(from.shape, request.single_row, request.rows), &data);
+    py::object array = new_array(from.dtype, shape, &data);
     std::memcpy(data, from.buffer.data() + static_cast<size_t>(request.first_row) * row_bytes,
                 static_cast<size_t>(request.rows) * row_bytes);
     return array;
@@ -87,32 +96,37 @@ py::object copy_results(const Request& request, const BatchOutputs& outputs, std
 }
 
 ArraySink::ArraySink(std::span<const PortSpec> specs, BufferPool& pool, bool single_row, bool has_gil)
-    : RowSink(specs), specs_(specs), pool_(pool), single_row_(single_row), has_gil_(has_gil) {
-  if (has_gil) {
-    arrays_.resize(specs.size());
-  } else {
-    buffers_.resize(specs.size());
-  }
-}
+    : RowSink(specs, pool),
+      specs_(specs),
+      pool_(pool),
+      single_row_(single_row),
+      has_gil_(has_gil),
+      arrays_(specs.size()) {}
 
 void* ArraySink::memory(size_t index, DType dtype, const Shape& shape) {
-  void* data = nullptr;
-  if (has_gil_) {
+  if (has_gil_ && dtype != DType::kString) {
+    void* data = nullptr;
     arrays_[index] = new_array(dtype, row_shape(shape, single_row_, shape[0]), &data);
     return data;
   }
+  if (buffers_.empty()) buffers_.resize(specs_.size());
+  if (dtype == DType::kString && texts_.empty()) texts_.resize(specs_.size());
   buffers_[index] = pool_.acquire(std::max<size_t>(TensorView{dtype, shape, nullptr}.bytes(), 1), "caller output");
   return buffers_[index].data();
 }
 
 py::object ArraySink::take(bool named) {
-  if (!has_gil_) {
-    for (size_t i = 0; i < specs_.size(); ++i) {
-      const TensorView& view = views()[i];
-      void* data = nullptr;
-      arrays_.push_back(new_array(view.dtype, row_shape(view.shape, single_row_, view.shape[0]), &data));
-      std::memcpy(data, view.data, view.bytes());
+  for (size_t i = 0; i < buffers_.size(); ++i) {
+    if (!buffers_[i]) continue;
+    const TensorView& view = views()[i];
+    const Shape shape = row_shape(view.shape, single_row_, view.shape[0]);
+    if (view.dtype == DType::kString) {
+      arrays_[i] = text_array({view.as<std::string_view>(), static_cast<size_t>(shape.elements())}, shape);
+      continue;
     }
+    void* data = nullptr;
+    arrays_[i] = new_array(view.dtype, shape, &data);
+    std::memcpy(data, view.data, view.bytes());
   }
   return pack_results(arrays_, specs_, named);
 }

@@ -8,6 +8,7 @@
 #include "batching/batcher.h"
 #include "bindings/array_in.h"
 #include "bindings/port_vector.h"
+#include "bindings/text_arrays.h"
 
 namespace inferkit {
 
@@ -19,7 +20,8 @@ class RequestInputs {
 
   /// Where the arrays lie: no Python may run between this and the end of their use, but in the run itself. Throws
   /// Error(kValidation).
-  void look();
+  /// Strings are converted to memory of `pool`.
+  void look(BufferPool& pool);
   std::span<const StridedView> views() const { return views_.span(); }
   bool named() const { return named_; }
   /// Ready to be run where they lie; the values not yet checked.
@@ -30,6 +32,7 @@ class RequestInputs {
   const std::span<const PortSpec> specs_;
   PortVector<pybind11::object, kFew> arrays_;
   PortVector<StridedView, kFew> views_;
+  std::vector<Buffer> texts_;  // what views of strings show
   bool named_ = false;
 };
 
@@ -42,8 +45,8 @@ pybind11::object pack_results(std::span<pybind11::object> arrays, std::span<cons
 pybind11::object copy_results(const Request& request, const BatchOutputs& outputs, std::span<const PortSpec> specs,
                               bool named);
 
-/// Puts outputs straight into numpy arrays where the GIL is held during the run; into pooled memory, to be copied when
-/// it is back, where it is not.
+/// Puts numbers straight into numpy arrays where the GIL is held during the run; strings, and everything where it is
+/// not, into pooled memory, to be copied when the GIL is there.
 class ArraySink final : public RowSink {
  public:
   ArraySink(std::span<const PortSpec> specs, BufferPool& pool, bool single_row, bool has_gil);
@@ -52,13 +55,14 @@ class ArraySink final : public RowSink {
 
  protected:
   void* memory(size_t index, DType dtype, const Shape& shape) override;
+  Buffer& text_memory(size_t index) override { return texts_[index]; }
 
  private:
   std::span<const PortSpec> specs_;
   BufferPool& pool_;
   const bool single_row_, has_gil_;
-  std::vector<pybind11::object> arrays_;
-  std::vector<Buffer> buffers_;
+  std::vector<pybind11::object> arrays_;  // where `has_gil`, but for strings, which are made of buffers
+  std::vector<Buffer> buffers_, texts_;
 };
 
 }  // namespace inferkit

@@ -24,6 +24,10 @@ class OutputSink {
   virtual ~OutputSink() = default;
   /// Memory for output `index`, row-major, at least aligned to its element. May throw Error.
   virtual void* allocate(size_t index, DType dtype, const Shape& shape) = 0;
+  /// Memory for the bytes of an output of strings, once its views have theirs: it lives as long as they do.
+  virtual char* allocate_text(size_t index, size_t /*bytes*/) {
+    throw Error(ErrorCode::kOutput, cat("output ", index, " is of strings, which are not taken here"));
+  }
 };
 
 class Runner {
@@ -34,8 +38,10 @@ class Runner {
 
   /// Runs one batch: `inputs` in the order of inputs(), each contiguous, 64-byte aligned not required, its shape
   /// concrete and already checked against the spec; bools are 0 or 1, and do not change. Asks `sink` for every output
-  /// exactly once and fills it. Numbers that change meanwhile give an answer of old and new ones, and do no other harm.
-  /// Safe to call from many threads at once. Never throws: what goes wrong is in the status.
+  /// exactly once and fills it; of strings, the views, whose bytes are the sink's as well. Strings are
+  /// well-formed UTF-8; those of the inputs live as long as the run. Numbers that change meanwhile give an answer of
+  /// old and new ones, and do no other harm. Safe to call from many threads at once. Never throws: what goes wrong is
+  /// in the status.
   virtual Status run(std::span<const TensorView> inputs, OutputSink& sink) noexcept = 0;
 
   /// True where run() takes Python's GIL (a wrapped callable): the caller must not hold a lock that a thread with the

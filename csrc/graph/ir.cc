@@ -12,11 +12,6 @@ namespace inferkit {
 Tensor make_tensor(DType dtype, const Shape& shape, void** data) {
   const auto count = shape.checked_elements();
   if (!count) throw Error(ErrorCode::kModel, cat("a tensor of shape ", shape.str(), " is too large"));
-  if (dtype == DType::kString) {
-    auto strings = std::make_shared<std::vector<std::string>>(static_cast<size_t>(*count));
-    *data = strings->data();
-    return {dtype, shape, *data, strings};
-  }
   // calloc gets large memory from the system as zeros: nobody waits for gigabytes to be written twice.
   constexpr size_t kAlignment = 64;
   if (static_cast<size_t>(*count) > std::numeric_limits<size_t>::max() / 2 / dtype_size(dtype)) throw std::bad_alloc();

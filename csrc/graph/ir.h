@@ -19,7 +19,7 @@ namespace inferkit {
 using ValueId = int32_t;
 inline constexpr ValueId kNoValue = -1;  // an optional input or output that is left out
 
-/// A constant. `data` points into a mapped file or into memory that `owner` keeps; strings are an array of std::string.
+/// A constant. `data` points into a mapped file or into memory that `owner` keeps, and so do views of strings.
 /// `data` is aligned to its element.
 struct Tensor {
   DType dtype = DType::kF32;

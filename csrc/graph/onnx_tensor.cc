@@ -9,6 +9,7 @@
 
 #include "base/small_types.h"
 #include "base/text.h"
+#include "graph/text_tensor.h"
 #include "memory/contained_file.h"
 #include "platform/run_control.h"
 
@@ -34,7 +35,7 @@ size_t checked_bytes(DType dtype, const Shape& shape, const std::string& what) {
   size_t bytes = 0;
   if (!count || __builtin_mul_overflow(static_cast<size_t>(*count), dtype_size(dtype), &bytes))
     fail(what, cat("has the impossible shape ", shape.str()));
-  if (dtype_bits(dtype) >= 8 || bytes == 0) return bytes;  // strings have no size
+  if (dtype_bits(dtype) >= 8 || bytes == 0) return bytes;
   const size_t per_byte = 8 / dtype_bits(dtype);
   return bytes / per_byte + (bytes % per_byte != 0);
 }
@@ -126,13 +127,14 @@ Tensor load_strings(const TensorProto& proto, const Shape& shape, const std::str
   for_each_occurrence(proto.message, kStringData, [&](const WireReader&) { ++present; });
   if (present != static_cast<size_t>(shape.elements()))
     fail(what, cat("holds ", present, " strings; its shape ", shape.str(), " needs ", shape.elements()));
-  void* data = nullptr;
-  Tensor tensor = make_tensor(DType::kString, shape, &data);
-  auto* out = static_cast<std::string*>(data);
+  std::vector<std::string_view> values;
   for_each_occurrence(proto.message, kStringData, [&](const WireReader& r) {
     if (present-- == 0) fail(what, kWritten);
-    *out++ = std::string(r.as_text());
+    values.push_back(r.as_text());
   });
+  Tensor tensor = text_tensor(shape, values);
+  for (const std::string_view value : std::span(tensor.as<std::string_view>(), values.size()))  // of our own copy
+    if (!is_utf8(value)) fail(what, cat("holds the string ", quote(value), ", which is not UTF-8"));
   return tensor;
 }
 

@@ -40,13 +40,15 @@ def _spec(value: _SpecLike) -> TensorSpec:
         return TensorSpec(name, dtype, sizes)  # the core knows some that numpy lacks, and judges
     if found is None:
         raise TypeError(f"the dtype of {name!r} must be one of numpy's, or its name, got {dtype!r}")
+    if found.kind in "OUT":  # of any width, or none
+        return TensorSpec(name, "string", sizes)
     return TensorSpec(name, str(found), sizes)
 
 
 def _zeros(spec: TensorSpec, shape: list[int]) -> np.ndarray:
     dtype = numpy_dtype(spec.dtype)
     try:
-        return np.zeros(shape, dtype)
+        return np.full(shape, "0", dtype) if spec.dtype == "string" else np.zeros(shape, dtype)
     except ValueError:  # numpy counts its bytes in 64 bits
         raise ValueError(f"input '{spec.name}' of shape {shape} would be larger than any memory") from None
 
@@ -82,8 +84,10 @@ class Model(_core.Model):
     Call it as ``model(x)`` or ``model(a, b)``, with one array for each input, in order. It returns one array, or a
     tuple of arrays if the model has several outputs. An input is either a batch, or a single row without the batch
     axis; the number of dimensions tells which. The answer to a single row has no batch axis either. Arrays may be numpy
-    arrays, or anything with ``__dlpack__`` or the buffer protocol; they need not be contiguous. Bools mean what they
-    mean to numpy: a byte that is not 0 is true. If another thread changes an array during the call, the answer is
+    arrays, or anything with ``__dlpack__`` or the buffer protocol; they need not be contiguous. Inputs of strings take
+    arrays of ``numpy.str_`` or of ``str`` objects, lists of ``str``, and objects with ``__array__`` (a column of
+    pandas); answers of strings are arrays of objects. Bools mean what they mean to numpy: a byte that is not 0 is true.
+    If another thread changes an array during the call, the answer is
     computed from a mixture of old and new values, or the call raises an error; nothing worse happens.
 
     Examples

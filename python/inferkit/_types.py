@@ -15,7 +15,9 @@ __all__ = ["InputChecks", "MemoryUse", "Metadata", "TensorSpec"]
 
 
 def numpy_dtype(name: str) -> np.dtype[Any]:
-    """Find the dtype of a `TensorSpec.dtype`; those that numpy lacks come from ml_dtypes."""
+    """Find the dtype of a `TensorSpec.dtype`; those that numpy lacks come from ml_dtypes, strings are objects."""
+    if name == "string":
+        return np.dtype(object)
     try:
         return np.dtype(name)
     except TypeError:
@@ -29,6 +31,11 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
         raise TypeError(f"numpy has no {name}; install the package ml_dtypes, which has it") from None
 
 
+def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
+    """Compare two answers to the bit; strings by their characters."""
+    return a.tolist() == b.tolist() if a.dtype == b.dtype == object else a.tobytes() == b.tobytes()
+
+
 @dataclass(frozen=True)
 class TensorSpec:
     """Name, type and shape of a model's input or output.
@@ -39,7 +46,9 @@ class TensorSpec:
         As in the model file.
     dtype : str
         numpy's name of the element type: ``"float32"``, ``"int64"``, ``"bool"``... For types that numpy does not have,
-        the name in the package ``ml_dtypes``: ``"bfloat16"``, ``"float8_e4m3fn"``, ``"int4"``...
+        the name in the package ``ml_dtypes``: ``"bfloat16"``, ``"float8_e4m3fn"``, ``"int4"``... ``"string"`` takes
+        arrays of ``numpy.str_`` of any width, and arrays of objects, or lists, that hold ``str``; it gives arrays of
+        objects.
     shape : tuple of int or None
         ``None`` marks a free dimension, such as the batch: each request chooses its size.
 

@@ -39,10 +39,13 @@ class Verdict:
 
 def difference(got: np.ndarray, want: np.ndarray, rtol: float, atol: float) -> str:
     """Empty where they agree."""
+    want = want.astype(object) if want.dtype.kind == "U" else want
     if got.dtype != want.dtype or got.shape != want.shape:
         return f"{got.dtype}{list(got.shape)} instead of {want.dtype}{list(want.shape)}"
     if want.dtype.kind in "biu":
         return "" if np.array_equal(got, want) else f"{np.sum(got != want)} of {want.size} elements differ"
+    if want.dtype == object:  # strings
+        return "" if got.tolist() == want.tolist() else f"{got.tolist()} instead of {want.tolist()}"
     if want.dtype.kind == "c":
         return "" if np.allclose(got, want, rtol, atol, equal_nan=True) else "complex values differ"
     g, w = got.astype(np.float64), want.astype(np.float64)

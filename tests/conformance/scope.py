@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import onnx
-from onnx import AttributeProto, TensorProto
 
 from .cases import nodes
 
 RANDOM = {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
-STRINGS = {"StringConcat", "StringNormalizer", "StringSplit", "RegexFullMatch"}
 TRAINING_DOMAINS = {"ai.onnx.training", "ai.onnx.preview.training"}
 Graph = onnx.GraphProto
 
@@ -49,17 +47,6 @@ def decodes_images(graph: Graph) -> bool:
     return any(n.op_type == "ImageDecoder" for n in nodes(graph))
 
 
-def has_strings(graph: Graph) -> bool:
-    def of_strings(attribute: AttributeProto) -> bool:
-        return attribute.type == AttributeProto.TENSOR and attribute.t.data_type == TensorProto.STRING
-
-    return (
-        any(v.type.tensor_type.elem_type == TensorProto.STRING for v in values(graph))
-        or any(t.data_type == TensorProto.STRING for t in graph.initializer)
-        or any(n.op_type in STRINGS or any(map(of_strings, n.attribute)) for n in nodes(graph))
-    )
-
-
 def has_sequences(graph: Graph) -> bool:
     return any(v.type.HasField("sequence_type") for v in values(graph)) or any(
         "Sequence" in n.op_type and n.op_type != "ReverseSequence" for n in nodes(graph)
@@ -84,5 +71,4 @@ RULES = {
     "image decoding": decodes_images,
     "optionals": has_optionals,
     "sequences": has_sequences,
-    "strings": has_strings,
 }

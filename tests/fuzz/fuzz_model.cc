@@ -32,9 +32,15 @@ class Sink final : public OutputSink {
     outputs_[index].assign(bytes + 1, std::byte{0xa5});
     return outputs_[index].data();
   }
+  char* allocate_text(size_t index, size_t bytes) override {
+    if (texts_.size() <= index) texts_.resize(index + 1);
+    texts_[index].assign(bytes + 1, '?');
+    return texts_[index].data();
+  }
 
  private:
   std::vector<std::vector<std::byte>> outputs_;
+  std::vector<std::vector<char>> texts_;
 };
 
 /// One value in the types there are.
@@ -42,10 +48,12 @@ struct Sample {
   double real;
   int64_t integer;
   uint16_t half;
+  std::string_view text = "1";
 };
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 constexpr Sample kOnes[] = {{1, 1, 0x3c00}};
-constexpr Sample kSmall[] = {{0, 0, 0}, {1, 1, 0x3c00}, {2, 2, 0x4000}, {0.5, 1, 0x3800}, {-1, 3, 0xbc00}};
+constexpr Sample kSmall[] = {
+    {0, 0, 0, ""}, {1, 1, 0x3c00, "a b\xc3\xa4 \xf0\x9f\x98\x80"}, {2, 2, 0x4000}, {0.5, 1, 0x3800}, {-1, 3, 0xbc00}};
 constexpr Sample kOdd[] = {{-1, -1, 0xbc00},
                            {kNaN, std::numeric_limits<int64_t>::min(), 0x7e00},
                            {1e30, std::numeric_limits<int64_t>::max(), 0x7c00},
@@ -58,7 +66,9 @@ void fill(std::span<std::byte> out, DType dtype, std::span<const Sample> with) {
     const Sample& sample = with[i % with.size()];
     const auto write = [&](auto value) { std::memcpy(&out[i * size], &value, std::min(size, sizeof(value))); };
     const auto single = static_cast<float>(sample.real);
-    if (dtype == DType::kF64) {
+    if (dtype == DType::kString) {
+      write(sample.text);
+    } else if (dtype == DType::kF64) {
       write(sample.real);
     } else if (dtype == DType::kF32) {
       write(single);

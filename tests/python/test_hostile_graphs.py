@@ -99,15 +99,6 @@ def test_dropout_whose_training_mode_is_not_one_bool(training: np.ndarray) -> No
         load([node("Dropout", ["x", "r", "t"], ["y"])], constants, x=(2, 4))
 
 
-def test_outputs_of_strings_are_refused() -> None:
-    words = helper.make_tensor("s", TensorProto.STRING, [2], [b"a", b"b"])
-    for nodes in ([], [node("Identity", ["s"], ["z"])]):
-        name = "z" if nodes else "s"
-        port = value(name, (2,), TensorProto.STRING)
-        with pytest.raises(inferkit.UnsupportedOpError, match="strings"):
-            load([node("Relu", ["x"], ["y"]), *nodes], [words], outputs=[value("y"), port])
-
-
 # ---- sizes ---------------------------------------------------------------------------------------------------------
 
 

@@ -171,7 +171,6 @@ def test_a_name_may_hold_a_nul() -> None:
 @pytest.mark.parametrize(
     ("dtype", "shape", "text"),
     [
-        ("string", (None,), "not a dtype"),
         ("float32", (None, -5), "dimension of .*put 'x' .* got -5"),
         ("float32", (-1, 4), "dimension of .*put 'x' .* got -1"),
         ("float32", (1,) * 9, "at most 8"),

@@ -279,7 +279,7 @@ def test_one_hot_encoder() -> None:
     strict = load(node_model("OneHotEncoder", [x], 1, cats_int64s=cats, zeros=0))
     with pytest.raises(inferkit.InferenceError, match="not one of the categories"):
         strict(x)
-    refused(node_model("OneHotEncoder", [x], 1, cats_strings=["a"]), inferkit.UnsupportedOpError, "strings")
+    refused(node_model("OneHotEncoder", [x], 1, cats_strings=["a"]), inferkit.UnsupportedOpError, "input 0 of type")
 
 
 @pytest.mark.parametrize("opset", [2, 4])
@@ -340,11 +340,6 @@ def test_label_encoder_refuses() -> None:
     )
     refused(
         node_model("LabelEncoder", [x], 1, 2, keys_floats=[1.0], values_int64s=[1]), inferkit.ModelError, "keys of type"
-    )
-    refused(
-        node_model("LabelEncoder", [x], 1, 2, keys_int64s=[1], values_strings=["a"]),
-        inferkit.UnsupportedOpError,
-        "strings",
     )
 
 
@@ -818,11 +813,3 @@ def test_hostile_svms(changes: dict[str, Any], match: str) -> None:
     }
     given = {k: v for k, v in (attributes | changes).items() if v is not None}
     refused(node_model("SVMClassifier", [matrix(2, 3)], 2, **given), inferkit.ModelError, match)
-
-
-def test_string_labels_are_refused_with_what_to_do() -> None:
-    data = node_model(
-        "LinearClassifier", [matrix(2, 3)], 2, coefficients=[1.0] * 6, intercepts=[0.0] * 2,
-        classlabels_strings=["a", "b"],
-    )  # fmt: skip
-    refused(data, inferkit.UnsupportedOpError, "integer labels")

@@ -215,10 +215,3 @@ def test_one_row_without_its_batch_axis() -> None:
     assert label.shape == ()
     assert probabilities.shape == (3,)
     assert probabilities.tobytes() == model(x)[1][0].tobytes()
-
-
-def test_string_labels_say_what_to_do() -> None:
-    x, y = data("iris")
-    model = export(LR().fit(x, np.array(["a", "b", "c"])[y]), x, zipmap=False)
-    with pytest.raises(inferkit.UnsupportedOpError, match="integer labels"):
-        inferkit.Model.load(model)

@@ -61,7 +61,11 @@ def choices() -> list[tuple[defs.OpSchema, str]]:
 
 
 # Not the name of a way, or of an operator that inferkit lacks as a whole.
-FREE_TEXT = {("Einsum", "equation"), ("Constant", "value_string"), ("LabelEncoder", "default_string")}
+FREE_TEXT = {
+    ("Einsum", "equation"), ("Constant", "value_string"), ("LabelEncoder", "default_string"),
+    ("CategoryMapper", "default_string"), ("StringSplit", "delimiter"), ("StringNormalizer", "locale"),
+    ("RegexFullMatch", "pattern"),
+}  # fmt: skip
 
 
 def required(schema: defs.OpSchema) -> dict[str, Any]:
@@ -138,11 +142,11 @@ def test_a_number_that_no_input_makes_right(op: str, inputs: int, attributes: di
 ML_NODES: list[tuple[str, dict[str, Any]]] = [
     ("Scaler", {"offset": [1.0], "scale": [1.0, 2.0]}),
     ("Imputer", {}),
-    ("OneHotEncoder", {"cats_strings": ["a"]}),
+    ("OneHotEncoder", {"cats_strings": ["a"], "cats_int64s": [1]}),
     ("OneHotEncoder", {}),
-    ("LabelEncoder", {"keys_strings": ["a"], "values_int64s": [1]}),
-    ("LabelEncoder", {"keys_int64s": [1], "values_strings": ["a"]}),
-    ("LinearClassifier", {"coefficients": [1.0, 2.0], "classlabels_strings": ["a", "b"]}),
+    ("LabelEncoder", {"keys_strings": ["a"]}),
+    ("LabelEncoder", {"keys_int64s": [1], "values_strings": [b"\xff"]}),
+    ("LinearClassifier", {"coefficients": [1.0, 2.0], "classlabels_strings": ["a"]}),
     ("LinearRegressor", {"coefficients": [1.0, 2.0], "targets": 3}),
     ("SVMRegressor", {"coefficients": [1.0], "support_vectors": [1.0], "n_supports": 1}),
     (
@@ -150,7 +154,7 @@ ML_NODES: list[tuple[str, dict[str, Any]]] = [
         {"coefficients": [1.0], "support_vectors": [1.0], "classlabels_strings": ["a", "b"], "rho": [1.0]},
     ),
     ("TreeEnsembleRegressor", {"n_targets": 0}),
-    ("TreeEnsembleClassifier", {"classlabels_strings": ["a", "b"]}),
+    ("TreeEnsembleClassifier", {"classlabels_strings": ["a"]}),
     ("FeatureVectorizer", {"inputdimensions": [1, 2, 3]}),
 ]
 

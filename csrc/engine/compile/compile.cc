@@ -33,12 +33,6 @@ void Compiler::mark_needed() {
   node_needed_.assign(graph().nodes.size(), false);
   for (ValueId id : graph().outputs) {
     value_needed_[static_cast<size_t>(id)] = true;
-    if (waits_[static_cast<size_t>(id)]) continue;
-    if (fold_ && known(id).dtype == DType::kString) {
-      throw Error(ErrorCode::kUnsupportedOp,
-                  cat("output '", graph().values[static_cast<size_t>(id)].name,
-                      "' is of strings; let the model give numbers, and name them after it"));
-    }
   }
   for (size_t n = graph().nodes.size(); n-- > 0;) {
     const Node& node = graph().nodes[n];
@@ -53,6 +47,9 @@ void Compiler::mark_needed() {
 void Compiler::finish() {
   for (const InputFacts& in : inputs_) plan_->inputs.push_back({in.dtype, in.shape});
   plan_->device = options_.device;
+  if (options_.text && std::ranges::any_of(facts_, [](const auto& f) { return f && f->dtype == DType::kString; })) {
+    options_.text->store(true, std::memory_order_relaxed);
+  }
   plan_->arena_bytes = storage_.place();
   size_t output_bytes = 0;
   for (const Port& port : plan_->outputs) output_bytes += TensorView{port.dtype, port.shape, nullptr}.bytes();

@@ -1,5 +1,6 @@
 // Graph + concrete input shapes -> plan: infer shapes, fold what the shapes decide, lower what is needed, place memory.
 #pragma once
+#include <atomic>
 #include <functional>
 #include <limits>
 #include <memory>
@@ -60,6 +61,8 @@ struct CompileOptions {
   const LoweringWishes* wishes = nullptr;
   /// Gets what can be said of the plan, where it is not null.
   PlanNotes* notes = nullptr;
+  /// Set where the plan has values of strings, if it is not null: its runs need a TextHeap.
+  std::atomic<bool>* text = nullptr;
 };
 
 /// Compiles `graph` for inputs of these dtypes and shapes, as far as it can be without values that only a run gives;

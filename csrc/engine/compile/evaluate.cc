@@ -1,6 +1,10 @@
 // One node, run on constants by a plan of its own: what folding does, and dynamic nodes without a function of their
 // own.
+#include <algorithm>
+
 #include "engine/compile/compiler.h"
+#include "engine/plan/text_heap.h"
+#include "graph/text_tensor.h"
 #include "platform/run_control.h"
 
 namespace inferkit {
@@ -60,14 +64,33 @@ std::vector<Tensor> evaluate_within(const Node& node, std::span<const Tensor* co
     ++port;
   }
   Session session(plan, *BufferPool::process_default());
+  const size_t most_text = std::min(limits.bytes, limits.run_bytes);
+  TextHeap text(*BufferPool::process_default(), most_text);
   try {
+    const TextHeap::Scope scope(text);
     session.run({}, pointers, {});
   } catch (const Stopped&) {
     throw;
   } catch (const Error& error) {
+    if (error.reason() == Reason::kTooLarge) {
+      if (limits.bytes < limits.run_bytes) return {};  // a run may have more
+      throw;
+    }
     // Constants on which the operation is impossible (an index out of range): the graph is wrong, not a run.
     if (error.code() != ErrorCode::kInference) throw;
     throw Error(ErrorCode::kModel, error.what());
+  }
+  size_t text_left = most_text;
+  for (Tensor& tensor : out) {  // shows what the run has, and its constants
+    if (tensor.dtype != DType::kString || !tensor.data) continue;
+    const auto views = strings_of(tensor.view());
+    const size_t bytes = text_bytes(views);
+    if (bytes > text_left) {
+      if (limits.bytes < limits.run_bytes) return {};
+      throw Error(ErrorCode::kValidation, Reason::kTooLarge, cat("strings of ", bytes >> 20, " MiB"));
+    }
+    text_left -= bytes;
+    tensor = text_tensor(tensor.shape, views);
   }
   return out;
 }

@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "engine/model/model.h"
+#include "engine/plan/text_heap.h"
 #include "engine/plan/timed_plan.h"
 #include "platform/run_control.h"
 
@@ -43,6 +44,8 @@ Explained Model::profile(std::span<const TensorView> inputs, int64_t runs) {
   }
   std::vector<Nanos> steps(plan.steps.size());
   Session session(timed(out.plan, steps), *options_.pool);
+  TextHeap text(*options_.pool, options_.max_run_bytes);
+  const TextHeap::Scope scope(text);
   const ExecContext context = exec_context(plan);
   session.run(in, targets, context);  // what a first run brings into caches and into being is not the model's time
   std::vector<std::vector<int64_t>> taken(out.notes.nodes.size());

@@ -10,6 +10,8 @@
 #include "engine/compile/plan_limits.h"
 #include "engine/model/check_attributes.h"
 #include "engine/model/model_fork.h"
+#include "engine/plan/text_heap.h"
+#include "engine/run/keep_text.h"
 #include "graph/model_weights.h"
 #include "graph/onnx_reader.h"
 #include "graph/passes/fold_constants.h"
@@ -221,10 +223,6 @@ void Model::read_specs() {
       throw Error(ErrorCode::kUnsupportedOp,
                   cat("input '", value.name, "' declares no shape; give it one (free dimensions are fine)"));
     }
-    if (*value.dtype == DType::kString) {
-      throw Error(ErrorCode::kUnsupportedOp,
-                  cat("input '", value.name, "' is of strings; encode them as numbers before the model"));
-    }
     inputs_.push_back({value.name, *value.dtype, *value.shape});
   }
   if (graph.outputs.empty()) throw Error(ErrorCode::kModel, "the model has no outputs");
@@ -237,7 +235,8 @@ void Model::read_specs() {
 std::shared_ptr<const Plan> Model::compile_for(std::span<const Shape> shapes, PlanNotes* notes) {
   std::vector<InputFacts> facts;
   for (size_t i = 0; i < inputs_.size(); ++i) {
-    const bool foreign = inputs_[i].dtype != DType::kBool;  // bools come as copies: see Runner::run
+    // Bools and strings come as copies: see Runner::run.
+    const bool foreign = inputs_[i].dtype != DType::kBool && inputs_[i].dtype != DType::kString;
     facts.push_back({inputs_[i].dtype, shapes[i], nullptr, foreign});
   }
   try {
@@ -247,7 +246,8 @@ std::shared_ptr<const Plan> Model::compile_for(std::span<const Shape> shapes, Pl
                       .device = options_.device,
                       .threads = options_.threads,
                       .files = &file_.files,
-                      .notes = notes});
+                      .notes = notes,
+                      .text = &text_});
     });
     if (plan->next) staged_.store(true, std::memory_order_relaxed);
     return plan;
@@ -285,10 +285,8 @@ Status Model::run(std::span<const TensorView> inputs, OutputSink& sink) noexcept
     }
     PlanCache::Lease lease = acquire({shapes, inputs.size()});
     const Plan& plan = lease.plan();
-    if (plan.next) {
-      RunBudget budget{.iterations = options_.max_iterations, .max_bytes = options_.max_run_bytes};
-      file_.files.guarded(
-          [&] { run_stages(file_.graph, plans_, std::move(lease), inputs, sink, environment(), budget); });
+    if (plan.next || has_text()) {
+      run_whole(std::move(lease), inputs, sink);
       return {};
     }
     for (size_t i = 0; i < plan.outputs.size(); ++i)
@@ -298,6 +296,16 @@ Status Model::run(std::span<const TensorView> inputs, OutputSink& sink) noexcept
   } catch (...) {
     return current_exception_status();
   }
+}
+
+void Model::run_whole(PlanCache::Lease lease, std::span<const TensorView> inputs, OutputSink& sink) {
+  RunBudget budget{.iterations = options_.max_iterations, .max_bytes = options_.max_run_bytes};
+  TextHeap text(*options_.pool, options_.max_run_bytes);
+  const TextHeap::Scope scope(text);
+  TextSink outputs(sink);
+  file_.files.guarded(
+      [&] { run_stages(file_.graph, plans_, std::move(lease), inputs, outputs, environment(), budget); });
+  outputs.keep(options_.max_run_bytes);
 }
 
 int64_t Model::estimate_nanos(std::span<const Shape> shapes) const {

@@ -68,6 +68,8 @@ class Model final : public Runner {
   int64_t estimate_nanos(std::span<const Shape> shapes) const override;
   bool values_decide() const override { return staged_.load(std::memory_order_relaxed); }
   bool rows_mix() const override { return rows_mix_; }
+  /// True where a plan of it has strings: its runs are made by run(), not by a session alone.
+  bool has_text() const { return text_.load(std::memory_order_relaxed); }
 
   /// For callers that want the outputs' shapes before the run. Input shapes must fit the specs. The first is empty
   /// where a plan for them must be compiled, which takes a while.
@@ -109,6 +111,8 @@ class Model final : public Runner {
   std::vector<Port> run_on_constants(std::span<const InputFacts> facts, int value, RunBudget& budget, Trial& trial);
   void probe();
   RunEnvironment environment() const;
+  /// Runs that go from plan to plan, or hold strings.
+  void run_whole(PlanCache::Lease lease, std::span<const TensorView> inputs, OutputSink& sink);
 
   const ModelOptions options_;  // `threads` is what there is, never 0
   const std::string path_;
@@ -122,6 +126,7 @@ class Model final : public Runner {
   bool rows_mix_ = false;
   std::mutex variants_mutex_;  // for variants_: held to look one up, or put one in
   std::deque<std::pair<std::vector<std::string>, std::shared_ptr<Model>>> variants_;
+  std::atomic<bool> text_{false};    // a plan of it has strings; relaxed, as the next
   std::atomic<bool> staged_{false};  // a plan of it has a continuation; relaxed: it publishes nothing else
 };
 

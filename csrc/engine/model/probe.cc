@@ -7,6 +7,7 @@
 #include "engine/compile/plan_limits.h"
 #include "engine/model/check_branches.h"
 #include "engine/model/model.h"
+#include "engine/plan/text_heap.h"
 
 namespace inferkit {
 namespace {
@@ -56,9 +57,11 @@ struct Model::Trial {
 
 /// The outputs that a plan for these inputs gives; empty where only a run on real values could tell.
 std::vector<Port> Model::probe_outputs(std::span<const InputFacts> facts, Trial& trial) {
-  const auto plan =
-      compile(file_.graph, facts, *packed_,
-              {.max_run_bytes = options_.max_run_bytes, .device = options_.device, .threads = options_.threads});
+  const auto plan = compile(file_.graph, facts, *packed_,
+                            {.max_run_bytes = options_.max_run_bytes,
+                             .device = options_.device,
+                             .threads = options_.threads,
+                             .text = &text_});
   if (!plan->next) return plan->outputs;
   const bool first = !trial.staged;
   trial.staged = true;
@@ -93,16 +96,23 @@ std::vector<Port> Model::run_on_constants(std::span<const InputFacts> facts, int
     }
     values.push_back(options_.pool->acquire(std::max<size_t>(bytes, 1), "probe"));
     auto* to = static_cast<std::byte*>(values.back().data());
+    shapes.push_back(f.shape);
+    views.push_back({f.dtype, f.shape, to});
+    if (f.dtype == DType::kString) {
+      const std::string_view digit = value == 0 ? "0" : "1";
+      std::fill_n(values.back().as<std::string_view>(), f.shape.elements(), digit);
+      continue;
+    }
     const uint64_t first = value == 0 ? 0 : bits_of_one(f.dtype);
     const size_t size = std::min(bytes, dtype_size(f.dtype));
     std::memset(to, 0, size);
     std::memcpy(to, &first, std::min(size, sizeof(first)));
     for (size_t done = size; done < bytes; done *= 2) std::memcpy(to + done, to, std::min(done, bytes - done));
-    shapes.push_back(f.shape);
-    views.push_back({f.dtype, f.shape, to});
   }
   PortSink sink(*options_.pool, outputs_.size());
   std::string failure = "it takes too long";
+  TextHeap text(*options_.pool, options_.max_run_bytes);
+  const TextHeap::Scope scope(text);
   try {
     const bool ran = trial.time.spend(
         [&] { run_stages(file_.graph, plans_, plans_.acquire(shapes), views, sink, environment(), budget); });

@@ -12,6 +12,7 @@
 
 #include "engine/compile/op_registry.h"
 #include "engine/ops/common/small_convert.h"
+#include "engine/ops/common/text_cast.h"
 #include "engine/ops/dispatch.h"
 #include "engine/ops/saturate.h"
 #include "graph/onnx_tensor.h"
@@ -178,9 +179,16 @@ void lower_to_small(LowerContext& c, Ref in, DType from, DType to, int64_t n) {
 void lower_cast(LowerContext& c) {
   DType from = c.input(0).dtype;
   const DType to = c.output(0).dtype;
-  if (from == to && from != DType::kString) return c.alias(0, 0);
+  if (from == to) return c.alias(0, 0);
   const int64_t n = c.output(0).shape.elements();
   Ref in = c.in(0);
+  if (from == DType::kString && !is_small(to)) return lower_from_text(c, in, c.out(0), to, n);
+  if (from == DType::kString) {
+    from = is_small_float(to) ? DType::kF32 : DType::kI32;
+    const Ref number = c.scratch(static_cast<size_t>(n) * dtype_size(from));
+    lower_from_text(c, in, number, from, n);
+    return lower_to_small(c, number, from, to, n);
+  }
   if (from == DType::kF8E8M0 && (to == DType::kF64 || !is_float(to)) && !is_small(to)) {
     const Ref wide = c.scratch(static_cast<size_t>(n) * sizeof(double));
     c.step(run_power_to_double, CastParams{n}, {in, wide}, static_cast<double>(n));
@@ -192,7 +200,9 @@ void lower_cast(LowerContext& c) {
   } else if (!is_small(to) && dtype_size(from) == dtype_size(to)) {
     c.in_place(0, 0);
   }
-  if (is_small(to))
+  if (to == DType::kString)
+    lower_to_text(c, in, from, c.out(0), n);
+  else if (is_small(to))
     lower_to_small(c, in, from, to, n);
   else
     lower_plain(c, in, from, c.out(0), to, n);

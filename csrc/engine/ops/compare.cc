@@ -1,4 +1,5 @@
 // Comparisons, logic and bits: two operands, broadcast.
+#include "base/string_dtype.h"
 #include "engine/compile/op_registry.h"
 #include "engine/ops/elementwise.h"
 
@@ -69,6 +70,16 @@ void lower_shift(LowerContext& c) {
   return shifts_left(c) ? lower_binary<ShiftLeft, kIntegerTypes>(c) : lower_binary<ShiftRight, kIntegerTypes>(c);
 }
 
+void lower_equal(LowerContext& c) {
+  if (c.input(0).dtype != DType::kString) return lower_binary<Equal, kAllTypes>(c);
+  const Shape& y = c.output(0).shape;
+  const BinaryParams params{binary_nest(c.input(0).shape, c.input(1).shape, y),
+                            binary_loop<Equal, std::string_view>,
+                            {sizeof(std::string_view), sizeof(std::string_view), sizeof(bool)},
+                            /*nanos=*/10};
+  c.step(run_binary, params, {c.in(0), c.in(1), c.out(0)}, 10 * static_cast<double>(y.elements()));
+}
+
 void add(OpRegistry& r, std::string_view name, int since, InferFn infer, LowerFn lower) {
   r.add({.name = name, .since = since, .min_inputs = 2, .max_inputs = 2, .max_outputs = 1, .infer = infer}, lower);
 }
@@ -76,7 +87,7 @@ void add(OpRegistry& r, std::string_view name, int since, InferFn infer, LowerFn
 }  // namespace
 
 void register_compare(OpRegistry& r) {
-  add(r, "Equal", 7, infer_compare, lower_binary<Equal, kAllTypes>);
+  add(r, "Equal", 7, infer_compare, lower_equal);
   add(r, "Less", 7, infer_compare, lower_binary<Less, kNumberTypes>);
   add(r, "LessOrEqual", 12, infer_compare, lower_binary<LessOrEqual, kNumberTypes>);
   add(r, "Greater", 7, infer_compare, lower_binary<Less, kNumberTypes, Order::kSwapped>);

@@ -51,7 +51,6 @@ void infer_concat(InferContext& c) {
 
 void lower_concat(LowerContext& c) {
   const DType dtype = c.input(0).dtype;
-  if (dtype == DType::kString) c.unsupported("strings");
   if (c.input_count() == 1) return c.alias(0, 0);
   const Shape& full = c.output(0).shape;
   const size_t axis = axis_of(c, 1);
@@ -108,7 +107,6 @@ void infer_split(InferContext& c) {
 
 void lower_split(LowerContext& c) {
   const TensorFacts& x = c.input(0);
-  if (x.dtype == DType::kString) c.unsupported("strings");
   const size_t axis = axis_of(c, 0);
   const std::vector<int64_t> lengths = split_lengths(c, axis);
   if (lengths.size() == 1) return c.alias(0, 0);

@@ -78,7 +78,6 @@ void infer_tile(InferContext& c) {
 
 void lower_tile(LowerContext& c) {
   const TensorFacts& x = c.input(0);
-  if (x.dtype == DType::kString) c.unsupported("strings");
   const int64_t elements = c.output(0).shape.elements();
   if (x.shape == c.output(0).shape) return c.alias(0, 0);
   if (elements == 0) return;

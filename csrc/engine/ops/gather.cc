@@ -1,5 +1,6 @@
 // Gather, GatherElements, GatherND: picking rows, elements or slices by indices that are data.
 #include "engine/compile/op_registry.h"
+#include "engine/ops/common/any_width.h"
 #include "engine/ops/common/copy_rows.h"
 #include "engine/ops/indices.h"
 #include "engine/ops/strided.h"
@@ -9,10 +10,6 @@ namespace {
 
 size_t axis_of(const NodeContext& c) {
   return static_cast<size_t>(c.attr_axis(0, static_cast<int64_t>(c.input(0).shape.rank())));
-}
-
-void refuse_strings(const NodeContext& c) {
-  if (c.input(0).dtype == DType::kString) c.unsupported("strings");
 }
 
 struct GatherParams {
@@ -44,7 +41,6 @@ void infer_gather(InferContext& c) {
 }
 
 void lower_gather(LowerContext& c) {
-  refuse_strings(c);
   const size_t axis = axis_of(c);
   const Shape& x = c.input(0).shape;
   const int64_t row = x.elements(axis + 1, x.rank()) * static_cast<int64_t>(dtype_size(c.input(0).dtype));
@@ -84,14 +80,13 @@ void infer_gather_elements(InferContext& c) {
 }
 
 void lower_gather_elements(LowerContext& c) {
-  refuse_strings(c);
   const size_t axis = axis_of(c);
   const Shape &x = c.input(0).shape, &indices = c.input(1).shape;
   Strides strides = x.strides();
   ElementsParams p{{}, x[axis], strides[axis]};
   strides[axis] = 0;
   p.nest = make_nest<2>(indices, {strides, indices.strides()});
-  const StepFn fn = dispatch_width(c.input(0).dtype, [&]<class W>() -> StepFn {
+  const StepFn fn = dispatch_any_width(c.input(0).dtype, [&]<class W>() -> StepFn {
     return dispatch<kIndexTypes>(c.input(1).dtype, []<class I>() -> StepFn { return run_gather_elements<W, I>; });
   });
   c.step(fn, p, {c.in(0), c.in(1), c.out(0)}, static_cast<double>(indices.elements()) * 2);
@@ -149,7 +144,6 @@ void infer_gather_nd(InferContext& c) {
 }
 
 void lower_gather_nd(LowerContext& c) {
-  refuse_strings(c);
   const Shape &x = c.input(0).shape, &indices = c.input(1).shape;
   const size_t b = batch_dims(c);
   const auto size = static_cast<int64_t>(dtype_size(c.input(0).dtype));

@@ -243,7 +243,7 @@ void lower_group_norm(LowerContext& c) { lower_norm(c, group_params(c)); }
 
 void register_normalization(OpRegistry& r) {
   const OpSchema layer{.name = "LayerNormalization",
-                       .since = 17,
+                       .since = 1,  // from 17 on; ONNX Runtime writes it into older models, too
                        .min_inputs = 2,
                        .max_inputs = 3,
                        .max_outputs = 3,

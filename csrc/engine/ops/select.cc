@@ -60,7 +60,6 @@ void infer_compress(InferContext& c) {
 
 void lower_compress(LowerContext& c) {
   const DType dtype = c.input(0).dtype;
-  if (dtype == DType::kString) c.unsupported("strings");
   size_t axis = 0;
   const Shape x = compress_view(c, axis);
   const auto places = std::make_shared<std::vector<int64_t>>();
@@ -73,7 +72,6 @@ void lower_compress(LowerContext& c) {
 
 /// Between two plans nothing is kept of the condition: its memory counts, and that of a list of places would not.
 std::vector<Tensor> compress_values(const NodeContext& c, DynamicContext& run) {
-  if (c.input(0).dtype == DType::kString) c.unsupported("strings");
   size_t axis = 0;
   Shape shape = compress_view(c, axis);
   const int64_t size = shape[axis], outer = shape.elements(0, axis), count = count_picked(c, size);
@@ -191,7 +189,6 @@ void infer_reverse(InferContext& c) {
 }
 void lower_reverse(LowerContext& c) {
   const TensorFacts& x = c.input(0);
-  if (x.dtype == DType::kString) c.unsupported("strings");
   const bool time_major = c.attr_int("time_axis", 0) == 0;
   const ReverseParams p{x.shape[time_major ? 0 : 1], x.shape[time_major ? 1 : 0],
                         x.shape.elements(2, x.shape.rank()) * static_cast<int64_t>(dtype_size(x.dtype)), time_major};

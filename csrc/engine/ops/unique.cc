@@ -3,6 +3,7 @@
 #include <cstring>
 #include <numeric>
 #include <span>
+#include <string_view>
 
 #include "engine/compile/op_registry.h"
 #include "engine/ops/common/sort.h"
@@ -17,7 +18,8 @@ struct SliceView {
   int64_t outer = 1, count = 0, inner = 1;
 };
 
-/// Slices in the order of their elements; a NaN stands after all numbers and is like another NaN.
+/// Slices in the order of their elements, strings in that of their characters' numbers; a NaN stands after all numbers
+/// and is like another NaN.
 template <class T>
 int compare(const T* x, const SliceView& v, int64_t a, int64_t b) {
   for (int64_t o = 0; o < v.outer; ++o) {
@@ -107,11 +109,13 @@ std::vector<Tensor> run_unique(const NodeContext& c, DynamicContext& run) {
   const auto slices = static_cast<size_t>(v.count);
   Groups g{std::span(static_cast<int64_t*>(order_data), slices),
            std::span(static_cast<int64_t*>(of_slice_data), slices)};
-  const bool known = dispatch<kAllTypes>(x.dtype, [&]<class T>() -> bool {
+  const auto group_as = [&]<class T>() -> bool {
     group(x.as<T>(), v, c.attr_int("sorted", 1) != 0, g);
     return true;
-  });
-  if (!known) c.unsupported("strings");
+  };
+  const bool known = x.dtype == DType::kString ? group_as.template operator()<std::string_view>()
+                                               : dispatch<kAllTypes>(x.dtype, group_as);
+  if (!known) c.unsupported(cat("an input of type ", dtype_name(x.dtype)));
   shape[axis] = static_cast<int64_t>(g.first.size());
   void* data = nullptr;
   Tensor out = run.allocate(x.dtype, shape, &data);

@@ -1,5 +1,6 @@
 // Where: one of two values by a condition; all three broadcast.
 #include "engine/compile/op_registry.h"
+#include "engine/ops/common/any_width.h"
 #include "engine/ops/elementwise.h"
 
 namespace inferkit {
@@ -47,8 +48,7 @@ void infer_where(InferContext& c) {
 
 void lower_where(LowerContext& c) {
   const Shape& out = c.output(0).shape;
-  const StepFn fn = dispatch_width(c.output(0).dtype, []<class W>() -> StepFn { return run_where<W>; });
-  if (!fn) c.unsupported("strings");
+  const StepFn fn = dispatch_any_width(c.output(0).dtype, []<class W>() -> StepFn { return run_where<W>; });
   offer_in_place(c, 3);
   const WhereParams params{
       make_nest<4>(out, {broadcast_strides(c.input(0).shape, out), broadcast_strides(c.input(1).shape, out),

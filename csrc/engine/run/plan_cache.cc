@@ -112,6 +112,8 @@ std::shared_ptr<PlanCache::Entry> PlanCache::insert(std::span<const Shape> shape
   return entry;
 }
 
+std::shared_ptr<const Plan> PlanCache::Lease::shared_plan() const { return entry_->plan; }
+
 PlanCache::Lease::~Lease() {
   if (!session_) return;
   const std::scoped_lock lock(cache_->mutex_);

@@ -39,6 +39,8 @@ class PlanCache {
     ~Lease();
     Session& session() const { return *session_; }
     const Plan& plan() const { return session_->plan(); }
+    /// Lives on when the cache forgets it.
+    std::shared_ptr<const Plan> shared_plan() const;
 
    private:
     friend class PlanCache;

@@ -4,6 +4,8 @@
 
 #include "engine/compile/op_registry.h"
 #include "engine/compile/plan_limits.h"
+#include "engine/plan/text_heap.h"
+#include "graph/text_tensor.h"
 #include "graph/topological_sort.h"
 #include "platform/float_environment.h"
 #include "platform/run_control.h"
@@ -15,6 +17,8 @@ namespace {
 /// Below this a run stays on its own thread: a fork and join costs microseconds.
 constexpr int64_t kParallelNanos = 20'000;
 constexpr size_t kMaxIdleSessions = 16;
+/// About what a plan takes that is only kept for a run.
+constexpr size_t kPlanBytes = size_t{16} << 10;
 
 int64_t compile_nanos(const Graph& graph) {
   constexpr int64_t kPerPlan = 20'000, kPerNode = 4'000;
@@ -57,6 +61,15 @@ void copy_value(void* to, const Tensor& value) {
   RunControl::check();
 }
 
+/// What tells a value from any other of its type and shape.
+void append_value(std::string& key, const Tensor& value) {
+  if (value.dtype != DType::kString) {
+    key.append(static_cast<const char*>(value.data), value.bytes());
+    return;
+  }
+  for (const std::string_view text : strings_of(value.view())) key.append(cat(text.size(), ":")).append(text);
+}
+
 /// What the graph is at fault for shows at load; this is what the values of this run lead to.
 [[noreturn]] void rethrow_for_run(const Error& error, const std::string& where) {
   const std::string message = cat(where, error.what());
@@ -94,6 +107,7 @@ class StagedRun final {
     std::shared_ptr<const Continuation> next = run_plan(first, graph.inputs);
     while (next) {
       for (const Node& node : next->dynamic) run_node(node, *next);
+      keep_text_of(next);
       for (const PlanResult& result : next->computed) deliver(result);
       if (next->ends()) return;
       const PlanCache::Lease lease = plan_after(*next);
@@ -125,6 +139,15 @@ class StagedRun final {
     copy_value(data, theirs);
     put(id, std::move(ours));
   }
+  /// Strings that its nodes gave may show its constants.
+  void keep_text_of(const std::shared_ptr<const Continuation>& next) const {
+    for (const Node& node : next->dynamic) {
+      for (const ValueId id : node.outputs) {
+        if (id == kNoValue || values_[static_cast<size_t>(id)].dtype != DType::kString) continue;
+        return TextHeap::current().keep(next, kPlanBytes);
+      }
+    }
+  }
   const Tensor& get(ValueId id, const Graph& graph) const {
     const auto at = static_cast<size_t>(id);
     if (at < set_.size() && set_[at]) return values_[at];
@@ -153,6 +176,8 @@ class StagedRun final {
       put(result.value, std::move(tensor));
     }
     lease.session().run(in, out, exec_context_for(plan, environment_.threads));
+    const bool text = std::ranges::any_of(plan.outputs, [](const Port& port) { return port.dtype == DType::kString; });
+    if (text) TextHeap::current().keep(lease.shared_plan(), kPlanBytes);  // they may show its constants
     return plan.next;
   }
 
@@ -168,7 +193,7 @@ class StagedRun final {
     }
     for (const size_t i : next.known) {
       const Tensor& value = values_[static_cast<size_t>(rest.inputs[i])];
-      key.append(static_cast<const char*>(value.data), value.bytes());
+      append_value(key, value);
     }
     return plans_.acquire(shapes, key, [&] { return compile_after(next); });
   }
@@ -184,9 +209,8 @@ class StagedRun final {
     known.reserve(next.known.size());
     for (const size_t i : next.known) {
       const Tensor& value = values_[static_cast<size_t>(next.rest.inputs[i])];
-      void* data = nullptr;
-      known.push_back(make_tensor(value.dtype, value.shape, &data));
-      copy_value(data, value);
+      known.push_back(copied(value.view()));
+      RunControl::check();
       facts[i].value = &known.back();
     }
     try {
@@ -267,6 +291,10 @@ void StagedRun::run_node(const Node& node, const Continuation& next) {
   try {
     const FloatEnvironment ours;
     results = (def->dynamic ? def->dynamic : run_on_values)(context, run);
+    for (const Tensor& result : results) {
+      if (def->dynamic || result.dtype != DType::kString) continue;  // who has run.allocate keeps bytes in the heap
+      TextHeap::current().keep(result.owner, result.bytes() + text_bytes(strings_of(result.view())));
+    }
   } catch (const Stopped&) {
     throw;
   } catch (const Error& error) {

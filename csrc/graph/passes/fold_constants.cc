@@ -18,7 +18,8 @@ bool is_random(const Node& node) {
 size_t bytes_of(const Tensor& t) {
   if (t.dtype != DType::kString) return t.bytes();
   size_t bytes = 0;
-  for (int64_t i = 0; i < t.shape.elements(); ++i) bytes += sizeof(std::string) + t.as<std::string>()[i].size();
+  for (int64_t i = 0; i < t.shape.elements(); ++i)
+    bytes += sizeof(std::string_view) + t.as<std::string_view>()[i].size();
   return bytes;
 }
 

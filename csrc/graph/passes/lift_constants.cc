@@ -1,19 +1,23 @@
+#include "base/error.h"
+#include "base/text.h"
 #include "graph/passes/passes.h"
 #include "graph/passes/pattern.h"
+#include "graph/text_tensor.h"
 
 namespace inferkit {
 namespace {
 
-Tensor strings_tensor(const Shape& shape, std::span<const std::string> values) {
-  void* data = nullptr;
-  Tensor t = make_tensor(DType::kString, shape, &data);
-  std::copy(values.begin(), values.end(), static_cast<std::string*>(data));
-  return t;
-}
-
 template <class T>
 Tensor list_tensor(const std::vector<T>& values) {
   return make_tensor<T>(Shape{static_cast<int64_t>(values.size())}, std::span<const T>(values));
+}
+
+/// Whoever reads strings relies on it.
+void check_text(const Node& node, std::span<const std::string> values) {
+  for (const std::string& value : values) {
+    if (is_utf8(value)) continue;
+    throw Error(ErrorCode::kModel, cat(node.label(), ": holds the string ", quote(value), ", which is not UTF-8"));
+  }
 }
 
 std::optional<Tensor> value_of(const Node& node) {
@@ -23,14 +27,18 @@ std::optional<Tensor> value_of(const Node& node) {
       return make_tensor<float>(Shape{}, std::span(v, 1));
     if (const auto* v = std::get_if<int64_t>(&attribute); v && name == "value_int")
       return make_tensor<int64_t>(Shape{}, std::span(v, 1));
-    if (const auto* v = std::get_if<std::string>(&attribute); v && name == "value_string")
-      return strings_tensor({}, std::span(v, 1));
+    if (const auto* v = std::get_if<std::string>(&attribute); v && name == "value_string") {
+      check_text(node, std::span(v, 1));
+      return text_tensor({}, std::span(v, 1));
+    }
     if (const auto* v = std::get_if<std::vector<float>>(&attribute); v && name == "value_floats")
       return list_tensor(*v);
     if (const auto* v = std::get_if<std::vector<int64_t>>(&attribute); v && name == "value_ints")
       return list_tensor(*v);
-    if (const auto* v = std::get_if<std::vector<std::string>>(&attribute); v && name == "value_strings")
-      return strings_tensor({static_cast<int64_t>(v->size())}, *v);
+    if (const auto* v = std::get_if<std::vector<std::string>>(&attribute); v && name == "value_strings") {
+      check_text(node, *v);
+      return text_tensor({static_cast<int64_t>(v->size())}, *v);
+    }
   }
   return std::nullopt;
 }

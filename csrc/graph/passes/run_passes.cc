@@ -1,3 +1,4 @@
+#include "graph/passes/fuse_tokens.h"
 #include "graph/passes/passes.h"
 #include "graph/passes/pattern.h"
 #include "platform/run_control.h"
@@ -7,8 +8,9 @@ namespace inferkit {
 void run_passes(Graph& graph) {
   // Patterns of several nodes before the passes that would take one of those nodes away; dead nodes go at once, so that
   // they do not count as readers.
-  constexpr bool (*kPasses[])(Graph&) = {lift_constants,  eliminate_identity, fuse_gelu,   fuse_silu,
-                                         fuse_layer_norm, fold_batch_norm,    fuse_linear, fuse_activation};
+  constexpr bool (*kPasses[])(Graph&) = {lift_constants, eliminate_identity, fuse_gelu,
+                                         fuse_silu,      fuse_layer_norm,    fold_batch_norm,
+                                         fuse_linear,    fuse_activation,    fuse_tokens};
   constexpr int kMaxRounds = 8;
   eliminate_dead_nodes(graph);
   bool changed = true;

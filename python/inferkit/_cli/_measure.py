@@ -14,6 +14,7 @@ import numpy as np
 
 from .._batcher import Batcher, OutputChecks
 from .._model import Model
+from .._types import same_bits
 from ..diagnostics._samples import Feeds
 from ._compare import difference
 
@@ -165,7 +166,6 @@ def clients(
 
     mean = asyncio.run(main())
     wrong = sum(
-        any(np.asarray(answer[name]).tobytes() != value.tobytes() for name, value in expected[i].items())
-        for i, answer in kept
+        any(not same_bits(np.asarray(answer[name]), value) for name, value in expected[i].items()) for i, answer in kept
     )
     return figures, mean, (len(kept), wrong)

@@ -35,6 +35,8 @@ def _array(spec: TensorSpec, length: int, integers: int, rng: Generator) -> np.n
     if not spec.shape:
         shape = []
     dtype = numpy_dtype(spec.dtype)
+    if spec.dtype == "string":  # that are numbers to who reads them as such
+        return np.asarray(rng.integers(0, integers, shape)).astype(str).astype(dtype)
     if dtype.kind == "f":
         return np.asarray(rng.standard_normal(shape), dtype)
     if dtype.kind == "b" or "mask" in spec.name.lower():

@@ -44,9 +44,18 @@ class VectorSink final : public OutputSink {
     last_shape = shape;
     return values[index].data();
   }
+  char* allocate_text(size_t index, size_t bytes) override {
+    if (texts.size() <= index) texts.resize(index + 1);
+    texts[index].resize(bytes);
+    return texts[index].data();
+  }
+  std::string_view string(size_t index, size_t i) const {
+    return reinterpret_cast<const std::string_view*>(values[index].data())[i];
+  }
   const float* floats(size_t index) const { return reinterpret_cast<const float*>(values[index].data()); }
 
   std::vector<std::vector<std::byte>> values;
+  std::vector<std::vector<char>> texts;
   Shape last_shape;
 };
 

@@ -128,7 +128,7 @@ TEST(reader_typed_fields_of_every_dtype) {
   CHECK_EQ(bf16[0].bits, 0x3fc0);
   CHECK_EQ(bf16[1].bits, 0xc010);
   CHECK_EQ(bf16[2].bits, 0x4300);
-  const auto* strings = constant_named(g, "string").as<std::string>();
+  const auto* strings = constant_named(g, "string").as<std::string_view>();
   CHECK_EQ(strings[0], "one");
   CHECK_EQ(strings[1], "");
   CHECK_EQ(strings[2], "drei ß");

@@ -2,6 +2,7 @@
 #include <cmath>
 #include <random>
 
+#include "graph/passes/fuse_tokens.h"
 #include "graph/passes/passes.h"
 #include "graph_builder.h"
 #include "test.h"
@@ -479,4 +480,58 @@ TEST(run_passes_keeps_random_graphs_whole) {
     run_passes(b.g);
     CHECK_EQ(ops(b.g), once);
   }
+}
+
+namespace {
+
+struct Tokens {
+  Builder b;
+  Attributes cut = {{"tokenexp", std::string("a+")}, {"pad_value", std::string("#")}, {"mark", int64_t{0}}};
+  Attributes count = {{"pool_strings", std::vector<std::string>{"a", "aa"}}, {"max_gram_length", int64_t{2}}};
+  bool flat = true;
+
+  std::string fused(std::optional<Shape> shape) {
+    const ValueId x = b.input(DType::kString, std::move(shape));
+    ValueId t = b.node("Tokenizer", {x}, cut, 1, 1, "com.microsoft");
+    if (flat) t = b.node("Flatten", {t});
+    b.output(b.node("TfIdfVectorizer", {t}, count, 9));
+    fuse_tokens(b.g);
+    CHECK(is_consistent(b.g));
+    return ops(b.g);
+  }
+};
+
+}  // namespace
+
+TEST(tokens_that_are_only_counted) {
+  const std::string before = "Tokenizer Flatten TfIdfVectorizer";
+  Tokens t;
+  CHECK_EQ(t.fused(Shape{Shape::kFree}), "TokenCounts*");
+  CHECK_EQ(attr_of<std::string>(t.b.g.nodes[0], "tokenexp"), "a+");
+  CHECK_EQ(attr_of<int64_t>(t.b.g.nodes[0], "max_gram_length"), 2);
+  CHECK_EQ(Tokens{}.fused(Shape{Shape::kFree, 1}), "TokenCounts*");
+  // Several texts a row, or nobody knows how many: n-grams may reach from one to the next.
+  CHECK_EQ(Tokens{}.fused(Shape{Shape::kFree, 3}), before);
+  CHECK_EQ(Tokens{}.fused(std::nullopt), before);
+  Tokens single;
+  single.count["max_gram_length"] = int64_t{1};
+  CHECK_EQ(single.fused(Shape{Shape::kFree, 3}), "TokenCounts*");
+  Tokens straight;
+  straight.flat = false;
+  CHECK_EQ(straight.fused(Shape{Shape::kFree}), "TokenCounts*");
+  Tokens counted;
+  counted.cut["pad_value"] = std::string("aa");
+  CHECK_EQ(counted.fused(Shape{Shape::kFree}), before);
+  Tokens marked;
+  marked.cut["mark"] = int64_t{1};
+  CHECK_EQ(marked.fused(Shape{Shape::kFree}), before);
+}
+
+TEST(tokens_that_somebody_reads) {
+  Builder b;
+  const ValueId x = b.input(DType::kString, Shape{Shape::kFree});
+  const ValueId t = b.node("Tokenizer", {x}, Tokens{}.cut, 1, 1, "com.microsoft");
+  b.output(b.node("TfIdfVectorizer", {t}, Tokens{}.count, 9));
+  b.output(t);
+  CHECK(!fuse_tokens(b.g));
 }

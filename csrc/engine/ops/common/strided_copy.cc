@@ -2,6 +2,7 @@
 
 #include <cstring>
 
+#include "engine/ops/common/any_width.h"
 #include "engine/ops/common/transpose_tile.h"
 #include "engine/ops/dispatch.h"
 #include "engine/ops/parallel.h"
@@ -137,14 +138,12 @@ void lower_strided_copy(LowerContext& c, Ref in, Ref out, DType dtype, const Sha
     }
   }
   if (bytes > 0 && row_dim < Shape::kMaxRank) {
-    const StepFn fn = dispatch_width(dtype, []<class W>() -> StepFn { return run_transpose<W>; });
-    if (!fn) c.unsupported("strings");
+    const StepFn fn = dispatch_any_width(dtype, []<class W>() -> StepFn { return run_transpose<W>; });
     c.step(fn, split_transpose(nest, row_dim, offset), {in, out}, copy_nanos * 3);
     return;
   }
   const StepFn fn =
-      dispatch_width(dtype, [&]<class W>() -> StepFn { return contiguous ? run_contiguous<W> : run_strided<W>; });
-  if (!fn) c.unsupported("strings");
+      dispatch_any_width(dtype, [&]<class W>() -> StepFn { return contiguous ? run_contiguous<W> : run_strided<W>; });
   c.step(fn, CopyParams{nest, offset, bytes}, {in, out},
          copy_nanos + static_cast<double>(nest.runs()) * 2 + (contiguous ? 0 : copy_nanos));
 }

@@ -6,7 +6,7 @@
 namespace inferkit {
 
 /// Adds a step that fills `out` (row-major, of `shape`) with in[offset + sum of index * stride]; strides and offset
-/// count elements of `dtype`, and strides may be 0 or negative. Refuses strings.
+/// count elements of `dtype`, and strides may be 0 or negative.
 void lower_strided_copy(LowerContext& c, Ref in, Ref out, DType dtype, const Shape& shape, const Strides& strides,
                         int64_t offset = 0);
 

@@ -2,12 +2,15 @@
 #pragma once
 #include <cmath>
 #include <memory>
+#include <numeric>
 #include <string>
+#include <string_view>
 #include <type_traits>
 #include <utility>
 #include <vector>
 
 #include "engine/compile/lower.h"
+#include "engine/ops/common/text_table.h"
 #include "engine/ops/dispatch.h"
 #include "kernels/cpu/row/row.h"
 #include "kernels/cpu/vmath/vmath.h"
@@ -73,20 +76,46 @@ inline Ref float_input(LowerContext& c, size_t i) {
   return out;
 }
 
-/// The class labels of a classifier: int64, whatever the dtype of the label output (strings travel as codes).
+/// The class labels of a classifier. Its steps write int64: of strings the places in `names`, which name_labels turns
+/// into the strings.
 struct Labels {
   DType dtype = DType::kI64;
   std::vector<int64_t> values;
+  std::vector<std::string> names;
 };
 inline Labels labels_of(const NodeContext& c, std::string_view ints, std::string_view strings) {
-  const std::vector<std::string> names = c.attr_strings(strings);
-  std::vector<int64_t> values = c.attr_ints(ints);
-  if (!names.empty() && !values.empty()) c.fail(cat("has both ", strings, " and ", ints));
-  if (!names.empty()) {
-    c.unsupported(cat("class labels that are strings (", strings,
-                      "); train on integer labels, or export with integer labels and map them to names outside"));
-  }
-  return {DType::kI64, std::move(values)};
+  Labels out{DType::kI64, c.attr_ints(ints), text_list(c, strings)};
+  if (out.names.empty()) return out;
+  if (!out.values.empty()) c.fail(cat("has both ", strings, " and ", ints));
+  out.dtype = DType::kString;
+  out.values.resize(out.names.size());
+  std::iota(out.values.begin(), out.values.end(), int64_t{0});
+  return out;
+}
+
+/// Where a classifier's steps write `rows` labels: its first output or, of strings, room for their places. Invalid
+/// where nobody reads them.
+inline Ref label_room(LowerContext& c, const Labels& labels, int64_t rows) {
+  const Ref out = c.out(0);
+  if (labels.dtype != DType::kString || !out.valid()) return out;
+  return c.scratch(static_cast<size_t>(rows) * sizeof(int64_t));
+}
+
+/// io: strings out, places, names.
+inline void name_step(const void* params, std::byte* const* io, const ExecContext&) {
+  const int64_t count = *static_cast<const int64_t*>(params);
+  auto* out = reinterpret_cast<std::string_view*>(io[0]);
+  const auto* places = reinterpret_cast<const int64_t*>(io[1]);
+  const auto* names = reinterpret_cast<const std::string_view*>(io[2]);
+  in_blocks(count, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) out[i] = names[places[i]];
+  });
+}
+
+/// After the steps that wrote to label_room.
+inline void name_labels(LowerContext& c, const Labels& labels, Ref room, int64_t rows) {
+  if (labels.dtype != DType::kString || !room.valid()) return;
+  c.step(name_step, rows, {c.out(0), room, text_constant(c, labels.names)}, static_cast<double>(rows));
 }
 
 enum class PostTransform : uint8_t { kNone, kSoftmax, kLogistic, kSoftmaxZero, kProbit };

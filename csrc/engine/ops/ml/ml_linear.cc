@@ -167,7 +167,7 @@ void infer_classifier(InferContext& c) {
 
 void lower_classifier(LowerContext& c) {
   const Classifier k = classifier_of(c);
-  const Ref labels = c.out(0), scores = c.output_count() > 1 ? c.out(1) : Ref{};
+  const Ref labels = label_room(c, k.labels, k.size.rows), scores = c.output_count() > 1 ? c.out(1) : Ref{};
   const auto raw_bytes = static_cast<size_t>(k.size.rows * k.size.targets) * sizeof(float);
   const Ref raw = scores.valid() && k.size.targets > 1 ? scores : c.scratch(raw_bytes);
   lower_scores(c, k.size, raw);
@@ -175,6 +175,7 @@ void lower_classifier(LowerContext& c) {
   c.step(classifier_step, ClassifierParams{k.size.rows, k.size.targets, k.transform},
          {labels, scores, raw, c.constant(classes->data(), classes)},
          6.0 * static_cast<double>(k.size.rows * k.size.targets));
+  name_labels(c, k.labels, labels, k.size.rows);
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "engine/compile/op_registry.h"
+#include "engine/ops/common/any_width.h"
 #include "engine/ops/ml/ml_common.h"
 #include "platform/run_control.h"
 
@@ -251,7 +252,6 @@ void extract_step(const void* params, std::byte* const* io, const ExecContext&) 
 
 void infer_extract(InferContext& c) {
   const TensorFacts &x = c.input(0), &y = c.input(1);
-  if (x.dtype == DType::kString) c.unsupported("strings; export with integer labels");
   if (y.dtype != DType::kI64) c.wrong("the indices must be int64");
   if (x.shape.rank() == 0) c.fail("the data must have at least one dimension");
   const int64_t count = y.shape.elements();
@@ -264,7 +264,7 @@ void infer_extract(InferContext& c) {
 void lower_extract(LowerContext& c) {
   const Shape& x = c.input(0).shape;
   const ExtractParams p{x.elements(0, x.rank() - 1), x.back(), c.input(1).shape.elements()};
-  const StepFn fn = dispatch_width(c.input(0).dtype, []<class W>() -> StepFn { return extract_step<W>; });
+  const StepFn fn = dispatch_any_width(c.input(0).dtype, []<class W>() -> StepFn { return extract_step<W>; });
   c.step(fn, p, {c.out(0), c.in(0), c.in(1)}, static_cast<double>(p.rows * p.count));
 }
 

@@ -126,7 +126,7 @@ struct Machine {
   bool linear = false;  // no support vectors: coefficients are compared with x directly
   std::vector<float> coefficients, rho, prob_a, prob_b;
   std::vector<int64_t> per_class;
-  std::vector<int64_t> labels;
+  Labels labels;
   PostTransform transform = PostTransform::kNone;
 };
 
@@ -228,12 +228,12 @@ void lower_regressor(LowerContext& c) {
 
 Machine classifier_of(const NodeContext& c) {
   Machine m;
-  m.labels = labels_of(c, "classlabels_ints", "classlabels_strings").values;
+  m.labels = labels_of(c, "classlabels_ints", "classlabels_strings");
   m.per_class = c.attr_ints("vectors_per_class");
   m.prob_a = c.attr_floats("prob_a");
   m.prob_b = c.attr_floats("prob_b");
   m.transform = post_transform_of(c);
-  const auto classes = static_cast<int64_t>(m.labels.size());
+  const auto classes = static_cast<int64_t>(m.labels.values.size());
   if (classes < 2) c.unsupported(cat("a classifier with ", classes, " class labels"));
   constexpr int64_t kMostClasses = int64_t{1} << 31;  // the number of pairs is a number
   if (classes > kMostClasses) c.unsupported(cat("a classifier with ", classes, " class labels"));
@@ -265,19 +265,19 @@ Machine classifier_of(const NodeContext& c) {
 
 /// Columns of the scores: classes, or pairs of classes where there are no probabilities.
 int64_t score_columns(const Machine& m) {
-  const auto classes = static_cast<int64_t>(m.labels.size());
+  const auto classes = static_cast<int64_t>(m.labels.values.size());
   return m.linear || !m.prob_a.empty() || classes == 2 ? classes : classes * (classes - 1) / 2;
 }
 
 void infer_classifier(InferContext& c) {
   const Machine m = classifier_of(c);
-  c.set_output(0, DType::kI64, {m.kernel.rows});
+  c.set_output(0, m.labels.dtype, {m.kernel.rows});
   if (c.has_output(1)) c.set_output(1, DType::kF32, {m.kernel.rows, score_columns(m)});
 }
 
 /// One decision value for each pair of classes i < j, summed in double; votes for the winner of each.
 void decide_pairs(const Machine& m, const float* kernel, float* decisions, int64_t* votes) {
-  const auto classes = m.labels.size();
+  const auto classes = m.labels.values.size();
   const auto supports = static_cast<size_t>(m.kernel.count);
   std::fill_n(votes, classes, 0);
   const auto dot = [&](size_t row, size_t begin, int64_t n, double sum) {
@@ -342,7 +342,7 @@ struct ClassifierParams {
 };
 
 void write_probabilities(const Machine& m, const float* decisions, float* scratch, float* out) {
-  const auto n = static_cast<int64_t>(m.labels.size());
+  const auto n = static_cast<int64_t>(m.labels.values.size());
   float *r = scratch, *q = r + n * n, *qp = q + n * n;
   size_t pair = 0;
   for (int64_t i = 0; i < n; ++i) {
@@ -367,13 +367,13 @@ void classifier_step(const void* params, std::byte* const* io, const ExecContext
   const auto& m = *reinterpret_cast<const Machine*>(io[3]);
   auto* scratch = reinterpret_cast<float*>(io[4]);
   auto* votes = reinterpret_cast<int64_t*>(io[5]);
-  const auto classes = static_cast<int64_t>(m.labels.size());
+  const auto classes = static_cast<int64_t>(m.labels.values.size());
   const int64_t columns = score_columns(m), pairs = classes * (classes - 1) / 2;
   WorkMeter meter;
   for (int64_t r = 0; r < p.rows && meter.go_on(m.kernel.count * classes); ++r) {
     const float* kernel = reinterpret_cast<const float*>(io[2]) + r * m.kernel.count;
     decide_pairs(m, kernel, scratch, votes);
-    if (labels) labels[r] = m.labels[static_cast<size_t>(argmax(votes, classes))];
+    if (labels) labels[r] = m.labels.values[static_cast<size_t>(argmax(votes, classes))];
     if (!out) continue;
     float* row = out + r * columns;
     if (m.prob_a.empty() && classes == 2) {
@@ -396,7 +396,7 @@ void linear_classifier_step(const void* params, std::byte* const* io, const Exec
   auto* out = reinterpret_cast<float*>(io[1]);
   auto* values = reinterpret_cast<float*>(io[2]);
   const auto& m = *reinterpret_cast<const Machine*>(io[3]);
-  const auto classes = static_cast<int64_t>(m.labels.size());
+  const auto classes = static_cast<int64_t>(m.labels.values.size());
   const bool all_positive = std::all_of(m.coefficients.begin(), m.coefficients.end(), [](float v) { return v >= 0; });
   WorkMeter meter;
   for (int64_t r = 0; r < p.rows && meter.go_on(4 * classes); ++r) {
@@ -406,7 +406,7 @@ void linear_classifier_step(const void* params, std::byte* const* io, const Exec
       // Two classes: a score above the threshold speaks for the second, whichever it is (ONNX Runtime's rule).
       int64_t best = argmax(row, classes);
       if (classes == 2 && (all_positive ? row[best] >= 0.5f : row[best] > 0)) best = 1;
-      labels[r] = m.labels[static_cast<size_t>(best)];
+      labels[r] = m.labels.values[static_cast<size_t>(best)];
     }
     if (!out) continue;
     std::copy_n(row, classes, out + r * classes);
@@ -417,17 +417,19 @@ void linear_classifier_step(const void* params, std::byte* const* io, const Exec
 void lower_classifier(LowerContext& c) {
   const auto m = std::make_shared<const Machine>(classifier_of(c));
   const KernelParams& k = m->kernel;
-  const auto classes = static_cast<int64_t>(m->labels.size());
+  const auto classes = static_cast<int64_t>(m->labels.values.size());
   const Ref values = c.scratch(static_cast<size_t>(k.rows * k.count) * sizeof(float));
   lower_kernel(c, *m, values);
   // For each pair there is a number in the file, so that its square is no more than the file's size.
   const int64_t pairs = m->linear ? 0 : classes * (classes - 1) / 2;
   const int64_t floats = pairs + (m->linear || m->prob_a.empty() ? 0 : 2 * classes * classes + classes);
+  const Ref labels = label_room(c, m->labels, k.rows);
   c.step(m->linear ? linear_classifier_step : classifier_step, ClassifierParams{k.rows, floats},
-         {c.out(0), c.output_count() > 1 ? c.out(1) : Ref{}, values, c.constant(m.get(), m),
+         {labels, c.output_count() > 1 ? c.out(1) : Ref{}, values, c.constant(m.get(), m),
           c.scratch(static_cast<size_t>(floats) * sizeof(float)),
           c.scratch(static_cast<size_t>(classes) * sizeof(int64_t))},
          static_cast<double>(k.rows * (k.count * classes + classes * classes)));
+  name_labels(c, m->labels, labels, k.rows);
 }
 
 }  // namespace

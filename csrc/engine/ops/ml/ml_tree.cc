@@ -336,12 +336,16 @@ void infer_classifier(InferContext& c) {
 }
 
 void lower_classifier(LowerContext& c) {
+  const Labels labels = labels_of(c, "classlabels_int64s", "classlabels_strings");
+  const int64_t rows = rows_of(c).rows;
+  const Ref room = label_room(c, labels, rows);
   for_input(c, [&]<class T, class X>() {
     const auto forest = per_node<Forest<T>>(c, ints(c, "nodes_treeids").size() * sizeof(TreeNode<T>),
                                             [&] { return make_classifier<T>(c); });
     add_tree_step<T, X, float>(c, forest, Aggregate::kSum, post_transform_of(c),
-                               c.output_count() > 1 ? c.out(1) : Ref{}, c.out(0));
+                               c.output_count() > 1 ? c.out(1) : Ref{}, room);
   });
+  name_labels(c, labels, room, rows);
 }
 
 struct Options5 {

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ..._types import TensorSpec
+from ..._types import TensorSpec, same_bits
 from .._patient import Finder, Patient
 from .._report import Check
 from .._samples import Feeds
@@ -87,7 +87,7 @@ def _zero(spec: TensorSpec, rows: list[np.ndarray]) -> Check:
 def _shape(spec: TensorSpec, rows: list[np.ndarray]) -> Check:
     def fits(row: np.ndarray) -> bool:
         return (
-            row.dtype == spec.dtype
+            row.dtype == (object if spec.dtype == "string" else spec.dtype)
             and row.ndim == len(spec.shape)
             and all(want in (None, got) for want, got in zip(spec.shape, row.shape, strict=True))
         )
@@ -145,7 +145,7 @@ def _alone_and_batched(patient: Patient, alone: list[Feeds]) -> Iterator[Check]:
         batch = {n: np.concatenate([patient.samples[i][n] for i in range(size)]) for n in patient.samples[0]}
         together = patient.model.run(batch)
         for i in range(size):
-            if any(together[n][i].tobytes() != np.asarray(alone[i][n])[0].tobytes() for n in together):
+            if any(not same_bits(together[n][i : i + 1], np.asarray(alone[i][n])[:1]) for n in together):
                 different.append(size)
                 break
     remedy = "a native model must never do this: report it. A callable must treat every row by itself"
@@ -177,4 +177,4 @@ def _alone_and_batched(patient: Patient, alone: list[Feeds]) -> Iterator[Check]:
 def _differs(answer: object, alone: Feeds) -> bool:
     """Compare an answer by name with the model's, to the bit."""
     assert isinstance(answer, dict)  # requests were sent as dicts
-    return any(np.asarray(answer[n]).tobytes() != np.asarray(alone[n]).tobytes() for n in alone)
+    return any(not same_bits(np.asarray(answer[n]), np.asarray(alone[n])) for n in alone)

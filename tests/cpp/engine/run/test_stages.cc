@@ -123,5 +123,59 @@ TEST(threads_share_the_plans_of_all_stages) {
   CHECK(branches.memory().plans.plans <= 3);
 }
 
+/// y = unique(class of each row of x), z = all of them, one after the other: the labels are constants of the first
+/// plan, the second only passes them on.
+ModelFile label_model() {
+  ModelFile file;
+  Graph& g = file.graph;
+  const ValueId x = add_port(g, "x", DType::kF32, {Shape::kFree, 2});
+  const ValueId y = add_port(g, "y", DType::kString, {Shape::kFree}),
+                z = add_port(g, "z", DType::kString, {Shape::kFree});
+  const ValueId label = g.add_value("label");
+  Node classify = make_node("LinearClassifier", {x}, {label});
+  classify.domain = "ai.onnx.ml";
+  classify.version = 1;
+  classify.attributes["coefficients"] = std::vector<float>{1, 0, 0, 1};
+  classify.attributes["intercepts"] = std::vector<float>{0, 0};
+  classify.attributes["classlabels_strings"] = std::vector<std::string>{"the first of the classes", "the second"};
+  Node concat = make_node("Concat", {y, label}, {z});
+  concat.attributes["axis"] = int64_t{0};
+  g.nodes = {classify, make_node("Unique", {label}, {y}), concat};
+  g.inputs = {x};
+  g.outputs = {y, z};
+  file.opsets[""] = 17;
+  return file;
+}
+
+TEST(strings_outlive_the_plans_whose_constants_they_show) {
+  ModelOptions options;
+  options.max_plans = 1;  // each of four threads throws out what the others run on
+  Model model(label_model(), options, "");
+  CHECK(model.has_text());
+  std::atomic<int> wrong{0};
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 4; ++t) {
+    threads.emplace_back([&, t] {
+      for (int k = 0; k < 60; ++k) {
+        const int64_t rows = 2 + (k + t) % 5;
+        std::vector<float> x(static_cast<size_t>(rows) * 2, 0.0f);
+        for (size_t r = 0; r < static_cast<size_t>(rows); ++r) x[2 * r + r % 2] = 1;
+        VectorSink sink;
+        const TensorView inputs[] = {{DType::kF32, {rows, 2}, x.data()}};
+        if (!model.run(inputs, sink).ok()) {
+          ++wrong;
+          continue;
+        }
+        wrong += sink.string(0, 0) != "the first of the classes" || sink.string(0, 1) != "the second";
+        for (size_t r = 0; r < static_cast<size_t>(rows); ++r) {
+          wrong += sink.string(1, 2 + r) != (r % 2 == 0 ? "the first of the classes" : "the second");
+        }
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  CHECK(wrong == 0);
+}
+
 }  // namespace
 }  // namespace inferkit::testing
