@@ -69,16 +69,20 @@ BatchRun::Outcome BatchRun::execute(std::span<const RequestRef> requests, const 
   out.started = clock_.now();
   for (const RequestRef& request : requests) request->times.started.store(out.started, std::memory_order_relaxed);
   const int64_t all = layout.run_rows(rows);
-  const bool whole = requests[0]->rows == all;
-  sink_.prepare(all);
+  const bool shared = layout.fixed_rows && requests[0]->rows != all;  // its rows stand beside others, or copies
   try {
-    if (layout.fixed_rows && !whole && proof_.rows_mix()) throw Error(proof_.refusal(requests[0]->rows, all));
     gather(requests, layout, rows);
-    out.status = runner_.run(inputs_, sink_);
-    if (out.status.ok()) out.status = sink_.complete();
-    if (out.status.ok() && layout.fixed_rows && !whole && !proof_.known()) {
-      proof_.find_out(runner_, pool_, layout, inputs_, sink_.views());
-      if (proof_.rows_mix()) out.status = proof_.refusal(requests[0]->rows, all);
+    for (bool settled = false; !settled;) {  // once, unless the model is swapped for another meanwhile
+      const uint64_t model = runner_.generation();
+      if (shared && proof_.rows_mix(model)) throw Error(proof_.refusal(requests[0]->rows, all));
+      sink_.prepare(all);
+      out.status = runner_.run(inputs_, sink_);
+      if (out.status.ok()) out.status = sink_.complete();
+      settled = !shared || !out.status.ok();
+      if (settled) continue;
+      settled = proof_.known(model) ? runner_.generation() == model
+                                    : proof_.find_out(runner_, model, pool_, layout, inputs_, sink_.views());
+      if (settled && proof_.rows_mix(model)) out.status = proof_.refusal(requests[0]->rows, all);
     }
   } catch (...) {
     out.status = current_exception_status();

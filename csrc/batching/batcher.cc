@@ -161,7 +161,8 @@ Checked Batcher::check(std::span<const StridedView> inputs) {
   refuse_if_closed();
   try {
     Checked checked = intake_.check(inputs);
-    if (intake_.is_short(checked) && proof_.rows_mix()) throw Error(proof_.refusal(checked.rows, max_rows()));
+    if (intake_.is_short(checked) && proof_.rows_mix(runner_->generation()))
+      throw Error(proof_.refusal(checked.rows, max_rows()));
     return checked;
   } catch (const Error&) {
     recorder_.invalid();

@@ -95,12 +95,14 @@ Status RowProof::refusal(int64_t rows, int64_t fixed) const {
           nullptr};
 }
 
-void RowProof::find_out(Runner& runner, BufferPool& pool, const RowLayout& layout, std::span<const TensorView> inputs,
-                        std::span<const TensorView> outputs) {
-  if (!tells(layout, inputs)) return;  // the next one may
+bool RowProof::find_out(Runner& runner, uint64_t generation, BufferPool& pool, const RowLayout& layout,
+                        std::span<const TensorView> inputs, std::span<const TensorView> outputs) {
+  if (!tells(layout, inputs)) return true;  // the next one may
   const bool apart = runner.needs_gil() || (same_in(Company::kZeros, runner, pool, layout, inputs, outputs) &&
                                             same_in(Company::kMultiples, runner, pool, layout, inputs, outputs));
-  verdict_.store(apart ? kApart : kMix, std::memory_order_relaxed);
+  if (runner.generation() != generation) return false;
+  word_.store(generation * kVerdicts + (apart ? kApart : kMix), std::memory_order_relaxed);
+  return true;
 }
 
 }  // namespace inferkit

@@ -1,6 +1,7 @@
 // Models whose number of rows is fixed: may a request have fewer?
 #pragma once
 #include <atomic>
+#include <cstdint>
 #include <span>
 
 #include "batching/layout.h"
@@ -14,20 +15,28 @@ namespace inferkit {
 /// know. Thread-safe.
 class RowProof {
  public:
-  /// Relaxed, both: they stand for no other memory, and who does not know yet finds the same.
-  bool known() const { return verdict_.load(std::memory_order_relaxed) != kOpen; }
-  bool rows_mix() const { return verdict_.load(std::memory_order_relaxed) == kMix; }
+  /// Of the runner's model of this generation. Relaxed, both: they stand for no other memory, and who does not know yet
+  /// finds the same.
+  bool known(uint64_t generation) const { return verdict_of(generation) != kOpen; }
+  bool rows_mix(uint64_t generation) const { return verdict_of(generation) == kMix; }
   /// What to tell a request that is less than a run.
   Status refusal(int64_t rows, int64_t fixed) const;
 
   /// `inputs` and `outputs` are those of a run of `layout`. The first row of it runs twice more, as the last one: among
-  /// zeros, and among multiples of itself. A wrapped callable is taken at its word.
-  void find_out(Runner& runner, BufferPool& pool, const RowLayout& layout, std::span<const TensorView> inputs,
-                std::span<const TensorView> outputs);
+  /// zeros, and among multiples of itself. A wrapped callable is taken at its word. False where another model took the
+  /// place of that of `generation` meanwhile: then nothing is known.
+  bool find_out(Runner& runner, uint64_t generation, BufferPool& pool, const RowLayout& layout,
+                std::span<const TensorView> inputs, std::span<const TensorView> outputs);
 
  private:
-  enum Verdict { kOpen, kApart, kMix };
-  std::atomic<Verdict> verdict_{kOpen};
+  enum Verdict : uint64_t { kOpen, kApart, kMix };
+  static constexpr uint64_t kVerdicts = 4;
+  Verdict verdict_of(uint64_t generation) const {
+    const uint64_t word = word_.load(std::memory_order_relaxed);
+    return word / kVerdicts == generation ? Verdict(word % kVerdicts) : kOpen;
+  }
+
+  std::atomic<uint64_t> word_{kOpen};  // kVerdicts times the generation, and the verdict
 };
 
 }  // namespace inferkit

@@ -35,7 +35,11 @@ std::shared_ptr<Runner> SwapRunner::swap(std::shared_ptr<Runner> next) {
                     "make a new Batcher for it");
   }
   const MutexLock lock(mutex_);
-  return std::exchange(current_, std::move(next));
+  // Release, and before the model as well as after it: a run between two equal numbers has one model.
+  generation_.fetch_add(1, std::memory_order_release);
+  auto before = std::exchange(current_, std::move(next));
+  generation_.fetch_add(1, std::memory_order_release);
+  return before;
 }
 
 std::shared_ptr<Runner> SwapRunner::current() const {

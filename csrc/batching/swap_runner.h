@@ -1,5 +1,7 @@
 // A model that another may take the place of while requests come.
 #pragma once
+#include <atomic>
+#include <cstdint>
 #include <memory>
 #include <vector>
 
@@ -24,6 +26,8 @@ class SwapRunner final : public Runner {
   int64_t estimate_nanos(std::span<const Shape> shapes) const override { return current()->estimate_nanos(shapes); }
   bool values_decide() const override { return current()->values_decide(); }
   bool rows_mix() const override { return rows_mix_; }
+  /// Acquire: who sees the number sees the model, too.
+  uint64_t generation() const override { return generation_.load(std::memory_order_acquire); }
 
  private:
   std::shared_ptr<Runner> current() const;
@@ -32,6 +36,7 @@ class SwapRunner final : public Runner {
   const bool rows_mix_;
   mutable Mutex mutex_;  // guards current_; held to copy it
   std::shared_ptr<Runner> current_ GUARDED_BY(mutex_);
+  std::atomic<uint64_t> generation_{0};
 };
 
 }  // namespace inferkit

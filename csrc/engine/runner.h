@@ -2,6 +2,7 @@
 // are Runners; batching/ knows nothing else of them.
 #pragma once
 #include <cstddef>
+#include <cstdint>
 #include <span>
 #include <string>
 #include <vector>
@@ -59,6 +60,9 @@ class Runner {
   /// True where the answer to a row depends on the other rows of its run (DynamicQuantizeLinear takes its range from
   /// all of them): a batcher then runs each request by itself, so that no answer hangs on who else came.
   virtual bool rows_mix() const { return false; }
+
+  /// Another number after each time that another model took this one's place.
+  virtual uint64_t generation() const { return 0; }
 };
 
 }  // namespace inferkit

@@ -117,3 +117,40 @@ def test_a_model_of_scalars_alone_cannot_be_batched() -> None:
     model = load("g (float a) => (float y) { y = Neg(a) }")
     with pytest.raises(ValueError, match="no other input has one"):
         inferkit.Batcher(model)
+
+
+def test_a_swapped_model_is_looked_at_anew() -> None:
+    text = "g (float[4, 3] x) => (float[4, 3] y) {{ y = {} (x) }}"
+    apart, mixing = load(text.format("Neg")), load(text.format("Softmax <axis = 0>"))
+    x = np.arange(1, 4, dtype=np.float32)
+    with inferkit.Batcher(apart) as batcher:
+        for _ in range(3):
+            np.testing.assert_array_equal(batcher(x), -x)
+            batcher.swap(mixing)
+            with pytest.raises(inferkit.ValidationError, match="depends on the others"):
+                batcher(x)
+            batcher.swap(apart)
+
+
+def test_swaps_among_short_requests() -> None:
+    models = [load(f"g (float[4, 3] x) => (float[4, 3] y) {{ y = {op} (x) }}") for op in ("Neg", "Identity")]
+    wrong: list[np.ndarray] = []
+    done = threading.Event()
+
+    def ask() -> None:
+        x = np.arange(1, 4, dtype=np.float32)
+        while not done.is_set():
+            y = batcher(x)
+            if abs(y).tolist() != x.tolist():
+                wrong.append(y)
+
+    with inferkit.Batcher(models[0]) as batcher:
+        threads = [threading.Thread(target=ask) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for i in range(100):
+            batcher.swap(models[i % 2])
+        done.set()
+        for thread in threads:
+            thread.join()
+    assert not wrong
