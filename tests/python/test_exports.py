@@ -50,8 +50,8 @@ MEMBERS = {
     "LeakRow": {"bytes", "capacity", "count", "tag"},
     "Metadata": {"get", "ir_version", "items", "keys", "opsets", "producer", "values", "version"},
     "Model": {
-        "explain", "from_callable", "inputs", "load", "memory", "metadata", "outputs", "path", "profile", "run", "trim",
-        "warm_up", "weights",
+        "explain", "from_callable", "inputs", "load", "memory", "metadata", "optional_inputs", "outputs", "path",
+        "profile", "run", "trim", "warm_up", "weights",
     },
     "PoolStats": {
         "cached_bytes", "hits", "in_use_bytes", "max_bytes", "misses", "outstanding", "peak_bytes",

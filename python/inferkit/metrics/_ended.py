@@ -12,9 +12,9 @@ from .._background import surviving
 from .._batcher import Batcher
 from .._text import NAME_LIMIT, printable
 
-__all__ = ["STAGES", "Counts", "added", "counts_of", "ended", "remember"]
+__all__ = ["STAGES", "added", "counts_of", "ended", "remember"]
 
-Counts = dict[str, Any]
+_Counts = dict[str, Any]
 STAGES = {"queue": "queue_ms", "compute": "compute_ms", "total": "total_ms"}
 _COUNTED = ("completed", "failed", "cancelled", "expired", "rejected", "invalid", "rows")
 _MOST = 500  # batchers that are kept one by one: of more, those of one name become one
@@ -22,7 +22,7 @@ _NAMES = 250  # names that are kept then, of those that ended last; what had oth
 _OTHERS = "ended"
 
 
-def counts_of(name: str, raw: dict[str, Any]) -> Counts:
+def counts_of(name: str, raw: dict[str, Any]) -> _Counts:
     """Take what only grows from a batcher's figures."""
     return {
         "name": name,
@@ -34,7 +34,7 @@ def counts_of(name: str, raw: dict[str, Any]) -> Counts:
     }
 
 
-def added(a: Counts, b: Counts) -> Counts:
+def added(a: _Counts, b: _Counts) -> _Counts:
     """Add the counts of two batchers; the name is the first one's."""
     ours, theirs = a["stats"], b["stats"]
     reasons = {**ours["dispatched"], **theirs["dispatched"]}
@@ -55,9 +55,9 @@ def added(a: Counts, b: Counts) -> Counts:
     }
 
 
-def _by_name(counts: Iterable[Counts]) -> dict[str, Counts]:
+def _by_name(counts: Iterable[_Counts]) -> dict[str, _Counts]:
     """Add up those of one name; who ended last is the last."""
-    found: dict[str, Counts] = {}
+    found: dict[str, _Counts] = {}
     for one in counts:
         known = found.pop(one["name"], None)
         found[one["name"]] = one if known is None else added(known, one)
@@ -73,7 +73,7 @@ class _Ended:
     def __init__(self, buckets: tuple[float, ...]) -> None:
         self._buckets = list(buckets)
         self._numbers = itertools.count()
-        self._counts: dict[int, Counts] = {}  # one step to put one in, for signal handlers that close batchers
+        self._counts: dict[int, _Counts] = {}  # one step to put one in, for signal handlers that close batchers
         self._busy = False
 
     def note(self, batcher: Batcher) -> None:
@@ -98,7 +98,7 @@ class _Ended:
         finally:
             self._busy = False
 
-    def all(self) -> list[Counts]:
+    def all(self) -> list[_Counts]:
         return list(_by_name(list(self._counts.values())).values())
 
 
@@ -120,7 +120,7 @@ def remember(buckets: tuple[float, ...]) -> None:
         _batcher._when_ended.append(_note)
 
 
-def ended(buckets: tuple[float, ...]) -> list[Counts]:
+def ended(buckets: tuple[float, ...]) -> list[_Counts]:
     """Give what was kept, one for each name. Under `_batcher._ending`."""
     kept = _of.get(buckets)
     return [] if kept is None else kept.all()
