@@ -6,10 +6,10 @@ import atexit
 import itertools
 import math
 import os
-import threading
 import time
 import warnings
 import weakref
+from _thread import RLock  # threading itself would double the time that `import inferkit` takes
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -809,7 +809,7 @@ def _checks_by_output(
 # Workers must be gone before the interpreter is: one that runs a wrapped callable would wait in vain for the GIL.
 _open: weakref.WeakSet[Batcher] = weakref.WeakSet()
 _when_ended: list[Callable[[Batcher], object]] = []  # told once of each batcher that is closed, or dropped
-_ending = threading.RLock()  # a batcher is open, or has been noted as ended, to who has it; signal handlers close, too
+_ending = RLock()  # a batcher is open, or has been noted as ended, to who has it; signal handlers close, too
 _numbers = itertools.count(1)
 _closed_any = False  # for inferkit.health: none is open since all are closed, or since none was made
 
@@ -825,7 +825,7 @@ def _open_batchers() -> list[Batcher]:
 
 def _in_a_child() -> None:
     global _ending  # which a thread of the parent may have held
-    _ending = threading.RLock()
+    _ending = RLock()
 
 
 os.register_at_fork(after_in_child=_in_a_child)

@@ -251,11 +251,12 @@ class Model(_core.Model):
 
     def __copy__(self) -> Self:
         """Give the same: a model does not change."""
+        _ = self._specs  # a model whose __init__ did not run says so
         return self
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """Give the same, so that no weight is copied."""
-        return self
+        return self.__copy__()
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:

@@ -418,7 +418,7 @@ def test_a_bad_request_fails_alone() -> None:
             tickets[2].result(30)
         assert tickets[3].result(30).tolist() == [-4]
         with pytest.raises(inferkit.ValidationError, match=r"at \[0\] is None"):
-            batcher.submit(words(None))  # type: ignore[arg-type]
+            batcher.submit(words(None)).result(30)  # type: ignore[arg-type]
         assert batcher.stats().invalid == 1
 
 

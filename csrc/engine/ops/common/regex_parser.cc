@@ -3,6 +3,7 @@
 #include <memory>
 
 #include "base/cat.h"
+#include "base/immortal.h"
 #include "base/text.h"
 #include "engine/ops/common/characters.h"
 #include "engine/ops/common/regex.h"
@@ -217,8 +218,9 @@ class RegexParser {
 
   /// \d, \s, \w and what they leave out; the backslash is read.
   bool perl_class(Ranges& out) {
-    static const Ranges kDigits = {{'0', '9'}}, kSpaces = {{'\t', '\n'}, {'\f', '\r'}, {' ', ' '}};
-    static const Ranges kWord = {{'0', '9'}, {'A', 'Z'}, {'_', '_'}, {'a', 'z'}};
+    static const Ranges& kDigits = immortal(Ranges{{'0', '9'}});
+    static const Ranges& kSpaces = immortal(Ranges{{'\t', '\n'}, {'\f', '\r'}, {' ', ' '}});
+    static const Ranges& kWord = immortal(Ranges{{'0', '9'}, {'A', 'Z'}, {'_', '_'}, {'a', 'z'}});
     constexpr std::string_view kNames = "dswDSW";
     const size_t which = more() ? kNames.find(text_[at_]) : std::string_view::npos;
     if (which == std::string_view::npos) return false;
@@ -316,7 +318,7 @@ class RegexParser {
       std::string_view name;
       Ranges ranges;
     };
-    static const Named kNamed[] = {
+    static const std::vector<Named>& kNamed = immortal(std::vector<Named>{
         {"alnum", {{'0', '9'}, {'A', 'Z'}, {'a', 'z'}}},
         {"alpha", {{'A', 'Z'}, {'a', 'z'}}},
         {"ascii", {{0, 127}}},
@@ -331,13 +333,13 @@ class RegexParser {
         {"upper", {{'A', 'Z'}}},
         {"word", {{'0', '9'}, {'A', 'Z'}, {'_', '_'}, {'a', 'z'}}},
         {"xdigit", {{'0', '9'}, {'A', 'F'}, {'a', 'f'}}},
-    };
+    });
     const size_t end = text_.find(":]", at_ + 2);
     std::string_view name = end == std::string_view::npos ? "" : text_.substr(at_ + 2, end - at_ - 2);
     const bool negated = name.starts_with('^');
     if (negated) name.remove_prefix(1);
-    const auto* found = std::ranges::find(kNamed, name, &Named::name);
-    if (found == std::end(kNamed)) invalid(cat("the class of characters ", quote(text_.substr(at_, 12))));
+    const auto found = std::ranges::find(kNamed, name, &Named::name);
+    if (found == kNamed.end()) invalid(cat("the class of characters ", quote(text_.substr(at_, 12))));
     at_ = end + 2;
     Ranges ranges = found->ranges;
     if (flags_.fold) ranges = united(folded(std::move(ranges)));
