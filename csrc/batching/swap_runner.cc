@@ -21,7 +21,11 @@ SwapRunner::SwapRunner(std::shared_ptr<Runner> first)
     : inputs_(copy_of(first->inputs())),
       outputs_(copy_of(first->outputs())),
       rows_mix_(first->rows_mix()),
-      current_(std::move(first)) {}
+      needs_gil_(first->needs_gil()) {
+  const MutexLock lock(mutex_);
+  places_.emplace_back().runner = std::move(first);
+  current_.store(&places_.back(), std::memory_order_relaxed);  // nobody else has this yet
+}
 
 std::shared_ptr<Runner> SwapRunner::swap(std::shared_ptr<Runner> next) {
   if (!same_ports(inputs_, next->inputs()) || !same_ports(outputs_, next->outputs())) {
@@ -35,21 +39,44 @@ std::shared_ptr<Runner> SwapRunner::swap(std::shared_ptr<Runner> next) {
                     "make a new Batcher for it");
   }
   const MutexLock lock(mutex_);
+  Place& before = *current_.load(std::memory_order_relaxed);
+  Place& now = places_.emplace_back();
+  const bool needs_gil = next->needs_gil();
+  now.runner = std::move(next);
   // Release, and before the model as well as after it: a run between two equal numbers has one model.
   generation_.fetch_add(1, std::memory_order_release);
-  auto before = std::exchange(current_, std::move(next));
+  needs_gil_.store(needs_gil, std::memory_order_relaxed);
+  // Sequentially consistent, with what enter() and leave() do: a run that has the one before is seen here in its users,
+  // or sees that it is replaced.
+  current_.store(&now);
   generation_.fetch_add(1, std::memory_order_release);
-  return before;
+  return before.users.load() == 0 ? std::move(before.runner) : before.runner;
 }
 
-std::shared_ptr<Runner> SwapRunner::current() const {
-  const MutexLock lock(mutex_);
-  return current_;
+SwapRunner::Place& SwapRunner::enter() const {
+  for (;;) {
+    Place& place = *current_.load();
+    place.users.fetch_add(1);
+    if (current_.load() == &place) return place;
+    leave(place);  // it was replaced meanwhile
+  }
 }
+
+void SwapRunner::leave(Place& place) const {
+  if (place.users.fetch_sub(1) == 1 && current_.load() != &place) retire(place);
+}
+
+/// Lets go of a model that was replaced, where nobody uses it any more.
+void SwapRunner::retire(Place& place) const {
+  std::shared_ptr<Runner> last;  // ends after the lock: it may be a callable's, and run Python
+  const MutexLock lock(mutex_);
+  if (place.users.load() == 0) last = std::move(place.runner);
+}
+
+SwapRunner::Use::Use(const SwapRunner& of) : of_(of), place_(of.enter()) {}
 
 Status SwapRunner::run(std::span<const TensorView> inputs, OutputSink& sink) noexcept {
-  const std::shared_ptr<Runner> runner = current();  // it may be swapped for another meanwhile
-  return runner->run(inputs, sink);
+  return Use(*this)->run(inputs, sink);
 }
 
 }  // namespace inferkit

@@ -2,6 +2,7 @@
 #pragma once
 #include <atomic>
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <vector>
 
@@ -10,7 +11,8 @@
 
 namespace inferkit {
 
-/// Runs whatever model it holds at the moment; a run that has begun goes on with its own. Thread-safe.
+/// Runs whatever model it holds at the moment; a run that has begun goes on with its own, which lives until then.
+/// Thread-safe; runs take no lock.
 class SwapRunner final : public Runner {
  public:
   explicit SwapRunner(std::shared_ptr<Runner> first);
@@ -22,20 +24,46 @@ class SwapRunner final : public Runner {
   std::span<const PortSpec> inputs() const override { return inputs_; }
   std::span<const PortSpec> outputs() const override { return outputs_; }
   Status run(std::span<const TensorView> inputs, OutputSink& sink) noexcept override;
-  bool needs_gil() const override { return current()->needs_gil(); }
-  int64_t estimate_nanos(std::span<const Shape> shapes) const override { return current()->estimate_nanos(shapes); }
-  bool values_decide() const override { return current()->values_decide(); }
+  /// Relaxed: a run of a model that needs the GIL takes it, whatever was said before it.
+  bool needs_gil() const override { return needs_gil_.load(std::memory_order_relaxed); }
+  int64_t estimate_nanos(std::span<const Shape> shapes) const override { return Use(*this)->estimate_nanos(shapes); }
+  bool values_decide() const override { return Use(*this)->values_decide(); }
   bool rows_mix() const override { return rows_mix_; }
   /// Acquire: who sees the number sees the model, too.
   uint64_t generation() const override { return generation_.load(std::memory_order_acquire); }
 
  private:
-  std::shared_ptr<Runner> current() const;
+  /// One model that it holds or has held; without the model once that has been replaced and no run uses it. A thread
+  /// may be about to look at it for as long as this lives, so it stays.
+  struct Place {
+    std::shared_ptr<Runner> runner;
+    std::atomic<int64_t> users{0};
+  };
+
+  /// Keeps the present model alive.
+  class Use {
+   public:
+    explicit Use(const SwapRunner& of);
+    ~Use() { of_.leave(place_); }
+    Use(const Use&) = delete;
+    Use& operator=(const Use&) = delete;
+    Runner* operator->() const { return place_.runner.get(); }
+
+   private:
+    const SwapRunner& of_;
+    Place& place_;
+  };
+
+  Place& enter() const;
+  void leave(Place& place) const;
+  void retire(Place& place) const;
 
   const std::vector<PortSpec> inputs_, outputs_;
   const bool rows_mix_;
-  mutable Mutex mutex_;  // guards current_; held to copy it
-  std::shared_ptr<Runner> current_ GUARDED_BY(mutex_);
+  mutable Mutex mutex_;  // one swap at a time; guards the runners of places that are not the present one
+  std::deque<Place> places_ GUARDED_BY(mutex_);
+  std::atomic<Place*> current_;
+  std::atomic<bool> needs_gil_;
   std::atomic<uint64_t> generation_{0};
 };
 

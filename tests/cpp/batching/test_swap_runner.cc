@@ -1,0 +1,120 @@
+#include <atomic>
+#include <stdexcept>
+#include <thread>
+#include <vector>
+
+#include "batching/fake_runner.h"
+#include "batching/swap_runner.h"
+#include "test.h"
+
+using namespace inferkit;
+using namespace inferkit::testing;
+
+namespace {
+
+/// Says when it dies; its answer is its number.
+class Numbered final : public Runner {
+ public:
+  Numbered(float number, std::atomic<int>& alive) : number_(number), alive_(alive) { ++alive_; }
+  ~Numbered() override {
+    number_ = -1;
+    --alive_;
+  }
+  std::span<const PortSpec> inputs() const override { return ports_; }
+  std::span<const PortSpec> outputs() const override { return ports_; }
+  bool needs_gil() const override { return false; }
+  int64_t estimate_nanos(std::span<const Shape>) const override { return int64_t(number_); }
+  Status run(std::span<const TensorView> inputs, OutputSink& sink) noexcept override {
+    float* y = static_cast<float*>(sink.allocate(0, DType::kF32, inputs[0].shape));
+    y[0] = number_;
+    if (on_run) on_run();
+    y[1] = number_;
+    return {};
+  }
+  std::function<void()> on_run;
+
+ private:
+  float number_;
+  std::atomic<int>& alive_;
+  const std::vector<PortSpec> ports_{{"x", DType::kF32, {Shape::kFree, 2}}};
+};
+
+struct Answer final : OutputSink {
+  void* allocate(size_t, DType, const Shape&) override { return y; }
+  float y[2] = {-2, -2};
+};
+
+Answer ask(SwapRunner& runner) {
+  const float x[2] = {};
+  const TensorView input{DType::kF32, {1, 2}, x};
+  Answer answer;
+  CHECK(runner.run({&input, 1}, answer).ok());
+  return answer;
+}
+
+}  // namespace
+
+TEST(swap_runs_the_model_that_is_there) {
+  std::atomic<int> alive{0};
+  SwapRunner runner(std::make_shared<Numbered>(1.0f, alive));
+  CHECK_EQ(ask(runner).y[0], 1.0f);
+  const uint64_t before = runner.generation();
+  runner.swap(std::make_shared<Numbered>(2.0f, alive));
+  CHECK(runner.generation() != before);
+  CHECK_EQ(ask(runner).y[1], 2.0f);
+  CHECK_EQ(runner.estimate_nanos({}), 2);
+  CHECK_EQ(alive.load(), 1);  // the one before has gone
+}
+
+TEST(swap_leaves_a_run_its_model) {
+  std::atomic<int> alive{0};
+  auto first = std::make_shared<Numbered>(1.0f, alive);
+  SwapRunner runner(first);
+  first->on_run = [&] {
+    runner.swap(std::make_shared<Numbered>(2.0f, alive));
+    first.reset();
+    CHECK_EQ(alive.load(), 2);
+    CHECK_EQ(ask(runner).y[0], 2.0f);
+  };
+  const Answer answer = ask(runner);
+  CHECK_EQ(answer.y[0], 1.0f);
+  CHECK_EQ(answer.y[1], 1.0f);
+  CHECK_EQ(alive.load(), 1);
+}
+
+TEST(swap_refuses_what_is_no_substitute) {
+  SwapRunner runner(std::make_shared<FakeRunner>(Shape{Shape::kFree, 2}));
+  CHECK_THROWS(runner.swap(std::make_shared<FakeRunner>(Shape{Shape::kFree, 3})), std::invalid_argument);
+  auto mixes = std::make_shared<FakeRunner>(Shape{Shape::kFree, 2});
+  mixes->mixes = true;
+  CHECK_THROWS(runner.swap(mixes), std::invalid_argument);
+}
+
+TEST(swap_among_runs_of_many_threads) {
+  std::atomic<int> alive{0};
+  {
+    SwapRunner runner(std::make_shared<Numbered>(0.0f, alive));
+    std::atomic<bool> stop{false};
+    std::atomic<int> wrong{0}, asked{0};
+    std::vector<std::jthread> threads;
+    for (int t = 0; t < 4; ++t) {
+      threads.emplace_back([&] {
+        while (!stop) {
+          const uint64_t before = runner.generation();
+          const Answer answer = ask(runner);
+          const bool known = runner.generation() == before;
+          // Of one model, and of the one between the two numbers where these are equal: two for each swap.
+          wrong += answer.y[0] != answer.y[1] || answer.y[0] < 0;
+          wrong += known && before % 2 == 0 && answer.y[0] != float(before / 2);
+          ++asked;
+        }
+      });
+    }
+    for (int n = 1; n <= 2000 || asked < 4000; ++n) runner.swap(std::make_shared<Numbered>(float(n), alive));
+    stop = true;
+    threads.clear();
+    CHECK_EQ(wrong.load(), 0);
+    CHECK_EQ(alive.load(), 1);
+  }
+  CHECK_EQ(alive.load(), 0);
+}
