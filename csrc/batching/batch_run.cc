@@ -70,6 +70,7 @@ BatchRun::Outcome BatchRun::execute(std::span<const RequestRef> requests, const 
   for (const RequestRef& request : requests) request->times.started.store(out.started, std::memory_order_relaxed);
   const int64_t all = layout.run_rows(rows);
   const bool shared = layout.fixed_rows && requests[0]->rows != all;  // its rows stand beside others, or copies
+  Nanos once = 0;                                                     // what is no part of a run's duration
   try {
     gather(requests, layout, rows);
     for (bool settled = false; !settled;) {  // once, unless the model is swapped for another meanwhile
@@ -80,8 +81,13 @@ BatchRun::Outcome BatchRun::execute(std::span<const RequestRef> requests, const 
       if (out.status.ok()) out.status = sink_.complete();
       settled = !shared || !out.status.ok();
       if (settled) continue;
-      settled = proof_.known(model) ? runner_.generation() == model
-                                    : proof_.find_out(runner_, model, pool_, layout, inputs_, sink_.views());
+      if (proof_.known(model)) {
+        settled = runner_.generation() == model;
+      } else {
+        const Nanos begin = clock_.now();
+        settled = proof_.find_out(runner_, model, pool_, layout, inputs_, sink_.views());
+        once += clock_.now() - begin;
+      }
       if (settled && proof_.rows_mix(model)) out.status = proof_.refusal(requests[0]->rows, all);
     }
   } catch (...) {
@@ -90,7 +96,7 @@ BatchRun::Outcome BatchRun::execute(std::span<const RequestRef> requests, const 
   out.outputs = sink_.take();
   gathered_.release();
   out.finished = clock_.now();
-  if (out.status.ok()) predictor_.learn(layout, rows, out.finished - out.started, out.finished);
+  if (out.status.ok()) predictor_.learn(layout, rows, out.finished - out.started - once, out.finished);
   return out;
 }
 

@@ -161,37 +161,6 @@ TEST(batcher_fixed_first_dimension) {
   CHECK(ends(three, three.submit(std::vector<float>(6), {3, 2}), Phase::kResult));
 }
 
-TEST(batcher_fills_up_a_fixed_number_of_rows) {
-  Rig rig({}, {3, 2});
-  const RequestRef first = rig.row(1);
-  CHECK(ends(rig, first, Phase::kResult));
-  CHECK((answer(*first) == std::vector<float>{3, 3}));
-  // Once, two runs more show that a row's answer does not depend on what stands beside it.
-  CHECK((rig.model->batches() == std::vector<Shape>{{3, 2}, {3, 2}, {3, 2}}));
-  rig.model->shut();
-  const RequestRef whole = rig.submit({1, 1, 2, 2, 3, 3}, {3, 2});
-  rig.model->wait_for_runs(4);
-  const RequestRef a = rig.row(4), b = rig.submit({5, 6}, {1, 2}), c = rig.submit({7, 7, 8, 8}, {2, 2});
-  rig.model->open();
-  for (const auto& r : {whole, a, b, c}) CHECK(ends(rig, r, Phase::kResult));
-  CHECK((answer(*whole) == std::vector<float>{3, 3, 5, 5, 7, 7}));
-  CHECK((answer(*b) == std::vector<float>{11, 13}));
-  CHECK((answer(*c) == std::vector<float>{15, 15, 17, 17}));
-  CHECK_EQ(rig.model->batches().size(), 6u);  // a and b in one
-}
-
-TEST(batcher_does_not_fill_up_where_rows_depend_on_one_another) {
-  Rig rig({}, {3, 2});
-  rig.model->sees_neighbours = true;
-  const RequestRef first = rig.row(1);
-  CHECK(ends(rig, first, Phase::kError));
-  CHECK(first->status.code == ErrorCode::kValidation && first->status.reason == Reason::kShape);
-  CHECK(first->status.message.find("depends on the others") != std::string::npos);
-  CHECK(error_of([&] { rig.row(1); }).reason == Reason::kShape);  // at the door, from now on
-  CHECK(ends(rig, rig.submit(std::vector<float>(6), {3, 2}), Phase::kResult));
-  CHECK_EQ(rig.batcher->stats().invalid, 2u);
-}
-
 TEST(batcher_an_odd_shape_runs_by_itself_and_blocks_nobody) {
   Rig rig({}, {Shape::kFree, Shape::kFree});
   const RequestRef first = block(rig);
