@@ -198,3 +198,18 @@ def test_many_nodes_take_seconds(kind: str) -> None:
     model = load(nodes, [one], x=(4, 4), outputs=[value("y", (4, 4))])
     model(np.zeros((4, 4), np.float32))
     assert time.monotonic() - start < 20
+
+
+def test_a_long_way_from_the_texts_to_their_tokens() -> None:
+    """What recognises a pattern in the graph goes back through it, as far as who wrote the file made it."""
+    names = ["x", *(f"h{i}" for i in range(100_000))]
+    nodes = [node("StringNormalizer", [a], [b]) for a, b in itertools.pairwise(names)]
+    nodes.append(node("Tokenizer", [names[-1]], ["t"], domain="com.microsoft", mark=0, mincharnum=1, pad_value="#",
+                      separators=[" "]))  # fmt: skip
+    nodes.append(node("TfIdfVectorizer", ["t"], ["y"], mode="TF", min_gram_length=1, max_gram_length=1,
+                      max_skip_count=0, ngram_counts=[0], ngram_indexes=[0, 1], pool_strings=["a", "b"]))  # fmt: skip
+    graph = helper.make_graph(nodes, "g", [value("x", ("N",), TensorProto.STRING)], [value("y", ("N", 2))])
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+    made = helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    model = inferkit.Model.load(made.SerializeToString())
+    assert model(np.array(["a b a", "c b"], object)).tolist() == [[2, 1], [0, 1]]

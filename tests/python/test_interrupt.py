@@ -97,6 +97,7 @@ def test_a_run_on_the_caller_of_a_batcher(product: Path) -> None:
 
 
 ML = "ai.onnx.ml"
+MICROSOFT = "com.microsoft"
 # Inputs by kind and shape.
 MAKERS = """
 rng = np.random.default_rng(0)
@@ -108,6 +109,7 @@ def doubles(*shape): return rng.standard_normal(shape)
 def halves(*shape): return normal(*shape).astype(np.float16)
 def huge(*shape): return np.full(shape, 1e308)
 def boxes(*shape): return (lambda a: np.concatenate([a, a + 0.001], -1, dtype=np.float32))(uniform(*shape[:-1], 2))
+def letters(count): return np.array(["a" * count], object)
 def rois(count, width): return np.tile(np.array([0, 0, 0, 190, 190], np.float32)[-width:], (count, 1))
 """
 
@@ -121,6 +123,7 @@ def node(op: str, inputs: int, **attributes: object) -> onnx.NodeProto:
 
 
 INTEGERS = {"tokens": TensorProto.INT64, "indices": TensorProto.INT64}
+TEXTS = {"letters": TensorProto.STRING}
 FLOATS = {"doubles": TensorProto.DOUBLE, "huge": TensorProto.DOUBLE, "halves": TensorProto.FLOAT16}
 WEIGHTED = ("Conv", "ConvTranspose", "LSTM", "RNN", "CausalConvWithState")  # all but the first dimension are fixed
 
@@ -185,6 +188,11 @@ STEPS = {
         ),
         [kind("tokens", 1, 4_000_000)],
     ),
+    "one long text": (node("RegexFullMatch", 1, pattern="[ab]*a[ab]{900}"), [kind("letters", 6_000_000)]),
+    "tokens of one text": (
+        node("Tokenizer", 1, domain=MICROSOFT, mark=0, mincharnum=1, pad_value="", tokenexp="[ab]*a[ab]{900}c|a"),
+        [kind("letters", 6_000_000)],
+    ),
     "support vectors": (
         node(
             "SVMRegressor",
@@ -202,6 +210,12 @@ STEPS = {
 }
 
 
+OF_TEXTS = {
+    "one long text": {"letters": TensorProto.BOOL},
+    "tokens of one text": {"letters": TensorProto.STRING},
+}
+
+
 @pytest.mark.parametrize("name", STEPS)
 def test_a_single_long_step(name: str, tmp_path: Path) -> None:
     step, inputs = STEPS[name]
@@ -212,7 +226,7 @@ def test_a_single_long_step(name: str, tmp_path: Path) -> None:
         [
             helper.make_tensor_value_info(
                 x,
-                (INTEGERS | FLOATS).get(what, FLOAT),
+                (INTEGERS | FLOATS | TEXTS).get(what, FLOAT),
                 [None, *shape[1:]] if len(shape) == 2 or step.op_type in WEIGHTED else [None] * len(shape),
             )
             for x, (what, shape) in given.items()
@@ -220,12 +234,12 @@ def test_a_single_long_step(name: str, tmp_path: Path) -> None:
         [
             helper.make_tensor_value_info("y", TensorProto.INT64, [None, 3])
             if name == "boxes"
-            else helper.make_tensor_value_info("y", FLOATS.get(given["i0"][0], FLOAT), None)
+            else helper.make_tensor_value_info("y", (FLOATS | OF_TEXTS.get(name, {})).get(given["i0"][0], FLOAT), None)
         ],
         [numpy_helper.from_array(x, f"i{i}") for i, x in enumerate(inputs) if isinstance(x, np.ndarray)],
     )
-    opset = {"Attention": 23, "DFT": 17, "CausalConvWithState": 27}.get(step.op_type, 18)
-    opsets = [helper.make_opsetid("", opset), helper.make_opsetid(ML, 1)]
+    opset = {"Attention": 23, "DFT": 17, "CausalConvWithState": 27, "RegexFullMatch": 20}.get(step.op_type, 18)
+    opsets = [helper.make_opsetid("", opset), helper.make_opsetid(ML, 1), helper.make_opsetid(MICROSOFT, 1)]
     path = tmp_path / "model.onnx"
     path.write_bytes(helper.make_model(graph, opset_imports=opsets, ir_version=10).SerializeToString())
     feeds = ", ".join(f"{x!r}: {what}{shape}" for x, (what, shape) in given.items())

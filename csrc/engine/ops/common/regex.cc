@@ -1,5 +1,6 @@
 #include "engine/ops/common/regex.h"
 
+#include <iterator>
 #include <limits>
 
 #include "engine/ops/common/characters.h"
@@ -83,25 +84,42 @@ void Regex::advance(Workspace& work, uint32_t code, size_t most_begin, const Pla
   }
 }
 
+/// A place that goes through the text.
+struct Regex::Scan : Place {
+  Scan(std::string_view text_, size_t from) : text(text_), at(from), behind(from) {
+    if (from > 0) before = character_before(text, from);
+    look();
+  }
+  bool at_end() const { return at == text.size(); }
+  /// On to the next character; the one that it went over.
+  uint32_t step() {
+    before = after;
+    at = behind;
+    look();
+    return before;
+  }
+
+  const std::string_view text;
+  size_t at;
+
+ private:
+  void look() { after = at_end() ? kNothing : take_character(text, behind); }
+  size_t behind;  // the character after `at`
+};
+
+constexpr int64_t kStepNanos = 5;  // of one way to match over one character
+
 bool Regex::full_match(std::string_view text, Workspace& work) const {
-  Place place;
-  size_t at = 0, after = 0;
-  const auto look = [&] {
-    after = at;
-    place.after = at < text.size() ? take_character(text, after) : Place::kNothing;
-  };
-  look();
+  Scan scan(text, 0);
   work.next.clear();
   work.begin_round(program_.size());
-  follow(work, 0, 0, place);
-  while (at < text.size()) {
+  follow(work, 0, 0, scan);
+  while (!scan.at_end()) {
     if (work.next.empty()) return false;
+    work.meter.spend(kStepNanos * (1 + std::ssize(work.next)));
     std::swap(work.now, work.next);
-    const uint32_t code = place.after;
-    place.before = code;
-    at = after;
-    look();
-    advance(work, code, 0, place);
+    const uint32_t code = scan.step();
+    advance(work, code, 0, scan);
   }
   for (const Workspace::Thread& thread : work.next) {
     if (program_[thread.at].op == Op::kMatch) return true;
@@ -111,31 +129,23 @@ bool Regex::full_match(std::string_view text, Workspace& work) const {
 
 std::optional<Regex::Match> Regex::search(std::string_view text, size_t from, Workspace& work, int64_t& steps) const {
   std::optional<Match> best;
-  Place place;
-  size_t at = from, after = from;
-  if (from > 0) place.before = character_before(text, from);
-  const auto look = [&] {
-    after = at;
-    place.after = at < text.size() ? take_character(text, after) : Place::kNothing;
-  };
-  look();
+  Scan scan(text, from);
   work.next.clear();
   work.begin_round(program_.size());
   for (;;) {
-    if (!best) follow(work, 0, at, place);  // behind those that began before
-    steps -= 1 + static_cast<int64_t>(work.next.size());
+    if (!best) follow(work, 0, scan.at, scan);  // behind those that began before
+    const int64_t taken = 1 + std::ssize(work.next);
+    steps -= taken;
     if (steps < 0) return std::nullopt;
+    work.meter.spend(kStepNanos * taken);
     for (const Workspace::Thread& thread : work.next) {
       if (best && thread.begin > best->begin) break;
-      if (program_[thread.at].op == Op::kMatch) best = {thread.begin, at};
+      if (program_[thread.at].op == Op::kMatch) best = {thread.begin, scan.at};
     }
-    if (at == text.size() || (best && work.next.empty())) return best;
+    if (scan.at_end() || (best && work.next.empty())) return best;
     std::swap(work.now, work.next);
-    const uint32_t code = place.after;
-    place.before = code;
-    at = after;
-    look();
-    advance(work, code, best ? best->begin : std::numeric_limits<size_t>::max(), place);
+    const uint32_t code = scan.step();
+    advance(work, code, best ? best->begin : std::numeric_limits<size_t>::max(), scan);
   }
 }
 

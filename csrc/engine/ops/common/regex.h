@@ -9,6 +9,8 @@
 #include <string_view>
 #include <vector>
 
+#include "platform/run_control.h"
+
 namespace inferkit {
 
 /// Why a pattern is not compiled.
@@ -26,7 +28,7 @@ class Regex {
   struct Match {
     size_t begin = 0, end = 0;
   };
-  /// Memory that matching uses; one thread's at a time.
+  /// Memory that matching uses; one thread's at a time. Of a run that may be stopped, matching throws Stopped.
   class Workspace;
 
   bool full_match(std::string_view text, Workspace& work) const;
@@ -56,6 +58,7 @@ class Regex {
   };
   /// What stands around a place in the text.
   struct Place;
+  struct Scan;
 
   void follow(Workspace& work, uint32_t at, size_t begin, const Place& place) const;
   void advance(Workspace& work, uint32_t code, size_t most_begin, const Place& next) const;
@@ -75,6 +78,7 @@ class Regex::Workspace {
   std::vector<uint64_t> seen;  // by instruction: the round in which it was followed
   uint64_t round = 0;
   std::vector<uint32_t> stack;
+  WorkMeter meter;
 
   void begin_round(size_t instructions) {
     if (seen.size() < instructions) seen.resize(instructions, 0);

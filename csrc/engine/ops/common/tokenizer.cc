@@ -3,7 +3,6 @@
 #include "base/text.h"
 #include "engine/ops/common/characters.h"
 #include "engine/ops/common/text_table.h"
-#include "platform/run_control.h"
 
 namespace inferkit {
 namespace {
@@ -19,14 +18,11 @@ int64_t most_steps(std::string_view text, const Regex& regex) {
 template <class Visit>
 void for_each_match(const Regex& regex, std::string_view text, Regex::Workspace& work, const Visit& visit) {
   int64_t steps = most_steps(text, regex);
-  WorkMeter meter;
   for (size_t at = 0; at < text.size();) {
-    const int64_t before = steps;
     const auto match = regex.search(text, at, work, steps);
     if (steps < 0) {
       throw Error(ErrorCode::kInference, cat("the patterns take too long for a text of ", text.size(), " bytes"));
     }
-    meter.spend(10 * (before - steps));
     if (!match) return;
     if (match->begin == match->end) {  // on to the next character
       at = match->end;
