@@ -30,6 +30,7 @@ struct Inputs {
   PortVector<const void*> pointers;
   std::vector<Buffer> copies;  // and strings, converted
   BatchAxis axis = BatchAxis::kPresent;
+  const char* axis_of = nullptr;  // the first input that can have one; scalars cannot
 };
 
 /// Runs no Python.
@@ -38,12 +39,17 @@ void read_input(Inputs& in, size_t i, const PortSpec& spec, const InputChecks& c
                                ? port_view(in.arrays[i], spec, *BufferPool::process_default(), in.copies.emplace_back())
                                : view_of(in.arrays[i], spec.name);
   const BatchAxis axis = batch_axis_of(spec.name, spec.shape, view.shape);
-  if (i > 0 && axis != in.axis) {
-    throw Error(ErrorCode::kValidation, Reason::kShape,
-                cat("input '", spec.name, "' of shape ", view.shape.str(),
-                    axis == BatchAxis::kAbsent ? " lacks" : " has", " the batch axis, unlike the inputs before it"));
+  if (!spec.shape.empty()) {
+    if (in.axis_of && axis != in.axis) {
+      throw Error(ErrorCode::kValidation, Reason::kShape,
+                  cat("input '", spec.name, "' of shape ", view.shape.str(),
+                      axis == BatchAxis::kAbsent ? " has no batch axis, but input '" : " has a batch axis, but input '",
+                      in.axis_of, axis == BatchAxis::kAbsent ? "' does" : "' does not",
+                      ": pass all inputs with a batch axis, or all without it for a single row"));
+    }
+    in.axis = axis;
+    in.axis_of = in.axis_of ? in.axis_of : spec.name.c_str();
   }
-  in.axis = axis;
   check_input(spec.name, spec.dtype, spec.shape, view.dtype, view.shape, checks, axis);
   in.shapes[i] = view.shape;
   if (axis == BatchAxis::kAbsent) in.shapes[i].insert(0, 1);

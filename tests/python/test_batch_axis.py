@@ -97,6 +97,18 @@ def test_a_scalar_input_is_shared_by_the_rows_of_a_run(options: dict[str, Any]) 
                 batcher(np.ones((1, 3), np.float32), wrong)
 
 
+def test_a_row_beside_a_scalar_is_the_same_for_the_model() -> None:
+    model, row = load(SCALED), np.ones(3, np.float32)
+    swapped = load("g (float s, float[n, 3] a, float[n, 3] b) => (float[n, 3] y) { p = Mul(a, s) y = Add(p, b) }")
+    np.testing.assert_array_equal(model(row, np.float32(5)), 5 * row)
+    np.testing.assert_array_equal(model(np.stack([row, row]), np.float32(5)), np.full((2, 3), 5))
+    np.testing.assert_array_equal(swapped(np.float32(5), row, row), 6 * row)
+    with pytest.raises(inferkit.ValidationError, match=r"'b' of shape .* has a batch axis, but input 'a' does not"):
+        swapped(np.float32(5), row, np.stack([row]))
+    with pytest.raises(inferkit.ValidationError, match="'s'"):
+        model(row, np.ones(1, np.float32))
+
+
 def test_requests_of_one_scalar_share_a_batch() -> None:
     seen: list[tuple[int, float]] = []
 
