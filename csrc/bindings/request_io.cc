@@ -128,7 +128,7 @@ py::object ArraySink::take(bool named) {
     arrays_[i] = new_array(view.dtype, shape, &data);
     std::memcpy(data, view.data, view.bytes());
   }
-  return pack_results(arrays_, specs_, named);
+  return pack_results(arrays_.span(), specs_, named);
 }
 
 }  // namespace inferkit

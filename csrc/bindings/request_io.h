@@ -61,7 +61,7 @@ class ArraySink final : public RowSink {
   std::span<const PortSpec> specs_;
   BufferPool& pool_;
   const bool single_row_, has_gil_;
-  std::vector<pybind11::object> arrays_;  // where `has_gil`, but for strings, which are made of buffers
+  PortVector<pybind11::object> arrays_;  // where `has_gil`, but for strings, which are made of buffers
   std::vector<Buffer> buffers_, texts_;
 };
 
