@@ -12,7 +12,7 @@ from . import _core
 
 __all__ = ["call_soon", "running_loop"]
 
-_lock = threading.Lock()
+_lock = threading.RLock()  # one thread at a time starts it, and a signal handler in the middle of that
 _loop: asyncio.AbstractEventLoop | None = None
 _process = 0  # that its thread runs in: a child of fork() has none
 
@@ -48,7 +48,7 @@ def _started() -> asyncio.AbstractEventLoop:
 
 def _unlocked_in_child() -> None:
     global _lock
-    _lock = threading.Lock()
+    _lock = threading.RLock()
 
 
 os.register_at_fork(after_in_child=_unlocked_in_child)

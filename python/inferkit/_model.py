@@ -103,12 +103,13 @@ class Model(_core.Model):
 
     __slots__ = ("_origin", "_specs")
     _specs: tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]
-    _origin: tuple[str, tuple[Any, ...], dict[str, Any]]  # the classmethod that made it, and its arguments
+    _origin: tuple[str, tuple[Any, ...], dict[str, Any]] | None  # the classmethod that made it, and its arguments
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         if args or "checks" not in kwargs:
             raise TypeError("Model is made by Model.load(path) or Model.from_callable(fn, inputs=..., outputs=...)")
         super().__init__(**kwargs)
+        self._origin = None
         self._specs = (
             tuple(TensorSpec(*port) for port in self._inputs),
             tuple(TensorSpec(*port) for port in self._outputs),
@@ -247,6 +248,8 @@ class Model(_core.Model):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle what made it: a path, which is opened again, content, or a callable by its own way of pickling."""
+        if self._origin is None:  # of a subclass with an __init__ of its own
+            raise TypeError(f"cannot pickle '{type(self).__name__}' object: only load() and from_callable() make some")
         return _made_again, (type(self), *self._origin), getattr(self, "__dict__", None)
 
     def __copy__(self) -> Self:

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import inferkit
+import inferkit.testing
 
 X = np.linspace(0, 16, 3 * 64, dtype=np.float32).reshape(3, 64)
 
@@ -99,6 +100,11 @@ def test_subclasses_keep_their_attributes(digits_path: Path) -> None:
 def test_a_model_that_was_never_made_is_not_pickled() -> None:
     with pytest.raises(TypeError, match="not initialised"):
         pickle.dumps(inferkit.Model.__new__(inferkit.Model))
+
+
+def test_what_neither_of_them_made_says_so() -> None:
+    with pytest.raises(TypeError, match="cannot pickle 'FakeModel'"):
+        pickle.dumps(inferkit.testing.FakeModel())
 
 
 def test_a_spawned_process_has_the_model(digits_path: Path) -> None:
