@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ._batcher import Batcher, BatcherStats, Latency, OutputChecks, WindowStats
+from ._batcher import Batcher, OutputChecks
 from ._build import build_info, supported_ops
 from ._core import Buffer, BufferPool, LeakRow, PoolStats, Weights
 from ._errors import (
@@ -27,6 +27,7 @@ from ._errors import (
     ValidationError,
 )
 from ._model import Model
+from ._stats import BatcherStats, Latency, WindowStats
 from ._ticket import Ticket, Timing
 from ._types import InputChecks, MemoryUse, Metadata, TensorSpec
 

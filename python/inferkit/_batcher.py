@@ -9,10 +9,10 @@ import os
 import time
 import warnings
 import weakref
-from _thread import RLock  # threading itself would double the time that `import inferkit` takes
+from _thread import RLock  # without the module threading, so that `import inferkit` stays cheap
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 from . import _core
 from ._errors import ClosedError
@@ -20,7 +20,7 @@ from ._initialised import says_if_not_initialised
 from ._log import log
 from ._map import MapOptions, amapped, mapped
 from ._signature import signature_differences
-from ._stats_text import stats_text
+from ._stats import BatcherStats, stats_from
 from ._text import NAME_LIMIT, printable
 from ._types import InputChecks, native_checks
 
@@ -31,10 +31,7 @@ if TYPE_CHECKING:
 
     from ._model import Model
 
-__all__ = ["Batcher", "BatcherStats", "Latency", "OutputChecks", "WindowStats"]
-
-_POOL_FIGURES = ("in_use_bytes", "cached_bytes", "peak_bytes", "max_bytes", "hits", "misses", "outstanding")
-_Figures = TypeVar("_Figures", "BatcherStats", "WindowStats")
+__all__ = ["Batcher", "OutputChecks"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,195 +77,6 @@ class OutputChecks:
             normalized=self.normalized,
             tolerance=self.tolerance,
         )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Latency:
-    """Percentiles of a duration, in milliseconds and within 1%, of the requests that ran.
-
-    Parameters
-    ----------
-    p50, p90, p95, p99, p999 : float
-        What 50%, 90%, 95%, 99% and 99.9% of the requests did not exceed; 0 if there were none.
-    max, mean : float
-        The longest and the average duration.
-    count : int
-        How many requests were counted.
-    """
-
-    p50: float
-    p90: float
-    p95: float
-    p99: float
-    p999: float
-    max: float
-    mean: float
-    count: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class WindowStats:
-    """A batcher's figures over its last seconds.
-
-    Parameters
-    ----------
-    seconds : int
-        The length of the window in whole seconds; the second that has begun comes on top.
-    covered : float
-        How many seconds the figures cover; fewer while the batcher is young.
-    completed, failed, cancelled, expired, rejected, invalid : int
-        How many requests ended in each way; as in :class:`BatcherStats`.
-    batches, rows : int
-        How many batches ran, and how many rows they had.
-    requests_per_second : float
-        Completed requests per second.
-    batch_fill_rate : float
-        Rows per batch, as a share of `max_batch_size`.
-    inference_error_rate : float
-        Failed requests as a share of completed and failed ones.
-    unserved_rate : float
-        Rejected and expired requests as a share of completed, failed, rejected and expired ones: the good requests that
-        got no answer.
-    invalid_rate : float
-        Invalid requests as a share of all requests.
-    queue_ms, compute_ms, total_ms : Latency
-        As in :class:`BatcherStats`; ``max`` is within 2%.
-    """
-
-    seconds: int
-    covered: float
-    completed: int
-    failed: int
-    cancelled: int
-    expired: int
-    rejected: int
-    invalid: int
-    batches: int
-    rows: int
-    requests_per_second: float
-    batch_fill_rate: float
-    inference_error_rate: float
-    unserved_rate: float
-    invalid_rate: float
-    queue_ms: Latency
-    compute_ms: Latency
-    total_ms: Latency
-
-    @property
-    def p99_latency_ms(self) -> float:
-        """From submission to answer, 99% of requests took no longer."""
-        return self.total_ms.p99
-
-
-@dataclass(frozen=True, kw_only=True)
-class BatcherStats:
-    """A batcher's figures at one moment. Counts and latencies cover its whole life, except for those in ``windows``.
-
-    Parameters
-    ----------
-    state : str
-        ``open``, ``draining``, ``closed``, or ``forked`` in a child of the process that made it.
-    completed, failed, cancelled, expired : int
-        How many requests ended with an answer; with an error of the model or of its output checks; because their caller
-        cancelled them; because their deadline passed, or would have passed before they could be answered.
-    rejected, invalid : int
-        How many requests were refused because the queue was full or the batcher closed; how many ended with a
-        :class:`ValidationError`.
-    queue_depth : int
-        How many requests wait.
-    in_flight : int
-        How many batches run.
-    oldest_wait : float
-        How many seconds the oldest waiting request has waited.
-    longest_run : float
-        How many seconds the oldest running batch has run. It keeps growing if a model hangs.
-    batches, rows : int
-        How many batches ran, and how many rows they had.
-    mean_batch_size : float
-        Rows per batch.
-    batch_fill_rate : float
-        Rows per batch, as a share of `max_batch_size`.
-    requests_per_second : float
-        Completed requests per second, over the last ten seconds.
-    inference_error_rate : float
-        Failed requests as a share of completed and failed ones.
-    dispatched : mapping of str to int
-        Why batches started to run: ``full`` (a whole batch was there), ``ready`` (a worker was free), ``delay`` (the
-        oldest request had waited for ``max_delay``), ``deadline`` (a request could not wait any longer), ``drain``, or
-        ``caller`` (the batcher was idle, and the caller's thread ran the batch).
-    queue_ms, compute_ms, total_ms : Latency
-        The time from submission to the start of the run, the time of the run, and both together.
-    batch_sizes : mapping of int to int
-        How many batches had how many rows, in powers of two: the key 8 counts batches of 5 to 8 rows.
-    windows : mapping of int to WindowStats
-        The last 1, 10 and 60 seconds.
-    pool : PoolStats
-        Figures of the buffer pool, which all batchers of the process share.
-    memory_rss_bytes : int
-        The physical memory of the whole process.
-    """
-
-    state: str
-    completed: int
-    failed: int
-    cancelled: int
-    expired: int
-    rejected: int
-    invalid: int
-    queue_depth: int
-    in_flight: int
-    oldest_wait: float
-    longest_run: float
-    batches: int
-    rows: int
-    mean_batch_size: float
-    batch_fill_rate: float
-    requests_per_second: float
-    inference_error_rate: float
-    dispatched: Mapping[str, int]
-    queue_ms: Latency
-    compute_ms: Latency
-    total_ms: Latency
-    batch_sizes: Mapping[int, int]
-    windows: Mapping[int, WindowStats]
-    pool: _core.PoolStats
-    memory_rss_bytes: int
-
-    @property
-    def p99_latency_ms(self) -> float:
-        """From submission to answer, 99% of requests took no longer."""
-        return self.total_ms.p99
-
-    def __str__(self) -> str:
-        """Show what matters of it on one screen.
-
-        Examples
-        --------
-        >>> import inferkit
-        >>> model = inferkit.Model.from_callable(
-        ...     lambda x: x * 2, inputs=[("x", "float32", (None, 2))], outputs=[("y", "float32", (None, 2))])
-        >>> with inferkit.Batcher(model) as batcher:
-        ...     print(str(batcher.stats()).splitlines()[0])
-        state     open; 0 waiting; 0 batches running
-        """
-        return stats_text(self)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return all figures as dicts and numbers, ready for :func:`json.dumps`.
-
-        Examples
-        --------
-        >>> import inferkit, json, numpy as np
-        >>> model = inferkit.Model.from_callable(
-        ...     lambda x: x * 2, inputs=[("x", "float32", (None, 2))], outputs=[("y", "float32", (None, 2))])
-        >>> with inferkit.Batcher(model) as batcher:
-        ...     figures = json.loads(json.dumps(batcher.stats().as_dict()))
-        >>> figures["queue_depth"], figures["windows"]["60"]["total_ms"]["p99"]
-        (0, 0.0)
-        """
-        pool = {name: getattr(self.pool, name) for name in _POOL_FIGURES}
-        figures = asdict(replace(self, pool=None))  # type: ignore[arg-type]  # asdict() copies what it does not know
-        return {**figures, "pool": pool, "p99_latency_ms": self.p99_latency_ms}
 
 
 @says_if_not_initialised
@@ -556,7 +364,7 @@ class Batcher(_core.Batcher):
         >>> stats.completed, stats.mean_batch_size, stats.batch_fill_rate
         (1, 2.0, 0.5)
         """
-        return _stats_from(self._stats())
+        return stats_from(self._stats())
 
     def warm_up(
         self, batch_sizes: Iterable[int] | None = None, *, shapes: Mapping[str, Sequence[int]] | None = None
@@ -760,18 +568,6 @@ class Batcher(_core.Batcher):
     def __repr__(self) -> str:
         state = "closed" if self._closed else "open"
         return f"<inferkit.Batcher of {self._model!r}, max_batch_size={self._max_rows}, {state}>"
-
-
-def _stats_from(figures: dict[str, Any]) -> BatcherStats:
-    windows = [_with_latencies(WindowStats, window) for window in figures["windows"]]
-    figures["windows"] = {window.seconds: window for window in windows}
-    return _with_latencies(BatcherStats, figures)
-
-
-def _with_latencies(cls: type[_Figures], figures: dict[str, Any]) -> _Figures:
-    for name in ("queue_ms", "compute_ms", "total_ms"):
-        figures[name] = Latency(**figures[name])
-    return cls(**figures)
 
 
 def _new_name(model: Model) -> str:

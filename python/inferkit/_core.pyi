@@ -674,10 +674,10 @@ class Batcher:
         """
         Run one request and wait for its answer.
 
-        It takes and returns the same as ``submit(...).result()``, and raises what either of the two raises. If the batcher is idle, the calling thread runs the
-        model itself. With a ``timeout``, it does so only if earlier runs have shown that there is enough time. Otherwise a
-        worker runs the model, and the caller stops waiting when the time has passed. Do not call it on the thread of an event
-        loop, which it would block: await :meth:`submit` there.
+        It takes and returns the same as ``submit(...).result()``, and raises what either of the two raises. If the batcher is
+        idle, the calling thread runs the model itself. With a ``timeout``, it does so only if earlier runs have shown that there
+        is enough time. Otherwise a worker runs the model, and the caller stops waiting when the time has passed. Do not call it
+        on the thread of an event loop, which it would block: await :meth:`submit` there.
         """
     def __init__(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ._batcher import BatcherStats, Latency
+    from ._stats import BatcherStats, Latency
 
 __all__ = ["stats_text"]
 

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .. import _limits
-from .._batcher import Batcher, BatcherStats
+from .._batcher import Batcher
 from .._errors import QueueFullError
 from .._model import Model
+from .._stats import BatcherStats
 from .._ticket import Ticket
 from ._report import Check, Status
 from ._samples import Feeds

@@ -19,7 +19,8 @@ from .._text import counted, printable
 from ._memory import memory
 
 if TYPE_CHECKING:
-    from .._batcher import Batcher, BatcherStats
+    from .._batcher import Batcher
+    from .._stats import BatcherStats
 
 __all__ = ["Limits", "Monitor", "Report", "State"]
 

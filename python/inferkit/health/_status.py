@@ -12,6 +12,7 @@ from typing import Any
 from .. import _batcher
 from .._build import build_info
 from .._core import BufferPool, resident_bytes
+from .._stats import stats_from
 from .._text import NAME_LIMIT, printable
 from ..tracing._records import slowest
 from ._memory import memory
@@ -73,7 +74,7 @@ def _figures(batcher: _batcher.Batcher) -> dict[str, Any]:
         or ("ONNX" if batcher.model._is_native else "callable"),
         "max_batch_size": batcher.max_batch_size,
         **batcher._limits,
-        "stats": _batcher._stats_from(raw).as_dict(),
+        "stats": stats_from(raw).as_dict(),
         "series": batcher._series(),  # a page that has just been opened shows the last minutes
         "latency": {
             "seconds": _BUCKETS,  # upper bounds; one count more, for what is above

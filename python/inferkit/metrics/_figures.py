@@ -9,8 +9,9 @@ from typing import Any
 
 from .. import _batcher
 from .._arguments import LONGEST, number, sequence
-from .._batcher import Batcher, _open_batchers, _stats_from
+from .._batcher import Batcher, _open_batchers
 from .._core import BufferPool, resident_bytes
+from .._stats import stats_from
 from .._text import NAME_LIMIT, printable
 from ._ended import STAGES, counts_of, ended
 
@@ -55,7 +56,7 @@ def _open_figures(batcher: Batcher, buckets: Sequence[float]) -> Figures:
         "name": name,
         "max_batch_size": batcher.max_batch_size,
         **batcher._limits,
-        "stats": _stats_from(raw).as_dict(),
+        "stats": stats_from(raw).as_dict(),
         "histograms": histograms,
     }
 

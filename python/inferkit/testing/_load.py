@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._arguments import integer, number, seconds
-from .._batcher import Latency
+from .._stats import Latency
 
 if TYPE_CHECKING:
     from .._ticket import Ticket

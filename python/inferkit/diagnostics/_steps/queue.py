@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..._batcher import BatcherStats
+from ..._stats import BatcherStats
 from ..._text import counted
 from .._patient import Finder, Limits, Patient
 from .._report import Check
