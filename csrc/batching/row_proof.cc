@@ -12,29 +12,52 @@ namespace inferkit {
 namespace {
 
 /// What stands beside the row that is looked at.
-enum class Company { kZeros, kMultiples };
+enum class Company { kZeros, kOthers };
+
+float other_than(float v, float factor) { return v == 0 ? factor : v * factor; }
+double other_than(double v, float factor) { return v == 0 ? double(factor) : v * double(factor); }
+Half other_than(Half v, float factor) { return to_half(other_than(to_float(v), factor)); }
+BFloat16 other_than(BFloat16 v, float factor) { return to_bfloat16(other_than(to_float(v), factor)); }
+/// Bytes are no indices: what is small becomes large.
+uint8_t other_than(uint8_t v, float) { return static_cast<uint8_t>(~v); }
+int8_t other_than(int8_t v, float factor) { return static_cast<int8_t>(factor > 0 ? v ^ 0x7f : ~v); }
+bool other_than(bool v, float) { return !v; }
 
 template <class T>
-void multiply(std::byte* to, const std::byte* row, size_t bytes, T factor) {
+void put_others(std::byte* to, const std::byte* row, size_t bytes, float factor) {
   for (size_t at = 0; at + sizeof(T) <= bytes; at += sizeof(T)) {
     T value;
     std::memcpy(&value, row + at, sizeof value);
-    value = value == T{0} ? factor : value * factor;
+    value = other_than(value, factor);
     std::memcpy(to + at, &value, sizeof value);
   }
 }
 
-/// One row of an input, at `to`. Numbers that are not float32 or float64 may be indices, and stay as they are.
+/// One row of an input, at `to`. Wider integers may be indices, and strings words that are known: they stay as they
+/// are.
 void put_company(Company company, DType dtype, int64_t place, const std::byte* row, size_t bytes, std::byte* to) {
-  const int factor = place % 2 == 0 ? 2 : -1;
+  const float factor = place % 2 == 0 ? 2 : -1;
   if (company == Company::kZeros) {
     std::memset(to, 0, bytes);
-  } else if (dtype == DType::kF32) {
-    multiply(to, row, bytes, static_cast<float>(factor));
-  } else if (dtype == DType::kF64) {
-    multiply(to, row, bytes, static_cast<double>(factor));
-  } else {
-    std::memcpy(to, row, bytes);
+    return;
+  }
+  switch (dtype) {
+    case DType::kF32:
+      return put_others<float>(to, row, bytes, factor);
+    case DType::kF64:
+      return put_others<double>(to, row, bytes, factor);
+    case DType::kF16:
+      return put_others<Half>(to, row, bytes, factor);
+    case DType::kBF16:
+      return put_others<BFloat16>(to, row, bytes, factor);
+    case DType::kU8:
+      return put_others<uint8_t>(to, row, bytes, factor);
+    case DType::kI8:
+      return put_others<int8_t>(to, row, bytes, factor);
+    case DType::kBool:
+      return put_others<bool>(to, row, bytes, factor);
+    default:
+      std::memcpy(to, row, bytes);
   }
 }
 
@@ -79,7 +102,8 @@ bool same_in(Company company, Runner& runner, BufferPool& pool, const RowLayout&
 bool tells(const RowLayout& layout, std::span<const TensorView> inputs) {
   for (size_t i = 0; i < inputs.size(); ++i) {
     if (layout.is_shared(i)) continue;
-    if (inputs[i].dtype == DType::kF32 || inputs[i].dtype == DType::kF64) return true;
+    const DType t = inputs[i].dtype;
+    if (is_float(t) || t == DType::kU8 || t == DType::kI8 || t == DType::kBool) return true;
     const auto* first = static_cast<const std::byte*>(inputs[i].data);
     if (std::any_of(first, first + layout.row_bytes[i], [](std::byte b) { return b != std::byte{0}; })) return true;
   }
@@ -99,7 +123,7 @@ bool RowProof::find_out(Runner& runner, uint64_t generation, BufferPool& pool, c
                         std::span<const TensorView> inputs, std::span<const TensorView> outputs) {
   if (!tells(layout, inputs)) return true;  // the next one may
   const bool apart = runner.needs_gil() || (same_in(Company::kZeros, runner, pool, layout, inputs, outputs) &&
-                                            same_in(Company::kMultiples, runner, pool, layout, inputs, outputs));
+                                            same_in(Company::kOthers, runner, pool, layout, inputs, outputs));
   if (runner.generation() != generation) return false;
   word_.store(generation * kVerdicts + (apart ? kApart : kMix), std::memory_order_relaxed);
   return true;

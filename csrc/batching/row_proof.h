@@ -23,8 +23,8 @@ class RowProof {
   Status refusal(int64_t rows, int64_t fixed) const;
 
   /// `inputs` and `outputs` are those of a run of `layout`. The first row of it runs twice more, as the last one: among
-  /// zeros, and among multiples of itself. A wrapped callable is taken at its word. False where another model took the
-  /// place of that of `generation` meanwhile: then nothing is known.
+  /// zeros, and among multiples of itself (of bytes, what they leave). A wrapped callable is taken at its word. False
+  /// where another model took the place of that of `generation` meanwhile: then nothing is known.
   bool find_out(Runner& runner, uint64_t generation, BufferPool& pool, const RowLayout& layout,
                 std::span<const TensorView> inputs, std::span<const TensorView> outputs);
 

@@ -80,6 +80,22 @@ def test_rows_that_depend_on_one_another_are_not_filled_up(body: str, sign: int)
         np.testing.assert_array_equal(batcher(x), model(x))
 
 
+@pytest.mark.parametrize("dtype", ["float16", "uint8", "int8", "double"])
+@pytest.mark.parametrize("op", ["ReduceMax", "ReduceMin"])
+def test_rows_of_other_types_that_depend_on_one_another(dtype: str, op: str) -> None:
+    model = load(
+        f"g ({dtype}[4, 3] x) => ({dtype}[4, 3] y) {{ m = {op} <axes = [0], keepdims = 1> (x) y = Max(x, m) }}"
+    )
+    x = np.arange(1, 13).reshape(4, 3).astype({"double": "float64"}.get(dtype, dtype))
+    with inferkit.Batcher(model) as batcher:
+        if op == "ReduceMax":
+            with pytest.raises(inferkit.ValidationError, match="depends on the others"):
+                batcher(x[:1])
+        else:  # the larger of a row's own value and of the least of all: its own, whatever the others are
+            np.testing.assert_array_equal(batcher(x[:2]), x[:2])
+        np.testing.assert_array_equal(batcher(x), model(x))
+
+
 SCALED = "g (float[n, 3] a, float s) => (float[n, 3] y) { y = Mul(a, s) }"
 
 
