@@ -110,25 +110,25 @@ def test_on_a_loop() -> None:
 
 
 def test_the_time_of_a_fake_run() -> None:
-    def took(duration: Any, rows: int) -> float:
+    def check(duration: Any, rows: int, takes: float) -> None:
         clock = ManualClock()
-        model = FakeModel(duration, clock=clock)
-        with clock.batcher(model, max_batch_size=64) as batcher:
+        with clock.batcher(FakeModel(duration, clock=clock), max_batch_size=64) as batcher:
             ticket = batcher.submit(np.ones((rows, 2), np.float32))
-            for _ in range(2000):
-                clock.wait_for_sleepers(0)
-                if ticket.done():
-                    break
+            if takes:  # the clock moves while the run sleeps, and at no other time
+                clock.wait_for_sleepers()
+                clock.advance(takes - 0.001)
+                assert not ticket.done()
                 clock.advance(0.001)
-                time.sleep(0.0005)
-            return ticket.timing.compute_time or 0.0
+            ticket.result(30)
+            assert ticket.timing.compute_time == pytest.approx(takes, abs=1e-8)
 
-    assert took(0.0, 1) == 0
+    check(0.0, 1, 0.0)
+    check(0.010, 3, 0.010)
+    check(lambda rows: 0.002 * rows, 10, 0.020)
     curve = {1: 0.010, 9: 0.050, 32: 0.050}
+    check(curve, 5, 0.030)
     script = FakeModel(curve)._script.curve
     assert [script(n) for n in (1, 5, 9, 20, 64)] == pytest.approx([0.010, 0.030, 0.050, 0.050, 0.100])
-    assert took(0.010, 3) == pytest.approx(0.010, abs=0.005)
-    assert took(lambda rows: 0.002 * rows, 10) == pytest.approx(0.020, abs=0.005)
 
 
 def test_on_the_real_clock_it_takes_real_time() -> None:
