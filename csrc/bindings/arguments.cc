@@ -106,10 +106,14 @@ std::string text(py::handle value, const char* name) {
   return std::string(data, static_cast<size_t>(size));
 }
 
+/// To the nearest: 0.029 s are 29 ms, and not a nanosecond less, which a clock that is moved by hand would lack for
+/// ever.
+static Nanos nanos(double seconds) { return std::llround(seconds * 1e9); }
+
 Nanos seconds(py::handle value, const char* name) {
   const double got = number(value, name, "a number of seconds");
   if (got < 0) throw std::invalid_argument(cat(name, " must be a number of seconds that is not negative, got ", got));
-  return got > kLongest ? kNever : static_cast<Nanos>(got * 1e9);
+  return got > kLongest ? kNever : nanos(got);
 }
 
 Nanos seconds_or_never(py::handle value, const char* name) { return value.is_none() ? kNever : seconds(value, name); }
@@ -117,7 +121,7 @@ Nanos seconds_or_never(py::handle value, const char* name) { return value.is_non
 Nanos deadline_from(py::handle value, Nanos now, const char* name) {
   if (!value || value.is_none()) return kNever;
   const double got = number(value, name, "a number of seconds, or None");
-  return got > kLongest ? kNever : now + static_cast<Nanos>(std::max(got, -1e6) * 1e9);
+  return got > kLongest ? kNever : now + nanos(std::max(got, -1e6));
 }
 
 }  // namespace inferkit
