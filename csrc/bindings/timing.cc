@@ -17,11 +17,14 @@ Timing timing_of(const Request& request) {
     const Nanos value = at.load(std::memory_order_relaxed);
     return value ? std::optional(double(value) * 1e-9) : std::nullopt;
   };
-  const RequestTimes& t = request.times;
-  Timing timing{
-      seconds(t.enqueued), seconds(t.dequeued), seconds(t.started), seconds(t.finished), seconds(t.delivered), {}, {}};
+  // The phase first: whoever ends the request writes its last time and its batch, to be read once the end is seen.
   const Phase phase = request.phase();
-  if (request.batch_id && (phase == Phase::kResult || phase == Phase::kError)) {
+  const RequestTimes& t = request.times;
+  Timing timing{seconds(t.enqueued), seconds(t.dequeued), seconds(t.started), {}, {}, {}, {}};
+  if (!is_end(phase)) return timing;
+  timing.finished = seconds(t.finished);
+  timing.delivered = seconds(t.delivered);
+  if ((phase == Phase::kResult || phase == Phase::kError) && request.batch_id) {
     timing.batch_id = request.batch_id;
     timing.batch_size = request.batch_rows;
   }

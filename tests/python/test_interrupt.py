@@ -265,6 +265,10 @@ def test_a_handler_that_raises_nothing_changes_nothing(product: Path) -> None:
 calls = []
 m = inferkit.Model.load(PATH)
 x = np.ones((4000, 2048), np.float32)
+start = time.monotonic()
+m(x[:64])
+if time.monotonic() - start > 0.5:  # below a sanitizer: all of it would take minutes
+    x = x[:64]
 expected = m(x)
 done = False
 def handler(*_):
@@ -353,7 +357,7 @@ time.sleep(whole / 8)
 start = time.monotonic()
 child = os.fork()
 if child == 0:
-    signal.alarm(60)
+    signal.alarm(60 + int(10 * whole))
     m(np.zeros(18, np.float32))
     os._exit(0)
 print(time.monotonic() - start < whole / 2, os.waitpid(child, 0)[1])

@@ -426,6 +426,7 @@ def test_calls_leak_nothing() -> None:
         ignoring_errors(lambda: model.run({"x": X}, out={"y": X[0]})),
         ignoring_errors(lambda: inferkit.Model.load(b"no model")),
     ]
+    keeps_what_is_freed = "address" in inferkit.build_info()["sanitizers"]  # to watch it; the references hold there too
     for case in cases:
         for _ in range(50):
             case()
@@ -436,7 +437,7 @@ def test_calls_leak_nothing() -> None:
             case()
         gc.collect()
         assert (sys.getrefcount(X), sys.getrefcount(X.dtype), sys.getrefcount(out)) == before
-        assert rss() - size < 2_000_000
+        assert keeps_what_is_freed or rss() - size < 2_000_000
 
 
 @pytest.mark.parametrize("mask", [False, True, [[True, False, False, False], [False] * 4]])

@@ -467,4 +467,4 @@ def test_names_of_the_type(dtype: Any) -> None:
 def test_the_doctor_knows_strings() -> None:
     with inferkit.Batcher(shouting()) as batcher:
         report = inferkit.diagnose(batcher, seconds=0.1)
-    assert not report.failures
+    assert {check.name for check in report.failures} <= {"no sanitizers"}
