@@ -467,4 +467,6 @@ def test_names_of_the_type(dtype: Any) -> None:
 def test_the_doctor_knows_strings() -> None:
     with inferkit.Batcher(shouting()) as batcher:
         report = inferkit.diagnose(batcher, seconds=0.1)
-    assert {check.name for check in report.failures} <= {"no sanitizers"}
+    # A sanitizer keeps what is freed, to watch it.
+    sanitized = {"no sanitizers", "RSS stable after warm-up"} if inferkit.build_info()["sanitizers"] else set()
+    assert {check.name for check in report.failures} <= sanitized
