@@ -6,6 +6,7 @@
 
 #include "engine/compile/op_registry.h"
 #include "engine/ops/dispatch.h"
+#include "engine/ops/saturate.h"
 #include "platform/run_control.h"
 #include "platform/thread_pool.h"
 
@@ -13,6 +14,8 @@ namespace inferkit {
 namespace {
 
 constexpr int64_t kParallelElements = 1 << 16;
+constexpr TypeSet kInterpolated =  // double has every integer of 32 bits and the sums of them
+    kFloatTypes | types(DType::kU8, DType::kI8, DType::kU16, DType::kI16, DType::kU32, DType::kI32);
 
 enum class Mode : uint8_t { kNearest, kLinear, kCubic };
 
@@ -146,7 +149,7 @@ ResizePlan read_attributes(const NodeContext& c) {
 ResizePlan resize_plan(const NodeContext& c) {
   ResizePlan p = read_attributes(c);
   const bool upsample = c.node().op_type == "Upsample", old = upsample || c.version() < 11;
-  if (p.mode != Mode::kNearest) require_type(c, 0, kFloatTypes);  // before what only a run may know
+  if (p.mode != Mode::kNearest) require_type(c, 0, kInterpolated);  // before what only a run may know
   const Shape& x = c.input(0).shape;
   for (int64_t d : x.dims()) p.axes.push_back({d, d, 1, 0, 1});
 
@@ -366,7 +369,22 @@ void lower_nearest(LowerContext& c, const ResizePlan& p, const std::vector<Table
          static_cast<double>(c.output(0).shape.elements()) * 1.5);
 }
 
-// ---- Interpolation: floats, one step per axis ----------------------------------------------------------------------
+// ---- Interpolation: one step per axis ------------------------------------------------------------------------------
+
+/// What the passes count in.
+template <class T>
+using Sum = std::conditional_t<std::is_integral_v<T>, double, Compute<T>>;
+
+/// Integers are cut off, as ONNX has it, and stop at their bounds. What lies a rounding error below a whole number is
+/// that number: thirds of 100 are to make 100, not 99.
+template <class T>
+T rounded(Sum<T> v) {
+  constexpr double kError = 1e-9;
+  if constexpr (std::is_integral_v<T>)
+    return saturated<T>(v < 0 ? v - kError : v + kError);
+  else
+    return store<T>(v);
+}
 
 struct PassParams {
   int64_t outer, in, out, inner, taps;
@@ -376,11 +394,11 @@ struct PassParams {
 /// [outer, in, inner] to [outer, out, inner]. io: y, x, index, weights.
 template <class To, class From>
 void run_pass(const void* params, std::byte* const* io, const ExecContext& context) {
-  using C = Compute<From>;
+  using C = Sum<From>;
   const auto& p = *static_cast<const PassParams*>(params);
   const auto* index = reinterpret_cast<const int64_t*>(io[2]);
   const auto* weights = reinterpret_cast<const double*>(io[3]);
-  const auto outside = store<To>(static_cast<Compute<To>>(p.extrapolation));
+  const auto outside = rounded<To>(static_cast<Sum<To>>(p.extrapolation));
   if (p.inner == 1) {
     for_rows(context, p.outer, p.out * p.taps, [&](int64_t row) {
       const From* x = reinterpret_cast<const From*>(io[1]) + row * p.in;
@@ -389,8 +407,8 @@ void run_pass(const void* params, std::byte* const* io, const ExecContext& conte
         const int64_t* at = index + o * p.taps;
         C sum = 0;
         for (int64_t t = 0; t < p.taps && at[0] >= 0; ++t)
-          sum += static_cast<C>(weights[o * p.taps + t]) * load(x[at[t]]);
-        y[o] = at[0] < 0 ? outside : store<To>(static_cast<Compute<To>>(sum));
+          sum += static_cast<C>(weights[o * p.taps + t]) * static_cast<C>(load(x[at[t]]));
+        y[o] = at[0] < 0 ? outside : rounded<To>(static_cast<Sum<To>>(sum));
       }
     });
     return;
@@ -411,9 +429,9 @@ void run_pass(const void* params, std::byte* const* io, const ExecContext& conte
       for (int64_t t = 0; t < p.taps; ++t) {
         const auto w = static_cast<C>(weights[o * p.taps + t]);
         const From* from = x + at[t] * p.inner + first;
-        for (int64_t i = 0; i < n; ++i) sum[i] += w * load(from[i]);
+        for (int64_t i = 0; i < n; ++i) sum[i] += w * static_cast<C>(load(from[i]));
       }
-      for (int64_t i = 0; i < n; ++i) y[first + i] = store<To>(static_cast<Compute<To>>(sum[i]));
+      for (int64_t i = 0; i < n; ++i) y[first + i] = rounded<To>(static_cast<Sum<To>>(sum[i]));
     }
   });
 }
@@ -421,7 +439,7 @@ void run_pass(const void* params, std::byte* const* io, const ExecContext& conte
 /// Passes from the last axis to the first; what lies between two is kept in the type that arithmetic is done in.
 template <class T>
 void lower_passes(LowerContext& c, const ResizePlan& p, const std::vector<Table>& tables) {
-  using C = Compute<T>;
+  using C = Sum<T>;
   std::vector<size_t> axes;
   for (size_t d = tables.size(); d-- > 0;) {
     if (!tables[d].is_identity(p.axes[d])) axes.push_back(d);
@@ -454,7 +472,7 @@ void lower_resize(LowerContext& c) {
   }
   if (identity) return c.alias(0, 0);
   if (p.mode == Mode::kNearest && !extrapolates) return lower_nearest(c, p, tables);
-  const bool done = dispatch<kFloatTypes>(c.input(0).dtype, [&]<class T>() {
+  const bool done = dispatch<kInterpolated>(c.input(0).dtype, [&]<class T>() {
     lower_passes<T>(c, p, tables);
     return true;
   });
