@@ -32,7 +32,11 @@ struct PyBuffer {
 
 int get_view(PyObject* self, Py_buffer* view, int flags) {
   view->obj = nullptr;
-  PyBuffer* const buffer = py::cast<PyBuffer*>(py::handle(self));  // there is one: nobody can make an object without
+  PyBuffer* const buffer = bound_or_null<PyBuffer>(self);
+  if (!buffer) {  // of a class that derives from this one and another
+    PyErr_SetString(PyExc_TypeError, "this Buffer is not initialised: only a BufferPool makes one");
+    return -1;
+  }
   if (!buffer->buffer) {
     PyErr_SetString(PyExc_BufferError, "the buffer was released");
     return -1;
@@ -197,7 +201,11 @@ void bind_buffer_pool(py::module_& m) {
       .def_property_readonly(
           "released", [](const PyBuffer& b) { return !b.buffer; }, "Whether the memory has gone back to the pool.")
       .def("__len__", [](const PyBuffer& b) { return b.nbytes; })
-      .def("__enter__", [](py::object self) { return self; })
+      .def("__enter__",
+           [](py::object self) {
+             bound<PyBuffer>(self.ptr());
+             return self;
+           })
       .def("__exit__",
            [](PyBuffer& b, const py::object& type, const py::object&, const py::object&) {
              // An error on its way out holds frames and so views: it goes first, and the memory follows with them.
@@ -239,6 +247,9 @@ void bind_buffer_pool(py::module_& m) {
         return cat("<inferkit.BufferPool: ", s.outstanding, " buffers out, ", s.in_use_bytes, " bytes in use, ",
                    s.cached_bytes, " cached>");
       });
+  require_init<PoolStats>();
+  require_init<LeakRow>();
+  require_init<PyBuffer>();
   require_init<BufferPool>();
 }
 

@@ -279,6 +279,7 @@ void bind_model(py::module_& m) {
           },
           "Free the working memory of plans that no run is using.");
   require_init<InputChecks>();
+  require_init<Runner>();
   require_init<PyModel>();
   // The attribute for who looks it up (and for classes that derive from Model), the slot for who calls.
   model.attr("__call__") = py::cpp_function(

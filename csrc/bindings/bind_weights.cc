@@ -206,6 +206,7 @@ void bind_weights(py::module_& m) {
                    self.path().empty() ? "" : cat(", from ", py::repr(file_name(self.path())).cast<std::string>()),
                    ">");
       });
+  require_init<Weights>();
   py::module_::import("collections.abc").attr("Mapping").attr("register")(weights);
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, MappingView
 from typing import Any
 
 import pytest
@@ -70,6 +70,23 @@ def test_every_attribute_says_so(cls: type) -> None:
             use(made_by_new(cls), name)
 
 
+SEALED = [cls for cls in classes() if cls not in WHOLE and cls.__mro__[1].__name__ == "pybind11_object"]
+
+
+@pytest.mark.parametrize("cls", SEALED, ids=lambda cls: cls.__qualname__)
+def test_a_second_base_makes_none_either(cls: type) -> None:
+    """What nobody can make is there without a value, where a class derives from it and from another."""
+    both = type("Both", (inferkit.BufferPool, cls), {})
+    for name in attributes(cls):
+        if isinstance(inspect.getattr_static(cls, name), (staticmethod, classmethod)):
+            continue
+        with pytest.raises(TypeError, match=f"(BufferPool|{cls.__qualname__}) {SAYS}"):
+            use(both.__new__(both), name)
+    if cls is _core.Buffer:
+        with pytest.raises((TypeError, BufferError)):
+            memoryview(both.__new__(both))
+
+
 def use(made: Any, name: str) -> None:
     """Read the attribute; where it is a method, call it with as many arguments as it takes."""
     method = getattr(made, name)
@@ -89,6 +106,8 @@ def error_of(method: Callable[..., Any], arguments: tuple[Any, ...], names: dict
         answer = method(*arguments, **names)
         if inspect.iscoroutine(answer):
             answer.send(None)
+        if isinstance(answer, MappingView):  # looks at its mapping when it is asked
+            list(answer)
     except TypeError as error:
         return error
     return None
