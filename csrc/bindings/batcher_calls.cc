@@ -117,6 +117,7 @@ py::object call(BatcherCore& core, std::span<PyObject* const> arguments, const E
   RequestInputs inputs = inputs_of(core, arguments);
   const Nanos now = batcher.clock().now();
   core.give_way(now);
+  core.send_late(now);
   const SubmitOptions options = options_from(extras, now);
   const Checked checked = look_and_check(batcher, inputs);
   if (options.deadline > now) {
@@ -173,6 +174,7 @@ py::object submit(BatcherCore& core, std::span<PyObject* const> arguments, const
   Batcher& batcher = core.batcher();
   const std::shared_ptr<EventLoop> loop = EventLoop::running();
   const Nanos now = batcher.clock().now();
+  core.send_late(now);
   SubmitOptions options = options_from(extras, now);
   if (!options.id) options.id = batcher.new_id();  // also of a refused one: trace and ticket call it the same
   // What calls Python comes before the inputs are looked at or after the request is on its way.

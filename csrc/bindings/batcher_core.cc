@@ -219,6 +219,14 @@ void BatcherCore::flush() {
   }
 }
 
+void BatcherCore::send_late(Nanos now) {
+  for (size_t i = 0; i < stages_.size(); ++i) {
+    const std::shared_ptr<Stage> stage = stages_[i];
+    const bool late = !stage->loop->alive() || now - stage->scheduled_at >= kTickLostNanos;
+    if (late && !stage->staged.empty()) send(stage->staged);
+  }
+}
+
 void BatcherCore::end_of_tick(Stage& stage) {
   stage.scheduled = false;
   if (stage.staged.empty() || stage.running) return flush();

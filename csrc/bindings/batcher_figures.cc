@@ -46,6 +46,7 @@ py::dict window_of(const WindowStats& w, const std::vector<double>& limits) {
 
 Figures stats_of(const PyBatcher& self, const std::vector<double>& limits) {
   Batcher& batcher = self.core->batcher();
+  self.core->send_late(batcher.clock().now());
   BatcherStats s;
   size_t rss;
   {

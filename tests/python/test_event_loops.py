@@ -283,3 +283,49 @@ def test_a_loop_that_is_run_within_itself() -> None:
             assert loop.run_until_complete(asyncio.wait_for(main(), 120)) == [2, 2, 2]
         finally:
             loop.close()
+
+
+@pytest.mark.parametrize("left", ["interrupted", "stopped", "closed", "dropped"])
+@pytest.mark.parametrize("then", ["submit", "call", "stats"])
+def test_a_loop_that_is_left_in_the_middle_of_a_tick_keeps_no_places(left: str, then: str) -> None:
+    """What it had gathered would fill the queue for ever."""
+    kept: list[inferkit.Ticket] = []
+
+    async def fill(batcher: inferkit.Batcher) -> None:
+        kept.extend(batcher.submit(row(i)) for i in range(4))
+        if left == "stopped":
+            asyncio.get_running_loop().stop()
+            await asyncio.sleep(0)
+        raise KeyboardInterrupt
+
+    with inferkit.Batcher(double(), max_queue_size=4, caller_runs=False) as batcher:
+        loop = asyncio.new_event_loop()
+        task = loop.create_task(fill(batcher))
+        if left == "stopped":
+            loop.run_forever()
+            task.cancel()
+        else:
+            with pytest.raises(KeyboardInterrupt):
+                loop.run_until_complete(task)
+        if left in ("closed", "dropped"):
+            loop.close()
+        if left == "dropped":
+            del loop, task
+            gc.collect()
+        until = time.monotonic() + 30
+        while True:
+            assert time.monotonic() < until
+            try:
+                if then == "stats":
+                    if batcher.stats().queue_depth == 0:
+                        break
+                else:
+                    ask = batcher if then == "call" else lambda x: batcher.submit(x).result(30)
+                    np.testing.assert_array_equal(ask(row(7)), row(14))
+                    break
+            except inferkit.QueueFullError:
+                time.sleep(0.02)
+        for i, ticket in enumerate(kept):
+            np.testing.assert_array_equal(ticket.result(30), row(2 * i))
+        if left in ("interrupted", "stopped"):
+            loop.close()
