@@ -221,9 +221,9 @@ void BatcherCore::flush() {
 
 void BatcherCore::send_late(Nanos now) {
   for (size_t i = 0; i < stages_.size(); ++i) {
-    const std::shared_ptr<Stage> stage = stages_[i];
-    const bool late = !stage->loop->alive() || now - stage->scheduled_at >= kTickLostNanos;
-    if (late && !stage->staged.empty()) send(stage->staged);
+    if (stages_[i]->staged.empty()) continue;
+    const std::shared_ptr<Stage> stage = stages_[i];  // sending may take it off the list
+    if (!stage->loop->alive() || now - stage->scheduled_at >= kTickLostNanos) send(stage->staged);
   }
 }
 

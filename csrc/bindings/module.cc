@@ -15,12 +15,11 @@ void bind_step_trace(pybind11::module_& m);
 namespace {
 
 /// One interpreter has the objects that the module keeps, and the GIL that its threads take. A second one that imported
-/// it would wait for ever. False with an ImportError set.
+/// it would wait for ever. False with an ImportError set, in the words that Python has for it from 3.13 on, where it
+/// refuses before it comes to this; the package says what to do.
 bool in_main_interpreter() {
   if (PyInterpreterState_Get() == PyInterpreterState_Main()) return true;
-  PyErr_SetString(PyExc_ImportError,
-                  "inferkit cannot be imported in a subinterpreter: import it in the main interpreter of the process "
-                  "(under mod_wsgi, set WSGIApplicationGroup %{GLOBAL})");
+  PyErr_SetString(PyExc_ImportError, "inferkit._core does not support loading in subinterpreters");
   return false;
 }
 

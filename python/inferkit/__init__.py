@@ -9,9 +9,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+try:
+    from ._core import Buffer, BufferPool, LeakRow, PoolStats, Weights
+except ImportError as error:
+    if "subinterpreters" in str(error):
+        raise ImportError(
+            "inferkit cannot be imported in a subinterpreter: import it in the main interpreter of the process "
+            "(under mod_wsgi, set WSGIApplicationGroup %{GLOBAL})"
+        ) from error
+    raise
+
 from ._batcher import Batcher, OutputChecks
 from ._build import build_info, supported_ops
-from ._core import Buffer, BufferPool, LeakRow, PoolStats, Weights
 from ._errors import (
     ClosedError,
     DeadlineError,

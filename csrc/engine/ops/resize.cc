@@ -376,14 +376,16 @@ template <class T>
 using Sum = std::conditional_t<std::is_integral_v<T>, double, Compute<T>>;
 
 /// Integers are cut off, as ONNX has it, and stop at their bounds. What lies a rounding error below a whole number is
-/// that number: thirds of 100 are to make 100, not 99.
+/// that number: thirds of 100 are to make 100, not 99. The error is of the size of the number; of 16 bits and less it
+/// stays below anything that a fraction of lengths makes.
 template <class T>
 T rounded(Sum<T> v) {
-  constexpr double kError = 1e-9;
-  if constexpr (std::is_integral_v<T>)
-    return saturated<T>(v < 0 ? v - kError : v + kError);
-  else
+  if constexpr (std::is_integral_v<T>) {
+    const double error = std::max(1e-9, std::abs(v) * 0x1p-47);
+    return saturated<T>(v < 0 ? v - error : v + error);
+  } else {
     return store<T>(v);
+  }
 }
 
 struct PassParams {
