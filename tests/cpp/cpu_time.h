@@ -6,8 +6,22 @@
 
 namespace inferkit::testing {
 
-/// Seconds of CPU time that the calling thread spends in `f`; below a tool that makes all work so many times longer
-/// (valgrind), INFERKIT_TEST_SLOWDOWN says how many.
+/// How many times longer all work takes below a tool (valgrind), as INFERKIT_TEST_SLOWDOWN says; 1 without one.
+inline double slowdown() {
+  const char* times = std::getenv("INFERKIT_TEST_SLOWDOWN");
+  return times ? std::strtod(times, nullptr) : 1;
+}
+
+/// Whether work can take as long as is estimated: not below such a tool, nor with a sanitizer.
+inline bool runs_at_full_speed() {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  return false;
+#else
+  return slowdown() == 1;
+#endif
+}
+
+/// Seconds of CPU time that the calling thread spends in `f`, without the slowdown.
 template <class F>
 double cpu_seconds(F&& f) {
   const auto now = [] {
@@ -17,8 +31,7 @@ double cpu_seconds(F&& f) {
   };
   const double start = now();
   f();
-  const char* slowdown = std::getenv("INFERKIT_TEST_SLOWDOWN");
-  return (now() - start) / (slowdown ? std::strtod(slowdown, nullptr) : 1);
+  return (now() - start) / slowdown();
 }
 
 }  // namespace inferkit::testing

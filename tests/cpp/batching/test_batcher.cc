@@ -221,14 +221,17 @@ TEST(batcher_cancel_takes_no_place) {
 }
 
 TEST(batcher_what_has_ended_keeps_no_input) {
-  Rig rig({.max_queue_size = 3, .wait_when_full = true});
+  ManualClock clock(1000);
+  Rig rig({.max_queue_size = 3, .wait_when_full = true}, {Shape::kFree, 2}, clock);
   const RequestRef running = block(rig);
   const size_t one = rig.pool->stats().outstanding;
-  const RequestRef queued = rig.row(1), expiring = rig.row(2, {.deadline = soon(kMilli)}), third = rig.row(3);
+  const RequestRef queued = rig.row(1), expiring = rig.row(2, {.deadline = 2000}), third = rig.row(3);
   const RequestRef parked = rig.row(4);
   CHECK(parked->phase() == Phase::kWaiting);
   CHECK_EQ(rig.pool->stats().outstanding, one + 4);
   for (const auto& r : {parked, queued, third}) CHECK(rig.batcher->cancel(*r));
+  clock.advance(1000);
+  rig.batcher->poke();
   CHECK(ends(rig, expiring, Phase::kExpired));
   CHECK_EQ(rig.pool->stats().outstanding, one);
   // Admitted and not queued yet, as in the tick of an event loop: the place goes with it, too.
