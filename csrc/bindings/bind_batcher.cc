@@ -210,6 +210,9 @@ void bind_batcher(py::module_& m) {
   add_batcher_calls(batcher);
   m.def("begin_exit", &begin_exit,
         "The interpreter exits: what closing batchers ends is from now on the exit's doing.");
+  m.def(
+      "refuse_closed", [](const std::string& why) -> py::typing::NoReturn { throw Error(ErrorCode::kClosed, why); },
+      "why"_a, "Raises a ClosedError; on a daemon thread under which the exit has closed the batcher, SystemExit.");
   m.def("register_running_loop", [] { EventLoop::running(); }, "Has the event loop that runs here learn of ends.");
   m.def("install_batcher_call", &install_batcher_call,
         "Gives a subclass of Batcher, which does not override __call__, the direct call slot.");

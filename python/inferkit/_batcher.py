@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from . import _core
-from ._errors import ClosedError
 from ._initialised import says_if_not_initialised
 from ._log import log
 from ._map import MapOptions, amapped, mapped
@@ -443,7 +442,7 @@ class Batcher(_core.Batcher):
         if differences := signature_differences(before, model):
             raise ValueError("the models differ, and requests that wait fit only one: " + "; ".join(differences))
         if self._closed:
-            raise ClosedError("the batcher is draining or closed: it runs no other model any more")
+            _core.refuse_closed("the batcher is draining or closed: it runs no other model any more")
         self._warm_up(model, batch_sizes, shapes)
         self._swap(model)
         before, self._model = self._model, model  # meanwhile another thread may have swapped it, too

@@ -35,6 +35,7 @@ __all__: list[str] = [
     "lowerings",
     "profile_model",
     "reasons",
+    "refuse_closed",
     "register_running_loop",
     "resident_bytes",
     "supported_ops",
@@ -838,6 +839,11 @@ def profile_model(
 def reasons() -> list[typing.Any]:
     """
     The reasons that a ValidationError or an OutputError may give.
+    """
+
+def refuse_closed(why: str) -> typing.NoReturn:
+    """
+    Raises a ClosedError; on a daemon thread under which the exit has closed the batcher, SystemExit.
     """
 
 def register_running_loop() -> None:

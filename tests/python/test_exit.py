@@ -82,6 +82,13 @@ def drain():
     b.drain(0.01)
     b.close()
 forever(drain)""",
+    "swap": """
+m = inferkit.Model.load(MODEL)
+b = inferkit.Batcher(m, max_batch_size=64)
+forever(lambda: b.swap(m, batch_sizes=()))""",
+    "diagnose": """
+b = inferkit.Batcher(inferkit.Model.load(MODEL), max_batch_size=64)
+forever(lambda: inferkit.diagnose(b, seconds=0.001))""",
     "batcher that nobody holds": """
 m = inferkit.Model.from_callable(sleepy, **PORTS)
 forever(lambda: inferkit.Batcher(m, max_batch_size=512).submit(row))""",
@@ -158,6 +165,12 @@ def test_exit_code_and_output_are_the_programs_own(daemon: str) -> None:
 @pytest.mark.parametrize("end", [end for end in ENDS if end != "the end"])
 def test_however_the_program_ends(end: str) -> None:
     check(DAEMONS["model"] + "\n" + DAEMONS["result of a callable"], end)
+
+
+def test_what_is_closed_is_said_by_the_core_alone() -> None:
+    """It knows whether the exit has closed it: an error raised in Python would be printed by daemon threads."""
+    package = ROOT / "python" / "inferkit"
+    assert not [path for path in package.rglob("*.py") if "raise ClosedError" in path.read_text()]
 
 
 # What the core keeps for the life of the process must not be destroyed by exit(), under threads that still run.

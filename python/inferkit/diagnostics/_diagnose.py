@@ -10,7 +10,7 @@ from .. import _core
 from .._arguments import mapping
 from .._arguments import seconds as duration
 from .._batcher import Batcher
-from .._errors import ClosedError, InferkitError, OutputError, QueueFullError
+from .._errors import InferkitError, OutputError, QueueFullError
 from ._patient import Finder, Limits, Patient, Step, silent
 from ._report import STEPS, Check, Report
 from ._samples import Feeds, made_up, split
@@ -97,7 +97,7 @@ def examine(
     """Do what :func:`diagnose` does, with limits of the caller's."""
     start = time.perf_counter()
     if batcher.closed:
-        raise ClosedError("the batcher is closed; diagnose() needs one that takes requests")
+        _core.refuse_closed("the batcher is closed; diagnose() needs one that takes requests")
     patient = Patient(
         batcher=batcher,
         samples=[],
