@@ -63,7 +63,8 @@ model would copy (small ones, integers, and those at addresses that do not fit t
 A file does not promise alignment: a view may have ``flags.aligned`` false, and is a correct array all the same. Types
 that numpy does not have (bfloat16, floats of 8 and 4 bits, integers of 4 and 2 bits) come as the types of the package
 ``ml_dtypes`` if it is installed, otherwise as their bits in ``uint16`` or ``uint8``; :meth:`dtype` tells which type the
-file has. If several elements share a byte in the file, the view is a view of an unpacked copy.
+file has. If several elements share a byte in the file, the view is a view of an unpacked copy. If a bool of the
+file is a byte other than 0 and 1, as in a mask of 0 and 255, the view is a view of a copy in which it is 1.
 
 The file must stay as it is while it is open. To replace it, rename a new file over it. If the file has changed,
 ``weights[name]`` raises a ModelError. Arrays that you took before show what is written into the file, and if you read a

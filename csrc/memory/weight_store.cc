@@ -13,6 +13,34 @@
 #include "platform/run_control.h"
 
 namespace inferkit {
+namespace {
+
+/// Where `view` is of bools and a byte of it is neither 0 nor 1: a copy in which it is 1, as for whatever reads a bool.
+/// Else null.
+AlignedArray<std::byte> canonical_copy(const TensorView& view) {
+  if (view.dtype != DType::kBool) return nullptr;
+  const auto* bytes = static_cast<const std::byte*>(view.data);
+  std::byte seen{0};
+  in_blocks(view.shape.elements(), [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) seen |= bytes[i];
+  });
+  RunControl::check();
+  if (seen <= std::byte{1}) return nullptr;
+  auto copy = make_aligned<std::byte>(view.bytes());
+  in_blocks(view.shape.elements(), [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) copy[static_cast<size_t>(i)] = std::byte{bytes[i] != std::byte{0}};
+  });
+  RunControl::check();
+  return copy;
+}
+
+/// What views of a file need: it, or a copy of it, and tensors that are not as it has them.
+struct Kept {
+  std::shared_ptr<const void> file;
+  std::vector<AlignedArray<std::byte>> copies;
+};
+
+}  // namespace
 
 std::shared_ptr<const Weights> Weights::open_safetensors(const std::string& path, Placement placement) {
   const auto file = MappedFile::open(path);
@@ -21,24 +49,29 @@ std::shared_ptr<const Weights> Weights::open_safetensors(const std::string& path
   files.add(file);
   return files.guarded([&] {
     SafetensorsIndex index = parse_safetensors(bytes, path);
-    std::shared_ptr<const void> owner = file;
+    const auto owner = std::make_shared<Kept>(file);
     const std::byte* base = bytes.data();
     if (placement == Placement::kCopied) {
       std::shared_ptr<std::byte> copy(make_aligned<std::byte>(bytes.size()).release(), AlignedDelete());
       copy_in_blocks(copy.get(), base, bytes.size());
       RunControl::check();  // where it is to stop, some blocks were left out
       base = copy.get();
-      owner = std::move(copy);
+      owner->file = std::move(copy);
     } else {
       file->prefault();  // only now: a file that lies is refused before it is read
     }
     std::vector<NamedTensor> tensors;
     tensors.reserve(index.tensors.size());
     for (SafetensorsEntry& entry : index.tensors) {
-      tensors.push_back({std::move(entry.name), {entry.dtype, entry.shape, base + entry.offset}});
+      TensorView view{entry.dtype, entry.shape, base + entry.offset};
+      if (auto copy = canonical_copy(view)) {
+        view.data = copy.get();
+        owner->copies.push_back(std::move(copy));
+      }
+      tensors.push_back({std::move(entry.name), view});
     }
-    return std::make_shared<const Weights>(std::move(tensors), std::move(owner), std::move(index.metadata), path,
-                                           bytes.size(), placement == Placement::kMapped ? files : MappedFiles());
+    return std::make_shared<const Weights>(std::move(tensors), owner, std::move(index.metadata), path, bytes.size(),
+                                           placement == Placement::kMapped ? files : MappedFiles());
   });
 }
 

@@ -21,8 +21,8 @@ struct NamedTensor {
 /// Views onto memory that `owner` keeps alive, usually a mapped file. Immutable, so safe to share.
 class Weights {
  public:
-  /// Maps the file, checks all of its header, and reads its pages ahead; or reads it into memory. Throws as
-  /// MappedFile::open and parse_safetensors do.
+  /// Maps the file, checks all of its header, and reads its pages ahead; or reads it into memory. Bools whose
+  /// bytes are neither 0 nor 1 are copied, and are 1 in the copy. Throws as MappedFile::open and parse_safetensors do.
   static std::shared_ptr<const Weights> open_safetensors(const std::string& path,
                                                          Placement placement = Placement::kMapped);
 

@@ -211,13 +211,11 @@ def typed(name: str, values: Array) -> onnx.TensorProto:
     return tensor
 
 
-@pytest.mark.parametrize("tensor", [raw, typed])
-def test_constants_of_a_file(tensor: Callable[[str, Array], onnx.TensorProto]) -> None:
-    """As initializers, as attributes of Constant, and as what a model gives back unchanged."""
+def test_constants_that_are_listed_as_numbers() -> None:
     xor = NODE("Xor", ["b", "c"], ["y"])
     ports = [port("b", BOOL)], [port("y", BOOL), port("c", BOOL)]
-    as_initializer = model([xor], *ports, [tensor("c", BYTES)])
-    as_attribute = model([NODE("Constant", [], ["c"], value=tensor("c", BYTES)), xor], *ports)
+    as_initializer = model([xor], *ports, [typed("c", BYTES)])
+    as_attribute = model([NODE("Constant", [], ["c"], value=typed("c", BYTES)), xor], *ports)
     for file in (as_initializer, as_attribute):
         y, c = inferkit.Model.load(file)(OTHER)
         check(y, A ^ B)
@@ -234,12 +232,94 @@ def test_external_data(tmp_path: Path) -> None:
     check(inferkit.Model.load(path)(OTHER), A ^ B)
 
 
-def test_weights_of_a_file_go_into_a_model(tmp_path: Path) -> None:
-    """A safetensors file shows the bytes that it has, as any array may; the model's door is where they count."""
-    header = b'{"mask":{"dtype":"BOOL","shape":[8],"data_offsets":[0,8]}}'
-    path = tmp_path / "mask.safetensors"
-    path.write_bytes(len(header).to_bytes(8, "little") + header + BYTES.tobytes())
-    check(loaded("Not")(inferkit.Weights.open(path)["mask"], OTHER, X), ~A)
+def safetensors(path: Path, values: Array) -> Path:
+    header = f'{{"mask":{{"dtype":"BOOL","shape":[{values.size}],"data_offsets":[0,{values.size}]}}}}'.encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header + values.tobytes())
+    return path
+
+
+@pytest.mark.parametrize("mmap", [True, False])
+def test_weights_of_a_file(tmp_path: Path, mmap: bool) -> None:
+    weights = inferkit.Weights.open(safetensors(tmp_path / "mask.safetensors", BYTES), mmap=mmap)
+    mask = weights["mask"]
+    check(mask, A)
+    assert mask.base is weights
+    assert not mask.flags.writeable
+    check(loaded("Not")(mask, OTHER, X), ~A)
+    del weights
+    check(mask, A)  # the copy lives as long as the view
+
+
+def test_weights_that_are_bools_already_are_not_copied(tmp_path: Path) -> None:
+    path = safetensors(tmp_path / "mask.safetensors", A.view(np.uint8))
+    mask = inferkit.Weights.open(path)["mask"]
+    check(mask, A)
+    with path.open("r+b") as file:  # the pages are the file's
+        file.seek(-1, 2)
+        file.write(b"\0")
+    check(mask, np.append(A[:-1], False))
+
+
+@pytest.mark.parametrize("at", [0, 1, 70_000, 299_999])
+def test_one_byte_of_many(tmp_path: Path, at: int) -> None:
+    values = np.arange(300_000, dtype=np.uint8) & 1
+    values[at] = 2
+    check(inferkit.Weights.open(safetensors(tmp_path / "mask.safetensors", values))["mask"], values != 0)
+
+
+def sparse(name: str, dense: Array) -> onnx.SparseTensorProto:
+    """A mask whose bytes are those that are not 0."""
+    at = np.flatnonzero(dense)
+    return onnx.SparseTensorProto(
+        values=raw(name, dense[at]), indices=helper.make_tensor("at", INT64, at.shape, at), dims=dense.shape
+    )
+
+
+def of_constants(kind: str) -> bytes:
+    """y = b xor c and c itself, c in one of the ways in which a file may hold it."""
+    xor = NODE("Xor", ["b", "c"], ["y"])
+    ports = [port("b", BOOL)], [port("y", BOOL), port("c", BOOL)]
+    if kind == "initializer":
+        return model([xor], *ports, [raw("c", BYTES)])
+    if kind == "Constant":
+        return model([NODE("Constant", [], ["c"], value=raw("c", BYTES)), xor], *ports)
+    if kind == "sparse Constant":
+        return model([NODE("Constant", [], ["c"], sparse_value=sparse("c", BYTES)), xor], *ports)
+    if kind == "ConstantOfShape":
+        shape = helper.make_tensor("shape", INT64, [1], [8])
+        node = NODE("ConstantOfShape", ["shape"], ["c"], value=raw("c", BYTES[1:2]))
+        return model([node, xor], *ports, [shape])
+    graph = helper.make_graph([xor], "g", *ports, sparse_initializer=[sparse("c", BYTES)])
+    imports = [helper.make_opsetid("", 18)]
+    return helper.make_model(graph, opset_imports=imports, ir_version=9).SerializeToString()
+
+
+@pytest.mark.parametrize(
+    "kind", ["initializer", "Constant", "sparse Constant", "sparse initializer", "ConstantOfShape"]
+)
+def test_every_way_to_hold_a_constant(kind: str, tmp_path: Path) -> None:
+    want = np.ones(8, np.bool_) if kind == "ConstantOfShape" else A
+    file = of_constants(kind)
+    y, c = inferkit.Model.load(file)(OTHER)
+    check(y, want ^ B)
+    check(c, want)
+    path = tmp_path / "model.onnx"
+    path.write_bytes(file)
+    if "c" in (weights := inferkit.Weights.open(path)):
+        check(weights["c"], want)
+    else:
+        assert "initializer" not in kind
+
+
+def test_what_constants_decide() -> None:
+    """Where the model is compiled already: a branch, a length, a choice."""
+    for byte in (0, 1, 2, 255):
+        nodes, kind, _ = CASES["If"]
+        mask = raw("a", np.full(8, byte, np.uint8))
+        found = inferkit.Model.load(model(nodes, [], [port("y", kind)], [mask]))()
+        check(found, np.full(1, byte != 0, np.float32))
+    nodes, kind, want = CASES["Compress"]
+    check(inferkit.Model.load(model(nodes, [port("x", FLOAT)], [port("y", kind)], [raw("a", BYTES)]))(X), want)
 
 
 def test_results_go_to_the_caller_s_array() -> None:
