@@ -27,6 +27,9 @@ template <class T>
 template <class T>
 T* bound_or_null(PyObject* self) {
   auto* instance = reinterpret_cast<pybind11::detail::instance*>(self);
+  // The garbage collector may come between the allocation of an object, zeroed, and its layout: the first object of a
+  // subclass has pybind11 look for its bases in between.
+  if (!instance->simple_layout && !instance->nonsimple.values_and_holders) return nullptr;
   // A class that derives from several of ours has one place for each of them.
   const auto place = instance->simple_layout
                          ? instance->get_value_and_holder()

@@ -205,3 +205,20 @@ def test_two_classes_of_ours_as_bases() -> None:
 def test_objects_of_another_class(use: Callable[[], object]) -> None:
     with pytest.raises(TypeError):
         use()
+
+
+def test_the_collector_comes_as_the_first_of_a_subclass_is_made(fresh_python: Callable[..., Any]) -> None:
+    """pybind11 shows the collector the object before it has looked for its class's bases."""
+    ran = fresh_python(
+        """
+import gc, inferkit
+for base in (inferkit.Batcher, inferkit.Model, inferkit.BufferPool):
+    for _ in range(30):
+        sub = type("Sub", (base,), {})
+        gc.set_threshold(1)
+        sub.__new__(sub)
+        gc.set_threshold(700)
+print("lives")
+"""
+    )
+    assert (ran.stdout, ran.returncode) == ("lives\n", 0), ran.stderr
