@@ -282,6 +282,10 @@ RequestRef Batcher::refused(const Error& why, const SubmitOptions& options) cons
 }
 
 void Batcher::enqueue(std::span<const RequestRef> requests, bool wake) noexcept {
+  if (foreign()) {  // the scheduler's lock may be held by a thread of the parent
+    for (const RequestRef& request : requests) request->finish(Phase::kClosed);
+    return;
+  }
   scheduler_.enqueue(requests, wake);
   if (state_.load() == State::kClosed) reject_waiting();  // close() stored that first and emptied the queue second
 }

@@ -170,6 +170,7 @@ std::shared_ptr<Stage> BatcherCore::stage_for(const std::shared_ptr<EventLoop>& 
   std::vector<std::shared_ptr<Stage>> all{stage}, gone;
   for (const auto& s : stages_) (s->loop->alive() ? all : gone).push_back(s);
   stages_.swap(all);
+  loop->add_core(weak_from_this());
   for (const auto& s : gone) send(s->staged);
   return stage;
 }
@@ -225,6 +226,18 @@ void BatcherCore::send_late(Nanos now) {
     const std::shared_ptr<Stage> stage = stages_[i];  // sending may take it off the list
     if (!stage->loop->alive() || now - stage->scheduled_at >= kTickLostNanos) send(stage->staged);
   }
+}
+
+Nanos BatcherCore::oldest_staged() const {
+  Nanos oldest = kNever;
+  for (const auto& stage : stages_) {
+    const auto first =
+        std::find_if(stage->staged.begin(), stage->staged.end(), [](const auto& r) { return !r->done(); });
+    if (first != stage->staged.end()) {
+      oldest = std::min(oldest, (*first)->times.enqueued.load(std::memory_order_relaxed));
+    }
+  }
+  return oldest;
 }
 
 void BatcherCore::end_of_tick(Stage& stage) {

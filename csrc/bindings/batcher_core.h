@@ -60,6 +60,8 @@ class BatcherCore : public std::enable_shared_from_this<BatcherCore> {
   /// Sends those alone whose tick is overdue, or whose loop is gone: a loop that was left in the middle of a tick would
   /// keep their places in the queue for ever.
   void send_late(Nanos now);
+  /// When the oldest of those that wait there was submitted; kNever where none does.
+  Nanos oldest_staged() const;
   /// Lets go of the GIL for a moment where an event loop or another caller of this batcher is known to want it and the
   /// calling thread has had its turn. A thread that keeps the GIL through run after run would else hold them up for
   /// Python's switch interval, 5 ms, each time.

@@ -2,6 +2,7 @@
 
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <chrono>
 #include <optional>
 #include <thread>
@@ -47,11 +48,13 @@ py::dict window_of(const WindowStats& w, const std::vector<double>& limits) {
 Figures stats_of(const PyBatcher& self, const std::vector<double>& limits) {
   Batcher& batcher = self.core->batcher();
   self.core->send_late(batcher.clock().now());
+  const Nanos staged = self.core->oldest_staged();  // they count in the queue's depth
   BatcherStats s;
   size_t rss;
   {
     const py::gil_scoped_release release;  // some 50 us, most of it the windows
     s = batcher.stats();
+    if (staged != kNever && s.queue_depth > 0) s.oldest_wait = std::max(s.oldest_wait, batcher.clock().now() - staged);
     rss = resident_bytes();
   }
   py::dict dispatched;

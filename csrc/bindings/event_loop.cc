@@ -382,6 +382,11 @@ int EventLoop::visit_awaited(visitproc visit, void* arg) const {
   return 0;
 }
 
+void EventLoop::add_core(std::weak_ptr<BatcherCore> core) {
+  std::erase_if(cores_, [](const auto& c) { return c.expired(); });
+  cores_.push_back(std::move(core));
+}
+
 void EventLoop::abandon() {
   const auto self = shared_from_this();
   loop_ = nullptr;
@@ -389,6 +394,11 @@ void EventLoop::abandon() {
   const IntrusivePtr<CompletionList> list = std::move(list_);
   std::vector<Timer> timers;
   timers.swap(timers_);
+  std::vector<std::weak_ptr<BatcherCore>> cores;
+  cores.swap(cores_);
+  for (const auto& weak : cores) {
+    if (const auto core = weak.lock()) core->send_late(core->batcher().clock().now());
+  }
   while (awaited_) drop_waiters(awaited_);
 }
 

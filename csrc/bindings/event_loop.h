@@ -59,6 +59,8 @@ class EventLoop : public std::enable_shared_from_this<EventLoop> {
   void remove_awaited(TicketObject* ticket);
   int visit_awaited(visitproc visit, void* arg) const;
 
+  /// What gathers requests for this loop sends what it has left when the loop goes: no tick comes any more.
+  void add_core(std::weak_ptr<BatcherCore> core);
   /// Lets go of everything that belongs to the loop; called when it has closed or is gone.
   void abandon();
 
@@ -72,6 +74,7 @@ class EventLoop : public std::enable_shared_from_this<EventLoop> {
   Timer pop_timer();
   void drop_ended_timers();
 
+  std::vector<std::weak_ptr<BatcherCore>> cores_;
   PyObject* loop_;
   IntrusivePtr<CompletionList> list_;
   const uint32_t fork_generation_;

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 import inferkit
+from inferkit.testing import FakeModel, ManualClock
 
 
 @pytest.fixture(autouse=True)
@@ -329,3 +330,104 @@ def test_a_loop_that_is_left_in_the_middle_of_a_tick_keeps_no_places(left: str, 
             np.testing.assert_array_equal(ticket.result(30), row(2 * i))
         if left in ("interrupted", "stopped"):
             loop.close()
+
+
+@pytest.mark.parametrize("left", ["closed", "dropped"])
+def test_what_a_loop_had_gathered_goes_to_the_workers_as_it_is_closed(left: str) -> None:
+    """Nobody has to ask for anything; and the first who does, on a new loop, finds room."""
+    rows: list[int] = []
+    ran = threading.Event()
+
+    def fn(x: np.ndarray) -> np.ndarray:
+        rows.append(len(x))
+        ran.set()
+        return x * 2
+
+    async def leave(batcher: inferkit.Batcher) -> None:
+        for i in range(4):
+            batcher.submit(row(i))
+        raise KeyboardInterrupt
+
+    async def ask(batcher: inferkit.Batcher) -> Any:
+        return await batcher.submit(row(7))
+
+    with inferkit.Batcher(double(fn), max_queue_size=4, caller_runs=False, inline_limit=0.0) as batcher:
+        loop = asyncio.new_event_loop()
+        task = loop.create_task(leave(batcher))
+        with pytest.raises(KeyboardInterrupt):
+            loop.run_until_complete(task)
+        assert not rows
+        loop.close()
+        if left == "dropped":
+            del loop, task
+            gc.collect()
+        assert ran.wait(30)
+        assert rows == [4]
+        np.testing.assert_array_equal(asyncio.run(ask(batcher)), row(14))
+
+
+def test_the_oldest_wait_counts_what_the_depth_counts() -> None:
+    clock = ManualClock()
+
+    async def main(batcher: inferkit.Batcher) -> list[Any]:
+        def figures() -> tuple[int, float]:
+            stats = batcher.stats()
+            return stats.queue_depth, round(stats.oldest_wait, 6)
+
+        seen = [figures()]
+        first = batcher.submit(row(1))
+        clock.advance(0.02)
+        second = batcher.submit(row(2))
+        clock.advance(0.01)
+        seen.append(figures())
+        first.cancel()
+        seen.append(figures())
+        second.cancel()
+        seen.append(figures())
+        return seen
+
+    with clock.batcher(FakeModel()) as batcher:
+        assert asyncio.run(main(batcher)) == [(0, 0.0), (2, 0.03), (1, 0.01), (0, 0.0)]
+
+
+def test_a_child_ends_what_its_parent_s_loop_had_gathered(fresh_python: Callable[..., Any]) -> None:
+    """Without the locks of the parent's batcher, which another thread may have held as it forked."""
+    ran = fresh_python(
+        """
+import asyncio, os, signal, threading
+import numpy as np
+import inferkit
+
+port = [("x", "float32", (None, 2))]
+batcher = inferkit.Batcher(inferkit.Model.from_callable(lambda x: x, port, port), inline_limit=0.0)
+over = threading.Event()
+
+def look():
+    while not over.is_set():
+        batcher.stats()
+
+async def fork():
+    tickets = [batcher.submit(np.zeros(2, np.float32)) for _ in range(4)]
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(10)
+        errors = {type(ticket.exception(5)) for ticket in tickets}
+        os._exit(0 if errors == {inferkit.ClosedError} else 1)
+    _, status = os.waitpid(pid, 0)
+    await asyncio.gather(*tickets)
+    return status
+
+async def main():
+    return {await fork() for _ in range(20)}
+
+threads = [threading.Thread(target=look) for _ in range(3)]
+for thread in threads:
+    thread.start()
+print(asyncio.run(main()))
+over.set()
+for thread in threads:
+    thread.join()
+batcher.close()
+"""
+    )
+    assert ran.stdout == "{0}\n", (ran.stdout, ran.stderr)
