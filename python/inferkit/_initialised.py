@@ -36,5 +36,6 @@ class _Slot:
 def says_if_not_initialised(cls: _Class) -> _Class:
     """Decorate a class with slots, all of which its ``__init__`` sets."""
     for name in vars(cls)["__slots__"]:
-        setattr(cls, name, _Slot(vars(cls)[name], cls.__name__))
+        if not name.startswith("__"):  # __weakref__ and __dict__ are the interpreter's
+            setattr(cls, name, _Slot(vars(cls)[name], cls.__name__))
     return cls

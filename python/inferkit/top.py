@@ -25,6 +25,7 @@ from . import _batcher
 from ._background import SHORTAGES, pause, surviving, told
 from ._build import build_info
 from ._core import BufferPool, resident_bytes
+from ._initialised import says_if_not_initialised
 
 __all__ = ["Server", "runtime_directory", "serve", "snapshot"]
 
@@ -109,6 +110,7 @@ def _figures(batcher: _batcher.Batcher) -> dict[str, Any]:
     }
 
 
+@says_if_not_initialised
 class Server:
     """What :func:`serve` returns: answers until it is closed, or the process ends.
 
@@ -117,6 +119,8 @@ class Server:
     path : pathlib.Path
         Where the socket is made.
     """
+
+    __slots__ = ("_closing", "_inode", "_pid", "_socket", "_thread", "path")
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -129,10 +133,13 @@ class Server:
             self._inode = path.lstat().st_ino
             path.chmod(0o600)
             self._socket.listen(socket.SOMAXCONN)  # who finds no place is refused at once
-            self._thread = threading.Thread(target=self._serve, name="inferkit-top", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._serve, name="inferkit-top", daemon=True)
+            thread.start()
+            self._thread = thread
         except BaseException:
             self._socket.close()
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
             raise
         atexit.register(self.close)
 
@@ -181,6 +188,7 @@ class Server:
         """Stop answering and remove the socket. Does nothing the second time, nor in a child of fork()."""
         if not self._ours() or self._closing.is_set():
             return
+        thread = self._thread
         self._closing.set()
         atexit.unregister(self.close)
         with contextlib.suppress(OSError):
@@ -188,9 +196,10 @@ class Server:
         self._socket.close()
         if self._in_place():
             self.path.unlink(missing_ok=True)
-        self._thread.join(timeout=2.0)
+        thread.join(timeout=2.0)
 
     def __enter__(self) -> Server:
+        _ = self._thread  # one whose __init__ raised says so here already
         return self
 
     def __exit__(

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import atexit
 import inspect
 import itertools
+import threading
 from collections.abc import Callable, MappingView
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import inferkit
-from inferkit import _core
+from inferkit import _core, top
+from inferkit.diagnostics import LoopWatch
+from inferkit.metrics import BUCKETS, Sharing
+from inferkit.testing import FakeModel, ManualClock
+from inferkit.tracing import RequestLog
 
 SAYS = "is not initialised"
 # What any object can do without a value of ours.
@@ -22,7 +29,7 @@ PLAIN |= {"__del__"}  # has nothing to say where there is nothing to lose
 
 def classes() -> list[type]:
     core = [value for value in vars(_core).values() if inspect.isclass(value)]
-    faces = [inferkit.Model, inferkit.Batcher]
+    faces = [inferkit.Model, inferkit.Batcher, FakeModel, ManualClock, Sharing, RequestLog, top.Server, LoopWatch]
     return sorted({*core, *faces}, key=lambda cls: (cls.__module__, cls.__qualname__))
 
 
@@ -56,6 +63,7 @@ WHOLE = [cls for cls in classes() if made_by_new(cls) is not None]
 def test_there_is_something_to_test() -> None:
     names = {cls.__qualname__ for cls in WHOLE}
     assert {"Batcher", "BufferPool", "Model", "InputChecks", "OutputChecks", "ManualClock"} <= names
+    assert {"Sharing", "RequestLog", "Server", "LoopWatch", "FakeModel"} <= names
     sealed = {cls.__qualname__ for cls in classes()} - names
     assert {"Buffer", "Weights", "Ticket", "Timing", "PoolStats", "LeakRow"} <= sealed
 
@@ -66,7 +74,7 @@ def test_every_attribute_says_so(cls: type) -> None:
         found = inspect.getattr_static(cls, name)
         if isinstance(found, (staticmethod, classmethod)):
             continue
-        with pytest.raises(TypeError, match=f"{cls.__qualname__} {SAYS}"):
+        with pytest.raises(TypeError, match=f"({'|'.join(base.__name__ for base in cls.__mro__)}) {SAYS}"):
             use(made_by_new(cls), name)
 
 
@@ -170,6 +178,64 @@ with Closing(model) as batcher:
     assert "on_full" in raised
     assert SAYS in unmade
     assert answered == "[1.0, 1.0]"
+
+
+NOWHERE = Path("/nowhere/at/all")
+#: Arguments that the constructor refuses, or fails with half-way; the error; what one does with the object then.
+HALF_MADE: list[tuple[type, tuple[Any, ...], type[Exception], str]] = [
+    (Sharing, (NOWHERE, 0.0, BUCKETS), ValueError, "stop"),
+    (Sharing, (NOWHERE, 1.0, BUCKETS), OSError, "stop"),
+    (RequestLog, (None, 0.0), ValueError, "stop"),
+    (top.Server, (NOWHERE,), OSError, "close"),
+    (LoopWatch, (0.0,), ValueError, "__enter__"),
+    (ManualClock, (0.0,), ValueError, "now"),
+    (FakeModel, ({},), ValueError, "__repr__"),
+]
+
+
+def half_made(cls: type, arguments: tuple[Any, ...], error: type[Exception]) -> Any:
+    """The object of a subclass whose ``__init__`` raised."""
+    seen: list[Any] = []
+
+    def init(self: Any) -> None:
+        seen.append(self)
+        cls.__init__(self, *arguments)
+
+    with pytest.raises(error):
+        type("Sub", (cls,), {"__init__": init})()
+    return seen[0]
+
+
+@pytest.mark.parametrize(("cls", "arguments", "error", "method"), HALF_MADE)
+def test_one_whose_init_raised(cls: type, arguments: tuple[Any, ...], error: type[Exception], method: str) -> None:
+    made = half_made(cls, arguments, error)
+    with pytest.raises(TypeError, match=SAYS):
+        getattr(made, method)()
+    if hasattr(cls, "__exit__"):
+        with pytest.raises(TypeError, match=SAYS):
+            made.__exit__(None, None, None)
+
+
+@pytest.mark.parametrize("cls", [Sharing, RequestLog, top.Server])
+def test_one_whose_thread_could_not_start(cls: type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    registered: list[object] = []
+    arguments = {Sharing: (tmp_path, 1.0, BUCKETS), RequestLog: (None, 1.0), top.Server: (tmp_path / "top.sock",)}[cls]
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fails)
+        patch.setattr(atexit, "register", registered.append)
+        made = half_made(cls, arguments, RuntimeError)
+    with pytest.raises(TypeError, match=SAYS):
+        made.__exit__(None, None, None)
+    assert not registered
+    assert not list(tmp_path.glob("*.sock"))
+
+
+def test_a_watch_that_was_not_entered() -> None:
+    with pytest.raises(RuntimeError, match="was not entered"):
+        LoopWatch().__exit__(None, None, None)
 
 
 def test_two_classes_of_ours_as_bases() -> None:

@@ -21,6 +21,7 @@ from types import FrameType, TracebackType
 
 from .._arguments import seconds
 from .._background import pause, surviving
+from .._initialised import says_if_not_initialised
 from .._text import printable
 
 __all__ = ["LoopWatch", "Stall", "recent_stalls", "watch_loop"]
@@ -78,6 +79,7 @@ def _blamed(stack: tuple[_Site, ...]) -> _Site:
     return stack[-1]
 
 
+@says_if_not_initialised
 class LoopWatch:
     """What :func:`watch_loop` returns: a context manager that collects in ``stalls`` what blocked the loop.
 
@@ -88,6 +90,25 @@ class LoopWatch:
     on_stall : callable, optional
         As for :func:`watch_loop`.
     """
+
+    __slots__ = (
+        "_depth",
+        "_done",
+        "_due",
+        "_handle",
+        "_hung",
+        "_interval",
+        "_lock",
+        "_log",
+        "_longest",
+        "_loop",
+        "_on_stall",
+        "_samples",
+        "_stalls",
+        "_thread",
+        "_watcher",
+        "threshold",
+    )
 
     def __init__(self, threshold: float = 0.05, on_stall: Callable[[Stall], object] | None = None) -> None:
         threshold = seconds(threshold, "threshold")
@@ -146,12 +167,14 @@ class LoopWatch:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        watcher = self._watcher
+        if watcher is None:
+            raise RuntimeError("this watch was not entered: use it in a `with` block")
         _active.pop(self, None)
         self._handle.cancel()
         self._end_hold(time.monotonic())  # a hold that reaches to the end of the block
         self._done.set()
-        assert self._watcher is not None
-        self._watcher.join()
+        watcher.join()
 
     def _beat(self) -> None:
         """On the loop: tell that it turns."""

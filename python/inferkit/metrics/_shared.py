@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from .._arguments import path_text, seconds
 from .._background import pause, surviving, told
+from .._initialised import says_if_not_initialised
 from .._text import printable
 from ._ended import remember
 from ._figures import BUCKETS, Figures, bucket_bounds, process_figures, process_key
@@ -42,8 +43,11 @@ def directory_from(directory: str | os.PathLike[str] | None) -> Path:
     return path
 
 
+@says_if_not_initialised
 class Sharing:
     """Writes the figures of this process until it is stopped; made by :func:`share`. A context manager."""
+
+    __slots__ = ("__weakref__", "_buckets", "_busy", "_directory", "_interval", "_stopped", "_thread", "_writing")
 
     def __init__(self, directory: Path, interval: float, buckets: Sequence[float]) -> None:
         self._directory = directory
@@ -61,8 +65,9 @@ class Sharing:
 
     def _start(self) -> None:
         self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="inferkit-metrics", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._run, name="inferkit-metrics", daemon=True)
+        thread.start()
+        self._thread = thread
 
     def write(self) -> None:
         """Write the figures now."""
@@ -87,8 +92,9 @@ class Sharing:
         """Write the last figures, which later scrapes still count, and no more. Does nothing the second time."""
         if self._stopped.is_set():
             return
+        thread = self._thread
         self._stopped.set()
-        self._thread.join(_PATIENCE)
+        thread.join(_PATIENCE)
         atexit.unregister(self.stop)
         with contextlib.suppress(OSError):  # the directory may be gone by now
             self.write()
@@ -99,6 +105,7 @@ class Sharing:
                 self.write()
 
     def __enter__(self) -> Self:
+        _ = self._thread  # one whose __init__ raised says so here already
         return self
 
     def __exit__(

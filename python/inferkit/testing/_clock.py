@@ -9,6 +9,7 @@ from typing import Any, SupportsFloat, SupportsIndex
 from .. import _core
 from .._arguments import integer, seconds
 from .._batcher import Batcher
+from .._initialised import says_if_not_initialised
 from .._model import Model
 
 __all__ = ["ManualClock"]
@@ -17,6 +18,7 @@ _ROUNDING = 5e-10  # the core counts nanoseconds
 _PATIENCE = 30.0  # seconds of real time after which a test that waits for something has gone wrong
 
 
+@says_if_not_initialised
 class ManualClock(_core.ManualClock):
     """A clock that stands still until it is told to move; what a batcher does by time, it does by this one then.
 
@@ -45,6 +47,8 @@ class ManualClock(_core.ManualClock):
     (True, False)
     """
 
+    __slots__ = ("_batchers", "_changed", "_sleepers")
+
     def __init__(self, start: float = 1.0) -> None:
         super().__init__(seconds(start, "start", positive=True))
         self._batchers: weakref.WeakSet[Batcher] = weakref.WeakSet()
@@ -57,8 +61,9 @@ class ManualClock(_core.ManualClock):
         Its runs are its workers' (``caller_runs=False, inline_limit=0``), so that the thread that moves the clock never
         waits for the clock; `options` are those of :class:`Batcher`, and may say otherwise.
         """
+        batchers = self._batchers
         made = Batcher(model, **{"caller_runs": False, "inline_limit": 0.0, **options, "_clock": self})
-        self._batchers.add(made)
+        batchers.add(made)
         return made
 
     def advance(self, by: SupportsFloat | SupportsIndex) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from .._arguments import number, seconds
+from .._initialised import says_if_not_initialised
 from .._model import Model, _ports, _spec, _SpecLike
 from .._types import InputChecks, TensorSpec, native_checks, numpy_dtype
 from ._clock import ManualClock
@@ -69,6 +70,7 @@ class _Script:
         ]
 
 
+@says_if_not_initialised
 class FakeModel(Model):
     """A model that computes next to nothing, in as much time as it is told to take: for tests of what is around one.
 
@@ -96,6 +98,7 @@ class FakeModel(Model):
     [3]
     """
 
+    __slots__ = ("_script",)
     _script: _Script
 
     def __init__(

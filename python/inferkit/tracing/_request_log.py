@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from .._arguments import seconds
 from .._background import pause, surviving
 from .._batcher import Batcher, _open_batchers
+from .._initialised import says_if_not_initialised
 from .._log import log
 from ._records import RequestTrace, read
 
@@ -19,8 +20,11 @@ if TYPE_CHECKING:
 __all__ = ["RequestLog", "log_requests"]
 
 
+@says_if_not_initialised
 class RequestLog:
     """Writes a log line for each request that ends; made by :func:`log_requests`. A ``with`` block stops it."""
+
+    __slots__ = ("_interval", "_last", "_only", "_slow_ms", "_stopped", "_thread")
 
     def __init__(self, slow: float | None, interval: float, batcher: Batcher | None = None) -> None:
         self._only = batcher
@@ -30,8 +34,9 @@ class RequestLog:
         for one in self._batchers():
             self._last[one] = read(one)[2]
         self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="inferkit-request-log", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._run, name="inferkit-request-log", daemon=True)
+        thread.start()
+        self._thread = thread
 
     @property
     def thread(self) -> int | None:
@@ -40,10 +45,12 @@ class RequestLog:
 
     def stop(self) -> None:
         """Write the lines that are due, then no more. A second call does nothing."""
+        thread = self._thread
         self._stopped.set()
-        self._thread.join()
+        thread.join()
 
     def __enter__(self) -> Self:
+        _ = self._thread  # one whose __init__ raised says so here already
         return self
 
     def __exit__(
