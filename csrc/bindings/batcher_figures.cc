@@ -7,10 +7,10 @@
 #include <optional>
 #include <thread>
 
+#include "bindings/dict_of.h"
 #include "platform/process_memory.h"
 
 namespace py = pybind11;
-using namespace py::literals;
 
 namespace inferkit {
 namespace {
@@ -34,13 +34,13 @@ py::dict latency_of(const HistogramSnapshot& histogram, const std::vector<double
 }
 
 py::dict window_of(const WindowStats& w, const std::vector<double>& limits) {
-  return py::dict("seconds"_a = w.seconds, "covered"_a = w.covered, "completed"_a = w.completed, "failed"_a = w.failed,
-                  "cancelled"_a = w.cancelled, "expired"_a = w.expired, "rejected"_a = w.rejected,
-                  "invalid"_a = w.invalid, "unserved_rate"_a = w.unserved_rate, "invalid_rate"_a = w.invalid_rate,
-                  "batches"_a = w.batches, "rows"_a = w.rows, "requests_per_second"_a = w.requests_per_second,
-                  "batch_fill_rate"_a = w.batch_fill_rate, "inference_error_rate"_a = w.inference_error_rate,
-                  "queue_ms"_a = latency_of(w.queue, limits), "compute_ms"_a = latency_of(w.compute, limits),
-                  "total_ms"_a = latency_of(w.total, limits));
+  return dict_of("seconds"_key = w.seconds, "covered"_key = w.covered, "completed"_key = w.completed,
+                 "failed"_key = w.failed, "cancelled"_key = w.cancelled, "expired"_key = w.expired,
+                 "rejected"_key = w.rejected, "invalid"_key = w.invalid, "unserved_rate"_key = w.unserved_rate,
+                 "invalid_rate"_key = w.invalid_rate, "batches"_key = w.batches, "rows"_key = w.rows,
+                 "requests_per_second"_key = w.requests_per_second, "batch_fill_rate"_key = w.batch_fill_rate,
+                 "inference_error_rate"_key = w.inference_error_rate, "queue_ms"_key = latency_of(w.queue, limits),
+                 "compute_ms"_key = latency_of(w.compute, limits), "total_ms"_key = latency_of(w.total, limits));
 }
 
 }  // namespace
@@ -67,16 +67,17 @@ Figures stats_of(const PyBatcher& self, const std::vector<double>& limits) {
   }
   py::list windows;
   for (const WindowStats& window : s.windows) windows.append(window_of(window, limits));
-  const py::dict out("state"_a = std::string(batcher.state_name()), "completed"_a = s.completed, "failed"_a = s.failed,
-                     "cancelled"_a = s.cancelled, "expired"_a = s.expired, "rejected"_a = s.rejected,
-                     "invalid"_a = s.invalid, "queue_depth"_a = s.queue_depth, "in_flight"_a = s.in_flight,
-                     "oldest_wait"_a = double(s.oldest_wait) * 1e-9, "longest_run"_a = double(s.longest_run) * 1e-9,
-                     "batches"_a = s.batches, "rows"_a = s.rows, "mean_batch_size"_a = s.mean_batch_size,
-                     "batch_fill_rate"_a = s.batch_fill_rate, "requests_per_second"_a = s.requests_per_second,
-                     "inference_error_rate"_a = s.inference_error_rate, "dispatched"_a = dispatched,
-                     "batch_sizes"_a = sizes, "queue_ms"_a = latency_of(s.queue, limits),
-                     "compute_ms"_a = latency_of(s.compute, limits), "total_ms"_a = latency_of(s.total, limits),
-                     "windows"_a = windows, "pool"_a = batcher.pool().stats(), "memory_rss_bytes"_a = rss);
+  const py::dict out =
+      dict_of("state"_key = std::string(batcher.state_name()), "completed"_key = s.completed, "failed"_key = s.failed,
+              "cancelled"_key = s.cancelled, "expired"_key = s.expired, "rejected"_key = s.rejected,
+              "invalid"_key = s.invalid, "queue_depth"_key = s.queue_depth, "in_flight"_key = s.in_flight,
+              "oldest_wait"_key = double(s.oldest_wait) * 1e-9, "longest_run"_key = double(s.longest_run) * 1e-9,
+              "batches"_key = s.batches, "rows"_key = s.rows, "mean_batch_size"_key = s.mean_batch_size,
+              "batch_fill_rate"_key = s.batch_fill_rate, "requests_per_second"_key = s.requests_per_second,
+              "inference_error_rate"_key = s.inference_error_rate, "dispatched"_key = dispatched,
+              "batch_sizes"_key = sizes, "queue_ms"_key = latency_of(s.queue, limits),
+              "compute_ms"_key = latency_of(s.compute, limits), "total_ms"_key = latency_of(s.total, limits),
+              "windows"_key = windows, "pool"_key = batcher.pool().stats(), "memory_rss_bytes"_key = rss);
   return py::reinterpret_borrow<Figures>(out);
 }
 
@@ -86,10 +87,10 @@ Figures series_of(const PyBatcher& self) {
     const py::gil_scoped_release release;
     s = self.core->batcher().series();
   }
-  const py::dict out("running"_a = s.running, "completed"_a = s.completed, "failed"_a = s.failed,
-                     "cancelled"_a = s.cancelled, "expired"_a = s.expired, "rejected"_a = s.rejected,
-                     "invalid"_a = s.invalid, "rows"_a = s.rows, "batches"_a = s.batches,
-                     "queue_depth"_a = s.queue_depth);
+  const py::dict out = dict_of("running"_key = s.running, "completed"_key = s.completed, "failed"_key = s.failed,
+                               "cancelled"_key = s.cancelled, "expired"_key = s.expired, "rejected"_key = s.rejected,
+                               "invalid"_key = s.invalid, "rows"_key = s.rows, "batches"_key = s.batches,
+                               "queue_depth"_key = s.queue_depth);
   return py::reinterpret_borrow<Figures>(out);
 }
 

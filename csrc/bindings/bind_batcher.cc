@@ -22,6 +22,7 @@ namespace {
 /// A model's callable may refer to the batcher that runs it: the garbage collector must see the arrow from here to the
 /// core, and from there to the model.
 void visit_core(PyHeapTypeObject* heap_type) {
+  with_new(heap_type);
   PyTypeObject* type = &heap_type->ht_type;
   type->tp_flags |= Py_TPFLAGS_HAVE_GC;
   type->tp_traverse = [](PyObject* self, visitproc visit, void* arg) {
@@ -118,7 +119,7 @@ void bind_batcher(py::module_& m) {
   using Number = Given<double>;
   using Count = Given<int64_t>;
 
-  py::class_<OutputChecks>(m, "OutputChecks")
+  py::class_<OutputChecks>(m, "OutputChecks", py::custom_type_setup(with_new))
       .def(py::init([](const Flag& finite, const Flag& not_all_zero, const Flag& shape, const Flag& normalized,
                        const Number& tolerance) {
              const double off = number(tolerance, "tolerance");
@@ -129,7 +130,8 @@ void bind_batcher(py::module_& m) {
            py::kw_only(), "finite"_a, "not_all_zero"_a, "shape"_a, "normalized"_a, "tolerance"_a);
 
   py::class_<ManualClock, std::shared_ptr<ManualClock>>(
-      m, "ManualClock", "A clock for tests: it stands still until it is told to move; then call ``_poke``.")
+      m, "ManualClock", py::custom_type_setup(with_new),
+      "A clock for tests: it stands still until it is told to move; then call ``_poke``.")
       .def(py::init([](const Number& start) { return std::make_shared<ManualClock>(seconds(start, "start")); }),
            "start"_a = 1.0)
       .def(

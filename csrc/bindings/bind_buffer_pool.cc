@@ -215,7 +215,7 @@ void bind_buffer_pool(py::module_& m) {
         return cat("<inferkit.Buffer of ", b.nbytes, " bytes", b.buffer ? "" : ", released", ">");
       });
 
-  py::class_<BufferPool, std::shared_ptr<BufferPool>>(m, "BufferPool", kPoolDoc)
+  py::class_<BufferPool, std::shared_ptr<BufferPool>>(m, "BufferPool", py::custom_type_setup(with_new), kPoolDoc)
       .def(py::init([](const Given<std::optional<py::ssize_t>>& max_bytes, const Given<py::ssize_t>& thread_cache_bytes,
                        const Given<py::ssize_t>& shared_cache_bytes) {
              const auto bytes = [](int64_t size) { return static_cast<size_t>(size); };

@@ -8,6 +8,7 @@
 #include "base/text.h"
 #include "base/validation.h"
 #include "bindings/arguments.h"
+#include "bindings/dict_of.h"
 #include "bindings/model_call.h"
 #include "bindings/py_model.h"
 #include "bindings/signal_watch.h"
@@ -58,11 +59,12 @@ py::dict node_out(const Explained& explained, size_t i) {
                                can ? py::none() : py::object(py::str(std::string(c.cost.why_not())))));
   }
   for (const NodeOrigin& origin : note.origins) origins.append(py::make_tuple(origin.op, origin.name));
-  py::dict out("operator"_a = note.op, "name"_a = note.name, "stands_for"_a = origins, "considered"_a = ways,
-               "why"_a = why_name(note.why), "inputs"_a = values_out(note.inputs),
-               "outputs"_a = values_out(note.outputs), "read_bytes"_a = note.read_bytes,
-               "written_bytes"_a = note.written_bytes, "scratch_bytes"_a = note.scratch_bytes,
-               "kernel_calls"_a = note.steps, "estimated_seconds"_a = note.nanos * kSeconds);
+  py::dict out =
+      dict_of("operator"_key = note.op, "name"_key = note.name, "stands_for"_key = origins, "considered"_key = ways,
+              "why"_key = why_name(note.why), "inputs"_key = values_out(note.inputs),
+              "outputs"_key = values_out(note.outputs), "read_bytes"_key = note.read_bytes,
+              "written_bytes"_key = note.written_bytes, "scratch_bytes"_key = note.scratch_bytes,
+              "kernel_calls"_key = note.steps, "estimated_seconds"_key = note.nanos * kSeconds);
   const Lowering* lowering = note.lowering;
   out["lowering"] = lowering ? lowering->name : std::string_view("copy");
   out["device"] = device_kind_name(lowering ? lowering->device : DeviceKind::kCpu);
@@ -87,11 +89,11 @@ py::dict explained_out(const Explained& explained, const Model& model) {
     outputs.append(
         port_out(model.outputs()[static_cast<size_t>(output)].name, plan.outputs[i].dtype, plan.outputs[i].shape));
   }
-  return py::dict("steps"_a = steps, "inputs"_a = inputs, "outputs"_a = outputs, "complete"_a = plan.next == nullptr,
-                  "threads"_a = explained.threads, "arena_bytes"_a = plan.arena_bytes,
-                  "weight_bytes"_a = explained.notes.weight_bytes,
-                  "estimated_seconds"_a = static_cast<double>(plan.estimated_nanos) * kSeconds,
-                  "runs"_a = explained.runs);
+  return dict_of("steps"_key = steps, "inputs"_key = inputs, "outputs"_key = outputs,
+                 "complete"_key = plan.next == nullptr, "threads"_key = explained.threads,
+                 "arena_bytes"_key = plan.arena_bytes, "weight_bytes"_key = explained.notes.weight_bytes,
+                 "estimated_seconds"_key = static_cast<double>(plan.estimated_nanos) * kSeconds,
+                 "runs"_key = explained.runs);
 }
 
 Model& native_of(const PyModel& model) {

@@ -7,6 +7,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "bindings/dict_of.h"
 #include "bindings/path.h"
 #include "bindings/signal_watch.h"
 #include "engine/compile/compile.h"
@@ -100,12 +101,12 @@ py::dict report(const ModelFile& file) {
   for (const auto& [dtype, sizes] : census.constants) {
     constants[py::str(dtype)] = py::make_tuple(sizes.first, sizes.second);
   }
-  return py::dict("inputs"_a = ports_out(file.graph, file.graph.inputs),
-                  "outputs"_a = ports_out(file.graph, file.graph.outputs), "operators"_a = operators,
-                  "columns"_a = columns_out(file.graph), "nodes"_a = census.nodes, "constants"_a = constants,
-                  "initializers"_a = census.initializers, "opsets"_a = file.opsets, "ir_version"_a = file.ir_version,
-                  "producer"_a = file.producer, "metadata"_a = file.metadata, "file_bytes"_a = file.file_bytes,
-                  "missing"_a = missing_operators(file.graph));
+  return dict_of("inputs"_key = ports_out(file.graph, file.graph.inputs),
+                 "outputs"_key = ports_out(file.graph, file.graph.outputs), "operators"_key = operators,
+                 "columns"_key = columns_out(file.graph), "nodes"_key = census.nodes, "constants"_key = constants,
+                 "initializers"_key = census.initializers, "opsets"_key = file.opsets,
+                 "ir_version"_key = file.ir_version, "producer"_key = file.producer, "metadata"_key = file.metadata,
+                 "file_bytes"_key = file.file_bytes, "missing"_key = missing_operators(file.graph));
 }
 
 }  // namespace

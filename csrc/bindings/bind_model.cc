@@ -29,6 +29,7 @@ namespace {
 /// A callable may refer to the model that calls it (a method of an object that holds the model): the garbage collector
 /// must see that arrow. Whoever else keeps the runner, a batcher, keeps this object too.
 void visit_callables(PyHeapTypeObject* heap_type) {
+  with_new(heap_type);
   PyTypeObject* type = &heap_type->ht_type;
   type->tp_flags |= Py_TPFLAGS_HAVE_GC;
   type->tp_traverse = [](PyObject* self, visitproc visit, void* arg) {
@@ -204,7 +205,7 @@ py::dict metadata_of(const py::object& self) {
 }  // namespace
 
 void bind_model(py::module_& m) {
-  py::class_<InputChecks>(m, "InputChecks")
+  py::class_<InputChecks>(m, "InputChecks", py::custom_type_setup(with_new))
       .def(py::init([](const Given<bool>& finite, const Given<bool>& non_empty, const Count& min_length,
                        const Count& max_length) {
              return InputChecks{flag(finite, "finite"), flag(non_empty, "non_empty"),

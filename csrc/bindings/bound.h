@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "bindings/guarded.h"
 
 namespace inferkit {
 
@@ -27,9 +28,6 @@ template <class T>
 template <class T>
 T* bound_or_null(PyObject* self) {
   auto* instance = reinterpret_cast<pybind11::detail::instance*>(self);
-  // The garbage collector may come between the allocation of an object, zeroed, and its layout: the first object of a
-  // subclass has pybind11 look for its bases in between.
-  if (!instance->simple_layout && !instance->nonsimple.values_and_holders) return nullptr;
   // A class that derives from several of ours has one place for each of them.
   const auto place = instance->simple_layout
                          ? instance->get_value_and_holder()
@@ -52,8 +50,49 @@ void require_init() {
   pybind11::detail::get_type_info(typeid(T))->operator_new = [](size_t) -> void* { not_initialised<T>(); };
 }
 
+/// What pybind11 makes an object with on its way from C++ to Python, and whose answer it does not look at.
+inline PyObject* allocate_or_throw(PyTypeObject* type, Py_ssize_t items) {
+  PyObject* self = PyType_GenericAlloc(type, items);
+  if (!self) throw pybind11::error_already_set();
+  return self;
+}
+
+/// Finds what classes of ours `type` derives from, which is noted the first time that one is asked for.
+inline void note_bases(PyTypeObject* type) {
+  try {
+    pybind11::detail::all_type_info(type);
+  } catch (...) {  // half noted: nothing would forget it at the end of the type
+    pybind11::detail::get_internals().registered_types_py.erase(type);
+    throw;
+  }
+}
+
+/// The same on the way from Python, for our classes and those that derive from them.
+inline PyObject* new_instance(PyTypeObject* type, PyObject*, PyObject*) noexcept {
+  return guarded([&] {
+    note_bases(type);  // before there is an object: the collector would look into it before it is laid out
+    PyObject* self = allocate_or_throw(type, 0);
+    try {
+      reinterpret_cast<pybind11::detail::instance*>(self)->allocate_layout();
+    } catch (...) {  // its own end would look for what was not laid out
+      if (PyType_IS_GC(type)) PyObject_GC_UnTrack(self);
+      type->tp_free(self);
+      Py_DECREF(reinterpret_cast<PyObject*>(type));
+      throw;
+    }
+    return self;
+  });
+}
+
+/// The setup that every class has: an object of it can be asked for where there is no memory for one.
+inline void with_new(PyHeapTypeObject* type) {
+  type->ht_type.tp_alloc = allocate_or_throw;
+  type->ht_type.tp_new = new_instance;
+}
+
 /// For classes that Python code cannot make objects of: not by their __new__ either.
 inline void without_new(PyHeapTypeObject* type) {
+  type->ht_type.tp_alloc = allocate_or_throw;
   type->ht_type.tp_new = nullptr;
   type->ht_type.tp_flags |= Py_TPFLAGS_DISALLOW_INSTANTIATION;
 }

@@ -52,11 +52,21 @@ py::object text(const std::string& message) {
   return py::str(std::string(kItem)).attr("join")(parts);
 }
 
-void set_os_error(const std::system_error& error) {
+/// Sets the exception that `make` returns, or what keeps it from that.
+void set_made(auto&& make) noexcept {
+  try {
+    const py::object value = make();
+    PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(value.ptr())), value.ptr());
+  } catch (py::error_already_set& error) {
+    error.restore();
+  } catch (...) {
+    PyErr_NoMemory();
+  }
+}
+
+void set_os_error(const std::system_error& error) noexcept {
   // OSError(errno, message) chooses FileNotFoundError, PermissionError... by itself.
-  const py::object message = text(error.what());
-  const py::object value = py::handle(PyExc_OSError)(error.code().value(), message);
-  PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(value.ptr())), value.ptr());
+  set_made([&] { return py::handle(PyExc_OSError)(error.code().value(), text(error.what())); });
 }
 
 }  // namespace
@@ -126,15 +136,7 @@ py::object make_exception(const Status& status, Nanos retry_after) {
 void set_exception(const Status& status, Nanos retry_after) noexcept {
   // What Python has set says what it was: a MemoryError of pybind11's, or what a signal handler raised to stop the
   // work.
-  if (PyErr_Occurred()) return;
-  try {
-    const py::object value = make_exception(status, retry_after);
-    PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(value.ptr())), value.ptr());
-  } catch (py::error_already_set& error) {
-    error.restore();
-  } catch (...) {
-    PyErr_NoMemory();
-  }
+  if (!PyErr_Occurred()) set_made([&] { return make_exception(status, retry_after); });
 }
 
 void bind_errors(py::module_& m) {
@@ -145,6 +147,9 @@ void bind_errors(py::module_& m) {
       set_exception(error.status());
     } catch (const std::system_error& error) {
       set_os_error(error);
+    } catch (const std::runtime_error&) {
+      // pybind11's for what Python could not do: Python has said it better.
+      if (!PyErr_Occurred()) throw;
     }
   });
   m.def(

@@ -106,7 +106,13 @@ ArraySink::ArraySink(std::span<const PortSpec> specs, BufferPool& pool, bool sin
 void* ArraySink::memory(size_t index, DType dtype, const Shape& shape) {
   if (has_gil_ && dtype != DType::kString) {
     void* data = nullptr;
-    arrays_[index] = new_array(dtype, row_shape(shape, single_row_, shape[0]), &data);
+    try {
+      arrays_[index] = new_array(dtype, row_shape(shape, single_row_, shape[0]), &data);
+    } catch (py::error_already_set& error) {
+      // The batcher knows no Python, and would take it for a fault of the model's.
+      if (error.matches(PyExc_MemoryError)) throw std::bad_alloc();
+      throw;
+    }
     return data;
   }
   if (buffers_.empty()) buffers_.resize(specs_.size());
