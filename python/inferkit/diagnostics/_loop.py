@@ -159,8 +159,13 @@ class LoopWatch:
         self._due = time.monotonic() + self._interval
         self._hung = False
         self._handle: asyncio.Handle = self._loop.call_soon(self._beat)
-        self._watcher = threading.Thread(target=self._watch, name="inferkit-watch-loop", daemon=True)
-        self._watcher.start()
+        watcher = threading.Thread(target=self._watch, name="inferkit-watch-loop", daemon=True)
+        try:
+            watcher.start()
+        except BaseException:
+            self._handle.cancel()
+            raise
+        self._watcher = watcher
         _active[self] = None
         return self
 
