@@ -164,7 +164,7 @@ class Batcher(_core.Batcher):
     [[0.0, 0.0], [2.0, 2.0], [4.0, 4.0]]
     """
 
-    __slots__ = ("_ended", "_limits", "_model", "_name", "_warm")
+    __slots__ = ("_ended", "_gave_up", "_limits", "_model", "_name", "_warm")
     _model: Model
     _name: str
     _limits: dict[str, int]
@@ -219,6 +219,7 @@ class Batcher(_core.Batcher):
         self._name = _unique(name) if name else _new_name(model)
         self._warm = False
         self._ended = False
+        self._gave_up = False  # close(timeout=) has, and leaving a `with` block waits no longer
         self._limits = {
             "max_queue_size": int(max_queue_size or 0),
             "workers": int(workers),
@@ -484,7 +485,8 @@ class Batcher(_core.Batcher):
         bool
             Whether everything has stopped; False if a batch still runs. If a run of this batcher calls it (the wrapped
             callable, or a signal handler while the caller's thread runs a request), the batcher takes no more requests,
-            and the call returns False at once: call it again afterwards.
+            and the call returns False at once: call it again afterwards. After a False for a ``timeout`` that passed,
+            the end of a ``with`` block does not wait either.
 
         Examples
         --------
@@ -498,6 +500,7 @@ class Batcher(_core.Batcher):
         stopped = self._close(drain, timeout)
         if stopped is None:
             return False  # the next call, or the exit, stops the workers
+        self._gave_up = not stopped
         return self._note_closed(stopped)
 
     async def aclose(self, *, drain: bool = True, timeout: float | None = None) -> bool:
@@ -554,7 +557,7 @@ class Batcher(_core.Batcher):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close(drain=kind is None)
+        self.close(drain=kind is None, timeout=0.0 if self._gave_up else None)
 
     async def __aenter__(self) -> Self:
         return self.__enter__()
@@ -562,7 +565,7 @@ class Batcher(_core.Batcher):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.aclose(drain=kind is None)
+        await self.aclose(drain=kind is None, timeout=0.0 if self._gave_up else None)
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "open"
@@ -635,8 +638,14 @@ def _close_all() -> None:
     batchers = _open_batchers()
     for batcher in batchers:
         batcher._begin_close(False)
-    for batcher in batchers:
-        batcher.close(drain=False, timeout=max(0.0, until - time.monotonic()))
+    failed: list[Exception] = []
+    for batcher in batchers:  # by this class's close(): a subclass's own may take or do anything
+        try:
+            Batcher.close(batcher, drain=False, timeout=max(0.0, until - time.monotonic()))
+        except Exception as error:  # noqa: PERF203 - the others are closed all the same
+            failed.append(error)
+    if failed:
+        raise failed[0]
 
 
 _core.install_batcher_call(Batcher)

@@ -85,6 +85,26 @@ def test_close_waits_no_longer_than_told(hung: Hung, drain: bool) -> None:
         running.result()
 
 
+def test_a_block_does_not_wait_again_for_what_a_close_gave_up(hung: Hung) -> None:
+    start = time.monotonic()
+    with inferkit.Batcher(hung.model, caller_runs=False) as batcher:
+        batcher.submit(row())
+        assert hung.entered.wait(LONG)
+        assert batcher.close(drain=False, timeout=0.05) is False
+
+    async def main() -> None:
+        async with inferkit.Batcher(hung.model, inline_limit=0) as other:
+            other.submit(row())
+            while not other.stats().in_flight:
+                await asyncio.sleep(0.001)
+            assert await other.aclose(drain=False, timeout=0.05) is False
+
+    asyncio.run(main())
+    assert time.monotonic() - start < LONG  # for which the model hangs
+    hung.let_go.set()
+    assert batcher.close() is True
+
+
 def test_close_with_a_timeout_that_is_long_enough() -> None:
     model = inferkit.Model.from_callable(
         lambda x: x * 2, inputs=[("x", "float32", (None, 2))], outputs=[("y", "float32", (None, 2))]
@@ -223,3 +243,27 @@ assert took < 5, took  # not 20 times half a second
     )
     done = fresh_python(code, timeout=LONG)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_close_of_a_subclass_s_own_keeps_no_other_batcher_open_at_the_exit(fresh_python: Callable[..., Any]) -> None:
+    code = """
+import sys, time
+import numpy as np, inferkit
+class Own(inferkit.Batcher):
+    def close(self):
+        raise ValueError("mine")
+def slow(x):
+    time.sleep(0.3)
+    print("ended", flush=True)
+    return x
+port = [("x", "float32", (None, 2))]
+kept = [Own(inferkit.Model.from_callable(abs, port, port)) for _ in range(4)]
+for _ in range(3):
+    kept.append(inferkit.Batcher(inferkit.Model.from_callable(slow, port, port), caller_runs=False))
+    kept.append(kept[-1].submit(np.zeros(2, np.float32)))
+while any(not batcher.stats().in_flight for batcher in kept[4::2]):
+    time.sleep(0.001)
+sys.exit(4)
+"""
+    done = fresh_python(code, timeout=LONG)
+    assert (done.stdout, done.stderr, done.returncode) == ("ended\n" * 3, "", 4)
