@@ -45,7 +45,7 @@ set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${python_calls})
 file(STRINGS ${python_calls} python_calls REGEX "^INFERKIT_PYTHON_CALL")
 list(TRANSFORM python_calls REPLACE "^INFERKIT_PYTHON_CALL\\([^,]+, ([A-Za-z_]+),.*" "-Wl,--wrap=\\1")
 target_link_options(_core PRIVATE ${python_calls})
-# And these for where Python has no memory: see csrc/bindings/no_memory.cc.
+# And these in front of what pybind11 leaves out: see csrc/bindings/pybind11_guard.cc.
 target_link_options(_core PRIVATE -Wl,--wrap=PyCMethod_New -Wl,--wrap=PyUnicode_InternFromString)
 set(first ${bindings}/python_calls.h)
 if(CMAKE_CXX_COMPILER_LAUNCHER OR CMAKE_DISABLE_PRECOMPILE_HEADERS)

@@ -10,12 +10,16 @@
 
 namespace inferkit {
 
+/// The name of a class without its module's.
+inline const char* short_name(const PyTypeObject* type) {
+  const char* dot = std::strrchr(type->tp_name, '.');
+  return dot ? dot + 1 : type->tp_name;
+}
+
 /// The Python name of a bound class.
 template <class T>
 const char* class_name() {
-  const char* name = pybind11::detail::get_type_info(typeid(T))->type->tp_name;
-  const char* dot = std::strrchr(name, '.');
-  return dot ? dot + 1 : name;
+  return short_name(pybind11::detail::get_type_info(typeid(T))->type);
 }
 
 template <class T>

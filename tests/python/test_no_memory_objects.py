@@ -78,13 +78,14 @@ def constructors(folder: pathlib.Path) -> Calls:
         "ManualClock": _core.ManualClock,
         "Weights.open": lambda: inferkit.Weights.open(weights),
         "weights[]": lambda: opened["a"],
+        **properties("weights", opened),
     }
 
 
 def calls(folder: pathlib.Path) -> Calls:
     model = inferkit.Model.load(model_file(folder))
     batcher, pool = inferkit.Batcher(model), inferkit.BufferPool()
-    ticket, kept = batcher.submit(X), pool.acquire(100)
+    ticket, kept = batcher.submit(X), pool.acquire(100_000)  # no number that Python has ready
     ticket.result()
     of_kept = functools.partial(len, kept)
     return {
@@ -105,6 +106,9 @@ def calls(folder: pathlib.Path) -> Calls:
         **properties("timing", ticket.timing),
         **properties("pool stats", pool.stats()),
         **properties("leaks", pool.leaks()[0]),
+        **properties("buffer", kept),
+        "resident_bytes": _core.resident_bytes,
+        "stats as text": lambda: str(batcher.stats()),
         **properties("model", model),
         **properties("batcher", batcher),
         **{

@@ -10,9 +10,11 @@ from collections.abc import Callable, MappingView
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import inferkit
+import inferkit.testing
 from inferkit import _core, top
 from inferkit.diagnostics import LoopWatch
 from inferkit.metrics import BUCKETS, Sharing
@@ -288,3 +290,25 @@ print("lives")
 """
     )
     assert (ran.stdout, ran.returncode) == ("lives\n", 0), ran.stderr
+
+
+def test_a_second_init_is_refused() -> None:
+    """It would change what the object says of itself, and not what it does."""
+    ports = [("x", "float32", (None, 2))]
+    model = inferkit.Model.from_callable(lambda x: x + 1, ports, ports)
+    other = inferkit.Model.from_callable(lambda x: x + 2, ports, ports)
+    with inferkit.Batcher(model, name="one") as batcher:
+        with pytest.raises(TypeError, match="this Batcher is initialised already"):
+            batcher.__init__(other, name="two", max_batch_size=3)  # type: ignore[misc]
+        assert (batcher.model, batcher.name, batcher.max_batch_size) == (model, "one", 64)
+        assert batcher(np.zeros(2, np.float32)).tolist() == [1, 1]
+    pool = inferkit.BufferPool(max_bytes=1 << 20)
+    with pytest.raises(TypeError, match="this BufferPool is initialised already"):
+        pool.__init__(max_bytes=64)  # type: ignore[misc]
+    clock = inferkit.testing.ManualClock(2.0)
+    with pytest.raises(TypeError, match="this ManualClock is initialised already"):
+        clock.__init__(3.0)  # type: ignore[misc]
+    assert clock.now() == 2.0
+    for wrong in (3, None, model):
+        with pytest.raises(TypeError):
+            inferkit.BufferPool.__init__(wrong)  # type: ignore[arg-type]
