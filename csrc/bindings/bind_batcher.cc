@@ -139,7 +139,11 @@ void bind_batcher(py::module_& m) {
           "Move on, in seconds.")
       .def(
           "now", [](const ManualClock& self) { return double(self.now()) * 1e-9; },
-          "The time that it shows, in seconds.");
+          "The time that it shows, in seconds.")
+      .def(
+          "_nanos_after",
+          [](const ManualClock& self, const Number& duration) { return self.now() + seconds(duration, "duration"); },
+          "duration"_a, "The time that it will show then, in nanoseconds.");
 
   py::class_<PyBatcher> batcher(m, "Batcher", py::custom_type_setup(visit_core));
   batcher

@@ -660,6 +660,10 @@ class ManualClock:
     A clock for tests: it stands still until it is told to move; then call ``_poke``.
     """
     def __init__(self, start: typing.SupportsFloat | typing.SupportsIndex = 1.0) -> None: ...
+    def _nanos_after(self, duration: typing.SupportsFloat | typing.SupportsIndex) -> int:
+        """
+        The time that it will show then, in nanoseconds.
+        """
     def advance(self, by: typing.SupportsFloat | typing.SupportsIndex) -> None:
         """
         Move on, in seconds.

@@ -128,7 +128,8 @@ class Server:
         self._closing = threading.Event()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         try:
-            path.unlink(missing_ok=True)  # of a process that had this number before
+            if path.is_socket():  # of a process that had this number before; anything else is somebody's
+                path.unlink()
             self._socket.bind(str(path))
             self._inode = path.lstat().st_ino
             path.chmod(0o600)
@@ -139,7 +140,8 @@ class Server:
         except BaseException:
             self._socket.close()
             with contextlib.suppress(OSError):
-                path.unlink(missing_ok=True)
+                if path.is_socket():
+                    path.unlink()
             raise
         atexit.register(self.close)
 

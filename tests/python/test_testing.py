@@ -56,6 +56,19 @@ def test_a_clock_that_nobody_moves_says_so(monkeypatch: pytest.MonkeyPatch) -> N
         ManualClock().wait_for_sleepers()
 
 
+@pytest.mark.parametrize("start", [1.0, 1e5, 1.8e9, 9e9])
+def test_a_sleeper_wakes_at_its_time_whatever_the_clock_shows(start: float) -> None:
+    """Seconds since 1970 have digits for a quarter of a microsecond, not for nanoseconds."""
+    clock = ManualClock(start)
+    with clock.batcher(FakeModel(duration=0.02, clock=clock)) as batcher:
+        ticket = batcher.submit(np.zeros(2, np.float32))
+        clock.wait_for_sleepers()
+        for _ in range(20):
+            assert not ticket.done()
+            clock.advance(0.001)
+        ticket.result(timeout=20)
+
+
 def test_deadlines_go_by_the_clock() -> None:
     clock = ManualClock()
     with clock.batcher(FakeModel(1.0, clock=clock), max_batch_size=1) as batcher:
@@ -150,7 +163,14 @@ def test_fake_ports_and_answers() -> None:
     with pytest.raises(inferkit.InferenceError):
         failing(X)
     assert failing.batches == [1]
-    for wrong in ({"clock": 5}, {"duration": -1.0}, {"duration": {}}, {"duration": "fast"}):
+    for wrong in (
+        {"clock": 5},
+        {"duration": -1.0},
+        {"duration": {}},
+        {"duration": {0: 1.0}},
+        {"duration": {"a": 1.0, 2: 1.0}},
+        {"duration": "fast"},
+    ):
         with pytest.raises((TypeError, ValueError)):
             FakeModel(**wrong)
 

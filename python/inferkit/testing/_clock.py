@@ -14,7 +14,6 @@ from .._model import Model
 
 __all__ = ["ManualClock"]
 
-_ROUNDING = 5e-10  # the core counts nanoseconds
 _PATIENCE = 30.0  # seconds of real time after which a test that waits for something has gone wrong
 
 
@@ -53,7 +52,7 @@ class ManualClock(_core.ManualClock):
         super().__init__(seconds(start, "start", positive=True))
         self._batchers: weakref.WeakSet[Batcher] = weakref.WeakSet()
         self._changed = threading.Condition()
-        self._sleepers: list[float] = []  # until when
+        self._sleepers: list[int] = []  # until when, in nanoseconds: seconds since 1970 have no digits for them
 
     def batcher(self, model: Model, **options: Any) -> Batcher:
         """Make a batcher that goes by this clock.
@@ -83,12 +82,12 @@ class ManualClock(_core.ManualClock):
             Nobody has, for 30 seconds.
         """
         with self._changed:
-            until = self.now() + seconds(duration, "duration")
+            until = self._nanos_after(seconds(duration, "duration"))
             self._sleepers.append(until)
             self._changed.notify_all()
             try:
-                if not self._changed.wait_for(lambda: self.now() > until - _ROUNDING, _PATIENCE):
-                    raise RuntimeError(f"nobody has moved the ManualClock on to {until:g} s; advance() does")
+                if not self._changed.wait_for(lambda: self._nanos_after(0) >= until, _PATIENCE):
+                    raise RuntimeError(f"nobody has moved the ManualClock on to {until * 1e-9:g} s; advance() does")
             finally:
                 self._sleepers.remove(until)
 
@@ -103,7 +102,7 @@ class ManualClock(_core.ManualClock):
         count = integer(count, "count", 0)
 
         def asleep() -> int:
-            return sum(self.now() <= until - _ROUNDING for until in self._sleepers)
+            return sum(self._nanos_after(0) < until for until in self._sleepers)
 
         with self._changed:
             if not self._changed.wait_for(lambda: asleep() >= count, _PATIENCE):

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .._arguments import number, seconds
+from .._arguments import integer, seconds
 from .._initialised import says_if_not_initialised
 from .._model import Model, _ports, _spec, _SpecLike
 from .._types import InputChecks, TensorSpec, native_checks, numpy_dtype
@@ -29,9 +29,9 @@ def _curve(duration: Duration) -> Callable[[int], float]:
         return lambda _: fixed
     if not duration:
         raise ValueError("duration must give the seconds of one batch size at least")
-    sizes = sorted(duration)
+    sizes = sorted(integer(size, "a batch size of duration", 1) for size in duration)
     taken = [seconds(duration[size], f"duration[{size!r}]") for size in sizes]
-    largest, longest = number(sizes[-1], "a batch size"), taken[-1]
+    largest, longest = sizes[-1], taken[-1]
 
     def between(rows: int) -> float:
         return longest * rows / largest if rows > largest else float(np.interp(rows, sizes, taken))
