@@ -112,7 +112,7 @@ Status Request::end_status() const {
       return {ErrorCode::kQueueFull, Reason::kNone, "the queue stayed full for as long as the request could wait",
               nullptr};
     case Phase::kClosed:
-      return {ErrorCode::kClosed, Reason::kNone, "the batcher was closed before the request ran", nullptr};
+      return {ErrorCode::kClosed, Reason::kNone, "the batcher was closed before the request had an answer", nullptr};
     case Phase::kCancelled:
       return {ErrorCode::kCancelled, Reason::kNone, "the request was cancelled", nullptr};
     case Phase::kExpired:

@@ -100,7 +100,7 @@ bool suspend(WaiterObject* self) {
            if (!ticket->request->attached_to(*loop->list())) {
              if (!ticket->request->attach(*loop->list())) {
                if (ticket->request->done()) return Py_None;
-               throw std::logic_error("the ticket is awaited on another event loop, or calls its callbacks there");
+               throw std::logic_error("the ticket belongs to another event loop: it was submitted there, or awaited");
              }
              watched = !ticket->core->to_be_watched(*ticket->request);
              if (!watched) loop->watch(ticket->core->weak_from_this(), ticket->request);

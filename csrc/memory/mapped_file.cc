@@ -96,8 +96,8 @@ void MappedFile::require_unchanged() const {
     // For when it looks as before again. Relaxed: it stands for no other memory.
     changed_.store(true, std::memory_order_relaxed);
     return Error(ErrorCode::kModel, cat("the file ", quote(path_), " ", what,
-                                        " since it was opened, and the model reads its weights from this file: load it "
-                                        "again. Replace a model by renaming a new file over the old one, or load it "
+                                        " since it was opened, and weights are read from it as they are used: load it "
+                                        "again. Replace it by renaming a new file over the old one, or load the model "
                                         "with mmap=False"));
   };
   if (region_.lost.load(std::memory_order_relaxed)) throw fail("was cut short, or could not be read,");

@@ -250,7 +250,7 @@ def test_a_ticket_that_one_loop_awaits_is_refused_to_another() -> None:
         thread.start()
         awaiting.wait(60)
         asyncio.run(second())
-        assert errors == ["the ticket is awaited on another event loop, or calls its callbacks there"]
+        assert errors == ["the ticket belongs to another event loop: it was submitted there, or awaited"]
         batcher.drain()
         thread.join()
 
