@@ -6,6 +6,7 @@
 #include <new>
 
 #include "base/error.h"
+#include "platform/stoppable.h"
 
 namespace inferkit {
 
@@ -43,14 +44,14 @@ struct Numbers {
 };
 
 void number_graph(Graph& graph, Numbers& numbers) {
-  for (size_t id = 0; id < graph.values.size(); ++id) {  // in an order that is the file's
+  for (const size_t id : stoppable_indices(graph.values.size())) {  // in an order that is the file's
     const auto it = graph.constants.find(static_cast<ValueId>(id));
     if (it == graph.constants.end()) continue;
     uint64_t& at = numbers.constant_at[it->second.data];
     if (at == 0) at = ++numbers.constants;
     it->second.id = at;
   }
-  for (Node& node : graph.nodes) {
+  for (Node& node : stoppable(graph.nodes)) {
     node.id = ++numbers.nodes;
     for (auto& [name, attribute] : node.attributes) {
       if (auto* subgraph = std::get_if<std::shared_ptr<Graph>>(&attribute)) number_graph(**subgraph, numbers);

@@ -8,6 +8,7 @@
 #include <stdexcept>
 
 #include "base/error.h"
+#include "platform/stoppable.h"
 
 namespace inferkit {
 namespace {
@@ -34,7 +35,7 @@ std::vector<Block> blocks_of(std::span<const Interval> intervals) {
   std::vector<Block> blocks;
   blocks.reserve(intervals.size());
   size_t sum = 0;
-  for (size_t i = 0; i < intervals.size(); ++i) {
+  for (const size_t i : stoppable_indices(intervals.size())) {
     const Interval& in = intervals[i];
     if (in.first > in.last) throw std::invalid_argument(cat("interval ", i, " ends before it starts"));
     if (in.bytes == 0) continue;
@@ -53,7 +54,7 @@ size_t place(std::span<const Block> blocks, std::vector<size_t>& offsets) {
   std::vector<Placed> placed;  // by begin
   placed.reserve(blocks.size());
   size_t total = 0;
-  for (const Block& b : blocks) {
+  for (const Block& b : stoppable(blocks)) {
     size_t cursor = 0;
     size_t best = 0;
     size_t best_gap = std::numeric_limits<size_t>::max();
@@ -146,7 +147,7 @@ size_t place_by_birth(std::span<const Block> blocks, std::vector<size_t>& offset
   using Alive = std::pair<int, const Block*>;
   std::priority_queue<Alive, std::vector<Alive>, std::greater<>> alive;  // the first to die on top
   FreeList gaps;
-  for (const Block& b : blocks) {
+  for (const Block& b : stoppable(blocks)) {
     for (; !alive.empty() && alive.top().first < b.first; alive.pop()) {
       const Block& dead = *alive.top().second;
       gaps.give(offsets[dead.index], offsets[dead.index] + dead.bytes);

@@ -4,6 +4,7 @@
 #include <unordered_set>
 
 #include "graph/onnx_reader.h"
+#include "platform/stoppable.h"
 
 namespace inferkit {
 
@@ -11,7 +12,7 @@ std::shared_ptr<const Weights> weights_of(const ModelFile& file, const std::stri
   const Graph& graph = file.graph;
   std::vector<NamedTensor> tensors;
   auto owners = std::make_shared<std::unordered_set<std::shared_ptr<const void>>>();
-  for (size_t id = 0; id < graph.values.size(); ++id) {
+  for (const size_t id : stoppable_indices(graph.values.size())) {
     const Tensor* tensor = graph.constant(static_cast<ValueId>(id));
     if (!tensor || tensor->dtype == DType::kString || graph.values[id].name.empty()) continue;
     tensors.push_back({graph.values[id].name, tensor->view()});

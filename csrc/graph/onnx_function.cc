@@ -1,6 +1,7 @@
 // Model-local functions: read once, inlined at every call.
 #include "base/text.h"
 #include "graph/onnx_graph.h"
+#include "platform/stoppable.h"
 
 namespace inferkit::onnx {
 namespace {
@@ -18,7 +19,7 @@ void refuse_graphs(const std::map<std::string_view, Attribute>& attributes, std:
 }  // namespace
 
 void GraphReader::read_functions(const std::vector<Bytes>& messages) {
-  for (const Bytes message : messages) {
+  for (const Bytes message : stoppable(messages)) {
     limits_.nodes(1);
     FunctionProto proto = parse_function(message);
     const std::tuple key(proto.domain, proto.name, proto.overload);
@@ -68,7 +69,7 @@ void GraphReader::inline_function(const Function& function, const NodeProto& cal
     results.push_back(wanted ? caller.names.at(call.outputs[i]) : kNoValue);
     if (wanted && !scope.names.contains(proto.outputs[i])) targets.emplace(proto.outputs[i], results.back());
   }
-  for (const NodeProto& node : function.nodes) {
+  for (const NodeProto& node : stoppable(function.nodes)) {
     for (const std::string_view name : node.outputs) {
       if (name.empty()) continue;
       const auto it = targets.find(name);
@@ -77,7 +78,7 @@ void GraphReader::inline_function(const Function& function, const NodeProto& cal
         fail(cat("the value ", quote(name), " of the function ", quote(proto.name), " is defined twice"));
     }
   }
-  for (const NodeProto& node : function.nodes) emit(node, scope);
+  for (const NodeProto& node : stoppable(function.nodes)) emit(node, scope);
   for (size_t i = 0; i < results.size(); ++i) {
     if (results[i] == kNoValue) continue;
     const auto it = scope.names.find(proto.outputs[i]);

@@ -5,6 +5,7 @@
 #include "base/text.h"
 #include "graph/topological_sort.h"
 #include "platform/run_control.h"
+#include "platform/stoppable.h"
 
 namespace inferkit::onnx {
 namespace {
@@ -65,7 +66,7 @@ std::vector<NodeProto> GraphReader::parse_nodes(const std::vector<Bytes>& messag
   limits_.nodes(messages.size());
   std::vector<NodeProto> out;
   out.reserve(messages.size());
-  for (const Bytes message : messages) {
+  for (const Bytes message : stoppable(messages)) {
     const NodeProto& node = out.emplace_back(parse_node(message));
     limits_.edges(node.inputs.size() + node.outputs.size());
     limits_.attributes(node.attributes.size());
@@ -91,7 +92,7 @@ Graph GraphReader::read_graph(Bytes message, Scope* parent, const Frame* frame, 
   read_initializers(proto, scope);
   const std::vector<NodeProto> nodes = parse_nodes(proto.nodes);
   // All names first: the file may list nodes in any order.
-  for (const NodeProto& node : nodes) define_outputs(node, scope);
+  for (const NodeProto& node : stoppable(nodes)) define_outputs(node, scope);
   read_value_infos(proto, scope);
   graph.nodes.reserve(nodes.size());
   for (const NodeProto& node : nodes) {
@@ -113,7 +114,7 @@ ValueId GraphReader::define(Scope& scope, std::string_view name, By&& by) {
 }
 
 void GraphReader::read_inputs(const GraphProto& proto, Scope& scope) {
-  for (const Bytes message : proto.inputs) {
+  for (const Bytes message : stoppable(proto.inputs)) {
     const ValueInfoProto info = parse_value_info(message);
     const ValueId id = define(scope, info.name, [] { return "as a graph input"; });
     declare(scope.graph.values[static_cast<size_t>(id)], info);
@@ -154,7 +155,7 @@ void GraphReader::read_initializers(const GraphProto& proto, Scope& scope) {
     add(name, what, [&] { return tensors_.load_sparse(sparse, what); });
   }
   if (!scope.parent && !scope.frame) {
-    for (const Bytes message : proto.inputs) {
+    for (const Bytes message : stoppable(proto.inputs)) {
       const ValueInfoProto info = parse_value_info(message);
       const ValueId id = scope.names.at(info.name);
       if (!is_constant[static_cast<size_t>(id)]) continue;
@@ -165,7 +166,7 @@ void GraphReader::read_initializers(const GraphProto& proto, Scope& scope) {
   }
   std::erase_if(scope.graph.inputs, [&](ValueId id) { return is_constant[static_cast<size_t>(id)]; });
   if (scope.parent) return;
-  for (const Bytes message : proto.inputs) {
+  for (const Bytes message : stoppable(proto.inputs)) {
     const ValueInfoProto info = parse_value_info(message);
     if (!scope.graph.constants.contains(scope.names.at(info.name))) check_input(info);
   }
@@ -173,7 +174,7 @@ void GraphReader::read_initializers(const GraphProto& proto, Scope& scope) {
 
 void GraphReader::read_value_infos(const GraphProto& proto, Scope& scope) {
   for (const auto* list : {&proto.value_infos, &proto.outputs}) {
-    for (const Bytes message : *list) {
+    for (const Bytes message : stoppable(*list)) {
       const ValueInfoProto info = parse_value_info(message);
       const auto it = scope.names.find(info.name);
       if (it == scope.names.end()) continue;
@@ -185,7 +186,7 @@ void GraphReader::read_value_infos(const GraphProto& proto, Scope& scope) {
 
 void GraphReader::read_outputs(const GraphProto& proto, Scope& scope) {
   std::map<std::string_view, bool> seen;
-  for (const Bytes message : proto.outputs) {
+  for (const Bytes message : stoppable(proto.outputs)) {
     const ValueInfoProto info = parse_value_info(message);
     const ValueId* id = info.name.empty() ? nullptr : find(scope, info.name);
     if (!id) fail(cat("the graph output ", quote(info.name), " is computed by no node"));

@@ -4,6 +4,7 @@
 #include <queue>
 
 #include "base/error.h"
+#include "platform/stoppable.h"
 
 namespace inferkit {
 namespace {
@@ -12,14 +13,14 @@ constexpr int kNobody = -1;
 
 std::vector<int> producers_of(const Graph& graph) {
   std::vector<int> producers(graph.values.size(), kNobody);
-  for (size_t n = 0; n < graph.nodes.size(); ++n)
+  for (const size_t n : stoppable_indices(graph.nodes.size()))
     for (const ValueId id : graph.nodes[n].outputs)
       if (id != kNoValue) producers[static_cast<size_t>(id)] = static_cast<int>(n);
   return producers;
 }
 
 bool is_sorted(const Graph& graph, const std::vector<int>& producers) {
-  for (size_t n = 0; n < graph.nodes.size(); ++n) {
+  for (const size_t n : stoppable_indices(graph.nodes.size())) {
     bool ready = true;
     for_each_read(graph.nodes[n],
                   [&](ValueId id) { ready &= producers[static_cast<size_t>(id)] < static_cast<int>(n); });
@@ -55,7 +56,7 @@ void sort_topologically(Graph& graph) {
   const size_t count = graph.nodes.size();
   std::vector<int> waiting(count, 0);  // reads whose producer has not come yet
   std::vector<std::vector<int>> readers(count);
-  for (size_t n = 0; n < count; ++n) {
+  for (const size_t n : stoppable_indices(count)) {
     for_each_read(graph.nodes[n], [&](ValueId id) {
       const int producer = producers[static_cast<size_t>(id)];
       if (producer == kNobody) return;
@@ -64,20 +65,20 @@ void sort_topologically(Graph& graph) {
     });
   }
   std::priority_queue<int, std::vector<int>, std::greater<>> ready;
-  for (size_t n = 0; n < count; ++n)
+  for (const size_t n : stoppable_indices(count))
     if (waiting[n] == 0) ready.push(static_cast<int>(n));
   std::vector<Node> sorted;
   sorted.reserve(count);
   std::vector<int> order;
-  while (!ready.empty()) {
+  for ([[maybe_unused]] const size_t done : stoppable_indices(count)) {
+    if (ready.empty()) fail_with_cycle(graph, producers, waiting);
     const int n = ready.top();
     ready.pop();
     order.push_back(n);
     for (const int reader : readers[static_cast<size_t>(n)])
       if (--waiting[static_cast<size_t>(reader)] == 0) ready.push(reader);
   }
-  if (order.size() < count) fail_with_cycle(graph, producers, waiting);
-  for (const int n : order) sorted.push_back(std::move(graph.nodes[static_cast<size_t>(n)]));
+  for (const int n : stoppable(order)) sorted.push_back(std::move(graph.nodes[static_cast<size_t>(n)]));
   graph.nodes = std::move(sorted);
 }
 

@@ -10,6 +10,7 @@
 #include <string_view>
 
 #include "base/error.h"
+#include "platform/run_control.h"
 
 namespace inferkit {
 
@@ -28,6 +29,7 @@ class WireReader {
   /// Moves to the next field; false at the end of the message.
   bool next() {
     if (p_ == end_) return false;
+    if (++fields_ % kFieldsBetweenChecks == 0) RunControl::check();
     const uint64_t tag = read_varint();
     number_ = static_cast<uint32_t>(tag >> 3);
     if (tag >> 32 || number_ == 0) fail("an impossible field tag");
@@ -137,6 +139,8 @@ class WireReader {
   const std::byte* p_;
   const std::byte* end_;
   const char* message_;
+  static constexpr uint32_t kFieldsBetweenChecks = 1024;
+  uint32_t fields_ = 0;
   uint32_t number_ = 0;
   WireType type_ = WireType::kVarint;
   uint64_t value_ = 0;

@@ -3,6 +3,7 @@
 import itertools
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -320,6 +321,32 @@ def test_loading(tmp_path: Path) -> None:
     """Of a graph that takes seconds."""
     path = save(tmp_path, chain(120000), [helper.make_tensor_value_info("x", FLOAT, [None])], {})
     check_stopped(run("interrupt(lambda: inferkit.Model.load(PATH), after=0.15)", path))
+
+
+def side_by_side(count: int) -> list[onnx.NodeProto]:
+    names = [f"h{i}" for i in range(count)]
+    return [*(helper.make_node("Sin", ["x"], [name]) for name in names), helper.make_node("Sum", names, ["y"])]
+
+
+def backwards(length: int) -> list[onnx.NodeProto]:
+    return chain(length)[::-1]
+
+
+@pytest.mark.parametrize("nodes", [chain, side_by_side, backwards])
+def test_no_stage_of_loading_is_deaf(nodes: Callable[[int], list[onnx.NodeProto]], tmp_path: Path) -> None:
+    """All stages go over all nodes: none of them may keep a signal waiting for a time that grows with their number."""
+    path = save(tmp_path, nodes(120000), [helper.make_tensor_value_info("x", FLOAT, [None])], {})
+    code = """
+heard = [time.thread_time()]  # not what other processes take
+signal.signal(signal.SIGALRM, lambda *_: heard.append(time.thread_time()))
+signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
+inferkit.Model.load(PATH)
+signal.setitimer(signal.ITIMER_REAL, 0)
+heard.append(time.thread_time())
+print(max(b - a for a, b in zip(heard, heard[1:])), heard[-1] - heard[0])
+"""
+    longest, whole = map(float, run(code, path).split())
+    assert longest < 0.1 + whole / 20, f"{longest:.3f} of {whole:.3f} s"
 
 
 def test_another_thread_that_runs_hears_nothing(product: Path) -> None:

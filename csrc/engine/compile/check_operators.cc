@@ -3,6 +3,7 @@
 #include <map>
 
 #include "engine/compile/compiler.h"
+#include "platform/stoppable.h"
 
 namespace inferkit {
 
@@ -30,7 +31,7 @@ namespace {
 /// Calls visit(Node) for every node, those of subgraphs included.
 template <class Visit>
 void for_each_node(const Graph& graph, const Visit& visit) {
-  for (const Node& node : graph.nodes) {
+  for (const Node& node : stoppable(graph.nodes)) {
     visit(node);
     for (const auto& [name, attribute] : node.attributes) {
       if (const auto* subgraph = std::get_if<std::shared_ptr<Graph>>(&attribute)) for_each_node(**subgraph, visit);
@@ -65,7 +66,7 @@ void check_arities(const Graph& graph) {
 }
 
 void name_required_outputs(Graph& graph) {
-  for (Node& node : graph.nodes) {
+  for (Node& node : stoppable(graph.nodes)) {
     name_required_outputs(node, graph);
     for (auto& [name, attribute] : node.attributes) {
       if (auto* subgraph = std::get_if<std::shared_ptr<Graph>>(&attribute)) name_required_outputs(**subgraph);

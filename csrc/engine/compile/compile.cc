@@ -6,6 +6,7 @@
 #include "engine/compile/compiler.h"
 #include "graph/topological_sort.h"
 #include "platform/float_environment.h"
+#include "platform/stoppable.h"
 
 namespace inferkit {
 namespace {
@@ -34,7 +35,9 @@ void Compiler::mark_needed() {
   for (ValueId id : graph().outputs) {
     value_needed_[static_cast<size_t>(id)] = true;
   }
-  for (size_t n = graph().nodes.size(); n-- > 0;) {
+  const size_t count = graph().nodes.size();
+  for (const size_t i : stoppable_indices(count)) {
+    const size_t n = count - 1 - i;
     const Node& node = graph().nodes[n];
     for (ValueId id : node.outputs) {
       if (id == kNoValue || !value_needed_[static_cast<size_t>(id)]) continue;
@@ -54,7 +57,7 @@ void Compiler::finish() {
   size_t output_bytes = 0;
   for (const Port& port : plan_->outputs) output_bytes += TensorView{port.dtype, port.shape, nullptr}.bytes();
   run_bytes_.check_total(plan_->arena_bytes, output_bytes);
-  for (size_t s = 0; s < step_refs_.size(); ++s) {
+  for (const size_t s : stoppable_indices(step_refs_.size())) {
     plan_->steps[s].first_operand = static_cast<uint32_t>(plan_->operands.size());
     for (Ref ref : step_refs_[s]) {
       const Operand operand = ref.valid() ? storage_.operand(ref.id) : Operand{};

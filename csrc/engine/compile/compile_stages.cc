@@ -5,6 +5,7 @@
 
 #include "engine/compile/compiler.h"
 #include "graph/topological_sort.h"
+#include "platform/stoppable.h"
 
 namespace inferkit {
 namespace {
@@ -21,7 +22,7 @@ class Inliner {
   std::vector<Node> nodes(const Node& call) {
     for (const auto& [id, tensor] : from_.constants) into_.constants.emplace(mapped(id), tensor);
     std::vector<Node> out;
-    for (const Node& node : from_.nodes) out.push_back(copy(node));
+    for (const Node& node : stoppable(from_.nodes)) out.push_back(copy(node));
     for (size_t i = 0; i < call.outputs.size(); ++i) {
       if (call.outputs[i] == kNoValue) continue;
       Node identity;
@@ -134,7 +135,7 @@ void Compiler::split() {
 /// The deferred nodes that can run on values right after the plan.
 void Compiler::run_dynamically(Continuation& next, std::vector<bool>& later) {
   std::map<size_t, std::optional<size_t>> left;
-  for (const auto& [n, input] : deferred_) {
+  for (const auto& [n, input] : stoppable(deferred_)) {
     const Node& node = graph().nodes[n];
     const OpDef* def = find(node);
     bool ready = def && (def->dynamic || (options_.values_vary && input && !def->select));
@@ -177,17 +178,17 @@ void Compiler::add_rest(Continuation& next, const std::vector<bool>& later) {
     taken[at] = true;
     rest.inputs.push_back(id);
   };
-  for (const Node& node : next.dynamic) {
+  for (const Node& node : stoppable(next.dynamic)) {
     for_each_read(node, [&](ValueId id) {
       if (!waits_[static_cast<size_t>(id)]) take(id, /*to_rest=*/false);
     });
   }
-  for (const auto& [n, input] : deferred_) {
+  for (const auto& [n, input] : stoppable(deferred_)) {
     const Node& node = graph().nodes[n];
     for_each_read(node, [&](ValueId id) { take(id, /*to_rest=*/true); });
     rest.nodes.push_back(node);
   }
-  for (const auto& [n, input] : deferred_) {
+  for (const auto& [n, input] : stoppable(deferred_)) {
     if (!input) continue;
     const ValueId id = graph().nodes[n].inputs[*input];
     const auto it = std::find(rest.inputs.begin(), rest.inputs.end(), id);

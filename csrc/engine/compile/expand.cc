@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "base/immortal.h"
 #include "engine/compile/compile.h"
+#include "platform/stoppable.h"
 
 namespace inferkit {
 
@@ -100,7 +101,7 @@ bool is_expanded(const Node& node) { return find_expansion(node) != nullptr; }
 
 void expand_nodes(Graph& graph, std::vector<std::string>& refused) {
   std::vector<Node> out;
-  for (Node& node : graph.nodes) {
+  for (Node& node : stoppable(graph.nodes)) {
     for_each_subgraph(node, [&](Graph& sub) { expand_nodes(sub, refused); });
     const ExpandFn expand = find_expansion(node);
     if (!expand) {

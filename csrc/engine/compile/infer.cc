@@ -4,6 +4,7 @@
 
 #include "engine/compile/compiler.h"
 #include "platform/run_control.h"
+#include "platform/stoppable.h"
 
 namespace inferkit {
 namespace {
@@ -25,7 +26,7 @@ const TensorFacts& Compiler::known(ValueId id) const {
 }
 
 void Compiler::infer(const std::map<size_t, size_t>& forced) {
-  for (const auto& [id, tensor] : graph().constants) {
+  for (const auto& [id, tensor] : stoppable(graph().constants)) {
     facts_[static_cast<size_t>(id)] = TensorFacts{tensor.dtype, tensor.shape, &tensor};
   }
   constexpr int64_t kMaxElements = int64_t{1} << 40;

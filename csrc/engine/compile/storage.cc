@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "graph/memory_planner.h"
+#include "platform/stoppable.h"
 
 namespace inferkit {
 
@@ -25,7 +26,7 @@ void Storage::touch(int32_t id, int step) {
 
 void Storage::apply_in_place() {
   // In the order of the steps, so that a chain of in-place steps shares one piece of memory.
-  for (const InPlace& wish : in_place_) {
+  for (const InPlace& wish : stoppable(in_place_)) {
     const int32_t out = root(wish.out), in = root(wish.in);
     if (out == in) continue;
     Slot& o = slots_[static_cast<size_t>(out)];
@@ -45,7 +46,7 @@ size_t Storage::place() {
   apply_in_place();
   std::vector<Interval> intervals;
   std::vector<int32_t> owners;
-  for (size_t i = 0; i < slots_.size(); ++i) {
+  for (const size_t i : stoppable_indices(slots_.size())) {
     const Slot& slot = slots_[i];
     if (slot.kind != Operand::Kind::kArena || slot.alias_of >= 0 || slot.first < 0) continue;
     intervals.push_back({slot.bytes, slot.first, slot.last});

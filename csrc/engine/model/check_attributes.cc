@@ -2,6 +2,7 @@
 
 #include "engine/compile/expand.h"
 #include "engine/compile/op_registry.h"
+#include "platform/stoppable.h"
 
 namespace inferkit {
 namespace {
@@ -28,7 +29,7 @@ void check_node(const Node& node, const OpDef& def) {
 }  // namespace
 
 void check_attributes(const Graph& graph, std::vector<std::string>& unsupported) {
-  for (const Node& node : graph.nodes) {
+  for (const Node& node : stoppable(graph.nodes)) {
     if (const OpDef* def = OpRegistry::instance().find(node.domain, node.op_type, node.version)) {
       if (is_expanded(node)) continue;  // refused already
       try {

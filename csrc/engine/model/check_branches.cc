@@ -4,6 +4,8 @@
 #include <map>
 #include <set>
 
+#include "platform/run_control.h"
+
 namespace inferkit {
 namespace {
 
@@ -51,6 +53,8 @@ class BranchCheck {
     try {
       const auto plan = compile(next.rest, rest, cache_, {.continuation = &next});
       follow(*plan, next.rest, rest);
+    } catch (const Stopped&) {
+      throw;
     } catch (const Unsupported& error) {
       lines.insert(error.lines().begin(), error.lines().end());
     } catch (const Error& error) {

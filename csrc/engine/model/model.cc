@@ -17,6 +17,7 @@
 #include "graph/passes/fold_constants.h"
 #include "graph/passes/passes.h"
 #include "platform/float_environment.h"
+#include "platform/stoppable.h"
 #include "platform/thread_pool.h"
 
 namespace inferkit {
@@ -73,21 +74,22 @@ std::optional<std::vector<Tensor>> evaluate(const Node& node, std::span<const Te
 
 /// Whether a node that takes all rows together, by its definition, does so with what comes from the inputs.
 bool mixes_rows(const Graph& graph) {
-  return std::ranges::any_of(graph.nodes, [&](const Node& node) {
+  for (const Node& node : stoppable(graph.nodes)) {
     const OpDef* def = OpRegistry::instance().find(node.domain, node.op_type, node.version);
     if (def && def->schema.rows_mix && !node.inputs.empty() && !graph.constant(node.inputs[0])) return true;
-    return std::ranges::any_of(node.attributes, [](const auto& attribute) {
-      const auto* body = std::get_if<std::shared_ptr<Graph>>(&attribute.second);
-      return body && mixes_rows(**body);
-    });
-  });
+    for (const auto& [name, attribute] : node.attributes) {
+      const auto* body = std::get_if<std::shared_ptr<Graph>>(&attribute);
+      if (body && mixes_rows(**body)) return true;
+    }
+  }
+  return false;
 }
 
 /// Calls visit(TensorView) for every constant, those of subgraphs and attributes included.
 template <class Visit>
 void for_each_constant(const Graph& graph, const Visit& visit) {
   for (const auto& [id, tensor] : graph.constants) visit(tensor.view());
-  for (const Node& node : graph.nodes) {
+  for (const Node& node : stoppable(graph.nodes)) {
     for (const auto& [name, attribute] : node.attributes) {
       if (const auto* tensor = std::get_if<Tensor>(&attribute)) visit(tensor->view());
       if (const auto* body = std::get_if<std::shared_ptr<Graph>>(&attribute)) for_each_constant(**body, visit);

@@ -9,6 +9,7 @@
 #include "graph/topological_sort.h"
 #include "platform/float_environment.h"
 #include "platform/run_control.h"
+#include "platform/stoppable.h"
 #include "platform/thread_pool.h"
 
 namespace inferkit {
@@ -370,7 +371,7 @@ std::vector<Tensor> Subgraph::run(std::span<const TensorView> inputs, const RunE
 }
 
 void SubgraphTable::add_all(const Graph& graph, const std::shared_ptr<BufferPool>& pool, size_t max_plans) {
-  for (const Node& node : graph.nodes) {
+  for (const Node& node : stoppable(graph.nodes)) {
     const OpDef* def = OpRegistry::instance().find(node.domain, node.op_type, node.version);
     for (const auto& [name, attribute] : node.attributes) {
       const auto* subgraph = std::get_if<std::shared_ptr<Graph>>(&attribute);

@@ -44,25 +44,20 @@ bool forward_identities(Graph& graph) {
     if (id != kNoValue) id = target[static_cast<size_t>(id)];
   };
   std::vector<bool> drop(graph.nodes.size());
-  for (int n = 0; n < r.size(); ++n) {  // in topological order, so that a chain ends at its beginning
+  for (const int n : r.nodes()) {  // in topological order, so that a chain ends at its beginning
     const Node& node = r.node(n);
     if (!does_nothing(r, node) || is_output[static_cast<size_t>(node.outputs[0])]) continue;
     drop[static_cast<size_t>(n)] = true;
     target[static_cast<size_t>(node.outputs[0])] = target[static_cast<size_t>(node.inputs[0])];
   }
-  size_t kept = 0;
-  for (size_t n = 0; n < graph.nodes.size(); ++n) {
-    if (drop[n]) continue;
-    if (kept != n) graph.nodes[kept] = std::move(graph.nodes[n]);
-    Node& node = graph.nodes[kept++];
+  if (!drop_nodes(graph, drop)) return false;
+  for (Node& node : stoppable(graph.nodes)) {
     for (ValueId& id : node.inputs) forward(id);
     for_each_subgraph(node, [&](Graph& sub) {
       for (Capture& c : sub.captures) forward(c.outer);
     });
   }
-  const bool changed = kept != graph.nodes.size();
-  graph.nodes.resize(kept);
-  return changed;
+  return true;
 }
 
 }  // namespace
@@ -70,7 +65,7 @@ bool forward_identities(Graph& graph) {
 bool eliminate_identity(Graph& graph) {
   const bool forwarded = forward_identities(graph);
   Rewriter r(graph);
-  for (int n = 0; n < r.size(); ++n) {
+  for (const int n : r.nodes()) {
     if (!does_nothing(r, r.node(n))) continue;
     const ValueId in = r.node(n).inputs[0], out = r.node(n).outputs[0];
     // A graph output keeps its own value, so what feeds it must write that instead; only a node can.

@@ -130,7 +130,7 @@ bool fold_into(Rewriter& r, int n, int bn) {
 
 bool fold_batch_norm(Graph& graph) {
   Rewriter r(graph);
-  for (int bn = 0; bn < r.size(); ++bn) {
+  for (const int bn : r.nodes()) {
     if (!is_op(r.node(bn), "BatchNormalization") || r.node(bn).inputs.empty() || r.node(bn).inputs[0] == kNoValue)
       continue;
     const ValueId x = r.node(bn).inputs[0];

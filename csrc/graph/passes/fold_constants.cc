@@ -38,7 +38,7 @@ std::optional<std::vector<const Tensor*>> constant_inputs(const Graph& graph, co
 bool fold(Graph& graph, const ConstEvaluator& evaluate, size_t max_bytes) {
   Rewriter r(graph);
   bool in_subgraphs = false;
-  for (int n = 0; n < r.size(); ++n) {
+  for (const int n : r.nodes()) {
     RunControl::check();
     const Node& node = r.node(n);
     bool has_subgraph = false;
@@ -63,8 +63,7 @@ bool fold(Graph& graph, const ConstEvaluator& evaluate, size_t max_bytes) {
   }
   bool changed = r.finish();
   changed |= lift_constants(graph);  // into the subgraphs that capture what was folded
-  for (Node& node : graph.nodes)
-    for_each_subgraph(node, [&](Graph& sub) { in_subgraphs |= fold(sub, evaluate, max_bytes); });
+  for_each_subgraph(graph, [&](Graph& sub) { in_subgraphs |= fold(sub, evaluate, max_bytes); });
   return changed | in_subgraphs;
 }
 

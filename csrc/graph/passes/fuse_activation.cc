@@ -64,7 +64,7 @@ bool can_take_activation(const Rewriter& r, const Node& node) {
 
 bool fuse_activation(Graph& graph) {
   Rewriter r(graph);
-  for (int n = 0; n < r.size(); ++n) {
+  for (const int n : r.nodes()) {
     if (!r.alive(n) || !can_take_activation(r, r.node(n)) || r.node(n).outputs.size() != 1) continue;
     const ValueId y = r.node(n).outputs[0];
     const int reader = y == kNoValue ? -1 : r.only_reader(y);

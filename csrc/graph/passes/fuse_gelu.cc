@@ -45,7 +45,7 @@ bool is_gelu(const Rewriter& r, int n, ValueId x, ValueId sum) {
 
 bool fuse_gelu(Graph& graph) {
   Rewriter r(graph);
-  for (int n = 0; n < r.size(); ++n) {
+  for (const int n : r.nodes()) {
     if (!r.alive(n) || !is_op(r.node(n), "Erf") || r.node(n).inputs.size() != 1) continue;
     const ValueId x = erf_of(r, r.node(n).inputs[0]);
     const int add = r.only_reader(r.node(n).outputs[0]);

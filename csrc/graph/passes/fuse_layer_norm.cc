@@ -69,7 +69,7 @@ int affine_step(const Rewriter& r, ValueId id, std::string_view op, int64_t leng
 
 bool fuse_layer_norm(Graph& graph) {
   Rewriter r(graph);
-  for (int n = 0; n < r.size(); ++n) {
+  for (const int n : r.nodes()) {
     if (!r.alive(n)) continue;
     const auto match = match_division(r, r.node(n));
     if (!match) continue;

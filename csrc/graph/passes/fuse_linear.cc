@@ -83,7 +83,7 @@ void fuse_bias(Rewriter& r, int n) {
 
 bool fuse_linear(Graph& graph) {
   Rewriter r(graph);
-  for (int n = 0; n < r.size(); ++n) {
+  for (const int n : r.nodes()) {
     if (is_op(r.node(n), "Gemm")) fuse_gemm(r, n);
     if (is_op(r.node(n), "MatMul")) fuse_matmul(r, n);
     if (r.alive(n) && is_op(r.node(n), "Linear", kInternalDomain)) fuse_bias(r, n);

@@ -4,6 +4,8 @@
 // are exact, so the answer is nearer to the true one than the float sum that it replaces.
 #include <algorithm>
 #include <cmath>
+#include <iterator>
+#include <map>
 
 #include "graph/passes/passes.h"
 #include "graph/passes/pattern.h"
@@ -54,23 +56,26 @@ class Fusion {
   explicit Fusion(Graph& graph) : graph_(graph), r_(graph) {}
 
   bool run() {
-    const auto count = graph_.nodes.size();
-    std::vector<Node> out;
-    bool changed = false;
-    for (size_t n = 0; n < count; ++n) {
+    std::map<size_t, std::vector<Node>> fused;  // what takes a node's place; until the end the nodes stay for r_
+    for (const size_t n : stoppable_indices(graph_.nodes.size())) {
       const Node& node = graph_.nodes[n];
       made_.clear();
-      const bool fused =
-          is_op(node, "MatMul") || is_op(node, "Gemm") ? product(node) : is_op(node, "Conv") && conv(node);
-      if (fused) {
-        std::move(made_.begin(), made_.end(), std::back_inserter(out));
-      } else {
-        out.push_back(node);
+      if (is_op(node, "MatMul") || is_op(node, "Gemm") ? product(node) : is_op(node, "Conv") && conv(node)) {
+        fused.emplace(n, std::move(made_));
       }
-      changed |= fused;
     }
-    if (changed) graph_.nodes = std::move(out);
-    return changed;
+    if (fused.empty()) return false;
+    std::vector<Node> out;
+    auto next = fused.begin();
+    for (const size_t n : stoppable_indices(graph_.nodes.size())) {
+      if (next != fused.end() && next->first == n) {
+        std::ranges::move((next++)->second, std::back_inserter(out));
+      } else {
+        out.push_back(std::move(graph_.nodes[n]));
+      }
+    }
+    graph_.nodes = std::move(out);
+    return true;
   }
 
  private:
@@ -197,9 +202,7 @@ class Fusion {
 bool fuse_quantized(Graph& graph) {
   bool changed = Fusion(graph).run();
   if (changed) eliminate_dead_nodes(graph);
-  for (Node& node : graph.nodes) {
-    for_each_subgraph(node, [&](Graph& sub) { changed |= fuse_quantized(sub); });
-  }
+  for_each_subgraph(graph, [&](Graph& sub) { changed |= fuse_quantized(sub); });
   return changed;
 }
 

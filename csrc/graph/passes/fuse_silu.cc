@@ -5,7 +5,7 @@ namespace inferkit {
 
 bool fuse_silu(Graph& graph) {
   Rewriter r(graph);
-  for (int n = 0; n < r.size(); ++n) {
+  for (const int n : r.nodes()) {
     if (!r.alive(n) || !is_op(r.node(n), "Sigmoid") || r.node(n).inputs.size() != 1) continue;
     const ValueId x = r.node(n).inputs[0], s = r.node(n).outputs[0];
     const int mul = r.only_reader(s);

@@ -43,7 +43,7 @@ bool padding_counts(const Node& tokenizer, const Node& vectorizer) {
 
 bool fuse_tokens(Graph& graph) {
   Rewriter r(graph);
-  for (int n = 0; n < r.size(); ++n) {
+  for (const int n : r.nodes()) {
     const Node& tokenizer = r.node(n);
     if (!r.alive(n) || !is_op(tokenizer, "Tokenizer", "com.microsoft") || tokenizer.inputs.size() != 1) continue;
     if (int_attr(tokenizer, "mark", 0) != 0) continue;  // whether empty texts get marks hangs on the others

@@ -76,7 +76,7 @@ std::vector<size_t> invariant_states(const Rewriter& r, const Node& node, Graph&
 bool hoist_invariants(Graph& graph) {
   Rewriter r(graph);
   bool changed = false;
-  for (int n = 0; n < r.size(); ++n) {
+  for (const int n : r.nodes()) {
     const auto found = r.node(n).attributes.find("body");
     const auto* held =
         found == r.node(n).attributes.end() ? nullptr : std::get_if<std::shared_ptr<Graph>>(&found->second);
@@ -99,9 +99,7 @@ bool hoist_invariants(Graph& graph) {
     changed = true;
   }
   changed |= r.finish();
-  for (Node& node : graph.nodes) {
-    for_each_subgraph(node, [&](Graph& sub) { changed |= hoist_invariants(sub); });
-  }
+  for_each_subgraph(graph, [&](Graph& sub) { changed |= hoist_invariants(sub); });
   return changed;
 }
 

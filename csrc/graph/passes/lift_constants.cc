@@ -56,7 +56,7 @@ bool push_into(const Graph& outer, Graph& sub) {
 
 bool lift_constants(Graph& graph) {
   Rewriter r(graph);
-  for (int n = 0; n < r.size(); ++n) {
+  for (const int n : r.nodes()) {
     const Node& node = r.node(n);
     if (!is_op(node, "Constant") || node.outputs.size() != 1 || node.outputs[0] == kNoValue) continue;
     auto tensor = value_of(node);
@@ -69,12 +69,10 @@ bool lift_constants(Graph& graph) {
     r.remove(n);
   }
   bool changed = r.finish();
-  for (Node& node : graph.nodes) {
-    for_each_subgraph(node, [&](Graph& sub) {
-      changed |= push_into(graph, sub);
-      changed |= lift_constants(sub);
-    });
-  }
+  for_each_subgraph(graph, [&](Graph& sub) {
+    changed |= push_into(graph, sub);
+    changed |= lift_constants(sub);
+  });
   return changed;
 }
 

@@ -52,7 +52,7 @@ Rewriter::Rewriter(Graph& graph)
       removed_(graph.nodes.size(), false) {
   for (const ValueId id : graph.outputs) ++output_uses_[at(id)];
   for (const ValueId id : graph.inputs) is_input_[at(id)] = true;
-  for (int n = 0; n < size(); ++n) count_in(n);
+  for (const int n : nodes()) count_in(n);
 }
 
 void Rewriter::count_in(int n) {
@@ -232,14 +232,20 @@ void Rewriter::rename_output(int n, ValueId from, ValueId to) {
 }
 
 bool Rewriter::finish() {
+  drop_nodes(graph_, removed_);
+  return changed_;
+}
+
+bool drop_nodes(Graph& graph, const std::vector<bool>& dropped) {
   size_t kept = 0;
-  for (size_t n = 0; n < graph_.nodes.size(); ++n) {
-    if (removed_[n]) continue;
-    if (kept != n) graph_.nodes[kept] = std::move(graph_.nodes[n]);
+  for (const size_t n : stoppable_indices(graph.nodes.size())) {
+    if (dropped[n]) continue;
+    if (kept != n) graph.nodes[kept] = std::move(graph.nodes[n]);
     ++kept;
   }
-  graph_.nodes.resize(kept);
-  return changed_;
+  const bool any = kept != graph.nodes.size();
+  graph.nodes.resize(kept);
+  return any;
 }
 
 }  // namespace inferkit

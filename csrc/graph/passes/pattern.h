@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "graph/ir.h"
+#include "platform/stoppable.h"
 
 namespace inferkit {
 
@@ -28,6 +29,8 @@ class Rewriter {
   const Graph& graph() const { return graph_; }
   int size() const { return static_cast<int>(graph_.nodes.size()); }
   const Node& node(int n) const { return graph_.nodes[static_cast<size_t>(n)]; }
+  /// The indices of all nodes, those of removed ones included.
+  Stoppable<Indices<int>> nodes() const { return stoppable_indices(size()); }
   bool alive(int n) const { return !removed_[static_cast<size_t>(n)]; }
 
   /// The node that computes `id`; nullptr for inputs, constants, captures and kNoValue.
@@ -86,5 +89,13 @@ void for_each_subgraph(Node& node, Visit&& visit) {
   for (auto& [name, attribute] : node.attributes)
     if (auto* sub = std::get_if<std::shared_ptr<Graph>>(&attribute)) visit(**sub);
 }
+/// The same for all nodes of the graph.
+template <class Visit>
+void for_each_subgraph(Graph& graph, Visit&& visit) {
+  for (Node& node : stoppable(graph.nodes)) for_each_subgraph(node, visit);
+}
+
+/// Drops the nodes of those indices; whether there were any.
+bool drop_nodes(Graph& graph, const std::vector<bool>& dropped);
 
 }  // namespace inferkit

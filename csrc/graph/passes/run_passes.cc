@@ -23,7 +23,7 @@ void run_passes(Graph& graph) {
       changed = true;
     }
   }
-  for (Node& node : graph.nodes) for_each_subgraph(node, [](Graph& sub) { run_passes(sub); });
+  for_each_subgraph(graph, [](Graph& sub) { run_passes(sub); });
 }
 
 }  // namespace inferkit

@@ -1,9 +1,11 @@
 // Work that is told to stop.
 #include <atomic>
 #include <thread>
+#include <vector>
 
 #include "platform/clock.h"
 #include "platform/run_control.h"
+#include "platform/stoppable.h"
 #include "platform/thread_pool.h"
 #include "test.h"
 
@@ -183,4 +185,32 @@ TEST(blocks_of_lines_cover_them_in_order) {
       CHECK_EQ(line, 7);
     }
   }
+}
+
+TEST(a_stoppable_loop_is_the_loop_where_nobody_stops_it) {
+  std::vector<int> items(1000, 1);
+  Switch control;
+  for (RunControl* const under : {static_cast<RunControl*>(nullptr), static_cast<RunControl*>(&control)}) {
+    const RunControl::Scope scope(under);
+    for (int& item : stoppable(items)) ++item;
+  }
+  CHECK(items == std::vector<int>(1000, 3));
+  CHECK(control.looks > 0);
+  std::vector<size_t> seen;
+  for (const size_t i : stoppable_indices(items.size())) seen.push_back(i);
+  CHECK_EQ(seen.size(), items.size());
+  for (size_t i = 0; i < seen.size(); ++i) CHECK_EQ(seen[i], i);
+  for ([[maybe_unused]] const int i : stoppable_indices(0)) CHECK(false);
+}
+
+TEST(a_stoppable_loop_is_left_soon_after_it_is_told) {
+  Switch control;
+  const RunControl::Scope scope(&control);
+  control.off = true;
+  int steps = 0;
+  const auto loop = [&] {
+    for ([[maybe_unused]] const int i : stoppable_indices(1'000'000)) ++steps;
+  };
+  CHECK(stops(loop));
+  CHECK(steps > 0 && steps <= 1000);
 }
