@@ -6,6 +6,7 @@ import os
 import threading
 
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -49,6 +50,33 @@ def test_what_is_not_given_has_its_default() -> None:
         np.testing.assert_array_equal(batcher(X), 3 * X + 1)
         with pytest.raises(inferkit.ValidationError, match="no input 'k'"):
             batcher({"a": X, "k": k})
+
+
+def test_what_a_branch_reads() -> None:
+    """The models that a default makes do not share the subgraphs that they are made with."""
+
+    def branch(name: str, op: str) -> onnx.GraphProto:
+        output = helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
+        return helper.make_graph([helper.make_node(op, ["a", "k"], [name])], name, [], [output])
+
+    graph = helper.make_graph(
+        [helper.make_node("If", ["c"], ["y"], then_branch=branch("sum", "Add"), else_branch=branch("product", "Mul"))],
+        "g",
+        [
+            helper.make_tensor_value_info("a", TensorProto.FLOAT, ["n", 5]),
+            helper.make_tensor_value_info("c", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("k", TensorProto.FLOAT, [1]),
+        ],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 5])],
+        [numpy_helper.from_array(np.float32([3]), "k")],
+    )
+    data = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8).SerializeToString()
+    model = inferkit.Model.load(data)
+    k = np.float32([5])
+    for _ in range(2):
+        for c, of in ((np.array(True), np.add), (np.array(False), np.multiply)):
+            np.testing.assert_array_equal(model.run({"a": X, "c": c})["y"], of(X, 3))
+            np.testing.assert_array_equal(model.run({"a": X, "c": c, "k": k})["y"], of(X, 5))
 
 
 def test_what_is_given_is_checked() -> None:

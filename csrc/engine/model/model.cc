@@ -12,6 +12,7 @@
 #include "engine/model/model_fork.h"
 #include "engine/plan/text_heap.h"
 #include "engine/run/keep_text.h"
+#include "graph/copy_graph.h"
 #include "graph/model_weights.h"
 #include "graph/onnx_reader.h"
 #include "graph/passes/fold_constants.h"
@@ -130,7 +131,7 @@ Model::Model(ModelFile file, ModelOptions options, std::string path)
     const Tensor& given = file_.graph.constants.at(input.id);
     defaults_.push_back({value.name, value.dtype.value_or(given.dtype), value.shape.value_or(given.shape)});
   }
-  if (!defaults_.empty()) original_ = std::make_shared<const ModelFile>(file_);
+  if (!defaults_.empty()) original_ = std::make_shared<const ModelFile>(copy_model(file_));
   weights_ = weights_of(file_, path_);
   choose_outputs(file_.graph, options_.outputs);
   read_specs();
@@ -170,7 +171,7 @@ std::shared_ptr<Model> Model::with_inputs(const std::vector<std::string>& names)
     return it == variants_.end() ? nullptr : it->second;
   };
   if (auto known = find()) return known;
-  ModelFile file = *original_;
+  ModelFile file = copy_model(*original_);  // its passes change subgraphs, too
   std::vector<DefaultInput> left;
   for (const DefaultInput& input : original_->defaults) {
     if (std::ranges::find(names, input.declared.name) == names.end()) {
