@@ -1,4 +1,3 @@
-#include <algorithm>
 #include <numeric>
 
 #include "graph/passes/passes.h"
@@ -33,11 +32,17 @@ bool does_nothing(Rewriter& r, const Node& node) {
   return is_op(node, "Cast") && onnx_code(r.dtype(node.inputs[0])) == int_attr(node, "to", 0);
 }
 
+/// By value: is it an output of the graph?
+std::vector<bool> outputs_of(const Graph& graph) {
+  std::vector<bool> out(graph.values.size());
+  for (const ValueId id : graph.outputs) out[static_cast<size_t>(id)] = true;
+  return out;
+}
+
 /// Removes those whose output is no output of the graph, in one sweep: a file may hold a hundred thousand of them.
 bool forward_identities(Graph& graph) {
   Rewriter r(graph);
-  std::vector<bool> is_output(graph.values.size());
-  for (const ValueId id : graph.outputs) is_output[static_cast<size_t>(id)] = true;
+  const std::vector<bool> is_output = outputs_of(graph);
   std::vector<ValueId> target(graph.values.size());
   std::iota(target.begin(), target.end(), 0);
   const auto forward = [&](ValueId& id) {
@@ -65,12 +70,13 @@ bool forward_identities(Graph& graph) {
 bool eliminate_identity(Graph& graph) {
   const bool forwarded = forward_identities(graph);
   Rewriter r(graph);
+  const std::vector<bool> is_output = outputs_of(graph);  // and stays so: none is redirected
   for (const int n : r.nodes()) {
     if (!does_nothing(r, r.node(n))) continue;
     const ValueId in = r.node(n).inputs[0], out = r.node(n).outputs[0];
     // A graph output keeps its own value, so what feeds it must write that instead; only a node can.
     const int producer = r.producer_index(in);
-    if (producer < 0 || std::find(graph.outputs.begin(), graph.outputs.end(), in) != graph.outputs.end()) continue;
+    if (producer < 0 || is_output[static_cast<size_t>(in)]) continue;
     r.remove(n);
     r.redirect(in, out);
     r.rename_output(producer, in, out);

@@ -218,7 +218,7 @@ void Rewriter::redirect(ValueId from, ValueId to) {
     readers_[at(to)].push_back(n);
   }
   readers_[at(from)].clear();
-  std::replace(graph_.outputs.begin(), graph_.outputs.end(), from, to);
+  if (output_uses_[at(from)] > 0) std::replace(graph_.outputs.begin(), graph_.outputs.end(), from, to);
   output_uses_[at(to)] += std::exchange(output_uses_[at(from)], 0);
   changed_ = true;
 }
