@@ -11,9 +11,11 @@ namespace inferkit::kernels {
 /// The longest chunk. A tile of 12 x 32 spends some 50 cycles on handing its sums on, and 12 on each element of K.
 inline constexpr int64_t kLongestChunk = 256;
 
+// Functions of each file's own: of one that files share, the linker might keep the copy that was compiled for AVX-512.
+
 /// The elements of K in a chunk; the last one may have fewer. For sums whose other extents are no constants of the
 /// layer: the pixels of an image, the columns of an Einsum, which may hold the batch.
-inline int64_t sum_chunk(int64_t k) {
+static inline int64_t sum_chunk(int64_t k) {
   if (k < 32) return k < 1 ? 1 : k;
   const int64_t chunk = k < 128 ? (k + 1) / 2 : (k + 3) / 4;
   return chunk < kLongestChunk ? chunk : kLongestChunk;
@@ -21,7 +23,7 @@ inline int64_t sum_chunk(int64_t k) {
 
 /// For a product with a B of n columns. Few columns leave FMA's latency exposed at one row, unless there are several
 /// chunks to sum side by side.
-inline int64_t sum_chunk(int64_t k, int64_t n) {
+static inline int64_t sum_chunk(int64_t k, int64_t n) {
   const int64_t chunk = k >= 32 && n <= 32 ? (k + 3) / 4 : sum_chunk(k);
   return chunk < kLongestChunk ? chunk : kLongestChunk;
 }
