@@ -49,7 +49,8 @@ std::shared_ptr<const Weights> Weights::open_safetensors(const std::string& path
   files.add(file);
   return files.guarded([&] {
     SafetensorsIndex index = parse_safetensors(bytes, path);
-    const auto owner = std::make_shared<Kept>(file);
+    const auto owner = std::make_shared<Kept>();
+    owner->file = file;
     const std::byte* base = bytes.data();
     if (placement == Placement::kCopied) {
       std::shared_ptr<std::byte> copy(make_aligned<std::byte>(bytes.size()).release(), AlignedDelete());
