@@ -247,14 +247,14 @@ assert took < 5, took  # not 20 times half a second
 
 def test_a_close_of_a_subclass_s_own_keeps_no_other_batcher_open_at_the_exit(fresh_python: Callable[..., Any]) -> None:
     code = """
-import sys, time
+import os, sys, time
 import numpy as np, inferkit
 class Own(inferkit.Batcher):
     def close(self):
         raise ValueError("mine")
 def slow(x):
     time.sleep(0.3)
-    print("ended", flush=True)
+    os.write(1, b"ended\n")  # in one piece, from each of three threads
     return x
 port = [("x", "float32", (None, 2))]
 kept = [Own(inferkit.Model.from_callable(abs, port, port)) for _ in range(4)]
