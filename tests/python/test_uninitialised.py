@@ -72,11 +72,13 @@ def test_there_is_something_to_test() -> None:
 
 @pytest.mark.parametrize("cls", WHOLE, ids=lambda cls: f"{cls.__module__}.{cls.__qualname__}")
 def test_every_attribute_says_so(cls: type) -> None:
+    # Its own name, or that of a base that the attribute is of: FakeModel's are Model's, mostly.
+    ours = "|".join({base.__name__ for base in cls.__mro__ if base.__module__.startswith("inferkit")})
     for name in attributes(cls):
         found = inspect.getattr_static(cls, name)
         if isinstance(found, (staticmethod, classmethod)):
             continue
-        with pytest.raises(TypeError, match=f"({'|'.join(base.__name__ for base in cls.__mro__)}) {SAYS}"):
+        with pytest.raises(TypeError, match=f"this ({ours}) {SAYS}"):
             use(made_by_new(cls), name)
 
 
