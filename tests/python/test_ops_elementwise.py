@@ -558,6 +558,16 @@ def test_floats_saturate(source: str, target: str) -> None:
     assert y.tolist() == expected
 
 
+@pytest.mark.parametrize("length", [1, 3, 7, 8, 9, 40])
+def test_subnormal_halves_are_numbers_wherever_they_lie(length: int) -> None:
+    """A run takes subnormal floats for zero; halves that are subnormal are none in float32."""
+    bits = np.concatenate([np.arange(0x402, dtype=np.uint16), 0x8000 + np.arange(0x402, dtype=np.uint16)])
+    model = Case("Cast", bits[:length].view(np.float16), to=1).load()
+    for at in range(0, len(bits) - length, max(length, 5)):
+        x = bits[at : at + length].view(np.float16)
+        assert model.run({"x0": x})["y0"].tobytes() == x.astype(np.float32).tobytes()
+
+
 def test_casts_round_once() -> None:
     """A double between two halves, closer to one, and to their middle once it is a float."""
     rng = np.random.default_rng(SEED)

@@ -3,6 +3,7 @@
 
 #include "base/dtype.h"
 #include "kernels/cpu/half/half.h"
+#include "platform/float_environment.h"
 #include "support.h"
 
 using namespace inferkit;
@@ -34,6 +35,34 @@ TEST(half_widens_every_value) {
     half_kernels(isa).widen_bf16(bf16.data(), y.data(), 65536);
     for (size_t i = 0; i < y.size(); ++i) wrong += bits_of(y[i]) != bits_of(quiet(to_float(bf16[i])));
     CHECK_EQ(wrong, 0);
+  }
+}
+
+/// In the environment that models run in, where subnormal floats are zeros: a half's own are none in float. In any
+/// length, so that the elements behind the last whole vector are seen, too.
+TEST(half_keeps_its_subnormals_in_a_run) {
+  const FloatEnvironment ours;
+  std::vector<Half> x;
+  for (uint32_t v = 0; v < 65536; v += 7) x.push_back({static_cast<uint16_t>(v)});
+  for (uint32_t v = 0; v < 0x401; ++v) {
+    x.push_back({static_cast<uint16_t>(v)});
+    x.push_back({static_cast<uint16_t>(0x8000 | v)});
+  }
+  std::vector<float> y(x.size());
+  std::vector<Half> back(x.size());
+  for (const Isa isa : available_isas()) {
+    for (const size_t length : {size_t{1}, size_t{3}, size_t{7}, size_t{8}, size_t{9}, size_t{40}, x.size()}) {
+      for (size_t at = 0; at + length <= x.size(); at += length) {
+        half_kernels(isa).widen_f16(&x[at], &y[at], static_cast<int64_t>(length));
+        half_kernels(isa).narrow_f16(&y[at], &back[at], static_cast<int64_t>(length));
+      }
+      int wrong = 0;
+      for (size_t i = 0; i < x.size() / length * length; ++i) {
+        wrong += bits_of(y[i]) != bits_of(quiet(to_float(x[i])));
+        wrong += !std::isnan(y[i]) && back[i].bits != x[i].bits;
+      }
+      CHECK_EQ(wrong, 0);
+    }
   }
 }
 

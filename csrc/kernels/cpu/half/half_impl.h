@@ -19,8 +19,10 @@ INFERKIT_INLINE uint32_t float_bits(float f) {
 
 INFERKIT_INLINE float widen_one(uint16_t h) {
   const uint32_t magnitude = static_cast<uint32_t>(h & 0x7fffu) << 13;
-  // The product moves the exponent to float's place and makes subnormals normal; it is exact.
-  const uint32_t finite = float_bits(bits_float(magnitude) * 0x1p112f);
+  // A subnormal half is so many times 2^-24, which float holds as a normal number. Its bits must not be taken for a
+  // float's before: that float is subnormal, and zero to all arithmetic while a model runs.
+  const uint32_t subnormal = float_bits(static_cast<float>(static_cast<int32_t>(h & 0x3ffu)) * 0x1p-24f);
+  const uint32_t finite = magnitude < 0x00800000u ? subnormal : magnitude + 0x38000000u;
   const uint32_t quiet = magnitude > 0x0f800000u ? 0x00400000u : 0;
   const uint32_t special = 0x7f800000u | (magnitude & 0x007fffffu) | quiet;
   const uint32_t sign = static_cast<uint32_t>(h & 0x8000u) << 16;
