@@ -1,0 +1,352 @@
+// GroupQueryAttention of ONNX Runtime, which its tools build decoders of: causal attention whose query heads share the
+// heads of keys and values, with rotary embeddings, a local window and a cache. `seqlens_k` has the length of each
+// sequence, less one; the last rows of it are those that come in, the others are in the cache, which is a tensor of the
+// longest sequence's size or larger, filled from its front. What lies behind a sequence's end is zero in the new cache.
+// The meaning of a window was taken from ONNX Runtime 1.32: a row sees that many keys, its own included.
+#include <cmath>
+
+#include "engine/compile/op_registry.h"
+#include "engine/ops/common/attention.h"
+#include "engine/ops/common/convert.h"
+#include "engine/ops/common/copy_rows.h"
+#include "engine/ops/dispatch.h"
+#include "engine/ops/indices.h"
+#include "platform/run_control.h"
+
+namespace inferkit {
+namespace {
+
+enum Input : size_t {
+  kQ,
+  kK,
+  kV,
+  kPastKey,
+  kPastValue,
+  kLengths,
+  kTotal,
+  kCos,
+  kSin,
+  kPositions,
+  kBias,
+};
+
+constexpr TypeSet kTypes = types(DType::kF32, DType::kF16, DType::kBF16);
+constexpr DType kWork = DType::kF32;
+
+struct Sizes {
+  bool packed;  // query, key and value in one tensor
+  int64_t batch, heads, kv_heads, rows, size;
+  int64_t past, total, present;  // rows of the cache before, of the longest sequence, of the cache afterwards
+  int64_t half;                  // the first 2 * half elements of a head turn; 0 for none
+  /// All that there is comes in: positions begin at 0, and what the cache holds does not count.
+  bool is_prompt() const { return rows == total; }
+  Shape scores() const { return {batch, heads, rows, total}; }
+};
+
+Sizes read_sizes(const NodeContext& c) {
+  Sizes s{};
+  s.heads = c.attr_int("num_heads", 0);
+  s.kv_heads = c.attr_int("kv_num_heads", 0);
+  if (s.heads < 1 || s.kv_heads < 1 || s.heads % s.kv_heads != 0) {
+    c.fail(cat(s.heads, " query heads cannot share ", s.kv_heads, " key heads"));
+  }
+  const Shape& q = c.input(kQ).shape;
+  if (q.rank() != 3) c.fail(cat("expected a query of 3 dimensions, got ", q.str()));
+  s.packed = !c.has_input(kK);
+  if (s.packed == c.has_input(kV)) c.fail("key and value belong together");
+  s.batch = q[0];
+  s.rows = q[1];
+  if (s.rows < 1) c.fail(cat("no rows come in: the query has shape ", q.str()));
+  const int64_t parts = s.packed ? s.heads + 2 * s.kv_heads : s.heads;
+  if (q[2] == 0 || q[2] % parts != 0) c.fail(cat(parts, " heads do not divide a query of ", q.str()));
+  s.size = q[2] / parts;
+  if (!s.packed) {
+    const Shape expected{s.batch, s.rows, s.kv_heads * s.size};
+    for (const size_t i : {kK, kV}) {
+      if (c.input(i).shape != expected) {
+        c.fail(cat("expected keys and values of shape ", expected.str(), ", got ", c.input(i).shape.str()));
+      }
+    }
+  }
+  if (c.has_input(kPastKey)) {
+    const Shape &key = c.input(kPastKey).shape, &value = c.input(kPastValue).shape;
+    s.past = key.rank() == 4 ? key[2] : 0;
+    if (key != Shape{s.batch, s.kv_heads, s.past, s.size} || value != key) {
+      c.fail(cat("past_key ", key.str(), " and past_value ", value.str(), " do not fit the query ", q.str()));
+    }
+  }
+  if (c.input(kLengths).shape.elements() != s.batch) {
+    c.fail(cat("seqlens_k of shape ", c.input(kLengths).shape.str(), " for ", s.batch, " sequences"));
+  }
+  const std::vector<int64_t> total = c.const_ints(kTotal);
+  if (total.size() != 1) c.fail(cat("total_sequence_length has ", total.size(), " elements"));
+  s.total = total[0];
+  if (s.total < s.rows) c.fail(cat("total_sequence_length is ", s.total, ", and ", s.rows, " rows come in"));
+  s.present = std::max(s.total, s.past);
+  if (c.attr_int("do_rotary", 0) != 0) {
+    const Shape &cos = c.input(kCos).shape, &sin = c.input(kSin).shape;
+    if (cos.rank() != 2 || cos != sin || cos[1] < 1 || 2 * cos[1] > s.size) {
+      c.fail(cat("tables of shape ", cos.str(), " and ", sin.str(), " for heads of ", s.size));
+    }
+    s.half = cos[1];
+    if (c.has_input(kPositions)) {
+      if (c.input(kPositions).shape != Shape{s.batch, s.rows}) {
+        c.fail(
+            cat("position_ids of shape ", c.input(kPositions).shape.str(), " for ", s.batch, " sequences of ", s.rows));
+      }
+    } else if (cos[0] < s.total) {
+      c.fail(cat("tables of ", cos[0], " positions for sequences of ", s.total));
+    }
+  }
+  return s;
+}
+
+void infer_group_query(InferContext& c) {
+  if (c.attr_int("smooth_softmax", 0) > 0 || c.has_input(11)) c.unsupported("smooth_softmax, or a head_sink");
+  if (c.attr_int("qk_output", 0) != 0 || c.has_output(3)) c.unsupported("the scores as an output");
+  for (const char* name : {"k_quant_type", "v_quant_type"}) {
+    if (const std::string type = c.attr_string(name, "NONE"); type != "NONE") c.unsupported(cat(name, " ", type));
+  }
+  if (c.attr_float("softcap", 0) < 0) c.fail("softcap is negative");
+  if (c.attr_int("do_rotary", 0) != 0 && !(c.has_input(kCos) && c.has_input(kSin))) {
+    c.fail("do_rotary needs cos_cache and sin_cache");
+  }
+  if (c.has_input(kPastKey) != c.has_input(kPastValue)) c.fail("past_key and past_value belong together");
+  if (!c.has_input(kLengths) || !c.has_input(kTotal)) c.fail("seqlens_k and total_sequence_length are missing");
+  require_type(c, kQ, kTypes);
+  for (const size_t i : {kK, kV, kPastKey, kPastValue, kCos, kSin}) {
+    if (c.has_input(i)) require_same_type(c, kQ, i);
+  }
+  if (c.knows(kLengths) && c.input(kLengths).dtype != DType::kI32) c.wrong("seqlens_k must be int32");
+  if (c.has_input(kPositions) && c.knows(kPositions) && c.input(kPositions).dtype != DType::kI64) {
+    c.wrong("position_ids must be int64");
+  }
+  const Sizes s = read_sizes(c);
+  if (c.has_input(kBias)) check_attention_mask(c, kBias, s.scores());
+  const DType type = c.input(kQ).dtype;
+  c.set_output(0, type, {s.batch, s.rows, s.heads * s.size});
+  for (const size_t i : {1, 2}) {
+    if (c.has_output(i)) c.set_output(i, type, {s.batch, s.kv_heads, s.present, s.size});
+  }
+}
+
+struct LengthsParams {
+  int64_t batch, rows, total, past;
+  bool prompt;
+};
+
+/// io: the lengths, seqlens_k. Each is read once, and all that follows goes by what was found here.
+void lengths_step(const void* params, std::byte* const* io, const ExecContext&) {
+  const auto& p = *static_cast<const LengthsParams*>(params);
+  auto* out = reinterpret_cast<int64_t*>(io[0]);
+  const auto* given = reinterpret_cast<const int32_t*>(io[1]);
+  for (int64_t b = 0; b < p.batch; ++b) {
+    const int64_t length = int64_t{given[b]} + 1, before = p.prompt ? 0 : length - p.rows;
+    if (length < 1 || length > p.total || before < 0 || before > p.past) {
+      throw Error(ErrorCode::kInference,
+                  cat("seqlens_k[", b, "] is ", length - 1, ", which does not fit ", p.rows, " new rows, a cache of ",
+                      p.past, " and a total_sequence_length of ", p.total));
+    }
+    out[b] = length;
+  }
+}
+
+/// How many rows of a sequence were there before.
+int64_t rows_before(const std::byte* lengths, int64_t b, int64_t rows, bool prompt) {
+  return prompt ? 0 : reinterpret_cast<const int64_t*>(lengths)[b] - rows;
+}
+
+struct RotateParams {
+  int64_t batch, heads, rows, size, half;
+  HeadStrides x, y;
+  int64_t table_rows;
+  bool interleaved, prompt;
+};
+
+/// io: y, x, cos, sin, lengths, positions.
+void rotate_step(const void* params, std::byte* const* io, const ExecContext&) {
+  const auto& p = *static_cast<const RotateParams*>(params);
+  const int64_t pair = p.interleaved ? 1 : p.half, stride = p.interleaved ? 2 : 1;
+  WorkMeter meter;
+  for (int64_t b = 0; b < p.batch; ++b) {
+    const int64_t before = rows_before(io[4], b, p.rows, p.prompt);
+    for (int64_t i = 0; i < p.rows && meter.go_on(2 * p.heads * p.half); ++i) {
+      const int64_t line = io[5] ? index_at<int64_t>(io[5], b * p.rows + i, p.table_rows) : before + i;
+      const float* cos = reinterpret_cast<const float*>(io[2]) + line * p.half;
+      const float* sin = reinterpret_cast<const float*>(io[3]) + line * p.half;
+      for (int64_t h = 0; h < p.heads; ++h) {
+        const auto* x = reinterpret_cast<const float*>(io[1]) + p.x.base + b * p.x.batch + h * p.x.head + i * p.x.row;
+        auto* y = reinterpret_cast<float*>(io[0]) + b * p.y.batch + h * p.y.head + i * p.y.row;
+        for (int64_t j = 0; j < p.half; ++j) {
+          const float real = x[j * stride], imaginary = x[j * stride + pair];
+          y[j * stride] = cos[j] * real - sin[j] * imaginary;
+          y[j * stride + pair] = sin[j] * real + cos[j] * imaginary;
+        }
+        std::copy(x + 2 * p.half, x + p.size, y + 2 * p.half);
+      }
+    }
+  }
+}
+
+struct AppendParams {
+  int64_t batch, heads, past, rows, present, row;  // of the cache before, new, of the cache afterwards; bytes of a row
+  HeadStrides fresh;                               // in bytes
+  bool prompt;
+};
+
+/// io: out, past, fresh, lengths.
+void append_step(const void* params, std::byte* const* io, const ExecContext&) {
+  const auto& p = *static_cast<const AppendParams*>(params);
+  for (int64_t b = 0; b < p.batch; ++b) {
+    const int64_t before = rows_before(io[3], b, p.rows, p.prompt);
+    for (int64_t h = 0; h < p.heads; ++h) {
+      std::byte* out = io[0] + (b * p.heads + h) * p.present * p.row;
+      if (before > 0) {
+        const int64_t bytes = before * p.row;
+        copy_rows(out, bytes, io[1] + (b * p.heads + h) * p.past * p.row, bytes, bytes, 1);
+      }
+      const std::byte* fresh = io[2] + p.fresh.base + b * p.fresh.batch + h * p.fresh.head;
+      copy_rows(out + before * p.row, p.row, fresh, p.fresh.row, p.row, p.rows);
+      std::fill(out + (before + p.rows) * p.row, out + p.present * p.row, std::byte{0});
+    }
+  }
+}
+
+/// Where a tensor of a query, keys or values lies: memory and strides in elements.
+struct Rows {
+  Ref memory;
+  HeadStrides strides;
+  DType dtype;
+};
+
+class Lowering {
+ public:
+  explicit Lowering(LowerContext& context) : c(context), s(read_sizes(context)), type(context.input(kQ).dtype) {}
+
+  void run() {
+    if (s.batch == 0) return;
+    lengths = c.scratch(static_cast<size_t>(s.batch) * sizeof(int64_t));
+    const LengthsParams p{s.batch, s.rows, s.total, s.past, s.is_prompt()};
+    c.step(lengths_step, p, {lengths, c.in(kLengths)}, static_cast<double>(s.batch));
+    if (s.half > 0) {
+      const int64_t count = c.input(kCos).shape.elements();
+      cos = converted(c, c.in(kCos), type, kWork, count);
+      sin = converted(c, c.in(kSin), type, kWork, count);
+    }
+    const Rows q = turned(given(kQ, 0, s.heads), s.heads);
+    const Rows k = cached(turned(given(kK, s.heads, s.kv_heads), s.kv_heads), kPastKey, 1);
+    const Rows v = cached(given(kV, s.heads + s.kv_heads, s.kv_heads), kPastValue, 2);
+    attend(q, k, v);
+  }
+
+ private:
+  Rows given(size_t input, int64_t first_head, int64_t heads) {
+    if (!s.packed) return {c.in(input), rows_first(heads, s.rows, s.size), type};
+    HeadStrides strides = rows_first(heads, s.rows, s.size, (s.heads + 2 * s.kv_heads) * s.size);
+    strides.base = first_head * s.size;
+    return {c.in(kQ), strides, type};
+  }
+  int64_t elements(size_t input) const { return c.input(s.packed ? size_t{kQ} : input).shape.elements(); }
+
+  /// As float, turned by the angles of its positions.
+  Rows turned(const Rows& x, int64_t heads) {
+    const int64_t whole = s.packed ? c.input(kQ).shape.elements() : s.batch * s.rows * heads * s.size;
+    if (s.half == 0) return x;
+    const Ref in = converted(c, x.memory, type, kWork, whole);
+    const Rows out{c.scratch(static_cast<size_t>(s.batch * s.rows * heads * s.size) * sizeof(float)),
+                   rows_first(heads, s.rows, s.size), kWork};
+    const RotateParams p{s.batch,
+                         heads,
+                         s.rows,
+                         s.size,
+                         s.half,
+                         x.strides,
+                         out.strides,
+                         c.input(kCos).shape[0],
+                         c.attr_int("rotary_interleaved", 0) != 0,
+                         s.is_prompt()};
+    c.step(rotate_step, p, {out.memory, in, cos, sin, lengths, c.has_input(kPositions) ? c.in(kPositions) : Ref{}},
+           static_cast<double>(s.batch * s.rows * heads * s.size));
+    return out;
+  }
+
+  /// The cache with the new rows, in the model's type.
+  Rows cached(const Rows& fresh, size_t past, size_t present) {
+    const int64_t count = s.batch * s.kv_heads * s.present * s.size;
+    const auto bytes = static_cast<int64_t>(dtype_size(type));
+    Ref out = c.has_output(present) ? c.out(present) : Ref{};
+    if (!out.valid()) out = c.scratch(static_cast<size_t>(count * bytes));
+    Ref from = fresh.memory;
+    if (fresh.dtype != type) {
+      const int64_t turned_count = s.batch * s.rows * s.kv_heads * s.size;
+      from = c.scratch(static_cast<size_t>(turned_count * bytes));
+      lower_convert(c, fresh.memory, fresh.dtype, from, type, turned_count);
+    }
+    const HeadStrides& f = fresh.strides;
+    const AppendParams p{s.batch,
+                         s.kv_heads,
+                         s.past,
+                         s.rows,
+                         s.present,
+                         s.size * bytes,
+                         {f.batch * bytes, f.head * bytes, f.row * bytes, f.base * bytes},
+                         s.is_prompt()};
+    c.step(append_step, p, {out, c.has_input(past) ? c.in(past) : Ref{}, from, lengths},
+           static_cast<double>(count) / 8);
+    return {out, heads_first(s.kv_heads, s.present, s.size), type};
+  }
+
+  void attend(const Rows& q, const Rows& k, const Rows& v) {
+    AttentionParams p;
+    p.batch = s.batch;
+    p.heads = s.heads;
+    p.kv_heads = s.kv_heads;
+    p.rows = s.rows;
+    p.keys = s.total;
+    p.head_size = p.v_head_size = s.size;
+    p.q = q.strides;
+    p.k = k.strides;
+    p.v = v.strides;
+    p.y = rows_first(s.heads, s.rows, s.size);
+    const double scale = static_cast<double>(c.attr_float("scale", 0));
+    p.scale = scale != 0 ? scale : 1 / std::sqrt(static_cast<double>(s.size));
+    p.softcap = c.attr_float("softcap", 0);
+    p.offset_from_lengths = !s.is_prompt();
+    p.right = 0;
+    const int64_t window = c.attr_int("local_window_size", -1);
+    p.left = window > 0 ? window - 1 : -1;
+
+    const int64_t cache = s.batch * s.kv_heads * s.present * s.size;
+    AttentionOperands o;
+    o.q = converted(c, q.memory, q.dtype, kWork, q.dtype == kWork ? 0 : elements(kQ));
+    o.k = converted(c, k.memory, type, kWork, cache);
+    o.v = converted(c, v.memory, type, kWork, cache);
+    o.lengths = lengths;
+    if (c.has_input(kBias)) o.bias = attention_bias(c, kBias, s.scores(), kWork, p.bias);
+    o.y = begin_output(c, 0, kWork);
+    if (!o.y.valid()) return;  // the cache alone is wanted
+    lower_attention(c, p, o, kWork);
+    end_output(c, 0, o.y, kWork);
+  }
+
+  LowerContext& c;
+  const Sizes s;
+  const DType type;
+  Ref lengths, cos, sin;
+};
+
+void lower_group_query(LowerContext& c) { Lowering(c).run(); }
+
+}  // namespace
+
+void register_group_query_attention(OpRegistry& r) {
+  r.add({.domain = kMicrosoft,
+         .name = "GroupQueryAttention",
+         .min_inputs = 7,
+         .max_inputs = 14,
+         .max_outputs = 4,
+         .infer = infer_group_query},
+        lower_group_query);
+}
+
+}  // namespace inferkit
