@@ -111,7 +111,7 @@ void expand_matmul_nbits(Expansion& e) {
   }
   void* data = nullptr;
   Tensor weights = make_tensor(DType::kF32, {k, n}, &data);
-  for (int64_t col = 0; col < n; ++col) {
+  for (const int64_t col : stoppable_indices(n)) {
     for (int64_t i = 0; i < k; ++i) {
       const int64_t at = i / block;
       float zero = static_cast<float>(1 << (bits - 1));
