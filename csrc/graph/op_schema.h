@@ -115,7 +115,9 @@ struct OpSchema {
   int min_outputs = 1;
   int max_outputs = 1'000'000;
   InferFn infer = nullptr;
-  bool rows_mix = false;  // what it makes of a row depends on all others, by its definition and not by an axis
+  /// Whether what the node makes of a row depends on all others, by its definition: not because an axis that it is told
+  /// is the first. Null is no.
+  bool (*rows_mix)(const Node&) = nullptr;
 };
 
 }  // namespace inferkit

@@ -21,12 +21,7 @@ def values(graph: Graph) -> list[onnx.ValueInfoProto]:
 
 
 def is_training(graph: Graph) -> bool:
-    return any(
-        n.domain in TRAINING_DOMAINS
-        or (n.op_type == "BatchNormalization" and any(a.name == "training_mode" and a.i for a in n.attribute))
-        or (n.op_type == "Dropout" and drops(graph, n))
-        for n in nodes(graph)
-    )
+    return any(n.domain in TRAINING_DOMAINS or (n.op_type == "Dropout" and drops(graph, n)) for n in nodes(graph))
 
 
 def drops(graph: Graph, node: onnx.NodeProto) -> bool:

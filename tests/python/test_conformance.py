@@ -104,7 +104,7 @@ def test_verdicts() -> None:
         ("RandomNormalLike", {}, "random draws"),
         ("SequenceLength", {}, "sequences"),
         ("ReverseSequence", {}, None),
-        ("BatchNormalization", {"training_mode": 1}, "training"),
+        ("BatchNormalization", {"training_mode": 1}, None),
         ("BatchNormalization", {"training_mode": 0}, None),
         ("Dropout", {}, None),
     ],

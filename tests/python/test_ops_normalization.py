@@ -55,11 +55,47 @@ def test_batch_normalization_with_parameters_of_another_type() -> None:
     close(Case("BatchNormalization", x, *parameters, opset=15).run()[0], batch_norm(x, *parameters, 1e-5), 2e-3, 2e-3)
 
 
-def test_training_is_refused() -> None:
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("outputs", [1, 3])
+@pytest.mark.parametrize("constant", [(), (1, 2, 3, 4)])
+def test_training(dtype: str, shape: tuple[int, ...], outputs: int, constant: tuple[int, ...]) -> None:
+    c = shape[1]
+    scale, bias, mean, var = [draw(i, c, dtype=dtype) for i in range(3)] + [np.abs(draw(4, c, dtype=dtype))]
+    x = draw(5, *shape, dtype=dtype)
+    attributes = {"training_mode": 1, "momentum": 0.75, "epsilon": 1e-3}
+    case = Case(
+        "BatchNormalization", x, scale, bias, mean, var, opset=15, constant=constant, outputs=outputs, **attributes
+    )
+    got = case.run()
+    axes, x64 = tuple(i for i in range(x.ndim) if i != 1), x.astype(np.float64)
+    now, spread = x64.mean(axes), x64.var(axes)
+    want = [batch_norm(x, scale, bias, now, spread, 1e-3)]
+    want += [before.astype(np.float64) * 0.75 + s * 0.25 for before, s in ((mean, now), (var, spread))]
+    rtol, atol = TOLERANCE[dtype]
+    for a, b in zip(got, want, strict=False):
+        close(a, b, 4 * rtol, 8 * atol)
+    assert len(got) == outputs
+
+
+@pytest.mark.parametrize("op", ["BatchNormalization", "MeanVarianceNormalization"])
+def test_what_takes_all_rows_together(op: str) -> None:
+    """A batcher runs each request by itself, and its answer is the model's own."""
+    x, p = draw(1, 6, 3, 2, 2), np.ones(3, np.float32)
+    training = Case(op, x, p, p, p, p, opset=15, training_mode=1, free_batch=True, constant=(1, 2, 3, 4))
+    model = (training if op == "BatchNormalization" else Case(op, x, free_batch=True)).load()
+    with inferkit.Batcher(model) as batcher:
+        tickets = [batcher.submit(x[i : i + 2]) for i in (0, 2, 4)]
+        for i, ticket in zip((0, 2, 4), tickets, strict=True):
+            assert ticket.result().tobytes() == model(x[i : i + 2]).tobytes()
+        assert batcher.stats().batches == 3
+
+
+def test_training_that_cannot_be_is_refused() -> None:
     x, p = draw(1, 2, 3), np.ones(3, np.float32)
-    training = Case("BatchNormalization", x, p, p, p, p, opset=15, training_mode=1, outputs=1)
-    with pytest.raises(inferkit.UnsupportedOpError, match="training_mode"):
-        inferkit.Model.load(training.bytes_with_output("float32", (2, 3)))
+    old = Case("BatchNormalization", x, p, p, p, p, opset=13, outputs=3)
+    with pytest.raises(inferkit.UnsupportedOpError, match="output 1, which only training fills"):
+        inferkit.Model.load(old.bytes_with_output("float32", (2, 3)))
     three = Case("BatchNormalization", x, p, p, p, np.ones(2, np.float32), opset=15)
     with pytest.raises(inferkit.ModelError, match="input 4 has shape"):
         inferkit.Model.load(three.bytes_with_output("float32", (2, 3)))

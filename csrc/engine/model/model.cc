@@ -77,7 +77,10 @@ std::optional<std::vector<Tensor>> evaluate(const Node& node, std::span<const Te
 bool mixes_rows(const Graph& graph) {
   for (const Node& node : stoppable(graph.nodes)) {
     const OpDef* def = OpRegistry::instance().find(node.domain, node.op_type, node.version);
-    if (def && def->schema.rows_mix && !node.inputs.empty() && !graph.constant(node.inputs[0])) return true;
+    if (def && def->schema.rows_mix && !node.inputs.empty() && !graph.constant(node.inputs[0]) &&
+        def->schema.rows_mix(node)) {
+      return true;
+    }
     for (const auto& [name, attribute] : node.attributes) {
       const auto* body = std::get_if<std::shared_ptr<Graph>>(&attribute);
       if (body && mixes_rows(**body)) return true;

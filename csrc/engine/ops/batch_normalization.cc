@@ -1,10 +1,13 @@
-// BatchNormalization with known statistics: y = a x + b with one a and b per channel, made ahead where the parameters
-// are constant.
+// BatchNormalization: y = a x + b with one a and b per channel, made ahead where scale, bias and statistics are
+// constant. In training mode the statistics are those of the batch, by the definition of opset 14: the mean and the
+// variance of all the elements of a channel, in double precision, the variance about the mean and not corrected for the
+// sample.
 #include <bit>
 #include <cmath>
 
 #include "engine/compile/op_registry.h"
 #include "engine/ops/dispatch.h"
+#include "graph/passes/pattern.h"
 #include "kernels/cpu/affine/affine.h"
 #include "platform/run_control.h"
 #include "platform/thread_pool.h"
@@ -31,13 +34,18 @@ double element(DType dtype, const void* data, int64_t i) {
 
 /// table[c] = a, table[channels + c] = b.
 template <class A>
+void fill_channel(const TableParams& p, int64_t c, double scale, double bias, double mean, double variance, A* table) {
+  const double a = scale / std::sqrt(variance + p.epsilon);
+  table[c] = static_cast<A>(a);
+  table[p.channels + c] = static_cast<A>(bias - mean * a);
+}
+
+template <class A>
 void fill_table(const TableParams& p, const std::array<const void*, 4>& in, A* table) {
   for (int64_t c = 0; c < p.channels; ++c) {
     double v[4];
     for (size_t i = 0; i < 4; ++i) v[i] = element(p.dtypes[i], in[i], c);
-    const double a = v[0] / std::sqrt(v[3] + p.epsilon);
-    table[c] = static_cast<A>(a);
-    table[p.channels + c] = static_cast<A>(v[1] - v[2] * a);
+    fill_channel(p, c, v[0], v[1], v[2], v[3], table);
   }
 }
 
@@ -45,6 +53,53 @@ void fill_table(const TableParams& p, const std::array<const void*, 4>& in, A* t
 template <class A>
 void run_table(const void* params, std::byte* const* io, const ExecContext&) {
   fill_table(*static_cast<const TableParams*>(params), {io[1], io[2], io[3], io[4]}, reinterpret_cast<A*>(io[0]));
+}
+
+struct StatisticsParams {
+  TableParams table;
+  ApplyParams size;
+  DType x;
+  double momentum;
+  bool gives[2];  // the running mean and variance
+};
+
+void set_element(DType dtype, void* data, int64_t i, double value) {
+  dispatch<kFloatTypes>(dtype, [&]<class T>() { static_cast<T*>(data)[i] = store<T>(static_cast<Compute<T>>(value)); });
+}
+
+/// io: table, x, scale, bias, mean, variance, the running mean and variance.
+template <class A>
+void run_statistics(const void* params, std::byte* const* io, const ExecContext&) {
+  const auto& p = *static_cast<const StatisticsParams*>(params);
+  const auto& [batch, channels, area] = p.size;
+  const double count = static_cast<double>(batch) * static_cast<double>(area);
+  A* table = reinterpret_cast<A*>(io[0]);
+  WorkMeter meter;
+  for (int64_t c = 0; c < channels && meter.go_on(4 * batch * area); ++c) {
+    dispatch<kFloatTypes>(p.x, [&]<class T>() {
+      const T* x = reinterpret_cast<const T*>(io[1]);
+      const auto sum = [&](auto term) {  // of each image from zero, so that a long batch loses no digits
+        double all = 0;
+        for (int64_t n = 0; n < batch; ++n) {
+          double image = 0;
+          const T* at = x + (n * channels + c) * area;
+          for (int64_t i = 0; i < area; ++i) image += term(static_cast<double>(load(at[i])));
+          all += image;
+        }
+        return all;
+      };
+      const double mean = sum([](double v) { return v; }) / count;
+      const double variance = sum([mean](double v) { return (v - mean) * (v - mean); }) / count;
+      fill_channel(p.table, c, element(p.table.dtypes[0], io[2], c), element(p.table.dtypes[1], io[3], c), mean,
+                   variance, table);
+      const double now[] = {mean, variance};
+      for (size_t k = 0; k < 2; ++k) {
+        const DType type = p.table.dtypes[2 + k];
+        const double before = element(type, io[4 + k], c);
+        if (p.gives[k]) set_element(type, io[6 + k], c, before * p.momentum + now[k] * (1 - p.momentum));
+      }
+    });
+  }
 }
 
 /// io: x, y, table.
@@ -81,12 +136,14 @@ void run_generic(const void* params, std::byte* const* io, const ExecContext&) {
   }
 }
 
+bool trains(const NodeContext& c) { return c.version() >= 14 && c.attr_int("training_mode", 0) != 0; }
+
 void infer_batch_norm(InferContext& c) {
   if (c.version() < 9 && c.attr_int("spatial", 1) == 0) c.unsupported("spatial = 0");
-  if (c.attr_int("training_mode", 0) != 0) c.unsupported("training_mode = 1");
+  const bool training = trains(c);
   if (c.version() < 7 && c.attr_int("is_test", 0) == 0) c.unsupported("is_test = 0");
   for (size_t i = 1; i < c.node().outputs.size(); ++i) {
-    if (c.has_output(i)) c.unsupported(cat("output ", i, ", which only training fills"));
+    if (c.has_output(i) && !(training && i < 3)) c.unsupported(cat("output ", i, ", which only training fills"));
   }
   const TensorFacts& x = c.input(0);
   require_type(c, 0, kFloatTypes);
@@ -98,7 +155,25 @@ void infer_batch_norm(InferContext& c) {
       c.fail(cat("input ", i, " has shape ", c.input(i).shape.str(), "; expected one value for each of ", channels,
                  " channels"));
   }
+  if (training && x.shape.elements() == 0) c.fail(cat("statistics of no elements: x has shape ", x.shape.str()));
   c.set_output(0, x.dtype, x.shape);
+  for (size_t i = 1; i < 3; ++i) {
+    if (c.has_output(i)) c.set_output(i, c.input(2 + i).dtype, {channels});
+  }
+}
+
+template <class A>
+Ref lower_statistics(LowerContext& c, const TableParams& table, const ApplyParams& size) {
+  const Ref to = c.scratch(static_cast<size_t>(2 * size.channels) * sizeof(A));
+  StatisticsParams p{table, size, c.input(0).dtype, static_cast<double>(c.attr_float("momentum", 0.9f)), {}};
+  Ref running[2] = {to, to};  // what nobody reads is not written
+  for (size_t k = 0; k < 2; ++k) {
+    p.gives[k] = c.has_output(1 + k) && c.out(1 + k).valid();
+    if (p.gives[k]) running[k] = c.out(1 + k);
+  }
+  c.step(run_statistics<A>, p, {to, c.in(0), c.in(1), c.in(2), c.in(3), c.in(4), running[0], running[1]},
+         static_cast<double>(size.batch * size.channels * size.area) * 4);
+  return to;
 }
 
 template <class A>
@@ -127,7 +202,8 @@ void lower_batch_norm(LowerContext& c) {
   TableParams t{p.channels, {}, static_cast<double>(c.attr_float("epsilon", 1e-5f))};
   for (size_t i = 0; i < 4; ++i) t.dtypes[i] = c.input(i + 1).dtype;
   const bool f32 = x.dtype == DType::kF32;
-  const Ref table = f32 ? lower_table<float>(c, t) : lower_table<double>(c, t);
+  const Ref table = trains(c) ? (f32 ? lower_statistics<float>(c, t, p) : lower_statistics<double>(c, t, p))
+                              : (f32 ? lower_table<float>(c, t) : lower_table<double>(c, t));
   const StepFn fn = f32 ? run_f32 : dispatch<kFloatTypes>(x.dtype, []<class T>() -> StepFn { return run_generic<T>; });
   c.in_place(0, 0);
   c.step(fn, p, {c.in(0), c.out(0), table}, static_cast<double>(x.shape.elements()) * (f32 ? 0.1 : 4));
@@ -141,7 +217,8 @@ void register_batch_normalization(OpRegistry& r) {
          .min_inputs = 5,
          .max_inputs = 5,
          .max_outputs = 5,
-         .infer = infer_batch_norm},
+         .infer = infer_batch_norm,
+         .rows_mix = [](const Node& node) { return int_attr(node, "training_mode", 0) != 0; }},
         lower_batch_norm);
 }
 

@@ -205,13 +205,15 @@ void lower_mean_variance(LowerContext& c) {
 }  // namespace
 
 void register_local_normalization(OpRegistry& r) {
-  const auto add = [&](std::string_view name, int since, LowerFn lower) {
-    r.add({.name = name, .since = since, .min_inputs = 1, .max_inputs = 1, .max_outputs = 1, .infer = infer_same},
-          lower);
-  };
-  add("LRN", 1, lower_lrn);
-  add("LpNormalization", 1, lower_lp);
-  add("MeanVarianceNormalization", 9, lower_mean_variance);
+  OpSchema schema{.min_inputs = 1, .max_inputs = 1, .max_outputs = 1, .infer = infer_same};
+  schema.name = "LRN";
+  r.add(schema, lower_lrn);
+  schema.name = "LpNormalization";
+  r.add(schema, lower_lp);
+  schema.name = "MeanVarianceNormalization";
+  schema.since = 9;
+  schema.rows_mix = [](const Node& node) { return !node.attributes.contains("axes"); };  // then they are 0, 2 and 3
+  r.add(schema, lower_mean_variance);
 }
 
 }  // namespace inferkit
