@@ -9,9 +9,10 @@ namespace {
 // An element is NaN or infinite where all bits of its exponent are one. Adding the lowest exponent bit to the masked
 // exponent then carries into the sign bit, so that one OR over all elements answers for them all: and, add, or
 // vectorise on every instruction set, where floating-point comparisons under strict rules do not.
-template <class Bits, Bits kExponent>
+template <class Bits, Bits kExponentBits>
 struct FiniteScan {
   using Element = Bits;
+  static constexpr Bits kExponent = kExponentBits;
   static constexpr Bits kOne = Bits(kExponent & (~kExponent + 1));
   static constexpr Bits kSign = Bits(Bits{1} << (8 * sizeof(Bits) - 1));
   static Bits mark(Bits bits) { return Bits(Bits(bits & kExponent) + kOne); }
@@ -28,6 +29,25 @@ struct ByteScan {
   using Element = uint8_t;
   static constexpr uint8_t kSign = 0x80;
   static uint8_t mark(uint8_t bits) { return bits == kNaN ? kSign : 0; }
+};
+
+/// Finds infinities alone: the exponent is all ones, and nothing is below it.
+template <class Finite>
+struct InfinityScan {
+  using Element = typename Finite::Element;
+  static constexpr Element kSign = Finite::kSign;
+  static Element mark(Element bits) {
+    return Element(bits & Element(~kSign)) == Finite::kExponent ? kSign : Element{0};
+  }
+};
+/// Finds all but minus infinity.
+template <class Finite>
+struct MaskScan {
+  using Element = typename Finite::Element;
+  static constexpr Element kSign = Finite::kSign;
+  static Element mark(Element bits) {
+    return bits == Element(kSign | Finite::kExponent) ? Element{0} : Finite::mark(bits);
+  }
 };
 
 // Elements are moved by memcpy of their size: the source may be unaligned.
@@ -83,26 +103,41 @@ bool copy_bool_run(const char* source, int64_t step, int64_t count, char* target
 
 using Run = bool (*)(const char* source, int64_t step, int64_t count, char* target);
 
+template <class Finite, bool kCopy>
+Run scan_for(NonFinite allowed) {
+  if (allowed == NonFinite::kNan) return scan_run<InfinityScan<Finite>, kCopy>;
+  if (allowed == NonFinite::kMinusInfinity) return scan_run<MaskScan<Finite>, kCopy>;
+  return scan_run<Finite, kCopy>;
+}
+
+/// Of a type that has NaN, but no infinity.
+template <class Nan, bool kCopy>
+Run scan_for_nan(NonFinite allowed) {
+  return allowed == NonFinite::kNan ? nullptr : Run{scan_run<Nan, kCopy>};
+}
+
+/// Null where nothing need be looked at.
 template <bool kCopy>
-Run scanning_run(DType dtype) {
+Run scanning_run(DType dtype, NonFinite allowed) {
+  if (allowed == NonFinite::kAll) return nullptr;
   switch (dtype) {
     case DType::kF16:
-      return scan_run<ScanF16, kCopy>;
+      return scan_for<ScanF16, kCopy>(allowed);
     case DType::kBF16:
-      return scan_run<ScanBF16, kCopy>;
+      return scan_for<ScanBF16, kCopy>(allowed);
     case DType::kF32:
-      return scan_run<ScanF32, kCopy>;
+      return scan_for<ScanF32, kCopy>(allowed);
     case DType::kF64:
-      return scan_run<ScanF64, kCopy>;
+      return scan_for<ScanF64, kCopy>(allowed);
     case DType::kF8E4M3FN:
-      return scan_run<ScanF8E4M3FN, kCopy>;
+      return scan_for_nan<ScanF8E4M3FN, kCopy>(allowed);
     case DType::kF8E5M2:
-      return scan_run<ScanF8E5M2, kCopy>;
+      return scan_for<ScanF8E5M2, kCopy>(allowed);
     case DType::kF8E4M3FNUZ:
     case DType::kF8E5M2FNUZ:
-      return scan_run<ByteScan<0x80>, kCopy>;
+      return scan_for_nan<ByteScan<0x80>, kCopy>(allowed);
     case DType::kF8E8M0:
-      return scan_run<ByteScan<0xff>, kCopy>;
+      return scan_for_nan<ByteScan<0xff>, kCopy>(allowed);
     default:
       return nullptr;
   }
@@ -194,24 +229,24 @@ bool StridedView::is_contiguous() const {
   return true;
 }
 
-bool copy_strided(const StridedView& source, void* target, bool check_finite) {
-  const Run scan = check_finite ? scanning_run<true>(source.dtype) : nullptr;
+bool copy_strided(const StridedView& source, void* target, NonFinite allowed) {
+  const Run scan = scanning_run<true>(source.dtype, allowed);
   return walk_runs(source, static_cast<char*>(target), scan ? scan : copying_run(source.dtype));
 }
 
-bool all_finite(const StridedView& source) {
-  const Run scan = scanning_run<false>(source.dtype);
+bool all_finite(const StridedView& source, NonFinite allowed) {
+  const Run scan = scanning_run<false>(source.dtype, allowed);
   return !scan || walk_runs(source, nullptr, scan);
 }
 
 bool all_finite(const TensorView& source) {
-  const Run scan = scanning_run<false>(source.dtype);
+  const Run scan = scanning_run<false>(source.dtype, NonFinite::kNone);
   return !scan || scan(static_cast<const char*>(source.data), static_cast<int64_t>(dtype_size(source.dtype)),
                        source.shape.elements(), nullptr);
 }
 
-std::optional<Shape> first_non_finite(const StridedView& source) {
-  const Run scan = scanning_run<false>(source.dtype);
+std::optional<Shape> first_non_finite(const StridedView& source, NonFinite allowed) {
+  const Run scan = scanning_run<false>(source.dtype, allowed);
   const int64_t count = source.shape.elements();
   const auto steps = source.shape.strides();
   for (int64_t i = 0; scan && i < count; ++i) {

@@ -23,16 +23,20 @@ struct StridedView {
   bool is_contiguous() const;
 };
 
-/// Copies `source` row-major to `target`, which holds all of it and does not overlap; reads each element once. A bool
-/// whose byte is not 0 becomes 1. Returns false where `check_finite` is set and a
-/// floating-point element is NaN or infinite (everything is copied all the same). The source need not be aligned.
-bool copy_strided(const StridedView& source, void* target, bool check_finite);
+/// Of the values that are not finite, those that a scan lets through.
+enum class NonFinite : uint8_t { kNone, kNan, kMinusInfinity, kAll };
 
-/// True where no element is NaN or infinite; always true of integers and bools.
-bool all_finite(const StridedView& source);
+/// Copies `source` row-major to `target`, which holds all of it and does not overlap; reads each element once. A bool
+/// whose byte is not 0 becomes 1. Returns false where a floating-point element is NaN or infinite and not `allowed`
+/// (everything is copied all the same). The source need not be aligned.
+bool copy_strided(const StridedView& source, void* target, NonFinite allowed);
+
+/// True where every element is finite or allowed; always true of integers and bools.
+bool all_finite(const StridedView& source, NonFinite allowed = NonFinite::kNone);
 bool all_finite(const TensorView& source);
 
-/// The row-major index of the first element that is NaN or infinite. Slow: for the message after a scan said no.
-std::optional<Shape> first_non_finite(const StridedView& source);
+/// The row-major index of the first element that is neither finite nor allowed. Slow: for the message after a scan said
+/// no.
+std::optional<Shape> first_non_finite(const StridedView& source, NonFinite allowed = NonFinite::kNone);
 
 }  // namespace inferkit

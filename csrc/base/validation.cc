@@ -1,6 +1,7 @@
 #include "base/validation.h"
 
 #include "base/error.h"
+#include "base/text.h"
 
 namespace inferkit {
 namespace {
@@ -22,14 +23,36 @@ Shape row_of(const Shape& spec) {
        cat("input '", name, "' has shape ", given.str(), "; expected ", expected, " (None is any length)"));
 }
 
-[[noreturn]] void fail_finite(std::string_view name, const StridedView& given) {
-  const auto index = first_non_finite(given);
+/// Where a check is switched off, for a message.
+std::string switch_of(std::string_view name, std::string_view argument) {
+  return cat("input_checks={", quote(name), ": InputChecks(", argument, ")}");
+}
+
+[[noreturn]] void fail_finite(std::string_view name, const StridedView& given, NonFinite allowed) {
+  const auto index = first_non_finite(given, allowed);
+  std::string_view found = "NaN or infinity", expected = "finite values";
+  if (allowed == NonFinite::kNan) {
+    found = "infinity", expected = "finite values, or NaN for missing ones";
+  } else if (allowed == NonFinite::kMinusInfinity) {
+    found = "NaN or plus infinity", expected = "finite values, or minus infinity where it masks";
+  }
   fail(Reason::kNonFinite,
-       cat("input '", name, "' holds NaN or infinity", index ? cat(" at index ", index->str()) : std::string(),
-           "; expected finite values: clean the input, or allow them with input_checks=InputChecks(finite=False)"));
+       cat("input '", name, "' holds ", found, index ? cat(" at index ", index->str()) : "", "; expected ", expected,
+           ": clean the input, or load the model with ", switch_of(name, "finite=False")));
 }
 
 }  // namespace
+
+PortChecks resolve(const InputChecks& asked, const InputSense& sense) {
+  PortChecks out{.min_length = asked.min_length, .max_length = asked.max_length};
+  if (asked.finite != CheckMode::kOn) {
+    out.allowed = asked.finite == CheckMode::kOff ? NonFinite::kAll : sense.non_finite;
+  }
+  if (asked.non_empty != CheckMode::kOn) {
+    out.empty_axes = asked.non_empty == CheckMode::kOff ? kAllAxes : sense.empty_axes;
+  }
+  return out;
+}
 
 BatchAxis batch_axis_of(std::string_view name, const Shape& spec, const Shape& given) {
   if (given.rank() == spec.rank()) return BatchAxis::kPresent;
@@ -38,7 +61,7 @@ BatchAxis batch_axis_of(std::string_view name, const Shape& spec, const Shape& g
 }
 
 void check_input(std::string_view name, DType spec_dtype, const Shape& spec, DType dtype, const Shape& given,
-                 const InputChecks& checks, BatchAxis axis) {
+                 const PortChecks& checks, BatchAxis axis) {
   if (dtype != spec_dtype) {
     fail(Reason::kDtype, cat("input '", name, "' has dtype ", dtype_name(dtype), "; expected ", dtype_name(spec_dtype),
                              ": convert it with .astype('", dtype_name(spec_dtype), "')"));
@@ -52,9 +75,10 @@ void check_input(std::string_view name, DType spec_dtype, const Shape& spec, DTy
   for (size_t i = 0; i < given.rank(); ++i) {
     const int64_t got = given[i];
     const bool batch = i + skip == 0, free = spec[i + skip] == Shape::kFree;
-    if (got == 0 && checks.non_empty) {
-      fail(Reason::kEmpty,
-           cat("input '", name, "' is empty: its shape is ", given.str(), "; every dimension must be at least 1"));
+    if (got == 0 && !(checks.empty_axes >> (i + skip) & 1)) {
+      fail(Reason::kEmpty, cat("input '", name, "' is empty: its shape is ", given.str(),
+                               "; every dimension must be at least 1, unless you load the model with ",
+                               switch_of(name, "non_empty=False")));
     }
     if (batch || !free) continue;
     if (got < checks.min_length) {
@@ -70,12 +94,12 @@ void check_input(std::string_view name, DType spec_dtype, const Shape& spec, DTy
   }
 }
 
-void copy_input(std::string_view name, const StridedView& given, void* target, const InputChecks& checks) {
-  if (!copy_strided(given, target, checks.finite)) fail_finite(name, given);
+void copy_input(std::string_view name, const StridedView& given, void* target, const PortChecks& checks) {
+  if (!copy_strided(given, target, checks.allowed)) fail_finite(name, given, checks.allowed);
 }
 
-void scan_input(std::string_view name, const StridedView& given, const InputChecks& checks) {
-  if (checks.finite && !all_finite(given)) fail_finite(name, given);
+void scan_input(std::string_view name, const StridedView& given, const PortChecks& checks) {
+  if (!all_finite(given, checks.allowed)) fail_finite(name, given, checks.allowed);
 }
 
 }  // namespace inferkit

@@ -82,7 +82,7 @@ Batcher::Batcher(std::shared_ptr<Runner> runner, BatcherOptions options, std::sh
       clock_(clock),
       steady_(dynamic_cast<const SteadyClock*>(&clock) != nullptr),
       fork_generation_(fork_generation()),
-      intake_(runner_->inputs(), options_),
+      intake_(runner_->inputs(), runner_->senses(), options_),
       recorder_(clock, options_.trace_size, [this] { return uint64_t{scheduler_.depth()}; }),
       predictor_(*runner_),
       runs_(std::min(size_t(options_.max_concurrent), kWatchedRuns)),

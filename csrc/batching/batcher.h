@@ -120,6 +120,10 @@ class Batcher {
   /// Whether its clock is the one that threads sleep by.
   bool steady() const { return steady_; }
 
+  /// Of a model that is to take the runner's place, what its inputs are checked for; then follow() once it has.
+  const Intake::Checks& checks_for(const Runner& next) { return intake_.checks_for(next.senses()); }
+  void follow(const Intake::Checks& checks) noexcept { intake_.follow(checks); }
+
   const BatcherOptions& options() const { return options_; }
   int64_t max_rows() const { return intake_.max_rows(); }
   Runner& runner() const { return *runner_; }

@@ -34,32 +34,52 @@ std::span<const PortSpec> checked_ports(std::span<const PortSpec> inputs) {
 
 }  // namespace
 
-Intake::Intake(std::span<const PortSpec> inputs, const BatcherOptions& options)
+Intake::Intake(std::span<const PortSpec> inputs, std::span<const InputSense> senses, const BatcherOptions& options)
     : inputs_(checked_ports(inputs)),
-      checks_(options.inputs),
+      asked_(options.inputs.empty() ? std::vector<InputChecks>(inputs.size()) : options.inputs),
       layouts_(inputs),
       fixed_rows_(fixed_rows_of(inputs)),
       max_rows_(fixed_rows_ ? fixed_rows_ : options.max_batch_size) {
-  checks_.non_empty = true;  // a request of no rows has no answer
+  if (asked_.size() != inputs.size()) {
+    throw std::invalid_argument(cat("input checks for ", asked_.size(), " inputs; the model has ", inputs.size()));
+  }
   while (is_shared(inputs_[first_batched_])) ++first_batched_;
+  follow(checks_for(senses));
+}
+
+const Intake::Checks& Intake::checks_for(std::span<const InputSense> senses) {
+  Checks checks;
+  for (size_t i = 0; i < asked_.size(); ++i) {
+    checks.push_back(resolve(asked_[i], i < senses.size() ? senses[i] : InputSense{}));
+    // A request of no rows has no answer.
+    if (!is_shared(inputs_[i])) checks.back().empty_axes = static_cast<Axes>(checks.back().empty_axes & ~1u);
+  }
+  const MutexLock lock(mutex_);
+  const auto at = std::ranges::find(known_, checks);
+  return at == known_.end() ? known_.emplace_back(std::move(checks)) : *at;
 }
 
 Checked Intake::check(std::span<const StridedView> given) {
   if (given.size() != inputs_.size()) {
     fail(Reason::kName, cat("the model takes ", inputs_.size(), " inputs, got ", given.size()));
   }
+  const Checks& checks = this->checks();
   Checked out;
   for (size_t i = 0; i < given.size(); ++i) {
     const PortSpec& spec = inputs_[i];
     const Shape& shape = given[i].shape;
     if (is_shared(spec)) {
-      check_input(spec.name, spec.dtype, spec.shape, given[i].dtype, shape, checks_, BatchAxis::kPresent);
+      check_input(spec.name, spec.dtype, spec.shape, given[i].dtype, shape, checks[i], BatchAxis::kPresent);
       continue;
     }
     const BatchAxis axis = batch_axis_of(spec.name, spec.shape, shape);
     Shape expected = spec.shape;
     expected[0] = Shape::kFree;  // the number of rows is judged below, with a better message
-    check_input(spec.name, spec.dtype, expected, given[i].dtype, shape, checks_, axis);
+    if (axis == BatchAxis::kPresent && shape[0] == 0 && given[i].dtype == spec.dtype) {
+      fail(Reason::kEmpty,
+           cat("input '", spec.name, "' has no rows: its shape is ", shape.str(), "; a request needs at least one"));
+    }
+    check_input(spec.name, spec.dtype, expected, given[i].dtype, shape, checks[i], axis);
     const bool single = axis == BatchAxis::kAbsent;
     const int64_t rows = single ? 1 : shape[0];
     if (i == first_batched_) {
@@ -94,7 +114,7 @@ Checked Intake::check(std::span<const StridedView> given) {
       if (is_shared(inputs_[i])) {
         shared.resize(given.size());
         shared[i].resize(dtype_size(inputs_[i].dtype));
-        copy_input(inputs_[i].name, view, shared[i].data(), checks_);
+        copy_input(inputs_[i].name, view, shared[i].data(), checks[i]);
       } else if (!out.single_row) {
         rows.back().erase(0);
       }
@@ -138,7 +158,7 @@ void Intake::copy_numbers(const StridedView& given, const Checked& checked, size
   if (checked.layout->is_shared(index)) {  // the value that the layout was found by: the caller's may have changed
     std::ranges::copy(checked.layout->shared[index], to);
   } else {
-    copy_input(inputs_[index].name, given, to, checks_);
+    copy_input(inputs_[index].name, given, to, checks()[index]);
   }
 }
 
@@ -165,7 +185,8 @@ Buffer Intake::copy(std::span<const StridedView> given, const Checked& checked, 
 }
 
 void Intake::scan(std::span<const StridedView> given) const {
-  for (size_t i = 0; i < given.size(); ++i) scan_input(inputs_[i].name, given[i], checks_);
+  const Checks& checks = this->checks();
+  for (size_t i = 0; i < given.size(); ++i) scan_input(inputs_[i].name, given[i], checks[i]);
 }
 
 }  // namespace inferkit

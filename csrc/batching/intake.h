@@ -1,7 +1,10 @@
 // What comes in: is it a request that this model can take, and of how many rows?
 #pragma once
+#include <atomic>
+#include <deque>
 #include <memory>
 #include <span>
+#include <vector>
 
 #include "base/validation.h"
 #include "batching/layout.h"
@@ -9,6 +12,7 @@
 #include "batching/request.h"
 #include "engine/runner.h"
 #include "memory/buffer_pool.h"
+#include "platform/mutex.h"
 
 namespace inferkit {
 
@@ -18,12 +22,18 @@ struct Checked {
   bool single_row = false;
 };
 
-/// Immutable but for the layouts that it has seen; thread-safe.
+/// Immutable but for the layouts that it has seen and what the present model gives a meaning to; thread-safe.
 class Intake {
  public:
   /// `inputs` belong to a Runner that outlives this. Throws std::invalid_argument where such a model cannot be batched:
   /// no input has a batch axis.
-  Intake(std::span<const PortSpec> inputs, const BatcherOptions& options);
+  Intake(std::span<const PortSpec> inputs, std::span<const InputSense> senses, const BatcherOptions& options);
+
+  using Checks = std::vector<PortChecks>;  // one for each input
+  /// What is checked with a model that gives these meanings, where the checks are left to it. Lives as long as this.
+  const Checks& checks_for(std::span<const InputSense> senses);
+  /// What is checked from now on, by checks_for(). Release: who sees them sees what they are.
+  void follow(const Checks& checks) noexcept { checks_.store(&checks, std::memory_order_release); }
 
   /// Rows in a batch: max_batch_size, or the number that the model's first dimension is fixed at.
   int64_t max_rows() const { return max_rows_; }
@@ -41,9 +51,14 @@ class Intake {
 
  private:
   void copy_numbers(const StridedView& given, const Checked& checked, size_t index, std::byte* to) const;
+  const Checks& checks() const { return *checks_.load(std::memory_order_acquire); }
 
   std::span<const PortSpec> inputs_;
-  InputChecks checks_;
+  const std::vector<InputChecks> asked_;
+  Mutex mutex_;  // held to find some among the known, or add them
+  /// All that have been in use: a request may be about to look at any of them. Equal ones are one.
+  std::deque<Checks> known_ GUARDED_BY(mutex_);
+  std::atomic<const Checks*> checks_{nullptr};
   LayoutTable layouts_;
   const int64_t fixed_rows_;  // 0: free
   const int64_t max_rows_;

@@ -24,8 +24,8 @@ struct BatcherOptions {
   /// wake-ups, 14 us at the median and about 90 us at p99, so up to there running it is the shorter pause even for
   /// the loop's other tasks.
   Nanos inline_limit = 100'000;
-  size_t trace_size = 4096;  // requests and batches that the trace remembers; 0: none
-  InputChecks inputs{};
+  size_t trace_size = 4096;             // requests and batches that the trace remembers; 0: none
+  std::vector<InputChecks> inputs{};    // one for each input; empty: the default ones
   std::vector<OutputChecks> outputs{};  // one for each output; empty: no checks
 };
 

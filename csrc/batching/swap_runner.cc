@@ -13,13 +13,17 @@ bool same_ports(std::span<const PortSpec> a, std::span<const PortSpec> b) {
   });
 }
 
-std::vector<PortSpec> copy_of(std::span<const PortSpec> ports) { return {ports.begin(), ports.end()}; }
+template <class T>
+std::vector<T> copy_of(std::span<const T> items) {
+  return {items.begin(), items.end()};
+}
 
 }  // namespace
 
 SwapRunner::SwapRunner(std::shared_ptr<Runner> first)
     : inputs_(copy_of(first->inputs())),
       outputs_(copy_of(first->outputs())),
+      senses_(copy_of(first->senses())),
       rows_mix_(first->rows_mix()),
       needs_gil_(first->needs_gil()) {
   const MutexLock lock(mutex_);
@@ -33,10 +37,11 @@ std::shared_ptr<Runner> SwapRunner::swap(std::shared_ptr<Runner> next) {
   }
   if (next->rows_mix() != rows_mix_) {
     throw std::invalid_argument(
-        rows_mix_ ? "the present model quantises its inputs as it runs, and so each request is a batch of its own; the "
-                    "other does not: make a new Batcher for it"
-                  : "the other model quantises its inputs as it runs, so that each request must be a batch of its own: "
-                    "make a new Batcher for it");
+        rows_mix_
+            ? "the present model quantises or normalises by all rows of a run, and so each request is a batch of "
+              "its own; the other does not: make a new Batcher for it"
+            : "the other model quantises or normalises by all rows of a run, so that each request must be a batch "
+              "of its own: make a new Batcher for it");
   }
   const MutexLock lock(mutex_);
   Place& before = *current_.load(std::memory_order_relaxed);

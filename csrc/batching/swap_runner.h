@@ -23,6 +23,8 @@ class SwapRunner final : public Runner {
 
   std::span<const PortSpec> inputs() const override { return inputs_; }
   std::span<const PortSpec> outputs() const override { return outputs_; }
+  /// The first model's; those of another are its own to ask for.
+  std::span<const InputSense> senses() const override { return senses_; }
   Status run(std::span<const TensorView> inputs, OutputSink& sink) noexcept override;
   /// Relaxed: a run of a model that needs the GIL takes it, whatever was said before it.
   bool needs_gil() const override { return needs_gil_.load(std::memory_order_relaxed); }
@@ -59,6 +61,7 @@ class SwapRunner final : public Runner {
   void retire(Place& place) const;
 
   const std::vector<PortSpec> inputs_, outputs_;
+  const std::vector<InputSense> senses_;
   const bool rows_mix_;
   mutable Mutex mutex_;  // one swap at a time; guards the runners of places that are not the present one
   std::deque<Place> places_ GUARDED_BY(mutex_);

@@ -90,7 +90,10 @@ BatcherCore::BatcherCore(py::object model)
     : model_(std::move(model)), runner_(std::make_shared<SwapRunner>(py_model(model_).runner)) {}
 
 void BatcherCore::swap(py::object model) {
-  const std::shared_ptr<Runner> before = runner_->swap(py_model(model).runner);
+  const std::shared_ptr<Runner> next = py_model(model).runner;
+  const Intake::Checks& checks = batcher_->checks_for(*next);  // first what may fail
+  const std::shared_ptr<Runner> before = runner_->swap(next);
+  batcher_->follow(checks);  // the GIL is held: no other swap comes between
   std::swap(model_, model);  // the other goes with the argument: its callable may run Python as it dies
 }
 

@@ -152,8 +152,8 @@ void bind_batcher(py::module_& m) {
                        const Given<std::optional<int64_t>>& max_concurrent, const Flag& wait_when_full,
                        const Timeout& full_timeout, const Given<std::optional<int64_t>>& max_waiting,
                        const Flag& caller_runs, const Flag& isolate_failures, const Number& inline_limit,
-                       const Count& trace_size, std::optional<InputChecks> inputs, std::vector<OutputChecks> outputs,
-                       const Given<std::optional<ManualClock>>& clock) {
+                       const Count& trace_size, std::vector<std::optional<InputChecks>> inputs,
+                       std::vector<OutputChecks> outputs, const Given<std::optional<ManualClock>>& clock) {
              const PyModel& of = py_model(model);
              constexpr int64_t kMost = std::numeric_limits<int>::max();
              BatcherOptions options;
@@ -169,7 +169,10 @@ void bind_batcher(py::module_& m) {
              options.isolate_failures = flag(isolate_failures, "isolate_failures");
              options.inline_limit = seconds(inline_limit, "inline_limit");
              options.trace_size = static_cast<size_t>(integer(trace_size, "trace_size", 0, int64_t{1} << 24));
-             options.inputs = inputs ? *inputs : of.checks;
+             options.inputs = of.asked;
+             for (size_t i = 0; i < inputs.size() && i < of.asked.size(); ++i) {
+               if (inputs[i]) options.inputs[i] = *inputs[i];
+             }
              options.outputs = std::move(outputs);
              return PyBatcher{BatcherCore::make(model, std::move(options), clock_from(clock))};
            }),

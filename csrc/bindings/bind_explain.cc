@@ -103,7 +103,7 @@ Model& native_of(const PyModel& model) {
 
 /// One for each input, and such as a run's inputs may have.
 std::vector<Shape> checked_shapes(const Model& model, const std::vector<std::vector<Given<int64_t>>>& dimensions,
-                                  const InputChecks& checks) {
+                                  std::span<const PortChecks> checks) {
   const auto specs = model.inputs();
   if (dimensions.size() != specs.size()) throw std::invalid_argument("expected one shape for each input");
   std::vector<Shape> out;
@@ -116,7 +116,7 @@ std::vector<Shape> checked_shapes(const Model& model, const std::vector<std::vec
     const std::string what = cat("a dimension of input ", quote(specs[i].name));
     Shape& shape = out.emplace_back();
     for (const auto& d : dims) shape.push_back(integer(d, what.c_str(), 0));
-    check_input(specs[i].name, specs[i].dtype, specs[i].shape, specs[i].dtype, out.back(), checks);
+    check_input(specs[i].name, specs[i].dtype, specs[i].shape, specs[i].dtype, out.back(), checks[i]);
   }
   return out;
 }

@@ -103,17 +103,49 @@ ModelOptions options_from(const MaybeCount& threads, const Count& max_plans, con
   return options;
 }
 
-PyModel from_native(std::shared_ptr<Model> native, const InputChecks& checks) { return {native, native, checks}; }
+PyModel from_native(const std::shared_ptr<Model>& native) { return make_py_model(native, native); }
+
+/// True, False, or None for what the model says.
+CheckMode check_mode(const Given<std::optional<bool>>& value, const char* name) {
+  if (value.is_none()) return CheckMode::kByModel;
+  return flag(value, name) ? CheckMode::kOn : CheckMode::kOff;
+}
+
+/// For each input, what the model gives a meaning to: "nan", "-inf" or "", and the axes that may be empty.
+py::list senses_of(const py::object& self) {
+  const PyModel& model = py_model(self);
+  const auto senses = model.runner->senses();
+  py::list out;
+  for (size_t i = 0; i < model.runner->inputs().size(); ++i) {
+    const InputSense sense = i < senses.size() ? senses[i] : InputSense{};
+    py::list axes;
+    for (size_t axis = 0; axis < Shape::kMaxRank; ++axis) {
+      if (sense.empty_axes >> axis & 1) axes.append(py::int_(axis));
+    }
+    const bool nan = sense.non_finite == NonFinite::kNan, masks = sense.non_finite == NonFinite::kMinusInfinity;
+    out.append(py::make_tuple(nan ? "nan" : masks ? "-inf" : "", py::tuple(axes)));
+  }
+  return out;
+}
 
 /// The model that takes what is given: another one where that has inputs which the file gives a default for.
 std::optional<PyModel> with_given(const PyModel& model, const py::dict& feeds) {
   if (!model.native || model.native->defaults().empty() || feeds.size() <= model.runner->inputs().size()) return {};
   std::vector<std::string> names;
-  for (const PortSpec& spec : model.native->defaults()) {
-    if (find_named(feeds, spec)) names.push_back(spec.name);
+  std::vector<InputChecks> asked = model.asked, asked_defaults;
+  const auto defaults = model.native->defaults();
+  for (size_t i = 0; i < defaults.size(); ++i) {
+    if (find_named(feeds, defaults[i])) {
+      names.push_back(defaults[i].name);
+      asked.push_back(model.asked_defaults[i]);
+    } else {
+      asked_defaults.push_back(model.asked_defaults[i]);
+    }
   }
   if (names.empty()) return {};
-  return from_native(without_gil([&] { return model.native->with_inputs(names); }), model.checks);
+  PyModel out = from_native(without_gil([&] { return model.native->with_inputs(names); }));
+  set_checks(out, std::move(asked), std::move(asked_defaults));
+  return out;
 }
 
 py::dict run_by_name(const py::object& self, const py::dict& feeds,
@@ -206,12 +238,12 @@ py::dict metadata_of(const py::object& self) {
 
 void bind_model(py::module_& m) {
   py::class_<InputChecks>(m, "InputChecks", py::custom_type_setup(with_new))
-      .def(py::init([](const Given<bool>& finite, const Given<bool>& non_empty, const Count& min_length,
-                       const Count& max_length) {
-             return InputChecks{flag(finite, "finite"), flag(non_empty, "non_empty"),
+      .def(py::init([](const Given<std::optional<bool>>& finite, const Given<std::optional<bool>>& non_empty,
+                       const Count& min_length, const Count& max_length) {
+             return InputChecks{check_mode(finite, "finite"), check_mode(non_empty, "non_empty"),
                                 integer(min_length, "min_length", 0), integer(max_length, "max_length", 0)};
            }),
-           py::kw_only(), py::arg("finite") = true, py::arg("non_empty") = true, py::arg("min_length") = 0,
+           py::kw_only(), py::arg("finite") = py::none(), py::arg("non_empty") = py::none(), py::arg("min_length") = 0,
            py::arg("max_length") = 0);
 
   py::class_<Runner, std::shared_ptr<Runner>>(m, "Runner", py::custom_type_setup(without_new));
@@ -221,31 +253,29 @@ void bind_model(py::module_& m) {
   model
       .def(py::init([](const PathLike& path, const MaybeCount& threads, const Count& max_plans,
                        const MaybeCount& max_run_bytes, const Count& max_iterations, std::vector<std::string> outputs,
-                       const Given<bool>& mmap, const InputChecks& checks) {
+                       const Given<bool>& mmap) {
              const std::string file = file_path(path, "model");
              const ModelOptions options = options_from(threads, max_plans, max_run_bytes, max_iterations,
                                                        std::move(outputs), flag(mmap, "mmap"));
-             return without_gil([&] { return from_native(Model::load(file, options), checks); });
+             return without_gil([&] { return from_native(Model::load(file, options)); });
            }),
            py::kw_only(), py::arg("path"), py::arg("threads"), py::arg("max_plans"), py::arg("max_run_bytes"),
-           py::arg("max_iterations"), py::arg("outputs"), py::arg("mmap"), py::arg("checks"))
-      .def(py::init([](const py::bytes& data, const MaybeCount& threads, const Count& max_plans,
-                       const MaybeCount& max_run_bytes, const Count& max_iterations, std::vector<std::string> outputs,
-                       const InputChecks& checks) {
-             const ModelOptions options =
-                 options_from(threads, max_plans, max_run_bytes, max_iterations, std::move(outputs));
-             const std::string_view view = data;
-             return without_gil(
-                 [&] { return from_native(Model::load_bytes(std::as_bytes(std::span(view)), options), checks); });
+           py::arg("max_iterations"), py::arg("outputs"), py::arg("mmap"))
+      .def(
+          py::init([](const py::bytes& data, const MaybeCount& threads, const Count& max_plans,
+                      const MaybeCount& max_run_bytes, const Count& max_iterations, std::vector<std::string> outputs) {
+            const ModelOptions options =
+                options_from(threads, max_plans, max_run_bytes, max_iterations, std::move(outputs));
+            const std::string_view view = data;
+            return without_gil([&] { return from_native(Model::load_bytes(std::as_bytes(std::span(view)), options)); });
+          }),
+          py::kw_only(), py::arg("data"), py::arg("threads"), py::arg("max_plans"), py::arg("max_run_bytes"),
+          py::arg("max_iterations"), py::arg("outputs"))
+      .def(py::init([](py::object fn, const std::vector<GivenPort>& inputs, const std::vector<GivenPort>& outputs) {
+             return make_py_model(make_py_runner(std::move(fn), ports_in(inputs, "input"), ports_in(outputs, "output")),
+                                  nullptr);
            }),
-           py::kw_only(), py::arg("data"), py::arg("threads"), py::arg("max_plans"), py::arg("max_run_bytes"),
-           py::arg("max_iterations"), py::arg("outputs"), py::arg("checks"))
-      .def(py::init([](py::object fn, const std::vector<GivenPort>& inputs, const std::vector<GivenPort>& outputs,
-                       const InputChecks& checks) {
-             return PyModel{make_py_runner(std::move(fn), ports_in(inputs, "input"), ports_in(outputs, "output")),
-                            nullptr, checks};
-           }),
-           py::kw_only(), py::arg("callable"), py::arg("inputs"), py::arg("outputs"), py::arg("checks"))
+           py::kw_only(), py::arg("callable"), py::arg("inputs"), py::arg("outputs"))
       .def_property_readonly("_inputs",
                              [](const py::object& self) { return ports_out(py_model(self).runner->inputs()); })
       .def_property_readonly("_defaults",
@@ -255,6 +285,15 @@ void bind_model(py::module_& m) {
                              })
       .def_property_readonly("_outputs",
                              [](const py::object& self) { return ports_out(py_model(self).runner->outputs()); })
+      .def_property_readonly("_senses", &senses_of)
+      .def(
+          "_set_checks",
+          [](const py::object& self, const Given<std::vector<InputChecks>>& inputs,
+             const Given<std::vector<InputChecks>>& defaults) {
+            PyModel& of = py_model(self);  // which may not be initialised: first of all
+            set_checks(of, inputs.cast<std::vector<InputChecks>>(), defaults.cast<std::vector<InputChecks>>());
+          },
+          py::arg("inputs"), py::arg("defaults"))
       .def_property_readonly("_is_native", [](const py::object& self) { return py_model(self).native != nullptr; })
       .def_property_readonly(
           "path",

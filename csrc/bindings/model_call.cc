@@ -34,7 +34,7 @@ struct Inputs {
 };
 
 /// Runs no Python.
-void read_input(Inputs& in, size_t i, const PortSpec& spec, const InputChecks& checks) {
+void read_input(Inputs& in, size_t i, const PortSpec& spec, const PortChecks& checks) {
   const StridedView view = spec.dtype == DType::kString
                                ? port_view(in.arrays[i], spec, *BufferPool::process_default(), in.copies.emplace_back())
                                : view_of(in.arrays[i], spec.name);
@@ -283,7 +283,7 @@ Inputs read_inputs(const PyModel& model, std::span<PyObject* const> arguments) {
   Inputs in(specs.size());
   // First what may run Python, which may change an array that has been looked at.
   for (size_t i = 0; i < specs.size(); ++i) in.arrays[i] = to_port_array(arguments[i], specs[i]);
-  for (size_t i = 0; i < specs.size(); ++i) read_input(in, i, specs[i], model.checks);
+  for (size_t i = 0; i < specs.size(); ++i) read_input(in, i, specs[i], model.checks[i]);
   return in;
 }
 

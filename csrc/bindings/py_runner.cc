@@ -171,7 +171,7 @@ class PyRunner final : public Runner {
     for (size_t d = 0; fits && d < shape.rank(); ++d) fits = spec.shape[d] == Shape::kFree || spec.shape[d] == shape[d];
     if (!fits) fail(i, cat("of the callable has shape ", shape.str(), ", but ", spec.shape.str(), " is declared"));
     void* to = sink.allocate(i, spec.dtype, shape);
-    copy_strided(view, to, false);
+    copy_strided(view, to, NonFinite::kAll);
     if (spec.dtype != DType::kString) return;
     keep_text(sink, i, {static_cast<std::string_view*>(to), static_cast<size_t>(shape.elements())},
               std::numeric_limits<size_t>::max());

@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "base/tensor_view.h"
+#include "base/validation.h"
 
 namespace inferkit {
 
@@ -36,6 +37,9 @@ class Runner {
   virtual ~Runner() = default;
   virtual std::span<const PortSpec> inputs() const = 0;
   virtual std::span<const PortSpec> outputs() const = 0;
+
+  /// What it gives a meaning to, of inputs that are usually a mistake: one for each input, or none of all.
+  virtual std::span<const InputSense> senses() const { return {}; }
 
   /// Runs one batch: `inputs` in the order of inputs(), each contiguous, 64-byte aligned not required, its shape
   /// concrete and already checked against the spec; bools are 0 or 1, and do not change. Asks `sink` for every output

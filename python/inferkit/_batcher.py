@@ -21,7 +21,7 @@ from ._map import MapOptions, amapped, mapped
 from ._signature import signature_differences
 from ._stats import BatcherStats, stats_from
 from ._text import NAME_LIMIT, printable
-from ._types import InputChecks, native_checks
+from ._types import InputChecks, checks_by_name
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -136,8 +136,9 @@ class Batcher(_core.Batcher):
         The name of the batcher in logs, traces and metrics; by default the name of the model's file, or ``batcher``,
         and a number. If an open batcher has the same name, a number is added. Characters that cannot be printed are
         escaped, and a long name is cut.
-    input_checks : InputChecks, optional
-        What is checked of inputs, instead of the model's own checks. Empty requests are always refused.
+    input_checks : InputChecks or mapping of str to InputChecks, optional
+        What is checked of inputs, instead of what the model was loaded with: of all of them, or by input name; for
+        inputs that a mapping leaves out, the model's own checks hold. Requests without rows are always refused.
     output_checks : OutputChecks or mapping of str to OutputChecks, optional
         What is checked of outputs: of all of them, or by output name. By default every output must be finite and have
         the declared shape.
@@ -187,7 +188,7 @@ class Batcher(_core.Batcher):
         inline_limit: float = 100e-6,
         trace_size: int = 4096,
         name: str | None = None,
-        input_checks: InputChecks | None = None,
+        input_checks: InputChecks | Mapping[str, InputChecks] | None = None,
         output_checks: OutputChecks | Mapping[str, OutputChecks] | None = None,
         _clock: _core.ManualClock | None = None,
     ) -> None:
@@ -197,6 +198,7 @@ class Batcher(_core.Batcher):
             raise TypeError(f"name must be a str, or None for one made up, got {type(name).__name__}")
         if on_full not in ("reject", "wait"):
             raise ValueError(f"on_full must be 'reject' or 'wait', got {on_full!r}")
+        checks = checks_by_name(input_checks, model.inputs)
         super().__init__(
             model,
             max_batch_size=max_batch_size,
@@ -211,7 +213,7 @@ class Batcher(_core.Batcher):
             isolate_failures=isolate_failures,
             inline_limit=inline_limit,
             trace_size=trace_size,
-            inputs=native_checks(input_checks),
+            inputs=[checks[spec.name]._native() if spec.name in checks else None for spec in model.inputs],
             outputs=_checks_by_output(model, output_checks),
             clock=_clock,
         )

@@ -366,8 +366,8 @@ class InputChecks:
     def __init__(
         self,
         *,
-        finite: bool = True,
-        non_empty: bool = True,
+        finite: bool | None = None,
+        non_empty: bool | None = None,
         min_length: typing.SupportsInt | typing.SupportsIndex = 0,
         max_length: typing.SupportsInt | typing.SupportsIndex = 0,
     ) -> None: ...
@@ -409,7 +409,6 @@ class Model:
         max_iterations: typing.SupportsInt | typing.SupportsIndex,
         outputs: collections.abc.Sequence[str],
         mmap: bool,
-        checks: InputChecks,
     ) -> None: ...
     @typing.overload
     def __init__(
@@ -421,7 +420,6 @@ class Model:
         max_run_bytes: typing.SupportsInt | typing.SupportsIndex | None,
         max_iterations: typing.SupportsInt | typing.SupportsIndex,
         outputs: collections.abc.Sequence[str],
-        checks: InputChecks,
     ) -> None: ...
     @typing.overload
     def __init__(
@@ -434,11 +432,13 @@ class Model:
         outputs: collections.abc.Sequence[
             tuple[str, str, collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex | None]]
         ],
-        checks: InputChecks,
     ) -> None: ...
     def _memory(self) -> dict[str, typing.Any]: ...
     def _metadata(self) -> dict[str, typing.Any]: ...
     def _run(self, feeds: dict[str, typing.Any], out: dict[str, typing.Any] | None = None) -> dict[str, typing.Any]: ...
+    def _set_checks(
+        self, inputs: collections.abc.Sequence[InputChecks], defaults: collections.abc.Sequence[InputChecks]
+    ) -> None: ...
     def _weights(self) -> Weights: ...
     def trim(self) -> None:
         """
@@ -452,6 +452,8 @@ class Model:
     def _is_native(self) -> bool: ...
     @property
     def _outputs(self) -> list[typing.Any]: ...
+    @property
+    def _senses(self) -> list[typing.Any]: ...
     @property
     def path(self) -> str:
         """
@@ -701,7 +703,7 @@ class Batcher:
         isolate_failures: bool,
         inline_limit: typing.SupportsFloat | typing.SupportsIndex,
         trace_size: typing.SupportsInt | typing.SupportsIndex,
-        inputs: InputChecks | None,
+        inputs: collections.abc.Sequence[InputChecks | None],
         outputs: collections.abc.Sequence[OutputChecks],
         clock: ManualClock | None = None,
     ) -> None: ...

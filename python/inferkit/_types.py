@@ -78,14 +78,20 @@ def refuse_unknown(names: Iterable[object], specs: Iterable[TensorSpec]) -> None
 class InputChecks:
     """What is checked of an input besides dtype and shape, which are always checked.
 
-    Give it to ``Model.load(input_checks=...)``, ``Model.from_callable(...)`` or ``Batcher(...)``.
+    Give it to ``Model.load(input_checks=...)``, ``Model.from_callable(...)`` or ``Batcher(...)``: one for all inputs,
+    or a mapping of input names to them for some.
 
     Parameters
     ----------
-    finite : bool
-        There is no NaN and no infinity.
-    non_empty : bool
-        No dimension has size 0.
+    finite : bool, optional
+        True refuses NaN and infinity, False lets them through. By default they are refused, except where the model
+        gives them a meaning: NaN as a missing value, where it comes to decision trees that track missing values, to an
+        ``Imputer`` that replaces it, or where the model asks ``IsNaN``; minus infinity as a mask, where it is added to
+        what a ``Softmax`` is taken of.
+    non_empty : bool, optional
+        True refuses dimensions of size 0, False lets them through. By default they are refused, except where the model
+        gives them a meaning: the past of a decoder, to which ``Concat`` or an attention adds the present step. A
+        request to a Batcher has at least one row whatever this says.
     min_length, max_length : int
         Bounds of every free dimension except the batch, such as the length of a text. A ``max_length`` of 0 sets no
         bound.
@@ -93,12 +99,13 @@ class InputChecks:
     Examples
     --------
     >>> import inferkit
-    >>> inferkit.InputChecks(max_length=512).finite
-    True
+    >>> inferkit.InputChecks(max_length=512).max_length
+    512
+    >>> with_missing_ages = {"age": inferkit.InputChecks(finite=False)}  # of the other inputs, the default
     """
 
-    finite: bool = True
-    non_empty: bool = True
+    finite: bool | None = None
+    non_empty: bool | None = None
     min_length: int = 0
     max_length: int = 0
 
@@ -116,13 +123,34 @@ class InputChecks:
         )
 
 
-def native_checks(checks: InputChecks | None) -> _core.InputChecks | None:
-    """Hand an argument ``input_checks`` to the core."""
-    if checks is None:
-        return None
-    if not isinstance(checks, InputChecks):
-        raise TypeError(f"input_checks must be InputChecks or None, got {type(checks).__name__}")
-    return checks._native()
+GivenChecks = InputChecks | Mapping[str, InputChecks] | None
+_EXPECTED = "input_checks must be InputChecks, or map names of inputs to them"
+
+
+def given_checks(checks: GivenChecks) -> GivenChecks:
+    """Check the type of an argument ``input_checks``, and keep what a mapping says now."""
+    if checks is None or isinstance(checks, InputChecks):
+        return checks
+    if not isinstance(checks, Mapping):
+        raise TypeError(f"{_EXPECTED}, got {type(checks).__name__}")
+    found = dict(checks)
+    for name, check in found.items():
+        for one, kind in ((name, str), (check, InputChecks)):
+            if not isinstance(one, kind):
+                raise TypeError(f"{_EXPECTED}, got a mapping with {type(one).__name__}")
+    return found
+
+
+def checks_by_name(checks: GivenChecks, specs: Iterable[TensorSpec]) -> dict[str, InputChecks]:
+    """Find what an argument ``input_checks`` says of the inputs; a mapping may leave some out."""
+    specs = tuple(specs)
+    found = given_checks(checks)
+    if found is None:
+        return {}
+    if isinstance(found, InputChecks):
+        return {spec.name: found for spec in specs}
+    refuse_unknown(sorted(found.keys() - {spec.name for spec in specs}), specs)
+    return dict(found)
 
 
 class Metadata(Mapping[str, str]):
@@ -165,6 +193,10 @@ class Metadata(Mapping[str, str]):
         self.version = version
         self.ir_version = ir_version
         self.opsets: Mapping[str, int] = MappingProxyType(dict(opsets or {}))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle and copy it by what it was made of: a view of a mapping has no copy."""
+        return _metadata, (self._entries, self.producer, self.version, self.ir_version, dict(self.opsets))
 
     def __getitem__(self, key: str) -> str:
         return self._entries[key]
@@ -221,3 +253,9 @@ class MemoryUse:
     plan_hits: int
     plan_misses: int
     plan_evictions: int
+
+
+def _metadata(
+    entries: dict[str, str], producer: str, version: int, ir_version: int, opsets: dict[str, int]
+) -> Metadata:
+    return Metadata(entries, producer=producer, version=version, ir_version=ir_version, opsets=opsets)

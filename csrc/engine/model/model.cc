@@ -9,6 +9,7 @@
 #include "engine/compile/op_registry.h"
 #include "engine/compile/plan_limits.h"
 #include "engine/model/check_attributes.h"
+#include "engine/model/input_sense.h"
 #include "engine/model/model_fork.h"
 #include "engine/plan/text_heap.h"
 #include "engine/run/keep_text.h"
@@ -141,6 +142,7 @@ Model::Model(ModelFile file, ModelOptions options, std::string path)
   lift_constants(file_.graph);
   std::vector<std::string> unsupported = missing_operators(file_.graph);
   check_arities(file_.graph);
+  senses_ = input_senses(file_.graph);
   name_required_outputs(file_.graph);
   expand_nodes(file_.graph, unsupported);
   eliminate_dead_nodes(file_.graph);

@@ -63,6 +63,7 @@ class Model final : public Runner {
 
   std::span<const PortSpec> inputs() const override { return inputs_; }
   std::span<const PortSpec> outputs() const override { return outputs_; }
+  std::span<const InputSense> senses() const override { return senses_; }
   Status run(std::span<const TensorView> inputs, OutputSink& sink) noexcept override;
   bool needs_gil() const override { return false; }
   int64_t estimate_nanos(std::span<const Shape> shapes) const override;
@@ -119,6 +120,7 @@ class Model final : public Runner {
   ModelFile file_;
   std::shared_ptr<const Weights> weights_;
   std::vector<PortSpec> inputs_, outputs_, defaults_;
+  std::vector<InputSense> senses_;
   std::shared_ptr<const ModelFile> original_;  // as it was read, where there are defaults
   std::unique_ptr<PackedWeights> packed_;
   SubgraphTable subgraphs_;

@@ -12,7 +12,7 @@ import numpy as np
 from .._arguments import integer, seconds
 from .._initialised import says_if_not_initialised
 from .._model import Model, _ports, _spec, _SpecLike
-from .._types import InputChecks, TensorSpec, native_checks, numpy_dtype
+from .._types import InputChecks, TensorSpec, numpy_dtype
 from ._clock import ManualClock
 
 __all__ = ["FakeModel"]
@@ -109,7 +109,7 @@ class FakeModel(Model):
         inputs: Iterable[_SpecLike] | None = None,
         outputs: Iterable[_SpecLike] | None = None,
         answer: Callable[..., Any] | None = None,
-        input_checks: InputChecks | None = None,
+        input_checks: InputChecks | Mapping[str, InputChecks] | None = None,
     ) -> None:
         if clock is not None and not isinstance(clock, ManualClock):
             raise TypeError(f"clock must be a ManualClock, got {type(clock).__name__}")
@@ -121,7 +121,7 @@ class FakeModel(Model):
             callable=script,
             inputs=_ports([("x", "float32", (None, 2))] if inputs is None else inputs, "inputs"),
             outputs=_ports(specs, "outputs"),
-            checks=native_checks(InputChecks() if input_checks is None else input_checks),
+            checks=input_checks,
         )
         self._script = script
 

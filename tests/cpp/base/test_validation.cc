@@ -22,7 +22,7 @@ Reason reason_of(auto&& call) {
 }
 bool says(const char* text) { return last.find(text) != std::string::npos; }
 
-Reason check(const Shape& spec, const Shape& given, InputChecks checks = {}, BatchAxis axis = BatchAxis::kPresent) {
+Reason check(const Shape& spec, const Shape& given, PortChecks checks = {}, BatchAxis axis = BatchAxis::kPresent) {
   return reason_of([&] { check_input("x", DType::kF32, spec, DType::kF32, given, checks, axis); });
 }
 }  // namespace
@@ -52,12 +52,17 @@ TEST(validation_shape) {
 
 TEST(validation_empty) {
   CHECK(check({-1, 4}, {0, 4}) == Reason::kEmpty);
-  CHECK(check({-1, 4}, {0, 4}, {.non_empty = false}) == Reason::kNone);
+  CHECK(says("input_checks={'x': InputChecks(non_empty=False)}"));
+  CHECK(check({-1, 4}, {0, 4}, {.empty_axes = kAllAxes}) == Reason::kNone);
   CHECK(check({-1, -1}, {2, 0}) == Reason::kEmpty);
+  CHECK(check({-1, -1, -1}, {2, 0, 3}, {.empty_axes = 0b010}) == Reason::kNone);
+  CHECK(check({-1, -1, -1}, {2, 3, 0}, {.empty_axes = 0b010}) == Reason::kEmpty);
+  CHECK(check({-1, -1, -1}, {0, 3}, {.empty_axes = 0b010}, BatchAxis::kAbsent) == Reason::kNone);
+  CHECK(check({-1, -1, -1}, {3, 0}, {.empty_axes = 0b010}, BatchAxis::kAbsent) == Reason::kEmpty);
 }
 
 TEST(validation_length_bounds_leave_the_batch_alone) {
-  const InputChecks bounds{.min_length = 2, .max_length = 5};
+  const PortChecks bounds{.min_length = 2, .max_length = 5};
   CHECK(check({-1, -1}, {1, 2}, bounds) == Reason::kNone);
   CHECK(check({-1, -1}, {9, 5}, bounds) == Reason::kNone);
   CHECK(check({-1, -1}, {1, 1}, bounds) == Reason::kShape);
@@ -74,6 +79,34 @@ TEST(validation_values) {
   CHECK(reason_of([&] { copy_input("x", v, out, {}); }) == Reason::kNonFinite);
   CHECK(says("(1, 0)"));
   CHECK(reason_of([&] { scan_input("x", v, {}); }) == Reason::kNonFinite);
-  CHECK(reason_of([&] { copy_input("x", v, out, {.finite = false}); }) == Reason::kNone);
+  CHECK(says("input_checks={'x': InputChecks(finite=False)}"));
+  CHECK(reason_of([&] { copy_input("x", v, out, {.allowed = NonFinite::kAll}); }) == Reason::kNone);
   CHECK_EQ(out[2], INFINITY);
+}
+
+TEST(validation_lets_through_what_is_allowed_alone) {
+  const auto scan = [](float value, NonFinite allowed) {
+    float a[3] = {1, value, 4}, out[3];
+    const StridedView v = StridedView::contiguous({DType::kF32, {3}, a});
+    const Reason reason = reason_of([&] { scan_input("x", v, {.allowed = allowed}); });
+    CHECK(reason == reason_of([&] { copy_input("x", v, out, {.allowed = allowed}); }));
+    return reason;
+  };
+  CHECK(scan(NAN, NonFinite::kNan) == Reason::kNone);
+  CHECK(scan(INFINITY, NonFinite::kNan) == Reason::kNonFinite);
+  CHECK(says("holds infinity at index (1,)") && says("NaN for missing ones"));
+  CHECK(scan(-INFINITY, NonFinite::kNan) == Reason::kNonFinite);
+  CHECK(scan(-INFINITY, NonFinite::kMinusInfinity) == Reason::kNone);
+  CHECK(scan(INFINITY, NonFinite::kMinusInfinity) == Reason::kNonFinite);
+  CHECK(says("NaN or plus infinity at index (1,)"));
+  CHECK(scan(NAN, NonFinite::kMinusInfinity) == Reason::kNonFinite);
+}
+
+TEST(validation_checks_are_what_is_asked_and_else_what_the_model_says) {
+  const InputSense sense{NonFinite::kNan, 0b010};
+  CHECK((resolve({}, {}) == PortChecks{}));
+  CHECK((resolve({.max_length = 7}, sense) == PortChecks{NonFinite::kNan, 0b010, 0, 7}));
+  CHECK((resolve({CheckMode::kOn, CheckMode::kByModel}, sense) == PortChecks{NonFinite::kNone, 0b010}));
+  CHECK((resolve({CheckMode::kByModel, CheckMode::kOn}, sense) == PortChecks{NonFinite::kNan, 0}));
+  CHECK((resolve({CheckMode::kOff, CheckMode::kOff}, sense) == PortChecks{NonFinite::kAll, kAllAxes}));
 }

@@ -1,0 +1,302 @@
+#include "engine/model/input_sense.h"
+
+#include <algorithm>
+#include <cmath>
+#include <initializer_list>
+#include <optional>
+#include <string_view>
+
+#include "graph/passes/pattern.h"
+#include "platform/stoppable.h"
+
+namespace inferkit {
+namespace {
+
+constexpr std::string_view kMl = "ai.onnx.ml", kMicrosoft = "com.microsoft";
+
+/// What the readers of a value make of it.
+struct Meaning {
+  bool nan = false;             // a missing value
+  bool asked = false;           // one of the readers asks what is NaN: the rest of the graph then knows of it
+  bool softmax = false;         // a Softmax is taken of it, in which minus infinity is a probability of 0
+  bool minus_infinity = false;  // and something is added to it before: it masks
+  Axes empty_axes = 0;
+
+  /// Of what has both readers.
+  void join(const Meaning& other) {
+    nan &= other.nan;
+    asked |= other.asked;
+    softmax &= other.softmax;
+    minus_infinity &= other.minus_infinity;
+    empty_axes &= other.empty_axes;
+  }
+};
+
+/// Where the axes of an input lie in an output; nullopt is nowhere.
+template <class Map>
+Axes axes_before(Axes after, const Map& to) {
+  Axes out = 0;
+  for (size_t axis = 0; axis < Shape::kMaxRank; ++axis) {
+    const std::optional<int64_t> there = to(static_cast<int64_t>(axis));
+    if (there && *there >= 0 && *there < int64_t{Shape::kMaxRank} && (after >> *there & 1)) {
+      out = static_cast<Axes>(out | 1u << axis);
+    }
+  }
+  return out;
+}
+
+/// One graph, from its outputs back to its inputs.
+class Walk {
+ public:
+  /// `outputs`: what becomes of the graph's outputs.
+  Walk(const Graph& graph, std::span<const std::optional<Meaning>> outputs, std::span<const int> input_ranks)
+      : graph_(graph), meanings_(graph.values.size()), ranks_(graph.values.size(), kUnknownRank) {
+    for (size_t i = 0; i < graph.inputs.size() && i < input_ranks.size(); ++i) rank(graph.inputs[i]) = input_ranks[i];
+    for (const auto& [id, tensor] : graph.constants) rank(id) = static_cast<int>(tensor.shape.rank());
+    for (const Node& node : stoppable(graph.nodes)) find_rank(node);
+    for (size_t i = 0; i < graph.outputs.size(); ++i)
+      hear(graph.outputs[i], i < outputs.size() ? outputs[i] : Meaning{});
+    for (const size_t i : stoppable_indices(graph.nodes.size())) {
+      const Node& node = graph.nodes[graph.nodes.size() - 1 - i];
+      if (node.op_type == "If" && node.domain.empty()) {
+        hear_branches(node);
+      } else {
+        hear_bodies(node);
+      }
+      for (size_t k = 0; k < node.inputs.size(); ++k) {
+        if (node.inputs[k] != kNoValue) hear(node.inputs[k], judge(node, k));
+      }
+    }
+  }
+
+  /// Nothing where nobody reads it.
+  const std::optional<Meaning>& of(ValueId id) const { return meanings_[static_cast<size_t>(id)]; }
+
+ private:
+  static constexpr int kUnknownRank = -1;
+
+  int& rank(ValueId id) { return ranks_[static_cast<size_t>(id)]; }
+
+  void hear(ValueId id, const std::optional<Meaning>& meaning) {
+    std::optional<Meaning>& known = meanings_[static_cast<size_t>(id)];
+    if (!meaning) return;
+    if (known) {
+      known->join(*meaning);
+    } else {
+      known = meaning;
+    }
+  }
+
+  /// Only that of what follows the value below; where it is not known, an axis from the end is not either.
+  void find_rank(const Node& node) {
+    for (const ValueId id : node.outputs) {
+      if (id == kNoValue) continue;
+      const std::optional<Shape>& declared = graph_.values[static_cast<size_t>(id)].shape;
+      if (declared) {
+        rank(id) = static_cast<int>(declared->rank());
+      } else if (!node.inputs.empty() && node.inputs[0] != kNoValue && keeps_axes(node)) {
+        rank(id) = rank(node.inputs[0]);
+      }
+    }
+  }
+
+  static bool is_one_of(const Node& node, std::string_view domain, std::initializer_list<std::string_view> names) {
+    return node.domain == domain && std::ranges::find(names, node.op_type) != names.end();
+  }
+
+  static bool keeps_axes(const Node& node) {
+    return is_one_of(node, "", {"Identity", "Cast", "Transpose", "Split", "Concat", "Dropout"});
+  }
+
+  /// A number from 0 on; nothing where it is out of range or the rank is not known.
+  static std::optional<int64_t> axis_of(int64_t axis, int of_rank) {
+    if (axis < 0) axis = of_rank == kUnknownRank ? -1 : axis + of_rank;
+    return axis < 0 || axis >= int64_t{Shape::kMaxRank} ? std::nullopt : std::optional(axis);
+  }
+
+  /// What the readers of the node's outputs make of them all; nothing where there are none.
+  std::optional<Meaning> result(const Node& node) const {
+    std::optional<Meaning> out;
+    for (const ValueId id : node.outputs) {
+      if (id == kNoValue || !of(id)) continue;
+      if (out) {
+        out->join(*of(id));
+      } else {
+        out = of(id);
+      }
+    }
+    return out;
+  }
+
+  /// What the branches read of this graph has the meaning that it has in them.
+  void hear_branches(const Node& node) {
+    std::vector<std::optional<Meaning>> outputs;
+    for (const ValueId id : node.outputs) outputs.push_back(id == kNoValue ? std::nullopt : of(id));
+    for (const auto& [name, attribute] : node.attributes) {
+      const auto* branch = std::get_if<std::shared_ptr<Graph>>(&attribute);
+      if (!branch) continue;
+      const Walk inside(**branch, outputs, {});
+      for (const Capture& capture : (*branch)->captures) hear(capture.outer, inside.of(capture.inner));
+    }
+  }
+
+  void hear_bodies(const Node& node) {
+    for (const auto& [name, attribute] : node.attributes) {
+      const auto* body = std::get_if<std::shared_ptr<Graph>>(&attribute);
+      if (!body) continue;
+      for (const Capture& capture : (*body)->captures) hear(capture.outer, Meaning{});
+    }
+  }
+
+  /// What the node makes of its input `k`; nothing where it does not look at the values, or nobody at its own.
+  std::optional<Meaning> judge(const Node& node, size_t k) {
+    const std::optional<Meaning> after = result(node);
+    if (!after) return std::nullopt;
+    if (is_one_of(node, "", {"Shape", "Size"})) return std::nullopt;
+    Meaning out;
+    if (moves_values(node, k)) {
+      out = *after;
+      out.empty_axes = 0;
+    } else if (is_one_of(node, "", {"Add", "Sub", "Mul", "Div"}) || is_one_of(node, kMl, {"Scaler"})) {
+      out.nan = after->nan;  // NaN stays NaN
+      out.asked = after->asked;
+    }
+    judge_values(node, k, *after, out);
+    out.empty_axes = empty_axes(node, k, after->empty_axes);
+    return out;
+  }
+
+  /// Whether the values of the input are those of the output, wherever they lie there.
+  static bool moves_values(const Node& node, size_t k) {
+    if (is_one_of(node, "", {"Concat"}) || is_one_of(node, kMl, {"FeatureVectorizer"})) return true;
+    if (k != 0) return node.op_type == "Where" && node.domain.empty();
+    if (is_one_of(node, "", {"Cast"})) {
+      switch (int_attr(node, "to", 0)) {
+        case 1:   // float
+        case 10:  // float16
+        case 11:  // double
+        case 16:  // bfloat16
+          return true;
+        default:
+          return false;
+      }
+    }
+    return is_one_of(node, "",
+                     {"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Gather", "GatherElements",
+                      "GatherND", "Slice", "Split", "Expand", "Tile", "Dropout"}) ||
+           is_one_of(node, kMl, {"ArrayFeatureExtractor"});
+  }
+
+  void judge_values(const Node& node, size_t k, const Meaning& after, Meaning& out) const {
+    if (is_one_of(node, "", {"IsNaN"})) out.asked = true;
+    if (k == 0 && replaces_nan(node)) out.nan = true;
+    if (k == 0 && is_one_of(node, "", {"Softmax", "LogSoftmax"})) out.softmax = true;
+    if (is_one_of(node, "", {"Add"}) && node.inputs.size() == 2) {
+      out.softmax = after.softmax;
+      out.minus_infinity = after.minus_infinity || (after.softmax && !graph_.constant(node.inputs[1 - k]));
+    }
+    if (is_one_of(node, "", {"Where"}) && k != 0) out.minus_infinity = after.minus_infinity || after.softmax;
+    if (is_one_of(node, "", {"Max"}) || (scales_by_a_positive(node) && k == 0)) {
+      out.softmax = after.softmax;
+      out.minus_infinity = after.minus_infinity;
+    }
+    if ((k == 3 && is_one_of(node, "", {"Attention"})) ||
+        (k == 5 && is_one_of(node, kMicrosoft, {"Attention", "MultiHeadAttention"})) ||
+        (k == 10 && is_one_of(node, kMicrosoft, {"GroupQueryAttention"}))) {
+      out.minus_infinity = true;
+    }
+  }
+
+  static bool replaces_nan(const Node& node) {
+    if (is_one_of(node, kMl, {"Imputer"})) return std::isnan(float_attr(node, "replaced_value_float", 0));
+    if (!is_one_of(node, kMl, {"TreeEnsemble", "TreeEnsembleClassifier", "TreeEnsembleRegressor"})) return false;
+    const auto it = node.attributes.find("nodes_missing_value_tracks_true");
+    if (it == node.attributes.end()) return false;
+    const auto* tracks = std::get_if<std::vector<int64_t>>(&it->second);
+    return tracks && std::ranges::any_of(*tracks, [](int64_t track) { return track != 0; });
+  }
+
+  bool scales_by_a_positive(const Node& node) const {
+    if (!is_one_of(node, "", {"Mul", "Div"}) || node.inputs.size() != 2 || node.inputs[1] == kNoValue) return false;
+    const Tensor* by = graph_.constant(node.inputs[1]);
+    if (!by || by->shape.checked_elements() != 1) return false;
+    if (by->dtype == DType::kF32) return *by->as<float>() > 0 && std::isfinite(*by->as<float>());
+    if (by->dtype == DType::kF64) return *by->as<double>() > 0 && std::isfinite(*by->as<double>());
+    return false;
+  }
+
+  Axes empty_axes(const Node& node, size_t k, Axes after) {
+    const auto bit = [](std::optional<int64_t> axis) { return axis ? static_cast<Axes>(1u << *axis) : Axes{0}; };
+    if (is_one_of(node, "", {"Concat"})) {
+      if (node.inputs.size() < 2) return after;
+      const int of_rank = std::max(rank(node.inputs[k]), node.outputs.empty() ? kUnknownRank : rank(node.outputs[0]));
+      const Axes longer = bit(axis_of(int_attr(node, "axis", 0), of_rank));
+      return longer ? static_cast<Axes>(after | longer) : Axes{0};
+    }
+    if ((is_one_of(node, "", {"Attention"}) && (k == 4 || k == 5)) ||
+        (is_one_of(node, kMicrosoft, {"MultiHeadAttention"}) && (k == 6 || k == 7)) ||
+        (is_one_of(node, kMicrosoft, {"GroupQueryAttention"}) && (k == 3 || k == 4))) {
+      return bit(2);  // past keys and values: (batch, heads, past, size)
+    }
+    if (is_one_of(node, kMicrosoft, {"Attention"}) && k == 4) return bit(3);  // (2, batch, heads, past, size)
+    if (k != 0) return 0;
+    if (is_one_of(node, "", {"Identity", "Cast", "Dropout"})) return after;
+    if (is_one_of(node, "", {"Transpose"})) return before_transpose(node, after);
+    const int of_rank = rank(node.inputs[0]);
+    if (is_one_of(node, "", {"Split"})) {
+      const auto split = axis_of(int_attr(node, "axis", 0), of_rank);
+      return split ? static_cast<Axes>(after & ~(1u << *split)) : Axes{0};
+    }
+    if (is_one_of(node, "", {"Gather"})) {
+      const auto from = axis_of(int_attr(node, "axis", 0), of_rank);
+      const int indices = node.inputs.size() < 2 || node.inputs[1] == kNoValue ? kUnknownRank : rank(node.inputs[1]);
+      if (!from || indices == kUnknownRank) return 0;
+      return axes_before(after, [&](int64_t axis) -> std::optional<int64_t> {
+        if (axis == *from) return std::nullopt;
+        return axis < *from ? axis : axis - 1 + indices;
+      });
+    }
+    return 0;
+  }
+
+  Axes before_transpose(const Node& node, Axes after) {
+    const auto it = node.attributes.find("perm");
+    const auto* perm = it == node.attributes.end() ? nullptr : std::get_if<std::vector<int64_t>>(&it->second);
+    const int of_rank = rank(node.inputs[0]);
+    return axes_before(after, [&](int64_t axis) -> std::optional<int64_t> {
+      if (!perm) return of_rank == kUnknownRank ? std::nullopt : std::optional<int64_t>(of_rank - 1 - axis);
+      const auto at = std::ranges::find(*perm, axis);
+      return at == perm->end() ? std::nullopt : std::optional<int64_t>(at - perm->begin());
+    });
+  }
+
+  const Graph& graph_;
+  std::vector<std::optional<Meaning>> meanings_;
+  std::vector<int> ranks_;
+};
+
+}  // namespace
+
+std::vector<InputSense> input_senses(const Graph& graph) {
+  std::vector<int> ranks;
+  for (const ValueId id : graph.inputs) {
+    const Value& value = graph.values[static_cast<size_t>(id)];
+    ranks.push_back(value.shape ? static_cast<int>(value.shape->rank()) : -1);
+  }
+  const Walk walk(graph, {}, ranks);
+  std::vector<InputSense> out;
+  for (size_t i = 0; i < graph.inputs.size(); ++i) {
+    InputSense& sense = out.emplace_back();
+    const std::optional<Meaning>& meaning = walk.of(graph.inputs[i]);
+    if (!meaning) continue;
+    if (meaning->nan || meaning->asked) {
+      sense.non_finite = NonFinite::kNan;
+    } else if (meaning->minus_infinity) {
+      sense.non_finite = NonFinite::kMinusInfinity;
+    }
+    sense.empty_axes = meaning->empty_axes;
+  }
+  return out;
+}
+
+}  // namespace inferkit
