@@ -78,6 +78,15 @@ std::optional<DType> small_dtype_of(const py::detail::PyArrayDescr_Proxy& descr)
   return dtype && (*dtype == DType::kBF16 || is_small(*dtype)) ? dtype : std::nullopt;
 }
 
+/// torch can keep a sign in a bit beside the memory, which DLPack does not carry: the same tensor without it.
+py::object resolved(py::handle object) {
+  const py::object is_negative = find_attribute(object, "is_neg");
+  if (!is_negative || !PyCallable_Check(is_negative.ptr()) || is_negative().ptr() != Py_True) {
+    return py::reinterpret_borrow<py::object>(object);
+  }
+  return object.attr("resolve_neg")();
+}
+
 py::object numpy_function(const char* name) { return py::module_::import("numpy").attr(name); }
 
 }  // namespace
@@ -100,9 +109,12 @@ py::object to_array(py::handle object, std::string_view name, ArrayRole role) {
   py::object array;
   try {
     if (find_attribute(object, "__dlpack__")) {
-      array = numpy_function("from_dlpack")(object);
+      array = numpy_function("from_dlpack")(resolved(object));
     } else if (PyObject_CheckBuffer(object.ptr()) && !PyBytes_Check(object.ptr()) && !PyByteArray_Check(object.ptr())) {
       array = numpy_function("asarray")(py::memoryview(py::reinterpret_borrow<py::object>(object)));
+    } else if (!PyType_Check(object.ptr()) &&
+               (find_attribute(object, "__array__") || find_attribute(object, "__array_interface__"))) {
+      array = numpy_function("asarray")(object);
     }
   } catch (py::error_already_set& error) {
     if (!error.matches(PyExc_Exception) || error.matches(PyExc_MemoryError)) throw;
@@ -110,7 +122,7 @@ py::object to_array(py::handle object, std::string_view name, ArrayRole role) {
   }
   if (!array || !api.PyArray_Check_(array.ptr())) {
     refuse(name, role,
-           cat("expected a numpy array, or an object with __dlpack__ or the buffer protocol; got ",
+           cat("expected a numpy array, or an object with __dlpack__, __array__ or the buffer protocol; got ",
                Py_TYPE(object.ptr())->tp_name, ". numpy.asarray(x, dtype=...) makes one"));
   }
   return array;

@@ -12,8 +12,9 @@ namespace inferkit {
 enum class ArrayRole : uint8_t { kInput, kOutput, kTarget };
 
 /// The numpy array to read `object` by, which keeps its memory: itself, or a view of anything with __dlpack__ on the
-/// CPU or the buffer protocol. May run any Python. Throws Error(kValidation, kDtype) that names the array where
-/// `object` is something else; what asks the program to stop, and MemoryError, as they are. Needs the GIL.
+/// CPU, the buffer protocol or __array__, as pandas has. May run any Python. Throws Error(kValidation, kDtype) that
+/// names the array where `object` is something else; what asks the program to stop, and MemoryError, as they are. Needs
+/// the GIL.
 pybind11::object to_array(pybind11::handle object, std::string_view name, ArrayRole role = ArrayRole::kInput);
 
 /// Where the elements of a numpy array lie, by numpy's own record of it: what a subclass says of itself is not asked.

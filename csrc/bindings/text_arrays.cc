@@ -10,6 +10,7 @@
 #include "bindings/array_out.h"
 #include "bindings/attributes.h"
 #include "bindings/errors.h"
+#include "bindings/number_arrays.h"
 
 namespace py = pybind11;
 
@@ -241,7 +242,9 @@ py::object to_text_array(py::handle object, std::string_view name, ArrayRole rol
 }  // namespace
 
 py::object to_port_array(py::handle object, const PortSpec& spec, ArrayRole role) {
-  return spec.dtype == DType::kString ? to_text_array(object, spec.name, role) : to_array(object, spec.name, role);
+  if (spec.dtype == DType::kString) return to_text_array(object, spec.name, role);
+  if (role == ArrayRole::kInput && is_number_or_list(object)) return array_of_numbers(object, spec.name, spec.dtype);
+  return to_array(object, spec.name, role);
 }
 
 StridedView port_view(py::handle array, const PortSpec& spec, BufferPool& pool, Buffer& memory, ArrayRole role) {

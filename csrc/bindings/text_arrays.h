@@ -11,8 +11,9 @@
 
 namespace inferkit {
 
-/// The numpy array to read an input, or a callable's output, by: to_array of numbers, and of strings also an object
-/// array made of a str, of a list or tuple of them, or of anything with __array__, as pandas has. May run any Python.
+/// The numpy array to read an input, or a callable's output, by: to_array of numbers, and for inputs also
+/// array_of_numbers; of strings also an object array made of a str, of a list or tuple of them, or of anything with
+/// __array__, as pandas has. May run any Python.
 /// Throws as to_array.
 pybind11::object to_port_array(pybind11::handle object, const PortSpec& spec, ArrayRole role = ArrayRole::kInput);
 

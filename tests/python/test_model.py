@@ -173,7 +173,7 @@ def test_out_may_overlap_the_input() -> None:
         ({"x": np.ones((1, 4), np.float32), "z": 1}, "name", "no input 'z'"),
         ({"x": np.ones((1, 4))}, "dtype", "float64"),
         ({"x": np.ones((1, 4), ">f4")}, "dtype", ">f4"),
-        ({"x": [1.0, 2.0, 3.0, 4.0]}, "dtype", "numpy.asarray"),
+        ({"x": {1.0, 2.0, 3.0, 4.0}}, "dtype", "numpy.asarray"),
         ({"x": b"0123456789abcdef"}, "dtype", "bytes"),
         ({"x": None}, "dtype", "NoneType"),
         ({"x": np.array(["a"] * 4)}, "dtype", "U1"),
