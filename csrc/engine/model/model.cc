@@ -11,6 +11,7 @@
 #include "engine/model/check_attributes.h"
 #include "engine/model/input_sense.h"
 #include "engine/model/model_fork.h"
+#include "engine/model/widen_halves.h"
 #include "engine/plan/text_heap.h"
 #include "engine/run/keep_text.h"
 #include "graph/copy_graph.h"
@@ -144,6 +145,7 @@ Model::Model(ModelFile file, ModelOptions options, std::string path)
   check_arities(file_.graph);
   senses_ = input_senses(file_.graph);
   name_required_outputs(file_.graph);
+  widen_halves(file_.graph);
   expand_nodes(file_.graph, unsupported);
   eliminate_dead_nodes(file_.graph);
   check_attributes(file_.graph, unsupported);

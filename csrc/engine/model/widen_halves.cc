@@ -1,0 +1,232 @@
+#include "engine/model/widen_halves.h"
+
+#include <algorithm>
+#include <string_view>
+
+#include "base/text.h"
+#include "engine/compile/compile.h"
+#include "graph/passes/pattern.h"
+#include "platform/stoppable.h"
+
+namespace inferkit {
+namespace {
+
+/// TensorProto.DataType's numbers.
+constexpr int64_t kFloatCode = 1, kStringCode = 8, kHalfCode = 10, kBFloatCode = 16;
+
+bool is_half(std::optional<DType> dtype) { return dtype == DType::kF16 || dtype == DType::kBF16; }
+bool is_half_code(int64_t code) { return code == kHalfCode || code == kBFloatCode; }
+
+/// The attributes that name a type.
+bool names_a_type(std::string_view attribute) {
+  constexpr std::string_view kNames[] = {"to",        "dtype",           "output_dtype",
+                                         "precision", "output_datatype", "softmax_precision"};
+  return std::ranges::find(kNames, attribute) != std::end(kNames);
+}
+
+/// Operators whose speed does not depend on the type's arithmetic.
+bool only_moves(const Node& node) {
+  constexpr std::string_view kMovers[] = {"Cast",     "Concat",   "Expand",    "Flatten",   "Gather", "GatherElements",
+                                          "GatherND", "Identity", "Reshape",   "Shape",     "Slice",  "Split",
+                                          "Squeeze",  "Tile",     "Transpose", "Unsqueeze", "Where"};
+  return node.domain.empty() && std::ranges::find(kMovers, node.op_type) != std::end(kMovers);
+}
+
+/// What a graph and its subgraphs hold.
+struct Survey {
+  bool halves = false;     // of a half type: an input, a constant, the type of a cast
+  bool computes = false;   // there is more than movement
+  bool sees_bits = false;  // and something would tell a widened half from one
+
+  void look(const Graph& graph) {
+    for (const ValueId id : graph.inputs) halves |= is_half(graph.values[static_cast<size_t>(id)].dtype);
+    for (const auto& [id, tensor] : graph.constants) halves |= is_half(tensor.dtype);
+    for (const Node& node : stoppable(graph.nodes)) {
+      computes |= !only_moves(node);
+      sees_bits |= is_op(node, "BitCast") || (is_op(node, "Cast") && int_attr(node, "to", 0) == kStringCode) ||
+                   (is_op(node, "QuantizeLinear") && is_half_code(int_attr(node, "precision", 0)));
+      for (const auto& [name, attribute] : node.attributes) {
+        if (const auto* code = std::get_if<int64_t>(&attribute)) {
+          halves |= names_a_type(name) && is_half_code(*code) && name != "softmax_precision";
+        }
+        if (const auto* tensor = std::get_if<Tensor>(&attribute)) halves |= is_half(tensor->dtype);
+        if (const auto* body = std::get_if<std::shared_ptr<Graph>>(&attribute)) look(**body);
+      }
+    }
+  }
+};
+
+Node cast_node(ValueId from, ValueId to, int64_t code) {
+  Node node;
+  node.op_type = "Cast";
+  node.version = 13;
+  node.inputs = {from};
+  node.outputs = {to};
+  node.attributes.emplace("to", code);
+  return node;
+}
+
+Tensor widened(const Tensor& half) {
+  const Tensor* input = &half;
+  std::vector<Tensor> out = evaluate_node(cast_node(0, 1, kFloatCode), std::span(&input, 1), {});
+  if (out.size() != 1) throw Error(ErrorCode::kModel, "a constant of a half type cannot be widened");
+  return std::move(out[0]);
+}
+
+class Widening {
+ public:
+  /// `main`: the graph has the types of its inputs and outputs, which callers see.
+  Widening(Graph& graph, bool main) : graph_(graph), main_(main), moved_(graph.values.size(), kNoValue) {}
+
+  void run() {
+    find_tables();
+    for (const ValueId id : constants_in_order()) widen_constant(id);
+    if (main_) {
+      for (const ValueId id : graph_.inputs) widen_input(id);
+      for (const ValueId id : graph_.outputs) widen_output(id);
+    } else {
+      for (ValueId& id : graph_.outputs) id = target(id);
+    }
+    std::vector<Node> nodes = std::move(first_);
+    for (Node& node : stoppable(graph_.nodes)) {
+      const ValueId table = table_of(node) ? node.inputs[0] : kNoValue;
+      rewrite(node);
+      if (table == kNoValue) {
+        nodes.push_back(std::move(node));
+        continue;
+      }
+      // What is gathered is half, and widened at once.
+      const ValueId out = node.outputs[0];
+      const ValueId half = fresh(out, graph_.constants.at(table).dtype);
+      node.outputs[0] = half;
+      nodes.push_back(std::move(node));
+      nodes.push_back(cast(half, out, kFloatCode));
+    }
+    std::ranges::move(last_, std::back_inserter(nodes));
+    graph_.nodes = std::move(nodes);
+    declare();
+  }
+
+ private:
+  /// Constants of half types that Gather alone reads, as a table.
+  void find_tables() {
+    tables_.assign(graph_.values.size(), false);
+    for (const auto& [id, tensor] : graph_.constants) tables_[static_cast<size_t>(id)] = is_half(tensor.dtype);
+    const auto reject = [&](ValueId id) {
+      if (id != kNoValue) tables_[static_cast<size_t>(id)] = false;
+    };
+    for (const ValueId id : graph_.outputs) reject(id);
+    for (const Node& node : stoppable(graph_.nodes)) {
+      const bool gathers = is_op(node, "Gather") && node.outputs.size() == 1 && node.outputs[0] != kNoValue;
+      for (size_t i = gathers ? 1 : 0; i < node.inputs.size(); ++i) reject(node.inputs[i]);
+      for (const auto& [name, attribute] : node.attributes) {
+        const auto* body = std::get_if<std::shared_ptr<Graph>>(&attribute);
+        if (!body) continue;
+        for (const Capture& capture : (*body)->captures) reject(capture.outer);
+      }
+    }
+  }
+  bool table_of(const Node& node) const {
+    return is_op(node, "Gather") && !node.inputs.empty() && node.inputs[0] != kNoValue &&
+           tables_[static_cast<size_t>(node.inputs[0])];
+  }
+
+  /// So that the new values have the same numbers in every load.
+  std::vector<ValueId> constants_in_order() const {
+    std::vector<ValueId> ids;
+    for (const auto& [id, tensor] : graph_.constants) {
+      if (is_half(tensor.dtype) && !tables_[static_cast<size_t>(id)]) ids.push_back(id);
+    }
+    std::ranges::sort(ids);
+    return ids;
+  }
+
+  ValueId fresh(ValueId like, std::optional<DType> dtype) {
+    const Value& old = graph_.values[static_cast<size_t>(like)];
+    Value value{old.name, dtype, old.shape};
+    graph_.values.push_back(std::move(value));
+    return static_cast<ValueId>(graph_.values.size() - 1);
+  }
+  ValueId target(ValueId id) const {
+    if (id == kNoValue || static_cast<size_t>(id) >= moved_.size()) return id;
+    const ValueId moved = moved_[static_cast<size_t>(id)];
+    return moved == kNoValue ? id : moved;
+  }
+  Node cast(ValueId from, ValueId to, int64_t code) const {
+    Node node = cast_node(from, to, code);
+    node.name = graph_.values[static_cast<size_t>(to)].name;
+    return node;
+  }
+
+  bool is_output(ValueId id) const { return std::ranges::find(graph_.outputs, id) != graph_.outputs.end(); }
+
+  void widen_constant(ValueId id) {
+    const ValueId wide = fresh(id, DType::kF32);
+    moved_[static_cast<size_t>(id)] = wide;
+    graph_.constants.emplace(wide, widened(graph_.constants.at(id)));
+    if (!main_ || !is_output(id)) graph_.constants.erase(id);
+  }
+  void widen_input(ValueId id) {
+    if (!is_half(graph_.values[static_cast<size_t>(id)].dtype)) return;
+    const ValueId wide = fresh(id, DType::kF32);
+    moved_[static_cast<size_t>(id)] = wide;
+    first_.push_back(cast(id, wide, kFloatCode));
+  }
+  /// Whoever makes an output makes it wide, and it is rounded at the end; what is an input or a constant is as it was.
+  void widen_output(ValueId id) {
+    const std::optional<DType> declared = graph_.values[static_cast<size_t>(id)].dtype;
+    if (!is_half(declared) || moved_[static_cast<size_t>(id)] != kNoValue || graph_.constants.contains(id)) return;
+    const ValueId wide = fresh(id, DType::kF32);
+    moved_[static_cast<size_t>(id)] = wide;
+    last_.push_back(cast(wide, id, declared == DType::kF16 ? kHalfCode : kBFloatCode));
+  }
+
+  void rewrite(Node& node) {
+    for (ValueId& id : node.inputs) id = target(id);
+    for (ValueId& id : node.outputs) id = target(id);
+    for (auto& [name, attribute] : node.attributes) {
+      if (auto* code = std::get_if<int64_t>(&attribute); code && names_a_type(name) && is_half_code(*code)) {
+        *code = kFloatCode;
+      }
+      if (auto* tensor = std::get_if<Tensor>(&attribute); tensor && is_half(tensor->dtype)) *tensor = widened(*tensor);
+      if (auto* body = std::get_if<std::shared_ptr<Graph>>(&attribute)) {
+        for (Capture& capture : (*body)->captures) capture.outer = target(capture.outer);
+        Widening(**body, false).run();
+      }
+    }
+  }
+
+  /// What the file declares of values between is no longer so.
+  void declare() {
+    std::vector<bool> kept(graph_.values.size(), false);
+    const auto keep = [&](ValueId id) { kept[static_cast<size_t>(id)] = true; };
+    if (main_) {
+      for (const ValueId id : graph_.inputs) keep(id);
+      for (const ValueId id : graph_.outputs) keep(id);
+    }
+    for (const auto& [id, tensor] : graph_.constants) keep(id);
+    for (size_t i = 0; i < graph_.values.size(); ++i) {
+      std::optional<DType>& dtype = graph_.values[i].dtype;
+      if (!kept[i] && is_half(dtype)) dtype = DType::kF32;
+    }
+  }
+
+  Graph& graph_;
+  const bool main_;
+  std::vector<ValueId> moved_;  // what takes the place of a value for its readers
+  std::vector<bool> tables_;
+  std::vector<Node> first_, last_;
+};
+
+}  // namespace
+
+void widen_halves(Graph& graph) {
+  Survey survey;
+  survey.look(graph);
+  if (!survey.halves || !survey.computes || survey.sees_bits) return;
+  const auto declared = [&](ValueId id) { return graph.values[static_cast<size_t>(id)].dtype.has_value(); };
+  if (!std::ranges::all_of(graph.outputs, declared)) return;
+  Widening(graph, true).run();
+}
+
+}  // namespace inferkit
