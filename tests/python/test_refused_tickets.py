@@ -35,7 +35,7 @@ def held() -> tuple[threading.Event, threading.Event, FakeModel]:
 
 
 def test_gather_has_an_entry_for_each_row() -> None:
-    rows = [row(1), row(float("nan")), row(2), WIDE, [1.0, 2.0], row(3)]
+    rows = [row(1), row(float("nan")), row(2), WIDE, {1.0, 2.0}, row(3)]
 
     async def main() -> list[Any]:
         async with inferkit.Batcher(FakeModel()) as batcher:

@@ -115,7 +115,6 @@ NUMBERS: list[tuple[str, int, dict[str, Any]]] = [
     ("Transpose", 1, {"perm": [0, 0, 1]}),
     ("GatherND", 2, {"batch_dims": -1}),
     ("HannWindow", 1, {"output_datatype": 99}),
-    ("BatchNormalization", 5, {"training_mode": 1}),
     ("ReverseSequence", 2, {"batch_axis": 0, "time_axis": 0}),
     ("GroupNormalization", 3, {"num_groups": 0}),
     ("LSTM", 3, {"activations": ["Sigmoid", "Tanh", "Nonsense"]}),

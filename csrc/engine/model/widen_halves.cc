@@ -182,6 +182,7 @@ class Widening {
   }
 
   void rewrite(Node& node) {
+    if (node.op_type.find("Gelu") != std::string::npos) node.attributes.emplace(kKeepsTail, int64_t{1});
     for (ValueId& id : node.inputs) id = target(id);
     for (ValueId& id : node.outputs) id = target(id);
     for (auto& [name, attribute] : node.attributes) {

@@ -9,10 +9,17 @@ constexpr int kGeluOpset = 20, kAddOpset = 14, kSwishOpset = 24;
 
 ValueId with_bias(Expansion& e) { return e.has(1) ? e.add("Add", kAddOpset, {e.in(0), e.in(1)}) : e.in(0); }
 
-void expand_gelu(Expansion& e) { e.give(0, e.add("Gelu", kGeluOpset, {with_bias(e)})); }
+/// Of x, with what the node says of its tail: see widen_halves.
+ValueId gelu(Expansion& e, ValueId x, const char* approximate = "none") {
+  Expansion::Attributes attributes = e.keep({kKeepsTail});
+  attributes.emplace("approximate", std::string(approximate));
+  return e.add("Gelu", kGeluOpset, {x}, std::move(attributes));
+}
+
+void expand_gelu(Expansion& e) { e.give(0, gelu(e, with_bias(e))); }
 
 void expand_fast_gelu(Expansion& e) {
-  e.give(0, e.add("Gelu", kGeluOpset, {with_bias(e)}, {{"approximate", std::string("tanh")}}));
+  e.give(0, gelu(e, with_bias(e), "tanh"));
 }
 
 void expand_quick_gelu(Expansion& e) {
@@ -21,7 +28,7 @@ void expand_quick_gelu(Expansion& e) {
 
 void expand_bias_split_gelu(Expansion& e) {
   const auto halves = e.add_many(2, "Split", 18, {with_bias(e)}, {{"axis", int64_t{-1}}, {"num_outputs", int64_t{2}}});
-  e.give(0, e.add("Mul", kAddOpset, {halves[0], e.add("Gelu", kGeluOpset, {halves[1]})}));
+  e.give(0, e.add("Mul", kAddOpset, {halves[0], gelu(e, halves[1])}));
 }
 
 void expand_bias_add(Expansion& e) { e.give(0, e.add("Add", kAddOpset, {with_bias(e), e.in(2)})); }

@@ -7,6 +7,7 @@
 #include "engine/ops/common/float_map.h"
 #include "engine/ops/common/gelu_half.h"
 #include "engine/ops/parallel.h"
+#include "graph/passes/pattern.h"
 
 namespace inferkit {
 namespace {
@@ -139,7 +140,7 @@ void lower_unary(LowerContext& c) {
   const Row& row = row_of(c);
   const float alpha = attr_of(c, row.alpha), beta = attr_of(c, row.beta);
   UnaryFn fn = row.f32 ? row.f32 : kernels::unary_fn(row.kernel);
-  if (c.input(0).dtype != DType::kF32) {
+  if (c.input(0).dtype != DType::kF32 || c.has_attr(kKeepsTail)) {
     if (row.kernel == Unary::kGelu) fn = gelu_half;
     if (row.kernel == Unary::kGeluTanh) fn = gelu_tanh_half;
   }

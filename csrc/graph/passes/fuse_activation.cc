@@ -39,7 +39,7 @@ std::optional<Activation> onnx_activation(const Rewriter& r, const Node& node) {
   if (op == "HardSigmoid") return Activation{op, float_attr(node, "alpha", 0.2f), float_attr(node, "beta", 0.5f)};
   if (op == "Clip") return clip(r, node);
   if (op == "Swish" && float_attr(node, "alpha", 1) == 1) return Activation{"Silu"};
-  if (op == "Gelu") {
+  if (op == "Gelu" && !node.attributes.contains(kKeepsTail)) {
     const std::string form = string_attr(node, "approximate", "none");
     if (form == "none") return Activation{"Gelu"};
     if (form == "tanh") return Activation{"GeluTanh"};

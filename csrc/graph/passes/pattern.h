@@ -12,6 +12,10 @@ namespace inferkit {
 /// The domain of the operators that passes write. The reader refuses it in files.
 inline constexpr std::string_view kInternalDomain = "inferkit";
 
+/// An attribute that passes give a Gelu: it was of a half type, whose digits reach further towards 0 than the kernels'
+/// form, which holds an absolute error.
+inline constexpr std::string_view kKeepsTail = "keeps_tail";
+
 inline bool is_op(const Node& node, std::string_view op, std::string_view domain = "") {
   return node.op_type == op && node.domain == domain;
 }
