@@ -18,9 +18,7 @@ ValueId gelu(Expansion& e, ValueId x, const char* approximate = "none") {
 
 void expand_gelu(Expansion& e) { e.give(0, gelu(e, with_bias(e))); }
 
-void expand_fast_gelu(Expansion& e) {
-  e.give(0, gelu(e, with_bias(e), "tanh"));
-}
+void expand_fast_gelu(Expansion& e) { e.give(0, gelu(e, with_bias(e), "tanh")); }
 
 void expand_quick_gelu(Expansion& e) {
   e.give(0, e.add("Swish", kSwishOpset, {e.in(0)}, {{"alpha", e.attr("alpha", 1.702f)}}));
