@@ -56,18 +56,6 @@ std::optional<DType> dtype_of(const py::detail::PyArrayDescr_Proxy& descr) {
   throw Error(ErrorCode::kValidation, Reason::kDtype, cat(array_label(name, role), ": ", what));
 }
 
-/// A masked array is an array to numpy's C interface, which knows nothing of the mask.
-bool is_masked(PyObject* array) {
-  if (Py_TYPE(array) == Api::get().PyArray_Type_) return false;
-  // Whoever made one has imported numpy.ma, to its end.
-  PyObject* modules = PyImport_GetModuleDict();
-  PyObject* ma = modules ? PyDict_GetItemString(modules, "numpy.ma") : nullptr;
-  const py::object type = ma ? find_attribute(ma, "MaskedArray") : py::object();
-  // Not isinstance(), which asks the array for its __class__.
-  return type && PyType_Check(type.ptr()) &&
-         PyType_IsSubtype(Py_TYPE(array), reinterpret_cast<PyTypeObject*>(type.ptr()));
-}
-
 /// Of ml_dtypes, told as numpy does: by the name of the scalar type. Those that packages add to numpy have numbers of
 /// their own; a class of Python can only give its name to records.
 std::optional<DType> small_dtype_of(const py::detail::PyArrayDescr_Proxy& descr) {
@@ -91,6 +79,17 @@ py::object numpy_function(const char* name) { return py::module_::import("numpy"
 
 }  // namespace
 
+bool is_masked(PyObject* object) {
+  if (Py_TYPE(object) == Api::get().PyArray_Type_ || !Api::get().PyArray_Check_(object)) return false;
+  // Whoever made one has imported numpy.ma, to its end.
+  PyObject* modules = PyImport_GetModuleDict();
+  PyObject* ma = modules ? PyDict_GetItemString(modules, "numpy.ma") : nullptr;
+  const py::object type = ma ? find_attribute(ma, "MaskedArray") : py::object();
+  // Not isinstance(), which asks the array for its __class__.
+  return type && PyType_Check(type.ptr()) &&
+         PyType_IsSubtype(Py_TYPE(object), reinterpret_cast<PyTypeObject*>(type.ptr()));
+}
+
 std::string array_label(std::string_view name, ArrayRole role) {
   switch (role) {
     case ArrayRole::kOutput:
@@ -108,13 +107,14 @@ py::object to_array(py::handle object, std::string_view name, ArrayRole role) {
   if (api.PyArray_Check_(object.ptr())) return py::reinterpret_borrow<py::object>(object);
   py::object array;
   try {
-    if (find_attribute(object, "__dlpack__")) {
+    if (PyType_Check(object.ptr())) {
+      // What a class has of them is its objects'.
+    } else if (find_attribute(object, "__dlpack__")) {
       array = numpy_function("from_dlpack")(resolved(object));
     } else if (PyObject_CheckBuffer(object.ptr()) && !PyBytes_Check(object.ptr()) && !PyByteArray_Check(object.ptr())) {
       array = numpy_function("asarray")(py::memoryview(py::reinterpret_borrow<py::object>(object)));
-    } else if (!PyType_Check(object.ptr()) &&
-               (find_attribute(object, "__array__") || find_attribute(object, "__array_interface__"))) {
-      array = numpy_function("asarray")(object);
+    } else if (find_attribute(object, "__array__") || find_attribute(object, "__array_interface__")) {
+      array = numpy_function("asanyarray")(object);  // a masked one stays one
     }
   } catch (py::error_already_set& error) {
     if (!error.matches(PyExc_Exception) || error.matches(PyExc_MemoryError)) throw;
@@ -122,7 +122,8 @@ py::object to_array(py::handle object, std::string_view name, ArrayRole role) {
   }
   if (!array || !api.PyArray_Check_(array.ptr())) {
     refuse(name, role,
-           cat("expected a numpy array, or an object with __dlpack__, __array__ or the buffer protocol; got ",
+           cat("expected a numpy array, or an object with __dlpack__, __array__ or the buffer protocol",
+               role == ArrayRole::kInput ? ", or numbers or lists of them; got " : "; got ",
                Py_TYPE(object.ptr())->tp_name, ". numpy.asarray(x, dtype=...) makes one"));
   }
   return array;

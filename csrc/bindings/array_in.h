@@ -25,6 +25,9 @@ StridedView view_of(pybind11::handle array, std::string_view name, ArrayRole rol
 /// Its shape alone, with the same checks of the array.
 Shape shape_of_array(pybind11::handle array, std::string_view name, ArrayRole role = ArrayRole::kInput);
 
+/// Whether it is a masked array, of whose mask numpy's C interface knows nothing. Runs no Python.
+bool is_masked(PyObject* object);
+
 /// What messages call it.
 std::string array_label(std::string_view name, ArrayRole role);
 

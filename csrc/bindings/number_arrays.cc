@@ -30,23 +30,36 @@ struct Leaves {
   /// As numpy has it: of several kinds the widest; bools among numbers are numbers.
   char kind() const { return floats ? 'f' : ints ? 'i' : bools ? 'b' : 0; }
 
-  /// `depth` is that of the array that numpy made of the list. Runs no Python.
-  void look(PyObject* object, size_t depth) {
+  bool masked = false, too_deep = false;
+
+  /// Runs no Python.
+  void look(PyObject* object, size_t depth = 0) {
     if (!is_list(object)) {
       (PyFloat_CheckExact(object)  ? floats
        : PyBool_Check(object)      ? bools
        : PyLong_CheckExact(object) ? ints
                                    : others) = true;
+      masked |= is_masked(object);
       return;
     }
-    if (depth == 0) {
-      others = true;
-      return;
-    }
+    too_deep |= depth == Shape::kMaxRank;
+    if (too_deep) return;  // also of a list that holds itself
     const Py_ssize_t count = PySequence_Fast_GET_SIZE(object);
-    for (Py_ssize_t i = 0; i < count; ++i) look(PySequence_Fast_GET_ITEM(object, i), depth - 1);
+    for (Py_ssize_t i = 0; i < count && !too_deep; ++i) look(PySequence_Fast_GET_ITEM(object, i), depth + 1);
   }
 };
+
+/// Of lists, tuples: numpy relies on the length of a list while it asks the elements for their arrays, which may run
+/// Python that changes it. The list was looked at: it is not too deep.
+py::object frozen(PyObject* object) {
+  if (!is_list(object)) return py::reinterpret_borrow<py::object>(object);
+  const Py_ssize_t count = PySequence_Fast_GET_SIZE(object);
+  py::tuple out(count);
+  for (Py_ssize_t i = 0; i < count; ++i) {
+    PyTuple_SET_ITEM(out.ptr(), i, frozen(PySequence_Fast_GET_ITEM(object, i)).release().ptr());
+  }
+  return out;
+}
 
 /// numpy says nothing of numbers that float32 or float16 has no room for: they become infinite, and the checks of the
 /// input speak of that.
@@ -109,14 +122,22 @@ py::object array_of_numbers(py::handle object, std::string_view name, DType dtyp
   const std::string type = Py_TYPE(object.ptr())->tp_name;
   try {
     const py::module_ numpy = py::module_::import("numpy");
-    const py::object array = numpy.attr("asarray")(object);
+    Leaves leaves;
+    leaves.look(object.ptr());
+    if (leaves.too_deep) {
+      refuse_numbers(name, Reason::kShape,
+                     cat("this ", type, " is nested more than ", Shape::kMaxRank, " deep, or holds itself"));
+    }
+    if (leaves.masked) {
+      refuse_numbers(name, Reason::kDtype,
+                     "a masked array has no counterpart in a model; .filled(value) makes a plain one");
+    }
+    const py::object given = leaves.others ? frozen(object.ptr()) : py::reinterpret_borrow<py::object>(object);
+    const py::object array = numpy.attr("asarray")(given);
     if (!py::isinstance<py::array>(array)) throw py::type_error("numpy made no array of it");
     const auto& made = static_cast<const py::array&>(array);
     const char wanted = kind_of(dtype);
-    const auto rank = static_cast<size_t>(made.ndim());
-    Leaves leaves;
-    leaves.look(object.ptr(), rank);
-    if (rank > Shape::kMaxRank || leaves.others) {
+    if (leaves.others) {
       if (made.dtype().kind() == 'O') {
         refuse_numbers(name, Reason::kDtype,
                        cat("expected numbers, or lists of them; this ", type, " holds something else"));
@@ -139,7 +160,9 @@ py::object array_of_numbers(py::handle object, std::string_view name, DType dtyp
     const bool wide = made.dtype().kind() == 'f' || made.dtype().kind() == 'O';
     const py::object exact = wide ? numpy.attr("array")(object, py::arg("dtype") = "object") : array;
     const auto refuse_range = [&] {
-      refuse_numbers(name, Reason::kDtype, cat("this ", type, " holds an int that ", target, " cannot hold"));
+      refuse_numbers(name, Reason::kDtype,
+                     is_list(object.ptr()) ? cat("this ", type, " holds an int that ", target, " cannot hold")
+                                           : cat("this int is beyond what ", target, " can hold"));
     };
     try {
       py::object out = exact.attr("astype")(target);

@@ -405,7 +405,8 @@ class Batcher(_core.Batcher):
         The other one is warmed up first, on the calling thread, as :meth:`warm_up` does it: until it is ready the
         present one answers. A batch that runs then goes on to its end on the model that it began with, and each that
         begins later runs on the other, also with requests that were submitted before. The batcher keeps its name, its
-        figures, its checks and its limits.
+        figures, its checks and its limits; what of the checks is left to the model (see :class:`InputChecks`) is left
+        to the other one for requests from then on.
 
         Parameters
         ----------

@@ -153,8 +153,9 @@ def test_float32_inside_and_out() -> None:
     nodes = [node("Cast", "x", "h", to=HALF), node("MatMul", "h w", "m"), node("Cast", "m", "y", to=FLOAT)]
     model = inferkit.Model.load(build(nodes, [port("x", FLOAT, [None, 8])], [port("y", FLOAT, [None, 4])], w=w))
     x = RNG.standard_normal((3, 8)).astype(np.float32)
-    np.testing.assert_allclose(model(x), x.astype(np.float64) @ w.astype(np.float64), rtol=1e-5, atol=1e-6)
-    assert not any(step.operator == "Cast" for step in model.explain().steps)
+    rounded = x.astype(np.float16).astype(np.float64)  # where the file says so
+    np.testing.assert_allclose(model(x), rounded @ w.astype(np.float64), rtol=1e-5, atol=1e-6)
+    assert sum(step.operator == "Cast" for step in model.explain().steps) == 2
 
 
 def test_bfloat16() -> None:
@@ -171,9 +172,55 @@ def test_bfloat16() -> None:
     )
     data = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9).SerializeToString()
     x = RNG.standard_normal((3, 8)).astype(np.float32)
+    whole = x.view(np.uint32)
+    rounded = ((whole + 0x7FFF + ((whole >> 16) & 1)) & 0xFFFF0000).astype(np.uint32).view(np.float32)
     np.testing.assert_allclose(
-        inferkit.Model.load(data)(x), x.astype(np.float64) @ kept.astype(np.float64), rtol=1e-5, atol=1e-6
+        inferkit.Model.load(data)(x), rounded.astype(np.float64) @ kept.astype(np.float64), rtol=1e-5, atol=1e-6
     )
+
+
+def test_casts_that_the_file_holds_round_and_overflow() -> None:
+    nodes = [
+        node("Cast", "x", "h", to=HALF),
+        node("Cast", "h", "back", to=FLOAT),
+        node("Sub", "x back", "lost"),
+        node("Sqrt", "h", "root"),
+        node("Cast", "root", "y", to=FLOAT),
+    ]
+    outputs = [port("lost", FLOAT, [None]), port("y", FLOAT, [None]), port("h", HALF, [None])]
+    x = np.array([0.1, 1.2345678, 70000, 3], np.float32)
+    got = inferkit.Model.load(build(nodes, [port("x", FLOAT, [None])], outputs)).run({"x": x})
+    with np.errstate(over="ignore"):
+        h = x.astype(np.float16)
+    assert got["h"].tobytes() == h.tobytes()
+    assert got["lost"].tolist() == (x - h.astype(np.float32)).tolist()
+    np.testing.assert_allclose(got["y"], np.sqrt(h.astype(np.float32)), rtol=1e-6)
+
+
+def test_bits_do_not_depend_on_the_outputs_that_are_chosen() -> None:
+    nodes = [node("Exp", "x", "e"), node("Mul", "e e", "y"), node("Cast", "e", "s", to=TensorProto.STRING)]
+    outputs = [port("y", HALF, [None]), port("s", TensorProto.STRING, [None])]
+    data = build(nodes, [port("x", HALF, [None])], outputs)
+    x = half(40)
+    alone = inferkit.Model.load(data, outputs=["y"])(x)
+    assert alone.tobytes() == inferkit.Model.load(data).run({"x": x})["y"].tobytes()
+
+
+def test_who_divides_in_halves_does() -> None:
+    """From opset 23 on, QuantizeLinear divides in the type of its scale."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    scale = np.array(0.0437, np.float16)
+    graph = helper.make_graph(
+        [node("QuantizeLinear", "x scale", "y")],
+        "g",
+        [port("x", HALF, [None])],
+        [port("y", TensorProto.UINT8, [None])],
+        [numpy_helper.from_array(scale, "scale")],
+    )
+    data = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23)], ir_version=10).SerializeToString()
+    x = np.linspace(0, 11, 4001).astype(np.float16)
+    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    assert inferkit.Model.load(data)(x).tolist() == session.run(None, {"x": x})[0].tolist()
 
 
 @pytest.mark.parametrize("condition", [True, False])

@@ -76,6 +76,8 @@ def test_numbers() -> None:
         ("float32", [np.ones(2), np.ones(2)], "dtype", "has dtype float64; expected float32"),
         ("float32", [1e39, 0], "non_finite", "holds NaN or infinity"),
         ("float32", [[0.5, float("nan")]], "non_finite", "NaN"),
+        ("float64", [np.ma.masked_array([1.0, -999.0], [0, 1])], "dtype", "masked array"),
+        ("float64", [[np.ma.masked, 1.0]], "dtype", "masked array"),
         ("float32", [], "shape", "has shape"),
         ("float32", 0.5, "shape", "has shape"),
         ("float32", {1.0, 2.0}, "dtype", "got set"),
@@ -101,6 +103,22 @@ def test_lists_within_themselves_and_deep_ones() -> None:
             same("float32")(value)
     while isinstance(deep, list):  # without a recursion
         deep = deep.pop()
+
+
+def test_a_list_that_its_elements_change() -> None:
+    """numpy goes on by the length that the list had."""
+
+    class Empties:
+        def __array__(self, *_: Any, **__: Any) -> Any:
+            rows.clear()
+            return np.ones(2, F32)
+
+    rows: list[Any] = [Empties() for _ in range(50)]
+    assert same("float32")(rows).tolist() == [[1, 1]] * 50
+    twice: list[Any] = []
+    twice.extend([twice, twice])
+    with pytest.raises(inferkit.ValidationError, match="holds itself"):
+        same("float32")(twice)
 
 
 def test_an_exception_in_a_list_names_the_input() -> None:
@@ -170,6 +188,13 @@ def test_frames() -> None:
     assert model(Frame(np.ones((2, 2), F32, order="F"))).tolist() == [[1, 1], [1, 1]]
     refused("dtype", "float64; expected float32", lambda: model(Frame(np.ones((2, 2)))))
     refused("dtype", "no counterpart", lambda: model(Frame(np.array([["a", 1]], object))))
+
+    class Masked:
+        def __array__(self, *_: Any, **__: Any) -> Any:
+            return np.ma.masked_array(np.ones((1, 2), F32), [[0, 1]])
+
+    refused("dtype", "masked array", lambda: model(Masked()))
+    refused("dtype", "got type", lambda: model(np.ndarray))
 
 
 def test_pandas() -> None:

@@ -96,6 +96,10 @@ class Walk {
         rank(id) = static_cast<int>(declared->rank());
       } else if (!node.inputs.empty() && node.inputs[0] != kNoValue && keeps_axes(node)) {
         rank(id) = rank(node.inputs[0]);
+      } else if (is_one_of(node, "", {"Gather"}) && node.inputs.size() > 1 && node.inputs[0] != kNoValue &&
+                 node.inputs[1] != kNoValue) {
+        const int of = rank(node.inputs[0]), indices = rank(node.inputs[1]);
+        if (of != kUnknownRank && indices != kUnknownRank) rank(id) = of - 1 + indices;
       }
     }
   }
@@ -156,14 +160,18 @@ class Walk {
     Meaning out;
     if (moves_values(node, k)) {
       out = *after;
+      out.asked &= keeps_all(node);  // who asks of a part knows nothing of the rest
       out.empty_axes = 0;
     } else if (is_one_of(node, "", {"Add", "Sub", "Mul", "Div"}) || is_one_of(node, kMl, {"Scaler"})) {
       out.nan = after->nan;  // NaN stays NaN
-      out.asked = after->asked;
     }
     judge_values(node, k, *after, out);
     out.empty_axes = empty_axes(node, k, after->empty_axes);
     return out;
+  }
+
+  static bool keeps_all(const Node& node) {
+    return is_one_of(node, "", {"Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"});
   }
 
   /// Whether the values of the input are those of the output, wherever they lie there.
@@ -190,7 +198,7 @@ class Walk {
   void judge_values(const Node& node, size_t k, const Meaning& after, Meaning& out) const {
     if (is_one_of(node, "", {"IsNaN"})) out.asked = true;
     if (k == 0 && replaces_nan(node)) out.nan = true;
-    if (k == 0 && is_one_of(node, "", {"Softmax", "LogSoftmax"})) out.softmax = true;
+    if (k == 0 && is_one_of(node, "", {"Softmax"})) out.softmax = true;
     if (is_one_of(node, "", {"Add"}) && node.inputs.size() == 2) {
       out.softmax = after.softmax;
       out.minus_infinity = after.minus_infinity || (after.softmax && !graph_.constant(node.inputs[1 - k]));
@@ -229,6 +237,8 @@ class Walk {
     const auto bit = [](std::optional<int64_t> axis) { return axis ? static_cast<Axes>(1u << *axis) : Axes{0}; };
     if (is_one_of(node, "", {"Concat"})) {
       if (node.inputs.size() < 2) return after;
+      // The last is what is put behind the others: were it empty, too, nothing need be left.
+      if (k + 1 == node.inputs.size()) return 0;
       const int of_rank = std::max(rank(node.inputs[k]), node.outputs.empty() ? kUnknownRank : rank(node.outputs[0]));
       const Axes longer = bit(axis_of(int_attr(node, "axis", 0), of_rank));
       return longer ? static_cast<Axes>(after | longer) : Axes{0};

@@ -138,6 +138,7 @@ Model::Model(ModelFile file, ModelOptions options, std::string path)
   }
   if (!defaults_.empty()) original_ = std::make_shared<const ModelFile>(copy_model(file_));
   weights_ = weights_of(file_, path_);
+  const bool halves = can_widen_halves(file_.graph);  // of all of it: bits do not depend on what is chosen
   choose_outputs(file_.graph, options_.outputs);
   read_specs();
   lift_constants(file_.graph);
@@ -145,7 +146,7 @@ Model::Model(ModelFile file, ModelOptions options, std::string path)
   check_arities(file_.graph);
   senses_ = input_senses(file_.graph);
   name_required_outputs(file_.graph);
-  widen_halves(file_.graph);
+  if (halves) widen_halves(file_.graph);
   expand_nodes(file_.graph, unsupported);
   eliminate_dead_nodes(file_.graph);
   check_attributes(file_.graph, unsupported);

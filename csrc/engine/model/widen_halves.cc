@@ -26,9 +26,9 @@ bool names_a_type(std::string_view attribute) {
 
 /// Operators whose speed does not depend on the type's arithmetic.
 bool only_moves(const Node& node) {
-  constexpr std::string_view kMovers[] = {"Cast",     "Concat",   "Expand",    "Flatten",   "Gather", "GatherElements",
-                                          "GatherND", "Identity", "Reshape",   "Shape",     "Slice",  "Split",
-                                          "Squeeze",  "Tile",     "Transpose", "Unsqueeze", "Where"};
+  constexpr std::string_view kMovers[] = {"Cast",           "Constant", "Concat",   "Expand",    "Flatten",   "Gather",
+                                          "GatherElements", "GatherND", "Identity", "Reshape",   "Shape",     "Slice",
+                                          "Split",          "Squeeze",  "Tile",     "Transpose", "Unsqueeze", "Where"};
   return node.domain.empty() && std::ranges::find(kMovers, node.op_type) != std::end(kMovers);
 }
 
@@ -43,8 +43,11 @@ struct Survey {
     for (const auto& [id, tensor] : graph.constants) halves |= is_half(tensor.dtype);
     for (const Node& node : stoppable(graph.nodes)) {
       computes |= !only_moves(node);
-      sees_bits |= is_op(node, "BitCast") || (is_op(node, "Cast") && int_attr(node, "to", 0) == kStringCode) ||
-                   (is_op(node, "QuantizeLinear") && is_half_code(int_attr(node, "precision", 0)));
+      sees_bits |=
+          is_op(node, "BitCast") || is_op(node, "CastLike") ||
+          (is_op(node, "Cast") && int_attr(node, "to", 0) == kStringCode) ||
+          // From opset 23 on it divides in `precision`, or in the type of the scale.
+          (is_op(node, "QuantizeLinear") && (node.version >= 23 || is_half_code(int_attr(node, "precision", 0))));
       for (const auto& [name, attribute] : node.attributes) {
         if (const auto* code = std::get_if<int64_t>(&attribute)) {
           halves |= names_a_type(name) && is_half_code(*code) && name != "softmax_precision";
@@ -89,15 +92,18 @@ class Widening {
     }
     std::vector<Node> nodes = std::move(first_);
     for (Node& node : stoppable(graph_.nodes)) {
-      const ValueId table = table_of(node) ? node.inputs[0] : kNoValue;
+      std::optional<DType> narrow;  // what the node gives is half, and widened at once
+      if (table_of(node)) narrow = graph_.constants.at(node.inputs[0]).dtype;
+      const int64_t code = is_op(node, "Cast") && node.outputs.size() == 1 ? int_attr(node, "to", 0) : 0;
+      if (is_half_code(code)) narrow = code == kHalfCode ? DType::kF16 : DType::kBF16;
       rewrite(node);
-      if (table == kNoValue) {
+      if (!narrow) {
         nodes.push_back(std::move(node));
         continue;
       }
-      // What is gathered is half, and widened at once.
+      if (is_half_code(code)) node.attributes.insert_or_assign("to", code);  // the file rounds here
       const ValueId out = node.outputs[0];
-      const ValueId half = fresh(out, graph_.constants.at(table).dtype);
+      const ValueId half = fresh(out, *narrow);
       node.outputs[0] = half;
       nodes.push_back(std::move(node));
       nodes.push_back(cast(half, out, kFloatCode));
@@ -221,13 +227,13 @@ class Widening {
 
 }  // namespace
 
-void widen_halves(Graph& graph) {
+bool can_widen_halves(const Graph& graph) {
   Survey survey;
   survey.look(graph);
-  if (!survey.halves || !survey.computes || survey.sees_bits) return;
   const auto declared = [&](ValueId id) { return graph.values[static_cast<size_t>(id)].dtype.has_value(); };
-  if (!std::ranges::all_of(graph.outputs, declared)) return;
-  Widening(graph, true).run();
+  return survey.halves && survey.computes && !survey.sees_bits && std::ranges::all_of(graph.outputs, declared);
 }
+
+void widen_halves(Graph& graph) { Widening(graph, true).run(); }
 
 }  // namespace inferkit

@@ -2,7 +2,8 @@
 // heads of keys and values, with rotary embeddings, a local window and a cache. `seqlens_k` has the length of each
 // sequence, less one; the last rows of it are those that come in, the others are in the cache, which is a tensor of the
 // longest sequence's size or larger, filled from its front. What lies behind a sequence's end is zero in the new cache.
-// The meaning of a window was taken from ONNX Runtime 1.32: a row sees that many keys, its own included.
+// The meaning of a window was taken from ONNX Runtime 1.32: a row sees that many keys, its own included. Positions that
+// are given are those of each row, also in a prompt, where ONNX Runtime goes on from the first of the first sequence.
 #include <cmath>
 
 #include "engine/compile/op_registry.h"

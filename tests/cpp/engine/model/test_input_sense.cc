@@ -102,6 +102,12 @@ TEST(input_sense_imputers_and_questions) {
   asked.input("x", {-1, 1}).node("IsNaN", {"x"}, {"n"}).constant("zero", {}, {0});
   asked.node("Where", {"n", "zero", "x"}, {"y"}).output("y");
   CHECK(asked.sense().non_finite == NonFinite::kNan);
+  Sketch of_a_part;  // of which the rest is read otherwise
+  of_a_part.input("x", {-1, 3})
+      .constant("first", {}, {0})
+      .node("Gather", {"x", "first"}, {"c"}, {{"axis", int64_t{1}}});
+  of_a_part.node("IsNaN", {"c"}, {"n"}).node("Relu", {"x"}, {"y"}).output("n").output("y");
+  CHECK(of_a_part.sense() == InputSense{});
 }
 
 TEST(input_sense_minus_infinity_masks_before_a_softmax) {
@@ -113,6 +119,10 @@ TEST(input_sense_minus_infinity_masks_before_a_softmax) {
   Sketch bare;  // no mask
   bare.input("x", {-1, 2}).node("Softmax", {"x"}, {"y"}).output("y");
   CHECK(bare.sense() == InputSense{});
+  Sketch logarithm;  // hands minus infinity on
+  logarithm.input("x", {-1, 2}).input("m", {-1, 2}).node("Add", {"x", "m"}, {"a"});
+  logarithm.node("LogSoftmax", {"a"}, {"y"}).output("y");
+  CHECK(logarithm.sense(1) == InputSense{});
   Sketch biased;
   biased.input("x", {-1, 2}).constant("b", {2}, {1, 2}).node("Add", {"x", "b"}, {"a"});
   biased.node("Softmax", {"a"}, {"y"}).output("y");
@@ -132,10 +142,14 @@ TEST(input_sense_an_empty_past) {
   decoder.input("past", {-1, 2, -1, 4}).input("x", {-1, 2, 1, 4});
   decoder.node("Concat", {"past", "x"}, {"y"}, {{"axis", int64_t{-2}}}).node("Relu", {"y"}, {"z"}).output("z");
   CHECK_EQ(int{decoder.sense(0).empty_axes}, 0b0100);
+  CHECK_EQ(int{decoder.sense(1).empty_axes}, 0);
+  Sketch twice;  // nothing need be left
+  twice.input("past", {-1, -1}).node("Concat", {"past", "past"}, {"y"}, {{"axis", int64_t{1}}}).output("y");
+  CHECK_EQ(int{twice.sense(0).empty_axes}, 0);
   Sketch stacked;  // (2, batch, heads, past, size), as GPT-2 is exported
   stacked.input("past", {2, -1, 2, -1, 4}).input("x", {-1, 2, 1, 4}).constant("one", {}, {1});
   stacked.node("Gather", {"past", "one"}, {"k"}, {{"axis", int64_t{0}}});
-  stacked.node("Concat", {"k", "x"}, {"y"}, {{"axis", int64_t{2}}}).node("Relu", {"y"}, {"z"}).output("z");
+  stacked.node("Concat", {"k", "x"}, {"y"}, {{"axis", int64_t{-2}}}).node("Relu", {"y"}, {"z"}).output("z");
   CHECK_EQ(int{stacked.sense(0).empty_axes}, 0b01000);
   Sketch transposed;
   transposed.input("past", {-1, -1, 4}).input("x", {4, -1, 1});
