@@ -175,12 +175,13 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("option", OPTIONS)
+#: Those whose sequences are longer than the tables are not turned.
+PAIRS = [(case, option) for case in CASES for option in OPTIONS if not (case[:4] == "long" and option[:6] == "rotary")]
+
+
+@pytest.mark.parametrize(("case", "option"), PAIRS)
 def test_against_float64(case: str, option: str) -> None:
     given = {**CASES[case], **OPTIONS[option]}
-    if "rotary" in given and case.startswith("long"):
-        pytest.skip("longer than the tables")
     Decoder(**given).check()
 
 
@@ -190,13 +191,14 @@ def test_half(case: str, option: str) -> None:
     Decoder(**{**CASES[case], **OPTIONS[option]}, dtype="float16").check(4e-3)
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if "padded" not in case])
-@pytest.mark.parametrize("option", ["plain", "packed", "window", "softcap and scale", "rotary", "rotary, packed"])
+#: ONNX Runtime says nothing of rows behind a sequence's end, and has another meaning of positions in a prompt.
+COMPARED = [pair for pair in PAIRS if "padded" not in pair[0] and pair[1] not in ("bias", "rotary, positions")]
+
+
+@pytest.mark.parametrize(("case", "option"), COMPARED)
 def test_against_onnxruntime(case: str, option: str) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     given = {**CASES[case], **OPTIONS[option]}
-    if "rotary" in given and case.startswith("long"):
-        pytest.skip("longer than the tables")
     decoder = Decoder(**given)
     session = onnxruntime.InferenceSession(decoder.bytes, providers=["CPUExecutionProvider"])
     for got, want in zip(decoder.run(), session.run(None, decoder.feeds), strict=True):
