@@ -170,7 +170,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "bias": {"bias": True},
     "rotary": {"rotary": 8},
     "rotary, packed": {"rotary": 8, "packed": True},
-    "rotary, a part": {"rotary": 4, "size": 16, "rotary_interleaved": 1},
+    "rotary, a part": {"rotary": 8, "size": 32, "rotary_interleaved": 1},
     "rotary, positions": {"rotary": 8, "positions": True},
 }
 
