@@ -158,6 +158,7 @@ STEPS = {
         [kind("doubles", 8, 32, 256, 256), np.ones((64, 32, 5, 5))],
     ),
     "one long sum": (node("Conv", 2), [kind("doubles", 1, 60, 400, 400), np.ones((1, 60, 390, 390))]),
+    "windows of millions": (node("Conv", 2), [kind("normal", 1, 60, 400, 400), np.ones((1, 60, 390, 390), "f")]),
     "transposed convolution": (
         node("ConvTranspose", 2, strides=[2, 2]),
         [kind("doubles", 4, 64, 128, 128), np.ones((64, 64, 5, 5))],

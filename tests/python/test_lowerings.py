@@ -69,6 +69,8 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     made = {
         "conv": Case("Conv", draw(2, 24, 14, 15), draw(32, 24, 3, 3), draw(32), constant=(1, 2), pads=[1, 1, 1, 1]),
+        # 307,200 taps: "packed" goes about it in pieces
+        "long windows": Case("Conv", draw(2, 300, 33, 54), draw(13, 300, 32, 32), draw(13), constant=(1, 2)),
         "depthwise": Case("Conv", draw(2, 12, 14, 15), draw(12, 1, 3, 3), constant=(1,), group=12),
         "rows": Case("ReduceMean", draw(5, 700), axes=[1]),
         "columns": Case("ReduceMean", draw(700, 40), axes=[0]),

@@ -3,12 +3,15 @@
 #include "engine/ops/activation_attr.h"
 #include "engine/ops/common/conv.h"
 #include "kernels/cpu/gemm/gemm.h"
+#include "platform/run_control.h"
 
 namespace inferkit {
 namespace {
 
 constexpr int64_t kBlockBytes = 384 << 10;  // of packed windows: they stay in L2 beside the weights
 constexpr int64_t kMinBlock = 64;           // pixels
+/// Of more taps a block takes so long that it is packed and multiplied in pieces, between which it can be stopped.
+constexpr int64_t kLongWindow = 1 << 18;
 
 enum class Source : uint8_t { kInPlace, kMatrix, kWindows };  // where B comes from
 
@@ -23,7 +26,44 @@ struct GemmConvParams {
   int64_t slot_floats;
 };
 
-void gemm_task(const GemmConvParams& p, std::byte* const* io, int64_t task, int64_t parts, float* scratch) {
+/// A panel of windows at a time, and of them some channels.
+bool pack_in_pieces(kernels::PackPixelsArgs pack, const GemmConvParams& p, WorkMeter& meter) {
+  const auto [x, to, channels, dim, pixel, count] = pack;
+  const int64_t taps = p.gemm.k / channels, some = std::max<int64_t>(1, kLongWindow / taps);
+  for (int64_t first = 0; first < count; first += kernels::kPanelColumns) {
+    pack.first = pixel + first;
+    pack.count = std::min(kernels::kPanelColumns, count - first);
+    for (int64_t c = 0; c < channels; c += some) {
+      pack.channels = std::min(some, channels - c);
+      if (!meter.go_on(8 * pack.channels * taps)) return false;
+      pack.x = x + c * p.in_area;
+      pack.to = to + first * p.gemm.k + c * taps * kernels::kPanelColumns;
+      kernels::conv_kernels().pack_pixels(pack);
+    }
+  }
+  return true;
+}
+
+/// Some rows and columns at a time; each has the bits that it has in the whole.
+void multiply_in_pieces(const kernels::GemmArgs& whole, WorkMeter& meter) {
+  constexpr int64_t kRows = 12, kColumns = 2 * kernels::kPanelColumns;
+  for (int64_t row = 0; row < whole.m; row += kRows) {
+    for (int64_t column = 0; column < whole.n; column += kColumns) {
+      kernels::GemmArgs g = whole;
+      g.m = std::min(kRows, whole.m - row);
+      g.n = std::min(kColumns, whole.n - column);
+      g.a += row * g.lda;
+      g.b += column / kernels::kPanelColumns * g.b_panel_stride;
+      g.c += row * g.ldc + column;
+      if (g.bias) g.bias += row;
+      if (!meter.go_on(g.m * g.n * g.k / 32)) return;
+      kernels::gemm_f32(g);
+    }
+  }
+}
+
+void gemm_task(const GemmConvParams& p, std::byte* const* io, int64_t task, int64_t parts, float* scratch,
+               RunControl* control) {
   const int64_t part = task % parts, block = task / parts % p.blocks, image = task / parts / p.blocks;  // and group
   const int64_t group = image % p.groups, filters = p.gemm.m;
   const int64_t pixel = block * p.block, count = std::min(p.block, p.out_area - pixel);
@@ -54,6 +94,12 @@ void gemm_task(const GemmConvParams& p, std::byte* const* io, int64_t task, int6
     for (int d = 0; d < 3; ++d) pack.dim[d] = p.dim[d];
     pack.first = pixel;
     pack.count = count;
+    if (g.k > kLongWindow) {
+      WorkMeter meter(control);
+      if (!pack_in_pieces(pack, p, meter)) return;
+      kernels::use_packed_b(g, scratch);
+      return multiply_in_pieces(g, meter);
+    }
     kernels::conv_kernels().pack_pixels(pack);
   }
   kernels::use_packed_b(g, scratch);
@@ -65,8 +111,9 @@ void run_gemm(const void* params, std::byte* const* io, const ExecContext& conte
   const auto& p = *static_cast<const GemmConvParams*>(params);
   const bool alone = !context.pool || context.max_threads < 2;
   const int64_t parts = alone ? 1 : p.parts;
+  RunControl* const control = RunControl::current();
   for_tasks(context, p.batch * p.groups * p.blocks * parts, p.slots, [&](int64_t task, int64_t slot) {
-    gemm_task(p, io, task, parts, reinterpret_cast<float*>(io[4]) + slot * p.slot_floats);
+    gemm_task(p, io, task, parts, reinterpret_cast<float*>(io[4]) + slot * p.slot_floats, control);
   });
 }
 
