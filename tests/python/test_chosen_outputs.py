@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from typing import Any
 
 import numpy as np
@@ -98,6 +100,8 @@ def test_metadata(several: onnx.ModelProto, tmp_path: Any) -> None:
         assert "pytorch 2.13" in repr(metadata)
         with pytest.raises(TypeError):
             metadata["imgsz"] = "x"  # type: ignore[index]
+        for again in (pickle.loads(pickle.dumps(metadata)), copy.deepcopy(metadata)):
+            assert (repr(again), dict(again), dict(again.opsets)) == (repr(metadata), dict(metadata), {"": 17})
 
 
 def test_a_callable_has_none() -> None:
