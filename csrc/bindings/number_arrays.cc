@@ -50,15 +50,17 @@ struct Leaves {
 };
 
 /// Of lists, tuples: numpy relies on the length of a list while it asks the elements for their arrays, which may run
-/// Python that changes it. The list was looked at: it is not too deep.
-py::object frozen(PyObject* object) {
+/// Python that changes it. So may what collects garbage while this allocates: nothing is known of a list for longer
+/// than one step, and no half-made tuple is shown.
+py::object frozen(PyObject* object, size_t depth = 0) {
   if (!is_list(object)) return py::reinterpret_borrow<py::object>(object);
-  const Py_ssize_t count = PySequence_Fast_GET_SIZE(object);
-  py::tuple out(count);
-  for (Py_ssize_t i = 0; i < count; ++i) {
-    PyTuple_SET_ITEM(out.ptr(), i, frozen(PySequence_Fast_GET_ITEM(object, i)).release().ptr());
+  if (depth == Shape::kMaxRank) throw py::value_error("it changed while it was read");
+  py::list out;
+  for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(object); ++i) {
+    const auto item = py::reinterpret_borrow<py::object>(PySequence_Fast_GET_ITEM(object, i));
+    out.append(frozen(item.ptr(), depth + 1));
   }
-  return out;
+  return py::tuple(std::move(out));
 }
 
 /// numpy says nothing of numbers that float32 or float16 has no room for: they become infinite, and the checks of the

@@ -239,7 +239,8 @@ class Walk {
       if (node.inputs.size() < 2) return after;
       // The last is what is put behind the others: were it empty, too, nothing need be left.
       if (k + 1 == node.inputs.size()) return 0;
-      const int of_rank = std::max(rank(node.inputs[k]), node.outputs.empty() ? kUnknownRank : rank(node.outputs[0]));
+      const bool gives = !node.outputs.empty() && node.outputs[0] != kNoValue;
+      const int of_rank = std::max(rank(node.inputs[k]), gives ? rank(node.outputs[0]) : kUnknownRank);
       const Axes longer = bit(axis_of(int_attr(node, "axis", 0), of_rank));
       return longer ? static_cast<Axes>(after | longer) : Axes{0};
     }

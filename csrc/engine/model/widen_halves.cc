@@ -79,7 +79,10 @@ Tensor widened(const Tensor& half) {
 class Widening {
  public:
   /// `main`: the graph has the types of its inputs and outputs, which callers see.
-  Widening(Graph& graph, bool main) : graph_(graph), main_(main), moved_(graph.values.size(), kNoValue) {}
+  Widening(Graph& graph, bool main)
+      : graph_(graph), main_(main), moved_(graph.values.size(), kNoValue), is_output_(graph.values.size(), false) {
+    for (const ValueId id : graph.outputs) is_output_[static_cast<size_t>(id)] = true;
+  }
 
   void run() {
     find_tables();
@@ -160,17 +163,15 @@ class Widening {
   }
   Node cast(ValueId from, ValueId to, int64_t code) const {
     Node node = cast_node(from, to, code);
-    node.name = graph_.values[static_cast<size_t>(to)].name;
+    node.name = cat(graph_.values[static_cast<size_t>(to)].name, code == kFloatCode ? "/widened" : "/rounded");
     return node;
   }
-
-  bool is_output(ValueId id) const { return std::ranges::find(graph_.outputs, id) != graph_.outputs.end(); }
 
   void widen_constant(ValueId id) {
     const ValueId wide = fresh(id, DType::kF32);
     moved_[static_cast<size_t>(id)] = wide;
     graph_.constants.emplace(wide, widened(graph_.constants.at(id)));
-    if (!main_ || !is_output(id)) graph_.constants.erase(id);
+    if (!main_ || !is_output_[static_cast<size_t>(id)]) graph_.constants.erase(id);
   }
   void widen_input(ValueId id) {
     if (!is_half(graph_.values[static_cast<size_t>(id)].dtype)) return;
@@ -221,7 +222,7 @@ class Widening {
   Graph& graph_;
   const bool main_;
   std::vector<ValueId> moved_;  // what takes the place of a value for its readers
-  std::vector<bool> tables_;
+  std::vector<bool> is_output_, tables_;
   std::vector<Node> first_, last_;
 };
 

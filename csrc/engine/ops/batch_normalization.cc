@@ -75,15 +75,18 @@ void run_statistics(const void* params, std::byte* const* io, const ExecContext&
   const double count = static_cast<double>(batch) * static_cast<double>(area);
   A* table = reinterpret_cast<A*>(io[0]);
   WorkMeter meter;
-  for (int64_t c = 0; c < channels && meter.go_on(4 * batch * area); ++c) {
+  bool on = true;
+  for (int64_t c = 0; c < channels && on; ++c) {
     dispatch<kFloatTypes>(p.x, [&]<class T>() {
       const T* x = reinterpret_cast<const T*>(io[1]);
       const auto sum = [&](auto term) {  // of each image from zero, so that a long batch loses no digits
         double all = 0;
-        for (int64_t n = 0; n < batch; ++n) {
+        for (int64_t n = 0; n < p.size.batch && on; ++n) {
           double image = 0;
-          const T* at = x + (n * channels + c) * area;
-          for (int64_t i = 0; i < area; ++i) image += term(static_cast<double>(load(at[i])));
+          const T* at = x + (n * p.size.channels + c) * p.size.area;
+          on = for_blocks(meter, 0, p.size.area, 1, [&](int64_t first, int64_t last) {
+            for (int64_t i = first; i < last; ++i) image += term(static_cast<double>(load(at[i])));
+          });
           all += image;
         }
         return all;
