@@ -1,5 +1,6 @@
 """Python's numbers and lists, tensors of torch, frames of pandas: what an input can be given besides an array."""
 
+import gc
 from typing import Any
 
 import numpy as np
@@ -119,6 +120,32 @@ def test_a_list_that_its_elements_change() -> None:
     twice.extend([twice, twice])
     with pytest.raises(inferkit.ValidationError, match="holds itself"):
         same("float32")(twice)
+
+
+def test_a_list_that_the_collector_empties() -> None:
+    """Up to Python 3.11 it may run at any allocation; afterwards between two steps of Python."""
+    threshold = gc.get_threshold()
+    rows: list[Any] = []
+
+    def empty(phase: str, _: Any) -> None:
+        if phase == "start":
+            rows.clear()
+
+    model = same("float32")
+    gc.callbacks.append(empty)
+    try:
+        for step in range(1, 40):
+            rows.extend(np.ones(2, F32) for _ in range(500))
+            gc.set_threshold(step)
+            try:
+                model(rows)
+            except inferkit.ValidationError:
+                pass
+            finally:
+                gc.set_threshold(*threshold)
+            rows.clear()
+    finally:
+        gc.callbacks.remove(empty)
 
 
 def test_an_exception_in_a_list_names_the_input() -> None:
