@@ -99,8 +99,13 @@ INFERKIT_INLINE void add_beside(F32x16 (&acc)[kRows][kPanels], const float* a, i
   }
 }
 
-/// How many chunks of a tile are summed side by side: as many as its sums leave registers for.
-constexpr int beside(int sums) { return sums * 4 <= kMaxSums ? 4 : sums * 2 <= kMaxSums ? 2 : 1; }
+/// How many chunks of a tile are summed side by side: no more than hide the latency of FMA, and than there are
+/// registers for. Each reads a stream of B for each panel, at the same places of their pages: sixteen of them evict
+/// each other from L1, and one row of 256 x 256 takes twice as long as by eight.
+constexpr int beside(int sums) {
+  constexpr int kMost = kMaxSums < 12 ? kMaxSums : 12;
+  return sums * 4 <= kMost ? 4 : sums * 2 <= kMost ? 2 : 1;
+}
 
 /// acc = A B in chunks of k (kernels/summation.h). Where it `holds` the sum of the chunks before these, that comes
 /// first; else it is zero.
