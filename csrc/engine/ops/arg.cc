@@ -1,10 +1,12 @@
 // ArgMax, ArgMin, TopK. NaN ranks above every number in a maximum (the first one wins) and, as in numpy, is also what a
 // minimum finds first; TopK ranks NaN highest. Of equals the lower index comes first.
 #include <algorithm>
+#include <cstring>
 
 #include "engine/compile/op_registry.h"
 #include "engine/ops/common/extreme.h"
 #include "engine/ops/common/sort.h"
+#include "engine/ops/common/sort_keys.h"
 #include "engine/ops/dispatch.h"
 #include "kernels/cpu/row/row.h"
 #include "platform/run_control.h"
@@ -15,39 +17,63 @@ namespace {
 struct ArgParams {
   int64_t outer, n, inner;
   kernels::ReduceFn reduce;  // for float32 rows
+  KeysFn keys;               // for other types
+  bool min;
+  int64_t size;  // of an element
 };
 
-// Columns in blocks, so that adjacent memory is read together.
-template <bool kMax, bool kLast, class T>
-void run_arg(const void* params, std::byte* const* io, const ExecContext&) {
-  const auto& p = *static_cast<const ArgParams*>(params);
-  auto* y = reinterpret_cast<int64_t*>(io[1]);
-  constexpr int64_t kBlock = 64;
-  Compute<T> best[kBlock];
-  WorkMeter meter;
-  for (int64_t o = 0; o < p.outer; ++o) {
-    const T* x = reinterpret_cast<const T*>(io[0]) + o * p.n * p.inner;
-    for (int64_t first = 0; first < p.inner; first += kBlock) {
-      const int64_t width = std::min(kBlock, p.inner - first);
-      int64_t* where = y + o * p.inner + first;
+constexpr int64_t kColumns = 64;  // that are read together, as their memory is adjacent
+
+/// For each of `width` columns of `rows` rows, where the greatest stands; row(j, values) writes row j. False where the
+/// work was left.
+template <bool kMax, bool kLast, class V, class Row>
+bool find_columns(WorkMeter& meter, int64_t rows, int64_t width, const Row& row, int64_t* where) {
+  V best[kColumns], values[kColumns];
+  row(0, best);
+  std::fill_n(where, width, 0);
+  return for_blocks(meter, 1, rows, width, [&](int64_t begin, int64_t end) {
+    for (int64_t j = begin; j < end; ++j) {
+      row(j, values);
       for (int64_t i = 0; i < width; ++i) {
-        best[i] = load(x[first + i]);
-        where[i] = 0;
+        if (!replaces<kMax, kLast>(values[i], best[i])) continue;
+        best[i] = values[i];
+        where[i] = j;
       }
-      const bool went_on = for_blocks(meter, 1, p.n, width, [&](int64_t begin, int64_t end) {
-        for (int64_t j = begin; j < end; ++j) {
-          const T* row = x + j * p.inner + first;
-          for (int64_t i = 0; i < width; ++i) {
-            const auto v = load(row[i]);
-            if (!replaces<kMax, kLast>(v, best[i])) continue;
-            best[i] = v;
-            where[i] = j;
-          }
-        }
-      });
-      if (!went_on) return;
+    }
+  });
+}
+
+/// Calls f(first element, columns, where to write their places) for every block of columns, until it gives false.
+template <class F>
+void for_each_columns(const ArgParams& p, int64_t* y, F&& f) {
+  for (int64_t o = 0; o < p.outer; ++o) {
+    for (int64_t first = 0; first < p.inner; first += kColumns) {
+      if (!f(o * p.n * p.inner + first, std::min(kColumns, p.inner - first), y + o * p.inner + first)) return;
     }
   }
+}
+
+template <bool kMax, bool kLast>
+void run_arg_floats(const void* params, std::byte* const* io, const ExecContext&) {
+  const auto& p = *static_cast<const ArgParams*>(params);
+  WorkMeter meter;
+  for_each_columns(p, reinterpret_cast<int64_t*>(io[1]), [&](int64_t at, int64_t width, int64_t* where) {
+    const float* x = reinterpret_cast<const float*>(io[0]) + at;
+    const auto row = [&](int64_t j, float* to) { std::copy_n(x + j * p.inner, width, to); };
+    return find_columns<kMax, kLast, float>(meter, p.n, width, row, where);
+  });
+}
+
+template <bool kLast>
+void run_arg_keys(const void* params, std::byte* const* io, const ExecContext&) {
+  const auto& p = *static_cast<const ArgParams*>(params);
+  WorkMeter meter;
+  for_each_columns(p, reinterpret_cast<int64_t*>(io[1]), [&](int64_t at, int64_t width, int64_t* where) {
+    const auto row = [&](int64_t j, int64_t* to) {
+      p.keys(io[0] + (at + j * p.inner) * p.size, 1, width, p.min, NanKey::kHighest, to);
+    };
+    return find_columns<true, kLast, int64_t>(meter, p.n, width, row, where);
+  });
 }
 
 // A row of floats: its maximum (NaN where there is one) by the kernel, then the place where it stands.
@@ -87,64 +113,69 @@ void lower_arg(LowerContext& c) {
   const TensorFacts& x = c.input(0);
   const size_t axis = axis_of(c, 0);
   const bool last = c.version() >= 12 && c.attr_int("select_last_index", 0) != 0;
-  ArgParams p{x.shape.elements(0, axis), x.shape[axis], x.shape.elements(axis + 1, x.shape.rank()), nullptr};
-  StepFn fn = dispatch<kNumberTypes>(
-      x.dtype, [&]<class T>() -> StepFn { return last ? run_arg<kMax, true, T> : run_arg<kMax, false, T>; });
-  if (!fn) c.unsupported(cat("an input of type ", dtype_name(x.dtype)));
+  const auto size = static_cast<int64_t>(dtype_size(x.dtype));
+  ArgParams p{x.shape.elements(0, axis),
+              x.shape[axis],
+              x.shape.elements(axis + 1, x.shape.rank()),
+              nullptr,
+              keys_fn<kNumberTypes>(x.dtype),
+              !kMax,
+              size};
+  if (!p.keys) c.unsupported(cat("an input of type ", dtype_name(x.dtype)));
+  StepFn fn = last ? run_arg_keys<true> : run_arg_keys<false>;
   if (x.dtype == DType::kF32 && p.inner == 1) {
     p.reduce = kernels::reduce_fn(kMax ? kernels::Reduce::kMax : kernels::Reduce::kMin);
     fn = last ? run_arg_row<true> : run_arg_row<false>;
+  } else if (x.dtype == DType::kF32) {
+    fn = last ? run_arg_floats<kMax, true> : run_arg_floats<kMax, false>;
   }
   c.step(fn, p, {c.in(0), c.out(0)}, static_cast<double>(x.shape.elements()) * 0.5);
 }
 
 struct TopKParams {
   int64_t outer, n, inner, k;
+  KeysFn keys;
+  bool smallest;
+  int64_t size;  // of an element
 };
 
 constexpr int64_t kInsert = 16;
 constexpr int64_t kCompareNanos = 4;  // two values anywhere in memory
 
-/// Of values alone; NaN is the highest.
-template <bool kLargest, class C>
-bool outranks(C u, C v) {
-  if constexpr (std::is_floating_point_v<C>) {
-    return kLargest ? u > v || (is_nan(u) && !is_nan(v)) : u < v || (is_nan(v) && !is_nan(u));
-  }
-  return kLargest ? u > v : u < v;
-}
-
 /// Whether the whole line is sorted: where so many are wanted that nothing else is faster.
 bool sorts_all(int64_t n, int64_t k) { return k > kInsert && k > n / 8; }
 
-/// The best k of n indices into `order`, in their order. Few: they stay sorted while the others pass. More: a heap of
-/// the best so far, the worst of them on top. False where the work was left.
-template <bool kLargest, class Value>
-bool rank(const TopKParams& p, const Value& value, int64_t* order, WorkMeter& meter) {
-  if (p.k <= kInsert) {
-    int64_t held = 0;
-    decltype(value(0)) worst{};
-    // Who comes later never passes an equal, and most are refused by the worst.
-    return for_blocks(meter, 0, p.n, 1, [&](int64_t first, int64_t last) {
-      int64_t count = held;
-      auto least = worst;
-      for (int64_t j = first; j < last; ++j) {
-        const auto v = value(j);
-        if (count == p.k && !outranks<kLargest>(v, least)) continue;
-        if (count < p.k) ++count;
-        int64_t place = count - 1;
-        for (; place > 0 && outranks<kLargest>(v, value(order[place - 1])); --place) order[place] = order[place - 1];
-        order[place] = j;
-        least = value(order[count - 1]);
+/// The k indices of the highest of n keys into `order`, in their order: few, which stay sorted while the others pass.
+/// read(first, count, to) gives keys. False where the work was left.
+template <class Read>
+bool rank_few(int64_t n, int64_t k, const Read& read, int64_t* order, WorkMeter& meter) {
+  constexpr int64_t kRead = 256;
+  int64_t best[kInsert], held = 0;
+  return for_blocks(meter, 0, n, 1, [&](int64_t first, int64_t last) {
+    for (int64_t at = first; at < last; at += kRead) {
+      int64_t keys[kRead];
+      const int64_t count = std::min(kRead, last - at);
+      read(at, count, keys);
+      for (int64_t i = 0; i < count; ++i) {
+        const int64_t v = keys[i];
+        // Who comes later never passes an equal, and most are refused by the worst.
+        if (held == k && v <= best[k - 1]) continue;
+        if (held < k) ++held;
+        int64_t place = held - 1;
+        for (; place > 0 && v > best[place - 1]; --place) {
+          best[place] = best[place - 1];
+          order[place] = order[place - 1];
+        }
+        best[place] = v;
+        order[place] = at + i;
       }
-      held = count;
-      worst = least;
-    });
-  }
-  const auto before = [&](int64_t a, int64_t b) {
-    const auto u = value(a), v = value(b);
-    return outranks<kLargest>(u, v) || (a < b && !outranks<kLargest>(v, u));
-  };
+    }
+  });
+}
+
+/// The same for more of them, by a heap of the best so far, the worst of them on top.
+bool rank_many(int64_t n, int64_t k, const int64_t* keys, int64_t* order, WorkMeter& meter) {
+  const auto before = [&](int64_t a, int64_t b) { return keys[a] > keys[b] || (a < b && keys[a] == keys[b]); };
   const auto keep = [&](int64_t first, int64_t last) {
     for (int64_t j = first; j < last; ++j) order[j] = j;
   };
@@ -153,7 +184,7 @@ bool rank(const TopKParams& p, const Value& value, int64_t* order, WorkMeter& me
     return sort_in_blocks(meter, all.first(static_cast<size_t>(count)), all.last(static_cast<size_t>(count)),
                           kCompareNanos, before);
   };
-  if (sorts_all(p.n, p.k)) return for_blocks(meter, 0, p.n, 1, keep) && sorted(p.n);
+  if (sorts_all(n, k)) return for_blocks(meter, 0, n, 1, keep) && sorted(n);
   const auto fill = [&](int64_t first, int64_t last) {
     keep(first, last);
     for (int64_t j = first; j < last; ++j) std::push_heap(order, order + j + 1, before);
@@ -161,36 +192,46 @@ bool rank(const TopKParams& p, const Value& value, int64_t* order, WorkMeter& me
   const auto improve = [&](int64_t first, int64_t last) {
     for (int64_t j = first; j < last; ++j) {
       if (!before(j, order[0])) continue;
-      std::pop_heap(order, order + p.k, before);
-      order[p.k - 1] = j;
-      std::push_heap(order, order + p.k, before);
+      std::pop_heap(order, order + k, before);
+      order[k - 1] = j;
+      std::push_heap(order, order + k, before);
     }
   };
-  return for_blocks(meter, 0, p.k, 4 * kCompareNanos, fill) &&
-         for_blocks(meter, p.k, p.n, 4 * kCompareNanos, improve) && sorted(p.k);
+  return for_blocks(meter, 0, k, 4 * kCompareNanos, fill) && for_blocks(meter, k, n, 4 * kCompareNanos, improve) &&
+         sorted(k);
 }
 
-// Operands: x, values and indices (either may be missing), scratch for n indices, or two times where all are sorted.
-template <bool kLargest, class T>
+// Operands: x, values and indices (either may be missing), the keys of a line, scratch for n indices, or two times
+// where all are sorted. What compares looks at the keys alone: x may be the caller's, and change meanwhile.
 void run_top_k(const void* params, std::byte* const* io, const ExecContext&) {
   const auto& p = *static_cast<const TopKParams*>(params);
-  T* values = reinterpret_cast<T*>(io[1]);
+  std::byte* values = io[1];
   auto* indices = reinterpret_cast<int64_t*>(io[2]);
-  auto* order = reinterpret_cast<int64_t*>(io[3]);
+  auto* keys = reinterpret_cast<int64_t*>(io[3]);
+  auto* order = reinterpret_cast<int64_t*>(io[4]);
   if (p.k == 0) return;
   WorkMeter meter;
   for (int64_t o = 0; o < p.outer; ++o) {
     for (int64_t i = 0; i < p.inner; ++i) {
-      const T* x = reinterpret_cast<const T*>(io[0]) + o * p.n * p.inner + i;
-      if (!rank<kLargest>(p, [&](int64_t j) { return load(x[j * p.inner]); }, order, meter)) return;
-      const bool went_on = for_blocks(meter, 0, p.k, kCompareNanos, [&](int64_t first, int64_t last) {
+      const std::byte* x = io[0] + (o * p.n * p.inner + i) * p.size;
+      const auto read = [&](int64_t first, int64_t count, int64_t* to) {  // NaN is the highest, also of the smallest
+        p.keys(x + first * p.inner * p.size, p.inner, count, p.smallest,
+               p.smallest ? NanKey::kLowest : NanKey::kHighest, to);
+      };
+      const auto read_all = [&](int64_t first, int64_t last) { read(first, last - first, keys + first); };
+      const auto write = [&](int64_t first, int64_t last) {
         for (int64_t j = first; j < last; ++j) {
           const int64_t to = (o * p.k + j) * p.inner + i;
-          if (values) values[to] = x[order[j] * p.inner];
+          if (values) std::memcpy(values + to * p.size, x + order[j] * p.inner * p.size, static_cast<size_t>(p.size));
           if (indices) indices[to] = order[j];
         }
-      });
-      if (!went_on) return;
+      };
+      const bool ranked = p.k <= kInsert
+                              ? rank_few(p.n, p.k, read, order, meter)
+                              : for_blocks(meter, 0, p.n, 1, read_all) && rank_many(p.n, p.k, keys, order, meter);
+      if (!ranked || !for_blocks(meter, 0, p.k, kCompareNanos, write)) {
+        return;
+      }
     }
   }
 }
@@ -217,12 +258,18 @@ void lower_top_k(LowerContext& c) {
   const TensorFacts& x = c.input(0);
   const size_t axis = axis_of(c, -1);
   const bool largest = c.version() < 11 || c.attr_int("largest", 1) != 0;
-  const TopKParams p{x.shape.elements(0, axis), x.shape[axis], x.shape.elements(axis + 1, x.shape.rank()),
-                     top_k_count(c)};
-  const StepFn fn = dispatch<kNumberTypes>(
-      x.dtype, [&]<class T>() -> StepFn { return largest ? run_top_k<true, T> : run_top_k<false, T>; });
-  const size_t room = static_cast<size_t>(p.n) * sizeof(int64_t) * (sorts_all(p.n, p.k) ? 2 : 1);
-  c.step(fn, p, {c.steady(0), c.out(0), c.out(1), c.scratch(room)}, static_cast<double>(x.shape.elements()) * 4);
+  const TopKParams p{
+      x.shape.elements(0, axis),      x.shape[axis], x.shape.elements(axis + 1, x.shape.rank()), top_k_count(c),
+      keys_fn<kNumberTypes>(x.dtype), !largest,      static_cast<int64_t>(dtype_size(x.dtype))};
+  const size_t line = static_cast<size_t>(p.n) * sizeof(int64_t);
+  const size_t kept = static_cast<size_t>(kInsert) * sizeof(int64_t);
+  const bool few = p.k <= kInsert;
+  c.step(run_top_k, p,
+         {c.in(0), c.out(0), c.out(1), few ? Ref{} : c.scratch(line),
+          c.scratch(few                   ? kept
+                    : sorts_all(p.n, p.k) ? 2 * line
+                                          : line)},
+         static_cast<double>(x.shape.elements()) * 4);
 }
 
 }  // namespace
