@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/validation.h"
 #include "graph/ir.h"
 
 namespace inferkit {
@@ -118,6 +119,13 @@ struct OpSchema {
   /// Whether what the node makes of a row depends on all others, by its definition: not because an axis that it is told
   /// is the first. Null is no.
   bool (*rows_mix)(const Node&) = nullptr;
+  /// Axes of input `i` along which the node makes one element of others, or of its place, although its output has them
+  /// all: those of a Softmax, the steps of an LSTM. An axis that is reduced away needs no word. Null: none.
+  Axes (*mixed_axes)(const NodeContext&, size_t i) = nullptr;
 };
+
+/// Every axis but the first: of what treats the first as a batch.
+inline Axes behind_first_axis(const NodeContext&, size_t) { return static_cast<Axes>(~1u); }
+inline Axes one_axis(int64_t axis) { return static_cast<Axes>(1u << axis); }
 
 }  // namespace inferkit

@@ -217,6 +217,12 @@ LoopNest<2> batch_nest(const Product& p) {
   return make_nest<2>(p.batch, {strides_of(p.a), strides_of(p.b)});
 }
 
+/// The columns of a constant B are the layer's. Those of one that a run computes may hold the batch, and bits must not
+/// depend on it.
+int64_t chunk_of(const NodeContext& c, int64_t k, int64_t n) {
+  return c.input(1).constant ? kernels::sum_chunk(k, n) : kernels::sum_chunk(k);
+}
+
 /// A product in float32, as the kernel sees it.
 struct MatMul {
   Product shapes;
@@ -237,6 +243,7 @@ struct MatMul {
     params.gemm.k = p.k;
     params.gemm.lda = p.k;
     params.gemm.ldc = p.n;
+    params.gemm.k_chunk = chunk_of(c, p.k, p.n);
     params.batch = batch_nest(p);
     work = gemm_work(static_cast<double>(p.batch.elements()), params.gemm);
   }
@@ -465,6 +472,7 @@ void lower_gemm_f32(LowerContext& c, MakeB&& make_b) {
   p.gemm.k = g.k;
   p.gemm.lda = g.k;
   p.gemm.ldc = g.n;
+  p.gemm.k_chunk = chunk_of(c, g.k, g.n);
   p.gemm.bias_kind = bias.valid() ? BiasKind::kPerColumn : BiasKind::kNone;
   kernels::use_packed_b(p.gemm, nullptr);
   const Ref b = make_b(g);

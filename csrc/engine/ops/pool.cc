@@ -38,6 +38,8 @@ void infer_pool(InferContext& c) {
   if (c.has_output(1)) c.set_output(1, DType::kI64, out);
 }
 
+Axes mixed_by_pool(const NodeContext& c, size_t) { return window_axes(c.input(0).shape, c.attr_ints("kernel_shape")); }
+
 // ---- Any type -------------------------------------------------------------------------------------------------------
 
 enum class PoolOp : uint8_t { kMax, kAverage, kLp };
@@ -113,6 +115,30 @@ void run_max(const void* params, std::byte* const* io, const ExecContext&) {
   }
 }
 
+/// The sum of a window in the type of its elements, in the order of the kernels for planes: down each column of the
+/// last dimension, then across them; padding adds zero.
+float sum_of_taps(const Window& w, const std::array<int64_t, 3>& at, const float* x) {
+  const auto t0 = w.dim[0].taps(at[0]), t1 = w.dim[1].taps(at[1]), t2 = w.dim[2].taps(at[2]);
+  float total = 0;
+  bool empty = t2.first == 0;
+  for (int64_t k = t2.first; k < t2.last; ++k) {
+    float column = 0;
+    bool none = true;
+    for (int64_t i = t0.first; i < t0.last; ++i) {
+      for (int64_t j = t1.first; j < t1.last; ++j) {
+        const int64_t a = t0.start + i * w.dim[0].dilation, b = t1.start + j * w.dim[1].dilation;
+        const float v = x[(a * w.dim[1].in + b) * w.dim[2].in + t2.start + k * w.dim[2].dilation];
+        column = none ? v : column + v;
+        none = false;
+      }
+    }
+    total = empty ? column : total + column;
+    empty = false;
+  }
+  return t2.last < w.dim[2].kernel ? total + 0.0f : total;
+}
+
+/// Float32 as above, the others in double.
 template <class T>
 void run_average(const void* params, std::byte* const* io, const ExecContext&) {
   const auto& p = *static_cast<const PoolParams*>(params);
@@ -125,11 +151,15 @@ void run_average(const void* params, std::byte* const* io, const ExecContext&) {
     for_each_window(w, [&](int64_t o, const std::array<int64_t, 3>& at) {
       if (o % kWindows == 0) on = meter.go_on(kWindows * 2 * w.kernel_elements());
       if (!on) return;
-      double sum = 0;
-      for_each_tap(w, at, [&](int64_t i) { sum += static_cast<double>(load(x[i])); });
       int64_t count = 1;
       for (size_t d = 0; d < 3; ++d)
         count *= (p.include_pad ? w.dim[d].taps_with_padding(at[d]) : w.dim[d].taps(at[d])).count();
+      if constexpr (std::is_same_v<T, float>) {
+        y[o] = sum_of_taps(w, at, x) / static_cast<float>(std::max<int64_t>(1, count));
+        return;
+      }
+      double sum = 0;
+      for_each_tap(w, at, [&](int64_t i) { sum += static_cast<double>(load(x[i])); });
       y[o] = store<T>(static_cast<Compute<T>>(count == 0 ? 0 : sum / static_cast<double>(count)));
     });
   }
@@ -284,7 +314,8 @@ void lower_global(LowerContext& c) {
 }  // namespace
 
 void register_pool(OpRegistry& r) {
-  const OpSchema one{.min_inputs = 1, .max_inputs = 1, .max_outputs = 1, .infer = infer_pool};
+  const OpSchema one{
+      .min_inputs = 1, .max_inputs = 1, .max_outputs = 1, .infer = infer_pool, .mixed_axes = mixed_by_pool};
   const auto named = [](OpSchema schema, std::string_view name) {
     schema.name = name;
     return schema;

@@ -11,10 +11,8 @@
 #include "engine/ops/dispatch.h"
 #include "engine/ops/strided.h"
 #include "engine/ops/wrap.h"
-#include "kernels/cpu/binary/binary.h"
 #include "kernels/cpu/row/row.h"
 #include "kernels/cpu/vmath/vmath.h"
-#include "kernels/summation.h"
 #include "platform/run_control.h"
 #include "platform/thread_pool.h"
 
@@ -66,12 +64,7 @@ void infer_reduce(InferContext& c) {
 
 // ---- Any type, any axes ---------------------------------------------------------------------------------------------
 
-struct GenericParams {
-  ReduceOp op;
-  int64_t count;  // elements that one output is reduced from
-  LoopNest<1> kept, reduced;
-};
-
+/// What sums of a T, and comparisons of it, are made in.
 template <class T>
 using Wide = std::conditional_t<std::is_floating_point_v<Compute<T>>, double,
                                 std::conditional_t<std::is_signed_v<Compute<T>>, int64_t, uint64_t>>;
@@ -91,73 +84,111 @@ T narrow(W v) {
   }
 }
 
-/// Folds f over the elements at `x`: acc = f(acc, element as W), in order.
-template <class W, class T, class F>
-W fold(const LoopNest<1>& nest, const T* x, W acc, F&& f) {
-  const int64_t n = nest.inner(), stride = nest.inner_stride(0);
-  for_each_run(nest, [&](const std::array<int64_t, 1>& offset, int64_t) {
-    const T* p = x + offset[0];
-    for (int64_t i = 0; i < n; ++i) acc = f(acc, static_cast<W>(load(p[i * stride])));
+/// How elements of some type are read and written: the reductions themselves are compiled for the few types of W only.
+template <class W>
+struct Elements {
+  void (*widen)(const std::byte* x, int64_t stride, int64_t count, W* to);
+  void (*put)(std::byte* y, int64_t i, W v);
+  void (*put_real)(std::byte* y, int64_t i, double v);
+  W lowest, highest;
+  int64_t size;
+};
+
+template <class T>
+struct ElementsOf {
+  using W = Wide<T>;
+  using Limits = std::numeric_limits<std::conditional_t<std::is_floating_point_v<W>, W, Compute<T>>>;
+
+  static void widen(const std::byte* x, int64_t stride, int64_t count, W* to) {
+    const T* from = reinterpret_cast<const T*>(x);
+    for (int64_t i = 0; i < count; ++i) to[i] = static_cast<W>(load(from[i * stride]));
+  }
+  template <class V>
+  static void put(std::byte* y, int64_t i, V v) {
+    reinterpret_cast<T*>(y)[i] = narrow<T>(v);
+  }
+  static constexpr Elements<W> kElements = {widen,
+                                            put<W>,
+                                            put<double>,
+                                            Limits::has_infinity ? -Limits::infinity() : Limits::lowest(),
+                                            Limits::has_infinity ? Limits::infinity() : Limits::max(),
+                                            sizeof(T)};
+};
+
+template <class W>
+struct GenericParams {
+  ReduceOp op;
+  int64_t count;  // elements that one output is reduced from
+  LoopNest<1> kept, reduced;
+  const Elements<W>* elements;
+};
+
+/// Folds f over the elements at `x`: acc = f(acc, element), in order.
+template <class A, class W, class F>
+A fold(const GenericParams<W>& p, const std::byte* x, A acc, F&& f) {
+  constexpr int64_t kBlock = 128;
+  const int64_t n = p.reduced.inner(), stride = p.reduced.inner_stride(0), size = p.elements->size;
+  W block[kBlock];
+  for_each_run(p.reduced, [&](const std::array<int64_t, 1>& offset, int64_t) {
+    for (int64_t first = 0; first < n; first += kBlock) {
+      const int64_t count = std::min(kBlock, n - first);
+      p.elements->widen(x + (offset[0] + first * stride) * size, stride, count, block);
+      for (int64_t i = 0; i < count; ++i) acc = f(acc, block[i]);
+    }
   });
   return acc;
 }
 
-template <class T>
-T reduce_one(const GenericParams& p, const T* x) {
-  using W = Wide<T>;
-  using Limits = std::numeric_limits<std::conditional_t<std::is_floating_point_v<W>, W, Compute<T>>>;
-  constexpr W kLowest = Limits::has_infinity ? -Limits::infinity() : Limits::lowest();
-  constexpr W kHighest = Limits::has_infinity ? Limits::infinity() : Limits::max();
-  const LoopNest<1>& nest = p.reduced;
+/// y[i] = the reduction of the elements at `x`.
+template <class W>
+void reduce_one(const GenericParams<W>& p, const std::byte* x, std::byte* y, int64_t i) {
+  const Elements<W>& e = *p.elements;
   const auto square = [](auto v) { return wrap_mul(v, v); };
+  const auto real = [](W v) { return static_cast<double>(v); };
   switch (p.op) {
     case ReduceOp::kSum:
-      return narrow<T>(fold<W>(nest, x, 0, [](W a, W v) { return wrap_add(a, v); }));
+      return e.put(y, i, fold(p, x, W{0}, [](W a, W v) { return wrap_add(a, v); }));
     case ReduceOp::kMean:
       if constexpr (std::is_floating_point_v<W>) {
-        return narrow<T>(fold<W>(nest, x, 0, [](W a, W v) { return a + v; }) / static_cast<W>(p.count));
-      } else {  // the sum of what an int64 counts fits, so that the mean is exact before it is truncated
-        using Sum = std::conditional_t<sizeof(T) < sizeof(W), W, __int128>;
-        if (p.count == 0) return T{0};
-        const Sum sum = fold<Sum>(nest, x, 0, [](Sum a, Sum v) { return a + v; });
-        return narrow<T>(static_cast<W>(sum / p.count));
+        return e.put(y, i, fold(p, x, W{0}, [](W a, W v) { return a + v; }) / static_cast<W>(p.count));
+      } else {  // exact before it is truncated
+        if (p.count == 0) return e.put(y, i, 0);
+        const __int128 sum = fold(p, x, __int128{0}, [](__int128 a, W v) { return a + v; });
+        return e.put(y, i, static_cast<W>(sum / p.count));
       }
     case ReduceOp::kMax:
-      return narrow<T>(fold<W>(nest, x, kLowest, [](W a, W v) { return v > a || v != v ? v : a; }));
+      return e.put(y, i, fold(p, x, e.lowest, [](W a, W v) { return v > a || v != v ? v : a; }));
     case ReduceOp::kMin:
-      return narrow<T>(fold<W>(nest, x, kHighest, [](W a, W v) { return v < a || v != v ? v : a; }));
+      return e.put(y, i, fold(p, x, e.highest, [](W a, W v) { return v < a || v != v ? v : a; }));
     case ReduceOp::kProd:
-      return narrow<T>(fold<W>(nest, x, 1, [](W a, W v) { return wrap_mul(a, v); }));
+      return e.put(y, i, fold(p, x, W{1}, [](W a, W v) { return wrap_mul(a, v); }));
     case ReduceOp::kL1:
-      return narrow<T>(fold<W>(nest, x, 0, [](W a, W v) { return wrap_add(a, v < 0 ? wrap_mul(v, W(-1)) : v); }));
+      return e.put(y, i, fold(p, x, W{0}, [](W a, W v) { return wrap_add(a, v < 0 ? wrap_mul(v, W(-1)) : v); }));
     case ReduceOp::kL2:
-      return narrow<T>(std::sqrt(fold<double>(nest, x, 0, [&](double a, double v) { return a + square(v); })));
+      return e.put_real(y, i, std::sqrt(fold(p, x, 0.0, [&](double a, W v) { return a + square(real(v)); })));
     case ReduceOp::kSumSquare:
-      return narrow<T>(fold<W>(nest, x, 0, [&](W a, W v) { return wrap_add(a, square(v)); }));
+      return e.put(y, i, fold(p, x, W{0}, [&](W a, W v) { return wrap_add(a, square(v)); }));
     case ReduceOp::kLogSum:
-      return narrow<T>(std::log(fold<double>(nest, x, 0, [](double a, double v) { return a + v; })));
+      return e.put_real(y, i, std::log(fold(p, x, 0.0, [&](double a, W v) { return a + real(v); })));
     case ReduceOp::kLogSumExp: {
       constexpr double kInf = std::numeric_limits<double>::infinity();
-      const double top = fold<double>(nest, x, -kInf, [](double a, double v) { return v > a || v != v ? v : a; });
-      if (!(std::abs(top) < kInf)) return narrow<T>(top);
-      return narrow<T>(top +
-                       std::log(fold<double>(nest, x, 0, [&](double a, double v) { return a + std::exp(v - top); })));
+      const double top = fold(p, x, -kInf, [&](double a, W v) { return real(v) > a || v != v ? real(v) : a; });
+      if (!(std::abs(top) < kInf)) return e.put_real(y, i, top);
+      const double sum = fold(p, x, 0.0, [&](double a, W v) { return a + std::exp(real(v) - top); });
+      return e.put_real(y, i, top + std::log(sum));
     }
   }
-  return T{};
 }
 
-template <class T>
+template <class W>
 void run_generic(const void* params, std::byte* const* io, const ExecContext&) {
-  const auto& p = *static_cast<const GenericParams*>(params);
-  const T* x = reinterpret_cast<const T*>(io[0]);
-  T* y = reinterpret_cast<T*>(io[1]);
+  const auto& p = *static_cast<const GenericParams<W>*>(params);
   const int64_t stride = p.kept.inner_stride(0);
   WorkMeter meter;
   for_each_run(p.kept, [&](const std::array<int64_t, 1>& offset, int64_t run) {
-    T* out = y + run * p.kept.inner();
+    const int64_t first = run * p.kept.inner();
     for (int64_t i = 0; i < p.kept.inner() && meter.go_on(p.count); ++i) {
-      out[i] = reduce_one<T>(p, x + offset[0] + i * stride);
+      reduce_one(p, io[0] + (offset[0] + i * stride) * p.elements->size, io[1], first + i);
     }
   });
 }
@@ -192,8 +223,11 @@ float reduce_row(const RowParams& p, const float* x) {
   switch (p.op) {
     case ReduceOp::kL2:
       return std::sqrt(p.fn(x, p.n));
-    case ReduceOp::kLogSum:
-      return static_cast<float>(std::log(static_cast<double>(p.fn(x, p.n))));
+    case ReduceOp::kLogSum: {
+      float sum = p.fn(x, p.n);
+      kernels::unary_fn(kernels::Unary::kLog)(&sum, &sum, 1, 0, 0);
+      return sum;
+    }
     case ReduceOp::kLogSumExp:
       return log_sum_exp(x, p.n);
     default:
@@ -243,49 +277,11 @@ kernels::Reduce row_kernel(ReduceOp op) {
 
 struct ColumnParams {
   int64_t outer, n, inner;
-  kernels::BinaryFn combine, square;  // square: for kSumSquare and kL2
-  kernels::UnaryFn before, after;     // null where there is none
-  kernels::BinaryFn divide;           // kMean
+  kernels::ReduceColumnsFn fn;
+  kernels::UnaryFn after;  // null where there is none
 };
 
 constexpr int64_t kColumnBlock = 1024;
-
-/// y = rows [first, end) of x, combined; `held` has room for a row.
-void combine_rows(const ColumnParams& p, const float* x, int64_t first, int64_t end, float* y, float* held,
-                  int64_t width) {
-  x += first * p.inner;
-  for (int64_t r = first; r < end; ++r, x += p.inner) {
-    const float* row = x;
-    float* to = r == first ? y : held;
-    if (p.square) {
-      p.square(x, x, to, width);
-      row = to;
-    } else if (p.before) {
-      p.before(x, to, width, 0, 0);
-      row = to;
-    }
-    if (r > first)
-      p.combine(y, row, y, width);
-    else if (row != y)
-      std::copy(row, row + width, y);
-  }
-}
-
-/// In chunks of rows (kernels/summation.h).
-void reduce_columns(const ColumnParams& p, const float* x, float* y, int64_t width) {
-  alignas(64) float held[kColumnBlock], part[kColumnBlock];
-  const int64_t chunk = kernels::sum_chunk(p.n);
-  combine_rows(p, x, 0, std::min(p.n, chunk), y, held, width);
-  for (int64_t first = chunk; first < p.n; first += chunk) {
-    combine_rows(p, x, first, std::min(p.n, first + chunk), part, held, width);
-    p.combine(y, part, y, width);
-  }
-  if (p.divide) {
-    const auto count = static_cast<float>(p.n);
-    p.divide(y, &count, y, width);
-  }
-  if (p.after) p.after(y, y, width, 0, 0);
-}
 
 void run_columns(const void* params, std::byte* const* io, const ExecContext& context) {
   const auto& p = *static_cast<const ColumnParams*>(params);
@@ -294,7 +290,10 @@ void run_columns(const void* params, std::byte* const* io, const ExecContext& co
   const int64_t blocks = (p.inner + kColumnBlock - 1) / kColumnBlock;
   const auto block = [&](int64_t i) {
     const int64_t o = i / blocks, first = i % blocks * kColumnBlock;
-    reduce_columns(p, x + o * p.n * p.inner + first, y + o * p.inner + first, std::min(kColumnBlock, p.inner - first));
+    const int64_t width = std::min(kColumnBlock, p.inner - first);
+    float* to = y + o * p.inner + first;
+    p.fn(x + o * p.n * p.inner + first, p.n, p.inner, width, to);
+    if (p.after) p.after(to, to, width, 0, 0);
   };
   if (context.pool && context.max_threads > 1 && p.outer * p.n * p.inner >= kParallelElements)
     context.pool->parallel_for(p.outer * blocks, context.max_threads, block);
@@ -302,8 +301,33 @@ void run_columns(const void* params, std::byte* const* io, const ExecContext& co
     for_parts(p.outer * blocks, block);
 }
 
-// ---- The ways
-// ---------------------------------------------------------------------------------------------------------
+// ---- Float32, any axes ----------------------------------------------------------------------------------------------
+
+struct GatheredParams {
+  RowParams row;  // of one output
+  LoopNest<1> kept, reduced;
+};
+
+/// io: x, y, scratch for the elements of one output, which then are a row.
+void run_gathered(const void* params, std::byte* const* io, const ExecContext&) {
+  const auto& p = *static_cast<const GatheredParams*>(params);
+  const float* x = reinterpret_cast<const float*>(io[0]);
+  float *y = reinterpret_cast<float*>(io[1]), *row = reinterpret_cast<float*>(io[2]);
+  const int64_t n = p.reduced.inner(), step = p.reduced.inner_stride(0), stride = p.kept.inner_stride(0);
+  WorkMeter meter;
+  for_each_run(p.kept, [&](const std::array<int64_t, 1>& offset, int64_t run) {
+    float* out = y + run * p.kept.inner();
+    for (int64_t i = 0; i < p.kept.inner() && meter.go_on(p.row.n); ++i) {
+      const float* from = x + offset[0] + i * stride;
+      for_each_run(p.reduced, [&](const std::array<int64_t, 1>& start, int64_t line) {
+        for (int64_t j = 0; j < n; ++j) row[line * n + j] = from[start[0] + j * step];
+      });
+      out[i] = reduce_row(p.row, row);
+    }
+  });
+}
+
+// ---- The ways -------------------------------------------------------------------------------------------------------
 
 /// Dimensions of 1 change nothing, and neighbours of one kind are one dimension: what is left is a short word such as
 /// KR (rows) or KRK (columns). A leading K may be missing, so a batch of one takes the path of a larger one.
@@ -364,35 +388,24 @@ void lower_rows(LowerContext& c) {
   lower_reduce_rows(c, r.op, r.kept.elements(), r.count());
 }
 
-double columns_nanos(const Reduction& r) { return static_cast<double>(r.outer() * r.reduced() * r.inner()) * 0.1; }
+double columns_nanos(const Reduction& r) {
+  constexpr int64_t kTogether = 16;
+  return static_cast<double>(r.outer() * r.reduced() * std::max(kTogether, r.inner())) * 0.1;
+}
 
 Cost columns_cost(const NodeContext& c) {
-  constexpr int64_t kLeastColumns = 8;
   const Reduction r = reduction_of(c);
   if (r.op == ReduceOp::kLogSumExp) return Cost::cannot("it has no columns of exponentials");
   if (r.count() == 0) return Cost::cannot("nothing is reduced");
   if (!r.is_columns()) return Cost::cannot("what is reduced does not lie in columns");
-  if (r.inner() < kLeastColumns) return Cost::cannot("there are less than 8 columns");
   return Cost(columns_nanos(r));
 }
 
 void lower_columns(LowerContext& c) {
-  using kernels::Binary;
-  using kernels::BinaryForm;
   const Reduction r = reduction_of(c);
-  const ReduceOp op = r.op;
-  ColumnParams p{r.outer(), r.reduced(), r.inner(), nullptr, nullptr, nullptr, nullptr, nullptr};
-  const Binary combine = op == ReduceOp::kMax    ? Binary::kMax
-                         : op == ReduceOp::kMin  ? Binary::kMin
-                         : op == ReduceOp::kProd ? Binary::kMul
-                                                 : Binary::kAdd;
-  p.combine = kernels::binary_fn(combine, BinaryForm::kVectorVector);
-  if (op == ReduceOp::kSumSquare || op == ReduceOp::kL2)
-    p.square = kernels::binary_fn(Binary::kMul, BinaryForm::kVectorVector);
-  if (op == ReduceOp::kL1) p.before = kernels::unary_fn(kernels::Unary::kAbs);
-  if (op == ReduceOp::kL2) p.after = kernels::unary_fn(kernels::Unary::kSqrt);
-  if (op == ReduceOp::kLogSum) p.after = kernels::unary_fn(kernels::Unary::kLog);
-  if (op == ReduceOp::kMean) p.divide = kernels::binary_fn(Binary::kDiv, BinaryForm::kVectorScalar);
+  ColumnParams p{r.outer(), r.reduced(), r.inner(), kernels::reduce_columns_fn(row_kernel(r.op)), nullptr};
+  if (r.op == ReduceOp::kL2) p.after = kernels::unary_fn(kernels::Unary::kSqrt);
+  if (r.op == ReduceOp::kLogSum) p.after = kernels::unary_fn(kernels::Unary::kLog);
   c.step(run_columns, p, {c.in(0), c.out(0)}, columns_nanos(r));
 }
 
@@ -401,19 +414,29 @@ double generic_nanos(int64_t outputs, int64_t count) {
 }
 
 void lower_generic(LowerContext& c, ReduceOp op, const LoopNest<1>& kept, const LoopNest<1>& reduced, int64_t count) {
-  const GenericParams p{op, count, kept, reduced};
-  const auto fn = dispatch<kAllTypes>(c.input(0).dtype, []<class T>() -> StepFn { return run_generic<T>; });
-  c.step(fn, p, {c.in(0), c.out(0)}, generic_nanos(kept.elements(), count));
+  const double nanos = generic_nanos(kept.elements(), count);
+  dispatch<kAllTypes>(c.input(0).dtype, [&]<class T>() {
+    const GenericParams<Wide<T>> p{op, count, kept, reduced, &ElementsOf<T>::kElements};
+    c.step(run_generic<Wide<T>>, p, {c.in(0), c.out(0)}, nanos);
+    return true;
+  });
 }
 
-/// Sums in double, in order: unlike the other two it follows no rule of chunks, which float32 takes it for alone where
-/// neither of them can run the node.
+/// Float32 is gathered into rows: the bits are those of the other ways. Other types are reduced in order, floats in
+/// double.
 Cost generic_cost(const NodeContext& c) {
   const Reduction r = reduction_of(c);
   return Cost(generic_nanos(r.kept.elements(), r.count()));
 }
 void lower_any(LowerContext& c) {
   const Reduction r = reduction_of(c);
+  if (c.input(0).dtype == DType::kF32) {
+    const RowParams row{1, r.count(), kernels::reduce_fn(row_kernel(r.op)), r.op};
+    const GatheredParams p{row, make_nest<1>(r.kept, {r.kept_strides}), make_nest<1>(r.gone, {r.gone_strides})};
+    c.step(run_gathered, p, {c.in(0), c.out(0), c.scratch(static_cast<size_t>(r.count()) * sizeof(float))},
+           generic_nanos(r.kept.elements(), r.count()));
+    return;
+  }
   lower_generic(c, r.op, make_nest<1>(r.kept, {r.kept_strides}), make_nest<1>(r.gone, {r.gone_strides}), r.count());
 }
 

@@ -31,17 +31,30 @@ void infer_softmax(InferContext& c) {
   c.set_output(0, x.dtype, x.shape);
 }
 
+/// The axes that are normalised as one.
+struct SoftmaxAxes {
+  size_t first = 0, end = 0;
+};
+SoftmaxAxes softmax_axes(const NodeContext& c) {
+  const auto rank = static_cast<int64_t>(c.input(0).shape.rank());
+  if (rank == 0) return {};
+  const bool only_one = c.version() >= 13;
+  const int64_t fallback = only_one ? -1 : std::min<int64_t>(1, rank - 1);
+  const auto axis = static_cast<size_t>(c.attr_axis(fallback, rank));
+  if (only_one) return {axis, axis + 1};
+  // A vector before opset 13 without an axis: its default, 1, names no axis; the whole vector is one row all the same.
+  return {rank == 1 ? 0 : axis, static_cast<size_t>(rank)};
+}
+
+Axes mixed_by_softmax(const NodeContext& c, size_t) {
+  const SoftmaxAxes axes = softmax_axes(c);
+  return static_cast<Axes>((1u << axes.end) - (1u << axes.first));
+}
+
 SoftmaxParams softmax_params(const NodeContext& c) {
   const Shape& x = c.input(0).shape;
-  const auto rank = static_cast<int64_t>(x.rank());
-  if (rank == 0) return {};
-  const bool one_axis = c.version() >= 13;
-  const int64_t fallback = one_axis ? -1 : std::min<int64_t>(1, rank - 1);
-  const auto axis = static_cast<size_t>(c.attr_axis(fallback, rank));
-  // A vector before opset 13 without an axis: its default, 1, names no axis; the whole vector is one row all the same.
-  const size_t end = one_axis ? axis + 1 : x.rank();
-  const size_t first = !one_axis && rank == 1 ? 0 : axis;
-  return {x.elements(0, first), x.elements(first, end), x.elements(end, x.rank())};
+  const SoftmaxAxes axes = softmax_axes(c);
+  return {x.elements(0, axes.first), x.elements(axes.first, axes.end), x.elements(axes.end, x.rank())};
 }
 
 /// Runs body(first, last) over `count` independent parts, on several threads where the work is worth it.
@@ -72,27 +85,29 @@ void run_rows(const void* params, std::byte* const* io, const ExecContext& conte
   });
 }
 
-/// `width` neighbouring columns at once; every pass walks the rows in order.
+/// `width` neighbouring columns at once, with the bits of rows; every pass walks the rows in order.
 template <bool kLog>
 void softmax_columns(const SoftmaxParams& p, const float* x, float* y, int64_t width) {
   using namespace kernels;
   constexpr auto kVectors = BinaryForm::kVectorVector;
-  const BinaryFn max = binary_fn(Binary::kMax, kVectors), sub = binary_fn(Binary::kSub, kVectors),
-                 add = binary_fn(Binary::kAdd, kVectors), div = binary_fn(Binary::kDiv, kVectors);
-  const UnaryFn exp = unary_fn(Unary::kExp), log = unary_fn(Unary::kLog);
-  alignas(64) float top[512], sum[512], e[512];
-  std::copy(x, x + width, top);
-  for (int64_t r = 1; r < p.n; ++r) max(top, x + r * p.inner, top, width);
-  std::fill(sum, sum + width, 0.0f);
+  const BinaryFn sub = binary_fn(Binary::kSub, kVectors), mul = binary_fn(Binary::kMul, kVectors);
+  alignas(64) float top[512], sum[512];
+  reduce_columns_fn(Reduce::kMax)(x, p.n, p.inner, width, top);
+  row_kernels().exponentials(x, p.n, p.inner, width, top, kLog ? nullptr : y, sum);
+  if (kLog) {
+    unary_fn(Unary::kLog)(sum, sum, width, 0, 0);
+  } else {
+    for (int64_t i = 0; i < width; ++i) sum[i] = 1.0f / sum[i];
+  }
   for (int64_t r = 0; r < p.n; ++r) {
     float* row = y + r * p.inner;
-    sub(x + r * p.inner, top, row, width);
-    float* to = kLog ? e : row;
-    exp(row, to, width, 0, 0);
-    add(sum, to, sum, width);
+    if (kLog) {
+      sub(x + r * p.inner, top, row, width);
+      sub(row, sum, row, width);
+    } else {
+      mul(row, sum, row, width);
+    }
   }
-  if (kLog) log(sum, sum, width, 0, 0);
-  for (int64_t r = 0; r < p.n; ++r) (kLog ? sub : div)(y + r * p.inner, sum, y + r * p.inner, width);
 }
 
 template <bool kLog>
@@ -170,7 +185,13 @@ void lower_softmax(LowerContext& c, SoftmaxOp op) {
 
 void register_softmax(OpRegistry& r) {
   const auto add = [&](std::string_view name, LowerFn lower) {
-    r.add({.name = name, .min_inputs = 1, .max_inputs = 1, .max_outputs = 1, .infer = infer_softmax}, lower);
+    r.add({.name = name,
+           .min_inputs = 1,
+           .max_inputs = 1,
+           .max_outputs = 1,
+           .infer = infer_softmax,
+           .mixed_axes = mixed_by_softmax},
+          lower);
   };
   add("Softmax", [](LowerContext& c) { lower_softmax(c, SoftmaxOp::kSoftmax); });
   add("LogSoftmax", [](LowerContext& c) { lower_softmax(c, SoftmaxOp::kLogSoftmax); });

@@ -129,6 +129,25 @@ inline Window make_window(const NodeContext& c, const Shape& x, const std::vecto
   return w;
 }
 
+/// OpSchema::mixed_axes of a window over `x`: the dimensions that it is longer than 1 in. A kernel without sizes is as
+/// long as they are.
+inline Axes window_axes(const Shape& x, const std::vector<int64_t>& kernel) {
+  Axes out = 0;
+  for (size_t i = 2; i < x.rank(); ++i) {
+    if (i - 2 >= kernel.size() || kernel[i - 2] > 1) out = static_cast<Axes>(out | one_axis(static_cast<int64_t>(i)));
+  }
+  return out;
+}
+
+/// The same of a convolution whose weights are input `w`.
+template <size_t w>
+Axes conv_axes(const NodeContext& c, size_t i) {
+  if (i != 0) return 0;
+  const Shape& weights = c.input(w).shape;
+  return window_axes(c.input(0).shape,
+                     {weights.begin() + std::min<int64_t>(2, static_cast<int64_t>(weights.rank())), weights.end()});
+}
+
 /// [batch, channels, spatial outputs...].
 inline Shape window_output(const Window& w, int64_t batch, int64_t channels) {
   Shape out{batch, channels};

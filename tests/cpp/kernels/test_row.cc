@@ -1,5 +1,8 @@
 #include <algorithm>
 #include <array>
+#include <bit>
+#include <cmath>
+#include <limits>
 #include <numeric>
 
 #include "kernels/cpu/row/row.h"
@@ -19,6 +22,58 @@ float reduce(Isa isa, Reduce op, const std::vector<float>& x) {
 }
 
 }  // namespace
+
+TEST(columns_have_the_bits_of_rows) {
+  for (const Isa isa : available_isas()) {
+    for (const int64_t n : {1, 2, 3, 15, 16, 17, 31, 33, 48, 63, 64, 65, 100, 127, 129, 300, 16384, 16385, 33000}) {
+      for (const int64_t width : {1, 2, 7, 16, 17, 63, 64, 65, 130}) {
+        if (n > 300 && width > 17) continue;
+        const int64_t stride = width + 3;
+        auto x = random_floats(static_cast<size_t>(n * stride), static_cast<uint32_t>(n * 131 + width), -2, 2);
+        if (n > 2 && width > 2) {
+          x[0] = -0.0f, x[static_cast<size_t>(stride)] = 0.0f;  // column 0: zeros of both signs
+          x[static_cast<size_t>((n - 1) * stride + 1)] = std::numeric_limits<float>::infinity();
+          x[static_cast<size_t>((n / 2) * stride + 2)] = std::numeric_limits<float>::quiet_NaN();
+        }
+        std::vector<float> row(static_cast<size_t>(n)), y(static_cast<size_t>(width));
+        for (int op = 0; op < kReduceCount; ++op) {
+          row_kernels(isa).reduce_columns[op](x.data(), n, stride, width, y.data());
+          for (int64_t j = 0; j < width; ++j) {
+            for (int64_t r = 0; r < n; ++r) row[static_cast<size_t>(r)] = x[static_cast<size_t>(r * stride + j)];
+            const float alone = row_kernels(isa).reduce[op](row.data(), n);
+            const float beside = y[static_cast<size_t>(j)];
+            CHECK(std::isnan(alone) ? std::isnan(beside)
+                                    : std::bit_cast<uint32_t>(alone) == std::bit_cast<uint32_t>(beside));
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(exponentials_of_columns_have_the_bits_of_softmax) {
+  for (const Isa isa : available_isas()) {
+    const auto& k = row_kernels(isa);
+    for (const int64_t n : {1, 5, 64, 65, 200}) {
+      constexpr int64_t kWidth = 70;
+      auto x = random_floats(static_cast<size_t>(n * kWidth), static_cast<uint32_t>(n), -8, 8);
+      std::vector<float> e(x.size()), row(static_cast<size_t>(n)), y(row.size());
+      std::vector<float> top(kWidth), sum(kWidth), again(kWidth);
+      k.reduce_columns[static_cast<size_t>(Reduce::kMax)](x.data(), n, kWidth, kWidth, top.data());
+      k.exponentials(x.data(), n, kWidth, kWidth, top.data(), e.data(), sum.data());
+      k.exponentials(x.data(), n, kWidth, kWidth, top.data(), nullptr, again.data());
+      CHECK(sum == again);
+      for (int64_t j = 0; j < kWidth; ++j) {
+        for (int64_t r = 0; r < n; ++r) row[static_cast<size_t>(r)] = x[static_cast<size_t>(r * kWidth + j)];
+        k.softmax(row.data(), y.data(), n, 1, nullptr);
+        for (int64_t r = 0; r < n; ++r) {
+          const float ours = e[static_cast<size_t>(r * kWidth + j)] * (1.0f / sum[static_cast<size_t>(j)]);
+          CHECK_EQ(ours, y[static_cast<size_t>(r)]);
+        }
+      }
+    }
+  }
+}
 
 TEST(row_reductions_close_to_double) {
   for (const Isa isa : available_isas()) {

@@ -1,5 +1,6 @@
-// Functions of one contiguous row of floats: reductions, softmax, normalisations. Sums run in 16 lanes with one fixed
-// tree at the end, so their bits are the same on AVX2 and AVX-512 and depend on the row alone.
+// Functions of one contiguous row of floats: reductions, softmax, normalisations. Sums run in 64 lanes with one fixed
+// tree at the end, so their bits are the same on AVX2 and AVX-512 and depend on the row alone. Columns are reduced in
+// the same order, many at once.
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
@@ -14,6 +15,9 @@ namespace inferkit::kernels {
 enum class Reduce : uint8_t { kSum, kMean, kMax, kMin, kSumSquares, kSumAbs, kProduct };
 inline constexpr int kReduceCount = static_cast<int>(Reduce::kProduct) + 1;
 using ReduceFn = float (*)(const float* x, int64_t n);
+/// y[j] = the reduction of x[j], x[stride + j], ... x[(n - 1) stride + j] for each of `width` columns, n > 0, with the
+/// bits of the same values in a row. y must not overlap x.
+using ReduceColumnsFn = void (*)(const float* x, int64_t n, int64_t stride, int64_t width, float* y);
 
 struct NormArgs {
   const float* x = nullptr;
@@ -29,6 +33,9 @@ struct NormArgs {
 struct RowKernels {
   const char* (*compiled_isa)();
   ReduceFn reduce[kReduceCount];
+  ReduceColumnsFn reduce_columns[kReduceCount];
+  /// e[r stride + j] = exp(x[r stride + j] - top[j]), where e is not null, and y[j] = their sum; e may be x.
+  void (*exponentials)(const float* x, int64_t n, int64_t stride, int64_t width, const float* top, float* e, float* y);
   void (*softmax)(const float* x, float* y, int64_t n, float scale, const float* mask);
   void (*log_softmax)(const float* x, float* y, int64_t n);
   void (*layer_norm)(const NormArgs& args);
@@ -39,6 +46,7 @@ const RowKernels& row_kernels();  // of the active tier
 const RowKernels& row_kernels(Isa isa);
 
 inline ReduceFn reduce_fn(Reduce op) { return row_kernels().reduce[static_cast<size_t>(op)]; }
+inline ReduceColumnsFn reduce_columns_fn(Reduce op) { return row_kernels().reduce_columns[static_cast<size_t>(op)]; }
 
 /// y = softmax(scale x + mask); mask (n values) may be null, y may be x. A row that is -inf throughout gives NaN.
 inline void softmax_row(const float* x, float* y, int64_t n, float scale = 1, const float* mask = nullptr) {

@@ -1,0 +1,158 @@
+// The reductions of row_impl.h for columns of a matrix: neighbouring ones at once, each in the very order of a row that
+// holds its elements, so that an answer does not depend on how many columns there are beside it. Part of row_impl.h.
+#pragma once
+#include "kernels/cpu/row/fold_impl.h"
+#include "kernels/cpu/row/row.h"
+#include "kernels/cpu/vmath/vmath_inl.h"
+
+namespace inferkit::kernels::INFERKIT_TIER {
+namespace {
+namespace columns {
+
+constexpr int kSums = kChains * kLanes;  // that a row is spread over
+
+/// kVectors vectors of columns, or a part of them: `some` in the last.
+template <int kVectors>
+struct Block {
+  int64_t some;
+  INFERKIT_MEMBER int64_t lanes(int v) const { return v + 1 < kVectors ? kLanes : some; }
+};
+
+/// Sum number `i` of a row's: of the elements i, i + kSums, ..., block by block.
+template <int kVectors, class F, class Combine>
+INFERKIT_INLINE void lane(F32x16 (&sum)[kVectors], int64_t i, int64_t n, F32x16 start, F element, Combine combine) {
+  constexpr int64_t kBlock = kSums * kLongestChunk;
+  int64_t end = n < kBlock ? n : kBlock;
+  _Pragma("GCC unroll 8") for (int v = 0; v < kVectors; ++v) sum[v] = start;
+  for (int64_t r = i; r < end; r += kSums) {
+    _Pragma("GCC unroll 8") for (int v = 0; v < kVectors; ++v) sum[v] = combine(sum[v], element(r, v));
+  }
+  while (end < n) {
+    F32x16 part[kVectors];
+    int64_t r = end + i;
+    end = n - end < kBlock ? n : end + kBlock;
+    _Pragma("GCC unroll 8") for (int v = 0; v < kVectors; ++v) part[v] = start;
+    for (; r < end; r += kSums) {
+      _Pragma("GCC unroll 8") for (int v = 0; v < kVectors; ++v) part[v] = combine(part[v], element(r, v));
+    }
+    _Pragma("GCC unroll 8") for (int v = 0; v < kVectors; ++v) sum[v] = combine(sum[v], part[v]);
+  }
+}
+
+/// y[j] = finish(the fold of element(row, vector) over n > 0 rows), for a block of columns. `combine` is that of a
+/// row's vectors, `last` that of the lanes of one; sums that no element falls into are neutral and left out. The tree
+/// is walked so that four of its sums are held at most, and none waits in memory.
+template <int kVectors, class F, class Combine, class Last, class Finish>
+INFERKIT_INLINE void fold_columns(int64_t n, Block<kVectors> block, float* y, float neutral, F element, Combine combine,
+                                  Last last, Finish finish) {
+  const F32x16 start = broadcast(neutral);
+  F32x16 held[4][kVectors], sum[kVectors], other[kVectors], third[kVectors];
+  const auto add = [&](F32x16(&to)[kVectors], const F32x16(&with)[kVectors], auto&& how) INFERKIT_LAMBDA {
+    _Pragma("GCC unroll 8") for (int v = 0; v < kVectors; ++v) to[v] = how(to[v], with[v]);
+  };
+  for (int step = 0; step < kLanes; ++step) {
+    const int i = (step & 1) << 3 | (step & 2) << 1 | (step & 4) >> 1 | (step & 8) >> 3;  // 0, 8, 4, 12, 2, ...
+    lane(sum, i, n, start, element, combine);
+    if (i + kLanes < n) {
+      lane(other, i + kLanes, n, start, element, combine);
+      add(sum, other, combine);
+    }
+    if (i + 2 * kLanes < n) {
+      lane(other, i + 2 * kLanes, n, start, element, combine);
+      if (i + 3 * kLanes < n) {
+        lane(third, i + 3 * kLanes, n, start, element, combine);
+        add(other, third, combine);
+      }
+      add(sum, other, combine);
+    }
+    int level = 0;
+    for (int bits = step; bits & 1; bits >>= 1, ++level) {
+      _Pragma("GCC unroll 8") for (int v = 0; v < kVectors; ++v) sum[v] = last(held[level][v], sum[v]);
+    }
+    if (step + 1 < kLanes) {
+      _Pragma("GCC unroll 8") for (int v = 0; v < kVectors; ++v) held[level][v] = sum[v];
+    }
+  }
+  _Pragma("GCC unroll 8") for (int v = 0; v < kVectors; ++v) {
+    store_some(y + v * kLanes, finish(sum[v]), block.lanes(v));
+  }
+}
+
+/// Calls f(first column, block) for blocks of `width` columns: of four vectors, then of what is left.
+template <class F>
+INFERKIT_INLINE void each_block(int64_t width, F f) {
+  int64_t first = 0;
+  for (; first + 8 * kLanes <= width; first += 8 * kLanes) f(first, Block<8>{kLanes});
+  for (; first < width; first += kLanes) f(first, Block<1>{width - first < kLanes ? width - first : kLanes});
+}
+
+/// The same for any number of columns of `x`, whose rows are `stride` apart, of element(values).
+template <class Element, class Combine, class Last, class Finish>
+INFERKIT_INLINE void reduce(const float* x, int64_t n, int64_t stride, int64_t width, float* y, float neutral,
+                            Element element, Combine combine, Last last, Finish finish) {
+  each_block(width, [&](int64_t first, auto block) INFERKIT_LAMBDA {
+    const auto load_at = [=](int64_t row, int v) INFERKIT_LAMBDA {
+      return element(load_some(x + row * stride + first + v * kLanes, block.lanes(v), neutral));
+    };
+    fold_columns(n, block, y + first, neutral, load_at, combine, last, finish);
+  });
+}
+
+struct Same {
+  INFERKIT_MEMBER F32x16 operator()(F32x16 v) const { return v; }
+};
+struct Square {
+  INFERKIT_MEMBER F32x16 operator()(F32x16 v) const { return v * v; }
+};
+struct Magnitude {
+  INFERKIT_MEMBER F32x16 operator()(F32x16 v) const { return abs(v); }
+};
+// As the trees of simd.h compare two lanes.
+struct LastMax {
+  INFERKIT_MEMBER F32x16 operator()(F32x16 a, F32x16 b) const { return blend(is_nan(a), a, blend(a > b, a, b)); }
+};
+struct LastMin {
+  INFERKIT_MEMBER F32x16 operator()(F32x16 a, F32x16 b) const { return blend(is_nan(a), a, blend(a < b, a, b)); }
+};
+struct OneNan {
+  INFERKIT_MEMBER F32x16 operator()(F32x16 v) const { return blend(is_nan(v), broadcast(__builtin_nanf("")), v); }
+};
+
+void sum(const float* x, int64_t n, int64_t stride, int64_t width, float* y) {
+  reduce(x, n, stride, width, y, 0, Same{}, Add{}, Add{}, Same{});
+}
+void mean(const float* x, int64_t n, int64_t stride, int64_t width, float* y) {
+  const F32x16 count = broadcast(static_cast<float>(n));
+  reduce(x, n, stride, width, y, 0, Same{}, Add{}, Add{}, [=](F32x16 v) INFERKIT_LAMBDA { return v / count; });
+}
+void sum_squares(const float* x, int64_t n, int64_t stride, int64_t width, float* y) {
+  reduce(x, n, stride, width, y, 0, Square{}, Add{}, Add{}, Same{});
+}
+void sum_abs(const float* x, int64_t n, int64_t stride, int64_t width, float* y) {
+  reduce(x, n, stride, width, y, 0, Magnitude{}, Add{}, Add{}, Same{});
+}
+void product(const float* x, int64_t n, int64_t stride, int64_t width, float* y) {
+  reduce(x, n, stride, width, y, 1, Same{}, Multiply{}, Multiply{}, Same{});
+}
+void largest(const float* x, int64_t n, int64_t stride, int64_t width, float* y) {
+  reduce(x, n, stride, width, y, -__builtin_inff(), Same{}, Larger{}, LastMax{}, OneNan{});
+}
+void smallest(const float* x, int64_t n, int64_t stride, int64_t width, float* y) {
+  reduce(x, n, stride, width, y, __builtin_inff(), Same{}, Smaller{}, LastMin{}, OneNan{});
+}
+
+void exponentials(const float* x, int64_t n, int64_t stride, int64_t width, const float* top, float* e, float* y) {
+  each_block(width, [&](int64_t first, auto block) INFERKIT_LAMBDA {
+    const auto raised = [=](int64_t row, int v) INFERKIT_LAMBDA {
+      const int64_t column = first + v * kLanes, at = row * stride + column, some = block.lanes(v);
+      const F32x16 value = exp(load_some(x + at, some, 0) - load_some(top + column, some, 0));
+      if (e) store_some(e + at, value, some);
+      return value;
+    };
+    fold_columns(n, block, y + first, 0, raised, Add{}, Add{}, Same{});
+  });
+}
+
+}  // namespace columns
+}  // namespace
+}  // namespace inferkit::kernels::INFERKIT_TIER
