@@ -38,10 +38,10 @@ std::shared_ptr<Runner> SwapRunner::swap(std::shared_ptr<Runner> next) {
   if (next->rows_mix() != rows_mix_) {
     throw std::invalid_argument(
         rows_mix_
-            ? "the present model quantises or normalises by all rows of a run, and so each request is a batch of "
-              "its own; the other does not: make a new Batcher for it"
-            : "the other model quantises or normalises by all rows of a run, so that each request must be a batch "
-              "of its own: make a new Batcher for it");
+            ? "the present model combines the rows of a run, so each request is a batch of its own; the other does "
+              "not: make a new Batcher for it"
+            : "the other model combines the rows of a run, so each request must be a batch of its own: make a new "
+              "Batcher for it");
   }
   const MutexLock lock(mutex_);
   Place& before = *current_.load(std::memory_order_relaxed);

@@ -286,6 +286,11 @@ void bind_model(py::module_& m) {
       .def_property_readonly("_outputs",
                              [](const py::object& self) { return ports_out(py_model(self).runner->outputs()); })
       .def_property_readonly("_senses", &senses_of)
+      .def_property_readonly("_mixing_node",
+                             [](const py::object& self) {
+                               const PyModel& of = py_model(self);
+                               return of.native ? of.native->mixing_node() : std::string();
+                             })
       .def(
           "_set_checks",
           [](const py::object& self, const Given<std::vector<InputChecks>>& inputs,

@@ -91,3 +91,175 @@ def test_in_a_batcher_each_is_what_it_is_alone(make: Any, sizes: list[int], dela
 
     for x, y in zip(xs, asyncio.run(serve()), strict=True):
         assert y.tobytes() == model(x).tobytes()
+
+
+# Along an axis that grows with the rows
+
+
+def graph_of(
+    nodes: list[onnx.NodeProto], rank: int, out_rank: int = 2, constants: dict[str, Any] | None = None, opset: int = 17
+) -> inferkit.Model:
+    """A model of x [rows, 6, 4, ...], of which every output has as many rows."""
+    x = value("x", FLOAT, "n", *(6, 4, 3)[: rank - 1])
+    graph = helper.make_graph(
+        nodes, "g", [x], [value("y", FLOAT, "n", *[None] * (out_rank - 1))],
+        [numpy_helper.from_array(np.asarray(v), k) for k, v in (constants or {}).items()],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
+    return inferkit.Model.load(model.SerializeToString())
+
+
+def node(kind: str, *inputs: str, to: str = "y", **attributes: Any) -> onnx.NodeProto:
+    return helper.make_node(kind, list(inputs), [to], **attributes)
+
+
+def weights(*shape: int) -> Any:
+    return RNG.standard_normal(shape).astype(np.float32)
+
+
+AXIS = {"axis": np.array([0], np.int64)}
+SIGNAL = [node("Transpose", "x", to="t", perm=[1, 0]), node("Unsqueeze", "t", "axis", to="u")]  # [6, 1, rows]
+BACK = [node("Squeeze", "v", "one", to="w"), node("Transpose", "w", perm=[1, 0])]
+ONE = {"axis": np.array([1], np.int64), "one": np.array([1], np.int64)}
+WHOLE: dict[str, tuple[list[onnx.NodeProto], int, dict[str, Any], int]] = {
+    "Softmax": ([node("Softmax", "x", axis=0)], 2, {}, 17),
+    "LogSoftmax": ([node("LogSoftmax", "x", axis=-2)], 2, {}, 17),
+    "Softmax before opset 13": ([node("Softmax", "x", axis=0)], 2, {}, 11),
+    "CumSum": ([node("CumSum", "x", "axis")], 2, {"axis": np.array(0, np.int64)}, 17),
+    "the mean": ([node("ReduceMean", "x", to="m", axes=[0]), node("Sub", "x", "m")], 2, {}, 17),
+    "the greatest of all": ([node("ReduceMax", "x", to="m", keepdims=0), node("Div", "x", "m")], 2, {}, 17),
+    "the first row": ([node("Gather", "x", "axis", to="m", axis=0), node("Sub", "x", "m")], 2, AXIS, 17),
+    "a slice of one row": (
+        [node("Slice", "x", "axis", "end", "axis", to="m"), node("Sub", "x", "m")],
+        2, {**AXIS, "end": np.array([1], np.int64)}, 17,
+    ),
+    "backwards": (
+        [node("Slice", "x", "start", "end", "axis", "step")],
+        2, {**AXIS, "start": np.array([-1], np.int64), "end": np.array([-(2**40)], np.int64),
+            "step": np.array([-1], np.int64)}, 17,
+    ),
+    "the difference to the row before": (
+        [node("Pad", "x", "pads", to="p"), node("Slice", "p", "axis", "end", "axis", to="s"), node("Sub", "x", "s")],
+        2, {**AXIS, "pads": np.array([1, 0, 0, 0], np.int64), "end": np.array([-1], np.int64)}, 17,
+    ),
+    "the rows by each other": (
+        [node("Transpose", "x", to="t"), node("MatMul", "t", "x", to="g"), node("MatMul", "x", "g")], 2, {}, 17,
+    ),
+    "Einsum": ([node("Einsum", "x", "x", to="g", equation="ni,nj->ij"), node("MatMul", "x", "g")], 2, {}, 17),
+    "attention between the rows": (
+        [node("Transpose", "x", to="t"), node("MatMul", "x", "t", to="s"), node("Softmax", "s", to="p"),
+         node("MatMul", "p", "x")], 2, {}, 17,
+    ),
+    "Conv": ([*SIGNAL, node("Conv", "u", "k", to="v", pads=[1, 1]), *BACK], 2, {**ONE, "k": weights(1, 1, 3)}, 17),
+    "AveragePool": (
+        [*SIGNAL, node("AveragePool", "u", to="v", kernel_shape=[3], pads=[1, 1]), *BACK], 2, ONE, 17,
+    ),
+    "LSTM": (
+        [node("LSTM", "x", "w", "r", to="s", hidden_size=5), node("Squeeze", "s", "one", to="y")],
+        3, {"w": weights(1, 20, 4), "r": weights(1, 20, 5), "one": np.array([1], np.int64)}, 17,
+    ),
+    "GRU": (
+        [node("GRU", "x", "w", "r", to="s", hidden_size=5), node("Squeeze", "s", "one", to="y")],
+        3, {"w": weights(1, 15, 4), "r": weights(1, 15, 5), "one": np.array([1], np.int64)}, 17,
+    ),
+    "LpNormalization": ([node("LpNormalization", "x", axis=0)], 2, {}, 17),
+    "TopK": (
+        [node("Transpose", "x", to="t"), helper.make_node("TopK", ["t", "k"], ["top", ""], axis=1),
+         node("ReduceSum", "top", to="m", keepdims=0), node("Mul", "x", "m")], 2, {"k": np.array([1], np.int64)}, 17,
+    ),
+    "a share of the sum": (
+        [node("ReduceSum", "x", "axis", to="m", keepdims=1), node("Div", "x", "m")], 2, AXIS, 17,
+    ),
+}  # fmt: skip
+
+
+def rows_of(rank: int, sizes: list[int]) -> list[Any]:
+    return [(1 + i + RNG.random((n, *(6, 4, 3)[: rank - 1]))).astype(np.float32) for i, n in enumerate(sizes)]
+
+
+def in_a_batcher(model: inferkit.Model, xs: list[Any]) -> tuple[list[Any], inferkit.BatcherStats]:
+    async def serve() -> Any:
+        with inferkit.Batcher(model, max_batch_size=16, max_delay=0.05) as batcher:
+            answers = list(await asyncio.gather(*(batcher.submit(x) for x in xs)))
+            return answers, batcher.stats()
+
+    return asyncio.run(serve())
+
+
+@pytest.mark.parametrize("what", WHOLE)
+def test_rows_that_are_combined_along_their_axis_are_kept_apart(what: str) -> None:
+    nodes, rank, constants, opset = WHOLE[what]
+    model = graph_of(nodes, rank, 2 if what not in ("LSTM", "GRU") else 3, constants, opset)
+    a, b = rows_of(rank, [2, 3])
+    whole = np.asarray(model(np.concatenate([a, b])))
+    assert not all(np.array_equal(part, model(x)) for part, x in ((whole[:2], a), (whole[2:], b))), "it shows nothing"
+    xs = rows_of(rank, [1, 2, 1, 3])
+    answers, stats = in_a_batcher(model, xs)
+    for x, y in zip(xs, answers, strict=True):
+        assert y.tobytes() == np.asarray(model(x)).tobytes()
+    assert stats.batches == len(xs)
+
+
+APART: dict[str, tuple[list[onnx.NodeProto], int, dict[str, Any]]] = {
+    "Softmax of a row": ([node("Softmax", "x", axis=1)], 2, {}),
+    "Softmax of a row, rows first": (
+        [node("Transpose", "x", to="t"), node("Softmax", "t", axis=0, to="s"), node("Transpose", "s")], 2, {},
+    ),
+    "rows and steps as one": (
+        [node("Reshape", "x", "flat", to="f"), node("MatMul", "f", "w", to="g"), node("Softmax", "g", to="h"),
+         node("Reshape", "h", "back")], 3,
+        {"flat": np.array([-1, 4], np.int64), "w": weights(4, 4), "back": np.array([-1, 24], np.int64)},
+    ),
+    "the mean of a row": ([node("ReduceMean", "x", axes=[1], keepdims=1, to="m"), node("Sub", "x", "m")], 2, {}),
+    "the last step": ([node("Gather", "x", "last", axis=1)], 3, {"last": np.array(-1, np.int64)}),
+    "the first step of what is flat": (
+        [node("Reshape", "x", "flat", to="f"), node("Slice", "f", "zero", "end", "zero", "step")], 3,
+        {"flat": np.array([-1, 4], np.int64), "zero": np.array([0], np.int64), "end": np.array([2**40], np.int64),
+         "step": np.array([6], np.int64)},
+    ),
+    "twice, and half of it": (
+        [node("Concat", "x", "x", axis=0, to="c"), helper.make_node("Split", ["c"], ["u", "v"], axis=0),
+         node("Add", "u", "v")], 2, {},
+    ),
+    "a pointwise convolution over the rows": (
+        [*SIGNAL, node("Conv", "u", "k", to="v"), *BACK], 2, {**ONE, "k": weights(1, 1, 1)},
+    ),
+    "steps behind the rows": (
+        [node("Transpose", "x", to="t", perm=[1, 0, 2]), node("LSTM", "t", "w", "r", to="s", hidden_size=5),
+         node("Squeeze", "s", "one", to="q"), node("Transpose", "q", to="z", perm=[1, 0, 2]),
+         node("Reshape", "z", "back")], 3,
+        {"w": weights(1, 20, 4), "r": weights(1, 20, 5), "one": np.array([1], np.int64),
+         "back": np.array([0, 30], np.int64)},
+    ),
+    "by the number of rows": (
+        [node("Shape", "x", to="s"), node("Expand", "row", "s", to="e"), node("Add", "x", "e")], 2,
+        {"row": weights(1, 6)},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", APART)
+def test_rows_that_are_independent_share_a_batch(what: str) -> None:
+    nodes, rank, constants = APART[what]
+    model = graph_of(nodes, rank, 2, constants, 13 if "twice" in what else 17)
+    xs = rows_of(rank, [1, 2, 1, 3])
+    answers, stats = in_a_batcher(model, xs)
+    for x, y in zip(xs, answers, strict=True):
+        assert y.tobytes() == np.asarray(model(x)).tobytes()
+    assert stats.batches == 1
+
+
+def test_diagnose_names_the_node() -> None:
+    model = graph_of([node("Softmax", "x", axis=0)], 2)
+    with inferkit.Batcher(model) as batcher:
+        checks = {check.name: check for check in inferkit.diagnose(batcher, seconds=0.05).checks}
+    found = checks["requests share batches"]
+    assert found.status == "warn"
+    assert "Softmax" in found.figure
+    assert "batch dimension" in found.remedy
+
+
+def test_a_model_of_independent_rows_cannot_be_swapped_for_one_that_combines_them() -> None:
+    plain, mixed = graph_of([node("Softmax", "x", axis=1)], 2), graph_of([node("Softmax", "x", axis=0)], 2)
+    with inferkit.Batcher(plain) as batcher, pytest.raises(ValueError, match="combines the rows of a run"):
+        batcher.swap(mixed)

@@ -53,11 +53,18 @@ class Compiler {
     size_t node, input;
   };
 
+  // infer.cc
+  /// The first part of run(); where nothing else is wanted, the facts can be asked for afterwards.
+  void infer(const std::map<size_t, size_t>& forced);
+  const Graph& graph() const { return *graph_; }
+  /// Null where nothing is known of it.
+  const TensorFacts* facts(ValueId id) const {
+    return id == kNoValue || !facts_[static_cast<size_t>(id)] ? nullptr : &*facts_[static_cast<size_t>(id)];
+  }
+
  private:
   friend class NodeLowering;
 
-  // infer.cc
-  void infer(const std::map<size_t, size_t>& forced);
   bool infer_node(size_t n);
   bool try_fold(const Node& node, std::span<const TensorFacts* const> in);
   const TensorFacts& known(ValueId id) const;
@@ -106,10 +113,6 @@ class Compiler {
   void run_dynamically(Continuation& next, std::vector<bool>& later);
   void add_rest(Continuation& next, const std::vector<bool>& later);
 
-  const Graph& graph() const { return *graph_; }
-  const TensorFacts* facts(ValueId id) const {
-    return id == kNoValue || !facts_[static_cast<size_t>(id)] ? nullptr : &*facts_[static_cast<size_t>(id)];
-  }
   int output_of_model(size_t output) const;
 
   const Graph* graph_;

@@ -75,22 +75,6 @@ std::optional<std::vector<Tensor>> evaluate(const Node& node, std::span<const Te
   }
 }
 
-/// Whether a node that takes all rows together, by its definition, does so with what comes from the inputs.
-bool mixes_rows(const Graph& graph) {
-  for (const Node& node : stoppable(graph.nodes)) {
-    const OpDef* def = OpRegistry::instance().find(node.domain, node.op_type, node.version);
-    if (def && def->schema.rows_mix && !node.inputs.empty() && !graph.constant(node.inputs[0]) &&
-        def->schema.rows_mix(node)) {
-      return true;
-    }
-    for (const auto& [name, attribute] : node.attributes) {
-      const auto* body = std::get_if<std::shared_ptr<Graph>>(&attribute);
-      if (body && mixes_rows(**body)) return true;
-    }
-  }
-  return false;
-}
-
 /// Calls visit(TensorView) for every constant, those of subgraphs and attributes included.
 template <class Visit>
 void for_each_constant(const Graph& graph, const Visit& visit) {
@@ -162,10 +146,10 @@ Model::Model(ModelFile file, ModelOptions options, std::string path)
   run_passes(file_.graph);
   fold_constants(file_.graph, fold, kMaxFoldedBytes);
   eliminate_dead_nodes(file_.graph);
-  rows_mix_ = mixes_rows(file_.graph);
   number_graph(file_.graph);
   subgraphs_.add_all(file_.graph, options_.pool, options_.max_plans);
   probe();
+  mixing_node_ = find_mixing();
   register_for_fork(this);
 }
 

@@ -68,7 +68,9 @@ class Model final : public Runner {
   bool needs_gil() const override { return false; }
   int64_t estimate_nanos(std::span<const Shape> shapes) const override;
   bool values_decide() const override { return staged_.load(std::memory_order_relaxed); }
-  bool rows_mix() const override { return rows_mix_; }
+  bool rows_mix() const override { return !mixing_node_.empty(); }
+  /// A node because of which the rows of a run depend on each other; "" where they do not.
+  const std::string& mixing_node() const { return mixing_node_; }
   /// True where a plan of it has strings: its runs are made by run(), not by a session alone.
   bool has_text() const { return text_.load(std::memory_order_relaxed); }
 
@@ -111,6 +113,7 @@ class Model final : public Runner {
   std::vector<Port> probe_outputs(std::span<const InputFacts> facts, Trial& trial);
   std::vector<Port> run_on_constants(std::span<const InputFacts> facts, int value, RunBudget& budget, Trial& trial);
   void probe();
+  std::string find_mixing();
   RunEnvironment environment() const;
   /// Runs that go from plan to plan, or hold strings.
   void run_whole(PlanCache::Lease lease, std::span<const TensorView> inputs, OutputSink& sink);
@@ -125,7 +128,7 @@ class Model final : public Runner {
   std::unique_ptr<PackedWeights> packed_;
   SubgraphTable subgraphs_;
   PlanCache plans_;
-  bool rows_mix_ = false;
+  std::string mixing_node_;
   std::mutex variants_mutex_;  // for variants_: held to look one up, or put one in
   std::deque<std::pair<std::vector<std::string>, std::shared_ptr<Model>>> variants_;
   std::atomic<bool> text_{false};    // a plan of it has strings; relaxed, as the next

@@ -200,9 +200,14 @@ void lower_attention_node(LowerContext& c) {
 }  // namespace
 
 void register_attention(OpRegistry& r) {
-  r.add(
-      {.name = "Attention", .since = 23, .min_inputs = 3, .max_inputs = 7, .max_outputs = 4, .infer = infer_attention},
-      lower_attention_node);
+  r.add({.name = "Attention",
+         .since = 23,
+         .min_inputs = 3,
+         .max_inputs = 7,
+         .max_outputs = 4,
+         .infer = infer_attention,
+         .mixed_axes = behind_first_axis},
+        lower_attention_node);
 }
 
 }  // namespace inferkit

@@ -100,7 +100,8 @@ void register_causal_conv(OpRegistry& r) {
          .min_inputs = 2,
          .max_inputs = 4,
          .max_outputs = 2,
-         .infer = infer_causal_conv},
+         .infer = infer_causal_conv,
+         .mixed_axes = behind_first_axis},
         lower_causal_conv);
 }
 

@@ -246,6 +246,14 @@ void infer_scan(InferContext& c) {
   only_a_run_tells(c);
 }
 
+/// A state goes from slice to slice.
+Axes mixed_by_scan(const NodeContext& c, size_t i) {
+  const ScanBody scan = scan_of(c);
+  if (scan.states == 0 || i < scan.states) return 0;
+  const int64_t axis = per_scan(c, "scan_input_axes", scan.scanned)[i - scan.states];
+  return one_axis(c.resolve_axis(axis, static_cast<int64_t>(c.input(i).shape.rank())));
+}
+
 std::vector<Tensor> run_scan(const NodeContext& c, DynamicContext& run) {
   const auto& [body, states, scanned] = scan_of(c);
   const auto axes = per_scan(c, "scan_input_axes", scanned);
@@ -288,7 +296,8 @@ std::vector<Tensor> run_scan(const NodeContext& c, DynamicContext& run) {
 void register_control_flow(OpRegistry& r) {
   r.add_select({.name = "If", .min_inputs = 1, .max_inputs = 1}, select_branch);
   r.add_dynamic({.name = "Loop", .infer = infer_loop}, nullptr, run_loop);
-  r.add_dynamic({.name = "Scan", .since = 9, .min_inputs = 1, .infer = infer_scan}, nullptr, run_scan);
+  r.add_dynamic({.name = "Scan", .since = 9, .min_inputs = 1, .infer = infer_scan, .mixed_axes = mixed_by_scan},
+                nullptr, run_scan);
 }
 
 }  // namespace inferkit

@@ -98,7 +98,12 @@ void register_conv(OpRegistry& r) {
       {.name = "rows", .lower = lower_conv_rows, .cost = conv_rows_cost, .precision = kF32},
       {.name = "plain", .lower = lower_plain, .cost = plain_cost},
   };
-  const OpSchema schema{.name = "Conv", .min_inputs = 2, .max_inputs = 3, .max_outputs = 1, .infer = infer_conv};
+  const OpSchema schema{.name = "Conv",
+                        .min_inputs = 2,
+                        .max_inputs = 3,
+                        .max_outputs = 1,
+                        .infer = infer_conv,
+                        .mixed_axes = conv_axes<1>};
   r.add(schema, ways);
   OpSchema fused = schema;
   fused.domain = kInternal;

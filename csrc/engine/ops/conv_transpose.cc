@@ -255,7 +255,12 @@ void lower_conv_transpose(LowerContext& c) {
 }  // namespace
 
 void register_conv_transpose(OpRegistry& r) {
-  r.add({.name = "ConvTranspose", .min_inputs = 2, .max_inputs = 3, .max_outputs = 1, .infer = infer_conv_transpose},
+  r.add({.name = "ConvTranspose",
+         .min_inputs = 2,
+         .max_inputs = 3,
+         .max_outputs = 1,
+         .infer = infer_conv_transpose,
+         .mixed_axes = conv_axes<1>},
         lower_conv_transpose);
 }
 

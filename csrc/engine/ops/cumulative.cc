@@ -77,8 +77,16 @@ void lower_cumulative(LowerContext& c) {
   c.step(fn, p, {c.in(0), c.out(0)}, static_cast<double>(x.shape.elements()));
 }
 
+Axes mixed_by_cumulative(const NodeContext& c, size_t i) { return i == 0 ? one_axis(axis_of(c)) : Axes{0}; }
+
 void add(OpRegistry& r, std::string_view name, int since, LowerFn lower) {
-  r.add({.name = name, .since = since, .min_inputs = 2, .max_inputs = 2, .max_outputs = 1, .infer = infer_cumulative},
+  r.add({.name = name,
+         .since = since,
+         .min_inputs = 2,
+         .max_inputs = 2,
+         .max_outputs = 1,
+         .infer = infer_cumulative,
+         .mixed_axes = mixed_by_cumulative},
         lower);
 }
 

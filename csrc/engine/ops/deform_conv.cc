@@ -151,7 +151,13 @@ void lower_deform(LowerContext& c) {
 }  // namespace
 
 void register_deform_conv(OpRegistry& r) {
-  r.add({.name = "DeformConv", .since = 19, .min_inputs = 3, .max_inputs = 5, .max_outputs = 1, .infer = infer_deform},
+  r.add({.name = "DeformConv",
+         .since = 19,
+         .min_inputs = 3,
+         .max_inputs = 5,
+         .max_outputs = 1,
+         .infer = infer_deform,
+         .mixed_axes = behind_first_axis},
         lower_deform);
 }
 

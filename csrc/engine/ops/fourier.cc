@@ -225,12 +225,19 @@ struct DftPlan {
   Shape out;
 };
 
+int64_t axis_of_dft(const NodeContext& c) {
+  const int64_t axis = c.version() >= 20 ? scalar(c, 2, -2) : c.attr_int("axis", 1);
+  return c.resolve_axis(axis, static_cast<int64_t>(c.input(0).shape.rank()));
+}
+
+Axes mixed_by_dft(const NodeContext& c, size_t i) { return i == 0 ? one_axis(axis_of_dft(c)) : Axes{0}; }
+Axes mixed_by_stft(const NodeContext&, size_t i) { return i == 0 ? one_axis(1) : Axes{0}; }
+
 DftPlan read_dft(const NodeContext& c) {
   const Shape& x = c.input(0).shape;
   const auto rank = static_cast<int64_t>(x.rank());
   if (rank < 2 || (x.back() != 1 && x.back() != 2)) c.fail(cat("expected [..., 1 or 2], got ", x.str()));
-  int64_t axis = c.version() >= 20 ? scalar(c, 2, -2) : c.attr_int("axis", 1);
-  axis = c.resolve_axis(axis, rank);
+  const int64_t axis = axis_of_dft(c);
   if (axis == rank - 1) c.fail("the axis is that of the parts of a number");
   const auto a = static_cast<size_t>(axis);
   const bool onesided = c.attr_int("onesided", 0) != 0;
@@ -341,12 +348,22 @@ void lower_stft(LowerContext& c) {
 }  // namespace
 
 void register_fourier(OpRegistry& r) {
-  r.add(
-      {.name = "DFT", .since = 17, .until = 19, .min_inputs = 1, .max_inputs = 2, .max_outputs = 1, .infer = infer_dft},
-      lower_dft);
-  r.add({.name = "DFT", .since = 20, .min_inputs = 1, .max_inputs = 3, .max_outputs = 1, .infer = infer_dft},
-        lower_dft);
-  r.add({.name = "STFT", .since = 17, .min_inputs = 2, .max_inputs = 4, .max_outputs = 1, .infer = infer_stft},
+  OpSchema dft{.name = "DFT", .min_inputs = 1, .max_outputs = 1, .infer = infer_dft, .mixed_axes = mixed_by_dft};
+  dft.since = 17;
+  dft.until = 19;
+  dft.max_inputs = 2;
+  r.add(dft, lower_dft);
+  dft.since = 20;
+  dft.until = OpSchema{}.until;
+  dft.max_inputs = 3;
+  r.add(dft, lower_dft);
+  r.add({.name = "STFT",
+         .since = 17,
+         .min_inputs = 2,
+         .max_inputs = 4,
+         .max_outputs = 1,
+         .infer = infer_stft,
+         .mixed_axes = mixed_by_stft},
         lower_stft);
 }
 

@@ -346,7 +346,8 @@ void register_group_query_attention(OpRegistry& r) {
          .min_inputs = 7,
          .max_inputs = 14,
          .max_outputs = 4,
-         .infer = infer_group_query},
+         .infer = infer_group_query,
+         .mixed_axes = behind_first_axis},
         lower_group_query);
 }
 

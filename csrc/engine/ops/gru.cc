@@ -88,7 +88,8 @@ void register_gru(OpRegistry& r) {
          .max_inputs = 6,
          .min_outputs = 0,
          .max_outputs = 2,
-         .infer = infer_gru},
+         .infer = infer_gru,
+         .mixed_axes = mixed_by_recurrence},
         lower_gru);
 }
 

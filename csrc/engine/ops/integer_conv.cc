@@ -316,7 +316,8 @@ void register_integer_conv(OpRegistry& r) {
          .min_inputs = 2,
          .max_inputs = 4,
          .max_outputs = 1,
-         .infer = infer_conv_integer},
+         .infer = infer_conv_integer,
+         .mixed_axes = conv_axes<1>},
         {{.name = "gemm", .lower = lower_conv_integer<lower_gemm>, .cost = gemm_cost<kConvInteger>},
          {.name = "taps", .lower = lower_conv_integer<lower_taps>, .cost = taps_cost<kConvInteger>}});
   r.add({.name = "QLinearConv",
@@ -324,7 +325,8 @@ void register_integer_conv(OpRegistry& r) {
          .min_inputs = 8,
          .max_inputs = 9,
          .max_outputs = 1,
-         .infer = infer_qlinear_conv},
+         .infer = infer_qlinear_conv,
+         .mixed_axes = conv_axes<3>},
         {{.name = "gemm", .lower = lower_qlinear_conv<lower_gemm>, .cost = gemm_cost<kQLinearConv>},
          {.name = "taps", .lower = lower_qlinear_conv<lower_taps>, .cost = taps_cost<kQLinearConv>}});
 }

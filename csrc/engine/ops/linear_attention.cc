@@ -174,7 +174,8 @@ void register_linear_attention(OpRegistry& r) {
          .max_inputs = 6,
          .min_outputs = 2,
          .max_outputs = 2,
-         .infer = infer_linear_attention},
+         .infer = infer_linear_attention,
+         .mixed_axes = behind_first_axis},
         lower_linear_attention);
 }
 

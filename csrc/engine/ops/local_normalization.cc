@@ -187,31 +187,47 @@ void lower_nest(LowerContext& c, const std::array<bool, Shape::kMaxRank>& reduce
   c.step(fn, p, {c.in(0), c.out(0)}, static_cast<double>(x.shape.elements()) * 4);
 }
 
-void lower_lp(LowerContext& c) {
-  std::array<bool, Shape::kMaxRank> reduced{};
-  reduced[static_cast<size_t>(c.attr_axis(-1, static_cast<int64_t>(c.input(0).shape.rank())))] = true;
-  lower_nest(c, reduced, lp_norm(c));
+using Reduced = std::array<bool, Shape::kMaxRank>;
+
+Reduced reduced_by_lp(const NodeContext& c) {
+  Reduced out{};
+  out[static_cast<size_t>(c.attr_axis(-1, static_cast<int64_t>(c.input(0).shape.rank())))] = true;
+  return out;
 }
 
-void lower_mean_variance(LowerContext& c) {
+Reduced reduced_by_mean_variance(const NodeContext& c) {
   const auto rank = static_cast<int64_t>(c.input(0).shape.rank());
   std::vector<int64_t> axes = c.attr_ints("axes");
   if (!c.has_attr("axes")) axes = {0, 2, 3};
-  std::array<bool, Shape::kMaxRank> reduced{};
-  for (int64_t axis : axes) reduced[static_cast<size_t>(c.resolve_axis(axis, rank))] = true;
-  lower_nest(c, reduced, 0);
+  Reduced out{};
+  for (int64_t axis : axes) out[static_cast<size_t>(c.resolve_axis(axis, rank))] = true;
+  return out;
 }
+
+template <Reduced (*reduced)(const NodeContext&)>
+Axes mixed_axes(const NodeContext& c, size_t) {
+  Axes out = 0;
+  const Reduced axes = reduced(c);
+  for (size_t i = 0; i < axes.size(); ++i) out = static_cast<Axes>(out | unsigned{axes[i]} << i);
+  return out;
+}
+
+void lower_lp(LowerContext& c) { lower_nest(c, reduced_by_lp(c), lp_norm(c)); }
+void lower_mean_variance(LowerContext& c) { lower_nest(c, reduced_by_mean_variance(c), 0); }
 
 }  // namespace
 
 void register_local_normalization(OpRegistry& r) {
   OpSchema schema{.min_inputs = 1, .max_inputs = 1, .max_outputs = 1, .infer = infer_same};
   schema.name = "LRN";
+  schema.mixed_axes = [](const NodeContext&, size_t) { return one_axis(1); };
   r.add(schema, lower_lrn);
   schema.name = "LpNormalization";
+  schema.mixed_axes = mixed_axes<reduced_by_lp>;
   r.add(schema, lower_lp);
   schema.name = "MeanVarianceNormalization";
   schema.since = 9;
+  schema.mixed_axes = mixed_axes<reduced_by_mean_variance>;
   schema.rows_mix = [](const Node& node) { return !node.attributes.contains("axes"); };  // then they are 0, 2 and 3
   r.add(schema, lower_mean_variance);
 }

@@ -70,7 +70,8 @@ void register_lstm(OpRegistry& r) {
          .max_inputs = 8,
          .min_outputs = 0,
          .max_outputs = 3,
-         .infer = infer_lstm},
+         .infer = infer_lstm,
+         .mixed_axes = mixed_by_recurrence},
         lower_lstm);
 }
 

@@ -387,14 +387,16 @@ void register_multi_head_attention(OpRegistry& r) {
          .min_inputs = 1,
          .max_inputs = 4,
          .max_outputs = 2,
-         .infer = infer_heads},
+         .infer = infer_heads,
+         .mixed_axes = behind_first_axis},
         lower_heads);
   r.add({.domain = kMicrosoft,
          .name = "MultiHeadAttention",
          .min_inputs = 1,
          .max_inputs = 10,
          .max_outputs = 4,
-         .infer = infer_heads},
+         .infer = infer_heads,
+         .mixed_axes = behind_first_axis},
         lower_heads);
   OpSchema attention{.domain = kMicrosoft, .name = "Attention", .min_inputs = 2, .max_inputs = 7, .max_outputs = 2};
   add_expanded(r, attention, expand_attention);

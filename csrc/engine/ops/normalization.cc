@@ -140,6 +140,10 @@ size_t norm_axis(const NodeContext& c) {
   return static_cast<size_t>(c.attr_axis(-1, static_cast<int64_t>(c.input(0).shape.rank())));
 }
 
+Axes mixed_by_layer_norm(const NodeContext& c, size_t i) {
+  return i == 0 ? static_cast<Axes>(~((1u << norm_axis(c)) - 1)) : Axes{0};
+}
+
 /// A spelled-out normalization of rows of one element, which its scale then stretches: a pass cannot see the one.
 bool stretches(const NodeContext& c) {
   const Shape& x = c.input(0).shape;
@@ -239,6 +243,9 @@ void infer_group_norm(InferContext& c) {
 
 void lower_group_norm(LowerContext& c) { lower_norm(c, group_params(c)); }
 
+/// Channels are normalised by themselves, or in groups of them.
+Axes mixed_by_group_norm(const NodeContext&, size_t i) { return i == 0 ? static_cast<Axes>(~0b11u) : Axes{0}; }
+
 }  // namespace
 
 void register_normalization(OpRegistry& r) {
@@ -247,7 +254,8 @@ void register_normalization(OpRegistry& r) {
                        .min_inputs = 2,
                        .max_inputs = 3,
                        .max_outputs = 3,
-                       .infer = infer_layer_norm};
+                       .infer = infer_layer_norm,
+                       .mixed_axes = mixed_by_layer_norm};
   r.add(layer, lower_layer_norm);
   OpSchema fused = layer;
   fused.domain = kInternal;
@@ -260,9 +268,11 @@ void register_normalization(OpRegistry& r) {
          .min_inputs = 2,
          .max_inputs = 2,
          .max_outputs = 1,
-         .infer = infer_layer_norm},
+         .infer = infer_layer_norm,
+         .mixed_axes = mixed_by_layer_norm},
         lower_layer_norm);
-  const OpSchema group{.min_inputs = 3, .max_inputs = 3, .max_outputs = 1, .infer = infer_group_norm};
+  const OpSchema group{
+      .min_inputs = 3, .max_inputs = 3, .max_outputs = 1, .infer = infer_group_norm, .mixed_axes = mixed_by_group_norm};
   OpSchema row = group;
   row.name = "InstanceNormalization";
   r.add(row, lower_group_norm);

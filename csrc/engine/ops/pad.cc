@@ -48,6 +48,18 @@ Pads pads_of(const NodeContext& c) {
   return out;
 }
 
+Axes mixed_by_pad(const NodeContext& c, size_t i) {
+  if (i != 0) return 0;
+  const Pads pads = pads_of(c);
+  Axes out = 0;
+  for (size_t axis = 0; axis < pads.before.size(); ++axis) {
+    if (pads.before[axis] != 0 || pads.after[axis] != 0) {
+      out = static_cast<Axes>(out | one_axis(static_cast<int64_t>(axis)));
+    }
+  }
+  return out;
+}
+
 void infer_pad(InferContext& c) {
   mode_of(c);
   const Pads pads = pads_of(c);
@@ -227,13 +239,31 @@ void lower_pad(LowerContext& c) {
 }  // namespace
 
 void register_pad(OpRegistry& r) {
-  r.add(
-      {.name = "Pad", .since = 2, .until = 10, .min_inputs = 1, .max_inputs = 1, .max_outputs = 1, .infer = infer_pad},
-      lower_pad);
-  r.add(
-      {.name = "Pad", .since = 11, .until = 17, .min_inputs = 2, .max_inputs = 3, .max_outputs = 1, .infer = infer_pad},
-      lower_pad);
-  r.add({.name = "Pad", .since = 18, .min_inputs = 2, .max_inputs = 4, .max_outputs = 1, .infer = infer_pad},
+  r.add({.name = "Pad",
+         .since = 2,
+         .until = 10,
+         .min_inputs = 1,
+         .max_inputs = 1,
+         .max_outputs = 1,
+         .infer = infer_pad,
+         .mixed_axes = mixed_by_pad},
+        lower_pad);
+  r.add({.name = "Pad",
+         .since = 11,
+         .until = 17,
+         .min_inputs = 2,
+         .max_inputs = 3,
+         .max_outputs = 1,
+         .infer = infer_pad,
+         .mixed_axes = mixed_by_pad},
+        lower_pad);
+  r.add({.name = "Pad",
+         .since = 18,
+         .min_inputs = 2,
+         .max_inputs = 4,
+         .max_outputs = 1,
+         .infer = infer_pad,
+         .mixed_axes = mixed_by_pad},
         lower_pad);
 }
 

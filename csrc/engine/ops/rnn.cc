@@ -34,7 +34,8 @@ void register_rnn(OpRegistry& r) {
          .max_inputs = 6,
          .min_outputs = 0,
          .max_outputs = 2,
-         .infer = infer_rnn},
+         .infer = infer_rnn,
+         .mixed_axes = mixed_by_recurrence},
         lower_rnn);
 }
 

@@ -187,6 +187,9 @@ void infer_reverse(InferContext& c) {
   }
   c.set_output(0, c.input(0).dtype, x);
 }
+Axes mixed_by_reverse(const NodeContext& c, size_t i) {
+  return i == 0 ? one_axis(c.attr_int("time_axis", 0)) : Axes{0};
+}
 void lower_reverse(LowerContext& c) {
   const TensorFacts& x = c.input(0);
   const bool time_major = c.attr_int("time_axis", 0) == 0;
@@ -210,7 +213,8 @@ void register_select(OpRegistry& r) {
          .min_inputs = 2,
          .max_inputs = 2,
          .max_outputs = 1,
-         .infer = infer_reverse},
+         .infer = infer_reverse,
+         .mixed_axes = mixed_by_reverse},
         lower_reverse);
 }
 

@@ -50,6 +50,21 @@ Selection select(const NodeContext& c) {
   return s;
 }
 
+/// Where the elements of an axis get another place, or some of them go: only what is taken whole, or in steps of more
+/// than one (of what had several elements for each row), is as it was.
+Axes mixed_by_slice(const NodeContext& c, size_t i) {
+  if (i != 0) return 0;
+  const Selection s = select(c);
+  const Shape& x = c.input(0).shape;
+  const auto strides = x.strides();
+  Axes out = 0;
+  for (size_t axis = 0; axis < x.rank(); ++axis) {
+    const bool moved = s.strides[axis] < 0 || (s.strides[axis] == strides[axis] && s.shape[axis] != x[axis]);
+    if (moved) out = static_cast<Axes>(out | one_axis(static_cast<int64_t>(axis)));
+  }
+  return out;
+}
+
 void infer_slice(InferContext& c) { c.set_output(0, c.input(0).dtype, select(c).shape); }
 
 void lower_slice(LowerContext& c) {
@@ -61,9 +76,21 @@ void lower_slice(LowerContext& c) {
 }  // namespace
 
 void register_slice(OpRegistry& r) {
-  r.add({.name = "Slice", .until = 9, .min_inputs = 1, .max_inputs = 1, .max_outputs = 1, .infer = infer_slice},
+  r.add({.name = "Slice",
+         .until = 9,
+         .min_inputs = 1,
+         .max_inputs = 1,
+         .max_outputs = 1,
+         .infer = infer_slice,
+         .mixed_axes = mixed_by_slice},
         lower_slice);
-  r.add({.name = "Slice", .since = 10, .min_inputs = 3, .max_inputs = 5, .max_outputs = 1, .infer = infer_slice},
+  r.add({.name = "Slice",
+         .since = 10,
+         .min_inputs = 3,
+         .max_inputs = 5,
+         .max_outputs = 1,
+         .infer = infer_slice,
+         .mixed_axes = mixed_by_slice},
         lower_slice);
 }
 

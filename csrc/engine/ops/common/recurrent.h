@@ -15,6 +15,11 @@ namespace inferkit {
 
 enum class CellKind : uint8_t { kLstm, kGru, kRnn };
 
+/// OpSchema::mixed_axes: the steps, of the input alone.
+inline Axes mixed_by_recurrence(const NodeContext& c, size_t i) {
+  return i == 0 ? one_axis(c.attr_int("layout", 0) == 0 ? 0 : 1) : Axes{0};
+}
+
 struct RecurrentParams {
   int64_t steps, batch, hidden, gates;
   int64_t x_step, x_row;                      // strides of the products x W, in elements

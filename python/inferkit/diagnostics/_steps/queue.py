@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..._stats import BatcherStats
-from ..._text import counted
+from ..._text import counted, printable
 from .._patient import Finder, Limits, Patient
 from .._report import Check
 
@@ -102,10 +102,27 @@ def _bounded(patient: Patient) -> Check:
     )
 
 
+def _shared(patient: Patient) -> Check:
+    node = patient.batcher.model._mixing_node
+    return _check(
+        "requests share batches",
+        "warn" if node else "pass",
+        f"each request runs by itself: {printable(node)} combines the rows of a run"
+        if node
+        else "rows are independent",
+        "in a shared batch, the answer to a request would depend on the others in it",
+        "if the first dimension of the inputs is no batch (but samples or time steps, for example), export the model "
+        "with a batch dimension in front of it"
+        if node
+        else "",
+    )
+
+
 def examine(patient: Patient) -> Iterator[Check]:
     """Judge what was there before us, then what our own traffic does."""
     yield from standing(patient.first_stats, patient.limits)
     yield _bounded(patient)
+    yield _shared(patient)
     if not patient.answers:
         now = patient.batcher.stats()
         yield _check(
