@@ -130,6 +130,32 @@ def test_output_shape_is_found_where_the_file_does_not_say() -> None:
     assert model.outputs[0].shape == (None, 12)
 
 
+@pytest.mark.parametrize("declared", [["n", "frames"], None], ids=["declared free", "not declared"])
+def test_an_output_that_has_one_frame_for_short_inputs_is_free(declared: list[str] | None) -> None:
+    """As features of sound are: every size that is tried at load gives a single frame."""
+    nodes = [
+        helper.make_node("Unsqueeze", ["x", "one"], ["signal"]),
+        helper.make_node("Pad", ["signal", "pads"], ["padded"]),
+        helper.make_node("Conv", ["padded", "window"], ["frames"], strides=[4000]),
+        helper.make_node("Squeeze", ["frames", "one"], ["y"]),
+    ]
+    constants = {
+        "one": np.array([1], np.int64), "pads": np.array([0, 0, 0, 0, 0, 3999], np.int64),
+        "window": np.ones((1, 1, 4000), np.float32),
+    }  # fmt: skip
+    graph = helper.make_graph(
+        nodes, "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", "samples"])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, declared)],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )  # fmt: skip
+    onnx_model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    model = inferkit.Model.load(onnx_model.SerializeToString())
+    assert model.outputs[0].shape == (None, None)
+    x = np.ones((2, 9000), np.float32)
+    with inferkit.Batcher(model) as batcher:
+        np.testing.assert_array_equal(batcher(x), [[4000, 4000, 1000]] * 2)
+
+
 def test_a_row_is_told_from_a_batch_by_its_dimensions() -> None:
     model = model_of((4, 16, 3))
     x = np.ones((2, 4), np.float32)

@@ -71,3 +71,18 @@ def test_stft_and_convolution_give_the_same_features(name: str, batch: int, size
     for key, want in plain.items():
         assert spectral[key].shape == want.shape, key
         np.testing.assert_allclose(spectral[key], want, rtol=0, atol=1e-4 * np.abs(want).max(), err_msg=key)
+
+
+@pytest.mark.parametrize(("name", "batches"), [("whisper80", 3), ("nemo80", 1)])
+def test_a_batcher_gives_a_quiet_voice_the_features_that_it_has_alone(name: str, batches: int) -> None:
+    """Whisper's are clipped by the maximum of the whole run: beside a loud one, a quiet one would have others."""
+    model = inferkit.Model.load(content(ONNX_ASR, f"onnx_asr/preprocessors/data/{name}.onnx"))
+    rng = np.random.default_rng(0)
+    voices = [(rng.uniform(-1, 1, (1, 16000)) * loud).astype(np.float32) for loud in (1e-3, 1.0, 1e-2)]
+    length = np.full(1, 16000, np.int64)
+    with inferkit.Batcher(model, max_batch_size=4, max_delay=0.2) as batcher:
+        answers = [ticket.result() for ticket in [batcher.submit(voice, length) for voice in voices]]
+        assert batcher.stats().batches == batches
+    for voice, answer in zip(voices, answers, strict=True):
+        for got, want in zip(answer, model(voice, length), strict=True):
+            assert got.tobytes() == want.tobytes()

@@ -104,6 +104,19 @@ std::shared_ptr<const Plan> compile_as(const Graph& graph, std::span<const Input
   }
 }
 
+std::vector<std::optional<Shape>> infer_outputs(const Graph& graph, std::span<const InputFacts> inputs,
+                                                ModelCache& cache, const CompileOptions& options) {
+  const FloatEnvironment ours;
+  Compiler compiler(graph, inputs, cache, options, /*fold=*/true);
+  compiler.infer({});
+  std::vector<std::optional<Shape>> out;
+  for (const ValueId id : graph.outputs) {
+    const TensorFacts* facts = compiler.facts(id);
+    out.push_back(facts ? std::optional(facts->shape) : std::nullopt);
+  }
+  return out;
+}
+
 std::shared_ptr<const Plan> compile(const Graph& graph, std::span<const InputFacts> inputs, ModelCache& cache,
                                     const CompileOptions& options) {
   return compile_as(graph, inputs, cache, options, /*fold=*/true);

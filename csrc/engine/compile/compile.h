@@ -4,6 +4,7 @@
 #include <functional>
 #include <limits>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -70,6 +71,11 @@ struct CompileOptions {
 /// Error(kUnsupportedOp) that lists every node that cannot be run.
 std::shared_ptr<const Plan> compile(const Graph& graph, std::span<const InputFacts> inputs, ModelCache& cache,
                                     const CompileOptions& options = {});
+
+/// The shapes of the graph's outputs for inputs of these, as far as they follow without a run; nothing is compiled.
+/// Throws what compile() throws of shapes.
+std::vector<std::optional<Shape>> infer_outputs(const Graph& graph, std::span<const InputFacts> inputs,
+                                                ModelCache& cache, const CompileOptions& options = {});
 
 struct EvaluateLimits {
   size_t bytes = std::numeric_limits<size_t>::max();      // of all outputs

@@ -113,6 +113,8 @@ class Model final : public Runner {
   std::vector<Port> probe_outputs(std::span<const InputFacts> facts, Trial& trial);
   std::vector<Port> run_on_constants(std::span<const InputFacts> facts, int value, RunBudget& budget, Trial& trial);
   void probe();
+  using FarShapes = std::vector<Shape>;
+  std::vector<FarShapes> look_far();
   std::string find_mixing();
   RunEnvironment environment() const;
   /// Runs that go from plan to plan, or hold strings.

@@ -127,6 +127,54 @@ std::vector<Port> Model::run_on_constants(std::span<const InputFacts> facts, int
   return {};  // zeros are not what the model is for
 }
 
+/// Shapes alone, of long inputs: what many sizes share, such as the one frame of a short signal, need not hold for all.
+std::vector<Model::FarShapes> Model::look_far() {
+  constexpr int64_t kLengths[] = {1000, 16'000};
+  std::vector<FarShapes> out(outputs_.size());
+  const auto is_long = [](const PortSpec& in) {
+    return std::any_of(in.shape.begin() + (in.shape.rank() > 0), in.shape.end(), [](int64_t d) { return d < 0; });
+  };
+  if (std::none_of(inputs_.begin(), inputs_.end(), is_long)) return {};
+  for (const int64_t length : kLengths) {
+    std::vector<InputFacts> facts;
+    for (const PortSpec& in : inputs_) {
+      Shape shape = in.shape;
+      for (size_t i = 0; i < shape.rank(); ++i) {
+        if (shape[i] == Shape::kFree) shape[i] = i == 0 ? 2 : length;
+      }
+      facts.push_back({in.dtype, shape, nullptr});
+    }
+    try {
+      const auto shapes = infer_outputs(file_.graph, facts, *packed_, {.threads = options_.threads});
+      for (size_t o = 0; o < out.size(); ++o) {
+        if (shapes[o]) out[o].push_back(*shapes[o]);
+      }
+    } catch (const Stopped&) {
+      throw;
+    } catch (const Error&) {  // they do not fit
+    }
+  }
+  return out;
+}
+
+namespace {
+
+/// A dimension that differs far off is free; one of which nothing is known there is what the file says of it.
+void believe(Shape& shape, const std::vector<Shape>& far, const std::optional<Shape>& declared) {
+  for (size_t i = 0; i < shape.rank(); ++i) {
+    bool known = false;
+    for (const Shape& other : far) {
+      if (other.rank() != shape.rank()) continue;
+      known = true;
+      if (i > 0 && other[i] != shape[i]) shape[i] = Shape::kFree;
+    }
+    const bool free = declared && declared->rank() == shape.rank() && (*declared)[i] == Shape::kFree;
+    if (!known && free) shape[i] = Shape::kFree;
+  }
+}
+
+}  // namespace
+
 /// Compiles for guessed sizes of the free dimensions: shows what is not supported before the first request does, and
 /// tells the outputs' types and which of their dimensions are free.
 void Model::probe() {
@@ -179,6 +227,7 @@ void Model::probe() {
   }
   plans_.trim();
   if (!fits && too_large) throw *too_large;
+  const std::vector<FarShapes> far = all_fixed || trial.staged ? std::vector<FarShapes>() : look_far();
   for (size_t o = 0; o < outputs_.size(); ++o) {
     const Value& declared = file_.graph.values[static_cast<size_t>(file_.graph.outputs[o])];
     if (seen.empty()) {
@@ -197,6 +246,7 @@ void Model::probe() {
         if (ports[o].shape[i] != shape[i]) shape[i] = Shape::kFree;
       }
     }
+    if (o < far.size()) believe(shape, far[o], declared.shape);
     // One sample of a graph with free inputs says little, zeros say less: there the declaration, if any, knows better.
     const bool unsure = trial.staged || (!all_fixed && seen.size() == 1);
     if (unsure && declared.shape && declared.shape->rank() == shape.rank()) {
