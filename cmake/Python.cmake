@@ -36,7 +36,12 @@ if(CMAKE_BUILD_TYPE STREQUAL "Release")
     ${CMAKE_BINARY_DIR}/generated/bindings_figures.cc ${CMAKE_BINARY_DIR}/generated/bindings_classes.cc
     PROPERTIES COMPILE_OPTIONS -O1)
 endif()
-pybind11_add_module(_core MODULE NO_EXTRAS ${binding_groups} ${bindings}/python_calls.cc)
+add_library(inferkit_bindings OBJECT ${binding_groups} ${bindings}/python_calls.cc)
+target_link_libraries(inferkit_bindings PRIVATE inferkit_flags pybind11::pybind11)
+# The longest compilations come first, or one of them is left over when all else is done, and the other cores wait.
+add_dependencies(inferkit_engine_ops inferkit_bindings)
+pybind11_add_module(_core MODULE NO_EXTRAS $<TARGET_OBJECTS:inferkit_bindings>)
+set_target_properties(_core PROPERTIES LINKER_LANGUAGE CXX)
 set_source_files_properties(${bindings}/python_calls.cc PROPERTIES SKIP_PRECOMPILE_HEADERS ON) # needs Python.h alone
 target_link_libraries(_core PRIVATE inferkit_batching inferkit_engine)
 # Calls that may let go of the GIL go through functions of ours: see csrc/bindings/python_calls.cc.
@@ -49,9 +54,9 @@ target_link_options(_core PRIVATE ${python_calls})
 target_link_options(_core PRIVATE -Wl,--wrap=PyCMethod_New -Wl,--wrap=PyUnicode_InternFromString)
 set(first ${bindings}/python_calls.h)
 if(CMAKE_CXX_COMPILER_LAUNCHER OR CMAKE_DISABLE_PRECOMPILE_HEADERS)
-  target_compile_options(_core PRIVATE "SHELL:-include ${first}")
+  target_compile_options(inferkit_bindings PRIVATE "SHELL:-include ${first}")
 endif() # else as the first of those: after another -include, GCC would not read precompiled headers
-inferkit_precompile(_core ${first} <pybind11/numpy.h> <pybind11/pybind11.h> <pybind11/stl.h>)
+inferkit_precompile(inferkit_bindings ${first} <pybind11/numpy.h> <pybind11/pybind11.h> <pybind11/stl.h>)
 # Templates of the C++ library are weak symbols, some of them unique in the process, whatever the visibility of our own
 # code; and a toolchain that links the library statically adds all of it.
 set(exports ${CMAKE_CURRENT_SOURCE_DIR}/cmake/exports.map)
