@@ -13,13 +13,14 @@ namespace {
 constexpr uint32_t kEnough = 3;       // runs that make a curve known
 constexpr Nanos kPause = 50'000'000;  // without a run for so long, or for as long as a few take
 constexpr int kPauseRuns = 4;
-constexpr float kOftenEnough = 20'000;  // shorter runs update the figures with every eighth of them only
+constexpr float kOftenEnough = 20'000;  // shorter runs update the figures when all that are kept are new ones
 constexpr double kUsual = 1.5;          // a first run of its size that takes no longer than that is like any other
 constexpr double kLeeway = 1.25;
 constexpr double kFarMore = 2, kFarLess = 0.5;
 constexpr uint32_t kStreak = 3;
 
-Nanos whole(double nanos) { return static_cast<Nanos>(std::lround(nanos)); }
+/// Of what is not negative. (std::lround is a call.)
+Nanos whole(double nanos) { return static_cast<Nanos>(nanos + 0.5); }
 
 }  // namespace
 
@@ -125,7 +126,7 @@ bool CostCurve::learn(int64_t rows, Nanos took, Nanos now) noexcept {
     if (const uint32_t runs = runs_.load(std::memory_order_relaxed); runs < kEnough) runs_.store(runs + 1);
     cell->rows[number % kKept].store(static_cast<float>(rows), std::memory_order_relaxed);
     cell->took[number % kKept].store(sample, std::memory_order_relaxed);
-    if (number < kKept || sample > kOftenEnough || number % 8 == 0) {
+    if (number < kKept || sample > kOftenEnough || number % kKept == 0) {
       summarise(*cell, number + 1, 0.5 * double(sample) / double(rows));
     }
     if (const auto fresh = static_cast<uint32_t>(mine + 1);
@@ -161,15 +162,21 @@ Forecast CostCurve::forecast(int64_t rows) const noexcept {
   const auto n = static_cast<double>(rows);
   const uint32_t own = filled & (1u << mine);
   uint32_t smaller = filled & ((1u << mine) - 1), larger = filled & ~((2u << mine) - 1);
-  const auto made = [&](double typical, Excess excess, bool seen, bool known) {
-    typical = bounded(typical, n);
+  const auto plain = [](double typical, Excess excess, bool seen, bool known) {
     return Forecast{whole(typical), whole(typical + excess.one_of_five), whole(typical + excess.rare), seen, known};
+  };
+  const auto made = [&](double typical, Excess excess, bool seen, bool known) {
+    return plain(bounded(typical, n), excess, seen, known);
   };
   const bool known = runs_.load(std::memory_order_relaxed) >= kEnough;
   const bool seen = own && cell(mine)->count.load(std::memory_order_relaxed) > 0;
   if (own) {
     const Point p = point_of(*cell(mine));
-    if (n == p.rows) return made(p.took, p.excess, seen, known);
+    if (n == p.rows) {
+      // Where it ran last, too, it is the measure.
+      if (fresh_.load(std::memory_order_relaxed) == mine + 1) return plain(p.took, p.excess, seen, known);
+      return made(p.took, p.excess, seen, known);
+    }
     (n < p.rows ? larger : smaller) |= own;
   }
   const auto below = static_cast<size_t>(std::bit_width(smaller)) - 1;

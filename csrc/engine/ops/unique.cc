@@ -21,7 +21,8 @@ struct SliceView {
 /// Slices in the order of their elements, strings in that of their characters' numbers; a NaN stands after all numbers
 /// and is like another NaN.
 template <class T>
-int compare(const T* x, const SliceView& v, int64_t a, int64_t b) {
+int compare_slices(const void* data, const SliceView& v, int64_t a, int64_t b) {
+  const T* x = static_cast<const T*>(data);
   for (int64_t o = 0; o < v.outer; ++o) {
     for (int64_t i = 0; i < v.inner; ++i) {
       const auto p = load(x[(o * v.count + a) * v.inner + i]), q = load(x[(o * v.count + b) * v.inner + i]);
@@ -49,8 +50,9 @@ struct Groups {
 
 constexpr int64_t kTouchNanos = 10;  // of memory anywhere
 
-template <class T>
-void group(const T* x, const SliceView& v, bool sorted, Groups& g) {
+using CompareFn = int (*)(const void* x, const SliceView& v, int64_t a, int64_t b);
+
+void group(CompareFn compare, const void* x, const SliceView& v, bool sorted, Groups& g) {
   const std::span<int64_t> order = g.order;
   WorkMeter meter;
   for_blocks(meter, 0, v.count, 1,
@@ -109,13 +111,11 @@ std::vector<Tensor> run_unique(const NodeContext& c, DynamicContext& run) {
   const auto slices = static_cast<size_t>(v.count);
   Groups g{std::span(static_cast<int64_t*>(order_data), slices),
            std::span(static_cast<int64_t*>(of_slice_data), slices)};
-  const auto group_as = [&]<class T>() -> bool {
-    group(x.as<T>(), v, c.attr_int("sorted", 1) != 0, g);
-    return true;
-  };
-  const bool known = x.dtype == DType::kString ? group_as.template operator()<std::string_view>()
-                                               : dispatch<kAllTypes>(x.dtype, group_as);
-  if (!known) c.unsupported(cat("an input of type ", dtype_name(x.dtype)));
+  const CompareFn compare = x.dtype == DType::kString
+                                ? compare_slices<std::string_view>
+                                : dispatch<kAllTypes>(x.dtype, []<class T>() -> CompareFn { return compare_slices<T>; });
+  if (!compare) c.unsupported(cat("an input of type ", dtype_name(x.dtype)));
+  group(compare, x.data, v, c.attr_int("sorted", 1) != 0, g);
   shape[axis] = static_cast<int64_t>(g.first.size());
   void* data = nullptr;
   Tensor out = run.allocate(x.dtype, shape, &data);
