@@ -438,11 +438,11 @@ void Batcher::run_inline(BatchRun& tools, Batch& batch, CompletionList& own) {
   scheduler_.kick();
 }
 
-Slot Batcher::begin_caller_run(const Checked& checked, Nanos deadline) {
+Slot Batcher::begin_caller_run(const Checked& checked, Nanos deadline, Nanos now) {
   if (!options_.caller_runs || (deadline != kNever && runner_->values_decide())) return {};
   if (intake_.is_short(checked)) return {};  // to be filled up, maybe by others
   check_outside();
-  Slot slot = scheduler_.begin_caller_run(*checked.layout, checked.rows, deadline);
+  Slot slot = scheduler_.begin_caller_run(*checked.layout, checked.rows, deadline, now);
   if (state_.load() != State::kOpen) return {};  // whoever closes sees the slot, or this sees the close
   return slot;
 }

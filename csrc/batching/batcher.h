@@ -70,7 +70,10 @@ class Batcher {
   // Running on the caller's thread
   /// A slot for run_caller(), if the batcher is idle, the policy would let the request go at once, and its run is
   /// known to be over well before `deadline`: a thread that runs a model cannot look at the clock.
-  Slot begin_caller_run(const Checked& checked, Nanos deadline = kNever);
+  Slot begin_caller_run(const Checked& checked, Nanos deadline, Nanos now);
+  Slot begin_caller_run(const Checked& checked, Nanos deadline = kNever) {
+    return begin_caller_run(checked, deadline, clock_.now());
+  }
   /// The values of a request that is about to be run in place. Throws Error(kValidation).
   void scan(std::span<const StridedView> inputs);
   /// The same for one that cannot be run where it lies: a pooled copy, laid out as Request::inputs.

@@ -13,7 +13,8 @@ namespace {
 constexpr uint32_t kEnough = 3;       // runs that make a curve known
 constexpr Nanos kPause = 50'000'000;  // without a run for so long, or for as long as a few take
 constexpr int kPauseRuns = 4;
-constexpr float kOftenEnough = 20'000;  // shorter runs update the figures when all that are kept are new ones
+constexpr float kOftenEnough = 20'000;  // of shorter runs, every kSeldom-th updates the figures
+constexpr uint32_t kSeldom = 64;
 constexpr double kUsual = 1.5;          // a first run of its size that takes no longer than that is like any other
 constexpr double kLeeway = 1.25;
 constexpr double kFarMore = 2, kFarLess = 0.5;
@@ -105,7 +106,7 @@ bool CostCurve::learn(int64_t rows, Nanos took, Nanos now) noexcept {
   Cell* cell = cell_for(mine);
   if (!cell) return false;
   const auto sample = static_cast<float>(std::max<Nanos>(1, took));
-  const auto before = static_cast<double>(forecast(rows).typical);
+  const auto before = static_cast<double>(typical(rows));
   const bool paused = now - last() > std::max(kPause, kPauseRuns * static_cast<Nanos>(before));
   last_.store(now, std::memory_order_relaxed);
   if (const int64_t recent = recent_rows(); rows != recent) {
@@ -126,7 +127,7 @@ bool CostCurve::learn(int64_t rows, Nanos took, Nanos now) noexcept {
     if (const uint32_t runs = runs_.load(std::memory_order_relaxed); runs < kEnough) runs_.store(runs + 1);
     cell->rows[number % kKept].store(static_cast<float>(rows), std::memory_order_relaxed);
     cell->took[number % kKept].store(sample, std::memory_order_relaxed);
-    if (number < kKept || sample > kOftenEnough || number % kKept == 0) {
+    if (number < kKept || sample > kOftenEnough || number % kSeldom == 0) {
       summarise(*cell, number + 1, 0.5 * double(sample) / double(rows));
     }
     if (const auto fresh = static_cast<uint32_t>(mine + 1);
@@ -155,6 +156,16 @@ double CostCurve::bounded(double typical, double rows) const {
                        : std::clamp(typical, std::min(p.took, in_proportion / kLeeway), p.took);
 }
 
+Nanos CostCurve::measured(int64_t rows) const noexcept {
+  const size_t mine = class_of(rows);
+  if (fresh_.load(std::memory_order_relaxed) == mine + 1) {
+    const Run median = cell(mine)->median.load(std::memory_order_relaxed);
+    if (static_cast<float>(rows) == median.rows) return whole(double(median.took));
+  }
+  const Forecast run = forecast(rows);
+  return run.seen ? run.typical : 0;
+}
+
 Forecast CostCurve::forecast(int64_t rows) const noexcept {
   const uint32_t filled = filled_.load(std::memory_order_acquire);
   if (!filled) return {};
@@ -162,21 +173,15 @@ Forecast CostCurve::forecast(int64_t rows) const noexcept {
   const auto n = static_cast<double>(rows);
   const uint32_t own = filled & (1u << mine);
   uint32_t smaller = filled & ((1u << mine) - 1), larger = filled & ~((2u << mine) - 1);
-  const auto plain = [](double typical, Excess excess, bool seen, bool known) {
-    return Forecast{whole(typical), whole(typical + excess.one_of_five), whole(typical + excess.rare), seen, known};
-  };
   const auto made = [&](double typical, Excess excess, bool seen, bool known) {
-    return plain(bounded(typical, n), excess, seen, known);
+    typical = bounded(typical, n);
+    return Forecast{whole(typical), whole(typical + excess.one_of_five), whole(typical + excess.rare), seen, known};
   };
   const bool known = runs_.load(std::memory_order_relaxed) >= kEnough;
   const bool seen = own && cell(mine)->count.load(std::memory_order_relaxed) > 0;
   if (own) {
     const Point p = point_of(*cell(mine));
-    if (n == p.rows) {
-      // Where it ran last, too, it is the measure.
-      if (fresh_.load(std::memory_order_relaxed) == mine + 1) return plain(p.took, p.excess, seen, known);
-      return made(p.took, p.excess, seen, known);
-    }
+    if (n == p.rows) return made(p.took, p.excess, seen, known);
     (n < p.rows ? larger : smaller) |= own;
   }
   const auto below = static_cast<size_t>(std::bit_width(smaller)) - 1;

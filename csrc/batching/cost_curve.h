@@ -36,6 +36,13 @@ class CostCurve {
   /// A run of `rows` that was over at `now`. True where it is one of the first few of its class.
   bool learn(int64_t rows, Nanos took, Nanos now) noexcept;
   Forecast forecast(int64_t rows) const noexcept;
+  /// Of a forecast, where it is seen; else 0. For the size that ran last it costs less to find.
+  Nanos measured(int64_t rows) const noexcept;
+  /// The same of any forecast.
+  Nanos typical(int64_t rows) const noexcept {
+    const Nanos known = measured(rows);
+    return known ? known : forecast(rows).typical;
+  }
   /// When the last run was over.
   Nanos last() const noexcept { return last_.load(std::memory_order_relaxed); }
   /// The most rows that runs have had lately; smaller ones bring it down by and by.

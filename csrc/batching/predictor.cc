@@ -23,8 +23,13 @@ double Predictor::estimate(const RowLayout& layout, int64_t rows) const noexcept
 
 Nanos Predictor::predict(const RowLayout& layout, int64_t rows) const noexcept {
   if (runner_.values_decide()) return kNever;
-  if (const Forecast learnt = layout.cost.forecast(rows); learnt.seen) return learnt.typical;
+  if (const Nanos learnt = layout.cost.measured(rows)) return learnt;
   return static_cast<Nanos>(estimate(layout, rows) * ratio_.load(std::memory_order_relaxed));
+}
+
+Nanos Predictor::typical(const RowLayout& layout, int64_t rows) const noexcept {
+  const Nanos learnt = layout.cost.typical(rows);
+  return learnt ? learnt : forecast(layout, rows).typical;
 }
 
 Forecast Predictor::forecast(const RowLayout& layout, int64_t rows) const noexcept {

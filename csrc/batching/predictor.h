@@ -21,6 +21,8 @@ class Predictor {
   Nanos predict(const RowLayout& layout, int64_t rows) const noexcept;
   /// For deadlines; asks nobody, so it may be called under a lock. Without runs of this layout, by the size of its
   /// rows.
+  /// forecast(layout, rows).typical.
+  Nanos typical(const RowLayout& layout, int64_t rows) const noexcept;
   Forecast forecast(const RowLayout& layout, int64_t rows) const noexcept;
   /// Nothing of this layout has run lately, or nothing at all for a while: what is known of it is better checked than
   /// trusted.

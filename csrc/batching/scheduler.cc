@@ -190,16 +190,15 @@ void Scheduler::wake(bool claimed) noexcept {
 }
 
 Slot Scheduler::begin_run_locked(const RowLayout& layout, int64_t rows, Nanos now, OpenCount::Hold open) noexcept {
-  const Nanos until = now + predictor_.forecast(layout, rows).typical;
+  const Nanos until = now + predictor_.typical(layout, rows);
   ++running_;
   until_sum_ += until;
   return {*this, until, std::move(open)};
 }
 
-Slot Scheduler::begin_caller_run(const RowLayout& layout, int64_t rows, Nanos deadline) noexcept {
+Slot Scheduler::begin_caller_run(const RowLayout& layout, int64_t rows, Nanos deadline, Nanos now) noexcept {
   const PolicyOptions& policy = options_.policy;
   if (policy.max_delay > 0 && rows < policy.max_rows && !policy.alone) return {};
-  const Nanos now = clock_.now();
   if (deadline != kNever) {
     const Forecast run = predictor_.forecast(layout, rows);
     // A figure that is no longer fresh is good enough where there is plenty of time.

@@ -110,9 +110,9 @@ class Scheduler {
   /// taken. kNever where nothing is known of that.
   Nanos room_after(Nanos now) const noexcept;
 
-  /// A slot for a batch of `rows` that never was in the queue; none where it is not idle, or the policy would have it
-  /// wait, or the run might not be over by `deadline`: somebody has to wait for that.
-  Slot begin_caller_run(const RowLayout& layout, int64_t rows, Nanos deadline) noexcept;
+  /// A slot for a batch of `rows` that came `now` and never was in the queue; none where it is not idle, or the policy
+  /// would have it wait, or the run might not be over by `deadline`: somebody has to wait for that.
+  Slot begin_caller_run(const RowLayout& layout, int64_t rows, Nanos deadline, Nanos now) noexcept;
   /// Takes the next batch if there is one, a slot is free and `accept` agrees. `dropped` gets what ended in the queue.
   bool take(Batch& batch, RequestList& dropped, Accept accept) noexcept;
   /// A worker's call: sleeps until there is a batch. An empty batch means that only `dropped` has something; false,

@@ -121,7 +121,7 @@ py::object call(BatcherCore& core, std::span<PyObject* const> arguments, const E
   const SubmitOptions options = options_from(extras, now);
   const Checked checked = look_and_check(batcher, inputs);
   if (options.deadline > now) {
-    if (Slot slot = batcher.begin_caller_run(checked, options.deadline)) {
+    if (Slot slot = batcher.begin_caller_run(checked, options.deadline, now)) {
       return run_on_caller(core, std::move(slot), inputs, checked, now, options);
     }
   }
