@@ -15,7 +15,7 @@ constexpr Nanos kPause = 50'000'000;  // without a run for so long, or for as lo
 constexpr int kPauseRuns = 4;
 constexpr float kOftenEnough = 20'000;  // of shorter runs, every kSeldom-th updates the figures
 constexpr uint32_t kSeldom = 64;
-constexpr double kUsual = 1.5;          // a first run of its size that takes no longer than that is like any other
+constexpr double kUsual = 1.5;  // a first run of its size that takes no longer than that is like any other
 constexpr double kLeeway = 1.25;
 constexpr double kFarMore = 2, kFarLess = 0.5;
 constexpr uint32_t kStreak = 3;

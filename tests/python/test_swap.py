@@ -103,9 +103,9 @@ def test_a_model_that_quantises_as_it_runs_is_no_substitute() -> None:
     graph = helper.make_graph(nodes, "g", ports[:1], ports[1:])
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     mixes = inferkit.Model.load(made.SerializeToString())
-    with inferkit.Batcher(native(2)) as batcher, pytest.raises(ValueError, match="quantises"):
+    with inferkit.Batcher(native(2)) as batcher, pytest.raises(ValueError, match="combines the rows of a run"):
         batcher.swap(mixes)
-    with inferkit.Batcher(mixes) as batcher, pytest.raises(ValueError, match="quantises"):
+    with inferkit.Batcher(mixes) as batcher, pytest.raises(ValueError, match="combines the rows of a run"):
         batcher.swap(native(2))
 
 
