@@ -189,9 +189,10 @@ Buffer Batcher::copy(std::span<const StridedView> inputs, const Checked& checked
 }
 
 /// A refusal has no Request, but a record.
-void Batcher::trace_refusal(Phase end, uint64_t id, const std::string& name, int64_t rows, Nanos now) {
+void Batcher::trace_refusal(Phase end, uint64_t id, const std::string& name, int priority, int64_t rows, Nanos now) {
   TraceEntry refused;
   refused.id = id;
+  refused.priority = static_cast<int8_t>(priority);
   refused.rows = static_cast<uint32_t>(rows);
   refused.enqueued = refused.finished = now;
   recorder_.trace_call(refused, end, DispatchReason::kReady, name);
@@ -199,7 +200,7 @@ void Batcher::trace_refusal(Phase end, uint64_t id, const std::string& name, int
 
 void Batcher::refuse_full(const Request& request) {
   recorder_.rejected();
-  trace_refusal(Phase::kRejected, request.id, request.name, request.rows,
+  trace_refusal(Phase::kRejected, request.id, request.name, request.priority, request.rows,
                 request.times.enqueued.load(std::memory_order_relaxed));
   const std::string full = cat("the queue is full (max_queue_size=", options_.max_queue_size, ")");
   throw Refusal(ErrorCode::kQueueFull,
@@ -219,7 +220,7 @@ void Batcher::refuse_if_late(const Checked& checked, const SubmitOptions& option
     if (!outlook.known || outlook.end <= options.deadline) return;
   }
   recorder_.ended(Phase::kExpired, now);
-  trace_refusal(Phase::kExpired, options.id ? options.id : new_id(), options.name, checked.rows, now);
+  trace_refusal(Phase::kExpired, options.id ? options.id : new_id(), options.name, options.priority, checked.rows, now);
   if (passed) throw Error(ErrorCode::kDeadline, "the request's deadline had passed when it was submitted");
   const Nanos has = options.deadline - now;
   // Nobody is served sooner for having waited where the run alone takes longer.
@@ -482,6 +483,7 @@ Status Batcher::run_caller(Slot slot, std::span<const TensorView> inputs, const 
   r.dequeued = r.started = started;
   r.finished = r.delivered = finished;  // the caller has it in its hands
   r.rows = r.batch_rows = static_cast<uint32_t>(checked.rows);
+  r.priority = static_cast<int8_t>(options.priority);
   recorder_.trace_call(r, end, DispatchReason::kCaller, options.name);
   return status;
 }

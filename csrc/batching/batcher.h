@@ -148,7 +148,7 @@ class Batcher {
   void refuse_if_closed();
   [[noreturn]] void refuse_full(const Request& request);
   void refuse_if_late(const Checked& checked, const SubmitOptions& options, Nanos now);
-  void trace_refusal(Phase end, uint64_t id, const std::string& name, int64_t rows, Nanos now);
+  void trace_refusal(Phase end, uint64_t id, const std::string& name, int priority, int64_t rows, Nanos now);
   bool foreign() const;
   void check_outside() const;
 

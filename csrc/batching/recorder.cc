@@ -70,6 +70,7 @@ TraceEntry Recorder::entry(const Request& request, Phase end) const {
   r.kind = uint8_t(TraceKind::kRequest);
   r.outcome = uint8_t(end);
   r.reason = kDispatchReasonCount;
+  r.priority = static_cast<int8_t>(request.priority);
   return r;
 }
 

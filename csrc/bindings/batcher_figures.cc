@@ -123,7 +123,7 @@ TraceRows trace_of(const PyBatcher& self, uint64_t after) {
         // A name may be cut in the middle of a character.
         py::reinterpret_steal<py::str>(PyUnicode_DecodeUTF8(name.data(), Py_ssize_t(name.size()), "ignore")),
         r.batch_id, r.enqueued, r.dequeued, r.started, r.finished, r.delivered, r.thread, r.rows, r.batch_rows,
-        kOutcomes[r.outcome - uint8_t(Phase::kResult)], std::string(reason)));
+        int{r.priority}, kOutcomes[r.outcome - uint8_t(Phase::kResult)], std::string(reason)));
   }
   return py::reinterpret_steal<TraceRows>(out.release());
 }

@@ -72,8 +72,8 @@ uint64_t TraceRing::add(const TraceEntry& r, std::string_view name) {
   slot.put(kFinished, word_of(r.finished));
   slot.put(kDelivered, word_of(r.delivered));
   slot.put(kThreadRows, uint64_t{r.thread} << 32 | r.rows);
-  slot.put(kBatchRowsCodes,
-           uint64_t{r.batch_rows} << 32 | uint64_t{r.kind} << 16 | uint64_t{r.outcome} << 8 | r.reason);
+  slot.put(kBatchRowsCodes, uint64_t{r.batch_rows} << 32 | uint64_t{static_cast<uint8_t>(r.priority)} << 24 |
+                                uint64_t{r.kind} << 16 | uint64_t{r.outcome} << 8 | r.reason);
   if (name.empty()) {
     slot.put(kName, 0);  // an empty first word says that there is none
   } else {
@@ -116,6 +116,7 @@ std::vector<TraceRecord> TraceRing::read(uint64_t after) const {
     r.thread = static_cast<uint32_t>(who >> 32);
     r.rows = static_cast<uint32_t>(who);
     r.batch_rows = static_cast<uint32_t>(codes >> 32);
+    r.priority = static_cast<int8_t>(codes >> 24);
     r.kind = static_cast<uint8_t>(codes >> 16);
     r.outcome = static_cast<uint8_t>(codes >> 8);
     r.reason = static_cast<uint8_t>(codes);

@@ -726,7 +726,7 @@ class Batcher:
     def _trace(self, after: typing.SupportsInt | typing.SupportsIndex) -> list[tuple[typing.Any, ...]]:
         """
         The trace's records after number ``after``: (sequence, kind, id, name, batch_id, enqueued, dequeued, started, finished,
-        delivered, thread, rows, batch_rows, outcome, reason). Times are nanoseconds, 0 for what has not happened.
+        delivered, thread, rows, batch_rows, priority, outcome, reason). Times are nanoseconds, 0 for what has not happened.
         """
     def _unanswered(self) -> int: ...
     def submit(

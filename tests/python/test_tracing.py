@@ -58,6 +58,17 @@ def test_five_times_in_order_for_tickets_callers_and_tasks() -> None:
     assert len({r.batch_id for r in records.values()}) == 3
 
 
+def test_the_priority_however_a_request_went() -> None:
+    with inferkit.Batcher(double(), max_queue_size=1) as batcher:
+        batcher(X, priority=-100)
+        batcher.submit(X, priority=100).result()
+        assert isinstance(batcher.submit(X, priority=-7, timeout=0).exception(), inferkit.DeadlineError)
+        batcher.submit(X).result()
+        records = sorted(requests_of(batcher, 4), key=lambda r: r.enqueued)
+        assert [r.priority for r in records] == [-100, 100, -7, 0]
+        assert [r.rows for r in records] == [1] * 4
+
+
 def test_a_ticket_and_the_trace_agree() -> None:
     with inferkit.Batcher(double()) as batcher:
         ticket = batcher.submit(X)

@@ -118,7 +118,7 @@ def _span(pid: int, tid: int, category: str, key: str, name: str, begin: float, 
 
 def _request(pid: int, key: str, r: RequestTrace) -> list[Event]:
     name = r.request_id if isinstance(r.request_id, int) else printable(r.request_id, NAME_LIMIT)
-    args: Event = {"request_id": name, "outcome": r.outcome, "rows": r.rows}
+    args: Event = {"request_id": name, "outcome": r.outcome, "rows": r.rows, "priority": r.priority}
     if r.batch_id is not None:
         args |= {"batch_id": r.batch_id, "batch_size": r.batch_size}
     last = r.finished if r.delivered is None else max(r.finished, r.delivered)

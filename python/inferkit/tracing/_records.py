@@ -28,6 +28,8 @@ class RequestTrace:
         The id that the caller gave (48 bytes of it are kept), or a number that the batcher gave.
     outcome : str
         ``completed``, ``failed``, ``cancelled``, ``expired``, ``rejected`` (the queue was full) or ``closed``.
+    priority : int
+        What the caller gave; 0 by default.
     rows : int
         How many rows the request had.
     batch_id, batch_size : int or None
@@ -42,6 +44,7 @@ class RequestTrace:
     batcher: str
     request_id: str | int
     outcome: Outcome
+    priority: int
     rows: int
     batch_id: int | None
     batch_size: int | None
@@ -144,12 +147,13 @@ _KIND, _ENQUEUED, _FINISHED = 1, 5, 8
 
 
 def _request(batcher: str, row: Row) -> RequestTrace:
-    _, _, number, label, batch_id, *times, thread, rows, batch_rows, outcome, _ = row
+    _, _, number, label, batch_id, *times, thread, rows, batch_rows, priority, outcome, _ = row
     enqueued, dequeued, started, finished, delivered = (at * 1e-9 if at else None for at in times)
     return RequestTrace(
         batcher=batcher,
         request_id=label or number,
         outcome=outcome,
+        priority=priority,
         rows=rows,
         batch_id=batch_id or None,
         batch_size=batch_rows or None,
@@ -163,7 +167,8 @@ def _request(batcher: str, row: Row) -> RequestTrace:
 
 
 def _batch(batcher: str, row: Row) -> BatchTrace:
-    _, kind, _, _, batch_id, enqueued, dequeued, started, finished, _, thread, rows, batch_rows, outcome, reason = row
+    _, kind, _, _, batch_id, *times, thread, rows, batch_rows, _, outcome, reason = row
+    enqueued, dequeued, started, finished, _ = times
     return BatchTrace(
         batcher=batcher,
         batch_id=batch_id,
