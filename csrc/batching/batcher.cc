@@ -18,6 +18,7 @@ BatcherOptions checked(BatcherOptions o) {
   };
   require(o.max_batch_size >= 1, cat("max_batch_size must be at least 1, not ", o.max_batch_size));
   require(o.max_delay >= 0, "max_delay must not be negative");
+  require(o.ageing >= 0, "ageing must not be negative");
   require(o.workers >= 1 && o.workers <= 1024, cat("workers must be between 1 and 1024, not ", o.workers));
   require(o.max_concurrent >= 0, cat("max_concurrent must not be negative: ", o.max_concurrent));
   require(o.trace_size <= size_t{1} << 24, cat("trace_size must be at most ", size_t{1} << 24, ", not ", o.trace_size));
@@ -88,12 +89,12 @@ Batcher::Batcher(std::shared_ptr<Runner> runner, BatcherOptions options, std::sh
       runs_(std::min(size_t(options_.max_concurrent), kWatchedRuns)),
       open_owner_(std::make_unique<OpenCount>()),
       open_(*open_owner_),
-      scheduler_owner_(
-          std::make_unique<Scheduler>(SchedulerOptions{{intake_.max_rows(), options_.max_delay, runner_->rows_mix()},
-                                                       options_.max_queue_size,
-                                                       options_.max_concurrent,
-                                                       options_.max_waiting},
-                                      clock, open_, predictor_)),
+      scheduler_owner_(std::make_unique<Scheduler>(
+          SchedulerOptions{{intake_.max_rows(), options_.max_delay, runner_->rows_mix(), options_.ageing},
+                           options_.max_queue_size,
+                           options_.max_concurrent,
+                           options_.max_waiting},
+          clock, open_, predictor_)),
       scheduler_(*scheduler_owner_),
       workers_(std::make_unique<Workers>()) {
   if (!options_.outputs.empty() && options_.outputs.size() != runner_->outputs().size()) {
@@ -216,7 +217,7 @@ void Batcher::refuse_if_late(const Checked& checked, const SubmitOptions& option
   const bool passed = options.deadline <= now;
   Outlook outlook;
   if (!passed) {
-    outlook = scheduler_.outlook(*checked.layout, checked.rows, options.priority, now);
+    outlook = scheduler_.outlook(*checked.layout, checked.rows, options.priority, options.deadline, now);
     if (!outlook.known || outlook.end <= options.deadline) return;
   }
   recorder_.ended(Phase::kExpired, now);

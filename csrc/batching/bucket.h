@@ -21,7 +21,7 @@ struct Bucket : Line {
   // Under which keys it stands in one of the queue's heaps, and with what headroom they were found.
   Filed filed = Filed::kNowhere;
   Nanos headroom = 0;
-  int priority = 0;    // of who goes first
+  Nanos turn = 0;      // of who goes first
   uint64_t order = 0;  // the same's
   Nanos due = 0;
   HeapLinks<Bucket> heap;

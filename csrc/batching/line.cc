@@ -6,105 +6,168 @@
 #include "batching/request.h"
 
 namespace inferkit {
+namespace {
 
-Request* Line::level_of(int priority) const {
-  Request* head = first_;
-  while (head && head->priority > priority) head = head->level_next_;
-  return head;
+/// A Weyl sequence, mixed: as good as drawn at random, and the same in every run.
+uint32_t mixed(uint32_t n) {
+  n = (n ^ (n >> 16)) * 0x85ebca6bu;
+  n = (n ^ (n >> 13)) * 0xc2b2ae35u;
+  return n ^ (n >> 16);
+}
+
+Nanos arrival(const Request& request) { return request.times.enqueued.load(std::memory_order_relaxed); }
+
+/// More than that are not put into an index at once: each would keep the lock for some 20 ns.
+constexpr size_t kListed = 1024;
+
+/// Whether nothing but its place has to be known of a request that joins behind `last`.
+bool follows(const Request& request, const Request& last) {
+  return request.turn >= last.turn && request.deadline >= last.deadline && arrival(request) >= arrival(last);
+}
+
+}  // namespace
+
+// The index
+
+/// The sums of a request, from its own figures and its children's.
+void Line::add_up(Request& r) noexcept {
+  LineSums sums{r.rows, arrival(r), r.deadline};
+  for (const Request* child : {r.left_, r.right_}) {
+    if (!child) continue;
+    sums.rows += child->sums_.rows;
+    sums.oldest = std::min(sums.oldest, child->sums_.oldest);
+    sums.deadline = std::min(sums.deadline, child->sums_.deadline);
+  }
+  r.sums_ = sums;
+}
+
+/// Puts `by`, which may be null, where the request hangs in the tree.
+void Line::replace(const Request& r, Request* by) const noexcept {
+  Request* const parent = r.parent_;
+  (!parent ? root_ : parent->left_ == &r ? parent->left_ : parent->right_) = by;
+  if (by) by->parent_ = parent;
+}
+
+/// Turns the tree so that the request and its parent change places; adds up neither.
+void Line::lift(Request& r) const noexcept {
+  Request& parent = *r.parent_;
+  const bool was_left = parent.left_ == &r;
+  replace(parent, &r);
+  Request*& inner = was_left ? r.right_ : r.left_;  // goes from the one to the other
+  (was_left ? parent.left_ : parent.right_) = inner;
+  if (inner) inner->parent_ = &parent;
+  inner = &parent;
+  parent.parent_ = &r;
+}
+
+/// Hangs a request below `parent`, on a side that is free.
+void Line::insert(Request& r, Request* parent, bool left) const noexcept {
+  r.parent_ = parent;
+  r.left_ = r.right_ = nullptr;
+  r.draw_ = mixed(drawn_ += 0x9e3779b9u);
+  (!parent ? root_ : left ? parent->left_ : parent->right_) = &r;
+  while (r.parent_ && r.parent_->draw_ < r.draw_) {
+    Request& below = *r.parent_;
+    lift(r);
+    add_up(below);
+  }
+  add_up(r);
+  for (Request* above = r.parent_; above; above = above->parent_) {
+    above->sums_.rows += r.rows;
+    above->sums_.oldest = std::min(above->sums_.oldest, arrival(r));
+    above->sums_.deadline = std::min(above->sums_.deadline, r.deadline);
+  }
+}
+
+/// Over all that are there, each of which once paid for its place in it.
+void Line::grow() const noexcept {
+  for (Request *r = first_, *before = nullptr; r; before = r, r = r->next_) insert(*r, before, false);
+}
+
+// The list
+
+void Line::link(Request& r, Request* previous) noexcept {
+  r.line_ = this;
+  r.previous_ = previous;
+  r.next_ = previous ? previous->next_ : first_;
+  (previous ? previous->next_ : first_) = &r;
+  (r.next_ ? r.next_->previous_ : last_) = &r;
+  ++size_;
+  rows_ += r.rows;
 }
 
 void Line::push(RequestRef ref) noexcept {
-  Request& request = *ref.detach();  // the links own the reference
-  Request* const level = level_of(request.priority);
-  const bool joins = level && level->priority == request.priority;
-  // The list's neighbours of the new one: the level's last, or the last of the level above.
-  Request* previous = nullptr;
-  if (joins) {
-    previous = level->level_last_;
-    level->level_last_ = &request;
-  } else {
-    Request* above = level ? level->level_previous_ : nullptr;
-    if (!level && first_) {
-      above = first_;
-      while (above->level_next_) above = above->level_next_;
+  Request& r = *ref.detach();  // the links own the reference
+  if (!root_ && (!last_ || (size_ < kListed && follows(r, *last_)))) return link(r, last_);
+  if (!root_) grow();
+  Request *parent = last_, *previous = last_;
+  bool left = false;
+  if (r.turn < last_->turn) {
+    previous = nullptr;
+    for (Request* at = root_; at; at = left ? at->left_ : at->right_) {
+      parent = at;
+      left = r.turn < at->turn;
+      if (!left) previous = at;
     }
-    previous = above ? above->level_last_ : nullptr;
-    request.level_previous_ = above;
-    request.level_next_ = level;
-    request.level_last_ = &request;
-    if (above) above->level_next_ = &request;
-    if (level) level->level_previous_ = &request;
   }
-  request.line_ = this;
-  request.previous_ = previous;
-  request.next_ = previous ? previous->next_ : first_;
-  (previous ? previous->next_ : first_) = &request;
-  if (request.next_) request.next_->previous_ = &request;
-  ++size_;
-  rows_ += request.rows;
-  earliest_deadline_ = std::min(earliest_deadline_, request.deadline);
+  link(r, previous);
+  insert(r, parent, left);
 }
 
-RequestRef Line::unlink(Request& request) noexcept {
-  Request* const next = request.next_;
-  Request* const previous = request.previous_;
-  const bool next_is_ours = next && next->priority == request.priority;
-  if (previous && previous->priority == request.priority) {  // inside its level, or its last
-    if (!next_is_ours) level_of(request.priority)->level_last_ = previous;
-  } else {
-    Request *const above = request.level_previous_, *const below = request.level_next_;
-    Request* const head = next_is_ours ? next : nullptr;
-    if (head) {
-      head->level_last_ = request.level_last_;
-      head->level_previous_ = above;
-      head->level_next_ = below;
-    }
-    if (above) above->level_next_ = head ? head : below;
-    if (below) below->level_previous_ = head ? head : above;
+RequestRef Line::unlink(Request& r) noexcept {
+  if (root_) {
+    while (r.left_ && r.right_) lift(r.left_->draw_ > r.right_->draw_ ? *r.left_ : *r.right_);
+    replace(r, r.left_ ? r.left_ : r.right_);
+    for (Request* above = r.parent_; above; above = above->parent_) add_up(*above);
+    r.parent_ = r.left_ = r.right_ = nullptr;
   }
-  (previous ? previous->next_ : first_) = next;
-  if (next) next->previous_ = previous;
-  request.line_ = nullptr;
-  request.next_ = request.previous_ = nullptr;
-  request.level_next_ = request.level_previous_ = request.level_last_ = nullptr;
+  (r.previous_ ? r.previous_->next_ : first_) = r.next_;
+  (r.next_ ? r.next_->previous_ : last_) = r.previous_;
+  r.line_ = nullptr;
+  r.next_ = r.previous_ = nullptr;
   --size_;
-  rows_ -= request.rows;
-  if (empty()) {
-    earliest_deadline_ = kNever;
-    deadline_left_ = false;
-  } else if (request.deadline == earliest_deadline_ && request.deadline != kNever) {
-    deadline_left_ = true;
-  }
-  return RequestRef::adopt(&request);
+  rows_ -= r.rows;
+  return RequestRef::adopt(&r);
 }
 
 RequestRef Line::remove(Request& request) noexcept { return request.line_ == this ? unlink(request) : nullptr; }
 
+Nanos Line::oldest() const { return root_ ? root_->sums_.oldest : first_ ? arrival(*first_) : kNever; }
+
+Nanos Line::earliest_deadline() const { return root_ ? root_->sums_.deadline : first_ ? first_->deadline : kNever; }
+
 Request* Line::next(const Request& request) { return request.next_; }
 
-Nanos Line::oldest() const {
-  Nanos oldest = kNever;
-  for (const Request* head = first_; head; head = head->level_next_) {
-    oldest = std::min(oldest, head->times.enqueued.load(std::memory_order_relaxed));
-  }
-  return oldest;
-}
-
-int64_t Line::rows_from(int priority) const {
-  if (!first_ || first_->priority < priority) return 0;
-  const Request* last = first_;
-  while (last->level_next_ && last->level_next_->priority >= priority) last = last->level_next_;
-  if (!last->level_next_) return rows_;
+int64_t Line::rows_before(Nanos turn) const {
+  if (!last_ || turn >= last_->turn) return rows_;
+  if (turn < first_->turn) return 0;
+  if (!root_) grow();
   int64_t rows = 0;
-  for (const Request* r = first_; r != last->level_last_->next_; r = r->next_) rows += r->rows;
+  for (const Request* at = root_; at;) {
+    if (turn < at->turn) {
+      at = at->left_;
+    } else {
+      rows += at->rows + (at->left_ ? at->left_->sums_.rows : 0);
+      at = at->right_;
+    }
+  }
   return rows;
 }
 
-void Line::refresh_deadline() {
-  if (!deadline_left_) return;
-  deadline_left_ = false;
-  earliest_deadline_ = kNever;
-  for (const Request* r = first_; r; r = r->next_) earliest_deadline_ = std::min(earliest_deadline_, r->deadline);
+Request* Line::first_due(Nanos now) const {
+  const auto has_due = [now](const Request* at) { return at && at->sums_.deadline <= now; };
+  if (!root_) return first_ && first_->deadline <= now ? first_ : nullptr;
+  if (!has_due(root_)) return nullptr;
+  Request* at = root_;
+  for (;;) {
+    if (has_due(at->left_)) {
+      at = at->left_;
+    } else if (at->deadline <= now) {
+      return at;
+    } else {
+      at = at->right_;
+    }
+  }
 }
 
 void Line::release() noexcept {

@@ -1,6 +1,7 @@
-// Requests in the order in which they go: by priority, then first in first out.
+// Requests in the order in which they go: by their turns, of equal ones the first in first.
 #pragma once
 #include <cstddef>
+#include <cstdint>
 
 #include "batching/intrusive_ptr.h"
 #include "platform/clock.h"
@@ -10,10 +11,21 @@ namespace inferkit {
 class Request;
 using RequestRef = IntrusivePtr<Request>;
 
+/// What a part of a line adds up to.
+struct LineSums {
+  int64_t rows = 0;
+  Nanos oldest = kNever;    // the earliest time of arrival
+  Nanos deadline = kNever;  // the earliest one
+};
+
 /// Links through the requests themselves, so that nothing here can fail: no call allocates. Owns a reference to each
-/// request in it. Not thread-safe: its owner's lock guards it and the links. Where a level (the requests of one
-/// priority) begins, its first request knows its neighbours and its last one, so that an arrival passes levels, not
-/// requests.
+/// request in it. Not thread-safe: its owner's lock guards it and the links, and Request::turn, which stays what it is
+/// while the request is in here.
+///
+/// A list. As long as each that comes goes last, its deadline is no earlier than the others', and there are not very
+/// many, that is all, and everything takes constant time. With the first that is different an index grows over it,
+/// until the line is empty: a treap, a search tree that numbers drawn at random keep flat, of which each node knows the
+/// sums of what is below. Then everything takes the logarithm of the length, in the mean, whatever comes.
 class Line {
  public:
   Line() = default;
@@ -21,7 +33,7 @@ class Line {
   Line(const Line&) = delete;
   Line& operator=(const Line&) = delete;
 
-  /// At the end of its level. It must be in no line.
+  /// Behind all whose turn is not later. It must be in no line.
   void push(RequestRef ref) noexcept;
   /// Takes it out, from wherever it stands in this line.
   RequestRef unlink(Request& request) noexcept;
@@ -37,22 +49,29 @@ class Line {
   int64_t rows() const { return rows_; }
   /// The earliest time of arrival; kNever where it is empty.
   Nanos oldest() const;
-  /// Rows of requests of at least this priority.
-  int64_t rows_from(int priority) const;
-  /// Not later than the earliest deadline; kNever where there is none.
-  Nanos earliest_deadline() const { return earliest_deadline_; }
-  /// Makes that exact again, in linear time, where the one that had it may have left.
-  void refresh_deadline();
+  /// Of all in it; kNever where there is none.
+  Nanos earliest_deadline() const;
+  /// Rows of requests that go before one whose turn was `turn` and that came now.
+  int64_t rows_before(Nanos turn) const;
+  /// The first whose deadline is not after `now`, or null.
+  Request* first_due(Nanos now) const;
 
  private:
-  Request* level_of(int priority) const;  // its first request, or that of the next lower one, or null
+  void link(Request& request, Request* previous) noexcept;
+  void grow() const noexcept;
+  void insert(Request& request, Request* parent, bool left) const noexcept;
+  void lift(Request& request) const noexcept;
+  void replace(const Request& request, Request* by) const noexcept;
+  static void add_up(Request& request) noexcept;
   void release() noexcept;
 
   Request* first_ = nullptr;
+  Request* last_ = nullptr;
   size_t size_ = 0;
   int64_t rows_ = 0;
-  Nanos earliest_deadline_ = kNever;
-  bool deadline_left_ = false;  // whoever had the earliest deadline is gone
+  // The index over the list: null where there is none.
+  mutable Request* root_ = nullptr;
+  mutable uint32_t drawn_ = 0;
 };
 
 /// Requests that have left a queue, on their way to whoever ends them or lets go of them outside the lock. Uses the

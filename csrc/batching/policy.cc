@@ -12,7 +12,7 @@ constexpr std::array<std::string_view, kDispatchReasonCount> kNames = {"full",  
 Nanos plus(Nanos a, Nanos b) { return a > kNever - b ? kNever : a + b; }
 
 bool goes_before(const BucketState& a, const BucketState& b) {
-  return a.top_priority != b.top_priority ? a.top_priority > b.top_priority : a.head < b.head;
+  return a.turn != b.turn ? a.turn < b.turn : a.head < b.head;
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <span>
 #include <string_view>
 
+#include "batching/turn.h"
 #include "platform/clock.h"
 
 namespace inferkit {
@@ -12,16 +13,17 @@ namespace inferkit {
 struct BucketState {
   int64_t rows = 0;
   Nanos oldest = 0;                  // the earliest enqueue time among them
-  Nanos earliest_deadline = kNever;  // never later than the earliest deadline among them
-  int top_priority = 0;
-  uint64_t head = 0;   // the order in which the request that would go first was queued
-  Nanos headroom = 0;  // how long before its deadline a request must go to be in time
+  Nanos earliest_deadline = kNever;  // the earliest among them
+  Nanos turn = 0;                    // of the request that would go first
+  uint64_t head = 0;                 // the order in which that was queued
+  Nanos headroom = 0;                // how long before its deadline a request must go to be in time
 };
 
 struct PolicyOptions {
-  int64_t max_rows = 1;  // of a batch
-  Nanos max_delay = 0;   // how long the oldest request may wait for company
-  bool alone = false;    // each request is a batch of its own
+  int64_t max_rows = 1;    // of a batch
+  Nanos max_delay = 0;     // how long the oldest request may wait for company
+  bool alone = false;      // each request is a batch of its own
+  Nanos ageing = kAgeing;  // what a level of priority is worth: see turn_of()
 };
 
 enum class DispatchReason : uint8_t {
@@ -51,9 +53,9 @@ struct Due {
 Due due(const BucketState& bucket, const PolicyOptions& options, bool draining);
 
 /// Work-conserving unless max_delay asks otherwise. A bucket may go where it is full, its oldest request has waited
-/// max_delay, its headroom would reach past a deadline, or `draining`. Of those that may go, the one with the
-/// highest priority at its head goes first, then the one whose head was queued first: an odd shape neither blocks the
-/// others nor is forgotten.
+/// max_delay, its headroom would reach past a deadline, or `draining`. Of those that may go, the one whose head
+/// has the earliest turn goes first, then the one whose head was queued first: an odd shape neither blocks the others
+/// nor is forgotten.
 Decision decide(std::span<const BucketState> buckets, Nanos now, const PolicyOptions& options, bool draining);
 
 }  // namespace inferkit

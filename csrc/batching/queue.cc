@@ -8,7 +8,7 @@
 namespace inferkit {
 
 BucketState Bucket::state() const {
-  return {rows(), oldest(), earliest_deadline(), first()->priority, first()->order, headroom};
+  return {rows(), oldest(), earliest_deadline(), first()->turn, first()->order, headroom};
 }
 
 Queue::~Queue() {
@@ -46,19 +46,18 @@ void Queue::file(Bucket& bucket) noexcept {
   }
   Nanos at = 0;
   if (policy_.max_delay > 0) {
-    bucket.refresh_deadline();  // else only sweeps ask for it
     bucket.headroom = headroom(bucket);
     at = due(bucket.state(), policy_, draining_).at;
   }
   const auto where = at <= 0 ? Bucket::Filed::kReady : Bucket::Filed::kLater;
   if (bucket.filed == where) {
-    if (where == Bucket::Filed::kReady ? bucket.priority == first->priority && bucket.order == first->order
+    if (where == Bucket::Filed::kReady ? bucket.turn == first->turn && bucket.order == first->order
                                        : bucket.due == at) {
       return;
     }
   }
   unfile(bucket);
-  bucket.priority = first->priority;
+  bucket.turn = first->turn;
   bucket.order = first->order;
   bucket.due = at;
   bucket.filed = where;
@@ -79,6 +78,7 @@ void Queue::push(RequestRef ref) noexcept {
     buckets_ = &bucket;
   }
   request.order = ++order_;
+  request.turn = turn_of(request);
   earliest_deadline_ = std::min(earliest_deadline_, request.deadline);
   rows_ += request.rows;
   ++size_;
@@ -104,6 +104,10 @@ RequestRef Queue::remove(Request& request) noexcept {
   return ref;
 }
 
+Nanos Queue::turn_of(const Request& request) const {
+  return turn_of(request.times.enqueued.load(std::memory_order_relaxed), request.deadline, request.priority);
+}
+
 int64_t Queue::next_rows(const Bucket& bucket) const {
   return policy_.alone ? bucket.first()->rows : std::min(bucket.rows(), policy_.max_rows);
 }
@@ -124,7 +128,7 @@ void Queue::take(Bucket& bucket, int64_t max_rows, Nanos now, std::vector<Reques
   while (Request* request = bucket.first()) {
     const bool late = request->deadline <= now || (cut && cut->leaves_out(*request));
     if (!late && request->phase() == Phase::kQueued) {
-      // A lower priority does not overtake what is next, either.
+      // Nobody whose turn is later overtakes what is next, either.
       if (request->rows > room || batch.size() == most) break;
       if (request->advance(Phase::kQueued, Phase::kRunning)) {
         room -= request->rows;
@@ -142,13 +146,7 @@ void Queue::sweep(Nanos now, RequestList& expired) noexcept {
   earliest_deadline_ = kNever;
   for (Bucket *bucket = buckets_, *following; bucket; bucket = following) {
     following = bucket->next;
-    if (bucket->earliest_deadline() <= now) {
-      for (Request *request = bucket->first(), *next; request; request = next) {
-        next = Line::next(*request);
-        if (request->deadline <= now) expired.push(unlink(*bucket, *request));
-      }
-      bucket->refresh_deadline();
-    }
+    while (Request* request = bucket->first_due(now)) expired.push(unlink(*bucket, *request));
     earliest_deadline_ = std::min(earliest_deadline_, bucket->earliest_deadline());
     file(*bucket);
   }
@@ -166,7 +164,7 @@ Candidates Queue::candidates(Nanos now) noexcept {
   for (Bucket* bucket = later_.top(); bucket && bucket->due <= now; bucket = later_.top()) {
     unfile(*bucket);
     bucket->filed = Bucket::Filed::kReady;
-    bucket->priority = bucket->first()->priority;
+    bucket->turn = bucket->first()->turn;
     bucket->order = bucket->first()->order;
     ready_.push(*bucket);
   }

@@ -1,4 +1,4 @@
-// The requests that wait: by layout, then priority, then first in first out.
+// The requests that wait: by layout, then by their turns.
 #pragma once
 #include <array>
 #include <span>
@@ -33,7 +33,7 @@ class Queue {
   Queue(const Queue&) = delete;
   Queue& operator=(const Queue&) = delete;
 
-  /// `request` must be in no queue.
+  /// `request` must be in no queue. Its turn is found here, from when it came.
   void push(RequestRef request) noexcept;
   /// Takes it out; null where it is not here.
   RequestRef remove(Request& request) noexcept;
@@ -56,6 +56,11 @@ class Queue {
   const PolicyOptions& policy() const { return policy_; }
   /// How long before its deadline a request must go, besides what its run takes.
   void set_slack(Nanos slack) { slack_ = slack; }
+  /// When it is the turn of a request that came at `enqueued`.
+  Nanos turn_of(Nanos enqueued, Nanos deadline, int priority) const {
+    return inferkit::turn_of(enqueued, deadline, priority, policy_.ageing);
+  }
+  Nanos turn_of(const Request& request) const;
 
   size_t size() const { return size_; }
   bool empty() const { return size_ == 0; }
@@ -68,7 +73,7 @@ class Queue {
  private:
   struct GoesFirst {
     bool operator()(const Bucket& a, const Bucket& b) const {
-      return a.priority != b.priority ? a.priority > b.priority : a.order < b.order;
+      return a.turn != b.turn ? a.turn < b.turn : a.order < b.order;
     }
   };
   struct IsDueFirst {

@@ -10,6 +10,7 @@
 #include "batching/completion.h"
 #include "batching/intrusive_ptr.h"
 #include "batching/layout.h"
+#include "batching/line.h"
 #include "batching/open_count.h"
 #include "batching/place.h"
 #include "memory/buffer.h"
@@ -77,7 +78,8 @@ class Request : public RefCounted<Request> {
   const Nanos deadline;
   const std::string name;
   uint64_t id;
-  uint64_t order = 0;       // in which it was queued
+  uint64_t order = 0;       // in which it was queued; like the next, guarded by the scheduler's lock
+  Nanos turn = 0;           // see turn_of()
   bool parked = false;      // found the queue full: the scheduler queues it when there is room, nobody else does
   Nanos admit_by = kNever;  // until when it waits for that
   Buffer inputs;  // all of them, at layout->offset(i, rows), then the bytes of strings; given back when nobody will
@@ -148,10 +150,11 @@ class Request : public RefCounted<Request> {
   Line* line_ = nullptr;  // where it stands; null where it does not
   Request* next_ = nullptr;
   Request* previous_ = nullptr;
-  // Where it is the first of its level, else null.
-  Request* level_next_ = nullptr;
-  Request* level_previous_ = nullptr;
-  Request* level_last_ = nullptr;
+  Request* parent_ = nullptr;  // this and what follows: in the line's index, where it has one
+  Request* left_ = nullptr;
+  Request* right_ = nullptr;
+  LineSums sums_;  // of itself and what is below
+  uint32_t draw_ = 0;
 
   Request* ended_next_ = nullptr;  // in its completion list, guarded by the list's lock
 };

@@ -125,6 +125,7 @@ bool Scheduler::park(const RequestRef& request) noexcept {
   {
     MutexLock lock(mutex_);
     if (!may_park()) return false;
+    request->turn = queue_.turn_of(*request);
     parked_.push(request);
     parked_count_.store(parked_.size(), std::memory_order_relaxed);
     promote_locked(dropped);  // room may have come since try_reserve() said no
@@ -159,10 +160,7 @@ void Scheduler::sweep(RequestList& expired) noexcept {
     MutexLock lock(mutex_);
     const Nanos now = clock_.now();
     queue_.sweep(now, expired);
-    for (Request *next, *request = parked_.first(); request; request = next) {
-      next = Line::next(*request);
-      if (request->deadline <= now) expired.push(parked_.unlink(*request));
-    }
+    while (Request* request = parked_.first_due(now)) expired.push(parked_.unlink(*request));
     leave_locked(expired);
     promote_locked(expired);
     parked_count_.store(parked_.size(), std::memory_order_relaxed);
@@ -210,7 +208,8 @@ Slot Scheduler::begin_caller_run(const RowLayout& layout, int64_t rows, Nanos de
   return begin_run_locked(layout, rows, now, OpenCount::Hold(open_));
 }
 
-Outlook Scheduler::outlook(const RowLayout& layout, int64_t rows, int priority, Nanos now) const noexcept {
+Outlook Scheduler::outlook(const RowLayout& layout, int64_t rows, int priority, Nanos deadline,
+                           Nanos now) const noexcept {
   // A few buckets stand for the others, so that a request costs the same however many there are.
   constexpr int kAsked = 16;
   const int64_t most = options_.policy.alone ? rows : options_.policy.max_rows;  // of a batch
@@ -229,6 +228,7 @@ Outlook Scheduler::outlook(const RowLayout& layout, int64_t rows, int priority, 
     return work;
   };
   MutexLock lock(mutex_);
+  const Nanos turn = queue_.turn_of(now, deadline, priority);
   double before = 0, others = 0;
   if (running_ >= options_.max_concurrent) before = std::max(0.0, double(until_sum_ - running_ * now));
   int64_t asked = 0;
@@ -238,13 +238,14 @@ Outlook Scheduler::outlook(const RowLayout& layout, int64_t rows, int priority, 
     if (bucket == &layout.bucket) continue;
     ++buckets;
     asked += bucket->rows();
-    if (const int64_t n = bucket->rows_from(priority)) others += drain(*bucket->first()->layout, n);
+    if (const int64_t n = bucket->rows_before(turn)) others += drain(*bucket->first()->layout, n);
   }
   if (asked < left && asked > 0) others *= double(left) / double(asked);
   // Those of this layout, and whoever is on the way to the queue: of this one, too, for all we know.
-  const size_t places = places_.load(std::memory_order_relaxed) + parked_.size();
-  const auto coming = static_cast<int64_t>(places > queue_.size() ? places - queue_.size() : 0);
-  const int64_t mine = (layout.bucket.queue ? layout.bucket.rows_from(priority) : 0) + coming + rows;
+  const size_t places = places_.load(std::memory_order_relaxed);
+  const auto coming =
+      static_cast<int64_t>(places > queue_.size() ? places - queue_.size() : 0) + parked_.rows_before(turn);
+  const int64_t mine = (layout.bucket.queue ? layout.bucket.rows_before(turn) : 0) + coming + rows;
   const int64_t in_last = mine % most ? mine % most : most;
   Forecast last = run_of(layout, in_last);
   const double own = double(last.typical);

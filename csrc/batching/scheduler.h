@@ -104,7 +104,7 @@ class Scheduler {
   void sweep(RequestList& expired) noexcept;
 
   /// When a request that came now would have its answer.
-  Outlook outlook(const RowLayout& layout, int64_t rows, int priority, Nanos now) const noexcept;
+  Outlook outlook(const RowLayout& layout, int64_t rows, int priority, Nanos deadline, Nanos now) const noexcept;
 
   /// How long from `now` on until a full queue is likely to have room again: until a batch is over and the next one is
   /// taken. kNever where nothing is known of that.

@@ -263,7 +263,9 @@ timeout : float, optional
     Seconds after which the request ends with a :class:`DeadlineError`, if it has no answer by then. If earlier runs
     show that it cannot be answered in time, it is refused at once, or dropped before it runs.
 priority : int
-    From -100 to 100. Requests of a higher priority go first.
+    From -100 to 100. Requests of a higher priority go first, unless others have waited long: see `ageing` of the
+    :class:`Batcher`. Of one priority, the earliest deadline goes first; requests without a timeout, or with one that is
+    longer than 10 s or `ageing`, keep the order in which they came, as if they had that much.
 request_id : str or int, optional
     A name for the request, which logs and traces show. By default it gets a number.
 

@@ -148,7 +148,7 @@ void bind_batcher(py::module_& m) {
   py::class_<PyBatcher> batcher(m, "Batcher", py::custom_type_setup(visit_core));
   batcher
       .def(py::init([](const py::object& model, const Count& max_batch_size, const Number& max_delay,
-                       const Given<std::optional<int64_t>>& max_queue_size, const Count& workers,
+                       const Timeout& ageing, const Given<std::optional<int64_t>>& max_queue_size, const Count& workers,
                        const Given<std::optional<int64_t>>& max_concurrent, const Flag& wait_when_full,
                        const Timeout& full_timeout, const Given<std::optional<int64_t>>& max_waiting,
                        const Flag& caller_runs, const Flag& isolate_failures, const Number& inline_limit,
@@ -159,6 +159,7 @@ void bind_batcher(py::module_& m) {
              BatcherOptions options;
              options.max_batch_size = integer(max_batch_size, "max_batch_size", 1);
              options.max_delay = seconds(max_delay, "max_delay");
+             options.ageing = seconds_or_never(ageing, "ageing");
              options.max_queue_size = static_cast<size_t>(integer_or(0, max_queue_size, "max_queue_size", 1));
              options.workers = static_cast<int>(integer(workers, "workers", 1, 1024));
              options.max_concurrent = static_cast<int>(integer_or(0, max_concurrent, "max_concurrent", 1, kMost));
@@ -176,7 +177,7 @@ void bind_batcher(py::module_& m) {
              options.outputs = std::move(outputs);
              return PyBatcher{BatcherCore::make(model, std::move(options), clock_from(clock))};
            }),
-           "model"_a, py::kw_only(), "max_batch_size"_a, "max_delay"_a, "max_queue_size"_a, "workers"_a,
+           "model"_a, py::kw_only(), "max_batch_size"_a, "max_delay"_a, "ageing"_a, "max_queue_size"_a, "workers"_a,
            "max_concurrent"_a, "wait_when_full"_a, "full_timeout"_a, "max_waiting"_a, "caller_runs"_a,
            "isolate_failures"_a, "inline_limit"_a, "trace_size"_a, "inputs"_a, "outputs"_a, "clock"_a = py::none())
       .def("_stats", &stats_of, "limits"_a = std::vector<double>())

@@ -105,6 +105,11 @@ class Batcher(_core.Batcher):
     max_delay : float
         For how many seconds the oldest waiting request waits for others to join its batch, but not past its own
         timeout. With 0, a free worker takes what is there.
+    ageing : float or None
+        How many seconds of waiting a level of priority is worth, so that no request waits without end: one goes before
+        all of lower priority, unless they have waited `ageing` seconds longer for each level between. With ``None``,
+        the highest priority always goes first, and under constant load the lowest may wait for ever. With 0, all
+        requests go in the order in which they came, whatever their priorities and timeouts.
     max_queue_size : int or None
         How many requests may wait; ``None`` for any number.
     workers : int
@@ -163,6 +168,20 @@ class Batcher(_core.Batcher):
     ...         return [(await row).tolist() for row in rows]
     >>> asyncio.run(main())
     [[0.0, 0.0], [2.0, 2.0], [4.0, 4.0]]
+
+    Who goes first: a higher priority, then the earliest deadline, then who came first.
+
+    >>> order = []
+    >>> model = inferkit.Model.from_callable(
+    ...     lambda x: (order.append(int(x[0, 0])), x)[1],
+    ...     inputs=[("x", "float32", (None, 1))], outputs=[("y", "float32", (None, 1))])
+    >>> async def main():
+    ...     async with inferkit.Batcher(model, max_batch_size=1, ageing=5.0) as batcher:
+    ...         how = [{}, {"timeout": 9.0}, {"timeout": 3.0}, {"priority": 1}]
+    ...         await asyncio.gather(*(batcher.submit([i], **options) for i, options in enumerate(how)))
+    >>> asyncio.run(main())
+    >>> order
+    [3, 2, 0, 1]
     """
 
     __slots__ = ("_ended", "_gave_up", "_limits", "_model", "_name", "_warm")
@@ -177,6 +196,7 @@ class Batcher(_core.Batcher):
         *,
         max_batch_size: int = 64,
         max_delay: float = 0.0,
+        ageing: float | None = 10.0,
         max_queue_size: int | None = 1024,
         workers: int = 1,
         max_concurrent: int | None = None,
@@ -203,6 +223,7 @@ class Batcher(_core.Batcher):
             model,
             max_batch_size=max_batch_size,
             max_delay=max_delay,
+            ageing=ageing,
             max_queue_size=max_queue_size,
             workers=workers,
             max_concurrent=max_concurrent,

@@ -695,6 +695,7 @@ class Batcher:
         *,
         max_batch_size: typing.SupportsInt | typing.SupportsIndex,
         max_delay: typing.SupportsFloat | typing.SupportsIndex,
+        ageing: typing.SupportsFloat | typing.SupportsIndex | None,
         max_queue_size: typing.SupportsInt | typing.SupportsIndex | None,
         workers: typing.SupportsInt | typing.SupportsIndex,
         max_concurrent: typing.SupportsInt | typing.SupportsIndex | None,
@@ -747,7 +748,9 @@ class Batcher:
             Seconds after which the request ends with a :class:`DeadlineError`, if it has no answer by then. If earlier runs
             show that it cannot be answered in time, it is refused at once, or dropped before it runs.
         priority : int
-            From -100 to 100. Requests of a higher priority go first.
+            From -100 to 100. Requests of a higher priority go first, unless others have waited long: see `ageing` of the
+            :class:`Batcher`. Of one priority, the earliest deadline goes first; requests without a timeout, or with one that is
+            longer than 10 s or `ageing`, keep the order in which they came, as if they had that much.
         request_id : str or int, optional
             A name for the request, which logs and traces show. By default it gets a number.
 

@@ -139,6 +139,7 @@ def options(draw: random.Random) -> dict[str, Any]:
     return {
         "max_batch_size": draw.choice([8, 64, 100]),
         "max_delay": draw.choice([0.0, 0.0, 2e-4]),
+        "ageing": draw.choice([10.0, 1e-3, 0.0, None]),
         "max_queue_size": draw.choice([16, 256, None]),
         "workers": draw.choice([1, 2]),
         "on_full": draw.choice(["reject", "reject", "wait"]),

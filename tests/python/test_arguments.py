@@ -156,7 +156,7 @@ def test_waiting(batcher: inferkit.Batcher) -> None:
 
 
 INTEGER_OPTIONS = ["max_batch_size", "max_queue_size", "workers", "max_concurrent", "max_waiting", "trace_size"]
-SECOND_OPTIONS = ["max_delay", "full_timeout", "inline_limit"]
+SECOND_OPTIONS = ["max_delay", "ageing", "full_timeout", "inline_limit"]
 FLAG_OPTIONS = ["caller_runs", "isolate_failures"]
 
 
@@ -191,6 +191,7 @@ def test_batcher_options() -> None:
         max_batch_size=np.int64(4),
         max_queue_size=np.uint8(9),
         max_delay=np.float32(0),
+        ageing=np.int64(3),
         caller_runs=np.bool_(True),
         workers=Index(),
         full_timeout=float("inf"),

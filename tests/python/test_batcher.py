@@ -388,7 +388,7 @@ def test_what_cannot_be_in_time_is_refused_at_once_with_the_predicted_time() -> 
     with inferkit.Batcher(double(slow), max_batch_size=1, caller_runs=False) as batcher:
         for _ in range(6):
             batcher(row(0))
-        ahead = [batcher.submit(row(0)) for _ in range(10)]  # 0.3 s
+        ahead = [batcher.submit(row(0), priority=1) for _ in range(10)]  # 0.3 s
         with pytest.raises(inferkit.DeadlineError, match=r"has .* ms left, and the requests before it .* take about"):
             batcher.submit(row(1), timeout=0.1).result()
         assert batcher.stats().expired == 1

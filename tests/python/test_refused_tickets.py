@@ -156,7 +156,7 @@ def test_retry_hints() -> None:
         ahead = [batcher.submit(row(0))]
         clock.wait_for_sleepers()
         clock.advance(0.25)
-        ahead += [batcher.submit(row(0)) for _ in range(3)]
+        ahead += [batcher.submit(row(0), priority=1) for _ in range(3)]  # before those that come later
         full = batcher.submit(row(0)).exception()
         assert isinstance(full, inferkit.QueueFullError)
         assert full.retry_after == pytest.approx(0.75, abs=0.05)  # until the run is over, and the next one taken

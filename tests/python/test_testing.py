@@ -108,7 +108,7 @@ def test_on_a_loop() -> None:
 
     async def main() -> None:
         async with clock.batcher(FakeModel(1.0, clock=clock), max_batch_size=1) as batcher:
-            running, waiting = batcher.submit(X), batcher.submit(X, timeout=0.5)
+            running, waiting = batcher.submit(X, priority=1), batcher.submit(X, timeout=0.5)
             await asyncio.sleep(0.01)
             clock.wait_for_sleepers()
             await asyncio.sleep(0.02)

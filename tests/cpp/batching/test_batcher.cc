@@ -27,8 +27,9 @@ Nanos soon(Nanos after) { return SteadyClock::instance().now() + after; }
 /// Holds the only worker inside a run of its own, so that what follows stays in the queue.
 RequestRef block(Rig& rig) {
   rig.model->shut();
+  const size_t before = rig.model->batches().size();
   RequestRef first = rig.row(0);
-  rig.model->wait_for_runs(1);
+  rig.model->wait_for_runs(before + 1);
   return first;
 }
 }  // namespace
@@ -431,7 +432,7 @@ TEST(batcher_refuses_what_cannot_be_in_time_and_says_why) {
   // Behind others: three of 10 ms each, one of which runs.
   other.model->on_run = nullptr;
   const RequestRef running = block(other);
-  const RequestRef a = other.row(1), b = other.row(2);
+  const RequestRef a = other.row(1, {.priority = 1}), b = other.row(2, {.priority = 1});
   CHECK(error_of([&] { other.row(1, {.deadline = clock.now() + 35 * kMilli}); }).code == ErrorCode::kDeadline);
   const RequestRef in_time = other.row(1, {.deadline = clock.now() + 60 * kMilli});
   const RequestRef first = other.row(1, {.deadline = clock.now() + 35 * kMilli, .priority = 1});  // before a and b

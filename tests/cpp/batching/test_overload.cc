@@ -25,9 +25,12 @@ struct Service {
 class OpenLoop {
  public:
   OpenLoop(Service service, Nanos deadline, BatcherOptions options, uint64_t seed, int64_t widths = 1)
+      : OpenLoop(service, std::vector{deadline}, options, seed, widths) {}
+  /// Each request draws one of the deadlines.
+  OpenLoop(Service service, std::vector<Nanos> deadlines, BatcherOptions options, uint64_t seed, int64_t widths = 1)
       : rig({Shape::kFree, Shape::kFree}, options, clock_),
         service_(service),
-        deadline_(deadline),
+        deadlines_(std::move(deadlines)),
         random_(seed),
         widths_(widths) {
     rig.rig.model->on_run = [this] { run(); };
@@ -41,6 +44,7 @@ class OpenLoop {
     schedule();
     first_ = kept_.size();
     offered_ = 0;
+    offered_of_.assign(deadlines_.size(), 0);
     while (next_ != kNever) {
       {
         std::lock_guard lock(mutex_);  // the run that this starts waits for all of it
@@ -61,6 +65,12 @@ class OpenLoop {
     return n;
   }
   size_t admitted() const { return kept_.size() - first_; }
+  /// In time, of those offered with deadline number `which`.
+  double share_of(size_t which) const {
+    size_t n = 0;
+    for (size_t i = first_; i < kept_.size(); ++i) n += kept_[i]->phase() == Phase::kResult && of_[i] == which;
+    return double(n) / double(offered_of_[which]);
+  }
 
   void rest() {
     for (;;) {
@@ -86,10 +96,14 @@ class OpenLoop {
 
   void arrive() {
     ++offered_;
+    const size_t which = deadlines_.size() == 1 ? 0 : random_() % deadlines_.size();
+    const Nanos deadline = deadlines_[which] == kNever ? kNever : clock_.now() + deadlines_[which];
+    ++offered_of_[which];
     const int64_t width = 1 + static_cast<int64_t>(random_() % static_cast<uint64_t>(widths_));
     try {
-      kept_.push_back(rig.rig.submit(std::vector<float>(static_cast<size_t>(width), 1), {width},
-                                     {.deadline = clock_.now() + deadline_}));
+      kept_.push_back(
+          rig.rig.submit(std::vector<float>(static_cast<size_t>(width), 1), {width}, {.deadline = deadline}));
+      of_.push_back(which);
     } catch (const Error& error) {
       CHECK(error.code() == ErrorCode::kDeadline);
     }
@@ -113,13 +127,15 @@ class OpenLoop {
   ManualClock clock_{kSecond};
   Held rig;
   const Service service_;
-  const Nanos deadline_;
+  const std::vector<Nanos> deadlines_;
   std::mt19937_64 random_;
   const int64_t widths_;
   double rate_ = 1;
   Nanos next_ = kNever, until_ = 0;
   std::vector<RequestRef> kept_;
+  std::vector<size_t> of_;  // the number of each one's deadline
   size_t first_ = 0, offered_ = 0;
+  std::vector<size_t> offered_of_;
 };
 
 void check_goodput(Service service, Nanos deadline, int64_t max_batch, int64_t widths = 1) {
@@ -146,6 +162,33 @@ void check_goodput(Service service, Nanos deadline, int64_t max_batch, int64_t w
 TEST(overload_of_a_model_whose_rows_cost_alike) { check_goodput({0.2, 2.4}, 150 * kMilli, 64); }
 TEST(overload_of_a_model_that_gains_from_batches) { check_goodput({5, 0.1}, 60 * kMilli, 64); }
 TEST(overload_of_many_shapes) { check_goodput({0.2, 2.4}, 150 * kMilli, 64, 5); }
+
+TEST(overload_of_mixed_deadlines) {
+  // The earliest deadline goes first, and as many are in time as where the first in is the first out, but not only
+  // those that have the most time. What is not to be in time is dropped before a run, so nothing is computed for
+  // nobody.
+  for (const Service service : {Service{0.2, 2.4}, Service{5, 0.1}}) {
+    const double capacity = service.base < 1 ? 400 : 5600;
+    for (const double load : {0.8, 1.2, 2.0, 5.0}) {
+      const std::vector mix{50 * kMilli, 500 * kMilli};
+      for (const bool by_deadline : {false, true}) {
+        OpenLoop loop(service, mix, {.max_batch_size = 64, .ageing = by_deadline ? kAgeing : 0, .max_queue_size = 0},
+                      42);
+        loop.load(load * capacity, kSecond);
+        const Nanos time = 10 * kSecond;
+        loop.load(load * capacity, time);
+        const double goodput = double(loop.in_time()) / (double(time) * 1e-9) / capacity;
+        const double of_admitted = double(loop.in_time()) / double(loop.admitted());
+        std::cout << "  " << service.base << "+" << service.per_row << "n ms, " << load << " of the capacity, "
+                  << (by_deadline ? "earliest deadline: " : "first in first out: ") << goodput
+                  << " in time; of those with 50 ms " << loop.share_of(0) << ", with 500 ms " << loop.share_of(1)
+                  << "; of those admitted " << of_admitted << "\n";
+        CHECK(goodput >= (load < 1 ? 0.97 * load : 0.93));
+        if (by_deadline && load <= 2) CHECK(loop.share_of(0) >= 0.15 && loop.share_of(1) >= 0.7);
+      }
+    }
+  }
+}
 
 TEST(overload_passes_within_one_deadline) {
   const Nanos deadline = 150 * kMilli;

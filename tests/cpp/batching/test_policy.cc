@@ -53,9 +53,9 @@ TEST(policy_does_not_wait_past_a_deadline) {
   CHECK(d.reason == DispatchReason::kDeadline);
 }
 
-TEST(policy_takes_the_highest_priority_then_the_first_queued) {
+TEST(policy_takes_the_earliest_turn_then_the_first_queued) {
   CHECK_EQ(ask({{1, 0, kNever, 0, 3}, {1, 0, kNever, 0, 2}, {1, 0, kNever, 0, 5}}, 9, {8, 0}).bucket, 1u);
-  CHECK_EQ(ask({{1, 0, kNever, 0, 3}, {1, 0, kNever, 0, 2}, {1, 0, kNever, 1, 5}}, 9, {8, 0}).bucket, 2u);
+  CHECK_EQ(ask({{1, 0, kNever, 0, 3}, {1, 0, kNever, 0, 2}, {1, 0, kNever, -1, 5}}, 9, {8, 0}).bucket, 2u);
 }
 
 TEST(policy_lets_a_full_bucket_pass_one_that_waits_for_company) {
