@@ -7,6 +7,9 @@ in closed loop, measured before and after each load. Every answer is compared wi
 load, as shares of the capacity: answers in time, requests refused at once, requests that expired after they had been
 admitted; and the share of what was computed that was in time. Of --rounds rounds, which follow one another load by
 load, the medians: machines do not run at one speed.
+
+With several deadlines, each request draws one, and the last columns say what share of those with each was answered in
+time. --fifo has them go in the order in which they came, whatever their deadlines.
 """
 
 from __future__ import annotations
@@ -37,19 +40,26 @@ class Load:
     expired: float
     of_computed: float
     p99_ms: float
+    by_deadline: tuple[float, ...]
 
 
 class Overload:
-    def __init__(self, deadline: float, workers: int) -> None:
+    def __init__(self, deadlines: list[float], workers: int, fifo: bool) -> None:
         self.model = inferkit.Model.load(mlp(SIZES), threads=1)
-        self.deadline, self.workers = deadline, workers
+        self.deadlines, self.workers, self.fifo = deadlines, workers, fifo
         rng = np.random.default_rng(0)
         self.inputs = [rng.random((ROWS, SIZES[0]), np.float32) for _ in range(8)]
         self.expected = [self.model(x) for x in self.inputs]
         self.wrong = 0
 
     def batcher(self) -> inferkit.Batcher:
-        return inferkit.Batcher(self.model, max_batch_size=16 * ROWS, max_queue_size=None, workers=self.workers)
+        return inferkit.Batcher(
+            self.model,
+            max_batch_size=16 * ROWS,
+            max_queue_size=None,
+            workers=self.workers,
+            ageing=0.0 if self.fifo else 10.0,
+        )
 
     def check(self, i: int, answer: np.ndarray) -> None:
         self.wrong += not np.array_equal(answer, self.expected[i])
@@ -74,15 +84,17 @@ class Overload:
         """Arrivals at `rate` a second."""
         rng = np.random.default_rng(seed)
         ends: Counter[str] = Counter()
+        in_time: Counter[float] = Counter()
+        drawn: Counter[float] = Counter()
         took: list[float] = []
         tasks: set[asyncio.Task[None]] = set()
         with self.batcher() as batcher:
 
-            async def wait(ticket: inferkit.Ticket, i: int, start: float) -> None:
+            async def wait(ticket: inferkit.Ticket, i: int, start: float, deadline: float) -> None:
                 try:
                     self.check(i, await ticket)
                     took.append(time.perf_counter() - start)
-                    ends["in_time"] += 1
+                    in_time[deadline] += 1
                 except inferkit.DeadlineError:
                     ends["expired"] += 1
 
@@ -97,11 +109,13 @@ class Overload:
                 while due <= time.perf_counter():
                     i = offered % 8
                     offered += 1
-                    ticket = batcher.submit(self.inputs[i], timeout=self.deadline)
+                    deadline = float(rng.choice(self.deadlines))
+                    drawn[deadline] += 1
+                    ticket = batcher.submit(self.inputs[i], timeout=deadline)
                     if ticket.timing.finished is not None:  # refused at the door
                         ends["refused"] += 1
                     else:
-                        task = asyncio.create_task(wait(ticket, i, time.perf_counter()))
+                        task = asyncio.create_task(wait(ticket, i, time.perf_counter(), deadline))
                         tasks.add(task)
                         task.add_done_callback(tasks.discard)
                     due += float(rng.exponential(1 / rate))
@@ -110,11 +124,12 @@ class Overload:
         p99 = float(np.percentile(took, 99)) if took else float("nan")
         return Load(
             offered / seconds,
-            ends["in_time"] / seconds,
+            in_time.total() / seconds,
             ends["refused"] / seconds,
             ends["expired"] / seconds,
-            ends["in_time"] / max(1, computed),
+            in_time.total() / max(1, computed),
             p99 * 1e3,
+            tuple(in_time[deadline] / max(1, drawn[deadline]) for deadline in self.deadlines),
         )
 
     async def share(self, load: float, seconds: float) -> Load:
@@ -126,6 +141,7 @@ class Overload:
             *(rate / capacity for rate in (point.offered, point.in_time, point.refused, point.expired)),
             point.of_computed,
             point.p99_ms,
+            point.by_deadline,
         )
 
 
@@ -133,24 +149,37 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=4.0, help="for each point")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--deadline", type=float, default=0.15, help="of each request, in seconds")
+    parser.add_argument("--deadline", type=float, nargs="+", default=[0.15], help="of the requests, in seconds")
+    parser.add_argument("--fifo", action="store_true", help="first in, first out")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--loads", type=float, nargs="+", default=[0.8, 1.2, 2.0, 5.0], help="of the capacity")
     arguments = parser.parse_args()
     require_release()
-    bench = Overload(arguments.deadline, arguments.workers)
+    bench = Overload(arguments.deadline, arguments.workers, arguments.fifo)
     points: dict[float, list[Load]] = {load: [] for load in arguments.loads}
     for number in range(arguments.rounds):
         for load in arguments.loads:
             progress(f"round {number + 1} of {arguments.rounds}, {load} of the capacity")
             points[load].append(asyncio.run(bench.share(load, arguments.seconds)))
     progress("")
-    print(f"{arguments.deadline * 1e3:.0f} ms for each request\n")
-    print("| offered | answered in time | refused at once | expired later | in time, of what was computed | p99 ms |")
-    print("| --- | --- | --- | --- | --- | --- |")
+    names = [f"{deadline * 1e3:.0f} ms" for deadline in arguments.deadline]
+    print(f"{' or '.join(names)} for each request\n")
+    columns = [
+        "offered",
+        "answered in time",
+        "refused at once",
+        "expired later",
+        "in time, of what was computed",
+        "p99 ms",
+    ]
+    columns += [f"in time, of {name}" for name in names] if len(names) > 1 else []
+    print(f"| {' | '.join(columns)} |")
+    print("| --- " * len(columns) + "|")
     for load in arguments.loads:
-        medians = [float(np.median(column)) for column in zip(*(astuple(point) for point in points[load]), strict=True)]
-        print("| " + " | ".join(f"{value:.2f}" for value in medians[:-1]) + f" | {medians[-1]:.1f} |")
+        rows = [(*astuple(point)[:-1], *point.by_deadline) for point in points[load]]
+        *shares, p99 = np.median([row[:6] for row in rows], axis=0)
+        more = np.median([row[6:] for row in rows], axis=0) if len(names) > 1 else []
+        print("| " + " | ".join([*(f"{x:.2f}" for x in shares), f"{p99:.1f}", *(f"{x:.2f}" for x in more)]) + " |")
     if bench.wrong:
         print(f"{bench.wrong} WRONG ANSWERS")
     return bench.wrong > 0
