@@ -196,6 +196,44 @@ def asyncio_clients() -> list[Row]:
     ]
 
 
+def several_workers() -> list[Row]:
+    """Requests a second that 64 asyncio clients of a model that computes get from one worker, and from one a core."""
+    sizes = (512, 1024, 1024, 256)
+    model = inferkit.Model.load(common.mlp(sizes), threads=1)
+    xs = np.random.default_rng(0).standard_normal((256, sizes[0])).astype(np.float32)
+    expected = model(xs)
+    cores = len(os.sched_getaffinity(0))
+    counts = sorted({1, min(2, cores), cores})
+    rates: dict[int, list[float]] = {count: [] for count in counts}
+    mean_batch: dict[int, float] = {}
+
+    async def measure(count: int, counted: bool) -> None:
+        async with inferkit.Batcher(model, max_batch_size=64, workers=count) as batcher:
+            await _clients(batcher.submit, xs, expected, 30)
+            before = batcher.stats()
+            seconds = await _clients(batcher.submit, xs, expected, 100)
+            after = batcher.stats()
+        if counted:
+            rates[count].append(64 * 100 / seconds)
+            mean_batch[count] = 64 * 100 / (after.batches - before.batches)
+
+    for round_number in range(6):
+        for count in counts:
+            common.progress(f"workers: {count}, round {round_number + 1} of 6")
+            asyncio.run(measure(count, round_number > 0))
+    one = statistics.median(rates[1])
+    return [
+        {
+            "what": "64 asyncio clients, MLP 512-1024-1024-256",
+            "who": f"{count} worker{'s' if count > 1 else ''}",
+            "requests_per_second": statistics.median(values),
+            "times_one_worker": statistics.median(values) / one,
+            "mean_batch": mean_batch[count],
+        }
+        for count, values in rates.items()
+    ]
+
+
 def _spin(seconds: float) -> int:
     """Pure Python that never gives up the GIL by itself."""
     total, end = 0, time.perf_counter() + seconds
@@ -270,6 +308,7 @@ SECTIONS: dict[str, Callable[[], list[Row]]] = {
     "values": values,
     "overhead": overhead,
     "asyncio": asyncio_clients,
+    "workers": several_workers,
     "busy": busy,
 }
 

@@ -4,6 +4,7 @@
 #include <new>
 
 #include "batching/cut.h"
+#include "batching/share.h"
 #include "platform/fork.h"
 #include "platform/futex.h"
 
@@ -284,6 +285,16 @@ static void make_room(std::vector<RequestRef>& requests, size_t wanted) noexcept
   }
 }
 
+/// The most rows of its next batch. A delay that is asked for is for company, and what is left would wait for it again.
+int64_t Scheduler::share_locked(const Bucket& bucket) const noexcept {
+  const int64_t most = options_.policy.max_rows;
+  if (options_.policy.max_delay > 0 || options_.policy.alone) return most;
+  const Request& first = *bucket.first();
+  const int idle = std::min(idle_ + claims_, options_.max_concurrent - running_ - 1);
+  const auto cost = [&](int64_t rows) { return predictor_.typical(*first.layout, rows); };
+  return share_of(bucket.rows(), most, first.rows, idle, cost);
+}
+
 bool Scheduler::take_locked(Batch& batch, RequestList& dropped, Nanos now, Nanos* until,
                             const Accept* accept) noexcept {
   bool taken = false;
@@ -295,7 +306,7 @@ bool Scheduler::take_locked(Batch& batch, RequestList& dropped, Nanos now, Nanos
       break;
     }
     Bucket& bucket = *candidates.buckets[decision.bucket];
-    const int64_t most = queue_.next_rows(bucket);
+    const int64_t most = std::min(queue_.next_rows(bucket), share_locked(bucket));
     const LayoutRef& layout = bucket.first()->layout;
     if (accept && !(*accept)(layout, most)) break;
     batch.layout = layout;
@@ -304,7 +315,7 @@ bool Scheduler::take_locked(Batch& batch, RequestList& dropped, Nanos now, Nanos
     make_room(batch.requests, std::min(bucket.size(), static_cast<size_t>(most)));
     // First, so that a drain never finds the batch neither in the queue nor running.
     OpenCount::Hold open(open_);
-    queue_.take(bucket, options_.policy.max_rows, now, batch.requests, dropped);
+    queue_.take(bucket, most, now, batch.requests, dropped);
     if (batch.requests.empty()) continue;  // all of them had ended
     for (const RequestRef& request : batch.requests) batch.rows += request->rows;
     batch.slot = begin_run_locked(*batch.layout, batch.rows, now, std::move(open));

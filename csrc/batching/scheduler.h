@@ -147,6 +147,7 @@ class Scheduler {
   void finish_run(Nanos until, bool is_worker) noexcept;
   bool take_locked(Batch& batch, RequestList& dropped, Nanos now, Nanos* until, const Accept* accept) noexcept
       REQUIRES(mutex_);
+  int64_t share_locked(const Bucket& bucket) const noexcept REQUIRES(mutex_);
   bool claim_worker_locked() noexcept REQUIRES(mutex_);
   void promote_locked(RequestList& dropped) noexcept REQUIRES(mutex_);
   void release_place_locked(Request& request, RequestList& dropped) noexcept REQUIRES(mutex_);
