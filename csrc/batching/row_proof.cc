@@ -121,9 +121,11 @@ Status RowProof::refusal(int64_t rows, int64_t fixed) const {
 
 bool RowProof::find_out(Runner& runner, uint64_t generation, BufferPool& pool, const RowLayout& layout,
                         std::span<const TensorView> inputs, std::span<const TensorView> outputs) {
-  if (!tells(layout, inputs)) return true;  // the next one may
-  const bool apart = runner.needs_gil() || (same_in(Company::kZeros, runner, pool, layout, inputs, outputs) &&
-                                            same_in(Company::kOthers, runner, pool, layout, inputs, outputs));
+  const bool by_chance = runner.rows_draw();              // two runs may be the same, too
+  if (!by_chance && !tells(layout, inputs)) return true;  // the next one may
+  const bool apart =
+      !by_chance && (runner.needs_gil() || (same_in(Company::kZeros, runner, pool, layout, inputs, outputs) &&
+                                            same_in(Company::kOthers, runner, pool, layout, inputs, outputs)));
   if (runner.generation() != generation) return false;
   word_.store(generation * kVerdicts + (apart ? kApart : kMix), std::memory_order_relaxed);
   return true;

@@ -31,6 +31,7 @@ class SwapRunner final : public Runner {
   int64_t estimate_nanos(std::span<const Shape> shapes) const override { return Use(*this)->estimate_nanos(shapes); }
   bool values_decide() const override { return Use(*this)->values_decide(); }
   bool rows_mix() const override { return rows_mix_; }
+  bool rows_draw() const override { return Use(*this)->rows_draw(); }
   /// Acquire: who sees the number sees the model, too.
   uint64_t generation() const override { return generation_.load(std::memory_order_acquire); }
 

@@ -65,6 +65,9 @@ class Runner {
   /// all of them, a Softmax over the first axis its sum): a batcher then runs each request by itself, so that no answer hangs on who else came.
   virtual bool rows_mix() const { return false; }
 
+  /// True where what is drawn at random for a row hangs on its place in a run: no trial could find that out for sure.
+  virtual bool rows_draw() const { return false; }
+
   /// Another number after each time that another model took this one's place.
   virtual uint64_t generation() const { return 0; }
 };

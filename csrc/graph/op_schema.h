@@ -117,8 +117,8 @@ struct OpSchema {
   int max_outputs = 1'000'000;
   InferFn infer = nullptr;
   /// Whether what the node makes of a row depends on all others, by its definition: not because an axis that it is told
-  /// is the first. Null is no.
-  bool (*rows_mix)(const Node&) = nullptr;
+  /// is the first. It is asked with the graph that the node is of. Null is no.
+  bool (*rows_mix)(const Node&, const Graph&) = nullptr;
   /// Axes of input `i` along which the node makes one element of others, or of its place, although its output has them
   /// all: those of a Softmax, the steps of an LSTM. An axis that is reduced away needs no word. Null: none.
   Axes (*mixed_axes)(const NodeContext&, size_t i) = nullptr;

@@ -20,8 +20,8 @@ HEAD = """# Conformance
 
 The test cases that the `onnx` package {version} carries, run by `tests/conformance`; written by
 `python -m tests.conformance.report`. A case is *refused* where the model raises `UnsupportedOpError`, and *differs*
-where inferkit means another answer ({differs}). Out of scope are
-{scope}; those must be refused.
+where inferkit means another answer ({differs}). Of outputs that are drawn at random, types and shapes
+are compared. Out of scope are {scope}; those must be refused.
 
 """
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
 import onnx
 
 from .cases import nodes
@@ -21,21 +25,18 @@ def values(graph: Graph) -> list[onnx.ValueInfoProto]:
 
 
 def is_training(graph: Graph) -> bool:
-    return any(n.domain in TRAINING_DOMAINS or (n.op_type == "Dropout" and drops(graph, n)) for n in nodes(graph))
+    return any(n.domain in TRAINING_DOMAINS for n in nodes(graph))
 
 
-def drops(graph: Graph, node: onnx.NodeProto) -> bool:
-    """Whether a Dropout may be in training mode: its third input, which is a constant here or comes with the run."""
-    if len(node.input) < 3 or not node.input[2]:
-        return False
-    for constant in graph.node:
-        if node.input[2] in constant.output and constant.op_type == "Constant":
-            return any(onnx.numpy_helper.to_array(a.t).any() for a in constant.attribute if a.name == "value")
-    return True
+def drops(node: onnx.NodeProto, given: Mapping[str, Any]) -> bool:
+    """Whether a Dropout drops, as its ratio and its training mode say, which are inputs in the cases that there are."""
+    ratio, training = (given.get(name) for name in [*node.input[1:3], "", ""][:2])
+    return training is not None and np.any(training) and (ratio is None or np.any(ratio))
 
 
-def is_random(graph: Graph) -> bool:
-    return any(n.op_type in RANDOM for n in nodes(graph))
+def draws(model: onnx.ModelProto, given: Mapping[str, Any]) -> bool:
+    """Whether the answer to these inputs hangs on random draws, which are another implementation's."""
+    return any(n.op_type in RANDOM or (n.op_type == "Dropout" and drops(n, given)) for n in nodes(model.graph))
 
 
 def decodes_images(graph: Graph) -> bool:
@@ -62,7 +63,6 @@ DIFFERS = {
 
 RULES = {
     "training": is_training,
-    "random draws": is_random,
     "image decoding": decodes_images,
     "optionals": has_optionals,
     "sequences": has_sequences,

@@ -52,13 +52,10 @@ def test_most_of_what_is_in_scope_passes(name: str) -> None:
 
 def test_what_is_out_of_scope_is_refused() -> None:
     beyond = [v for name in SETS for v in verdicts(name) if v.scope]
-    assert len(beyond) >= 70
-    assert {v.scope for v in beyond} == {
-        "training", "random draws", "image decoding", "optionals", "sequences",
-    }  # fmt: skip
+    assert len(beyond) >= 60
+    assert {v.scope for v in beyond} == {"training", "image decoding", "optionals", "sequences"}
     # Where the answer does not hang on what is out of scope, a right one is as good.
     assert [v.case for v in beyond if v.outcome not in ("refused", "passed")] == []
-    assert [v.case for v in beyond if v.scope == "random draws" and v.outcome != "refused"] == []
 
 
 # ---- the judge itself can find fault -------------------------------------------------------------------------------
@@ -101,7 +98,7 @@ def test_verdicts() -> None:
 @pytest.mark.parametrize(
     ("op", "attributes", "scope"),
     [
-        ("RandomNormalLike", {}, "random draws"),
+        ("RandomNormalLike", {}, None),
         ("SequenceLength", {}, "sequences"),
         ("ReverseSequence", {}, None),
         ("BatchNormalization", {"training_mode": 1}, None),

@@ -3,6 +3,7 @@
 #include <optional>
 
 #include "engine/compile/compiler.h"
+#include "graph/draws.h"
 #include "platform/run_control.h"
 #include "platform/stoppable.h"
 
@@ -96,7 +97,7 @@ bool Compiler::infer_node(size_t n) {
     if (node.outputs[i] != kNoValue) facts_[static_cast<size_t>(node.outputs[i])] = out[i];
   }
   const bool already = std::all_of(out.begin(), out.end(), [](const TensorFacts& f) { return f.constant != nullptr; });
-  if (fold_ && all_constant && !already) try_fold(node, in);
+  if (fold_ && all_constant && !already && !draws(node)) try_fold(node, in);
   return true;
 }
 

@@ -15,6 +15,7 @@
 #include "engine/plan/text_heap.h"
 #include "engine/run/keep_text.h"
 #include "graph/copy_graph.h"
+#include "graph/draws.h"
 #include "graph/model_weights.h"
 #include "graph/onnx_reader.h"
 #include "graph/passes/fold_constants.h"
@@ -115,6 +116,7 @@ Model::Model(ModelFile file, ModelOptions options, std::string path)
       plans_([this](std::span<const Shape> shapes) { return compile_for(shapes); }, options_.pool, options_.max_plans,
              kMaxIdleSessions) {
   const FloatEnvironment ours;  // the passes compute new weights
+  number_draws(file_.graph);
   for (const DefaultInput& input : file_.defaults) {
     const Value& value = input.declared;
     const Tensor& given = file_.graph.constants.at(input.id);
@@ -150,6 +152,7 @@ Model::Model(ModelFile file, ModelOptions options, std::string path)
   subgraphs_.add_all(file_.graph, options_.pool, options_.max_plans);
   probe();
   mixing_node_ = find_mixing();
+  rows_draw_ = draws_rows(file_.graph);
   register_for_fork(this);
 }
 

@@ -71,6 +71,7 @@ class Model final : public Runner {
   bool rows_mix() const override { return !mixing_node_.empty(); }
   /// A node because of which the rows of a run depend on each other; "" where they do not.
   const std::string& mixing_node() const { return mixing_node_; }
+  bool rows_draw() const override { return rows_draw_; }
   /// True where a plan of it has strings: its runs are made by run(), not by a session alone.
   bool has_text() const { return text_.load(std::memory_order_relaxed); }
 
@@ -116,6 +117,7 @@ class Model final : public Runner {
   using FarShapes = std::vector<Shape>;
   std::vector<FarShapes> look_far();
   std::string find_mixing();
+  bool draws_rows(const Graph& graph) const;
   RunEnvironment environment() const;
   /// Runs that go from plan to plan, or hold strings.
   void run_whole(PlanCache::Lease lease, std::span<const TensorView> inputs, OutputSink& sink);
@@ -131,6 +133,7 @@ class Model final : public Runner {
   SubgraphTable subgraphs_;
   PlanCache plans_;
   std::string mixing_node_;
+  bool rows_draw_ = false;
   std::mutex variants_mutex_;  // for variants_: held to look one up, or put one in
   std::deque<std::pair<std::vector<std::string>, std::shared_ptr<Model>>> variants_;
   std::atomic<bool> text_{false};    // a plan of it has strings; relaxed, as the next

@@ -1,21 +1,26 @@
 // Whether the rows of a run depend on each other, so that a batcher must keep requests apart.
 #include "engine/compile/row_mixing.h"
 
+#include <algorithm>
+
 #include "engine/compile/op_registry.h"
 #include "engine/model/model.h"
+#include "graph/draws.h"
 #include "platform/stoppable.h"
 
 namespace inferkit {
 namespace {
 
+bool mixes_by_definition(const Node& node, const Graph& graph) {
+  const OpDef* def = OpRegistry::instance().find(node.domain, node.op_type, node.version);
+  return def && def->schema.rows_mix && !node.inputs.empty() && !graph.constant(node.inputs[0]) &&
+         def->schema.rows_mix(node, graph);
+}
+
 /// A node that takes all rows together, by its definition, of what comes from the inputs; "" where there is none.
 std::string mixes_by_definition(const Graph& graph) {
   for (const Node& node : stoppable(graph.nodes)) {
-    const OpDef* def = OpRegistry::instance().find(node.domain, node.op_type, node.version);
-    if (def && def->schema.rows_mix && !node.inputs.empty() && !graph.constant(node.inputs[0]) &&
-        def->schema.rows_mix(node)) {
-      return node.label();
-    }
+    if (mixes_by_definition(node, graph)) return node.label();
     for (const auto& [name, attribute] : node.attributes) {
       const auto* body = std::get_if<std::shared_ptr<Graph>>(&attribute);
       if (!body) continue;
@@ -26,6 +31,24 @@ std::string mixes_by_definition(const Graph& graph) {
 }
 
 }  // namespace
+
+/// Whether a node draws something for each row of a run.
+bool Model::draws_rows(const Graph& graph) const {
+  const int64_t fixed = inputs_.empty() || inputs_[0].shape.empty() ? Shape::kFree : inputs_[0].shape[0];
+  for (const Node& node : stoppable(graph.nodes)) {
+    if (draws(node) && !node.inputs.empty() && mixes_by_definition(node, graph)) return true;
+    if (draws(node) && node.inputs.empty() && fixed > 1) {  // of a shape of its own, which may be that of the rows
+      const auto it = node.attributes.find("shape");
+      const auto* shape = it == node.attributes.end() ? nullptr : std::get_if<std::vector<int64_t>>(&it->second);
+      if (shape && std::ranges::find(*shape, fixed) != shape->end()) return true;
+    }
+    for (const auto& [name, attribute] : node.attributes) {
+      const auto* body = std::get_if<std::shared_ptr<Graph>>(&attribute);
+      if (body && draws_rows(**body)) return true;
+    }
+  }
+  return false;
+}
 
 /// Of sizes that are guessed until some fit. Models of signals want long ones.
 std::string Model::find_mixing() {

@@ -45,6 +45,8 @@ struct Survey {
       computes |= !only_moves(node);
       sees_bits |=
           is_op(node, "BitCast") || is_op(node, "CastLike") ||
+          // Draws stay below their bound in the type that they are drawn in.
+          is_op(node, "RandomUniform") || is_op(node, "RandomUniformLike") ||
           (is_op(node, "Cast") && int_attr(node, "to", 0) == kStringCode) ||
           // From opset 23 on it divides in `precision`, or in the type of the scale.
           (is_op(node, "QuantizeLinear") && (node.version >= 23 || is_half_code(int_attr(node, "precision", 0))));

@@ -221,7 +221,7 @@ void register_batch_normalization(OpRegistry& r) {
          .max_inputs = 5,
          .max_outputs = 5,
          .infer = infer_batch_norm,
-         .rows_mix = [](const Node& node) { return int_attr(node, "training_mode", 0) != 0; }},
+         .rows_mix = [](const Node& node, const Graph&) { return int_attr(node, "training_mode", 0) != 0; }},
         lower_batch_norm);
 }
 

@@ -228,7 +228,9 @@ void register_local_normalization(OpRegistry& r) {
   schema.name = "MeanVarianceNormalization";
   schema.since = 9;
   schema.mixed_axes = mixed_axes<reduced_by_mean_variance>;
-  schema.rows_mix = [](const Node& node) { return !node.attributes.contains("axes"); };  // then they are 0, 2 and 3
+  schema.rows_mix = [](const Node& node, const Graph&) {
+    return !node.attributes.contains("axes");  // then they are 0, 2 and 3
+  };
   r.add(schema, lower_mean_variance);
 }
 

@@ -315,7 +315,7 @@ void register_quantize(OpRegistry& r) {
          .min_outputs = 3,
          .max_outputs = 3,
          .infer = infer_dynamic,
-         .rows_mix = [](const Node&) { return true; }},
+         .rows_mix = [](const Node&, const Graph&) { return true; }},
         lower_dynamic);
 }
 

@@ -1,9 +1,8 @@
-// Operators that move no data: Reshape, Flatten, Squeeze, Unsqueeze, Identity, Dropout, Shape, Size.
+// Operators that move no data: Reshape, Flatten, Squeeze, Unsqueeze, Identity, Shape, Size.
 #include <algorithm>
 
 #include "engine/compile/op_registry.h"
 #include "engine/ops/dispatch.h"
-#include "platform/run_control.h"
 
 namespace inferkit {
 namespace {
@@ -11,31 +10,6 @@ namespace {
 void lower_alias(LowerContext& c) { c.alias(0, 0); }
 
 void infer_identity(InferContext& c) { c.set_output(0, c.input(0).dtype, c.input(0).shape); }
-
-void infer_dropout(InferContext& c) {
-  const TensorFacts& x = c.input(0);
-  if (c.has_input(2)) {
-    require_type(c, 2, types(DType::kBool));
-    if (c.input(2).shape.elements() != 1) c.fail(cat("training_mode of shape ", c.input(2).shape.str()));
-    if (*c.known_value(2).as<bool>()) c.unsupported("training_mode is true");
-  }
-  c.set_output(0, x.dtype, x.shape);
-  if (c.has_output(1) && c.version() < 10) c.unsupported("the mask output before opset 10");
-  if (c.has_output(1)) c.set_output(1, DType::kBool, x.shape);
-}
-
-struct MaskParams {
-  int64_t count;
-};
-void mask_step(const void* params, std::byte* const* io, const ExecContext&) {
-  fill_in_blocks(io[0], static_cast<const MaskParams*>(params)->count, std::byte{true});
-}
-/// Nothing is dropped in inference.
-void lower_dropout(LowerContext& c) {
-  c.alias(0, 0);
-  const int64_t n = c.input(0).shape.elements();
-  if (const Ref mask = c.out(1); mask.valid()) c.step(mask_step, MaskParams{n}, {mask}, static_cast<double>(n) / 8);
-}
 
 void infer_reshape(InferContext& c) {
   const TensorFacts& x = c.input(0);
@@ -136,8 +110,6 @@ void infer_size(InferContext& c) {
 
 void register_reshape(OpRegistry& r) {
   r.add({.name = "Identity", .min_inputs = 1, .max_inputs = 1, .max_outputs = 1, .infer = infer_identity}, lower_alias);
-  r.add({.name = "Dropout", .since = 7, .min_inputs = 1, .max_inputs = 3, .max_outputs = 2, .infer = infer_dropout},
-        lower_dropout);
   r.add({.name = "Reshape", .min_inputs = 1, .max_inputs = 2, .max_outputs = 1, .infer = infer_reshape}, lower_alias);
   r.add({.name = "Flatten", .min_inputs = 1, .max_inputs = 1, .max_outputs = 1, .infer = infer_flatten}, lower_alias);
   r.add({.name = "Squeeze", .min_inputs = 1, .max_inputs = 2, .max_outputs = 1, .infer = infer_squeeze}, lower_alias);

@@ -111,7 +111,7 @@ void register_text_match(OpRegistry& r) {
                  .max_inputs = 1,
                  .max_outputs = 1,
                  .infer = infer_tokenize,
-                 .rows_mix = [](const Node&) { return true; }},
+                 .rows_mix = [](const Node&, const Graph&) { return true; }},
                 nullptr, tokenize_values);
 }
 

@@ -4,6 +4,7 @@
 
 #include "engine/compile/op_registry.h"
 #include "engine/compile/plan_limits.h"
+#include "engine/plan/draw_stream.h"
 #include "engine/plan/text_heap.h"
 #include "graph/text_tensor.h"
 #include "graph/topological_sort.h"
@@ -256,6 +257,7 @@ class StagedRun::NodeRun final : public DynamicContext {
     std::vector<TensorView> views;
     for (const Tensor& t : inputs) views.push_back(t.view());
     for (const Capture& c : subgraph.captures) views.push_back(run_.get(c.outer, graph_).view());
+    const DrawStream::Scope scope(DrawStream::inside(bodies_++));
     return body.run(views, run_.environment_, run_.budget_);
   }
   Tensor allocate(DType dtype, const Shape& shape, void** data) override {
@@ -272,6 +274,7 @@ class StagedRun::NodeRun final : public DynamicContext {
  private:
   const StagedRun& run_;
   const Graph& graph_;
+  uint64_t bodies_ = 0;  // that were run
 };
 
 void StagedRun::run_node(const Node& node, const Continuation& next) {

@@ -1,19 +1,12 @@
 #include "graph/passes/fold_constants.h"
 
-#include <algorithm>
-
+#include "graph/draws.h"
 #include "graph/passes/passes.h"
 #include "graph/passes/pattern.h"
 #include "platform/run_control.h"
 
 namespace inferkit {
 namespace {
-
-bool is_random(const Node& node) {
-  constexpr std::string_view kRandom[] = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike",
-                                          "Multinomial",  "Bernoulli",     "Dropout"};
-  return node.domain.empty() && std::find(std::begin(kRandom), std::end(kRandom), node.op_type) != std::end(kRandom);
-}
 
 size_t bytes_of(const Tensor& t) {
   if (t.dtype != DType::kString) return t.bytes();
@@ -44,7 +37,7 @@ bool fold(Graph& graph, const ConstEvaluator& evaluate, size_t max_bytes) {
     bool has_subgraph = false;
     for_each_subgraph(graph.nodes[static_cast<size_t>(n)], [&](Graph&) { has_subgraph = true; });
     const auto inputs = constant_inputs(graph, node);
-    if (has_subgraph || !inputs || is_random(node)) continue;
+    if (has_subgraph || !inputs || draws(node)) continue;
     const auto results = evaluate(node, *inputs);
     if (!results || results->size() != node.outputs.size()) continue;
     size_t before = 0, after = 0;
