@@ -4,6 +4,7 @@
 #include <array>
 #include <stdexcept>
 
+#include "base/text.h"
 #include "platform/fork.h"
 #include "platform/futex.h"
 
@@ -97,6 +98,12 @@ Batcher::Batcher(std::shared_ptr<Runner> runner, BatcherOptions options, std::sh
           clock, open_, predictor_)),
       scheduler_(*scheduler_owner_),
       workers_(std::make_unique<Workers>()) {
+  for (const PortSpec& output : runner_->outputs()) {
+    if (!output.is_list()) continue;
+    throw std::invalid_argument(cat("output ", quote(output.name),
+                                    " is a sequence or an optional, whose rows a Batcher cannot tell: call the model "
+                                    "directly"));
+  }
   if (!options_.outputs.empty() && options_.outputs.size() != runner_->outputs().size()) {
     throw std::invalid_argument(
         cat("output checks for ", options_.outputs.size(), " outputs; the model has ", runner_->outputs().size()));

@@ -19,6 +19,11 @@ std::span<const PortSpec> checked_ports(std::span<const PortSpec> inputs) {
                                     "the first dimension of an input to be the batch: call the model directly"));
   }
   for (const PortSpec& input : inputs) {
+    if (input.is_list()) {
+      throw std::invalid_argument(cat("input ", quote(input.name),
+                                      " is a sequence or an optional, whose rows a Batcher cannot tell: call the model "
+                                      "directly"));
+    }
     if (is_shared(input) && input.dtype == DType::kString) {
       throw std::invalid_argument(cat("input ", quote(input.name),
                                       " is one string for all rows (its shape is ()), which a Batcher cannot group "

@@ -10,6 +10,7 @@
 #include "bindings/array_in.h"
 #include "bindings/array_out.h"
 #include "bindings/guarded.h"
+#include "bindings/list_arrays.h"
 #include "bindings/names.h"
 #include "bindings/request_io.h"
 #include "bindings/signal_watch.h"
@@ -121,6 +122,10 @@ class NumpySink final : public OutputSink {
       return text.bytes.as<char>();
     }
     return OutputSink::allocate_text(index, bytes);
+  }
+  void give_list(size_t index, DType dtype, std::span<const TensorView> items, bool none) override {
+    const py::gil_scoped_acquire gil;
+    results_[index] = list_out(dtype, items, none);
   }
   /// After the run, with the GIL.
   void finish() {
@@ -273,13 +278,49 @@ Results call_native(Model& model, Inputs& in, std::span<PyObject* const> out) {
   return results;
 }
 
+void check_count(std::span<const PortSpec> specs, size_t arguments) {
+  if (arguments == specs.size()) return;
+  throw Error(ErrorCode::kValidation, Reason::kName,
+              cat("the model takes ", specs.size(), specs.size() == 1 ? " input (" : " inputs (", names_of(specs),
+                  "); got ", arguments));
+}
+
+/// For models with sequences or optionals among their inputs or outputs. Inputs have their batch axis.
+Results call_lists(const PyModel& model, std::span<PyObject* const> arguments, std::span<PyObject* const> out) {
+  if (std::ranges::any_of(out, [](PyObject* target) { return target != nullptr; })) {
+    throw std::invalid_argument("out= does not go with sequences: leave it out");
+  }
+  const auto specs = model.runner->inputs();
+  check_count(specs, arguments.size());
+  Inputs in(specs.size());
+  std::vector<Tensor> tensors(specs.size());
+  for (size_t i = 0; i < specs.size(); ++i) {
+    if (specs[i].is_list()) {
+      tensors[i] = list_in(arguments[i], specs[i], model.checks[i]);
+    } else {
+      in.arrays[i] = to_port_array(arguments[i], specs[i]);
+    }
+  }
+  for (size_t i = 0; i < specs.size(); ++i) {
+    if (specs[i].is_list()) continue;
+    read_input(in, i, specs[i], model.checks[i]);
+    tensors[i] = {specs[i].dtype, in.shapes[i], in.pointers[i], nullptr};
+  }
+  if (in.axis_of && in.axis == BatchAxis::kAbsent) {
+    throw Error(ErrorCode::kValidation, Reason::kShape,
+                cat("input '", in.axis_of, "' has no batch axis, which a model with sequences does without nowhere"));
+  }
+  Results results(model.runner->outputs().size());
+  NumpySink sink(results, model.runner->outputs(), BatchAxis::kPresent);
+  Status status = without_gil([&] { return model.native->run_lists(tensors, sink); });
+  if (!status.ok()) throw Error(std::move(status));
+  sink.finish();
+  return results;
+}
+
 Inputs read_inputs(const PyModel& model, std::span<PyObject* const> arguments) {
   const auto specs = model.runner->inputs();
-  if (arguments.size() != specs.size()) {
-    throw Error(ErrorCode::kValidation, Reason::kName,
-                cat("the model takes ", specs.size(), specs.size() == 1 ? " input (" : " inputs (", names_of(specs),
-                    "); got ", arguments.size()));
-  }
+  check_count(specs, arguments.size());
   Inputs in(specs.size());
   // First what may run Python, which may change an array that has been looked at.
   for (size_t i = 0; i < specs.size(); ++i) in.arrays[i] = to_port_array(arguments[i], specs[i]);
@@ -290,6 +331,7 @@ Inputs read_inputs(const PyModel& model, std::span<PyObject* const> arguments) {
 }  // namespace
 
 Results call_model(const PyModel& model, std::span<PyObject* const> arguments, std::span<PyObject* const> out) {
+  if (model.native && model.native->has_lists()) return call_lists(model, arguments, out);
   Inputs in = read_inputs(model, arguments);
   return model.native ? call_native(*model.native, in, out) : call_runner(model, in);
 }
@@ -307,6 +349,9 @@ PyObject* call_model_slot(PyObject* self, PyObject* args, PyObject* kwargs) {
 }
 
 Explained profile_call(const PyModel& model, std::span<PyObject* const> arguments, int64_t runs) {
+  if (std::ranges::any_of(model.runner->inputs(), &PortSpec::is_list)) {
+    throw std::invalid_argument("a model that takes sequences has a plan for each, and cannot be profiled");
+  }
   Inputs in = read_inputs(model, arguments);
   const auto views = views_of(in, model.runner->inputs());
   return without_gil([&] { return model.native->profile(views, runs); });

@@ -18,6 +18,10 @@ struct PortSpec {
   std::string name;
   DType dtype = DType::kF32;
   Shape shape;
+  bool sequence = false;  // of tensors of that type; the shape is not checked
+  bool optional = false;  // there may be nothing
+
+  bool is_list() const { return sequence || optional; }
 };
 
 /// Where a run puts its outputs: the runner asks for each one's memory when it knows the shape, before it writes.
@@ -29,6 +33,11 @@ class OutputSink {
   /// Memory for the bytes of an output of strings, once its views have theirs: it lives as long as they do.
   virtual char* allocate_text(size_t index, size_t /*bytes*/) {
     throw Error(ErrorCode::kOutput, cat("output ", index, " is of strings, which are not taken here"));
+  }
+  /// Output `index` is a sequence of these tensors of one type; `none`: an optional with nothing in it. They live until
+  /// this returns, the bytes of strings too.
+  virtual void give_list(size_t index, DType /*dtype*/, std::span<const TensorView> /*items*/, bool /*none*/) {
+    throw Error(ErrorCode::kOutput, cat("output ", index, " is a sequence, which is not taken here"));
   }
 };
 

@@ -19,6 +19,8 @@ namespace inferkit {
 using ValueId = int32_t;
 inline constexpr ValueId kNoValue = -1;  // an optional input or output that is left out
 
+struct TensorList;
+
 /// A constant. `data` points into a mapped file or into memory that `owner` keeps, and so do views of strings.
 /// `data` is aligned to its element.
 struct Tensor {
@@ -30,6 +32,8 @@ struct Tensor {
   /// derived from it once is kept under it. The same in every load of a file. 0 until number_graph, and for what a plan
   /// or a run computes.
   uint64_t id = 0;
+  /// Of a run alone: a sequence of tensors of this type rather than one tensor. It has no data and no elements.
+  std::shared_ptr<const TensorList> list = nullptr;
 
   TensorView view() const { return {dtype, shape, data}; }
   size_t bytes() const { return view().bytes(); }
@@ -37,6 +41,12 @@ struct Tensor {
   const T* as() const {
     return static_cast<const T*>(data);
   }
+};
+
+/// A sequence, or an optional with nothing in it.
+struct TensorList {
+  bool none = false;
+  std::vector<Tensor> items;  // each owns its memory
 };
 
 /// A tensor that owns fresh, zeroed, 64-byte aligned memory; `*data` is where to write it.
@@ -74,10 +84,18 @@ struct Node {
   std::vector<NodeOrigin> origins() const;
 };
 
+/// What the file declares of a sequence, or of an optional, of tensors.
+struct ListType {
+  bool sequence = false, optional = false;
+  std::optional<DType> dtype;  // of the tensors
+  std::optional<Shape> shape;
+};
+
 struct Value {
   std::string name;
   std::optional<DType> dtype;  // what the file declares; advice, except for graph inputs
   std::optional<Shape> shape;
+  std::optional<ListType> list = std::nullopt;  // then it has no dtype and no shape
 };
 
 /// A value of the enclosing graph that a subgraph (If, Loop, Scan) reads.

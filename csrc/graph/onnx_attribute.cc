@@ -67,6 +67,9 @@ std::optional<Attribute> GraphReader::read_attribute(AttributeProto a, const Nod
       if (!a.graph) fail("is of type GRAPH but has none");
       check_depth(scope.depth + 1, node);
       return std::make_shared<Graph>(read_graph(*a.graph, &scope, scope.frame, scope.depth + 1));
+    case AttributeType::kTypeProto:
+      if (node.op_type == "Optional") return std::nullopt;  // nothing is in it, of whatever type
+      break;
     case AttributeType::kUndefined:
       fail("has no type and no value");
       break;

@@ -14,6 +14,11 @@ namespace {
 
 /// Advice: what the file declares but inferkit cannot hold is left open.
 void declare(Value& value, const ValueInfoProto& info) {
+  if (info.sequence || info.optional) {
+    ListType& list = value.list.emplace(ListType{info.sequence, info.optional, dtype_of(info.elem_type), std::nullopt});
+    if (info.has_shape && info.dims.size() <= Shape::kMaxRank) list.shape = Shape(info.dims);
+    return;
+  }
   if (!info.is_tensor) return;
   value.dtype = dtype_of(info.elem_type);
   if (info.has_shape && info.dims.size() <= Shape::kMaxRank) value.shape = Shape(info.dims);
@@ -23,8 +28,10 @@ void declare(Value& value, const ValueInfoProto& info) {
 void check_input(const ValueInfoProto& info) {
   const std::string what = cat("the graph input ", quote(info.name));
   const auto unsupported = [&](const std::string& why) { throw Error(ErrorCode::kUnsupportedOp, cat(what, " ", why)); };
-  if (!info.is_tensor)
-    unsupported("is not a dense tensor (a sequence, map, optional or sparse tensor); only those are supported");
+  if (!info.is_tensor && !info.sequence && !info.optional)
+    unsupported(
+        "is not a dense tensor, nor a sequence or an optional of such (a map, a sparse tensor, a sequence of "
+        "sequences)");
   if (info.elem_type == 0) fail(cat(what, " has no element type"));
   if (!dtype_of(info.elem_type))
     unsupported(cat("has elements of ", dtype_text(info.elem_type), ", which inferkit does not support"));
@@ -179,7 +186,7 @@ void GraphReader::read_value_infos(const GraphProto& proto, Scope& scope) {
       const auto it = scope.names.find(info.name);
       if (it == scope.names.end()) continue;
       Value& value = scope.graph.values[static_cast<size_t>(it->second)];
-      if (!value.dtype && !value.shape) declare(value, info);
+      if (!value.dtype && !value.shape && !value.list) declare(value, info);
     }
   }
 }

@@ -347,33 +347,67 @@ TensorProto parse_tensor(Bytes message) {
   return out;
 }
 
-ValueInfoProto parse_value_info(Bytes message) {
-  ValueInfoProto out;
-  std::optional<Bytes> type, tensor;
-  WireReader r(message, "ValueInfoProto");
-  while (r.next()) {
-    if (r.number() == 1) out.name = text(r);
-    if (r.number() == 2) set_once(type, r, "type");
-  }
-  if (!type) return out;
-  WireReader t(*type, "TypeProto");
+namespace {
+
+/// A tensor, or sequences and optionals of them, each at most once: then the type that is within.
+void parse_type(Bytes message, ValueInfoProto& out) {
+  std::optional<Bytes> tensor, sequence, optional;
+  bool other = false;
+  WireReader t(message, "TypeProto");
   while (t.next()) {
     switch (t.number()) {
       case 1:
         set_once(tensor, t, "tensor type");
         break;
       case 4:
+        set_once(sequence, t, "sequence type");
+        break;
+      case 9:
+        set_once(optional, t, "optional type");
+        break;
       case 5:
       case 7:
       case 8:
-      case 9:
-        out.is_tensor = false;
+        other = true;
         break;
       default:
         break;
     }
   }
-  if (out.is_tensor && tensor) parse_tensor_type(*tensor, out);
+  const auto within = [&](Bytes list) {
+    std::optional<Bytes> type;
+    WireReader r(list, "TypeProto.Sequence");
+    while (r.next()) {
+      if (r.number() == 1) set_once(type, r, "type");
+    }
+    if (type) parse_type(*type, out);
+  };
+  out.is_tensor = out.is_tensor && !sequence && !optional && !other;
+  if (other || (sequence && out.sequence) || (optional && (out.optional || out.sequence)) || (sequence && optional)) {
+    out.sequence = out.optional = false;
+    out.elem_type = 0;
+  } else if (sequence) {
+    out.sequence = true;
+    within(*sequence);
+  } else if (optional) {
+    out.optional = true;
+    within(*optional);
+  } else if (tensor) {
+    parse_tensor_type(*tensor, out);
+  }
+}
+
+}  // namespace
+
+ValueInfoProto parse_value_info(Bytes message) {
+  ValueInfoProto out;
+  std::optional<Bytes> type;
+  WireReader r(message, "ValueInfoProto");
+  while (r.next()) {
+    if (r.number() == 1) out.name = text(r);
+    if (r.number() == 2) set_once(type, r, "type");
+  }
+  if (type) parse_type(*type, out);
   return out;
 }
 

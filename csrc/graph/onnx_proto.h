@@ -108,8 +108,9 @@ enum TypedField : uint32_t {
 
 struct ValueInfoProto {
   std::string_view name;
-  bool is_tensor = true;  // false: a sequence, map, optional or sparse tensor
-  int32_t elem_type = 0;  // 0: not given
+  bool is_tensor = true;                    // false: a sequence, map, optional or sparse tensor
+  bool sequence = false, optional = false;  // of tensors, which the rest tells of
+  int32_t elem_type = 0;                    // 0: not given
   bool has_shape = false;
   std::vector<int64_t> dims;  // Shape::kFree where free; at most Shape::kMaxRank + 1 are kept
 };

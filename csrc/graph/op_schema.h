@@ -122,6 +122,8 @@ struct OpSchema {
   /// Axes of input `i` along which the node makes one element of others, or of its place, although its output has them
   /// all: those of a Softmax, the steps of an LSTM. An axis that is reduced away needs no word. Null: none.
   Axes (*mixed_axes)(const NodeContext&, size_t i) = nullptr;
+  /// Whether its inputs may be sequences.
+  bool takes_lists = false;
 };
 
 /// Every axis but the first: of what treats the first as a batch.

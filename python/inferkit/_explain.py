@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from . import _core
 from ._arguments import dimensions, mapping
 from ._text import counted, printable
-from ._types import TensorSpec, refuse_unknown
+from ._types import TensorSpec, refuse_sequences, refuse_unknown
 
 if TYPE_CHECKING:
     from ._model import Model
@@ -260,6 +260,7 @@ def _explanation(facts: dict[str, Any]) -> Explanation:
 def explain(model: Model, shapes: Mapping[str, Sequence[int]] | None) -> Explanation:
     """Do the work of ``Model.explain``."""
     given = {} if shapes is None else mapping(shapes, "shapes", "a mapping of names to shapes, or None")
+    refuse_sequences(model.inputs)
     found = []
     for spec in model.inputs:
         # The batch is one row unless it is said; nothing else has a size to begin with.

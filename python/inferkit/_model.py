@@ -23,6 +23,7 @@ from ._types import (
     checks_by_name,
     given_checks,
     numpy_dtype,
+    refuse_sequences,
     refuse_unknown,
 )
 
@@ -303,7 +304,8 @@ class Model(_core.Model):
         Parameters
         ----------
         inputs : mapping
-            One array for each input name; those of :attr:`optional_inputs` may be left out.
+            One array for each input name; those of :attr:`optional_inputs` may be left out. Where the model takes a
+            sequence, a list of arrays, and where it takes an optional, an array or None.
         out : mapping, optional
             Arrays to write outputs into: writable, contiguous, and of the output's dtype and shape. An output that is
             not named gets a fresh array.
@@ -311,7 +313,7 @@ class Model(_core.Model):
         Returns
         -------
         dict
-            One array for each output name.
+            One array for each output name; for a sequence a list of arrays, for an optional with nothing in it None.
 
         Raises
         ------
@@ -339,10 +341,11 @@ class Model(_core.Model):
         Raises
         ------
         ValueError
-            A batch size is less than 1; an input is unknown, or has free dimensions and no shape.
+            A batch size is less than 1; an input is unknown, has free dimensions and no shape, or is a sequence.
         ValidationError
             A shape does not fit its input.
         """
+        refuse_sequences(self.inputs)
         sizes = sequence(batch_sizes, "batch_sizes", "an iterable of integers")
         batches = [integer(size, "a batch size", 1) for size in sizes]
         rests = self._rests(

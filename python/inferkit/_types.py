@@ -36,7 +36,7 @@ def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
     return a.tolist() == b.tolist() if a.dtype == b.dtype == object else a.tobytes() == b.tobytes()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TensorSpec:
     """Name, type and shape of a model's input or output.
 
@@ -51,6 +51,10 @@ class TensorSpec:
         objects.
     shape : tuple of int or None
         ``None`` marks a free dimension, such as the batch: each request chooses its size.
+    sequence : bool
+        It is a list of such arrays, whose shapes may differ: what the file says of them is not checked.
+    optional : bool
+        It may be ``None``.
 
     Examples
     --------
@@ -62,9 +66,24 @@ class TensorSpec:
     name: str
     dtype: str
     shape: tuple[int | None, ...]
+    sequence: bool = False
+    optional: bool = False
+
+    def __repr__(self) -> str:
+        kinds = "".join(f", {kind}=True" for kind in ("sequence", "optional") if getattr(self, kind))
+        return f"TensorSpec(name={self.name!r}, dtype={self.dtype!r}, shape={self.shape!r}{kinds})"
 
     def _as_tuple(self) -> tuple[str, str, list[int | None]]:
         return (self.name, str(self.dtype), list(self.shape))
+
+
+def refuse_sequences(specs: Iterable[TensorSpec]) -> None:
+    """Raise for an input whose size no shape tells."""
+    for spec in specs:
+        if spec.sequence or spec.optional:
+            raise ValueError(
+                f"input '{spec.name}' is a sequence or an optional, which has no shape: run the model on it"
+            )
 
 
 def refuse_unknown(names: Iterable[object], specs: Iterable[TensorSpec]) -> None:

@@ -11,6 +11,7 @@ crashed   an exception that is none of inferkit's; a fault of the process ends t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -37,14 +38,26 @@ class Verdict:
     detail: str = ""
 
 
+def list_difference(got: Any, want: Any, rtol: float, atol: float) -> str:
+    """The same of sequences, which are lists, and of optionals with nothing in them."""
+    if not isinstance(want, list) or not isinstance(got, list):
+        return "" if got is want is None else f"{got} instead of {want}"
+    if len(got) != len(want):
+        return f"a sequence of {len(got)} instead of {len(want)}"
+    found = (difference(g, w, rtol, atol) for g, w in zip(got, want, strict=True))
+    return next((f"[{i}]: {what}" for i, what in enumerate(found) if what), "")
+
+
 def other_port(got: np.ndarray, want: np.ndarray) -> str:
     if got.dtype == want.dtype and got.shape == want.shape:
         return ""
     return f"{got.dtype}{list(got.shape)} instead of {want.dtype}{list(want.shape)}"
 
 
-def difference(got: np.ndarray, want: np.ndarray, rtol: float, atol: float) -> str:
+def difference(got: Any, want: Any, rtol: float, atol: float) -> str:
     """Empty where they agree."""
+    if not isinstance(want, np.ndarray) or not isinstance(got, np.ndarray):
+        return list_difference(got, want, rtol, atol)
     want = want.astype(object) if want.dtype.kind == "U" else want
     if what := other_port(got, want):
         return what

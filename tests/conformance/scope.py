@@ -20,10 +20,6 @@ def out_of_scope(model: onnx.ModelProto) -> str | None:
     return next((reason for reason, rule in RULES.items() if rule(model.graph)), None)
 
 
-def values(graph: Graph) -> list[onnx.ValueInfoProto]:
-    return [*graph.input, *graph.output, *graph.value_info]
-
-
 def is_training(graph: Graph) -> bool:
     return any(n.domain in TRAINING_DOMAINS for n in nodes(graph))
 
@@ -43,18 +39,6 @@ def decodes_images(graph: Graph) -> bool:
     return any(n.op_type == "ImageDecoder" for n in nodes(graph))
 
 
-def has_sequences(graph: Graph) -> bool:
-    return any(v.type.HasField("sequence_type") for v in values(graph)) or any(
-        "Sequence" in n.op_type and n.op_type != "ReverseSequence" for n in nodes(graph)
-    )
-
-
-def has_optionals(graph: Graph) -> bool:
-    return any(v.type.HasField("optional_type") for v in values(graph)) or any(
-        n.op_type.startswith("Optional") for n in nodes(graph)
-    )
-
-
 # Cases whose expected answer is not ours, knowingly, and why.
 DIFFERS = {
     f"test_resize_downsample_scales_{mode}_align_corners": "docs/decisions/024-resize-as-torch-means-it.md"
@@ -64,6 +48,4 @@ DIFFERS = {
 RULES = {
     "training": is_training,
     "image decoding": decodes_images,
-    "optionals": has_optionals,
-    "sequences": has_sequences,
 }

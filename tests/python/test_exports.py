@@ -94,7 +94,7 @@ FIELDS = {
         "measured_seconds", "name", "operator", "outputs", "precision", "read_bytes", "reason", "scratch_bytes",
         "stands_for", "why", "written_bytes",
     },
-    "TensorSpec": {"dtype", "name", "shape"},
+    "TensorSpec": {"dtype", "name", "optional", "sequence", "shape"},
     "WindowStats": {
         "batch_fill_rate", "batches", "cancelled", "completed", "compute_ms", "covered", "expired", "failed",
         "inference_error_rate", "invalid", "invalid_rate", "p99_latency_ms", "queue_ms", "rejected",

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <optional>
 
 #include "engine/compile/compiler.h"
 #include "graph/topological_sort.h"
@@ -32,18 +33,22 @@ std::shared_ptr<const Plan> Compiler::run(const std::map<size_t, size_t>& forced
 void Compiler::mark_needed() {
   value_needed_.assign(graph().values.size(), false);
   node_needed_.assign(graph().nodes.size(), false);
-  for (ValueId id : graph().outputs) {
+  const auto need = [&](ValueId id) {
     value_needed_[static_cast<size_t>(id)] = true;
-  }
+    const auto list = lists_.find(id);
+    if (list == lists_.end()) return;
+    for (const ValueId item : list->second.items) value_needed_[static_cast<size_t>(item)] = true;
+  };
+  for (ValueId id : graph().outputs) need(id);
   const size_t count = graph().nodes.size();
   for (const size_t i : stoppable_indices(count)) {
     const size_t n = count - 1 - i;
     const Node& node = graph().nodes[n];
     for (ValueId id : node.outputs) {
-      if (id == kNoValue || !value_needed_[static_cast<size_t>(id)]) continue;
+      if (id == kNoValue || !value_needed_[static_cast<size_t>(id)] || lists_.contains(id)) continue;
       node_needed_[n] = node_needed_[n] || waits_[static_cast<size_t>(id)] || !known(id).constant;
     }
-    if (node_needed_[n]) for_each_read(node, [&](ValueId id) { value_needed_[static_cast<size_t>(id)] = true; });
+    if (node_needed_[n]) for_each_read(node, need);
   }
 }
 
@@ -93,10 +98,13 @@ Unsupported::Unsupported(std::vector<std::string> lines)
 std::shared_ptr<const Plan> compile_as(const Graph& graph, std::span<const InputFacts> inputs, ModelCache& cache,
                                        const CompileOptions& options, bool fold) {
   const FloatEnvironment ours;  // what lowerings prepare and fold is arithmetic, too
+  std::optional<FlatGraph> flat;
+  if (std::ranges::any_of(inputs, &InputFacts::is_list)) flat.emplace(graph, inputs);
   std::map<size_t, size_t> forced;
   for (;;) {
     try {
       if (options.notes) *options.notes = {};
+      if (flat) return Compiler(flat->graph, flat->inputs, cache, options, fold, flat->lists, flat->held).run(forced);
       return Compiler(graph, inputs, cache, options, fold).run(forced);
     } catch (const Compiler::Restart& restart) {
       forced[restart.node] = restart.input;

@@ -32,13 +32,37 @@ class Unsupported : public Error {
   std::vector<std::string> lines_;
 };
 
+struct ListInput;
+
 /// What is known of an input of a graph that is to be compiled.
 struct InputFacts {
   DType dtype = DType::kF32;
   Shape shape;
-  const Tensor* value = nullptr;  // where the plan is to be for this value alone
-  bool foreign = true;            // the caller's memory, which others may write during a run
+  const Tensor* value = nullptr;                    // where the plan is to be for this value alone
+  bool foreign = true;                              // the caller's memory, which others may write during a run
+  bool is_list = false;                             // a sequence, whose type alone the above tells
+  std::shared_ptr<const ListInput> list = nullptr;  // where the plan is to be for what it is made of
 };
+struct ListInput {
+  bool none = false;
+  std::vector<InputFacts> items;
+};
+
+/// What is no sequence.
+inline constexpr int64_t kNoList = -1;
+/// The inputs of a plan: those of the graph without its sequences, then the tensors of those that the plan is made for.
+/// What a plan calls them goes on from the graph's values. visit(id, i, k): tensor k of
+/// sequence i, or input i itself where k is -1. `count_of(i)` is how many tensors there are, or kNoList.
+template <class Counts, class Visit>
+void for_each_plan_input(const Graph& graph, const Counts& count_of, const Visit& visit) {
+  for (size_t i = 0; i < graph.inputs.size(); ++i) {
+    if (count_of(i) == kNoList) visit(graph.inputs[i], i, -1);
+  }
+  auto next = static_cast<ValueId>(graph.values.size());
+  for (size_t i = 0; i < graph.inputs.size(); ++i) {
+    for (int64_t k = 0; k < count_of(i); ++k) visit(next++, i, k);
+  }
+}
 
 class LoweringWishes;
 struct PlanNotes;

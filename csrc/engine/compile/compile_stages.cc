@@ -4,6 +4,7 @@
 #include <atomic>
 
 #include "engine/compile/compiler.h"
+#include "engine/compile/inliner.h"
 #include "graph/topological_sort.h"
 #include "platform/stoppable.h"
 
@@ -12,72 +13,19 @@ namespace {
 
 const OpDef* find(const Node& node) { return OpRegistry::instance().find(node.domain, node.op_type, node.version); }
 
-/// The subgraph's nodes, constants and captures with the ids that they have in `into`.
-class Inliner {
- public:
-  Inliner(Graph& into, const Graph& from) : into_(into), from_(from), ids_(from.values.size(), kNoValue) {
-    for (const Capture& c : from.captures) ids_[static_cast<size_t>(c.inner)] = c.outer;
-  }
-
-  std::vector<Node> nodes(const Node& call) {
-    for (const auto& [id, tensor] : from_.constants) into_.constants.emplace(mapped(id), tensor);
-    std::vector<Node> out;
-    for (const Node& node : stoppable(from_.nodes)) out.push_back(copy(node));
-    for (size_t i = 0; i < call.outputs.size(); ++i) {
-      if (call.outputs[i] == kNoValue) continue;
-      Node identity;
-      identity.op_type = "Identity";
-      identity.version = 13;
-      identity.name = call.name;
-      identity.inputs = {mapped(from_.outputs[i])};
-      identity.outputs = {call.outputs[i]};
-      out.push_back(std::move(identity));
-    }
-    return out;
-  }
-
- private:
-  ValueId mapped(ValueId id) {
-    if (id == kNoValue) return id;
-    ValueId& to = ids_[static_cast<size_t>(id)];
-    if (to == kNoValue) to = into_.add_value(from_.values[static_cast<size_t>(id)].name);
-    return to;
-  }
-  Node copy(const Node& node) {
-    Node out = node;
-    for (ValueId& id : out.inputs) id = mapped(id);
-    for (ValueId& id : out.outputs) id = mapped(id);
-    for (auto& [name, attribute] : out.attributes) {
-      auto* sub = std::get_if<std::shared_ptr<Graph>>(&attribute);
-      if (!sub) continue;
-      auto fresh = std::make_shared<Graph>(**sub);
-      for (Capture& c : fresh->captures) c.outer = mapped(c.outer);
-      fresh->origin = (*sub)->origin ? (*sub)->origin : sub->get();
-      *sub = std::move(fresh);
-    }
-    return out;
-  }
-
-  Graph& into_;
-  const Graph& from_;
-  std::vector<ValueId> ids_;
-};
-
 }  // namespace
 
-void Compiler::replace_by_subgraph(size_t n, const Graph& subgraph) {
-  if (!own_) {
-    own_ = std::make_shared<Graph>(*graph_);
-    // The facts of constants point into the graph.
-    for (const auto& [id, tensor] : own_->constants) facts_[static_cast<size_t>(id)]->constant = &tensor;
-    graph_ = own_.get();
-  }
-  const Node call = own_->nodes[n];  // keeps `subgraph` alive
-  if (!subgraph.inputs.empty() || subgraph.outputs.size() < call.outputs.size()) {
-    throw Error(ErrorCode::kModel, cat(call.label(), ": a branch must have no inputs and one output for each of the ",
-                                       call.outputs.size(), " of the node"));
-  }
-  std::vector<Node> nodes = Inliner(*own_, subgraph).nodes(call);
+/// From here on the graph can be changed.
+void Compiler::own() {
+  if (own_) return;
+  own_ = std::make_shared<Graph>(*graph_);
+  // The facts of constants point into the graph.
+  for (const auto& [id, tensor] : own_->constants) facts_[static_cast<size_t>(id)]->constant = &tensor;
+  graph_ = own_.get();
+}
+
+/// Puts `nodes` where node n was; they may have new values and constants.
+void Compiler::replace(size_t n, std::vector<Node> nodes) {
   facts_.resize(own_->values.size());
   waits_.resize(own_->values.size());
   for (const auto& [id, tensor] : own_->constants) {
@@ -88,6 +36,28 @@ void Compiler::replace_by_subgraph(size_t n, const Graph& subgraph) {
   own_->nodes.insert(at, std::make_move_iterator(nodes.begin()), std::make_move_iterator(nodes.end()));
 }
 
+void Compiler::replace_by_subgraph(size_t n, const Graph& subgraph) {
+  own();
+  const Node call = own_->nodes[n];  // keeps `subgraph` alive
+  if (!subgraph.inputs.empty() || subgraph.outputs.size() < call.outputs.size()) {
+    throw Error(ErrorCode::kModel, cat(call.label(), ": a branch must have no inputs and one output for each of the ",
+                                       call.outputs.size(), " of the node"));
+  }
+  std::vector<Node> nodes;
+  Inliner inliner(*own_, subgraph);
+  inliner.add_nodes(nodes);
+  for (size_t i = 0; i < call.outputs.size(); ++i) {
+    if (call.outputs[i] == kNoValue) continue;
+    Node& identity = nodes.emplace_back();
+    identity.op_type = "Identity";
+    identity.version = 13;
+    identity.name = call.name;
+    identity.inputs = {inliner.output(i)};
+    identity.outputs = {call.outputs[i]};
+  }
+  replace(n, std::move(nodes));
+}
+
 void Compiler::defer(size_t n, std::optional<size_t> input) {
   deferred_[n] = input;
   for (const ValueId id : graph().nodes[n].outputs) {
@@ -95,9 +65,15 @@ void Compiler::defer(size_t n, std::optional<size_t> input) {
   }
 }
 
+/// Sequences that a run holds do not count where the operator itself asks what is in them.
 bool Compiler::reads_deferred(const Node& node) const {
   bool found = false;
   for_each_read(node, [&](ValueId id) { found |= waits_[static_cast<size_t>(id)]; });
+  if (!found || held_.empty()) return found;
+  const OpDef* def = find(node);
+  if (!def || (def->dynamic && !def->resolve)) return true;
+  found = false;
+  for_each_read(node, [&](ValueId id) { found |= waits_[static_cast<size_t>(id)] && !held_.contains(id); });
   return found;
 }
 
@@ -107,14 +83,16 @@ int Compiler::output_of_model(size_t output) const {
 
 /// What the plan gives, and what it leaves.
 void Compiler::split() {
+  std::erase_if(deferred_, [&](const auto& d) { return !node_needed_[d.first]; });
+  std::vector<Node> lists = make_lists();
+  const bool gives_lists = std::ranges::any_of(graph().outputs, [&](ValueId id) { return is_list(id); });
   for (size_t i = 0; i < graph().outputs.size(); ++i) {
     if (!waits_[static_cast<size_t>(graph().outputs[i])]) {
       plan_->results.push_back({graph().outputs[i], output_of_model(i)});
     }
   }
-  std::erase_if(deferred_, [&](const auto& d) { return !node_needed_[d.first]; });
   for (const auto& [n, input] : deferred_) node_needed_[n] = false;  // not by this plan
-  if (deferred_.empty()) return;
+  if (deferred_.empty() && !gives_lists) return;
   if (!fold_) {  // one node by itself: nothing follows
     plan_->next = std::make_shared<Continuation>();
     return;
@@ -123,9 +101,12 @@ void Compiler::split() {
   auto next = std::make_shared<Continuation>();
   next->serial = serials.fetch_add(1, std::memory_order_relaxed) + 1;  // relaxed: only that they differ matters
   std::vector<bool> later = waits_;                                    // values that even the dynamic nodes do not give
+  next->dynamic = std::move(lists);
+  for (const Node& node : next->dynamic) later[static_cast<size_t>(node.outputs[0])] = false;
+  for (const ValueId id : held_) later[static_cast<size_t>(id)] = false;
   run_dynamically(*next, later);
   add_rest(*next, later);
-  if (next->dynamic.empty() && next->known.empty()) {
+  if (next->dynamic.empty() && next->known.empty() && !next->ends()) {
     throw Error(ErrorCode::kModel,
                 cat(graph().nodes[deferred_.begin()->first].label(), ": waits for a value that no node computes"));
   }
@@ -138,7 +119,8 @@ void Compiler::run_dynamically(Continuation& next, std::vector<bool>& later) {
   for (const auto& [n, input] : stoppable(deferred_)) {
     const Node& node = graph().nodes[n];
     const OpDef* def = find(node);
-    bool ready = def && (def->dynamic || (options_.values_vary && input && !def->select));
+    const bool on_values = def && options_.values_vary && input && !def->select && !def->resolve;
+    bool ready = def && (def->dynamic || on_values);
     for_each_read(node, [&](ValueId id) { ready = ready && !later[static_cast<size_t>(id)]; });
     if (!ready) {
       left.emplace(n, input);
@@ -190,9 +172,13 @@ void Compiler::add_rest(Continuation& next, const std::vector<bool>& later) {
   }
   for (const auto& [n, input] : stoppable(deferred_)) {
     if (!input) continue;
-    const ValueId id = graph().nodes[n].inputs[*input];
-    const auto it = std::find(rest.inputs.begin(), rest.inputs.end(), id);
-    if (it != rest.inputs.end()) next.known.push_back(static_cast<size_t>(it - rest.inputs.begin()));
+    const Node& node = graph().nodes[n];
+    for (size_t i = 0; i < node.inputs.size(); ++i) {
+      // All sequences of a node at once: what is known of one is forgotten when the next is asked for.
+      if (i != *input && !is_list(node.inputs[i])) continue;
+      const auto it = std::find(rest.inputs.begin(), rest.inputs.end(), node.inputs[i]);
+      if (it != rest.inputs.end()) next.known.push_back(static_cast<size_t>(it - rest.inputs.begin()));
+    }
   }
   std::sort(next.known.begin(), next.known.end());
   next.known.erase(std::unique(next.known.begin(), next.known.end()), next.known.end());

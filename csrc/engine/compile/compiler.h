@@ -29,13 +29,24 @@ std::shared_ptr<const Plan> compile_as(const Graph& graph, std::span<const Input
 /// The step that copies io[1] to io[0], where an output is also something else.
 void copy_step(const void* params, std::byte* const* io, const ExecContext& context);
 
+/// A graph without sequences among its inputs: their tensors are inputs of their own, where they are known.
+struct FlatGraph {
+  FlatGraph(const Graph& from, std::span<const InputFacts> facts);
+
+  Graph graph;
+  std::vector<InputFacts> inputs;
+  std::map<ValueId, ListFacts> lists;
+  std::set<ValueId> held;
+};
+
 constexpr double kNanosPerStep = 15;   // to call it
 constexpr double kCopiedPerNano = 10;  // bytes
 
 class Compiler {
  public:
+  /// `lists`: the sequences among the graph's inputs; those of `held` are looked into by what runs on values alone.
   Compiler(const Graph& graph, std::span<const InputFacts> inputs, ModelCache& cache, const CompileOptions& options,
-           bool fold)
+           bool fold, std::map<ValueId, ListFacts> lists = {}, const std::set<ValueId>& held = {})
       : graph_(&graph),
         inputs_(inputs),
         cache_(cache),
@@ -43,7 +54,11 @@ class Compiler {
         fold_(fold),
         run_bytes_(options.max_run_bytes),
         facts_(graph.values.size()),
-        waits_(graph.values.size()) {}
+        lists_(std::move(lists)),
+        held_(held),
+        waits_(graph.values.size()) {
+    for (const ValueId id : held_) waits_[static_cast<size_t>(id)] = true;
+  }
 
   /// `forced`: nodes that must wait for the value of one of their inputs, by index.
   std::shared_ptr<const Plan> run(const std::map<size_t, size_t>& forced);
@@ -64,6 +79,7 @@ class Compiler {
 
  private:
   friend class NodeLowering;
+  friend class ListNode;
 
   bool infer_node(size_t n);
   bool try_fold(const Node& node, std::span<const TensorFacts* const> in);
@@ -105,7 +121,15 @@ class Compiler {
   void mark_needed();
   void finish();
 
+  // compile_lists.cc
+  void resolve(size_t n, const OpDef& def);
+  bool is_list(ValueId id) const;
+  bool passes_list(const Node& node, const OpDef& def);
+  std::vector<Node> make_lists();
+
   // compile_stages.cc
+  void own();
+  void replace(size_t n, std::vector<Node> nodes);
   void replace_by_subgraph(size_t n, const Graph& subgraph);
   void defer(size_t n, std::optional<size_t> input);
   bool reads_deferred(const Node& node) const;
@@ -124,6 +148,8 @@ class Compiler {
   RunBytes run_bytes_;
   std::vector<std::optional<TensorFacts>> facts_;     // by ValueId
   std::vector<std::shared_ptr<Tensor>> constants_;    // what folding made
+  std::map<ValueId, ListFacts> lists_;                // sequences whose tensors are known
+  std::set<ValueId> held_;                            // those that are only there when the plan runs
   std::vector<bool> waits_;                           // values that a later stage computes, by ValueId
   std::map<size_t, std::optional<size_t>> deferred_;  // nodes of a later stage; the input whose value each needs
   std::vector<bool> node_needed_;

@@ -18,7 +18,8 @@ class TransientCache final : public ModelCache {
 
 std::vector<Tensor> evaluate_within(const Node& node, std::span<const Tensor* const> inputs,
                                     const EvaluateLimits& limits) {
-  if (!OpRegistry::instance().find(node.domain, node.op_type, node.version)) return {};
+  const OpDef* def = OpRegistry::instance().find(node.domain, node.op_type, node.version);
+  if (!def || def->resolve) return {};
   Graph graph;
   Node copy = node;
   for (size_t i = 0; i < inputs.size(); ++i) {

@@ -78,7 +78,7 @@ bool Compiler::infer_node(size_t n) {
   bool all_constant = true;
   for (ValueId id : node.inputs) {
     in.push_back(facts(id));
-    if (id == kNoValue) continue;
+    if (id == kNoValue || is_list(id)) continue;
     if (!in.back()) return true;  // follows from a node that is already on the list of what is not supported
     all_constant &= in.back()->constant != nullptr;
   }
@@ -86,6 +86,11 @@ bool Compiler::infer_node(size_t n) {
   const TensorFacts unset{DType::kF32, Shape{Shape::kFree}, nullptr};
   std::vector<TensorFacts> out(node.outputs.size(), unset);
   InferContext context(node, in, out, constants_);
+  if (def->resolve) {
+    resolve(n, *def);
+    return false;
+  }
+  if (passes_list(node, *def)) return true;
   if (def->select) {
     replace_by_subgraph(n, def->select(context));
     return false;

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "engine/compile/dynamic.h"
+#include "engine/compile/lists.h"
 #include "engine/compile/lowering.h"
 #include "graph/op_schema.h"
 
@@ -20,6 +21,7 @@ struct OpDef {
   std::vector<Lowering> lowerings;  // best first; empty where no plan can run it
   DynamicFn dynamic = nullptr;
   SelectFn select = nullptr;
+  ResolveFn resolve = nullptr;
   std::string_view family = "";
 };
 
@@ -43,6 +45,11 @@ class OpRegistry {
     add(OpDef{schema, one(lower), dynamic});
   }
   void add_select(const OpSchema& schema, SelectFn select) { add(OpDef{schema, {}, nullptr, select}); }
+  /// An operator on sequences: `resolve` spells it out where they are known. Where only a run tells, `dynamic` runs it
+  /// between two plans; without that, the plan that follows is compiled for the sequences that came.
+  void add_lists(const OpSchema& schema, ResolveFn resolve, DynamicFn dynamic) {
+    add(OpDef{schema, {}, dynamic, nullptr, resolve});
+  }
 
  private:
   static std::vector<Lowering> one(LowerFn lower) {

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "engine/compile/compiler.h"
+#include "graph/passes/pattern.h"
 #include "graph/topological_sort.h"
 #include "platform/float_environment.h"
 #include "platform/stoppable.h"
@@ -79,6 +80,20 @@ class Search {
   std::vector<bool> read_;
 };
 
+/// A node that makes the tensors of a sequence of the rows, which may then be combined in any way; "" where there is
+/// none.
+std::string splits_rows(const Graph& graph, const Compiler& few, const Compiler& many) {
+  for (const Node& node : stoppable(graph.nodes)) {
+    if (!is_op(node, "SplitToSequence") || node.inputs.empty() || node.inputs[0] == kNoValue) continue;
+    const Pair x{few.facts(node.inputs[0]), many.facts(node.inputs[0])};
+    if (x.is_unknown()) continue;
+    const auto rank = static_cast<int64_t>(x.few->shape.rank());
+    const int64_t axis = int_attr(node, "axis", 0);
+    if (axis >= -rank && axis < rank && (x.growing() >> (axis < 0 ? axis + rank : axis) & 1) != 0) return node.label();
+  }
+  return {};
+}
+
 }  // namespace
 
 std::string find_mixing_node(const Graph& graph, std::span<const InputFacts> few, std::span<const InputFacts> many,
@@ -87,6 +102,7 @@ std::string find_mixing_node(const Graph& graph, std::span<const InputFacts> few
   Compiler a(graph, few, cache, options, /*fold=*/true), b(graph, many, cache, options, /*fold=*/true);
   a.infer({});
   b.infer({});
+  if (std::string label = splits_rows(graph, a, b); !label.empty()) return label;
   // Where a condition that the shapes decide chose other branches, their nodes are not each other's.
   if (a.graph().nodes.size() != b.graph().nodes.size()) return {};
   Search search(a, b);

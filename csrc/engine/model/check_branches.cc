@@ -20,7 +20,10 @@ class BranchCheck {
     if (!plan.next || plan.next->ends()) return;
     const Continuation& next = *plan.next;
     std::map<ValueId, InputFacts> facts;
-    for (size_t i = 0; i < inputs.size(); ++i) facts[graph.inputs[i]] = {inputs[i].dtype, inputs[i].shape, nullptr};
+    for (size_t i = 0; i < inputs.size(); ++i) {
+      if (inputs[i].is_list) continue;
+      facts[graph.inputs[i]] = {inputs[i].dtype, inputs[i].shape, nullptr};
+    }
     for (size_t i = 0; i < plan.results.size(); ++i) {
       facts[plan.results[i].value] = {plan.outputs[i].dtype, plan.outputs[i].shape, nullptr};
     }

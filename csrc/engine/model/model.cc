@@ -76,6 +76,11 @@ std::optional<std::vector<Tensor>> evaluate(const Node& node, std::span<const Te
   }
 }
 
+PortSpec list_port(const Value& value) {
+  const ListType& list = *value.list;
+  return {value.name, list.dtype.value_or(DType::kF32), list.shape.value_or(Shape{}), list.sequence, list.optional};
+}
+
 /// Calls visit(TensorView) for every constant, those of subgraphs and attributes included.
 template <class Visit>
 void for_each_constant(const Graph& graph, const Visit& visit) {
@@ -216,6 +221,10 @@ void Model::read_specs() {
   const Graph& graph = file_.graph;
   for (ValueId id : graph.inputs) {
     const Value& value = graph.values[static_cast<size_t>(id)];
+    if (value.list) {
+      inputs_.push_back(list_port(value));
+      continue;
+    }
     if (!value.dtype) throw Error(ErrorCode::kModel, cat("input '", value.name, "' declares no element type"));
     if (!value.shape) {
       throw Error(ErrorCode::kUnsupportedOp,
@@ -226,8 +235,13 @@ void Model::read_specs() {
   if (graph.outputs.empty()) throw Error(ErrorCode::kModel, "the model has no outputs");
   for (ValueId id : graph.outputs) {
     const Value& value = graph.values[static_cast<size_t>(id)];
+    if (value.list) {
+      outputs_.push_back(list_port(value));
+      continue;
+    }
     outputs_.push_back({value.name, value.dtype.value_or(DType::kF32), value.shape.value_or(Shape{})});
   }
+  has_lists_ = std::ranges::any_of(inputs_, &PortSpec::is_list) || std::ranges::any_of(outputs_, &PortSpec::is_list);
 }
 
 std::shared_ptr<const Plan> Model::compile_for(std::span<const Shape> shapes, PlanNotes* notes) {
@@ -237,6 +251,10 @@ std::shared_ptr<const Plan> Model::compile_for(std::span<const Shape> shapes, Pl
     const bool foreign = inputs_[i].dtype != DType::kBool && inputs_[i].dtype != DType::kString;
     facts.push_back({inputs_[i].dtype, shapes[i], nullptr, foreign});
   }
+  return compile_for(facts, notes);
+}
+
+std::shared_ptr<const Plan> Model::compile_for(std::span<const InputFacts> facts, PlanNotes* notes) {
   try {
     auto plan = file_.files.guarded([&] {
       return compile(file_.graph, facts, *packed_,
@@ -254,7 +272,8 @@ std::shared_ptr<const Plan> Model::compile_for(std::span<const Shape> shapes, Pl
     // The graph itself passed probe(): it is these sizes that do not fit it.
     if (error.code() != ErrorCode::kModel) throw;
     std::string came;
-    for (size_t i = 0; i < inputs_.size(); ++i) came += cat(i ? ", '" : "'", inputs_[i].name, "' ", shapes[i].str());
+    for (size_t i = 0; i < inputs_.size(); ++i)
+      came += cat(i ? ", '" : "'", inputs_[i].name, "' ", facts[i].shape.str());
     const bool large = dynamic_cast<const PlanTooLarge*>(&error) != nullptr;
     throw Error(ErrorCode::kValidation, large ? Reason::kTooLarge : Reason::kShape,
                 cat("the model cannot run on inputs of shape ", came, ": ", error.what()));
@@ -284,7 +303,9 @@ Status Model::run(std::span<const TensorView> inputs, OutputSink& sink) noexcept
     PlanCache::Lease lease = acquire({shapes, inputs.size()});
     const Plan& plan = lease.plan();
     if (plan.next || has_text()) {
-      run_whole(std::move(lease), inputs, sink);
+      std::vector<Tensor> tensors;
+      for (const TensorView& view : inputs) tensors.push_back({view.dtype, view.shape, view.data, nullptr});
+      run_whole(std::move(lease), tensors, sink);
       return {};
     }
     for (size_t i = 0; i < plan.outputs.size(); ++i)
@@ -296,7 +317,7 @@ Status Model::run(std::span<const TensorView> inputs, OutputSink& sink) noexcept
   }
 }
 
-void Model::run_whole(PlanCache::Lease lease, std::span<const TensorView> inputs, OutputSink& sink) {
+void Model::run_whole(PlanCache::Lease lease, std::span<const Tensor> inputs, OutputSink& sink) {
   RunBudget budget{.iterations = options_.max_iterations, .max_bytes = options_.max_run_bytes};
   TextHeap text(*options_.pool, options_.max_run_bytes);
   const TextHeap::Scope scope(text);
@@ -304,6 +325,30 @@ void Model::run_whole(PlanCache::Lease lease, std::span<const TensorView> inputs
   file_.files.guarded(
       [&] { run_stages(file_.graph, plans_, std::move(lease), inputs, outputs, environment(), budget); });
   outputs.keep(options_.max_run_bytes);
+}
+
+Status Model::run_lists(std::span<const Tensor> inputs, OutputSink& sink) noexcept {
+  try {
+    run_whole(acquire_lists(inputs), inputs, sink);
+    return {};
+  } catch (...) {
+    return current_exception_status();
+  }
+}
+
+/// What is in the sequences does not matter to the plan that a run begins with.
+PlanCache::Lease Model::acquire_lists(std::span<const Tensor> inputs) {
+  std::vector<Shape> shapes;
+  std::vector<InputFacts> facts;
+  std::string key("lists");
+  for (const Tensor& in : inputs) {
+    const bool foreign = in.dtype != DType::kBool && in.dtype != DType::kString;
+    shapes.push_back(in.shape);
+    facts.push_back({in.dtype, in.shape, nullptr, foreign, in.list != nullptr});
+    key.push_back(static_cast<char>(in.dtype));
+    key.push_back(in.list ? 'l' : 't');
+  }
+  return plans_.acquire(shapes, key, [&] { return compile_for(facts, nullptr); });
 }
 
 int64_t Model::estimate_nanos(std::span<const Shape> shapes) const {

@@ -65,6 +65,10 @@ class Model final : public Runner {
   std::span<const PortSpec> outputs() const override { return outputs_; }
   std::span<const InputSense> senses() const override { return senses_; }
   Status run(std::span<const TensorView> inputs, OutputSink& sink) noexcept override;
+  /// The same with sequences among the inputs.
+  Status run_lists(std::span<const Tensor> inputs, OutputSink& sink) noexcept;
+  /// Whether there are sequences, or optionals, among its inputs or outputs: only run_lists takes the former.
+  bool has_lists() const { return has_lists_; }
   bool needs_gil() const override { return false; }
   int64_t estimate_nanos(std::span<const Shape> shapes) const override;
   bool values_decide() const override { return staged_.load(std::memory_order_relaxed); }
@@ -107,6 +111,8 @@ class Model final : public Runner {
   void forget_unfinished();
 
  private:
+  std::shared_ptr<const Plan> compile_for(std::span<const InputFacts> facts, PlanNotes* notes);
+  PlanCache::Lease acquire_lists(std::span<const Tensor> inputs);
   std::shared_ptr<const Plan> compile_for(std::span<const Shape> shapes, PlanNotes* notes = nullptr);
   void read_specs();
   class PortSink;
@@ -120,7 +126,7 @@ class Model final : public Runner {
   bool draws_rows(const Graph& graph) const;
   RunEnvironment environment() const;
   /// Runs that go from plan to plan, or hold strings.
-  void run_whole(PlanCache::Lease lease, std::span<const TensorView> inputs, OutputSink& sink);
+  void run_whole(PlanCache::Lease lease, std::span<const Tensor> inputs, OutputSink& sink);
 
   const ModelOptions options_;  // `threads` is what there is, never 0
   const std::string path_;
@@ -133,6 +139,7 @@ class Model final : public Runner {
   SubgraphTable subgraphs_;
   PlanCache plans_;
   std::string mixing_node_;
+  bool has_lists_ = false;
   bool rows_draw_ = false;
   std::mutex variants_mutex_;  // for variants_: held to look one up, or put one in
   std::deque<std::pair<std::vector<std::string>, std::shared_ptr<Model>>> variants_;

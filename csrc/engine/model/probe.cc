@@ -32,18 +32,26 @@ uint64_t bits_of_one(DType dtype) {
 }  // namespace
 
 /// What a run on zeros gives, where the shapes depend on values: the types and shapes of the outputs alone are kept.
-class Model::PortSink final : public OutputSink {
+class Model::PortSink final : public RunSink {
  public:
-  PortSink(BufferPool& pool, size_t count) : ports(count), pool_(pool) {}
+  PortSink(BufferPool& pool, std::span<const PortSpec> specs) : ports(specs.size()), pool_(pool), specs_(specs) {}
   void* allocate(size_t index, DType dtype, const Shape& shape) override {
     ports[index] = {dtype, shape};
     buffers_.push_back(pool_.acquire(std::max<size_t>(TensorView{dtype, shape, nullptr}.bytes(), 1), "probe"));
     return buffers_.back().data();
   }
+  void give(size_t index, const Tensor& list) override {
+    if (!specs_[index].is_list()) {
+      throw Error(ErrorCode::kUnsupportedOp,
+                  cat("output '", specs_[index].name, "' is a sequence, which the model does not declare"));
+    }
+    ports[index] = {list.dtype, list.shape};
+  }
   std::vector<Port> ports;
 
  private:
   BufferPool& pool_;
+  std::span<const PortSpec> specs_;
   std::vector<Buffer> buffers_;
 };
 
@@ -79,12 +87,41 @@ std::vector<Port> Model::probe_outputs(std::span<const InputFacts> facts, Trial&
   return ports;
 }
 
+namespace {
+
+/// Zeros, or ones.
+void fill(Buffer& buffer, const InputFacts& f, int value) {
+  auto* to = static_cast<std::byte*>(buffer.data());
+  if (f.dtype == DType::kString) {
+    const std::string_view digit = value == 0 ? "0" : "1";
+    std::fill_n(buffer.as<std::string_view>(), f.shape.elements(), digit);
+    return;
+  }
+  const size_t bytes = TensorView{f.dtype, f.shape, nullptr}.bytes();
+  const uint64_t first = value == 0 ? 0 : bits_of_one(f.dtype);
+  const size_t size = std::min(bytes, dtype_size(f.dtype));
+  std::memset(to, 0, size);
+  std::memcpy(to, &first, std::min(size, sizeof(first)));
+  for (size_t done = size; done < bytes; done *= 2) std::memcpy(to + done, to, std::min(done, bytes - done));
+}
+
+/// A sequence to try out: the tensor twice.
+Tensor pair_of(const Tensor& item) {
+  Tensor out;
+  out.dtype = item.dtype;
+  out.shape = {0};
+  out.list = std::make_shared<const TensorList>(TensorList{.none = false, .items = {item, item}});
+  return out;
+}
+
+}  // namespace
+
 /// What a run gives whose inputs are all zeros, or all ones; empty where they are not what the model is for.
 std::vector<Port> Model::run_on_constants(std::span<const InputFacts> facts, int value, RunBudget& budget,
                                           Trial& trial) {
   constexpr size_t kMaxBytes = size_t{64} << 20;
   std::vector<Shape> shapes;
-  std::vector<TensorView> views;
+  std::vector<Tensor> inputs;
   std::vector<Buffer> values;
   size_t total = 0;
   for (const InputFacts& f : facts) {
@@ -97,25 +134,19 @@ std::vector<Port> Model::run_on_constants(std::span<const InputFacts> facts, int
     values.push_back(options_.pool->acquire(std::max<size_t>(bytes, 1), "probe"));
     auto* to = static_cast<std::byte*>(values.back().data());
     shapes.push_back(f.shape);
-    views.push_back({f.dtype, f.shape, to});
-    if (f.dtype == DType::kString) {
-      const std::string_view digit = value == 0 ? "0" : "1";
-      std::fill_n(values.back().as<std::string_view>(), f.shape.elements(), digit);
-      continue;
-    }
-    const uint64_t first = value == 0 ? 0 : bits_of_one(f.dtype);
-    const size_t size = std::min(bytes, dtype_size(f.dtype));
-    std::memset(to, 0, size);
-    std::memcpy(to, &first, std::min(size, sizeof(first)));
-    for (size_t done = size; done < bytes; done *= 2) std::memcpy(to + done, to, std::min(done, bytes - done));
+    inputs.push_back({f.dtype, f.shape, to, nullptr});
+    fill(values.back(), f, value);
+    if (f.is_list) inputs.back() = pair_of(inputs.back());
   }
-  PortSink sink(*options_.pool, outputs_.size());
+  PortSink sink(*options_.pool, outputs_);
   std::string failure = "it takes too long";
   TextHeap text(*options_.pool, options_.max_run_bytes);
   const TextHeap::Scope scope(text);
   try {
-    const bool ran = trial.time.spend(
-        [&] { run_stages(file_.graph, plans_, plans_.acquire(shapes), views, sink, environment(), budget); });
+    const bool ran = trial.time.spend([&] {
+      run_stages(file_.graph, plans_, has_lists_ ? acquire_lists(inputs) : plans_.acquire(shapes), inputs, sink,
+                 environment(), budget);
+    });
     if (ran) return std::move(sink.ports);
   } catch (const Stopped&) {
     throw;
@@ -134,7 +165,7 @@ std::vector<Model::FarShapes> Model::look_far() {
   const auto is_long = [](const PortSpec& in) {
     return std::any_of(in.shape.begin() + (in.shape.rank() > 0), in.shape.end(), [](int64_t d) { return d < 0; });
   };
-  if (std::none_of(inputs_.begin(), inputs_.end(), is_long)) return {};
+  if (has_lists_ || std::none_of(inputs_.begin(), inputs_.end(), is_long)) return {};
   for (const int64_t length : kLengths) {
     std::vector<InputFacts> facts;
     for (const PortSpec& in : inputs_) {
@@ -191,7 +222,7 @@ void Model::probe() {
   // for.
   const bool needed = std::any_of(file_.graph.outputs.begin(), file_.graph.outputs.end(), [&](ValueId id) {
     const Value& declared = file_.graph.values[static_cast<size_t>(id)];
-    return !declared.shape || !declared.dtype;
+    return !declared.list && (!declared.shape || !declared.dtype);
   });
   const int64_t nanos = (needed ? 3 : 1) * options_.max_load_nanos;
   Trial trial{.budget = {.iterations = kIterations, .nanos = nanos, .max_bytes = options_.max_run_bytes},
@@ -206,7 +237,7 @@ void Model::probe() {
       for (size_t i = 0; i < shape.rank(); ++i) {
         if (shape[i] == Shape::kFree) shape[i] = i == 0 ? guess.batch : guess.other;
       }
-      facts.push_back({in.dtype, shape, nullptr});
+      facts.push_back({in.dtype, shape, nullptr, true, in.sequence});
     }
     try {
       auto ports = probe_outputs(facts, trial);
@@ -230,6 +261,7 @@ void Model::probe() {
   const std::vector<FarShapes> far = all_fixed || trial.staged ? std::vector<FarShapes>() : look_far();
   for (size_t o = 0; o < outputs_.size(); ++o) {
     const Value& declared = file_.graph.values[static_cast<size_t>(file_.graph.outputs[o])];
+    if (declared.list) continue;
     if (seen.empty()) {
       if (declared.shape && declared.dtype) continue;
       if (failure) throw *failure;

@@ -234,6 +234,8 @@ bool can_widen_halves(const Graph& graph) {
   Survey survey;
   survey.look(graph);
   const auto declared = [&](ValueId id) { return graph.values[static_cast<size_t>(id)].dtype.has_value(); };
+  const auto is_list = [&](ValueId id) { return graph.values[static_cast<size_t>(id)].list.has_value(); };
+  if (std::ranges::any_of(graph.inputs, is_list)) return false;
   return survey.halves && survey.computes && !survey.sees_bits && std::ranges::all_of(graph.outputs, declared);
 }
 

@@ -41,6 +41,7 @@ const Graph& select_branch(const NodeContext& c) {
 class Stack {
  public:
   void add(const NodeContext& c, Tensor value) {
+    if (value.list) c.fail("the body gives a sequence, which cannot be stacked");
     if (!parts_.empty() && (value.dtype != parts_[0].dtype || !(value.shape == parts_[0].shape))) {
       c.fail(cat("the body gives a tensor of shape ", value.shape.str(), " to be stacked on ", parts_[0].shape.str()));
     }
@@ -261,6 +262,7 @@ std::vector<Tensor> run_scan(const NodeContext& c, DynamicContext& run) {
   std::vector<Slices> slices;
   for (size_t i = 0; i < scanned; ++i) {
     const Tensor& from = c.known_value(states + i);
+    if (from.list) c.fail(cat("input ", states + i, " is a sequence, which cannot be scanned"));
     const int64_t axis = c.resolve_axis(axes[i], static_cast<int64_t>(from.shape.rank()));
     slices.emplace_back(from, axis, directions[i] != 0);
     if (slices.back().count() != slices.front().count()) c.fail("the scanned inputs differ in length");
@@ -295,8 +297,13 @@ std::vector<Tensor> run_scan(const NodeContext& c, DynamicContext& run) {
 
 void register_control_flow(OpRegistry& r) {
   r.add_select({.name = "If", .min_inputs = 1, .max_inputs = 1}, select_branch);
-  r.add_dynamic({.name = "Loop", .infer = infer_loop}, nullptr, run_loop);
-  r.add_dynamic({.name = "Scan", .since = 9, .min_inputs = 1, .infer = infer_scan, .mixed_axes = mixed_by_scan},
+  r.add_dynamic({.name = "Loop", .infer = infer_loop, .takes_lists = true}, nullptr, run_loop);
+  r.add_dynamic({.name = "Scan",
+                 .since = 9,
+                 .min_inputs = 1,
+                 .infer = infer_scan,
+                 .mixed_axes = mixed_by_scan,
+                 .takes_lists = true},
                 nullptr, run_scan);
 }
 

@@ -41,6 +41,12 @@ void* TextSink::allocate(size_t index, DType dtype, const Shape& shape) {
   return data;
 }
 
+void TextSink::give(size_t index, const Tensor& list) {
+  std::vector<TensorView> views;
+  for (const Tensor& item : list.list->items) views.push_back(item.view());
+  sink_.give_list(index, list.dtype, views, list.list->none);
+}
+
 void TextSink::keep(size_t max_bytes) {
   for (const Output& output : outputs_) keep_text(sink_, output.index, output.views, max_bytes);
 }

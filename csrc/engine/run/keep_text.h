@@ -4,6 +4,7 @@
 #include <string_view>
 #include <vector>
 
+#include "engine/run/program.h"
 #include "engine/runner.h"
 
 namespace inferkit {
@@ -13,11 +14,11 @@ namespace inferkit {
 void keep_text(OutputSink& sink, size_t index, std::span<std::string_view> views, size_t max_bytes);
 
 /// Hands out another sink's memory, and remembers where the strings are.
-class TextSink final : public OutputSink {
+class TextSink final : public RunSink {
  public:
   explicit TextSink(OutputSink& sink) : sink_(sink) {}
   void* allocate(size_t index, DType dtype, const Shape& shape) override;
-  char* allocate_text(size_t index, size_t bytes) override { return sink_.allocate_text(index, bytes); }
+  void give(size_t index, const Tensor& list) override;
   /// After the run, while its memory is still there.
   void keep(size_t max_bytes);
 

@@ -6,6 +6,7 @@
 #include "engine/compile/plan_limits.h"
 #include "engine/plan/draw_stream.h"
 #include "engine/plan/text_heap.h"
+#include "engine/run/run_lists.h"
 #include "graph/text_tensor.h"
 #include "graph/topological_sort.h"
 #include "platform/float_environment.h"
@@ -80,7 +81,7 @@ void append_value(std::string& key, const Tensor& value) {
 }
 
 /// Collects outputs as tensors of the pool.
-class TensorSink final : public OutputSink {
+class TensorSink final : public RunSink {
  public:
   TensorSink(BufferPool& pool, const RunBudget& budget, size_t count) : tensors(count), pool_(pool), budget_(budget) {}
   void* allocate(size_t index, DType dtype, const Shape& shape) override {
@@ -88,6 +89,7 @@ class TensorSink final : public OutputSink {
     tensors[index] = pool_tensor(pool_, budget_, dtype, shape, &data);
     return data;
   }
+  void give(size_t index, const Tensor& list) override { tensors[index] = list; }
   std::vector<Tensor> tensors;
 
  private:
@@ -98,23 +100,26 @@ class TensorSink final : public OutputSink {
 /// One run: the values that are known so far, by their ids.
 class StagedRun final {
  public:
-  StagedRun(PlanCache& plans, OutputSink& sink, const RunEnvironment& environment, RunBudget& budget, bool values_vary)
+  StagedRun(PlanCache& plans, RunSink& sink, const RunEnvironment& environment, RunBudget& budget, bool values_vary)
       : plans_(plans), sink_(sink), environment_(environment), budget_(budget), values_vary_(values_vary) {}
 
-  void run(const Graph& graph, PlanCache::Lease first, std::span<const TensorView> inputs) {
+  void run(const Graph& graph, PlanCache::Lease first, std::span<const Tensor> inputs) {
+    std::vector<ValueId> tensors;  // what is in a sequence is looked at by what runs on values
     for (size_t i = 0; i < inputs.size(); ++i) {
-      put(graph.inputs[i], {inputs[i].dtype, inputs[i].shape, inputs[i].data, nullptr});
+      put(graph.inputs[i], inputs[i]);
+      if (inputs[i].list) continue;
+      tensors.push_back(graph.inputs[i]);
       foreign_[static_cast<size_t>(graph.inputs[i])] = !values_vary_;  // a body's are values of the run around it
     }
-    std::shared_ptr<const Continuation> next = run_plan(first, graph.inputs);
+    std::shared_ptr<const Continuation> next = run_plan(first, tensors);
     while (next) {
       for (const Node& node : next->dynamic) run_node(node, *next);
       keep_text_of(next);
       for (const PlanResult& result : next->computed) deliver(result);
       if (next->ends()) return;
-      const PlanCache::Lease lease = plan_after(*next);
-      // The inputs are those of the graph that `next` holds, which must live until the plan has run.
-      std::shared_ptr<const Continuation> after = run_plan(lease, next->rest.inputs);
+      const std::vector<ValueId> in = inputs_of(*next);
+      const PlanCache::Lease lease = plan_after(*next, in);
+      std::shared_ptr<const Continuation> after = run_plan(lease, in);
       next = std::move(after);
     }
   }
@@ -183,19 +188,29 @@ class StagedRun final {
     return plan.next;
   }
 
-  PlanCache::Lease plan_after(const Continuation& next) {
-    const Graph& rest = next.rest;
-    for (const size_t i : next.known) settle(rest.inputs[i]);
+  /// The inputs of the plan that follows: what is in the sequences that it is made for is put beside them.
+  std::vector<ValueId> inputs_of(const Continuation& next) {
+    for (const size_t i : next.known) settle(next.rest.inputs[i]);
+    std::vector<ValueId> out;
+    for (auto& [id, item] : plan_inputs(next, values_)) {
+      out.push_back(id);
+      if (item) put(id, *item);
+    }
+    return out;
+  }
+
+  PlanCache::Lease plan_after(const Continuation& next, std::span<const ValueId> inputs) {
     std::vector<Shape> shapes;
     std::string key(reinterpret_cast<const char*>(&next.serial), sizeof(next.serial));
-    for (const ValueId id : rest.inputs) {
+    for (const ValueId id : inputs) {
       const Tensor& value = values_[static_cast<size_t>(id)];
       shapes.push_back(value.shape);
       key.push_back(static_cast<char>(value.dtype));
     }
+    key += lists_key(next, values_);  // first: then all that follows has one meaning
     for (const size_t i : next.known) {
-      const Tensor& value = values_[static_cast<size_t>(rest.inputs[i])];
-      append_value(key, value);
+      const Tensor& value = values_[static_cast<size_t>(next.rest.inputs[i])];
+      if (!value.list) append_value(key, value);
     }
     return plans_.acquire(shapes, key, [&] { return compile_after(next); });
   }
@@ -205,12 +220,16 @@ class StagedRun final {
     std::vector<InputFacts> facts;
     for (const ValueId id : next.rest.inputs) {
       const Tensor& value = values_[static_cast<size_t>(id)];
-      facts.push_back({value.dtype, value.shape, nullptr, foreign_[static_cast<size_t>(id)]});
+      facts.push_back({value.dtype, value.shape, nullptr, foreign_[static_cast<size_t>(id)], value.list != nullptr});
     }
     std::vector<Tensor> known;
     known.reserve(next.known.size());
     for (const size_t i : next.known) {
       const Tensor& value = values_[static_cast<size_t>(next.rest.inputs[i])];
+      if (value.list) {
+        facts[i].list = list_facts(*value.list);
+        continue;
+      }
       known.push_back(copied(value.view()));
       RunControl::check();
       facts[i].value = &known.back();
@@ -233,12 +252,13 @@ class StagedRun final {
 
   void deliver(const PlanResult& result) {
     const Tensor& value = values_[static_cast<size_t>(result.value)];
+    if (value.list) return sink_.give(static_cast<size_t>(result.output), value);
     void* to = sink_.allocate(static_cast<size_t>(result.output), value.dtype, value.shape);
     copy_value(to, value);
   }
 
   PlanCache& plans_;
-  OutputSink& sink_;
+  RunSink& sink_;
   const RunEnvironment& environment_;
   RunBudget& budget_;
   const bool values_vary_;
@@ -254,11 +274,10 @@ class StagedRun::NodeRun final : public DynamicContext {
 
   std::vector<Tensor> run_subgraph(const Graph& subgraph, std::span<const Tensor> inputs) override {
     Subgraph& body = run_.environment_.subgraphs->of(subgraph);
-    std::vector<TensorView> views;
-    for (const Tensor& t : inputs) views.push_back(t.view());
-    for (const Capture& c : subgraph.captures) views.push_back(run_.get(c.outer, graph_).view());
+    std::vector<Tensor> all(inputs.begin(), inputs.end());
+    for (const Capture& c : subgraph.captures) all.push_back(run_.get(c.outer, graph_));
     const DrawStream::Scope scope(DrawStream::inside(bodies_++));
-    return body.run(views, run_.environment_, run_.budget_);
+    return body.run(all, run_.environment_, run_.budget_);
   }
   Tensor allocate(DType dtype, const Shape& shape, void** data) override {
     return pool_tensor(*run_.environment_.pool, run_.budget_, dtype, shape, data);
@@ -294,7 +313,15 @@ void StagedRun::run_node(const Node& node, const Continuation& next) {
   std::vector<Tensor> results;
   try {
     const FloatEnvironment ours;
-    results = (def->dynamic ? def->dynamic : run_on_values)(context, run);
+    const bool passes = node.op_type == "Identity" && node.domain.empty();  // what it is given, sequences too
+    for (size_t i = 0; i < in.size() && !passes && !def->schema.takes_lists; ++i) {
+      if (in[i] && in[i]->constant->list) context.wrong(cat("input ", i, " must be a tensor, not a sequence"));
+    }
+    if (passes) {
+      results.push_back(*context.input(0).constant);
+    } else {
+      results = (def->dynamic ? def->dynamic : run_on_values)(context, run);
+    }
     for (const Tensor& result : results) {
       if (def->dynamic || result.dtype != DType::kString) continue;  // who has run.allocate keeps bytes in the heap
       TextHeap::current().keep(result.owner, result.bytes() + text_bytes(strings_of(result.view())));
@@ -328,8 +355,8 @@ ExecContext exec_context_for(const Plan& plan, int threads) {
   return {&ThreadPool::process(), threads};
 }
 
-void run_stages(const Graph& graph, PlanCache& plans, PlanCache::Lease first, std::span<const TensorView> inputs,
-                OutputSink& sink, const RunEnvironment& environment, RunBudget& budget, bool values_vary) {
+void run_stages(const Graph& graph, PlanCache& plans, PlanCache::Lease first, std::span<const Tensor> inputs,
+                RunSink& sink, const RunEnvironment& environment, RunBudget& budget, bool values_vary) {
   try {
     StagedRun(plans, sink, environment, budget, values_vary).run(graph, std::move(first), inputs);
   } catch (const PlanTooLarge& error) {
@@ -345,7 +372,7 @@ Subgraph::Subgraph(const Graph& graph, std::shared_ptr<BufferPool> pool, size_t 
   graph_.captures.clear();
 }
 
-std::vector<Tensor> Subgraph::run(std::span<const TensorView> inputs, const RunEnvironment& environment,
+std::vector<Tensor> Subgraph::run(std::span<const Tensor> inputs, const RunEnvironment& environment,
                                   RunBudget& budget) {
   if (inputs.size() != graph_.inputs.size()) {
     throw Error(ErrorCode::kModel,
@@ -353,15 +380,18 @@ std::vector<Tensor> Subgraph::run(std::span<const TensorView> inputs, const RunE
   }
   std::vector<Shape> shapes;
   std::string key("body");
-  for (const TensorView& in : inputs) {
+  for (const Tensor& in : inputs) {
     shapes.push_back(in.shape);
     key.push_back(static_cast<char>(in.dtype));
+    key.push_back(in.list ? 'l' : 't');
   }
   TensorSink sink(*environment.pool, budget, graph_.outputs.size());
   PlanCache::Lease lease = plans_.acquire(shapes, key, [&] {
     budget.spend(compile_nanos(graph_));
     std::vector<InputFacts> facts;
-    for (const TensorView& in : inputs) facts.push_back({in.dtype, in.shape, nullptr, /*foreign=*/false});
+    for (const Tensor& in : inputs) {
+      facts.push_back({in.dtype, in.shape, nullptr, /*foreign=*/false, in.list != nullptr});
+    }
     return compile(graph_, facts, *environment.cache,
                    {.values_vary = true,
                     .max_run_bytes = budget.max_bytes,

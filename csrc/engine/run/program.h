@@ -39,10 +39,20 @@ struct RunBudget {
   void spend(int64_t estimate);
 };
 
+/// What a run gives its outputs to.
+class RunSink {
+ public:
+  virtual ~RunSink() = default;
+  /// As OutputSink::allocate.
+  virtual void* allocate(size_t index, DType dtype, const Shape& shape) = 0;
+  /// Output `index` is a sequence.
+  virtual void give(size_t index, const Tensor& list) = 0;
+};
+
 /// Runs `first` and all that follows it. `inputs` are those of `graph`, which `first` is a plan of; `plans` is where
 /// the plans that follow are kept. Throws Error.
-void run_stages(const Graph& graph, PlanCache& plans, PlanCache::Lease first, std::span<const TensorView> inputs,
-                OutputSink& sink, const RunEnvironment& environment, RunBudget& budget, bool values_vary = false);
+void run_stages(const Graph& graph, PlanCache& plans, PlanCache::Lease first, std::span<const Tensor> inputs,
+                RunSink& sink, const RunEnvironment& environment, RunBudget& budget, bool values_vary = false);
 
 /// The body of a loop: its captured values are inputs after its own.
 class Subgraph {
@@ -51,7 +61,7 @@ class Subgraph {
 
   const Graph& graph() const { return graph_; }
   /// The outputs in order, each owning its memory.
-  std::vector<Tensor> run(std::span<const TensorView> inputs, const RunEnvironment& environment, RunBudget& budget);
+  std::vector<Tensor> run(std::span<const Tensor> inputs, const RunEnvironment& environment, RunBudget& budget);
 
   /// Around fork() alone.
   void lock() { plans_.lock(); }

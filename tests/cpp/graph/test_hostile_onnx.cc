@@ -179,9 +179,25 @@ TEST(hostile_inputs) {
   CHECK_READ_FAILS(with(value_info("x", {2}, 14)), "unsupported: ", "COMPLEX64");
   CHECK_READ_FAILS(with(value_info("x", {2}, 1000)), "unsupported: ", "data type 1000");
   CHECK_READ_FAILS(with(value_info("x", {1, 1, 1, 1, 1, 1, 1, 1, 1})), "unsupported: ", "more than 8 dimensions");
-  for (const uint32_t kind : {4u, 5u, 8u, 9u})
+  for (const uint32_t kind : {5u, 8u})
     CHECK_READ_FAILS(with(Message().text(1, "x").message(2, Message().text(kind, ""))),
                      "unsupported: ", "'x' is not a dense tensor");
+  const uint32_t sequence = 4, optional = 9;
+  const auto of = [](uint32_t kind, const Message& type) {
+    return Message().message(kind, Message().message(1, type));
+  };
+  const Message map = Message().text(5, "");
+  const Message floats = Message().message(1, Message().number(1, 1));
+  for (const uint32_t kind : {sequence, optional}) {
+    CHECK_READ_FAILS(with(Message().text(1, "x").message(2, Message().text(kind, ""))),
+                     "model: ", "'x' has no element type");
+    CHECK_READ_FAILS(with(Message().text(1, "x").message(2, of(kind, of(kind, floats)))),
+                     "unsupported: ", "'x' is not a dense tensor");
+    CHECK_READ_FAILS(with(Message().text(1, "x").message(2, of(kind, map))),
+                     "unsupported: ", "'x' is not a dense tensor");
+  }
+  CHECK_READ_FAILS(with(Message().text(1, "x").message(2, of(sequence, of(optional, floats)))),
+                   "unsupported: ", "'x' is not a dense tensor");
 }
 
 TEST(hostile_tensors) {
