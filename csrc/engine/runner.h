@@ -71,7 +71,8 @@ class Runner {
   virtual bool values_decide() const { return false; }
 
   /// True where the answer to a row depends on the other rows of its run (DynamicQuantizeLinear takes its range from
-  /// all of them, a Softmax over the first axis its sum): a batcher then runs each request by itself, so that no answer hangs on who else came.
+  /// all of them, a Softmax over the first axis its sum): a batcher then runs each request by itself, so that no answer
+  /// hangs on who else came.
   virtual bool rows_mix() const { return false; }
 
   /// True where what is drawn at random for a row hangs on its place in a run: no trial could find that out for sure.

@@ -111,9 +111,10 @@ std::vector<Tensor> run_unique(const NodeContext& c, DynamicContext& run) {
   const auto slices = static_cast<size_t>(v.count);
   Groups g{std::span(static_cast<int64_t*>(order_data), slices),
            std::span(static_cast<int64_t*>(of_slice_data), slices)};
-  const CompareFn compare = x.dtype == DType::kString
-                                ? compare_slices<std::string_view>
-                                : dispatch<kAllTypes>(x.dtype, []<class T>() -> CompareFn { return compare_slices<T>; });
+  const CompareFn compare =
+      x.dtype == DType::kString
+          ? compare_slices<std::string_view>
+          : dispatch<kAllTypes>(x.dtype, []<class T>() -> CompareFn { return compare_slices<T>; });
   if (!compare) c.unsupported(cat("an input of type ", dtype_name(x.dtype)));
   group(compare, x.data, v, c.attr_int("sorted", 1) != 0, g);
   shape[axis] = static_cast<int64_t>(g.first.size());
