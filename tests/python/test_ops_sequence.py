@@ -560,3 +560,25 @@ def test_draws_within_a_map_are_refused() -> None:
     nodes = [node("SequenceConstruct", ["x", "x"], ["s"]), node("SequenceMap", ["s"], ["t"], body=body)]
     with pytest.raises(inferkit.UnsupportedOpError, match="random draws in the body"):
         load(nodes, ROWS, [sequence("t")])
+
+
+def test_a_chain_of_inserts_that_would_fill_memory_is_refused() -> None:
+    """After each of them the list is there once more: 60,000 inserts, a file of 2 MB, would take 7 GB."""
+    count = 5000
+    nodes = [node("SequenceEmpty", [], ["s0"], dtype=FLOAT)]
+    nodes += [node("SequenceInsert", [f"s{i}", "x"], [f"s{i + 1}"]) for i in range(count)]
+    nodes.append(node("SequenceLength", [f"s{count}"], ["y"]))
+    with pytest.raises(inferkit.ModelError, match="hold more than 4194304 tensors in all; a loop"):
+        load(nodes, [value("x", dims=[2])], [value("y", INT64)])
+
+
+def test_many_nodes_on_sequences_are_spelled_out_one_by_one() -> None:
+    """Each once moved all that follow it: this took a minute."""
+    count = 20_000
+    nodes = []
+    for i in range(count):
+        nodes.append(node("SequenceConstruct", [f"x{i}", "x0"], [f"s{i}"]))
+        nodes.append(node("SequenceAt", [f"s{i}", "first"], [f"x{i + 1}"]))
+    model = load(nodes, [value("x0", dims=[2])], [value(f"x{count}", dims=[2])], {"first": np.int64(0)})
+    x = np.array([1, 2], np.float32)
+    np.testing.assert_array_equal(model(x), x)

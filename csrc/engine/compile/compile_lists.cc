@@ -107,7 +107,16 @@ void Compiler::resolve(size_t n, const OpDef& def) {
   for (const ValueId id : node.inputs) in.push_back(facts(id));
   ListNode context(*this, *own_, node, in);
   def.resolve(context);
-  for (auto& [id, list] : context.lists()) lists_[id] = std::move(list);
+  for (auto& [id, list] : context.lists()) {
+    // A chain of inserts holds the list again after each of them.
+    constexpr size_t kMostListed = size_t{1} << 22;
+    listed_ += list.items.size();
+    if (listed_ > kMostListed) {
+      throw WrongNode(cat(node.label(), ": the sequences of the graph hold more than ", kMostListed,
+                          " tensors in all; a loop that carries one holds it once"));
+    }
+    lists_[id] = std::move(list);
+  }
   replace(n, std::move(context.nodes()));
 }
 

@@ -25,15 +25,20 @@ void Compiler::own() {
 }
 
 /// Puts `nodes` where node n was; they may have new values and constants.
+/// Those behind it wait in pending_, so that a graph of which every node is replaced takes no longer than others.
 void Compiler::replace(size_t n, std::vector<Node> nodes) {
+  const size_t known = facts_.size();
   facts_.resize(own_->values.size());
   waits_.resize(own_->values.size());
-  for (const auto& [id, tensor] : own_->constants) {
-    auto& facts = facts_[static_cast<size_t>(id)];
-    if (!facts) facts = TensorFacts{tensor.dtype, tensor.shape, &tensor};
+  for (size_t id = known; id < facts_.size(); ++id) {
+    if (const Tensor* tensor = own_->constant(static_cast<ValueId>(id))) {
+      facts_[id] = TensorFacts{tensor->dtype, tensor->shape, tensor};
+    }
   }
-  const auto at = own_->nodes.erase(own_->nodes.begin() + static_cast<std::ptrdiff_t>(n));
-  own_->nodes.insert(at, std::make_move_iterator(nodes.begin()), std::make_move_iterator(nodes.end()));
+  std::vector<Node>& all = own_->nodes;
+  for (size_t i = all.size(); i-- > n + 1;) pending_.push_back(std::move(all[i]));
+  all.erase(all.begin() + static_cast<std::ptrdiff_t>(n), all.end());
+  for (size_t i = nodes.size(); i-- > 0;) pending_.push_back(std::move(nodes[i]));
 }
 
 void Compiler::replace_by_subgraph(size_t n, const Graph& subgraph) {

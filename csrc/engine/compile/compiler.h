@@ -141,6 +141,7 @@ class Compiler {
 
   const Graph* graph_;
   std::shared_ptr<Graph> own_;  // *graph_, once subgraphs had to be put into it
+  std::vector<Node> pending_;   // during infer(), its nodes behind those, the next one last
   std::span<const InputFacts> inputs_;
   ModelCache& cache_;
   const CompileOptions options_;
@@ -149,6 +150,7 @@ class Compiler {
   std::vector<std::optional<TensorFacts>> facts_;     // by ValueId
   std::vector<std::shared_ptr<Tensor>> constants_;    // what folding made
   std::map<ValueId, ListFacts> lists_;                // sequences whose tensors are known
+  size_t listed_ = 0;                                 // tensors in all of them
   std::set<ValueId> held_;                            // those that are only there when the plan runs
   std::vector<bool> waits_;                           // values that a later stage computes, by ValueId
   std::map<size_t, std::optional<size_t>> deferred_;  // nodes of a later stage; the input whose value each needs

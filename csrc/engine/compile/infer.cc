@@ -44,8 +44,12 @@ void Compiler::infer(const std::map<size_t, size_t>& forced) {
       facts.constant = constants_.back().get();
     }
   }
-  for (size_t n = 0; n < graph().nodes.size();) {
+  for (size_t n = 0; n < graph().nodes.size() || !pending_.empty();) {
     RunControl::check();
+    if (n == graph().nodes.size()) {
+      own_->nodes.push_back(std::move(pending_.back()));
+      pending_.pop_back();
+    }
     const auto force = forced.find(n);
     if (force != forced.end()) {
       defer(n++, force->second);
