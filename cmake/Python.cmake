@@ -16,25 +16,15 @@ endfunction()
 
 file(GLOB binding_files CONFIGURE_DEPENDS ${bindings}/*.cc)
 list(REMOVE_ITEM binding_files ${bindings}/python_calls.cc) # has its own flags
-# What a request passes through. It comes first: of a function that several groups have, the linker takes the first.
-set(batcher ${binding_files})
-list(FILTER batcher INCLUDE REGEX "/(batcher_calls|batcher_core|event_loop|ticket|waiter)\\.cc$")
-inferkit_binding_group(batcher ${batcher})
-list(REMOVE_ITEM binding_files ${batcher})
 # What binds classes and describes, off every request's way: not worth the time that optimisation takes.
 set(classes ${binding_files})
 list(FILTER classes INCLUDE REGEX "/(bind_.*|batcher_figures|module)\\.cc$")
 list(REMOVE_ITEM binding_files ${classes})
-inferkit_binding_group(model ${binding_files})
-set(figures ${classes})
-list(FILTER figures INCLUDE REGEX "/(bind_(build_info|explain|inspect|step_trace|weights)|batcher_figures)\\.cc$")
-inferkit_binding_group(figures ${figures})
-list(REMOVE_ITEM classes ${figures})
+# What a request passes through. It comes first: of a function that both groups have, the linker takes the first.
+inferkit_binding_group(calls ${binding_files})
 inferkit_binding_group(classes ${classes})
 if(CMAKE_BUILD_TYPE STREQUAL "Release")
-  set_source_files_properties(
-    ${CMAKE_BINARY_DIR}/generated/bindings_figures.cc ${CMAKE_BINARY_DIR}/generated/bindings_classes.cc
-    PROPERTIES COMPILE_OPTIONS -O1)
+  set_source_files_properties(${CMAKE_BINARY_DIR}/generated/bindings_classes.cc PROPERTIES COMPILE_OPTIONS -O1)
 endif()
 add_library(inferkit_bindings OBJECT ${binding_groups} ${bindings}/python_calls.cc)
 target_link_libraries(inferkit_bindings PRIVATE inferkit_flags pybind11::pybind11)

@@ -22,7 +22,7 @@ namespace inferkit {
 namespace {
 
 /// Below this the GIL is kept: handing it over and getting it back costs more than the run.
-constexpr int64_t kReleaseGilNanos = 10'000;
+constexpr int64_t kKeepGilNanos = 10'000;
 
 struct Inputs {
   explicit Inputs(size_t count) : arrays(count), shapes(count), pointers(count) {}
@@ -267,7 +267,7 @@ Results call_native(Model& model, Inputs& in, std::span<PyObject* const> out) {
   {
     std::optional<SignalWatch> watch;
     std::optional<py::gil_scoped_release> release;
-    if (plan.estimated_nanos > kReleaseGilNanos) {
+    if (plan.estimated_nanos > kKeepGilNanos) {
       watch.emplace();
       release.emplace();
     }
