@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import pathlib
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -29,6 +30,15 @@ pytestmark = [
 
 onnx = pytest.importorskip("onnx")
 safetensors = pytest.importorskip("safetensors.numpy")
+
+@pytest.fixture(autouse=True)
+def _no_other_thread_allocates() -> None:
+    """The allocations of all threads fail, and tqdm leaves one behind that wakes up every ten seconds."""
+    bars = sys.modules.get("tqdm")
+    monitor = bars.tqdm.monitor if bars else None
+    if monitor is not None:
+        monitor.exit()
+
 
 X = np.ones((1, 2), np.float32)
 Calls = dict[str, Callable[[], Any]]
