@@ -128,6 +128,15 @@ struct OpSchema {
 
 /// Every axis but the first: of what treats the first as a batch.
 inline Axes behind_first_axis(const NodeContext&, size_t) { return static_cast<Axes>(~1u); }
+/// Where the node's output has another size than its first input: of what resizes or repeats.
+inline Axes mixed_where_sizes_change(const NodeContext& c, size_t i) {
+  const Shape &in = c.input(0).shape, &out = c.output(0).shape;
+  Axes axes = 0;
+  for (size_t axis = 0; i == 0 && axis < in.rank() && axis < out.rank(); ++axis) {
+    if (in[axis] != out[axis]) axes = static_cast<Axes>(axes | 1u << axis);
+  }
+  return axes;
+}
 inline Axes one_axis(int64_t axis) { return static_cast<Axes>(1u << axis); }
 
 }  // namespace inferkit

@@ -31,6 +31,7 @@ pytestmark = [
 onnx = pytest.importorskip("onnx")
 safetensors = pytest.importorskip("safetensors.numpy")
 
+
 @pytest.fixture(autouse=True)
 def _no_other_thread_allocates() -> None:
     """The allocations of all threads fail, and tqdm leaves one behind that wakes up every ten seconds."""

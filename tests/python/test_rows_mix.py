@@ -167,6 +167,39 @@ WHOLE: dict[str, tuple[list[onnx.NodeProto], int, dict[str, Any], int]] = {
         [node("Transpose", "x", to="t"), helper.make_node("TopK", ["t", "k"], ["top", ""], axis=1),
          node("ReduceSum", "top", to="m", keepdims=0), node("Mul", "x", "m")], 2, {"k": np.array([1], np.int64)}, 17,
     ),
+    "backwards by indices": (
+        [node("Shape", "x", to="s"), node("Gather", "s", "zero", to="n"), node("Sub", "n", "first", to="last"),
+         node("Range", "last", "minus", "minus", to="i"), node("Gather", "x", "i", axis=0)], 2,
+        {"zero": np.array(0, np.int64), "first": np.array(1, np.int64), "minus": np.array(-1, np.int64)}, 17,
+    ),
+    "sorted": (
+        [node("Shape", "x", to="s"), node("Slice", "s", "axis", "end", to="k"),
+         helper.make_node("TopK", ["x", "k"], ["y", ""], axis=0)], 2, {**AXIS, "end": np.array([1], np.int64)}, 17,
+    ),
+    "a lower triangle": ([node("Trilu", "x", upper=0)], 2, {}, 17),
+    "a position": (
+        [node("Shape", "x", to="s"), node("Gather", "s", "zero", to="n"), node("Range", "zero", "n", "one", to="r"),
+         helper.make_node("Cast", ["r"], ["f"], to=FLOAT),
+         node("Unsqueeze", "f", "behind", to="p"), node("Add", "x", "p")], 2,
+        {"zero": np.array(0, np.int64), "one": np.array(1, np.int64), "behind": np.array([1], np.int64)}, 17,
+    ),
+    "the number of rows": (
+        [node("Shape", "x", to="s"), node("Gather", "s", "zero", to="n"),
+         helper.make_node("Cast", ["n"], ["f"], to=FLOAT), node("Div", "x", "f")], 2, {"zero": np.array(0, np.int64)}, 17,
+    ),
+    "torn rows": (
+        [node("Reshape", "x", "tear", to="t"), node("Softmax", "t", axis=0, to="u"), node("Reshape", "u", "back")], 2,
+        {"tear": np.array([2, -1], np.int64), "back": np.array([-1, 6], np.int64)}, 17,
+    ),
+    "Einsum over rows of another": ([node("Einsum", "x", "x", "x", equation="ni,mi,mj->nj")], 2, {}, 17),
+    "larger, along the rows": (
+        [node("Reshape", "x", "image", to="i"),
+         helper.make_node("Resize", ["i", "", "scales"], ["j"], mode="linear"), node("Reshape", "j", "back", to="b"),
+         node("Slice", "b", "axis", "end", "axis", "two")], 2,
+        {"image": np.array([1, 1, -1, 6], np.int64), "scales": np.array([1, 1, 2, 1], np.float32),
+         "back": np.array([-1, 6], np.int64), **AXIS, "end": np.array([2**40], np.int64),
+         "two": np.array([2], np.int64)}, 17,
+    ),
     "a share of the sum": (
         [node("ReduceSum", "x", "axis", to="m", keepdims=1), node("Div", "x", "m")], 2, AXIS, 17,
     ),
@@ -217,12 +250,16 @@ APART: dict[str, tuple[list[onnx.NodeProto], int, dict[str, Any]]] = {
         {"flat": np.array([-1, 4], np.int64), "zero": np.array([0], np.int64), "end": np.array([2**40], np.int64),
          "step": np.array([6], np.int64)},
     ),
-    "twice, and half of it": (
-        [node("Concat", "x", "x", axis=0, to="c"), helper.make_node("Split", ["c"], ["u", "v"], axis=0),
-         node("Add", "u", "v")], 2, {},
-    ),
     "a pointwise convolution over the rows": (
         [*SIGNAL, node("Conv", "u", "k", to="v"), *BACK], 2, {**ONE, "k": weights(1, 1, 1)},
+    ),
+    "positions within a row of what is flat": (
+        [node("Reshape", "x", "flat", to="f"), node("Shape", "x", to="s"), node("Slice", "s", "zero", "one", to="n"),
+         node("Concat", "n", "one", "one", axis=0, to="times"), node("Tile", "places", "times", to="p"),
+         node("Reshape", "p", "column", to="c"), node("Add", "f", "c", to="g"), node("Reshape", "g", "back")], 3,
+        {"flat": np.array([-1, 4], np.int64), "zero": np.array([0], np.int64), "one": np.array([1], np.int64),
+         "places": np.arange(6, dtype=np.float32).reshape(1, 6, 1), "column": np.array([-1, 1], np.int64),
+         "back": np.array([-1, 24], np.int64)},
     ),
     "steps behind the rows": (
         [node("Transpose", "x", to="t", perm=[1, 0, 2]), node("LSTM", "t", "w", "r", to="s", hidden_size=5),
@@ -241,7 +278,7 @@ APART: dict[str, tuple[list[onnx.NodeProto], int, dict[str, Any]]] = {
 @pytest.mark.parametrize("what", APART)
 def test_rows_that_are_independent_share_a_batch(what: str) -> None:
     nodes, rank, constants = APART[what]
-    model = graph_of(nodes, rank, 2, constants, 13 if "twice" in what else 17)
+    model = graph_of(nodes, rank, 2, constants)
     xs = rows_of(rank, [1, 2, 1, 3])
     answers, stats = in_a_batcher(model, xs)
     for x, y in zip(xs, answers, strict=True):
@@ -263,3 +300,28 @@ def test_a_model_of_independent_rows_cannot_be_swapped_for_one_that_combines_the
     plain, mixed = graph_of([node("Softmax", "x", axis=1)], 2), graph_of([node("Softmax", "x", axis=0)], 2)
     with inferkit.Batcher(plain) as batcher, pytest.raises(ValueError, match="combines the rows of a run"):
         batcher.swap(mixed)
+
+
+def indexed(name: str, **attributes: Any) -> tuple[inferkit.Model, list[tuple[Any, ...]]]:
+    """A model that is told at each run which rows to pick, and requests that pick their own first one."""
+    inputs = [value("x", FLOAT, "n", 6), value("i", TensorProto.INT64, "n", *([] if name == "Gather" else [1]))]
+    if name == "GatherElements":
+        inputs[1] = value("i", TensorProto.INT64, "n", 6)
+    nodes = [helper.make_node(name, ["x", "i"], ["y"], **attributes)]
+    graph = helper.make_graph(nodes, "g", inputs, [value("y", FLOAT, "n", 6)])
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+    shape = {"Gather": (2,), "GatherND": (2, 1), "GatherElements": (2, 6)}[name]
+    feeds = [(x, np.zeros(shape, np.int64)) for x in rows_of(2, [2, 2, 2])]
+    return inferkit.Model.load(proto.SerializeToString()), feeds
+
+
+@pytest.mark.parametrize("name", ["Gather", "GatherND", "GatherElements"])
+def test_an_index_picks_a_row_of_its_own_request(name: str) -> None:
+    model, feeds = indexed(name)
+
+    async def serve() -> list[Any]:
+        with inferkit.Batcher(model, max_batch_size=16, max_delay=0.05) as batcher:
+            return list(await asyncio.gather(*(batcher.submit(*feed) for feed in feeds)))
+
+    for feed, answer in zip(feeds, asyncio.run(serve()), strict=True):
+        assert answer.tobytes() == np.asarray(model(*feed)).tobytes()

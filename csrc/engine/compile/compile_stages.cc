@@ -38,6 +38,12 @@ void Compiler::replace(size_t n, std::vector<Node> nodes) {
   std::vector<Node>& all = own_->nodes;
   for (size_t i = all.size(); i-- > n + 1;) pending_.push_back(std::move(all[i]));
   all.erase(all.begin() + static_cast<std::ptrdiff_t>(n), all.end());
+  // Nested maps of sequences multiply: a file of some hundred bytes must not fill memory.
+  constexpr size_t kMostAdded = size_t{1} << 18;
+  added_ += nodes.size();
+  if (added_ > kMostAdded) {
+    throw WrongNode(cat("branches and maps of sequences become more than ", kMostAdded, " nodes"));
+  }
   for (size_t i = nodes.size(); i-- > 0;) pending_.push_back(std::move(nodes[i]));
 }
 

@@ -141,6 +141,7 @@ class Compiler {
 
   const Graph* graph_;
   std::shared_ptr<Graph> own_;  // *graph_, once subgraphs had to be put into it
+  size_t added_ = 0;            // nodes that were put into it
   std::vector<Node> pending_;   // during infer(), its nodes behind those, the next one last
   std::span<const InputFacts> inputs_;
   ModelCache& cache_;

@@ -1,6 +1,9 @@
 #include "engine/compile/row_mixing.h"
 
 #include <algorithm>
+#include <bit>
+#include <cstring>
+#include <string_view>
 #include <vector>
 
 #include "engine/compile/compiler.h"
@@ -47,7 +50,8 @@ class Search {
     }
   }
 
-  bool mixes(const Node& node) {
+  /// `rows`: of the larger compilation.
+  bool mixes(const Node& node, int64_t rows) {
     const OpDef* def = OpRegistry::instance().find(node.domain, node.op_type, node.version);
     if (!def) return false;
     std::vector<Pair> inputs;
@@ -57,7 +61,21 @@ class Search {
       if (id != kNoValue && inputs.back().is_unknown()) return false;
       in.push_back(inputs.back().few);
     }
-    const NodeContext context(node, in, {});
+    std::vector<TensorFacts> given;
+    for (const ValueId id : node.outputs) {
+      const TensorFacts* facts = few_.facts(id);
+      given.push_back(facts ? *facts : kUnknownFacts);
+    }
+    const NodeContext context(node, in, given);
+    const auto grows = [](const Pair& p) { return p.is_data() && p.growing() != 0; };
+    if (computes(node) && std::ranges::any_of(inputs, grows) &&
+        std::ranges::any_of(inputs, [&](const Pair& p) { return tells_places(p, rows); })) {
+      return true;
+    }
+    if ((is_op(node, "Reshape") || is_op(node, "Flatten")) && grows(inputs[0]) &&
+        tears(inputs[0], pair(node.outputs[0]))) {
+      return true;
+    }
     for (size_t i = 0; i < inputs.size(); ++i) {
       if (!inputs[i].is_data()) continue;
       const Axes growing = inputs[i].growing();
@@ -73,6 +91,50 @@ class Search {
   }
 
  private:
+  /// Whether the values of its inputs meet, not only their shapes.
+  static bool computes(const Node& node) {
+    static constexpr std::string_view kNames[] = {
+        "Add",   "Sub",    "Mul",    "Div",   "Pow",   "Mod",   "Min",  "Max",         "Mean",    "Sum",
+        "Where", "Concat", "MatMul", "Gemm",  "PRelu", "Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual",
+        "And",   "Or",     "Xor",    "Einsum"};
+    return std::ranges::any_of(kNames, [&](std::string_view name) { return is_op(node, name); });
+  }
+
+  /// A constant that is another one for another number of rows: unless it only repeats what it holds for one of them,
+  /// it tells a row where it stands, or how many there are.
+  static bool tells_places(const Pair& p, int64_t rows) {
+    if (p.is_unknown() || !p.few->constant || !p.many->constant || p.few->dtype == DType::kString) return false;
+    const Tensor &few = *p.few->constant, &many = *p.many->constant;
+    if (few.data == many.data || few.shape.rank() != many.shape.rank()) return false;
+    const Axes axes = p.growing();
+    if (axes == 0) return std::memcmp(few.data, many.data, few.bytes()) != 0;
+    const auto axis = static_cast<size_t>(std::countr_zero(axes));
+    if (axes != one_axis(static_cast<int64_t>(axis)) || many.shape[axis] % rows != 0) return true;
+    const int64_t outer = many.shape.elements(0, axis);
+    if (outer == 0 || many.shape.elements() == 0) return false;
+    const auto row = static_cast<size_t>(many.bytes()) / static_cast<size_t>(outer * rows);
+    const auto* at = static_cast<const std::byte*>(many.data);
+    for (int64_t o = 0; o < outer; ++o, at += row * static_cast<size_t>(rows)) {
+      for (int64_t r = 1; r < rows; ++r) {
+        if (std::memcmp(at, at + static_cast<size_t>(r) * row, row) != 0) return true;
+      }
+    }
+    return false;
+  }
+
+  /// Whether a Reshape leaves other dimensions in front of the rows than there were: then an index of theirs is no
+  /// longer one of a row's elements.
+  static bool tears(const Pair& in, const Pair& out) {
+    if (out.is_unknown() || out.few->shape.rank() != out.many->shape.rank()) return true;
+    const auto in_front = [](const Pair& p) -> int64_t {
+      const Axes axes = p.growing();
+      const int axis = std::countr_zero(axes);
+      return std::popcount(axes) == 1 ? p.few->shape.elements(0, static_cast<size_t>(axis)) : -1;
+    };
+    const int64_t before = in_front(in), after = in_front(out);
+    return before < 0 || before != after;
+  }
+
   Pair pair(ValueId id) const { return {few_.facts(id), many_.facts(id)}; }
 
   const Compiler& few_;
@@ -106,8 +168,12 @@ std::string find_mixing_node(const Graph& graph, std::span<const InputFacts> few
   // Where a condition that the shapes decide chose other branches, their nodes are not each other's.
   if (a.graph().nodes.size() != b.graph().nodes.size()) return {};
   Search search(a, b);
+  int64_t rows = 1;
+  for (size_t i = 0; i < many.size(); ++i) {
+    if (many[i].shape != few[i].shape) rows = many[i].shape[0];
+  }
   for (const Node& node : stoppable(a.graph().nodes)) {
-    if (search.mixes(node)) return node.label();
+    if (search.mixes(node, rows)) return node.label();
   }
   return {};
 }

@@ -160,7 +160,7 @@ std::vector<Port> Model::run_on_constants(std::span<const InputFacts> facts, int
 
 /// Shapes alone, of long inputs: what many sizes share, such as the one frame of a short signal, need not hold for all.
 std::vector<Model::FarShapes> Model::look_far() {
-  constexpr int64_t kLengths[] = {1000, 16'000};
+  constexpr int64_t kLengths[] = {1000, 16'001};
   std::vector<FarShapes> out(outputs_.size());
   const auto is_long = [](const PortSpec& in) {
     return std::any_of(in.shape.begin() + (in.shape.rank() > 0), in.shape.end(), [](int64_t d) { return d < 0; });
@@ -190,17 +190,13 @@ std::vector<Model::FarShapes> Model::look_far() {
 
 namespace {
 
-/// A dimension that differs far off is free; one of which nothing is known there is what the file says of it.
+/// A dimension that differs far off is free, and so is one that the file says is: answers are held to what is found
+/// here, and samples prove nothing of what they are not.
 void believe(Shape& shape, const std::vector<Shape>& far, const std::optional<Shape>& declared) {
   for (size_t i = 0; i < shape.rank(); ++i) {
-    bool known = false;
-    for (const Shape& other : far) {
-      if (other.rank() != shape.rank()) continue;
-      known = true;
-      if (i > 0 && other[i] != shape[i]) shape[i] = Shape::kFree;
-    }
-    const bool free = declared && declared->rank() == shape.rank() && (*declared)[i] == Shape::kFree;
-    if (!known && free) shape[i] = Shape::kFree;
+    bool free = declared && declared->rank() == shape.rank() && (*declared)[i] == Shape::kFree;
+    for (const Shape& other : far) free |= i > 0 && other.rank() == shape.rank() && other[i] != shape[i];
+    if (free) shape[i] = Shape::kFree;
   }
 }
 

@@ -254,6 +254,10 @@ void infer_top_k(InferContext& c) {
   if (c.output_count() > 1) c.set_output(1, DType::kI64, out);
 }
 
+Axes mixed_by_top_k(const NodeContext& c, size_t i) {
+  return i == 0 ? one_axis(static_cast<int64_t>(axis_of(c, -1))) : Axes{0};
+}
+
 void lower_top_k(LowerContext& c) {
   const TensorFacts& x = c.input(0);
   const size_t axis = axis_of(c, -1);
@@ -277,9 +281,21 @@ void lower_top_k(LowerContext& c) {
 void register_arg(OpRegistry& r) {
   r.add({.name = "ArgMax", .min_inputs = 1, .max_inputs = 1, .max_outputs = 1, .infer = infer_arg}, lower_arg<true>);
   r.add({.name = "ArgMin", .min_inputs = 1, .max_inputs = 1, .max_outputs = 1, .infer = infer_arg}, lower_arg<false>);
-  r.add({.name = "TopK", .until = 9, .min_inputs = 1, .max_inputs = 1, .max_outputs = 2, .infer = infer_top_k},
+  r.add({.name = "TopK",
+         .until = 9,
+         .min_inputs = 1,
+         .max_inputs = 1,
+         .max_outputs = 2,
+         .infer = infer_top_k,
+         .mixed_axes = mixed_by_top_k},
         lower_top_k);
-  r.add({.name = "TopK", .since = 10, .min_inputs = 2, .max_inputs = 2, .max_outputs = 2, .infer = infer_top_k},
+  r.add({.name = "TopK",
+         .since = 10,
+         .min_inputs = 2,
+         .max_inputs = 2,
+         .max_outputs = 2,
+         .infer = infer_top_k,
+         .mixed_axes = mixed_by_top_k},
         lower_top_k);
 }
 

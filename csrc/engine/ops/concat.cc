@@ -122,10 +122,30 @@ void lower_split(LowerContext& c) {
 }  // namespace
 
 void register_concat(OpRegistry& r) {
-  r.add({.name = "Concat", .min_inputs = 1, .max_outputs = 1, .infer = infer_concat}, lower_concat);
-  r.add({.name = "Split", .since = 2, .until = 12, .min_inputs = 1, .max_inputs = 1, .infer = infer_split},
+  // What is put behind the rows, or in front of them, changes their places.
+  const auto mixed_by_concat = [](const NodeContext& c, size_t) {
+    return c.input_count() > 1 ? one_axis(static_cast<int64_t>(axis_of(c, 1))) : Axes{0};
+  };
+  const auto mixed_by_split = [](const NodeContext& c, size_t) {
+    return one_axis(c.attr_axis(0, static_cast<int64_t>(c.input(0).shape.rank())));
+  };
+  r.add({.name = "Concat", .min_inputs = 1, .max_outputs = 1, .infer = infer_concat, .mixed_axes = mixed_by_concat},
+        lower_concat);
+  r.add({.name = "Split",
+         .since = 2,
+         .until = 12,
+         .min_inputs = 1,
+         .max_inputs = 1,
+         .infer = infer_split,
+         .mixed_axes = mixed_by_split},
         lower_split);
-  r.add({.name = "Split", .since = 13, .min_inputs = 1, .max_inputs = 2, .infer = infer_split}, lower_split);
+  r.add({.name = "Split",
+         .since = 13,
+         .min_inputs = 1,
+         .max_inputs = 2,
+         .infer = infer_split,
+         .mixed_axes = mixed_by_split},
+        lower_split);
 }
 
 }  // namespace inferkit

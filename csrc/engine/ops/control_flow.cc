@@ -247,10 +247,14 @@ void infer_scan(InferContext& c) {
   only_a_run_tells(c);
 }
 
-/// A state goes from slice to slice.
+/// A state goes from slice to slice, and a direction turns them round.
 Axes mixed_by_scan(const NodeContext& c, size_t i) {
   const ScanBody scan = scan_of(c);
-  if (scan.states == 0 || i < scan.states) return 0;
+  bool turns = false;
+  for (const char* name : {"scan_input_directions", "scan_output_directions"}) {
+    for (const int64_t direction : c.attr_ints(name)) turns |= direction != 0;
+  }
+  if (i < scan.states || (scan.states == 0 && !turns)) return 0;
   const int64_t axis = per_scan(c, "scan_input_axes", scan.scanned)[i - scan.states];
   return one_axis(c.resolve_axis(axis, static_cast<int64_t>(c.input(i).shape.rank())));
 }

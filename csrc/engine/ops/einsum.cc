@@ -279,12 +279,29 @@ void infer_einsum(InferContext& c) {
   c.set_output(0, c.input(0).dtype, out);
 }
 
+/// What is summed over.
+Axes mixed_by_einsum(const NodeContext& c, size_t i) {
+  const EinsumEquation e = einsum_equation(c);
+  Axes out = 0;
+  for (size_t axis = 0; axis < e.terms[i].size(); ++axis) {
+    const bool stays = std::find(e.out.begin(), e.out.end(), e.terms[i][axis]) != e.out.end();
+    if (!stays) out = static_cast<Axes>(out | one_axis(static_cast<int64_t>(axis)));
+  }
+  return out;
+}
+
 void lower_einsum(LowerContext& c) { Contraction(c).run(); }
 
 }  // namespace
 
 void register_einsum(OpRegistry& r) {
-  r.add({.name = "Einsum", .since = 12, .min_inputs = 1, .max_outputs = 1, .infer = infer_einsum}, lower_einsum);
+  r.add({.name = "Einsum",
+         .since = 12,
+         .min_inputs = 1,
+         .max_outputs = 1,
+         .infer = infer_einsum,
+         .mixed_axes = mixed_by_einsum},
+        lower_einsum);
 }
 
 }  // namespace inferkit

@@ -100,7 +100,13 @@ void lower_tile(LowerContext& c) {
 void register_expand(OpRegistry& r) {
   r.add({.name = "Expand", .since = 8, .min_inputs = 2, .max_inputs = 2, .max_outputs = 1, .infer = infer_expand},
         lower_expand);
-  r.add({.name = "Tile", .since = 6, .min_inputs = 2, .max_inputs = 2, .max_outputs = 1, .infer = infer_tile},
+  r.add({.name = "Tile",
+         .since = 6,
+         .min_inputs = 2,
+         .max_inputs = 2,
+         .max_outputs = 1,
+         .infer = infer_tile,
+         .mixed_axes = mixed_where_sizes_change},
         lower_tile);
 }
 

@@ -1,4 +1,6 @@
 // Gather, GatherElements, GatherND: picking rows, elements or slices by indices that are data.
+#include <algorithm>
+
 #include "engine/compile/op_registry.h"
 #include "engine/ops/common/any_width.h"
 #include "engine/ops/common/copy_rows.h"
@@ -163,16 +165,37 @@ void lower_gather_nd(LowerContext& c) {
          static_cast<double>(p.batches * p.tuples) * (3 + static_cast<double>(p.row_bytes) / 16));
 }
 
-void add(OpRegistry& r, std::string_view name, int since, InferFn infer, LowerFn lower) {
-  r.add({.name = name, .since = since, .min_inputs = 2, .max_inputs = 2, .max_outputs = 1, .infer = infer}, lower);
+/// What an index picks may be of any row, whichever one the index is in.
+Axes mixed_by_gather(const NodeContext& c, size_t i) {
+  return i == 0 ? one_axis(static_cast<int64_t>(axis_of(c))) : Axes{0};
+}
+Axes mixed_by_gather_nd(const NodeContext& c, size_t i) {
+  const Shape& indices = c.input(1).shape;
+  if (i != 0 || indices.rank() == 0) return 0;
+  const int64_t first = c.attr_int("batch_dims", 0), end = std::clamp<int64_t>(first + indices.back(), 0, 8);
+  Axes out = 0;
+  for (int64_t axis = first; axis < end; ++axis) out = static_cast<Axes>(out | one_axis(axis));
+  return out;
+}
+
+void add(OpRegistry& r, std::string_view name, int since, InferFn infer, LowerFn lower,
+         Axes (*mixed)(const NodeContext&, size_t)) {
+  r.add({.name = name,
+         .since = since,
+         .min_inputs = 2,
+         .max_inputs = 2,
+         .max_outputs = 1,
+         .infer = infer,
+         .mixed_axes = mixed},
+        lower);
 }
 
 }  // namespace
 
 void register_gather(OpRegistry& r) {
-  add(r, "Gather", 1, infer_gather, lower_gather);
-  add(r, "GatherElements", 11, infer_gather_elements, lower_gather_elements);
-  add(r, "GatherND", 11, infer_gather_nd, lower_gather_nd);
+  add(r, "Gather", 1, infer_gather, lower_gather, mixed_by_gather);
+  add(r, "GatherElements", 11, infer_gather_elements, lower_gather_elements, mixed_by_gather);
+  add(r, "GatherND", 11, infer_gather_nd, lower_gather_nd, mixed_by_gather_nd);
 }
 
 }  // namespace inferkit

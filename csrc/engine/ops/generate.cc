@@ -226,14 +226,22 @@ void lower_trilu(LowerContext& c) {
          {c.in(0), c.in(1), c.out(0)}, static_cast<double>(x.elements()) * 0.3);
 }
 
-void add(OpRegistry& r, std::string_view name, int since, int min_inputs, int max_inputs, InferFn infer,
-         LowerFn lower) {
+// Where an element stands decides.
+Axes every_axis(const NodeContext&, size_t) { return kAllAxes; }
+Axes last_two_axes(const NodeContext& c, size_t i) {
+  const auto rank = static_cast<int64_t>(c.input(0).shape.rank());
+  return i == 0 && rank >= 2 ? static_cast<Axes>(one_axis(rank - 1) | one_axis(rank - 2)) : Axes{0};
+}
+
+void add(OpRegistry& r, std::string_view name, int since, int min_inputs, int max_inputs, InferFn infer, LowerFn lower,
+         Axes (*mixed)(const NodeContext&, size_t) = nullptr) {
   r.add({.name = name,
          .since = since,
          .min_inputs = min_inputs,
          .max_inputs = max_inputs,
          .max_outputs = 1,
-         .infer = infer},
+         .infer = infer,
+         .mixed_axes = mixed},
         lower);
 }
 
@@ -242,9 +250,9 @@ void add(OpRegistry& r, std::string_view name, int since, int min_inputs, int ma
 void register_generate(OpRegistry& r) {
   add(r, "ConstantOfShape", 9, 1, 1, infer_constant_of_shape, lower_constant_of_shape);
   add(r, "Range", 11, 3, 3, infer_range, lower_range);
-  add(r, "EyeLike", 9, 1, 1, infer_eye_like, lower_eye_like);
+  add(r, "EyeLike", 9, 1, 1, infer_eye_like, lower_eye_like, every_axis);
   add(r, "OneHot", 9, 3, 3, infer_one_hot, lower_one_hot);
-  add(r, "Trilu", 14, 1, 2, infer_trilu, lower_trilu);
+  add(r, "Trilu", 14, 1, 2, infer_trilu, lower_trilu, last_two_axes);
 }
 
 }  // namespace inferkit

@@ -285,7 +285,8 @@ void register_grid_sample(OpRegistry& r) {
          .min_inputs = 2,
          .max_inputs = 2,
          .max_outputs = 1,
-         .infer = infer_grid_sample},
+         .infer = infer_grid_sample,
+         .mixed_axes = behind_first_axis},
         lower_grid_sample);
   r.add({.name = "AffineGrid",
          .since = 20,

@@ -524,11 +524,27 @@ void lower_gemm_plain(LowerContext& c) {
   lower_gemm_tail(c, g, tail, product);
 }
 
+/// What is summed over: by operand, 0 or 1.
+Axes summed(const NodeContext& c, size_t i, bool transposed) {
+  const auto rank = static_cast<int64_t>(c.input(i).shape.rank());
+  const int64_t axis = (i == 0) != transposed ? rank - 1 : rank - 2;
+  return one_axis(std::max<int64_t>(axis, 0));
+}
+Axes mixed_by_matmul(const NodeContext& c, size_t i) { return i < 2 ? summed(c, i, false) : Axes{0}; }
+Axes mixed_by_gemm(const NodeContext& c, size_t i) {
+  return i < 2 ? summed(c, i, c.attr_int(i == 0 ? "transA" : "transB", 0) != 0) : Axes{0};
+}
+
 }  // namespace
 
 void register_linear(OpRegistry& r) {
   constexpr Precision kF32 = Precision::kFloat32;
-  r.add({.name = "MatMul", .min_inputs = 2, .max_inputs = 2, .max_outputs = 1, .infer = infer_matmul},
+  r.add({.name = "MatMul",
+         .min_inputs = 2,
+         .max_inputs = 2,
+         .max_outputs = 1,
+         .infer = infer_matmul,
+         .mixed_axes = mixed_by_matmul},
         {{.name = "ahead", .lower = lower_matmul_ahead, .cost = matmul_ahead_cost, .precision = kF32},
          {.name = "in_place", .lower = lower_matmul_in_place, .cost = matmul_in_place_cost, .precision = kF32},
          {.name = "packed", .lower = lower_matmul_packed, .cost = matmul_packed_cost, .precision = kF32},
@@ -538,7 +554,8 @@ void register_linear(OpRegistry& r) {
          .min_inputs = 2,
          .max_inputs = 2,
          .max_outputs = 1,
-         .infer = infer_matmul},
+         .infer = infer_matmul,
+         .mixed_axes = mixed_by_matmul},
         {{.name = "ahead", .lower = lower_scaled<lower_matmul_ahead>, .cost = matmul_ahead_cost, .precision = kF32},
          {.name = "in_place",
           .lower = lower_scaled<lower_matmul_in_place>,
@@ -546,7 +563,13 @@ void register_linear(OpRegistry& r) {
           .precision = kF32},
          {.name = "packed", .lower = lower_scaled<lower_matmul_packed>, .cost = matmul_packed_cost, .precision = kF32},
          {.name = "plain", .lower = lower_scaled_plain, .cost = not_float32_cost}});
-  r.add({.name = "Gemm", .since = 7, .min_inputs = 2, .max_inputs = 3, .max_outputs = 1, .infer = infer_gemm},
+  r.add({.name = "Gemm",
+         .since = 7,
+         .min_inputs = 2,
+         .max_inputs = 3,
+         .max_outputs = 1,
+         .infer = infer_gemm,
+         .mixed_axes = mixed_by_gemm},
         {{.name = "ahead", .lower = lower_gemm_ahead, .cost = gemm_ahead_cost, .precision = kF32},
          {.name = "packed", .lower = lower_gemm_packed, .cost = gemm_packed_cost, .precision = kF32},
          {.name = "plain", .lower = lower_gemm_plain, .cost = not_float32_cost}});

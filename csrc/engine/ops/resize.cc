@@ -484,7 +484,8 @@ void lower_resize(LowerContext& c) {
 }  // namespace
 
 void register_resize(OpRegistry& r) {
-  const OpSchema base{.name = "Resize", .max_outputs = 1, .infer = infer_resize};
+  const OpSchema base{
+      .name = "Resize", .max_outputs = 1, .infer = infer_resize, .mixed_axes = mixed_where_sizes_change};
   const auto add = [&](std::string_view name, int since, int until, int min_inputs, int max_inputs) {
     OpSchema row = base;
     row.name = name;

@@ -245,9 +245,23 @@ void lower_max(LowerContext& c) { lower_roi(c, read_max(c), max_roi_step<float>,
 }  // namespace
 
 void register_roi(OpRegistry& r) {
-  r.add({.name = "RoiAlign", .since = 10, .min_inputs = 3, .max_inputs = 3, .max_outputs = 1, .infer = infer_align},
+  // A region says which image it is of.
+  const auto mixed = [](const NodeContext&, size_t i) { return i == 0 ? kAllAxes : Axes{0}; };
+  r.add({.name = "RoiAlign",
+         .since = 10,
+         .min_inputs = 3,
+         .max_inputs = 3,
+         .max_outputs = 1,
+         .infer = infer_align,
+         .mixed_axes = mixed},
         lower_align);
-  r.add({.name = "MaxRoiPool", .min_inputs = 2, .max_inputs = 2, .max_outputs = 1, .infer = infer_max}, lower_max);
+  r.add({.name = "MaxRoiPool",
+         .min_inputs = 2,
+         .max_inputs = 2,
+         .max_outputs = 1,
+         .infer = infer_max,
+         .mixed_axes = mixed},
+        lower_max);
 }
 
 }  // namespace inferkit

@@ -1,5 +1,6 @@
 // ScatterElements (Scatter before opset 11), ScatterND: a copy of the data, then the updates in their order, so that
 // where indices repeat the last one wins and reductions always sum in the same order. TensorScatter: a cache update.
+#include <algorithm>
 #include <cstring>
 
 #include "engine/compile/op_registry.h"
@@ -267,14 +268,25 @@ void lower_tensor_scatter(LowerContext& c) {
   c.step(run_tensor_scatter, p, {c.in(1), c.in(2), c.out(0)}, static_cast<double>(bytes_of(c.input(1))) / 16);
 }
 
-void add(OpRegistry& r, std::string_view name, int since, int until, InferFn infer, LowerFn lower) {
+/// What is scattered may go to any row, whichever one it comes from.
+Axes mixed_by_scatter(const NodeContext& c, size_t) { return one_axis(static_cast<int64_t>(axis_of(c))); }
+Axes mixed_by_scatter_nd(const NodeContext& c, size_t i) {
+  const Shape& indices = c.input(1).shape;
+  if (indices.rank() == 0) return 0;
+  const int64_t axes = i == 0 ? std::clamp<int64_t>(indices.back(), 0, 8) : static_cast<int64_t>(indices.rank()) - 1;
+  return static_cast<Axes>((1u << axes) - 1);
+}
+
+void add(OpRegistry& r, std::string_view name, int since, int until, InferFn infer, LowerFn lower,
+         Axes (*mixed)(const NodeContext&, size_t)) {
   r.add({.name = name,
          .since = since,
          .until = until,
          .min_inputs = 3,
          .max_inputs = 3,
          .max_outputs = 1,
-         .infer = infer},
+         .infer = infer,
+         .mixed_axes = mixed},
         lower);
 }
 
@@ -282,9 +294,9 @@ void add(OpRegistry& r, std::string_view name, int since, int until, InferFn inf
 
 void register_scatter(OpRegistry& r) {
   constexpr int kNewest = 1'000'000;
-  add(r, "Scatter", 9, 10, infer_scatter_elements, lower_scatter_elements);
-  add(r, "ScatterElements", 11, kNewest, infer_scatter_elements, lower_scatter_elements);
-  add(r, "ScatterND", 11, kNewest, infer_scatter_nd, lower_scatter_nd);
+  add(r, "Scatter", 9, 10, infer_scatter_elements, lower_scatter_elements, mixed_by_scatter);
+  add(r, "ScatterElements", 11, kNewest, infer_scatter_elements, lower_scatter_elements, mixed_by_scatter);
+  add(r, "ScatterND", 11, kNewest, infer_scatter_nd, lower_scatter_nd, mixed_by_scatter_nd);
   r.add({.name = "TensorScatter",
          .since = 24,
          .min_inputs = 2,

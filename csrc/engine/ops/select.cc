@@ -3,6 +3,7 @@
 #include "engine/compile/op_registry.h"
 #include "engine/ops/common/copy_rows.h"
 #include "engine/ops/dispatch.h"
+#include "graph/passes/pattern.h"
 #include "platform/run_control.h"
 
 namespace inferkit {
@@ -202,9 +203,15 @@ void lower_reverse(LowerContext& c) {
 }  // namespace
 
 void register_select(OpRegistry& r) {
-  r.add_dynamic(
-      {.name = "Compress", .since = 9, .min_inputs = 2, .max_inputs = 2, .max_outputs = 1, .infer = infer_compress},
-      lower_compress, compress_values);
+  r.add_dynamic({.name = "Compress",
+                 .since = 9,
+                 .min_inputs = 2,
+                 .max_inputs = 2,
+                 .max_outputs = 1,
+                 .infer = infer_compress,
+                 .rows_mix = [](const Node& node,
+                                const Graph&) { return int_attr(node, "axis", 0) == 0; }},  // also without one: of all
+                lower_compress, compress_values);
   r.add_dynamic(
       {.name = "NonZero", .since = 9, .min_inputs = 1, .max_inputs = 1, .max_outputs = 1, .infer = infer_non_zero},
       nullptr, non_zero_values);

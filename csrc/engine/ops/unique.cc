@@ -136,8 +136,13 @@ std::vector<Tensor> run_unique(const NodeContext& c, DynamicContext& run) {
 }  // namespace
 
 void register_unique(OpRegistry& r) {
-  r.add_dynamic({.name = "Unique", .since = 11, .min_inputs = 1, .max_inputs = 1, .max_outputs = 4}, nullptr,
-                run_unique);
+  r.add_dynamic({.name = "Unique",
+                 .since = 11,
+                 .min_inputs = 1,
+                 .max_inputs = 1,
+                 .max_outputs = 4,
+                 .rows_mix = [](const Node&, const Graph&) { return true; }},
+                nullptr, run_unique);
 }
 
 }  // namespace inferkit
