@@ -185,7 +185,8 @@ WHOLE: dict[str, tuple[list[onnx.NodeProto], int, dict[str, Any], int]] = {
     ),
     "the number of rows": (
         [node("Shape", "x", to="s"), node("Gather", "s", "zero", to="n"),
-         helper.make_node("Cast", ["n"], ["f"], to=FLOAT), node("Div", "x", "f")], 2, {"zero": np.array(0, np.int64)}, 17,
+         helper.make_node("Cast", ["n"], ["f"], to=FLOAT), node("Div", "x", "f")], 2,
+        {"zero": np.array(0, np.int64)}, 17,
     ),
     "torn rows": (
         [node("Reshape", "x", "tear", to="t"), node("Softmax", "t", axis=0, to="u"), node("Reshape", "u", "back")], 2,
