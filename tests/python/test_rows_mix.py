@@ -192,6 +192,8 @@ WHOLE: dict[str, tuple[list[onnx.NodeProto], int, dict[str, Any], int]] = {
         [node("Reshape", "x", "tear", to="t"), node("Softmax", "t", axis=0, to="u"), node("Reshape", "u", "back")], 2,
         {"tear": np.array([2, -1], np.int64), "back": np.array([-1, 6], np.int64)}, 17,
     ),
+    "columns read as rows": ([node("Transpose", "x", to="t"), node("Reshape", "t", "back")], 2,
+                             {"back": np.array([-1, 6], np.int64)}, 17),
     "Einsum over rows of another": ([node("Einsum", "x", "x", "x", equation="ni,mi,mj->nj")], 2, {}, 17),
     "larger, along the rows": (
         [node("Reshape", "x", "image", to="i"),
@@ -261,6 +263,20 @@ APART: dict[str, tuple[list[onnx.NodeProto], int, dict[str, Any]]] = {
         {"flat": np.array([-1, 4], np.int64), "zero": np.array([0], np.int64), "one": np.array([1], np.int64),
          "places": np.arange(6, dtype=np.float32).reshape(1, 6, 1), "column": np.array([-1, 1], np.int64),
          "back": np.array([-1, 24], np.int64)},
+    ),
+    "steps and rows as one, steps first": (
+        [node("Transpose", "x", to="t", perm=[1, 0, 2]), node("Reshape", "t", "flat", to="f"),
+         node("MatMul", "f", "w", to="g"), node("Reshape", "g", "steps", to="h"),
+         node("Transpose", "h", to="z", perm=[1, 0, 2]), node("Reshape", "z", "back")], 3,
+        {"flat": np.array([-1, 4], np.int64), "w": weights(4, 4), "steps": np.array([6, -1, 4], np.int64),
+         "back": np.array([0, 24], np.int64)},
+    ),
+    "by indices that count the rows": (
+        [node("Shape", "x", to="s"), node("Gather", "s", "nil", to="n"), node("Range", "nil", "n", "unit", to="i"),
+         node("Gather", "x", "i", axis=0, to="g"), node("Unsqueeze", "i", "one", to="j"),
+         node("GatherND", "g", "j", to="h"), node("Reshape", "h", "back")], 3,
+        {"nil": np.array(0, np.int64), "unit": np.array(1, np.int64), "one": np.array([1], np.int64),
+         "back": np.array([0, 24], np.int64)},
     ),
     "steps behind the rows": (
         [node("Transpose", "x", to="t", perm=[1, 0, 2]), node("LSTM", "t", "w", "r", to="s", hidden_size=5),

@@ -122,3 +122,15 @@ def test_sentences_that_mean_the_same_are_near(model: inferkit.Model, tokenizer:
     near = vectors @ vectors[0]
     assert near.argsort()[-2] == 1  # after itself, the sentence about a meal
     assert near[1] > 0.5 > near[2:].max() + 0.2
+
+
+def test_requests_share_a_batch(model: inferkit.Model, tokenizer: tokenizers.Tokenizer) -> None:
+    sentences = ["The cat sat on the mat.", "A dog barks at night.", "Rain falls on the plain."]
+    feeds = [encode(tokenizer, [sentence], 16) for sentence in sentences]
+    with inferkit.Batcher(model, max_batch_size=8, max_delay=0.5) as batcher:
+        tickets = [batcher.submit(feed) for feed in feeds]
+        answers = [ticket.result() for ticket in tickets]
+        assert batcher.stats().batches == 1
+    for feed, answer in zip(feeds, answers, strict=True):
+        for name, want in model.run(feed).items():
+            assert answer[name].tobytes() == want.tobytes(), name

@@ -42,7 +42,8 @@ struct Pair {
 
 class Search {
  public:
-  Search(const Compiler& few, const Compiler& many) : few_(few), many_(many), read_(few.graph().values.size(), false) {
+  Search(const Compiler& few, const Compiler& many)
+      : few_(few), many_(many), read_(few.graph().values.size(), false), outer_(few.graph().values.size(), 1) {
     const Graph& graph = few.graph();
     for (const ValueId id : graph.outputs) read_[static_cast<size_t>(id)] = true;
     for (const Node& node : stoppable(graph.nodes)) {
@@ -68,24 +69,37 @@ class Search {
     }
     const NodeContext context(node, in, given);
     const auto grows = [](const Pair& p) { return p.is_data() && p.growing() != 0; };
-    if (computes(node) && std::ranges::any_of(inputs, grows) &&
-        std::ranges::any_of(inputs, [&](const Pair& p) { return tells_places(p, rows); })) {
+    int64_t outer = 0;
+    for (size_t i = 0; i < inputs.size(); ++i) {
+      if (!grows(inputs[i])) continue;
+      const int64_t own = outer_[static_cast<size_t>(node.inputs[i])];
+      if (outer != 0 && own != outer) return true;  // rows lie otherwise in the one than in the other
+      outer = own;
+    }
+    if (outer == 0) return false;
+    if (computes(node) && std::ranges::any_of(inputs, [&](const Pair& p) { return tells_places(p, outer, rows); })) {
       return true;
     }
-    if ((is_op(node, "Reshape") || is_op(node, "Flatten")) && grows(inputs[0]) &&
-        tears(inputs[0], pair(node.outputs[0]))) {
-      return true;
+    if (is_op(node, "Reshape") || is_op(node, "Flatten")) {
+      outer = outer_after(inputs[0], pair(node.outputs[0]), outer, rows);
+      if (outer == 0) return true;
     }
     for (size_t i = 0; i < inputs.size(); ++i) {
-      if (!inputs[i].is_data()) continue;
+      if (!inputs[i].is_data() || (i == 1 && is_op(node, "CastLike"))) continue;  // of that, the type alone
       const Axes growing = inputs[i].growing();
       if (growing == 0) continue;
-      if (def->schema.mixed_axes && (growing & def->schema.mixed_axes(context, i))) return true;
+      if (def->schema.mixed_axes && (growing & def->schema.mixed_axes(context, i)) &&
+          !(i == 0 && outer == 1 && picks_own_rows(node, inputs, rows))) {
+        return true;
+      }
       for (const ValueId id : node.outputs) {
         if (id == kNoValue || !read_[static_cast<size_t>(id)]) continue;
         const Pair out = pair(id);
         if (out.is_data() && out.grows_less_than(inputs[i])) return true;
       }
+    }
+    for (const ValueId id : node.outputs) {
+      if (id != kNoValue) outer_[static_cast<size_t>(id)] = outer;
     }
     return false;
   }
@@ -102,15 +116,15 @@ class Search {
 
   /// A constant that is another one for another number of rows: unless it only repeats what it holds for one of them,
   /// it tells a row where it stands, or how many there are.
-  static bool tells_places(const Pair& p, int64_t rows) {
+  static bool tells_places(const Pair& p, int64_t inside, int64_t rows) {
     if (p.is_unknown() || !p.few->constant || !p.many->constant || p.few->dtype == DType::kString) return false;
     const Tensor &few = *p.few->constant, &many = *p.many->constant;
     if (few.data == many.data || few.shape.rank() != many.shape.rank()) return false;
     const Axes axes = p.growing();
     if (axes == 0) return std::memcmp(few.data, many.data, few.bytes()) != 0;
     const auto axis = static_cast<size_t>(std::countr_zero(axes));
-    if (axes != one_axis(static_cast<int64_t>(axis)) || many.shape[axis] % rows != 0) return true;
-    const int64_t outer = many.shape.elements(0, axis);
+    if (axes != one_axis(static_cast<int64_t>(axis)) || many.shape[axis] % (inside * rows) != 0) return true;
+    const int64_t outer = many.shape.elements(0, axis) * inside;
     if (outer == 0 || many.shape.elements() == 0) return false;
     const auto row = static_cast<size_t>(many.bytes()) / static_cast<size_t>(outer * rows);
     const auto* at = static_cast<const std::byte*>(many.data);
@@ -122,17 +136,43 @@ class Search {
     return false;
   }
 
-  /// Whether a Reshape leaves other dimensions in front of the rows than there were: then an index of theirs is no
-  /// longer one of a row's elements.
-  static bool tears(const Pair& in, const Pair& out) {
-    if (out.is_unknown() || out.few->shape.rank() != out.many->shape.rank()) return true;
-    const auto in_front = [](const Pair& p) -> int64_t {
-      const Axes axes = p.growing();
-      const int axis = std::countr_zero(axes);
-      return std::popcount(axes) == 1 ? p.few->shape.elements(0, static_cast<size_t>(axis)) : -1;
-    };
-    const int64_t before = in_front(in), after = in_front(out);
-    return before < 0 || before != after;
+  /// Whether the indices of a Gather, constants that count the rows, pick for each row what is its own, as exporters
+  /// write masks.
+  static bool picks_own_rows(const Node& node, const std::vector<Pair>& inputs, int64_t rows) {
+    const bool nd = is_op(node, "GatherND");
+    if (!nd && !is_op(node, "Gather") && !is_op(node, "GatherElements")) return false;
+    const Pair &data = inputs[0], &index = inputs[1];
+    if (!index.few->constant || !index.many->constant || index.many->dtype != DType::kI64) return false;
+    const Axes of_data = data.growing(), of_index = index.growing();
+    if (std::popcount(of_data) != 1 || std::popcount(of_index) != 1) return false;
+    const Shape& shape = index.many->shape;
+    const auto axis = static_cast<size_t>(std::countr_zero(of_index));
+    const size_t end = shape.rank() - (nd ? 1 : 0);  // of its dimensions, those of the picks
+    if (axis >= end) return false;
+    const int64_t length = data.many->shape[static_cast<size_t>(std::countr_zero(of_data))];
+    const int64_t step = nd ? shape.back() : 1;
+    const int64_t part = nd ? std::countr_zero(of_data) - int_attr(node, "batch_dims", 0) : 0;
+    if (part < 0 || part >= step || length % rows != 0 || shape[axis] % rows != 0 || shape[axis] == 0) return false;
+    const int64_t inner = shape.elements(axis + 1, end), each = shape[axis] / rows;
+    const auto* at = static_cast<const int64_t*>(index.many->constant->data);
+    for (int64_t i = 0; i < shape.elements(0, end); ++i) {
+      const int64_t picked = at[i * step + part] < 0 ? at[i * step + part] + length : at[i * step + part];
+      if (picked / (length / rows) != i / inner % shape[axis] / each) return false;
+    }
+    return true;
+  }
+
+  /// How many times over the rows stand in the growing axis after a Reshape: it keeps the order of elements, so what
+  /// lies in front of the rows is dimensions of their own, or the outer part of that axis (sequences of batches as
+  /// one). 0 where it tears them: a dimension in front holds a part of each.
+  static int64_t outer_after(const Pair& in, const Pair& out, int64_t outer, int64_t rows) {
+    if (out.is_unknown() || out.few->shape.rank() != out.many->shape.rank()) return 0;
+    const Axes of_in = in.growing(), of_out = out.growing();
+    if (std::popcount(of_in) != 1 || std::popcount(of_out) != 1) return 0;
+    const auto from = static_cast<size_t>(std::countr_zero(of_in)), to = static_cast<size_t>(std::countr_zero(of_out));
+    const int64_t before = in.many->shape.elements(0, from) * outer, after = out.many->shape.elements(0, to);
+    if (after == 0 || before % after != 0) return 0;
+    return out.many->shape[to] % (before / after * rows) == 0 ? before / after : 0;
   }
 
   Pair pair(ValueId id) const { return {few_.facts(id), many_.facts(id)}; }
@@ -140,6 +180,7 @@ class Search {
   const Compiler& few_;
   const Compiler& many_;
   std::vector<bool> read_;
+  std::vector<int64_t> outer_;  // how many times over the rows stand in a value's growing axis
 };
 
 /// A node that makes the tensors of a sequence of the rows, which may then be combined in any way; "" where there is
