@@ -432,12 +432,15 @@ def test_calls_leak_nothing() -> None:
             case()
         gc.collect()
         before = sys.getrefcount(X), sys.getrefcount(X.dtype), sys.getrefcount(out)
-        size = rss()
-        for _ in range(1000):
-            case()
-        gc.collect()
+        growth = []
+        while len(growth) < 3 and (not growth or growth[-1] >= 2_000_000):  # a leak grows each time, what else runs once
+            size = rss()
+            for _ in range(1000):
+                case()
+            gc.collect()
+            growth.append(rss() - size)
         assert (sys.getrefcount(X), sys.getrefcount(X.dtype), sys.getrefcount(out)) == before
-        assert keeps_what_is_freed or rss() - size < 2_000_000
+        assert keeps_what_is_freed or growth[-1] < 2_000_000
 
 
 @pytest.mark.parametrize("mask", [False, True, [[True, False, False, False], [False] * 4]])
