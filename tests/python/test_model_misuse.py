@@ -433,7 +433,7 @@ def test_calls_leak_nothing() -> None:
         gc.collect()
         before = sys.getrefcount(X), sys.getrefcount(X.dtype), sys.getrefcount(out)
         growth = []
-        while len(growth) < 3 and (not growth or growth[-1] >= 2_000_000):  # a leak grows each time, what else runs once
+        while len(growth) < 3 and (not growth or growth[-1] >= 2_000_000):  # a leak grows each time
             size = rss()
             for _ in range(1000):
                 case()
