@@ -158,8 +158,9 @@ double CostCurve::bounded(double typical, double rows) const {
 
 Nanos CostCurve::measured(int64_t rows) const noexcept {
   const size_t mine = class_of(rows);
-  if (fresh_.load(std::memory_order_relaxed) == mine + 1) {
-    const Run median = cell(mine)->median.load(std::memory_order_relaxed);
+  const Cell* own = fresh_.load(std::memory_order_relaxed) == mine + 1 ? cell(mine) : nullptr;
+  if (own) {  // fresh_ publishes nothing: it may be seen before the cell
+    const Run median = own->median.load(std::memory_order_relaxed);
     if (static_cast<float>(rows) == median.rows) return whole(double(median.took));
   }
   const Forecast run = forecast(rows);

@@ -342,3 +342,29 @@ def test_an_index_picks_a_row_of_its_own_request(name: str) -> None:
 
     for feed, answer in zip(feeds, asyncio.run(serve()), strict=True):
         assert answer.tobytes() == np.asarray(model(*feed)).tobytes()
+
+
+def test_a_node_whose_axes_only_a_run_tells_is_taken_to_combine_rows() -> None:
+    """It once ended the search, and hid all that came behind it, too."""
+    start = helper.make_tensor_value_info("start", TensorProto.INT64, [1])
+    nodes = [node("Slice", "x", "start", "end", "one", to="z"), node("Softmax", "x", axis=0)]
+    graph = helper.make_graph(
+        nodes, "g", [value("x", FLOAT, "n", 6), start], [value("y", FLOAT, "n", 6), value("z", FLOAT, "n", None)],
+        [numpy_helper.from_array(np.array([v], np.int64), k) for k, v in (("end", 6), ("one", 1))],
+    )  # fmt: skip
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+    assert "Slice" in inferkit.Model.load(proto.SerializeToString())._mixing_node
+
+
+def test_branches_that_the_number_of_rows_chooses_are_not_taken_for_each_other() -> None:
+    """As many nodes in both, and far more values in the one."""
+    constants = [numpy_helper.from_array(np.float32(i), f"c{i}") for i in range(2000)]
+    one = helper.make_graph([node("Relu", "x", to="a")], "one", [], [value("a", FLOAT, "n", 6)])
+    other = helper.make_graph([node("Sum", "x", *(c.name for c in constants), to="b")], "other", [],
+                              [value("b", FLOAT, "n", 6)], constants)  # fmt: skip
+    nodes = [
+        node("Shape", "x", to="s"), node("Gather", "s", "zero", to="n"), node("Less", "n", "three", to="few"),
+        helper.make_node("If", ["few"], ["z"], then_branch=other, else_branch=one), node("Relu", "z"),
+    ]  # fmt: skip
+    model = graph_of(nodes, 2, 2, {"zero": np.array(0, np.int64), "three": np.array(3, np.int64)})
+    assert np.asarray(model(rows_of(2, [4])[0])).shape == (4, 6)

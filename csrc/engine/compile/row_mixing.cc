@@ -88,8 +88,7 @@ class Search {
       if (!inputs[i].is_data() || (i == 1 && is_op(node, "CastLike"))) continue;  // of that, the type alone
       const Axes growing = inputs[i].growing();
       if (growing == 0) continue;
-      if (def->schema.mixed_axes && (growing & def->schema.mixed_axes(context, i)) &&
-          !(i == 0 && outer == 1 && picks_own_rows(node, inputs, rows))) {
+      if ((growing & mixed_axes(*def, context, i)) && !(i == 0 && outer == 1 && picks_own_rows(node, inputs, rows))) {
         return true;
       }
       for (const ValueId id : node.outputs) {
@@ -105,6 +104,15 @@ class Search {
   }
 
  private:
+  /// All of them where only a run tells.
+  static Axes mixed_axes(const OpDef& def, const NodeContext& context, size_t i) {
+    try {
+      return def.schema.mixed_axes ? def.schema.mixed_axes(context, i) : Axes{0};
+    } catch (const NeedsValue&) {
+      return kAllAxes;
+    }
+  }
+
   /// Whether the values of its inputs meet, not only their shapes.
   static bool computes(const Node& node) {
     static constexpr std::string_view kNames[] = {
@@ -121,7 +129,8 @@ class Search {
     const Tensor &few = *p.few->constant, &many = *p.many->constant;
     if (few.data == many.data || few.shape.rank() != many.shape.rank()) return false;
     const Axes axes = p.growing();
-    if (axes == 0) return std::memcmp(few.data, many.data, few.bytes()) != 0;
+    if (few.dtype != many.dtype) return true;
+    if (axes == 0) return few.bytes() != 0 && std::memcmp(few.data, many.data, few.bytes()) != 0;
     const auto axis = static_cast<size_t>(std::countr_zero(axes));
     if (axes != one_axis(static_cast<int64_t>(axis)) || many.shape[axis] % (inside * rows) != 0) return true;
     const int64_t outer = many.shape.elements(0, axis) * inside;
@@ -142,7 +151,8 @@ class Search {
     const bool nd = is_op(node, "GatherND");
     if (!nd && !is_op(node, "Gather") && !is_op(node, "GatherElements")) return false;
     const Pair &data = inputs[0], &index = inputs[1];
-    if (!index.few->constant || !index.many->constant || index.many->dtype != DType::kI64) return false;
+    if (index.is_unknown() || !index.few->constant || !index.many->constant || index.many->dtype != DType::kI64)
+      return false;
     const Axes of_data = data.growing(), of_index = index.growing();
     if (std::popcount(of_data) != 1 || std::popcount(of_index) != 1) return false;
     const Shape& shape = index.many->shape;
@@ -197,6 +207,15 @@ std::string splits_rows(const Graph& graph, const Compiler& few, const Compiler&
   return {};
 }
 
+/// Whether a value and a node of the one are those of the other: where a condition that the shapes decide chose other
+/// branches, they are not.
+bool are_alike(const Graph& a, const Graph& b) {
+  const auto same = [](const Node& x, const Node& y) {
+    return x.op_type == y.op_type && x.domain == y.domain && x.inputs == y.inputs && x.outputs == y.outputs;
+  };
+  return a.values.size() == b.values.size() && std::ranges::equal(a.nodes, b.nodes, same);
+}
+
 }  // namespace
 
 std::string find_mixing_node(const Graph& graph, std::span<const InputFacts> few, std::span<const InputFacts> many,
@@ -206,8 +225,7 @@ std::string find_mixing_node(const Graph& graph, std::span<const InputFacts> few
   a.infer({});
   b.infer({});
   if (std::string label = splits_rows(graph, a, b); !label.empty()) return label;
-  // Where a condition that the shapes decide chose other branches, their nodes are not each other's.
-  if (a.graph().nodes.size() != b.graph().nodes.size()) return {};
+  if (!are_alike(a.graph(), b.graph())) return {};
   Search search(a, b);
   int64_t rows = 1;
   for (size_t i = 0; i < many.size(); ++i) {
