@@ -367,4 +367,5 @@ def test_branches_that_the_number_of_rows_chooses_are_not_taken_for_each_other()
         helper.make_node("If", ["few"], ["z"], then_branch=other, else_branch=one), node("Relu", "z"),
     ]  # fmt: skip
     model = graph_of(nodes, 2, 2, {"zero": np.array(0, np.int64), "three": np.array(3, np.int64)})
+    assert "If" in model._mixing_node
     assert np.asarray(model(rows_of(2, [4])[0])).shape == (4, 6)

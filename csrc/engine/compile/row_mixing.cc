@@ -225,7 +225,11 @@ std::string find_mixing_node(const Graph& graph, std::span<const InputFacts> few
   a.infer({});
   b.infer({});
   if (std::string label = splits_rows(graph, a, b); !label.empty()) return label;
-  if (!are_alike(a.graph(), b.graph())) return {};
+  if (!are_alike(a.graph(), b.graph())) {  // the number of rows decides what is done with them
+    const auto chooses = [](const Node& node) { return is_op(node, "If"); };
+    const auto it = std::ranges::find_if(graph.nodes, chooses);
+    return it == graph.nodes.end() ? "a node" : it->label();
+  }
   Search search(a, b);
   int64_t rows = 1;
   for (size_t i = 0; i < many.size(); ++i) {
