@@ -78,7 +78,7 @@ INFERKIT_INLINE void fold_columns(int64_t n, Block<kVectors> block, float* y, fl
   }
 }
 
-/// Calls f(first column, block) for blocks of `width` columns: of four vectors, then of what is left.
+/// Calls f(first column, block) for blocks of `width` columns: of eight vectors, then of what is left.
 template <class F>
 INFERKIT_INLINE void each_block(int64_t width, F f) {
   int64_t first = 0;
