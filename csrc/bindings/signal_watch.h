@@ -8,11 +8,11 @@
 namespace inferkit {
 
 /// Made with the GIL, and for work without it on the same thread. Python's handlers run in the main thread alone, and
-/// only while it has the GIL: so it takes it for a moment every 50 ms. What a handler raises stays the thread's pending
-/// error: set_exception() lets it stand, finish() throws it.
+/// only while it has the GIL: so it takes it for a moment every 50 ms, and not at all in runs that are shorter. What a
+/// handler raises stays the thread's pending error: set_exception() lets it stand, finish() throws it.
 class SignalWatch final : public RunControl {
  public:
-  SignalWatch() : thread_(PyThreadState_Get()), scope_(this) {}
+  SignalWatch() : RunControl(First::kLater), thread_(PyThreadState_Get()), scope_(this) {}
   /// With the GIL again, where the work seems to have ended well.
   void finish() const {
     if (raised_) throw pybind11::error_already_set();

@@ -3,11 +3,12 @@
 namespace inferkit {
 
 bool RunControl::ask() {
-  if (stopped_.load(std::memory_order_relaxed)) return false;
+  if (stopped()) return false;
   const Nanos now = SteadyClock::instance().now();
   if (now < next_) return true;
+  const bool too_early = next_ == kNotAsked;
   next_ = now + kEvery;
-  if (!look(now)) return true;
+  if (too_early || !look(now)) return true;
   stopped_.store(true, std::memory_order_relaxed);
   return false;
 }

@@ -38,11 +38,13 @@ class RunControl {
 
   /// False where the work is to stop. Nanoseconds: to be asked as often as every 10 us. What was computed since it was
   /// last true must not be used.
-  bool go_on() { return current_ == this ? ask() : !stopped_.load(std::memory_order_relaxed); }
+  bool go_on() { return current_ == this ? ask() : !stopped(); }
   /// The work that comes is estimated to take so long.
   void expect(Nanos nanos) {
     slices_ = nanos < 2 * kSlice ? 1 : static_cast<int>(std::min<Nanos>(nanos / kSlice, 1024));
   }
+  /// Whether it was told so, by whatever thread: without a look at the clock.
+  bool stopped() const { return stopped_.load(std::memory_order_relaxed); }
   /// Into how many parts each piece of that work is to be cut at least, so that it can be stopped between them.
   int slices() const { return slices_; }
 
@@ -52,15 +54,17 @@ class RunControl {
   }
 
  protected:
+  enum class First : uint8_t { kAtOnce, kLater };  // the first look: when it is first asked, or kEvery after that
+  explicit RunControl(First first = First::kAtOnce) : next_(first == First::kAtOnce ? 0 : kNotAsked) {}
   /// Whether to stop; on the working thread, at most every kEvery.
   virtual bool look(Nanos now) = 0;
 
  private:
-  static constexpr Nanos kEvery = 50'000'000, kSlice = 5'000'000;
+  static constexpr Nanos kEvery = 50'000'000, kSlice = 5'000'000, kNotAsked = -1;
   bool ask();
 
   std::atomic<bool> stopped_{false};  // relaxed: it publishes nothing else
-  Nanos next_ = 0;                    // of the working thread, as is the next
+  Nanos next_;                        // of the working thread, as is the next
   int slices_ = 1;
   static inline constinit thread_local RunControl* current_ = nullptr;
 };
