@@ -2,6 +2,7 @@
 // minimum finds first; TopK ranks NaN highest. Of equals the lower index comes first.
 #include <algorithm>
 #include <cstring>
+#include <limits>
 
 #include "engine/compile/op_registry.h"
 #include "engine/ops/common/extreme.h"
@@ -24,23 +25,25 @@ struct ArgParams {
 
 constexpr int64_t kColumns = 64;  // that are read together, as their memory is adjacent
 
-/// For each of `width` columns of `rows` rows, where the greatest stands; row(j, values) writes row j. False where the
-/// work was left.
-template <bool kMax, bool kLast, class V, class Row>
+/// For each of `width` columns of `rows` rows, where the greatest key stands; row(j, keys) writes those of row j. False
+/// where the work was left.
+template <bool kLast, class Key, class Row>
 bool find_columns(WorkMeter& meter, int64_t rows, int64_t width, const Row& row, int64_t* where) {
-  V best[kColumns], values[kColumns];
+  // Indices as wide as keys, and always so many columns: without a branch, and in vectors.
+  Key best[kColumns] = {}, keys[kColumns] = {}, at[kColumns] = {};
   row(0, best);
-  std::fill_n(where, width, 0);
-  return for_blocks(meter, 1, rows, width, [&](int64_t begin, int64_t end) {
+  const bool found = for_blocks(meter, 1, rows, width, [&](int64_t begin, int64_t end) {
     for (int64_t j = begin; j < end; ++j) {
-      row(j, values);
-      for (int64_t i = 0; i < width; ++i) {
-        if (!replaces<kMax, kLast>(values[i], best[i])) continue;
-        best[i] = values[i];
-        where[i] = j;
+      row(j, keys);
+      for (int64_t i = 0; i < kColumns; ++i) {
+        const bool better = kLast ? keys[i] >= best[i] : keys[i] > best[i];
+        best[i] = better ? keys[i] : best[i];
+        at[i] = better ? static_cast<Key>(j) : at[i];
       }
     }
   });
+  std::copy_n(at, width, where);
+  return found;
 }
 
 /// Calls f(first element, columns, where to write their places) for every block of columns, until it gives false.
@@ -53,14 +56,20 @@ void for_each_columns(const ArgParams& p, int64_t* y, F&& f) {
   }
 }
 
-template <bool kMax, bool kLast>
+/// Of fewer than 2^31 rows.
+template <bool kLast>
 void run_arg_floats(const void* params, std::byte* const* io, const ExecContext&) {
   const auto& p = *static_cast<const ArgParams*>(params);
+  const int64_t flip = p.min ? -1 : 0;
   WorkMeter meter;
   for_each_columns(p, reinterpret_cast<int64_t*>(io[1]), [&](int64_t at, int64_t width, int64_t* where) {
     const float* x = reinterpret_cast<const float*>(io[0]) + at;
-    const auto row = [&](int64_t j, float* to) { std::copy_n(x + j * p.inner, width, to); };
-    return find_columns<kMax, kLast, float>(meter, p.n, width, row, where);
+    const auto row = [&](int64_t j, int32_t* to) {
+      float line[kColumns] = {};
+      std::copy_n(x + j * p.inner, width, line);
+      for (int64_t i = 0; i < kColumns; ++i) to[i] = floating_key(line[i], flip, NanKey::kHighest);
+    };
+    return find_columns<kLast, int32_t>(meter, p.n, width, row, where);
   });
 }
 
@@ -72,7 +81,7 @@ void run_arg_keys(const void* params, std::byte* const* io, const ExecContext&) 
     const auto row = [&](int64_t j, int64_t* to) {
       p.keys(io[0] + (at + j * p.inner) * p.size, 1, width, p.min, NanKey::kHighest, to);
     };
-    return find_columns<true, kLast, int64_t>(meter, p.n, width, row, where);
+    return find_columns<kLast, int64_t>(meter, p.n, width, row, where);
   });
 }
 
@@ -126,8 +135,8 @@ void lower_arg(LowerContext& c) {
   if (x.dtype == DType::kF32 && p.inner == 1) {
     p.reduce = kernels::reduce_fn(kMax ? kernels::Reduce::kMax : kernels::Reduce::kMin);
     fn = last ? run_arg_row<true> : run_arg_row<false>;
-  } else if (x.dtype == DType::kF32) {
-    fn = last ? run_arg_floats<kMax, true> : run_arg_floats<kMax, false>;
+  } else if (x.dtype == DType::kF32 && p.n <= std::numeric_limits<int32_t>::max()) {
+    fn = last ? run_arg_floats<true> : run_arg_floats<false>;
   }
   c.step(fn, p, {c.in(0), c.out(0)}, static_cast<double>(x.shape.elements()) * 0.5);
 }

@@ -4,6 +4,7 @@
 #pragma once
 #include <algorithm>
 #include <cstddef>
+#include <type_traits>
 
 #include "engine/compile/lower.h"
 #include "engine/ops/common/recurrent_activation.h"
@@ -146,6 +147,9 @@ void walk(const RecurrentParams& p, std::byte* const* operands, const ExecContex
   const RecurrentIo<W> io(operands);
   if (io.lengths) check_lengths(p, io.lengths);
   RunControl* const control = RunControl::current();
+  // Of a time step: some eight multiply-adds a nanosecond, one in double.
+  const int64_t row_products = p.gates * p.hidden * p.hidden;
+  const int64_t row_nanos = 1 + (std::is_same_v<W, float> ? row_products / 8 : row_products);
   const auto run = [&](int64_t first, int64_t last) {
     const int64_t rows = last - first;
     const auto load = [&](const W* from, W* to) {
@@ -166,7 +170,8 @@ void walk(const RecurrentParams& p, std::byte* const* operands, const ExecContex
     };
     load(io.h0, io.state);
     if (io.cell) load(io.c0, io.cell);
-    for (int64_t s = 0; s < p.steps && (!control || control->go_on()); ++s) {
+    WorkMeter meter(control);
+    for (int64_t s = 0; s < p.steps && meter.go_on(rows * row_nanos); ++s) {
       const RecurrentBlock<W> block{
           p, io, first, rows, p.reverse ? p.steps - 1 - s : s, rows == p.batch ? &context : nullptr};
       cell(block);
@@ -179,7 +184,7 @@ void walk(const RecurrentParams& p, std::byte* const* operands, const ExecContex
   };
   // One piece for each thread, as every piece reads all of R; a thread is worth waking for a few rows and about a
   // million multiply-adds.
-  const int64_t row_work = std::max<int64_t>(1, p.steps * p.gates * p.hidden * p.hidden);
+  const int64_t row_work = std::max<int64_t>(1, p.steps * row_products);
   const int64_t least = std::max<int64_t>(4, (int64_t{1} << 20) / row_work);
   for_ranges(context, p.batch, std::max(least, p.batch / std::max(1, context.max_threads)), run);
 }

@@ -23,20 +23,6 @@ struct TileArgs : GemmArgs {
   bool resume = false, finish = true;
 };
 
-/// The first sums of a tile: zero, or what an earlier block of K left in C. `last` columns are in the last panel.
-template <int kRows, int kPanels>
-INFERKIT_INLINE void start(F32x16 (&acc)[kRows][kPanels], const TileArgs& g, int64_t row, int64_t column,
-                           int64_t last) {
-  _Pragma("GCC unroll 12") for (int r = 0; r < kRows; ++r) {
-    _Pragma("GCC unroll 8") for (int p = 0; p < kPanels; ++p) {
-      const float* at = g.c + (row + r) * g.ldc + column + p * kPanelColumns;
-      acc[r][p] = !g.resume                                  ? broadcast(0)
-                  : p == kPanels - 1 && last < kPanelColumns ? load_partial(at, last)
-                                                             : load(at);
-    }
-  }
-}
-
 /// Adds the bias. It comes last, so that sums which are small beside it are not rounded to its last place at every
 /// step.
 template <int kRows, int kPanels>
@@ -63,13 +49,12 @@ void tile(const TileArgs& g, int64_t row, int64_t panel) {
   const float* b = g.b + panel * g.b_panel_stride;
   const int64_t column = panel * kPanelColumns;
   const int64_t last = g.n - column - (kPanels - 1) * kPanelColumns;  // columns of the last panel: 1 to 16 or more
+  float* c = g.c + row * g.ldc + column;
   F32x16 acc[kRows][kPanels];
-  start(acc, g, row, column, last);
-
-  add_product(acc, a, g.lda, PanelsOfB{b, g.b_k_stride, g.b_panel_stride}, g.k, g.k_chunk, g.resume);
+  add_product(acc, a, g.lda, PanelsOfB{b, g.b_k_stride, g.b_panel_stride}, g.k, g.k_chunk,
+              Before{g.resume ? c : nullptr, g.ldc, last});
   if (g.finish) add_bias(acc, g, row, column, last);
   const float* residual = g.finish && g.residual ? g.residual + row * g.ldr + column : nullptr;
-  float* c = g.c + row * g.ldc + column;
   const bool rectify = g.finish && g.act == Unary::kRelu;
   _Pragma("GCC unroll 12") for (int r = 0; r < kRows; ++r) {
     _Pragma("GCC unroll 8") for (int p = 0; p < kPanels; ++p) {

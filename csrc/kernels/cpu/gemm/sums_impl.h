@@ -107,36 +107,74 @@ constexpr int beside(int sums) {
   return sums * 4 <= kMost ? 4 : sums * 2 <= kMost ? 2 : 1;
 }
 
-/// acc = A B in chunks of k (kernels/summation.h). Where it `holds` the sum of the chunks before these, that comes
-/// first; else it is zero.
+/// Sums of the chunks before these: rows of C, whose last panel has `last` columns, or nothing.
+struct Before {
+  const float* at = nullptr;
+  int64_t stride = 0, last = kPanelColumns;
+  INFERKIT_MEMBER F32x16 get(int r, int p, int panels) const {
+    const float* from = at + r * stride + p * kPanelColumns;
+    return p == panels - 1 && last < kPanelColumns ? load_partial(from, last) : load(from);
+  }
+};
+
+template <int kRows, int kPanels>
+INFERKIT_INLINE void load_before(F32x16 (&acc)[kRows][kPanels], const Before& before) {
+  _Pragma("GCC unroll 12") for (int r = 0; r < kRows; ++r) {
+    _Pragma("GCC unroll 8") for (int p = 0; p < kPanels; ++p) acc[r][p] = before.get(r, p, kPanels);
+  }
+}
+
+template <int kRows, int kPanels>
+INFERKIT_INLINE void add_before(F32x16 (&acc)[kRows][kPanels], const Before& before) {
+  _Pragma("GCC unroll 12") for (int r = 0; r < kRows; ++r) {
+    _Pragma("GCC unroll 8") for (int p = 0; p < kPanels; ++p) acc[r][p] = before.get(r, p, kPanels) + acc[r][p];
+  }
+}
+
+template <int kRows, int kPanels>
+INFERKIT_INLINE void set_zero(F32x16 (&acc)[kRows][kPanels]) {
+  _Pragma("GCC unroll 12") for (int r = 0; r < kRows; ++r) {
+    _Pragma("GCC unroll 8") for (int p = 0; p < kPanels; ++p) acc[r][p] = broadcast(0);
+  }
+}
+
+template <int kRows, int kPanels>
+INFERKIT_INLINE void store_sums(float (&to)[kRows][kPanels][kLanes], const F32x16 (&acc)[kRows][kPanels]) {
+  _Pragma("GCC unroll 12") for (int r = 0; r < kRows; ++r) {
+    _Pragma("GCC unroll 8") for (int p = 0; p < kPanels; ++p) store(to[r][p], acc[r][p]);
+  }
+}
+
+/// acc = what was summed before, then A B in chunks of k (kernels/summation.h).
 template <int kRows, int kPanels, class B>
 INFERKIT_INLINE void add_product(F32x16 (&acc)[kRows][kPanels], const float* a, int64_t lda, B b, int64_t k,
-                                 int64_t chunk, bool holds) {
+                                 int64_t chunk, const Before& before) {
+  bool resumes = before.at != nullptr, holds = false;
   int64_t at = 0;
   if constexpr (constexpr int kBeside = beside(kRows * kPanels); kBeside > 1) {
+    if (resumes) load_before(acc, before);
+    holds = resumes;
+    resumes = false;
     for (; k - at > (kBeside - 1) * chunk; at += kBeside * chunk, holds = true) {
       const int64_t last = k - at - (kBeside - 1) * chunk;
       add_beside<kBeside>(acc, a + at, lda, b.from(at), chunk, last < chunk ? last : chunk, holds);
     }
   }
   // In turn, each at the full width of the tile; what was summed before waits in memory.
-  float waiting[kRows][kPanels][kLanes];
+  alignas(64) float waiting[kRows][kPanels][kLanes];
   for (; at < k; at += chunk, holds = true) {
-    if (holds) {
-      _Pragma("GCC unroll 12") for (int r = 0; r < kRows; ++r) {
-        _Pragma("GCC unroll 8") for (int p = 0; p < kPanels; ++p) {
-          store(waiting[r][p], acc[r][p]);
-          acc[r][p] = broadcast(0);
-        }
-      }
-    }
+    if (holds) store_sums(waiting, acc);
+    set_zero(acc);
     multiply(acc, a + at, lda, b.from(at), k - at < chunk ? k - at : chunk);
     if (holds) {
       _Pragma("GCC unroll 12") for (int r = 0; r < kRows; ++r) {
         _Pragma("GCC unroll 8") for (int p = 0; p < kPanels; ++p) acc[r][p] = load(waiting[r][p]) + acc[r][p];
       }
+    } else if (resumes) {
+      add_before(acc, before);
     }
   }
+  if (!holds) set_zero(acc);  // k is 0
 }
 
 /// The tiles of one kind of GEMM, Tile<rows, panels>::run, where that many sums fit.

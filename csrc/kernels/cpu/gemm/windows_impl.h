@@ -64,11 +64,8 @@ template <int kRows, int kPanels>
 struct WindowTile {
   static void run(const WindowGemmArgs& g, int64_t row, int64_t panel) {
     F32x16 acc[kRows][kPanels];
-    _Pragma("GCC unroll 12") for (int r = 0; r < kRows; ++r) {
-      _Pragma("GCC unroll 8") for (int p = 0; p < kPanels; ++p) acc[r][p] = broadcast(0);
-    }
     add_product(acc, g.a + row * g.lda, g.lda, WindowsOfB{g.b + panel * kPanelColumns, g.offsets}, g.k, g.k_chunk,
-                false);
+                Before{});
     _Pragma("GCC unroll 12") for (int r = 0; r < kRows; ++r) {
       const F32x16 bias = broadcast(g.bias ? g.bias[row + r] : 0);
       _Pragma("GCC unroll 8") for (int p = 0; p < kPanels; ++p) {
