@@ -252,3 +252,24 @@ def test_hardmax_stands_where_arg_max_does(dtype: str) -> None:
         assert place.tolist() == np.argmax(x, axis=axis, keepdims=True).tolist()
         expected = np.arange(x.shape[axis]).reshape([-1, 1] if axis == 0 else [1, -1]) == place
         np.testing.assert_array_equal(Case("Hardmax", x, axis=axis, opset=13).run()[0], expected.astype(dtype))
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("last", [0, 1])
+@pytest.mark.parametrize("op", ["ArgMax", "ArgMin"])
+def test_the_place_of_an_extreme_is_numpys(op: str, last: int, dtype: str) -> None:
+    """NaN before all, of equals the first or the last, in rows and in blocks of columns that are full or not."""
+    rng = np.random.default_rng(0)
+    find = np.argmax if op == "ArgMax" else np.argmin
+    for shape, axis in (((3, 7, 130), 1), ((5, 1, 64), 1), ((2, 300, 3), 1), ((200, 65), 0), ((40, 9), 1)):
+        for some_nan in (False, True):
+            x = rng.integers(-3, 3, shape).astype(dtype)
+            choice = rng.random(shape)
+            x[choice < 0.1] = np.inf
+            x[(choice > 0.1) & (choice < 0.2)] = -np.inf
+            x[(choice > 0.2) & (choice < 0.25)] = -0.0
+            if some_nan:
+                x[(choice > 0.25) & (choice < 0.28)] = np.nan
+            got = Case(op, x, axis=axis, keepdims=0, select_last_index=last, opset=13).run()[0]
+            expected = shape[axis] - 1 - find(np.flip(x, axis), axis) if last else find(x, axis)
+            np.testing.assert_array_equal(got, expected)

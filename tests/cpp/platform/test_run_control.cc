@@ -16,6 +16,8 @@ namespace {
 /// Stops when it is told to.
 class Switch final : public RunControl {
  public:
+  explicit Switch(First first = First::kAtOnce) : RunControl(first) {}
+  static Switch late() { return Switch(First::kLater); }
   std::atomic<bool> off{false};
   int looks = 0;
 
@@ -67,6 +69,21 @@ TEST(what_is_stopped_stays_so) {
   control.off = false;
   CHECK(stops([] { RunControl::check(); }));
   CHECK_EQ(control.looks, 1);
+}
+
+TEST(a_late_control_does_not_look_when_it_is_first_asked) {
+  Switch control = Switch::late();
+  control.off = true;
+  const RunControl::Scope scope(&control);
+  CHECK(control.go_on());
+  CHECK_EQ(control.looks, 0);
+  CHECK(!control.stopped());
+  // From then on the clock counts.
+  const Nanos end = SteadyClock::instance().now() + 20'000'000'000;
+  while (control.go_on() && SteadyClock::instance().now() < end) {
+  }
+  CHECK_EQ(control.looks, 1);
+  CHECK(control.stopped());
 }
 
 TEST(parts_that_are_left_are_not_called) {
