@@ -195,7 +195,7 @@ def _same(name: str, old: Any, new: Any) -> bool:
     """Whether both gave the same bits; stops where they are not even close."""
     from inferkit._cli._compare import difference
 
-    pairs = list(zip(old, new, strict=True)) if isinstance(old, list) else [(old, new)]
+    pairs = list(zip(old, new, strict=True)) if isinstance(old, (list, tuple)) else [(old, new)]
     for before, after in pairs:
         problem = difference(after, before, tolerance=1e-2)
         if problem:
