@@ -61,10 +61,16 @@ class RunControl {
 
  private:
   static constexpr Nanos kEvery = 50'000'000, kSlice = 5'000'000, kNotAsked = -1;
+  // Who asks far more often than this gets answers without a look at the clock, which takes as long as a small kernel;
+  // so few of them in a row that pieces which are suddenly long do not count.
+  static constexpr Nanos kClockEvery = 100'000;
+  static constexpr int kMostUnread = 15;
   bool ask();
 
   std::atomic<bool> stopped_{false};  // relaxed: it publishes nothing else
-  Nanos next_;                        // of the working thread, as is the next
+  Nanos next_;                        // of the working thread, as are those that follow
+  Nanos read_ = 0;                    // when it last looked at the clock
+  int unread_ = 0, left_ = 0;         // answers without: since then, and until it looks again
   int slices_ = 1;
   static inline constinit thread_local RunControl* current_ = nullptr;
 };
