@@ -37,13 +37,17 @@ int64_t largest_factor(int64_t n) {
 /// Elements [first, last) of each of the p transforms of m elements in `out` become elements of the one of p m.
 inline void join(int64_t p, int64_t m, int64_t first, int64_t last, Complex* out, const Complex* roots, int64_t step,
                  Complex* spare) {
-  for (int64_t k = first; k < last; ++k) {
-    for (int64_t r = 0; r < p; ++r) spare[r] = times(out[r * m + k], roots[r * k * step]);
-    if (p == 2) {
-      out[k] = spare[0] + spare[1];
-      out[m + k] = spare[0] - spare[1];
-      continue;
+  if (p == 2) {
+    for (int64_t k = first; k < last; ++k) {
+      const Complex a = out[k], b = times(out[m + k], roots[k * step]);
+      out[k] = a + b;
+      out[m + k] = a - b;
     }
+    return;
+  }
+  for (int64_t k = first; k < last; ++k) {
+    spare[0] = out[k];
+    for (int64_t r = 1; r < p; ++r) spare[r] = times(out[r * m + k], roots[r * k * step]);
     for (int64_t q = 0; q < p; ++q) {
       Complex sum = spare[0];
       for (int64_t r = 1; r < p; ++r) sum += times(spare[r], roots[r * q % p * m * step]);
@@ -66,6 +70,12 @@ void transform(int64_t n, const Complex* in, int64_t stride, Complex* out, const
   }
   if (n == 1) {
     *out = *in;
+    return;
+  }
+  if (n == 2) {
+    const Complex a = in[0], b = in[stride];
+    out[0] = a + b;
+    out[1] = a - b;
     return;
   }
   const int64_t p = least_factor(n), m = n / p;

@@ -7,6 +7,7 @@
 #include "engine/plan/draw_stream.h"
 #include "engine/plan/text_heap.h"
 #include "engine/run/run_lists.h"
+#include "engine/run/run_values.h"
 #include "graph/text_tensor.h"
 #include "graph/topological_sort.h"
 #include "platform/float_environment.h"
@@ -106,10 +107,8 @@ class StagedRun final {
   void run(const Graph& graph, PlanCache::Lease first, std::span<const Tensor> inputs) {
     std::vector<ValueId> tensors;  // what is in a sequence is looked at by what runs on values
     for (size_t i = 0; i < inputs.size(); ++i) {
-      put(graph.inputs[i], inputs[i]);
-      if (inputs[i].list) continue;
-      tensors.push_back(graph.inputs[i]);
-      foreign_[static_cast<size_t>(graph.inputs[i])] = !values_vary_;  // a body's are values of the run around it
+      values_.put(graph.inputs[i], inputs[i], !values_vary_ && !inputs[i].list);  // a body's are the outer run's
+      if (!inputs[i].list) tensors.push_back(graph.inputs[i]);
     }
     std::shared_ptr<const Continuation> next = run_plan(first, tensors);
     while (next) {
@@ -127,40 +126,29 @@ class StagedRun final {
  private:
   class NodeRun;
 
-  void put(ValueId id, Tensor tensor) {
-    const auto at = static_cast<size_t>(id);
-    if (values_.size() <= at) values_.resize(at + 1);
-    values_[at] = std::move(tensor);
-    set_.resize(values_.size());
-    set_[at] = true;
-    foreign_.resize(values_.size());
-    foreign_[at] = false;
-  }
   /// Before a value decides something: a copy takes the place of the caller's memory, which others may write.
   void settle(ValueId id) {
-    const auto at = static_cast<size_t>(id);
-    if (at >= foreign_.size() || !foreign_[at]) return;
-    const Tensor theirs = values_[at];
+    if (!values_.is_foreign(id)) return;
+    const Tensor theirs = values_[id];
     void* data = nullptr;
     Tensor ours = pool_tensor(*environment_.pool, budget_, theirs.dtype, theirs.shape, &data);
     copy_value(data, theirs);
-    put(id, std::move(ours));
+    values_.put(id, std::move(ours));
   }
   /// Strings that its nodes gave may show its constants.
   void keep_text_of(const std::shared_ptr<const Continuation>& next) const {
     for (const Node& node : next->dynamic) {
       for (const ValueId id : node.outputs) {
-        if (id == kNoValue || values_[static_cast<size_t>(id)].dtype != DType::kString) continue;
+        if (id == kNoValue || !values_.has(id) || values_[id].dtype != DType::kString) continue;
         return TextHeap::current().keep(next, kPlanBytes);
       }
     }
   }
   const Tensor& get(ValueId id, const Graph& graph) const {
-    const auto at = static_cast<size_t>(id);
-    if (at < set_.size() && set_[at]) return values_[at];
+    if (values_.has(id)) return values_[id];
     const Tensor* constant = graph.constant(id);
-    if (!constant) throw Error(ErrorCode::kModel, cat("the value '", graph.values[at].name, "' is not there"));
-    return *constant;
+    if (constant) return *constant;
+    throw Error(ErrorCode::kModel, cat("the value '", graph.values[static_cast<size_t>(id)].name, "' is not there"));
   }
 
   std::shared_ptr<const Continuation> run_plan(const PlanCache::Lease& lease, std::span<const ValueId> inputs) {
@@ -168,7 +156,7 @@ class StagedRun final {
     RunControl::check();
     budget_.spend(plan.estimated_nanos);
     std::vector<const void*> in;
-    for (const ValueId id : inputs) in.push_back(values_[static_cast<size_t>(id)].data);
+    for (const ValueId id : inputs) in.push_back(values_[id].data);
     std::vector<void*> out(plan.results.size());
     for (size_t i = 0; i < out.size(); ++i) {
       const auto& [dtype, shape] = plan.outputs[i];
@@ -180,7 +168,7 @@ class StagedRun final {
       } else {
         tensor = pool_tensor(*environment_.pool, budget_, dtype, shape, &out[i]);
       }
-      put(result.value, std::move(tensor));
+      values_.put(result.value, std::move(tensor));
     }
     lease.session().run(in, out, exec_context_for(plan, environment_.threads));
     const bool text = std::ranges::any_of(plan.outputs, [](const Port& port) { return port.dtype == DType::kString; });
@@ -194,7 +182,7 @@ class StagedRun final {
     std::vector<ValueId> out;
     for (auto& [id, item] : plan_inputs(next, values_)) {
       out.push_back(id);
-      if (item) put(id, *item);
+      if (item) values_.put(id, *item);
     }
     return out;
   }
@@ -203,13 +191,13 @@ class StagedRun final {
     std::vector<Shape> shapes;
     std::string key(reinterpret_cast<const char*>(&next.serial), sizeof(next.serial));
     for (const ValueId id : inputs) {
-      const Tensor& value = values_[static_cast<size_t>(id)];
+      const Tensor& value = values_[id];
       shapes.push_back(value.shape);
       key.push_back(static_cast<char>(value.dtype));
     }
     key += lists_key(next, values_);  // first: then all that follows has one meaning
     for (const size_t i : next.known) {
-      const Tensor& value = values_[static_cast<size_t>(next.rest.inputs[i])];
+      const Tensor& value = values_[next.rest.inputs[i]];
       if (!value.list) append_value(key, value);
     }
     return plans_.acquire(shapes, key, [&] { return compile_after(next); });
@@ -219,13 +207,13 @@ class StagedRun final {
     budget_.spend(compile_nanos(next.rest));
     std::vector<InputFacts> facts;
     for (const ValueId id : next.rest.inputs) {
-      const Tensor& value = values_[static_cast<size_t>(id)];
-      facts.push_back({value.dtype, value.shape, nullptr, foreign_[static_cast<size_t>(id)], value.list != nullptr});
+      const Tensor& value = values_[id];
+      facts.push_back({value.dtype, value.shape, nullptr, values_.is_foreign(id), value.list != nullptr});
     }
     std::vector<Tensor> known;
     known.reserve(next.known.size());
     for (const size_t i : next.known) {
-      const Tensor& value = values_[static_cast<size_t>(next.rest.inputs[i])];
+      const Tensor& value = values_[next.rest.inputs[i]];
       if (value.list) {
         facts[i].list = list_facts(*value.list);
         continue;
@@ -251,7 +239,7 @@ class StagedRun final {
   void run_node(const Node& node, const Continuation& next);
 
   void deliver(const PlanResult& result) {
-    const Tensor& value = values_[static_cast<size_t>(result.value)];
+    const Tensor& value = values_[result.value];
     if (value.list) return sink_.give(static_cast<size_t>(result.output), value);
     void* to = sink_.allocate(static_cast<size_t>(result.output), value.dtype, value.shape);
     copy_value(to, value);
@@ -262,9 +250,7 @@ class StagedRun final {
   const RunEnvironment& environment_;
   RunBudget& budget_;
   const bool values_vary_;
-  std::vector<Tensor> values_;
-  std::vector<bool> set_;
-  std::vector<bool> foreign_;  // the caller's memory
+  RunValues values_;
 };
 
 /// What a dynamic node sees of the run.
@@ -339,7 +325,7 @@ void StagedRun::run_node(const Node& node, const Continuation& next) {
   for (size_t i = 0; i < node.outputs.size(); ++i) {
     if (node.outputs[i] == kNoValue) continue;
     if (i >= results.size()) context.fail(cat("has no output ", i));
-    put(node.outputs[i], std::move(results[i]));
+    values_.put(node.outputs[i], std::move(results[i]));
   }
 }
 

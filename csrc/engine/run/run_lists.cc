@@ -5,16 +5,13 @@
 namespace inferkit {
 namespace {
 
-const Tensor& input(const Continuation& next, std::span<const Tensor> values, size_t i) {
-  return values[static_cast<size_t>(next.rest.inputs[i])];
-}
+const Tensor& input(const Continuation& next, const RunValues& values, size_t i) { return values[next.rest.inputs[i]]; }
 
 bool is_known(const Continuation& next, size_t i) { return std::ranges::binary_search(next.known, i); }
 
 }  // namespace
 
-std::vector<std::pair<ValueId, std::optional<Tensor>>> plan_inputs(const Continuation& next,
-                                                                   std::span<const Tensor> values) {
+std::vector<std::pair<ValueId, std::optional<Tensor>>> plan_inputs(const Continuation& next, const RunValues& values) {
   const auto count = [&](size_t i) {
     const Tensor& value = input(next, values, i);
     if (!value.list) return kNoList;
@@ -28,7 +25,7 @@ std::vector<std::pair<ValueId, std::optional<Tensor>>> plan_inputs(const Continu
   return out;
 }
 
-std::string lists_key(const Continuation& next, std::span<const Tensor> values) {
+std::string lists_key(const Continuation& next, const RunValues& values) {
   std::string key;
   for (size_t i = 0; i < next.rest.inputs.size(); ++i) {
     const Tensor& value = input(next, values, i);
