@@ -4,25 +4,12 @@ The linker keeps one copy of a weak symbol, from whichever file: a copy with AVX
 Reads the objects of a CMake build: set INFERKIT_BUILD_DIR, or build below ``build/``.
 """
 
-import os
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parents[2]
-BUILD = Path(os.environ.get("INFERKIT_BUILD_DIR", ROOT / "build"))
-
-
-def sanitized(path: Path) -> bool:
-    """Sanitizers add names of their own."""
-    caches = (parent / "CMakeCache.txt" for parent in path.parents)
-    text = next((cache.read_text() for cache in caches if cache.is_file()), "")
-    return any(line.startswith("INFERKIT_SANITIZE:") and not line.endswith("=") for line in text.splitlines())
-
-
-OBJECTS = [path for path in sorted(BUILD.glob("**/kernels/cpu/*/avx*.cc.o")) if not sanitized(path)]
+from kernel_objects import OBJECTS
 
 pytestmark = pytest.mark.skipif(
     not OBJECTS or not shutil.which("nm"), reason="needs nm and the objects of a build (INFERKIT_BUILD_DIR)"
