@@ -225,7 +225,7 @@ void Batcher::refuse_if_late(const Checked& checked, const SubmitOptions& option
   Outlook outlook;
   if (!passed) {
     outlook = scheduler_.outlook(*checked.layout, checked.rows, options.priority, options.deadline, now);
-    if (!outlook.known || outlook.end <= options.deadline) return;
+    if (!outlook.known || (outlook.end <= options.deadline - outlook.spare && outlook.others >= 0)) return;
   }
   recorder_.ended(Phase::kExpired, now);
   trace_refusal(Phase::kExpired, options.id ? options.id : new_id(), options.name, options.priority, checked.rows, now);
@@ -233,11 +233,19 @@ void Batcher::refuse_if_late(const Checked& checked, const SubmitOptions& option
   const Nanos has = options.deadline - now;
   // Nobody is served sooner for having waited where the run alone takes longer.
   const bool too_short = predictor_.forecast(*checked.layout, checked.rows).likely > has;
-  throw Refusal(
-      ErrorCode::kDeadline,
-      cat("the request cannot be answered by its deadline: it has ", double(has) * 1e-6,
-          " ms left, and the requests before it and its own run take about ", double(outlook.end - now) * 1e-6, " ms"),
-      too_short ? kNever : outlook.end - options.deadline);
+  const auto milliseconds = [](Nanos n) { return cat(double(n) * 1e-6, " ms"); };
+  const std::string why =
+      outlook.end > options.deadline - outlook.spare
+          ? cat("it has ", milliseconds(has), " left, and the requests before it and its own run take about ",
+                milliseconds(outlook.end - now),
+                outlook.end > options.deadline
+                    ? ""
+                    : cat(", and ", milliseconds(outlook.spare), " of its time are kept in reserve"))
+          : cat("it would go before requests that have been admitted, and they would be late by about ",
+                milliseconds(-outlook.others));
+  const Nanos missing = std::max(outlook.end + outlook.spare - options.deadline, -outlook.others);
+  throw Refusal(ErrorCode::kDeadline, cat("the request cannot be answered by its deadline: ", why),
+                too_short ? kNever : missing);
 }
 
 RequestRef Batcher::admit(std::span<const StridedView> inputs, const Checked& checked, const SubmitOptions& options) {

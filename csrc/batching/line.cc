@@ -30,8 +30,12 @@ bool follows(const Request& request, const Request& last) {
 // The index
 
 /// The sums of a request, from its own figures and its children's.
-void Line::add_up(Request& r) noexcept {
+void Line::add_up(Request& r) const noexcept {
   LineSums sums{r.rows, arrival(r), r.deadline};
+  const int64_t before = r.rows + (r.left_ ? r.left_->sums_.rows : 0);
+  sums.slack = after(r.deadline, before);
+  if (r.left_) sums.slack = std::min(sums.slack, r.left_->sums_.slack);
+  if (r.right_) sums.slack = std::min(sums.slack, after(r.right_->sums_.slack, before));
   for (const Request* child : {r.left_, r.right_}) {
     if (!child) continue;
     sums.rows += child->sums_.rows;
@@ -39,6 +43,19 @@ void Line::add_up(Request& r) noexcept {
     sums.deadline = std::min(sums.deadline, child->sums_.deadline);
   }
   r.sums_ = sums;
+}
+
+/// Children before their parents, without a stack: from the leftmost leaf on, up, and down to the right.
+void Line::add_up_all() const noexcept {
+  const auto down = [](Request* at) {
+    while (at->left_ || at->right_) at = at->left_ ? at->left_ : at->right_;
+    return at;
+  };
+  for (Request* at = root_ ? down(root_) : nullptr; at;) {
+    add_up(*at);
+    Request* const parent = at->parent_;
+    at = parent && parent->left_ == at && parent->right_ ? down(parent->right_) : parent;
+  }
 }
 
 /// Puts `by`, which may be null, where the request hangs in the tree.
@@ -71,12 +88,7 @@ void Line::insert(Request& r, Request* parent, bool left) const noexcept {
     lift(r);
     add_up(below);
   }
-  add_up(r);
-  for (Request* above = r.parent_; above; above = above->parent_) {
-    above->sums_.rows += r.rows;
-    above->sums_.oldest = std::min(above->sums_.oldest, arrival(r));
-    above->sums_.deadline = std::min(above->sums_.deadline, r.deadline);
-  }
+  for (Request* at = &r; at; at = at->parent_) add_up(*at);
 }
 
 /// Over all that are there, each of which once paid for its place in it.
@@ -98,11 +110,17 @@ void Line::link(Request& r, Request* previous) noexcept {
 
 void Line::push(RequestRef ref) noexcept {
   Request& r = *ref.detach();  // the links own the reference
+  if (!last_) {
+    priority_ = r.priority;
+    mixed_ = overtaken_ = false;
+  }
+  mixed_ |= r.priority != priority_;
   if (!root_ && (!last_ || (size_ < kListed && follows(r, *last_)))) return link(r, last_);
   if (!root_) grow();
   Request *parent = last_, *previous = last_;
   bool left = false;
   if (r.turn < last_->turn) {
+    overtaken_ = true;
     previous = nullptr;
     for (Request* at = root_; at; at = left ? at->left_ : at->right_) {
       parent = at;
@@ -152,6 +170,29 @@ int64_t Line::rows_before(Nanos turn) const {
     }
   }
   return rows;
+}
+
+Nanos Line::slack_after(Nanos turn, int priority, Nanos row_nanos) const {
+  if (!last_ || turn >= last_->turn || mixed_ || priority != priority_) return kNever;
+  if (!root_) grow();
+  if (row_nanos < row_nanos_ - row_nanos_ / 4 || row_nanos > row_nanos_ + row_nanos_ / 4) {
+    row_nanos_ = row_nanos;  // seldom: what a row takes is a median
+    add_up_all();
+  }
+  Nanos slack = kNever;
+  int64_t before = 0;
+  for (const Request* at = root_; at;) {
+    const int64_t here = before + at->rows + (at->left_ ? at->left_->sums_.rows : 0);
+    if (turn < at->turn) {
+      slack = std::min(slack, after(at->deadline, here));
+      if (at->right_) slack = std::min(slack, after(at->right_->sums_.slack, here));
+      at = at->left_;
+    } else {
+      before = here;
+      at = at->right_;
+    }
+  }
+  return slack;
 }
 
 Request* Line::first_due(Nanos now) const {

@@ -16,6 +16,9 @@ struct LineSums {
   int64_t rows = 0;
   Nanos oldest = kNever;    // the earliest time of arrival
   Nanos deadline = kNever;  // the earliest one
+  // The least time that is left to one of them, if all of them run one after the other from time 0 on: its deadline
+  // less what its rows and those before it take. kNever where none has a deadline.
+  Nanos slack = kNever;
 };
 
 /// Links through the requests themselves, so that nothing here can fail: no call allocates. Owns a reference to each
@@ -55,6 +58,11 @@ class Line {
   int64_t rows_before(Nanos turn) const;
   /// The first whose deadline is not after `now`, or null.
   Request* first_due(Nanos now) const;
+  /// LineSums::slack of the requests of this priority that go after one whose turn was `turn` and that came now; kNever
+  /// where they are of several priorities, as then it is the lower ones that wait. A row takes `row_nanos`.
+  Nanos slack_after(Nanos turn, int priority, Nanos row_nanos) const;
+  /// Whether somebody has overtaken others since it was last empty.
+  bool has_overtakers() const { return overtaken_; }
 
  private:
   void link(Request& request, Request* previous) noexcept;
@@ -62,7 +70,9 @@ class Line {
   void insert(Request& request, Request* parent, bool left) const noexcept;
   void lift(Request& request) const noexcept;
   void replace(const Request& request, Request* by) const noexcept;
-  static void add_up(Request& request) noexcept;
+  void add_up(Request& request) const noexcept;
+  void add_up_all() const noexcept;
+  Nanos after(Nanos slack, int64_t rows) const { return slack == kNever ? kNever : slack - rows * row_nanos_; }
   void release() noexcept;
 
   Request* first_ = nullptr;
@@ -72,6 +82,10 @@ class Line {
   // The index over the list: null where there is none.
   mutable Request* root_ = nullptr;
   mutable uint32_t drawn_ = 0;
+  mutable Nanos row_nanos_ = 0;  // by which it adds up slack
+  int priority_ = 0;             // of all in it
+  bool mixed_ = false;           // since it was last empty, they have been of several
+  bool overtaken_ = false;       // since then, one has gone before others
 };
 
 /// Requests that have left a queue, on their way to whoever ends them or lets go of them outside the lock. Uses the

@@ -24,6 +24,9 @@ namespace {
 constexpr Nanos kSlack = 500'000;
 // What waits before a request is judged by its median, and a little more.
 constexpr double kMargin = 1.05;
+// Of the time of a request that has to wait, what is kept for batches that fall otherwise than forecast, twice that
+// where there are other layouts; and where requests with less time have overtaken others, for more of them.
+constexpr double kSpare = 0.06, kSpareForOvertakers = 0.18;
 }  // namespace
 
 Scheduler::Scheduler(const SchedulerOptions& options, const Clock& clock, OpenCount& open, const Predictor& predictor)
@@ -239,7 +242,13 @@ Outlook Scheduler::outlook(const RowLayout& layout, int64_t rows, int priority, 
     if (bucket == &layout.bucket) continue;
     ++buckets;
     asked += bucket->rows();
-    if (const int64_t n = bucket->rows_before(turn)) others += drain(*bucket->first()->layout, n);
+    if (const int64_t n = bucket->rows_before(turn)) {
+      // Those that come after it go, too, where they fill a batch up, and as many have done so lately.
+      const RowLayout& other = *bucket->first()->layout;
+      const int64_t filled =
+          std::max(std::min(bucket->rows(), (n + most - 1) / most * most), std::min(most, other.cost.recent_rows()));
+      others += drain(other, options_.policy.alone ? n : filled);
+    }
   }
   if (asked < left && asked > 0) others *= double(left) / double(asked);
   // Those of this layout, and whoever is on the way to the queue: of this one, too, for all we know.
@@ -260,6 +269,17 @@ Outlook Scheduler::outlook(const RowLayout& layout, int64_t rows, int priority, 
   if (running_ == 0 && places == 0 && predictor_.stale(layout, now)) out.known = false;
   const double wait = (before + others + drain(layout, mine) - own) / options_.max_concurrent;
   out.end = now + static_cast<Nanos>(std::max(0.0, kMargin * wait)) + last.likely;
+  if (!layout.bucket.queue) return out;
+  const double spare = layout.bucket.has_overtakers() ? kSpareForOvertakers : (buckets > 0 ? 2 : 1) * kSpare;
+  out.spare = static_cast<Nanos>(spare * double(deadline - now));
+  // Those behind it: in batches of the usual size, of which each waits for its own to be over.
+  const int64_t usual = std::clamp<int64_t>(layout.cost.recent_rows(), 1, most);
+  const Forecast run = predictor_.forecast(layout, usual);
+  const double row = kMargin * double(run.typical) / double(usual) / options_.max_concurrent;
+  const Nanos slack = layout.bucket.slack_after(turn, priority, std::max<Nanos>(1, static_cast<Nanos>(row)));
+  if (slack == kNever) return out;
+  const double work = kMargin * (before + others) / options_.max_concurrent + row * double(coming + rows);
+  out.others = slack - now - static_cast<Nanos>(work) - run.likely;
   return out;
 }
 

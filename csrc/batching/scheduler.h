@@ -67,8 +67,10 @@ struct Batch {
 
 /// What a request that came now had to expect.
 struct Outlook {
-  Nanos end = 0;       // when it would have its answer
-  bool known = false;  // from what is known, not guessed
+  Nanos end = 0;          // when it would have its answer
+  Nanos spare = 0;        // of its time, what is kept for those who will overtake it
+  Nanos others = kNever;  // how much time it would leave to the one of those behind it that has the least
+  bool known = false;     // from what is known, not guessed
 };
 
 struct QueueFigures {

@@ -377,8 +377,41 @@ TEST(line_keeps_its_links_through_anything) {
       CHECK_EQ(line.size(), model.size());
       // Not always, as it grows an index over a line that has none.
       if (step % 1000 > 700) CHECK_EQ(line.rows_before(turn), before);
+      if (step % 1000 < 850) continue;
+      const Nanos each = step / 1000 % 2 ? 3 : 20;
+      Nanos slack = kNever;
+      int64_t up_to = 0;
+      for (const auto& r : model) {
+        up_to += r->rows;
+        if (r->turn > turn && r->deadline != kNever) slack = std::min(slack, r->deadline - up_to * each);
+      }
+      CHECK_EQ(line.slack_after(turn, 0, each), slack);
+      CHECK_EQ(line.slack_after(turn, 1, each), kNever);
     }
   }
+}
+
+TEST(line_has_no_slack_to_tell_of_several_priorities) {
+  const LayoutRef l = layout(2);
+  Line line;
+  const auto push = [&](int priority, Nanos turn) {
+    const RequestRef r = request(l, 2, priority, 100);
+    r->turn = turn;
+    line.push(r);
+    return r;
+  };
+  const RequestRef a = push(0, 10), b = push(0, 20);
+  CHECK(!line.has_overtakers());
+  CHECK_EQ(line.slack_after(15, 0, 5), 100 - 4 * 5);
+  CHECK_EQ(line.slack_after(5, 0, 5), 100 - 4 * 5);
+  CHECK_EQ(line.slack_after(20, 0, 5), kNever);  // nobody is behind it
+  const RequestRef c = push(1, 15);
+  CHECK(line.has_overtakers());
+  CHECK_EQ(line.slack_after(5, 0, 5), kNever);
+  for (const auto& r : {a, b, c}) line.remove(*r);
+  const RequestRef d = push(0, 10), e = push(0, 20);  // empty in between: what was is forgotten
+  CHECK(!line.has_overtakers());
+  CHECK_EQ(line.slack_after(15, 0, 5), 100 - 4 * 5);
 }
 
 namespace {
