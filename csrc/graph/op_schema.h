@@ -17,6 +17,7 @@ struct TensorFacts {
   DType dtype = DType::kF32;
   Shape shape;
   const Tensor* constant = nullptr;  // its value, where it is known before the run
+  bool of_plan = false;              // and then: of this plan's, as it may follow from the shapes that the plan is for
 };
 
 /// A rule asked for the value of an input that only a run gives. The compiler then leaves the node to a later stage,

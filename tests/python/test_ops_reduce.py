@@ -243,6 +243,13 @@ def test_long_sums_lose_nothing(axis: int) -> None:
     assert np.abs(y - exact).max() <= 1e-5 * exact.max()
 
 
+def test_long_sums_of_einsum_lose_nothing() -> None:
+    x = np.full((2, 100_000), 1.1, np.float32)
+    y = Case("Einsum", x, equation="ij->i", opset=13).run()[0]
+    exact = x.astype(np.float64).sum(1)
+    assert np.abs(y - exact).max() <= 1e-5 * exact.max()
+
+
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_hardmax_stands_where_arg_max_does(dtype: str) -> None:
     nan = np.nan

@@ -132,3 +132,30 @@ def test_softmax_of_any_axis_is_that_of_its_lines(axis: int) -> None:
     shape[axis] = -1
     for line, got in zip(lines[::37], together[::37], strict=True):
         assert np.asarray(model(line.reshape(shape))).tobytes() == got.tobytes()
+
+
+def test_a_right_side_that_follows_from_the_shapes_is_summed_by_its_depth_alone() -> None:
+    """As many columns as the batch has rows: they are known when a plan is made, and are no part of the layer."""
+    rng = np.random.default_rng(0)
+    depth = 40
+    column = rng.standard_normal((depth, 1)).astype(np.float32)
+    nodes = [
+        helper.make_node("Shape", ["x"], ["rows"], end=1),
+        helper.make_node("Concat", ["depth", "rows"], ["shape"], axis=0),
+        helper.make_node("Expand", ["column", "shape"], ["b"]),
+        helper.make_node("MatMul", ["x", "b"], ["p"]),
+        helper.make_node("ReduceMax", ["p", "last"], ["y"], keepdims=0),
+    ]
+    constants = {"depth": np.array([depth]), "column": column, "last": np.array([1])}
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", depth])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n"])],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    model = inferkit.Model.load(proto.SerializeToString())
+    x = rng.standard_normal((64, depth)).astype(np.float32)
+    whole = model(x)
+    assert [model(x[i : i + 1]).tobytes() for i in range(64)] == [whole[i : i + 1].tobytes() for i in range(64)]

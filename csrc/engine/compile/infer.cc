@@ -42,6 +42,7 @@ void Compiler::infer(const std::map<size_t, size_t>& forced) {
     if (inputs_[i].value) {
       constants_.push_back(std::make_shared<Tensor>(*inputs_[i].value));
       facts.constant = constants_.back().get();
+      facts.of_plan = true;
     }
   }
   for (size_t n = 0; n < graph().nodes.size() || !pending_.empty();) {
@@ -103,6 +104,7 @@ bool Compiler::infer_node(size_t n) {
   def->schema.infer(context);
   for (size_t i = 0; i < out.size(); ++i) {
     if (out[i].shape == unset.shape) continue;  // the operator has no such output here; mark_needed sees who reads it
+    out[i].of_plan = true;
     if (node.outputs[i] != kNoValue) facts_[static_cast<size_t>(node.outputs[i])] = out[i];
   }
   const bool already = std::all_of(out.begin(), out.end(), [](const TensorFacts& f) { return f.constant != nullptr; });

@@ -1,6 +1,6 @@
 // The ways to run an operator. A family registers a list of them, best first, and the stage `place` picks one for each
 // node: the one of least cost among those that can. All of them mean the same; in float32 they give the same bits where
-// they follow the summation rule (kernels/summation.h), and where one does not, tests/python/test_lowerings.py says so.
+// they follow the summation rule (kernels/summation.h), and tests/cpp/engine/compile/test_place.cc takes each by force.
 #pragma once
 #include <string_view>
 

@@ -23,6 +23,7 @@ namespace {
 struct SumParams {
   LoopNest<2> kept;  // of the input and of the output
   LoopNest<1> summed;
+  int64_t chunk;  // of what is summed
 };
 template <class T>
 void sum_step(const void* params, std::byte* const* io, const ExecContext&) {
@@ -33,15 +34,20 @@ void sum_step(const void* params, std::byte* const* io, const ExecContext&) {
   for_each_piece(p.kept, [&](const std::array<int64_t, 2>& at, int64_t n) {
     for (int64_t i = 0; i < n; ++i) {
       const T* base = in + at[0] + i * p.kept.inner_stride(0);
-      Compute<T> sum = 0;
+      Compute<T> sum = 0, part = 0;
+      int64_t left = p.chunk;
       for_each_run(p.summed, [&](const std::array<int64_t, 1>& offset, int64_t) {
         for_blocks(meter, 0, p.summed.inner(), 1, [&](int64_t first, int64_t last) {
           for (int64_t j = first; j < last; ++j) {
-            sum = wrap_add<Compute<T>>(sum, load(base[offset[0] + j * p.summed.inner_stride(0)]));
+            part = wrap_add<Compute<T>>(part, load(base[offset[0] + j * p.summed.inner_stride(0)]));
+            if (--left > 0) continue;
+            sum = wrap_add<Compute<T>>(sum, part);
+            part = 0;
+            left = p.chunk;
           }
         });
       });
-      out[at[1] + i * p.kept.inner_stride(1)] = store<T>(sum);
+      out[at[1] + i * p.kept.inner_stride(1)] = store<T>(wrap_add<Compute<T>>(sum, part));
     }
   });
 }
@@ -222,7 +228,8 @@ class Contraction {
     const Shape shape = shape_of(kept);
     const Ref out = last && kept == e_.out ? out_ : scratch(shape.elements());
     const SumParams p{make_nest<2>(shape, {strides_of(t, kept), shape.strides()}),
-                      make_nest<1>(shape_of(gone), {strides_of(t, gone)})};
+                      make_nest<1>(shape_of(gone), {strides_of(t, gone)}),
+                      kernels::sum_chunk(shape_of(gone).elements())};
     c_.step(dispatch<kNumberTypes>(dtype_, []<class T>() -> StepFn { return sum_step<T>; }), p, {out, t.memory},
             static_cast<double>(size_of(t.labels)));
     return dense(out, kept);

@@ -96,12 +96,12 @@ void normalizer_step(const void* params, std::byte* const* io, const ExecContext
   WorkMeter meter;
   for_blocks(meter, 0, p.size.rows, 2 * columns, [&](int64_t first, int64_t last) {
     for (int64_t r = first; r < last; ++r, x += columns, y += columns) {
-      float norm = p.norm == Norm::kMax ? std::numeric_limits<float>::lowest() : 0.0f;
+      double sum = p.norm == Norm::kMax ? std::numeric_limits<float>::lowest() : 0.0;
       for (int64_t i = 0; i < columns; ++i) {
-        const auto v = static_cast<float>(x[i]);
-        norm = p.norm == Norm::kMax ? std::max(norm, v) : norm + (p.norm == Norm::kL1 ? std::fabs(v) : v * v);
+        const double v = static_cast<float>(x[i]);
+        sum = p.norm == Norm::kMax ? std::max(sum, v) : sum + (p.norm == Norm::kL1 ? std::fabs(v) : v * v);
       }
-      if (p.norm == Norm::kL2) norm = std::sqrt(norm);
+      const auto norm = static_cast<float>(p.norm == Norm::kL2 ? std::sqrt(sum) : sum);
       for (int64_t i = 0; i < columns; ++i) {
         const auto v = static_cast<float>(x[i]);
         y[i] = norm != 0 ? v / norm : v;
