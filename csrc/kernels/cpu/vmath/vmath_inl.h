@@ -2,7 +2,11 @@
 // never sees its neighbours. Coefficients are our own: minimax fits by fit.py (beside this file), which names for each
 // the form and the interval. Errors, in units in the last place against double: see tests/cpp/kernels/test_vmath.cc.
 #pragma once
+#if defined(INFERKIT_ONE_LANE)
+#include "kernels/cuda/one_lane.h"
+#else
 #include "kernels/cpu/simd.h"
+#endif
 
 namespace inferkit::kernels::INFERKIT_TIER {
 namespace {

@@ -1,0 +1,57 @@
+// Elementwise kernels: functions of one float, arithmetic on two, comparisons, Where, Cast.
+#pragma once
+#include "kernels/cpu/binary/binary.h"
+#include "kernels/cpu/vmath/vmath.h"
+#include "kernels/cuda/nest.h"
+
+namespace inferkit::kernels::cuda {
+
+/// y[i] = op(x[i]); y may be x. Every function of vmath.h but the sine and the cosine, which the CPU takes from the C
+/// library.
+struct UnaryParams {
+  const float* x;
+  float* y;
+  int64_t n;
+  float alpha, beta;
+  Unary op;
+};
+constexpr bool has_function(Unary op) { return op != Unary::kSin && op != Unary::kCos; }
+
+/// y = a op b over nest.n elements of y; operands of the nest: a, b.
+struct BinaryParams {
+  const float *a, *b;
+  float* y;
+  Nest<2> nest;
+  Binary op;
+};
+
+enum class Element : uint8_t { kF32, kI32, kI64, kBool };
+enum class Compare : uint8_t { kEqual, kLess, kLessOrEqual, kGreater, kGreaterOrEqual };
+
+/// y = a op b, as in BinaryParams, of elements of one type. Bools are only compared for being equal.
+struct CompareParams {
+  const void *a, *b;
+  bool* y;
+  Nest<2> nest;
+  Element type;
+  Compare op;
+};
+
+/// y = condition ? a : b over nest.n elements of `width` bytes (1, 2, 4 or 8); operands of the nest: condition, a, b.
+struct SelectParams {
+  const bool* condition;
+  const void *a, *b;
+  void* y;
+  Nest<3> nest;
+  int32_t width;
+};
+
+/// y[i] = x[i] of another type: floats saturate to integers and NaN becomes 0, integers wrap, what is not 0 is true.
+struct CastParams {
+  const void* x;
+  void* y;
+  int64_t n;
+  Element from, to;
+};
+
+}  // namespace inferkit::kernels::cuda

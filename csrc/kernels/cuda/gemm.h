@@ -1,0 +1,36 @@
+// C = f(A B + bias) in float with the bits of the CPU's GEMM: chunks of K that the layer fixes, each summed from zero
+// in ascending order, added from the first to the last (kernels/summation.h).
+#pragma once
+#include "kernels/cpu/vmath/vmath.h"
+#include "kernels/cuda/nest.h"
+
+namespace inferkit::kernels::cuda {
+
+/// `batch.n` products of [m, k] by [k, n]; operands of the batch's nest: a, b. C is contiguous.
+struct GemmParams {
+  const float *a, *b;
+  float* c;
+  const float* bias;  // n values, or null
+  int64_t m, n, k;
+  int64_t a_row;         // elements from a row of A to the next; its elements are neighbours
+  int64_t b_row, b_col;  // from (k, n) to (k + 1, n), and to (k, n + 1)
+  int64_t chunk;
+  Nest<2> batch;
+  float alpha, beta;  // of act
+  Unary act;
+};
+
+/// gemm_tiled: a block of 256 threads makes 64 x 64 elements of C. gridDim: columns, rows, products.
+inline constexpr int kTile = 64, kTileDepth = 16;
+inline constexpr unsigned kTiledThreads = 256;
+inline constexpr size_t kTiledShared = 2 * kTileDepth * (kTile + 4) * sizeof(float);
+
+/// gemm_split: for few rows. A block makes kSplitColumns columns of one row; its warps sum chunks side by side, as many
+/// at a time as there are warps, and one warp adds them in order. gridDim: columns, rows, products.
+inline constexpr int kSplitColumns = 32, kSplitWarps = 8;
+inline constexpr unsigned kSplitThreads = kSplitWarps * 32;
+inline constexpr size_t kSplitShared = kSplitWarps * kSplitColumns * sizeof(float);
+/// Rows up to which gemm_split is taken: below it a tile would be mostly empty.
+inline constexpr int64_t kSplitRows = 8;
+
+}  // namespace inferkit::kernels::cuda

@@ -1,0 +1,47 @@
+#include "kernels/cuda/movement.h"
+#include "kernels/cuda/platform.h"
+
+namespace inferkit::kernels::cuda {
+namespace {
+
+/// `from` may be null: zero.
+template <class T>
+INFERKIT_DEVICE void move_unit(void* to, int64_t i, const void* from, int64_t j) {
+  static_cast<T*>(to)[i] = from ? static_cast<const T*>(from)[j] : T{0};
+}
+INFERKIT_DEVICE void move_one(int32_t width, void* to, int64_t i, const void* from, int64_t j) {
+  if (width == 4) {
+    move_unit<uint32_t>(to, i, from, j);
+  } else if (width == 8) {
+    move_unit<uint64_t>(to, i, from, j);
+  } else if (width == 2) {
+    move_unit<uint16_t>(to, i, from, j);
+  } else {
+    move_unit<uint8_t>(to, i, from, j);
+  }
+}
+
+}  // namespace
+
+INFERKIT_KERNEL(copy_strided, CopyParams, 256, 4) {
+  for (int64_t i = first_element(); i < p.nest.n; i += element_step()) {
+    int64_t at[2];
+    offsets_of(p.nest, i, at);
+    move_one(p.width, p.y, at[1], p.x, at[0]);
+  }
+}
+
+INFERKIT_KERNEL(gather_rows, GatherParams, 256, 4) {
+  const int64_t n = p.outer * p.count * p.row_units;
+  for (int64_t i = first_element(); i < n; i += element_step()) {
+    const int64_t unit = i % p.row_units, place = i / p.row_units, which = place % p.count, outer = place / p.count;
+    int64_t index =
+        p.wide ? static_cast<const int64_t*>(p.indices)[which] : static_cast<const int32_t*>(p.indices)[which];
+    if (index < 0) index += p.dim;
+    const bool inside = index >= 0 && index < p.dim;
+    if (!inside && *p.fault == 0) *p.fault = p.step + 1;
+    move_one(p.width, p.y, i, inside ? p.x : nullptr, inside ? (outer * p.dim + index) * p.row_units + unit : 0);
+  }
+}
+
+}  // namespace inferkit::kernels::cuda

@@ -1,0 +1,30 @@
+// Kernels that move elements and compute nothing.
+#pragma once
+#include "kernels/cuda/nest.h"
+
+namespace inferkit::kernels::cuda {
+
+/// y[sum of index * stride 1] = x[sum of index * stride 0] for nest.n elements of `width` bytes (1, 2, 4 or 8);
+/// operands of the nest: x, y. Transpose, Expand, Slice, and the parts of Concat and Split.
+struct CopyParams {
+  const void* x;
+  void* y;
+  Nest<2> nest;
+  int32_t width;
+};
+
+/// y = rows of x by their indices: x is [outer, dim, row], y is [outer, count, row], a row has `row_units` units of
+/// `width` bytes. Negative indices count from the end. One that is out of range sets *fault to `step` + 1, unless an
+/// earlier step did, and gives zeros.
+struct GatherParams {
+  const void* x;
+  const void* indices;
+  void* y;
+  uint32_t* fault;
+  int64_t outer, dim, count, row_units;
+  uint32_t step;
+  int32_t width;
+  bool wide;  // indices are int64, else int32
+};
+
+}  // namespace inferkit::kernels::cuda

@@ -1,0 +1,134 @@
+// The emulator itself: what it shows, and what it would miss.
+#include <stdexcept>
+
+#include "launch.h"
+#include "platform/thread_pool.h"
+#include "support.h"
+
+using namespace inferkit;
+using namespace inferkit::testing;
+using cuda_on_host::Grid;
+using cuda_on_host::launch;
+
+namespace {
+
+constexpr unsigned kThreads = 64;
+constexpr int kSteps = 3;
+
+/// Each thread passes a number to its neighbour through shared memory, kSteps times.
+void pass_on(int* out, bool first_barrier, bool second_barrier) {
+  int* const shared = static_cast<int*>(cuda_on_host::shared_memory());
+  const unsigned t = threadIdx.x;
+  int value = static_cast<int>(t);
+  for (int i = 0; i < kSteps; ++i) {
+    shared[t] = value;
+    if (first_barrier) __syncthreads();
+    value = shared[(t + 1) % kThreads];
+    if (second_barrier) __syncthreads();
+  }
+  out[t] = value;
+}
+
+bool passes(uint64_t seed, bool first_barrier, bool second_barrier) {
+  std::vector<int> out(kThreads);
+  launch({.blocks = {}, .threads = {kThreads}, .shared_bytes = kThreads * sizeof(int), .seed = seed},
+         [&] { pass_on(out.data(), first_barrier, second_barrier); });
+  for (unsigned t = 0; t < kThreads; ++t) {
+    if (out[t] != static_cast<int>((t + kSteps) % kThreads)) return false;
+  }
+  return true;
+}
+
+TEST(a_barrier_that_is_missing_fails_with_every_seed) {
+  for (uint64_t seed = 1; seed <= 200; ++seed) {
+    if (!passes(seed, true, true)) fail(__FILE__, __LINE__, cat("with both barriers: wrong for seed ", seed));
+    if (passes(seed, false, true)) fail(__FILE__, __LINE__, cat("without the first barrier: right for seed ", seed));
+    if (passes(seed, true, false)) fail(__FILE__, __LINE__, cat("without the second barrier: right for seed ", seed));
+  }
+}
+
+std::string error_of(const Grid& grid, const FunctionRef<void()>& body) {
+  try {
+    launch(grid, body);
+  } catch (const std::runtime_error& error) {
+    return error.what();
+  }
+  return "";
+}
+
+TEST(a_barrier_that_some_threads_never_reach_is_a_deadlock) {
+  const std::string error = error_of({.threads = {kThreads}, .seed = 7}, [] {
+    if (threadIdx.x == 3) {
+      while (__ballot_sync(~0u, 1) != 0) {  // its warp is at the barrier
+      }
+    }
+    __syncthreads();
+  });
+  CHECK(error.find("63 of 64 threads wait at a barrier") != std::string::npos);
+  CHECK(error.find("seed 7") != std::string::npos);
+}
+
+TEST(a_write_past_shared_memory_is_found) {
+  const std::string error =
+      error_of({.threads = {1}, .shared_bytes = 8}, [] { static_cast<char*>(cuda_on_host::shared_memory())[8] = 1; });
+  CHECK(error.find("past the shared memory of 8 bytes") != std::string::npos);
+}
+
+TEST(shared_memory_begins_as_nan_in_every_block) {
+  launch({.blocks = {3}, .threads = {1}, .shared_bytes = 16}, [] {
+    float* const shared = static_cast<float*>(cuda_on_host::shared_memory());
+    for (int i = 0; i < 4; ++i) CHECK(std::isnan(shared[i]));
+    for (int i = 0; i < 4; ++i) shared[i] = 1;
+  });
+}
+
+TEST(a_load_that_is_not_aligned_is_found) {
+  alignas(16) float values[8] = {};
+  const std::string error =
+      error_of({.threads = {1}}, [&] { cuda_on_host::check_alignment(values + 1, sizeof(float4)); });
+  CHECK(error.find("16 bytes is not aligned") != std::string::npos);
+}
+
+TEST(an_exchange_of_a_part_of_a_warp_is_refused) {
+  CHECK(error_of({.threads = {32}}, [] { __shfl_sync(0xffffu, 1, 0); }).find("part of a warp") != std::string::npos);
+}
+
+TEST(what_a_device_refuses_is_refused) {
+  CHECK(error_of({.threads = {1025}}, [] {}).find("1025 threads") != std::string::npos);
+  CHECK(error_of({.threads = {1}, .shared_bytes = 1 << 20}, [] {}) != "");
+  CHECK(error_of({.blocks = {1, 65536}, .threads = {1}}, [] {}) != "");
+}
+
+TEST(every_thread_runs_once_with_its_own_indices) {
+  std::vector<int> hits(2 * 3 * 2 * 4 * 2 * 2, 0);
+  launch({.blocks = {2, 3, 2}, .threads = {4, 2, 2}, .seed = 5}, [&] {
+    const unsigned block = (blockIdx.z * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x;
+    const unsigned thread = (threadIdx.z * blockDim.y + threadIdx.y) * blockDim.x + threadIdx.x;
+    ++hits[block * 16 + thread];
+  });
+  for (const int n : hits) CHECK_EQ(n, 1);
+}
+
+TEST(lanes_exchange_values) {
+  int down[32], up[32], across[32], from[32], sum = 0;
+  unsigned ballot[32];
+  launch({.threads = {32}, .seed = 11}, [&] {
+    const int lane = static_cast<int>(threadIdx.x);
+    down[lane] = __shfl_down_sync(~0u, lane, 3);
+    up[lane] = __shfl_up_sync(~0u, lane, 3);
+    across[lane] = __shfl_xor_sync(~0u, lane, 5);
+    from[lane] = __shfl_sync(~0u, 100 + lane, 9);
+    ballot[lane] = __ballot_sync(~0u, lane % 2);
+    atomicAdd(&sum, lane);
+  });
+  for (int i = 0; i < 32; ++i) {
+    CHECK_EQ(down[i], i + 3 < 32 ? i + 3 : i);
+    CHECK_EQ(up[i], i >= 3 ? i - 3 : i);
+    CHECK_EQ(across[i], i ^ 5);
+    CHECK_EQ(from[i], 109);
+    CHECK_EQ(ballot[i], 0xaaaaaaaau);
+  }
+  CHECK_EQ(sum, 31 * 16);
+}
+
+}  // namespace

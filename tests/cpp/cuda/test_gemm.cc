@@ -1,0 +1,189 @@
+// Products on the host, to the bit as the CPU's tiers.
+#include "kernels/cpu/gemm/gemm.h"
+#include "support.h"
+
+using namespace inferkit;
+using namespace inferkit::testing;
+namespace cuda = inferkit::kernels::cuda;
+using kernels::Unary;
+
+namespace {
+
+struct Product {
+  int64_t m, n, k;
+  Unary act = Unary::kIdentity;
+  bool bias = true, transposed = false;
+};
+
+std::vector<float> on_cpu(const Product& s, Isa isa, const std::vector<float>& a, const std::vector<float>& b,
+                          const std::vector<float>& bias, int64_t chunk) {
+  const auto& table = kernels::gemm_kernels(isa);
+  std::vector<float> packed(kernels::packed_b_elements(s.k, s.n)), c(static_cast<size_t>(s.m * s.n));
+  if (s.transposed)
+    table.pack_b_transposed(b.data(), s.k, s.k, s.n, packed.data());
+  else
+    table.pack_b(b.data(), s.n, s.k, s.n, packed.data());
+  kernels::GemmArgs g;
+  g.m = s.m;
+  g.n = s.n;
+  g.k = s.k;
+  g.a = a.data();
+  g.lda = s.k;
+  kernels::use_packed_b(g, packed.data());
+  g.c = c.data();
+  g.ldc = s.n;
+  if (s.bias) {
+    g.bias = bias.data();
+    g.bias_kind = kernels::BiasKind::kPerColumn;
+  }
+  g.act = s.act;
+  g.act_alpha = 0.25f;
+  g.act_beta = 0.5f;
+  g.k_chunk = chunk;
+  table.gemm(g);
+  return c;
+}
+
+cuda::GemmParams params_of(const Product& s, const std::vector<float>& a, const std::vector<float>& b,
+                           const std::vector<float>& bias, std::vector<float>& c, int64_t chunk) {
+  cuda::GemmParams p{};
+  p.a = a.data();
+  p.b = b.data();
+  p.c = c.data();
+  p.bias = s.bias ? bias.data() : nullptr;
+  p.m = s.m;
+  p.n = s.n;
+  p.k = s.k;
+  p.a_row = s.k;
+  p.b_row = s.transposed ? 1 : s.n;
+  p.b_col = s.transposed ? s.k : 1;
+  p.chunk = chunk;
+  p.batch = {1, {1}, {{0}, {0}}, 1};
+  p.alpha = 0.25f;
+  p.beta = 0.5f;
+  p.act = s.act;
+  return p;
+}
+
+unsigned blocks(int64_t n, int64_t each) { return static_cast<unsigned>((n + each - 1) / each); }
+
+void run_tiled(const cuda::GemmParams& p, uint64_t seed) {
+  const cuda_on_host::Grid grid{.blocks = {blocks(p.n, cuda::kTile), blocks(p.m, cuda::kTile)},
+                                .threads = {cuda::kTiledThreads},
+                                .shared_bytes = cuda::kTiledShared,
+                                .seed = seed};
+  cuda_on_host::launch(cuda::Kernel::gemm_tiled, grid, &p);
+}
+void run_split(const cuda::GemmParams& p, uint64_t seed) {
+  const cuda_on_host::Grid grid{.blocks = {blocks(p.n, cuda::kSplitColumns), static_cast<unsigned>(p.m)},
+                                .threads = {cuda::kSplitThreads},
+                                .shared_bytes = cuda::kSplitShared,
+                                .seed = seed};
+  cuda_on_host::launch(cuda::Kernel::gemm_split, grid, &p);
+}
+
+TEST(both_kernels_have_the_bits_of_the_tiers) {
+  const FloatEnvironment ours;
+  const Product products[] = {{1, 1, 1},
+                              {1, 10, 64},
+                              {3, 33, 37, Unary::kRelu},
+                              {2, 70, 130, Unary::kGelu},
+                              {65, 66, 31, Unary::kSigmoid, false},
+                              {4, 16, 257, Unary::kTanh, true, true},
+                              {5, 40, 1100, Unary::kClip, true},
+                              {70, 5, 513, Unary::kIdentity, false, true},
+                              {2, 20, 2600}};  // more chunks than warps
+  for (const Isa isa : fusing_isas()) {
+    for (const Product& s : products) {
+      const auto a = random_floats(static_cast<size_t>(s.m * s.k), 1),
+                 b = random_floats(static_cast<size_t>(s.k * s.n), 2);
+      const auto bias = random_floats(static_cast<size_t>(s.n), 3);
+      for (const int64_t chunk : {kernels::sum_chunk(s.k, s.n), kernels::sum_chunk(s.k), int64_t{5}}) {
+        if (chunk == 5 && s.k > 300) continue;
+        const auto want = on_cpu(s, isa, a, b, bias, chunk);
+        for (const uint64_t seed : kSeeds) {
+          std::vector<float> tiled(want.size(), NAN), split(want.size(), NAN);
+          const std::string what =
+              cat(s.m, "x", s.n, "x", s.k, " in chunks of ", chunk, ", ", isa_name(isa), ", seed ", seed);
+          run_tiled(params_of(s, a, b, bias, tiled, chunk), seed);
+          if (!same_values(tiled.data(), want.data(), want.size(), "tiled " + what)) return;
+          run_split(params_of(s, a, b, bias, split, chunk), seed);
+          if (!same_values(split.data(), want.data(), want.size(), "split " + what)) return;
+        }
+      }
+    }
+  }
+}
+
+TEST(values_of_all_sizes_and_no_numbers_come_out_as_on_the_cpu) {
+  const FloatEnvironment ours;
+  const Product s{3, 35, 65, Unary::kRelu};
+  const auto a = wild_floats(static_cast<size_t>(s.m * s.k), 5), b = wild_floats(static_cast<size_t>(s.k * s.n), 6);
+  const auto bias = wild_floats(static_cast<size_t>(s.n), 7);
+  for (const Isa isa : fusing_isas()) {
+    const auto want = on_cpu(s, isa, a, b, bias, kernels::sum_chunk(s.k, s.n));
+    std::vector<float> tiled(want.size()), split(want.size());
+    run_tiled(params_of(s, a, b, bias, tiled, kernels::sum_chunk(s.k, s.n)), 1);
+    run_split(params_of(s, a, b, bias, split, kernels::sum_chunk(s.k, s.n)), 1);
+    CHECK(same_values(tiled.data(), want.data(), want.size(), "tiled"));
+    CHECK(same_values(split.data(), want.data(), want.size(), "split"));
+  }
+}
+
+// Each kernel has two barriers in its loop: one before shared memory is written anew, one before it is read.
+TEST(a_product_without_one_of_its_barriers_is_wrong_with_every_seed) {
+  const FloatEnvironment ours;
+  const Product s{8, 32, 2600, Unary::kIdentity, false};
+  const auto a = random_floats(static_cast<size_t>(s.m * s.k), 1), b = random_floats(static_cast<size_t>(s.k * s.n), 2);
+  const auto chunk = kernels::sum_chunk(s.k, s.n);
+  std::vector<float> want(static_cast<size_t>(s.m * s.n));
+  run_tiled(params_of(s, a, b, {}, want, chunk), 1);
+  for (const bool tiled : {true, false}) {
+    for (const unsigned drop : {0u, 1u}) {
+      for (uint64_t seed = 1; seed <= 5; ++seed) {
+        std::vector<float> c(want.size());
+        const auto p = params_of(s, a, b, {}, c, chunk);
+        cuda_on_host::launch(tiled ? cuda::Kernel::gemm_tiled : cuda::Kernel::gemm_split,
+                             {.blocks = {1, tiled ? 1u : 8u},
+                              .threads = {256},
+                              .shared_bytes = tiled ? cuda::kTiledShared : cuda::kSplitShared,
+                              .seed = seed,
+                              .drop_every = 2,
+                              .drop = drop},
+                             &p);
+        if (same(c.data(), want.data(), want.size())) {
+          fail(__FILE__, __LINE__,
+               cat(tiled ? "tiled" : "split", " without barrier ", drop, " is right for seed ", seed));
+        }
+      }
+    }
+  }
+}
+
+TEST(a_batch_is_its_products_one_by_one) {
+  const FloatEnvironment ours;
+  const Product s{3, 20, 40, Unary::kIdentity, false};
+  constexpr int64_t kCount = 4;
+  const auto a = random_floats(static_cast<size_t>(kCount * s.m * s.k), 1);
+  const auto b = random_floats(static_cast<size_t>(2 * s.k * s.n), 2);
+  const auto one = static_cast<size_t>(s.m * s.n);
+  for (const bool tiled : {true, false}) {
+    std::vector<float> all(kCount * one, NAN);
+    auto p = params_of(s, a, b, {}, all, 20);
+    p.batch = {kCount, {2, 2}, {{2 * s.m * s.k, s.m * s.k}, {0, s.k * s.n}}, 2};  // B repeats along the first dimension
+    const cuda_on_host::Grid grid{.blocks = {1, 1, 3},                            // fewer than products
+                                  .threads = {256},
+                                  .shared_bytes = tiled ? cuda::kTiledShared : cuda::kSplitShared};
+    cuda_on_host::launch(tiled ? cuda::Kernel::gemm_tiled : cuda::Kernel::gemm_split, grid, &p);
+    for (int64_t i = 0; i < kCount; ++i) {
+      std::vector<float> want(one, NAN);
+      auto q = params_of(s, a, b, {}, want, 20);
+      q.a = a.data() + i * s.m * s.k;
+      q.b = b.data() + i % 2 * s.k * s.n;
+      run_tiled(q, 9);
+      CHECK(same_values(all.data() + static_cast<size_t>(i) * one, want.data(), one, cat("product ", i)));
+    }
+  }
+}
+
+}  // namespace

@@ -1,0 +1,200 @@
+#include <ucontext.h>
+
+#include <algorithm>
+#include <memory>
+#include <numeric>
+#include <random>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/cat.h"
+#include "launch.h"
+#include "platform/thread_pool.h"
+
+namespace inferkit::cuda_on_host {
+namespace {
+
+constexpr size_t kStackBytes = 64 << 10, kGuardBytes = 64;
+constexpr std::byte kPoison{0xff};  // four of them are a NaN
+
+/// Threads that meet: a block at a barrier, the lanes of a warp in an exchange.
+struct Warp {
+  uint32_t live = 0, arrived = 0;
+  uint64_t meetings = 0;
+  uint64_t slots[32] = {}, met[32] = {};
+};
+
+struct Fiber {
+  ucontext_t context;
+  std::unique_ptr<char[]> stack;
+  Dim3 index;
+  unsigned number = 0, barriers = 0;  // that it came to
+  bool done = false;
+};
+
+struct Block {
+  Grid grid;
+  Dim3 index;
+  std::vector<Fiber> fibers;
+  std::vector<Warp> warps;
+  std::vector<std::byte> shared;  // with a guard at the end
+  ucontext_t scheduler;
+  Fiber* running = nullptr;
+  unsigned live = 0, at_barrier = 0;
+  uint64_t barriers = 0;
+  const FunctionRef<void()>* body = nullptr;
+  std::string error;
+};
+
+thread_local Block* block = nullptr;
+
+void let_others_run() { swapcontext(&block->running->context, &block->scheduler); }
+
+/// Does not return: the scheduler throws.
+[[noreturn]] void fail(std::string why) {
+  const Dim3 &t = block->running->index, &b = block->index;
+  block->error = cat(why, " (thread ", t.x, ",", t.y, ",", t.z, " of block ", b.x, ",", b.y, ",", b.z, ")");
+  for (;;) let_others_run();
+}
+
+void release_barrier() {
+  if (block->live == 0 || block->at_barrier != block->live) return;
+  block->at_barrier = 0;
+  ++block->barriers;
+}
+
+void run_thread() {
+  (*block->body)();
+  Fiber& me = *block->running;
+  me.done = true;
+  block->warps[me.number / 32].live &= ~(1u << (me.number % 32));
+  --block->live;
+  release_barrier();
+  for (;;) let_others_run();
+}
+
+/// Changes whenever a thread got further.
+uint64_t progress(const Block& b) {
+  uint64_t sum = b.barriers * 1'000'003 + b.live;
+  for (const Warp& w : b.warps) sum = sum * 31 + w.meetings + w.arrived;
+  return sum + b.at_barrier * 7919;
+}
+
+void start_threads(Block& b) {
+  const Dim3& d = b.grid.threads;
+  b.live = static_cast<unsigned>(b.fibers.size());
+  b.at_barrier = 0;
+  b.warps.assign((b.fibers.size() + 31) / 32, Warp{});
+  std::ranges::fill(b.shared, kPoison);
+  for (unsigned i = 0; i < b.live; ++i) {
+    Fiber& f = b.fibers[i];
+    f.done = false;
+    f.number = i;
+    f.barriers = 0;
+    f.index = {i % d.x, i / d.x % d.y, i / (d.x * d.y)};
+    b.warps[i / 32].live |= 1u << (i % 32);
+    getcontext(&f.context);
+    f.context.uc_stack.ss_sp = f.stack.get();
+    f.context.uc_stack.ss_size = kStackBytes;
+    f.context.uc_link = nullptr;
+    makecontext(&f.context, run_thread, 0);
+  }
+}
+
+void run_block(Block& b, std::mt19937_64& draw) {
+  start_threads(b);
+  std::vector<unsigned> order(b.fibers.size());
+  std::iota(order.begin(), order.end(), 0u);
+  const auto where = [&] {
+    return cat(" in block ", b.index.x, ",", b.index.y, ",", b.index.z, "; seed ", b.grid.seed);
+  };
+  while (b.live > 0) {
+    std::ranges::shuffle(order, draw);
+    const uint64_t before = progress(b);
+    for (const unsigned i : order) {
+      if (b.fibers[i].done) continue;
+      b.running = &b.fibers[i];
+      swapcontext(&b.scheduler, &b.running->context);
+      if (!b.error.empty()) throw std::runtime_error(cat(b.error, "; seed ", b.grid.seed));
+    }
+    if (b.live > 0 && progress(b) == before) {
+      throw std::runtime_error(
+          cat(b.at_barrier, " of ", b.live, " threads wait at a barrier, and none can go on", where()));
+    }
+  }
+  const auto guard = std::span(b.shared).last(kGuardBytes);
+  if (std::ranges::any_of(guard, [](std::byte v) { return v != kPoison; })) {
+    throw std::runtime_error(cat("a thread wrote past the shared memory of ", b.grid.shared_bytes, " bytes", where()));
+  }
+}
+
+}  // namespace
+
+const Dim3& thread_index() { return block->running->index; }
+const Dim3& block_index() { return block->index; }
+const Dim3& block_dim() { return block->grid.threads; }
+const Dim3& grid_dim() { return block->grid.blocks; }
+void* shared_memory() { return block->shared.data(); }
+unsigned lane() { return block->running->number % 32; }
+
+void barrier() {
+  const unsigned number = block->running->barriers++;
+  if (block->grid.drop_every > 0 && number % block->grid.drop_every == block->grid.drop) return;
+  const uint64_t mine = block->barriers;
+  ++block->at_barrier;
+  release_barrier();
+  while (block->barriers == mine) let_others_run();
+}
+
+const uint64_t* exchange(uint32_t mask, uint64_t value) {
+  Warp& warp = block->warps[block->running->number / 32];
+  if (mask != ~0u) fail("exchanges of a part of a warp are not known here");
+  const uint64_t mine = warp.meetings;
+  warp.slots[lane()] = value;
+  warp.arrived |= 1u << lane();
+  if (warp.arrived == warp.live) {
+    std::ranges::copy(warp.slots, warp.met);
+    warp.arrived = 0;
+    ++warp.meetings;
+  }
+  while (warp.meetings == mine) let_others_run();
+  return warp.met;
+}
+
+void check_alignment(const void* at, size_t bytes) {
+  if (reinterpret_cast<uintptr_t>(at) % bytes != 0) fail(cat("a load or store of ", bytes, " bytes is not aligned"));
+}
+
+void launch(const Grid& grid, const FunctionRef<void()>& body) {
+  const Dim3 &g = grid.blocks, &t = grid.threads;
+  const uint64_t threads = uint64_t{t.x} * t.y * t.z, blocks = uint64_t{g.x} * g.y * g.z;
+  if (threads == 0 || threads > 1024 || blocks == 0 || g.y > 65535 || g.z > 65535 || grid.shared_bytes > 227 << 10) {
+    throw std::runtime_error(cat("a device would refuse a launch of ", g.x, " x ", g.y, " x ", g.z, " blocks of ",
+                                 threads, " threads with ", grid.shared_bytes, " bytes of shared memory"));
+  }
+  Block b;
+  b.grid = grid;
+  b.body = &body;
+  b.shared.resize(grid.shared_bytes + kGuardBytes);
+  b.fibers.resize(threads);
+  for (Fiber& f : b.fibers) f.stack = std::make_unique_for_overwrite<char[]>(kStackBytes);
+  Block* const outer = std::exchange(block, &b);
+  struct Restore {
+    Block* to;
+    ~Restore() { block = to; }
+  } const restore{outer};
+  std::mt19937_64 draw(grid.seed);
+  std::vector<uint64_t> order(blocks);
+  std::iota(order.begin(), order.end(), uint64_t{0});
+  std::ranges::shuffle(order, draw);
+  for (const uint64_t i : order) {
+    b.index = {static_cast<unsigned>(i % g.x), static_cast<unsigned>(i / g.x % g.y),
+               static_cast<unsigned>(i / (uint64_t{g.x} * g.y))};
+    run_block(b, draw);
+  }
+}
+
+}  // namespace inferkit::cuda_on_host
