@@ -2,10 +2,10 @@
 #include <cstring>
 
 #include "engine/compile/op_registry.h"
+#include "engine/compile/strided.h"
 #include "engine/ops/common/convert.h"
 #include "engine/ops/dispatch.h"
 #include "engine/ops/indices.h"
-#include "engine/ops/strided.h"
 #include "engine/ops/window.h"
 
 namespace inferkit {

@@ -4,13 +4,13 @@
 #include <algorithm>
 
 #include "engine/compile/op_registry.h"
+#include "engine/compile/strided.h"
 #include "engine/ops/common/convert.h"
 #include "engine/ops/common/einsum_equation.h"
 #include "engine/ops/common/pack_slots.h"
 #include "engine/ops/common/packed_panels.h"
 #include "engine/ops/common/strided_copy.h"
 #include "engine/ops/dispatch.h"
-#include "engine/ops/strided.h"
 #include "engine/ops/wrap.h"
 #include "kernels/cpu/gemm/gemm.h"
 #include "platform/thread_pool.h"

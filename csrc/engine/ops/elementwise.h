@@ -4,8 +4,8 @@
 
 #include "base/error.h"
 #include "engine/compile/lower.h"
+#include "engine/compile/strided.h"
 #include "engine/ops/dispatch.h"
-#include "engine/ops/strided.h"
 
 namespace inferkit {
 

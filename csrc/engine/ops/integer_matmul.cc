@@ -1,9 +1,9 @@
 // MatMulInteger and QLinearMatMul: products of bytes, summed exactly in int32 (which wraps where it must).
 #include "engine/compile/op_registry.h"
+#include "engine/compile/strided.h"
 #include "engine/ops/common/byte_product.h"
 #include "engine/ops/common/quantization.h"
 #include "engine/ops/common/requantize.h"
-#include "engine/ops/strided.h"
 #include "platform/run_control.h"
 
 namespace inferkit {

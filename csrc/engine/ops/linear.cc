@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "engine/compile/op_registry.h"
+#include "engine/compile/strided.h"
 #include "engine/ops/activation_attr.h"
 #include "engine/ops/common/convert.h"
 #include "engine/ops/common/pack_blocks.h"
@@ -10,7 +11,6 @@
 #include "engine/ops/common/packed_panels.h"
 #include "engine/ops/dispatch.h"
 #include "engine/ops/saturate.h"
-#include "engine/ops/strided.h"
 #include "engine/ops/wrap.h"
 #include "kernels/cpu/gemm/gemm.h"
 #include "platform/run_control.h"

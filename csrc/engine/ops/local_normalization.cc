@@ -3,8 +3,8 @@
 #include <cmath>
 
 #include "engine/compile/op_registry.h"
+#include "engine/compile/strided.h"
 #include "engine/ops/dispatch.h"
-#include "engine/ops/strided.h"
 #include "kernels/cpu/binary/binary.h"
 #include "kernels/cpu/vmath/vmath.h"
 #include "platform/run_control.h"

@@ -3,8 +3,8 @@
 #include <cstring>
 
 #include "engine/compile/op_registry.h"
+#include "engine/compile/strided.h"
 #include "engine/ops/dispatch.h"
-#include "engine/ops/strided.h"
 #include "platform/run_control.h"
 
 namespace inferkit {

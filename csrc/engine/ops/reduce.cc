@@ -8,8 +8,8 @@
 #include <limits>
 
 #include "engine/compile/op_registry.h"
+#include "engine/compile/strided.h"
 #include "engine/ops/dispatch.h"
-#include "engine/ops/strided.h"
 #include "engine/ops/wrap.h"
 #include "kernels/cpu/row/row.h"
 #include "kernels/cpu/vmath/vmath.h"

@@ -4,9 +4,9 @@
 #include <cstring>
 
 #include "engine/compile/op_registry.h"
+#include "engine/compile/strided.h"
 #include "engine/ops/common/copy_rows.h"
 #include "engine/ops/indices.h"
-#include "engine/ops/strided.h"
 
 namespace inferkit {
 namespace {

@@ -1,7 +1,7 @@
 // Copying a tensor in another order: what Transpose, Slice, Expand and DepthToSpace come down to.
 #pragma once
 #include "engine/compile/lower.h"
-#include "engine/ops/strided.h"
+#include "engine/compile/strided.h"
 
 namespace inferkit {
 
