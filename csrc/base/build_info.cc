@@ -21,8 +21,7 @@ const BuildInfo& build_info() {
 #endif
                                  INFERKIT_FLAGS,
                                  INFERKIT_SANITIZERS,
-                                 debug,
-                                 false};
+                                 debug};
   return info;
 }
 

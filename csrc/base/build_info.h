@@ -11,7 +11,6 @@ struct BuildInfo {
   std::string_view flags;
   std::string_view sanitizers;  // "" for none
   bool debug;                   // assertions on or not optimised
-  bool cuda;
 };
 const BuildInfo& build_info();
 

@@ -17,6 +17,7 @@ constexpr std::array<ErrorRow, kErrorCodeCount - 1> kTable = {{
     {ErrorCode::kNotReady, "NotReadyError", 503},
     {ErrorCode::kCancelled, "RequestCancelledError", 499},
     {ErrorCode::kPoolExhausted, "PoolExhaustedError", 503},
+    {ErrorCode::kDevice, "DeviceError", 503},
 }};
 constexpr std::array<std::string_view, kReasonCount> kReasons = {
     "", "empty", "too_large", "non_finite", "dtype", "shape", "name", "all_zero", "not_normalized"};

@@ -24,8 +24,9 @@ enum class ErrorCode : uint8_t {
   kNotReady,       // not loaded or warmed up
   kCancelled,      // the caller cancelled
   kPoolExhausted,  // the buffer pool reached its cap
+  kDevice,         // a device is not there, or failed
 };
-inline constexpr int kErrorCodeCount = 12;
+inline constexpr int kErrorCodeCount = 13;
 
 /// The machine-readable part of a ValidationError or an OutputError.
 enum class Reason : uint8_t { kNone, kEmpty, kTooLarge, kNonFinite, kDtype, kShape, kName, kAllZero, kNotNormalized };

@@ -1,7 +1,13 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <limits>
+
 #include "base/build_info.h"
+#include "bindings/arguments.h"
+#include "bindings/signal_watch.h"
+#include "device/cuda/cuda.h"
+#include "device/cuda/image.h"
 #include "kernels/cpu/report.h"
 #include "platform/isa.h"
 #include "platform/process_memory.h"
@@ -10,6 +16,20 @@
 namespace py = pybind11;
 
 namespace inferkit {
+
+namespace {
+
+py::list words(std::string_view text) {
+  py::list out;
+  while (!text.empty()) {
+    const size_t end = std::min(text.find(' '), text.size());
+    out.append(std::string(text.substr(0, end)));
+    text.remove_prefix(std::min(end + 1, text.size()));
+  }
+  return out;
+}
+
+}  // namespace
 
 void bind_build_info(py::module_& m) {
   active_isa();  // an INFERKIT_ISA that cannot be honoured is an error at import, not at the first request
@@ -36,10 +56,18 @@ void bind_build_info(py::module_& m) {
         for (const auto& row : kernels::active_kernels()) families[py::str(row.family)] = row.tier;
         out["kernels"] = families;
         out["cpus"] = usable_cpus();
-        out["cuda"] = info.cuda;
+        out["cuda"] = has_cuda_kernels();
+        out["cuda_targets"] = words(cuda_targets);
         return out;
       },
       "What this binary was built with and which code it runs, as a dict.");
+  m.def(
+      "why_no_cuda",
+      [](const Given<int64_t>& device) {
+        const auto index = static_cast<int>(integer(device, "device", 0, std::numeric_limits<int>::max()));
+        return without_gil([&] { return why_no_cuda(index); });
+      },
+      py::arg("device"), "Why no model can run on that CUDA device; empty where one can. Opens the driver.");
   m.def("resident_bytes", &resident_bytes, "Physical memory of the process, in bytes; 0 where it cannot be told.");
 }
 

@@ -151,12 +151,15 @@ void bind_explain(py::module_& m) {
         py::list out;
         for (const OpDef* op : OpRegistry::instance().all()) {
           py::list names;
-          for (const Lowering& lowering : op->lowerings) names.append(lowering.name);
+          for (const Lowering& lowering : op->lowerings) {
+            if (lowering.device == DeviceKind::kCpu) names.append(lowering.name);
+          }
           out.append(py::make_tuple(op->schema.domain, op->schema.name, op->schema.since, py::tuple(names)));
         }
         return out;
       },
-      "The ways to run each operator, best first: (domain, name, first opset, names) for each row of its table.");
+      "The ways to run each operator on the CPU, best first: (domain, name, first opset, names) for each row of its "
+      "table.");
 }
 
 }  // namespace inferkit

@@ -17,6 +17,7 @@
 #include "bindings/py_runner.h"
 #include "bindings/request_io.h"
 #include "bindings/signal_watch.h"
+#include "device/cuda/cuda.h"
 #include "engine/compile/op_registry.h"
 #include "graph/onnx_reader.h"
 
@@ -102,6 +103,25 @@ ModelOptions options_from(const MaybeCount& threads, const Count& max_plans, con
   options.max_run_bytes = static_cast<size_t>(integer_or(0, max_run_bytes, "max_run_bytes", 1));
   options.max_iterations = integer(max_iterations, "max_iterations", 1);
   return options;
+}
+
+/// "cpu", "cuda" or "cuda:N": the number of a CUDA device, or -1 for the CPU.
+int device_number(const Given<std::string>& given) {
+  const std::string name = text(given, "device");
+  if (name == "cpu") return -1;
+  constexpr std::string_view kCuda = "cuda", kMost = "9999";
+  std::string_view number = name;
+  if (number == kCuda) return 0;
+  if (number.starts_with(kCuda) && number.size() > kCuda.size() + 1 && number[kCuda.size()] == ':') {
+    number.remove_prefix(kCuda.size() + 1);
+    const bool digits = number.find_first_not_of("0123456789") == std::string_view::npos;
+    if (digits && number.size() <= kMost.size()) return std::stoi(std::string(number));
+  }
+  throw std::invalid_argument(cat("device must be \"cpu\", \"cuda\" or \"cuda:\" and a number, got ", quote(name)));
+}
+/// Opens the driver, where it is for one: call it without the GIL.
+void set_device(ModelOptions& options, int number) {
+  if (number >= 0) options.device = &cuda_device(number);
 }
 
 PyModel from_native(const std::shared_ptr<Model>& native) { return make_py_model(native, native); }
@@ -254,24 +274,31 @@ void bind_model(py::module_& m) {
   model
       .def(py::init([](const PathLike& path, const MaybeCount& threads, const Count& max_plans,
                        const MaybeCount& max_run_bytes, const Count& max_iterations, std::vector<std::string> outputs,
-                       const Given<bool>& mmap) {
+                       const Given<bool>& mmap, const Given<std::string>& device) {
              const std::string file = file_path(path, "model");
-             const ModelOptions options = options_from(threads, max_plans, max_run_bytes, max_iterations,
-                                                       std::move(outputs), flag(mmap, "mmap"));
-             return without_gil([&] { return from_native(Model::load(file, options)); });
+             ModelOptions options = options_from(threads, max_plans, max_run_bytes, max_iterations, std::move(outputs),
+                                                 flag(mmap, "mmap"));
+             const int number = device_number(device);
+             return without_gil([&] {
+               set_device(options, number);
+               return from_native(Model::load(file, options));
+             });
            }),
            py::kw_only(), py::arg("path"), py::arg("threads"), py::arg("max_plans"), py::arg("max_run_bytes"),
-           py::arg("max_iterations"), py::arg("outputs"), py::arg("mmap"))
-      .def(
-          py::init([](const py::bytes& data, const MaybeCount& threads, const Count& max_plans,
-                      const MaybeCount& max_run_bytes, const Count& max_iterations, std::vector<std::string> outputs) {
-            const ModelOptions options =
-                options_from(threads, max_plans, max_run_bytes, max_iterations, std::move(outputs));
-            const std::string_view view = data;
-            return without_gil([&] { return from_native(Model::load_bytes(std::as_bytes(std::span(view)), options)); });
-          }),
-          py::kw_only(), py::arg("data"), py::arg("threads"), py::arg("max_plans"), py::arg("max_run_bytes"),
-          py::arg("max_iterations"), py::arg("outputs"))
+           py::arg("max_iterations"), py::arg("outputs"), py::arg("mmap"), py::arg("device"))
+      .def(py::init([](const py::bytes& data, const MaybeCount& threads, const Count& max_plans,
+                       const MaybeCount& max_run_bytes, const Count& max_iterations, std::vector<std::string> outputs,
+                       const Given<std::string>& device) {
+             ModelOptions options = options_from(threads, max_plans, max_run_bytes, max_iterations, std::move(outputs));
+             const int number = device_number(device);
+             const std::string_view view = data;
+             return without_gil([&] {
+               set_device(options, number);
+               return from_native(Model::load_bytes(std::as_bytes(std::span(view)), options));
+             });
+           }),
+           py::kw_only(), py::arg("data"), py::arg("threads"), py::arg("max_plans"), py::arg("max_run_bytes"),
+           py::arg("max_iterations"), py::arg("outputs"), py::arg("device"))
       .def(py::init([](py::object fn, const std::vector<GivenPort>& inputs, const std::vector<GivenPort>& outputs) {
              return make_py_model(make_py_runner(std::move(fn), ports_in(inputs, "input"), ports_in(outputs, "output")),
                                   nullptr);

@@ -1,3 +1,5 @@
+#include <cstring>
+
 #include "base/cat.h"
 #include "base/error.h"
 #include "base/immortal.h"
@@ -80,12 +82,18 @@ class CpuExecution final : public Execution {
   std::vector<std::byte*> table_;
 };
 
+void copy_on_host(const void* params, std::byte* const* io, const ExecContext&) {
+  std::memcpy(io[0], io[1], static_cast<const DeviceCopy*>(params)->bytes);
+}
+
 class CpuDevice final : public Device {
  public:
   DeviceKind kind() const override { return DeviceKind::kCpu; }
   std::unique_ptr<Execution> prepare(const Program& program, BufferPool& pool) override {
     return std::make_unique<CpuExecution>(program, pool);
   }
+  StepFn copy_step() const override { return copy_on_host; }
+  bool borrows_inputs() const override { return true; }
 };
 
 }  // namespace
@@ -94,6 +102,8 @@ std::string_view device_kind_name(DeviceKind kind) {
   switch (kind) {
     case DeviceKind::kCpu:
       return "cpu";
+    case DeviceKind::kCuda:
+      return "cuda";
     case DeviceKind::kNull:
       return "null";
   }

@@ -13,6 +13,7 @@ namespace inferkit {
 /// Lowerings are for one of them.
 enum class DeviceKind : uint8_t {
   kCpu,
+  kCuda,
   kNull,  // has no lowerings: what a model would need of a new device can be asked of it
 };
 
@@ -35,6 +36,10 @@ class Device {
   virtual DeviceKind kind() const = 0;
   /// `program` must outlive the execution; memory of the host that it needs comes from `pool`.
   virtual std::unique_ptr<Execution> prepare(const Program& program, BufferPool& pool) = 0;
+  /// The step with DeviceCopy that copies io[1] to io[0].
+  virtual StepFn copy_step() const = 0;
+  /// Whether steps read inputs in the caller's memory, where others may write during the run.
+  virtual bool borrows_inputs() const = 0;
 };
 
 /// Runs steps on the calling thread, which may call in those of a pool. Its memory is the host's: nothing is copied.

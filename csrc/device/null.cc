@@ -11,6 +11,8 @@ class NullDevice final : public Device {
   std::unique_ptr<Execution> prepare(const Program&, BufferPool&) override {
     throw Error(ErrorCode::kUnsupportedOp, "the null device runs nothing");
   }
+  StepFn copy_step() const override { return nullptr; }
+  bool borrows_inputs() const override { return false; }
 };
 
 }  // namespace

@@ -8,16 +8,18 @@
 namespace inferkit {
 
 class ThreadPool;
+class LaunchQueue;
 
 /// What a step may use besides its operands.
 struct ExecContext {
   ThreadPool* pool = nullptr;  // nullptr: this run stays on its thread
   int max_threads = 1;
+  LaunchQueue* queue = nullptr;  // of a CUDA device: what steps put their launches into
 };
 
-/// Runs one step of a program for the CPU. `io` holds the operands in the order in which the lowering named them;
-/// `params` is the struct that it gave. Throws Error(kInference) where the data make the operation impossible (an index
-/// out of range).
+/// Runs one step of a program; on a CUDA device it is called once, and says what runs instead. `io` holds the operands
+/// in the order in which the lowering named them; `params` is the struct that it gave. Throws Error(kInference) where
+/// the data make the operation impossible (an index out of range).
 using StepFn = void (*)(const void* params, std::byte* const* io, const ExecContext& context);
 
 struct Step {
@@ -34,12 +36,19 @@ struct Operand {
   uint32_t index = 0;             // of the input or output
   size_t offset = 0;              // into the arena, the input or the output
   const void* pointer = nullptr;  // of a constant, in the host's memory
+  size_t bytes = 0;               // of a constant that is a tensor; what a lowering packed has 0
+};
+
+/// Of a device's copy step: io[1] becomes io[0].
+struct DeviceCopy {
+  size_t bytes;
 };
 
 struct Program {
   std::vector<Step> steps;
   std::vector<Operand> operands;                    // the table that an execution resolves into pointers
   std::vector<uint32_t> input_slots, output_slots;  // operands that each run sets
+  std::vector<size_t> input_bytes, output_bytes;    // of each input and output
   size_t arena_bytes = 0;
   int64_t estimated_nanos = 0;      // a guess at one run's duration on one thread
   std::vector<std::string> labels;  // node names, for errors and traces

@@ -1,8 +1,8 @@
 """Small AI models inside your process: batched, validated, measured, in microseconds.
 
 >>> import inferkit
->>> inferkit.build_info()["cuda"]
-False
+>>> inferkit.build_info()["isa"] in inferkit.build_info()["isa_available"]
+True
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from ._build import build_info, supported_ops
 from ._errors import (
     ClosedError,
     DeadlineError,
+    DeviceError,
     InferenceError,
     InferkitError,
     ModelError,
@@ -41,6 +42,7 @@ from ._ticket import Ticket, Timing
 from ._types import InputChecks, MemoryUse, Metadata, TensorSpec
 
 if TYPE_CHECKING:
+    from . import cuda as cuda
     from . import diagnostics as diagnostics
     from . import health as health
     from . import metrics as metrics
@@ -57,6 +59,7 @@ __all__ = [
     "BufferPool",
     "ClosedError",
     "DeadlineError",
+    "DeviceError",
     "Explanation",
     "FileNode",
     "InferenceError",
@@ -97,7 +100,7 @@ def __getattr__(name: str) -> object:
     """Import on first use what needs more of the standard library: most programs that import inferkit do not."""
     from importlib import import_module
 
-    if name in ("diagnostics", "health", "metrics", "testing", "top", "tracing"):
+    if name in ("cuda", "diagnostics", "health", "metrics", "testing", "top", "tracing"):
         return import_module(f".{name}", __name__)
     if name in ("Explanation", "FileNode", "LoweringChoice", "PlanStep"):
         return getattr(import_module("._explain", __name__), name)

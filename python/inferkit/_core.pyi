@@ -41,6 +41,7 @@ __all__: list[str] = [
     "supported_ops",
     "trace_steps",
     "traced_steps",
+    "why_no_cuda",
 ]
 
 class PoolStats:
@@ -409,6 +410,7 @@ class Model:
         max_iterations: typing.SupportsInt | typing.SupportsIndex,
         outputs: collections.abc.Sequence[str],
         mmap: bool,
+        device: str,
     ) -> None: ...
     @typing.overload
     def __init__(
@@ -420,6 +422,7 @@ class Model:
         max_run_bytes: typing.SupportsInt | typing.SupportsIndex | None,
         max_iterations: typing.SupportsInt | typing.SupportsIndex,
         outputs: collections.abc.Sequence[str],
+        device: str,
     ) -> None: ...
     @typing.overload
     def __init__(
@@ -838,7 +841,7 @@ def install_call(arg0: type) -> None:
 
 def lowerings() -> list[typing.Any]:
     """
-    The ways to run each operator, best first: (domain, name, first opset, names) for each row of its table.
+    The ways to run each operator on the CPU, best first: (domain, name, first opset, names) for each row of its table.
     """
 
 def profile_model(
@@ -881,4 +884,9 @@ def trace_steps(on: bool, capacity: typing.SupportsInt | typing.SupportsIndex) -
 def traced_steps() -> list[tuple[str, float, float, int]]:
     """
     The last steps, oldest first: (name, started, finished, thread), in seconds of time.monotonic().
+    """
+
+def why_no_cuda(device: typing.SupportsInt | typing.SupportsIndex) -> str:
+    """
+    Why no model can run on that CUDA device; empty where one can. Opens the driver.
     """

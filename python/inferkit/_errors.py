@@ -13,7 +13,8 @@
     ├── ClosedError                                  draining or closed                     503
     ├── NotReadyError                                not loaded or warmed up                503
     ├── RequestCancelledError                        the caller cancelled                   499
-    └── PoolExhaustedError (MemoryError)             the buffer pool reached its cap        503
+    ├── PoolExhaustedError (MemoryError)             the buffer pool reached its cap        503
+    └── DeviceError                                  a device is not there, or failed       503
 
 The core has one code for each class; ``tests/python/test_errors.py`` holds the two tables together.
 """
@@ -25,6 +26,7 @@ from typing import ClassVar
 __all__ = [
     "ClosedError",
     "DeadlineError",
+    "DeviceError",
     "InferenceError",
     "InferkitError",
     "ModelError",
@@ -144,5 +146,14 @@ class RequestCancelledError(InferkitError):
 
 class PoolExhaustedError(InferkitError, MemoryError):
     """The buffer pool reached its cap."""
+
+    http_status = 503
+
+
+class DeviceError(InferkitError):
+    """The device that was asked for is not there, or it failed.
+
+    The message says why. :func:`inferkit.cuda.is_available` tells before a model is loaded.
+    """
 
     http_status = 503

@@ -148,6 +148,7 @@ class Model(_core.Model):
         outputs: Iterable[str] | None = None,
         mmap: bool = True,
         input_checks: InputChecks | Mapping[str, InputChecks] | None = None,
+        device: str = "cpu",
     ) -> Self:
         """Load an ONNX model.
 
@@ -190,9 +191,15 @@ class Model(_core.Model):
         input_checks : InputChecks or mapping of str to InputChecks, optional
             What is checked of inputs besides dtype and shape, for all of them or by their names; by default that they
             are finite and not empty, except where the model gives such values a meaning (see :class:`InputChecks`).
+        device : str
+            Where the model runs: ``"cpu"``, ``"cuda"``, or ``"cuda:1"`` for another device than the first. Operators
+            that CUDA lacks are named here, all at once. Kernels for CUDA have been compiled, and checked on a host
+            emulator; they have not run on a device yet.
 
         Raises
         ------
+        DeviceError
+            There is no such device, or it failed; the message says why.
         FileNotFoundError, PermissionError, OSError
             The file cannot be opened.
         ModelError
@@ -209,6 +216,7 @@ class Model(_core.Model):
             "max_plans": max_plans,
             "max_run_bytes": max_run_bytes,
             "max_iterations": max_iterations,
+            "device": device,
         }
         checks = given_checks(input_checks)
         mmap = flag(mmap, "mmap")

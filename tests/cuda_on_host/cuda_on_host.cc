@@ -44,7 +44,7 @@ struct Block {
   ucontext_t scheduler;
   Fiber* running = nullptr;
   unsigned live = 0, at_barrier = 0;
-  uint64_t barriers = 0;
+  uint64_t barriers = 0, events = 0;  // events: whenever a thread ended, or came to where threads meet
   const FunctionRef<void()>* body = nullptr;
   std::string error;
 };
@@ -72,15 +72,9 @@ void run_thread() {
   me.done = true;
   block->warps[me.number / 32].live &= ~(1u << (me.number % 32));
   --block->live;
+  ++block->events;
   release_barrier();
   for (;;) let_others_run();
-}
-
-/// Changes whenever a thread got further.
-uint64_t progress(const Block& b) {
-  uint64_t sum = b.barriers * 1'000'003 + b.live;
-  for (const Warp& w : b.warps) sum = sum * 31 + w.meetings + w.arrived;
-  return sum + b.at_barrier * 7919;
 }
 
 void start_threads(Block& b) {
@@ -113,14 +107,14 @@ void run_block(Block& b, std::mt19937_64& draw) {
   };
   while (b.live > 0) {
     std::ranges::shuffle(order, draw);
-    const uint64_t before = progress(b);
+    const uint64_t before = b.events;
     for (const unsigned i : order) {
       if (b.fibers[i].done) continue;
       b.running = &b.fibers[i];
       swapcontext(&b.scheduler, &b.running->context);
       if (!b.error.empty()) throw std::runtime_error(cat(b.error, "; seed ", b.grid.seed));
     }
-    if (b.live > 0 && progress(b) == before) {
+    if (b.live > 0 && b.events == before) {
       throw std::runtime_error(
           cat(b.at_barrier, " of ", b.live, " threads wait at a barrier, and none can go on", where()));
     }
@@ -145,6 +139,7 @@ void barrier() {
   if (block->grid.drop_every > 0 && number % block->grid.drop_every == block->grid.drop) return;
   const uint64_t mine = block->barriers;
   ++block->at_barrier;
+  ++block->events;
   release_barrier();
   while (block->barriers == mine) let_others_run();
 }
@@ -155,6 +150,7 @@ const uint64_t* exchange(uint32_t mask, uint64_t value) {
   const uint64_t mine = warp.meetings;
   warp.slots[lane()] = value;
   warp.arrived |= 1u << lane();
+  ++block->events;
   if (warp.arrived == warp.live) {
     std::ranges::copy(warp.slots, warp.met);
     warp.arrived = 0;

@@ -1,4 +1,4 @@
-"""Writes tests/data/graph/*.onnx: what the C++ tests of the ONNX reader read, and its fuzzer starts from.
+"""Writes tests/data/graph/*.onnx: what C++ tests read, and the fuzzer of the ONNX reader starts from.
 
 Run it again after a change: `python tests/data/make_graph_models.py`. The files are committed; the tests know
 their values.
@@ -221,11 +221,79 @@ def external() -> tuple[ModelProto, bytes]:
     return model(graph), blob
 
 
+def encoder(layers: int = 2, hidden: int = 24, heads: int = 3, inner: int = 40, words: int = 30) -> ModelProto:
+    """Write a small transformer encoder as exporters spell it out, with padding that a mask hides."""
+    draw = np.random.default_rng(5)
+    weights: dict[str, np.ndarray] = {}
+    nodes: list[NodeProto] = []
+
+    def constant(name: str, value: np.ndarray) -> str:
+        weights[name] = value
+        return name
+
+    def random(name: str, *shape: int, around: float = 0.0) -> str:
+        return constant(name, (draw.standard_normal(shape) / 6 + around).astype(np.float32))
+
+    def put(op: str, inputs: list[str], out: str, **attributes: object) -> str:
+        nodes.append(helper.make_node(op, inputs, [out], name=f"node_{out}", **attributes))
+        return out
+
+    def number(value: float) -> str:
+        return constant(f"number_{value}", np.float32(value))
+
+    def norm(x: str, name: str) -> str:
+        centered = put("Sub", [x, put("ReduceMean", [x], f"{name}_mean", axes=[-1])], f"{name}_centered")
+        squares = put("Pow", [centered, number(2)], f"{name}_squares")
+        variance = put("ReduceMean", [squares], f"{name}_variance", axes=[-1])
+        deviation = put("Sqrt", [put("Add", [variance, number(1e-12)], f"{name}_shifted")], f"{name}_deviation")
+        scaled = put("Mul", [put("Div", [centered, deviation], f"{name}_unit"), random(f"{name}_w", hidden, around=1)],
+                     f"{name}_scaled")  # fmt: skip
+        return put("Add", [scaled, random(f"{name}_b", hidden)], name)
+
+    def linear(x: str, name: str, k: int, n: int) -> str:
+        return put("Add", [put("MatMul", [x, random(f"{name}_w", k, n)], f"{name}_product"), random(f"{name}_b", n)],
+                   name)  # fmt: skip
+
+    def by_heads(x: str, name: str, perm: list[int]) -> str:
+        shape = constant("by_heads", np.array([0, 0, heads, hidden // heads], np.int64))
+        return put("Transpose", [put("Reshape", [x, shape], f"{name}_split")], name, perm=perm)
+
+    rows = put("Gather", [random("words", words, hidden), "ids"], "rows")
+    x = norm(put("Add", [rows, random("places", 1, 1, hidden)], "embedded"), "norm")
+    seen = put("Cast", ["mask"], "seen", to=FLOAT)
+    seen4 = put("Unsqueeze", [seen, constant("axes", np.array([1, 2], np.int64))], "seen4")
+    hidden_mask = put("Mul", [put("Sub", [number(1), seen4], "unseen"), number(-1e4)], "bias")
+    for i in range(layers):
+        q = by_heads(linear(x, f"q{i}", hidden, hidden), f"qh{i}", [0, 2, 1, 3])
+        k = by_heads(linear(x, f"k{i}", hidden, hidden), f"kh{i}", [0, 2, 3, 1])
+        v = by_heads(linear(x, f"v{i}", hidden, hidden), f"vh{i}", [0, 2, 1, 3])
+        scores = put("Div", [put("MatMul", [q, k], f"products{i}"), number((hidden / heads) ** 0.5)], f"scores{i}")
+        weighted = put("Softmax", [put("Add", [scores, hidden_mask], f"masked{i}")], f"weights{i}", axis=-1)
+        merged = put("Transpose", [put("MatMul", [weighted, v], f"heads{i}")], f"turned{i}", perm=[0, 2, 1, 3])
+        together = put("Reshape", [merged, constant("together", np.array([0, 0, hidden], np.int64))], f"merged{i}")
+        x = norm(put("Add", [linear(together, f"o{i}", hidden, hidden), x], f"sum{i}"), f"norm_a{i}")
+        h = linear(x, f"up{i}", hidden, inner)
+        erf = put("Erf", [put("Div", [h, number(2**0.5)], f"over{i}")], f"erf{i}")
+        half = put("Mul", [put("Mul", [h, put("Add", [erf, number(1)], f"one{i}")], f"times{i}"), number(0.5)], f"g{i}")
+        x = norm(put("Add", [linear(half, f"down{i}", inner, hidden), x], f"sum_b{i}"), f"norm_b{i}")
+    put("Identity", [x], "tokens")
+    seen3 = put("Unsqueeze", [seen, constant("last", np.array([-1], np.int64))], "seen3")
+    put("ReduceMean", [put("Mul", [x, seen3], "kept")], "mean", axes=[1], keepdims=0)
+    graph = helper.make_graph(
+        nodes,
+        "encoder",
+        [info("ids", TensorProto.INT64, ["batch", "length"]), info("mask", TensorProto.INT64, ["batch", "length"])],
+        [info("tokens", FLOAT, ["batch", "length", hidden]), info("mean", FLOAT, ["batch", hidden])],
+        [numpy_helper.from_array(np.asarray(v), k) for k, v in weights.items()],
+    )
+    return model(graph)
+
+
 def main() -> None:
     FOLDER.mkdir(exist_ok=True)
-    for make in (mlp, typed, attributes, control, function, legacy):
+    for make in (mlp, typed, attributes, control, function, legacy, encoder):
         proto = make()
-        if make in (mlp, typed):  # the others are unsorted or use an unknown operator, on purpose
+        if make in (mlp, typed, encoder):  # the others are unsorted or use an unknown operator, on purpose
             onnx.checker.check_model(proto)
         (FOLDER / f"{make.__name__}.onnx").write_bytes(proto.SerializeToString(deterministic=True))
     proto, blob = external()

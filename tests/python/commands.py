@@ -30,6 +30,7 @@ LATER = (
     "pip install '.[metrics]'",
     "pip install '.[otel]'",
     "pip install '.[docs]' && mkdocs build",
+    "pip install . --config-settings=cmake.define.INFERKIT_CUDA=OFF",
     "pip install '.[docs]'",
     "pip install fastapi uvicorn",
     "pip install httpx",

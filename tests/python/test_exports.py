@@ -11,8 +11,9 @@ import inferkit
 
 PUBLIC = {
     "errors": {
-        "ClosedError", "DeadlineError", "InferenceError", "InferkitError", "ModelError", "NotReadyError", "OutputError",
-        "PoolExhaustedError", "QueueFullError", "RequestCancelledError", "UnsupportedOpError", "ValidationError",
+        "ClosedError", "DeadlineError", "DeviceError", "InferenceError", "InferkitError", "ModelError", "NotReadyError",
+        "OutputError", "PoolExhaustedError", "QueueFullError", "RequestCancelledError", "UnsupportedOpError",
+        "ValidationError",
     },
     "models": {"InputChecks", "MemoryUse", "Metadata", "Model", "TensorSpec"},
     "batching": {"Batcher", "BatcherStats", "Latency", "OutputChecks", "Ticket", "Timing", "WindowStats"},
@@ -24,6 +25,7 @@ PUBLIC = {
 
 # Imported at their first use, as `inferkit.diagnostics`.
 MODULES = {
+    "cuda": {"is_available", "why_not"},
     "diagnostics": {"Check", "LoopWatch", "Report", "Stall", "diagnose", "watch_loop"},
     "health": {
         "Limits", "Monitor", "Report", "State", "asgi_app", "configure", "drain", "live", "loading", "ready", "report",

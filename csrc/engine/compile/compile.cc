@@ -53,14 +53,21 @@ void Compiler::mark_needed() {
 }
 
 void Compiler::finish() {
-  for (const InputFacts& in : inputs_) plan_->inputs.push_back({in.dtype, in.shape});
+  const auto bytes_of = [](const Port& port) { return TensorView{port.dtype, port.shape, nullptr}.bytes(); };
+  for (const InputFacts& in : inputs_) {
+    plan_->inputs.push_back({in.dtype, in.shape});
+    plan_->input_bytes.push_back(bytes_of(plan_->inputs.back()));
+  }
   plan_->device = options_.device;
   if (options_.text && std::ranges::any_of(facts_, [](const auto& f) { return f && f->dtype == DType::kString; })) {
     options_.text->store(true, std::memory_order_relaxed);
   }
   plan_->arena_bytes = storage_.place();
   size_t output_bytes = 0;
-  for (const Port& port : plan_->outputs) output_bytes += TensorView{port.dtype, port.shape, nullptr}.bytes();
+  for (const Port& port : plan_->outputs) {
+    plan_->output_bytes.push_back(bytes_of(port));
+    output_bytes += plan_->output_bytes.back();
+  }
   run_bytes_.check_total(plan_->arena_bytes, output_bytes);
   for (const size_t s : stoppable_indices(step_refs_.size())) {
     plan_->steps[s].first_operand = static_cast<uint32_t>(plan_->operands.size());

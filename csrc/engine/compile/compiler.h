@@ -26,8 +26,6 @@ void name_required_outputs(Node& node, Graph& graph);
 /// compile(), with folding or without it.
 std::shared_ptr<const Plan> compile_as(const Graph& graph, std::span<const InputFacts> inputs, ModelCache& cache,
                                        const CompileOptions& options, bool fold);
-/// The step that copies io[1] to io[0], where an output is also something else.
-void copy_step(const void* params, std::byte* const* io, const ExecContext& context);
 
 /// A graph without sequences among its inputs: their tensors are inputs of their own, where they are known.
 struct FlatGraph {

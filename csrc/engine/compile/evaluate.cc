@@ -41,7 +41,7 @@ std::vector<Tensor> evaluate_within(const Node& node, std::span<const Tensor* co
   for (const Port& port : plan->outputs) total += TensorView{port.dtype, port.shape, nullptr}.bytes();
   std::vector<Tensor> out(node.outputs.size());
   std::vector<void*> pointers;
-  if (plan->steps.size() == 1 && plan->steps[0].fn == copy_step && plan->outputs.size() == 1) {
+  if (plan->steps.size() == 1 && plan->steps[0].fn == cpu_device().copy_step() && plan->outputs.size() == 1) {
     // A view of a constant (Reshape of a weight): share the bytes.
     const auto& source = plan->operands[plan->steps[0].first_operand + 1];
     for (const Tensor* input : inputs) {

@@ -8,18 +8,6 @@
 #include "platform/run_control.h"
 
 namespace inferkit {
-namespace {
-
-struct CopyParams {
-  size_t bytes;
-};
-
-}  // namespace
-
-void copy_step(const void* params, std::byte* const* io, const ExecContext&) {
-  std::memcpy(io[0], io[1], static_cast<const CopyParams*>(params)->bytes);
-}
-
 class NodeLowering final : public LowerContext {
  public:
   NodeLowering(Compiler& compiler, size_t index, std::span<const TensorFacts* const> in, std::span<TensorFacts> out,
@@ -148,13 +136,14 @@ int32_t Compiler::steady_slot(int32_t slot, size_t node) {
   if (storage_[root].kind != Operand::Kind::kInput) return slot;
   const InputFacts& input = inputs_[storage_[root].index];
   const size_t bytes = TensorView{input.dtype, input.shape, nullptr}.bytes();
-  if (!input.foreign || bytes == 0) return slot;
+  if (!input.foreign || bytes == 0 || !options_.device->borrows_inputs()) return slot;
   const auto [it, fresh] = snapshots_.try_emplace(root, -1);
   if (fresh) {
     it->second = storage_.add({.bytes = bytes});
     const Ref refs[] = {{it->second}, {root}};
-    const CopyParams params{bytes};
-    add_step(copy_step, &params, sizeof(params), refs, node, static_cast<double>(bytes) / kCopiedPerNano);
+    const DeviceCopy params{bytes};
+    add_step(options_.device->copy_step(), &params, sizeof(params), refs, node,
+             static_cast<double>(bytes) / kCopiedPerNano);
   }
   return it->second;
 }
@@ -189,9 +178,9 @@ void Compiler::bind_outputs() {
     // A constant, an input, memory that already is another output, or that must stay the run's own.
     const int32_t target = storage_.add({.kind = Operand::Kind::kOutput, .index = static_cast<uint32_t>(i)});
     const Ref refs[] = {{target}, {source}};
-    const CopyParams params{bytes};
+    const DeviceCopy params{bytes};
     plan_->labels.push_back(cat("output '", graph().values[static_cast<size_t>(id)].name, "'"));
-    add_step(copy_step, &params, sizeof(params), refs, plan_->labels.size() - 1,
+    add_step(options_.device->copy_step(), &params, sizeof(params), refs, plan_->labels.size() - 1,
              static_cast<double>(bytes) / kCopiedPerNano);
     if (options_.notes) note_copy(id);
   }

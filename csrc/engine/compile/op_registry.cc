@@ -10,6 +10,9 @@ namespace inferkit {
 #define INFERKIT_OP_FAMILY(name) void register_##name(OpRegistry& registry);
 #include "op_families.inc"
 #undef INFERKIT_OP_FAMILY
+#define INFERKIT_CUDA_FAMILY(name) void register_cuda_##name(OpRegistry& registry);
+#include "cuda_families.inc"
+#undef INFERKIT_CUDA_FAMILY
 
 namespace {
 
@@ -27,6 +30,9 @@ OpRegistry make_registry() {
   register_##name(registry);
 #include "op_families.inc"
 #undef INFERKIT_OP_FAMILY
+#define INFERKIT_CUDA_FAMILY(name) register_cuda_##name(registry);
+#include "cuda_families.inc"
+#undef INFERKIT_CUDA_FAMILY
   return registry;
 }
 
@@ -53,6 +59,12 @@ void OpRegistry::add(OpDef def) {
   }
   def.family = family_;
   rows.push_back(std::move(def));
+}
+
+void OpRegistry::add_lowering(std::string_view domain, std::string_view name, const Lowering& lowering) {
+  const auto it = ops_.find(key_of(domain, name));
+  if (it == ops_.end()) throw std::logic_error(cat("there is no operator ", name, " to add a lowering to"));
+  for (OpDef& row : it->second) row.lowerings.push_back(lowering);
 }
 
 const OpDef* OpRegistry::find(std::string_view domain, std::string_view name, int version) const {

@@ -44,6 +44,8 @@ class OpRegistry {
   void add_dynamic(const OpSchema& schema, LowerFn lower, DynamicFn dynamic) {
     add(OpDef{schema, one(lower), dynamic});
   }
+  /// Another way to run all versions of an operator that is there, behind those that it has: for devices.
+  void add_lowering(std::string_view domain, std::string_view name, const Lowering& lowering);
   void add_select(const OpSchema& schema, SelectFn select) { add(OpDef{schema, {}, nullptr, select}); }
   /// An operator on sequences: `resolve` spells it out where they are known. Where only a run tells, `dynamic` runs it
   /// between two plans; without that, the plan that follows is compiled for the sequences that came.

@@ -47,16 +47,19 @@ std::set<std::string_view> names_of(std::string_view op) {
   std::set<std::string_view> out;
   for (const OpDef* def : OpRegistry::instance().all()) {
     if (def->schema.name != op) continue;
-    for (const Lowering& lowering : def->lowerings) out.insert(lowering.name);
+    for (const Lowering& lowering : def->lowerings) {
+      if (lowering.device == DeviceKind::kCpu) out.insert(lowering.name);
+    }
   }
   return out;
 }
 
-/// The operators that have several ways.
+/// The operators that have several ways on the CPU: on other devices there is one for each.
 std::set<std::string_view> ops_with_a_choice() {
   std::set<std::string_view> out;
   for (const OpDef* def : OpRegistry::instance().all()) {
-    if (def->lowerings.size() > 1) out.insert(def->schema.name);
+    const auto on_cpu = [](const Lowering& lowering) { return lowering.device == DeviceKind::kCpu; };
+    if (std::ranges::count_if(def->lowerings, on_cpu) > 1) out.insert(def->schema.name);
   }
   return out;
 }
@@ -107,8 +110,7 @@ std::string_view LoweringWishes::of(std::string_view op) const {
 
 namespace {
 
-Cost cost_of(const Lowering& lowering, DeviceKind device, const NodeContext& node) {
-  if (lowering.device != device) return Cost::cannot("it is for another device");
+Cost cost_of(const Lowering& lowering, const NodeContext& node) {
   if (lowering.precision == Precision::kFloat32 && node.input(0).dtype != DType::kF32) {
     return Cost::cannot("it is for float32");
   }
@@ -120,15 +122,25 @@ Cost cost_of(const Lowering& lowering, DeviceKind device, const NodeContext& nod
 Choice choose_lowering(const OpDef& def, DeviceKind device, const NodeContext& node, const LoweringWishes& wishes,
                        std::vector<Considered>* considered) {
   const auto is_for_it = [&](const Lowering& lowering) { return lowering.device == device; };
-  if (std::none_of(def.lowerings.begin(), def.lowerings.end(), is_for_it)) {
+  const auto first = std::ranges::find_if(def.lowerings, is_for_it);
+  if (first == def.lowerings.end()) {
     node.unsupported(cat("it has no lowering for the device '", device_kind_name(device), "'"));
   }
-  if (def.lowerings.size() == 1) return {&def.lowerings[0], Choice::Why::kOnly};
+  if (std::ranges::count_if(def.lowerings, is_for_it) == 1) {
+    // On the CPU the one way runs all that the operator is registered for; on a device that is to be asked.
+    const Cost cost = device == DeviceKind::kCpu ? Cost(0) : cost_of(*first, node);
+    if (!cost.possible()) {
+      node.unsupported(
+          cat("its lowering for the device '", device_kind_name(device), "' cannot run it: ", cost.why_not()));
+    }
+    return {&*first, Choice::Why::kOnly};
+  }
   const std::string_view wish = wishes.of(def.schema.name);
   const Lowering *best = nullptr, *wished = nullptr;
   double least = 0;
   for (const Lowering& lowering : def.lowerings) {
-    const Cost cost = cost_of(lowering, device, node);
+    if (!is_for_it(lowering)) continue;
+    const Cost cost = cost_of(lowering, node);
     if (considered) considered->push_back({&lowering, cost});
     if (!cost.possible()) continue;
     if (lowering.name == wish) wished = &lowering;

@@ -59,7 +59,7 @@ size_t Storage::place() {
 
 Operand Storage::operand(int32_t id) const {
   const Slot& slot = slots_[static_cast<size_t>(root(id))];
-  return {slot.kind, slot.index, slot.offset, slot.pointer};
+  return {slot.kind, slot.index, slot.offset, slot.pointer, slot.kind == Operand::Kind::kConstant ? slot.bytes : 0};
 }
 
 }  // namespace inferkit

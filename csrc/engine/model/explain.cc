@@ -27,6 +27,10 @@ Explained Model::explain(std::span<const Shape> shapes) {
 }
 
 Explained Model::profile(std::span<const TensorView> inputs, int64_t runs) {
+  if (options_.device->kind() != DeviceKind::kCpu) {
+    throw std::invalid_argument(
+        "profile() measures models on the CPU; of one on another device, explain() tells the plan");
+  }
   std::vector<Shape> shapes;
   std::vector<const void*> in;
   for (const TensorView& view : inputs) {

@@ -83,7 +83,7 @@ def run(options: argparse.Namespace) -> int:
             ("  this CPU can", ", ".join(build["isa_available"])),
             ("CPU", f"{facts['cpu']}, {build['cpus']} of {facts['cpus_online']} CPUs usable by this process"),
             ("operators", f"{facts['operators']} kinds; inferkit.supported_ops() lists them"),
-            ("CUDA", "yes" if build["cuda"] else "no"),
+            ("CUDA", ", ".join(build["cuda_targets"]) or "no kernels in this build"),
             ("system", facts["system"]),
             ("Python, numpy", f"{facts['python']}, {facts['numpy']}"),
         ]

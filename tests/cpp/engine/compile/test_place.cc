@@ -167,6 +167,7 @@ TEST(place_takes_the_expected_way) {
   // Every way of these operators is taken by somebody.
   for (const char* op : {"Conv", "MatMul", "Gemm", "ConvInteger", "MaxPool"}) {
     for (const Lowering& way : OpRegistry::instance().find("", op, 17)->lowerings) {
+      if (way.device != DeviceKind::kCpu) continue;
       if (!taken.contains(std::string(op) + "=" + std::string(way.name)))
         CHECK_EQ(std::string(way.name), std::string(op));
     }

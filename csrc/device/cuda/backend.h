@@ -1,0 +1,36 @@
+// What a CUDA device is made of, for device/cuda/cuda.cc: memory, copies, captured graphs. The driver's is
+// driver_backend.h; the tests have one on the host (tests/cuda_on_host).
+#pragma once
+#include <cstddef>
+#include <memory>
+
+#include "device/cuda/queue.h"
+#include "platform/thread_pool.h"
+
+namespace inferkit {
+
+/// Launches and copies that run as one. Not thread-safe.
+class CudaGraph {
+ public:
+  virtual ~CudaGraph() = default;
+  /// Returns when all is done. Throws Error(kDevice) where the device fails.
+  virtual void run() = 0;
+};
+
+/// Thread-safe. What fails is Error(kDevice), or Error(kPoolExhausted) where there is no memory.
+class CudaBackend {
+ public:
+  virtual ~CudaBackend() = default;
+  /// Memory of the device, aligned to 256 bytes.
+  virtual void* allocate(size_t bytes) = 0;
+  virtual void release(void* memory) noexcept = 0;
+  /// Memory of the host that copies and kernels reach, at the same address.
+  virtual void* allocate_pinned(size_t bytes) = 0;
+  virtual void release_pinned(void* memory) noexcept = 0;
+  /// From any memory of the host to the device's; returns when it is there.
+  virtual void upload(void* to, const void* from, size_t bytes) = 0;
+  /// What `record` puts into the queue; it may be called more than once.
+  virtual std::unique_ptr<CudaGraph> capture(const FunctionRef<void(LaunchQueue&)>& record) = 0;
+};
+
+}  // namespace inferkit

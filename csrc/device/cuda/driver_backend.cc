@@ -1,0 +1,242 @@
+// A CUDA device of the driver. Nothing here has run on a device yet.
+#include <array>
+#include <map>
+#include <mutex>
+#include <vector>
+
+#include "base/cat.h"
+#include "base/error.h"
+#include "base/immortal.h"
+#include "device/cuda/cuda.h"
+#include "device/cuda/driver.h"
+#include "device/cuda/image.h"
+
+namespace inferkit {
+namespace {
+
+using driver::Address;
+
+/// Throws what `error` is.
+void require(driver::Result error, const char* what) {
+  if (error == 0) return;
+  throw Error(ErrorCode::kDevice, cat("the CUDA device failed to ", what, ": ", driver::driver().describe(error)));
+}
+
+Address address_of(const void* memory) { return reinterpret_cast<Address>(memory); }
+
+/// Makes the device's context that of this thread while it lives: the thread's own comes back.
+class Current {
+ public:
+  explicit Current(driver::Context context) { require(driver::driver().context_push(context), "enter its context"); }
+  ~Current() {
+    driver::Context ours = nullptr;
+    driver::driver().context_pop(&ours);
+  }
+  Current(const Current&) = delete;
+  Current& operator=(const Current&) = delete;
+};
+
+class DriverStream {
+ public:
+  DriverStream() { require(driver::driver().stream_create(&stream_, driver::kNonBlocking), "create a stream"); }
+  ~DriverStream() { driver::driver().stream_destroy(stream_); }
+  DriverStream(const DriverStream&) = delete;
+  DriverStream& operator=(const DriverStream&) = delete;
+  driver::Stream get() const { return stream_; }
+
+ private:
+  driver::Stream stream_ = nullptr;
+};
+
+class DriverGraph final : public CudaGraph {
+ public:
+  DriverGraph(driver::Context context, std::unique_ptr<DriverStream> stream, driver::Graph graph)
+      : context_(context), stream_(std::move(stream)) {
+    const driver::Result error = driver::driver().graph_instantiate(&exec_, graph, 0);
+    driver::driver().graph_destroy(graph);
+    require(error, "make a graph of the launches");
+  }
+  ~DriverGraph() override {
+    try {
+      const Current current(context_);
+      driver::driver().graph_exec_destroy(exec_);
+      stream_.reset();
+    } catch (const Error&) {  // a device that failed has nothing to give back
+    }
+  }
+  void run() override {
+    const Current current(context_);
+    require(driver::driver().graph_launch(exec_, stream_->get()), "launch a graph");
+    require(driver::driver().stream_synchronize(stream_->get()), "run a graph");
+  }
+
+ private:
+  const driver::Context context_;
+  std::unique_ptr<DriverStream> stream_;
+  driver::GraphExec exec_ = nullptr;
+};
+
+/// The kernels of a context.
+class Kernels {
+ public:
+  void load() { require(driver::driver().module_load(&module_, cuda_image), "load its kernels"); }
+  driver::Function get(const KernelLaunch& what) {
+    const std::scoped_lock lock(mutex_);
+    driver::Function& held = functions_[what.kernel];
+    if (!held) {
+      const std::string name = cat("inferkit_", what.name);
+      require(driver::driver().module_function(&held, module_, name.c_str()), "find a kernel");
+    }
+    return held;
+  }
+
+ private:
+  driver::Module module_ = nullptr;
+  std::mutex mutex_;  // for functions_
+  std::map<size_t, driver::Function> functions_;
+};
+
+class DriverQueue final : public LaunchQueue {
+ public:
+  DriverQueue(Kernels& kernels, driver::Stream stream) : kernels_(kernels), stream_(stream) {}
+  void launch(const KernelLaunch& what, std::span<const std::byte> params) override {
+    void* arguments[] = {const_cast<std::byte*>(params.data())};  // the driver copies it
+    const auto& [x, y, z] = what.blocks;
+    require(driver::driver().launch(kernels_.get(what), x, y, z, what.threads, 1, 1,
+                                    static_cast<unsigned>(what.shared_bytes), stream_, arguments, nullptr),
+            "launch a kernel");
+  }
+  void copy(void* to, const void* from, size_t bytes) override {
+    require(driver::driver().copy_async(address_of(to), address_of(from), bytes, stream_), "copy");
+  }
+
+ private:
+  Kernels& kernels_;
+  const driver::Stream stream_;
+};
+
+/// Finds the kernels that are asked for, and does nothing else: loading one while a capture is under way may break it.
+class FindingQueue final : public LaunchQueue {
+ public:
+  explicit FindingQueue(Kernels& kernels) : kernels_(kernels) {}
+  void launch(const KernelLaunch& what, std::span<const std::byte>) override { kernels_.get(what); }
+  void copy(void*, const void*, size_t) override {}
+
+ private:
+  Kernels& kernels_;
+};
+
+class DriverBackend final : public CudaBackend {
+ public:
+  explicit DriverBackend(int index) {
+    driver::Device device = 0;
+    require(driver::driver().device_get(&device, index), "answer");
+    require(driver::driver().context_retain(&context_, device), "make a context");
+    const Current current(context_);
+    kernels_.load();
+  }
+
+  void* allocate(size_t bytes) override {
+    const Current current(context_);
+    Address memory = 0;
+    const driver::Result error = driver::driver().memory_allocate(&memory, bytes);
+    if (error == driver::kOutOfMemory) {
+      size_t left = 0, total = 0;
+      driver::driver().memory_info(&left, &total);
+      throw Error(ErrorCode::kPoolExhausted, cat("the CUDA device has no ", bytes, " bytes left for a run: ", left,
+                                                 " of its ", total, " bytes are free"));
+    }
+    require(error, "allocate memory");
+    return reinterpret_cast<void*>(memory);
+  }
+  void release(void* memory) noexcept override {
+    drop([&] { driver::driver().memory_free(address_of(memory)); });
+  }
+  void* allocate_pinned(size_t bytes) override {
+    const Current current(context_);
+    void* memory = nullptr;
+    const driver::Result error = driver::driver().host_allocate(&memory, bytes, driver::kPortable | driver::kMapped);
+    if (error == driver::kOutOfMemory) {
+      throw Error(ErrorCode::kPoolExhausted, cat("there are no ", bytes, " bytes of pinned memory left"));
+    }
+    require(error, "pin memory of the host");
+    return memory;
+  }
+  void release_pinned(void* memory) noexcept override {
+    drop([&] { driver::driver().host_free(memory); });
+  }
+  void upload(void* to, const void* from, size_t bytes) override {
+    const Current current(context_);
+    require(driver::driver().copy_to_device(address_of(to), from, bytes), "take weights");
+  }
+  std::unique_ptr<CudaGraph> capture(const FunctionRef<void(LaunchQueue&)>& record) override {
+    const Current current(context_);
+    FindingQueue finding(kernels_);
+    record(finding);
+    auto stream = std::make_unique<DriverStream>();
+    require(driver::driver().capture_begin(stream->get(), driver::kThreadLocal), "begin a capture");
+    driver::Graph graph = nullptr;
+    try {
+      DriverQueue queue(kernels_, stream->get());
+      record(queue);
+    } catch (...) {
+      if (driver::driver().capture_end(stream->get(), &graph) == 0) driver::driver().graph_destroy(graph);
+      throw;
+    }
+    require(driver::driver().capture_end(stream->get(), &graph), "end a capture");
+    return std::make_unique<DriverGraph>(context_, std::move(stream), graph);
+  }
+
+ private:
+  template <class F>
+  void drop(F&& release) noexcept {
+    try {
+      const Current current(context_);
+      release();
+    } catch (const Error&) {  // a device that failed has nothing to give back
+    }
+  }
+
+  driver::Context context_ = nullptr;
+  Kernels kernels_;
+};
+
+constexpr int kLeastMajor = 8;  // of the compute capability that kernels are compiled for
+
+}  // namespace
+
+bool has_cuda_kernels() { return cuda_image != nullptr; }
+
+std::string why_no_cuda(int index) {
+  if (!has_cuda_kernels()) return "this build of inferkit has no CUDA kernels: nvcc was not found when it was built";
+  const driver::Driver& driver = driver::driver();
+  if (!driver.why_not.empty()) return driver.why_not;
+  if (index < 0 || index >= driver.devices) {
+    return cat("there is no CUDA device ", index, ": the driver has ", driver.devices);
+  }
+  driver::Device device = 0;
+  int major = 0, minor = 0;
+  if (driver.device_get(&device, index) != 0 || driver.device_attribute(&major, driver::kMajor, device) != 0 ||
+      driver.device_attribute(&minor, driver::kMinor, device) != 0) {
+    return cat("CUDA device ", index, " does not answer");
+  }
+  if (major < kLeastMajor) {
+    return cat("CUDA device ", index, " has compute capability ", major, ".", minor, "; ", kLeastMajor,
+               ".0 is the least that inferkit runs on");
+  }
+  return "";
+}
+
+Device& cuda_device(int index) {
+  if (const std::string why = why_no_cuda(index); !why.empty()) {
+    throw Error(ErrorCode::kDevice, cat(why, "; leave device out, or give \"cpu\", to run on the CPU"));
+  }
+  static std::mutex mutex;  // for made
+  static auto& made = immortal(std::map<int, std::unique_ptr<Device>>());
+  const std::scoped_lock lock(mutex);
+  auto& device = made[index];
+  if (!device) device = make_cuda_device(std::make_unique<DriverBackend>(index));
+  return *device;
+}
+
+}  // namespace inferkit

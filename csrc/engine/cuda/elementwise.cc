@@ -1,0 +1,159 @@
+// Arithmetic on two operands, comparisons, Where and Cast, broadcast.
+#include "engine/cuda/launch.h"
+
+namespace inferkit {
+namespace cuda {
+namespace {
+
+using device::Compare;
+using device::Element;
+using kernels::Binary;
+
+// ---- Arithmetic -----------------------------------------------------------------------------------------------------
+
+/// io: a, b, y.
+void run_binary(const void* params, std::byte* const* io, const ExecContext& context) {
+  auto p = *static_cast<const device::BinaryParams*>(params);
+  p.a = at<float>(io, 0);
+  p.b = at<float>(io, 1);
+  p.y = at<float>(io, 2);
+  launch_elements(context, Kernel::binary_f32, p.nest.n, p);
+}
+
+template <Binary op>
+void lower_binary(LowerContext& c) {
+  for (size_t i = 0; i < 2; ++i) {
+    if (c.input(i).shape == c.output(0).shape) c.in_place(0, i);
+  }
+  device::BinaryParams p{};
+  p.nest = broadcast_nest<2>(c);
+  p.op = op;
+  c.step(run_binary, p, {c.in(0), c.in(1), c.out(0)});
+}
+
+Cost two_operands(const NodeContext& c) {
+  return c.input_count() == 2 ? Cost(0) : Cost::cannot("it has not two operands");
+}
+
+// ---- Comparisons ----------------------------------------------------------------------------------------------------
+
+bool find_element(DType dtype, Element& out) {
+  switch (dtype) {
+    case DType::kF32:
+      out = Element::kF32;
+      return true;
+    case DType::kI32:
+      out = Element::kI32;
+      return true;
+    case DType::kI64:
+      out = Element::kI64;
+      return true;
+    case DType::kBool:
+      out = Element::kBool;
+      return true;
+    default:
+      return false;
+  }
+}
+Element element_of(const NodeContext& c, DType dtype) {
+  Element out{};
+  if (!find_element(dtype, out)) c.unsupported(cat("elements of ", dtype_name(dtype)));
+  return out;
+}
+
+/// io: a, b, y.
+void run_compare(const void* params, std::byte* const* io, const ExecContext& context) {
+  auto p = *static_cast<const device::CompareParams*>(params);
+  p.a = io[0];
+  p.b = io[1];
+  p.y = at<bool>(io, 2);
+  launch_elements(context, Kernel::compare, p.nest.n, p);
+}
+
+Cost compare_cost(const NodeContext& c) {
+  Element type{};
+  if (!find_element(c.input(0).dtype, type)) return Cost::cannot("it compares float32, int32, int64 and bool alone");
+  return Cost(0);
+}
+
+template <Compare op>
+void lower_compare(LowerContext& c) {
+  device::CompareParams p{};
+  p.nest = broadcast_nest<2>(c);
+  p.type = element_of(c, c.input(0).dtype);
+  p.op = op;
+  c.step(run_compare, p, {c.in(0), c.in(1), c.out(0)});
+}
+
+// ---- Where ----------------------------------------------------------------------------------------------------------
+
+/// io: condition, a, b, y.
+void run_select(const void* params, std::byte* const* io, const ExecContext& context) {
+  auto p = *static_cast<const device::SelectParams*>(params);
+  p.condition = at<bool>(io, 0);
+  p.a = io[1];
+  p.b = io[2];
+  p.y = io[3];
+  launch_elements(context, Kernel::select, p.nest.n, p);
+}
+
+Cost select_cost(const NodeContext& c) {
+  return dtype_size(c.input(1).dtype) <= 8 ? Cost(0) : Cost::cannot("its elements have more than 8 bytes");
+}
+void lower_select(LowerContext& c) {
+  device::SelectParams p{};
+  p.nest = broadcast_nest<3>(c);
+  p.width = static_cast<int32_t>(dtype_size(c.output(0).dtype));
+  c.step(run_select, p, {c.in(0), c.in(1), c.in(2), c.out(0)});
+}
+
+// ---- Cast -----------------------------------------------------------------------------------------------------------
+
+/// io: x, y.
+void run_cast(const void* params, std::byte* const* io, const ExecContext& context) {
+  auto p = *static_cast<const device::CastParams*>(params);
+  p.x = io[0];
+  p.y = io[1];
+  launch_elements(context, Kernel::cast, p.n, p);
+}
+
+Cost cast_cost(const NodeContext& c) {
+  Element from{}, to{};
+  if (c.input(0).dtype == c.output(0).dtype && dtype_size(c.output(0).dtype) <= 8) return Cost(0);
+  if (find_element(c.input(0).dtype, from) && find_element(c.output(0).dtype, to)) return Cost(0);
+  return Cost::cannot("it casts between float32, int32, int64 and bool alone");
+}
+void lower_cast(LowerContext& c) {
+  if (c.input(0).dtype == c.output(0).dtype) return c.alias(0, 0);
+  device::CastParams p{};
+  p.n = c.output(0).shape.elements();
+  p.from = element_of(c, c.input(0).dtype);
+  p.to = element_of(c, c.output(0).dtype);
+  c.step(run_cast, p, {c.in(0), c.out(0)});
+}
+
+}  // namespace
+}  // namespace cuda
+
+void register_cuda_elementwise(OpRegistry& r) {
+  using namespace cuda;
+  constexpr Precision kF32 = Precision::kFloat32;
+  add(r, kOnnx, "Add", lower_binary<Binary::kAdd>, two_operands, kF32);
+  add(r, kOnnx, "Sub", lower_binary<Binary::kSub>, two_operands, kF32);
+  add(r, kOnnx, "Mul", lower_binary<Binary::kMul>, two_operands, kF32);
+  add(r, kOnnx, "Div", lower_binary<Binary::kDiv>, two_operands, kF32);
+  add(r, kOnnx, "PRelu", lower_binary<Binary::kPrelu>, two_operands, kF32);
+  add(r, kOnnx, "Min", lower_binary<Binary::kMin>, two_operands, kF32);
+  add(r, kOnnx, "Max", lower_binary<Binary::kMax>, two_operands, kF32);
+  add(r, kOnnx, "Sum", lower_binary<Binary::kAdd>, two_operands, kF32);
+  add(r, kOnnx, "Equal", lower_compare<Compare::kEqual>, compare_cost);
+  add(r, kOnnx, "Less", lower_compare<Compare::kLess>, compare_cost);
+  add(r, kOnnx, "LessOrEqual", lower_compare<Compare::kLessOrEqual>, compare_cost);
+  add(r, kOnnx, "Greater", lower_compare<Compare::kGreater>, compare_cost);
+  add(r, kOnnx, "GreaterOrEqual", lower_compare<Compare::kGreaterOrEqual>, compare_cost);
+  add(r, kOnnx, "Where", lower_select, select_cost);
+  add(r, kOnnx, "Cast", lower_cast, cast_cost);
+  add(r, kOnnx, "CastLike", lower_cast, cast_cost);
+}
+
+}  // namespace inferkit

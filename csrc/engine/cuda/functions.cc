@@ -1,0 +1,150 @@
+// Functions of one float: activations, exponentials, roots.
+#include "engine/cuda/functions.h"
+
+#include <limits>
+
+#include "engine/cuda/launch.h"
+#include "graph/passes/pattern.h"
+
+namespace inferkit {
+namespace cuda {
+namespace {
+
+using kernels::Unary;
+
+struct Attribute {
+  const char* name = nullptr;
+  float value = 0;  // where the node does not have it
+};
+struct Row {
+  std::string_view domain, name;
+  Unary op;
+  Attribute alpha = {}, beta = {};
+};
+
+const Row kRows[] = {
+    {kOnnx, "Relu", Unary::kRelu},
+    {kOnnx, "LeakyRelu", Unary::kLeakyRelu, {"alpha", 0.01f}},
+    {kOnnx, "Sigmoid", Unary::kSigmoid},
+    {kOnnx, "Tanh", Unary::kTanh},
+    {kOnnx, "Gelu", Unary::kGelu},
+    {kInternal, "Gelu", Unary::kGelu},
+    {kInternal, "Silu", Unary::kSilu, {nullptr, 1}},
+    {kOnnx, "Swish", Unary::kSilu, {"alpha", 1}},
+    {kOnnx, "HardSwish", Unary::kHardSwish},
+    {kOnnx, "HardSigmoid", Unary::kHardSigmoid, {"alpha", 0.2f}, {"beta", 0.5f}},
+    {kOnnx, "Elu", Unary::kElu, {"alpha", 1}},
+    {kOnnx, "Selu", Unary::kSelu, {"alpha", 1.67326319217681884765625f}, {"gamma", 1.05070102214813232421875f}},
+    {kOnnx, "Celu", Unary::kCelu, {"alpha", 1}},
+    {kOnnx, "Softplus", Unary::kSoftplus},
+    {kOnnx, "Softsign", Unary::kSoftsign},
+    {kOnnx, "Mish", Unary::kMish},
+    {kOnnx, "ThresholdedRelu", Unary::kThresholdedRelu, {"alpha", 1}},
+    {kOnnx, "Exp", Unary::kExp},
+    {kOnnx, "Log", Unary::kLog},
+    {kOnnx, "Erf", Unary::kErf},
+    {kOnnx, "Abs", Unary::kAbs},
+    {kOnnx, "Neg", Unary::kNeg},
+    {kOnnx, "Sign", Unary::kSign},
+    {kOnnx, "Sqrt", Unary::kSqrt},
+    {kOnnx, "Reciprocal", Unary::kReciprocal},
+    {kOnnx, "Floor", Unary::kFloor},
+    {kOnnx, "Ceil", Unary::kCeil},
+    {kOnnx, "Round", Unary::kRound},
+};
+
+Function function_of(const NodeContext& c) {
+  const auto value = [&](const Attribute& a) { return a.name ? c.attr_float(a.name, a.value) : a.value; };
+  for (const Row& row : kRows) {
+    if (row.name != c.node().op_type || row.domain != c.node().domain) continue;
+    Function out{row.op, value(row.alpha), value(row.beta)};
+    if (row.name == "Gelu" && c.attr_string("approximate", "none") == "tanh") out.op = Unary::kGeluTanh;
+    return out;
+  }
+  c.unsupported("no such function");
+}
+
+struct Params {
+  int64_t n;
+  Function f;
+};
+
+/// io: x, y.
+void run_function(const void* params, std::byte* const* io, const ExecContext& context) {
+  const auto& [n, f] = *static_cast<const Params*>(params);
+  launch_elements(context, Kernel::unary_f32, n,
+                  device::UnaryParams{at<float>(io, 0), at<float>(io, 1), n, f.alpha, f.beta, f.op});
+}
+
+Cost function_cost(const NodeContext& c) {
+  if (c.has_attr(kKeepsTail)) return Cost::cannot("it stands for a function of a half type");
+  return Cost(0);
+}
+
+void lower_as(LowerContext& c, const Function& f) {
+  c.in_place(0, 0);
+  c.step(run_function, Params{c.output(0).shape.elements(), f}, {c.in(0), c.out(0)});
+}
+void lower_function(LowerContext& c) { lower_as(c, function_of(c)); }
+
+// ---- Clip -----------------------------------------------------------------------------------------------------------
+
+/// The bounds are constants of the node or of the model.
+Cost clip_cost(const NodeContext& c) {
+  for (size_t i = 1; i < 3; ++i) {
+    if (!c.has_input(i)) continue;
+    if (!c.input(i).constant) return Cost::cannot("a bound is not constant");
+    if (const float bound = *c.input(i).constant->as<float>(); bound != bound) return Cost::cannot("a bound is NaN");
+  }
+  return Cost(0);
+}
+void lower_clip(LowerContext& c) {
+  const bool old = c.version() < 11;
+  const auto bound = [&](size_t i, const char* name, float most, float none) {
+    if (old) return c.attr_float(name, most);
+    return c.has_input(i) ? *c.known_value(i).as<float>() : none;
+  };
+  constexpr float kMost = std::numeric_limits<float>::max(), kInf = std::numeric_limits<float>::infinity();
+  lower_as(c, {Unary::kClip, bound(1, "min", -kMost, -kInf), bound(2, "max", kMost, kInf)});
+}
+
+// ---- Pow ------------------------------------------------------------------------------------------------------------
+
+/// The square alone: the CPU takes others from the C library.
+Cost pow_cost(const NodeContext& c) {
+  const TensorFacts& e = c.input(1);
+  const bool two = e.constant && e.dtype == DType::kF32 && e.shape.elements() == 1 && *e.constant->as<float>() == 2;
+  if (!two || !(c.input(0).shape == c.output(0).shape)) return Cost::cannot("the exponent is no constant 2 in float32");
+  return Cost(0);
+}
+void lower_pow(LowerContext& c) { lower_as(c, {Unary::kSquare}); }
+
+}  // namespace
+
+std::optional<Function> fused_function(const NodeContext& c) {
+  const std::string name = c.attr_string("activation", "");
+  Function out{Unary::kIdentity, c.attr_float("activation_alpha", 0), c.attr_float("activation_beta", 0)};
+  if (name.empty()) return out;
+  if (name == "Clip" || name == "GeluTanh") {
+    out.op = name == "Clip" ? Unary::kClip : Unary::kGeluTanh;
+    return out;
+  }
+  for (const Row& row : kRows) {
+    if (row.name != name) continue;
+    out.op = row.op;
+    if (row.op == Unary::kSilu) out.alpha = 1;
+    return out;
+  }
+  return std::nullopt;
+}
+
+}  // namespace cuda
+
+void register_cuda_functions(OpRegistry& r) {
+  using namespace cuda;
+  for (const Row& row : kRows) add(r, row.domain, row.name, lower_function, function_cost, Precision::kFloat32);
+  add(r, kOnnx, "Clip", lower_clip, clip_cost, Precision::kFloat32);
+  add(r, kOnnx, "Pow", lower_pow, pow_cost, Precision::kFloat32);
+}
+
+}  // namespace inferkit

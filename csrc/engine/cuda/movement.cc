@@ -1,0 +1,155 @@
+// What moves elements or only looks at them in another shape.
+#include "engine/cuda/launch.h"
+
+namespace inferkit {
+namespace cuda {
+namespace {
+
+/// Elements that a kernel can move: those whose bytes are all that they are.
+bool moves(DType dtype) { return dtype != DType::kString && dtype_size(dtype) <= 8; }
+Cost move_cost(const NodeContext& c) {
+  return moves(c.input(0).dtype) ? Cost(0) : Cost::cannot("it moves strings, or elements of more than 8 bytes");
+}
+
+void lower_alias(LowerContext& c) { c.alias(0, 0); }
+
+/// io: x, y.
+struct StridedParams {
+  device::CopyParams copy;
+  int64_t from, to;  // where they begin, in elements
+};
+void run_copy(const void* params, std::byte* const* io, const ExecContext& context) {
+  auto [p, from, to] = *static_cast<const StridedParams*>(params);
+  p.x = io[0] + from * p.width;
+  p.y = io[1] + to * p.width;
+  launch_elements(context, Kernel::copy_strided, p.nest.n, p);
+}
+
+/// Elements [index] of `shape` go from `from` + sum of index * x to `to` + sum of index * y.
+void strided(LowerContext& c, Ref in, Ref out, const Shape& shape, const Strides& x, const Strides& y, int64_t from = 0,
+             int64_t to = 0) {
+  if (!out.valid() || shape.elements() == 0) return;
+  StridedParams p{};
+  p.copy.nest = nest_of(make_nest<2>(shape, {x, y}));
+  p.copy.width = static_cast<int32_t>(dtype_size(c.input(0).dtype));
+  p.from = from;
+  p.to = to;
+  c.step(run_copy, p, {in, out});
+}
+
+// ---- Transpose and Expand -------------------------------------------------------------------------------------------
+
+void lower_transpose(LowerContext& c) {
+  const Shape& x = c.input(0).shape;
+  const size_t rank = x.rank();
+  const auto perm = c.attr_ints("perm");
+  const Strides own = x.strides();
+  Strides from{};
+  for (size_t i = 0; i < rank; ++i) {
+    from[i] =
+        own[perm.empty() ? rank - 1 - i : static_cast<size_t>(c.resolve_axis(perm[i], static_cast<int64_t>(rank)))];
+  }
+  strided(c, c.in(0), c.out(0), c.output(0).shape, from, c.output(0).shape.strides());
+}
+
+void lower_expand(LowerContext& c) {
+  const Shape &x = c.input(0).shape, &out = c.output(0).shape;
+  if (x.elements() == out.elements()) return c.alias(0, 0);
+  strided(c, c.in(0), c.out(0), out, broadcast_strides(x, out), out.strides());
+}
+
+// ---- Slice ----------------------------------------------------------------------------------------------------------
+
+/// The shape rule has found how many elements of each axis are taken, and that all is as it should be.
+void lower_slice(LowerContext& c) {
+  const Shape &x = c.input(0).shape, &out = c.output(0).shape;
+  const bool inputs = c.version() >= 10;
+  const auto starts = inputs ? c.const_ints(1) : c.attr_ints("starts");
+  std::vector<int64_t> axes, steps;
+  if (inputs && c.has_input(3)) axes = c.const_ints(3);
+  if (!inputs) axes = c.attr_ints("axes");
+  if (inputs && c.has_input(4)) steps = c.const_ints(4);
+  Strides from = x.strides();
+  int64_t first = 0;
+  for (size_t i = 0; i < starts.size(); ++i) {
+    const auto axis = axes.empty() ? i : static_cast<size_t>(c.resolve_axis(axes[i], static_cast<int64_t>(x.rank())));
+    const int64_t step = steps.empty() ? 1 : steps[i], dim = x[axis];
+    const int64_t start = std::clamp<int64_t>(starts[i] < 0 ? starts[i] + dim : starts[i], 0, step > 0 ? dim : dim - 1);
+    first += start * from[axis];
+    from[axis] *= out[axis] > 1 ? step : 1;
+  }
+  strided(c, c.in(0), c.out(0), out, from, out.strides(), first);
+}
+
+// ---- Concat and Split -----------------------------------------------------------------------------------------------
+
+void lower_concat(LowerContext& c) {
+  if (c.input_count() == 1) return c.alias(0, 0);
+  const Shape& out = c.output(0).shape;
+  const auto axis = static_cast<size_t>(c.attr_axis(1, static_cast<int64_t>(out.rank())));
+  const Strides whole = out.strides();
+  int64_t to = 0;
+  for (size_t i = 0; i < c.input_count(); ++i) {
+    const Shape& part = c.input(i).shape;
+    strided(c, c.in(i), c.out(0), part, part.strides(), whole, 0, to);
+    to += part[axis] * whole[axis];
+  }
+}
+
+void lower_split(LowerContext& c) {
+  const size_t parts = c.node().outputs.size();
+  if (parts == 1) return c.alias(0, 0);
+  const Shape& x = c.input(0).shape;
+  const auto axis = static_cast<size_t>(c.attr_axis(0, static_cast<int64_t>(x.rank())));
+  const Strides whole = x.strides();
+  int64_t from = 0;
+  for (size_t i = 0; i < parts; ++i) {
+    const Shape& part = c.output(i).shape;
+    strided(c, c.in(0), c.out(i), part, whole, part.strides(), from);
+    from += part[axis] * whole[axis];
+  }
+}
+
+// ---- Gather ---------------------------------------------------------------------------------------------------------
+
+/// io: x, indices, y.
+void run_gather(const void* params, std::byte* const* io, const ExecContext& context) {
+  auto p = *static_cast<const device::GatherParams*>(params);
+  p.x = io[0];
+  p.indices = io[1];
+  p.y = io[2];
+  p.fault = context.queue->fault();
+  p.step = context.queue->step();
+  launch_elements(context, Kernel::gather_rows, p.outer * p.count * p.row_units, p);
+}
+
+void lower_gather(LowerContext& c) {
+  const Shape& x = c.input(0).shape;
+  const auto axis = static_cast<size_t>(c.attr_axis(0, static_cast<int64_t>(x.rank())));
+  device::GatherParams p{};
+  p.outer = x.elements(0, axis);
+  p.dim = x[axis];
+  p.count = c.input(1).shape.elements();
+  p.row_units = x.elements(axis + 1, x.rank());
+  p.width = static_cast<int32_t>(dtype_size(c.input(0).dtype));
+  p.wide = c.input(1).dtype == DType::kI64;
+  c.step(run_gather, p, {c.in(0), c.in(1), c.out(0)});
+}
+
+}  // namespace
+}  // namespace cuda
+
+void register_cuda_movement(OpRegistry& r) {
+  using namespace cuda;
+  for (const std::string_view name : {"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity"}) {
+    add(r, kOnnx, name, lower_alias, move_cost);
+  }
+  add(r, kOnnx, "Transpose", lower_transpose, move_cost);
+  add(r, kOnnx, "Expand", lower_expand, move_cost);
+  add(r, kOnnx, "Slice", lower_slice, move_cost);
+  add(r, kOnnx, "Concat", lower_concat, move_cost);
+  add(r, kOnnx, "Split", lower_split, move_cost);
+  add(r, kOnnx, "Gather", lower_gather, move_cost);
+}
+
+}  // namespace inferkit

@@ -1,0 +1,154 @@
+// Softmax, normalisations and reductions.
+#include "engine/cuda/launch.h"
+
+namespace inferkit {
+namespace cuda {
+namespace {
+
+Blocks row_blocks(int64_t rows) { return {(rows + device::kRowsOfBlock - 1) / device::kRowsOfBlock}; }
+
+// ---- Softmax and LogSoftmax -----------------------------------------------------------------------------------------
+
+/// io: x, y.
+void run_softmax(const void* params, std::byte* const* io, const ExecContext& context) {
+  auto p = *static_cast<const device::SoftmaxParams*>(params);
+  p.x = at<float>(io, 0);
+  p.y = at<float>(io, 1);
+  launch(context, Kernel::softmax_rows, row_blocks(p.outer * p.inner), device::kRowThreads, 0, p);
+}
+
+void lower_softmax(LowerContext& c) {
+  const Shape& x = c.input(0).shape;
+  const auto rank = static_cast<int64_t>(x.rank());
+  size_t first = 0, end = x.rank();
+  if (rank > 0 && c.version() >= 13) {  // one axis; before, all from that axis on
+    first = static_cast<size_t>(c.attr_axis(-1, rank));
+    end = first + 1;
+  } else if (rank > 1) {
+    first = static_cast<size_t>(c.attr_axis(1, rank));
+  }
+  device::SoftmaxParams p{};
+  p.outer = x.elements(0, first);
+  p.n = x.elements(first, end);
+  p.inner = x.elements(end, x.rank());
+  p.log = c.node().op_type == "LogSoftmax";
+  c.in_place(0, 0);
+  c.step(run_softmax, p, {c.in(0), c.out(0)});
+}
+
+// ---- Normalisations -------------------------------------------------------------------------------------------------
+
+/// io: x, y, scale, bias.
+void run_norm(const void* params, std::byte* const* io, const ExecContext& context) {
+  auto p = *static_cast<const device::NormParams*>(params);
+  p.x = at<float>(io, 0);
+  p.y = at<float>(io, 1);
+  p.scale = at<float>(io, 2);
+  p.bias = at<float>(io, 3);
+  launch(context, Kernel::norm_rows, row_blocks(p.rows), device::kRowThreads, 0, p);
+}
+
+Cost norm_cost(const NodeContext& c) {
+  if (c.has_output(1) || c.has_output(2)) return Cost::cannot("it gives the mean or the deviation, too");
+  if (!(c.input(0).shape == c.output(0).shape)) return Cost::cannot("its scale stretches rows of one element");
+  return Cost(0);
+}
+
+void lower_norm(LowerContext& c) {
+  const Shape& x = c.input(0).shape;
+  const auto axis = static_cast<size_t>(c.attr_axis(-1, static_cast<int64_t>(x.rank())));
+  device::NormParams p{};
+  p.rows = x.elements(0, axis);
+  p.n = x.elements(axis, x.rank());
+  p.epsilon = c.attr_float("epsilon", 1e-5f);
+  p.center = c.node().op_type != "RMSNormalization";
+  c.in_place(0, 0);
+  c.step(run_norm, p, {c.in(0), c.out(0), c.in(1), c.has_input(2) ? c.in(2) : Ref{}});
+}
+
+// ---- Reductions -----------------------------------------------------------------------------------------------------
+
+using After = device::ReduceParams::After;
+struct Reduction {
+  std::string_view name;
+  kernels::Reduce op;
+  After after = After::kNothing;
+};
+const Reduction kReductions[] = {
+    {"ReduceSum", kernels::Reduce::kSum},
+    {"ReduceMean", kernels::Reduce::kMean},
+    {"ReduceMax", kernels::Reduce::kMax},
+    {"ReduceMin", kernels::Reduce::kMin},
+    {"ReduceProd", kernels::Reduce::kProduct},
+    {"ReduceL1", kernels::Reduce::kSumAbs},
+    {"ReduceL2", kernels::Reduce::kSumSquares, After::kRoot},
+    {"ReduceLogSum", kernels::Reduce::kSum, After::kLog},
+    {"ReduceSumSquare", kernels::Reduce::kSumSquares},
+};
+
+/// io: x, y.
+void run_reduce(const void* params, std::byte* const* io, const ExecContext& context) {
+  auto p = *static_cast<const device::ReduceParams*>(params);
+  p.x = at<float>(io, 0);
+  p.y = at<float>(io, 1);
+  launch(context, Kernel::reduce_rows, row_blocks(p.kept.n), device::kRowThreads, 0, p);
+}
+
+std::array<bool, Shape::kMaxRank> reduced_axes(const NodeContext& c) {
+  const bool by_input = c.version() >= (c.node().op_type == "ReduceSum" ? 13 : 18);
+  const size_t rank = c.input(0).shape.rank();
+  std::vector<int64_t> axes;
+  if (!by_input) axes = c.attr_ints("axes");
+  if (by_input && c.has_input(1)) axes = c.const_ints(1);
+  std::array<bool, Shape::kMaxRank> out{};
+  const bool all = axes.empty() && !(by_input && c.attr_int("noop_with_empty_axes", 0) != 0);
+  for (size_t i = 0; i < rank; ++i) out[i] = all;
+  for (const int64_t axis : axes) out[static_cast<size_t>(c.resolve_axis(axis, static_cast<int64_t>(rank)))] = true;
+  return out;
+}
+
+Cost reduce_cost(const NodeContext& c) {
+  const auto gone = reduced_axes(c);
+  const Shape& x = c.input(0).shape;
+  int64_t count = 1;
+  for (size_t i = 0; i < x.rank(); ++i) count *= gone[i] ? x[i] : 1;
+  return count > 0 ? Cost(0) : Cost::cannot("nothing is reduced");
+}
+
+void lower_reduce(LowerContext& c) {
+  const auto gone = reduced_axes(c);
+  const Shape& x = c.input(0).shape;
+  const Strides own = x.strides();
+  Shape kept, reduced;
+  Strides kept_strides{}, reduced_strides{};
+  for (size_t i = 0; i < x.rank(); ++i) {
+    Shape& shape = gone[i] ? reduced : kept;
+    (gone[i] ? reduced_strides : kept_strides)[shape.rank()] = own[i];
+    shape.push_back(x[i]);
+  }
+  for (const Reduction& row : kReductions) {
+    if (row.name != c.node().op_type) continue;
+    device::ReduceParams p{};
+    p.kept = nest_of(make_nest<1>(kept, {kept_strides}));
+    p.reduced = nest_of(make_nest<1>(reduced, {reduced_strides}));
+    p.op = row.op;
+    p.after = row.after;
+    return c.step(run_reduce, p, {c.in(0), c.out(0)});
+  }
+}
+
+}  // namespace
+}  // namespace cuda
+
+void register_cuda_rows(OpRegistry& r) {
+  using namespace cuda;
+  constexpr Precision kF32 = Precision::kFloat32;
+  add(r, kOnnx, "Softmax", lower_softmax, nullptr, kF32);
+  add(r, kOnnx, "LogSoftmax", lower_softmax, nullptr, kF32);
+  add(r, kOnnx, "LayerNormalization", lower_norm, norm_cost, kF32);
+  add(r, kInternal, "LayerNorm", lower_norm, norm_cost, kF32);
+  add(r, kOnnx, "RMSNormalization", lower_norm, norm_cost, kF32);
+  for (const Reduction& row : kReductions) add(r, kOnnx, row.name, lower_reduce, reduce_cost, kF32);
+}
+
+}  // namespace inferkit

@@ -1,0 +1,189 @@
+// Whole models on the tests' CUDA device, to the bit as on the CPU.
+#include <algorithm>
+
+#include "../engine/graphs.h"
+#include "backend_on_host.h"
+#include "base/error.h"
+#include "support.h"
+
+using namespace inferkit;
+using namespace inferkit::testing;
+
+namespace {
+
+using cuda_on_host::Figures;
+
+struct Input {
+  DType dtype;
+  Shape shape;
+  std::vector<std::byte> bytes;
+};
+Input floats(Shape shape, uint32_t seed) {
+  const auto values = random_floats(static_cast<size_t>(shape.elements()), seed, -2, 2);
+  Input out{DType::kF32, shape, std::vector<std::byte>(values.size() * 4)};
+  std::memcpy(out.bytes.data(), values.data(), out.bytes.size());
+  return out;
+}
+Input integers(Shape shape, const std::vector<int64_t>& values) {
+  Input out{DType::kI64, shape, std::vector<std::byte>(values.size() * 8)};
+  std::memcpy(out.bytes.data(), values.data(), out.bytes.size());
+  return out;
+}
+
+std::vector<std::vector<std::byte>> answers(Model& model, const std::vector<Input>& inputs) {
+  std::vector<TensorView> views;
+  for (const Input& in : inputs) views.push_back({in.dtype, in.shape, in.bytes.data()});
+  VectorSink sink;
+  if (const Status status = model.run(views, sink); !status.ok()) throw Error(status);
+  return sink.values;
+}
+
+/// The CPU's answers are of the active tier.
+bool comparable() {
+  const auto fusing = fusing_isas();
+  if (std::ranges::find(fusing, active_isa()) == fusing.end()) skipped() = "the active tier has other bits than CUDA";
+  return skipped().empty();
+}
+
+ModelOptions on(Device& device) {
+  ModelOptions options;
+  options.device = &device;
+  return options;
+}
+
+std::string data(const char* name) { return std::string(INFERKIT_TEST_DATA) + "/" + name; }
+
+/// Loads the file for both, and compares runs on inputs(batch, seed).
+template <class Inputs>
+void same_on_both(const std::string& path, std::initializer_list<int64_t> batches, Inputs inputs) {
+  if (!comparable()) return;
+  Figures figures;
+  const auto device = cuda_on_host::make_device(figures);
+  {
+    const auto there = Model::load(path, on(*device));
+    const auto here = Model::load(path);
+    for (const int64_t batch : batches) {
+      for (const uint64_t seed : kSeeds) {
+        figures.seed = 1000 * seed;
+        const auto in = inputs(batch, static_cast<uint32_t>(seed));
+        const auto got = answers(*there, in), want = answers(*here, in);
+        CHECK_EQ(got.size(), want.size());
+        for (size_t i = 0; i < want.size(); ++i) {
+          CHECK_EQ(got[i].size(), want[i].size());
+          const auto* a = reinterpret_cast<const float*>(got[i].data());
+          const auto* b = reinterpret_cast<const float*>(want[i].data());
+          const size_t n = want[i].size() / sizeof(float);
+          if (!same_values(a, b, n, cat(path, ", batch ", batch, ", output ", i, ", seed ", seed))) return;
+        }
+      }
+    }
+    CHECK(figures.launches > 0);
+    CHECK_EQ(figures.captures, static_cast<int64_t>(batches.size()));  // the second run of a shape is its graph alone
+  }
+  CHECK_EQ(figures.allocations, 0);
+  CHECK_EQ(figures.pinned, 0);
+}
+
+TEST(an_mlp_has_the_bits_of_the_cpu) {
+  same_on_both(data("graph/mlp.onnx"), {1, 3, 64},
+               [](int64_t batch, uint32_t seed) { return std::vector<Input>{floats({batch, 4}, seed)}; });
+}
+
+TEST(the_digits_example_has_the_bits_of_the_cpu) {
+  same_on_both(data("../../examples/digits.onnx"), {1, 9, 33},
+               [](int64_t batch, uint32_t seed) { return std::vector<Input>{floats({batch, 64}, seed)}; });
+}
+
+std::vector<Input> sentences(int64_t batch, int64_t length, uint32_t seed) {
+  std::mt19937 draw(seed);
+  std::vector<int64_t> ids, mask;
+  for (int64_t row = 0; row < batch; ++row) {
+    const auto words = 1 + static_cast<int64_t>(draw()) % length;
+    for (int64_t i = 0; i < length; ++i) {
+      ids.push_back(static_cast<int64_t>(draw() % 30));
+      mask.push_back(i < words ? 1 : 0);
+    }
+  }
+  return {integers({batch, length}, ids), integers({batch, length}, mask)};
+}
+
+TEST(an_encoder_has_the_bits_of_the_cpu) {
+  same_on_both(data("graph/encoder.onnx"), {1, 2, 5},
+               [](int64_t batch, uint32_t seed) { return sentences(batch, 6 + batch, seed); });
+}
+
+TEST(weights_are_uploaded_once_for_all_shapes) {
+  Figures figures;
+  const auto device = cuda_on_host::make_device(figures);
+  const auto model = Model::load(data("graph/mlp.onnx"), on(*device));
+  answers(*model, {floats({2, 4}, 1)});
+  const int64_t uploads = figures.uploads;
+  CHECK(uploads > 0);
+  answers(*model, {floats({3, 4}, 1)});
+  answers(*model, {floats({20, 4}, 1)});
+  CHECK_EQ(figures.uploads, uploads);
+}
+
+TEST(memory_of_the_device_that_runs_out_is_an_error_and_the_next_run_works) {
+  Figures figures;
+  const auto device = cuda_on_host::make_device(figures);
+  const auto model = Model::load(data("graph/mlp.onnx"), on(*device));
+  const int64_t memory = figures.memory.exchange(64);
+  try {
+    answers(*model, {floats({2, 4}, 1)});
+    CHECK(false);
+  } catch (const Error& error) {
+    CHECK(error.code() == ErrorCode::kPoolExhausted);
+  }
+  CHECK_EQ(figures.pinned, 0);  // nothing of the failed attempt is left
+  figures.memory = memory;
+  CHECK_EQ(answers(*model, {floats({2, 4}, 1)}).size(), size_t{1});
+}
+
+TEST(an_index_that_is_out_of_range_is_an_error_of_the_run) {
+  Figures figures;
+  const auto device = cuda_on_host::make_device(figures);
+  const auto model = Model::load(data("graph/encoder.onnx"), on(*device));
+  auto in = sentences(1, 4, 1);
+  in[0] = integers({1, 4}, {1, 2, 30, 4});  // words are 0 to 29
+  try {
+    answers(*model, in);
+    CHECK(false);
+  } catch (const Error& error) {
+    CHECK(error.code() == ErrorCode::kInference);
+    CHECK(std::string(error.what()).find("'node_rows' (Gather): an index is out of range") != std::string::npos);
+  }
+  CHECK_EQ(answers(*model, sentences(1, 4, 1)).size(), size_t{2});
+}
+
+/// y = Sin(x), z = Hardmax(x): neither has a kernel.
+ModelFile without_lowerings() {
+  ModelFile file;
+  Graph& g = file.graph;
+  const ValueId x = g.add_value("x"), y = g.add_value("y"), z = g.add_value("z");
+  g.values[0].dtype = DType::kF32;
+  g.values[0].shape = Shape{Shape::kFree, 3};
+  g.nodes = {make_node("Sin", {x}, {y}), make_node("Hardmax", {x}, {z})};
+  g.inputs = {x};
+  g.outputs = {y, z};
+  file.opsets[""] = 17;
+  return file;
+}
+
+TEST(what_has_no_lowering_is_named_at_load_all_at_once) {
+  Figures figures;
+  const auto device = cuda_on_host::make_device(figures);
+  try {
+    const Model model(without_lowerings(), on(*device), "");
+    CHECK(false);
+  } catch (const Error& error) {
+    CHECK(error.code() == ErrorCode::kUnsupportedOp);
+    const std::string what = error.what();
+    CHECK(what.find("(Sin)") != std::string::npos);
+    CHECK(what.find("(Hardmax)") != std::string::npos);
+    CHECK(what.find("no lowering for the device 'cuda'") != std::string::npos);
+  }
+  CHECK_EQ(figures.allocations, 0);
+}
+
+}  // namespace

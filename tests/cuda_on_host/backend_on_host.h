@@ -1,0 +1,22 @@
+// A CUDA device for programs that runs its kernels on the host.
+#pragma once
+#include <atomic>
+#include <memory>
+
+#include "device/device.h"
+
+namespace inferkit::cuda_on_host {
+
+/// What the tests want to know of a device, and set.
+struct Figures {
+  std::atomic<uint64_t> seed{1};                   // of the next run's first kernel; each further one takes the next
+  std::atomic<int64_t> allocations{0}, pinned{0};  // blocks that are held
+  std::atomic<int64_t> uploads{0}, captures{0}, launches{0};
+  std::atomic<int64_t> memory{int64_t{1} << 30};  // bytes of the device that are free
+};
+
+/// Memory of the device is memory of the host that starts as NaN; a graph is a list that is worked off. `figures` must
+/// outlive the device.
+std::unique_ptr<Device> make_device(Figures& figures);
+
+}  // namespace inferkit::cuda_on_host
