@@ -47,7 +47,8 @@ def linear(n: Net, x: str) -> str:
     if n.dims == 2 and form == 0:
         row = [(WIDTH,), (1, WIDTH), (1,), ()][n.rng.integers(4)]
         return n.op("Gemm", x, n.normal(WIDTH, WIDTH), n.normal(*row), transB=int(n.rng.integers(2)))
-    y = n.op("MatMul", x, n.normal(WIDTH, WIDTH))
+    w = n.normal(WIDTH, WIDTH)
+    y = n.op("MatMul", x, n.op("Transpose", w, perm=[1, 0]) if n.rng.integers(2) else w)
     return n.maybe_swapped("Add", y, n.normal(WIDTH)) if form == 1 else y
 
 

@@ -144,6 +144,7 @@ Model::Model(ModelFile file, ModelOptions options, std::string path)
   if (!unsupported.empty()) throw Unsupported(unsupported);
   hoist_invariants(file_.graph);
   fuse_quantized(file_.graph);
+  read_transposed(file_.graph);
   size_t budget = kMaxFoldedTotal + kMaxFoldedRatio * file_.file_bytes;
   TimeBudget time(options_.max_load_nanos);
   const auto fold = [&](const Node& node, std::span<const Tensor* const> in) {

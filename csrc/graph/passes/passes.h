@@ -39,6 +39,9 @@ bool hoist_invariants(Graph& graph);
 /// MatMul, Gemm and Conv of dequantized bytes -> MatMulInteger or ConvInteger and one DequantizeLinear of the sums.
 /// Takes DequantizeLinear nodes of constants, so it comes before constants are folded; not part of run_passes.
 bool fuse_quantized(Graph& graph);
+/// MatMul(x, Transpose(w)) -> inferkit.Linear(x, w), transB = 1, and Gemm likewise, where w is a float32 constant
+/// matrix. Before constants are folded, so that no transposed copy of w is made; not part of run_passes.
+bool read_transposed(Graph& graph);
 
 /// All others in a fixed order, until nothing changes (or a fixed number of rounds).
 void run_passes(Graph& graph);

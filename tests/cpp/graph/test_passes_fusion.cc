@@ -42,6 +42,38 @@ TEST(linear_from_matmul) {
   CHECK(!fuse_linear(b.g));
 }
 
+TEST(a_transposed_constant_is_read_as_it_lies) {
+  const auto after = [](const Shape& shape, Attributes transpose, const std::string& op, Attributes attributes) {
+    Builder b;
+    const ValueId w = b.ramp(shape), x = b.input();
+    b.output(b.node(op, {x, b.node("Transpose", {w}, std::move(transpose))}, std::move(attributes)));
+    read_transposed(b.g);
+    CHECK(is_consistent(b.g));
+    const Node& last = b.g.nodes.back();
+    if (b.g.nodes.size() == 1) CHECK((last.inputs == std::vector<ValueId>{x, w}));
+    const std::string flag = last.attributes.contains("transB") ? cat(" ", attr_of<int64_t>(last, "transB")) : "";
+    return cat(ops(b.g), flag);
+  };
+  const Attributes swapped{{"perm", std::vector<int64_t>{1, 0}}}, same{{"perm", std::vector<int64_t>{0, 1}}};
+  CHECK_EQ(after({2, 3}, swapped, "MatMul", {}), "Linear* 1");
+  CHECK_EQ(after({2, 3}, {}, "MatMul", {}), "Linear* 1");  // reversed axes are the default
+  CHECK_EQ(after({2, 3}, same, "MatMul", {}), "Transpose MatMul");
+  CHECK_EQ(after({4, 2, 3}, {}, "MatMul", {}), "Transpose MatMul");
+  CHECK_EQ(after({2, 3}, swapped, "Gemm", {}), "Gemm 1");
+  CHECK_EQ(after({2, 3}, swapped, "Gemm", {{"transB", int64_t{1}}}), "Gemm 0");
+  CHECK_EQ(after({2, 3}, same, "Gemm", {}), "Transpose Gemm");
+}
+
+TEST(a_transposed_constant_that_others_read_stays_for_them) {
+  Builder b;
+  const ValueId w = b.ramp({3, 3}), t = b.node("Transpose", {w});
+  b.output(b.node("MatMul", {b.input(), t}));
+  b.output(t);
+  CHECK(read_transposed(b.g));
+  CHECK(is_consistent(b.g));
+  CHECK_EQ(ops(b.g), "Transpose Linear*");
+}
+
 TEST(linear_takes_a_bias_on_either_side) {
   for (const bool left : {false, true}) {
     Builder b;
