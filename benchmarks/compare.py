@@ -32,6 +32,7 @@ import common
 import inferkit
 import peers
 import real
+import starting
 
 Row = dict[str, Any]
 Feed = tuple[np.ndarray, ...]
@@ -305,6 +306,7 @@ def _latencies(what: str, values: dict[str, list[float]]) -> list[Row]:
 SECTIONS: dict[str, Callable[[], list[Row]]] = {
     "direct": direct,
     "real": real.real_models,
+    "start": starting.start,
     "values": values,
     "overhead": overhead,
     "asyncio": asyncio_clients,

@@ -17,6 +17,8 @@ target_link_libraries(inferkit_flags INTERFACE Threads::Threads)
 # kernels ask for FMA by name.
 target_compile_options(inferkit_flags INTERFACE -Wall -Wextra -Wshadow -Wnon-virtual-dtor -Wno-psabi
                                                 -ffp-contract=off -fno-math-errno)
+# What a build is known by: csrc/platform/build_id.h.
+target_link_options(inferkit_flags INTERFACE -Wl,--build-id=sha1)
 if(CMAKE_CXX_COMPILER_ID MATCHES "Clang")
   target_compile_options(inferkit_flags INTERFACE -Wthread-safety)
 endif()

@@ -121,7 +121,22 @@ int device_number(const Given<std::string>& given) {
 }
 /// Opens the driver, where it is for one: call it without the GIL.
 void set_device(ModelOptions& options, int number) {
-  if (number >= 0) options.device = &cuda_device(number);
+  if (number < 0) return;
+  if (!options.packed_file.empty() || !options.packed_cache.empty()) {
+    throw std::invalid_argument("packed and packed_cache are for models that run on the CPU: leave them out, or device");
+  }
+  options.device = &cuda_device(number);
+}
+
+/// None for what is not given.
+void set_packed(ModelOptions& options, const PathLike& packed, const PathLike& packed_cache) {
+  const auto path_in = [](const PathLike& given, const char* name) {
+    std::string path = given.is_none() ? std::string() : file_path(given, name);
+    if (!given.is_none() && path.empty()) throw std::invalid_argument(cat(name, " must not be an empty path"));
+    return path;
+  };
+  options.packed_file = path_in(packed, "packed");
+  options.packed_cache = path_in(packed_cache, "packed_cache");
 }
 
 PyModel from_native(const std::shared_ptr<Model>& native) { return make_py_model(native, native); }
@@ -211,6 +226,7 @@ py::dict memory_of(const py::object& self) {
   out["copied_bytes"] = memory.copied_bytes;
   out["misaligned_bytes"] = memory.misaligned_bytes;
   out["packed_bytes"] = memory.packed_bytes;
+  out["packed_shared_bytes"] = memory.packed_shared_bytes;
   out["arena_bytes"] = memory.plans.arena_bytes;
   out["plans"] = memory.plans.plans;
   out["sessions"] = memory.plans.sessions;
@@ -274,10 +290,12 @@ void bind_model(py::module_& m) {
   model
       .def(py::init([](const PathLike& path, const MaybeCount& threads, const Count& max_plans,
                        const MaybeCount& max_run_bytes, const Count& max_iterations, std::vector<std::string> outputs,
-                       const Given<bool>& mmap, const Given<std::string>& device) {
+                       const Given<bool>& mmap, const PathLike& packed, const PathLike& packed_cache,
+                       const Given<std::string>& device) {
              const std::string file = file_path(path, "model");
              ModelOptions options = options_from(threads, max_plans, max_run_bytes, max_iterations, std::move(outputs),
                                                  flag(mmap, "mmap"));
+             set_packed(options, packed, packed_cache);
              const int number = device_number(device);
              return without_gil([&] {
                set_device(options, number);
@@ -285,11 +303,13 @@ void bind_model(py::module_& m) {
              });
            }),
            py::kw_only(), py::arg("path"), py::arg("threads"), py::arg("max_plans"), py::arg("max_run_bytes"),
-           py::arg("max_iterations"), py::arg("outputs"), py::arg("mmap"), py::arg("device"))
+           py::arg("max_iterations"), py::arg("outputs"), py::arg("mmap"), py::arg("packed"), py::arg("packed_cache"),
+           py::arg("device"))
       .def(py::init([](const py::bytes& data, const MaybeCount& threads, const Count& max_plans,
                        const MaybeCount& max_run_bytes, const Count& max_iterations, std::vector<std::string> outputs,
-                       const Given<std::string>& device) {
+                       const PathLike& packed, const PathLike& packed_cache, const Given<std::string>& device) {
              ModelOptions options = options_from(threads, max_plans, max_run_bytes, max_iterations, std::move(outputs));
+             set_packed(options, packed, packed_cache);
              const int number = device_number(device);
              const std::string_view view = data;
              return without_gil([&] {
@@ -298,7 +318,7 @@ void bind_model(py::module_& m) {
              });
            }),
            py::kw_only(), py::arg("data"), py::arg("threads"), py::arg("max_plans"), py::arg("max_run_bytes"),
-           py::arg("max_iterations"), py::arg("outputs"), py::arg("device"))
+           py::arg("max_iterations"), py::arg("outputs"), py::arg("packed"), py::arg("packed_cache"), py::arg("device"))
       .def(py::init([](py::object fn, const std::vector<GivenPort>& inputs, const std::vector<GivenPort>& outputs) {
              return make_py_model(make_py_runner(std::move(fn), ports_in(inputs, "input"), ports_in(outputs, "output")),
                                   nullptr);
@@ -342,6 +362,24 @@ void bind_model(py::module_& m) {
            })
       .def("_run", &run_by_name, py::arg("feeds"), py::arg("out") = py::none())
       .def("_memory", &memory_of)
+      .def(
+          "_save_packed",
+          [](const py::object& self, const PathLike& path) {
+            const std::shared_ptr<Model> native = py_model(self).native;
+            const std::string file = file_path(path, "path");
+            if (!native) throw std::invalid_argument("a wrapped callable has no packed weights to save");
+            without_gil([&] {
+              native->save_packed(file);
+              return true;
+            });
+          },
+          py::arg("path"))
+      .def("_packed_use",
+           [](const py::object& self) {
+             const std::shared_ptr<Model> native = py_model(self).native;
+             const PackedUse use = native ? native->packed_use() : PackedUse{};
+             return py::make_tuple(file_name(use.file), use.why);
+           })
       .def("_metadata", &metadata_of)
       .def(
           "trim",

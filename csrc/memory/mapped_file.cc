@@ -3,8 +3,10 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdint>
 #include <system_error>
@@ -22,7 +24,9 @@ struct stat stat_of(int fd, const std::string& path) {
   return info;
 }
 
-FileState state_of(const struct stat& info) { return {info.st_dev, info.st_ino, info.st_size, info.st_mtim}; }
+FileState state_of(const struct stat& info) {
+  return {info.st_dev, info.st_ino, info.st_size, info.st_mtim, info.st_ctim};
+}
 
 bool earlier(const timespec& a, const timespec& b) {
   return a.tv_sec != b.tv_sec ? a.tv_sec < b.tv_sec : a.tv_nsec < b.tv_nsec;
@@ -43,6 +47,16 @@ struct stat settled(int fd, const std::string& path) {
     info = stat_of(fd, path);
   }
   return info;
+}
+
+/// Local file systems that stamp each change of a file with the time of this machine.
+bool is_usual(int fd) {
+  constexpr uint32_t kKinds[] = {0xef53,     /* ext2, 3 and 4 */ 0x58465342 /* XFS */, 0x9123683e /* Btrfs */,
+                                 0x01021994, /* tmpfs */ 0x794c7630 /* overlayfs */,   0xf2f52010 /* F2FS */,
+                                 0x2fc12fc1 /* ZFS */};
+  struct statfs info;
+  if (::fstatfs(fd, &info) != 0) return false;
+  return std::ranges::find(kKinds, static_cast<uint32_t>(info.f_type)) != std::end(kKinds);
 }
 
 void require_regular(const struct stat& info, const std::string& what) {
@@ -109,6 +123,37 @@ void MappedFile::require_unchanged() const {
     if (now.st_mtim.tv_sec != then.tv_sec || now.st_mtim.tv_nsec != then.tv_nsec) throw fail("was written to");
   }
   if (changed_.load(std::memory_order_relaxed)) throw fail("has changed");
+}
+
+std::optional<FileState> MappedFile::lasting_state() const {
+  constexpr timespec kWait{0, 1'000'000};
+  constexpr int kTries = 20;
+  if (!is_usual(fd_.get())) return std::nullopt;
+  for (int i = 0; i < kTries; ++i) {
+    struct stat info;
+    if (!same_file(::fstat(fd_.get(), &info), info, state_)) return std::nullopt;
+    timespec now{};
+    ::clock_gettime(CLOCK_REALTIME_COARSE, &now);
+    if (earlier(info.st_ctim, now)) return state_of(info);
+    ::nanosleep(&kWait, nullptr);
+  }
+  return std::nullopt;
+}
+
+void MappedFile::prefault(std::span<const std::byte> part) const noexcept {
+  if (part.empty()) return;
+  const auto page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
+  const auto begin = reinterpret_cast<uintptr_t>(part.data()) & ~(page - 1);
+  const size_t bytes = reinterpret_cast<uintptr_t>(part.data() + part.size()) - begin;
+#ifdef MADV_POPULATE_READ
+  ::madvise(reinterpret_cast<void*>(begin), bytes, MADV_POPULATE_READ);
+#else
+  ::madvise(reinterpret_cast<void*>(begin), bytes, MADV_WILLNEED);
+#endif
+}
+
+void MappedFile::release_pages() const noexcept {
+  if (!bytes_.empty()) ::madvise(const_cast<std::byte*>(bytes_.data()), bytes_.size(), MADV_DONTNEED);
 }
 
 void MappedFile::prefault() const noexcept {

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <ctime>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 
@@ -21,6 +22,7 @@ struct FileState {
   ino_t inode = 0;
   off_t size = 0;
   timespec modified{};
+  timespec touched{};  // of whatever the file system keeps of it: the content, the time above, owner, links
 };
 
 /// Maps a regular file MAP_SHARED and PROT_READ. Immutable, so safe to use from many threads; unmapped with its last
@@ -45,6 +47,12 @@ class MappedFile {
   std::span<const std::byte> bytes() const { return bytes_; }
   const std::string& path() const { return path_; }
   const MappedRegion& region() const { return region_; }
+  /// When it was opened.
+  const FileState& state() const { return state_; }
+  /// The same now, where any later write to the file will change what it says: its times were not set back, and are
+  /// past ticks of the clock, which is waited for some milliseconds. Empty on file systems of other kinds than the
+  /// usual local ones, which may keep times that are coarse, or of another machine; and where the file is not found.
+  std::optional<FileState> lasting_state() const;
 
   /// Throws Error(kModel) where the file was written to, grew, was cut short or could not be read since it was opened;
   /// once so, for ever. One system call. A writer that puts the time of modification back is not noticed.
@@ -53,6 +61,10 @@ class MappedFile {
   /// Reads the file into memory and fills this process's page tables, so that no later read waits for the disk. A
   /// hint: it never fails. A file larger than half of the machine's memory is only announced to the kernel.
   void prefault() const noexcept;
+  /// The same for a part that lies in the file and is needed at once, whatever its size.
+  void prefault(std::span<const std::byte> part) const noexcept;
+  /// What was read stays in the system's cache, and leaves this process's page tables until it is read again.
+  void release_pages() const noexcept;
 
  private:
   struct Key {};

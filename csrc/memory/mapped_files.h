@@ -2,6 +2,7 @@
 #pragma once
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <type_traits>
 #include <vector>
 
@@ -22,6 +23,8 @@ class MappedFiles {
   void remove(const MappedFile& file);
   bool empty() const { return files_.empty(); }
   size_t size() const { return files_.size(); }
+  /// In the order in which they were added.
+  std::span<const std::shared_ptr<const MappedFile>> all() const { return files_; }
   /// The one that holds the byte at `data`; null where none does.
   const std::shared_ptr<const MappedFile>* find(const void* data) const;
 

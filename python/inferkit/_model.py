@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import _core
-from ._arguments import dimensions, flag, integer, mapping, sequence
+from ._arguments import dimensions, flag, integer, mapping, path_text, sequence
 from ._errors import ModelError
 from ._initialised import says_if_not_initialised
+from ._log import log
 from ._source import ModelSource, is_like_a_path, model_source
 from ._text import printable
 from ._types import (
@@ -72,6 +73,16 @@ def _names(outputs: Iterable[str]) -> list[str]:
         if not isinstance(name, str):
             raise TypeError(f"outputs must hold names, which are str, got {type(name).__name__}")
     return names
+
+
+def _place(path: str | os.PathLike[str] | None, name: str) -> str | None:
+    """Take a path, as it is wherever the process is that opens it again."""
+    if path is None:
+        return None
+    text = path_text(path, name)
+    if not text:
+        raise ValueError(f"{name} must not be an empty path")
+    return os.path.abspath(text)
 
 
 def _made_again(cls: type[Model], how: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> Model:
@@ -147,6 +158,8 @@ class Model(_core.Model):
         max_iterations: int = 1_000_000,
         outputs: Iterable[str] | None = None,
         mmap: bool = True,
+        packed: str | os.PathLike[str] | None = None,
+        packed_cache: str | os.PathLike[str] | None = None,
         input_checks: InputChecks | Mapping[str, InputChecks] | None = None,
         device: str = "cpu",
     ) -> Self:
@@ -188,6 +201,14 @@ class Model(_core.Model):
         mmap : bool
             False copies all weights into memory of this process and closes the file. Use it for files that others
             rewrite in place.
+        packed : path, optional
+            A file that :meth:`save_packed` wrote for this model. Weights are then not packed but read from it, where
+            they are shared with every process that does the same. All of it is checked first; a file that does not fit
+            is an error.
+        packed_cache : path, optional
+            A folder for such files, which is made where it is missing. The file of this model is used where it fits,
+            and written where there is none; whether it was is told by :attr:`packed_file`, and by the logger
+            ``inferkit.model``. Not together with `packed`.
         input_checks : InputChecks or mapping of str to InputChecks, optional
             What is checked of inputs besides dtype and shape, for all of them or by their names; by default that they
             are finite and not empty, except where the model gives such values a meaning (see :class:`InputChecks`).
@@ -203,12 +224,28 @@ class Model(_core.Model):
         FileNotFoundError, PermissionError, OSError
             The file cannot be opened.
         ModelError
-            The file is malformed, or changes while it is loaded.
+            The file is malformed, or changes while it is loaded; or `packed` is damaged, or is not for this model, this
+            build of inferkit or this processor.
         UnsupportedOpError
             The model needs something that inferkit does not support; the message lists all of it.
         ValueError
             An argument is out of its range, or the model has no output with a name that `outputs` has, or no input
             with a name that `input_checks` has.
+
+        Examples
+        --------
+        >>> import inferkit, onnx, tempfile
+        >>> from onnx import helper
+        >>> weights = helper.make_tensor("w", 1, (64, 96), [0.5] * (64 * 96))
+        >>> ports = [helper.make_tensor_value_info(n, 1, ("n", d)) for n, d in (("x", 64), ("y", 96))]
+        >>> node = helper.make_node("MatMul", ["x", "w"], ["y"])
+        >>> graph = helper.make_graph([node], "layer", ports[:1], ports[1:], [weights])
+        >>> content = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     first = inferkit.Model.load(content, packed_cache=folder)
+        ...     second = inferkit.Model.load(content, packed_cache=folder)
+        ...     print(first.packed_file, second.memory().packed_shared_bytes)
+        None 24576
         """
         wanted = None if outputs is None else _names(outputs)
         options = {
@@ -217,6 +254,8 @@ class Model(_core.Model):
             "max_run_bytes": max_run_bytes,
             "max_iterations": max_iterations,
             "device": device,
+            "packed": _place(packed, "packed"),
+            "packed_cache": _place(packed_cache, "packed_cache"),
         }
         checks = given_checks(input_checks)
         mmap = flag(mmap, "mmap")
@@ -232,6 +271,10 @@ class Model(_core.Model):
             made = cls(path=source, outputs=wanted or [], mmap=mmap, checks=checks, **options)
             source = os.path.abspath(source)  # wherever the process is that reopens it
         made._origin = ("load", (source,), {**options, "outputs": wanted, "mmap": mmap, "input_checks": checks})
+        if packed_cache is not None:
+            file, why = made._packed_use()
+            fields = {"model": made.path, "file": file, "why": why}
+            log("model", "packed anew" if why else "packed weights found", fields, "INFO" if why else "DEBUG")
         return made
 
     @classmethod
@@ -389,6 +432,44 @@ class Model(_core.Model):
     def memory(self) -> MemoryUse:
         """Tell how much memory the model holds, in bytes."""
         return MemoryUse(**self._memory())
+
+    @property
+    def packed_file(self) -> str | None:
+        """The file from which the packed weights are read; None where this process packed them itself."""
+        return self._packed_use()[0] or None
+
+    def save_packed(self, path: str | os.PathLike[str]) -> None:
+        """Write the weights as the kernels read them to a file, for ``Model.load(..., packed=path)``.
+
+        Processes that load the model with it start faster, and share one copy. The file is for this model, this build
+        of inferkit and this processor's instruction sets, and is refused elsewhere. It holds what was packed so far:
+        what loading packs, and what calls packed for shapes that need it otherwise. A file of that name is replaced at
+        once, and whoever reads the old one goes on.
+
+        Parameters
+        ----------
+        path : path
+            Where to write it. The folder must exist.
+
+        Raises
+        ------
+        OSError
+            It cannot be written; what was there before is still there.
+        ModelError
+            The model's file was touched since it was loaded.
+
+        Examples
+        --------
+        >>> import inferkit, tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     model = inferkit.Model.load("examples/digits.onnx")
+        ...     model.save_packed(f"{folder}/digits.packed")
+        ...     again = inferkit.Model.load("examples/digits.onnx", packed=f"{folder}/digits.packed")
+        ...     print(again.memory().packed_shared_bytes > 0)
+        True
+        """
+        _ = self._specs  # a model whose __init__ did not run says so
+        self._save_packed(path_text(path, "path"))
 
     def explain(self, shapes: Mapping[str, Sequence[int]] | None = None) -> Explanation:
         """Tell how the model runs on inputs of given shapes, without running it.

@@ -252,6 +252,9 @@ class MemoryUse:
         Constants that are copied only because of their address in the file. Weights saved as external data are aligned.
     packed_bytes : int
         Additional copies of weights, in the layout that the kernels of matrix products and convolutions read.
+    packed_shared_bytes : int
+        Of those, what is in the pages of a packed file, which every process that maps it shares (see
+        ``Model.load(packed_cache=...)``); the rest was packed by this process.
     arena_bytes : int
         Working memory that plans keep for their next run; ``Model.trim()`` frees it.
     plans, sessions : int
@@ -266,6 +269,7 @@ class MemoryUse:
     copied_bytes: int
     misaligned_bytes: int
     packed_bytes: int
+    packed_shared_bytes: int
     arena_bytes: int
     plans: int
     sessions: int

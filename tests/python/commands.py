@@ -21,6 +21,7 @@ HERE = (
     "python -m inferkit bench examples/digits.onnx",
     "python -m inferkit bench model.onnx --batch 1,8,64 --concurrency 1,8,64 --plot figures.svg",
     "python -m inferkit info",
+    "python -m inferkit pack model.onnx --cache packed",
 )
 
 #: Run by the part `commands` of .ci/full as they stand and in this order, in a copy of the repository and a fresh

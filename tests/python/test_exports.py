@@ -52,8 +52,8 @@ MEMBERS = {
     "LeakRow": {"bytes", "capacity", "count", "tag"},
     "Metadata": {"get", "ir_version", "items", "keys", "opsets", "producer", "values", "version"},
     "Model": {
-        "explain", "from_callable", "inputs", "load", "memory", "metadata", "optional_inputs", "outputs", "path",
-        "profile", "run", "trim", "warm_up", "weights",
+        "explain", "from_callable", "inputs", "load", "memory", "metadata", "optional_inputs", "outputs", "packed_file",
+        "path", "profile", "run", "save_packed", "trim", "warm_up", "weights",
     },
     "PoolStats": {
         "cached_bytes", "hits", "in_use_bytes", "max_bytes", "misses", "outstanding", "peak_bytes",
@@ -88,7 +88,7 @@ FIELDS = {
     "LoweringChoice": {"cost_seconds", "name", "why_not"},
     "MemoryUse": {
         "arena_bytes", "copied_bytes", "file_bytes", "mapped_bytes", "misaligned_bytes", "packed_bytes",
-        "plan_evictions", "plan_hits", "plan_misses", "plans", "sessions", "weight_bytes",
+        "packed_shared_bytes", "plan_evictions", "plan_hits", "plan_misses", "plans", "sessions", "weight_bytes",
     },
     "OutputChecks": {"finite", "normalized", "not_all_zero", "shape", "tolerance"},
     "PlanStep": {

@@ -89,7 +89,8 @@ Ref NodeLowering::packed(std::initializer_list<const Tensor*> constants, const P
   // What folding has made for this plan has no id, and ends with it.
   const bool lasting = std::ranges::find(key.from, uint64_t{0}) == key.from.end();
   const size_t bytes = static_cast<size_t>(packing.elements) * dtype_size(packing.precision);
-  const auto held = lasting ? compiler_.cache_.get(key, make, bytes) : make();
+  const auto held =
+      lasting ? compiler_.cache_.get_bytes(key, {constants.begin(), constants.end()}, make, bytes) : make();
   return constant(held.get(), held);
 }
 

@@ -3,6 +3,7 @@
 #pragma once
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <type_traits>
 #include <vector>
@@ -35,6 +36,12 @@ class ModelCache {
   using MakeFn = std::function<std::shared_ptr<const void>()>;
   /// The object under `key`, made by `make` at the first call; `bytes` is its size, for Model::memory().
   virtual std::shared_ptr<const void> get(const PackedKey& key, const MakeFn& make, size_t bytes) = 0;
+  /// The same of so many plain bytes that were made of these constants, which live as long as the cache, and of nothing
+  /// else but the key: a file may have them.
+  virtual std::shared_ptr<const void> get_bytes(const PackedKey& key, std::span<const Tensor* const>,
+                                                const MakeFn& make, size_t bytes) {
+    return get(key, make, bytes);
+  }
 };
 
 /// How constants are arranged for the steps that read them.

@@ -96,20 +96,22 @@ void for_each_constant(const Graph& graph, const Visit& visit) {
 }  // namespace
 
 std::shared_ptr<Model> Model::load(const std::string& path, ModelOptions options) {
-  ModelFile file = read_onnx(path, options.placement);
-  const MappedFiles files = file.files;
-  return files.guarded([&] { return std::make_shared<Model>(std::move(file), std::move(options), path); });
+  return make(read_onnx(path, options.placement), std::move(options), path);
 }
 
 std::shared_ptr<Model> Model::load_bytes(std::span<const std::byte> bytes, ModelOptions options) {
-  return std::make_shared<Model>(read_onnx(bytes), std::move(options), "");
+  return make(read_onnx(bytes), std::move(options), "");
 }
 
-Model::Model(ModelFile file, ModelOptions options, std::string path)
+int Model::threads_of(const ModelOptions& options) {
+  if (options.threads < 0) throw std::invalid_argument("threads must be 0 (all) or more");
+  const int most = ThreadPool::process().size();
+  return options.threads == 0 ? most : std::min(options.threads, most);
+}
+
+Model::Model(ModelFile file, ModelOptions options, std::string path, std::shared_ptr<const PackedFile> packed)
     : options_([&] {
-        if (options.threads < 0) throw std::invalid_argument("threads must be 0 (all) or more");
-        const int most = ThreadPool::process().size();  // asked once: plans and runs must not see two numbers
-        options.threads = options.threads == 0 ? most : std::min(options.threads, most);
+        options.threads = threads_of(options);  // asked once: plans and runs must not see two numbers
         if (options.max_plans == 0) throw std::invalid_argument("max_plans must be at least 1");
         if (options.max_run_bytes == 0) options.max_run_bytes = default_max_run_bytes();
         if (!options.pool) options.pool = BufferPool::process_default();
@@ -117,7 +119,11 @@ Model::Model(ModelFile file, ModelOptions options, std::string path)
       }()),
       path_(std::move(path)),
       file_(std::move(file)),
-      packed_(std::make_unique<PackedWeights>()),
+      packed_([&] {
+        MappedFiles model = file_.files;
+        if (packed) model.remove(*packed->file());
+        return std::make_unique<PackedWeights>(packed, std::move(model), options_.threads);
+      }()),
       plans_([this](std::span<const Shape> shapes) { return compile_for(shapes); }, options_.pool, options_.max_plans,
              kMaxIdleSessions) {
   const FloatEnvironment ours;  // the passes compute new weights
@@ -186,7 +192,8 @@ std::shared_ptr<Model> Model::with_inputs(const std::vector<std::string>& names)
     file.graph.inputs.push_back(input.id);
   }
   file.defaults = std::move(left);
-  auto made = file_.files.guarded([&] { return std::make_shared<Model>(std::move(file), options_, path_); });
+  auto made =
+      file_.files.guarded([&] { return std::make_shared<Model>(std::move(file), options_, path_, packed_->shared()); });
   if (auto known = find()) return known;  // another thread's, meanwhile
   std::shared_ptr<Model> oldest;          // ends after the lock, which forks take after that of the list it is in
   const std::lock_guard lock(variants_mutex_);
@@ -370,6 +377,7 @@ ModelMemory Model::memory() const {
   for (const NamedTensor& tensor : weights_->tensors()) add(tensor.view);
   for (const auto& [data, bytes] : held) (file_.files.find(data) ? out.mapped_bytes : out.copied_bytes) += bytes;
   out.packed_bytes = packed_->bytes();
+  out.packed_shared_bytes = packed_->shared_bytes();
   out.plans = plans_.stats();
   return out;
 }

@@ -37,17 +37,29 @@ struct ModelOptions {
   Placement placement = Placement::kMapped;
   /// The outputs that are wanted, in this order; empty for all. What no other needs is not loaded.
   std::vector<std::string> outputs;
+  /// A file that save_packed() wrote for this model; empty for none. Loading fails where it does not fit.
+  std::string packed_file;
+  /// A folder where such files are kept: the one of this model is used, and written where it is missing or does not
+  /// fit. Empty for none; not together with packed_file.
+  std::string packed_cache;
   /// Where arenas come from; null takes the process's pool.
   std::shared_ptr<BufferPool> pool;
 };
 
 struct ModelMemory {
-  size_t file_bytes = 0;        // of the model and its external data
-  size_t mapped_bytes = 0;      // constants in the files' own pages, shared with other processes
-  size_t copied_bytes = 0;      // constants in memory of their own
-  size_t misaligned_bytes = 0;  // of those, what was copied only because the file puts it at odd addresses
-  size_t packed_bytes = 0;      // weights as kernels want them
+  size_t file_bytes = 0;           // of the model and its external data
+  size_t mapped_bytes = 0;         // constants in the files' own pages, shared with other processes
+  size_t copied_bytes = 0;         // constants in memory of their own
+  size_t misaligned_bytes = 0;     // of those, what was copied only because the file puts it at odd addresses
+  size_t packed_bytes = 0;         // weights as kernels want them
+  size_t packed_shared_bytes = 0;  // of those, what is in the pages of a packed file, shared with other processes
   PlanCacheStats plans;
+};
+
+/// How a model came to its packed weights.
+struct PackedUse {
+  std::string file;  // that they are read from; empty where there is none
+  std::string why;   // the folder had none that could be used, or was given none; empty where all went well
 };
 
 class Model final : public Runner {
@@ -58,7 +70,9 @@ class Model final : public Runner {
   /// The same from memory; external data is refused.
   static std::shared_ptr<Model> load_bytes(std::span<const std::byte> bytes, ModelOptions options = {});
 
-  explicit Model(ModelFile file, ModelOptions options, std::string path);
+  /// `packed`, which may be null, was opened for `file`, among whose files it is.
+  explicit Model(ModelFile file, ModelOptions options, std::string path,
+                 std::shared_ptr<const PackedFile> packed = nullptr);
   ~Model() override;
 
   std::span<const PortSpec> inputs() const override { return inputs_; }
@@ -100,6 +114,10 @@ class Model final : public Runner {
   const std::string& path() const { return path_; }
   const ModelFile& file() const { return file_; }
   ModelMemory memory() const;
+  /// Writes what has been packed so far to a file, for ModelOptions::packed_file of other processes. Throws
+  /// std::system_error where that fails, and Error(kModel) where the model's file was touched since it was loaded.
+  void save_packed(const std::string& path) const;
+  const PackedUse& packed_use() const { return packed_use_; }
   /// The model's initializers, as they stand in the file.
   std::shared_ptr<const Weights> weights() const { return weights_; }
   void trim() { plans_.trim(); }
@@ -111,6 +129,9 @@ class Model final : public Runner {
   void forget_unfinished();
 
  private:
+  /// That its runs may use.
+  static int threads_of(const ModelOptions& options);
+  static std::shared_ptr<Model> make(ModelFile file, ModelOptions options, const std::string& path);
   std::shared_ptr<const Plan> compile_for(std::span<const InputFacts> facts, PlanNotes* notes);
   PlanCache::Lease acquire_lists(std::span<const Tensor> inputs);
   std::shared_ptr<const Plan> compile_for(std::span<const Shape> shapes, PlanNotes* notes = nullptr);
@@ -136,6 +157,7 @@ class Model final : public Runner {
   std::vector<InputSense> senses_;
   std::shared_ptr<const ModelFile> original_;  // as it was read, where there are defaults
   std::unique_ptr<PackedWeights> packed_;
+  PackedUse packed_use_;  // written by load alone
   SubgraphTable subgraphs_;
   PlanCache plans_;
   std::string mixing_node_;

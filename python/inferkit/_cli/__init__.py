@@ -58,11 +58,11 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    from . import bench, doctor, explain, info, inspect, top
+    from . import bench, doctor, explain, info, inspect, pack, top
 
     parser = _Parser(prog="inferkit", description="Look at inferkit, at models and at running batchers.")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (doctor, inspect, explain, bench, top, info):
+    for command in (doctor, inspect, explain, pack, bench, top, info):
         command.add(subparsers)
     return parser
 

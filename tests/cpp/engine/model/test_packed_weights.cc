@@ -5,6 +5,7 @@
 
 #include "door.h"
 #include "engine/model/packed_weights.h"
+#include "memory/temp_dir.h"
 #include "test.h"
 
 using namespace inferkit;
@@ -66,4 +67,61 @@ TEST(things_that_differ_in_anything_are_kept_apart) {
   CHECK_EQ(things.size(), std::size(keys));
   CHECK_EQ(packed.bytes(), std::size(keys));
   for (const auto& k : keys) CHECK(things.contains(packed.get(k, [] { return std::make_shared<int>(0); }, 1).get()));
+}
+
+namespace {
+
+/// A constant in memory of its own.
+Tensor constant(int64_t elements, float value, uint64_t id) {
+  const std::vector<float> values(static_cast<size_t>(elements), value);
+  Tensor out = make_tensor<float>({elements}, std::span<const float>(values));
+  out.id = id;
+  return out;
+}
+
+PackedWeights::MakeFn made_of(float value, size_t bytes, int& times) {
+  return [=, &times] {
+    ++times;
+    const Tensor out = constant(static_cast<int64_t>(bytes / sizeof(float)), value, 0);
+    return std::shared_ptr<const void>(out.owner, out.data);
+  };
+}
+
+const PackedTag kTag{"build", "tier", "float32"};
+
+}  // namespace
+
+TEST(what_a_file_has_is_not_packed) {
+  constexpr size_t kLarge = 64 << 10, kSmall = PackedWeights::kLeastShared - 4;
+  const TempDir dir;
+  const Tensor a = constant(100, 1, 1), b = constant(100, 2, 2);
+  const Tensor* of_a[] = {&a};
+  const Tensor* of_b[] = {&b};
+  int times = 0;
+  {
+    PackedWeights packed;
+    packed.get_bytes({{1}, "large", DType::kF32, ""}, of_a, made_of(3, kLarge, times), kLarge);
+    packed.get_bytes({{1}, "small", DType::kF32, ""}, of_a, made_of(4, kSmall, times), kSmall);
+    packed.get(key("object"), made_of(5, kLarge, times), kLarge);
+    packed.save(dir / "file", 0600, kTag);
+  }
+  CHECK_EQ(times, 3);
+  const auto file = PackedFile::open(MappedFile::open(dir / "file"), "the file", kTag, {}, 1);
+  CHECK_EQ(file->sections(), size_t{1});  // small things and objects are in none
+  PackedWeights packed(file, {}, 1);
+  times = 0;
+  // In this load the constant has another number.
+  const auto found = packed.get_bytes({{7}, "large", DType::kF32, ""}, of_a, made_of(0, kLarge, times), kLarge);
+  CHECK_EQ(static_cast<const float*>(found.get())[kLarge / sizeof(float) - 1], 3.0f);
+  CHECK_EQ(times, 0);
+  CHECK_EQ(packed.shared_bytes(), kLarge);
+  // Another constant, arrangement, precision, tier, size: none is that.
+  packed.get_bytes({{2}, "large", DType::kF32, ""}, of_b, made_of(0, kLarge, times), kLarge);
+  packed.get_bytes({{7}, "other", DType::kF32, ""}, of_a, made_of(0, kLarge, times), kLarge);
+  packed.get_bytes({{7}, "large", DType::kBF16, ""}, of_a, made_of(0, kLarge, times), kLarge);
+  packed.get_bytes({{7}, "large", DType::kF32, "avx2"}, of_a, made_of(0, kLarge, times), kLarge);
+  packed.get_bytes({{8}, "large", DType::kF32, ""}, of_a, made_of(0, kLarge / 2, times), kLarge / 2);
+  CHECK_EQ(times, 5);
+  CHECK_EQ(packed.shared_bytes(), kLarge);
+  CHECK_EQ(packed.bytes(), 5 * kLarge + kLarge / 2);
 }
