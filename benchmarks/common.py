@@ -30,11 +30,11 @@ def require_release() -> None:
         )
 
 
-def _model(nodes: list, inputs: list, outputs: list, constants: list) -> bytes:
+def model(nodes: list, inputs: list, outputs: list, constants: list) -> bytes:
     graph = helper.make_graph(nodes, "bench", inputs, outputs, constants)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    onnx.checker.check_model(model)
-    return model.SerializeToString()
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.checker.check_model(made)
+    return made.SerializeToString()
 
 
 def mlp(sizes: tuple[int, ...], seed: int = 0) -> bytes:
@@ -53,7 +53,7 @@ def mlp(sizes: tuple[int, ...], seed: int = 0) -> bytes:
         if not last:
             nodes.append(helper.make_node("Relu", [value], [f"r{i}"]))
             value = f"r{i}"
-    return _model(
+    return model(
         nodes,
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", sizes[0]])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", sizes[-1]])],
@@ -81,7 +81,7 @@ def cnn(seed: int = 0) -> bytes:
     ]
     constants = [weights("c1", 16, 1, 3, 3), weights("d1", 16), weights("c2", 32, 16, 3, 3), weights("d2", 32)]
     constants += [weights("c3", 10, 32), weights("d3", 10)]
-    return _model(
+    return model(
         nodes,
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 1, 28, 28])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 10])],
@@ -99,7 +99,7 @@ def lstm(features: int = 32, hidden: int = 64, seed: int = 0) -> bytes:
     nodes = [helper.make_node("LSTM", ["x", "w", "r", "", "", "h", "c"], ["all", "", ""], hidden_size=hidden)]
     nodes.append(helper.make_node("Squeeze", ["all", "directions"], ["y"]))
     state = ("h", "c")
-    return _model(
+    return model(
         nodes,
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["time", 1, features])]
         + [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 1, hidden]) for name in state],

@@ -31,6 +31,7 @@ import batchers
 import common
 import inferkit
 import peers
+import precisions
 import real
 import starting
 
@@ -307,6 +308,7 @@ SECTIONS: dict[str, Callable[[], list[Row]]] = {
     "direct": direct,
     "real": real.real_models,
     "start": starting.start,
+    "precisions": precisions.one_operator,
     "values": values,
     "overhead": overhead,
     "asyncio": asyncio_clients,

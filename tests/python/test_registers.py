@@ -15,7 +15,9 @@ from kernel_objects import OBJECTS, cached
 TILES = [
     path
     for path in OBJECTS
-    if path.parent.name == "gemm" and cached(path).get("CMAKE_BUILD_TYPE") == "Release" and path.name < "avx512v"
+    if path.parent.name in ("gemm", "gemm64")
+    and cached(path).get("CMAKE_BUILD_TYPE") == "Release"
+    and path.name < "avx512v"
 ]
 
 pytestmark = pytest.mark.skipif(
@@ -23,7 +25,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.mark.parametrize("path", TILES, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", TILES, ids=lambda p: f"{p.parent.name}-{p.stem}")
 def test_multiply_adds_read_no_stack(path: Path) -> None:
     listing = subprocess.run(
         ["objdump", "-dC", "--no-show-raw-insn", str(path)], check=True, capture_output=True, text=True

@@ -1,5 +1,5 @@
 // Conv in one to three dimensions, with groups, and our own Conv with a fused activation. Float32 has several ways to
-// run (common/conv.h); the other types run a plain loop in double.
+// run (common/conv.h), float64 one of them; halves and depthwise float64 run a plain loop in double.
 #include "engine/ops/common/conv.h"
 
 #include "engine/compile/op_registry.h"
@@ -84,6 +84,8 @@ void lower_plain(LowerContext& c) {
 Cost plain_cost(const NodeContext& c) {
   if (c.input(0).dtype == DType::kF32)
     return Cost::cannot("it sums in double, and float32 has ways that follow the rule");
+  if (c.input(0).dtype == DType::kF64 && !conv_plain_in_double(conv_shape(c)))
+    return Cost::cannot("it sums in one chunk, and float64 in those of the rule");
   return Cost(0);
 }
 
@@ -93,7 +95,7 @@ void register_conv(OpRegistry& r) {
   constexpr Precision kF32 = Precision::kFloat32;
   const std::vector<Lowering> ways = {
       {.name = "depthwise", .lower = lower_conv_depthwise, .cost = conv_depthwise_cost, .precision = kF32},
-      {.name = "packed", .lower = lower_conv_packed, .cost = conv_packed_cost, .precision = kF32},
+      {.name = "packed", .lower = lower_conv_packed, .cost = conv_packed_cost},
       {.name = "windows", .lower = lower_conv_windows, .cost = conv_windows_cost, .precision = kF32},
       {.name = "rows", .lower = lower_conv_rows, .cost = conv_rows_cost, .precision = kF32},
       {.name = "plain", .lower = lower_plain, .cost = plain_cost},

@@ -12,7 +12,7 @@
 #include "engine/ops/dispatch.h"
 #include "engine/ops/saturate.h"
 #include "engine/ops/wrap.h"
-#include "kernels/cpu/gemm/gemm.h"
+#include "kernels/cpu/gemm64/gemm64.h"
 #include "platform/run_control.h"
 #include "platform/thread_pool.h"
 
@@ -21,28 +21,43 @@ namespace {
 
 using kernels::BiasKind;
 using kernels::GemmArgs;
+using kernels::GemmArgsOf;
+using kernels::GemmOf;
 
-constexpr double kFlopsPerNano = 60;
-
-double gemm_work(double batch, const GemmArgs& g) {
+template <class T>
+double gemm_work(double batch, const GemmArgsOf<T>& g) {
+  constexpr double kFlopsPerNano = 240.0 / sizeof(T);
   return batch * 2.0 * static_cast<double>(g.m) * static_cast<double>(g.n) * static_cast<double>(g.k) / kFlopsPerNano +
-         static_cast<double>(g.k) * static_cast<double>(g.n) * 4 / 30;
+         static_cast<double>(g.k) * static_cast<double>(g.n) * sizeof(T) / 30;
 }
 
+/// Does a node of this type sum in the chunks of the rule?
+bool follows_the_rule(const NodeContext& c) {
+  return c.input(0).dtype == DType::kF32 || c.input(0).dtype == DType::kF64;
+}
+
+/// f<T>() with the type of the node, which is float32 or float64.
+template <class F>
+auto float_or_double(const NodeContext& c, F&& f) {
+  return c.input(0).dtype == DType::kF64 ? f.template operator()<double>() : f.template operator()<float>();
+}
+
+template <class T>
 struct LinearParams {
-  GemmArgs gemm;  // its pointers are filled in by the step
+  GemmArgsOf<T> gemm;  // its pointers are filled in by the step
 };
 
+template <class T>
 void linear_step(const void* params, std::byte* const* io, const ExecContext& context) {
-  GemmArgs g = static_cast<const LinearParams*>(params)->gemm;
-  g.c = reinterpret_cast<float*>(io[0]);
-  g.a = reinterpret_cast<const float*>(io[1]);
-  g.b = reinterpret_cast<const float*>(io[2]);
-  g.bias = reinterpret_cast<const float*>(io[3]);
+  GemmArgsOf<T> g = static_cast<const LinearParams<T>*>(params)->gemm;
+  g.c = reinterpret_cast<T*>(io[0]);
+  g.a = reinterpret_cast<const T*>(io[1]);
+  g.b = reinterpret_cast<const T*>(io[2]);
+  g.bias = reinterpret_cast<const T*>(io[3]);
   if (context.pool) {
-    kernels::gemm_f32_parallel(g, context.pool, context.max_threads);
+    GemmOf<T>::parallel(g, context.pool, context.max_threads);
   } else {
-    kernels::gemm_f32(g);
+    GemmOf<T>::one(g);
   }
 }
 
@@ -65,7 +80,7 @@ void infer_linear(InferContext& c) {
 void lower_linear(LowerContext& c) {
   const TensorFacts& x = c.input(0);
   const bool transposed = c.attr_int("transB", 0) != 0;
-  LinearParams p;
+  LinearParams<float> p;
   p.gemm.k = x.shape.back();
   p.gemm.n = c.output(0).shape.back();
   p.gemm.m = x.shape.elements(0, x.shape.rank() - 1);
@@ -78,7 +93,7 @@ void lower_linear(LowerContext& c) {
   const Ref w = packed_panels(c, c.known_value(1), {p.gemm.k, p.gemm.n, transposed});
   kernels::use_packed_b(p.gemm, nullptr);
   p.gemm.bias_kind = c.has_input(2) ? BiasKind::kPerColumn : BiasKind::kNone;
-  c.step(linear_step, p, {c.out(0), c.in(0), w, c.in(2)}, gemm_work(1, p.gemm));
+  c.step(linear_step<float>, p, {c.out(0), c.in(0), w, c.in(2)}, gemm_work(1, p.gemm));
 }
 
 // ---- MatMul: batches of matrices, broadcast as numpy does ----
@@ -121,8 +136,9 @@ void infer_matmul(InferContext& c) {
   c.set_output(0, c.input(0).dtype, matmul_shapes(c).out);
 }
 
+template <class T>
 struct MatMulParams {
-  GemmArgs gemm;
+  GemmArgsOf<T> gemm;
   LoopNest<2> batch;  // over a and b, in elements
   bool pack = false;  // b is packed in the run, into io[3]: room for `slots` of them
   int slots = kernels::GemmBatch::kAnySlots;
@@ -137,24 +153,25 @@ std::array<int64_t, 2> offsets_at(const LoopNest<2>& nest, int64_t i) {
   return offsets;
 }
 
-void matmul_f32_step(const void* params, std::byte* const* io, const ExecContext& context) {
-  const auto& p = *static_cast<const MatMulParams*>(params);
-  const auto room = static_cast<int64_t>(kernels::packed_b_elements(p.gemm.k, p.gemm.n));
+template <class T>
+void matmul_step(const void* params, std::byte* const* io, const ExecContext& context) {
+  const auto& p = *static_cast<const MatMulParams<T>*>(params);
+  const auto room = static_cast<int64_t>(GemmOf<T>::packed_elements(p.gemm.k, p.gemm.n));
   const auto operands = [&](int64_t i, int64_t slot) {
     const auto [a, b] = offsets_at(p.batch, i);
-    GemmArgs g = p.gemm;
-    g.a = reinterpret_cast<const float*>(io[1]) + a;
-    g.b = reinterpret_cast<const float*>(io[2]) + b;
-    g.c = reinterpret_cast<float*>(io[0]) + i * g.m * g.n;
+    GemmArgsOf<T> g = p.gemm;
+    g.a = reinterpret_cast<const T*>(io[1]) + a;
+    g.b = reinterpret_cast<const T*>(io[2]) + b;
+    g.c = reinterpret_cast<T*>(io[0]) + i * g.m * g.n;
     if (p.pack) {
-      float* packed = reinterpret_cast<float*>(io[3]) + slot * room;
+      T* packed = reinterpret_cast<T*>(io[3]) + slot * room;
       kernels::pack_b(g.b, g.n, g.k, g.n, packed);
       g.b = packed;
     }
     return g;
   };
   const kernels::GemmBatch batch{p.batch.elements(), p.gemm.m, p.gemm.n, p.gemm.k, p.slots, p.pack};
-  kernels::gemm_f32_batch(batch, operands, context.pool, context.max_threads);
+  GemmOf<T>::batch(batch, operands, context.pool, context.max_threads);
 }
 
 struct GenericParams {
@@ -225,10 +242,11 @@ int64_t chunk_of(const NodeContext& c, int64_t k, int64_t n) {
   return of_file ? kernels::sum_chunk(k, n) : kernels::sum_chunk(k);
 }
 
-/// A product in float32, as the kernel sees it.
+/// A product in float32 or float64, as the kernel sees it.
+template <class T>
 struct MatMul {
   Product shapes;
-  MatMulParams params;
+  MatMulParams<T> params;
   double work;
 
   explicit MatMul(const NodeContext& c) : shapes(matmul_shapes(c)) {
@@ -245,70 +263,93 @@ struct MatMul {
     params.gemm.k = p.k;
     params.gemm.lda = p.k;
     params.gemm.ldc = p.n;
-    params.gemm.k_chunk = chunk_of(c, p.k, p.n);
+    params.gemm.k_chunk = GemmOf<T>::chunk(chunk_of(c, p.k, p.n));
     params.batch = batch_nest(p);
     work = gemm_work(static_cast<double>(p.batch.elements()), params.gemm);
   }
 };
 
+/// The cost of a way that follows the rule.
+template <CostFn kCost>
+Cost floating(const NodeContext& c) {
+  return follows_the_rule(c) ? kCost(c) : Cost::cannot("it is for float32 and float64");
+}
+
 Cost matmul_ahead_cost(const NodeContext& c) {
   if (!c.input(1).constant) return Cost::cannot("the right side is not constant");
-  return Cost(MatMul(c).work);
+  return Cost(float_or_double(c, [&]<class T>() { return MatMul<T>(c).work; }));
 }
 
 /// B was packed once for the model.
-void lower_matmul_ahead(LowerContext& c) {
-  MatMul matmul(c);
+template <class T>
+void lower_matmul_ahead_in(LowerContext& c) {
+  MatMul<T> matmul(c);
   const Product& p = matmul.shapes;
-  MatMulParams& params = matmul.params;
+  MatMulParams<T>& params = matmul.params;
   const int64_t matrices = p.b.elements(0, p.b.rank() - 2);
   const Ref b = packed_panels(c, c.known_value(1), {p.k, p.n, false, matrices});
   kernels::use_packed_b(params.gemm, nullptr);
-  const auto each = static_cast<int64_t>(kernels::packed_b_elements(p.k, p.n));
+  const auto each = static_cast<int64_t>(GemmOf<T>::packed_elements(p.k, p.n));
   const int64_t plain = std::max<int64_t>(p.k * p.n, 1);
   for (auto& stride : params.batch.strides[1]) stride = stride / plain * each;
-  c.step(matmul_f32_step, params, {c.out(0), c.in(0), b, Ref{}}, matmul.work);
+  c.step(matmul_step<T>, params, {c.out(0), c.in(0), b, Ref{}}, matmul.work);
+}
+void lower_matmul_ahead(LowerContext& c) {
+  float_or_double(c, [&]<class T>() { lower_matmul_ahead_in<T>(c); });
 }
 
 Cost matmul_in_place_cost(const NodeContext& c) {
-  const MatMul matmul(c);
-  if (matmul.shapes.n % kernels::kPanelColumns != 0) return Cost::cannot("the columns are no multiple of 16");
-  return Cost(matmul.work);
+  return float_or_double(c, [&]<class T>() {
+    const MatMul<T> matmul(c);
+    if (matmul.shapes.n % kernels::kPanelColumnsOf<T> != 0) {
+      return Cost::cannot(sizeof(T) == 4 ? "the columns are no multiple of 16" : "the columns are no multiple of 8");
+    }
+    return Cost(matmul.work);
+  });
 }
 
 /// B's panels are read where they lie.
 void lower_matmul_in_place(LowerContext& c) {
-  MatMul matmul(c);
-  matmul.params.gemm.b_k_stride = matmul.shapes.n;
-  matmul.params.gemm.b_panel_stride = kernels::kPanelColumns;
-  c.step(matmul_f32_step, matmul.params, {c.out(0), c.in(0), c.in(1), Ref{}}, matmul.work);
+  float_or_double(c, [&]<class T>() {
+    MatMul<T> matmul(c);
+    matmul.params.gemm.b_k_stride = matmul.shapes.n;
+    matmul.params.gemm.b_panel_stride = kernels::kPanelColumnsOf<T>;
+    c.step(matmul_step<T>, matmul.params, {c.out(0), c.in(0), c.in(1), Ref{}}, matmul.work);
+  });
 }
 
-constexpr double kPackedPerNano = 4;  // floats
+template <class T>
+constexpr double kPackedPerNano = 16.0 / sizeof(T);
 
 Cost matmul_packed_cost(const NodeContext& c) {
-  const MatMul matmul(c);
-  const Product& p = matmul.shapes;
-  return Cost(matmul.work + static_cast<double>(p.batch.elements()) * static_cast<double>(p.k) *
-                                static_cast<double>(p.n) / kPackedPerNano);
+  return float_or_double(c, [&]<class T>() {
+    const MatMul<T> matmul(c);
+    const Product& p = matmul.shapes;
+    return Cost(matmul.work + static_cast<double>(p.batch.elements()) * static_cast<double>(p.k) *
+                                  static_cast<double>(p.n) / kPackedPerNano<T>);
+  });
 }
 
 /// B is packed in the run.
-void lower_matmul_packed(LowerContext& c) {
-  MatMul matmul(c);
+template <class T>
+void lower_matmul_packed_in(LowerContext& c) {
+  MatMul<T> matmul(c);
   const Product& p = matmul.shapes;
-  const size_t room = kernels::packed_b_elements(p.k, p.n) * sizeof(float);
+  const size_t room = GemmOf<T>::packed_elements(p.k, p.n) * sizeof(T);
   matmul.params.pack = true;
   matmul.params.slots = pack_slots(c.threads(), p.batch.elements(), matmul.work, room);
   kernels::use_packed_b(matmul.params.gemm, nullptr);
   const Ref scratch = c.scratch(room * static_cast<size_t>(matmul.params.slots));
-  c.step(matmul_f32_step, matmul.params, {c.out(0), c.in(0), c.in(1), scratch}, matmul.work);
+  c.step(matmul_step<T>, matmul.params, {c.out(0), c.in(0), c.in(1), scratch}, matmul.work);
+}
+void lower_matmul_packed(LowerContext& c) {
+  float_or_double(c, [&]<class T>() { lower_matmul_packed_in<T>(c); });
 }
 
-/// For what sums in another order than float32 does.
-Cost not_float32_cost(const NodeContext& c) {
-  return c.input(0).dtype == DType::kF32 ? Cost::cannot("it sums in one chunk, and float32 in those of the rule")
-                                         : Cost(0);
+/// For what sums in another order.
+Cost plain_cost(const NodeContext& c) {
+  return follows_the_rule(c) ? Cost::cannot("it sums in one chunk, and float32 and float64 in those of the rule")
+                             : Cost(0);
 }
 
 /// The product in `out`: of half types in float where more is to come.
@@ -411,10 +452,11 @@ void lower_scaled_plain(LowerContext& c) {
 struct TransposeParams {
   int64_t rows, cols;  // of the source
 };
-void transpose_f32_step(const void* params, std::byte* const* io, const ExecContext&) {
+template <class T>
+void transpose_step(const void* params, std::byte* const* io, const ExecContext&) {
   const auto& p = *static_cast<const TransposeParams*>(params);
-  auto* out = reinterpret_cast<float*>(io[0]);
-  const auto* in = reinterpret_cast<const float*>(io[1]);
+  auto* out = reinterpret_cast<T*>(io[0]);
+  const auto* in = reinterpret_cast<const T*>(io[1]);
   WorkMeter meter;
   for (int64_t r = 0; r < p.rows && meter.go_on(2 * p.cols); ++r) {
     for (int64_t col = 0; col < p.cols; ++col) out[col * p.rows + r] = in[r * p.cols + col];
@@ -425,9 +467,10 @@ struct PackParams {
   int64_t k, n;
   bool transposed;
 };
+template <class T>
 void pack_step(const void* params, std::byte* const* io, const ExecContext&) {
   const auto& p = *static_cast<const PackParams*>(params);
-  pack_in_blocks(reinterpret_cast<const float*>(io[1]), p.transposed, p.k, p.n, reinterpret_cast<float*>(io[0]));
+  pack_in_blocks(reinterpret_cast<const T*>(io[1]), p.transposed, p.k, p.n, reinterpret_cast<T*>(io[0]));
 }
 
 /// What Gemm does besides the product.
@@ -443,7 +486,7 @@ GemmTail gemm_tail(const NodeContext& c, const GemmShapes& g) {
   const bool has_c = c.has_input(2) && beta != 0;
   const bool row =
       has_c && c.input(2).shape.elements() == g.n && c.input(2).shape.rank() >= 1 && c.input(2).shape.back() == g.n;
-  return {alpha, beta, has_c, c.input(0).dtype == DType::kF32 && alpha == 1 && beta == 1 && row};
+  return {alpha, beta, has_c, follows_the_rule(c) && alpha == 1 && beta == 1 && row};
 }
 
 /// `product` is c.out(0), or the product in the type that the node computes in.
@@ -457,33 +500,34 @@ void lower_gemm_tail(LowerContext& c, const GemmShapes& g, const GemmTail& tail,
 }
 
 /// The product, and what follows it; `make_b` gives B packed.
-template <class MakeB>
-void lower_gemm_f32(LowerContext& c, MakeB&& make_b) {
+template <class T, class MakeB>
+void lower_gemm_by_panels(LowerContext& c, MakeB&& make_b) {
   const GemmShapes g = gemm_shapes(c);
   const GemmTail tail = gemm_tail(c, g);
   const Ref bias = tail.has_bias ? c.in(2) : Ref{};
   Ref a = c.in(0);
   if (g.ta) {
-    const Ref transposed = c.scratch(static_cast<size_t>(g.m * g.k) * sizeof(float));
-    c.step(transpose_f32_step, TransposeParams{g.k, g.m}, {transposed, a}, static_cast<double>(g.m * g.k));
+    const Ref transposed = c.scratch(static_cast<size_t>(g.m * g.k) * sizeof(T));
+    c.step(transpose_step<T>, TransposeParams{g.k, g.m}, {transposed, a}, static_cast<double>(g.m * g.k));
     a = transposed;
   }
-  LinearParams p;
+  LinearParams<T> p;
   p.gemm.m = g.m;
   p.gemm.n = g.n;
   p.gemm.k = g.k;
   p.gemm.lda = g.k;
   p.gemm.ldc = g.n;
-  p.gemm.k_chunk = chunk_of(c, g.k, g.n);
+  p.gemm.k_chunk = GemmOf<T>::chunk(chunk_of(c, g.k, g.n));
   p.gemm.bias_kind = bias.valid() ? BiasKind::kPerColumn : BiasKind::kNone;
   kernels::use_packed_b(p.gemm, nullptr);
   const Ref b = make_b(g);
-  c.step(linear_step, p, {c.out(0), a, b, bias}, gemm_work(1, p.gemm));
+  c.step(linear_step<T>, p, {c.out(0), a, b, bias}, gemm_work(1, p.gemm));
   lower_gemm_tail(c, g, tail, c.out(0));
 }
 
+template <class T>
 double gemm_nanos(const GemmShapes& g) {
-  GemmArgs args;
+  GemmArgsOf<T> args;
   args.m = g.m;
   args.n = g.n;
   args.k = g.k;
@@ -492,23 +536,29 @@ double gemm_nanos(const GemmShapes& g) {
 
 Cost gemm_ahead_cost(const NodeContext& c) {
   if (!c.input(1).constant) return Cost::cannot("the right side is not constant");
-  return Cost(gemm_nanos(gemm_shapes(c)));
+  return Cost(float_or_double(c, [&]<class T>() { return gemm_nanos<T>(gemm_shapes(c)); }));
 }
 void lower_gemm_ahead(LowerContext& c) {
-  lower_gemm_f32(c, [&](const GemmShapes& g) { return packed_panels(c, c.known_value(1), {g.k, g.n, g.tb}); });
+  const auto ahead = [&](const GemmShapes& g) { return packed_panels(c, c.known_value(1), {g.k, g.n, g.tb}); };
+  float_or_double(c, [&]<class T>() { lower_gemm_by_panels<T>(c, ahead); });
 }
 
-double packing_nanos(const GemmShapes& g) { return static_cast<double>(g.k * g.n) / kPackedPerNano; }
+template <class T>
+double packing_nanos(const GemmShapes& g) {
+  return static_cast<double>(g.k * g.n) / kPackedPerNano<T>;
+}
 
 Cost gemm_packed_cost(const NodeContext& c) {
   const GemmShapes g = gemm_shapes(c);
-  return Cost(gemm_nanos(g) + packing_nanos(g));
+  return Cost(float_or_double(c, [&]<class T>() { return gemm_nanos<T>(g) + packing_nanos<T>(g); }));
 }
 void lower_gemm_packed(LowerContext& c) {
-  lower_gemm_f32(c, [&](const GemmShapes& g) {
-    const Ref b = c.scratch(kernels::packed_b_elements(g.k, g.n) * sizeof(float));
-    c.step(pack_step, PackParams{g.k, g.n, g.tb}, {b, c.in(1)}, packing_nanos(g));
-    return b;
+  float_or_double(c, [&]<class T>() {
+    lower_gemm_by_panels<T>(c, [&](const GemmShapes& g) {
+      const Ref b = c.scratch(GemmOf<T>::packed_elements(g.k, g.n) * sizeof(T));
+      c.step(pack_step<T>, PackParams{g.k, g.n, g.tb}, {b, c.in(1)}, packing_nanos<T>(g));
+      return b;
+    });
   });
 }
 
@@ -540,17 +590,16 @@ Axes mixed_by_gemm(const NodeContext& c, size_t i) {
 }  // namespace
 
 void register_linear(OpRegistry& r) {
-  constexpr Precision kF32 = Precision::kFloat32;
   r.add({.name = "MatMul",
          .min_inputs = 2,
          .max_inputs = 2,
          .max_outputs = 1,
          .infer = infer_matmul,
          .mixed_axes = mixed_by_matmul},
-        {{.name = "ahead", .lower = lower_matmul_ahead, .cost = matmul_ahead_cost, .precision = kF32},
-         {.name = "in_place", .lower = lower_matmul_in_place, .cost = matmul_in_place_cost, .precision = kF32},
-         {.name = "packed", .lower = lower_matmul_packed, .cost = matmul_packed_cost, .precision = kF32},
-         {.name = "plain", .lower = lower_matmul_plain, .cost = not_float32_cost}});
+        {{.name = "ahead", .lower = lower_matmul_ahead, .cost = floating<matmul_ahead_cost>},
+         {.name = "in_place", .lower = lower_matmul_in_place, .cost = floating<matmul_in_place_cost>},
+         {.name = "packed", .lower = lower_matmul_packed, .cost = floating<matmul_packed_cost>},
+         {.name = "plain", .lower = lower_matmul_plain, .cost = plain_cost}});
   r.add({.domain = kInternal,
          .name = "ScaledMatMul",
          .min_inputs = 2,
@@ -558,13 +607,10 @@ void register_linear(OpRegistry& r) {
          .max_outputs = 1,
          .infer = infer_matmul,
          .mixed_axes = mixed_by_matmul},
-        {{.name = "ahead", .lower = lower_scaled<lower_matmul_ahead>, .cost = matmul_ahead_cost, .precision = kF32},
-         {.name = "in_place",
-          .lower = lower_scaled<lower_matmul_in_place>,
-          .cost = matmul_in_place_cost,
-          .precision = kF32},
-         {.name = "packed", .lower = lower_scaled<lower_matmul_packed>, .cost = matmul_packed_cost, .precision = kF32},
-         {.name = "plain", .lower = lower_scaled_plain, .cost = not_float32_cost}});
+        {{.name = "ahead", .lower = lower_scaled<lower_matmul_ahead>, .cost = floating<matmul_ahead_cost>},
+         {.name = "in_place", .lower = lower_scaled<lower_matmul_in_place>, .cost = floating<matmul_in_place_cost>},
+         {.name = "packed", .lower = lower_scaled<lower_matmul_packed>, .cost = floating<matmul_packed_cost>},
+         {.name = "plain", .lower = lower_scaled_plain, .cost = plain_cost}});
   r.add({.name = "Gemm",
          .since = 7,
          .min_inputs = 2,
@@ -572,9 +618,9 @@ void register_linear(OpRegistry& r) {
          .max_outputs = 1,
          .infer = infer_gemm,
          .mixed_axes = mixed_by_gemm},
-        {{.name = "ahead", .lower = lower_gemm_ahead, .cost = gemm_ahead_cost, .precision = kF32},
-         {.name = "packed", .lower = lower_gemm_packed, .cost = gemm_packed_cost, .precision = kF32},
-         {.name = "plain", .lower = lower_gemm_plain, .cost = not_float32_cost}});
+        {{.name = "ahead", .lower = lower_gemm_ahead, .cost = floating<gemm_ahead_cost>},
+         {.name = "packed", .lower = lower_gemm_packed, .cost = floating<gemm_packed_cost>},
+         {.name = "plain", .lower = lower_gemm_plain, .cost = plain_cost}});
   r.add({.domain = kInternal,
          .name = "Linear",
          .min_inputs = 2,

@@ -4,6 +4,7 @@
 #include "kernels/cpu/binary/binary.h"
 #include "kernels/cpu/conv/conv.h"
 #include "kernels/cpu/gemm/gemm.h"
+#include "kernels/cpu/gemm64/gemm64.h"
 #include "kernels/cpu/half/half.h"
 #include "kernels/cpu/igemm/igemm.h"
 #include "kernels/cpu/pool/pool.h"
@@ -21,7 +22,7 @@ std::vector<FamilyReport> active_kernels() {
       {"conv", conv_kernels().compiled_isa()},         {"pool", pool_kernels().compiled_isa()},
       {"affine", affine_kernels().compiled_isa()},     {"recurrent", recurrent_kernels().compiled_isa()},
       {"quantize", quantize_kernels().compiled_isa()}, {"igemm", igemm_kernels().compiled_isa()},
-      {"half", half_kernels().compiled_isa()},
+      {"half", half_kernels().compiled_isa()},         {"gemm64", gemm64_kernels().compiled_isa()},
   };
 }
 

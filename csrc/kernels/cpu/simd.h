@@ -92,6 +92,7 @@ constexpr int kLanes = 16;
 constexpr int kParts = kLanes / kNativeLanes;
 
 struct F32x16 {
+  using Scalar = float;
   Native p[kParts];
 };
 struct I32x16 {

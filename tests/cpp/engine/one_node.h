@@ -34,9 +34,11 @@ inline Built build(const Case& from) {
     out.values.push_back(make_tensor(from.dtype, from.inputs[i], &data));
     for (int64_t at = 0; at < from.inputs[i].elements(); ++at) {
       const auto draw = static_cast<int>(random() % 201) - 100;
-      if (from.dtype == DType::kF32)
-        static_cast<float*>(data)[at] = static_cast<float>(draw) / 100;  // sums are rounded, so that their order shows
+      // Divided by 100: sums are rounded, so that their order shows.
+      if (from.dtype == DType::kF32) static_cast<float*>(data)[at] = static_cast<float>(draw) / 100;
       if (from.dtype == DType::kF64) static_cast<double*>(data)[at] = static_cast<double>(draw) / 100;
+      if (from.dtype == DType::kI32) static_cast<int32_t*>(data)[at] = draw;
+      if (from.dtype == DType::kI64) static_cast<int64_t*>(data)[at] = draw;
       if (from.dtype == DType::kU8) static_cast<uint8_t*>(data)[at] = static_cast<uint8_t>(draw + 100);
     }
     ids.push_back(out.graph.add_value("in"));

@@ -61,7 +61,8 @@ std::vector<Geometry> depthwise_geometries() {
 }
 
 /// What tap `tap` of `channel` reads for output `pixel`; 0 in the padding.
-float window_element(const Geometry& g, const std::vector<float>& x, int64_t channel, int64_t tap, int64_t pixel) {
+template <class T>
+T window_element(const Geometry& g, const std::vector<T>& x, int64_t channel, int64_t tap, int64_t pixel) {
   int64_t at = 0, scale = 1;
   for (int d = 2; d >= 0; --d) {
     const ConvDim& w = g.dim[d];
@@ -103,6 +104,34 @@ TEST(conv_pack_pixels_is_im2col) {
         }
         CHECK(right);
       }
+    }
+  }
+}
+
+TEST(conv_pack_pixels_in_double_is_im2col) {
+  for (const Geometry& g : geometries()) {
+    const auto floats = random_floats(static_cast<size_t>(g.channels * g.in()), 1);
+    const std::vector<double> x(floats.begin(), floats.end());
+    const int64_t k = g.channels * g.taps(), block = 24;
+    for (int64_t first = 0; first < g.out(); first += block) {
+      PackPixelsArgs64 args;
+      args.x = x.data();
+      args.channels = g.channels;
+      for (int d = 0; d < 3; ++d) args.dim[d] = g.dim[d];
+      args.first = first;
+      args.count = std::min(block, g.out() - first);
+      const int64_t panels = (args.count + 7) / 8;
+      std::vector<double> to(static_cast<size_t>(panels * k * 8 + 1), -12345.5);
+      args.to = to.data();
+      pack_pixels64(args);
+      bool right = to.back() == -12345.5;
+      for (int64_t pixel = 0; pixel < panels * 8; ++pixel) {
+        for (int64_t i = 0; i < k; ++i) {
+          const double want = pixel < args.count ? window_element(g, x, i / g.taps(), i % g.taps(), first + pixel) : 0;
+          right &= to[static_cast<size_t>((pixel / 8 * k + i) * 8 + pixel % 8)] == want;
+        }
+      }
+      CHECK(right);
     }
   }
 }

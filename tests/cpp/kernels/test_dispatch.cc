@@ -2,6 +2,7 @@
 #include "kernels/cpu/binary/binary.h"
 #include "kernels/cpu/conv/conv.h"
 #include "kernels/cpu/gemm/gemm.h"
+#include "kernels/cpu/gemm64/gemm64.h"
 #include "kernels/cpu/half/half.h"
 #include "kernels/cpu/igemm/igemm.h"
 #include "kernels/cpu/pool/pool.h"
@@ -29,12 +30,13 @@ TEST(dispatch_each_tier_is_what_it_says) {
     CHECK_EQ(std::string(quantize_kernels(isa).compiled_isa()), isa_name(isa));
     CHECK_EQ(std::string(igemm_kernels(isa, {}).compiled_isa()), isa_name(isa));
     CHECK_EQ(std::string(half_kernels(isa).compiled_isa()), isa_name(isa));
+    CHECK_EQ(std::string(gemm64_kernels(isa).compiled_isa()), isa_name(isa));
   }
 }
 
 TEST(dispatch_report_names_the_active_tier) {
   const auto report = active_kernels();
-  CHECK_EQ(report.size(), 11u);
+  CHECK_EQ(report.size(), 12u);
   for (const auto& row : report) CHECK_EQ(row.tier.substr(0, isa_name(active_isa()).size()), isa_name(active_isa()));
 }
 

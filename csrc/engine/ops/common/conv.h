@@ -1,4 +1,4 @@
-// What the lowerings of Conv in float32 share: its shape, how work is cut for threads, and the unit of their costs.
+// What the lowerings of Conv share: its shape, how work is cut for threads, and the unit of their costs.
 #pragma once
 #include <algorithm>
 #include <atomic>
@@ -24,6 +24,9 @@ struct ConvShape {
     return all;
   }
 };
+
+/// In float64: is it a depthwise convolution, whose few products are not worth the packing of its windows?
+inline bool conv_plain_in_double(const ConvShape& s) { return s.channels == 1 && s.filters < 4; }
 
 /// Of a node whose shape rule is infer_conv; throws where the inputs do not fit each other.
 ConvShape conv_shape(const NodeContext& c);
@@ -76,7 +79,7 @@ Cost conv_depthwise_cost(const NodeContext& c);
 void lower_conv_depthwise(LowerContext& c);
 
 /// The filters are A, the packed windows of a block of pixels are B; or the pixels where they lie, if the window is
-/// one.
+/// one. In float64, too.
 Cost conv_packed_cost(const NodeContext& c);
 void lower_conv_packed(LowerContext& c);
 

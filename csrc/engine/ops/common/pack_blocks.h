@@ -3,19 +3,20 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "kernels/cpu/gemm/gemm.h"
+#include "kernels/cpu/gemm64/gemm64.h"
 #include "platform/run_control.h"
 
 namespace inferkit {
 
 /// `b` is [k, n], or [n, k] where it is transposed.
-inline void pack_in_blocks(const float* b, bool transposed, int64_t k, int64_t n, float* packed) {
-  constexpr int64_t kColumns = kernels::kPanelColumns;
+template <class T>
+void pack_in_blocks(const T* b, bool transposed, int64_t k, int64_t n, T* packed) {
+  constexpr int64_t kColumns = kernels::kPanelColumnsOf<T>;
   WorkMeter meter;
   const int64_t panels = (n + kColumns - 1) / kColumns;
   for_blocks(meter, 0, panels, std::max<int64_t>(1, k * kColumns / 4), [&](int64_t first, int64_t last) {
     const int64_t column = first * kColumns, columns = std::min(n, last * kColumns) - column;
-    float* to = packed + column * k;
+    T* to = packed + column * k;
     transposed ? kernels::pack_b_transposed(b + column * k, k, k, columns, to)
                : kernels::pack_b(b + column, n, k, columns, to);
   });

@@ -1,4 +1,4 @@
-// The constant right sides of float32 products, in the panels that GEMM reads.
+// The constant right sides of products in float32 and float64, in the panels that GEMM reads.
 #pragma once
 #include "engine/compile/lower.h"
 
@@ -12,7 +12,8 @@ struct Panels {
   int64_t first = 0;  // element of the constant with which they begin
 };
 
-/// Packed once per model; the matrices are kernels::packed_b_elements(k, n) apart.
+/// Packed once per model, a constant of float64 as double, others as float; the matrices are
+/// GemmOf<T>::packed_elements(k, n) apart.
 Ref packed_panels(LowerContext& c, const Tensor& constant, const Panels& panels);
 
 }  // namespace inferkit

@@ -16,14 +16,20 @@ struct ConvDim {
 
 /// Output pixels [first, first + count) of one image become ceil(count / 16) panels: element (k, pixel 16 p + j) goes
 /// to to[(p * k_elements + k) * 16 + j], where k runs over channels, then the taps of the window. Pixels past `count`
-/// are zeros.
-struct PackPixelsArgs {
-  const float* x = nullptr;  // channels planes of dim[0].in x dim[1].in x dim[2].in
-  float* to = nullptr;
+/// are zeros. In double a panel has 8 pixels.
+template <class T>
+struct PackPixelsArgsOf {
+  const T* x = nullptr;  // channels planes of dim[0].in x dim[1].in x dim[2].in
+  T* to = nullptr;
   int64_t channels = 0;
   ConvDim dim[3];
   int64_t first = 0, count = 0;
 };
+using PackPixelsArgs = PackPixelsArgsOf<float>;
+using PackPixelsArgs64 = PackPixelsArgsOf<double>;
+
+/// The same in double, on any tier.
+void pack_pixels64(const PackPixelsArgs64& args);
 
 /// A padded plane, its rows and columns split by stride, so that the windows of neighbouring output pixels are
 /// neighbours: column j of row q of phase (u, v) is input row q * h.stride + u - h.pad_begin, column

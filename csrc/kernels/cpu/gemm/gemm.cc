@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 
+#include "kernels/cpu/gemm64/gemm64.h"
 #include "platform/run_control.h"
 #include "platform/thread_pool.h"
 
@@ -18,8 +19,14 @@ constexpr int64_t kWorkPerPart = int64_t{1} << 28, kRowsPerPart = 96, kPanelsPer
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
+/// The product of the active tier.
+inline auto product_of(const GemmArgs&) { return gemm_kernels().gemm; }
+inline auto product_of(const GemmArgs64&) { return gemm64_kernels().gemm; }
+
 /// The arguments of rows [row, row_end) and panels [panel, panel_end).
-GemmArgs part_of(GemmArgs g, int64_t row, int64_t row_end, int64_t panel, int64_t panel_end) {
+template <class T>
+GemmArgsOf<T> part_of(GemmArgsOf<T> g, int64_t row, int64_t row_end, int64_t panel, int64_t panel_end) {
+  constexpr int64_t kPanelColumns = kPanelColumnsOf<T>;
   const int64_t column = panel * kPanelColumns;
   g.m = row_end - row;
   g.n = std::min(g.n, panel_end * kPanelColumns) - column;
@@ -37,23 +44,26 @@ struct Cut {
   int64_t pieces = 1;
   bool by_rows = false;
 
-  GemmArgs part(const GemmArgs& whole, int64_t i) const {
-    const int64_t panels = ceil_div(whole.n, kPanelColumns), units = by_rows ? whole.m : panels;
+  template <class T>
+  GemmArgsOf<T> part(const GemmArgsOf<T>& whole, int64_t i) const {
+    const int64_t panels = ceil_div(whole.n, kPanelColumnsOf<T>), units = by_rows ? whole.m : panels;
     const int64_t begin = units * i / pieces, end = units * (i + 1) / pieces;
     return by_rows ? part_of(whole, begin, end, 0, panels) : part_of(whole, 0, whole.m, begin, end);
   }
 };
 
 /// Columns where that leaves wide pieces: each thread then reads its own part of B. Else rows, in whole tiles.
+template <class T>
 Cut cut(int64_t m, int64_t n, int64_t pieces) {
-  const int64_t panels = ceil_div(n, kPanelColumns);
+  const int64_t panels = ceil_div(n, kPanelColumnsOf<T>);
   const bool by_rows = panels < 4 * pieces && m >= 2 * pieces;
   return {std::clamp<int64_t>(pieces, 1, by_rows ? m : panels), by_rows};
 }
 
 /// The sums are those of the whole product, whatever part of its columns is computed.
-GemmArgs with_chunk(GemmArgs g) {
-  if (g.k_chunk == 0) g.k_chunk = sum_chunk(g.k, g.n);
+template <class T>
+GemmArgsOf<T> with_chunk(GemmArgsOf<T> g) {
+  if (g.k_chunk == 0) g.k_chunk = GemmOf<T>::chunk(sum_chunk(g.k, g.n));
   return g;
 }
 
@@ -62,9 +72,11 @@ int64_t threads_for(int64_t work, ThreadPool* pool, int max_threads) {
 }
 
 /// In parts, which give the same bits.
-void gemm_in_parts(const GemmArgs& args, RunControl& control) {
-  const auto gemm = gemm_kernels().gemm;
-  const GemmArgs whole = with_chunk(args);
+template <class T>
+void gemm_in_parts(const GemmArgsOf<T>& args, RunControl& control) {
+  constexpr int64_t kPanelColumns = kPanelColumnsOf<T>;
+  const auto gemm = product_of(args);
+  const GemmArgsOf<T> whole = with_chunk(args);
   const int64_t panels = ceil_div(args.n, kPanelColumns), column_work = std::max<int64_t>(1, args.k * kPanelColumns);
   const int64_t width = std::clamp(kWorkPerPart / column_work / kRowsPerPart, std::min(kPanelsPerPart, panels), panels);
   const int64_t height =
@@ -77,12 +89,16 @@ void gemm_in_parts(const GemmArgs& args, RunControl& control) {
   }
 }
 
-bool is_long(const GemmArgs& args) { return args.m * args.n * args.k > kWorkPerPart; }
+template <class T>
+bool is_long(const GemmArgsOf<T>& args) {
+  return args.m * args.n * args.k > kWorkPerPart;
+}
 
 /// `control` is null where nobody wants to stop it.
-void gemm_under(const GemmArgs& args, RunControl* control) {
+template <class T>
+void gemm_under(const GemmArgsOf<T>& args, RunControl* control) {
   if (control && is_long(args)) return gemm_in_parts(args, *control);
-  gemm_kernels().gemm(args);
+  product_of(args)(args);
 }
 
 /// Panels are packed each by itself; `column` is what a column of B is away from the one before it.
@@ -98,37 +114,31 @@ void pack_in_parts(void (*pack)(const float*, int64_t, int64_t, int64_t, float*)
   });
 }
 
-}  // namespace
-
-size_t packed_b_elements(int64_t k, int64_t n) {
-  return static_cast<size_t>(ceil_div(n, kPanelColumns) * k * kPanelColumns);
+/// Under the caller's control, where it is long.
+template <class T>
+void gemm_alone(const GemmArgsOf<T>& args) {
+  gemm_under(args, is_long(args) ? RunControl::current() : nullptr);
 }
 
-void gemm_f32(const GemmArgs& args) { gemm_under(args, is_long(args) ? RunControl::current() : nullptr); }
-void pack_b(const float* b, int64_t ldb, int64_t k, int64_t n, float* packed) {
-  pack_in_parts(gemm_kernels().pack_b, 1, b, ldb, k, n, packed);
-}
-void pack_b_transposed(const float* b, int64_t ldb, int64_t k, int64_t n, float* packed) {
-  pack_in_parts(gemm_kernels().pack_b_transposed, ldb, b, ldb, k, n, packed);
-}
-
-void gemm_f32_parallel(const GemmArgs& args, ThreadPool* pool, int max_threads) {
+template <class T>
+void gemm_parallel(const GemmArgsOf<T>& args, ThreadPool* pool, int max_threads) {
   // The caller's, which the threads that help do not have.
   RunControl* const control = is_long(args) ? RunControl::current() : nullptr;
   const int64_t work = args.m * args.n * args.k;
   int64_t threads = threads_for(work, pool, max_threads);
   if (threads <= 1) return gemm_under(args, control);
-  const GemmArgs whole = with_chunk(args);
+  const GemmArgsOf<T> whole = with_chunk(args);
   // Twice as many pieces as threads, where they stay large, so that a thread that wakes late does not hold up the rest.
   if (work / threads >= 4 * kWorkPerThread) threads *= 2;
-  const Cut pieces = cut(args.m, args.n, threads);
+  const Cut pieces = cut<T>(args.m, args.n, threads);
   pool->parallel_for(pieces.pieces, max_threads, [&](int64_t i) { gemm_under(pieces.part(whole, i), control); });
 }
 
-void gemm_f32_batch(const GemmBatch& batch, const FunctionRef<GemmArgs(int64_t, int64_t)>& operands, ThreadPool* pool,
-                    int max_threads) {
+template <class T>
+void gemm_batch(const GemmBatch& batch, const FunctionRef<GemmArgsOf<T>(int64_t, int64_t)>& operands, ThreadPool* pool,
+                int max_threads) {
   if (batch.count <= 0 || batch.m <= 0 || batch.n <= 0) return;
-  if (batch.count == 1) return gemm_f32_parallel(operands(0, 0), pool, max_threads);
+  if (batch.count == 1) return gemm_parallel(operands(0, 0), pool, max_threads);
   const int64_t each = batch.m * batch.n * batch.k;
   const int64_t threads = threads_for(batch.count * each, pool, max_threads);
   // The caller's, which the threads that help do not have.
@@ -137,10 +147,10 @@ void gemm_f32_batch(const GemmBatch& batch, const FunctionRef<GemmArgs(int64_t, 
   // Few products are cut, but no finer than is worth a hand-over.
   constexpr int64_t kTasksPerThread = 4, kLeastWork = kWorkPerThread / 4;
   const int64_t wanted = ceil_div(kTasksPerThread * threads, batch.count);
-  const Cut pieces = batch.packs ? Cut{} : cut(batch.m, batch.n, std::min(wanted, each / kLeastWork));
+  const Cut pieces = batch.packs ? Cut{} : cut<T>(batch.m, batch.n, std::min(wanted, each / kLeastWork));
   const int64_t tasks = batch.count * pieces.pieces;
   if (threads <= 1 || batch.slots < threads || tasks < threads) {
-    for (int64_t i = 0; i < batch.count && !stopped(); ++i) gemm_f32_parallel(operands(i, 0), pool, max_threads);
+    for (int64_t i = 0; i < batch.count && !stopped(); ++i) gemm_parallel(operands(i, 0), pool, max_threads);
     return;
   }
   std::atomic<int64_t> next{0};  // hands out tasks; results are published by parallel_for's own join
@@ -150,11 +160,41 @@ void gemm_f32_batch(const GemmBatch& batch, const FunctionRef<GemmArgs(int64_t, 
   pool->parallel_for(threads, static_cast<int>(threads), [&](int64_t slot) {
     for (int64_t first; (first = next.fetch_add(step, std::memory_order_relaxed)) < tasks && !stopped();) {
       for (int64_t t = first; t < std::min(tasks, first + step); ++t) {
-        const GemmArgs whole = with_chunk(operands(t / pieces.pieces, slot));
+        const GemmArgsOf<T> whole = with_chunk(operands(t / pieces.pieces, slot));
         gemm_under(pieces.part(whole, t % pieces.pieces), control);
       }
     }
   });
+}
+
+}  // namespace
+
+size_t packed_b_elements(int64_t k, int64_t n) {
+  return static_cast<size_t>(ceil_div(n, kPanelColumns) * k * kPanelColumns);
+}
+void pack_b(const float* b, int64_t ldb, int64_t k, int64_t n, float* packed) {
+  pack_in_parts(gemm_kernels().pack_b, 1, b, ldb, k, n, packed);
+}
+void pack_b_transposed(const float* b, int64_t ldb, int64_t k, int64_t n, float* packed) {
+  pack_in_parts(gemm_kernels().pack_b_transposed, ldb, b, ldb, k, n, packed);
+}
+
+void gemm_f32(const GemmArgs& args) { gemm_alone(args); }
+void gemm_f32_parallel(const GemmArgs& args, ThreadPool* pool, int max_threads) {
+  gemm_parallel(args, pool, max_threads);
+}
+void gemm_f32_batch(const GemmBatch& batch, const FunctionRef<GemmArgs(int64_t, int64_t)>& operands, ThreadPool* pool,
+                    int max_threads) {
+  gemm_batch<float>(batch, operands, pool, max_threads);
+}
+
+void gemm_f64(const GemmArgs64& args) { gemm_alone(args); }
+void gemm_f64_parallel(const GemmArgs64& args, ThreadPool* pool, int max_threads) {
+  gemm_parallel(args, pool, max_threads);
+}
+void gemm_f64_batch(const GemmBatch& batch, const FunctionRef<GemmArgs64(int64_t, int64_t)>& operands, ThreadPool* pool,
+                    int max_threads) {
+  gemm_batch<double>(batch, operands, pool, max_threads);
 }
 
 }  // namespace inferkit::kernels

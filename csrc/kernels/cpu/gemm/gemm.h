@@ -1,6 +1,6 @@
-// C = f(A B + bias + residual) in float. The bits of an element of C depend only on its row of A, B, its bias and
-// residual, K and the layer's k_chunk: never on M, the row's place, the tile, the thread count, or AVX2 against
-// AVX-512.
+// C = f(A B + bias + residual) in float, and A B + bias + residual in double. The bits of an element of C depend only
+// on its row of A, B, its bias and residual, K and the layer's k_chunk: never on M, the row's place, the tile, the
+// thread count, or AVX2 against AVX-512.
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
@@ -16,34 +16,42 @@ class FunctionRef;
 
 namespace inferkit::kernels {
 
-inline constexpr int64_t kPanelColumns = 16;
+/// A panel of B is 64 bytes wide.
+template <class T>
+inline constexpr int64_t kPanelColumnsOf = 64 / sizeof(T);
+inline constexpr int64_t kPanelColumns = kPanelColumnsOf<float>;
 
 enum class BiasKind : uint8_t { kNone, kPerColumn, kPerRow };
 
-/// B is a row of panels of 16 columns: element (k, 16 p + j) lies at b[p * b_panel_stride + k * b_k_stride + j].
-/// Packed: b_k_stride = 16, b_panel_stride = 16 k (see pack_b). A row-major B whose n is a multiple of 16 is read in
-/// place with b_k_stride = ldb, b_panel_stride = 16. All 16 columns of the last panel are read, so they must exist.
-/// Strides are in elements. Nothing beyond the m x n elements of C is written, and C needs no alignment.
-struct GemmArgs {
+/// B is a row of panels of 16 columns (of double: 8, and so on below): element (k, 16 p + j) lies at b[p *
+/// b_panel_stride + k * b_k_stride + j]. Packed: b_k_stride = 16, b_panel_stride = 16 k (see pack_b). A row-major B
+/// whose n is a multiple of 16 is read in place with b_k_stride = ldb, b_panel_stride = 16. All 16 columns of the last
+/// panel are read, so they must exist. Strides are in elements. Nothing beyond the m x n elements of C is written, and
+/// C needs no alignment.
+template <class T>
+struct GemmArgsOf {
+  using Element = T;
   int64_t m = 0, n = 0, k = 0;
-  const float* a = nullptr;  // row-major
+  const T* a = nullptr;  // row-major
   int64_t lda = 0;
-  const float* b = nullptr;
-  int64_t b_k_stride = kPanelColumns;
+  const T* b = nullptr;
+  int64_t b_k_stride = kPanelColumnsOf<T>;
   int64_t b_panel_stride = 0;
-  float* c = nullptr;  // row-major; may be `residual`, must not overlap a or b
+  T* c = nullptr;  // row-major; may be `residual`, must not overlap a or b
   int64_t ldc = 0;
-  const float* bias = nullptr;  // n values per column, or m per row
+  const T* bias = nullptr;  // n values per column, or m per row
   BiasKind bias_kind = BiasKind::kNone;
-  const float* residual = nullptr;  // added before the activation; overlaps C only by being C
+  const T* residual = nullptr;  // added before the activation; overlaps C only by being C
   int64_t ldr = 0;
-  Unary act = Unary::kIdentity;
+  Unary act = Unary::kIdentity;  // the identity, in double
   float act_alpha = 0, act_beta = 0;
   /// K is summed in chunks of this length (kernels/summation.h); 0 takes sum_chunk(k, n). A caller that computes one
   /// layer in several calls with different n (column splits, a pixel count that grows with the batch) sets it to a
   /// constant of the layer.
   int64_t k_chunk = 0;
 };
+using GemmArgs = GemmArgsOf<float>;
+using GemmArgs64 = GemmArgsOf<double>;
 
 /// On one thread, with the active tier. No allocation.
 void gemm_f32(const GemmArgs& args);
@@ -71,10 +79,11 @@ void pack_b(const float* b, int64_t ldb, int64_t k, int64_t n, float* packed);
 /// From row-major [n, k] with row stride ldb (ONNX Gemm's transB, QK^T).
 void pack_b_transposed(const float* b, int64_t ldb, int64_t k, int64_t n, float* packed);
 /// Sets b, b_k_stride and b_panel_stride for a B that pack_b packed; args.k must be set.
-inline void use_packed_b(GemmArgs& args, const float* packed) {
+template <class T>
+void use_packed_b(GemmArgsOf<T>& args, const typename GemmArgsOf<T>::Element* packed) {
   args.b = packed;
-  args.b_k_stride = kPanelColumns;
-  args.b_panel_stride = args.k * kPanelColumns;
+  args.b_k_stride = kPanelColumnsOf<T>;
+  args.b_panel_stride = args.k * kPanelColumnsOf<T>;
 }
 
 /// C = f(A B + bias) where B is windows of images, read in place: element (k, n) lies at b[offsets[k] + n]. The n are

@@ -1,129 +1,13 @@
-// GEMM of one tier; included by <tier>.cc. Micro-kernels (tile) hold kRows x kPanels x 16 sums in registers and run
-// over K ascending, chunk by chunk: blocks of N and M only choose the order in which tiles run, and a block of K is of
-// whole chunks and goes on from the sums that the last one left in C, so blocking cannot touch a bit.
+// GEMM of float of one tier; included by <tier>.cc.
 #pragma once
 #include "kernels/cpu/gemm/gemm.h"
 #include "kernels/cpu/gemm/pack_impl.h"
-#include "kernels/cpu/gemm/sums_impl.h"
+#include "kernels/cpu/gemm/product_impl.h"
 #include "kernels/cpu/gemm/windows_impl.h"
 
 namespace inferkit::kernels::INFERKIT_TIER {
 
-extern const VmathKernels kVmath;
-
-namespace {
-
-/// K in one go, up to which A's rows and B's panels get along in L1.
-constexpr int64_t kBlockDepth = 768;
-/// Bytes of B that the rows of A pass over before the next ones come: half of a small L2.
-constexpr int64_t kBlockBytes = 768 << 10;
-
-/// A block of K: does it go on from C, and does it end with the bias, the residual and ReLU?
-struct TileArgs : GemmArgs {
-  bool resume = false, finish = true;
-};
-
-/// Adds the bias. It comes last, so that sums which are small beside it are not rounded to its last place at every
-/// step.
-template <int kRows, int kPanels>
-INFERKIT_INLINE void add_bias(F32x16 (&acc)[kRows][kPanels], const TileArgs& g, int64_t row, int64_t column,
-                              int64_t last) {
-  if (g.bias_kind == BiasKind::kPerRow) {
-    _Pragma("GCC unroll 12") for (int r = 0; r < kRows; ++r) {
-      const F32x16 bias = broadcast(g.bias[row + r]);
-      _Pragma("GCC unroll 8") for (int p = 0; p < kPanels; ++p) acc[r][p] = acc[r][p] + bias;
-    }
-  } else if (g.bias_kind == BiasKind::kPerColumn) {
-    _Pragma("GCC unroll 8") for (int p = 0; p < kPanels; ++p) {
-      const float* at = g.bias + column + p * kPanelColumns;
-      const F32x16 bias = p == kPanels - 1 && last < kPanelColumns ? load_partial(at, last) : load(at);
-      _Pragma("GCC unroll 12") for (int r = 0; r < kRows; ++r) acc[r][p] = acc[r][p] + bias;
-    }
-  }
-}
-
-/// C[row .. row + kRows) x panels [panel .. panel + kPanels): product, bias, residual, ReLU.
-template <int kRows, int kPanels>
-void tile(const TileArgs& g, int64_t row, int64_t panel) {
-  const float* a = g.a + row * g.lda;
-  const float* b = g.b + panel * g.b_panel_stride;
-  const int64_t column = panel * kPanelColumns;
-  const int64_t last = g.n - column - (kPanels - 1) * kPanelColumns;  // columns of the last panel: 1 to 16 or more
-  float* c = g.c + row * g.ldc + column;
-  F32x16 acc[kRows][kPanels];
-  add_product(acc, a, g.lda, PanelsOfB{b, g.b_k_stride, g.b_panel_stride}, g.k, g.k_chunk,
-              Before{g.resume ? c : nullptr, g.ldc, last});
-  if (g.finish) add_bias(acc, g, row, column, last);
-  const float* residual = g.finish && g.residual ? g.residual + row * g.ldr + column : nullptr;
-  const bool rectify = g.finish && g.act == Unary::kRelu;
-  _Pragma("GCC unroll 12") for (int r = 0; r < kRows; ++r) {
-    _Pragma("GCC unroll 8") for (int p = 0; p < kPanels; ++p) {
-      const int64_t at = p * kPanelColumns;
-      const bool partial = p == kPanels - 1 && last < kPanelColumns;
-      F32x16 v = acc[r][p];
-      if (residual) v = v + (partial ? load_partial(residual + r * g.ldr + at, last) : load(residual + r * g.ldr + at));
-      if (rectify) v = max(broadcast(0), v);
-      if (partial) {
-        store_partial(c + r * g.ldc + at, v, last);
-      } else {
-        store(c + r * g.ldc + at, v);
-      }
-    }
-  }
-}
-
-template <int kRows, int kPanels>
-struct GemmTile {
-  static void run(const TileArgs& g, int64_t row, int64_t panel) { tile<kRows, kPanels>(g, row, panel); }
-};
-
-/// The activation of those rows, which are still in L1. The functions are those of vmath: fused or not, the same bits.
-INFERKIT_INLINE void activate(const TileArgs& g, int64_t row, int64_t rows, int64_t first, int64_t width) {
-  const UnaryFn act = kVmath.unary[static_cast<size_t>(g.act)];
-  const int64_t column = first * kPanelColumns;
-  const int64_t columns = column + width * kPanelColumns < g.n ? width * kPanelColumns : g.n - column;
-  for (int64_t r = row; r < row + rows; ++r) {
-    float* c = g.c + r * g.ldc + column;
-    act(c, c, columns, g.act_alpha, g.act_beta);
-  }
-}
-
-void gemm(const GemmArgs& args) {
-  if (args.m <= 0 || args.n <= 0) return;
-  TileArgs g{args};
-  if (g.k_chunk == 0) g.k_chunk = sum_chunk(g.k, g.n);
-  const int64_t panels = ceil_div(g.n, kPanelColumns), row_tiles = ceil_div(g.m, kMaxRows);
-  const int64_t chunks = g.k > 0 ? ceil_div(g.k, g.k_chunk) : 1;
-  int64_t depths = 1, panel_block = panels;
-  if (row_tiles > 1) {  // B comes by again: keep a block of it in L2, and A in L1
-    // Sums wait in C between blocks of K, where a residual that is C itself would be overwritten.
-    if (g.k > kBlockDepth && g.residual != g.c) depths = ceil_div(g.k, kBlockDepth * 2 / 3);
-    if (depths > chunks) depths = chunks;
-    const int64_t fit = kBlockBytes / (ceil_div(g.k + 1, depths) * kPanelColumns * static_cast<int64_t>(sizeof(float)));
-    panel_block = ceil_div(panels, ceil_div(panels, fit < 4 ? 4 : fit));
-  }
-  for (int64_t first = 0; first < panels; first += panel_block) {
-    const int64_t width = first + panel_block < panels ? panel_block : panels - first;
-    for (int64_t d = 0; d < depths; ++d) {
-      const int64_t k = part_start(chunks, depths, d) * g.k_chunk;
-      const int64_t end = d + 1 < depths ? part_start(chunks, depths, d + 1) * g.k_chunk : args.k;
-      g.k = end - k;
-      g.a = args.a + k;
-      g.b = args.b + k * args.b_k_stride;
-      g.resume = d > 0;
-      g.finish = d + 1 == depths;
-      for (int64_t t = 0; t < row_tiles; ++t) {
-        const int64_t row = part_start(g.m, row_tiles, t), rows = part_start(g.m, row_tiles, t + 1) - row;
-        row_of_tiles<TileArgs, GemmTile>(g, row, rows, first, width);
-        if (g.finish && g.act != Unary::kIdentity && g.act != Unary::kRelu) activate(g, row, rows, first, width);
-      }
-    }
-  }
-}
-
-}  // namespace
-
 extern const GemmKernels kGemm;
-const GemmKernels kGemm = {compiled_isa, gemm, gemm_windows, pack_b, pack_b_transposed};
+const GemmKernels kGemm = {compiled_isa, gemm<float>, gemm_windows, pack_b, pack_b_transposed};
 
 }  // namespace inferkit::kernels::INFERKIT_TIER

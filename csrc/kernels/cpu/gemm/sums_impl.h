@@ -1,13 +1,15 @@
 // What every GEMM of a tier shares; part of gemm_impl.h: the sums of a tile over K, in one order wherever B lies, and
-// the cutting of C into tiles.
+// the cutting of C into tiles. Written once for float and double: a vector of either has 64 bytes, which is a panel of
+// B.
 #pragma once
 #include "kernels/cpu/gemm/gemm.h"
 #include "kernels/cpu/simd.h"
+#include "kernels/cpu/simd_double.h"
 
 namespace inferkit::kernels::INFERKIT_TIER {
 namespace {
 
-// How many F32x16 of sums fit the registers beside a row of B and a value of A.
+// How many vectors of sums fit the registers beside a row of B and a value of A.
 #if defined(__AVX512F__)
 constexpr int kMaxSums = 24;
 constexpr int kMaxRows = 12;
@@ -26,46 +28,50 @@ constexpr int widest(int rows) {
   return kMaxSums < 8 && panels > 4 ? 4 : panels;
 }
 
+template <class V>
+inline constexpr int kLanesOf = sizeof(V) / sizeof(typename V::Scalar);
+
 /// Where the panels of a tile lie in B: next() is the row for the next k, panel() a panel of it.
+template <class T>
 struct PanelsOfB {
-  const float* at;
+  const T* at;
   int64_t k_stride, panel_stride;
   INFERKIT_MEMBER PanelsOfB from(int64_t k) const { return {at + k * k_stride, k_stride, panel_stride}; }
-  INFERKIT_MEMBER const float* next() {
-    const float* row = at;
+  INFERKIT_MEMBER const T* next() {
+    const T* row = at;
     at += k_stride;
     return row;
   }
-  INFERKIT_MEMBER const float* panel(const float* row, int p) const { return row + p * panel_stride; }
+  INFERKIT_MEMBER const T* panel(const T* row, int p) const { return row + p * panel_stride; }
 };
 
 /// acc += A[kRows, k] B[k, kPanels * 16], k ascending.
-template <int kRows, int kPanels, class B>
-INFERKIT_INLINE void multiply(F32x16 (&acc)[kRows][kPanels], const float* a, int64_t lda, B b, int64_t k) {
+template <class V, int kRows, int kPanels, class B>
+INFERKIT_INLINE void multiply(V (&acc)[kRows][kPanels], const typename V::Scalar* a, int64_t lda, B b, int64_t k) {
   // Rows in groups of three: x86 addresses base, base + lda and base + 2 lda without another register.
   constexpr int kGroups = (kRows + 2) / 3;
-  const float* group[kGroups];
+  const typename V::Scalar* group[kGroups];
   for (int g = 0; g < kGroups; ++g) group[g] = a + 3 * g * lda;
   for (int64_t i = 0; i < k; ++i) {
-    F32x16 bv[kPanels];
-    const float* row = b.next();
+    V bv[kPanels];
+    const typename V::Scalar* row = b.next();
     _Pragma("GCC unroll 8") for (int p = 0; p < kPanels; ++p) bv[p] = load(b.panel(row, p));
     _Pragma("GCC unroll 12") for (int r = 0; r < kRows; ++r) {
-      const F32x16 av = broadcast(group[r / 3][(r % 3) * lda + i]);
+      const V av = broadcast(group[r / 3][(r % 3) * lda + i]);
       _Pragma("GCC unroll 8") for (int p = 0; p < kPanels; ++p) acc[r][p] = fma(av, bv[p], acc[r][p]);
     }
   }
 }
 
 /// kCount chunks side by side, `steps` elements of each: that hides the latency of FMA where a tile has few sums.
-template <int kCount, int kRows, int kPanels, class B>
-INFERKIT_INLINE void multiply_beside(F32x16 (*part)[kRows][kPanels], const float** a, int64_t lda, B* b,
+template <int kCount, class V, int kRows, int kPanels, class B>
+INFERKIT_INLINE void multiply_beside(V (*part)[kRows][kPanels], const typename V::Scalar** a, int64_t lda, B* b,
                                      int64_t steps) {
   for (int64_t i = 0; i < steps; ++i) {
     _Pragma("GCC unroll 4") for (int s = 0; s < kCount; ++s) {
-      const float* row = b[s].next();
+      const typename V::Scalar* row = b[s].next();
       _Pragma("GCC unroll 12") for (int r = 0; r < kRows; ++r) {
-        const F32x16 av = broadcast(a[s][r * lda + i]);
+        const V av = broadcast(a[s][r * lda + i]);
         _Pragma("GCC unroll 8") for (int p = 0; p < kPanels; ++p) {
           part[s][r][p] = fma(av, load(b[s].panel(row, p)), part[s][r][p]);
         }
@@ -76,17 +82,17 @@ INFERKIT_INLINE void multiply_beside(F32x16 (*part)[kRows][kPanels], const float
 }
 
 /// acc = the sum of kCount chunks, after what it holds if it `holds` some. The last chunk has `last` elements.
-template <int kCount, int kRows, int kPanels, class B>
-INFERKIT_INLINE void add_beside(F32x16 (&acc)[kRows][kPanels], const float* a, int64_t lda, B b, int64_t chunk,
+template <int kCount, class V, int kRows, int kPanels, class B>
+INFERKIT_INLINE void add_beside(V (&acc)[kRows][kPanels], const typename V::Scalar* a, int64_t lda, B b, int64_t chunk,
                                 int64_t last, bool holds) {
-  F32x16 part[kCount][kRows][kPanels];
-  const float* as[kCount];
+  V part[kCount][kRows][kPanels];
+  const typename V::Scalar* as[kCount];
   B bs[kCount];
   _Pragma("GCC unroll 4") for (int s = 0; s < kCount; ++s) {
     as[s] = a + s * chunk;
     bs[s] = b.from(s * chunk);
     _Pragma("GCC unroll 12") for (int r = 0; r < kRows; ++r) {
-      _Pragma("GCC unroll 8") for (int p = 0; p < kPanels; ++p) part[s][r][p] = broadcast(0);
+      _Pragma("GCC unroll 8") for (int p = 0; p < kPanels; ++p) part[s][r][p] = broadcast(typename V::Scalar(0));
     }
   }
   multiply_beside<kCount>(part, as, lda, bs, last);
@@ -108,47 +114,48 @@ constexpr int beside(int sums) {
 }
 
 /// Sums of the chunks before these: rows of C, whose last panel has `last` columns, or nothing.
+template <class V>
 struct Before {
-  const float* at = nullptr;
-  int64_t stride = 0, last = kPanelColumns;
-  INFERKIT_MEMBER F32x16 get(int r, int p, int panels) const {
-    const float* from = at + r * stride + p * kPanelColumns;
-    return p == panels - 1 && last < kPanelColumns ? load_partial(from, last) : load(from);
+  const typename V::Scalar* at = nullptr;
+  int64_t stride = 0, last = kLanesOf<V>;
+  INFERKIT_MEMBER V get(int r, int p, int panels) const {
+    const typename V::Scalar* from = at + r * stride + p * kLanesOf<V>;
+    return p == panels - 1 && last < kLanesOf<V> ? load_partial(from, last) : load(from);
   }
 };
 
-template <int kRows, int kPanels>
-INFERKIT_INLINE void load_before(F32x16 (&acc)[kRows][kPanels], const Before& before) {
+template <class V, int kRows, int kPanels>
+INFERKIT_INLINE void load_before(V (&acc)[kRows][kPanels], const Before<V>& before) {
   _Pragma("GCC unroll 12") for (int r = 0; r < kRows; ++r) {
     _Pragma("GCC unroll 8") for (int p = 0; p < kPanels; ++p) acc[r][p] = before.get(r, p, kPanels);
   }
 }
 
-template <int kRows, int kPanels>
-INFERKIT_INLINE void add_before(F32x16 (&acc)[kRows][kPanels], const Before& before) {
+template <class V, int kRows, int kPanels>
+INFERKIT_INLINE void add_before(V (&acc)[kRows][kPanels], const Before<V>& before) {
   _Pragma("GCC unroll 12") for (int r = 0; r < kRows; ++r) {
     _Pragma("GCC unroll 8") for (int p = 0; p < kPanels; ++p) acc[r][p] = before.get(r, p, kPanels) + acc[r][p];
   }
 }
 
-template <int kRows, int kPanels>
-INFERKIT_INLINE void set_zero(F32x16 (&acc)[kRows][kPanels]) {
+template <class V, int kRows, int kPanels>
+INFERKIT_INLINE void set_zero(V (&acc)[kRows][kPanels]) {
   _Pragma("GCC unroll 12") for (int r = 0; r < kRows; ++r) {
-    _Pragma("GCC unroll 8") for (int p = 0; p < kPanels; ++p) acc[r][p] = broadcast(0);
+    _Pragma("GCC unroll 8") for (int p = 0; p < kPanels; ++p) acc[r][p] = broadcast(typename V::Scalar(0));
   }
 }
 
-template <int kRows, int kPanels>
-INFERKIT_INLINE void store_sums(float (&to)[kRows][kPanels][kLanes], const F32x16 (&acc)[kRows][kPanels]) {
+template <class V, int kRows, int kPanels>
+INFERKIT_INLINE void store_sums(typename V::Scalar (&to)[kRows][kPanels][kLanesOf<V>], const V (&acc)[kRows][kPanels]) {
   _Pragma("GCC unroll 12") for (int r = 0; r < kRows; ++r) {
     _Pragma("GCC unroll 8") for (int p = 0; p < kPanels; ++p) store(to[r][p], acc[r][p]);
   }
 }
 
 /// acc = what was summed before, then A B in chunks of k (kernels/summation.h).
-template <int kRows, int kPanels, class B>
-INFERKIT_INLINE void add_product(F32x16 (&acc)[kRows][kPanels], const float* a, int64_t lda, B b, int64_t k,
-                                 int64_t chunk, const Before& before) {
+template <class V, int kRows, int kPanels, class B>
+INFERKIT_INLINE void add_product(V (&acc)[kRows][kPanels], const typename V::Scalar* a, int64_t lda, B b, int64_t k,
+                                 int64_t chunk, const Before<V>& before) {
   bool resumes = before.at != nullptr, holds = false;
   int64_t at = 0;
   if constexpr (constexpr int kBeside = beside(kRows * kPanels); kBeside > 1) {
@@ -161,7 +168,7 @@ INFERKIT_INLINE void add_product(F32x16 (&acc)[kRows][kPanels], const float* a, 
     }
   }
   // In turn, each at the full width of the tile; what was summed before waits in memory.
-  alignas(64) float waiting[kRows][kPanels][kLanes];
+  alignas(64) typename V::Scalar waiting[kRows][kPanels][kLanesOf<V>];
   for (; at < k; at += chunk, holds = true) {
     if (holds) store_sums(waiting, acc);
     set_zero(acc);

@@ -65,12 +65,12 @@ struct WindowTile {
   static void run(const WindowGemmArgs& g, int64_t row, int64_t panel) {
     F32x16 acc[kRows][kPanels];
     add_product(acc, g.a + row * g.lda, g.lda, WindowsOfB{g.b + panel * kPanelColumns, g.offsets}, g.k, g.k_chunk,
-                Before{});
+                Before<F32x16>{});
     _Pragma("GCC unroll 12") for (int r = 0; r < kRows; ++r) {
-      const F32x16 bias = broadcast(g.bias ? g.bias[row + r] : 0);
+      const F32x16 bias = broadcast(g.bias ? g.bias[row + r] : 0.0f);
       _Pragma("GCC unroll 8") for (int p = 0; p < kPanels; ++p) {
         if (g.bias) acc[r][p] = acc[r][p] + bias;
-        if (g.rectify) acc[r][p] = max(broadcast(0), acc[r][p]);
+        if (g.rectify) acc[r][p] = max(broadcast(0.0f), acc[r][p]);
       }
     }
     Place place = place_of(g, panel * kPanelColumns);

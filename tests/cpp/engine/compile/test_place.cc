@@ -46,7 +46,9 @@ std::vector<Known> convolutions() {
         .attributes = {{"strides", std::vector<int64_t>{441}}},
         .constant_last = true}},
       {"rows", {.op = "Conv", .inputs = {{9, 24, 3, 5}, {50, 24, 3, 5}}, .constant_last = true}},
-      {"plain", {.op = "Conv", .inputs = {{1, 3, 8, 8}, {4, 3, 3, 3}}, .dtype = DType::kF64}},
+      {"packed", {.op = "Conv", .inputs = {{1, 3, 8, 8}, {4, 3, 3, 3}}, .dtype = DType::kF64}},
+      {"plain",
+       {.op = "Conv", .inputs = {{1, 3, 8, 8}, {3, 1, 3, 3}}, .dtype = DType::kF64, .attributes = conv({}, {}, 3)}},
   };
 }
 
@@ -56,11 +58,21 @@ std::vector<Known> products() {
       {"ahead", {.op = "MatMul", .inputs = {{4, 3, 70}, {4, 70, 9}}, .constant_last = true}},
       {"in_place", {.op = "MatMul", .inputs = {{2, 3, 70}, {70, 32}}}},
       {"packed", {.op = "MatMul", .inputs = {{5, 2, 70}, {5, 70, 9}}}},
-      {"plain", {.op = "MatMul", .inputs = {{3, 70}, {70, 32}}, .dtype = DType::kF64}},
+      {"ahead", {.op = "MatMul", .inputs = {{3, 70}, {70, 32}}, .dtype = DType::kF64, .constant_last = true}},
+      {"in_place", {.op = "MatMul", .inputs = {{3, 70}, {70, 32}}, .dtype = DType::kF64}},
+      {"packed", {.op = "MatMul", .inputs = {{5, 2, 70}, {5, 70, 9}}, .dtype = DType::kF64}},
+      {"plain", {.op = "MatMul", .inputs = {{3, 70}, {70, 32}}, .dtype = DType::kI32}},
       {"ahead",
        {.op = "Gemm", .inputs = {{9, 300}, {50, 300}}, .attributes = {{"transB", int64_t{1}}}, .constant_last = true}},
       {"packed", {.op = "Gemm", .inputs = {{9, 300}, {300, 50}}, .attributes = {{"alpha", 0.5f}}}},
-      {"plain", {.op = "Gemm", .inputs = {{9, 30}, {30, 5}}, .dtype = DType::kF64}},
+      {"ahead",
+       {.op = "Gemm",
+        .inputs = {{9, 300}, {50, 300}},
+        .dtype = DType::kF64,
+        .attributes = {{"transB", int64_t{1}}},
+        .constant_last = true}},
+      {"packed", {.op = "Gemm", .inputs = {{9, 30}, {30, 5}}, .dtype = DType::kF64}},
+      {"plain", {.op = "Gemm", .inputs = {{9, 30}, {30, 5}}, .dtype = DType::kI64}},
   };
 }
 
@@ -223,6 +235,14 @@ TEST(a_wish_for_what_is_not_there_names_what_is) {
   CHECK(contains(refusal("Conv=rows,,"), "is not Operator=lowering"));
   CHECK(refusal("").empty());
   CHECK(refusal("Conv=rows,ReduceSum=generic,Relu=default").empty());
+}
+
+TEST(a_way_for_float32_and_float64_is_not_offered_to_other_types) {
+  Seen seen({.op = "Gemm", .inputs = {{9, 30}, {30, 5}}, .dtype = DType::kI64});
+  std::vector<Considered> ways;
+  seen.choose({}, &ways);
+  CHECK_EQ(std::string(ways[0].cost.why_not()), std::string("it is for float32 and float64"));
+  CHECK_EQ(std::string(ways[1].cost.why_not()), std::string("it is for float32 and float64"));
 }
 
 TEST(a_way_for_float32_is_not_offered_to_other_types) {

@@ -1,0 +1,63 @@
+"""One operator in float64 and in float16, one call on one thread: inferkit beside ONNX Runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from onnx import helper, numpy_helper
+
+import common
+import peers
+
+#: Name, operator, the shape of x, those of its constants, attributes.
+CASES: list[tuple[str, str, tuple[int, ...], list[tuple[int, ...]], dict[str, Any]]] = [
+    ("MatMul 128x1024 by 1024x1024", "MatMul", (128, 1024), [(1024, 1024)], {}),
+    ("MatMul 1x1024 by 1024x1024", "MatMul", (1, 1024), [(1024, 1024)], {}),
+    ("Gemm 64x512 by 512x512, transB", "Gemm", (64, 512), [(512, 512), (512,)], {"transB": 1}),
+    ("Conv 3x3, 64 channels, 56x56", "Conv", (1, 64, 56, 56), [(64, 64, 3, 3), (64,)], {"pads": [1, 1, 1, 1]}),
+    ("Softmax 128x1000", "Softmax", (128, 1000), [], {"axis": -1}),
+    ("LayerNormalization 128x768", "LayerNormalization", (128, 768), [(768,), (768,)], {"axis": -1}),
+]
+#: How far answers may be apart, of the largest value: halves round each result, in another order.
+TOLERANCE = {"float64": 1e-12, "float16": 1e-2}
+
+
+def _model(op: str, x: np.ndarray, constants: list[np.ndarray], attributes: dict[str, Any]) -> bytes:
+    kind = helper.np_dtype_to_tensor_dtype(x.dtype)
+    names = [f"c{i}" for i in range(len(constants))]
+    return common.model(
+        [helper.make_node(op, ["x", *names], ["y"], **attributes)],
+        [helper.make_tensor_value_info("x", kind, x.shape)],
+        [helper.make_tensor_value_info("y", kind, [None] * x.ndim)],
+        [numpy_helper.from_array(c, name) for c, name in zip(constants, names, strict=True)],
+    )
+
+
+def one_operator() -> list[dict[str, Any]]:
+    """One operator in float64 and in float16, one call on one thread."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for dtype in ("float64", "float16"):
+        for name, op, shape, constants, attributes in CASES:
+            what = f"{dtype} {name}"
+            common.progress(f"precisions: {what}")
+            x = rng.standard_normal(shape).astype(dtype)
+            values = [(rng.standard_normal(s) / np.sqrt(np.prod(s[1:]))).astype(dtype) for s in constants]
+            data = _model(op, x, values, attributes)
+            calls: dict[str, Callable[[], Any]] = {"inferkit": peers.inferkit_call(data, x)}
+            try:
+                calls["onnxruntime"] = peers.ort_run(data, x)
+            except Exception as error:
+                if "NOT_IMPLEMENTED" not in str(error):
+                    raise
+                rows.append({"what": what, "who": "onnxruntime: no such kernel", "us": "", "ratio": ""})
+            if "onnxruntime" in calls:
+                common.check(f"inferkit on {what}", calls["inferkit"](), calls["onnxruntime"](), TOLERANCE[dtype])
+            timings = common.interleave(calls)
+            ours = timings["inferkit"].median
+            rows += [
+                {"what": what, "who": who, "us": t.median * 1e6, "ratio": ours / t.median} for who, t in timings.items()
+            ]
+    return rows
