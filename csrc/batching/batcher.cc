@@ -87,6 +87,7 @@ Batcher::Batcher(std::shared_ptr<Runner> runner, BatcherOptions options, std::sh
       intake_(runner_->inputs(), runner_->senses(), options_),
       recorder_(clock, options_.trace_size, [this] { return uint64_t{scheduler_.depth()}; }),
       predictor_(*runner_),
+      clients_(options_.clients, options_.default_client, clock),
       runs_(std::min(size_t(options_.max_concurrent), kWatchedRuns)),
       open_owner_(std::make_unique<OpenCount>()),
       open_(*open_owner_),
@@ -206,10 +207,42 @@ void Batcher::trace_refusal(Phase end, uint64_t id, const std::string& name, int
   recorder_.trace_call(refused, end, DispatchReason::kReady, name);
 }
 
+ClientRef Batcher::client(std::string_view name) {
+  if (foreign()) return nullptr;  // the table's lock may be held by a thread of the parent
+  try {
+    return clients_.find(name);
+  } catch (const Error&) {
+    recorder_.rejected();
+    throw;
+  }
+}
+
+void Batcher::enter_client(const Checked& checked, const SubmitOptions& options, Nanos now) {
+  Client& client = *options.client;
+  const Nanos wait = client.arrives(now);
+  if (wait == 0) return;
+  recorder_.rejected();
+  trace_refusal(Phase::kRejected, options.id ? options.id : new_id(), options.name, options.priority, checked.rows,
+                now);
+  throw Refusal(ErrorCode::kQueueFull,
+                cat("client ", quote(client.name), " has used up its rate of ", client.options.rate,
+                    " requests a second (burst=", client.options.burst, "): try again in ", double(wait) * 1e-9, " s"),
+                wait);
+}
+
 void Batcher::refuse_full(const Request& request) {
   recorder_.rejected();
   trace_refusal(Phase::kRejected, request.id, request.name, request.priority, request.rows,
                 request.times.enqueued.load(std::memory_order_relaxed));
+  if (request.member && !options_.wait_when_full && scheduler_.depth() < options_.max_queue_size) {
+    const Client& client = *request.member->client;
+    throw Refusal(
+        ErrorCode::kQueueFull,
+        cat(client.name.empty() ? std::string("the requests without a client") : cat("client ", quote(client.name)),
+            " may have no more places in the queue than are free, and has ", client.held(),
+            " (max_queue_size=", options_.max_queue_size, "): try again later, or raise max_queue_size of the Batcher"),
+        scheduler_.room_after(clock_.now()));
+  }
   const std::string full = cat("the queue is full (max_queue_size=", options_.max_queue_size, ")");
   throw Refusal(ErrorCode::kQueueFull,
                 options_.wait_when_full
@@ -220,11 +253,11 @@ void Batcher::refuse_full(const Request& request) {
 }
 
 /// Refused at once, it is told so while there is time to do something else, and nobody computes what comes too late.
-void Batcher::refuse_if_late(const Checked& checked, const SubmitOptions& options, Nanos now) {
+void Batcher::refuse_if_late(const Checked& checked, const SubmitOptions& options, Nanos now, const Flow* flow) {
   const bool passed = options.deadline <= now;
   Outlook outlook;
   if (!passed) {
-    outlook = scheduler_.outlook(*checked.layout, checked.rows, options.priority, options.deadline, now);
+    outlook = scheduler_.outlook(*checked.layout, checked.rows, options.priority, options.deadline, now, flow);
     if (!outlook.known || (outlook.end <= options.deadline - outlook.spare && outlook.others >= 0)) return;
   }
   recorder_.ended(Phase::kExpired, now);
@@ -249,24 +282,39 @@ void Batcher::refuse_if_late(const Checked& checked, const SubmitOptions& option
 }
 
 RequestRef Batcher::admit(std::span<const StridedView> inputs, const Checked& checked, const SubmitOptions& options) {
+  try {
+    return admit_one(inputs, checked, options);
+  } catch (...) {
+    if (options.client) options.client->refused();
+    throw;
+  }
+}
+
+RequestRef Batcher::admit_one(std::span<const StridedView> inputs, const Checked& checked,
+                              const SubmitOptions& options) {
   if (options.priority < -kMaxPriority || options.priority > kMaxPriority) {
     throw std::invalid_argument(
         cat("priority must be between -", kMaxPriority, " and ", kMaxPriority, ", not ", options.priority));
   }
   const Nanos now = clock_.now();
-  if (options.deadline != kNever) refuse_if_late(checked, options, now);
+  const ClientRef client = options.client ? options.client : clients_.anonymous();
+  const StrandRef strand = client ? client->strand(*checked.layout, options.priority) : StrandRef();
+  if (options.deadline != kNever) refuse_if_late(checked, options, now, strand ? &strand->flow : nullptr);
   RequestRef request(new Request(checked.layout, checked.rows, checked.single_row, options));
+  if (client) request->member = std::make_unique<Membership>(*request, client, strand);
   if (!request->id) request->id = new_id();
   request->times.enqueued.store(now, std::memory_order_relaxed);
 
   recorder_.arrives(now);
   request->open = OpenCount::Hold(open_);
   refuse_if_closed();  // again: whoever closes sees what is open, or this sees the close
+  if (client && !options_.wait_when_full && !scheduler_.spares(client->held())) {
+    sweep();
+    if (!scheduler_.spares(client->held())) refuse_full(*request);
+  }
   request->place = scheduler_.try_reserve();
   if (!request->place) {
-    RequestList expired;
-    scheduler_.sweep(expired);
-    drop(expired);
+    sweep();
     request->place = scheduler_.try_reserve();
     if (!request->place && !(options_.wait_when_full && scheduler_.may_park())) refuse_full(*request);
   }
@@ -278,6 +326,7 @@ RequestRef Batcher::admit(std::span<const StridedView> inputs, const Checked& ch
     throw;
   }
   if (request->place) {
+    if (client) request->member->hold();
     request->advance(Phase::kWaiting, Phase::kQueued);
   } else {
     if (options_.full_timeout < kNever - now) request->admit_by = now + options_.full_timeout;
@@ -308,7 +357,9 @@ void Batcher::enqueue(std::span<const RequestRef> requests, bool wake) noexcept 
 }
 
 RequestRef Batcher::submit(std::span<const StridedView> inputs, const SubmitOptions& options) {
-  RequestRef request = admit(inputs, check(inputs), options);
+  const Checked checked = check(inputs);
+  enter(checked, options, clock_.now());
+  RequestRef request = admit(inputs, checked, options);
   if (!request->parked) enqueue({&request, 1});
   return request;
 }
@@ -377,9 +428,7 @@ void Batcher::expire(Request& request, Nanos now) noexcept {
 void Batcher::poke() noexcept {
   if (foreign()) return;
   if (!steady_) {
-    RequestList expired;
-    scheduler_.sweep(expired);
-    drop(expired);
+    sweep();
     runs_.for_each_request([now = clock_.now(), this](Request& request) { expire(request, now); });
   }
   scheduler_.poke();
@@ -398,10 +447,17 @@ bool Batcher::conclude(Request& request, Phase end, Announcer& announcer) noexce
 void Batcher::settle(Request& request, Phase end, Announcer& announcer) noexcept {
   const OpenCount::Hold open = std::move(request.open);  // a drain is over after all this
   recorder_.ended(end, request.times.finished.load(std::memory_order_relaxed), request.status.code);
+  if (request.member && end == Phase::kResult) request.member->client->answered(request.rows);
   const TraceEntry entry = recorder_.entry(request, end);
   request.publish(end);
   recorder_.trace(entry, request);
   if (IntrusivePtr<CompletionList> list = request.take_list()) announcer.add(std::move(list), request);
+}
+
+void Batcher::sweep() noexcept {
+  RequestList expired;
+  scheduler_.sweep(expired);
+  drop(expired);
 }
 
 void Batcher::drop(RequestList& dropped) noexcept {
@@ -492,6 +548,7 @@ Status Batcher::run_caller(Slot slot, std::span<const TensorView> inputs, const 
     status = {ErrorCode::kDeadline, Reason::kNone, "the request's deadline passed before it had an answer", nullptr};
   }
   recorder_.ended(end, finished, status.code);
+  if (options.client && end == Phase::kResult) options.client->answered(checked.rows);
   TraceEntry r;
   r.id = options.id ? options.id : new_id();
   r.batch_id = batch_id;

@@ -7,6 +7,7 @@
 
 #include "batching/active_runs.h"
 #include "batching/batch_run.h"
+#include "batching/client.h"
 #include "batching/intake.h"
 #include "batching/options.h"
 #include "batching/recorder.h"
@@ -31,6 +32,14 @@ class Batcher {
   Batcher& operator=(const Batcher&) = delete;
 
   // Submitting
+  /// The client of that name, for SubmitOptions; null in a child of fork(), where all are refused. Throws
+  /// Error(kQueueFull) where there are too many, std::invalid_argument where it can be no name.
+  ClientRef client(std::string_view name);
+  /// Before a request whose inputs check() took goes any further: counts it for its client, and throws
+  /// Error(kQueueFull) where that has used up its rate.
+  void enter(const Checked& checked, const SubmitOptions& options, Nanos now) {
+    if (options.client) enter_client(checked, options, now);
+  }
   /// Everything but the values. Throws Error(kValidation), Error(kClosed).
   Checked check(std::span<const StridedView> inputs);
   /// For a request whose inputs are so wrong that there is nothing to check(): counts it. Throws Error(kClosed).
@@ -51,7 +60,7 @@ class Batcher {
   /// Queues admitted requests together. With `wake` false no worker is woken: call kick() or run_inline().
   void enqueue(std::span<const RequestRef> requests, bool wake = true) noexcept;
   void kick() { scheduler_.kick(); }
-  /// All three.
+  /// All of check(), enter(), admit() and enqueue().
   RequestRef submit(std::span<const StridedView> inputs, const SubmitOptions& options = {});
 
   // Waiting
@@ -114,6 +123,7 @@ class Batcher {
   bool inside() const;
 
   BatcherStats stats() const;
+  std::vector<ClientFigures> clients() const { return foreign() ? std::vector<ClientFigures>() : clients_.figures(); }
   /// What happened in each of the last seconds.
   BatcherSeries series() const;
   /// What has ended last; switched on and off at any time.
@@ -146,8 +156,11 @@ class Batcher {
   void drop(RequestList& dropped) noexcept;
   void reject_waiting() noexcept;
   void refuse_if_closed();
+  void enter_client(const Checked& checked, const SubmitOptions& options, Nanos now);
+  RequestRef admit_one(std::span<const StridedView> inputs, const Checked& checked, const SubmitOptions& options);
+  void sweep() noexcept;
   [[noreturn]] void refuse_full(const Request& request);
-  void refuse_if_late(const Checked& checked, const SubmitOptions& options, Nanos now);
+  void refuse_if_late(const Checked& checked, const SubmitOptions& options, Nanos now, const Flow* flow);
   void trace_refusal(Phase end, uint64_t id, const std::string& name, int priority, int64_t rows, Nanos now);
   bool foreign() const;
   void check_outside() const;
@@ -162,6 +175,7 @@ class Batcher {
   Recorder recorder_;
   Predictor predictor_;
   RowProof proof_;
+  ClientTable clients_;
   ActiveRuns runs_;
   std::atomic<uint64_t> next_id_{1}, next_batch_{1};
 

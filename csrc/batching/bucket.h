@@ -7,6 +7,7 @@
 namespace inferkit {
 
 class Queue;
+struct Strand;
 
 /// Lives in its layout, so that a request finds it without a search; the lock of the queue that it is in guards it.
 struct Bucket : Line {
@@ -17,6 +18,9 @@ struct Bucket : Line {
   const Queue* queue = nullptr;  // that it is in: null where it holds no request
   Bucket* next = nullptr;        // of all in that queue
   Bucket* previous = nullptr;
+
+  Strand* strands = nullptr;  // of the requests that have a client: see fair.h
+  size_t members = 0;         // those requests
 
   // Under which keys it stands in one of the queue's heaps, and with what headroom they were found.
   Filed filed = Filed::kNowhere;

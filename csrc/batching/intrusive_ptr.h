@@ -15,6 +15,8 @@ class RefCounted {
     // Release: what this owner did comes before the deletion; acquire: the deleter sees it.
     if (count_.fetch_sub(1, std::memory_order_acq_rel) == 1) delete static_cast<const Derived*>(this);
   }
+  /// For who knows that nobody can add one meanwhile. Acquire: what those did who have let go is seen.
+  uint32_t references() const { return count_.load(std::memory_order_acquire); }
 
  protected:
   RefCounted() = default;

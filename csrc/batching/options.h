@@ -5,6 +5,7 @@
 
 #include "base/output_checks.h"
 #include "base/validation.h"
+#include "batching/client.h"
 #include "batching/turn.h"
 #include "platform/clock.h"
 
@@ -27,6 +28,8 @@ struct BatcherOptions {
   /// the loop's other tasks.
   Nanos inline_limit = 100'000;
   size_t trace_size = 4096;             // requests and batches that the trace remembers; 0: none
+  ClientTable::Configured clients{};    // by name
+  ClientOptions default_client{};       // of all other names
   std::vector<InputChecks> inputs{};    // one for each input; empty: the default ones
   std::vector<OutputChecks> outputs{};  // one for each output; empty: no checks
 };

@@ -83,10 +83,12 @@ void Queue::push(RequestRef ref) noexcept {
   rows_ += request.rows;
   ++size_;
   bucket.push(std::move(ref));
+  if (request.member) fair_.join(*request.member, bucket);
   file(bucket);
 }
 
 RequestRef Queue::unlink(Bucket& bucket, Request& request) noexcept {
+  if (request.member) fair_.leave(*request.member);
   rows_ -= request.rows;
   --size_;
   return bucket.unlink(request);
@@ -97,6 +99,7 @@ RequestRef Queue::remove(Request& request) noexcept {
   if (bucket.queue != this) return nullptr;
   RequestRef ref = bucket.remove(request);
   if (ref) {
+    if (request.member) fair_.leave(*request.member);
     rows_ -= request.rows;
     --size_;
     file(bucket);
@@ -125,13 +128,18 @@ void Queue::take(Bucket& bucket, int64_t max_rows, Nanos now, std::vector<Reques
     if (!predictor_->stale(*layout, now)) cut.emplace(bucket, max_rows, now, cost);
   }
   int64_t room = cut ? cut->max_rows() : max_rows;
-  while (Request* request = bucket.first()) {
+  // A batch that fairness begins with another request than the turns do holds at least that one, whatever the cut.
+  const bool is_fair = bucket.strands != nullptr;
+  FairOrder order(bucket);
+  while (Request* request = is_fair ? order.next() : bucket.first()) {
     const bool late = request->deadline <= now || (cut && cut->leaves_out(*request));
     if (!late && request->phase() == Phase::kQueued) {
+      if (is_fair && batch.empty()) room = std::max(room, request->rows);
       // Nobody whose turn is later overtakes what is next, either.
       if (request->rows > room || batch.size() == most) break;
       if (request->advance(Phase::kQueued, Phase::kRunning)) {
         room -= request->rows;
+        if (request->member) fair_.serve(*request->member);
         batch.push_back(unlink(bucket, *request));
         continue;
       }
@@ -139,6 +147,18 @@ void Queue::take(Bucket& bucket, int64_t max_rows, Nanos now, std::vector<Reques
     dropped.push(unlink(bucket, *request));
   }
   file(bucket);
+}
+
+Bucket& Queue::fairest(Bucket& ready) const noexcept {
+  if (fair_.empty() || ready.members != ready.size()) return ready;
+  Bucket* const found = fair_.fairest(ready.first()->priority);
+  return found && found->members == found->size() ? *found : ready;
+}
+
+double Queue::part_before(const Flow& flow, Nanos turn) const {
+  if (rows_ == 0) return 0;
+  const double before = double(rows_ - fair_.rows()) + fair_.rows_before(flow, turn);
+  return std::min(1.0, before / double(rows_));
 }
 
 void Queue::sweep(Nanos now, RequestList& expired) noexcept {

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "batching/bucket.h"
+#include "batching/fair.h"
 #include "batching/policy.h"
 #include "batching/predictor.h"
 #include "batching/request.h"
@@ -39,6 +40,8 @@ class Queue {
   RequestRef remove(Request& request) noexcept;
   /// The rows that a batch of this bucket, which is not empty, would have by the policy.
   int64_t next_rows(const Bucket& bucket) const;
+  /// Where some have clients, the bucket that fairness takes the next batch from, instead of this one: both may go.
+  Bucket& fairest(Bucket& ready) const noexcept;
   /// Takes requests of one bucket in order, from kQueued to kRunning, until the next one would pass `max_rows` or
   /// `batch` would have to grow, or is better left for the next (see cut_batch). Those that have ended meanwhile, or
   /// that cannot be answered by their deadline, go to `dropped` and take no place.
@@ -61,6 +64,10 @@ class Queue {
     return inferkit::turn_of(enqueued, deadline, priority, policy_.ageing);
   }
   Nanos turn_of(const Request& request) const;
+
+  /// Where some have clients, the part of all rows that goes before a request of this flow that comes now.
+  double part_before(const Flow& flow, Nanos turn) const;
+  bool is_fair() const { return !fair_.empty(); }
 
   size_t size() const { return size_; }
   bool empty() const { return size_ == 0; }
@@ -87,6 +94,7 @@ class Queue {
 
   const PolicyOptions policy_;
   const Predictor* const predictor_;
+  FairShare fair_;
   bool draining_ = false;
   Nanos slack_ = 0;
   Bucket* buckets_ = nullptr;              // those that hold requests

@@ -1,12 +1,14 @@
 // One request from admission to its end.
 #pragma once
 #include <atomic>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "base/error.h"
 #include "base/tensor_view.h"
+#include "batching/client.h"
 #include "batching/completion.h"
 #include "batching/intrusive_ptr.h"
 #include "batching/layout.h"
@@ -59,8 +61,8 @@ struct SubmitOptions {
   int priority = 0;         // higher goes first
   uint64_t id = 0;          // 0: the batcher numbers it
   std::string name{};       // the caller's own id; "" for none
+  ClientRef client{};       // null for none
 };
-inline constexpr int kMaxPriority = 100;
 
 /// Shared by the caller's ticket, the queue, the batch and the completion list. Its result fields belong to whoever
 /// claimed it, and after the end to the ticket. Its inputs belong to its batch while it is kRunning and for as long as
@@ -85,7 +87,8 @@ class Request : public RefCounted<Request> {
   Buffer inputs;  // all of them, at layout->offset(i, rows), then the bytes of strings; given back when nobody will
                   // read them any more
   Place place;    // in the queue's bound; once others see the request, guarded by the scheduler's lock
-  OpenCount::Hold open;  // until its end
+  OpenCount::Hold open;                // until its end
+  std::unique_ptr<Membership> member;  // null where no request has a client; guarded as its place
 
   RequestTimes times;
   std::atomic<uint64_t> trace{0};  // its record in the trace; 0 where there is none (yet)

@@ -1,6 +1,7 @@
 #include "batching/scheduler.h"
 
 #include <algorithm>
+#include <cmath>
 #include <new>
 
 #include "batching/cut.h"
@@ -27,6 +28,12 @@ constexpr double kMargin = 1.05;
 // Of the time of a request that has to wait, what is kept for batches that fall otherwise than forecast, twice that
 // where there are other layouts; and where requests with less time have overtaken others, for more of them.
 constexpr double kSpare = 0.06, kSpareForOvertakers = 0.18;
+
+/// The caller counts the place back.
+void leave_place(Request& request) noexcept {
+  request.place.leave();
+  if (request.member) request.member->leave();
+}
 }  // namespace
 
 Scheduler::Scheduler(const SchedulerOptions& options, const Clock& clock, OpenCount& open, const Predictor& predictor)
@@ -73,7 +80,7 @@ void Scheduler::unreserve() noexcept {
 
 void Scheduler::release_place_locked(Request& request, RequestList& dropped) noexcept {
   if (!request.place) return;
-  request.place.leave();
+  leave_place(request);
   places_.fetch_sub(1, std::memory_order_relaxed);
   promote_locked(dropped);
 }
@@ -82,7 +89,7 @@ void Scheduler::release_place_locked(Request& request, RequestList& dropped) noe
 void Scheduler::leave_locked(const RequestList& of, size_t more) noexcept {
   for (Request* request = of.first(); request; request = RequestList::next(*request)) {
     if (!request->place) continue;
-    request->place.leave();
+    leave_place(*request);
     ++more;
   }
   places_.fetch_sub(more, std::memory_order_relaxed);
@@ -94,6 +101,7 @@ void Scheduler::promote_locked(RequestList& dropped) noexcept {
     RequestRef request = parked_.unlink(*parked_.first());
     if (request->advance(Phase::kWaiting, Phase::kQueued)) {
       request->place = Place(*this);
+      if (request->member) request->member->hold();
       queue_.push(std::move(request));
     } else {
       places_.fetch_sub(1, std::memory_order_relaxed);
@@ -212,8 +220,8 @@ Slot Scheduler::begin_caller_run(const RowLayout& layout, int64_t rows, Nanos de
   return begin_run_locked(layout, rows, now, OpenCount::Hold(open_));
 }
 
-Outlook Scheduler::outlook(const RowLayout& layout, int64_t rows, int priority, Nanos deadline,
-                           Nanos now) const noexcept {
+Outlook Scheduler::outlook(const RowLayout& layout, int64_t rows, int priority, Nanos deadline, Nanos now,
+                           const Flow* flow) const noexcept {
   // A few buckets stand for the others, so that a request costs the same however many there are.
   constexpr int kAsked = 16;
   const int64_t most = options_.policy.alone ? rows : options_.policy.max_rows;  // of a batch
@@ -233,6 +241,10 @@ Outlook Scheduler::outlook(const RowLayout& layout, int64_t rows, int priority, 
   };
   MutexLock lock(mutex_);
   const Nanos turn = queue_.turn_of(now, deadline, priority);
+  const double part = flow && queue_.is_fair() ? queue_.part_before(*flow, turn) : -1;  // of each bucket
+  const auto rows_before = [&](const Bucket& bucket) {
+    return part < 0 ? bucket.rows_before(turn) : std::llround(part * double(bucket.rows()));
+  };
   double before = 0, others = 0;
   if (running_ >= options_.max_concurrent) before = std::max(0.0, double(until_sum_ - running_ * now));
   int64_t asked = 0;
@@ -242,7 +254,7 @@ Outlook Scheduler::outlook(const RowLayout& layout, int64_t rows, int priority, 
     if (bucket == &layout.bucket) continue;
     ++buckets;
     asked += bucket->rows();
-    if (const int64_t n = bucket->rows_before(turn)) {
+    if (const int64_t n = rows_before(*bucket)) {
       // Those that come after it go, too, where they fill a batch up, and as many have done so lately.
       const RowLayout& other = *bucket->first()->layout;
       const int64_t filled =
@@ -255,7 +267,7 @@ Outlook Scheduler::outlook(const RowLayout& layout, int64_t rows, int priority, 
   const size_t places = places_.load(std::memory_order_relaxed);
   const auto coming =
       static_cast<int64_t>(places > queue_.size() ? places - queue_.size() : 0) + parked_.rows_before(turn);
-  const int64_t mine = (layout.bucket.queue ? layout.bucket.rows_before(turn) : 0) + coming + rows;
+  const int64_t mine = (layout.bucket.queue ? rows_before(layout.bucket) : 0) + coming + rows;
   const int64_t in_last = mine % most ? mine % most : most;
   Forecast last = run_of(layout, in_last);
   const double own = double(last.typical);
@@ -270,8 +282,10 @@ Outlook Scheduler::outlook(const RowLayout& layout, int64_t rows, int priority, 
   const double wait = (before + others + drain(layout, mine) - own) / options_.max_concurrent;
   out.end = now + static_cast<Nanos>(std::max(0.0, kMargin * wait)) + last.likely;
   if (!layout.bucket.queue) return out;
-  const double spare = layout.bucket.has_overtakers() ? kSpareForOvertakers : (buckets > 0 ? 2 : 1) * kSpare;
+  const bool overtaken = part >= 0 || layout.bucket.has_overtakers();
+  const double spare = overtaken ? kSpareForOvertakers : (buckets > 0 ? 2 : 1) * kSpare;
   out.spare = static_cast<Nanos>(spare * double(deadline - now));
+  if (part >= 0) return out;  // a client has its share, whoever else is late for that
   // Those behind it: in batches of the usual size, of which each waits for its own to be over.
   const int64_t usual = std::clamp<int64_t>(layout.cost.recent_rows(), 1, most);
   const Forecast run = predictor_.forecast(layout, usual);
@@ -325,12 +339,13 @@ bool Scheduler::take_locked(Batch& batch, RequestList& dropped, Nanos now, Nanos
       *until = decision.until;
       break;
     }
-    Bucket& bucket = *candidates.buckets[decision.bucket];
+    Bucket& first = *candidates.buckets[decision.bucket];
+    Bucket& bucket = queue_.is_fair() ? queue_.fairest(first) : first;
     const int64_t most = std::min(queue_.next_rows(bucket), share_locked(bucket));
     const LayoutRef& layout = bucket.first()->layout;
     if (accept && !(*accept)(layout, most)) break;
     batch.layout = layout;
-    batch.reason = decision.reason;
+    batch.reason = &bucket == &first ? decision.reason : due(bucket.state(), options_.policy, queue_.draining()).reason;
     batch.rows = 0;
     make_room(batch.requests, std::min(bucket.size(), static_cast<size_t>(most)));
     // First, so that a drain never finds the batch neither in the queue nor running.
@@ -341,7 +356,7 @@ bool Scheduler::take_locked(Batch& batch, RequestList& dropped, Nanos now, Nanos
     batch.slot = begin_run_locked(*batch.layout, batch.rows, now, std::move(open));
     taken = true;
   }
-  for (const RequestRef& request : batch.requests) request->place.leave();
+  for (const RequestRef& request : batch.requests) leave_place(*request);
   leave_locked(dropped, batch.requests.size());
   promote_locked(dropped);
   return taken;

@@ -105,8 +105,16 @@ class Scheduler {
   /// Moves out those whose time has passed; the caller ends them.
   void sweep(RequestList& expired) noexcept;
 
-  /// When a request that came now would have its answer.
-  Outlook outlook(const RowLayout& layout, int64_t rows, int priority, Nanos deadline, Nanos now) const noexcept;
+  /// Whether a client that has so many places in the queue may have another one: it has fewer than are free. So there
+  /// is room for who comes next, however much the others send. Where the queue is full, the answer is the queue's.
+  bool spares(size_t held) const noexcept {
+    const size_t taken = places_.load(std::memory_order_relaxed);
+    return !options_.max_queue_size || taken >= options_.max_queue_size || held < options_.max_queue_size - taken;
+  }
+
+  /// When a request that came now would have its answer; `flow` is that of its client, where it has one.
+  Outlook outlook(const RowLayout& layout, int64_t rows, int priority, Nanos deadline, Nanos now,
+                  const Flow* flow = nullptr) const noexcept;
 
   /// How long from `now` on until a full queue is likely to have room again: until a batch is over and the next one is
   /// taken. kNever where nothing is known of that.

@@ -19,7 +19,7 @@ BatcherCore& core_of(PyObject* self) { return *bound<PyBatcher>(self).core; }
 
 /// References of our own: what converts one may run Python, and that may change the dict that they came in.
 struct Extras {
-  py::object timeout, priority, request_id;
+  py::object timeout, priority, request_id, client;
 };
 
 bool take_extra(Extras& extras, PyObject* name, PyObject* object) {
@@ -31,6 +31,8 @@ bool take_extra(Extras& extras, PyObject* name, PyObject* object) {
     extras.priority = std::move(value);
   } else if (PyUnicode_CompareWithASCIIString(name, "request_id") == 0) {
     extras.request_id = std::move(value);
+  } else if (PyUnicode_CompareWithASCIIString(name, "client") == 0) {
+    extras.client = std::move(value);
   } else {
     return false;
   }
@@ -54,6 +56,10 @@ SubmitOptions options_from(const Extras& extras, Nanos now) {
     }
   }
   return options;
+}
+
+void name_client(Batcher& batcher, const Extras& extras, SubmitOptions& options) {
+  if (extras.client && !extras.client.is_none()) options.client = batcher.client(text(extras.client, "client"));
 }
 
 /// Counts it where `step`, a part of what makes a request, finds that the inputs are wrong.
@@ -118,8 +124,10 @@ py::object call(BatcherCore& core, std::span<PyObject* const> arguments, const E
   const Nanos now = batcher.clock().now();
   core.give_way(now);
   core.send_late(now);
-  const SubmitOptions options = options_from(extras, now);
+  SubmitOptions options = options_from(extras, now);
+  name_client(batcher, extras, options);
   const Checked checked = look_and_check(batcher, inputs);
+  batcher.enter(checked, options, now);
   if (options.deadline > now) {
     if (Slot slot = batcher.begin_caller_run(checked, options.deadline, now)) {
       return run_on_caller(core, std::move(slot), inputs, checked, now, options);
@@ -183,10 +191,12 @@ py::object submit(BatcherCore& core, std::span<PyObject* const> arguments, const
   RequestRef request;
   bool named = false;
   try {
+    name_client(batcher, extras, options);
     RequestInputs inputs = inputs_of(core, arguments);
     named = inputs.named();
     if (loop) stage = core.open_stage(loop, now);
     const Checked checked = look_and_check(batcher, inputs);
+    batcher.enter(checked, options, now);
     request = batcher.admit(inputs.views(), checked, options);
   } catch (const Error& error) {
     return ticket.take(batcher.refused(error, options), named);
@@ -235,7 +245,7 @@ PyObject* submit_method(PyObject* self, PyObject* const* args, Py_ssize_t count,
 
 PyMethodDef call_def = {
     "__call__", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(call_slot)), METH_VARARGS | METH_KEYWORDS,
-    R"(__call__(self: inferkit._core.Batcher, *inputs: typing.Any, timeout: float | None = None, priority: int = 0, request_id: str | int | None = None) -> typing.Any
+    R"(__call__(self: inferkit._core.Batcher, *inputs: typing.Any, timeout: float | None = None, priority: int = 0, request_id: str | int | None = None, client: str | None = None) -> typing.Any
 
 Run one request and wait for its answer.
 
@@ -247,7 +257,7 @@ on the thread of an event loop, which it would block: await :meth:`submit` there
 
 PyMethodDef submit_def = {
     "submit", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(submit_method)), METH_FASTCALL | METH_KEYWORDS,
-    R"(submit(self: inferkit._core.Batcher, *inputs: typing.Any, timeout: float | None = None, priority: int = 0, request_id: str | int | None = None) -> inferkit._core.Ticket
+    R"(submit(self: inferkit._core.Batcher, *inputs: typing.Any, timeout: float | None = None, priority: int = 0, request_id: str | int | None = None, client: str | None = None) -> inferkit._core.Ticket
 
 Queue a request and return its ticket at once.
 
@@ -268,6 +278,9 @@ priority : int
     longer than 10 s or `ageing`, keep the order in which they came, as if they had that much.
 request_id : str or int, optional
     A name for the request, which logs and traces show. By default it gets a number.
+client : str, optional
+    Who sends it: a user, or a part of the program. Of one priority, clients that wait are served in proportion to
+    their weights, so that none is held up by how much another one sends; see `clients` of the :class:`Batcher`.
 
 Returns
 -------
@@ -278,7 +291,8 @@ Ticket
     each row, whatever is wrong with some of them.
 
     - :class:`ValidationError`: the input is wrong; ``.reason`` says how.
-    - :class:`QueueFullError`: the queue is full. Where the batcher was told to wait instead, a thread waits in
+    - :class:`QueueFullError`: the queue is full, or its client has used up its rate, or has as many places in the
+      queue as are free. Where the batcher was told to wait instead, a thread waits in
       ``submit``, and a task while it awaits.
     - :class:`DeadlineError`: the timeout is not positive, or too short for what waits and runs before the request; the
       message says how long that is likely to take.

@@ -51,9 +51,11 @@ Figures stats_of(const PyBatcher& self, const std::vector<double>& limits) {
   const Nanos staged = self.core->oldest_staged();  // they count in the queue's depth
   BatcherStats s;
   size_t rss;
+  std::vector<ClientFigures> clients;
   {
     const py::gil_scoped_release release;  // some 50 us, most of it the windows
     s = batcher.stats();
+    clients = batcher.clients();
     if (staged != kNever && s.queue_depth > 0) s.oldest_wait = std::max(s.oldest_wait, batcher.clock().now() - staged);
     rss = resident_bytes();
   }
@@ -65,19 +67,25 @@ Figures stats_of(const PyBatcher& self, const std::vector<double>& limits) {
   for (size_t i = 0; i < kBatchSizeBuckets; ++i) {
     if (s.batch_sizes[i]) sizes[py::int_(int64_t{1} << i)] = s.batch_sizes[i];
   }
+  py::dict named;
+  for (const ClientFigures& c : clients) {
+    named[py::str(c.name)] =
+        dict_of("configured"_key = c.configured, "submitted"_key = c.submitted, "answered"_key = c.answered,
+                "refused"_key = c.refused, "rows"_key = c.rows, "waiting"_key = c.waiting);
+  }
   py::list windows;
   for (const WindowStats& window : s.windows) windows.append(window_of(window, limits));
-  const py::dict out =
-      dict_of("state"_key = std::string(batcher.state_name()), "completed"_key = s.completed, "failed"_key = s.failed,
-              "cancelled"_key = s.cancelled, "expired"_key = s.expired, "rejected"_key = s.rejected,
-              "invalid"_key = s.invalid, "queue_depth"_key = s.queue_depth, "in_flight"_key = s.in_flight,
-              "oldest_wait"_key = double(s.oldest_wait) * 1e-9, "longest_run"_key = double(s.longest_run) * 1e-9,
-              "batches"_key = s.batches, "rows"_key = s.rows, "mean_batch_size"_key = s.mean_batch_size,
-              "batch_fill_rate"_key = s.batch_fill_rate, "requests_per_second"_key = s.requests_per_second,
-              "inference_error_rate"_key = s.inference_error_rate, "dispatched"_key = dispatched,
-              "batch_sizes"_key = sizes, "queue_ms"_key = latency_of(s.queue, limits),
-              "compute_ms"_key = latency_of(s.compute, limits), "total_ms"_key = latency_of(s.total, limits),
-              "windows"_key = windows, "pool"_key = batcher.pool().stats(), "memory_rss_bytes"_key = rss);
+  const py::dict out = dict_of(
+      "state"_key = std::string(batcher.state_name()), "completed"_key = s.completed, "failed"_key = s.failed,
+      "cancelled"_key = s.cancelled, "expired"_key = s.expired, "rejected"_key = s.rejected, "invalid"_key = s.invalid,
+      "queue_depth"_key = s.queue_depth, "in_flight"_key = s.in_flight,
+      "oldest_wait"_key = double(s.oldest_wait) * 1e-9, "longest_run"_key = double(s.longest_run) * 1e-9,
+      "batches"_key = s.batches, "rows"_key = s.rows, "mean_batch_size"_key = s.mean_batch_size,
+      "batch_fill_rate"_key = s.batch_fill_rate, "requests_per_second"_key = s.requests_per_second,
+      "inference_error_rate"_key = s.inference_error_rate, "dispatched"_key = dispatched, "batch_sizes"_key = sizes,
+      "queue_ms"_key = latency_of(s.queue, limits), "compute_ms"_key = latency_of(s.compute, limits),
+      "total_ms"_key = latency_of(s.total, limits), "windows"_key = windows, "clients"_key = named,
+      "pool"_key = batcher.pool().stats(), "memory_rss_bytes"_key = rss);
   return py::reinterpret_borrow<Figures>(out);
 }
 

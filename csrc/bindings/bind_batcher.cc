@@ -4,6 +4,7 @@
 
 #include <limits>
 #include <optional>
+#include <tuple>
 
 #include "bindings/arguments.h"
 #include "bindings/batcher_calls.h"
@@ -108,6 +109,13 @@ std::shared_ptr<ManualClock> clock_from(py::handle clock) {
   return py::cast<std::shared_ptr<ManualClock>>(clock);
 }
 
+/// Name, weight, rate and burst of a Client of Python's, which has checked them.
+using NamedClient = std::tuple<std::string, double, double, double>;
+
+ClientOptions client_from(const NamedClient& given) {
+  return {.weight = std::get<1>(given), .rate = std::get<2>(given), .burst = std::get<3>(given)};
+}
+
 }  // namespace
 
 void bind_batcher(py::module_& m) {
@@ -153,7 +161,8 @@ void bind_batcher(py::module_& m) {
                        const Timeout& full_timeout, const Given<std::optional<int64_t>>& max_waiting,
                        const Flag& caller_runs, const Flag& isolate_failures, const Number& inline_limit,
                        const Count& trace_size, std::vector<std::optional<InputChecks>> inputs,
-                       std::vector<OutputChecks> outputs, const Given<std::optional<ManualClock>>& clock) {
+                       std::vector<OutputChecks> outputs, const std::vector<NamedClient>& clients,
+                       const NamedClient& default_client, const Given<std::optional<ManualClock>>& clock) {
              const PyModel& of = py_model(model);
              constexpr int64_t kMost = std::numeric_limits<int>::max();
              BatcherOptions options;
@@ -175,11 +184,14 @@ void bind_batcher(py::module_& m) {
                if (inputs[i]) options.inputs[i] = *inputs[i];
              }
              options.outputs = std::move(outputs);
+             for (const NamedClient& one : clients) options.clients.emplace_back(std::get<0>(one), client_from(one));
+             options.default_client = client_from(default_client);
              return PyBatcher{BatcherCore::make(model, std::move(options), clock_from(clock))};
            }),
            "model"_a, py::kw_only(), "max_batch_size"_a, "max_delay"_a, "ageing"_a, "max_queue_size"_a, "workers"_a,
            "max_concurrent"_a, "wait_when_full"_a, "full_timeout"_a, "max_waiting"_a, "caller_runs"_a,
-           "isolate_failures"_a, "inline_limit"_a, "trace_size"_a, "inputs"_a, "outputs"_a, "clock"_a = py::none())
+           "isolate_failures"_a, "inline_limit"_a, "trace_size"_a, "inputs"_a, "outputs"_a, "clients"_a,
+           "default_client"_a, "clock"_a = py::none())
       .def("_stats", &stats_of, "limits"_a = std::vector<double>())
       .def(
           "_series", &series_of,

@@ -21,6 +21,7 @@ except ImportError as error:
 
 from ._batcher import Batcher, OutputChecks
 from ._build import build_info, supported_ops
+from ._client import Client, ClientStats
 from ._errors import (
     ClosedError,
     DeadlineError,
@@ -57,6 +58,8 @@ __all__ = [
     "BatcherStats",
     "Buffer",
     "BufferPool",
+    "Client",
+    "ClientStats",
     "ClosedError",
     "DeadlineError",
     "DeviceError",

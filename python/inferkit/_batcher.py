@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from . import _core
+from ._client import Client, named_client, named_clients
 from ._initialised import says_if_not_initialised
 from ._log import log
 from ._map import MapOptions, amapped, mapped
@@ -135,6 +136,15 @@ class Batcher(_core.Batcher):
         The thread of an event loop itself runs batches that should take at most this many seconds. To hand a batch to a
         worker, and its answers back, takes two wake-ups, together 15 to 90 us; for shorter batches, running them is
         the shorter pause for the loop. 0 turns this off.
+    clients : mapping of str to Client, optional
+        Weights and rates of those who send requests (``client="a"`` at a submission), by name. Of one priority, clients
+        that wait are served in proportion to their weights, in rows, whatever each of them sends; of one client, the
+        earliest deadline goes first. Where a submission does not wait for room, a client may have no more places in the
+        queue than are free, so that there is room for the others. Requests without a client share one of their own. As
+        long as no client is named, none of this applies.
+    default_client : Client, optional
+        What holds for all other names; by default ``Client()``: weight 1, any rate. Up to 4096 of them are known at a
+        time; those that have nothing waiting are forgotten for new ones.
     trace_size : int
         How many of the last requests and batches :mod:`inferkit.tracing` keeps, at 128 bytes each; 0 for none.
     name : str, optional
@@ -206,6 +216,8 @@ class Batcher(_core.Batcher):
         caller_runs: bool = True,
         isolate_failures: bool = True,
         inline_limit: float = 100e-6,
+        clients: Mapping[str, Client] | None = None,
+        default_client: Client | None = None,
         trace_size: int = 4096,
         name: str | None = None,
         input_checks: InputChecks | Mapping[str, InputChecks] | None = None,
@@ -218,6 +230,8 @@ class Batcher(_core.Batcher):
             raise TypeError(f"name must be a str, or None for one made up, got {type(name).__name__}")
         if on_full not in ("reject", "wait"):
             raise ValueError(f"on_full must be 'reject' or 'wait', got {on_full!r}")
+        if default_client is not None and not isinstance(default_client, Client):
+            raise TypeError(f"default_client must be an inferkit.Client, got {type(default_client).__name__}")
         checks = checks_by_name(input_checks, model.inputs)
         super().__init__(
             model,
@@ -236,6 +250,8 @@ class Batcher(_core.Batcher):
             trace_size=trace_size,
             inputs=[checks[spec.name]._native() if spec.name in checks else None for spec in model.inputs],
             outputs=_checks_by_output(model, output_checks),
+            clients=named_clients(clients),
+            default_client=named_client("", default_client or Client()),
             clock=_clock,
         )
         self._model = model
@@ -277,6 +293,7 @@ class Batcher(_core.Batcher):
         max_outstanding: int | None = None,
         timeout: float | None = None,
         priority: int = 0,
+        client: str | None = None,
         return_exceptions: bool = False,
         progress: bool = False,
     ) -> Iterator[Any]:
@@ -298,6 +315,8 @@ class Batcher(_core.Batcher):
             Seconds for each request, as in :meth:`submit`.
         priority : int
             Of each request.
+        client : str, optional
+            Of each request, as in :meth:`submit`. Where it has used up its rate, the iterator waits.
         return_exceptions : bool
             Give the error of a request in the place of its answer. By default the first one is raised in that place,
             and the rest cancelled.
@@ -324,6 +343,7 @@ class Batcher(_core.Batcher):
             max_outstanding=max_outstanding,
             timeout=timeout,
             priority=priority,
+            client=client,
             return_exceptions=return_exceptions,
             progress=progress,
         )
@@ -335,6 +355,7 @@ class Batcher(_core.Batcher):
         max_outstanding: int | None = None,
         timeout: float | None = None,
         priority: int = 0,
+        client: str | None = None,
         return_exceptions: bool = False,
         progress: bool = False,
     ) -> AsyncGenerator[Any, None]:
@@ -363,6 +384,7 @@ class Batcher(_core.Batcher):
             max_outstanding=max_outstanding,
             timeout=timeout,
             priority=priority,
+            client=client,
             return_exceptions=return_exceptions,
             progress=progress,
         )

@@ -688,7 +688,12 @@ class ManualClock:
 
 class Batcher:
     def __call__(
-        self, *inputs: typing.Any, timeout: float | None = None, priority: int = 0, request_id: str | int | None = None
+        self,
+        *inputs: typing.Any,
+        timeout: float | None = None,
+        priority: int = 0,
+        request_id: str | int | None = None,
+        client: str | None = None,
     ) -> typing.Any:
         """
         Run one request and wait for its answer.
@@ -717,6 +722,20 @@ class Batcher:
         trace_size: typing.SupportsInt | typing.SupportsIndex,
         inputs: collections.abc.Sequence[InputChecks | None],
         outputs: collections.abc.Sequence[OutputChecks],
+        clients: collections.abc.Sequence[
+            tuple[
+                str,
+                typing.SupportsFloat | typing.SupportsIndex,
+                typing.SupportsFloat | typing.SupportsIndex,
+                typing.SupportsFloat | typing.SupportsIndex,
+            ]
+        ],
+        default_client: tuple[
+            str,
+            typing.SupportsFloat | typing.SupportsIndex,
+            typing.SupportsFloat | typing.SupportsIndex,
+            typing.SupportsFloat | typing.SupportsIndex,
+        ],
         clock: ManualClock | None = None,
     ) -> None: ...
     def _begin_close(self, drain: bool, timeout: typing.SupportsFloat | typing.SupportsIndex | None = None) -> None: ...
@@ -740,7 +759,12 @@ class Batcher:
         """
     def _unanswered(self) -> int: ...
     def submit(
-        self, *inputs: typing.Any, timeout: float | None = None, priority: int = 0, request_id: str | int | None = None
+        self,
+        *inputs: typing.Any,
+        timeout: float | None = None,
+        priority: int = 0,
+        request_id: str | int | None = None,
+        client: str | None = None,
     ) -> Ticket:
         """
         Queue a request and return its ticket at once.
@@ -762,6 +786,9 @@ class Batcher:
             longer than 10 s or `ageing`, keep the order in which they came, as if they had that much.
         request_id : str or int, optional
             A name for the request, which logs and traces show. By default it gets a number.
+        client : str, optional
+            Who sends it: a user, or a part of the program. Of one priority, clients that wait are served in proportion to
+            their weights, so that none is held up by how much another one sends; see `clients` of the :class:`Batcher`.
 
         Returns
         -------
@@ -772,7 +799,8 @@ class Batcher:
             each row, whatever is wrong with some of them.
 
             - :class:`ValidationError`: the input is wrong; ``.reason`` says how.
-            - :class:`QueueFullError`: the queue is full. Where the batcher was told to wait instead, a thread waits in
+            - :class:`QueueFullError`: the queue is full, or its client has used up its rate, or has as many places in the
+              queue as are free. Where the batcher was told to wait instead, a thread waits in
               ``submit``, and a task while it awaits.
             - :class:`DeadlineError`: the timeout is not positive, or too short for what waits and runs before the request; the
               message says how long that is likely to take.

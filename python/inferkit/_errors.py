@@ -115,7 +115,7 @@ class InferenceError(InferkitError):
 
 
 class QueueFullError(InferkitError):
-    """The queue is full, and the request was not admitted."""
+    """The queue is full, or the client of the request has used up its rate: the request was not admitted."""
 
     http_status = 429
 

@@ -37,6 +37,7 @@ class MapOptions:
         max_outstanding: int | None,
         timeout: float | None,
         priority: int,
+        client: str | None,
         return_exceptions: bool,
         progress: bool,
     ) -> None:
@@ -51,6 +52,8 @@ class MapOptions:
             self.keywords["timeout"] = timeout
         if priority != 0:
             self.keywords["priority"] = priority
+        if client is not None:
+            self.keywords["client"] = client
 
     def submit(self, row: tuple[Any, ...]) -> Ticket:
         return self.batcher.submit(*row, **self.keywords)

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
 from . import _core
+from ._client import ClientStats
 from ._stats_text import stats_text
 
 __all__ = ["BatcherStats", "Latency", "WindowStats", "stats_from"]
@@ -135,6 +136,9 @@ class BatcherStats:
         How many batches had how many rows, in powers of two: the key 8 counts batches of 5 to 8 rows.
     windows : mapping of int to WindowStats
         The last 1, 10 and 60 seconds.
+    clients : mapping of str to ClientStats
+        Who is configured, or has sent requests with a name; one that is not configured and has been idle for long may
+        be forgotten.
     pool : PoolStats
         Figures of the buffer pool, which all batchers of the process share.
     memory_rss_bytes : int
@@ -164,6 +168,7 @@ class BatcherStats:
     total_ms: Latency
     batch_sizes: Mapping[int, int]
     windows: Mapping[int, WindowStats]
+    clients: Mapping[str, ClientStats]
     pool: _core.PoolStats
     memory_rss_bytes: int
 
@@ -206,8 +211,13 @@ class BatcherStats:
 
 def stats_from(figures: dict[str, Any]) -> BatcherStats:
     windows = [_with_latencies(WindowStats, window) for window in figures["windows"]]
+    figures["clients"] = {name: _client_stats(client) for name, client in figures["clients"].items()}
     figures["windows"] = {window.seconds: window for window in windows}
     return _with_latencies(BatcherStats, figures)
+
+
+def _client_stats(figures: dict[str, Any]) -> ClientStats:
+    return ClientStats(**{name: figures[name] for name in ClientStats.__dataclass_fields__})
 
 
 def _with_latencies(cls: type[_Figures], figures: dict[str, Any]) -> _Figures:

@@ -30,7 +30,10 @@ ENDS = {
     inferkit.ValidationError: "invalid",
 }
 VALUES = st.sampled_from([1.0, 2.0, 3.0, -1.0, float("nan")])  # the model fails on -1
+CLIENTS = st.sampled_from([None, None, "a", "b", "slow", "".join("x" for _ in range(200))])
 TIMEOUTS = st.sampled_from([None, None, None, 0.0, 1e-6, 1e-3, 30.0])
+
+LIMITS = {"a": inferkit.Client(weight=4.0), "slow": inferkit.Client(rate=0.01, burst=2)}
 
 
 def row(value: float) -> np.ndarray:
@@ -45,7 +48,9 @@ class Requests(RuleBasedStateMachine):
         self.gate = threading.Event()
         self.gate.set()
         self.loops: set[int] = set()  # their threads
-        self.batcher = inferkit.Batcher(self.model(), max_batch_size=3, max_queue_size=4, caller_runs=False)
+        self.batcher = inferkit.Batcher(
+            self.model(), max_batch_size=3, max_queue_size=4, caller_runs=False, clients=LIMITS
+        )
         self.tickets: list[tuple[float, inferkit.Ticket]] = []
         self.read = 0  # rows, by map()
         self.called: Counter[int] = Counter()
@@ -81,19 +86,27 @@ class Requests(RuleBasedStateMachine):
         with self.lock:
             self.called[id(ticket)] += 1
 
-    @rule(value=VALUES, timeout=TIMEOUTS, priority=st.integers(-1, 1), callback=st.booleans())
-    def submit(self, value: float, timeout: float | None, priority: int, callback: bool) -> None:
-        ticket = self.batcher.submit(row(value), timeout=timeout, priority=priority)
+    @rule(value=VALUES, timeout=TIMEOUTS, priority=st.integers(-1, 1), callback=st.booleans(), client=CLIENTS)
+    def submit(self, value: float, timeout: float | None, priority: int, callback: bool, client: str | None) -> None:
+        ticket = self.batcher.submit(row(value), timeout=timeout, priority=priority, client=client)
         self.tickets.append((value, ticket))
         if callback:
             ticket.add_done_callback(self.count)
             self.to_call.append(ticket)
 
-    @rule(values=st.lists(VALUES, min_size=1, max_size=4), timeout=TIMEOUTS, callback=st.booleans(), task=st.booleans())
-    def submit_on_the_loop(self, values: list[float], timeout: float | None, callback: bool, task: bool) -> None:
+    @rule(
+        values=st.lists(VALUES, min_size=1, max_size=4),
+        timeout=TIMEOUTS,
+        callback=st.booleans(),
+        task=st.booleans(),
+        client=CLIENTS,
+    )
+    def submit_on_the_loop(
+        self, values: list[float], timeout: float | None, callback: bool, task: bool, client: str | None
+    ) -> None:
         def work() -> None:
             for value in values:
-                ticket = self.batcher.submit(row(value), timeout=timeout)
+                ticket = self.batcher.submit(row(value), timeout=timeout, client=client)
                 self.tickets.append((value, ticket))
                 if callback:
                     ticket.add_done_callback(self.count)
@@ -181,6 +194,9 @@ class Requests(RuleBasedStateMachine):
             # What map() was refused it has sent again, or, of a closed batcher, given as that row's end.
             assert sum(of_map.values()) - of_map["rejected"] <= self.read <= sum(of_map.values())
             assert (stats.queue_depth, stats.in_flight) == (0, 0)
+            for client in stats.clients.values():
+                assert client.waiting == 0
+                assert client.answered + client.refused <= client.submitted
             for _ in range(2000):
                 with self.lock:
                     if len(self.called) == len({id(t) for t in self.to_call}):

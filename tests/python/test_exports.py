@@ -16,7 +16,10 @@ PUBLIC = {
         "ValidationError",
     },
     "models": {"InputChecks", "MemoryUse", "Metadata", "Model", "TensorSpec"},
-    "batching": {"Batcher", "BatcherStats", "Latency", "OutputChecks", "Ticket", "Timing", "WindowStats"},
+    "batching": {
+        "Batcher", "BatcherStats", "Client", "ClientStats", "Latency", "OutputChecks", "Ticket", "Timing",
+        "WindowStats",
+    },
     "memory": {"Buffer", "BufferPool", "LeakRow", "PoolStats", "Weights"},
     "build": {"__version__", "build_info", "supported_ops"},
     "plans": {"Explanation", "FileNode", "LoweringChoice", "PlanStep"},
@@ -73,11 +76,14 @@ MEMBERS = {
 
 FIELDS = {
     "BatcherStats": {
-        "as_dict", "batch_fill_rate", "batch_sizes", "batches", "cancelled", "completed", "compute_ms", "dispatched",
-        "expired", "failed", "in_flight", "inference_error_rate", "invalid", "longest_run", "mean_batch_size",
+        "as_dict", "batch_fill_rate", "batch_sizes", "batches", "cancelled", "clients", "completed", "compute_ms",
+        "dispatched", "expired", "failed", "in_flight", "inference_error_rate", "invalid", "longest_run",
+        "mean_batch_size",
         "memory_rss_bytes", "oldest_wait", "p99_latency_ms", "pool", "queue_depth", "queue_ms", "rejected",
         "requests_per_second", "rows", "state", "total_ms", "windows",
     },
+    "Client": {"burst", "rate", "weight"},
+    "ClientStats": {"answered", "refused", "rows", "submitted", "waiting"},
     "Explanation": {
         "arena_bytes", "complete", "estimated_seconds", "inputs", "measured_seconds", "outputs", "runs", "steps",
         "threads", "weight_bytes",

@@ -656,7 +656,7 @@ def test_the_writing_thread_outlives_a_wait_that_cannot_be_made(
 
 
 def known_metrics() -> set[str]:
-    with inferkit.Batcher(model()) as batcher:
+    with inferkit.Batcher(model(), clients={"a": inferkit.Client()}) as batcher:
         batcher(X)
         return {s.name for family in scrape().values() for s in family.samples}
 

@@ -23,6 +23,7 @@ __all__ = ["Collector", "exposition", "register", "require_prometheus"]
 
 _HEADER = re.compile(r"[ -~]+")  # a content type repeats words of the scraper's
 _OUTCOMES = ("completed", "failed", "cancelled", "expired", "rejected", "invalid")
+_CLIENT_OUTCOMES = ("answered", "refused")
 _QUANTILES = {"0.5": "p50", "0.9": "p90", "0.95": "p95", "0.99": "p99", "0.999": "p999"}
 # Gauges of a batcher: metric, help, value of its figures.
 _GAUGES: tuple[tuple[str, str, Callable[[Figures], float]], ...] = (
@@ -165,6 +166,11 @@ def _all(figures: Figures) -> list[Figures]:
     return [*figures["batchers"], *figures["ended"]]
 
 
+def _clients(batcher: Figures) -> Figures:
+    found: Figures = batcher.get("clients", {})  # a process with an older inferkit has none
+    return found
+
+
 def _counters(processes: list[tuple[Figures, bool]]) -> Iterator[Metric]:
     from prometheus_client.core import CounterMetricFamily
 
@@ -185,6 +191,19 @@ def _counters(processes: list[tuple[Figures, bool]]) -> Iterator[Metric]:
     yield family(
         "batch_rows", "Rows that ran in batches.", ["batcher"],
         _sums(processes, lambda b: {(): b["stats"]["rows"]}),
+    )  # fmt: skip
+    yield family(
+        "client_submissions", "Requests that configured clients have sent.", ["batcher", "client"],
+        _sums(processes, lambda b: {(name,): c["submitted"] for name, c in _clients(b).items()}),
+    )  # fmt: skip
+    yield family(
+        "client_requests", "Requests of configured clients that were answered, or refused when they came.",
+        ["batcher", "client", "outcome"],
+        _sums(processes, lambda b: {(name, o): c[o] for name, c in _clients(b).items() for o in _CLIENT_OUTCOMES}),
+    )  # fmt: skip
+    yield family(
+        "client_rows", "Rows of the answered requests of configured clients.", ["batcher", "client"],
+        _sums(processes, lambda b: {(name,): c["rows"] for name, c in _clients(b).items()}),
     )  # fmt: skip
     pool: dict[tuple[str, ...], float]
     pool = {(name,): float(sum(f["pool"][name] for f, _ in processes)) for name in ("hits", "misses")}
@@ -249,6 +268,13 @@ def _gauges(processes: list[Figures], with_pid: bool) -> Iterator[Metric]:
             for batcher in figures["batchers"]:
                 made.add_metric([batcher["name"], *pid(figures)], value(_with_int_windows(batcher)))
         yield made
+
+    waiting = family("client_waiting", "Requests of configured clients that wait.", ["batcher", "client"])
+    for figures in processes:
+        for batcher in figures["batchers"]:
+            for client, count in batcher.get("clients_waiting", {}).items():
+                waiting.add_metric([batcher["name"], client, *pid(figures)], count)
+    yield waiting
 
     memory = family("memory_rss_bytes", "Physical memory of the process.", [])
     pool = family("pool_bytes", "The buffer pool's memory: in use, cached, and the most ever held.", ["state"])

@@ -12,14 +12,20 @@ from .._background import surviving
 from .._batcher import Batcher
 from .._text import NAME_LIMIT, printable
 
-__all__ = ["STAGES", "added", "counts_of", "ended", "remember"]
+__all__ = ["STAGES", "added", "configured", "counts_of", "ended", "remember"]
 
 _Counts = dict[str, Any]
 STAGES = {"queue": "queue_ms", "compute": "compute_ms", "total": "total_ms"}
 _COUNTED = ("completed", "failed", "cancelled", "expired", "rejected", "invalid", "rows")
+_OF_CLIENTS = ("submitted", "answered", "refused", "rows")
 _MOST = 500  # batchers that are kept one by one: of more, those of one name become one
 _NAMES = 250  # names that are kept then, of those that ended last; what had others is one, of this name
 _OTHERS = "ended"
+
+
+def configured(raw: dict[str, Any]) -> dict[str, dict[str, int]]:
+    """Take the clients that somebody has configured from a batcher's figures: of others there may be any number."""
+    return {printable(name, NAME_LIMIT): client for name, client in raw["clients"].items() if client["configured"]}
 
 
 def counts_of(name: str, raw: dict[str, Any]) -> _Counts:
@@ -27,10 +33,19 @@ def counts_of(name: str, raw: dict[str, Any]) -> _Counts:
     return {
         "name": name,
         "stats": {**{field: raw[field] for field in _COUNTED}, "dispatched": dict(raw["dispatched"])},
+        "clients": {name: {field: client[field] for field in _OF_CLIENTS} for name, client in configured(raw).items()},
         "histograms": {
             stage: {"at_most": raw[field]["at_most"], "sum": raw[field]["sum"], "count": raw[field]["count"]}
             for stage, field in STAGES.items()
         },
+    }
+
+
+def _added_clients(ours: dict[str, dict[str, int]], theirs: dict[str, dict[str, int]]) -> dict[str, dict[str, int]]:
+    none = dict.fromkeys(_OF_CLIENTS, 0)
+    return {
+        name: {field: ours.get(name, none)[field] + theirs.get(name, none)[field] for field in _OF_CLIENTS}
+        for name in {**ours, **theirs}
     }
 
 
@@ -44,6 +59,7 @@ def added(a: _Counts, b: _Counts) -> _Counts:
             **{field: ours[field] + theirs[field] for field in _COUNTED},
             "dispatched": {r: ours["dispatched"].get(r, 0) + theirs["dispatched"].get(r, 0) for r in reasons},
         },
+        "clients": _added_clients(a.get("clients", {}), b.get("clients", {})),
         "histograms": {
             stage: {
                 "at_most": [x + y for x, y in zip(one["at_most"], other["at_most"], strict=True)],

@@ -13,7 +13,7 @@ from .._batcher import Batcher, _open_batchers
 from .._core import BufferPool, resident_bytes
 from .._stats import stats_from
 from .._text import NAME_LIMIT, printable
-from ._ended import STAGES, counts_of, ended
+from ._ended import STAGES, configured, counts_of, ended
 
 __all__ = ["BUCKETS", "Figures", "bucket_bounds", "process_figures", "process_key"]
 
@@ -48,7 +48,9 @@ def process_key(pid: int | None = None) -> str | None:
 def _open_figures(batcher: Batcher, buckets: Sequence[float]) -> Figures:
     raw = batcher._stats(list(buckets))
     name = printable(batcher.name, NAME_LIMIT)
-    histograms = counts_of(name, raw)["histograms"]
+    counts = counts_of(name, raw)
+    waiting = {client: figures["waiting"] for client, figures in configured(raw).items()}
+    raw["clients"] = {}  # there may be thousands
     for field in STAGES.values():
         for latencies in (raw, *raw["windows"]):
             del latencies[field]["at_most"], latencies[field]["sum"]
@@ -57,7 +59,9 @@ def _open_figures(batcher: Batcher, buckets: Sequence[float]) -> Figures:
         "max_batch_size": batcher.max_batch_size,
         **batcher._limits,
         "stats": stats_from(raw).as_dict(),
-        "histograms": histograms,
+        "histograms": counts["histograms"],
+        "clients": counts["clients"],
+        "clients_waiting": waiting,
     }
 
 

@@ -1,5 +1,6 @@
 // More comes in than can be answered in time: simulated time, seeded arrivals, the real batcher.
 #include <cmath>
+#include <functional>
 #include <mutex>
 #include <random>
 #include <thread>
@@ -81,7 +82,8 @@ class OpenLoop {
   }
   Batcher& batcher() { return *rig.rig.batcher; }
   double slower = 1;
-  uint64_t slow_one_of = 0;  // of so many runs one takes four times as long
+  std::function<size_t(size_t)> client_of;  // whose those with deadline number `which` are; null: no clients
+  uint64_t slow_one_of = 0;                 // of so many runs one takes four times as long
 
  private:
   struct Held {
@@ -101,8 +103,9 @@ class OpenLoop {
     ++offered_of_[which];
     const int64_t width = 1 + static_cast<int64_t>(random_() % static_cast<uint64_t>(widths_));
     try {
-      kept_.push_back(
-          rig.rig.submit(std::vector<float>(static_cast<size_t>(width), 1), {width}, {.deadline = deadline}));
+      SubmitOptions options{.deadline = deadline};
+      if (client_of) options.client = batcher().client(std::to_string(client_of(which)));
+      kept_.push_back(rig.rig.submit(std::vector<float>(static_cast<size_t>(width), 1), {width}, options));
       of_.push_back(which);
     } catch (const Error& error) {
       CHECK(error.code() == ErrorCode::kDeadline);
@@ -162,6 +165,30 @@ void check_goodput(Service service, Nanos deadline, int64_t max_batch, int64_t w
 TEST(overload_of_a_model_whose_rows_cost_alike) { check_goodput({0.2, 2.4}, 150 * kMilli, 64); }
 TEST(overload_of_a_model_that_gains_from_batches) { check_goodput({5, 0.1}, 60 * kMilli, 64); }
 TEST(overload_of_many_shapes) { check_goodput({0.2, 2.4}, 150 * kMilli, 64, 5); }
+
+TEST(overload_by_one_client_is_that_clients) {
+  // Nine clients send 0.08 of the capacity each, a tenth 3.3 times all of it, all with the same deadline. By turns, the
+  // nine are refused as often as the tenth.
+  const Service service{0.2, 2.4};
+  constexpr double kCapacity = 400;
+  for (const bool named : {false, true}) {
+    OpenLoop loop(service, std::vector<Nanos>(50, 100 * kMilli), {.max_batch_size = 16}, 42);
+    if (named) loop.client_of = [](size_t which) { return which < 9 ? which + 1 : 0; };
+    loop.load(0.5 * kCapacity, kSecond);
+    const Nanos time = 10 * kSecond;
+    loop.load(4 * kCapacity, time);
+    double worst = 1;
+    for (size_t which = 0; which < 9; ++which) worst = std::min(worst, loop.share_of(which));
+    const double goodput = double(loop.in_time()) / (double(time) * 1e-9) / kCapacity;
+    std::cout << "  " << (named ? "by client: " : "by turns: ") << goodput << " in time; of the worst of nine " << worst
+              << ", of the tenth " << loop.share_of(9) << "; of those admitted "
+              << double(loop.in_time()) / double(loop.admitted()) << "\n";
+    if (named) {
+      CHECK(goodput >= 0.9);
+      CHECK(worst >= 0.9);
+    }
+  }
+}
 
 TEST(overload_of_mixed_deadlines) {
   // The earliest deadline goes first, and as many are in time as where the first in is the first out, but not only

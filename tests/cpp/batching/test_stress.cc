@@ -34,7 +34,7 @@ void check_answer(const Request& request, float value) {
 }
 
 /// Submits `count` requests of every kind, and waits for, cancels or forgets each.
-void client(Rig& rig, uint64_t stream, int count, Tally& tally, CompletionList* list) {
+void client(Rig& rig, uint64_t stream, int count, Tally& tally, CompletionList* list, bool named) {
   std::mt19937_64 random(seed() + stream);
   std::vector<std::pair<RequestRef, float>> kept;
   const auto settle = [&](const RequestRef& r, float value) {
@@ -68,6 +68,7 @@ void client(Rig& rig, uint64_t stream, int count, Tally& tally, CompletionList* 
     const int64_t width = kind < 4 ? 3 : 2, rows = 1 + int64_t(random() % 3);
     SubmitOptions options;
     options.priority = int(random() % 3);
+    if (named && random() % 3) options.client = rig.batcher->client(std::to_string(random() % 7));
     if (kind % 5 == 2) options.deadline = SteadyClock::instance().now() + Nanos(random() % 200'000);
     try {
       const std::vector<float> values(static_cast<size_t>(rows * width), value);
@@ -106,6 +107,7 @@ void client(Rig& rig, uint64_t stream, int count, Tally& tally, CompletionList* 
 }
 
 void storm(BatcherOptions options, int threads, int count, int close_mode) {
+  const bool named = !options.clients.empty();
   Tally tally;
   std::shared_ptr<BufferPool> pool;
   {
@@ -129,7 +131,7 @@ void storm(BatcherOptions options, int threads, int count, int close_mode) {
     });
     std::vector<std::thread> clients;
     for (int t = 0; t < threads; ++t) {
-      clients.emplace_back([&, t] { client(rig, uint64_t(t), count, tally, list.get()); });
+      clients.emplace_back([&, t] { client(rig, uint64_t(t), count, tally, list.get(), named); });
     }
     if (close_mode) {
       rig.model->wait_for_runs(20);
@@ -148,6 +150,10 @@ void storm(BatcherOptions options, int threads, int count, int close_mode) {
     CHECK_EQ(s.rejected, tally.rejected.load() + tally.closed.load() + tally.refused.load());
     CHECK_EQ(s.queue_depth, 0u);
     CHECK_EQ(s.in_flight, 0u);
+    for (const ClientFigures& c : rig.batcher->clients()) {
+      CHECK_EQ(c.waiting, 0u);
+      CHECK(c.answered + c.refused <= c.submitted);
+    }
     std::vector<RequestRef> ended;
     list->acknowledge();
     list->take(ended);
@@ -163,6 +169,19 @@ TEST(stress_delay) { storm({.max_batch_size = 4, .max_delay = 50'000, .max_queue
 TEST(stress_waiting_for_room) {
   storm({.max_batch_size = 4, .max_queue_size = 3, .workers = 2, .wait_when_full = true, .full_timeout = 100'000}, 4,
         1000, 0);
+}
+TEST(stress_clients) {
+  const ClientTable::Configured some{{"0", {.weight = 4}}, {"1", {.rate = 2000, .burst = 5}}};
+  storm({.max_batch_size = 8, .max_queue_size = 32, .workers = 2, .clients = some}, 4, 1500, 0);
+  storm({.max_batch_size = 4, .max_delay = 50'000, .max_queue_size = 8, .clients = some}, 4, 500, 0);
+  storm({.max_batch_size = 4,
+         .max_queue_size = 3,
+         .workers = 2,
+         .wait_when_full = true,
+         .full_timeout = 100'000,
+         .clients = some},
+        4, 1000, 0);
+  storm({.max_batch_size = 4, .max_queue_size = 8, .workers = 2, .clients = some}, 4, 600, 2);
 }
 TEST(stress_close_draining) { storm({.max_batch_size = 4, .max_queue_size = 8, .workers = 2}, 4, 1500, 1); }
 TEST(stress_close_at_once) {
