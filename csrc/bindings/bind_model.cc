@@ -123,7 +123,8 @@ int device_number(const Given<std::string>& given) {
 void set_device(ModelOptions& options, int number) {
   if (number < 0) return;
   if (!options.packed_file.empty() || !options.packed_cache.empty()) {
-    throw std::invalid_argument("packed and packed_cache are for models that run on the CPU: leave them out, or device");
+    throw std::invalid_argument(
+        "packed and packed_cache are for models on the CPU: leave them out, or leave out device");
   }
   options.device = &cuda_device(number);
 }
