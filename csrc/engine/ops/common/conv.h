@@ -25,8 +25,11 @@ struct ConvShape {
   }
 };
 
-/// In float64: is it a depthwise convolution, whose few products are not worth the packing of its windows?
-inline bool conv_plain_in_double(const ConvShape& s) { return s.channels == 1 && s.filters < 4; }
+/// In float64: is it a depthwise convolution, whose few products are not worth the packing of its windows, or are those
+/// so large that a block of them would take more than 64 MiB?
+inline bool conv_plain_in_double(const ConvShape& s) {
+  return (s.channels == 1 && s.filters < 4) || s.window_elements() > (1 << 17);
+}
 
 /// Of a node whose shape rule is infer_conv; throws where the inputs do not fit each other.
 ConvShape conv_shape(const NodeContext& c);

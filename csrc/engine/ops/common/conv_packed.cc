@@ -192,7 +192,8 @@ Cost conv_packed_cost(const NodeContext& c) {
     return Cost::cannot("it is for float32 and float64");
   }
   if (c.input(0).dtype == DType::kF64 && conv_plain_in_double(s)) {
-    return Cost::cannot("a channel a group and few filters, of which plain sums are faster than packing");
+    return Cost::cannot(
+        "plain sums are faster than packing: a channel a group and few filters, or windows of more than 2^17");
   }
   const int64_t stride = s.window.dim[2].stride;
   const int64_t packing = s.pointwise() ? 0 : stride == 1 ? 10 : stride == 2 ? 18 : 50;  // of a vector, as measured
