@@ -1,9 +1,11 @@
 #include "bindings/batcher_calls.h"
 
+#include <algorithm>
 #include <optional>
 
 #include "bindings/arguments.h"
 #include "bindings/bound.h"
+#include "bindings/context_deadline.h"
 #include "bindings/guarded.h"
 #include "bindings/py_batcher.h"
 #include "bindings/request_io.h"
@@ -39,9 +41,9 @@ bool take_extra(Extras& extras, PyObject* name, PyObject* object) {
   return true;
 }
 
-SubmitOptions options_from(const Extras& extras, Nanos now) {
+SubmitOptions options_from(const Batcher& batcher, const Extras& extras, Nanos now) {
   SubmitOptions options;
-  options.deadline = deadline_from(extras.timeout, now, "timeout");
+  options.deadline = std::min(deadline_from(extras.timeout, now, "timeout"), context_deadline(batcher.clock(), now));
   if (extras.priority) {
     options.priority = static_cast<int>(integer(extras.priority, "priority", -kMaxPriority, kMaxPriority));
   }
@@ -124,7 +126,7 @@ py::object call(BatcherCore& core, std::span<PyObject* const> arguments, const E
   const Nanos now = batcher.clock().now();
   core.give_way(now);
   core.send_late(now);
-  SubmitOptions options = options_from(extras, now);
+  SubmitOptions options = options_from(batcher, extras, now);
   name_client(batcher, extras, options);
   const Checked checked = look_and_check(batcher, inputs);
   batcher.enter(checked, options, now);
@@ -183,7 +185,7 @@ py::object submit(BatcherCore& core, std::span<PyObject* const> arguments, const
   const std::shared_ptr<EventLoop> loop = EventLoop::running();
   const Nanos now = batcher.clock().now();
   core.send_late(now);
-  SubmitOptions options = options_from(extras, now);
+  SubmitOptions options = options_from(batcher, extras, now);
   if (!options.id) options.id = batcher.new_id();  // also of a refused one: trace and ticket call it the same
   // What calls Python comes before the inputs are looked at or after the request is on its way.
   NewTicket ticket(core.self());
@@ -271,7 +273,8 @@ Parameters
     axis, or none has it; then the request is a single row.
 timeout : float, optional
     Seconds after which the request ends with a :class:`DeadlineError`, if it has no answer by then. If earlier runs
-    show that it cannot be answered in time, it is refused at once, or dropped before it runs.
+    show that it cannot be answered in time, it is refused at once, or dropped before it runs. An earlier deadline of
+    the context (:class:`deadline`) takes its place.
 priority : int
     From -100 to 100. Requests of a higher priority go first, unless others have waited long: see `ageing` of the
     :class:`Batcher`. Of one priority, the earliest deadline goes first; requests without a timeout, or with one that is

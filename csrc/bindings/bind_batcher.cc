@@ -10,6 +10,7 @@
 #include "bindings/batcher_calls.h"
 #include "bindings/batcher_figures.h"
 #include "bindings/bound.h"
+#include "bindings/context_deadline.h"
 #include "bindings/py_batcher.h"
 #include "bindings/py_model.h"
 #include "bindings/ticket.h"
@@ -122,6 +123,7 @@ void bind_batcher(py::module_& m) {
   bind_batcher_core();
   bind_event_loop();
   bind_ticket(m);
+  add_context_deadline(m);
 
   using Flag = Given<bool>;
   using Number = Given<double>;

@@ -22,6 +22,7 @@ except ImportError as error:
 from ._batcher import Batcher, OutputChecks
 from ._build import build_info, supported_ops
 from ._client import Client, ClientStats
+from ._deadline import deadline
 from ._errors import (
     ClosedError,
     DeadlineError,
@@ -92,6 +93,7 @@ __all__ = [
     "WindowStats",
     "__version__",
     "build_info",
+    "deadline",
     "diagnose",
     "supported_ops",
 ]

@@ -4,6 +4,7 @@ The native core of inferkit. Its public face is the package inferkit.
 
 from __future__ import annotations
 
+import _contextvars
 import collections.abc
 import contextvars
 import os
@@ -27,6 +28,7 @@ __all__: list[str] = [
     "Weights",
     "begin_exit",
     "build_info",
+    "context_deadline",
     "error_table",
     "explain_model",
     "inspect_onnx",
@@ -779,7 +781,8 @@ class Batcher:
             axis, or none has it; then the request is a single row.
         timeout : float, optional
             Seconds after which the request ends with a :class:`DeadlineError`, if it has no answer by then. If earlier runs
-            show that it cannot be answered in time, it is refused at once, or dropped before it runs.
+            show that it cannot be answered in time, it is refused at once, or dropped before it runs. An earlier deadline of
+            the context (:class:`deadline`) takes its place.
         priority : int
             From -100 to 100. Requests of a higher priority go first, unless others have waited long: see `ageing` of the
             :class:`Batcher`. Of one priority, the earliest deadline goes first; requests without a timeout, or with one that is
@@ -924,3 +927,5 @@ def why_no_cuda(device: typing.SupportsInt | typing.SupportsIndex) -> str:
     """
     Why no model can run on that CUDA device; empty where one can. Opens the driver.
     """
+
+context_deadline: _contextvars.ContextVar[tuple[int, ManualClock | None]]

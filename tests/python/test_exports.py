@@ -18,7 +18,7 @@ PUBLIC = {
     "models": {"InputChecks", "MemoryUse", "Metadata", "Model", "TensorSpec"},
     "batching": {
         "Batcher", "BatcherStats", "Client", "ClientStats", "Latency", "OutputChecks", "Ticket", "Timing",
-        "WindowStats",
+        "WindowStats", "deadline",
     },
     "memory": {"Buffer", "BufferPool", "LeakRow", "PoolStats", "Weights"},
     "build": {"__version__", "build_info", "supported_ops"},
@@ -72,6 +72,7 @@ MEMBERS = {
     "Weights": {
         "dtype", "file_bytes", "get", "items", "keys", "metadata", "nbytes", "open", "path", "values",
     },
+    "deadline": {"remaining"},
 }  # fmt: skip
 
 FIELDS = {
