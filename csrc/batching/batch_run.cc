@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <new>
 
 namespace inferkit {
 
@@ -57,7 +58,7 @@ void BatchRun::gather(std::span<const RequestRef> requests, const RowLayout& lay
     for (int64_t row = rows; row < all; ++row, at += layout.row_bytes[i]) std::memcpy(at, begin, layout.row_bytes[i]);
   }
   if (layout.text) return;  // the views that were gathered show what lies there
-  // Read again only where each is to run alone after a failure, and never for those that have ended.
+  // Read again only where they are to run again after a failure, and never for those that have ended.
   for (const RequestRef& request : requests) {
     if (!options_.isolate_failures || request->done()) request->inputs.release();
   }
@@ -136,6 +137,96 @@ void BatchRun::deliver(Request& request, const Outcome& outcome, Status status, 
   end(request, Phase::kResult);
 }
 
+/// What is left of a failed batch, until each request has its end: when the last run was over.
+Nanos BatchRun::run_again(Batch& batch, uint64_t batch_id, End end) noexcept {
+  Again again{*batch.layout, batch_id, end, 0, 0};
+  try {
+    // A list of our own: whoever closes the batcher goes through the batch's at any time.
+    again_.reserve(batch.requests.size());
+  } catch (const std::bad_alloc&) {
+    for (const RequestRef& request : batch.requests) run_alone(request, again);
+    return again.finished;
+  }
+  for (const RequestRef& request : batch.requests) {
+    if (!request->done()) again_.push_back(request);
+  }
+  again.groups = again_.size() / 2;
+  if (!again_.empty()) halve(again_, again);
+  again_.clear();
+  return again.finished;
+}
+
+/// Runs a request by itself, unless it has ended, and gives it its end. Whether it went well.
+bool BatchRun::run_alone(const RequestRef& ref, Again& again) noexcept {
+  Request& request = *ref;
+  if (request.done()) {
+    request.inputs.release();
+    return true;
+  }
+  const Outcome one = execute({&ref, 1}, again.layout, request.rows);
+  again.finished = one.finished;
+  Status status = judge(request, one, 0);
+  const bool well = status.ok();
+  deliver(request, one, std::move(status), 0, request.rows, again.batch_id, again.end);
+  return well;
+}
+
+/// Runs requests together, but for those that have ended, and ends those with which that goes well. The others are
+/// moved to the front: how many. Of a single one, and where too many groups have been tried, nobody is left.
+BatchRun::Tried BatchRun::try_together(std::span<RequestRef> requests, Again& again) noexcept {
+  size_t count = 0;
+  for (size_t i = 0; i < requests.size(); ++i) {
+    if (requests[i]->done()) {
+      requests[i]->inputs.release();
+    } else {
+      std::swap(requests[count++], requests[i]);
+    }
+  }
+  const std::span<RequestRef> open = requests.first(count);
+  if (count < 2 || again.groups == 0) {
+    bool well = true;
+    for (const RequestRef& request : open) well &= run_alone(request, again);
+    return {well, 0};
+  }
+  --again.groups;
+  int64_t rows = 0;
+  for (const RequestRef& request : open) rows += request->rows;
+  const Outcome all = execute(open, again.layout, rows);
+  again.finished = all.finished;
+  size_t failed = 0;
+  bool well = true;
+  int64_t row = 0;
+  for (RequestRef& request : open) {
+    const int64_t first = row;
+    row += request->rows;
+    Status status = judge(*request, all, first);
+    well &= status.ok();
+    if (status.ok()) {
+      deliver(*request, all, std::move(status), first, rows, again.batch_id, again.end);
+    } else {
+      std::swap(open[failed++], request);
+    }
+  }
+  return {well, failed};
+}
+
+/// One of these, at least, is to blame, as they have failed together; or so it seems, as all the others did not. Where
+/// the first half goes well, it must be in the second, which is halved without a run.
+void BatchRun::halve(std::span<RequestRef> suspects, Again& again) noexcept {
+  while (suspects.size() > 1) {
+    const std::span<RequestRef> left = suspects.first(suspects.size() / 2);
+    const std::span<RequestRef> right = suspects.subspan(left.size());
+    const Tried first = try_together(left, again);
+    if (first.failed) halve(left.first(first.failed), again);
+    if (first.well) {
+      suspects = right;
+    } else {
+      suspects = right.first(try_together(right, again).failed);
+    }
+  }
+  for (const RequestRef& request : suspects) run_alone(request, again);
+}
+
 void BatchRun::run(Batch& batch, uint64_t batch_id, End end) noexcept {
   recorder_.batch(batch.reason, batch.rows);
   TraceEntry record;
@@ -150,29 +241,17 @@ void BatchRun::run(Batch& batch, uint64_t batch_id, End end) noexcept {
   // A compiled model makes the same of a row in any batch: an output of it that breaks a check does so alone, too.
   const bool isolate =
       batch.requests.size() > 1 && options_.isolate_failures && (!all.status.ok() || runner_.needs_gil());
-  size_t again = 0;  // how many are to run alone: they come first in the batch
   int64_t row = 0;
-  for (size_t i = 0; i < batch.requests.size(); ++i) {
-    Request& request = *batch.requests[i];
+  for (const RequestRef& ref : batch.requests) {
+    Request& request = *ref;
     if (request.done()) {  // cancelled or expired meanwhile
       request.inputs.release();
     } else if (Status status = judge(request, all, row); status.ok() || !isolate) {
       deliver(request, all, std::move(status), row, batch.rows, batch_id, end);
-    } else {
-      std::swap(batch.requests[again++], batch.requests[i]);
     }
     row += request.rows;
   }
-  for (size_t i = 0; i < again; ++i) {
-    Request& request = *batch.requests[i];
-    if (request.done()) {
-      request.inputs.release();
-      continue;
-    }
-    const Outcome one = execute({&batch.requests[i], 1}, *batch.layout, request.rows);
-    record.finished = one.finished;
-    deliver(request, one, judge(request, one, 0), 0, request.rows, batch_id, end);
-  }
+  if (isolate) record.finished = std::max(record.finished, run_again(batch, batch_id, end));
   record.outcome = uint8_t(all.status.ok() ? Phase::kResult : Phase::kError);
   recorder_.trace_batch(record, batch.reason);
 }

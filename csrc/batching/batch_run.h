@@ -24,8 +24,10 @@ class BatchRun {
            Predictor& predictor, RowProof& proof);
 
   /// Gathers, runs, checks and scatters. Where a batch of several fails, by an error or an answer of a wrong shape or
-  /// type, its requests run one by one (unless isolate_failures is off), so that a bad one fails alone; so does a
-  /// request of a callable's batch whose own output breaks a check, as one bad row may have spoilt the answer of all.
+  /// type, its requests run again (unless isolate_failures is off), in halves down to those that are to blame, so that
+  /// a bad one fails alone: one of n is found with log2(n) to 2 log2(n) runs. More than n / 2 runs of several are not
+  /// made, then the rest runs one by one. The same goes for requests of a callable whose own outputs break a check, as
+  /// one bad row may have spoilt the answer of all.
   /// Each request of it has ended afterwards, whatever went wrong, and gave its inputs back; those that ended while it
   /// ran are left alone.
   void run(Batch& batch, uint64_t batch_id, End end) noexcept;
@@ -37,6 +39,23 @@ class BatchRun {
     Nanos started = 0, finished = 0;
   };
 
+  /// On the way through a batch that failed.
+  struct Again {
+    const RowLayout& layout;
+    const uint64_t batch_id;
+    const End end;
+    size_t groups;   // so many runs of several may still be made
+    Nanos finished;  // when the last run was over
+  };
+  struct Tried {
+    bool well = true;   // nothing failed
+    size_t failed = 0;  // those that are left
+  };
+
+  Nanos run_again(Batch& batch, uint64_t batch_id, End end) noexcept;
+  bool run_alone(const RequestRef& request, Again& again) noexcept;
+  Tried try_together(std::span<RequestRef> requests, Again& again) noexcept;
+  void halve(std::span<RequestRef> suspects, Again& again) noexcept;
   Outcome execute(std::span<const RequestRef> requests, const RowLayout& layout, int64_t rows) noexcept;
   void gather(std::span<const RequestRef> requests, const RowLayout& layout, int64_t rows);
   /// How the request fared in a run: its rows begin at `first_row`. Asks sink_ for what the last run gave.
@@ -54,6 +73,7 @@ class BatchRun {
   PooledSink sink_;
   Buffer gathered_;
   std::vector<TensorView> inputs_;
+  std::vector<RequestRef> again_;  // of a failed batch
 };
 
 /// The checks of one request's outputs, given those of its batch: rows [first, first + count).

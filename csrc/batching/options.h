@@ -22,7 +22,7 @@ struct BatcherOptions {
   Nanos full_timeout = kNever;   // how long it waits
   size_t max_waiting = 1024;     // submissions that may wait at once, more are refused; 0: any number
   bool caller_runs = true;       // a caller that finds the batcher idle runs its request itself
-  bool isolate_failures = true;  // after a failed batch, its requests run one by one: see BatchRun::run
+  bool isolate_failures = true;  // the requests of a failed batch run again: see BatchRun::run
   /// An event loop's thread runs batches of at most this predicted duration itself; 0: never. Handing over costs two
   /// wake-ups, 14 us at the median and about 90 us at p99, so up to there running it is the shorter pause even for
   /// the loop's other tasks.

@@ -129,9 +129,10 @@ class Batcher(_core.Batcher):
         Whether a blocking caller that finds the batcher idle runs its request on its own thread, which saves the
         hand-over to a worker.
     isolate_failures : bool
-        Whether the requests of a failed batch run again, one by one, so that only the bad ones fail. This is done if
-        the model raised an error or returned a wrong shape or type; and, for a wrapped callable, if the outputs of some
-        requests failed their checks.
+        Whether the requests of a failed batch run again, in halves, so that only the bad ones fail: one of n is found
+        with at most 2 log2(n) more runs, and each request that fails has failed alone. This is done if the model raised
+        an error or returned a wrong shape or type; and, for a wrapped callable, if the outputs of some requests failed
+        their checks.
     inline_limit : float
         The thread of an event loop itself runs batches that should take at most this many seconds. To hand a batch to a
         worker, and its answers back, takes two wake-ups, together 15 to 90 us; for shorter batches, running them is

@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <latch>
+#include <random>
 #include <stdexcept>
 #include <thread>
 
@@ -128,6 +129,89 @@ TEST(batcher_a_bad_request_fails_alone) {
   CHECK(bad->end_status().message == "poisoned");
   CHECK((answer(*also_good) == std::vector<float>{5, 5}));
   CHECK_EQ(rig.batcher->stats().failed, 1u);
+}
+
+namespace {
+/// Runs a batch of requests, those of `bad` poisoned, and checks how each ends: how many runs that took.
+size_t runs_for(const std::vector<bool>& bad, bool cancels = false) {
+  Rig rig({.max_batch_size = 64, .trace_size = 0});
+  const RequestRef first = block(rig);
+  std::vector<RequestRef> all;
+  for (size_t i = 0; i < bad.size(); ++i) all.push_back(rig.row(bad[i] ? FakeRunner::kPoison : float(i)));
+  const auto is_gone = [&](size_t i) { return cancels && i % 3 == 0; };
+  size_t runs = 0;
+  rig.model->on_run = [&] {
+    if (++runs != 2) return;  // the batch of all, which then fails
+    for (size_t i = 0; i < all.size(); ++i) {
+      if (is_gone(i)) rig.batcher->cancel(*all[i]);
+    }
+  };
+  rig.model->open();
+  for (size_t i = 0; i < bad.size(); ++i) {
+    if (is_gone(i)) continue;
+    CHECK(ends(rig, all[i], bad[i] ? Phase::kError : Phase::kResult));
+    if (bad[i]) {
+      CHECK(all[i]->batch_rows == 1 && all[i]->end_status().message == "poisoned");
+    } else {
+      CHECK((answer(*all[i]) == std::vector<float>{2 * float(i) + 1, 2 * float(i) + 1}));
+    }
+  }
+  CHECK(rig.batcher->drain());
+  const size_t batches = rig.model->batches().size();
+  CHECK_EQ(batches, runs);
+  all.clear();
+  CHECK_EQ(rig.pool->stats().outstanding, 1u);  // the answer of `first`
+  return runs - 2;                              // besides `first`, and all together
+}
+}  // namespace
+
+TEST(batcher_finds_a_bad_request_by_halves) {
+  for (size_t n : {2, 3, 4, 5, 7, 8, 33, 64}) {
+    size_t levels = 0;
+    while ((size_t{1} << levels) < n) ++levels;
+    size_t most = 0;
+    for (size_t place = 0; place < n; ++place) {
+      std::vector<bool> bad(n);
+      bad[place] = true;
+      most = std::max(most, runs_for(bad));
+    }
+    CHECK(most <= 2 * levels);
+    if (n > 2) CHECK(most > levels);
+  }
+}
+
+TEST(batcher_finds_any_number_of_bad_requests) {
+  std::mt19937 random(3);
+  for (int i = 0; i < 60; ++i) {
+    const size_t n = 2 + random() % 63, one_of = 1 + random() % 20;
+    std::vector<bool> bad(n);
+    for (size_t j = 0; j < n; ++j) bad[j] = random() % one_of == 0;
+    bad[random() % n] = true;
+    CHECK(runs_for(bad, i % 2) <= n + n / 2);
+  }
+  CHECK(runs_for(std::vector<bool>(64, true)) <= 64 + 32);
+}
+
+TEST(batcher_is_looked_at_while_it_finds_the_bad) {
+  ManualClock clock(1000);
+  Rig rig({.max_batch_size = 64}, {Shape::kFree, 2}, clock);
+  std::atomic<bool> over{false};
+  std::thread other([&] {  // goes through all that run, as a close would
+    while (!over) rig.batcher->poke();
+  });
+  for (int round = 0; round < 50; ++round) {
+    const size_t runs = rig.model->batches().size();
+    rig.model->shut();
+    const RequestRef first = rig.row(1);
+    rig.model->wait_for_runs(runs + 1);
+    std::vector<RequestRef> all;
+    for (int i = 0; i < 64; ++i) all.push_back(rig.row(i % 8 ? 1 : FakeRunner::kPoison));
+    rig.model->open();
+    for (int i = 0; i < 64; ++i) CHECK(ends(rig, all[size_t(i)], i % 8 ? Phase::kResult : Phase::kError));
+    CHECK(ends(rig, first, Phase::kResult));
+  }
+  over = true;
+  other.join();
 }
 
 TEST(batcher_output_checks_are_per_request) {
