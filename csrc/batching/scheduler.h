@@ -68,7 +68,7 @@ struct Batch {
 /// What a request that came now had to expect.
 struct Outlook {
   Nanos end = 0;          // when it would have its answer
-  Nanos spare = 0;        // of its time, what is kept for those who will overtake it
+  Nanos spare = 0;        // of its time, what is kept in reserve, for who may overtake it
   Nanos others = kNever;  // how much time it would leave to the one of those behind it that has the least
   bool known = false;     // from what is known, not guessed
 };

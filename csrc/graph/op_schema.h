@@ -18,6 +18,9 @@ struct TensorFacts {
   Shape shape;
   const Tensor* constant = nullptr;  // its value, where it is known before the run
   bool of_plan = false;              // and then: of this plan's, as it may follow from the shapes that the plan is for
+
+  /// Whether its sizes are the layer's own: the value is the file's. What a plan finds may follow from its batch.
+  bool is_of_file() const { return constant && constant->id != 0 && !of_plan; }
 };
 
 /// A rule asked for the value of an input that only a run gives. The compiler then leaves the node to a later stage,

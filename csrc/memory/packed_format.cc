@@ -200,7 +200,8 @@ PackedHeader read_packed_header(std::span<const std::byte> file, const std::stri
   }
   const size_t sections = r.count(8 * sizeof(uint64_t));
   body = PackedHeader::body_at(fixed.header_bytes);
-  const uint64_t room = body > file.size() ? 0 : file.size() - body;
+  if (body > file.size()) r.damaged();
+  const uint64_t room = file.size() - body;
   uint64_t end = 0;
   for (size_t i = 0; i < sections; ++i) {
     PackedSection s = read_section(r, out.files.size());

@@ -289,11 +289,32 @@ def encoder(layers: int = 2, hidden: int = 24, heads: int = 3, inner: int = 40, 
     return model(graph)
 
 
+def columns() -> ModelProto:
+    """As many columns as the batch has rows: they are known when a plan is made, and are no part of the layer."""
+    depth = 40
+    nodes = [
+        helper.make_node("Shape", ["x"], ["rows"], end=1),
+        helper.make_node("Concat", ["depth", "rows"], ["shape"], axis=0),
+        helper.make_node("Expand", ["column", "shape"], ["b"]),
+        helper.make_node("MatMul", ["x", "b"], ["p"]),
+        helper.make_node("ReduceMax", ["p"], ["y"], axes=[1], keepdims=0),
+    ]
+    column = np.random.default_rng(7).standard_normal((depth, 1)).astype(np.float32)
+    graph = helper.make_graph(
+        nodes,
+        "columns",
+        [info("x", FLOAT, ["batch", depth])],
+        [info("y", FLOAT, ["batch"])],
+        [numpy_helper.from_array(np.array([depth]), "depth"), numpy_helper.from_array(column, "column")],
+    )
+    return model(graph)
+
+
 def main() -> None:
     FOLDER.mkdir(exist_ok=True)
-    for make in (mlp, typed, attributes, control, function, legacy, encoder):
+    for make in (mlp, typed, attributes, control, function, legacy, encoder, columns):
         proto = make()
-        if make in (mlp, typed, encoder):  # the others are unsorted or use an unknown operator, on purpose
+        if make in (mlp, typed, encoder, columns):  # the others are unsorted or use an unknown operator, on purpose
             onnx.checker.check_model(proto)
         (FOLDER / f"{make.__name__}.onnx").write_bytes(proto.SerializeToString(deterministic=True))
     proto, blob = external()

@@ -89,3 +89,10 @@ def test_no_library_of_cuda_is_linked() -> None:
     needed = subprocess.run(["ldd", inferkit._core.__file__], capture_output=True, text=True, check=True).stdout
     assert "libc.so" in needed
     assert "cuda" not in needed
+
+
+@pytest.mark.parametrize("name", ["packed", "packed_cache"])
+def test_packed_files_are_for_the_cpu(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="packed and packed_cache are for models on the CPU"):
+        inferkit.Model.load(DIGITS, device="cuda", **{name: tmp_path / "place"})  # type: ignore[arg-type]
+    assert not (tmp_path / "place").exists()

@@ -1,5 +1,5 @@
 // What a CUDA device is made of, for device/cuda/cuda.cc: memory, copies, captured graphs. The driver's is
-// driver_backend.h; the tests have one on the host (tests/cuda_on_host).
+// in driver_backend.cc; the tests have one on the host (tests/cuda_on_host).
 #pragma once
 #include <cstddef>
 #include <memory>

@@ -154,7 +154,7 @@ void run_hardmax(const void* params, std::byte* const* io, const ExecContext&) {
     T* y = reinterpret_cast<T*>(io[1]) + at;
     int64_t best = 0;
     for (int64_t j = 1; j < p.n; ++j) {
-      if (replaces<true, false>(load(x[j * p.inner]), load(x[best * p.inner]))) best = j;
+      if (is_greater(load(x[j * p.inner]), load(x[best * p.inner]))) best = j;
     }
     for (int64_t j = 0; j < p.n; ++j) y[j * p.inner] = store<T>(j == best ? 1 : 0);
   }

@@ -65,6 +65,9 @@ class OpenLoop {
     for (size_t i = first_; i < kept_.size(); ++i) n += kept_[i]->phase() == phase;
     return n;
   }
+  /// Refused as they would have made others late, and as what they had was kept in reserve.
+  size_t would_overtake() const { return would_overtake_; }
+  size_t reserved() const { return reserved_; }
   size_t admitted() const { return kept_.size() - first_; }
   /// In time, of those offered with deadline number `which`.
   double share_of(size_t which) const {
@@ -109,6 +112,9 @@ class OpenLoop {
       of_.push_back(which);
     } catch (const Error& error) {
       CHECK(error.code() == ErrorCode::kDeadline);
+      const std::string_view why = error.what();
+      would_overtake_ += why.find("go before requests that have been admitted") != why.npos;
+      reserved_ += why.find("kept in reserve") != why.npos;
     }
     schedule();
   }
@@ -139,6 +145,7 @@ class OpenLoop {
   std::vector<size_t> of_;  // the number of each one's deadline
   size_t first_ = 0, offered_ = 0;
   std::vector<size_t> offered_of_;
+  size_t would_overtake_ = 0, reserved_ = 0;
 };
 
 void check_goodput(Service service, Nanos deadline, int64_t max_batch, int64_t widths = 1) {
@@ -212,6 +219,8 @@ TEST(overload_of_mixed_deadlines) {
                   << "; of those admitted " << of_admitted << "\n";
         CHECK(goodput >= (load < 1 ? 0.97 * load : 0.93));
         CHECK(of_admitted >= 0.97);
+        CHECK_EQ(loop.would_overtake() > 0, by_deadline && load > 1);
+        if (load > 1) CHECK(loop.reserved() > 0);
         if (by_deadline && load <= 2) CHECK(loop.share_of(0) >= 0.15 && loop.share_of(1) >= 0.7);
       }
     }

@@ -112,6 +112,11 @@ TEST(an_encoder_has_the_bits_of_the_cpu) {
                [](int64_t batch, uint32_t seed) { return sentences(batch, 6 + batch, seed); });
 }
 
+TEST(a_right_side_that_follows_from_the_shapes_has_the_bits_of_the_cpu) {
+  same_on_both(data("graph/columns.onnx"), {1, 9, 64},
+               [](int64_t batch, uint32_t seed) { return std::vector<Input>{floats({batch, 40}, seed)}; });
+}
+
 TEST(weights_are_uploaded_once_for_all_shapes) {
   Figures figures;
   const auto device = cuda_on_host::make_device(figures);

@@ -308,6 +308,13 @@ TEST(a_packed_file_without_weights_can_be_read) {
   const Fixture f;
   write_packed_file(f.path, 0600, kTag, f.model, {}, {}, 1);
   CHECK_EQ(f.open(f.model)->sections(), size_t{0});
+  // Sections would begin behind the end of a file that is its header alone.
+  std::string whole = content_of(f.path);
+  uint64_t header_bytes = 0;
+  std::memcpy(&header_bytes, whole.data() + 24, sizeof(header_bytes));
+  whole.resize(header_bytes);
+  f.replace(with_number(whole, 32, header_bytes));
+  CHECK_MESSAGE(ErrorCode::kModel, f.open(f.model), "damaged");
 }
 
 TEST(weights_that_are_written_to_after_the_check_are_told) {

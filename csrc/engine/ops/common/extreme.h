@@ -1,4 +1,4 @@
-// Which element of several is the greatest, or the least: NaN is both, and of equals the first or the last.
+// Which of two elements is the greater: NaN is greater than every number, and not than another NaN.
 #pragma once
 #include <type_traits>
 
@@ -9,13 +9,12 @@ bool is_nan(C v) {
   return v != v;
 }
 
-/// Does `v`, which comes later, replace `best`?
-template <bool kMax, bool kLast, class C>
-bool replaces(C v, C best) {
+template <class C>
+bool is_greater(C a, C b) {
   if constexpr (std::is_floating_point_v<C>) {
-    if (is_nan(v) || is_nan(best)) return is_nan(v) && (kLast || !is_nan(best));
+    if (is_nan(a) || is_nan(b)) return is_nan(a) && !is_nan(b);
   }
-  return (kMax ? v > best : v < best) || (kLast && v == best);
+  return a > b;
 }
 
 }  // namespace inferkit
