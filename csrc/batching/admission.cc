@@ -1,0 +1,206 @@
+// What comes in: checks, refusals at the door, and how a request gets its place in the queue. The rest of Batcher is in
+// batcher.cc.
+#include <stdexcept>
+
+#include "base/text.h"
+#include "batching/batcher.h"
+
+namespace inferkit {
+
+void Batcher::refuse_if_closed() {
+  if (foreign()) {
+    throw Error(ErrorCode::kClosed,
+                "this batcher belongs to the parent process: make one in each process after fork()");
+  }
+  if (state_.load() == State::kOpen) return;
+  recorder_.rejected();
+  throw Error(ErrorCode::kClosed, "the batcher is draining or closed and takes no more requests");
+}
+
+void Batcher::refuse_invalid() {
+  refuse_if_closed();
+  recorder_.invalid();
+}
+
+Checked Batcher::check(std::span<const StridedView> inputs) {
+  refuse_if_closed();
+  try {
+    Checked checked = intake_.check(inputs);
+    if (intake_.is_short(checked) && proof_.rows_mix(runner_->generation()))
+      throw Error(proof_.refusal(checked.rows, max_rows()));
+    return checked;
+  } catch (const Error&) {
+    recorder_.invalid();
+    throw;
+  }
+}
+
+void Batcher::scan(std::span<const StridedView> inputs) {
+  try {
+    intake_.scan(inputs);
+  } catch (const Error&) {
+    recorder_.invalid();
+    throw;
+  }
+}
+
+Buffer Batcher::copy(std::span<const StridedView> inputs, const Checked& checked) {
+  try {
+    return intake_.copy(inputs, checked, *pool_);
+  } catch (const Error& error) {
+    if (error.code() == ErrorCode::kValidation) recorder_.invalid();
+    throw;
+  }
+}
+
+/// A refusal has no Request, but a record.
+void Batcher::trace_refusal(Phase end, uint64_t id, const std::string& name, int priority, int64_t rows, Nanos now) {
+  TraceEntry refused;
+  refused.id = id;
+  refused.priority = static_cast<int8_t>(priority);
+  refused.rows = static_cast<uint32_t>(rows);
+  refused.enqueued = refused.finished = now;
+  recorder_.trace_call(refused, end, DispatchReason::kReady, name);
+}
+
+ClientRef Batcher::client(std::string_view name) {
+  if (foreign()) return nullptr;  // the table's lock may be held by a thread of the parent
+  try {
+    return clients_.find(name);
+  } catch (const Error&) {
+    recorder_.rejected();
+    throw;
+  }
+}
+
+void Batcher::enter_client(const Checked& checked, const SubmitOptions& options, Nanos now) {
+  Client& client = *options.client;
+  const Nanos wait = client.arrives(now);
+  if (wait == 0) return;
+  recorder_.rejected();
+  trace_refusal(Phase::kRejected, options.id ? options.id : new_id(), options.name, options.priority, checked.rows,
+                now);
+  throw Refusal(ErrorCode::kQueueFull,
+                cat("client ", quote(client.name), " has used up its rate of ", client.options.rate,
+                    " requests a second (burst=", client.options.burst, "): try again in ", double(wait) * 1e-9, " s"),
+                wait);
+}
+
+void Batcher::refuse_full(const Request& request) {
+  recorder_.rejected();
+  trace_refusal(Phase::kRejected, request.id, request.name, request.priority, request.rows,
+                request.times.enqueued.load(std::memory_order_relaxed));
+  if (request.member && !options_.wait_when_full && scheduler_.depth() < options_.max_queue_size) {
+    const Client& client = *request.member->client;
+    throw Refusal(
+        ErrorCode::kQueueFull,
+        cat(client.name.empty() ? std::string("the requests without a client") : cat("client ", quote(client.name)),
+            " may have no more places in the queue than are free, and has ", client.held(),
+            " (max_queue_size=", options_.max_queue_size, "): try again later, or raise max_queue_size of the Batcher"),
+        scheduler_.room_after(clock_.now()));
+  }
+  const std::string full = cat("the queue is full (max_queue_size=", options_.max_queue_size, ")");
+  throw Refusal(ErrorCode::kQueueFull,
+                options_.wait_when_full
+                    ? cat(full, " and ", options_.max_waiting, " requests wait for room already (max_waiting): wait ",
+                          "for answers before you submit more, or raise max_waiting of the Batcher")
+                    : cat(full, ": try again later, or raise max_queue_size of the Batcher"),
+                scheduler_.room_after(clock_.now()));
+}
+
+/// Refused at once, it is told so while there is time to do something else, and nobody computes what comes too late.
+void Batcher::refuse_if_late(const Checked& checked, const SubmitOptions& options, Nanos now, const Flow* flow) {
+  const bool passed = options.deadline <= now;
+  Outlook outlook;
+  if (!passed) {
+    outlook = scheduler_.outlook(*checked.layout, checked.rows, options.priority, options.deadline, now, flow);
+    if (!outlook.known || (outlook.end <= options.deadline - outlook.spare && outlook.others >= 0)) return;
+  }
+  recorder_.ended(Phase::kExpired, now);
+  trace_refusal(Phase::kExpired, options.id ? options.id : new_id(), options.name, options.priority, checked.rows, now);
+  if (passed) throw Error(ErrorCode::kDeadline, "the request's deadline had passed when it was submitted");
+  const Nanos has = options.deadline - now;
+  // Nobody is served sooner for having waited where the run alone takes longer.
+  const bool too_short = predictor_.forecast(*checked.layout, checked.rows).likely > has;
+  const auto milliseconds = [](Nanos n) { return cat(double(n) * 1e-6, " ms"); };
+  const std::string why =
+      outlook.end > options.deadline - outlook.spare
+          ? cat("it has ", milliseconds(has), " left, and the requests before it and its own run take about ",
+                milliseconds(outlook.end - now),
+                outlook.end > options.deadline
+                    ? ""
+                    : cat(", and ", milliseconds(outlook.spare), " of its time are kept in reserve"))
+          : cat("it would go before requests that have been admitted, and they would be late by about ",
+                milliseconds(-outlook.others));
+  const Nanos missing = std::max(outlook.end + outlook.spare - options.deadline, -outlook.others);
+  throw Refusal(ErrorCode::kDeadline, cat("the request cannot be answered by its deadline: ", why),
+                too_short ? kNever : missing);
+}
+
+RequestRef Batcher::admit(std::span<const StridedView> inputs, const Checked& checked, const SubmitOptions& options) {
+  try {
+    return admit_one(inputs, checked, options);
+  } catch (...) {
+    if (options.client) options.client->refused();
+    throw;
+  }
+}
+
+RequestRef Batcher::admit_one(std::span<const StridedView> inputs, const Checked& checked,
+                              const SubmitOptions& options) {
+  if (options.priority < -kMaxPriority || options.priority > kMaxPriority) {
+    throw std::invalid_argument(
+        cat("priority must be between -", kMaxPriority, " and ", kMaxPriority, ", not ", options.priority));
+  }
+  const Nanos now = clock_.now();
+  const ClientRef client = options.client ? options.client : clients_.anonymous();
+  const StrandRef strand = client ? client->strand(*checked.layout, options.priority) : StrandRef();
+  if (options.deadline != kNever) refuse_if_late(checked, options, now, strand ? &strand->flow : nullptr);
+  RequestRef request(new Request(checked.layout, checked.rows, checked.single_row, options));
+  if (client) request->member = std::make_unique<Membership>(*request, client, strand);
+  if (!request->id) request->id = new_id();
+  request->times.enqueued.store(now, std::memory_order_relaxed);
+
+  recorder_.arrives(now);
+  request->open = OpenCount::Hold(open_);
+  refuse_if_closed();  // again: whoever closes sees what is open, or this sees the close
+  if (client && !options_.wait_when_full && !scheduler_.spares(client->held())) {
+    sweep();
+    if (!scheduler_.spares(client->held())) refuse_full(*request);
+  }
+  request->place = scheduler_.try_reserve();
+  if (!request->place) {
+    sweep();
+    request->place = scheduler_.try_reserve();
+    if (!request->place && !(options_.wait_when_full && scheduler_.may_park())) refuse_full(*request);
+  }
+  try {
+    request->inputs = intake_.copy(inputs, checked, *pool_);
+  } catch (const Error& error) {
+    if (error.code() == ErrorCode::kValidation) recorder_.invalid();
+    if (error.code() == ErrorCode::kPoolExhausted) recorder_.rejected();
+    throw;
+  }
+  if (request->place) {
+    if (client) request->member->hold();
+    request->advance(Phase::kWaiting, Phase::kQueued);
+  } else {
+    if (options_.full_timeout < kNever - now) request->admit_by = now + options_.full_timeout;
+    request->parked = true;
+    if (!scheduler_.park(request)) refuse_full(*request);
+    if (state_.load() == State::kClosed) reject_waiting();
+  }
+  return request;
+}
+
+RequestRef Batcher::refused(const Error& why, const SubmitOptions& options) const {
+  RequestRef request(new Request(nullptr, 0, false, options));
+  const Nanos now = clock_.now();
+  request->times.enqueued.store(now, std::memory_order_relaxed);
+  request->times.finished.store(now, std::memory_order_relaxed);
+  const auto* refusal = dynamic_cast<const Refusal*>(&why);
+  request->refuse(why.status(), refusal ? refusal->retry_after() : kNever);
+  return request;
+}
+
+}  // namespace inferkit
