@@ -50,50 +50,57 @@ std::string_view why_name(Choice::Why why) {
   return "";
 }
 
-py::dict node_out(const Explained& explained, size_t i) {
-  const NodeNote& note = explained.notes.nodes[i];
-  py::list ways, origins;
+py::list origins_out(const std::vector<NodeOrigin>& origins) {
+  py::list out;
+  for (const NodeOrigin& origin : origins) out.append(py::make_tuple(origin.op, origin.name));
+  return out;
+}
+
+std::string_view lowering_name(const ProfiledNode& node) {
+  if (node.on_values) return "on values";
+  return node.note.lowering ? node.note.lowering->name : std::string_view("copy");
+}
+
+py::dict node_out(const ProfiledNode& node, bool measured) {
+  const NodeNote& note = node.note;
+  py::list ways;
   for (const Considered& c : note.considered) {
     const bool can = c.cost.possible();
     ways.append(py::make_tuple(c.lowering->name, can ? py::object(py::float_(c.cost.nanos() * kSeconds)) : py::none(),
                                can ? py::none() : py::object(py::str(std::string(c.cost.why_not())))));
   }
-  for (const NodeOrigin& origin : note.origins) origins.append(py::make_tuple(origin.op, origin.name));
   py::dict out =
-      dict_of("operator"_key = note.op, "name"_key = note.name, "stands_for"_key = origins, "considered"_key = ways,
-              "why"_key = why_name(note.why), "inputs"_key = values_out(note.inputs),
+      dict_of("operator"_key = note.op, "name"_key = note.name, "stands_for"_key = origins_out(note.origins),
+              "considered"_key = ways, "why"_key = why_name(note.why), "inputs"_key = values_out(note.inputs),
               "outputs"_key = values_out(note.outputs), "read_bytes"_key = note.read_bytes,
               "written_bytes"_key = note.written_bytes, "scratch_bytes"_key = note.scratch_bytes,
               "kernel_calls"_key = note.steps, "estimated_seconds"_key = note.nanos * kSeconds);
   const Lowering* lowering = note.lowering;
-  out["lowering"] = lowering ? lowering->name : std::string_view("copy");
+  out["lowering"] = lowering_name(node);
   out["device"] = device_kind_name(lowering ? lowering->device : DeviceKind::kCpu);
   out["precision"] = precision_name(lowering ? lowering->precision : Precision::kAny);
   out["layout"] = layout_name(lowering ? lowering->layout : Layout::kPlain);
-  out["measured_seconds"] = explained.nanos.empty()
-                                ? py::object(py::none())
-                                : py::object(py::float_(static_cast<double>(explained.nanos[i]) * kSeconds));
+  out["within"] = node.within < 0 ? py::object(py::none()) : py::object(py::int_(node.within));
+  out["times_run"] = node.times_run;
+  out["measured_seconds"] =
+      measured ? py::object(py::float_(static_cast<double>(node.nanos) * kSeconds)) : py::object(py::none());
   return out;
 }
 
 py::dict explained_out(const Explained& explained, const Model& model) {
-  const Plan& plan = *explained.plan;
   py::list steps, inputs, outputs;
-  for (size_t i = 0; i < explained.notes.nodes.size(); ++i) steps.append(node_out(explained, i));
-  for (size_t i = 0; i < plan.inputs.size(); ++i) {
-    inputs.append(port_out(model.inputs()[i].name, plan.inputs[i].dtype, plan.inputs[i].shape));
+  for (const ProfiledNode& node : explained.nodes) steps.append(node_out(node, explained.runs > 0));
+  for (size_t i = 0; i < explained.inputs.size(); ++i) {
+    inputs.append(port_out(model.inputs()[i].name, explained.inputs[i].dtype, explained.inputs[i].shape));
   }
-  for (size_t i = 0; i < plan.outputs.size(); ++i) {
-    const int output = plan.results[i].output;
-    if (output < 0) continue;  // handed on to what follows
-    outputs.append(
-        port_out(model.outputs()[static_cast<size_t>(output)].name, plan.outputs[i].dtype, plan.outputs[i].shape));
+  for (const auto& [output, port] : explained.outputs) {
+    outputs.append(port_out(model.outputs()[output].name, port.dtype, port.shape));
   }
   return dict_of("steps"_key = steps, "inputs"_key = inputs, "outputs"_key = outputs,
-                 "complete"_key = plan.next == nullptr, "threads"_key = explained.threads,
-                 "arena_bytes"_key = plan.arena_bytes, "weight_bytes"_key = explained.notes.weight_bytes,
-                 "estimated_seconds"_key = static_cast<double>(plan.estimated_nanos) * kSeconds,
-                 "runs"_key = explained.runs);
+                 "waiting"_key = origins_out(explained.waiting), "complete"_key = explained.complete,
+                 "threads"_key = explained.threads, "arena_bytes"_key = explained.arena_bytes,
+                 "weight_bytes"_key = explained.weight_bytes,
+                 "estimated_seconds"_key = explained.estimated_nanos * kSeconds, "runs"_key = explained.runs);
 }
 
 Model& native_of(const PyModel& model) {
@@ -116,6 +123,7 @@ std::vector<Shape> checked_shapes(const Model& model, const std::vector<std::vec
     const std::string what = cat("a dimension of input ", quote(specs[i].name));
     Shape& shape = out.emplace_back();
     for (const auto& d : dims) shape.push_back(integer(d, what.c_str(), 0));
+    if (specs[i].is_list()) continue;
     check_input(specs[i].name, specs[i].dtype, specs[i].shape, specs[i].dtype, out.back(), checks[i]);
   }
   return out;

@@ -285,14 +285,10 @@ void check_count(std::span<const PortSpec> specs, size_t arguments) {
                   "); got ", arguments));
 }
 
-/// For models with sequences or optionals among their inputs or outputs. Inputs have their batch axis.
-Results call_lists(const PyModel& model, std::span<PyObject* const> arguments, std::span<PyObject* const> out) {
-  if (std::ranges::any_of(out, [](PyObject* target) { return target != nullptr; })) {
-    throw std::invalid_argument("out= does not go with sequences: leave it out");
-  }
+/// The inputs of a model that takes sequences, or optionals, with their batch axis; `in` holds the arrays among them.
+std::vector<Tensor> read_lists(const PyModel& model, std::span<PyObject* const> arguments, Inputs& in) {
   const auto specs = model.runner->inputs();
   check_count(specs, arguments.size());
-  Inputs in(specs.size());
   std::vector<Tensor> tensors(specs.size());
   for (size_t i = 0; i < specs.size(); ++i) {
     if (specs[i].is_list()) {
@@ -310,6 +306,16 @@ Results call_lists(const PyModel& model, std::span<PyObject* const> arguments, s
     throw Error(ErrorCode::kValidation, Reason::kShape,
                 cat("input '", in.axis_of, "' has no batch axis, which a model with sequences does without nowhere"));
   }
+  return tensors;
+}
+
+/// For models with sequences or optionals among their inputs or outputs.
+Results call_lists(const PyModel& model, std::span<PyObject* const> arguments, std::span<PyObject* const> out) {
+  if (std::ranges::any_of(out, [](PyObject* target) { return target != nullptr; })) {
+    throw std::invalid_argument("out= does not go with sequences: leave it out");
+  }
+  Inputs in(model.runner->inputs().size());
+  const std::vector<Tensor> tensors = read_lists(model, arguments, in);
   Results results(model.runner->outputs().size());
   NumpySink sink(results, model.runner->outputs(), BatchAxis::kPresent);
   Status status = without_gil([&] { return model.native->run_lists(tensors, sink); });
@@ -349,12 +355,16 @@ PyObject* call_model_slot(PyObject* self, PyObject* args, PyObject* kwargs) {
 }
 
 Explained profile_call(const PyModel& model, std::span<PyObject* const> arguments, int64_t runs) {
-  if (std::ranges::any_of(model.runner->inputs(), &PortSpec::is_list)) {
-    throw std::invalid_argument("a model that takes sequences has a plan for each, and cannot be profiled");
+  const auto specs = model.runner->inputs();
+  Inputs in(specs.size());
+  std::vector<Tensor> tensors;
+  if (model.native->has_lists()) {
+    tensors = read_lists(model, arguments, in);
+  } else {
+    in = read_inputs(model, arguments);
+    for (const TensorView& view : views_of(in, specs)) tensors.push_back({view.dtype, view.shape, view.data, nullptr});
   }
-  Inputs in = read_inputs(model, arguments);
-  const auto views = views_of(in, model.runner->inputs());
-  return without_gil([&] { return model.native->profile(views, runs); });
+  return without_gil([&] { return model.native->profile(tensors, runs); });
 }
 
 }  // namespace inferkit

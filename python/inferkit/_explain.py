@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 from . import _core
 from ._arguments import dimensions, mapping
 from ._text import counted, printable
-from ._types import TensorSpec, refuse_sequences, refuse_unknown
+from ._types import TensorSpec, refuse_unknown
 
 if TYPE_CHECKING:
     from ._model import Model
+
+_SHOWN = 12  # of the nodes that wait
 
 __all__ = ["Explanation", "FileNode", "LoweringChoice", "PlanStep", "explain", "notes", "profile", "table"]
 
@@ -93,7 +95,13 @@ class PlanStep:
     estimated_seconds : float
         The estimated time on one thread.
     measured_seconds : float or None
-        The measured time: the median of the runs of ``Model.profile()``; None from ``Model.explain()``.
+        The measured time: the median of the runs of ``Model.profile()``; None from ``Model.explain()``. It is that of
+        all `times_run` together, without the steps that have this one as `within`.
+    within : int or None
+        The step, by its place in ``Explanation.steps``, whose body holds this one: a ``Loop``, a ``Scan``, an ``If``.
+        None if it is in no body.
+    times_run : int
+        How often it runs in one run of the model: more than once in the body of a loop.
     """
 
     operator: str
@@ -113,6 +121,8 @@ class PlanStep:
     kernel_calls: int
     estimated_seconds: float
     measured_seconds: float | None
+    within: int | None
+    times_run: int
 
     def reason(self) -> str:
         """Say in words why its lowering was chosen.
@@ -144,12 +154,16 @@ class Explanation:
     inputs, outputs : tuple of TensorSpec
         The inputs and outputs of the model, with the shapes of this plan. Outputs that it does not compute are left
         out.
+    waiting : tuple of FileNode
+        The nodes of the file that ``Model.explain()`` cannot plan, since their shapes depend on values, in the order in
+        which they run. Each run plans them once it has the values; ``Model.profile()``, which has them, lists them as
+        steps.
     complete : bool
-        False if the shapes of later steps depend on values: those are planned during each run, and are not listed here.
+        True if no node waits.
     threads : int
         The most threads that a run of the plan uses.
     arena_bytes : int
-        Memory for all intermediate values and working memory of one run.
+        Memory for all intermediate values and working memory of one run's plans.
     weight_bytes : int
         The size of the constants that the steps read, as they are in the model.
     estimated_seconds : float
@@ -163,6 +177,7 @@ class Explanation:
     steps: tuple[PlanStep, ...]
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    waiting: tuple[FileNode, ...]
     complete: bool
     threads: int
     arena_bytes: int
@@ -183,18 +198,23 @@ def table(found: Explanation) -> tuple[list[str], list[list[str]]]:
     from ._cli._out import bytes_text, seconds_text
 
     measured = found.measured_seconds is not None
+    bodies = any(step.within is not None for step in found.steps)
     head = [">step", "operator", "name", "lowering", "output", ">read", ">written", ">scratch", ">estimated"]
+    head += [">times"] if bodies else []
     head += [">measured", ">share"] if measured else []
-    rows = []
+    rows: list[list[str]] = []
+    depths: list[int] = []
     for number, step in enumerate(found.steps):
+        depths.append(0 if step.within is None else depths[step.within] + 1)
         row = [
             str(number),
-            step.operator,
+            "  " * depths[-1] + step.operator,
             step.name,
             step.lowering if step.kernel_calls else "no copy",
             "; ".join(f"{out.dtype}{list(out.shape)}" for out in step.outputs),
             *(bytes_text(size) for size in (step.read_bytes, step.written_bytes, step.scratch_bytes)),
-            seconds_text(step.estimated_seconds),
+            "" if step.lowering == "on values" else seconds_text(step.estimated_seconds),
+            *([str(step.times_run)] if bodies else []),
         ]
         if step.measured_seconds is not None:
             share = step.measured_seconds / found.measured_seconds if found.measured_seconds else 0.0
@@ -222,8 +242,14 @@ def notes(found: Explanation) -> list[str]:
     if found.measured_seconds is not None:
         total += f", measured {seconds_text(found.measured_seconds)} on {found.threads} (median of {found.runs} runs)"
     lines.append(total)
-    if not found.complete:
-        lines.append("what follows depends on values, and is planned during each run")
+    if found.waiting:
+        shown = [f"{part.operator} '{part.name}'" if part.name else part.operator for part in found.waiting[:_SHOWN]]
+        more = len(found.waiting) - len(shown)
+        shown += [f"{more} more"] if more else []
+        lines.append(
+            f"what follows depends on values, and is planned during each run: {', '.join(shown)}. A profile runs it, "
+            "and lists it"
+        )
     return lines
 
 
@@ -243,15 +269,19 @@ def _step(facts: dict[str, Any]) -> PlanStep:
     )
 
 
-def _explanation(facts: dict[str, Any]) -> Explanation:
+def _explanation(model: Model, facts: dict[str, Any]) -> Explanation:
     steps = tuple(_step(step) for step in facts["steps"])
     measured = sum(step.measured_seconds or 0.0 for step in steps) if facts["runs"] else None
     return Explanation(
         **{
             **facts,
             "steps": steps,
-            "inputs": _specs(facts["inputs"]),
+            "inputs": tuple(
+                spec if spec.sequence or spec.optional else here
+                for spec, here in zip(model.inputs, _specs(facts["inputs"]), strict=True)
+            ),
             "outputs": _specs(facts["outputs"]),
+            "waiting": tuple(FileNode(*part) for part in facts["waiting"]),
             "measured_seconds": measured,
         }
     )
@@ -260,9 +290,13 @@ def _explanation(facts: dict[str, Any]) -> Explanation:
 def explain(model: Model, shapes: Mapping[str, Sequence[int]] | None) -> Explanation:
     """Do the work of ``Model.explain``."""
     given = {} if shapes is None else mapping(shapes, "shapes", "a mapping of names to shapes, or None")
-    refuse_sequences(model.inputs)
-    found = []
+    found: list[list[int]] = []
     for spec in model.inputs:
+        if spec.sequence or spec.optional:
+            if spec.name in given:
+                raise ValueError(f"input '{spec.name}' is a sequence or an optional, which has no shape: leave it out")
+            found.append([])
+            continue
         # The batch is one row unless it is said; nothing else has a size to begin with.
         default = [1 if d is None and i == 0 else d for i, d in enumerate(spec.shape)]
         shape = dimensions(given.pop(spec.name, default), f"shapes['{spec.name}']")
@@ -274,9 +308,9 @@ def explain(model: Model, shapes: Mapping[str, Sequence[int]] | None) -> Explana
             )
         found.append(sizes)
     refuse_unknown(given, model.inputs)
-    return _explanation(_core.explain_model(model, found))
+    return _explanation(model, _core.explain_model(model, found))
 
 
 def profile(model: Model, inputs: Sequence[Any], runs: int) -> Explanation:
     """Do the work of ``Model.profile``."""
-    return _explanation(_core.profile_model(model, list(inputs), runs))
+    return _explanation(model, _core.profile_model(model, list(inputs), runs))

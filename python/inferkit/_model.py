@@ -524,8 +524,9 @@ class Model(_core.Model):
         Returns
         -------
         Explanation
-            As from :meth:`explain` for the shapes of the inputs, with ``measured_seconds``. If it is not `complete`,
-            the steps that follow are neither run nor measured.
+            As from :meth:`explain` for the shapes of the inputs, with ``measured_seconds``. It has all that the runs
+            did: also what :meth:`explain` can only name, since its shapes depend on values, and what is in the bodies
+            of loops.
 
         Raises
         ------

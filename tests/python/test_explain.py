@@ -178,21 +178,118 @@ def test_profile(network: bytes) -> None:
     assert one.inputs[0].shape == (1, 3, 8, 8)
 
 
-def test_what_waits_for_values_is_not_told() -> None:
+def staged(nodes: list[onnx.NodeProto], *extra_inputs: onnx.ValueInfoProto, **constants: np.ndarray) -> inferkit.Model:
+    """A model from 'x', rows of 16 floats, to 'y'."""
     graph = helper.make_graph(
-        [helper.make_node("Abs", ["x"], ["a"]), helper.make_node("NonZero", ["a"], ["y"])],
+        nodes,
         "staged",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n"])],
-        [helper.make_tensor_value_info("y", TensorProto.INT64, [1, "found"])],
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 16]), *extra_inputs],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    loaded = inferkit.Model.load(model.SerializeToString())
-    found = loaded.explain({"x": (4,)})
-    assert not found.complete
-    assert [step.operator for step in found.steps][:1] == ["Abs"]
-    assert found.outputs == ()
-    assert "depends on values" in str(found)
-    assert loaded.profile(np.ones(4, np.float32), runs=2).runs == 2
+    return inferkit.Model.load(model.SerializeToString(), threads=1)
+
+
+def names(parts: tuple[inferkit.FileNode, ...]) -> list[str]:
+    return [part.operator for part in parts]
+
+
+def test_what_waits_for_values_is_named_and_profiled() -> None:
+    nodes = [
+        helper.make_node("Abs", ["x"], ["a"]),
+        helper.make_node("NonZero", ["a"], ["found"], name="where"),
+        helper.make_node("Cast", ["found"], ["f"], to=TensorProto.FLOAT),
+        helper.make_node("Exp", ["f"], ["y"], name="last"),
+    ]
+    model = staged(nodes)
+    plan = model.explain({"x": (4, 16)})
+    assert not plan.complete
+    assert [step.operator for step in plan.steps][:1] == ["Abs"]
+    assert names(plan.waiting) == ["NonZero", "Cast", "Exp"]
+    assert plan.waiting[0].name == "where"
+    assert plan.outputs == ()
+    assert "planned during each run: NonZero 'where', Cast, Exp 'last'" in str(plan)
+
+    x = np.zeros((4, 16), np.float32)
+    x[1, 2] = x[3, 3] = 1
+    found = model.profile(x, runs=2)
+    assert (found.runs, found.complete, found.waiting) == (2, True, ())
+    operators = [step.operator for step in found.steps if step.operator != "copy"]
+    assert operators == ["Abs", "NonZero", "Cast", "Exp"]
+    where = next(step for step in found.steps if step.operator == "NonZero")
+    assert (where.lowering, where.within, where.times_run) == ("on values", None, 1)
+    assert where.outputs == (inferkit.TensorSpec("found", "int64", (2, 2)),)
+    assert where.measured_seconds is not None
+    assert where.measured_seconds > 0
+    assert found.outputs == (inferkit.TensorSpec("y", "float32", (2, 2)),)
+    assert found.measured_seconds == pytest.approx(sum(step.measured_seconds or 0 for step in found.steps))
+    np.testing.assert_allclose(model(x), np.exp([[1, 3], [2, 3]]), rtol=1e-6)  # its own plans are as they were
+
+
+def test_bodies_of_loops_are_profiled_where_they_stand() -> None:
+    body = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["state", "w"], ["m"], name="turn"),
+            helper.make_node("Tanh", ["m"], ["next"]),
+            helper.make_node("Identity", ["go"], ["on"]),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("i", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("state", TensorProto.FLOAT, None),
+        ],
+        [
+            helper.make_tensor_value_info("on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("next", TensorProto.FLOAT, None),
+        ],
+    )
+    nodes = [
+        helper.make_node("Loop", ["count", "", "x"], ["l"], name="decode", body=body),
+        helper.make_node("Exp", ["l"], ["y"]),
+    ]
+    count = helper.make_tensor_value_info("count", TensorProto.INT64, [])
+    model = staged(nodes, count, w=np.eye(16, dtype=np.float32))
+    assert names(model.explain({"x": (2, 16)}).waiting) == ["Loop", "Exp"]
+    x = np.full((2, 16), 0.5, np.float32)
+    found = model.profile(x, np.array(7), runs=3)
+    at = {step.operator: number for number, step in enumerate(found.steps)}
+    loop, turn = found.steps[at["Loop"]], found.steps[at["inferkit.Linear"]]
+    assert (loop.name, loop.lowering, loop.within, loop.times_run) == ("decode", "on values", None, 1)
+    assert (turn.within, turn.times_run) == (at["Loop"], 7)
+    assert at["Loop"] < at["inferkit.Linear"] < at["Exp"]
+    assert found.steps[at["Exp"]].within is None
+    assert found.weight_bytes == 16 * 16 * 4
+    text = str(found)
+    assert "  inferkit.Linear" in text
+    assert "times" in text
+    # Other inputs, another number of turns: nothing is left of the runs before.
+    again = model.profile(x, np.array(3), runs=1)
+    assert next(step for step in again.steps if step.operator == "inferkit.Linear").times_run == 3
+
+
+def test_sequences_are_explained_and_profiled() -> None:
+    sequence = helper.make_tensor_sequence_value_info("parts", TensorProto.FLOAT, [None, 3])
+    graph = helper.make_graph(
+        [
+            helper.make_node("ConcatFromSequence", ["parts"], ["all"], axis=0),
+            helper.make_node("Relu", ["all"], ["y"]),
+        ],
+        "sequences",
+        [sequence],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 3])],
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    model = inferkit.Model.load(proto.SerializeToString())
+    plan = model.explain()
+    assert names(plan.waiting) == ["ConcatFromSequence", "Relu"]
+    assert plan.inputs == model.inputs
+    with pytest.raises(ValueError, match="'parts' is a sequence or an optional, which has no shape"):
+        model.explain({"parts": (1,)})
+    found = model.profile([np.ones((1, 3), np.float32), np.ones((4, 3), np.float32)], runs=1)
+    assert found.outputs == (inferkit.TensorSpec("y", "float32", (5, 3)),)
+    assert "Relu" in [step.operator for step in found.steps]
 
 
 # The command.
@@ -241,3 +338,36 @@ def test_command_takes_shapes_as_shown(capsys: Capture, digits_path: Path) -> No
         main(["explain", str(digits_path), "--shape", "image:8,64"])
     assert stopped.value.code == 3
     assert "name=1,3,224,224" in capsys.readouterr().err
+
+
+def test_command_takes_real_inputs(
+    capsys: Capture, tmp_path: Path, digits_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INFERKIT_PLAIN", "1")
+    np.savez(tmp_path / "three.npz", image=np.ones((3, 64), np.float32))
+    np.savez(tmp_path / "other.npz", picture=np.ones((3, 64), np.float32))
+    np.save(tmp_path / "one.npy", np.ones(64, np.float32))
+    for name, rows in (("three.npz", 3), ("one.npy", 1)):
+        assert main(["explain", str(digits_path), "--input", str(tmp_path / name), "--profile", "--json"]) == 0
+        facts = json.loads(capsys.readouterr().out)
+        assert (facts["inputs"][0]["shape"], facts["runs"]) == ([rows, 64], 20)
+    assert main(["explain", str(digits_path), "--input", str(tmp_path / "other.npz")]) == 3
+    assert "has the arrays ['picture']; the model takes ['image']" in capsys.readouterr().err
+    assert main(["explain", str(digits_path), "--input", str(tmp_path / "one.npy"), "--shape", "image=1,64"]) == 3
+    assert "do not go together" in capsys.readouterr().err
+
+
+def test_command_makes_up_no_sequences(capsys: Capture, tmp_path: Path) -> None:
+    graph = helper.make_graph(
+        [helper.make_node("SequenceLength", ["parts"], ["y"])],
+        "sequences",
+        [helper.make_tensor_sequence_value_info("parts", TensorProto.FLOAT, [None, 3])],
+        [helper.make_tensor_value_info("y", TensorProto.INT64, [])],
+    )
+    path = tmp_path / "sequences.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+    assert main(["explain", str(path), "--plain"]) == 0
+    assert "SequenceLength" in capsys.readouterr().out
+    for command in (["explain", str(path), "--profile"], ["bench", str(path)], ["doctor", str(path)]):
+        assert main(command) == 3
+        assert "is a sequence or an optional" in capsys.readouterr().err

@@ -87,7 +87,7 @@ FIELDS = {
     "ClientStats": {"answered", "refused", "rows", "submitted", "waiting"},
     "Explanation": {
         "arena_bytes", "complete", "estimated_seconds", "inputs", "measured_seconds", "outputs", "runs", "steps",
-        "threads", "weight_bytes",
+        "threads", "waiting", "weight_bytes",
     },
     "FileNode": {"name", "operator"},
     "InputChecks": {"finite", "max_length", "min_length", "non_empty"},
@@ -101,7 +101,7 @@ FIELDS = {
     "PlanStep": {
         "considered", "device", "estimated_seconds", "inputs", "kernel_calls", "layout", "lowering",
         "measured_seconds", "name", "operator", "outputs", "precision", "read_bytes", "reason", "scratch_bytes",
-        "stands_for", "why", "written_bytes",
+        "stands_for", "times_run", "why", "within", "written_bytes",
     },
     "TensorSpec": {"dtype", "name", "optional", "sequence", "shape"},
     "WindowStats": {

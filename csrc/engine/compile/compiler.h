@@ -163,7 +163,6 @@ class Compiler {
   Storage storage_;
   std::vector<std::vector<Ref>> step_refs_;
   size_t folded_bytes_ = 0;
-  std::set<const void*> noted_constants_;
   size_t scratch_bytes_ = 0;           // that lowerings have asked for so far
   TimeBudget fold_time_{100'000'000};  // what folding may still take
   double work_ = 0;

@@ -1,6 +1,7 @@
 // What a compilation can say of the plan that it makes: of each node, which way was chosen and why, and what its steps
 // take. For Model::explain(); a plan itself holds none of it.
 #pragma once
+#include <map>
 #include <string>
 #include <vector>
 
@@ -32,8 +33,8 @@ struct NodeNote {
 };
 
 struct PlanNotes {
-  std::vector<NodeNote> nodes;  // in the order in which they run
-  size_t weight_bytes = 0;      // constants that the nodes read, each counted once, as they stand in the model
+  std::vector<NodeNote> nodes;              // in the order in which they run
+  std::map<const void*, size_t> constants;  // that the nodes read: their bytes, as they stand in the model
 };
 
 }  // namespace inferkit

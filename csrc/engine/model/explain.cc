@@ -1,69 +1,121 @@
 #include "engine/model/explain.h"
 
 #include <algorithm>
-#include <numeric>
 
+#include "engine/compile/plan_limits.h"
 #include "engine/model/model.h"
 #include "engine/plan/text_heap.h"
-#include "engine/plan/timed_plan.h"
+#include "engine/run/run_profile.h"
 #include "platform/run_control.h"
+#include "platform/stoppable.h"
 
 namespace inferkit {
 namespace {
 
-int64_t median(std::vector<int64_t>& values) {
-  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
-  std::nth_element(values.begin(), middle, values.end());
-  return *middle;
+/// The nodes of the file that a graph's stand for.
+void append_origins(std::span<const Node> nodes, std::vector<NodeOrigin>& out) {
+  for (const Node& node : stoppable(nodes)) {
+    for (const NodeOrigin& origin : node.origins()) out.push_back(origin);
+  }
 }
+
+/// Holds the outputs of one run, and tells their shapes.
+class ShapeSink final : public RunSink {
+ public:
+  explicit ShapeSink(BufferPool& pool) : pool_(pool) {}
+  void* allocate(size_t index, DType dtype, const Shape& shape) override {
+    outputs.push_back({index, {dtype, shape}});
+    buffers_.push_back(pool_.acquire(std::max<size_t>(value_bytes(dtype, shape), 1), "profile"));
+    return buffers_.back().data();
+  }
+  void give(size_t /*index*/, const Tensor& /*list*/) override {}
+  std::vector<ExplainedOutput> outputs;
+
+ private:
+  BufferPool& pool_;
+  std::vector<Buffer> buffers_;
+};
 
 }  // namespace
 
 Explained Model::explain(std::span<const Shape> shapes) {
+  PlanNotes notes;
+  std::vector<InputFacts> facts;
+  for (size_t i = 0; i < inputs_.size(); ++i) {
+    facts.push_back(facts_of({inputs_[i].dtype, shapes[i], nullptr, nullptr}));
+    facts.back().is_list = inputs_[i].is_list();
+  }
+  const std::shared_ptr<const Plan> plan = compile_for(facts, &notes);
   Explained out;
-  out.plan = compile_for(shapes, &out.notes);
-  out.threads = exec_context(*out.plan).max_threads;
+  for (const InputFacts& in : facts) out.inputs.push_back({in.dtype, in.shape});
+  for (size_t i = 0; i < plan->outputs.size(); ++i) {
+    const int output = plan->results[i].output;
+    if (output >= 0) out.outputs.push_back({static_cast<size_t>(output), plan->outputs[i]});
+  }
+  for (NodeNote& note : notes.nodes) {
+    out.estimated_nanos += note.nanos;
+    out.nodes.push_back({.note = std::move(note)});
+  }
+  for (const auto& [data, bytes] : notes.constants) out.weight_bytes += bytes;
+  out.complete = plan->next == nullptr;
+  if (plan->next) {
+    append_origins(plan->next->dynamic, out.waiting);
+    append_origins(plan->next->rest.nodes, out.waiting);
+  }
+  out.threads = exec_context(*plan).max_threads;
+  out.arena_bytes = plan->arena_bytes;
   return out;
 }
 
-Explained Model::profile(std::span<const TensorView> inputs, int64_t runs) {
+Explained Model::profile(std::span<const Tensor> inputs, int64_t runs) {
   if (options_.device->kind() != DeviceKind::kCpu) {
     throw std::invalid_argument(
         "profile() measures models on the CPU; of one on another device, explain() tells the plan");
   }
+  // Plans of their own, whose steps look at the clock; the model's stay as they are.
+  RunProfile profile(*options_.pool);
+  SubgraphTable subgraphs;
+  subgraphs.add_all(file_.graph, options_.pool, options_.max_plans);
+  PlanCache plans(nullptr, options_.pool, options_.max_plans, 1);
+  RunEnvironment environment = this->environment();
+  environment.subgraphs = &subgraphs;
+  environment.profile = &profile;
+
   std::vector<Shape> shapes;
-  std::vector<const void*> in;
-  for (const TensorView& view : inputs) {
-    shapes.push_back(view.shape);
-    in.push_back(view.data);
+  std::vector<InputFacts> facts;
+  for (const Tensor& in : inputs) {
+    shapes.push_back(in.shape);
+    facts.push_back(facts_of(in));
   }
-  Explained out = explain(shapes);
-  const Plan& plan = *out.plan;
-  std::vector<Buffer> buffers;
-  std::vector<void*> targets;
-  for (const Port& port : plan.outputs) {
-    const size_t bytes = TensorView{port.dtype, port.shape, nullptr}.bytes();
-    buffers.push_back(options_.pool->acquire(std::max<size_t>(bytes, 1), "profile"));
-    targets.push_back(buffers.back().data());
-  }
-  std::vector<Nanos> steps(plan.steps.size());
-  Session session(timed(out.plan, steps), *options_.pool);
-  TextHeap text(*options_.pool, options_.max_run_bytes);
-  const TextHeap::Scope scope(text);
-  const ExecContext context = exec_context(plan);
-  session.run(in, targets, context);  // what a first run brings into caches and into being is not the model's time
-  std::vector<std::vector<int64_t>> taken(out.notes.nodes.size());
-  for (int64_t run = 0; run < runs; ++run) {
+  const auto compile_first = [&] {
+    PlanNotes notes;
+    std::shared_ptr<const Plan> plan = compile_for(facts, &notes);
+    profile.add(plan, std::move(notes));
+    return plan;
+  };
+  Explained out;
+  for (const InputFacts& in : facts) out.inputs.push_back({in.dtype, in.shape});
+  // What a first run brings into caches and into being is not the model's time.
+  for (int64_t run = -1; run < runs; ++run) {
     RunControl::check();
-    session.run(in, targets, context);
-    for (size_t i = 0; i < taken.size(); ++i) {
-      const NodeNote& note = out.notes.nodes[i];
-      const auto first = steps.begin() + static_cast<std::ptrdiff_t>(note.first_step);
-      taken[i].push_back(std::accumulate(first, first + static_cast<std::ptrdiff_t>(note.steps), int64_t{0}));
-    }
+    RunBudget budget{.iterations = options_.max_iterations, .max_bytes = options_.max_run_bytes};
+    TextHeap text(*options_.pool, options_.max_run_bytes);
+    const TextHeap::Scope scope(text);
+    ShapeSink sink(*options_.pool);
+    PlanCache::Lease first = plans.acquire(shapes, "profile", compile_first);
+    file_.files.guarded([&] { run_stages(file_.graph, plans, std::move(first), inputs, sink, environment, budget); });
+    profile.end_run(run >= 0);
+    out.outputs = std::move(sink.outputs);
+  }
+  std::ranges::sort(out.outputs, {}, &ExplainedOutput::output);
+  out.nodes = profile.nodes();
+  for (const ProfiledNode& node : out.nodes) {
+    out.estimated_nanos += node.note.nanos * static_cast<double>(node.times_run);
   }
   out.runs = runs;
-  for (auto& each : taken) out.nanos.push_back(median(each));
+  out.threads = profile.threads();
+  out.arena_bytes = profile.arena_bytes();
+  out.weight_bytes = profile.weight_bytes();
   return out;
 }
 

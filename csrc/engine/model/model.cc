@@ -252,13 +252,16 @@ void Model::read_specs() {
   has_lists_ = std::ranges::any_of(inputs_, &PortSpec::is_list) || std::ranges::any_of(outputs_, &PortSpec::is_list);
 }
 
+InputFacts Model::facts_of(const Tensor& input) {
+  // Bools and strings come as copies: see Runner::run.
+  const bool foreign = input.dtype != DType::kBool && input.dtype != DType::kString;
+  return {input.dtype, input.shape, nullptr, foreign, input.list != nullptr};
+}
+
 std::shared_ptr<const Plan> Model::compile_for(std::span<const Shape> shapes, PlanNotes* notes) {
   std::vector<InputFacts> facts;
-  for (size_t i = 0; i < inputs_.size(); ++i) {
-    // Bools and strings come as copies: see Runner::run.
-    const bool foreign = inputs_[i].dtype != DType::kBool && inputs_[i].dtype != DType::kString;
-    facts.push_back({inputs_[i].dtype, shapes[i], nullptr, foreign});
-  }
+  for (size_t i = 0; i < inputs_.size(); ++i)
+    facts.push_back(facts_of({inputs_[i].dtype, shapes[i], nullptr, nullptr}));
   return compile_for(facts, notes);
 }
 
@@ -350,9 +353,8 @@ PlanCache::Lease Model::acquire_lists(std::span<const Tensor> inputs) {
   std::vector<InputFacts> facts;
   std::string key("lists");
   for (const Tensor& in : inputs) {
-    const bool foreign = in.dtype != DType::kBool && in.dtype != DType::kString;
     shapes.push_back(in.shape);
-    facts.push_back({in.dtype, in.shape, nullptr, foreign, in.list != nullptr});
+    facts.push_back(facts_of(in));
     key.push_back(static_cast<char>(in.dtype));
     key.push_back(in.list ? 'l' : 't');
   }

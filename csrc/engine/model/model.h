@@ -101,9 +101,8 @@ class Model final : public Runner {
 
   /// The plan for inputs of these shapes, which must fit the specs, and what was decided about it.
   Explained explain(std::span<const Shape> shapes);
-  /// The same with what its nodes take: run once, then `runs` times, which is at least 1. What follows a plan that is
-  /// not the whole model is not run.
-  Explained profile(std::span<const TensorView> inputs, int64_t runs);
+  /// All that a run of these inputs does, with how long it takes: run once, then `runs` times, which is at least 1.
+  Explained profile(std::span<const Tensor> inputs, int64_t runs);
 
   /// The inputs that the file gives a default for, in its order, which are constants of this model.
   std::span<const PortSpec> defaults() const { return defaults_; }
@@ -132,6 +131,7 @@ class Model final : public Runner {
   /// That its runs may use.
   static int threads_of(const ModelOptions& options);
   static std::shared_ptr<Model> make(ModelFile file, ModelOptions options, const std::string& path);
+  static InputFacts facts_of(const Tensor& input);
   std::shared_ptr<const Plan> compile_for(std::span<const InputFacts> facts, PlanNotes* notes);
   PlanCache::Lease acquire_lists(std::span<const Tensor> inputs);
   std::shared_ptr<const Plan> compile_for(std::span<const Shape> shapes, PlanNotes* notes = nullptr);

@@ -7,6 +7,7 @@
 #include "engine/plan/draw_stream.h"
 #include "engine/plan/text_heap.h"
 #include "engine/run/run_lists.h"
+#include "engine/run/run_profile.h"
 #include "engine/run/run_values.h"
 #include "graph/text_tensor.h"
 #include "graph/topological_sort.h"
@@ -79,6 +80,42 @@ void append_value(std::string& key, const Tensor& value) {
   const std::string message = cat(where, error.what());
   if (dynamic_cast<const PlanTooLarge*>(&error)) throw Error(ErrorCode::kValidation, Reason::kTooLarge, message);
   throw Error(ErrorCode::kInference, message);
+}
+
+/// compile() for a run: `options` without what the environment says.
+std::shared_ptr<const Plan> compile_in(const RunEnvironment& environment, const Graph& graph,
+                                       std::span<const InputFacts> inputs, CompileOptions options) {
+  options.device = environment.device;
+  options.threads = environment.threads;
+  options.files = environment.files;
+  if (!environment.profile) return compile(graph, inputs, *environment.cache, options);
+  PlanNotes notes;
+  options.notes = &notes;
+  std::shared_ptr<const Plan> plan = compile(graph, inputs, *environment.cache, options);
+  environment.profile->add(plan, std::move(notes));
+  return plan;
+}
+
+/// What a profile says of a node that runs on values.
+NodeNote note_on_values(const Node& node, const Graph& graph, std::span<const TensorFacts* const> inputs,
+                        std::span<const Tensor> results) {
+  const auto name_of = [&](ValueId id) { return graph.values[static_cast<size_t>(id)].name; };
+  NodeNote note;
+  note.op = node.domain.empty() ? node.op_type : node.domain + "." + node.op_type;
+  note.name = node.name;
+  note.origins = node.origins();
+  note.steps = 1;
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    if (!inputs[i] || inputs[i]->constant->list) continue;
+    note.inputs.push_back({name_of(node.inputs[i]), inputs[i]->dtype, inputs[i]->shape});
+    note.read_bytes += inputs[i]->constant->bytes();
+  }
+  for (size_t i = 0; i < node.outputs.size() && i < results.size(); ++i) {
+    if (node.outputs[i] == kNoValue || results[i].list) continue;
+    note.outputs.push_back({name_of(node.outputs[i]), results[i].dtype, results[i].shape});
+    note.written_bytes += results[i].bytes();
+  }
+  return note;
 }
 
 /// Collects outputs as tensors of the pool.
@@ -170,7 +207,12 @@ class StagedRun final {
       }
       values_.put(result.value, std::move(tensor));
     }
-    lease.session().run(in, out, exec_context_for(plan, environment_.threads));
+    const ExecContext context = exec_context_for(plan, environment_.threads);
+    if (environment_.profile) {
+      environment_.profile->run(plan, in, out, context);
+    } else {
+      lease.session().run(in, out, context);
+    }
     const bool text = std::ranges::any_of(plan.outputs, [](const Port& port) { return port.dtype == DType::kString; });
     if (text) TextHeap::current().keep(lease.shared_plan(), kPlanBytes);  // they may show its constants
     return plan.next;
@@ -223,13 +265,8 @@ class StagedRun final {
       facts[i].value = &known.back();
     }
     try {
-      return compile(next.rest, facts, *environment_.cache,
-                     {.continuation = &next,
-                      .values_vary = values_vary_,
-                      .max_run_bytes = budget_.max_bytes,
-                      .device = environment_.device,
-                      .threads = environment_.threads,
-                      .files = environment_.files});
+      return compile_in(environment_, next.rest, facts,
+                        {.continuation = &next, .values_vary = values_vary_, .max_run_bytes = budget_.max_bytes});
     } catch (const Error& error) {
       if (error.code() != ErrorCode::kModel) throw;
       rethrow_for_run(error, "the model cannot run on the values of this input: ");
@@ -295,6 +332,7 @@ void StagedRun::run_node(const Node& node, const Continuation& next) {
   std::vector<TensorFacts> out(node.outputs.size());
   const NodeContext context(node, in, out);
   NodeRun run(*this, next.rest);
+  RunProfile::NodeScope scope(environment_.profile, node);
   const OpDef* def = OpRegistry::instance().find(node.domain, node.op_type, node.version);
   std::vector<Tensor> results;
   try {
@@ -322,6 +360,7 @@ void StagedRun::run_node(const Node& node, const Continuation& next) {
     if (error.code() != ErrorCode::kModel) throw;
     rethrow_for_run(error, named ? "" : node.label() + ": ");
   }
+  scope.note([&] { return note_on_values(node, next.rest, in, results); });
   for (size_t i = 0; i < node.outputs.size(); ++i) {
     if (node.outputs[i] == kNoValue) continue;
     if (i >= results.size()) context.fail(cat("has no output ", i));
@@ -378,12 +417,7 @@ std::vector<Tensor> Subgraph::run(std::span<const Tensor> inputs, const RunEnvir
     for (const Tensor& in : inputs) {
       facts.push_back({in.dtype, in.shape, nullptr, /*foreign=*/false, in.list != nullptr});
     }
-    return compile(graph_, facts, *environment.cache,
-                   {.values_vary = true,
-                    .max_run_bytes = budget.max_bytes,
-                    .device = environment.device,
-                    .threads = environment.threads,
-                    .files = environment.files});
+    return compile_in(environment, graph_, facts, {.values_vary = true, .max_run_bytes = budget.max_bytes});
   });
   run_stages(graph_, plans_, std::move(lease), inputs, sink, environment, budget, /*values_vary=*/true);
   return std::move(sink.tensors);

@@ -12,6 +12,7 @@
 
 namespace inferkit {
 
+class RunProfile;
 class SubgraphTable;
 
 /// What every run of one model uses.
@@ -22,6 +23,7 @@ struct RunEnvironment {
   int threads = 1;                     // that one run may use
   const MappedFiles* files = nullptr;  // as CompileOptions::files
   Device* device = &cpu_device();
+  RunProfile* profile = nullptr;  // of a run that is profiled; all that it runs is compiled for it
 };
 
 /// The threads that a run of this plan uses, of those that it may.

@@ -10,9 +10,10 @@ from typing import Any
 from .._explain import notes, table
 from .._model import Model
 from .._types import TensorSpec
-from ..diagnostics._samples import made_up_for
-from . import about
+from ..diagnostics._samples import Feeds, made_up_for
+from . import CommandError, about
 from ._out import Out
+from .doctor import arrays_of
 
 __all__ = ["add", "run"]
 
@@ -46,6 +47,11 @@ def add(subparsers: Any) -> None:
         metavar="NAME=N,...",
         help="the shape of an input, batch axis included; once for each (default: a batch of 1, and sizes that run)",
     )
+    parser.add_argument(
+        "--input",
+        metavar="DATA.npz",
+        help="real inputs by name, instead of shapes (--profile makes up values without it)",
+    )
     parser.add_argument("--profile", action="store_true", help="run it, and say how long each step took")
     parser.add_argument("--runs", type=int, default=20, metavar="N", help="that are measured (default: 20)")
     parser.add_argument("--threads", type=int, metavar="N", help="threads a run may use (default: all)")
@@ -63,13 +69,29 @@ def shapes(model: Model, given: dict[str, tuple[int, ...]]) -> dict[str, tuple[i
     return {name: array.shape for name, array in feeds.items()} | given
 
 
+def real_inputs(path: str, model: Model) -> Feeds:
+    """Read one request, with its batch axis."""
+    arrays = arrays_of(path, model)
+    names = [spec.name for spec in model.inputs]
+    if set(arrays) != set(names):
+        raise CommandError(f"{path} has the arrays {sorted(arrays)}; the model takes {names}")
+    return {
+        spec.name: arrays[spec.name][None] if arrays[spec.name].ndim + 1 == len(spec.shape) else arrays[spec.name]
+        for spec in model.inputs
+    }
+
+
 def run(options: argparse.Namespace) -> int:
     """Explain and print."""
+    if options.input and options.shape:
+        raise CommandError("--input and --shape do not go together: the arrays have their shapes")
     with about(options.model):
         model = Model.load(options.model, threads=options.threads)
-        found = model.explain(shapes(model, dict(options.shape)))
+        feeds = real_inputs(options.input, model) if options.input else None
+        given = {name: array.shape for name, array in feeds.items()} if feeds else shapes(model, dict(options.shape))
+        found = model.explain(given)
         if options.profile:
-            feeds = made_up_for(found.inputs, 1, model.run)[0]
+            feeds = feeds or made_up_for(found.inputs, 1, model.run)[0]
             found = model.profile(*(feeds[spec.name] for spec in model.inputs), runs=options.runs)
     if options.json:
         print(json.dumps(dataclasses.asdict(found), indent=2))

@@ -69,9 +69,14 @@ def made_up_for(
 ) -> list[Feeds]:
     """Do the same for inputs of these specs, some of whose free dimensions may be given sizes."""
     for spec in specs:
+        if spec.sequence or spec.optional:
+            raise ValueError(
+                f"input '{spec.name}' is a sequence or an optional, for which no values are made up: call the "
+                "model, or its profile(), with your own"
+            )
         try:
             numpy_dtype(spec.dtype)
-        except TypeError:  # noqa: PERF203
+        except TypeError:
             raise ValueError(
                 f"input '{spec.name}' is {spec.dtype}, which numpy lacks: install the package ml_dtypes"
             ) from None
