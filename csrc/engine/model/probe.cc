@@ -1,6 +1,7 @@
 // A model tried out when it is loaded: what inferkit lacks shows before the first request, and so do the shapes of the
 // outputs.
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <optional>
 
@@ -8,6 +9,7 @@
 #include "engine/model/check_branches.h"
 #include "engine/model/model.h"
 #include "engine/plan/text_heap.h"
+#include "platform/stoppable.h"
 
 namespace inferkit {
 namespace {
@@ -200,18 +202,57 @@ void believe(Shape& shape, const std::vector<Shape>& far, const std::optional<Sh
   }
 }
 
-}  // namespace
+/// Sizes of the free dimensions, in the order in which the inputs have them.
+using Sizes = std::vector<int64_t>;
 
-/// Compiles for guessed sizes of the free dimensions: shows what is not supported before the first request does, and
-/// tells the outputs' types and which of their dimensions are free.
-void Model::probe() {
-  bool all_fixed = true;
-  for (const PortSpec& in : inputs_) all_fixed &= in.shape.is_concrete();
+/// What is tried first: one size for the first dimension of each input, and one for all others.
+std::vector<Sizes> equal_sizes(const std::vector<bool>& is_batch) {
   struct Guess {
     int64_t batch, other;
   };
   constexpr Guess kGuesses[] = {{2, 2},   {3, 32},  {2, 64}, {1, 1},  {3, 128},
                                 {2, 224}, {1, 640}, {1, 3},  {2, 16}, {5, 7}};
+  std::vector<Sizes> out;
+  for (const Guess& guess : kGuesses) {
+    Sizes& sizes = out.emplace_back();
+    for (const bool batch : is_batch) sizes.push_back(batch ? guess.batch : guess.other);
+  }
+  return out;
+}
+
+/// What is tried where none of those fits: a long window needs a long signal, and may stand beside one channel. The
+/// more dimensions, the fewer sizes for each, the first of the list.
+std::vector<Sizes> different_sizes(const std::vector<bool>& is_batch) {
+  constexpr int64_t kSizes[] = {1, 640, 3, 16'001, 64, 4'096, 100'003, 16};
+  constexpr size_t kMost = 64;
+  const auto others = static_cast<size_t>(std::ranges::count(is_batch, false));
+  size_t choices = std::size(kSizes);
+  while (choices > 2 && std::pow(choices, others) > kMost) --choices;
+  const auto count = static_cast<size_t>(std::min<double>(std::pow(choices, others), kMost));
+  std::vector<Sizes> out;
+  for (size_t n = 0; n < count; ++n) {
+    Sizes& sizes = out.emplace_back();
+    size_t rest = n;
+    for (const bool batch : is_batch) {
+      sizes.push_back(batch ? 1 : kSizes[rest % choices]);
+      if (!batch) rest /= choices;
+    }
+  }
+  return out;
+}
+
+}  // namespace
+
+/// Compiles for guessed sizes of the free dimensions: shows what is not supported before the first request does, and
+/// tells the outputs' types and which of their dimensions are free.
+void Model::probe() {
+  std::vector<bool> is_batch;  // of each free dimension
+  for (const PortSpec& in : inputs_) {
+    for (size_t i = 0; i < in.shape.rank(); ++i) {
+      if (in.shape[i] == Shape::kFree) is_batch.push_back(i == 0);
+    }
+  }
+  const bool all_fixed = is_batch.empty();
   constexpr int64_t kIterations = 10'000;
   // Where the file does not declare all outputs, the model cannot do without a run, which may take longer than what is
   // only good to know. A busy machine must not decide whether it loads: the clock ends what the estimates are far off
@@ -226,12 +267,13 @@ void Model::probe() {
   std::vector<std::vector<Port>> seen;
   bool fits = false;
   std::optional<Error> failure, too_large;
-  for (const Guess& guess : kGuesses) {
+  const auto attempt = [&](const Sizes& sizes) {
     std::vector<InputFacts> facts;
+    auto size = sizes.begin();
     for (const PortSpec& in : inputs_) {
       Shape shape = in.shape;
       for (size_t i = 0; i < shape.rank(); ++i) {
-        if (shape[i] == Shape::kFree) shape[i] = i == 0 ? guess.batch : guess.other;
+        if (shape[i] == Shape::kFree) shape[i] = *size++;
       }
       facts.push_back({in.dtype, shape, nullptr, true, in.sequence});
     }
@@ -250,7 +292,16 @@ void Model::probe() {
       if (!failure) failure = error;
       if (!too_large && dynamic_cast<const PlanTooLarge*>(&error)) too_large = error;
     }
+  };
+  for (const Sizes& sizes : equal_sizes(is_batch)) {
+    attempt(sizes);
     if (all_fixed || seen.size() == 3) break;
+  }
+  if (!fits && needed) {
+    for (const Sizes& sizes : stoppable(different_sizes(is_batch))) {
+      attempt(sizes);
+      if (fits) break;
+    }
   }
   plans_.trim();
   if (!fits && too_large) throw *too_large;
@@ -279,7 +330,7 @@ void Model::probe() {
     const bool unsure = trial.staged || (!all_fixed && seen.size() == 1);
     if (unsure && declared.shape && declared.shape->rank() == shape.rank()) {
       shape = *declared.shape;
-    } else if (trial.staged) {
+    } else if (unsure) {
       for (size_t i = 0; i < shape.rank(); ++i) shape[i] = Shape::kFree;
     }
     outputs_[o].shape = shape;
