@@ -1,8 +1,15 @@
+#include <atomic>
+#include <cfenv>
 #include <cstring>
 #include <vector>
 
 #include "base/error.h"
 #include "device/device.h"
+#include "device/step_trace.h"
+#include "platform/float_environment.h"
+#include "platform/run_control.h"
+#include "platform/thread_pool.h"
+#include "subnormals.h"
 #include "test.h"
 
 namespace inferkit {
@@ -85,6 +92,75 @@ TEST(cpu_names_the_step_that_fails) {
     CHECK(error.code() == ErrorCode::kInference);
     CHECK_EQ(std::string(error.what()), "node 'b' (Second): it fails");
   }
+}
+
+/// What a step finds, in its own thread and in those that help it.
+struct Found {
+  std::atomic<int> looks{0}, others{0};
+};
+
+bool is_ours() {
+  // Sticky flags are each thread's own.
+  return ((FloatEnvironment::current() ^ FloatEnvironment::kOurs) & ~FloatEnvironment::Word{0x3f}) == 0;
+}
+
+void look(const void* params, std::byte* const*, const ExecContext& context) {
+  auto* found = *static_cast<Found* const*>(params);
+  const auto count = [&](int64_t) {
+    ++found->looks;
+    if (!is_ours()) ++found->others;
+  };
+  count(0);
+  if (context.pool) context.pool->parallel_for(64, context.max_threads, count);
+}
+
+class NeverStops final : public RunControl {
+  bool look(Nanos) override { return false; }
+};
+
+TEST(cpu_steps_run_in_our_floating_point_environment_whoever_calls) {
+  if (!testing::can_flush_subnormals()) return;
+  Found found;
+  Found* const params = &found;
+  Program program;
+  program.labels = {"node 'a' (Look)"};
+  program.steps = {{look, &params, 0, 0}, {look, &params, 0, 0}};
+  program.estimated_nanos = 1'000'000;
+  const auto execution = cpu_device().prepare(program, *BufferPool::process_default());
+  ThreadPool pool(4);
+  const auto callers = FloatEnvironment::current();
+  const auto run_everywhere = [&] {
+    const auto before = FloatEnvironment::current();
+    execution->run({}, {}, {});
+    execution->run({}, {}, {&pool, 4});
+    {
+      NeverStops control;
+      const RunControl::Scope scope(&control);
+      execution->run({}, {}, {&pool, 4});
+    }
+    trace_steps(true, 64);
+    execution->run({}, {}, {&pool, 4});
+    trace_steps(false, 64);
+    CHECK(FloatEnvironment::current() == before);
+  };
+  for (const int rounding : {FE_UPWARD, FE_TOWARDZERO, FE_DOWNWARD, FE_TONEAREST}) {
+    std::fesetround(rounding);
+    run_everywhere();
+  }
+  FloatEnvironment::set(FloatEnvironment::kOurs);
+  run_everywhere();
+  FloatEnvironment::set(callers);
+  CHECK_EQ(found.others.load(), 0);
+  CHECK_EQ(found.looks.load(), 5 * 2 * (1 + 65 + 65 + 65));
+
+  // What a step throws leaves the caller's as it was, too.
+  program.steps = {{fails, nullptr, 0, 0}};
+  const auto failing = cpu_device().prepare(program, *BufferPool::process_default());
+  std::fesetround(FE_UPWARD);
+  const auto upward = FloatEnvironment::current();
+  CHECK_THROWS(failing->run({}, {}, {}), Error);
+  CHECK(FloatEnvironment::current() == upward);
+  FloatEnvironment::set(callers);
 }
 
 TEST(devices_have_names) {
