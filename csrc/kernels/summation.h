@@ -14,12 +14,18 @@ inline constexpr int64_t kLongestChunk = 256;
 // Functions of each file's own: of one that files share, the linker might keep the copy that was compiled for AVX-512.
 
 /// The elements of K in a chunk; the last one may have fewer. For sums whose other extents are no constants of the
-/// layer: the pixels of an image, the columns of an Einsum, which may hold the batch.
+/// layer: the pixels of an image.
 static inline int64_t sum_chunk(int64_t k) {
   if (k < 32) return k < 1 ? 1 : k;
   const int64_t chunk = k < 128 ? (k + 1) / 2 : (k + 3) / 4;
   return chunk < kLongestChunk ? chunk : kLongestChunk;
 }
+
+/// For products and sums of what a run computes. Such a K may be a length, which differs between requests that mean the
+/// same (attention's keys, padded or not): up to here all chunks are of one size, so that zeros at the end of K add
+/// chunks of zeros and change no bit.
+inline constexpr int64_t kLongestEven = 1024, kEvenChunk = 32;
+static inline int64_t computed_chunk(int64_t k) { return k <= kLongestEven ? kEvenChunk : kLongestChunk; }
 
 /// For a product with a B of n columns. Few columns leave FMA's latency exposed at one row, unless there are several
 /// chunks to sum side by side.

@@ -63,9 +63,9 @@ Shape as_matrix(Shape shape, bool left) {
   return shape;
 }
 
-/// The columns of a B of the file are the layer's; those of another may hold the batch.
+/// The columns of a B of the file are the layer's; those of another may hold the batch, and its rows a padded length.
 int64_t chunk_of(const NodeContext& c, int64_t k, int64_t n) {
-  return c.input(1).is_of_file() ? kernels::sum_chunk(k, n) : kernels::sum_chunk(k);
+  return c.input(1).is_of_file() ? kernels::sum_chunk(k, n) : kernels::computed_chunk(k);
 }
 
 void lower_matmul(LowerContext& c) {

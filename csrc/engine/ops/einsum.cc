@@ -70,7 +70,8 @@ void product_f32_step(const void* params, std::byte* const* io, const ExecContex
     g.m = p.m;
     g.n = g.ldc = p.n;
     g.k = g.lda = p.k;
-    g.k_chunk = kernels::sum_chunk(p.k);  // n may hold the batch, and bits must not depend on it
+    // n may hold the batch, and k a length that is padded: bits must not depend on either.
+    g.k_chunk = packs ? kernels::computed_chunk(p.k) : kernels::sum_chunk(p.k);
     g.a = reinterpret_cast<const float*>(io[1]) + i * p.m * p.k;
     g.c = reinterpret_cast<float*>(io[0]) + i * p.m * p.n;
     const auto* b = reinterpret_cast<const float*>(io[2]);
@@ -229,7 +230,7 @@ class Contraction {
     const Ref out = last && kept == e_.out ? out_ : scratch(shape.elements());
     const SumParams p{make_nest<2>(shape, {strides_of(t, kept), shape.strides()}),
                       make_nest<1>(shape_of(gone), {strides_of(t, gone)}),
-                      kernels::sum_chunk(shape_of(gone).elements())};
+                      kernels::computed_chunk(shape_of(gone).elements())};
     c_.step(dispatch<kNumberTypes>(dtype_, []<class T>() -> StepFn { return sum_step<T>; }), p, {out, t.memory},
             static_cast<double>(size_of(t.labels)));
     return dense(out, kept);

@@ -235,9 +235,9 @@ LoopNest<2> batch_nest(const Product& p) {
 }
 
 /// The columns of a B of the file are the layer's. Those of one that a run computes, or a plan from the shapes that it
-/// is for, may hold the batch, and bits must not depend on it.
+/// is for, may hold the batch, and its rows a length that is padded: bits must not depend on either.
 int64_t chunk_of(const NodeContext& c, int64_t k, int64_t n) {
-  return c.input(1).is_of_file() ? kernels::sum_chunk(k, n) : kernels::sum_chunk(k);
+  return c.input(1).is_of_file() ? kernels::sum_chunk(k, n) : kernels::computed_chunk(k);
 }
 
 /// A product in float32 or float64, as the kernel sees it.

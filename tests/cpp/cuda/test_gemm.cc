@@ -98,7 +98,7 @@ TEST(both_kernels_have_the_bits_of_the_tiers) {
       const auto a = random_floats(static_cast<size_t>(s.m * s.k), 1),
                  b = random_floats(static_cast<size_t>(s.k * s.n), 2);
       const auto bias = random_floats(static_cast<size_t>(s.n), 3);
-      for (const int64_t chunk : {kernels::sum_chunk(s.k, s.n), kernels::sum_chunk(s.k), int64_t{5}}) {
+      for (const int64_t chunk : {kernels::sum_chunk(s.k, s.n), kernels::computed_chunk(s.k), int64_t{5}}) {
         if (chunk == 5 && s.k > 300) continue;
         const auto want = on_cpu(s, isa, a, b, bias, chunk);
         for (const uint64_t seed : kSeeds) {

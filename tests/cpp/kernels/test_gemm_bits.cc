@@ -115,6 +115,15 @@ TEST(sum_chunks_make_long_sums_more_accurate) {
   }
 }
 
+TEST(chunks_of_computed_products_are_as_accurate_as_those_of_weights) {
+  for (const int64_t k : {64, 128, 384, 512, 1024, 1025, 4096}) {
+    const double weights = error_of(k, sum_chunk(k)), computed = error_of(k, computed_chunk(k));
+    std::cout << "  " << k << ": " << computed / weights << " of the error of the chunks of weights\n";
+    CHECK(computed <= 1.05 * weights);
+    CHECK(k > kLongestEven || computed_chunk(k) == kEvenChunk);  // whatever K: zeros behind its end change nothing
+  }
+}
+
 TEST(gemm_bits_do_not_depend_on_the_batch) {
   constexpr int64_t kRows = 40;
   for (const Isa isa : available_isas()) {
