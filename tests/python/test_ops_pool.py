@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+from collections.abc import Callable
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -183,3 +186,39 @@ OPS = ("MaxPool", "AveragePool", "LpPool", "GlobalMaxPool", "GlobalAveragePool",
 @pytest.mark.parametrize("case", node_test_cases(*OPS), ids=lambda c: c.name)
 def test_onnx_node(case: Any) -> None:
     check_node_test(case)
+
+
+FORCED = """
+import sys
+import numpy as np, inferkit
+with np.load(sys.argv[1]) as f:
+    given = dict(f)
+for i in range(len(given) // 2):
+    model = inferkit.Model.load(given[f"model{i}"].tobytes())
+    assert model.explain({"x0": given[f"x{i}"].shape}).steps[0].lowering == "generic"
+    print(model.run({"x0": given[f"x{i}"]})["y0"].tobytes().hex())
+"""
+
+
+def test_a_maximum_of_zero_is_positive_whichever_way_it_is_found(
+    fresh_python: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    """Zeros of both signs and subnormals, which a run takes for zeros, in every order; windows by planes, in pairs,
+    with the indices, and by the generic way."""
+    rng = np.random.default_rng(0)
+    given, expected = {}, []
+    for i, (kernel, stride, pad) in enumerate(product([(1, 1), (2, 2), (3, 2), (1, 3)], [1, 2, 3], [0, 1])):
+        x = rng.choice(np.array([0.0, -0.0, 1e-40, -1e-40, -1.0], np.float32), (2, 3, 9, 40))
+        a = {"kernel_shape": kernel, "strides": [stride] * 2, "pads": [pad if k > 1 else 0 for k in kernel] * 2}
+        want = pool("MaxPool", np.where(np.abs(x) < 1e-30, np.float32(0), x), **a).astype(np.float32)
+        case = Case("MaxPool", x, **a)
+        assert case.run()[0].tobytes() == want.tobytes()
+        y, at = Case("MaxPool", x, outputs=2, **a).run()
+        assert y.tobytes() == want.tobytes()
+        np.testing.assert_array_equal(np.where(np.abs(x.flat[at]) < 1e-30, 0, x.flat[at]), want)
+        given[f"model{i}"], given[f"x{i}"] = np.frombuffer(case.with_output_types(), np.uint8), x
+        expected.append(want.tobytes().hex())
+    np.savez(tmp_path / "in.npz", **given)
+    done = fresh_python(FORCED, str(tmp_path / "in.npz"), env={"INFERKIT_LOWERING": "MaxPool=generic"})
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == expected

@@ -8,6 +8,7 @@
 #include "engine/ops/dispatch.h"
 #include "engine/ops/reduce.h"
 #include "engine/ops/window.h"
+#include "kernels/summation.h"
 #include "platform/run_control.h"
 #include "platform/thread_pool.h"
 
@@ -103,6 +104,8 @@ void run_max(const void* params, std::byte* const* io, const ExecContext&) {
         best = v;
         where = i;
       });
+      // As the kernels for planes: zeros of both signs are +0, whichever comes first, and a subnormal is zero.
+      if constexpr (Limits::has_infinity) best += 0;
       y[o] = store<T>(best);
       if (!index) return;
       if (p.column_major && where >= 0) {
@@ -116,7 +119,7 @@ void run_max(const void* params, std::byte* const* io, const ExecContext&) {
 }
 
 /// The sum of a window in the type of its elements, in the order of the kernels for planes: down each column of the
-/// last dimension, then across them; padding adds zero.
+/// last dimension, then across them; padding adds zero. Of windows that are one chunk both ways.
 float sum_of_taps(const Window& w, const std::array<int64_t, 3>& at, const float* x) {
   const auto t0 = w.dim[0].taps(at[0]), t1 = w.dim[1].taps(at[1]), t2 = w.dim[2].taps(at[2]);
   float total = 0;
@@ -138,11 +141,49 @@ float sum_of_taps(const Window& w, const std::array<int64_t, 3>& at, const float
   return t2.last < w.dim[2].kernel ? total + 0.0f : total;
 }
 
+/// The same of any window: each column in chunks of its taps that are there, then across in chunks of all taps.
+float sum_of_many_taps(const Window& w, const std::array<int64_t, 3>& at, const float* x) {
+  const auto t0 = w.dim[0].taps(at[0]), t1 = w.dim[1].taps(at[1]), t2 = w.dim[2].taps(at[2]);
+  const int64_t down = kernels::sum_chunk(w.dim[0].kernel * w.dim[1].kernel);
+  const int64_t across = kernels::sum_chunk(w.dim[2].kernel);
+  const auto column = [&](int64_t k) {
+    float total = 0, part = 0;
+    int64_t count = 0, end = down;  // of the chunk
+    for (int64_t i = t0.first; i < t0.last; ++i) {
+      const int64_t a = t0.start + i * w.dim[0].dilation;
+      for (int64_t j = t1.first; j < t1.last; ++j, ++count) {
+        const int64_t b = t1.start + j * w.dim[1].dilation;
+        const float v = x[(a * w.dim[1].in + b) * w.dim[2].in + t2.start + k * w.dim[2].dilation];
+        if (count == end) {
+          total = end == down ? part : total + part;
+          end += down;
+          part = v;
+        } else {
+          part = count == 0 ? v : part + v;
+        }
+      }
+    }
+    return end == down ? part : total + part;
+  };
+  float total = 0;
+  bool begun = t2.first >= across;  // by chunks of padding
+  for (int64_t k = t2.first; k < t2.last;) {
+    const int64_t end = std::min(t2.last, (k / across + 1) * across);
+    float part = k % across == 0 ? column(k) : 0.0f + column(k);
+    while (++k < end) part += column(k);
+    total = begun ? total + part : part;
+    begun = true;
+  }
+  return t2.last < w.dim[2].kernel ? total + 0.0f : total;
+}
+
 /// Float32 as above, the others in double.
 template <class T>
 void run_average(const void* params, std::byte* const* io, const ExecContext&) {
   const auto& p = *static_cast<const PoolParams*>(params);
   const Window& w = p.window;
+  const auto one_chunk = [](int64_t k) { return kernels::sum_chunk(k) >= k; };
+  const bool few = one_chunk(w.dim[0].kernel * w.dim[1].kernel) && one_chunk(w.dim[2].kernel);
   WorkMeter meter;
   bool on = true;
   for (int64_t plane = 0; plane < p.planes; ++plane) {
@@ -155,7 +196,8 @@ void run_average(const void* params, std::byte* const* io, const ExecContext&) {
       for (size_t d = 0; d < 3; ++d)
         count *= (p.include_pad ? w.dim[d].taps_with_padding(at[d]) : w.dim[d].taps(at[d])).count();
       if constexpr (std::is_same_v<T, float>) {
-        y[o] = sum_of_taps(w, at, x) / static_cast<float>(std::max<int64_t>(1, count));
+        y[o] = (few ? sum_of_taps(w, at, x) : sum_of_many_taps(w, at, x)) /
+               static_cast<float>(std::max<int64_t>(1, count));
         return;
       }
       double sum = 0;

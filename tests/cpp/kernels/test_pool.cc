@@ -1,5 +1,6 @@
 #include "kernels/cpu/affine/affine.h"
 #include "kernels/cpu/pool/pool.h"
+#include "kernels/summation.h"
 #include "support.h"
 
 using namespace inferkit;
@@ -71,6 +72,40 @@ TEST(pool_any_window_and_one_on_all_tiers) {
           }
         }
       }
+    }
+  }
+}
+
+TEST(pool_average_of_long_windows_is_summed_in_chunks) {
+  for (const auto& kernel : {std::pair<int64_t, int64_t>{300, 2}, {3, 300}, {150, 40}}) {
+    const int64_t rows = kernel.first, columns = kernel.second;
+    PoolArgs args;
+    args.h = dim(rows + 2, rows, 1, 1, 0, 0);
+    args.w = dim(columns + 20, columns, columns == 2 ? 2 : 1, 1, 0, 0);
+    const auto x = random_floats(static_cast<size_t>(args.h.in * args.w.in), 1);
+    args.x = x.data();
+    const int64_t out = args.h.out * args.w.out;
+    std::vector<float> y(static_cast<size_t>(out)), expected;
+    const auto sum = [](int64_t n, auto&& term) {  // in chunks, each from its first term
+      const int64_t chunk = sum_chunk(n);
+      float total = 0;
+      for (int64_t first = 0; first < n; first += chunk) {
+        float part = term(first);
+        for (int64_t k = first + 1; k < std::min(n, first + chunk); ++k) part += term(k);
+        total = first == 0 ? part : total + part;
+      }
+      return total;
+    };
+    for (int64_t i = 0; i < out; ++i) {
+      const float* from = args.x + i / args.w.out * args.w.in + i % args.w.out * args.w.stride;
+      expected.push_back(
+          sum(columns, [&](int64_t k) { return sum(rows, [&](int64_t j) { return from[j * args.w.in + k]; }); }) /
+          static_cast<float>(rows * columns));
+    }
+    for (const Isa isa : available_isas()) {
+      args.y = y.data();
+      pool_kernels(isa).average(args, 1);
+      CHECK(same(y.data(), expected.data(), y.size()));
     }
   }
 }

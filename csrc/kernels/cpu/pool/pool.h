@@ -1,5 +1,6 @@
 // Max and average pooling of planes of float. Columns of the window are combined first, from top to bottom, then the
-// results from left to right: an output's bits depend on its window alone.
+// results from left to right, sums of both by the rule of kernels/summation.h: an output's bits depend on its window
+// alone. Rows of padding are left out, columns of it count as zeros. A maximum of zero is +0.
 #pragma once
 #include <stddef.h>
 #include <stdint.h>

@@ -2,6 +2,7 @@
 #pragma once
 #include "kernels/cpu/pool/pool.h"
 #include "kernels/cpu/simd.h"
+#include "kernels/summation.h"
 
 namespace inferkit::kernels::INFERKIT_TIER {
 
@@ -10,11 +11,35 @@ extern const PoolKernels kPool;
 namespace {
 
 struct Max {
+  static constexpr bool kAverage = false, kLong = false;
   INFERKIT_INLINE F32x16 combine(F32x16 a, F32x16 b) { return blend(is_nan(a), a, max(a, b)); }
+  /// Of zeros of both signs the greatest is +0, whatever the order in which they are seen; a subnormal is zero.
+  INFERKIT_INLINE F32x16 finish(F32x16 v, F32x16) { return v + broadcast(0); }
 };
-struct Sum {
+struct ShortSum {
+  static constexpr bool kAverage = true, kLong = false;  // one chunk each way
   INFERKIT_INLINE F32x16 combine(F32x16 a, F32x16 b) { return a + b; }
+  INFERKIT_INLINE F32x16 finish(F32x16 v, F32x16 count) { return v / count; }
 };
+struct LongSum : ShortSum {
+  static constexpr bool kLong = true;
+};
+
+/// at(0), at(1)... at(taps - 1) combined, long sums in chunks; taps > 0.
+template <class Op, class At>
+INFERKIT_INLINE F32x16 combine_taps(int64_t taps, int64_t chunk, At at) {
+  F32x16 v = at(0);
+  int64_t end = Op::kLong && chunk < taps ? chunk : taps;
+  for (int64_t k = 1; k < end; ++k) v = Op::combine(v, at(k));
+  while (Op::kLong && end < taps) {
+    F32x16 part = at(end);
+    int64_t k = end + 1;
+    end = taps - end < chunk ? taps : end + chunk;
+    for (; k < end; ++k) part = Op::combine(part, at(k));
+    v = Op::combine(v, part);
+  }
+  return v;
+}
 
 /// Lanes p[0], p[stride], p[2 stride]...; kStride 0 stands for any.
 template <int kStride>
@@ -52,30 +77,30 @@ INFERKIT_INLINE float divisor(const PoolDim& d, int64_t o, bool include_pad) {
 /// row[j] = the taps' elements of column j, combined.
 template <class Op>
 INFERKIT_INLINE void combine_rows(const PoolArgs& a, const TapRange& t, const float* x, float* row) {
-  const int64_t width = a.w.in, step = a.h.dilation * width;
+  const int64_t width = a.w.in, step = a.h.dilation * width, taps = t.last - t.first, chunk = sum_chunk(a.h.kernel);
   x += (t.start + t.first * a.h.dilation) * width;
   for (int64_t j = 0; j < width; j += kLanes) {
     const int64_t n = width - j;
     if (n >= kLanes) {
-      F32x16 v = load(x + j);
-      for (int64_t k = 1; k < t.last - t.first; ++k) v = Op::combine(v, load(x + j + k * step));
-      store(row + j, v);
+      store(row + j, combine_taps<Op>(taps, chunk, [=](int64_t k) INFERKIT_LAMBDA { return load(x + j + k * step); }));
     } else {
-      F32x16 v = load_partial(x + j, n);
-      for (int64_t k = 1; k < t.last - t.first; ++k) v = Op::combine(v, load_partial(x + j + k * step, n));
-      store_partial(row + j, v, n);
+      store_partial(
+          row + j,
+          combine_taps<Op>(taps, chunk, [=](int64_t k) INFERKIT_LAMBDA { return load_partial(x + j + k * step, n); }),
+          n);
     }
   }
 }
 
-template <class Op, bool kAverage, int kStride>
+template <class Op, int kStride>
 INFERKIT_INLINE void pool_planes(const PoolArgs& a, int64_t planes) {
   alignas(64) float row[kPoolRow];
   alignas(64) float across[kPoolRow];
-  const float fill = kAverage ? 0.0f : -__builtin_inff();
-  const int64_t used = pool_row_elements(a.w);
+  const float fill = Op::kAverage ? 0.0f : -__builtin_inff();
+  const int64_t used = pool_row_elements(a.w), chunk = sum_chunk(a.w.kernel);
+  const int64_t stride = a.w.stride, dilation = a.w.dilation;
   for (int64_t j = 0; j < used; ++j) row[j] = fill;
-  if (kAverage) {
+  if (Op::kAverage) {
     for (int64_t o = 0; o < (a.w.out + 15) / 16 * 16; ++o)
       across[o] = o < a.w.out ? divisor(a.w, o, a.include_pad) : 1.0f;
   }
@@ -88,13 +113,13 @@ INFERKIT_INLINE void pool_planes(const PoolArgs& a, int64_t planes) {
         combine_rows<Op>(a, t, x, row + a.w.pad_begin);
       else
         for (int64_t j = 0; j < a.w.in; ++j) row[a.w.pad_begin + j] = fill;
-      const F32x16 down = broadcast(kAverage ? divisor(a.h, oh, a.include_pad) : 1.0f);
+      const F32x16 down = broadcast(Op::kAverage ? divisor(a.h, oh, a.include_pad) : 1.0f);
       for (int64_t o = 0; o < a.w.out; o += kLanes) {
-        const float* p = row + o * a.w.stride;
-        F32x16 v = load_strided<kStride>(p, a.w.stride);
-        for (int64_t k = 1; k < a.w.kernel; ++k)
-          v = Op::combine(v, load_strided<kStride>(p + k * a.w.dilation, a.w.stride));
-        if (kAverage) v = v / (down * load(across + o));
+        const float* p = row + o * stride;
+        F32x16 v = combine_taps<Op>(a.w.kernel, chunk, [=](int64_t k) INFERKIT_LAMBDA {
+          return load_strided<kStride>(p + k * dilation, stride);
+        });
+        v = Op::finish(v, Op::kAverage ? down * load(across + o) : down);
         if (a.w.out - o >= kLanes)
           store(y + o, v);
         else
@@ -111,22 +136,17 @@ INFERKIT_INLINE bool in_pairs(const PoolArgs& a) {
 
 /// The taps' elements of up to sixteen columns, combined.
 template <class Op>
-INFERKIT_INLINE F32x16 combine_columns(const float* x, int64_t step, int64_t taps, int64_t columns) {
-  if (columns >= kLanes) {
-    F32x16 v = load(x);
-    for (int64_t k = 1; k < taps; ++k) v = Op::combine(v, load(x + k * step));
-    return v;
-  }
+INFERKIT_INLINE F32x16 combine_columns(const float* x, int64_t step, int64_t taps, int64_t chunk, int64_t columns) {
+  if (columns >= kLanes)
+    return combine_taps<Op>(taps, chunk, [=](int64_t k) INFERKIT_LAMBDA { return load(x + k * step); });
   if (columns <= 0) return broadcast(0);
-  F32x16 v = load_partial(x, columns);
-  for (int64_t k = 1; k < taps; ++k) v = Op::combine(v, load_partial(x + k * step, columns));
-  return v;
+  return combine_taps<Op>(taps, chunk, [=](int64_t k) INFERKIT_LAMBDA { return load_partial(x + k * step, columns); });
 }
 
-template <class Op, bool kAverage>
+template <class Op>
 INFERKIT_INLINE void pool_pairs(const PoolArgs& a, int64_t planes) {
-  const int64_t step = a.h.dilation * a.w.in;
-  const F32x16 fill = broadcast(kAverage ? 0.0f : -__builtin_inff());
+  const int64_t step = a.h.dilation * a.w.in, chunk = sum_chunk(a.h.kernel);
+  const F32x16 fill = broadcast(Op::kAverage ? 0.0f : -__builtin_inff());
   const float* x = a.x;
   float* y = a.y;
   for (int64_t plane = 0; plane < planes; ++plane, x += a.h.in * a.w.in) {
@@ -134,16 +154,16 @@ INFERKIT_INLINE void pool_pairs(const PoolArgs& a, int64_t planes) {
       const TapRange t = taps_of(a.h, oh, a.h.in, true);
       const int64_t taps = t.last - t.first;
       const float* from = x + (t.start + t.first * a.h.dilation) * a.w.in;
-      const F32x16 count = broadcast(kAverage ? divisor(a.h, oh, a.include_pad) * 2.0f : 1.0f);
+      const F32x16 count = broadcast(Op::kAverage ? divisor(a.h, oh, a.include_pad) * 2.0f : 1.0f);
       for (int64_t o = 0; o < a.w.out; o += kLanes) {
         const int64_t left = a.w.out - o;
         F32x16 v = fill;
         if (taps > 0) {
-          const F32x16 low = combine_columns<Op>(from + 2 * o, step, taps, 2 * left);
-          const F32x16 high = combine_columns<Op>(from + 2 * o + kLanes, step, taps, 2 * left - kLanes);
+          const F32x16 low = combine_columns<Op>(from + 2 * o, step, taps, chunk, 2 * left);
+          const F32x16 high = combine_columns<Op>(from + 2 * o + kLanes, step, taps, chunk, 2 * left - kLanes);
           v = Op::combine(evens(low, high), odds(low, high));
         }
-        if (kAverage) v = v / count;
+        v = Op::finish(v, count);
         if (left >= kLanes)
           store(y + o, v);
         else
@@ -153,19 +173,24 @@ INFERKIT_INLINE void pool_pairs(const PoolArgs& a, int64_t planes) {
   }
 }
 
-template <class Op, bool kAverage>
+template <class Op>
 void pool(const PoolArgs& a, int64_t planes) {
-  if (in_pairs(a)) return pool_pairs<Op, kAverage>(a, planes);
+  if (in_pairs(a)) return pool_pairs<Op>(a, planes);
   if (a.w.stride == 1)
-    pool_planes<Op, kAverage, 1>(a, planes);
+    pool_planes<Op, 1>(a, planes);
   else if (a.w.stride == 2)
-    pool_planes<Op, kAverage, 2>(a, planes);
+    pool_planes<Op, 2>(a, planes);
   else
-    pool_planes<Op, kAverage, 0>(a, planes);
+    pool_planes<Op, 0>(a, planes);
+}
+
+void average(const PoolArgs& a, int64_t planes) {
+  const bool one_chunk = sum_chunk(a.h.kernel) >= a.h.kernel && sum_chunk(a.w.kernel) >= a.w.kernel;
+  one_chunk ? pool<ShortSum>(a, planes) : pool<LongSum>(a, planes);
 }
 
 }  // namespace
 
-const PoolKernels kPool = {compiled_isa, pool<Max, false>, pool<Sum, true>};
+const PoolKernels kPool = {compiled_isa, pool<Max>, average};
 
 }  // namespace inferkit::kernels::INFERKIT_TIER

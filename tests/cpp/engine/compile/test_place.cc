@@ -101,9 +101,13 @@ std::vector<Known> others() {
     return Case{.op = std::move(op), .inputs = {std::move(x)}, .attributes = {{"kernel_shape", std::move(kernel)}}};
   };
   return {
-      {"gemm", bytes({1, 8, 9, 9}, {3, 8, 3, 3}, 1)},   {"taps", bytes({1, 8, 9, 9}, {2, 8, 3, 3}, 1)},
-      {"taps", bytes({1, 8, 9, 9}, {8, 1, 3, 3}, 8)},   {"planes", pool("MaxPool", {1, 3, 9, 9}, {3, 3})},
-      {"planes", pool("AveragePool", {1, 3, 19}, {3})}, {"generic", pool("MaxPool", {1, 3, 5, 5, 5}, {2, 2, 2})},
+      {"gemm", bytes({1, 8, 9, 9}, {3, 8, 3, 3}, 1)},
+      {"taps", bytes({1, 8, 9, 9}, {2, 8, 3, 3}, 1)},
+      {"taps", bytes({1, 8, 9, 9}, {8, 1, 3, 3}, 8)},
+      {"planes", pool("MaxPool", {1, 3, 9, 9}, {3, 3})},
+      {"planes", pool("AveragePool", {1, 3, 19}, {3})},
+      {"planes", pool("AveragePool", {1, 2, 150, 90}, {140, 70})},
+      {"generic", pool("MaxPool", {1, 3, 5, 5, 5}, {2, 2, 2})},
   };
 }
 
