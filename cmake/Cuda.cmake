@@ -12,20 +12,31 @@ if(INFERKIT_CUDA AND NOT CMAKE_CROSSCOMPILING)
     execute_process(COMMAND ${INFERKIT_NVCC} --version OUTPUT_VARIABLE version)
     string(REGEX MATCH "V([0-9]+\\.[0-9]+)" version "${version}")
     set(version "${CMAKE_MATCH_1}")
-    # It preprocesses with the C++ compiler, which may be one that it does not take; and later ones drop old chips.
+    # It preprocesses with a C++ compiler, which may be one that it does not take; and later ones drop old chips.
+    # Nothing that the other one makes gets into the image.
     file(WRITE ${CMAKE_BINARY_DIR}/generated/cuda_check.cu "__global__ void check() {}\n")
-    execute_process(
-      COMMAND ${INFERKIT_NVCC} -ccbin ${CMAKE_CXX_COMPILER} -std=c++20 ${architectures} --threads=4 -fatbin -o
-              ${CMAKE_BINARY_DIR}/generated/cuda_check.fatbin ${CMAKE_BINARY_DIR}/generated/cuda_check.cu
-      RESULT_VARIABLE failed
-      OUTPUT_VARIABLE output
-      ERROR_VARIABLE output)
+    foreach(candidate ${CMAKE_CXX_COMPILER} g++)
+      execute_process(
+        COMMAND ${INFERKIT_NVCC} -ccbin ${candidate} -std=c++20 ${architectures} --threads=4 -fatbin -o
+                ${CMAKE_BINARY_DIR}/generated/cuda_check.fatbin ${CMAKE_BINARY_DIR}/generated/cuda_check.cu
+        RESULT_VARIABLE failed
+        OUTPUT_VARIABLE output
+        ERROR_VARIABLE output)
+      if(NOT failed)
+        set(host_compiler ${candidate})
+        break()
+      endif()
+      message(STATUS "nvcc cannot compile with ${candidate}: ${output}")
+    endforeach()
     if(NOT version OR version VERSION_LESS 12.8) # the first that knows all of the targets
       message(STATUS "nvcc ${version} is too old for CUDA kernels, which need 12.8: ${INFERKIT_NVCC}")
-    elseif(failed)
-      message(STATUS "nvcc cannot compile with ${CMAKE_CXX_COMPILER}: ${output}")
-    else()
+    elseif(NOT failed)
       set(INFERKIT_CUDA_TARGETS sm_80 sm_90 sm_100 ptx)
+    endif()
+    # Drivers of CUDA 12 read the denser images from 550 on, and others from 525 on.
+    set(denser "")
+    if(version VERSION_GREATER_EQUAL 13.0)
+      set(denser --compress-mode=size)
     endif()
   endif()
   if(NOT INFERKIT_CUDA_TARGETS AND NOT INFERKIT_CUDA STREQUAL "AUTO")
@@ -54,9 +65,9 @@ if(INFERKIT_CUDA_TARGETS)
   endif()
   add_custom_command(
     OUTPUT ${image}.fatbin
-    COMMAND ${INFERKIT_NVCC} -ccbin ${CMAKE_CXX_COMPILER} -std=c++20 -O3 -fmad=false -ftz=true -prec-div=true
+    COMMAND ${INFERKIT_NVCC} -ccbin ${host_compiler} -std=c++20 -O3 -fmad=false -ftz=true -prec-div=true
             -prec-sqrt=true -diag-suppress=1675 -I${CMAKE_CURRENT_SOURCE_DIR}/csrc
-            ${architectures} --threads=4 --compress-mode=size ${no_spills} -MD -MF ${image}.d -fatbin -o
+            ${architectures} --threads=4 ${denser} ${no_spills} -MD -MF ${image}.d -fatbin -o
             ${image}.fatbin ${image}.cu
     DEPENDS ${image}.cu ${cuda_kernels}
     DEPFILE ${image}.d

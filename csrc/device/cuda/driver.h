@@ -22,7 +22,8 @@ inline constexpr Result kOutOfMemory = 2;
 inline constexpr int kMajor = 75, kMinor = 76;  // CUdevice_attribute: the compute capability
 inline constexpr unsigned kNonBlocking = 1;     // CU_STREAM_NON_BLOCKING
 inline constexpr unsigned kPortable = 1, kMapped = 2;
-inline constexpr int kThreadLocal = 1;  // CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
+inline constexpr int kThreadLocal = 1;                         // CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
+inline constexpr int kLocalBytes = 3, kMostDynamicShared = 8;  // CUfunction_attribute
 
 // name in Driver, symbol, parameters
 #define INFERKIT_CUDA_DRIVER(X)                                                                                  \
@@ -41,10 +42,11 @@ inline constexpr int kThreadLocal = 1;  // CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
   X(memory_info, cuMemGetInfo_v2, (size_t* free, size_t* total))                                                 \
   X(host_allocate, cuMemHostAlloc, (void** memory, size_t bytes, unsigned flags))                                \
   X(host_free, cuMemFreeHost, (void* memory))                                                                    \
-  X(copy_to_device, cuMemcpyHtoD_v2, (Address to, const void* from, size_t bytes))                               \
   X(copy_async, cuMemcpyAsync, (Address to, Address from, size_t bytes, Stream stream))                          \
   X(module_load, cuModuleLoadData, (Module * module, const void* image))                                         \
   X(module_function, cuModuleGetFunction, (Function * function, Module module, const char* name))                \
+  X(function_get, cuFuncGetAttribute, (int* value, int attribute, Function function))                            \
+  X(function_set, cuFuncSetAttribute, (Function function, int attribute, int value))                             \
   X(launch, cuLaunchKernel,                                                                                      \
     (Function function, unsigned blocks_x, unsigned blocks_y, unsigned blocks_z, unsigned threads_x,             \
      unsigned threads_y, unsigned threads_z, unsigned shared_bytes, Stream stream, void** params, void** extra)) \
@@ -53,6 +55,7 @@ inline constexpr int kThreadLocal = 1;  // CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
   X(stream_synchronize, cuStreamSynchronize, (Stream stream))                                                    \
   X(capture_begin, cuStreamBeginCapture_v2, (Stream stream, int mode))                                           \
   X(capture_end, cuStreamEndCapture, (Stream stream, Graph * graph))                                             \
+  X(capture_mode, cuThreadExchangeStreamCaptureMode, (int* mode))                                                \
   X(graph_instantiate, cuGraphInstantiateWithFlags, (GraphExec * exec, Graph graph, unsigned long long flags))   \
   X(graph_launch, cuGraphLaunch, (GraphExec exec, Stream stream))                                                \
   X(graph_exec_destroy, cuGraphExecDestroy, (GraphExec exec))                                                    \

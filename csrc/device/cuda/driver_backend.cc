@@ -1,4 +1,5 @@
-// A CUDA device of the driver. Nothing here has run on a device yet.
+// A CUDA device of the driver. Nothing here has run on a device yet; the tests run it over a driver of their own
+// (tests/cuda_on_host/driver.cc).
 #include <array>
 #include <map>
 #include <mutex>
@@ -10,6 +11,7 @@
 #include "device/cuda/cuda.h"
 #include "device/cuda/driver.h"
 #include "device/cuda/image.h"
+#include "platform/fork.h"
 
 namespace inferkit {
 namespace {
@@ -19,21 +21,43 @@ using driver::Address;
 /// Throws what `error` is.
 void require(driver::Result error, const char* what) {
   if (error == 0) return;
-  throw Error(ErrorCode::kDevice, cat("the CUDA device failed to ", what, ": ", driver::driver().describe(error)));
+  // A graph, a stream or a kernel needs memory of the device as well.
+  const ErrorCode code = error == driver::kOutOfMemory ? ErrorCode::kPoolExhausted : ErrorCode::kDevice;
+  throw Error(code, cat("the CUDA device failed to ", what, ": ", driver::driver().describe(error)));
 }
 
 Address address_of(const void* memory) { return reinterpret_cast<Address>(memory); }
 
-/// Makes the device's context that of this thread while it lives: the thread's own comes back.
+/// The context of a device, which a child of fork() does not inherit.
+struct Context {
+  driver::Context handle = nullptr;
+  uint32_t generation = fork_generation();
+};
+
+/// Makes the device's context that of this thread while it lives: the thread's own comes back. So does the thread's way
+/// with captures of others: as it is by default, a call that allocates would break a capture that another library has
+/// begun on another thread, and fail.
 class Current {
  public:
-  explicit Current(driver::Context context) { require(driver::driver().context_push(context), "enter its context"); }
+  explicit Current(const Context& context) {
+    if (context.generation != fork_generation()) {
+      throw Error(ErrorCode::kDevice,
+                  "this process was forked off one that uses the CUDA device, and a driver does not survive that: "
+                  "start processes with the method \"spawn\", or load models for CUDA after the fork alone");
+    }
+    require(driver::driver().context_push(context.handle), "enter its context");
+    driver::driver().capture_mode(&mode_);
+  }
   ~Current() {
+    driver::driver().capture_mode(&mode_);
     driver::Context ours = nullptr;
     driver::driver().context_pop(&ours);
   }
   Current(const Current&) = delete;
   Current& operator=(const Current&) = delete;
+
+ private:
+  int mode_ = driver::kThreadLocal;  // exchanged: while this lives, what the thread had
 };
 
 class DriverStream {
@@ -50,7 +74,7 @@ class DriverStream {
 
 class DriverGraph final : public CudaGraph {
  public:
-  DriverGraph(driver::Context context, std::unique_ptr<DriverStream> stream, driver::Graph graph)
+  DriverGraph(const Context& context, std::unique_ptr<DriverStream> stream, driver::Graph graph)
       : context_(context), stream_(std::move(stream)) {
     const driver::Result error = driver::driver().graph_instantiate(&exec_, graph, 0);
     driver::driver().graph_destroy(graph);
@@ -71,7 +95,7 @@ class DriverGraph final : public CudaGraph {
   }
 
  private:
-  const driver::Context context_;
+  const Context context_;
   std::unique_ptr<DriverStream> stream_;
   driver::GraphExec exec_ = nullptr;
 };
@@ -79,21 +103,44 @@ class DriverGraph final : public CudaGraph {
 /// The kernels of a context.
 class Kernels {
  public:
-  void load() { require(driver::driver().module_load(&module_, cuda_image), "load its kernels"); }
+  void load() {
+    const driver::Result error = driver::driver().module_load(&module_, cuda_image);
+    if (error == 0) return;
+    int version = 0;
+    driver::driver().driver_version(&version);
+    require(error, cat("load the kernels of this build (", cuda_targets, ") with a driver for CUDA ", version / 1000,
+                       ".", version % 1000 / 10, ", which must not be older than the nvcc that compiled them")
+                       .c_str());
+  }
   driver::Function get(const KernelLaunch& what) {
     const std::scoped_lock lock(mutex_);
-    driver::Function& held = functions_[what.kernel];
-    if (!held) {
+    Held& held = functions_[what.kernel];
+    const driver::Driver& driver = driver::driver();
+    if (!held.function) {
+      driver::Function found = nullptr;
       const std::string name = cat("inferkit_", what.name);
-      require(driver::driver().module_function(&held, module_, name.c_str()), "find a kernel");
+      require(driver.module_function(&found, module_, name.c_str()), "find a kernel");
+      // Asking for an attribute loads what the driver would load at the first launch, which may be while it captures.
+      int bytes = 0;
+      require(driver.function_get(&bytes, driver::kLocalBytes, found), "load a kernel");
+      held.function = found;
     }
-    return held;
+    if (what.shared_bytes > held.shared_bytes) {
+      require(driver.function_set(held.function, driver::kMostDynamicShared, static_cast<int>(what.shared_bytes)),
+              "leave a kernel the shared memory that it needs");
+      held.shared_bytes = what.shared_bytes;
+    }
+    return held.function;
   }
 
  private:
+  struct Held {
+    driver::Function function = nullptr;
+    size_t shared_bytes = size_t{48} << 10;  // what every launch may have without being asked
+  };
   driver::Module module_ = nullptr;
   std::mutex mutex_;  // for functions_
-  std::map<size_t, driver::Function> functions_;
+  std::map<size_t, Held> functions_;
 };
 
 class DriverQueue final : public LaunchQueue {
@@ -131,9 +178,10 @@ class DriverBackend final : public CudaBackend {
   explicit DriverBackend(int index) {
     driver::Device device = 0;
     require(driver::driver().device_get(&device, index), "answer");
-    require(driver::driver().context_retain(&context_, device), "make a context");
+    require(driver::driver().context_retain(&context_.handle, device), "make a context");
     const Current current(context_);
     kernels_.load();
+    uploads_ = std::make_unique<DriverStream>();
   }
 
   void* allocate(size_t bytes) override {
@@ -167,7 +215,10 @@ class DriverBackend final : public CudaBackend {
   }
   void upload(void* to, const void* from, size_t bytes) override {
     const Current current(context_);
-    require(driver::driver().copy_to_device(address_of(to), from, bytes), "take weights");
+    // A copy from memory that is not pinned returns when it has been read, and not when it has arrived: streams that do
+    // not wait for each other would not wait for that.
+    require(driver::driver().copy_async(address_of(to), address_of(from), bytes, uploads_->get()), "take weights");
+    require(driver::driver().stream_synchronize(uploads_->get()), "take weights");
   }
   std::unique_ptr<CudaGraph> capture(const FunctionRef<void(LaunchQueue&)>& record) override {
     const Current current(context_);
@@ -197,8 +248,9 @@ class DriverBackend final : public CudaBackend {
     }
   }
 
-  driver::Context context_ = nullptr;
+  Context context_;
   Kernels kernels_;
+  std::unique_ptr<DriverStream> uploads_;  // one for all: the copies of constants are few
 };
 
 constexpr int kLeastMajor = 8;  // of the compute capability that kernels are compiled for

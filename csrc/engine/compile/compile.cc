@@ -83,7 +83,8 @@ void Compiler::finish() {
     }
   }
   constexpr double kMostNanos = 1e17;  // years, and no overflow where some are added
-  const double nanos = work_ + kNanosPerStep * static_cast<double>(plan_->steps.size());
+  const double once = options_.device->kind() == DeviceKind::kCuda ? kNanosPerGraph : 0;
+  const double nanos = work_ + once + nanos_per_step() * static_cast<double>(plan_->steps.size());
   plan_->estimated_nanos = static_cast<int64_t>(std::clamp(nanos, 0.0, kMostNanos));
   if (plan_->next) plan_->estimated_nanos += kStageNanos;
   for (auto& constant : constants_) plan_->owners.push_back(std::move(constant));

@@ -23,7 +23,7 @@ void Compiler::note_node(size_t n, const NodeFacts& known, size_t first_step, si
   note.first_step = first_step;
   note.steps = plan_->steps.size() - first_step;
   note.scratch_bytes = scratch_bytes;
-  note.nanos = work + kNanosPerStep * static_cast<double>(note.steps);
+  note.nanos = work + nanos_per_step() * static_cast<double>(note.steps);
   for (size_t i = 0; i < known.in.size(); ++i) {
     const TensorFacts* f = known.in[i];
     if (!f) continue;
@@ -51,7 +51,7 @@ void Compiler::note_copy(ValueId id) {
   note.read_bytes = note.written_bytes = bytes_of(f);
   note.first_step = plan_->steps.size() - 1;
   note.steps = 1;
-  note.nanos = static_cast<double>(bytes_of(f)) / kCopiedPerNano + kNanosPerStep;
+  note.nanos = static_cast<double>(bytes_of(f)) / kCopiedPerNano + nanos_per_step();
   options_.notes->nodes.push_back(std::move(note));
 }
 

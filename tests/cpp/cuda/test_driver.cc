@@ -48,6 +48,8 @@ static_assert(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR == driver::kMinor);
 static_assert(CU_STREAM_NON_BLOCKING == driver::kNonBlocking);
 static_assert(CU_MEMHOSTALLOC_PORTABLE == driver::kPortable && CU_MEMHOSTALLOC_DEVICEMAP == driver::kMapped);
 static_assert(CU_STREAM_CAPTURE_MODE_THREAD_LOCAL == driver::kThreadLocal);
+static_assert(CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES == driver::kLocalBytes);
+static_assert(CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES == driver::kMostDynamicShared);
 
 // Enums of CUDA's are ints of ours, and its pointers and handles pointers.
 template <class T>

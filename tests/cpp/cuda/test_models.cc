@@ -1,10 +1,6 @@
 // Whole models on the tests' CUDA device, to the bit as on the CPU.
-#include <algorithm>
-
-#include "../engine/graphs.h"
 #include "backend_on_host.h"
-#include "base/error.h"
-#include "support.h"
+#include "models.h"
 
 using namespace inferkit;
 using namespace inferkit::testing;
@@ -12,46 +8,6 @@ using namespace inferkit::testing;
 namespace {
 
 using cuda_on_host::Figures;
-
-struct Input {
-  DType dtype;
-  Shape shape;
-  std::vector<std::byte> bytes;
-};
-Input floats(Shape shape, uint32_t seed) {
-  const auto values = random_floats(static_cast<size_t>(shape.elements()), seed, -2, 2);
-  Input out{DType::kF32, shape, std::vector<std::byte>(values.size() * 4)};
-  std::memcpy(out.bytes.data(), values.data(), out.bytes.size());
-  return out;
-}
-Input integers(Shape shape, const std::vector<int64_t>& values) {
-  Input out{DType::kI64, shape, std::vector<std::byte>(values.size() * 8)};
-  std::memcpy(out.bytes.data(), values.data(), out.bytes.size());
-  return out;
-}
-
-std::vector<std::vector<std::byte>> answers(Model& model, const std::vector<Input>& inputs) {
-  std::vector<TensorView> views;
-  for (const Input& in : inputs) views.push_back({in.dtype, in.shape, in.bytes.data()});
-  VectorSink sink;
-  if (const Status status = model.run(views, sink); !status.ok()) throw Error(status);
-  return sink.values;
-}
-
-/// The CPU's answers are of the active tier.
-bool comparable() {
-  const auto fusing = fusing_isas();
-  if (std::ranges::find(fusing, active_isa()) == fusing.end()) skipped() = "the active tier has other bits than CUDA";
-  return skipped().empty();
-}
-
-ModelOptions on(Device& device) {
-  ModelOptions options;
-  options.device = &device;
-  return options;
-}
-
-std::string data(const char* name) { return std::string(INFERKIT_TEST_DATA) + "/" + name; }
 
 /// Loads the file for both, and compares runs on inputs(batch, seed).
 template <class Inputs>
@@ -62,21 +18,7 @@ void same_on_both(const std::string& path, std::initializer_list<int64_t> batche
   {
     const auto there = Model::load(path, on(*device));
     const auto here = Model::load(path);
-    for (const int64_t batch : batches) {
-      for (const uint64_t seed : kSeeds) {
-        figures.seed = 1000 * seed;
-        const auto in = inputs(batch, static_cast<uint32_t>(seed));
-        const auto got = answers(*there, in), want = answers(*here, in);
-        CHECK_EQ(got.size(), want.size());
-        for (size_t i = 0; i < want.size(); ++i) {
-          CHECK_EQ(got[i].size(), want[i].size());
-          const auto* a = reinterpret_cast<const float*>(got[i].data());
-          const auto* b = reinterpret_cast<const float*>(want[i].data());
-          const size_t n = want[i].size() / sizeof(float);
-          if (!same_values(a, b, n, cat(path, ", batch ", batch, ", output ", i, ", seed ", seed))) return;
-        }
-      }
-    }
+    if (!same_answers(*there, *here, path, batches, inputs, [&](uint64_t seed) { figures.seed = 1000 * seed; })) return;
     CHECK(figures.launches > 0);
     CHECK_EQ(figures.captures, static_cast<int64_t>(batches.size()));  // the second run of a shape is its graph alone
   }
@@ -92,19 +34,6 @@ TEST(an_mlp_has_the_bits_of_the_cpu) {
 TEST(the_digits_example_has_the_bits_of_the_cpu) {
   same_on_both(data("../../examples/digits.onnx"), {1, 9, 33},
                [](int64_t batch, uint32_t seed) { return std::vector<Input>{floats({batch, 64}, seed)}; });
-}
-
-std::vector<Input> sentences(int64_t batch, int64_t length, uint32_t seed) {
-  std::mt19937 draw(seed);
-  std::vector<int64_t> ids, mask;
-  for (int64_t row = 0; row < batch; ++row) {
-    const auto words = 1 + static_cast<int64_t>(draw()) % length;
-    for (int64_t i = 0; i < length; ++i) {
-      ids.push_back(static_cast<int64_t>(draw() % 30));
-      mask.push_back(i < words ? 1 : 0);
-    }
-  }
-  return {integers({batch, length}, ids), integers({batch, length}, mask)};
 }
 
 TEST(an_encoder_has_the_bits_of_the_cpu) {

@@ -1,0 +1,456 @@
+#include "device/cuda/driver.h"
+
+#include <atomic>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <iostream>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "driver_on_host.h"
+#include "kernels_on_host.h"
+#include "platform/float_environment.h"
+
+// The types of the driver's handles, by the names that device/cuda/driver.h declares in its own namespace.
+namespace inferkit::driver {
+struct CUctx_st {
+  Device device;
+};
+struct CUmod_st {};
+struct CUfunc_st {
+  const kernels::cuda::KernelInfo* info;
+  size_t number;
+  bool loaded = false;
+  size_t most_shared = size_t{48} << 10;
+};
+struct CUgraph_st {
+  std::vector<std::function<void()>> work;
+};
+struct CUgraphExec_st {
+  std::vector<std::function<void()>> work;
+};
+struct CUstream_st {
+  bool capturing = false, broken = false;
+  std::vector<std::function<void()>> captured, pending;
+};
+}  // namespace inferkit::driver
+
+namespace inferkit::driver {
+namespace {
+
+enum : Result {
+  kSuccess = 0,
+  kInvalidValue = 1,
+  kNotInitialized = 3,
+  kInvalidDevice = 101,
+  kInvalidContext = 201,
+  kInvalidHandle = 400,
+  kNotFound = 500,
+  kIllegalAddress = 700,
+  kCaptureUnsupported = 900,
+  kCaptureInvalidated = 901
+};
+
+struct Held {
+  size_t bytes;
+  bool pinned;
+};
+
+/// Never destroyed: who holds memory of the device at the end of the process gives it back then.
+struct State {
+  std::mutex mutex;  // for all that follows
+  bool started = false;
+  std::map<uintptr_t, Held> blocks;
+  std::set<Stream> streams;
+  std::set<Graph> graphs;
+  std::set<GraphExec> execs;
+  std::map<std::string, std::unique_ptr<CUfunc_st>> functions;
+  CUctx_st contexts[2] = {{0}, {1}};
+  CUmod_st module;
+  int64_t memory = int64_t{1} << 34;
+  std::atomic<int64_t> launches{0}, captures{0};
+  std::atomic<uint64_t> seed{1};
+  std::atomic<bool> breaks{false}, broken{false};
+};
+State& state() {
+  static State& all = *new State;
+  return all;
+}
+
+thread_local std::vector<Context> current;
+thread_local Stream capturing = nullptr;  // of this thread
+thread_local int mode = 0;                // CU_STREAM_CAPTURE_MODE_GLOBAL
+
+/// Says why on stderr: an error's number alone would not tell.
+Result refuse(Result error, const std::string& why) {
+  std::cerr << "libcuda.so.1 of the tests: " << why << "\n";
+  return error;
+}
+
+Result check(const char* what) {
+  if (!state().started) return refuse(kNotInitialized, std::string(what) + " before cuInit");
+  if (current.empty()) return refuse(kInvalidContext, std::string(what) + " without a context");
+  return state().broken ? kIllegalAddress : kSuccess;
+}
+/// What allocates, or waits for a device, may not stand in a capture of this thread, and breaks it.
+Result check_unsafe(const char* what) {
+  if (const Result error = check(what)) return error;
+  if (!capturing) return kSuccess;
+  capturing->broken = true;
+  return refuse(kCaptureUnsupported, std::string(what) + " during a capture");
+}
+
+enum class Place { kElsewhere, kDevice, kPinned, kBeyond };
+Place place(Address address, size_t bytes) {
+  State& s = state();
+  auto after = s.blocks.upper_bound(address);
+  if (after == s.blocks.begin()) return Place::kElsewhere;
+  const auto& [begin, held] = *--after;
+  if (address - begin >= held.bytes) return Place::kElsewhere;
+  if (address - begin + bytes > held.bytes) return Place::kBeyond;
+  return held.pinned ? Place::kPinned : Place::kDevice;
+}
+
+void* poisoned(size_t bytes) {
+  constexpr size_t kAlign = 256;
+  void* const memory = std::aligned_alloc(kAlign, (bytes + kAlign - 1) / kAlign * kAlign);
+  if (memory) std::memset(memory, 0xff, bytes);
+  return memory;
+}
+
+Result allocate(uintptr_t& out, size_t bytes, bool pinned) {
+  State& s = state();
+  if (bytes == 0) return kInvalidValue;
+  const std::scoped_lock lock(s.mutex);
+  if (!pinned && static_cast<int64_t>(bytes) > s.memory) return kOutOfMemory;
+  void* const memory = poisoned(bytes);
+  if (!memory) return kOutOfMemory;
+  if (!pinned) s.memory -= static_cast<int64_t>(bytes);
+  out = reinterpret_cast<uintptr_t>(memory);
+  s.blocks[out] = {bytes, pinned};
+  return kSuccess;
+}
+Result release(uintptr_t at, bool pinned, const char* what) {
+  State& s = state();
+  const std::scoped_lock lock(s.mutex);
+  const auto found = s.blocks.find(at);
+  if (found == s.blocks.end() || found->second.pinned != pinned) {
+    return refuse(kInvalidValue, std::string(what) + " of what is no such block");
+  }
+  if (!pinned) s.memory += static_cast<int64_t>(found->second.bytes);
+  s.blocks.erase(found);
+  std::free(reinterpret_cast<void*>(at));
+  return kSuccess;
+}
+
+bool known(Stream stream) {
+  const std::scoped_lock lock(state().mutex);
+  return state().streams.contains(stream);
+}
+
+/// Into the capture, or late.
+Result put(Stream stream, std::function<void()> work) {
+  if (stream->broken) return kCaptureInvalidated;
+  (stream->capturing ? stream->captured : stream->pending).push_back(std::move(work));
+  return kSuccess;
+}
+
+Result do_all(Stream stream) {
+  State& s = state();
+  const FloatEnvironment flushing;  // the kernels are compiled with -ftz=true
+  try {
+    for (const auto& work : std::exchange(stream->pending, {})) work();
+  } catch (const std::exception& error) {
+    s.broken = true;
+    return refuse(kIllegalAddress, error.what());
+  }
+  if (s.breaks.exchange(false)) s.broken = true;
+  return s.broken ? kIllegalAddress : kSuccess;
+}
+
+}  // namespace
+
+// The functions by the declarations of device/cuda/driver.h, so that these are what is tested.
+#define INFERKIT_DECLARE(name, symbol, parameters) \
+  extern "C" __attribute__((visibility("default"))) Result symbol parameters;
+INFERKIT_CUDA_DRIVER(INFERKIT_DECLARE)
+#undef INFERKIT_DECLARE
+
+Result cuInit(unsigned flags) {
+  if (flags != 0) return kInvalidValue;
+  state().started = true;
+  return kSuccess;
+}
+Result cuDriverGetVersion(int* version) {
+  *version = 13000;
+  return kSuccess;
+}
+Result cuGetErrorName(Result error, const char** name) {
+  *name = error == kOutOfMemory      ? "CUDA_ERROR_OUT_OF_MEMORY"
+          : error == kIllegalAddress ? "CUDA_ERROR_ILLEGAL_ADDRESS"
+                                     : "CUDA_ERROR";
+  return kSuccess;
+}
+Result cuGetErrorString(Result error, const char** text) {
+  *text = error == kOutOfMemory      ? "out of memory"
+          : error == kIllegalAddress ? "an illegal memory access was encountered"
+                                     : "an error of the tests' driver";
+  return kSuccess;
+}
+Result cuDeviceGetCount(int* count) {
+  *count = 1;
+  return state().started ? kSuccess : kNotInitialized;
+}
+Result cuDeviceGet(Device* device, int ordinal) {
+  *device = ordinal;
+  return ordinal == 0 ? kSuccess : kInvalidDevice;
+}
+Result cuDeviceGetAttribute(int* value, int attribute, Device device) {
+  if (device != 0) return kInvalidDevice;
+  *value = attribute == kMajor ? 9 : 0;
+  return attribute == kMajor || attribute == kMinor ? kSuccess : kInvalidValue;
+}
+Result cuDevicePrimaryCtxRetain(Context* context, Device device) {
+  if (device != 0) return kInvalidDevice;
+  *context = &state().contexts[0];
+  return kSuccess;
+}
+Result cuCtxPushCurrent_v2(Context context) {
+  if (context != &state().contexts[0]) return refuse(kInvalidContext, "cuCtxPushCurrent of no context");
+  current.push_back(context);
+  return kSuccess;
+}
+Result cuCtxPopCurrent_v2(Context* context) {
+  if (current.empty()) return refuse(kInvalidContext, "cuCtxPopCurrent without a context");
+  if (current.size() == 1 && mode != 0) return refuse(kInvalidValue, "the thread's capture mode did not come back");
+  *context = current.back();
+  current.pop_back();
+  return kSuccess;
+}
+Result cuMemAlloc_v2(Address* address, size_t bytes) {
+  if (const Result error = check_unsafe("cuMemAlloc")) return error;
+  if (mode == 0) return refuse(kInvalidValue, "cuMemAlloc would break the captures of other threads");
+  uintptr_t at = 0;
+  const Result error = allocate(at, bytes, false);
+  *address = at;
+  return error;
+}
+Result cuMemFree_v2(Address address) {
+  if (const Result error = check_unsafe("cuMemFree")) return error;
+  return release(address, false, "cuMemFree");
+}
+Result cuMemGetInfo_v2(size_t* free, size_t* total) {
+  const std::scoped_lock lock(state().mutex);
+  *free = static_cast<size_t>(std::max<int64_t>(state().memory, 0));
+  *total = size_t{1} << 34;
+  return kSuccess;
+}
+Result cuMemHostAlloc(void** memory, size_t bytes, unsigned flags) {
+  if (const Result error = check_unsafe("cuMemHostAlloc")) return error;
+  if ((flags & kPortable) == 0) return refuse(kInvalidValue, "pinned memory for one context alone");
+  uintptr_t at = 0;
+  const Result error = allocate(at, bytes, true);
+  *memory = reinterpret_cast<void*>(at);
+  return error;
+}
+Result cuMemFreeHost(void* memory) {
+  if (const Result error = check_unsafe("cuMemFreeHost")) return error;
+  return release(reinterpret_cast<uintptr_t>(memory), true, "cuMemFreeHost");
+}
+Result cuMemcpyAsync(Address to, Address from, size_t bytes, Stream stream) {
+  if (const Result error = check("cuMemcpyAsync")) return error;
+  if (!known(stream)) return refuse(kInvalidHandle, "cuMemcpyAsync into no stream");
+  Place target{}, source{};
+  {
+    const std::scoped_lock lock(state().mutex);
+    target = place(to, bytes);
+    source = place(from, bytes);
+  }
+  if (target == Place::kBeyond || source == Place::kBeyond) return refuse(kInvalidValue, "a copy leaves its block");
+  if (target == Place::kElsewhere)
+    return refuse(kInvalidValue, "a copy to memory that is neither pinned nor the device's");
+  auto* const end = reinterpret_cast<void*>(to);
+  const auto* const begin = reinterpret_cast<const void*>(from);
+  if (source != Place::kElsewhere) {
+    return put(stream, [=] { std::memcpy(end, begin, bytes); });
+  }
+  if (stream->capturing) {
+    stream->broken = true;
+    return refuse(kCaptureUnsupported, "a copy of memory that is not pinned, during a capture");
+  }
+  // Read at once, and there when the stream has been waited for.
+  auto staged = std::make_shared<std::vector<std::byte>>(bytes);
+  std::memcpy(staged->data(), begin, bytes);
+  return put(stream, [=] { std::memcpy(end, staged->data(), staged->size()); });
+}
+Result cuModuleLoadData(Module* module, const void* image) {
+  if (const Result error = check_unsafe("cuModuleLoadData")) return error;
+  constexpr uint32_t kFatbin = 0xba55ed50;
+  uint32_t magic = 0;
+  std::memcpy(&magic, image, sizeof(magic));
+  if (magic != kFatbin || reinterpret_cast<uintptr_t>(image) % 8 != 0)
+    return refuse(kInvalidValue, "no image of kernels");
+  *module = &state().module;
+  return kSuccess;
+}
+Result cuModuleGetFunction(Function* function, Module module, const char* name) {
+  if (const Result error = check_unsafe("cuModuleGetFunction")) return error;
+  if (module != &state().module) return refuse(kInvalidHandle, "cuModuleGetFunction of no module");
+  const std::scoped_lock lock(state().mutex);
+  for (size_t i = 0; i < kernels::cuda::kKernelCount; ++i) {
+    const auto& info = kernels::cuda::kKernels[i];
+    if (std::string("inferkit_") + info.name != name) continue;
+    auto& made = state().functions[name];
+    if (!made) made = std::make_unique<CUfunc_st>(CUfunc_st{&info, i});
+    *function = made.get();
+    return kSuccess;
+  }
+  return kNotFound;
+}
+Result cuFuncGetAttribute(int* value, int attribute, Function function) {
+  if (const Result error = check_unsafe("cuFuncGetAttribute")) return error;
+  if (attribute != kLocalBytes) return kInvalidValue;
+  function->loaded = true;
+  *value = 0;
+  return kSuccess;
+}
+Result cuFuncSetAttribute(Function function, int attribute, int value) {
+  if (const Result error = check_unsafe("cuFuncSetAttribute")) return error;
+  if (attribute != kMostDynamicShared || value < 0 || value > 227 << 10) return kInvalidValue;
+  function->most_shared = static_cast<size_t>(value);
+  return kSuccess;
+}
+Result cuLaunchKernel(Function function, unsigned blocks_x, unsigned blocks_y, unsigned blocks_z, unsigned threads_x,
+                      unsigned threads_y, unsigned threads_z, unsigned shared_bytes, Stream stream, void** params,
+                      void** extra) {
+  if (const Result error = check("cuLaunchKernel")) return error;
+  if (!known(stream)) return refuse(kInvalidHandle, "cuLaunchKernel into no stream");
+  if (!function->loaded) return refuse(kCaptureUnsupported, "a kernel that was not loaded before its launch");
+  if (extra || !params || threads_x * threads_y * threads_z > function->info->most_threads ||
+      shared_bytes > function->most_shared || blocks_y > 65535 || blocks_z > 65535 || blocks_x == 0 || blocks_y == 0 ||
+      blocks_z == 0) {
+    return refuse(kInvalidValue, std::string("a launch that a device refuses, of ") + function->info->name);
+  }
+  const size_t bytes = function->info->params_bytes;
+  std::shared_ptr<std::byte[]> copy(new (std::align_val_t{16}) std::byte[bytes],
+                                    [](std::byte* at) { ::operator delete[](at, std::align_val_t{16}); });
+  std::memcpy(copy.get(), params[0], bytes);
+  const cuda_on_host::Grid grid{.blocks = {blocks_x, blocks_y, blocks_z},
+                                .threads = {threads_x, threads_y, threads_z},
+                                .shared_bytes = shared_bytes};
+  return put(stream, [grid, copy, number = function->number] {
+    cuda_on_host::Grid seeded = grid;
+    seeded.seed = state().seed++;
+    ++state().launches;
+    cuda_on_host::launch(static_cast<kernels::cuda::Kernel>(number), seeded, copy.get());
+  });
+}
+Result cuStreamCreate(Stream* stream, unsigned flags) {
+  if (const Result error = check("cuStreamCreate")) return error;
+  if (flags != kNonBlocking) return refuse(kInvalidValue, "a stream that waits for the default one");
+  *stream = new CUstream_st;
+  const std::scoped_lock lock(state().mutex);
+  state().streams.insert(*stream);
+  return kSuccess;
+}
+Result cuStreamDestroy_v2(Stream stream) {
+  if (const Result error = check("cuStreamDestroy")) return error;
+  if (!known(stream)) return refuse(kInvalidHandle, "cuStreamDestroy of no stream");
+  if (!stream->pending.empty()) return refuse(kInvalidValue, "a stream ends before its work");
+  const std::scoped_lock lock(state().mutex);
+  state().streams.erase(stream);
+  delete stream;
+  return kSuccess;
+}
+Result cuStreamSynchronize(Stream stream) {
+  if (const Result error = check_unsafe("cuStreamSynchronize")) return error;
+  if (!known(stream)) return refuse(kInvalidHandle, "cuStreamSynchronize of no stream");
+  return do_all(stream);
+}
+Result cuStreamBeginCapture_v2(Stream stream, int capture_mode) {
+  if (const Result error = check("cuStreamBeginCapture")) return error;
+  if (!known(stream) || capturing) return refuse(kInvalidValue, "a capture within another");
+  if (capture_mode != kThreadLocal) return refuse(kInvalidValue, "a capture that other threads would break");
+  ++state().captures;
+  capturing = stream;
+  stream->capturing = true;
+  stream->broken = false;
+  return kSuccess;
+}
+Result cuStreamEndCapture(Stream stream, Graph* graph) {
+  *graph = nullptr;
+  if (const Result error = check("cuStreamEndCapture")) return error;
+  if (stream != capturing) return refuse(kInvalidValue, "the end of a capture that this thread did not begin");
+  capturing = nullptr;
+  stream->capturing = false;
+  auto work = std::exchange(stream->captured, {});
+  if (std::exchange(stream->broken, false)) return kCaptureInvalidated;
+  *graph = new CUgraph_st{std::move(work)};
+  const std::scoped_lock lock(state().mutex);
+  state().graphs.insert(*graph);
+  return kSuccess;
+}
+Result cuThreadExchangeStreamCaptureMode(int* other) {
+  std::swap(*other, mode);
+  return kSuccess;
+}
+Result cuGraphInstantiateWithFlags(GraphExec* exec, Graph graph, unsigned long long flags) {
+  if (const Result error = check_unsafe("cuGraphInstantiate")) return error;
+  const std::scoped_lock lock(state().mutex);
+  if (flags != 0 || !state().graphs.contains(graph)) return refuse(kInvalidValue, "cuGraphInstantiate of no graph");
+  *exec = new CUgraphExec_st{graph->work};
+  state().execs.insert(*exec);
+  return kSuccess;
+}
+Result cuGraphLaunch(GraphExec exec, Stream stream) {
+  if (const Result error = check("cuGraphLaunch")) return error;
+  if (!known(stream)) return refuse(kInvalidHandle, "cuGraphLaunch into no stream");
+  for (const auto& work : exec->work) {
+    if (const Result error = put(stream, work)) return error;
+  }
+  return kSuccess;
+}
+Result cuGraphExecDestroy(GraphExec exec) {
+  const std::scoped_lock lock(state().mutex);
+  if (state().execs.erase(exec) == 0) return refuse(kInvalidValue, "cuGraphExecDestroy of no graph");
+  delete exec;
+  return kSuccess;
+}
+Result cuGraphDestroy(Graph graph) {
+  const std::scoped_lock lock(state().mutex);
+  if (state().graphs.erase(graph) == 0) return refuse(kInvalidValue, "cuGraphDestroy of no graph");
+  delete graph;
+  return kSuccess;
+}
+
+}  // namespace inferkit::driver
+
+extern "C" {
+
+__attribute__((visibility("default"))) void cuda_on_host_figures(CudaOnHostFigures* out) {
+  auto& s = inferkit::driver::state();
+  const std::scoped_lock lock(s.mutex);
+  *out = {};
+  for (const auto& [at, held] : s.blocks) ++(held.pinned ? out->pinned : out->allocations);
+  out->streams = static_cast<int64_t>(s.streams.size());
+  out->graphs = static_cast<int64_t>(s.graphs.size() + s.execs.size());
+  out->launches = s.launches;
+  out->captures = s.captures;
+}
+__attribute__((visibility("default"))) void cuda_on_host_memory(int64_t bytes) {
+  auto& s = inferkit::driver::state();
+  const std::scoped_lock lock(s.mutex);
+  s.memory = bytes;
+}
+__attribute__((visibility("default"))) void cuda_on_host_break() {
+  auto& s = inferkit::driver::state();
+  if (s.broken.exchange(false)) return;
+  s.breaks = true;
+}
+}
