@@ -1,0 +1,269 @@
+"""What must hold on a CUDA device: the bits of the CPU, errors that say what happened, and life after them.
+
+    python benchmarks/gpu/checks.py --device cuda [--quick] [--only NAME] [--out FILE]
+
+tests/python/test_gpu.py runs the same functions as tests marked `gpu`; benchmarks/gpu/run_all.sh runs this file, since
+a machine with a GPU may lack pytest. Exit status: 1 where one failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from models import Digits, Encoder, Mlp, to_check, wide_sum
+from results import Results
+
+import inferkit
+
+Check = Callable[[str, bool], None]
+CHECKS: dict[str, Check] = {}
+
+
+class SkippedError(Exception):
+    """Why something was not checked."""
+
+
+def check(function: Check) -> Check:
+    CHECKS[function.__name__] = function
+    return function
+
+
+def expect(true: bool, what: str) -> None:
+    if not true:
+        raise AssertionError(what)
+
+
+@contextlib.contextmanager
+def raises(kind: type[Exception], *parts: str) -> Iterator[None]:
+    try:
+        yield
+    except kind as error:
+        for piece in parts:
+            expect(piece in str(error), f"{kind.__name__} does not say {piece!r}: {error}")
+    else:
+        raise AssertionError(f"no {kind.__name__}")
+
+
+def same(got: object, want: object, what: str) -> None:
+    """To the bit, zeros' signs and all."""
+    a, b = np.asarray(got), np.asarray(want)
+    expect(a.dtype == b.dtype and a.shape == b.shape, f"{what}: {a.dtype}{a.shape} and not {b.dtype}{b.shape}")
+    expect(not np.isnan(b).any(), f"{what}: the CPU's answer has NaN, which shows nothing")
+    wrong = int((a.view(np.uint32) != b.view(np.uint32)).sum())
+    largest = float(np.abs(a.astype(np.float64) - b).max()) if wrong else 0
+    expect(wrong == 0, f"{what}: {wrong} of {a.size} elements differ from the CPU's, by up to {largest:.3g}")
+
+
+def both(file: bytes, device: str) -> tuple[inferkit.Model, inferkit.Model]:
+    return inferkit.Model.load(file, device=device), inferkit.Model.load(file)
+
+
+def check_bits(made: Mlp | Encoder | Digits, batches: tuple[int, ...], device: str) -> None:
+    there, here = both(made.file(), device)
+    for batch in batches:
+        for seed in (0, 1):
+            x = made.inputs(batch, seed)
+            same(there(*x), here(*x), f"{made.name}, batch {batch}, seed {seed}")
+    alone = made.inputs(batches[-1], 0)
+    row = tuple(x[:1] for x in alone)
+    same(there(*row)[0], there(*alone)[0], f"{made.name}: row 0 alone and in a batch of {batches[-1]}")
+    kinds = {step.device for step in there.explain().steps}
+    expect(kinds == {device.partition(":")[0]}, f"{made.name}: steps ran on {kinds}")
+
+
+def bits_of(name: str) -> Check:
+    return lambda device, quick: check_bits(*to_check(quick)[name], device)
+
+
+for _name in to_check(quick=True):
+    CHECKS[f"the_bits_of: {_name}"] = bits_of(_name)
+
+
+@check
+def an_index_out_of_range_is_an_error_of_its_run(device: str, _quick: bool) -> None:
+    made = Encoder(1, 16, 2, 32, 4)
+    there, here = both(made.file(), device)
+    (ids,) = made.inputs(2)
+    wrong = ids.copy()
+    wrong[1, 2] = made.words
+    with raises(inferkit.InferenceError, "Gather", "out of range"):
+        there(wrong)
+    same(there(ids), here(ids), "after the error")
+
+
+@check
+def memory_that_runs_out_is_an_error_with_figures(device: str, _quick: bool) -> None:
+    if device == "cpu":
+        raise SkippedError("it is the memory of a device that runs out")
+    rows = 1 << 24  # 256 GiB in the middle; 64 MiB go in and out
+    there = inferkit.Model.load(wide_sum(), device=device, max_run_bytes=1 << 44)
+    here = inferkit.Model.load(wide_sum())
+    few = np.linspace(-1, 1, 9, dtype=np.float32)[:, None]
+    same(there(few), here(few), "before")
+    with raises(inferkit.PoolExhaustedError, "bytes left for a run", "are free"):
+        there(np.zeros((rows, 1), np.float32))
+    same(there(few), here(few), "after the error")
+
+
+@check
+def threads_and_models_share_a_device(device: str, quick: bool) -> None:
+    models = [(made, *both(made.file(), device)) for made in (Mlp(4, 16, 3), Digits())]
+    errors: list[str] = []
+
+    def run(number: int) -> None:
+        try:
+            for i in range(3 if quick else 200):
+                made, there, here = models[(number + i) % 2]
+                x = made.inputs(1 + (number + i) % 4, number)
+                same(there(*x), here(*x), f"thread {number}, call {i}")
+        except Exception as error:
+            errors.append(f"{type(error).__name__}: {error}")
+
+    threads = [threading.Thread(target=run, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    expect(not errors, "; ".join(errors))
+
+
+@check
+def a_batcher_gives_the_same_bits_and_counts(device: str, quick: bool) -> None:
+    made = Digits()
+    there, here = both(made.file(), device)
+    (rows,) = made.inputs(8 if quick else 256)
+    want = here(rows)
+
+    async def ask(batcher: inferkit.Batcher) -> list[object]:
+        return await asyncio.gather(*(batcher.submit(row) for row in rows))
+
+    with inferkit.Batcher(there, max_batch_size=16) as batcher:
+        got = asyncio.run(ask(batcher))
+        stats = batcher.stats()
+    for i, answer in enumerate(got):
+        same(answer, want[i], f"request {i}")
+    expect(stats.completed == len(rows), f"{stats.completed} of {len(rows)} requests are counted as completed")
+    expect(stats.failed == 0, f"{stats.failed} requests are counted as failed")
+
+
+@check
+def ctrl_c_ends_a_loop_of_calls(device: str, _quick: bool) -> None:
+    made = Digits()
+    there, here = both(made.file(), device)
+    x = made.inputs(2)
+    want = here(*x)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with raises(KeyboardInterrupt):  # type: ignore[arg-type]
+            threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+            end = time.monotonic() + 60
+            while time.monotonic() < end:
+                there(*x)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    same(there(*x), want, "after Ctrl-C")
+
+
+@check
+def a_child_of_fork_is_told(device: str, _quick: bool) -> None:
+    if device == "cpu":
+        raise SkippedError("a CPU survives a fork")
+    made = Mlp(4, 16, 3)
+    there = inferkit.Model.load(made.file(), device=device)
+    there(*made.inputs(1))
+    child = os.fork()
+    if child == 0:
+        try:
+            with raises(inferkit.DeviceError, "forked off"):
+                there(*made.inputs(1))
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+    expect(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0, "the child's call did not end as it should")
+
+
+@check
+def torch_and_its_captures_live_beside(device: str, _quick: bool) -> None:
+    try:
+        import torch
+    except ImportError as error:
+        raise SkippedError(f"torch cannot be imported: {error}") from None
+    if not torch.cuda.is_available():
+        raise SkippedError("torch sees no CUDA device")
+    made = Digits()
+    there, here = both(made.file(), device)
+    x = torch.arange(8.0, device="cuda")
+    begun, go_on = threading.Event(), threading.Event()
+    graph = torch.cuda.CUDAGraph()
+    failures: list[str] = []
+
+    def capture() -> None:
+        try:
+            torch.cuda.synchronize()
+            with torch.cuda.graph(graph):
+                y = x * 2 + 1
+                begun.set()
+                go_on.wait(60)
+                y += 1
+            graph.replay()
+            torch.cuda.synchronize()
+            expect(y.tolist() == [2.0 * i + 2 for i in range(8)], "torch's graph gives something else")
+        except Exception as error:
+            begun.set()
+            failures.append(f"{type(error).__name__}: {error}")
+
+    thread = threading.Thread(target=capture)
+    thread.start()
+    begun.wait(60)
+    try:
+        for batch in (1, 3):  # each allocates and captures while torch captures
+            inputs = made.inputs(batch)
+            same(there(*inputs), here(*inputs), f"while torch captures, batch {batch}")
+    finally:
+        go_on.set()
+        thread.join()
+    expect(not failures, f"the capture of torch: {failures}")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--quick", action="store_true", help="small models, few calls: for an emulator")
+    parser.add_argument("--only", default="", help="those whose names hold this; several with |")
+    parser.add_argument("--out", type=Path, help="adds a line of JSON for each")
+    arguments = parser.parse_args()
+    results = Results(arguments.out)
+    if arguments.device != "cpu" and (why := inferkit.cuda.why_not()):
+        print(f"no CUDA device: {why}", file=sys.stderr)
+        return 1
+    failed = 0
+    for name, function in CHECKS.items():
+        if not any(piece in name for piece in arguments.only.split("|")):
+            continue
+        begin, state, why = time.perf_counter(), "ok", ""
+        try:
+            function(arguments.device, arguments.quick)
+        except SkippedError as error:
+            state, why = "skipped", str(error)
+        except Exception as error:
+            state, why = "FAILED", f"{type(error).__name__}: {error}"
+            traceback.print_exc()
+            failed += 1
+        results.put(check=name, state=state, why=why, seconds=round(time.perf_counter() - begin, 2))
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,88 @@
+"""How long inferkit takes on a device, from numpy to numpy, and its answers for what peers.py compares.
+
+python benchmarks/gpu/ours.py --device cuda [--quick] [--out FILE] [--answers FOLDER]
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import time
+import traceback
+from pathlib import Path
+
+import numpy as np
+from models import Case, Mlp, to_time
+from results import Results, measure
+
+import inferkit
+
+
+def requests_a_second(made: Mlp, device: str, seconds: float) -> float:
+    """64 asyncio clients, each with one request at a time."""
+    model = inferkit.Model.load(made.file(), device=device)
+    (rows,) = made.inputs(64)
+
+    async def run() -> float:
+        done = 0
+        with inferkit.Batcher(model, max_batch_size=64) as batcher:
+
+            async def client(row: np.ndarray, until: float) -> int:
+                count = 0
+                while time.perf_counter() < until:
+                    await batcher.submit(row)
+                    count += 1
+                return count
+
+            for phase in (seconds / 4, seconds):  # the first warms up
+                begin = time.perf_counter()
+                done = sum(await asyncio.gather(*(client(row, begin + phase) for row in rows)))
+                took = time.perf_counter() - begin
+        return done / took
+
+    return asyncio.run(run())
+
+
+def timed(case: Case, way: str, seconds: float, keep: Path | None, results: Results) -> bool:
+    try:
+        model = inferkit.Model.load(case.made.file(), device=way)
+        x = case.made.inputs(case.batch)
+        answer = model(*x)
+        if keep:
+            np.save(keep / f"{case.name}.npy", answer)
+        results.put(case=case.name, way=f"inferkit {way}", **measure(lambda: model(*x), seconds))
+    except Exception as error:
+        traceback.print_exc()
+        results.put(case=case.name, way=f"inferkit {way}", failed=f"{type(error).__name__}: {error}")
+        return False
+    return True
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--quick", action="store_true", help="small models, few calls: for an emulator")
+    parser.add_argument("--out", type=Path, help="adds a line of JSON for each")
+    parser.add_argument("--answers", type=Path, help="keeps what came out, for peers.py")
+    arguments = parser.parse_args()
+    results = Results(arguments.out)
+    build = inferkit.build_info()
+    if build["debug"] or build["sanitizers"]:
+        print("this build of inferkit is not optimised: figures from it would mislead", file=sys.stderr)
+        return 1
+    seconds = 0.01 if arguments.quick else 1.0
+    failed = 0
+    for case in to_time(arguments.quick):
+        for way in dict.fromkeys((arguments.device, "cpu")):
+            keep = arguments.answers if way == arguments.device else None
+            failed += not timed(case, way, seconds, keep, results)
+    made = Mlp(4, 16, 3) if arguments.quick else Mlp(64, 256, 256, 10)
+    for way in dict.fromkeys((arguments.device, "cpu")):
+        rate = requests_a_second(made, way, 0.05 if arguments.quick else 2.0)
+        results.put(case=f"{made.name}, 64 asyncio clients", way=f"inferkit {way}", a_second=round(rate))
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

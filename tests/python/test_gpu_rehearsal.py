@@ -1,0 +1,120 @@
+"""benchmarks/gpu without a GPU: the files that it writes, and all of run_all.sh over the tests' own driver."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from kernel_objects import BUILD, sanitized
+
+import inferkit
+
+ROOT = Path(__file__).resolve().parents[2]
+GPU = ROOT / "benchmarks" / "gpu"
+sys.path.insert(0, str(GPU))
+
+import checks  # noqa: E402
+import models  # noqa: E402
+
+DRIVERS = [path for path in BUILD.glob("**/cuda_on_host/driver/libcuda.so.1") if not sanitized(path)]
+REASON = (
+    "this build has no CUDA kernels"
+    if not inferkit.build_info()["cuda"]
+    else f"no driver of the tests below {BUILD}: build with INFERKIT_BUILD_TESTS"
+)
+needs_driver = pytest.mark.skipif(not inferkit.build_info()["cuda"] or not DRIVERS, reason=REASON)
+MODELS = [made for made, _ in models.to_check(quick=True).values()] + [case.made for case in models.to_time(True)]
+
+
+@pytest.mark.parametrize("made", MODELS, ids=lambda made: made.name)
+def test_the_files_are_onnx_and_mean_what_onnx_runtime_says(made: Any) -> None:
+    onnx.checker.check_model(onnx.load_from_string(made.file()), full_check=True)
+    session = onnxruntime.InferenceSession(made.file(), providers=["CPUExecutionProvider"])
+    for batch in (1, 3):
+        x = made.inputs(batch)
+        names = [port.name for port in session.get_inputs()]
+        (want,) = session.run(None, dict(zip(names, x, strict=True)))[-1:]
+        got = inferkit.Model.load(made.file())(*x)
+        np.testing.assert_allclose(got if isinstance(got, np.ndarray) else got[-1], want, rtol=1e-4, atol=1e-5)
+
+
+def test_the_large_models_of_a_device_are_onnx() -> None:
+    for made in {case.made.name: case.made for case in models.to_time(quick=False)}.values():
+        onnx.checker.check_model(onnx.load_from_string(made.file()))
+        inferkit.Model.load(made.file())
+
+
+def test_one_wrong_bit_is_seen() -> None:
+    want = np.linspace(-1, 1, 7, dtype=np.float32)
+    got = want.copy()
+    checks.same(got, want, "equal")
+    got.view(np.uint32)[3] ^= 1
+    with pytest.raises(AssertionError, match="1 of 7 elements differ"):
+        checks.same(got, want, "the bits")
+    with pytest.raises(AssertionError, match="has NaN"):
+        checks.same(want * np.nan, want * np.nan, "no numbers")
+
+
+def run_all(folder: Path, driver: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(GPU / "run_all.sh"), str(folder)],
+        env={**os.environ, "PYTHON": sys.executable, "REHEARSE": str(driver), **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@needs_driver
+@pytest.mark.unsanitized("it measures, and the tests' driver has no sanitizers")
+def test_all_of_it_runs_over_the_tests_driver(tmp_path: Path) -> None:
+    done = run_all(tmp_path, max(DRIVERS, key=lambda path: path.stat().st_mtime).parent)
+    assert done.returncode == 0, done.stdout + done.stderr
+    states = {line["stage"]: line["state"] for line in lines(tmp_path / "stages.jsonl")}
+    assert {states[stage] for stage in ("machine", "bits", "checks", "ours")} == {"ok"}
+    assert states["build"] == "skipped"
+    checked = {line["check"]: line["state"] for line in lines(tmp_path / "checks.jsonl")}
+    assert checked.keys() == checks.CHECKS.keys()
+    skipped = {name for name, state in checked.items() if state != "ok"}
+    assert skipped == {"torch_and_its_captures_live_beside"}
+    table = (tmp_path / "table.md").read_text()
+    assert done.stdout.endswith(
+        table + "the rehearsal passed: nothing of it ran on a device, and its times say nothing\n"
+    )
+    for case in models.to_time(quick=True):
+        assert f"| {case.name} |" in table
+        assert (tmp_path / "answers" / f"{case.name}.npy").is_file()
+
+
+def test_without_a_device_it_fails_and_keeps_what_it_has(tmp_path: Path) -> None:
+    (tmp_path / "no driver").mkdir()
+    (tmp_path / "no driver" / "libcuda.so.1").write_text("no library")
+    done = run_all(tmp_path / "out", tmp_path / "no driver")
+    assert done.returncode == 1, done.stdout + done.stderr
+    states = {line["stage"]: line["state"] for line in lines(tmp_path / "out" / "stages.jsonl")}
+    assert states["machine"] == "ok"
+    assert {states[stage] for stage in ("bits", "checks", "ours")} == {"failed"}
+    assert "no CUDA device: " in done.stdout
+    assert "| bits | failed |" in (tmp_path / "out" / "table.md").read_text()
+    assert done.stdout.endswith("FAILED: 3 of the stages above\n")
+
+
+def test_what_finds_no_time_is_not_passed(tmp_path: Path) -> None:
+    done = run_all(tmp_path, tmp_path, SECONDS_IN_ALL="9")
+    assert done.returncode == 1, done.stdout + done.stderr
+    states = {line["stage"]: line["state"] for line in lines(tmp_path / "stages.jsonl")}
+    assert states["bits"] in ("not run", "cut off", "failed")
+    assert "passed" not in done.stdout
