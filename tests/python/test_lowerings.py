@@ -27,11 +27,11 @@ REDUCTIONS = (
 SEVERAL = {
     "AveragePool": ("planes", "generic"),
     "Conv": ("depthwise", "packed", "windows", "rows", "plain"),
-    "ConvInteger": ("gemm", "taps"),
+    "ConvInteger": ("planes", "gemm", "taps"),
     "Gemm": ("ahead", "packed", "plain"),
     "MatMul": ("ahead", "in_place", "packed", "plain"),
     "MaxPool": ("planes", "generic"),
-    "QLinearConv": ("gemm", "taps"),
+    "QLinearConv": ("planes", "gemm", "taps"),
     "ScaledMatMul": ("ahead", "in_place", "packed", "plain"),
     **dict.fromkeys(REDUCTIONS, ("alias", "rows", "columns", "generic")),
 }

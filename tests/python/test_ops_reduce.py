@@ -228,6 +228,25 @@ def test_softmax_has_the_same_bits_in_any_batch(op: str, axis: int) -> None:
         assert model.run({"x0": x[i : i + 1]})["y0"].tobytes() == together[i : i + 1].tobytes()
 
 
+@pytest.mark.parametrize("op", ["Softmax", "LogSoftmax"])
+@pytest.mark.parametrize("n", [1, 2, 3, 5, 8, 9])
+def test_short_rows_have_the_same_bits_alone(op: str, n: int) -> None:
+    """Many of them go as columns of a copy, one by itself as a row."""
+    x = (np.random.default_rng(n).standard_normal((1100, n)) * 20).astype(np.float32)
+    x[3] = -np.inf
+    x[4, 0] = -np.inf
+    x[5, -1] = np.nan
+    x[6] = 1e-40
+    x[7] = np.float32(3e38)
+    model = Case(op, x, axis=-1, free_batch=True).load()
+    together = model.run({"x0": x})["y0"]
+    for first, last in [(0, 1), (1, 2), (3, 4), (4, 5), (5, 6), (6, 7), (7, 8), (9, 14), (511, 513), (1099, 1100)]:
+        alone = model.run({"x0": x[first:last]})["y0"]
+        np.testing.assert_array_equal(alone.view(np.uint32) << 1, together[first:last].view(np.uint32) << 1)
+    rest = np.r_[0:3, 6:1100]
+    close(together[rest], softmax(op, x[rest], -1))
+
+
 @pytest.mark.parametrize("case", node_test_cases("Softmax", "LogSoftmax", "Hardmax"), ids=lambda c: c.name)
 def test_onnx_softmax_node(case: Any) -> None:
     check_node_test(case)

@@ -1,6 +1,7 @@
 // ConvInteger and QLinearConv: windows of bytes, summed exactly in int32 (which wraps where it must). Padding stands
 // for the zero point, so it adds nothing. Integer GEMM with the filters as A and the windows of a block of output
-// pixels as B; a plain loop where a group has few filters, as in a depthwise convolution.
+// pixels as B; the kernel of float32 for depthwise convolutions, whose sums are whole numbers that float32 holds; a
+// plain loop where a group has few filters.
 #include <cstring>
 
 #include "engine/compile/op_registry.h"
@@ -9,6 +10,7 @@
 #include "engine/ops/common/quantization.h"
 #include "engine/ops/common/requantize.h"
 #include "engine/ops/parallel.h"
+#include "kernels/cpu/quantize/quantize.h"
 
 namespace inferkit {
 namespace {
@@ -248,6 +250,97 @@ void lower_gemm(LowerContext& c, const ConvParams& conv, Ref out, const Operands
          gemm_nanos(conv));
 }
 
+// ---- One channel a group: in float32 --------------------------------------------------------------------------------
+
+constexpr int64_t kPlaneBytes = 64 << 10;  // of a plane's padded rows
+
+struct PlanesParams {
+  kernels::ConvDim h, w;
+  int64_t planes, filters;  // of the output, and of each image
+  int64_t in_group;         // filters
+  int64_t zero_stride;      // of the weights' zero point over the filters
+  int64_t block;            // of output rows
+  int64_t in_floats, out_floats, taps_floats, slot_floats;
+  int slots;
+};
+
+/// io: the sums, x, w, their zero points or null, scratch.
+template <class X, class W>
+void planes_step(const void* params, std::byte* const* io, const ExecContext& context) {
+  const auto& p = *static_cast<const PlanesParams*>(params);
+  const int32_t x_zero = io[3] ? int32_t{*reinterpret_cast<const X*>(io[3])} : 0;
+  const auto* w_zero = reinterpret_cast<const W*>(io[4]);
+  const int64_t in = p.h.in * p.w.in, out = p.h.out * p.w.out, taps = p.h.kernel * p.w.kernel;
+  for_tasks(context, p.planes, p.slots, [&](int64_t plane, int64_t slot) {
+    const int64_t filter = plane % p.filters;
+    auto* image = reinterpret_cast<float*>(io[5]) + slot * p.slot_floats;
+    float* const sums = image + p.in_floats;
+    float* const weights = sums + p.out_floats;
+    const X* x = reinterpret_cast<const X*>(io[1]) + plane / p.in_group * in;
+    kernels::quantize_kernels().bytes<X>().dequantize(x, image, in, 1.0f, x_zero);
+    const int32_t zero = w_zero ? int32_t{w_zero[filter * p.zero_stride]} : 0;
+    const W* w = reinterpret_cast<const W*>(io[2]) + filter * taps;
+    kernels::quantize_kernels().bytes<W>().dequantize(w, weights, taps, 1.0f, zero);
+    kernels::DepthwiseArgs a;
+    a.x = image;
+    a.y = sums;
+    a.weights = weights;
+    a.h = p.h;
+    a.w = p.w;
+    a.scratch = weights + p.taps_floats;
+    for (a.first = 0; a.first < p.h.out; a.first += p.block) {
+      a.rows = std::min(p.block, p.h.out - a.first);
+      kernels::conv_kernels().depthwise(a);
+    }
+    auto* to = reinterpret_cast<int32_t*>(io[0]) + plane * out;
+    for (int64_t i = 0; i < out; ++i) to[i] = static_cast<int32_t>(sums[i]);
+  });
+}
+
+/// One channel a group, and windows that the kernel is for.
+bool is_depthwise(const ConvParams& p) {
+  constexpr int64_t kLargestProduct = 255 * 255, kExact = int64_t{1} << 24;
+  static_assert(kernels::kMaxDepthwiseTaps * kLargestProduct < kExact);
+  const Window& w = p.window;
+  if (p.channels != 1 || p.groups < 2 || w.rank > 2 || w.kernel_elements() > kernels::kMaxDepthwiseTaps) return false;
+  const double floats = static_cast<double>(kernels::depthwise_row(conv_dim(w.dim[2]))) *
+                        static_cast<double>(w.dim[2].stride) *
+                        static_cast<double>((w.dim[1].kernel - 1) * w.dim[1].dilation + w.dim[1].stride);
+  return floats + static_cast<double>(w.in_elements() + w.out_elements()) < 1 << 22;
+}
+
+/// Beside those of the other ways, which take several times as long as they are said to.
+double planes_nanos(const ConvParams& p) {
+  const double outputs = static_cast<double>(p.batch * p.groups * p.filters);
+  const double copied = static_cast<double>(p.window.in_elements() + 2 * p.window.out_elements());
+  return outputs * (copied / 32 + static_cast<double>(p.window.out_elements() * p.window.kernel_elements()) / 96 + 10);
+}
+
+void lower_planes(LowerContext& c, const ConvParams& conv, Ref out, const Operands& at) {
+  const auto rounded = [](int64_t floats) { return (floats + 15) / 16 * 16; };
+  PlanesParams p{};
+  p.h = conv_dim(conv.window.dim[1]);
+  p.w = conv_dim(conv.window.dim[2]);
+  p.filters = conv.groups * conv.filters;
+  p.planes = conv.batch * p.filters;
+  p.in_group = conv.filters;
+  p.zero_stride = conv.zero_stride;
+  p.block = p.h.out;
+  while (p.block > 4 && kernels::depthwise_scratch(p.h, p.w, p.block) * 4 > kPlaneBytes) p.block = (p.block + 1) / 2;
+  p.in_floats = rounded(p.h.in * p.w.in);
+  p.out_floats = rounded(p.h.out * p.w.out);
+  p.taps_floats = rounded(p.h.kernel * p.w.kernel);
+  p.slot_floats = p.in_floats + p.out_floats + p.taps_floats + rounded(kernels::depthwise_scratch(p.h, p.w, p.block));
+  const int64_t products = p.planes * p.h.kernel * p.w.kernel * p.h.out * p.w.out;
+  p.slots = products < kConvParallelProducts ? 1 : std::min(c.threads(), kMaxConvSlots);
+  const StepFn fn = dispatch<kByteTypes>(c.input(at.x).dtype, [&]<class X>() -> StepFn {
+    return dispatch<kByteTypes>(c.input(at.w).dtype, []<class W>() -> StepFn { return planes_step<X, W>; });
+  });
+  const auto zero = [&](size_t i) { return c.has_input(i) ? c.in(i) : Ref{}; };
+  const Ref scratch = c.scratch(static_cast<size_t>(p.slot_floats * p.slots) * sizeof(float));
+  c.step(fn, p, {out, c.in(at.x), c.in(at.w), zero(at.x_zero), zero(at.w_zero), scratch}, planes_nanos(conv));
+}
+
 // ---- The ways -------------------------------------------------------------------------------------------------------
 
 using LowerConv = void (*)(LowerContext&, const ConvParams&, Ref out, const Operands&);
@@ -259,6 +352,13 @@ Cost taps_cost(const NodeContext& c) {
 template <const Operands& kAt>
 Cost gemm_cost(const NodeContext& c) {
   return Cost(gemm_nanos(conv_params(c, kAt)));
+}
+
+template <const Operands& kAt>
+Cost planes_cost(const NodeContext& c) {
+  const ConvParams p = conv_params(c, kAt);
+  if (!is_depthwise(p)) return Cost::cannot("not one channel a group, or a window that its kernel is not for");
+  return Cost(planes_nanos(p));
 }
 
 void check_types(const NodeContext& c, const Operands& at) {
@@ -318,7 +418,8 @@ void register_integer_conv(OpRegistry& r) {
          .max_outputs = 1,
          .infer = infer_conv_integer,
          .mixed_axes = conv_axes<1>},
-        {{.name = "gemm", .lower = lower_conv_integer<lower_gemm>, .cost = gemm_cost<kConvInteger>},
+        {{.name = "planes", .lower = lower_conv_integer<lower_planes>, .cost = planes_cost<kConvInteger>},
+         {.name = "gemm", .lower = lower_conv_integer<lower_gemm>, .cost = gemm_cost<kConvInteger>},
          {.name = "taps", .lower = lower_conv_integer<lower_taps>, .cost = taps_cost<kConvInteger>}});
   r.add({.name = "QLinearConv",
          .since = 10,
@@ -327,7 +428,8 @@ void register_integer_conv(OpRegistry& r) {
          .max_outputs = 1,
          .infer = infer_qlinear_conv,
          .mixed_axes = conv_axes<3>},
-        {{.name = "gemm", .lower = lower_qlinear_conv<lower_gemm>, .cost = gemm_cost<kQLinearConv>},
+        {{.name = "planes", .lower = lower_qlinear_conv<lower_planes>, .cost = planes_cost<kQLinearConv>},
+         {.name = "gemm", .lower = lower_qlinear_conv<lower_gemm>, .cost = gemm_cost<kQLinearConv>},
          {.name = "taps", .lower = lower_qlinear_conv<lower_taps>, .cost = taps_cost<kQLinearConv>}});
 }
 

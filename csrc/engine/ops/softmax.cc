@@ -24,6 +24,8 @@ struct SoftmaxParams {
 };
 
 constexpr int64_t kParallelElements = 1 << 16;
+constexpr int64_t kColumns = 512;  // at once
+constexpr int64_t kShortRow = 8, kFewRows = 4;
 
 void infer_softmax(InferContext& c) {
   const TensorFacts& x = c.input(0);
@@ -70,28 +72,13 @@ void for_parts(const ExecContext& context, int64_t count, int64_t elements_each,
                              [&](int64_t i) { body(i * block, std::min(count, (i + 1) * block)); });
 }
 
-template <bool kLog>
-void run_rows(const void* params, std::byte* const* io, const ExecContext& context) {
-  const auto& p = *static_cast<const SoftmaxParams*>(params);
-  const float* x = reinterpret_cast<const float*>(io[0]);
-  float* y = reinterpret_cast<float*>(io[1]);
-  for_parts(context, p.outer, p.n, [&](int64_t first, int64_t last) {
-    for (int64_t i = first; i < last; ++i) {
-      if (kLog)
-        kernels::log_softmax_row(x + i * p.n, y + i * p.n, p.n);
-      else
-        kernels::softmax_row(x + i * p.n, y + i * p.n, p.n);
-    }
-  });
-}
-
 /// `width` neighbouring columns at once, with the bits of rows; every pass walks the rows in order.
 template <bool kLog>
 void softmax_columns(const SoftmaxParams& p, const float* x, float* y, int64_t width) {
   using namespace kernels;
   constexpr auto kVectors = BinaryForm::kVectorVector;
   const BinaryFn sub = binary_fn(Binary::kSub, kVectors), mul = binary_fn(Binary::kMul, kVectors);
-  alignas(64) float top[512], sum[512];
+  alignas(64) float top[kColumns], sum[kColumns];
   reduce_columns_fn(Reduce::kMax)(x, p.n, p.inner, width, top);
   row_kernels().exponentials(x, p.n, p.inner, width, top, kLog ? nullptr : y, sum);
   if (kLog) {
@@ -110,16 +97,50 @@ void softmax_columns(const SoftmaxParams& p, const float* x, float* y, int64_t w
   }
 }
 
+/// Rows of a few elements, which would leave most lanes idle: some of them at once as columns of a copy.
+template <bool kLog>
+void softmax_short_rows(const float* x, float* y, int64_t n, int64_t count) {
+  alignas(64) float turned[kShortRow * kColumns];
+  for (int64_t first = 0; first < count; first += kColumns) {
+    const int64_t rows = std::min(kColumns, count - first);
+    for (int64_t r = 0; r < rows; ++r, x += n) {
+      for (int64_t j = 0; j < n; ++j) turned[j * kColumns + r] = x[j];
+    }
+    softmax_columns<kLog>({.outer = 1, .n = n, .inner = kColumns}, turned, turned, rows);
+    for (int64_t r = 0; r < rows; ++r, y += n) {
+      for (int64_t j = 0; j < n; ++j) y[j] = turned[j * kColumns + r];
+    }
+  }
+}
+
+template <bool kLog>
+void run_rows(const void* params, std::byte* const* io, const ExecContext& context) {
+  const auto& p = *static_cast<const SoftmaxParams*>(params);
+  const float* x = reinterpret_cast<const float*>(io[0]);
+  float* y = reinterpret_cast<float*>(io[1]);
+  for_parts(context, p.outer, p.n, [&](int64_t first, int64_t last) {
+    if (p.n <= kShortRow && last - first > kFewRows) {
+      return softmax_short_rows<kLog>(x + first * p.n, y + first * p.n, p.n, last - first);
+    }
+    for (int64_t i = first; i < last; ++i) {
+      if (kLog)
+        kernels::log_softmax_row(x + i * p.n, y + i * p.n, p.n);
+      else
+        kernels::softmax_row(x + i * p.n, y + i * p.n, p.n);
+    }
+  });
+}
+
 template <bool kLog>
 void run_columns(const void* params, std::byte* const* io, const ExecContext& context) {
   const auto& p = *static_cast<const SoftmaxParams*>(params);
   const float* x = reinterpret_cast<const float*>(io[0]);
   float* y = reinterpret_cast<float*>(io[1]);
-  const int64_t blocks = (p.inner + 511) / 512;
-  for_parts(context, p.outer * blocks, p.n * std::min<int64_t>(p.inner, 512), [&](int64_t first, int64_t last) {
+  const int64_t blocks = (p.inner + kColumns - 1) / kColumns;
+  for_parts(context, p.outer * blocks, p.n * std::min(p.inner, kColumns), [&](int64_t first, int64_t last) {
     for (int64_t i = first; i < last; ++i) {
-      const int64_t column = i % blocks * 512, at = i / blocks * p.n * p.inner + column;
-      softmax_columns<kLog>(p, x + at, y + at, std::min<int64_t>(512, p.inner - column));
+      const int64_t column = i % blocks * kColumns, at = i / blocks * p.n * p.inner + column;
+      softmax_columns<kLog>(p, x + at, y + at, std::min(kColumns, p.inner - column));
     }
   });
 }

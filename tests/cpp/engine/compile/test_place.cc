@@ -103,7 +103,7 @@ std::vector<Known> others() {
   return {
       {"gemm", bytes({1, 8, 9, 9}, {3, 8, 3, 3}, 1)},
       {"taps", bytes({1, 8, 9, 9}, {2, 8, 3, 3}, 1)},
-      {"taps", bytes({1, 8, 9, 9}, {8, 1, 3, 3}, 8)},
+      {"planes", bytes({1, 8, 9, 9}, {8, 1, 3, 3}, 8)},
       {"planes", pool("MaxPool", {1, 3, 9, 9}, {3, 3})},
       {"planes", pool("AveragePool", {1, 3, 19}, {3})},
       {"planes", pool("AveragePool", {1, 2, 150, 90}, {140, 70})},
