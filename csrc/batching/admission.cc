@@ -25,7 +25,7 @@ void Batcher::refuse_invalid() {
 Checked Batcher::check(std::span<const StridedView> inputs) {
   refuse_if_closed();
   try {
-    Checked checked = intake_.check(inputs);
+    Checked checked = intake_.check(inputs, runner_->generation());
     if (intake_.is_short(checked) && proof_.rows_mix(runner_->generation()))
       throw Error(proof_.refusal(checked.rows, max_rows()));
     return checked;
@@ -156,7 +156,7 @@ RequestRef Batcher::admit_one(std::span<const StridedView> inputs, const Checked
   const ClientRef client = options.client ? options.client : clients_.anonymous();
   const StrandRef strand = client ? client->strand(*checked.layout, options.priority) : StrandRef();
   if (options.deadline != kNever) refuse_if_late(checked, options, now, strand ? &strand->flow : nullptr);
-  RequestRef request(new Request(checked.layout, checked.rows, checked.single_row, options));
+  RequestRef request(new Request(checked.layout, checked.rows, checked.single_row, options, checked.length));
   if (client) request->member = std::make_unique<Membership>(*request, client, strand);
   if (!request->id) request->id = new_id();
   request->times.enqueued.store(now, std::memory_order_relaxed);

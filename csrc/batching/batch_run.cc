@@ -7,11 +7,13 @@
 namespace inferkit {
 
 Status check_rows(std::span<const PortSpec> specs, std::span<const OutputChecks> checks,
-                  std::span<const TensorView> outputs, int64_t first, int64_t count) {
+                  std::span<const TensorView> outputs, int64_t first, int64_t count, const Follows* follows,
+                  int64_t length) {
   for (size_t i = 0; i < checks.size(); ++i) {
     if (!checks[i].any()) continue;
     TensorView part = outputs[i];
     const size_t row_bytes = static_cast<size_t>(part.shape.elements(1, part.shape.rank())) * dtype_size(part.dtype);
+    if (follows) part.shape = cut_shape(part.shape, (*follows)[i], length);
     part.shape[0] = count;
     part.data = static_cast<const std::byte*>(part.data) + static_cast<size_t>(first) * row_bytes;
     Shape spec = specs[i].shape;
@@ -22,7 +24,7 @@ Status check_rows(std::span<const PortSpec> specs, std::span<const OutputChecks>
 }
 
 BatchRun::BatchRun(Runner& runner, BufferPool& pool, const BatcherOptions& options, const Clock& clock,
-                   Recorder& recorder, Predictor& predictor, RowProof& proof)
+                   Recorder& recorder, Predictor& predictor, RowProof& proof, PadProof& pad_proof)
     : runner_(runner),
       pool_(pool),
       options_(options),
@@ -30,13 +32,14 @@ BatchRun::BatchRun(Runner& runner, BufferPool& pool, const BatcherOptions& optio
       recorder_(recorder),
       predictor_(predictor),
       proof_(proof),
+      pad_proof_(pad_proof),
       sink_(runner.outputs(), pool),
       inputs_(runner.inputs().size()) {}
 
-void BatchRun::gather(std::span<const RequestRef> requests, const RowLayout& layout, int64_t rows) {
+void BatchRun::gather(std::span<const RequestRef> requests, const RowLayout& layout, int64_t rows, bool keep) {
   const auto specs = runner_.inputs();
   const int64_t all = layout.run_rows(rows);
-  if (requests.size() == 1 && rows == all) {
+  if (requests.size() == 1 && rows == all && requests[0]->length == layout.length) {
     for (size_t i = 0; i < specs.size(); ++i) inputs_[i] = requests[0]->input(i, specs[i].dtype);
     return;
   }
@@ -51,13 +54,18 @@ void BatchRun::gather(std::span<const RequestRef> requests, const RowLayout& lay
     }
     for (const RequestRef& request : requests) {
       const size_t bytes = layout.row_bytes[i] * static_cast<size_t>(request->rows);
-      std::memcpy(at, request->inputs.data() + layout.offset(i, request->rows), bytes);
+      const auto* from = static_cast<const std::byte*>(request->input(i, specs[i].dtype).data);
+      if (request->length != layout.length && layout.padding->pads(i)) {
+        fill_up(layout.padding->input(i), specs[i].dtype, layout.rows[i], request->rows, request->length, from, at);
+      } else {
+        std::memcpy(at, from, bytes);
+      }
       at += bytes;
     }
     // What fills it up is a row that the model is known to take.
     for (int64_t row = rows; row < all; ++row, at += layout.row_bytes[i]) std::memcpy(at, begin, layout.row_bytes[i]);
   }
-  if (layout.text) return;  // the views that were gathered show what lies there
+  if (layout.text || keep) return;  // of text, the views that were gathered show what lies there
   // Read again only where they are to run again after a failure, and never for those that have ended.
   for (const RequestRef& request : requests) {
     if (!options_.isolate_failures || request->done()) request->inputs.release();
@@ -72,9 +80,14 @@ BatchRun::Outcome BatchRun::execute(std::span<const RequestRef> requests, const 
   const int64_t all = layout.run_rows(rows);
   const bool shared = layout.fixed_rows && requests[0]->rows != all;  // its rows stand beside others, or copies
   Nanos once = 0;                                                     // what is no part of a run's duration
+  const bool padded = std::ranges::any_of(requests, [&](const auto& r) { return r->length != layout.length; });
   try {
-    gather(requests, layout, rows);
-    for (bool settled = false; !settled;) {  // once, unless the model is swapped for another meanwhile
+    if (padded) {
+      run_padded(requests, layout, rows, out, once);
+    } else {
+      gather(requests, layout, rows);
+    }
+    for (bool settled = padded; !settled;) {  // once, unless the model is swapped for another meanwhile
       const uint64_t model = runner_.generation();
       if (shared && proof_.rows_mix(model)) throw Error(proof_.refusal(requests[0]->rows, all));
       sink_.prepare(all);
@@ -94,11 +107,128 @@ BatchRun::Outcome BatchRun::execute(std::span<const RequestRef> requests, const 
   } catch (...) {
     out.status = current_exception_status();
   }
-  out.outputs = sink_.take();
+  if (!out.outputs) out.outputs = sink_.take();
   gathered_.release();
   out.finished = clock_.now();
-  if (out.status.ok()) predictor_.learn(layout, rows, out.finished - out.started - once, out.finished);
+  if (!out.status.ok()) return out;
+  if (!out.as_it_came) predictor_.learn(layout, rows, out.finished - out.started - once, out.finished);
+  if (layout.padding) count_elements(requests, layout, out);
   return out;
+}
+
+/// A run of requests of which some are shorter than the batch is padded to.
+void BatchRun::run_padded(std::span<const RequestRef> requests, const RowLayout& layout, int64_t rows, Outcome& out,
+                          Nanos& once) {
+  for (;;) {  // once, unless the model is swapped for another meanwhile
+    const uint64_t model = runner_.generation();
+    bool apart = pad_proof_.is_apart(model, layout.length), failed = false;
+    out.as_it_came = false;
+    if (!apart) {
+      gather(requests, layout, rows, true);
+      run_once(rows, out);
+      if (pad_proof_.wants(model, layout.length)) {
+        failed = !out.status.ok();
+        const Nanos begin = clock_.now();
+        apart = failed || !prove(requests, layout, model);
+        once += clock_.now() - begin;
+      }
+    }
+    if (apart && requests.size() > 1) {
+      out.apart = true;
+      out.status = {ErrorCode::kInference, Reason::kNone, "the requests of this batch cannot be padded", nullptr};
+      return;
+    }
+    if (apart) {
+      for (size_t i = 0; i < inputs_.size(); ++i) inputs_[i] = requests[0]->input(i, runner_.inputs()[i].dtype);
+      out.as_it_came = true;
+      run_once(rows, out);
+    }
+    if (runner_.generation() != model) continue;
+    // Padded it failed, and as it came it did not: that length is too long for the model.
+    if (failed && out.status.ok()) pad_proof_.cannot_run(model, layout.length);
+    if (out.status.ok() && !apart) cut_answers(requests, layout, pad_proof_.follows(model), out);
+    return;
+  }
+}
+
+void BatchRun::run_once(int64_t rows, Outcome& out) {
+  sink_.prepare(rows);
+  out.status = runner_.run(inputs_, sink_);
+  if (out.status.ok()) out.status = sink_.complete();
+}
+
+/// Compares the answer that one of them has just got with its own. False where they are to run one by one.
+bool BatchRun::prove(std::span<const RequestRef> requests, const RowLayout& layout, uint64_t model) {
+  const Request* shortest = nullptr;
+  int64_t row = 0, first_row = 0;
+  for (const RequestRef& request : requests) {
+    const int64_t least = shortest ? shortest->length : layout.length;
+    if (request->length < least && !request->done()) {
+      shortest = request.get();
+      first_row = row;
+    }
+    row += request->rows;
+  }
+  if (!shortest) return true;  // nobody waits for what is not proven
+  std::vector<TensorView> own(inputs_.size());
+  for (size_t i = 0; i < own.size(); ++i) own[i] = shortest->input(i, runner_.inputs()[i].dtype);
+  PooledSink sink(runner_.outputs(), pool_);
+  sink.prepare(shortest->rows);
+  if (!runner_.run(own, sink).ok() || !sink.complete().ok()) return false;
+  const PadSample sample{runner_.outputs(), sink.views(), sink_.views(), shortest->length, layout.length, first_row};
+  std::string why;
+  const std::optional<Follows> follows = follows_of(sample, why);
+  if (runner_.generation() != model) return true;  // it is run again
+  if (follows && is_same(sample, why)) {
+    const std::shared_ptr<const Follows> known = pad_proof_.follows(model);
+    if (!known) pad_proof_.learn(model, *follows);
+    if (!known || *known == *follows) {
+      pad_proof_.passed(model, layout.length);
+      return true;
+    }
+    why = cat("the outputs' shapes grow with the length of a request in one way up to ", layout.length,
+              ", and in another way elsewhere");
+  }
+  pad_proof_.refuse(model, std::move(why));
+  return false;
+}
+
+/// Leaves of each answer what belongs to its request.
+void BatchRun::cut_answers(std::span<const RequestRef> requests, const RowLayout& layout,
+                           std::shared_ptr<const Follows> follows, Outcome& out) {
+  if (!follows) return;  // all that are shorter have ended
+  out.outputs = sink_.take();
+  for (size_t o = 0; o < follows->size(); ++o) {
+    BatchOutput& output = out.outputs->outputs[o];
+    output.follows = (*follows)[o];
+    if (!output.follows) continue;
+    for (size_t axis = 0; axis < output.shape.rank(); ++axis) {
+      if (!(output.follows >> axis & 1) || output.shape[axis] == layout.length) continue;
+      throw Error(ErrorCode::kOutput, Reason::kShape,
+                  cat("output '", runner_.outputs()[o].name, "' has shape ", output.shape.str(), "; axis ", axis,
+                      " was as long as the padded inputs before, which have ", layout.length));
+    }
+    std::byte* rows = output.buffer.data();
+    for (const RequestRef& request : requests) {
+      Shape shape = output.shape;
+      shape[0] = request->rows;
+      if (request->length != layout.length) {
+        cut_back(rows, shape, output.follows, request->length, dtype_size(output.dtype));
+      }
+      rows += output.row_bytes() * static_cast<size_t>(request->rows);
+    }
+  }
+  out.follows = std::move(follows);
+}
+
+void BatchRun::count_elements(std::span<const RequestRef> requests, const RowLayout& layout, Outcome& out) {
+  uint64_t all = 0, own = 0;
+  for (const RequestRef& request : requests) {
+    own += layout.padded_elements(request->rows, request->length);
+    all += layout.padded_elements(request->rows, out.as_it_came ? request->length : layout.length);
+  }
+  if (all) out.padding = static_cast<int8_t>(100 * (all - own) / all);
+  recorder_.elements(all, all - own);
 }
 
 namespace {
@@ -115,7 +245,8 @@ Status copy_of(const Status& status) noexcept {
 Status BatchRun::judge(const Request& request, const Outcome& outcome, int64_t first_row) noexcept {
   if (!outcome.status.ok() || options_.outputs.empty()) return copy_of(outcome.status);
   try {
-    return check_rows(runner_.outputs(), options_.outputs, sink_.views(), first_row, request.rows);
+    return check_rows(runner_.outputs(), options_.outputs, sink_.views(), first_row, request.rows,
+                      outcome.follows.get(), request.length);
   } catch (...) {
     return current_exception_status();
   }
@@ -138,7 +269,7 @@ void BatchRun::deliver(Request& request, const Outcome& outcome, Status status, 
 }
 
 /// What is left of a failed batch, until each request has its end: when the last run was over.
-Nanos BatchRun::run_again(Batch& batch, uint64_t batch_id, End end) noexcept {
+Nanos BatchRun::run_again(Batch& batch, bool apart, uint64_t batch_id, End end) noexcept {
   Again again{*batch.layout, batch_id, end, 0, 0};
   try {
     // A list of our own: whoever closes the batcher goes through the batch's at any time.
@@ -150,7 +281,7 @@ Nanos BatchRun::run_again(Batch& batch, uint64_t batch_id, End end) noexcept {
   for (const RequestRef& request : batch.requests) {
     if (!request->done()) again_.push_back(request);
   }
-  again.groups = again_.size() / 2;
+  again.groups = apart ? 0 : again_.size() / 2;
   if (!again_.empty()) halve(again_, again);
   again_.clear();
   return again.finished;
@@ -239,8 +370,8 @@ void BatchRun::run(Batch& batch, uint64_t batch_id, End end) noexcept {
   record.started = all.started;
   record.finished = all.finished;
   // A compiled model makes the same of a row in any batch: an output of it that breaks a check does so alone, too.
-  const bool isolate =
-      batch.requests.size() > 1 && options_.isolate_failures && (!all.status.ok() || runner_.needs_gil());
+  const bool isolate = all.apart || (batch.requests.size() > 1 && options_.isolate_failures &&
+                                     (!all.status.ok() || runner_.needs_gil()));
   int64_t row = 0;
   for (const RequestRef& ref : batch.requests) {
     Request& request = *ref;
@@ -251,8 +382,9 @@ void BatchRun::run(Batch& batch, uint64_t batch_id, End end) noexcept {
     }
     row += request.rows;
   }
-  if (isolate) record.finished = std::max(record.finished, run_again(batch, batch_id, end));
-  record.outcome = uint8_t(all.status.ok() ? Phase::kResult : Phase::kError);
+  if (isolate) record.finished = std::max(record.finished, run_again(batch, all.apart, batch_id, end));
+  record.priority = all.padding;
+  record.outcome = uint8_t(all.status.ok() || all.apart ? Phase::kResult : Phase::kError);
   recorder_.trace_batch(record, batch.reason);
 }
 

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "batching/options.h"
+#include "batching/pad_proof.h"
 #include "batching/predictor.h"
 #include "batching/recorder.h"
 #include "batching/row_proof.h"
@@ -21,7 +22,7 @@ class BatchRun {
   using End = FunctionRef<void(Request&, Phase)>;
 
   BatchRun(Runner& runner, BufferPool& pool, const BatcherOptions& options, const Clock& clock, Recorder& recorder,
-           Predictor& predictor, RowProof& proof);
+           Predictor& predictor, RowProof& proof, PadProof& pad_proof);
 
   /// Gathers, runs, checks and scatters. Where a batch of several fails, by an error or an answer of a wrong shape or
   /// type, its requests run again (unless isolate_failures is off), in halves down to those that are to blame, so that
@@ -37,6 +38,10 @@ class BatchRun {
     Status status;
     IntrusivePtr<BatchOutputs> outputs;
     Nanos started = 0, finished = 0;
+    bool apart = false;       // nothing was wrong with the requests: they are to run one by one, not padded
+    bool as_it_came = false;  // a request that was not padded, though its layout is
+    int8_t padding = 0;       // percent of the elements of the inputs that are padded
+    std::shared_ptr<const Follows> follows;  // the axes that have been cut back; null where none have
   };
 
   /// On the way through a batch that failed.
@@ -52,12 +57,20 @@ class BatchRun {
     size_t failed = 0;  // those that are left
   };
 
-  Nanos run_again(Batch& batch, uint64_t batch_id, End end) noexcept;
+  Nanos run_again(Batch& batch, bool apart, uint64_t batch_id, End end) noexcept;
   bool run_alone(const RequestRef& request, Again& again) noexcept;
   Tried try_together(std::span<RequestRef> requests, Again& again) noexcept;
   void halve(std::span<RequestRef> suspects, Again& again) noexcept;
   Outcome execute(std::span<const RequestRef> requests, const RowLayout& layout, int64_t rows) noexcept;
-  void gather(std::span<const RequestRef> requests, const RowLayout& layout, int64_t rows);
+  /// With `keep`, the requests keep their inputs.
+  void gather(std::span<const RequestRef> requests, const RowLayout& layout, int64_t rows, bool keep = false);
+  void run_once(int64_t rows, Outcome& out);
+  void run_padded(std::span<const RequestRef> requests, const RowLayout& layout, int64_t rows, Outcome& out,
+                  Nanos& once);
+  void cut_answers(std::span<const RequestRef> requests, const RowLayout& layout,
+                   std::shared_ptr<const Follows> follows, Outcome& out);
+  bool prove(std::span<const RequestRef> requests, const RowLayout& layout, uint64_t model);
+  void count_elements(std::span<const RequestRef> requests, const RowLayout& layout, Outcome& out);
   /// How the request fared in a run: its rows begin at `first_row`. Asks sink_ for what the last run gave.
   Status judge(const Request& request, const Outcome& outcome, int64_t first_row) noexcept;
   void deliver(Request& request, const Outcome& outcome, Status status, int64_t first_row, int64_t batch_rows,
@@ -70,14 +83,17 @@ class BatchRun {
   Recorder& recorder_;
   Predictor& predictor_;
   RowProof& proof_;
+  PadProof& pad_proof_;
   PooledSink sink_;
   Buffer gathered_;
   std::vector<TensorView> inputs_;
   std::vector<RequestRef> again_;  // of a failed batch
 };
 
-/// The checks of one request's outputs, given those of its batch: rows [first, first + count).
+/// The checks of one request's outputs, given those of its batch: rows [first, first + count), which have been cut back
+/// to `length` along the axes that follow it.
 Status check_rows(std::span<const PortSpec> specs, std::span<const OutputChecks> checks,
-                  std::span<const TensorView> outputs, int64_t first, int64_t count);
+                  std::span<const TensorView> outputs, int64_t first, int64_t count, const Follows* follows = nullptr,
+                  int64_t length = 0);
 
 }  // namespace inferkit

@@ -84,7 +84,7 @@ Batcher::Batcher(std::shared_ptr<Runner> runner, BatcherOptions options, std::sh
       clock_(clock),
       steady_(dynamic_cast<const SteadyClock*>(&clock) != nullptr),
       fork_generation_(fork_generation()),
-      intake_(runner_->inputs(), runner_->senses(), options_),
+      intake_(runner_->inputs(), runner_->senses(), options_, pad_proof_),
       recorder_(clock, options_.trace_size, [this] { return uint64_t{scheduler_.depth()}; }),
       predictor_(*runner_),
       clients_(options_.clients, options_.default_client, clock),
@@ -317,7 +317,7 @@ void Batcher::run_inline(BatchRun& tools, Batch& batch, CompletionList& own) {
 
 Slot Batcher::begin_caller_run(const Checked& checked, Nanos deadline, Nanos now) {
   if (!options_.caller_runs || (deadline != kNever && runner_->values_decide())) return {};
-  if (intake_.is_short(checked)) return {};  // to be filled up, maybe by others
+  if (intake_.is_short(checked) || checked.is_padded()) return {};  // to be filled up, maybe by others
   check_outside();
   Slot slot = scheduler_.begin_caller_run(*checked.layout, checked.rows, deadline, now);
   if (state_.load() != State::kOpen) return {};  // whoever closes sees the slot, or this sees the close
@@ -341,6 +341,7 @@ Status Batcher::run_caller(Slot slot, std::span<const TensorView> inputs, const 
   if (status.ok()) {
     predictor_.learn(*checked.layout, checked.rows, finished - started, finished);
     status = sink.complete();
+    recorder_.elements(checked.layout->padded_elements(checked.rows, checked.length), 0);
   }
   if (status.ok() && !options_.outputs.empty()) {
     status = check_rows(runner_->outputs(), options_.outputs, sink.views(), 0, checked.rows);
@@ -435,6 +436,7 @@ BatcherStats Batcher::stats() const {
   const Nanos now = clock_.now(), oldest = runs_.oldest();
   if (oldest != kNever) out.longest_run = std::max<Nanos>(0, now - oldest);
   recorder_.fill(out, max_rows(), now);
+  if (padding()) out.padding_refusal = pad_proof_.refusal(runner_->generation());
   return out;
 }
 

@@ -142,7 +142,11 @@ class Batcher {
   Runner& runner() const { return *runner_; }
   BufferPool& pool() const { return *pool_; }
   const Clock& clock() const { return clock_; }
-  BatchRun make_tools() { return BatchRun(*runner_, *pool_, options_, clock_, recorder_, predictor_, proof_); }
+  BatchRun make_tools() {
+    return BatchRun(*runner_, *pool_, options_, clock_, recorder_, predictor_, proof_, pad_proof_);
+  }
+  /// Null where requests are not padded.
+  const Padding* padding() const { return intake_.padding().get(); }
 
  private:
   enum class State : uint32_t { kOpen, kDraining, kClosed };
@@ -171,6 +175,7 @@ class Batcher {
   const Clock& clock_;
   const bool steady_;
   const uint32_t fork_generation_;
+  PadProof pad_proof_;
   Intake intake_;
   Recorder recorder_;
   Predictor predictor_;

@@ -39,10 +39,13 @@ std::span<const PortSpec> checked_ports(std::span<const PortSpec> inputs) {
 
 }  // namespace
 
-Intake::Intake(std::span<const PortSpec> inputs, std::span<const InputSense> senses, const BatcherOptions& options)
+Intake::Intake(std::span<const PortSpec> inputs, std::span<const InputSense> senses, const BatcherOptions& options,
+               const PadProof& proof)
     : inputs_(checked_ports(inputs)),
       asked_(options.inputs.empty() ? std::vector<InputChecks>(inputs.size()) : options.inputs),
-      layouts_(inputs),
+      padding_(options.pad.inputs.empty() ? nullptr : std::make_shared<Padding>(options.pad, inputs)),
+      pad_proof_(proof),
+      layouts_(inputs, padding_),
       fixed_rows_(fixed_rows_of(inputs)),
       max_rows_(fixed_rows_ ? fixed_rows_ : options.max_batch_size) {
   if (asked_.size() != inputs.size()) {
@@ -64,7 +67,20 @@ const Intake::Checks& Intake::checks_for(std::span<const InputSense> senses) {
   return at == known_.end() ? known_.emplace_back(std::move(checks)) : *at;
 }
 
-Checked Intake::check(std::span<const StridedView> given) {
+/// Along the axis that is padded, which is the same in all inputs that are. Their shapes have been checked.
+int64_t Intake::length_of(std::span<const StridedView> given, bool single_row) const {
+  const auto length = [&](size_t i) { return given[i].shape[padding_->input(i).axis - (single_row ? 1 : 0)]; };
+  const size_t first = padding_->first();
+  for (size_t i = first + 1; i < given.size(); ++i) {
+    if (!padding_->pads(i) || length(i) == length(first)) continue;
+    fail(Reason::kShape, cat("inputs that are padded together need the same length; input '", inputs_[first].name,
+                             "' has ", length(first), " along axis ", padding_->input(first).axis, " and input '",
+                             inputs_[i].name, "' has ", length(i), " along axis ", padding_->input(i).axis));
+  }
+  return length(first);
+}
+
+Checked Intake::check(std::span<const StridedView> given, uint64_t generation) {
   if (given.size() != inputs_.size()) {
     fail(Reason::kName, cat("the model takes ", inputs_.size(), " inputs, got ", given.size()));
   }
@@ -113,6 +129,12 @@ Checked Intake::check(std::span<const StridedView> given) {
   } else {
     std::vector<Shape> rows;
     std::vector<std::vector<std::byte>> shared;
+    int64_t padded = 0;
+    if (padding_) {
+      out.length = length_of(given, out.single_row);
+      padded = padding_->length_for(out.length);
+      if (padded != out.length && pad_proof_.is_apart(generation, padded)) padded = out.length;
+    }
     for (size_t i = 0; i < given.size(); ++i) {
       const StridedView& view = given[i];
       rows.push_back(view.shape);
@@ -123,6 +145,7 @@ Checked Intake::check(std::span<const StridedView> given) {
       } else if (!out.single_row) {
         rows.back().erase(0);
       }
+      if (padding_ && padding_->pads(i)) rows.back()[padding_->input(i).axis - 1] = padded;
       if (!rows.back().checked_elements())
         fail(Reason::kTooLarge, cat("a shape of ", view.shape.str(), " has too many elements"));
     }
@@ -168,12 +191,13 @@ void Intake::copy_numbers(const StridedView& given, const Checked& checked, size
 }
 
 Buffer Intake::copy(std::span<const StridedView> given, const Checked& checked, BufferPool& pool) const {
-  const size_t end = checked.layout->offset(given.size(), checked.rows);
+  const auto offset = [&](size_t i) { return checked.layout->offset(i, checked.rows, checked.length); };
+  const size_t end = offset(given.size());
   if (checked.layout->text) {
     Buffer buffer = pool.acquire(end + text_bytes(given), "request");
     char* text = buffer.as<char>() + end;
     for (size_t i = 0; i < given.size(); ++i) {
-      std::byte* to = buffer.data() + checked.layout->offset(i, checked.rows);
+      std::byte* to = buffer.data() + offset(i);
       if (given[i].dtype == DType::kString) {
         text = copy_text(given[i], reinterpret_cast<std::string_view*>(to), text);
       } else {
@@ -184,7 +208,7 @@ Buffer Intake::copy(std::span<const StridedView> given, const Checked& checked, 
   }
   Buffer buffer = pool.acquire(end, "request");
   for (size_t i = 0; i < given.size(); ++i) {
-    copy_numbers(given[i], checked, i, buffer.data() + checked.layout->offset(i, checked.rows));
+    copy_numbers(given[i], checked, i, buffer.data() + offset(i));
   }
   return buffer;
 }

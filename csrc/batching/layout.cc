@@ -29,19 +29,23 @@ int64_t fixed_rows_of(std::span<const PortSpec> inputs) {
   return fixed;
 }
 
-Shape RowLayout::shape(size_t index, int64_t count) const {
+Shape RowLayout::shape(size_t index, int64_t count, int64_t own) const {
   Shape shape = rows[index];
+  if (own && own != length && padding->pads(index)) shape[padding->input(index).axis - 1] = own;
   if (!is_shared(index)) shape.insert(0, count);
   return shape;
 }
 
-size_t RowLayout::bytes(size_t index, int64_t count) const {
-  return is_shared(index) ? shared[index].size() : row_bytes[index] * static_cast<size_t>(count);
+size_t RowLayout::bytes(size_t index, int64_t count, int64_t own) const {
+  if (is_shared(index)) return shared[index].size();
+  size_t row = row_bytes[index];
+  if (own && own != length && padding->pads(index)) row = row / static_cast<size_t>(length) * static_cast<size_t>(own);
+  return row * static_cast<size_t>(count);
 }
 
-size_t RowLayout::offset(size_t index, int64_t count) const {
+size_t RowLayout::offset(size_t index, int64_t count, int64_t own) const {
   size_t at = 0;
-  for (size_t i = 0; i < index; ++i) at += round_up(bytes(i, count), kAlignment);
+  for (size_t i = 0; i < index; ++i) at += round_up(bytes(i, count, own), kAlignment);
   return at;
 }
 
@@ -51,8 +55,17 @@ size_t RowLayout::bytes_per_row() const {
   return bytes;
 }
 
-LayoutTable::LayoutTable(std::span<const PortSpec> inputs)
-    : inputs_(inputs), fixed_rows_(fixed_rows_of(inputs)), full_(kKeptLayouts) {
+uint64_t RowLayout::padded_elements(int64_t count, int64_t own) const {
+  if (!padding || length == 0) return 0;
+  int64_t elements = 0;
+  for (size_t i = 0; i < rows.size(); ++i) {
+    if (padding->pads(i)) elements += count * (rows[i].elements() / length * own);
+  }
+  return static_cast<uint64_t>(elements);
+}
+
+LayoutTable::LayoutTable(std::span<const PortSpec> inputs, std::shared_ptr<const Padding> padding)
+    : inputs_(inputs), padding_(std::move(padding)), fixed_rows_(fixed_rows_of(inputs)), full_(kKeptLayouts) {
   std::vector<Shape> rows;
   for (const PortSpec& input : inputs) {
     if (is_shared(input)) return;
@@ -73,6 +86,10 @@ LayoutRef LayoutTable::make(std::span<const Shape> rows, std::vector<std::vector
     const size_t bytes = static_cast<size_t>(rows[i].elements()) * dtype_size(inputs_[i].dtype);
     layout->row_bytes.push_back(layout->is_shared(i) ? 0 : bytes);
     layout->text |= inputs_[i].dtype == DType::kString;
+  }
+  if (padding_) {
+    layout->padding = padding_;
+    layout->length = rows[padding_->first()][padding_->input(padding_->first()).axis - 1];
   }
   return layout;
 }

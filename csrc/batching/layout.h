@@ -10,6 +10,7 @@
 #include "base/shape.h"
 #include "batching/bucket.h"
 #include "batching/cost_curve.h"
+#include "batching/padding.h"
 #include "engine/runner.h"
 #include "platform/mutex.h"
 
@@ -32,19 +33,24 @@ struct RowLayout {
   std::vector<size_t> row_bytes;                 // of each input; 0 for those that are shared
   std::vector<std::vector<std::byte>> shared{};  // the value of each input that is shared; empty where none is
   int64_t fixed_rows = 0;                        // as fixed_rows_of() gives it
+  std::shared_ptr<const Padding> padding{};      // null where no requests are padded
+  int64_t length = 0;                            // where some are: what they are padded to
   bool text = false;  // some input is of strings: their bytes follow all inputs in a request's buffer
 
   bool is_shared(size_t index) const { return !shared.empty() && !shared[index].empty(); }
-  /// Of input `index` in a run of `count` rows.
-  Shape shape(size_t index, int64_t count) const;
-  size_t bytes(size_t index, int64_t count) const;
+  /// Of input `index` in a run of `count` rows, or in a request that is not padded yet and has `own` places where its
+  /// padded rows have `length`; 0 stands for those.
+  Shape shape(size_t index, int64_t count, int64_t own = 0) const;
+  size_t bytes(size_t index, int64_t count, int64_t own = 0) const;
   /// The rows of a run of a batch of `count`.
   int64_t run_rows(int64_t count) const { return fixed_rows ? fixed_rows : count; }
   /// Where input `index` of a request of `count` rows starts in the request's buffer; index == rows.size() gives the
   /// size of the buffer, but for the bytes of strings. Every input is 64-byte aligned.
-  size_t offset(size_t index, int64_t count) const;
+  size_t offset(size_t index, int64_t count, int64_t own = 0) const;
 
   size_t bytes_per_row() const;
+  /// Of the inputs that are padded, in `count` rows of that length; 0 where none are.
+  uint64_t padded_elements(int64_t count, int64_t own) const;
 
   mutable Bucket bucket;   // of the requests of this layout that wait; guarded by their queue's lock
   mutable CostCurve cost;  // of runs of this layout
@@ -55,7 +61,7 @@ using LayoutRef = std::shared_ptr<const RowLayout>;
 /// takes no lock.
 class LayoutTable {
  public:
-  explicit LayoutTable(std::span<const PortSpec> inputs);
+  explicit LayoutTable(std::span<const PortSpec> inputs, std::shared_ptr<const Padding> padding = nullptr);
 
   /// The layout where every row shape is fixed by the model, else null.
   const LayoutRef& fixed() const { return fixed_; }
@@ -66,6 +72,7 @@ class LayoutTable {
   LayoutRef make(std::span<const Shape> rows, std::vector<std::vector<std::byte>> shared) const;
 
   const std::span<const PortSpec> inputs_;
+  const std::shared_ptr<const Padding> padding_;
   const int64_t fixed_rows_;
   LayoutRef fixed_;
   struct Entry {

@@ -6,6 +6,7 @@
 #include "base/output_checks.h"
 #include "base/validation.h"
 #include "batching/client.h"
+#include "batching/padding.h"
 #include "batching/turn.h"
 #include "platform/clock.h"
 
@@ -32,6 +33,7 @@ struct BatcherOptions {
   ClientOptions default_client{};       // of all other names
   std::vector<InputChecks> inputs{};    // one for each input; empty: the default ones
   std::vector<OutputChecks> outputs{};  // one for each output; empty: no checks
+  PadOptions pad{};
 };
 
 }  // namespace inferkit

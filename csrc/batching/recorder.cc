@@ -115,6 +115,9 @@ void Recorder::fill(BatcherStats& s, int64_t max_rows, Nanos now) const {
   for (size_t i = 0; i < s.dispatched.size(); ++i) s.batches += s.dispatched[i] = dispatched_[i].value();
   for (size_t i = 0; i < kBatchSizeBuckets; ++i) s.batch_sizes[i] = sizes_[i].load(std::memory_order_relaxed);
   s.rows = rows_.value();
+  s.elements = elements_.value();
+  s.padding = padding_.value();
+  s.padding_rate = ratio(s.padding, s.elements);
   s.mean_batch_size = ratio(s.rows, s.batches);
   s.batch_fill_rate = s.mean_batch_size / double(max_rows);
   s.inference_error_rate = ratio(s.failed, s.completed + s.failed);

@@ -39,6 +39,10 @@ struct BatcherStats {
   Nanos oldest_wait = 0;
   Nanos longest_run = 0;            // of the batches that run
   uint64_t batches = 0, rows = 0;   // rows that ran in them
+  uint64_t elements = 0;            // of the inputs that are padded, in runs
+  uint64_t padding = 0;             // of those, what was filled in
+  double padding_rate = 0;          // the one of the other
+  std::string padding_refusal;      // why requests are not padded any more; "" where they are, or never were to be
   double mean_batch_size = 0;       // rows
   double batch_fill_rate = 0;       // of max_batch_size
   double requests_per_second = 0;   // completed, over the last ten seconds
@@ -73,6 +77,11 @@ class Recorder {
   void rejected() { ended(Phase::kRejected, clock_.now()); }
   void batch(DispatchReason reason, int64_t rows);
   void latency(Nanos enqueued, Nanos started, Nanos finished);
+  /// Of the inputs that are padded, in a run: how many there were, and how many of them were padding.
+  void elements(uint64_t all, uint64_t padding) {
+    elements_.add(all);
+    padding_.add(padding);
+  }
 
   /// What there is to write down of a request that was claimed, before its end is published: then its fields are no
   /// longer ours. Afterwards trace() writes it down, so that nobody waits for that.
@@ -98,7 +107,7 @@ class Recorder {
   const Clock& clock_;
   std::array<Counter, kEndCount> ends_;
   std::array<Counter, kDispatchReasonCount> dispatched_;
-  Counter invalid_, rows_;
+  Counter invalid_, rows_, elements_, padding_;
   std::array<std::atomic<uint64_t>, kBatchSizeBuckets> sizes_{};
   Histogram queue_, compute_, total_;
   mutable History history_;  // of those above

@@ -11,9 +11,10 @@ size_t BatchOutput::row_bytes() const {
   return static_cast<size_t>(shape.elements(1, shape.rank())) * dtype_size(dtype);
 }
 
-Request::Request(LayoutRef layout_, int64_t rows_, bool single_row_, const SubmitOptions& options)
+Request::Request(LayoutRef layout_, int64_t rows_, bool single_row_, const SubmitOptions& options, int64_t length_)
     : layout(std::move(layout_)),
       rows(rows_),
+      length(length_),
       single_row(single_row_),
       priority(options.priority),
       deadline(options.deadline),
@@ -101,7 +102,13 @@ void Request::sleep(Phase seen, Nanos until, bool* interrupted) const {
 }
 
 TensorView Request::input(size_t index, DType dtype) const {
-  return {dtype, layout->shape(index, rows), inputs.data() + layout->offset(index, rows)};
+  return {dtype, layout->shape(index, rows, length), inputs.data() + layout->offset(index, rows, length)};
+}
+
+TensorView Request::part_of(const BatchOutput& output) const {
+  Shape shape = cut_shape(output.shape, output.follows, length);
+  shape[0] = rows;
+  return {output.dtype, shape, output.buffer.data() + static_cast<size_t>(first_row) * output.row_bytes()};
 }
 
 Status Request::end_status() const {

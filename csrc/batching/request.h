@@ -45,7 +45,8 @@ struct RequestTimes {
 /// One output of a batch, shared by the requests whose rows it holds.
 struct BatchOutput {
   DType dtype = DType::kF32;
-  Shape shape;  // with the batch axis
+  Shape shape;       // with the batch axis
+  Axes follows = 0;  // of it, those as long as the batch was padded to: a shorter request's rows lie cut back
   Buffer buffer;
   Buffer text;  // what views of strings in `buffer` show
 
@@ -69,12 +70,13 @@ struct SubmitOptions {
 /// that batch reads them, however it ends meanwhile; before, to whoever claimed it.
 class Request : public RefCounted<Request> {
  public:
-  Request(LayoutRef layout_, int64_t rows_, bool single_row_, const SubmitOptions& options);
+  Request(LayoutRef layout_, int64_t rows_, bool single_row_, const SubmitOptions& options, int64_t length_ = 0);
   ~Request();
 
   // Fixed at submission.
   const LayoutRef layout;
   const int64_t rows;
+  const int64_t length;   // along the axis that is padded, before it is; 0 where none is
   const bool single_row;  // came without the batch axis, and so goes its answer
   const int priority;
   const Nanos deadline;
@@ -84,8 +86,8 @@ class Request : public RefCounted<Request> {
   Nanos turn = 0;           // see turn_of()
   bool parked = false;      // found the queue full: the scheduler queues it when there is room, nobody else does
   Nanos admit_by = kNever;  // until when it waits for that
-  Buffer inputs;  // all of them, at layout->offset(i, rows), then the bytes of strings; given back when nobody will
-                  // read them any more
+  Buffer inputs;  // all of them, at layout->offset(i, rows, length), then the bytes of strings; given back when nobody
+                  // will read them any more
   Place place;    // in the queue's bound; once others see the request, guarded by the scheduler's lock
   OpenCount::Hold open;                // until its end
   std::unique_ptr<Membership> member;  // null where no request has a client; guarded as its place
@@ -133,7 +135,10 @@ class Request : public RefCounted<Request> {
     return now >= Phase::kEnding ? kNever : now == Phase::kWaiting ? std::min(deadline, admit_by) : deadline;
   }
 
+  /// As it came: not padded.
   TensorView input(size_t index, DType dtype) const;
+  /// Its rows of an output of its batch, cut back.
+  TensorView part_of(const BatchOutput& output) const;
 
   /// What the end means as an error; ok() for kResult.
   Status end_status() const;

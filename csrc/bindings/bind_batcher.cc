@@ -2,8 +2,10 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <cstring>
 #include <limits>
 #include <optional>
+#include <string_view>
 #include <tuple>
 
 #include "bindings/arguments.h"
@@ -117,6 +119,40 @@ ClientOptions client_from(const NamedClient& given) {
   return {.weight = std::get<1>(given), .rate = std::get<2>(given), .burst = std::get<3>(given)};
 }
 
+/// For each input the axis, 0 for none, and the bytes of one element, which Python has checked.
+using PadInputs = std::vector<std::pair<size_t, py::bytes>>;
+
+PadOptions pad_from(const PadInputs& inputs, std::vector<int64_t> lengths, int64_t longest) {
+  PadOptions out;
+  for (const auto& [axis, bytes] : inputs) {
+    PaddedInput& input = out.inputs.emplace_back();
+    const std::string_view element(bytes);
+    input.axis = axis;
+    std::memcpy(input.element.data(), element.data(), std::min(element.size(), input.element.size()));
+  }
+  out.lengths = std::move(lengths);
+  out.longest = longest;
+  return out;
+}
+
+/// Why requests to `model` cannot be padded; "" where nothing speaks against it.
+std::string pad_refusal(const PyBatcher& self, const py::object& model, const std::vector<std::vector<int64_t>>& rows,
+                        const std::vector<int64_t>& lengths) {
+  Batcher& batcher = self.core->batcher();
+  const std::shared_ptr<Runner> runner = py_model(model).runner;
+  if (!batcher.padding()) return {};
+  std::vector<Shape> shapes;
+  for (const auto& row : rows) shapes.emplace_back(std::span(row));
+  if (shapes.size() != runner->inputs().size()) throw std::invalid_argument("a shape is missing");
+  const GilAway away(*self.core);
+  return try_padding(*runner, batcher.pool(), *batcher.padding(), shapes, lengths);
+}
+
+std::vector<int64_t> pad_lengths(const PyBatcher& self, int64_t most) {
+  const Padding* padding = self.core->batcher().padding();
+  return padding ? padding->lengths(most) : std::vector<int64_t>();
+}
+
 }  // namespace
 
 void bind_batcher(py::module_& m) {
@@ -164,7 +200,8 @@ void bind_batcher(py::module_& m) {
                        const Flag& caller_runs, const Flag& isolate_failures, const Number& inline_limit,
                        const Count& trace_size, std::vector<std::optional<InputChecks>> inputs,
                        std::vector<OutputChecks> outputs, const std::vector<NamedClient>& clients,
-                       const NamedClient& default_client, const Given<std::optional<ManualClock>>& clock) {
+                       const NamedClient& default_client, const PadInputs& pad, std::vector<int64_t> pad_to,
+                       int64_t pad_longest, const Given<std::optional<ManualClock>>& clock) {
              const PyModel& of = py_model(model);
              constexpr int64_t kMost = std::numeric_limits<int>::max();
              BatcherOptions options;
@@ -188,12 +225,13 @@ void bind_batcher(py::module_& m) {
              options.outputs = std::move(outputs);
              for (const NamedClient& one : clients) options.clients.emplace_back(std::get<0>(one), client_from(one));
              options.default_client = client_from(default_client);
+             options.pad = pad_from(pad, std::move(pad_to), pad_longest);
              return PyBatcher{BatcherCore::make(model, std::move(options), clock_from(clock))};
            }),
            "model"_a, py::kw_only(), "max_batch_size"_a, "max_delay"_a, "ageing"_a, "max_queue_size"_a, "workers"_a,
            "max_concurrent"_a, "wait_when_full"_a, "full_timeout"_a, "max_waiting"_a, "caller_runs"_a,
            "isolate_failures"_a, "inline_limit"_a, "trace_size"_a, "inputs"_a, "outputs"_a, "clients"_a,
-           "default_client"_a, "clock"_a = py::none())
+           "default_client"_a, "pad"_a, "pad_to"_a, "pad_longest"_a, "clock"_a = py::none())
       .def("_stats", &stats_of, "limits"_a = std::vector<double>())
       .def(
           "_series", &series_of,
@@ -210,6 +248,10 @@ void bind_batcher(py::module_& m) {
       .def("_poke", [](const PyBatcher& self) { self.core->batcher().poke(); })
       .def(
           "_swap", [](const PyBatcher& self, const py::object& model) { self.core->swap(model); }, "model"_a)
+      .def("_pad_refusal", &pad_refusal, "model"_a, "rows"_a, "lengths"_a,
+           "Why requests to the model cannot be padded, as those that are made up show; empty where they can.")
+      .def("_pad_lengths", &pad_lengths, "most"_a,
+           "To what requests up to that length are padded; with 0, those up to the longest, where there is one.")
       .def_property_readonly("_state",
                              [](const PyBatcher& self) { return std::string(self.core->batcher().state_name()); })
       .def("_drain", &drain, "timeout"_a)

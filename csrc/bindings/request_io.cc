@@ -77,16 +77,15 @@ py::object pack_results(std::span<py::object> arrays, std::span<const PortSpec> 
 py::object copy_results(const Request& request, const BatchOutputs& outputs, std::span<const PortSpec> specs,
                         bool named) {
   const auto copy = [&](const BatchOutput& from) {
-    const size_t row_bytes = from.row_bytes();
-    const Shape shape = row_shape(from.shape, request.single_row, request.rows);
+    const TensorView part = request.part_of(from);
+    Shape shape = part.shape;
+    if (request.single_row) shape.erase(0);
     if (from.dtype == DType::kString) {
-      const auto first = static_cast<size_t>(request.first_row) * row_bytes / sizeof(std::string_view);
-      return text_array({from.buffer.as<std::string_view>() + first, static_cast<size_t>(shape.elements())}, shape);
+      return text_array({part.as<std::string_view>(), static_cast<size_t>(shape.elements())}, shape);
     }
     void* data = nullptr;
     py::object array = new_array(from.dtype, shape, &data);
-    std::memcpy(data, from.buffer.data() + static_cast<size_t>(request.first_row) * row_bytes,
-                static_cast<size_t>(request.rows) * row_bytes);
+    std::memcpy(data, part.data, part.bytes());
     return array;
   };
   if (outputs.outputs.size() == 1 && !named) return copy(outputs.outputs[0]);

@@ -19,7 +19,7 @@ struct TraceEntry {
   uint32_t thread = 0;                                                         // the kernel's id of who ended it
   uint32_t rows = 0, batch_rows = 0;
   uint8_t kind = 0, outcome = 0, reason = 0;
-  int8_t priority = 0;
+  int8_t priority = 0;  // of a batch: how much of what it was given was padding, in percent
 };
 
 /// An entry as it comes back.

@@ -19,6 +19,7 @@ from ._client import Client, named_client, named_clients
 from ._initialised import says_if_not_initialised
 from ._log import log
 from ._map import MapOptions, amapped, mapped
+from ._pad import NativePad, native_pad, pad_lengths, rows_of, rows_to_warm
 from ._signature import signature_differences
 from ._stats import BatcherStats, stats_from
 from ._text import NAME_LIMIT, printable
@@ -146,6 +147,17 @@ class Batcher(_core.Batcher):
     default_client : Client, optional
         What holds for all other names; by default ``Client()``: weight 1, any rate. Up to 4096 of them are known at a
         time; those that have nothing waiting are forgotten for new ones.
+    pad : mapping of str to (int, number), optional
+        Inputs whose requests differ in length, with the axis along which they do, counted from the batch axis, 0, and
+        the value to fill them up with: ``pad={"input_ids": (1, 0), "attention_mask": (1, 0)}``. So requests of nearly
+        the same length share a batch; each answer is cut back to its request's own length, and is the same to the bit
+        as without padding. That takes a model with a mask that leaves the padding out: it is tried when the batcher is
+        made, in :meth:`warm_up`, and with the first requests of each length. Where answers differ, the first two raise
+        a ``ValueError`` that says in what; found later, requests are no longer padded, and
+        ``stats().padding_refused`` says why.
+    pad_to : int or iterable of int, optional
+        To which lengths. By default 8, 10, 12, 14, 16, 20, 24, 28, 32 and so on, four for each power of two; with an
+        integer, those up to it. Longer requests are not padded.
     trace_size : int
         How many of the last requests and batches :mod:`inferkit.tracing` keeps, at 128 bytes each; 0 for none.
     name : str, optional
@@ -195,10 +207,11 @@ class Batcher(_core.Batcher):
     [3, 2, 0, 1]
     """
 
-    __slots__ = ("_ended", "_gave_up", "_limits", "_model", "_name", "_warm")
+    __slots__ = ("_ended", "_gave_up", "_limits", "_model", "_name", "_pad", "_warm")
     _model: Model
     _name: str
     _limits: dict[str, int]
+    _pad: NativePad
     _warm: bool
 
     def __init__(
@@ -219,6 +232,8 @@ class Batcher(_core.Batcher):
         inline_limit: float = 100e-6,
         clients: Mapping[str, Client] | None = None,
         default_client: Client | None = None,
+        pad: Mapping[str, tuple[int, float]] | None = None,
+        pad_to: int | Iterable[int] | None = None,
         trace_size: int = 4096,
         name: str | None = None,
         input_checks: InputChecks | Mapping[str, InputChecks] | None = None,
@@ -234,6 +249,8 @@ class Batcher(_core.Batcher):
         if default_client is not None and not isinstance(default_client, Client):
             raise TypeError(f"default_client must be an inferkit.Client, got {type(default_client).__name__}")
         checks = checks_by_name(input_checks, model.inputs)
+        padded = native_pad(pad, model.inputs)
+        lengths, longest = pad_lengths(pad_to, bool(padded))
         super().__init__(
             model,
             max_batch_size=max_batch_size,
@@ -253,8 +270,19 @@ class Batcher(_core.Batcher):
             outputs=_checks_by_output(model, output_checks),
             clients=named_clients(clients),
             default_client=named_client("", default_client or Client()),
+            pad=padded,
+            pad_to=lengths,
+            pad_longest=longest,
             clock=_clock,
         )
+        self._pad = padded
+        if padded:
+            try:
+                few = self._pad_lengths(40)
+                self._prove_padding(model, None, [few[0], few[-1]])
+            except BaseException:
+                self._close(False, None)
+                raise
         self._model = model
         self._name = _unique(name) if name else _new_name(model)
         self._warm = False
@@ -424,7 +452,13 @@ class Batcher(_core.Batcher):
         batch_sizes : iterable of int, optional
             The numbers of rows; by default `max_batch_size` and all powers of two below it.
         shapes : mapping, optional
-            As in :meth:`Model.warm_up`.
+            As in :meth:`Model.warm_up`. What is padded is run at each of the lengths that it is padded to, up to the
+            one that is given here or, without one, to the longest of `pad_to`.
+
+        Raises
+        ------
+        ValueError
+            As in :meth:`Model.warm_up`; or the answers to padded requests would not be those to the requests.
         """
         self._warm_up(self._model, batch_sizes, shapes)
         self._warm = True
@@ -435,7 +469,34 @@ class Batcher(_core.Batcher):
         largest = self._max_rows
         if batch_sizes is None:
             batch_sizes = sorted({*(2**k for k in range(largest.bit_length())), largest})
-        model.warm_up(batch_sizes, shapes=shapes)
+        if not self._pad:
+            return model.warm_up(batch_sizes, shapes=shapes)
+        batch_sizes = list(batch_sizes)
+        lengths = self._lengths_to_warm(shapes)
+        self._prove_padding(model, shapes, lengths)
+        for length in lengths:
+            model.warm_up(batch_sizes, shapes=rows_to_warm(model.inputs, self._pad, shapes, length))
+        return None
+
+    def _lengths_to_warm(self, shapes: Mapping[str, Sequence[int]] | None) -> list[int]:
+        given = {} if shapes is None else dict(shapes)
+        for spec, (axis, _) in zip(self._model.inputs, self._pad, strict=True):
+            if axis and spec.name in given:
+                return self._pad_lengths(tuple(given[spec.name])[axis - 1])
+        lengths = self._pad_lengths(0)
+        if not lengths:
+            raise ValueError(
+                "requests of any length are padded, so nobody knows which lengths to warm up: give pad_to to the "
+                "Batcher, or warm_up(shapes=...) with the longest"
+            )
+        return lengths
+
+    def _prove_padding(self, model: Model, shapes: Mapping[str, Sequence[int]] | None, lengths: Sequence[int]) -> None:
+        if why := self._pad_refusal(model, rows_of(model.inputs, shapes), list(lengths)):
+            raise ValueError(
+                f"requests to this model cannot be padded: {why}. Padding is for models with a mask that leaves it "
+                "out: name the mask in pad as well, with the value that does so, or leave pad out"
+            )
 
     def swap(
         self,

@@ -738,11 +738,27 @@ class Batcher:
             typing.SupportsFloat | typing.SupportsIndex,
             typing.SupportsFloat | typing.SupportsIndex,
         ],
+        pad: collections.abc.Sequence[tuple[typing.SupportsInt | typing.SupportsIndex, bytes]],
+        pad_to: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+        pad_longest: typing.SupportsInt | typing.SupportsIndex,
         clock: ManualClock | None = None,
     ) -> None: ...
     def _begin_close(self, drain: bool, timeout: typing.SupportsFloat | typing.SupportsIndex | None = None) -> None: ...
     def _close(self, drain: bool, timeout: typing.SupportsFloat | typing.SupportsIndex | None) -> bool | None: ...
     def _drain(self, timeout: typing.SupportsFloat | typing.SupportsIndex | None) -> bool: ...
+    def _pad_lengths(self, most: typing.SupportsInt | typing.SupportsIndex) -> list[int]:
+        """
+        To what requests up to that length are padded; with 0, those up to the longest, where there is one.
+        """
+    def _pad_refusal(
+        self,
+        model: typing.Any,
+        rows: collections.abc.Sequence[collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]],
+        lengths: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+    ) -> str:
+        """
+        Why requests to the model cannot be padded, as those that are made up show; empty where they can.
+        """
     def _poke(self) -> None: ...
     def _poll_close(self, drain: bool) -> bool: ...
     def _series(self) -> dict[str, typing.Any]:

@@ -118,6 +118,13 @@ class BatcherStats:
         How many seconds the oldest running batch has run. It keeps growing if a model hangs.
     batches, rows : int
         How many batches ran, and how many rows they had.
+    elements, padding : int
+        How many elements the inputs that are padded (see `pad` of the :class:`Batcher`) had in all runs, and how many
+        of those were padding.
+    padding_rate : float
+        Padding as a share of these elements: what is computed for nobody.
+    padding_refused : str
+        Why requests are no longer padded, though the batcher was told to; empty where they are.
     mean_batch_size : float
         Rows per batch.
     batch_fill_rate : float
@@ -158,6 +165,10 @@ class BatcherStats:
     longest_run: float
     batches: int
     rows: int
+    elements: int
+    padding: int
+    padding_rate: float
+    padding_refused: str
     mean_batch_size: float
     batch_fill_rate: float
     requests_per_second: float

@@ -50,6 +50,7 @@ def stats_text(stats: BatcherStats) -> str:
         f"batches   {stats.batches:,} of {stats.mean_batch_size:.1f} rows on average: "
         f"{100 * stats.batch_fill_rate:.0f}% full",
         f"went as   {why}",
+        *([f"padding   {100 * stats.padding_rate:.1f}% of what was computed"] if stats.elements else []),
         f"{'ms':<10}" + "".join(f"{name:>11}" for name in ("p50", "p90", "p99", "p99.9", "max")),
         _row("queued", stats.queue_ms),
         _row("computed", stats.compute_ms),

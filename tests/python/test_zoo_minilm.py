@@ -134,3 +134,27 @@ def test_requests_share_a_batch(model: inferkit.Model, tokenizer: tokenizers.Tok
     for feed, answer in zip(feeds, answers, strict=True):
         for name, want in model.run(feed).items():
             assert answer[name].tobytes() == want.tobytes(), name
+
+
+PAD = {"input_ids": (1, 0), "attention_mask": (1, 0), "token_type_ids": (1, 0)}
+
+
+def test_padded_texts_have_the_bits_of_the_texts(model: inferkit.Model) -> None:
+    """Of lengths 1 to 512, in any mixture."""
+    rng = np.random.default_rng(5)
+    lengths = [*rng.permutation([1, 7, 8, 9, 31, 33, 63, 65, 100, 127, 130, 200, 257, 300, 511, 512]), *range(40, 49)]
+    feeds = []
+    for length in lengths:
+        ids = rng.integers(999, 30000, (1, int(length)))
+        kinds = np.where(np.arange(length) < length // 2, 0, 1)[None].astype(np.int64)
+        feeds.append({"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": kinds})
+    with inferkit.Batcher(model, max_batch_size=8, pad=PAD, pad_to=512) as batcher:
+        tickets = [batcher.submit(feed) for feed in feeds]
+        answers = [ticket.result() for ticket in tickets]
+        stats = batcher.stats()
+    assert stats.padding > 0
+    assert stats.padding_refused == ""
+    for feed, answer in zip(feeds, answers, strict=True):
+        for name, want in model.run(feed).items():
+            assert answer[name].shape == want.shape
+            assert answer[name].tobytes() == want.tobytes(), (name, feed["input_ids"].shape)

@@ -171,6 +171,12 @@ def _clients(batcher: Figures) -> Figures:
     return found
 
 
+def _elements(batcher: Figures) -> dict[tuple[str, ...], float]:
+    stats = batcher["stats"]
+    padding = stats.get("padding", 0)  # a process with an older inferkit has none
+    return {("padding",): padding, ("own",): stats.get("elements", 0) - padding}
+
+
 def _counters(processes: list[tuple[Figures, bool]]) -> Iterator[Metric]:
     from prometheus_client.core import CounterMetricFamily
 
@@ -191,6 +197,11 @@ def _counters(processes: list[tuple[Figures, bool]]) -> Iterator[Metric]:
     yield family(
         "batch_rows", "Rows that ran in batches.", ["batcher"],
         _sums(processes, lambda b: {(): b["stats"]["rows"]}),
+    )  # fmt: skip
+    yield family(
+        "padded_elements", "Elements that the inputs that are padded had in runs, by what they were.",
+        ["batcher", "kind"],
+        _sums(processes, _elements),
     )  # fmt: skip
     yield family(
         "client_submissions", "Requests that configured clients have sent.", ["batcher", "client"],

@@ -138,6 +138,8 @@ def _request(pid: int, key: str, r: RequestTrace) -> list[Event]:
 def _batch(pid: int, b: BatchTrace) -> list[Event]:
     name = f"batch {b.batch_id}: {b.rows} row{'s' * (b.rows != 1)}"
     args = {"batch_id": b.batch_id, "rows": b.rows, "requests": b.requests, "reason": b.reason, "failed": b.failed}
+    if b.padding:
+        args["padding"] = b.padding
     run = {"ph": "X", "pid": pid, "tid": b.thread, "cat": "worker", "name": name, "args": args}
     started, finished = _us(b.started), _us(b.finished)
     return [

@@ -87,6 +87,8 @@ class BatchTrace:
         Whether the run as a whole failed.
     requests, rows : int
         How many requests and rows it had.
+    padding : float
+        Which share of the inputs that are padded was padding, in whole hundredths.
     enqueued, dequeued, started, finished : float
         When its first request was submitted, when the batch was assembled, when it began to run, when it ended.
     thread : int
@@ -99,6 +101,7 @@ class BatchTrace:
     failed: bool
     requests: int
     rows: int
+    padding: float
     enqueued: float
     dequeued: float
     started: float
@@ -167,7 +170,7 @@ def _request(batcher: str, row: Row) -> RequestTrace:
 
 
 def _batch(batcher: str, row: Row) -> BatchTrace:
-    _, kind, _, _, batch_id, *times, thread, rows, batch_rows, _, outcome, reason = row
+    _, kind, _, _, batch_id, *times, thread, rows, batch_rows, padding, outcome, reason = row
     enqueued, dequeued, started, finished, _ = times
     return BatchTrace(
         batcher=batcher,
@@ -176,6 +179,7 @@ def _batch(batcher: str, row: Row) -> BatchTrace:
         failed=outcome == "failed",
         requests=rows if kind == "batch" else 1,
         rows=batch_rows,
+        padding=padding / 100 if kind == "batch" else 0.0,
         enqueued=enqueued * 1e-9,
         dequeued=dequeued * 1e-9,
         started=started * 1e-9,

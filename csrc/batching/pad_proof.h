@@ -1,0 +1,75 @@
+// Whether the answer to a padded request is that to the request itself: found out, as nobody can promise it.
+#pragma once
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "batching/padding.h"
+#include "engine/runner.h"
+#include "memory/buffer_pool.h"
+#include "platform/mutex.h"
+
+namespace inferkit {
+
+/// Of each output, the axes that are as long as what was padded.
+using Follows = std::vector<Axes>;
+
+/// What is known of the runner's model, by its generation. For each length that is padded to, the first requests also
+/// run by themselves, and their answers are compared to the bit: a length is proven once some were the same. With one
+/// that is not, no request to that model is padded any more; where the model cannot run at a length, none is padded to
+/// that. Thread-safe.
+class PadProof {
+ public:
+  static constexpr int kSamples = 3;
+
+  /// Whether requests are not to be padded to that length.
+  bool is_apart(uint64_t generation, int64_t length) const;
+  /// Whether another request is to be looked at, as too few have been.
+  bool wants(uint64_t generation, int64_t length) const;
+  /// Null until a first request has been looked at.
+  std::shared_ptr<const Follows> follows(uint64_t generation) const;
+  /// Why requests to that model are not padded; "" where they are.
+  std::string refusal(uint64_t generation) const;
+
+  void learn(uint64_t generation, Follows follows);
+  void passed(uint64_t generation, int64_t length);
+  void cannot_run(uint64_t generation, int64_t length);
+  void refuse(uint64_t generation, std::string why);
+
+ private:
+  struct Known {
+    std::shared_ptr<const Follows> follows;
+    std::map<int64_t, int> passed;  // by length; kNever where it cannot run
+    std::string refusal;
+  };
+  static constexpr int kNever = -1;
+  Known& of(uint64_t generation) REQUIRES(mutex_);
+  const Known* find(uint64_t generation) const REQUIRES(mutex_);
+
+  mutable Mutex mutex_;  // held for a look at what follows, by requests at the door and by batches that are padded
+  uint64_t generation_ GUARDED_BY(mutex_) = 0;
+  Known known_ GUARDED_BY(mutex_);
+};
+
+/// Answers of one request of `length`: by itself, and in a run padded to `padded`, where it begins with `first_row`.
+struct PadSample {
+  std::span<const PortSpec> ports;
+  std::span<const TensorView> alone, together;
+  int64_t length, padded, first_row;
+};
+/// Which axes are cut back, by the shapes of both; where they do not fit, `why` says so.
+std::optional<Follows> follows_of(const PadSample& sample, std::string& why);
+/// Whether the request's part of the run's answer is its own to the bit; else `why` says where they differ.
+bool is_same(const PadSample& sample, std::string& why);
+
+/// Runs requests that are made up, from a seed, by themselves and padded to each of `lengths`, beside others. "" where
+/// the answers are the same, or where the model cannot run on such inputs; else where they differ. `rows` are the
+/// shapes of a row of each input; what is free there and not padded is taken for 2.
+std::string try_padding(Runner& runner, BufferPool& pool, const Padding& padding, std::span<const Shape> rows,
+                        std::span<const int64_t> lengths);
+
+}  // namespace inferkit
