@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+from images import Images
 from models import Digits, Encoder, Mlp, to_check, wide_sum
 from results import Results
 
@@ -69,7 +70,7 @@ def both(file: bytes, device: str) -> tuple[inferkit.Model, inferkit.Model]:
     return inferkit.Model.load(file, device=device), inferkit.Model.load(file)
 
 
-def check_bits(made: Mlp | Encoder | Digits, batches: tuple[int, ...], device: str) -> None:
+def check_bits(made: Mlp | Encoder | Digits | Images, batches: tuple[int, ...], device: str) -> None:
     there, here = both(made.file(), device)
     for batch in batches:
         for seed in (0, 1):

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from images import Images, mobilenet_v2, resnet, small_cnn, tiny_mobilenet, tiny_resnet
 from onnx_files import model, node
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -129,7 +130,7 @@ def wide_sum(width: int = 4096) -> bytes:
     return model(nodes, {"x": column}, {"y": column}, {"c": c, "axis": np.array([1], np.int64)})
 
 
-def to_check(quick: bool) -> dict[str, tuple[Mlp | Encoder | Digits, tuple[int, ...]]]:
+def to_check(quick: bool) -> dict[str, tuple[Mlp | Encoder | Digits | Images, tuple[int, ...]]]:
     """Models and batches whose bits are compared; `quick` is what an emulator can do."""
     large = (1, 8, 64, 512)
     return {
@@ -138,14 +139,17 @@ def to_check(quick: bool) -> dict[str, tuple[Mlp | Encoder | Digits, tuple[int, 
         "large MLP": (Mlp(512, 1024, 1024, 256), (1,) if quick else large),
         "digits": (Digits(), (1, 8) if quick else large),
         "encoder": (Encoder(2, 16, 2, 32, 4), (1, 2)) if quick else (Encoder(2, 64, 4, 256, 16), large),
+        "CNN": (small_cnn(10), (1, 2)) if quick else (small_cnn(32), large),
+        "ResNet": (tiny_resnet(), (1, 2)) if quick else (resnet(), (1, 4)),
+        "MobileNet": (tiny_mobilenet(), (1, 2)) if quick else (mobilenet_v2(), (1, 4)),
     }
 
 
 @dataclass
 class Case:
-    """Something to time, and the goal in microseconds, from numpy to numpy on an H100."""
+    """Something to time, and the goal in microseconds on an H100: from numpy to numpy, but on the device for images."""
 
-    made: Mlp | Encoder
+    made: Mlp | Encoder | Images
     batch: int
     goal: int | None = None
 
@@ -156,7 +160,7 @@ class Case:
 
 def to_time(quick: bool) -> list[Case]:
     if quick:
-        return [Case(Mlp(4, 16, 3), 1), Case(Encoder(1, 16, 2, 32, 4), 2)]
+        return [Case(Mlp(4, 16, 3), 1), Case(Encoder(1, 16, 2, 32, 4), 2), Case(tiny_mobilenet(), 1)]
     middle, large = Mlp(64, 256, 256, 10), Mlp(512, 1024, 1024, 256)
     short, long = (Encoder(6, 384, 12, 1536, length) for length in (16, 128))
     return [
@@ -166,5 +170,8 @@ def to_time(quick: bool) -> list[Case]:
         Case(large, 512, 150),
         Case(short, 1, 160),
         Case(long, 1, 260),
-        Case(long, 32),
+        Case(long, 32, 2500),
+        Case(mobilenet_v2(), 1, 300),
+        Case(resnet(), 1, 900),
+        Case(resnet(), 32, 9000),
     ]

@@ -20,6 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from images import Images
 from models import Encoder, Mlp, to_time
 from results import Results, measure
 
@@ -81,9 +82,45 @@ class TorchEncoder(nn.Module):
         return x.mean(1)
 
 
-def module_of(made: Mlp | Encoder) -> nn.Module:
-    module = TorchMlp(made) if isinstance(made, Mlp) else TorchEncoder(made)
-    return module.to(DEVICE).eval()
+class TorchImages(nn.Module):
+    def __init__(self, made: Images) -> None:
+        super().__init__()
+        self.ops = made.ops
+        self.w = nn.ParameterDict({name: parameter(array) for name, array in made.weights.items()})
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        values = {"x": x}
+        for op in self.ops:
+            data = [
+                values[name] if name in values else self.w[name] for name in op.inputs if name not in ("low", "high")
+            ]
+            values[op.output] = self.call(op.name, data, op.attributes)
+        return values[self.ops[-1].output]
+
+    @staticmethod
+    def call(name: str, data: list[torch.Tensor], of: dict[str, object]) -> torch.Tensor:
+        pads = of.get("pads", (0, 0))[:2]
+        if name == "Conv":
+            return functional.conv2d(*data, stride=of["strides"], padding=pads, groups=of["group"])
+        if name == "MaxPool":
+            return functional.max_pool2d(data[0], of["kernel_shape"], of["strides"], pads)
+        if name == "AveragePool":
+            return functional.avg_pool2d(data[0], of["kernel_shape"], of["strides"], pads, count_include_pad=False)
+        calls = {
+            "Relu": torch.relu,
+            "Clip": lambda x: torch.clamp(x, 0, 6),
+            "Add": torch.add,
+            "Concat": lambda *parts: torch.cat(parts, 1),
+            "GlobalAveragePool": lambda x: x.mean((2, 3), keepdim=True),
+            "Flatten": lambda x: x.flatten(1),
+            "Gemm": functional.linear,
+        }
+        return calls[name](*data)
+
+
+def module_of(made: Mlp | Encoder | Images) -> nn.Module:
+    kind = {Mlp: TorchMlp, Encoder: TorchEncoder, Images: TorchImages}[type(made)]
+    return kind(made).to(DEVICE).eval()
 
 
 class OnTheHost:
@@ -182,6 +219,7 @@ def main() -> int:
     arguments = parser.parse_args()
     end = time.monotonic() + arguments.seconds
     results = Results(arguments.out)
+    torch.backends.cudnn.benchmark = True
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     print(f"torch {torch.__version__} on {torch.cuda.get_device_name() if DEVICE == 'cuda' else 'the CPU'}", flush=True)
     failed = 0

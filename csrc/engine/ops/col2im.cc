@@ -3,10 +3,10 @@
 
 #include "engine/compile/op_registry.h"
 #include "engine/compile/strided.h"
+#include "engine/compile/window.h"
 #include "engine/ops/common/convert.h"
 #include "engine/ops/dispatch.h"
 #include "engine/ops/indices.h"
-#include "engine/ops/window.h"
 
 namespace inferkit {
 namespace {

@@ -8,24 +8,6 @@
 
 namespace inferkit {
 
-ConvShape conv_shape(const NodeContext& c) {
-  const Shape &x = c.input(0).shape, &w = c.input(1).shape;
-  if (w.rank() != x.rank() || w.rank() < 3) {
-    c.fail(cat("expected [batch, channels, spatial...] and [filters, channels, kernel...], got ", x.str(), " and ",
-               w.str()));
-  }
-  const std::vector<int64_t> kernel(w.begin() + 2, w.end());
-  const auto declared = c.attr_ints("kernel_shape");
-  if (!declared.empty() && declared != kernel) c.fail(cat("kernel_shape is not that of the weights, ", w.str()));
-  const int64_t groups = group_count(c);
-  if (w[0] % groups != 0 || x[1] != w[1] * groups) {
-    c.fail(cat("weights of shape ", w.str(), " in ", groups, " groups do not fit ", x.str()));
-  }
-  if (c.has_input(2) && c.input(2).shape != Shape{w[0]})
-    c.fail(cat("the bias has shape ", c.input(2).shape.str(), "; expected ", w[0], " values"));
-  return {make_window(c, x, kernel, false), x[0], groups, w[1], w[0] / groups};
-}
-
 namespace {
 
 void infer_conv(InferContext& c) {

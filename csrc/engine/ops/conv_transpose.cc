@@ -3,8 +3,8 @@
 #include <algorithm>
 
 #include "engine/compile/op_registry.h"
+#include "engine/compile/window.h"
 #include "engine/ops/dispatch.h"
-#include "engine/ops/window.h"
 #include "kernels/cpu/gemm/gemm.h"
 #include "platform/run_control.h"
 #include "platform/thread_pool.h"

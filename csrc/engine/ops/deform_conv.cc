@@ -2,10 +2,10 @@
 #include <cmath>
 
 #include "engine/compile/op_registry.h"
+#include "engine/compile/window.h"
 #include "engine/ops/common/convert.h"
 #include "engine/ops/dispatch.h"
 #include "engine/ops/parallel.h"
-#include "engine/ops/window.h"
 
 namespace inferkit {
 namespace {

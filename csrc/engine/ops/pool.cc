@@ -5,9 +5,9 @@
 #include <limits>
 
 #include "engine/compile/op_registry.h"
+#include "engine/compile/window.h"
 #include "engine/ops/dispatch.h"
 #include "engine/ops/reduce.h"
-#include "engine/ops/window.h"
 #include "kernels/summation.h"
 #include "platform/run_control.h"
 #include "platform/thread_pool.h"

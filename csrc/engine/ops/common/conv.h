@@ -4,35 +4,19 @@
 #include <atomic>
 #include <cmath>
 
+#include "engine/compile/conv_shape.h"
 #include "engine/compile/lowering.h"
-#include "engine/ops/window.h"
 #include "kernels/cpu/conv/conv.h"
 #include "platform/run_control.h"
 #include "platform/thread_pool.h"
 
 namespace inferkit {
 
-struct ConvShape {
-  Window window;
-  int64_t batch, groups, channels, filters;  // channels and filters of one group
-
-  int64_t window_elements() const { return channels * window.kernel_elements(); }  // the terms of each sum
-  /// One pixel of the window, every pixel of the image, in its order.
-  bool pointwise() const {
-    bool all = window.kernel_elements() == 1 && !window.has_padding();
-    for (const WindowDim& d : window.dim) all = all && d.stride == 1;
-    return all;
-  }
-};
-
 /// In float64: is it a depthwise convolution, whose few products are not worth the packing of its windows, or are those
 /// so large that a block of them would take more than 64 MiB?
 inline bool conv_plain_in_double(const ConvShape& s) {
   return (s.channels == 1 && s.filters < 4) || s.window_elements() > (1 << 17);
 }
-
-/// Of a node whose shape rule is infer_conv; throws where the inputs do not fit each other.
-ConvShape conv_shape(const NodeContext& c);
 
 constexpr int64_t kConvParallelProducts = 1 << 20;  // multiply-adds below which one thread does it all
 constexpr int kMaxConvSlots = 16;

@@ -6,8 +6,7 @@
 namespace inferkit {
 namespace {
 
-constexpr int64_t kPlaneBytes = 64 << 10;   // of a plane's padded rows
-constexpr int64_t kLeastDepthwiseRows = 4;  // at a time
+constexpr int64_t kPlaneBytes = 64 << 10;  // of a plane's padded rows
 
 struct DepthwiseParams {
   kernels::ConvDim h, w;
@@ -45,25 +44,13 @@ void run_depthwise(const void* params, std::byte* const* io, const ExecContext& 
   });
 }
 
-/// One channel a group, and its padded rows, split by stride, are not far more than the image.
-bool is_depthwise(const ConvShape& s) {
-  const Window& w = s.window;
-  if (s.channels != 1 || s.groups < 2 || w.rank > 2 || w.kernel_elements() > kernels::kMaxDepthwiseTaps) return false;
-  const WindowDim &down = w.dim[1], &across = w.dim[2];
-  const double row = static_cast<double>(kernels::depthwise_row(conv_dim(across))) * static_cast<double>(across.stride);
-  const double reach = static_cast<double>((down.kernel - 1) * down.dilation + 1);
-  const auto floats = [&](int64_t rows) {
-    return (static_cast<double>(rows) * static_cast<double>(down.stride) + reach) * row;
-  };
-  const double most = std::max(static_cast<double>(1 << 20), 4 * static_cast<double>(w.in_elements()));
-  return floats(std::min(down.out, kLeastDepthwiseRows)) < most && floats(down.out) < 0x1p50;
-}
-
 }  // namespace
 
 Cost conv_depthwise_cost(const NodeContext& c) {
   const ConvShape s = conv_shape(c);
-  if (!is_depthwise(s)) return Cost::cannot("not one channel a group, or a window that its kernel is not for");
+  const bool depthwise =
+      kernels::is_depthwise(s.channels, s.groups, s.window.rank, conv_dim(s.window.dim[1]), conv_dim(s.window.dim[2]));
+  if (!depthwise) return Cost::cannot("not one channel a group, or a window that its kernel is not for");
   // Its products alone: it copies less than any other way does, and as measured it never loses to one.
   return conv_cost(s, static_cast<double>(s.filters * s.window.kernel_elements()) *
                           static_cast<double>(s.window.out_elements()) / kernels::kPanelColumns);
@@ -82,7 +69,7 @@ void lower_conv_depthwise(LowerContext& c) {
   p.filters = s.filters;
   p.groups = s.groups;
   p.block = p.h.out;
-  while (p.block > kLeastDepthwiseRows && kernels::depthwise_scratch(p.h, p.w, p.block) * 4 > kPlaneBytes)
+  while (p.block > kernels::kLeastDepthwiseRows && kernels::depthwise_scratch(p.h, p.w, p.block) * 4 > kPlaneBytes)
     p.block = (p.block + 1) / 2;
   p.blocks = (p.h.out + p.block - 1) / p.block;
   p.slot_floats = (kernels::depthwise_scratch(p.h, p.w, p.block) + 15) / 16 * 16;

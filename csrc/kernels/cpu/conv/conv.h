@@ -68,6 +68,22 @@ static constexpr int64_t depthwise_scratch(const ConvDim& h, const ConvDim& w, i
   return ((rows - 1) * h.stride + (h.kernel - 1) * h.dilation + 1) * depthwise_row(w) * w.stride + 64;
 }
 
+/// A block of fewer output rows is not worth its copy.
+inline constexpr int64_t kLeastDepthwiseRows = 4;
+/// Is a convolution of that many channels a group for the depthwise kernel? It has one channel a group, and its padded
+/// rows, split by stride, are not far more than the image. Its sums differ from the others' in one thing: a bias is
+/// always added, if need be zero, which makes 0 of -0.
+static inline bool is_depthwise(int64_t channels, int64_t groups, int64_t spatial_rank, const ConvDim& h,
+                                const ConvDim& w) {
+  if (channels != 1 || groups < 2 || spatial_rank > 2 || h.kernel * w.kernel > kMaxDepthwiseTaps) return false;
+  const double row = static_cast<double>(depthwise_row(w)) * static_cast<double>(w.stride);
+  const double reach = static_cast<double>((h.kernel - 1) * h.dilation + 1);
+  const double few = static_cast<double>(h.out < kLeastDepthwiseRows ? h.out : kLeastDepthwiseRows);
+  const double all = static_cast<double>(h.out), step = static_cast<double>(h.stride);
+  const double image = 4 * static_cast<double>(h.in * w.in), most = image > 0x1p20 ? image : 0x1p20;
+  return (few * step + reach) * row < most && (all * step + reach) * row < 0x1p50;
+}
+
 struct ConvKernels {
   const char* (*compiled_isa)();
   void (*pack_pixels)(const PackPixelsArgs& args);

@@ -1,0 +1,85 @@
+// Convolutions, with the bits of engine/ops/conv.cc: the terms of a sum are in the order of the weights, cut into the
+// chunks of kernels/summation.h by their number alone.
+#include "kernels/cpu/conv/conv.h"
+
+#include "engine/compile/conv_shape.h"
+#include "engine/cuda/functions.h"
+#include "engine/cuda/launch.h"
+#include "engine/cuda/window.h"
+#include "kernels/summation.h"
+
+namespace inferkit {
+namespace cuda {
+namespace {
+
+using device::ConvParams;
+
+constexpr int64_t kFewFilters = 4;      // a group: a tile would be mostly empty
+constexpr int64_t kEnoughBlocks = 128;  // of tiles, for a large device; with less, chunks are summed side by side
+
+kernels::ConvDim on_cpu(const WindowDim& d) { return {d.in, d.out, d.kernel, d.stride, d.dilation, d.pad_begin}; }
+
+Cost conv_cost(const NodeContext& c) {
+  if (!fused_function(c)) return Cost::cannot("CUDA has not the activation that is fused into it");
+  const ConvShape s = conv_shape(c);
+  const Window& w = s.window;
+  const WindowDim &d0 = w.dim[0], &d1 = w.dim[1];
+  const int64_t beyond = ((d0.kernel - 1) * d0.dilation + (d1.kernel - 1) * d1.dilation + 2) * d1.in * w.dim[2].in;
+  if (!fits(w) || !small(beyond + s.channels * w.in_elements()) || !small(s.window_elements()) ||
+      !small(s.batch * w.out_elements()) || !small(s.groups * s.filters)) {
+    return Cost::cannot("an image, a window or the pixels of a batch are more than 2^31 elements");
+  }
+  return Cost(0);
+}
+
+/// io: y, x, weights, bias.
+void run_conv(const void* params, std::byte* const* io, const ExecContext& context) {
+  auto p = *static_cast<const ConvParams*>(params);
+  p.y = at<float>(io, 0);
+  p.x = at<float>(io, 1);
+  p.w = at<float>(io, 2);
+  p.bias = at<float>(io, 3);
+  const auto blocks = [](int64_t n, int64_t each) { return (n + each - 1) / each; };
+  const int64_t area = int64_t{p.axes[0].out} * p.axes[1].out * p.axes[2].out, pixels = p.batch * area;
+  const int64_t terms = int64_t{p.channels} * p.axes[0].kernel * p.axes[1].kernel * p.axes[2].kernel;
+  if (pixels * p.groups * p.filters == 0) return;
+  if (p.filters <= kFewFilters) {
+    return launch_elements(context, Kernel::conv_direct, pixels * p.groups * p.filters, p);
+  }
+  const Blocks tiles{blocks(pixels, device::kConvTile), blocks(p.filters, device::kConvTile), p.groups};
+  if (tiles.x * tiles.y * tiles.z < kEnoughBlocks && terms > p.chunk) {
+    return launch(context, Kernel::conv_split,
+                  {blocks(pixels, device::kSplitPixels), blocks(p.filters, device::kSplitFilters), p.groups},
+                  device::kConvThreads, device::kConvSplitShared, p);
+  }
+  launch(context, Kernel::conv_tiled, tiles, device::kConvThreads, device::kConvShared, p);
+}
+
+void lower_conv(LowerContext& c) {
+  const ConvShape s = conv_shape(c);
+  const Window& w = s.window;
+  ConvParams p{};
+  for (size_t d = 0; d < 3; ++d) p.axes[d] = axis_of(w.dim[d]);
+  p.batch = s.batch;
+  p.groups = static_cast<int32_t>(s.groups);
+  p.channels = static_cast<int32_t>(s.channels);
+  p.filters = static_cast<int32_t>(s.filters);
+  p.chunk = static_cast<int32_t>(kernels::sum_chunk(s.window_elements()));
+  p.adds_zero = kernels::is_depthwise(s.channels, s.groups, w.rank, on_cpu(w.dim[1]), on_cpu(w.dim[2]));
+  const Function f = *fused_function(c);
+  p.act = f.op;
+  p.alpha = f.alpha;
+  p.beta = f.beta;
+  c.step(run_conv, p, {c.out(0), c.in(0), c.in(1), c.has_input(2) ? c.in(2) : Ref{}});
+}
+
+}  // namespace
+}  // namespace cuda
+
+void register_cuda_conv(OpRegistry& r) {
+  using namespace cuda;
+  add(r, kOnnx, "Conv", lower_conv, conv_cost, Precision::kFloat32);
+  add(r, kInternal, "Conv", lower_conv, conv_cost, Precision::kFloat32);
+}
+
+}  // namespace inferkit

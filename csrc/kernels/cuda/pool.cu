@@ -1,0 +1,70 @@
+#include "kernels/cuda/functions.h"
+#include "kernels/cuda/platform.h"
+#include "kernels/cuda/pool.h"
+
+namespace inferkit::kernels::cuda {
+namespace {
+
+/// The taps [first, last) of output `o` that lie below `end` and, with from_start, not before the image.
+struct TapRange {
+  int32_t start, first, last;
+};
+INFERKIT_DEVICE TapRange taps_within(const WindowAxis& d, int32_t o, int32_t end, bool from_start) {
+  const int32_t start = o * d.stride - d.pad;
+  int32_t first = from_start && start < 0 ? (-start + d.dilation - 1) / d.dilation : 0;
+  int32_t last = end > start ? (end - start + d.dilation - 1) / d.dilation : 0;
+  if (last > d.kernel) last = d.kernel;
+  if (first > last) first = last;
+  return {start, first, last};
+}
+
+INFERKIT_DEVICE F32x16 divisor(const WindowAxis& d, int32_t o, int32_t pad_end, bool include_pad) {
+  const TapRange t = include_pad ? taps_within(d, o, d.in + pad_end, false) : taps_within(d, o, d.in, true);
+  return {t.last > t.first ? static_cast<float>(t.last - t.first) : 1.0f};
+}
+
+INFERKIT_DEVICE F32x16 combined(bool average, F32x16 a, F32x16 b) { return average ? a + b : nan_max(a, b); }
+
+}  // namespace
+
+INFERKIT_KERNEL(pool_planes, PoolParams, 256, 3) {
+  const int32_t area = p.h.out * p.w.out;
+  const int64_t n = p.planes * area;
+  const F32x16 fill{p.average ? 0.0f : -__builtin_inff()};
+  for (int64_t i = first_element(); i < n; i += element_step()) {
+    const int64_t plane = i / area;
+    const auto place = static_cast<int32_t>(i - plane * area);
+    const int32_t oh = place / p.w.out, ow = place % p.w.out;
+    const TapRange down = taps_within(p.h, oh, p.h.in, true);
+    const int32_t rows = down.last - down.first;
+    const int64_t step = int64_t{p.h.dilation} * p.w.in;
+    const float* const top = p.x + (plane * p.h.in + down.start + int64_t{down.first} * p.h.dilation) * p.w.in;
+    F32x16 out = fill;
+#pragma unroll 1
+    for (int32_t l = 0; l < p.w.kernel; ++l) {
+      const int32_t column = ow * p.w.stride - p.w.pad + l * p.w.dilation;
+      F32x16 all = fill;
+      if (rows > 0 && column >= 0 && column < p.w.in) {
+        const float* at = top + column;
+        all = F32x16{*at};
+#pragma unroll 1
+        for (int32_t k = 1; k < rows; ++k) all = combined(p.average, all, F32x16{*(at += step)});
+      }
+      out = l == 0 ? all : combined(p.average, out, all);
+    }
+    if (p.average) {
+      out = out / (divisor(p.h, oh, p.h_pad_end, p.include_pad) * divisor(p.w, ow, p.w_pad_end, p.include_pad));
+    }
+    p.y[i] = out.v;
+  }
+}
+
+INFERKIT_KERNEL(affine, AffineParams, 256, 4) {
+  const int64_t n = p.batch * p.channels * p.area;
+  for (int64_t i = first_element(); i < n; i += element_step()) {
+    const int64_t channel = i / p.area % p.channels;
+    p.y[i] = __fmaf_rn(p.x[i], p.scale[channel], p.scale[p.channels + channel]);
+  }
+}
+
+}  // namespace inferkit::kernels::cuda
