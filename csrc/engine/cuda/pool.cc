@@ -8,6 +8,7 @@
 #include "engine/cuda/window.h"
 #include "kernels/cuda/pool.h"
 #include "kernels/cuda/rows.h"
+#include "kernels/summation.h"
 
 namespace inferkit {
 namespace cuda {
@@ -49,6 +50,8 @@ void lower_pool(LowerContext& c) {
   p.w_pad_end = static_cast<int32_t>(w.dim[2].pad_end);
   p.planes = c.input(0).shape[0] * c.input(0).shape[1];
   p.average = c.node().op_type == "AveragePool";
+  p.h_chunk = static_cast<int32_t>(kernels::sum_chunk(p.h.kernel));
+  p.w_chunk = static_cast<int32_t>(kernels::sum_chunk(p.w.kernel));
   p.include_pad = c.attr_int("count_include_pad", 0) != 0;
   c.step(run_pool, p, {c.in(0), c.out(0)});
 }

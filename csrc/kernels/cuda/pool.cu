@@ -25,6 +25,27 @@ INFERKIT_DEVICE F32x16 divisor(const WindowAxis& d, int32_t o, int32_t pad_end, 
 
 INFERKIT_DEVICE F32x16 combined(bool average, F32x16 a, F32x16 b) { return average ? a + b : nan_max(a, b); }
 
+/// What is combined one after the other, in chunks.
+struct Chunks {
+  F32x16 total, part;
+  int32_t chunk, left;  // of this chunk
+  bool first;           // chunk
+};
+INFERKIT_DEVICE Chunks begin(F32x16 v, int32_t chunk) { return {v, v, chunk, chunk - 1, true}; }
+INFERKIT_DEVICE F32x16 finished(bool average, const Chunks& c) {
+  return c.first ? c.part : combined(average, c.total, c.part);
+}
+INFERKIT_DEVICE void add(bool average, Chunks& c, F32x16 v) {
+  if (c.left-- > 0) {
+    c.part = combined(average, c.part, v);
+    return;
+  }
+  c.total = finished(average, c);
+  c.part = v;
+  c.left = c.chunk - 1;
+  c.first = false;
+}
+
 }  // namespace
 
 INFERKIT_KERNEL(pool_planes, PoolParams, 256, 3) {
@@ -39,20 +60,28 @@ INFERKIT_KERNEL(pool_planes, PoolParams, 256, 3) {
     const int32_t rows = down.last - down.first;
     const int64_t step = int64_t{p.h.dilation} * p.w.in;
     const float* const top = p.x + (plane * p.h.in + down.start + int64_t{down.first} * p.h.dilation) * p.w.in;
-    F32x16 out = fill;
+    Chunks across = begin(fill, p.w_chunk);
 #pragma unroll 1
     for (int32_t l = 0; l < p.w.kernel; ++l) {
       const int32_t column = ow * p.w.stride - p.w.pad + l * p.w.dilation;
       F32x16 all = fill;
       if (rows > 0 && column >= 0 && column < p.w.in) {
         const float* at = top + column;
-        all = F32x16{*at};
+        Chunks of_column = begin(F32x16{*at}, p.h_chunk);
 #pragma unroll 1
-        for (int32_t k = 1; k < rows; ++k) all = combined(p.average, all, F32x16{*(at += step)});
+        for (int32_t k = 1; k < rows; ++k) add(p.average, of_column, F32x16{*(at += step)});
+        all = finished(p.average, of_column);
       }
-      out = l == 0 ? all : combined(p.average, out, all);
+      if (l == 0) {
+        across = begin(all, p.w_chunk);
+      } else {
+        add(p.average, across, all);
+      }
     }
-    if (p.average) {
+    F32x16 out = finished(p.average, across);
+    if (!p.average) {
+      out = out + F32x16{0};  // of zeros of both signs +0, and of a subnormal
+    } else {
       out = out / (divisor(p.h, oh, p.h_pad_end, p.include_pad) * divisor(p.w, ow, p.w_pad_end, p.include_pad));
     }
     p.y[i] = out.v;

@@ -14,6 +14,7 @@ struct PoolParams {
   WindowAxis h, w;
   int32_t h_pad_end, w_pad_end;
   int64_t planes;
+  int32_t h_chunk, w_chunk;  // of a sum, down and across: kernels/summation.h
   bool average;
   bool include_pad;  // of an average: padding, but not what lies behind it, counts among what is divided by
 };

@@ -244,6 +244,8 @@ TEST(pooling_has_the_bits_of_the_tiers) {
                         {pool_line(9, 5, 3, 1, 0, 2), pool_line(20, 18, 3, 1)},
                         {pool_line(5, 2, 3, 3, 0, 1, 1), pool_line(5, 2, 3, 3, 0, 1, 1), true},
                         {pool_line(1, 1, 1, 1), pool_line(11, 6, 1, 2)},
+                        {pool_line(150, 2, 140, 15, 4), pool_line(90, 3, 35, 40, 20, 1, 0), true},  // chunks both ways
+                        {pool_line(40, 3, 33, 5, 2), pool_line(9, 7, 3, 1)},
                         {pool_line(2, 3, 2, 3, 4, 1, 4), pool_line(3, 3, 2, 3, 4, 1, 4)}};  // windows of padding alone
   constexpr int64_t kPlanes = 3;
   for (const Isa isa : fusing_isas()) {
@@ -264,6 +266,8 @@ TEST(pooling_has_the_bits_of_the_tiers) {
           p.w = of(s.w);
           p.h_pad_end = static_cast<int32_t>(s.h.pad_end);
           p.w_pad_end = static_cast<int32_t>(s.w.pad_end);
+          p.h_chunk = static_cast<int32_t>(kernels::sum_chunk(s.h.kernel));
+          p.w_chunk = static_cast<int32_t>(kernels::sum_chunk(s.w.kernel));
           p.planes = kPlanes;
           p.average = average;
           p.include_pad = s.include_pad;
