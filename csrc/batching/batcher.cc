@@ -18,6 +18,7 @@ BatcherOptions checked(BatcherOptions o) {
     if (!holds) throw std::invalid_argument(message);
   };
   require(o.max_batch_size >= 1, cat("max_batch_size must be at least 1, not ", o.max_batch_size));
+  require(o.max_batch_elements >= 0, cat("max_batch_elements must not be negative: ", o.max_batch_elements));
   require(o.max_delay >= 0, "max_delay must not be negative");
   require(o.ageing >= 0, "ageing must not be negative");
   require(o.workers >= 1 && o.workers <= 1024, cat("workers must be between 1 and 1024, not ", o.workers));

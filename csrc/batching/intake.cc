@@ -45,7 +45,8 @@ Intake::Intake(std::span<const PortSpec> inputs, std::span<const InputSense> sen
       asked_(options.inputs.empty() ? std::vector<InputChecks>(inputs.size()) : options.inputs),
       padding_(options.pad.inputs.empty() ? nullptr : std::make_shared<Padding>(options.pad, inputs)),
       pad_proof_(proof),
-      layouts_(inputs, padding_),
+      layouts_(inputs, padding_, options.max_batch_elements),
+      max_elements_(options.max_batch_elements),
       fixed_rows_(fixed_rows_of(inputs)),
       max_rows_(fixed_rows_ ? fixed_rows_ : options.max_batch_size) {
   if (asked_.size() != inputs.size()) {
@@ -150,6 +151,14 @@ Checked Intake::check(std::span<const StridedView> given, uint64_t generation) {
         fail(Reason::kTooLarge, cat("a shape of ", view.shape.str(), " has too many elements"));
     }
     out.layout = layouts_.intern(rows, std::move(shared));
+  }
+  if (out.layout->run_rows(out.rows) > out.layout->most_rows) {
+    const int64_t rows = out.layout->run_rows(out.rows);
+    fail(Reason::kTooLarge,
+         cat("the request takes a run of ", rows, rows == 1 ? " row" : " rows", " of ", out.layout->largest_row(),
+             " elements", out.is_padded() ? " with its padding" : "", ", more than max_batch_elements=", max_elements_,
+             rows > 1 ? ": split it, raise max_batch_elements, or call the model directly"
+                      : ": raise max_batch_elements, or call the model directly"));
   }
   return out;
 }

@@ -71,6 +71,7 @@ class Intake {
   std::deque<Checks> known_ GUARDED_BY(mutex_);
   std::atomic<const Checks*> checks_{nullptr};
   LayoutTable layouts_;
+  const int64_t max_elements_;
   const int64_t fixed_rows_;  // 0: free
   const int64_t max_rows_;
   size_t first_batched_ = 0;

@@ -64,8 +64,20 @@ uint64_t RowLayout::padded_elements(int64_t count, int64_t own) const {
   return static_cast<uint64_t>(elements);
 }
 
-LayoutTable::LayoutTable(std::span<const PortSpec> inputs, std::shared_ptr<const Padding> padding)
-    : inputs_(inputs), padding_(std::move(padding)), fixed_rows_(fixed_rows_of(inputs)), full_(kKeptLayouts) {
+int64_t RowLayout::largest_row() const {
+  int64_t most = 0;
+  for (size_t i = 0; i < rows.size(); ++i) {
+    if (!is_shared(i)) most = std::max(most, rows[i].elements());
+  }
+  return most;
+}
+
+LayoutTable::LayoutTable(std::span<const PortSpec> inputs, std::shared_ptr<const Padding> padding, int64_t max_elements)
+    : inputs_(inputs),
+      padding_(std::move(padding)),
+      max_elements_(max_elements),
+      fixed_rows_(fixed_rows_of(inputs)),
+      full_(kKeptLayouts) {
   std::vector<Shape> rows;
   for (const PortSpec& input : inputs) {
     if (is_shared(input)) return;
@@ -87,6 +99,8 @@ LayoutRef LayoutTable::make(std::span<const Shape> rows, std::vector<std::vector
     layout->row_bytes.push_back(layout->is_shared(i) ? 0 : bytes);
     layout->text |= inputs_[i].dtype == DType::kString;
   }
+  const int64_t largest = layout->largest_row();
+  if (max_elements_ && largest) layout->most_rows = max_elements_ / largest;
   if (padding_) {
     layout->padding = padding_;
     layout->length = rows[padding_->first()][padding_->input(padding_->first()).axis - 1];

@@ -2,6 +2,7 @@
 // that has no rows.
 #pragma once
 #include <cstddef>
+#include <limits>
 #include <memory>
 #include <span>
 #include <unordered_map>
@@ -36,6 +37,7 @@ struct RowLayout {
   std::shared_ptr<const Padding> padding{};      // null where no requests are padded
   int64_t length = 0;                            // where some are: what they are padded to
   bool text = false;  // some input is of strings: their bytes follow all inputs in a request's buffer
+  int64_t most_rows = std::numeric_limits<int64_t>::max();  // of a batch, by the elements that it may have
 
   bool is_shared(size_t index) const { return !shared.empty() && !shared[index].empty(); }
   /// Of input `index` in a run of `count` rows, or in a request that is not padded yet and has `own` places where its
@@ -51,6 +53,8 @@ struct RowLayout {
   size_t bytes_per_row() const;
   /// Of the inputs that are padded, in `count` rows of that length; 0 where none are.
   uint64_t padded_elements(int64_t count, int64_t own) const;
+  /// A row's, of the input that has the most.
+  int64_t largest_row() const;
 
   mutable Bucket bucket;   // of the requests of this layout that wait; guarded by their queue's lock
   mutable CostCurve cost;  // of runs of this layout
@@ -61,7 +65,9 @@ using LayoutRef = std::shared_ptr<const RowLayout>;
 /// takes no lock.
 class LayoutTable {
  public:
-  explicit LayoutTable(std::span<const PortSpec> inputs, std::shared_ptr<const Padding> padding = nullptr);
+  /// A batch is to have no more than `max_elements` of any input; 0: any number.
+  explicit LayoutTable(std::span<const PortSpec> inputs, std::shared_ptr<const Padding> padding = nullptr,
+                       int64_t max_elements = 0);
 
   /// The layout where every row shape is fixed by the model, else null.
   const LayoutRef& fixed() const { return fixed_; }
@@ -73,6 +79,7 @@ class LayoutTable {
 
   const std::span<const PortSpec> inputs_;
   const std::shared_ptr<const Padding> padding_;
+  const int64_t max_elements_;
   const int64_t fixed_rows_;
   LayoutRef fixed_;
   struct Entry {

@@ -13,10 +13,11 @@
 namespace inferkit {
 
 struct BatcherOptions {
-  int64_t max_batch_size = 64;   // rows
-  Nanos max_delay = 0;           // how long the oldest request may wait for company
-  Nanos ageing = kAgeing;        // how much longer waiting makes up for a level of priority; kNever: nothing does
-  size_t max_queue_size = 1024;  // requests that may wait; 0: any number
+  int64_t max_batch_size = 64;     // rows
+  int64_t max_batch_elements = 0;  // of the largest input, what is padded included; 0: any number
+  Nanos max_delay = 0;             // how long the oldest request may wait for company
+  Nanos ageing = kAgeing;          // how much longer waiting makes up for a level of priority; kNever: nothing does
+  size_t max_queue_size = 1024;    // requests that may wait; 0: any number
   int workers = 1;
   int max_concurrent = 0;        // batches that may run at once, callers' included; 0: as many as workers
   bool wait_when_full = false;   // else a submission to a full queue is refused

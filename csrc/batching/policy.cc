@@ -20,7 +20,7 @@ bool goes_before(const BucketState& a, const BucketState& b) {
 std::string_view dispatch_reason_name(DispatchReason reason) { return kNames[static_cast<size_t>(reason)]; }
 
 Due due(const BucketState& b, const PolicyOptions& options, bool draining) {
-  if (b.rows >= options.max_rows) return {0, DispatchReason::kFull};
+  if (b.rows >= std::min(options.max_rows, b.most)) return {0, DispatchReason::kFull};
   if (draining) return {0, DispatchReason::kDrain};
   if (options.max_delay <= 0 || options.alone) return {0, DispatchReason::kReady};
   const Nanos delay = plus(b.oldest, options.max_delay);

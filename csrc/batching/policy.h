@@ -1,6 +1,7 @@
 // When a batch goes, and which: a pure function, so that tests give it any state and any time.
 #pragma once
 #include <cstdint>
+#include <limits>
 #include <span>
 #include <string_view>
 
@@ -12,11 +13,12 @@ namespace inferkit {
 /// Requests of one layout that wait, in numbers. There is at least one.
 struct BucketState {
   int64_t rows = 0;
-  Nanos oldest = 0;                  // the earliest enqueue time among them
-  Nanos earliest_deadline = kNever;  // the earliest among them
-  Nanos turn = 0;                    // of the request that would go first
-  uint64_t head = 0;                 // the order in which that was queued
-  Nanos headroom = 0;                // how long before its deadline a request must go to be in time
+  Nanos oldest = 0;                                    // the earliest enqueue time among them
+  Nanos earliest_deadline = kNever;                    // the earliest among them
+  Nanos turn = 0;                                      // of the request that would go first
+  uint64_t head = 0;                                   // the order in which that was queued
+  Nanos headroom = 0;                                  // how long before its deadline a request must go to be in time
+  int64_t most = std::numeric_limits<int64_t>::max();  // rows of a batch of it
 };
 
 struct PolicyOptions {

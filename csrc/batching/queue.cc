@@ -8,7 +8,7 @@
 namespace inferkit {
 
 BucketState Bucket::state() const {
-  return {rows(), oldest(), earliest_deadline(), first()->turn, first()->order, headroom};
+  return {rows(), oldest(), earliest_deadline(), first()->turn, first()->order, headroom, first()->layout->most_rows};
 }
 
 Queue::~Queue() {
@@ -112,7 +112,8 @@ Nanos Queue::turn_of(const Request& request) const {
 }
 
 int64_t Queue::next_rows(const Bucket& bucket) const {
-  return policy_.alone ? bucket.first()->rows : std::min(bucket.rows(), policy_.max_rows);
+  const Request& first = *bucket.first();
+  return policy_.alone ? first.rows : std::min({bucket.rows(), policy_.max_rows, first.layout->most_rows});
 }
 
 void Queue::take(Bucket& bucket, int64_t max_rows, Nanos now, std::vector<RequestRef>& batch,

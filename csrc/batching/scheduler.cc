@@ -208,7 +208,7 @@ Slot Scheduler::begin_run_locked(const RowLayout& layout, int64_t rows, Nanos no
 
 Slot Scheduler::begin_caller_run(const RowLayout& layout, int64_t rows, Nanos deadline, Nanos now) noexcept {
   const PolicyOptions& policy = options_.policy;
-  if (policy.max_delay > 0 && rows < policy.max_rows && !policy.alone) return {};
+  if (policy.max_delay > 0 && rows < std::min(policy.max_rows, layout.most_rows) && !policy.alone) return {};
   if (deadline != kNever) {
     const Forecast run = predictor_.forecast(layout, rows);
     // A figure that is no longer fresh is good enough where there is plenty of time.
@@ -224,7 +224,9 @@ Outlook Scheduler::outlook(const RowLayout& layout, int64_t rows, int priority, 
                            const Flow* flow) const noexcept {
   // A few buckets stand for the others, so that a request costs the same however many there are.
   constexpr int kAsked = 16;
-  const int64_t most = options_.policy.alone ? rows : options_.policy.max_rows;  // of a batch
+  const int64_t most_of_any = options_.policy.alone ? rows : options_.policy.max_rows;  // of a batch
+  const auto most_of = [&](const RowLayout& of) { return std::min(most_of_any, of.most_rows); };
+  const int64_t most = most_of(layout);
   Outlook out;
   out.known = true;
   const auto run_of = [&](const RowLayout& of, int64_t n) {
@@ -235,8 +237,9 @@ Outlook Scheduler::outlook(const RowLayout& layout, int64_t rows, int priority, 
   // Rows of one layout, in batches.
   const auto drain = [&](const RowLayout& of, int64_t n) {
     double work = 0;
-    if (n >= most) work += double(n / most) * double(run_of(of, most).typical);
-    if (n % most) work += double(run_of(of, n % most).typical);
+    const int64_t each = most_of(of);
+    if (n >= each) work += double(n / each) * double(run_of(of, each).typical);
+    if (n % each) work += double(run_of(of, n % each).typical);
     return work;
   };
   MutexLock lock(mutex_);
@@ -257,8 +260,9 @@ Outlook Scheduler::outlook(const RowLayout& layout, int64_t rows, int priority, 
     if (const int64_t n = rows_before(*bucket)) {
       // Those that come after it go, too, where they fill a batch up, and as many have done so lately.
       const RowLayout& other = *bucket->first()->layout;
+      const int64_t each = most_of(other);
       const int64_t filled =
-          std::max(std::min(bucket->rows(), (n + most - 1) / most * most), std::min(most, other.cost.recent_rows()));
+          std::max(std::min(bucket->rows(), (n + each - 1) / each * each), std::min(each, other.cost.recent_rows()));
       others += drain(other, options_.policy.alone ? n : filled);
     }
   }
@@ -306,7 +310,9 @@ Nanos Scheduler::room_after(Nanos now) const noexcept {
   // Those that run should be over, or nothing is known of them: as long as a run takes of what comes next.
   const Bucket* next = queue_.buckets();
   if (!next) return kNever;
-  const Forecast run = predictor_.forecast(*next->first()->layout, std::min(options_.policy.max_rows, next->rows()));
+  const RowLayout& layout = *next->first()->layout;
+  const Forecast run =
+      predictor_.forecast(layout, std::min({options_.policy.max_rows, layout.most_rows, next->rows()}));
   return run.typical > 0 ? run.typical : kNever;
 }
 
@@ -321,9 +327,9 @@ static void make_room(std::vector<RequestRef>& requests, size_t wanted) noexcept
 
 /// The most rows of its next batch. A delay that is asked for is for company, and what is left would wait for it again.
 int64_t Scheduler::share_locked(const Bucket& bucket) const noexcept {
-  const int64_t most = options_.policy.max_rows;
-  if (options_.policy.max_delay > 0 || options_.policy.alone) return most;
   const Request& first = *bucket.first();
+  const int64_t most = std::min(options_.policy.max_rows, first.layout->most_rows);
+  if (options_.policy.max_delay > 0 || options_.policy.alone) return most;
   const int idle = std::min(idle_ + claims_, options_.max_concurrent - running_ - 1);
   const auto cost = [&](int64_t rows) { return predictor_.typical(*first.layout, rows); };
   return share_of(bucket.rows(), most, first.rows, idle, cost);

@@ -248,8 +248,9 @@ void BatcherCore::end_of_tick(Stage& stage) {
   if (stage.staged.empty() || stage.running) return flush();
   const Nanos limit = batcher_->options().inline_limit;
   if (limit == 0 || !stage.loop->alive()) return flush();
-  const Nanos predicted = batcher_->predict(*stage.staged[0]->layout,
-                                            std::min<int64_t>(int64_t(stage.staged.size()), batcher_->max_rows()));
+  const RowLayout& layout = *stage.staged[0]->layout;
+  const Nanos predicted =
+      batcher_->predict(layout, std::min({int64_t(stage.staged.size()), batcher_->max_rows(), layout.most_rows}));
   send(stage.staged, /*wake=*/predicted > limit);
   if (predicted <= limit) run_in_tick(stage, predicted);
   stage.loop->deliver();

@@ -104,6 +104,10 @@ class Batcher(_core.Batcher):
     max_batch_size : int
         The most rows in a batch. A model that quantizes its inputs while it runs (``DynamicQuantizeLinear``) takes the
         range of all rows of a run together, so each request to such a model is a batch of its own.
+    max_batch_elements : int, optional
+        The most elements that the largest input of a batch has, its padding included (see `pad`): where rows differ in
+        length, this bounds the memory and the duration of a run, which a number of rows does not. A batch of texts with
+        ``max_batch_elements=4096`` has 8 rows of 512 tokens, or 128 of 32, if `max_batch_size` allows as many.
     max_delay : float
         For how many seconds the oldest waiting request waits for others to join its batch, but not past its own
         timeout. With 0, a free worker takes what is there.
@@ -207,10 +211,11 @@ class Batcher(_core.Batcher):
     [3, 2, 0, 1]
     """
 
-    __slots__ = ("_ended", "_gave_up", "_limits", "_model", "_name", "_pad", "_warm")
+    __slots__ = ("_ended", "_gave_up", "_limits", "_max_elements", "_model", "_name", "_pad", "_warm")
     _model: Model
     _name: str
     _limits: dict[str, int]
+    _max_elements: int | None
     _pad: NativePad
     _warm: bool
 
@@ -219,6 +224,7 @@ class Batcher(_core.Batcher):
         model: Model,
         *,
         max_batch_size: int = 64,
+        max_batch_elements: int | None = None,
         max_delay: float = 0.0,
         ageing: float | None = 10.0,
         max_queue_size: int | None = 1024,
@@ -254,6 +260,7 @@ class Batcher(_core.Batcher):
         super().__init__(
             model,
             max_batch_size=max_batch_size,
+            max_batch_elements=max_batch_elements,
             max_delay=max_delay,
             ageing=ageing,
             max_queue_size=max_queue_size,
@@ -276,6 +283,7 @@ class Batcher(_core.Batcher):
             clock=_clock,
         )
         self._pad = padded
+        self._max_elements = max_batch_elements
         if padded:
             try:
                 few = self._pad_lengths(40)
@@ -450,7 +458,7 @@ class Batcher(_core.Batcher):
         Parameters
         ----------
         batch_sizes : iterable of int, optional
-            The numbers of rows; by default `max_batch_size` and all powers of two below it.
+            The numbers of rows; by default the most that a batch may have and all powers of two below.
         shapes : mapping, optional
             As in :meth:`Model.warm_up`. What is padded is run at each of the lengths that it is padded to, up to the
             one that is given here or, without one, to the longest of `pad_to`.
@@ -466,17 +474,22 @@ class Batcher(_core.Batcher):
     def _warm_up(
         self, model: Model, batch_sizes: Iterable[int] | None, shapes: Mapping[str, Sequence[int]] | None
     ) -> None:
-        largest = self._max_rows
-        if batch_sizes is None:
-            batch_sizes = sorted({*(2**k for k in range(largest.bit_length())), largest})
+        given = None if batch_sizes is None else list(batch_sizes)
         if not self._pad:
-            return model.warm_up(batch_sizes, shapes=shapes)
-        batch_sizes = list(batch_sizes)
+            return model.warm_up(self._sizes(model, shapes) if given is None else given, shapes=shapes)
         lengths = self._lengths_to_warm(shapes)
         self._prove_padding(model, shapes, lengths)
         for length in lengths:
-            model.warm_up(batch_sizes, shapes=rows_to_warm(model.inputs, self._pad, shapes, length))
+            rows = rows_to_warm(model.inputs, self._pad, shapes, length)
+            model.warm_up(self._sizes(model, rows) if given is None else given, shapes=rows)
         return None
+
+    def _sizes(self, model: Model, shapes: Mapping[str, Sequence[int]] | None) -> list[int]:
+        largest = self._max_rows
+        if self._max_elements:
+            row = max(math.prod(size for size in row if size > 0) for row in rows_of(model.inputs, shapes))
+            largest = max(1, min(largest, int(self._max_elements) // row))
+        return sorted({*(2**k for k in range(largest.bit_length())), largest})
 
     def _lengths_to_warm(self, shapes: Mapping[str, Sequence[int]] | None) -> list[int]:
         given = {} if shapes is None else dict(shapes)

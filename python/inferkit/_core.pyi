@@ -710,6 +710,7 @@ class Batcher:
         model: typing.Any,
         *,
         max_batch_size: typing.SupportsInt | typing.SupportsIndex,
+        max_batch_elements: typing.SupportsInt | typing.SupportsIndex | None,
         max_delay: typing.SupportsFloat | typing.SupportsIndex,
         ageing: typing.SupportsFloat | typing.SupportsIndex | None,
         max_queue_size: typing.SupportsInt | typing.SupportsIndex | None,

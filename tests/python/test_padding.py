@@ -126,6 +126,54 @@ def test_every_answer_is_the_request_s_own(
         assert batcher.stats().padding_refused == ""
 
 
+@given(
+    lengths=st.lists(st.integers(1, 60), min_size=1, max_size=30), most=st.integers(80, 300), is_padded=st.booleans()
+)
+@settings(max_examples=30, deadline=None)
+def test_no_batch_has_more_elements_than_it_may(lengths: list[int], most: int, is_padded: bool) -> None:
+    seen: list[tuple[int, ...]] = []
+
+    def same(x: np.ndarray) -> np.ndarray:
+        seen.append(x.shape)
+        return x
+
+    model = inferkit.Model.from_callable(
+        same, inputs=[("x", "float32", (None, None))], outputs=[("y", "float32", (None, None))]
+    )
+    pad = {"x": (1, 0)} if is_padded else None
+    with inferkit.Batcher(model, max_batch_elements=most, pad=pad, pad_to=64 if is_padded else None) as batcher:
+        seen.clear()
+        rows = [np.full(length, seed, np.float32) for seed, length in enumerate(lengths)]
+        tickets = [batcher.submit(row) for row in rows]
+        for row, ticket in zip(rows, tickets, strict=True):
+            assert np.array_equal(ticket.result(), row)
+        assert all(np.prod(shape) <= most for shape in seen)
+        with pytest.raises(inferkit.ValidationError, match=f"max_batch_elements={most}") as error:
+            batcher.submit(np.ones(most + 1, np.float32)).result()
+        assert error.value.reason == "too_large"
+
+
+def test_a_warm_up_stays_within_the_elements_of_a_batch() -> None:
+    seen: list[tuple[int, ...]] = []
+
+    def same(x: np.ndarray) -> np.ndarray:
+        seen.append(x.shape)
+        return x
+
+    model = inferkit.Model.from_callable(
+        same, inputs=[("x", "float32", (None, None))], outputs=[("y", "float32", (None, None))]
+    )
+    with inferkit.Batcher(model, max_batch_elements=70) as batcher:
+        batcher.warm_up(shapes={"x": (10,)})
+        assert seen == [(1, 10), (2, 10), (4, 10), (7, 10)]
+
+
+@pytest.mark.parametrize("most", [0, -1, 2.5, "8", True])
+def test_wrong_bounds_of_elements(model: inferkit.Model, most: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match="max_batch_elements"):
+        inferkit.Batcher(model, max_batch_elements=most)
+
+
 def test_masks_of_the_caller_s_own_are_kept(model: inferkit.Model) -> None:
     feeds = text(13, 2)
     feeds["mask"][:, 4:9] = 0

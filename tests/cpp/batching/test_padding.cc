@@ -34,7 +34,7 @@ struct PadRig : Rig {
   bool answered(const RequestRef& request, float first = 1) {
     if (batcher->wait(*request) != Waited::kDone || request->phase() != Phase::kResult) return false;
     const std::vector<float> got = answer(*request);
-    bool right = got.size() == static_cast<size_t>(request->length);
+    bool right = request->length == 0 || got.size() == static_cast<size_t>(request->length);
     for (size_t i = 0; i < got.size(); ++i) right &= got[i] == 2 * (first + static_cast<float>(i)) + 1;
     return right;
   }
@@ -262,4 +262,41 @@ TEST(padding_needs_the_same_length_of_all_inputs_of_a_request) {
   const Status status = error_of([&] { check({5}, {3, 6}); });
   CHECK(status.reason == Reason::kShape);
   CHECK(status.message.find("input 'a' has 5 along axis 1 and input 'b' has 6 along axis 2") != std::string::npos);
+}
+
+TEST(a_batch_has_no_more_elements_than_it_may) {
+  BatcherOptions options;
+  options.max_batch_elements = 24;
+  PadRig rig(options);
+  rig.model->shut();
+  const RequestRef blocker = rig.text(3);
+  rig.model->wait_for_runs(1);
+  std::vector<RequestRef> requests;
+  for (int i = 0; i < 7; ++i) requests.push_back(rig.text(8));
+  for (int i = 0; i < 5; ++i) requests.push_back(rig.text(24));
+  rig.model->open();
+  for (const RequestRef& request : requests) CHECK(rig.answered(request));
+  CHECK_EQ(answer(*requests.back()).size(), 24u);
+  const std::vector<Shape> want{{1, 3}, {3, 8}, {3, 8}, {1, 8}, {1, 24}, {1, 24}, {1, 24}, {1, 24}, {1, 24}};
+  CHECK(rig.model->batches() == want);
+  const Status one = error_of([&] { rig.text(25); });
+  CHECK(one.reason == Reason::kTooLarge && one.message.find("max_batch_elements=24: raise") != std::string::npos);
+  const Status several = error_of([&] { rig.submit(std::vector<float>(26), {2, 13}); });
+  CHECK(several.reason == Reason::kTooLarge && several.message.find("2 rows of 13 elements") != std::string::npos);
+}
+
+TEST(padding_counts_among_the_elements_of_a_batch) {
+  BatcherOptions options = padded({16});
+  options.max_batch_elements = 40;
+  PadRig rig(options);
+  rig.model->shut();
+  const RequestRef blocker = rig.text(16);
+  rig.model->wait_for_runs(1);
+  std::vector<RequestRef> requests;
+  for (int i = 0; i < 5; ++i) requests.push_back(rig.text(9));
+  rig.model->open();
+  for (const RequestRef& request : requests) CHECK(rig.answered(request));
+  CHECK_EQ(requests[0]->batch_rows, 2);
+  CHECK(error_of([&] { rig.submit(std::vector<float>(27), {3, 9}); }).message.find("with its padding") !=
+        std::string::npos);
 }

@@ -1,4 +1,5 @@
 #include <array>
+#include <random>
 #include <vector>
 
 #include "batching/policy.h"
@@ -62,6 +63,48 @@ TEST(policy_lets_a_full_bucket_pass_one_that_waits_for_company) {
   const Decision d = ask({{1, 0, kNever, 0, 1}, {8, 20, kNever, 0, 2}}, 30, {8, 50});
   CHECK(d.kind == Kind::kDispatch);
   CHECK_EQ(d.bucket, 1u);
+}
+
+TEST(policy_takes_a_bucket_for_full_by_its_own_measure) {
+  BucketState of_long_rows{3, 0, kNever, 0, 1};
+  of_long_rows.most = 4;
+  CHECK(ask({of_long_rows}, 30, {8, 50}).kind == Kind::kWait);
+  ++of_long_rows.rows;
+  const Decision d = ask({of_long_rows, {7, 0, kNever, 0, 2}}, 30, {8, 50});
+  CHECK(d.kind == Kind::kDispatch && d.bucket == 0 && d.reason == DispatchReason::kFull);
+  of_long_rows.most = 100;  // more than any batch has
+  of_long_rows.rows = 8;
+  CHECK(ask({of_long_rows}, 30, {8, 50}).reason == DispatchReason::kFull);
+}
+
+// Whatever waits elsewhere, a bucket's own state decides when it may go: none closes or delays another.
+TEST(policy_of_one_bucket_is_not_that_of_another) {
+  std::mt19937 rng(3);
+  const auto draw = [&](int64_t most) { return std::uniform_int_distribution<int64_t>(0, most)(rng); };
+  for (int round = 0; round < 2000; ++round) {
+    const Nanos now = 100;
+    const PolicyOptions options{1 + draw(8), draw(60)};
+    std::vector<BucketState> buckets(static_cast<size_t>(1 + draw(5)));
+    uint64_t head = 0;
+    for (BucketState& b : buckets) {
+      b = {1 + draw(8), draw(100), draw(2) ? kNever : 50 + draw(200), draw(100), ++head, draw(40)};
+      b.most = 1 + draw(10);
+    }
+    Nanos first = kNever, wake = kNever;
+    for (const BucketState& b : buckets) {
+      const Decision alone = decide({&b, 1}, now, options, false);
+      if (alone.kind == Kind::kDispatch) first = std::min(first, b.turn);
+      if (alone.kind == Kind::kWait) wake = std::min(wake, alone.until);
+    }
+    const Decision together = decide(buckets, now, options, false);
+    CHECK((together.kind == Kind::kDispatch) == (first != kNever));
+    if (together.kind == Kind::kDispatch) {
+      CHECK_EQ(buckets[together.bucket].turn, first);
+      CHECK(decide({&buckets[together.bucket], 1}, now, options, false).kind == Kind::kDispatch);
+    } else {
+      CHECK_EQ(together.until, wake);
+    }
+  }
 }
 
 TEST(policy_wakes_for_the_earliest_bucket) { CHECK_EQ(ask({{1, 30}, {1, 10}, {1, 20}}, 30, {8, 50}).until, 60); }
