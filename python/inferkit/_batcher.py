@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from . import _core
+from ._arguments import sequence
 from ._client import Client, named_client, named_clients
 from ._initialised import says_if_not_initialised
 from ._log import log
 from ._map import MapOptions, amapped, mapped
-from ._pad import NativePad, native_pad, pad_lengths, rows_of, rows_to_warm
+from ._pad import NativePad, native_pad, pad_lengths, rows_of, rows_to_warm, shapes_of
 from ._signature import signature_differences
 from ._stats import BatcherStats, stats_from
 from ._text import NAME_LIMIT, printable
@@ -474,7 +475,8 @@ class Batcher(_core.Batcher):
     def _warm_up(
         self, model: Model, batch_sizes: Iterable[int] | None, shapes: Mapping[str, Sequence[int]] | None
     ) -> None:
-        given = None if batch_sizes is None else list(batch_sizes)
+        given = None if batch_sizes is None else sequence(batch_sizes, "batch_sizes", "an iterable of integers")
+        shapes = shapes_of(shapes)
         if not self._pad:
             return model.warm_up(self._sizes(model, shapes) if given is None else given, shapes=shapes)
         lengths = self._lengths_to_warm(shapes)
@@ -492,10 +494,11 @@ class Batcher(_core.Batcher):
         return sorted({*(2**k for k in range(largest.bit_length())), largest})
 
     def _lengths_to_warm(self, shapes: Mapping[str, Sequence[int]] | None) -> list[int]:
-        given = {} if shapes is None else dict(shapes)
-        for spec, (axis, _) in zip(self._model.inputs, self._pad, strict=True):
-            if axis and spec.name in given:
-                return self._pad_lengths(tuple(given[spec.name])[axis - 1])
+        for row, spec, (axis, _) in zip(
+            rows_of(self._model.inputs, shapes), self._model.inputs, self._pad, strict=True
+        ):
+            if axis and shapes and spec.name in shapes and axis <= len(row):
+                return self._pad_lengths(max(1, row[axis - 1]))
         lengths = self._pad_lengths(0)
         if not lengths:
             raise ValueError(

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from ._arguments import integer, mapping, sequence
+from ._arguments import dimensions, integer, mapping, sequence
 from ._types import TensorSpec
 
-__all__ = ["NativePad", "native_pad", "pad_lengths", "rows_of", "rows_to_warm"]
+__all__ = ["NativePad", "native_pad", "pad_lengths", "rows_of", "rows_to_warm", "shapes_of"]
 
 NativePad = list[tuple[int, bytes]]
 _WHAT = "a mapping of input names to (axis, value)"
@@ -81,13 +80,16 @@ def pad_lengths(pad_to: int | Iterable[int] | None, is_padded: bool) -> tuple[li
     return sorted(set(lengths)), max(lengths)
 
 
+def shapes_of(shapes: Mapping[str, Sequence[int]] | None) -> dict[str, Sequence[int]] | None:
+    """Check an argument ``shapes``, but for what it says of an input."""
+    return None if shapes is None else mapping(shapes, "shapes", "a mapping of names to shapes, or None")
+
+
 def rows_of(inputs: Sequence[TensorSpec], shapes: Mapping[str, Sequence[int]] | None = None) -> list[list[int]]:
     """Give the shape of a row of each input as the core takes it, what is free as -1."""
-    given = {} if shapes is None else dict(shapes)
-    return [
-        [-1 if size is None else operator.index(size) for size in given.get(spec.name, spec.shape[1:])]
-        for spec in inputs
-    ]
+    given = {} if shapes is None else shapes
+    rows = [dimensions(given.get(spec.name, spec.shape[1:]), f"shapes['{spec.name}']", 0) for spec in inputs]
+    return [[-1 if size is None else size for size in row] for row in rows]
 
 
 def rows_to_warm(

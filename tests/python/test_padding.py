@@ -320,6 +320,24 @@ def test_warm_up_compiles_and_proves_every_length() -> None:
         batcher.warm_up(shapes={"ids": (30,), "mask": (30,)})
 
 
+@pytest.mark.parametrize(
+    ("arguments", "error", "told"),
+    [
+        ({"batch_sizes": 5}, TypeError, "batch_sizes must be an iterable"),
+        ({"shapes": 5}, TypeError, "shapes must be a mapping"),
+        ({"shapes": {"ids": 5}}, TypeError, r"shapes\['ids'\] must be"),
+        ({"shapes": {"ids": (4, 4)}}, ValueError, "input '(ids|mask)'"),
+        ({"shapes": {"idz": (4,)}}, ValueError, "idz|input 'ids'"),
+    ],
+)
+@pytest.mark.parametrize("options", [{"pad": PAD, "pad_to": 9}, {"max_batch_elements": 100}])
+def test_wrong_arguments_of_a_warm_up(
+    model: inferkit.Model, options: Any, arguments: Any, error: type[Exception], told: str
+) -> None:
+    with inferkit.Batcher(model, **options) as batcher, pytest.raises(error, match=told):
+        batcher.warm_up(**arguments)
+
+
 def test_warm_up_and_swap_refuse_what_a_short_trial_does_not_show() -> None:
     """The sum over the places is cut differently beyond 1024 of them."""
     nodes = [
