@@ -1,12 +1,13 @@
 # The one place that holds instruction-set flags. Files named <tier>.cc below csrc/kernels/cpu are compiled for
 # that tier; everything else is compiled for the baseline.
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64)$")
-  set(INFERKIT_ISA_TIERS baseline avx2 avx512 vnni)
+  set(INFERKIT_ISA_TIERS baseline avx2 avx512 vnni bf16)
   target_compile_options(inferkit_flags INTERFACE -march=x86-64-v2)
   set(INFERKIT_ISA_FLAGS_avx2 -mavx2 -mfma -mf16c -mbmi -mbmi2)
   set(INFERKIT_ISA_FLAGS_avx512 ${INFERKIT_ISA_FLAGS_avx2} -mavx512f -mavx512bw -mavx512dq -mavx512vl
                                 -mprefer-vector-width=512)
   set(INFERKIT_ISA_FLAGS_vnni ${INFERKIT_ISA_FLAGS_avx512} -mavx512vnni)
+  set(INFERKIT_ISA_FLAGS_bf16 ${INFERKIT_ISA_FLAGS_avx512} -mavx512bf16)
 else()
   set(INFERKIT_ISA_TIERS baseline)
 endif()
@@ -21,7 +22,7 @@ function(inferkit_apply_isa out)
   set(kept)
   foreach(file ${ARGN})
     get_filename_component(tier ${file} NAME_WE)
-    if(tier MATCHES "^(avx2|avx512|vnni)$")
+    if(tier MATCHES "^(avx2|avx512|vnni|bf16)$")
       if(NOT tier IN_LIST INFERKIT_ISA_TIERS)
         continue()
       endif()

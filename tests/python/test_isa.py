@@ -40,8 +40,8 @@ def tier_or_skip(tier: str) -> str:
 
 
 def tiers_of(kernels: list[str]) -> set[str]:
-    """VNNI, where the machine has it, is part of avx512."""
-    return {name.removesuffix("vnni") for name in kernels}
+    """VNNI and BF16, where the machine has them, are part of avx512."""
+    return {name.removesuffix("vnni").removesuffix("bf16") for name in kernels}
 
 
 @pytest.mark.parametrize("tier", TIERS)

@@ -3,6 +3,7 @@
 #include "kernels/cpu/conv/conv.h"
 #include "kernels/cpu/gemm/gemm.h"
 #include "kernels/cpu/gemm64/gemm64.h"
+#include "kernels/cpu/gemm_bf16/gemm_bf16.h"
 #include "kernels/cpu/half/half.h"
 #include "kernels/cpu/igemm/igemm.h"
 #include "kernels/cpu/pool/pool.h"
@@ -31,12 +32,13 @@ TEST(dispatch_each_tier_is_what_it_says) {
     CHECK_EQ(std::string(igemm_kernels(isa, {}).compiled_isa()), isa_name(isa));
     CHECK_EQ(std::string(half_kernels(isa).compiled_isa()), isa_name(isa));
     CHECK_EQ(std::string(gemm64_kernels(isa).compiled_isa()), isa_name(isa));
+    CHECK_EQ(std::string(gemm_bf16_kernels(isa, {}).compiled_isa()), isa_name(isa));
   }
 }
 
 TEST(dispatch_report_names_the_active_tier) {
   const auto report = active_kernels();
-  CHECK_EQ(report.size(), 12u);
+  CHECK_EQ(report.size(), 13u);
   for (const auto& row : report) CHECK_EQ(row.tier.substr(0, isa_name(active_isa()).size()), isa_name(active_isa()));
 }
 
@@ -46,6 +48,9 @@ TEST(dispatch_takes_the_best_that_the_features_allow) {
     const std::string best = igemm_kernels(isa, features).compiled_isa();
     CHECK_EQ(best, std::string(isa_name(isa)) + (features.covers(IsaFeature::kVnni) ? "vnni" : ""));
     CHECK(&igemm_kernels(isa, features.without(IsaFeature::kVnni)) == &igemm_kernels(isa, {}));
+    CHECK_EQ(std::string(gemm_bf16_kernels(isa, features).compiled_isa()),
+             std::string(isa_name(isa)) + (features.covers(IsaFeature::kBf16) ? "bf16" : ""));
+    CHECK(&gemm_bf16_kernels(isa, features.without(IsaFeature::kBf16)) == &gemm_bf16_kernels(isa, {}));
   }
 }
 

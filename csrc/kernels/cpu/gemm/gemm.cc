@@ -4,6 +4,7 @@
 #include <atomic>
 
 #include "kernels/cpu/gemm64/gemm64.h"
+#include "kernels/cpu/gemm_bf16/gemm_bf16.h"
 #include "platform/run_control.h"
 #include "platform/thread_pool.h"
 
@@ -22,6 +23,7 @@ int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 /// The product of the active tier.
 inline auto product_of(const GemmArgs&) { return gemm_kernels().gemm; }
 inline auto product_of(const GemmArgs64&) { return gemm64_kernels().gemm; }
+inline auto product_of(const GemmArgsBf16&) { return gemm_bf16_kernels().gemm; }
 
 /// The arguments of rows [row, row_end) and panels [panel, panel_end).
 template <class T>
@@ -101,16 +103,18 @@ void gemm_under(const GemmArgsOf<T>& args, RunControl* control) {
   product_of(args)(args);
 }
 
-/// Panels are packed each by itself; `column` is what a column of B is away from the one before it.
-void pack_in_parts(void (*pack)(const float*, int64_t, int64_t, int64_t, float*), int64_t column, const float* b,
-                   int64_t ldb, int64_t k, int64_t n, float* packed) {
+/// Panels are packed each by itself; `column` is what a column of B is away from the one before it. P holds kPer
+/// elements of K.
+template <class P, int64_t kPer = 1>
+void pack_in_parts(void (*pack)(const float*, int64_t, int64_t, int64_t, P*), int64_t column, const float* b,
+                   int64_t ldb, int64_t k, int64_t n, P* packed) {
   constexpr int64_t kElementsPerPart = int64_t{1} << 24;
   if (k * n <= kElementsPerPart) return pack(b, ldb, k, n, packed);
   const int64_t panels = ceil_div(n, kPanelColumns);
   const int64_t width = std::max<int64_t>(1, kElementsPerPart / (k * kPanelColumns));
   for_parts(ceil_div(panels, width), [&](int64_t i) {
     const int64_t first = i * width * kPanelColumns;
-    pack(b + first * column, ldb, k, std::min(n - first, width * kPanelColumns), packed + first * k);
+    pack(b + first * column, ldb, k, std::min(n - first, width * kPanelColumns), packed + first * ceil_div(k, kPer));
   });
 }
 
@@ -195,6 +199,33 @@ void gemm_f64_parallel(const GemmArgs64& args, ThreadPool* pool, int max_threads
 void gemm_f64_batch(const GemmBatch& batch, const FunctionRef<GemmArgs64(int64_t, int64_t)>& operands, ThreadPool* pool,
                     int max_threads) {
   gemm_batch<double>(batch, operands, pool, max_threads);
+}
+
+size_t packed_b_bf16_elements(int64_t k, int64_t n) {
+  return static_cast<size_t>(ceil_div(n, kPanelColumns) * ceil_div(k, 2) * kPanelColumns);
+}
+void pack_b(const float* b, int64_t ldb, int64_t k, int64_t n, uint32_t* packed) {
+  pack_in_parts<uint32_t, 2>(gemm_bf16_kernels().pack_b, 1, b, ldb, k, n, packed);
+}
+void pack_b_transposed(const float* b, int64_t ldb, int64_t k, int64_t n, uint32_t* packed) {
+  pack_in_parts<uint32_t, 2>(gemm_bf16_kernels().pack_b_transposed, ldb, b, ldb, k, n, packed);
+}
+void pack_a_bf16(const float* a, int64_t lda, int64_t m, int64_t k, uint32_t* packed) {
+  constexpr int64_t kElementsPerPart = int64_t{1} << 24;
+  const int64_t pairs = ceil_div(k, 2), rows = std::max<int64_t>(1, kElementsPerPart / std::max<int64_t>(k, 1));
+  for_parts(ceil_div(m, rows), [&](int64_t i) {
+    const int64_t first = i * rows;
+    gemm_bf16_kernels().pack_a(a + first * lda, lda, std::min(rows, m - first), k, packed + first * pairs);
+  });
+}
+
+void gemm_bf16(const GemmArgsBf16& args) { gemm_alone(args); }
+void gemm_bf16_parallel(const GemmArgsBf16& args, ThreadPool* pool, int max_threads) {
+  gemm_parallel(args, pool, max_threads);
+}
+void gemm_bf16_batch(const GemmBatch& batch, const FunctionRef<GemmArgsBf16(int64_t, int64_t)>& operands,
+                     ThreadPool* pool, int max_threads) {
+  gemm_batch<BFloat16>(batch, operands, pool, max_threads);
 }
 
 }  // namespace inferkit::kernels

@@ -9,6 +9,7 @@
 #include "kernels/summation.h"
 
 namespace inferkit {
+struct BFloat16;
 class ThreadPool;
 template <class Signature>
 class FunctionRef;
@@ -16,9 +17,24 @@ class FunctionRef;
 
 namespace inferkit::kernels {
 
+/// What a product in T reads and writes. Of bf16 (gemm_bf16/gemm_bf16.h) A and C are floats, and B holds pairs: for
+/// b_k_stride below, an element is two neighbours of K.
+template <class T>
+struct Operands {
+  using In = T;
+  using Packed = T;
+  static constexpr int64_t kPerPacked = 1;
+};
+template <>
+struct Operands<BFloat16> {
+  using In = float;
+  using Packed = uint32_t;
+  static constexpr int64_t kPerPacked = 2;
+};
+
 /// A panel of B is 64 bytes wide.
 template <class T>
-inline constexpr int64_t kPanelColumnsOf = 64 / sizeof(T);
+inline constexpr int64_t kPanelColumnsOf = 64 / sizeof(typename Operands<T>::Packed);
 inline constexpr int64_t kPanelColumns = kPanelColumnsOf<float>;
 
 enum class BiasKind : uint8_t { kNone, kPerColumn, kPerRow };
@@ -30,18 +46,20 @@ enum class BiasKind : uint8_t { kNone, kPerColumn, kPerRow };
 /// C needs no alignment.
 template <class T>
 struct GemmArgsOf {
-  using Element = T;
+  using Element = typename Operands<T>::In;
+  using Packed = typename Operands<T>::Packed;
   int64_t m = 0, n = 0, k = 0;
-  const T* a = nullptr;  // row-major
+  const Element* a = nullptr;  // row-major
   int64_t lda = 0;
-  const T* b = nullptr;
+  bool a_is_pairs = false;  // in bf16 alone: A holds what pack_a_bf16 wrote, and lda counts pairs
+  const Packed* b = nullptr;
   int64_t b_k_stride = kPanelColumnsOf<T>;
   int64_t b_panel_stride = 0;
-  T* c = nullptr;  // row-major; may be `residual`, must not overlap a or b
+  Element* c = nullptr;  // row-major; may be `residual`, must not overlap a or b
   int64_t ldc = 0;
-  const T* bias = nullptr;  // n values per column, or m per row
+  const Element* bias = nullptr;  // n values per column, or m per row
   BiasKind bias_kind = BiasKind::kNone;
-  const T* residual = nullptr;  // added before the activation; overlaps C only by being C
+  const Element* residual = nullptr;  // added before the activation; overlaps C only by being C
   int64_t ldr = 0;
   Unary act = Unary::kIdentity;  // the identity, in double
   float act_alpha = 0, act_beta = 0;
@@ -80,10 +98,11 @@ void pack_b(const float* b, int64_t ldb, int64_t k, int64_t n, float* packed);
 void pack_b_transposed(const float* b, int64_t ldb, int64_t k, int64_t n, float* packed);
 /// Sets b, b_k_stride and b_panel_stride for a B that pack_b packed; args.k must be set.
 template <class T>
-void use_packed_b(GemmArgsOf<T>& args, const typename GemmArgsOf<T>::Element* packed) {
+void use_packed_b(GemmArgsOf<T>& args, const typename GemmArgsOf<T>::Packed* packed) {
+  constexpr int64_t kPer = Operands<T>::kPerPacked;
   args.b = packed;
   args.b_k_stride = kPanelColumnsOf<T>;
-  args.b_panel_stride = args.k * kPanelColumnsOf<T>;
+  args.b_panel_stride = (args.k + kPer - 1) / kPer * kPanelColumnsOf<T>;
 }
 
 /// C = f(A B + bias) where B is windows of images, read in place: element (k, n) lies at b[offsets[k] + n]. The n are

@@ -1,6 +1,7 @@
 // Packing B into panels of 16 columns; part of gemm_impl.h.
 #pragma once
 #include "kernels/cpu/gemm/gemm.h"
+#include "kernels/cpu/gemm/transpose_impl.h"
 #include "kernels/cpu/simd.h"
 
 namespace inferkit::kernels::INFERKIT_TIER {
@@ -14,19 +15,6 @@ void pack_b(const float* b, int64_t ldb, int64_t k, int64_t n, float* packed) {
       store(packed, columns < kPanelColumns ? load_partial(from, columns) : load(from));
     }
   }
-}
-
-/// Four rows of `from` become four lanes of four rows of a panel.
-INFERKIT_INLINE void transpose_4x4(const float* from, int64_t ldb, float* to) {
-  typedef float Unaligned __attribute__((vector_size(16), aligned(4), may_alias));
-  const F32x4 a = *(const Unaligned*)from, b = *(const Unaligned*)(from + ldb);
-  const F32x4 c = *(const Unaligned*)(from + 2 * ldb), d = *(const Unaligned*)(from + 3 * ldb);
-  const F32x4 ab_low = __builtin_shufflevector(a, b, 0, 4, 1, 5), ab_high = __builtin_shufflevector(a, b, 2, 6, 3, 7);
-  const F32x4 cd_low = __builtin_shufflevector(c, d, 0, 4, 1, 5), cd_high = __builtin_shufflevector(c, d, 2, 6, 3, 7);
-  *(Unaligned*)to = __builtin_shufflevector(ab_low, cd_low, 0, 1, 4, 5);
-  *(Unaligned*)(to + kPanelColumns) = __builtin_shufflevector(ab_low, cd_low, 2, 3, 6, 7);
-  *(Unaligned*)(to + 2 * kPanelColumns) = __builtin_shufflevector(ab_high, cd_high, 0, 1, 4, 5);
-  *(Unaligned*)(to + 3 * kPanelColumns) = __builtin_shufflevector(ab_high, cd_high, 2, 3, 6, 7);
 }
 
 void pack_b_transposed(const float* b, int64_t ldb, int64_t k, int64_t n, float* packed) {
