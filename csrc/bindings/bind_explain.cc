@@ -154,6 +154,20 @@ void bind_explain(py::module_& m) {
       },
       "model"_a, "inputs"_a, "runs"_a, "The same with how long each step took, the median of the runs.");
   m.def(
+      "run_in_precision",
+      [](const py::object& self, const std::vector<py::object>& inputs, const Given<bool>& bf16) {
+        const PyModel& bound = py_model(self);
+        if (!bound.native) throw std::invalid_argument("a wrapped callable has one precision, its own");
+        const Precision precision = flag(bf16, "bf16") ? Precision::kBf16 : Precision::kFloat32;
+        std::vector<PyObject*> arguments;
+        for (const py::object& input : inputs) arguments.push_back(input.ptr());
+        const Results results = run_in_call(bound, arguments, precision);
+        py::list out;
+        for (const py::object& result : results.span()) out.append(result);
+        return out;
+      },
+      "model"_a, "inputs"_a, "bf16"_a, "One run in bf16 or float32, whatever the model computes in: its outputs.");
+  m.def(
       "lowerings",
       [] {
         py::list out;

@@ -126,7 +126,18 @@ void set_device(ModelOptions& options, int number) {
     throw std::invalid_argument(
         "packed and packed_cache are for models on the CPU: leave them out, or leave out device");
   }
+  if (options.precision != Precision::kFloat32) {
+    throw std::invalid_argument("precision=\"bf16\" is for models on the CPU: leave it out, or leave out device");
+  }
   options.device = &cuda_device(number);
+}
+
+Precision precision_in(const Given<std::string>& given) {
+  const std::string name = text(given, "precision");
+  for (const Precision precision : {Precision::kFloat32, Precision::kBf16}) {
+    if (name == precision_name(precision)) return precision;
+  }
+  throw std::invalid_argument(cat("precision must be \"float32\" or \"bf16\", got ", quote(name)));
 }
 
 /// None for what is not given.
@@ -292,11 +303,12 @@ void bind_model(py::module_& m) {
       .def(py::init([](const PathLike& path, const MaybeCount& threads, const Count& max_plans,
                        const MaybeCount& max_run_bytes, const Count& max_iterations, std::vector<std::string> outputs,
                        const Given<bool>& mmap, const PathLike& packed, const PathLike& packed_cache,
-                       const Given<std::string>& device) {
+                       const Given<std::string>& device, const Given<std::string>& precision) {
              const std::string file = file_path(path, "model");
              ModelOptions options = options_from(threads, max_plans, max_run_bytes, max_iterations, std::move(outputs),
                                                  flag(mmap, "mmap"));
              set_packed(options, packed, packed_cache);
+             options.precision = precision_in(precision);
              const int number = device_number(device);
              return without_gil([&] {
                set_device(options, number);
@@ -305,12 +317,14 @@ void bind_model(py::module_& m) {
            }),
            py::kw_only(), py::arg("path"), py::arg("threads"), py::arg("max_plans"), py::arg("max_run_bytes"),
            py::arg("max_iterations"), py::arg("outputs"), py::arg("mmap"), py::arg("packed"), py::arg("packed_cache"),
-           py::arg("device"))
+           py::arg("device"), py::arg("precision"))
       .def(py::init([](const py::bytes& data, const MaybeCount& threads, const Count& max_plans,
                        const MaybeCount& max_run_bytes, const Count& max_iterations, std::vector<std::string> outputs,
-                       const PathLike& packed, const PathLike& packed_cache, const Given<std::string>& device) {
+                       const PathLike& packed, const PathLike& packed_cache, const Given<std::string>& device,
+                       const Given<std::string>& precision) {
              ModelOptions options = options_from(threads, max_plans, max_run_bytes, max_iterations, std::move(outputs));
              set_packed(options, packed, packed_cache);
+             options.precision = precision_in(precision);
              const int number = device_number(device);
              const std::string_view view = data;
              return without_gil([&] {
@@ -319,7 +333,8 @@ void bind_model(py::module_& m) {
              });
            }),
            py::kw_only(), py::arg("data"), py::arg("threads"), py::arg("max_plans"), py::arg("max_run_bytes"),
-           py::arg("max_iterations"), py::arg("outputs"), py::arg("packed"), py::arg("packed_cache"), py::arg("device"))
+           py::arg("max_iterations"), py::arg("outputs"), py::arg("packed"), py::arg("packed_cache"), py::arg("device"),
+           py::arg("precision"))
       .def(py::init([](py::object fn, const std::vector<GivenPort>& inputs, const std::vector<GivenPort>& outputs) {
              return make_py_model(make_py_runner(std::move(fn), ports_in(inputs, "input"), ports_in(outputs, "output")),
                                   nullptr);
@@ -348,6 +363,13 @@ void bind_model(py::module_& m) {
             set_checks(of, inputs.cast<std::vector<InputChecks>>(), defaults.cast<std::vector<InputChecks>>());
           },
           py::arg("inputs"), py::arg("defaults"))
+      .def_property_readonly(
+          "precision",
+          [](const py::object& self) {
+            const PyModel& of = py_model(self);
+            return of.native ? std::string(precision_name(of.native->precision())) : std::string();
+          },
+          "What the model computes in, as load() was told: \"float32\" or \"bf16\"; empty for a wrapped callable.")
       .def_property_readonly("_is_native", [](const py::object& self) { return py_model(self).native != nullptr; })
       .def_property_readonly(
           "path",

@@ -354,17 +354,38 @@ PyObject* call_model_slot(PyObject* self, PyObject* args, PyObject* kwargs) {
   });
 }
 
-Explained profile_call(const PyModel& model, std::span<PyObject* const> arguments, int64_t runs) {
-  const auto specs = model.runner->inputs();
-  Inputs in(specs.size());
+namespace {
+
+/// The inputs as tensors with their batch axis, of any native model; `in` holds the arrays.
+std::vector<Tensor> read_tensors(const PyModel& model, std::span<PyObject* const> arguments, Inputs& in) {
+  if (model.native->has_lists()) return read_lists(model, arguments, in);
+  in = read_inputs(model, arguments);
   std::vector<Tensor> tensors;
-  if (model.native->has_lists()) {
-    tensors = read_lists(model, arguments, in);
-  } else {
-    in = read_inputs(model, arguments);
-    for (const TensorView& view : views_of(in, specs)) tensors.push_back({view.dtype, view.shape, view.data, nullptr});
+  for (const TensorView& view : views_of(in, model.runner->inputs())) {
+    tensors.push_back({view.dtype, view.shape, view.data, nullptr});
   }
+  return tensors;
+}
+
+}  // namespace
+
+Explained profile_call(const PyModel& model, std::span<PyObject* const> arguments, int64_t runs) {
+  Inputs in(model.runner->inputs().size());
+  const std::vector<Tensor> tensors = read_tensors(model, arguments, in);
   return without_gil([&] { return model.native->profile(tensors, runs); });
+}
+
+Results run_in_call(const PyModel& model, std::span<PyObject* const> arguments, Precision precision) {
+  Inputs in(model.runner->inputs().size());
+  const std::vector<Tensor> tensors = read_tensors(model, arguments, in);
+  Results results(model.runner->outputs().size());
+  NumpySink sink(results, model.runner->outputs(), in.axis);
+  without_gil([&] {
+    model.native->run_in(precision, tensors, sink);
+    return true;
+  });
+  sink.finish();
+  return results;
 }
 
 }  // namespace inferkit

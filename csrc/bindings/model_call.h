@@ -24,4 +24,7 @@ PyObject* call_model_slot(PyObject* self, PyObject* args, PyObject* kwargs);
 /// Runs it on the same and measures; `model` must be native.
 Explained profile_call(const PyModel& model, std::span<PyObject* const> arguments, int64_t runs);
 
+/// Runs it on the same in a precision that need not be its own, as Model::run_in; `model` must be native.
+Results run_in_call(const PyModel& model, std::span<PyObject* const> arguments, Precision precision);
+
 }  // namespace inferkit

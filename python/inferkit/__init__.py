@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from . import top as top
     from . import tracing as tracing
     from ._explain import Explanation, FileNode, LoweringChoice, PlanStep
+    from ._precision import OutputDifference, PrecisionReport
     from .diagnostics import diagnose
 
 __all__ = [
@@ -78,10 +79,12 @@ __all__ = [
     "ModelError",
     "NotReadyError",
     "OutputChecks",
+    "OutputDifference",
     "OutputError",
     "PlanStep",
     "PoolExhaustedError",
     "PoolStats",
+    "PrecisionReport",
     "QueueFullError",
     "RequestCancelledError",
     "TensorSpec",
@@ -109,6 +112,8 @@ def __getattr__(name: str) -> object:
         return import_module(f".{name}", __name__)
     if name in ("Explanation", "FileNode", "LoweringChoice", "PlanStep"):
         return getattr(import_module("._explain", __name__), name)
+    if name in ("OutputDifference", "PrecisionReport"):
+        return getattr(import_module("._precision", __name__), name)
     if name == "diagnose":
         return import_module(".diagnostics", __name__).diagnose
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -40,6 +40,7 @@ __all__: list[str] = [
     "refuse_closed",
     "register_running_loop",
     "resident_bytes",
+    "run_in_precision",
     "supported_ops",
     "trace_steps",
     "traced_steps",
@@ -415,6 +416,7 @@ class Model:
         packed: os.PathLike[str] | str | bytes,
         packed_cache: os.PathLike[str] | str | bytes,
         device: str,
+        precision: str,
     ) -> None: ...
     @typing.overload
     def __init__(
@@ -429,6 +431,7 @@ class Model:
         packed: os.PathLike[str] | str | bytes,
         packed_cache: os.PathLike[str] | str | bytes,
         device: str,
+        precision: str,
     ) -> None: ...
     @typing.overload
     def __init__(
@@ -471,6 +474,11 @@ class Model:
     def path(self) -> str:
         """
         The path of the model's file; empty if it was not loaded from a path.
+        """
+    @property
+    def precision(self) -> str:
+        """
+        What the model computes in, as load() was told: "float32" or "bf16"; empty for a wrapped callable.
         """
 
 class Timing:
@@ -923,6 +931,11 @@ def register_running_loop() -> None:
 def resident_bytes() -> int:
     """
     Physical memory of the process, in bytes; 0 where it cannot be told.
+    """
+
+def run_in_precision(model: typing.Any, inputs: collections.abc.Sequence[typing.Any], bf16: bool) -> list[typing.Any]:
+    """
+    One run in bf16 or float32, whatever the model computes in: its outputs.
     """
 
 def supported_ops() -> list[typing.Any]:

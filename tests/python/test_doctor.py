@@ -149,6 +149,13 @@ def test_instruction_set(monkeypatch: pytest.MonkeyPatch, isa: str, available: l
     assert checks["instruction set"].status == status
 
 
+@pytest.mark.parametrize(("features", "says"), [([], "no instructions for it"), (["vnni", "bf16"], "AVX512-BF16")])
+def test_what_the_cpu_can_do_in_bf16(monkeypatch: pytest.MonkeyPatch, features: list[str], says: str) -> None:
+    pretend(monkeypatch, isa_features=features)
+    checks = {check.name: check for check in ALL[1](None)}  # type: ignore[arg-type]
+    assert (checks["bf16"].status, checks["bf16"].figure) == ("pass", says)
+
+
 # 2 lifecycle
 
 

@@ -23,6 +23,7 @@ PUBLIC = {
     "memory": {"Buffer", "BufferPool", "LeakRow", "PoolStats", "Weights"},
     "build": {"__version__", "build_info", "supported_ops"},
     "plans": {"Explanation", "FileNode", "LoweringChoice", "PlanStep"},
+    "precision": {"OutputDifference", "PrecisionReport"},
     "diagnostics": {"diagnose"},
 }  # fmt: skip
 
@@ -55,8 +56,8 @@ MEMBERS = {
     "LeakRow": {"bytes", "capacity", "count", "tag"},
     "Metadata": {"get", "ir_version", "items", "keys", "opsets", "producer", "values", "version"},
     "Model": {
-        "explain", "from_callable", "inputs", "load", "memory", "metadata", "optional_inputs", "outputs", "packed_file",
-        "path", "profile", "run", "save_packed", "trim", "warm_up", "weights",
+        "compare_precision", "explain", "from_callable", "inputs", "load", "memory", "metadata", "optional_inputs",
+        "outputs", "packed_file", "path", "precision", "profile", "run", "save_packed", "trim", "warm_up", "weights",
     },
     "PoolStats": {
         "cached_bytes", "hits", "in_use_bytes", "max_bytes", "misses", "outstanding", "peak_bytes",
@@ -98,11 +99,15 @@ FIELDS = {
         "packed_shared_bytes", "plan_evictions", "plan_hits", "plan_misses", "plans", "sessions", "weight_bytes",
     },
     "OutputChecks": {"finite", "normalized", "not_all_zero", "shape", "tolerance"},
+    "OutputDifference": {
+        "cosine", "elements", "equal", "max_abs_error", "max_rel_error", "name", "relative_error",
+    },
     "PlanStep": {
         "considered", "device", "estimated_seconds", "inputs", "kernel_calls", "layout", "lowering",
         "measured_seconds", "name", "operator", "outputs", "precision", "read_bytes", "reason", "scratch_bytes",
         "stands_for", "times_run", "why", "within", "written_bytes",
     },
+    "PrecisionReport": {"outputs"},
     "TensorSpec": {"dtype", "name", "optional", "sequence", "shape"},
     "WindowStats": {
         "batch_fill_rate", "batches", "cancelled", "completed", "compute_ms", "covered", "expired", "failed",
@@ -173,6 +178,8 @@ def test_constructors_take_keywords() -> None:
         inferkit.WindowStats,
         inferkit.Explanation,
         inferkit.PlanStep,
+        inferkit.OutputDifference,
+        inferkit.PrecisionReport,
     ):
         kinds = {p.kind for p in inspect.signature(cls).parameters.values()}
         assert kinds == {inspect.Parameter.KEYWORD_ONLY}, cls

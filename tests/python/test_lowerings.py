@@ -28,11 +28,12 @@ SEVERAL = {
     "AveragePool": ("planes", "generic"),
     "Conv": ("depthwise", "packed", "windows", "rows", "plain"),
     "ConvInteger": ("planes", "gemm", "taps"),
-    "Gemm": ("ahead", "packed", "plain"),
-    "MatMul": ("ahead", "in_place", "packed", "plain"),
+    "Gemm": ("ahead", "packed", "plain", "bf16_ahead", "bf16_packed"),
+    "Linear": ("default", "bf16"),
+    "MatMul": ("ahead", "in_place", "packed", "plain", "bf16_ahead", "bf16_packed"),
     "MaxPool": ("planes", "generic"),
     "QLinearConv": ("planes", "gemm", "taps"),
-    "ScaledMatMul": ("ahead", "in_place", "packed", "plain"),
+    "ScaledMatMul": ("ahead", "in_place", "packed", "plain", "bf16_ahead", "bf16_packed"),
     **dict.fromkeys(REDUCTIONS, ("alias", "rows", "columns", "generic")),
 }
 

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "engine/compile/lower.h"
+#include "engine/compile/precision.h"
 #include "engine/compile/time_budget.h"
 #include "engine/plan/plan.h"
 #include "graph/ir.h"
@@ -78,6 +79,8 @@ struct CompileOptions {
   size_t max_run_bytes = std::numeric_limits<size_t>::max();
   /// Where the plan will run.
   Device* device = &cpu_device();
+  /// What the model computes in.
+  Precision precision = Precision::kFloat32;
   /// How many threads a run of the plan may use, its own included.
   int threads = 1;
   /// What constants may be views of; null: nothing that changes.

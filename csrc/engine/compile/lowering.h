@@ -1,19 +1,16 @@
 // The ways to run an operator. A family registers a list of them, best first, and the stage `place` picks one for each
-// node: the one of least cost among those that can. All of them mean the same; in float32 they give the same bits where
-// they follow the summation rule (kernels/summation.h), and tests/cpp/engine/compile/test_place.cc takes each by force.
+// node: the one of least cost among those that can. All of them mean the same; in float32, and in bf16, they give the
+// same bits where they follow the summation rule (kernels/summation.h), and tests/cpp/engine/compile/test_place.cc
+// takes each by force.
 #pragma once
 #include <string_view>
 
 #include "device/device.h"
 #include "engine/compile/lower.h"
+#include "engine/compile/precision.h"
 
 namespace inferkit {
 
-/// What a way computes in, of the types that its operator takes.
-enum class Precision : uint8_t {
-  kAny,      // whatever type the node has
-  kFloat32,  // for nodes whose first input is float32
-};
 /// How the elements of a way's tensors lie.
 enum class Layout : uint8_t { kPlain };  // row-major, in the order of their dimensions
 
@@ -49,7 +46,6 @@ struct Lowering {
 
 inline constexpr std::string_view kOnlyLowering = "default";  // the name of the way of an operator that has one
 
-std::string_view precision_name(Precision precision);
 std::string_view layout_name(Layout layout);
 
 }  // namespace inferkit

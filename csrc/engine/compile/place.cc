@@ -18,6 +18,8 @@ std::string_view precision_name(Precision precision) {
       return "any";
     case Precision::kFloat32:
       return "float32";
+    case Precision::kBf16:
+      return "bf16";
   }
   return "";
 }
@@ -111,7 +113,7 @@ std::string_view LoweringWishes::of(std::string_view op) const {
 namespace {
 
 Cost cost_of(const Lowering& lowering, const NodeContext& node) {
-  if (lowering.precision == Precision::kFloat32 && node.input(0).dtype != DType::kF32) {
+  if (lowering.precision != Precision::kAny && node.input(0).dtype != DType::kF32) {
     return Cost::cannot("it is for float32");
   }
   return lowering.cost ? lowering.cost(node) : Cost(0);
@@ -120,8 +122,10 @@ Cost cost_of(const Lowering& lowering, const NodeContext& node) {
 }  // namespace
 
 Choice choose_lowering(const OpDef& def, DeviceKind device, const NodeContext& node, const LoweringWishes& wishes,
-                       std::vector<Considered>* considered) {
-  const auto is_for_it = [&](const Lowering& lowering) { return lowering.device == device; };
+                       std::vector<Considered>* considered, Precision precision) {
+  const auto is_for_it = [&](const Lowering& lowering) {
+    return lowering.device == device && (lowering.precision != Precision::kBf16 || precision == Precision::kBf16);
+  };
   const auto first = std::ranges::find_if(def.lowerings, is_for_it);
   if (first == def.lowerings.end()) {
     node.unsupported(cat("it has no lowering for the device '", device_kind_name(device), "'"));
@@ -135,12 +139,17 @@ Choice choose_lowering(const OpDef& def, DeviceKind device, const NodeContext& n
     }
     return {&*first, Choice::Why::kOnly};
   }
+  // What a node computes in is its own affair and not one of costs, which depend on the batch.
+  const bool in_bf16 = std::ranges::any_of(def.lowerings, [&](const Lowering& lowering) {
+    return is_for_it(lowering) && lowering.precision == Precision::kBf16 && cost_of(lowering, node).possible();
+  });
   const std::string_view wish = wishes.of(def.schema.name);
   const Lowering *best = nullptr, *wished = nullptr;
   double least = 0;
   for (const Lowering& lowering : def.lowerings) {
     if (!is_for_it(lowering)) continue;
-    const Cost cost = cost_of(lowering, node);
+    const bool other = in_bf16 && lowering.precision != Precision::kBf16;
+    const Cost cost = other ? Cost::cannot("this node computes in bf16") : cost_of(lowering, node);
     if (considered) considered->push_back({&lowering, cost});
     if (!cost.possible()) continue;
     if (lowering.name == wish) wished = &lowering;
@@ -181,7 +190,7 @@ void Compiler::place() {
     std::vector<Considered>* considered = options_.notes ? &considered_[n] : nullptr;
     guarded(n, [&] {
       const NodeContext context(node, known.in, known.out);
-      choices_[n] = choose_lowering(*def, options_.device->kind(), context, wishes, considered);
+      choices_[n] = choose_lowering(*def, options_.device->kind(), context, wishes, considered, options_.precision);
     });
   }
 }

@@ -42,9 +42,9 @@ struct Choice {
   } why = Why::kOnly;
 };
 
-/// Throws as costs do, and where no way of the device can run the node. `considered`, where it is not null, gets all
-/// ways in the order of the list.
+/// Throws as costs do, and where no way of the device can run the node. Ways in bf16 are for models in bf16; where one
+/// of them can run a node, it does. `considered`, where it is not null, gets all ways in the order of the list.
 Choice choose_lowering(const OpDef& def, DeviceKind device, const NodeContext& node, const LoweringWishes& wishes,
-                       std::vector<Considered>* considered = nullptr);
+                       std::vector<Considered>* considered = nullptr, Precision precision = Precision::kFloat32);
 
 }  // namespace inferkit

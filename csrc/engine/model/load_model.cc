@@ -12,13 +12,14 @@ std::shared_ptr<Model> Model::make(ModelFile file, ModelOptions options, const s
   }
   const MappedFiles model_files = file.files;
   const int threads = threads_of(options);
-  const PackedCache cache(options.packed_cache);
+  const PackedTag tag = packed_tag(options.precision);
+  const PackedCache cache(options.packed_cache, tag);
   const std::string given = options.packed_file;
   std::string in_cache;
   std::shared_ptr<const PackedFile> packed;
   PackedUse use;
   if (!given.empty()) {
-    packed = open_packed(given, model_files, threads);
+    packed = open_packed(given, tag, model_files, threads);
     use.file = given;
   } else if (!options.packed_cache.empty()) {
     in_cache = model_files.guarded([&] { return cache.path_of(file, options.outputs); });
@@ -39,7 +40,7 @@ std::shared_ptr<Model> Model::make(ModelFile file, ModelOptions options, const s
     for (const auto& read : model_files.all()) read->release_pages();
   }
   if (!packed && !in_cache.empty()) {
-    const auto write = [&](const std::string& to) { model->packed_->save(to, 0600, packed_tag()); };
+    const auto write = [&](const std::string& to) { model->packed_->save(to, 0600, tag); };
     const std::string failure = cache.put(in_cache, write);
     if (!failure.empty()) use.why += cat("; and none could be written: ", failure);
   }
@@ -48,7 +49,7 @@ std::shared_ptr<Model> Model::make(ModelFile file, ModelOptions options, const s
 }
 
 void Model::save_packed(const std::string& path) const {
-  file_.files.guarded([&] { packed_->save(path, 0666, packed_tag()); });
+  file_.files.guarded([&] { packed_->save(path, 0666, packed_tag(options_.precision)); });
 }
 
 }  // namespace inferkit

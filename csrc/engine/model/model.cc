@@ -266,11 +266,17 @@ std::shared_ptr<const Plan> Model::compile_for(std::span<const Shape> shapes, Pl
 }
 
 std::shared_ptr<const Plan> Model::compile_for(std::span<const InputFacts> facts, PlanNotes* notes) {
+  return compile_for(facts, notes, options_.precision, *packed_);
+}
+
+std::shared_ptr<const Plan> Model::compile_for(std::span<const InputFacts> facts, PlanNotes* notes, Precision precision,
+                                               ModelCache& packed) {
   try {
     auto plan = file_.files.guarded([&] {
-      return compile(file_.graph, facts, *packed_,
+      return compile(file_.graph, facts, packed,
                      {.max_run_bytes = options_.max_run_bytes,
                       .device = options_.device,
+                      .precision = precision,
                       .threads = options_.threads,
                       .files = &file_.files,
                       .notes = notes,
@@ -292,7 +298,8 @@ std::shared_ptr<const Plan> Model::compile_for(std::span<const InputFacts> facts
 }
 
 RunEnvironment Model::environment() const {
-  return {packed_.get(), options_.pool.get(), &subgraphs_, options_.threads, &file_.files, options_.device};
+  return {packed_.get(), options_.pool.get(), &subgraphs_,       options_.threads,
+          &file_.files,  options_.device,     options_.precision};
 }
 
 Status Model::run(std::span<const TensorView> inputs, OutputSink& sink) noexcept {

@@ -22,6 +22,8 @@ namespace inferkit {
 struct ModelOptions {
   /// Where it runs.
   Device* device = &cpu_device();
+  /// What it computes in: with kBf16, nodes that have a way to run in bf16 take it.
+  Precision precision = Precision::kFloat32;
   /// Threads that one run may use, its own included; 0 takes what the process's pool has. The bits do not depend on it.
   int threads = 0;
   /// Compiled shapes that are kept.
@@ -104,12 +106,16 @@ class Model final : public Runner {
   /// All that a run of these inputs does, with how long it takes: run once, then `runs` times, which is at least 1.
   Explained profile(std::span<const Tensor> inputs, int64_t runs);
 
+  /// One run in this precision, with plans and packed weights of its own, which end with it: to compare with.
+  void run_in(Precision precision, std::span<const Tensor> inputs, OutputSink& sink);
+
   /// The inputs that the file gives a default for, in its order, which are constants of this model.
   std::span<const PortSpec> defaults() const { return defaults_; }
   /// The same model with some of the defaults, by their names, as inputs after the others, in the file's order. Made
   /// once and kept, the last few of them. Throws as loading does, with what the file declares of them.
   std::shared_ptr<Model> with_inputs(const std::vector<std::string>& names);
 
+  Precision precision() const { return options_.precision; }
   const std::string& path() const { return path_; }
   const ModelFile& file() const { return file_; }
   ModelMemory memory() const;
@@ -133,6 +139,8 @@ class Model final : public Runner {
   static std::shared_ptr<Model> make(ModelFile file, ModelOptions options, const std::string& path);
   static InputFacts facts_of(const Tensor& input);
   std::shared_ptr<const Plan> compile_for(std::span<const InputFacts> facts, PlanNotes* notes);
+  std::shared_ptr<const Plan> compile_for(std::span<const InputFacts> facts, PlanNotes* notes, Precision precision,
+                                          ModelCache& packed);
   PlanCache::Lease acquire_lists(std::span<const Tensor> inputs);
   std::shared_ptr<const Plan> compile_for(std::span<const Shape> shapes, PlanNotes* notes = nullptr);
   void read_specs();

@@ -86,16 +86,18 @@ std::string mistrust(int fd) {
 
 }  // namespace
 
-PackedTag packed_tag() { return {build_id(), std::string(isa_name(active_isa())), "float32"}; }
+PackedTag packed_tag(Precision precision) {
+  return {build_id(), std::string(isa_name(active_isa())), std::string(precision_name(precision))};
+}
 
-std::shared_ptr<const PackedFile> open_packed(const std::string& path, const MappedFiles& model, int threads) {
-  return PackedFile::open(MappedFile::open(path), cat("the packed file ", quote(path)), packed_tag(), model, threads);
+std::shared_ptr<const PackedFile> open_packed(const std::string& path, const PackedTag& tag, const MappedFiles& model,
+                                              int threads) {
+  return PackedFile::open(MappedFile::open(path), cat("the packed file ", quote(path)), tag, model, threads);
 }
 
 std::string PackedCache::path_of(const ModelFile& file, const std::vector<std::string>& outputs) const {
-  const PackedTag tag = packed_tag();
   std::string text;
-  for (const std::string* part : {&tag.build, &tag.tier, &tag.precision}) add(text, *part);
+  for (const std::string* part : {&tag_.build, &tag_.tier, &tag_.precision}) add(text, *part);
   for (const std::string& name : outputs) add(text, name);
   for (const Node& node : stoppable(file.graph.nodes)) {
     add(text, node.op_type);
@@ -116,8 +118,8 @@ std::shared_ptr<const PackedFile> PackedCache::find(const std::string& path, con
     }
     why = mistrust(fd.get());
     if (!why.empty()) return nullptr;
-    return PackedFile::open(MappedFile::map(std::move(fd), path, "the packed file"), "the packed file", packed_tag(),
-                            model, threads);
+    return PackedFile::open(MappedFile::map(std::move(fd), path, "the packed file"), "the packed file", tag_, model,
+                            threads);
   } catch (const Stopped&) {
     throw;
   } catch (const Error& error) {

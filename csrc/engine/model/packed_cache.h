@@ -5,16 +5,18 @@
 #include <string>
 #include <vector>
 
+#include "engine/compile/precision.h"
 #include "graph/ir.h"
 #include "memory/packed_file.h"
 
 namespace inferkit {
 
-/// What files of this process are for.
-PackedTag packed_tag();
+/// What files of this process are for, of models in this precision.
+PackedTag packed_tag(Precision precision);
 
 /// The file at `path`. Throws std::system_error where it cannot be opened, and as PackedFile::open does.
-std::shared_ptr<const PackedFile> open_packed(const std::string& path, const MappedFiles& model, int threads);
+std::shared_ptr<const PackedFile> open_packed(const std::string& path, const PackedTag& tag, const MappedFiles& model,
+                                              int threads);
 
 /// A folder that keeps files of packed weights by what they were made of, made where it is missing, for this user
 /// alone. Files in it are used where they belong to this user or to root, nobody else may write to them, and they are
@@ -24,7 +26,7 @@ class PackedCache {
  public:
   static constexpr size_t kMostFiles = 64;
 
-  explicit PackedCache(std::string folder) : folder_(std::move(folder)) {}
+  PackedCache(std::string folder, PackedTag tag) : folder_(std::move(folder)), tag_(std::move(tag)) {}
 
   /// The name for what this file becomes with these outputs: of the graph, and of samples of the weights. It only says
   /// where to look: models that differ between the samples take each other's place.
@@ -39,6 +41,7 @@ class PackedCache {
  private:
   void remove_old() const;
   const std::string folder_;
+  const PackedTag tag_;
 };
 
 }  // namespace inferkit

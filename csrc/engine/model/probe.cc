@@ -70,6 +70,7 @@ std::vector<Port> Model::probe_outputs(std::span<const InputFacts> facts, Trial&
   const auto plan = compile(file_.graph, facts, *packed_,
                             {.max_run_bytes = options_.max_run_bytes,
                              .device = options_.device,
+                             .precision = options_.precision,
                              .threads = options_.threads,
                              .text = &text_});
   if (!plan->next) return plan->outputs;

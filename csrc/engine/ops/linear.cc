@@ -13,6 +13,7 @@
 #include "engine/ops/saturate.h"
 #include "engine/ops/wrap.h"
 #include "kernels/cpu/gemm64/gemm64.h"
+#include "kernels/cpu/gemm_bf16/gemm_bf16.h"
 #include "platform/run_control.h"
 #include "platform/thread_pool.h"
 
@@ -26,7 +27,7 @@ using kernels::GemmOf;
 
 template <class T>
 double gemm_work(double batch, const GemmArgsOf<T>& g) {
-  constexpr double kFlopsPerNano = 240.0 / sizeof(T);
+  constexpr double kFlopsPerNano = 240.0 / sizeof(T);  // of bf16, too
   return batch * 2.0 * static_cast<double>(g.m) * static_cast<double>(g.n) * static_cast<double>(g.k) / kFlopsPerNano +
          static_cast<double>(g.k) * static_cast<double>(g.n) * sizeof(T) / 30;
 }
@@ -47,13 +48,24 @@ struct LinearParams {
   GemmArgsOf<T> gemm;  // its pointers are filled in by the step
 };
 
+/// What a product in T reads and writes, and what it holds packed.
+template <class T>
+using Element = typename GemmArgsOf<T>::Element;
+template <class T>
+using Packed = typename GemmArgsOf<T>::Packed;
+
+template <class T>
+Ref panels_of(LowerContext& c, const Tensor& constant, const Panels& panels) {
+  return std::is_same_v<T, BFloat16> ? packed_panels_bf16(c, constant, panels) : packed_panels(c, constant, panels);
+}
+
 template <class T>
 void linear_step(const void* params, std::byte* const* io, const ExecContext& context) {
   GemmArgsOf<T> g = static_cast<const LinearParams<T>*>(params)->gemm;
-  g.c = reinterpret_cast<T*>(io[0]);
-  g.a = reinterpret_cast<const T*>(io[1]);
-  g.b = reinterpret_cast<const T*>(io[2]);
-  g.bias = reinterpret_cast<const T*>(io[3]);
+  g.c = reinterpret_cast<Element<T>*>(io[0]);
+  g.a = reinterpret_cast<const Element<T>*>(io[1]);
+  g.b = reinterpret_cast<const Packed<T>*>(io[2]);
+  g.bias = reinterpret_cast<const Element<T>*>(io[3]);
   if (context.pool) {
     GemmOf<T>::parallel(g, context.pool, context.max_threads);
   } else {
@@ -77,10 +89,11 @@ void infer_linear(InferContext& c) {
   c.set_output(0, DType::kF32, out);
 }
 
+template <class T>
 void lower_linear(LowerContext& c) {
   const TensorFacts& x = c.input(0);
   const bool transposed = c.attr_int("transB", 0) != 0;
-  LinearParams<float> p;
+  LinearParams<T> p;
   p.gemm.k = x.shape.back();
   p.gemm.n = c.output(0).shape.back();
   p.gemm.m = x.shape.elements(0, x.shape.rank() - 1);
@@ -90,10 +103,10 @@ void lower_linear(LowerContext& c) {
   p.gemm.act = act.op;
   p.gemm.act_alpha = act.alpha;
   p.gemm.act_beta = act.beta;
-  const Ref w = packed_panels(c, c.known_value(1), {p.gemm.k, p.gemm.n, transposed});
+  const Ref w = panels_of<T>(c, c.known_value(1), {p.gemm.k, p.gemm.n, transposed});
   kernels::use_packed_b(p.gemm, nullptr);
   p.gemm.bias_kind = c.has_input(2) ? BiasKind::kPerColumn : BiasKind::kNone;
-  c.step(linear_step<float>, p, {c.out(0), c.in(0), w, c.in(2)}, gemm_work(1, p.gemm));
+  c.step(linear_step<T>, p, {c.out(0), c.in(0), w, c.in(2)}, gemm_work(1, p.gemm));
 }
 
 // ---- MatMul: batches of matrices, broadcast as numpy does ----
@@ -160,13 +173,14 @@ void matmul_step(const void* params, std::byte* const* io, const ExecContext& co
   const auto operands = [&](int64_t i, int64_t slot) {
     const auto [a, b] = offsets_at(p.batch, i);
     GemmArgsOf<T> g = p.gemm;
-    g.a = reinterpret_cast<const T*>(io[1]) + a;
-    g.b = reinterpret_cast<const T*>(io[2]) + b;
-    g.c = reinterpret_cast<T*>(io[0]) + i * g.m * g.n;
+    g.a = reinterpret_cast<const Element<T>*>(io[1]) + a;
+    g.c = reinterpret_cast<Element<T>*>(io[0]) + i * g.m * g.n;
     if (p.pack) {
-      T* packed = reinterpret_cast<T*>(io[3]) + slot * room;
-      kernels::pack_b(g.b, g.n, g.k, g.n, packed);
+      auto* packed = reinterpret_cast<Packed<T>*>(io[3]) + slot * room;
+      kernels::pack_b(reinterpret_cast<const Element<T>*>(io[2]) + b, g.n, g.k, g.n, packed);
       g.b = packed;
+    } else {
+      g.b = reinterpret_cast<const Packed<T>*>(io[2]) + b;
     }
     return g;
   };
@@ -285,7 +299,7 @@ void lower_matmul_ahead_in(LowerContext& c) {
   const Product& p = matmul.shapes;
   MatMulParams<T>& params = matmul.params;
   const int64_t matrices = p.b.elements(0, p.b.rank() - 2);
-  const Ref b = packed_panels(c, c.known_value(1), {p.k, p.n, false, matrices});
+  const Ref b = panels_of<T>(c, c.known_value(1), {p.k, p.n, false, matrices});
   kernels::use_packed_b(params.gemm, nullptr);
   const auto each = static_cast<int64_t>(GemmOf<T>::packed_elements(p.k, p.n));
   const int64_t plain = std::max<int64_t>(p.k * p.n, 1);
@@ -317,7 +331,7 @@ void lower_matmul_in_place(LowerContext& c) {
 }
 
 template <class T>
-constexpr double kPackedPerNano = 16.0 / sizeof(T);
+constexpr double kPackedPerNano = 16.0 / sizeof(Packed<T>);
 
 Cost matmul_packed_cost(const NodeContext& c) {
   return float_or_double(c, [&]<class T>() {
@@ -333,7 +347,7 @@ template <class T>
 void lower_matmul_packed_in(LowerContext& c) {
   MatMul<T> matmul(c);
   const Product& p = matmul.shapes;
-  const size_t room = GemmOf<T>::packed_elements(p.k, p.n) * sizeof(T);
+  const size_t room = GemmOf<T>::packed_elements(p.k, p.n) * sizeof(Packed<T>);
   matmul.params.pack = true;
   matmul.params.slots = pack_slots(c.threads(), p.batch.elements(), matmul.work, room);
   kernels::use_packed_b(matmul.params.gemm, nullptr);
@@ -468,7 +482,8 @@ struct PackParams {
 template <class T>
 void pack_step(const void* params, std::byte* const* io, const ExecContext&) {
   const auto& p = *static_cast<const PackParams*>(params);
-  pack_in_blocks(reinterpret_cast<const T*>(io[1]), p.transposed, p.k, p.n, reinterpret_cast<T*>(io[0]));
+  pack_in_blocks(reinterpret_cast<const Element<T>*>(io[1]), p.transposed, p.k, p.n,
+                 reinterpret_cast<Packed<T>*>(io[0]));
 }
 
 /// What Gemm does besides the product.
@@ -505,8 +520,8 @@ void lower_gemm_by_panels(LowerContext& c, MakeB&& make_b) {
   const Ref bias = tail.has_bias ? c.in(2) : Ref{};
   Ref a = c.in(0);
   if (g.ta) {
-    const Ref transposed = c.scratch(static_cast<size_t>(g.m * g.k) * sizeof(T));
-    c.step(transpose_step<T>, TransposeParams{g.k, g.m}, {transposed, a}, static_cast<double>(g.m * g.k));
+    const Ref transposed = c.scratch(static_cast<size_t>(g.m * g.k) * sizeof(Element<T>));
+    c.step(transpose_step<Element<T>>, TransposeParams{g.k, g.m}, {transposed, a}, static_cast<double>(g.m * g.k));
     a = transposed;
   }
   LinearParams<T> p;
@@ -536,9 +551,13 @@ Cost gemm_ahead_cost(const NodeContext& c) {
   if (!c.input(1).constant) return Cost::cannot("the right side is not constant");
   return Cost(float_or_double(c, [&]<class T>() { return gemm_nanos<T>(gemm_shapes(c)); }));
 }
+template <class T>
+void lower_gemm_ahead_in(LowerContext& c) {
+  const auto ahead = [&](const GemmShapes& g) { return panels_of<T>(c, c.known_value(1), {g.k, g.n, g.tb}); };
+  lower_gemm_by_panels<T>(c, ahead);
+}
 void lower_gemm_ahead(LowerContext& c) {
-  const auto ahead = [&](const GemmShapes& g) { return packed_panels(c, c.known_value(1), {g.k, g.n, g.tb}); };
-  float_or_double(c, [&]<class T>() { lower_gemm_by_panels<T>(c, ahead); });
+  float_or_double(c, [&]<class T>() { lower_gemm_ahead_in<T>(c); });
 }
 
 template <class T>
@@ -550,14 +569,16 @@ Cost gemm_packed_cost(const NodeContext& c) {
   const GemmShapes g = gemm_shapes(c);
   return Cost(float_or_double(c, [&]<class T>() { return gemm_nanos<T>(g) + packing_nanos<T>(g); }));
 }
-void lower_gemm_packed(LowerContext& c) {
-  float_or_double(c, [&]<class T>() {
-    lower_gemm_by_panels<T>(c, [&](const GemmShapes& g) {
-      const Ref b = c.scratch(GemmOf<T>::packed_elements(g.k, g.n) * sizeof(T));
-      c.step(pack_step<T>, PackParams{g.k, g.n, g.tb}, {b, c.in(1)}, packing_nanos<T>(g));
-      return b;
-    });
+template <class T>
+void lower_gemm_packed_in(LowerContext& c) {
+  lower_gemm_by_panels<T>(c, [&](const GemmShapes& g) {
+    const Ref b = c.scratch(GemmOf<T>::packed_elements(g.k, g.n) * sizeof(Packed<T>));
+    c.step(pack_step<T>, PackParams{g.k, g.n, g.tb}, {b, c.in(1)}, packing_nanos<T>(g));
+    return b;
   });
+}
+void lower_gemm_packed(LowerContext& c) {
+  float_or_double(c, [&]<class T>() { lower_gemm_packed_in<T>(c); });
 }
 
 void lower_gemm_plain(LowerContext& c) {
@@ -588,16 +609,23 @@ Axes mixed_by_gemm(const NodeContext& c, size_t i) {
 }  // namespace
 
 void register_linear(OpRegistry& r) {
-  r.add({.name = "MatMul",
-         .min_inputs = 2,
-         .max_inputs = 2,
-         .max_outputs = 1,
-         .infer = infer_matmul,
-         .mixed_axes = mixed_by_matmul},
-        {{.name = "ahead", .lower = lower_matmul_ahead, .cost = floating<matmul_ahead_cost>},
-         {.name = "in_place", .lower = lower_matmul_in_place, .cost = floating<matmul_in_place_cost>},
-         {.name = "packed", .lower = lower_matmul_packed, .cost = floating<matmul_packed_cost>},
-         {.name = "plain", .lower = lower_matmul_plain, .cost = plain_cost}});
+  constexpr Precision kBf16 = Precision::kBf16;
+  r.add(
+      {.name = "MatMul",
+       .min_inputs = 2,
+       .max_inputs = 2,
+       .max_outputs = 1,
+       .infer = infer_matmul,
+       .mixed_axes = mixed_by_matmul},
+      {{.name = "ahead", .lower = lower_matmul_ahead, .cost = floating<matmul_ahead_cost>},
+       {.name = "in_place", .lower = lower_matmul_in_place, .cost = floating<matmul_in_place_cost>},
+       {.name = "packed", .lower = lower_matmul_packed, .cost = floating<matmul_packed_cost>},
+       {.name = "plain", .lower = lower_matmul_plain, .cost = plain_cost},
+       {.name = "bf16_ahead", .lower = lower_matmul_ahead_in<BFloat16>, .cost = matmul_ahead_cost, .precision = kBf16},
+       {.name = "bf16_packed",
+        .lower = lower_matmul_packed_in<BFloat16>,
+        .cost = matmul_packed_cost,
+        .precision = kBf16}});
   r.add({.domain = kInternal,
          .name = "ScaledMatMul",
          .min_inputs = 2,
@@ -608,24 +636,36 @@ void register_linear(OpRegistry& r) {
         {{.name = "ahead", .lower = lower_scaled<lower_matmul_ahead>, .cost = floating<matmul_ahead_cost>},
          {.name = "in_place", .lower = lower_scaled<lower_matmul_in_place>, .cost = floating<matmul_in_place_cost>},
          {.name = "packed", .lower = lower_scaled<lower_matmul_packed>, .cost = floating<matmul_packed_cost>},
-         {.name = "plain", .lower = lower_scaled_plain, .cost = plain_cost}});
-  r.add({.name = "Gemm",
-         .since = 7,
-         .min_inputs = 2,
-         .max_inputs = 3,
-         .max_outputs = 1,
-         .infer = infer_gemm,
-         .mixed_axes = mixed_by_gemm},
-        {{.name = "ahead", .lower = lower_gemm_ahead, .cost = floating<gemm_ahead_cost>},
-         {.name = "packed", .lower = lower_gemm_packed, .cost = floating<gemm_packed_cost>},
-         {.name = "plain", .lower = lower_gemm_plain, .cost = plain_cost}});
+         {.name = "plain", .lower = lower_scaled_plain, .cost = plain_cost},
+         {.name = "bf16_ahead",
+          .lower = lower_scaled<lower_matmul_ahead_in<BFloat16>>,
+          .cost = matmul_ahead_cost,
+          .precision = kBf16},
+         {.name = "bf16_packed",
+          .lower = lower_scaled<lower_matmul_packed_in<BFloat16>>,
+          .cost = matmul_packed_cost,
+          .precision = kBf16}});
+  r.add(
+      {.name = "Gemm",
+       .since = 7,
+       .min_inputs = 2,
+       .max_inputs = 3,
+       .max_outputs = 1,
+       .infer = infer_gemm,
+       .mixed_axes = mixed_by_gemm},
+      {{.name = "ahead", .lower = lower_gemm_ahead, .cost = floating<gemm_ahead_cost>},
+       {.name = "packed", .lower = lower_gemm_packed, .cost = floating<gemm_packed_cost>},
+       {.name = "plain", .lower = lower_gemm_plain, .cost = plain_cost},
+       {.name = "bf16_ahead", .lower = lower_gemm_ahead_in<BFloat16>, .cost = gemm_ahead_cost, .precision = kBf16},
+       {.name = "bf16_packed", .lower = lower_gemm_packed_in<BFloat16>, .cost = gemm_packed_cost, .precision = kBf16}});
   r.add({.domain = kInternal,
          .name = "Linear",
          .min_inputs = 2,
          .max_inputs = 3,
          .max_outputs = 1,
          .infer = infer_linear},
-        lower_linear);
+        {{.name = kOnlyLowering, .lower = lower_linear<float>},
+         {.name = "bf16", .lower = lower_linear<BFloat16>, .precision = kBf16}});
 }
 
 }  // namespace inferkit

@@ -86,6 +86,7 @@ void append_value(std::string& key, const Tensor& value) {
 std::shared_ptr<const Plan> compile_in(const RunEnvironment& environment, const Graph& graph,
                                        std::span<const InputFacts> inputs, CompileOptions options) {
   options.device = environment.device;
+  options.precision = environment.precision;
   options.threads = environment.threads;
   options.files = environment.files;
   if (!environment.profile) return compile(graph, inputs, *environment.cache, options);

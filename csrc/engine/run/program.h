@@ -23,7 +23,8 @@ struct RunEnvironment {
   int threads = 1;                     // that one run may use
   const MappedFiles* files = nullptr;  // as CompileOptions::files
   Device* device = &cpu_device();
-  RunProfile* profile = nullptr;  // of a run that is profiled; all that it runs is compiled for it
+  Precision precision = Precision::kFloat32;  // as CompileOptions::precision
+  RunProfile* profile = nullptr;              // of a run that is profiled; all that it runs is compiled for it
 };
 
 /// The threads that a run of this plan uses, of those that it may.

@@ -9,6 +9,7 @@ import time
 from typing import Any
 
 from .. import _core
+from .._build import build_info
 from .._errors import InferkitError
 from .._model import Model
 from .._text import counted
@@ -19,6 +20,12 @@ __all__ = ["add", "gather"]
 
 DESCRIPTION = """Say what an ONNX model holds and needs. Works for models that inferkit cannot run, too, and says why.
 Exit code 0: it can be run; 1: it cannot; 3: the file cannot be read."""
+
+
+BF16 = {
+    True: "this CPU has AVX512-BF16; Model.compare_precision() tells what precision='bf16' costs in digits",
+    False: "this CPU has no instructions for it; precision='bf16' halves packed weights, and is no faster",
+}
 
 
 def add(subparsers: Any) -> None:
@@ -60,6 +67,7 @@ def gather(path: str) -> dict[str, Any]:
             name: getattr(memory, name)
             for name in ("file_bytes", "mapped_bytes", "copied_bytes", "packed_bytes", "arena_bytes")
         }
+    facts["bf16_instructions"] = "bf16" in build_info()["isa_features"]
     return facts
 
 
@@ -114,6 +122,7 @@ def show(facts: dict[str, Any], out: Out) -> None:
                 ("copied weights", f"{bytes_text(memory['copied_bytes'])} of this process's own"),
                 ("packed weights", f"{bytes_text(memory['packed_bytes'])} of this process's own so far"),
                 ("scratch", f"{bytes_text(memory['arena_bytes'])} so far"),
+                ("in bf16", BF16[facts["bf16_instructions"]]),
             ]
         )
         out.line("inferkit can run it.", style="green")

@@ -1,4 +1,4 @@
-// The constant right sides of products in float32 and float64, in the panels that GEMM reads.
+// The constant right sides of products in float32, float64 and bf16, in the panels that GEMM reads.
 #pragma once
 #include "engine/compile/lower.h"
 
@@ -15,5 +15,7 @@ struct Panels {
 /// Packed once per model, a constant of float64 as double, others as float; the matrices are
 /// GemmOf<T>::packed_elements(k, n) apart.
 Ref packed_panels(LowerContext& c, const Tensor& constant, const Panels& panels);
+/// The same of a constant of float32, or of halves, for products in bf16.
+Ref packed_panels_bf16(LowerContext& c, const Tensor& constant, const Panels& panels);
 
 }  // namespace inferkit

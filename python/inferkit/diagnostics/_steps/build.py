@@ -47,6 +47,15 @@ def examine(_: Patient) -> Iterator[Check]:
         "vector width decides the speed of every kernel",
         remedy,
     )
+    has_bf16 = "bf16" in info["isa_features"]
+    yield _check(
+        "bf16",
+        "pass",
+        "AVX512-BF16" if has_bf16 else "no instructions for it",
+        'Model.load(precision="bf16") runs products about twice as fast here'
+        if has_bf16
+        else 'Model.load(precision="bf16") gives the same bits here as elsewhere, but is no faster than float32',
+    )
     cpus = info["cpus"]
     yield _check(
         "CPUs",

@@ -134,10 +134,10 @@ struct Seen {
     for (const TensorFacts& f : facts) in.push_back(&f);
   }
   Choice choose(const LoweringWishes& wishes, std::vector<Considered>* considered = nullptr,
-                DeviceKind device = DeviceKind::kCpu) {
+                DeviceKind device = DeviceKind::kCpu, Precision precision = Precision::kFloat32) {
     std::vector<TensorFacts> out(1);
     return choose_lowering(def_of(built.graph.nodes[0]), device, NodeContext(built.graph.nodes[0], in, out), wishes,
-                           considered);
+                           considered, precision);
   }
 
   Built built;
@@ -183,11 +183,56 @@ TEST(place_takes_the_expected_way) {
   // Every way of these operators is taken by somebody.
   for (const char* op : {"Conv", "MatMul", "Gemm", "ConvInteger", "MaxPool"}) {
     for (const Lowering& way : OpRegistry::instance().find("", op, 17)->lowerings) {
-      if (way.device != DeviceKind::kCpu) continue;
+      if (way.device != DeviceKind::kCpu || way.precision == Precision::kBf16) continue;
       if (!taken.contains(std::string(op) + "=" + std::string(way.name)))
         CHECK_EQ(std::string(way.name), std::string(op));
     }
   }
+}
+
+TEST(place_takes_bf16_where_the_model_does_and_a_way_is_there) {
+  int in_bf16 = 0, others = 0;
+  for (const Known& known : all_known()) {
+    Seen seen(known.node);
+    std::vector<Considered> ways;
+    const Choice choice = seen.choose({}, &ways, DeviceKind::kCpu, Precision::kBf16);
+    const bool can = std::ranges::any_of(
+        ways, [](const Considered& way) { return way.lowering->precision == Precision::kBf16 && way.cost.possible(); });
+    (can ? in_bf16 : others) += 1;
+    CHECK((choice.lowering->precision == Precision::kBf16) == can);
+    if (!can) CHECK_EQ(std::string(choice.lowering->name), known.expected);
+    if (known.node.op == "MatMul" || known.node.op == "Gemm") CHECK_EQ(can, known.node.dtype == DType::kF32);
+    // Costs, which know the batch, do not choose between precisions.
+    for (const Considered& way : ways) {
+      if (can && way.lowering->precision != Precision::kBf16)
+        CHECK_EQ(std::string(way.cost.why_not()), std::string("this node computes in bf16"));
+    }
+  }
+  CHECK(in_bf16 > 5 && others > 5);
+}
+
+TEST(ways_in_bf16_give_the_same_bits) {
+  int forced = 0;
+  for (const Known& known : all_known()) {
+    Seen seen(known.node);
+    PackedWeights cache;
+    std::vector<Considered> ways;
+    seen.choose({}, &ways, DeviceKind::kCpu, Precision::kBf16);
+    const auto answer = [&](const LoweringWishes& wishes) {
+      return run(seen.built,
+                 compile(seen.built.graph, seen.built.facts, cache, {.precision = Precision::kBf16, .wishes = &wishes}),
+                 {});
+    };
+    const LoweringWishes none;
+    const auto expected = answer(none);
+    for (const Considered& way : ways) {
+      if (way.lowering->precision != Precision::kBf16 || !way.cost.possible()) continue;
+      const std::string name(way.lowering->name);
+      if (answer(LoweringWishes::parse(known.node.op + "=" + name)) != expected) CHECK_EQ(known.node.op, name);
+      ++forced;
+    }
+  }
+  CHECK(forced > 8);
 }
 
 TEST(place_says_what_the_others_would_cost_or_why_they_cannot) {
