@@ -2,11 +2,13 @@
 #include "kernels/cpu/pool/pool.h"
 
 #include <cmath>
+#include <cstring>
 #include <limits>
 
 #include "engine/compile/op_registry.h"
 #include "engine/compile/window.h"
 #include "engine/ops/dispatch.h"
+#include "engine/ops/parallel.h"
 #include "engine/ops/reduce.h"
 #include "kernels/summation.h"
 #include "platform/run_control.h"
@@ -17,6 +19,7 @@ namespace {
 
 constexpr TypeSet kMaxTypes = kFloatTypes | types(DType::kI8, DType::kU8);
 constexpr int64_t kParallelElements = 1 << 18;
+constexpr int kMaxSlots = 16;
 
 Window pool_window(const NodeContext& c) {
   return make_window(c, c.input(0).shape, c.attr_ints("kernel_shape"), c.attr_int("ceil_mode", 0) != 0);
@@ -119,7 +122,8 @@ void run_max(const void* params, std::byte* const* io, const ExecContext&) {
 }
 
 /// The sum of a window in the type of its elements, in the order of the kernels for planes: down each column of the
-/// last dimension, then across them; padding adds zero. Of windows that are one chunk both ways.
+/// last dimension, in each row slice by slice where there are three, then across them; padding adds zero. Of windows
+/// that are one chunk both ways.
 float sum_of_taps(const Window& w, const std::array<int64_t, 3>& at, const float* x) {
   const auto t0 = w.dim[0].taps(at[0]), t1 = w.dim[1].taps(at[1]), t2 = w.dim[2].taps(at[2]);
   float total = 0;
@@ -127,8 +131,8 @@ float sum_of_taps(const Window& w, const std::array<int64_t, 3>& at, const float
   for (int64_t k = t2.first; k < t2.last; ++k) {
     float column = 0;
     bool none = true;
-    for (int64_t i = t0.first; i < t0.last; ++i) {
-      for (int64_t j = t1.first; j < t1.last; ++j) {
+    for (int64_t j = t1.first; j < t1.last; ++j) {
+      for (int64_t i = t0.first; i < t0.last; ++i) {
         const int64_t a = t0.start + i * w.dim[0].dilation, b = t1.start + j * w.dim[1].dilation;
         const float v = x[(a * w.dim[1].in + b) * w.dim[2].in + t2.start + k * w.dim[2].dilation];
         column = none ? v : column + v;
@@ -149,10 +153,10 @@ float sum_of_many_taps(const Window& w, const std::array<int64_t, 3>& at, const 
   const auto column = [&](int64_t k) {
     float total = 0, part = 0;
     int64_t count = 0, end = down;  // of the chunk
-    for (int64_t i = t0.first; i < t0.last; ++i) {
-      const int64_t a = t0.start + i * w.dim[0].dilation;
-      for (int64_t j = t1.first; j < t1.last; ++j, ++count) {
-        const int64_t b = t1.start + j * w.dim[1].dilation;
+    for (int64_t j = t1.first; j < t1.last; ++j) {
+      const int64_t b = t1.start + j * w.dim[1].dilation;
+      for (int64_t i = t0.first; i < t0.last; ++i, ++count) {
+        const int64_t a = t0.start + i * w.dim[0].dilation;
         const float v = x[(a * w.dim[1].in + b) * w.dim[2].in + t2.start + k * w.dim[2].dilation];
         if (count == end) {
           total = end == down ? part : total + part;
@@ -272,17 +276,88 @@ FastParams fast_params(const NodeContext& c, PoolOp op) {
   return f;
 }
 
-// ---- The ways -------------------------------------------------------------------------------------------------------
-
 double taps_of(const Window& w) { return static_cast<double>(w.out_elements() * w.kernel_elements()); }
 
 double fast_nanos(const NodeContext& c) {
   return static_cast<double>(c.input(0).shape[0] * c.input(0).shape[1]) * taps_of(pool_window(c)) * 0.1;
 }
 
+// ---- Float32 in three dimensions ------------------------------------------------------------------------------------
+
+/// The slices that a window covers, seen as one plane: row b of slice i is row b * slices + i of that.
+struct VolumeParams {
+  kernels::PoolArgs args;  // of one slice; x and y are filled in
+  WindowDim depth;
+  int64_t volumes;
+  int64_t slot_floats;
+  int slots;
+  bool average;
+};
+
+/// The outputs of one depth, of one volume. io: x, y, scratch.
+void pool_slices(const VolumeParams& p, std::byte* const* io, int64_t task, float* scratch) {
+  const int64_t volume = task / p.depth.out, o = task % p.depth.out;
+  const int64_t width = p.args.w.in, slice = p.args.h.in * width;
+  const auto taps = p.depth.taps(o);
+  const int64_t count = std::max<int64_t>(taps.last - taps.first, 1);
+  const float* x = reinterpret_cast<const float*>(io[0]) + volume * p.depth.in * slice;
+  kernels::PoolArgs args = p.args;
+  args.y = reinterpret_cast<float*>(io[1]) + task * p.args.h.out * p.args.w.out;
+  args.x = x + (taps.start + taps.first * p.depth.dilation) * slice;
+  if (taps.last == taps.first) {
+    args.h.in = 0;  // padding alone
+  } else if (count > 1) {
+    for (int64_t i = 0; i < count; ++i) {
+      const float* from = args.x + i * p.depth.dilation * slice;
+      for (int64_t b = 0; b < args.h.in; ++b)
+        std::memcpy(scratch + (b * count + i) * width, from + b * width, static_cast<size_t>(width) * sizeof(float));
+    }
+    args.x = scratch;
+  }
+  for (int64_t* size : {&args.h.in, &args.h.kernel, &args.h.stride, &args.h.pad_begin, &args.h.pad_end}) *size *= count;
+  (p.average ? kernels::pool_kernels().average : kernels::pool_kernels().max)(args, 1);
+}
+
+void run_volumes(const void* params, std::byte* const* io, const ExecContext& context) {
+  const auto& p = *static_cast<const VolumeParams*>(params);
+  for_tasks(context, p.volumes * p.depth.out, p.slots, [&](int64_t task, int64_t slot) {
+    pool_slices(p, io, task, reinterpret_cast<float*>(io[2]) + slot * p.slot_floats);
+  });
+}
+
+void lower_volumes(LowerContext& c, PoolOp op) {
+  const FastParams f = fast_params(c, op);
+  VolumeParams p{};
+  p.args = f.args;
+  p.depth = pool_window(c).dim[0];
+  p.volumes = f.planes;
+  p.average = f.average;
+  p.slot_floats = (p.depth.kernel * p.args.h.in * p.args.w.in + 15) / 16 * 16;
+  const int64_t work = p.volumes * p.depth.in * p.args.h.in * p.args.w.in;
+  p.slots = work < kParallelElements ? 1 : std::min(c.threads(), kMaxSlots);
+  const Ref scratch = c.scratch(static_cast<size_t>(p.slot_floats * p.slots) * sizeof(float));
+  c.step(run_volumes, p, {c.in(0), c.out(0), scratch}, fast_nanos(c) + static_cast<double>(work) / 10);
+}
+
+/// Why the slices of its windows cannot be seen as one plane; null where they can.
+const char* why_no_volumes(const Window& w, bool include_pad) {
+  if (w.rank < 3) return nullptr;
+  if (w.dim[1].dilation != 1) return "the window has three dimensions, and gaps between its rows";
+  if (kernels::sum_chunk(w.dim[0].kernel * w.dim[1].kernel) < w.dim[0].kernel * w.dim[1].kernel)
+    return "the window has three dimensions, and a long sum";
+  if (include_pad && (w.dim[0].pad_begin > 0 || w.dim[0].pad_end > 0))
+    return "the window has three dimensions, and slices of padding count";
+  if (static_cast<double>(w.dim[0].kernel) * static_cast<double>(w.dim[1].in * w.dim[2].in) > 1 << 24)
+    return "the window has three dimensions, and its slices are too large";
+  return nullptr;
+}
+
+// ---- The ways -------------------------------------------------------------------------------------------------------
+
 template <PoolOp kOp>
 Cost fast_cost(const NodeContext& c) {
-  if (pool_window(c).rank > 2) return Cost::cannot("the window has three dimensions");
+  if (const char* why = why_no_volumes(pool_window(c), c.attr_int("count_include_pad", 0) != 0))
+    return Cost::cannot(why);
   if (c.has_output(1)) return Cost::cannot("the indices are asked for");
   if (kernels::pool_row_elements(fast_params(c, kOp).args.w) > kernels::kPoolRow) {
     return Cost::cannot("a row is too long for the kernel");
@@ -292,6 +367,7 @@ Cost fast_cost(const NodeContext& c) {
 
 template <PoolOp kOp>
 void lower_fast(LowerContext& c) {
+  if (pool_window(c).rank > 2) return lower_volumes(c, kOp);
   c.step(run_fast, fast_params(c, kOp), {c.in(0), c.out(0)}, fast_nanos(c));
 }
 

@@ -1,11 +1,11 @@
 // What the lowerings of Conv share: its shape, how work is cut for threads, and the unit of their costs.
 #pragma once
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 
 #include "engine/compile/conv_shape.h"
 #include "engine/compile/lowering.h"
+#include "engine/ops/parallel.h"
 #include "kernels/cpu/conv/conv.h"
 #include "platform/run_control.h"
 #include "platform/thread_pool.h"
@@ -33,23 +33,6 @@ inline bool is_single(const kernels::ConvDim& d) {
 /// Moves the dimensions in over innermost ones of a single pixel, so that packing finds runs to copy.
 inline void move_in(kernels::ConvDim (&dim)[3]) {
   for (int moves = 0; moves < 2 && is_single(dim[2]); ++moves) std::rotate(dim, dim + 2, dim + 3);
-}
-
-/// Runs body(task, slot) for every task; `slots` bounds how many run at once, each with scratch of its own.
-template <class F>
-void for_tasks(const ExecContext& context, int64_t tasks, int slots, F&& body) {
-  const int threads = context.pool ? std::min({slots, context.max_threads, context.pool->size()}) : 1;
-  if (threads < 2 || tasks < 2) {
-    for_parts(tasks, [&](int64_t i) { body(i, 0); });
-    return;
-  }
-  RunControl* const control = RunControl::current();
-  std::atomic<int64_t> next{0};  // hands out tasks; results are published by parallel_for's own join
-  context.pool->parallel_for(threads, threads, [&](int64_t slot) {
-    for (int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < tasks && (!control || control->go_on());) {
-      body(i, slot);
-    }
-  });
 }
 
 // The ways of float32, which differ in what they copy and in how many lanes idle. Each sum is made in the same order by

@@ -100,14 +100,28 @@ std::vector<Known> others() {
   const auto pool = [](std::string op, Shape x, std::vector<int64_t> kernel) {
     return Case{.op = std::move(op), .inputs = {std::move(x)}, .attributes = {{"kernel_shape", std::move(kernel)}}};
   };
+  const auto volume = [&](std::string op, Shape x, std::vector<int64_t> strides, std::vector<int64_t> pads,
+                          int64_t ceil_mode, int64_t include_pad) {
+    Case c = pool(std::move(op), std::move(x), {3, 2, 3});
+    c.attributes.insert({{"strides", std::move(strides)}, {"pads", std::move(pads)}, {"ceil_mode", ceil_mode}});
+    if (c.op == "AveragePool") c.attributes.insert({"count_include_pad", include_pad});
+    return c;
+  };
   return {
+      {"planes", volume("MaxPool", {2, 2, 9, 8, 37}, {2, 1, 2}, {1, 1, 2, 2, 0, 1}, 1, 0)},
+      {"planes", volume("AveragePool", {2, 2, 9, 8, 37}, {2, 1, 2}, {1, 1, 2, 2, 0, 1}, 1, 0)},
+      {"planes", volume("AveragePool", {1, 3, 8, 5, 20}, {1, 2, 1}, {0, 1, 1, 0, 1, 1}, 1, 1)},
+      {"generic", volume("AveragePool", {1, 3, 8, 5, 20}, {1, 2, 1}, {1, 1, 1, 1, 1, 1}, 1, 1)},
       {"gemm", bytes({1, 8, 9, 9}, {3, 8, 3, 3}, 1)},
       {"taps", bytes({1, 8, 9, 9}, {2, 8, 3, 3}, 1)},
       {"planes", bytes({1, 8, 9, 9}, {8, 1, 3, 3}, 8)},
       {"planes", pool("MaxPool", {1, 3, 9, 9}, {3, 3})},
       {"planes", pool("AveragePool", {1, 3, 19}, {3})},
       {"planes", pool("AveragePool", {1, 2, 150, 90}, {140, 70})},
-      {"generic", pool("MaxPool", {1, 3, 5, 5, 5}, {2, 2, 2})},
+      {"planes", pool("MaxPool", {1, 3, 5, 5, 5}, {2, 2, 2})},
+      {"planes", pool("AveragePool", {1, 2, 9, 8, 7}, {3, 2, 3})},
+      {"generic", pool("AveragePool", {1, 1, 9, 9, 9}, {6, 6, 2})},
+      {"generic", pool("MaxPool", {1, 1, 9, 9, 9}, {6, 6, 2})},
   };
 }
 
