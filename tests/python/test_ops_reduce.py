@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -299,3 +302,32 @@ def test_the_place_of_an_extreme_is_numpys(op: str, last: int, dtype: str) -> No
             got = Case(op, x, axis=axis, keepdims=0, select_last_index=last, opset=13).run()[0]
             expected = shape[axis] - 1 - find(np.flip(x, axis), axis) if last else find(x, axis)
             np.testing.assert_array_equal(got, expected)
+
+
+ONE_ELEMENT = """
+import sys
+import numpy as np, inferkit
+with np.load(sys.argv[1]) as f:
+    given = dict(f)
+lenient = inferkit.InputChecks(finite=False)
+for name in sorted(n for n in given if n != "x"):
+    model = inferkit.Model.load(given[name].tobytes(), input_checks=lenient)
+    print(name, model.run({"x0": given["x"]})["y0"].tobytes().hex())
+"""
+
+
+@pytest.mark.parametrize("wish", ["alias", "rows", "columns", "generic"])
+def test_a_reduction_of_one_element_is_that_element_whichever_way_is_wished_for(
+    fresh_python: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path, wish: str
+) -> None:
+    """To the bit: a sum that begins with 0 would make +0 of -0, and all arithmetic zero of a subnormal."""
+    x = np.array([0.0, -0.0, 1e-40, -1e-40, 3.5, -np.inf, np.inf, np.nan], np.float32).reshape(2, 4, 1, 1)
+    ops = [op for op in REDUCE if op not in ("ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceSumSquare")]
+    models = {op: reduce_case(op, x, [2], 1, 18) for op in ops}
+    models |= {op: Case(op, x) for op in ("GlobalAveragePool", "GlobalMaxPool")}
+    data = {name: np.frombuffer(case.with_output_types(), np.uint8) for name, case in models.items()}
+    np.savez(tmp_path / "in.npz", x=x, **data)
+    environment = {"INFERKIT_LOWERING": ",".join(f"{op}={wish}" for op in ops)}
+    done = fresh_python(ONE_ELEMENT, str(tmp_path / "in.npz"), env=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [f"{name} {x.tobytes().hex()}" for name in sorted(models)]

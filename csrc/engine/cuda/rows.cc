@@ -115,6 +115,11 @@ Cost reduce_cost(const NodeContext& c) {
   return count > 0 ? Cost(0) : Cost::cannot("nothing is reduced");
 }
 
+/// Of one element, as on the CPU.
+bool keeps_one_element(const device::ReduceParams& p) {
+  return p.after == After::kNothing && p.op != kernels::Reduce::kSumAbs && p.op != kernels::Reduce::kSumSquares;
+}
+
 void lower_reduce(LowerContext& c) {
   const auto gone = reduced_axes(c);
   const Shape& x = c.input(0).shape;
@@ -133,6 +138,7 @@ void lower_reduce(LowerContext& c) {
     p.reduced = nest_of(make_nest<1>(reduced, {reduced_strides}));
     p.op = row.op;
     p.after = row.after;
+    if (reduced.elements() == 1 && keeps_one_element(p)) return c.alias(0, 0);
     return c.step(run_reduce, p, {c.in(0), c.out(0)});
   }
 }

@@ -201,7 +201,8 @@ struct RowParams {
   ReduceOp op;
 };
 
-/// log(sum(exp x)), with the exponentials of 256 elements at a time.
+/// log(sum(exp x)), with the exponentials of 256 elements at a time: chunks of a row's sum, which are added in double,
+/// as the logarithm of a sum near 1 shows all of its error.
 float log_sum_exp(const float* x, int64_t n) {
   constexpr float kInf = std::numeric_limits<float>::infinity();
   const float top = kernels::reduce_fn(kernels::Reduce::kMax)(x, n);
@@ -329,6 +330,13 @@ void run_gathered(const void* params, std::byte* const* io, const ExecContext&) 
 
 // ---- The ways -------------------------------------------------------------------------------------------------------
 
+/// Of one element it is that element, as if reshaped: also -0, which a sum that begins with 0 would lose, and a
+/// subnormal, which all arithmetic takes for zero.
+bool keeps_one_element(ReduceOp op) {
+  return op == ReduceOp::kSum || op == ReduceOp::kMean || op == ReduceOp::kMax || op == ReduceOp::kMin ||
+         op == ReduceOp::kProd || op == ReduceOp::kLogSumExp;
+}
+
 /// Dimensions of 1 change nothing, and neighbours of one kind are one dimension: what is left is a short word such as
 /// KR (rows) or KRK (columns). A leading K may be missing, so a batch of one takes the path of a larger one.
 struct Reduction {
@@ -339,6 +347,7 @@ struct Reduction {
   int64_t dims[Shape::kMaxRank] = {};  // of the word's letters
 
   int64_t count() const { return gone.elements(); }
+  bool is_alias() const { return count() == 1 && keeps_one_element(op); }
   bool is_rows() const { return word == "R" || word == "KR" || word == "K" || word.empty(); }
   bool is_columns() const { return word == "RK" || word == "KRK"; }
   int64_t outer() const { return word == "RK" ? 1 : dims[0]; }
@@ -367,19 +376,18 @@ Reduction reduction_of(const NodeContext& c) {
 }
 
 Cost alias_cost(const NodeContext& c) {
-  const ReduceOp op = op_of(c);
-  const bool plain = op == ReduceOp::kSum || op == ReduceOp::kMean || op == ReduceOp::kMax || op == ReduceOp::kMin ||
-                     op == ReduceOp::kProd || op == ReduceOp::kLogSumExp;
-  if (!plain) return Cost::cannot("of one element it is not that element");
-  return reduction_of(c).count() == 1 ? Cost(0) : Cost::cannot("more than one element, or none, is reduced");
+  if (!keeps_one_element(op_of(c))) return Cost::cannot("of one element it is not that element");
+  return reduction_of(c).is_alias() ? Cost(0) : Cost::cannot("more than one element, or none, is reduced");
 }
 void lower_alias(LowerContext& c) { c.alias(0, 0); }
+constexpr Cost kNothingToDo = Cost::cannot("one element is reduced, and is the answer");
 
 double rows_nanos(int64_t rows, int64_t n) { return static_cast<double>(rows) * (5 + static_cast<double>(n) * 0.05); }
 
 Cost rows_cost(const NodeContext& c) {
   const Reduction r = reduction_of(c);
   if (r.count() == 0) return Cost::cannot("nothing is reduced");
+  if (r.is_alias()) return kNothingToDo;
   if (!r.is_rows()) return Cost::cannot("what is reduced does not lie in rows");
   return Cost(rows_nanos(r.kept.elements(), r.count()));
 }
@@ -395,6 +403,7 @@ double columns_nanos(const Reduction& r) {
 
 Cost columns_cost(const NodeContext& c) {
   const Reduction r = reduction_of(c);
+  if (r.is_alias()) return kNothingToDo;
   if (r.op == ReduceOp::kLogSumExp) return Cost::cannot("it has no columns of exponentials");
   if (r.count() == 0) return Cost::cannot("nothing is reduced");
   if (!r.is_columns()) return Cost::cannot("what is reduced does not lie in columns");
@@ -426,6 +435,7 @@ void lower_generic(LowerContext& c, ReduceOp op, const LoopNest<1>& kept, const 
 /// double.
 Cost generic_cost(const NodeContext& c) {
   const Reduction r = reduction_of(c);
+  if (r.is_alias()) return kNothingToDo;
   return Cost(generic_nanos(r.kept.elements(), r.count()));
 }
 void lower_any(LowerContext& c) {
@@ -443,6 +453,7 @@ void lower_any(LowerContext& c) {
 }  // namespace
 
 void lower_reduce_rows(LowerContext& c, ReduceOp op, int64_t rows, int64_t n) {
+  if (n == 1 && keeps_one_element(op)) return c.alias(0, 0);
   if (c.input(0).dtype == DType::kF32) {
     const RowParams p{rows, n, kernels::reduce_fn(row_kernel(op)), op};
     c.step(run_rows, p, {c.in(0), c.out(0)}, rows_nanos(rows, n));

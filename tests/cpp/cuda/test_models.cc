@@ -1,4 +1,8 @@
 // Whole models on the tests' CUDA device, to the bit as on the CPU.
+#include <algorithm>
+
+#include "../engine/graphs.h"
+#include "../engine/one_node.h"
 #include "backend_on_host.h"
 #include "models.h"
 
@@ -44,6 +48,20 @@ TEST(an_encoder_has_the_bits_of_the_cpu) {
 TEST(a_right_side_that_follows_from_the_shapes_has_the_bits_of_the_cpu) {
   same_on_both(data("graph/columns.onnx"), {1, 9, 64},
                [](int64_t batch, uint32_t seed) { return std::vector<Input>{floats({batch, 40}, seed)}; });
+}
+
+TEST(a_sum_of_one_element_is_that_element_as_on_the_cpu) {
+  Figures figures;
+  const auto device = cuda_on_host::make_device(figures);
+  Built built = build({.op = "ReduceMean", .inputs = {{3, 1, 2}}, .attributes = {{"axes", std::vector<int64_t>{1}}}});
+  constexpr float kValues[] = {-0.0f, 0.0f, 1e-40f, -1e-40f, 2.5f, -INFINITY};
+  std::memcpy(const_cast<void*>(built.values[0].data), kValues, sizeof(kValues));
+  for (Device* const at : {device.get(), &cpu_device()}) {
+    PackedWeights cache;
+    const auto y = run(built, compile(built.graph, built.facts, cache, {.device = at}), {});
+    CHECK_EQ(y.size(), sizeof(kValues));
+    CHECK(std::memcmp(y.data(), kValues, sizeof(kValues)) == 0);
+  }
 }
 
 TEST(weights_are_uploaded_once_for_all_shapes) {

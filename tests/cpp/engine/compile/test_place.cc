@@ -262,6 +262,19 @@ TEST(place_says_what_the_others_would_cost_or_why_they_cannot) {
   }
 }
 
+TEST(one_element_that_is_the_answer_has_one_way) {
+  for (const auto& [op, way] :
+       {std::pair{"ReduceSum", "alias"}, {"ReduceLogSumExp", "alias"}, {"ReduceL1", "generic"}}) {
+    Seen seen({.op = op, .inputs = {{3, 1, 4}}, .attributes = {{"axes", std::vector<int64_t>{1}}}, .version = 11});
+    std::vector<Considered> ways;
+    const Choice choice = seen.choose(LoweringWishes::parse(std::string(op) + "=generic"), &ways);
+    CHECK_EQ(std::string(choice.lowering->name), std::string(way));
+    for (const Considered& other : ways) {
+      if (std::string(way) == "alias") CHECK_EQ(other.cost.possible(), other.lowering == choice.lowering);
+    }
+  }
+}
+
 TEST(a_forced_way_is_taken_where_it_can_and_gives_the_same_bits_in_float32) {
   int forced = 0;
   for (const Known& known : all_known()) {
