@@ -15,7 +15,7 @@ inline constexpr int64_t kLongestChunk = 256;
 
 /// The elements of K in a chunk; the last one may have fewer. For sums whose other extents are no constants of the
 /// layer: the pixels of an image.
-static inline int64_t sum_chunk(int64_t k) {
+static constexpr int64_t sum_chunk(int64_t k) {
   if (k < 32) return k < 1 ? 1 : k;
   const int64_t chunk = k < 128 ? (k + 1) / 2 : (k + 3) / 4;
   return chunk < kLongestChunk ? chunk : kLongestChunk;
@@ -25,11 +25,11 @@ static inline int64_t sum_chunk(int64_t k) {
 /// same (attention's keys, padded or not): up to here all chunks are of one size, so that zeros at the end of K add
 /// chunks of zeros and change no bit.
 inline constexpr int64_t kLongestEven = 1024, kEvenChunk = 32;
-static inline int64_t computed_chunk(int64_t k) { return k <= kLongestEven ? kEvenChunk : kLongestChunk; }
+static constexpr int64_t computed_chunk(int64_t k) { return k <= kLongestEven ? kEvenChunk : kLongestChunk; }
 
 /// For a product with a B of n columns. Few columns leave FMA's latency exposed at one row, unless there are several
 /// chunks to sum side by side.
-static inline int64_t sum_chunk(int64_t k, int64_t n) {
+static constexpr int64_t sum_chunk(int64_t k, int64_t n) {
   const int64_t chunk = k >= 32 && n <= 32 ? (k + 3) / 4 : sum_chunk(k);
   return chunk < kLongestChunk ? chunk : kLongestChunk;
 }

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from op_cases import Array, Case
+from test_ops_ml import node_model
 
 import inferkit
 
@@ -46,37 +47,225 @@ def by_rule(terms: Array, start: Array | None = None, chunk: int = 0) -> Array:
 
 @dataclass
 class Sum:
-    """A long sum: the operator's answer by the rule, by one chain, and in float64."""
+    """Long sums: an operator's answer by the rule, by one chain, and in float64; `rows` go one by one or together."""
 
-    case: Case
+    make: Callable[..., Case]
+    rows: tuple[Array, ...]
     rule: Array
     chain: Array
     exact: Array
+
+    @property
+    def case(self) -> Case:
+        return self.make(*self.rows)
 
 
 def draw(*shape: int, seed: int = 0) -> Array:
     return np.random.default_rng([seed, *shape]).uniform(-1, 3, shape).astype(np.float32)
 
 
+Add = Callable[..., Array]
+
+
+def each_way(answer: Callable[[Add, type], Array], chunk: int = 0) -> tuple[Array, Array, Array]:
+    """answer(add, dtype) by the rule, by one chain, in float64."""
+    return (
+        answer(lambda terms, start=None: by_rule(terms, start, chunk), np.float32),
+        answer(chain, np.float32),
+        answer(lambda terms, start=None: terms.sum(0) + (0 if start is None else start), np.float64),
+    )
+
+
 def average(kernel: tuple[int, ...], size: tuple[int, ...], pads: int = 0) -> Sum:
     """Windows are summed down their columns, then across; a term beside the image is 0 there, and none above it."""
     x = draw(3, 2, *size)
     attributes = {"kernel_shape": kernel, "pads": [0] * (len(kernel) - 1) + [pads] + [0] * len(kernel)}
-    case = Case("AveragePool", x, free_batch=True, opset=19, count_include_pad=1, **attributes)
     padded = np.pad(x, [(0, 0)] * (x.ndim - 1) + [(pads, 0)])
-    spatial = tuple(range(2, x.ndim))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, kernel, axis=spatial)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, kernel, axis=tuple(range(2, x.ndim)))
 
-    def down_and_across(add: Callable[[Array], Array]) -> Array:
-        taps = np.moveaxis(windows, range(x.ndim, windows.ndim), range(len(kernel)))
-        columns = taps.reshape(-1, kernel[-1], *taps.shape[len(kernel) :])
-        return add(add(columns)) / columns.dtype.type(np.prod(kernel))
+    def answer(add: Add, dtype: type) -> Array:
+        taps = np.moveaxis(windows.astype(dtype), range(x.ndim, windows.ndim), range(len(kernel)))
+        return add(add(taps.reshape(-1, *taps.shape[len(kernel) - 1 :]))) / dtype(np.prod(kernel))
 
-    return Sum(case, down_and_across(by_rule), down_and_across(chain), windows.mean(spatial_of(windows, x), np.float64))
+    make = lambda x: Case("AveragePool", x, opset=19, count_include_pad=1, **attributes)  # noqa: E731
+    return Sum(make, (x,), *each_way(answer))
 
 
-def spatial_of(windows: Array, x: Array) -> tuple[int, ...]:
-    return tuple(range(x.ndim, windows.ndim))
+def scattered(sent: Array, kernel: tuple[int, ...], stride: int, dilation: int) -> tuple[Array, int]:
+    """What each tap adds to each pixel, from `sent` [taps, rows, *size]; how many taps are a chunk."""
+    size = sent.shape[2:]
+    out = [(n - 1) * stride + (k - 1) * dilation + 1 for n, k in zip(size, kernel, strict=True)]
+    terms = np.zeros((len(sent), sent.shape[1], *out), sent.dtype)
+    for tap, at in enumerate(np.ndindex(*kernel)):
+        places = [
+            slice(a * dilation, a * dilation + (n - 1) * stride + 1, stride) for a, n in zip(at, size, strict=True)
+        ]
+        terms[(tap, slice(None), *places)] = sent[tap]
+    apart = stride // np.gcd(stride, dilation)
+    reach = int(np.prod([-(-k // apart) for k in kernel]))
+    return terms, chunk_of(reach) * apart ** len(kernel) if reach >= 32 else len(sent)
+
+
+def transposed(kernel: tuple[int, ...], size: tuple[int, ...], stride: int = 1, dilation: int = 1) -> Sum:
+    """ConvTranspose with one channel: the taps that reach a pixel."""
+    x, w, b = draw(3, 1, *size), draw(1, 1, *kernel), draw(1)
+    sent = np.stack([x[:, 0] * w[0, 0][at] for at in np.ndindex(*kernel)])
+    terms, chunk = scattered(sent, kernel, stride, dilation)
+
+    def answer(add: Add, dtype: type) -> Array:
+        return add(terms.astype(dtype), np.broadcast_to(b.astype(dtype), terms.shape[1:]))[:, None]
+
+    attributes = {"strides": [stride] * len(kernel), "dilations": [dilation] * len(kernel)}
+    make = lambda x: Case("ConvTranspose", x, w, b, constant=(1, 2), **attributes)  # noqa: E731
+    return Sum(make, (x,), *each_way(answer, chunk))
+
+
+def images(block: tuple[int, ...], blocks: tuple[int, ...], stride: int) -> Sum:
+    """Col2Im."""
+    x = draw(3, int(np.prod(block)), int(np.prod(blocks)))
+    terms, chunk = scattered(np.moveaxis(x, 1, 0).reshape(-1, 3, *blocks), block, stride, 1)
+    given = [np.array(terms.shape[2:]), np.array(block)]
+    make = lambda x: Case(  # noqa: E731
+        "Col2Im", x, *given, constant=(1, 2), opset=18, strides=[stride] * len(block)
+    )
+    return Sum(make, (x,), *each_way(lambda add, dtype: add(terms.astype(dtype))[:, None], chunk))
+
+
+def causal(taps: int) -> Sum:
+    x, w, b, past = draw(3, 2, 700), draw(2, 1, taps), draw(2), draw(3, 2, taps - 1)
+    whole = np.concatenate([past, x], -1)
+
+    def answer(add: Add, dtype: type) -> Array:
+        wide = whole.astype(dtype)
+        terms = np.stack([w[:, 0, j, None].astype(dtype) * wide[:, :, j : j + 700] for j in range(taps)])
+        return add(terms, np.broadcast_to(b.astype(dtype)[:, None], terms.shape[1:]))
+
+    make = lambda x, past: Case("CausalConvWithState", x, w, b, past, constant=(1, 2), outputs=2, opset=27)  # noqa: E731
+    return Sum(make, (x, past), *each_way(answer))
+
+
+def attention(key: int) -> Sum:
+    """LinearAttention by the delta rule: what is read from the state, over the elements of a key."""
+    rows, tokens, value = 2, 3, 5
+    q, k, past = draw(rows, tokens, key), draw(rows, tokens, key, seed=1), draw(rows, 1, key, value)
+    k /= np.float32(key)
+    v, beta = draw(rows, tokens, value), np.full((rows, tokens, 1), 0.5, np.float32)
+
+    def answer(add: Add, dtype: type) -> Array:
+        state, out = past[:, 0].astype(dtype), []
+        for t in range(tokens):
+            key_, query = (np.moveaxis(a[:, t].astype(dtype), 1, 0)[..., None] for a in (k, q))
+            read = add(np.moveaxis(state, 1, 0) * key_)
+            update = dtype(0.5) * (v[:, t].astype(dtype) - read)
+            state = state + np.moveaxis(key_ * update, 0, 1)
+            out.append(add(query * np.moveaxis(state, 1, 0)) * dtype(0.25))
+        return np.stack(out, 1)
+
+    make = lambda *x: Case(  # noqa: E731
+        "LinearAttention", *x[:4], None, x[4], outputs=2, opset=27, q_num_heads=1, kv_num_heads=1, scale=0.25,
+        update_rule="delta",
+    )  # fmt: skip
+    return Sum(make, (q, k, v, past, beta), *each_way(answer))
+
+
+def aligned(sampling: int) -> Sum:
+    """RoiAlign with one bin to a box inside of the image: the samples of a bin."""
+    x = draw(1, 4, 40, 40)
+    rng = np.random.default_rng(1)
+    corner = rng.uniform(1, 10, (3, 2))
+    boxes = np.concatenate([corner, corner + rng.uniform(5, 25, (3, 2))], 1).astype(np.float32)
+
+    def answer(add: Add, dtype: type) -> Array:
+        box, out = boxes.astype(dtype) - dtype(0.5), []
+        for left, top, right, bottom in box:
+            terms = []
+            for i in range(sampling * sampling):
+                iy, ix = dtype(i // sampling), dtype(i % sampling)
+                y = top + dtype(0) * (bottom - top) + (iy + dtype(0.5)) * (bottom - top) / dtype(sampling)
+                z = left + dtype(0) * (right - left) + (ix + dtype(0.5)) * (right - left) / dtype(sampling)
+                r, c = int(y), int(z)
+                ly, lx = y - dtype(r), z - dtype(c)
+                hy, hx = 1 - ly, 1 - lx
+                p = [x[0, :, r + a, c + b].astype(dtype) for a in (0, 1) for b in (0, 1)]
+                terms.append(hy * hx * p[0] + hy * lx * p[1] + ly * hx * p[2] + ly * lx * p[3])
+            out.append(add(np.stack(terms)) / dtype(sampling * sampling))
+        return np.stack(out)[:, :, None, None]
+
+    make = lambda boxes: Case(  # noqa: E731
+        "RoiAlign", x, boxes, np.zeros(len(boxes), np.int64), opset=16, sampling_ratio=sampling
+    )
+    return Sum(make, (boxes,), *each_way(answer))
+
+
+class Learned(Case):
+    """A model of ai.onnx.ml with one input."""
+
+    def __init__(self, op: str, x: Array, **attributes: Any) -> None:
+        self.inputs, self.outputs = {"x0": x}, ["y0"]
+        self.bytes = node_model(op, [x], 1, **attributes)
+
+    def with_output_types(self) -> bytes:
+        return self.bytes
+
+
+def machine(features: int) -> Sum:
+    """SVMRegressor with radial basis functions: the distances. The exponential is Exp's."""
+    x, vectors = draw(4, features), draw(7, features, seed=1)
+    gamma = np.float32(0.3 / features)
+
+    def answer(add: Add, dtype: type) -> Array:
+        d = x.astype(dtype).T[:, :, None] - vectors.astype(dtype).T[:, None, :]
+        scaled = add(d * d) * -dtype(gamma)
+        values = Case("Exp", scaled).run()[0] if dtype is np.float32 else np.exp(scaled)
+        return chain(values.T.astype(np.float64)).astype(dtype)[:, None]
+
+    make = lambda x: Learned(  # noqa: E731
+        "SVMRegressor", x, kernel_type="RBF", kernel_params=[float(gamma), 0.0, 3.0], n_supports=7, rho=[0.0],
+        coefficients=[1.0] * 7, support_vectors=vectors.ravel().tolist(),
+    )  # fmt: skip
+    return Sum(make, (x,), *each_way(answer))
+
+
+def forest(trees: int, targets: int) -> Sum:
+    """Each tree compares one feature with zero."""
+    rng = np.random.default_rng(trees)
+    x, feature = rng.standard_normal((35, 6)).astype(np.float32), rng.integers(0, 6, trees)
+    weights = draw(trees, 2, targets)  # where it is at most zero, and where it is more
+    every = np.arange(trees)
+    make = lambda x: Learned(  # noqa: E731
+        "TreeEnsembleRegressor", x, n_targets=targets,
+        nodes_treeids=np.repeat(every, 3).tolist(), nodes_nodeids=[0, 1, 2] * trees,
+        nodes_featureids=[int(i) for f in feature for i in (f, 0, 0)], nodes_values=[0.0] * 3 * trees,
+        nodes_modes=["BRANCH_LEQ", "LEAF", "LEAF"] * trees, nodes_truenodeids=[1, 0, 0] * trees,
+        nodes_falsenodeids=[2, 0, 0] * trees, target_treeids=np.repeat(every, 2 * targets).tolist(),
+        target_nodeids=np.tile(np.repeat([1, 2], targets), trees).tolist(),
+        target_ids=np.tile(np.arange(targets), 2 * trees).tolist(), target_weights=weights.ravel().tolist(),
+    )  # fmt: skip
+
+    def answer(add: Add, dtype: type) -> Array:
+        return add(weights.astype(dtype)[every[:, None], (x[:, feature] > 0).T.astype(int)])
+
+    return Sum(make, (x,), *each_way(answer))
+
+
+def neighbours(size: int) -> Sum:
+    """LRN: the squares of the channels beside each. The logarithm and the exponential are Log's and Exp's."""
+    x = draw(2, 90, 3, 5)
+    low, high = (size - 1) // 2, size // 2
+
+    def answer(add: Add, dtype: type) -> Array:
+        wide = x.astype(dtype)
+        squares = np.moveaxis(wide * wide, 1, 0)
+        chunk = chunk_of(size)
+        parts = [squares[max(0, c - low) : c + high + 1] for c in range(90)]
+        whole = [by_rule(p, chunk=chunk) if add is not chain and dtype is np.float32 else add(p) for p in parts]
+        base = np.stack(whole, 1) * (dtype(0.5) / dtype(size)) + dtype(2)
+        if dtype is np.float64:
+            return wide * base**-0.75
+        power = Case("Log", base).run()[0] * np.float32(-0.75)
+        return wide * Case("Exp", power).run()[0]
+
+    return Sum(lambda x: Case("LRN", x, size=size, alpha=0.5, beta=0.75, bias=2.0), (x,), *each_way(answer))
 
 
 def sums() -> Iterator[tuple[str, Sum]]:
@@ -86,6 +275,28 @@ def sums() -> Iterator[tuple[str, Sum]]:
     yield "AveragePool, a plane", average((150, 33), (153, 60))
     yield "AveragePool, halves", average((70, 2), (72, 40))
     yield "AveragePool, a volume", average((9, 8, 40), (10, 9, 50))
+    yield "ConvTranspose, few terms", transposed((4, 4), (9, 9), stride=2)
+    yield "ConvTranspose, few of many taps, few terms", transposed((60,), (50,), stride=2)
+    yield "ConvTranspose, a line", transposed((400,), (900,))
+    yield "ConvTranspose, a plane", transposed((16, 24), (20, 30), stride=2)
+    yield "ConvTranspose, a volume", transposed((3, 9, 8), (4, 9, 9), stride=4, dilation=2)
+    yield "Col2Im, few terms", images((3, 3), (8, 9), 1)
+    yield "Col2Im, a line", images((300,), (500,), 1)
+    yield "Col2Im, a plane", images((20, 33), (20, 30), 2)
+    yield "CausalConvWithState, few terms", causal(4)
+    yield "CausalConvWithState", causal(600)
+    yield "LinearAttention, few terms", attention(16)
+    yield "LinearAttention", attention(300)
+    yield "RoiAlign, few terms", aligned(2)
+    yield "RoiAlign", aligned(16)
+    yield "SVMRegressor, few terms", machine(20)
+    yield "SVMRegressor", machine(900)
+    yield "TreeEnsembleRegressor, few terms", forest(31, 1)
+    yield "TreeEnsembleRegressor, 100 trees", forest(100, 1)
+    yield "TreeEnsembleRegressor, 37 trees of three targets", forest(37, 3)
+    yield "TreeEnsembleRegressor, 2,003 trees", forest(2003, 1)
+    yield "LRN, few terms", neighbours(5)
+    yield "LRN", neighbours(80)
 
 
 SUMS = dict(sums())
@@ -108,18 +319,14 @@ def test_no_error_is_larger_than_that_of_a_chain(name: str) -> None:
     if "few terms" in name:
         assert s.rule.tobytes() == s.chain.tobytes()
     else:
-        assert error < 0.8 * before
+        assert error < 0.95 * before
 
 
 @some_sums
 def test_a_row_does_not_depend_on_its_batch(name: str) -> None:
-    case = SUMS[name].case
-    model = case.load()
-    whole = model.run(dict(case.inputs))["y0"]
-    rows = len(case.inputs["x0"])
-    for i in range(rows):
-        one = {n: v[i : i + 1] if len(v) == rows else v for n, v in case.inputs.items()}
-        assert model.run(one)["y0"].tobytes() == whole[i : i + 1].tobytes()
+    s = SUMS[name]
+    for i in range(len(s.rows[0])):
+        assert s.make(*[a[i : i + 1] for a in s.rows]).run()[0].tobytes() == s.rule[i : i + 1].tobytes()
 
 
 RUN_ALL = """
@@ -161,4 +368,38 @@ def test_every_tier_and_every_way_has_these_bits(
     with np.load(out) as found:
         assert set(found) == {str(i) for i in range(len(SUMS))}
         for i, (name, s) in enumerate(SUMS.items()):
+            if environment.get("INFERKIT_ISA") == "baseline" and name.startswith(("LRN", "SVM")):
+                continue  # Exp and Log have bits of their own there
             assert found[str(i)].tobytes() == s.rule.tobytes(), name
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("group", [1, 3])
+def test_a_deformed_convolution_that_is_not_deformed_has_the_bits_of_one(dtype: type, group: int) -> None:
+    """Its windows are the rows of the same product: sums are long, and in the chunks of Conv."""
+    x, w, b = (draw(*shape).astype(dtype) for shape in [(3, 120, 11, 12), (24, 120 // group, 3, 3), (24,)])
+    attributes = {"pads": [1, 0, 1, 2], "strides": [2, 1], "group": group}
+    expected = Case("Conv", x, w, b, constant=(1, 2), **attributes).run()[0]
+    offset = np.zeros((3, 18, *expected.shape[2:]), dtype)
+    for threads in (1, 2):
+        found = Case("DeformConv", x, w, offset, b, constant=(1, 3), opset=19, **attributes).run(threads=threads)[0]
+        assert found.tobytes() == expected.tobytes()
+    alone = Case("DeformConv", x[1:2], w, offset[1:2], b, constant=(1, 3), opset=19, **attributes).run()[0]
+    assert alone.tobytes() == expected[1:2].tobytes()
+
+
+def test_resize_adds_many_pixels_in_chunks() -> None:
+    """A much smaller image: the errors against float64, beside those of one chain of the same weights; and a line has
+    the bits of a column."""
+
+    def resize(x: Array, axis: int = 1) -> Array:
+        scales = np.where(np.arange(2) == axis, 0.01, 1).astype(np.float32)
+        return Case("Resize", x, None, scales, constant=(2,), opset=18, mode="linear", antialias=1).run()[0]
+
+    x, unit = draw(50, 1200), np.eye(1200)
+    found = resize(x)
+    assert np.ascontiguousarray(resize(np.ascontiguousarray(x.T), 0).T).tobytes() == found.tobytes()
+    exact = x.astype(np.float64) @ resize(unit)
+    one_chain = chain(resize(unit.astype(np.float32))[:, None] * x.T[:, :, None])
+    error, before = (np.sqrt(np.mean((y - exact) ** 2)) for y in (found, one_chain))
+    assert error < 0.9 * before

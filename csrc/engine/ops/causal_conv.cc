@@ -4,6 +4,7 @@
 #include "engine/ops/dispatch.h"
 #include "engine/ops/parallel.h"
 #include "kernels/cpu/vmath/vmath.h"
+#include "kernels/summation.h"
 
 namespace inferkit {
 namespace {
@@ -15,6 +16,26 @@ struct CausalConvParams {
   int64_t batch, channels, length, kernel;
   bool silu;
 };
+
+/// y += w x for n elements that lie apart.
+void add_scaled(float w, const float* __restrict x, float* __restrict y, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) y[i] += w * x[i];
+}
+
+constexpr int64_t kBlock = 256;  // of positions: they stay in L1
+
+/// y[i] = start + the sum of w[j] x[i + j], for n <= kBlock positions; the first chunk of taps goes on from `start`.
+void add_taps(const float* x, const float* w, int64_t taps, float start, float* y, int64_t n) {
+  const int64_t chunk = kernels::sum_chunk(taps);
+  std::fill_n(y, n, start);
+  for (int64_t j = 0; j < chunk; ++j) add_scaled(w[j], x + j, y, n);
+  for (int64_t first = chunk; first < taps; first += chunk) {
+    float part[kBlock];
+    std::fill_n(part, n, 0.0f);
+    for (int64_t j = first; j < std::min(taps, first + chunk); ++j) add_scaled(w[j], x + j, part, n);
+    for (int64_t i = 0; i < n; ++i) y[i] += part[i];
+  }
+}
 
 /// io: y, present, x, weight, bias, past, room for a padded row per row.
 void causal_conv_step(const void* params, std::byte* const* io, const ExecContext& context) {
@@ -34,10 +55,9 @@ void causal_conv_step(const void* params, std::byte* const* io, const ExecContex
     std::copy_n(at(2) + row * p.length, p.length, x + lead);
     if (io[1]) std::copy_n(x + p.length, lead, at(1) + row * lead);
     if (!io[0]) return;
-    std::fill_n(y, p.length, io[4] ? at(4)[channel] : 0.0f);
-    for (int64_t j = 0; j < p.kernel && meter.go_on(p.length); ++j) {
-      const float w = at(3)[channel * p.kernel + j];
-      for (int64_t i = 0; i < p.length; ++i) y[i] += w * x[i + j];
+    const float* w = at(3) + channel * p.kernel;
+    for (int64_t first = 0; first < p.length && meter.go_on(kBlock * p.kernel); first += kBlock) {
+      add_taps(x + first, w, p.kernel, io[4] ? at(4)[channel] : 0.0f, y + first, std::min(kBlock, p.length - first));
     }
     if (p.silu) kernels::unary_fn(kernels::Unary::kSilu)(y, y, p.length, 1, 0);
   };

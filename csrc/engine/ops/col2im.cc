@@ -19,6 +19,7 @@ constexpr int64_t kMaxSide = int64_t{1} << 24, kMaxCount = int64_t{1} << 28;
 struct Col2ImParams {
   Window window;  // `in` is the image, `out` the number of blocks
   int64_t planes;
+  int64_t chunk;  // of taps
 };
 
 Col2ImParams read_col2im(const NodeContext& c) {
@@ -51,20 +52,33 @@ Col2ImParams read_col2im(const NodeContext& c) {
     c.fail(cat("blocks of shape ", x.str(), " where ", blocks, " blocks of ", taps, " elements are expected"));
   }
   p.planes = x[0] * (x[1] / taps);
+  p.chunk = taps_of_chunk(p.window);
   return p;
 }
 
+/// io: y, x, room for the sums of a chunk of taps over one plane where there are several.
 template <class T>
 void col2im_step(const void* params, std::byte* const* io, const ExecContext&) {
   const auto& p = *static_cast<const Col2ImParams*>(params);
   const auto& d = p.window.dim;
   const int64_t pixels = p.window.in_elements();
   const auto* x = reinterpret_cast<const T*>(io[1]);
+  T* const part = reinterpret_cast<T*>(io[2]);
   WorkMeter meter;
   for (int64_t plane = 0; plane < p.planes; ++plane) {
-    T* y = reinterpret_cast<T*>(io[0]) + plane * pixels;
+    T *const y = reinterpret_cast<T*>(io[0]) + plane * pixels, *to = y;
+    const auto add_part = [&] {
+      in_blocks(pixels, [&](int64_t first, int64_t last) {
+        for (int64_t i = first; i < last; ++i) y[i] += part[i];
+      });
+    };
     fill_in_blocks(y, pixels, T(0));
     for (int64_t tap = 0; tap < p.window.kernel_elements(); ++tap) {
+      if (tap > 0 && tap % p.chunk == 0) {
+        if (to == part) add_part();
+        fill_in_blocks(part, pixels, T(0));
+        to = part;
+      }
       const int64_t k[3] = {tap / (d[1].kernel * d[2].kernel), tap / d[2].kernel % d[1].kernel, tap % d[2].kernel};
       const bool went_on = for_blocks(meter, 0, p.window.out_elements(), 8, [&](int64_t first, int64_t last) {
         for (int64_t o = first; o < last; ++o, ++x) {
@@ -76,11 +90,12 @@ void col2im_step(const void* params, std::byte* const* io, const ExecContext&) {
             inside &= place >= 0 && place < d[i].in;
             pixel = pixel * d[i].in + place;
           }
-          if (inside) y[pixel] += *x;
+          if (inside) to[pixel] += *x;
         }
       });
       if (!went_on) return;
     }
+    if (to == part) add_part();
   }
 }
 
@@ -97,9 +112,12 @@ void infer_col2im(InferContext& c) {
 void lower_col2im(LowerContext& c) {
   const DType type = c.input(0).dtype, work = compute_type(type);
   const int64_t count = c.input(0).shape.elements();
+  const Col2ImParams p = read_col2im(c);
+  const bool chunks = p.chunk < p.window.kernel_elements();
   const Ref y = begin_output(c, 0, work);
-  c.step(work == DType::kF64 ? col2im_step<double> : col2im_step<float>, read_col2im(c),
-         {y, converted(c, c.in(0), type, work, count)}, static_cast<double>(count) * 8);
+  const Ref part = chunks ? c.scratch(static_cast<size_t>(p.window.in_elements()) * dtype_size(work)) : Ref{};
+  c.step(work == DType::kF64 ? col2im_step<double> : col2im_step<float>, p,
+         {y, converted(c, c.in(0), type, work, count), part}, static_cast<double>(count) * 8);
   end_output(c, 0, y, work);
 }
 

@@ -1,10 +1,11 @@
 // ConvTranspose. Float32: one product per image gives what every input pixel sends to every tap, and a second pass adds
-// it up, taps in order; the other types gather in double.
+// it up, taps in order and, where many reach a pixel, in chunks; the other types gather in double.
 #include <algorithm>
 
 #include "engine/compile/op_registry.h"
 #include "engine/compile/window.h"
 #include "engine/ops/dispatch.h"
+#include "kernels/cpu/binary/binary.h"
 #include "kernels/cpu/gemm/gemm.h"
 #include "platform/run_control.h"
 #include "platform/thread_pool.h"
@@ -95,18 +96,42 @@ struct GemmParams {
   TransposeShape shape;
   int slots;
   int64_t block, blocks;  // of filters
-  int64_t packed_floats, slot_floats;
+  int64_t chunk;          // of taps
+  int64_t packed_floats, sent_floats, slot_floats;
 };
 
-/// y[plane] += what tap (i, j, k) of every input pixel sends.
-void add_tap(const Window& w, int64_t i, int64_t j, int64_t k, const float* sent, float* y) {
+/// to[i step] += from[i] for n elements.
+void add_row(const float* from, float* to, int64_t n, int64_t step, kernels::BinaryFn add) {
+  constexpr int64_t kMany = 128;  // of them the kernel is faster
+  if (step == 1 && n >= kMany) return add(to, from, to, n);
+  if (step == 1) {
+    for (int64_t i = 0; i < n; ++i) to[i] += from[i];
+    return;
+  }
+  for (; n >= 4; n -= 4, from += 4, to += 4 * step) {
+    const float a = to[0] + from[0], b = to[step] + from[1], c = to[2 * step] + from[2], d = to[3 * step] + from[3];
+    to[0] = a;
+    to[step] = b;
+    to[2 * step] = c;
+    to[3 * step] = d;
+  }
+  for (; n > 0; --n, ++from, to += step) *to += *from;
+}
+
+/// y[plane] += what the taps [first, last) of every input pixel send, one tap after the other.
+void add_taps(const Window& w, int64_t first, int64_t last, const float* sent, float* y, kernels::BinaryFn add) {
   const auto& [d0, d1, d2] = w.dim;
-  const Reach r0 = reach_of(d0, i), r1 = reach_of(d1, j), r2 = reach_of(d2, k);
-  for (int64_t a = r0.first; a < r0.last; ++a) {
-    for (int64_t b = r1.first; b < r1.last; ++b) {
-      const float* from = sent + (a * d1.in + b) * d2.in;
-      float* to = y + ((r0.start + a * d0.stride) * d1.out + r1.start + b * d1.stride) * d2.out + r2.start;
-      for (int64_t x = r2.first; x < r2.last; ++x) to[x * d2.stride] += from[x];
+  for (int64_t tap = first; tap < last; ++tap) {
+    const Reach r0 = reach_of(d0, tap / d2.kernel / d1.kernel), r1 = reach_of(d1, tap / d2.kernel % d1.kernel);
+    const Reach r2 = reach_of(d2, tap % d2.kernel);
+    const float* of_tap = sent + tap * w.in_elements() + r2.first;
+    float* to = y + r2.start + r2.first * d2.stride;
+    for (int64_t a = r0.first; a < r0.last; ++a) {
+      for (int64_t b = r1.first; b < r1.last; ++b) {
+        add_row(of_tap + (a * d1.in + b) * d2.in,
+                to + ((r0.start + a * d0.stride) * d1.out + r1.start + b * d1.stride) * d2.out, r2.last - r2.first,
+                d2.stride, add);
+      }
     }
   }
 }
@@ -117,6 +142,7 @@ void gemm_task(const GemmParams& p, std::byte* const* io, int64_t task, float* s
   const int64_t block = task % p.blocks, image = task / p.blocks, group = image % s.groups;  // image: and group
   const int64_t first = block * p.block, filters = std::min(p.block, s.filters - first);
   const int64_t taps = w.kernel_elements(), in = w.in_elements(), out = w.out_elements();
+  const auto add = kernels::binary_fn(kernels::Binary::kAdd, kernels::BinaryForm::kVectorVector);
   const float *x = reinterpret_cast<const float*>(io[1]), *bias = reinterpret_cast<const float*>(io[3]);
   kernels::pack_b(x + image * s.channels * in, in, s.channels, in, scratch);
   kernels::GemmArgs g;
@@ -133,10 +159,13 @@ void gemm_task(const GemmParams& p, std::byte* const* io, int64_t task, float* s
     float* y = reinterpret_cast<float*>(io[0]) + (image * s.filters + first + f) * out;
     std::fill(y, y + out, bias ? bias[group * s.filters + first + f] : 0.0f);
     const float* sent = g.c + f * taps * in;
-    for (int64_t i = 0; i < w.dim[0].kernel; ++i) {
-      for (int64_t j = 0; j < w.dim[1].kernel; ++j) {
-        for (int64_t k = 0; k < w.dim[2].kernel; ++k, sent += in) add_tap(w, i, j, k, sent, y);
-      }
+    // The first chunk of taps goes on from the bias, the others from zero.
+    add_taps(w, 0, p.chunk, sent, y, add);
+    for (int64_t tap = p.chunk; tap < taps; tap += p.chunk) {
+      float* part = g.c + p.sent_floats;
+      std::fill(part, part + out, 0.0f);
+      add_taps(w, tap, std::min(taps, tap + p.chunk), sent, part, add);
+      add(y, part, y, out);
     }
   }
 }
@@ -196,8 +225,11 @@ void lower_gemm(LowerContext& c, const TransposeShape& s) {
   p.block = std::clamp<int64_t>(kSentBytes / 4 / each, 1, s.filters);
   if (p.slots > 1 && s.batch * s.groups < p.slots) p.block = std::min(p.block, (s.filters + p.slots - 1) / p.slots);
   p.blocks = (s.filters + p.block - 1) / p.block;
+  p.chunk = taps_of_chunk(s.window);
   p.packed_floats = static_cast<int64_t>(kernels::packed_b_elements(s.channels, in));
-  p.slot_floats = (p.packed_floats + p.block * each + 15) / 16 * 16;
+  p.sent_floats = p.block * each;
+  const int64_t part = p.chunk < taps ? s.window.out_elements() : 0;
+  p.slot_floats = (p.packed_floats + p.sent_floats + part + 15) / 16 * 16;
   const Ref weights = turned_weights(c, s);
   const Ref scratch = c.scratch(static_cast<size_t>(p.slot_floats * p.slots) * sizeof(float));
   c.step(run_gemm, p, {c.out(0), c.in(0), weights, c.has_input(2) ? c.in(2) : Ref{}, scratch},

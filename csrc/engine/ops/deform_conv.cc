@@ -1,4 +1,5 @@
-// DeformConv: a convolution of two dimensions whose taps lie where offsets say, between the pixels.
+// DeformConv: a convolution of two dimensions whose taps lie where offsets say, between the pixels. Where they lie is
+// found once for all channels that share offsets; then each image's windows are written into the panels of a product.
 #include <cmath>
 
 #include "engine/compile/op_registry.h"
@@ -6,6 +7,7 @@
 #include "engine/ops/common/convert.h"
 #include "engine/ops/dispatch.h"
 #include "engine/ops/parallel.h"
+#include "kernels/cpu/gemm64/gemm64.h"
 
 namespace inferkit {
 namespace {
@@ -18,61 +20,100 @@ struct DeformParams {
   int64_t stride[2], dilation[2], pad[2];
 };
 
-/// Between four pixels; pixels out of the image are 0.
+/// Where a tap of one output pixel lies, for all channels of a group of offsets: between four pixels, of which those
+/// out of the image are 0.
 template <class W>
-W pixel_at(const W* x, int64_t height, int64_t width, W y, W z) {
-  if (!(y > -1 && y < static_cast<W>(height) && z > -1 && z < static_cast<W>(width))) return 0;
-  const W top = std::floor(y), left = std::floor(z), dy = y - top, dx = z - left;
+struct Place {
+  int64_t at = 0;        // of the top left one
+  unsigned present = 0;  // top left, top right, bottom left, bottom right; none: the place is out of the image
+  W down = 0, right = 0, mask = 1;
+};
+
+template <class W>
+Place<W> place_at(int64_t height, int64_t width, W y, W x) {
+  Place<W> p;
+  if (!(y > -1 && y < static_cast<W>(height) && x > -1 && x < static_cast<W>(width))) return p;
+  const W top = std::floor(y), left = std::floor(x);
   const auto i = static_cast<int64_t>(top), j = static_cast<int64_t>(left);
-  const auto get = [&](int64_t r, int64_t c) {
-    return r >= 0 && r < height && c >= 0 && c < width ? x[r * width + c] : W(0);
-  };
-  return (1 - dy) * ((1 - dx) * get(i, j) + dx * get(i, j + 1)) +
-         dy * ((1 - dx) * get(i + 1, j) + dx * get(i + 1, j + 1));
+  const bool above = i >= 0, below = i + 1 < height, before = j >= 0, behind = j + 1 < width;
+  p.at = i * width + j;
+  p.present = (above && before ? 1u : 0u) | (above && behind ? 2u : 0u) | (below && before ? 4u : 0u) |
+              (below && behind ? 8u : 0u);
+  p.down = y - top;
+  p.right = x - left;
+  return p;
 }
 
-/// io: y, x, weights, offsets, bias, mask, columns (a column of every tap and channel for each pixel).
+template <class W>
+W value_at(const Place<W>& p, const W* x, int64_t width) {
+  const auto get = [&](unsigned bit, int64_t step) { return p.present & bit ? x[p.at + step] : W(0); };
+  return (1 - p.down) * ((1 - p.right) * get(1, 0) + p.right * get(2, 1)) +
+         p.down * ((1 - p.right) * get(4, width) + p.right * get(8, width + 1));
+}
+
+/// io: y, x, weights, offsets, bias, mask, places [group of offsets, tap, pixel], and for each group the panels of a
+/// product (kernels/cpu/gemm/gemm.h): for each channel and tap a row, for each pixel a column.
 template <class W>
 void deform_step(const void* params, std::byte* const* io, const ExecContext& context) {
+  constexpr int64_t kColumns = kernels::kPanelColumnsOf<W>;
   const auto& p = *static_cast<const DeformParams*>(params);
   const auto at = [&](size_t i) { return reinterpret_cast<W*>(io[i]); };
+  auto* const places = reinterpret_cast<Place<W>*>(io[6]);
+  W* const panels = at(7);
   const int64_t taps = p.kernel_height * p.kernel_width, area = p.out_height * p.out_width;
-  const int64_t depth = p.channels / p.group * taps, per_group = p.out_channels / p.group;
+  const int64_t channels = p.channels / p.group, depth = channels * taps, filters = p.out_channels / p.group;
+  const auto each_panels = static_cast<int64_t>(kernels::GemmOf<W>::packed_elements(depth, area));
   RunControl* const control = RunControl::current();
+  const auto all = [&](int64_t count, int64_t each, auto&& f) {
+    for_ranges(context, count, (1 << 16) / std::max<int64_t>(1, each), [&](int64_t first, int64_t last) {
+      WorkMeter meter(control);
+      for (int64_t i = first; i < last && meter.go_on(each); ++i) f(i);
+    });
+  };
   for (int64_t b = 0; b < p.batch; ++b) {
-    const auto fill = [&](int64_t c) {
-      WorkMeter meter(control);
-      const int64_t og = b * p.offset_group + c / (p.channels / p.offset_group);
+    all(p.offset_group * taps, area * 10, [&](int64_t i) {
+      const int64_t tap = i % taps, from = b * p.offset_group * taps + i;
+      const W *offset = at(3) + from * 2 * area, *mask = io[5] ? at(5) + from * area : nullptr;
+      for (int64_t o = 0; o < area; ++o) {
+        const int64_t y = o / p.out_width * p.stride[0] - p.pad[0] + tap / p.kernel_width * p.dilation[0];
+        const int64_t x = o % p.out_width * p.stride[1] - p.pad[1] + tap % p.kernel_width * p.dilation[1];
+        Place<W>& place = places[i * area + o];
+        place = place_at(p.height, p.width, static_cast<W>(y) + offset[o], static_cast<W>(x) + offset[area + o]);
+        if (mask) place.mask = mask[o];
+      }
+    });
+    all(p.channels * taps, area * 3, [&](int64_t i) {
+      const int64_t c = i / taps;
       const W* x = at(1) + (b * p.channels + c) * p.height * p.width;
-      for (int64_t tap = 0; tap < taps && meter.go_on(10 * area); ++tap) {
-        const W* offset = at(3) + (og * taps + tap) * 2 * area;
-        const W* mask = io[5] ? at(5) + (og * taps + tap) * area : nullptr;
-        W* column = at(6) + (c * taps + tap) * area;
-        for (int64_t o = 0; o < area; ++o) {
-          const int64_t y0 = o / p.out_width * p.stride[0] - p.pad[0] + tap / p.kernel_width * p.dilation[0];
-          const int64_t x0 = o % p.out_width * p.stride[1] - p.pad[1] + tap % p.kernel_width * p.dilation[1];
-          const W v =
-              pixel_at(x, p.height, p.width, static_cast<W>(y0) + offset[o], static_cast<W>(x0) + offset[area + o]);
-          column[o] = mask ? v * mask[o] : v;
+      const Place<W>* place = places + (c / (p.channels / p.offset_group) * taps + i % taps) * area;
+      W* to = panels + c / channels * each_panels + i % depth * kColumns;
+      for (int64_t first = 0; first < area; first += kColumns, to += depth * kColumns) {
+        const int64_t n = std::min(kColumns, area - first);
+        for (int64_t o = 0; o < n; ++o) {
+          const W v = value_at(place[first + o], x, p.width);
+          to[o] = io[5] ? v * place[first + o].mask : v;
         }
+        std::fill(to + n, to + kColumns, W(0));
       }
-    };
-    const auto multiply = [&](int64_t oc) {
-      WorkMeter meter(control);
-      W* y = at(0) + (b * p.out_channels + oc) * area;
-      std::fill(y, y + area, io[4] ? at(4)[oc] : W(0));
-      const W *weight = at(2) + oc * depth, *column = at(6) + oc / per_group * depth * area;
-      for (int64_t k = 0; k < depth && meter.go_on(area); ++k, column += area) {
-        for (int64_t o = 0; o < area; ++o) y[o] += weight[k] * column[o];
+    });
+    const auto operands = [&](int64_t g, int64_t) {
+      kernels::GemmArgsOf<W> args;
+      args.m = filters;
+      args.n = area;
+      args.k = args.lda = depth;
+      args.a = at(2) + g * filters * depth;
+      kernels::use_packed_b(args, panels + g * each_panels);
+      args.c = at(0) + (b * p.out_channels + g * filters) * area;
+      args.ldc = area;
+      if (io[4]) {
+        args.bias = at(4) + g * filters;
+        args.bias_kind = kernels::BiasKind::kPerRow;
       }
+      args.k_chunk = kernels::GemmOf<W>::chunk(kernels::sum_chunk(depth));
+      return args;
     };
-    const auto all = [&](int64_t count, int64_t each, auto&& f) {
-      for_ranges(context, count, (1 << 16) / std::max<int64_t>(1, each), [&](int64_t first, int64_t last) {
-        for (int64_t i = first; i < last; ++i) f(i);
-      });
-    };
-    all(p.channels, taps * area * 8, fill);
-    all(p.out_channels, depth * area, multiply);
+    const kernels::GemmBatch products{.count = p.group, .m = filters, .n = area, .k = depth};
+    kernels::GemmOf<W>::batch(products, operands, context.pool, context.max_threads);
   }
 }
 
@@ -139,12 +180,19 @@ void lower_deform(LowerContext& c) {
     if (!c.has_input(i)) return Ref{};
     return converted(c, i == kOffset ? c.steady(i) : c.in(i), type, work, c.input(i).shape.elements());
   };
-  const int64_t columns = p.channels * p.kernel_height * p.kernel_width * p.out_height * p.out_width;
+  if (c.output(0).shape.elements() == 0) return;
   const Ref y = begin_output(c, 0, work);
-  c.step(work == DType::kF64 ? deform_step<double> : deform_step<float>, p,
-         {y, input(kX), input(kWeight), input(kOffset), input(kBias), input(kMask),
-          c.scratch(static_cast<size_t>(columns) * dtype_size(work))},
-         static_cast<double>(p.batch * columns) * static_cast<double>(8 + p.out_channels / p.group / 4));
+  const auto add_step = [&]<class W>() {
+    const int64_t taps = p.kernel_height * p.kernel_width, area = p.out_height * p.out_width;
+    const size_t panels = kernels::GemmOf<W>::packed_elements(p.channels / p.group * taps, area);
+    const double columns = static_cast<double>(p.batch) * static_cast<double>(p.channels * taps * area);
+    c.step(deform_step<W>, p,
+           {y, input(kX), input(kWeight), input(kOffset), input(kBias), input(kMask),
+            c.scratch(static_cast<size_t>(p.offset_group * taps * area) * sizeof(Place<W>)),
+            c.scratch(static_cast<size_t>(p.group) * panels * sizeof(W))},
+           columns * (3 + static_cast<double>(p.out_channels / p.group) / 30));
+  };
+  work == DType::kF64 ? add_step.template operator()<double>() : add_step.template operator()<float>();
   end_output(c, 0, y, work);
 }
 

@@ -1,5 +1,6 @@
 // LinearAttention: a matrix of state per head, which each token decays, corrects, writes and reads. In float, token by
-// token; a sequence's bits depend on that sequence alone.
+// token; a sequence's bits depend on that sequence alone. What a token reads is a sum over the keys' elements; what
+// tokens write to the state is no sum, but goes on from the last token's, so that a sequence may be cut anywhere.
 #include <cmath>
 
 #include "engine/compile/op_registry.h"
@@ -7,6 +8,7 @@
 #include "engine/ops/dispatch.h"
 #include "engine/ops/parallel.h"
 #include "kernels/cpu/vmath/vmath.h"
+#include "kernels/summation.h"
 #include "platform/run_control.h"
 
 namespace inferkit {
@@ -74,7 +76,21 @@ void exp_step(const void* params, std::byte* const* io, const ExecContext&) {
   });
 }
 
-/// io: out, state (past or zeros at first, present at last), q, k, v, past, exp(decay), beta, room for a value per
+/// out[m] = the sum of x[d] state[d][m]; `part` is room for dv.
+void read_state(const float* x, const float* state, int64_t dk, int64_t dv, float* out, float* part) {
+  const int64_t chunk = kernels::sum_chunk(dk);
+  std::fill_n(out, dv, 0.0f);
+  for (int64_t first = 0; first < dk; first += chunk) {
+    float* const to = first == 0 ? out : part;
+    if (to == part) std::fill_n(part, dv, 0.0f);
+    for (int64_t d = first; d < std::min(dk, first + chunk); ++d) {
+      for (int64_t m = 0; m < dv; ++m) to[m] += x[d] * state[d * dv + m];
+    }
+    for (int64_t m = 0; to == part && m < dv; ++m) out[m] += part[m];
+  }
+}
+
+/// io: out, state (past or zeros at first, present at last), q, k, v, past, exp(decay), beta, room for two values per
 /// head.
 void linear_attention_step(const void* params, std::byte* const* io, const ExecContext& context) {
   const auto& p = *static_cast<const LinearAttentionParams*>(params);
@@ -84,7 +100,7 @@ void linear_attention_step(const void* params, std::byte* const* io, const ExecC
   const auto run = [&](int64_t b, int64_t h) {
     WorkMeter meter(control);
     const int64_t head = b * p.kv_heads + h;
-    float *state = at(1) + head * dk * dv, *update = at(8) + head * dv;
+    float *state = at(1) + head * dk * dv, *update = at(8) + 2 * head * dv, *part = update + dv;
     if (io[5]) {
       std::copy_n(at(5) + head * dk * dv, dk * dv, state);
     } else {
@@ -102,10 +118,7 @@ void linear_attention_step(const void* params, std::byte* const* io, const ExecC
       }
       std::copy_n(v, dv, update);
       if (p.betas > 0) {
-        std::fill_n(update, dv, 0.0f);
-        for (int64_t d = 0; d < dk; ++d) {
-          for (int64_t m = 0; m < dv; ++m) update[m] += state[d * dv + m] * k[d];
-        }
+        read_state(k, state, dk, dv, update, part);
         const float beta = at(7)[token * p.betas + (p.betas == 1 ? 0 : h)];
         for (int64_t m = 0; m < dv; ++m) update[m] = beta * (v[m] - update[m]);
       }
@@ -115,10 +128,7 @@ void linear_attention_step(const void* params, std::byte* const* io, const ExecC
       for (int64_t g = h * group; io[0] && g < (h + 1) * group; ++g) {
         const float* q = at(2) + (token * p.heads + g) * dk;
         float* out = at(0) + (token * p.heads + g) * dv;
-        std::fill_n(out, dv, 0.0f);
-        for (int64_t d = 0; d < dk; ++d) {
-          for (int64_t m = 0; m < dv; ++m) out[m] += q[d] * state[d * dv + m];
-        }
+        read_state(q, state, dk, dv, out, part);
         for (int64_t m = 0; m < dv; ++m) out[m] *= p.scale;
       }
     }
@@ -159,7 +169,7 @@ void lower_linear_attention(LowerContext& c) {
   const int64_t heads = p.batch * p.kv_heads, state = p.key_size * p.value_size;
   c.step(linear_attention_step, p,
          {out, present.valid() ? present : room(heads * state), input(kQuery), input(kKey), input(kValue), input(kPast),
-          decay, input(kBeta), room(heads * p.value_size)},
+          decay, input(kBeta), room(2 * heads * p.value_size)},
          static_cast<double>(heads * p.tokens) * static_cast<double>(state));
   end_output(c, 0, out, DType::kF32);
   end_output(c, 1, present, DType::kF32);

@@ -7,6 +7,7 @@
 #include "engine/ops/dispatch.h"
 #include "kernels/cpu/binary/binary.h"
 #include "kernels/cpu/vmath/vmath.h"
+#include "kernels/summation.h"
 #include "platform/run_control.h"
 #include "platform/thread_pool.h"
 
@@ -51,12 +52,17 @@ void lrn_block(const LrnParams& p, const float* x, float* y, int64_t c, int64_t 
   const BinaryFn mul = binary_fn(Binary::kMul, BinaryForm::kVectorVector);
   const BinaryFn scale = binary_fn(Binary::kMul, BinaryForm::kVectorScalar);
   const BinaryFn shift = binary_fn(Binary::kAdd, BinaryForm::kVectorScalar);
-  alignas(64) float sum[kBlock], square[kBlock];
-  std::fill(sum, sum + width, 0.0f);
-  for (int64_t k = p.first(c); k < p.last(c); ++k) {
-    const float* in = x + k * p.area + column;
-    mul(in, in, square, width);
-    add(sum, square, sum, width);
+  alignas(64) float sum[kBlock], part[kBlock], square[kBlock];
+  const int64_t chunk = sum_chunk(p.size);
+  for (int64_t first = p.first(c); first < p.last(c); first += chunk) {
+    float* const to = first == p.first(c) ? sum : part;
+    std::fill(to, to + width, 0.0f);
+    for (int64_t k = first; k < std::min(p.last(c), first + chunk); ++k) {
+      const float* in = x + k * p.area + column;
+      mul(in, in, square, width);
+      add(to, square, to, width);
+    }
+    if (to == part) add(sum, part, sum, width);
   }
   const float factor = p.alpha / static_cast<float>(p.size), power = -p.beta;
   scale(sum, &factor, sum, width);

@@ -7,6 +7,7 @@
 #include "engine/compile/op_registry.h"
 #include "engine/ops/dispatch.h"
 #include "engine/ops/saturate.h"
+#include "kernels/summation.h"
 #include "platform/run_control.h"
 #include "platform/thread_pool.h"
 
@@ -401,16 +402,26 @@ void run_pass(const void* params, std::byte* const* io, const ExecContext& conte
   const auto* index = reinterpret_cast<const int64_t*>(io[2]);
   const auto* weights = reinterpret_cast<const double*>(io[3]);
   const auto outside = rounded<To>(static_cast<Sum<To>>(p.extrapolation));
+  const int64_t chunk = kernels::sum_chunk(p.taps);
   if (p.inner == 1) {
     for_rows(context, p.outer, p.out * p.taps, [&](int64_t row) {
       const From* x = reinterpret_cast<const From*>(io[1]) + row * p.in;
       To* y = reinterpret_cast<To*>(io[0]) + row * p.out;
       for (int64_t o = 0; o < p.out; ++o) {
         const int64_t* at = index + o * p.taps;
-        C sum = 0;
-        for (int64_t t = 0; t < p.taps && at[0] >= 0; ++t)
-          sum += static_cast<C>(weights[o * p.taps + t]) * static_cast<C>(load(x[at[t]]));
-        y[o] = at[0] < 0 ? outside : rounded<To>(static_cast<Sum<To>>(sum));
+        if (at[0] < 0) {
+          y[o] = outside;
+          continue;
+        }
+        const auto sum_from = [&](int64_t first) {
+          C part = 0;
+          for (int64_t t = first; t < std::min(p.taps, first + chunk); ++t)
+            part += static_cast<C>(weights[o * p.taps + t]) * static_cast<C>(load(x[at[t]]));
+          return part;
+        };
+        C sum = sum_from(0);
+        for (int64_t t = chunk; t < p.taps; t += chunk) sum += sum_from(t);
+        y[o] = rounded<To>(static_cast<Sum<To>>(sum));
       }
     });
     return;
@@ -424,14 +435,18 @@ void run_pass(const void* params, std::byte* const* io, const ExecContext& conte
       std::fill(y, y + p.inner, outside);
       return;
     }
-    C sum[kBlock];
+    C sum[kBlock], part[kBlock];
     for (int64_t first = 0; first < p.inner; first += kBlock) {
       const int64_t n = std::min(kBlock, p.inner - first);
-      std::fill(sum, sum + n, C{0});
-      for (int64_t t = 0; t < p.taps; ++t) {
-        const auto w = static_cast<C>(weights[o * p.taps + t]);
-        const From* from = x + at[t] * p.inner + first;
-        for (int64_t i = 0; i < n; ++i) sum[i] += w * static_cast<C>(load(from[i]));
+      for (int64_t begin = 0; begin < p.taps; begin += chunk) {
+        C* const to = begin == 0 ? sum : part;
+        std::fill(to, to + n, C{0});
+        for (int64_t t = begin; t < std::min(p.taps, begin + chunk); ++t) {
+          const auto w = static_cast<C>(weights[o * p.taps + t]);
+          const From* from = x + at[t] * p.inner + first;
+          for (int64_t i = 0; i < n; ++i) to[i] += w * static_cast<C>(load(from[i]));
+        }
+        for (int64_t i = 0; to == part && i < n; ++i) sum[i] += part[i];
       }
       for (int64_t i = 0; i < n; ++i) y[first + i] = rounded<To>(static_cast<Sum<To>>(sum[i]));
     }

@@ -6,6 +6,7 @@
 #include "engine/ops/common/convert.h"
 #include "engine/ops/dispatch.h"
 #include "engine/ops/indices.h"
+#include "kernels/summation.h"
 #include "platform/run_control.h"
 
 namespace inferkit {
@@ -62,12 +63,12 @@ int64_t sample_count(const RoiParams& p, double size, int64_t bins) {
   return static_cast<int64_t>(std::max(count, 0.0));
 }
 
-/// io: y, x, rois, batch indices.
+/// io: y, x, rois, batch indices, room for two values per channel.
 template <class W>
 void roi_align_step(const void* params, std::byte* const* io, const ExecContext&) {
   const auto& p = *static_cast<const RoiParams*>(params);
   const int64_t area = p.height * p.width;
-  auto* y = reinterpret_cast<W*>(io[0]);
+  auto *y = reinterpret_cast<W*>(io[0]), *total = reinterpret_cast<W*>(io[4]), *part = total + p.channels;
   WorkMeter meter;
   for (int64_t n = 0; n < p.rois; ++n) {
     const W* box = reinterpret_cast<const W*>(io[2]) + n * 4;
@@ -88,26 +89,33 @@ void roi_align_step(const void* params, std::byte* const* io, const ExecContext&
       for (int64_t pw = 0; pw < p.out_width; ++pw) {
         W* out = y + (n * p.channels * p.out_height + ph) * p.out_width + pw;
         const int64_t step = p.out_height * p.out_width;
-        for (int64_t c = 0; c < p.channels; ++c) out[c * step] = 0;
-        for (int64_t i = 0; i < rows * cols; ++i) {
-          if (!meter.go_on(10 + 4 * p.channels)) return;
-          const auto iy = static_cast<W>(i / cols), ix = static_cast<W>(i % cols);
-          const Sample<W> s =
-              sample_at<W>(p, top + static_cast<W>(ph) * bin_height + (iy + W(0.5)) * bin_height / static_cast<W>(rows),
-                           left + static_cast<W>(pw) * bin_width + (ix + W(0.5)) * bin_width / static_cast<W>(cols));
-          for (int64_t c = 0; c < p.channels; ++c) {
-            W parts[4];
-            for (int j = 0; j < 4; ++j) parts[j] = s.weight[j] * x[c * area + s.at[j]];
-            W& target = out[c * step];
-            if (p.max) {
-              const W most = std::max(std::max(parts[0], parts[1]), std::max(parts[2], parts[3]));
-              target = i == 0 ? most : std::max(target, most);
-            } else {
-              target += parts[0] + parts[1] + parts[2] + parts[3];
+        // The samples of a bin, in chunks (kernels/summation.h): how many there are follows from the box alone.
+        const int64_t samples = rows * cols,
+                      chunk = p.max ? std::max<int64_t>(samples, 1) : kernels::sum_chunk(samples);
+        std::fill_n(total, p.channels, W(0));
+        for (int64_t begin = 0; begin < samples; begin += chunk) {
+          W* const to = begin == 0 ? total : part;
+          if (to == part) std::fill_n(part, p.channels, W(0));
+          for (int64_t i = begin; i < std::min(samples, begin + chunk); ++i) {
+            if (!meter.go_on(10 + 4 * p.channels)) return;
+            const auto iy = static_cast<W>(i / cols), ix = static_cast<W>(i % cols);
+            const Sample<W> s = sample_at<W>(
+                p, top + static_cast<W>(ph) * bin_height + (iy + W(0.5)) * bin_height / static_cast<W>(rows),
+                left + static_cast<W>(pw) * bin_width + (ix + W(0.5)) * bin_width / static_cast<W>(cols));
+            for (int64_t c = 0; c < p.channels; ++c) {
+              W parts[4];
+              for (int j = 0; j < 4; ++j) parts[j] = s.weight[j] * x[c * area + s.at[j]];
+              if (p.max) {
+                const W most = std::max(std::max(parts[0], parts[1]), std::max(parts[2], parts[3]));
+                to[c] = i == 0 ? most : std::max(to[c], most);
+              } else {
+                to[c] += parts[0] + parts[1] + parts[2] + parts[3];
+              }
             }
           }
+          for (int64_t c = 0; to == part && c < p.channels; ++c) total[c] += part[c];
         }
-        for (int64_t c = 0; !p.max && c < p.channels; ++c) out[c * step] /= count;
+        for (int64_t c = 0; c < p.channels; ++c) out[c * step] = p.max ? total[c] : total[c] / count;
       }
     }
   }
@@ -170,8 +178,8 @@ void infer_align(InferContext& c) {
 void lower_roi(LowerContext& c, const RoiParams& p, StepFn f32, StepFn f64, Ref indices) {
   const DType type = c.input(0).dtype, work = compute_type(type);
   const auto as_work = [&](size_t i, Ref in) { return converted(c, in, type, work, c.input(i).shape.elements()); };
-  const Ref y = begin_output(c, 0, work);
-  c.step(work == DType::kF64 ? f64 : f32, p, {y, as_work(0, c.in(0)), as_work(1, c.steady(1)), indices},
+  const Ref y = begin_output(c, 0, work), room = c.scratch(2 * static_cast<size_t>(p.channels) * dtype_size(work));
+  c.step(work == DType::kF64 ? f64 : f32, p, {y, as_work(0, c.in(0)), as_work(1, c.steady(1)), indices, room},
          static_cast<double>(c.output(0).shape.elements()) * 20);
   end_output(c, 0, y, work);
 }

@@ -1,5 +1,6 @@
 // What the ai.onnx.ml families share: rows, class labels, post transforms, tables made once per node.
 #pragma once
+#include <algorithm>
 #include <cmath>
 #include <memory>
 #include <numeric>
@@ -14,6 +15,7 @@
 #include "engine/ops/dispatch.h"
 #include "kernels/cpu/row/row.h"
 #include "kernels/cpu/vmath/vmath.h"
+#include "kernels/summation.h"
 #include "platform/run_control.h"
 
 namespace inferkit::ml {
@@ -154,13 +156,18 @@ inline void softmax_zero_row(float* row, int64_t n) {
   for (int64_t i = 1; i < n; ++i) max = row[i] > max ? row[i] : max;
   const float zero_scale = exp(-max);
   float sum = 0;
-  for (int64_t i = 0; i < n; ++i) {
-    if (row[i] > kNearlyZero || row[i] < -kNearlyZero) {
-      row[i] = exp(row[i] - max);
-      sum += row[i];
-    } else {
-      row[i] *= zero_scale;
+  const int64_t chunk = kernels::sum_chunk(n);
+  for (int64_t first = 0; first < n; first += chunk) {
+    float part = 0;
+    for (int64_t i = first; i < std::min(n, first + chunk); ++i) {
+      if (row[i] > kNearlyZero || row[i] < -kNearlyZero) {
+        row[i] = exp(row[i] - max);
+        part += row[i];
+      } else {
+        row[i] *= zero_scale;
+      }
     }
+    sum += part;
   }
   for (int64_t i = 0; i < n; ++i) row[i] /= sum;
 }

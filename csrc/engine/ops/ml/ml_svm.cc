@@ -37,20 +37,27 @@ KernelParams kernel_of(const NodeContext& c) {
   return {0, 0, 0, static_cast<Kernel>(at - std::begin(kNames)), params[0], params[1], params[2]};
 }
 
-/// y[v] = |x - vector v|^2, feature by feature for a strip of vectors at a time.
+/// y[v] = |x - vector v|^2, feature by feature for a strip of vectors at a time, in chunks of features.
 void squared_distances(const float* x, const float* vectors, int64_t features, int64_t count, float* y) {
   constexpr int64_t kStrip = 64;
+  const int64_t chunk = kernels::sum_chunk(features);
   for (int64_t begin = 0; begin < count; begin += kStrip) {
     const int64_t n = std::min(kStrip, count - begin);
-    float sums[kStrip] = {};
-    for (int64_t f = 0; f < features; ++f) {
-      const float* row = vectors + f * count + begin;
-      for (int64_t i = 0; i < n; ++i) {
-        const float d = x[f] - row[i];
-        sums[i] += d * d;
+    for (int64_t first = 0; first < features; first += chunk) {
+      float sums[kStrip] = {};
+      for (int64_t f = first; f < std::min(features, first + chunk); ++f) {
+        const float* row = vectors + f * count + begin;
+        for (int64_t i = 0; i < n; ++i) {
+          const float d = x[f] - row[i];
+          sums[i] += d * d;
+        }
+      }
+      if (first == 0) {
+        std::copy_n(sums, n, y + begin);
+      } else {
+        for (int64_t i = 0; i < n; ++i) y[begin + i] += sums[i];
       }
     }
-    std::copy_n(sums, n, y + begin);
   }
 }
 

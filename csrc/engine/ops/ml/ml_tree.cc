@@ -1,6 +1,7 @@
 // Forests: TreeEnsembleClassifier, TreeEnsembleRegressor, TreeEnsemble. Scores of a row are summed in the order of the
-// trees, so its bits never depend on the batch. Where ONNX Runtime and the specification agree, or only one of them
-// speaks, this follows; where they contradict each other, it refuses (see check_binary).
+// trees, in chunks of trees (kernels/summation.h), so its bits never depend on the batch. Where ONNX Runtime and the
+// specification agree, or only one of them speaks, this follows; where they contradict each other, it refuses (see
+// check_binary).
 #include <algorithm>
 #include <array>
 
@@ -8,6 +9,7 @@
 #include "engine/ops/ml/common/tree_ensemble.h"
 #include "engine/ops/ml/common/tree_reader.h"
 #include "engine/ops/ml/ml_common.h"
+#include "kernels/summation.h"
 #include "platform/run_control.h"
 #include "platform/thread_pool.h"
 
@@ -77,32 +79,59 @@ void add_leaf(const TreeEnsemble<T>& trees, Aggregate aggregate, const TreeNode<
   }
 }
 
-/// Scores of `rows` rows, summed tree by tree.
+/// Scores of `rows` rows, summed tree by tree; `part` has as much room as `scores`, for those of a chunk of trees.
 template <class T, class X>
-void score_rows(const TreeEnsemble<T>& trees, const TreeParams& p, const X* x, int64_t rows, T* scores, uint8_t* has) {
+void score_rows(const TreeEnsemble<T>& trees, const TreeParams& p, const X* x, int64_t rows, T* scores, T* part,
+                uint8_t* has) {
   static constexpr X kNoFeatures[1] = {};
   const auto table = trees.table();
   const auto targets = static_cast<int64_t>(trees.targets);
   std::fill_n(scores, rows * targets, T{0});
   std::fill_n(has, rows * targets, uint8_t{0});
-  const bool unique_sum = trees.leaves == TreeEnsemble<T>::Leaves::kUnique &&
-                          (p.aggregate == Aggregate::kSum || p.aggregate == Aggregate::kAverage);
+  const bool is_sum = p.aggregate == Aggregate::kSum || p.aggregate == Aggregate::kAverage;
+  const bool unique_sum = is_sum && trees.leaves == TreeEnsemble<T>::Leaves::kUnique;
+  const int64_t chunk = is_sum ? kernels::sum_chunk(table.trees) : std::max(table.trees, 1);
+  static_assert(kernels::sum_chunk(32) >= kernels::kTreesAtOnce);  // no walk sees two chunks end
+  T* to = scores;                                                  // the first chunk's sums; then part
+  int64_t end = chunk;
+  const auto add = [&](const int32_t* leaves, int count, int64_t r, T* sums) {
+    if (unique_sum) {
+      T sum = sums[r];
+      for (int i = 0; i < count; ++i) sum += table.nodes[leaves[i]].value;
+      sums[r] = sum;
+      return;
+    }
+    for (int i = 0; i < count; ++i) {
+      add_leaf(trees, p.aggregate, table.nodes[leaves[i]], sums + r * targets, has + r * targets);
+    }
+  };
   int32_t leaves[kernels::kTreesAtOnce];
   for (int32_t tree = 0; tree < table.trees; tree += kernels::kTreesAtOnce) {
     const int count = std::min(kernels::kTreesAtOnce, table.trees - tree);
-    for (int64_t r = 0; r < rows; ++r) {
+    const auto walk = [&](int64_t r) {
       kernels::find_leaves(table, tree, count, p.columns == 0 ? kNoFeatures : x + r * p.columns, leaves);
-      if (unique_sum) {
-        T sum = scores[r];
-        for (int i = 0; i < count; ++i) sum += table.nodes[leaves[i]].value;
-        scores[r] = sum;
-        continue;
+    };
+    if (tree + count <= end) {
+      for (int64_t r = 0; r < rows; ++r) {
+        walk(r);
+        add(leaves, count, r, to);
       }
-      for (int i = 0; i < count; ++i) {
-        add_leaf(trees, p.aggregate, table.nodes[leaves[i]], scores + r * targets, has + r * targets);
-      }
+      continue;
     }
+    const int before = static_cast<int>(end - tree);  // of this chunk; the rest is of the next
+    for (int64_t r = 0; r < rows; ++r) {
+      walk(r);
+      add(leaves, before, r, to);
+      for (int64_t i = r * targets; i < (r + 1) * targets; ++i) {
+        if (to == part) scores[i] += part[i];
+        part[i] = 0;
+      }
+      add(leaves + before, count - before, r, part);
+    }
+    to = part;
+    end += chunk;
   }
+  for (int64_t i = 0; to == part && i < rows * targets; ++i) scores[i] += part[i];
 }
 
 inline void transform_scores(PostTransform transform, float* row, int64_t n) { transform_row(transform, row, n); }
@@ -174,7 +203,8 @@ void finish_binary(const Forest<T>& forest, const TreeParams& p, T* scores, int6
   transform_row(p.transform, out, 2);
 }
 
-/// io: output or null (scores of a classifier), x, forest, scratch scores, scratch flags, labels or null.
+/// io: output or null (scores of a classifier), x, forest, scratch scores, scratch flags, labels or null, room as large
+/// as the scores for those of a chunk.
 template <class T, class X, class Out>
 void tree_step(const void* params, std::byte* const* io, const ExecContext& context) {
   const auto& p = *static_cast<const TreeParams*>(params);
@@ -184,11 +214,13 @@ void tree_step(const void* params, std::byte* const* io, const ExecContext& cont
   auto* scores = reinterpret_cast<T*>(io[3]);
   auto* has = reinterpret_cast<uint8_t*>(io[4]);
   auto* labels = reinterpret_cast<int64_t*>(io[5]);
+  auto* part = reinterpret_cast<T*>(io[6]);
   const int64_t targets = forest.trees.targets;
 
   const auto block = [&](int64_t b) {
     const int64_t begin = b * kBlockRows, rows = std::min(kBlockRows, p.rows - begin);
-    score_rows(forest.trees, p, x + begin * p.columns, rows, scores + begin * targets, has + begin * targets);
+    score_rows(forest.trees, p, x + begin * p.columns, rows, scores + begin * targets, part + begin * targets,
+               has + begin * targets);
     for (int64_t r = begin; r < begin + rows; ++r) {
       T* row = scores + r * targets;
       int64_t* label = labels ? labels + r : nullptr;
@@ -248,7 +280,8 @@ void add_tree_step(LowerContext& c, const std::shared_ptr<const Forest<T>>& fore
   const auto cells = static_cast<size_t>(x.rows) * static_cast<size_t>(forest->trees.targets);
   const double trees = static_cast<double>(forest->trees.roots.size());
   c.step(tree_step<T, X, Out>, TreeParams{x.rows, x.columns, aggregate, transform},
-         {out, c.in(0), c.constant(forest.get(), forest), c.scratch(cells * sizeof(T)), c.scratch(cells), labels},
+         {out, c.in(0), c.constant(forest.get(), forest), c.scratch(cells * sizeof(T)), c.scratch(cells), labels,
+          c.scratch(cells * sizeof(T))},
          kNanosPerTree * static_cast<double>(x.rows) * trees);
 }
 
