@@ -36,7 +36,8 @@ struct Operand {
   uint32_t index = 0;             // of the input or output
   size_t offset = 0;              // into the arena, the input or the output
   const void* pointer = nullptr;  // of a constant, in the host's memory
-  size_t bytes = 0;               // of a constant that is a tensor; what a lowering packed has 0
+  size_t bytes = 0;               // of a constant, where its lowering has told
+  static constexpr size_t kUnknownBytes = SIZE_MAX;
 };
 
 /// Of a device's copy step: io[1] becomes io[0].

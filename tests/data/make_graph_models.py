@@ -310,11 +310,76 @@ def columns() -> ModelProto:
     return model(graph)
 
 
+def images() -> ModelProto:
+    """What convolutional models are made of: every kind of convolution, pooling and padding."""
+    rng = np.random.default_rng(11)
+    constants: dict[str, np.ndarray] = {
+        "around": np.array([0, 0, 1, 2, 0, 0, 2, 1]),
+        "across": np.array([0, 0, 0, 1, 0, 0, 1, -1]),
+        "half": np.array(0.5, np.float32),
+        "starts": np.array([1]),
+        "ends": np.array([-1]),
+        "axes": np.array([2]),
+    }
+
+    def weights(name: str, *shape: int) -> None:
+        spread = np.sqrt(np.prod(shape[1:])) if len(shape) > 1 else 4
+        constants[name] = (rng.standard_normal(shape) / spread).astype(np.float32)
+
+    weights("w1", 8, 3, 3, 3)
+    weights("b1", 8)
+    weights("w2", 8, 1, 5, 5)
+    weights("w3", 12, 4, 3, 3)
+    weights("b3", 12)
+    weights("w4", 6, 40, 1, 1)
+    for name in ("shift", "center"):
+        weights(name, 20)
+    for name in ("scale", "spread"):
+        constants[name] = rng.uniform(0.5, 2, 20).astype(np.float32)
+    weights("w5", 12, 4)
+    node = helper.make_node
+    nodes = [
+        node("Pad", ["x", "around"], ["p1"], mode="reflect"),
+        node("Conv", ["p1", "w1", "b1"], ["c1"], dilations=[2, 1], pads=[1, 1, 2, 0]),
+        node("Relu", ["c1"], ["r1"]),
+        node("Conv", ["r1", "w2"], ["c2"], group=8, pads=[2, 2, 2, 2]),
+        node("HardSwish", ["c2"], ["r2"]),
+        node("Conv", ["r1", "w3", "b3"], ["c3"], group=2, pads=[1, 1, 1, 1]),
+        node("Concat", ["r2", "c3"], ["both"], axis=1),
+        node("BatchNormalization", ["both", "scale", "shift", "center", "spread"], ["n1"]),
+        node("MaxPool", ["n1"], ["m1"], kernel_shape=[3, 3], strides=[2, 2], pads=[1, 0, 1, 0], ceil_mode=1),
+        node("AveragePool", ["n1"], ["a1"], kernel_shape=[3, 3], strides=[2, 2], pads=[1, 0, 1, 0], ceil_mode=1),
+        node("Concat", ["m1", "a1"], ["pooled"], axis=1),
+        node("Conv", ["pooled", "w4"], ["c4"]),
+        node("Pad", ["c4", "across", "half"], ["p2"]),
+        node("Slice", ["p2", "starts", "ends", "axes"], ["s1"]),
+        node("GlobalMaxPool", ["s1"], ["g1"]),
+        node("GlobalAveragePool", ["s1"], ["g2"]),
+        node("Concat", ["g1", "g2"], ["both2"], axis=1),
+        node("Flatten", ["both2"], ["flat"]),
+        node("Gemm", ["flat", "w5"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "images",
+        [info("x", FLOAT, ["batch", 3, 9, 8])],
+        [info("y", FLOAT, ["batch", 4])],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    return model(graph)
+
+
 def main() -> None:
     FOLDER.mkdir(exist_ok=True)
-    for make in (mlp, typed, attributes, control, function, legacy, encoder, columns):
+    for make in (mlp, typed, attributes, control, function, legacy, encoder, columns, images):
         proto = make()
-        if make in (mlp, typed, encoder, columns):  # the others are unsorted or use an unknown operator, on purpose
+        if make in (
+            mlp,
+            typed,
+            encoder,
+            columns,
+            images,
+        ):  # the others are unsorted or use an unknown operator, on purpose
             onnx.checker.check_model(proto)
         (FOLDER / f"{make.__name__}.onnx").write_bytes(proto.SerializeToString(deterministic=True))
     proto, blob = external()

@@ -138,6 +138,7 @@ class CudaExecution final : public Execution {
         break;
     }
     if (!operand.pointer) return nullptr;  // left out
+    if (operand.bytes == Operand::kUnknownBytes) throw Error(ErrorCode::kDevice, "a constant of unknown size");
     constants.push_back(uploads_.get(backend_, operand.pointer, std::max<size_t>(operand.bytes, 1)));
     return constants.back()->data();
   }

@@ -38,9 +38,9 @@ class NodeLowering final : public LowerContext {
     compiler_.scratch_bytes_ += bytes;
     return {compiler_.storage_.add({.bytes = bytes})};
   }
-  Ref constant(const void* data, std::shared_ptr<const void> owner) override {
+  Ref constant(const void* data, std::shared_ptr<const void> owner, size_t bytes) override {
     compiler_.plan_->owners.push_back(std::move(owner));
-    return {compiler_.storage_.add({.kind = Operand::Kind::kConstant, .pointer = data})};
+    return {compiler_.storage_.add({.kind = Operand::Kind::kConstant, .pointer = data, .bytes = bytes})};
   }
   void alias(size_t o, size_t i) override {
     const Ref target = out(o);
@@ -91,7 +91,7 @@ Ref NodeLowering::packed(std::initializer_list<const Tensor*> constants, const P
   const size_t bytes = static_cast<size_t>(packing.elements) * dtype_size(packing.precision);
   const auto held =
       lasting ? compiler_.cache_.get_bytes(key, {constants.begin(), constants.end()}, make, bytes) : make();
-  return constant(held.get(), held);
+  return constant(held.get(), held, bytes);
 }
 
 void Compiler::lower() {

@@ -67,8 +67,9 @@ class LowerContext : public NodeContext {
   virtual Ref out(size_t i) = 0;  // invalid where the output is left out or nobody reads it
   /// 64-byte aligned memory that lives from the first to the last step that names it.
   virtual Ref scratch(size_t bytes) = 0;
-  /// Memory that `owner` keeps, as an operand; the plan keeps `owner`.
-  virtual Ref constant(const void* data, std::shared_ptr<const void> owner) = 0;
+  /// Memory that `owner` keeps, as an operand; the plan keeps `owner`. Devices with memory of their own copy it, and
+  /// need to know how much it is.
+  virtual Ref constant(const void* data, std::shared_ptr<const void> owner, size_t bytes = Operand::kUnknownBytes) = 0;
   /// Output `o` is the same bytes as input `i`: no step, no copy (Reshape, Squeeze...).
   virtual void alias(size_t o, size_t i) = 0;
   /// The memory planner may put output `o` where input `i` was, if nobody else reads that input later: for steps that

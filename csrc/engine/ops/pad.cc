@@ -3,50 +3,13 @@
 #include <cstring>
 
 #include "engine/compile/op_registry.h"
+#include "engine/compile/pad_shape.h"
 #include "engine/compile/strided.h"
 #include "engine/ops/dispatch.h"
 #include "platform/run_control.h"
 
 namespace inferkit {
 namespace {
-
-enum class Mode : uint8_t { kConstant, kReflect, kEdge, kWrap };
-
-Mode mode_of(const NodeContext& c) {
-  const std::string mode = c.attr_string("mode", "constant");
-  if (mode == "constant") return Mode::kConstant;
-  if (mode == "reflect") return Mode::kReflect;
-  if (mode == "edge") return Mode::kEdge;
-  if (mode == "wrap" && c.version() >= 19) return Mode::kWrap;
-  c.unsupported("mode '" + mode + "'");
-}
-
-struct Pads {
-  std::vector<int64_t> before, after;  // one per dimension
-};
-
-Pads pads_of(const NodeContext& c) {
-  const size_t rank = c.input(0).shape.rank();
-  const bool inputs = c.version() >= 11;
-  const std::vector<int64_t> pads = inputs ? c.const_ints(1) : c.attr_ints("pads");
-  std::vector<int64_t> axes;
-  if (c.version() >= 18 && c.has_input(3)) {
-    axes = c.const_ints(3);
-  } else {
-    for (size_t i = 0; i < rank; ++i) axes.push_back(static_cast<int64_t>(i));
-  }
-  if (pads.size() != 2 * axes.size()) c.fail(cat(pads.size(), " pads for ", axes.size(), " dimensions"));
-  Pads out{std::vector<int64_t>(rank, 0), std::vector<int64_t>(rank, 0)};
-  std::vector<bool> seen(rank, false);
-  for (size_t i = 0; i < axes.size(); ++i) {
-    const auto axis = static_cast<size_t>(c.resolve_axis(axes[i], static_cast<int64_t>(rank)));
-    if (seen[axis]) c.fail(cat("axis ", axes[i], " is named twice"));
-    seen[axis] = true;
-    out.before[axis] = pads[i];
-    out.after[axis] = pads[axes.size() + i];
-  }
-  return out;
-}
 
 Axes mixed_by_pad(const NodeContext& c, size_t i) {
   if (i != 0) return 0;
@@ -61,7 +24,7 @@ Axes mixed_by_pad(const NodeContext& c, size_t i) {
 }
 
 void infer_pad(InferContext& c) {
-  mode_of(c);
+  pad_mode(c);
   const Pads pads = pads_of(c);
   Shape out = c.input(0).shape;
   for (size_t i = 0; i < out.rank(); ++i) {
@@ -78,27 +41,6 @@ void infer_pad(InferContext& c) {
   c.set_output(0, c.input(0).dtype, out);
 }
 
-/// Where position i of a padded line of n elements comes from; i is counted from the line's first element, and may be
-/// anywhere. -1 for the constant.
-int64_t source(Mode mode, int64_t i, int64_t n) {
-  if (i >= 0 && i < n) return i;
-  const auto modulo = [](int64_t v, int64_t m) { return ((v % m) + m) % m; };
-  switch (mode) {
-    case Mode::kConstant:
-      return -1;
-    case Mode::kEdge:
-      return i < 0 ? 0 : n - 1;
-    case Mode::kWrap:
-      return modulo(i, n);
-    case Mode::kReflect: {
-      if (n == 1) return 0;
-      const int64_t m = modulo(i, 2 * (n - 1));
-      return m < n ? m : 2 * (n - 1) - m;
-    }
-  }
-  return -1;
-}
-
 /// One dimension, or neighbours that no pad touches as one. Of its input, `left` elements from `cut` on stand in the
 /// output from `before` on.
 struct PadDim {
@@ -113,7 +55,7 @@ struct PadParams {
   std::array<PadDim, Shape::kMaxRank> dims;
   Strides in_strides{}, out_strides{};
   int64_t block = 1;  // elements below the last of `dims`, which lie together
-  Mode mode = Mode::kConstant;
+  PadMode mode = PadMode::kConstant;
   uint64_t fill = 0;  // where there is no operand for it
 };
 
@@ -149,7 +91,7 @@ struct Padder {
   /// Positions [first, last) of dimension d, outside what is copied.
   void edge(size_t d, int64_t first, int64_t last, const W* in, W* out) const {
     const int64_t stride = p.out_strides[d];
-    if (p.mode == Mode::kConstant) {
+    if (p.mode == PadMode::kConstant) {
       const int64_t count = (last - first) * stride;
       count > kLong ? fill_in_blocks(out + first * stride, count, fill)
                     : std::fill(out + first * stride, out + last * stride, fill);
@@ -158,7 +100,7 @@ struct Padder {
     const PadDim& dim = p.dims[d];
     for_blocks(meter, first, last, stride, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
-        const W* from = in + (dim.cut + source(p.mode, i - dim.before, dim.left)) * p.in_strides[d];
+        const W* from = in + (dim.cut + pad_source(p.mode, i - dim.before, dim.left)) * p.in_strides[d];
         if (d + 1 < p.rank) {
           write(d + 1, from, out + i * stride);
         } else if (p.block == 1) {
@@ -194,7 +136,7 @@ uint64_t value_bits(const NodeContext& c) {
 
 void lower_pad(LowerContext& c) {
   const TensorFacts& x = c.input(0);
-  const Mode mode = mode_of(c);
+  const PadMode mode = pad_mode(c);
   const StepFn fn = dispatch_width(x.dtype, []<class W>() -> StepFn { return run_pad<W>; });
   if (!fn) c.unsupported("strings");
   const Shape& out = c.output(0).shape;
@@ -215,7 +157,7 @@ void lower_pad(LowerContext& c) {
     // Negative pads cut first; the rest repeats what is left.
     dim.cut = std::max<int64_t>(-pads.before[i], 0);
     dim.left = dim.in - dim.cut - std::max<int64_t>(-pads.after[i], 0);
-    if (dim.left <= 0 && mode != Mode::kConstant) c.fail(cat("nothing to repeat along dimension ", i));
+    if (dim.left <= 0 && mode != PadMode::kConstant) c.fail(cat("nothing to repeat along dimension ", i));
     dim.left = std::max<int64_t>(dim.left, 0);
     if (p.rank > 0 && !dim.touched() && !p.dims[p.rank - 1].touched()) {
       PadDim& whole = p.dims[p.rank - 1];

@@ -31,6 +31,20 @@ INFERKIT_KERNEL(copy_strided, CopyParams, 256, 4) {
   }
 }
 
+INFERKIT_KERNEL(pick, PickParams, 256, 4) {
+  for (int64_t i = first_element(); i < p.n; i += element_step()) {
+    int64_t rest = i, from = 0;
+    bool inside = true;
+    for (int d = p.rank - 1; d >= 0; --d) {
+      const int64_t source = p.index[p.table[d] + (d == 0 ? rest : rest % p.dims[d])];
+      rest /= p.dims[d];
+      inside = inside && source >= 0;
+      from += source * p.strides[d];
+    }
+    move_one(p.width, p.y, i, inside ? p.x : p.fill, inside ? from : 0);
+  }
+}
+
 INFERKIT_KERNEL(gather_rows, GatherParams, 256, 4) {
   const int64_t n = p.outer * p.count * p.row_units;
   for (int64_t i = first_element(); i < n; i += element_step()) {

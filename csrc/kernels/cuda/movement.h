@@ -13,6 +13,18 @@ struct CopyParams {
   int32_t width;
 };
 
+/// y[i] = x at the sum of index[table[d] + i's place along d] * strides[d], or *fill where one of these is -1: what
+/// says of each dimension by itself where it comes from, as Pad does. `fill` is null for zero.
+struct PickParams {
+  const void* x;
+  const int64_t* index;
+  const void* fill;
+  void* y;
+  int64_t n;
+  int64_t dims[kMostDims], strides[kMostDims], table[kMostDims];
+  int32_t rank, width;
+};
+
 /// y = rows of x by their indices: x is [outer, dim, row], y is [outer, count, row], a row has `row_units` units of
 /// `width` bytes. Negative indices count from the end. One that is out of range sets *fault to `step` + 1, unless an
 /// earlier step did, and gives zeros.

@@ -45,6 +45,11 @@ TEST(an_encoder_has_the_bits_of_the_cpu) {
                [](int64_t batch, uint32_t seed) { return sentences(batch, 6 + batch, seed); });
 }
 
+TEST(a_convolutional_model_has_the_bits_of_the_cpu) {
+  same_on_both(data("graph/images.onnx"), {1, 2, 5},
+               [](int64_t batch, uint32_t seed) { return std::vector<Input>{floats({batch, 3, 9, 8}, seed)}; });
+}
+
 TEST(a_right_side_that_follows_from_the_shapes_has_the_bits_of_the_cpu) {
   same_on_both(data("graph/columns.onnx"), {1, 9, 64},
                [](int64_t batch, uint32_t seed) { return std::vector<Input>{floats({batch, 40}, seed)}; });

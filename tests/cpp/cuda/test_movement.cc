@@ -40,6 +40,33 @@ TEST(a_copy_writes_where_it_should_and_nowhere_else) {
   CHECK((y == std::vector<float>{-1, 1, 2, -1, -1, 3, 4, -1}));
 }
 
+TEST(a_pick_takes_each_dimension_from_where_its_table_says) {
+  const std::vector<float> x{1, 2, 3, 4, 5, 6};  // [2, 3]
+  const std::vector<int64_t> index{-1, 1, 0, 2, 2, -1, 0};
+  const float fill = 9;
+  std::vector<float> y(12, NAN);
+  cuda::PickParams p{};
+  p.x = x.data();
+  p.index = index.data();
+  p.fill = &fill;
+  p.y = y.data();
+  p.n = 12;
+  p.rank = 2;
+  p.width = 4;
+  p.dims[0] = 3;
+  p.dims[1] = 4;
+  p.strides[0] = 3;
+  p.strides[1] = 1;
+  p.table[1] = 3;
+  for (const uint64_t seed : kSeeds) {
+    cuda_on_host::launch(cuda::Kernel::pick, {.blocks = {2}, .threads = {4}, .seed = seed}, &p);
+    CHECK((y == std::vector<float>{9, 9, 9, 9, 6, 6, 9, 4, 3, 3, 9, 1}));
+  }
+  p.fill = nullptr;
+  cuda_on_host::launch(cuda::Kernel::pick, {.blocks = {1}, .threads = {32}}, &p);
+  CHECK_EQ(y[0], 0.0f);
+}
+
 template <class I>
 std::vector<float> gathered(const std::vector<float>& table, const std::vector<I>& indices, uint32_t& fault) {
   constexpr int64_t kRow = 3, kDim = 4;
