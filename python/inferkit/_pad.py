@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -54,8 +55,12 @@ def _element(value: Any, spec: TensorSpec) -> bytes:
             low, high = wide.reshape(1).view(np.uint16)
             element, exact = high.reshape(1), bool(low == 0)
         else:
-            element = np.array([value]).astype(spec.dtype)
-            exact = bool(element[0] == value) or (value != value and element[0] != element[0])
+            with np.errstate(all="ignore"):  # what comes of it is looked at
+                element = np.array([value]).astype(spec.dtype)
+            held = element[0].item()
+            exact = bool(held == value) or (value != value and held != held)
+            if math.isinf(held) and not exact:
+                raise ValueError(wanted)
     except (TypeError, ValueError, OverflowError):
         raise ValueError(wanted) from None
     if not exact and not np.issubdtype(element.dtype, np.floating):

@@ -43,6 +43,7 @@ LATER = (
     "python benchmarks/compare.py --only direct --markdown",
     "python benchmarks/bench_tracing.py",
     "python benchmarks/overload.py --seconds 2",
+    "python benchmarks/lengths.py",
     "python benchmarks/tuning.py --plot tuning.svg",
     "cd benchmarks && asv machine --yes && asv run --python=same",
     "python -m tests.conformance.report",

@@ -406,12 +406,53 @@ def test_checks_see_the_caller_s_values_alone(model: inferkit.Model) -> None:
         ({"ids": (1, 0.5)}, ValueError, "one that int64 can hold, got 0.5"),
         ({"ids": (1, 2**70)}, ValueError, "one that int64 can hold"),
         ({"ids": (1, "a")}, TypeError, "must be a number, got str"),
+        ({"ids": (1, float("nan"))}, ValueError, "one that int64 can hold"),
         ({}, ValueError, "give pad as well|names no input"),
     ],
 )
 def test_wrong_arguments(model: inferkit.Model, pad: Any, error: type[Exception], told: str) -> None:
     with pytest.raises(error, match=told):
         inferkit.Batcher(model, pad=pad, pad_to=[8])
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value"),
+    [
+        ("float32", 1e300),
+        ("uint8", 256),
+        ("uint8", -1),
+        ("bool", 2),
+        ("bfloat16", 0.1),
+        ("float16", 1e6),
+        ("int8", 1.5),
+    ],
+)
+def test_values_that_a_type_cannot_hold(dtype: str, value: float) -> None:
+    model = inferkit.Model.from_callable(
+        lambda x: x, inputs=[("x", dtype, (None, None))], outputs=[("y", dtype, (None, None))]
+    )
+    with pytest.raises(ValueError, match=f"must be one that {dtype} can hold"):
+        inferkit.Batcher(model, pad={"x": (1, value)})
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "int8", "int16", "uint32", "int64", "bool"])
+def test_every_type_is_filled_up(dtype: str) -> None:
+    seen: list[np.ndarray] = []
+
+    def same(x: np.ndarray) -> np.ndarray:
+        seen.append(x.copy())
+        return x
+
+    model = inferkit.Model.from_callable(
+        same, inputs=[("x", dtype, (None, 2, None))], outputs=[("y", dtype, (None, 2, None))]
+    )
+    with inferkit.Batcher(model, pad={"x": (2, 1)}, caller_runs=False) as batcher:
+        seen.clear()
+        x = np.zeros((3, 2, 5), dtype)
+        assert np.array_equal(batcher(x), x)
+    want = np.ones((3, 2, 8), dtype)
+    want[:, :, :5] = 0
+    assert np.array_equal(seen[0], want)
 
 
 @pytest.mark.parametrize("pad_to", [0, [0], [], [4, "8"], 1.5, "8"])
