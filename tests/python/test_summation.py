@@ -85,6 +85,8 @@ def average(kernel: tuple[int, ...], size: tuple[int, ...], pads: int = 0) -> Su
 
     def answer(add: Add, dtype: type) -> Array:
         taps = np.moveaxis(windows.astype(dtype), range(x.ndim, windows.ndim), range(len(kernel)))
+        if len(kernel) == 3:  # row by row, each slice by slice
+            taps = taps.swapaxes(0, 1)
         return add(add(taps.reshape(-1, *taps.shape[len(kernel) - 1 :]))) / dtype(np.prod(kernel))
 
     make = lambda x: Case("AveragePool", x, opset=19, count_include_pad=1, **attributes)  # noqa: E731
