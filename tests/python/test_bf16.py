@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
 
 import inferkit
 
@@ -284,6 +285,157 @@ def test_nan_and_infinity_reach_the_answer() -> None:
     assert np.isnan(y[1]).all()
     assert np.isposinf(y[2]).all()
     assert np.isposinf(y[3]).all()
+
+
+# ---- Convolutions, attention, recurrent layers
+
+
+def node_model(
+    op: str, x: Sequence[Any], constants: dict[str, np.ndarray], outputs: Sequence[str], **attributes: Any
+) -> bytes:
+    names = ["x", *constants]
+    return made([helper.make_node(op, names, outputs, **attributes)], {"x": x}, outputs, constants)
+
+
+def rounded(x: np.ndarray) -> np.ndarray:
+    """To bf16, to nearest even, by whole numbers: what the core's own conversion is not asked."""
+    bits = x.astype(np.float32).view(np.uint32).astype(np.uint64)
+    nearest = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16 << 16
+    return nearest.astype(np.uint32).view(np.float32).astype(np.float64)
+
+
+CONVOLUTIONS: dict[str, tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = {
+    "3x3": ((2, 24, 14, 15), (40, 24, 3, 3), {"pads": [1, 1, 1, 1]}),
+    "1x1": ((2, 48, 9, 11), (33, 48, 1, 1), {}),
+    "strided": ((2, 3, 31, 29), (16, 3, 7, 7), {"pads": [3, 3, 3, 3], "strides": [2, 2]}),
+    "groups": ((2, 12, 10, 10), (20, 3, 3, 3), {"group": 4}),
+    "1d": ((3, 7, 100), (9, 7, 5), {"pads": [2, 2], "dilations": [1]}),
+    "3d": ((1, 3, 6, 7, 8), (5, 3, 2, 2, 2), {}),
+    "few pixels": ((3, 64, 3, 3), (70, 64, 3, 3), {}),
+}
+
+
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+@pytest.mark.parametrize("constant", [True, False])
+def test_a_convolution_is_that_of_rounded_operands(name: str, constant: bool) -> None:
+    """Against a convolution in float64 of what is rounded first: then only the sums of float32 are left."""
+    shape, kernel, attributes = CONVOLUTIONS[name]
+    x, w, b = draw(*shape), draw(*kernel), draw(kernel[0])
+    names = {"w": w, "b": b}
+    inputs: dict[str, Sequence[Any]] = {"x": (None, *shape[1:])}
+    if not constant:
+        inputs["w"] = kernel
+        del names["w"]
+    content = made([helper.make_node("Conv", ["x", "w", "b"], ["y"], **attributes)], inputs, ["y"], names)
+    model = inferkit.Model.load(content, precision="bf16")
+    feeds = {"x": x} if constant else {"x": x, "w": w}
+    assert model.explain({k: v.shape for k, v in feeds.items()}).steps[0].precision == "bf16"
+    wide = helper.make_graph(
+        [helper.make_node("Conv", ["x", "w", "b"], ["y"], **attributes)],
+        "exact",
+        [helper.make_tensor_value_info("x", TensorProto.DOUBLE, shape)],
+        [helper.make_tensor_value_info("y", TensorProto.DOUBLE, None)],
+        [numpy_helper.from_array(rounded(w), "w"), numpy_helper.from_array(b.astype(np.float64), "b")],
+    )
+    made_wide = helper.make_model(wide, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    exact = ReferenceEvaluator(made_wide).run(None, {"x": rounded(x)})[0]
+    y = model.run(feeds)["y"]
+    terms = np.prod(kernel[1:])
+    np.testing.assert_allclose(y, exact, rtol=0, atol=2e-6 * np.sqrt(terms) * 4)
+    for row in range(shape[0]):  # alone
+        one = {**feeds, "x": x[row : row + 1]}
+        np.testing.assert_array_equal(model.run(one)["y"], y[row : row + 1])
+
+
+def test_threads_do_not_change_a_convolution() -> None:
+    content = node_model("Conv", (None, 32, 40, 40), {"w": draw(64, 32, 3, 3)}, ["y"], pads=[1, 1, 1, 1])
+    x = draw(3, 32, 40, 40)
+    one, two = (inferkit.Model.load(content, precision="bf16", threads=n)(x) for n in (1, 2))
+    np.testing.assert_array_equal(one, two)
+
+
+def test_depthwise_convolutions_stay_in_float32() -> None:
+    content = node_model("Conv", (None, 12, 9, 9), {"w": draw(12, 1, 3, 3)}, ["y"], group=12)
+    x = draw(2, 12, 9, 9)
+    model = inferkit.Model.load(content, precision="bf16")
+    step = model.explain({"x": x.shape}).steps[0]
+    assert step.precision == "float32"
+    assert "bf16 cannot: one channel a group, whose sums are too short" in step.reason()
+    np.testing.assert_array_equal(model(x), inferkit.Model.load(content)(x))
+
+
+@pytest.mark.parametrize("op", ["LSTM", "GRU", "RNN"])
+@pytest.mark.parametrize("direction", ["forward", "bidirectional"])
+def test_a_recurrent_layer_is_near_to_float32_and_the_same_in_any_batch(op: str, direction: str) -> None:
+    gates, hidden, depth = {"LSTM": 4, "GRU": 3, "RNN": 1}[op], 37, 21
+    ways = 2 if direction == "bidirectional" else 1
+    weights = {"w": draw(ways, gates * hidden, depth) / 5, "r": draw(ways, gates * hidden, hidden) / 6}
+    weights["b"] = draw(ways, 2 * gates * hidden) / 10
+    content = node_model(op, (11, None, depth), weights, ["y"], hidden_size=hidden, direction=direction)
+    x = draw(11, 9, depth)
+    model, float32 = inferkit.Model.load(content, precision="bf16"), inferkit.Model.load(content)
+    assert model.explain({"x": x.shape}).steps[0].precision == "bf16"
+    y, exact = model.run({"x": x})["y"], float32.run({"x": x})["y"]
+    assert 0 < np.abs(y - exact).max() < 0.03
+    assert float32.memory().packed_bytes > 1.8 * model.memory().packed_bytes
+    for size in (1, 4):
+        np.testing.assert_array_equal(model.run({"x": x[:, :size]})["y"], y[:, :, :size])
+
+
+def test_a_long_state_is_added_in_place() -> None:
+    """Sums of a state of more than 1,024 go on from block to block, and end on what stands in C already."""
+    hidden = 1300
+    weights = {"w": draw(1, hidden, 8) / 3, "r": draw(1, hidden, hidden) / 40}
+    content = node_model("RNN", (3, None, 8), weights, ["y"], hidden_size=hidden)
+    x = draw(3, 2, 8)
+    y = inferkit.Model.load(content, precision="bf16").run({"x": x})["y"]
+    state = np.zeros((2, hidden))
+    for t in range(3):
+        state = np.tanh(rounded(x[t]) @ rounded(weights["w"][0]).T + rounded(state) @ rounded(weights["r"][0]).T)
+        np.testing.assert_allclose(y[t, 0], state, rtol=0, atol=2e-3)  # a state may round to the other side
+        state = y[t, 0].astype(np.float64)
+
+
+def attention(heads: int, size: int) -> bytes:
+    graph = helper.make_graph(
+        [helper.make_node("Attention", ["q", "k", "v"], ["y"], is_causal=1)],
+        "attention",
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, (None, heads, "rows", size)) for n in "qkv"],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23)], ir_version=10)
+    return bytes(model.SerializeToString())
+
+
+@pytest.mark.parametrize(("rows", "size"), [(7, 16), (40, 20), (301, 32)])
+def test_attention_is_that_of_rounded_operands(rows: int, size: int) -> None:
+    model = inferkit.Model.load(attention(2, size), precision="bf16")
+    q, k, v = draw(3, 2, rows, size), draw(3, 2, rows, size), draw(3, 2, rows, size)
+    feeds = {"q": q, "k": k, "v": v}
+    assert model.explain({n: x.shape for n, x in feeds.items()}).steps[0].precision == "bf16"
+    y = model.run(feeds)["y"]
+    scores = rounded(q) @ rounded(k).swapaxes(-1, -2) / np.sqrt(size)
+    scores = np.where(np.tril(np.ones((rows, rows), bool)), scores, -np.inf)
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    weights /= weights.sum(-1, keepdims=True)
+    # Weights are rounded, too: some to the other side of what float64 gives.
+    np.testing.assert_allclose(y, weights @ rounded(v), rtol=0, atol=4 * ROUNDING)
+    np.testing.assert_allclose(y, rounded(weights) @ rounded(v), rtol=0, atol=ROUNDING)
+    for row in range(3):
+        alone = model.run({n: x[row : row + 1] for n, x in feeds.items()})["y"]
+        np.testing.assert_array_equal(alone, y[row : row + 1])
+
+
+def test_keys_that_no_row_sees_do_not_reach_it() -> None:
+    """An odd number of keys ends in the middle of a pair: what follows may be NaN."""
+    model = inferkit.Model.load(attention(1, 16), precision="bf16", input_checks=inferkit.InputChecks(finite=False))
+    rows, cut = 1000, 7 * 65  # blocks are of 65 rows, for which 2^16 scores have room
+    q, k, v = draw(1, 1, rows, 16), draw(1, 1, rows, 16), draw(1, 1, rows, 16)
+    good = model.run({"q": q, "k": k, "v": v})["y"]
+    v[0, 0, cut:] = np.nan
+    y = model.run({"q": q, "k": k, "v": v})["y"]
+    np.testing.assert_array_equal(y[0, 0, :cut], good[0, 0, :cut])
+    assert np.isnan(y[0, 0, cut:]).all()
 
 
 # ---- Model.compare_precision

@@ -25,14 +25,21 @@ REDUCTIONS = (
 )  # fmt: skip
 #: Best first. Every other operator has one way, or is spelled out in others before it is compiled.
 SEVERAL = {
+    "Attention": ("default", "bf16"),
     "AveragePool": ("planes", "generic"),
-    "Conv": ("depthwise", "packed", "windows", "rows", "plain"),
+    "Conv": ("depthwise", "packed", "windows", "rows", "plain", "bf16"),
     "ConvInteger": ("planes", "gemm", "taps"),
+    "GRU": ("default", "bf16"),
     "Gemm": ("ahead", "packed", "plain", "bf16_ahead", "bf16_packed"),
+    "GroupQueryAttention": ("default", "bf16"),
+    "LSTM": ("default", "bf16"),
     "Linear": ("default", "bf16"),
     "MatMul": ("ahead", "in_place", "packed", "plain", "bf16_ahead", "bf16_packed"),
     "MaxPool": ("planes", "generic"),
+    "MultiHeadAttention": ("default", "bf16"),
+    "PackedAttention": ("default", "bf16"),
     "QLinearConv": ("planes", "gemm", "taps"),
+    "RNN": ("default", "bf16"),
     "ScaledMatMul": ("ahead", "in_place", "packed", "plain", "bf16_ahead", "bf16_packed"),
     **dict.fromkeys(REDUCTIONS, ("alias", "rows", "columns", "generic")),
 }
@@ -120,8 +127,11 @@ def test_a_reduction_has_the_same_bits_whichever_way_it_goes(fresh_python: Fresh
 @pytest.mark.parametrize(
     ("wish", "says"),
     [
-        ("Conv=fast", "Conv has no lowering 'fast'; use one of depthwise, packed, plain, rows, windows"),
-        ("Convolution=rows", "there is no operator 'Convolution'; those with several lowerings are AveragePool, Conv,"),
+        ("Conv=fast", "Conv has no lowering 'fast'; use one of bf16, depthwise, packed, plain, rows, windows"),
+        (
+            "Convolution=rows",
+            "there is no operator 'Convolution'; those with several lowerings are Attention, AveragePool,",
+        ),
         ("Conv", "'Conv' is not Operator=lowering, as in Conv=rows,ReduceSum=generic"),
     ],
 )

@@ -157,10 +157,12 @@ Rows gather_keys(LowerContext& c, const Sizes& s, size_t fresh, size_t past, siz
   return {c.in(fresh), strides(s.keys, s.packed), count};
 }
 
+template <bool kInBf16>
 void lower_attention_node(LowerContext& c) {
   const Sizes s = read_sizes(c);
   const DType type = c.input(kQ).dtype, work = work_type(c);
   AttentionParams p;
+  p.bf16 = kInBf16;
   p.batch = s.batch;
   p.heads = s.heads;
   p.kv_heads = s.kv_heads;
@@ -197,6 +199,10 @@ void lower_attention_node(LowerContext& c) {
   end_output(c, 3, o.scores, work);
 }
 
+Cost bf16_cost(const NodeContext& c) {
+  return work_type(c) == DType::kF32 ? Cost(0) : Cost::cannot("softmax_precision asks for more");
+}
+
 }  // namespace
 
 void register_attention(OpRegistry& r) {
@@ -207,7 +213,8 @@ void register_attention(OpRegistry& r) {
          .max_outputs = 4,
          .infer = infer_attention,
          .mixed_axes = behind_first_axis},
-        lower_attention_node);
+        {{.name = kOnlyLowering, .lower = lower_attention_node<false>},
+         {.name = "bf16", .lower = lower_attention_node<true>, .cost = bf16_cost, .precision = Precision::kBf16}});
 }
 
 }  // namespace inferkit

@@ -1,5 +1,6 @@
 // Conv in one to three dimensions, with groups, and our own Conv with a fused activation. Float32 has several ways to
-// run (common/conv.h), float64 one of them; halves and depthwise float64 run a plain loop in double.
+// run (common/conv.h), float64 one of them, bf16 one of its own; halves and depthwise float64 run a plain loop in
+// double.
 #include "engine/ops/common/conv.h"
 
 #include "engine/compile/op_registry.h"
@@ -81,6 +82,7 @@ void register_conv(OpRegistry& r) {
       {.name = "windows", .lower = lower_conv_windows, .cost = conv_windows_cost, .precision = kF32},
       {.name = "rows", .lower = lower_conv_rows, .cost = conv_rows_cost, .precision = kF32},
       {.name = "plain", .lower = lower_plain, .cost = plain_cost},
+      {.name = "bf16", .lower = lower_conv_bf16, .cost = conv_bf16_cost, .precision = Precision::kBf16},
   };
   const OpSchema schema{.name = "Conv",
                         .min_inputs = 2,

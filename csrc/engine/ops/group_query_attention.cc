@@ -222,7 +222,8 @@ struct Rows {
 
 class Lowering {
  public:
-  explicit Lowering(LowerContext& context) : c(context), s(read_sizes(context)), type(context.input(kQ).dtype) {}
+  Lowering(LowerContext& context, bool in_bf16)
+      : c(context), s(read_sizes(context)), type(context.input(kQ).dtype), bf16(in_bf16) {}
 
   void run() {
     if (s.batch == 0) return;
@@ -299,6 +300,7 @@ class Lowering {
 
   void attend(const Rows& q, const Rows& k, const Rows& v) {
     AttentionParams p;
+    p.bf16 = bf16;
     p.batch = s.batch;
     p.heads = s.heads;
     p.kv_heads = s.kv_heads;
@@ -333,10 +335,14 @@ class Lowering {
   LowerContext& c;
   const Sizes s;
   const DType type;
+  const bool bf16;  // both products of the heads
   Ref lengths, cos, sin;
 };
 
-void lower_group_query(LowerContext& c) { Lowering(c).run(); }
+template <bool kInBf16>
+void lower_group_query(LowerContext& c) {
+  Lowering(c, kInBf16).run();
+}
 
 }  // namespace
 
@@ -348,7 +354,8 @@ void register_group_query_attention(OpRegistry& r) {
          .max_outputs = 4,
          .infer = infer_group_query,
          .mixed_axes = behind_first_axis},
-        lower_group_query);
+        {{.name = kOnlyLowering, .lower = lower_group_query<false>},
+         {.name = "bf16", .lower = lower_group_query<true>, .precision = Precision::kBf16}});
 }
 
 }  // namespace inferkit

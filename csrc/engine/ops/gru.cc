@@ -77,7 +77,10 @@ void run_step(const void* params, std::byte* const* io, const ExecContext& conte
 }
 
 void infer_gru(InferContext& c) { infer_recurrent(c, CellKind::kGru); }
-void lower_gru(LowerContext& c) { lower_recurrent(c, CellKind::kGru, run_step<float>, run_step<double>); }
+template <bool kInBf16>
+void lower_gru(LowerContext& c) {
+  lower_recurrent(c, CellKind::kGru, run_step<float>, run_step<double>, kInBf16);
+}
 
 }  // namespace
 
@@ -90,7 +93,8 @@ void register_gru(OpRegistry& r) {
          .max_outputs = 2,
          .infer = infer_gru,
          .mixed_axes = mixed_by_recurrence},
-        lower_gru);
+        {{.name = kOnlyLowering, .lower = lower_gru<false>},
+         {.name = "bf16", .lower = lower_gru<true>, .precision = Precision::kBf16}});
 }
 
 }  // namespace inferkit

@@ -59,7 +59,10 @@ void run_step(const void* params, std::byte* const* io, const ExecContext& conte
 }
 
 void infer_lstm(InferContext& c) { infer_recurrent(c, CellKind::kLstm); }
-void lower_lstm(LowerContext& c) { lower_recurrent(c, CellKind::kLstm, run_step<float>, run_step<double>); }
+template <bool kInBf16>
+void lower_lstm(LowerContext& c) {
+  lower_recurrent(c, CellKind::kLstm, run_step<float>, run_step<double>, kInBf16);
+}
 
 }  // namespace
 
@@ -72,7 +75,8 @@ void register_lstm(OpRegistry& r) {
          .max_outputs = 3,
          .infer = infer_lstm,
          .mixed_axes = mixed_by_recurrence},
-        lower_lstm);
+        {{.name = kOnlyLowering, .lower = lower_lstm<false>},
+         {.name = "bf16", .lower = lower_lstm<true>, .precision = Precision::kBf16}});
 }
 
 }  // namespace inferkit

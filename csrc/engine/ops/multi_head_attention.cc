@@ -282,6 +282,7 @@ void add_bias_step(const void* params, std::byte* const* io, const ExecContext&)
   }
 }
 
+template <bool kInBf16>
 void lower_heads(LowerContext& c) {
   const HeadInputs h = read_inputs(c);
   constexpr DType kWork = DType::kF32;
@@ -307,6 +308,7 @@ void lower_heads(LowerContext& c) {
   }
 
   AttentionParams p;
+  p.bf16 = kInBf16;
   p.batch = h.batch;
   p.heads = p.kv_heads = h.heads;
   p.rows = h.rows;
@@ -382,6 +384,8 @@ void expand_quantized_attention(Expansion& e) {
 }  // namespace
 
 void register_multi_head_attention(OpRegistry& r) {
+  const std::vector<Lowering> ways = {{.name = kOnlyLowering, .lower = lower_heads<false>},
+                                      {.name = "bf16", .lower = lower_heads<true>, .precision = Precision::kBf16}};
   r.add({.domain = kInternal,
          .name = "PackedAttention",
          .min_inputs = 1,
@@ -389,7 +393,7 @@ void register_multi_head_attention(OpRegistry& r) {
          .max_outputs = 2,
          .infer = infer_heads,
          .mixed_axes = behind_first_axis},
-        lower_heads);
+        ways);
   r.add({.domain = kMicrosoft,
          .name = "MultiHeadAttention",
          .min_inputs = 1,
@@ -397,7 +401,7 @@ void register_multi_head_attention(OpRegistry& r) {
          .max_outputs = 4,
          .infer = infer_heads,
          .mixed_axes = behind_first_axis},
-        lower_heads);
+        ways);
   OpSchema attention{.domain = kMicrosoft, .name = "Attention", .min_inputs = 2, .max_inputs = 7, .max_outputs = 2};
   add_expanded(r, attention, expand_attention);
   attention.name = "QAttention";

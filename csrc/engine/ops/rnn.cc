@@ -23,7 +23,10 @@ void run_step(const void* params, std::byte* const* io, const ExecContext& conte
 }
 
 void infer_rnn(InferContext& c) { infer_recurrent(c, CellKind::kRnn); }
-void lower_rnn(LowerContext& c) { lower_recurrent(c, CellKind::kRnn, run_step<float>, run_step<double>); }
+template <bool kInBf16>
+void lower_rnn(LowerContext& c) {
+  lower_recurrent(c, CellKind::kRnn, run_step<float>, run_step<double>, kInBf16);
+}
 
 }  // namespace
 
@@ -36,7 +39,8 @@ void register_rnn(OpRegistry& r) {
          .max_outputs = 2,
          .infer = infer_rnn,
          .mixed_axes = mixed_by_recurrence},
-        lower_rnn);
+        {{.name = kOnlyLowering, .lower = lower_rnn<false>},
+         {.name = "bf16", .lower = lower_rnn<true>, .precision = Precision::kBf16}});
 }
 
 }  // namespace inferkit

@@ -6,7 +6,7 @@
 
 #include "engine/ops/common/copy_rows.h"
 #include "engine/ops/dispatch.h"
-#include "kernels/cpu/gemm/gemm.h"
+#include "kernels/cpu/gemm_bf16/gemm_bf16.h"
 #include "kernels/cpu/row/row.h"
 #include "kernels/cpu/vmath/vmath.h"
 #include "platform/run_control.h"
@@ -22,8 +22,8 @@ constexpr int64_t kAlign = 16;  // floats of a cache line
 
 int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
-/// The two products of one head. Float packs K and V once and runs the kernels; double runs plain loops.
-template <class W>
+/// The two products of one head. Float and bf16 pack K and V once and run the kernels; double runs plain loops.
+template <class T>
 struct HeadProducts;
 
 template <>
@@ -81,6 +81,69 @@ struct HeadProducts<float> {
 };
 
 template <>
+struct HeadProducts<BFloat16> {
+  static int64_t elements(const AttentionParams& p) {
+    return static_cast<int64_t>(kernels::packed_b_bf16_elements(p.head_size, p.keys) +
+                                kernels::packed_b_bf16_elements(p.keys, p.v_head_size) +
+                                kernels::packed_b_bf16_elements(1, p.v_head_size));
+  }
+
+  HeadProducts(const AttentionParams& params, const float* k, const float* v, int64_t keys, float* scratch)
+      : p(params),
+        packed_k(reinterpret_cast<uint32_t*>(scratch)),
+        packed_v(packed_k + kernels::packed_b_bf16_elements(p.head_size, p.keys)),
+        hidden(packed_v + kernels::packed_b_bf16_elements(p.keys, p.v_head_size)) {
+    kernels::pack_b_transposed(k, p.k.row, p.head_size, keys, packed_k);
+    kernels::pack_b(v, p.v.row, keys, p.v_head_size, packed_v);
+  }
+  void scores(const float* q, int64_t rows, int64_t keys, float* out) const {
+    kernels::GemmArgsBf16 g;
+    g.m = rows;
+    g.n = keys;
+    g.k = p.head_size;
+    g.a = q;
+    g.lda = p.q.row;
+    g.c = out;
+    g.ldc = p.keys;
+    g.k_chunk = kernels::chunk_of_pairs(kernels::sum_chunk(g.k));
+    kernels::use_packed_b(g, packed_k);
+    kernels::gemm_bf16(g);
+  }
+  void values(const float* weights, int64_t rows, int64_t keys, float* y) const {
+    // Of the last pair, the key that this block does not see: it counts zero times, which is not nothing if it is NaN.
+    const bool cuts = keys % 2 != 0 && keys < p.keys;
+    const int64_t panels = (p.v_head_size + kernels::kPanelColumns - 1) / kernels::kPanelColumns;
+    const int64_t panel = (p.keys + 1) / 2 * kernels::kPanelColumns;
+    uint32_t* last = packed_v + keys / 2 * kernels::kPanelColumns;
+    for (int64_t i = 0; cuts && i < panels; ++i) {
+      for (int64_t j = 0; j < kernels::kPanelColumns; ++j) {
+        uint32_t& pair = last[i * panel + j];
+        hidden[i * kernels::kPanelColumns + j] = pair;
+        pair &= 0xffffu;
+      }
+    }
+    kernels::GemmArgsBf16 g;
+    g.m = rows;
+    g.n = p.v_head_size;
+    g.k = keys;
+    g.a = weights;
+    g.lda = p.keys;
+    g.b = packed_v;
+    g.b_panel_stride = panel;
+    g.c = y;
+    g.ldc = p.y.row;
+    g.k_chunk = kernels::kLongestChunk;  // as in float32
+    kernels::gemm_bf16(g);
+    for (int64_t i = 0; cuts && i < panels; ++i) {
+      std::copy_n(hidden + i * kernels::kPanelColumns, kernels::kPanelColumns, last + i * panel);
+    }
+  }
+
+  const AttentionParams& p;
+  uint32_t *packed_k, *packed_v, *hidden;  // the latter: room for a row of V
+};
+
+template <>
 struct HeadProducts<double> {
   static int64_t elements(const AttentionParams&) { return 0; }
   HeadProducts(const AttentionParams& params, const double* keys, const double* values, int64_t, double*)
@@ -129,8 +192,8 @@ void cap(double* x, int64_t n, double limit) {
   for (int64_t i = 0; i < n; ++i) x[i] = limit * std::tanh(x[i] / limit);
 }
 
-/// One batch entry and key head, for all query heads that share it.
-template <class W>
+/// One batch entry and key head, for all query heads that share it; products are in T, all else in W.
+template <class W, class T = W>
 class HeadTask {
  public:
   /// `control` may stop it, where there is one.
@@ -143,7 +206,7 @@ class HeadTask {
     length = lengths ? std::clamp<int64_t>(lengths[b], 0, p.keys) : p.keys;
     offset = p.offset_from_lengths && lengths ? length - p.rows : p.offset;
     const int64_t group = p.heads / p.kv_heads;
-    const HeadProducts<W> products(p, at(2, p.k, kv), at(3, p.v, kv), p.keys,
+    const HeadProducts<T> products(p, at(2, p.k, kv), at(3, p.v, kv), p.keys,
                                    scratch + round_up(p.block * p.keys, kAlign));
     for (int64_t h = kv * group; h < (kv + 1) * group; ++h) {
       const W* bias = io[4] ? at(4, p.bias, h) : nullptr;
@@ -159,7 +222,7 @@ class HeadTask {
     return p.right < 0 ? length : std::clamp<int64_t>(offset + row + p.right + 1, 0, length);
   }
 
-  void run(const HeadProducts<W>& products, int64_t h, int64_t first, int64_t last, const W* q, const W* bias, W* y,
+  void run(const HeadProducts<T>& products, int64_t h, int64_t first, int64_t last, const W* q, const W* bias, W* y,
            W* x) const {
     W* const kept = scores_ ? scores_ + (b * p.heads + h) * p.rows * p.keys : nullptr;
     const int64_t width = kept ? p.keys : end(last - 1);  // keys that some row of the block sees
@@ -210,7 +273,7 @@ class HeadTask {
 };
 
 /// io: y, q, k, v, bias, lengths, scores, scratch.
-template <class W>
+template <class W, class T = W>
 void attention_step(const void* params, std::byte* const* io, const ExecContext& context) {
   const auto& p = *static_cast<const AttentionParams*>(params);
   const int64_t tasks = p.batch * p.kv_heads;
@@ -218,7 +281,7 @@ void attention_step(const void* params, std::byte* const* io, const ExecContext&
   const auto run = [&](int64_t slot, int64_t slots) {
     W* scratch = reinterpret_cast<W*>(io[7]) + slot * p.slot_elements;
     const int64_t end = tasks * (slot + 1) / slots;
-    for (int64_t t = tasks * slot / slots; t < end; ++t) HeadTask<W>(p, io, t, scratch, control);
+    for (int64_t t = tasks * slot / slots; t < end; ++t) HeadTask<W, T>(p, io, t, scratch, control);
   };
   const int64_t work = p.batch * p.heads * p.rows * p.keys * (p.head_size + p.v_head_size);
   const int64_t slots =
@@ -287,12 +350,18 @@ void lower_attention(LowerContext& c, AttentionParams p, const AttentionOperands
   p.block = std::min(p.block, p.rows);
   p.slots = std::clamp<int64_t>(c.threads(), 1, tasks);
   // The packed operands behind the scores begin on a cache line.
-  p.slot_elements =
-      round_up(p.block * p.keys, kAlign) + round_up(single ? HeadProducts<float>::elements(p) : 0, kAlign);
+  const int64_t packed = p.bf16 ? HeadProducts<BFloat16>::elements(p) : single ? HeadProducts<float>::elements(p) : 0;
+  p.slot_elements = round_up(p.block * p.keys, kAlign) + round_up(packed, kAlign);
   const size_t bytes = static_cast<size_t>(p.slots * p.slot_elements) * dtype_size(type);
   const double work = static_cast<double>(p.batch * p.heads * p.rows) * static_cast<double>(p.keys) *
-                      (static_cast<double>(p.head_size + p.v_head_size) / (single ? 30 : 1) + 1);
-  c.step(single ? attention_step<float> : attention_step<double>, p,
+                      (static_cast<double>(p.head_size + p.v_head_size) / (p.bf16   ? 60
+                                                                           : single ? 30
+                                                                                    : 1) +
+                       1);
+  const StepFn step = p.bf16   ? attention_step<float, BFloat16>
+                      : single ? attention_step<float>
+                               : attention_step<double>;
+  c.step(step, p,
          {operands.y, operands.q, operands.k, operands.v, operands.bias, operands.lengths, operands.scores,
           c.scratch(std::max<size_t>(bytes, 1))},
          work);

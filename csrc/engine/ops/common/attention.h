@@ -28,6 +28,7 @@ struct AttentionParams {
   int64_t offset = 0, left = -1, right = -1;
   bool offset_from_lengths = false;
   ScoreStage stage = ScoreStage::kScaled;  // of the scores that are written
+  bool bf16 = false;                       // both products in bf16; all else in float32, which the type must be
   // Set by lower_attention.
   int64_t slots = 0, block = 0, slot_elements = 0;
 };

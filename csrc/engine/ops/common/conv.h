@@ -63,4 +63,8 @@ void lower_conv_windows(LowerContext& c);
 Cost conv_rows_cost(const NodeContext& c);
 void lower_conv_rows(LowerContext& c);
 
+/// In bf16, for models that ask for it: the filters are A, the windows of a block of pixels are B, in pairs.
+Cost conv_bf16_cost(const NodeContext& c);
+void lower_conv_bf16(LowerContext& c);
+
 }  // namespace inferkit

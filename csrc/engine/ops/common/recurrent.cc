@@ -81,10 +81,11 @@ RecurrentShape recurrent_shape(const NodeContext& c, CellKind kind) {
 struct PackParams {
   int64_t offset, rows, depth;
 };
+template <class T>
 void pack_step(const void* params, std::byte* const* io, const ExecContext&) {
   const auto& p = *static_cast<const PackParams*>(params);
   pack_in_blocks(reinterpret_cast<const float*>(io[1]) + p.offset, true, p.depth, p.rows,
-                 reinterpret_cast<float*>(io[0]));
+                 reinterpret_cast<typename kernels::GemmArgsOf<T>::Packed*>(io[0]));
 }
 
 /// The biases of W and R as one, but for those of R that the reset gate multiplies: they follow behind.
@@ -105,9 +106,11 @@ void bias_step(const void* params, std::byte* const* io, const ExecContext&) {
 struct ProductParams {
   int64_t m, n, k, w_offset;
 };
-void product_f32_step(const void* params, std::byte* const* io, const ExecContext& context) {
+/// In float32 or bf16.
+template <class T>
+void product_step(const void* params, std::byte* const* io, const ExecContext& context) {
   const auto& p = *static_cast<const ProductParams*>(params);
-  kernels::GemmArgs g;
+  kernels::GemmArgsOf<T> g;
   g.m = p.m;
   g.n = g.ldc = p.n;
   g.k = g.lda = p.k;
@@ -115,11 +118,11 @@ void product_f32_step(const void* params, std::byte* const* io, const ExecContex
   g.a = reinterpret_cast<const float*>(io[1]);
   g.bias = reinterpret_cast<const float*>(io[3]);
   g.bias_kind = g.bias ? kernels::BiasKind::kPerColumn : kernels::BiasKind::kNone;
-  kernels::use_packed_b(g, reinterpret_cast<const float*>(io[2]));
+  kernels::use_packed_b(g, reinterpret_cast<const typename kernels::GemmArgsOf<T>::Packed*>(io[2]));
   if (context.pool) {
-    kernels::gemm_f32_parallel(g, context.pool, context.max_threads);
+    kernels::GemmOf<T>::parallel(g, context.pool, context.max_threads);
   } else {
-    kernels::gemm_f32(g);
+    kernels::GemmOf<T>::one(g);
   }
 }
 void product_f64_step(const void* params, std::byte* const* io, const ExecContext&) {
@@ -142,11 +145,12 @@ void product_f64_step(const void* params, std::byte* const* io, const ExecContex
 
 class RecurrentLowering {
  public:
-  RecurrentLowering(LowerContext& c, const RecurrentShape& s)
+  RecurrentLowering(LowerContext& c, const RecurrentShape& s, bool bf16)
       : c_(c),
         s_(s),
         dtype_(c.input(kX).dtype),
         wide_(dtype_ == DType::kF64),
+        bf16_(bf16),
         element_(wide_ ? sizeof(double) : sizeof(float)) {}
 
   void run(StepFn f32, StepFn f64) {
@@ -160,11 +164,11 @@ class RecurrentLowering {
               spare = scratch(s_.batch * s_.hidden);
     const Ref cell = s_.kind == CellKind::kLstm ? scratch(s_.batch * s_.hidden) : Ref{};
     const auto count = static_cast<double>(s_.steps * s_.batch);
-    const double per_nano = wide_ ? 2 : 60;
+    const double per_nano = wide_ ? 2 : bf16_ ? 120 : 60;
+    const StepFn product = wide_ ? product_f64_step : bf16_ ? product_step<BFloat16> : product_step<float>;
     for (int64_t d = 0; d < s_.directions; ++d) {
       const Ref bias = biases(b_in, d);
-      c_.step(wide_ ? product_f64_step : product_f32_step,
-              ProductParams{s_.steps * s_.batch, rows, s_.in, d * rows * s_.in},
+      c_.step(product, ProductParams{s_.steps * s_.batch, rows, s_.in, d * rows * s_.in},
               {products, x, packed(kW, w_in, d, 0, rows, s_.in), bias},
               2 * count * static_cast<double>(rows * s_.in) / per_nano);
       RecurrentParams p = params(d);
@@ -215,6 +219,7 @@ class RecurrentLowering {
     p.reverse = s_.reverse || d == 1;
     p.coupled = s_.coupled;
     p.reset_after = s_.reset_after;
+    p.bf16 = bf16_;
     p.clip = c_.has_attr("clip") ? c_.attr_float("clip", 0) : 0;
     return p;
   }
@@ -248,13 +253,18 @@ class RecurrentLowering {
   Ref packed(size_t i, Ref source, int64_t d, int64_t first, int64_t rows, int64_t depth) {
     if (wide_) return source;
     const int64_t offset = (d * s_.gates * s_.hidden + first) * depth;
-    const auto elements = static_cast<int64_t>(kernels::packed_b_elements(depth, rows));
+    // A pair of bf16 is as large as a float.
+    const auto elements = static_cast<int64_t>(bf16_ ? kernels::packed_b_bf16_elements(depth, rows)
+                                                     : kernels::packed_b_elements(depth, rows));
     if (!c_.input(i).constant) {
       const Ref out = scratch(elements);
-      c_.step(pack_step, PackParams{offset, rows, depth}, {out, source}, static_cast<double>(elements) / 4);
+      c_.step(bf16_ ? pack_step<BFloat16> : pack_step<float>, PackParams{offset, rows, depth}, {out, source},
+              static_cast<double>(elements) / 4);
       return out;
     }
-    return packed_panels(c_, *c_.input(i).constant, {depth, rows, /*transposed=*/true, 1, offset});
+    const Panels panels{depth, rows, /*transposed=*/true, 1, offset};
+    const Tensor& constant = *c_.input(i).constant;
+    return bf16_ ? packed_panels_bf16(c_, constant, panels) : packed_panels(c_, constant, panels);
   }
 
   Ref biases(Ref source, int64_t d) {
@@ -286,6 +296,7 @@ class RecurrentLowering {
   const RecurrentShape& s_;
   const DType dtype_;
   const bool wide_;  // runs in double
+  const bool bf16_;  // products of floats are in bf16
   const size_t element_;
 };
 
@@ -314,9 +325,9 @@ void infer_recurrent(InferContext& c, CellKind kind) {
   if (c.has_output(2)) c.set_output(2, dtype, s.state);
 }
 
-void lower_recurrent(LowerContext& c, CellKind kind, StepFn f32, StepFn f64) {
+void lower_recurrent(LowerContext& c, CellKind kind, StepFn f32, StepFn f64, bool bf16) {
   const RecurrentShape s = recurrent_shape(c, kind);
-  RecurrentLowering(c, s).run(f32, f64);
+  RecurrentLowering(c, s, bf16).run(f32, f64);
 }
 
 }  // namespace inferkit

@@ -9,7 +9,7 @@
 #include "engine/compile/lower.h"
 #include "engine/ops/common/recurrent_activation.h"
 #include "engine/ops/parallel.h"
-#include "kernels/cpu/gemm/gemm.h"
+#include "kernels/cpu/gemm_bf16/gemm_bf16.h"
 #include "kernels/cpu/recurrent/recurrent.h"
 
 namespace inferkit {
@@ -30,6 +30,7 @@ struct RecurrentParams {
   int64_t state_offset;                       // where this direction begins there
   int64_t r_offset, p_offset;                 // this direction's part of R and P, where they are not packed
   bool reverse, coupled, reset_after, plain;  // plain: the usual activations, nothing else
+  bool bf16;                                  // R is of pairs, and products are in bf16
   double clip;                                // 0 for none
   RecurrentActivation f, g, h;
 };
@@ -101,11 +102,11 @@ struct RecurrentBlock {
   }
 };
 
-/// out = a B' (+ bias) (+ out where `accumulate`) for the block's rows: n columns, `hidden` deep. B is packed where W
-/// is float, else [n, hidden].
-inline void recurrent_product(const RecurrentBlock<float>& block, const float* a, const float* b, const float* bias,
-                              float* out, int64_t ld, int64_t n, bool accumulate) {
-  kernels::GemmArgs g;
+/// recurrent_product in float32 or bf16.
+template <class T>
+void packed_product(const RecurrentBlock<float>& block, const float* a, const float* b, const float* bias, float* out,
+                    int64_t ld, int64_t n, bool accumulate) {
+  kernels::GemmArgsOf<T> g;
   g.m = block.rows;
   g.n = n;
   g.k = block.p.hidden;
@@ -117,12 +118,20 @@ inline void recurrent_product(const RecurrentBlock<float>& block, const float* a
   g.bias_kind = bias ? kernels::BiasKind::kPerColumn : kernels::BiasKind::kNone;
   g.residual = accumulate ? out : nullptr;
   g.ldr = ld;
-  kernels::use_packed_b(g, b);
+  kernels::use_packed_b(g, reinterpret_cast<const typename kernels::GemmArgsOf<T>::Packed*>(b));
   if (block.threads && block.threads->pool) {
-    kernels::gemm_f32_parallel(g, block.threads->pool, block.threads->max_threads);
+    kernels::GemmOf<T>::parallel(g, block.threads->pool, block.threads->max_threads);
   } else {
-    kernels::gemm_f32(g);
+    kernels::GemmOf<T>::one(g);
   }
+}
+
+/// out = a B' (+ bias) (+ out where `accumulate`) for the block's rows: n columns, `hidden` deep. B is packed where W
+/// is float, else [n, hidden].
+inline void recurrent_product(const RecurrentBlock<float>& block, const float* a, const float* b, const float* bias,
+                              float* out, int64_t ld, int64_t n, bool accumulate) {
+  if (block.p.bf16) return packed_product<BFloat16>(block, a, b, bias, out, ld, n, accumulate);
+  packed_product<float>(block, a, b, bias, out, ld, n, accumulate);
 }
 inline void recurrent_product(const RecurrentBlock<double>& block, const double* a, const double* b, const double* bias,
                               double* out, int64_t ld, int64_t n, bool accumulate) {
@@ -191,7 +200,8 @@ void walk(const RecurrentParams& p, std::byte* const* operands, const ExecContex
 
 /// The shape rule: inputs X, W, R, B, sequence_lens, initial_h (and, for LSTM, initial_c, P).
 void infer_recurrent(InferContext& c, CellKind kind);
-/// `f32` and `f64` walk one direction of the cell on float and on double.
-void lower_recurrent(LowerContext& c, CellKind kind, StepFn f32, StepFn f64);
+/// `f32` and `f64` walk one direction of the cell on float and on double; in `bf16` it is float32, with products in
+/// bf16.
+void lower_recurrent(LowerContext& c, CellKind kind, StepFn f32, StepFn f64, bool bf16);
 
 }  // namespace inferkit

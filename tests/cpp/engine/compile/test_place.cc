@@ -302,8 +302,8 @@ TEST(a_forced_way_is_taken_where_it_can_and_gives_the_same_bits_in_float32) {
 }
 
 TEST(a_wish_for_what_is_not_there_names_what_is) {
-  CHECK(
-      contains(refusal("Conv=row"), "Conv has no lowering 'row'; use one of depthwise, packed, plain, rows, windows"));
+  CHECK(contains(refusal("Conv=row"),
+                 "Conv has no lowering 'row'; use one of bf16, depthwise, packed, plain, rows, windows"));
   const std::string unknown = refusal("Convolution=rows");
   CHECK(contains(unknown, "there is no operator 'Convolution'"));
   CHECK(contains(unknown, "Conv, ") && contains(unknown, "ReduceSum"));
