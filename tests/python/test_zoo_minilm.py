@@ -158,3 +158,16 @@ def test_padded_texts_have_the_bits_of_the_texts(model: inferkit.Model) -> None:
         for name, want in model.run(feed).items():
             assert answer[name].shape == want.shape
             assert answer[name].tobytes() == want.tobytes(), (name, feed["input_ids"].shape)
+
+
+def test_in_bf16_the_embeddings_point_where_they_did(model: inferkit.Model, folder: Path) -> None:
+    """The cosine to float32 of each sentence, and half of the packed weights."""
+    tokenizer = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    rounded = inferkit.Model.load(folder / MINILM_GRAPH.name, precision="bf16")
+    for sentence in SENTENCES:
+        ids = np.array([tokenizer.encode(sentence).ids], np.int64)
+        feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+        exact, near = (m.run(feeds)["sentence_embedding"][0].astype(np.float64) for m in (model, rounded))
+        assert exact @ near / np.linalg.norm(exact) / np.linalg.norm(near) > 0.999
+        assert np.any(exact != near)
+    assert rounded.memory().packed_bytes < 0.51 * model.memory().packed_bytes
