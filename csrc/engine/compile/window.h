@@ -3,11 +3,9 @@
 #pragma once
 #include <algorithm>
 #include <array>
-#include <numeric>
 #include <vector>
 
 #include "engine/compile/lower.h"
-#include "kernels/summation.h"
 
 namespace inferkit {
 
@@ -148,19 +146,6 @@ Axes conv_axes(const NodeContext& c, size_t i) {
   const Shape& weights = c.input(w).shape;
   return window_axes(c.input(0).shape,
                      {weights.begin() + std::min<int64_t>(2, static_cast<int64_t>(weights.rank())), weights.end()});
-}
-
-/// Where each tap of a window adds to the pixels that it falls on (ConvTranspose, Col2Im), a pixel's sum is of those
-/// taps that reach it: so many in a chunk of the summation rule. A stride lets fewer reach each.
-inline int64_t taps_of_chunk(const Window& w) {
-  int64_t terms = 1, apart = 1;
-  for (const WindowDim& d : w.dim) {
-    const int64_t step = std::min(d.kernel, d.stride / std::gcd(d.stride, d.dilation));
-    terms *= (d.kernel + step - 1) / step;
-    apart *= step;
-  }
-  const int64_t chunk = kernels::sum_chunk(terms);
-  return chunk < terms ? chunk * apart : w.kernel_elements();
 }
 
 /// [batch, channels, spatial outputs...].

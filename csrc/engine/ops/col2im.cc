@@ -5,6 +5,7 @@
 #include "engine/compile/strided.h"
 #include "engine/compile/window.h"
 #include "engine/ops/common/convert.h"
+#include "engine/ops/common/taps_of_chunk.h"
 #include "engine/ops/dispatch.h"
 #include "engine/ops/indices.h"
 

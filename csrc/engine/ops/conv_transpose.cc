@@ -4,6 +4,7 @@
 
 #include "engine/compile/op_registry.h"
 #include "engine/compile/window.h"
+#include "engine/ops/common/taps_of_chunk.h"
 #include "engine/ops/dispatch.h"
 #include "kernels/cpu/binary/binary.h"
 #include "kernels/cpu/gemm/gemm.h"
