@@ -50,6 +50,12 @@ LAYERS = {
     "volume": Layer((6, 3, 4, 5), (33, 6, 3, 2, 3), {"pads": [1, 0, 1, 0, 1, 1]}),
     "depthwise": Layer((20, 30, 30), (20, 1, 5, 5), {"pads": [2, 2, 2, 2], "group": 20}),
     "depthwise, two strides": Layer((12, 15, 37), (24, 1, 3, 3), {"pads": [1] * 4, "group": 12, "strides": [2, 1]}),
+    "channels, windows larger than the image": Layer((35, 7, 9), (35, 1, 13, 19), {"pads": [6, 9, 6, 9], "group": 35}),
+    "channels, few pixels": Layer((16, 4, 4), (16, 1, 9, 9), {"pads": [4, 4, 4, 4], "group": 16}),
+    "channels, strides and gaps": Layer(
+        (50, 11, 10), (50, 1, 5, 4), {"pads": [4, 3, 0, 2], "group": 50, "strides": [2, 3], "dilations": [2, 1]}
+    ),
+    "channels, a line": Layer((17, 23), (17, 1, 40), {"pads": [19, 20], "group": 17}),
     "in place": Layer((16, 14, 14), (32, 16, 3, 3), {"pads": [1, 1, 1, 1]}),
     "in place, 10 x 10": Layer((24, 10, 10), (16, 24, 3, 3), {"pads": [1, 1, 1, 1]}),
     "in place, uneven padding": Layer((8, 9, 11), (12, 8, 3, 5), {"pads": [3, 4, 0, 1]}),
@@ -161,3 +167,19 @@ def test_every_tier_is_right_and_avx2_has_the_bits_of_avx512(fresh_python: Fresh
     if {"avx2", "avx512"} <= answers.keys():
         for name in LAYERS:
             assert answers["avx2"][name].tobytes() == answers["avx512"][name].tobytes(), name
+
+
+def test_an_infinity_beside_a_window_does_not_reach_it() -> None:
+    """Sixteen channels at once leave out what they do not read, and do not multiply it by zero."""
+    layer = LAYERS["channels, few pixels"]
+    x, _, b = layer.draw(1)
+    w = np.zeros((16, 1, 3, 3), np.float32)
+    w[:, :, 1, 1] = 1
+    x[:, 5, 0, 0] = np.inf
+    case = Case("Conv", x, w, b, constant=(1, 2), group=16, pads=[1, 1, 1, 1])
+    model = inferkit.Model.load(case.with_output_types(), input_checks=inferkit.InputChecks(finite=False))
+    found = model.run({"x0": x})["y0"]
+    assert np.isinf(found[0, 5, 0, 0])
+    assert np.isnan(found[0, 5, :2, :2]).sum() == 3  # the windows that hold it multiply it by zero
+    found[0, 5, :2, :2] = 0
+    assert np.isfinite(found).all()

@@ -27,7 +27,7 @@ REDUCTIONS = (
 SEVERAL = {
     "Attention": ("default", "bf16"),
     "AveragePool": ("planes", "generic"),
-    "Conv": ("depthwise", "packed", "windows", "rows", "plain", "bf16"),
+    "Conv": ("depthwise", "channels", "packed", "windows", "rows", "plain", "bf16"),
     "ConvInteger": ("planes", "gemm", "taps"),
     "GRU": ("default", "bf16"),
     "Gemm": ("ahead", "packed", "plain", "bf16_ahead", "bf16_packed"),
@@ -127,7 +127,10 @@ def test_a_reduction_has_the_same_bits_whichever_way_it_goes(fresh_python: Fresh
 @pytest.mark.parametrize(
     ("wish", "says"),
     [
-        ("Conv=fast", "Conv has no lowering 'fast'; use one of bf16, depthwise, packed, plain, rows, windows"),
+        (
+            "Conv=fast",
+            "Conv has no lowering 'fast'; use one of bf16, channels, depthwise, packed, plain, rows, windows",
+        ),
         (
             "Convolution=rows",
             "there is no operator 'Convolution'; those with several lowerings are Attention, AveragePool,",

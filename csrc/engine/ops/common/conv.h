@@ -48,6 +48,10 @@ inline Cost conv_cost(const ConvShape& s, double vectors) {
 Cost conv_depthwise_cost(const NodeContext& c);
 void lower_conv_depthwise(LowerContext& c);
 
+/// One channel a group: sixteen channels at once, for small images.
+Cost conv_channels_cost(const NodeContext& c);
+void lower_conv_channels(LowerContext& c);
+
 /// The filters are A, the packed windows of a block of pixels are B; or the pixels where they lie, if the window is
 /// one. In float64, too.
 Cost conv_packed_cost(const NodeContext& c);

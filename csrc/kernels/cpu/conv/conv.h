@@ -84,11 +84,24 @@ static inline bool is_depthwise(int64_t channels, int64_t groups, int64_t spatia
   return (few * step + reach) * row < most && (all * step + reach) * row < 0x1p50;
 }
 
+/// Sixteen channels, or fewer, of one image: y = bias + the window's taps (in order) times `weights`. Without gaps
+/// between the columns of the window.
+struct DepthwiseChannelsArgs {
+  const float* x = nullptr;        // `channels` planes
+  float* y = nullptr;              // as many
+  const float* weights = nullptr;  // [taps][16]
+  const float* bias = nullptr;     // 16, or none
+  int64_t channels = 16;
+  ConvDim h, w;
+  float* scratch = nullptr;  // 16 floats for each pixel of a plane of x and of y
+};
+
 struct ConvKernels {
   const char* (*compiled_isa)();
   void (*pack_pixels)(const PackPixelsArgs& args);
   void (*split_plane)(const SplitPlaneArgs& args);
   void (*depthwise)(const DepthwiseArgs& args);
+  void (*depthwise_channels)(const DepthwiseChannelsArgs& args);
 };
 
 const ConvKernels& conv_kernels();  // of the active tier

@@ -1,6 +1,7 @@
 // Convolution kernels of one tier; included by <tier>.cc.
 #pragma once
 #include "kernels/cpu/conv/conv.h"
+#include "kernels/cpu/conv/depthwise_channels_impl.h"
 #include "kernels/cpu/conv/depthwise_impl.h"
 #include "kernels/cpu/conv/pack_pixels_impl.h"
 #include "kernels/cpu/conv/split_impl.h"
@@ -8,6 +9,6 @@
 namespace inferkit::kernels::INFERKIT_TIER {
 
 extern const ConvKernels kConv;
-const ConvKernels kConv = {compiled_isa, pack_pixels, split_plane, depthwise};
+const ConvKernels kConv = {compiled_isa, pack_pixels, split_plane, depthwise, depthwise_channels};
 
 }  // namespace inferkit::kernels::INFERKIT_TIER
