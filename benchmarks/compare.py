@@ -30,6 +30,7 @@ import numpy as np
 import batchers
 import common
 import inferkit
+import paths
 import peers
 import precisions
 import real
@@ -309,6 +310,7 @@ SECTIONS: dict[str, Callable[[], list[Row]]] = {
     "real": real.real_models,
     "start": starting.start,
     "precisions": precisions.one_operator,
+    "paths": paths.slow_before,
     "values": values,
     "overhead": overhead,
     "asyncio": asyncio_clients,

@@ -35,6 +35,24 @@ def _model(op: str, x: np.ndarray, constants: list[np.ndarray], attributes: dict
     )
 
 
+def beside_onnxruntime(what: str, data: bytes, x: np.ndarray, tolerance: float) -> list[dict[str, Any]]:
+    """One call of a model on one thread, checked and timed beside ONNX Runtime, if that has its kernels."""
+    rows: list[dict[str, Any]] = []
+    calls: dict[str, Callable[[], Any]] = {"inferkit": peers.inferkit_call(data, x)}
+    try:
+        calls["onnxruntime"] = peers.ort_run(data, x)
+    except Exception as error:
+        if "NOT_IMPLEMENTED" not in str(error):
+            raise
+        rows.append({"what": what, "who": "onnxruntime: no such kernel", "us": "", "ratio": ""})
+    if "onnxruntime" in calls:
+        common.check(f"inferkit on {what}", calls["inferkit"](), calls["onnxruntime"](), tolerance)
+    timings = common.interleave(calls)
+    ours = timings["inferkit"].median
+    rows += [{"what": what, "who": who, "us": t.median * 1e6, "ratio": ours / t.median} for who, t in timings.items()]
+    return rows
+
+
 def one_operator() -> list[dict[str, Any]]:
     """One operator in float64 and in float16, one call on one thread."""
     rng = np.random.default_rng(0)
@@ -46,18 +64,5 @@ def one_operator() -> list[dict[str, Any]]:
             x = rng.standard_normal(shape).astype(dtype)
             values = [(rng.standard_normal(s) / np.sqrt(np.prod(s[1:]))).astype(dtype) for s in constants]
             data = _model(op, x, values, attributes)
-            calls: dict[str, Callable[[], Any]] = {"inferkit": peers.inferkit_call(data, x)}
-            try:
-                calls["onnxruntime"] = peers.ort_run(data, x)
-            except Exception as error:
-                if "NOT_IMPLEMENTED" not in str(error):
-                    raise
-                rows.append({"what": what, "who": "onnxruntime: no such kernel", "us": "", "ratio": ""})
-            if "onnxruntime" in calls:
-                common.check(f"inferkit on {what}", calls["inferkit"](), calls["onnxruntime"](), TOLERANCE[dtype])
-            timings = common.interleave(calls)
-            ours = timings["inferkit"].median
-            rows += [
-                {"what": what, "who": who, "us": t.median * 1e6, "ratio": ours / t.median} for who, t in timings.items()
-            ]
+            rows += beside_onnxruntime(what, data, x, TOLERANCE[dtype])
     return rows
