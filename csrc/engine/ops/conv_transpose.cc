@@ -1,6 +1,7 @@
 // ConvTranspose. Float32: one product per image gives what every input pixel sends to every tap, and a second pass adds
 // it up, taps in order and, where many reach a pixel, in chunks; the other types gather in double.
 #include <algorithm>
+#include <utility>
 
 #include "engine/compile/op_registry.h"
 #include "engine/compile/window.h"
@@ -119,19 +120,41 @@ void add_row(const float* from, float* to, int64_t n, int64_t step, kernels::Bin
   for (; n > 0; --n, ++from, to += step) *to += *from;
 }
 
-/// y[plane] += what the taps [first, last) of every input pixel send, one tap after the other.
+/// to[2 i] += a[i] and to[2 i + 1] += b[i] for n elements.
+void add_rows(const float* __restrict a, const float* __restrict b, float* __restrict to, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) {
+    to[2 * i] += a[i];
+    to[2 * i + 1] += b[i];
+  }
+}
+
+/// y[plane] += what the taps [first, last) of every input pixel send, one tap after the other; at a stride of two, two
+/// taps that lie beside each other at once, which send to different pixels.
 void add_taps(const Window& w, int64_t first, int64_t last, const float* sent, float* y, kernels::BinaryFn add) {
   const auto& [d0, d1, d2] = w.dim;
-  for (int64_t tap = first; tap < last; ++tap) {
+  for (int64_t tap = first, taps = 0; tap < last; tap += taps) {
     const Reach r0 = reach_of(d0, tap / d2.kernel / d1.kernel), r1 = reach_of(d1, tap / d2.kernel % d1.kernel);
     const Reach r2 = reach_of(d2, tap % d2.kernel);
-    const float* of_tap = sent + tap * w.in_elements() + r2.first;
-    float* to = y + r2.start + r2.first * d2.stride;
+    const float* of_tap = sent + tap * w.in_elements();
+    const bool pair = d2.stride == 2 && d2.dilation == 1 && tap + 1 < last && tap % d2.kernel + 1 < d2.kernel;
+    taps = pair ? 2 : 1;
+    const Reach next = pair ? reach_of(d2, tap % d2.kernel + 1) : r2;
+    const int64_t begin = std::max(r2.first, next.first), end = std::max(begin, std::min(r2.last, next.last));
     for (int64_t a = r0.first; a < r0.last; ++a) {
       for (int64_t b = r1.first; b < r1.last; ++b) {
-        add_row(of_tap + (a * d1.in + b) * d2.in,
-                to + ((r0.start + a * d0.stride) * d1.out + r1.start + b * d1.stride) * d2.out, r2.last - r2.first,
-                d2.stride, add);
+        const float* from = of_tap + (a * d1.in + b) * d2.in;
+        float* to = y + ((r0.start + a * d0.stride) * d1.out + r1.start + b * d1.stride) * d2.out;
+        if (!pair) {
+          add_row(from + r2.first, to + r2.start + r2.first * d2.stride, r2.last - r2.first, d2.stride, add);
+          continue;
+        }
+        const float* second = from + w.in_elements();
+        add_rows(from + begin, second + begin, to + r2.start + 2 * begin, end - begin);
+        // At the edges only one of the two may lie inside.
+        for (const auto& [reach, row] : {std::pair(r2, from), std::pair(next, second)}) {
+          for (int64_t i = reach.first; i < std::min(begin, reach.last); ++i) to[reach.start + 2 * i] += row[i];
+          for (int64_t i = std::max(end, reach.first); i < reach.last; ++i) to[reach.start + 2 * i] += row[i];
+        }
       }
     }
   }
