@@ -219,8 +219,8 @@ class Model(_core.Model):
             that CUDA lacks are named here, all at once. Kernels for CUDA have been compiled, and checked on a host
             emulator; they have not run on a device yet.
         precision : str
-            ``"float32"``, or ``"bf16"`` for products of float32 (``MatMul``, ``Gemm``, ``Conv`` but for
-            depthwise ones, attention, ``LSTM``, ``GRU``, ``RNN``) whose operands are rounded to bfloat16,
+            ``"float32"``, or ``"bf16"`` for products of float32 (``MatMul``, ``Gemm``, ``Conv`` of more than
+            one channel a group, attention, ``LSTM``, ``GRU``, ``RNN``) whose operands are rounded to bfloat16,
             which keeps 8 of 24 binary digits, and summed in float32. Their packed weights take half the
             memory, and processors with AVX512-BF16 run such products about twice as fast; others compute
             the same bits without it, and slower. All else stays in float32: softmax, normalisations,

@@ -31,8 +31,8 @@ class OutputDifference:
         The largest difference of two elements. Infinite if one of them is NaN or infinite, and the other is not the
         same.
     max_rel_error : float
-        The largest difference in relation to the element in float32, of those that are not zero there. It is large
-        where an element is a small difference of large numbers.
+        The largest difference in relation to the element in float32, of those that are finite and not zero there. It is
+        large where an element is a small difference of large numbers.
     relative_error : float
         The root of the mean square of the differences, in relation to that of the output in float32.
     cosine : float or None

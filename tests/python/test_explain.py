@@ -269,6 +269,36 @@ def test_bodies_of_loops_are_profiled_where_they_stand() -> None:
     assert next(step for step in again.steps if step.operator == "inferkit.Linear").times_run == 3
 
 
+def test_a_profile_takes_no_more_for_more_runs() -> None:
+    """The body of a loop that appends has another plan for each turn, more than are kept."""
+    body = helper.make_graph(
+        [
+            helper.make_node("Concat", ["state", "x"], ["more"], axis=0),
+            helper.make_node("Mul", ["more", "half"], ["next"]),
+            helper.make_node("Identity", ["go"], ["on"]),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("i", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("state", TensorProto.FLOAT, None),
+        ],
+        [
+            helper.make_tensor_value_info("on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("next", TensorProto.FLOAT, None),
+        ],
+    )
+    nodes = [helper.make_node("Loop", ["count", "", "x"], ["y"], body=body)]
+    count = helper.make_tensor_value_info("count", TensorProto.INT64, [])
+    model = staged(nodes, count, half=np.array(0.5, np.float32))
+    x = np.ones((1, 16), np.float32)
+    once, often = (model.profile(x, np.array(150), runs=runs) for runs in (1, 3))
+    assert once.arena_bytes == often.arena_bytes > 0
+    assert once.weight_bytes == often.weight_bytes == 4
+    turns = next(step for step in often.steps if step.operator == "Mul")
+    assert turns.times_run == 150
+
+
 def test_sequences_are_explained_and_profiled() -> None:
     sequence = helper.make_tensor_sequence_value_info("parts", TensorProto.FLOAT, [None, 3])
     graph = helper.make_graph(

@@ -49,6 +49,35 @@ def test_large_images_of_free_channels() -> None:
     assert model(np.ones((1, 3, 316, 300), np.float32)).tolist() == [[[[1.0], [1.0]]] * 2]
 
 
+@pytest.mark.parametrize("shape", [("n", "features"), ("n", "time", "features")])
+def test_sizes_that_the_weights_have(shape: Sequence[Any]) -> None:
+    """No size that is tried by itself is 31."""
+    model = load([helper.make_node("MatMul", ["x", "w"], ["y"])], shape, w=np.ones((31, 63), np.float32))
+    assert model(np.ones((2,) * (len(shape) - 1) + (31,), np.float32)).shape == (2,) * (len(shape) - 1) + (63,)
+
+
+def test_a_number_of_rows_that_the_weights_have() -> None:
+    nodes = [helper.make_node("Gemm", ["x", "w", "c"], ["y"])]
+    model = load(nodes, ("n", 5), w=np.ones((5, 48), np.float32), c=np.ones((14, 48), np.float32))
+    assert model(np.ones((14, 5), np.float32)).shape == (14, 48)
+
+
+def test_a_small_file_takes_no_gigabytes_to_load() -> None:
+    """Outer products of signals as long as the sizes that are tried, where only a run could tell the shapes."""
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"]),
+        helper.make_node("NonZero", ["c"], ["found"]),
+        helper.make_node("Transpose", ["x"], ["t"], perm=[0, 2, 1]),
+        helper.make_node("Mul", ["t", "x"], ["outer"]),
+        helper.make_node("Concat", ["outer"] * 12, ["wide"], axis=0),
+        helper.make_node("Cast", ["found"], ["f"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceSum", ["f"], ["s"], keepdims=0),
+        helper.make_node("Add", ["wide", "s"], ["y"]),
+    ]
+    with pytest.raises(inferkit.UnsupportedOpError, match=r"a trial run on zeros.*at most 1024 MiB"):
+        load(nodes, ("n", 1, "length"), w=np.ones((1, 1, 4097), np.float32))
+
+
 def test_one_size_that_fits_tells_no_size_of_the_answers() -> None:
     """A sample of one proves nothing: answers of other lengths are not held to it."""
     model = load([helper.make_node("MaxPool", ["x"], ["y"], kernel_shape=[5000], strides=[100])], ("n", 1, "length"))

@@ -31,14 +31,24 @@ uint64_t bits_of_one(DType dtype) {
   }
 }
 
+/// What one plan of a run that only tries a model out may take, what is held between its plans, and its outputs: a file
+/// of a few kilobytes must not take all that a run may.
+size_t trial_bytes(const ModelOptions& options) { return std::min(options.max_run_bytes, size_t{1} << 30); }
+
 }  // namespace
 
 /// What a run on zeros gives, where the shapes depend on values: the types and shapes of the outputs alone are kept.
 class Model::PortSink final : public RunSink {
  public:
-  PortSink(BufferPool& pool, std::span<const PortSpec> specs) : ports(specs.size()), pool_(pool), specs_(specs) {}
+  /// `most` bytes at most, for all outputs.
+  PortSink(BufferPool& pool, std::span<const PortSpec> specs, size_t most)
+      : ports(specs.size()), pool_(pool), specs_(specs), most_(most), left_(most) {}
   void* allocate(size_t index, DType dtype, const Shape& shape) override {
     ports[index] = {dtype, shape};
+    const size_t bytes = value_bytes(dtype, shape);
+    if (bytes > left_)
+      throw PlanTooLarge(cat("its outputs take more than a trial run may, which is ", most_ >> 20, " MiB"));
+    left_ -= bytes;
     buffers_.push_back(pool_.acquire(std::max<size_t>(TensorView{dtype, shape, nullptr}.bytes(), 1), "probe"));
     return buffers_.back().data();
   }
@@ -54,6 +64,8 @@ class Model::PortSink final : public RunSink {
  private:
   BufferPool& pool_;
   std::span<const PortSpec> specs_;
+  const size_t most_;
+  size_t left_;
   std::vector<Buffer> buffers_;
 };
 
@@ -84,7 +96,7 @@ std::vector<Port> Model::probe_outputs(std::span<const InputFacts> facts, Trial&
   if (first) {
     // Zeros select nothing and end loops before they begin: what follows shows with ones. Once, and for its support
     // alone.
-    RunBudget once{.iterations = 100, .nanos = options_.max_load_nanos / 4, .max_bytes = options_.max_run_bytes};
+    RunBudget once{.iterations = 100, .nanos = options_.max_load_nanos / 4, .max_bytes = trial_bytes(options_)};
     run_on_constants(facts, 1, once, trial);
   }
   return ports;
@@ -141,7 +153,7 @@ std::vector<Port> Model::run_on_constants(std::span<const InputFacts> facts, int
     fill(values.back(), f, value);
     if (f.is_list) inputs.back() = pair_of(inputs.back());
   }
-  PortSink sink(*options_.pool, outputs_);
+  PortSink sink(*options_.pool, outputs_, trial_bytes(options_));
   std::string failure = "it takes too long";
   TextHeap text(*options_.pool, options_.max_run_bytes);
   const TextHeap::Scope scope(text);
@@ -221,10 +233,42 @@ std::vector<Sizes> equal_sizes(const std::vector<bool>& is_batch) {
   return out;
 }
 
+/// Sizes that the file's weights have, a few of them: a product wants one of its inputs.
+Sizes sizes_of_weights(const Graph& graph) {
+  constexpr size_t kMost = 24;
+  std::vector<std::pair<ValueId, const Tensor*>> constants;
+  for (const auto& [id, tensor] : graph.constants) constants.emplace_back(id, &tensor);
+  std::ranges::sort(constants);  // as the file has them
+  Sizes out;
+  for (const auto& [id, tensor] : constants) {
+    if (tensor->shape.rank() > 4 || tensor->dtype == DType::kI64) continue;  // those are shapes and indices
+    for (const int64_t size : tensor->shape) {
+      if (out.size() < kMost && size > 1 && std::ranges::find(out, size) == out.end()) out.push_back(size);
+    }
+  }
+  return out;
+}
+
+/// What is tried next: those sizes for all dimensions but the first, then for the first as well.
+std::vector<Sizes> known_sizes(const std::vector<bool>& is_batch, const Sizes& known) {
+  constexpr size_t kMost = 64;
+  std::vector<Sizes> out;
+  Sizes batches{2};
+  batches.insert(batches.end(), known.begin(), known.end());
+  for (const int64_t batch : batches) {
+    for (const int64_t other : known) {
+      if (out.size() == kMost) return out;
+      Sizes& sizes = out.emplace_back();
+      for (const bool first : is_batch) sizes.push_back(first ? batch : other);
+    }
+  }
+  return out;
+}
+
 /// What is tried where none of those fits: a long window needs a long signal, and may stand beside one channel. The
 /// more dimensions, the fewer sizes for each, the first of the list.
 std::vector<Sizes> different_sizes(const std::vector<bool>& is_batch) {
-  constexpr int64_t kSizes[] = {1, 640, 3, 16'001, 64, 4'096, 100'003, 16};
+  constexpr int64_t kSizes[] = {1, 640, 3, 4'096, 64, 16'001, 100'003, 16};
   constexpr size_t kMost = 64;
   const auto others = static_cast<size_t>(std::ranges::count(is_batch, false));
   size_t choices = std::size(kSizes);
@@ -263,7 +307,7 @@ void Model::probe() {
     return !declared.list && (!declared.shape || !declared.dtype);
   });
   const int64_t nanos = (needed ? 3 : 1) * options_.max_load_nanos;
-  Trial trial{.budget = {.iterations = kIterations, .nanos = nanos, .max_bytes = options_.max_run_bytes},
+  Trial trial{.budget = {.iterations = kIterations, .nanos = nanos, .max_bytes = trial_bytes(options_)},
               .time = TimeBudget(nanos, (needed ? 4 : 2) * nanos)};
   std::vector<std::vector<Port>> seen;
   bool fits = false;
@@ -299,7 +343,9 @@ void Model::probe() {
     if (all_fixed || seen.size() == 3) break;
   }
   if (!fits && needed) {
-    for (const Sizes& sizes : stoppable(different_sizes(is_batch))) {
+    std::vector<Sizes> more = known_sizes(is_batch, sizes_of_weights(file_.graph));
+    for (Sizes& sizes : different_sizes(is_batch)) more.push_back(std::move(sizes));
+    for (const Sizes& sizes : stoppable(more)) {
       attempt(sizes);
       if (fits) break;
     }
@@ -312,7 +358,7 @@ void Model::probe() {
     if (declared.list) continue;
     if (seen.empty()) {
       if (declared.shape && declared.dtype) continue;
-      if (failure) throw *failure;
+      if (failure && !fits) throw *failure;
       throw Error(ErrorCode::kUnsupportedOp,
                   cat("output '", outputs_[o].name,
                       "' declares no type and shape, and a trial run on zeros, which would show them, failed: ",

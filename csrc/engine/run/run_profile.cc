@@ -27,6 +27,9 @@ struct RunProfile::TimedPlan {
     }
   }
 
+  /// This holds it twice, in `plan` and by way of the plan that is timed.
+  bool is_forgotten() const { return plan.use_count() <= 2; }
+
   const std::shared_ptr<const Plan> plan;
   const PlanNotes notes;
   std::string key;  // of plans that do the same, for whatever shapes
@@ -38,7 +41,8 @@ RunProfile::RunProfile(BufferPool& pool) : pool_(pool), parts_(1) {}
 RunProfile::~RunProfile() = default;
 
 void RunProfile::add(const std::shared_ptr<const Plan>& plan, PlanNotes notes) {
-  constants_.insert(notes.constants.begin(), notes.constants.end());
+  constexpr size_t kKept = 64;
+  if (plans_.size() >= kKept) std::erase_if(plans_, [](const auto& entry) { return entry.second->is_forgotten(); });
   plans_.emplace(plan.get(), std::make_unique<TimedPlan>(plan, std::move(notes), pool_));
 }
 
@@ -59,6 +63,10 @@ void RunProfile::run(const Plan& plan, std::span<const void* const> inputs, std:
   threads_ = std::max(threads_, context.max_threads);
   Part& part = parts_[part_of(timed.key)];
   part.has_note = true;
+  if (plan.arena_bytes >= part.arena_bytes) {
+    part.arena_bytes = plan.arena_bytes;
+    part.constants = timed.notes.constants;
+  }
   part.rows.resize(timed.notes.nodes.size());
   int64_t all = 0;
   for (size_t i = 0; i < part.rows.size(); ++i) {
@@ -140,14 +148,16 @@ std::vector<ProfiledNode> RunProfile::nodes() const {
 }
 
 size_t RunProfile::weight_bytes() const {
+  std::map<const void*, size_t> once;
+  for (const Part& part : parts_) once.insert(part.constants.begin(), part.constants.end());
   size_t bytes = 0;
-  for (const auto& [data, size] : constants_) bytes += size;
+  for (const auto& [data, size] : once) bytes += size;
   return bytes;
 }
 
 size_t RunProfile::arena_bytes() const {
   size_t bytes = 0;
-  for (const auto& [plan, timed] : plans_) bytes += plan->arena_bytes;
+  for (const Part& part : parts_) bytes += part.arena_bytes;
   return bytes;
 }
 

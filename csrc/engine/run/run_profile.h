@@ -29,7 +29,8 @@ class RunProfile {
   explicit RunProfile(BufferPool& pool);
   ~RunProfile();
 
-  /// Every plan of the runs, with what its compilation noted.
+  /// Every plan of the runs, with what its compilation noted. Plans that nobody else keeps any more are forgotten: the
+  /// body of a loop may have another for each turn.
   void add(const std::shared_ptr<const Plan>& plan, PlanNotes notes);
   /// Runs a plan that was added.
   void run(const Plan& plan, std::span<const void* const> inputs, std::span<void* const> outputs,
@@ -58,6 +59,7 @@ class RunProfile {
   void end_run(bool counts);
   /// In the order in which they run: what is in a node's body comes after it.
   std::vector<ProfiledNode> nodes() const;
+  /// Of each part the most that one of its plans takes.
   size_t arena_bytes() const;
   /// The most that one of its plans used.
   int threads() const { return threads_; }
@@ -76,7 +78,9 @@ class RunProfile {
     bool on_values = false, has_note = false;
     std::vector<Row> rows;
     std::vector<size_t> parts;  // in the body
-    int64_t inside = 0;         // nanoseconds of the execution that goes on that went to these
+    size_t arena_bytes = 0;
+    std::map<const void*, size_t> constants;  // that a plan reads, with their bytes
+    int64_t inside = 0;                       // nanoseconds of the execution that goes on that went to these
   };
   /// The part of that key in the body that runs now, as an index.
   size_t part_of(const std::string& key);
@@ -87,7 +91,6 @@ class RunProfile {
   void flatten(size_t part, int within, std::vector<ProfiledNode>& out) const;
 
   BufferPool& pool_;
-  std::map<const void*, size_t> constants_;  // of all plans
   std::unordered_map<const Plan*, std::unique_ptr<TimedPlan>> plans_;
   std::vector<Part> parts_;         // [0] is the whole run
   std::vector<size_t> current_{0};  // which of them run: the last is in the body of the one before it
