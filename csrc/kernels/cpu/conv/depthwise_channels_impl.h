@@ -4,6 +4,7 @@
 #pragma once
 #include "kernels/cpu/conv/conv.h"
 #include "kernels/cpu/simd.h"
+#include "kernels/cpu/transpose_inl.h"
 #include "kernels/summation.h"
 
 namespace inferkit::kernels::INFERKIT_TIER {
@@ -11,21 +12,29 @@ namespace {
 
 /// planes[c][i] and pixels[i][c], for c < 16 and i < area; channels past `channels` are zeros.
 INFERKIT_INLINE void channels_to_lanes(const float* planes, int64_t area, int64_t channels, float* pixels) {
-  for (int64_t c = 0; c < kLanes; ++c) {
-    float* to = pixels + c;
-    if (c < channels) {
-      const float* from = planes + c * area;
-      for (int64_t i = 0; i < area; ++i) to[i * kLanes] = from[i];
-    } else {
-      for (int64_t i = 0; i < area; ++i) to[i * kLanes] = 0;
+  int64_t c = 0;
+  for (; c + 4 <= channels; c += 4) {
+    int64_t i = 0;
+    for (; i + 4 <= area; i += 4) transpose_4x4(planes + c * area + i, area, pixels + i * kLanes + c, kLanes);
+    for (; i < area; ++i) {
+      for (int64_t k = c; k < c + 4; ++k) pixels[i * kLanes + k] = planes[k * area + i];
     }
+  }
+  for (; c < kLanes; ++c) {
+    for (int64_t i = 0; i < area; ++i) pixels[i * kLanes + c] = c < channels ? planes[c * area + i] : 0;
   }
 }
 INFERKIT_INLINE void lanes_to_channels(const float* pixels, int64_t area, int64_t channels, float* planes) {
-  for (int64_t c = 0; c < channels; ++c) {
-    const float* from = pixels + c;
-    float* to = planes + c * area;
-    for (int64_t i = 0; i < area; ++i) to[i] = from[i * kLanes];
+  int64_t c = 0;
+  for (; c + 4 <= channels; c += 4) {
+    int64_t i = 0;
+    for (; i + 4 <= area; i += 4) transpose_4x4(pixels + i * kLanes + c, kLanes, planes + c * area + i, area);
+    for (; i < area; ++i) {
+      for (int64_t k = c; k < c + 4; ++k) planes[k * area + i] = pixels[i * kLanes + k];
+    }
+  }
+  for (; c < channels; ++c) {
+    for (int64_t i = 0; i < area; ++i) planes[c * area + i] = pixels[i * kLanes + c];
   }
 }
 
@@ -61,22 +70,32 @@ INFERKIT_INLINE void depthwise_outputs(const DepthwiseChannelsArgs& a, const flo
           const float* w = weights - (first + r * stride) * kLanes;
           for (int64_t c = begin; c < stop; ++c) part[r] = fma(load(w + c * kLanes), load(from + c * kLanes), part[r]);
         };
-        // Columns that all of them read, and those before and behind.
-        const int64_t begin = low(kOutputs - 1), stop = high(0);
-        _Pragma("GCC unroll 4") for (int r = 0; r < kOutputs; ++r) {
-          const int64_t mine = high(r);
-          add(r, low(r), begin < mine ? begin : mine);
-        }
-        const float* w = weights - first * kLanes;
-        for (int64_t c = begin; c < stop; ++c) {
-          const F32x16 v = load(from + c * kLanes);
-          _Pragma("GCC unroll 4") for (int r = 0; r < kOutputs; ++r) {
-            part[r] = fma(load(w + (c - r * stride) * kLanes), v, part[r]);
+        if (first >= 0 && first + (kOutputs - 1) * stride + count <= a.w.in) {  // all of them inside: tap by tap
+          const float* at = from + first * kLanes;
+          for (int64_t t = 0; t < count; ++t) {
+            const F32x16 w = load(weights + t * kLanes);
+            _Pragma("GCC unroll 4") for (int r = 0; r < kOutputs; ++r) {
+              part[r] = fma(w, load(at + (t + r * stride) * kLanes), part[r]);
+            }
           }
-        }
-        _Pragma("GCC unroll 4") for (int r = 0; r < kOutputs; ++r) {
-          const int64_t done = begin > stop ? begin : stop, mine = low(r);
-          add(r, done > mine ? done : mine, high(r));
+        } else {
+          // Columns that all of them read, and those before and behind.
+          const int64_t begin = low(kOutputs - 1), stop = high(0);
+          _Pragma("GCC unroll 4") for (int r = 0; r < kOutputs; ++r) {
+            const int64_t mine = high(r);
+            add(r, low(r), begin < mine ? begin : mine);
+          }
+          const float* w = weights - first * kLanes;
+          for (int64_t c = begin; c < stop; ++c) {
+            const F32x16 v = load(from + c * kLanes);
+            _Pragma("GCC unroll 4") for (int r = 0; r < kOutputs; ++r) {
+              part[r] = fma(load(w + (c - r * stride) * kLanes), v, part[r]);
+            }
+          }
+          _Pragma("GCC unroll 4") for (int r = 0; r < kOutputs; ++r) {
+            const int64_t done = begin > stop ? begin : stop, mine = low(r);
+            add(r, done > mine ? done : mine, high(r));
+          }
         }
       }
       j += count;

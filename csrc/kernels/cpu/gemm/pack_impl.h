@@ -1,8 +1,8 @@
 // Packing B into panels of 16 columns; part of gemm_impl.h.
 #pragma once
 #include "kernels/cpu/gemm/gemm.h"
-#include "kernels/cpu/gemm/transpose_impl.h"
 #include "kernels/cpu/simd.h"
+#include "kernels/cpu/transpose_inl.h"
 
 namespace inferkit::kernels::INFERKIT_TIER {
 namespace {
@@ -24,7 +24,7 @@ void pack_b_transposed(const float* b, int64_t ldb, int64_t k, int64_t n, float*
     if (n - column >= kPanelColumns) {
       for (; i + 4 <= k; i += 4) {
         for (int j = 0; j < kPanelColumns; j += 4)
-          transpose_4x4(from + j * ldb + i, ldb, packed + i * kPanelColumns + j);
+          transpose_4x4(from + j * ldb + i, ldb, packed + i * kPanelColumns + j, kPanelColumns);
       }
     }
     for (; i < k; ++i) {

@@ -1,7 +1,7 @@
 // Floats as pairs of bf16; part of gemm_bf16_impl.h. A pair is 32 bits: the even element of K in the low half.
 #pragma once
-#include "kernels/cpu/gemm/transpose_impl.h"
 #include "kernels/cpu/gemm_bf16/gemm_bf16.h"
+#include "kernels/cpu/transpose_inl.h"
 
 namespace inferkit::kernels::INFERKIT_TIER {
 namespace {
@@ -95,7 +95,7 @@ void pack_b_pairs_transposed(const float* b, int64_t ldb, int64_t k, int64_t n, 
       if (pairs == kLanes) {
         for (int64_t row = 0; row < kPanelColumns; row += 4) {
           for (int64_t q = 0; q < kLanes; q += 4) {
-            transpose_4x4((const float*)&rows[row][q], kLanes, (float*)packed + q * kPanelColumns + row);
+            transpose_4x4((const float*)&rows[row][q], kLanes, (float*)packed + q * kPanelColumns + row, kPanelColumns);
           }
         }
       } else {
