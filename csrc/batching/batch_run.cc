@@ -121,17 +121,21 @@ void BatchRun::run_padded(std::span<const RequestRef> requests, const RowLayout&
                           Nanos& once) {
   for (;;) {  // once, unless the model is swapped for another meanwhile
     const uint64_t model = runner_.generation();
-    bool apart = pad_proof_.is_apart(model, layout.length), failed = false;
+    PadProof::Look known = pad_proof_.look(model, layout.length);
+    bool apart = known.apart, failed = false;
     out.as_it_came = false;
     if (!apart) {
       gather(requests, layout, rows, true);
       run_once(rows, out);
-      if (pad_proof_.wants(model, layout.length)) {
+      if (known.wants) {
         failed = !out.status.ok();
         const Nanos begin = clock_.now();
-        apart = failed || !prove(requests, layout, model);
+        apart = failed || !prove(requests, layout, model, known);
         once += clock_.now() - begin;
       }
+      // Nobody who waits gets an answer that was not cut back.
+      const auto waits = [&](const RequestRef& r) { return r->length != layout.length && !r->done(); };
+      apart |= !known.follows && std::ranges::any_of(requests, waits);
     }
     if (apart && requests.size() > 1) {
       out.apart = true;
@@ -146,7 +150,7 @@ void BatchRun::run_padded(std::span<const RequestRef> requests, const RowLayout&
     if (runner_.generation() != model) continue;
     // Padded it failed, and as it came it did not: that length is too long for the model.
     if (failed && out.status.ok()) pad_proof_.cannot_run(model, layout.length);
-    if (out.status.ok() && !apart) cut_answers(requests, layout, pad_proof_.follows(model), out);
+    if (out.status.ok() && !apart) cut_answers(requests, layout, std::move(known.follows), out);
     return;
   }
 }
@@ -157,8 +161,10 @@ void BatchRun::run_once(int64_t rows, Outcome& out) {
   if (out.status.ok()) out.status = sink_.complete();
 }
 
-/// Compares the answer that one of them has just got with its own. False where they are to run one by one.
-bool BatchRun::prove(std::span<const RequestRef> requests, const RowLayout& layout, uint64_t model) {
+/// Compares the answer that one of them has just got with its own. False where they are to run one by one. Afterwards
+/// it is known what to cut, unless nobody waits for that or the model is another one.
+bool BatchRun::prove(std::span<const RequestRef> requests, const RowLayout& layout, uint64_t model,
+                     PadProof::Look& known) {
   const Request* shortest = nullptr;
   int64_t row = 0, first_row = 0;
   for (const RequestRef& request : requests) {
@@ -180,9 +186,9 @@ bool BatchRun::prove(std::span<const RequestRef> requests, const RowLayout& layo
   const std::optional<Follows> follows = follows_of(sample, why);
   if (runner_.generation() != model) return true;  // it is run again
   if (follows && is_same(sample, why)) {
-    const std::shared_ptr<const Follows> known = pad_proof_.follows(model);
-    if (!known) pad_proof_.learn(model, *follows);
-    if (!known || *known == *follows) {
+    known.follows = pad_proof_.learn(model, *follows);
+    if (!known.follows) return true;  // as above
+    if (*known.follows == *follows) {
       pad_proof_.passed(model, layout.length);
       return true;
     }

@@ -69,7 +69,7 @@ class BatchRun {
                   Nanos& once);
   void cut_answers(std::span<const RequestRef> requests, const RowLayout& layout,
                    std::shared_ptr<const Follows> follows, Outcome& out);
-  bool prove(std::span<const RequestRef> requests, const RowLayout& layout, uint64_t model);
+  bool prove(std::span<const RequestRef> requests, const RowLayout& layout, uint64_t model, PadProof::Look& known);
   void count_elements(std::span<const RequestRef> requests, const RowLayout& layout, Outcome& out);
   /// How the request fared in a run: its rows begin at `first_row`. Asks sink_ for what the last run gave.
   Status judge(const Request& request, const Outcome& outcome, int64_t first_row) noexcept;

@@ -12,64 +12,55 @@ namespace inferkit {
 
 // What is known
 
-const PadProof::Known* PadProof::find(uint64_t generation) const {
-  return generation == generation_ ? &known_ : nullptr;
-}
-
-PadProof::Known& PadProof::of(uint64_t generation) {
-  if (generation != generation_) known_ = {};
+/// Null where that model is gone.
+PadProof::Known* PadProof::of(uint64_t generation) {
+  if (generation < generation_) return nullptr;
+  if (generation > generation_) known_ = {};
   generation_ = generation;
-  return known_;
+  return &known_;
 }
 
-bool PadProof::is_apart(uint64_t generation, int64_t length) const {
+PadProof::Look PadProof::look(uint64_t generation, int64_t length) const {
   const MutexLock lock(mutex_);
-  const Known* known = find(generation);
-  if (!known) return false;
-  const auto at = known->passed.find(length);
-  return !known->refusal.empty() || (at != known->passed.end() && at->second == kNever);
-}
-
-bool PadProof::wants(uint64_t generation, int64_t length) const {
-  const MutexLock lock(mutex_);
-  const Known* known = find(generation);
-  if (!known || !known->follows) return true;
-  const auto at = known->passed.find(length);
-  return at == known->passed.end() || (at->second >= 0 && at->second < kSamples);
-}
-
-std::shared_ptr<const Follows> PadProof::follows(uint64_t generation) const {
-  const MutexLock lock(mutex_);
-  const Known* known = find(generation);
-  return known ? known->follows : nullptr;
+  if (generation < generation_) return {};
+  if (generation > generation_) return {.apart = false};
+  const auto at = known_.passed.find(length);
+  const int passed = at == known_.passed.end() ? 0 : at->second;
+  return {.apart = !known_.refusal.empty() || passed == kNever,
+          .wants = !known_.follows || (passed >= 0 && passed < kSamples),
+          .follows = known_.follows};
 }
 
 std::string PadProof::refusal(uint64_t generation) const {
   const MutexLock lock(mutex_);
-  const Known* known = find(generation);
-  return known ? known->refusal : std::string();
+  return generation == generation_ ? known_.refusal : std::string();
 }
 
-void PadProof::learn(uint64_t generation, Follows follows) {
+std::shared_ptr<const Follows> PadProof::learn(uint64_t generation, Follows follows) {
   auto kept = std::make_shared<const Follows>(std::move(follows));
   const MutexLock lock(mutex_);
-  of(generation).follows = std::move(kept);
+  Known* known = of(generation);
+  if (!known) return nullptr;
+  if (!known->follows) known->follows = std::move(kept);
+  return known->follows;
 }
 
 void PadProof::passed(uint64_t generation, int64_t length) {
   const MutexLock lock(mutex_);
-  int& count = of(generation).passed[length];
+  Known* known = of(generation);
+  if (!known) return;
+  int& count = known->passed[length];
   if (count >= 0 && count < kSamples) ++count;
 }
 
 void PadProof::cannot_run(uint64_t generation, int64_t length) {
   const MutexLock lock(mutex_);
-  of(generation).passed[length] = kNever;
+  if (Known* known = of(generation)) known->passed[length] = kNever;
 }
 
 void PadProof::refuse(uint64_t generation, std::string why) {
   const MutexLock lock(mutex_);
-  of(generation).refusal = std::move(why);
+  if (Known* known = of(generation)) known->refusal = std::move(why);
 }
 
 // Comparing

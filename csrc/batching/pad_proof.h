@@ -21,21 +21,25 @@ using Follows = std::vector<Axes>;
 /// What is known of the runner's model, by its generation. For each length that is padded to, the first requests also
 /// run by themselves, and their answers are compared to the bit: a length is proven once some were the same. With one
 /// that is not, no request to that model is padded any more; where the model cannot run at a length, none is padded to
-/// that. Thread-safe.
+/// that. Of a model that another took the place of, nothing is known, and nothing is learnt: who still deals with it is
+/// told to pad nothing. Thread-safe.
 class PadProof {
  public:
   static constexpr int kSamples = 3;
 
-  /// Whether requests are not to be padded to that length.
-  bool is_apart(uint64_t generation, int64_t length) const;
-  /// Whether another request is to be looked at, as too few have been.
-  bool wants(uint64_t generation, int64_t length) const;
-  /// Null until a first request has been looked at.
-  std::shared_ptr<const Follows> follows(uint64_t generation) const;
+  /// What a batch goes by, from one moment: the model may be swapped between two looks.
+  struct Look {
+    bool apart = true;                         // requests are not to be padded to that length
+    bool wants = true;                         // another one is to be looked at, as too few have been
+    std::shared_ptr<const Follows> follows{};  // null until a first one has been
+  };
+  Look look(uint64_t generation, int64_t length) const;
+  bool is_apart(uint64_t generation, int64_t length) const { return look(generation, length).apart; }
   /// Why requests to that model are not padded; "" where they are.
   std::string refusal(uint64_t generation) const;
 
-  void learn(uint64_t generation, Follows follows);
+  /// What is known now: of who comes second, the first one's. Null where another model took its place.
+  std::shared_ptr<const Follows> learn(uint64_t generation, Follows follows);
   void passed(uint64_t generation, int64_t length);
   void cannot_run(uint64_t generation, int64_t length);
   void refuse(uint64_t generation, std::string why);
@@ -47,11 +51,10 @@ class PadProof {
     std::string refusal;
   };
   static constexpr int kNever = -1;
-  Known& of(uint64_t generation) REQUIRES(mutex_);
-  const Known* find(uint64_t generation) const REQUIRES(mutex_);
+  Known* of(uint64_t generation) REQUIRES(mutex_);
 
   mutable Mutex mutex_;  // held for a look at what follows, by requests at the door and by batches that are padded
-  uint64_t generation_ GUARDED_BY(mutex_) = 0;
+  uint64_t generation_ GUARDED_BY(mutex_) = 0;  // the latest that anything was learnt of
   Known known_ GUARDED_BY(mutex_);
 };
 

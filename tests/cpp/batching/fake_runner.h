@@ -27,6 +27,7 @@ class FakeRunner final : public Runner {
   int64_t estimate_nanos(std::span<const Shape> shapes) const override { return estimate_per_row * shapes[0][0]; }
   bool values_decide() const override { return by_values; }
   bool rows_mix() const override { return mixes; }
+  uint64_t generation() const override { return number.load(); }
 
   Status run(std::span<const TensorView> inputs, OutputSink& sink) noexcept override {
     try {
@@ -86,6 +87,7 @@ class FakeRunner final : public Runner {
   int64_t longest = 0;           // of the second axis; 0: any
   bool sees_neighbours = false;  // a row's answer has something of the next one's
   std::function<void()> on_run;
+  std::atomic<uint64_t> number{0};  // as if it had taken another's place
 
  private:
   std::vector<PortSpec> inputs_, outputs_;

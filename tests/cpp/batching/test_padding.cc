@@ -5,6 +5,7 @@
 #include <random>
 #include <stdexcept>
 
+#include "batching/batch_run.h"
 #include "batching/batcher.h"
 #include "batching/fake_runner.h"
 #include "batching/padding.h"
@@ -299,4 +300,79 @@ TEST(padding_counts_among_the_elements_of_a_batch) {
   CHECK_EQ(requests[0]->batch_rows, 2);
   CHECK(error_of([&] { rig.submit(std::vector<float>(27), {3, 9}); }).message.find("with its padding") !=
         std::string::npos);
+}
+
+TEST(padding_learns_nothing_of_a_model_that_was_replaced) {
+  PadProof proof;
+  const Follows second{Axes{2}};
+  for (int i = 0; i < PadProof::kSamples; ++i) {
+    CHECK(proof.learn(4, second) != nullptr);
+    proof.passed(4, 8);
+  }
+  // A worker that began with the model before comes to its end.
+  CHECK(proof.learn(2, {Axes{4}}) == nullptr);
+  proof.passed(2, 8);
+  proof.cannot_run(2, 8);
+  proof.refuse(2, "the old one");
+  const PadProof::Look now = proof.look(4, 8), before = proof.look(2, 8), later = proof.look(6, 8);
+  CHECK(!now.apart && !now.wants && now.follows && *now.follows == second);
+  CHECK(before.apart && before.wants && !before.follows);
+  CHECK(!later.apart && later.wants && !later.follows);
+  CHECK(proof.refusal(4).empty() && proof.refusal(2).empty());
+  // Who compares at the same time as another goes by what the first has found.
+  CHECK(*proof.learn(4, {Axes{4}}) == second);
+  proof.refuse(6, "the next one");
+  CHECK(proof.refusal(6) == "the next one" && proof.look(4, 8).apart);
+}
+
+// Another worker, which began with the model before, writes down what it found while a batch runs on the new one.
+TEST(padding_is_cut_back_whatever_is_found_of_a_model_that_was_replaced) {
+  const auto runs = [](const std::function<void(PadProof&, FakeRunner&)>& meanwhile, uint64_t proven) {
+    PadRig rig;
+    PadProof proof;
+    for (int i = 0; i < PadProof::kSamples; ++i) {
+      proof.learn(proven, {Axes{2}});
+      proof.passed(proven, 8);
+    }
+    rig.model->number = 4;
+    Recorder recorder(SteadyClock::instance(), 0, [] { return uint64_t{0}; });
+    Predictor predictor(*rig.model);
+    RowProof rows;
+    BatchRun tools(*rig.model, *rig.pool, rig.batcher->options(), SteadyClock::instance(), recorder, predictor, rows,
+                   proof);
+    Batch batch;
+    for (const int64_t length : {5, 6}) {
+      std::vector<float> values(static_cast<size_t>(length));
+      std::iota(values.begin(), values.end(), 1.0f);
+      const Checked checked =
+          rig.batcher->check(std::vector{StridedView::contiguous({DType::kF32, {length}, values.data()})});
+      RequestRef request(new Request(checked.layout, 1, true, {}, checked.length));
+      request->inputs = rig.pool->acquire(checked.layout->offset(1, 1, length), "request");
+      std::memcpy(request->inputs.data(), values.data(), values.size() * sizeof(float));
+      CHECK(request->advance(Phase::kWaiting, Phase::kQueued) && request->advance(Phase::kQueued, Phase::kRunning));
+      batch.layout = checked.layout;
+      batch.rows += 1;
+      batch.requests.push_back(std::move(request));
+    }
+    rig.model->on_run = [&] { meanwhile(proof, *rig.model); };
+    tools.run(batch, 1, [](Request& request, Phase end) { request.publish(end); });
+    for (const RequestRef& request : batch.requests) CHECK(rig.answered(request));
+    return rig.model->batches();
+  };
+  CHECK((runs([](PadProof&, FakeRunner&) {}, 4) == std::vector<Shape>{{2, 8}}));
+  const auto late = [](PadProof& proof, FakeRunner&) {
+    proof.learn(2, {Axes{0}});
+    proof.passed(2, 8);
+    proof.refuse(2, "the old one");
+  };
+  CHECK((runs(late, 4) == std::vector<Shape>{{2, 8}}));
+  // And where the model is swapped while the batch runs, it runs again, and is compared.
+  int times = 0;
+  const auto swapped = [&](PadProof& proof, FakeRunner& model) {
+    if (++times > 1) return;
+    model.number = 6;
+    proof.learn(6, {Axes{2}});
+    proof.refuse(4, "the old one");
+  };
+  CHECK((runs(swapped, 4) == std::vector<Shape>{{2, 8}, {2, 8}, {1, 5}}));
 }
