@@ -10,6 +10,8 @@
 namespace inferkit {
 namespace {
 
+constexpr int64_t kMostBytes = int64_t{1} << 56;  // of an input of a request
+
 // Runs on the members' initialisers, before the layouts drop each input's first dimension.
 std::span<const PortSpec> checked_ports(std::span<const PortSpec> inputs) {
   if (inputs.empty()) throw std::invalid_argument("a model without inputs cannot be batched");
@@ -147,8 +149,14 @@ Checked Intake::check(std::span<const StridedView> given, uint64_t generation) {
         rows.back().erase(0);
       }
       if (padding_ && padding_->pads(i)) rows.back()[padding_->input(i).axis - 1] = padded;
-      if (!rows.back().checked_elements())
-        fail(Reason::kTooLarge, cat("a shape of ", view.shape.str(), " has too many elements"));
+      const auto elements = rows.back().checked_elements();
+      if (!elements) fail(Reason::kTooLarge, cat("a shape of ", view.shape.str(), " has too many elements"));
+      const int64_t most = kMostBytes / static_cast<int64_t>(dtype_size(view.dtype)) / out.rows;
+      if (padded != out.length && *elements > most) {
+        fail(Reason::kTooLarge, cat("input '", inputs_[i].name, "' would have ", out.rows, " x ", rows.back().str(),
+                                    " elements once it is padded, more than any memory holds: give smaller lengths as "
+                                    "pad_to"));
+      }
     }
     out.layout = layouts_.intern(rows, std::move(shared));
   }

@@ -101,6 +101,9 @@ LayoutRef LayoutTable::make(std::span<const Shape> rows, std::vector<std::vector
   }
   const int64_t largest = layout->largest_row();
   if (max_elements_ && largest) layout->most_rows = max_elements_ / largest;
+  // Rows that are padded may be much more than came: their bytes are a number, whatever becomes of it.
+  const size_t bytes = std::max<size_t>(1, layout->bytes_per_row());
+  layout->most_rows = std::min(layout->most_rows, static_cast<int64_t>((size_t{1} << 62) / bytes));
   if (padding_) {
     layout->padding = padding_;
     layout->length = rows[padding_->first()][padding_->input(padding_->first()).axis - 1];

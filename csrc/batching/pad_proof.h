@@ -10,7 +10,6 @@
 
 #include "batching/padding.h"
 #include "engine/runner.h"
-#include "memory/buffer_pool.h"
 #include "platform/mutex.h"
 
 namespace inferkit {
@@ -68,11 +67,5 @@ struct PadSample {
 std::optional<Follows> follows_of(const PadSample& sample, std::string& why);
 /// Whether the request's part of the run's answer is its own to the bit; else `why` says where they differ.
 bool is_same(const PadSample& sample, std::string& why);
-
-/// Runs requests that are made up, from a seed, by themselves and padded to each of `lengths`, beside others. "" where
-/// the answers are the same, or where the model cannot run on such inputs; else where they differ. `rows` are the
-/// shapes of a row of each input; what is free there and not padded is taken for 2.
-std::string try_padding(Runner& runner, BufferPool& pool, const Padding& padding, std::span<const Shape> rows,
-                        std::span<const int64_t> lengths);
 
 }  // namespace inferkit

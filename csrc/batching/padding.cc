@@ -48,19 +48,24 @@ Padding::Padding(PadOptions options, std::span<const PortSpec> inputs) : options
     throw std::invalid_argument("pad_to must be lengths in ascending order, from 1 on, each of them once");
   }
   if (!lengths.empty()) options_.longest = lengths.back();
+  if (options_.longest < 0 || options_.longest > kLongest) {
+    throw std::invalid_argument(
+        cat("pad_to must be lengths of at most ", kLongest, "; the longest is ", options_.longest));
+  }
 }
 
 int64_t Padding::length_for(int64_t length) const {
-  if (length < 1 || (options_.longest && length > options_.longest)) return length;
+  if (length < 1 || length > (options_.longest ? options_.longest : kLongest)) return length;
   if (options_.lengths.empty()) {
     const int64_t above = length_above(length);
-    return options_.longest ? std::min(above, options_.longest) : above;
+    return std::min(above, options_.longest ? options_.longest : kLongest);
   }
   return *std::ranges::lower_bound(options_.lengths, length);
 }
 
 std::vector<int64_t> Padding::lengths(int64_t most) const {
   if (options_.longest) most = most > 0 ? std::min(most, options_.longest) : options_.longest;
+  most = std::min(most, kLongest);  // beyond that there are none
   std::vector<int64_t> out;
   for (int64_t length = 1; length <= most; length = out.back() + 1) out.push_back(length_for(length));
   return out;

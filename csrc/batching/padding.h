@@ -34,6 +34,7 @@ int64_t length_above(int64_t length);
 /// Immutable.
 class Padding {
  public:
+  static constexpr int64_t kLongest = (int64_t{1} << 31) - 1;  // what is longer is not padded
   /// Throws std::invalid_argument where the inputs cannot be padded so.
   Padding(PadOptions options, std::span<const PortSpec> inputs);
 

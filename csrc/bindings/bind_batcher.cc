@@ -8,6 +8,7 @@
 #include <string_view>
 #include <tuple>
 
+#include "batching/pad_trial.h"
 #include "bindings/arguments.h"
 #include "bindings/batcher_calls.h"
 #include "bindings/batcher_figures.h"
@@ -15,6 +16,7 @@
 #include "bindings/context_deadline.h"
 #include "bindings/py_batcher.h"
 #include "bindings/py_model.h"
+#include "bindings/signal_watch.h"
 #include "bindings/ticket.h"
 
 namespace py = pybind11;
@@ -144,12 +146,21 @@ std::string pad_refusal(const PyBatcher& self, const py::object& model, const st
   std::vector<Shape> shapes;
   for (const auto& row : rows) shapes.emplace_back(std::span(row));
   if (shapes.size() != runner->inputs().size()) throw std::invalid_argument("a shape is missing");
-  const GilAway away(*self.core);
-  return try_padding(*runner, batcher.pool(), *batcher.padding(), shapes, lengths);
+  const TrialLimits limits{batcher.max_rows(), batcher.options().max_batch_elements};
+  const auto stops = [](const Status& status) {
+    const py::gil_scoped_acquire gil;
+    return asks_to_stop(status);
+  };
+  return without_gil(
+      [&] { return try_padding(*runner, batcher.pool(), *batcher.padding(), shapes, lengths, limits, stops); });
 }
 
 std::vector<int64_t> pad_lengths(const PyBatcher& self, int64_t most) {
   const Padding* padding = self.core->batcher().padding();
+  if (most > Padding::kLongest) {
+    throw std::invalid_argument(
+        cat("requests are padded to at most ", Padding::kLongest, " places, so none of ", most, " can be warmed up"));
+  }
   return padding ? padding->lengths(most) : std::vector<int64_t>();
 }
 

@@ -9,6 +9,8 @@ namespace inferkit {
 
 /// Registers the translators of Error, std::system_error and std::invalid_argument, and the table of error codes.
 void bind_errors(pybind11::module_& m);
+/// Whether what a callable raised is KeyboardInterrupt or SystemExit, which nobody is to miss. With the GIL.
+bool asks_to_stop(const Status& status);
 /// A new exception object for `status`, its cause attached; KeyboardInterrupt and SystemExit are their own exception.
 /// `retry_after` as in Refusal.
 pybind11::object make_exception(const Status& status, Nanos retry_after = kNever);

@@ -162,7 +162,7 @@ class Batcher(_core.Batcher):
         ``stats().padding_refused`` says why.
     pad_to : int or iterable of int, optional
         To which lengths. By default 8, 10, 12, 14, 16, 20, 24, 28, 32 and so on, four for each power of two; with an
-        integer, those up to it. Longer requests are not padded.
+        integer, those up to it. Longer requests are not padded; no length is above 2**31 - 1.
     trace_size : int
         How many of the last requests and batches :mod:`inferkit.tracing` keeps, at 128 bytes each; 0 for none.
     name : str, optional
@@ -287,8 +287,8 @@ class Batcher(_core.Batcher):
         self._max_elements = max_batch_elements
         if padded:
             try:
-                few = self._pad_lengths(40)
-                self._prove_padding(model, None, [few[0], few[-1]])
+                few = [length for length in self._pad_lengths(40) if length <= 64]
+                self._prove_padding(model, None, sorted({*few[:1], *few[-1:]}))
             except BaseException:
                 self._close(False, None)
                 raise
@@ -479,6 +479,8 @@ class Batcher(_core.Batcher):
         shapes = shapes_of(shapes)
         if not self._pad:
             return model.warm_up(self._sizes(model, shapes) if given is None else given, shapes=shapes)
+        if given == []:
+            return None
         lengths = self._lengths_to_warm(shapes)
         self._prove_padding(model, shapes, lengths)
         for length in lengths:

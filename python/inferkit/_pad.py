@@ -14,6 +14,7 @@ from ._types import TensorSpec
 __all__ = ["NativePad", "native_pad", "pad_lengths", "rows_of", "rows_to_warm", "shapes_of"]
 
 NativePad = list[tuple[int, bytes]]
+_LONGEST = 2**31 - 1  # the core has the same bound
 _WHAT = "a mapping of input names to (axis, value)"
 
 
@@ -47,23 +48,32 @@ def _axis(value: Any, spec: TensorSpec) -> int:
 
 def _element(value: Any, spec: TensorSpec) -> bytes:
     wanted = f"the value of pad[{spec.name!r}] must be one that {spec.dtype} can hold, got {value!r}"
-    if not isinstance(value, int | float | np.generic):
-        raise TypeError(f"the value of pad[{spec.name!r}] must be a number, got {type(value).__name__}")
+    if isinstance(value, bool | np.bool_):
+        if spec.dtype != "bool":
+            raise TypeError(
+                f"the value of pad[{spec.name!r}] must be a number, as the input is {spec.dtype}: {value!r}"
+            )
+    # A timedelta64 calls itself an integer.
+    elif not isinstance(value, int | float | np.integer | np.floating) or isinstance(value, np.timedelta64):
+        raise TypeError(
+            f"the value of pad[{spec.name!r}] must be a number, got {type(value).__name__}: give a real one"
+        )
+    is_bfloat16 = spec.dtype == "bfloat16"  # which numpy does not know: the upper half of a float32
     try:
-        if spec.dtype == "bfloat16":  # which numpy does not know: the upper half of a float32
-            wide = np.array(value, np.float32)
-            low, high = wide.reshape(1).view(np.uint16)
-            element, exact = high.reshape(1), bool(low == 0)
-        else:
-            with np.errstate(all="ignore"):  # what comes of it is looked at
-                element = np.array([value]).astype(spec.dtype)
-            held = element[0].item()
-            exact = bool(held == value) or (value != value and held != held)
-            if math.isinf(held) and not exact:
-                raise ValueError(wanted)
+        with np.errstate(all="ignore"):  # what comes of it is looked at
+            element = np.array([value]).astype(np.float32 if is_bfloat16 else spec.dtype)
+        held = element[0].item()
+        exact = bool(held == value) or (value != value and held != held)
+        if math.isinf(held) and not exact:
+            raise ValueError(wanted)
     except (TypeError, ValueError, OverflowError):
         raise ValueError(wanted) from None
-    if not exact and not np.issubdtype(element.dtype, np.floating):
+    if is_bfloat16:
+        low, high = element.view(np.uint16)
+        element, exact = high.reshape(1), bool(low == 0)
+    elif np.issubdtype(element.dtype, np.floating):
+        exact = True  # what it is rounded to
+    if not exact:
         raise ValueError(wanted)
     return element.tobytes()
 
@@ -75,9 +85,9 @@ def pad_lengths(pad_to: int | Iterable[int] | None, is_padded: bool) -> tuple[li
     if not is_padded:
         raise ValueError("pad_to says to which lengths requests are padded: give pad as well")
     if hasattr(type(pad_to), "__index__"):
-        return [], integer(pad_to, "pad_to", 1)
+        return [], integer(pad_to, "pad_to", 1, _LONGEST)
     lengths = [
-        integer(length, "a length of pad_to", 1)
+        integer(length, "a length of pad_to", 1, _LONGEST)
         for length in sequence(pad_to, "pad_to", "an integer or an iterable of integers")
     ]
     if not lengths:

@@ -318,6 +318,19 @@ def test_warm_up_compiles_and_proves_every_length() -> None:
         with pytest.raises(ValueError, match="give pad_to to the Batcher, or warm_up"):
             batcher.warm_up()
         batcher.warm_up(shapes={"ids": (30,), "mask": (30,)})
+        for longest in (2**31, 2**63 - 1):
+            with pytest.raises(ValueError, match="at most 2147483647 places"):
+                batcher.warm_up(shapes={"ids": (longest,), "mask": (longest,)})
+
+
+def test_a_length_that_makes_too_many_elements_is_refused() -> None:
+    model = callable_of(lambda x: x, (None, None, None))
+    with inferkit.Batcher(model, pad={"x": (1, 0)}, pad_to=[2**31 - 1]) as batcher:
+        with pytest.raises(ValueError, match="more than any memory holds"):
+            batcher.warm_up((1,), shapes={"x": (2**31 - 1, 2**30)})
+        with pytest.raises(inferkit.ValidationError, match="more than any memory holds") as error:
+            batcher.submit(np.zeros((1, 2**24), np.float32)).result()
+        assert error.value.reason == "too_large"
 
 
 @pytest.mark.parametrize(
@@ -380,6 +393,134 @@ def test_a_callable_is_tried_too() -> None:
         assert np.array_equal(batcher.submit(x).result(), 2 * x)
 
 
+def callable_of(fn: Any, inputs: tuple[int | None, ...] = (None, None), outputs: Any = None) -> inferkit.Model:
+    return inferkit.Model.from_callable(
+        fn, inputs=[("x", "float32", inputs)], outputs=[("y", "float32", outputs or inputs)]
+    )
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("at", [1, 2, 3])
+def test_who_asks_to_stop_is_heard_by_a_trial(stop: type[BaseException], at: int) -> None:
+    calls = 0
+
+    def stops(x: np.ndarray) -> np.ndarray:
+        nonlocal calls
+        calls += 1
+        if calls == at:
+            raise stop
+        return x
+
+    model, quiet = callable_of(stops), callable_of(lambda x: x)
+    with pytest.raises(stop):
+        inferkit.Batcher(model, pad={"x": (1, 0)})
+    assert calls == at
+    with inferkit.Batcher(quiet, pad={"x": (1, 0)}, pad_to=20) as batcher:
+        calls = 0
+        with pytest.raises(stop):
+            batcher.swap(model)
+        assert calls == at
+        assert batcher.model is quiet
+        calls = 1000
+        batcher.swap(model)
+        calls = 0
+        with pytest.raises(stop):
+            batcher.warm_up()
+        assert calls == at
+
+
+def test_an_error_of_the_model_is_none_of_the_trial_s() -> None:
+    def fails(x: np.ndarray) -> np.ndarray:
+        if x.shape[1] == 8:
+            raise RuntimeError("eight")
+        return x
+
+    inferkit.Batcher(callable_of(fails), pad={"x": (1, 0)}).close()
+
+
+def test_a_length_that_the_model_has_not_is_left_out_of_a_trial() -> None:
+    """Half as long and back again: nothing for a request of length 1, and one place too few for each odd one."""
+
+    def halved(x: np.ndarray) -> np.ndarray:
+        if x.shape[1] < 2:
+            raise ValueError("too short")
+        return np.repeat(x[:, : x.shape[1] // 2 * 2 : 2], 2, axis=1)
+
+    with pytest.raises(ValueError, match=r"output 'y' has the shape \(1, 6\) for a request of length 7"):
+        inferkit.Batcher(callable_of(halved), pad={"x": (1, 0)})
+
+
+@pytest.mark.parametrize("rows", [1, 2, 64])
+@pytest.mark.parametrize(("reduce", "pad"), [(np.max, 0), (np.min, 0), (np.argmax, 0), (np.argmin, 0), (np.sum, 1)])
+def test_a_reduction_without_a_mask_is_found_by_the_trial(reduce: Any, pad: float, rows: int) -> None:
+    model = callable_of(lambda x: reduce(x, axis=1).astype(np.float32), (None, None), (None,))
+    with pytest.raises(ValueError, match="output 'y' of a request of length .* is not the same"):
+        inferkit.Batcher(model, pad={"x": (1, pad)}, max_batch_size=rows)
+
+
+def test_what_a_trial_runs() -> None:
+    seen: list[np.ndarray] = []
+
+    def same(x: np.ndarray) -> np.ndarray:
+        seen.append(x.copy())
+        return x
+
+    with inferkit.Batcher(callable_of(same), pad={"x": (1, 0)}, pad_to=(16, 48), max_batch_size=3) as batcher:
+        assert {x.shape[1] for x in seen if len(x) == 1} >= {1, 8, 15, 17, 24, 47}
+        assert max(len(x) for x in seen) == 3
+        alone = [x for x in seen if x.shape[1] not in (16, 48)]
+        assert any((x < 0).all() for x in alone)
+        assert any((x > 0).all() for x in alone)
+        assert any((x > 0).any() and (x < 0).any() for x in alone)
+        first = [x for x in seen if x.shape == (1, 1)]
+        assert len({x.tobytes() for x in first}) == 2  # of 16 and of 48: other numbers
+        seen.clear()
+        batcher.warm_up()
+        assert max(len(x) for x in seen) == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "longest", "most"),
+    [
+        ({"pad_to": (16, 8192)}, 16, 64 * 16),
+        ({"pad_to": 8192}, 40, 64 * 40),
+        ({"pad_to": 8192, "max_batch_size": 1}, 40, 40),
+        ({"pad_to": 64, "max_batch_elements": 70}, 40, 70),
+        ({"pad_to": (16, 60), "max_batch_elements": 50}, 16, 50),
+    ],
+)
+def test_a_new_batcher_tries_short_lengths_and_small_batches(options: Any, longest: int, most: int) -> None:
+    seen: list[tuple[int, ...]] = []
+
+    def same(x: np.ndarray) -> np.ndarray:
+        seen.append(x.shape)
+        return x
+
+    with inferkit.Batcher(callable_of(same), pad={"x": (1, 0)}, **options):
+        assert max(shape[1] for shape in seen) == longest
+        assert max(int(np.prod(shape)) for shape in seen) <= most
+    seen.clear()
+    with inferkit.Batcher(callable_of(same), pad={"x": (1, 0)}, pad_to=[8192]):
+        assert seen == []
+
+
+def test_a_swap_without_a_warm_up_needs_no_lengths() -> None:
+    calls = 0
+
+    def same(x: np.ndarray) -> np.ndarray:
+        nonlocal calls
+        calls += 1
+        return x
+
+    model = callable_of(same)
+    with inferkit.Batcher(callable_of(lambda x: x), pad={"x": (1, 0)}) as batcher:
+        batcher.swap(model, batch_sizes=())
+        assert batcher.model is model
+        assert calls == 0
+        with pytest.raises(ValueError, match="give pad_to to the Batcher"):
+            batcher.swap(model)
+
+
 def test_checks_see_the_caller_s_values_alone(model: inferkit.Model) -> None:
     floats = inferkit.Model.from_callable(
         lambda x: x, inputs=[("x", "float32", (None, None))], outputs=[("y", "float32", (None, None))]
@@ -425,6 +566,13 @@ def test_wrong_arguments(model: inferkit.Model, pad: Any, error: type[Exception]
         ("bfloat16", 0.1),
         ("float16", 1e6),
         ("int8", 1.5),
+        ("bfloat16", 1e300),
+        ("bfloat16", -1e39),
+        ("float32", np.longdouble("1e400")),
+        ("float16", np.float64(-65520)),
+        ("float64", 10**400),
+        ("int64", np.float64(2.0**63)),
+        ("uint64", np.int8(-1)),
     ],
 )
 def test_values_that_a_type_cannot_hold(dtype: str, value: float) -> None:
@@ -433,6 +581,51 @@ def test_values_that_a_type_cannot_hold(dtype: str, value: float) -> None:
     )
     with pytest.raises(ValueError, match=f"must be one that {dtype} can hold"):
         inferkit.Batcher(model, pad={"x": (1, value)})
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value"),
+    [
+        ("float32", 1j),
+        ("float32", np.complex64(1)),
+        ("float32", np.str_("1")),
+        ("float32", np.bytes_(b"1")),
+        ("float64", np.datetime64(1, "s")),
+        ("int64", np.timedelta64(1, "s")),
+        ("float32", True),
+        ("int64", np.True_),
+        ("float32", np.zeros(1, np.float32)),
+        ("float32", None),
+    ],
+)
+def test_what_is_no_number_to_pad_with(dtype: str, value: Any) -> None:
+    model = inferkit.Model.from_callable(
+        lambda x: x, inputs=[("x", dtype, (None, None))], outputs=[("y", dtype, (None, None))]
+    )
+    with pytest.raises(TypeError, match=r"the value of pad\['x'\] must be a number"):
+        inferkit.Batcher(model, pad={"x": (1, value)})
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value"),
+    [
+        ("bfloat16", 1.5),
+        ("bfloat16", float("-inf")),
+        ("bfloat16", float("nan")),
+        ("float32", np.float16(0.1)),
+        ("float16", 65504),
+        ("float32", float("inf")),
+        ("bool", True),
+        ("bool", np.False_),
+        ("uint64", 2**64 - 1),
+        ("int16", np.int64(-5)),
+    ],
+)
+def test_numbers_to_pad_with(dtype: str, value: Any) -> None:
+    model = inferkit.Model.from_callable(
+        lambda x: x, inputs=[("x", dtype, (None, None))], outputs=[("y", dtype, (None, None))]
+    )
+    inferkit.Batcher(model, pad={"x": (1, value)}).close()
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "int8", "int16", "uint32", "int64", "bool"])
@@ -455,7 +648,7 @@ def test_every_type_is_filled_up(dtype: str) -> None:
     assert np.array_equal(seen[0], want)
 
 
-@pytest.mark.parametrize("pad_to", [0, [0], [], [4, "8"], 1.5, "8"])
+@pytest.mark.parametrize("pad_to", [0, [0], [], [4, "8"], 1.5, "8", 2**31, [8, 2**60], [2**63 - 1], 2**63 - 1, 2**64])
 def test_wrong_lengths(model: inferkit.Model, pad_to: Any) -> None:
     with pytest.raises((TypeError, ValueError), match="pad_to"):
         inferkit.Batcher(model, pad=PAD, pad_to=pad_to)

@@ -1,6 +1,7 @@
 // Requests of different lengths in one batch: lengths, filling up, cutting back, and the proof that it changes nothing.
 #include <array>
 #include <cstring>
+#include <limits>
 #include <numeric>
 #include <random>
 #include <stdexcept>
@@ -8,6 +9,7 @@
 #include "batching/batch_run.h"
 #include "batching/batcher.h"
 #include "batching/fake_runner.h"
+#include "batching/pad_trial.h"
 #include "batching/padding.h"
 #include "test.h"
 
@@ -74,6 +76,68 @@ TEST(padding_lengths_that_are_given_are_the_only_ones) {
   CHECK((bounded.lengths(11) == std::vector<int64_t>{8, 10, 12}));
   const Padding any({{{1, {}}}, {}, 0}, {&port, 1});
   CHECK(any.lengths(0).empty());
+}
+
+TEST(padding_has_a_longest_length) {
+  const PortSpec port{"x", DType::kF32, {Shape::kFree, Shape::kFree}};
+  constexpr int64_t kLongest = Padding::kLongest, kMost = std::numeric_limits<int64_t>::max();
+  const Padding any({{{1, {}}}, {}, 0}, {&port, 1});
+  CHECK_EQ(any.length_for(kLongest - 1), kLongest);
+  CHECK_EQ(any.length_for(kLongest + 1), kLongest + 1);
+  CHECK_EQ(any.length_for(kMost), kMost);
+  CHECK_EQ(any.lengths(kMost).back(), kLongest);
+  const Padding given({{{1, {}}}, {8, kLongest}, 0}, {&port, 1});
+  CHECK((given.lengths(kMost) == std::vector<int64_t>{8, kLongest}));
+  for (const PadOptions& options : {PadOptions{{{1, {}}}, {8, kLongest + 1}, 0}, PadOptions{{{1, {}}}, {}, kMost}}) {
+    CHECK_THROWS(Padding(options, {&port, 1}), std::invalid_argument);
+  }
+}
+
+TEST(padding_to_more_than_there_is_memory_for_is_refused) {
+  Batcher batcher(std::make_shared<FakeRunner>(Shape{Shape::kFree, Shape::kFree, Shape::kFree}),
+                  padded({Padding::kLongest}), std::make_shared<BufferPool>());
+  const auto check = [&](Shape shape) {  // asks for shapes alone
+    const float value = 0;
+    return batcher.check(std::vector{StridedView::contiguous({DType::kF32, shape, &value})});
+  };
+  CHECK_EQ(check({1, 1, 1}).layout->length, Padding::kLongest);
+  const Status status = error_of([&] { check({1, 1, int64_t{1} << 30}); });
+  CHECK(status.reason == Reason::kTooLarge);
+  CHECK(status.message.find("would have 1 x (2147483647, 1073741824) elements once it is padded") != std::string::npos);
+  // One such row is a number of bytes, a batch of many is not.
+  const Checked one = check({1, 1, int64_t{1} << 22});
+  CHECK_EQ(one.layout->most_rows, 128);
+}
+
+TEST(padding_is_tried_on_requests_that_the_model_can_run) {
+  FakeRunner model({Shape::kFree, Shape::kFree});
+  BufferPool pool;
+  const Padding padding(padded().pad, model.inputs());
+  const std::vector<Shape> rows{{Shape::kFree}};
+  const auto tried = [&](std::vector<int64_t> lengths, TrialLimits limits = {64, 0}) {
+    return try_padding(model, pool, padding, rows, lengths, limits, [](const Status&) { return false; });
+  };
+  CHECK(tried({8}).empty());
+  CHECK((model.batches() ==
+         std::vector<Shape>{{5, 8}, {1, 1}, {1, 7}, {1, 4}, {1, 2}}));  // the last one has nothing to pad
+  const size_t before = model.batches().size();
+  CHECK(tried({8}, {64, 7}).empty());  // of which no batch has room for one
+  CHECK_EQ(model.batches().size(), before);
+  model.longest = 7;  // padded it does not run: nothing is said
+  CHECK(tried({8}).empty());
+  model.longest = 0;
+  model.sees_neighbours = true;
+  CHECK(tried({8}).find("output 'y' of a request of length 1 is not the same") == 0);
+  // What asks to stop is passed on, and nothing runs after it.
+  model.longest = 3;
+  const size_t runs = model.batches().size();
+  const Status status = error_of([&] {
+    try_padding(model, pool, padding, rows, std::vector<int64_t>{8, 16}, {1, 0},
+                [](const Status& s) { return s.message == "too long"; });
+  });
+  CHECK(status.message == "too long");
+  CHECK_EQ(model.batches().size(), runs + 1);
+  CHECK_EQ(pool.stats().outstanding, 0u);
 }
 
 TEST(padding_refuses_what_cannot_be_padded) {
