@@ -121,16 +121,17 @@ void BatchRun::run_padded(std::span<const RequestRef> requests, const RowLayout&
                           Nanos& once) {
   for (;;) {  // once, unless the model is swapped for another meanwhile
     const uint64_t model = runner_.generation();
-    PadProof::Look known = pad_proof_.look(model, layout.length);
-    bool apart = known.apart, failed = false;
+    PadProof::Look known = pad_proof_.look(model, layout.length, batch_id_);
+    bool apart = known.apart;
+    Status failure;
     out.as_it_came = false;
     if (!apart) {
       gather(requests, layout, rows, true);
       run_once(rows, out);
       if (known.wants) {
-        failed = !out.status.ok();
+        failure = out.status;
         const Nanos begin = clock_.now();
-        apart = failed || !prove(requests, layout, model, known);
+        apart = !failure.ok() || !prove(requests, layout, model, known);
         once += clock_.now() - begin;
       }
       // Nobody who waits gets an answer that was not cut back.
@@ -148,8 +149,8 @@ void BatchRun::run_padded(std::span<const RequestRef> requests, const RowLayout&
       run_once(rows, out);
     }
     if (runner_.generation() != model) continue;
-    // Padded it failed, and as it came it did not: that length is too long for the model.
-    if (failed && out.status.ok()) pad_proof_.cannot_run(model, layout.length);
+    // Padded it failed, and as it came it did not: that length may be too long for the model.
+    if (!failure.ok() && out.status.ok()) pad_proof_.cannot_run(model, layout.length, batch_id_, failure.message);
     if (out.status.ok() && !apart) cut_answers(requests, layout, std::move(known.follows), out);
     return;
   }
@@ -366,6 +367,7 @@ void BatchRun::halve(std::span<RequestRef> suspects, Again& again) noexcept {
 
 void BatchRun::run(Batch& batch, uint64_t batch_id, End end) noexcept {
   recorder_.batch(batch.reason, batch.rows);
+  batch_id_ = batch_id;
   TraceEntry record;
   record.id = record.batch_id = batch_id;
   record.rows = static_cast<uint32_t>(batch.requests.size());

@@ -88,6 +88,7 @@ class BatchRun {
   Buffer gathered_;
   std::vector<TensorView> inputs_;
   std::vector<RequestRef> again_;  // of a failed batch
+  uint64_t batch_id_ = 0;          // of the present one
 };
 
 /// The checks of one request's outputs, given those of its batch: rows [first, first + count), which have been cut back

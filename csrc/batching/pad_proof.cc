@@ -18,20 +18,29 @@ PadProof::Known* PadProof::of(uint64_t generation) {
   return &known_;
 }
 
-PadProof::Look PadProof::look(uint64_t generation, int64_t length) const {
+PadProof::Look PadProof::look(uint64_t generation, int64_t length, uint64_t batch) const {
   const MutexLock lock(mutex_);
   if (generation < generation_) return {};
   if (generation > generation_) return {.apart = false};
-  const auto at = known_.passed.find(length);
-  const int passed = at == known_.passed.end() ? 0 : at->second;
-  return {.apart = !known_.refusal.empty() || passed == kNever,
-          .wants = !known_.follows || (passed >= 0 && passed < kSamples),
+  const auto at = known_.lengths.find(length);
+  if (at == known_.lengths.end()) return {.apart = !known_.refusal.empty(), .follows = known_.follows};
+  const Length& of = at->second;
+  return {.apart = !known_.refusal.empty() || !of.never.empty() || (batch && of.failed == batch),
+          .wants = !known_.follows || of.passed < kSamples,
           .follows = known_.follows};
 }
 
 std::string PadProof::refusal(uint64_t generation) const {
   const MutexLock lock(mutex_);
-  return generation == generation_ ? known_.refusal : std::string();
+  if (generation != generation_) return {};
+  if (!known_.refusal.empty()) return known_.refusal;
+  std::string lengths, why;
+  for (const auto& [length, of] : known_.lengths) {
+    if (of.never.empty()) continue;
+    lengths += cat(lengths.empty() ? "" : ", ", length);
+    if (why.empty()) why = of.never;
+  }
+  return lengths.empty() ? lengths : cat("no request is padded to the length ", lengths, ": ", why);
 }
 
 std::shared_ptr<const Follows> PadProof::learn(uint64_t generation, Follows follows) {
@@ -47,13 +56,19 @@ void PadProof::passed(uint64_t generation, int64_t length) {
   const MutexLock lock(mutex_);
   Known* known = of(generation);
   if (!known) return;
-  int& count = known->passed[length];
-  if (count >= 0 && count < kSamples) ++count;
+  Length& of = known->lengths[length];
+  of.passed = std::min(of.passed + 1, kSamples);
+  of.failed = 0;
 }
 
-void PadProof::cannot_run(uint64_t generation, int64_t length) {
+void PadProof::cannot_run(uint64_t generation, int64_t length, uint64_t batch, const std::string& why) {
+  std::string told = cat("the model failed at it twice, and ran those requests as they came: ", why);
   const MutexLock lock(mutex_);
-  if (Known* known = of(generation)) known->passed[length] = kNever;
+  Known* known = of(generation);
+  if (!known) return;
+  Length& of = known->lengths[length];
+  if (of.failed && of.failed != batch) of.never = std::move(told);
+  of.failed = batch;
 }
 
 void PadProof::refuse(uint64_t generation, std::string why) {

@@ -42,7 +42,7 @@ struct BatcherStats {
   uint64_t elements = 0;            // of the inputs that are padded, in runs
   uint64_t padding = 0;             // of those, what was filled in
   double padding_rate = 0;          // the one of the other
-  std::string padding_refusal;      // why requests are not padded any more; "" where they are, or never were to be
+  std::string padding_refusal;      // why requests are not padded, or not to some lengths; "" where they are
   double mean_batch_size = 0;       // rows
   double batch_fill_rate = 0;       // of max_batch_size
   double requests_per_second = 0;   // completed, over the last ten seconds

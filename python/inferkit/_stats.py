@@ -124,7 +124,7 @@ class BatcherStats:
     padding_rate : float
         Padding as a share of these elements: what is computed for nobody.
     padding_refused : str
-        Why requests are no longer padded, though the batcher was told to; empty where they are.
+        Why requests are no longer padded, or no longer to some lengths, which it names; empty where they are.
     mean_batch_size : float
         Rows per batch.
     batch_fill_rate : float

@@ -303,7 +303,33 @@ def test_a_model_with_few_positions_serves_those_that_it_has() -> None:
     with inferkit.Batcher(model, pad=PAD) as batcher:  # 41 to 45 would be padded to 48
         for length in (43, 45, 3, 41, 39):
             check(model, text(length), batcher.submit(text(length)).result())
-        assert batcher.stats().padding_refused == ""
+        told = batcher.stats().padding_refused
+        assert told.startswith("no request is padded to the length 48: the model failed at it twice, and ran those")
+        batches = batcher.stats().batches
+        check(model, text(35), batcher.submit(text(35)).result())
+        assert batcher.stats().batches == batches + 1
+        assert batcher.stats().padding_refused == told
+
+
+def test_one_run_that_fails_does_not_end_padding() -> None:
+    fails = False
+
+    def same(x: np.ndarray) -> np.ndarray:
+        nonlocal fails
+        if fails:
+            fails = False
+            raise RuntimeError("once")
+        return x
+
+    with inferkit.Batcher(callable_of(same), pad={"x": (1, 0)}, max_batch_size=8, caller_runs=False) as batcher:
+        fails = True
+        for length in (5, 6, 7, 5, 6):
+            x = np.arange(length, dtype=np.float32)
+            assert np.array_equal(batcher.submit(x).result(), x)
+        stats = batcher.stats()
+        assert stats.padding_refused == ""
+        assert stats.padding == 2 + 1 + 3 + 2
+        assert stats.failed == 0
 
 
 def test_warm_up_compiles_and_proves_every_length() -> None:
@@ -454,7 +480,7 @@ def test_a_length_that_the_model_has_not_is_left_out_of_a_trial() -> None:
 @pytest.mark.parametrize(("reduce", "pad"), [(np.max, 0), (np.min, 0), (np.argmax, 0), (np.argmin, 0), (np.sum, 1)])
 def test_a_reduction_without_a_mask_is_found_by_the_trial(reduce: Any, pad: float, rows: int) -> None:
     model = callable_of(lambda x: reduce(x, axis=1).astype(np.float32), (None, None), (None,))
-    with pytest.raises(ValueError, match="output 'y' of a request of length .* is not the same"):
+    with pytest.raises(ValueError, match=r"output 'y' of a request of length .* is not the same"):
         inferkit.Batcher(model, pad={"x": (1, pad)}, max_batch_size=rows)
 
 

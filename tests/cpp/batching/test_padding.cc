@@ -263,13 +263,53 @@ TEST(padding_stops_at_a_length_that_the_model_cannot_run) {
   rig.model->longest = 40;
   CHECK(rig.answered(rig.text(30)));
   CHECK((rig.model->batches() == std::vector<Shape>{{1, 64}, {1, 30}}));
+  CHECK(rig.batcher->stats().padding_refusal.empty());  // it may have been bad luck
   CHECK(rig.answered(rig.text(20)));
-  CHECK_EQ(rig.model->batches().size(), 3u);
+  CHECK_EQ(rig.model->batches().size(), 4u);
+  CHECK(rig.answered(rig.text(25)));
+  CHECK_EQ(rig.model->batches().size(), 5u);
+  CHECK((rig.model->batches().back() == Shape{1, 25}));
   CHECK(rig.answered(rig.text(5)));
-  CHECK((rig.model->batches()[3] == Shape{1, 8}));
-  CHECK(rig.batcher->stats().padding_refusal.empty());
+  CHECK((rig.model->batches()[5] == Shape{1, 8}));
+  CHECK_EQ(rig.batcher->stats().padding_refusal,
+           "no request is padded to the length 64: the model failed at it twice, and ran those requests as they came: "
+           "too long");
   const RequestRef too_long = rig.text(50);
   CHECK(rig.batcher->wait(*too_long) == Waited::kDone && too_long->phase() == Phase::kError);
+}
+
+TEST(padding_tries_a_length_once_more_where_a_run_failed) {
+  PadRig rig;
+  std::atomic<int> failing{1};
+  rig.model->on_run = [&] {
+    if (failing-- > 0) throw Error(ErrorCode::kInference, "bad luck");
+  };
+  CHECK(rig.answered(rig.text(5)));
+  CHECK((rig.model->batches() == std::vector<Shape>{{1, 8}, {1, 5}}));
+  CHECK(rig.answered(rig.text(6)));  // which runs, so that what went before does not count
+  failing = 1;
+  CHECK(rig.answered(rig.text(7)));
+  CHECK(rig.answered(rig.text(7)) && rig.answered(rig.text(6)));
+  const std::vector<Shape> want{{1, 8}, {1, 5}, {1, 8}, {1, 6}, {1, 8}, {1, 7}, {1, 8}, {1, 7}, {1, 8}, {1, 6}};
+  CHECK(rig.model->batches() == want);
+  CHECK(rig.batcher->stats().padding_refusal.empty());
+  CHECK_EQ(rig.batcher->stats().failed, 0u);
+}
+
+TEST(padding_asks_once_for_each_batch_whether_a_length_runs) {
+  PadRig rig(padded({64}));
+  rig.model->longest = 40;
+  for (size_t batch = 0; batch < 3; ++batch) {
+    rig.model->shut();
+    const size_t before = rig.model->batches().size();
+    const RequestRef blocker = rig.text(64, 1);  // fails by itself, and has nothing to pad
+    rig.model->wait_for_runs(before + 1);
+    const std::vector<RequestRef> requests{rig.text(3), rig.text(5), rig.text(7)};
+    rig.model->open();
+    for (const RequestRef& request : requests) CHECK(rig.answered(request));
+    // The batch, one by itself and as it came, the two others as they came; in the end, all as they came.
+    CHECK_EQ(rig.model->batches().size() - before, batch < 2 ? 6u : 4u);
+  }
 }
 
 TEST(padding_lets_a_bad_request_fail_alone_and_leaves_nothing_behind) {
@@ -376,7 +416,8 @@ TEST(padding_learns_nothing_of_a_model_that_was_replaced) {
   // A worker that began with the model before comes to its end.
   CHECK(proof.learn(2, {Axes{4}}) == nullptr);
   proof.passed(2, 8);
-  proof.cannot_run(2, 8);
+  proof.cannot_run(2, 8, 1, "no");
+  proof.cannot_run(2, 8, 2, "no");
   proof.refuse(2, "the old one");
   const PadProof::Look now = proof.look(4, 8), before = proof.look(2, 8), later = proof.look(6, 8);
   CHECK(!now.apart && !now.wants && now.follows && *now.follows == second);
