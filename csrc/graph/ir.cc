@@ -36,6 +36,9 @@ std::vector<NodeOrigin> Node::origins() const {
   return {{domain.empty() ? op_type : domain + "." + op_type, name}};
 }
 
+FloatList::FloatList(const std::vector<float>& list)
+    : tensor(make_tensor<float>({static_cast<int64_t>(list.size())}, list)) {}
+
 namespace {
 
 struct Numbers {
@@ -44,17 +47,20 @@ struct Numbers {
 };
 
 void number_graph(Graph& graph, Numbers& numbers) {
+  const auto id_of = [&](const Tensor& constant) {
+    uint64_t& id = numbers.constant_at[constant.data];
+    if (id == 0) id = ++numbers.constants;
+    return id;
+  };
   for (const size_t id : stoppable_indices(graph.values.size())) {  // in an order that is the file's
     const auto it = graph.constants.find(static_cast<ValueId>(id));
-    if (it == graph.constants.end()) continue;
-    uint64_t& at = numbers.constant_at[it->second.data];
-    if (at == 0) at = ++numbers.constants;
-    it->second.id = at;
+    if (it != graph.constants.end()) it->second.id = id_of(it->second);
   }
   for (Node& node : stoppable(graph.nodes)) {
     node.id = ++numbers.nodes;
     for (auto& [name, attribute] : node.attributes) {
       if (auto* subgraph = std::get_if<std::shared_ptr<Graph>>(&attribute)) number_graph(**subgraph, numbers);
+      if (auto* list = std::get_if<FloatList>(&attribute)) list->tensor.id = id_of(list->tensor);
     }
   }
 }

@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -54,8 +55,18 @@ Tensor make_tensor(DType dtype, const Shape& shape, void** data);
 template <class T>
 Tensor make_tensor(const Shape& shape, std::span<const T> values);
 
+/// An attribute of floats. It may be as large as the file (the coefficients of a machine): copies share it, and it has
+/// a number as constants have.
+struct FloatList {
+  FloatList(const std::vector<float>& list);
+  std::span<const float> values() const { return {tensor.as<float>(), static_cast<size_t>(tensor.shape[0])}; }
+  size_t size() const { return values().size(); }
+
+  Tensor tensor;  // of one dimension
+};
+
 struct Graph;
-using Attribute = std::variant<int64_t, float, std::string, Tensor, std::vector<int64_t>, std::vector<float>,
+using Attribute = std::variant<int64_t, float, std::string, Tensor, std::vector<int64_t>, FloatList,
                                std::vector<std::string>, std::shared_ptr<Graph>>;
 
 /// A node as it stands in the file.
@@ -121,8 +132,8 @@ struct Graph {
   }
 };
 
-/// Gives every node and every constant an id, those of subgraphs too: once the graph is as it stays, so that nodes that
-/// a rewrite made out of one differ.
+/// Gives every node, every constant and every list of floats an id, those of subgraphs too: once the graph is as it
+/// stays, so that nodes that a rewrite made out of one differ.
 void number_graph(Graph& graph);
 
 /// A constant of the main graph that is declared as an input, too: a default, which callers may replace.

@@ -8,7 +8,7 @@ namespace {
 size_t payload_bytes(const Attribute& attribute) {
   if (const auto* s = std::get_if<std::string>(&attribute)) return s->size();
   if (const auto* v = std::get_if<std::vector<int64_t>>(&attribute)) return v->size() * sizeof(int64_t);
-  if (const auto* v = std::get_if<std::vector<float>>(&attribute)) return v->size() * sizeof(float);
+  if (const auto* v = std::get_if<FloatList>(&attribute)) return v->size() * sizeof(float);
   size_t bytes = sizeof(Attribute);
   if (const auto* v = std::get_if<std::vector<std::string>>(&attribute))
     for (const std::string& s : *v) bytes += sizeof(s) + s.size();
@@ -54,7 +54,7 @@ std::optional<Attribute> GraphReader::read_attribute(AttributeProto a, const Nod
     case AttributeType::kString:
       return std::string(a.s);
     case AttributeType::kFloats:
-      return std::move(a.floats);  // lists may be as large as the file
+      return FloatList(a.floats);
     case AttributeType::kInts:
       return std::move(a.ints);
     case AttributeType::kStrings:

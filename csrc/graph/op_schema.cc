@@ -43,8 +43,8 @@ std::vector<int64_t> NodeContext::attr_ints(std::string_view name) const {
 }
 
 std::vector<float> NodeContext::attr_floats(std::string_view name) const {
-  const auto* v = find_attr<std::vector<float>>(*this, name, "a list of floats");
-  return v ? *v : std::vector<float>{};
+  const FloatList* v = find_attr<FloatList>(*this, name, "a list of floats");
+  return v ? std::vector<float>(v->values().begin(), v->values().end()) : std::vector<float>{};
 }
 
 std::vector<std::string> NodeContext::attr_strings(std::string_view name) const {

@@ -92,6 +92,56 @@ def test_the_same_bits_and_nothing_is_packed(path: Path, tmp_path: Path) -> None
     assert plain.memory().packed_shared_bytes == 0
 
 
+def machine(kind: str) -> onnx.NodeProto:
+    """Each reads 64 features, and has more than 16 KiB of coefficients."""
+    rng = np.random.default_rng(7)
+    if kind == "linear":
+        many = {
+            "coefficients": rng.standard_normal(100 * WIDTH),
+            "intercepts": rng.standard_normal(100),
+            "targets": 100,
+        }
+        return helper.make_node("LinearRegressor", ["x"], ["y"], domain="ai.onnx.ml", **many)
+    return helper.make_node(
+        "SVMRegressor",
+        ["x"],
+        ["y"],
+        domain="ai.onnx.ml",
+        kernel_type=kind,
+        kernel_params=[0.01, 0.5, 2.0],
+        n_supports=100,
+        support_vectors=rng.standard_normal(100 * WIDTH),
+        coefficients=rng.standard_normal(100),
+        rho=[0.25],
+    )
+
+
+@pytest.mark.parametrize("within", ["the graph", "a branch"])
+@pytest.mark.parametrize("kind", ["linear", "POLY", "RBF"])
+def test_coefficients_in_attributes_are_weights_too(kind: str, within: str, tmp_path: Path) -> None:
+    node = machine(kind)
+    ports = [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in (("x", ("n", WIDTH)), ("y", None))]
+    constants = []
+    if within == "a branch":  # both are the same, and inlined for each shape
+        node.output[0] = "z"
+        branch = helper.make_graph([node], "b", [], [helper.make_tensor_value_info("z", TensorProto.FLOAT, None)])
+        node = helper.make_node("If", ["always"], ["y"], then_branch=branch, else_branch=branch)
+        constants = [numpy_helper.from_array(np.array(True), "always")]
+    graph = helper.make_graph([node], "g", ports[:1], ports[1:], constants)
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 3)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), tmp_path / "model.onnx")
+
+    plain = inferkit.Model.load(tmp_path / "model.onnx")
+    expected = [plain(X[:n]) for n in (1, 2, 5)]
+    plain.save_packed(tmp_path / "file")
+    model = inferkit.Model.load(tmp_path / "model.onnx", packed=tmp_path / "file")
+    for n, want in zip((1, 2, 5), expected, strict=True):
+        np.testing.assert_array_equal(model(X[:n]), want)
+    memory = model.memory()
+    assert memory.packed_shared_bytes == memory.packed_bytes == plain.memory().packed_bytes
+    assert 100 * WIDTH * 4 <= memory.packed_bytes < 150 * WIDTH * 4, "packed once, in whole panels"
+
+
 def test_models_without_a_mapped_file_have_packed_files_too(path: Path, tmp_path: Path) -> None:
     content = onnx.load(path).SerializeToString()
     for source, options in ((path, {"mmap": False}), (content, {})):

@@ -72,7 +72,9 @@ void expand_conv(Expansion& e) {
   if (e.has(3)) y = e.add("Add", 14, {y, e.in(3)});
   std::vector<float> parameters;
   for (const auto& [name, value] : e.keep({"activation_params"})) {
-    if (const auto* floats = std::get_if<std::vector<float>>(&value)) parameters = *floats;
+    if (const auto* floats = std::get_if<FloatList>(&value)) {
+      parameters.assign(floats->values().begin(), floats->values().end());
+    }
   }
   e.give(0, activated(e, y, parameters));
 }

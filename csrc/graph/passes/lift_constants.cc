@@ -31,8 +31,7 @@ std::optional<Tensor> value_of(const Node& node) {
       check_text(node, std::span(v, 1));
       return text_tensor({}, std::span(v, 1));
     }
-    if (const auto* v = std::get_if<std::vector<float>>(&attribute); v && name == "value_floats")
-      return list_tensor(*v);
+    if (const auto* v = std::get_if<FloatList>(&attribute); v && name == "value_floats") return v->tensor;
     if (const auto* v = std::get_if<std::vector<int64_t>>(&attribute); v && name == "value_ints")
       return list_tensor(*v);
     if (const auto* v = std::get_if<std::vector<std::string>>(&attribute); v && name == "value_strings") {

@@ -1,4 +1,5 @@
 // Reading what the onnx package wrote (tests/data/make_graph_models.py): every value below is known from there.
+#include <algorithm>
 #include <cmath>
 #include <set>
 
@@ -149,7 +150,8 @@ TEST(reader_attributes_of_every_kind) {
   CHECK_EQ(std::get<std::string>(n.attributes.at("a_string")), "text");
   CHECK_EQ(std::get<Tensor>(n.attributes.at("a_tensor")).as<float>()[3], -0.25f);
   CHECK((std::get<std::vector<int64_t>>(n.attributes.at("ints")) == std::vector<int64_t>{1, -1, int64_t{1} << 40}));
-  CHECK((std::get<std::vector<float>>(n.attributes.at("floats")) == std::vector<float>{0.5f, -0.25f}));
+  CHECK(
+      (std::ranges::equal(std::get<FloatList>(n.attributes.at("floats")).values(), std::vector<float>{0.5f, -0.25f})));
   CHECK((std::get<std::vector<std::string>>(n.attributes.at("strings")) == std::vector<std::string>{"a", "", "ü"}));
   CHECK(std::get<std::vector<int64_t>>(n.attributes.at("no_ints")).empty());
   CHECK_EQ(std::get<int64_t>(n.attributes.at("zero")), 0);

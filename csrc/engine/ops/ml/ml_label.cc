@@ -36,9 +36,7 @@ Tensor label_list(const NodeContext& c, const std::string& what) {
   if (const auto* ints = attribute<std::vector<int64_t>>(c, what + "_int64s")) {
     return make_tensor<int64_t>({static_cast<int64_t>(ints->size())}, *ints);
   }
-  if (const auto* floats = attribute<std::vector<float>>(c, what + "_floats")) {
-    return make_tensor<float>({static_cast<int64_t>(floats->size())}, *floats);
-  }
+  if (const auto* floats = attribute<FloatList>(c, what + "_floats")) return floats->tensor;
   const Tensor* tensor = c.attr_tensor(what + "_tensor");
   if (!tensor) c.fail(cat("has no ", what, "_int64s, ", what, "_floats, ", what, "_strings or ", what, "_tensor"));
   if (!contains(kLabelTypes | types(DType::kString), tensor->dtype))

@@ -1,5 +1,6 @@
 // Linear models: LinearClassifier, LinearRegressor. One GEMM, then what the node asks for row by row.
 #include "engine/compile/op_registry.h"
+#include "engine/ops/common/packed_panels.h"
 #include "engine/ops/ml/ml_common.h"
 #include "kernels/cpu/gemm/gemm.h"
 #include "platform/run_control.h"
@@ -8,13 +9,6 @@ namespace inferkit {
 namespace {
 
 using namespace ml;
-
-/// Packed coefficients [targets, features] and one intercept per target.
-struct Weights {
-  std::vector<float> packed_storage;
-  const float* packed = nullptr;
-  std::vector<float> intercepts;
-};
 
 struct Sizes {
   int64_t rows, features, targets;
@@ -42,7 +36,7 @@ void gemm_step(const void* params, std::byte* const* io, const ExecContext& cont
 
 /// The number of targets or classes; checks the attributes against the input.
 Sizes sizes_of(const NodeContext& c, int64_t targets) {
-  const auto* coefficients = attribute<std::vector<float>>(c, "coefficients");
+  const auto* coefficients = attribute<FloatList>(c, "coefficients");
   const auto count = static_cast<int64_t>(coefficients ? coefficients->size() : 0);
   if (targets < 1 || count == 0 || count % targets != 0) {
     c.fail(cat("has ", count, " coefficients for ", targets, " targets"));
@@ -57,24 +51,15 @@ Sizes sizes_of(const NodeContext& c, int64_t targets) {
 
 /// Scores [rows, targets] into `out`.
 void lower_scores(LowerContext& c, const Sizes& size, Ref out) {
-  const auto weights =
-      per_node<Weights>(c, kernels::packed_b_elements(size.features, size.targets) * sizeof(float), [&] {
-        constexpr size_t kAlign = 64 / sizeof(float);
-        Weights w;
-        const auto& coefficients = *attribute<std::vector<float>>(c, "coefficients");
-        w.packed_storage.resize(kernels::packed_b_elements(size.features, size.targets) + kAlign);
-        const auto misalignment = reinterpret_cast<uintptr_t>(w.packed_storage.data()) / sizeof(float) % kAlign;
-        float* packed = w.packed_storage.data() + (misalignment == 0 ? 0 : kAlign - misalignment);
-        kernels::pack_b_transposed(coefficients.data(), size.features, size.features, size.targets, packed);
-        w.packed = packed;
-        w.intercepts = c.attr_floats("intercepts");
-        w.intercepts.resize(static_cast<size_t>(size.targets), 0.0f);
-        return w;
-      });
+  const Ref coefficients = packed_panels(c, attribute<FloatList>(c, "coefficients")->tensor,
+                                         {.k = size.features, .n = size.targets, .transposed = true});
+  FloatList intercepts = std::vector<float>(static_cast<size_t>(size.targets));
+  if (const auto* given = attribute<FloatList>(c, "intercepts"); given && given->size() != 0) intercepts = *given;
   const Ref x = float_input(c, 0);
   const double flops = 2.0 * static_cast<double>(size.rows * size.features * size.targets);
   c.step(gemm_step, GemmParams{size},
-         {out, x, c.constant(weights->packed, weights), c.constant(weights->intercepts.data(), weights)}, flops / 30);
+         {out, x, coefficients, c.constant(intercepts.tensor.data, intercepts.tensor.owner, intercepts.tensor.bytes())},
+         flops / 30);
 }
 
 struct TransformParams {

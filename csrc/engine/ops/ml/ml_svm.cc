@@ -3,6 +3,7 @@
 #include <numeric>
 
 #include "engine/compile/op_registry.h"
+#include "engine/ops/common/packed_panels.h"
 #include "engine/ops/ml/ml_common.h"
 #include "kernels/cpu/gemm/gemm.h"
 #include "platform/run_control.h"
@@ -13,12 +14,6 @@ namespace {
 using namespace ml;
 
 enum class Kernel : uint8_t { kLinear, kPoly, kRbf, kSigmoid };
-
-/// The vectors that rows are compared with: the support vectors, or one row of coefficients per class.
-struct Vectors {
-  std::vector<float> storage;
-  const float* data = nullptr;  // packed for GEMM; for RBF transposed to [features, count]
-};
 
 struct KernelParams {
   int64_t rows, features, count;
@@ -67,7 +62,7 @@ float power(float x, float degree) {
   return static_cast<float>(std::pow(static_cast<double>(x), static_cast<double>(degree)));
 }
 
-/// io: [rows, count] out, x, vectors.
+/// io: [rows, count] out, x, vectors: in panels for GEMM, for RBF transposed to [features, count].
 void kernel_step(const void* params, std::byte* const* io, const ExecContext& context) {
   const auto& p = *static_cast<const KernelParams*>(params);
   auto* out = reinterpret_cast<float*>(io[0]);
@@ -106,32 +101,28 @@ void kernel_step(const void* params, std::byte* const* io, const ExecContext& co
   });
 }
 
-Vectors make_vectors(const std::vector<float>& rows, const KernelParams& p) {
-  constexpr size_t kAlign = 64 / sizeof(float);
-  Vectors v;
-  if (p.kernel == Kernel::kRbf) {
-    v.storage.resize(rows.size());
-    for (int64_t i = 0; i < p.count; ++i) {
-      for (int64_t f = 0; f < p.features; ++f) {
-        v.storage[static_cast<size_t>(f * p.count + i)] = rows[static_cast<size_t>(i * p.features + f)];
-      }
-    }
-    v.data = v.storage.data();
-    return v;
+/// As kernel_step reads them.
+Ref packed_vectors(LowerContext& c, const Tensor& rows, const KernelParams& p) {
+  if (p.kernel != Kernel::kRbf) {
+    return packed_panels(c, rows, {.k = p.features, .n = p.count, .transposed = true});
   }
-  v.storage.resize(kernels::packed_b_elements(p.features, p.count) + kAlign);
-  const auto misalignment = reinterpret_cast<uintptr_t>(v.storage.data()) / sizeof(float) % kAlign;
-  float* packed = v.storage.data() + (misalignment == 0 ? 0 : kAlign - misalignment);
-  kernels::pack_b_transposed(rows.data(), p.features, p.features, p.count, packed);
-  v.data = packed;
-  return v;
+  const Packing packing{cat("transposed ", p.count, "x", p.features), DType::kF32, p.count * p.features, {}};
+  return c.packed({&rows}, packing, [&](void* to) {
+    auto* columns = static_cast<float*>(to);
+    for (int64_t i = 0; i < p.count; ++i) {
+      const float* row = rows.as<float>() + i * p.features;
+      for (int64_t f = 0; f < p.features; ++f) columns[f * p.count + i] = row[f];
+    }
+  });
 }
 
 /// Everything that the nodes say, checked against the input.
 struct Machine {
   KernelParams kernel;
-  bool linear = false;  // no support vectors: coefficients are compared with x directly
-  std::vector<float> coefficients, rho, prob_a, prob_b;
+  bool linear = false;                       // no support vectors: coefficients are compared with x directly
+  FloatList vectors = std::vector<float>();  // that rows are compared with, a row of features each
+  FloatList coefficients = std::vector<float>();
+  std::vector<float> rho, prob_a, prob_b;
   std::vector<int64_t> per_class;
   Labels labels;
   PostTransform transform = PostTransform::kNone;
@@ -143,11 +134,11 @@ void set_vectors(const NodeContext& c, Machine& m, int64_t supports, int64_t lin
   m.linear = supports == 0;
   if (m.linear) m.kernel.kernel = Kernel::kLinear;
   m.kernel.count = m.linear ? linear_rows : supports;
-  m.coefficients = c.attr_floats("coefficients");
+  if (const auto* given = attribute<FloatList>(c, "coefficients")) m.coefficients = *given;
   m.rho = c.attr_floats("rho");
   const char* name = m.linear ? "coefficients" : "support_vectors";
-  const auto* values = attribute<std::vector<float>>(c, name);
-  const auto length = static_cast<int64_t>(values ? values->size() : 0);
+  if (const auto* given = attribute<FloatList>(c, name)) m.vectors = *given;
+  const auto length = static_cast<int64_t>(m.vectors.size());
   if (length == 0 || length % m.kernel.count != 0) {
     c.fail(cat(name, " has ", length, " elements for ", m.kernel.count, " vectors"));
   }
@@ -166,14 +157,12 @@ void fit_input(const NodeContext& c, Machine& m) {
 
 /// The kernel's values [rows, count] in `out`.
 void lower_kernel(LowerContext& c, const Machine& m, Ref out) {
-  const auto vectors = per_node<Vectors>(
-      c, static_cast<size_t>(m.kernel.count * m.kernel.features) * sizeof(float),
-      [&] { return make_vectors(m.linear ? m.coefficients : c.attr_floats("support_vectors"), m.kernel); });
+  const Ref vectors = packed_vectors(c, m.vectors.tensor, m.kernel);
   const Ref x = float_input(c, 0);
   const KernelParams& p = m.kernel;
   const double flops =
       2.0 * static_cast<double>(p.rows) * static_cast<double>(p.count) * static_cast<double>(p.features);
-  c.step(kernel_step, p, {out, x, c.constant(vectors->data, vectors)}, flops / (p.kernel == Kernel::kRbf ? 8 : 30));
+  c.step(kernel_step, p, {out, x, vectors}, flops / (p.kernel == Kernel::kRbf ? 8 : 30));
 }
 
 // --- regression
@@ -223,12 +212,14 @@ void regressor_step(const void* params, std::byte* const* io, const ExecContext&
 }
 
 void lower_regressor(LowerContext& c) {
-  const auto m = std::make_shared<const Machine>(regressor_of(c));
-  const KernelParams& k = m->kernel;
+  const Machine m = regressor_of(c);
+  const KernelParams& k = m.kernel;
   const Ref values = c.scratch(static_cast<size_t>(k.rows * k.count) * sizeof(float));
-  lower_kernel(c, *m, values);
-  c.step(regressor_step, RegressorParams{k.rows, k.count, m->linear, c.attr_int("one_class", 0) != 0, m->rho[0]},
-         {c.out(0), values, c.constant(m->coefficients.data(), m)}, static_cast<double>(k.rows * k.count));
+  lower_kernel(c, m, values);
+  const Tensor& coefficients = m.coefficients.tensor;
+  c.step(regressor_step, RegressorParams{k.rows, k.count, m.linear, c.attr_int("one_class", 0) != 0, m.rho[0]},
+         {c.out(0), values, c.constant(coefficients.data, coefficients.owner, coefficients.bytes())},
+         static_cast<double>(k.rows * k.count));
 }
 
 // --- classification
@@ -288,7 +279,7 @@ void decide_pairs(const Machine& m, const float* kernel, float* decisions, int64
   const auto supports = static_cast<size_t>(m.kernel.count);
   std::fill_n(votes, classes, 0);
   const auto dot = [&](size_t row, size_t begin, int64_t n, double sum) {
-    const float* coefficients = m.coefficients.data() + row * supports + begin;
+    const float* coefficients = m.coefficients.values().data() + row * supports + begin;
     for (int64_t k = 0; k < n; ++k) {
       sum += static_cast<double>(coefficients[k] * kernel[begin + static_cast<size_t>(k)]);
     }
@@ -404,7 +395,7 @@ void linear_classifier_step(const void* params, std::byte* const* io, const Exec
   auto* values = reinterpret_cast<float*>(io[2]);
   const auto& m = *reinterpret_cast<const Machine*>(io[3]);
   const auto classes = static_cast<int64_t>(m.labels.values.size());
-  const bool all_positive = std::all_of(m.coefficients.begin(), m.coefficients.end(), [](float v) { return v >= 0; });
+  const bool all_positive = std::ranges::all_of(m.coefficients.values(), [](float v) { return v >= 0; });
   WorkMeter meter;
   for (int64_t r = 0; r < p.rows && meter.go_on(4 * classes); ++r) {
     float* row = values + r * classes;

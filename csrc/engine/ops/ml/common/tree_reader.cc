@@ -83,10 +83,10 @@ void check_length(const NodeContext& c, std::string_view name, size_t length, si
 
 template <class T>
 std::vector<T> tree_values(const NodeContext& c, const std::string& name) {
-  const auto* floats = attribute<std::vector<float>>(c, name);
+  const auto* floats = attribute<FloatList>(c, name);
   std::vector<T> out = tensor_values<T>(c, name + "_as_tensor");
-  if (floats && !floats->empty() && !out.empty()) c.fail(cat("has both ", name, " and ", name, "_as_tensor"));
-  if (floats && out.empty()) out.assign(floats->begin(), floats->end());
+  if (floats && floats->size() != 0 && !out.empty()) c.fail(cat("has both ", name, " and ", name, "_as_tensor"));
+  if (floats && out.empty()) out.assign(floats->values().begin(), floats->values().end());
   return out;
 }
 
