@@ -117,11 +117,11 @@ class Trial {
  private:
   /// How many padded rows a batch has room for.
   int64_t rows_within(TrialLimits limits) const {
-    constexpr int64_t kMostBytes = int64_t{1} << 56;  // of a row: that of no machine
+    constexpr int64_t kMostRowBytes = int64_t{1} << 56;  // of a row: that of no machine
     int64_t largest = 1;
     for (size_t i = 0; i < rows_.size(); ++i) {
       const auto elements = row_shape(i, padded_).checked_elements();
-      if (!elements || *elements > kMostBytes / static_cast<int64_t>(dtype_size(runner_.inputs()[i].dtype))) {
+      if (!elements || *elements > kMostRowBytes / static_cast<int64_t>(dtype_size(runner_.inputs()[i].dtype))) {
         throw std::invalid_argument(cat("input ", quote(runner_.inputs()[i].name), " would have a shape of ",
                                         row_shape(i, padded_).str(), " once it is padded to ", padded_,
                                         ", which is more than any memory holds: give smaller lengths as pad_to"));

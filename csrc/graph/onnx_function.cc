@@ -6,8 +6,6 @@
 namespace inferkit::onnx {
 namespace {
 
-[[noreturn]] void fail(const std::string& message) { throw Error(ErrorCode::kModel, message); }
-
 /// A graph that is passed to a function would read its caller's values from inside the function.
 void refuse_graphs(const std::map<std::string_view, Attribute>& attributes, std::string_view function) {
   for (const auto& [name, value] : attributes)

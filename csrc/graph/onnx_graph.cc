@@ -10,8 +10,6 @@
 namespace inferkit::onnx {
 namespace {
 
-[[noreturn]] void fail(const std::string& message) { throw Error(ErrorCode::kModel, message); }
-
 /// Advice: what the file declares but inferkit cannot hold is left open.
 void declare(Value& value, const ValueInfoProto& info) {
   if (info.sequence || info.optional) {

@@ -8,10 +8,6 @@
 namespace inferkit::onnx {
 namespace {
 
-[[noreturn]] void fail(const std::string& what, const std::string& why) {
-  throw Error(ErrorCode::kModel, cat(what, " ", why));
-}
-
 /// Where element `i` lies, by its index in the dense tensor or by one index for each dimension.
 int64_t place_of(const int64_t* indices, bool linear, int64_t i, const Shape& shape, int64_t count,
                  const std::string& what) {

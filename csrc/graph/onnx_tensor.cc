@@ -22,10 +22,6 @@ constexpr std::array<const char*, 27> kNames = {
     "COMPLEX64", "COMPLEX128", "BFLOAT16",   "FLOAT8E4M3FN", "FLOAT8E4M3FNUZ", "FLOAT8E5M2", "FLOAT8E5M2FNUZ",
     "UINT4",     "INT4",       "FLOAT4E2M1", "FLOAT8E8M0",   "UINT2",          "INT2"};
 
-[[noreturn]] void fail(const std::string& what, std::string_view why) {
-  throw Error(ErrorCode::kModel, cat(what, " ", why));
-}
-
 /// Where a second look at the file finds more than the first did.
 constexpr std::string_view kWritten = "is being written to while it is read";
 

@@ -9,11 +9,17 @@
 #include <tuple>
 #include <vector>
 
+#include "base/cat.h"
+#include "base/error.h"
 #include "graph/ir.h"
 #include "graph/onnx_proto.h"
 #include "memory/mapped_files.h"
 
 namespace inferkit::onnx {
+
+/// The file is wrong: Error(kModel).
+[[noreturn]] inline void fail(const std::string& message) { throw Error(ErrorCode::kModel, message); }
+[[noreturn]] inline void fail(const std::string& what, std::string_view why) { fail(cat(what, " ", why)); }
 
 /// The dtype of TensorProto.DataType `code`; nullopt for those that inferkit lacks.
 std::optional<DType> dtype_of(int32_t code);

@@ -177,12 +177,13 @@ INFERKIT_INLINE void store_partial(float* y, F32x16 v, int64_t n) {
   if (n > 8) _mm256_maskstore_ps(y + 8, first_lanes(n - 8), v.p[1]);
 }
 #else
-INFERKIT_INLINE F32x16 load_partial(const float* x, int64_t n, float fill = 0) {
+// Calls: lane by lane in every tail of every loop they would be most of a kernel's code.
+__attribute__((noinline, unused)) static F32x16 load_partial(const float* x, int64_t n, float fill = 0) {
   float lanes[kLanes];
   for (int i = 0; i < kLanes; ++i) lanes[i] = i < n ? x[i] : fill;
   return load(lanes);
 }
-INFERKIT_INLINE void store_partial(float* y, F32x16 v, int64_t n) {
+__attribute__((noinline, unused)) static void store_partial(float* y, F32x16 v, int64_t n) {
   float lanes[kLanes];
   store(lanes, v);
   for (int64_t i = 0; i < n; ++i) y[i] = lanes[i];
