@@ -77,32 +77,13 @@ BatchRun::Outcome BatchRun::execute(std::span<const RequestRef> requests, const 
   Outcome out;
   out.started = clock_.now();
   for (const RequestRef& request : requests) request->times.started.store(out.started, std::memory_order_relaxed);
-  const int64_t all = layout.run_rows(rows);
-  const bool shared = layout.fixed_rows && requests[0]->rows != all;  // its rows stand beside others, or copies
-  Nanos once = 0;                                                     // what is no part of a run's duration
+  Nanos once = 0;  // what is no part of a run's duration
   const bool padded = std::ranges::any_of(requests, [&](const auto& r) { return r->length != layout.length; });
   try {
     if (padded) {
       run_padded(requests, layout, rows, out, once);
     } else {
-      gather(requests, layout, rows);
-    }
-    for (bool settled = padded; !settled;) {  // once, unless the model is swapped for another meanwhile
-      const uint64_t model = runner_.generation();
-      if (shared && proof_.rows_mix(model)) throw Error(proof_.refusal(requests[0]->rows, all));
-      sink_.prepare(all);
-      out.status = runner_.run(inputs_, sink_);
-      if (out.status.ok()) out.status = sink_.complete();
-      settled = !shared || !out.status.ok();
-      if (settled) continue;
-      if (proof_.known(model)) {
-        settled = runner_.generation() == model;
-      } else {
-        const Nanos begin = clock_.now();
-        settled = proof_.find_out(runner_, model, pool_, layout, inputs_, sink_.views());
-        once += clock_.now() - begin;
-      }
-      if (settled && proof_.rows_mix(model)) out.status = proof_.refusal(requests[0]->rows, all);
+      run_rows(requests, layout, rows, out, once);
     }
   } catch (...) {
     out.status = current_exception_status();
@@ -116,55 +97,74 @@ BatchRun::Outcome BatchRun::execute(std::span<const RequestRef> requests, const 
   return out;
 }
 
+/// A run of requests as they came, which a model whose number of rows is fixed has filled up.
+void BatchRun::run_rows(std::span<const RequestRef> requests, const RowLayout& layout, int64_t rows, Outcome& out,
+                        Nanos& once) {
+  const HeldModel model = runner_.hold();
+  const int64_t all = layout.run_rows(rows);
+  const bool shared = layout.fixed_rows && requests[0]->rows != all;  // its rows stand beside others, or copies
+  const auto refuse = [&] { return proof_.refusal(requests[0]->rows, all); };
+  if (shared && proof_.rows_mix(model.generation)) throw Error(refuse());
+  gather(requests, layout, rows);
+  run_once(model, all, out);
+  if (!shared || !out.status.ok()) return;
+  bool apart = true;
+  if (proof_.known(model.generation)) {
+    apart = !proof_.rows_mix(model.generation);
+  } else {
+    const Nanos begin = clock_.now();
+    apart = proof_.find_out(model, pool_, layout, inputs_, sink_.views());
+    once += clock_.now() - begin;
+  }
+  if (!apart) out.status = refuse();
+}
+
 /// A run of requests of which some are shorter than the batch is padded to.
 void BatchRun::run_padded(std::span<const RequestRef> requests, const RowLayout& layout, int64_t rows, Outcome& out,
                           Nanos& once) {
-  for (;;) {  // once, unless the model is swapped for another meanwhile
-    const uint64_t model = runner_.generation();
-    PadProof::Look known = pad_proof_.look(model, layout.length, batch_id_);
-    bool apart = known.apart;
-    Status failure;
-    out.as_it_came = false;
-    if (!apart) {
-      gather(requests, layout, rows, true);
-      run_once(rows, out);
-      if (known.wants) {
-        failure = out.status;
-        const Nanos begin = clock_.now();
-        apart = !failure.ok() || !prove(requests, layout, model, known);
-        once += clock_.now() - begin;
-      }
-      // Nobody who waits gets an answer that was not cut back.
-      const auto waits = [&](const RequestRef& r) { return r->length != layout.length && !r->done(); };
-      apart |= !known.follows && std::ranges::any_of(requests, waits);
+  const HeldModel model = runner_.hold();
+  PadProof::Look known = pad_proof_.look(model.generation, layout.length, batch_id_);
+  bool apart = known.apart;
+  Status failure;
+  if (!apart) {
+    gather(requests, layout, rows, true);
+    run_once(model, rows, out);
+    if (known.wants) {
+      failure = out.status;
+      const Nanos begin = clock_.now();
+      apart = !failure.ok() || !prove(requests, layout, model, known);
+      once += clock_.now() - begin;
     }
-    if (apart && requests.size() > 1) {
-      out.apart = true;
-      out.status = {ErrorCode::kInference, Reason::kNone, "the requests of this batch cannot be padded", nullptr};
-      return;
-    }
-    if (apart) {
-      for (size_t i = 0; i < inputs_.size(); ++i) inputs_[i] = requests[0]->input(i, runner_.inputs()[i].dtype);
-      out.as_it_came = true;
-      run_once(rows, out);
-    }
-    if (runner_.generation() != model) continue;
-    // Padded it failed, and as it came it did not: that length may be too long for the model.
-    if (!failure.ok() && out.status.ok()) pad_proof_.cannot_run(model, layout.length, batch_id_, failure.message);
-    if (out.status.ok() && !apart) cut_answers(requests, layout, std::move(known.follows), out);
+    // Nobody who waits gets an answer that was not cut back.
+    const auto waits = [&](const RequestRef& r) { return r->length != layout.length && !r->done(); };
+    apart |= !known.follows && std::ranges::any_of(requests, waits);
+  }
+  if (apart && requests.size() > 1) {
+    out.apart = true;
+    out.status = {ErrorCode::kInference, Reason::kNone, "the requests of this batch cannot be padded", nullptr};
     return;
   }
+  if (apart) {
+    for (size_t i = 0; i < inputs_.size(); ++i) inputs_[i] = requests[0]->input(i, runner_.inputs()[i].dtype);
+    out.as_it_came = true;
+    run_once(model, rows, out);
+    // Padded it failed, and as it came it did not: that length may be too long for the model.
+    if (!failure.ok() && out.status.ok()) {
+      pad_proof_.cannot_run(model.generation, layout.length, batch_id_, failure.message);
+    }
+  }
+  if (out.status.ok() && !apart) cut_answers(requests, layout, std::move(known.follows), out);
 }
 
-void BatchRun::run_once(int64_t rows, Outcome& out) {
+void BatchRun::run_once(const HeldModel& model, int64_t rows, Outcome& out) {
   sink_.prepare(rows);
-  out.status = runner_.run(inputs_, sink_);
+  out.status = model->run(inputs_, sink_);
   if (out.status.ok()) out.status = sink_.complete();
 }
 
 /// Compares the answer that one of them has just got with its own. False where they are to run one by one. Afterwards
-/// it is known what to cut, unless nobody waits for that or the model is another one.
-bool BatchRun::prove(std::span<const RequestRef> requests, const RowLayout& layout, uint64_t model,
+/// it is known what to cut, unless nobody waits for that.
+bool BatchRun::prove(std::span<const RequestRef> requests, const RowLayout& layout, const HeldModel& model,
                      PadProof::Look& known) {
   const Request* shortest = nullptr;
   int64_t row = 0, first_row = 0;
@@ -181,22 +181,21 @@ bool BatchRun::prove(std::span<const RequestRef> requests, const RowLayout& layo
   for (size_t i = 0; i < own.size(); ++i) own[i] = shortest->input(i, runner_.inputs()[i].dtype);
   PooledSink sink(runner_.outputs(), pool_);
   sink.prepare(shortest->rows);
-  if (!runner_.run(own, sink).ok() || !sink.complete().ok()) return false;
+  if (!model->run(own, sink).ok() || !sink.complete().ok()) return false;
   const PadSample sample{runner_.outputs(), sink.views(), sink_.views(), shortest->length, layout.length, first_row};
   std::string why;
   const std::optional<Follows> follows = follows_of(sample, why);
-  if (runner_.generation() != model) return true;  // it is run again
   if (follows && is_same(sample, why)) {
-    known.follows = pad_proof_.learn(model, *follows);
-    if (!known.follows) return true;  // as above
+    known.follows = pad_proof_.learn(model.generation, *follows);
+    if (!known.follows) return false;  // another model took its place: nothing more is learnt of this one
     if (*known.follows == *follows) {
-      pad_proof_.passed(model, layout.length);
+      pad_proof_.passed(model.generation, layout.length);
       return true;
     }
     why = cat("the outputs' shapes grow with the length of a request in one way up to ", layout.length,
               ", and in another way elsewhere");
   }
-  pad_proof_.refuse(model, std::move(why));
+  pad_proof_.refuse(model.generation, std::move(why));
   return false;
 }
 

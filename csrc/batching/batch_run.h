@@ -64,12 +64,14 @@ class BatchRun {
   Outcome execute(std::span<const RequestRef> requests, const RowLayout& layout, int64_t rows) noexcept;
   /// With `keep`, the requests keep their inputs.
   void gather(std::span<const RequestRef> requests, const RowLayout& layout, int64_t rows, bool keep = false);
-  void run_once(int64_t rows, Outcome& out);
+  void run_once(const HeldModel& model, int64_t rows, Outcome& out);
+  void run_rows(std::span<const RequestRef> requests, const RowLayout& layout, int64_t rows, Outcome& out, Nanos& once);
   void run_padded(std::span<const RequestRef> requests, const RowLayout& layout, int64_t rows, Outcome& out,
                   Nanos& once);
   void cut_answers(std::span<const RequestRef> requests, const RowLayout& layout,
                    std::shared_ptr<const Follows> follows, Outcome& out);
-  bool prove(std::span<const RequestRef> requests, const RowLayout& layout, uint64_t model, PadProof::Look& known);
+  bool prove(std::span<const RequestRef> requests, const RowLayout& layout, const HeldModel& model,
+             PadProof::Look& known);
   void count_elements(std::span<const RequestRef> requests, const RowLayout& layout, Outcome& out);
   /// How the request fared in a run: its rows begin at `first_row`. Asks sink_ for what the last run gave.
   Status judge(const Request& request, const Outcome& outcome, int64_t first_row) noexcept;

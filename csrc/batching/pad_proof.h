@@ -26,7 +26,7 @@ class PadProof {
  public:
   static constexpr int kSamples = 3;
 
-  /// What a batch goes by, from one moment: the model may be swapped between two looks.
+  /// What a batch goes by, from one moment: others may learn something between two looks.
   struct Look {
     bool apart = true;                         // requests are not to be padded to that length
     bool wants = true;                         // another one is to be looked at, as too few have been

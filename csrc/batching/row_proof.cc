@@ -119,16 +119,21 @@ Status RowProof::refusal(int64_t rows, int64_t fixed) const {
           nullptr};
 }
 
-bool RowProof::find_out(Runner& runner, uint64_t generation, BufferPool& pool, const RowLayout& layout,
+bool RowProof::find_out(const HeldModel& model, BufferPool& pool, const RowLayout& layout,
                         std::span<const TensorView> inputs, std::span<const TensorView> outputs) {
+  Runner& runner = *model;
   const bool by_chance = runner.rows_draw();              // two runs may be the same, too
   if (!by_chance && !tells(layout, inputs)) return true;  // the next one may
   const bool apart =
       !by_chance && (runner.needs_gil() || (same_in(Company::kZeros, runner, pool, layout, inputs, outputs) &&
                                             same_in(Company::kOthers, runner, pool, layout, inputs, outputs)));
-  if (runner.generation() != generation) return false;
-  word_.store(generation * kVerdicts + (apart ? kApart : kMix), std::memory_order_relaxed);
-  return true;
+  const uint64_t found = model.generation * kVerdicts + (apart ? kApart : kMix);
+  uint64_t known = word_.load(std::memory_order_relaxed);
+  // Who began on the model before may come to its end after others have found out about the new one. Of two verdicts on
+  // one model, that rows mix stands.
+  while (known < found && !word_.compare_exchange_weak(known, found, std::memory_order_relaxed)) {
+  }
+  return apart && !rows_mix(model.generation);
 }
 
 }  // namespace inferkit

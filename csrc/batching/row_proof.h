@@ -22,11 +22,12 @@ class RowProof {
   /// What to tell a request that is less than a run.
   Status refusal(int64_t rows, int64_t fixed) const;
 
-  /// `inputs` and `outputs` are those of a run of `layout`. The first row of it runs twice more, as the last one: among
-  /// zeros, and among multiples of itself (of bytes, what they leave). A wrapped callable is taken at its word. False
-  /// where another model took the place of that of `generation` meanwhile: then nothing is known.
-  bool find_out(Runner& runner, uint64_t generation, BufferPool& pool, const RowLayout& layout,
-                std::span<const TensorView> inputs, std::span<const TensorView> outputs);
+  /// `inputs` and `outputs` are those of a run of `layout` on this model. The first row of it runs twice more, as the
+  /// last one: among zeros, and among multiples of itself (of bytes, what they leave). A wrapped callable is taken at
+  /// its word. False where rows mix. It is not kept where those rows tell nothing, nor of a model that another took the
+  /// place of.
+  bool find_out(const HeldModel& model, BufferPool& pool, const RowLayout& layout, std::span<const TensorView> inputs,
+                std::span<const TensorView> outputs);
 
  private:
   enum Verdict : uint64_t { kOpen, kApart, kMix };
@@ -36,7 +37,7 @@ class RowProof {
     return word / kVerdicts == generation ? Verdict(word % kVerdicts) : kOpen;
   }
 
-  std::atomic<uint64_t> word_{kOpen};  // kVerdicts times the generation, and the verdict
+  std::atomic<uint64_t> word_{kOpen};  // kVerdicts times the generation, and the verdict; only grows
 };
 
 }  // namespace inferkit

@@ -27,7 +27,7 @@ SwapRunner::SwapRunner(std::shared_ptr<Runner> first)
       rows_mix_(first->rows_mix()),
       needs_gil_(first->needs_gil()) {
   const MutexLock lock(mutex_);
-  places_.emplace_back().runner = std::move(first);
+  places_.emplace_back(0).runner = std::move(first);
   current_.store(&places_.back(), std::memory_order_relaxed);  // nobody else has this yet
 }
 
@@ -45,16 +45,13 @@ std::shared_ptr<Runner> SwapRunner::swap(std::shared_ptr<Runner> next) {
   }
   const MutexLock lock(mutex_);
   Place& before = *current_.load(std::memory_order_relaxed);
-  Place& now = places_.emplace_back();
+  Place& now = places_.emplace_back(before.number + 1);
   const bool needs_gil = next->needs_gil();
   now.runner = std::move(next);
-  // Release, and before the model as well as after it: a run between two equal numbers has one model.
-  generation_.fetch_add(1, std::memory_order_release);
   needs_gil_.store(needs_gil, std::memory_order_relaxed);
   // Sequentially consistent, with what enter() and leave() do: a run that has the one before is seen here in its users,
   // or sees that it is replaced.
   current_.store(&now);
-  generation_.fetch_add(1, std::memory_order_release);
   return before.users.load() == 0 ? std::move(before.runner) : before.runner;
 }
 

@@ -33,12 +33,19 @@ class SwapRunner final : public Runner {
   bool rows_mix() const override { return rows_mix_; }
   bool rows_draw() const override { return Use(*this)->rows_draw(); }
   /// Acquire: who sees the number sees the model, too.
-  uint64_t generation() const override { return generation_.load(std::memory_order_acquire); }
+  uint64_t generation() const override { return current_.load(std::memory_order_acquire)->number; }
+  HeldModel hold() noexcept override {
+    Place& place = enter();
+    return {*place.runner, place.number, this, &place};
+  }
 
  private:
   /// One model that it holds or has held; without the model once that has been replaced and no run uses it. A thread
-  /// may be about to look at it for as long as this lives, so it stays.
+  /// may be about to look at it for as long as this lives, so it stays. The number stands here, so that who has the one
+  /// has the other.
   struct Place {
+    explicit Place(uint64_t number_) : number(number_) {}
+    const uint64_t number;
     std::shared_ptr<Runner> runner;
     std::atomic<int64_t> users{0};
   };
@@ -57,6 +64,7 @@ class SwapRunner final : public Runner {
     Place& place_;
   };
 
+  void let_go(void* place) noexcept override { leave(*static_cast<Place*>(place)); }
   Place& enter() const;
   void leave(Place& place) const;
   void retire(Place& place) const;
@@ -68,7 +76,6 @@ class SwapRunner final : public Runner {
   std::deque<Place> places_ GUARDED_BY(mutex_);
   std::atomic<Place*> current_;
   std::atomic<bool> needs_gil_;
-  std::atomic<uint64_t> generation_{0};
 };
 
 }  // namespace inferkit

@@ -41,6 +41,31 @@ class OutputSink {
   }
 };
 
+class Runner;
+
+/// The model that a runner had at one moment, which lives until this ends, and its number: for who runs one several
+/// times and compares, or writes down what it has found of it. Whatever takes the runner's place meanwhile, each of
+/// these runs is of this model.
+class HeldModel {
+ public:
+  /// With a `holder`, its let_go() gets `place` in the end.
+  HeldModel(Runner& model, uint64_t generation_, Runner* holder = nullptr, void* place = nullptr) noexcept
+      : generation(generation_), model_(model), holder_(holder), place_(place) {}
+  inline ~HeldModel();
+  HeldModel(const HeldModel&) = delete;
+  HeldModel& operator=(const HeldModel&) = delete;
+
+  Runner& operator*() const { return model_; }
+  Runner* operator->() const { return &model_; }
+
+  const uint64_t generation;
+
+ private:
+  Runner& model_;
+  Runner* const holder_;
+  void* const place_;
+};
+
 class Runner {
  public:
   virtual ~Runner() = default;
@@ -78,8 +103,19 @@ class Runner {
   /// True where what is drawn at random for a row hangs on its place in a run: no trial could find that out for sure.
   virtual bool rows_draw() const { return false; }
 
-  /// Another number after each time that another model took this one's place.
+  /// Of the model that runs now: a larger one after each time that another took its place. By the time that somebody
+  /// looks at it, it may be another; who must know which model ran asks hold().
   virtual uint64_t generation() const { return 0; }
+  /// The model that runs now, for as long as it is held.
+  virtual HeldModel hold() noexcept { return {*this, generation()}; }
+
+ private:
+  friend class HeldModel;
+  virtual void let_go(void*) noexcept {}
 };
+
+inline HeldModel::~HeldModel() {
+  if (holder_) holder_->let_go(place_);
+}
 
 }  // namespace inferkit

@@ -2,6 +2,7 @@
 
 #include "batching/batcher.h"
 #include "batching/fake_runner.h"
+#include "batching/swap_runner.h"
 #include "test.h"
 
 using namespace inferkit;
@@ -56,4 +57,67 @@ TEST(proof_is_no_part_of_what_a_run_takes) {
   CHECK_EQ(rig.model->batches().size(), 3u);
   const Nanos learnt = checked.layout->cost.forecast(1).typical;
   CHECK(learnt > 9'000'000 && learnt < 11'000'000);
+}
+
+TEST(proof_of_a_model_that_was_replaced_says_nothing_of_the_next_one) {
+  FakeRunner apart({3, 2}), mixing({3, 2});
+  mixing.sees_neighbours = true;
+  BufferPool pool;
+  RowLayout layout({Shape{2}}, {2 * sizeof(float)});
+  layout.fixed_rows = 3;
+  const float values[6] = {1, 2, 1, 2, 1, 2};
+  const TensorView input{DType::kF32, {3, 2}, values};
+  const auto find_out = [&](RowProof& proof, FakeRunner& model, uint64_t number) {
+    PooledSink sink(model.outputs(), pool);
+    sink.prepare(3);
+    CHECK(model.run({&input, 1}, sink).ok());
+    return proof.find_out(HeldModel(model, number), pool, layout, {&input, 1}, sink.views());
+  };
+  RowProof proof;
+  CHECK(find_out(proof, apart, 5));
+  CHECK(proof.known(5) && !proof.rows_mix(5));
+  CHECK(!find_out(proof, mixing, 4));  // by who began before the swap, and came to the end after it
+  CHECK(proof.known(5) && !proof.rows_mix(5) && !proof.known(4));
+  CHECK(!find_out(proof, mixing, 6));
+  CHECK(proof.rows_mix(6) && !proof.known(5));
+}
+
+// Of two models, one combines the rows of a run. What is found of the other must never let it do so.
+TEST(proof_among_swaps_is_of_the_model_that_ran) {
+  const auto mixing = [] {
+    auto model = std::make_shared<FakeRunner>(Shape{3, 2});
+    model->sees_neighbours = true;
+    return model;
+  };
+  const auto runner = std::make_shared<SwapRunner>(std::make_shared<FakeRunner>(Shape{3, 2}));
+  BatcherOptions options;
+  options.workers = 2;
+  Batcher batcher(runner, options, std::make_shared<BufferPool>());
+  std::atomic<bool> stop{false};
+  std::atomic<int> wrong{0}, answered{0}, refused{0};
+  std::vector<std::jthread> threads;
+  for (int t = 0; t < 3; ++t) {
+    threads.emplace_back([&, t] {
+      for (int n = 1; !stop; ++n) {
+        const float x = float(t * 100 + n % 100), values[2] = {x, x};
+        try {
+          const RequestRef request =
+              batcher.submit(std::vector{StridedView::contiguous({DType::kF32, {2}, values})}, {});
+          CHECK(batcher.wait(*request) == Waited::kDone);
+          const bool well = request->phase() == Phase::kResult;
+          if (well && answer(*request) != std::vector<float>{2 * x + 1, 2 * x + 1}) ++wrong;
+          ++(well ? answered : refused);
+        } catch (const Error& error) {
+          CHECK(error.reason() == Reason::kShape);
+          ++refused;
+        }
+      }
+    });
+  }
+  for (int n = 0; n < 3000 || answered < 500 || refused < 500; ++n) {
+    runner->swap(n % 2 ? std::make_shared<FakeRunner>(Shape{3, 2}) : mixing());
+  }
+  stop = true;
+  threads.clear();
+  CHECK_EQ(wrong.load(), 0);
 }
