@@ -155,15 +155,14 @@ RequestRef Batcher::admit_one(std::span<const StridedView> inputs, const Checked
   const Nanos now = clock_.now();
   const ClientRef client = options.client ? options.client : clients_.anonymous();
   const StrandRef strand = client ? client->strand(*checked.layout, options.priority) : StrandRef();
+  RequestRef request;
+  Buffer copied;
+  if (alike_ && options.deadline > now) {
+    request = new_request(checked, options, client, strand, now);
+    if (find_alike(request, inputs, checked, copied)) return request;
+  }
   if (options.deadline != kNever) refuse_if_late(checked, options, now, strand ? &strand->flow : nullptr);
-  RequestRef request(new Request(checked.layout, checked.rows, checked.single_row, options, checked.length));
-  if (client) request->member = std::make_unique<Membership>(*request, client, strand);
-  if (!request->id) request->id = new_id();
-  request->times.enqueued.store(now, std::memory_order_relaxed);
-
-  recorder_.arrives(now);
-  request->open = OpenCount::Hold(open_);
-  refuse_if_closed();  // again: whoever closes sees what is open, or this sees the close
+  if (!request) request = new_request(checked, options, client, strand, now);
   if (client && !options_.wait_when_full && !scheduler_.spares(client->held())) {
     sweep();
     if (!scheduler_.spares(client->held())) refuse_full(*request);
@@ -174,14 +173,14 @@ RequestRef Batcher::admit_one(std::span<const StridedView> inputs, const Checked
     request->place = scheduler_.try_reserve();
     if (!request->place && !(options_.wait_when_full && scheduler_.may_park())) refuse_full(*request);
   }
-  try {
-    request->inputs = intake_.copy(inputs, checked, *pool_);
-  } catch (const Error& error) {
-    if (error.code() == ErrorCode::kValidation) recorder_.invalid();
-    if (error.code() == ErrorCode::kPoolExhausted) recorder_.rejected();
-    throw;
-  }
+  request->inputs = copied ? std::move(copied) : copy_admitted(inputs, checked);
   if (request->place) {
+    if (request->by_content && alike_->coalescer && alike_->coalescer->join_or_lead(request)) {
+      request->place = Place();
+      request->parked = true;
+      alike_->coalesced.add();
+      return request;
+    }
     if (client) request->member->hold();
     request->advance(Phase::kWaiting, Phase::kQueued);
   } else {
@@ -191,6 +190,52 @@ RequestRef Batcher::admit_one(std::span<const StridedView> inputs, const Checked
     if (state_.load() == State::kClosed) reject_waiting();
   }
   return request;
+}
+
+/// Counts where there are no values to take, or no memory for them.
+Buffer Batcher::copy_admitted(std::span<const StridedView> inputs, const Checked& checked) {
+  try {
+    return intake_.copy(inputs, checked, *pool_);
+  } catch (const Error& error) {
+    if (error.code() == ErrorCode::kValidation) recorder_.invalid();
+    if (error.code() == ErrorCode::kPoolExhausted) recorder_.rejected();
+    throw;
+  }
+}
+
+/// One that counts as open.
+RequestRef Batcher::new_request(const Checked& checked, const SubmitOptions& options, const ClientRef& client,
+                                const StrandRef& strand, Nanos now) {
+  RequestRef request(new Request(checked.layout, checked.rows, checked.single_row, options, checked.length));
+  if (client) request->member = std::make_unique<Membership>(*request, client, strand);
+  if (!request->id) request->id = new_id();
+  request->times.enqueued.store(now, std::memory_order_relaxed);
+  recorder_.arrives(now);
+  request->open = OpenCount::Hold(open_);
+  refuse_if_closed();  // again: whoever closes sees what is open, or this sees the close
+  return request;
+}
+
+/// Whether it has an answer that was kept, or waits for that of another one. Else `copied` has its inputs. By then its
+/// values have been checked, as all others' are.
+bool Batcher::find_alike(const RequestRef& request, std::span<const StridedView> inputs, const Checked& checked,
+                         Buffer& copied) {
+  const HeldModel model = runner_->hold();
+  const bool kept = keeps_answers(*model, options_);
+  if (!kept && !alike_->coalescer) return false;
+  copied = copy_admitted(inputs, checked);
+  const Content content{runner_->inputs(), *checked.layout, checked.rows, checked.length, copied};
+  request->by_content = std::make_unique<ByContent>(alike_->hash.of(content), model.generation);
+  if (IntrusivePtr<BatchOutputs> answer =
+          kept ? alike_->cache->find(request->by_content->hash, content, model.generation) : nullptr) {
+    request->parked = true;
+    answer_at_once(*request, std::move(answer));
+    return true;
+  }
+  if (!alike_->coalescer || !alike_->coalescer->join(request, copied)) return false;
+  request->parked = true;
+  alike_->coalesced.add();
+  return true;
 }
 
 RequestRef Batcher::refused(const Error& why, const SubmitOptions& options) const {

@@ -24,7 +24,7 @@ Status check_rows(std::span<const PortSpec> specs, std::span<const OutputChecks>
 }
 
 BatchRun::BatchRun(Runner& runner, BufferPool& pool, const BatcherOptions& options, const Clock& clock,
-                   Recorder& recorder, Predictor& predictor, RowProof& proof, PadProof& pad_proof)
+                   Recorder& recorder, Predictor& predictor, RowProof& proof, PadProof& pad_proof, Alike* alike)
     : runner_(runner),
       pool_(pool),
       options_(options),
@@ -33,6 +33,7 @@ BatchRun::BatchRun(Runner& runner, BufferPool& pool, const BatcherOptions& optio
       predictor_(predictor),
       proof_(proof),
       pad_proof_(pad_proof),
+      alike_(alike),
       sink_(runner.outputs(), pool),
       inputs_(runner.inputs().size()) {}
 
@@ -68,6 +69,7 @@ void BatchRun::gather(std::span<const RequestRef> requests, const RowLayout& lay
   if (layout.text || keep) return;  // of text, the views that were gathered show what lies there
   // Read again only where they are to run again after a failure, and never for those that have ended.
   for (const RequestRef& request : requests) {
+    if (request->by_content) continue;  // until it is delivered: others are compared with it
     if (!options_.isolate_failures || request->done()) request->inputs.release();
   }
 }
@@ -101,6 +103,8 @@ BatchRun::Outcome BatchRun::execute(std::span<const RequestRef> requests, const 
 void BatchRun::run_rows(std::span<const RequestRef> requests, const RowLayout& layout, int64_t rows, Outcome& out,
                         Nanos& once) {
   const HeldModel model = runner_.hold();
+  out.model = model.generation;
+  out.keeps = keeps_answers(*model, options_);
   const int64_t all = layout.run_rows(rows);
   const bool shared = layout.fixed_rows && requests[0]->rows != all;  // its rows stand beside others, or copies
   const auto refuse = [&] { return proof_.refusal(requests[0]->rows, all); };
@@ -123,6 +127,8 @@ void BatchRun::run_rows(std::span<const RequestRef> requests, const RowLayout& l
 void BatchRun::run_padded(std::span<const RequestRef> requests, const RowLayout& layout, int64_t rows, Outcome& out,
                           Nanos& once) {
   const HeldModel model = runner_.hold();
+  out.model = model.generation;
+  out.keeps = keeps_answers(*model, options_);
   PadProof::Look known = pad_proof_.look(model.generation, layout.length, batch_id_);
   bool apart = known.apart;
   Status failure;
@@ -136,7 +142,7 @@ void BatchRun::run_padded(std::span<const RequestRef> requests, const RowLayout&
       once += clock_.now() - begin;
     }
     // Nobody who waits gets an answer that was not cut back.
-    const auto waits = [&](const RequestRef& r) { return r->length != layout.length && !r->done(); };
+    const auto waits = [&](const RequestRef& r) { return r->length != layout.length && is_wanted(*r); };
     apart |= !known.follows && std::ranges::any_of(requests, waits);
   }
   if (apart && requests.size() > 1) {
@@ -170,7 +176,7 @@ bool BatchRun::prove(std::span<const RequestRef> requests, const RowLayout& layo
   int64_t row = 0, first_row = 0;
   for (const RequestRef& request : requests) {
     const int64_t least = shortest ? shortest->length : layout.length;
-    if (request->length < least && !request->done()) {
+    if (request->length < least && is_wanted(*request)) {
       shortest = request.get();
       first_row = row;
     }
@@ -258,14 +264,51 @@ Status BatchRun::judge(const Request& request, const Outcome& outcome, int64_t f
   }
 }
 
+bool BatchRun::is_wanted(const Request& request) const noexcept {
+  return !request.done() ||
+         (request.by_content && alike_ && alike_->coalescer && alike_->coalescer->waited_for(request));
+}
+
+bool BatchRun::is_over(Request& request) noexcept {
+  if (is_wanted(request)) return false;
+  if (request.by_content && alike_ && alike_->coalescer) {  // nobody is compared with what is let go of here
+    RequestList nobody;
+    alike_->coalescer->finish(request, nobody);
+  }
+  request.inputs.release();
+  return true;
+}
+
 void BatchRun::deliver(Request& request, const Outcome& outcome, Status status, int64_t first_row, int64_t batch_rows,
                        uint64_t batch_id, End end) noexcept {
+  if (request.by_content && alike_) {
+    RequestList followers;
+    if (alike_->coalescer) alike_->coalescer->finish(request, followers);
+    // First, so that who has an answer and asks again finds it.
+    if (alike_->cache && outcome.keeps && status.ok() && outcome.outputs) {
+      alike_->cache->keep(request, *outcome.outputs, first_row, outcome.model);
+    }
+    while (const RequestRef follower = followers.pop()) {
+      give(*follower, outcome, copy_of(status), first_row, batch_rows, batch_id, end);
+    }
+  }
   request.inputs.release();
+  give(request, outcome, std::move(status), first_row, batch_rows, batch_id, end);
+}
+
+void BatchRun::give(Request& request, const Outcome& outcome, Status status, int64_t first_row, int64_t batch_rows,
+                    uint64_t batch_id, End end) noexcept {
   if (!request.claim()) return;  // cancelled or expired meanwhile
+  const auto load = [](const std::atomic<Nanos>& at) { return at.load(std::memory_order_relaxed); };
+  const Nanos enqueued = load(request.times.enqueued);
+  // Of who followed another, the run began before it came, perhaps.
+  const Nanos started = std::max(enqueued, outcome.started);
+  if (!load(request.times.dequeued)) request.times.dequeued.store(started, std::memory_order_relaxed);
+  if (!load(request.times.started)) request.times.started.store(started, std::memory_order_relaxed);
   request.batch_id = batch_id;
   request.batch_rows = batch_rows;
   request.times.finished.store(outcome.finished, std::memory_order_relaxed);
-  recorder_.latency(request.times.enqueued.load(std::memory_order_relaxed), outcome.started, outcome.finished);
+  recorder_.latency(enqueued, started, outcome.finished);
   if (outcome.finished > request.deadline) return end(request, Phase::kExpired);
   request.status = std::move(status);
   if (!request.status.ok()) return end(request, Phase::kError);
@@ -285,7 +328,7 @@ Nanos BatchRun::run_again(Batch& batch, bool apart, uint64_t batch_id, End end) 
     return again.finished;
   }
   for (const RequestRef& request : batch.requests) {
-    if (!request->done()) again_.push_back(request);
+    if (!is_over(*request)) again_.push_back(request);
   }
   again.groups = apart ? 0 : again_.size() / 2;
   if (!again_.empty()) halve(again_, again);
@@ -296,10 +339,7 @@ Nanos BatchRun::run_again(Batch& batch, bool apart, uint64_t batch_id, End end) 
 /// Runs a request by itself, unless it has ended, and gives it its end. Whether it went well.
 bool BatchRun::run_alone(const RequestRef& ref, Again& again) noexcept {
   Request& request = *ref;
-  if (request.done()) {
-    request.inputs.release();
-    return true;
-  }
+  if (is_over(request)) return true;
   const Outcome one = execute({&ref, 1}, again.layout, request.rows);
   again.finished = one.finished;
   Status status = judge(request, one, 0);
@@ -313,11 +353,7 @@ bool BatchRun::run_alone(const RequestRef& ref, Again& again) noexcept {
 BatchRun::Tried BatchRun::try_together(std::span<RequestRef> requests, Again& again) noexcept {
   size_t count = 0;
   for (size_t i = 0; i < requests.size(); ++i) {
-    if (requests[i]->done()) {
-      requests[i]->inputs.release();
-    } else {
-      std::swap(requests[count++], requests[i]);
-    }
+    if (!is_over(*requests[i])) std::swap(requests[count++], requests[i]);
   }
   const std::span<RequestRef> open = requests.first(count);
   if (count < 2 || again.groups == 0) {
@@ -382,10 +418,10 @@ void BatchRun::run(Batch& batch, uint64_t batch_id, End end) noexcept {
   int64_t row = 0;
   for (const RequestRef& ref : batch.requests) {
     Request& request = *ref;
-    if (request.done()) {  // cancelled or expired meanwhile
-      request.inputs.release();
-    } else if (Status status = judge(request, all, row); status.ok() || !isolate) {
-      deliver(request, all, std::move(status), row, batch.rows, batch_id, end);
+    if (!is_over(request)) {  // cancelled or expired meanwhile, else
+      if (Status status = judge(request, all, row); status.ok() || !isolate) {
+        deliver(request, all, std::move(status), row, batch.rows, batch_id, end);
+      }
     }
     row += request.rows;
   }

@@ -3,6 +3,7 @@
 #include <functional>
 #include <vector>
 
+#include "batching/alike.h"
 #include "batching/options.h"
 #include "batching/pad_proof.h"
 #include "batching/predictor.h"
@@ -22,7 +23,7 @@ class BatchRun {
   using End = FunctionRef<void(Request&, Phase)>;
 
   BatchRun(Runner& runner, BufferPool& pool, const BatcherOptions& options, const Clock& clock, Recorder& recorder,
-           Predictor& predictor, RowProof& proof, PadProof& pad_proof);
+           Predictor& predictor, RowProof& proof, PadProof& pad_proof, Alike* alike = nullptr);
 
   /// Gathers, runs, checks and scatters. Where a batch of several fails, by an error or an answer of a wrong shape or
   /// type, its requests run again (unless isolate_failures is off), in halves down to those that are to blame, so that
@@ -41,6 +42,8 @@ class BatchRun {
     bool apart = false;       // nothing was wrong with the requests: they are to run one by one, not padded
     bool as_it_came = false;  // a request that was not padded, though its layout is
     int8_t padding = 0;       // percent of the elements of the inputs that are padded
+    bool keeps = false;       // the answers may be kept
+    uint64_t model = 0;       // the number of the one that ran
     std::shared_ptr<const Follows> follows;  // the axes that have been cut back; null where none have
   };
 
@@ -64,6 +67,11 @@ class BatchRun {
   Outcome execute(std::span<const RequestRef> requests, const RowLayout& layout, int64_t rows) noexcept;
   /// With `keep`, the requests keep their inputs.
   void gather(std::span<const RequestRef> requests, const RowLayout& layout, int64_t rows, bool keep = false);
+  /// Whether somebody waits for its answer: its caller, or those of requests that are equal to it. What was false stays
+  /// so.
+  bool is_wanted(const Request& request) const noexcept;
+  /// Where it is not wanted, gives its inputs back. Whether that is so.
+  bool is_over(Request& request) noexcept;
   void run_once(const HeldModel& model, int64_t rows, Outcome& out);
   void run_rows(std::span<const RequestRef> requests, const RowLayout& layout, int64_t rows, Outcome& out, Nanos& once);
   void run_padded(std::span<const RequestRef> requests, const RowLayout& layout, int64_t rows, Outcome& out,
@@ -75,8 +83,11 @@ class BatchRun {
   void count_elements(std::span<const RequestRef> requests, const RowLayout& layout, Outcome& out);
   /// How the request fared in a run: its rows begin at `first_row`. Asks sink_ for what the last run gave.
   Status judge(const Request& request, const Outcome& outcome, int64_t first_row) noexcept;
+  /// To the request, and to all that wait for its answer.
   void deliver(Request& request, const Outcome& outcome, Status status, int64_t first_row, int64_t batch_rows,
                uint64_t batch_id, End end) noexcept;
+  void give(Request& request, const Outcome& outcome, Status status, int64_t first_row, int64_t batch_rows,
+            uint64_t batch_id, End end) noexcept;
 
   Runner& runner_;
   BufferPool& pool_;
@@ -86,6 +97,7 @@ class BatchRun {
   Predictor& predictor_;
   RowProof& proof_;
   PadProof& pad_proof_;
+  Alike* const alike_;  // null where equal requests are each on their own
   PooledSink sink_;
   Buffer gathered_;
   std::vector<TensorView> inputs_;

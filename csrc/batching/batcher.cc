@@ -88,6 +88,8 @@ Batcher::Batcher(std::shared_ptr<Runner> runner, BatcherOptions options, std::sh
       intake_(runner_->inputs(), runner_->senses(), options_, pad_proof_),
       recorder_(clock, options_.trace_size, [this] { return uint64_t{scheduler_.depth()}; }),
       predictor_(*runner_),
+      alike_(options_.coalesce || options_.result_cache ? std::make_unique<Alike>(runner_->inputs(), options_, *pool_)
+                                                        : nullptr),
       clients_(options_.clients, options_.default_client, clock),
       runs_(std::min(size_t(options_.max_concurrent), kWatchedRuns)),
       open_owner_(std::make_unique<OpenCount>()),
@@ -124,6 +126,7 @@ Batcher::~Batcher() {
   if (foreign()) {
     // The threads do not exist here, and one of them may have been changing the queue: leave both as they are.
     (void)workers_.release();
+    (void)alike_.release();
     (void)scheduler_owner_.release();
     (void)open_owner_.release();  // requests that nobody asked for again still refer to it
     return;
@@ -235,6 +238,11 @@ void Batcher::poke() noexcept {
   if (!steady_) {
     sweep();
     runs_.for_each_request([now = clock_.now(), this](Request& request) { expire(request, now); });
+    if (alike_ && alike_->coalescer) {
+      RequestList due;
+      alike_->coalescer->sweep(clock_.now(), due);
+      drop(due);
+    }
   }
   scheduler_.poke();
 }
@@ -242,10 +250,41 @@ void Batcher::poke() noexcept {
 bool Batcher::conclude(Request& request, Phase end, Announcer& announcer) noexcept {
   const std::optional<Phase> from = request.claim();
   if (!from) return false;
-  if (*from != Phase::kRunning) request.inputs.release();  // else its batch may be reading them
+  RequestRef heir;
+  if (*from != Phase::kRunning) {  // else its batch may be reading its inputs, and goes on for those that follow it
+    if (request.by_content && alike_->coalescer) {
+      if (end == Phase::kClosed) end_followers(request, announcer);
+      heir = alike_->coalescer->pass_on(request);
+      if (!heir) alike_->coalescer->ended(request);
+    }
+    request.inputs.release();
+  }
   request.times.finished.store(clock_.now(), std::memory_order_relaxed);
   settle(request, end, announcer);
+  if (heir) {
+    scheduler_.enqueue_heir(heir);
+    if (state_.load() == State::kClosed) reject_waiting();  // as in enqueue()
+  }
   return true;
+}
+
+/// A request that nobody else knows yet.
+void Batcher::answer_at_once(Request& request, IntrusivePtr<BatchOutputs> outputs) noexcept {
+  const Nanos now = clock_.now();
+  for (std::atomic<Nanos>* at : {&request.times.dequeued, &request.times.started, &request.times.finished}) {
+    at->store(now, std::memory_order_relaxed);
+  }
+  request.claim();
+  request.outputs = std::move(outputs);
+  Announcer nobody;
+  settle(request, Phase::kResult, nobody);
+}
+
+/// Whoever waits for the answer of a request that is to have none.
+void Batcher::end_followers(Request& leader, Announcer& announcer) noexcept {
+  RequestList followers;
+  alike_->coalescer->finish(leader, followers);
+  while (const RequestRef follower = followers.pop()) conclude(*follower, Phase::kClosed, announcer);
 }
 
 /// After the claim: counts the end, publishes it and tells whoever wants to know.
@@ -318,6 +357,7 @@ void Batcher::run_inline(BatchRun& tools, Batch& batch, CompletionList& own) {
 
 Slot Batcher::begin_caller_run(const Checked& checked, Nanos deadline, Nanos now) {
   if (!options_.caller_runs || (deadline != kNever && runner_->values_decide())) return {};
+  if (alike_) return {};                                            // others may be equal to it
   if (intake_.is_short(checked) || checked.is_padded()) return {};  // to be filled up, maybe by others
   check_outside();
   Slot slot = scheduler_.begin_caller_run(*checked.layout, checked.rows, deadline, now);
@@ -405,7 +445,10 @@ void Batcher::refuse_all() {
 void Batcher::end_running() {
   if (foreign()) return;
   Announcer announcer;
-  runs_.for_each_request([&](Request& request) { conclude(request, Phase::kClosed, announcer); });
+  runs_.for_each_request([&](Request& request) {
+    conclude(request, Phase::kClosed, announcer);
+    if (request.by_content && alike_->coalescer) end_followers(request, announcer);
+  });
 }
 
 bool Batcher::close(bool drain_first, Nanos until) {
@@ -418,6 +461,7 @@ bool Batcher::close(bool drain_first, Nanos until) {
   if (closing_.compare_exchange_strong(nobody, 1)) {
     scheduler_.stop();
     workers_->join();  // nothing runs any more, so at once
+    if (alike_ && alike_->cache) alike_->cache->clear();
     closing_.store(2);
     futex_wake_all(closing_);
   }
@@ -438,6 +482,8 @@ BatcherStats Batcher::stats() const {
   if (oldest != kNever) out.longest_run = std::max<Nanos>(0, now - oldest);
   recorder_.fill(out, max_rows(), now);
   if (padding()) out.padding_refusal = pad_proof_.refusal(runner_->generation());
+  if (alike_) out.coalesced = alike_->coalesced.value();
+  if (alike_ && alike_->cache) out.cache = alike_->cache->figures();
   return out;
 }
 

@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "batching/active_runs.h"
+#include "batching/alike.h"
 #include "batching/batch_run.h"
 #include "batching/client.h"
 #include "batching/intake.h"
@@ -135,7 +136,10 @@ class Batcher {
 
   /// Of a model that is to take the runner's place, what its inputs are checked for; then follow() once it has.
   const Intake::Checks& checks_for(const Runner& next) { return intake_.checks_for(next.senses()); }
-  void follow(const Intake::Checks& checks) noexcept { intake_.follow(checks); }
+  void follow(const Intake::Checks& checks) noexcept {
+    intake_.follow(checks);
+    if (alike_ && alike_->cache) alike_->cache->follow(runner_->generation());
+  }
 
   const BatcherOptions& options() const { return options_; }
   int64_t max_rows() const { return intake_.max_rows(); }
@@ -143,7 +147,7 @@ class Batcher {
   BufferPool& pool() const { return *pool_; }
   const Clock& clock() const { return clock_; }
   BatchRun make_tools() {
-    return BatchRun(*runner_, *pool_, options_, clock_, recorder_, predictor_, proof_, pad_proof_);
+    return BatchRun(*runner_, *pool_, options_, clock_, recorder_, predictor_, proof_, pad_proof_, alike_.get());
   }
   /// Null where requests are not padded.
   const Padding* padding() const { return intake_.padding().get(); }
@@ -162,6 +166,13 @@ class Batcher {
   void refuse_if_closed();
   void enter_client(const Checked& checked, const SubmitOptions& options, Nanos now);
   RequestRef admit_one(std::span<const StridedView> inputs, const Checked& checked, const SubmitOptions& options);
+  RequestRef new_request(const Checked& checked, const SubmitOptions& options, const ClientRef& client,
+                         const StrandRef& strand, Nanos now);
+  Buffer copy_admitted(std::span<const StridedView> inputs, const Checked& checked);
+  bool find_alike(const RequestRef& request, std::span<const StridedView> inputs, const Checked& checked,
+                  Buffer& copied);
+  void answer_at_once(Request& request, IntrusivePtr<BatchOutputs> outputs) noexcept;
+  void end_followers(Request& leader, Announcer& announcer) noexcept;
   void sweep() noexcept;
   [[noreturn]] void refuse_full(const Request& request);
   void refuse_if_late(const Checked& checked, const SubmitOptions& options, Nanos now, const Flow* flow);
@@ -180,6 +191,7 @@ class Batcher {
   Recorder recorder_;
   Predictor predictor_;
   RowProof proof_;
+  std::unique_ptr<Alike> alike_;  // null where equal requests are each on their own
   ClientTable clients_;
   ActiveRuns runs_;
   std::atomic<uint64_t> next_id_{1}, next_batch_{1};

@@ -103,6 +103,10 @@ class RequestList {
   Request* first() const { return first_; }
   static Request* next(const Request& request);
   bool empty() const { return !first_; }
+  void swap(RequestList& other) noexcept {
+    std::swap(first_, other.first_);
+    std::swap(last_, other.last_);
+  }
 
  private:
   Request* first_ = nullptr;

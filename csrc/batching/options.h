@@ -35,6 +35,9 @@ struct BatcherOptions {
   std::vector<InputChecks> inputs{};    // one for each input; empty: the default ones
   std::vector<OutputChecks> outputs{};  // one for each output; empty: no checks
   PadOptions pad{};
+  bool coalesce = false;         // equal requests that are under way at once are computed once
+  size_t result_cache = 0;       // bytes of answers that are kept for equal requests; 0: none are
+  bool cache_callables = false;  // those of callables, too
 };
 
 }  // namespace inferkit

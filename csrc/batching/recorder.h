@@ -5,6 +5,7 @@
 
 #include "batching/policy.h"
 #include "batching/request.h"
+#include "batching/result_cache.h"
 #include "telemetry/counter.h"
 #include "telemetry/histogram.h"
 #include "telemetry/history.h"
@@ -37,12 +38,14 @@ struct BatcherStats {
   size_t queue_depth = 0;
   size_t in_flight = 0;  // batches
   Nanos oldest_wait = 0;
-  Nanos longest_run = 0;            // of the batches that run
-  uint64_t batches = 0, rows = 0;   // rows that ran in them
-  uint64_t elements = 0;            // of the inputs that are padded, in runs
-  uint64_t padding = 0;             // of those, what was filled in
-  double padding_rate = 0;          // the one of the other
-  std::string padding_refusal;      // why requests are not padded, or not to some lengths; "" where they are
+  Nanos longest_run = 0;           // of the batches that run
+  uint64_t batches = 0, rows = 0;  // rows that ran in them
+  uint64_t elements = 0;           // of the inputs that are padded, in runs
+  uint64_t padding = 0;            // of those, what was filled in
+  double padding_rate = 0;         // the one of the other
+  std::string padding_refusal;     // why requests are not padded, or not to some lengths; "" where they are
+  uint64_t coalesced = 0;          // requests that waited for the answer to an equal one
+  ResultCacheFigures cache{};
   double mean_batch_size = 0;       // rows
   double batch_fill_rate = 0;       // of max_batch_size
   double requests_per_second = 0;   // completed, over the last ten seconds

@@ -1,5 +1,6 @@
 #include "batching/request.h"
 
+#include "batching/coalescer.h"
 #include "platform/futex.h"
 
 namespace inferkit {
@@ -105,10 +106,10 @@ TensorView Request::input(size_t index, DType dtype) const {
   return {dtype, layout->shape(index, rows, length), inputs.data() + layout->offset(index, rows, length)};
 }
 
-TensorView Request::part_of(const BatchOutput& output) const {
+TensorView Request::part_of(const BatchOutput& output, int64_t first) const {
   Shape shape = cut_shape(output.shape, output.follows, length);
   shape[0] = rows;
-  return {output.dtype, shape, output.buffer.data() + static_cast<size_t>(first_row) * output.row_bytes()};
+  return {output.dtype, shape, output.buffer.data() + static_cast<size_t>(first) * output.row_bytes()};
 }
 
 Status Request::end_status() const {

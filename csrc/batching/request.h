@@ -20,6 +20,8 @@
 
 namespace inferkit {
 
+struct ByContent;
+
 /// Those before kResult come in this order; the others are ends. A request reaches exactly one end, and exactly one
 /// caller leads it there: whoever claims it. What the claimer writes is seen by all who see the end.
 enum class Phase : uint32_t {
@@ -82,15 +84,18 @@ class Request : public RefCounted<Request> {
   const Nanos deadline;
   const std::string name;
   uint64_t id;
-  uint64_t order = 0;       // in which it was queued; like the next, guarded by the scheduler's lock
-  Nanos turn = 0;           // see turn_of()
-  bool parked = false;      // found the queue full: the scheduler queues it when there is room, nobody else does
+  uint64_t order = 0;  // in which it was queued; like the next, guarded by the scheduler's lock
+  Nanos turn = 0;      // see turn_of()
+  // Nobody is to queue it: it found the queue full, and the scheduler does when there is room; or it is equal to
+  // another one, whose answer it waits for, or has.
+  bool parked = false;
   Nanos admit_by = kNever;  // until when it waits for that
   Buffer inputs;  // all of them, at layout->offset(i, rows, length), then the bytes of strings; given back when nobody
                   // will read them any more
   Place place;    // in the queue's bound; once others see the request, guarded by the scheduler's lock
-  OpenCount::Hold open;                // until its end
-  std::unique_ptr<Membership> member;  // null where no request has a client; guarded as its place
+  OpenCount::Hold open;                   // until its end
+  std::unique_ptr<Membership> member;     // null where no request has a client; guarded as its place
+  std::unique_ptr<ByContent> by_content;  // null where equal requests are each on their own
 
   RequestTimes times;
   std::atomic<uint64_t> trace{0};  // its record in the trace; 0 where there is none (yet)
@@ -138,7 +143,8 @@ class Request : public RefCounted<Request> {
   /// As it came: not padded.
   TensorView input(size_t index, DType dtype) const;
   /// Its rows of an output of its batch, cut back.
-  TensorView part_of(const BatchOutput& output) const;
+  TensorView part_of(const BatchOutput& output) const { return part_of(output, first_row); }
+  TensorView part_of(const BatchOutput& output, int64_t first) const;
 
   /// What the end means as an error; ok() for kResult.
   Status end_status() const;

@@ -147,6 +147,20 @@ bool Scheduler::park(const RequestRef& request) noexcept {
   return true;
 }
 
+void Scheduler::enqueue_heir(const RequestRef& request) noexcept {
+  bool claimed = false;
+  {
+    MutexLock lock(mutex_);
+    if (request->phase() != Phase::kQueued) return;  // as in enqueue()
+    places_.fetch_add(1, std::memory_order_relaxed);
+    request->place = Place(*this);
+    if (request->member) request->member->hold();
+    queue_.push(request);
+    claimed = claim_worker_locked();
+  }
+  wake(claimed);
+}
+
 void Scheduler::remove(Request& request) noexcept {
   RequestList dropped;
   bool claimed = false;

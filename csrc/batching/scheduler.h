@@ -96,6 +96,9 @@ class Scheduler {
   /// Lets a request of phase kWaiting wait for a place; it gets one in its turn.
   /// False, with nothing done, where as many wait as may.
   bool park(const RequestRef& request) noexcept;
+  /// Queues one that takes over from another, which has left: it was admitted long ago, so it has its place, if need be
+  /// one more than there may be.
+  void enqueue_heir(const RequestRef& request) noexcept;
   /// Whether one more may wait; park() says it for sure.
   bool may_park() const noexcept {
     return !options_.max_waiting || parked_count_.load(std::memory_order_relaxed) < options_.max_waiting;

@@ -137,6 +137,7 @@ py::object call(BatcherCore& core, std::span<PyObject* const> arguments, const E
   }
   const RequestRef request = batcher.admit(inputs.views(), checked, options);
   if (!request->parked) batcher.enqueue({&request, 1});
+  if (request->by_content) core.flush();  // one that it waits for may be staged
   try {
     sleep_with_signals(core, [&](Nanos until) { return batcher.wait(*request, until); });
   } catch (...) {

@@ -75,19 +75,21 @@ Figures stats_of(const PyBatcher& self, const std::vector<double>& limits) {
   }
   py::list windows;
   for (const WindowStats& window : s.windows) windows.append(window_of(window, limits));
-  const py::dict out =
-      dict_of("state"_key = std::string(batcher.state_name()), "completed"_key = s.completed, "failed"_key = s.failed,
-              "cancelled"_key = s.cancelled, "expired"_key = s.expired, "rejected"_key = s.rejected,
-              "invalid"_key = s.invalid, "queue_depth"_key = s.queue_depth, "in_flight"_key = s.in_flight,
-              "oldest_wait"_key = double(s.oldest_wait) * 1e-9, "longest_run"_key = double(s.longest_run) * 1e-9,
-              "batches"_key = s.batches, "rows"_key = s.rows, "elements"_key = s.elements, "padding"_key = s.padding,
-              "padding_rate"_key = s.padding_rate, "padding_refused"_key = s.padding_refusal,
-              "mean_batch_size"_key = s.mean_batch_size, "batch_fill_rate"_key = s.batch_fill_rate,
-              "requests_per_second"_key = s.requests_per_second, "inference_error_rate"_key = s.inference_error_rate,
-              "dispatched"_key = dispatched, "batch_sizes"_key = sizes, "queue_ms"_key = latency_of(s.queue, limits),
-              "compute_ms"_key = latency_of(s.compute, limits), "total_ms"_key = latency_of(s.total, limits),
-              "windows"_key = windows, "clients"_key = named, "pool"_key = batcher.pool().stats(),
-              "memory_rss_bytes"_key = rss);
+  const py::dict out = dict_of(
+      "state"_key = std::string(batcher.state_name()), "completed"_key = s.completed, "failed"_key = s.failed,
+      "cancelled"_key = s.cancelled, "expired"_key = s.expired, "rejected"_key = s.rejected, "invalid"_key = s.invalid,
+      "queue_depth"_key = s.queue_depth, "in_flight"_key = s.in_flight,
+      "oldest_wait"_key = double(s.oldest_wait) * 1e-9, "longest_run"_key = double(s.longest_run) * 1e-9,
+      "batches"_key = s.batches, "rows"_key = s.rows, "elements"_key = s.elements, "padding"_key = s.padding,
+      "padding_rate"_key = s.padding_rate, "padding_refused"_key = s.padding_refusal, "coalesced"_key = s.coalesced,
+      "cache_hits"_key = s.cache.hits, "cache_misses"_key = s.cache.misses, "cache_evictions"_key = s.cache.evictions,
+      "cache_entries"_key = s.cache.entries, "cache_bytes"_key = s.cache.bytes,
+      "mean_batch_size"_key = s.mean_batch_size, "batch_fill_rate"_key = s.batch_fill_rate,
+      "requests_per_second"_key = s.requests_per_second, "inference_error_rate"_key = s.inference_error_rate,
+      "dispatched"_key = dispatched, "batch_sizes"_key = sizes, "queue_ms"_key = latency_of(s.queue, limits),
+      "compute_ms"_key = latency_of(s.compute, limits), "total_ms"_key = latency_of(s.total, limits),
+      "windows"_key = windows, "clients"_key = named, "pool"_key = batcher.pool().stats(),
+      "memory_rss_bytes"_key = rss);
   return py::reinterpret_borrow<Figures>(out);
 }
 

@@ -213,7 +213,8 @@ void bind_batcher(py::module_& m) {
                        const Count& trace_size, std::vector<std::optional<InputChecks>> inputs,
                        std::vector<OutputChecks> outputs, const std::vector<NamedClient>& clients,
                        const NamedClient& default_client, const PadInputs& pad, std::vector<int64_t> pad_to,
-                       int64_t pad_longest, const Given<std::optional<ManualClock>>& clock) {
+                       int64_t pad_longest, const Flag& coalesce, const Given<std::optional<int64_t>>& result_cache,
+                       const Flag& cache_callables, const Given<std::optional<ManualClock>>& clock) {
              const PyModel& of = py_model(model);
              constexpr int64_t kMost = std::numeric_limits<int>::max();
              BatcherOptions options;
@@ -239,12 +240,22 @@ void bind_batcher(py::module_& m) {
              for (const NamedClient& one : clients) options.clients.emplace_back(std::get<0>(one), client_from(one));
              options.default_client = client_from(default_client);
              options.pad = pad_from(pad, std::move(pad_to), pad_longest);
+             options.coalesce = flag(coalesce, "coalesce");
+             options.result_cache = static_cast<size_t>(integer_or(0, result_cache, "result_cache", 1));
+             options.cache_callables = flag(cache_callables, "cache_callables");
+             if (options.result_cache && !keeps_answers(*of.runner, options)) {
+               throw std::invalid_argument(
+                   "result_cache keeps the answers of a wrapped callable only where cache_callables=True says that "
+                   "equal "
+                   "inputs have equal answers");
+             }
              return PyBatcher{BatcherCore::make(model, std::move(options), clock_from(clock))};
            }),
            "model"_a, py::kw_only(), "max_batch_size"_a, "max_batch_elements"_a, "max_delay"_a, "ageing"_a,
            "max_queue_size"_a, "workers"_a, "max_concurrent"_a, "wait_when_full"_a, "full_timeout"_a, "max_waiting"_a,
            "caller_runs"_a, "isolate_failures"_a, "inline_limit"_a, "trace_size"_a, "inputs"_a, "outputs"_a,
-           "clients"_a, "default_client"_a, "pad"_a, "pad_to"_a, "pad_longest"_a, "clock"_a = py::none())
+           "clients"_a, "default_client"_a, "pad"_a, "pad_to"_a, "pad_longest"_a, "coalesce"_a, "result_cache"_a,
+           "cache_callables"_a, "clock"_a = py::none())
       .def("_stats", &stats_of, "limits"_a = std::vector<double>())
       .def(
           "_series", &series_of,

@@ -163,6 +163,23 @@ class Batcher(_core.Batcher):
     pad_to : int or iterable of int, optional
         To which lengths. By default 8, 10, 12, 14, 16, 20, 24, 28, 32 and so on, four for each power of two; with an
         integer, those up to it. Longer requests are not padded; no length is above 2**31 - 1.
+    coalesce : bool
+        Whether equal requests that are under way at the same time are computed once: those that have the same bytes in
+        all inputs, and the same shapes. The first one runs, and each of the others gets a copy of its answer, or the
+        same error. Each keeps its own timeout, and to cancel one ends no other. A request joins one that runs, or one
+        that waits, if that is of the same client, is not behind it in order and has no later deadline; else it runs by
+        itself. Requests that wait for another's answer take no room in the queue; there may be `max_queue_size` of
+        them besides. A wrapped callable runs once for all of them, too. No caller runs its request itself (see
+        `caller_runs`).
+    result_cache : int, optional
+        For how many bytes answers are kept, with the inputs of their requests, so that equal requests are answered at
+        once; the one that was used longest ago goes first. No error is kept, and after :meth:`swap` no answer of the
+        model before. The bytes come from the buffer pool and are counted as it counts them. No caller runs its request
+        itself (see `caller_runs`).
+    cache_callables : bool
+        Whether answers of wrapped callables are kept as well: equal inputs must then always have equal answers. Without
+        it, a `result_cache` for a callable raises a ``ValueError``, and is not used for one that :meth:`swap` puts in.
+        Compiled models need no such word: even what they draw at random is the same in every run.
     trace_size : int
         How many of the last requests and batches :mod:`inferkit.tracing` keeps, at 128 bytes each; 0 for none.
     name : str, optional
@@ -241,6 +258,9 @@ class Batcher(_core.Batcher):
         default_client: Client | None = None,
         pad: Mapping[str, tuple[int, float]] | None = None,
         pad_to: int | Iterable[int] | None = None,
+        coalesce: bool = False,
+        result_cache: int | None = None,
+        cache_callables: bool = False,
         trace_size: int = 4096,
         name: str | None = None,
         input_checks: InputChecks | Mapping[str, InputChecks] | None = None,
@@ -281,6 +301,9 @@ class Batcher(_core.Batcher):
             pad=padded,
             pad_to=lengths,
             pad_longest=longest,
+            coalesce=coalesce,
+            result_cache=result_cache,
+            cache_callables=cache_callables,
             clock=_clock,
         )
         self._pad = padded

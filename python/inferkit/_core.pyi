@@ -750,6 +750,9 @@ class Batcher:
         pad: collections.abc.Sequence[tuple[typing.SupportsInt | typing.SupportsIndex, bytes]],
         pad_to: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
         pad_longest: typing.SupportsInt | typing.SupportsIndex,
+        coalesce: bool,
+        result_cache: typing.SupportsInt | typing.SupportsIndex | None,
+        cache_callables: bool,
         clock: ManualClock | None = None,
     ) -> None: ...
     def _begin_close(self, drain: bool, timeout: typing.SupportsFloat | typing.SupportsIndex | None = None) -> None: ...

@@ -125,6 +125,15 @@ class BatcherStats:
         Padding as a share of these elements: what is computed for nobody.
     padding_refused : str
         Why requests are no longer padded, or no longer to some lengths, which it names; empty where they are.
+    coalesced : int
+        How many requests waited for the answer to an equal one (see `coalesce` of the :class:`Batcher`).
+    cache_hits, cache_misses : int
+        How many requests had an answer that was kept (see `result_cache`), and how many looked for one in vain. Hits
+        count as completed, and not among the latencies, which are of runs.
+    cache_evictions : int
+        How many answers were let go of to make room for others.
+    cache_entries, cache_bytes : int
+        How many answers are kept, and for how many bytes.
     mean_batch_size : float
         Rows per batch.
     batch_fill_rate : float
@@ -169,6 +178,12 @@ class BatcherStats:
     padding: int
     padding_rate: float
     padding_refused: str
+    coalesced: int
+    cache_hits: int
+    cache_misses: int
+    cache_evictions: int
+    cache_entries: int
+    cache_bytes: int
     mean_batch_size: float
     batch_fill_rate: float
     requests_per_second: float

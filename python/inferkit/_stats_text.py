@@ -40,6 +40,10 @@ def stats_text(stats: BatcherStats) -> str:
     of = stats
     ends = _named(completed=of.completed, failed=of.failed, cancelled=of.cancelled, expired=of.expired)
     refused = _named(rejected=of.rejected, invalid=of.invalid)
+    counts = ((of.coalesced, "coalesced"), (of.cache_hits, "from the cache"))
+    alike = [f"{count:,} {what}" for count, what in counts if count]
+    if of.cache_entries:
+        alike.append(f"{of.cache_entries:,} answers kept ({_bytes(of.cache_bytes)})")
     why = ", ".join(f"{reason} {count:,}" for reason, count in stats.dispatched.items() if count) or "none yet"
     lines = [
         f"state     {stats.state}; {waiting}; {running}",
@@ -50,6 +54,7 @@ def stats_text(stats: BatcherStats) -> str:
         f"batches   {stats.batches:,} of {stats.mean_batch_size:.1f} rows on average: "
         f"{100 * stats.batch_fill_rate:.0f}% full",
         f"went as   {why}",
+        *([f"equal     {', '.join(alike)}"] if alike else []),
         *([f"padding   {100 * stats.padding_rate:.1f}% of what was computed"] if stats.elements else []),
         f"{'ms':<10}" + "".join(f"{name:>11}" for name in ("p50", "p90", "p99", "p99.9", "max")),
         _row("queued", stats.queue_ms),

@@ -33,6 +33,8 @@ _GAUGES: tuple[tuple[str, str, Callable[[Figures], float]], ...] = (
     ("in_flight_limit", "The most batches that may run.", lambda b: b["max_concurrent"]),
     ("oldest_wait_seconds", "How long the oldest waiting request has waited.", lambda b: b["stats"]["oldest_wait"]),
     ("longest_run_seconds", "How long the oldest running batch has run.", lambda b: b["stats"]["longest_run"]),
+    ("cache_entries", "Answers that are kept.", lambda b: b["stats"].get("cache_entries", 0)),
+    ("cache_bytes", "Memory of the answers that are kept.", lambda b: b["stats"].get("cache_bytes", 0)),
     ("max_batch_rows", "The most rows in a batch.", lambda b: b["max_batch_size"]),
     (
         "batch_fill_ratio",
@@ -202,6 +204,19 @@ def _counters(processes: list[tuple[Figures, bool]]) -> Iterator[Metric]:
         "padded_elements", "Elements that the inputs that are padded had in runs, by what they were.",
         ["batcher", "kind"],
         _sums(processes, _elements),
+    )  # fmt: skip
+    yield family(
+        "coalesced_requests", "Requests that waited for the answer to an equal one.", ["batcher"],
+        _sums(processes, lambda b: {(): b["stats"].get("coalesced", 0)}),
+    )  # fmt: skip
+    yield family(
+        "cache_lookups", "Requests that had an answer that was kept (hits), or had none (misses).",
+        ["batcher", "result"],
+        _sums(processes, lambda b: {(r,): b["stats"].get(f"cache_{r}", 0) for r in ("hits", "misses")}),
+    )  # fmt: skip
+    yield family(
+        "cache_evictions", "Answers that were let go of to make room for others.", ["batcher"],
+        _sums(processes, lambda b: {(): b["stats"].get("cache_evictions", 0)}),
     )  # fmt: skip
     yield family(
         "client_submissions", "Requests that configured clients have sent.", ["batcher", "client"],

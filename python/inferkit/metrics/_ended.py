@@ -16,7 +16,10 @@ __all__ = ["STAGES", "added", "configured", "counts_of", "ended", "remember"]
 
 _Counts = dict[str, Any]
 STAGES = {"queue": "queue_ms", "compute": "compute_ms", "total": "total_ms"}
-_COUNTED = ("completed", "failed", "cancelled", "expired", "rejected", "invalid", "rows", "elements", "padding")
+_COUNTED = (
+    "completed", "failed", "cancelled", "expired", "rejected", "invalid", "rows", "elements", "padding", "coalesced",
+    "cache_hits", "cache_misses", "cache_evictions",
+)  # fmt: skip
 _OF_CLIENTS = ("submitted", "answered", "refused", "rows")
 _MOST = 500  # batchers that are kept one by one: of more, those of one name become one
 _NAMES = 250  # names that are kept then, of those that ended last; what had others is one, of this name

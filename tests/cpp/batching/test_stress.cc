@@ -183,6 +183,24 @@ TEST(stress_clients) {
         4, 1000, 0);
   storm({.max_batch_size = 4, .max_queue_size = 8, .workers = 2, .clients = some}, 4, 600, 2);
 }
+// Few values, so that many requests are equal; what runs for one caller is for others, too.
+TEST(stress_equal_requests) {
+  storm({.max_batch_size = 4, .max_queue_size = 16, .workers = 2, .coalesce = true}, 4, 1500, 0);
+  storm({.max_batch_size = 4, .workers = 2, .coalesce = true, .result_cache = 20'000}, 4, 1500, 0);
+  storm({.max_batch_size = 4,
+         .max_queue_size = 3,
+         .workers = 2,
+         .wait_when_full = true,
+         .full_timeout = 100'000,
+         .isolate_failures = false,
+         .clients = {{"0", {.weight = 4}}, {"1", {}}},
+         .coalesce = true},
+        4, 1000, 0);
+  for (const int mode : {1, 2}) {
+    storm({.max_batch_size = 4, .max_queue_size = 8, .workers = 2, .coalesce = true, .result_cache = 20'000}, 4, 600,
+          mode);
+  }
+}
 TEST(stress_close_draining) { storm({.max_batch_size = 4, .max_queue_size = 8, .workers = 2}, 4, 1500, 1); }
 TEST(stress_close_at_once) {
   for (int i = 0; i < 5; ++i) {
