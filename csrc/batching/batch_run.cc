@@ -24,7 +24,8 @@ Status check_rows(std::span<const PortSpec> specs, std::span<const OutputChecks>
 }
 
 BatchRun::BatchRun(Runner& runner, BufferPool& pool, const BatcherOptions& options, const Clock& clock,
-                   Recorder& recorder, Predictor& predictor, RowProof& proof, PadProof& pad_proof, Alike* alike)
+                   Recorder& recorder, Predictor& predictor, RowProof& proof, PadProof& pad_proof, PadCost& pad_cost,
+                   Alike* alike)
     : runner_(runner),
       pool_(pool),
       options_(options),
@@ -33,6 +34,7 @@ BatchRun::BatchRun(Runner& runner, BufferPool& pool, const BatcherOptions& optio
       predictor_(predictor),
       proof_(proof),
       pad_proof_(pad_proof),
+      pad_cost_(pad_cost),
       alike_(alike),
       sink_(runner.outputs(), pool),
       inputs_(runner.inputs().size()) {}
@@ -94,8 +96,10 @@ BatchRun::Outcome BatchRun::execute(std::span<const RequestRef> requests, const 
   gathered_.release();
   out.finished = clock_.now();
   if (!out.status.ok()) return out;
-  if (!out.as_it_came) predictor_.learn(layout, rows, out.finished - out.started - once, out.finished);
-  if (layout.padding) count_elements(requests, layout, out);
+  PadRun run{.first = !layout.cost.has_run(rows), .took = out.finished - out.started - once};
+  if (!out.as_it_came) predictor_.learn(layout, rows, run.took, out.finished);
+  run.first |= once > 0;  // what is compared beside it is not counted, but warms or spoils the caches
+  if (layout.padding) count_elements(requests, layout, out, run);
   return out;
 }
 
@@ -233,14 +237,23 @@ void BatchRun::cut_answers(std::span<const RequestRef> requests, const RowLayout
   out.follows = std::move(follows);
 }
 
-void BatchRun::count_elements(std::span<const RequestRef> requests, const RowLayout& layout, Outcome& out) {
-  uint64_t all = 0, own = 0;
+/// What was padding, and what that cost.
+void BatchRun::count_elements(std::span<const RequestRef> requests, const RowLayout& layout, Outcome& out, PadRun run) {
   for (const RequestRef& request : requests) {
-    own += layout.padded_elements(request->rows, request->length);
-    all += layout.padded_elements(request->rows, out.as_it_came ? request->length : layout.length);
+    run.own += layout.padded_elements(request->rows, request->length);
+    run.all += layout.padded_elements(request->rows, out.as_it_came ? request->length : layout.length);
   }
-  if (all) out.padding = static_cast<int8_t>(100 * (all - own) / all);
-  recorder_.elements(all, all - own);
+  if (run.all) out.padding = static_cast<int8_t>(100 * (run.all - run.own) / run.all);
+  recorder_.elements(run.all, run.all - run.own);
+  const int64_t longest = layout.padding->longest();
+  if (out.as_it_came || (longest && layout.length > longest)) return;
+  run.ran = layout.length;
+  run.padded = layout.padding->length_for(layout.length);
+  run.requests = static_cast<int64_t>(requests.size());
+  const Forecast row = layout.cost.forecast(1);
+  run.row_took = row.seen ? row.typical : 0;
+  run.row_elements = layout.padded_elements(1, layout.length);
+  pad_cost_.learn(run);
 }
 
 namespace {

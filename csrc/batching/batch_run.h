@@ -5,6 +5,7 @@
 
 #include "batching/alike.h"
 #include "batching/options.h"
+#include "batching/pad_cost.h"
 #include "batching/pad_proof.h"
 #include "batching/predictor.h"
 #include "batching/recorder.h"
@@ -23,7 +24,7 @@ class BatchRun {
   using End = FunctionRef<void(Request&, Phase)>;
 
   BatchRun(Runner& runner, BufferPool& pool, const BatcherOptions& options, const Clock& clock, Recorder& recorder,
-           Predictor& predictor, RowProof& proof, PadProof& pad_proof, Alike* alike = nullptr);
+           Predictor& predictor, RowProof& proof, PadProof& pad_proof, PadCost& pad_cost, Alike* alike = nullptr);
 
   /// Gathers, runs, checks and scatters. Where a batch of several fails, by an error or an answer of a wrong shape or
   /// type, its requests run again (unless isolate_failures is off), in halves down to those that are to blame, so that
@@ -80,7 +81,7 @@ class BatchRun {
                    std::shared_ptr<const Follows> follows, Outcome& out);
   bool prove(std::span<const RequestRef> requests, const RowLayout& layout, const HeldModel& model,
              PadProof::Look& known);
-  void count_elements(std::span<const RequestRef> requests, const RowLayout& layout, Outcome& out);
+  void count_elements(std::span<const RequestRef> requests, const RowLayout& layout, Outcome& out, PadRun run);
   /// How the request fared in a run: its rows begin at `first_row`. Asks sink_ for what the last run gave.
   Status judge(const Request& request, const Outcome& outcome, int64_t first_row) noexcept;
   /// To the request, and to all that wait for its answer.
@@ -97,6 +98,7 @@ class BatchRun {
   Predictor& predictor_;
   RowProof& proof_;
   PadProof& pad_proof_;
+  PadCost& pad_cost_;
   Alike* const alike_;  // null where equal requests are each on their own
   PooledSink sink_;
   Buffer gathered_;

@@ -85,7 +85,7 @@ Batcher::Batcher(std::shared_ptr<Runner> runner, BatcherOptions options, std::sh
       clock_(clock),
       steady_(dynamic_cast<const SteadyClock*>(&clock) != nullptr),
       fork_generation_(fork_generation()),
-      intake_(runner_->inputs(), runner_->senses(), options_, pad_proof_),
+      intake_(runner_->inputs(), runner_->senses(), options_, pad_proof_, pad_cost_),
       recorder_(clock, options_.trace_size, [this] { return uint64_t{scheduler_.depth()}; }),
       predictor_(*runner_),
       alike_(options_.coalesce || options_.result_cache ? std::make_unique<Alike>(runner_->inputs(), options_, *pool_)
@@ -482,6 +482,7 @@ BatcherStats Batcher::stats() const {
   if (oldest != kNever) out.longest_run = std::max<Nanos>(0, now - oldest);
   recorder_.fill(out, max_rows(), now);
   if (padding()) out.padding_refusal = pad_proof_.refusal(runner_->generation());
+  if (padding()) out.padding_costs = pad_cost_.figures();
   if (alike_) out.coalesced = alike_->coalesced.value();
   if (alike_ && alike_->cache) out.cache = alike_->cache->figures();
   return out;

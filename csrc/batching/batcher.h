@@ -138,6 +138,7 @@ class Batcher {
   const Intake::Checks& checks_for(const Runner& next) { return intake_.checks_for(next.senses()); }
   void follow(const Intake::Checks& checks) noexcept {
     intake_.follow(checks);
+    pad_cost_.clear();
     if (alike_ && alike_->cache) alike_->cache->follow(runner_->generation());
   }
 
@@ -147,7 +148,8 @@ class Batcher {
   BufferPool& pool() const { return *pool_; }
   const Clock& clock() const { return clock_; }
   BatchRun make_tools() {
-    return BatchRun(*runner_, *pool_, options_, clock_, recorder_, predictor_, proof_, pad_proof_, alike_.get());
+    return BatchRun(*runner_, *pool_, options_, clock_, recorder_, predictor_, proof_, pad_proof_, pad_cost_,
+                    alike_.get());
   }
   /// Null where requests are not padded.
   const Padding* padding() const { return intake_.padding().get(); }
@@ -187,6 +189,7 @@ class Batcher {
   const bool steady_;
   const uint32_t fork_generation_;
   PadProof pad_proof_;
+  PadCost pad_cost_;
   Intake intake_;
   Recorder recorder_;
   Predictor predictor_;

@@ -43,6 +43,8 @@ class CostCurve {
     const Nanos known = measured(rows);
     return known ? known : forecast(rows).typical;
   }
+  /// Whether a run of that many rows, or of 64, 128... more, has been learnt.
+  bool has_run(int64_t rows) const noexcept { return warm_.load(std::memory_order_relaxed) >> ((rows - 1) & 63) & 1; }
   /// When the last run was over.
   Nanos last() const noexcept { return last_.load(std::memory_order_relaxed); }
   /// The most rows that runs have had lately; smaller ones bring it down by and by.

@@ -42,11 +42,12 @@ std::span<const PortSpec> checked_ports(std::span<const PortSpec> inputs) {
 }  // namespace
 
 Intake::Intake(std::span<const PortSpec> inputs, std::span<const InputSense> senses, const BatcherOptions& options,
-               const PadProof& proof)
+               const PadProof& proof, PadCost& cost)
     : inputs_(checked_ports(inputs)),
       asked_(options.inputs.empty() ? std::vector<InputChecks>(inputs.size()) : options.inputs),
       padding_(options.pad.inputs.empty() ? nullptr : std::make_shared<Padding>(options.pad, inputs)),
       pad_proof_(proof),
+      pad_cost_(cost),
       layouts_(inputs, padding_, options.max_batch_elements),
       max_elements_(options.max_batch_elements),
       fixed_rows_(fixed_rows_of(inputs)),
@@ -136,7 +137,9 @@ Checked Intake::check(std::span<const StridedView> given, uint64_t generation) {
     if (padding_) {
       out.length = length_of(given, out.single_row);
       padded = padding_->length_for(out.length);
-      if (padded != out.length && pad_proof_.is_apart(generation, padded)) padded = out.length;
+      if (padded != out.length && (pad_proof_.is_apart(generation, padded) || pad_cost_.is_off(padded))) {
+        padded = out.length;
+      }
     }
     for (size_t i = 0; i < given.size(); ++i) {
       const StridedView& view = given[i];

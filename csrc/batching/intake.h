@@ -9,6 +9,7 @@
 #include "base/validation.h"
 #include "batching/layout.h"
 #include "batching/options.h"
+#include "batching/pad_cost.h"
 #include "batching/pad_proof.h"
 #include "batching/request.h"
 #include "engine/runner.h"
@@ -29,10 +30,10 @@ struct Checked {
 /// Immutable but for the layouts that it has seen and what the present model gives a meaning to; thread-safe.
 class Intake {
  public:
-  /// `inputs` belong to a Runner that outlives this, as `proof` does. Throws std::invalid_argument where such a model
-  /// cannot be batched, as no input has a batch axis, or padded.
+  /// `inputs` belong to a Runner that outlives this, as `proof` and `cost` do. Throws std::invalid_argument where such
+  /// a model cannot be batched, as no input has a batch axis, or padded.
   Intake(std::span<const PortSpec> inputs, std::span<const InputSense> senses, const BatcherOptions& options,
-         const PadProof& proof);
+         const PadProof& proof, PadCost& cost);
 
   using Checks = std::vector<PortChecks>;  // one for each input
   /// What is checked with a model that gives these meanings, where the checks are left to it. Lives as long as this.
@@ -66,6 +67,7 @@ class Intake {
   const std::vector<InputChecks> asked_;
   const std::shared_ptr<const Padding> padding_;
   const PadProof& pad_proof_;
+  PadCost& pad_cost_;
   Mutex mutex_;  // held to find some among the known, or add them
   /// All that have been in use: a request may be about to look at any of them. Equal ones are one.
   std::deque<Checks> known_ GUARDED_BY(mutex_);

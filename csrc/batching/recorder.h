@@ -3,6 +3,7 @@
 #include <array>
 #include <functional>
 
+#include "batching/pad_cost.h"
 #include "batching/policy.h"
 #include "batching/request.h"
 #include "batching/result_cache.h"
@@ -44,7 +45,8 @@ struct BatcherStats {
   uint64_t padding = 0;            // of those, what was filled in
   double padding_rate = 0;         // the one of the other
   std::string padding_refusal;     // why requests are not padded, or not to some lengths; "" where they are
-  uint64_t coalesced = 0;          // requests that waited for the answer to an equal one
+  std::map<int64_t, PadCost::Figure> padding_costs;  // by the lengths that are padded to
+  uint64_t coalesced = 0;                            // requests that waited for the answer to an equal one
   ResultCacheFigures cache{};
   double mean_batch_size = 0;       // rows
   double batch_fill_rate = 0;       // of max_batch_size

@@ -67,6 +67,12 @@ Figures stats_of(const PyBatcher& self, const std::vector<double>& limits) {
   for (size_t i = 0; i < kBatchSizeBuckets; ++i) {
     if (s.batch_sizes[i]) sizes[py::int_(int64_t{1} << i)] = s.batch_sizes[i];
   }
+  py::dict padding_costs;
+  py::list padding_off;
+  for (const auto& [length, figure] : s.padding_costs) {
+    padding_costs[py::int_(length)] = figure.ratio;
+    if (figure.off) padding_off.append(length);
+  }
   py::dict named;
   for (const ClientFigures& c : clients) {
     named[py::str(c.name)] =
@@ -81,7 +87,8 @@ Figures stats_of(const PyBatcher& self, const std::vector<double>& limits) {
       "queue_depth"_key = s.queue_depth, "in_flight"_key = s.in_flight,
       "oldest_wait"_key = double(s.oldest_wait) * 1e-9, "longest_run"_key = double(s.longest_run) * 1e-9,
       "batches"_key = s.batches, "rows"_key = s.rows, "elements"_key = s.elements, "padding"_key = s.padding,
-      "padding_rate"_key = s.padding_rate, "padding_refused"_key = s.padding_refusal, "coalesced"_key = s.coalesced,
+      "padding_rate"_key = s.padding_rate, "padding_refused"_key = s.padding_refusal,
+      "padding_costs"_key = padding_costs, "padding_off"_key = py::tuple(padding_off), "coalesced"_key = s.coalesced,
       "cache_hits"_key = s.cache.hits, "cache_misses"_key = s.cache.misses, "cache_evictions"_key = s.cache.evictions,
       "cache_entries"_key = s.cache.entries, "cache_bytes"_key = s.cache.bytes,
       "mean_batch_size"_key = s.mean_batch_size, "batch_fill_rate"_key = s.batch_fill_rate,

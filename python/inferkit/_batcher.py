@@ -159,7 +159,8 @@ class Batcher(_core.Batcher):
         as without padding. That takes a model with a mask that leaves the padding out: it is tried when the batcher is
         made, in :meth:`warm_up`, and with the first requests of each length. Where answers differ, the first two raise
         a ``ValueError`` that says in what; found later, requests are no longer padded, and
-        ``stats().padding_refused`` says why.
+        ``stats().padding_refused`` says why. Where padded batches turn out to cost more than their requests would by
+        themselves, requests are not padded to that length for a while, and ``stats().padding_off`` has it.
     pad_to : int or iterable of int, optional
         To which lengths. By default 8, 10, 12, 14, 16, 20, 24, 28, 32 and so on, four for each power of two; with an
         integer, those up to it. Longer requests are not padded; no length is above 2**31 - 1.

@@ -125,6 +125,11 @@ class BatcherStats:
         Padding as a share of these elements: what is computed for nobody.
     padding_refused : str
         Why requests are no longer padded, or no longer to some lengths, which it names; empty where they are.
+    padding_costs : mapping of int to float
+        By the length that requests are padded to, what padded batches cost for each element of a request, as a multiple
+        of what it costs in batches of the requests' own lengths; as far as that is known from runs of several requests.
+    padding_off : tuple of int
+        The lengths that requests are not padded to at present, since it would cost more: 1.05 times as much, or more.
     coalesced : int
         How many requests waited for the answer to an equal one (see `coalesce` of the :class:`Batcher`).
     cache_hits, cache_misses : int
@@ -178,6 +183,8 @@ class BatcherStats:
     padding: int
     padding_rate: float
     padding_refused: str
+    padding_costs: Mapping[int, float]
+    padding_off: tuple[int, ...]
     coalesced: int
     cache_hits: int
     cache_misses: int

@@ -44,6 +44,7 @@ def stats_text(stats: BatcherStats) -> str:
     alike = [f"{count:,} {what}" for count, what in counts if count]
     if of.cache_entries:
         alike.append(f"{of.cache_entries:,} answers kept ({_bytes(of.cache_bytes)})")
+    given_up = f"; given up for {len(of.padding_off)} lengths" if of.padding_off else ""
     why = ", ".join(f"{reason} {count:,}" for reason, count in stats.dispatched.items() if count) or "none yet"
     lines = [
         f"state     {stats.state}; {waiting}; {running}",
@@ -55,7 +56,7 @@ def stats_text(stats: BatcherStats) -> str:
         f"{100 * stats.batch_fill_rate:.0f}% full",
         f"went as   {why}",
         *([f"equal     {', '.join(alike)}"] if alike else []),
-        *([f"padding   {100 * stats.padding_rate:.1f}% of what was computed"] if stats.elements else []),
+        *([f"padding   {100 * stats.padding_rate:.1f}% of what was computed{given_up}"] if stats.elements else []),
         f"{'ms':<10}" + "".join(f"{name:>11}" for name in ("p50", "p90", "p99", "p99.9", "max")),
         _row("queued", stats.queue_ms),
         _row("computed", stats.compute_ms),

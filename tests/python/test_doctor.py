@@ -384,6 +384,36 @@ def test_a_hundred_requests_are_the_limit(serve: Made, depth: int, status: str) 
     assert checks["queue depth"].status == status
 
 
+@pytest.mark.parametrize(
+    ("figures", "status", "says"),
+    [
+        ({"elements": 0}, None, ""),
+        ({"elements": 100, "padding_rate": 0.1}, "pass", "10% of what was computed for padded inputs was padding"),
+        ({"elements": 100, "padding_rate": 0.4}, "warn", "40% of what was computed"),
+        (
+            {
+                "elements": 100,
+                "padding_rate": 0.1,
+                "padding_off": (40, 48),
+                "padding_costs": {40: 1.1, 48: 1.2, 56: 0.5},
+            },
+            "warn",
+            "to 2 lengths (40, 48) it made the work up to 20% more, and is given up",
+        ),
+    ],
+)
+def test_padding_that_wastes(serve: Made, figures: dict[str, Any], status: str | None, says: str) -> None:
+    stats = dataclasses.replace(serve(wrap(np.tanh)).stats(), **figures)
+    checks = {check.name: check for check in standing(stats, Limits())}
+    if status is None:
+        assert "padding pays" not in checks
+        return
+    assert checks["padding pays"].status == status
+    assert says in checks["padding pays"].figure
+    assert bool(checks["padding pays"].remedy) == (status == "warn")
+    assert ("given up for 2 lengths" in str(stats)) == ("padding_off" in figures)
+
+
 def test_the_doctor_s_limits_are_those_of_health_and_of_the_alerts() -> None:
     doctor, health = Limits(), inferkit.health.Limits()
     assert doctor.queue_depth == health.max_queue_depth == 100

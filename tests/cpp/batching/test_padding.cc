@@ -443,8 +443,9 @@ TEST(padding_is_cut_back_whatever_is_found_of_a_model_that_was_replaced) {
     Recorder recorder(SteadyClock::instance(), 0, [] { return uint64_t{0}; });
     Predictor predictor(*rig.model);
     RowProof rows;
+    PadCost cost;
     BatchRun tools(*rig.model, *rig.pool, rig.batcher->options(), SteadyClock::instance(), recorder, predictor, rows,
-                   proof);
+                   proof, cost);
     Batch batch;
     for (const int64_t length : {5, 6}) {
       std::vector<float> values(static_cast<size_t>(length));

@@ -12,6 +12,7 @@ from .._report import Check
 __all__ = ["examine", "standing"]
 
 _check = Finder(5)
+_WASTED = 0.25  # of what runs: with lengths that are a fifth apart it is a tenth
 
 
 def standing(stats: BatcherStats, limits: Limits) -> Iterator[Check]:
@@ -59,6 +60,34 @@ def standing(stats: BatcherStats, limits: Limits) -> Iterator[Check]:
     )
 
     yield from _refused(stats, limits)
+    yield from _padding(stats)
+
+
+def _padding(stats: BatcherStats) -> Iterator[Check]:
+    """Judge what is computed for nobody, where requests are padded."""
+    if not stats.elements:
+        return
+    off = stats.padding_off
+    figure = f"{stats.padding_rate:.0%} of what was computed for padded inputs was padding"
+    if off:
+        most = max(stats.padding_costs[length] for length in off) - 1
+        to = ", ".join(map(str, off[:8])) + (", ..." if len(off) > 8 else "")
+        figure += f"; to {counted(len(off), 'length')} ({to}) it made the work up to {most:.0%} more, and is given up"
+    wasteful = stats.padding_rate > _WASTED
+    remedy = ""
+    if off:
+        remedy = (
+            "leave pad out, as batches of this model save little here; or give pad_to lengths that lie closer together"
+        )
+    elif wasteful:
+        remedy = "give pad_to lengths that lie closer together, near those that requests have"
+    yield _check(
+        "padding pays",
+        "warn" if off or wasteful else "pass",
+        figure,
+        "padding is worth its work only where several rows in one run cost less than each in a run of its own",
+        remedy,
+    )
 
 
 def _refused(stats: BatcherStats, limits: Limits) -> Iterator[Check]:
