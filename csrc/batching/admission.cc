@@ -114,7 +114,7 @@ void Batcher::refuse_if_late(const Checked& checked, const SubmitOptions& option
   Outlook outlook;
   if (!passed) {
     outlook = scheduler_.outlook(*checked.layout, checked.rows, options.priority, options.deadline, now, flow);
-    if (!outlook.known || (outlook.end <= options.deadline - outlook.spare && outlook.others >= 0)) return;
+    if (outlook.keeps(options.deadline)) return;
   }
   recorder_.ended(Phase::kExpired, now);
   trace_refusal(Phase::kExpired, options.id ? options.id : new_id(), options.name, options.priority, checked.rows, now);

@@ -98,7 +98,8 @@ Batcher::Batcher(std::shared_ptr<Runner> runner, BatcherOptions options, std::sh
           SchedulerOptions{{intake_.max_rows(), options_.max_delay, runner_->rows_mix(), options_.ageing},
                            options_.max_queue_size,
                            options_.max_concurrent,
-                           options_.max_waiting},
+                           options_.max_waiting,
+                           runner_->rows_mix() ? PaceOptions{} : options_.pace},
           clock, open_, predictor_)),
       scheduler_(*scheduler_owner_),
       workers_(std::make_unique<Workers>()) {
@@ -478,6 +479,7 @@ BatcherStats Batcher::stats() const {
   out.queue_depth = figures.depth;
   out.in_flight = static_cast<size_t>(figures.running);
   out.oldest_wait = figures.oldest_wait;
+  out.pace = figures.pace;
   const Nanos now = clock_.now(), oldest = runs_.oldest();
   if (oldest != kNever) out.longest_run = std::max<Nanos>(0, now - oldest);
   recorder_.fill(out, max_rows(), now);

@@ -174,15 +174,17 @@ Forecast CostCurve::forecast(int64_t rows) const noexcept {
   const auto n = static_cast<double>(rows);
   const uint32_t own = filled & (1u << mine);
   uint32_t smaller = filled & ((1u << mine) - 1), larger = filled & ~((2u << mine) - 1);
-  const auto made = [&](double typical, Excess excess, bool seen, bool known) {
-    typical = bounded(typical, n);
-    return Forecast{whole(typical), whole(typical + excess.one_of_five), whole(typical + excess.rare), seen, known};
-  };
   const bool known = runs_.load(std::memory_order_relaxed) >= kEnough;
-  const bool seen = own && cell(mine)->count.load(std::memory_order_relaxed) > 0;
+  const uint32_t runs = own ? cell(mine)->count.load(std::memory_order_relaxed) : 0;
+  const bool seen = runs > 0;
+  const auto made = [&](double typical, Excess excess, bool reliable) {
+    typical = bounded(typical, n);
+    return Forecast{whole(typical), whole(typical + excess.one_of_five), whole(typical + excess.rare), seen, reliable,
+                    runs >= kEnough};
+  };
   if (own) {
     const Point p = point_of(*cell(mine));
-    if (n == p.rows) return made(p.took, p.excess, seen, known);
+    if (n == p.rows) return made(p.took, p.excess, known);
     (n < p.rows ? larger : smaller) |= own;
   }
   const auto below = static_cast<size_t>(std::bit_width(smaller)) - 1;
@@ -191,8 +193,7 @@ Forecast CostCurve::forecast(int64_t rows) const noexcept {
     const Point a = point_of(*cell(below)), b = point_of(*cell(above));
     const double part = std::clamp((n - a.rows) / std::max(1.0, b.rows - a.rows), 0.0, 1.0);
     return made(a.took + part * (b.took - a.took),
-                {std::max(a.excess.one_of_five, b.excess.one_of_five), std::max(a.excess.rare, b.excess.rare)}, seen,
-                known);
+                {std::max(a.excess.one_of_five, b.excess.one_of_five), std::max(a.excess.rare, b.excess.rare)}, known);
   }
   if (smaller) {
     // Along the line of the last two, or half way between what a row costs at most and nothing.
@@ -202,11 +203,11 @@ Forecast CostCurve::forecast(int64_t rows) const noexcept {
       const Point b = point_of(*cell(static_cast<size_t>(std::bit_width(others)) - 1));
       slope = std::clamp((a.took - b.took) / std::max(1.0, a.rows - b.rows), 0.0, a.took / a.rows);
     }
-    return made(a.took + slope * (n - a.rows), a.excess, seen, known);
+    return made(a.took + slope * (n - a.rows), a.excess, known);
   }
   // Fewer rows may cost as much, and should cost less.
   const Point b = point_of(*cell(above));
-  Forecast out = made(b.took * (0.5 + 0.5 * n / b.rows), b.excess, seen, seen && known);
+  Forecast out = made(b.took * (0.5 + 0.5 * n / b.rows), b.excess, seen && known);
   out.high = std::max(out.high, whole(bounded(b.took, n) + b.excess.rare));
   return out;
 }

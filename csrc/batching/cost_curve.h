@@ -11,11 +11,12 @@ namespace inferkit {
 
 /// What a run is likely to take. Zeros where nothing is known at all.
 struct Forecast {
-  Nanos typical = 0;   // the median
-  Nanos likely = 0;    // that, or less, four times of five: to judge one request of many
-  Nanos high = 0;      // rarely more: for who must be in time
-  bool seen = false;   // rests on runs of about this size, not on a guess from others
-  bool known = false;  // on several, of this size or smaller: enough to refuse a request for it
+  Nanos typical = 0;     // the median
+  Nanos likely = 0;      // that, or less, four times of five: to judge one request of many
+  Nanos high = 0;        // rarely more: for who must be in time
+  bool seen = false;     // rests on runs of about this size, not on a guess from others
+  bool known = false;    // on several, of this size or smaller: enough to refuse a request for it
+  bool settled = false;  // on several of about this size
 };
 
 /// Sizes fall into classes of at most half an octave. Each class keeps its last runs; its point is their median, which
@@ -50,13 +51,13 @@ class CostCurve {
   /// The most rows that runs have had lately; smaller ones bring it down by and by.
   int64_t recent_rows() const noexcept { return recent_.load(std::memory_order_relaxed); }
 
+  static constexpr size_t kClasses = 24;  // up to 4096 rows; the last one takes the rest
   static size_t class_of(int64_t rows);
   /// The most rows of a class.
   static int64_t top_of(size_t size_class);
 
  private:
-  static constexpr size_t kClasses = 24;  // up to 4096 rows; the last one takes the rest
-  static constexpr uint32_t kKept = 16;   // runs
+  static constexpr uint32_t kKept = 16;  // runs
 
   template <class T>
   using Figure = std::atomic<T>;

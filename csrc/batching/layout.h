@@ -11,6 +11,7 @@
 #include "base/shape.h"
 #include "batching/bucket.h"
 #include "batching/cost_curve.h"
+#include "batching/pace.h"
 #include "batching/padding.h"
 #include "engine/runner.h"
 #include "platform/mutex.h"
@@ -58,6 +59,7 @@ struct RowLayout {
 
   mutable Bucket bucket;   // of the requests of this layout that wait; guarded by their queue's lock
   mutable CostCurve cost;  // of runs of this layout
+  mutable Pace pace;       // how they are batched; guarded as the bucket is
 };
 using LayoutRef = std::shared_ptr<const RowLayout>;
 

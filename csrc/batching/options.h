@@ -6,6 +6,7 @@
 #include "base/output_checks.h"
 #include "base/validation.h"
 #include "batching/client.h"
+#include "batching/pace.h"
 #include "batching/padding.h"
 #include "batching/turn.h"
 #include "platform/clock.h"
@@ -38,6 +39,7 @@ struct BatcherOptions {
   bool coalesce = false;         // equal requests that are under way at once are computed once
   size_t result_cache = 0;       // bytes of answers that are kept for equal requests; 0: none are
   bool cache_callables = false;  // those of callables, too
+  PaceOptions pace{};  // what is learnt of how to batch
 };
 
 }  // namespace inferkit

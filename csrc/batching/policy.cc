@@ -6,8 +6,8 @@
 namespace inferkit {
 namespace {
 
-constexpr std::array<std::string_view, kDispatchReasonCount> kNames = {"full",     "ready", "delay",
-                                                                       "deadline", "drain", "caller"};
+constexpr std::array<std::string_view, kDispatchReasonCount> kNames = {"full",  "ready",  "delay",  "deadline",
+                                                                       "drain", "caller", "enough", "company"};
 
 Nanos plus(Nanos a, Nanos b) { return a > kNever - b ? kNever : a + b; }
 
@@ -21,11 +21,17 @@ std::string_view dispatch_reason_name(DispatchReason reason) { return kNames[sta
 
 Due due(const BucketState& b, const PolicyOptions& options, bool draining) {
   if (b.rows >= std::min(options.max_rows, b.most)) return {0, DispatchReason::kFull};
+  if (b.rows >= b.pays) return {0, DispatchReason::kEnough};
   if (draining) return {0, DispatchReason::kDrain};
-  if (options.max_delay <= 0 || options.alone) return {0, DispatchReason::kReady};
-  const Nanos delay = plus(b.oldest, options.max_delay);
+  if (options.alone) return {0, DispatchReason::kReady};
+  Due out;
+  if (options.max_delay > 0) {
+    out = {plus(b.oldest, options.max_delay), DispatchReason::kDelay};
+  } else if (b.company > 0) {
+    out = {b.rows < b.expected ? b.company : 0, DispatchReason::kCompany};
+  }
   const Nanos latest = b.earliest_deadline == kNever ? kNever : b.earliest_deadline - b.headroom;
-  return latest < delay ? Due{latest, DispatchReason::kDeadline} : Due{delay, DispatchReason::kDelay};
+  return latest < out.at ? Due{latest, DispatchReason::kDeadline} : out;
 }
 
 Decision decide(std::span<const BucketState> buckets, Nanos now, const PolicyOptions& options, bool draining) {

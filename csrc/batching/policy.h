@@ -19,6 +19,9 @@ struct BucketState {
   uint64_t head = 0;                                   // the order in which that was queued
   Nanos headroom = 0;                                  // how long before its deadline a request must go to be in time
   int64_t most = std::numeric_limits<int64_t>::max();  // rows of a batch of it
+  int64_t pays = std::numeric_limits<int64_t>::max();  // more rows than that make none of them cheaper: see pays.h
+  Nanos company = 0;  // until when a free worker waits, since others are likely to come: see company.h; 0: not at all
+  int64_t expected = 0;  // rows that it waits for
 };
 
 struct PolicyOptions {
@@ -35,8 +38,10 @@ enum class DispatchReason : uint8_t {
   kDeadline,  // waiting longer would let a deadline pass
   kDrain,     // nobody will join any more
   kCaller,    // the batcher was idle: the caller ran it
+  kEnough,    // as many rows as pay are there
+  kCompany,   // those that were likely to come have come, or have had their time
 };
-inline constexpr int kDispatchReasonCount = 6;
+inline constexpr int kDispatchReasonCount = 8;
 std::string_view dispatch_reason_name(DispatchReason reason);
 
 struct Decision {
@@ -54,8 +59,9 @@ struct Due {
 };
 Due due(const BucketState& bucket, const PolicyOptions& options, bool draining);
 
-/// Work-conserving unless max_delay asks otherwise. A bucket may go where it is full, its oldest request has waited
-/// max_delay, its headroom would reach past a deadline, or `draining`. Of those that may go, the one whose head
+/// Work-conserving unless max_delay or company asks otherwise. A bucket may go where it is full, or has as many rows as
+/// pay, its oldest request has waited max_delay, nobody is waited for, its headroom would reach past a deadline, or
+/// `draining`. Of those that may go, the one whose head
 /// has the earliest turn goes first, then the one whose head was queued first: an odd shape neither blocks the others
 /// nor is forgotten.
 Decision decide(std::span<const BucketState> buckets, Nanos now, const PolicyOptions& options, bool draining);

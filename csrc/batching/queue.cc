@@ -8,7 +8,8 @@
 namespace inferkit {
 
 BucketState Bucket::state() const {
-  return {rows(), oldest(), earliest_deadline(), first()->turn, first()->order, headroom, first()->layout->most_rows};
+  return {rows(),         oldest(), earliest_deadline(),        first()->turn,
+          first()->order, headroom, first()->layout->most_rows, first()->layout->pace.pays()};
 }
 
 Queue::~Queue() {
@@ -113,7 +114,8 @@ Nanos Queue::turn_of(const Request& request) const {
 
 int64_t Queue::next_rows(const Bucket& bucket) const {
   const Request& first = *bucket.first();
-  return policy_.alone ? first.rows : std::min({bucket.rows(), policy_.max_rows, first.layout->most_rows});
+  if (policy_.alone) return first.rows;
+  return first.layout->pace.next(std::min({bucket.rows(), policy_.max_rows, first.layout->most_rows}), first.rows);
 }
 
 void Queue::take(Bucket& bucket, int64_t max_rows, Nanos now, std::vector<RequestRef>& batch,
@@ -181,7 +183,7 @@ void Queue::clear(RequestList& out) noexcept {
   earliest_deadline_ = kNever;
 }
 
-Candidates Queue::candidates(Nanos now) noexcept {
+Candidates Queue::candidates(Nanos now, bool may_wait) noexcept {
   for (Bucket* bucket = later_.top(); bucket && bucket->due <= now; bucket = later_.top()) {
     unfile(*bucket);
     bucket->filed = Bucket::Filed::kReady;
@@ -194,6 +196,13 @@ Candidates Queue::candidates(Nanos now) noexcept {
     if (!bucket) continue;
     out.states[out.count] = bucket->state();
     out.buckets[out.count++] = bucket;
+  }
+  if (may_wait && out.count == 1 && !buckets_->next) {
+    const Pace& pace = buckets_->first()->layout->pace;
+    BucketState& state = out.states[0];
+    state.company = pace.until();
+    state.expected = pace.expected();
+    if (state.company > 0) state.headroom = headroom(*buckets_);
   }
   return out;
 }

@@ -51,8 +51,9 @@ class Queue {
   /// Moves out all.
   void clear(RequestList& out) noexcept;
 
-  /// What decide() needs to know at `now`; holds until the next change.
-  Candidates candidates(Nanos now) noexcept;
+  /// What decide() needs to know at `now`; holds until the next change. `may_wait`: whoever takes the next batch is the
+  /// only one who is free. Where nothing of another layout waits, that one may wait for company.
+  Candidates candidates(Nanos now, bool may_wait = false) noexcept;
   /// From now on nobody waits for company.
   void drain() noexcept;
   bool draining() const { return draining_; }
@@ -74,6 +75,8 @@ class Queue {
   int64_t rows() const { return rows_; }
   /// The earliest time of arrival, kNever where it is empty. Looks at every bucket.
   Nanos oldest() const;
+  /// The bucket that holds all there is; null where there are several, or none.
+  const Bucket* only() const { return buckets_ && !buckets_->next ? buckets_ : nullptr; }
   /// Every bucket, through Bucket::next.
   const Bucket* buckets() const { return buckets_; }
 

@@ -3,6 +3,7 @@
 #include <array>
 #include <functional>
 
+#include "batching/pace.h"
 #include "batching/pad_cost.h"
 #include "batching/policy.h"
 #include "batching/request.h"
@@ -56,6 +57,7 @@ struct BatcherStats {
   std::array<uint64_t, kBatchSizeBuckets> batch_sizes{};
   HistogramSnapshot queue, compute, total;  // enqueued to started, started to finished, enqueued to finished
   std::array<WindowStats, kWindows.size()> windows;
+  PaceFigures pace;
 };
 
 /// Second by second, the oldest first; the last one still runs.

@@ -118,6 +118,7 @@ void Scheduler::enqueue(std::span<const RequestRef> requests, bool wake_worker) 
   bool claimed = false;
   {
     MutexLock lock(mutex_);
+    const int64_t before = queue_.rows();
     for (const RequestRef& request : requests) {
       // A canceller claims the request first and looks for it here second, so one of the two sees the other.
       if (request->phase() == Phase::kQueued) {
@@ -126,9 +127,24 @@ void Scheduler::enqueue(std::span<const RequestRef> requests, bool wake_worker) 
         release_place_locked(*request, dropped);
       }
     }
+    if (options_.pace.company && queue_.rows() > before) {
+      came_locked(requests.back()->times.enqueued.load(std::memory_order_relaxed), queue_.rows() - before);
+    }
     if (wake_worker) claimed = claim_worker_locked();
   }
   wake(claimed);
+}
+
+/// So many rows have joined the queue.
+void Scheduler::came_locked(Nanos now, int64_t rows) noexcept {
+  const Bucket* only = queue_.only();
+  if (!only) return;  // there is something else to run meanwhile, whoever comes
+  const RowLayout& layout = *only->first()->layout;
+  if (only->rows() == rows && may_wait_locked()) {
+    layout.pace.could_go(now, rows, most_of(layout), layout.cost);
+  } else {
+    layout.pace.came(now, rows);
+  }
 }
 
 bool Scheduler::park(const RequestRef& request) noexcept {
@@ -200,7 +216,8 @@ void Scheduler::sweep(RequestList& expired) noexcept {
 bool Scheduler::claim_worker_locked() noexcept {
   if (queue_.empty() || running_ >= options_.max_concurrent || idle_ == 0) return false;
   const Nanos now = clock_.now();
-  const Decision decision = decide(queue_.candidates(now).span(), now, options_.policy, queue_.draining());
+  const Candidates candidates = queue_.candidates(now, may_wait_locked());
+  const Decision decision = decide(candidates.span(), now, options_.policy, queue_.draining());
   // Where it is to wait, some sleeper's alarm may be early enough already.
   if (decision.kind == Decision::Kind::kWait && alarm_ <= decision.until) return false;
   --idle_;
@@ -215,6 +232,9 @@ void Scheduler::wake(bool claimed) noexcept {
 
 Slot Scheduler::begin_run_locked(const RowLayout& layout, int64_t rows, Nanos now, OpenCount::Hold open) noexcept {
   const Nanos until = now + predictor_.typical(layout, rows);
+  if (options_.pace.sizes && layout.pace.went(options_.pace, most_of(layout), layout.cost)) {
+    pace_ = layout.pace.figures(most_of(layout), layout.cost);
+  }
   ++running_;
   until_sum_ += until;
   return {*this, until, std::move(open)};
@@ -231,6 +251,10 @@ Slot Scheduler::begin_caller_run(const RowLayout& layout, int64_t rows, Nanos de
   }
   MutexLock lock(mutex_);
   if (!queue_.empty() || !parked_.empty() || running_ >= options_.max_concurrent) return {};
+  if (may_wait_locked()) {
+    if (layout.pace.would_wait(rows)) return {};
+    layout.pace.could_go(now, rows, most_of(layout), layout.cost);
+  }
   return begin_run_locked(layout, rows, now, OpenCount::Hold(open_));
 }
 
@@ -239,7 +263,10 @@ Outlook Scheduler::outlook(const RowLayout& layout, int64_t rows, int priority, 
   // A few buckets stand for the others, so that a request costs the same however many there are.
   constexpr int kAsked = 16;
   const int64_t most_of_any = options_.policy.alone ? rows : options_.policy.max_rows;  // of a batch
-  const auto most_of = [&](const RowLayout& of) { return std::min(most_of_any, of.most_rows); };
+  MutexLock lock(mutex_);
+  const auto most_of = [&](const RowLayout& of) {
+    return std::min({most_of_any, of.most_rows, std::max(of.pace.pays(), rows)});
+  };
   const int64_t most = most_of(layout);
   Outlook out;
   out.known = true;
@@ -256,7 +283,6 @@ Outlook Scheduler::outlook(const RowLayout& layout, int64_t rows, int priority, 
     if (n % each) work += double(run_of(of, n % each).typical);
     return work;
   };
-  MutexLock lock(mutex_);
   const Nanos turn = queue_.turn_of(now, deadline, priority);
   const double part = flow && queue_.is_fair() ? queue_.part_before(*flow, turn) : -1;  // of each bucket
   const auto rows_before = [&](const Bucket& bucket) {
@@ -325,8 +351,7 @@ Nanos Scheduler::room_after(Nanos now) const noexcept {
   const Bucket* next = queue_.buckets();
   if (!next) return kNever;
   const RowLayout& layout = *next->first()->layout;
-  const Forecast run =
-      predictor_.forecast(layout, std::min({options_.policy.max_rows, layout.most_rows, next->rows()}));
+  const Forecast run = predictor_.forecast(layout, std::min({most_of(layout), layout.pace.pays(), next->rows()}));
   return run.typical > 0 ? run.typical : kNever;
 }
 
@@ -342,7 +367,7 @@ static void make_room(std::vector<RequestRef>& requests, size_t wanted) noexcept
 /// The most rows of its next batch. A delay that is asked for is for company, and what is left would wait for it again.
 int64_t Scheduler::share_locked(const Bucket& bucket) const noexcept {
   const Request& first = *bucket.first();
-  const int64_t most = std::min(options_.policy.max_rows, first.layout->most_rows);
+  const int64_t most = first.layout->pace.next(most_of(*first.layout), first.rows);
   if (options_.policy.max_delay > 0 || options_.policy.alone) return most;
   const int idle = std::min(idle_ + claims_, options_.max_concurrent - running_ - 1);
   const auto cost = [&](int64_t rows) { return predictor_.typical(*first.layout, rows); };
@@ -353,7 +378,7 @@ bool Scheduler::take_locked(Batch& batch, RequestList& dropped, Nanos now, Nanos
                             const Accept* accept) noexcept {
   bool taken = false;
   while (!taken && !queue_.empty() && running_ < options_.max_concurrent) {
-    const Candidates candidates = queue_.candidates(now);
+    const Candidates candidates = queue_.candidates(now, may_wait_locked());
     const Decision decision = decide(candidates.span(), now, options_.policy, queue_.draining());
     if (decision.kind != Decision::Kind::kDispatch) {
       *until = decision.until;
@@ -382,10 +407,15 @@ bool Scheduler::take_locked(Batch& batch, RequestList& dropped, Nanos now, Nanos
   return taken;
 }
 
-bool Scheduler::take(Batch& batch, RequestList& dropped, Accept accept) noexcept {
+bool Scheduler::take(Batch& batch, RequestList& dropped, Accept accept, Nanos* until) noexcept {
   MutexLock lock(mutex_);
-  Nanos until = kNever;
-  return take_locked(batch, dropped, clock_.now(), &until, &accept);
+  Nanos later = kNever;
+  return take_locked(batch, dropped, clock_.now(), until ? until : &later, &accept);
+}
+
+void Scheduler::let_others_sleep() noexcept {
+  MutexLock lock(mutex_);
+  idle_ = std::max(0, options_.max_concurrent - running_ - 1);
 }
 
 bool Scheduler::next(Batch& batch, RequestList& dropped) noexcept {
@@ -425,6 +455,10 @@ void Scheduler::finish_run(Nanos until, bool is_worker) noexcept {
     MutexLock lock(mutex_);
     --running_;
     until_sum_ -= until;
+    if (const Bucket* only = may_wait_locked() ? queue_.only() : nullptr) {
+      const RowLayout& layout = *only->first()->layout;
+      layout.pace.could_go(clock_.now(), only->rows(), most_of(layout), layout.cost);
+    }
     if (!is_worker) claimed = claim_worker_locked();
   }
   wake(claimed);
@@ -477,7 +511,7 @@ QueueFigures Scheduler::figures() const {
   MutexLock lock(mutex_);
   const Nanos oldest = std::min(queue_.oldest(), parked_.oldest());
   return {places_.load(std::memory_order_relaxed) + parked_.size(), running_,
-          oldest == kNever ? 0 : std::max<Nanos>(0, clock_.now() - oldest)};
+          oldest == kNever ? 0 : std::max<Nanos>(0, clock_.now() - oldest), pace_};
 }
 
 }  // namespace inferkit

@@ -1,5 +1,6 @@
 // Who runs next, and where: the queue, the places in it, the slots for running batches and the workers that sleep.
 #pragma once
+#include <algorithm>
 #include <atomic>
 #include <span>
 #include <utility>
@@ -20,6 +21,7 @@ struct SchedulerOptions {
   size_t max_queue_size = 0;  // requests that may wait; 0: any number
   int max_concurrent = 1;     // batches that may run at once
   size_t max_waiting = 0;     // requests that may wait for a place; 0: any number
+  PaceOptions pace{};
 };
 
 /// The right to run one batch, from the moment it is taken: it counts as open until the slot is given back, which
@@ -71,12 +73,16 @@ struct Outlook {
   Nanos spare = 0;        // of its time, what is kept in reserve, for who may overtake it
   Nanos others = kNever;  // how much time it would leave to the one of those behind it that has the least
   bool known = false;     // from what is known, not guessed
+
+  /// Whether such a request is let in.
+  bool keeps(Nanos deadline) const { return !known || (end <= deadline - spare && others >= 0); }
 };
 
 struct QueueFigures {
   size_t depth = 0;  // requests that have a place, or wait for one
   int running = 0;   // batches
   Nanos oldest_wait = 0;
+  PaceFigures pace{};  // of the layout whose batches went last
 };
 
 /// Thread-safe. One lock, held for a few list operations: never while a model runs, a request is destroyed (its error
@@ -126,8 +132,11 @@ class Scheduler {
   /// A slot for a batch of `rows` that came `now` and never was in the queue; none where it is not idle, or the policy
   /// would have it wait, or the run might not be over by `deadline`: somebody has to wait for that.
   Slot begin_caller_run(const RowLayout& layout, int64_t rows, Nanos deadline, Nanos now) noexcept;
-  /// Takes the next batch if there is one, a slot is free and `accept` agrees. `dropped` gets what ended in the queue.
-  bool take(Batch& batch, RequestList& dropped, Accept accept) noexcept;
+  /// Takes the next batch if there is one, a slot is free and `accept` agrees. `dropped` gets what ended in the queue;
+  /// `until`, where it is not null and there is none, when there may be one.
+  bool take(Batch& batch, RequestList& dropped, Accept accept, Nanos* until = nullptr) noexcept;
+  /// For simulations, in which no thread sleeps: as if all did that have nothing to run, but for whoever asks next.
+  void let_others_sleep() noexcept;
   /// A worker's call: sleeps until there is a batch. An empty batch means that only `dropped` has something; false,
   /// that stop() was called.
   bool next(Batch& batch, RequestList& dropped) noexcept;
@@ -161,6 +170,12 @@ class Scheduler {
   bool take_locked(Batch& batch, RequestList& dropped, Nanos now, Nanos* until, const Accept* accept) noexcept
       REQUIRES(mutex_);
   int64_t share_locked(const Bucket& bucket) const noexcept REQUIRES(mutex_);
+  int64_t most_of(const RowLayout& layout) const { return std::min(options_.policy.max_rows, layout.most_rows); }
+  /// Whether whoever takes the next batch is the only one who is free, and may wait for company.
+  bool may_wait_locked() const REQUIRES(mutex_) {
+    return options_.pace.company && running_ + 1 == options_.max_concurrent;
+  }
+  void came_locked(Nanos now, int64_t rows) noexcept REQUIRES(mutex_);
   bool claim_worker_locked() noexcept REQUIRES(mutex_);
   void promote_locked(RequestList& dropped) noexcept REQUIRES(mutex_);
   void release_place_locked(Request& request, RequestList& dropped) noexcept REQUIRES(mutex_);
@@ -191,6 +206,7 @@ class Scheduler {
   int idle_ GUARDED_BY(mutex_) = 0;
   int claims_ GUARDED_BY(mutex_) = 0;
   Nanos alarm_ GUARDED_BY(mutex_) = kNever;  // the earliest time that a sleeping worker wakes by itself
+  PaceFigures pace_ GUARDED_BY(mutex_);      // of the last batch whose layout found them anew
   bool stopped_ GUARDED_BY(mutex_) = false;
 };
 

@@ -79,6 +79,13 @@ Figures stats_of(const PyBatcher& self, const std::vector<double>& limits) {
         dict_of("configured"_key = c.configured, "submitted"_key = c.submitted, "answered"_key = c.answered,
                 "refused"_key = c.refused, "rows"_key = c.rows, "waiting"_key = c.waiting);
   }
+  const PaceFigures& p = s.pace;
+  const auto in_seconds = [](Nanos nanos) { return double(nanos) * 1e-9; };
+  const py::dict policy =
+      dict_of("auto"_key = batcher.options().pace.sizes, "max_delay"_key = in_seconds(batcher.options().max_delay),
+              "pays"_key = p.pays, "most"_key = p.pays ? p.most : batcher.max_rows(),
+              "company"_key = in_seconds(p.company), "alone"_key = in_seconds(p.alone),
+              "of_paying"_key = in_seconds(p.of_paying), "of_most"_key = in_seconds(p.of_most));
   py::list windows;
   for (const WindowStats& window : s.windows) windows.append(window_of(window, limits));
   const py::dict out = dict_of(
@@ -95,7 +102,7 @@ Figures stats_of(const PyBatcher& self, const std::vector<double>& limits) {
       "requests_per_second"_key = s.requests_per_second, "inference_error_rate"_key = s.inference_error_rate,
       "dispatched"_key = dispatched, "batch_sizes"_key = sizes, "queue_ms"_key = latency_of(s.queue, limits),
       "compute_ms"_key = latency_of(s.compute, limits), "total_ms"_key = latency_of(s.total, limits),
-      "windows"_key = windows, "clients"_key = named, "pool"_key = batcher.pool().stats(),
+      "policy"_key = policy, "windows"_key = windows, "clients"_key = named, "pool"_key = batcher.pool().stats(),
       "memory_rss_bytes"_key = rss);
   return py::reinterpret_borrow<Figures>(out);
 }

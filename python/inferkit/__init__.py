@@ -39,6 +39,7 @@ from ._errors import (
     ValidationError,
 )
 from ._model import Model
+from ._policy import Fixed, PolicyStats
 from ._stats import BatcherStats, Latency, WindowStats
 from ._ticket import Ticket, Timing
 from ._types import InputChecks, MemoryUse, Metadata, TensorSpec
@@ -67,6 +68,7 @@ __all__ = [
     "DeviceError",
     "Explanation",
     "FileNode",
+    "Fixed",
     "InferenceError",
     "InferkitError",
     "InputChecks",
@@ -82,6 +84,7 @@ __all__ = [
     "OutputDifference",
     "OutputError",
     "PlanStep",
+    "PolicyStats",
     "PoolExhaustedError",
     "PoolStats",
     "PrecisionReport",

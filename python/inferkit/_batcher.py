@@ -21,6 +21,7 @@ from ._initialised import says_if_not_initialised
 from ._log import log
 from ._map import MapOptions, amapped, mapped
 from ._pad import NativePad, native_pad, pad_lengths, rows_of, rows_to_warm, shapes_of
+from ._policy import Fixed, resolved
 from ._signature import signature_differences
 from ._stats import BatcherStats, stats_from
 from ._text import NAME_LIMIT, printable
@@ -109,9 +110,15 @@ class Batcher(_core.Batcher):
         The most elements that the largest input of a batch has, its padding included (see `pad`): where rows differ in
         length, this bounds the memory and the duration of a run, which a number of rows does not. A batch of texts with
         ``max_batch_elements=4096`` has 8 rows of 512 tokens, or 128 of 32, if `max_batch_size` allows as many.
-    max_delay : float
+    max_delay : float, optional
         For how many seconds the oldest waiting request waits for others to join its batch, but not past its own
-        timeout. With 0, a free worker takes what is there.
+        timeout. With 0, a free worker takes what is there. By default `policy` decides.
+    policy : "auto" or Fixed
+        How batches are made. With ``"auto"``, as much as pays is batched, by what runs have been found to take: no more
+        rows than make them cheaper, several smaller batches side by side where that is over sooner, and a worker that
+        is free waits for a moment only where others have been found to come close behind. Until it has learnt that, it
+        takes what is there up to `max_batch_size`, which is a bound in any case, as `max_delay` is where it is given.
+        ``stats().policy`` says what it has come to. With a :class:`Fixed`, batches are as its numbers say.
     ageing : float or None
         How many seconds of waiting a level of priority is worth, so that no request waits without end: one goes before
         all of lower priority, unless they have waited `ageing` seconds longer for each level between. With ``None``,
@@ -244,7 +251,8 @@ class Batcher(_core.Batcher):
         *,
         max_batch_size: int = 64,
         max_batch_elements: int | None = None,
-        max_delay: float = 0.0,
+        max_delay: float | None = None,
+        policy: Literal["auto"] | Fixed = "auto",
         ageing: float | None = 10.0,
         max_queue_size: int | None = 1024,
         workers: int = 1,
@@ -276,14 +284,17 @@ class Batcher(_core.Batcher):
             raise ValueError(f"on_full must be 'reject' or 'wait', got {on_full!r}")
         if default_client is not None and not isinstance(default_client, Client):
             raise TypeError(f"default_client must be an inferkit.Client, got {type(default_client).__name__}")
+        auto, rows, delay, finds_delay = resolved(policy, max_batch_size, max_delay)
         checks = checks_by_name(input_checks, model.inputs)
         padded = native_pad(pad, model.inputs)
         lengths, longest = pad_lengths(pad_to, bool(padded))
         super().__init__(
             model,
-            max_batch_size=max_batch_size,
+            max_batch_size=rows,
             max_batch_elements=max_batch_elements,
-            max_delay=max_delay,
+            max_delay=delay,
+            auto_size=auto,
+            auto_delay=finds_delay,
             ageing=ageing,
             max_queue_size=max_queue_size,
             workers=workers,

@@ -720,6 +720,8 @@ class Batcher:
         max_batch_size: typing.SupportsInt | typing.SupportsIndex,
         max_batch_elements: typing.SupportsInt | typing.SupportsIndex | None,
         max_delay: typing.SupportsFloat | typing.SupportsIndex,
+        auto_size: bool,
+        auto_delay: bool,
         ageing: typing.SupportsFloat | typing.SupportsIndex | None,
         max_queue_size: typing.SupportsInt | typing.SupportsIndex | None,
         workers: typing.SupportsInt | typing.SupportsIndex,

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from . import _core
 from ._client import ClientStats
+from ._policy import PolicyStats, policy_stats
 from ._stats_text import stats_text
 
 __all__ = ["BatcherStats", "Latency", "WindowStats", "stats_from"]
@@ -150,7 +151,10 @@ class BatcherStats:
     dispatched : mapping of str to int
         Why batches started to run: ``full`` (a whole batch was there), ``ready`` (a worker was free), ``delay`` (the
         oldest request had waited for ``max_delay``), ``deadline`` (a request could not wait any longer), ``drain``, or
-        ``caller`` (the batcher was idle, and the caller's thread ran the batch).
+        ``caller`` (the batcher was idle, and the caller's thread ran the batch), ``enough`` (as many rows as pay were
+        there: see `policy`), or ``company`` (a free worker waited for others, who had come or had had their time).
+    policy : PolicyStats
+        What the policy has come to: the rows and the delay of a batch, and why.
     queue_ms, compute_ms, total_ms : Latency
         The time from submission to the start of the run, the time of the run, and both together.
     batch_sizes : mapping of int to int
@@ -196,6 +200,7 @@ class BatcherStats:
     requests_per_second: float
     inference_error_rate: float
     dispatched: Mapping[str, int]
+    policy: PolicyStats
     queue_ms: Latency
     compute_ms: Latency
     total_ms: Latency
@@ -246,6 +251,7 @@ def stats_from(figures: dict[str, Any]) -> BatcherStats:
     windows = [_with_latencies(WindowStats, window) for window in figures["windows"]]
     figures["clients"] = {name: _client_stats(client) for name, client in figures["clients"].items()}
     figures["windows"] = {window.seconds: window for window in windows}
+    figures["policy"] = policy_stats(figures["policy"])
     return _with_latencies(BatcherStats, figures)
 
 

@@ -77,6 +77,38 @@ TEST(policy_takes_a_bucket_for_full_by_its_own_measure) {
   CHECK(ask({of_long_rows}, 30, {8, 50}).reason == DispatchReason::kFull);
 }
 
+TEST(policy_takes_as_many_rows_as_pay) {
+  BucketState state{4, 100};
+  state.pays = 4;
+  CHECK(ask({state}, 100, {64, 50}).reason == DispatchReason::kEnough);
+  state.rows = 3;
+  CHECK(ask({state}, 100, {64, 50}).kind == Kind::kWait);
+  CHECK(ask({state}, 100, {64, 0}).reason == DispatchReason::kReady);
+  state.rows = 64;
+  CHECK(ask({state}, 100, {64, 50}).reason == DispatchReason::kFull);
+}
+
+TEST(policy_waits_for_company_until_it_is_there) {
+  BucketState state{1, 100};
+  state.company = 150;
+  state.expected = 4;
+  Decision d = ask({state}, 120, {64, 0});
+  CHECK(d.kind == Kind::kWait);
+  CHECK_EQ(d.until, 150);
+  CHECK(ask({state}, 150, {64, 0}).reason == DispatchReason::kCompany);
+  state.rows = 4;
+  d = ask({state}, 120, {64, 0});
+  CHECK(d.kind == Kind::kDispatch && d.reason == DispatchReason::kCompany);
+  state.rows = 1;
+  CHECK(ask({state}, 120, {64, 0}, true).reason == DispatchReason::kDrain);
+  CHECK(ask({state}, 120, {.max_rows = 64, .max_delay = 0, .alone = true}).reason == DispatchReason::kReady);
+  CHECK_EQ(ask({state}, 120, {64, 90}).until, 190);  // a delay that somebody asked for is what holds
+  state.earliest_deadline = 145;
+  state.headroom = 10;
+  CHECK_EQ(ask({state}, 120, {64, 0}).until, 135);
+  CHECK(ask({state}, 135, {64, 0}).reason == DispatchReason::kDeadline);
+}
+
 // Whatever waits elsewhere, a bucket's own state decides when it may go: none closes or delays another.
 TEST(policy_of_one_bucket_is_not_that_of_another) {
   std::mt19937 rng(3);

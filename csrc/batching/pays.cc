@@ -1,0 +1,50 @@
+#include "batching/pays.h"
+
+#include <algorithm>
+#include <limits>
+
+namespace inferkit {
+namespace {
+
+// A size is enough where a row costs no more than so many times what it costs at best; and it stays for up to so many.
+constexpr double kEnough = 1.02, kStays = 1.05;
+
+/// The sizes that stand for those between them: the largest of each class up to `most`, and that.
+template <class Visit>
+void for_each_size(int64_t most, Visit&& visit) {
+  for (size_t c = 0; CostCurve::top_of(c) < most && c + 1 < CostCurve::kClasses; ++c) visit(CostCurve::top_of(c));
+  visit(most);
+}
+
+double of_a_row(const Forecast& run, int64_t rows) { return double(run.typical + kHandOver) / double(rows); }
+
+}  // namespace
+
+int64_t rows_that_pay(int64_t most, int64_t before, RunCost cost) {
+  double best = std::numeric_limits<double>::infinity();
+  int64_t largest = 0;
+  for_each_size(most, [&](int64_t rows) {
+    const Forecast run = cost(rows);
+    if (!run.settled) return;
+    best = std::min(best, of_a_row(run, rows));
+    largest = rows;
+  });
+  int64_t enough = most, least = most;
+  for_each_size(most, [&](int64_t rows) {
+    const Forecast run = cost(rows);
+    if (!run.settled || rows >= largest) return;  // nobody knows whether more than the largest would be better
+    const double each = of_a_row(run, rows);
+    if (each <= kStays * best) least = std::min(least, rows);
+    if (each <= kEnough * best) enough = std::min(enough, rows);
+  });
+  return std::clamp(before, least, enough);
+}
+
+int64_t rows_to_try(int64_t most, int64_t pays, RunCost cost) {
+  for (int64_t rows = pays / 4; rows > 0; rows /= 4) {
+    if (!cost(rows).settled) return rows;
+  }
+  return pays < most ? std::min(most, 2 * pays) : 0;
+}
+
+}  // namespace inferkit
