@@ -20,6 +20,7 @@ BatcherOptions checked(BatcherOptions o) {
   require(o.max_batch_size >= 1, cat("max_batch_size must be at least 1, not ", o.max_batch_size));
   require(o.max_batch_elements >= 0, cat("max_batch_elements must not be negative: ", o.max_batch_elements));
   require(o.max_delay >= 0, "max_delay must not be negative");
+  require(o.pace.target >= 0 && o.pace.longest >= 0, "a target and a delay must not be negative");
   require(o.ageing >= 0, "ageing must not be negative");
   require(o.workers >= 1 && o.workers <= 1024, cat("workers must be between 1 and 1024, not ", o.workers));
   require(o.max_concurrent >= 0, cat("max_concurrent must not be negative: ", o.max_concurrent));
@@ -86,7 +87,9 @@ Batcher::Batcher(std::shared_ptr<Runner> runner, BatcherOptions options, std::sh
       steady_(dynamic_cast<const SteadyClock*>(&clock) != nullptr),
       fork_generation_(fork_generation()),
       intake_(runner_->inputs(), runner_->senses(), options_, pad_proof_, pad_cost_),
-      recorder_(clock, options_.trace_size, [this] { return uint64_t{scheduler_.depth()}; }),
+      watch_(options_.pace.target),
+      recorder_(
+          clock, options_.trace_size, [this] { return uint64_t{scheduler_.depth()}; }, &watch_),
       predictor_(*runner_),
       alike_(options_.coalesce || options_.result_cache ? std::make_unique<Alike>(runner_->inputs(), options_, *pool_)
                                                         : nullptr),
@@ -99,7 +102,7 @@ Batcher::Batcher(std::shared_ptr<Runner> runner, BatcherOptions options, std::sh
                            options_.max_queue_size,
                            options_.max_concurrent,
                            options_.max_waiting,
-                           runner_->rows_mix() ? PaceOptions{} : options_.pace},
+                           pace()},
           clock, open_, predictor_)),
       scheduler_(*scheduler_owner_),
       workers_(std::make_unique<Workers>()) {
@@ -121,6 +124,14 @@ Batcher::Batcher(std::shared_ptr<Runner> runner, BatcherOptions options, std::sh
     scheduler_.stop();
     throw;  // the members' destructors join those that did start
   }
+}
+
+PaceOptions Batcher::pace() {
+  if (runner_->rows_mix()) return {};  // each request is a batch of its own
+  PaceOptions out = options_.pace;
+  out.workers = options_.max_concurrent;
+  out.watch = &watch_;
+  return out;
 }
 
 Batcher::~Batcher() {

@@ -155,6 +155,8 @@ class Batcher {
   const Padding* padding() const { return intake_.padding().get(); }
 
  private:
+  PaceOptions pace();
+
   enum class State : uint32_t { kOpen, kDraining, kClosed };
 
   class Announcer;
@@ -191,6 +193,7 @@ class Batcher {
   PadProof pad_proof_;
   PadCost pad_cost_;
   Intake intake_;
+  TargetWatch watch_;
   Recorder recorder_;
   Predictor predictor_;
   RowProof proof_;

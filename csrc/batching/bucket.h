@@ -25,6 +25,7 @@ struct Bucket : Line {
   // Under which keys it stands in one of the queue's heaps, and with what headroom they were found.
   Filed filed = Filed::kNowhere;
   Nanos headroom = 0;
+  Nanos delay = -1;    // with which its due time was found: see BucketState
   Nanos turn = 0;      // of who goes first
   uint64_t order = 0;  // the same's
   Nanos due = 0;

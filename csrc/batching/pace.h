@@ -7,13 +7,18 @@
 
 #include "batching/company.h"
 #include "batching/cost_curve.h"
+#include "batching/target.h"
 
 namespace inferkit {
 
 /// What is learnt: nothing for Fixed.
 struct PaceOptions {
-  bool sizes = false;    // how many rows pay
-  bool company = false;  // whether a free worker waits for others
+  bool sizes = false;            // how many rows pay
+  bool company = false;          // whether a free worker waits for others
+  Nanos target = 0;              // within which 99% of the answers are to come; 0: none
+  Nanos longest = kNever;        // that a delay for its sake may be
+  int workers = 1;               // that share the work, for its sake
+  TargetWatch* watch = nullptr;  // where there is one
 };
 
 /// What a pace has come to, and what it rests on.
@@ -24,6 +29,10 @@ struct PaceFigures {
   Nanos alone = 0;      // a run of one row, where that is known
   Nanos of_paying = 0;  // a run of as many as pay
   Nanos of_most = 0;    // and of as many as may be
+  Nanos delay = -1;     // for which the oldest waits, for the sake of the target; -1: as the policy says
+  Nanos expected = 0;   // what 99% of the answers should take at most, where there is a target
+  bool kept = true;     // whether that is within it
+  double rate = 0;      // rows that come in a second, where there is one
 };
 
 /// Until something is learnt all rows pay and nobody waits. Not thread-safe: the lock of the queue of its layout guards
@@ -52,6 +61,9 @@ class Pace {
   }
   /// Whether one of `rows` that could go now would wait.
   bool would_wait(int64_t rows) const { return company_ && company_->gathering(rows).span > 0; }
+  /// For how long the oldest waits for others, for the sake of a target; -1: as the policy says.
+  Nanos delay() const { return plan_.rows > 0 ? plan_.delay : -1; }
+  void counts(Nanos now, int64_t rows) noexcept { rate_.came(now, rows); }
   void came(Nanos now, int64_t rows) noexcept {
     if (company_) company_->came(now, rows);
   }
@@ -60,22 +72,32 @@ class Pace {
   int64_t expected() const { return expected_; }
 
   /// A batch went. True where its figures were found anew.
-  bool went(const PaceOptions& options, int64_t most, const CostCurve& curve) noexcept {
+  bool went(Nanos now, const PaceOptions& options, int64_t most, const CostCurve& curve) noexcept {
     until_ = 0;
-    return ++count_ % kRenewed == 0 && renew(options, most, curve);
+    ++count_;
+    const bool due = count_ % kRenewed == 0 && (is_slow_ || count_ % (kRenewed * kRenewed) <= 2 * kRenewed);
+    if (!due && (options.target == 0 || now - renewed_ < kOften)) return false;
+    renew(now, options, most, curve);
+    return true;
   }
-  PaceFigures figures(int64_t most, const CostCurve& curve) const noexcept;
+  PaceFigures figures(Nanos now, int64_t most, const CostCurve& curve) const noexcept;
 
  private:
   static constexpr uint32_t kRenewed = 16, kTries = 64;  // batches
+  static constexpr Nanos kOften = 50'000'000;
 
-  bool renew(const PaceOptions& options, int64_t most, const CostCurve& curve) noexcept;
+  void renew(Nanos now, const PaceOptions& options, int64_t most, const CostCurve& curve) noexcept;
 
   int64_t pays_ = std::numeric_limits<int64_t>::max();
-  int64_t tries_ = 0;  // rows; 0: none
+  int64_t enough_ = std::numeric_limits<int64_t>::max();  // the same without a target
+  int64_t tries_ = 0;                                     // rows; 0: none
   uint32_t count_ = 0;
+  bool is_slow_ = false;  // runs take so long that anything can be won; else it looks more rarely
   Nanos until_ = 0;
   int64_t expected_ = 0;
+  Nanos renewed_ = 0;
+  ArrivalRate rate_;
+  TargetPlan plan_;                      // without rows: none
   std::unique_ptr<Companions> company_;  // where runs take so long that it matters
 };
 

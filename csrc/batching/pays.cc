@@ -9,13 +9,6 @@ namespace {
 // A size is enough where a row costs no more than so many times what it costs at best; and it stays for up to so many.
 constexpr double kEnough = 1.02, kStays = 1.05;
 
-/// The sizes that stand for those between them: the largest of each class up to `most`, and that.
-template <class Visit>
-void for_each_size(int64_t most, Visit&& visit) {
-  for (size_t c = 0; CostCurve::top_of(c) < most && c + 1 < CostCurve::kClasses; ++c) visit(CostCurve::top_of(c));
-  visit(most);
-}
-
 double of_a_row(const Forecast& run, int64_t rows) { return double(run.typical + kHandOver) / double(rows); }
 
 }  // namespace

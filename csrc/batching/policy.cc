@@ -25,8 +25,8 @@ Due due(const BucketState& b, const PolicyOptions& options, bool draining) {
   if (draining) return {0, DispatchReason::kDrain};
   if (options.alone) return {0, DispatchReason::kReady};
   Due out;
-  if (options.max_delay > 0) {
-    out = {plus(b.oldest, options.max_delay), DispatchReason::kDelay};
+  if (const Nanos delay = b.delay < 0 ? options.max_delay : b.delay; delay > 0) {
+    out = {plus(b.oldest, delay), DispatchReason::kDelay};
   } else if (b.company > 0) {
     out = {b.rows < b.expected ? b.company : 0, DispatchReason::kCompany};
   }

@@ -22,6 +22,7 @@ struct BucketState {
   int64_t pays = std::numeric_limits<int64_t>::max();  // more rows than that make none of them cheaper: see pays.h
   Nanos company = 0;  // until when a free worker waits, since others are likely to come: see company.h; 0: not at all
   int64_t expected = 0;  // rows that it waits for
+  Nanos delay = -1;      // how long its oldest may wait for others; -1: as long as the options say
 };
 
 struct PolicyOptions {

@@ -8,8 +8,11 @@
 namespace inferkit {
 
 BucketState Bucket::state() const {
-  return {rows(),         oldest(), earliest_deadline(),        first()->turn,
-          first()->order, headroom, first()->layout->most_rows, first()->layout->pace.pays()};
+  BucketState out{rows(), oldest(), earliest_deadline(), first()->turn, first()->order, headroom};
+  out.most = first()->layout->most_rows;
+  out.pays = first()->layout->pace.pays();
+  out.delay = delay;
+  return out;
 }
 
 Queue::~Queue() {
@@ -46,7 +49,8 @@ void Queue::file(Bucket& bucket) noexcept {
     return;
   }
   Nanos at = 0;
-  if (policy_.max_delay > 0) {
+  bucket.delay = first->layout->pace.delay();
+  if ((bucket.delay < 0 ? policy_.max_delay : bucket.delay) > 0) {
     bucket.headroom = headroom(bucket);
     at = due(bucket.state(), policy_, draining_).at;
   }

@@ -13,8 +13,9 @@ double ratio(uint64_t part, uint64_t whole) { return whole ? double(part) / doub
 
 }  // namespace
 
-Recorder::Recorder(const Clock& clock, size_t trace_capacity, std::function<uint64_t()> depth)
+Recorder::Recorder(const Clock& clock, size_t trace_capacity, std::function<uint64_t()> depth, TargetWatch* watch)
     : clock_(clock),
+      watch_(watch),
       history_(clock.now(), counters(), {&queue_, &compute_, &total_}, std::move(depth)),
       ring_(trace_capacity) {}
 
@@ -50,6 +51,7 @@ void Recorder::latency(Nanos enqueued, Nanos started, Nanos finished) {
   queue_.record(started - enqueued);
   compute_.record(finished - started);
   total_.record(finished - enqueued);
+  if (watch_) watch_->answered(finished - enqueued);
 }
 
 TraceEntry Recorder::entry(const Request& request, Phase end) const {

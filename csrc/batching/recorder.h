@@ -74,7 +74,7 @@ enum class TraceKind : uint8_t { kRequest, kBatch };
 class Recorder {
  public:
   /// `depth` tells how many requests wait; it must not wait itself.
-  Recorder(const Clock& clock, size_t trace_capacity, std::function<uint64_t()> depth);
+  Recorder(const Clock& clock, size_t trace_capacity, std::function<uint64_t()> depth, TargetWatch* watch = nullptr);
 
   /// A request is about to join the queue.
   void arrives(Nanos now) { history_.tick(now); }
@@ -117,7 +117,8 @@ class Recorder {
   Counter invalid_, rows_, elements_, padding_;
   std::array<std::atomic<uint64_t>, kBatchSizeBuckets> sizes_{};
   Histogram queue_, compute_, total_;
-  mutable History history_;  // of those above
+  TargetWatch* const watch_;  // null where nobody asks
+  mutable History history_;   // of those above
   TraceRing ring_;
 };
 

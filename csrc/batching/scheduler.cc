@@ -122,6 +122,9 @@ void Scheduler::enqueue(std::span<const RequestRef> requests, bool wake_worker) 
     for (const RequestRef& request : requests) {
       // A canceller claims the request first and looks for it here second, so one of the two sees the other.
       if (request->phase() == Phase::kQueued) {
+        if (options_.pace.target > 0) {
+          request->layout->pace.counts(request->times.enqueued.load(std::memory_order_relaxed), request->rows);
+        }
         queue_.push(request);
       } else {
         release_place_locked(*request, dropped);
@@ -232,8 +235,8 @@ void Scheduler::wake(bool claimed) noexcept {
 
 Slot Scheduler::begin_run_locked(const RowLayout& layout, int64_t rows, Nanos now, OpenCount::Hold open) noexcept {
   const Nanos until = now + predictor_.typical(layout, rows);
-  if (options_.pace.sizes && layout.pace.went(options_.pace, most_of(layout), layout.cost)) {
-    pace_ = layout.pace.figures(most_of(layout), layout.cost);
+  if (options_.pace.sizes && layout.pace.went(now, options_.pace, most_of(layout), layout.cost)) {
+    pace_ = layout.pace.figures(now, most_of(layout), layout.cost);
   }
   ++running_;
   until_sum_ += until;
@@ -251,6 +254,10 @@ Slot Scheduler::begin_caller_run(const RowLayout& layout, int64_t rows, Nanos de
   }
   MutexLock lock(mutex_);
   if (!queue_.empty() || !parked_.empty() || running_ >= options_.max_concurrent) return {};
+  if (options_.pace.target > 0) {
+    if (layout.pace.delay() > 0 && rows < std::min(most_of(layout), layout.pace.pays())) return {};
+    layout.pace.counts(now, rows);
+  }
   if (may_wait_locked()) {
     if (layout.pace.would_wait(rows)) return {};
     layout.pace.could_go(now, rows, most_of(layout), layout.cost);
@@ -368,7 +375,7 @@ static void make_room(std::vector<RequestRef>& requests, size_t wanted) noexcept
 int64_t Scheduler::share_locked(const Bucket& bucket) const noexcept {
   const Request& first = *bucket.first();
   const int64_t most = first.layout->pace.next(most_of(*first.layout), first.rows);
-  if (options_.policy.max_delay > 0 || options_.policy.alone) return most;
+  if (options_.policy.max_delay > 0 || first.layout->pace.delay() > 0 || options_.policy.alone) return most;
   const int idle = std::min(idle_ + claims_, options_.max_concurrent - running_ - 1);
   const auto cost = [&](int64_t rows) { return predictor_.typical(*first.layout, rows); };
   return share_of(bucket.rows(), most, first.rows, idle, cost);

@@ -23,13 +23,21 @@ class SimulatedWorkers::Model final : public Runner {
 SimulatedWorkers::SimulatedWorkers(const SimulatedOptions& options)
     : clock_(0),
       model_(std::make_unique<Model>()),
+      watch_(options.pace.target),
       predictor_(*model_),
       layout_(std::make_shared<RowLayout>(std::vector<Shape>{{1}}, std::vector<size_t>{sizeof(float)})),
-      scheduler_({{options.max_rows, options.max_delay}, 0, options.workers, 0, options.pace}, clock_, open_,
+      scheduler_({{options.max_rows, options.max_delay}, 0, options.workers, 0, pace(options)}, clock_, open_,
                  predictor_) {
   if (options.max_rows < 1 || options.max_delay < 0 || options.workers < 1) {
     throw std::invalid_argument("a simulation takes at least one row, one worker, and no negative delay");
   }
+}
+
+PaceOptions SimulatedWorkers::pace(const SimulatedOptions& options) {
+  PaceOptions out = options.pace;
+  out.workers = options.workers;
+  out.watch = &watch_;
+  return out;
 }
 
 SimulatedWorkers::~SimulatedWorkers() {
@@ -89,7 +97,10 @@ void SimulatedWorkers::over(Nanos now, uint64_t number) {
   Running ran = std::move(found->second);
   running_.erase(found);
   predictor_.learn(*layout_, ran.batch.rows, now - ran.since, now);
-  for (const RequestRef& request : ran.batch.requests) request->finish(Phase::kResult);
+  for (const RequestRef& request : ran.batch.requests) {
+    watch_.answered(now - request->times.enqueued.load(std::memory_order_relaxed));
+    request->finish(Phase::kResult);
+  }
   ran.batch.slot.release(true);
 }
 

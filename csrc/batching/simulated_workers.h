@@ -46,6 +46,7 @@ class SimulatedWorkers {
   /// The run of a batch is over: from what it took the policy learns. Throws std::invalid_argument for an unknown one.
   void over(Nanos now, uint64_t number);
 
+  /// What the policy has come to.
   PaceFigures figures() const { return scheduler_.figures().pace; }
 
  private:
@@ -55,10 +56,12 @@ class SimulatedWorkers {
     Nanos since;
   };
 
+  PaceOptions pace(const SimulatedOptions& options);
   void set(Nanos now);
 
   ManualClock clock_;
   std::unique_ptr<Model> model_;
+  TargetWatch watch_;
   Predictor predictor_;
   OpenCount open_;
   LayoutRef layout_;

@@ -206,7 +206,7 @@ void bind_batcher(py::module_& m) {
   batcher
       .def(py::init([](const py::object& model, const Count& max_batch_size,
                        const Given<std::optional<int64_t>>& max_batch_elements, const Number& max_delay,
-                       const Flag& auto_size, const Flag& auto_delay, const Timeout& ageing,
+                       const Flag& auto_size, const Flag& auto_delay, const Number& target_p99, const Timeout& ageing,
                        const Given<std::optional<int64_t>>& max_queue_size, const Count& workers,
                        const Given<std::optional<int64_t>>& max_concurrent, const Flag& wait_when_full,
                        const Timeout& full_timeout, const Given<std::optional<int64_t>>& max_waiting,
@@ -223,6 +223,8 @@ void bind_batcher(py::module_& m) {
              options.max_batch_elements = integer_or(0, max_batch_elements, "max_batch_elements", 1);
              options.max_delay = seconds(max_delay, "max_delay");
              options.pace = {.sizes = flag(auto_size, "auto_size"), .company = flag(auto_delay, "auto_delay")};
+             options.pace.target = seconds(target_p99, "target_p99");
+             if (!options.pace.company) options.pace.longest = options.max_delay;
              options.ageing = seconds_or_never(ageing, "ageing");
              options.max_queue_size = static_cast<size_t>(integer_or(0, max_queue_size, "max_queue_size", 1));
              options.workers = static_cast<int>(integer(workers, "workers", 1, 1024));
@@ -253,11 +255,11 @@ void bind_batcher(py::module_& m) {
              }
              return PyBatcher{BatcherCore::make(model, std::move(options), clock_from(clock))};
            }),
-           "model"_a, py::kw_only(), "max_batch_size"_a, "max_batch_elements"_a, "max_delay"_a, "auto_size"_a, "auto_delay"_a, "ageing"_a,
-           "max_queue_size"_a, "workers"_a, "max_concurrent"_a, "wait_when_full"_a, "full_timeout"_a, "max_waiting"_a,
-           "caller_runs"_a, "isolate_failures"_a, "inline_limit"_a, "trace_size"_a, "inputs"_a, "outputs"_a,
-           "clients"_a, "default_client"_a, "pad"_a, "pad_to"_a, "pad_longest"_a, "coalesce"_a, "result_cache"_a,
-           "cache_callables"_a, "clock"_a = py::none())
+           "model"_a, py::kw_only(), "max_batch_size"_a, "max_batch_elements"_a, "max_delay"_a, "auto_size"_a,
+           "auto_delay"_a, "target_p99"_a, "ageing"_a, "max_queue_size"_a, "workers"_a, "max_concurrent"_a,
+           "wait_when_full"_a, "full_timeout"_a, "max_waiting"_a, "caller_runs"_a, "isolate_failures"_a,
+           "inline_limit"_a, "trace_size"_a, "inputs"_a, "outputs"_a, "clients"_a, "default_client"_a, "pad"_a,
+           "pad_to"_a, "pad_longest"_a, "coalesce"_a, "result_cache"_a, "cache_callables"_a, "clock"_a = py::none())
       .def("_stats", &stats_of, "limits"_a = std::vector<double>())
       .def(
           "_series", &series_of,

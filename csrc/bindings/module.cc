@@ -10,6 +10,7 @@ void bind_model(pybind11::module_& m);
 void bind_inspect(pybind11::module_& m);
 void bind_explain(pybind11::module_& m);
 void bind_batcher(pybind11::module_& m);
+void bind_simulation(pybind11::module_& m);
 void bind_step_trace(pybind11::module_& m);
 
 namespace {
@@ -40,6 +41,7 @@ PYBIND11_MODULE(_core, m) {
   inferkit::bind_inspect(m);
   inferkit::bind_explain(m);
   inferkit::bind_batcher(m);
+  inferkit::bind_simulation(m);
   inferkit::bind_step_trace(m);
 }
 #undef PyInit__core

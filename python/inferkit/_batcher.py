@@ -119,6 +119,12 @@ class Batcher(_core.Batcher):
         is free waits for a moment only where others have been found to come close behind. Until it has learnt that, it
         takes what is there up to `max_batch_size`, which is a bound in any case, as `max_delay` is where it is given.
         ``stats().policy`` says what it has come to. With a :class:`Fixed`, batches are as its numbers say.
+    target_p99 : float, optional
+        Within how many seconds 99% of the requests are to be answered. ``"auto"`` then chooses the rows of a batch, and
+        how long it waits for others, by what runs take and by what comes: no batch that is too long for that, as long
+        as smaller ones keep up with the load; and where there is time left, larger batches, which save work. It is an
+        aim and no promise: requests that must not be late need a `timeout`. ``stats().policy`` says what was chosen,
+        what it should bring, and whether the target can be kept.
     ageing : float or None
         How many seconds of waiting a level of priority is worth, so that no request waits without end: one goes before
         all of lower priority, unless they have waited `ageing` seconds longer for each level between. With ``None``,
@@ -253,6 +259,7 @@ class Batcher(_core.Batcher):
         max_batch_elements: int | None = None,
         max_delay: float | None = None,
         policy: Literal["auto"] | Fixed = "auto",
+        target_p99: float | None = None,
         ageing: float | None = 10.0,
         max_queue_size: int | None = 1024,
         workers: int = 1,
@@ -284,7 +291,7 @@ class Batcher(_core.Batcher):
             raise ValueError(f"on_full must be 'reject' or 'wait', got {on_full!r}")
         if default_client is not None and not isinstance(default_client, Client):
             raise TypeError(f"default_client must be an inferkit.Client, got {type(default_client).__name__}")
-        auto, rows, delay, finds_delay = resolved(policy, max_batch_size, max_delay)
+        auto, rows, delay, finds_delay, target = resolved(policy, max_batch_size, max_delay, target_p99)
         checks = checks_by_name(input_checks, model.inputs)
         padded = native_pad(pad, model.inputs)
         lengths, longest = pad_lengths(pad_to, bool(padded))
@@ -295,6 +302,7 @@ class Batcher(_core.Batcher):
             max_delay=delay,
             auto_size=auto,
             auto_delay=finds_delay,
+            target_p99=target,
             ageing=ageing,
             max_queue_size=max_queue_size,
             workers=workers,

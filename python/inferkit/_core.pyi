@@ -23,6 +23,7 @@ __all__: list[str] = [
     "OutputChecks",
     "PoolStats",
     "Runner",
+    "SimulatedWorkers",
     "Ticket",
     "Timing",
     "Weights",
@@ -722,6 +723,7 @@ class Batcher:
         max_delay: typing.SupportsFloat | typing.SupportsIndex,
         auto_size: bool,
         auto_delay: bool,
+        target_p99: typing.SupportsFloat | typing.SupportsIndex,
         ageing: typing.SupportsFloat | typing.SupportsIndex | None,
         max_queue_size: typing.SupportsInt | typing.SupportsIndex | None,
         workers: typing.SupportsInt | typing.SupportsIndex,
@@ -867,6 +869,52 @@ class Batcher:
     def _trace_dropped(self) -> int: ...
     @property
     def _tracing(self) -> bool: ...
+
+class SimulatedWorkers:
+    """
+    A batcher's scheduler without its threads; whoever calls says what time it is, in nanoseconds: see benchmarks/simulate.py.
+    """
+    def __init__(
+        self,
+        *,
+        max_batch_size: typing.SupportsInt | typing.SupportsIndex,
+        max_delay: typing.SupportsInt | typing.SupportsIndex,
+        workers: typing.SupportsInt | typing.SupportsIndex,
+        auto_size: bool,
+        auto_delay: bool,
+        target_p99: typing.SupportsInt | typing.SupportsIndex,
+    ) -> None: ...
+    def chosen(self) -> dict[str, typing.Any]:
+        """
+        What the policy has come to.
+        """
+    def come(
+        self,
+        now: typing.SupportsInt | typing.SupportsIndex,
+        requests: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+        deadline: typing.SupportsInt | typing.SupportsIndex = -1,
+    ) -> bool:
+        """
+        Requests of one row come; False where they would be refused.
+        """
+    def dropped(self) -> list[int]:
+        """
+        Requests that were dropped since the last call, as they could not be answered in time.
+        """
+    def over(
+        self, now: typing.SupportsInt | typing.SupportsIndex, number: typing.SupportsInt | typing.SupportsIndex
+    ) -> None:
+        """
+        The run of a batch is over.
+        """
+    def take(self, now: typing.SupportsInt | typing.SupportsIndex) -> typing.Any:
+        """
+        Number, requests, rows and reason of the next batch, or None.
+        """
+    def until(self) -> typing.Any:
+        """
+        When to call take() again after it gave None; None for when something happens.
+        """
 
 def begin_exit() -> None:
     """

@@ -57,6 +57,12 @@ class PolicyStats:
         For how many seconds a batch may wait for company: as given, or what ``auto`` has found that others come within.
     run_seconds, row_seconds : float
         What a run of so many rows takes, and what that is for each of them; 0 while nothing has run.
+    target_p99 : float or None
+        As it was given.
+    expected_p99 : float
+        With a target, what 99% of the requests should take at most, by what runs take and by what comes; else 0.
+    rows_per_second : float
+        With a target, the rows that have come lately, in a second; else 0.
     why : str
         The same in a sentence.
     """
@@ -66,34 +72,49 @@ class PolicyStats:
     max_delay: float
     run_seconds: float
     row_seconds: float
+    target_p99: float | None
+    expected_p99: float
+    rows_per_second: float
     why: str
 
 
-def resolved(policy: object, max_batch_size: int, max_delay: float | None) -> tuple[bool, int, float, bool]:
-    """Check the arguments of a Batcher: whether it is auto, its rows, its delay, and whether it finds that itself."""
+def resolved(
+    policy: object, max_batch_size: int, max_delay: float | None, target_p99: float | None
+) -> tuple[bool, int, float, bool, float]:
+    """Check the arguments of a Batcher.
+
+    Returns whether it is auto, its rows, its delay, whether it finds that by itself, and its target, 0 for none.
+    """
+    target = 0.0 if target_p99 is None else seconds(target_p99, "target_p99", positive=True)
     if isinstance(policy, Fixed):
+        if target:
+            raise ValueError("target_p99 is what policy='auto' aims at: leave policy out, or leave target_p99 out")
         if max_delay is not None or type(max_batch_size) is not int or max_batch_size != _DEFAULT_ROWS:
             raise ValueError(
                 f"max_batch_size and max_delay are said twice: leave them to policy={policy!r}, or leave policy out"
             )
-        return False, policy.max_batch_size, policy.max_delay, False
+        return False, policy.max_batch_size, policy.max_delay, False, 0.0
     if not isinstance(policy, str):
         raise TypeError(f"policy must be 'auto' or an inferkit.Fixed, got {type(policy).__name__}")
     if policy != "auto":
         raise ValueError(f"policy must be 'auto' or an inferkit.Fixed, got {policy!r}")
-    return True, max_batch_size, 0.0 if max_delay is None else max_delay, max_delay is None
+    return True, max_batch_size, 0.0 if max_delay is None else max_delay, max_delay is None, target
 
 
 def policy_stats(raw: dict[str, Any]) -> PolicyStats:
     """Say it as the core's figures are: in seconds, and in words."""
     name: Literal["auto", "fixed"] = "auto" if raw["auto"] else "fixed"
     rows, run = raw["pays"] or raw["most"], raw["of_paying"]
+    delay = raw["delay"] if raw["delay"] >= 0 else raw["max_delay"]
     return PolicyStats(
         name=name,
         max_batch_size=rows,
-        max_delay=max(raw["max_delay"], raw["company"]),
+        max_delay=max(delay, raw["company"]),
         run_seconds=run,
         row_seconds=run / rows,
+        target_p99=raw["target"] or None,
+        expected_p99=raw["expected"],
+        rows_per_second=raw["rate"],
         why=_why(raw, rows, run),
     )
 
@@ -104,7 +125,16 @@ def _why(raw: dict[str, Any], rows: int, run: float) -> str:
     if raw["pays"] == 0:
         return "too few batches have run to tell what pays"
     each, most = run / rows, raw["most"]
-    if rows < most:
+    if raw["target"] and raw["expected"]:
+        told = (
+            f"{raw['rate']:,.0f} rows come in a second, and a run of {rows} takes {_ms(run)}: 99% should be answered "
+            f"within {_ms(raw['expected'])}"
+        )
+        if not raw["kept"]:
+            told += f", and no size of a batch that keeps up with them keeps the target of {_ms(raw['target'])}"
+        elif raw["delay"] > 0:
+            told += f", of which {_ms(raw['delay'])} are for others to come, since larger batches save work"
+    elif rows < most:
         told = f"a row takes {_ms(each)} in a batch of {rows} and {_ms(raw['of_most'] / most)} in one of {most}"
         told += ", the hand-over left out: more rows than that do not pay"
     else:

@@ -45,6 +45,7 @@ LATER = (
     "python benchmarks/overload.py --seconds 2",
     "python benchmarks/lengths.py",
     "python benchmarks/tuning.py --plot tuning.svg",
+    "python benchmarks/simulate.py --plot policies.svg --replay",
     "cd benchmarks && asv machine --yes && asv run --python=same",
     "python -m tests.conformance.report",
     "cmake --preset dev && cmake --build --preset dev && ctest --preset dev",

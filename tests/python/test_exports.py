@@ -109,7 +109,10 @@ FIELDS = {
         "measured_seconds", "name", "operator", "outputs", "precision", "read_bytes", "reason", "scratch_bytes",
         "stands_for", "times_run", "why", "within", "written_bytes",
     },
-    "PolicyStats": {"max_batch_size", "max_delay", "name", "row_seconds", "run_seconds", "why"},
+    "PolicyStats": {
+        "expected_p99", "max_batch_size", "max_delay", "name", "row_seconds", "rows_per_second", "run_seconds",
+        "target_p99", "why",
+    },
     "PrecisionReport": {"outputs"},
     "TensorSpec": {"dtype", "name", "optional", "sequence", "shape"},
     "WindowStats": {

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 import inferkit
+from inferkit import _core
+from inferkit._policy import policy_stats
 from inferkit.testing import FakeModel
 
 X = np.ones(2, np.float32)
@@ -50,7 +52,7 @@ def test_fixed_is_what_it_says() -> None:
 
 
 def test_fixed_waits_for_company_as_it_is_told() -> None:
-    """Forty requests one by one: each waits for its delay, and goes alone."""
+    """Requests one by one: each waits for its delay, and goes alone."""
     with inferkit.Batcher(FakeModel(), policy=inferkit.Fixed(max_delay=0.0005)) as batcher:
         for _ in range(5):
             batcher(X)
@@ -69,6 +71,66 @@ def test_what_is_no_policy() -> None:
         inferkit.Fixed(max_batch_size=0)
     with pytest.raises(ValueError, match="max_delay must be a number of seconds that is not negative, got -1"):
         inferkit.Fixed(max_delay=-1)
+
+
+def ticking(clock: _core.ManualClock, seconds: float) -> inferkit.Model:
+    """Make a model whose runs move the clock by so much."""
+
+    def run(x: np.ndarray) -> np.ndarray:
+        clock.advance(seconds)
+        return x
+
+    spec = ("x", "float32", (None, 2))
+    return inferkit.Model.from_callable(run, inputs=[spec], outputs=[("y", *spec[1:])])
+
+
+def test_a_target() -> None:
+    """It rests on what runs take and on what comes: one request each 30 ms, and 10 ms for a run."""
+    clock = _core.ManualClock()
+    with inferkit.Batcher(ticking(clock, 0.01), target_p99=0.2, max_delay=0.0, _clock=clock) as batcher:
+        for _ in range(200):
+            batcher(X)
+            clock.advance(0.02)
+        chosen = batcher.stats().policy
+    assert (chosen.name, chosen.target_p99, chosen.max_delay) == ("auto", 0.2, 0.0)
+    assert chosen.rows_per_second == pytest.approx(33, abs=2)
+    assert 0.02 <= chosen.expected_p99 <= 0.18
+    assert f"should be answered within {chosen.expected_p99 * 1e3:.3g} ms" in chosen.why
+
+
+def test_a_target_that_cannot_be_kept() -> None:
+    clock = _core.ManualClock()
+    with inferkit.Batcher(ticking(clock, 0.01), target_p99=0.005, _clock=clock) as batcher:
+        for _ in range(100):
+            batcher(X)
+        chosen = batcher.stats().policy
+    assert chosen.max_delay == 0
+    assert "no size of a batch that keeps up with them keeps the target of 5 ms" in chosen.why
+
+
+def test_why_says_what_was_chosen() -> None:
+    raw = {
+        "auto": True, "max_delay": 0.0, "pays": 64, "most": 64, "company": 0.0, "alone": 0.01, "of_paying": 0.02,
+        "of_most": 0.02, "target": 0.0, "delay": -1e-9, "expected": 0.0, "kept": True, "rate": 0.0,
+    }  # fmt: skip
+    fewer = policy_stats({**raw, "pays": 8, "of_paying": 0.008, "of_most": 0.064})
+    assert fewer.why.startswith("a row takes 1 ms in a batch of 8 and 1 ms in one of 64")
+    assert (fewer.max_batch_size, fewer.row_seconds, fewer.target_p99) == (8, 0.001, None)
+    waits = policy_stats({**raw, "company": 0.0004})
+    assert "others come within 0.4 ms, and are waited for" in waits.why
+    assert waits.max_delay == 0.0004
+    aims = policy_stats({**raw, "target": 0.2, "delay": 0.1, "expected": 0.15, "rate": 50.0})
+    assert "50 rows come in a second" in aims.why
+    assert "of which 100 ms are for others to come, since larger batches save work" in aims.why
+    assert aims.max_delay == 0.1
+
+
+def test_what_is_no_target() -> None:
+    for value, error in ((0, ValueError), (-1.0, ValueError), (float("nan"), ValueError), ("1", TypeError)):
+        with pytest.raises(error, match="target_p99 must be a"):
+            inferkit.Batcher(FakeModel(), target_p99=value)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="target_p99 is what policy='auto' aims at"):
+        inferkit.Batcher(FakeModel(), policy=inferkit.Fixed(), target_p99=0.1)
 
 
 def test_it_is_told_with_the_other_figures() -> None:

@@ -144,19 +144,19 @@ TEST(a_pace_finds_how_many_rows_pay) {
   for (int i = 0; i < kRuns; ++i) {
     const int64_t rows = pace.next(64, 1);
     const Nanos took = rows * 2 * kMilli;
-    pace.went({.sizes = true, .company = true}, 64, curve);
+    pace.went(now, {.sizes = true, .company = true}, 64, curve);
     curve.learn(rows, took, now += took);
     tried += i >= kRuns / 2 && rows > 4;
   }
   CHECK(pace.pays() <= 4);
   CHECK(tried <= kRuns / 2 / 32);  // now and then, whether that is still so
-  CHECK_EQ(pace.figures(64, curve).pays, pace.pays());
+  CHECK_EQ(pace.figures(now, 64, curve).pays, pace.pays());
   // Somebody whose request is larger goes in one piece.
   CHECK_EQ(pace.next(64, 20), 20);
   // Then batches become as cheap as single rows.
   for (int i = 0; i < 20'000; ++i) {
     const int64_t rows = pace.next(64, 1);
-    pace.went({.sizes = true, .company = true}, 64, curve);
+    pace.went(now, {.sizes = true, .company = true}, 64, curve);
     curve.learn(rows, 2 * kMilli, now += 2 * kMilli);
   }
   CHECK_EQ(pace.next(64, 1), 64);
@@ -168,7 +168,7 @@ TEST(one_slow_run_does_not_change_a_pace) {
   Nanos now = kMilli;
   const auto run = [&](Nanos row) {
     const int64_t rows = pace.next(64, 1);
-    pace.went({.sizes = true}, 64, curve);
+    pace.went(now, {.sizes = true}, 64, curve);
     curve.learn(rows, kMilli + rows * row, now += kMilli + rows * row);
   };
   for (int i = 0; i < 2000; ++i) run(20 * kMicro);
