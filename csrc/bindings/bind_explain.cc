@@ -44,6 +44,8 @@ std::string_view why_name(Choice::Why why) {
       return "cheapest";
     case Choice::Why::kForced:
       return "forced";
+    case Choice::Why::kNeighbours:
+      return "neighbours";
     case Choice::Why::kCannotForce:
       return "cannot_force";
   }
@@ -79,7 +81,7 @@ py::dict node_out(const ProfiledNode& node, bool measured) {
   out["lowering"] = lowering_name(node);
   out["device"] = device_kind_name(lowering ? lowering->device : DeviceKind::kCpu);
   out["precision"] = precision_name(lowering ? lowering->precision : Precision::kAny);
-  out["layout"] = layout_name(lowering ? lowering->layout : Layout::kPlain);
+  out["layout"] = layout_name(note.layout);
   out["within"] = node.within < 0 ? py::object(py::none()) : py::object(py::int_(node.within));
   out["times_run"] = node.times_run;
   out["measured_seconds"] =

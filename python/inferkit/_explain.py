@@ -77,12 +77,13 @@ class PlanStep:
     lowering : str
         The way to run it that was chosen; ``"default"`` if there is only one.
     device, precision, layout : str
-        Where it runs, in which type it computes (``"any"``: in the type of its inputs), and how its tensors are laid
-        out.
+        Where it runs, in which type it computes (``"any"``: in the type of its inputs), and how its first output is
+        laid out: ``"plain"``, or ``"blocks"`` of sixteen channels, as convolutions hand them on to each other.
     why : str
         Why this way was chosen. ``"only"``: the operator has no other. ``"cheapest"``: it is the cheapest of those that
         can run the node. ``"forced"``: ``INFERKIT_LOWERING`` asks for it. ``"cannot_force"``: ``INFERKIT_LOWERING``
-        asks for a way that cannot run the node, so the cheapest was taken.
+        asks for a way that cannot run the node, so the cheapest was taken. ``"neighbours"``: the nodes around it lie in
+        blocks, and together with them it is the cheapest.
     considered : tuple of LoweringChoice
         All ways of the operator, with their costs; empty if there is only one.
     inputs, outputs : tuple of TensorSpec
@@ -139,8 +140,12 @@ class PlanStep:
             return ""
         own = next(way for way in self.considered if way.name == self.lowering)
         others = [str(way) for way in self.considered if way is not own]
-        lead = {"forced": "asked for", "cannot_force": "what is asked for cannot, cheapest"}.get(self.why, self.why)
-        return ", ".join([f"{lead}: {seconds_text(own.cost_seconds or 0.0)}", *others])
+        leads = {
+            "forced": "asked for",
+            "cannot_force": "what is asked for cannot, cheapest",
+            "neighbours": "cheapest with its neighbours",
+        }
+        return ", ".join([f"{leads.get(self.why, self.why)}: {seconds_text(own.cost_seconds or 0.0)}", *others])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -56,6 +56,13 @@ LAYERS = {
         (50, 11, 10), (50, 1, 5, 4), {"pads": [4, 3, 0, 2], "group": 50, "strides": [2, 3], "dilations": [2, 1]}
     ),
     "channels, a line": Layer((17, 23), (17, 1, 40), {"pads": [19, 20], "group": 17}),
+    "blocks, 14 x 14": Layer((40, 14, 14), (64, 40, 3, 3), {"pads": [1, 1, 1, 1]}),
+    "blocks, pointwise": Layer((100, 13, 11), (72, 100, 1, 1)),
+    "blocks, short rows": Layer((64, 5, 3), (48, 64, 1, 1)),
+    "blocks, strides and gaps": Layer(
+        (33, 17, 15), (80, 33, 3, 3), {"pads": [2, 1, 2, 3], "strides": [2, 2], "dilations": [1, 2]}
+    ),
+    "blocks, a line": Layer((48, 40), (64, 48, 5), {"pads": [2, 2]}),
     "in place": Layer((16, 14, 14), (32, 16, 3, 3), {"pads": [1, 1, 1, 1]}),
     "in place, 10 x 10": Layer((24, 10, 10), (16, 24, 3, 3), {"pads": [1, 1, 1, 1]}),
     "in place, uneven padding": Layer((8, 9, 11), (12, 8, 3, 5), {"pads": [3, 4, 0, 1]}),

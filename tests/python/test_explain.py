@@ -61,7 +61,15 @@ def test_explain(network: bytes) -> None:
     assert [part.name for part in flat.stands_for] == ["flat"]
 
     assert conv.why == "cheapest"
-    assert [way.name for way in conv.considered] == ["depthwise", "channels", "packed", "windows", "rows", "plain"]
+    assert [way.name for way in conv.considered] == [
+        "depthwise",
+        "channels",
+        "blocks",
+        "packed",
+        "windows",
+        "rows",
+        "plain",
+    ]
     costs = {way.name: way.cost_seconds for way in conv.considered if way.cost_seconds is not None}
     assert conv.lowering == min(costs, key=lambda name: costs[name])
     assert all((way.cost_seconds is None) != (way.why_not is None) for way in conv.considered)

@@ -27,7 +27,7 @@ REDUCTIONS = (
 SEVERAL = {
     "Attention": ("default", "bf16"),
     "AveragePool": ("planes", "generic"),
-    "Conv": ("depthwise", "channels", "packed", "windows", "rows", "plain", "bf16"),
+    "Conv": ("depthwise", "channels", "blocks", "packed", "windows", "rows", "plain", "bf16"),
     "ConvInteger": ("planes", "gemm", "taps"),
     "GRU": ("default", "bf16"),
     "Gemm": ("ahead", "packed", "plain", "bf16_ahead", "bf16_packed"),
@@ -103,7 +103,7 @@ def test_a_forced_lowering_runs_and_changes_no_bit(fresh_python: Fresh, cases: P
     assert chosen["depthwise"][0] == "depthwise"
     assert chosen["rows"][0] == "rows"
     assert chosen["columns"][0] == "columns"
-    for way in ("packed", "windows", "rows"):
+    for way in ("packed", "windows", "rows", "blocks"):
         forced = answers(fresh_python, cases, f"Conv={way},ReduceMax=generic")
         assert forced["conv"][:2] == [way, "forced"]
         assert forced["max"][:2] == ["generic", "forced"]
@@ -129,7 +129,7 @@ def test_a_reduction_has_the_same_bits_whichever_way_it_goes(fresh_python: Fresh
     [
         (
             "Conv=fast",
-            "Conv has no lowering 'fast'; use one of bf16, channels, depthwise, packed, plain, rows, windows",
+            "Conv has no lowering 'fast'; use one of bf16, blocks, channels, depthwise, packed, plain, rows, windows",
         ),
         (
             "Convolution=rows",

@@ -23,6 +23,7 @@ std::shared_ptr<const Plan> Compiler::run(const std::map<size_t, size_t>& forced
   mark_needed();
   split();
   place();
+  place_layouts();
   lower();
   if (!unsupported_.empty()) throw Unsupported(unsupported_);
   bind_outputs();

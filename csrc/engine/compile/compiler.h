@@ -94,6 +94,9 @@ class Compiler {
   };
   NodeFacts node_facts(const Node& node) const;
   void place();
+  // layouts.cc
+  friend class Layouts;
+  void place_layouts();
   /// Runs what a family does for node n: a value that it needs starts the compilation anew, and what it does not
   /// support goes on the list.
   template <class F>
@@ -110,6 +113,7 @@ class Compiler {
 
   // lower.cc
   void lower();
+  static void view_in_blocks(NodeFacts& known, std::vector<TensorFacts>& views);
   void bind_outputs();
   void note_node(size_t n, const NodeFacts& known, size_t first_step, size_t scratch_bytes, double work);
   double nanos_per_step() const {
@@ -164,6 +168,10 @@ class Compiler {
   std::vector<Choice> choices_;                           // by node
   std::map<size_t, std::vector<Considered>> considered_;  // by node, where notes are taken
   std::vector<int32_t> value_slot_;
+  std::vector<bool> in_blocks_;           // by node: element by element, over tensors in blocks
+  std::map<size_t, Node> fused_;          // by node, what is lowered in its place and in that of nodes behind it
+  std::vector<Layout> value_layout_;      // by ValueId, as its node writes it
+  std::vector<int32_t> reordered_slot_;   // by ValueId, in the other layout; -1 where nobody has asked for it
   std::map<int32_t, int32_t> snapshots_;  // of foreign inputs, by their slots
   std::vector<std::string> unsupported_;
   Storage storage_;

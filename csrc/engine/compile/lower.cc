@@ -5,14 +5,15 @@
 #include <cstring>
 
 #include "engine/compile/compiler.h"
+#include "engine/compile/layouts.h"
 #include "platform/run_control.h"
 
 namespace inferkit {
 class NodeLowering final : public LowerContext {
  public:
-  NodeLowering(Compiler& compiler, size_t index, std::span<const TensorFacts* const> in, std::span<TensorFacts> out,
-               const OpSchema& schema)
-      : LowerContext(compiler.graph().nodes[index], in, out),
+  NodeLowering(Compiler& compiler, const Node& node, size_t index, std::span<const TensorFacts* const> in,
+               std::span<TensorFacts> out, const OpSchema& schema)
+      : LowerContext(node, in, out),
         compiler_(compiler),
         index_(index),
         required_inputs_(static_cast<size_t>(schema.min_inputs)),
@@ -26,6 +27,26 @@ class NodeLowering final : public LowerContext {
   Ref steady(size_t i) override {
     const Ref ref = place(i);
     return ref.valid() ? Ref{compiler_.steady_slot(ref.id, index_)} : ref;
+  }
+  Lying lying(size_t i) override {
+    if (!has_input(i)) return {};
+    const ValueId id = node_.inputs[i];
+    const Ref here{compiler_.slot_of(id)}, other{compiler_.reordered_slot_[static_cast<size_t>(id)]};
+    const bool blocks = compiler_.value_layout_[static_cast<size_t>(id)] == Layout::kBlocks;
+    return other.valid() && !blocks ? Lying{other, Layout::kBlocks}
+                                    : Lying{here, blocks ? Layout::kBlocks : Layout::kPlain};
+  }
+  Layout wanted(size_t o) override { return compiler_.value_layout_[static_cast<size_t>(node_.outputs[o])]; }
+  /// Value `id` in that layout, turned into it where its node wrote the other.
+  Ref in_layout(ValueId id, Layout layout) {
+    if (compiler_.value_layout_[static_cast<size_t>(id)] == layout) return {compiler_.slot_of(id)};
+    int32_t& slot = compiler_.reordered_slot_[static_cast<size_t>(id)];
+    if (slot < 0) {
+      const TensorFacts& f = *compiler_.facts(id);
+      slot = compiler_.storage_.add({.bytes = TensorView{f.dtype, f.shape, nullptr}.bytes()});
+      OpRegistry::instance().reorder()(*this, f.shape, Ref{compiler_.slot_of(id)}, Ref{slot}, layout);
+    }
+    return {slot};
   }
   Ref out(size_t i) override {
     if (!has_output(i)) return {};
@@ -63,7 +84,10 @@ class NodeLowering final : public LowerContext {
  private:
   /// Where input i lies.
   Ref place(size_t i) {
-    if (has_input(i)) return {compiler_.slot_of(node_.inputs[i])};
+    if (has_input(i)) {
+      const bool blocks = compiler_.in_blocks_[index_] && inputs_[i]->shape == outputs_[0].shape;
+      return in_layout(node_.inputs[i], blocks ? Layout::kBlocks : Layout::kPlain);
+    }
     if (i < required_inputs_) fail(cat("input ", i, " is missing"));  // its steps would read it
     return {};
   }
@@ -94,24 +118,49 @@ Ref NodeLowering::packed(std::initializer_list<const Tensor*> constants, const P
   return constant(held.get(), held, bytes);
 }
 
+/// What a node is told that works element by element over tensors in blocks.
+void Compiler::view_in_blocks(NodeFacts& known, std::vector<TensorFacts>& views) {
+  const Shape whole = known.out[0].shape;
+  views.reserve(known.in.size());
+  for (const TensorFacts*& f : known.in) {
+    if (!f || f->shape.elements() == 1) continue;
+    views.push_back({f->dtype, blocks_view(f->shape, whole)});
+    f = &views.back();
+  }
+  known.out[0].shape = blocks_view(whole, whole);
+}
+
 void Compiler::lower() {
   value_slot_.assign(graph().values.size(), -1);
+  reordered_slot_.assign(graph().values.size(), -1);
+  std::vector<bool> is_result(graph().values.size());
+  for (const PlanResult& result : plan_->results) {
+    if (result.value != kNoValue) is_result[static_cast<size_t>(result.value)] = true;
+  }
   for (size_t i = 0; i < graph().inputs.size(); ++i) {
     value_slot_[static_cast<size_t>(graph().inputs[i])] =
         storage_.add({.kind = Operand::Kind::kInput, .index = static_cast<uint32_t>(i)});
   }
   for (size_t n = 0; n < graph().nodes.size(); ++n) {
-    const Node& node = graph().nodes[n];
+    const auto fused = fused_.find(n);
+    const Node& node = fused == fused_.end() ? graph().nodes[n] : fused->second;
     RunControl::check();
     plan_->labels.push_back(node.label());
     const Lowering* lowering = choices_[n].lowering;
     if (!lowering) continue;
     NodeFacts known = node_facts(node);
+    std::vector<TensorFacts> views;
+    if (in_blocks_[n]) view_in_blocks(known, views);
     const OpDef* def = OpRegistry::instance().find(node.domain, node.op_type, node.version);
-    NodeLowering context(*this, n, known.in, known.out, def->schema);
+    NodeLowering context(*this, node, n, known.in, known.out, def->schema);
     const size_t first_step = plan_->steps.size(), scratch_bytes = scratch_bytes_;
     const double work = work_;
     guarded(n, [&] { lowering->lower(context); });
+    for (const ValueId id : node.outputs) {  // what leaves the plan is plain
+      if (id == kNoValue || value_layout_[static_cast<size_t>(id)] == Layout::kPlain) continue;
+      if (is_result[static_cast<size_t>(id)]) context.in_layout(id, Layout::kPlain);
+    }
+    if (in_blocks_[n]) known = node_facts(node);
     if (options_.notes) note_node(n, known, first_step, scratch_bytes_ - scratch_bytes, work_ - work);
   }
 }
@@ -168,7 +217,8 @@ void Compiler::bind_outputs() {
     const ValueId id = plan_->results[i].value;
     const TensorFacts& f = known(id);
     plan_->outputs.push_back({f.dtype, f.shape});
-    const int32_t source = slot_of(id);
+    const bool blocks = value_layout_[static_cast<size_t>(id)] == Layout::kBlocks;
+    const int32_t source = blocks ? reordered_slot_[static_cast<size_t>(id)] : slot_of(id);
     Slot& root = storage_[storage_.root(source)];
     const size_t bytes = TensorView{f.dtype, f.shape, nullptr}.bytes();
     if (root.kind == Operand::Kind::kArena && root.first >= 0 && !root.steady) {

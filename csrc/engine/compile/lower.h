@@ -13,10 +13,20 @@
 
 namespace inferkit {
 
+/// How the elements of a tensor lie: row-major in the order of its dimensions, or in blocks of sixteen channels, whose
+/// values of a pixel lie side by side: [batch, channels / 16, spatial..., 16].
+enum class Layout : uint8_t { kPlain, kBlocks };
+
 /// A handle on memory that a step reads or writes; LowerContext gives it out.
 struct Ref {
   int32_t id = -1;
   bool valid() const { return id >= 0; }
+};
+
+/// A value as it lies.
+struct Lying {
+  Ref ref;
+  Layout layout = Layout::kPlain;
 };
 
 /// What is derived from constants, or from a node's attributes, is known by all that it depends on; by nothing that
@@ -65,6 +75,11 @@ class LowerContext : public NodeContext {
   /// or an order. Costs a copy where they are the caller's.
   virtual Ref steady(size_t i) = 0;
   virtual Ref out(size_t i) = 0;  // invalid where the output is left out or nobody reads it
+  /// For ways that have `blocks_nanos`: input i in whichever layout it lies, and the one in which output o is wanted.
+  /// What in() and out() give is plain for all others; operators that take their tensors element by element do not see
+  /// the difference.
+  virtual Lying lying(size_t i) = 0;
+  virtual Layout wanted(size_t o) = 0;
   /// 64-byte aligned memory that lives from the first to the last step that names it.
   virtual Ref scratch(size_t bytes) = 0;
   /// Memory that `owner` keeps, as an operand; the plan keeps `owner`. Devices with memory of their own copy it, and

@@ -11,9 +11,6 @@
 
 namespace inferkit {
 
-/// How the elements of a way's tensors lie.
-enum class Layout : uint8_t { kPlain };  // row-major, in the order of their dimensions
-
 /// What a way takes for one node, as nanoseconds on one thread of an idle core; or why it cannot run the node. It is
 /// there to compare the ways of one operator with: what all of them do may be left out.
 class Cost {
@@ -34,14 +31,16 @@ class Cost {
 
 /// May throw as a lowering may. Shapes, dtypes and constants are known, and the shape rule has accepted them.
 using CostFn = Cost (*)(const NodeContext&);
+/// The same of a way whose input 0 and output may lie in blocks, where it can run the node.
+using BlocksNanosFn = double (*)(const NodeContext&, bool in_blocks, bool out_blocks);
 
 struct Lowering {
   std::string_view name;  // unlike the others of its operator; INFERKIT_LOWERING and explain() say it
   LowerFn lower = nullptr;
   CostFn cost = nullptr;  // null where it can run every node of its precision, and there is nothing to compare
   Precision precision = Precision::kAny;
-  Layout layout = Layout::kPlain;
   DeviceKind device = DeviceKind::kCpu;
+  BlocksNanosFn blocks_nanos = nullptr;  // null where all of its tensors are plain
 };
 
 inline constexpr std::string_view kOnlyLowering = "default";  // the name of the way of an operator that has one

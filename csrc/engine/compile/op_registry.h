@@ -46,6 +46,10 @@ class OpRegistry {
   }
   /// Another way to run all versions of an operator that is there, behind those that it has: for devices.
   void add_lowering(std::string_view domain, std::string_view name, const Lowering& lowering);
+  /// Adds the step that turns `from`, of this shape, into `layout` at `to`.
+  using ReorderFn = void (*)(LowerContext& c, const Shape& shape, Ref from, Ref to, Layout layout);
+  void set_reorder(ReorderFn fn) { reorder_ = fn; }
+  ReorderFn reorder() const { return reorder_; }
   void add_select(const OpSchema& schema, SelectFn select) { add(OpDef{schema, {}, nullptr, select}); }
   /// An operator on sequences: `resolve` spells it out where they are known. Where only a run tells, `dynamic` runs it
   /// between two plans; without that, the plan that follows is compiled for the sequences that came.
@@ -60,6 +64,7 @@ class OpRegistry {
   void add(OpDef def);
   std::unordered_map<std::string, std::vector<OpDef>> ops_;  // by "domain:name"
   std::string_view family_;
+  ReorderFn reorder_ = nullptr;
 };
 
 inline constexpr std::string_view kOnnx = "";

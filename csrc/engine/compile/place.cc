@@ -28,6 +28,8 @@ std::string_view layout_name(Layout layout) {
   switch (layout) {
     case Layout::kPlain:
       return "plain";
+    case Layout::kBlocks:
+      return "blocks";
   }
   return "";
 }

@@ -38,6 +38,7 @@ struct Choice {
     kOnly,         // its operator has no other
     kCheapest,     // of those that can
     kForced,       // asked for
+    kNeighbours,   // with what turns layouts into each other, it is the cheapest for the nodes around it
     kCannotForce,  // another one is asked for, which cannot run the node: the cheapest
   } why = Why::kOnly;
 };

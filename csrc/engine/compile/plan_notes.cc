@@ -10,7 +10,8 @@ size_t bytes_of(const TensorFacts& f) { return TensorView{f.dtype, f.shape, null
 }  // namespace
 
 void Compiler::note_node(size_t n, const NodeFacts& known, size_t first_step, size_t scratch_bytes, double work) {
-  const Node& node = graph().nodes[n];
+  const auto fused = fused_.find(n);
+  const Node& node = fused == fused_.end() ? graph().nodes[n] : fused->second;
   const Choice& choice = choices_[n];
   const auto name_of = [&](ValueId id) { return graph().values[static_cast<size_t>(id)].name; };
   NodeNote note;
@@ -19,6 +20,8 @@ void Compiler::note_node(size_t n, const NodeFacts& known, size_t first_step, si
   note.origins = node.origins();
   note.lowering = choice.lowering;
   note.why = choice.why;
+  if (!node.outputs.empty() && node.outputs[0] != kNoValue)
+    note.layout = value_layout_[static_cast<size_t>(node.outputs[0])];
   note.considered = std::move(considered_[n]);
   note.first_step = first_step;
   note.steps = plan_->steps.size() - first_step;

@@ -23,6 +23,7 @@ struct NodeNote {
   std::vector<NodeOrigin> origins;     // the nodes of the file that it stands for; empty for copies
   const Lowering* lowering = nullptr;  // null for copies
   Choice::Why why = Choice::Why::kOnly;
+  Layout layout = Layout::kPlain;          // of its output
   std::vector<Considered> considered;      // where there was a choice
   std::vector<ValueNote> inputs, outputs;  // without those that are left out
   size_t read_bytes = 0;                   // its inputs, weights included; 0 where it has no step

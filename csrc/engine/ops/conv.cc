@@ -78,7 +78,16 @@ void register_conv(OpRegistry& r) {
   constexpr Precision kF32 = Precision::kFloat32;
   const std::vector<Lowering> ways = {
       {.name = "depthwise", .lower = lower_conv_depthwise, .cost = conv_depthwise_cost, .precision = kF32},
-      {.name = "channels", .lower = lower_conv_channels, .cost = conv_channels_cost, .precision = kF32},
+      {.name = "channels",
+       .lower = lower_conv_channels,
+       .cost = conv_channels_cost,
+       .precision = kF32,
+       .blocks_nanos = conv_channels_nanos},
+      {.name = "blocks",
+       .lower = lower_conv_blocks,
+       .cost = conv_blocks_cost,
+       .precision = kF32,
+       .blocks_nanos = conv_blocks_nanos},
       {.name = "packed", .lower = lower_conv_packed, .cost = conv_packed_cost},
       {.name = "windows", .lower = lower_conv_windows, .cost = conv_windows_cost, .precision = kF32},
       {.name = "rows", .lower = lower_conv_rows, .cost = conv_rows_cost, .precision = kF32},

@@ -2,9 +2,11 @@
 #pragma once
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "engine/compile/conv_shape.h"
 #include "engine/compile/lowering.h"
+#include "engine/ops/activation_attr.h"
 #include "engine/ops/parallel.h"
 #include "kernels/cpu/conv/conv.h"
 #include "platform/run_control.h"
@@ -19,6 +21,7 @@ inline bool conv_plain_in_double(const ConvShape& s) {
 }
 
 constexpr int64_t kConvParallelProducts = 1 << 20;  // multiply-adds below which one thread does it all
+constexpr double kConvParallelNanos = 20'000;       // the same, where products do not tell what a layer takes
 constexpr int kMaxConvSlots = 16;
 
 inline kernels::ConvDim conv_dim(const WindowDim& d) {
@@ -33,6 +36,13 @@ inline bool is_single(const kernels::ConvDim& d) {
 /// Moves the dimensions in over innermost ones of a single pixel, so that packing finds runs to copy.
 inline void move_in(kernels::ConvDim (&dim)[3]) {
   for (int moves = 0; moves < 2 && is_single(dim[2]); ++moves) std::rotate(dim, dim + 2, dim + 3);
+}
+
+/// The activations that sums end with in registers; others follow in a pass of their own.
+inline kernels::Bounds bounds_of(const FusedActivation& act) {
+  if (act.op == kernels::Unary::kRelu) return {true, 0, std::numeric_limits<float>::infinity()};
+  if (act.op == kernels::Unary::kClip) return {true, act.alpha, act.beta};
+  return {};
 }
 
 // The ways of float32, which differ in what they copy and in how many lanes idle. Each sum is made in the same order by
@@ -50,6 +60,7 @@ void lower_conv_depthwise(LowerContext& c);
 
 /// One channel a group: sixteen channels at once, for small images.
 Cost conv_channels_cost(const NodeContext& c);
+double conv_channels_nanos(const NodeContext& c, bool in_blocks, bool out_blocks);
 void lower_conv_channels(LowerContext& c);
 
 /// The filters are A, the packed windows of a block of pixels are B; or the pixels where they lie, if the window is
@@ -66,6 +77,12 @@ void lower_conv_windows(LowerContext& c);
 /// fills sixteen lanes badly.
 Cost conv_rows_cost(const NodeContext& c);
 void lower_conv_rows(LowerContext& c);
+
+/// Sixteen channels of a pixel side by side, and sixteen filters: where an image has few pixels, or the windows are
+/// many for its size.
+Cost conv_blocks_cost(const NodeContext& c);
+double conv_blocks_nanos(const NodeContext& c, bool in_blocks, bool out_blocks);
+void lower_conv_blocks(LowerContext& c);
 
 /// In bf16, for models that ask for it: the filters are A, the windows of a block of pixels are B, in pairs.
 Cost conv_bf16_cost(const NodeContext& c);

@@ -1,19 +1,20 @@
 // Conv in float32 with one channel a group, sixteen of them at once: a lane each, so that small images fill them.
-#include "engine/ops/activation_attr.h"
 #include "engine/ops/common/conv.h"
 
 namespace inferkit {
 namespace {
 
-constexpr int64_t kWide = 16;              // channels at once
-constexpr int64_t kLargestArea = 64 * 64;  // of an image, whose channels are copied side by side
+constexpr int64_t kWide = 16;                // channels at once
+constexpr int64_t kLargestArea = 128 * 128;  // of an image, whose channels are copied side by side
 
 struct ChannelsParams {
   kernels::ConvDim h, w;
-  kernels::Unary act;
+  kernels::Bounds bounds;
+  kernels::Unary act;  // where it is not those
   float act_alpha, act_beta;
   int64_t images, channels, blocks;  // blocks of channels of an image
   int64_t slot_floats;
+  bool in_blocks, out_blocks;  // sixteen channels of a pixel side by side, as they are added up
   int slots;
 };
 
@@ -33,6 +34,9 @@ void channels_task(const ChannelsParams& p, std::byte* const* io, int64_t task, 
     a.bias = bias;
   }
   a.scratch = scratch;
+  a.bounds = p.bounds;
+  a.x_pixels = p.in_blocks;
+  a.y_pixels = p.out_blocks;
   kernels::conv_kernels().depthwise_channels(a);
   if (p.act == kernels::Unary::kIdentity) return;
   kernels::unary_fn(p.act)(a.y, a.y, a.channels * p.h.out * p.w.out, p.act_alpha, p.act_beta);
@@ -52,18 +56,24 @@ double taps_inside(const WindowDim& d) {
   return taps;
 }
 
+/// Both ways have kernels of their own for narrow windows.
+bool is_narrow(const Window& w) {
+  return w.kernel_elements() < 32 && w.dim[2].stride < 3 && (w.dim[2].kernel == 3 || w.dim[2].kernel == 5);
+}
+
 /// In multiply-adds of sixteen lanes, for sixteen channels, with what is copied; beside what the plane by plane way
-/// takes for them.
-double vectors(const Window& w) {
-  return taps_inside(w.dim[1]) * taps_inside(w.dim[2]) * 1.6 +
-         8 * static_cast<double>(w.in_elements() + w.out_elements()) + 100;
+/// takes for them. As measured.
+double vectors(const Window& w, bool in_blocks, bool out_blocks) {
+  const int64_t moved = (in_blocks ? 0 : w.in_elements()) + (out_blocks ? 0 : w.out_elements());
+  const double taps = taps_inside(w.dim[1]) * taps_inside(w.dim[2]), copied = static_cast<double>(moved);
+  return is_narrow(w) ? taps * 1.35 + copied * 5 + 100 : taps * 1.6 + copied * 8 + 100;
 }
 double vectors_by_planes(const Window& w) {
   const WindowDim &down = w.dim[1], &across = w.dim[2];
   const double rows = static_cast<double>((down.out - 1) * down.stride + (down.kernel - 1) * down.dilation + 1);
   const double row = static_cast<double>(kernels::depthwise_row(conv_dim(across)) * across.stride) / 16;
   const double tiles = static_cast<double>(down.out * ((across.out + 15) / 16));
-  return 16 * (tiles * static_cast<double>(w.kernel_elements()) * 1.3 + rows * row * 2 + 150);
+  return 16 * (tiles * static_cast<double>(w.kernel_elements()) * (is_narrow(w) ? 0.75 : 1.3) + rows * row * 2 + 150);
 }
 
 }  // namespace
@@ -75,8 +85,14 @@ Cost conv_channels_cost(const NodeContext& c) {
   if (w.rank > 2 || w.dim[2].dilation != 1) return Cost::cannot("the window has three dimensions, or gaps in its rows");
   if (std::max(w.in_elements(), w.out_elements()) > kLargestArea) return Cost::cannot("the image is too large");
   if (!c.input(1).constant) return Cost::cannot("the weights are no constant");
+  return Cost(conv_channels_nanos(c, false, false));
+}
+
+double conv_channels_nanos(const NodeContext& c, bool in_blocks, bool out_blocks) {
+  const ConvShape s = conv_shape(c);
+  const Window& w = s.window;
   const double by_planes = static_cast<double>(w.kernel_elements() * w.out_elements()) / kWide;  // as that way says
-  return conv_cost(s, by_planes * vectors(w) / vectors_by_planes(w));
+  return conv_cost(s, by_planes * vectors(w, in_blocks, out_blocks) / vectors_by_planes(w)).nanos();
 }
 
 void lower_conv_channels(LowerContext& c) {
@@ -85,16 +101,20 @@ void lower_conv_channels(LowerContext& c) {
   ChannelsParams p{};
   p.h = conv_dim(s.window.dim[1]);
   p.w = conv_dim(s.window.dim[2]);
-  p.act = act.op;
+  p.bounds = bounds_of(act);
+  p.act = p.bounds.bounded ? kernels::Unary::kIdentity : act.op;
   p.act_alpha = act.alpha;
   p.act_beta = act.beta;
   p.images = s.batch;
   p.channels = s.groups;
   p.blocks = (s.groups + kWide - 1) / kWide;
-  p.slot_floats = (s.window.in_elements() + s.window.out_elements()) * kWide;
+  const Lying x = c.lying(0);
+  p.in_blocks = x.layout == Layout::kBlocks;
+  p.out_blocks = c.wanted(0) == Layout::kBlocks;
+  p.slot_floats = ((p.in_blocks ? 0 : s.window.in_elements()) + (p.out_blocks ? 0 : s.window.out_elements())) * kWide;
   const int64_t taps = s.window.kernel_elements();
-  const int64_t products = s.batch * s.groups * taps * s.window.out_elements();
-  p.slots = products < kConvParallelProducts ? 1 : std::min(c.threads(), kMaxConvSlots);
+  const double nanos = static_cast<double>(s.batch * p.blocks) * vectors(s.window, p.in_blocks, p.out_blocks) * 0.5;
+  p.slots = nanos < kConvParallelNanos ? 1 : std::min(c.threads(), kMaxConvSlots);
   const Tensor* const weights = c.input(1).constant;
   const Packing packing{"depthwise-channels", DType::kF32, p.blocks * taps * kWide, {}};
   const Ref packed = c.packed({weights}, packing, [&](void* to) {
@@ -105,9 +125,8 @@ void lower_conv_channels(LowerContext& c) {
         out[(g / kWide * taps + t) * kWide + g % kWide] = weights->as<float>()[g * taps + t];
     }
   });
-  const Ref scratch = c.scratch(static_cast<size_t>(p.slot_floats * p.slots) * sizeof(float));
-  c.step(run_channels, p, {c.out(0), c.in(0), packed, c.has_input(2) ? c.in(2) : Ref{}, scratch},
-         static_cast<double>(s.batch * p.blocks) * vectors(s.window) * 0.5);
+  const Ref scratch = p.slot_floats ? c.scratch(static_cast<size_t>(p.slot_floats * p.slots) * sizeof(float)) : Ref{};
+  c.step(run_channels, p, {c.out(0), x.ref, packed, c.has_input(2) ? c.in(2) : Ref{}, scratch}, nanos);
 }
 
 }  // namespace inferkit

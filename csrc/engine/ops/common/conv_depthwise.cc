@@ -1,5 +1,4 @@
 // Conv in float32 with one channel a group: the kernel reads the rows of a padded copy of the plane, split by stride.
-#include "engine/ops/activation_attr.h"
 #include "engine/ops/common/conv.h"
 #include "kernels/cpu/gemm/gemm.h"
 
@@ -74,10 +73,10 @@ void lower_conv_depthwise(LowerContext& c) {
   p.blocks = (p.h.out + p.block - 1) / p.block;
   p.slot_floats = (kernels::depthwise_scratch(p.h, p.w, p.block) + 15) / 16 * 16;
   const int64_t products = s.batch * s.groups * s.filters * s.window.kernel_elements() * s.window.out_elements();
-  p.slots = products < kConvParallelProducts ? 1 : std::min(c.threads(), kMaxConvSlots);
+  const double nanos = static_cast<double>(products) / 12;
+  p.slots = nanos < kConvParallelNanos ? 1 : std::min(c.threads(), kMaxConvSlots);
   const Ref scratch = c.scratch(static_cast<size_t>(p.slot_floats * p.slots) * sizeof(float));
-  c.step(run_depthwise, p, {c.out(0), c.in(0), c.in(1), c.has_input(2) ? c.in(2) : Ref{}, scratch},
-         static_cast<double>(products) / 12);
+  c.step(run_depthwise, p, {c.out(0), c.in(0), c.in(1), c.has_input(2) ? c.in(2) : Ref{}, scratch}, nanos);
 }
 
 }  // namespace inferkit

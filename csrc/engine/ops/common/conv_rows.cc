@@ -2,7 +2,6 @@
 // filters, packed once per model; the rows of C are turned into the planes of the output.
 #include <cstring>
 
-#include "engine/ops/activation_attr.h"
 #include "engine/ops/common/conv.h"
 #include "engine/ops/common/packed_panels.h"
 #include "engine/ops/common/transpose_tile.h"

@@ -3,7 +3,6 @@
 // (c, i, j) is then one offset. The places between the output's rows are computed and dropped.
 #include <limits>
 
-#include "engine/ops/activation_attr.h"
 #include "engine/ops/common/conv.h"
 #include "kernels/cpu/gemm/gemm.h"
 

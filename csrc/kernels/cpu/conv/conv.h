@@ -84,6 +84,12 @@ static inline bool is_depthwise(int64_t channels, int64_t groups, int64_t spatia
   return (few * step + reach) * row < most && (all * step + reach) * row < 0x1p50;
 }
 
+/// Where sums end: as Unary::kClip has it, ReLU being that to infinity.
+struct Bounds {
+  bool bounded = false;
+  float low = 0, high = 0;
+};
+
 /// Sixteen channels, or fewer, of one image: y = bias + the window's taps (in order) times `weights`. Without gaps
 /// between the columns of the window.
 struct DepthwiseChannelsArgs {
@@ -93,7 +99,46 @@ struct DepthwiseChannelsArgs {
   const float* bias = nullptr;     // 16, or none
   int64_t channels = 16;
   ConvDim h, w;
-  float* scratch = nullptr;  // 16 floats for each pixel of a plane of x and of y
+  Bounds bounds;
+  bool x_pixels = false, y_pixels = false;  // no planes: pixels of sixteen floats
+  float* scratch = nullptr;                 // 16 floats for each pixel of a plane of x and of y
+};
+
+/// Some blocks of sixteen filters, at all pixels of a grid of output rows: y = f(sum + bias + residual). Element k of
+/// the sum for the pixel in column j of row r is x[offsets[k] + r * x_row_step + 16 j] by weights[(block * k + k) * 16
+/// + lane]; it goes to y[block * y_block_step + r * y_row_step + 16 j + lane].
+struct ConvBlocksArgs {
+  const float* x = nullptr;
+  const int32_t* offsets = nullptr;
+  int64_t k = 0, k_chunk = 1;  // as in gemm.h
+  const float* weights = nullptr;
+  const float* bias = nullptr;  // 16 for each block, or none
+  Bounds bounds;
+  int64_t filter_blocks = 0, rows = 0, width = 0, x_row_step = 0;
+  float* y = nullptr;
+  int64_t y_block_step = 0, y_row_step = 0;
+  const float* residual = nullptr;  // as y lies, or none
+};
+
+/// Sixteen channels of a padded image, or fewer and zeros, pixel by pixel: as SplitPlaneArgs has it, with sixteen
+/// floats for each of its elements, and nothing past the width.
+struct BlocksCopyArgs {
+  const float* x = nullptr;  // planes, or pixels of sixteen floats
+  bool pixels = false;
+  int64_t channels = 16;
+  float* to = nullptr;
+  ConvDim h, w;
+  int64_t h_phases = 1, w_phases = 1;
+  int64_t first = 0, rows = 0;
+  int64_t width = 0, plane = 0;  // plane: elements of a phase
+};
+
+/// Pixels of sixteen floats become rows of `channels` planes.
+struct BlocksToPlanesArgs {
+  const float* x = nullptr;
+  int64_t pixels = 0, channels = 16;
+  float* y = nullptr;
+  int64_t plane = 0;
 };
 
 struct ConvKernels {
@@ -102,6 +147,9 @@ struct ConvKernels {
   void (*split_plane)(const SplitPlaneArgs& args);
   void (*depthwise)(const DepthwiseArgs& args);
   void (*depthwise_channels)(const DepthwiseChannelsArgs& args);
+  void (*blocks)(const ConvBlocksArgs& args);
+  void (*blocks_copy)(const BlocksCopyArgs& args);
+  void (*blocks_to_planes)(const BlocksToPlanesArgs& args);
 };
 
 const ConvKernels& conv_kernels();  // of the active tier

@@ -2,41 +2,13 @@
 // pixels of a row fill few lanes, and windows that reach beyond them: taps in the padding are left out, and as zeros
 // would change nothing the bits are those of the other kernels.
 #pragma once
+#include "kernels/cpu/conv/blocks_copy_impl.h"
 #include "kernels/cpu/conv/conv.h"
 #include "kernels/cpu/simd.h"
-#include "kernels/cpu/transpose_inl.h"
 #include "kernels/summation.h"
 
 namespace inferkit::kernels::INFERKIT_TIER {
 namespace {
-
-/// planes[c][i] and pixels[i][c], for c < 16 and i < area; channels past `channels` are zeros.
-INFERKIT_INLINE void channels_to_lanes(const float* planes, int64_t area, int64_t channels, float* pixels) {
-  int64_t c = 0;
-  for (; c + 4 <= channels; c += 4) {
-    int64_t i = 0;
-    for (; i + 4 <= area; i += 4) transpose_4x4(planes + c * area + i, area, pixels + i * kLanes + c, kLanes);
-    for (; i < area; ++i) {
-      for (int64_t k = c; k < c + 4; ++k) pixels[i * kLanes + k] = planes[k * area + i];
-    }
-  }
-  for (; c < kLanes; ++c) {
-    for (int64_t i = 0; i < area; ++i) pixels[i * kLanes + c] = c < channels ? planes[c * area + i] : 0;
-  }
-}
-INFERKIT_INLINE void lanes_to_channels(const float* pixels, int64_t area, int64_t channels, float* planes) {
-  int64_t c = 0;
-  for (; c + 4 <= channels; c += 4) {
-    int64_t i = 0;
-    for (; i + 4 <= area; i += 4) transpose_4x4(pixels + i * kLanes + c, kLanes, planes + c * area + i, area);
-    for (; i < area; ++i) {
-      for (int64_t k = c; k < c + 4; ++k) planes[k * area + i] = pixels[i * kLanes + k];
-    }
-  }
-  for (; c < channels; ++c) {
-    for (int64_t i = 0; i < area; ++i) planes[c * area + i] = pixels[i * kLanes + c];
-  }
-}
 
 /// Neighbouring outputs of a row, from `column` on.
 template <int kOutputs>
@@ -108,23 +80,81 @@ INFERKIT_INLINE void depthwise_outputs(const DepthwiseChannelsArgs& a, const flo
       }
     }
   }
-  _Pragma("GCC unroll 4") for (int r = 0; r < kOutputs; ++r) store(y + r * kLanes, total[r] + bias);
+  _Pragma("GCC unroll 4") for (int r = 0; r < kOutputs; ++r) store(y + r * kLanes, within(total[r] + bias, a.bounds));
+}
+
+#if defined(__AVX512F__)
+constexpr int kSideBySide = 7;  // images are often 7, 14, 28 and 56 pixels wide
+#else
+constexpr int kSideBySide = 4;
+#endif
+
+/// Neighbouring outputs of a row whose windows have kTaps columns and fit one chunk: each column of the image is read
+/// once a row, for all outputs that it belongs to.
+template <int kTaps, int kStride, int kOutputs>
+void depthwise_side_by_side(const DepthwiseChannelsArgs& a, const float* x, int64_t row, int64_t column, F32x16 bias,
+                            float* y) {
+  const int64_t top = row * a.h.stride - a.h.pad_begin, left = column * kStride - a.w.pad_begin;
+  F32x16 acc[kOutputs];
+  _Pragma("GCC unroll 7") for (int r = 0; r < kOutputs; ++r) acc[r] = broadcast(0);
+  for (int64_t i = 0; i < a.h.kernel; ++i) {
+    const int64_t in_row = top + i * a.h.dilation;
+    if (in_row < 0 || in_row >= a.h.in) continue;
+    const float* from = x + (in_row * a.w.in + left) * kLanes;
+    const float* weights = a.weights + i * kTaps * kLanes;
+    _Pragma("GCC unroll 17") for (int c = 0; c < (kOutputs - 1) * kStride + kTaps; ++c) {
+      if (left + c < 0 || left + c >= a.w.in) continue;
+      const F32x16 v = load(from + c * kLanes);
+      _Pragma("GCC unroll 7") for (int r = 0; r < kOutputs; ++r) {
+        const int j = c - r * kStride;
+        if (j >= 0 && j < kTaps) acc[r] = fma(load(weights + j * kLanes), v, acc[r]);
+      }
+    }
+  }
+  _Pragma("GCC unroll 7") for (int r = 0; r < kOutputs; ++r) store(y + r * kLanes, within(acc[r] + bias, a.bounds));
+}
+
+template <int kTaps, int kStride>
+void depthwise_row_of(const DepthwiseChannelsArgs& a, const float* x, int64_t row, F32x16 bias, float* y) {
+  int64_t c = 0;
+  for (; c + kSideBySide <= a.w.out; c += kSideBySide)
+    depthwise_side_by_side<kTaps, kStride, kSideBySide>(a, x, row, c, bias, y + c * kLanes);
+  for (; c + 2 <= a.w.out; c += 2) depthwise_side_by_side<kTaps, kStride, 2>(a, x, row, c, bias, y + c * kLanes);
+  if (c < a.w.out) depthwise_side_by_side<kTaps, kStride, 1>(a, x, row, c, bias, y + c * kLanes);
+}
+
+/// A row of outputs, where its windows are of a width that is unrolled.
+using DepthwiseRow = void (*)(const DepthwiseChannelsArgs& a, const float* x, int64_t row, F32x16 bias, float* y);
+INFERKIT_INLINE DepthwiseRow depthwise_row_fn(const DepthwiseChannelsArgs& a) {
+  const int64_t taps = a.h.kernel * a.w.kernel;
+  if (sum_chunk(taps) < taps || a.w.stride > 2) return nullptr;
+  if (a.w.kernel == 3) return a.w.stride == 1 ? depthwise_row_of<3, 1> : depthwise_row_of<3, 2>;
+  if (a.w.kernel == 5) return a.w.stride == 1 ? depthwise_row_of<5, 1> : depthwise_row_of<5, 2>;
+  return nullptr;
 }
 
 void depthwise_channels(const DepthwiseChannelsArgs& a) {
   const int64_t in = a.h.in * a.w.in, out = a.h.out * a.w.out;
-  float* const x = a.scratch;
-  float* const y = a.scratch + in * kLanes;
-  channels_to_lanes(a.x, in, a.channels, x);
+  const float* x = a.x;
+  if (!a.x_pixels) {
+    planes_to_pixels(a.x, in, in, a.channels, a.scratch);
+    x = a.scratch;
+  }
+  float* const y = a.y_pixels ? a.y : a.scratch + (a.x_pixels ? 0 : in * kLanes);
   const F32x16 bias = a.bias ? load(a.bias) : broadcast(0);
+  const DepthwiseRow side_by_side = depthwise_row_fn(a);
   for (int64_t row = 0; row < a.h.out; ++row) {
     float* to = y + row * a.w.out * kLanes;
+    if (side_by_side) {
+      side_by_side(a, x, row, bias, to);
+      continue;
+    }
     int64_t column = 0;
     for (; column + 4 <= a.w.out; column += 4) depthwise_outputs<4>(a, x, row, column, bias, to + column * kLanes);
     for (; column + 2 <= a.w.out; column += 2) depthwise_outputs<2>(a, x, row, column, bias, to + column * kLanes);
     if (column < a.w.out) depthwise_outputs<1>(a, x, row, column, bias, to + column * kLanes);
   }
-  lanes_to_channels(y, out, a.channels, a.y);
+  if (!a.y_pixels) pixels_to_planes(y, out, a.channels, a.y, out);
 }
 
 }  // namespace

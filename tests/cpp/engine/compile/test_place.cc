@@ -45,6 +45,16 @@ std::vector<Known> convolutions() {
         .inputs = {{2, 1, 1000}, {160, 1, 475}},
         .attributes = {{"strides", std::vector<int64_t>{441}}},
         .constant_last = true}},
+      {"blocks",
+       {.op = "Conv",
+        .inputs = {{2, 40, 14, 14}, {64, 40, 3, 3}},
+        .attributes = conv({1, 1, 1, 1}),
+        .constant_last = true}},
+      {"blocks",
+       {.op = "Conv",
+        .inputs = {{1, 64, 28, 14}, {96, 64, 3, 3}},
+        .attributes = conv({1, 1, 1, 1}, {2, 2}),
+        .constant_last = true}},
       {"rows", {.op = "Conv", .inputs = {{9, 24, 3, 5}, {50, 24, 3, 5}}, .constant_last = true}},
       {"packed", {.op = "Conv", .inputs = {{1, 3, 8, 8}, {4, 3, 3, 3}}, .dtype = DType::kF64}},
       {"channels",
@@ -263,10 +273,10 @@ TEST(place_says_what_the_others_would_cost_or_why_they_cannot) {
   Seen seen(convolutions()[2].node);
   std::vector<Considered> ways;
   const Choice choice = seen.choose({}, &ways);
-  CHECK_EQ(ways.size(), size_t{6});
+  CHECK_EQ(ways.size(), size_t{7});
   CHECK_EQ(std::string(ways[0].cost.why_not()),
            std::string("not one channel a group, or a window that its kernel is not for"));
-  CHECK(ways[2].lowering == choice.lowering);
+  CHECK(ways[3].lowering == choice.lowering);
   for (const Considered& way : ways) {
     if (way.cost.possible()) CHECK(way.cost.nanos() >= ways[1].cost.nanos());
   }
@@ -312,8 +322,9 @@ TEST(a_forced_way_is_taken_where_it_can_and_gives_the_same_bits_in_float32) {
 }
 
 TEST(a_wish_for_what_is_not_there_names_what_is) {
-  CHECK(contains(refusal("Conv=row"),
-                 "Conv has no lowering 'row'; use one of bf16, channels, depthwise, packed, plain, rows, windows"));
+  CHECK(contains(
+      refusal("Conv=row"),
+      "Conv has no lowering 'row'; use one of bf16, blocks, channels, depthwise, packed, plain, rows, windows"));
   const std::string unknown = refusal("Convolution=rows");
   CHECK(contains(unknown, "there is no operator 'Convolution'"));
   CHECK(contains(unknown, "Conv, ") && contains(unknown, "ReduceSum"));

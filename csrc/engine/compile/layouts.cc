@@ -1,0 +1,334 @@
+// The second half of place: which values lie as blocks of sixteen channels. Convolutions are faster over blocks, and
+// what turns one layout into the other is paid at the edges of a stretch of them alone.
+#include "engine/compile/layouts.h"
+
+#include <algorithm>
+#include <array>
+#include <map>
+
+#include "engine/compile/compiler.h"
+#include "graph/passes/pattern.h"
+#include "graph/topological_sort.h"
+#include "platform/run_control.h"
+
+namespace inferkit {
+namespace {
+
+constexpr int kMostRounds = 8;
+constexpr double kNanosByChannel = 0.3;  // of an element, more than in planes
+
+/// Operators that do the same to every element, wherever it lies. Their inputs are of the output's shape, one value, or
+/// one for each channel.
+constexpr std::array kElementwise = {
+    "Abs",       "Add",       "Celu",     "Clip",     "Div",  "Elu", "Erf",   "Exp",  "Gelu",           "HardSigmoid",
+    "HardSwish", "LeakyRelu", "Max",      "Min",      "Mish", "Mul", "Neg",   "Pow",  "Relu",           "Selu",
+    "Sigmoid",   "Silu",      "Softplus", "Softsign", "Sqrt", "Sub", "Swish", "Tanh", "ThresholdedRelu"};
+
+bool is_elementwise(const Node& node) {
+  return (node.domain.empty() || node.domain == kInternal) && !node.attributes.contains("axis") &&
+         std::ranges::find(kElementwise, node.op_type) != kElementwise.end();
+}
+
+/// Where both layouts are possible, and differ.
+bool has_blocks(const TensorFacts& f) {
+  if (f.dtype != DType::kF32 || f.constant || (f.shape.rank() != 3 && f.shape.rank() != 4)) return false;
+  const int64_t area = f.shape.elements() == 0 ? 0 : f.shape.elements() / (f.shape[0] * f.shape[1]);
+  return area > 1 && f.shape[1] % kBlockChannels == 0;
+}
+
+/// Of what is added to, or multiplied by, a tensor of shape `whole`: does it have a value for each channel?
+bool is_by_channel(const Shape& shape, const Shape& whole) {
+  if (shape.rank() > whole.rank() || shape.rank() + 1 < whole.rank()) return false;
+  const size_t missing = whole.rank() - shape.rank();
+  for (size_t d = missing; d < whole.rank(); ++d) {
+    const int64_t size = shape[d - missing];
+    if (d == 1 ? size != whole[1] : size != 1 && (d != 0 || size != whole[0])) return false;
+  }
+  return true;
+}
+
+}  // namespace
+
+Shape blocks_view(const Shape& shape, const Shape& whole) {
+  if (shape != whole && !is_by_channel(shape, whole)) return shape;
+  std::vector<int64_t> out(shape.begin(), shape.end());
+  out[out.size() - whole.rank() + 1] /= kBlockChannels;
+  out.push_back(kBlockChannels);
+  return Shape(out);
+}
+
+double reorder_nanos(const Shape& shape) { return static_cast<double>(shape.elements()) * 0.3; }
+
+/// The layouts of all nodes together: a local search, from all that can in blocks to where no node, and no two of which
+/// one reads the other, are better off in the other layout.
+class Layouts {
+ public:
+  explicit Layouts(Compiler& compiler) : c_(compiler) {
+    const Graph& graph = c_.graph();
+    nodes_.resize(graph.nodes.size());
+    values_.resize(graph.values.size());
+    for (const PlanResult& result : c_.plan_->results) {
+      if (result.value != kNoValue) value(result.value).plain_readers = 1;
+    }
+    for (size_t n = 0; n < nodes_.size(); ++n) {
+      if (c_.choices_[n].lowering) add(n);
+    }
+  }
+
+  void run() {
+    if (std::ranges::none_of(nodes_, [](const Item& item) { return item.flexible != nullptr; })) return;
+    bool changed = true;
+    for (int round = 0; changed && round < kMostRounds; ++round) {
+      changed = false;
+      for (size_t n = 0; n < nodes_.size(); ++n) {
+        RunControl::check();
+        if (!movable(n)) continue;
+        changed = move({n}) || changed;
+        // Two that hand a value on may be better off together where neither is alone.
+        for (const int r : values_[static_cast<size_t>(output(n))].readers) {
+          const auto reader = static_cast<size_t>(r);
+          if (movable(reader) && nodes_[reader].blocks == nodes_[n].blocks) changed = move({n, reader}) || changed;
+        }
+      }
+    }
+    for (size_t n = 0; n < nodes_.size(); ++n) write(n);
+    for (size_t n = 0; n < nodes_.size(); ++n) add_residual(n);
+  }
+
+ private:
+  struct Item {
+    bool can = false, blocks = false, fixed = false;
+    const Lowering* flexible = nullptr;  // of a convolution; null where the node is elementwise
+    double plain = 0;                    // what it costs in the way that was chosen
+    double blocked[2][2] = {};           // and in blocks, by the layouts of its input and its output
+  };
+  struct Value {
+    int maker = -1;
+    int plain_readers = 0;     // that have no choice; the plan's outputs, too
+    std::vector<int> readers;  // that have one
+  };
+
+  Value& value(ValueId id) { return values_[static_cast<size_t>(id)]; }
+  ValueId output(size_t n) const { return c_.graph().nodes[n].outputs[0]; }
+  bool may_be_blocks(ValueId id) const {
+    const TensorFacts* f = c_.facts(id);
+    return f && has_blocks(*f);
+  }
+  bool elementwise(size_t n) const { return nodes_[n].can && !nodes_[n].flexible; }
+
+  /// Can node n work in blocks, element by element?
+  bool can_elementwise(size_t n) const {
+    const Node& node = c_.graph().nodes[n];
+    if (!is_elementwise(node) || c_.choices_[n].lowering->device != DeviceKind::kCpu) return false;
+    const Shape& shape = c_.known(output(n)).shape;
+    bool some = false;
+    for (const ValueId id : node.inputs) {
+      const TensorFacts* f = c_.facts(id);
+      if (!f) continue;
+      const bool same = f->shape == shape && has_blocks(*f);
+      if (!same && f->shape.elements() != 1 && !is_by_channel(f->shape, shape)) return false;
+      some = some || same;
+    }
+    return some;
+  }
+
+  /// The way of node n that takes either layout and can run it, as far as it may be chosen.
+  const Lowering* flexible_way(size_t n, const NodeContext& context) const {
+    const Node& node = c_.graph().nodes[n];
+    const Choice& choice = c_.choices_[n];
+    if (choice.why == Choice::Why::kForced) return choice.lowering->blocks_nanos ? choice.lowering : nullptr;
+    if (choice.why == Choice::Why::kOnly || choice.lowering->precision == Precision::kBf16) return nullptr;
+    const OpDef* def = OpRegistry::instance().find(node.domain, node.op_type, node.version);
+    for (const Lowering& lowering : def->lowerings) {
+      if (!lowering.blocks_nanos || lowering.device != DeviceKind::kCpu) continue;
+      if (lowering.cost(context).possible()) return &lowering;
+    }
+    return nullptr;
+  }
+
+  void add(size_t n) {
+    const Node& node = c_.graph().nodes[n];
+    Item& item = nodes_[n];
+    const bool one = node.outputs.size() == 1 && node.outputs[0] != kNoValue && may_be_blocks(node.outputs[0]);
+    if (one && can_elementwise(n)) {
+      item.can = true;
+      for (const ValueId id : node.inputs) {  // what is by channel takes a call for each pixel
+        const TensorFacts* f = c_.facts(id);
+        const Shape& whole = c_.known(node.outputs[0]).shape;
+        if (f && f->shape.elements() != 1 && f->shape != whole)
+          item.blocked[0][0] = static_cast<double>(whole.elements()) * kNanosByChannel;
+      }
+    } else if (one && !node.inputs.empty()) {
+      weigh(n);
+    }
+    item.blocks = item.can;
+    for (const ValueId id : node.outputs) {
+      if (id != kNoValue) value(id).maker = static_cast<int>(n);
+    }
+    const Shape* shape = one ? &c_.known(node.outputs[0]).shape : nullptr;
+    for_each_read(node, [&](ValueId id) {
+      if (id == kNoValue || !may_be_blocks(id)) return;
+      const bool first = !node.inputs.empty() && node.inputs[0] == id;
+      const bool choice = item.flexible ? first : item.can && c_.known(id).shape == *shape;
+      if (choice) {
+        value(id).readers.push_back(static_cast<int>(n));
+      } else {
+        ++value(id).plain_readers;
+      }
+    });
+  }
+
+  void weigh(size_t n) {
+    Compiler::NodeFacts known = c_.node_facts(c_.graph().nodes[n]);
+    const NodeContext context(c_.graph().nodes[n], known.in, known.out);
+    const Lowering* const way = flexible_way(n, context);
+    if (!way) return;
+    Item& item = nodes_[n];
+    item.can = true;
+    item.flexible = way;
+    item.fixed = c_.choices_[n].lowering == way;  // it takes what comes, in either layout
+    item.plain = c_.choices_[n].lowering->cost(context).nanos();
+    for (int in = 0; in < 2; ++in) {
+      for (int out = 0; out < 2; ++out) item.blocked[in][out] = way->blocks_nanos(context, in != 0, out != 0);
+    }
+  }
+
+  bool in_blocks(ValueId id) const {
+    const int maker = values_[static_cast<size_t>(id)].maker;
+    return maker >= 0 && writes_blocks(static_cast<size_t>(maker));
+  }
+  /// Does node n write its output in blocks? A convolution does where somebody reads it so.
+  bool writes_blocks(size_t n) const {
+    const Item& item = nodes_[n];
+    if (!item.can || !item.blocks) return false;
+    if (!item.flexible) return true;
+    return std::ranges::any_of(values_[static_cast<size_t>(output(n))].readers,
+                               [&](int r) { return nodes_[static_cast<size_t>(r)].blocks; });
+  }
+
+  double cost_of(size_t n) const {
+    const Item& item = nodes_[n];
+    if (!item.flexible) return item.blocks ? item.blocked[0][0] : 0;
+    if (!item.blocks) return item.plain;
+    return item.blocked[in_blocks(c_.graph().nodes[n].inputs[0])][writes_blocks(n)];
+  }
+  /// Of turning the value into the other layout, where somebody wants it so. A convolution does that itself.
+  double cost_of_value(ValueId id) const {
+    if (!may_be_blocks(id)) return 0;
+    const Value& v = values_[static_cast<size_t>(id)];
+    bool plain = v.plain_readers > 0, blocks = false;
+    for (const int r : v.readers) {
+      const Item& item = nodes_[static_cast<size_t>(r)];
+      if (!item.blocks) plain = true;
+      if (item.blocks && !item.flexible) blocks = true;
+    }
+    return in_blocks(id) ? (plain ? reorder_nanos(c_.known(id).shape) : 0)
+                         : (blocks ? reorder_nanos(c_.known(id).shape) : 0);
+  }
+  bool movable(size_t n) const { return nodes_[n].can && !nodes_[n].fixed; }
+  /// Moves these nodes to the other layout where that makes the plan cheaper, and to plain tensors where it makes no
+  /// difference: what is of no use in blocks leaves them one by one.
+  bool move(std::initializer_list<size_t> nodes) {
+    near_nodes_.clear();
+    near_values_.clear();
+    for (const size_t n : nodes) add_near(n);
+    for (auto* list : {&near_nodes_, &near_values_}) {
+      std::ranges::sort(*list);
+      list->erase(std::unique(list->begin(), list->end()), list->end());
+    }
+    const bool to_blocks = !nodes_[*nodes.begin()].blocks;
+    const double before = cost_nearby();
+    for (const size_t n : nodes) nodes_[n].blocks = to_blocks;
+    const double after = cost_nearby();
+    if (to_blocks ? after < before : after <= before) return true;
+    for (const size_t n : nodes) nodes_[n].blocks = !to_blocks;
+    return false;
+  }
+  /// All whose cost depends on the layout of node n.
+  void add_near(size_t n) {
+    near_nodes_.push_back(n);
+    near_values_.push_back(static_cast<size_t>(output(n)));
+    for (const int r : values_[near_values_.back()].readers) near_nodes_.push_back(static_cast<size_t>(r));
+    for (const ValueId id : c_.graph().nodes[n].inputs) {
+      if (id == kNoValue) continue;
+      near_values_.push_back(static_cast<size_t>(id));
+      const int maker = values_[static_cast<size_t>(id)].maker;
+      if (maker < 0) continue;
+      near_nodes_.push_back(static_cast<size_t>(maker));
+      // A convolution writes blocks where somebody reads them, which others that read the value see.
+      for (const int r : values_[static_cast<size_t>(id)].readers) near_nodes_.push_back(static_cast<size_t>(r));
+    }
+  }
+  double cost_nearby() const {
+    double cost = 0;
+    for (const size_t n : near_nodes_) cost += cost_of(n);
+    for (const size_t id : near_values_) cost += cost_of_value(static_cast<ValueId>(id));
+    return cost;
+  }
+
+  void write(size_t n) {
+    const Item& item = nodes_[n];
+    if (!item.can || !item.blocks) return;
+    if (item.flexible) {
+      Choice& choice = c_.choices_[n];
+      if (choice.lowering != item.flexible) choice = {item.flexible, Choice::Why::kNeighbours};
+    } else {
+      c_.in_blocks_[n] = true;
+    }
+    if (writes_blocks(n)) c_.value_layout_[static_cast<size_t>(output(n))] = Layout::kBlocks;
+  }
+
+  /// The node that alone reads this value, and works in blocks; -1 where there is none.
+  int only_reader(ValueId id) const {
+    const Value& v = values_[static_cast<size_t>(id)];
+    if (v.plain_readers > 0 || v.readers.size() != 1) return -1;
+    const size_t reader = static_cast<size_t>(v.readers[0]);
+    return elementwise(reader) && nodes_[reader].blocks ? v.readers[0] : -1;
+  }
+  /// Conv, Add and perhaps Relu -> one convolution, whose fourth input is added to its sums: where what is added is
+  /// there before the convolution runs.
+  void add_residual(size_t n) {
+    const Node& conv = c_.graph().nodes[n];
+    if (!nodes_[n].flexible || !nodes_[n].blocks || !writes_blocks(n) || conv.attributes.contains("activation")) return;
+    if (int_attr(conv, "group", 1) != 1) return;  // depthwise ones take none
+    const int add = only_reader(output(n));
+    if (add < 0 || !is_op(add, "Add") || c_.graph().nodes[static_cast<size_t>(add)].inputs.size() != 2) return;
+    const Node& sum = c_.graph().nodes[static_cast<size_t>(add)];
+    const ValueId other = sum.inputs[sum.inputs[0] == output(n) ? 1 : 0];
+    if (other == kNoValue || !in_blocks(other) || values_[static_cast<size_t>(other)].maker >= static_cast<int>(n))
+      return;
+    if (c_.known(other).shape != c_.known(output(n)).shape) return;
+    const int relu = only_reader(sum.outputs[0]);
+    Node fused = conv;
+    fused.domain = kInternal;
+    fused.inputs.resize(3, kNoValue);
+    fused.inputs.push_back(other);
+    fused.stands_for = conv.origins();
+    for (const int part : {add, relu >= 0 && is_op(relu, "Relu") ? relu : -1}) {
+      if (part < 0) continue;
+      const Node& node = c_.graph().nodes[static_cast<size_t>(part)];
+      if (part != add) fused.attributes["activation"] = std::string("Relu");
+      std::ranges::copy(node.origins(), std::back_inserter(fused.stands_for));
+      fused.outputs = node.outputs;
+      c_.choices_[static_cast<size_t>(part)] = {};
+    }
+    c_.fused_.emplace(n, std::move(fused));
+  }
+  bool is_op(int n, std::string_view op) const {
+    const Node& node = c_.graph().nodes[static_cast<size_t>(n)];
+    return node.domain.empty() && node.op_type == op;
+  }
+
+  Compiler& c_;
+  std::vector<Item> nodes_;
+  std::vector<Value> values_;
+  std::vector<size_t> near_nodes_, near_values_;  // of what is being moved
+};
+
+void Compiler::place_layouts() {
+  value_layout_.assign(graph().values.size(), Layout::kPlain);
+  in_blocks_.assign(graph().nodes.size(), false);
+  if (options_.device->kind() == DeviceKind::kCpu) Layouts(*this).run();
+}
+
+}  // namespace inferkit

@@ -1,0 +1,15 @@
+// Values that lie as blocks of sixteen channels: [batch, channels / 16, spatial..., 16].
+#pragma once
+#include "base/shape.h"
+
+namespace inferkit {
+
+inline constexpr int64_t kBlockChannels = 16;
+
+/// A shape that broadcasts to `whole`, as [batch, channels / 16, spatial..., 16]; one that has no channels as it is.
+Shape blocks_view(const Shape& shape, const Shape& whole);
+
+/// What turning a value into the other layout takes, as nanoseconds on one thread.
+double reorder_nanos(const Shape& shape);
+
+}  // namespace inferkit

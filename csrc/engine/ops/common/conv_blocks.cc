@@ -1,0 +1,281 @@
+// Conv in float32 over blocks of sixteen channels: the image becomes pixels of sixteen floats, with its padding, and
+// the lanes are filters. Nothing is copied once a tap, and no lane idles where an image has few pixels.
+#include <limits>
+
+#include "engine/ops/common/conv.h"
+#include "engine/ops/common/packed_panels.h"
+#include "kernels/cpu/gemm/gemm.h"
+
+namespace inferkit {
+namespace {
+
+using kernels::ConvDim;
+
+constexpr int64_t kLanes = 16;
+constexpr int64_t kMostTaps = 1 << 14;            // of the table of offsets, which a plan holds
+constexpr int64_t kBandBytes = 512 << 10;         // of the copy: it stays in L2 beside the filters
+constexpr int64_t kShortRow = 6, kLongRow = 128;  // pixels; rows that short are one, where nothing lies between them
+constexpr int64_t kSumsBytes = 64 << 10;          // of sums that are written before they are turned into planes
+constexpr int64_t kFiltersAtOnce = 6;             // blocks of them: whole tiles of two and of three
+constexpr int64_t kMaxFloats = std::numeric_limits<int32_t>::max() / 2;
+constexpr int64_t kTasksPerSlot = 4;  // so that a thread that comes late does not hold up the rest
+// As measured, in the time of sixteen lanes' multiply-add: moving sixteen floats between planes and pixels, at a
+// stride, and between pixels.
+constexpr double kMoving = 9, kMovingAtStride = 20, kCopying = 5;
+constexpr double kSpeed = 0.9;  // of a multiply-add beside one of the other ways
+
+int64_t blocks_of(int64_t channels) { return (channels + kLanes - 1) / kLanes; }
+
+/// How the image is copied: rows and columns split by stride, so that neighbours of the output are neighbours.
+struct Copy {
+  ConvDim h, w;
+  int64_t h_phases, w_phases, reach, width;  // reach: rows of a phase past the output's
+  bool possible;
+  int64_t plane(int64_t rows) const { return (rows + reach) * width; }  // of a phase, for so many rows of the output
+  int64_t block_floats(int64_t rows) const { return h_phases * w_phases * plane(rows) * kLanes; }
+};
+
+int64_t phases_of(const ConvDim& d) {
+  int64_t most = 0;
+  for (int64_t i = 0; i < std::min(d.kernel, d.stride); ++i) most = std::max(most, i * d.dilation % d.stride);
+  return most + 1;
+}
+
+Copy copy_of(const ConvShape& s) {
+  ConvDim dim[3];
+  for (size_t d = 0; d < 3; ++d) dim[d] = conv_dim(s.window.dim[d]);
+  move_in(dim);
+  Copy copy{};
+  if (s.window_elements() == 0 || s.window_elements() > kMostTaps) return copy;
+  if (s.pointwise() && dim[2].out <= kShortRow && is_single(dim[0]) && dim[1].out * dim[2].out <= kLongRow) {
+    dim[2].in = dim[2].out = dim[1].out * dim[2].out;
+    dim[1] = {};
+  }
+  copy.h = dim[1];
+  copy.w = dim[2];
+  copy.h_phases = phases_of(copy.h);
+  copy.w_phases = phases_of(copy.w);
+  copy.reach = (copy.h.kernel - 1) * copy.h.dilation / copy.h.stride;
+  copy.width = copy.w.out + (copy.w.kernel - 1) * copy.w.dilation / copy.w.stride;
+  const double floats = static_cast<double>(blocks_of(s.channels)) * static_cast<double>(copy.h_phases) *
+                        static_cast<double>(copy.w_phases) * static_cast<double>(copy.h.out + copy.reach) *
+                        static_cast<double>(copy.width) * kLanes;
+  copy.possible = is_single(dim[0]) && floats < kMaxFloats;
+  return copy;
+}
+
+struct BlocksParams {
+  kernels::ConvBlocksArgs sums;
+  kernels::BlocksCopyArgs copy;
+  kernels::Unary act;
+  float act_alpha, act_beta;
+  int slots;
+  int64_t batch, channels, filters, in_area, out_area;
+  bool copies;                      // the image is not read where it lies
+  bool out_blocks;                  // the output is written in blocks
+  bool shared;                      // an image is one band, in parts for threads; else a band is a task
+  int64_t band, bands;              // rows of the output whose part of the image is copied at once
+  int64_t filter_parts, row_parts;  // where it is shared
+  int64_t reach;                    // of a band's rows, past those of the output
+  int64_t chunk_rows;               // that are summed before they are turned into planes
+  int64_t image_floats;             // of the copy
+  int64_t sums_floats;              // of a slot's sums
+};
+
+const float* floats(std::byte* const* io, int i) { return reinterpret_cast<const float*>(io[i]); }
+
+/// Block `block` of channels, what `rows` rows of the output from `row` on read.
+void copy_block(const BlocksParams& p, const float* x, int64_t block, int64_t row, int64_t rows, float* to) {
+  kernels::BlocksCopyArgs copy = p.copy;
+  copy.channels = std::min(kLanes, p.channels - block * kLanes);
+  copy.x = x + block * kLanes * p.in_area;
+  copy.to = to + block * copy.h_phases * copy.w_phases * copy.plane * kLanes;
+  copy.h.pad_begin -= row * copy.h.stride;
+  copy.rows = rows + p.reach;
+  kernels::conv_kernels().blocks_copy(copy);
+}
+
+/// Some blocks of filters at some rows of the output.
+struct Part {
+  int64_t image, block, block_end, row, row_end;
+  const float* x;  // what the rows read, from the first of them on
+};
+
+void sums_task(const BlocksParams& p, std::byte* const* io, const Part& part, float* room, RunControl* control) {
+  const auto& kernels = kernels::conv_kernels();
+  kernels::ConvBlocksArgs a = p.sums;
+  const int64_t out_floats = p.filters * p.out_area;
+  float* const y = reinterpret_cast<float*>(io[0]) + part.image * out_floats;
+  const float* residual = io[6] ? floats(io, 6) + part.image * out_floats : nullptr;
+  const int64_t width = a.width;
+  a.y_row_step = width * kLanes;
+  for (int64_t first = part.block; first < part.block_end; first += kFiltersAtOnce) {
+    const int64_t some = std::min(kFiltersAtOnce, part.block_end - first);
+    a.filter_blocks = some;
+    a.weights = floats(io, 2) + first * kLanes * a.k;
+    alignas(64) float bias[kFiltersAtOnce * kLanes] = {};
+    if (io[3]) {
+      std::copy_n(floats(io, 3) + first * kLanes, std::min(some * kLanes, p.filters - first * kLanes), bias);
+      a.bias = bias;
+    }
+    for (int64_t r = part.row; r < part.row_end; r += p.chunk_rows) {
+      if (control && !control->go_on()) return;
+      a.rows = std::min(p.chunk_rows, part.row_end - r);
+      a.x = part.x + (r - part.row) * a.x_row_step;
+      a.y = p.out_blocks ? y + (first * p.out_area + r * width) * kLanes : room;
+      if (residual) a.residual = residual + (first * p.out_area + r * width) * kLanes;
+      a.y_block_step = p.out_blocks ? p.out_area * kLanes : a.rows * a.y_row_step;
+      kernels.blocks(a);
+      for (int64_t b = 0; b < some; ++b) {
+        const int64_t filter = (first + b) * kLanes;
+        float* const sums = a.y + b * a.y_block_step;
+        if (p.act != kernels::Unary::kIdentity)
+          kernels::unary_fn(p.act)(sums, sums, a.rows * a.y_row_step, p.act_alpha, p.act_beta);
+        if (p.out_blocks) continue;
+        kernels.blocks_to_planes({sums, a.rows * width, std::min(kLanes, p.filters - filter),
+                                  y + filter * p.out_area + r * width, p.out_area});
+      }
+    }
+  }
+}
+
+/// io: y, x, packed weights, bias, scratch, offsets, what is added.
+void run_blocks(const void* params, std::byte* const* io, const ExecContext& context) {
+  const auto& p = *static_cast<const BlocksParams*>(params);
+  const int64_t blocks = blocks_of(p.channels), filter_blocks = blocks_of(p.filters), rows = p.copy.h.out;
+  float* const scratch = reinterpret_cast<float*>(io[4]);
+  RunControl* const control = RunControl::current();
+  BlocksParams q = p;
+  q.sums.offsets = reinterpret_cast<const int32_t*>(io[5]);
+  const auto image_x = [&](int64_t image) { return floats(io, 1) + image * p.channels * p.in_area; };
+  if (!p.shared) {
+    for_tasks(context, p.batch * p.bands, p.slots, [&](int64_t task, int64_t slot) {
+      const int64_t image = task / p.bands, row = task % p.bands * p.band, end = std::min(rows, row + p.band);
+      float* const copy = scratch + slot * (p.image_floats + p.sums_floats);
+      const float* x = image_x(image) + (p.copies ? 0 : row * q.sums.x_row_step);
+      if (p.copies) {
+        for (int64_t b = 0; b < blocks; ++b) copy_block(q, x, b, row, end - row, copy);
+        x = copy;
+      }
+      sums_task(q, io, {image, 0, filter_blocks, row, end, x}, copy + p.image_floats, control);
+    });
+    return;
+  }
+  for (int64_t image = 0; image < p.batch; ++image) {
+    const float* x = image_x(image);
+    if (p.copies) {
+      for_tasks(context, blocks, p.slots, [&](int64_t b, int64_t) { copy_block(q, x, b, 0, rows, scratch); });
+      x = scratch;
+    }
+    for_tasks(context, p.filter_parts * p.row_parts, p.slots, [&](int64_t task, int64_t slot) {
+      const int64_t filters = task % p.filter_parts, piece = task / p.filter_parts, row = rows * piece / p.row_parts;
+      const Part part{image, filter_blocks * filters / p.filter_parts, filter_blocks * (filters + 1) / p.filter_parts,
+                      row,   rows * (piece + 1) / p.row_parts,         x + row * q.sums.x_row_step};
+      sums_task(q, io, part, scratch + p.image_floats + slot * p.sums_floats, control);
+    });
+  }
+}
+
+/// Where each tap of each channel lies in the copy.
+std::shared_ptr<const void> tap_offsets(const ConvShape& s, const Copy& copy, int64_t plane) {
+  void* data = nullptr;
+  const Tensor offsets = make_tensor(DType::kI32, {s.window_elements()}, &data);
+  auto* to = static_cast<int32_t*>(data);
+  const ConvDim &h = copy.h, &w = copy.w;
+  for (int64_t c = 0; c < s.channels; ++c) {
+    for (int64_t i = 0; i < h.kernel; ++i) {
+      for (int64_t j = 0; j < w.kernel; ++j) {
+        const int64_t y = i * h.dilation, x = j * w.dilation;
+        const int64_t phase = (c / kLanes * copy.h_phases + y % h.stride) * copy.w_phases + x % w.stride;
+        *to++ = static_cast<int32_t>((phase * plane + y / h.stride * copy.width + x / w.stride) * kLanes + c % kLanes);
+      }
+    }
+  }
+  return {offsets.owner, offsets.data};
+}
+
+}  // namespace
+
+double conv_blocks_nanos(const NodeContext& c, bool in_blocks, bool out_blocks) {
+  const ConvShape s = conv_shape(c);
+  const Copy copy = copy_of(s);
+  const auto pixels = static_cast<double>(s.window.out_elements());
+  const auto blocks = static_cast<double>(blocks_of(s.channels)), filters = static_cast<double>(blocks_of(s.filters));
+  const double moving = in_blocks ? s.pointwise() ? 0 : kCopying : copy.w.stride == 1 ? kMoving : kMovingAtStride;
+  return conv_cost(s, pixels * filters * static_cast<double>(s.window_elements()) * kSpeed +
+                          blocks * static_cast<double>(copy.block_floats(copy.h.out) / kLanes) * moving +
+                          (out_blocks ? 0 : pixels * filters * kMoving))
+      .nanos();
+}
+
+Cost conv_blocks_cost(const NodeContext& c) {
+  const ConvShape s = conv_shape(c);
+  if (!c.input(1).constant) return Cost::cannot("the weights are not constant");
+  if (s.groups != 1) return Cost::cannot("it has several groups");
+  const Copy copy = copy_of(s);
+  if (!copy.possible) return Cost::cannot("three dimensions, or too many taps or pixels");
+  return Cost(conv_blocks_nanos(c, false, false));
+}
+
+void lower_conv_blocks(LowerContext& c) {
+  const ConvShape s = conv_shape(c);
+  const Copy copy = copy_of(s);
+  const FusedActivation act = fused_activation(c);
+  BlocksParams p{};
+  p.sums.k = s.window_elements();
+  p.sums.k_chunk = kernels::sum_chunk(p.sums.k);
+  p.sums.bounds = bounds_of(act);
+  p.sums.width = copy.w.out;
+  p.sums.x_row_step = copy.width * kLanes;
+  p.act = p.sums.bounds.bounded ? kernels::Unary::kIdentity : act.op;
+  p.act_alpha = act.alpha;
+  p.act_beta = act.beta;
+  p.copy.h = copy.h;
+  p.copy.w = copy.w;
+  p.copy.h_phases = copy.h_phases;
+  p.copy.w_phases = copy.w_phases;
+  p.copy.width = copy.width;
+  p.batch = s.batch;
+  p.channels = s.channels;
+  p.filters = s.filters;
+  p.in_area = s.window.in_elements();
+  p.out_area = s.window.out_elements();
+  const Lying x = c.lying(0);
+  p.copy.pixels = x.layout == Layout::kBlocks;
+  p.copies = !p.copy.pixels || !s.pointwise();
+  p.out_blocks = c.wanted(0) == Layout::kBlocks;
+
+  const int64_t filter_blocks = blocks_of(s.filters);
+  const int64_t products = s.batch * s.filters * p.sums.k * p.out_area;
+  p.slots = products < kConvParallelProducts ? 1 : std::min(c.threads(), kMaxConvSlots);
+  // Bands whose copies stay in the cache, where they are enough for all threads.
+  const int64_t in_blocks = blocks_of(s.channels);
+  const int64_t fit = kBandBytes / static_cast<int64_t>(sizeof(float)) /
+                      (in_blocks * copy.h_phases * copy.w_phases * copy.width * kLanes);
+  p.reach = copy.reach;
+  p.band = p.copies ? std::clamp<int64_t>(fit - copy.reach, std::min<int64_t>(copy.h.out, copy.reach + 1), copy.h.out)
+                    : copy.h.out;
+  p.bands = (copy.h.out + p.band - 1) / p.band;
+  p.shared = p.slots > 1 && s.batch * p.bands < 2 * p.slots;
+  if (p.shared) p.bands = 1;
+  p.band = (copy.h.out + p.bands - 1) / p.bands;
+  p.copy.plane = copy.plane(p.band);
+  p.image_floats = p.copies ? in_blocks * copy.block_floats(p.band) : 0;
+  const int64_t want = p.slots * kTasksPerSlot;
+  p.filter_parts = std::clamp<int64_t>(filter_blocks / 2, 1, want);
+  p.row_parts = std::clamp<int64_t>((want + p.filter_parts - 1) / p.filter_parts, 1, copy.h.out);
+  const int64_t row_floats = std::min(kFiltersAtOnce, filter_blocks) * copy.w.out * kLanes;
+  p.chunk_rows = std::clamp<int64_t>(kSumsBytes / static_cast<int64_t>(sizeof(float)) / row_floats, 1, copy.h.out);
+  p.sums_floats = p.out_blocks ? 0 : p.chunk_rows * row_floats;
+  const int64_t scratch_floats =
+      (p.shared ? 1 : p.slots) * p.image_floats + static_cast<int64_t>(p.slots) * p.sums_floats;
+  const Ref weights = packed_panels(c, c.known_value(1), {p.sums.k, s.filters, /*transposed=*/true});
+  const Ref scratch = scratch_floats ? c.scratch(static_cast<size_t>(scratch_floats) * sizeof(float)) : Ref{};
+  const auto offsets = tap_offsets(s, copy, p.copy.plane);
+  c.step(run_blocks, p,
+         {c.out(0), x.ref, weights, c.has_input(2) ? c.in(2) : Ref{}, scratch, c.constant(offsets.get(), offsets),
+          c.lying(3).ref},
+         conv_blocks_nanos(c, p.copy.pixels, p.out_blocks));
+}
+
+}  // namespace inferkit

@@ -1,0 +1,170 @@
+"""Stretches of convolutions run over blocks of sixteen channels, with the bits of plain tensors."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+import inferkit
+
+Fresh = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+class Network:
+    """Convolutions and what stands between them, in the order in which they are written down."""
+
+    def __init__(self, channels: int, size: tuple[int, int]) -> None:
+        self.rng = np.random.default_rng(channels)
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: list[onnx.TensorProto] = []
+        self.input = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", channels, *size])
+
+    def put(self, op: str, *inputs: str, **attributes: Any) -> str:
+        self.nodes.append(helper.make_node(op, inputs, [f"v{len(self.nodes)}"], **attributes))
+        return self.nodes[-1].output[0]
+
+    def constant(self, value: np.ndarray) -> str:
+        self.constants.append(numpy_helper.from_array(value.astype(np.float32), f"c{len(self.constants)}"))
+        return self.constants[-1].name
+
+    def conv(self, x: str, channels: int, filters: int, kernel: int, stride: int = 1, group: int = 1) -> str:
+        shape = (filters, channels // group, kernel, kernel)
+        weights = self.rng.standard_normal(shape) / np.sqrt(np.prod(shape[1:]))
+        bias = self.constant(self.rng.standard_normal(filters))
+        pads = [kernel // 2] * 4
+        return self.put("Conv", x, self.constant(weights), bias, group=group, strides=[stride, stride], pads=pads)
+
+    def file(self, *outputs: str) -> bytes:
+        named = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs]
+        graph = helper.make_graph(self.nodes, "net", [self.input], named, self.constants)
+        made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+        return made.SerializeToString()
+
+
+def residual_network() -> bytes:
+    """Bottlenecks with ReLU, one of them at stride 2, and a pool at the end."""
+    net = Network(64, (14, 14))
+    x = net.put("Relu", net.conv("x", 64, 128, 1))
+    for stride, wide in ((1, 128), (2, 192)):
+        channels = 128
+        same = net.conv(x, channels, wide, 1, stride) if wide != channels else x
+        y = net.put("Relu", net.conv(x, channels, 64, 1))
+        y = net.put("Relu", net.conv(y, 64, 64, 3, stride))
+        x = net.put("Relu", net.put("Add", net.conv(y, 64, wide, 1), same))
+    return net.file(net.put("GlobalAveragePool", x))
+
+
+def inverted_network() -> bytes:
+    """Depthwise convolutions between pointwise ones, clipped, swished and added; what leaves is in the middle, too."""
+    net = Network(48, (13, 11))
+    low, high = net.constant(np.float32(0)), net.constant(np.float32(6))
+    x = net.conv("x", 48, 64, 1)
+    for activation in ("clip", "swish"):
+        y = net.conv(x, 64, 192, 1)
+        if activation == "clip":
+            y = net.put("Clip", y, low, high)
+        else:
+            z = net.put("Clip", net.put("Add", y, net.constant(np.float32(3))), low, high)
+            y = net.put("Div", net.put("Mul", y, z), high)
+        y = net.put("Sigmoid", net.conv(y, 192, 192, 3, group=192))
+        middle = y
+        x = net.put("Add", x, net.conv(y, 192, 64, 1))
+    return net.file(net.put("MaxPool", x, kernel_shape=[2, 2]), middle, x)
+
+
+def branching_network() -> bytes:
+    """Values that are read in both layouts: by convolutions, concatenations, shapes, and as a graph's output."""
+    net = Network(32, (9, 10))
+    a = net.conv("x", 32, 64, 3)
+    b = net.conv(a, 64, 64, 3)
+    c = net.put("Concat", a, b, net.put("Add", a, b), axis=1)
+    d = net.put("Mul", net.conv(c, 192, 64, 1), net.put("Sigmoid", net.put("GlobalAveragePool", b)))
+    e = net.conv(net.put("Add", d, net.constant(net.rng.standard_normal((1, 64, 1, 1)))), 64, 40, 3)
+    return net.file(e, a, net.put("Transpose", net.conv(d, 64, 32, 3), perm=[0, 2, 3, 1]))
+
+
+NETWORKS = {
+    "residual": (residual_network, (64, 14, 14)),
+    "inverted": (inverted_network, (48, 13, 11)),
+    "branching": (branching_network, (32, 9, 10)),
+}
+
+
+def draw(batch: int, shape: tuple[int, ...]) -> np.ndarray:
+    return np.random.default_rng(batch).standard_normal((batch, *shape), dtype=np.float32)
+
+
+# Prints the bits of all outputs, for each file that it is given, and how many nodes wrote blocks.
+RUN = """
+import json, sys
+import numpy as np, inferkit
+out = []
+for path in sys.argv[1:]:
+    with np.load(path) as f:
+        model, x = inferkit.Model.load(f["model"].tobytes(), threads=2), f["x"]
+    steps = model.explain({"x": x.shape}).steps
+    answer = model.run({"x": x})
+    out.append([[v.tobytes().hex() for v in answer.values()], sum(step.layout == "blocks" for step in steps)])
+print(json.dumps(out))
+"""
+
+
+def test_the_bits_are_those_of_plain_tensors(fresh_python: Fresh, tmp_path: Path) -> None:
+    for name, (make, shape) in NETWORKS.items():
+        np.savez(tmp_path / f"{name}.npz", model=np.frombuffer(make(), np.uint8), x=draw(3, shape))
+    files = [str(tmp_path / f"{name}.npz") for name in NETWORKS]
+    found = {}
+    for wish in ("", "Conv=blocks", "Conv=packed", "Conv=rows", "Conv=channels"):
+        done = fresh_python(RUN, *files, env={"INFERKIT_LOWERING": wish})
+        assert done.returncode == 0, done.stderr
+        found[wish] = json.loads(done.stdout)
+    for wish, rows in found.items():
+        for name, (bits, blocks), (expected, _) in zip(NETWORKS, rows, found["Conv=packed"], strict=True):
+            assert bits == expected, (wish, name)
+            if wish in ("", "Conv=blocks"):  # most of what the last one has is read in both layouts
+                assert blocks > (0 if name == "branching" else 3), (wish, name)
+            if wish == "Conv=packed":
+                assert blocks == 0, (wish, name)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_against_onnx_runtime(name: str) -> None:
+    ort = pytest.importorskip("onnxruntime")
+    make, shape = NETWORKS[name]
+    data, x = make(), draw(2, shape)
+    expected = ort.InferenceSession(data, providers=["CPUExecutionProvider"]).run(None, {"x": x})
+    answer = inferkit.Model.load(data).run({"x": x})
+    for got, want in zip(answer.values(), expected, strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_any_batch_and_any_thread_count(name: str) -> None:
+    make, shape = NETWORKS[name]
+    data, x = make(), draw(9, shape)
+    whole = inferkit.Model.load(data, threads=1).run({"x": x})
+    for threads in (1, 2, 4):
+        model = inferkit.Model.load(data, threads=threads)
+        for first, last in ((0, 1), (2, 9)):
+            answer = model.run({"x": x[first:last]})
+            for output, value in answer.items():
+                assert value.tobytes() == whole[output][first:last].tobytes()
+
+
+def test_explain_says_where_tensors_lie_in_blocks() -> None:
+    steps = inferkit.Model.load(residual_network(), threads=1).explain({"x": (1, 64, 14, 14)}).steps
+    assert {step.layout for step in steps} == {"plain", "blocks"}
+    assert steps[-1].layout == "plain"
+    convolutions = [step for step in steps if step.operator.endswith("Conv")]
+    assert all(step.lowering == "blocks" for step in convolutions)
+    assert {step.why for step in convolutions} <= {"cheapest", "neighbours"}
+    ends = [[part.operator for part in step.stands_for] for step in convolutions]
+    assert ["Conv", "Add", "Relu"] in ends
