@@ -184,9 +184,19 @@ def _real() -> Iterator[tuple[str, bytes, Feeds, str]]:
         yield case.what, data, case.feeds(data), "model"
 
 
+def _images() -> Iterator[tuple[str, bytes, Feeds, str]]:
+    sys.path.insert(0, str(Path(__file__).resolve().parent / "gpu"))
+    import images
+
+    for made in (images.resnet(), images.mobilenet_v2()):
+        for batch in (1, 8):
+            yield f"{made.name}, batch {batch}", made.file(), {"x": made.inputs(batch)[0]}, "model"
+
+
 SECTIONS: dict[str, Callable[[], Iterator[tuple[str, bytes, Feeds, str]]]] = {
     "operators": _operators,
     "networks": _networks,
+    "images": _images,
     "real": _real,
 }
 

@@ -1,6 +1,5 @@
 // Conv in float32 or float64 by GEMM with the filters as A and the packed windows of a block of output pixels as B.
 // Where a window is one pixel, B is the image: read in place, or packed as the matrix that it is.
-#include "engine/ops/activation_attr.h"
 #include "engine/ops/common/conv.h"
 #include "kernels/cpu/gemm64/gemm64.h"
 #include "platform/run_control.h"
@@ -74,7 +73,11 @@ void gemm_task(const GemmConvParams<T>& p, std::byte* const* io, int64_t task, i
                RunControl* control) {
   const int64_t part = task % parts, block = task / parts % p.blocks, image = task / parts / p.blocks;  // and group
   const int64_t group = image % p.groups, filters = p.gemm.m;
-  const int64_t pixel = block * p.block, count = std::min(p.block, p.out_area - pixel);
+  // Whole panels, as many in every block as can be.
+  constexpr int64_t kPanelColumns = kernels::kPanelColumnsOf<T>;
+  const int64_t panels = (p.out_area + kPanelColumns - 1) / kPanelColumns;
+  const int64_t pixel = panels * block / p.blocks * kPanelColumns;
+  const int64_t count = std::min(p.out_area, panels * (block + 1) / p.blocks * kPanelColumns) - pixel;
   const int64_t row = filters * part / parts, rows = filters * (part + 1) / parts - row;
   const T* x = reinterpret_cast<const T*>(io[1]) + image * p.channels * p.in_area;
   kernels::GemmArgsOf<T> g = p.gemm;
