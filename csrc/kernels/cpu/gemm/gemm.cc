@@ -13,6 +13,8 @@ namespace {
 
 /// A thread is worth waking for so many multiply-adds: about 10 us of work.
 constexpr int64_t kWorkPerThread = 1 << 20;
+/// Fewer rows take as long as these: what takes the time is reading B.
+constexpr int64_t kReadingRows = 4;
 
 /// What is computed between two questions whether to go on: some 5 ms. Parts are no smaller than this many rows and
 /// panels, of which one read of B, or of A, serves enough.
@@ -128,7 +130,7 @@ template <class T>
 void gemm_parallel(const GemmArgsOf<T>& args, ThreadPool* pool, int max_threads) {
   // The caller's, which the threads that help do not have.
   RunControl* const control = is_long(args) ? RunControl::current() : nullptr;
-  const int64_t work = args.m * args.n * args.k;
+  const int64_t work = std::max(args.m, kReadingRows) * args.n * args.k;
   int64_t threads = threads_for(work, pool, max_threads);
   if (threads <= 1) return gemm_under(args, control);
   const GemmArgsOf<T> whole = with_chunk(args);
