@@ -80,6 +80,20 @@ def inverted_network() -> bytes:
     return net.file(net.put("MaxPool", x, kernel_shape=[2, 2]), middle, x)
 
 
+def squeezed_network() -> bytes:
+    """Squeeze and excite: products with one value a channel, from the run and from the file, of every rank."""
+    net = Network(32, (24, 25))
+    x = net.put("Relu", net.conv("x", 32, 64, 3))
+    for stride in (1, 2):
+        pooled = net.put("GlobalAveragePool", x)
+        gate = net.put("Sigmoid", net.conv(net.put("Relu", net.conv(pooled, 64, 24, 1)), 24, 96, 1))
+        y = net.put("Mul", net.constant(net.rng.standard_normal((1, 64, 1, 1))), net.conv(x, 64, 64, 3))
+        y = net.put("Mul", net.conv(y, 64, 96, 3, stride), gate)
+        y = net.put("Add", net.conv(y, 96, 64, 3), net.constant(net.rng.standard_normal((64, 1, 1))))
+        x = net.put("HardSigmoid", net.conv(y, 64, 64, 3))
+    return net.file(net.put("Sub", x, net.constant(np.float32(0.25))))
+
+
 def branching_network() -> bytes:
     """Values that are read in both layouts: by convolutions, concatenations, shapes, and as a graph's output."""
     net = Network(32, (9, 10))
@@ -94,6 +108,7 @@ def branching_network() -> bytes:
 NETWORKS = {
     "residual": (residual_network, (64, 14, 14)),
     "inverted": (inverted_network, (48, 13, 11)),
+    "squeezed": (squeezed_network, (32, 24, 25)),
     "branching": (branching_network, (32, 9, 10)),
 }
 
@@ -157,6 +172,12 @@ def test_any_batch_and_any_thread_count(name: str) -> None:
             answer = model.run({"x": x[first:last]})
             for output, value in answer.items():
                 assert value.tobytes() == whole[output][first:last].tobytes()
+
+
+def test_products_by_channel_stay_in_blocks() -> None:
+    steps = inferkit.Model.load(squeezed_network(), threads=1).explain({"x": (1, 32, 24, 25)}).steps
+    layouts = {step.layout for step in steps if step.operator in ("Mul", "Add")}
+    assert layouts == {"blocks"}, [(step.operator, step.layout) for step in steps]
 
 
 def test_explain_says_where_tensors_lie_in_blocks() -> None:

@@ -52,7 +52,8 @@ size_t at(int64_t i) { return static_cast<size_t>(i); }
 
 /// Chunk by chunk, tap by tap, as kernels/summation.h has it.
 std::vector<float> written_out(const Layer& l, const std::vector<float>& x, const std::vector<float>& weights,
-                               const std::vector<float>* bias, int64_t chunk, bool fused) {
+                               const std::vector<float>* bias, const std::vector<float>* more, int64_t chunk,
+                               bool fused) {
   std::vector<float> y;
   for (int64_t f = 0; f < l.filters; ++f) {
     for (int64_t pixel = 0; pixel < l.h.out * l.w.out; ++pixel) {
@@ -67,6 +68,7 @@ std::vector<float> written_out(const Layer& l, const std::vector<float>& x, cons
         part = 0;
       }
       if (bias) total += (*bias)[at(f)];
+      if (more) total += (*more)[y.size()];
       y.push_back(bias ? std::clamp(total, 0.0f, 1.0f) : total);
     }
   }
@@ -84,7 +86,8 @@ std::vector<float> pixels_of(const Layer& l, const std::vector<float>& x) {
 }
 
 std::vector<float> answer(Isa isa, const Layer& l, const std::vector<float>& x, bool pixels,
-                          const std::vector<float>& weights, const std::vector<float>* bias, int64_t chunk) {
+                          const std::vector<float>& weights, const std::vector<float>* bias,
+                          const std::vector<float>* more, int64_t chunk) {
   const auto& kernels = conv_kernels(isa);
   const int64_t area = l.h.in * l.w.in, block = l.phases() * l.plane() * 16;
   Guarded copy(at(l.in_blocks() * block));
@@ -137,6 +140,14 @@ std::vector<float> answer(Isa isa, const Layer& l, const std::vector<float>& x, 
   a.y = sums.data();
   a.y_block_step = pixel_count * 16;
   a.y_row_step = l.w.out * 16;
+  std::vector<float> residual(at(l.out_blocks() * pixel_count * 16));
+  if (more) {
+    for (int64_t f = 0; f < l.filters; ++f) {
+      for (int64_t i = 0; i < pixel_count; ++i)
+        residual[at((f / 16 * pixel_count + i) * 16 + f % 16)] = (*more)[at(f * pixel_count + i)];
+    }
+    a.residual = residual.data();
+  }
   kernels.blocks(a);
   CHECK(sums.intact());
   Guarded y(at(l.filters * pixel_count));
@@ -157,10 +168,14 @@ TEST(conv_blocks_give_the_bits_of_the_sums_written_out) {
       const auto weights = random_floats(at(l.filters * l.k()), 2), bias = random_floats(at(l.filters), 3);
       const int64_t chunk = sum_chunk(l.k());
       const bool fused = isa != Isa::kBaseline;
-      for (const auto* b : {&bias, static_cast<const std::vector<float>*>(nullptr)}) {
-        const auto expected = written_out(l, x, weights, b, chunk, fused);
-        CHECK(same(expected.data(), answer(isa, l, x, false, weights, b, chunk).data(), expected.size()));
-        CHECK(same(expected.data(), answer(isa, l, pixels_of(l, x), true, weights, b, chunk).data(), expected.size()));
+      const auto more = random_floats(at(l.filters * l.h.out * l.w.out), 4);
+      const std::vector<float>* const none = nullptr;
+      for (const auto* b : {&bias, none}) {
+        for (const auto* r : {&more, none}) {
+          const auto want = written_out(l, x, weights, b, r, chunk, fused);
+          CHECK(same(want.data(), answer(isa, l, x, false, weights, b, r, chunk).data(), want.size()));
+          CHECK(same(want.data(), answer(isa, l, pixels_of(l, x), true, weights, b, r, chunk).data(), want.size()));
+        }
       }
     }
   }
