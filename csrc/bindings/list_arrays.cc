@@ -8,6 +8,7 @@
 #include "bindings/array_out.h"
 #include "bindings/text_arrays.h"
 #include "engine/compile/lists.h"
+#include "graph/tensor_list.h"
 #include "memory/buffer_pool.h"
 
 namespace py = pybind11;
@@ -62,13 +63,13 @@ Tensor list_in(py::handle object, const PortSpec& spec, const PortChecks& checks
     throw Error(ErrorCode::kValidation, Reason::kTooLarge,
                 cat("input '", spec.name, "' has ", items.size(), " arrays; a sequence may have ", kMostItems));
   }
-  TensorList list;
+  std::vector<Tensor> tensors;
   for (size_t i = 0; i < items.size(); ++i) {
     PortSpec item = spec;
     item.name = cat(spec.name, "[", i, "]");
-    list.items.push_back(tensor_in(items[i], item, checks));
+    tensors.push_back(tensor_in(items[i], item, checks));
   }
-  return list_of(spec, std::move(list));
+  return list_of(spec, {.none = false, .items = TensorItems(std::move(tensors))});
 }
 
 py::object list_out(DType dtype, std::span<const TensorView> items, bool none) {

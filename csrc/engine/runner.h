@@ -18,8 +18,9 @@ struct PortSpec {
   std::string name;
   DType dtype = DType::kF32;
   Shape shape;
-  bool sequence = false;  // of tensors of that type; the shape is not checked
-  bool optional = false;  // there may be nothing
+  bool sequence = false;   // of tensors of that type; the shape is not checked
+  bool optional = false;   // there may be nothing
+  bool any_shape = false;  // the file declares none for the tensors of this sequence or optional
 
   bool is_list() const { return sequence || optional; }
 };

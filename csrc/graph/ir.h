@@ -20,7 +20,7 @@ namespace inferkit {
 using ValueId = int32_t;
 inline constexpr ValueId kNoValue = -1;  // an optional input or output that is left out
 
-struct TensorList;
+struct TensorList;  // graph/tensor_list.h
 
 /// A constant. `data` points into a mapped file or into memory that `owner` keeps, and so do views of strings.
 /// `data` is aligned to its element.
@@ -42,12 +42,6 @@ struct Tensor {
   const T* as() const {
     return static_cast<const T*>(data);
   }
-};
-
-/// A sequence, or an optional with nothing in it.
-struct TensorList {
-  bool none = false;
-  std::vector<Tensor> items;  // each owns its memory
 };
 
 /// A tensor that owns fresh, zeroed, 64-byte aligned memory; `*data` is where to write it.

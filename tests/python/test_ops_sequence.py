@@ -417,6 +417,57 @@ def test_an_optional_is_opened() -> None:
         alone.run({"o": None})
 
 
+RANKS = [(), (3,), (2, 3), (2, 3, 4), (1, 2, 3, 4)]
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3, 4])
+def test_tensors_whose_shape_the_file_does_not_declare(rank: int) -> None:
+    """The file declares neither what is in the sequence nor what comes out."""
+    x = np.arange(np.prod(RANKS[rank]), dtype=np.float32).reshape(RANKS[rank])
+    joined = load([node("ConcatFromSequence", ["s"], ["y"], axis=rank - 1)], [sequence("s")], [value("y", FLOAT, None)])
+    same(joined.run({"s": [x, -x]})["y"], np.concatenate([x, -x], rank - 1))
+    turned = load(
+        [node("SequenceAt", ["s", "i"], ["a"]), node("Transpose", ["a"], ["y"], perm=list(range(rank))[::-1])],
+        [sequence("s")], [value("y", FLOAT, None)], {"i": np.int64(1)},
+    )  # fmt: skip
+    same(turned.run({"s": [x, -x]})["y"], -x.T)
+    opened = load(
+        [node("OptionalGetElement", ["o"], ["a"]), node("Transpose", ["a"], ["y"], perm=list(range(rank))[::-1])],
+        [optional("o")], [value("y", FLOAT, None)],
+    )  # fmt: skip
+    same(opened.run({"o": x})["y"], x.T)
+
+
+def test_a_product_with_weights_of_tensors_that_are_not_declared() -> None:
+    w = np.arange(24, dtype=np.float32).reshape(6, 4)
+    nodes = [node("SequenceAt", ["s", "i"], ["a"]), node("MatMul", ["a", "w"], ["y"])]
+    model = load(nodes, [optional("s", FLOAT, True)], [value("y", FLOAT, ["n", 4])], {"i": np.int64(0), "w": w})
+    x = np.ones((3, 6), np.float32)
+    same(model.run({"s": [x]})["y"], x @ w)
+    assert model.outputs[0].shape == (None, 4)
+    model = load([node("MatMul", ["a", "w"], ["y"])], [optional("a")], [value("y", FLOAT, None)], {"w": w})
+    same(model.run({"a": x})["y"], x @ w)
+
+
+def test_a_trial_that_cannot_succeed_says_what_is_not_declared() -> None:
+    reshape = [node("SequenceAt", ["s", "i"], ["a"]), node("Reshape", ["a", "shape"], ["y"])]
+    given = {"i": np.int64(0), "shape": np.array([7, 11, 13], np.int64)}
+    message = r"output 'y' declares no type and shape.*or the shapes of the tensors in input 's': none is declared"
+    with pytest.raises(inferkit.UnsupportedOpError, match=message):
+        load(reshape, [sequence("s")], [value("y", FLOAT, None)], given)
+    model = load(reshape, [sequence("s", FLOAT, [1001])], [value("y", FLOAT, None)], given)
+    x = np.arange(1001, dtype=np.float32)
+    same(model.run({"s": [x]})["y"], x.reshape(7, 11, 13))
+
+
+def test_what_is_wrong_whatever_the_shape_shows_at_load() -> None:
+    w = np.ones((4, 4))
+    with pytest.raises(inferkit.InferkitError, match="float64"):
+        load([node("MatMul", ["o", "w"], ["y"])], [optional("o")], [value("y", FLOAT, ["a", "b"])], {"w": w})
+    with pytest.raises(inferkit.InferkitError, match="has no axis"):
+        load([node("ConcatFromSequence", ["s"], ["y"])], [sequence("s")], [value("y", FLOAT, ["a", "b"])])
+
+
 # ---- what is wrong --------------------------------------------------------------------------------------------------
 
 
@@ -535,8 +586,45 @@ def test_sequences_where_a_loop_takes_tensors(role: str) -> None:
 
 
 def test_outputs_that_are_not_declared_as_sequences() -> None:
-    with pytest.raises(inferkit.InferkitError, match="output 'y' is a sequence, which the model does not declare"):
+    message = "declares output 'y' as a tensor of float32, and the graph gives a sequence of float32: correct"
+    with pytest.raises(inferkit.ModelError, match=message):
         load([node("SequenceConstruct", ["x"], ["y"])], ROWS, [value("y", FLOAT, None)])
+
+
+@pytest.mark.parametrize(
+    ("nodes", "declared", "message"),
+    [
+        ([node("SequenceConstruct", ["x"], ["y"])], sequence("y", INT64),
+         "as a sequence of int64, and the graph gives a sequence of float32"),
+        ([node("SequenceConstruct", ["x"], ["y"])], optional("y"),
+         "as an optional of a tensor of float32, and the graph gives a sequence of float32"),
+        ([node("SequenceConstruct", ["x"], ["y"])], optional("y", INT64, True),
+         "as an optional of a sequence of int64, and the graph gives a sequence of float32"),
+        ([node("Relu", ["x"], ["y"])], sequence("y"),
+         "as a sequence of float32, and the graph gives a tensor of float32"),
+        ([node("Optional", ["x"], ["y"])], optional("y", INT64),
+         "as an optional of a tensor of int64, and the graph gives a tensor of float32"),
+        ([node("Optional", [], ["y"])], sequence("y"),
+         "as a sequence of float32, and the graph gives an optional with nothing in it"),
+    ],
+)  # fmt: skip
+def test_outputs_are_what_is_declared(nodes: Any, declared: Any, message: str) -> None:
+    with pytest.raises(inferkit.ModelError, match=f"declares output 'y' {message}: correct the declaration"):
+        load(nodes, ROWS, [declared]).run({"x": X})
+
+
+def test_what_only_a_run_shows_of_an_output_is_held_to_the_declaration() -> None:
+    """On the zeros and ones of a trial it is an empty sequence, which is of any type."""
+    full = branch("full", node("Cast", ["x"], ["i"], to=INT64), node("SequenceConstruct", ["i"], ["a"]))
+    empty = branch("empty", node("SequenceEmpty", [], ["b"], dtype=FLOAT))
+    nodes = [node("ReduceMax", ["x"], ["m"], keepdims=0), node("Greater", ["m", "two"], ["c"]),
+             node("If", ["c"], ["y"], then_branch=full, else_branch=empty)]  # fmt: skip
+    model = load(nodes, ROWS, [sequence("y")], {"two": np.float32(2)})
+    same(model.run({"x": X[:1] * 0})["y"], [])
+    with pytest.raises(inferkit.ModelError, match="as a sequence of float32, and the graph gives a sequence of int64"):
+        model.run({"x": X})
+    right = load(nodes, ROWS, [sequence("y", INT64)], {"two": np.float32(2)})
+    same(right.run({"x": X})["y"], [X.astype(np.int64)])
 
 
 def test_too_many_tensors() -> None:

@@ -78,7 +78,8 @@ std::optional<std::vector<Tensor>> evaluate(const Node& node, std::span<const Te
 
 PortSpec list_port(const Value& value) {
   const ListType& list = *value.list;
-  return {value.name, list.dtype.value_or(DType::kF32), list.shape.value_or(Shape{}), list.sequence, list.optional};
+  return {value.name,    list.dtype.value_or(DType::kF32), list.shape.value_or(Shape{}), list.sequence,
+          list.optional, !list.shape.has_value()};
 }
 
 /// Calls visit(TensorView) for every constant, those of subgraphs and attributes included.
@@ -339,7 +340,7 @@ void Model::run_whole(PlanCache::Lease lease, std::span<const Tensor> inputs, Ou
   RunBudget budget{.iterations = options_.max_iterations, .max_bytes = options_.max_run_bytes};
   TextHeap text(*options_.pool, options_.max_run_bytes);
   const TextHeap::Scope scope(text);
-  TextSink outputs(sink);
+  TextSink outputs(sink, file_.graph);
   file_.files.guarded(
       [&] { run_stages(file_.graph, plans_, std::move(lease), inputs, outputs, environment(), budget); });
   outputs.keep(options_.max_run_bytes);

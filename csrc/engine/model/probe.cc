@@ -1,14 +1,16 @@
 // A model tried out when it is loaded: what inferkit lacks shows before the first request, and so do the shapes of the
 // outputs.
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 #include <optional>
 
 #include "engine/compile/plan_limits.h"
 #include "engine/model/check_branches.h"
+#include "engine/model/guess_sizes.h"
 #include "engine/model/model.h"
 #include "engine/plan/text_heap.h"
+#include "engine/run/declared_output.h"
+#include "graph/tensor_list.h"
 #include "platform/stoppable.h"
 
 namespace inferkit {
@@ -41,9 +43,10 @@ size_t trial_bytes(const ModelOptions& options) { return std::min(options.max_ru
 class Model::PortSink final : public RunSink {
  public:
   /// `most` bytes at most, for all outputs.
-  PortSink(BufferPool& pool, std::span<const PortSpec> specs, size_t most)
-      : ports(specs.size()), pool_(pool), specs_(specs), most_(most), left_(most) {}
+  PortSink(BufferPool& pool, const Graph& graph, size_t most)
+      : ports(graph.outputs.size()), pool_(pool), graph_(graph), most_(most), left_(most) {}
   void* allocate(size_t index, DType dtype, const Shape& shape) override {
+    require_declared_tensor(graph_, index, dtype);
     ports[index] = {dtype, shape};
     const size_t bytes = value_bytes(dtype, shape);
     if (bytes > left_)
@@ -53,17 +56,14 @@ class Model::PortSink final : public RunSink {
     return buffers_.back().data();
   }
   void give(size_t index, const Tensor& list) override {
-    if (!specs_[index].is_list()) {
-      throw Error(ErrorCode::kUnsupportedOp,
-                  cat("output '", specs_[index].name, "' is a sequence, which the model does not declare"));
-    }
+    require_declared_list(graph_, index, list);
     ports[index] = {list.dtype, list.shape};
   }
   std::vector<Port> ports;
 
  private:
   BufferPool& pool_;
-  std::span<const PortSpec> specs_;
+  const Graph& graph_;
   const size_t most_;
   size_t left_;
   std::vector<Buffer> buffers_;
@@ -125,7 +125,7 @@ Tensor pair_of(const Tensor& item) {
   Tensor out;
   out.dtype = item.dtype;
   out.shape = {0};
-  out.list = std::make_shared<const TensorList>(TensorList{.none = false, .items = {item, item}});
+  out.list = std::make_shared<const TensorList>(TensorList{.none = false, .items = TensorItems({item, item})});
   return out;
 }
 
@@ -153,7 +153,7 @@ std::vector<Port> Model::run_on_constants(std::span<const InputFacts> facts, int
     fill(values.back(), f, value);
     if (f.is_list) inputs.back() = pair_of(inputs.back());
   }
-  PortSink sink(*options_.pool, outputs_, trial_bytes(options_));
+  PortSink sink(*options_.pool, file_.graph, trial_bytes(options_));
   std::string failure = "it takes too long";
   TextHeap text(*options_.pool, options_.max_run_bytes);
   const TextHeap::Scope scope(text);
@@ -166,7 +166,7 @@ std::vector<Port> Model::run_on_constants(std::span<const InputFacts> facts, int
   } catch (const Stopped&) {
     throw;
   } catch (const Error& error) {
-    if (error.code() == ErrorCode::kUnsupportedOp) throw;
+    if (error.code() == ErrorCode::kUnsupportedOp || dynamic_cast<const WrongOutput*>(&error)) throw;
     failure = error.what();
   }
   if (trial.failure.empty()) trial.failure = std::move(failure);
@@ -215,73 +215,10 @@ void believe(Shape& shape, const std::vector<Shape>& far, const std::optional<Sh
   }
 }
 
-/// Sizes of the free dimensions, in the order in which the inputs have them.
-using Sizes = std::vector<int64_t>;
-
-/// What is tried first: one size for the first dimension of each input, and one for all others.
-std::vector<Sizes> equal_sizes(const std::vector<bool>& is_batch) {
-  struct Guess {
-    int64_t batch, other;
-  };
-  constexpr Guess kGuesses[] = {{2, 2},   {3, 32},  {2, 64}, {1, 1},  {3, 128},
-                                {2, 224}, {1, 640}, {1, 3},  {2, 16}, {5, 7}};
-  std::vector<Sizes> out;
-  for (const Guess& guess : kGuesses) {
-    Sizes& sizes = out.emplace_back();
-    for (const bool batch : is_batch) sizes.push_back(batch ? guess.batch : guess.other);
-  }
-  return out;
-}
-
-/// Sizes that the file's weights have, a few of them: a product wants one of its inputs.
-Sizes sizes_of_weights(const Graph& graph) {
-  constexpr size_t kMost = 24;
-  std::vector<std::pair<ValueId, const Tensor*>> constants;
-  for (const auto& [id, tensor] : graph.constants) constants.emplace_back(id, &tensor);
-  std::ranges::sort(constants);  // as the file has them
-  Sizes out;
-  for (const auto& [id, tensor] : constants) {
-    if (tensor->shape.rank() > 4 || tensor->dtype == DType::kI64) continue;  // those are shapes and indices
-    for (const int64_t size : tensor->shape) {
-      if (out.size() < kMost && size > 1 && std::ranges::find(out, size) == out.end()) out.push_back(size);
-    }
-  }
-  return out;
-}
-
-/// What is tried next: those sizes for all dimensions but the first, then for the first as well.
-std::vector<Sizes> known_sizes(const std::vector<bool>& is_batch, const Sizes& known) {
-  constexpr size_t kMost = 64;
-  std::vector<Sizes> out;
-  Sizes batches{2};
-  batches.insert(batches.end(), known.begin(), known.end());
-  for (const int64_t batch : batches) {
-    for (const int64_t other : known) {
-      if (out.size() == kMost) return out;
-      Sizes& sizes = out.emplace_back();
-      for (const bool first : is_batch) sizes.push_back(first ? batch : other);
-    }
-  }
-  return out;
-}
-
-/// What is tried where none of those fits: a long window needs a long signal, and may stand beside one channel. The
-/// more dimensions, the fewer sizes for each, the first of the list.
-std::vector<Sizes> different_sizes(const std::vector<bool>& is_batch) {
-  constexpr int64_t kSizes[] = {1, 640, 3, 4'096, 64, 16'001, 100'003, 16};
-  constexpr size_t kMost = 64;
-  const auto others = static_cast<size_t>(std::ranges::count(is_batch, false));
-  size_t choices = std::size(kSizes);
-  while (choices > 2 && std::pow(choices, others) > kMost) --choices;
-  const auto count = static_cast<size_t>(std::min<double>(std::pow(choices, others), kMost));
-  std::vector<Sizes> out;
-  for (size_t n = 0; n < count; ++n) {
-    Sizes& sizes = out.emplace_back();
-    size_t rest = n;
-    for (const bool batch : is_batch) {
-      sizes.push_back(batch ? 1 : kSizes[rest % choices]);
-      if (!batch) rest /= choices;
-    }
+std::string without_shapes(std::span<const PortSpec> inputs) {
+  std::string out;
+  for (const PortSpec& in : inputs) {
+    if (in.any_shape) out += cat(out.empty() ? "input '" : ", input '", in.name, "'");
   }
   return out;
 }
@@ -291,13 +228,9 @@ std::vector<Sizes> different_sizes(const std::vector<bool>& is_batch) {
 /// Compiles for guessed sizes of the free dimensions: shows what is not supported before the first request does, and
 /// tells the outputs' types and which of their dimensions are free.
 void Model::probe() {
-  std::vector<bool> is_batch;  // of each free dimension
-  for (const PortSpec& in : inputs_) {
-    for (size_t i = 0; i < in.shape.rank(); ++i) {
-      if (in.shape[i] == Shape::kFree) is_batch.push_back(i == 0);
-    }
-  }
-  const bool all_fixed = is_batch.empty();
+  // Of tensors in sequences and optionals the file may declare no shape: then ranks are guessed, too, until one runs.
+  constexpr size_t kRanks[] = {2, 1, 3, 4, 0};
+  const bool guess = std::ranges::any_of(inputs_, &PortSpec::any_shape);
   constexpr int64_t kIterations = 10'000;
   // Where the file does not declare all outputs, the model cannot do without a run, which may take longer than what is
   // only good to know. A busy machine must not decide whether it loads: the clock ends what the estimates are far off
@@ -310,17 +243,18 @@ void Model::probe() {
   Trial trial{.budget = {.iterations = kIterations, .nanos = nanos, .max_bytes = trial_bytes(options_)},
               .time = TimeBudget(nanos, (needed ? 4 : 2) * nanos)};
   std::vector<std::vector<Port>> seen;
-  bool fits = false;
+  bool fits = false, all_fixed = false;
+  bool hopeless = true;  // what failed does so whatever the sizes
   std::optional<Error> failure, too_large;
-  const auto attempt = [&](const Sizes& sizes) {
+  const auto attempt = [&](std::span<const Shape> shapes, const Sizes& sizes) {
     std::vector<InputFacts> facts;
     auto size = sizes.begin();
-    for (const PortSpec& in : inputs_) {
-      Shape shape = in.shape;
+    for (size_t in = 0; in < inputs_.size(); ++in) {
+      Shape shape = shapes[in];
       for (size_t i = 0; i < shape.rank(); ++i) {
         if (shape[i] == Shape::kFree) shape[i] = *size++;
       }
-      facts.push_back({in.dtype, shape, nullptr, true, in.sequence});
+      facts.push_back({inputs_[in].dtype, shape, nullptr, true, inputs_[in].sequence});
     }
     try {
       auto ports = probe_outputs(facts, trial);
@@ -331,27 +265,50 @@ void Model::probe() {
       }
     } catch (const Stopped&) {
       throw;
+    } catch (const WrongOutput&) {
+      throw;
     } catch (const Error& error) {
       // What is not supported is so whatever the sizes; what does not fit may fit with others.
-      if (error.code() == ErrorCode::kUnsupportedOp || all_fixed || dynamic_cast<const WrongNode*>(&error)) throw;
+      const bool firm = error.code() == ErrorCode::kUnsupportedOp || dynamic_cast<const WrongNode*>(&error);
+      if (!guess && (firm || all_fixed)) throw;
+      hopeless = hopeless && firm;
       if (!failure) failure = error;
       if (!too_large && dynamic_cast<const PlanTooLarge*>(&error)) too_large = error;
     }
   };
-  for (const Sizes& sizes : equal_sizes(is_batch)) {
-    attempt(sizes);
-    if (all_fixed || seen.size() == 3) break;
-  }
-  if (!fits && needed) {
+  /// Until something is seen of it.
+  const auto try_shapes = [&](std::span<const Shape> shapes) {
+    std::vector<bool> is_batch;  // of each free dimension
+    for (const Shape& shape : shapes) {
+      for (size_t i = 0; i < shape.rank(); ++i) {
+        if (shape[i] == Shape::kFree) is_batch.push_back(i == 0);
+      }
+    }
+    all_fixed = is_batch.empty();
+    for (const Sizes& sizes : equal_sizes(is_batch)) {
+      attempt(shapes, sizes);
+      if (all_fixed || seen.size() == 3) break;
+    }
+    if (fits || !needed) return;
     std::vector<Sizes> more = known_sizes(is_batch, sizes_of_weights(file_.graph));
     for (Sizes& sizes : different_sizes(is_batch)) more.push_back(std::move(sizes));
     for (const Sizes& sizes : stoppable(more)) {
-      attempt(sizes);
+      attempt(shapes, sizes);
       if (fits) break;
     }
+  };
+  for (const size_t rank : kRanks) {
+    std::vector<Shape> shapes;
+    for (const PortSpec& in : inputs_) {
+      Shape& shape = shapes.emplace_back(in.shape);
+      for (size_t i = 0; in.any_shape && i < rank; ++i) shape.push_back(Shape::kFree);
+    }
+    try_shapes(shapes);
+    if (!guess || !seen.empty()) break;
   }
   plans_.trim();
   if (!fits && too_large) throw *too_large;
+  if (!fits && guess && hopeless && failure) throw *failure;
   const std::vector<FarShapes> far = all_fixed || trial.staged ? std::vector<FarShapes>() : look_far();
   for (size_t o = 0; o < outputs_.size(); ++o) {
     const Value& declared = file_.graph.values[static_cast<size_t>(file_.graph.outputs[o])];
@@ -362,7 +319,10 @@ void Model::probe() {
       throw Error(ErrorCode::kUnsupportedOp,
                   cat("output '", outputs_[o].name,
                       "' declares no type and shape, and a trial run on zeros, which would show them, failed: ",
-                      trial.failure, "; declare them in the model file"));
+                      trial.failure, "; declare them in the model file",
+                      guess ? cat(", or the shapes of the tensors in ", without_shapes(inputs_),
+                                  ": none is declared, and ranks 0 to 4 were tried")
+                            : ""));
     }
     // On zeros a loop may make no iteration, and its body tell no type.
     outputs_[o].dtype = trial.staged && declared.dtype ? *declared.dtype : seen[0][o].dtype;
@@ -374,8 +334,8 @@ void Model::probe() {
     }
     if (o < far.size()) believe(shape, far[o], declared.shape);
     // One sample of a graph with free inputs says little, zeros say less: there the declaration, if any, knows better.
-    const bool unsure = trial.staged || (!all_fixed && seen.size() == 1);
-    if (unsure && declared.shape && declared.shape->rank() == shape.rank()) {
+    const bool unsure = guess || trial.staged || (!all_fixed && seen.size() == 1);
+    if (unsure && declared.shape && (guess || declared.shape->rank() == shape.rank())) {
       shape = *declared.shape;
     } else if (unsure) {
       for (size_t i = 0; i < shape.rank(); ++i) shape[i] = Shape::kFree;

@@ -28,7 +28,7 @@ void Model::run_in(Precision precision, std::span<const Tensor> inputs, OutputSi
   RunBudget budget{.iterations = options_.max_iterations, .max_bytes = options_.max_run_bytes};
   TextHeap text(*options_.pool, options_.max_run_bytes);
   const TextHeap::Scope scope(text);
-  TextSink outputs(sink);
+  TextSink outputs(sink, file_.graph);
   PlanCache::Lease first =
       plans.acquire(shapes, "run_in", [&] { return compile_for(facts, nullptr, precision, packed); });
   file_.files.guarded([&] { run_stages(file_.graph, plans, std::move(first), inputs, outputs, environment, budget); });

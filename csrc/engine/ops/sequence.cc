@@ -9,6 +9,7 @@
 #include "engine/ops/indices.h"
 #include "graph/draws.h"
 #include "graph/onnx_tensor.h"
+#include "graph/tensor_list.h"
 #include "platform/run_control.h"
 
 namespace inferkit {
@@ -240,11 +241,11 @@ void resolve_get_element(ListContext& c) {
 
 const Tensor& value_of(const NodeContext& c, size_t i) { return c.known_value(i); }
 
-const TensorList& items_of(const NodeContext& c, size_t i) {
+const TensorItems& items_of(const NodeContext& c, size_t i) {
   const Tensor& value = value_of(c, i);
   if (!value.list) c.wrong(cat("input ", i, " must be a sequence, not a tensor"));
   if (value.list->none) c.fail("the optional is empty");
-  return *value.list;
+  return value.list->items;
 }
 
 const Tensor& tensor_of(const NodeContext& c, size_t i) {
@@ -279,8 +280,9 @@ std::vector<Tensor> one(Tensor value) {
 }
 
 std::vector<Tensor> run_list(const NodeContext& c, DynamicContext& run) {
-  TensorList list{.none = c.attr_int("none", 0) != 0, .items = {}};
-  for (size_t i = 0; i < c.input_count(); ++i) list.items.push_back(owned(tensor_of(c, i), run));
+  std::vector<Tensor> items;
+  for (size_t i = 0; i < c.input_count(); ++i) items.push_back(owned(tensor_of(c, i), run));
+  TensorList list{.none = c.attr_int("none", 0) != 0, .items = TensorItems(std::move(items))};
   return one(list_tensor(c, static_cast<DType>(c.attr_int("type", 0)), std::move(list)));
 }
 
@@ -289,41 +291,38 @@ std::vector<Tensor> run_empty(const NodeContext& c, DynamicContext&) {
 }
 
 std::vector<Tensor> run_construct(const NodeContext& c, DynamicContext& run) {
-  TensorList list;
+  std::vector<Tensor> items;
   const DType dtype = tensor_of(c, 0).dtype;
   for (size_t i = 0; i < c.input_count(); ++i) {
     require_type_of_list(c, dtype, tensor_of(c, i).dtype);
-    list.items.push_back(owned(tensor_of(c, i), run));
+    items.push_back(owned(tensor_of(c, i), run));
   }
-  return one(list_tensor(c, dtype, std::move(list)));
+  return one(list_tensor(c, dtype, {.none = false, .items = TensorItems(std::move(items))}));
 }
 
 std::vector<Tensor> run_insert(const NodeContext& c, DynamicContext& run) {
-  TensorList list = items_of(c, 0);
+  const TensorItems& items = items_of(c, 0);
   const Tensor& value = tensor_of(c, 1);
   require_type_of_list(c, value_of(c, 0).dtype, value.dtype);
-  const size_t n = list.items.size();
+  const size_t n = items.size();
   const size_t at = position(c, 2, static_cast<int64_t>(n), n, n + 1);
-  list.items.insert(list.items.begin() + static_cast<std::ptrdiff_t>(at), owned(value, run));
-  return one(list_tensor(c, value.dtype, std::move(list)));
+  return one(list_tensor(c, value.dtype, {.none = false, .items = items.with(at, owned(value, run))}));
 }
 
 std::vector<Tensor> run_erase(const NodeContext& c, DynamicContext&) {
-  TensorList list = items_of(c, 0);
-  const size_t n = list.items.size();
-  list.items.erase(list.items.begin() + static_cast<std::ptrdiff_t>(position(c, 1, static_cast<int64_t>(n) - 1, n, n)));
-  return one(list_tensor(c, value_of(c, 0).dtype, std::move(list)));
+  const TensorItems& items = items_of(c, 0);
+  const size_t n = items.size();
+  const size_t at = position(c, 1, static_cast<int64_t>(n) - 1, n, n);
+  return one(list_tensor(c, value_of(c, 0).dtype, {.none = false, .items = items.without(at)}));
 }
 
 std::vector<Tensor> run_at(const NodeContext& c, DynamicContext&) {
-  const TensorList& list = items_of(c, 0);
+  const TensorItems& items = items_of(c, 0);
   if (!c.has_input(1)) c.wrong("input 1 is missing");
-  return one(list.items[position(c, 1, 0, list.items.size(), list.items.size())]);
+  return one(items[position(c, 1, 0, items.size(), items.size())]);
 }
 
-std::vector<Tensor> run_length(const NodeContext& c, DynamicContext&) {
-  return one(length_of(items_of(c, 0).items.size()));
-}
+std::vector<Tensor> run_length(const NodeContext& c, DynamicContext&) { return one(length_of(items_of(c, 0).size())); }
 
 std::vector<Tensor> run_optional(const NodeContext& c, DynamicContext& run) {
   if (!c.has_input(0)) return one(list_tensor(c, DType::kF32, {.none = true, .items = {}}));

@@ -2,6 +2,9 @@
 
 #include <cstring>
 
+#include "engine/run/declared_output.h"
+#include "graph/tensor_list.h"
+
 namespace inferkit {
 namespace {
 
@@ -34,6 +37,7 @@ void keep_text(OutputSink& sink, size_t index, std::span<std::string_view> views
 }
 
 void* TextSink::allocate(size_t index, DType dtype, const Shape& shape) {
+  require_declared_tensor(graph_, index, dtype);
   void* data = sink_.allocate(index, dtype, shape);
   if (dtype == DType::kString) {
     outputs_.push_back({index, {static_cast<std::string_view*>(data), static_cast<size_t>(shape.elements())}});
@@ -42,8 +46,10 @@ void* TextSink::allocate(size_t index, DType dtype, const Shape& shape) {
 }
 
 void TextSink::give(size_t index, const Tensor& list) {
+  require_declared_list(graph_, index, list);
   std::vector<TensorView> views;
-  for (const Tensor& item : list.list->items) views.push_back(item.view());
+  const TensorItems& items = list.list->items;
+  for (size_t i = 0; i < items.size(); ++i) views.push_back(items[i].view());
   sink_.give_list(index, list.dtype, views, list.list->none);
 }
 

@@ -16,7 +16,8 @@ void keep_text(OutputSink& sink, size_t index, std::span<std::string_view> views
 /// Hands out another sink's memory, and remembers where the strings are.
 class TextSink final : public RunSink {
  public:
-  explicit TextSink(OutputSink& sink) : sink_(sink) {}
+  /// Outputs are held to what `graph` declares of sequences and optionals.
+  TextSink(OutputSink& sink, const Graph& graph) : sink_(sink), graph_(graph) {}
   void* allocate(size_t index, DType dtype, const Shape& shape) override;
   void give(size_t index, const Tensor& list) override;
   /// After the run, while its memory is still there.
@@ -28,6 +29,7 @@ class TextSink final : public RunSink {
     std::span<std::string_view> views;
   };
   OutputSink& sink_;
+  const Graph& graph_;
   std::vector<Output> outputs_;
 };
 

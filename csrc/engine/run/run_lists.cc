@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "graph/tensor_list.h"
+
 namespace inferkit {
 namespace {
 
@@ -39,7 +41,10 @@ std::string lists_key(const Continuation& next, const RunValues& values) {
 std::shared_ptr<const ListInput> list_facts(const TensorList& list) {
   auto out = std::make_shared<ListInput>();
   out->none = list.none;
-  for (const Tensor& item : list.items) out->items.push_back({item.dtype, item.shape, nullptr, /*foreign=*/false});
+  for (size_t i = 0; i < list.items.size(); ++i) {
+    const Tensor& item = list.items[i];
+    out->items.push_back({item.dtype, item.shape, nullptr, /*foreign=*/false});
+  }
   return out;
 }
 

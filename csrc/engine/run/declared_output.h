@@ -1,0 +1,24 @@
+// Outputs that the file declares as sequences or optionals, beside what the graph gives.
+#pragma once
+#include <cstddef>
+
+#include "base/error.h"
+#include "graph/ir.h"
+
+namespace inferkit {
+
+/// An output is not what the file declares, whatever the inputs' sizes.
+class WrongOutput final : public Error {
+ public:
+  explicit WrongOutput(const std::string& message) : Error(ErrorCode::kModel, message) {}
+};
+
+/// Throws WrongOutput where output `index` is declared to be no such sequence, or not to be empty as an optional is.
+/// The type of a sequence counts once there is something in it.
+void require_declared_list(const Graph& graph, size_t index, const Tensor& list);
+
+/// Throws WrongOutput where output `index` is declared a sequence, or an optional of tensors of another type. What is
+/// declared of plain tensors is advice.
+void require_declared_tensor(const Graph& graph, size_t index, DType dtype);
+
+}  // namespace inferkit
