@@ -18,6 +18,16 @@ CASES: list[tuple[str, str, tuple[int, ...], list[tuple[int, ...]], dict[str, An
     ("Gemm 64x512 by 512x512, transB", "Gemm", (64, 512), [(512, 512), (512,)], {"transB": 1}),
     ("Conv 3x3, 64 channels, 56x56", "Conv", (1, 64, 56, 56), [(64, 64, 3, 3), (64,)], {"pads": [1, 1, 1, 1]}),
     ("Softmax 128x1000", "Softmax", (128, 1000), [], {"axis": -1}),
+    ("Softmax 4x1000x64, axis 1", "Softmax", (4, 1000, 64), [], {"axis": 1}),
+    ("LogSoftmax 128x1000", "LogSoftmax", (128, 1000), [], {"axis": -1}),
+    ("Einsum bij,bjk->bik, 8x64x128x64", "Einsum", (8, 64, 128), [(8, 128, 64)], {"equation": "bij,bjk->bik"}),
+    (
+        "ConvTranspose 3x3, stride 2, 32 channels, 28x28",
+        "ConvTranspose",
+        (1, 32, 28, 28),
+        [(32, 32, 3, 3)],
+        {"strides": [2, 2], "pads": [1, 1, 1, 1]},
+    ),
     ("LayerNormalization 128x768", "LayerNormalization", (128, 768), [(768,), (768,)], {"axis": -1}),
 ]
 #: How far answers may be apart, of the largest value: halves round each result, in another order.

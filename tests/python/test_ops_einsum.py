@@ -141,20 +141,23 @@ def test_empty_operands() -> None:
         ("bij->bi", (30, 100), 0),
     ],
 )
-def test_a_row_s_bits_do_not_depend_on_the_batch(equation: str, shape: tuple[int, ...], axis: int) -> None:
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_row_s_bits_do_not_depend_on_the_batch(equation: str, shape: tuple[int, ...], axis: int, dtype: str) -> None:
     rng = np.random.default_rng(0)
     size = {"b": 9, **dict(zip("ij", shape, strict=False)), "k": 20}
     if len(shape) == 1:
         size["i"] = shape[0]
     terms = equation.split("->")[0].split(",")
-    xs = [rng.standard_normal([size[ch] for ch in term]).astype(np.float32) for term in terms]
+    xs = [rng.standard_normal([size[ch] for ch in term]).astype(dtype) for term in terms]
     case = Case("Einsum", *xs, equation=equation)
     model = onnx.load_from_string(case.bytes)
     for port, term in zip(model.graph.input, terms, strict=True):
         for ch, d in zip(term, port.type.tensor_type.shape.dim, strict=True):
             if ch == "b":
                 d.dim_param = "batch"
-    model.graph.output[0].type.CopyFrom(helper.make_tensor_type_proto(1, None))
+    model.graph.output[0].type.CopyFrom(
+        helper.make_tensor_type_proto(helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), None)
+    )
     loaded = inferkit.Model.load(model.SerializeToString())
     whole = loaded.run(case.inputs)["y0"]
     for rows in ([0], [4], [8, 2], [1, 3, 5, 7]):
@@ -163,6 +166,20 @@ def test_a_row_s_bits_do_not_depend_on_the_batch(equation: str, shape: tuple[int
             for n, (x, term) in enumerate(zip(xs, terms, strict=True))
         }
         assert loaded.run(feeds)["y0"].tobytes() == np.take(whole, rows, axis).tobytes()
+
+
+@pytest.mark.parametrize("k", [33, 300, 1500])
+def test_float64_is_near_the_exact_sums(k: int) -> None:
+    rng = np.random.default_rng(k)
+    a, b = rng.standard_normal((3, 7, k)), rng.standard_normal((3, k, 20))
+    exact = np.einsum("bij,bjk->bik", a.astype(np.longdouble), b.astype(np.longdouble))
+    size = np.einsum("bij,bjk->bik", np.abs(a), np.abs(b))
+    for constant in ((), (1,)):
+        (found,) = Case("Einsum", a, b, equation="bij,bjk->bik", constant=constant).run()
+        assert np.abs(found - exact).max() <= 8 * np.finfo(np.float64).eps * size.max()
+    (found,) = Case("Einsum", a, b[0], equation="bij,jk->bik", constant=(1,)).run()
+    exact = np.einsum("bij,jk->bik", a.astype(np.longdouble), b[0].astype(np.longdouble))
+    assert np.abs(found - exact).max() <= 8 * np.finfo(np.float64).eps * size.max()
 
 
 @pytest.mark.parametrize(

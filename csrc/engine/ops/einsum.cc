@@ -12,7 +12,7 @@
 #include "engine/ops/common/strided_copy.h"
 #include "engine/ops/dispatch.h"
 #include "engine/ops/wrap.h"
-#include "kernels/cpu/gemm/gemm.h"
+#include "kernels/cpu/gemm64/gemm64.h"
 #include "platform/thread_pool.h"
 
 namespace inferkit {
@@ -60,24 +60,25 @@ struct ProductParams {
   int slots = 1;  // where b is packed in the run
 };
 
-/// io: the result [batch, m, n], a [batch, m, k], b, room for b packed `slots` times.
-void product_f32_step(const void* params, std::byte* const* io, const ExecContext& context) {
+/// io: the result [batch, m, n], a [batch, m, k], b, room for b packed `slots` times. T: float or double.
+template <class T>
+void panels_step(const void* params, std::byte* const* io, const ExecContext& context) {
   const auto& p = *static_cast<const ProductParams*>(params);
   const bool packs = p.right != RightSide::kPacked;
-  const auto room = static_cast<int64_t>(kernels::packed_b_elements(p.k, p.n));
+  const auto room = static_cast<int64_t>(kernels::GemmOf<T>::packed_elements(p.k, p.n));
   const auto operands = [&](int64_t i, int64_t slot) {
-    kernels::GemmArgs g;
+    kernels::GemmArgsOf<T> g;
     g.m = p.m;
     g.n = g.ldc = p.n;
     g.k = g.lda = p.k;
     // n may hold the batch, and k a length that is padded: bits must not depend on either.
-    g.k_chunk = packs ? kernels::computed_chunk(p.k) : kernels::sum_chunk(p.k);
-    g.a = reinterpret_cast<const float*>(io[1]) + i * p.m * p.k;
-    g.c = reinterpret_cast<float*>(io[0]) + i * p.m * p.n;
-    const auto* b = reinterpret_cast<const float*>(io[2]);
+    g.k_chunk = kernels::GemmOf<T>::chunk(packs ? kernels::computed_chunk(p.k) : kernels::sum_chunk(p.k));
+    g.a = reinterpret_cast<const T*>(io[1]) + i * p.m * p.k;
+    g.c = reinterpret_cast<T*>(io[0]) + i * p.m * p.n;
+    const auto* b = reinterpret_cast<const T*>(io[2]);
     if (packs) {
-      const float* from = b + i * p.k * p.n;
-      float* to = reinterpret_cast<float*>(io[3]) + slot * room;
+      const T* from = b + i * p.k * p.n;
+      T* to = reinterpret_cast<T*>(io[3]) + slot * room;
       p.right == RightSide::kRowMajor ? kernels::pack_b(from, p.n, p.k, p.n, to)
                                       : kernels::pack_b_transposed(from, p.k, p.k, p.n, to);
       b = to;
@@ -86,10 +87,10 @@ void product_f32_step(const void* params, std::byte* const* io, const ExecContex
     return g;
   };
   const kernels::GemmBatch batch{p.batch, p.m, p.n, p.k, packs ? p.slots : kernels::GemmBatch::kAnySlots, packs};
-  kernels::gemm_f32_batch(batch, operands, context.pool, context.max_threads);
+  kernels::GemmOf<T>::batch(batch, operands, context.pool, context.max_threads);
 }
 
-/// The same for every type, k ascending; b is row-major, io[3] holds a row of sums.
+/// The same for the other types, k ascending; b is row-major, io[3] holds a row of sums.
 template <class T>
 void product_step(const void* params, std::byte* const* io, const ExecContext&) {
   const auto& p = *static_cast<const ProductParams*>(params);
@@ -250,24 +251,28 @@ class Contraction {
     ProductParams p{size_of(batch), size_of(rows), size_of(columns), size_of(inner), RightSide::kRowMajor};
     const double flops = 2.0 * static_cast<double>(p.batch * p.m) * static_cast<double>(p.n * p.k);
     // Which of the two runs is decided by the labels, not by sizes: a batch of one must have the bits of a larger one.
-    if (dtype_ != DType::kF32 || inner.empty()) {
+    const bool is_double = dtype_ == DType::kF64;
+    if ((dtype_ != DType::kF32 && !is_double) || inner.empty()) {
       const Ref right = in_order(b, batch + inner + columns);
       const StepFn fn = dispatch<kNumberTypes>(dtype_, []<class T>() -> StepFn { return product_step<T>; });
       c_.step(fn, p, {out, left, right, c_.scratch(static_cast<size_t>(p.n) * sizeof(double))}, flops);
       return dense(out, result);
     }
+    const StepFn fn = is_double ? StepFn{panels_step<double>} : StepFn{panels_step<float>};
+    const double each_nano = is_double ? 30 : 60;  // operations
     if (!lies_as(b, batch + inner + columns) && lies_as(b, batch + columns + inner)) p.right = RightSide::kTransposed;
     const Ref right = p.right == RightSide::kTransposed ? b.memory : in_order(b, batch + inner + columns);
     if (b.constant && right.id == b.memory.id && batch.empty()) {
       const Ref packed = packed_panels(c_, *b.constant, {p.k, p.n, p.right == RightSide::kTransposed});
       p.right = RightSide::kPacked;
-      c_.step(product_f32_step, p, {out, left, packed, Ref{}}, flops / 60);
+      c_.step(fn, p, {out, left, packed, Ref{}}, flops / each_nano);
     } else {
-      const double nanos = flops / 60 + static_cast<double>(p.batch * p.n * p.k) / 4;
-      const size_t each = kernels::packed_b_elements(p.k, p.n) * sizeof(float);
+      const double nanos = flops / each_nano + static_cast<double>(p.batch * p.n * p.k) / 4;
+      const size_t each = is_double ? kernels::GemmOf<double>::packed_elements(p.k, p.n) * sizeof(double)
+                                    : kernels::GemmOf<float>::packed_elements(p.k, p.n) * sizeof(float);
       p.slots = pack_slots(c_.threads(), p.batch, nanos, each);
       const Ref room = c_.scratch(each * static_cast<size_t>(p.slots));
-      c_.step(product_f32_step, p, {out, left, right, room}, nanos);
+      c_.step(fn, p, {out, left, right, room}, nanos);
     }
     return dense(out, result);
   }

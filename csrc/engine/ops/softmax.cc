@@ -7,6 +7,7 @@
 #include "engine/compile/op_registry.h"
 #include "engine/ops/common/extreme.h"
 #include "engine/ops/dispatch.h"
+#include "engine/ops/parallel.h"
 #include "kernels/cpu/binary/binary.h"
 #include "kernels/cpu/row/row.h"
 #include "kernels/cpu/vmath/vmath.h"
@@ -23,6 +24,7 @@ struct SoftmaxParams {
   int64_t outer = 1, n = 1, inner = 1;
 };
 
+constexpr TypeSet kHalfTypes = types(DType::kF16, DType::kBF16);
 constexpr int64_t kParallelElements = 1 << 16;
 constexpr int64_t kColumns = 512;  // at once
 constexpr int64_t kShortRow = 8, kFewRows = 4;
@@ -145,6 +147,62 @@ void run_columns(const void* params, std::byte* const* io, const ExecContext& co
   });
 }
 
+// ---- In double ------------------------------------------------------------------------------------------------------
+
+constexpr int64_t kTogether = 8;  // columns that lie in one cache line
+constexpr int kMaxSlots = 16;
+
+struct DoubleParams {
+  SoftmaxParams shape;
+  int slots;
+};
+
+template <bool kLog>
+void softmax_double(const double* x, double* y, int64_t n) {
+  if (!kLog) return kernels::row_kernels().softmax64(x, y, n);
+  double top = 0;
+  const double log_sum = std::log(kernels::row_kernels().exponentials64(x, nullptr, n, &top));
+  for (int64_t j = 0; j < n; ++j) y[j] = (x[j] - top) - log_sum;
+}
+
+/// io: x, y, room for some columns.
+template <bool kLog>
+void run_doubles(const void* params, std::byte* const* io, const ExecContext& context) {
+  const auto& all = *static_cast<const DoubleParams*>(params);
+  const SoftmaxParams& p = all.shape;
+  const double* x = reinterpret_cast<const double*>(io[0]);
+  double* y = reinterpret_cast<double*>(io[1]);
+  if (p.inner == 1) {
+    return for_parts(context, p.outer, p.n, [&](int64_t first, int64_t last) {
+      for (int64_t i = first; i < last; ++i) softmax_double<kLog>(x + i * p.n, y + i * p.n, p.n);
+    });
+  }
+  const int64_t blocks = (p.inner + kTogether - 1) / kTogether;
+  for_tasks(context, p.outer * blocks, all.slots, [&](int64_t task, int64_t slot) {
+    double* const rows = reinterpret_cast<double*>(io[2]) + slot * kTogether * p.n;
+    const int64_t first = task % blocks * kTogether, count = std::min(kTogether, p.inner - first);
+    const int64_t at = task / blocks * p.n * p.inner + first;
+    for (int64_t r = 0; r < p.n; ++r) {
+      for (int64_t j = 0; j < count; ++j) rows[j * p.n + r] = x[at + r * p.inner + j];
+    }
+    for (int64_t j = 0; j < count; ++j) softmax_double<kLog>(rows + j * p.n, rows + j * p.n, p.n);
+    for (int64_t r = 0; r < p.n; ++r) {
+      for (int64_t j = 0; j < count; ++j) y[at + r * p.inner + j] = rows[j * p.n + r];
+    }
+  });
+}
+
+void lower_doubles(LowerContext& c, const SoftmaxParams& shape, bool log) {
+  const int64_t elements = shape.outer * shape.n * shape.inner;
+  const DoubleParams p{shape, elements < kParallelElements ? 1 : std::min(c.threads(), kMaxSlots)};
+  const int64_t room = shape.inner == 1 ? 0 : p.slots * kTogether * shape.n;
+  const Ref scratch = room == 0 ? Ref{} : c.scratch(static_cast<size_t>(room) * sizeof(double));
+  c.step(log ? run_doubles<true> : run_doubles<false>, p, {c.in(0), c.out(0), scratch},
+         static_cast<double>(elements) * 2);
+}
+
+// ---- Half types -----------------------------------------------------------------------------------------------------
+
 template <class T, bool kLog>
 void run_generic(const void* params, std::byte* const* io, const ExecContext&) {
   const auto& p = *static_cast<const SoftmaxParams*>(params);
@@ -191,8 +249,11 @@ void lower_softmax(LowerContext& c, SoftmaxOp op) {
   double nanos = 20;
   if (op == SoftmaxOp::kHardmax) {
     fn = dispatch<kFloatTypes>(dtype, []<class T>() -> StepFn { return run_hardmax<T>; });
+  } else if (dtype == DType::kF64) {
+    c.in_place(0, 0);
+    return lower_doubles(c, p, log);
   } else if (dtype != DType::kF32) {
-    fn = dispatch<kFloatTypes>(
+    fn = dispatch<kHalfTypes>(
         dtype, [log]<class T>() -> StepFn { return log ? run_generic<T, true> : run_generic<T, false>; });
   } else {
     fn = p.inner == 1 ? (log ? run_rows<true> : run_rows<false>) : (log ? run_columns<true> : run_columns<false>);

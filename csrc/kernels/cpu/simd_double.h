@@ -1,5 +1,5 @@
 // Eight logical lanes of double on every tier, beside the sixteen of float in simd.h: as many bytes, and as much as a
-// product needs.
+// product and a row need.
 #pragma once
 #include "kernels/cpu/simd.h"
 
@@ -8,6 +8,8 @@ namespace {
 
 constexpr int kNativeDoubles = sizeof(Native) / sizeof(double);
 typedef double NativeDouble __attribute__((vector_size(sizeof(Native))));
+typedef int64_t NativeLong __attribute__((vector_size(sizeof(Native))));
+typedef uint64_t NativeLongBits __attribute__((vector_size(sizeof(Native))));  // where integers may wrap
 typedef double UnalignedNativeDouble __attribute__((vector_size(sizeof(Native)), aligned(8), may_alias));
 
 #if defined(__AVX512F__)
@@ -33,6 +35,11 @@ struct F64x8 {
   NativeDouble p[kParts];
 };
 
+/// All ones or all zeros per lane.
+struct Mask8 {
+  NativeLong p[kParts];
+};
+
 #define INFERKIT_LANEWISE(name, parameters, expression) \
   INFERKIT_INLINE F64x8 name parameters {               \
     F64x8 r;                                            \
@@ -40,12 +47,25 @@ struct F64x8 {
     return r;                                           \
   }
 INFERKIT_LANEWISE(operator+, (F64x8 a, F64x8 b), a.p[i] + b.p[i])
+INFERKIT_LANEWISE(operator-, (F64x8 a, F64x8 b), a.p[i] - b.p[i])
 INFERKIT_LANEWISE(operator*, (F64x8 a, F64x8 b), a.p[i] * b.p[i])
+// Where an operand is NaN, the answer is b, as in simd.h.
+INFERKIT_LANEWISE(min, (F64x8 a, F64x8 b), a.p[i] < b.p[i] ? a.p[i] : b.p[i])
+INFERKIT_LANEWISE(max, (F64x8 a, F64x8 b), a.p[i] > b.p[i] ? a.p[i] : b.p[i])
+INFERKIT_LANEWISE(blend, (Mask8 m, F64x8 yes, F64x8 no), m.p[i] ? yes.p[i] : no.p[i])
+/// 2^n for the n in [-1022, 1023] that adding 1.5 2^52 to it left in the low bits of v.
+INFERKIT_LANEWISE(power_of_two_in, (F64x8 v), (NativeDouble)(((NativeLongBits)v.p[i] + 1023) << 52))
 /// a b + c, in one rounding above the x86 baseline and on aarch64.
 INFERKIT_LANEWISE(fma, (F64x8 a, F64x8 b, F64x8 c), native_fma(a.p[i], b.p[i], c.p[i]))
 INFERKIT_LANEWISE(broadcast, (double v), v - NativeDouble{})
 INFERKIT_LANEWISE(load, (const double* x), (NativeDouble) * (const UnalignedNativeDouble*)(x + i * kNativeDoubles))
 #undef INFERKIT_LANEWISE
+
+INFERKIT_INLINE Mask8 is_nan(F64x8 a) {
+  Mask8 r;
+  INFERKIT_EACH_PART r.p[i] = a.p[i] != a.p[i];
+  return r;
+}
 
 INFERKIT_INLINE void store(double* y, F64x8 v) {
   INFERKIT_EACH_PART*(UnalignedNativeDouble*)(y + i * kNativeDoubles) = (UnalignedNativeDouble)v.p[i];
@@ -82,6 +102,21 @@ INFERKIT_INLINE void store_partial(double* y, F64x8 v, int64_t n) {
   for (int64_t i = 0; i < n; ++i) y[i] = lanes[i];
 }
 #endif
+
+// Halving trees, the same on every tier: lanes 4 apart, then 2, 1.
+INFERKIT_INLINE double horizontal_sum(F64x8 v) {
+  double a[kDoubles];
+  store(a, v);
+  return ((a[0] + a[4]) + (a[2] + a[6])) + ((a[1] + a[5]) + (a[3] + a[7]));
+}
+/// NaN where a lane is.
+INFERKIT_INLINE double horizontal_max(F64x8 v) {
+  double a[kDoubles];
+  store(a, v);
+  double top = a[0];
+  for (int i = 1; i < kDoubles; ++i) top = top != top || top > a[i] ? top : a[i];
+  return top;
+}
 
 /// The lanes that hold a T.
 template <class T>

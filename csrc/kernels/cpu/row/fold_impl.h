@@ -13,9 +13,10 @@ namespace {
 constexpr int kChains = 4;  // hide the latency of an addition
 
 /// Folds f(i, partial n) over the row: `start` is neutral, and f must give `start`'s like in lanes past the end.
-template <class V, class F, class Combine>
+/// kWidth: the lanes of a V.
+template <int kWidth = kLanes, class V, class F, class Combine>
 INFERKIT_INLINE V fold_values(int64_t n, V start, F element, Combine combine) {
-  constexpr int64_t kStep = kChains * kLanes, kBlock = kStep * kLongestChunk;
+  constexpr int64_t kStep = kChains * kWidth, kBlock = kStep * kLongestChunk;
   V total[kChains];
   int64_t i = 0;
   do {
@@ -25,13 +26,13 @@ INFERKIT_INLINE V fold_values(int64_t n, V start, F element, Combine combine) {
     const int64_t end = n - i < kBlock ? n : i + kBlock;
     for (; i + kStep <= end; i += kStep) {
       _Pragma("GCC unroll 4") for (int c = 0; c < kChains; ++c) {
-        acc[c] = combine(acc[c], element(i + c * kLanes, kLanes));
+        acc[c] = combine(acc[c], element(i + c * kWidth, kWidth));
       }
     }
     if (i < end) {
-      _Pragma("GCC unroll 4") for (int c = 0; c < kChains; ++c, i += kLanes) {
+      _Pragma("GCC unroll 4") for (int c = 0; c < kChains; ++c, i += kWidth) {
         if (i >= end) break;
-        acc[c] = combine(acc[c], element(i, end - i < kLanes ? end - i : kLanes));
+        acc[c] = combine(acc[c], element(i, end - i < kWidth ? end - i : kWidth));
       }
     }
     _Pragma("GCC unroll 4") for (int c = 0; c < kChains; ++c) total[c] = first ? acc[c] : combine(total[c], acc[c]);

@@ -40,6 +40,10 @@ struct RowKernels {
   void (*log_softmax)(const float* x, float* y, int64_t n);
   void (*layer_norm)(const NormArgs& args);
   void (*rms_norm)(const NormArgs& args);
+  // In double, in 32 lanes. y may be x.
+  void (*softmax64)(const double* x, double* y, int64_t n);
+  /// The sum of all e = exp(x - *top), where *top is the largest of the row; e may be null, or x.
+  double (*exponentials64)(const double* x, double* e, int64_t n, double* top);
 };
 
 const RowKernels& row_kernels();  // of the active tier

@@ -1,6 +1,7 @@
 // Row functions of one tier; included by <tier>.cc.
 #pragma once
 #include "kernels/cpu/row/columns_impl.h"
+#include "kernels/cpu/row/double_impl.h"
 #include "kernels/cpu/row/fold_impl.h"
 #include "kernels/cpu/row/row.h"
 #include "kernels/cpu/vmath/vmath_inl.h"
@@ -110,7 +111,7 @@ void layer_norm(const NormArgs& g) {
   const float center = mean(x, g.n);
   const F32x16 shift = broadcast(center);
   const Sums sums = fold_values(
-      g.n, Sums{broadcast(0), broadcast(0)},
+      g.n, Sums{broadcast(0.0f), broadcast(0.0f)},
       [=](int64_t i, int64_t some) INFERKIT_LAMBDA {
         const F32x16 v = load_some(x + i, some, center) - shift;
         return Sums{v, v * v};
@@ -141,6 +142,8 @@ const RowKernels kRow = {compiled_isa,
                          softmax,
                          log_softmax,
                          layer_norm,
-                         rms_norm};
+                         rms_norm,
+                         softmax64,
+                         exponentials64};
 
 }  // namespace inferkit::kernels::INFERKIT_TIER
