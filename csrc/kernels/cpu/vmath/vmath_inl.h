@@ -19,10 +19,10 @@ INFERKIT_INLINE F32x16 polynomial(F32x16 x, const float (&c)[n]) {
   return r;
 }
 
-/// x = n ln 2 + r with |r| <= ln 2 / 2; p = e^r - 1.
+/// x = n ln 2 + r with |r| <= ln 2 / 2; p = e^r - 1; `whole` is n.
 struct ExpParts {
   I32x16 n;
-  F32x16 p;
+  F32x16 p, whole;
 };
 
 /// x within +-110. Cody and Waite: ln 2 in two parts, the first so short that n times it is exact without FMA too.
@@ -33,7 +33,7 @@ INFERKIT_INLINE ExpParts exp_parts(F32x16 x) {
   F32x16 r = fma(n, broadcast(-0x1.63p-1f), x);
   r = fma(n, broadcast(0x1.bd0106p-13f), r);
   static constexpr float c[] = {0x1.fffffcp-2f, 0x1.555492p-3f, 0x1.5558b4p-5f, 0x1.123994p-7f, 0x1.6a491ep-10f};
-  return {bits_of(shifted) - bits_of(magic), fma(polynomial(r, c), r * r, r)};
+  return {bits_of(shifted) - bits_of(magic), fma(polynomial(r, c), r * r, r), n};
 }
 
 /// 2^n for n in [-126, 127].
@@ -44,9 +44,14 @@ INFERKIT_INLINE F32x16 clamp(F32x16 x, float low, float high) { return max(broad
 
 INFERKIT_INLINE F32x16 exp(F32x16 x) {
   const ExpParts e = exp_parts(clamp(x, -105.0f, 90.0f));
+#if defined(__AVX512F__) && !defined(INFERKIT_ONE_LANE)
+  // (1 + p) 2^n in one instruction: it rounds where the two steps do, after the sum and, if at all, at the end.
+  return {{(Native)_mm512_maskz_scalef_ps(0xffff, (e.p + broadcast(1.0f)).p[0], e.whole.p[0])}};
+#else
   const I32x16 half = shift_right_1(e.n);  // two steps, so that neither leaves the exponent's range
   const F32x16 s = power_of_two(half);
   return fma(e.p, s, s) * power_of_two(e.n - half);
+#endif
 }
 
 /// e^x for x <= 0 (and NaN), one step shorter; below -87.3 it is 0.
