@@ -10,6 +10,7 @@
 #include "engine/ops/dispatch.h"
 #include "engine/ops/parallel.h"
 #include "engine/ops/reduce.h"
+#include "kernels/cpu/binary/binary.h"
 #include "kernels/summation.h"
 #include "platform/run_control.h"
 #include "platform/thread_pool.h"
@@ -284,7 +285,8 @@ double fast_nanos(const NodeContext& c) {
 
 // ---- Float32 in three dimensions ------------------------------------------------------------------------------------
 
-/// The slices that a window covers, seen as one plane: row b of slice i is row b * slices + i of that.
+/// The slices that a window covers, seen as one plane: row b of slice i is row b * slices + i of that. Of a maximum,
+/// whose order changes nothing, the slices become one first.
 struct VolumeParams {
   kernels::PoolArgs args;  // of one slice; x and y are filled in
   WindowDim depth;
@@ -306,6 +308,12 @@ void pool_slices(const VolumeParams& p, std::byte* const* io, int64_t task, floa
   args.x = x + (taps.start + taps.first * p.depth.dilation) * slice;
   if (taps.last == taps.first) {
     args.h.in = 0;  // padding alone
+  } else if (count > 1 && !p.average) {
+    const auto larger = kernels::binary_fn(kernels::Binary::kMax, kernels::BinaryForm::kVectorVector);
+    const int64_t step = p.depth.dilation * slice;
+    larger(args.x, args.x + step, scratch, slice);
+    for (int64_t i = 2; i < count; ++i) larger(scratch, args.x + i * step, scratch, slice);
+    args.x = scratch;
   } else if (count > 1) {
     for (int64_t i = 0; i < count; ++i) {
       const float* from = args.x + i * p.depth.dilation * slice;
@@ -314,7 +322,10 @@ void pool_slices(const VolumeParams& p, std::byte* const* io, int64_t task, floa
     }
     args.x = scratch;
   }
-  for (int64_t* size : {&args.h.in, &args.h.kernel, &args.h.stride, &args.h.pad_begin, &args.h.pad_end}) *size *= count;
+  if (p.average) {
+    for (int64_t* size : {&args.h.in, &args.h.kernel, &args.h.stride, &args.h.pad_begin, &args.h.pad_end})
+      *size *= count;
+  }
   (p.average ? kernels::pool_kernels().average : kernels::pool_kernels().max)(args, 1);
 }
 
@@ -332,7 +343,7 @@ void lower_volumes(LowerContext& c, PoolOp op) {
   p.depth = pool_window(c).dim[0];
   p.volumes = f.planes;
   p.average = f.average;
-  p.slot_floats = (p.depth.kernel * p.args.h.in * p.args.w.in + 15) / 16 * 16;
+  p.slot_floats = ((p.average ? p.depth.kernel : 1) * p.args.h.in * p.args.w.in + 15) / 16 * 16;
   const int64_t work = p.volumes * p.depth.in * p.args.h.in * p.args.w.in;
   p.slots = work < kParallelElements ? 1 : std::min(c.threads(), kMaxSlots);
   const Ref scratch = c.scratch(static_cast<size_t>(p.slot_floats * p.slots) * sizeof(float));
@@ -340,15 +351,16 @@ void lower_volumes(LowerContext& c, PoolOp op) {
 }
 
 /// Why the slices of its windows cannot be seen as one plane; null where they can.
-const char* why_no_volumes(const Window& w, bool include_pad) {
+const char* why_no_volumes(const Window& w, bool average, bool include_pad) {
   if (w.rank < 3) return nullptr;
+  if (static_cast<double>(w.dim[0].kernel) * static_cast<double>(w.dim[1].in * w.dim[2].in) > 1 << 24)
+    return "the window has three dimensions, and its slices are too large";
+  if (!average) return nullptr;
   if (w.dim[1].dilation != 1) return "the window has three dimensions, and gaps between its rows";
   if (kernels::sum_chunk(w.dim[0].kernel * w.dim[1].kernel) < w.dim[0].kernel * w.dim[1].kernel)
     return "the window has three dimensions, and a long sum";
   if (include_pad && (w.dim[0].pad_begin > 0 || w.dim[0].pad_end > 0))
     return "the window has three dimensions, and slices of padding count";
-  if (static_cast<double>(w.dim[0].kernel) * static_cast<double>(w.dim[1].in * w.dim[2].in) > 1 << 24)
-    return "the window has three dimensions, and its slices are too large";
   return nullptr;
 }
 
@@ -356,8 +368,8 @@ const char* why_no_volumes(const Window& w, bool include_pad) {
 
 template <PoolOp kOp>
 Cost fast_cost(const NodeContext& c) {
-  if (const char* why = why_no_volumes(pool_window(c), c.attr_int("count_include_pad", 0) != 0))
-    return Cost::cannot(why);
+  const bool average = kOp == PoolOp::kAverage, include_pad = c.attr_int("count_include_pad", 0) != 0;
+  if (const char* why = why_no_volumes(pool_window(c), average, include_pad)) return Cost::cannot(why);
   if (c.has_output(1)) return Cost::cannot("the indices are asked for");
   if (kernels::pool_row_elements(fast_params(c, kOp).args.w) > kernels::kPoolRow) {
     return Cost::cannot("a row is too long for the kernel");

@@ -141,7 +141,8 @@ std::vector<Known> others() {
       {"planes", pool("MaxPool", {1, 3, 5, 5, 5}, {2, 2, 2})},
       {"planes", pool("AveragePool", {1, 2, 9, 8, 7}, {3, 2, 3})},
       {"generic", pool("AveragePool", {1, 1, 9, 9, 9}, {6, 6, 2})},
-      {"generic", pool("MaxPool", {1, 1, 9, 9, 9}, {6, 6, 2})},
+      {"planes", pool("MaxPool", {1, 1, 9, 9, 9}, {6, 6, 2})},
+      {"generic", pool("MaxPool", {1, 1, 2, 10'000}, {2, 2})},
   };
 }
 
