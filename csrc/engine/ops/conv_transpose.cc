@@ -97,8 +97,9 @@ Reach reach_of(const WindowDim& d, int64_t k) {
 struct GemmParams {
   TransposeShape shape;
   int slots;
-  int64_t block, blocks;  // of filters
-  int64_t chunk;          // of taps
+  int64_t block, blocks;     // of filters
+  int64_t rows, row_blocks;  // of the input, where windows do not overlap; row_blocks is 0 where they may
+  int64_t chunk;             // of taps
   int64_t packed_floats, sent_floats, slot_floats;
 };
 
@@ -160,6 +161,69 @@ void add_taps(const Window& w, int64_t first, int64_t last, const float* sent, f
   }
 }
 
+/// Does every output get what exactly one tap sends, as where an image is doubled by windows of 2 x 2?
+bool is_apart(const Window& w) {
+  return std::ranges::all_of(w.dim, [](const WindowDim& d) {
+    return d.kernel == d.stride && d.dilation == 1 && d.pad_begin == 0 && d.out == d.in * d.stride;
+  });
+}
+
+/// to[2 i] = bias + a[i] and to[2 i + 1] = bias + b[i] for n elements.
+void place_rows(const float* __restrict a, const float* __restrict b, float bias, float* __restrict to, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) {
+    to[2 * i] = bias + a[i];
+    to[2 * i + 1] = bias + b[i];
+  }
+}
+
+/// Some filters and some rows of the input, whose outputs nobody else adds to. Taps lie `plane` floats apart.
+void place_taps(const Window& w, int64_t row, int64_t rows, const float* sent, int64_t plane, float bias, float* y) {
+  const auto& [d0, d1, d2] = w.dim;
+  for (int64_t r = 0; r < rows; ++r) {
+    const int64_t a = (row + r) / d1.in, b = (row + r) % d1.in;
+    for (int64_t line = 0; line < d0.kernel * d1.kernel; ++line) {  // of the window
+      const int64_t o0 = a * d0.stride + line / d1.kernel, o1 = b * d1.stride + line % d1.kernel;
+      float* to = y + (o0 * d1.out + o1) * d2.out;
+      const float* from = sent + line * d2.kernel * plane + r * d2.in;
+      if (d2.kernel == 2) {
+        place_rows(from, from + plane, bias, to, d2.in);
+        continue;
+      }
+      for (int64_t k = 0; k < d2.kernel; ++k, from += plane) {
+        for (int64_t i = 0; i < d2.in; ++i) to[i * d2.stride + k] = bias + from[i];
+      }
+    }
+  }
+}
+
+/// A block of rows of one image and group: packed once for all filters, which come in blocks.
+void apart_task(const GemmParams& p, std::byte* const* io, int64_t task, float* scratch) {
+  const TransposeShape& s = p.shape;
+  const Window& w = s.window;
+  const int64_t image = task / p.row_blocks, group = image % s.groups;  // image: and group
+  const int64_t row = task % p.row_blocks * p.rows;
+  const int64_t rows = std::min(p.rows, w.dim[0].in * w.dim[1].in - row), pixels = rows * w.dim[2].in;
+  const int64_t taps = w.kernel_elements(), in = w.in_elements();
+  const float *x = reinterpret_cast<const float*>(io[1]), *bias = reinterpret_cast<const float*>(io[3]);
+  kernels::pack_b(x + image * s.channels * in + row * w.dim[2].in, in, s.channels, pixels, scratch);
+  kernels::GemmArgs g;
+  g.n = g.ldc = pixels;
+  g.k = g.lda = s.channels;
+  g.c = scratch + p.packed_floats;
+  g.k_chunk = kernels::sum_chunk(g.k);
+  kernels::use_packed_b(g, scratch);
+  for (int64_t first = 0; first < s.filters; first += p.block) {
+    const int64_t filters = std::min(p.block, s.filters - first);
+    g.m = filters * taps;
+    g.a = reinterpret_cast<const float*>(io[2]) + (group * s.filters + first) * taps * s.channels;
+    kernels::gemm_f32(g);
+    for (int64_t f = 0; f < filters; ++f) {
+      place_taps(w, row, rows, g.c + f * taps * pixels, pixels, bias ? bias[group * s.filters + first + f] : 0.0f,
+                 reinterpret_cast<float*>(io[0]) + (image * s.filters + first + f) * w.out_elements());
+    }
+  }
+}
+
 void gemm_task(const GemmParams& p, std::byte* const* io, int64_t task, float* scratch) {
   const TransposeShape& s = p.shape;
   const Window& w = s.window;
@@ -198,16 +262,18 @@ void gemm_task(const GemmParams& p, std::byte* const* io, int64_t task, float* s
 void run_gemm(const void* params, std::byte* const* io, const ExecContext& context) {
   const auto& p = *static_cast<const GemmParams*>(params);
   auto* scratch = reinterpret_cast<float*>(io[4]);
-  const int64_t tasks = p.shape.batch * p.shape.groups * p.blocks;
+  const bool apart = p.row_blocks > 0;
+  const int64_t tasks = p.shape.batch * p.shape.groups * (apart ? p.row_blocks : p.blocks);
+  const auto run_task = apart ? apart_task : gemm_task;
   const int threads = context.pool ? std::min({p.slots, context.max_threads, context.pool->size()}) : 1;
   if (threads < 2) {
-    for_parts(tasks, [&](int64_t i) { gemm_task(p, io, i, scratch); });
+    for_parts(tasks, [&](int64_t i) { run_task(p, io, i, scratch); });
     return;
   }
   RunControl* const control = RunControl::current();
   context.pool->parallel_for(threads, threads, [&](int64_t slot) {
     for (int64_t i = slot; i < tasks && (!control || control->go_on()); i += threads) {
-      gemm_task(p, io, i, scratch + slot * p.slot_floats);
+      run_task(p, io, i, scratch + slot * p.slot_floats);
     }
   });
 }
@@ -250,8 +316,17 @@ void lower_gemm(LowerContext& c, const TransposeShape& s) {
   if (p.slots > 1 && s.batch * s.groups < p.slots) p.block = std::min(p.block, (s.filters + p.slots - 1) / p.slots);
   p.blocks = (s.filters + p.block - 1) / p.block;
   p.chunk = taps_of_chunk(s.window);
-  p.packed_floats = static_cast<int64_t>(kernels::packed_b_elements(s.channels, in));
-  p.sent_floats = p.block * each;
+  int64_t pixels = in;
+  if (is_apart(s.window)) {
+    const int64_t width = s.window.dim[2].in, all = s.window.dim[0].in * s.window.dim[1].in;
+    p.block = std::clamp<int64_t>(kSentBytes / 4 / (taps * width), 1, s.filters);
+    p.rows = std::clamp<int64_t>(kSentBytes / 4 / (p.block * taps * width), 1, all);
+    if (p.slots > 1 && s.batch * s.groups < p.slots) p.rows = std::min(p.rows, (all + p.slots - 1) / p.slots);
+    p.row_blocks = (all + p.rows - 1) / p.rows;
+    pixels = p.rows * width;
+  }
+  p.packed_floats = static_cast<int64_t>(kernels::packed_b_elements(s.channels, pixels));
+  p.sent_floats = p.block * taps * pixels;
   const int64_t part = p.chunk < taps ? s.window.out_elements() : 0;
   p.slot_floats = (p.packed_floats + p.sent_floats + part + 15) / 16 * 16;
   const Ref weights = turned_weights(c, s);
