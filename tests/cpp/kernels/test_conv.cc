@@ -45,13 +45,15 @@ std::vector<Geometry> depthwise_geometries() {
     g.channels = 1;
     if (g.dim[0].kernel == 1 && g.taps() <= kMaxDepthwiseTaps) out.push_back(g);
   }
-  for (const int64_t kernel : {3, 5}) {
+  for (const int64_t kernel : {3, 5, 7}) {
     for (const int64_t height : {3, 7, 14, 23, 60}) {
       for (const int64_t width : {4, 7, 16, 18, 50, 64}) {
         for (const int64_t down : {1, 2, 3}) {
           for (const int64_t stride : {1, 2}) {
-            for (const int64_t pad : {int64_t{1}, kernel / 2, kernel})
+            for (const int64_t pad : {int64_t{1}, kernel / 2, kernel}) {
+              if (std::min(height, width) + 2 * pad < kernel) continue;
               out.push_back({1, {{}, dim(height, kernel, down, 1, pad, pad), dim(width, kernel, stride, 1, pad, pad)}});
+            }
           }
         }
       }

@@ -1,5 +1,6 @@
 // Conv in float32 with one channel a group, sixteen of them at once: a lane each, so that small images fill them.
 #include "engine/ops/common/conv.h"
+#include "platform/isa.h"
 
 namespace inferkit {
 namespace {
@@ -70,6 +71,10 @@ double vectors(const Window& w, bool in_blocks, bool out_blocks) {
 }
 double vectors_by_planes(const Window& w) {
   const WindowDim &down = w.dim[1], &across = w.dim[2];
+  const auto is_seven = [](const WindowDim& d) { return d.kernel == 7 && d.stride == 1 && d.dilation == 1; };
+  if (active_isa() == Isa::kAvx512 && is_seven(down) && is_seven(across)) {  // depthwise_seven_impl.h
+    return 16 * (taps_inside(down) * static_cast<double>((across.out + 15) / 16 * across.kernel) * 1.2 + 60);
+  }
   const double rows = static_cast<double>((down.out - 1) * down.stride + (down.kernel - 1) * down.dilation + 1);
   const double row = static_cast<double>(kernels::depthwise_row(conv_dim(across)) * across.stride) / 16;
   const double tiles = static_cast<double>(down.out * ((across.out + 15) / 16));

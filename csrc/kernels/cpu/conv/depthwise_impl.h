@@ -3,6 +3,7 @@
 #pragma once
 #include "kernels/cpu/conv/conv.h"
 #include "kernels/cpu/conv/depthwise_direct_impl.h"
+#include "kernels/cpu/conv/depthwise_seven_impl.h"
 #include "kernels/cpu/conv/lanes.h"
 #include "kernels/cpu/conv/split_impl.h"
 #include "kernels/summation.h"
@@ -67,7 +68,7 @@ INFERKIT_INLINE void depthwise_rows(const DepthwiseArgs& a, const float* base, c
 }
 
 void depthwise(const DepthwiseArgs& a) {
-  if (depthwise_direct(a)) return;
+  if (depthwise_direct(a) || depthwise_seven(a)) return;
   const int64_t width = depthwise_row(a.w), row_step = width * a.w.stride;
   const int64_t top = a.first * a.h.stride - a.h.pad_begin;
   const int64_t in_rows = (a.rows - 1) * a.h.stride + (a.h.kernel - 1) * a.h.dilation + 1;
