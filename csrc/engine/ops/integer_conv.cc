@@ -1,7 +1,9 @@
 // ConvInteger and QLinearConv: windows of bytes, summed exactly in int32 (which wraps where it must). Padding stands
 // for the zero point, so it adds nothing. Integer GEMM with the filters as A and the windows of a block of output
-// pixels as B; the kernel of float32 for depthwise convolutions, whose sums are whole numbers that float32 holds; a
-// plain loop where a group has few filters.
+// pixels as B; at stride 1 the windows where they lie; the kernel of float32 for depthwise convolutions, whose sums are
+// whole numbers that float32 holds; a plain loop where a group has few filters.
+#include "engine/ops/common/integer_conv.h"
+
 #include <cstring>
 
 #include "engine/compile/op_registry.h"
@@ -13,22 +15,7 @@
 #include "kernels/cpu/quantize/quantize.h"
 
 namespace inferkit {
-namespace {
 
-/// Where the operands stand among a node's inputs.
-struct Operands {
-  size_t x, w, x_zero, w_zero;
-};
-constexpr Operands kConvInteger{0, 1, 2, 3};
-constexpr Operands kQLinearConv{0, 3, 2, 5};
-
-struct ConvParams {
-  Window window;
-  int64_t batch, groups, channels, filters;  // channels and filters of one group
-  int64_t zero_stride;                       // of the weights' zero point over the filters
-};
-
-/// 0 where input i is one value, 1 where it has one per filter.
 int64_t filter_stride(const NodeContext& c, size_t i, int64_t filters) {
   if (!c.has_input(i) || c.input(i).shape.elements() == 1) return 0;
   if (c.input(i).shape != Shape{filters}) {
@@ -37,7 +24,7 @@ int64_t filter_stride(const NodeContext& c, size_t i, int64_t filters) {
   return 1;
 }
 
-ConvParams conv_params(const NodeContext& c, const Operands& at) {
+IntegerConv integer_conv(const NodeContext& c, const ConvOperands& at) {
   const Shape &x = c.input(at.x).shape, &w = c.input(at.w).shape;
   if (w.rank() != x.rank() || w.rank() < 3) {
     c.fail(cat("expected [batch, channels, spatial...] and [filters, channels, kernel...], got ", x.str(), " and ",
@@ -53,6 +40,11 @@ ConvParams conv_params(const NodeContext& c, const Operands& at) {
   if (c.has_input(at.x_zero) && c.input(at.x_zero).shape.elements() != 1) c.fail("the input has one zero point");
   return {make_window(c, x, kernel, false), x[0], groups, w[1], w[0] / groups, filter_stride(c, at.w_zero, w[0])};
 }
+
+namespace {
+
+constexpr ConvOperands kConvInteger{0, 1, 2, 3};
+constexpr ConvOperands kQLinearConv{0, 3, 2, 5};
 
 /// The outputs [first, last) of one dimension whose tap `k` falls inside the input.
 struct Reach {
@@ -83,13 +75,13 @@ void add_tap(const Window& w, const X* plane, int32_t zero, int32_t weight, cons
   }
 }
 
-double taps_nanos(const ConvParams& p) {
+double taps_nanos(const IntegerConv& p) {
   const double outputs = static_cast<double>(p.batch * p.groups * p.filters * p.window.out_elements());
   return outputs * static_cast<double>(p.channels * p.window.kernel_elements()) / 8;
 }
 
 /// Copying and packing the windows costs more than the products of two filters.
-double gemm_nanos(const ConvParams& p) {
+double gemm_nanos(const IntegerConv& p) {
   const int64_t windows = p.batch * p.groups * p.window.out_elements() * p.channels * p.window.kernel_elements();
   return static_cast<double>(windows * p.filters) / 100 + static_cast<double>(windows) / 4;
 }
@@ -99,7 +91,7 @@ double gemm_nanos(const ConvParams& p) {
 /// io: the sums, x, w, and their zero points or null.
 template <class X, class W>
 void taps_step(const void* params, std::byte* const* io, const ExecContext& context) {
-  const auto& p = *static_cast<const ConvParams*>(params);
+  const auto& p = *static_cast<const IntegerConv*>(params);
   const int64_t plane = p.window.in_elements(), out = p.window.out_elements(), taps = p.window.kernel_elements();
   const int64_t filters = p.groups * p.filters;
   const int32_t x_zero = io[3] ? int32_t{*reinterpret_cast<const X*>(io[3])} : 0;
@@ -129,7 +121,7 @@ void taps_step(const void* params, std::byte* const* io, const ExecContext& cont
   });
 }
 
-void lower_taps(LowerContext& c, const ConvParams& p, Ref out, const Operands& at) {
+void lower_taps(LowerContext& c, const IntegerConv& p, Ref out, const ConvOperands& at) {
   const StepFn fn = dispatch<kByteTypes>(c.input(at.x).dtype, [&]<class X>() -> StepFn {
     return dispatch<kByteTypes>(c.input(at.w).dtype, []<class W>() -> StepFn { return taps_step<X, W>; });
   });
@@ -143,7 +135,7 @@ constexpr int64_t kBlockBytes = 96 << 10;  // of windows: they stay in L2, twice
 constexpr int64_t kMinBlock = 64;          // pixels
 
 struct GemmConvParams {
-  ConvParams conv;
+  IntegerConv conv;
   kernels::IgemmArgs gemm;  // m and k of one group; its pointers are filled in
   bool pointwise;           // the windows are the image
   int64_t block, blocks;    // of output pixels
@@ -217,7 +209,7 @@ void gemm_step(const void* params, std::byte* const* io, const ExecContext& cont
             [&](int64_t task, int64_t slot) { gemm_task(p, io, task, io[5] + slot * p.slot_bytes); });
 }
 
-void lower_gemm(LowerContext& c, const ConvParams& conv, Ref out, const Operands& at) {
+void lower_gemm(LowerContext& c, const IntegerConv& conv, Ref out, const ConvOperands& at) {
   GemmConvParams p{};
   p.conv = conv;
   p.gemm.m = conv.filters;
@@ -250,118 +242,30 @@ void lower_gemm(LowerContext& c, const ConvParams& conv, Ref out, const Operands
          gemm_nanos(conv));
 }
 
-// ---- One channel a group: in float32 --------------------------------------------------------------------------------
-
-constexpr int64_t kPlaneBytes = 64 << 10;  // of a plane's padded rows
-
-struct PlanesParams {
-  kernels::ConvDim h, w;
-  int64_t planes, filters;  // of the output, and of each image
-  int64_t in_group;         // filters
-  int64_t zero_stride;      // of the weights' zero point over the filters
-  int64_t block;            // of output rows
-  int64_t in_floats, out_floats, taps_floats, slot_floats;
-  int slots;
-};
-
-/// io: the sums, x, w, their zero points or null, scratch.
-template <class X, class W>
-void planes_step(const void* params, std::byte* const* io, const ExecContext& context) {
-  const auto& p = *static_cast<const PlanesParams*>(params);
-  const int32_t x_zero = io[3] ? int32_t{*reinterpret_cast<const X*>(io[3])} : 0;
-  const auto* w_zero = reinterpret_cast<const W*>(io[4]);
-  const int64_t in = p.h.in * p.w.in, out = p.h.out * p.w.out, taps = p.h.kernel * p.w.kernel;
-  for_tasks(context, p.planes, p.slots, [&](int64_t plane, int64_t slot) {
-    const int64_t filter = plane % p.filters;
-    auto* image = reinterpret_cast<float*>(io[5]) + slot * p.slot_floats;
-    float* const sums = image + p.in_floats;
-    float* const weights = sums + p.out_floats;
-    const X* x = reinterpret_cast<const X*>(io[1]) + plane / p.in_group * in;
-    kernels::quantize_kernels().bytes<X>().dequantize(x, image, in, 1.0f, x_zero);
-    const int32_t zero = w_zero ? int32_t{w_zero[filter * p.zero_stride]} : 0;
-    const W* w = reinterpret_cast<const W*>(io[2]) + filter * taps;
-    kernels::quantize_kernels().bytes<W>().dequantize(w, weights, taps, 1.0f, zero);
-    kernels::DepthwiseArgs a;
-    a.x = image;
-    a.y = sums;
-    a.weights = weights;
-    a.h = p.h;
-    a.w = p.w;
-    a.scratch = weights + p.taps_floats;
-    for (a.first = 0; a.first < p.h.out; a.first += p.block) {
-      a.rows = std::min(p.block, p.h.out - a.first);
-      kernels::conv_kernels().depthwise(a);
-    }
-    auto* to = reinterpret_cast<int32_t*>(io[0]) + plane * out;
-    for (int64_t i = 0; i < out; ++i) to[i] = static_cast<int32_t>(sums[i]);
-  });
-}
-
-/// One channel a group, and windows that the kernel is for.
-bool is_depthwise(const ConvParams& p) {
-  constexpr int64_t kLargestProduct = 255 * 255, kExact = int64_t{1} << 24;
-  static_assert(kernels::kMaxDepthwiseTaps * kLargestProduct < kExact);
-  const Window& w = p.window;
-  if (p.channels != 1 || p.groups < 2 || w.rank > 2 || w.kernel_elements() > kernels::kMaxDepthwiseTaps) return false;
-  const double floats = static_cast<double>(kernels::depthwise_row(conv_dim(w.dim[2]))) *
-                        static_cast<double>(w.dim[2].stride) *
-                        static_cast<double>((w.dim[1].kernel - 1) * w.dim[1].dilation + w.dim[1].stride);
-  return floats + static_cast<double>(w.in_elements() + w.out_elements()) < 1 << 22;
-}
-
-/// Beside those of the other ways, which take several times as long as they are said to.
-double planes_nanos(const ConvParams& p) {
-  const double outputs = static_cast<double>(p.batch * p.groups * p.filters);
-  const double copied = static_cast<double>(p.window.in_elements() + 2 * p.window.out_elements());
-  return outputs * (copied / 32 + static_cast<double>(p.window.out_elements() * p.window.kernel_elements()) / 96 + 10);
-}
-
-void lower_planes(LowerContext& c, const ConvParams& conv, Ref out, const Operands& at) {
-  const auto rounded = [](int64_t floats) { return (floats + 15) / 16 * 16; };
-  PlanesParams p{};
-  p.h = conv_dim(conv.window.dim[1]);
-  p.w = conv_dim(conv.window.dim[2]);
-  p.filters = conv.groups * conv.filters;
-  p.planes = conv.batch * p.filters;
-  p.in_group = conv.filters;
-  p.zero_stride = conv.zero_stride;
-  p.block = p.h.out;
-  while (p.block > 4 && kernels::depthwise_scratch(p.h, p.w, p.block) * 4 > kPlaneBytes) p.block = (p.block + 1) / 2;
-  p.in_floats = rounded(p.h.in * p.w.in);
-  p.out_floats = rounded(p.h.out * p.w.out);
-  p.taps_floats = rounded(p.h.kernel * p.w.kernel);
-  p.slot_floats = p.in_floats + p.out_floats + p.taps_floats + rounded(kernels::depthwise_scratch(p.h, p.w, p.block));
-  const int64_t products = p.planes * p.h.kernel * p.w.kernel * p.h.out * p.w.out;
-  p.slots = products < kConvParallelProducts ? 1 : std::min(c.threads(), kMaxConvSlots);
-  const StepFn fn = dispatch<kByteTypes>(c.input(at.x).dtype, [&]<class X>() -> StepFn {
-    return dispatch<kByteTypes>(c.input(at.w).dtype, []<class W>() -> StepFn { return planes_step<X, W>; });
-  });
-  const auto zero = [&](size_t i) { return c.has_input(i) ? c.in(i) : Ref{}; };
-  const Ref scratch = c.scratch(static_cast<size_t>(p.slot_floats * p.slots) * sizeof(float));
-  c.step(fn, p, {out, c.in(at.x), c.in(at.w), zero(at.x_zero), zero(at.w_zero), scratch}, planes_nanos(conv));
-}
-
 // ---- The ways -------------------------------------------------------------------------------------------------------
 
-using LowerConv = void (*)(LowerContext&, const ConvParams&, Ref out, const Operands&);
+using LowerConv = void (*)(LowerContext&, const IntegerConv&, Ref out, const ConvOperands&);
 
-template <const Operands& kAt>
+template <const ConvOperands& kAt>
 Cost taps_cost(const NodeContext& c) {
-  return Cost(taps_nanos(conv_params(c, kAt)));
+  return Cost(taps_nanos(integer_conv(c, kAt)));
 }
-template <const Operands& kAt>
+template <const ConvOperands& kAt>
 Cost gemm_cost(const NodeContext& c) {
-  return Cost(gemm_nanos(conv_params(c, kAt)));
+  return Cost(gemm_nanos(integer_conv(c, kAt)));
 }
 
-template <const Operands& kAt>
+template <const ConvOperands& kAt>
+Cost windows_cost(const NodeContext& c) {
+  return integer_windows_cost(c, integer_conv(c, kAt), kAt);
+}
+
+template <const ConvOperands& kAt>
 Cost planes_cost(const NodeContext& c) {
-  const ConvParams p = conv_params(c, kAt);
-  if (!is_depthwise(p)) return Cost::cannot("not one channel a group, or a window that its kernel is not for");
-  return Cost(planes_nanos(p));
+  return integer_planes_cost(integer_conv(c, kAt));
 }
 
-void check_types(const NodeContext& c, const Operands& at) {
+void check_types(const NodeContext& c, const ConvOperands& at) {
   require_type(c, at.x, kByteTypes);
   require_type(c, at.w, kByteTypes);
   if (c.has_input(at.x_zero)) require_same_type(c, at.x, at.x_zero);
@@ -371,12 +275,12 @@ void check_types(const NodeContext& c, const Operands& at) {
 void infer_conv_integer(InferContext& c) {
   check_window_attributes(c);
   check_types(c, kConvInteger);
-  const ConvParams p = conv_params(c, kConvInteger);
+  const IntegerConv p = integer_conv(c, kConvInteger);
   c.set_output(0, DType::kI32, window_output(p.window, p.batch, p.groups * p.filters));
 }
 template <LowerConv kLower>
 void lower_conv_integer(LowerContext& c) {
-  kLower(c, conv_params(c, kConvInteger), c.out(0), kConvInteger);
+  kLower(c, integer_conv(c, kConvInteger), c.out(0), kConvInteger);
 }
 
 // x, x_scale, x_zero_point, w, w_scale, w_zero_point, y_scale, y_zero_point, bias
@@ -388,7 +292,7 @@ void infer_qlinear_conv(InferContext& c) {
   for (const size_t i : {1, 6, 7}) {
     if (c.input(i).shape.elements() != 1) c.fail(cat("input ", i, " must be one value"));
   }
-  const ConvParams p = conv_params(c, kQLinearConv);
+  const IntegerConv p = integer_conv(c, kQLinearConv);
   const int64_t filters = p.groups * p.filters;
   filter_stride(c, 4, filters);
   if (c.has_input(8)) {
@@ -400,12 +304,21 @@ void infer_qlinear_conv(InferContext& c) {
 
 template <LowerConv kLower>
 void lower_qlinear_conv(LowerContext& c) {
-  const ConvParams p = conv_params(c, kQLinearConv);
+  const IntegerConv p = integer_conv(c, kQLinearConv);
   const int64_t filters = p.groups * p.filters;
   const Ref sums = c.scratch(static_cast<size_t>(c.output(0).shape.elements()) * sizeof(int32_t));
   kLower(c, p, sums, kQLinearConv);
   const RequantizeParams r{p.batch, filters, p.window.out_elements(), 1, 0, filter_stride(c, 4, filters)};
   lower_requantize(c, r, c.out(0), sums, c.in(1), c.in(4), c.in(6), c.in(7), c.has_input(8) ? c.in(8) : Ref{});
+}
+
+void lower_planes(LowerContext& c, const IntegerConv& conv, Ref out, const ConvOperands& at) {
+  lower_integer_planes(c, conv, out, at, PlanesGive::kSums, 0);
+}
+void lower_qlinear_planes(LowerContext& c) {
+  const IntegerConv p = integer_conv(c, kQLinearConv);
+  const PlanesGive give = c.output(0).dtype == DType::kU8 ? PlanesGive::kU8 : PlanesGive::kI8;
+  lower_integer_planes(c, p, c.out(0), kQLinearConv, give, filter_stride(c, 4, p.groups * p.filters));
 }
 
 }  // namespace
@@ -419,6 +332,7 @@ void register_integer_conv(OpRegistry& r) {
          .infer = infer_conv_integer,
          .mixed_axes = conv_axes<1>},
         {{.name = "planes", .lower = lower_conv_integer<lower_planes>, .cost = planes_cost<kConvInteger>},
+         {.name = "windows", .lower = lower_conv_integer<lower_integer_windows>, .cost = windows_cost<kConvInteger>},
          {.name = "gemm", .lower = lower_conv_integer<lower_gemm>, .cost = gemm_cost<kConvInteger>},
          {.name = "taps", .lower = lower_conv_integer<lower_taps>, .cost = taps_cost<kConvInteger>}});
   r.add({.name = "QLinearConv",
@@ -428,7 +342,8 @@ void register_integer_conv(OpRegistry& r) {
          .max_outputs = 1,
          .infer = infer_qlinear_conv,
          .mixed_axes = conv_axes<3>},
-        {{.name = "planes", .lower = lower_qlinear_conv<lower_planes>, .cost = planes_cost<kQLinearConv>},
+        {{.name = "planes", .lower = lower_qlinear_planes, .cost = planes_cost<kQLinearConv>},
+         {.name = "windows", .lower = lower_qlinear_conv<lower_integer_windows>, .cost = windows_cost<kQLinearConv>},
          {.name = "gemm", .lower = lower_qlinear_conv<lower_gemm>, .cost = gemm_cost<kQLinearConv>},
          {.name = "taps", .lower = lower_qlinear_conv<lower_taps>, .cost = taps_cost<kQLinearConv>}});
 }

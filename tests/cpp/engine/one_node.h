@@ -40,6 +40,7 @@ inline Built build(const Case& from) {
       if (from.dtype == DType::kI32) static_cast<int32_t*>(data)[at] = draw;
       if (from.dtype == DType::kI64) static_cast<int64_t*>(data)[at] = draw;
       if (from.dtype == DType::kU8) static_cast<uint8_t*>(data)[at] = static_cast<uint8_t>(draw + 100);
+      if (from.dtype == DType::kI8) static_cast<int8_t*>(data)[at] = static_cast<int8_t>(draw);
     }
     ids.push_back(out.graph.add_value("in"));
     if (from.constant_last && i + 1 == from.inputs.size()) {

@@ -94,6 +94,16 @@ void check_bytes(const QuantizeKernels& kernels) {
       const auto sum = static_cast<int32_t>(static_cast<uint32_t>(sums[i]) + static_cast<uint32_t>(zero));
       return byte_of<B>(static_cast<float>(sum) * 1e-7f, zero);
     }));
+    // Whole floats, and their sum with a bias at either end of what they may be.
+    std::vector<float> whole(size);
+    for (size_t i = 0; i < size; ++i) whole[i] = static_cast<float>(sums[i] / 256);
+    for (const int32_t added : {zero, 1 << 24, -(1 << 24), (1 << 24) - 1}) {
+      k.requantize_whole(whole.data(), y.data(), n, 1e-5f, static_cast<float>(added), zero);
+      CHECK(y.is([&](size_t i) {
+        const int32_t sum = static_cast<int32_t>(whole[i]) + added;
+        return byte_of<B>(static_cast<float>(sum) * 1e-5f, zero);
+      }));
+    }
     Output<float> back(size);
     k.dequantize(codes.data(), back.data(), n, one, zero);
     CHECK(back.is([&](size_t i) { return static_cast<float>(int32_t{codes[i]} - zero) * one; }));

@@ -36,12 +36,41 @@ struct IgemmArgs {
 
 inline constexpr int64_t kIgemmColumns = 16;  // of a panel
 
+/// Rows [first, first + rows) of an image and its padding, which is `zero`, for WindowArgs: for each group of `depth`
+/// channels, each row and each of `pitch` columns 4 bytes. Column 0 is `pad` columns before the image.
+struct ImageArgs {
+  const void* x = nullptr;  // `channels` planes of height x width bytes
+  int64_t channels = 0, height = 0, width = 0;
+  int64_t first = 0, rows = 0;  // some may lie outside
+  int64_t pitch = 0, pad = 0;   // pitch: a multiple of kIgemmColumns
+  uint8_t zero = 0;
+  bool is_signed = false;
+  void* to = nullptr;
+  void* room = nullptr;  // depth * pitch bytes
+};
+
+/// A convolution at stride 1 of an image that pack_image packed: c = sum a (b - zero).
+struct WindowArgs {
+  int64_t filters = 0, steps = 0;
+  const void* a = nullptr;           // rows of steps * depth int8 that pack_a packed; their zero points are 0
+  const void* image = nullptr;       // what the first output's window begins with
+  const int64_t* offsets = nullptr;  // bytes from there to what each step multiplies
+  int64_t rows = 0, width = 0;       // of the output
+  int64_t row_bytes = 0;             // of the image: from row to row
+  int32_t zero = 0;                  // point of the image
+  bool is_signed = false;            // is the image
+  int32_t* c = nullptr;              // rows x width for each filter
+  int64_t plane = 0;                 // from filter to filter in c
+};
+
 struct IgemmKernels {
   const char* (*compiled_isa)();
   int64_t depth;  // neighbours in K that one step multiplies
   void (*pack_a)(const ByteMatrix& a, int64_t m, int64_t k, void* packed);
   void (*pack_b)(const ByteMatrix& b, int64_t k, int64_t n, void* packed);
   void (*gemm)(const IgemmArgs& args);
+  void (*pack_image)(const ImageArgs& args);
+  void (*windows)(const WindowArgs& args);
 };
 
 const IgemmKernels& igemm_kernels();  // of the active tier and features

@@ -314,8 +314,13 @@ const char* igemm_isa() { return compiled_isa(); }
 #endif
 
 }  // namespace
+}  // namespace inferkit::kernels::INFERKIT_TIER
+
+#include "kernels/cpu/igemm/windows_impl.h"
+
+namespace inferkit::kernels::INFERKIT_TIER {
 
 extern const IgemmKernels kIgemm;
-const IgemmKernels kIgemm = {igemm_isa, kDepth, pack_a, pack_b, gemm};
+const IgemmKernels kIgemm = {igemm_isa, kDepth, pack_a, pack_b, gemm, pack_image, windows};
 
 }  // namespace inferkit::kernels::INFERKIT_TIER

@@ -21,6 +21,8 @@ struct ByteKernels {
   void (*dequantize_each)(const B* x, float* y, int64_t n, const float* scale, const B* zero);
   /// Sum and bias wrap as 32 bits.
   void (*requantize)(const int32_t* sum, B* y, int64_t n, float factor, int32_t bias, int32_t zero);
+  /// The same of sums that are whole floats, within 2^24 as is the bias.
+  void (*requantize_whole)(const float* sum, B* y, int64_t n, float factor, float bias, int32_t zero);
   void (*requantize_each)(const int32_t* sum, B* y, int64_t n, const float* factor, const int32_t* bias, int32_t zero);
 };
 

@@ -117,6 +117,11 @@ void requantize(const int32_t* sum, B* y, int64_t n, float factor, int32_t bias,
   requantize_by(sum, y, n, same(factor), SameBits{static_cast<uint32_t>(bias)}, zero);
 }
 template <class B>
+void requantize_whole(const float* sum, B* y, int64_t n, float factor, float bias, int32_t zero) {
+  const F32x16 shift = broadcast(static_cast<float>(zero)), addend = broadcast(bias), by = broadcast(factor);
+  map(y, n, [=](auto at) INFERKIT_LAMBDA { return to_codes<B>((Array{sum}(at) + addend) * by, shift); });
+}
+template <class B>
 void requantize_each(const int32_t* sum, B* y, int64_t n, const float* factor, const int32_t* bias, int32_t zero) {
   if (bias)
     requantize_by(sum, y, n, Array{factor}, Array{bias}, zero);
@@ -143,8 +148,8 @@ void widen_range(const float* x, int64_t n, float* low, float* high) {
 }
 
 template <class B>
-constexpr ByteKernels<B> kBytes = {quantize<B>,        quantize_each<B>, dequantize<B>,
-                                   dequantize_each<B>, requantize<B>,    requantize_each<B>};
+constexpr ByteKernels<B> kBytes = {quantize<B>,   quantize_each<B>,    dequantize<B>,     dequantize_each<B>,
+                                   requantize<B>, requantize_whole<B>, requantize_each<B>};
 
 }  // namespace
 

@@ -117,6 +117,14 @@ std::vector<Known> others() {
     return Case{
         .op = "ConvInteger", .inputs = {x, w}, .dtype = DType::kU8, .attributes = conv({}, {}, group), .version = 10};
   };
+  const auto signed_bytes = [](Shape x, Shape w, std::vector<int64_t> pads, int64_t group) {
+    return Case{.op = "ConvInteger",
+                .inputs = {x, w},
+                .dtype = DType::kI8,
+                .attributes = conv(std::move(pads), {}, group),
+                .version = 10,
+                .constant_last = true};
+  };
   const auto pool = [](std::string op, Shape x, std::vector<int64_t> kernel) {
     return Case{.op = std::move(op), .inputs = {std::move(x)}, .attributes = {{"kernel_shape", std::move(kernel)}}};
   };
@@ -133,6 +141,8 @@ std::vector<Known> others() {
       {"planes", volume("AveragePool", {1, 3, 8, 5, 20}, {1, 2, 1}, {0, 1, 1, 0, 1, 1}, 1, 1)},
       {"generic", volume("AveragePool", {1, 3, 8, 5, 20}, {1, 2, 1}, {1, 1, 1, 1, 1, 1}, 1, 1)},
       {"gemm", bytes({1, 8, 9, 9}, {3, 8, 3, 3}, 1)},
+      {"windows", signed_bytes({1, 8, 9, 9}, {3, 8, 3, 3}, {1, 1, 1, 1}, 1)},
+      {"windows", signed_bytes({2, 15, 7, 37}, {27, 5, 3, 2}, {2, 0, 1, 1}, 3)},
       {"taps", bytes({1, 8, 9, 9}, {2, 8, 3, 3}, 1)},
       {"planes", bytes({1, 8, 9, 9}, {8, 1, 3, 3}, 8)},
       {"planes", pool("MaxPool", {1, 3, 9, 9}, {3, 3})},
