@@ -119,7 +119,50 @@ def look_alike(n: Net, x: str) -> str:
     return n.op("Mul", n.op("Sigmoid", x), n.normal(WIDTH))
 
 
-PATTERNS = [linear, conv, batch_norm, activation, gelu, silu, layer_norm, tidy, look_alike]
+def channels_last(n: Net, x: str) -> str:
+    """As exporters write what wants channels first, where they come last."""
+    if n.dims != 4:
+        return linear(n, x)
+    y = n.op("Transpose", x, perm=[0, 3, 1, 2])
+    y = [conv, batch_norm, activation][n.rng.integers(3)](n, y)
+    y = n.op("Transpose", y, perm=[0, 2, 3, 1])
+    return n.maybe_swapped("Add", y, n.normal(WIDTH)) if n.rng.integers(2) else y
+
+
+def along_an_axis(n: Net, x: str) -> str:
+    """What minds the order of the dimensions."""
+    axis = int(n.rng.integers(-n.dims, n.dims))
+    form = n.rng.integers(5)
+    if form == 0:
+        return n.op("Softmax", x, axis=axis)
+    if form == 1:
+        return n.maybe_swapped("Mul", x, n.op("ReduceMean", x, axes=[axis], keepdims=1))
+    if form == 2:
+        shape = [1] * n.dims
+        shape[axis if axis % n.dims else -1] = WIDTH
+        return n.maybe_swapped("Add", x, n.normal(*shape))
+    if form == 3:
+        return n.op("Add", x, n.normal(*[WIDTH] * (n.dims - 1)))
+    if axis % n.dims == 0:
+        return n.maybe_swapped("Max", x, n.const(0.25))
+    halves = [n.op(kind, x) for kind in ("Relu", "Neg")]
+    both = n.op("Concat", *halves, axis=axis)
+    return n.op("Slice", both, n.const([2], np.int64), n.const([2 + WIDTH], np.int64), n.const([axis], np.int64))
+
+
+PATTERNS = [
+    linear,
+    conv,
+    batch_norm,
+    activation,
+    gelu,
+    silu,
+    layer_norm,
+    tidy,
+    look_alike,
+    channels_last,
+    along_an_axis,
+]
 
 
 def build(n: Net, steps: list[int]) -> bytes:
@@ -142,8 +185,8 @@ def build(n: Net, steps: list[int]) -> bytes:
 
 @settings(max_examples=200, deadline=None)
 @given(
-    steps=st.lists(st.integers(0, len(PATTERNS) - 1), min_size=1, max_size=7),
-    dims=st.integers(2, 4),
+    steps=st.lists(st.integers(0, len(PATTERNS) - 1) | st.sampled_from([9, 10]), min_size=1, max_size=7),
+    dims=st.integers(2, 4) | st.just(4),
     batch=st.integers(1, 3),
     seed=st.integers(0, 2**32 - 1),
 )

@@ -21,6 +21,11 @@ bool fuse_silu(Graph& graph);
 /// attributes axis = -1 and epsilon.
 bool fuse_layer_norm(Graph& graph);
 
+/// Transposes that move channels to the end and back (models of frameworks that keep them last) go behind the operators
+/// that do not mind, until they meet and undo each other. Changes nothing where that leaves no fewer of them.
+bool sink_transposes(Graph& graph);
+/// Conv or ConvTranspose without a bias, then Add of a constant for each channel -> the bias. Float32 constants only.
+bool fold_bias(Graph& graph);
 /// Conv, ConvTranspose or Gemm, then BatchNormalization with constants: folded into the weights in double, rounded
 /// once.
 bool fold_batch_norm(Graph& graph);

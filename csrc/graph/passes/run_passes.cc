@@ -8,8 +8,8 @@ namespace inferkit {
 void run_passes(Graph& graph) {
   // Patterns of several nodes before the passes that would take one of those nodes away; dead nodes go at once, so that
   // they do not count as readers.
-  constexpr bool (*kPasses[])(Graph&) = {lift_constants, eliminate_identity, fuse_gelu,
-                                         fuse_silu,      fuse_layer_norm,    fold_batch_norm,
+  constexpr bool (*kPasses[])(Graph&) = {lift_constants, eliminate_identity, sink_transposes, fuse_gelu,
+                                         fuse_silu,      fuse_layer_norm,    fold_bias,       fold_batch_norm,
                                          fuse_linear,    fuse_activation,    fuse_tokens};
   constexpr int kMaxRounds = 8;
   eliminate_dead_nodes(graph);
