@@ -12,6 +12,7 @@ namespace inferkit {
 namespace {
 
 constexpr int64_t kPlaneBytes = 64 << 10;  // of a plane's padded rows
+constexpr int64_t kTogetherFloats = 4096;  // of images and sums that stay in a first cache
 
 struct PlanesParams {
   kernels::ConvDim h, w;
@@ -19,6 +20,7 @@ struct PlanesParams {
   int64_t in_group;         // filters
   int64_t zero_stride;      // of the weights' zero point over the filters
   int64_t block;            // of output rows
+  int64_t together;         // planes that go through each stage one after the other
   int64_t in_floats, out_floats, taps_floats, slot_floats;
   int64_t whole_at;  // where in a slot there is room for sums as int32, for bytes
   int slots;
@@ -84,32 +86,42 @@ void planes_step(const void* params, std::byte* const* io, const ExecContext& co
   const int32_t x_zero = io[3] ? int32_t{*reinterpret_cast<const X*>(io[3])} : 0;
   const auto* w_zero = reinterpret_cast<const W*>(io[4]);
   const int64_t in = p.h.in * p.w.in, out = p.h.out * p.w.out, taps = p.h.kernel * p.w.kernel;
-  for_tasks(context, p.planes, p.slots, [&](int64_t plane, int64_t slot) {
-    const int64_t filter = plane % p.filters;
-    auto* image = reinterpret_cast<float*>(io[5]) + slot * p.slot_floats;
-    float* const sums = image + p.in_floats;
+  for_tasks(context, (p.planes + p.together - 1) / p.together, p.slots, [&](int64_t task, int64_t slot) {
+    const int64_t first = task * p.together, last = std::min(p.planes, first + p.together);
+    auto* const images = reinterpret_cast<float*>(io[5]) + slot * p.slot_floats;
+    float* const sums = images + p.in_floats;
     float* const weights = sums + p.out_floats;
-    const X* x = reinterpret_cast<const X*>(io[1]) + plane / p.in_group * in;
-    kernels::quantize_kernels().bytes<X>().dequantize(x, image, in, 1.0f, x_zero);
-    kernels::DepthwiseArgs a;
-    a.x = image;
-    a.y = sums;
-    a.weights = p.ready ? reinterpret_cast<const float*>(io[2]) + filter * taps : weights;
-    if (!p.ready) whole_weights(reinterpret_cast<const W*>(io[2]), w_zero, p.zero_stride, filter, taps, weights);
-    a.h = p.h;
-    a.w = p.w;
-    a.scratch = weights + p.taps_floats;
-    for (a.first = 0; a.first < p.h.out; a.first += p.block) {
-      a.rows = std::min(p.block, p.h.out - a.first);
-      kernels::conv_kernels().depthwise(a);
+    // What was just written in other pieces than it is read in waits for the memory: so plane after plane each time.
+    const int64_t channel = first / p.in_group, channels = (last - 1) / p.in_group + 1 - channel;
+    const X* x = reinterpret_cast<const X*>(io[1]) + channel * in;
+    kernels::quantize_kernels().bytes<X>().dequantize(x, images, channels * in, 1.0f, x_zero);
+    for (int64_t plane = first; plane < last; ++plane) {
+      const int64_t filter = plane % p.filters;
+      kernels::DepthwiseArgs a;
+      a.x = images + (plane / p.in_group - channel) * in;
+      a.y = sums + (plane - first) * out;
+      a.weights = p.ready ? reinterpret_cast<const float*>(io[2]) + filter * taps : weights;
+      if (!p.ready) whole_weights(reinterpret_cast<const W*>(io[2]), w_zero, p.zero_stride, filter, taps, weights);
+      a.h = p.h;
+      a.w = p.w;
+      a.scratch = weights + p.taps_floats;
+      for (a.first = 0; a.first < p.h.out; a.first += p.block) {
+        a.rows = std::min(p.block, p.h.out - a.first);
+        kernels::conv_kernels().depthwise(a);
+      }
     }
-    auto* const room = reinterpret_cast<int32_t*>(image + p.whole_at);
-    if (p.give == PlanesGive::kU8) {
-      give_bytes(p, io + 6, filter, sums, room, out, reinterpret_cast<uint8_t*>(io[0]) + plane * out);
-    } else if (p.give == PlanesGive::kI8) {
-      give_bytes(p, io + 6, filter, sums, room, out, reinterpret_cast<int8_t*>(io[0]) + plane * out);
-    } else {
-      to_whole(sums, reinterpret_cast<int32_t*>(io[0]) + plane * out, out);
+    auto* const room = reinterpret_cast<int32_t*>(images + p.whole_at);
+    if (p.give == PlanesGive::kSums) {
+      return to_whole(sums, reinterpret_cast<int32_t*>(io[0]) + first * out, (last - first) * out);
+    }
+    for (int64_t plane = first; plane < last; ++plane) {
+      const float* from = sums + (plane - first) * out;
+      const int64_t filter = plane % p.filters;
+      if (p.give == PlanesGive::kU8) {
+        give_bytes(p, io + 6, filter, from, room, out, reinterpret_cast<uint8_t*>(io[0]) + plane * out);
+      } else {
+        give_bytes(p, io + 6, filter, from, room, out, reinterpret_cast<int8_t*>(io[0]) + plane * out);
+      }
     }
   });
 }
@@ -154,11 +166,12 @@ void lower_integer_planes(LowerContext& c, const IntegerConv& conv, Ref out, con
   p.zero_stride = conv.zero_stride;
   p.block = p.h.out;
   while (p.block > 4 && kernels::depthwise_scratch(p.h, p.w, p.block) * 4 > kPlaneBytes) p.block = (p.block + 1) / 2;
-  p.in_floats = rounded(p.h.in * p.w.in);
-  p.out_floats = rounded(p.h.out * p.w.out);
+  p.together = std::clamp<int64_t>(kTogetherFloats / std::max<int64_t>(p.h.in * p.w.in + p.h.out * p.w.out, 1), 1, 8);
+  p.in_floats = rounded(p.h.in * p.w.in * p.together);
+  p.out_floats = rounded(p.h.out * p.w.out * p.together);
   p.taps_floats = rounded(p.h.kernel * p.w.kernel);
   p.whole_at = p.in_floats + p.out_floats + p.taps_floats + rounded(kernels::depthwise_scratch(p.h, p.w, p.block));
-  p.slot_floats = p.whole_at + (give == PlanesGive::kSums ? 0 : p.out_floats);
+  p.slot_floats = p.whole_at + (give == PlanesGive::kSums ? 0 : rounded(p.h.out * p.w.out));
   const int64_t products = p.planes * p.h.kernel * p.w.kernel * p.h.out * p.w.out;
   p.slots = products < kConvParallelProducts ? 1 : std::min(c.threads(), kMaxConvSlots);
   const StepFn fn = dispatch<kByteTypes>(c.input(at.x).dtype, [&]<class X>() -> StepFn {
