@@ -13,7 +13,7 @@ void Batcher::refuse_if_closed() {
                 "this batcher belongs to the parent process: make one in each process after fork()");
   }
   if (state_.load() == State::kOpen) return;
-  recorder_.rejected();
+  recorder_.rejected(WhyNot::kClosed);
   throw Error(ErrorCode::kClosed, "the batcher is draining or closed and takes no more requests");
 }
 
@@ -54,13 +54,14 @@ Buffer Batcher::copy(std::span<const StridedView> inputs, const Checked& checked
 }
 
 /// A refusal has no Request, but a record.
-void Batcher::trace_refusal(Phase end, uint64_t id, const std::string& name, int priority, int64_t rows, Nanos now) {
+void Batcher::trace_refusal(Phase end, WhyNot why, uint64_t id, const std::string& name, int priority, int64_t rows,
+                            Nanos now) {
   TraceEntry refused;
   refused.id = id;
   refused.priority = static_cast<int8_t>(priority);
   refused.rows = static_cast<uint32_t>(rows);
   refused.enqueued = refused.finished = now;
-  recorder_.trace_call(refused, end, DispatchReason::kReady, name);
+  recorder_.trace_call(refused, end, Recorder::traced(why), name);
 }
 
 ClientRef Batcher::client(std::string_view name) {
@@ -68,7 +69,7 @@ ClientRef Batcher::client(std::string_view name) {
   try {
     return clients_.find(name);
   } catch (const Error&) {
-    recorder_.rejected();
+    recorder_.rejected(WhyNot::kClients);
     throw;
   }
 }
@@ -77,9 +78,9 @@ void Batcher::enter_client(const Checked& checked, const SubmitOptions& options,
   Client& client = *options.client;
   const Nanos wait = client.arrives(now);
   if (wait == 0) return;
-  recorder_.rejected();
-  trace_refusal(Phase::kRejected, options.id ? options.id : new_id(), options.name, options.priority, checked.rows,
-                now);
+  recorder_.rejected(WhyNot::kClientRate);
+  trace_refusal(Phase::kRejected, WhyNot::kClientRate, options.id ? options.id : new_id(), options.name,
+                options.priority, checked.rows, now);
   throw Refusal(ErrorCode::kQueueFull,
                 cat("client ", quote(client.name), " has used up its rate of ", client.options.rate,
                     " requests a second (burst=", client.options.burst, "): try again in ", double(wait) * 1e-9, " s"),
@@ -87,10 +88,14 @@ void Batcher::enter_client(const Checked& checked, const SubmitOptions& options,
 }
 
 void Batcher::refuse_full(const Request& request) {
-  recorder_.rejected();
-  trace_refusal(Phase::kRejected, request.id, request.name, request.priority, request.rows,
+  const bool greedy = request.member && !options_.wait_when_full && scheduler_.depth() < options_.max_queue_size;
+  const WhyNot why = greedy                    ? WhyNot::kClientShare
+                     : options_.wait_when_full ? WhyNot::kWaitersFull
+                                               : WhyNot::kQueueFull;
+  recorder_.rejected(why);
+  trace_refusal(Phase::kRejected, why, request.id, request.name, request.priority, request.rows,
                 request.times.enqueued.load(std::memory_order_relaxed));
-  if (request.member && !options_.wait_when_full && scheduler_.depth() < options_.max_queue_size) {
+  if (greedy) {
     const Client& client = *request.member->client;
     throw Refusal(
         ErrorCode::kQueueFull,
@@ -116,22 +121,25 @@ void Batcher::refuse_if_late(const Checked& checked, const SubmitOptions& option
     outlook = scheduler_.outlook(*checked.layout, checked.rows, options.priority, options.deadline, now, flow);
     if (outlook.keeps(options.deadline)) return;
   }
+  const bool itself = outlook.end > options.deadline - outlook.spare;
+  const WhyNot why_not = passed ? WhyNot::kPassed : itself ? WhyNot::kLate : WhyNot::kOthersLate;
+  recorder_.not_answered(why_not);
   recorder_.ended(Phase::kExpired, now);
-  trace_refusal(Phase::kExpired, options.id ? options.id : new_id(), options.name, options.priority, checked.rows, now);
+  trace_refusal(Phase::kExpired, why_not, options.id ? options.id : new_id(), options.name, options.priority,
+                checked.rows, now);
   if (passed) throw Error(ErrorCode::kDeadline, "the request's deadline had passed when it was submitted");
   const Nanos has = options.deadline - now;
   // Nobody is served sooner for having waited where the run alone takes longer.
   const bool too_short = predictor_.forecast(*checked.layout, checked.rows).likely > has;
   const auto milliseconds = [](Nanos n) { return cat(double(n) * 1e-6, " ms"); };
   const std::string why =
-      outlook.end > options.deadline - outlook.spare
-          ? cat("it has ", milliseconds(has), " left, and the requests before it and its own run take about ",
-                milliseconds(outlook.end - now),
-                outlook.end > options.deadline
-                    ? ""
-                    : cat(", and ", milliseconds(outlook.spare), " of its time are kept in reserve"))
-          : cat("it would go before requests that have been admitted, and they would be late by about ",
-                milliseconds(-outlook.others));
+      itself ? cat("it has ", milliseconds(has), " left, and the requests before it and its own run take about ",
+                   milliseconds(outlook.end - now),
+                   outlook.end > options.deadline
+                       ? ""
+                       : cat(", and ", milliseconds(outlook.spare), " of its time are kept in reserve"))
+             : cat("it would go before requests that have been admitted, and they would be late by about ",
+                   milliseconds(-outlook.others));
   const Nanos missing = std::max(outlook.end + outlook.spare - options.deadline, -outlook.others);
   throw Refusal(ErrorCode::kDeadline, cat("the request cannot be answered by its deadline: ", why),
                 too_short ? kNever : missing);
@@ -198,7 +206,7 @@ Buffer Batcher::copy_admitted(std::span<const StridedView> inputs, const Checked
     return intake_.copy(inputs, checked, *pool_);
   } catch (const Error& error) {
     if (error.code() == ErrorCode::kValidation) recorder_.invalid();
-    if (error.code() == ErrorCode::kPoolExhausted) recorder_.rejected();
+    if (error.code() == ErrorCode::kPoolExhausted) recorder_.rejected(WhyNot::kMemory);
     throw;
   }
 }

@@ -322,7 +322,10 @@ void BatchRun::give(Request& request, const Outcome& outcome, Status status, int
   request.batch_rows = batch_rows;
   request.times.finished.store(outcome.finished, std::memory_order_relaxed);
   recorder_.latency(enqueued, started, outcome.finished);
-  if (outcome.finished > request.deadline) return end(request, Phase::kExpired);
+  if (outcome.finished > request.deadline) {
+    request.why_not = WhyNot::kRanLate;
+    return end(request, Phase::kExpired);
+  }
   request.status = std::move(status);
   if (!request.status.ok()) return end(request, Phase::kError);
   request.outputs = outcome.outputs;

@@ -232,7 +232,7 @@ Waited Batcher::wait_for_room(Request& request) {
 bool Batcher::cancel(Request& request) noexcept {
   if (foreign()) return request.finish(Phase::kClosed);
   Announcer announcer;
-  if (!conclude(request, Phase::kCancelled, announcer)) return false;
+  if (!conclude(request, Phase::kCancelled, std::nullopt, announcer)) return false;
   scheduler_.remove(request);
   return true;
 }
@@ -240,7 +240,9 @@ bool Batcher::cancel(Request& request) noexcept {
 void Batcher::expire(Request& request, Nanos now) noexcept {
   if (now < request.next_timeout() || foreign()) return;
   Announcer announcer;
-  if (conclude(request, now >= request.deadline ? Phase::kExpired : Phase::kRejected, announcer)) {
+  const bool late = now >= request.deadline;
+  if (conclude(request, late ? Phase::kExpired : Phase::kRejected, late ? WhyNot::kExpired : WhyNot::kNoRoom,
+               announcer)) {
     scheduler_.remove(request);
   }
 }
@@ -259,7 +261,7 @@ void Batcher::poke() noexcept {
   scheduler_.poke();
 }
 
-bool Batcher::conclude(Request& request, Phase end, Announcer& announcer) noexcept {
+bool Batcher::conclude(Request& request, Phase end, std::optional<WhyNot> why, Announcer& announcer) noexcept {
   const std::optional<Phase> from = request.claim();
   if (!from) return false;
   RequestRef heir;
@@ -272,6 +274,7 @@ bool Batcher::conclude(Request& request, Phase end, Announcer& announcer) noexce
     request.inputs.release();
   }
   request.times.finished.store(clock_.now(), std::memory_order_relaxed);
+  request.why_not = *from == Phase::kRunning && end == Phase::kExpired ? WhyNot::kRanLate : why;
   settle(request, end, announcer);
   if (heir) {
     scheduler_.enqueue_heir(heir);
@@ -296,13 +299,14 @@ void Batcher::answer_at_once(Request& request, IntrusivePtr<BatchOutputs> output
 void Batcher::end_followers(Request& leader, Announcer& announcer) noexcept {
   RequestList followers;
   alike_->coalescer->finish(leader, followers);
-  while (const RequestRef follower = followers.pop()) conclude(*follower, Phase::kClosed, announcer);
+  while (const RequestRef follower = followers.pop()) conclude(*follower, Phase::kClosed, WhyNot::kClosed, announcer);
 }
 
 /// After the claim: counts the end, publishes it and tells whoever wants to know.
 void Batcher::settle(Request& request, Phase end, Announcer& announcer) noexcept {
   const OpenCount::Hold open = std::move(request.open);  // a drain is over after all this
   recorder_.ended(end, request.times.finished.load(std::memory_order_relaxed), request.status.code);
+  if (request.why_not) recorder_.not_answered(*request.why_not);
   if (request.member && end == Phase::kResult) request.member->client->answered(request.rows);
   const TraceEntry entry = recorder_.entry(request, end);
   request.publish(end);
@@ -320,7 +324,11 @@ void Batcher::drop(RequestList& dropped) noexcept {
   if (dropped.empty()) return;
   Announcer announcer;
   // Unless it had ended: then it only lost its place.
-  while (const RequestRef request = dropped.pop()) conclude(*request, Phase::kExpired, announcer);
+  const Nanos now = clock_.now();
+  while (const RequestRef request = dropped.pop()) {
+    const WhyNot why = request->deadline <= now ? WhyNot::kExpired : WhyNot::kLeftOut;
+    conclude(*request, Phase::kExpired, why, announcer);
+  }
 }
 
 // Running
@@ -405,6 +413,7 @@ Status Batcher::run_caller(Slot slot, std::span<const TensorView> inputs, const 
     end = Phase::kExpired;
     status = {ErrorCode::kDeadline, Reason::kNone, "the request's deadline passed before it had an answer", nullptr};
   }
+  if (end == Phase::kExpired) recorder_.not_answered(WhyNot::kRanLate);
   recorder_.ended(end, finished, status.code);
   if (options.client && end == Phase::kResult) options.client->answered(checked.rows);
   TraceEntry r;
@@ -415,7 +424,7 @@ Status Batcher::run_caller(Slot slot, std::span<const TensorView> inputs, const 
   r.finished = r.delivered = finished;  // the caller has it in its hands
   r.rows = r.batch_rows = static_cast<uint32_t>(checked.rows);
   r.priority = static_cast<int8_t>(options.priority);
-  recorder_.trace_call(r, end, DispatchReason::kCaller, options.name);
+  recorder_.trace_call(r, end, uint8_t(DispatchReason::kCaller), options.name);
   return status;
 }
 
@@ -444,7 +453,7 @@ void Batcher::reject_waiting() noexcept {
   RequestList waiting;
   scheduler_.clear(waiting);
   Announcer announcer;
-  while (const RequestRef request = waiting.pop()) conclude(*request, Phase::kClosed, announcer);
+  while (const RequestRef request = waiting.pop()) conclude(*request, Phase::kClosed, WhyNot::kClosed, announcer);
 }
 
 void Batcher::refuse_all() {
@@ -458,7 +467,7 @@ void Batcher::end_running() {
   if (foreign()) return;
   Announcer announcer;
   runs_.for_each_request([&](Request& request) {
-    conclude(request, Phase::kClosed, announcer);
+    conclude(request, Phase::kClosed, WhyNot::kClosed, announcer);
     if (request.by_content && alike_->coalescer) end_followers(request, announcer);
   });
 }

@@ -163,7 +163,7 @@ class Batcher {
   struct Station;
   void work(Station& station) noexcept;
   void run_batch(Batch& batch, BatchRun& tools, CompletionList* own, bool is_worker) noexcept;
-  bool conclude(Request& request, Phase end, Announcer& announcer) noexcept;
+  bool conclude(Request& request, Phase end, std::optional<WhyNot> why, Announcer& announcer) noexcept;
   void settle(Request& request, Phase end, Announcer& announcer) noexcept;
   void drop(RequestList& dropped) noexcept;
   void reject_waiting() noexcept;
@@ -180,7 +180,8 @@ class Batcher {
   void sweep() noexcept;
   [[noreturn]] void refuse_full(const Request& request);
   void refuse_if_late(const Checked& checked, const SubmitOptions& options, Nanos now, const Flow* flow);
-  void trace_refusal(Phase end, uint64_t id, const std::string& name, int priority, int64_t rows, Nanos now);
+  void trace_refusal(Phase end, WhyNot why, uint64_t id, const std::string& name, int priority, int64_t rows,
+                     Nanos now);
   bool foreign() const;
   void check_outside() const;
 

@@ -41,6 +41,7 @@ void Recorder::invalid() {
 
 void Recorder::batch(DispatchReason reason, int64_t rows) {
   dispatched_[size_t(reason)].add();
+  dispatched_rows_[size_t(reason)].add(static_cast<uint64_t>(rows));
   rows_.add(static_cast<uint64_t>(rows));
   const auto bucket = static_cast<size_t>(std::bit_width(static_cast<uint64_t>(rows - 1)));
   sizes_[std::min(bucket, kBatchSizeBuckets - 1)].fetch_add(1, std::memory_order_relaxed);
@@ -71,7 +72,7 @@ TraceEntry Recorder::entry(const Request& request, Phase end) const {
   r.rows = static_cast<uint32_t>(request.rows);
   r.kind = uint8_t(TraceKind::kRequest);
   r.outcome = uint8_t(end);
-  r.reason = kDispatchReasonCount;
+  r.reason = request.why_not ? traced(*request.why_not) : kNoReason;
   r.priority = static_cast<int8_t>(request.priority);
   return r;
 }
@@ -98,12 +99,12 @@ void Recorder::trace_batch(TraceEntry r, DispatchReason reason) {
   ring_.add(r, {});
 }
 
-void Recorder::trace_call(TraceEntry r, Phase end, DispatchReason reason, const std::string& name) {
+void Recorder::trace_call(TraceEntry r, Phase end, uint8_t reason, const std::string& name) {
   if (!ring_.enabled()) return;
   r.thread = thread_id();
   r.kind = uint8_t(TraceKind::kRequest);
   r.outcome = uint8_t(end);
-  r.reason = uint8_t(reason);
+  r.reason = reason;
   ring_.add(r, name);
 }
 
@@ -115,6 +116,8 @@ void Recorder::fill(BatcherStats& s, int64_t max_rows, Nanos now) const {
   s.rejected = ends_[index(Phase::kRejected)].value() + ends_[index(Phase::kClosed)].value();
   s.invalid = invalid_.value();
   for (size_t i = 0; i < s.dispatched.size(); ++i) s.batches += s.dispatched[i] = dispatched_[i].value();
+  for (size_t i = 0; i < s.dispatched_rows.size(); ++i) s.dispatched_rows[i] = dispatched_rows_[i].value();
+  for (size_t i = 0; i < s.unanswered.size(); ++i) s.unanswered[i] = unanswered_[i].value();
   for (size_t i = 0; i < kBatchSizeBuckets; ++i) s.batch_sizes[i] = sizes_[i].load(std::memory_order_relaxed);
   s.rows = rows_.value();
   s.elements = elements_.value();

@@ -8,6 +8,7 @@
 #include "batching/policy.h"
 #include "batching/request.h"
 #include "batching/result_cache.h"
+#include "batching/why_not.h"
 #include "telemetry/counter.h"
 #include "telemetry/histogram.h"
 #include "telemetry/history.h"
@@ -49,11 +50,13 @@ struct BatcherStats {
   std::map<int64_t, PadCost::Figure> padding_costs;  // by the lengths that are padded to
   uint64_t coalesced = 0;                            // requests that waited for the answer to an equal one
   ResultCacheFigures cache{};
-  double mean_batch_size = 0;       // rows
-  double batch_fill_rate = 0;       // of max_batch_size
-  double requests_per_second = 0;   // completed, over the last ten seconds
-  double inference_error_rate = 0;  // failed, of completed and failed
-  std::array<uint64_t, kDispatchReasonCount> dispatched{};
+  double mean_batch_size = 0;                                    // rows
+  double batch_fill_rate = 0;                                    // of max_batch_size
+  double requests_per_second = 0;                                // completed, over the last ten seconds
+  double inference_error_rate = 0;                               // failed, of completed and failed
+  std::array<uint64_t, kDispatchReasonCount> dispatched{};       // batches
+  std::array<uint64_t, kDispatchReasonCount> dispatched_rows{};  // and theirs
+  std::array<uint64_t, kWhyNotCount> unanswered{};
   std::array<uint64_t, kBatchSizeBuckets> batch_sizes{};
   HistogramSnapshot queue, compute, total;  // enqueued to started, started to finished, enqueued to finished
   std::array<WindowStats, kWindows.size()> windows;
@@ -81,7 +84,12 @@ class Recorder {
   /// `code` is what the error was, where there was one: what the model finds wrong with an input is no failure of it.
   void ended(Phase end, Nanos now, ErrorCode code = ErrorCode::kOk);
   void invalid();
-  void rejected() { ended(Phase::kRejected, clock_.now()); }
+  void rejected(WhyNot why) {
+    not_answered(why);
+    ended(Phase::kRejected, clock_.now());
+  }
+  /// Besides ended().
+  void not_answered(WhyNot why) { unanswered_[size_t(why)].add(); }
   void batch(DispatchReason reason, int64_t rows);
   void latency(Nanos enqueued, Nanos started, Nanos finished);
   /// Of the inputs that are padded, in a run: how many there were, and how many of them were padding.
@@ -99,7 +107,10 @@ class Recorder {
   /// A batch that has run; `record` has its times and sizes.
   void trace_batch(TraceEntry record, DispatchReason reason);
   /// A request that was no Request: a caller's run, or one that was refused.
-  void trace_call(TraceEntry record, Phase end, DispatchReason reason, const std::string& name);
+  void trace_call(TraceEntry record, Phase end, uint8_t reason, const std::string& name);
+  /// TraceEntry::reason of a request: a DispatchReason, or why it got no answer, or neither.
+  static constexpr uint8_t kNoReason = 0xff, kFirstWhyNot = 0x40;
+  static uint8_t traced(WhyNot why) { return static_cast<uint8_t>(kFirstWhyNot + uint8_t(why)); }
   TraceRing& ring() { return ring_; }
   const TraceRing& ring() const { return ring_; }
 
@@ -113,7 +124,8 @@ class Recorder {
 
   const Clock& clock_;
   std::array<Counter, kEndCount> ends_;
-  std::array<Counter, kDispatchReasonCount> dispatched_;
+  std::array<Counter, kDispatchReasonCount> dispatched_, dispatched_rows_;
+  std::array<Counter, kWhyNotCount> unanswered_;
   Counter invalid_, rows_, elements_, padding_;
   std::array<std::atomic<uint64_t>, kBatchSizeBuckets> sizes_{};
   Histogram queue_, compute_, total_;

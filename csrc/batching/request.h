@@ -15,6 +15,7 @@
 #include "batching/line.h"
 #include "batching/open_count.h"
 #include "batching/place.h"
+#include "batching/why_not.h"
 #include "memory/buffer.h"
 #include "platform/clock.h"
 
@@ -103,6 +104,7 @@ class Request : public RefCounted<Request> {
   // The result fields.
   Status status;                       // of kError, and of a request that was refused, whatever its end
   Nanos retry_after = kNever;          // of a refused one: see Refusal
+  std::optional<WhyNot> why_not;       // where it gets no answer, and there is more to say than its end does
   IntrusivePtr<BatchOutputs> outputs;  // of kResult
   int64_t first_row = 0;               // in outputs
   uint64_t batch_id = 0;               // of kResult and kError

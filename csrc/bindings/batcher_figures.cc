@@ -59,9 +59,15 @@ Figures stats_of(const PyBatcher& self, const std::vector<double>& limits) {
     if (staged != kNever && s.queue_depth > 0) s.oldest_wait = std::max(s.oldest_wait, batcher.clock().now() - staged);
     rss = resident_bytes();
   }
-  py::dict dispatched;
+  py::dict dispatched, dispatched_rows, refused, dropped;
   for (int i = 0; i < kDispatchReasonCount; ++i) {
-    dispatched[py::str(dispatch_reason_name(static_cast<DispatchReason>(i)))] = s.dispatched[size_t(i)];
+    const py::str name(dispatch_reason_name(static_cast<DispatchReason>(i)));
+    dispatched[name] = s.dispatched[size_t(i)];
+    dispatched_rows[name] = s.dispatched_rows[size_t(i)];
+  }
+  for (int i = 0; i < kWhyNotCount; ++i) {
+    const auto why = static_cast<WhyNot>(i);
+    (is_refusal(why) ? refused : dropped)[py::str(why_not_name(why))] = s.unanswered[size_t(i)];
   }
   py::dict sizes;
   for (size_t i = 0; i < kBatchSizeBuckets; ++i) {
@@ -101,7 +107,8 @@ Figures stats_of(const PyBatcher& self, const std::vector<double>& limits) {
       "cache_entries"_key = s.cache.entries, "cache_bytes"_key = s.cache.bytes,
       "mean_batch_size"_key = s.mean_batch_size, "batch_fill_rate"_key = s.batch_fill_rate,
       "requests_per_second"_key = s.requests_per_second, "inference_error_rate"_key = s.inference_error_rate,
-      "dispatched"_key = dispatched, "batch_sizes"_key = sizes, "queue_ms"_key = latency_of(s.queue, limits),
+      "dispatched"_key = dispatched, "dispatched_rows"_key = dispatched_rows, "refused"_key = refused,
+      "dropped"_key = dropped, "batch_sizes"_key = sizes, "queue_ms"_key = latency_of(s.queue, limits),
       "compute_ms"_key = latency_of(s.compute, limits), "total_ms"_key = latency_of(s.total, limits),
       "policy"_key = policy, "windows"_key = windows, "clients"_key = named, "pool"_key = batcher.pool().stats(),
       "memory_rss_bytes"_key = rss);
@@ -144,7 +151,10 @@ TraceRows trace_of(const PyBatcher& self, uint64_t after) {
   for (const TraceRecord& r : records) {
     const std::string_view name = r.name_view();
     const std::string_view reason =
-        r.reason < kDispatchReasonCount ? dispatch_reason_name(DispatchReason(r.reason)) : std::string_view();
+        r.reason < kDispatchReasonCount ? dispatch_reason_name(DispatchReason(r.reason))
+        : r.reason >= Recorder::kFirstWhyNot && r.reason < Recorder::traced(WhyNot::kRanLate) + 1
+            ? why_not_name(WhyNot(r.reason - Recorder::kFirstWhyNot))
+            : std::string_view();
     out.append(py::make_tuple(
         r.sequence, r.kind == uint8_t(TraceKind::kBatch) ? "batch" : "request", r.id,
         // A name may be cut in the middle of a character.

@@ -153,6 +153,18 @@ class BatcherStats:
         oldest request had waited for ``max_delay``), ``deadline`` (a request could not wait any longer), ``drain``, or
         ``caller`` (the batcher was idle, and the caller's thread ran the batch), ``enough`` (as many rows as pay were
         there: see `policy`), or ``company`` (a free worker waited for others, who had come or had had their time).
+    dispatched_rows : mapping of str to int
+        The rows of these batches.
+    refused : mapping of str to int
+        Why requests were refused when they came: ``queue_full``, ``waiting_full`` (nor was there room to wait),
+        ``client_share`` and ``client_rate`` (its client had as many places as were free, or had used up its rate),
+        ``clients_full`` (too many clients), ``memory`` (the pool), ``closed`` (those that waited then, too), ``passed``
+        (its deadline had), ``too_late`` (it could not be answered in time, by what runs take), or
+        ``makes_others_late`` (nor could others, had it gone before them).
+    dropped : mapping of str to int
+        Why requests that had been let in got no answer: ``no_room`` (they had waited for room in vain),
+        ``expired_waiting`` (their deadline passed), ``left_out`` (their run would have been over too late), or
+        ``ran_late`` (it was).
     policy : PolicyStats
         What the policy has come to: the rows and the delay of a batch, and why.
     queue_ms, compute_ms, total_ms : Latency
@@ -200,6 +212,9 @@ class BatcherStats:
     requests_per_second: float
     inference_error_rate: float
     dispatched: Mapping[str, int]
+    dispatched_rows: Mapping[str, int]
+    refused: Mapping[str, int]
+    dropped: Mapping[str, int]
     policy: PolicyStats
     queue_ms: Latency
     compute_ms: Latency

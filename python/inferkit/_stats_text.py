@@ -29,6 +29,18 @@ def _row(name: str, latency: Latency) -> str:
     )
 
 
+def _fitted(text: str, width: int = 70) -> list[str]:
+    """Break what is separated by commas into lines; the second one at most, and what does not fit is left out."""
+    lines = [""]
+    for part in text.split(", "):
+        longer = f"{lines[-1]}, {part}" if lines[-1] else part
+        if len(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(part)
+    return lines if len(lines) <= 2 else [lines[0], f"{lines[1][: width - 5]}, ..."]
+
+
 def stats_text(stats: BatcherStats) -> str:
     """At most 80 columns and 20 lines."""
     waiting = f"{stats.queue_depth:,} waiting"
@@ -46,15 +58,20 @@ def stats_text(stats: BatcherStats) -> str:
         alike.append(f"{of.cache_entries:,} answers kept ({_bytes(of.cache_bytes)})")
     given_up = f"; given up for {len(of.padding_off)} lengths" if of.padding_off else ""
     why = ", ".join(f"{reason} {count:,}" for reason, count in stats.dispatched.items() if count) or "none yet"
+    unanswered = _named(**{**stats.refused, **stats.dropped})
+    chosen = stats.policy
+    wait = f"waits up to {chosen.max_delay * 1e3:.3g} ms" if chosen.max_delay else "no delay"
     lines = [
         f"state     {stats.state}; {waiting}; {running}",
         f"requests  {ends}",
         f"refused   {refused}",
+        *(f"why not   {line}" for line in _fitted(unanswered) if unanswered != "none"),
         f"rate      {stats.requests_per_second:,.1f} requests/s (last 10 s), "
         f"{100 * stats.inference_error_rate:.1f}% of all runs failed",
         f"batches   {stats.batches:,} of {stats.mean_batch_size:.1f} rows on average: "
         f"{100 * stats.batch_fill_rate:.0f}% full",
-        f"went as   {why}",
+        *(f"went as   {line}" for line in _fitted(why)),
+        f"policy    {chosen.name}: up to {chosen.max_batch_size} rows, {wait}",
         *([f"equal     {', '.join(alike)}"] if alike else []),
         *([f"padding   {100 * stats.padding_rate:.1f}% of what was computed{given_up}"] if stats.elements else []),
         f"{'ms':<10}" + "".join(f"{name:>11}" for name in ("p50", "p90", "p99", "p99.9", "max")),

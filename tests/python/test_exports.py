@@ -79,7 +79,7 @@ MEMBERS = {
 FIELDS = {
     "BatcherStats": {
         "as_dict", "batch_fill_rate", "batch_sizes", "batches", "cancelled", "clients", "completed", "compute_ms",
-        "dispatched", "elements", "expired", "failed", "in_flight", "inference_error_rate", "invalid", "longest_run",
+        "dispatched", "dispatched_rows", "dropped", "refused", "elements", "expired", "failed", "in_flight", "inference_error_rate", "invalid", "longest_run",
         "mean_batch_size", "padding", "padding_rate", "padding_refused", "padding_costs", "padding_off", "coalesced",
         "cache_hits", "cache_misses", "cache_evictions", "cache_entries", "cache_bytes", "policy",
         "memory_rss_bytes", "oldest_wait", "p99_latency_ms", "pool", "queue_depth", "queue_ms", "rejected",

@@ -179,6 +179,13 @@ def _elements(batcher: Figures) -> dict[tuple[str, ...], float]:
     return {("padding",): padding, ("own",): stats.get("elements", 0) - padding}
 
 
+def _unanswered(batcher: Figures) -> dict[tuple[str, ...], float]:
+    stats = batcher["stats"]  # a process with an older inferkit has none of these
+    return {
+        (stage, reason): count for stage in ("refused", "dropped") for reason, count in stats.get(stage, {}).items()
+    }
+
+
 def _counters(processes: list[tuple[Figures, bool]]) -> Iterator[Metric]:
     from prometheus_client.core import CounterMetricFamily
 
@@ -195,6 +202,15 @@ def _counters(processes: list[tuple[Figures, bool]]) -> Iterator[Metric]:
     yield family(
         "batches", "Batches by why they went.", ["batcher", "reason"],
         _sums(processes, lambda b: {(reason,): n for reason, n in b["stats"]["dispatched"].items()}),
+    )  # fmt: skip
+    yield family(
+        "batch_rows_by_reason", "Rows that ran in batches, by why those went.", ["batcher", "reason"],
+        _sums(processes, lambda b: {(reason,): n for reason, n in b["stats"].get("dispatched_rows", {}).items()}),
+    )  # fmt: skip
+    yield family(
+        "unanswered", "Requests that were refused when they came, or dropped later, by why.",
+        ["batcher", "stage", "reason"],
+        _sums(processes, _unanswered),
     )  # fmt: skip
     yield family(
         "batch_rows", "Rows that ran in batches.", ["batcher"],

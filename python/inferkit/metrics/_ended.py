@@ -20,6 +20,7 @@ _COUNTED = (
     "completed", "failed", "cancelled", "expired", "rejected", "invalid", "rows", "elements", "padding", "coalesced",
     "cache_hits", "cache_misses", "cache_evictions",
 )  # fmt: skip
+_BY_REASON = ("dispatched", "dispatched_rows", "refused", "dropped")
 _OF_CLIENTS = ("submitted", "answered", "refused", "rows")
 _MOST = 500  # batchers that are kept one by one: of more, those of one name become one
 _NAMES = 250  # names that are kept then, of those that ended last; what had others is one, of this name
@@ -35,7 +36,10 @@ def counts_of(name: str, raw: dict[str, Any]) -> _Counts:
     """Take what only grows from a batcher's figures."""
     return {
         "name": name,
-        "stats": {**{field: raw[field] for field in _COUNTED}, "dispatched": dict(raw["dispatched"])},
+        "stats": {
+            **{field: raw[field] for field in _COUNTED},
+            **{field: dict(raw[field]) for field in _BY_REASON},
+        },
         "clients": {name: {field: client[field] for field in _OF_CLIENTS} for name, client in configured(raw).items()},
         "histograms": {
             stage: {"at_most": raw[field]["at_most"], "sum": raw[field]["sum"], "count": raw[field]["count"]}
@@ -52,15 +56,18 @@ def _added_clients(ours: dict[str, dict[str, int]], theirs: dict[str, dict[str, 
     }
 
 
+def _added_reasons(ours: dict[str, int], theirs: dict[str, int]) -> dict[str, int]:
+    return {reason: ours.get(reason, 0) + theirs.get(reason, 0) for reason in {**ours, **theirs}}
+
+
 def added(a: _Counts, b: _Counts) -> _Counts:
     """Add the counts of two batchers; the name is the first one's."""
     ours, theirs = a["stats"], b["stats"]
-    reasons = {**ours["dispatched"], **theirs["dispatched"]}
     return {
         "name": a["name"],
         "stats": {
             **{field: ours[field] + theirs[field] for field in _COUNTED},
-            "dispatched": {r: ours["dispatched"].get(r, 0) + theirs["dispatched"].get(r, 0) for r in reasons},
+            **{field: _added_reasons(ours.get(field, {}), theirs.get(field, {})) for field in _BY_REASON},
         },
         "clients": _added_clients(a.get("clients", {}), b.get("clients", {})),
         "histograms": {

@@ -28,6 +28,9 @@ class RequestTrace:
         The id that the caller gave (48 bytes of it are kept), or a number that the batcher gave.
     outcome : str
         ``completed``, ``failed``, ``cancelled``, ``expired``, ``rejected`` (the queue was full) or ``closed``.
+    reason : str
+        Why it got no answer, as in :attr:`BatcherStats.refused` and :attr:`BatcherStats.dropped`; ``caller`` where its
+        caller ran it; empty for others, whose batch has a reason.
     priority : int
         What the caller gave; 0 by default.
     rows : int
@@ -44,6 +47,7 @@ class RequestTrace:
     batcher: str
     request_id: str | int
     outcome: Outcome
+    reason: str
     priority: int
     rows: int
     batch_id: int | None
@@ -150,12 +154,13 @@ _KIND, _ENQUEUED, _FINISHED = 1, 5, 8
 
 
 def _request(batcher: str, row: Row) -> RequestTrace:
-    _, _, number, label, batch_id, *times, thread, rows, batch_rows, priority, outcome, _ = row
+    _, _, number, label, batch_id, *times, thread, rows, batch_rows, priority, outcome, reason = row
     enqueued, dequeued, started, finished, delivered = (at * 1e-9 if at else None for at in times)
     return RequestTrace(
         batcher=batcher,
         request_id=label or number,
         outcome=outcome,
+        reason=reason,
         priority=priority,
         rows=rows,
         batch_id=batch_id or None,
