@@ -13,7 +13,7 @@ constexpr float kMost = 4;                    // times the mean that one may be
 
 }  // namespace
 
-Gathering worth_waiting(const Followers& within, int64_t rows, int64_t most, bool waits, RunCost cost) {
+Gathering worth_waiting(const ComersWithin& within, int64_t rows, int64_t most, bool waits, RunCost cost) {
   const Forecast alone = cost(rows);
   if (!alone.known || alone.typical < kShortRun || rows >= most) return {};
   const auto n = double(rows), run = double(alone.typical);
@@ -39,7 +39,7 @@ void Companions::could_go(Nanos now, int64_t rows, int64_t most, RunCost cost) n
   if (since_ > 0) {
     Size& of = sizes_[size_];
     const float part = of.seen < kSeen ? 1.0f / static_cast<float>(of.seen + 1) : kOne;
-    Followers within{};
+    ComersWithin within{};
     double sum = 0;
     for (size_t i = 0; i < kSpans; ++i) {
       const float clipped = of.seen < kSeen ? came_[i] : std::min(came_[i], kMost * of.came[i] + 1);

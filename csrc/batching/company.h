@@ -14,7 +14,7 @@ namespace inferkit {
 inline constexpr size_t kSpans = 16;
 inline constexpr Nanos kFirstSpan = 25'000;
 /// How many rows have come within each of them, in the mean, after a batch of some size could have gone.
-using Followers = std::array<double, kSpans>;
+using ComersWithin = std::array<double, kSpans>;
 
 /// Waiting, and waking up from it, is not worth it for runs that are shorter.
 inline constexpr Nanos kShortRun = 200'000;
@@ -31,7 +31,7 @@ struct Gathering {
 /// never worth it, however many there are, since as many come during the run as during the wait. It is where they come
 /// closer together after a batch could have gone than later on: those of clients that have all just had their answers.
 /// A batch has at most `most` rows. `waits`: whether it does so already, which it goes on with for less.
-Gathering worth_waiting(const Followers& within, int64_t rows, int64_t most, bool waits, RunCost cost);
+Gathering worth_waiting(const ComersWithin& within, int64_t rows, int64_t most, bool waits, RunCost cost);
 
 /// What has been seen of that, for one layout, by the size of the batch that could go. Whether that batch did go, or
 /// waited, makes no difference to what is seen: so what follows from it does not undo itself. One odd moment counts for

@@ -19,15 +19,15 @@ auto linear(double fixed, double row) {  // microseconds
 }
 
 /// As many as come at random, so many a second.
-Followers at_random(double rate) {
-  Followers out{};
+ComersWithin at_random(double rate) {
+  ComersWithin out{};
   for (size_t i = 0; i < kSpans; ++i) out[i] = rate * double(kFirstSpan << i) * 1e-9;
   return out;
 }
 
 /// So many come within `span`, and nobody later.
-Followers all_within(Nanos span, double count) {
-  Followers out{};
+ComersWithin all_within(Nanos span, double count) {
+  ComersWithin out{};
   for (size_t i = 0; i < kSpans; ++i) out[i] = kFirstSpan << i >= span ? count : 0;
   return out;
 }
@@ -56,17 +56,17 @@ TEST(company_that_is_close_behind_is_waited_for) {
 }
 
 TEST(nobody_waits_where_it_does_not_pay) {
-  const Followers close = all_within(400 * kMicro, 15);
+  const ComersWithin close = all_within(400 * kMicro, 15);
   CHECK_EQ(worth_waiting(close, 1, 64, false, linear(0, 5'000)).span, 0);   // each row costs its own
   CHECK_EQ(worth_waiting(close, 1, 64, false, linear(100, 0)).span, 0);     // it is over before they are there
   CHECK_EQ(worth_waiting(close, 60, 64, false, linear(5'000, 0)).span, 0);  // four more are not worth sixty's time
   CHECK_EQ(worth_waiting(all_within(4 * kMilli, 15), 1, 64, false, linear(5'000, 0)).span, 0);  // too late
-  CHECK_EQ(worth_waiting(Followers{}, 1, 64, false, linear(5'000, 0)).span, 0);
+  CHECK_EQ(worth_waiting(ComersWithin{}, 1, 64, false, linear(5'000, 0)).span, 0);
   CHECK_EQ(worth_waiting(close, 1, 64, false, [](int64_t) { return Forecast{}; }).span, 0);  // nothing is known
 }
 
 TEST(who_waits_goes_on_for_less) {
-  const Followers some = all_within(800 * kMicro, 1);
+  const ComersWithin some = all_within(800 * kMicro, 1);
   CHECK_EQ(worth_waiting(some, 2, 64, false, linear(4'000, 0)).span, 0);
   CHECK_EQ(worth_waiting(some, 2, 64, true, linear(4'000, 0)).span, 800 * kMicro);
 }
