@@ -7,7 +7,7 @@ namespace inferkit {
 namespace {
 
 // A size is enough where a row costs no more than so many times what it costs at best; and it stays for up to so many.
-constexpr double kEnough = 1.02, kStays = 1.05;
+constexpr double kNear = 1.02, kStays = 1.05;
 
 double of_a_row(const Forecast& run, int64_t rows) { return double(run.typical + kHandOver) / double(rows); }
 
@@ -28,7 +28,7 @@ int64_t rows_that_pay(int64_t most, int64_t before, RunCost cost) {
     if (!run.settled || rows >= largest) return;  // nobody knows whether more than the largest would be better
     const double each = of_a_row(run, rows);
     if (each <= kStays * best) least = std::min(least, rows);
-    if (each <= kEnough * best) enough = std::min(enough, rows);
+    if (each <= kNear * best) enough = std::min(enough, rows);
   });
   return std::clamp(before, least, enough);
 }

@@ -6,7 +6,7 @@ namespace inferkit {
 namespace {
 
 constexpr double kUsed = 0.9;    // of a target: runs are not all alike
-constexpr double kSpare = 1.15;  // times what comes is what a worker has to keep up with
+constexpr double kAhead = 1.15;  // times what comes is what a worker has to keep up with
 constexpr double kSaves = 1.1;   // times the least work of a row is little enough
 constexpr uint64_t kAnswers = 200;
 constexpr double kLate = 0.01, kHardlyLate = 0.004;
@@ -30,7 +30,7 @@ TargetPlan plan_for(Nanos target, double rate, int workers, int64_t most, Nanos 
   const double budget = kUsed * double(target), each_of = 1 + 1.0 / workers;  // its own run, and a part of another's
   const auto work = [&](int64_t rows) { return double(cost(rows).typical + kHandOver) / double(rows); };
   const auto latency = [&](int64_t rows) { return each_of * double(cost(rows).high); };
-  const auto keeps_up = [&](int64_t rows) { return kSpare * rate * work(rows) * 1e-9 <= workers; };
+  const auto keeps_up = [&](int64_t rows) { return kAhead * rate * work(rows) * 1e-9 <= workers; };
   int64_t fits = 0, needed = 0, cheapest = 1;
   for_each_size(most, [&](int64_t rows) {
     if (latency(rows) <= budget) fits = rows;
