@@ -39,7 +39,7 @@ struct BatcherOptions {
   bool coalesce = false;         // equal requests that are under way at once are computed once
   size_t result_cache = 0;       // bytes of answers that are kept for equal requests; 0: none are
   bool cache_callables = false;  // those of callables, too
-  PaceOptions pace{};  // what is learnt of how to batch
+  PaceOptions pace{};            // what is learnt of how to batch
 };
 
 }  // namespace inferkit

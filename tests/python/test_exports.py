@@ -78,12 +78,12 @@ MEMBERS = {
 
 FIELDS = {
     "BatcherStats": {
-        "as_dict", "batch_fill_rate", "batch_sizes", "batches", "cancelled", "clients", "completed", "compute_ms",
-        "dispatched", "dispatched_rows", "dropped", "refused", "elements", "expired", "failed", "in_flight", "inference_error_rate", "invalid", "longest_run",
-        "mean_batch_size", "padding", "padding_rate", "padding_refused", "padding_costs", "padding_off", "coalesced",
-        "cache_hits", "cache_misses", "cache_evictions", "cache_entries", "cache_bytes", "policy",
-        "memory_rss_bytes", "oldest_wait", "p99_latency_ms", "pool", "queue_depth", "queue_ms", "rejected",
-        "requests_per_second", "rows", "state", "total_ms", "windows",
+        "as_dict", "batch_fill_rate", "batch_sizes", "batches", "cache_bytes", "cache_entries", "cache_evictions",
+        "cache_hits", "cache_misses", "cancelled", "clients", "coalesced", "completed", "compute_ms", "dispatched",
+        "dispatched_rows", "dropped", "elements", "expired", "failed", "in_flight", "inference_error_rate",
+        "invalid", "longest_run", "mean_batch_size", "memory_rss_bytes", "oldest_wait", "p99_latency_ms", "padding",
+        "padding_costs", "padding_off", "padding_rate", "padding_refused", "policy", "pool", "queue_depth",
+        "queue_ms", "refused", "rejected", "requests_per_second", "rows", "state", "total_ms", "windows",
     },
     "Client": {"burst", "rate", "weight"},
     "ClientStats": {"answered", "refused", "rows", "submitted", "waiting"},
