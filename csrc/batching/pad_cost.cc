@@ -80,6 +80,7 @@ void PadCost::learn_locked(const PadRun& run) {
     of.own.add(run);
     if (of.own.requests < kRequests) return;
     of.own_cost = std::exchange(of.own, {}).cost();
+    if (of.own_cost <= 0) return;  // on a clock that stands still
     of.ratio = of.padded_cost / of.own_cost;
     if (of.ratio >= 1) return;
     of.off = false;

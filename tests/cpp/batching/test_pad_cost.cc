@@ -107,6 +107,16 @@ TEST(padding_begins_again_where_their_own_batches_cost_more) {
   for (int64_t i = 1; i < 2 * PadCost::kOff; ++i) CHECK(!cost.is_off(kPadded));
 }
 
+TEST(padding_compares_with_nothing_where_the_clock_stands_still) {
+  PadCost cost;
+  know(cost);
+  padded_runs(cost, kRow);
+  const double before = cost.figures().at(kPadded).ratio;
+  own_runs(cost, 0);
+  CHECK_EQ(cost.figures().at(kPadded).ratio, before);
+  CHECK(cost.is_off(kPadded));
+}
+
 TEST(padding_is_tried_again_after_a_while) {
   PadCost cost;
   know(cost);
