@@ -69,6 +69,7 @@ bool moves_channels(const Permutation& p) {
 
 std::optional<Permutation> permutation_of(const Node& node) {
   if (!is_op(node, "Transpose") || node.inputs.size() != 1 || node.outputs.size() != 1) return std::nullopt;
+  if (node.inputs[0] == kNoValue || node.outputs[0] == kNoValue) return std::nullopt;
   const auto it = node.attributes.find("perm");
   const auto* perm = it == node.attributes.end() ? nullptr : std::get_if<std::vector<int64_t>>(&it->second);
   if (!perm || !moves_channels(*perm)) return std::nullopt;

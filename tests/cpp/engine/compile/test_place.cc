@@ -117,13 +117,16 @@ std::vector<Known> others() {
     return Case{
         .op = "ConvInteger", .inputs = {x, w}, .dtype = DType::kU8, .attributes = conv({}, {}, group), .version = 10};
   };
-  const auto signed_bytes = [](Shape x, Shape w, std::vector<int64_t> pads, int64_t group) {
-    return Case{.op = "ConvInteger",
-                .inputs = {x, w},
-                .dtype = DType::kI8,
-                .attributes = conv(std::move(pads), {}, group),
-                .version = 10,
-                .constant_last = true};
+  const auto signed_bytes = [](Shape x, Shape w, std::vector<int64_t> pads, int64_t group,
+                               std::vector<int64_t> dilations = {}) {
+    Case c{.op = "ConvInteger",
+           .inputs = {x, w},
+           .dtype = DType::kI8,
+           .attributes = conv(std::move(pads), {}, group),
+           .version = 10,
+           .constant_last = true};
+    if (!dilations.empty()) c.attributes.emplace("dilations", std::move(dilations));
+    return c;
   };
   const auto pool = [](std::string op, Shape x, std::vector<int64_t> kernel) {
     return Case{.op = std::move(op), .inputs = {std::move(x)}, .attributes = {{"kernel_shape", std::move(kernel)}}};
@@ -143,6 +146,9 @@ std::vector<Known> others() {
       {"gemm", bytes({1, 8, 9, 9}, {3, 8, 3, 3}, 1)},
       {"windows", signed_bytes({1, 8, 9, 9}, {3, 8, 3, 3}, {1, 1, 1, 1}, 1)},
       {"windows", signed_bytes({2, 15, 7, 37}, {27, 5, 3, 2}, {2, 0, 1, 1}, 3)},
+      {"windows", signed_bytes({1, 6, 11, 40}, {13, 6, 3, 3}, {0, 2, 4, 1}, 1, {3, 2})},
+      {"windows", signed_bytes({2, 6, 40}, {5, 6, 3}, {2, 0}, 1)},
+      {"gemm", signed_bytes({1, 64, 7, 7}, {64, 64, 3, 3}, {1, 1, 1, 1}, 1)},  // half of its lanes would be idle
       {"taps", bytes({1, 8, 9, 9}, {2, 8, 3, 3}, 1)},
       {"planes", bytes({1, 8, 9, 9}, {8, 1, 3, 3}, 8)},
       {"planes", pool("MaxPool", {1, 3, 9, 9}, {3, 3})},
