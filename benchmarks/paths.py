@@ -9,6 +9,7 @@ import numpy as np
 from onnx import helper, numpy_helper
 
 import common
+import unets
 from precisions import beside_onnxruntime
 
 #: Name, the model, x, and how far answers may be apart, of the largest value.
@@ -76,10 +77,17 @@ def _others() -> Iterator[Case]:
         )
 
 
+def _models() -> Iterator[Case]:
+    for size in 64, 128:
+        yield f"UNet, channels last, {size}x{size}", *unets.unet(True, size), 1e-5
+        # A layer may round to the next byte, which those behind it multiply.
+        yield f"UNet, QDQ, {size}x{size}", *unets.quantized_unet(size), 0.1
+
+
 def slow_before() -> list[dict[str, Any]]:
     """Operators in shapes that a general way is slow for, one call on one thread."""
     rows = []
-    for what, data, x, tolerance in (*_depthwise(), *_bytes(), *_others()):
+    for what, data, x, tolerance in (*_depthwise(), *_bytes(), *_others(), *_models()):
         common.progress(f"paths: {what}")
         rows += beside_onnxruntime(what, data, x, tolerance)
     return rows
