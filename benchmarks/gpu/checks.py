@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 from images import Images
-from models import Digits, Encoder, Mlp, to_check, wide_sum
+from models import Digits, Encoder, Mlp, Waves, to_check, wide_sum
 from results import Results
 
 import inferkit
@@ -157,6 +157,25 @@ def a_batcher_gives_the_same_bits_and_counts(device: str, quick: bool) -> None:
         same(answer, want[i], f"request {i}")
     expect(stats.completed == len(rows), f"{stats.completed} of {len(rows)} requests are counted as completed")
     expect(stats.failed == 0, f"{stats.failed} requests are counted as failed")
+
+
+@check
+def what_a_device_lacks_runs_on_the_cpu(device: str, _quick: bool) -> None:
+    if device == "cpu":
+        raise SkippedError("a CPU lacks nothing")
+    made = Waves(16)
+    with raises(inferkit.UnsupportedOpError, "Sin", "no lowering"):
+        inferkit.Model.load(made.file(), device=device)
+    there = inferkit.Model.load(made.file(), device=device, fallback="cpu")
+    here = inferkit.Model.load(made.file())
+    for batch in (1, 7):
+        x = made.inputs(batch)
+        for got, want, name in zip(there(*x), here(*x), ("y", "wave"), strict=True):
+            same(got, want, f"{name}, batch {batch}")
+    ran = {(step.operator, step.device, step.lowering) for step in there.explain().steps}
+    kind = device.partition(":")[0]
+    for step in (("Sin", "cpu", "default"), ("copy", kind, "to the host"), ("copy", kind, "to the device")):
+        expect(step in ran, f"explain() does not show {step}: {sorted(ran)}")
 
 
 @check

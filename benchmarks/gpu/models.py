@@ -48,6 +48,28 @@ class Mlp:
         return (np.random.default_rng(seed).standard_normal((batch, self.sizes[0]), dtype=np.float32),)
 
 
+class Waves:
+    """A product, its sine, which CUDA has no lowering for, and a product of that; both are outputs."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.name = f"waves {size}"
+
+    def file(self) -> bytes:
+        rng = np.random.default_rng(0)
+        nodes = [
+            node("MatMul", ["x", "w0"], ["h"]),
+            node("Sin", ["h"], ["wave"]),
+            node("MatMul", ["wave", "w1"], ["y"]),
+        ]
+        shape = ("float32", ("batch", self.size))
+        constants = {f"w{i}": scaled(rng, self.size, self.size) for i in range(2)}
+        return model(nodes, {"x": shape}, {"y": shape, "wave": shape}, constants)
+
+    def inputs(self, batch: int, seed: int = 0) -> tuple[np.ndarray, ...]:
+        return (np.random.default_rng(seed).standard_normal((batch, self.size), dtype=np.float32),)
+
+
 class Encoder:
     """A transformer encoder as BERT has it, without dropout and mask; the answer is the mean over the sequence."""
 

@@ -60,7 +60,9 @@ py::list origins_out(const std::vector<NodeOrigin>& origins) {
 
 std::string_view lowering_name(const ProfiledNode& node) {
   if (node.on_values) return "on values";
-  return node.note.lowering ? node.note.lowering->name : std::string_view("copy");
+  if (node.note.lowering) return node.note.lowering->name;
+  if (!node.note.to) return "copy";
+  return *node.note.to == DeviceKind::kCpu ? "to the host" : "to the device";
 }
 
 py::dict node_out(const ProfiledNode& node, bool measured) {
@@ -79,7 +81,8 @@ py::dict node_out(const ProfiledNode& node, bool measured) {
               "kernel_calls"_key = note.steps, "estimated_seconds"_key = note.nanos * kSeconds);
   const Lowering* lowering = note.lowering;
   out["lowering"] = lowering_name(node);
-  out["device"] = device_kind_name(lowering ? lowering->device : DeviceKind::kCpu);
+  out["device"] = device_kind_name(lowering ? lowering->device : note.device);
+  out["fallback"] = note.fallback;
   out["precision"] = precision_name(lowering ? lowering->precision : Precision::kAny);
   out["layout"] = layout_name(note.layout);
   out["within"] = node.within < 0 ? py::object(py::none()) : py::object(py::int_(node.within));

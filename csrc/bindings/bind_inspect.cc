@@ -11,6 +11,7 @@
 #include "bindings/path.h"
 #include "bindings/signal_watch.h"
 #include "engine/compile/compile.h"
+#include "engine/model/model.h"
 #include "graph/onnx_reader.h"
 
 namespace py = pybind11;
@@ -119,6 +120,22 @@ void bind_inspect(py::module_& m) {
         return report(without_gil([&] { return read_onnx(file); }));
       },
       "path"_a, "What an ONNX file holds, as a dict; raises as loading does where it cannot be read.");
+  m.def(
+      "lacking_on_cuda",
+      [](const PathLike& path) {
+        const std::string file = file_path(path, "path");
+        ModelOptions options;
+        options.lacking = std::make_shared<Lacking>(DeviceKind::kCuda);
+        without_gil([&] { return Model::load(file, options); });
+        py::list out;
+        for (const Lacking::Lack& lack : options.lacking->lacks()) {
+          out.append(py::make_tuple(lack.op, lack.name, lack.why));
+        }
+        return py::make_tuple(options.lacking->nodes(), out);
+      },
+      "path"_a,
+      "How many nodes of a model CUDA was asked about, with no device at hand, and those that it has no lowering for: "
+      "(operator, name, why). Raises as loading does.");
 }
 
 }  // namespace inferkit

@@ -119,8 +119,15 @@ int device_number(const Given<std::string>& given) {
   }
   throw std::invalid_argument(cat("device must be \"cpu\", \"cuda\" or \"cuda:\" and a number, got ", quote(name)));
 }
+/// Whether the CPU is to run what the device has no lowering for.
+bool falls_back(const Given<std::optional<std::string>>& given) {
+  if (given.is_none()) return false;
+  const std::string name = text(given, "fallback");
+  if (name != "cpu") throw std::invalid_argument(cat("fallback must be \"cpu\" or None, got ", quote(name)));
+  return true;
+}
 /// Opens the driver, where it is for one: call it without the GIL.
-void set_device(ModelOptions& options, int number) {
+void set_device(ModelOptions& options, int number, bool fallback) {
   if (number < 0) return;
   if (!options.packed_file.empty() || !options.packed_cache.empty()) {
     throw std::invalid_argument(
@@ -130,6 +137,7 @@ void set_device(ModelOptions& options, int number) {
     throw std::invalid_argument("precision=\"bf16\" is for models on the CPU: leave it out, or leave out device");
   }
   options.device = &cuda_device(number);
+  options.fallback = fallback;
 }
 
 Precision precision_in(const Given<std::string>& given) {
@@ -303,38 +311,41 @@ void bind_model(py::module_& m) {
       .def(py::init([](const PathLike& path, const MaybeCount& threads, const Count& max_plans,
                        const MaybeCount& max_run_bytes, const Count& max_iterations, std::vector<std::string> outputs,
                        const Given<bool>& mmap, const PathLike& packed, const PathLike& packed_cache,
-                       const Given<std::string>& device, const Given<std::string>& precision) {
+                       const Given<std::string>& device, const Given<std::optional<std::string>>& fallback,
+                       const Given<std::string>& precision) {
              const std::string file = file_path(path, "model");
              ModelOptions options = options_from(threads, max_plans, max_run_bytes, max_iterations, std::move(outputs),
                                                  flag(mmap, "mmap"));
              set_packed(options, packed, packed_cache);
              options.precision = precision_in(precision);
              const int number = device_number(device);
+             const bool falls = falls_back(fallback);
              return without_gil([&] {
-               set_device(options, number);
+               set_device(options, number, falls);
                return from_native(Model::load(file, options));
              });
            }),
            py::kw_only(), py::arg("path"), py::arg("threads"), py::arg("max_plans"), py::arg("max_run_bytes"),
            py::arg("max_iterations"), py::arg("outputs"), py::arg("mmap"), py::arg("packed"), py::arg("packed_cache"),
-           py::arg("device"), py::arg("precision"))
+           py::arg("device"), py::arg("fallback"), py::arg("precision"))
       .def(py::init([](const py::bytes& data, const MaybeCount& threads, const Count& max_plans,
                        const MaybeCount& max_run_bytes, const Count& max_iterations, std::vector<std::string> outputs,
                        const PathLike& packed, const PathLike& packed_cache, const Given<std::string>& device,
-                       const Given<std::string>& precision) {
+                       const Given<std::optional<std::string>>& fallback, const Given<std::string>& precision) {
              ModelOptions options = options_from(threads, max_plans, max_run_bytes, max_iterations, std::move(outputs));
              set_packed(options, packed, packed_cache);
              options.precision = precision_in(precision);
              const int number = device_number(device);
+             const bool falls = falls_back(fallback);
              const std::string_view view = data;
              return without_gil([&] {
-               set_device(options, number);
+               set_device(options, number, falls);
                return from_native(Model::load_bytes(std::as_bytes(std::span(view)), options));
              });
            }),
            py::kw_only(), py::arg("data"), py::arg("threads"), py::arg("max_plans"), py::arg("max_run_bytes"),
            py::arg("max_iterations"), py::arg("outputs"), py::arg("packed"), py::arg("packed_cache"), py::arg("device"),
-           py::arg("precision"))
+           py::arg("fallback"), py::arg("precision"))
       .def(py::init([](py::object fn, const std::vector<GivenPort>& inputs, const std::vector<GivenPort>& outputs) {
              return make_py_model(make_py_runner(std::move(fn), ports_in(inputs, "input"), ports_in(outputs, "output")),
                                   nullptr);

@@ -27,6 +27,7 @@ struct Step {
   const void* params = nullptr;  // lives as long as the program
   uint32_t first_operand = 0;    // its pointers are table[first_operand...]
   uint32_t node = 0;             // index into Program::labels
+  bool on_host = false;          // of a device with memory of its own: the CPU runs it, on operands that are on_host
 };
 
 /// Where an operand's memory is.
@@ -38,6 +39,7 @@ struct Operand {
   const void* pointer = nullptr;  // of a constant, in the host's memory
   size_t bytes = 0;               // of a constant, where its lowering has told
   static constexpr size_t kUnknownBytes = SIZE_MAX;
+  bool on_host = false;  // of a device with memory of its own: it is in the host's, where steps of the CPU find it
 };
 
 /// Of a device's copy step: io[1] becomes io[0].
@@ -50,9 +52,9 @@ struct Program {
   std::vector<Operand> operands;                    // the table that an execution resolves into pointers
   std::vector<uint32_t> input_slots, output_slots;  // operands that each run sets
   std::vector<size_t> input_bytes, output_bytes;    // of each input and output
-  size_t arena_bytes = 0;
-  int64_t estimated_nanos = 0;      // a guess at one run's duration on one thread
-  std::vector<std::string> labels;  // node names, for errors and traces
+  size_t arena_bytes = 0, host_arena_bytes = 0;     // of operands of the device, and of those that are on_host
+  int64_t estimated_nanos = 0;                      // a guess at one run's duration on one thread
+  std::vector<std::string> labels;                  // node names, for errors and traces
 };
 
 }  // namespace inferkit

@@ -35,6 +35,7 @@ __all__: list[str] = [
     "inspect_onnx",
     "install_batcher_call",
     "install_call",
+    "lacking_on_cuda",
     "lowerings",
     "profile_model",
     "reasons",
@@ -417,6 +418,7 @@ class Model:
         packed: os.PathLike[str] | str | bytes,
         packed_cache: os.PathLike[str] | str | bytes,
         device: str,
+        fallback: str | None,
         precision: str,
     ) -> None: ...
     @typing.overload
@@ -432,6 +434,7 @@ class Model:
         packed: os.PathLike[str] | str | bytes,
         packed_cache: os.PathLike[str] | str | bytes,
         device: str,
+        fallback: str | None,
         precision: str,
     ) -> None: ...
     @typing.overload
@@ -952,6 +955,11 @@ def install_batcher_call(arg0: type) -> None:
 def install_call(arg0: type) -> None:
     """
     Gives a subclass of Model, which does not override __call__, the direct call slot.
+    """
+
+def lacking_on_cuda(path: os.PathLike[str] | str | bytes) -> tuple[int, list[tuple[str, str, str]]]:
+    """
+    How many nodes of a model CUDA was asked about, with no device at hand, and those that it has no lowering for: (operator, name, why). Raises as loading does.
     """
 
 def lowerings() -> list[typing.Any]:

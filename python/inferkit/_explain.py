@@ -75,10 +75,14 @@ class PlanStep:
     stands_for : tuple of FileNode
         The nodes of the file whose work this step does; several if they were fused.
     lowering : str
-        The way to run it that was chosen; ``"default"`` if there is only one.
+        The way to run it that was chosen; ``"default"`` if there is only one. Of a copy: ``"copy"`` if it makes an
+        output, ``"to the host"`` or ``"to the device"`` if the other side reads it.
     device, precision, layout : str
         Where it runs, in which type it computes (``"any"``: in the type of its inputs), and how its first output is
         laid out: ``"plain"``, or ``"blocks"`` of sixteen channels, as convolutions hand them on to each other.
+    fallback : str
+        Why it runs on the CPU and not on the model's device (``Model.load(..., fallback="cpu")``); empty if it runs
+        where the model does.
     why : str
         Why this way was chosen. ``"only"``: the operator has no other. ``"cheapest"``: it is the cheapest of those that
         can run the node. ``"forced"``: ``INFERKIT_LOWERING`` asks for it. ``"cannot_force"``: ``INFERKIT_LOWERING``
@@ -110,6 +114,7 @@ class PlanStep:
     stands_for: tuple[FileNode, ...]
     lowering: str
     device: str
+    fallback: str
     precision: str
     layout: str
     why: str
@@ -204,7 +209,9 @@ def table(found: Explanation) -> tuple[list[str], list[list[str]]]:
 
     measured = found.measured_seconds is not None
     bodies = any(step.within is not None for step in found.steps)
-    head = [">step", "operator", "name", "lowering", "output", ">read", ">written", ">scratch", ">estimated"]
+    devices = any(step.device != "cpu" for step in found.steps)
+    head = [">step", "operator", "name", *(["device"] if devices else []), "lowering", "output"]
+    head += [">read", ">written", ">scratch", ">estimated"]
     head += [">times"] if bodies else []
     head += [">measured", ">share"] if measured else []
     rows: list[list[str]] = []
@@ -215,6 +222,7 @@ def table(found: Explanation) -> tuple[list[str], list[list[str]]]:
             str(number),
             "  " * depths[-1] + step.operator,
             step.name,
+            *([step.device] if devices else []),
             step.lowering if step.kernel_calls else "no copy",
             "; ".join(f"{out.dtype}{list(out.shape)}" for out in step.outputs),
             *(bytes_text(size) for size in (step.read_bytes, step.written_bytes, step.scratch_bytes)),
@@ -234,6 +242,8 @@ def notes(found: Explanation) -> list[str]:
 
     lines = []
     for number, step in enumerate(found.steps):
+        if step.fallback:
+            lines.append(f"step {number} runs on the CPU: {step.fallback}")
         if reason := step.reason():
             lines.append(f"step {number}, {step.lowering}: {reason}")
         if len(step.stands_for) > 1:

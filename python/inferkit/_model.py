@@ -163,6 +163,7 @@ class Model(_core.Model):
         packed_cache: str | os.PathLike[str] | None = None,
         input_checks: InputChecks | Mapping[str, InputChecks] | None = None,
         device: str = "cpu",
+        fallback: str | None = None,
         precision: str = "float32",
     ) -> Self:
         """Load an ONNX model.
@@ -216,8 +217,12 @@ class Model(_core.Model):
             are finite and not empty, except where the model gives such values a meaning (see :class:`InputChecks`).
         device : str
             Where the model runs: ``"cpu"``, ``"cuda"``, or ``"cuda:1"`` for another device than the first. Operators
-            that CUDA lacks are named here, all at once. Kernels for CUDA have been compiled, and checked on a host
-            emulator; they have not run on a device yet.
+            that CUDA lacks are named here, all at once, unless there is a `fallback`. Kernels for CUDA have been
+            compiled, and checked on a host emulator; they have not run on a device yet.
+        fallback : str, optional
+            ``"cpu"`` runs on the CPU what the device has no lowering for. Values go between the two memories, and each
+            run waits for the device before a step of the CPU; :meth:`explain` shows the copies, and why a step falls
+            back. The bits are the same. Without it, such a model is refused. It says nothing of models on the CPU.
         precision : str
             ``"float32"``, or ``"bf16"`` for products of float32 (``MatMul``, ``Gemm``, ``Conv`` of more than
             one channel a group, attention, ``LSTM``, ``GRU``, ``RNN``) whose operands are rounded to bfloat16,
@@ -265,6 +270,7 @@ class Model(_core.Model):
             "max_run_bytes": max_run_bytes,
             "max_iterations": max_iterations,
             "device": device,
+            "fallback": fallback,
             "precision": precision,
             "packed": _place(packed, "packed"),
             "packed_cache": _place(packed_cache, "packed_cache"),

@@ -16,6 +16,7 @@ HERE = (
     "python -m inferkit bench model.onnx",
     "python -m inferkit inspect examples/digits.onnx",
     "python -m inferkit inspect model.onnx",
+    "python -m inferkit inspect model.onnx --device cuda",
     "python -m inferkit explain examples/digits.onnx",
     "python -m inferkit explain model.onnx --profile",
     "python -m inferkit bench examples/digits.onnx",

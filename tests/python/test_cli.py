@@ -101,6 +101,30 @@ def test_inspect_lists_what_is_missing(capsys: Capture, tmp_path: Path) -> None:
     assert "Grumble" in text
 
 
+def test_inspect_names_what_cuda_lacks(capsys: Capture, tmp_path: Path, digits_path: Path) -> None:
+    path = model_file(
+        tmp_path,
+        helper.make_node("Relu", ["x"], ["a"]),
+        helper.make_node("Sin", ["a"], ["b"], name="wave"),
+        helper.make_node("Tanh", ["b"], ["y"]),
+    )
+    assert main(["inspect", str(path), "--device", "cuda", "--json"]) == 1
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["runs"]
+    assert facts["cuda"]["nodes"] == 3
+    assert facts["cuda"]["lacks"] == [
+        {"operator": "Sin", "name": "wave", "why": "it has no lowering for the device 'cuda'"}
+    ]
+    assert main(["inspect", str(path), "--device", "cuda"]) == 1
+    text = capsys.readouterr().out
+    for word in ("CUDA lacks (1 of 3 nodes after fusions)", "wave", "fallback='cpu'"):
+        assert word in text
+    assert main(["inspect", str(path)]) == 0
+    assert "CUDA" not in capsys.readouterr().out
+    assert main(["inspect", str(digits_path), "--device", "cuda"]) == 0
+    assert "CUDA has a lowering for all of it" in capsys.readouterr().out
+
+
 # what is wrong with the command line or the file
 
 

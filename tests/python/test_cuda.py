@@ -74,6 +74,26 @@ def test_a_device_is_named_by_a_str(device: object) -> None:
         inferkit.Model.load(DIGITS, device=device)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("fallback", ["", "CPU", "cuda", "none"])
+def test_the_cpu_is_the_one_fallback(fallback: str) -> None:
+    with pytest.raises(ValueError, match='fallback must be "cpu" or None, got'):
+        inferkit.Model.load(DIGITS, fallback=fallback)
+
+
+@pytest.mark.parametrize("fallback", [True, 0, b"cpu"])
+def test_a_fallback_is_named_by_a_str(fallback: object) -> None:
+    with pytest.raises(TypeError, match="fallback"):
+        inferkit.Model.load(DIGITS, fallback=fallback)  # type: ignore[arg-type]
+
+
+def test_a_model_on_the_cpu_needs_no_fallback() -> None:
+    x = np.linspace(-1, 1, 64, dtype=np.float32)
+    model = inferkit.Model.load(DIGITS, fallback="cpu")
+    np.testing.assert_array_equal(model(x), inferkit.Model.load(DIGITS)(x))
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(model))(x), model(x))
+    assert {step.fallback for step in model.explain().steps} == {""}
+
+
 def test_importing_and_running_on_the_cpu_open_no_driver(fresh_python: Fresh) -> None:
     done = fresh_python(f"""
 import numpy as np, inferkit, inferkit.cuda

@@ -9,6 +9,7 @@
 
 #include "base/cat.h"
 #include "base/error.h"
+#include "device/host_steps.h"
 
 namespace inferkit {
 namespace {
@@ -63,81 +64,138 @@ class Uploads {
   std::map<std::pair<const void*, size_t>, std::weak_ptr<const DeviceBlock>> blocks_;
 };
 
+/// A program runs in parts: a graph for steps of the device that follow each other, and steps of the host between them.
+/// Each part is over when the next begins, so steps of both sides come in the order of the program.
 class CudaExecution final : public Execution {
  public:
   CudaExecution(const Program& program, CudaBackend& backend, Uploads& uploads)
       : program_(program), backend_(backend), uploads_(uploads) {}
 
-  void run(std::span<const void* const> inputs, std::span<void* const> outputs, const ExecContext&) override {
+  void run(std::span<const void* const> inputs, std::span<void* const> outputs, const ExecContext& context) override {
     // At the first run and not before: constants are read, which may lie in a file that only runs guard.
-    if (!graph_) prepare();
+    if (!pinned_) prepare();
     *fault() = 0;
     for (size_t i = 0; i < inputs.size(); ++i) copy(pinned_->data() + in_[i], inputs[i], program_.input_bytes[i]);
-    graph_->run();
-    if (const uint32_t step = *fault(); step != 0) {
-      throw Error(ErrorCode::kInference, cat(program_.labels[program_.steps[step - 1].node],
-                                             ": an index is out of range for the dimension that it counts along"));
+    for (const Part& part : parts_) {
+      if (part.graph) {
+        part.graph->run();
+        check_fault();
+      } else {
+        run_host_steps(program_, part.first, part.last, table_.data(), context);
+      }
     }
     for (size_t i = 0; i < outputs.size(); ++i) copy(outputs[i], pinned_->data() + out_[i], program_.output_bytes[i]);
   }
 
  private:
+  /// Steps [first, last), on the device where there is a graph.
+  struct Part {
+    size_t first = 0, last = 0;
+    std::unique_ptr<CudaGraph> graph;
+  };
+
   static void copy(void* to, const void* from, size_t bytes) {
     if (bytes > 0) std::memcpy(to, from, bytes);
   }
   /// A kernel writes it, so the compiler must not think it knows what it holds.
   volatile uint32_t* fault() const { return reinterpret_cast<volatile uint32_t*>(pinned_->data()); }
+  void check_fault() const {
+    if (const uint32_t step = *fault(); step != 0) {
+      throw Error(ErrorCode::kInference, cat(program_.labels[program_.steps[step - 1].node],
+                                             ": an index is out of range for the dimension that it counts along"));
+    }
+  }
 
+  /// What is made here is kept only when all of it is there.
   void prepare() {
-    // The arena, then inputs and outputs, in one block of the device's memory; the word for faults, inputs and outputs
-    // in one of pinned memory. The latter two lie equally far from where the inputs begin.
+    // The device's arena, then inputs and outputs, in one block of its memory; the word for faults, inputs and outputs,
+    // then the host's arena in one of pinned memory. Inputs and outputs lie equally far from where the former begin.
     size_t at = kAlign;
     in_.clear();
     out_.clear();
     for (const size_t bytes : program_.input_bytes) in_.push_back(std::exchange(at, at + aligned(bytes)));
     for (const size_t bytes : program_.output_bytes) out_.push_back(std::exchange(at, at + aligned(bytes)));
     const size_t arena = aligned(program_.arena_bytes);
-    auto pinned = std::make_unique<PinnedBlock>(backend_, at);
+    auto pinned = std::make_unique<PinnedBlock>(backend_, at + program_.host_arena_bytes);
     auto memory = std::make_unique<DeviceBlock>(backend_, arena + at);
-    std::byte* const ports = memory->data() + arena;
+    const Places places{memory->data(), memory->data() + arena, pinned->data() + at, pinned->data()};
     std::vector<std::shared_ptr<const DeviceBlock>> constants;
-    std::vector<std::byte*> table;
-    for (const Operand& operand : program_.operands) {
-      table.push_back(address(operand, memory->data(), ports, constants));
+    table_.clear();
+    for (const Operand& operand : program_.operands) table_.push_back(address(operand, places, constants));
+    std::vector<Part> parts = cut();
+    for (Part& part : parts) {
+      if (part.first == part.last || program_.steps[part.first].on_host) continue;
+      const bool is_first = &part == first_of_device(parts), is_last = &part == last_of_device(parts);
+      part.graph = backend_.capture([&](LaunchQueue& queue) { record(queue, part, places, is_first, is_last); });
     }
-    graph_ = backend_.capture([&](LaunchQueue& queue) {
-      queue.set_fault(reinterpret_cast<uint32_t*>(pinned->data()));
-      for (size_t i = 0; i < in_.size(); ++i) {
-        if (const size_t bytes = program_.input_bytes[i]) queue.copy(ports + in_[i], pinned->data() + in_[i], bytes);
-      }
-      const ExecContext context{.queue = &queue};
-      for (size_t s = 0; s < program_.steps.size(); ++s) {
-        const Step& step = program_.steps[s];
-        queue.set_step(static_cast<uint32_t>(s));
-        step.fn(step.params, table.data() + step.first_operand, context);
-      }
-      for (size_t i = 0; i < out_.size(); ++i) {
-        if (const size_t bytes = program_.output_bytes[i]) queue.copy(pinned->data() + out_[i], ports + out_[i], bytes);
-      }
-    });
     pinned_ = std::move(pinned);
     memory_ = std::move(memory);
     constants_ = std::move(constants);
+    parts_ = std::move(parts);
   }
 
-  std::byte* address(const Operand& operand, std::byte* arena, std::byte* ports,
+  struct Places {
+    std::byte *arena, *ports, *host_arena, *host_ports;
+  };
+
+  std::vector<Part> cut() const {
+    std::vector<Part> out;
+    for (size_t s = 0; s < program_.steps.size(); ++s) {
+      const bool goes_on = s > 0 && program_.steps[s].on_host == program_.steps[s - 1].on_host;
+      if (!goes_on) out.push_back({s, s, nullptr});
+      out.back().last = s + 1;
+    }
+    return out;
+  }
+  bool is_on_device(const Part& part) const { return !program_.steps[part.first].on_host; }
+  const Part* first_of_device(const std::vector<Part>& parts) const {
+    return &*std::ranges::find_if(parts, [&](const Part& part) { return is_on_device(part); });
+  }
+  const Part* last_of_device(const std::vector<Part>& parts) const {
+    return &*std::find_if(parts.rbegin(), parts.rend(), [&](const Part& part) { return is_on_device(part); });
+  }
+
+  /// The first graph brings the inputs that the device reads, the last takes the outputs that it has made.
+  void record(LaunchQueue& queue, const Part& part, const Places& places, bool is_first, bool is_last) const {
+    queue.set_fault(reinterpret_cast<uint32_t*>(places.host_ports));
+    for (size_t i = 0; is_first && i < in_.size(); ++i) {
+      if (!is_used(Operand::Kind::kInput, i)) continue;
+      queue.copy(places.ports + in_[i], places.host_ports + in_[i], program_.input_bytes[i]);
+    }
+    const ExecContext context{.queue = &queue};
+    for (size_t s = part.first; s < part.last; ++s) {
+      const Step& step = program_.steps[s];
+      queue.set_step(static_cast<uint32_t>(s));
+      step.fn(step.params, table_.data() + step.first_operand, context);
+    }
+    for (size_t i = 0; is_last && i < out_.size(); ++i) {
+      if (!is_used(Operand::Kind::kOutput, i)) continue;
+      queue.copy(places.host_ports + out_[i], places.ports + out_[i], program_.output_bytes[i]);
+    }
+  }
+  /// Whether steps have input or output i in the device's memory.
+  bool is_used(Operand::Kind kind, size_t i) const {
+    const size_t bytes = (kind == Operand::Kind::kInput ? program_.input_bytes : program_.output_bytes)[i];
+    return bytes > 0 && std::ranges::any_of(program_.operands, [&](const Operand& operand) {
+             return operand.kind == kind && operand.index == i && !operand.on_host;
+           });
+  }
+
+  std::byte* address(const Operand& operand, const Places& places,
                      std::vector<std::shared_ptr<const DeviceBlock>>& constants) const {
     switch (operand.kind) {
       case Operand::Kind::kArena:
-        return arena + operand.offset;
+        return (operand.on_host ? places.host_arena : places.arena) + operand.offset;
       case Operand::Kind::kInput:
-        return ports + in_[operand.index] + operand.offset;
+        return (operand.on_host ? places.host_ports : places.ports) + in_[operand.index] + operand.offset;
       case Operand::Kind::kOutput:
-        return ports + out_[operand.index] + operand.offset;
+        return (operand.on_host ? places.host_ports : places.ports) + out_[operand.index] + operand.offset;
       case Operand::Kind::kConstant:
         break;
     }
     if (!operand.pointer) return nullptr;  // left out
+    // Steps never write through a constant operand: lowering hands those out as inputs only.
+    if (operand.on_host) return const_cast<std::byte*>(static_cast<const std::byte*>(operand.pointer));
     if (operand.bytes == Operand::kUnknownBytes) throw Error(ErrorCode::kDevice, "a constant of unknown size");
     constants.push_back(uploads_.get(backend_, operand.pointer, std::max<size_t>(operand.bytes, 1)));
     return constants.back()->data();
@@ -147,10 +205,11 @@ class CudaExecution final : public Execution {
   CudaBackend& backend_;
   Uploads& uploads_;
   std::vector<size_t> in_, out_;  // where each input and output begins
+  std::vector<std::byte*> table_;
   std::unique_ptr<PinnedBlock> pinned_;
   std::unique_ptr<DeviceBlock> memory_;
   std::vector<std::shared_ptr<const DeviceBlock>> constants_;
-  std::unique_ptr<CudaGraph> graph_;  // ends before the memory that it names
+  std::vector<Part> parts_;  // its graphs end before the memory that they name
 };
 
 void copy_on_device(const void* params, std::byte* const* io, const ExecContext& context) {

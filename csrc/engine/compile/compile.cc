@@ -63,13 +63,14 @@ void Compiler::finish() {
   if (options_.text && std::ranges::any_of(facts_, [](const auto& f) { return f && f->dtype == DType::kString; })) {
     options_.text->store(true, std::memory_order_relaxed);
   }
-  plan_->arena_bytes = storage_.place();
+  plan_->arena_bytes = storage_.place(/*on_host=*/false);
+  plan_->host_arena_bytes = storage_.place(/*on_host=*/true);
   size_t output_bytes = 0;
   for (const Port& port : plan_->outputs) {
     plan_->output_bytes.push_back(bytes_of(port));
     output_bytes += plan_->output_bytes.back();
   }
-  run_bytes_.check_total(plan_->arena_bytes, output_bytes);
+  run_bytes_.check_total(plan_->arena_bytes + plan_->host_arena_bytes, output_bytes);
   for (const size_t s : stoppable_indices(step_refs_.size())) {
     plan_->steps[s].first_operand = static_cast<uint32_t>(plan_->operands.size());
     for (Ref ref : step_refs_[s]) {
@@ -84,8 +85,13 @@ void Compiler::finish() {
     }
   }
   constexpr double kMostNanos = 1e17;  // years, and no overflow where some are added
-  const double once = options_.device->kind() == DeviceKind::kCuda ? kNanosPerGraph : 0;
-  const double nanos = work_ + once + nanos_per_step() * static_cast<double>(plan_->steps.size());
+  double nanos = work_;
+  bool on_host = true;
+  for (const Step& step : plan_->steps) {
+    nanos += nanos_per_step(step.on_host);
+    if (options_.device->kind() == DeviceKind::kCuda && on_host && !step.on_host) nanos += kNanosPerGraph;
+    on_host = step.on_host;
+  }
   plan_->estimated_nanos = static_cast<int64_t>(std::clamp(nanos, 0.0, kMostNanos));
   if (plan_->next) plan_->estimated_nanos += kStageNanos;
   for (auto& constant : constants_) plan_->owners.push_back(std::move(constant));

@@ -66,6 +66,7 @@ void for_each_plan_input(const Graph& graph, const Counts& count_of, const Visit
 }
 
 class LoweringWishes;
+class Lacking;
 struct PlanNotes;
 
 /// How to compile.
@@ -79,6 +80,8 @@ struct CompileOptions {
   size_t max_run_bytes = std::numeric_limits<size_t>::max();
   /// Where the plan will run.
   Device* device = &cpu_device();
+  /// Whether nodes that it has no lowering for run on the CPU.
+  bool fallback = false;
   /// What the model computes in.
   Precision precision = Precision::kFloat32;
   /// How many threads a run of the plan may use, its own included.
@@ -87,6 +90,8 @@ struct CompileOptions {
   const MappedFiles* files = nullptr;
   /// Which lowerings to take where they can run a node; null: as INFERKIT_LOWERING says.
   const LoweringWishes* wishes = nullptr;
+  /// Gets what another device lacks for the plan, where it is not null.
+  Lacking* lacking = nullptr;
   /// Gets what can be said of the plan, where it is not null.
   PlanNotes* notes = nullptr;
   /// Set where the plan has values of strings, if it is not null: its runs need a TextHeap.

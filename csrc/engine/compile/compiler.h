@@ -1,6 +1,7 @@
 // The state of one compilation, for the files that are its parts: compile.cc, infer.cc, place.cc, lower.cc,
 // compile_stages.cc, and evaluate.cc and check_operators.cc beside them.
 #pragma once
+#include <array>
 #include <map>
 #include <memory>
 #include <optional>
@@ -94,6 +95,8 @@ class Compiler {
   };
   NodeFacts node_facts(const Node& node) const;
   void place();
+  Choice choose(size_t n, const OpDef& def, const NodeContext& node, const LoweringWishes& wishes);
+  bool is_made_on_host(const Node& node) const;
   // layouts.cc
   friend class Layouts;
   void place_layouts();
@@ -113,17 +116,22 @@ class Compiler {
 
   // lower.cc
   void lower();
+  void bring_inputs(const Node& node, bool on_host);
   static void view_in_blocks(NodeFacts& known, std::vector<TensorFacts>& views);
   void bind_outputs();
   void note_node(size_t n, const NodeFacts& known, size_t first_step, size_t scratch_bytes, double work);
-  double nanos_per_step() const {
-    return options_.device->kind() == DeviceKind::kCuda ? kNanosPerLaunch : kNanosPerStep;
+  double nanos_per_step(bool on_host) const {
+    return options_.device->kind() == DeviceKind::kCuda && !on_host ? kNanosPerLaunch : kNanosPerStep;
   }
-  void note_copy(ValueId id);
-  int32_t slot_of(ValueId id);
-  int32_t constant_slot(const Tensor& tensor);
+  /// Of the step that was added last. `to` is empty for the copy that makes an output.
+  void note_copy(ValueId id, std::optional<DeviceKind> to = {});
+  /// Where the CPU runs steps of a plan for another device, which has memory of its own.
+  bool is_on_host(const Lowering& lowering) const { return lowering.device != options_.device->kind(); }
+  int32_t slot_of(ValueId id, bool on_host);
+  int32_t constant_slot(const Tensor& tensor, bool on_host);
   int32_t steady_slot(int32_t slot, size_t node);
-  void add_step(StepFn fn, const void* params, size_t bytes, std::span<const Ref> operands, size_t node, double work);
+  void add_step(StepFn fn, const void* params, size_t bytes, std::span<const Ref> operands, size_t node, double work,
+                bool on_host = false);
 
   // compile.cc
   void mark_needed();
@@ -167,8 +175,10 @@ class Compiler {
   std::vector<bool> value_needed_;
   std::vector<Choice> choices_;                           // by node
   std::map<size_t, std::vector<Considered>> considered_;  // by node, where notes are taken
-  std::vector<int32_t> value_slot_;
-  std::vector<bool> in_blocks_;           // by node: element by element, over tensors in blocks
+  std::map<size_t, std::string> lacks_;                   // by node: why it falls back, where notes are taken
+  std::array<std::vector<int32_t>, 2> value_slot_;        // on the device, and [1] on the host, by ValueId
+  std::vector<bool> made_on_host_;                        // by ValueId
+  std::vector<bool> in_blocks_;                           // by node: element by element, over tensors in blocks
   std::map<size_t, Node> fused_;          // by node, what is lowered in its place and in that of nodes behind it
   std::vector<Layout> value_layout_;      // by ValueId, as its node writes it
   std::vector<int32_t> reordered_slot_;   // by ValueId, in the other layout; -1 where nobody has asked for it

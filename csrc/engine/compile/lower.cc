@@ -12,12 +12,13 @@ namespace inferkit {
 class NodeLowering final : public LowerContext {
  public:
   NodeLowering(Compiler& compiler, const Node& node, size_t index, std::span<const TensorFacts* const> in,
-               std::span<TensorFacts> out, const OpSchema& schema)
+               std::span<TensorFacts> out, const OpSchema& schema, bool on_host)
       : LowerContext(node, in, out),
         compiler_(compiler),
         index_(index),
         required_inputs_(static_cast<size_t>(schema.min_inputs)),
-        required_outputs_(static_cast<size_t>(schema.min_outputs)) {}
+        required_outputs_(static_cast<size_t>(schema.min_outputs)),
+        on_host_(on_host) {}
 
   Ref in(size_t i) override {
     if (!has_input(i)) return place(i);
@@ -31,7 +32,7 @@ class NodeLowering final : public LowerContext {
   Lying lying(size_t i) override {
     if (!has_input(i)) return {};
     const ValueId id = node_.inputs[i];
-    const Ref here{compiler_.slot_of(id)}, other{compiler_.reordered_slot_[static_cast<size_t>(id)]};
+    const Ref here{compiler_.slot_of(id, on_host_)}, other{compiler_.reordered_slot_[static_cast<size_t>(id)]};
     const bool blocks = compiler_.value_layout_[static_cast<size_t>(id)] == Layout::kBlocks;
     return other.valid() && !blocks ? Lying{other, Layout::kBlocks}
                                     : Lying{here, blocks ? Layout::kBlocks : Layout::kPlain};
@@ -39,12 +40,12 @@ class NodeLowering final : public LowerContext {
   Layout wanted(size_t o) override { return compiler_.value_layout_[static_cast<size_t>(node_.outputs[o])]; }
   /// Value `id` in that layout, turned into it where its node wrote the other.
   Ref in_layout(ValueId id, Layout layout) {
-    if (compiler_.value_layout_[static_cast<size_t>(id)] == layout) return {compiler_.slot_of(id)};
+    if (compiler_.value_layout_[static_cast<size_t>(id)] == layout) return {compiler_.slot_of(id, on_host_)};
     int32_t& slot = compiler_.reordered_slot_[static_cast<size_t>(id)];
     if (slot < 0) {
       const TensorFacts& f = *compiler_.facts(id);
       slot = compiler_.storage_.add({.bytes = TensorView{f.dtype, f.shape, nullptr}.bytes()});
-      OpRegistry::instance().reorder()(*this, f.shape, Ref{compiler_.slot_of(id)}, Ref{slot}, layout);
+      OpRegistry::instance().reorder()(*this, f.shape, Ref{compiler_.slot_of(id, on_host_)}, Ref{slot}, layout);
     }
     return {slot};
   }
@@ -53,15 +54,16 @@ class NodeLowering final : public LowerContext {
     const ValueId id = node_.outputs[i];
     // What the operator always gives, its steps always write: it has memory even where nobody reads it.
     if (!compiler_.value_needed_[static_cast<size_t>(id)] && i >= required_outputs_) return {};
-    return {compiler_.slot_of(id)};
+    return {compiler_.slot_of(id, on_host_)};
   }
   Ref scratch(size_t bytes) override {
     compiler_.scratch_bytes_ += bytes;
-    return {compiler_.storage_.add({.bytes = bytes})};
+    return {compiler_.storage_.add({.bytes = bytes, .on_host = on_host_})};
   }
   Ref constant(const void* data, std::shared_ptr<const void> owner, size_t bytes) override {
     compiler_.plan_->owners.push_back(std::move(owner));
-    return {compiler_.storage_.add({.kind = Operand::Kind::kConstant, .pointer = data, .bytes = bytes})};
+    return {compiler_.storage_.add(
+        {.kind = Operand::Kind::kConstant, .pointer = data, .bytes = bytes, .on_host = on_host_})};
   }
   void alias(size_t o, size_t i) override {
     const Ref target = out(o);
@@ -78,7 +80,7 @@ class NodeLowering final : public LowerContext {
 
  protected:
   void add_step(StepFn fn, const void* params, size_t bytes, std::span<const Ref> operands, double work) override {
-    compiler_.add_step(fn, params, bytes, operands, index_, work);
+    compiler_.add_step(fn, params, bytes, operands, index_, work, on_host_);
   }
 
  private:
@@ -94,6 +96,7 @@ class NodeLowering final : public LowerContext {
 
   Compiler& compiler_;
   const size_t index_, required_inputs_, required_outputs_;
+  const bool on_host_;
 };
 
 Ref NodeLowering::packed(std::initializer_list<const Tensor*> constants, const Packing& packing,
@@ -131,15 +134,19 @@ void Compiler::view_in_blocks(NodeFacts& known, std::vector<TensorFacts>& views)
 }
 
 void Compiler::lower() {
-  value_slot_.assign(graph().values.size(), -1);
   reordered_slot_.assign(graph().values.size(), -1);
   std::vector<bool> is_result(graph().values.size());
   for (const PlanResult& result : plan_->results) {
     if (result.value != kNoValue) is_result[static_cast<size_t>(result.value)] = true;
   }
-  for (size_t i = 0; i < graph().inputs.size(); ++i) {
-    value_slot_[static_cast<size_t>(graph().inputs[i])] =
-        storage_.add({.kind = Operand::Kind::kInput, .index = static_cast<uint32_t>(i)});
+  for (const bool on_host : {false, true}) {
+    std::vector<int32_t>& slots = value_slot_[on_host];
+    slots.assign(graph().values.size(), -1);
+    if (on_host && !options_.fallback) continue;
+    for (size_t i = 0; i < graph().inputs.size(); ++i) {
+      slots[static_cast<size_t>(graph().inputs[i])] =
+          storage_.add({.kind = Operand::Kind::kInput, .index = static_cast<uint32_t>(i), .on_host = on_host});
+    }
   }
   for (size_t n = 0; n < graph().nodes.size(); ++n) {
     const auto fused = fused_.find(n);
@@ -152,7 +159,9 @@ void Compiler::lower() {
     std::vector<TensorFacts> views;
     if (in_blocks_[n]) view_in_blocks(known, views);
     const OpDef* def = OpRegistry::instance().find(node.domain, node.op_type, node.version);
-    NodeLowering context(*this, node, n, known.in, known.out, def->schema);
+    const bool on_host = is_on_host(*lowering);
+    NodeLowering context(*this, node, n, known.in, known.out, def->schema, on_host);
+    if (options_.fallback) bring_inputs(node, on_host);
     const size_t first_step = plan_->steps.size(), scratch_bytes = scratch_bytes_;
     const double work = work_;
     guarded(n, [&] { lowering->lower(context); });
@@ -165,18 +174,36 @@ void Compiler::lower() {
   }
 }
 
-int32_t Compiler::constant_slot(const Tensor& tensor) {
+int32_t Compiler::constant_slot(const Tensor& tensor, bool on_host) {
   if (tensor.owner) plan_->owners.push_back(tensor.owner);
-  return storage_.add({.kind = Operand::Kind::kConstant, .pointer = tensor.data, .bytes = tensor.bytes()});
+  return storage_.add(
+      {.kind = Operand::Kind::kConstant, .pointer = tensor.data, .bytes = tensor.bytes(), .on_host = on_host});
 }
 
-int32_t Compiler::slot_of(ValueId id) {
-  int32_t& slot = value_slot_[static_cast<size_t>(id)];
+int32_t Compiler::slot_of(ValueId id, bool on_host) {
+  int32_t& slot = value_slot_[on_host][static_cast<size_t>(id)];
   if (slot >= 0) return slot;
   const TensorFacts& f = *facts(id);
-  slot =
-      f.constant ? constant_slot(*f.constant) : storage_.add({.bytes = TensorView{f.dtype, f.shape, nullptr}.bytes()});
+  slot = f.constant ? constant_slot(*f.constant, on_host)
+                    : storage_.add({.bytes = TensorView{f.dtype, f.shape, nullptr}.bytes(), .on_host = on_host});
   return slot;
+}
+
+/// Copies what a node reads and the other side made, once for all who read it there.
+void Compiler::bring_inputs(const Node& node, bool on_host) {
+  for (const ValueId id : node.inputs) {
+    if (id == kNoValue || value_slot_[on_host][static_cast<size_t>(id)] >= 0) continue;
+    const TensorFacts& f = *facts(id);
+    const size_t bytes = TensorView{f.dtype, f.shape, nullptr}.bytes();
+    const int32_t made = value_slot_[!on_host][static_cast<size_t>(id)];
+    if (f.constant || made < 0 || bytes == 0) continue;
+    const Ref refs[] = {{slot_of(id, on_host)}, {made}};
+    const DeviceCopy params{bytes};
+    plan_->labels.push_back(cat("the copy of '", graph().values[static_cast<size_t>(id)].name, "'"));
+    add_step(options_.device->copy_step(), &params, sizeof(params), refs, plan_->labels.size() - 1,
+             static_cast<double>(bytes) / kCopiedPerNano);
+    if (options_.notes) note_copy(id, on_host ? DeviceKind::kCpu : options_.device->kind());
+  }
 }
 
 /// `slot`, or where it is the caller's memory a copy of that which is made once a run, before whoever asks first.
@@ -199,14 +226,14 @@ int32_t Compiler::steady_slot(int32_t slot, size_t node) {
 }
 
 void Compiler::add_step(StepFn fn, const void* params, size_t bytes, std::span<const Ref> operands, size_t node,
-                        double work) {
+                        double work, bool on_host) {
   auto copy = std::make_unique<std::byte[]>(bytes);
   std::memcpy(copy.get(), params, bytes);
   const int index = static_cast<int>(plan_->steps.size());
   for (Ref ref : operands) {
     if (ref.valid()) storage_.touch(ref.id, index);
   }
-  plan_->steps.push_back({fn, copy.get(), 0, static_cast<uint32_t>(node)});
+  plan_->steps.push_back({fn, copy.get(), 0, static_cast<uint32_t>(node), on_host});
   plan_->params.push_back(std::move(copy));
   step_refs_.emplace_back(operands.begin(), operands.end());
   work_ += work;
@@ -218,7 +245,8 @@ void Compiler::bind_outputs() {
     const TensorFacts& f = known(id);
     plan_->outputs.push_back({f.dtype, f.shape});
     const bool blocks = value_layout_[static_cast<size_t>(id)] == Layout::kBlocks;
-    const int32_t source = blocks ? reordered_slot_[static_cast<size_t>(id)] : slot_of(id);
+    const bool on_host = made_on_host_[static_cast<size_t>(id)];
+    const int32_t source = blocks ? reordered_slot_[static_cast<size_t>(id)] : slot_of(id, on_host);
     Slot& root = storage_[storage_.root(source)];
     const size_t bytes = TensorView{f.dtype, f.shape, nullptr}.bytes();
     if (root.kind == Operand::Kind::kArena && root.first >= 0 && !root.steady) {
@@ -227,12 +255,14 @@ void Compiler::bind_outputs() {
       continue;
     }
     // A constant, an input, memory that already is another output, or that must stay the run's own.
-    const int32_t target = storage_.add({.kind = Operand::Kind::kOutput, .index = static_cast<uint32_t>(i)});
+    const int32_t target =
+        storage_.add({.kind = Operand::Kind::kOutput, .index = static_cast<uint32_t>(i), .on_host = on_host});
     const Ref refs[] = {{target}, {source}};
     const DeviceCopy params{bytes};
     plan_->labels.push_back(cat("output '", graph().values[static_cast<size_t>(id)].name, "'"));
-    add_step(options_.device->copy_step(), &params, sizeof(params), refs, plan_->labels.size() - 1,
-             static_cast<double>(bytes) / kCopiedPerNano);
+    Device& device = on_host ? cpu_device() : *options_.device;
+    add_step(device.copy_step(), &params, sizeof(params), refs, plan_->labels.size() - 1,
+             static_cast<double>(bytes) / kCopiedPerNano, on_host);
     if (options_.notes) note_copy(id);
   }
 }

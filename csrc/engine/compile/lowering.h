@@ -41,6 +41,7 @@ struct Lowering {
   Precision precision = Precision::kAny;
   DeviceKind device = DeviceKind::kCpu;
   BlocksNanosFn blocks_nanos = nullptr;  // null where all of its tensors are plain
+  bool is_view = false;  // of a device: the output is memory of input 0, so that it takes no time where that is
 };
 
 inline constexpr std::string_view kOnlyLowering = "default";  // the name of the way of an operator that has one

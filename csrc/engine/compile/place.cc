@@ -8,6 +8,7 @@
 #include "base/immortal.h"
 #include "base/text.h"
 #include "engine/compile/compiler.h"
+#include "engine/compile/lacking.h"
 #include "platform/run_control.h"
 
 namespace inferkit {
@@ -171,9 +172,40 @@ Compiler::NodeFacts Compiler::node_facts(const Node& node) const {
   return out;
 }
 
+/// Is what the node mainly reads made in the host's memory?
+bool Compiler::is_made_on_host(const Node& node) const {
+  return !node.inputs.empty() && node.inputs[0] != kNoValue && made_on_host_[static_cast<size_t>(node.inputs[0])];
+}
+
+/// The way that node n takes on the plan's device, or else on the CPU where that may step in.
+Choice Compiler::choose(size_t n, const OpDef& def, const NodeContext& node, const LoweringWishes& wishes) {
+  std::vector<Considered>* considered = options_.notes ? &considered_[n] : nullptr;
+  if (options_.lacking) options_.lacking->ask(def, node);
+  const auto on = [&](DeviceKind device) {
+    return choose_lowering(def, device, node, wishes, considered, options_.precision);
+  };
+  const DeviceKind device = options_.device->kind();
+  if (!options_.fallback || device == DeviceKind::kCpu) return on(device);
+  std::string why;
+  try {
+    const Choice choice = on(device);
+    if (!choice.lowering->is_view || !is_made_on_host(node.node())) return choice;
+    why = "its output is memory of its input, which the CPU has made";
+  } catch (const Error& error) {  // a value that a cost needs is not there, too: the CPU may do without
+    if (error.code() != ErrorCode::kUnsupportedOp) throw;
+    why = without_label(error.what(), node.node());
+  }
+  if (considered) {
+    considered->clear();
+    lacks_[n] = std::move(why);
+  }
+  return on(DeviceKind::kCpu);
+}
+
 void Compiler::place() {
   const LoweringWishes& wishes = options_.wishes ? *options_.wishes : LoweringWishes::of_process();
   choices_.assign(graph().nodes.size(), {});
+  made_on_host_.assign(graph().values.size(), false);
   for (size_t n = 0; n < graph().nodes.size(); ++n) {
     const Node& node = graph().nodes[n];
     RunControl::check();
@@ -189,11 +221,11 @@ void Compiler::place() {
     const auto is_empty = [](const TensorFacts& f) { return f.shape.elements() == 0; };
     if (std::all_of(known.out.begin(), known.out.end(), is_empty)) continue;
     const OpDef* def = OpRegistry::instance().find(node.domain, node.op_type, node.version);
-    std::vector<Considered>* considered = options_.notes ? &considered_[n] : nullptr;
-    guarded(n, [&] {
-      const NodeContext context(node, known.in, known.out);
-      choices_[n] = choose_lowering(*def, options_.device->kind(), context, wishes, considered, options_.precision);
-    });
+    guarded(n, [&] { choices_[n] = choose(n, *def, NodeContext(node, known.in, known.out), wishes); });
+    if (!choices_[n].lowering || !is_on_host(*choices_[n].lowering)) continue;
+    for (const ValueId id : node.outputs) {
+      if (id != kNoValue) made_on_host_[static_cast<size_t>(id)] = true;
+    }
   }
 }
 

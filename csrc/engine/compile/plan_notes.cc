@@ -26,7 +26,8 @@ void Compiler::note_node(size_t n, const NodeFacts& known, size_t first_step, si
   note.first_step = first_step;
   note.steps = plan_->steps.size() - first_step;
   note.scratch_bytes = scratch_bytes;
-  note.nanos = work + nanos_per_step() * static_cast<double>(note.steps);
+  if (const auto lack = lacks_.find(n); lack != lacks_.end()) note.fallback = lack->second;
+  note.nanos = work + nanos_per_step(is_on_host(*note.lowering)) * static_cast<double>(note.steps);
   for (size_t i = 0; i < known.in.size(); ++i) {
     const TensorFacts* f = known.in[i];
     if (!f) continue;
@@ -37,14 +38,15 @@ void Compiler::note_node(size_t n, const NodeFacts& known, size_t first_step, si
   }
   for (size_t i = 0; i < known.out.size(); ++i) {
     const ValueId id = node.outputs[i];
-    if (id == kNoValue || value_slot_[static_cast<size_t>(id)] < 0) continue;  // nobody reads it
+    const auto at = static_cast<size_t>(id);
+    if (id == kNoValue || (value_slot_[0][at] < 0 && value_slot_[1][at] < 0)) continue;  // nobody reads it
     note.outputs.push_back({name_of(id), known.out[i].dtype, known.out[i].shape});
     if (note.steps != 0) note.written_bytes += bytes_of(known.out[i]);
   }
   options_.notes->nodes.push_back(std::move(note));
 }
 
-void Compiler::note_copy(ValueId id) {
+void Compiler::note_copy(ValueId id, std::optional<DeviceKind> to) {
   const TensorFacts& f = known(id);
   const ValueNote value{graph().values[static_cast<size_t>(id)].name, f.dtype, f.shape};
   NodeNote note;
@@ -54,7 +56,10 @@ void Compiler::note_copy(ValueId id) {
   note.read_bytes = note.written_bytes = bytes_of(f);
   note.first_step = plan_->steps.size() - 1;
   note.steps = 1;
-  note.nanos = static_cast<double>(bytes_of(f)) / kCopiedPerNano + nanos_per_step();
+  const bool on_host = plan_->steps.back().on_host;
+  note.device = on_host ? DeviceKind::kCpu : options_.device->kind();
+  note.to = to;
+  note.nanos = static_cast<double>(bytes_of(f)) / kCopiedPerNano + nanos_per_step(on_host);
   options_.notes->nodes.push_back(std::move(note));
 }
 

@@ -2,6 +2,7 @@
 // take. For Model::explain(); a plan itself holds none of it.
 #pragma once
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -20,8 +21,11 @@ struct ValueNote {
 struct NodeNote {
   std::string op;  // with its domain, where that is not ONNX's
   std::string name;
-  std::vector<NodeOrigin> origins;     // the nodes of the file that it stands for; empty for copies
-  const Lowering* lowering = nullptr;  // null for copies
+  std::vector<NodeOrigin> origins;       // the nodes of the file that it stands for; empty for copies
+  const Lowering* lowering = nullptr;    // null for copies
+  DeviceKind device = DeviceKind::kCpu;  // of a copy, where it runs
+  std::optional<DeviceKind> to;          // of a copy between memories, where it ends
+  std::string fallback;                  // why the CPU runs it and not the plan's device; empty where that does
   Choice::Why why = Choice::Why::kOnly;
   Layout layout = Layout::kPlain;          // of its output
   std::vector<Considered> considered;      // where there was a choice

@@ -1,6 +1,7 @@
 #include "engine/compile/storage.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "graph/memory_planner.h"
 #include "platform/stoppable.h"
@@ -26,7 +27,8 @@ void Storage::touch(int32_t id, int step) {
 
 void Storage::apply_in_place() {
   // In the order of the steps, so that a chain of in-place steps shares one piece of memory.
-  for (const InPlace& wish : stoppable(in_place_)) {
+  const std::vector<InPlace> wishes = std::exchange(in_place_, {});
+  for (const InPlace& wish : stoppable(wishes)) {
     const int32_t out = root(wish.out), in = root(wish.in);
     if (out == in) continue;
     Slot& o = slots_[static_cast<size_t>(out)];
@@ -42,13 +44,13 @@ void Storage::apply_in_place() {
   }
 }
 
-size_t Storage::place() {
+size_t Storage::place(bool on_host) {
   apply_in_place();
   std::vector<Interval> intervals;
   std::vector<int32_t> owners;
   for (const size_t i : stoppable_indices(slots_.size())) {
     const Slot& slot = slots_[i];
-    if (slot.kind != Operand::Kind::kArena || slot.alias_of >= 0 || slot.first < 0) continue;
+    if (slot.kind != Operand::Kind::kArena || slot.alias_of >= 0 || slot.first < 0 || slot.on_host != on_host) continue;
     intervals.push_back({slot.bytes, slot.first, slot.last});
     owners.push_back(static_cast<int32_t>(i));
   }
@@ -59,7 +61,8 @@ size_t Storage::place() {
 
 Operand Storage::operand(int32_t id) const {
   const Slot& slot = slots_[static_cast<size_t>(root(id))];
-  return {slot.kind, slot.index, slot.offset, slot.pointer, slot.kind == Operand::Kind::kConstant ? slot.bytes : 0};
+  const size_t bytes = slot.kind == Operand::Kind::kConstant ? slot.bytes : 0;
+  return {slot.kind, slot.index, slot.offset, slot.pointer, bytes, slot.on_host};
 }
 
 }  // namespace inferkit

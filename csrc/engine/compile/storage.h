@@ -1,5 +1,5 @@
 // Where the values of a plan live while it is compiled: slots, their aliases and lifetimes, and in the end offsets in
-// the arena.
+// the arena, or in the two that a device with memory of its own and the host have.
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -19,6 +19,7 @@ struct Slot {
   int first = -1, last = -1;  // steps that touch it
   int operands_of_last = 0;   // how many operands of the last one are in this memory
   bool steady = false;        // read by a step that relies on nobody else writing it
+  bool on_host = false;       // as Operand::on_host
 };
 
 class Storage {
@@ -32,8 +33,8 @@ class Storage {
   void touch(int32_t id, int step);
   void suggest_in_place(int32_t out, int32_t in) { in_place_.push_back({out, in}); }
 
-  /// Gives every arena slot its offset; returns the arena's size.
-  size_t place();
+  /// Gives every arena slot that is on_host, or not, its offset; returns the arena's size.
+  size_t place(bool on_host = false);
   Operand operand(int32_t id) const;
 
  private:

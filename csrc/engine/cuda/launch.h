@@ -22,6 +22,11 @@ inline void add(OpRegistry& r, std::string_view domain, std::string_view name, L
       domain, name,
       {.name = kLowering, .lower = lower, .cost = cost, .precision = precision, .device = DeviceKind::kCuda});
 }
+/// The same for one whose output is memory of its first input.
+inline void add_view(OpRegistry& r, std::string_view domain, std::string_view name, LowerFn lower, CostFn cost) {
+  r.add_lowering(domain, name,
+                 {.name = kLowering, .lower = lower, .cost = cost, .device = DeviceKind::kCuda, .is_view = true});
+}
 
 struct Blocks {
   int64_t x = 1, y = 1, z = 1;

@@ -142,7 +142,7 @@ void lower_gather(LowerContext& c) {
 void register_cuda_movement(OpRegistry& r) {
   using namespace cuda;
   for (const std::string_view name : {"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity"}) {
-    add(r, kOnnx, name, lower_alias, move_cost);
+    add_view(r, kOnnx, name, lower_alias, move_cost);
   }
   add(r, kOnnx, "Transpose", lower_transpose, move_cost);
   add(r, kOnnx, "Expand", lower_expand, move_cost);

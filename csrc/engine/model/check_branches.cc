@@ -14,7 +14,7 @@ constexpr int kMaxPlans = 128;
 
 class BranchCheck {
  public:
-  explicit BranchCheck(ModelCache& cache) : cache_(cache) {}
+  BranchCheck(ModelCache& cache, const CompileOptions& options) : cache_(cache), options_(options) {}
 
   void follow(const Plan& plan, const Graph& graph, std::span<const InputFacts> inputs) {
     if (!plan.next || plan.next->ends()) return;
@@ -54,7 +54,9 @@ class BranchCheck {
   void try_branch(const Continuation& next, std::span<const InputFacts> rest) {
     if (plans_++ >= kMaxPlans) return;
     try {
-      const auto plan = compile(next.rest, rest, cache_, {.continuation = &next});
+      CompileOptions options = options_;
+      options.continuation = &next;
+      const auto plan = compile(next.rest, rest, cache_, options);
       follow(*plan, next.rest, rest);
     } catch (const Stopped&) {
       throw;
@@ -67,14 +69,16 @@ class BranchCheck {
   }
 
   ModelCache& cache_;
+  const CompileOptions options_;
   int plans_ = 0;
 };
 
 }  // namespace
 
 std::vector<std::string> unsupported_in_branches(const Plan& plan, const Graph& graph,
-                                                 std::span<const InputFacts> inputs, ModelCache& cache) {
-  BranchCheck check(cache);
+                                                 std::span<const InputFacts> inputs, ModelCache& cache,
+                                                 const CompileOptions& options) {
+  BranchCheck check(cache, options);
   check.follow(plan, graph, inputs);
   return {check.lines.begin(), check.lines.end()};
 }

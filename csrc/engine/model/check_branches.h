@@ -10,8 +10,9 @@ namespace inferkit {
 
 /// Compiles what follows `plan` for both values of the conditions that it waits for, and so on; as far as conditions
 /// are all that it waits for. Returns one line for each thing that is not supported. `inputs` are those of `graph`,
-/// which `plan` is of.
+/// which `plan` is of; `options` say what it is compiled for.
 std::vector<std::string> unsupported_in_branches(const Plan& plan, const Graph& graph,
-                                                 std::span<const InputFacts> inputs, ModelCache& cache);
+                                                 std::span<const InputFacts> inputs, ModelCache& cache,
+                                                 const CompileOptions& options);
 
 }  // namespace inferkit

@@ -277,9 +277,11 @@ std::shared_ptr<const Plan> Model::compile_for(std::span<const InputFacts> facts
       return compile(file_.graph, facts, packed,
                      {.max_run_bytes = options_.max_run_bytes,
                       .device = options_.device,
+                      .fallback = options_.fallback,
                       .precision = precision,
                       .threads = options_.threads,
                       .files = &file_.files,
+                      .lacking = options_.lacking.get(),
                       .notes = notes,
                       .text = &text_});
     });
@@ -299,8 +301,8 @@ std::shared_ptr<const Plan> Model::compile_for(std::span<const InputFacts> facts
 }
 
 RunEnvironment Model::environment() const {
-  return {packed_.get(), options_.pool.get(), &subgraphs_,       options_.threads,
-          &file_.files,  options_.device,     options_.precision};
+  return {packed_.get(),   options_.pool.get(), &subgraphs_,       options_.threads,      &file_.files,
+          options_.device, options_.precision,  options_.fallback, options_.lacking.get()};
 }
 
 Status Model::run(std::span<const TensorView> inputs, OutputSink& sink) noexcept {

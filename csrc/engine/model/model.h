@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "engine/compile/compile.h"
+#include "engine/compile/lacking.h"
 #include "engine/model/explain.h"
 #include "engine/model/packed_weights.h"
 #include "engine/run/plan_cache.h"
@@ -22,6 +23,11 @@ namespace inferkit {
 struct ModelOptions {
   /// Where it runs.
   Device* device = &cpu_device();
+  /// Whether nodes that the device has no lowering for run on the CPU, with copies before and after them. Without it
+  /// they are errors at load.
+  bool fallback = false;
+  /// What another device lacks for it is collected there; null where nobody asks.
+  std::shared_ptr<Lacking> lacking;
   /// What it computes in: with kBf16, nodes that have a way to run in bf16 take it.
   Precision precision = Precision::kFloat32;
   /// Threads that one run may use, its own included; 0 takes what the process's pool has. The bits do not depend on it.

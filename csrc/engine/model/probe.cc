@@ -79,17 +79,22 @@ struct Model::Trial {
 
 /// The outputs that a plan for these inputs gives; empty where only a run on real values could tell.
 std::vector<Port> Model::probe_outputs(std::span<const InputFacts> facts, Trial& trial) {
-  const auto plan = compile(file_.graph, facts, *packed_,
-                            {.max_run_bytes = options_.max_run_bytes,
-                             .device = options_.device,
-                             .precision = options_.precision,
-                             .threads = options_.threads,
-                             .text = &text_});
+  const CompileOptions options{.max_run_bytes = options_.max_run_bytes,
+                               .device = options_.device,
+                               .fallback = options_.fallback,
+                               .precision = options_.precision,
+                               .threads = options_.threads,
+                               .lacking = options_.lacking.get(),
+                               .text = &text_};
+  const auto plan = compile(file_.graph, facts, *packed_, options);
   if (!plan->next) return plan->outputs;
   const bool first = !trial.staged;
   trial.staged = true;
   staged_.store(true, std::memory_order_relaxed);
-  if (const auto lines = unsupported_in_branches(*plan, file_.graph, facts, *packed_); !lines.empty()) {
+  // What a branch may take, and which threads and texts it has, a run tells.
+  const CompileOptions on_device{
+      .device = options_.device, .fallback = options_.fallback, .lacking = options_.lacking.get()};
+  if (const auto lines = unsupported_in_branches(*plan, file_.graph, facts, *packed_, on_device); !lines.empty()) {
     throw Unsupported(lines);
   }
   std::vector<Port> ports = run_on_constants(facts, 0, trial.budget, trial);

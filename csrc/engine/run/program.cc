@@ -87,6 +87,8 @@ std::shared_ptr<const Plan> compile_in(const RunEnvironment& environment, const 
                                        std::span<const InputFacts> inputs, CompileOptions options) {
   options.device = environment.device;
   options.precision = environment.precision;
+  options.fallback = environment.fallback;
+  options.lacking = environment.lacking;
   options.threads = environment.threads;
   options.files = environment.files;
   if (!environment.profile) return compile(graph, inputs, *environment.cache, options);

@@ -24,6 +24,8 @@ struct RunEnvironment {
   const MappedFiles* files = nullptr;  // as CompileOptions::files
   Device* device = &cpu_device();
   Precision precision = Precision::kFloat32;  // as CompileOptions::precision
+  bool fallback = false;                      // as CompileOptions::fallback
+  Lacking* lacking = nullptr;                 // as CompileOptions::lacking
   RunProfile* profile = nullptr;              // of a run that is profiled; all that it runs is compiled for it
 };
 

@@ -1,4 +1,7 @@
-"""``inferkit inspect MODEL``: inputs, outputs, operators, parameters, memory, and what inferkit lacks to run it."""
+"""``inferkit inspect MODEL``: inputs, outputs, operators, parameters, memory, and what inferkit lacks to run it.
+
+With ``--device cuda``, also what CUDA lacks for it; no device is asked.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,8 @@ from ._out import Out, bytes_text, count_text, seconds_text
 __all__ = ["add", "gather"]
 
 DESCRIPTION = """Say what an ONNX model holds and needs. Works for models that inferkit cannot run, too, and says why.
-Exit code 0: it can be run; 1: it cannot; 3: the file cannot be read."""
+Exit code 0: it can be run; 1: it cannot, or the device that --device names lacks something for it; 3: the file
+cannot be read."""
 
 
 BF16 = {
@@ -32,12 +36,13 @@ def add(subparsers: Any) -> None:
     """Add the command."""
     parser = subparsers.add_parser("inspect", help="what a model holds, needs and lacks", description=DESCRIPTION)
     parser.add_argument("model", metavar="MODEL", help="an .onnx file")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="name what that lacks, too")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--plain", action="store_true", help="no colour, no rich")
     parser.set_defaults(run=run)
 
 
-def gather(path: str) -> dict[str, Any]:
+def gather(path: str, device: str = "cpu") -> dict[str, Any]:
     """Collect what the command prints, as plain data for JSON."""
     facts = _core.inspect_onnx(os.fspath(path))
     for side in ("inputs", "outputs"):
@@ -53,7 +58,7 @@ def gather(path: str) -> dict[str, Any]:
     facts["constants"] = {
         dtype: {"elements": elements, "bytes": size} for dtype, (elements, size) in facts["constants"].items()
     }
-    facts |= {"path": path, "runs": False, "problem": None, "memory": None, "load_seconds": None}
+    facts |= {"path": path, "runs": False, "problem": None, "memory": None, "load_seconds": None, "cuda": None}
     start = time.perf_counter()
     try:
         model = Model.load(path)
@@ -67,6 +72,12 @@ def gather(path: str) -> dict[str, Any]:
             name: getattr(memory, name)
             for name in ("file_bytes", "mapped_bytes", "copied_bytes", "packed_bytes", "arena_bytes")
         }
+        if device == "cuda":
+            nodes, lacks = _core.lacking_on_cuda(os.fspath(path))
+            facts["cuda"] = {
+                "nodes": nodes,
+                "lacks": [{"operator": operator, "name": name, "why": why} for operator, name, why in lacks],
+            }
     facts["bf16_instructions"] = "bf16" in build_info()["isa_features"]
     return facts
 
@@ -79,12 +90,12 @@ def shape_text(shape: Any) -> str:
 def run(options: argparse.Namespace) -> int:
     """Print it."""
     with about(options.model):
-        facts = gather(options.model)
+        facts = gather(options.model, options.device)
     if options.json:
         print(json.dumps(facts, indent=2))
     else:
         show(facts, Out(plain=options.plain))
-    return 0 if facts["runs"] else 1
+    return 1 if not facts["runs"] or (facts["cuda"] and facts["cuda"]["lacks"]) else 0
 
 
 def show(facts: dict[str, Any], out: Out) -> None:
@@ -126,7 +137,22 @@ def show(facts: dict[str, Any], out: Out) -> None:
             ]
         )
         out.line("inferkit can run it.", style="green")
+        if facts["cuda"] is not None:
+            show_cuda(facts["cuda"], out)
         return
     out.line("inferkit cannot run it:", style="bold red")
     for line in missing or [facts["problem"]]:
         out.line(f"  {line}")
+
+
+def show_cuda(found: dict[str, Any], out: Out) -> None:
+    """Print what CUDA lacks."""
+    nodes, lacks = counted(found["nodes"], "node"), found["lacks"]
+    if not lacks:
+        out.line(f"CUDA has a lowering for all of it ({nodes} after fusions).", style="green")
+        return
+    out.table(
+        [f"CUDA lacks ({len(lacks)} of {nodes} after fusions)", "name", "why"],
+        [(lack["operator"], lack["name"], lack["why"]) for lack in lacks],
+    )
+    out.line("With device='cuda', fallback='cpu' runs these on the CPU.")

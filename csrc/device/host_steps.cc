@@ -1,0 +1,56 @@
+#include "device/host_steps.h"
+
+#include "base/cat.h"
+#include "base/error.h"
+#include "device/step_trace.h"
+#include "platform/float_environment.h"
+#include "platform/run_control.h"
+#include "platform/threads.h"
+
+namespace inferkit {
+namespace {
+
+/// Even if the estimate is a hundred times too low, such a program can be stopped in time.
+constexpr int64_t kShortNanos = 200'000;
+
+}  // namespace
+
+void run_host_steps(const Program& program, size_t first, size_t last, std::byte* const* table,
+                    const ExecContext& context) {
+  const FloatEnvironment ours;
+  const Step* step = program.steps.data() + first;
+  const Step* const end = program.steps.data() + last;
+  try {
+    if (TraceRing* trace = step_trace.load(std::memory_order_acquire)) [[unlikely]] {
+      for (; step != end; ++step) {
+        const Nanos started = SteadyClock::instance().now();
+        step->fn(step->params, table + step->first_operand, context);
+        trace->add({.started = started, .finished = SteadyClock::instance().now(), .thread = thread_id()},
+                   StepName(program.labels[step->node]).view());
+        RunControl::check();
+      }
+      return;
+    }
+    if (RunControl* control = RunControl::current()) [[unlikely]] {
+      control->expect(program.estimated_nanos);
+      // Between the steps of a short program nobody looks at the clock, which would be a part of its time.
+      const bool is_long = program.estimated_nanos > kShortNanos;
+      for (; step != end; ++step) {
+        step->fn(step->params, table + step->first_operand, context);
+        if (is_long || step + 1 == end) {
+          RunControl::check();
+        } else if (control->stopped()) {  // so this step was cut short
+          throw Stopped();
+        }
+      }
+      return;
+    }
+    for (; step != end; ++step) step->fn(step->params, table + step->first_operand, context);
+  } catch (const Stopped&) {
+    throw;
+  } catch (const Error& error) {
+    throw Error(error.code(), error.reason(), cat(program.labels[step->node], ": ", error.what()));
+  }
+}
+
+}  // namespace inferkit
