@@ -3,6 +3,7 @@
 #pragma once
 #include <algorithm>
 #include <array>
+#include <numeric>
 #include <vector>
 
 #include "engine/compile/lower.h"
@@ -127,6 +128,21 @@ inline Window make_window(const NodeContext& c, const Shape& x, const std::vecto
     if (ceil_mode && room % d.stride != 0 && d.out * d.stride < d.in + d.pad_begin) ++d.out;
   }
   return w;
+}
+
+/// Where each tap of a window adds to the pixels that it falls on (ConvTranspose, Col2Im): how many taps reach a pixel
+/// at most, and how many taps lie from one of those to the next. A stride lets fewer reach each.
+struct Reaching {
+  int64_t terms = 1, apart = 1;
+};
+inline Reaching reaching_taps(const Window& w) {
+  Reaching out;
+  for (const WindowDim& d : w.dim) {
+    const int64_t step = std::min(d.kernel, d.stride / std::gcd(d.stride, d.dilation));
+    out.terms *= (d.kernel + step - 1) / step;
+    out.apart *= step;
+  }
+  return out;
 }
 
 /// OpSchema::mixed_axes of a window over `x`: the dimensions that it is longer than 1 in. A kernel without sizes is as

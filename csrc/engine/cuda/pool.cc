@@ -1,12 +1,11 @@
 // Pooling, and BatchNormalization where nothing takes it in.
-#include "kernels/cpu/pool/pool.h"
+#include "kernels/cuda/pool.h"
 
 #include <bit>
 #include <cmath>
 
 #include "engine/cuda/launch.h"
 #include "engine/cuda/window.h"
-#include "kernels/cuda/pool.h"
 #include "kernels/cuda/rows.h"
 #include "kernels/summation.h"
 
@@ -22,14 +21,9 @@ Window pool_window(const NodeContext& c) {
 
 Cost pool_cost(const NodeContext& c) {
   const Window w = pool_window(c);
-  const WindowDim& across = w.dim[2];
-  if (w.rank > 2) return Cost::cannot("the window has three dimensions");
-  if (c.has_output(1)) return Cost::cannot("the indices are asked for");
-  const kernels::PoolDim row{across.in,       across.out,       across.kernel, across.stride,
-                             across.dilation, across.pad_begin, across.pad_end};
-  if (!fits(w) || kernels::pool_row_elements(row) > kernels::kPoolRow) {
-    return Cost::cannot("a row is so long that the CPU combines a window in another order");
-  }
+  constexpr int64_t kMostTaps = int64_t{1} << 24;  // to 2^24, floats have every whole number
+  if (!fits(w)) return Cost::cannot("a plane or a window is more than 2^31 elements");
+  if (w.kernel_elements() > kMostTaps) return Cost::cannot("a window is more than 2^24 elements");
   return Cost(0);
 }
 
@@ -38,19 +32,40 @@ void run_pool(const void* params, std::byte* const* io, const ExecContext& conte
   auto p = *static_cast<const device::PoolParams*>(params);
   p.x = at<float>(io, 0);
   p.y = at<float>(io, 1);
-  launch_elements(context, Kernel::pool_planes, p.planes * p.h.out * p.w.out, p);
+  launch_elements(context, Kernel::pool_planes, p.planes * p.d.out * p.h.out * p.w.out, p);
+}
+
+/// io: x, y, indices.
+void run_pool_index(const void* params, std::byte* const* io, const ExecContext& context) {
+  auto p = *static_cast<const device::PoolIndexParams*>(params);
+  p.x = at<float>(io, 0);
+  p.y = at<float>(io, 1);
+  p.index = at<int64_t>(io, 2);
+  launch_elements(context, Kernel::pool_max_indexed, p.planes * p.d.out * p.h.out * p.w.out, p);
 }
 
 void lower_pool(LowerContext& c) {
   const Window w = pool_window(c);
+  const int64_t planes = c.input(0).shape[0] * c.input(0).shape[1];
+  if (c.has_output(1)) {
+    device::PoolIndexParams p{};
+    p.d = axis_of(w.dim[0]);
+    p.h = axis_of(w.dim[1]);
+    p.w = axis_of(w.dim[2]);
+    p.planes = planes;
+    p.column_major = c.attr_int("storage_order", 0) != 0;
+    return c.step(run_pool_index, p, {c.in(0), c.out(0), c.out(1)});
+  }
   device::PoolParams p{};
+  p.d = axis_of(w.dim[0]);
   p.h = axis_of(w.dim[1]);
   p.w = axis_of(w.dim[2]);
+  p.d_pad_end = static_cast<int32_t>(w.dim[0].pad_end);
   p.h_pad_end = static_cast<int32_t>(w.dim[1].pad_end);
   p.w_pad_end = static_cast<int32_t>(w.dim[2].pad_end);
-  p.planes = c.input(0).shape[0] * c.input(0).shape[1];
+  p.planes = planes;
   p.average = c.node().op_type == "AveragePool";
-  p.h_chunk = static_cast<int32_t>(kernels::sum_chunk(p.h.kernel));
+  p.h_chunk = static_cast<int32_t>(kernels::sum_chunk(int64_t{p.d.kernel} * p.h.kernel));
   p.w_chunk = static_cast<int32_t>(kernels::sum_chunk(p.w.kernel));
   p.include_pad = c.attr_int("count_include_pad", 0) != 0;
   c.step(run_pool, p, {c.in(0), c.out(0)});

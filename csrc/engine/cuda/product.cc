@@ -1,4 +1,6 @@
 // Matrix products: Linear, MatMul, Gemm. The chunks of K are those of engine/ops/linear.cc, so the bits are, too.
+#include "engine/cuda/product.h"
+
 #include "engine/cuda/functions.h"
 #include "engine/cuda/launch.h"
 #include "kernels/summation.h"
@@ -11,32 +13,7 @@ using device::GemmParams;
 
 /// io: c, a, b, bias.
 void run_product(const void* params, std::byte* const* io, const ExecContext& context) {
-  auto p = *static_cast<const GemmParams*>(params);
-  if (p.m * p.n * p.batch.n == 0) return;
-  p.c = at<float>(io, 0);
-  p.a = at<float>(io, 1);
-  p.b = at<float>(io, 2);
-  p.bias = at<float>(io, 3);
-  const auto blocks = [](int64_t n, int64_t each) { return (n + each - 1) / each; };
-  if (p.m <= device::kSplitRows) {
-    launch(context, Kernel::gemm_split, {blocks(p.n, device::kSplitColumns), p.m, p.batch.n}, device::kSplitThreads,
-           device::kSplitShared, p);
-  } else {
-    launch(context, Kernel::gemm_tiled, {blocks(p.n, device::kTile), blocks(p.m, device::kTile), p.batch.n},
-           device::kTiledThreads, device::kTiledShared, p);
-  }
-}
-
-GemmParams plain(int64_t m, int64_t n, int64_t k, bool transposed) {
-  GemmParams p{};
-  p.m = m;
-  p.n = n;
-  p.k = k;
-  p.a_row = k;
-  p.b_row = transposed ? 1 : n;
-  p.b_col = transposed ? k : 1;
-  p.batch = nest_of(make_nest<2>({}, {}));
-  return p;
+  launch_product(*static_cast<const GemmParams*>(params), io, context);
 }
 
 // ---- Linear ---------------------------------------------------------------------------------------------------------
@@ -47,7 +24,8 @@ Cost linear_cost(const NodeContext& c) {
 
 void lower_linear(LowerContext& c) {
   const Shape& x = c.input(0).shape;
-  GemmParams p = plain(x.elements(0, x.rank() - 1), c.output(0).shape.back(), x.back(), c.attr_int("transB", 0) != 0);
+  GemmParams p =
+      plain_product(x.elements(0, x.rank() - 1), c.output(0).shape.back(), x.back(), c.attr_int("transB", 0) != 0);
   p.chunk = kernels::sum_chunk(p.k, p.n);
   const Function f = *fused_function(c);
   p.act = f.op;
@@ -73,7 +51,7 @@ void lower_matmul(LowerContext& c) {
   const size_t ra = a.rank(), rb = b.rank();
   const int64_t m = a[ra - 2], k = a[ra - 1], n = b[rb - 1];
   const Shape lead_a(a.dims().first(ra - 2)), lead_b(b.dims().first(rb - 2));
-  GemmParams p = plain(m, n, k, false);
+  GemmParams p = plain_product(m, n, k, false);
   if (lead_b.elements() == 1) {
     p.m = lead_a.elements() * m;  // one right side: one tall product
   } else {
@@ -104,12 +82,41 @@ Cost gemm_cost(const NodeContext& c) {
 
 void lower_gemm(LowerContext& c) {
   const Shape& a = c.input(0).shape;
-  GemmParams p = plain(a[0], c.output(0).shape.back(), a[1], c.attr_int("transB", 0) != 0);
+  GemmParams p = plain_product(a[0], c.output(0).shape.back(), a[1], c.attr_int("transB", 0) != 0);
   p.chunk = chunk_of(c, p.k, p.n);
   c.step(run_product, p, {c.out(0), c.in(0), c.in(1), c.has_input(2) ? c.in(2) : Ref{}});
 }
 
 }  // namespace
+
+void launch_product(GemmParams p, std::byte* const* io, const ExecContext& context) {
+  if (p.m * p.n * p.batch.n == 0) return;
+  p.c = at<float>(io, 0);
+  p.a = at<float>(io, 1);
+  p.b = at<float>(io, 2);
+  p.bias = at<float>(io, 3);
+  const auto blocks = [](int64_t n, int64_t each) { return (n + each - 1) / each; };
+  if (p.m <= device::kSplitRows) {
+    launch(context, Kernel::gemm_split, {blocks(p.n, device::kSplitColumns), p.m, p.batch.n}, device::kSplitThreads,
+           device::kSplitShared, p);
+  } else {
+    launch(context, Kernel::gemm_tiled, {blocks(p.n, device::kTile), blocks(p.m, device::kTile), p.batch.n},
+           device::kTiledThreads, device::kTiledShared, p);
+  }
+}
+
+GemmParams plain_product(int64_t m, int64_t n, int64_t k, bool transposed) {
+  GemmParams p{};
+  p.m = m;
+  p.n = n;
+  p.k = k;
+  p.a_row = k;
+  p.b_row = transposed ? 1 : n;
+  p.b_col = transposed ? k : 1;
+  p.batch = nest_of(make_nest<2>({}, {}));
+  return p;
+}
+
 }  // namespace cuda
 
 void register_cuda_product(OpRegistry& r) {

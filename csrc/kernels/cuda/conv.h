@@ -39,4 +39,18 @@ inline constexpr size_t kConvSplitShared = kSplitFilters * kSplitFilters * kSpli
 
 /// conv_direct: for few filters a group, depthwise ones among them. A thread makes an element.
 
+/// x [batch, groups, channels, in], w [groups, channels, filters, kernel], y [batch, groups, filters, out]: a pixel is
+/// the bias, to which what each tap sends is added, tap by tap in chunks of tap_chunk, the first of which goes on from
+/// the bias. What a tap sends is a sum over the channels in chunks of `chunk`. `in` and `out` are this operator's;
+/// `pad` is cut off the output. A thread makes an element.
+struct ConvTransposeParams {
+  const float *x, *w;
+  float* y;
+  const float* bias;  // groups * filters values, or null
+  WindowAxis axes[3];
+  int64_t batch;
+  int32_t groups, channels, filters;
+  int32_t chunk, tap_chunk;
+};
+
 }  // namespace inferkit::kernels::cuda

@@ -5,6 +5,8 @@
 #include "kernels/cuda/gemm.h"
 #include "kernels/cuda/movement.h"
 #include "kernels/cuda/pool.h"
+#include "kernels/cuda/recurrent.h"
+#include "kernels/cuda/resize.h"
 #include "kernels/cuda/rows.h"
 
 namespace inferkit::kernels::cuda {

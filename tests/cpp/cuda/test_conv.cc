@@ -262,6 +262,7 @@ TEST(pooling_has_the_bits_of_the_tiers) {
           const auto of = [](const kernels::PoolDim& d) {
             return axis({d.in, d.out, d.kernel, d.stride, d.dilation, d.pad_begin});
           };
+          p.d = axis({1, 1, 1, 1, 1, 0});
           p.h = of(s.h);
           p.w = of(s.w);
           p.h_pad_end = static_cast<int32_t>(s.h.pad_end);
