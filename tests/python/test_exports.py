@@ -105,7 +105,7 @@ FIELDS = {
         "cosine", "elements", "equal", "max_abs_error", "max_rel_error", "name", "relative_error",
     },
     "PlanStep": {
-        "considered", "device", "estimated_seconds", "inputs", "kernel_calls", "layout", "lowering",
+        "considered", "device", "estimated_seconds", "inputs", "kernel_calls", "fallback", "layout", "lowering",
         "measured_seconds", "name", "operator", "outputs", "precision", "read_bytes", "reason", "scratch_bytes",
         "stands_for", "times_run", "why", "within", "written_bytes",
     },

@@ -42,7 +42,7 @@ def add(subparsers: Any) -> None:
     parser.set_defaults(run=run)
 
 
-def gather(path: str, device: str = "cpu") -> dict[str, Any]:
+def gather(path: str) -> dict[str, Any]:
     """Collect what the command prints, as plain data for JSON."""
     facts = _core.inspect_onnx(os.fspath(path))
     for side in ("inputs", "outputs"):
@@ -72,14 +72,17 @@ def gather(path: str, device: str = "cpu") -> dict[str, Any]:
             name: getattr(memory, name)
             for name in ("file_bytes", "mapped_bytes", "copied_bytes", "packed_bytes", "arena_bytes")
         }
-        if device == "cuda":
-            nodes, lacks = _core.lacking_on_cuda(os.fspath(path))
-            facts["cuda"] = {
-                "nodes": nodes,
-                "lacks": [{"operator": operator, "name": name, "why": why} for operator, name, why in lacks],
-            }
     facts["bf16_instructions"] = "bf16" in build_info()["isa_features"]
     return facts
+
+
+def lacking_on_cuda(path: str) -> dict[str, Any]:
+    """Collect what CUDA lacks for a model, as plain data."""
+    nodes, lacks = _core.lacking_on_cuda(os.fspath(path))
+    return {
+        "nodes": nodes,
+        "lacks": [{"operator": operator, "name": name, "why": why} for operator, name, why in lacks],
+    }
 
 
 def shape_text(shape: Any) -> str:
@@ -90,7 +93,9 @@ def shape_text(shape: Any) -> str:
 def run(options: argparse.Namespace) -> int:
     """Print it."""
     with about(options.model):
-        facts = gather(options.model, options.device)
+        facts = gather(options.model)
+        if options.device == "cuda" and facts["runs"]:
+            facts["cuda"] = lacking_on_cuda(options.model)
     if options.json:
         print(json.dumps(facts, indent=2))
     else:
