@@ -127,7 +127,7 @@ void bind_inspect(py::module_& m) {
         ModelOptions options;
         options.lacking = std::make_shared<Lacking>(DeviceKind::kCuda);
         without_gil([&] { return Model::load(file, options); });
-        py::list out;
+        py::typing::List<py::typing::Tuple<py::str, py::str, py::str>> out;
         for (const Lacking::Lack& lack : options.lacking->lacks()) {
           out.append(py::make_tuple(lack.op, lack.name, lack.why));
         }
