@@ -183,11 +183,14 @@ RequestRef Batcher::admit_one(std::span<const StridedView> inputs, const Checked
   }
   request->inputs = copied ? std::move(copied) : copy_admitted(inputs, checked);
   if (request->place) {
-    if (request->by_content && alike_->coalescer && alike_->coalescer->join_or_lead(request)) {
-      request->place = Place();
-      request->parked = true;
-      alike_->coalesced.add();
-      return request;
+    if (request->by_content && alike_->coalescer) {
+      Place place = std::move(request->place);  // who follows may be handed the lead at once, with a place of its own
+      if (alike_->coalescer->join_or_lead(request)) {
+        request->parked = true;
+        alike_->coalesced.add();
+        return request;
+      }
+      request->place = std::move(place);
     }
     if (client) request->member->hold();
     request->advance(Phase::kWaiting, Phase::kQueued);

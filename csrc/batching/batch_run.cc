@@ -315,14 +315,14 @@ void BatchRun::give(Request& request, const Outcome& outcome, Status status, int
   const auto load = [](const std::atomic<Nanos>& at) { return at.load(std::memory_order_relaxed); };
   const Nanos enqueued = load(request.times.enqueued);
   // Of who followed another, the run began before it came, perhaps.
-  const Nanos started = std::max(enqueued, outcome.started);
+  const Nanos started = std::max(enqueued, outcome.started), finished = std::max(enqueued, outcome.finished);
   if (!load(request.times.dequeued)) request.times.dequeued.store(started, std::memory_order_relaxed);
   if (!load(request.times.started)) request.times.started.store(started, std::memory_order_relaxed);
   request.batch_id = batch_id;
   request.batch_rows = batch_rows;
-  request.times.finished.store(outcome.finished, std::memory_order_relaxed);
-  recorder_.latency(enqueued, started, outcome.finished);
-  if (outcome.finished > request.deadline) {
+  request.times.finished.store(finished, std::memory_order_relaxed);
+  recorder_.latency(enqueued, started, finished);
+  if (finished > request.deadline) {
     request.why_not = WhyNot::kRanLate;
     return end(request, Phase::kExpired);
   }

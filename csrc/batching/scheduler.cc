@@ -256,12 +256,12 @@ Slot Scheduler::begin_caller_run(const RowLayout& layout, int64_t rows, Nanos de
   if (!queue_.empty() || !parked_.empty() || running_ >= options_.max_concurrent) return {};
   if (options_.pace.target > 0) {
     if (layout.pace.delay() > 0 && rows < std::min(most_of(layout), layout.pace.pays())) return {};
-    layout.pace.counts(now, rows);
   }
   if (may_wait_locked()) {
     if (layout.pace.would_wait(rows)) return {};
     layout.pace.could_go(now, rows, most_of(layout), layout.cost);
   }
+  if (options_.pace.target > 0) layout.pace.counts(now, rows);  // who has to wait is counted in the queue
   return begin_run_locked(layout, rows, now, OpenCount::Hold(open_));
 }
 
