@@ -130,6 +130,9 @@ class Sinking {
 
   void take(const Node& node) {
     if (const auto perm = permutation_of(node)) {
+      // Of another rank: no such graph runs, and the two are nothing together.
+      const Unwritten* before = unwritten(node.inputs[0]);
+      if (before && before->by.size() != perm->size()) write(node.inputs[0]);
       Unwritten out{node.inputs[0], *perm, {node.op_type, node.name}};
       if (const Unwritten* in = unwritten(node.inputs[0])) {
         out.source = in->source;
