@@ -49,6 +49,7 @@ Buffer Batcher::copy(std::span<const StridedView> inputs, const Checked& checked
     return intake_.copy(inputs, checked, *pool_);
   } catch (const Error& error) {
     if (error.code() == ErrorCode::kValidation) recorder_.invalid();
+    if (error.code() == ErrorCode::kPoolExhausted) recorder_.rejected(WhyNot::kMemory);
     throw;
   }
 }
@@ -181,7 +182,7 @@ RequestRef Batcher::admit_one(std::span<const StridedView> inputs, const Checked
     request->place = scheduler_.try_reserve();
     if (!request->place && !(options_.wait_when_full && scheduler_.may_park())) refuse_full(*request);
   }
-  request->inputs = copied ? std::move(copied) : copy_admitted(inputs, checked);
+  request->inputs = copied ? std::move(copied) : copy(inputs, checked);
   if (request->place) {
     if (request->by_content && alike_->coalescer) {
       Place place = std::move(request->place);  // who follows may be handed the lead at once, with a place of its own
@@ -201,17 +202,6 @@ RequestRef Batcher::admit_one(std::span<const StridedView> inputs, const Checked
     if (state_.load() == State::kClosed) reject_waiting();
   }
   return request;
-}
-
-/// Counts where there are no values to take, or no memory for them.
-Buffer Batcher::copy_admitted(std::span<const StridedView> inputs, const Checked& checked) {
-  try {
-    return intake_.copy(inputs, checked, *pool_);
-  } catch (const Error& error) {
-    if (error.code() == ErrorCode::kValidation) recorder_.invalid();
-    if (error.code() == ErrorCode::kPoolExhausted) recorder_.rejected(WhyNot::kMemory);
-    throw;
-  }
 }
 
 /// One that counts as open.
@@ -234,7 +224,7 @@ bool Batcher::find_alike(const RequestRef& request, std::span<const StridedView>
   const HeldModel model = runner_->hold();
   const bool kept = keeps_answers(*model, options_);
   if (!kept && !alike_->coalescer) return false;
-  copied = copy_admitted(inputs, checked);
+  copied = copy(inputs, checked);
   const Content content{runner_->inputs(), *checked.layout, checked.rows, checked.length, copied};
   request->by_content = std::make_unique<ByContent>(alike_->hash.of(content), model.generation);
   if (IntrusivePtr<BatchOutputs> answer =

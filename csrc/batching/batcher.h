@@ -86,7 +86,8 @@ class Batcher {
   }
   /// The values of a request that is about to be run in place. Throws Error(kValidation).
   void scan(std::span<const StridedView> inputs);
-  /// The same for one that cannot be run where it lies: a pooled copy, laid out as Request::inputs.
+  /// The same for one that cannot be run where it lies: a pooled copy, laid out as Request::inputs. Counts where there
+  /// are no values to take, or no memory for them.
   Buffer copy(std::span<const StridedView> inputs, const Checked& checked);
   /// Runs, checks, records. `inputs` were checked. Runs the model.
   Status run_caller(Slot slot, std::span<const TensorView> inputs, const Checked& checked, RowSink& sink,
@@ -172,7 +173,6 @@ class Batcher {
   RequestRef admit_one(std::span<const StridedView> inputs, const Checked& checked, const SubmitOptions& options);
   RequestRef new_request(const Checked& checked, const SubmitOptions& options, const ClientRef& client,
                          const StrandRef& strand, Nanos now);
-  Buffer copy_admitted(std::span<const StridedView> inputs, const Checked& checked);
   bool find_alike(const RequestRef& request, std::span<const StridedView> inputs, const Checked& checked,
                   Buffer& copied);
   void answer_at_once(Request& request, IntrusivePtr<BatchOutputs> outputs) noexcept;

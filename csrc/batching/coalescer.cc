@@ -22,15 +22,21 @@ Content Coalescer::content(const Request& request, const Buffer& inputs) const n
   return {ports_, *request.layout, request.rows, request.length, inputs};
 }
 
+Nanos Coalescer::turn(const Request& of) const noexcept {
+  return turn_of(of.times.enqueued.load(std::memory_order_relaxed), of.deadline, of.priority, ageing_);
+}
+
 bool Coalescer::may_join(const Request& request, const Request& leader) const noexcept {
   const Phase phase = leader.phase();
   if (phase >= Phase::kEnding || leader.by_content->generation != request.by_content->generation) return false;
   if (phase == Phase::kRunning) return true;  // a run of its own would be over later
-  const auto turn = [&](const Request& of) {
-    return turn_of(of.times.enqueued.load(std::memory_order_relaxed), of.deadline, of.priority, ageing_);
-  };
   return client_of(leader) == client_of(request) && leader.deadline <= request.deadline &&
          turn(leader) <= turn(request);
+}
+
+/// Of two that follow one leader: the queue is to know the earliest deadline among them.
+bool Coalescer::goes_before(const Request& one, const Request& other) const noexcept {
+  return one.deadline != other.deadline ? one.deadline < other.deadline : turn(one) < turn(other);
 }
 
 bool Coalescer::join_locked(const RequestRef& request, const Buffer& inputs) noexcept {
@@ -103,14 +109,23 @@ RequestRef Coalescer::pass_on(Request& leader) noexcept {
   if (!leader.by_content->leads) return nullptr;
   IntrusivePtr<Followers> followers = std::exchange(leader.by_content->followers, nullptr);
   RequestRef heir;
-  while (followers && !heir) {
-    heir = followers->waiting.pop();
-    if (!heir) break;
-    --followers->count;
-    --followers_;
-    if (!is_claimed(*heir)) break;
-    ended.push(std::move(heir));
-    if (followers->ended) --followers->ended;
+  if (followers) {
+    RequestList all;
+    all.swap(followers->waiting);
+    followers->count = 0;
+    while (RequestRef one = all.pop()) {
+      --followers_;
+      if (is_claimed(*one)) {
+        ended.push(std::move(one));
+        if (followers->ended) --followers->ended;
+        continue;
+      }
+      if (!heir || goes_before(*one, *heir)) std::swap(one, heir);
+      if (!one) continue;
+      followers->waiting.push(std::move(one));
+      ++followers->count;
+      ++followers_;
+    }
   }
   if (!heir) {
     entry = forget_locked(leader);

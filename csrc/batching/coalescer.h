@@ -51,8 +51,8 @@ class Coalescer {
   /// A leader has its answer, or all are to have its end: nobody joins it any more, and whoever waits for it is moved
   /// to `out`.
   void finish(Request& leader, RequestList& out) noexcept;
-  /// A leader that did not run has been claimed: the first of its followers that has not ended leads in its place, with
-  /// its inputs, and is to be queued. Null where there is none.
+  /// A leader that did not run has been claimed: the one of its followers with the earliest deadline, of the same the
+  /// one whose turn is first, leads in its place, with its inputs, and is to be queued. Null where all have ended.
   RequestRef pass_on(Request& leader) noexcept;
   /// A follower has been claimed; where many have, they are taken out.
   void ended(Request& follower) noexcept;
@@ -66,6 +66,8 @@ class Coalescer {
   using Table = std::unordered_multimap<uint64_t, RequestRef>;
   bool join_locked(const RequestRef& request, const Buffer& inputs) noexcept REQUIRES(mutex_);
   bool may_join(const Request& request, const Request& leader) const noexcept;
+  bool goes_before(const Request& one, const Request& other) const noexcept;
+  Nanos turn(const Request& of) const noexcept;
   RequestRef forget_locked(Request& leader) noexcept REQUIRES(mutex_);
   template <class Which>
   void take_out_locked(Followers& of, RequestList& out, Which&& which) noexcept REQUIRES(mutex_);

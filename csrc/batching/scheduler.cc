@@ -113,6 +113,12 @@ void Scheduler::promote_locked(RequestList& dropped) noexcept {
 
 // Coming and going
 
+/// As load, for the sake of a target: once, when it comes.
+void Scheduler::count_locked(const Request& request) noexcept {
+  if (options_.pace.target == 0) return;
+  request.layout->pace.counts(request.times.enqueued.load(std::memory_order_relaxed), request.rows);
+}
+
 void Scheduler::enqueue(std::span<const RequestRef> requests, bool wake_worker) noexcept {
   RequestList dropped;
   bool claimed = false;
@@ -122,9 +128,7 @@ void Scheduler::enqueue(std::span<const RequestRef> requests, bool wake_worker) 
     for (const RequestRef& request : requests) {
       // A canceller claims the request first and looks for it here second, so one of the two sees the other.
       if (request->phase() == Phase::kQueued) {
-        if (options_.pace.target > 0) {
-          request->layout->pace.counts(request->times.enqueued.load(std::memory_order_relaxed), request->rows);
-        }
+        count_locked(*request);
         queue_.push(request);
       } else {
         release_place_locked(*request, dropped);
@@ -157,6 +161,7 @@ bool Scheduler::park(const RequestRef& request) noexcept {
     MutexLock lock(mutex_);
     if (!may_park()) return false;
     request->turn = queue_.turn_of(*request);
+    count_locked(*request);
     parked_.push(request);
     parked_count_.store(parked_.size(), std::memory_order_relaxed);
     promote_locked(dropped);  // room may have come since try_reserve() said no

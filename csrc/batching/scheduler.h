@@ -178,6 +178,7 @@ class Scheduler {
   void came_locked(Nanos now, int64_t rows) noexcept REQUIRES(mutex_);
   bool claim_worker_locked() noexcept REQUIRES(mutex_);
   void promote_locked(RequestList& dropped) noexcept REQUIRES(mutex_);
+  void count_locked(const Request& request) noexcept REQUIRES(mutex_);
   void release_place_locked(Request& request, RequestList& dropped) noexcept REQUIRES(mutex_);
   void leave_locked(const RequestList& of, size_t more = 0) noexcept REQUIRES(mutex_);
   void wake(bool claimed) noexcept;

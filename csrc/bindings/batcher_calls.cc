@@ -94,10 +94,15 @@ py::object run_on_caller(BatcherCore& core, Slot slot, const RequestInputs& inpu
   std::vector<TensorView> many(specs.size() > few.size() ? specs.size() : 0);
   const std::span<TensorView> tensors = many.empty() ? std::span(few).first(specs.size()) : std::span(many);
   Buffer copied;
-  if (inputs.in_place()) {
-    batcher.scan(inputs.views());
-  } else {
-    copied = batcher.copy(inputs.views(), checked);
+  try {
+    if (inputs.in_place()) {
+      batcher.scan(inputs.views());
+    } else {
+      copied = batcher.copy(inputs.views(), checked);
+    }
+  } catch (...) {
+    if (options.client) options.client->refused();
+    throw;
   }
   for (size_t i = 0; i < specs.size(); ++i) {
     const void* data = copied ? copied.data() + checked.layout->offset(i, checked.rows) : inputs.views()[i].data;

@@ -125,6 +125,27 @@ TEST(coalescing_keeps_each_to_its_own_time) {
   CHECK(answers(rig, runs, 4));
 }
 
+TEST(coalescing_is_led_on_by_who_has_least_time) {
+  ManualClock clock(kMilli);
+  BatcherOptions options = coalescing();
+  options.max_batch_size = 1;
+  Rig rig(options, {Shape::kFree, 2}, clock);
+  const RequestRef blocked = block(rig);
+  const auto by = [&](float x, Nanos deadline) { return rig.row(x, {.deadline = deadline}); };
+  const RequestRef leads = by(1, 10 * kMilli), never = by(1, kNever), soon = by(1, 20 * kMilli),
+                   later = by(1, 40 * kMilli);
+  CHECK_EQ(rig.batcher->stats().coalesced, 3u);
+  const RequestRef other = by(2, 30 * kMilli);
+  CHECK(rig.batcher->cancel(*leads));
+  CHECK_EQ(rig.batcher->stats().queue_depth, 2u);
+  rig.model->open();
+  for (const auto& r : {never, soon, later}) CHECK(answers(rig, r, 1));
+  CHECK(answers(rig, other, 2) && answers(rig, blocked, 0));
+  CHECK_EQ(rig.model->batches().size(), 3u);
+  CHECK(soon->batch_id < other->batch_id);  // the one with 20 ms is what the queue went by
+  CHECK(never->batch_id == soon->batch_id && later->batch_id == soon->batch_id);
+}
+
 TEST(coalescing_never_makes_a_request_wait_for_one_that_goes_later) {
   BatcherOptions options = coalescing();
   options.clients = {{"a", {}}, {"b", {}}};

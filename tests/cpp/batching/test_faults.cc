@@ -163,6 +163,18 @@ TEST(faults_leave_a_half_made_batcher_behind_nothing) {
   CHECK(made);
 }
 
+TEST(faults_without_memory_for_a_callers_own_run_are_counted) {
+  const auto pool = std::make_shared<BufferPool>(PoolOptions{.max_bytes = 4096});
+  Batcher batcher(std::make_shared<FakeRunner>(), {.max_batch_size = 4}, pool);
+  const Buffer all = pool->acquire(4096);
+  const std::vector<float> x(2);
+  const std::vector inputs{StridedView::contiguous({DType::kF32, {2}, x.data()})};
+  const Checked checked = batcher.check(inputs);
+  CHECK(error_of([&] { batcher.copy(inputs, checked); }).code == ErrorCode::kPoolExhausted);
+  CHECK_EQ(batcher.stats().rejected, 1u);
+  CHECK_EQ(batcher.stats().unanswered[size_t(WhyNot::kMemory)], 1u);
+}
+
 TEST(faults_without_memory_a_worker_lives_on) {
   Rig rig({.max_batch_size = 64});
   rig.model->shut();

@@ -204,15 +204,17 @@ TEST(cache_and_company_among_swaps_are_of_no_model_before) {
         }
       });
     }
-    for (int n = 1; n <= 1000 || asked < 5000; ++n) {
+    const auto seen = [&] {  // threads that take turns on one core meet rarely
+      const BatcherStats stats = batcher.stats();
+      return stats.cache.hits > 0 && stats.coalesced > 0;
+    };
+    for (int n = 1; n <= 1000 || asked < 5000 || !seen(); ++n) {
       runner->swap(std::make_shared<Numbered>(float(n)));
       std::this_thread::yield();
     }
     stop = true;
     threads.clear();
     CHECK_EQ(wrong.load(), 0);
-    const BatcherStats stats = batcher.stats();
-    CHECK(stats.cache.hits > 0 && stats.coalesced > 0);
   }
   CHECK_EQ(pool->stats().outstanding, 0u);
 }

@@ -1,10 +1,13 @@
 #include <limits>
 #include <random>
 
+#include "batching/batcher.h"
+#include "batching/fake_runner.h"
 #include "batching/target.h"
 #include "test.h"
 
 using namespace inferkit;
+using namespace inferkit::testing;
 
 namespace {
 
@@ -100,6 +103,25 @@ TEST(target_watch_falls_fast_and_comes_back_slowly) {
   CHECK_EQ(watch.trust(), 0.1);
   for (int i = 0; i < 200; ++i) answer(200, 0);
   CHECK_EQ(watch.trust(), 1);
+}
+
+TEST(target_counts_those_that_wait_for_room_once) {
+  ManualClock clock(kMilli);
+  BatcherOptions options;
+  options.max_batch_size = 1;
+  options.max_queue_size = 1;
+  options.wait_when_full = true;
+  options.pace.sizes = true;
+  options.pace.target = 50 * kMilli;
+  Rig rig(options, {Shape::kFree, 2}, clock);
+  rig.model->shut();
+  std::vector<RequestRef> all;
+  for (int i = 0; i < 9; ++i) all.push_back(rig.row(float(i)));
+  clock.advance(100 * kMilli);
+  rig.model->open();
+  for (const auto& r : all) CHECK(rig.batcher->wait(*r) == Waited::kDone);
+  // Nine rows within a tenth of a second, weighted as ArrivalRate weighs them: 9 e^-0.1 / (1 - e^-0.1).
+  CHECK(std::abs(rig.batcher->stats().pace.rate - 85.57) < 0.1);
 }
 
 TEST(arrival_rate_follows_what_comes) {
