@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -189,3 +190,26 @@ def test_explain_says_where_tensors_lie_in_blocks() -> None:
     assert {step.why for step in convolutions} <= {"cheapest", "neighbours"}
     ends = [[part.operator for part in step.stands_for] for step in convolutions]
     assert ["Conv", "Add", "Relu"] in ends
+
+
+@pytest.mark.parametrize("shape", ["one node that reads it 30,000 times", "3,000 nodes that read it"])
+def test_a_value_that_many_read_costs_little_to_load(shape: str, fresh_python: Fresh, tmp_path: Path) -> None:
+    net = Network(16, (8, 8))
+    value = net.conv("x", 16, 16, 3)
+    if shape.startswith("one"):
+        outputs = [net.put("Max", *[value] * 30_000)]
+    else:
+        outputs = [net.put("Relu" if i % 2 else "Sigmoid", value) for i in range(3_000)]
+    (tmp_path / "many.onnx").write_bytes(net.file(value, *outputs))
+    code = """
+        import resource, sys, numpy as np, inferkit
+        model = inferkit.Model.load(sys.argv[1])
+        x = np.random.default_rng(1).standard_normal((1, 16, 8, 8)).astype(np.float32)
+        conv, *others = model.run({"x": x}).values()
+        want = conv if len(others) == 1 else np.maximum(conv, 0)
+        np.testing.assert_array_equal(others[-1], want)
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)  # KiB
+    """
+    done = fresh_python(textwrap.dedent(code), str(tmp_path / "many.onnx"))
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 1 << 20

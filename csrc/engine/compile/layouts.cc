@@ -10,11 +10,13 @@
 #include "graph/passes/pattern.h"
 #include "graph/topological_sort.h"
 #include "platform/run_control.h"
+#include "platform/stoppable.h"
 
 namespace inferkit {
 namespace {
 
 constexpr int kMostRounds = 8;
+constexpr size_t kMostNear = 32;  // readers of a value, inputs of a node: of more the search leaves the layout as it is
 constexpr double kNanosByChannel = 0.3;  // of an element, more than in planes
 
 /// Operators that do the same to every element, wherever it lies. Their inputs are of the output's shape, one value, or
@@ -25,8 +27,8 @@ constexpr std::array kElementwise = {
     "Sigmoid",   "Silu",      "Softplus", "Softsign", "Sqrt", "Sub", "Swish", "Tanh", "ThresholdedRelu"};
 
 bool is_elementwise(const Node& node) {
-  return (node.domain.empty() || node.domain == kInternal) && !node.attributes.contains("axis") &&
-         std::ranges::find(kElementwise, node.op_type) != kElementwise.end();
+  return node.inputs.size() <= kMostNear && (node.domain.empty() || node.domain == kInternal) &&
+         !node.attributes.contains("axis") && std::ranges::find(kElementwise, node.op_type) != kElementwise.end();
 }
 
 /// Where both layouts are possible, and differ.
@@ -67,10 +69,15 @@ class Layouts {
     const Graph& graph = c_.graph();
     nodes_.resize(graph.nodes.size());
     values_.resize(graph.values.size());
+    for (const Node& node : stoppable(graph.nodes)) {
+      for_each_read(node, [&](ValueId id) {
+        if (id != kNoValue) ++value(id).reads;
+      });
+    }
     for (const PlanResult& result : c_.plan_->results) {
       if (result.value != kNoValue) value(result.value).plain_readers = 1;
     }
-    for (size_t n = 0; n < nodes_.size(); ++n) {
+    for (const size_t n : stoppable_indices(nodes_.size())) {
       if (c_.choices_[n].lowering) add(n);
     }
   }
@@ -101,18 +108,22 @@ class Layouts {
     const Lowering* flexible = nullptr;  // of a convolution; null where the node is elementwise
     double plain = 0;                    // what it costs in the way that was chosen
     double blocked[2][2] = {};           // and in blocks, by the layouts of its input and its output
+    std::vector<ValueId> reads;          // in the layout that it works in, each once
   };
   struct Value {
     int maker = -1;
-    int plain_readers = 0;     // that have no choice; the plan's outputs, too
-    std::vector<int> readers;  // that have one
+    size_t reads = 0;           // by all nodes, as often as they read it
+    int plain_readers = 0;      // that have no choice; the plan's outputs, too
+    std::vector<int> readers;   // that have one, each once
+    size_t blocks_readers = 0;  // of these, those that are in blocks now
+    size_t elementwise_blocks_readers = 0;
   };
 
   Value& value(ValueId id) { return values_[static_cast<size_t>(id)]; }
   ValueId output(size_t n) const { return c_.graph().nodes[n].outputs[0]; }
   bool may_be_blocks(ValueId id) const {
     const TensorFacts* f = c_.facts(id);
-    return f && has_blocks(*f);
+    return f && has_blocks(*f) && values_[static_cast<size_t>(id)].reads <= kMostNear;
   }
   bool elementwise(size_t n) const { return nodes_[n].can && !nodes_[n].flexible; }
 
@@ -161,7 +172,6 @@ class Layouts {
     } else if (one && !node.inputs.empty()) {
       weigh(n);
     }
-    item.blocks = item.can;
     for (const ValueId id : node.outputs) {
       if (id != kNoValue) value(id).maker = static_cast<int>(n);
     }
@@ -170,12 +180,25 @@ class Layouts {
       if (id == kNoValue || !may_be_blocks(id)) return;
       const bool first = !node.inputs.empty() && node.inputs[0] == id;
       const bool choice = item.flexible ? first : item.can && c_.known(id).shape == *shape;
-      if (choice) {
-        value(id).readers.push_back(static_cast<int>(n));
-      } else {
+      if (!choice) {
         ++value(id).plain_readers;
+      } else if (std::ranges::find(item.reads, id) == item.reads.end()) {
+        item.reads.push_back(id);
+        value(id).readers.push_back(static_cast<int>(n));
       }
     });
+    set_blocks(n, item.can);
+  }
+
+  void set_blocks(size_t n, bool blocks) {
+    Item& item = nodes_[n];
+    if (item.blocks == blocks) return;
+    item.blocks = blocks;
+    for (const ValueId id : item.reads) {
+      Value& v = value(id);
+      v.blocks_readers += blocks ? 1 : -1;
+      if (!item.flexible) v.elementwise_blocks_readers += blocks ? 1 : -1;
+    }
   }
 
   void weigh(size_t n) {
@@ -202,8 +225,7 @@ class Layouts {
     const Item& item = nodes_[n];
     if (!item.can || !item.blocks) return false;
     if (!item.flexible) return true;
-    return std::ranges::any_of(values_[static_cast<size_t>(output(n))].readers,
-                               [&](int r) { return nodes_[static_cast<size_t>(r)].blocks; });
+    return values_[static_cast<size_t>(output(n))].blocks_readers > 0;
   }
 
   double cost_of(size_t n) const {
@@ -216,14 +238,9 @@ class Layouts {
   double cost_of_value(ValueId id) const {
     if (!may_be_blocks(id)) return 0;
     const Value& v = values_[static_cast<size_t>(id)];
-    bool plain = v.plain_readers > 0, blocks = false;
-    for (const int r : v.readers) {
-      const Item& item = nodes_[static_cast<size_t>(r)];
-      if (!item.blocks) plain = true;
-      if (item.blocks && !item.flexible) blocks = true;
-    }
-    return in_blocks(id) ? (plain ? reorder_nanos(c_.known(id).shape) : 0)
-                         : (blocks ? reorder_nanos(c_.known(id).shape) : 0);
+    const bool plain = v.plain_readers > 0 || v.blocks_readers < v.readers.size();
+    const bool turned = in_blocks(id) ? plain : v.elementwise_blocks_readers > 0;
+    return turned ? reorder_nanos(c_.known(id).shape) : 0;
   }
   bool movable(size_t n) const { return nodes_[n].can && !nodes_[n].fixed; }
   /// Moves these nodes to the other layout where that makes the plan cheaper, and to plain tensors where it makes no
@@ -238,10 +255,10 @@ class Layouts {
     }
     const bool to_blocks = !nodes_[*nodes.begin()].blocks;
     const double before = cost_nearby();
-    for (const size_t n : nodes) nodes_[n].blocks = to_blocks;
+    for (const size_t n : nodes) set_blocks(n, to_blocks);
     const double after = cost_nearby();
     if (to_blocks ? after < before : after <= before) return true;
-    for (const size_t n : nodes) nodes_[n].blocks = !to_blocks;
+    for (const size_t n : nodes) set_blocks(n, !to_blocks);
     return false;
   }
   /// All whose cost depends on the layout of node n.

@@ -148,11 +148,15 @@ void Compiler::lower() {
           storage_.add({.kind = Operand::Kind::kInput, .index = static_cast<uint32_t>(i), .on_host = on_host});
     }
   }
-  for (size_t n = 0; n < graph().nodes.size(); ++n) {
+  const auto node_at = [&](size_t n) -> const Node& {
     const auto fused = fused_.find(n);
-    const Node& node = fused == fused_.end() ? graph().nodes[n] : fused->second;
+    return fused == fused_.end() ? graph().nodes[n] : fused->second;
+  };
+  // Label n is that of node n; those of copies come behind.
+  for (size_t n = 0; n < graph().nodes.size(); ++n) plan_->labels.push_back(node_at(n).label());
+  for (size_t n = 0; n < graph().nodes.size(); ++n) {
+    const Node& node = node_at(n);
     RunControl::check();
-    plan_->labels.push_back(node.label());
     const Lowering* lowering = choices_[n].lowering;
     if (!lowering) continue;
     NodeFacts known = node_facts(node);

@@ -226,6 +226,28 @@ TEST(an_error_of_a_step_on_the_cpu_names_its_node_and_the_next_run_works) {
   CHECK_EQ(answers(model, {right}).size(), size_t{1});
 }
 
+TEST(an_error_behind_a_copy_names_its_own_node) {
+  Builder b;
+  const ValueId made = b.add(kOnCpu, {b.add(kOnDevice, {b.x()})});  // brought over before it
+  const ValueId back = b.add(kOnDevice, {made});
+  const ValueId index = b.add("Cast", {b.x()});
+  ModelFile file = b.file({back, b.add("GatherElements", {b.x(), index})});
+  file.graph.nodes[3].attributes["to"] = int64_t{7};
+  Figures figures;
+  const auto device = cuda_on_host::make_device(figures);
+  Model model(file, falling_back(*device), "");
+  Input wrong = floats({1, 4}, 1);
+  const float large = 100;  // there is one row
+  std::memcpy(wrong.bytes.data(), &large, sizeof(large));
+  try {
+    answers(model, {wrong});
+    CHECK(false);
+  } catch (const Error& error) {
+    CHECK(error.code() == ErrorCode::kInference);
+    CHECK(std::string(error.what()).find("'GatherElements4' (GatherElements)") != std::string::npos);
+  }
+}
+
 TEST(without_a_fallback_it_is_refused_as_before) {
   Builder b;
   Figures figures;

@@ -41,6 +41,18 @@ TEST(transposes_between_convolutions_meet_and_are_gone) {
   CHECK(!sink(b));
 }
 
+TEST(transposes_of_different_ranks_stay_two) {
+  // Nothing that runs, but a file may hold it: the second has an axis that the first one has not.
+  for (const auto& [first, second] : {std::pair(kLast, Perm{0, 2, 3, 4, 1}), std::pair(Perm{0, 2, 3, 4, 1}, kLast)}) {
+    Builder b;
+    b.output(b.node("Add", {turned(b, turned(b, b.input(), first), second), b.ramp({5})}));
+    sink_transposes(b.g);
+    CHECK(is_consistent(b.g));
+    CHECK_EQ(ops(b.g), "Transpose Transpose Add");
+    CHECK(attr_of<Perm>(b.g.nodes[0], "perm") == first && attr_of<Perm>(b.g.nodes[1], "perm") == second);
+  }
+}
+
 TEST(a_skip_connection_joins_what_both_have_transposed) {
   Builder b;
   const ValueId x = b.node("Relu", {conv_last(b, b.input())});
