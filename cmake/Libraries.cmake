@@ -9,8 +9,9 @@ function(inferkit_library folder)
 endfunction()
 
 # Compiles the files of these libraries eight at a time, every eight as one: each parses the same headers and makes the
-# same templates of the C++ library again. Only where a build is made once: whoever changes a file, or has a compiler
-# cache, compiles less with files apart. Files of one library must not use a name for two things, then.
+# same templates of the C++ library again. Not what every request passes through: in a large file the compiler inlines
+# less. Only where a build is made once: whoever changes a file, or has a compiler cache, compiles less with files
+# apart. Files of one library must not use a name for two things, then.
 function(inferkit_unite)
   if(CMAKE_CXX_COMPILER_LAUNCHER OR NOT CMAKE_BUILD_TYPE STREQUAL "Release")
     return()
@@ -86,8 +87,7 @@ target_link_libraries(inferkit_engine INTERFACE inferkit_engine_model)
 inferkit_library(batching inferkit_engine)
 inferkit_precompile(inferkit_batching REUSE_FROM inferkit_base)
 
-inferkit_unite(base platform telemetry memory device graph engine/plan engine/compile engine/cuda engine/run
-               engine/model batching)
+inferkit_unite(base telemetry memory device graph engine/plan engine/compile engine/cuda engine/model)
 
 set(inferkit_version "${SKBUILD_PROJECT_VERSION}")
 if(NOT inferkit_version) # built by cmake alone

@@ -7,7 +7,8 @@
 namespace inferkit {
 namespace {
 
-constexpr size_t kInvalidAt = kEndCount, kRowsAt = kInvalidAt + 1, kDispatchedAt = kRowsAt + 1;
+constexpr size_t kInvalidAt = kEndCount, kDispatchedAt = kInvalidAt + 1;
+constexpr size_t kRowsAt = kDispatchedAt + kDispatchReasonCount, kCounters = kRowsAt + kDispatchReasonCount;
 
 double ratio(uint64_t part, uint64_t whole) { return whole ? double(part) / double(whole) : 0.0; }
 
@@ -19,12 +20,14 @@ Recorder::Recorder(const Clock& clock, size_t trace_capacity, std::function<uint
       history_(clock.now(), counters(), {&queue_, &compute_, &total_}, std::move(depth)),
       ring_(trace_capacity) {}
 
-// First the ends by their phases, then these, then why batches went.
+// First the ends by their phases, then this, then why batches went, then their rows likewise.
 std::vector<const Counter*> Recorder::counters() const {
   std::vector<const Counter*> out;
   for (const Counter& counter : ends_) out.push_back(&counter);
-  out.insert(out.end(), {&invalid_, &rows_});
-  for (const Counter& counter : dispatched_) out.push_back(&counter);
+  out.push_back(&invalid_);
+  for (const auto* each : {&dispatched_, &dispatched_rows_}) {
+    for (const Counter& counter : *each) out.push_back(&counter);
+  }
   return out;
 }
 
@@ -42,7 +45,6 @@ void Recorder::invalid() {
 void Recorder::batch(DispatchReason reason, int64_t rows) {
   dispatched_[size_t(reason)].add();
   dispatched_rows_[size_t(reason)].add(static_cast<uint64_t>(rows));
-  rows_.add(static_cast<uint64_t>(rows));
   const auto bucket = static_cast<size_t>(std::bit_width(static_cast<uint64_t>(rows - 1)));
   sizes_[std::min(bucket, kBatchSizeBuckets - 1)].fetch_add(1, std::memory_order_relaxed);
 }
@@ -116,10 +118,9 @@ void Recorder::fill(BatcherStats& s, int64_t max_rows, Nanos now) const {
   s.rejected = ends_[index(Phase::kRejected)].value() + ends_[index(Phase::kClosed)].value();
   s.invalid = invalid_.value();
   for (size_t i = 0; i < s.dispatched.size(); ++i) s.batches += s.dispatched[i] = dispatched_[i].value();
-  for (size_t i = 0; i < s.dispatched_rows.size(); ++i) s.dispatched_rows[i] = dispatched_rows_[i].value();
+  for (size_t i = 0; i < s.dispatched_rows.size(); ++i) s.rows += s.dispatched_rows[i] = dispatched_rows_[i].value();
   for (size_t i = 0; i < s.unanswered.size(); ++i) s.unanswered[i] = unanswered_[i].value();
   for (size_t i = 0; i < kBatchSizeBuckets; ++i) s.batch_sizes[i] = sizes_[i].load(std::memory_order_relaxed);
-  s.rows = rows_.value();
   s.elements = elements_.value();
   s.padding = padding_.value();
   s.padding_rate = ratio(s.padding, s.elements);
@@ -141,8 +142,8 @@ void Recorder::fill(BatcherStats& s, int64_t max_rows, Nanos now) const {
     w.expired = ended(Phase::kExpired);
     w.rejected = ended(Phase::kRejected) + ended(Phase::kClosed);
     w.invalid = window.counts[kInvalidAt];
-    w.rows = window.counts[kRowsAt];
-    for (size_t c = kDispatchedAt; c < window.counts.size(); ++c) w.batches += window.counts[c];
+    for (size_t c = kDispatchedAt; c < kRowsAt; ++c) w.batches += window.counts[c];
+    for (size_t c = kRowsAt; c < kCounters; ++c) w.rows += window.counts[c];
     w.requests_per_second = w.covered > 0 ? double(w.completed) / std::max(w.covered, 1e-3) : 0.0;
     w.batch_fill_rate = ratio(w.rows, w.batches) / double(max_rows);
     w.inference_error_rate = ratio(w.failed, w.completed + w.failed);
@@ -171,9 +172,10 @@ BatcherSeries Recorder::series(Nanos now) const {
   out.rejected = std::move(ended(Phase::kRejected));
   add(out.rejected, ended(Phase::kClosed));
   out.invalid = std::move(all.counts[kInvalidAt]);
-  out.rows = std::move(all.counts[kRowsAt]);
-  out.batches.resize(out.rows.size());
-  for (size_t c = kDispatchedAt; c < all.counts.size(); ++c) add(out.batches, all.counts[c]);
+  out.batches.resize(out.invalid.size());
+  out.rows.resize(out.invalid.size());
+  for (size_t c = kDispatchedAt; c < kRowsAt; ++c) add(out.batches, all.counts[c]);
+  for (size_t c = kRowsAt; c < kCounters; ++c) add(out.rows, all.counts[c]);
   out.queue_depth = std::move(all.gauge);
   return out;
 }

@@ -126,7 +126,7 @@ class Recorder {
   std::array<Counter, kEndCount> ends_;
   std::array<Counter, kDispatchReasonCount> dispatched_, dispatched_rows_;
   std::array<Counter, kWhyNotCount> unanswered_;
-  Counter invalid_, rows_, elements_, padding_;
+  Counter invalid_, elements_, padding_;
   std::array<std::atomic<uint64_t>, kBatchSizeBuckets> sizes_{};
   Histogram queue_, compute_, total_;
   TargetWatch* const watch_;  // null where nobody asks
