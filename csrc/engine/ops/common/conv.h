@@ -33,6 +33,13 @@ inline bool is_single(const kernels::ConvDim& d) {
   return d.in == 1 && d.out == 1 && d.kernel == 1 && d.pad_begin == 0;
 }
 
+/// Where the taps of a window lie, by their remainders of the stride: so many are enough for all of them.
+inline int64_t phases_of(const kernels::ConvDim& d) {
+  int64_t most = 0;
+  for (int64_t i = 0; i < std::min(d.kernel, d.stride); ++i) most = std::max(most, i * d.dilation % d.stride);
+  return most + 1;
+}
+
 /// Moves the dimensions in over innermost ones of a single pixel, so that packing finds runs to copy.
 inline void move_in(kernels::ConvDim (&dim)[3]) {
   for (int moves = 0; moves < 2 && is_single(dim[2]); ++moves) std::rotate(dim, dim + 2, dim + 3);

@@ -44,12 +44,6 @@ struct Split {
   int64_t phases() const { return h_phases * w_phases; }
 };
 
-int64_t phases_of(const ConvDim& d) {
-  int64_t most = 0;
-  for (int64_t i = 0; i < std::min(d.kernel, d.stride); ++i) most = std::max(most, i * d.dilation % d.stride);
-  return most + 1;
-}
-
 Split split_of(const ConvShape& s) {
   ConvDim dim[3];
   for (size_t d = 0; d < 3; ++d) dim[d] = conv_dim(s.window.dim[d]);

@@ -50,6 +50,13 @@ INFERKIT_INLINE Sums load_sums(const void* at) {
   return r;
 }
 INFERKIT_INLINE void store_sums(void* at, Sums v) { INFERKIT_EACH_PART((UnalignedBits*)at)[i] = (UnalignedBits)v.p[i]; }
+/// The first of them.
+INFERKIT_INLINE void store_some_sums(int32_t* at, Sums v, int64_t columns) {
+  if (columns == kIgemmColumns) return store_sums(at, v);
+  int32_t lanes[kIgemmColumns];
+  store_sums(lanes, v);
+  for (int64_t j = 0; j < columns; ++j) at[j] = lanes[j];
+}
 
 /// sum + the products of neighbours, where `a` repeats one step of a row.
 INFERKIT_INLINE NativeBits add_products(NativeBits sum, NativeBits a, NativeBits b) {
@@ -240,14 +247,7 @@ void tile(const IgemmArgs& g, int64_t row, int64_t panel) {
     _Pragma("GCC unroll 12") for (int r = 0; r < kRows; ++r) {
       Sums v = acc[r][p];
       INFERKIT_EACH_PART v.p[i] -= a_zero[r] * b_sum.p[i] + b_zero.p[i] * a_rest[r];
-      int32_t* c = g.c + (row + r) * g.ldc + column;
-      if (columns == kIgemmColumns) {
-        store_sums(c, v);
-      } else {
-        int32_t lanes[kIgemmColumns];
-        store_sums(lanes, v);
-        for (int64_t j = 0; j < columns; ++j) c[j] = lanes[j];
-      }
+      store_some_sums(g.c + (row + r) * g.ldc + column, v, columns);
     }
   }
 }

@@ -71,14 +71,7 @@ void window_tile(const WindowArgs& g, int64_t filter, int64_t unit) {
       const uint32_t moved = zero * static_cast<uint32_t>(load_int(a + r * a_stride + g.steps * 4));
       Sums v = acc[r][u];
       INFERKIT_EACH_PART v.p[i] -= moved;
-      int32_t* c = g.c + (filter + r) * g.plane + row * g.width + column;
-      if (columns == kIgemmColumns) {
-        store_sums(c, v);
-      } else {
-        int32_t lanes[kIgemmColumns];
-        store_sums(lanes, v);
-        for (int64_t j = 0; j < columns; ++j) c[j] = lanes[j];
-      }
+      store_some_sums(g.c + (filter + r) * g.plane + row * g.width + column, v, columns);
     }
   }
 }
