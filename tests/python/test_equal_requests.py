@@ -79,15 +79,16 @@ def test_tasks_of_one_tick_run_once() -> None:
     assert (stats.completed, stats.coalesced) == (60, 57)
 
 
-def test_map_runs_equal_rows_once() -> None:
+def test_map_hardly_runs_equal_rows_again() -> None:
     clock = ManualClock()
     model = twice()
     with clock.batcher(model, coalesce=True, result_cache=1 << 20, cache_callables=True) as batcher:
         answers = list(batcher.map(row(n % 5) for n in range(1000)))
         assert [answer.tolist() for answer in answers] == [[2 * (n % 5)] * 2 for n in range(1000)]
         stats = batcher.stats()
-    assert sum(model.batches) == 5
-    assert stats.coalesced + stats.cache_hits == 995
+    # Each of 1000 is in one of the three; one that comes as a run ends may be computed once more, see decision 048.
+    assert sum(model.batches) + stats.coalesced + stats.cache_hits == 1000
+    assert 5 <= sum(model.batches) < 50
 
 
 def test_a_cancelled_task_leaves_the_others_their_answer() -> None:

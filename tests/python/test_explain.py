@@ -395,6 +395,7 @@ def test_command_takes_real_inputs(
     assert "do not go together" in capsys.readouterr().err
 
 
+@pytest.mark.unsanitized("bench refuses it")
 def test_command_makes_up_no_sequences(capsys: Capture, tmp_path: Path) -> None:
     graph = helper.make_graph(
         [helper.make_node("SequenceLength", ["parts"], ["y"])],
