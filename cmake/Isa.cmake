@@ -1,7 +1,8 @@
 # The one place that holds instruction-set flags. Files named <tier>.cc below csrc/kernels/cpu are compiled for
 # that tier; everything else is compiled for the baseline.
+set(INFERKIT_X86_TIERS avx2 avx512 vnni bf16)
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64)$")
-  set(INFERKIT_ISA_TIERS baseline avx2 avx512 vnni bf16)
+  set(INFERKIT_ISA_TIERS baseline ${INFERKIT_X86_TIERS})
   target_compile_options(inferkit_flags INTERFACE -march=x86-64-v2)
   set(INFERKIT_ISA_FLAGS_avx2 -mavx2 -mfma -mf16c -mbmi -mbmi2)
   set(INFERKIT_ISA_FLAGS_avx512 ${INFERKIT_ISA_FLAGS_avx2} -mavx512f -mavx512bw -mavx512dq -mavx512vl
@@ -17,23 +18,27 @@ endif()
 # 6 x 2 and 7 x 2, which take up to twice as long).
 set(INFERKIT_KERNEL_FLAGS $<$<CXX_COMPILER_ID:GNU>:-fira-region=all>)
 
-# Adds the flags of its tier to each kernel file of `files`, and drops the files of tiers this target lacks.
-function(inferkit_apply_isa out)
-  set(kept)
-  foreach(file ${ARGN})
-    get_filename_component(tier ${file} NAME_WE)
-    if(tier MATCHES "^(avx2|avx512|vnni|bf16)$")
-      if(NOT tier IN_LIST INFERKIT_ISA_TIERS)
-        continue()
-      endif()
-      set_source_files_properties(${file} PROPERTIES COMPILE_OPTIONS
-                                  "${INFERKIT_KERNEL_FLAGS};${INFERKIT_ISA_FLAGS_${tier}}")
+# Takes the kernels of all tiers out of `files` and compiles those of this target, each tier as a library of objects of
+# its own; `out` gets what is left, and the objects.
+function(inferkit_compile_tiers out)
+  list(JOIN INFERKIT_X86_TIERS "|" tiers)
+  set(rest ${ARGN})
+  list(FILTER rest EXCLUDE REGEX "/(baseline|${tiers})\\.cc$")
+  foreach(tier ${INFERKIT_ISA_TIERS})
+    set(files ${ARGN})
+    list(FILTER files INCLUDE REGEX "/${tier}\\.cc$")
+    add_library(inferkit_kernels_${tier} OBJECT ${files})
+    target_link_libraries(inferkit_kernels_${tier} PRIVATE inferkit_flags)
+    if(INFERKIT_ISA_FLAGS_${tier})
+      target_compile_options(inferkit_kernels_${tier} PRIVATE ${INFERKIT_KERNEL_FLAGS} ${INFERKIT_ISA_FLAGS_${tier}})
     endif()
-    # Of 16 lanes, four registers each: -O3 takes half as long again to compile, and the code is no faster.
-    if(tier STREQUAL "baseline" AND file MATCHES "/row/" AND avx2 IN_LIST INFERKIT_ISA_TIERS)
-      set_source_files_properties(${file} PROPERTIES COMPILE_OPTIONS "$<$<CONFIG:Release>:-O2>")
-    endif()
-    list(APPEND kept ${file})
+    inferkit_precompile(inferkit_kernels_${tier} <kernels/cpu/intrinsics.h>)
+    list(APPEND rest $<TARGET_OBJECTS:inferkit_kernels_${tier}>)
   endforeach()
-  set(${out} ${kept} PARENT_SCOPE)
+  # Of 16 lanes, four registers each: -O3 takes half as long again to compile, and the code is no faster.
+  if(avx2 IN_LIST INFERKIT_ISA_TIERS)
+    set_source_files_properties(${CMAKE_CURRENT_SOURCE_DIR}/csrc/kernels/cpu/row/baseline.cc
+                                PROPERTIES COMPILE_OPTIONS "$<$<CONFIG:Release>:-O2>")
+  endif()
+  set(${out} ${rest} PARENT_SCOPE)
 endfunction()

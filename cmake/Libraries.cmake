@@ -2,7 +2,9 @@
 # of csrc/README.md, downwards only.
 function(inferkit_library folder)
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/csrc/${folder}/*.cc)
-  inferkit_apply_isa(sources ${sources})
+  if(folder STREQUAL "kernels")
+    inferkit_compile_tiers(sources ${sources})
+  endif()
   string(REPLACE "/" "_" name ${folder})
   add_library(inferkit_${name} STATIC ${sources})
   target_link_libraries(inferkit_${name} PUBLIC inferkit_flags ${ARGN})
@@ -19,6 +21,22 @@ function(inferkit_unite)
   foreach(folder ${ARGN})
     string(REPLACE "/" "_" name ${folder})
     set_target_properties(inferkit_${name} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 8)
+  endforeach()
+endfunction()
+
+# The same for files that are named: each of the arguments behind `folder` is a list of such, to be compiled as one.
+function(inferkit_unite_groups folder)
+  if(CMAKE_CXX_COMPILER_LAUNCHER OR NOT CMAKE_BUILD_TYPE STREQUAL "Release")
+    return()
+  endif()
+  string(REPLACE "/" "_" name ${folder})
+  set_target_properties(inferkit_${name} PROPERTIES UNITY_BUILD ON UNITY_BUILD_MODE GROUP)
+  set(number 0)
+  foreach(group ${ARGN})
+    math(EXPR number "${number} + 1")
+    separate_arguments(group)
+    list(TRANSFORM group REPLACE "^(.*)$" "${CMAKE_CURRENT_SOURCE_DIR}/csrc/${folder}/\\1.cc")
+    set_source_files_properties(${group} PROPERTIES UNITY_GROUP ${number})
   endforeach()
 endfunction()
 
@@ -87,7 +105,26 @@ target_link_libraries(inferkit_engine INTERFACE inferkit_engine_model)
 inferkit_library(batching inferkit_engine)
 inferkit_precompile(inferkit_batching REUSE_FROM inferkit_base)
 
-inferkit_unite(base telemetry memory device graph engine/plan engine/compile engine/cuda engine/model)
+inferkit_unite(base telemetry memory device graph kernels engine/plan engine/compile engine/cuda engine/model)
+
+# The operators are many small files that like short names, such as run_rows: these are compiled as one for each line,
+# and what is not named alone. tests/python/test_unity.py holds that no line has a name for two things.
+set(inferkit_op_groups
+  "arg attention batch_normalization binary bit_cast cast cdist"
+  "causal_conv col2im concat control_flow conv det dropout einsum expand"
+  "common/attention common/byte_product common/conv_bf16 common/conv_blocks common/conv_channels common/conv_depthwise common/convert common/draws common/einsum_equation common/float_map"
+  "common/conv_packed common/gelu_half common/integer_planes common/integer_windows common/letter_case common/packed_panels common/quantization common/recurrent common/recurrent_activation common/regex"
+  "common/conv_rows common/regex_parser common/requantize common/small_convert common/strided_copy common/text_cast common/text_number common/text_table common/tokenizer"
+  "compare conv_transpose deform_conv fourier gru integer_matmul legacy_broadcast linear local_normalization"
+  "cumulative gather_quantized grid_sample integer_conv lstm multi_head_attention non_max_suppression normalization pad pow"
+  "group_query_attention loss quantize"
+  "fused_activation pool"
+  "fused_normalization random reduce"
+  "fused_product linear_attention reorder reshape rnn roi select signal slice swiglu"
+  "gather resize rotary_embedding"
+  "generate softmax text text_match tfidf_vectorizer unary unique where"
+  "ml/ml_label ml/ml_linear ml/ml_lookup ml/ml_preprocess")
+inferkit_unite_groups(engine/ops ${inferkit_op_groups})
 
 set(inferkit_version "${SKBUILD_PROJECT_VERSION}")
 if(NOT inferkit_version) # built by cmake alone

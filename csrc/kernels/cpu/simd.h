@@ -2,14 +2,7 @@
 // width of the registers. A file <tier>.cc defines INFERKIT_TIER before it includes this. Everything here has internal
 // linkage: inline code compiled for AVX-512 must never be merged with another file's.
 #pragma once
-#include <stddef.h>
-#include <stdint.h>
-#include <string.h>
-#if defined(__x86_64__)
-#include <immintrin.h>
-#elif defined(__aarch64__)
-#include <arm_neon.h>
-#endif
+#include "kernels/cpu/intrinsics.h"
 
 #if !defined(INFERKIT_TIER)
 #error "define INFERKIT_TIER (avx512, avx2 or baseline) before including simd.h"

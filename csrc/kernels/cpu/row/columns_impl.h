@@ -78,11 +78,14 @@ INFERKIT_INLINE void fold_columns(int64_t n, Block<kVectors> block, float* y, fl
   }
 }
 
-/// Calls f(first column, block) for blocks of `width` columns: of eight vectors, then of what is left.
+// Vectors of columns in a block: its sums fit the registers twice.
+constexpr int kWide = kNativeLanes / 2;
+
+/// Calls f(first column, block) for blocks of `width` columns: of kWide vectors, then of what is left.
 template <class F>
 INFERKIT_INLINE void each_block(int64_t width, F f) {
   int64_t first = 0;
-  for (; first + 8 * kLanes <= width; first += 8 * kLanes) f(first, Block<8>{kLanes});
+  for (; first + kWide * kLanes <= width; first += kWide * kLanes) f(first, Block<kWide>{kLanes});
   for (; first < width; first += kLanes) f(first, Block<1>{width - first < kLanes ? width - first : kLanes});
 }
 
