@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+from isa_tiers import FLAGGED
+
 ROOT = Path(__file__).parents[2]
 BUILD = Path(os.environ.get("INFERKIT_BUILD_DIR", ROOT / "build"))
 
@@ -20,4 +22,8 @@ def sanitized(path: Path) -> bool:
     return bool(cached(path).get("INFERKIT_SANITIZE"))
 
 
-OBJECTS = [path for path in sorted(BUILD.glob("**/kernels/cpu/*/avx*.cc.o")) if not sanitized(path)]
+OBJECTS = [
+    path
+    for path in sorted(BUILD.glob("**/kernels/cpu/*/*.cc.o"))
+    if path.name.removesuffix(".cc.o") in FLAGGED and not sanitized(path)
+]

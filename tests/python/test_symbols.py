@@ -1,4 +1,4 @@
-"""No inline code compiled for AVX2 or AVX-512 may reach the linker under a name that other files share.
+"""No inline code compiled for a tier, or a feature of one, may reach the linker under a name that other files share.
 
 The linker keeps one copy of a weak symbol, from whichever file: a copy with AVX-512 in it crashes older machines.
 Reads the objects of a CMake build: set INFERKIT_BUILD_DIR, or build below ``build/``.
