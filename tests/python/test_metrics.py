@@ -24,6 +24,9 @@ import pytest
 import inferkit
 from inferkit import _background
 from inferkit.metrics import _ended
+from inferkit.metrics._collector import _counters
+from inferkit.metrics._ended import counts_of
+from inferkit.metrics._figures import process_figures
 
 prometheus = pytest.importorskip("prometheus_client", reason="needs prometheus_client")
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics  # noqa: E402
@@ -304,6 +307,38 @@ def test_what_a_batcher_counted_stays_when_it_ends(tmp_path: Path, end: str) -> 
             )
             assert value(families, "inferkit_batch_rows_total", batcher="gone") == 4 * round_
             assert not [s for s in families["inferkit_queue_depth"].samples if s.labels["batcher"] == "gone"]
+
+
+class Asked(dict[str, Any]):
+    """Tells which of its entries were asked for."""
+
+    def __init__(self, entries: dict[str, Any]) -> None:
+        super().__init__(entries)
+        self.names: set[str] = set()
+
+    def __getitem__(self, name: str) -> Any:
+        self.names.add(name)
+        return super().__getitem__(name)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        self.names.add(name)
+        return super().get(name, default)
+
+
+def test_all_that_counters_show_is_kept_when_a_batcher_ends() -> None:
+    """A figure that a counter takes, and _ended.py does not keep, would go back to 0 with the batcher."""
+    with inferkit.Batcher(model(), clients={"a": inferkit.Client()}) as batcher:
+        batcher(X, client="a")
+        figures = process_figures()
+        kept = counts_of(batcher.name, batcher._stats(list(inferkit.metrics.BUCKETS)))
+        (mine,) = [one for one in figures["batchers"] if one["name"] == batcher.name]
+    mine["stats"] = Asked(mine["stats"])
+    client = mine["clients"]["a"] = Asked(mine["clients"]["a"])
+    assert len(list(_counters([({**figures, "batchers": [mine]}, True)]))) > 10
+    assert len(mine["stats"].names) > 10
+    assert mine["stats"].names - set(kept["stats"]) == set()
+    assert client.names
+    assert client.names - set(kept["clients"]["a"]) == set()
 
 
 def test_many_batchers_come_and_go() -> None:
@@ -667,6 +702,13 @@ def test_the_documents_name_metrics_that_exist(name: str) -> None:
     families = {re.sub(r"_(bucket|sum|count)$", "", metric) for metric in known_metrics()}
     assert used
     assert used - known_metrics() - families == set()
+
+
+def test_the_page_has_a_row_for_every_metric(busy: inferkit.Batcher) -> None:
+    page = (MONITORING / "README.md").read_text()
+    shown = {name + ("_total" if family.type == "counter" else "") for name, family in scrape().items()}
+    assert len(shown) > 25
+    assert sorted(name for name in shown if f"`{name}`" not in page) == []
 
 
 def test_the_dashboard_is_whole() -> None:
