@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from functools import cache
 from pathlib import Path
@@ -70,6 +71,23 @@ def test_what_is_not_there_would_be_found() -> None:
     assert not is_there("Batcher::no_such_" + "member")
     assert not is_there("No" + "SuchClass::run")
     assert not is_there("no_such_" + "function")
+
+
+def test_every_preset_is_named() -> None:
+    (said,) = re.findall(r"cmake --preset dev.*?The other presets are named\s+([^.]*)\.", PAGE, re.DOTALL)
+    presets = json.loads((ROOT / "CMakePresets.json").read_text())["configurePresets"]
+    assert [p["name"] for p in presets if not p.get("hidden") and not has(f"dev {said}", p["name"])] == []
+
+
+def test_the_ways_of_conv_are_where_they_are_said_to_be() -> None:
+    """conv_<way>.cc, but for plain."""
+    ways = re.findall(r'\.name = "(\w+)",\s*\.lower', (ROOT / "csrc/engine/ops/conv.cc").read_text())
+    files = {path.stem for path in (ROOT / "csrc/engine/ops/common").glob("conv_*.cc")}
+    assert files == {f"conv_{way}" for way in ways if way != "plain"}
+
+
+def test_lines_are_wrapped() -> None:
+    assert [line for line in PAGE.splitlines() if len(line) > 120 and not line.startswith("|")] == []
 
 
 @pytest.mark.parametrize("page", ["README.md", "csrc/README.md"])
