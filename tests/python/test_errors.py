@@ -39,6 +39,17 @@ def test_the_core_and_the_package_have_the_same_errors() -> None:
     assert set(TABLE) == set(CLASSES) - {"InferkitError"}
 
 
+def test_every_code_has_a_row() -> None:
+    """A code without one would be raised as a plain InferkitError."""
+    base = Path(__file__).resolve().parents[2] / "csrc" / "base"
+    header = (base / "error.h").read_text()
+    codes = re.findall(r"^  (k\w+),", header.split("enum class ErrorCode", 1)[1].split("};", 1)[0], re.MULTILINE)
+    assert codes[0] == "kOk"
+    assert re.findall(r'{ErrorCode::(k\w+), "', (base / "error.cc").read_text()) == codes[1:]
+    assert f"kErrorCodeCount = {len(codes)};" in header
+    assert len(TABLE) == len(codes) - 1
+
+
 @pytest.mark.parametrize("name", sorted(TABLE))
 def test_http_status(name: str) -> None:
     assert CLASSES[name].http_status == TABLE[name]
