@@ -3,6 +3,7 @@ nodes that no guess at them reaches, in bodies of loops that do not go round, be
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -274,3 +275,38 @@ def test_what_nobody_reads_is_not_asked_for() -> None:
     )
     data = helper.make_model(graph, opset_imports=OPSETS, ir_version=10).SerializeToString()
     np.testing.assert_array_equal(inferkit.Model.load(data)(np.array([-1, 2], np.float32)), [0, 2])
+
+
+def test_operators_for_one_processor_come_with_a_hint() -> None:
+    """As ONNX Runtime writes them at the level that its sessions optimize at by default. The hint stands once."""
+    domain = "com.microsoft.nchwc"
+    nodes = [
+        helper.make_node("ReorderInput", ["x"], ["r"], domain=domain),
+        helper.make_node("Conv", ["r", "w"], ["c"], domain=domain, activation="Relu"),
+        helper.make_node("ReorderOutput", ["c"], ["y"], domain=domain, channels=16),
+    ]
+    ports = [value("x", FLOAT, "n", 16, "h", "w")], [value("y", FLOAT, "n", 16, "h", "w")]
+    graph = helper.make_graph(nodes, "g", *ports, [constant("w", np.ones((16, 16, 1, 1), np.float32))])
+    opsets = [*OPSETS, helper.make_opsetid(domain, 1)]
+    with pytest.raises(inferkit.UnsupportedOpError, match=r"com\.microsoft\.nchwc\.Conv") as refused:
+        inferkit.Model.load(helper.make_model(graph, opset_imports=opsets, ir_version=10))
+    assert str(refused.value).count("ORT_ENABLE_EXTENDED") == 1
+
+
+def test_what_onnxruntime_saves_loads_at_the_level_of_the_hint(tmp_path: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"], pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["c"], ["r"]),
+        helper.make_node("MaxPool", ["r"], ["y"], kernel_shape=[2, 2], strides=[2, 2]),
+    ]
+    x, w = np.random.default_rng(1).standard_normal((2, 16, 16, 3, 3)).astype(np.float32)
+    ports = [value("x", FLOAT, "n", 16, 3, 3)], [value("y", FLOAT, "n", 16, 1, 1)]
+    graph = helper.make_graph(nodes, "g", *ports, [constant("w", w)])
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.optimized_model_filepath = str(tmp_path / "saved.onnx")
+    data = helper.make_model(graph, opset_imports=OPSETS, ir_version=10).SerializeToString()
+    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    got = inferkit.Model.load(tmp_path / "saved.onnx")(x)
+    np.testing.assert_allclose(got, session.run(None, {"x": x})[0], rtol=1e-4, atol=1e-5)
