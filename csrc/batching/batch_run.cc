@@ -16,7 +16,7 @@ Status check_rows(std::span<const PortSpec> specs, std::span<const OutputChecks>
     if (follows) part.shape = cut_shape(part.shape, (*follows)[i], length);
     part.shape[0] = count;
     part.data = static_cast<const std::byte*>(part.data) + static_cast<size_t>(first) * row_bytes;
-    Shape spec = specs[i].shape;
+    Shape spec = specs[i].any_shape ? part.shape : specs[i].shape;
     if (!spec.empty()) spec[0] = Shape::kFree;  // the rows are those of the request
     if (Status status = check_output(specs[i].name, specs[i].dtype, spec, part, checks[i]); !status.ok()) return status;
   }

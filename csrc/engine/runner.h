@@ -18,9 +18,11 @@ struct PortSpec {
   std::string name;
   DType dtype = DType::kF32;
   Shape shape;
-  bool sequence = false;   // of tensors of that type; the shape is not checked
-  bool optional = false;   // there may be nothing
-  bool any_shape = false;  // the file declares none for the tensors of this sequence or optional
+  bool sequence = false;  // of tensors of that type; the shape is not checked
+  bool optional = false;  // there may be nothing
+  /// Which shapes there are, not even their rank, only a run tells: the file declares none for the tensors of a
+  /// sequence or optional, or for an output that no trial run has shown. `shape` is empty then.
+  bool any_shape = false;
 
   bool is_list() const { return sequence || optional; }
 };

@@ -609,7 +609,9 @@ class Model(_core.Model):
 
     def __repr__(self) -> str:
         def ports(specs: tuple[TensorSpec, ...]) -> str:
-            return ", ".join(f"{s.name}: {s.dtype}{list(s.shape)}".replace("None", "*") for s in specs)
+            return ", ".join(
+                f"{s.name}: {s.dtype}{'[...]' if s.any_shape else list(s.shape)}".replace("None", "*") for s in specs
+            )
 
         source = self.path or ("callable" if not self._is_native else "bytes")
         if self.precision == "bf16":

@@ -55,6 +55,9 @@ class TensorSpec:
         It is a list of such arrays, whose shapes may differ: what the file says of them is not checked.
     optional : bool
         It may be ``None``.
+    any_shape : bool
+        The file declares no shape, and nothing that was tried when the model was loaded has shown one: each answer
+        tells its own, and ``shape`` is ``()``. Of a sequence or an optional: the file declares no shape for its arrays.
 
     Examples
     --------
@@ -68,9 +71,10 @@ class TensorSpec:
     shape: tuple[int | None, ...]
     sequence: bool = False
     optional: bool = False
+    any_shape: bool = False
 
     def __repr__(self) -> str:
-        kinds = "".join(f", {kind}=True" for kind in ("sequence", "optional") if getattr(self, kind))
+        kinds = "".join(f", {kind}=True" for kind in ("sequence", "optional", "any_shape") if getattr(self, kind))
         return f"TensorSpec(name={self.name!r}, dtype={self.dtype!r}, shape={self.shape!r}{kinds})"
 
     def _as_tuple(self) -> tuple[str, str, list[int | None]]:

@@ -114,7 +114,7 @@ FIELDS = {
         "target_p99", "why",
     },
     "PrecisionReport": {"outputs"},
-    "TensorSpec": {"dtype", "name", "optional", "sequence", "shape"},
+    "TensorSpec": {"any_shape", "dtype", "name", "optional", "sequence", "shape"},
     "WindowStats": {
         "batch_fill_rate", "batches", "cancelled", "completed", "compute_ms", "covered", "expired", "failed",
         "inference_error_rate", "invalid", "invalid_rate", "p99_latency_ms", "queue_ms", "rejected",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Sequence
 from typing import Any
 
@@ -89,3 +90,77 @@ def test_what_fits_nowhere_says_why() -> None:
     """No length makes rows of 2 and of 3 agree."""
     with pytest.raises(inferkit.ModelError, match="Add"):
         load([helper.make_node("Add", ["x", "w"], ["y"])], ("n", "length", 2), w=np.ones((1, 1234, 3), np.float32))
+
+
+def declared(
+    nodes: Sequence[onnx.NodeProto], inputs: dict[str, Any], y: int, **constants: np.ndarray
+) -> inferkit.Model:
+    """A model to 'y', of which the file declares the element type, and no shape. Of an input: its type and shape."""
+    graph = helper.make_graph(
+        list(nodes),
+        "typed",
+        [helper.make_tensor_value_info(name, *port) for name, port in inputs.items()],
+        [helper.make_tensor_value_info("y", y, None)],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    return inferkit.Model.load(model.SerializeToString())
+
+
+FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
+
+
+def blocks() -> inferkit.Model:
+    """Rows of 1001 elements, a number that nobody guesses, become blocks of 7 x 143."""
+    nodes = [helper.make_node("Reshape", ["x", "shape"], ["b"]), helper.make_node("Add", ["b", "b"], ["y"])]
+    return declared(nodes, {"x": (FLOAT, ["n", "length"])}, FLOAT, shape=np.array([0, 7, 143]))
+
+
+ROWS = np.random.default_rng(0).standard_normal((8, 1001)).astype(np.float32)
+
+
+def test_sizes_that_nobody_guesses_and_an_answer_without_a_shape() -> None:
+    model = blocks()
+    assert model.outputs == (inferkit.TensorSpec("y", "float32", (), any_shape=True),)
+    assert "any_shape=True" in repr(model.outputs[0])
+    assert "(y: float32[...])" in repr(model)
+    want = (2 * ROWS).reshape(8, 7, 143)
+    np.testing.assert_array_equal(model(ROWS), want)
+    np.testing.assert_array_equal(model(ROWS[0]), want[0])
+    out = np.empty_like(want)
+    assert model.run({"x": ROWS}, out={"y": out})["y"] is out
+    np.testing.assert_array_equal(out, want)
+    with pytest.raises(inferkit.ValidationError, match="cannot run on inputs of shape"):
+        model(ROWS[:, :1000])
+    again = pickle.loads(pickle.dumps(model))
+    assert again.outputs == model.outputs
+
+
+def test_a_batcher_takes_answers_without_a_declared_shape() -> None:
+    model = blocks()
+    checks = inferkit.OutputChecks(shape=True, finite=True)
+    with inferkit.Batcher(model, max_batch_size=8, output_checks=checks) as batcher:
+        for ticket, row in zip([batcher.submit(row) for row in ROWS], ROWS, strict=True):
+            np.testing.assert_array_equal(ticket.result(), (2 * row).reshape(7, 143))
+        batcher.swap(blocks(), shapes={"x": (1001,)})
+        np.testing.assert_array_equal(batcher(ROWS[0]), (2 * ROWS[0]).reshape(7, 143))
+
+
+def test_a_value_that_a_trial_on_zeros_does_not_have() -> None:
+    """No number of pieces is 0, and a run on ones fails as well."""
+    nodes = [
+        helper.make_node("Concat", ["rows", "rest"], ["shape"], axis=0),
+        helper.make_node("Reshape", ["x", "shape"], ["y"]),
+    ]
+    ports = {"x": (FLOAT, [30]), "rows": (INT64, [1])}
+    model = declared(nodes, ports, FLOAT, rest=np.array([2]))
+    assert model.outputs[0].any_shape
+    x = np.arange(30, dtype=np.float32)
+    np.testing.assert_array_equal(model.run({"x": x, "rows": np.array([15])})["y"], x.reshape(15, 2))
+    with pytest.raises(inferkit.InferkitError, match="Reshape"):
+        model.run({"x": x, "rows": np.array([14])})
+
+
+def test_a_shape_that_is_seen_is_told() -> None:
+    model = declared([helper.make_node("Relu", ["x"], ["y"])], {"x": (FLOAT, ["n", 4])}, FLOAT)
+    assert model.outputs == (inferkit.TensorSpec("y", "float32", (None, 4)),)

@@ -319,6 +319,11 @@ void Model::probe() {
     const Value& declared = file_.graph.values[static_cast<size_t>(file_.graph.outputs[o])];
     if (declared.list) continue;
     if (seen.empty()) {
+      // Sizes that nobody guessed, or other values than zeros, may be what the model is for.
+      if (declared.dtype && !guess) {
+        outputs_[o].any_shape = !declared.shape;
+        continue;
+      }
       if (declared.shape && declared.dtype) continue;
       if (failure && !fits) throw *failure;
       throw Error(ErrorCode::kUnsupportedOp,

@@ -88,12 +88,12 @@ def _shape(spec: TensorSpec, rows: list[np.ndarray]) -> Check:
     def fits(row: np.ndarray) -> bool:
         return (
             row.dtype == (object if spec.dtype == "string" else spec.dtype)
-            and row.ndim == len(spec.shape)
-            and all(want in (None, got) for want, got in zip(spec.shape, row.shape, strict=True))
+            and (spec.any_shape or row.ndim == len(spec.shape))
+            and all(want in (None, got) for want, got in zip(spec.shape, row.shape, strict=False))
         )
 
     wrong = next((row for row in rows if not fits(row)), None)
-    declared = f"{spec.dtype} {list(spec.shape)}".replace("None", "*")
+    declared = f"{spec.dtype} {'of any shape' if spec.any_shape else list(spec.shape)}".replace("None", "*")
     figure = f"{declared}, as declared"
     if wrong is not None:
         figure = f"{wrong.dtype} {list(wrong.shape)} where {declared} was declared"
