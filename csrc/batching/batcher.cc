@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <stdexcept>
+#include <system_error>
 
 #include "base/text.h"
 #include "platform/fork.h"
@@ -117,12 +118,24 @@ Batcher::Batcher(std::shared_ptr<Runner> runner, BatcherOptions options, std::sh
         cat("output checks for ", options_.outputs.size(), " outputs; the model has ", runner_->outputs().size()));
   }
   try {
-    for (int i = 0; i < options_.workers; ++i) {
-      workers_->start(cat("ik-batch-", i), [this, station = std::make_shared<Station>(*this)] { work(*station); });
-    }
+    start_workers();
   } catch (...) {
     scheduler_.stop();
     throw;  // the members' destructors join those that did start
+  }
+}
+
+void Batcher::start_workers() {
+  for (int i = 0; i < options_.workers; ++i) {
+    const auto station = std::make_shared<Station>(*this);
+    try {
+      workers_->start(cat("ik-batch-", i), [this, station] { work(*station); });
+    } catch (const std::system_error& error) {
+      if (i > 0) return;  // the system gives no more threads: those that there are do the work
+      throw std::system_error(error.code(),
+                              "no thread could be started for the batcher: the user or the container has as many as it "
+                              "may have (RLIMIT_NPROC, `ulimit -u`, pids.max); raise that limit");
+    }
   }
 }
 

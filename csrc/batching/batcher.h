@@ -156,6 +156,8 @@ class Batcher {
   const Padding* padding() const { return intake_.padding().get(); }
 
  private:
+  /// As many as the system gives of those that are asked for, and one at least; else std::system_error.
+  void start_workers();
   PaceOptions pace();
 
   enum class State : uint32_t { kOpen, kDraining, kClosed };

@@ -133,7 +133,8 @@ class Batcher(_core.Batcher):
     max_queue_size : int or None
         How many requests may wait; ``None`` for any number.
     workers : int
-        How many native threads run batches.
+        How many native threads run batches. Fewer, and one at least, where the user or the container may have no more
+        threads.
     max_concurrent : int, optional
         How many batches may run at once, those on callers' threads included; by default as many as `workers`.
     on_full : {"reject", "wait"}
