@@ -43,7 +43,8 @@ class TensorItems {
 /// A sequence, or an optional with nothing in it.
 struct TensorList {
   bool none = false;
-  TensorItems items;  // each owns its memory
+  bool any_type = false;  // it is empty, and its first tensor may be of any type
+  TensorItems items;      // each owns its memory
 };
 
 }  // namespace inferkit

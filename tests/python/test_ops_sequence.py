@@ -200,6 +200,28 @@ def test_map() -> None:
     same(got["y"], [X[:, i : i + 1] * 4 for i in range(3)])
 
 
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_a_map_to_a_type_that_its_body_does_not_declare(count: int) -> None:
+    """What follows has the type that the body computes, also where no tensor shows it."""
+    ports = [onnx.ValueInfoProto(name=name) for name in ("a", "b")]
+    body = helper.make_graph([node("Cast", ["a"], ["b"], to=INT64)], "body", ports[:1], ports[1:])
+    nodes = [node("SequenceMap", ["s"], ["t"], body=body), node("SequenceInsert", ["t", "z"], ["y"])]
+    z = np.array([7, 8])
+    model = load(nodes, [sequence("s")], [sequence("y", INT64)], {"z": z})
+    given = [np.full(2, 1.5 + i, np.float32) for i in range(count)]
+    same(model.run({"s": given})["y"], [*(x.astype(np.int64) for x in given), z])
+    # The same in a loop, which holds what it carries.
+    turn = helper.make_graph(
+        [node("SequenceInsert", ["carried", "z"], ["more"]), node("Identity", ["go_on"], ["goes_on"])], "turn",
+        [value("i", INT64), value("go_on", BOOL), sequence("carried", INT64)],
+        [value("goes_on", BOOL), sequence("more", INT64)],
+    )  # fmt: skip
+    nodes[1] = node("Loop", ["turns", "", "t"], ["y"], body=turn)
+    model = load(nodes, [sequence("s"), value("turns", INT64)], [sequence("y", INT64)], {"z": z})
+    got = model.run({"s": given, "turns": np.array(2)})["y"]
+    same(got, [*(x.astype(np.int64) for x in given), z, z])
+
+
 # ---- through branches and loops -------------------------------------------------------------------------------------
 
 

@@ -154,7 +154,8 @@ std::vector<Node> Compiler::make_lists() {
     node.inputs = it->second.items;
     node.outputs = {id};
     node.attributes.emplace("none", int64_t{it->second.none});
-    node.attributes.emplace("type", static_cast<int64_t>(it->second.dtype));
+    node.attributes.emplace("type", static_cast<int64_t>(it->second.dtype.value_or(DType::kF32)));
+    node.attributes.emplace("any_type", int64_t{!it->second.dtype});
     waits_[static_cast<size_t>(id)] = true;
   };
   for (const ValueId id : graph().outputs) make(id);

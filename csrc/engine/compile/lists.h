@@ -2,6 +2,7 @@
 // them that the compiler keeps, and an operator on sequences is spelled out for that list.
 #pragma once
 #include <map>
+#include <optional>
 #include <string_view>
 #include <vector>
 
@@ -12,8 +13,8 @@ namespace inferkit {
 
 /// What a sequence is known to be; an optional with something in it is what is in it.
 struct ListFacts {
-  bool none = false;  // an optional with nothing in it
-  DType dtype = DType::kF32;
+  bool none = false;           // an optional with nothing in it
+  std::optional<DType> dtype;  // nullopt: that of its first tensor, whatever it is
   std::vector<ValueId> items;
 };
 

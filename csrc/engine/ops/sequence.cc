@@ -91,9 +91,9 @@ size_t position(const NodeContext& c, size_t i, int64_t fallback, size_t count, 
   return static_cast<size_t>(at < 0 ? at + n : at);
 }
 
-void require_type_of_list(const NodeContext& c, DType list, DType tensor) {
-  if (list != tensor) {
-    c.wrong(cat("a tensor of ", dtype_name(tensor), " for a sequence of ", dtype_name(list)));
+void require_type_of_list(const NodeContext& c, std::optional<DType> list, DType tensor) {
+  if (list && *list != tensor) {
+    c.wrong(cat("a tensor of ", dtype_name(tensor), " for a sequence of ", dtype_name(*list)));
   }
 }
 
@@ -117,6 +117,7 @@ void resolve_construct(ListContext& c) {
 void resolve_insert(ListContext& c) {
   ListFacts list = sequence(c, 0);
   require_type_of_list(c, list.dtype, c.tensor(1).dtype);
+  list.dtype = c.tensor(1).dtype;
   const size_t n = list.items.size();
   const size_t at = position(c, 2, static_cast<int64_t>(n), n, n + 1);
   list.items.insert(list.items.begin() + static_cast<std::ptrdiff_t>(at), c.in(1));
@@ -195,7 +196,7 @@ void resolve_map(ListContext& c) {
   const size_t n = sequence(c, 0).items.size();
   std::vector<ListFacts> out(c.node().outputs.size());
   for (size_t o = 0; o < out.size(); ++o) {
-    out[o].dtype = body.values[static_cast<size_t>(body.outputs[o])].dtype.value_or(DType::kF32);
+    out[o].dtype = body.values[static_cast<size_t>(body.outputs[o])].dtype;  // exporters may leave it out
   }
   for (size_t i = 0; i < n; ++i) {
     std::vector<ValueId> inputs;
@@ -218,7 +219,7 @@ void resolve_map(ListContext& c) {
 
 void resolve_optional(ListContext& c) {
   if (c.in(0) == kNoValue) {
-    c.give_list(0, {.none = true, .dtype = DType::kF32, .items = {}});
+    c.give_list(0, {.none = true, .dtype = std::nullopt, .items = {}});
   } else if (c.is_list(0)) {
     c.give_list(0, c.list(0));
   } else {
@@ -282,8 +283,10 @@ std::vector<Tensor> one(Tensor value) {
 std::vector<Tensor> run_list(const NodeContext& c, DynamicContext& run) {
   std::vector<Tensor> items;
   for (size_t i = 0; i < c.input_count(); ++i) items.push_back(owned(tensor_of(c, i), run));
-  TensorList list{.none = c.attr_int("none", 0) != 0, .items = TensorItems(std::move(items))};
-  return one(list_tensor(c, static_cast<DType>(c.attr_int("type", 0)), std::move(list)));
+  const DType dtype = items.empty() ? static_cast<DType>(c.attr_int("type", 0)) : items[0].dtype;
+  const bool any_type = items.empty() && c.attr_int("any_type", 0) != 0;
+  TensorList list{.none = c.attr_int("none", 0) != 0, .any_type = any_type, .items = TensorItems(std::move(items))};
+  return one(list_tensor(c, dtype, std::move(list)));
 }
 
 std::vector<Tensor> run_empty(const NodeContext& c, DynamicContext&) {
@@ -303,7 +306,7 @@ std::vector<Tensor> run_construct(const NodeContext& c, DynamicContext& run) {
 std::vector<Tensor> run_insert(const NodeContext& c, DynamicContext& run) {
   const TensorItems& items = items_of(c, 0);
   const Tensor& value = tensor_of(c, 1);
-  require_type_of_list(c, value_of(c, 0).dtype, value.dtype);
+  if (!value_of(c, 0).list->any_type) require_type_of_list(c, value_of(c, 0).dtype, value.dtype);
   const size_t n = items.size();
   const size_t at = position(c, 2, static_cast<int64_t>(n), n, n + 1);
   return one(list_tensor(c, value.dtype, {.none = false, .items = items.with(at, owned(value, run))}));
