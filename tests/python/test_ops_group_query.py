@@ -41,6 +41,7 @@ class Decoder:
         rotary: int | None = None,
         positions: bool = False,
         bias: bool = False,
+        sinks: bool = False,
         dtype: str = "float32",
         seed: int = 0,
         **attributes: Any,
@@ -73,9 +74,11 @@ class Decoder:
         if bias:
             given |= {name: None for name in ("cos", "sin", "positions") if name not in given}
             given["bias"] = draw(batch, 1, rows, self.total)
+        if sinks:
+            given["sinks"] = 3 * draw(n)
         self.given = given
         self.feeds = {name: x for name, x in given.items() if x is not None}
-        order = ["q", "k", "v", "past_k", "past_v", "lengths", "total", "cos", "sin", "positions", "bias"]
+        order = ["q", "k", "v", "past_k", "past_v", "lengths", "total", "cos", "sin", "positions", "bias", "sinks"]
         names = [name if name in self.feeds else "" for name in order]
         while not names[-1]:
             names.pop()
@@ -137,9 +140,17 @@ class Decoder:
                         scores = softcap * np.tanh(scores / softcap)
                     if "bias" in self.feeds:
                         scores = scores + self.feeds["bias"][b, 0, i, low:end]
-                    weights = np.exp(scores - scores.max())
-                    y[b, i, h] = weights @ caches[1, b, group, low:end] / weights.sum()
+                    sink = self.sink(h)
+                    top = max(scores.max(), sink)
+                    weights = np.exp(scores - top)
+                    y[b, i, h] = weights @ caches[1, b, group, low:end] / (weights.sum() + np.exp(sink - top))
         return [y.reshape(len(self.lengths), self.rows, -1), *caches]
+
+    def sink(self, head: int) -> float:
+        """One more score of each row, whose weight nothing gets."""
+        if "sinks" in self.feeds:
+            return float(self.feeds["sinks"][head])
+        return 0 if self.attributes.get("smooth_softmax", -1) > 0 else -np.inf
 
     def check(self, tolerance: float = 2e-6) -> None:
         for got, want in zip(self.run(), self.expected(), strict=True):
@@ -172,6 +183,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "rotary, packed": {"rotary": 8, "packed": True},
     "rotary, a part": {"rotary": 8, "size": 32, "rotary_interleaved": 1},
     "rotary, positions": {"rotary": 8, "positions": True},
+    "smooth": {"smooth_softmax": 1},
+    "sinks": {"sinks": True},
+    "sinks, window, softcap and bias": {"sinks": True, "local_window_size": 3, "softcap": 1.5, "bias": True},
 }
 
 
@@ -186,13 +200,15 @@ def test_against_float64(case: str, option: str) -> None:
 
 
 @pytest.mark.parametrize("case", ["a prompt", "a token of sequences of different lengths", "a padded prompt"])
-@pytest.mark.parametrize("option", ["plain", "rotary", "rotary, packed", "window"])
+@pytest.mark.parametrize("option", ["plain", "rotary", "rotary, packed", "window", "sinks"])
 def test_half(case: str, option: str) -> None:
     Decoder(**{**CASES[case], **OPTIONS[option]}, dtype="float16").check(4e-3)
 
 
 #: ONNX Runtime says nothing of rows behind a sequence's end, and has another meaning of positions in a prompt.
-COMPARED = [pair for pair in PAIRS if "padded" not in pair[0] and pair[1] not in ("bias", "rotary, positions")]
+COMPARED = [
+    pair for pair in PAIRS if "padded" not in pair[0] and "bias" not in pair[1] and pair[1] != "rotary, positions"
+]
 
 
 @pytest.mark.parametrize(("case", "option"), COMPARED)
@@ -256,7 +272,7 @@ def test_totals_that_do_not_fit() -> None:
 
 @pytest.mark.parametrize(
     ("attributes", "match"),
-    [({"smooth_softmax": 1}, "smooth_softmax"), ({"qk_output": 1}, "scores")],
+    [({"qk_output": 1}, "scores"), ({"k_quant_type": "PER_TENSOR"}, "k_quant_type")],
 )
 def test_what_is_refused(attributes: dict[str, Any], match: str) -> None:
     with pytest.raises(inferkit.UnsupportedOpError, match=match):

@@ -29,6 +29,16 @@ Tensor unpacked(const Tensor& packed, int64_t bits, int64_t last) {
   return out;
 }
 
+ValueId number(Expansion& e, int64_t value) { return e.constant_of(make_tensor<int64_t>({}, {&value, 1})); }
+
+/// The blocks that the indices lie in, of `size` elements, which may be counted from the end.
+ValueId blocks_of(Expansion& e, int64_t size, int64_t block) {
+  const ValueId at = e.add("Cast", 13, {e.in(kIndices)}, {{"to", int64_t{7}}});  // int64
+  const ValueId from_end = e.add("Less", 13, {at, number(e, 0)});
+  const ValueId counted = e.add("Where", 9, {from_end, e.add("Add", 14, {at, number(e, size)}), at});
+  return e.add("Div", 14, {counted, number(e, block)});
+}
+
 void expand_gather(Expansion& e) {
   const Tensor *data = e.constant(e.in(kData)), *scales = e.constant(e.in(kScales));
   const Tensor* zeros = e.constant(e.in(kZeroPoints));
@@ -49,7 +59,6 @@ void expand_gather(Expansion& e) {
   };
   if (rank < 1) e.refuse("a table that is a scalar");
   const int64_t gathered = axis_of("gather_axis", 0), quantized = axis_of("quantize_axis", 1);
-  if (gathered == quantized) e.refuse("gather_axis and quantize_axis are the same");
   if (bytes && quantized != rank - 1) e.refuse(cat("quantize_axis ", quantized, ", which is not the last"));
   const auto q = static_cast<size_t>(quantized);
   Shape shape = data->shape, expected = shape;  // of the values, and of the scales
@@ -74,12 +83,16 @@ void expand_gather(Expansion& e) {
     std::memset(memory, 1 << (bits - 1), static_cast<size_t>(expected.elements()));
     zero = e.constant_of(std::move(middle));
   }
-  const auto gather = [&](ValueId from) { return e.add("Gather", 13, {from, e.in(kIndices)}, {{"axis", gathered}}); };
-  std::vector<ValueId> inputs{gather(table), gather(e.in(kScales))};
-  if (zero != kNoValue) inputs.push_back(gather(zero));
+  // Along the axis that is cut into blocks, an element has the scale of its block.
+  const bool within = gathered == quantized;
+  const ValueId of_scales = within ? blocks_of(e, shape[q], block) : e.in(kIndices);
+  const auto gather = [&](ValueId from, ValueId at) { return e.add("Gather", 13, {from, at}, {{"axis", gathered}}); };
+  std::vector<ValueId> inputs{gather(table, e.in(kIndices)), gather(e.in(kScales), of_scales)};
+  if (zero != kNoValue) inputs.push_back(gather(zero, of_scales));
   // Behind the gathered axis, counted from the end: how many axes the indices have is not known here.
   const int64_t axis = quantized < gathered ? quantized : quantized - rank;
-  e.give(0, e.add("DequantizeLinear", 21, std::move(inputs), {{"axis", axis}, {"block_size", block}}));
+  const int64_t each = within ? 1 : block;
+  e.give(0, e.add("DequantizeLinear", 21, std::move(inputs), {{"axis", axis}, {"block_size", each}}));
 }
 
 }  // namespace

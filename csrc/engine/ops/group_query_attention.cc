@@ -29,6 +29,7 @@ enum Input : size_t {
   kSin,
   kPositions,
   kBias,
+  kSink,
 };
 
 constexpr TypeSet kTypes = types(DType::kF32, DType::kF16, DType::kBF16);
@@ -103,7 +104,6 @@ Sizes read_sizes(const NodeContext& c) {
 }
 
 void infer_group_query(InferContext& c) {
-  if (c.attr_int("smooth_softmax", 0) > 0 || c.has_input(11)) c.unsupported("smooth_softmax, or a head_sink");
   if (c.attr_int("qk_output", 0) != 0 || c.has_output(3)) c.unsupported("the scores as an output");
   for (const char* name : {"k_quant_type", "v_quant_type"}) {
     if (const std::string type = c.attr_string(name, "NONE"); type != "NONE") c.unsupported(cat(name, " ", type));
@@ -123,6 +123,12 @@ void infer_group_query(InferContext& c) {
     c.wrong("position_ids must be int64");
   }
   const Sizes s = read_sizes(c);
+  if (c.has_input(kSink)) {
+    require_same_type(c, kQ, kSink);
+    if (c.input(kSink).shape != Shape{s.heads}) {
+      c.fail(cat("a head_sink of shape ", c.input(kSink).shape.str(), " for ", s.heads, " heads"));
+    }
+  }
   if (c.has_input(kBias)) check_attention_mask(c, kBias, s.scores());
   const DType type = c.input(kQ).dtype;
   c.set_output(0, type, {s.batch, s.rows, s.heads * s.size});
@@ -316,6 +322,7 @@ class Lowering {
     p.softcap = c.attr_float("softcap", 0);
     p.offset_from_lengths = !s.is_prompt();
     p.right = 0;
+    p.smooth = c.has_input(kSink) || c.attr_int("smooth_softmax", 0) > 0;
     const int64_t window = c.attr_int("local_window_size", -1);
     p.left = window > 0 ? window - 1 : -1;
 
@@ -325,6 +332,7 @@ class Lowering {
     o.k = converted(c, k.memory, type, kWork, cache);
     o.v = converted(c, v.memory, type, kWork, cache);
     o.lengths = lengths;
+    if (c.has_input(kSink)) o.sinks = converted(c, c.in(kSink), type, kWork, s.heads);
     if (c.has_input(kBias)) o.bias = attention_bias(c, kBias, s.scores(), kWork, p.bias);
     o.y = begin_output(c, 0, kWork);
     if (!o.y.valid()) return;  // the cache alone is wanted

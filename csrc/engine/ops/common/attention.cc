@@ -6,6 +6,7 @@
 
 #include "engine/ops/common/copy_rows.h"
 #include "engine/ops/dispatch.h"
+#include "kernels/cpu/gemm64/gemm64.h"
 #include "kernels/cpu/gemm_bf16/gemm_bf16.h"
 #include "kernels/cpu/row/row.h"
 #include "kernels/cpu/vmath/vmath.h"
@@ -22,32 +23,32 @@ constexpr int64_t kAlign = 16;  // floats of a cache line
 
 int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
-/// The two products of one head. Float and bf16 pack K and V once and run the kernels; double runs plain loops.
+/// The two products of one head, of which K and V are packed once.
 template <class T>
-struct HeadProducts;
+struct HeadProducts {
+  using Gemm = kernels::GemmOf<T>;
+  static constexpr int64_t kPanel = kernels::kPanelColumnsOf<T>;
 
-template <>
-struct HeadProducts<float> {
   static int64_t elements(const AttentionParams& p) {
-    return static_cast<int64_t>(kernels::packed_b_elements(p.head_size, p.keys) +
-                                (in_place(p) ? 0 : kernels::packed_b_elements(p.keys, p.v_head_size)));
+    return static_cast<int64_t>(Gemm::packed_elements(p.head_size, p.keys) +
+                                (in_place(p) ? 0 : Gemm::packed_elements(p.keys, p.v_head_size)));
   }
-  static bool in_place(const AttentionParams& p) { return p.v_head_size % kernels::kPanelColumns == 0; }
+  static bool in_place(const AttentionParams& p) { return p.v_head_size % kPanel == 0; }
 
-  HeadProducts(const AttentionParams& params, const float* k, const float* v, int64_t keys, float* scratch)
+  HeadProducts(const AttentionParams& params, const T* k, const T* v, int64_t keys, T* scratch)
       : p(params), packed_k(scratch), v_panels(v) {
     kernels::pack_b_transposed(k, p.k.row, p.head_size, keys, scratch);
-    v_panel_stride = kernels::kPanelColumns;
+    v_panel_stride = kPanel;
     v_row_stride = p.v.row;
     if (in_place(p)) return;
-    scratch += kernels::packed_b_elements(p.head_size, p.keys);
+    scratch += Gemm::packed_elements(p.head_size, p.keys);
     kernels::pack_b(v, p.v.row, keys, p.v_head_size, scratch);
     v_panels = scratch;
-    v_panel_stride = keys * kernels::kPanelColumns;
-    v_row_stride = kernels::kPanelColumns;
+    v_panel_stride = keys * kPanel;
+    v_row_stride = kPanel;
   }
-  void scores(const float* q, int64_t rows, int64_t keys, float* out) const {
-    kernels::GemmArgs g;
+  void scores(const T* q, int64_t rows, int64_t keys, T* out) const {
+    kernels::GemmArgsOf<T> g;
     g.m = rows;
     g.n = keys;
     g.k = p.head_size;
@@ -55,12 +56,12 @@ struct HeadProducts<float> {
     g.lda = p.q.row;
     g.c = out;
     g.ldc = p.keys;
-    g.k_chunk = kernels::sum_chunk(g.k);
+    g.k_chunk = Gemm::chunk(kernels::sum_chunk(g.k));
     kernels::use_packed_b(g, packed_k);
-    kernels::gemm_f32(g);
+    Gemm::one(g);
   }
-  void values(const float* weights, int64_t rows, int64_t keys, float* y) const {
-    kernels::GemmArgs g;
+  void values(const T* weights, int64_t rows, int64_t keys, T* y) const {
+    kernels::GemmArgsOf<T> g;
     g.m = rows;
     g.n = p.v_head_size;
     g.k = keys;
@@ -71,12 +72,12 @@ struct HeadProducts<float> {
     g.b_panel_stride = v_panel_stride;
     g.c = y;
     g.ldc = p.y.row;
-    g.k_chunk = kernels::kLongestChunk;  // the keys that count differ from block to block
-    kernels::gemm_f32(g);
+    g.k_chunk = Gemm::chunk(kernels::kLongestChunk);  // the keys that count differ from block to block
+    Gemm::one(g);
   }
 
   const AttentionParams& p;
-  const float *packed_k, *v_panels;
+  const T *packed_k, *v_panels;
   int64_t v_panel_stride, v_row_stride;
 };
 
@@ -143,44 +144,12 @@ struct HeadProducts<BFloat16> {
   uint32_t *packed_k, *packed_v, *hidden;  // the latter: room for a row of V
 };
 
-template <>
-struct HeadProducts<double> {
-  static int64_t elements(const AttentionParams&) { return 0; }
-  HeadProducts(const AttentionParams& params, const double* keys, const double* values, int64_t, double*)
-      : p(params), k(keys), v(values) {}
-  void scores(const double* q, int64_t rows, int64_t keys, double* out) const {
-    for (int64_t i = 0; i < rows; ++i) {
-      for (int64_t j = 0; j < keys; ++j) {
-        double sum = 0;
-        for (int64_t d = 0; d < p.head_size; ++d) sum += q[i * p.q.row + d] * k[j * p.k.row + d];
-        out[i * p.keys + j] = sum;
-      }
-    }
-  }
-  void values(const double* weights, int64_t rows, int64_t keys, double* y) const {
-    for (int64_t i = 0; i < rows; ++i) {
-      double* row = y + i * p.y.row;
-      std::fill(row, row + p.v_head_size, 0.0);
-      for (int64_t j = 0; j < keys; ++j) {
-        const double w = weights[i * p.keys + j];
-        for (int64_t d = 0; d < p.v_head_size; ++d) row[d] += w * v[j * p.v.row + d];
-      }
-    }
-  }
-
-  const AttentionParams& p;
-  const double *k, *v;
-};
-
 void softmax(float* x, int64_t n, float scale, const float* bias) { kernels::softmax_row(x, x, n, scale, bias); }
 void softmax(double* x, int64_t n, double scale, const double* bias) {
-  double top = -std::numeric_limits<double>::infinity(), sum = 0;
-  for (int64_t i = 0; i < n; ++i) {
-    x[i] = scale * x[i] + (bias ? bias[i] : 0);
-    top = x[i] > top || x[i] != x[i] ? x[i] : top;
+  if (scale != 1 || bias) {
+    for (int64_t i = 0; i < n; ++i) x[i] = scale * x[i] + (bias ? bias[i] : 0);
   }
-  for (int64_t i = 0; i < n; ++i) sum += x[i] = std::exp(x[i] - top);
-  for (int64_t i = 0; i < n; ++i) x[i] /= sum;
+  kernels::row_kernels().softmax64(x, x, n);
 }
 
 void cap(float* x, int64_t n, float limit) {
@@ -198,7 +167,11 @@ class HeadTask {
  public:
   /// `control` may stop it, where there is one.
   HeadTask(const AttentionParams& params, std::byte* const* io, int64_t task, W* scratch, RunControl* control)
-      : p(params), b(task / p.kv_heads), kv(task % p.kv_heads), scores_(reinterpret_cast<W*>(io[6])) {
+      : p(params),
+        b(task / p.kv_heads),
+        kv(task % p.kv_heads),
+        scores_(reinterpret_cast<W*>(io[6])),
+        sinks_(reinterpret_cast<const W*>(io[8])) {
     const auto at = [&](size_t i, const HeadStrides& s, int64_t head) {
       return reinterpret_cast<W*>(io[i]) + s.base + b * s.batch + head * s.head;
     };
@@ -227,14 +200,16 @@ class HeadTask {
     W* const kept = scores_ ? scores_ + (b * p.heads + h) * p.rows * p.keys : nullptr;
     const int64_t width = kept ? p.keys : end(last - 1);  // keys that some row of the block sees
     products.scores(q + first * p.q.row, last - first, width, x);
+    const W sink = sinks_ ? sinks_[h] : W(0);
     for (int64_t i = first; i < last; ++i) {
-      row(x + (i - first) * p.keys, width, i, bias ? bias + i * p.bias.row : nullptr, kept ? kept + i * p.keys : kept);
+      row(x + (i - first) * p.keys, width, i, sink, bias ? bias + i * p.bias.row : nullptr,
+          kept ? kept + i * p.keys : kept);
     }
     products.values(x, last - first, width, y + first * p.y.row);
   }
 
   /// Scores of one query become weights; `kept` gets a copy at its stage.
-  void row(W* x, int64_t width, int64_t i, const W* bias, W* kept) const {
+  void row(W* x, int64_t width, int64_t i, W sink, const W* bias, W* kept) const {
     const int64_t low = std::min(begin(i), end(i)), high = end(i);
     W scale = static_cast<W>(p.scale);
     const auto keep = [&](ScoreStage stage) {
@@ -254,12 +229,24 @@ class HeadTask {
     }
     std::fill(x, x + low, W(0));
     std::fill(x + high, x + width, W(0));
-    if (low < high) {
+    if (p.smooth) {
+      smooth(x + low, high - low, scale, bias ? bias + low : nullptr, sink);
+    } else if (low < high) {
       softmax(x + low, high - low, scale, bias ? bias + low : nullptr);
       // NaN: a value is, or all keys are masked.
       if (x[low] != x[low] && masked(bias, low, high)) std::fill(x + low, x + high, W(0));
     }
     keep(ScoreStage::kSoftmax);
+  }
+
+  /// Softmax of n scores and the sink, whose weight nobody gets. It stands behind them meanwhile, where something of
+  /// another row may lie.
+  static void smooth(W* x, int64_t n, W scale, const W* bias, W sink) {
+    for (int64_t j = 0; j < n; ++j) x[j] = scale * x[j] + (bias ? bias[j] : W(0));
+    const W behind = x[n];
+    x[n] = sink;
+    softmax(x, n + 1, W(1), static_cast<const W*>(nullptr));
+    x[n] = behind;
   }
 
   static bool masked(const W* bias, int64_t low, int64_t high) {
@@ -269,10 +256,11 @@ class HeadTask {
   const AttentionParams& p;
   const int64_t b, kv;
   W* const scores_;
+  const W* const sinks_;
   int64_t length = 0, offset = 0;
 };
 
-/// io: y, q, k, v, bias, lengths, scores, scratch.
+/// io: y, q, k, v, bias, lengths, scores, scratch, sinks.
 template <class W, class T = W>
 void attention_step(const void* params, std::byte* const* io, const ExecContext& context) {
   const auto& p = *static_cast<const AttentionParams*>(params);
@@ -350,20 +338,22 @@ void lower_attention(LowerContext& c, AttentionParams p, const AttentionOperands
   p.block = std::min(p.block, p.rows);
   p.slots = std::clamp<int64_t>(c.threads(), 1, tasks);
   // The packed operands behind the scores begin on a cache line.
-  const int64_t packed = p.bf16 ? HeadProducts<BFloat16>::elements(p) : single ? HeadProducts<float>::elements(p) : 0;
-  p.slot_elements = round_up(p.block * p.keys, kAlign) + round_up(packed, kAlign);
+  const int64_t packed = p.bf16   ? HeadProducts<BFloat16>::elements(p)
+                         : single ? HeadProducts<float>::elements(p)
+                                  : HeadProducts<double>::elements(p);
+  p.slot_elements = round_up(p.block * p.keys, kAlign) + round_up(packed, kAlign) + (p.smooth ? kAlign : 0);
   const size_t bytes = static_cast<size_t>(p.slots * p.slot_elements) * dtype_size(type);
   const double work = static_cast<double>(p.batch * p.heads * p.rows) * static_cast<double>(p.keys) *
                       (static_cast<double>(p.head_size + p.v_head_size) / (p.bf16   ? 60
                                                                            : single ? 30
-                                                                                    : 1) +
+                                                                                    : 15) +
                        1);
   const StepFn step = p.bf16   ? attention_step<float, BFloat16>
                       : single ? attention_step<float>
                                : attention_step<double>;
   c.step(step, p,
          {operands.y, operands.q, operands.k, operands.v, operands.bias, operands.lengths, operands.scores,
-          c.scratch(std::max<size_t>(bytes, 1))},
+          c.scratch(std::max<size_t>(bytes, 1)), operands.sinks},
          work);
 }
 

@@ -28,7 +28,8 @@ struct AttentionParams {
   int64_t offset = 0, left = -1, right = -1;
   bool offset_from_lengths = false;
   ScoreStage stage = ScoreStage::kScaled;  // of the scores that are written
-  bool bf16 = false;                       // both products in bf16; all else in float32, which the type must be
+  bool smooth = false;  // a row's weights leave room for one more score: that of its head's sink, or 0
+  bool bf16 = false;    // both products in bf16; all else in float32, which the type must be
   // Set by lower_attention.
   int64_t slots = 0, block = 0, slot_elements = 0;
 };
@@ -38,6 +39,7 @@ struct AttentionOperands {
   Ref bias;     // float: added to the scores; invalid for none
   Ref lengths;  // int64 [batch]; invalid for none
   Ref scores;   // [batch, heads, rows, keys]; invalid where nobody wants them
+  Ref sinks;    // float [heads], where the rows are smooth; invalid for zeros
 };
 
 /// Adds the step; all floating operands are of `type`, float32 or float64. A row that sees no key gives zeros.
