@@ -18,7 +18,7 @@ from conformance.report import rate
 from conformance.scope import DIFFERS, out_of_scope
 
 # What of the cases in scope passes, at least: raise it whenever more does.
-FLOOR = {"node": 0.99, "pytorch-converted": 1.0, "pytorch-operator": 1.0, "simple": 1.0}
+FLOOR = {"node": 0.998, "pytorch-converted": 1.0, "pytorch-operator": 1.0, "simple": 1.0}
 COUNT = {"node": 1700, "pytorch-converted": 80, "pytorch-operator": 30, "simple": 20}
 
 

@@ -211,6 +211,47 @@ def test_a_scan_over_nothing_gives_what_a_step_would_have_been_of() -> None:
         assert got["ys"].dtype == np.int64
 
 
+@pytest.mark.parametrize("direction", [0, 1])
+def test_a_scan_of_opset_8_goes_over_each_entry_of_a_batch(direction: int) -> None:
+    """Its inputs have a batch first; the body sees one entry's step, and values that are around the node."""
+    helper, kind = onnx.helper, onnx.TensorProto.FLOAT
+    port = helper.make_tensor_value_info
+    body = helper.make_graph(
+        [helper.make_node("Add", ["sum", "x"], ["next"]), helper.make_node("Mul", ["next", "factor"], ["out"])],
+        "body",
+        [port("sum", kind, [2]), port("x", kind, [2])],
+        [port("next", kind, [2]), port("out", kind, [2])],
+    )
+    scan = helper.make_node("Scan", ["", "start", "xs"], ["last", "all"], num_scan_inputs=1, body=body, name="scan")
+    if direction:
+        scan.attribute.append(helper.make_attribute("directions", [1]))
+    graph = helper.make_graph(
+        [helper.make_node("Exp", ["f"], ["factor"]), scan],
+        "g",
+        [port("f", kind, [2]), port("start", kind, ["n", 2]), port("xs", kind, ["n", "steps", 2])],
+        [port("last", kind, ["n", 2]), port("all", kind, ["n", "steps", 2])],
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 8)], ir_version=3)
+    random = np.random.default_rng(0)
+    feeds = {name: random.standard_normal(s).astype(np.float32) for name, s in
+             {"f": 2, "start": (3, 2), "xs": (3, 5, 2)}.items()}  # fmt: skip
+    xs = feeds["xs"][:, ::-1] if direction else feeds["xs"]
+    sums = feeds["start"][:, None] + np.cumsum(xs, 1)
+    model = inferkit.Model.load(made)
+    got = model.run(feeds)
+    np.testing.assert_allclose(got["last"], sums[:, -1], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(got["all"], sums * np.exp(feeds["f"]), rtol=1e-5, atol=1e-5)
+    ort = pytest.importorskip("onnxruntime").InferenceSession(made.SerializeToString())
+    for name, want in zip(("last", "all"), ort.run(None, feeds), strict=True):
+        np.testing.assert_allclose(got[name], want, rtol=1e-5, atol=1e-5)
+    scan.input[0] = "lengths"
+    graph.node[1].CopyFrom(scan)
+    graph.input.append(port("lengths", onnx.TensorProto.INT64, ["n"]))
+    made.graph.CopyFrom(graph)
+    with pytest.raises(inferkit.UnsupportedOpError, match="sequence_lens"):
+        inferkit.Model.load(made)
+
+
 def test_loop_ends_where_its_condition_does() -> None:
     text = """
     g (float limit, float x) => (float y, int64 count) {

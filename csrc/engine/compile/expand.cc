@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "base/immortal.h"
 #include "engine/compile/compile.h"
+#include "engine/compile/inliner.h"
 #include "platform/stoppable.h"
 
 namespace inferkit {
@@ -41,6 +42,14 @@ std::vector<ValueId> Expansion::add_internal(size_t outputs, std::string_view op
   auto ids = add_many(outputs, op, 1, std::move(inputs), std::move(attributes));
   nodes_.back().domain = kInternal;
   return ids;
+}
+
+std::vector<ValueId> Expansion::add_body(const Graph& body, std::span<const ValueId> inputs) {
+  Inliner inliner(graph_, body, inputs);
+  inliner.add_nodes(nodes_);
+  std::vector<ValueId> out;
+  for (size_t i = 0; i < body.outputs.size(); ++i) out.push_back(inliner.output(i));
+  return out;
 }
 
 ValueId Expansion::constant_of(Tensor tensor) {

@@ -3,6 +3,7 @@
 // all the speed and types that their operators have. Shapes and types are not known yet.
 #pragma once
 #include <initializer_list>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -40,6 +41,8 @@ class Expansion {
   /// The same of our own domain.
   std::vector<ValueId> add_internal(size_t outputs, std::string_view op, std::vector<ValueId> inputs,
                                     Attributes attributes = {});
+  /// The nodes of a subgraph for these inputs; its outputs.
+  std::vector<ValueId> add_body(const Graph& body, std::span<const ValueId> inputs);
   ValueId constant_of(Tensor tensor);
   ValueId number(float value);
   ValueId integers(std::vector<int64_t> values);
