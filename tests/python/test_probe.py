@@ -93,14 +93,14 @@ def test_what_fits_nowhere_says_why() -> None:
 
 
 def declared(
-    nodes: Sequence[onnx.NodeProto], inputs: dict[str, Any], y: int, **constants: np.ndarray
+    nodes: Sequence[onnx.NodeProto], inputs: dict[str, Any], y: int, shape: Any = None, **constants: np.ndarray
 ) -> inferkit.Model:
     """A model to 'y', of which the file declares the element type, and no shape. Of an input: its type and shape."""
     graph = helper.make_graph(
         list(nodes),
         "typed",
         [helper.make_tensor_value_info(name, *port) for name, port in inputs.items()],
-        [helper.make_tensor_value_info("y", y, None)],
+        [helper.make_tensor_value_info("y", y, shape)],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
@@ -112,8 +112,8 @@ FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
 
 def blocks() -> inferkit.Model:
     """Rows of 1001 elements, a number that nobody guesses, become blocks of 7 x 143."""
-    nodes = [helper.make_node("Reshape", ["x", "shape"], ["b"]), helper.make_node("Add", ["b", "b"], ["y"])]
-    return declared(nodes, {"x": (FLOAT, ["n", "length"])}, FLOAT, shape=np.array([0, 7, 143]))
+    nodes = [helper.make_node("Reshape", ["x", "target"], ["b"]), helper.make_node("Add", ["b", "b"], ["y"])]
+    return declared(nodes, {"x": (FLOAT, ["n", "length"])}, FLOAT, target=np.array([0, 7, 143]))
 
 
 ROWS = np.random.default_rng(0).standard_normal((8, 1001)).astype(np.float32)
@@ -164,3 +164,17 @@ def test_a_value_that_a_trial_on_zeros_does_not_have() -> None:
 def test_a_shape_that_is_seen_is_told() -> None:
     model = declared([helper.make_node("Relu", ["x"], ["y"])], {"x": (FLOAT, ["n", 4])}, FLOAT)
     assert model.outputs == (inferkit.TensorSpec("y", "float32", (None, 4)),)
+
+
+@pytest.mark.parametrize("shape", [["n", "size"], None])
+def test_sizes_that_are_not_supported_beside_others_that_are(shape: Any) -> None:
+    """Some of those that are tried have a scale of one element for many, which is not there."""
+    nodes = [helper.make_node("LayerNormalization", ["x", "scale"], ["y"], axis=-1)]
+    inputs = {"x": (FLOAT, ["n", "size"]), "scale": (FLOAT, ["size"])}
+    model = declared(nodes, inputs, FLOAT, shape)
+    x = np.random.default_rng(0).standard_normal((4, 7)).astype(np.float32)
+    scale = np.linspace(1, 2, 7, dtype=np.float32)
+    want = (x - x.mean(1, keepdims=True)) / np.sqrt(x.var(1, keepdims=True) + 1e-5) * scale
+    np.testing.assert_allclose(model.run({"x": x, "scale": scale})["y"], want, rtol=1e-5, atol=1e-6)
+    with pytest.raises(inferkit.UnsupportedOpError, match="broadcast"):
+        model.run({"x": x, "scale": scale[:1]})

@@ -273,6 +273,8 @@ void Model::probe() {
     } catch (const WrongOutput&) {
       throw;
     } catch (const Error& error) {
+      // Something fits: these sizes are none that the model is for.
+      if (fits && error.code() == ErrorCode::kUnsupportedOp) return;
       // What is not supported is so whatever the sizes; what does not fit may fit with others.
       const bool firm = error.code() == ErrorCode::kUnsupportedOp || dynamic_cast<const WrongNode*>(&error);
       if (!guess && (firm || all_fixed)) throw;
