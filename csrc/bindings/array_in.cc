@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/small_types.h"
+#include "bindings/array_out.h"
 #include "bindings/attributes.h"
 #include "bindings/errors.h"
 
@@ -75,6 +76,17 @@ py::object resolved(py::handle object) {
   return object.attr("resolve_neg")();
 }
 
+/// A tensor of torch's bfloat16, which numpy cannot take over, as torch's integers of its bits; else null.
+py::object bits_of_bfloat16(py::handle object) {
+  const py::object dtype = find_attribute(object, "dtype");
+  PyObject* modules = PyImport_GetModuleDict();
+  PyObject* torch = modules ? PyDict_GetItemString(modules, "torch") : nullptr;  // whoever made one has imported it
+  if (!dtype || !torch) return {};
+  const py::object bfloat16 = find_attribute(torch, "bfloat16");
+  if (!bfloat16 || dtype.ptr() != bfloat16.ptr()) return {};
+  return object.attr("view")(py::handle(torch).attr("uint16"));
+}
+
 py::object numpy_function(const char* name) { return py::module_::import("numpy").attr(name); }
 
 }  // namespace
@@ -110,7 +122,12 @@ py::object to_array(py::handle object, std::string_view name, ArrayRole role) {
     if (PyType_Check(object.ptr())) {
       // What a class has of them is its objects'.
     } else if (find_attribute(object, "__dlpack__")) {
-      array = numpy_function("from_dlpack")(resolved(object));
+      const py::object tensor = resolved(object);
+      if (const py::object bits = bits_of_bfloat16(tensor)) {
+        array = numpy_function("from_dlpack")(bits).attr("view")(numpy_dtype(DType::kBF16));
+      } else {
+        array = numpy_function("from_dlpack")(tensor);
+      }
     } else if (PyObject_CheckBuffer(object.ptr()) && !PyBytes_Check(object.ptr()) && !PyByteArray_Check(object.ptr())) {
       array = numpy_function("asarray")(py::memoryview(py::reinterpret_borrow<py::object>(object)));
     } else if (find_attribute(object, "__array__") || find_attribute(object, "__array_interface__")) {

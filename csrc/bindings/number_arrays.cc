@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/shape.h"
 #include "bindings/array_in.h"
+#include "bindings/array_out.h"
 #include "bindings/errors.h"
 
 namespace py = pybind11;
@@ -109,6 +110,12 @@ char kind_of(DType dtype) {
   }
 }
 
+/// numpy's bfloat16, where the package ml_dtypes brings it one; else null.
+py::object numpy_bfloat16() {
+  py::object found = numpy_dtype(DType::kBF16);
+  return found.attr("kind").cast<std::string>() == "u" ? py::object() : found;  // bits of them
+}
+
 /// Whether numbers of this kind mean the same as `to`.
 bool is_clear(char from, char to) {
   if (from == 'f') return to == 'f';
@@ -138,7 +145,8 @@ py::object array_of_numbers(py::handle object, std::string_view name, DType dtyp
     const py::object array = numpy.attr("asarray")(given);
     if (!py::isinstance<py::array>(array)) throw py::type_error("numpy made no array of it");
     const auto& made = static_cast<const py::array&>(array);
-    const char wanted = kind_of(dtype);
+    const py::object bfloat16 = dtype == DType::kBF16 ? numpy_bfloat16() : py::object();
+    const char wanted = bfloat16 ? 'f' : kind_of(dtype);
     if (leaves.others) {
       if (made.dtype().kind() == 'O') {
         refuse_numbers(name, Reason::kDtype,
@@ -156,7 +164,7 @@ py::object array_of_numbers(py::handle object, std::string_view name, DType dtyp
     const std::string target(dtype_name(dtype));
     if (wanted != 'i' && wanted != 'u') {
       const QuietOverflow quiet(numpy);
-      return made.attr("astype")(target);
+      return made.attr("astype")(bfloat16 ? bfloat16 : py::str(target));
     }
     // numpy makes floats of ints of which some need a sign and some the 64th bit.
     const bool wide = made.dtype().kind() == 'f' || made.dtype().kind() == 'O';

@@ -1,6 +1,8 @@
 """Python's numbers and lists, tensors of torch, frames of pandas: what an input can be given besides an array."""
 
 import gc
+import sys
+import types
 from typing import Any
 
 import numpy as np
@@ -199,6 +201,50 @@ def test_torch() -> None:
     model = same("float32")
     with inferkit.Batcher(model) as batcher:
         assert model(z).tolist() == batcher(z).tolist() == batcher.submit(z).result().tolist() == [[-2, -4]]
+
+
+def test_bfloat16_of_torch_comes_by_its_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """numpy takes over no tensor of a type that it does not have."""
+    torch = types.ModuleType("torch")
+    torch.bfloat16, torch.uint16 = object(), object()
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    bits = np.array([[0x3F80, 0xC000]], np.uint16)  # 1 and -2
+
+    class Halves(Tensor):
+        dtype = torch.bfloat16
+
+        def view(self, dtype: Any) -> Any:
+            assert dtype is torch.uint16
+            return self.data
+
+        def __dlpack__(self, **_: Any) -> Any:
+            raise RuntimeError("Unsupported dtype in DLTensor.")
+
+    answer = same("bfloat16")(Halves(bits, False))
+    assert answer.view(np.uint16).tolist() == bits.tolist()
+    Halves.dtype = object()
+    refused("dtype", "Unsupported dtype in DLTensor", lambda: same("bfloat16")(Halves(bits, False)))
+
+
+def test_lists_for_bfloat16() -> None:
+    """Where numpy has the type, from the package ml_dtypes."""
+    pytest.importorskip("ml_dtypes")
+    model = same("bfloat16")
+    for given, want in (([[1.5, -2.0]], [[0x3FC0, 0xC000]]), ([1, 2], [0x3F80, 0x4000])):
+        assert model(given).view(np.uint16).tolist() == want
+    refused("dtype", "expected bfloat16, got Python's type bool", lambda: model([True, False]))
+    refused("non_finite", "NaN or infinity", lambda: model([1e39, 0.0]))
+
+
+def test_bfloat16_of_torch() -> None:
+    torch = pytest.importorskip("torch")
+    x = torch.tensor([[1.5, -2.0], [3.0, 0.25]], dtype=torch.bfloat16)
+    model = same("bfloat16")
+    with inferkit.Batcher(model) as batcher:
+        for given in (x, x.T, x.expand(2, 2), x[::1], torch._neg_view(x)):
+            want = given.view(torch.uint16) if not given.is_neg() else given.resolve_neg().view(torch.uint16)
+            for answer in (model(given), batcher(given)):
+                assert answer.view(np.uint16).tolist() == want.tolist()
 
 
 def test_frames() -> None:
