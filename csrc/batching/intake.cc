@@ -86,7 +86,8 @@ int64_t Intake::length_of(std::span<const StridedView> given, bool single_row) c
 
 Checked Intake::check(std::span<const StridedView> given, uint64_t generation) {
   if (given.size() != inputs_.size()) {
-    fail(Reason::kName, cat("the model takes ", inputs_.size(), " inputs, got ", given.size()));
+    fail(Reason::kName,
+         cat("the model takes ", inputs_.size(), inputs_.size() == 1 ? " input" : " inputs", ", got ", given.size()));
   }
   const Checks& checks = this->checks();
   Checked out;

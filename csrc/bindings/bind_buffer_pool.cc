@@ -244,8 +244,8 @@ void bind_buffer_pool(py::module_& m) {
           "Get the pool of the process, from which models and batchers take their memory.")
       .def("__repr__", [](const BufferPool& pool) {
         const PoolStats s = pool.stats();
-        return cat("<inferkit.BufferPool: ", s.outstanding, " buffers out, ", s.in_use_bytes, " bytes in use, ",
-                   s.cached_bytes, " cached>");
+        return cat("<inferkit.BufferPool: ", s.outstanding, s.outstanding == 1 ? " buffer out, " : " buffers out, ",
+                   s.in_use_bytes, " bytes in use, ", s.cached_bytes, " cached>");
       });
   require_init<PoolStats>();
   require_init<LeakRow>();

@@ -255,7 +255,8 @@ def notes(found: Explanation) -> list[str]:
     total += f", weights {bytes_text(found.weight_bytes)}"
     total += f"; estimated {seconds_text(found.estimated_seconds)} on one thread"
     if found.measured_seconds is not None:
-        total += f", measured {seconds_text(found.measured_seconds)} on {found.threads} (median of {found.runs} runs)"
+        runs = counted(found.runs, "run")
+        total += f", measured {seconds_text(found.measured_seconds)} on {found.threads} (median of {runs})"
     lines.append(total)
     if found.waiting:
         shown = [f"{part.operator} '{part.name}'" if part.name else part.operator for part in found.waiting[:_SHOWN]]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ._text import counted
+
 if TYPE_CHECKING:
     from ._stats import BatcherStats, Latency
 
@@ -46,7 +48,7 @@ def stats_text(stats: BatcherStats) -> str:
     waiting = f"{stats.queue_depth:,} waiting"
     if stats.queue_depth:
         waiting += f" (the oldest {stats.oldest_wait:.3f} s)"
-    running = f"{stats.in_flight} batches running" if stats.in_flight != 1 else "1 batch running"
+    running = f"{counted(stats.in_flight, 'batch', 'batches')} running"
     if stats.in_flight:
         running += f" (the oldest {stats.longest_run:.3f} s)"
     of = stats
@@ -55,8 +57,8 @@ def stats_text(stats: BatcherStats) -> str:
     counts = ((of.coalesced, "coalesced"), (of.cache_hits, "from the cache"))
     alike = [f"{count:,} {what}" for count, what in counts if count]
     if of.cache_entries:
-        alike.append(f"{of.cache_entries:,} answers kept ({_bytes(of.cache_bytes)})")
-    given_up = f"; given up for {len(of.padding_off)} lengths" if of.padding_off else ""
+        alike.append(f"{counted(of.cache_entries, 'answer')} kept ({_bytes(of.cache_bytes)})")
+    given_up = f"; given up for {counted(len(of.padding_off), 'length')}" if of.padding_off else ""
     why = ", ".join(f"{reason} {count:,}" for reason, count in stats.dispatched.items() if count) or "none yet"
     unanswered = _named(**{**stats.refused, **stats.dropped})
     chosen = stats.policy
@@ -71,7 +73,7 @@ def stats_text(stats: BatcherStats) -> str:
         f"batches   {stats.batches:,} of {stats.mean_batch_size:.1f} rows on average: "
         f"{100 * stats.batch_fill_rate:.0f}% full",
         *(f"went as   {line}" for line in _fitted(why)),
-        f"policy    {chosen.name}: up to {chosen.max_batch_size} rows, {wait}",
+        f"policy    {chosen.name}: up to {counted(chosen.max_batch_size, 'row')}, {wait}",
         *([f"equal     {', '.join(alike)}"] if alike else []),
         *([f"padding   {100 * stats.padding_rate:.1f}% of what was computed{given_up}"] if stats.elements else []),
         f"{'ms':<10}" + "".join(f"{name:>11}" for name in ("p50", "p90", "p99", "p99.9", "max")),

@@ -167,7 +167,7 @@ def test_answers_are_kept() -> None:
     assert (stats.cache_hits, stats.cache_misses, stats.cache_entries) == (2, 1, 1)
     assert stats.total_ms.count == 1
     assert lookups == {"hits": 2, "misses": 1}
-    assert "2 from the cache, 1 answers kept" in str(stats)
+    assert "2 from the cache, 1 answer kept" in str(stats)
 
 
 def test_an_await_finds_what_is_kept() -> None:

@@ -228,3 +228,25 @@ def test_a_report_and_a_stall() -> None:
     assert "\nCRITICAL" not in text
     stall = diagnostics.Stall(duration=1.0, file=NASTY, line=1, function="f", source=NASTY, stack=())
     assert harmless(str(stall))
+
+
+def test_one_is_said_in_the_singular(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    safetensors = pytest.importorskip("safetensors.numpy")
+    safetensors.save_file({"a": X}, tmp_path / "one.safetensors")
+    assert "Weights: 1 tensor, 8 bytes" in repr(inferkit.Weights.open(tmp_path / "one.safetensors"))
+    pool = inferkit.BufferPool()
+    assert "BufferPool: 0 buffers out" in repr(pool)
+    held = pool.acquire(64)
+    assert "BufferPool: 1 buffer out" in repr(pool)
+    held.release()
+
+    model = inferkit.Model.from_callable(np.copy, inputs=PORT, outputs=[("y", "float32", (None, 2))])
+    fixed = inferkit.Fixed(max_batch_size=1, max_delay=0)
+    with inferkit.Batcher(model, policy=fixed, result_cache=1 << 20, cache_callables=True) as batcher:
+        batcher(X)
+        shown = str(batcher.stats())
+    assert "up to 1 row," in shown
+    assert "1 answer kept" in shown
+    check = diagnostics.Check(step=1, name="a", status="pass", figure="fine", why="because")
+    report = diagnostics.Report(subject="model", checks=(check,), seconds=0.1)
+    assert report.summary() == "1 check in 0.1 s: 1 passed"

@@ -159,7 +159,7 @@ def show(found: dict[str, Any], out: Out) -> None:
     if found["wrong"]:
         out.line(f"WRONG ANSWERS: {'; '.join(found['wrong'])}", style="bold red")
     else:
-        out.line(f"{found['answers_checked']:,} answers checked" + (f", also against {peer}" if peer else ""))
+        out.line(f"{counted(found['answers_checked'], 'answer')} checked" + (f", also against {peer}" if peer else ""))
 
 
 def draw(found: dict[str, Any], path: str) -> None:

@@ -114,7 +114,7 @@ def show(facts: dict[str, Any], out: Out) -> None:
             ("file", f"{facts['path']}, {bytes_text(facts['file_bytes'])}"),
             ("written by", facts["producer"] or "unknown"),
             ("opset", f"{opsets}; IR version {facts['ir_version']}"),
-            ("constants", f"{facts['initializers']} tensors: {constants}" if constants else "none"),
+            ("constants", f"{counted(facts['initializers'], 'tensor')}: {constants}" if constants else "none"),
             *((f"metadata {key}", value[:100]) for key, value in sorted(facts["metadata"].items())),
         ]
     )

@@ -6,7 +6,7 @@ import textwrap
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from .._text import printable
+from .._text import counted, printable
 
 __all__ = ["Check", "Report", "Status"]
 
@@ -113,7 +113,7 @@ class Report:
         counts = {s: sum(check.status == s for check in self.checks) for s in ("pass", "warn", "fail", "skip")}
         words = {"pass": "passed", "warn": "warned", "fail": "failed", "skip": "skipped"}
         told = ", ".join(f"{counts[s]} {word}" for s, word in words.items() if counts[s])
-        return f"{len(self.checks)} checks in {self.seconds:.1f} s: {told}"
+        return f"{counted(len(self.checks), 'check')} in {self.seconds:.1f} s: {told}"
 
     def __str__(self) -> str:
         lines = [self.subject]
