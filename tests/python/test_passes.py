@@ -129,6 +129,22 @@ def channels_last(n: Net, x: str) -> str:
     return n.maybe_swapped("Add", y, n.normal(WIDTH)) if n.rng.integers(2) else y
 
 
+def numbers(n: Net, x: str) -> str:
+    """Arithmetic with numbers, as exporters spell out activations."""
+    y = x
+    for _ in range(int(n.rng.integers(2, 6))):
+        kind = ["Add", "Sub", "Mul", "Relu", "Clip", "Div"][n.rng.integers(6)]
+        if kind == "Clip":
+            y = n.op(kind, y, n.const(-1), n.const(1.5))
+        elif kind == "Relu":
+            y = n.op(kind, y)
+        elif kind == "Div":
+            y = n.op(kind, y, n.const([2.5]))
+        else:
+            y = n.maybe_swapped(kind, y, n.const(0.75) if n.rng.integers(2) else x)
+    return y
+
+
 def along_an_axis(n: Net, x: str) -> str:
     """What minds the order of the dimensions."""
     axis = int(n.rng.integers(-n.dims, n.dims))
@@ -162,6 +178,7 @@ PATTERNS = [
     look_alike,
     channels_last,
     along_an_axis,
+    numbers,
 ]
 
 
@@ -185,7 +202,7 @@ def build(n: Net, steps: list[int]) -> bytes:
 
 @settings(max_examples=200, deadline=None)
 @given(
-    steps=st.lists(st.integers(0, len(PATTERNS) - 1) | st.sampled_from([9, 10]), min_size=1, max_size=7),
+    steps=st.lists(st.integers(0, len(PATTERNS) - 1) | st.sampled_from([9, 10, 11]), min_size=1, max_size=7),
     dims=st.integers(2, 4) | st.just(4),
     batch=st.integers(1, 3),
     seed=st.integers(0, 2**32 - 1),

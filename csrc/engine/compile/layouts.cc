@@ -22,9 +22,9 @@ constexpr double kNanosByChannel = 0.3;  // of an element, more than in planes
 /// Operators that do the same to every element, wherever it lies. Their inputs are of the output's shape, one value, or
 /// one for each channel.
 constexpr std::array kElementwise = {
-    "Abs",       "Add",       "Celu",     "Clip",     "Div",  "Elu", "Erf",   "Exp",  "Gelu",           "HardSigmoid",
-    "HardSwish", "LeakyRelu", "Max",      "Min",      "Mish", "Mul", "Neg",   "Pow",  "Relu",           "Selu",
-    "Sigmoid",   "Silu",      "Softplus", "Softsign", "Sqrt", "Sub", "Swish", "Tanh", "ThresholdedRelu"};
+    "Abs",         "Add",       "Celu",      "Chain",    "Clip",     "Div",  "Elu", "Erf",   "Exp",  "Gelu",
+    "HardSigmoid", "HardSwish", "LeakyRelu", "Max",      "Min",      "Mish", "Mul", "Neg",   "Pow",  "Relu",
+    "Selu",        "Sigmoid",   "Silu",      "Softplus", "Softsign", "Sqrt", "Sub", "Swish", "Tanh", "ThresholdedRelu"};
 
 bool is_elementwise(const Node& node) {
   return node.inputs.size() <= kMostNear && (node.domain.empty() || node.domain == kInternal) &&
