@@ -5,6 +5,7 @@
 #include "device/step_trace.h"
 #include "platform/float_environment.h"
 #include "platform/run_control.h"
+#include "platform/thread_pool.h"
 #include "platform/threads.h"
 
 namespace inferkit {
@@ -18,6 +19,7 @@ constexpr int64_t kShortNanos = 200'000;
 void run_host_steps(const Program& program, size_t first, size_t last, std::byte* const* table,
                     const ExecContext& context) {
   const FloatEnvironment ours;
+  const ThreadPool::Stretch stretch(context.max_threads > 1 ? context.pool : nullptr);
   const Step* step = program.steps.data() + first;
   const Step* const end = program.steps.data() + last;
   try {

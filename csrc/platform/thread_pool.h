@@ -46,9 +46,28 @@ class ThreadPool {
   int size() const { return size_; }
 
   /// Calls body(i) once for every i in [0, count), on the caller and up to max_threads - 1 others; returns when all are
-  /// done, and what they wrote is visible. Which thread runs which i is not fixed, so body must give the same bits on
-  /// any. Runs inline where the pool serves another caller and inside a body. `body` must not throw.
+  /// done, and what they wrote is visible. Each thread begins with its own share of neighbouring indices, the same in
+  /// every call, so that what it wrote in one step is still in its cache in the next; who is done helps the others.
+  /// Which thread runs which i is not fixed, so body must give the same bits on any. Runs inline where the pool serves
+  /// another caller and inside a body. `body` must not throw.
   void parallel_for(int64_t count, int max_threads, FunctionRef<void(int64_t)> body);
+  /// The same with body(i, slot): of the calls that run at once no two have the same slot, and all slots are below
+  /// max_threads. For bodies that need scratch.
+  void parallel_for(int64_t count, int max_threads, FunctionRef<void(int64_t, int64_t)> body);
+
+  /// For its lifetime idle threads watch longer before they sleep: around steps that follow one another, only some of
+  /// which are for several threads.
+  class Stretch {
+   public:
+    /// Null: does nothing.
+    explicit Stretch(ThreadPool* pool);
+    ~Stretch();
+    Stretch(const Stretch&) = delete;
+    Stretch& operator=(const Stretch&) = delete;
+
+   private:
+    std::atomic<uint32_t>* stretches_ = nullptr;
+  };
 
  private:
   struct State;

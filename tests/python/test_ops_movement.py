@@ -135,6 +135,18 @@ def test_concat_and_split(data: st.DataObject) -> None:
             same(y, part)
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_what_threads_share_of_a_concat_or_split(axis: int) -> None:
+    """Few long rows, whose pieces are cut at odd places; some rows; and many short ones."""
+    whole = numbered((2, 5, 70_001) if axis < 2 else (1100, 130, 7))
+    lengths = [1, whole.shape[axis] - 1]
+    parts = np.split(whole, [1], axis)
+    same(Case("Concat", *parts, axis=axis).run(threads=2)[0], whole)
+    split = Case("Split", whole, ints(*lengths), outputs=2, opset=13, constant=[1], axis=axis)
+    for y, part in zip(split.run(threads=2), parts, strict=True):
+        same(y, part)
+
+
 def test_even_and_uneven_split() -> None:
     x = numbered((2, 10))
     for y, e in zip(Case("Split", x, outputs=5, opset=13, axis=1).run(), np.split(x, 5, 1), strict=True):

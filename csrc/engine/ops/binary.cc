@@ -114,7 +114,7 @@ void run_kernel(const void* params, std::byte* const* io, const ExecContext& con
   const auto* a = reinterpret_cast<const float*>(io[0]);
   const auto* b = reinterpret_cast<const float*>(io[1]);
   auto* y = reinterpret_cast<float*>(io[2]);
-  constexpr int64_t kGrain = 1 << 16;  // elements
+  constexpr int64_t kGrain = 1 << 15;  // elements
   const int64_t n = p.nest.inner(), runs = p.nest.runs();
   if (runs == 1) {
     const int64_t sa = p.nest.inner_stride(0), sb = p.nest.inner_stride(1);

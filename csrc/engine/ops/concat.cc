@@ -2,9 +2,13 @@
 #include "engine/compile/op_registry.h"
 #include "engine/ops/common/copy_rows.h"
 #include "engine/ops/dispatch.h"
+#include "engine/ops/parallel.h"
 
 namespace inferkit {
 namespace {
+
+constexpr int64_t kGrainBytes = 1 << 18;  // worth a thread
+constexpr int64_t kPieceBytes = 1 << 16;  // of a row, where there are fewer rows than threads
 
 struct PartParams {
   int64_t rows;        // the dimensions before the axis
@@ -13,13 +17,28 @@ struct PartParams {
   int64_t offset;      // of the part in that row
 };
 
-void run_join(const void* params, std::byte* const* io, const ExecContext&) {
-  const auto& p = *static_cast<const PartParams*>(params);
-  copy_rows(io[1] + p.offset, p.full_bytes, io[0], p.part_bytes, p.part_bytes, p.rows);
+/// copy_rows, on several threads where there is much to copy.
+void copy_part(const PartParams& p, std::byte* to, int64_t to_step, const std::byte* from, int64_t from_step,
+               const ExecContext& context) {
+  if (!context.pool || p.rows * p.part_bytes < 2 * kGrainBytes)
+    return copy_rows(to, to_step, from, from_step, p.part_bytes, p.rows);
+  const int64_t pieces = (p.part_bytes + kPieceBytes - 1) / kPieceBytes;  // of a row
+  const int64_t grain = kGrainBytes / std::min(p.part_bytes, kPieceBytes);
+  for_ranges(context, p.rows * pieces, grain, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) {
+      const int64_t row = i / pieces, begin = i % pieces * kPieceBytes;
+      copy_row(to + row * to_step + begin, from + row * from_step + begin, std::min(kPieceBytes, p.part_bytes - begin));
+    }
+  });
 }
-void run_split(const void* params, std::byte* const* io, const ExecContext&) {
+
+void run_join(const void* params, std::byte* const* io, const ExecContext& context) {
   const auto& p = *static_cast<const PartParams*>(params);
-  copy_rows(io[1], p.part_bytes, io[0] + p.offset, p.full_bytes, p.part_bytes, p.rows);
+  copy_part(p, io[1] + p.offset, p.full_bytes, io[0], p.part_bytes, context);
+}
+void run_split(const void* params, std::byte* const* io, const ExecContext& context) {
+  const auto& p = *static_cast<const PartParams*>(params);
+  copy_part(p, io[1], p.part_bytes, io[0] + p.offset, p.full_bytes, context);
 }
 
 PartParams part_params(const Shape& full, size_t axis, int64_t length, int64_t start, DType dtype) {

@@ -7,6 +7,7 @@
 #include "engine/compile/op_registry.h"
 #include "engine/ops/common/taps_of_chunk.h"
 #include "engine/ops/dispatch.h"
+#include "engine/ops/parallel.h"
 #include "kernels/cpu/binary/binary.h"
 #include "kernels/cpu/gemm/gemm.h"
 #include "platform/run_control.h"
@@ -212,17 +213,8 @@ void run_gemm(const void* params, std::byte* const* io, const ExecContext& conte
   const bool apart = p.row_blocks > 0;
   const int64_t tasks = p.shape.batch * p.shape.groups * (apart ? p.row_blocks : p.blocks);
   const auto run_task = apart ? apart_task : gemm_task;
-  const int threads = context.pool ? std::min({p.slots, context.max_threads, context.pool->size()}) : 1;
-  if (threads < 2) {
-    for_parts(tasks, [&](int64_t i) { run_task(p, io, i, scratch); });
-    return;
-  }
-  RunControl* const control = RunControl::current();
-  context.pool->parallel_for(threads, threads, [&](int64_t slot) {
-    for (int64_t i = slot; i < tasks && (!control || control->go_on()); i += threads) {
-      run_task(p, io, i, scratch + slot * p.slot_floats);
-    }
-  });
+  for_tasks(context, tasks, p.slots,
+            [&](int64_t i, int64_t slot) { run_task(p, io, i, scratch + slot * p.slot_floats); });
 }
 
 /// From [channels of all groups, filters of one, taps] to [group, filter, tap, channel of the group].

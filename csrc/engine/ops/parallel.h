@@ -1,7 +1,6 @@
 // Splitting a step over the threads that its run may use, and over time.
 #pragma once
 #include <algorithm>
-#include <atomic>
 #include <cstdint>
 
 #include "engine/plan/plan.h"
@@ -33,7 +32,8 @@ void for_ranges(const ExecContext& context, int64_t count, int64_t grain, F&& f)
   }
 }
 
-/// Runs body(task, slot) for every task; `slots` bounds how many run at once, each with scratch of its own.
+/// Runs body(task, slot) for every task; `slots` bounds how many run at once, each with scratch of its own. Tasks whose
+/// memory is close to each other should be neighbours: a thread begins with its own share of them (ThreadPool).
 template <class F>
 void for_tasks(const ExecContext& context, int64_t tasks, int slots, F&& body) {
   const int threads = context.pool ? std::min({slots, context.max_threads, context.pool->size()}) : 1;
@@ -41,13 +41,7 @@ void for_tasks(const ExecContext& context, int64_t tasks, int slots, F&& body) {
     for_parts(tasks, [&](int64_t i) { body(i, 0); });
     return;
   }
-  RunControl* const control = RunControl::current();
-  std::atomic<int64_t> next{0};  // hands out tasks; results are published by parallel_for's own join
-  context.pool->parallel_for(threads, threads, [&](int64_t slot) {
-    for (int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < tasks && (!control || control->go_on());) {
-      body(i, slot);
-    }
-  });
+  context.pool->parallel_for(tasks, threads, body);
 }
 
 }  // namespace inferkit

@@ -19,7 +19,7 @@ namespace inferkit {
 namespace {
 
 constexpr TypeSet kMaxTypes = kFloatTypes | types(DType::kI8, DType::kU8);
-constexpr int64_t kParallelElements = 1 << 18;
+constexpr int64_t kParallelElements = 1 << 17;
 constexpr int kMaxSlots = 16;
 
 Window pool_window(const NodeContext& c) {

@@ -22,7 +22,7 @@ namespace {
 constexpr std::array<std::string_view, 10> kNames = {"ReduceSum",       "ReduceMean",     "ReduceMax", "ReduceMin",
                                                      "ReduceProd",      "ReduceL1",       "ReduceL2",  "ReduceLogSum",
                                                      "ReduceLogSumExp", "ReduceSumSquare"};
-constexpr int64_t kParallelElements = 1 << 18;  // below this a second thread costs more than it brings
+constexpr int64_t kParallelElements = 1 << 17;  // below this a second thread costs more than it brings
 
 ReduceOp op_of(const NodeContext& c) {
   return static_cast<ReduceOp>(std::find(kNames.begin(), kNames.end(), c.node().op_type) - kNames.begin());

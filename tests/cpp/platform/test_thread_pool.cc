@@ -45,6 +45,72 @@ TEST(thread_pool_uses_its_threads) {
   CHECK_EQ(arrived.load(), 3);
 }
 
+TEST(thread_pool_gives_each_call_a_slot_of_its_own) {
+  ThreadPool pool(4);
+  for (const int threads : {2, 3, 4}) {
+    std::vector<std::atomic<int>> users(static_cast<size_t>(threads));
+    std::atomic<int> wrong{0};
+    for (int repeat = 0; repeat < 50; ++repeat) {
+      pool.parallel_for(64, threads, [&](int64_t, int64_t slot) {
+        if (slot < 0 || slot >= threads) {
+          ++wrong;
+          return;
+        }
+        auto& here = users[static_cast<size_t>(slot)];
+        if (++here != 1) ++wrong;
+        std::this_thread::yield();
+        --here;
+      });
+    }
+    CHECK_EQ(wrong.load(), 0);
+  }
+}
+
+TEST(thread_pool_threads_begin_with_shares_of_their_own) {
+  ThreadPool pool(2);
+  const auto caller = std::this_thread::get_id();
+  for (int repeat = 0; repeat < 20; ++repeat) {
+    std::atomic<int64_t> first_here{-1}, first_there{-1};
+    // The first body of each thread waits for the other thread, so nobody can have helped anybody yet.
+    pool.parallel_for(101, 2, [&](int64_t i) {
+      auto& own = std::this_thread::get_id() == caller ? first_here : first_there;
+      if (own.load() >= 0) return;
+      own = i;
+      while (first_here.load() < 0 || first_there.load() < 0) std::this_thread::yield();
+    });
+    CHECK_EQ(first_here.load(), 0);
+    CHECK_EQ(first_there.load(), 51);  // of 101 the first share has 51
+  }
+}
+
+TEST(thread_pool_who_is_done_helps) {
+  ThreadPool pool(2);
+  const auto caller = std::this_thread::get_id();
+  std::atomic<int> here{0}, there{0};
+  // The helper stays with the first index that it gets until the caller has done all the others.
+  pool.parallel_for(40, 2, [&](int64_t) {
+    if (std::this_thread::get_id() == caller) {
+      while (there.load() == 0) std::this_thread::yield();
+      ++here;
+      return;
+    }
+    ++there;
+    while (here.load() < 39) std::this_thread::yield();
+  });
+  CHECK_EQ(here.load(), 39);
+  CHECK_EQ(there.load(), 1);
+}
+
+TEST(thread_pool_works_within_stretches) {
+  ThreadPool pool(3);
+  const ThreadPool::Stretch none(nullptr);
+  {
+    const ThreadPool::Stretch outer(&pool), inner(&pool);
+    CHECK(each_index_once(pool, 100, 3));
+  }
+  CHECK(each_index_once(pool, 100, 3));
+}
+
 TEST(thread_pool_keeps_to_max_threads) {
   ThreadPool pool(4);
   std::atomic<int> at_once{0}, most{0};

@@ -17,7 +17,7 @@ namespace inferkit {
 namespace {
 
 constexpr int64_t kScoreElements = 1 << 16;     // scores that one block of rows may take: a part of L2
-constexpr int64_t kParallelProducts = 1 << 20;  // multiply-adds that are worth a thread
+constexpr int64_t kParallelProducts = 1 << 19;  // multiply-adds that are worth a thread
 
 constexpr int64_t kAlign = 16;  // floats of a cache line
 

@@ -20,8 +20,8 @@ inline bool conv_plain_in_double(const ConvShape& s) {
   return (s.channels == 1 && s.filters < 4) || s.window_elements() > (1 << 17);
 }
 
-constexpr int64_t kConvParallelProducts = 1 << 20;  // multiply-adds below which one thread does it all
-constexpr double kConvParallelNanos = 20'000;       // the same, where products do not tell what a layer takes
+constexpr int64_t kConvParallelProducts = 1 << 19;  // multiply-adds below which one thread does it all
+constexpr double kConvParallelNanos = 8'000;        // the same, where products do not tell what a layer takes
 constexpr int kMaxConvSlots = 16;
 
 inline kernels::ConvDim conv_dim(const WindowDim& d) {

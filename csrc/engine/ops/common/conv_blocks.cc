@@ -161,8 +161,10 @@ void run_blocks(const void* params, std::byte* const* io, const ExecContext& con
       for_tasks(context, blocks, p.slots, [&](int64_t b, int64_t) { copy_block(q, x, b, 0, rows, scratch); });
       x = scratch;
     }
+    // Neighbouring tasks have the same filters: what a thread writes then lies together, and is often what it reads in
+    // the next step, where that goes channel by channel.
     for_tasks(context, p.filter_parts * p.row_parts, p.slots, [&](int64_t task, int64_t slot) {
-      const int64_t filters = task % p.filter_parts, piece = task / p.filter_parts, row = rows * piece / p.row_parts;
+      const int64_t filters = task / p.row_parts, piece = task % p.row_parts, row = rows * piece / p.row_parts;
       const Part part{image, filter_blocks * filters / p.filter_parts, filter_blocks * (filters + 1) / p.filter_parts,
                       row,   rows * (piece + 1) / p.row_parts,         x + row * q.sums.x_row_step};
       sums_task(q, io, part, scratch + p.image_floats + slot * p.sums_floats, control);

@@ -1,7 +1,6 @@
 #include "kernels/cpu/gemm/gemm.h"
 
 #include <algorithm>
-#include <atomic>
 
 #include "kernels/cpu/gemm64/gemm64.h"
 #include "kernels/cpu/gemm_bf16/gemm_bf16.h"
@@ -11,8 +10,8 @@
 namespace inferkit::kernels {
 namespace {
 
-/// A thread is worth waking for so many multiply-adds: about 10 us of work.
-constexpr int64_t kWorkPerThread = 1 << 20;
+/// A thread is worth calling for so many multiply-adds: about 10 us of work. And a piece of a product in a batch.
+constexpr int64_t kWorkPerThread = 1 << 19, kLeastWork = 1 << 18;
 /// Fewer rows take as long as these: what takes the time is reading B.
 constexpr int64_t kReadingRows = 4;
 
@@ -151,7 +150,7 @@ void gemm_batch(const GemmBatch& batch, const FunctionRef<GemmArgsOf<T>(int64_t,
   RunControl* const control = batch.count * each > kWorkPerPart ? RunControl::current() : nullptr;
   const auto stopped = [&] { return control && !control->go_on(); };
   // Few products are cut, but no finer than is worth a hand-over.
-  constexpr int64_t kTasksPerThread = 4, kLeastWork = kWorkPerThread / 4;
+  constexpr int64_t kTasksPerThread = 4;
   const int64_t wanted = ceil_div(kTasksPerThread * threads, batch.count);
   const Cut pieces = batch.packs ? Cut{} : cut<T>(batch.m, batch.n, std::min(wanted, each / kLeastWork));
   const int64_t tasks = batch.count * pieces.pieces;
@@ -159,16 +158,13 @@ void gemm_batch(const GemmBatch& batch, const FunctionRef<GemmArgsOf<T>(int64_t,
     for (int64_t i = 0; i < batch.count && !stopped(); ++i) gemm_parallel(operands(i, 0), pool, max_threads);
     return;
   }
-  std::atomic<int64_t> next{0};  // hands out tasks; results are published by parallel_for's own join
   // Of small products several at a time.
   const int64_t step = std::clamp<int64_t>(kLeastWork * pieces.pieces / std::max<int64_t>(each, 1), 1,
                                            std::max<int64_t>(1, tasks / (kTasksPerThread * threads)));
-  pool->parallel_for(threads, static_cast<int>(threads), [&](int64_t slot) {
-    for (int64_t first; (first = next.fetch_add(step, std::memory_order_relaxed)) < tasks && !stopped();) {
-      for (int64_t t = first; t < std::min(tasks, first + step); ++t) {
-        const GemmArgsOf<T> whole = with_chunk(operands(t / pieces.pieces, slot));
-        gemm_under(pieces.part(whole, t % pieces.pieces), control);
-      }
+  pool->parallel_for(ceil_div(tasks, step), static_cast<int>(threads), [&](int64_t i, int64_t slot) {
+    for (int64_t t = i * step; t < std::min(tasks, (i + 1) * step); ++t) {
+      const GemmArgsOf<T> whole = with_chunk(operands(t / pieces.pieces, slot));
+      gemm_under(pieces.part(whole, t % pieces.pieces), control);
     }
   });
 }
