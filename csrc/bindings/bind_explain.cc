@@ -93,7 +93,9 @@ py::dict node_out(const ProfiledNode& node, bool measured) {
 }
 
 py::dict explained_out(const Explained& explained, const Model& model) {
-  py::list steps, inputs, outputs;
+  py::list steps, inputs, outputs, scaling;
+  for (const Scaling& s : explained.scaling)
+    scaling.append(py::make_tuple(s.threads, s.synchronizations, s.serial, s.speedup));
   for (const ProfiledNode& node : explained.nodes) steps.append(node_out(node, explained.runs > 0));
   for (size_t i = 0; i < explained.inputs.size(); ++i) {
     inputs.append(port_out(model.inputs()[i].name, explained.inputs[i].dtype, explained.inputs[i].shape));
@@ -105,7 +107,9 @@ py::dict explained_out(const Explained& explained, const Model& model) {
                  "waiting"_key = origins_out(explained.waiting), "complete"_key = explained.complete,
                  "threads"_key = explained.threads, "arena_bytes"_key = explained.arena_bytes,
                  "weight_bytes"_key = explained.weight_bytes,
-                 "estimated_seconds"_key = explained.estimated_nanos * kSeconds, "runs"_key = explained.runs);
+                 "estimated_seconds"_key = explained.estimated_nanos * kSeconds, "runs"_key = explained.runs,
+                 "scaling"_key = scaling,
+                 "synchronization_seconds"_key = static_cast<double>(explained.synchronization) * kSeconds);
 }
 
 Model& native_of(const PyModel& model) {

@@ -10,6 +10,7 @@
 #include "platform/fork.h"
 #include "platform/futex.h"
 #include "platform/mapped_region.h"
+#include "platform/rehearsal.h"
 #include "platform/run_control.h"
 #include "platform/threads.h"
 
@@ -226,8 +227,14 @@ ThreadPool::State& ThreadPool::state() {
   return *current;
 }
 
+int ThreadPool::size() const {
+  const Rehearsal* const rehearsal = Rehearsal::current();
+  return rehearsal ? rehearsal->threads() : size_;
+}
+
 void ThreadPool::parallel_for(int64_t count, int max_threads, FunctionRef<void(int64_t, int64_t)> body) {
-  const int64_t threads = std::min<int64_t>({count, max_threads, size_});
+  const int64_t threads = std::min<int64_t>({count, max_threads, size()});
+  if (Rehearsal* const rehearsal = Rehearsal::current()) return rehearsal->run(count, threads, body);
   const auto alone = [&] { for_parts(count, [&](int64_t i) { body(i, 0); }); };
   if (threads <= 1 || inside_body) return alone();
   State& s = state();

@@ -42,8 +42,8 @@ class ThreadPool {
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
 
-  /// The most threads that one parallel_for uses, the caller included.
-  int size() const { return size_; }
+  /// The most threads that one parallel_for uses, the caller included; in a Rehearsal, as many as that says.
+  int size() const;
 
   /// Calls body(i) once for every i in [0, count), on the caller and up to max_threads - 1 others; returns when all are
   /// done, and what they wrote is visible. Each thread begins with its own share of neighbouring indices, the same in

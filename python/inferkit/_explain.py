@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _SHOWN = 12  # of the nodes that wait
 
-__all__ = ["Explanation", "FileNode", "LoweringChoice", "PlanStep", "explain", "notes", "profile", "table"]
+__all__ = ["Explanation", "FileNode", "LoweringChoice", "PlanStep", "Scaling", "explain", "notes", "profile", "table"]
 
 
 @dataclass(frozen=True)
@@ -153,6 +153,30 @@ class PlanStep:
         return ", ".join([f"{leads.get(self.why, self.why)}: {seconds_text(own.cost_seconds or 0.0)}", *others])
 
 
+@dataclass(frozen=True)
+class Scaling:
+    """What several threads would make of a run, as one thread can tell: it does what each of them would have to do.
+
+    Parameters
+    ----------
+    threads : int
+        So many.
+    synchronizations : int
+        How often they would begin together and wait for each other in one run.
+    serial_fraction : float
+        The share of the time of one thread in which the others would have nothing to do.
+    speedup : float
+        How many times as fast as one thread they are predicted to be: from the serial share, from the pieces of each
+        step, given to who is free first, and from ``Explanation.synchronization_seconds``. It knows neither the caches
+        nor the memory that threads share, so it is what a machine can reach at most.
+    """
+
+    threads: int
+    synchronizations: int
+    serial_fraction: float
+    speedup: float
+
+
 @dataclass(frozen=True, kw_only=True)
 class Explanation:
     """The plan by which a model runs on inputs of given shapes; ``str()`` of it is a table.
@@ -182,6 +206,12 @@ class Explanation:
         The measured time of all steps together; None if they were not measured.
     runs : int
         How many runs were measured.
+    scaling : tuple of Scaling
+        What 4, 16 and 64 threads would make of a run, as far as its memory is no more than a run may take; empty from
+        ``Model.explain()``.
+    synchronization_seconds : float
+        What it takes all threads of this process to begin together and to wait for each other, with nothing to do; 0 if
+        there is only one, or if nothing was measured.
     """
 
     steps: tuple[PlanStep, ...]
@@ -195,6 +225,8 @@ class Explanation:
     estimated_seconds: float
     measured_seconds: float | None
     runs: int
+    scaling: tuple[Scaling, ...]
+    synchronization_seconds: float
 
     def __str__(self) -> str:
         from ._cli._out import plain_table
@@ -258,6 +290,14 @@ def notes(found: Explanation) -> list[str]:
         runs = counted(found.runs, "run")
         total += f", measured {seconds_text(found.measured_seconds)} on {found.threads} (median of {runs})"
     lines.append(total)
+    if found.scaling:
+        shares = (
+            f"{part.speedup:.1f} times as fast on {part.threads} ({counted(part.synchronizations, 'synchronization')}, "
+            f"{part.serial_fraction:.1%} serial)"
+            for part in found.scaling
+        )
+        wait = seconds_text(found.synchronization_seconds)
+        lines.append(f"predicted against one thread: {', '.join(shares)}; a synchronization takes {wait} here")
     if found.waiting:
         shown = [f"{part.operator} '{part.name}'" if part.name else part.operator for part in found.waiting[:_SHOWN]]
         more = len(found.waiting) - len(shown)
@@ -298,6 +338,7 @@ def _explanation(model: Model, facts: dict[str, Any]) -> Explanation:
             ),
             "outputs": _specs(facts["outputs"]),
             "waiting": tuple(FileNode(*part) for part in facts["waiting"]),
+            "scaling": tuple(Scaling(*part) for part in facts["scaling"]),
             "measured_seconds": measured,
         }
     )

@@ -180,7 +180,8 @@ def test_profile(network: bytes) -> None:
     ]
     assert found.measured_seconds == pytest.approx(sum(step.measured_seconds or 0 for step in found.steps))
     unmeasured = tuple(dataclasses.replace(step, measured_seconds=None) for step in found.steps)
-    assert dataclasses.replace(found, steps=unmeasured, measured_seconds=None, runs=0) == plan
+    bare = dataclasses.replace(found, steps=unmeasured, measured_seconds=None, runs=0)
+    assert dataclasses.replace(bare, scaling=(), synchronization_seconds=0.0) == plan
     assert "measured" in str(found)
     one = model.profile(x[0])  # without the batch axis, as the model takes it
     assert one.inputs[0].shape == (1, 3, 8, 8)
@@ -410,3 +411,58 @@ def test_command_makes_up_no_sequences(capsys: Capture, tmp_path: Path) -> None:
     for command in (["explain", str(path), "--profile"], ["bench", str(path)], ["doctor", str(path)]):
         assert main(command) == 3
         assert "is a sequence or an optional" in capsys.readouterr().err
+
+
+def test_scaling() -> None:
+    """What several threads would share is counted on any machine: a convolution is, a few elements are not."""
+    rng = np.random.default_rng(0)
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["h"], pads=[1, 1, 1, 1]),  # 32 * 32 * 64 * 64 * 9 products
+        helper.make_node("GlobalMaxPool", ["h"], ["m"]),
+        helper.make_node("Sigmoid", ["m"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "scaling",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 64, 32, 32])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 64, 1, 1])],
+        [numpy_helper.from_array(rng.standard_normal((64, 64, 3, 3)).astype(np.float32), "w")],
+    )
+    data = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9).SerializeToString()
+    x = np.ones((1, 64, 32, 32), np.float32)
+    found = inferkit.Model.load(data, threads=1).profile(x, runs=1)
+    conv = found.steps[0]
+    assert [part.threads for part in found.scaling] == [4, 16, 64]
+    for part in found.scaling:
+        # A way that turns planes into blocks first has a synchronisation for that.
+        assert part.synchronizations == (2 if conv.lowering == "blocks" else 1)
+        assert 0 < part.serial_fraction < 1
+        assert 0 < part.speedup <= part.threads
+    assert "times as fast on 64 (" in str(found)
+    assert inferkit.Model.load(data).explain().scaling == ()
+    assert "times as fast" not in str(inferkit.Model.load(data).explain())
+
+
+def test_scaling_ends_where_memory_does() -> None:
+    """Scratch for many threads may be more than a run may take; one thread's run is measured all the same."""
+    rng = np.random.default_rng(0)
+    graph = helper.make_graph(
+        [helper.make_node("Conv", ["x", "w"], ["y"], pads=[1, 1, 1, 1])],
+        "scratch",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 64, 64, 64])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 64, 64, 64])],
+        [numpy_helper.from_array(rng.standard_normal((64, 64, 3, 3)).astype(np.float32), "w")],
+    )
+    data = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9).SerializeToString()
+    x = np.ones((1, 64, 64, 64), np.float32)
+    room = inferkit.Model.load(data, threads=1).explain().arena_bytes + x.nbytes + (1 << 16)
+    found = inferkit.Model.load(data, threads=1, max_run_bytes=room).profile(x, runs=1)
+    assert found.steps[0].measured_seconds is not None
+    assert len(found.scaling) < 3
+
+
+def test_a_small_model_has_no_synchronizations(network: bytes) -> None:
+    found = inferkit.Model.load(network).profile(np.zeros((1, 3, 8, 8), np.float32), runs=1)
+    for part in found.scaling:
+        assert (part.synchronizations, part.serial_fraction) == (0, 1)
+        assert part.speedup == pytest.approx(1)

@@ -22,7 +22,7 @@ PUBLIC = {
     },
     "memory": {"Buffer", "BufferPool", "LeakRow", "PoolStats", "Weights"},
     "build": {"__version__", "build_info", "supported_ops"},
-    "plans": {"Explanation", "FileNode", "LoweringChoice", "PlanStep"},
+    "plans": {"Explanation", "FileNode", "LoweringChoice", "PlanStep", "Scaling"},
     "precision": {"OutputDifference", "PrecisionReport"},
     "diagnostics": {"diagnose"},
 }  # fmt: skip
@@ -88,8 +88,8 @@ FIELDS = {
     "Client": {"burst", "rate", "weight"},
     "ClientStats": {"answered", "refused", "rows", "submitted", "waiting"},
     "Explanation": {
-        "arena_bytes", "complete", "estimated_seconds", "inputs", "measured_seconds", "outputs", "runs", "steps",
-        "threads", "waiting", "weight_bytes",
+        "arena_bytes", "complete", "estimated_seconds", "inputs", "measured_seconds", "outputs", "runs", "scaling",
+        "steps", "synchronization_seconds", "threads", "waiting", "weight_bytes",
     },
     "FileNode": {"name", "operator"},
     "Fixed": {"max_batch_size", "max_delay"},
@@ -114,6 +114,7 @@ FIELDS = {
         "target_p99", "why",
     },
     "PrecisionReport": {"outputs"},
+    "Scaling": {"serial_fraction", "speedup", "synchronizations", "threads"},
     "TensorSpec": {"any_shape", "dtype", "name", "optional", "sequence", "shape"},
     "WindowStats": {
         "batch_fill_rate", "batches", "cancelled", "completed", "compute_ms", "covered", "expired", "failed",

@@ -13,6 +13,14 @@ struct ExplainedOutput {
   Port port;
 };
 
+/// What several threads would make of a run, by one on which one thread did what each of them had to do.
+struct Scaling {
+  int threads = 1;
+  int64_t synchronizations = 0;  // that they would begin, and end, together
+  double serial = 0;             // the share of the time that one thread takes in which the others would have nothing
+  double speedup = 1;            // against one thread, with what a synchronisation takes on this machine
+};
+
 struct Explained {
   std::vector<Port> inputs;
   std::vector<ExplainedOutput> outputs;  // that are computed, without sequences
@@ -23,6 +31,8 @@ struct Explained {
   int64_t runs = 0;                      // that were measured
   size_t arena_bytes = 0, weight_bytes = 0;
   double estimated_nanos = 0;
+  std::vector<Scaling> scaling;  // where a run was measured
+  Nanos synchronization = 0;     // what one takes here, with all threads; 0 where there is only one
 };
 
 }  // namespace inferkit

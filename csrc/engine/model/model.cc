@@ -272,7 +272,7 @@ std::shared_ptr<const Plan> Model::compile_for(std::span<const InputFacts> facts
 }
 
 std::shared_ptr<const Plan> Model::compile_for(std::span<const InputFacts> facts, PlanNotes* notes, Precision precision,
-                                               ModelCache& packed) {
+                                               ModelCache& packed, int threads) {
   try {
     auto plan = file_.files.guarded([&] {
       return compile(file_.graph, facts, packed,
@@ -280,7 +280,7 @@ std::shared_ptr<const Plan> Model::compile_for(std::span<const InputFacts> facts
                       .device = options_.device,
                       .fallback = options_.fallback,
                       .precision = precision,
-                      .threads = options_.threads,
+                      .threads = threads == 0 ? options_.threads : threads,
                       .files = &file_.files,
                       .lacking = options_.lacking.get(),
                       .notes = notes,

@@ -145,8 +145,10 @@ class Model final : public Runner {
   static std::shared_ptr<Model> make(ModelFile file, ModelOptions options, const std::string& path);
   static InputFacts facts_of(const Tensor& input);
   std::shared_ptr<const Plan> compile_for(std::span<const InputFacts> facts, PlanNotes* notes);
+  /// `threads`: that a run of it may use; 0: as many as the model's.
   std::shared_ptr<const Plan> compile_for(std::span<const InputFacts> facts, PlanNotes* notes, Precision precision,
-                                          ModelCache& packed);
+                                          ModelCache& packed, int threads = 0);
+  struct ProfiledRuns;
   PlanCache::Lease acquire_lists(std::span<const Tensor> inputs);
   std::shared_ptr<const Plan> compile_for(std::span<const Shape> shapes, PlanNotes* notes = nullptr);
   void read_specs();

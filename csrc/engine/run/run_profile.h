@@ -64,6 +64,8 @@ class RunProfile {
   /// The most that one of its plans used.
   int threads() const { return threads_; }
   size_t weight_bytes() const;
+  /// What the run that goes on took so far.
+  Nanos so_far() const { return parts_[0].inside; }
 
  private:
   struct TimedPlan;
