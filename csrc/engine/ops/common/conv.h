@@ -22,7 +22,7 @@ inline bool conv_plain_in_double(const ConvShape& s) {
 
 constexpr int64_t kConvParallelProducts = 1 << 19;  // multiply-adds below which one thread does it all
 constexpr double kConvParallelNanos = 8'000;        // the same, where products do not tell what a layer takes
-constexpr int kMaxConvSlots = 16;
+constexpr int kMaxConvSlots = 64;
 
 inline kernels::ConvDim conv_dim(const WindowDim& d) {
   return {d.in, d.out, d.kernel, d.stride, d.dilation, d.pad_begin};

@@ -18,7 +18,8 @@ constexpr int64_t kShortRow = 6, kLongRow = 128;  // pixels; rows that short are
 constexpr int64_t kSumsBytes = 64 << 10;          // of sums that are written before they are turned into planes
 constexpr int64_t kFiltersAtOnce = 6;             // blocks of them: whole tiles of two and of three
 constexpr int64_t kMaxFloats = std::numeric_limits<int32_t>::max() / 2;
-constexpr int64_t kTasksPerSlot = 4;  // so that a thread that comes late does not hold up the rest
+constexpr int64_t kTasksPerSlot = 4;        // so that a thread that comes late does not hold up the rest
+constexpr int64_t kTaskProducts = 1 << 17;  // fewer are not worth a task: some 3 us
 // As measured, in the time of sixteen lanes' multiply-add: moving sixteen floats between planes and pixels, at a
 // stride, and between pixels.
 constexpr double kMoving = 9, kMovingAtStride = 20, kCopying = 5;
@@ -242,7 +243,7 @@ void lower_conv_blocks(LowerContext& c) {
   p.out_blocks = c.wanted(0) == Layout::kBlocks;
 
   const int64_t filter_blocks = blocks_of(s.filters);
-  const int64_t products = s.batch * s.filters * p.sums.k * p.out_area;
+  const int64_t each = s.filters * p.sums.k * p.out_area, products = s.batch * each;  // of an image, and of all
   p.slots = products < kConvParallelProducts ? 1 : std::min(c.threads(), kMaxConvSlots);
   // Bands whose copies stay in the cache, where they are enough for all threads.
   const int64_t in_blocks = blocks_of(s.channels);
@@ -257,7 +258,7 @@ void lower_conv_blocks(LowerContext& c) {
   p.band = (copy.h.out + p.bands - 1) / p.bands;
   p.copy.plane = copy.plane(p.band);
   p.image_floats = p.copies ? in_blocks * copy.block_floats(p.band) : 0;
-  const int64_t want = p.slots * kTasksPerSlot;
+  const int64_t want = std::clamp<int64_t>(each / kTaskProducts, 1, p.slots * kTasksPerSlot);
   p.filter_parts = std::clamp<int64_t>(filter_blocks / 2, 1, want);
   p.row_parts = std::clamp<int64_t>((want + p.filter_parts - 1) / p.filter_parts, 1, copy.h.out);
   const int64_t row_floats = std::min(kFiltersAtOnce, filter_blocks) * copy.w.out * kLanes;
