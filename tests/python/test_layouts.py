@@ -214,3 +214,19 @@ def test_a_value_that_many_read_costs_little_to_load(shape: str, fresh_python: F
     done = fresh_python(textwrap.dedent(code), str(tmp_path / "many.onnx"))
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 1 << 20
+
+
+@pytest.mark.parametrize("channels", [16, 48])
+def test_threads_share_the_rows_of_a_depthwise_convolution(channels: int) -> None:
+    """One block of channels, or three, for two threads: pieces of odd heights, whose windows reach into each other."""
+    net = Network(channels, (61, 64))
+    x = net.conv("x", channels, channels, 1)
+    for kernel, stride, after in ((3, 1, "Relu"), (5, 1, "Sigmoid"), (3, 2, "Relu"), (5, 2, "Tanh")):
+        x = net.put(after, net.conv(x, channels, channels, kernel, stride, group=channels))
+        x = net.conv(x, channels, channels, 1)
+    data, image = net.file(x), draw(2, (channels, 61, 64))
+    one, two = (inferkit.Model.load(data, threads=threads) for threads in (1, 2))
+    ways = [step.lowering for step in two.explain({"x": image.shape}).steps if step.layout == "blocks"]
+    assert ways.count("channels") >= 2
+    assert one(image).tobytes() == two(image).tobytes()
+    assert one(image[:1]).tobytes() == two(image)[:1].tobytes()

@@ -14,6 +14,7 @@
 #include "engine/ops/common/small_convert.h"
 #include "engine/ops/common/text_cast.h"
 #include "engine/ops/dispatch.h"
+#include "engine/ops/parallel.h"
 #include "engine/ops/saturate.h"
 #include "graph/onnx_tensor.h"
 #include "kernels/cpu/half/half.h"
@@ -66,18 +67,21 @@ struct CastParams {
 };
 
 template <class From, class To>
-void run_cast(const void* params, std::byte* const* io, const ExecContext&) {
+void run_cast(const void* params, std::byte* const* io, const ExecContext& context) {
   const int64_t n = static_cast<const CastParams*>(params)->n;
   const From* x = reinterpret_cast<const From*>(io[0]);
   To* y = reinterpret_cast<To*>(io[1]);
-  in_blocks(n, [&](int64_t first, int64_t last) {
-    if constexpr (kIsHalfType<From> && std::is_same_v<To, float>) {
-      kernels::widen(x + first, y + first, last - first);
-    } else if constexpr (kIsHalfType<To> && std::is_same_v<From, float>) {
-      kernels::narrow(x + first, y + first, last - first);
-    } else {
-      for (int64_t i = first; i < last; ++i) y[i] = convert<To>(x[i]);
-    }
+  constexpr int64_t kGrain = 1 << 15;  // elements worth a thread
+  for_ranges(context, n, kGrain, [&](int64_t begin, int64_t end) {
+    in_blocks(end - begin, [&, x = x + begin, y = y + begin](int64_t first, int64_t last) {
+      if constexpr (kIsHalfType<From> && std::is_same_v<To, float>) {
+        kernels::widen(x + first, y + first, last - first);
+      } else if constexpr (kIsHalfType<To> && std::is_same_v<From, float>) {
+        kernels::narrow(x + first, y + first, last - first);
+      } else {
+        for (int64_t i = first; i < last; ++i) y[i] = convert<To>(x[i]);
+      }
+    });
   });
 }
 

@@ -5,8 +5,9 @@
 namespace inferkit {
 namespace {
 
-constexpr int64_t kWide = 16;                // channels at once
-constexpr int64_t kLargestArea = 128 * 128;  // of an image, whose channels are copied side by side
+constexpr int64_t kWide = 16;                         // channels at once
+constexpr int64_t kTasksPerSlot = 4, kLeastRows = 3;  // of a block that several threads share
+constexpr int64_t kLargestArea = 128 * 128;           // of an image, whose channels are copied side by side
 
 struct ChannelsParams {
   kernels::ConvDim h, w;
@@ -14,6 +15,7 @@ struct ChannelsParams {
   kernels::Unary act;  // where it is not those
   float act_alpha, act_beta;
   int64_t images, channels, blocks;  // blocks of channels of an image
+  int64_t row_parts;                 // of a block, where threads outnumber them
   int64_t slot_floats;
   bool in_blocks, out_blocks;  // sixteen channels of a pixel side by side, as they are added up
   int slots;
@@ -21,13 +23,17 @@ struct ChannelsParams {
 
 /// io: y, x, packed weights, bias or null, scratch.
 void channels_task(const ChannelsParams& p, std::byte* const* io, int64_t task, float* scratch) {
-  const int64_t block = task % p.blocks, first = task / p.blocks * p.channels + block * kWide;  // a plane
+  const int64_t part = task % p.row_parts, block = task / p.row_parts % p.blocks;
+  const int64_t first = task / p.row_parts / p.blocks * p.channels + block * kWide;  // a plane
+  const int64_t row = p.h.out * part / p.row_parts, rows = p.h.out * (part + 1) / p.row_parts - row;
   kernels::DepthwiseChannelsArgs a;
   a.h = p.h;
   a.w = p.w;
   a.channels = std::min(kWide, p.channels - block * kWide);
   a.x = reinterpret_cast<const float*>(io[1]) + first * p.h.in * p.w.in;
-  a.y = reinterpret_cast<float*>(io[0]) + first * p.h.out * p.w.out;
+  a.y = reinterpret_cast<float*>(io[0]) + first * p.h.out * p.w.out + row * p.w.out * kWide;  // else row is 0
+  a.h.out = rows;
+  a.h.pad_begin -= row * p.h.stride;
   a.weights = reinterpret_cast<const float*>(io[2]) + block * p.h.kernel * p.w.kernel * kWide;
   alignas(64) float bias[kWide] = {};
   if (io[3]) {
@@ -40,12 +46,12 @@ void channels_task(const ChannelsParams& p, std::byte* const* io, int64_t task, 
   a.y_pixels = p.out_blocks;
   kernels::conv_kernels().depthwise_channels(a);
   if (p.act == kernels::Unary::kIdentity) return;
-  kernels::unary_fn(p.act)(a.y, a.y, a.channels * p.h.out * p.w.out, p.act_alpha, p.act_beta);
+  kernels::unary_fn(p.act)(a.y, a.y, a.channels * rows * p.w.out, p.act_alpha, p.act_beta);
 }
 
 void run_channels(const void* params, std::byte* const* io, const ExecContext& context) {
   const auto& p = *static_cast<const ChannelsParams*>(params);
-  for_tasks(context, p.images * p.blocks, p.slots, [&](int64_t task, int64_t slot) {
+  for_tasks(context, p.images * p.blocks * p.row_parts, p.slots, [&](int64_t task, int64_t slot) {
     channels_task(p, io, task, reinterpret_cast<float*>(io[4]) + slot * p.slot_floats);
   });
 }
@@ -120,6 +126,11 @@ void lower_conv_channels(LowerContext& c) {
   const int64_t taps = s.window.kernel_elements();
   const double nanos = static_cast<double>(s.batch * p.blocks) * vectors(s.window, p.in_blocks, p.out_blocks) * 0.5;
   p.slots = nanos < kConvParallelNanos ? 1 : std::min(c.threads(), kMaxConvSlots);
+  // Whole planes are turned into pixels; rows of what lies so already can be anybody's.
+  const int64_t tasks = std::max<int64_t>(1, s.batch * p.blocks), want = p.slots * kTasksPerSlot;
+  p.row_parts = 1;
+  if (p.in_blocks && p.out_blocks && p.slots > 1)
+    p.row_parts = std::clamp<int64_t>((want + tasks - 1) / tasks, 1, std::max<int64_t>(1, p.h.out / kLeastRows));
   const Tensor* const weights = c.input(1).constant;
   const Packing packing{"depthwise-channels", DType::kF32, p.blocks * taps * kWide, {}};
   const Ref packed = c.packed({weights}, packing, [&](void* to) {
