@@ -179,6 +179,23 @@ def what_a_device_lacks_runs_on_the_cpu(device: str, _quick: bool) -> None:
 
 
 @check
+def a_profile_times_the_kernels_of_each_step(device: str, quick: bool) -> None:
+    made = Digits()
+    there, here = both(made.file(), device)
+    x = made.inputs(2)
+    found = there.profile(*x, runs=2 if quick else 20)
+    times = {step.operator: step.measured_seconds for step in found.steps}
+    expect((found.measured_seconds or 0) > 0, f"no time was measured: {times}")
+    if device != "cpu":
+        lacking = [step.operator for step in found.steps if step.kernel_calls and not step.kernels]
+        expect(not lacking, f"explain() names no kernel of {lacking}")
+        idle = [step.operator for step in found.steps if step.kernel_calls and not step.measured_seconds]
+        expect(not idle, f"no time was measured of {idle}: {times}")
+    expect((found.measured_seconds or 0) < 1, f"such a model does not take {found.measured_seconds} s")
+    same(there(*x), here(*x), "beside a profile")
+
+
+@check
 def ctrl_c_ends_a_loop_of_calls(device: str, _quick: bool) -> None:
     made = Digits()
     there, here = both(made.file(), device)

@@ -58,6 +58,16 @@ py::list origins_out(const std::vector<NodeOrigin>& origins) {
   return out;
 }
 
+/// (name, blocks, threads, shared bytes, times) of each
+py::list kernels_out(const std::vector<KernelNote>& kernels) {
+  py::list out;
+  for (const KernelNote& note : kernels) {
+    const auto& [x, y, z] = note.blocks;
+    out.append(py::make_tuple(note.kernel, py::make_tuple(x, y, z), note.threads, note.shared_bytes, note.times));
+  }
+  return out;
+}
+
 std::string_view lowering_name(const ProfiledNode& node) {
   if (node.on_values) return "on values";
   if (node.note.lowering) return node.note.lowering->name;
@@ -85,6 +95,7 @@ py::dict node_out(const ProfiledNode& node, bool measured) {
   out["fallback"] = note.fallback;
   out["precision"] = precision_name(lowering ? lowering->precision : Precision::kAny);
   out["layout"] = layout_name(note.layout);
+  out["kernels"] = kernels_out(note.kernels);
   out["within"] = node.within < 0 ? py::object(py::none()) : py::object(py::int_(node.within));
   out["times_run"] = node.times_run;
   out["measured_seconds"] =

@@ -9,8 +9,9 @@ namespace {
 
 class CpuExecution final : public Execution {
  public:
-  CpuExecution(const Program& program, BufferPool& pool)
+  CpuExecution(const Program& program, BufferPool& pool, Nanos* taken)
       : program_(program),
+        taken_(taken),
         arena_(pool.acquire(program.arena_bytes, "arena")),
         table_(program.operands.size(), nullptr) {
     for (size_t i = 0; i < table_.size(); ++i) {
@@ -32,11 +33,12 @@ class CpuExecution final : public Execution {
     for (const uint32_t slot : program_.output_slots) {
       table[slot] = static_cast<std::byte*>(outputs[program_.operands[slot].index]);
     }
-    run_host_steps(program_, 0, program_.steps.size(), table, context);
+    run_host_steps(program_, 0, program_.steps.size(), table, context, taken_);
   }
 
  private:
   const Program& program_;
+  Nanos* const taken_;
   Buffer arena_;
   std::vector<std::byte*> table_;
 };
@@ -48,8 +50,8 @@ void copy_on_host(const void* params, std::byte* const* io, const ExecContext&) 
 class CpuDevice final : public Device {
  public:
   DeviceKind kind() const override { return DeviceKind::kCpu; }
-  std::unique_ptr<Execution> prepare(const Program& program, BufferPool& pool) override {
-    return std::make_unique<CpuExecution>(program, pool);
+  std::unique_ptr<Execution> prepare(const Program& program, BufferPool& pool, Nanos* taken) override {
+    return std::make_unique<CpuExecution>(program, pool, taken);
   }
   StepFn copy_step() const override { return copy_on_host; }
   bool borrows_inputs() const override { return true; }
@@ -68,6 +70,8 @@ std::string_view device_kind_name(DeviceKind kind) {
   }
   return "";
 }
+
+std::vector<KernelNote> Device::kernels(const Program&, const Step&) const { return {}; }
 
 Device& cpu_device() {
   static CpuDevice& device = immortal(CpuDevice());

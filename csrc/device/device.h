@@ -1,12 +1,16 @@
 // Where programs run. A device has memory, ways to move values in and out of it, and threads or queues of its own; all
 // of that is behind two calls: prepare a program, run it on values in the host's memory.
 #pragma once
+#include <array>
 #include <memory>
 #include <span>
+#include <string>
 #include <string_view>
+#include <vector>
 
 #include "device/program.h"
 #include "memory/buffer_pool.h"
+#include "platform/clock.h"
 
 namespace inferkit {
 
@@ -29,13 +33,27 @@ class Execution {
   virtual void run(std::span<const void* const> inputs, std::span<void* const> outputs, const ExecContext& context) = 0;
 };
 
+/// Kernels that a step launches one after another, all alike.
+struct KernelNote {
+  std::string kernel;
+  std::array<unsigned, 3> blocks = {1, 1, 1};
+  unsigned threads = 1;  // of a block
+  size_t shared_bytes = 0;
+  size_t times = 1;
+  bool operator==(const KernelNote&) const = default;
+};
+
 /// Lives as long as the process. Thread-safe.
 class Device {
  public:
   virtual ~Device() = default;
   virtual DeviceKind kind() const = 0;
-  /// `program` must outlive the execution; memory of the host that it needs comes from `pool`.
-  virtual std::unique_ptr<Execution> prepare(const Program& program, BufferPool& pool) = 0;
+  /// `program` must outlive the execution; memory of the host that it needs comes from `pool`. Where `taken` is not
+  /// null, each run writes there how long each step took; it must outlive the execution, too.
+  virtual std::unique_ptr<Execution> prepare(const Program& program, BufferPool& pool, Nanos* taken = nullptr) = 0;
+  /// What a step that is not on_host launches; nothing where steps are functions of the host. `step` is one of
+  /// the steps of `program`, which is complete.
+  virtual std::vector<KernelNote> kernels(const Program& program, const Step& step) const;
   /// The step with DeviceCopy that copies io[1] to io[0].
   virtual StepFn copy_step() const = 0;
   /// Whether steps read inputs in the caller's memory, where others may write during the run.

@@ -17,18 +17,24 @@ constexpr int64_t kShortNanos = 200'000;
 }  // namespace
 
 void run_host_steps(const Program& program, size_t first, size_t last, std::byte* const* table,
-                    const ExecContext& context) {
+                    const ExecContext& context, Nanos* taken) {
   const FloatEnvironment ours;
   const ThreadPool::Stretch stretch(context.max_threads > 1 ? context.pool : nullptr);
   const Step* step = program.steps.data() + first;
   const Step* const end = program.steps.data() + last;
   try {
-    if (TraceRing* trace = step_trace.load(std::memory_order_acquire)) [[unlikely]] {
+    TraceRing* const trace = step_trace.load(std::memory_order_acquire);
+    if (trace || taken) [[unlikely]] {
+      if (RunControl* control = RunControl::current()) control->expect(program.estimated_nanos);
       for (; step != end; ++step) {
         const Nanos started = SteadyClock::instance().now();
         step->fn(step->params, table + step->first_operand, context);
-        trace->add({.started = started, .finished = SteadyClock::instance().now(), .thread = thread_id()},
-                   StepName(program.labels[step->node]).view());
+        const Nanos finished = SteadyClock::instance().now();
+        if (taken) taken[step - program.steps.data()] = finished - started;
+        if (trace) {
+          trace->add({.started = started, .finished = finished, .thread = thread_id()},
+                     StepName(program.labels[step->node]).view());
+        }
         RunControl::check();
       }
       return;

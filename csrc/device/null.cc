@@ -8,7 +8,7 @@ namespace {
 class NullDevice final : public Device {
  public:
   DeviceKind kind() const override { return DeviceKind::kNull; }
-  std::unique_ptr<Execution> prepare(const Program&, BufferPool&) override {
+  std::unique_ptr<Execution> prepare(const Program&, BufferPool&, Nanos*) override {
     throw Error(ErrorCode::kUnsupportedOp, "the null device runs nothing");
   }
   StepFn copy_step() const override { return nullptr; }

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from . import testing as testing
     from . import top as top
     from . import tracing as tracing
-    from ._explain import Explanation, FileNode, LoweringChoice, PlanStep, Scaling
+    from ._explain import Explanation, FileNode, KernelLaunch, LoweringChoice, PlanStep, Scaling
     from ._precision import OutputDifference, PrecisionReport
     from .diagnostics import diagnose
 
@@ -72,6 +72,7 @@ __all__ = [
     "InferenceError",
     "InferkitError",
     "InputChecks",
+    "KernelLaunch",
     "Latency",
     "LeakRow",
     "LoweringChoice",
@@ -114,7 +115,7 @@ def __getattr__(name: str) -> object:
 
     if name in ("cuda", "diagnostics", "health", "metrics", "testing", "top", "tracing"):
         return import_module(f".{name}", __name__)
-    if name in ("Explanation", "FileNode", "LoweringChoice", "PlanStep", "Scaling"):
+    if name in ("Explanation", "FileNode", "KernelLaunch", "LoweringChoice", "PlanStep", "Scaling"):
         return getattr(import_module("._explain", __name__), name)
     if name in ("OutputDifference", "PrecisionReport"):
         return getattr(import_module("._precision", __name__), name)

@@ -16,7 +16,18 @@ if TYPE_CHECKING:
 
 _SHOWN = 12  # of the nodes that wait
 
-__all__ = ["Explanation", "FileNode", "LoweringChoice", "PlanStep", "Scaling", "explain", "notes", "profile", "table"]
+__all__ = [
+    "Explanation",
+    "FileNode",
+    "KernelLaunch",
+    "LoweringChoice",
+    "PlanStep",
+    "Scaling",
+    "explain",
+    "notes",
+    "profile",
+    "table",
+]
 
 
 @dataclass(frozen=True)
@@ -62,6 +73,34 @@ class LoweringChoice:
         return f"{self.name} {seconds_text(self.cost_seconds)}"
 
 
+@dataclass(frozen=True)
+class KernelLaunch:
+    """A kernel that a step launches on a device.
+
+    Parameters
+    ----------
+    name : str
+        The kernel; in the image that the driver loads, it has ``inferkit_`` in front.
+    blocks : tuple of int
+        The blocks of the grid along its three axes.
+    threads : int
+        The threads of a block.
+    shared_bytes : int
+        The shared memory of a block.
+    times : int
+        How often the step launches it so, one after another: an ``LSTM`` once for each step in time.
+    """
+
+    name: str
+    blocks: tuple[int, int, int]
+    threads: int
+    shared_bytes: int
+    times: int
+
+    def __str__(self) -> str:
+        return self.name if self.times == 1 else f"{self.name} x {self.times}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class PlanStep:
     """One step of a plan: a node of the graph, or the copy that makes an output.
@@ -97,11 +136,14 @@ class PlanStep:
         kernel call.
     kernel_calls : int
         How many functions run for it; 0 if its output is the memory of its input (``Reshape``).
+    kernels : tuple of KernelLaunch
+        What these launch on a device; empty if the step runs on the CPU, or is a copy.
     estimated_seconds : float
         The estimated time on one thread.
     measured_seconds : float or None
         The measured time: the median of the runs of ``Model.profile()``; None from ``Model.explain()``. It is that of
-        all `times_run` together, without the steps that have this one as `within`.
+        all `times_run` together, without the steps that have this one as `within`. Of a step on a device it is what
+        the device took, by events around its kernels; the copies of the model's inputs and outputs are in no step.
     within : int or None
         The step, by its place in ``Explanation.steps``, whose body holds this one: a ``Loop``, a ``Scan``, an ``If``.
         None if it is in no body.
@@ -125,6 +167,7 @@ class PlanStep:
     written_bytes: int
     scratch_bytes: int
     kernel_calls: int
+    kernels: tuple[KernelLaunch, ...]
     estimated_seconds: float
     measured_seconds: float | None
     within: int | None
@@ -243,7 +286,7 @@ def table(found: Explanation) -> tuple[list[str], list[list[str]]]:
     bodies = any(step.within is not None for step in found.steps)
     devices = any(step.device != "cpu" for step in found.steps)
     head = [">step", "operator", "name", *(["device"] if devices else []), "lowering", "output"]
-    head += [">read", ">written", ">scratch", ">estimated"]
+    head += [*(["kernels"] if devices else []), ">read", ">written", ">scratch", ">estimated"]
     head += [">times"] if bodies else []
     head += [">measured", ">share"] if measured else []
     rows: list[list[str]] = []
@@ -257,6 +300,7 @@ def table(found: Explanation) -> tuple[list[str], list[list[str]]]:
             *([step.device] if devices else []),
             step.lowering if step.kernel_calls else "no copy",
             "; ".join(f"{out.dtype}{list(out.shape)}" for out in step.outputs),
+            *([", ".join(map(str, step.kernels))] if devices else []),
             *(bytes_text(size) for size in (step.read_bytes, step.written_bytes, step.scratch_bytes)),
             "" if step.lowering == "on values" else seconds_text(step.estimated_seconds),
             *([str(step.times_run)] if bodies else []),
@@ -319,6 +363,7 @@ def _step(facts: dict[str, Any]) -> PlanStep:
             **facts,
             "stands_for": tuple(FileNode(*part) for part in facts["stands_for"]),
             "considered": tuple(LoweringChoice(*way) for way in facts["considered"]),
+            "kernels": tuple(KernelLaunch(*kernel) for kernel in facts["kernels"]),
             "inputs": _specs(facts["inputs"]),
             "outputs": _specs(facts["outputs"]),
         }

@@ -18,22 +18,25 @@ namespace {
 
 class Graph final : public CudaGraph {
  public:
-  Graph(std::vector<std::function<void(uint64_t seed)>> work, Figures& figures)
-      : work_(std::move(work)), figures_(figures) {}
+  Graph(std::vector<std::function<void(uint64_t seed)>> work, std::shared_ptr<std::vector<int64_t>> marks,
+        Figures& figures)
+      : work_(std::move(work)), marks_(std::move(marks)), figures_(figures) {}
   void run() override {
     const FloatEnvironment flushing;  // the kernels are compiled with -ftz=true
     uint64_t seed = figures_.seed.load();
     for (const auto& one : work_) one(seed++);
   }
+  Nanos between(size_t first, size_t last) override { return 1000 * (marks_->at(last) - marks_->at(first)); }
 
  private:
   const std::vector<std::function<void(uint64_t)>> work_;
+  const std::shared_ptr<std::vector<int64_t>> marks_;  // launches until then
   Figures& figures_;
 };
 
 class Queue final : public LaunchQueue {
  public:
-  explicit Queue(Figures& figures) : figures_(figures) {}
+  Queue(Figures& figures, size_t count) : marks(std::make_shared<std::vector<int64_t>>(count, -1)), figures_(figures) {}
   void launch(const KernelLaunch& what, std::span<const std::byte> params) override {
     const auto& info = kernels::cuda::kKernels[what.kernel];
     if (params.size() != info.params_bytes)
@@ -56,7 +59,12 @@ class Queue final : public LaunchQueue {
     work.push_back([=](uint64_t) { std::memcpy(to, from, bytes); });
   }
 
+  void mark(size_t number) override {
+    work.push_back([number, marks = marks, this_ = &figures_](uint64_t) { marks->at(number) = this_->launches; });
+  }
+
   std::vector<std::function<void(uint64_t)>> work;
+  const std::shared_ptr<std::vector<int64_t>> marks;
 
  private:
   Figures& figures_;
@@ -97,11 +105,11 @@ class Backend final : public CudaBackend {
     ++figures_.uploads;
     std::memcpy(to, from, bytes);
   }
-  std::unique_ptr<CudaGraph> capture(const FunctionRef<void(LaunchQueue&)>& record) override {
+  std::unique_ptr<CudaGraph> capture(const FunctionRef<void(LaunchQueue&)>& record, size_t marks) override {
     ++figures_.captures;
-    Queue queue(figures_);
+    Queue queue(figures_, marks);
     record(queue);
-    return std::make_unique<Graph>(std::move(queue.work), figures_);
+    return std::make_unique<Graph>(std::move(queue.work), queue.marks, figures_);
   }
 
  private:

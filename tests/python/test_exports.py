@@ -22,7 +22,7 @@ PUBLIC = {
     },
     "memory": {"Buffer", "BufferPool", "LeakRow", "PoolStats", "Weights"},
     "build": {"__version__", "build_info", "supported_ops"},
-    "plans": {"Explanation", "FileNode", "LoweringChoice", "PlanStep", "Scaling"},
+    "plans": {"Explanation", "FileNode", "KernelLaunch", "LoweringChoice", "PlanStep", "Scaling"},
     "precision": {"OutputDifference", "PrecisionReport"},
     "diagnostics": {"diagnose"},
 }  # fmt: skip
@@ -94,6 +94,7 @@ FIELDS = {
     "FileNode": {"name", "operator"},
     "Fixed": {"max_batch_size", "max_delay"},
     "InputChecks": {"finite", "max_length", "min_length", "non_empty"},
+    "KernelLaunch": {"blocks", "name", "shared_bytes", "threads", "times"},
     "Latency": {"count", "max", "mean", "p50", "p90", "p95", "p99", "p999"},
     "LoweringChoice": {"cost_seconds", "name", "why_not"},
     "MemoryUse": {
@@ -105,9 +106,9 @@ FIELDS = {
         "cosine", "elements", "equal", "max_abs_error", "max_rel_error", "name", "relative_error",
     },
     "PlanStep": {
-        "considered", "device", "estimated_seconds", "inputs", "kernel_calls", "fallback", "layout", "lowering",
-        "measured_seconds", "name", "operator", "outputs", "precision", "read_bytes", "reason", "scratch_bytes",
-        "stands_for", "times_run", "why", "within", "written_bytes",
+        "considered", "device", "estimated_seconds", "inputs", "kernel_calls", "kernels", "fallback", "layout",
+        "lowering", "measured_seconds", "name", "operator", "outputs", "precision", "read_bytes", "reason",
+        "scratch_bytes", "stands_for", "times_run", "why", "within", "written_bytes",
     },
     "PolicyStats": {
         "expected_p99", "max_batch_size", "max_delay", "name", "row_seconds", "rows_per_second", "run_seconds",

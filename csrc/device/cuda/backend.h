@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "device/cuda/queue.h"
+#include "platform/clock.h"
 #include "platform/thread_pool.h"
 
 namespace inferkit {
@@ -15,6 +16,8 @@ class CudaGraph {
   virtual ~CudaGraph() = default;
   /// Returns when all is done. Throws Error(kDevice) where the device fails.
   virtual void run() = 0;
+  /// What the last run took from one mark to another.
+  virtual Nanos between(size_t first, size_t last) = 0;
 };
 
 /// Thread-safe. What fails is Error(kDevice), or Error(kPoolExhausted) where there is no memory.
@@ -29,8 +32,8 @@ class CudaBackend {
   virtual void release_pinned(void* memory) noexcept = 0;
   /// From any memory of the host to the device's; returns when it is there.
   virtual void upload(void* to, const void* from, size_t bytes) = 0;
-  /// What `record` puts into the queue; it may be called more than once.
-  virtual std::unique_ptr<CudaGraph> capture(const FunctionRef<void(LaunchQueue&)>& record) = 0;
+  /// What `record` puts into the queue, with `marks` marks; it may be called more than once.
+  virtual std::unique_ptr<CudaGraph> capture(const FunctionRef<void(LaunchQueue&)>& record, size_t marks) = 0;
 };
 
 }  // namespace inferkit

@@ -68,8 +68,8 @@ class Uploads {
 /// Each part is over when the next begins, so steps of both sides come in the order of the program.
 class CudaExecution final : public Execution {
  public:
-  CudaExecution(const Program& program, CudaBackend& backend, Uploads& uploads)
-      : program_(program), backend_(backend), uploads_(uploads) {}
+  CudaExecution(const Program& program, CudaBackend& backend, Uploads& uploads, Nanos* taken)
+      : program_(program), backend_(backend), uploads_(uploads), taken_(taken) {}
 
   void run(std::span<const void* const> inputs, std::span<void* const> outputs, const ExecContext& context) override {
     // At the first run and not before: constants are read, which may lie in a file that only runs guard.
@@ -80,8 +80,11 @@ class CudaExecution final : public Execution {
       if (part.graph) {
         part.graph->run();
         check_fault();
+        for (size_t s = part.first; taken_ && s < part.last; ++s) {
+          taken_[s] = part.graph->between(s - part.first, s - part.first + 1);
+        }
       } else {
-        run_host_steps(program_, part.first, part.last, table_.data(), context);
+        run_host_steps(program_, part.first, part.last, table_.data(), context, taken_);
       }
     }
     for (size_t i = 0; i < outputs.size(); ++i) copy(outputs[i], pinned_->data() + out_[i], program_.output_bytes[i]);
@@ -126,7 +129,8 @@ class CudaExecution final : public Execution {
     for (Part& part : parts) {
       if (part.first == part.last || program_.steps[part.first].on_host) continue;
       const bool is_first = &part == first_of_device(parts), is_last = &part == last_of_device(parts);
-      part.graph = backend_.capture([&](LaunchQueue& queue) { record(queue, part, places, is_first, is_last); });
+      part.graph = backend_.capture([&](LaunchQueue& queue) { record(queue, part, places, is_first, is_last); },
+                                    taken_ ? part.last - part.first + 1 : 0);
     }
     pinned_ = std::move(pinned);
     memory_ = std::move(memory);
@@ -163,10 +167,12 @@ class CudaExecution final : public Execution {
       queue.copy(places.ports + in_[i], places.host_ports + in_[i], program_.input_bytes[i]);
     }
     const ExecContext context{.queue = &queue};
+    if (taken_) queue.mark(0);
     for (size_t s = part.first; s < part.last; ++s) {
       const Step& step = program_.steps[s];
       queue.set_step(static_cast<uint32_t>(s));
       step.fn(step.params, table_.data() + step.first_operand, context);
+      if (taken_) queue.mark(s - part.first + 1);
     }
     for (size_t i = 0; is_last && i < out_.size(); ++i) {
       if (!is_used(Operand::Kind::kOutput, i)) continue;
@@ -204,6 +210,7 @@ class CudaExecution final : public Execution {
   const Program& program_;
   CudaBackend& backend_;
   Uploads& uploads_;
+  Nanos* const taken_;            // how long each step of a run took; null where nobody asks
   std::vector<size_t> in_, out_;  // where each input and output begins
   std::vector<std::byte*> table_;
   std::unique_ptr<PinnedBlock> pinned_;
@@ -216,12 +223,44 @@ void copy_on_device(const void* params, std::byte* const* io, const ExecContext&
   context.queue->copy(io[0], io[1], static_cast<const DeviceCopy*>(params)->bytes);
 }
 
+/// Writes down what a step puts into it.
+class NotingQueue final : public LaunchQueue {
+ public:
+  void launch(const KernelLaunch& what, std::span<const std::byte>) override {
+    KernelNote note{what.name, what.blocks, what.threads, what.shared_bytes};
+    if (!notes.empty()) note.times = notes.back().times;
+    if (!notes.empty() && note == notes.back()) {
+      ++notes.back().times;
+      return;
+    }
+    note.times = 1;
+    notes.push_back(std::move(note));
+  }
+  void copy(void*, const void*, size_t) override {}
+  void mark(size_t) override {}
+
+  std::vector<KernelNote> notes;
+};
+
 class CudaDevice final : public Device {
  public:
   explicit CudaDevice(std::unique_ptr<CudaBackend> backend) : backend_(std::move(backend)) {}
   DeviceKind kind() const override { return DeviceKind::kCuda; }
-  std::unique_ptr<Execution> prepare(const Program& program, BufferPool&) override {
-    return std::make_unique<CudaExecution>(program, *backend_, uploads_);
+  std::unique_ptr<Execution> prepare(const Program& program, BufferPool&, Nanos* taken) override {
+    return std::make_unique<CudaExecution>(program, *backend_, uploads_, taken);
+  }
+  std::vector<KernelNote> kernels(const Program& program, const Step& step) const override {
+    // A step looks at no more of its operands than whether they are there.
+    alignas(kAlign) static std::byte anywhere[kAlign];
+    std::vector<std::byte*> table;
+    const size_t end = &step == &program.steps.back() ? program.operands.size() : (&step)[1].first_operand;
+    for (size_t i = step.first_operand; i < end; ++i) {
+      const Operand& operand = program.operands[i];
+      table.push_back(operand.kind == Operand::Kind::kConstant && !operand.pointer ? nullptr : anywhere);
+    }
+    NotingQueue queue;
+    step.fn(step.params, table.data(), {.queue = &queue});
+    return std::move(queue.notes);
   }
   StepFn copy_step() const override { return copy_on_device; }
   bool borrows_inputs() const override { return false; }

@@ -16,11 +16,13 @@ using Graph = struct CUgraph_st*;
 using GraphExec = struct CUgraphExec_st*;
 using Module = struct CUmod_st*;
 using Function = struct CUfunc_st*;
+using Event = struct CUevent_st*;
 using Address = unsigned long long;
 
 inline constexpr Result kOutOfMemory = 2;
 inline constexpr int kMajor = 75, kMinor = 76;  // CUdevice_attribute: the compute capability
 inline constexpr unsigned kNonBlocking = 1;     // CU_STREAM_NON_BLOCKING
+inline constexpr unsigned kExternal = 1;        // CU_EVENT_RECORD_EXTERNAL: a capture keeps it as a node of its own
 inline constexpr unsigned kPortable = 1, kMapped = 2;
 inline constexpr int kThreadLocal = 1;                         // CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
 inline constexpr int kLocalBytes = 3, kMostDynamicShared = 8;  // CUfunction_attribute
@@ -59,7 +61,11 @@ inline constexpr int kLocalBytes = 3, kMostDynamicShared = 8;  // CUfunction_att
   X(graph_instantiate, cuGraphInstantiateWithFlags, (GraphExec * exec, Graph graph, unsigned long long flags))   \
   X(graph_launch, cuGraphLaunch, (GraphExec exec, Stream stream))                                                \
   X(graph_exec_destroy, cuGraphExecDestroy, (GraphExec exec))                                                    \
-  X(graph_destroy, cuGraphDestroy, (Graph graph))
+  X(graph_destroy, cuGraphDestroy, (Graph graph))                                                                \
+  X(event_create, cuEventCreate, (Event * event, unsigned flags))                                                \
+  X(event_destroy, cuEventDestroy_v2, (Event event))                                                             \
+  X(event_record, cuEventRecordWithFlags, (Event event, Stream stream, unsigned flags))                          \
+  X(event_elapsed, cuEventElapsedTime, (float* milliseconds, Event first, Event last))
 
 struct Driver {
 #define INFERKIT_FUNCTION(name, symbol, parameters) Result(*name) parameters = nullptr;

@@ -72,10 +72,37 @@ class DriverStream {
   driver::Stream stream_ = nullptr;
 };
 
+/// The marks of a graph.
+class DriverEvents {
+ public:
+  explicit DriverEvents(size_t count) {
+    events_.reserve(count);
+    while (events_.size() < count) {
+      driver::Event event = nullptr;
+      if (const driver::Result error = driver::driver().event_create(&event, 0); error != 0) {
+        drop();
+        require(error, "create an event");
+      }
+      events_.push_back(event);
+    }
+  }
+  ~DriverEvents() { drop(); }
+  DriverEvents(const DriverEvents&) = delete;
+  DriverEvents& operator=(const DriverEvents&) = delete;
+  driver::Event operator[](size_t i) const { return events_.at(i); }
+
+ private:
+  void drop() noexcept {
+    for (const driver::Event event : events_) driver::driver().event_destroy(event);
+  }
+  std::vector<driver::Event> events_;
+};
+
 class DriverGraph final : public CudaGraph {
  public:
-  DriverGraph(const Context& context, std::unique_ptr<DriverStream> stream, driver::Graph graph)
-      : context_(context), stream_(std::move(stream)) {
+  DriverGraph(const Context& context, std::unique_ptr<DriverStream> stream, std::unique_ptr<DriverEvents> marks,
+              driver::Graph graph)
+      : context_(context), stream_(std::move(stream)), marks_(std::move(marks)) {
     const driver::Result error = driver::driver().graph_instantiate(&exec_, graph, 0);
     driver::driver().graph_destroy(graph);
     require(error, "make a graph of the launches");
@@ -84,6 +111,7 @@ class DriverGraph final : public CudaGraph {
     try {
       const Current current(context_);
       driver::driver().graph_exec_destroy(exec_);
+      marks_.reset();
       stream_.reset();
     } catch (const Error&) {  // a device that failed has nothing to give back
     }
@@ -93,10 +121,17 @@ class DriverGraph final : public CudaGraph {
     require(driver::driver().graph_launch(exec_, stream_->get()), "launch a graph");
     require(driver::driver().stream_synchronize(stream_->get()), "run a graph");
   }
+  Nanos between(size_t first, size_t last) override {
+    const Current current(context_);
+    float milliseconds = 0;
+    require(driver::driver().event_elapsed(&milliseconds, (*marks_)[first], (*marks_)[last]), "tell a time");
+    return static_cast<Nanos>(static_cast<double>(milliseconds) * 1e6);
+  }
 
  private:
   const Context context_;
   std::unique_ptr<DriverStream> stream_;
+  std::unique_ptr<DriverEvents> marks_;
   driver::GraphExec exec_ = nullptr;
 };
 
@@ -145,7 +180,8 @@ class Kernels {
 
 class DriverQueue final : public LaunchQueue {
  public:
-  DriverQueue(Kernels& kernels, driver::Stream stream) : kernels_(kernels), stream_(stream) {}
+  DriverQueue(Kernels& kernels, driver::Stream stream, const DriverEvents& marks)
+      : kernels_(kernels), stream_(stream), marks_(marks) {}
   void launch(const KernelLaunch& what, std::span<const std::byte> params) override {
     void* arguments[] = {const_cast<std::byte*>(params.data())};  // the driver copies it
     const auto& [x, y, z] = what.blocks;
@@ -156,10 +192,14 @@ class DriverQueue final : public LaunchQueue {
   void copy(void* to, const void* from, size_t bytes) override {
     require(driver::driver().copy_async(address_of(to), address_of(from), bytes, stream_), "copy");
   }
+  void mark(size_t number) override {
+    require(driver::driver().event_record(marks_[number], stream_, driver::kExternal), "note a time");
+  }
 
  private:
   Kernels& kernels_;
   const driver::Stream stream_;
+  const DriverEvents& marks_;
 };
 
 /// Finds the kernels that are asked for, and does nothing else: loading one while a capture is under way may break it.
@@ -168,6 +208,7 @@ class FindingQueue final : public LaunchQueue {
   explicit FindingQueue(Kernels& kernels) : kernels_(kernels) {}
   void launch(const KernelLaunch& what, std::span<const std::byte>) override { kernels_.get(what); }
   void copy(void*, const void*, size_t) override {}
+  void mark(size_t) override {}
 
  private:
   Kernels& kernels_;
@@ -220,22 +261,23 @@ class DriverBackend final : public CudaBackend {
     require(driver::driver().copy_async(address_of(to), address_of(from), bytes, uploads_->get()), "take weights");
     require(driver::driver().stream_synchronize(uploads_->get()), "take weights");
   }
-  std::unique_ptr<CudaGraph> capture(const FunctionRef<void(LaunchQueue&)>& record) override {
+  std::unique_ptr<CudaGraph> capture(const FunctionRef<void(LaunchQueue&)>& record, size_t marks) override {
     const Current current(context_);
     FindingQueue finding(kernels_);
     record(finding);
     auto stream = std::make_unique<DriverStream>();
+    auto events = std::make_unique<DriverEvents>(marks);
     require(driver::driver().capture_begin(stream->get(), driver::kThreadLocal), "begin a capture");
     driver::Graph graph = nullptr;
     try {
-      DriverQueue queue(kernels_, stream->get());
+      DriverQueue queue(kernels_, stream->get(), *events);
       record(queue);
     } catch (...) {
       if (driver::driver().capture_end(stream->get(), &graph) == 0) driver::driver().graph_destroy(graph);
       throw;
     }
     require(driver::driver().capture_end(stream->get(), &graph), "end a capture");
-    return std::make_unique<DriverGraph>(context_, std::move(stream), graph);
+    return std::make_unique<DriverGraph>(context_, std::move(stream), std::move(events), graph);
   }
 
  private:

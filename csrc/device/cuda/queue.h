@@ -24,6 +24,8 @@ class LaunchQueue {
   virtual void launch(const KernelLaunch& launch, std::span<const std::byte> params) = 0;
   /// Between memory of the device and pinned memory, in any direction.
   virtual void copy(void* to, const void* from, size_t bytes) = 0;
+  /// Note the time when all that is in the queue is done, as mark `number` of a capture that has so many.
+  virtual void mark(size_t number) = 0;
 
   /// Where a kernel that meets data which make its step impossible writes step() + 1; 0 while there are none.
   uint32_t* fault() const { return fault_; }

@@ -95,6 +95,7 @@ void Compiler::finish() {
   plan_->estimated_nanos = static_cast<int64_t>(std::clamp(nanos, 0.0, kMostNanos));
   if (plan_->next) plan_->estimated_nanos += kStageNanos;
   for (auto& constant : constants_) plan_->owners.push_back(std::move(constant));
+  if (options_.notes) note_kernels();
 }
 
 namespace {

@@ -125,6 +125,8 @@ class Compiler {
   }
   /// Of the step that was added last. `to` is empty for the copy that makes an output.
   void note_copy(ValueId id, std::optional<DeviceKind> to = {});
+  /// Of the plan that is complete: what its steps launch.
+  void note_kernels();
   /// Where the CPU runs steps of a plan for another device, which has memory of its own.
   bool is_on_host(const Lowering& lowering) const { return lowering.device != options_.device->kind(); }
   int32_t slot_of(ValueId id, bool on_host);

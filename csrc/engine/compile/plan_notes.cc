@@ -63,4 +63,13 @@ void Compiler::note_copy(ValueId id, std::optional<DeviceKind> to) {
   options_.notes->nodes.push_back(std::move(note));
 }
 
+void Compiler::note_kernels() {
+  for (NodeNote& note : options_.notes->nodes) {
+    for (const Step& step : std::span(plan_->steps).subspan(note.first_step, note.steps)) {
+      if (step.on_host) continue;
+      for (KernelNote& kernel : options_.device->kernels(*plan_, step)) note.kernels.push_back(std::move(kernel));
+    }
+  }
+}
+
 }  // namespace inferkit

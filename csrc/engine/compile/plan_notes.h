@@ -35,6 +35,7 @@ struct NodeNote {
   size_t scratch_bytes = 0;
   double nanos = 0;                  // as estimated, on one thread
   size_t first_step = 0, steps = 0;  // in the plan; none where its output is memory of its input
+  std::vector<KernelNote> kernels;   // that its steps launch, on a device whose steps are no functions
 };
 
 struct PlanNotes {

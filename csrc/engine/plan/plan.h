@@ -37,8 +37,9 @@ struct Plan : Program {
 /// The mutable part of a run. Not thread-safe: one run at a time.
 class Session {
  public:
-  Session(std::shared_ptr<const Plan> plan, BufferPool& pool)
-      : plan_(std::move(plan)), execution_(plan_->device->prepare(*plan_, pool)) {}
+  /// Each run writes how long each step took to `taken`, where that is not null.
+  Session(std::shared_ptr<const Plan> plan, BufferPool& pool, Nanos* taken = nullptr)
+      : plan_(std::move(plan)), execution_(plan_->device->prepare(*plan_, pool, taken)) {}
 
   const Plan& plan() const { return *plan_; }
   /// Runs the plan from `inputs` to `outputs` (one pointer per port). May throw Error; kModel where a file that the

@@ -4,7 +4,6 @@
 #include <utility>
 
 #include "base/text.h"
-#include "engine/plan/timed_plan.h"
 
 namespace inferkit {
 
@@ -21,13 +20,13 @@ int64_t median(std::vector<int64_t> values) {
 
 struct RunProfile::TimedPlan {
   TimedPlan(std::shared_ptr<const Plan> of, PlanNotes noted, BufferPool& pool)
-      : plan(std::move(of)), notes(std::move(noted)), taken(plan->steps.size()), session(timed(plan, taken), pool) {
+      : plan(std::move(of)), notes(std::move(noted)), taken(plan->steps.size()), session(plan, pool, taken.data()) {
     for (const NodeNote& note : notes.nodes) {
       key += cat(note.op, '\n', note.name, '\n', note.lowering ? note.lowering->name : "", '\n');
     }
   }
 
-  /// This holds it twice, in `plan` and by way of the plan that is timed.
+  /// This holds it twice, in `plan` and in `session`.
   bool is_forgotten() const { return plan.use_count() <= 2; }
 
   const std::shared_ptr<const Plan> plan;

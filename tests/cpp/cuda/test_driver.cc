@@ -46,6 +46,7 @@ static_assert(CUDA_ERROR_OUT_OF_MEMORY == driver::kOutOfMemory);
 static_assert(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR == driver::kMajor);
 static_assert(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR == driver::kMinor);
 static_assert(CU_STREAM_NON_BLOCKING == driver::kNonBlocking);
+static_assert(CU_EVENT_RECORD_EXTERNAL == driver::kExternal);
 static_assert(CU_MEMHOSTALLOC_PORTABLE == driver::kPortable && CU_MEMHOSTALLOC_DEVICEMAP == driver::kMapped);
 static_assert(CU_STREAM_CAPTURE_MODE_THREAD_LOCAL == driver::kThreadLocal);
 static_assert(CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES == driver::kLocalBytes);

@@ -35,6 +35,9 @@ struct CUgraph_st {
 struct CUgraphExec_st {
   std::vector<std::function<void()>> work;
 };
+struct CUevent_st {
+  int64_t launches = -1;  // until it was recorded
+};
 struct CUstream_st {
   bool capturing = false, broken = false;
   std::vector<std::function<void()>> captured, pending;
@@ -68,6 +71,7 @@ struct State {
   bool started = false;
   std::map<uintptr_t, Held> blocks;
   std::set<Stream> streams;
+  std::set<Event> events;
   std::set<Graph> graphs;
   std::set<GraphExec> execs;
   std::map<std::string, std::unique_ptr<CUfunc_st>> functions;
@@ -422,6 +426,34 @@ Result cuGraphExecDestroy(GraphExec exec) {
   delete exec;
   return kSuccess;
 }
+Result cuEventCreate(Event* event, unsigned flags) {
+  if (const Result error = check_unsafe("cuEventCreate")) return error;
+  if (flags != 0) return refuse(kInvalidValue, "an event that may not tell the time");
+  *event = new CUevent_st;
+  const std::scoped_lock lock(state().mutex);
+  state().events.insert(*event);
+  return kSuccess;
+}
+Result cuEventDestroy_v2(Event event) {
+  const std::scoped_lock lock(state().mutex);
+  if (state().events.erase(event) == 0) return refuse(kInvalidValue, "cuEventDestroy of no event");
+  delete event;
+  return kSuccess;
+}
+Result cuEventRecordWithFlags(Event event, Stream stream, unsigned flags) {
+  if (const Result error = check("cuEventRecord")) return error;
+  if (!known(stream)) return refuse(kInvalidHandle, "cuEventRecord into no stream");
+  if (stream->capturing && flags != kExternal) {
+    return refuse(kInvalidValue, "an event that a capture takes for an order and not for a time");
+  }
+  return put(stream, [event] { event->launches = state().launches; });
+}
+Result cuEventElapsedTime(float* milliseconds, Event first, Event last) {
+  if (const Result error = check("cuEventElapsedTime")) return error;
+  if (first->launches < 0 || last->launches < 0) return refuse(kInvalidHandle, "an event that was not recorded");
+  *milliseconds = static_cast<float>(last->launches - first->launches) / 1000;
+  return kSuccess;
+}
 Result cuGraphDestroy(Graph graph) {
   const std::scoped_lock lock(state().mutex);
   if (state().graphs.erase(graph) == 0) return refuse(kInvalidValue, "cuGraphDestroy of no graph");
@@ -440,6 +472,7 @@ __attribute__((visibility("default"))) void cuda_on_host_figures(CudaOnHostFigur
   for (const auto& [at, held] : s.blocks) ++(held.pinned ? out->pinned : out->allocations);
   out->streams = static_cast<int64_t>(s.streams.size());
   out->graphs = static_cast<int64_t>(s.graphs.size() + s.execs.size());
+  out->events = static_cast<int64_t>(s.events.size());
   out->launches = s.launches;
   out->captures = s.captures;
 }

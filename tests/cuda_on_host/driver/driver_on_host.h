@@ -10,7 +10,7 @@
 extern "C" {
 
 struct CudaOnHostFigures {
-  int64_t allocations, pinned, streams, graphs;  // that are held
+  int64_t allocations, pinned, streams, graphs, events;  // that are held
   int64_t launches, captures;
 };
 using CudaOnHostFigures_fn = void(CudaOnHostFigures* out);
