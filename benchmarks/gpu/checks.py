@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -116,6 +117,50 @@ def memory_that_runs_out_is_an_error_with_figures(device: str, _quick: bool) -> 
     with raises(inferkit.PoolExhaustedError, "bytes left for a run", "are free"):
         there(np.zeros((rows, 1), np.float32))
     same(there(few), here(few), "after the error")
+
+
+@check
+def memory_of_the_device_is_counted_capped_and_given_back(device: str, _quick: bool) -> None:
+    if device == "cpu":
+        raise SkippedError("it is the memory of a device that is counted")
+    number = int(device.partition(":")[2] or 0)
+    gc.collect()  # models of other checks
+    inferkit.cuda.trim(number)
+    before = inferkit.cuda.memory(number)
+    made = Digits()
+    there, here = both(made.file(), device)
+    (x,) = made.inputs(3)
+    same(there(x), here(x), "once")
+    one = inferkit.cuda.memory(number)
+    expect(one.weight_bytes > before.weight_bytes, f"no weights are counted: {one}")
+    expect(one.device.outstanding > before.device.outstanding, f"no memory is counted: {one}")
+    expect(one.pinned.outstanding > before.pinned.outstanding, f"no pinned memory is counted: {one}")
+    expect({row.tag for row in inferkit.cuda.leaks(number)} >= {"run", "weights"}, "leaks() names others")
+
+    again = inferkit.Model.load(made.file(), device=device)
+    same(again(x), here(x), "another model")
+    two = inferkit.cuda.memory(number)
+    expect(two.weight_bytes == one.weight_bytes, "a second model of the same weights has its own")
+
+    inferkit.cuda.limit_memory(max(two.device.in_use_bytes, 256), number)
+    try:
+        with raises(inferkit.PoolExhaustedError, "of the cap of", "are in use by inferkit"):
+            there(np.concatenate([x] * 40))
+    finally:
+        inferkit.cuda.limit_memory(None, number)
+    more = np.concatenate([x] * 40)
+    same(there(more), here(more), "after the error")
+
+    del there, again
+    gc.collect()
+    last = inferkit.cuda.memory(number)
+    expect(last.device.outstanding == before.device.outstanding, f"memory stays in use: {inferkit.cuda.leaks(number)}")
+    expect(last.weight_bytes == before.weight_bytes, f"weights stay: {last}")
+    expect(last.device.cached_bytes > 0, f"nothing is kept for the next model: {last}")
+    inferkit.cuda.trim(number)
+    left = inferkit.cuda.memory(number)
+    expect(left.device.cached_bytes == 0, f"trim() leaves memory: {left}")
+    expect(left.pinned.cached_bytes == 0, f"trim() leaves pinned memory: {left}")
 
 
 @check

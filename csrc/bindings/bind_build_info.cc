@@ -1,11 +1,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include <limits>
-
 #include "base/build_info.h"
-#include "bindings/arguments.h"
-#include "bindings/signal_watch.h"
 #include "device/cuda/cuda.h"
 #include "device/cuda/image.h"
 #include "kernels/cpu/report.h"
@@ -61,13 +57,6 @@ void bind_build_info(py::module_& m) {
         return out;
       },
       "What this binary was built with and which code it runs, as a dict.");
-  m.def(
-      "why_no_cuda",
-      [](const Given<int64_t>& device) {
-        const auto index = static_cast<int>(integer(device, "device", 0, std::numeric_limits<int>::max()));
-        return without_gil([&] { return why_no_cuda(index); });
-      },
-      py::arg("device"), "Why no model can run on that CUDA device; empty where one can. Opens the driver.");
   m.def("resident_bytes", &resident_bytes, "Physical memory of the process, in bytes; 0 where it cannot be told.");
 }
 

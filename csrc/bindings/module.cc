@@ -4,6 +4,7 @@
 namespace inferkit {
 void bind_errors(pybind11::module_& m);
 void bind_build_info(pybind11::module_& m);
+void bind_cuda(pybind11::module_& m);
 void bind_buffer_pool(pybind11::module_& m);
 void bind_weights(pybind11::module_& m);
 void bind_model(pybind11::module_& m);
@@ -36,6 +37,7 @@ PYBIND11_MODULE(_core, m) {
   inferkit::bind_errors(m);
   inferkit::bind_build_info(m);
   inferkit::bind_buffer_pool(m);
+  inferkit::bind_cuda(m);
   inferkit::bind_weights(m);
   inferkit::bind_model(m);
   inferkit::bind_inspect(m);

@@ -30,6 +30,10 @@ __all__: list[str] = [
     "begin_exit",
     "build_info",
     "context_deadline",
+    "cuda_leaks",
+    "cuda_limit",
+    "cuda_memory",
+    "cuda_trim",
     "error_table",
     "explain_model",
     "inspect_onnx",
@@ -927,6 +931,28 @@ def begin_exit() -> None:
 def build_info() -> dict[str, typing.Any]:
     """
     What this binary was built with and which code it runs, as a dict.
+    """
+
+def cuda_leaks(device: typing.SupportsInt | typing.SupportsIndex) -> list[LeakRow]:
+    """
+    Who has memory of the device, most bytes first.
+    """
+
+def cuda_limit(
+    max_bytes: typing.SupportsInt | typing.SupportsIndex | None, device: typing.SupportsInt | typing.SupportsIndex
+) -> None:
+    """
+    Caps the device's memory; None for no cap.
+    """
+
+def cuda_memory(device: typing.SupportsInt | typing.SupportsIndex) -> tuple[PoolStats, PoolStats, int]:
+    """
+    The pools of the device's memory and of pinned memory, and the bytes of weights on the device.
+    """
+
+def cuda_trim(device: typing.SupportsInt | typing.SupportsIndex) -> int:
+    """
+    Gives free memory of the device, and pinned one, back to the driver; how many bytes.
     """
 
 def error_table() -> list[typing.Any]:

@@ -10,9 +10,32 @@ True
 
 from __future__ import annotations
 
-from . import _core
+from dataclasses import dataclass
 
-__all__ = ["is_available", "why_not"]
+from . import _core
+from ._core import LeakRow, PoolStats
+
+__all__ = ["DeviceMemory", "is_available", "leaks", "limit_memory", "memory", "trim", "why_not"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceMemory:
+    """What the models of this process hold of a device, from :func:`memory`.
+
+    Parameters
+    ----------
+    device : PoolStats
+        The pool of the device's memory, weights included. ``cached_bytes`` are free, and kept for the next run that
+        needs memory.
+    pinned : PoolStats
+        The pool of the host's memory that the device reaches: inputs and outputs pass through it.
+    weight_bytes : int
+        The bytes of weights on the device. Those of all models of the process that are the same are there once.
+    """
+
+    device: PoolStats
+    pinned: PoolStats
+    weight_bytes: int
 
 
 def is_available(device: int = 0) -> bool:
@@ -59,3 +82,114 @@ def why_not(device: int = 0) -> str:
     True
     """
     return _core.why_no_cuda(device)
+
+
+def memory(device: int = 0) -> DeviceMemory:
+    """Tell what the models of this process hold of a device.
+
+    Memory is kept in a pool when it is not needed any more, up to 256 MiB: a driver that gets some back may wait for all
+    that runs on the device.
+
+    Parameters
+    ----------
+    device : int
+        The number of the device, as the driver counts.
+
+    Returns
+    -------
+    DeviceMemory
+
+    Raises
+    ------
+    DeviceError
+        If no model can run on that device.
+
+    Examples
+    --------
+    >>> import inferkit
+    >>> inferkit.cuda.memory().device.outstanding if inferkit.cuda.is_available() else 0
+    0
+    """
+    pool, pinned, weight_bytes = _core.cuda_memory(device)
+    return DeviceMemory(device=pool, pinned=pinned, weight_bytes=weight_bytes)
+
+
+def leaks(device: int = 0) -> list[LeakRow]:
+    """List who has memory of a device: ``"run"`` for models that have run, ``"weights"``; most bytes first.
+
+    Parameters
+    ----------
+    device : int
+        The number of the device, as the driver counts.
+
+    Returns
+    -------
+    list of LeakRow
+
+    Raises
+    ------
+    DeviceError
+        If no model can run on that device.
+
+    Examples
+    --------
+    >>> import inferkit
+    >>> inferkit.cuda.leaks() if inferkit.cuda.is_available() else []
+    []
+    """
+    return _core.cuda_leaks(device)
+
+
+def trim(device: int = 0) -> int:
+    """Give what is free of a device's memory, and of pinned memory, back to the driver.
+
+    Parameters
+    ----------
+    device : int
+        The number of the device, as the driver counts.
+
+    Returns
+    -------
+    int
+        How many bytes went back.
+
+    Raises
+    ------
+    DeviceError
+        If no model can run on that device.
+
+    Examples
+    --------
+    >>> import inferkit
+    >>> inferkit.cuda.trim() if inferkit.cuda.is_available() else 0
+    0
+    """
+    return _core.cuda_trim(device)
+
+
+def limit_memory(max_bytes: int | None, device: int = 0) -> None:
+    """Set how much of a device's memory the models of this process hold at most, in use and free together.
+
+    A run that needs more fails with ``PoolExhaustedError``, and the next one works. What is in use stays.
+
+    Parameters
+    ----------
+    max_bytes : int or None
+        At least 256; None for no cap, as it is at first.
+    device : int
+        The number of the device, as the driver counts.
+
+    Raises
+    ------
+    DeviceError
+        If no model can run on that device.
+    ValueError
+        If ``max_bytes`` is less than 256.
+
+    Examples
+    --------
+    >>> import inferkit
+    >>> if inferkit.cuda.is_available():
+    ...     inferkit.cuda.limit_memory(8 << 30)
+    """
+    _core.cuda_limit(max_bytes, device)

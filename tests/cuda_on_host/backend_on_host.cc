@@ -93,6 +93,7 @@ class Backend final : public CudaBackend {
     }
     std::free(memory);
   }
+  void forget(void* memory, size_t bytes) noexcept override { std::memset(memory, 0xff, bytes); }
   void* allocate_pinned(size_t bytes) override {
     ++figures_.pinned;
     return poisoned(bytes);
@@ -128,6 +129,8 @@ class Backend final : public CudaBackend {
 
 }  // namespace
 
-std::unique_ptr<Device> make_device(Figures& figures) { return make_cuda_device(std::make_unique<Backend>(figures)); }
+std::unique_ptr<CudaDevice> make_device(Figures& figures) {
+  return make_cuda_device(std::make_unique<Backend>(figures));
+}
 
 }  // namespace inferkit::cuda_on_host

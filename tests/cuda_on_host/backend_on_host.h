@@ -3,7 +3,7 @@
 #include <atomic>
 #include <memory>
 
-#include "device/device.h"
+#include "device/cuda/cuda.h"
 
 namespace inferkit::cuda_on_host {
 
@@ -15,8 +15,8 @@ struct Figures {
   std::atomic<int64_t> memory{int64_t{1} << 30};  // bytes of the device that are free
 };
 
-/// Memory of the device is memory of the host that starts as NaN; a graph is a list that is worked off; between two
-/// marks a microsecond passes for each launch. `figures` must outlive the device.
-std::unique_ptr<Device> make_device(Figures& figures);
+/// Memory of the device is memory of the host that starts as NaN, and is NaN again when it is kept; a graph is a list
+/// that is worked off; between two marks a microsecond passes for each launch. `figures` must outlive the device.
+std::unique_ptr<CudaDevice> make_device(Figures& figures);
 
 }  // namespace inferkit::cuda_on_host

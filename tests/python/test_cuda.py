@@ -33,6 +33,30 @@ def test_the_number_of_a_device_is_a_number(device: object) -> None:
         inferkit.cuda.why_not(device)  # type: ignore[arg-type]
 
 
+ABOUT_MEMORY = [inferkit.cuda.memory, inferkit.cuda.leaks, inferkit.cuda.trim]
+
+
+@pytest.mark.parametrize("ask", ABOUT_MEMORY)
+@pytest.mark.parametrize("device", ["0", None, 1.5, -1, True])
+def test_the_memory_of_what_is_no_device_is_asked_for(ask: Callable[..., object], device: object) -> None:
+    with pytest.raises((TypeError, ValueError), match="device"):
+        ask(device)
+
+
+@pytest.mark.parametrize("ask", ABOUT_MEMORY)
+def test_a_device_that_nobody_has_has_no_memory(ask: Callable[..., object]) -> None:
+    with pytest.raises(inferkit.DeviceError, match="leave device out"):
+        ask(9999)
+    with pytest.raises(inferkit.DeviceError, match="leave device out"):
+        inferkit.cuda.limit_memory(None, 9999)
+
+
+@pytest.mark.parametrize("most", [0, -1, 255, "1", 2.5, True])
+def test_a_cap_is_a_number_of_bytes(most: object) -> None:
+    with pytest.raises((TypeError, ValueError), match="max_bytes"):
+        inferkit.cuda.limit_memory(most)  # type: ignore[arg-type]
+
+
 def test_what_is_compiled_is_said() -> None:
     build = inferkit.build_info()
     assert build["cuda"] == bool(build["cuda_targets"])

@@ -27,6 +27,8 @@ class CudaBackend {
   /// Memory of the device, aligned to 256 bytes.
   virtual void* allocate(size_t bytes) = 0;
   virtual void release(void* memory) noexcept = 0;
+  /// What memory of the device holds is nothing any more: it is kept for whoever comes next.
+  virtual void forget(void* /*memory*/, size_t /*bytes*/) noexcept {}
   /// Memory of the host that copies and kernels reach, at the same address.
   virtual void* allocate_pinned(size_t bytes) = 0;
   virtual void release_pinned(void* memory) noexcept = 0;

@@ -2,13 +2,14 @@
 
 #include <algorithm>
 #include <cstring>
-#include <map>
-#include <mutex>
 #include <utility>
 #include <vector>
 
 #include "base/cat.h"
 #include "base/error.h"
+#include "device/cuda/cuda_pool.h"
+#include "device/cuda/own_process.h"
+#include "device/cuda/uploads.h"
 #include "device/host_steps.h"
 
 namespace inferkit {
@@ -17,65 +18,28 @@ namespace {
 constexpr size_t kAlign = 256;  // of what lies in one block of memory
 size_t aligned(size_t bytes) { return (bytes + kAlign - 1) / kAlign * kAlign; }
 
-/// A block of the device's memory.
-class DeviceBlock {
- public:
-  DeviceBlock(CudaBackend& backend, size_t bytes) : backend_(backend), data_(backend.allocate(bytes)) {}
-  ~DeviceBlock() { backend_.release(data_); }
-  DeviceBlock(const DeviceBlock&) = delete;
-  DeviceBlock& operator=(const DeviceBlock&) = delete;
-  std::byte* data() const { return static_cast<std::byte*>(data_); }
-
- private:
-  CudaBackend& backend_;
-  void* const data_;
-};
-
-class PinnedBlock {
- public:
-  PinnedBlock(CudaBackend& backend, size_t bytes) : backend_(backend), data_(backend.allocate_pinned(bytes)) {}
-  ~PinnedBlock() { backend_.release_pinned(data_); }
-  PinnedBlock(const PinnedBlock&) = delete;
-  PinnedBlock& operator=(const PinnedBlock&) = delete;
-  std::byte* data() const { return static_cast<std::byte*>(data_); }
-
- private:
-  CudaBackend& backend_;
-  void* const data_;
-};
-
-/// Constants that are on the device, each once for all executions that read it. An execution keeps what it reads, and
-/// its program keeps the constant itself: while a block is there, no other constant can lie at its address.
-class Uploads {
- public:
-  std::shared_ptr<const DeviceBlock> get(CudaBackend& backend, const void* data, size_t bytes) {
-    const std::scoped_lock lock(mutex_);
-    auto& held = blocks_[{data, bytes}];
-    if (auto block = held.lock()) return block;
-    auto block = std::make_shared<DeviceBlock>(backend, bytes);
-    backend.upload(block->data(), data, bytes);
-    held = block;
-    std::erase_if(blocks_, [](const auto& entry) { return entry.second.expired(); });
-    return block;
-  }
-
- private:
-  std::mutex mutex_;  // held while a constant is uploaded, so that nobody uploads it a second time
-  std::map<std::pair<const void*, size_t>, std::weak_ptr<const DeviceBlock>> blocks_;
+/// What the executions of one device share.
+struct Shared {
+  explicit Shared(std::unique_ptr<CudaBackend> of) : backend(std::move(of)) {}
+  const std::unique_ptr<CudaBackend> backend;
+  CudaPool memory{*backend, CudaPool::Kind::kDevice}, pinned{*backend, CudaPool::Kind::kPinned};
+  Uploads uploads{*backend, memory};
+  const OwnProcess process;
 };
 
 /// A program runs in parts: a graph for steps of the device that follow each other, and steps of the host between them.
 /// Each part is over when the next begins, so steps of both sides come in the order of the program.
 class CudaExecution final : public Execution {
  public:
-  CudaExecution(const Program& program, CudaBackend& backend, Uploads& uploads, Nanos* taken)
-      : program_(program), backend_(backend), uploads_(uploads), taken_(taken) {}
+  CudaExecution(const Program& program, Shared& shared, Nanos* taken)
+      : program_(program), shared_(shared), taken_(taken) {}
 
   void run(std::span<const void* const> inputs, std::span<void* const> outputs, const ExecContext& context) override {
+    shared_.process.require();
     // At the first run and not before: constants are read, which may lie in a file that only runs guard.
     if (!pinned_) prepare();
     *fault() = 0;
-    for (size_t i = 0; i < inputs.size(); ++i) copy(pinned_->data() + in_[i], inputs[i], program_.input_bytes[i]);
+    for (size_t i = 0; i < inputs.size(); ++i) copy(pinned_.data() + in_[i], inputs[i], program_.input_bytes[i]);
     for (const Part& part : parts_) {
       if (part.graph) {
         part.graph->run();
@@ -87,7 +51,7 @@ class CudaExecution final : public Execution {
         run_host_steps(program_, part.first, part.last, table_.data(), context, taken_);
       }
     }
-    for (size_t i = 0; i < outputs.size(); ++i) copy(outputs[i], pinned_->data() + out_[i], program_.output_bytes[i]);
+    for (size_t i = 0; i < outputs.size(); ++i) copy(outputs[i], pinned_.data() + out_[i], program_.output_bytes[i]);
   }
 
  private:
@@ -101,7 +65,7 @@ class CudaExecution final : public Execution {
     if (bytes > 0) std::memcpy(to, from, bytes);
   }
   /// A kernel writes it, so the compiler must not think it knows what it holds.
-  volatile uint32_t* fault() const { return reinterpret_cast<volatile uint32_t*>(pinned_->data()); }
+  volatile uint32_t* fault() const { return reinterpret_cast<volatile uint32_t*>(pinned_.data()); }
   void check_fault() const {
     if (const uint32_t step = *fault(); step != 0) {
       throw Error(ErrorCode::kInference, cat(program_.labels[program_.steps[step - 1].node],
@@ -119,18 +83,18 @@ class CudaExecution final : public Execution {
     for (const size_t bytes : program_.input_bytes) in_.push_back(std::exchange(at, at + aligned(bytes)));
     for (const size_t bytes : program_.output_bytes) out_.push_back(std::exchange(at, at + aligned(bytes)));
     const size_t arena = aligned(program_.arena_bytes);
-    auto pinned = std::make_unique<PinnedBlock>(backend_, at + program_.host_arena_bytes);
-    auto memory = std::make_unique<DeviceBlock>(backend_, arena + at);
-    const Places places{memory->data(), memory->data() + arena, pinned->data() + at, pinned->data()};
-    std::vector<std::shared_ptr<const DeviceBlock>> constants;
+    CudaBlock pinned = shared_.pinned.acquire(at + program_.host_arena_bytes, "run");
+    CudaBlock memory = shared_.memory.acquire(arena + at, "run");
+    const Places places{memory.data(), memory.data() + arena, pinned.data() + at, pinned.data()};
+    Constants constants;
     table_.clear();
     for (const Operand& operand : program_.operands) table_.push_back(address(operand, places, constants));
     std::vector<Part> parts = cut();
     for (Part& part : parts) {
       if (part.first == part.last || program_.steps[part.first].on_host) continue;
       const bool is_first = &part == first_of_device(parts), is_last = &part == last_of_device(parts);
-      part.graph = backend_.capture([&](LaunchQueue& queue) { record(queue, part, places, is_first, is_last); },
-                                    taken_ ? part.last - part.first + 1 : 0);
+      part.graph = capture([&](LaunchQueue& queue) { record(queue, part, places, is_first, is_last); },
+                           taken_ ? part.last - part.first + 1 : 0);
     }
     pinned_ = std::move(pinned);
     memory_ = std::move(memory);
@@ -138,6 +102,17 @@ class CudaExecution final : public Execution {
     parts_ = std::move(parts);
   }
 
+  /// A graph takes memory of the driver's own: what the pools keep may be what it lacks.
+  std::unique_ptr<CudaGraph> capture(const FunctionRef<void(LaunchQueue&)>& record_part, size_t marks) const {
+    try {
+      return shared_.backend->capture(record_part, marks);
+    } catch (const Error& error) {
+      if (error.code() != ErrorCode::kPoolExhausted || shared_.memory.trim() + shared_.pinned.trim() == 0) throw;
+    }
+    return shared_.backend->capture(record_part, marks);
+  }
+
+  using Constants = std::vector<std::shared_ptr<const Uploads::Constant>>;
   struct Places {
     std::byte *arena, *ports, *host_arena, *host_ports;
   };
@@ -187,8 +162,7 @@ class CudaExecution final : public Execution {
            });
   }
 
-  std::byte* address(const Operand& operand, const Places& places,
-                     std::vector<std::shared_ptr<const DeviceBlock>>& constants) const {
+  std::byte* address(const Operand& operand, const Places& places, Constants& constants) const {
     switch (operand.kind) {
       case Operand::Kind::kArena:
         return (operand.on_host ? places.host_arena : places.arena) + operand.offset;
@@ -203,19 +177,17 @@ class CudaExecution final : public Execution {
     // Steps never write through a constant operand: lowering hands those out as inputs only.
     if (operand.on_host) return const_cast<std::byte*>(static_cast<const std::byte*>(operand.pointer));
     if (operand.bytes == Operand::kUnknownBytes) throw Error(ErrorCode::kDevice, "a constant of unknown size");
-    constants.push_back(uploads_.get(backend_, operand.pointer, std::max<size_t>(operand.bytes, 1)));
+    constants.push_back(shared_.uploads.get(operand.pointer, operand.bytes));
     return constants.back()->data();
   }
 
   const Program& program_;
-  CudaBackend& backend_;
-  Uploads& uploads_;
+  Shared& shared_;
   Nanos* const taken_;            // how long each step of a run took; null where nobody asks
   std::vector<size_t> in_, out_;  // where each input and output begins
   std::vector<std::byte*> table_;
-  std::unique_ptr<PinnedBlock> pinned_;
-  std::unique_ptr<DeviceBlock> memory_;
-  std::vector<std::shared_ptr<const DeviceBlock>> constants_;
+  CudaBlock pinned_, memory_;
+  Constants constants_;
   std::vector<Part> parts_;  // its graphs end before the memory that they name
 };
 
@@ -242,12 +214,12 @@ class NotingQueue final : public LaunchQueue {
   std::vector<KernelNote> notes;
 };
 
-class CudaDevice final : public Device {
+class ProgramDevice final : public CudaDevice {
  public:
-  explicit CudaDevice(std::unique_ptr<CudaBackend> backend) : backend_(std::move(backend)) {}
+  explicit ProgramDevice(std::unique_ptr<CudaBackend> backend) : shared_(std::move(backend)) {}
   DeviceKind kind() const override { return DeviceKind::kCuda; }
   std::unique_ptr<Execution> prepare(const Program& program, BufferPool&, Nanos* taken) override {
-    return std::make_unique<CudaExecution>(program, *backend_, uploads_, taken);
+    return std::make_unique<CudaExecution>(program, shared_, taken);
   }
   std::vector<KernelNote> kernels(const Program& program, const Step& step) const override {
     // A step looks at no more of its operands than whether they are there.
@@ -264,16 +236,21 @@ class CudaDevice final : public Device {
   }
   StepFn copy_step() const override { return copy_on_device; }
   bool borrows_inputs() const override { return false; }
+  CudaMemory memory() const override {
+    return {shared_.memory.stats(), shared_.pinned.stats(), shared_.uploads.bytes()};
+  }
+  std::vector<LeakRow> leaks() const override { return shared_.memory.leaks(); }
+  size_t trim() override { return shared_.memory.trim() + shared_.pinned.trim(); }
+  void limit(size_t max_bytes) override { shared_.memory.limit(max_bytes); }
 
  private:
-  const std::unique_ptr<CudaBackend> backend_;
-  Uploads uploads_;
+  Shared shared_;
 };
 
 }  // namespace
 
-std::unique_ptr<Device> make_cuda_device(std::unique_ptr<CudaBackend> backend) {
-  return std::make_unique<CudaDevice>(std::move(backend));
+std::unique_ptr<CudaDevice> make_cuda_device(std::unique_ptr<CudaBackend> backend) {
+  return std::make_unique<ProgramDevice>(std::move(backend));
 }
 
 }  // namespace inferkit

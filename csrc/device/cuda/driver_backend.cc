@@ -11,7 +11,7 @@
 #include "device/cuda/cuda.h"
 #include "device/cuda/driver.h"
 #include "device/cuda/image.h"
-#include "platform/fork.h"
+#include "device/cuda/own_process.h"
 
 namespace inferkit {
 namespace {
@@ -31,7 +31,7 @@ Address address_of(const void* memory) { return reinterpret_cast<Address>(memory
 /// The context of a device, which a child of fork() does not inherit.
 struct Context {
   driver::Context handle = nullptr;
-  uint32_t generation = fork_generation();
+  OwnProcess process = {};
 };
 
 /// Makes the device's context that of this thread while it lives: the thread's own comes back. So does the thread's way
@@ -40,11 +40,7 @@ struct Context {
 class Current {
  public:
   explicit Current(const Context& context) {
-    if (context.generation != fork_generation()) {
-      throw Error(ErrorCode::kDevice,
-                  "this process was forked off one that uses the CUDA device, and a driver does not survive that: "
-                  "start processes with the method \"spawn\", or load models for CUDA after the fork alone");
-    }
+    context.process.require();
     require(driver::driver().context_push(context.handle), "enter its context");
     driver::driver().capture_mode(&mode_);
   }
@@ -321,12 +317,12 @@ std::string why_no_cuda(int index) {
   return "";
 }
 
-Device& cuda_device(int index) {
+CudaDevice& cuda_device(int index) {
   if (const std::string why = why_no_cuda(index); !why.empty()) {
     throw Error(ErrorCode::kDevice, cat(why, "; leave device out, or give \"cpu\", to run on the CPU"));
   }
   static std::mutex mutex;  // for made
-  static auto& made = immortal(std::map<int, std::unique_ptr<Device>>());
+  static auto& made = immortal(std::map<int, std::unique_ptr<CudaDevice>>());
   const std::scoped_lock lock(mutex);
   auto& device = made[index];
   if (!device) device = make_cuda_device(std::make_unique<DriverBackend>(index));

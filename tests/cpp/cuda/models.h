@@ -7,6 +7,7 @@
 
 #include "../engine/graphs.h"
 #include "base/error.h"
+#include "device/cuda/cuda.h"
 #include "support.h"
 
 namespace inferkit::testing {
@@ -47,6 +48,14 @@ inline ModelOptions on(Device& device) {
   ModelOptions options;
   options.device = &device;
   return options;
+}
+
+/// Nobody has memory of the device any more; what its pools keep goes back, so that what is counted is what leaks.
+inline void nothing_is_in_use(CudaDevice& device) {
+  CHECK_EQ(device.memory().device.outstanding, size_t{0});
+  CHECK_EQ(device.memory().pinned.outstanding, size_t{0});
+  CHECK_EQ(device.memory().weight_bytes, size_t{0});
+  device.trim();
 }
 
 inline std::string data(const char* name) { return std::string(INFERKIT_TEST_DATA) + "/" + name; }

@@ -34,6 +34,7 @@ std::vector<Input> rows_of_4(int64_t batch, uint32_t seed) { return {floats({bat
 template <class Inputs>
 void same_through_the_driver(const std::string& path, std::initializer_list<int64_t> batches, Inputs inputs) {
   if (!has_kernels() || !comparable()) return;
+  cuda_device().trim();  // what other tests have left in its pools
   const CudaOnHostFigures before = figures();
   {
     const auto there = Model::load(path, on(cuda_device()));
@@ -42,6 +43,7 @@ void same_through_the_driver(const std::string& path, std::initializer_list<int6
     CHECK(figures().launches > before.launches);
     CHECK_EQ(figures().captures - before.captures, static_cast<int64_t>(batches.size()));
   }
+  nothing_is_in_use(cuda_device());
   const CudaOnHostFigures after = figures();
   CHECK_EQ(after.allocations, before.allocations);
   CHECK_EQ(after.pinned, before.pinned);
@@ -97,12 +99,30 @@ Error error_of(F&& run) {
 TEST(memory_of_the_driver_that_runs_out_is_an_error_with_figures_and_the_next_run_works) {
   if (!has_kernels()) return;
   const auto model = Model::load(data("graph/mlp.onnx"), on(cuda_device()));
+  cuda_device().trim();
   cuda_on_host_memory(100);
   const Error error = error_of([&] { answers(*model, rows_of_4(2, 1)); });
   cuda_on_host_memory(int64_t{1} << 34);
   CHECK(error.code() == ErrorCode::kPoolExhausted);
   CHECK(std::string(error.what()).find("bytes left for a run: 100 of its") != std::string::npos);
+  CHECK(std::string(error.what()).find("bytes are in use by inferkit") != std::string::npos);
   CHECK_EQ(answers(*model, rows_of_4(2, 1)).size(), size_t{1});
+}
+
+TEST(a_graph_gets_the_memory_that_the_pool_keeps) {
+  if (!has_kernels()) return;
+  const auto model = Model::load(data("graph/mlp.onnx"), on(cuda_device()));
+  const auto want = answers(*model, rows_of_4(2, 1));
+  {
+    const auto gone = Model::load(data("graph/mlp.onnx"), on(cuda_device()));
+    for (const int64_t batch : {2, 200}) answers(*gone, rows_of_4(batch, 1));
+  }
+  // The pool has a block of the size that the next run takes, and a larger one; the driver itself has nothing left.
+  CHECK(cuda_device().memory().device.cached_bytes > 2048);
+  cuda_on_host_memory(0);
+  const auto got = answers(*Model::load(data("graph/mlp.onnx"), on(cuda_device())), rows_of_4(2, 1));
+  cuda_on_host_memory(int64_t{1} << 34);
+  CHECK(got == want);
 }
 
 TEST(a_device_that_fails_fails_every_run_and_nothing_hangs) {

@@ -78,6 +78,7 @@ void same_with_fallback(const std::string& name, const ModelFile& file, int64_t 
     if (!same_answers(there, here, name, {1, 3, 40}, inputs, set_seed)) return;
     CHECK_EQ(figures.captures, 3 * graphs);
   }
+  nothing_is_in_use(*device);
   CHECK_EQ(figures.allocations, 0);
   CHECK_EQ(figures.pinned, 0);
 }

@@ -26,6 +26,7 @@ void same_on_both(const std::string& path, std::initializer_list<int64_t> batche
     CHECK(figures.launches > 0);
     CHECK_EQ(figures.captures, static_cast<int64_t>(batches.size()));  // the second run of a shape is its graph alone
   }
+  nothing_is_in_use(*device);
   CHECK_EQ(figures.allocations, 0);
   CHECK_EQ(figures.pinned, 0);
 }
@@ -61,7 +62,7 @@ TEST(a_sum_of_one_element_is_that_element_as_on_the_cpu) {
   Built built = build({.op = "ReduceMean", .inputs = {{3, 1, 2}}, .attributes = {{"axes", std::vector<int64_t>{1}}}});
   constexpr float kValues[] = {-0.0f, 0.0f, 1e-40f, -1e-40f, 2.5f, -INFINITY};
   std::memcpy(const_cast<void*>(built.values[0].data), kValues, sizeof(kValues));
-  for (Device* const at : {device.get(), &cpu_device()}) {
+  for (Device* const at : std::initializer_list<Device*>{device.get(), &cpu_device()}) {
     PackedWeights cache;
     const auto y = run(built, compile(built.graph, built.facts, cache, {.device = at}), {});
     CHECK_EQ(y.size(), sizeof(kValues));
@@ -92,6 +93,7 @@ TEST(memory_of_the_device_that_runs_out_is_an_error_and_the_next_run_works) {
   } catch (const Error& error) {
     CHECK(error.code() == ErrorCode::kPoolExhausted);
   }
+  nothing_is_in_use(*device);
   CHECK_EQ(figures.pinned, 0);  // nothing of the failed attempt is left
   figures.memory = memory;
   CHECK_EQ(answers(*model, {floats({2, 4}, 1)}).size(), size_t{1});

@@ -77,6 +77,7 @@ TEST(a_profile_of_the_emulated_device_counts_its_launches) {
     const auto encoder = Model::load(data("graph/encoder.onnx"), on(*device));
     times_are_those_of_the_launches(*encoder, sentences(2, 5, 1));
   }
+  nothing_is_in_use(*device);
   CHECK_EQ(figures.allocations, 0);
   CHECK_EQ(figures.pinned, 0);
 }

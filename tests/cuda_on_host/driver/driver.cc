@@ -408,6 +408,8 @@ Result cuGraphInstantiateWithFlags(GraphExec* exec, Graph graph, unsigned long l
   if (const Result error = check_unsafe("cuGraphInstantiate")) return error;
   const std::scoped_lock lock(state().mutex);
   if (flags != 0 || !state().graphs.contains(graph)) return refuse(kInvalidValue, "cuGraphInstantiate of no graph");
+  constexpr int64_t kOfAGraph = 1024;  // as much as it takes at most here
+  if (state().memory < kOfAGraph) return kOutOfMemory;
   *exec = new CUgraphExec_st{graph->work};
   state().execs.insert(*exec);
   return kSuccess;

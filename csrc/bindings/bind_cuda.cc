@@ -1,0 +1,64 @@
+// What Python asks of CUDA devices.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <limits>
+#include <utility>
+
+#include "bindings/arguments.h"
+#include "bindings/signal_watch.h"
+#include "device/cuda/cuda.h"
+
+namespace py = pybind11;
+using namespace py::literals;
+
+namespace inferkit {
+namespace {
+
+int device_number(const Given<int64_t>& device) {
+  return static_cast<int>(integer(device, "device", 0, std::numeric_limits<int>::max()));
+}
+
+/// f(the device), which may open the driver.
+template <class F>
+auto of_device(const Given<int64_t>& device, F&& f) {
+  return without_gil([index = device_number(device), &f] { return f(cuda_device(index)); });
+}
+
+}  // namespace
+
+void bind_cuda(py::module_& m) {
+  m.def(
+      "why_no_cuda",
+      [](const Given<int64_t>& device) {
+        return without_gil([index = device_number(device)] { return why_no_cuda(index); });
+      },
+      "device"_a, "Why no model can run on that CUDA device; empty where one can. Opens the driver.");
+  m.def(
+      "cuda_memory",
+      [](const Given<int64_t>& device) {
+        const CudaMemory now = of_device(device, [](CudaDevice& on) { return on.memory(); });
+        return std::tuple(now.device, now.pinned, now.weight_bytes);
+      },
+      "device"_a, "The pools of the device's memory and of pinned memory, and the bytes of weights on the device.");
+  m.def(
+      "cuda_leaks",
+      [](const Given<int64_t>& device) { return of_device(device, [](CudaDevice& on) { return on.leaks(); }); },
+      "device"_a, "Who has memory of the device, most bytes first.");
+  m.def(
+      "cuda_trim",
+      [](const Given<int64_t>& device) { return of_device(device, [](CudaDevice& on) { return on.trim(); }); },
+      "device"_a, "Gives free memory of the device, and pinned one, back to the driver; how many bytes.");
+  m.def(
+      "cuda_limit",
+      [](const Given<std::optional<int64_t>>& max_bytes, const Given<int64_t>& device) {
+        const auto most = static_cast<size_t>(integer_or(0, max_bytes, "max_bytes", 256));
+        of_device(device, [most](CudaDevice& on) {
+          on.limit(most);
+          return true;
+        });
+      },
+      "max_bytes"_a, "device"_a, "Caps the device's memory; None for no cap.");
+}
+
+}  // namespace inferkit
