@@ -67,10 +67,13 @@ class CudaExecution final : public Execution {
   /// A kernel writes it, so the compiler must not think it knows what it holds.
   volatile uint32_t* fault() const { return reinterpret_cast<volatile uint32_t*>(pinned_.data()); }
   void check_fault() const {
-    if (const uint32_t step = *fault(); step != 0) {
-      throw Error(ErrorCode::kInference, cat(program_.labels[program_.steps[step - 1].node],
-                                             ": an index is out of range for the dimension that it counts along"));
-    }
+    const uint32_t word = *fault();
+    if (word == 0) return;
+    const Step& step = program_.steps[(word & ~LaunchQueue::kDividesByZero) - 1];
+    throw Error(ErrorCode::kInference, cat(program_.labels[step.node], ": ",
+                                           word & LaunchQueue::kDividesByZero
+                                               ? "integer division by zero"
+                                               : "an index is out of range for the dimension that it counts along"));
   }
 
   /// What is made here is kept only when all of it is there.

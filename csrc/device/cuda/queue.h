@@ -27,7 +27,9 @@ class LaunchQueue {
   /// Note the time when all that is in the queue is done, as mark `number` of a capture that has so many.
   virtual void mark(size_t number) = 0;
 
-  /// Where a kernel that meets data which make its step impossible writes step() + 1; 0 while there are none.
+  /// Where a kernel that meets data which make its step impossible writes step() + 1; 0 while there are none. The step
+  /// with kDividesByZero is one that met a divisor of 0; without, an index that is out of range.
+  static constexpr uint32_t kDividesByZero = uint32_t{1} << 31;
   uint32_t* fault() const { return fault_; }
   uint32_t step() const { return step_; }
   void set_fault(uint32_t* fault) { fault_ = fault; }

@@ -1,4 +1,5 @@
 // Arithmetic on two operands, comparisons, Where and Cast, broadcast.
+#include "engine/cuda/integers.h"
 #include "engine/cuda/launch.h"
 
 namespace inferkit {
@@ -6,7 +7,7 @@ namespace cuda {
 namespace {
 
 using device::Compare;
-using device::Element;
+using device::Whole;
 using kernels::Binary;
 
 // ---- Arithmetic -----------------------------------------------------------------------------------------------------
@@ -31,35 +32,18 @@ void lower_binary(LowerContext& c) {
   c.step(run_binary, p, {c.in(0), c.in(1), c.out(0)});
 }
 
+template <Binary op, Whole whole>
+void lower_arithmetic(LowerContext& c) {
+  if (is_whole(c.input(0).dtype)) return lower_whole(c, whole);
+  lower_binary<op>(c);
+}
+
 Cost two_operands(const NodeContext& c) {
   return c.input_count() == 2 ? Cost(0) : Cost::cannot("it has not two operands");
 }
+Cost two_numbers(const NodeContext& c) { return c.input_count() == 2 ? number_cost(c) : two_operands(c); }
 
 // ---- Comparisons ----------------------------------------------------------------------------------------------------
-
-bool find_element(DType dtype, Element& out) {
-  switch (dtype) {
-    case DType::kF32:
-      out = Element::kF32;
-      return true;
-    case DType::kI32:
-      out = Element::kI32;
-      return true;
-    case DType::kI64:
-      out = Element::kI64;
-      return true;
-    case DType::kBool:
-      out = Element::kBool;
-      return true;
-    default:
-      return false;
-  }
-}
-Element element_of(const NodeContext& c, DType dtype) {
-  Element out{};
-  if (!find_element(dtype, out)) c.unsupported(cat("elements of ", dtype_name(dtype)));
-  return out;
-}
 
 /// io: a, b, y.
 void run_compare(const void* params, std::byte* const* io, const ExecContext& context) {
@@ -137,15 +121,14 @@ void lower_cast(LowerContext& c) {
 
 void register_cuda_elementwise(OpRegistry& r) {
   using namespace cuda;
-  constexpr Precision kF32 = Precision::kFloat32;
-  add(r, kOnnx, "Add", lower_binary<Binary::kAdd>, two_operands, kF32);
-  add(r, kOnnx, "Sub", lower_binary<Binary::kSub>, two_operands, kF32);
-  add(r, kOnnx, "Mul", lower_binary<Binary::kMul>, two_operands, kF32);
-  add(r, kOnnx, "Div", lower_binary<Binary::kDiv>, two_operands, kF32);
-  add(r, kOnnx, "PRelu", lower_binary<Binary::kPrelu>, two_operands, kF32);
-  add(r, kOnnx, "Min", lower_binary<Binary::kMin>, two_operands, kF32);
-  add(r, kOnnx, "Max", lower_binary<Binary::kMax>, two_operands, kF32);
-  add(r, kOnnx, "Sum", lower_binary<Binary::kAdd>, two_operands, kF32);
+  add(r, kOnnx, "Add", lower_arithmetic<Binary::kAdd, Whole::kAdd>, two_numbers);
+  add(r, kOnnx, "Sub", lower_arithmetic<Binary::kSub, Whole::kSub>, two_numbers);
+  add(r, kOnnx, "Mul", lower_arithmetic<Binary::kMul, Whole::kMul>, two_numbers);
+  add(r, kOnnx, "Div", lower_arithmetic<Binary::kDiv, Whole::kDiv>, two_numbers);
+  add(r, kOnnx, "PRelu", lower_arithmetic<Binary::kPrelu, Whole::kPrelu>, two_numbers);
+  add(r, kOnnx, "Min", lower_arithmetic<Binary::kMin, Whole::kMin>, two_numbers);
+  add(r, kOnnx, "Max", lower_arithmetic<Binary::kMax, Whole::kMax>, two_numbers);
+  add(r, kOnnx, "Sum", lower_binary<Binary::kAdd>, two_operands, Precision::kFloat32);
   add(r, kOnnx, "Equal", lower_compare<Compare::kEqual>, compare_cost);
   add(r, kOnnx, "Less", lower_compare<Compare::kLess>, compare_cost);
   add(r, kOnnx, "LessOrEqual", lower_compare<Compare::kLessOrEqual>, compare_cost);

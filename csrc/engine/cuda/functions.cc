@@ -3,6 +3,7 @@
 
 #include <limits>
 
+#include "engine/cuda/integers.h"
 #include "engine/cuda/launch.h"
 #include "graph/passes/pattern.h"
 
@@ -20,10 +21,11 @@ struct Row {
   std::string_view domain, name;
   Unary op;
   Attribute alpha = {}, beta = {};
+  std::optional<device::WholeUnary> whole = {};  // of integers
 };
 
 const Row kRows[] = {
-    {kOnnx, "Relu", Unary::kRelu},
+    {kOnnx, "Relu", Unary::kRelu, {}, {}, device::WholeUnary::kRelu},
     {kOnnx, "LeakyRelu", Unary::kLeakyRelu, {"alpha", 0.01f}},
     {kOnnx, "Sigmoid", Unary::kSigmoid},
     {kOnnx, "Tanh", Unary::kTanh},
@@ -43,9 +45,9 @@ const Row kRows[] = {
     {kOnnx, "Exp", Unary::kExp},
     {kOnnx, "Log", Unary::kLog},
     {kOnnx, "Erf", Unary::kErf},
-    {kOnnx, "Abs", Unary::kAbs},
-    {kOnnx, "Neg", Unary::kNeg},
-    {kOnnx, "Sign", Unary::kSign},
+    {kOnnx, "Abs", Unary::kAbs, {}, {}, device::WholeUnary::kAbs},
+    {kOnnx, "Neg", Unary::kNeg, {}, {}, device::WholeUnary::kNeg},
+    {kOnnx, "Sign", Unary::kSign, {}, {}, device::WholeUnary::kSign},
     {kOnnx, "Sqrt", Unary::kSqrt},
     {kOnnx, "Reciprocal", Unary::kReciprocal},
     {kOnnx, "Floor", Unary::kFloor},
@@ -53,15 +55,18 @@ const Row kRows[] = {
     {kOnnx, "Round", Unary::kRound},
 };
 
-Function function_of(const NodeContext& c) {
-  const auto value = [&](const Attribute& a) { return a.name ? c.attr_float(a.name, a.value) : a.value; };
+const Row& row_of(const NodeContext& c) {
   for (const Row& row : kRows) {
-    if (row.name != c.node().op_type || row.domain != c.node().domain) continue;
-    Function out{row.op, value(row.alpha), value(row.beta)};
-    if (row.name == "Gelu" && c.attr_string("approximate", "none") == "tanh") out.op = Unary::kGeluTanh;
-    return out;
+    if (row.name == c.node().op_type && row.domain == c.node().domain) return row;
   }
   c.unsupported("no such function");
+}
+Function function_of(const NodeContext& c) {
+  const auto value = [&](const Attribute& a) { return a.name ? c.attr_float(a.name, a.value) : a.value; };
+  const Row& row = row_of(c);
+  Function out{row.op, value(row.alpha), value(row.beta)};
+  if (row.name == "Gelu" && c.attr_string("approximate", "none") == "tanh") out.op = Unary::kGeluTanh;
+  return out;
 }
 
 struct Params {
@@ -86,6 +91,16 @@ void lower_as(LowerContext& c, const Function& f) {
   c.step(run_function, Params{c.output(0).shape.elements(), f}, {c.in(0), c.out(0)});
 }
 void lower_function(LowerContext& c) { lower_as(c, function_of(c)); }
+
+/// Those that take integers, too.
+Cost either_cost(const NodeContext& c) {
+  const Cost cost = function_cost(c);
+  return cost.possible() ? number_cost(c) : cost;
+}
+void lower_either(LowerContext& c) {
+  if (is_whole(c.input(0).dtype)) return lower_whole(c, *row_of(c).whole);
+  lower_function(c);
+}
 
 // ---- Clip -----------------------------------------------------------------------------------------------------------
 
@@ -142,7 +157,13 @@ std::optional<Function> fused_function(const NodeContext& c) {
 
 void register_cuda_functions(OpRegistry& r) {
   using namespace cuda;
-  for (const Row& row : kRows) add(r, row.domain, row.name, lower_function, function_cost, Precision::kFloat32);
+  for (const Row& row : kRows) {
+    if (row.whole) {
+      add(r, row.domain, row.name, lower_either, either_cost);
+    } else {
+      add(r, row.domain, row.name, lower_function, function_cost, Precision::kFloat32);
+    }
+  }
   add(r, kOnnx, "Clip", lower_clip, clip_cost, Precision::kFloat32);
   add(r, kOnnx, "Pow", lower_pow, pow_cost, Precision::kFloat32);
 }

@@ -11,6 +11,7 @@
 namespace inferkit::cuda {
 
 namespace device = kernels::cuda;
+using device::Element;
 using device::Kernel;
 
 inline constexpr std::string_view kLowering = "cuda";
@@ -52,6 +53,37 @@ void launch_elements(const ExecContext& context, Kernel kernel, int64_t n, const
   constexpr int64_t kThreads = 256, kMostBlocks = 2048;
   if (n == 0) return;
   launch(context, kernel, {std::min((n + kThreads - 1) / kThreads, kMostBlocks)}, kThreads, 0, params);
+}
+
+/// For a kernel in which a warp takes a row.
+template <class Params>
+void launch_rows(const ExecContext& context, Kernel kernel, int64_t rows, const Params& params) {
+  launch(context, kernel, {(rows + device::kRowsOfBlock - 1) / device::kRowsOfBlock}, device::kRowThreads, 0, params);
+}
+
+/// False where kernels have no such elements.
+inline bool find_element(DType dtype, Element& out) {
+  switch (dtype) {
+    case DType::kF32:
+      out = Element::kF32;
+      return true;
+    case DType::kI32:
+      out = Element::kI32;
+      return true;
+    case DType::kI64:
+      out = Element::kI64;
+      return true;
+    case DType::kBool:
+      out = Element::kBool;
+      return true;
+    default:
+      return false;
+  }
+}
+inline Element element_of(const NodeContext& c, DType dtype) {
+  Element out{};
+  if (!find_element(dtype, out)) c.unsupported(cat("elements of ", dtype_name(dtype)));
+  return out;
 }
 
 template <size_t N>

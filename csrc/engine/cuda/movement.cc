@@ -1,4 +1,6 @@
 // What moves elements or only looks at them in another shape.
+#include <utility>
+
 #include "engine/cuda/launch.h"
 
 namespace inferkit {
@@ -136,6 +138,61 @@ void lower_gather(LowerContext& c) {
   c.step(run_gather, p, {c.in(0), c.in(1), c.out(0)});
 }
 
+// ---- GatherElements and GatherND ------------------------------------------------------------------------------------
+
+/// io: x, indices, y.
+template <class Params>
+Params gathering(const void* params, std::byte* const* io, const ExecContext& context) {
+  auto p = *static_cast<const Params*>(params);
+  p.x = io[0];
+  p.indices = io[1];
+  p.y = io[2];
+  p.fault = context.queue->fault();
+  p.step = context.queue->step();
+  return p;
+}
+void run_gather_elements(const void* params, std::byte* const* io, const ExecContext& context) {
+  const auto p = gathering<device::GatherElementsParams>(params, io, context);
+  launch_elements(context, Kernel::gather_elements, p.nest.n, p);
+}
+void run_gather_tuples(const void* params, std::byte* const* io, const ExecContext& context) {
+  const auto p = gathering<device::GatherTuplesParams>(params, io, context);
+  launch_elements(context, Kernel::gather_tuples, p.batches * p.tuples * p.row_units, p);
+}
+
+void lower_gather_elements(LowerContext& c) {
+  const Shape &x = c.input(0).shape, &indices = c.input(1).shape;
+  const auto axis = static_cast<size_t>(c.attr_axis(0, static_cast<int64_t>(x.rank())));
+  Strides from = x.strides();
+  device::GatherElementsParams p{};
+  p.dim = x[axis];
+  p.axis_stride = std::exchange(from[axis], 0);
+  p.nest = nest_of(make_nest<2>(indices, {from, indices.strides()}));
+  p.width = static_cast<int32_t>(dtype_size(c.input(0).dtype));
+  p.wide = c.input(1).dtype == DType::kI64;
+  c.step(run_gather_elements, p, {c.in(0), c.in(1), c.out(0)});
+}
+
+/// The shape rule has found that the tuples fit.
+void lower_gather_nd(LowerContext& c) {
+  const Shape &x = c.input(0).shape, &indices = c.input(1).shape;
+  const auto batch = static_cast<size_t>(c.attr_int("batch_dims", 0)), depth = static_cast<size_t>(indices.back());
+  const Strides own = x.strides();
+  device::GatherTuplesParams p{};
+  p.batches = indices.elements(0, batch);
+  p.tuples = indices.elements(batch, indices.rank() - 1);
+  p.batch_units = x.elements(batch, x.rank());
+  p.row_units = x.elements(batch + depth, x.rank());
+  for (size_t d = 0; d < depth; ++d) {
+    p.dims[d] = x[batch + d];
+    p.strides[d] = own[batch + d];
+  }
+  p.depth = static_cast<int32_t>(depth);
+  p.width = static_cast<int32_t>(dtype_size(c.input(0).dtype));
+  p.wide = c.input(1).dtype == DType::kI64;
+  c.step(run_gather_tuples, p, {c.in(0), c.in(1), c.out(0)});
+}
+
 }  // namespace
 }  // namespace cuda
 
@@ -150,6 +207,8 @@ void register_cuda_movement(OpRegistry& r) {
   add(r, kOnnx, "Concat", lower_concat, move_cost);
   add(r, kOnnx, "Split", lower_split, move_cost);
   add(r, kOnnx, "Gather", lower_gather, move_cost);
+  add(r, kOnnx, "GatherElements", lower_gather_elements, move_cost);
+  add(r, kOnnx, "GatherND", lower_gather_nd, move_cost);
 }
 
 }  // namespace inferkit

@@ -1,11 +1,12 @@
 // Softmax, normalisations and reductions.
+#include <optional>
+
+#include "engine/cuda/integers.h"
 #include "engine/cuda/launch.h"
 
 namespace inferkit {
 namespace cuda {
 namespace {
-
-Blocks row_blocks(int64_t rows) { return {(rows + device::kRowsOfBlock - 1) / device::kRowsOfBlock}; }
 
 // ---- Softmax and LogSoftmax -----------------------------------------------------------------------------------------
 
@@ -14,7 +15,7 @@ void run_softmax(const void* params, std::byte* const* io, const ExecContext& co
   auto p = *static_cast<const device::SoftmaxParams*>(params);
   p.x = at<float>(io, 0);
   p.y = at<float>(io, 1);
-  launch(context, Kernel::softmax_rows, row_blocks(p.outer * p.inner), device::kRowThreads, 0, p);
+  launch_rows(context, Kernel::softmax_rows, p.outer * p.inner, p);
 }
 
 void lower_softmax(LowerContext& c) {
@@ -45,7 +46,7 @@ void run_norm(const void* params, std::byte* const* io, const ExecContext& conte
   p.y = at<float>(io, 1);
   p.scale = at<float>(io, 2);
   p.bias = at<float>(io, 3);
-  launch(context, Kernel::norm_rows, row_blocks(p.rows), device::kRowThreads, 0, p);
+  launch_rows(context, Kernel::norm_rows, p.rows, p);
 }
 
 Cost norm_cost(const NodeContext& c) {
@@ -69,21 +70,23 @@ void lower_norm(LowerContext& c) {
 // ---- Reductions -----------------------------------------------------------------------------------------------------
 
 using After = device::ReduceParams::After;
+using device::WholeReduce;
 struct Reduction {
   std::string_view name;
   kernels::Reduce op;
+  std::optional<WholeReduce> whole = {};  // of integers
   After after = After::kNothing;
 };
 const Reduction kReductions[] = {
-    {"ReduceSum", kernels::Reduce::kSum},
-    {"ReduceMean", kernels::Reduce::kMean},
-    {"ReduceMax", kernels::Reduce::kMax},
-    {"ReduceMin", kernels::Reduce::kMin},
-    {"ReduceProd", kernels::Reduce::kProduct},
-    {"ReduceL1", kernels::Reduce::kSumAbs},
-    {"ReduceL2", kernels::Reduce::kSumSquares, After::kRoot},
-    {"ReduceLogSum", kernels::Reduce::kSum, After::kLog},
-    {"ReduceSumSquare", kernels::Reduce::kSumSquares},
+    {"ReduceSum", kernels::Reduce::kSum, WholeReduce::kSum},
+    {"ReduceMean", kernels::Reduce::kMean, WholeReduce::kMean},
+    {"ReduceMax", kernels::Reduce::kMax, WholeReduce::kMax},
+    {"ReduceMin", kernels::Reduce::kMin, WholeReduce::kMin},
+    {"ReduceProd", kernels::Reduce::kProduct, WholeReduce::kProduct},
+    {"ReduceL1", kernels::Reduce::kSumAbs, WholeReduce::kSumAbs},
+    {"ReduceL2", kernels::Reduce::kSumSquares, {}, After::kRoot},
+    {"ReduceLogSum", kernels::Reduce::kSum, {}, After::kLog},
+    {"ReduceSumSquare", kernels::Reduce::kSumSquares, WholeReduce::kSumSquares},
 };
 
 /// io: x, y.
@@ -91,7 +94,7 @@ void run_reduce(const void* params, std::byte* const* io, const ExecContext& con
   auto p = *static_cast<const device::ReduceParams*>(params);
   p.x = at<float>(io, 0);
   p.y = at<float>(io, 1);
-  launch(context, Kernel::reduce_rows, row_blocks(p.kept.n), device::kRowThreads, 0, p);
+  launch_rows(context, Kernel::reduce_rows, p.kept.n, p);
 }
 
 std::array<bool, Shape::kMaxRank> reduced_axes(const NodeContext& c) {
@@ -107,7 +110,19 @@ std::array<bool, Shape::kMaxRank> reduced_axes(const NodeContext& c) {
   return out;
 }
 
+const Reduction& reduction_of(const NodeContext& c) {
+  return *std::ranges::find(kReductions, c.node().op_type, &Reduction::name);
+}
+
 Cost reduce_cost(const NodeContext& c) {
+  if (const Cost cost = number_cost(c); !cost.possible()) return cost;
+  if (is_whole(c.input(0).dtype)) {
+    const auto whole = reduction_of(c).whole;
+    if (!whole) return Cost::cannot("it takes roots and logarithms of float32 alone");
+    if (*whole == WholeReduce::kMean && c.input(0).dtype == DType::kI64) {
+      return Cost::cannot("the sum of int64 that it divides may need more than 64 bits");
+    }
+  }
   const auto gone = reduced_axes(c);
   const Shape& x = c.input(0).shape;
   int64_t count = 1;
@@ -131,16 +146,15 @@ void lower_reduce(LowerContext& c) {
     (gone[i] ? reduced_strides : kept_strides)[shape.rank()] = own[i];
     shape.push_back(x[i]);
   }
-  for (const Reduction& row : kReductions) {
-    if (row.name != c.node().op_type) continue;
-    device::ReduceParams p{};
-    p.kept = nest_of(make_nest<1>(kept, {kept_strides}));
-    p.reduced = nest_of(make_nest<1>(reduced, {reduced_strides}));
-    p.op = row.op;
-    p.after = row.after;
-    if (reduced.elements() == 1 && keeps_one_element(p)) return c.alias(0, 0);
-    return c.step(run_reduce, p, {c.in(0), c.out(0)});
-  }
+  const Reduction& row = reduction_of(c);
+  device::ReduceParams p{};
+  p.kept = nest_of(make_nest<1>(kept, {kept_strides}));
+  p.reduced = nest_of(make_nest<1>(reduced, {reduced_strides}));
+  p.op = row.op;
+  p.after = row.after;
+  if (reduced.elements() == 1 && keeps_one_element(p)) return c.alias(0, 0);
+  if (is_whole(c.input(0).dtype)) return lower_whole(c, *row.whole, p.kept, p.reduced);
+  c.step(run_reduce, p, {c.in(0), c.out(0)});
 }
 
 }  // namespace
@@ -154,7 +168,7 @@ void register_cuda_rows(OpRegistry& r) {
   add(r, kOnnx, "LayerNormalization", lower_norm, norm_cost, kF32);
   add(r, kInternal, "LayerNorm", lower_norm, norm_cost, kF32);
   add(r, kOnnx, "RMSNormalization", lower_norm, norm_cost, kF32);
-  for (const Reduction& row : kReductions) add(r, kOnnx, row.name, lower_reduce, reduce_cost, kF32);
+  for (const Reduction& row : kReductions) add(r, kOnnx, row.name, lower_reduce, reduce_cost);
 }
 
 }  // namespace inferkit

@@ -1,8 +1,10 @@
 // The kernels by number, for those who launch them: kernels.inc with their parameters.
 #pragma once
+#include "kernels/cuda/arg.h"
 #include "kernels/cuda/conv.h"
 #include "kernels/cuda/elementwise.h"
 #include "kernels/cuda/gemm.h"
+#include "kernels/cuda/integers.h"
 #include "kernels/cuda/movement.h"
 #include "kernels/cuda/pool.h"
 #include "kernels/cuda/recurrent.h"

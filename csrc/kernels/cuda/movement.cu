@@ -45,16 +45,52 @@ INFERKIT_KERNEL(pick, PickParams, 256, 4) {
   }
 }
 
+namespace {
+
+/// The index at place i, brought into [0, dim); -1 where it is out of range, which is noted.
+template <class Params>
+INFERKIT_DEVICE int64_t index_at(const Params& p, int64_t i, int64_t dim) {
+  int64_t index = p.wide ? static_cast<const int64_t*>(p.indices)[i] : static_cast<const int32_t*>(p.indices)[i];
+  if (index < 0) index += dim;
+  if (index >= 0 && index < dim) return index;
+  if (*p.fault == 0) *p.fault = p.step + 1;
+  return -1;
+}
+
+}  // namespace
+
 INFERKIT_KERNEL(gather_rows, GatherParams, 256, 4) {
   const int64_t n = p.outer * p.count * p.row_units;
   for (int64_t i = first_element(); i < n; i += element_step()) {
     const int64_t unit = i % p.row_units, place = i / p.row_units, which = place % p.count, outer = place / p.count;
-    int64_t index =
-        p.wide ? static_cast<const int64_t*>(p.indices)[which] : static_cast<const int32_t*>(p.indices)[which];
-    if (index < 0) index += p.dim;
-    const bool inside = index >= 0 && index < p.dim;
-    if (!inside && *p.fault == 0) *p.fault = p.step + 1;
+    const int64_t index = index_at(p, which, p.dim);
+    const bool inside = index >= 0;
     move_one(p.width, p.y, i, inside ? p.x : nullptr, inside ? (outer * p.dim + index) * p.row_units + unit : 0);
+  }
+}
+
+INFERKIT_KERNEL(gather_elements, GatherElementsParams, 256, 4) {
+  for (int64_t i = first_element(); i < p.nest.n; i += element_step()) {
+    int64_t at[2];
+    offsets_of(p.nest, i, at);
+    const int64_t index = index_at(p, at[1], p.dim);
+    const bool inside = index >= 0;
+    move_one(p.width, p.y, at[1], inside ? p.x : nullptr, inside ? at[0] + index * p.axis_stride : 0);
+  }
+}
+
+INFERKIT_KERNEL(gather_tuples, GatherTuplesParams, 256, 4) {
+  const int64_t n = p.batches * p.tuples * p.row_units;
+  for (int64_t i = first_element(); i < n; i += element_step()) {
+    const int64_t unit = i % p.row_units, tuple = i / p.row_units;
+    int64_t from = tuple / p.tuples * p.batch_units + unit;
+    bool inside = true;
+    for (int d = 0; d < p.depth; ++d) {
+      const int64_t index = index_at(p, tuple * p.depth + d, p.dims[d]);
+      inside = inside && index >= 0;
+      from += index * p.strides[d];
+    }
+    move_one(p.width, p.y, i, inside ? p.x : nullptr, inside ? from : 0);
   }
 }
 

@@ -39,4 +39,33 @@ struct GatherParams {
   bool wide;  // indices are int64, else int32
 };
 
+/// y[i] = x at the place of i without the axis, and at the index of i along it; operands of the nest: x, with a stride
+/// of 0 along the axis, and indices, as which y lies. Indices as in GatherParams.
+struct GatherElementsParams {
+  const void* x;
+  const void* indices;
+  void* y;
+  uint32_t* fault;
+  Nest<2> nest;
+  int64_t dim, axis_stride;
+  uint32_t step;
+  int32_t width;
+  bool wide;
+};
+
+/// y = rows of x by tuples of indices: x is [batches, dims..., row], y is [batches, tuples, row]; a tuple has `depth`
+/// indices, one for each of dims, which are `strides` units apart. Indices as in GatherParams.
+struct GatherTuplesParams {
+  const void* x;
+  const void* indices;
+  void* y;
+  uint32_t* fault;
+  int64_t batches, tuples, batch_units, row_units;
+  int64_t dims[kMostDims], strides[kMostDims];
+  int32_t depth;
+  uint32_t step;
+  int32_t width;
+  bool wide;
+};
+
 }  // namespace inferkit::kernels::cuda

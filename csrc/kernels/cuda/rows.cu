@@ -1,18 +1,13 @@
 #include "kernels/cuda/functions.h"
 #include "kernels/cuda/platform.h"
 #include "kernels/cuda/rows.h"
+#include "kernels/cuda/warp.h"
 #include "kernels/summation.h"
 
 namespace inferkit::kernels::cuda {
 namespace {
 
-constexpr int kWarp = 32, kCpuLanes = 16, kSums = 64;
-constexpr unsigned kWholeWarp = ~0u;
-
-INFERKIT_DEVICE int lane_of() { return static_cast<int>(threadIdx.x) % kWarp; }
-/// The row of this warp, and how many there are at once.
-INFERKIT_DEVICE int64_t first_row() { return int64_t{blockIdx.x} * kRowsOfBlock + threadIdx.x / kWarp; }
-INFERKIT_DEVICE int64_t row_step() { return int64_t{gridDim.x} * kRowsOfBlock; }
+constexpr int kCpuLanes = 16, kSums = 64;
 
 INFERKIT_DEVICE F32x16 from_lane(F32x16 v, int lane) { return {__shfl_sync(kWholeWarp, v.v, lane)}; }
 INFERKIT_DEVICE F32x16 from_above(F32x16 v, int by) {
