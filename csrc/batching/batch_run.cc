@@ -139,6 +139,7 @@ void BatchRun::run_padded(std::span<const RequestRef> requests, const RowLayout&
   if (!apart) {
     gather(requests, layout, rows, true);
     run_once(model, rows, out);
+    if (out.status.code == ErrorCode::kDevice) return;  // it says nothing about padding
     if (known.wants) {
       failure = out.status;
       const Nanos begin = clock_.now();
@@ -429,8 +430,10 @@ void BatchRun::run(Batch& batch, uint64_t batch_id, End end) noexcept {
   record.started = all.started;
   record.finished = all.finished;
   // A compiled model makes the same of a row in any batch: an output of it that breaks a check does so alone, too.
-  const bool isolate = all.apart || (batch.requests.size() > 1 && options_.isolate_failures &&
-                                     (!all.status.ok() || runner_.needs_gil()));
+  // Of a device that has failed no request is guilty, and none would go better alone.
+  const bool isolate =
+      all.apart || (batch.requests.size() > 1 && options_.isolate_failures && all.status.code != ErrorCode::kDevice &&
+                    (!all.status.ok() || runner_.needs_gil()));
   int64_t row = 0;
   for (const RequestRef& ref : batch.requests) {
     Request& request = *ref;

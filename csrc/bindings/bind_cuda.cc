@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "bindings/arguments.h"
+#include "bindings/py_model.h"
 #include "bindings/signal_watch.h"
 #include "device/cuda/cuda.h"
 
@@ -59,6 +60,13 @@ void bind_cuda(py::module_& m) {
         });
       },
       "max_bytes"_a, "device"_a, "Caps the device's memory; None for no cap.");
+  m.def(
+      "device_failure",
+      [](const py::object& model) {
+        const std::shared_ptr<Model> native = py_model(model).native;
+        return native ? without_gil([&] { return native->device_failure(); }) : std::string();
+      },
+      "model"_a, "What the device of a model said when it failed; empty where it works.");
 }
 
 }  // namespace inferkit

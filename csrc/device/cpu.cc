@@ -71,6 +71,7 @@ std::string_view device_kind_name(DeviceKind kind) {
   return "";
 }
 
+std::string Device::failure() const { return {}; }
 std::vector<KernelNote> Device::kernels(const Program&, const Step&) const { return {}; }
 
 Device& cpu_device() {

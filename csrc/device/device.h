@@ -56,6 +56,8 @@ class Device {
   virtual std::vector<KernelNote> kernels(const Program& program, const Step& step) const;
   /// The step with DeviceCopy that copies io[1] to io[0].
   virtual StepFn copy_step() const = 0;
+  /// What the device said when a run failed on it; "" where it has not, or a later run went well.
+  virtual std::string failure() const;
   /// Whether steps read inputs in the caller's memory, where others may write during the run.
   virtual bool borrows_inputs() const = 0;
 };

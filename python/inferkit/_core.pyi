@@ -34,6 +34,7 @@ __all__: list[str] = [
     "cuda_limit",
     "cuda_memory",
     "cuda_trim",
+    "device_failure",
     "error_table",
     "explain_model",
     "inspect_onnx",
@@ -953,6 +954,11 @@ def cuda_memory(device: typing.SupportsInt | typing.SupportsIndex) -> tuple[Pool
 def cuda_trim(device: typing.SupportsInt | typing.SupportsIndex) -> int:
     """
     Gives free memory of the device, and pinned one, back to the driver; how many bytes.
+    """
+
+def device_failure(model: typing.Any) -> str:
+    """
+    What the device of a model said when it failed; empty where it works.
     """
 
 def error_table() -> list[typing.Any]:

@@ -99,6 +99,52 @@ def test_all_of_it_runs_over_the_tests_driver(tmp_path: Path) -> None:
         assert (tmp_path / "answers" / f"{case.name}.npy").is_file()
 
 
+FAILING_DEVICE = """
+import ctypes
+import numpy as np
+import inferkit
+from inferkit import health
+
+driver = ctypes.CDLL("libcuda.so.1")
+x = np.linspace(-1, 1, 64, dtype=np.float32)
+model = inferkit.Model.load("examples/digits.onnx", device="cuda")
+with inferkit.Batcher(model, name="digits") as batcher:
+    want = batcher(x)
+    assert health.report().state is not health.State.FAILED
+    driver.cuda_on_host_break()
+    tickets = [batcher.submit(x) for _ in range(40)]
+    errors = [ticket.exception(timeout=60) for ticket in tickets]
+    assert {type(error) for error in errors} == {inferkit.DeviceError}, errors
+    assert all("CUDA_ERROR_ILLEGAL_ADDRESS" in str(error) for error in errors), errors
+    report = health.report()
+    assert report.state is health.State.FAILED and not report.ready, report
+    assert any("digits: the device of its model has failed: " in reason for reason in report.reasons), report
+    stats = batcher.stats()
+    assert stats.failed == 40, stats
+    driver.cuda_on_host_break()  # repairs it, as no device is repaired
+    np.testing.assert_array_equal(batcher(x), want)
+    assert health.report().state is not health.State.FAILED
+print("all ended")
+"""
+
+
+@needs_driver
+@pytest.mark.unsanitized("the tests' driver has no sanitizers")
+def test_a_device_that_fails_ends_every_request_and_shows_in_health() -> None:
+    driver = max(DRIVERS, key=lambda path: path.stat().st_mtime).parent
+    done = subprocess.run(
+        [sys.executable, "-c", FAILING_DEVICE],
+        cwd=ROOT,
+        env={**os.environ, "LD_LIBRARY_PATH": str(driver)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout == "all ended\n"
+
+
 def test_without_a_device_it_fails_and_keeps_what_it_has(tmp_path: Path) -> None:
     (tmp_path / "no driver").mkdir()
     (tmp_path / "no driver" / "libcuda.so.1").write_text("no library")

@@ -1,7 +1,9 @@
 #include "device/cuda/cuda.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
+#include <mutex>
 #include <utility>
 #include <vector>
 
@@ -25,6 +27,23 @@ struct Shared {
   CudaPool memory{*backend, CudaPool::Kind::kDevice}, pinned{*backend, CudaPool::Kind::kPinned};
   Uploads uploads{*backend, memory};
   const OwnProcess process;
+
+  void note_failure(std::string_view what) {
+    const std::scoped_lock lock(mutex);
+    failure = what;
+    failed.store(true, std::memory_order_relaxed);
+  }
+  void note_success() {
+    // Relaxed: who has failed meanwhile says so after this, or before.
+    if (!failed.load(std::memory_order_relaxed)) [[likely]]
+      return;
+    const std::scoped_lock lock(mutex);
+    failure.clear();
+    failed.store(false, std::memory_order_relaxed);
+  }
+  std::mutex mutex;     // for failure
+  std::string failure;  // what the last run said that failed on the device, until one goes well
+  std::atomic<bool> failed{false};
 };
 
 /// A program runs in parts: a graph for steps of the device that follow each other, and steps of the host between them.
@@ -36,6 +55,16 @@ class CudaExecution final : public Execution {
 
   void run(std::span<const void* const> inputs, std::span<void* const> outputs, const ExecContext& context) override {
     shared_.process.require();
+    try {
+      run_parts(inputs, outputs, context);
+    } catch (const Error& error) {
+      if (error.code() == ErrorCode::kDevice) shared_.note_failure(error.what());
+      throw;
+    }
+  }
+
+ private:
+  void run_parts(std::span<const void* const> inputs, std::span<void* const> outputs, const ExecContext& context) {
     // At the first run and not before: constants are read, which may lie in a file that only runs guard.
     if (!pinned_) prepare();
     *fault() = 0;
@@ -43,6 +72,7 @@ class CudaExecution final : public Execution {
     for (const Part& part : parts_) {
       if (part.graph) {
         part.graph->run();
+        shared_.note_success();
         check_fault();
         for (size_t s = part.first; taken_ && s < part.last; ++s) {
           taken_[s] = part.graph->between(s - part.first, s - part.first + 1);
@@ -54,7 +84,6 @@ class CudaExecution final : public Execution {
     for (size_t i = 0; i < outputs.size(); ++i) copy(outputs[i], pinned_.data() + out_[i], program_.output_bytes[i]);
   }
 
- private:
   /// Steps [first, last), on the device where there is a graph.
   struct Part {
     size_t first = 0, last = 0;
@@ -245,9 +274,18 @@ class ProgramDevice final : public CudaDevice {
   std::vector<LeakRow> leaks() const override { return shared_.memory.leaks(); }
   size_t trim() override { return shared_.memory.trim() + shared_.pinned.trim(); }
   void limit(size_t max_bytes) override { shared_.memory.limit(max_bytes); }
+  std::string failure() const override {
+    try {
+      shared_.process.require();
+    } catch (const Error& error) {  // nothing runs here any more
+      return error.what();
+    }
+    const std::scoped_lock lock(shared_.mutex);
+    return shared_.failure;
+  }
 
  private:
-  Shared shared_;
+  mutable Shared shared_;
 };
 
 }  // namespace

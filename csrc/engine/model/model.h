@@ -95,6 +95,8 @@ class Model final : public Runner {
   int64_t estimate_nanos(std::span<const Shape> shapes) const override;
   bool values_decide() const override { return staged_.load(std::memory_order_relaxed); }
   bool rows_mix() const override { return !mixing_node_.empty(); }
+  /// What its device said when it failed; "" while it works.
+  std::string device_failure() const { return options_.device->failure(); }
   /// A node because of which the rows of a run depend on each other; "" where they do not.
   const std::string& mixing_node() const { return mixing_node_; }
   bool rows_draw() const override { return rows_draw_; }

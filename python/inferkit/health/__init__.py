@@ -1,8 +1,8 @@
 """Whether the process is alive and ready, and why not: for load balancers, orchestrators and people.
 
 The states are ``loading`` (there is no batcher yet), ``warming`` (the model of a batcher has not run yet), ``ready``,
-``degraded`` (a limit is exceeded), ``draining`` (closing) and ``failed`` (a worker hangs, or the batchers belong to the
-process from which this one was forked).
+``degraded`` (a limit is exceeded), ``draining`` (closing) and ``failed`` (a worker hangs, the device of a model has
+failed, or the batchers belong to the process from which this one was forked).
 
 Examples
 --------

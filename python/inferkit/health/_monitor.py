@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from .. import _batcher, _limits
 from .._arguments import flag, number
 from .._build import build_info
-from .._core import BufferPool, resident_bytes
+from .._core import BufferPool, device_failure, resident_bytes
 from .._log import log
 from .._text import counted, printable
 from ._memory import memory
@@ -331,6 +331,8 @@ def judge(batcher: Batcher, stats: BatcherStats, limits: Limits) -> list[tuple[S
 
     if limits.require_warm_up and not _is_warm(batcher, stats):
         found.append((State.WARMING, "not warmed up; call batcher.warm_up()"))
+    if failure := device_failure(batcher.model):
+        found.append((State.FAILED, f"the device of its model has failed: {failure}"))
     check(
         stats.longest_run,
         limits.hung_after,

@@ -45,7 +45,7 @@ class FakeRunner final : public Runner {
       }
       bool poisoned = false;
       for (int64_t i = 0; i < x.shape.elements(); ++i) poisoned |= x.as<float>()[i] == kPoison;
-      if (poisoned) return {ErrorCode::kInference, Reason::kNone, "poisoned", nullptr};
+      if (poisoned) return {poison, Reason::kNone, "poisoned", nullptr};
       Shape shape = x.shape;
       if (drop_batch_axis) shape.erase(0);
       float* y = static_cast<float*>(sink.allocate(0, DType::kF32, shape));
@@ -82,7 +82,8 @@ class FakeRunner final : public Runner {
 
   int64_t estimate_per_row = 1000;
   bool by_values = false;
-  bool mixes = false;  // to be set before the batcher is made
+  bool mixes = false;                        // to be set before the batcher is made
+  ErrorCode poison = ErrorCode::kInference;  // what a batch fails with
   bool drop_batch_axis = false;
   int64_t longest = 0;           // of the second axis; 0: any
   bool sees_neighbours = false;  // a row's answer has something of the next one's

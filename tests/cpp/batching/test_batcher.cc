@@ -180,6 +180,22 @@ TEST(batcher_finds_a_bad_request_by_halves) {
   }
 }
 
+TEST(batcher_does_not_look_for_the_guilty_where_the_device_has_failed) {
+  Rig rig({.max_batch_size = 64, .trace_size = 0});
+  rig.model->poison = ErrorCode::kDevice;
+  const RequestRef first = block(rig);
+  std::vector<RequestRef> all;
+  for (int i = 0; i < 9; ++i) all.push_back(rig.row(i == 4 ? FakeRunner::kPoison : float(i)));
+  rig.model->open();
+  for (const RequestRef& request : all) {
+    CHECK(ends(rig, request, Phase::kError));
+    CHECK(request->end_status().code == ErrorCode::kDevice);
+  }
+  CHECK_EQ(rig.model->batches().size(), size_t{2});  // `first`, and all together
+  const RequestRef next = rig.row(1);                // whose device works again
+  CHECK(ends(rig, next, Phase::kResult));
+}
+
 TEST(batcher_finds_any_number_of_bad_requests) {
   std::mt19937 random(3);
   for (int i = 0; i < 60; ++i) {

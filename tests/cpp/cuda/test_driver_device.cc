@@ -132,7 +132,10 @@ TEST(a_device_that_fails_fails_every_run_and_nothing_hangs) {
   cuda_on_host_break();
   const Error first = error_of([&] { answers(*model, rows_of_4(2, 1)); });
   const Error next = error_of([&] { answers(*model, rows_of_4(3, 1)); });
+  CHECK_EQ(model->device_failure(), std::string(next.what()));
   cuda_on_host_break();
+  CHECK_EQ(answers(*model, rows_of_4(2, 1)).size(), size_t{1});
+  CHECK_EQ(model->device_failure(), "");  // which the tests' driver alone brings about
   for (const Error& error : {first, next}) {
     CHECK(error.code() == ErrorCode::kDevice);
     CHECK(std::string(error.what()).find("CUDA_ERROR_ILLEGAL_ADDRESS") != std::string::npos);
