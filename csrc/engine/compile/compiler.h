@@ -97,6 +97,10 @@ class Compiler {
   void place();
   Choice choose(size_t n, const OpDef& def, const NodeContext& node, const LoweringWishes& wishes);
   bool is_made_on_host(const Node& node) const;
+  // keep_on_host.cc
+  std::vector<bool> fed_by_host() const;
+  void keep_on_host(const LoweringWishes& wishes);
+  bool moves_to_host(size_t n, const LoweringWishes& wishes);
   // layouts.cc
   friend class Layouts;
   void place_layouts();

@@ -41,7 +41,8 @@ struct Lowering {
   Precision precision = Precision::kAny;
   DeviceKind device = DeviceKind::kCpu;
   BlocksNanosFn blocks_nanos = nullptr;  // null where all of its tensors are plain
-  bool is_view = false;  // of a device: the output is memory of input 0, so that it takes no time where that is
+  bool is_view = false;   // of a device: the output is memory of input 0, so that it takes no time where that is
+  bool is_light = false;  // of a device: it does no more with its values than a copy or a function of each
 };
 
 inline constexpr std::string_view kOnlyLowering = "default";  // the name of the way of an operator that has one

@@ -227,6 +227,7 @@ void Compiler::place() {
       if (id != kNoValue) made_on_host_[static_cast<size_t>(id)] = true;
     }
   }
+  if (options_.fallback && options_.device->kind() != DeviceKind::kCpu) keep_on_host(wishes);
 }
 
 }  // namespace inferkit

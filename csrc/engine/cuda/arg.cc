@@ -38,8 +38,8 @@ void lower_arg(LowerContext& c) {
 
 void register_cuda_arg(OpRegistry& r) {
   using namespace cuda;
-  add(r, kOnnx, "ArgMax", lower_arg<false>, arg_cost);
-  add(r, kOnnx, "ArgMin", lower_arg<true>, arg_cost);
+  add_light(r, kOnnx, "ArgMax", lower_arg<false>, arg_cost);
+  add_light(r, kOnnx, "ArgMin", lower_arg<true>, arg_cost);
 }
 
 }  // namespace inferkit

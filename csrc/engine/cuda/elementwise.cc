@@ -121,22 +121,22 @@ void lower_cast(LowerContext& c) {
 
 void register_cuda_elementwise(OpRegistry& r) {
   using namespace cuda;
-  add(r, kOnnx, "Add", lower_arithmetic<Binary::kAdd, Whole::kAdd>, two_numbers);
-  add(r, kOnnx, "Sub", lower_arithmetic<Binary::kSub, Whole::kSub>, two_numbers);
-  add(r, kOnnx, "Mul", lower_arithmetic<Binary::kMul, Whole::kMul>, two_numbers);
-  add(r, kOnnx, "Div", lower_arithmetic<Binary::kDiv, Whole::kDiv>, two_numbers);
-  add(r, kOnnx, "PRelu", lower_arithmetic<Binary::kPrelu, Whole::kPrelu>, two_numbers);
-  add(r, kOnnx, "Min", lower_arithmetic<Binary::kMin, Whole::kMin>, two_numbers);
-  add(r, kOnnx, "Max", lower_arithmetic<Binary::kMax, Whole::kMax>, two_numbers);
-  add(r, kOnnx, "Sum", lower_binary<Binary::kAdd>, two_operands, Precision::kFloat32);
-  add(r, kOnnx, "Equal", lower_compare<Compare::kEqual>, compare_cost);
-  add(r, kOnnx, "Less", lower_compare<Compare::kLess>, compare_cost);
-  add(r, kOnnx, "LessOrEqual", lower_compare<Compare::kLessOrEqual>, compare_cost);
-  add(r, kOnnx, "Greater", lower_compare<Compare::kGreater>, compare_cost);
-  add(r, kOnnx, "GreaterOrEqual", lower_compare<Compare::kGreaterOrEqual>, compare_cost);
-  add(r, kOnnx, "Where", lower_select, select_cost);
-  add(r, kOnnx, "Cast", lower_cast, cast_cost);
-  add(r, kOnnx, "CastLike", lower_cast, cast_cost);
+  add_light(r, kOnnx, "Add", lower_arithmetic<Binary::kAdd, Whole::kAdd>, two_numbers);
+  add_light(r, kOnnx, "Sub", lower_arithmetic<Binary::kSub, Whole::kSub>, two_numbers);
+  add_light(r, kOnnx, "Mul", lower_arithmetic<Binary::kMul, Whole::kMul>, two_numbers);
+  add_light(r, kOnnx, "Div", lower_arithmetic<Binary::kDiv, Whole::kDiv>, two_numbers);
+  add_light(r, kOnnx, "PRelu", lower_arithmetic<Binary::kPrelu, Whole::kPrelu>, two_numbers);
+  add_light(r, kOnnx, "Min", lower_arithmetic<Binary::kMin, Whole::kMin>, two_numbers);
+  add_light(r, kOnnx, "Max", lower_arithmetic<Binary::kMax, Whole::kMax>, two_numbers);
+  add_light(r, kOnnx, "Sum", lower_binary<Binary::kAdd>, two_operands, Precision::kFloat32);
+  add_light(r, kOnnx, "Equal", lower_compare<Compare::kEqual>, compare_cost);
+  add_light(r, kOnnx, "Less", lower_compare<Compare::kLess>, compare_cost);
+  add_light(r, kOnnx, "LessOrEqual", lower_compare<Compare::kLessOrEqual>, compare_cost);
+  add_light(r, kOnnx, "Greater", lower_compare<Compare::kGreater>, compare_cost);
+  add_light(r, kOnnx, "GreaterOrEqual", lower_compare<Compare::kGreaterOrEqual>, compare_cost);
+  add_light(r, kOnnx, "Where", lower_select, select_cost);
+  add_light(r, kOnnx, "Cast", lower_cast, cast_cost);
+  add_light(r, kOnnx, "CastLike", lower_cast, cast_cost);
 }
 
 }  // namespace inferkit

@@ -159,13 +159,13 @@ void register_cuda_functions(OpRegistry& r) {
   using namespace cuda;
   for (const Row& row : kRows) {
     if (row.whole) {
-      add(r, row.domain, row.name, lower_either, either_cost);
+      add_light(r, row.domain, row.name, lower_either, either_cost);
     } else {
-      add(r, row.domain, row.name, lower_function, function_cost, Precision::kFloat32);
+      add_light(r, row.domain, row.name, lower_function, function_cost, Precision::kFloat32);
     }
   }
-  add(r, kOnnx, "Clip", lower_clip, clip_cost, Precision::kFloat32);
-  add(r, kOnnx, "Pow", lower_pow, pow_cost, Precision::kFloat32);
+  add_light(r, kOnnx, "Clip", lower_clip, clip_cost, Precision::kFloat32);
+  add_light(r, kOnnx, "Pow", lower_pow, pow_cost, Precision::kFloat32);
 }
 
 }  // namespace inferkit

@@ -89,15 +89,15 @@ void lower_whole(LowerContext& c, device::WholeReduce op, const device::Nest<1>&
 
 void register_cuda_integers(OpRegistry& r) {
   using namespace cuda;
-  add(r, kOnnx, "And", lower_binary_whole<Whole::kAnd>, bool_cost);
-  add(r, kOnnx, "Or", lower_binary_whole<Whole::kOr>, bool_cost);
-  add(r, kOnnx, "Xor", lower_binary_whole<Whole::kXor>, bool_cost);
-  add(r, kOnnx, "Not", lower_unary_whole<WholeUnary::kNot>, bool_cost);
-  add(r, kOnnx, "BitwiseAnd", lower_binary_whole<Whole::kAnd>, whole_cost);
-  add(r, kOnnx, "BitwiseOr", lower_binary_whole<Whole::kOr>, whole_cost);
-  add(r, kOnnx, "BitwiseXor", lower_binary_whole<Whole::kXor>, whole_cost);
-  add(r, kOnnx, "BitwiseNot", lower_unary_whole<WholeUnary::kInvert>, whole_cost);
-  add(r, kOnnx, "Mod", lower_mod, whole_cost);
+  add_light(r, kOnnx, "And", lower_binary_whole<Whole::kAnd>, bool_cost);
+  add_light(r, kOnnx, "Or", lower_binary_whole<Whole::kOr>, bool_cost);
+  add_light(r, kOnnx, "Xor", lower_binary_whole<Whole::kXor>, bool_cost);
+  add_light(r, kOnnx, "Not", lower_unary_whole<WholeUnary::kNot>, bool_cost);
+  add_light(r, kOnnx, "BitwiseAnd", lower_binary_whole<Whole::kAnd>, whole_cost);
+  add_light(r, kOnnx, "BitwiseOr", lower_binary_whole<Whole::kOr>, whole_cost);
+  add_light(r, kOnnx, "BitwiseXor", lower_binary_whole<Whole::kXor>, whole_cost);
+  add_light(r, kOnnx, "BitwiseNot", lower_unary_whole<WholeUnary::kInvert>, whole_cost);
+  add_light(r, kOnnx, "Mod", lower_mod, whole_cost);
 }
 
 }  // namespace inferkit

@@ -23,6 +23,17 @@ inline void add(OpRegistry& r, std::string_view domain, std::string_view name, L
       domain, name,
       {.name = kLowering, .lower = lower, .cost = cost, .precision = precision, .device = DeviceKind::kCuda});
 }
+/// The same for one that the CPU does in less time than it takes to bring values over and back.
+inline void add_light(OpRegistry& r, std::string_view domain, std::string_view name, LowerFn lower,
+                      CostFn cost = nullptr, Precision precision = Precision::kAny) {
+  r.add_lowering(domain, name,
+                 {.name = kLowering,
+                  .lower = lower,
+                  .cost = cost,
+                  .precision = precision,
+                  .device = DeviceKind::kCuda,
+                  .is_light = true});
+}
 /// The same for one whose output is memory of its first input.
 inline void add_view(OpRegistry& r, std::string_view domain, std::string_view name, LowerFn lower, CostFn cost) {
   r.add_lowering(domain, name,

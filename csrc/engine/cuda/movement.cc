@@ -201,14 +201,14 @@ void register_cuda_movement(OpRegistry& r) {
   for (const std::string_view name : {"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity"}) {
     add_view(r, kOnnx, name, lower_alias, move_cost);
   }
-  add(r, kOnnx, "Transpose", lower_transpose, move_cost);
-  add(r, kOnnx, "Expand", lower_expand, move_cost);
-  add(r, kOnnx, "Slice", lower_slice, move_cost);
-  add(r, kOnnx, "Concat", lower_concat, move_cost);
-  add(r, kOnnx, "Split", lower_split, move_cost);
-  add(r, kOnnx, "Gather", lower_gather, move_cost);
-  add(r, kOnnx, "GatherElements", lower_gather_elements, move_cost);
-  add(r, kOnnx, "GatherND", lower_gather_nd, move_cost);
+  add_light(r, kOnnx, "Transpose", lower_transpose, move_cost);
+  add_light(r, kOnnx, "Expand", lower_expand, move_cost);
+  add_light(r, kOnnx, "Slice", lower_slice, move_cost);
+  add_light(r, kOnnx, "Concat", lower_concat, move_cost);
+  add_light(r, kOnnx, "Split", lower_split, move_cost);
+  add_light(r, kOnnx, "Gather", lower_gather, move_cost);
+  add_light(r, kOnnx, "GatherElements", lower_gather_elements, move_cost);
+  add_light(r, kOnnx, "GatherND", lower_gather_nd, move_cost);
 }
 
 }  // namespace inferkit

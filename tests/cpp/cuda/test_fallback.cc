@@ -192,6 +192,49 @@ TEST(explain_shows_where_steps_run_and_what_is_copied) {
   CHECK(nodes[4].note.lowering->device == DeviceKind::kCuda);
 }
 
+TEST(light_steps_between_steps_of_the_cpu_stay_there) {
+  Builder b;
+  const ValueId w = b.weights({0.5f, -1.25f, 2, 3.1f}, {4}), first = b.add(kOnCpu, {b.x()});
+  const ValueId one = b.add(kOnDevice, {first}), two = b.add("Mul", {b.add("Add", {one, w}), b.x()});
+  const ValueId flat = b.add("Relu", {b.reshaped(two, {-1})}), last = b.add(kOnCpu, {flat});
+  same_with_fallback("between", b.file({last}), 0);
+  same_with_fallback("between, and an output", b.file({one, last}), 0);
+}
+
+TEST(light_steps_that_the_device_feeds_or_reads_run_on_it) {
+  Builder b;
+  const ValueId w = b.weights(std::vector<float>(16, 0.25f), {4, 4});
+  const ValueId first = b.add(kOnCpu, {b.x()}), light = b.add(kOnDevice, {first});
+  const ValueId product = b.add("MatMul", {light, w}), next = b.add("Add", {product, first});
+  same_with_fallback("read by a product", b.file({b.add(kOnCpu, {light}), product}), 1);
+  same_with_fallback("fed by a product", b.file({b.add(kOnCpu, {next})}), 1);
+  // One of a chain that another branch takes to the device brings all before it there.
+  const ValueId chain = b.add("Relu", {light});
+  const ValueId other = b.add("MatMul", {chain, w});
+  same_with_fallback("a branch", b.file({b.add(kOnCpu, {chain}), other}), 1);
+}
+
+TEST(what_is_not_light_goes_over_and_back) {
+  Builder b;
+  const ValueId w = b.weights(std::vector<float>(16, 0.25f), {4, 4});
+  const ValueId product = b.add("MatMul", {b.add(kOnCpu, {b.x()}), w});
+  same_with_fallback("a product", b.file({b.add(kOnCpu, {product})}), 1);
+}
+
+TEST(explain_says_why_a_light_step_stays) {
+  Builder b;
+  const ValueId light = b.add(kOnDevice, {b.add(kOnCpu, {b.x()})});
+  Figures figures;
+  const auto device = cuda_on_host::make_device(figures);
+  Model model(b.file({b.add(kOnCpu, {light})}), falling_back(*device), "");
+  const Shape shape{2, 4};
+  const Explained explained = model.explain({&shape, 1});
+  CHECK_EQ(explained.nodes.size(), size_t{3});  // and no copy
+  CHECK_EQ(explained.nodes[1].note.op, kOnDevice);
+  CHECK(explained.nodes[1].note.lowering->device == DeviceKind::kCpu);
+  CHECK_EQ(explained.nodes[1].note.fallback, "it is light, and what it reads and who reads it are on the CPU");
+}
+
 TEST(a_view_of_what_the_cpu_made_stays_there) {
   Builder b;
   const ValueId here = b.add(kOnCpu, {b.x()}), view = b.reshaped(here, {-1});
@@ -207,7 +250,7 @@ TEST(a_view_of_what_the_cpu_made_stays_there) {
 TEST(an_error_of_a_step_on_the_cpu_names_its_node_and_the_next_run_works) {
   Builder b;
   const ValueId index = b.add("Cast", {b.add(kOnDevice, {b.x()})});
-  ModelFile file = b.file({b.add("GatherElements", {b.x(), index})});
+  ModelFile file = b.file({b.add("ScatterElements", {b.x(), index, b.x()})});
   file.graph.nodes[1].attributes["to"] = int64_t{7};
   Figures figures;
   const auto device = cuda_on_host::make_device(figures);
@@ -220,7 +263,7 @@ TEST(an_error_of_a_step_on_the_cpu_names_its_node_and_the_next_run_works) {
     CHECK(false);
   } catch (const Error& error) {
     CHECK(error.code() == ErrorCode::kInference);
-    CHECK(std::string(error.what()).find("(GatherElements)") != std::string::npos);
+    CHECK(std::string(error.what()).find("(ScatterElements)") != std::string::npos);
   }
   Input right = wrong;
   std::fill(right.bytes.begin(), right.bytes.end(), std::byte{0});
@@ -232,7 +275,7 @@ TEST(an_error_behind_a_copy_names_its_own_node) {
   const ValueId made = b.add(kOnCpu, {b.add(kOnDevice, {b.x()})});  // brought over before it
   const ValueId back = b.add(kOnDevice, {made});
   const ValueId index = b.add("Cast", {b.x()});
-  ModelFile file = b.file({back, b.add("GatherElements", {b.x(), index})});
+  ModelFile file = b.file({back, b.add("ScatterElements", {b.x(), index, b.x()})});
   file.graph.nodes[3].attributes["to"] = int64_t{7};
   Figures figures;
   const auto device = cuda_on_host::make_device(figures);
@@ -245,7 +288,7 @@ TEST(an_error_behind_a_copy_names_its_own_node) {
     CHECK(false);
   } catch (const Error& error) {
     CHECK(error.code() == ErrorCode::kInference);
-    CHECK(std::string(error.what()).find("'GatherElements4' (GatherElements)") != std::string::npos);
+    CHECK(std::string(error.what()).find("'ScatterElements4' (ScatterElements)") != std::string::npos);
   }
 }
 
