@@ -49,7 +49,7 @@ class Mlp:
 
 
 class Waves:
-    """A product, its sine, which CUDA has no lowering for, and a product of that; both are outputs."""
+    """A product, its arc tangent, which CUDA has no lowering for, and a product of that; both are outputs."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -59,7 +59,7 @@ class Waves:
         rng = np.random.default_rng(0)
         nodes = [
             node("MatMul", ["x", "w0"], ["h"]),
-            node("Sin", ["h"], ["wave"]),
+            node("Atan", ["h"], ["wave"]),
             node("MatMul", ["wave", "w1"], ["y"]),
         ]
         shape = ("float32", ("batch", self.size))

@@ -45,6 +45,8 @@ const Row kRows[] = {
     {kOnnx, "Exp", Unary::kExp},
     {kOnnx, "Log", Unary::kLog},
     {kOnnx, "Erf", Unary::kErf},
+    {kOnnx, "Sin", Unary::kSin},
+    {kOnnx, "Cos", Unary::kCos},
     {kOnnx, "Abs", Unary::kAbs, {}, {}, device::WholeUnary::kAbs},
     {kOnnx, "Neg", Unary::kNeg, {}, {}, device::WholeUnary::kNeg},
     {kOnnx, "Sign", Unary::kSign, {}, {}, device::WholeUnary::kSign},
@@ -125,14 +127,35 @@ void lower_clip(LowerContext& c) {
 
 // ---- Pow ------------------------------------------------------------------------------------------------------------
 
-/// The square alone: the CPU takes others from the C library.
-Cost pow_cost(const NodeContext& c) {
+/// A constant that is one number; 0 where there is none.
+float exponent_of(const NodeContext& c) {
   const TensorFacts& e = c.input(1);
-  const bool two = e.constant && e.dtype == DType::kF32 && e.shape.elements() == 1 && *e.constant->as<float>() == 2;
-  if (!two || !(c.input(0).shape == c.output(0).shape)) return Cost::cannot("the exponent is no constant 2 in float32");
+  const bool one = e.constant && e.dtype == DType::kF32 && e.shape.elements() == 1;
+  return one && c.input(0).shape == c.output(0).shape ? *e.constant->as<float>() : 0;
+}
+/// The CPU takes other powers from the C library.
+Cost pow_cost(const NodeContext& c) {
+  const float e = exponent_of(c);
+  if (e != 2 && e != 3 && e != 0.5f) return Cost::cannot("the exponent is no constant 2, 3 or 0.5 in float32");
   return Cost(0);
 }
-void lower_pow(LowerContext& c) { lower_as(c, {Unary::kSquare}); }
+
+/// io: x, y.
+void run_power(const void* params, std::byte* const* io, const ExecContext& context) {
+  auto p = *static_cast<const device::PowerParams*>(params);
+  p.x = at<float>(io, 0);
+  p.y = at<float>(io, 1);
+  launch_elements(context, Kernel::power_f32, p.n, p);
+}
+void lower_pow(LowerContext& c) {
+  const float e = exponent_of(c);
+  if (e == 2) return lower_as(c, {Unary::kSquare});
+  c.in_place(0, 0);
+  device::PowerParams p{};
+  p.n = c.output(0).shape.elements();
+  p.cube = e == 3;
+  c.step(run_power, p, {c.in(0), c.out(0)});
+}
 
 }  // namespace
 

@@ -6,8 +6,7 @@
 
 namespace inferkit::kernels::cuda {
 
-/// y[i] = op(x[i]); y may be x. Every function of vmath.h but the sine and the cosine, which the CPU takes from the C
-/// library.
+/// y[i] = op(x[i]); y may be x. Every function of vmath.h.
 struct UnaryParams {
   const float* x;
   float* y;
@@ -15,7 +14,14 @@ struct UnaryParams {
   float alpha, beta;
   Unary op;
 };
-constexpr bool has_function(Unary op) { return op != Unary::kSin && op != Unary::kCos; }
+
+/// y[i] = x[i] to the power of 3 (cube), or of 0.5, as engine/ops/pow.cc has them; y may be x.
+struct PowerParams {
+  const float* x;
+  float* y;
+  int64_t n;
+  bool cube;
+};
 
 /// y = a op b over nest.n elements of y; operands of the nest: a, b.
 struct BinaryParams {

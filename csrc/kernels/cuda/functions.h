@@ -4,6 +4,7 @@
 #include "kernels/cpu/binary/binary.h"
 #include "kernels/cpu/vmath/vmath.h"
 #include "kernels/cpu/vmath/vmath_inl.h"
+#include "kernels/trigonometry.h"
 
 namespace inferkit::kernels::cuda {
 namespace {
@@ -17,6 +18,11 @@ INFERKIT_DEVICE float apply_unary(Unary op, float x, float alpha, float beta) {
     return (expression).v;
 #include "kernels/cpu/vmath/functions.inc"
 #undef INFERKIT_UNARY_FUNCTION
+    case Unary::kSin:
+    case Unary::kCos: {
+      const float angle = flushed(x);
+      return sine(angle, static_cast<uint32_t>(__float_as_int(angle)), op == Unary::kCos ? 1 : 0);
+    }
     default:
       return x;
   }

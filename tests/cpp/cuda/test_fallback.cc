@@ -14,8 +14,8 @@ namespace {
 
 using cuda_on_host::Figures;
 
-/// Sin has no lowering for CUDA, Tanh has one.
-constexpr const char* kOnCpu = "Sin";
+/// Atan has no lowering for CUDA, Tanh has one.
+constexpr const char* kOnCpu = "Atan";
 constexpr const char* kOnDevice = "Tanh";
 
 ModelOptions falling_back(Device& device) {
@@ -314,7 +314,7 @@ TEST(what_a_device_lacks_can_be_asked_without_it) {
   const auto lacks = options.lacking->lacks();
   CHECK_EQ(lacks.size(), size_t{1});
   CHECK_EQ(lacks[0].op, kOnCpu);
-  CHECK_EQ(lacks[0].name, "Sin0");
+  CHECK_EQ(lacks[0].name, "Atan0");
   CHECK_EQ(lacks[0].why, "it has no lowering for the device 'cuda'");
 }
 

@@ -155,6 +155,13 @@ TEST(elements_and_tuples_are_gathered_as_on_the_cpu) {
        "in batches");
 }
 
+TEST(powers_and_waves_have_the_bits_of_the_cpu) {
+  for (const float exponent : {2.0f, 3.0f, 0.5f}) {
+    same({.op = "Pow", .inputs = {{{7, 300}}, constant(Floats{exponent})}, .wild = true}, cat("to ", exponent));
+  }
+  for (const char* op : {"Sin", "Cos"}) same({.op = op, .inputs = {{{7, 300}}}, .wild = true}, "wild");
+}
+
 TEST(an_index_that_is_out_of_range_is_named_with_its_step) {
   cuda_on_host::Figures figures;
   const auto device = cuda_on_host::make_device(figures);

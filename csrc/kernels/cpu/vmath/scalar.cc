@@ -1,14 +1,16 @@
 #include "kernels/cpu/vmath/scalar.h"
 
-#include <cmath>
+#include <bit>
+
+#include "kernels/trigonometry.h"
 
 namespace inferkit::kernels {
 
 void sin_f32(const float* x, float* y, int64_t n, float, float) {
-  for (int64_t i = 0; i < n; ++i) y[i] = static_cast<float>(std::sin(static_cast<double>(x[i])));
+  for (int64_t i = 0; i < n; ++i) y[i] = sine(x[i], std::bit_cast<uint32_t>(x[i]), 0);
 }
 void cos_f32(const float* x, float* y, int64_t n, float, float) {
-  for (int64_t i = 0; i < n; ++i) y[i] = static_cast<float>(std::cos(static_cast<double>(x[i])));
+  for (int64_t i = 0; i < n; ++i) y[i] = sine(x[i], std::bit_cast<uint32_t>(x[i]), 1);
 }
 
 }  // namespace inferkit::kernels

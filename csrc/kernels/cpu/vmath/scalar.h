@@ -1,5 +1,4 @@
-// Functions that have no vector code: through the C library, in double, so that its version hardly shows. Compiled
-// once, for the baseline, and shared by every tier.
+// Functions that have no vector code: one by one, in double. Compiled once, for the baseline, and shared by every tier.
 #pragma once
 #include <stdint.h>
 

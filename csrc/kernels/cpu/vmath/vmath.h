@@ -42,7 +42,7 @@ enum class Unary : uint8_t {
   kFloor,
   kCeil,
   kRound,  // half to even
-  kSin,    // kSin and kCos go through the C library, in double
+  kSin,    // kSin and kCos are computed in double, one by one: kernels/trigonometry.h
   kCos,
 };
 inline constexpr int kUnaryCount = static_cast<int>(Unary::kCos) + 1;
