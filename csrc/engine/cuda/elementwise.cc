@@ -69,6 +69,24 @@ void lower_compare(LowerContext& c) {
   c.step(run_compare, p, {c.in(0), c.in(1), c.out(0)});
 }
 
+// ---- IsNaN and IsInf ------------------------------------------------------------------------------------------------
+
+/// io: x, y.
+void run_classify(const void* params, std::byte* const* io, const ExecContext& context) {
+  auto p = *static_cast<const device::ClassifyParams*>(params);
+  p.x = at<float>(io, 0);
+  p.y = at<bool>(io, 1);
+  launch_elements(context, Kernel::classify, p.n, p);
+}
+void lower_classify(LowerContext& c) {
+  device::ClassifyParams p{};
+  p.n = c.output(0).shape.elements();
+  p.nan = c.node().op_type == "IsNaN";
+  p.infinity = !p.nan && c.attr_int("detect_positive", 1) != 0;
+  p.minus_infinity = !p.nan && c.attr_int("detect_negative", 1) != 0;
+  c.step(run_classify, p, {c.in(0), c.out(0)});
+}
+
 // ---- Where ----------------------------------------------------------------------------------------------------------
 
 /// io: condition, a, b, y.
@@ -134,6 +152,8 @@ void register_cuda_elementwise(OpRegistry& r) {
   add_light(r, kOnnx, "LessOrEqual", lower_compare<Compare::kLessOrEqual>, compare_cost);
   add_light(r, kOnnx, "Greater", lower_compare<Compare::kGreater>, compare_cost);
   add_light(r, kOnnx, "GreaterOrEqual", lower_compare<Compare::kGreaterOrEqual>, compare_cost);
+  add_light(r, kOnnx, "IsNaN", lower_classify, nullptr, Precision::kFloat32);
+  add_light(r, kOnnx, "IsInf", lower_classify, nullptr, Precision::kFloat32);
   add_light(r, kOnnx, "Where", lower_select, select_cost);
   add_light(r, kOnnx, "Cast", lower_cast, cast_cost);
   add_light(r, kOnnx, "CastLike", lower_cast, cast_cost);

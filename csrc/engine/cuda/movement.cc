@@ -60,6 +60,65 @@ void lower_expand(LowerContext& c) {
   strided(c, c.in(0), c.out(0), out, broadcast_strides(x, out), out.strides());
 }
 
+/// A dimension that repeats is two: one that does not move in x, and its own.
+struct Repeated {
+  Shape shape;
+  Strides from{};
+  size_t rank = 0;
+
+  void add(int64_t dim, int64_t stride) {
+    if (dim == 1) return;
+    if (rank < Shape::kMaxRank) {
+      shape.push_back(dim);
+      from[rank] = stride;
+    }
+    ++rank;
+  }
+};
+Repeated repeated(const NodeContext& c) {
+  const Shape& x = c.input(0).shape;
+  const auto repeats = c.const_ints(1);
+  const Strides own = x.strides();
+  Repeated out;
+  for (size_t i = 0; i < x.rank(); ++i) {
+    out.add(repeats[i], 0);
+    out.add(x[i], own[i]);
+  }
+  return out;
+}
+
+Cost tile_cost(const NodeContext& c) {
+  if (repeated(c).rank > Shape::kMaxRank) return Cost::cannot("it repeats more dimensions than a kernel walks");
+  return move_cost(c);
+}
+void lower_tile(LowerContext& c) {
+  if (c.input(0).shape == c.output(0).shape) return c.alias(0, 0);
+  const Repeated r = repeated(c);
+  strided(c, c.in(0), c.out(0), r.shape, r.from, r.shape.strides());
+}
+
+// ---- Trilu ----------------------------------------------------------------------------------------------------------
+
+/// io: x, k, y.
+void run_triangle(const void* params, std::byte* const* io, const ExecContext& context) {
+  auto p = *static_cast<const device::TriangleParams*>(params);
+  p.x = io[0];
+  p.k = at<int64_t>(io, 1);
+  p.y = io[2];
+  launch_elements(context, Kernel::keep_triangle, p.matrices * p.rows * p.columns, p);
+}
+void lower_triangle(LowerContext& c) {
+  const Shape& x = c.input(0).shape;
+  device::TriangleParams p{};
+  p.matrices = x.elements(0, x.rank() - 2);
+  p.rows = x[x.rank() - 2];
+  p.columns = x.back();
+  p.width = static_cast<int32_t>(dtype_size(c.input(0).dtype));
+  p.upper = c.attr_int("upper", 1) != 0;
+  c.in_place(0, 0);
+  c.step(run_triangle, p, {c.in(0), c.has_input(1) ? c.in(1) : Ref{}, c.out(0)});
+}
+
 // ---- Slice ----------------------------------------------------------------------------------------------------------
 
 /// The shape rule has found how many elements of each axis are taken, and that all is as it should be.
@@ -203,6 +262,8 @@ void register_cuda_movement(OpRegistry& r) {
   }
   add_light(r, kOnnx, "Transpose", lower_transpose, move_cost);
   add_light(r, kOnnx, "Expand", lower_expand, move_cost);
+  add_light(r, kOnnx, "Tile", lower_tile, tile_cost);
+  add_light(r, kOnnx, "Trilu", lower_triangle, move_cost);
   add_light(r, kOnnx, "Slice", lower_slice, move_cost);
   add_light(r, kOnnx, "Concat", lower_concat, move_cost);
   add_light(r, kOnnx, "Split", lower_split, move_cost);

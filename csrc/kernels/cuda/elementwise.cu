@@ -77,6 +77,14 @@ INFERKIT_KERNEL(compare, CompareParams, 256, 4) {
   }
 }
 
+INFERKIT_KERNEL(classify, ClassifyParams, 256, 4) {
+  const float infinity = __builtin_inff();
+  for (int64_t i = first_element(); i < p.n; i += element_step()) {
+    const float x = p.x[i];
+    p.y[i] = (p.nan && x != x) || (p.infinity && x == infinity) || (p.minus_infinity && x == -infinity);
+  }
+}
+
 namespace {
 
 template <class T>

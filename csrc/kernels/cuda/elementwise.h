@@ -43,6 +43,14 @@ struct CompareParams {
   Compare op;
 };
 
+/// y[i] = whether x[i] is one of these.
+struct ClassifyParams {
+  const float* x;
+  bool* y;
+  int64_t n;
+  bool nan, infinity, minus_infinity;
+};
+
 /// y = condition ? a : b over nest.n elements of `width` bytes (1, 2, 4 or 8); operands of the nest: condition, a, b.
 struct SelectParams {
   const bool* condition;

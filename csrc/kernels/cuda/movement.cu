@@ -45,6 +45,16 @@ INFERKIT_KERNEL(pick, PickParams, 256, 4) {
   }
 }
 
+INFERKIT_KERNEL(keep_triangle, TriangleParams, 256, 4) {
+  int64_t k = p.k ? *p.k : 0;
+  k = k < -p.rows ? -p.rows : k > p.columns ? p.columns : k;
+  const int64_t n = p.matrices * p.rows * p.columns;
+  for (int64_t i = first_element(); i < n; i += element_step()) {
+    const int64_t distance = i % p.columns - i / p.columns % p.rows - k;
+    move_one(p.width, p.y, i, (p.upper ? distance >= 0 : distance <= 0) ? p.x : nullptr, i);
+  }
+}
+
 namespace {
 
 /// The index at place i, brought into [0, dim); -1 where it is out of range, which is noted.

@@ -25,6 +25,17 @@ struct PickParams {
   int32_t rank, width;
 };
 
+/// y = the elements of x [matrices, rows, columns] on the diagonal number *k (null: 0) and above it, or below; zeros
+/// elsewhere. Units of `width` bytes; y may be x.
+struct TriangleParams {
+  const void* x;
+  const int64_t* k;
+  void* y;
+  int64_t matrices, rows, columns;
+  int32_t width;
+  bool upper;
+};
+
 /// y = rows of x by their indices: x is [outer, dim, row], y is [outer, count, row], a row has `row_units` units of
 /// `width` bytes. Negative indices count from the end. One that is out of range sets *fault to `step` + 1, unless an
 /// earlier step did, and gives zeros.

@@ -162,6 +162,41 @@ TEST(powers_and_waves_have_the_bits_of_the_cpu) {
   for (const char* op : {"Sin", "Cos"}) same({.op = op, .inputs = {{{7, 300}}}, .wild = true}, "wild");
 }
 
+TEST(what_is_no_number_is_found_as_on_the_cpu) {
+  same({.op = "IsNaN", .inputs = {{{7, 300}}}, .wild = true}, "wild");
+  for (const int64_t positive : {0, 1}) {
+    for (const int64_t negative : {0, 1}) {
+      same({.op = "IsInf",
+            .inputs = {{{7, 300}}},
+            .attributes = {{"detect_positive", positive}, {"detect_negative", negative}},
+            .wild = true},
+           cat(positive, " ", negative));
+    }
+  }
+}
+
+TEST(tiles_repeat_as_on_the_cpu) {
+  const std::pair<Shape, Ints> cases[] = {
+      {{2, 3, 4}, {1, 2, 3}}, {{2, 1, 4}, {3, 5, 1}}, {{5}, {4}}, {{1, 1}, {2, 3}}, {{2, 2, 2, 2}, {2, 3, 1, 2}}};
+  for (const auto& [shape, repeats] : cases) {
+    same({.op = "Tile", .inputs = {{shape}, constant(repeats)}}, shape.str());
+  }
+  same({.op = "Tile", .inputs = {whole({2, 3}, DType::kI64, {1, 2, 3, 4, 5, 6}), constant(Ints{2, 2})}}, "int64");
+}
+
+TEST(triangles_are_those_of_the_cpu) {
+  for (const int64_t upper : {0, 1}) {
+    const std::map<std::string, Attribute, std::less<>> attributes{{"upper", upper}};
+    same({.op = "Trilu", .inputs = {{{2, 5, 4}}}, .attributes = attributes}, "the diagonal");
+    for (const int64_t k : {-9, -2, 0, 1, 3, 9}) {
+      same({.op = "Trilu", .inputs = {{{2, 4, 5}}, constant(Ints{k})}, .attributes = attributes}, cat("diagonal ", k));
+      same({.op = "Trilu", .inputs = {{{5, 3}}, whole({1}, DType::kI64, {k})}, .attributes = attributes},
+           cat("diagonal ", k, " of the run"));
+    }
+    same({.op = "Trilu", .inputs = {whole({2, 2}, DType::kBool, {1, 1, 1, 1})}, .attributes = attributes}, "bools");
+  }
+}
+
 TEST(an_index_that_is_out_of_range_is_named_with_its_step) {
   cuda_on_host::Figures figures;
   const auto device = cuda_on_host::make_device(figures);
