@@ -6,7 +6,6 @@
 #include <system_error>
 
 #include "base/text.h"
-#include "platform/fork.h"
 #include "platform/futex.h"
 
 namespace inferkit {
@@ -164,8 +163,6 @@ std::string_view Batcher::state_name() const {
   const State state = state_.load();
   return state == State::kOpen ? "open" : state == State::kDraining ? "draining" : "closed";
 }
-
-bool Batcher::foreign() const { return fork_generation_ != fork_generation(); }
 
 bool Batcher::inside() const {
   for (const RunScope* scope = RunScope::innermost; scope; scope = scope->outer) {
@@ -388,17 +385,22 @@ void Batcher::run_inline(BatchRun& tools, Batch& batch, CompletionList& own) {
   scheduler_.kick();
 }
 
+bool Batcher::may_run_alone(const Checked& checked, Nanos deadline) const {
+  if (!options_.caller_runs || (deadline != kNever && runner_->values_decide())) return false;
+  if (alike_) return false;                                   // others may be equal to it
+  return !intake_.is_short(checked) && !checked.is_padded();  // to be filled up, maybe by others
+}
+
 Slot Batcher::begin_caller_run(const Checked& checked, Nanos deadline, Nanos now) {
-  if (!options_.caller_runs || (deadline != kNever && runner_->values_decide())) return {};
-  if (alike_) return {};                                            // others may be equal to it
-  if (intake_.is_short(checked) || checked.is_padded()) return {};  // to be filled up, maybe by others
-  check_outside();
-  Slot slot = scheduler_.begin_caller_run(*checked.layout, checked.rows, deadline, now);
-  if (state_.load() != State::kOpen) return {};  // whoever closes sees the slot, or this sees the close
+  const bool may = may_run_alone(checked, deadline);
+  if (may) check_outside();
+  // One return: the slot is made where the caller has it.
+  Slot slot = may ? scheduler_.begin_caller_run(*checked.layout, checked.rows, deadline, now) : Slot();
+  if (state_.load() != State::kOpen) slot = Slot();  // whoever closes sees the slot, or this sees the close
   return slot;
 }
 
-Status Batcher::run_caller(Slot slot, std::span<const TensorView> inputs, const Checked& checked, RowSink& sink,
+Status Batcher::run_caller(Slot& slot, std::span<const TensorView> inputs, const Checked& checked, RowSink& sink,
                            Nanos enqueued, const SubmitOptions& options) {
   const uint64_t batch_id = next_batch_.fetch_add(1, std::memory_order_relaxed);
   recorder_.batch(DispatchReason::kCaller, checked.rows);

@@ -15,6 +15,7 @@
 #include "batching/refusal.h"
 #include "batching/scheduler.h"
 #include "batching/worker.h"
+#include "platform/fork.h"
 
 namespace inferkit {
 
@@ -89,8 +90,8 @@ class Batcher {
   /// The same for one that cannot be run where it lies: a pooled copy, laid out as Request::inputs. Counts where there
   /// are no values to take, or no memory for them.
   Buffer copy(std::span<const StridedView> inputs, const Checked& checked);
-  /// Runs, checks, records. `inputs` were checked. Runs the model.
-  Status run_caller(Slot slot, std::span<const TensorView> inputs, const Checked& checked, RowSink& sink,
+  /// Runs, checks, records, and lets go of the slot. `inputs` were checked. Runs the model.
+  Status run_caller(Slot& slot, std::span<const TensorView> inputs, const Checked& checked, RowSink& sink,
                     Nanos enqueued, const SubmitOptions& options);
   /// For the thread of an event loop: runs what is queued as long as it is predicted to take less than
   /// inline_limit in all, then wakes a worker for the rest. Ends whose list is `own` are pushed there without a
@@ -184,8 +185,10 @@ class Batcher {
   void refuse_if_late(const Checked& checked, const SubmitOptions& options, Nanos now, const Flow* flow);
   void trace_refusal(Phase end, WhyNot why, uint64_t id, const std::string& name, int priority, int64_t rows,
                      Nanos now);
-  bool foreign() const;
+  bool foreign() const { return fork_generation_ != fork_generation(); }
   void check_outside() const;
+  /// Whether a run may be of this request alone, on its caller's thread.
+  bool may_run_alone(const Checked& checked, Nanos deadline) const;
 
   const std::shared_ptr<Runner> runner_;
   const std::shared_ptr<BufferPool> pool_;

@@ -71,22 +71,20 @@ class Pace {
   Nanos until() const { return until_; }
   int64_t expected() const { return expected_; }
 
-  /// A batch went. True where its figures were found anew.
-  bool went(Nanos now, const PaceOptions& options, int64_t most, const CostCurve& curve) noexcept {
+  /// A batch went. True where it is time to renew() the figures.
+  bool went(Nanos now, const PaceOptions& options) noexcept {
     until_ = 0;
     ++count_;
     const bool due = count_ % kRenewed == 0 && (is_slow_ || count_ % (kRenewed * kRenewed) <= 2 * kRenewed);
-    if (!due && (options.target == 0 || now - renewed_ < kOften)) return false;
-    renew(now, options, most, curve);
-    return true;
+    return due || (options.target != 0 && now - renewed_ >= kOften);
   }
+  /// Finds its figures anew.
+  void renew(Nanos now, const PaceOptions& options, int64_t most, const CostCurve& curve) noexcept;
   PaceFigures figures(Nanos now, int64_t most, const CostCurve& curve) const noexcept;
 
  private:
   static constexpr uint32_t kRenewed = 16, kTries = 64;  // batches
   static constexpr Nanos kOften = 50'000'000;
-
-  void renew(Nanos now, const PaceOptions& options, int64_t most, const CostCurve& curve) noexcept;
 
   int64_t pays_ = std::numeric_limits<int64_t>::max();
   int64_t enough_ = std::numeric_limits<int64_t>::max();  // the same without a target

@@ -32,13 +32,15 @@ class Slot {
   Slot(Slot&& other) noexcept
       : scheduler_(std::exchange(other.scheduler_, nullptr)), until_(other.until_), open_(std::move(other.open_)) {}
   Slot& operator=(Slot&& other) noexcept {
-    release();
+    if (scheduler_) release();
     scheduler_ = std::exchange(other.scheduler_, nullptr);
     until_ = other.until_;
     open_ = std::move(other.open_);
     return *this;
   }
-  ~Slot() { release(); }
+  ~Slot() {
+    if (scheduler_) release();
+  }
 
   explicit operator bool() const { return scheduler_ != nullptr; }
   /// Others may run. What is left to hold is that the run's end has not been dealt with yet. Wakes a worker where there
@@ -47,7 +49,7 @@ class Slot {
 
  private:
   friend class Scheduler;
-  Slot(Scheduler& scheduler, Nanos until, OpenCount::Hold open)
+  Slot(Scheduler& scheduler, Nanos until, OpenCount::Hold&& open)
       : scheduler_(&scheduler), until_(until), open_(std::move(open)) {}
 
   Scheduler* scheduler_ = nullptr;
@@ -164,8 +166,9 @@ class Scheduler {
   bool foreign() const;
   bool reserve() noexcept;
   void unreserve() noexcept;
-  Slot begin_run_locked(const RowLayout& layout, int64_t rows, Nanos now, OpenCount::Hold open) noexcept
+  Slot begin_run_locked(const RowLayout& layout, int64_t rows, Nanos now, OpenCount::Hold&& open) noexcept
       REQUIRES(mutex_);
+  void renew_locked(const RowLayout& layout, Nanos now) noexcept REQUIRES(mutex_);
   void finish_run(Nanos until, bool is_worker) noexcept;
   bool take_locked(Batch& batch, RequestList& dropped, Nanos now, Nanos* until, const Accept* accept) noexcept
       REQUIRES(mutex_);

@@ -86,7 +86,7 @@ Checked look_and_check(Batcher& batcher, RequestInputs& inputs) {
 }
 
 /// Calls no Python before the run has begun.
-py::object run_on_caller(BatcherCore& core, Slot slot, const RequestInputs& inputs, const Checked& checked,
+py::object run_on_caller(BatcherCore& core, Slot& slot, const RequestInputs& inputs, const Checked& checked,
                          Nanos enqueued, const SubmitOptions& options) {
   Batcher& batcher = core.batcher();
   const auto specs = core.runner()->inputs();
@@ -118,7 +118,7 @@ py::object run_on_caller(BatcherCore& core, Slot slot, const RequestInputs& inpu
       watch.emplace();
       away.emplace(core);
     }
-    status = batcher.run_caller(std::move(slot), tensors, checked, sink, enqueued, options);
+    status = batcher.run_caller(slot, tensors, checked, sink, enqueued, options);
   }
   if (watch) watch->finish();
   if (!status.ok()) throw Error(std::move(status));
@@ -137,7 +137,7 @@ py::object call(BatcherCore& core, std::span<PyObject* const> arguments, const E
   batcher.enter(checked, options, now);
   if (options.deadline > now) {
     if (Slot slot = batcher.begin_caller_run(checked, options.deadline, now)) {
-      return run_on_caller(core, std::move(slot), inputs, checked, now, options);
+      return run_on_caller(core, slot, inputs, checked, now, options);
     }
   }
   const RequestRef request = batcher.admit(inputs.views(), checked, options);

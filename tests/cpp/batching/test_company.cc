@@ -11,6 +11,11 @@ namespace {
 
 constexpr Nanos kMicro = 1'000, kMilli = 1'000'000;
 
+/// A batch goes.
+void go(Pace& pace, Nanos now, const PaceOptions& options, const CostCurve& curve) {
+  if (pace.went(now, options)) pace.renew(now, options, 64, curve);
+}
+
 auto linear(double fixed, double row) {  // microseconds
   return [=](int64_t n) {
     const auto took = static_cast<Nanos>((fixed + row * double(n)) * double(kMicro));
@@ -144,7 +149,7 @@ TEST(a_pace_finds_how_many_rows_pay) {
   for (int i = 0; i < kRuns; ++i) {
     const int64_t rows = pace.next(64, 1);
     const Nanos took = rows * 2 * kMilli;
-    pace.went(now, {.sizes = true, .company = true}, 64, curve);
+    go(pace, now, {.sizes = true, .company = true}, curve);
     curve.learn(rows, took, now += took);
     tried += i >= kRuns / 2 && rows > 4;
   }
@@ -156,7 +161,7 @@ TEST(a_pace_finds_how_many_rows_pay) {
   // Then batches become as cheap as single rows.
   for (int i = 0; i < 20'000; ++i) {
     const int64_t rows = pace.next(64, 1);
-    pace.went(now, {.sizes = true, .company = true}, 64, curve);
+    go(pace, now, {.sizes = true, .company = true}, curve);
     curve.learn(rows, 2 * kMilli, now += 2 * kMilli);
   }
   CHECK_EQ(pace.next(64, 1), 64);
@@ -168,7 +173,7 @@ TEST(one_slow_run_does_not_change_a_pace) {
   Nanos now = kMilli;
   const auto run = [&](Nanos row) {
     const int64_t rows = pace.next(64, 1);
-    pace.went(now, {.sizes = true}, 64, curve);
+    go(pace, now, {.sizes = true}, curve);
     curve.learn(rows, kMilli + rows * row, now += kMilli + rows * row);
   };
   for (int i = 0; i < 2000; ++i) run(20 * kMicro);

@@ -55,7 +55,7 @@ void run_here(Rig& rig, BatchRun& tools, Batch& batch, CompletionList& list) {
     if (Slot slot = rig.batcher->begin_caller_run(checked)) {
       rig.batcher->scan({&view, 1});
       PooledSink sink(rig.model->outputs(), *rig.pool);
-      (void)rig.batcher->run_caller(std::move(slot), {&x, 1}, checked, sink, rig.batcher->clock().now(), {});
+      (void)rig.batcher->run_caller(slot, {&x, 1}, checked, sink, rig.batcher->clock().now(), {});
     }
   } catch (const std::bad_alloc&) {
   } catch (const Error&) {

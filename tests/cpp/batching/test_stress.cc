@@ -80,7 +80,7 @@ void client(Rig& rig, uint64_t stream, int count, Tally& tally, CompletionList* 
           PooledSink sink(rig.model->outputs(), *rig.pool);
           const TensorView x{DType::kF32, {rows, width}, values.data()};
           const std::vector views{StridedView::contiguous(x)};
-          const Status status = rig.batcher->run_caller(std::move(slot), {&x, 1}, checked, sink, 0, {});
+          const Status status = rig.batcher->run_caller(slot, {&x, 1}, checked, sink, 0, {});
           CHECK(status.ok() != (value == FakeRunner::kPoison));
           ++(status.ok() ? tally.results : tally.errors);
         }
