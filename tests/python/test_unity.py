@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 import pytest
+from isa_tiers import FLAGGED
 
 ROOT = Path(__file__).resolve().parents[2]
 CSRC = ROOT / "csrc"
@@ -30,11 +31,7 @@ def groups() -> dict[str, list[Path]]:
     folders = re.search(r"^inferkit_unite\(([^)]*)\)", CMAKE, re.MULTILINE)
     assert folders
     for folder in folders[1].split():
-        files = [
-            p
-            for p in sorted((CSRC / folder).rglob("*.cc"))
-            if p.stem not in ("baseline", "avx2", "avx512", "vnni", "bf16")
-        ]
+        files = [p for p in sorted((CSRC / folder).rglob("*.cc")) if p.stem not in ("baseline", *FLAGGED)]
         found[folder] = files
     lines = re.search(r"^set\(inferkit_op_groups\n(.*?)\)", CMAKE, re.MULTILINE | re.DOTALL)
     assert lines
