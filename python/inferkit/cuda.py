@@ -87,8 +87,8 @@ def why_not(device: int = 0) -> str:
 def memory(device: int = 0) -> DeviceMemory:
     """Tell what the models of this process hold of a device.
 
-    Memory is kept in a pool when it is not needed any more, up to 256 MiB: a driver that gets some back may wait for all
-    that runs on the device.
+    Memory is kept in a pool when it is not needed any more, up to 256 MiB: a driver that gets some back may wait for
+    all that runs on the device.
 
     Parameters
     ----------

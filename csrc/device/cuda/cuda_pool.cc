@@ -10,7 +10,7 @@
 namespace inferkit {
 namespace {
 
-constexpr size_t kAlign = 256;
+constexpr size_t kBlockAlign = 256;
 
 size_t held(const PoolStats& stats) { return stats.in_use_bytes + stats.cached_bytes; }
 std::string_view name_of(CudaPool::Kind kind) {
@@ -33,9 +33,9 @@ CudaBlock CudaPool::take(size_t bytes, const char* tag, bool once) {
   if (bytes > detail::kMaxBlockBytes) {
     throw Error(ErrorCode::kPoolExhausted, cat(bytes, " bytes of ", name_of(kind_), " were asked for"));
   }
-  const size_t wanted = std::max(bytes, kAlign);
+  const size_t wanted = std::max(bytes, kBlockAlign);
   const size_t capacity =
-      once ? (wanted + kAlign - 1) / kAlign * kAlign : detail::class_bytes(detail::size_class(wanted));
+      once ? (wanted + kBlockAlign - 1) / kBlockAlign * kBlockAlign : detail::class_bytes(detail::size_class(wanted));
   std::unique_ptr<State> block;
   for (bool emptied = false;; emptied = true) {
     State* dropped = nullptr;

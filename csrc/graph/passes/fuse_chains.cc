@@ -10,7 +10,7 @@ namespace {
 constexpr size_t kMostOps = 16;
 constexpr int kFarthest = 64;  // nodes that lie between the first and the last
 constexpr std::array kArithmetic = {"Add", "Sub", "Mul", "Div"};
-constexpr std::array kUnary = {"Relu", "Sigmoid", "Tanh"};
+constexpr std::array kCurves = {"Relu", "Sigmoid", "Tanh"};
 
 /// One node of a chain: what it reads is one of the chain's values, or a number.
 struct Link {
@@ -33,7 +33,7 @@ std::optional<Link> link_of(const Rewriter& r, int n) {
   if (!node.domain.empty() || node.outputs.size() != 1 || node.outputs[0] == kNoValue) return std::nullopt;
   const auto is_among = [&](const auto& names) { return std::ranges::find(names, node.op_type) != names.end(); };
   Link link{.node = n};
-  if (is_among(kUnary)) {
+  if (is_among(kCurves)) {
     if (node.inputs.size() != 1) return std::nullopt;
     link.reads[0] = node.inputs[0];
   } else if (node.op_type == "Clip") {

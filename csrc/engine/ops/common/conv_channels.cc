@@ -5,9 +5,9 @@
 namespace inferkit {
 namespace {
 
-constexpr int64_t kWide = 16;                         // channels at once
-constexpr int64_t kTasksPerSlot = 4, kLeastRows = 3;  // of a block that several threads share
-constexpr int64_t kLargestArea = 128 * 128;           // of an image, whose channels are copied side by side
+constexpr int64_t kWide = 16;                          // channels at once
+constexpr int64_t kBlocksPerSlot = 4, kLeastRows = 3;  // of a block that several threads share
+constexpr int64_t kLargestArea = 128 * 128;            // of an image, whose channels are copied side by side
 
 struct ChannelsParams {
   kernels::ConvDim h, w;
@@ -127,7 +127,7 @@ void lower_conv_channels(LowerContext& c) {
   const double nanos = static_cast<double>(s.batch * p.blocks) * vectors(s.window, p.in_blocks, p.out_blocks) * 0.5;
   p.slots = nanos < kConvParallelNanos ? 1 : std::min(c.threads(), kMaxConvSlots);
   // Whole planes are turned into pixels; rows of what lies so already can be anybody's.
-  const int64_t tasks = std::max<int64_t>(1, s.batch * p.blocks), want = p.slots * kTasksPerSlot;
+  const int64_t tasks = std::max<int64_t>(1, s.batch * p.blocks), want = p.slots * kBlocksPerSlot;
   p.row_parts = 1;
   if (p.in_blocks && p.out_blocks && p.slots > 1)
     p.row_parts = std::clamp<int64_t>((want + tasks - 1) / tasks, 1, std::max<int64_t>(1, p.h.out / kLeastRows));
