@@ -1,5 +1,5 @@
-// What the compiler offers of the instruction set. It is most of what a file of kernels reads, and compiled once for each
-// tier (cmake/Isa.cmake).
+// What the compiler offers of the instruction set. It is most of what a file of kernels reads, and compiled once for
+// each tier (cmake/Isa.cmake).
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
