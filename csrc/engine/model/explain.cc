@@ -20,7 +20,9 @@ void append_origins(std::span<const Node> nodes, std::vector<NodeOrigin>& out) {
   }
 }
 
-/// Holds the outputs of one run, and tells their shapes.
+}  // namespace
+
+/// Holds the outputs of one run, and tells their shapes. Named outside, as a lambda of ProfiledRuns holds one.
 class ShapeSink final : public RunSink {
  public:
   explicit ShapeSink(BufferPool& pool) : pool_(pool) {}
@@ -36,8 +38,6 @@ class ShapeSink final : public RunSink {
   BufferPool& pool_;
   std::vector<Buffer> buffers_;
 };
-
-}  // namespace
 
 Explained Model::explain(std::span<const Shape> shapes) {
   PlanNotes notes;
