@@ -75,6 +75,7 @@ struct Model::Trial {
   TimeBudget time;
   bool staged = false;       // the shapes of the outputs may depend on values
   std::string failure = {};  // why the first run that failed told nothing
+  bool too_large = false;    // more than a run may take, already of what was tried
 };
 
 /// The outputs that a plan for these inputs gives; empty where only a run on real values could tell.
@@ -173,6 +174,7 @@ std::vector<Port> Model::run_on_constants(std::span<const InputFacts> facts, int
   } catch (const Error& error) {
     if (error.code() == ErrorCode::kUnsupportedOp || dynamic_cast<const WrongOutput*>(&error)) throw;
     failure = error.what();
+    trial.too_large = trial.too_large || error.reason() == Reason::kTooLarge;
   }
   if (trial.failure.empty()) trial.failure = std::move(failure);
   return {};  // zeros are not what the model is for
@@ -279,6 +281,7 @@ void Model::probe() {
       const bool firm = error.code() == ErrorCode::kUnsupportedOp || dynamic_cast<const WrongNode*>(&error);
       if (!guess && (firm || all_fixed)) throw;
       hopeless = hopeless && firm;
+      trial.too_large = trial.too_large || error.reason() == Reason::kTooLarge;
       if (!failure) failure = error;
       if (!too_large && dynamic_cast<const PlanTooLarge*>(&error)) too_large = error;
     }
@@ -321,8 +324,9 @@ void Model::probe() {
     const Value& declared = file_.graph.values[static_cast<size_t>(file_.graph.outputs[o])];
     if (declared.list) continue;
     if (seen.empty()) {
-      // Sizes that nobody guessed, or other values than zeros, may be what the model is for.
-      if (declared.dtype && !guess) {
+      // Sizes that nobody guessed, or other values than zeros, may be what the model is for; not where small ones are
+      // more than a run may take.
+      if (declared.dtype && !guess && !trial.too_large) {
         outputs_[o].any_shape = !declared.shape;
         continue;
       }
