@@ -1,11 +1,11 @@
 #include "device/cuda/uploads.h"
 
+#include <algorithm>
 #include <span>
 
 namespace inferkit {
 
 std::shared_ptr<const Uploads::Constant> Uploads::get(const void* data, size_t bytes) {
-  const auto drop_expired = [](auto& all) { std::erase_if(all, [](const auto& one) { return one.second.expired(); }); };
   const std::scoped_lock lock(mutex_);
   auto& here = by_place_[{data, bytes}];
   if (auto constant = here.lock()) return constant;
@@ -19,9 +19,16 @@ std::shared_ptr<const Uploads::Constant> Uploads::get(const void* data, size_t b
   }
   auto constant = std::make_shared<const Constant>(Constant{std::move(block)});
   here = constant;
-  drop_expired(by_place_);
-  drop_expired(by_content_);
+  drop_expired_locked();
   return constant;
+}
+
+void Uploads::drop_expired_locked() {
+  if (by_place_.size() < look_at_) return;
+  const auto drop = [](auto& all) { std::erase_if(all, [](const auto& one) { return one.second.expired(); }); };
+  drop(by_place_);
+  drop(by_content_);
+  look_at_ = std::max(kLeastLook, 2 * by_place_.size());
 }
 
 size_t Uploads::bytes() const {

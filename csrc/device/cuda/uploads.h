@@ -29,10 +29,17 @@ class Uploads {
   size_t bytes() const;
 
  private:
+  static constexpr size_t kLeastLook = 64;
+
+  /// Forgets constants that nobody holds any more, whenever there are twice as many as last time: a model with many is
+  /// not looked through for each of them.
+  void drop_expired_locked();
+
   CudaBackend& backend_;
   CudaPool& pool_;
-  const KeyedHash hash_;      // with a key that nobody knows: contents that differ have digests that do
-  mutable std::mutex mutex_;  // held while a constant is read and uploaded, so that nobody does that a second time
+  const KeyedHash hash_;         // with a key that nobody knows: contents that differ have digests that do
+  mutable std::mutex mutex_;     // held while a constant is read and uploaded, so that nobody does that a second time
+  size_t look_at_ = kLeastLook;  // constants
   std::map<std::pair<const void*, size_t>, std::weak_ptr<const Constant>> by_place_;
   std::map<std::pair<Digest, size_t>, std::weak_ptr<const CudaBlock>> by_content_;
 };
