@@ -76,7 +76,8 @@ py::object resolved(py::handle object) {
   return object.attr("resolve_neg")();
 }
 
-/// A tensor of torch's bfloat16, which numpy cannot take over, as torch's integers of its bits; else null.
+/// A tensor of torch's bfloat16, which numpy cannot take over, as torch's integers of its bits, of a type that every
+/// torch has; else null.
 py::object bits_of_bfloat16(py::handle object) {
   const py::object dtype = find_attribute(object, "dtype");
   PyObject* modules = PyImport_GetModuleDict();
@@ -84,7 +85,7 @@ py::object bits_of_bfloat16(py::handle object) {
   if (!dtype || !torch) return {};
   const py::object bfloat16 = find_attribute(torch, "bfloat16");
   if (!bfloat16 || dtype.ptr() != bfloat16.ptr()) return {};
-  return object.attr("view")(py::handle(torch).attr("uint16"));
+  return object.attr("view")(py::handle(torch).attr("int16"));
 }
 
 py::object numpy_function(const char* name) { return py::module_::import("numpy").attr(name); }

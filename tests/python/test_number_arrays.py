@@ -206,7 +206,7 @@ def test_torch() -> None:
 def test_bfloat16_of_torch_comes_by_its_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     """numpy takes over no tensor of a type that it does not have."""
     torch = types.ModuleType("torch")
-    torch.bfloat16, torch.uint16 = object(), object()
+    torch.bfloat16, torch.int16 = object(), object()
     monkeypatch.setitem(sys.modules, "torch", torch)
     bits = np.array([[0x3F80, 0xC000]], np.uint16)  # 1 and -2
 
@@ -214,8 +214,8 @@ def test_bfloat16_of_torch_comes_by_its_bits(monkeypatch: pytest.MonkeyPatch) ->
         dtype = torch.bfloat16
 
         def view(self, dtype: Any) -> Any:
-            assert dtype is torch.uint16
-            return self.data
+            assert dtype is torch.int16
+            return self.data.view(np.int16)
 
         def __dlpack__(self, **_: Any) -> Any:
             raise RuntimeError("Unsupported dtype in DLTensor.")
@@ -242,7 +242,7 @@ def test_bfloat16_of_torch() -> None:
     model = same("bfloat16")
     with inferkit.Batcher(model) as batcher:
         for given in (x, x.T, x.expand(2, 2), x[::1], torch._neg_view(x)):
-            want = given.view(torch.uint16) if not given.is_neg() else given.resolve_neg().view(torch.uint16)
+            want = given.view(torch.int16) if not given.is_neg() else given.resolve_neg().view(torch.int16)
             for answer in (model(given), batcher(given)):
                 assert answer.view(np.uint16).tolist() == want.tolist()
 
