@@ -5,7 +5,10 @@ Only a build without a compiler cache would notice, and that is what a user's fi
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -95,6 +98,27 @@ def test_every_file_of_a_group_exists_once() -> None:
     files = [path for name, group in groups().items() if name.startswith("engine/ops") for path in group]
     assert [p for p in files if not p.is_file()] == []
     assert len(files) == len(set(files)) > 50
+
+
+@pytest.mark.skipif(not shutil.which("cmake") or not shutil.which("ninja"), reason="cmake or ninja is not installed")
+def test_groups_are_what_is_compiled(tmp_path: Path) -> None:
+    """By the files that cmake writes: names that it does not find would leave every file alone, and say nothing."""
+    without_cache = {k: v for k, v in os.environ.items() if not k.endswith("_COMPILER_LAUNCHER")}
+    options = ["-DCMAKE_BUILD_TYPE=Release", "-DINFERKIT_BUILD_PYTHON=OFF", "-DINFERKIT_CUDA=OFF"]
+    subprocess.run(
+        ["cmake", "-S", str(ROOT), "-B", str(tmp_path), "-G", "Ninja", *options],
+        check=True,
+        capture_output=True,
+        env=without_cache,
+    )
+    written = [path.read_text() for path in tmp_path.glob("CMakeFiles/inferkit_engine_ops.dir/Unity/unity_*.cxx")]
+    included = {tuple(sorted(re.findall(r'^#include "(.*)"$', text, re.MULTILINE))) for text in written}
+    wanted = {
+        tuple(sorted(str(path) for path in files))
+        for name, files in groups().items()
+        if name.startswith("engine/ops") and len(files) > 1
+    }
+    assert included == wanted
 
 
 def test_names_are_seen() -> None:
