@@ -38,8 +38,8 @@ if(INFERKIT_SANITIZE)
 endif()
 
 # Parses the headers that most files of a target open with once, or takes what was parsed for another target
-# (REUSE_FROM <target>) of the same flags; the level of optimisation may differ. A compiler cache would not see through
-# it.
+# (REUSE_FROM <target>) of the same flags; the level of optimisation may be lower here than there, not higher: GCC 12
+# crashes then. A compiler cache would not see through it.
 function(inferkit_precompile target)
   if(CMAKE_CXX_COMPILER_LAUNCHER)
     return()
