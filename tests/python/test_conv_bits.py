@@ -62,6 +62,9 @@ LAYERS = {
     "blocks, strides and gaps": Layer(
         (33, 17, 15), (80, 33, 3, 3), {"pads": [2, 1, 2, 3], "strides": [2, 2], "dilations": [1, 2]}
     ),
+    "blocks, three planes": Layer((3, 50, 47), (48, 3, 7, 7), {"pads": [3] * 4, "strides": [2, 2]}),
+    "blocks, planes pixel by pixel": Layer((20, 30, 31), (64, 20, 1, 1)),
+    "blocks, planes at strides": Layer((4, 41, 40), (32, 4, 3, 4), {"pads": [2, 0, 1, 3], "strides": [3, 4]}),
     "blocks, a line": Layer((48, 40), (64, 48, 5), {"pads": [2, 2]}),
     "in place": Layer((16, 14, 14), (32, 16, 3, 3), {"pads": [1, 1, 1, 1]}),
     "in place, 10 x 10": Layer((24, 10, 10), (16, 24, 3, 3), {"pads": [1, 1, 1, 1]}),

@@ -106,7 +106,18 @@ def branching_network() -> bytes:
     return net.file(e, a, net.put("Transpose", net.conv(d, 64, 32, 3), perm=[0, 2, 3, 1]))
 
 
+def few_channels_network() -> bytes:
+    """Planes of few channels, padded, at strides, or pixel by pixel, that become blocks; 40 of them stay planes."""
+    net = Network(3, (45, 37))
+    x = net.put("Relu", net.conv("x", 3, 32, 5, 2))
+    x = net.put("Clip", net.conv(net.conv(x, 32, 40, 1), 40, 64, 1), net.constant(np.float32(-1)), "")
+    x = net.put("Add", x, net.conv(net.conv(x, 64, 24, 3), 24, 64, 3))
+    x = net.put("Relu", net.conv(net.put("Relu", net.conv(x, 64, 64, 3)), 64, 64, 3))
+    return net.file(net.conv(net.conv("x", 3, 16, 3, 3), 16, 32, 7), net.put("HardSigmoid", net.conv(x, 64, 48, 1)))
+
+
 NETWORKS = {
+    "few channels": (few_channels_network, (3, 45, 37)),
     "residual": (residual_network, (64, 14, 14)),
     "inverted": (inverted_network, (48, 13, 11)),
     "squeezed": (squeezed_network, (32, 24, 25)),
@@ -219,12 +230,12 @@ def test_a_value_that_many_read_costs_little_to_load(shape: str, fresh_python: F
 @pytest.mark.parametrize("channels", [16, 48])
 def test_threads_share_the_rows_of_a_depthwise_convolution(channels: int) -> None:
     """One block of channels, or three, for two threads: pieces of odd heights, whose windows reach into each other."""
-    net = Network(channels, (61, 64))
+    net = Network(channels, (121, 17))
     x = net.conv("x", channels, channels, 1)
     for kernel, stride, after in ((3, 1, "Relu"), (5, 1, "Sigmoid"), (3, 2, "Relu"), (5, 2, "Tanh")):
         x = net.put(after, net.conv(x, channels, channels, kernel, stride, group=channels))
         x = net.conv(x, channels, channels, 1)
-    data, image = net.file(x), draw(2, (channels, 61, 64))
+    data, image = net.file(x), draw(2, (channels, 121, 17))
     one, two = (inferkit.Model.load(data, threads=threads) for threads in (1, 2))
     ways = [step.lowering for step in two.explain({"x": image.shape}).steps if step.layout == "blocks"]
     assert ways.count("channels") >= 2

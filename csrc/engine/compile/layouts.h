@@ -5,6 +5,8 @@
 namespace inferkit {
 
 inline constexpr int64_t kBlockChannels = 16;
+/// Channels that pointwise convolutions read from planes where they lie: each is another page of memory.
+inline constexpr int64_t kMostPlanes = 64;
 
 /// A shape that broadcasts to `whole`, as [batch, channels / 16, spatial..., 16]; one that has no channels as it is.
 Shape blocks_view(const Shape& shape, const Shape& whole);

@@ -85,15 +85,27 @@ std::vector<float> pixels_of(const Layer& l, const std::vector<float>& x) {
   return out;
 }
 
-std::vector<float> answer(Isa isa, const Layer& l, const std::vector<float>& x, bool pixels,
+/// How the image lies, and its copy.
+enum class Lies { kPixels, kPlanes, kPlanesThroughout };
+
+std::vector<float> answer(Isa isa, const Layer& l, const std::vector<float>& x, Lies lies,
                           const std::vector<float>& weights, const std::vector<float>* bias,
                           const std::vector<float>* more, int64_t chunk) {
   const auto& kernels = conv_kernels(isa);
-  const int64_t area = l.h.in * l.w.in, block = l.phases() * l.plane() * 16;
-  Guarded copy(at(l.in_blocks() * block));
-  for (int64_t b = 0; b < l.in_blocks(); ++b) {
+  const bool planes = lies == Lies::kPlanesThroughout;
+  const int64_t area = l.h.in * l.w.in, step = planes ? 1 : 16, parts = planes ? l.channels : l.in_blocks();
+  const int64_t plane = l.plane() + (planes ? 15 : 0), block = l.phases() * plane * step;
+  Guarded copy(at(parts * block));
+  for (int64_t c = 0; planes && c < l.channels; ++c) {
+    SplitPlaneArgs a{x.data() + c * area, copy.data() + c * block, l.h, l.w, l.h.stride, l.w.stride};
+    a.rows = l.rows();
+    a.width = a.pitch = l.width();
+    a.plane = plane;
+    kernels.split_plane(a);
+  }
+  for (int64_t b = 0; !planes && b < l.in_blocks(); ++b) {
     BlocksCopyArgs a;
-    a.pixels = pixels;
+    a.pixels = lies == Lies::kPixels;
     a.channels = std::min<int64_t>(16, l.channels - 16 * b);
     a.x = x.data() + b * 16 * area;
     a.to = copy.data() + b * block;
@@ -102,7 +114,7 @@ std::vector<float> answer(Isa isa, const Layer& l, const std::vector<float>& x, 
     a.h_phases = l.h.stride;
     a.w_phases = l.w.stride;
     a.width = l.width();
-    a.plane = l.plane();
+    a.plane = plane;
     for (int64_t first = 0; first < l.rows(); first += 4) {
       a.first = first;
       a.rows = std::min<int64_t>(4, l.rows() - first);
@@ -114,9 +126,9 @@ std::vector<float> answer(Isa isa, const Layer& l, const std::vector<float>& x, 
   for (int64_t k = 0; k < l.k(); ++k) {
     const int64_t j = k % l.w.kernel * l.w.dilation, i = k / l.w.kernel % l.h.kernel * l.h.dilation;
     const int64_t c = k / l.w.kernel / l.h.kernel;
-    const int64_t phase = (c / 16 * l.h.stride + i % l.h.stride) * l.w.stride + j % l.w.stride;
-    offsets.push_back(
-        static_cast<int32_t>((phase * l.plane() + i / l.h.stride * l.width() + j / l.w.stride) * 16 + c % 16));
+    const int64_t phase = (c / step * l.h.stride + i % l.h.stride) * l.w.stride + j % l.w.stride;
+    const int64_t pixel = phase * plane + i / l.h.stride * l.width() + j / l.w.stride;
+    offsets.push_back(static_cast<int32_t>(pixel * step + c % step));
   }
   std::vector<float> packed(at(l.out_blocks() * l.k() * 16)), padded(at(l.out_blocks() * 16));
   for (int64_t f = 0; f < l.filters; ++f) {
@@ -136,7 +148,8 @@ std::vector<float> answer(Isa isa, const Layer& l, const std::vector<float>& x, 
   a.filter_blocks = l.out_blocks();
   a.rows = l.h.out;
   a.width = l.w.out;
-  a.x_row_step = l.width() * 16;
+  a.x_step = step;
+  a.x_row_step = l.width() * step;
   a.y = sums.data();
   a.y_block_step = pixel_count * 16;
   a.y_row_step = l.w.out * 16;
@@ -173,8 +186,12 @@ TEST(conv_blocks_give_the_bits_of_the_sums_written_out) {
       for (const auto* b : {&bias, none}) {
         for (const auto* r : {&more, none}) {
           const auto want = written_out(l, x, weights, b, r, chunk, fused);
-          CHECK(same(want.data(), answer(isa, l, x, false, weights, b, r, chunk).data(), want.size()));
-          CHECK(same(want.data(), answer(isa, l, pixels_of(l, x), true, weights, b, r, chunk).data(), want.size()));
+          const auto gives = [&](const std::vector<float>& image, Lies lies) {
+            return same(want.data(), answer(isa, l, image, lies, weights, b, r, chunk).data(), want.size());
+          };
+          CHECK(gives(x, Lies::kPlanes));
+          CHECK(gives(x, Lies::kPlanesThroughout));
+          CHECK(gives(pixels_of(l, x), Lies::kPixels));
         }
       }
     }

@@ -1,7 +1,9 @@
 // Conv in float32 over blocks of sixteen channels: the image becomes pixels of sixteen floats, with its padding, and
-// the lanes are filters. Nothing is copied once a tap, and no lane idles where an image has few pixels.
+// the lanes are filters. Nothing is copied once a tap, and no lane idles where an image has few pixels. Planes of few
+// channels stay planes: a value is one operand, wherever it lies.
 #include <limits>
 
+#include "engine/compile/layouts.h"
 #include "engine/ops/common/conv.h"
 #include "engine/ops/common/packed_panels.h"
 #include "kernels/cpu/gemm/gemm.h"
@@ -17,12 +19,17 @@ constexpr int64_t kBandBytes = 512 << 10;         // of the copy: it stays in L2
 constexpr int64_t kShortRow = 6, kLongRow = 128;  // pixels; rows that short are one, where nothing lies between them
 constexpr int64_t kSumsBytes = 64 << 10;          // of sums that are written before they are turned into planes
 constexpr int64_t kFiltersAtOnce = 6;             // blocks of them: whole tiles of two and of three
+// Planes of a copy, by how columns are split; more are as fast to turn, and then to read.
+constexpr int64_t kMostCopied = 12, kMostGathered = 4;
+constexpr int64_t kSlack = 15;  // floats that copying a plane writes behind it
 constexpr int64_t kMaxFloats = std::numeric_limits<int32_t>::max() / 2;
 constexpr int64_t kTasksPerSlot = 4;        // so that a thread that comes late does not hold up the rest
 constexpr int64_t kTaskProducts = 1 << 17;  // fewer are not worth a task: some 3 us
 // As measured, in the time of sixteen lanes' multiply-add: moving sixteen floats between planes and pixels, at a
 // stride, and between pixels.
 constexpr double kMoving = 9, kMovingAtStride = 20, kCopying = 5;
+// The same for sixteen floats of planes that stay planes, and at strides that are gathered.
+constexpr double kSplitting = 10, kGathering = 60;
 constexpr double kSpeed = 0.9;  // of a multiply-add beside one of the other ways
 
 int64_t blocks_of(int64_t channels) { return (channels + kLanes - 1) / kLanes; }
@@ -31,12 +38,15 @@ int64_t blocks_of(int64_t channels) { return (channels + kLanes - 1) / kLanes; }
 struct Copy {
   ConvDim h, w;
   int64_t h_phases, w_phases, reach, width;  // reach: rows of a phase past the output's
+  bool planes;                               // it has those, else pixels of sixteen floats
+  int64_t parts, step, slack;                // planes, or blocks of channels; floats from a pixel to the next
   bool possible;
-  int64_t plane(int64_t rows) const { return (rows + reach) * width; }  // of a phase, for so many rows of the output
-  int64_t block_floats(int64_t rows) const { return h_phases * w_phases * plane(rows) * kLanes; }
+  /// Pixels of a phase of a part, for so many rows of the output; and floats of the part.
+  int64_t plane(int64_t rows) const { return (rows + reach) * width + slack; }
+  int64_t part_floats(int64_t rows) const { return h_phases * w_phases * plane(rows) * step; }
 };
 
-Copy copy_of(const ConvShape& s) {
+Copy copy_of(const ConvShape& s, bool in_blocks) {
   ConvDim dim[3];
   for (size_t d = 0; d < 3; ++d) dim[d] = conv_dim(s.window.dim[d]);
   move_in(dim);
@@ -52,9 +62,14 @@ Copy copy_of(const ConvShape& s) {
   copy.w_phases = phases_of(copy.w);
   copy.reach = (copy.h.kernel - 1) * copy.h.dilation / copy.h.stride;
   copy.width = copy.w.out + (copy.w.kernel - 1) * copy.w.dilation / copy.w.stride;
-  const double floats = static_cast<double>(blocks_of(s.channels)) * static_cast<double>(copy.h_phases) *
-                        static_cast<double>(copy.w_phases) * static_cast<double>(copy.h.out + copy.reach) *
-                        static_cast<double>(copy.width) * kLanes;
+  const int64_t most = s.pointwise() ? kMostPlanes : copy.w.stride <= 2 ? kMostCopied : kMostGathered;
+  copy.planes = !in_blocks && s.channels <= most && copy.h.out > 1;
+  copy.parts = copy.planes ? s.channels : blocks_of(s.channels);
+  copy.step = copy.planes ? 1 : kLanes;
+  copy.slack = copy.planes && !s.pointwise() ? kSlack : 0;
+  const double floats = static_cast<double>(copy.parts) * static_cast<double>(copy.h_phases) *
+                        static_cast<double>(copy.w_phases) * static_cast<double>(copy.h.out + copy.reach + copy.slack) *
+                        static_cast<double>(copy.width) * static_cast<double>(copy.step);
   copy.possible = is_single(dim[0]) && floats < kMaxFloats;
   return copy;
 }
@@ -62,6 +77,8 @@ Copy copy_of(const ConvShape& s) {
 struct BlocksParams {
   kernels::ConvBlocksArgs sums;
   kernels::BlocksCopyArgs copy;
+  bool planes;    // the copy has those
+  int64_t parts;  // of an image: planes, or blocks of channels
   kernels::Unary act;
   float act_alpha, act_beta;
   int slots;
@@ -79,14 +96,22 @@ struct BlocksParams {
 
 const float* floats(std::byte* const* io, int i) { return reinterpret_cast<const float*>(io[i]); }
 
-/// Block `block` of channels, what `rows` rows of the output from `row` on read.
-void copy_block(const BlocksParams& p, const float* x, int64_t block, int64_t row, int64_t rows, float* to) {
+/// Part `part` of the channels, what `rows` rows of the output from `row` on read.
+void copy_part(const BlocksParams& p, const float* x, int64_t part, int64_t row, int64_t rows, float* to) {
   kernels::BlocksCopyArgs copy = p.copy;
-  copy.channels = std::min(kLanes, p.channels - block * kLanes);
-  copy.x = x + block * kLanes * p.in_area;
-  copy.to = to + block * copy.h_phases * copy.w_phases * copy.plane * kLanes;
+  const int64_t place = part * copy.h_phases * copy.w_phases * copy.plane;
   copy.h.pad_begin -= row * copy.h.stride;
   copy.rows = rows + p.reach;
+  if (p.planes) {
+    kernels::SplitPlaneArgs split{x + part * p.in_area, to + place, copy.h, copy.w, copy.h_phases, copy.w_phases};
+    split.rows = copy.rows;
+    split.width = split.pitch = copy.width;
+    split.plane = copy.plane;
+    return kernels::conv_kernels().split_plane(split);
+  }
+  copy.channels = std::min(kLanes, p.channels - part * kLanes);
+  copy.x = x + part * kLanes * p.in_area;
+  copy.to = to + place * kLanes;
   kernels::conv_kernels().blocks_copy(copy);
 }
 
@@ -137,7 +162,7 @@ void sums_task(const BlocksParams& p, std::byte* const* io, const Part& part, fl
 /// io: y, x, packed weights, bias, scratch, offsets, what is added.
 void run_blocks(const void* params, std::byte* const* io, const ExecContext& context) {
   const auto& p = *static_cast<const BlocksParams*>(params);
-  const int64_t blocks = blocks_of(p.channels), filter_blocks = blocks_of(p.filters), rows = p.copy.h.out;
+  const int64_t filter_blocks = blocks_of(p.filters), rows = p.copy.h.out;
   float* const scratch = reinterpret_cast<float*>(io[4]);
   RunControl* const control = RunControl::current();
   BlocksParams q = p;
@@ -149,7 +174,7 @@ void run_blocks(const void* params, std::byte* const* io, const ExecContext& con
       float* const copy = scratch + slot * (p.image_floats + p.sums_floats);
       const float* x = image_x(image) + (p.copies ? 0 : row * q.sums.x_row_step);
       if (p.copies) {
-        for (int64_t b = 0; b < blocks; ++b) copy_block(q, x, b, row, end - row, copy);
+        for (int64_t i = 0; i < p.parts; ++i) copy_part(q, x, i, row, end - row, copy);
         x = copy;
       }
       sums_task(q, io, {image, 0, filter_blocks, row, end, x}, copy + p.image_floats, control);
@@ -159,7 +184,7 @@ void run_blocks(const void* params, std::byte* const* io, const ExecContext& con
   for (int64_t image = 0; image < p.batch; ++image) {
     const float* x = image_x(image);
     if (p.copies) {
-      for_tasks(context, blocks, p.slots, [&](int64_t b, int64_t) { copy_block(q, x, b, 0, rows, scratch); });
+      for_tasks(context, p.parts, p.slots, [&](int64_t i, int64_t) { copy_part(q, x, i, 0, rows, scratch); });
       x = scratch;
     }
     // Neighbouring tasks have the same filters: what a thread writes then lies together, and is often what it reads in
@@ -183,8 +208,9 @@ std::shared_ptr<const void> tap_offsets(const ConvShape& s, const Copy& copy, in
     for (int64_t i = 0; i < h.kernel; ++i) {
       for (int64_t j = 0; j < w.kernel; ++j) {
         const int64_t y = i * h.dilation, x = j * w.dilation;
-        const int64_t phase = (c / kLanes * copy.h_phases + y % h.stride) * copy.w_phases + x % w.stride;
-        *to++ = static_cast<int32_t>((phase * plane + y / h.stride * copy.width + x / w.stride) * kLanes + c % kLanes);
+        const int64_t phase = (c / copy.step * copy.h_phases + y % h.stride) * copy.w_phases + x % w.stride;
+        const int64_t pixel = phase * plane + y / h.stride * copy.width + x / w.stride;
+        *to++ = static_cast<int32_t>(pixel * copy.step + c % copy.step);
       }
     }
   }
@@ -195,12 +221,17 @@ std::shared_ptr<const void> tap_offsets(const ConvShape& s, const Copy& copy, in
 
 double conv_blocks_nanos(const NodeContext& c, bool in_blocks, bool out_blocks) {
   const ConvShape s = conv_shape(c);
-  const Copy copy = copy_of(s);
+  const Copy copy = copy_of(s, in_blocks);
   const auto pixels = static_cast<double>(s.window.out_elements());
-  const auto blocks = static_cast<double>(blocks_of(s.channels)), filters = static_cast<double>(blocks_of(s.filters));
-  const double moving = in_blocks ? s.pointwise() ? 0 : kCopying : copy.w.stride == 1 ? kMoving : kMovingAtStride;
+  const auto parts = static_cast<double>(copy.parts), filters = static_cast<double>(blocks_of(s.filters));
+  const int64_t stride = copy.w.stride;
+  const double moving = (in_blocks || copy.planes) && s.pointwise() ? 0
+                        : in_blocks                                 ? kCopying
+                        : copy.planes                               ? stride <= 2 ? kSplitting : kGathering
+                        : stride == 1                               ? kMoving
+                                                                    : kMovingAtStride;
   return conv_cost(s, pixels * filters * static_cast<double>(s.window_elements()) * kSpeed +
-                          blocks * static_cast<double>(copy.block_floats(copy.h.out) / kLanes) * moving +
+                          parts * static_cast<double>(copy.part_floats(copy.h.out)) / kLanes * moving +
                           (out_blocks ? 0 : pixels * filters * kMoving))
       .nanos();
 }
@@ -209,21 +240,23 @@ Cost conv_blocks_cost(const NodeContext& c) {
   const ConvShape s = conv_shape(c);
   if (!c.input(1).constant) return Cost::cannot("the weights are not constant");
   if (s.groups != 1) return Cost::cannot("it has several groups");
-  const Copy copy = copy_of(s);
-  if (!copy.possible) return Cost::cannot("three dimensions, or too many taps or pixels");
+  if (!copy_of(s, false).possible || !copy_of(s, true).possible)
+    return Cost::cannot("three dimensions, or too many taps or pixels");
   return Cost(conv_blocks_nanos(c, false, false));
 }
 
 void lower_conv_blocks(LowerContext& c) {
   const ConvShape s = conv_shape(c);
-  const Copy copy = copy_of(s);
+  const Lying x = c.lying(0);
+  const Copy copy = copy_of(s, x.layout == Layout::kBlocks);
   const FusedActivation act = fused_activation(c);
   BlocksParams p{};
   p.sums.k = s.window_elements();
   p.sums.k_chunk = kernels::sum_chunk(p.sums.k);
   p.sums.bounds = bounds_of(act);
   p.sums.width = copy.w.out;
-  p.sums.x_row_step = copy.width * kLanes;
+  p.sums.x_step = copy.step;
+  p.sums.x_row_step = copy.width * copy.step;
   p.act = p.sums.bounds.bounded ? kernels::Unary::kIdentity : act.op;
   p.act_alpha = act.alpha;
   p.act_beta = act.beta;
@@ -237,28 +270,33 @@ void lower_conv_blocks(LowerContext& c) {
   p.filters = s.filters;
   p.in_area = s.window.in_elements();
   p.out_area = s.window.out_elements();
-  const Lying x = c.lying(0);
   p.copy.pixels = x.layout == Layout::kBlocks;
-  p.copies = !p.copy.pixels || !s.pointwise();
+  p.planes = copy.planes;
+  p.parts = copy.parts;
+  p.copies = !s.pointwise() || !(p.copy.pixels || p.planes);
   p.out_blocks = c.wanted(0) == Layout::kBlocks;
 
   const int64_t filter_blocks = blocks_of(s.filters);
   const int64_t each = s.filters * p.sums.k * p.out_area, products = s.batch * each;  // of an image, and of all
   p.slots = products < kConvParallelProducts ? 1 : std::min(c.threads(), kMaxConvSlots);
   // Bands whose copies stay in the cache, where they are enough for all threads.
-  const int64_t in_blocks = blocks_of(s.channels);
   const int64_t fit = kBandBytes / static_cast<int64_t>(sizeof(float)) /
-                      (in_blocks * copy.h_phases * copy.w_phases * copy.width * kLanes);
+                      (p.parts * copy.h_phases * copy.w_phases * copy.width * copy.step);
+  const int64_t want = std::clamp<int64_t>(each / kTaskProducts, 1, p.slots * kTasksPerSlot);
   p.reach = copy.reach;
-  p.band = p.copies ? std::clamp<int64_t>(fit - copy.reach, std::min<int64_t>(copy.h.out, copy.reach + 1), copy.h.out)
-                    : copy.h.out;
+  p.band = copy.h.out;
+  if (p.copies) {
+    const int64_t least = std::min<int64_t>(copy.h.out, copy.reach + 1);
+    p.band = std::clamp<int64_t>(fit - copy.reach, least, copy.h.out);
+    // A band of planes is copied so fast that each thread has bands of its own, and none waits for another.
+    if (p.planes && p.slots > 1) p.band = std::clamp<int64_t>(copy.h.out * s.batch / want, least, p.band);
+  }
   p.bands = (copy.h.out + p.band - 1) / p.band;
   p.shared = p.slots > 1 && s.batch * p.bands < 2 * p.slots;
   if (p.shared) p.bands = 1;
   p.band = (copy.h.out + p.bands - 1) / p.bands;
   p.copy.plane = copy.plane(p.band);
-  p.image_floats = p.copies ? in_blocks * copy.block_floats(p.band) : 0;
-  const int64_t want = std::clamp<int64_t>(each / kTaskProducts, 1, p.slots * kTasksPerSlot);
+  p.image_floats = p.copies ? (p.parts * copy.part_floats(p.band) + kLanes - 1) / kLanes * kLanes : 0;
   p.filter_parts = std::clamp<int64_t>(filter_blocks / 2, 1, want);
   p.row_parts = std::clamp<int64_t>((want + p.filter_parts - 1) / p.filter_parts, 1, copy.h.out);
   const int64_t row_floats = std::min(kFiltersAtOnce, filter_blocks) * copy.w.out * kLanes;

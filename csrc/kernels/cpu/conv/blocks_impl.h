@@ -34,7 +34,7 @@ struct Terms {
 };
 
 /// Neighbouring pixels of a row of the output by blocks of filters. Between two chunks the sums wait in y.
-template <int kPixels, int kFilters>
+template <int kPixels, int kFilters, int kStep>
 void blocks_tile(const ConvBlocksArgs& a, const float* x, const float* weights, const float* bias, Terms terms,
                  float* y) {
   F32x16 acc[kPixels][kFilters];
@@ -50,7 +50,7 @@ void blocks_tile(const ConvBlocksArgs& a, const float* x, const float* weights, 
       F32x16 wv[kFilters];
       _Pragma("GCC unroll 3") for (int f = 0; f < kFilters; ++f) wv[f] = load(w + f * filter_step);
       _Pragma("GCC unroll 14") for (int r = 0; r < kPixels; ++r) {
-        const F32x16 v = broadcast(from[r * kLanes]);
+        const F32x16 v = broadcast(from[r * kStep]);
         _Pragma("GCC unroll 3") for (int f = 0; f < kFilters; ++f) acc[r][f] = fma(v, wv[f], acc[r][f]);
       }
     }
@@ -77,32 +77,33 @@ void blocks_tile(const ConvBlocksArgs& a, const float* x, const float* weights, 
 
 using BlocksTile = void (*)(const ConvBlocksArgs& a, const float* x, const float* weights, const float* bias,
                             Terms terms, float* y);
-template <int kPixels, int kFilters>
+template <int kPixels, int kFilters, int kStep>
 constexpr BlocksTile blocks_tile_or_null() {
-  if constexpr (kFilters <= kMostFilters && kPixels <= most_pixels(kFilters)) return blocks_tile<kPixels, kFilters>;
+  if constexpr (kFilters <= kMostFilters && kPixels <= most_pixels(kFilters))
+    return blocks_tile<kPixels, kFilters, kStep>;
   return nullptr;
 }
-template <int kFilters>
+template <int kFilters, int kStep>
 struct BlocksTiles {
   static constexpr BlocksTile of_pixels[] = {nullptr,
-                                             blocks_tile_or_null<1, kFilters>(),
-                                             blocks_tile_or_null<2, kFilters>(),
-                                             blocks_tile_or_null<3, kFilters>(),
-                                             blocks_tile_or_null<4, kFilters>(),
-                                             blocks_tile_or_null<5, kFilters>(),
-                                             blocks_tile_or_null<6, kFilters>(),
-                                             blocks_tile_or_null<7, kFilters>(),
-                                             blocks_tile_or_null<8, kFilters>(),
-                                             blocks_tile_or_null<9, kFilters>(),
-                                             blocks_tile_or_null<10, kFilters>(),
-                                             blocks_tile_or_null<11, kFilters>(),
-                                             blocks_tile_or_null<12, kFilters>(),
-                                             blocks_tile_or_null<13, kFilters>(),
-                                             blocks_tile_or_null<14, kFilters>()};
+                                             blocks_tile_or_null<1, kFilters, kStep>(),
+                                             blocks_tile_or_null<2, kFilters, kStep>(),
+                                             blocks_tile_or_null<3, kFilters, kStep>(),
+                                             blocks_tile_or_null<4, kFilters, kStep>(),
+                                             blocks_tile_or_null<5, kFilters, kStep>(),
+                                             blocks_tile_or_null<6, kFilters, kStep>(),
+                                             blocks_tile_or_null<7, kFilters, kStep>(),
+                                             blocks_tile_or_null<8, kFilters, kStep>(),
+                                             blocks_tile_or_null<9, kFilters, kStep>(),
+                                             blocks_tile_or_null<10, kFilters, kStep>(),
+                                             blocks_tile_or_null<11, kFilters, kStep>(),
+                                             blocks_tile_or_null<12, kFilters, kStep>(),
+                                             blocks_tile_or_null<13, kFilters, kStep>(),
+                                             blocks_tile_or_null<14, kFilters, kStep>()};
 };
 
-/// `count` blocks of filters, all rows.
-template <int kFilters>
+/// kFilters blocks of filters, all rows; kStep: from a pixel of x to the next.
+template <int kFilters, int kStep>
 INFERKIT_INLINE void blocks_filters(const ConvBlocksArgs& a, int64_t first) {
   const float* weights = a.weights + first * a.k * kLanes;
   const float* bias = a.bias ? a.bias + first * kLanes : nullptr;
@@ -114,26 +115,31 @@ INFERKIT_INLINE void blocks_filters(const ConvBlocksArgs& a, int64_t first) {
     for (int64_t row = 0; row < a.rows; ++row) {
       for (int64_t t = 0; t < tiles; ++t) {
         const int64_t column = blocks_part(a.width, tiles, t), end = blocks_part(a.width, tiles, t + 1);
-        BlocksTiles<kFilters>::of_pixels[end - column](a, a.x + row * a.x_row_step + column * kLanes, weights, bias,
-                                                       terms, y + row * a.y_row_step + column * kLanes);
+        BlocksTiles<kFilters, kStep>::of_pixels[end - column](a, a.x + row * a.x_row_step + column * kStep, weights,
+                                                              bias, terms, y + row * a.y_row_step + column * kLanes);
       }
     }
   }
 }
 
-void conv_blocks(const ConvBlocksArgs& a) {
-  if (a.k <= 0) return;
+template <int kStep>
+INFERKIT_INLINE void blocks_all_filters(const ConvBlocksArgs& a) {
   // Three blocks side by side where rows are short, else two, so that the tiles hold many sums.
   const int64_t wide = a.width <= most_pixels(3) ? kMostFilters : kMostFilters < 2 ? kMostFilters : 2;
   const int64_t groups = (a.filter_blocks + wide - 1) / wide;
   for (int64_t g = 0; g < groups; ++g) {
     const int64_t first = blocks_part(a.filter_blocks, groups, g), end = blocks_part(a.filter_blocks, groups, g + 1);
     if (end - first == 1) {
-      blocks_filters<1>(a, first);
+      blocks_filters<1, kStep>(a, first);
     } else if constexpr (kMostFilters > 1) {
-      end - first == 2 ? blocks_filters<2>(a, first) : blocks_filters<3>(a, first);
+      end - first == 2 ? blocks_filters<2, kStep>(a, first) : blocks_filters<3, kStep>(a, first);
     }
   }
+}
+
+void conv_blocks(const ConvBlocksArgs& a) {
+  if (a.k <= 0) return;
+  a.x_step == 1 ? blocks_all_filters<1>(a) : blocks_all_filters<kLanes>(a);
 }
 
 }  // namespace

@@ -105,8 +105,8 @@ struct DepthwiseChannelsArgs {
 };
 
 /// Some blocks of sixteen filters, at all pixels of a grid of output rows: y = f(sum + bias + residual). Element k of
-/// the sum for the pixel in column j of row r is x[offsets[k] + r * x_row_step + 16 j] by weights[(block * k + k) * 16
-/// + lane]; it goes to y[block * y_block_step + r * y_row_step + 16 j + lane].
+/// the sum for the pixel in column j of row r is x[offsets[k] + r * x_row_step + x_step * j] by weights[(block * k + k)
+/// * 16 + lane]; it goes to y[block * y_block_step + r * y_row_step + 16 j + lane].
 struct ConvBlocksArgs {
   const float* x = nullptr;
   const int32_t* offsets = nullptr;
@@ -115,6 +115,7 @@ struct ConvBlocksArgs {
   const float* bias = nullptr;  // 16 for each block, or none
   Bounds bounds;
   int64_t filter_blocks = 0, rows = 0, width = 0, x_row_step = 0;
+  int64_t x_step = 16;  // or 1: planes
   float* y = nullptr;
   int64_t y_block_step = 0, y_row_step = 0;
   const float* residual = nullptr;  // as y lies, or none
