@@ -90,8 +90,8 @@ constexpr int kSideBySide = 4;
 #endif
 
 /// Neighbouring outputs of a row whose windows have kTaps columns and fit one chunk: each column of the image is read
-/// once a row, for all outputs that it belongs to.
-template <int kTaps, int kStride, int kOutputs>
+/// once a row, for all outputs that it belongs to. kInside: all of them are in the image.
+template <int kTaps, int kStride, int kOutputs, bool kInside>
 void depthwise_side_by_side(const DepthwiseChannelsArgs& a, const float* x, int64_t row, int64_t column, F32x16 bias,
                             float* y) {
   const int64_t top = row * a.h.stride - a.h.pad_begin, left = column * kStride - a.w.pad_begin;
@@ -102,12 +102,16 @@ void depthwise_side_by_side(const DepthwiseChannelsArgs& a, const float* x, int6
     if (in_row < 0 || in_row >= a.h.in) continue;
     const float* from = x + (in_row * a.w.in + left) * kLanes;
     const float* weights = a.weights + i * kTaps * kLanes;
+    F32x16 w[kTaps];
+    if (kSideBySide > 4) {  // there are registers for them, and fewer loads than sums
+      _Pragma("GCC unroll 5") for (int j = 0; j < kTaps; ++j) w[j] = load(weights + j * kLanes);
+    }
     _Pragma("GCC unroll 17") for (int c = 0; c < (kOutputs - 1) * kStride + kTaps; ++c) {
-      if (left + c < 0 || left + c >= a.w.in) continue;
+      if (!kInside && (left + c < 0 || left + c >= a.w.in)) continue;
       const F32x16 v = load(from + c * kLanes);
       _Pragma("GCC unroll 7") for (int r = 0; r < kOutputs; ++r) {
         const int j = c - r * kStride;
-        if (j >= 0 && j < kTaps) acc[r] = fma(load(weights + j * kLanes), v, acc[r]);
+        if (j >= 0 && j < kTaps) acc[r] = fma(kSideBySide > 4 ? w[j] : load(weights + j * kLanes), v, acc[r]);
       }
     }
   }
@@ -117,10 +121,14 @@ void depthwise_side_by_side(const DepthwiseChannelsArgs& a, const float* x, int6
 template <int kTaps, int kStride>
 void depthwise_row_of(const DepthwiseChannelsArgs& a, const float* x, int64_t row, F32x16 bias, float* y) {
   int64_t c = 0;
-  for (; c + kSideBySide <= a.w.out; c += kSideBySide)
-    depthwise_side_by_side<kTaps, kStride, kSideBySide>(a, x, row, c, bias, y + c * kLanes);
-  for (; c + 2 <= a.w.out; c += 2) depthwise_side_by_side<kTaps, kStride, 2>(a, x, row, c, bias, y + c * kLanes);
-  if (c < a.w.out) depthwise_side_by_side<kTaps, kStride, 1>(a, x, row, c, bias, y + c * kLanes);
+  for (; c + kSideBySide <= a.w.out; c += kSideBySide) {
+    const int64_t left = c * kStride - a.w.pad_begin, right = left + (kSideBySide - 1) * kStride + kTaps;
+    const auto some = left >= 0 && right <= a.w.in ? depthwise_side_by_side<kTaps, kStride, kSideBySide, true>
+                                                   : depthwise_side_by_side<kTaps, kStride, kSideBySide, false>;
+    some(a, x, row, c, bias, y + c * kLanes);
+  }
+  for (; c + 2 <= a.w.out; c += 2) depthwise_side_by_side<kTaps, kStride, 2, false>(a, x, row, c, bias, y + c * kLanes);
+  if (c < a.w.out) depthwise_side_by_side<kTaps, kStride, 1, false>(a, x, row, c, bias, y + c * kLanes);
 }
 
 /// A row of outputs, where its windows are of a width that is unrolled.
