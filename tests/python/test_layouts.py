@@ -116,7 +116,38 @@ def few_channels_network() -> bytes:
     return net.file(net.conv(net.conv("x", 3, 16, 3, 3), 16, 32, 7), net.put("HardSigmoid", net.conv(x, 64, 48, 1)))
 
 
+def activated(net: Network, x: str, op: str) -> str:
+    if op == "Clip":
+        return net.put(op, x, net.constant(np.float32(-0.5)), net.constant(np.float32(1)))
+    return net.put(op, x) if op else x
+
+
+def widened_network() -> bytes:
+    """Pointwise convolutions that depthwise ones read alone, of which no value is whole in memory."""
+    net = Network(24, (37, 41))
+    x = net.put("Relu", net.conv("x", 24, 32, 1))
+    found = [net.conv(net.conv("x", 24, 160, 1), 160, 160, 3, 2, group=160)]  # from planes, written in planes
+    windows: list[tuple[str, str, dict[str, Any]]] = [
+        ("Relu", "Clip", {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}),
+        ("Clip", "", {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1], "strides": [2, 2]}),
+        ("HardSwish", "Sigmoid", {"kernel_shape": [5, 5], "pads": [2, 2, 2, 2]}),
+        ("Sigmoid", "HardSwish", {"kernel_shape": [5, 5], "pads": [4, 0, 1, 3], "strides": [2, 1]}),
+        ("", "Relu", {"kernel_shape": [7, 4], "pads": [0, 6, 9, 2], "strides": [3, 2], "dilations": [2, 1]}),
+        ("Relu", "", {"kernel_shape": [2, 3], "pads": [1, 1, 0, 1], "strides": [4, 1]}),
+    ]
+    for before, after, attributes in windows:
+        filters = net.constant(net.rng.standard_normal((208, 32, 1, 1)) / 6)
+        y = net.conv(x, 32, 208, 1) if before else net.put("Conv", x, filters)
+        weights = net.constant(net.rng.standard_normal((208, 1, *attributes["kernel_shape"])))
+        bias = [net.constant(net.rng.standard_normal(208))] if before else []
+        y = activated(net, y, before)
+        y = activated(net, net.put("Conv", y, weights, *bias, group=208, **attributes), after)
+        found.append(net.conv(y, 208, 24 if after else 48, 1))
+    return net.file(*found)
+
+
 NETWORKS = {
+    "widened": (widened_network, (24, 37, 41)),
     "few channels": (few_channels_network, (3, 45, 37)),
     "residual": (residual_network, (64, 14, 14)),
     "inverted": (inverted_network, (48, 13, 11)),
@@ -201,6 +232,20 @@ def test_explain_says_where_tensors_lie_in_blocks() -> None:
     assert {step.why for step in convolutions} <= {"cheapest", "neighbours"}
     ends = [[part.operator for part in step.stands_for] for step in convolutions]
     assert ["Conv", "Add", "Relu"] in ends
+
+
+def test_what_is_widened_is_never_whole_in_memory() -> None:
+    """A pointwise convolution and the depthwise one that alone reads it are one step where they are large."""
+    explained = inferkit.Model.load(widened_network(), threads=1).explain({"x": (3, 24, 37, 41)})
+    joined = [s for s in explained.steps if [p.operator for p in s.stands_for].count("Conv") == 2]
+    assert len(joined) == 6
+    assert {step.layout for step in joined} == {"blocks"}
+    assert {step.lowering for step in joined} == {"channels"}
+    widened = 3 * 208 * 37 * 41 * 4
+    assert all(step.read_bytes < widened for step in joined)
+    assert explained.arena_bytes < 2 * widened  # what windows give may be as large
+    small = inferkit.Model.load(inverted_network(), threads=1).explain({"x": (1, 48, 13, 11)})
+    assert all([p.operator for p in s.stands_for].count("Conv") < 2 for s in small.steps)
 
 
 @pytest.mark.parametrize("shape", ["one node that reads it 30,000 times", "3,000 nodes that read it"])

@@ -14,6 +14,9 @@ void Compiler::note_node(size_t n, const NodeFacts& known, size_t first_step, si
   const Node& node = fused == fused_.end() ? graph().nodes[n] : fused->second;
   const Choice& choice = choices_[n];
   const auto name_of = [&](ValueId id) { return graph().values[static_cast<size_t>(id)].name; };
+  const auto has_slot = [&](ValueId id) {
+    return value_slot_[0][static_cast<size_t>(id)] >= 0 || value_slot_[1][static_cast<size_t>(id)] >= 0;
+  };
   NodeNote note;
   note.op = node.domain.empty() ? node.op_type : node.domain + "." + node.op_type;
   note.name = node.name;
@@ -31,6 +34,7 @@ void Compiler::note_node(size_t n, const NodeFacts& known, size_t first_step, si
   for (size_t i = 0; i < known.in.size(); ++i) {
     const TensorFacts* f = known.in[i];
     if (!f) continue;
+    if (fused != fused_.end() && !f->constant && !has_slot(node.inputs[i])) continue;  // computed within the step
     note.inputs.push_back({name_of(node.inputs[i]), f->dtype, f->shape});
     if (note.steps == 0) continue;
     note.read_bytes += bytes_of(*f);
@@ -38,8 +42,7 @@ void Compiler::note_node(size_t n, const NodeFacts& known, size_t first_step, si
   }
   for (size_t i = 0; i < known.out.size(); ++i) {
     const ValueId id = node.outputs[i];
-    const auto at = static_cast<size_t>(id);
-    if (id == kNoValue || (value_slot_[0][at] < 0 && value_slot_[1][at] < 0)) continue;  // nobody reads it
+    if (id == kNoValue || !has_slot(id)) continue;  // nobody reads it
     note.outputs.push_back({name_of(id), known.out[i].dtype, known.out[i].shape});
     if (note.steps != 0) note.written_bytes += bytes_of(known.out[i]);
   }

@@ -1,5 +1,5 @@
-// The activation that a pass has fused into a node (attributes activation, activation_alpha, activation_beta), as the
-// kernels name it.
+// The activation that a pass has fused into a node (attributes activation, activation_alpha, activation_beta, or
+// those of another name), as the kernels name it.
 #pragma once
 #include "engine/compile/lower.h"
 #include "kernels/cpu/vmath/vmath.h"
@@ -11,10 +11,10 @@ struct FusedActivation {
   float alpha = 0, beta = 0;
 };
 
-inline FusedActivation fused_activation(const NodeContext& c) {
+inline FusedActivation fused_activation(const NodeContext& c, const std::string& attribute = "activation") {
   using kernels::Unary;
-  const std::string name = c.attr_string("activation", "");
-  FusedActivation out{Unary::kIdentity, c.attr_float("activation_alpha", 0), c.attr_float("activation_beta", 0)};
+  const std::string name = c.attr_string(attribute, "");
+  FusedActivation out{Unary::kIdentity, c.attr_float(attribute + "_alpha", 0), c.attr_float(attribute + "_beta", 0)};
   constexpr struct {
     std::string_view name;
     Unary op;

@@ -69,6 +69,9 @@ void lower_conv_depthwise(LowerContext& c);
 Cost conv_channels_cost(const NodeContext& c);
 double conv_channels_nanos(const NodeContext& c, bool in_blocks, bool out_blocks);
 void lower_conv_channels(LowerContext& c);
+/// The same where Layouts has joined a pointwise convolution before it, whose inputs are inputs 4 to 6: with packed
+/// weights, for which it takes `nanos`.
+void lower_conv_expanded(LowerContext& c, const Ref& weights, double nanos);
 
 /// The filters are A, the packed windows of a block of pixels are B; or the pixels where they lie, if the window is
 /// one. In float64, too.

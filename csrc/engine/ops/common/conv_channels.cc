@@ -119,7 +119,8 @@ void lower_conv_channels(LowerContext& c) {
   p.images = s.batch;
   p.channels = s.groups;
   p.blocks = (s.groups + kWide - 1) / kWide;
-  const Lying x = c.lying(0);
+  const bool joined = c.has_input(4);
+  const Lying x = joined ? Lying{{}, Layout::kBlocks} : c.lying(0);
   p.in_blocks = x.layout == Layout::kBlocks;
   p.out_blocks = c.wanted(0) == Layout::kBlocks;
   p.slot_floats = ((p.in_blocks ? 0 : s.window.in_elements()) + (p.out_blocks ? 0 : s.window.out_elements())) * kWide;
@@ -141,6 +142,7 @@ void lower_conv_channels(LowerContext& c) {
         out[(g / kWide * taps + t) * kWide + g % kWide] = weights->as<float>()[g * taps + t];
     }
   });
+  if (joined) return lower_conv_expanded(c, packed, nanos);
   const Ref scratch = p.slot_floats ? c.scratch(static_cast<size_t>(p.slot_floats * p.slots) * sizeof(float)) : Ref{};
   c.step(run_channels, p, {c.out(0), x.ref, packed, c.has_input(2) ? c.in(2) : Ref{}, scratch}, nanos);
 }
