@@ -19,8 +19,8 @@ def installed(name: str) -> bool:
     return importlib.util.find_spec(name) is not None
 
 
-def inferkit_call(data: bytes, x: np.ndarray) -> Callable[[], Any]:
-    model = inferkit.Model.load(data, threads=1)
+def inferkit_call(data: bytes, x: np.ndarray, precision: str = "float32") -> Callable[[], Any]:
+    model = inferkit.Model.load(data, threads=1, precision=precision)
     return lambda: model(x)
 
 
@@ -57,11 +57,11 @@ def ort_run(data: bytes, x: np.ndarray) -> Callable[[], Any]:
     return lambda: session.run(None, {"x": x})[0]
 
 
-def openvino_call(data: bytes, x: np.ndarray) -> Callable[[], Any]:
+def openvino_call(data: bytes, x: np.ndarray, precision: str = "f32") -> Callable[[], Any]:
     import openvino as ov
 
     core = ov.Core()
-    config = {"INFERENCE_NUM_THREADS": 1, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+    config = {"INFERENCE_NUM_THREADS": 1, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
     request = core.compile_model(core.read_model(data), "CPU", config).create_infer_request()
     tensor = ov.Tensor(x, shared_memory=True)
     request.set_input_tensor(tensor)

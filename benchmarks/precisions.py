@@ -1,4 +1,4 @@
-"""One operator in float64 and in float16, one call on one thread: inferkit beside ONNX Runtime."""
+"""One operator in float64, float16 and bf16, one call on one thread: inferkit beside ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -30,8 +30,10 @@ CASES: list[tuple[str, str, tuple[int, ...], list[tuple[int, ...]], dict[str, An
     ),
     ("LayerNormalization 128x768", "LayerNormalization", (128, 768), [(768,), (768,)], {"axis": -1}),
 ]
-#: How far answers may be apart, of the largest value: halves round each result, in another order.
-TOLERANCE = {"float64": 1e-12, "float16": 1e-2}
+#: How far answers may be apart, of the largest value: halves round each result, in another order; bf16 rounds operands.
+TOLERANCE = {"float64": 1e-12, "float16": 1e-2, "bf16": 2e-2}
+#: Which of the operators compute in bf16 where a model of float32 asks for it.
+IN_BF16 = {"MatMul", "Gemm", "Conv"}
 
 
 def _model(op: str, x: np.ndarray, constants: list[np.ndarray], attributes: dict[str, Any]) -> bytes:
@@ -63,16 +65,37 @@ def beside_onnxruntime(what: str, data: bytes, x: np.ndarray, tolerance: float) 
     return rows
 
 
+def in_bf16(what: str, data: bytes, x: np.ndarray) -> list[dict[str, Any]]:
+    """A model of float32 in bf16, beside OpenVINO in bf16, and in float32, against which it is checked."""
+    calls = {
+        "inferkit": peers.inferkit_call(data, x, "bf16"),
+        "inferkit, float32": peers.inferkit_call(data, x),
+        "onnxruntime, float32": peers.ort_run(data, x),
+    }
+    if peers.installed("openvino"):
+        calls["openvino"] = peers.openvino_call(data, x, "bf16")
+    common.check(f"inferkit on {what}", calls["inferkit"](), calls["onnxruntime, float32"](), TOLERANCE["bf16"])
+    timings = common.interleave(calls)
+    ours = timings["inferkit"].median
+    return [{"what": what, "who": who, "us": t.median * 1e6, "ratio": ours / t.median} for who, t in timings.items()]
+
+
 def one_operator() -> list[dict[str, Any]]:
-    """One operator in float64 and in float16, one call on one thread."""
+    """One operator in float64, float16 and bf16, one call on one thread."""
     rng = np.random.default_rng(0)
     rows = []
-    for dtype in ("float64", "float16"):
+    for precision in TOLERANCE:
+        dtype = "float32" if precision == "bf16" else precision
         for name, op, shape, constants, attributes in CASES:
-            what = f"{dtype} {name}"
+            if precision == "bf16" and op not in IN_BF16:
+                continue
+            what = f"{precision} {name}"
             common.progress(f"precisions: {what}")
             x = rng.standard_normal(shape).astype(dtype)
             values = [(rng.standard_normal(s) / np.sqrt(np.prod(s[1:]))).astype(dtype) for s in constants]
             data = _model(op, x, values, attributes)
-            rows += beside_onnxruntime(what, data, x, TOLERANCE[dtype])
+            if precision == "bf16":
+                rows += in_bf16(what, data, x)
+            else:
+                rows += beside_onnxruntime(what, data, x, TOLERANCE[precision])
     return rows
