@@ -345,11 +345,21 @@ void Batcher::drop(RequestList& dropped) noexcept {
 
 void Batcher::work(Station& station) noexcept {
   RunScope scope(this);  // for as long as the thread lives: it must never wait for itself
+  TimeSlice slice;
   RequestList dropped;
   while (scheduler_.next(station.batch, dropped)) {
     drop(dropped);
-    if (!station.batch.requests.empty()) run_batch(station.batch, station.tools, nullptr, true);
+    if (station.batch.requests.empty()) continue;
+    if (slice.may_ask() && steady_) fit_slice(slice, station.batch);
+    run_batch(station.batch, station.tools, nullptr, true);
   }
+}
+
+/// So that a run that is over in a moment does not wait for others' that take long (decision 052).
+void Batcher::fit_slice(TimeSlice& slice, const Batch& batch) noexcept {
+  slices_.run(predictor_.typical(*batch.layout, batch.rows));
+  const Nanos wanted = slices_.wanted();
+  if (wanted > 0 && slice.fit(wanted)) slice_.store(slice.asked(), std::memory_order_relaxed);
 }
 
 void Batcher::run_batch(Batch& batch, BatchRun& tools, CompletionList* own, bool is_worker) noexcept {
@@ -515,6 +525,7 @@ BatcherStats Batcher::stats() const {
   out.in_flight = static_cast<size_t>(figures.running);
   out.oldest_wait = figures.oldest_wait;
   out.pace = figures.pace;
+  out.slice = slice_.load(std::memory_order_relaxed);
   const Nanos now = clock_.now(), oldest = runs_.oldest();
   if (oldest != kNever) out.longest_run = std::max<Nanos>(0, now - oldest);
   recorder_.fill(out, max_rows(), now);

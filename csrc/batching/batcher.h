@@ -14,6 +14,7 @@
 #include "batching/recorder.h"
 #include "batching/refusal.h"
 #include "batching/scheduler.h"
+#include "batching/slice_choice.h"
 #include "batching/worker.h"
 #include "platform/fork.h"
 
@@ -166,6 +167,7 @@ class Batcher {
   class Announcer;
   struct Station;
   void work(Station& station) noexcept;
+  void fit_slice(TimeSlice& slice, const Batch& batch) noexcept;
   void run_batch(Batch& batch, BatchRun& tools, CompletionList* own, bool is_worker) noexcept;
   bool conclude(Request& request, Phase end, std::optional<WhyNot> why, Announcer& announcer) noexcept;
   void settle(Request& request, Phase end, Announcer& announcer) noexcept;
@@ -206,6 +208,8 @@ class Batcher {
   std::unique_ptr<Alike> alike_;  // null where equal requests are each on their own
   ClientTable clients_;
   ActiveRuns runs_;
+  SliceChoice slices_;
+  std::atomic<Nanos> slice_{0};  // what a worker has asked the kernel for last; a figure
   std::atomic<uint64_t> next_id_{1}, next_batch_{1};
 
   std::atomic<State> state_{State::kOpen};

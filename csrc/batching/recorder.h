@@ -42,6 +42,7 @@ struct BatcherStats {
   size_t in_flight = 0;  // batches
   Nanos oldest_wait = 0;
   Nanos longest_run = 0;           // of the batches that run
+  Nanos slice = 0;                 // of a core, that its workers have asked the kernel for; 0: the kernel's own
   uint64_t batches = 0, rows = 0;  // rows that ran in them
   uint64_t elements = 0;           // of the inputs that are padded, in runs
   uint64_t padding = 0;            // of those, what was filled in

@@ -8,6 +8,7 @@
 #include "platform/isa.h"
 #include "platform/process_memory.h"
 #include "platform/threads.h"
+#include "platform/time_slice.h"
 
 namespace py = pybind11;
 
@@ -52,6 +53,7 @@ void bind_build_info(py::module_& m) {
         for (const auto& row : kernels::active_kernels()) families[py::str(row.family)] = row.tier;
         out["kernels"] = families;
         out["cpus"] = usable_cpus();
+        out["time_slices"] = std::string(slice_support_text(slice_support()));
         out["cuda"] = has_cuda_kernels();
         out["cuda_targets"] = words(cuda_targets);
         return out;

@@ -20,8 +20,10 @@ def build_info() -> dict[str, Any]:
         instruction-set tiers that this machine can run), ``isa`` (the tier in use), ``isa_reason`` (why) and
         ``isa_features`` (what the CPU has besides, and kernels may use: ``vnni``, ``bf16``, ``amx-int8``,
         ``amx-bf16``); ``kernels`` (for each family of kernels, the tier for which its code was compiled); ``cpus``
-        (how many CPUs this process may use); ``cuda`` (whether kernels for CUDA are in it) and ``cuda_targets`` (what
-        they are compiled for, such as ``sm_90``; whether a device is there, :func:`inferkit.cuda.is_available` tells).
+        (how many CPUs this process may use); ``time_slices`` (``yes`` where workers of short runs can ask the kernel to
+        go before those of long ones, else ``no`` and why); ``cuda`` (whether kernels for CUDA are in it) and
+        ``cuda_targets`` (what they are compiled for, such as ``sm_90``; whether a device is there,
+        :func:`inferkit.cuda.is_available` tells).
 
     Examples
     --------

@@ -117,6 +117,10 @@ class BatcherStats:
         How many seconds the oldest waiting request has waited.
     longest_run : float
         How many seconds the oldest running batch has run. It keeps growing if a model hangs.
+    slice_ms : float
+        How long the workers have asked to have a core at a time, so that they need not wait for those of models that
+        run longer; 0 where they have what the kernel gives by itself: they run long, or have only just begun, or the
+        kernel cannot be asked (``build_info()["time_slices"]``).
     batches, rows : int
         How many batches ran, and how many rows they had.
     elements, padding : int
@@ -193,6 +197,7 @@ class BatcherStats:
     in_flight: int
     oldest_wait: float
     longest_run: float
+    slice_ms: float
     batches: int
     rows: int
     elements: int

@@ -62,6 +62,7 @@ def stats_text(stats: BatcherStats) -> str:
     why = ", ".join(f"{reason} {count:,}" for reason, count in stats.dispatched.items() if count) or "none yet"
     unanswered = _named(**{**stats.refused, **stats.dropped})
     chosen = stats.policy
+    slices = f", slices of {stats.slice_ms:.3g} ms" if stats.slice_ms else ""
     wait = f"waits up to {chosen.max_delay * 1e3:.3g} ms" if chosen.max_delay else "no delay"
     lines = [
         f"state     {stats.state}; {waiting}; {running}",
@@ -73,7 +74,7 @@ def stats_text(stats: BatcherStats) -> str:
         f"batches   {stats.batches:,} of {stats.mean_batch_size:.1f} rows on average: "
         f"{100 * stats.batch_fill_rate:.0f}% full",
         *(f"went as   {line}" for line in _fitted(why)),
-        f"policy    {chosen.name}: up to {counted(chosen.max_batch_size, 'row')}, {wait}",
+        f"policy    {chosen.name}: up to {counted(chosen.max_batch_size, 'row')}, {wait}{slices}",
         *([f"equal     {', '.join(alike)}"] if alike else []),
         *([f"padding   {100 * stats.padding_rate:.1f}% of what was computed{given_up}"] if stats.elements else []),
         f"{'ms':<10}" + "".join(f"{name:>11}" for name in ("p50", "p90", "p99", "p99.9", "max")),

@@ -44,6 +44,7 @@ LATER = (
     "python benchmarks/compare.py --only direct --markdown",
     "python benchmarks/bench_tracing.py",
     "python benchmarks/overload.py --seconds 2",
+    "python benchmarks/neighbours.py --seconds 4",
     "python benchmarks/lengths.py",
     "python benchmarks/tuning.py --plot tuning.svg",
     "python benchmarks/simulate.py --plot policies.svg --replay",

@@ -17,7 +17,7 @@ TIERS = ["baseline", "avx2", "avx512"]
 KEYS = {
     "version": str, "build_type": str, "debug": bool, "compiler": str, "flags": str, "sanitizers": str,
     "isa_available": list, "isa": str, "isa_features": list, "isa_reason": str, "kernels": dict, "cpus": int,
-    "cuda": bool, "cuda_targets": list,
+    "time_slices": str, "cuda": bool, "cuda_targets": list,
 }  # fmt: skip
 
 

@@ -82,6 +82,7 @@ def run(options: argparse.Namespace) -> int:
             ("  besides it", ", ".join(build["isa_features"]) or "none of vnni, bf16, amx-int8, amx-bf16"),
             ("  this CPU can", ", ".join(build["isa_available"])),
             ("CPU", f"{facts['cpu']}, {build['cpus']} of {facts['cpus_online']} CPUs usable by this process"),
+            ("time slices", build["time_slices"]),
             ("operators", f"{facts['operators']} kinds; inferkit.supported_ops() lists them"),
             ("CUDA", ", ".join(build["cuda_targets"]) or "no kernels in this build"),
             ("system", facts["system"]),

@@ -63,3 +63,12 @@ def examine(_: Patient) -> Iterator[Check]:
         f"{cpus} usable by this process",
         "affinity and the cgroup's quota decide how many threads a call may use",
     )
+    sliced = info["time_slices"]
+    yield _check(
+        "time slices",
+        "pass",
+        sliced,
+        "beside a model that runs long, one that runs shortly answers as fast as alone"
+        if sliced == "yes"
+        else "beside a model that runs long, one that runs shortly waits for the kernel to take a core from it",
+    )
