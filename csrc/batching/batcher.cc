@@ -129,6 +129,7 @@ void Batcher::start_workers() {
     const auto station = std::make_shared<Station>(*this);
     try {
       workers_->start(cat("ik-batch-", i), [this, station] { work(*station); });
+      started_ = i + 1;
     } catch (const std::system_error& error) {
       if (i > 0) return;  // the system gives no more threads: those that there are do the work
       throw std::system_error(error.code(),
@@ -525,6 +526,8 @@ BatcherStats Batcher::stats() const {
   out.in_flight = static_cast<size_t>(figures.running);
   out.oldest_wait = figures.oldest_wait;
   out.pace = figures.pace;
+  out.workers = started_;
+  out.workers_missing = options_.workers - started_;
   out.slice = slice_.load(std::memory_order_relaxed);
   const Nanos now = clock_.now(), oldest = runs_.oldest();
   if (oldest != kNever) out.longest_run = std::max<Nanos>(0, now - oldest);

@@ -221,6 +221,7 @@ class Batcher {
   std::unique_ptr<Scheduler> scheduler_owner_;
   Scheduler& scheduler_;
   std::unique_ptr<Workers> workers_;
+  int started_ = 0;  // of them; the constructor's to write
 };
 
 }  // namespace inferkit

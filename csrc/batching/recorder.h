@@ -41,13 +41,14 @@ struct BatcherStats {
   size_t queue_depth = 0;
   size_t in_flight = 0;  // batches
   Nanos oldest_wait = 0;
-  Nanos longest_run = 0;           // of the batches that run
-  Nanos slice = 0;                 // of a core, that its workers have asked the kernel for; 0: the kernel's own
-  uint64_t batches = 0, rows = 0;  // rows that ran in them
-  uint64_t elements = 0;           // of the inputs that are padded, in runs
-  uint64_t padding = 0;            // of those, what was filled in
-  double padding_rate = 0;         // the one of the other
-  std::string padding_refusal;     // why requests are not padded, or not to some lengths; "" where they are
+  Nanos longest_run = 0;                 // of the batches that run
+  int workers = 0, workers_missing = 0;  // that there are; that the system gave no threads for
+  Nanos slice = 0;                       // of a core, that its workers have asked the kernel for; 0: the kernel's own
+  uint64_t batches = 0, rows = 0;        // rows that ran in them
+  uint64_t elements = 0;                 // of the inputs that are padded, in runs
+  uint64_t padding = 0;                  // of those, what was filled in
+  double padding_rate = 0;               // the one of the other
+  std::string padding_refusal;           // why requests are not padded, or not to some lengths; "" where they are
   std::map<int64_t, PadCost::Figure> padding_costs;  // by the lengths that are padded to
   uint64_t coalesced = 0;                            // requests that waited for the answer to an equal one
   ResultCacheFigures cache{};

@@ -117,6 +117,9 @@ class BatcherStats:
         How many seconds the oldest waiting request has waited.
     longest_run : float
         How many seconds the oldest running batch has run. It keeps growing if a model hangs.
+    workers, workers_missing : int
+        How many threads run batches, and how many more were asked for that the system did not give (RLIMIT_NPROC,
+        ``pids.max``).
     slice_ms : float
         How long the workers have asked to have a core at a time, so that they need not wait for those of models that
         run longer; 0 where they have what the kernel gives by itself: they run long, or have only just begun, or the
@@ -197,6 +200,8 @@ class BatcherStats:
     in_flight: int
     oldest_wait: float
     longest_run: float
+    workers: int
+    workers_missing: int
     slice_ms: float
     batches: int
     rows: int

@@ -62,6 +62,7 @@ def stats_text(stats: BatcherStats) -> str:
     why = ", ".join(f"{reason} {count:,}" for reason, count in stats.dispatched.items() if count) or "none yet"
     unanswered = _named(**{**stats.refused, **stats.dropped})
     chosen = stats.policy
+    of_all = f", {stats.workers} of {stats.workers + stats.workers_missing} workers" if stats.workers_missing else ""
     slices = f", slices of {stats.slice_ms:.3g} ms" if stats.slice_ms else ""
     wait = f"waits up to {chosen.max_delay * 1e3:.3g} ms" if chosen.max_delay else "no delay"
     lines = [
@@ -72,7 +73,7 @@ def stats_text(stats: BatcherStats) -> str:
         f"rate      {stats.requests_per_second:,.1f} requests/s (last 10 s), "
         f"{100 * stats.inference_error_rate:.1f}% of all runs failed",
         f"batches   {stats.batches:,} of {stats.mean_batch_size:.1f} rows on average: "
-        f"{100 * stats.batch_fill_rate:.0f}% full",
+        f"{100 * stats.batch_fill_rate:.0f}% full{of_all}",
         *(f"went as   {line}" for line in _fitted(why)),
         f"policy    {chosen.name}: up to {counted(chosen.max_batch_size, 'row')}, {wait}{slices}",
         *([f"equal     {', '.join(alike)}"] if alike else []),

@@ -84,7 +84,7 @@ FIELDS = {
         "invalid", "longest_run", "mean_batch_size", "memory_rss_bytes", "oldest_wait", "p99_latency_ms", "padding",
         "padding_costs", "padding_off", "padding_rate", "padding_refused", "policy", "pool", "queue_depth",
         "queue_ms", "refused", "rejected", "requests_per_second", "rows", "slice_ms", "state",
-        "total_ms", "windows",
+        "total_ms", "windows", "workers", "workers_missing",
     },
     "Client": {"burst", "rate", "weight"},
     "ClientStats": {"answered", "refused", "rows", "submitted", "waiting"},

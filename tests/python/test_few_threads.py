@@ -13,6 +13,8 @@ Fresh = Callable[..., "subprocess.CompletedProcess[str]"]
 SCRIPT = """
 import asyncio, os, resource
 import numpy as np, inferkit
+from inferkit.diagnostics._patient import Limits
+from inferkit.diagnostics._steps.queue import standing
 model = inferkit.Model.load({path!r}, threads=4)
 images = np.random.default_rng(0).random((300, 64), np.float32)
 whole = model(images)
@@ -34,6 +36,14 @@ try:
         started = len(os.listdir("/proc/self/task")) - own
         answers = [ticket.result() for ticket in [batcher.submit(image) for image in images]]
         assert np.array_equal(answers, whole)
+        stats = batcher.stats()
+        assert (stats.workers, stats.workers_missing) == (started, 6 - started), stats
+        assert (f", {{started}} of 6 workers" in str(stats)) == (started < 6), str(stats)
+        found = [c for c in standing(stats, Limits()) if c.name == "all workers started"]
+        if started < 6:
+            assert found[0].status == "warn" and f"{{started}} of 6 workers" in found[0].figure, found
+        else:
+            assert not found
     async def main():
         async with inferkit.Batcher(model, workers=6) as batcher:
             return await asyncio.gather(*(batcher.submit(image) for image in images))

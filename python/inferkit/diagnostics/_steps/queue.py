@@ -47,6 +47,16 @@ def standing(stats: BatcherStats, limits: Limits) -> Iterator[Check]:
         "a worker that hangs in a batch serves nobody, and the process still looks alive",
         "look at the model's stack (py-spy dump, gdb); a callable needs time limits of its own" if slow else "",
     )
+    if stats.workers_missing:
+        asked = counted(stats.workers + stats.workers_missing, "worker")
+        yield _check(
+            "all workers started",
+            "warn",
+            f"{stats.workers} of {asked}: the system gave no more threads",
+            "fewer batches run side by side than were asked for, and answers take longer under load",
+            "raise what bounds the threads of the user or the container (RLIMIT_NPROC, `ulimit -u`, pids.max), or ask "
+            "for fewer workers",
+        )
     ended = stats.completed + stats.failed
     bad = stats.inference_error_rate > limits.error_rate
     yield _check(
