@@ -1,4 +1,4 @@
-"""MatMul, Gemm and Conv in float64: near the exact sums and no further than ONNX Runtime; bits of the layer alone."""
+"""MatMul, Gemm, Conv and ConvTranspose in float64: near the exact sums; bits of the layer alone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from op_cases import Array, Case
-from test_ops_conv import conv
+from test_ops_conv import conv, conv_transpose
 
 import inferkit
 
@@ -173,6 +173,9 @@ def test_every_tier_is_right_and_avx2_has_the_bits_of_avx512(fresh_python: Fresh
     inputs: dict[str, Array] = {}
     expected = {"product": exact(x, w).astype(np.float64)}
     made = {"product": (Case("MatMul", x, w, constant=(1,)), x)}
+    image, weights = draw(3, 2, 70, 9, 12), draw(4, 70, 5, 3, 3)
+    made["transposed"] = Case("ConvTranspose", image, weights, constant=(1,), strides=[2, 2]), image
+    expected["transposed"] = conv_transpose(image, weights, None, [2, 2], [0] * 4, [1, 1], [0, 0], 1)
     for name in CONVS:
         case, image, weights, bias = conv_case(name, 3)
         made[name] = case, image
