@@ -31,6 +31,8 @@ constexpr Format kFormats[] = {
     {"\x80\x04"sv, 0, "a Python pickle: export the model to ONNX"},
     {"\x80\x05"sv, 0, "a Python pickle: export the model to ONNX"},
     {"\x89HDF\r\n\x1a\n"sv, 0, "an HDF5 file, as keras writes: export the model to ONNX"},
+    {"\x93NUMPY"sv, 0, "an array of numpy: load the model that it belongs to"},
+    {"ustar"sv, 257, "a tar archive: unpack it first"},
     {"GGUF"sv, 0, "a GGUF file: export the model to ONNX"},
     {"ORTM"sv, 4, "a model in ONNX Runtime's own format: load the .onnx file that it was made from"},
     {"TFL3"sv, 4, "a TensorFlow Lite model: convert it to ONNX, as by tf2onnx"},
@@ -66,7 +68,11 @@ std::string_view foreign_format(std::span<const std::byte> bytes) {
     return "an HTML page, as a download that failed or needs a login leaves it: download the model itself";
   }
   if (text.starts_with("{") || text.starts_with("[")) return "JSON: load the model that it belongs to";
-  if (begins(text, "<?xml")) return "XML: of an OpenVINO model, load the .onnx file that it was made from";
+  if (begins(text, "<?xml")) {
+    return "XML: of an OpenVINO model, load the .onnx file that it was made from; where a download failed and left "
+           "this, "
+           "download the model itself";
+  }
   return {};
 }
 

@@ -102,6 +102,9 @@ FOREIGN = {
     "HDF5": b"\x89HDF\r\n\x1a\n" + bytes(50),
     "GGUF": b"GGUF\x03\x00\x00\x00",
     "zstd": b"\x28\xb5\x2f\xfd" + bytes(20),
+    "numpy": b"\x93NUMPY\x01\x00" + bytes(50),
+    "tar": b"model.onnx" + bytes(247) + b"ustar\x00" + bytes(249),
+    "download failed": b"<?xml version='1.0'?><Error><Code>NoSuchKey</Code></Error>",
 }
 
 
