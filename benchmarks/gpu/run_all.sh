@@ -10,16 +10,18 @@
 #
 # In the environment:
 #   PYTHON       the interpreter, python3 by default
-#   SECONDS_IN_ALL   the time for all of it, 540; BUILD_SECONDS for the build, 240
+#   SECONDS_IN_ALL   the time for all of it, 525; BUILD_SECONDS for the build, 330
 #   REHEARSE     a folder with the tests' libcuda.so.1: small models on that in place of a device; the inferkit that
 #                PYTHON finds is taken, and nothing is built. benchmarks/gpu/README.md tells how.
+#   STAGE_SECONDS    the most that a stage may take
+#   SANITIZER    what is called in place of compute-sanitizer
 set -uo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../.." && pwd)
 out=${1:-gpu-results}
 mkdir -p "$out" && out=$(cd "$out" && pwd)
 python=${PYTHON:-python3}
-in_all=${SECONDS_IN_ALL:-540}
+in_all=${SECONDS_IN_ALL:-525}
 rm -f "$out"/*.jsonl "$out"/*.log "$out/table.md"
 rm -rf "$out/answers" && mkdir "$out/answers"
 SECONDS=0
@@ -29,7 +31,26 @@ quick=()
 if [[ -n ${REHEARSE:-} ]]; then
   quick=(--quick)
   export LD_LIBRARY_PATH=$(cd "$REHEARSE" && pwd)${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+else # where containers have the driver, and CUDA its tools, when nobody has set the paths
+  if [[ -d /usr/local/nvidia/lib64 ]]; then
+    export LD_LIBRARY_PATH=${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}/usr/local/nvidia/lib64
+  fi
+  for folder in "${CUDA_HOME:-}" "${CUDA_PATH:-}" /usr/local/cuda /usr/local/nvidia; do
+    [[ -n $folder && -d $folder/bin ]] && PATH=$PATH:$folder/bin
+  done
+  export PATH
 fi
+
+# Who is told to stop says what there is.
+running="" warm=""
+stopped() {
+  echo "stopped"
+  # shellcheck disable=SC2086
+  kill $running $warm 2>/dev/null
+  cat "$out/table.md" 2>/dev/null
+  exit 1
+}
+trap stopped TERM INT HUP
 
 say() { printf '\n=== [%3ds] %s\n' "$SECONDS" "$*"; }
 
@@ -57,10 +78,19 @@ stage() {
     [[ $kind == may ]] || failures=$((failures + 1))
     return 1
   fi
+  ((limit > ${STAGE_SECONDS:-limit})) && limit=$STAGE_SECONDS
   ((limit > left)) && limit=$left
   say "$name (at most $limit s)"
-  timeout -k 5 "$limit" "$@" 2>&1 | tee "$out/$name.log"
-  status=${PIPESTATUS[0]}
+  # Shown from the file and not through a pipe, which ends when everybody has closed it: what a stage that was cut off
+  # leaves behind may hold it open.
+  : >"$out/$name.log"
+  timeout -k 5 "$limit" "$@" >>"$out/$name.log" 2>&1 &
+  running=$!
+  tail -n +1 -s 0.2 --pid="$running" -f "$out/$name.log" &
+  wait "$running"
+  status=$?
+  wait $!
+  running=""
   case $status in
     0) ;;
     3) state=skipped why=$(tail -1 "$out/$name.log") ;;
@@ -99,14 +129,22 @@ build() {
   "$python" -c 'import inferkit; print(inferkit.__file__); print(inferkit.build_info())' || return 1
 }
 
+# Some machines let no such tool at their device.
 sanitize() {
-  local tool=$1 only=$2
-  compute-sanitizer --tool "$tool" --error-exitcode 9 --target-processes all \
-    "$python" "$here/checks.py" --quick --only "$only"
+  local tool=$1 only=$2 status
+  "$sanitizer" --tool "$tool" --error-exitcode 9 --target-processes all \
+    "$python" "$here/checks.py" --quick --only "$only" 2>&1 | tee "$out/$tool.said"
+  status=${PIPESTATUS[0]}
+  if ((status != 0)) && grep -q "Device not supported" "$out/$tool.said"; then
+    echo "compute-sanitizer does not support this device"
+    return 3
+  fi
+  return "$status"
 }
 
 export -f the_machine build sanitize
-export here root out python
+sanitizer=${SANITIZER:-compute-sanitizer}
+export here root out python sanitizer
 
 stage machine 30 may bash -c the_machine
 if [[ -n ${REHEARSE:-} ]]; then
@@ -123,24 +161,26 @@ else
   fi
 fi
 
+# What says most comes first: a stage that finds no time left is not run.
 stage bits 90 must "$python" "$here/checks.py" "${quick[@]}" --only the_bits_of --out "$out/checks.jsonl"
 stage checks 90 must "$python" "$here/checks.py" "${quick[@]}" --but the_bits_of --out "$out/checks.jsonl"
-if ! command -v compute-sanitizer >/dev/null; then
-  skip sanitizer "compute-sanitizer is not on PATH"
-elif [[ -n ${REHEARSE:-} ]]; then
+if [[ -n $warm ]]; then # nothing else runs while times are taken
+  say "waiting for torch to have compiled"
+  wait "$warm" || echo "compiling ahead ended with $?; see warm.log"
+  warm=""
+fi
+stage ours 110 must "$python" "$here/ours.py" "${quick[@]}" --out "$out/times.jsonl" --answers "$out/answers"
+stage torch 70 may "$python" "$here/peers.py" eager "${quick[@]}" --seconds 60 --out "$out/times.jsonl" \
+  --answers "$out/answers"
+if [[ -n ${REHEARSE:-} && -z ${SANITIZER:-} ]]; then
   skip sanitizer "it checks a device, and a rehearsal has none"
+elif ! command -v "$sanitizer" >/dev/null; then
+  skip sanitizer "compute-sanitizer is not on PATH"
 else
   stage memcheck 60 must bash -c 'sanitize memcheck "small|encoder|CNN|Net|an_index"'
   stage racecheck 45 must bash -c 'sanitize racecheck "digits|encoder|CNN"'
   stage synccheck 30 must bash -c 'sanitize synccheck "digits|encoder|CNN"'
 fi
-if [[ -n ${warm:-} ]]; then  # nothing else runs while times are taken
-  say "waiting for torch to have compiled"
-  wait "$warm" || echo "compiling ahead ended with $?; see warm.log"
-fi
-stage ours 60 must "$python" "$here/ours.py" "${quick[@]}" --out "$out/times.jsonl" --answers "$out/answers"
-stage torch 70 may "$python" "$here/peers.py" eager "${quick[@]}" --seconds 60 --out "$out/times.jsonl" \
-  --answers "$out/answers"
 stage torch-compiled 120 may "$python" "$here/peers.py" compiled "${quick[@]}" --seconds 100 --out "$out/times.jsonl" \
   --answers "$out/answers"
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +76,19 @@ def run_all(folder: Path, driver: Path, **environment: str) -> subprocess.Comple
     )
 
 
+def over_the_driver(program: str) -> subprocess.CompletedProcess[str]:
+    driver = max(DRIVERS, key=lambda path: path.stat().st_mtime).parent
+    return subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env={**os.environ, "LD_LIBRARY_PATH": str(driver)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
 def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
@@ -131,16 +146,7 @@ print("all ended")
 @needs_driver
 @pytest.mark.unsanitized("the tests' driver has no sanitizers")
 def test_a_device_that_fails_ends_every_request_and_shows_in_health() -> None:
-    driver = max(DRIVERS, key=lambda path: path.stat().st_mtime).parent
-    done = subprocess.run(
-        [sys.executable, "-c", FAILING_DEVICE],
-        cwd=ROOT,
-        env={**os.environ, "LD_LIBRARY_PATH": str(driver)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    done = over_the_driver(FAILING_DEVICE)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout == "all ended\n"
 
@@ -156,6 +162,109 @@ def test_without_a_device_it_fails_and_keeps_what_it_has(tmp_path: Path) -> None
     assert "no CUDA device: " in done.stdout
     assert "| bits | failed |" in (tmp_path / "out" / "table.md").read_text()
     assert done.stdout.endswith("FAILED: 3 of the stages above\n")
+
+
+#: A python that leaves somebody behind, who holds what it wrote to, and does not end by itself.
+HANGS = """#!/bin/bash
+if [[ $* == *checks.py* ]]; then
+  setsid sleep 100000 &
+  echo $! >>"$1".left
+  echo it hangs
+  sleep 100000
+fi
+exec {python} "$@"
+"""
+
+
+@pytest.fixture
+def hanging(tmp_path: Path) -> Iterator[Path]:
+    python, left = tmp_path / "python", tmp_path / "left"
+    python.write_text(HANGS.replace('"$1".left', str(left)).format(python=sys.executable))
+    python.chmod(0o755)
+    yield python
+    for pid in left.read_text().split() if left.exists() else ():
+        os.kill(int(pid), signal.SIGKILL)
+
+
+def test_a_stage_is_cut_off_whoever_holds_its_output(tmp_path: Path, hanging: Path) -> None:
+    done = run_all(tmp_path / "out", tmp_path, PYTHON=str(hanging), STAGE_SECONDS="8")
+    assert done.returncode == 1, done.stdout + done.stderr
+    states = {line["stage"]: line["state"] for line in lines(tmp_path / "out" / "stages.jsonl")}
+    assert {states[stage] for stage in ("bits", "checks")} == {"cut off"}
+    assert "it hangs" in done.stdout
+    assert "| bits | cut off |" in done.stdout
+
+
+def test_who_is_told_to_stop_says_what_there_is(tmp_path: Path, hanging: Path) -> None:
+    folder = tmp_path / "out"
+    running = subprocess.Popen(
+        [str(GPU / "run_all.sh"), str(folder)],
+        env={**os.environ, "PYTHON": str(hanging), "REHEARSE": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert running.stdout is not None
+    said = ""
+    while "it hangs" not in said:
+        line = running.stdout.readline()
+        assert line, said
+        said += line
+    running.send_signal(signal.SIGTERM)
+    rest, _ = running.communicate(timeout=60)
+    assert running.returncode == 1
+    assert "stopped" in rest
+    assert "| machine | ok |" in rest
+
+
+@pytest.mark.parametrize(("says", "state"), [("Error: Device not supported", "skipped"), ("1 error", "failed")])
+def test_a_sanitizer_that_is_let_at_no_device_has_checked_nothing(tmp_path: Path, says: str, state: str) -> None:
+    sanitizer = tmp_path / "compute-sanitizer"
+    sanitizer.write_text(f"#!/bin/sh\necho '{says}'\nexit 1\n")
+    sanitizer.chmod(0o755)
+    done = run_all(tmp_path / "out", tmp_path, SANITIZER=str(sanitizer))
+    states = {line["stage"]: line["state"] for line in lines(tmp_path / "out" / "stages.jsonl")}
+    assert {states[tool] for tool in ("memcheck", "racecheck", "synccheck")} == {state}, done.stdout + done.stderr
+
+
+FULL_DEVICE = """
+import ctypes
+import numpy as np
+import inferkit
+
+class Figures(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_int64) for name in
+                ("allocations", "pinned", "streams", "graphs", "events", "contexts", "launches", "captures")]
+
+def held():
+    figures = Figures()
+    driver.cuda_on_host_figures(ctypes.byref(figures))
+    return figures.contexts
+
+driver = ctypes.CDLL("libcuda.so.1")
+driver.cuda_on_host_memory(ctypes.c_int64(100))
+for _ in range(3):
+    try:
+        inferkit.Model.load("examples/digits.onnx", device="cuda")
+    except inferkit.PoolExhaustedError as error:
+        assert "CUDA_ERROR_OUT_OF_MEMORY" in str(error), error
+    else:
+        raise AssertionError("no error")
+    assert held() == 0, held()
+driver.cuda_on_host_memory(ctypes.c_int64(1 << 30))
+x = np.linspace(-1, 1, 64, dtype=np.float32)
+inferkit.Model.load("examples/digits.onnx", device="cuda")(x)
+inferkit.Model.load("examples/digits.onnx", device="cuda")(x)
+assert held() == 1, held()
+print("all ended")
+"""
+
+
+@needs_driver
+@pytest.mark.unsanitized("the tests' driver has no sanitizers")
+def test_a_device_that_has_no_room_for_the_kernels_is_left_alone() -> None:
+    done = over_the_driver(FULL_DEVICE)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout == "all ended\n"
 
 
 def test_what_finds_no_time_is_not_passed(tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ inline constexpr int kLocalBytes = 3, kMostDynamicShared = 8;  // CUfunction_att
   X(device_get, cuDeviceGet, (Device * device, int ordinal))                                                     \
   X(device_attribute, cuDeviceGetAttribute, (int* value, int attribute, Device device))                          \
   X(context_retain, cuDevicePrimaryCtxRetain, (Context * context, Device device))                                \
+  X(context_release, cuDevicePrimaryCtxRelease_v2, (Device device))                                              \
   X(context_push, cuCtxPushCurrent_v2, (Context context))                                                        \
   X(context_pop, cuCtxPopCurrent_v2, (Context * context))                                                        \
   X(memory_allocate, cuMemAlloc_v2, (Address * address, size_t bytes))                                           \
@@ -45,6 +46,7 @@ inline constexpr int kLocalBytes = 3, kMostDynamicShared = 8;  // CUfunction_att
   X(host_allocate, cuMemHostAlloc, (void** memory, size_t bytes, unsigned flags))                                \
   X(host_free, cuMemFreeHost, (void* memory))                                                                    \
   X(copy_async, cuMemcpyAsync, (Address to, Address from, size_t bytes, Stream stream))                          \
+  X(take_async, cuMemcpyHtoDAsync_v2, (Address to, const void* from, size_t bytes, Stream stream))               \
   X(module_load, cuModuleLoadData, (Module * module, const void* image))                                         \
   X(module_function, cuModuleGetFunction, (Function * function, Module module, const char* name))                \
   X(function_get, cuFuncGetAttribute, (int* value, int attribute, Function function))                            \

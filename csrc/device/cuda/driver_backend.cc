@@ -34,6 +34,26 @@ struct Context {
   OwnProcess process = {};
 };
 
+/// The device's primary context, which libraries of a process share, for as long as this lives: it takes hundreds of
+/// megabytes of the device, and goes when nobody holds it any more.
+class PrimaryContext {
+ public:
+  explicit PrimaryContext(int index) {
+    require(driver::driver().device_get(&device_, index), "answer");
+    require(driver::driver().context_retain(&context_.handle, device_), "make a context");
+  }
+  ~PrimaryContext() {
+    if (context_.process.is_this()) driver::driver().context_release(device_);
+  }
+  PrimaryContext(const PrimaryContext&) = delete;
+  PrimaryContext& operator=(const PrimaryContext&) = delete;
+  const Context& get() const { return context_; }
+
+ private:
+  driver::Device device_ = 0;
+  Context context_;
+};
+
 /// Makes the device's context that of this thread while it lives: the thread's own comes back. So does the thread's way
 /// with captures of others: as it is by default, a call that allocates would break a capture that another library has
 /// begun on another thread, and fail.
@@ -186,6 +206,7 @@ class DriverQueue final : public LaunchQueue {
             "launch a kernel");
   }
   void copy(void* to, const void* from, size_t bytes) override {
+    if (bytes == 0) return;  // no node of a graph
     require(driver::driver().copy_async(address_of(to), address_of(from), bytes, stream_), "copy");
   }
   void mark(size_t number) override {
@@ -212,10 +233,7 @@ class FindingQueue final : public LaunchQueue {
 
 class DriverBackend final : public CudaBackend {
  public:
-  explicit DriverBackend(int index) {
-    driver::Device device = 0;
-    require(driver::driver().device_get(&device, index), "answer");
-    require(driver::driver().context_retain(&context_.handle, device), "make a context");
+  explicit DriverBackend(int index) : primary_(index), context_(primary_.get()) {
     const Current current(context_);
     kernels_.load();
     uploads_ = std::make_unique<DriverStream>();
@@ -252,9 +270,10 @@ class DriverBackend final : public CudaBackend {
   }
   void upload(void* to, const void* from, size_t bytes) override {
     const Current current(context_);
+    // Said to come from the host: what kind of memory an address is of, drivers can tell only of memory that they know.
     // A copy from memory that is not pinned returns when it has been read, and not when it has arrived: streams that do
     // not wait for each other would not wait for that.
-    require(driver::driver().copy_async(address_of(to), address_of(from), bytes, uploads_->get()), "take weights");
+    require(driver::driver().take_async(address_of(to), from, bytes, uploads_->get()), "take weights");
     require(driver::driver().stream_synchronize(uploads_->get()), "take weights");
   }
   std::unique_ptr<CudaGraph> capture(const FunctionRef<void(LaunchQueue&)>& record, size_t marks) override {
@@ -286,7 +305,8 @@ class DriverBackend final : public CudaBackend {
     }
   }
 
-  Context context_;
+  const PrimaryContext primary_;
+  const Context context_;
   Kernels kernels_;
   std::unique_ptr<DriverStream> uploads_;  // one for all: the copies of constants are few
 };

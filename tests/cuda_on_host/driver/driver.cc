@@ -29,18 +29,23 @@ struct CUfunc_st {
   bool loaded = false;
   size_t most_shared = size_t{48} << 10;
 };
+struct Work {
+  std::function<void()> run;
+  Event records = nullptr;
+};
 struct CUgraph_st {
-  std::vector<std::function<void()>> work;
+  std::vector<Work> work;
 };
 struct CUgraphExec_st {
-  std::vector<std::function<void()>> work;
+  std::vector<Work> work;
 };
 struct CUevent_st {
   int64_t launches = -1;  // until it was recorded
+  bool pending = false;   // until what it records is done
 };
 struct CUstream_st {
   bool capturing = false, broken = false;
-  std::vector<std::function<void()>> captured, pending;
+  std::vector<Work> captured, pending;
 };
 }  // namespace inferkit::driver
 
@@ -53,8 +58,10 @@ enum : Result {
   kNotInitialized = 3,
   kInvalidDevice = 101,
   kInvalidContext = 201,
+  kNoBinary = 209,
   kInvalidHandle = 400,
   kNotFound = 500,
+  kNotReady = 600,
   kIllegalAddress = 700,
   kCaptureUnsupported = 900,
   kCaptureInvalidated = 901
@@ -74,6 +81,7 @@ struct State {
   std::set<Event> events;
   std::set<Graph> graphs;
   std::set<GraphExec> execs;
+  int64_t retained = 0;  // how often the context is
   std::map<std::string, std::unique_ptr<CUfunc_st>> functions;
   CUctx_st contexts[2] = {{0}, {1}};
   CUmod_st module;
@@ -102,9 +110,11 @@ Result check(const char* what) {
   if (current.empty()) return refuse(kInvalidContext, std::string(what) + " without a context");
   return state().broken ? kIllegalAddress : kSuccess;
 }
-/// What allocates, or waits for a device, may not stand in a capture of this thread, and breaks it.
+/// What allocates, or waits for a device, may not stand in a capture of this thread, and breaks it; nor in one of
+/// another thread, where this one has the mode that it has at first.
 Result check_unsafe(const char* what) {
   if (const Result error = check(what)) return error;
+  if (mode == 0) return refuse(kInvalidValue, std::string(what) + " would break the captures of other threads");
   if (!capturing) return kSuccess;
   capturing->broken = true;
   return refuse(kCaptureUnsupported, std::string(what) + " during a capture");
@@ -157,19 +167,60 @@ bool known(Stream stream) {
   const std::scoped_lock lock(state().mutex);
   return state().streams.contains(stream);
 }
+bool known(Event event) {
+  const std::scoped_lock lock(state().mutex);
+  return state().events.contains(event);
+}
 
 /// Into the capture, or late.
-Result put(Stream stream, std::function<void()> work) {
+Result put(Stream stream, Work work) {
   if (stream->broken) return kCaptureInvalidated;
+  if (work.records && !stream->capturing) work.records->pending = true;
   (stream->capturing ? stream->captured : stream->pending).push_back(std::move(work));
   return kSuccess;
+}
+
+/// Of the blocks that were there when it was asked for: a graph that outlives its memory copies what is somebody
+/// else's.
+void copy_within_blocks(uintptr_t to, uintptr_t from, size_t bytes) {
+  {
+    const std::scoped_lock lock(state().mutex);
+    for (const uintptr_t at : {to, from}) {
+      const Place now = place(at, bytes);
+      if (now != Place::kDevice && now != Place::kPinned) throw std::runtime_error("a copy whose memory is gone");
+    }
+  }
+  std::memcpy(reinterpret_cast<void*>(to), reinterpret_cast<const void*>(from), bytes);
+}
+
+/// A container of images, of which one is for the device that this driver has: 64 bits, compute capability 9.0.
+bool has_kernels_of_90(const std::byte* image) {
+  const auto number = [&](size_t at, auto value) {
+    std::memcpy(&value, image + at, sizeof(value));
+    return value;
+  };
+  constexpr size_t kNewHeader = 16, kLeastOfEntry = 32;
+  constexpr uint16_t kElf = 2;
+  if (number(4, uint16_t{}) != 1 || number(6, uint16_t{}) != kNewHeader) return false;
+  const size_t end = kNewHeader + number(8, uint64_t{});
+  for (size_t at = kNewHeader; at + kLeastOfEntry <= end;) {
+    const uint32_t header = number(at + 4, uint32_t{});
+    const uint64_t bytes = number(at + 8, uint64_t{});
+    if (header < kLeastOfEntry || bytes > end - at) return false;
+    if (number(at, uint16_t{}) == kElf && number(at + 28, uint32_t{}) == 90) return true;
+    at += header + bytes;
+  }
+  return false;
 }
 
 Result do_all(Stream stream) {
   State& s = state();
   const FloatEnvironment flushing;  // the kernels are compiled with -ftz=true
   try {
-    for (const auto& work : std::exchange(stream->pending, {})) work();
+    for (const Work& work : std::exchange(stream->pending, {})) {
+      work.run();
+      if (work.records) work.records->pending = false;
+    }
   } catch (const std::exception& error) {
     s.broken = true;
     return refuse(kIllegalAddress, error.what());
@@ -212,6 +263,7 @@ Result cuDeviceGetCount(int* count) {
   return state().started ? kSuccess : kNotInitialized;
 }
 Result cuDeviceGet(Device* device, int ordinal) {
+  if (!state().started) return refuse(kNotInitialized, "cuDeviceGet before cuInit");
   *device = ordinal;
   return ordinal == 0 ? kSuccess : kInvalidDevice;
 }
@@ -222,11 +274,22 @@ Result cuDeviceGetAttribute(int* value, int attribute, Device device) {
 }
 Result cuDevicePrimaryCtxRetain(Context* context, Device device) {
   if (device != 0) return kInvalidDevice;
+  const std::scoped_lock lock(state().mutex);
+  ++state().retained;
   *context = &state().contexts[0];
   return kSuccess;
 }
+Result cuDevicePrimaryCtxRelease_v2(Device device) {
+  const std::scoped_lock lock(state().mutex);
+  if (device != 0 || state().retained == 0) return refuse(kInvalidContext, "a context goes that nobody holds");
+  --state().retained;
+  return kSuccess;
+}
 Result cuCtxPushCurrent_v2(Context context) {
-  if (context != &state().contexts[0]) return refuse(kInvalidContext, "cuCtxPushCurrent of no context");
+  const std::scoped_lock lock(state().mutex);
+  if (context != &state().contexts[0] || state().retained == 0) {
+    return refuse(kInvalidContext, "cuCtxPushCurrent of no context");
+  }
   current.push_back(context);
   return kSuccess;
 }
@@ -239,7 +302,6 @@ Result cuCtxPopCurrent_v2(Context* context) {
 }
 Result cuMemAlloc_v2(Address* address, size_t bytes) {
   if (const Result error = check_unsafe("cuMemAlloc")) return error;
-  if (mode == 0) return refuse(kInvalidValue, "cuMemAlloc would break the captures of other threads");
   uintptr_t at = 0;
   const Result error = allocate(at, bytes, false);
   *address = at;
@@ -257,7 +319,8 @@ Result cuMemGetInfo_v2(size_t* free, size_t* total) {
 }
 Result cuMemHostAlloc(void** memory, size_t bytes, unsigned flags) {
   if (const Result error = check_unsafe("cuMemHostAlloc")) return error;
-  if ((flags & kPortable) == 0) return refuse(kInvalidValue, "pinned memory for one context alone");
+  // Kernels have its address as it is, which they have not where it is write-combined.
+  if (flags != (kPortable | kMapped)) return refuse(kInvalidValue, "pinned memory that not all contexts reach");
   uintptr_t at = 0;
   const Result error = allocate(at, bytes, true);
   *memory = reinterpret_cast<void*>(at);
@@ -277,12 +340,27 @@ Result cuMemcpyAsync(Address to, Address from, size_t bytes, Stream stream) {
     source = place(from, bytes);
   }
   if (target == Place::kBeyond || source == Place::kBeyond) return refuse(kInvalidValue, "a copy leaves its block");
-  if (target == Place::kElsewhere)
-    return refuse(kInvalidValue, "a copy to memory that is neither pinned nor the device's");
-  auto* const end = reinterpret_cast<void*>(to);
-  const auto* const begin = reinterpret_cast<const void*>(from);
-  if (source != Place::kElsewhere) {
-    return put(stream, [=] { std::memcpy(end, begin, bytes); });
+  if (target == Place::kElsewhere || source == Place::kElsewhere) {
+    return refuse(kInvalidValue,
+                  "a copy of memory of a kind that the driver cannot tell: neither pinned nor a device's");
+  }
+  if (bytes == 0) return refuse(kInvalidValue, "a copy of nothing, which is no node of a graph");
+  if (to < from + bytes && from < to + bytes) return refuse(kInvalidValue, "a copy over itself");
+  return put(stream, {[=] { copy_within_blocks(to, from, bytes); }});
+}
+Result cuMemcpyHtoDAsync_v2(Address to, const void* from, size_t bytes, Stream stream) {
+  if (const Result error = check("cuMemcpyHtoDAsync")) return error;
+  if (!known(stream)) return refuse(kInvalidHandle, "cuMemcpyHtoDAsync into no stream");
+  Place source{};
+  {
+    const std::scoped_lock lock(state().mutex);
+    source = place(reinterpret_cast<uintptr_t>(from), bytes);
+    if (place(to, bytes) != Place::kDevice) return refuse(kInvalidValue, "cuMemcpyHtoDAsync to no block of a device");
+  }
+  if (source == Place::kDevice || source == Place::kBeyond)
+    return refuse(kInvalidValue, "a copy from no host's memory");
+  if (source == Place::kPinned) {
+    return put(stream, {[=] { copy_within_blocks(to, reinterpret_cast<uintptr_t>(from), bytes); }});
   }
   if (stream->capturing) {
     stream->broken = true;
@@ -290,8 +368,8 @@ Result cuMemcpyAsync(Address to, Address from, size_t bytes, Stream stream) {
   }
   // Read at once, and there when the stream has been waited for.
   auto staged = std::make_shared<std::vector<std::byte>>(bytes);
-  std::memcpy(staged->data(), begin, bytes);
-  return put(stream, [=] { std::memcpy(end, staged->data(), staged->size()); });
+  std::memcpy(staged->data(), from, bytes);
+  return put(stream, {[=] { std::memcpy(reinterpret_cast<void*>(to), staged->data(), staged->size()); }});
 }
 Result cuModuleLoadData(Module* module, const void* image) {
   if (const Result error = check_unsafe("cuModuleLoadData")) return error;
@@ -300,6 +378,14 @@ Result cuModuleLoadData(Module* module, const void* image) {
   std::memcpy(&magic, image, sizeof(magic));
   if (magic != kFatbin || reinterpret_cast<uintptr_t>(image) % 8 != 0)
     return refuse(kInvalidValue, "no image of kernels");
+  if (!has_kernels_of_90(static_cast<const std::byte*>(image))) {
+    return refuse(kNoBinary, "an image without kernels for compute capability 9.0");
+  }
+  {
+    const std::scoped_lock lock(state().mutex);
+    constexpr int64_t kOfAModule = 4096;  // as much as it takes here
+    if (state().memory < kOfAModule) return kOutOfMemory;
+  }
   *module = &state().module;
   return kSuccess;
 }
@@ -319,7 +405,7 @@ Result cuModuleGetFunction(Function* function, Module module, const char* name) 
 }
 Result cuFuncGetAttribute(int* value, int attribute, Function function) {
   if (const Result error = check_unsafe("cuFuncGetAttribute")) return error;
-  if (attribute != kLocalBytes) return kInvalidValue;
+  if (attribute != kLocalBytes || !function) return kInvalidValue;
   function->loaded = true;
   *value = 0;
   return kSuccess;
@@ -336,6 +422,12 @@ Result cuLaunchKernel(Function function, unsigned blocks_x, unsigned blocks_y, u
   if (const Result error = check("cuLaunchKernel")) return error;
   if (!known(stream)) return refuse(kInvalidHandle, "cuLaunchKernel into no stream");
   if (!function->loaded) return refuse(kCaptureUnsupported, "a kernel that was not loaded before its launch");
+  // What every device takes: without cuFuncSetAttribute 48 KiB of shared memory, and 4 KiB of parameters.
+  constexpr size_t kMostParams = 4096;
+  constexpr unsigned kMostBlocks = (1u << 31) - 1;
+  if (function->info->params_bytes > kMostParams || blocks_x > kMostBlocks || threads_x * threads_y * threads_z == 0) {
+    return refuse(kInvalidValue, std::string("a launch that no device takes, of ") + function->info->name);
+  }
   if (extra || !params || threads_x * threads_y * threads_z > function->info->most_threads ||
       shared_bytes > function->most_shared || blocks_y > 65535 || blocks_z > 65535 || blocks_x == 0 || blocks_y == 0 ||
       blocks_z == 0) {
@@ -348,15 +440,15 @@ Result cuLaunchKernel(Function function, unsigned blocks_x, unsigned blocks_y, u
   const cuda_on_host::Grid grid{.blocks = {blocks_x, blocks_y, blocks_z},
                                 .threads = {threads_x, threads_y, threads_z},
                                 .shared_bytes = shared_bytes};
-  return put(stream, [grid, copy, number = function->number] {
-    cuda_on_host::Grid seeded = grid;
-    seeded.seed = state().seed++;
-    ++state().launches;
-    cuda_on_host::launch(static_cast<kernels::cuda::Kernel>(number), seeded, copy.get());
-  });
+  return put(stream, {[grid, copy, number = function->number] {
+               cuda_on_host::Grid seeded = grid;
+               seeded.seed = state().seed++;
+               ++state().launches;
+               cuda_on_host::launch(static_cast<kernels::cuda::Kernel>(number), seeded, copy.get());
+             }});
 }
 Result cuStreamCreate(Stream* stream, unsigned flags) {
-  if (const Result error = check("cuStreamCreate")) return error;
+  if (const Result error = check_unsafe("cuStreamCreate")) return error;
   if (flags != kNonBlocking) return refuse(kInvalidValue, "a stream that waits for the default one");
   *stream = new CUstream_st;
   const std::scoped_lock lock(state().mutex);
@@ -366,6 +458,7 @@ Result cuStreamCreate(Stream* stream, unsigned flags) {
 Result cuStreamDestroy_v2(Stream stream) {
   if (const Result error = check("cuStreamDestroy")) return error;
   if (!known(stream)) return refuse(kInvalidHandle, "cuStreamDestroy of no stream");
+  if (stream->capturing) return refuse(kInvalidValue, "a stream ends in the middle of its capture");
   if (!stream->pending.empty()) return refuse(kInvalidValue, "a stream ends before its work");
   const std::scoped_lock lock(state().mutex);
   state().streams.erase(stream);
@@ -417,7 +510,17 @@ Result cuGraphInstantiateWithFlags(GraphExec* exec, Graph graph, unsigned long l
 Result cuGraphLaunch(GraphExec exec, Stream stream) {
   if (const Result error = check("cuGraphLaunch")) return error;
   if (!known(stream)) return refuse(kInvalidHandle, "cuGraphLaunch into no stream");
-  for (const auto& work : exec->work) {
+  if (stream->capturing) return refuse(kInvalidValue, "a graph that a capture would make a part of another");
+  {
+    const std::scoped_lock lock(state().mutex);
+    if (!state().execs.contains(exec)) return refuse(kInvalidValue, "cuGraphLaunch of no graph");
+    for (const Work& work : exec->work) {
+      if (work.records && !state().events.contains(work.records)) {
+        return refuse(kInvalidValue, "a graph whose events are gone");
+      }
+    }
+  }
+  for (const Work& work : exec->work) {
     if (const Result error = put(stream, work)) return error;
   }
   return kSuccess;
@@ -437,6 +540,7 @@ Result cuEventCreate(Event* event, unsigned flags) {
   return kSuccess;
 }
 Result cuEventDestroy_v2(Event event) {
+  if (const Result error = check("cuEventDestroy")) return error;
   const std::scoped_lock lock(state().mutex);
   if (state().events.erase(event) == 0) return refuse(kInvalidValue, "cuEventDestroy of no event");
   delete event;
@@ -445,13 +549,17 @@ Result cuEventDestroy_v2(Event event) {
 Result cuEventRecordWithFlags(Event event, Stream stream, unsigned flags) {
   if (const Result error = check("cuEventRecord")) return error;
   if (!known(stream)) return refuse(kInvalidHandle, "cuEventRecord into no stream");
+  if (!known(event)) return refuse(kInvalidHandle, "cuEventRecord of no event");
   if (stream->capturing && flags != kExternal) {
     return refuse(kInvalidValue, "an event that a capture takes for an order and not for a time");
   }
-  return put(stream, [event] { event->launches = state().launches; });
+  if (!stream->capturing && flags != 0) return refuse(kInvalidValue, "an event for a capture, and there is none");
+  return put(stream, {[event] { event->launches = state().launches; }, event});
 }
 Result cuEventElapsedTime(float* milliseconds, Event first, Event last) {
   if (const Result error = check("cuEventElapsedTime")) return error;
+  if (!known(first) || !known(last)) return refuse(kInvalidHandle, "the time between no events");
+  if (first->pending || last->pending) return refuse(kNotReady, "the time of what is not done yet");
   if (first->launches < 0 || last->launches < 0) return refuse(kInvalidHandle, "an event that was not recorded");
   *milliseconds = static_cast<float>(last->launches - first->launches) / 1000;
   return kSuccess;
@@ -475,6 +583,7 @@ __attribute__((visibility("default"))) void cuda_on_host_figures(CudaOnHostFigur
   out->streams = static_cast<int64_t>(s.streams.size());
   out->graphs = static_cast<int64_t>(s.graphs.size() + s.execs.size());
   out->events = static_cast<int64_t>(s.events.size());
+  out->contexts = s.retained;
   out->launches = s.launches;
   out->captures = s.captures;
 }

@@ -1,8 +1,8 @@
 // A driver for tests, libcuda.so.1, that runs kernels on the host: what it has beside the functions of the driver. A
 // process that finds it first, through LD_LIBRARY_PATH, has a CUDA device.
 //
-// It is stricter than a driver: it refuses a call without a context, a copy that leaves its block, what may not stand
-// in a capture, a kernel that was not loaded before. Copies from memory that is not pinned, launches and graphs are
+// It is stricter than a driver: it refuses a call without a context, a copy that leaves its block or of memory that it
+// does not know, what may not stand in a capture, a kernel that was not loaded before. Copies, launches and graphs are
 // late: they are done when their stream is waited for.
 #pragma once
 #include <cstdint>
@@ -10,7 +10,7 @@
 extern "C" {
 
 struct CudaOnHostFigures {
-  int64_t allocations, pinned, streams, graphs, events;  // that are held
+  int64_t allocations, pinned, streams, graphs, events, contexts;  // that are held
   int64_t launches, captures;
 };
 using CudaOnHostFigures_fn = void(CudaOnHostFigures* out);
