@@ -164,6 +164,29 @@ def memory_of_the_device_is_counted_capped_and_given_back(device: str, _quick: b
 
 
 @check
+def what_a_device_does_is_counted(device: str, quick: bool) -> None:
+    if device == "cpu":
+        raise SkippedError("it is a device that is counted")
+    number = int(device.partition(":")[2] or 0)
+    made = Mlp(4, 16, 3)
+    there = inferkit.Model.load(made.file(), device=device)
+    (x,) = made.inputs(8)
+    before, begin = inferkit.cuda.activity(number), time.monotonic()
+    calls = 3 if quick else 1000
+    for _ in range(calls):
+        y = there(x)
+    after, took = inferkit.cuda.activity(number), time.monotonic() - begin
+    expect(after.launches - before.launches == calls, f"{calls} calls are counted so: {before}, {after}")
+    expect(after.in_bytes - before.in_bytes == calls * x.nbytes, f"copies are counted so: {before}, {after}")
+    expect(after.out_bytes - before.out_bytes == calls * y.nbytes, f"copies are counted so: {before}, {after}")
+    expect(after.uploaded_bytes > before.uploaded_bytes, f"weights are counted so: {before}, {after}")
+    busy = after.busy_seconds - before.busy_seconds
+    expect(0 < busy <= took, f"busy for {busy} s of {took} s")
+    expect(after.running == 0, f"something runs: {after}")
+    expect(after.failures == before.failures, f"something failed: {after}")
+
+
+@check
 def threads_and_models_share_a_device(device: str, quick: bool) -> None:
     models = [(made, *both(made.file(), device)) for made in (Mlp(4, 16, 3), Digits())]
     errors: list[str] = []

@@ -43,6 +43,18 @@ void bind_cuda(py::module_& m) {
       },
       "device"_a, "The pools of the device's memory and of pinned memory, and the bytes of weights on the device.");
   m.def(
+      "cuda_activity",
+      [](const Given<int64_t>& device) {
+        const CudaActivity now = of_device(device, [](CudaDevice& on) { return on.activity(); });
+        return py::dict("launches"_a = now.launches, "failures"_a = now.failures, "in_bytes"_a = now.in_bytes,
+                        "out_bytes"_a = now.out_bytes, "uploaded_bytes"_a = now.uploaded_bytes,
+                        "busy_seconds"_a = static_cast<double>(now.busy) / 1e9, "running"_a = now.running);
+      },
+      "device"_a, "What that device has done for the models of this process.");
+  m.def(
+      "cuda_devices_in_use", [] { return without_gil(cuda_devices_in_use); },
+      "The numbers of the devices that this process has used; opens no driver.");
+  m.def(
       "cuda_leaks",
       [](const Given<int64_t>& device) { return of_device(device, [](CudaDevice& on) { return on.leaks(); }); },
       "device"_a, "Who has memory of the device, most bytes first.");

@@ -30,6 +30,8 @@ __all__: list[str] = [
     "begin_exit",
     "build_info",
     "context_deadline",
+    "cuda_activity",
+    "cuda_devices_in_use",
     "cuda_leaks",
     "cuda_limit",
     "cuda_memory",
@@ -932,6 +934,16 @@ def begin_exit() -> None:
 def build_info() -> dict[str, typing.Any]:
     """
     What this binary was built with and which code it runs, as a dict.
+    """
+
+def cuda_activity(device: typing.SupportsInt | typing.SupportsIndex) -> dict[str, typing.Any]:
+    """
+    What that device has done for the models of this process.
+    """
+
+def cuda_devices_in_use() -> list[int]:
+    """
+    The numbers of the devices that this process has used; opens no driver.
     """
 
 def cuda_leaks(device: typing.SupportsInt | typing.SupportsIndex) -> list[LeakRow]:

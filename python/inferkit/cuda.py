@@ -15,7 +15,17 @@ from dataclasses import dataclass
 from . import _core
 from ._core import LeakRow, PoolStats
 
-__all__ = ["DeviceMemory", "is_available", "leaks", "limit_memory", "memory", "trim", "why_not"]
+__all__ = [
+    "DeviceActivity",
+    "DeviceMemory",
+    "activity",
+    "is_available",
+    "leaks",
+    "limit_memory",
+    "memory",
+    "trim",
+    "why_not",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +46,38 @@ class DeviceMemory:
     device: PoolStats
     pinned: PoolStats
     weight_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceActivity:
+    """What a device has done for the models of this process, from :func:`activity`.
+
+    All of it is counted by inferkit, from the start of the process. All but ``running`` only grow.
+
+    Parameters
+    ----------
+    launches : int
+        Graphs that were launched: one for each run of a model, or one for each stretch of steps of the device where
+        others fall back to the CPU.
+    failures : int
+        Runs that failed on the device.
+    in_bytes, out_bytes : int
+        What those graphs copied to the device, and from it.
+    uploaded_bytes : int
+        Weights that were brought to the device.
+    busy_seconds : float
+        How long a graph was under way, one or several at a time, from its launch until it was known to have ended.
+    running : int
+        Graphs that are under way now.
+    """
+
+    launches: int
+    failures: int
+    in_bytes: int
+    out_bytes: int
+    uploaded_bytes: int
+    busy_seconds: float
+    running: int
 
 
 def is_available(device: int = 0) -> bool:
@@ -112,6 +154,34 @@ def memory(device: int = 0) -> DeviceMemory:
     """
     pool, pinned, weight_bytes = _core.cuda_memory(device)
     return DeviceMemory(device=pool, pinned=pinned, weight_bytes=weight_bytes)
+
+
+def activity(device: int = 0) -> DeviceActivity:
+    """Tell what a device has done for the models of this process.
+
+    The utilisation in an interval is the growth of ``busy_seconds`` over its length.
+
+    Parameters
+    ----------
+    device : int
+        The number of the device, as the driver counts.
+
+    Returns
+    -------
+    DeviceActivity
+
+    Raises
+    ------
+    DeviceError
+        If no model can run on that device.
+
+    Examples
+    --------
+    >>> import inferkit
+    >>> inferkit.cuda.activity().running if inferkit.cuda.is_available() else 0
+    0
+    """
+    return DeviceActivity(**_core.cuda_activity(device))
 
 
 def leaks(device: int = 0) -> list[LeakRow]:

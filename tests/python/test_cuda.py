@@ -33,7 +33,7 @@ def test_the_number_of_a_device_is_a_number(device: object) -> None:
         inferkit.cuda.why_not(device)  # type: ignore[arg-type]
 
 
-ABOUT_MEMORY = [inferkit.cuda.memory, inferkit.cuda.leaks, inferkit.cuda.trim]
+ABOUT_MEMORY = [inferkit.cuda.memory, inferkit.cuda.leaks, inferkit.cuda.trim, inferkit.cuda.activity]
 
 
 @pytest.mark.parametrize("ask", ABOUT_MEMORY)

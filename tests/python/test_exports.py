@@ -29,7 +29,10 @@ PUBLIC = {
 
 # Imported at their first use, as `inferkit.diagnostics`.
 MODULES = {
-    "cuda": {"DeviceMemory", "is_available", "leaks", "limit_memory", "memory", "trim", "why_not"},
+    "cuda": {
+        "DeviceActivity", "DeviceMemory", "activity", "is_available", "leaks", "limit_memory", "memory", "trim",
+        "why_not",
+    },
     "diagnostics": {"Check", "LoopWatch", "Report", "Stall", "diagnose", "watch_loop"},
     "health": {
         "Limits", "Monitor", "Report", "State", "asgi_app", "configure", "drain", "live", "loading", "ready", "report",

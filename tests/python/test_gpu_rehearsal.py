@@ -76,10 +76,10 @@ def run_all(folder: Path, driver: Path, **environment: str) -> subprocess.Comple
     )
 
 
-def over_the_driver(program: str) -> subprocess.CompletedProcess[str]:
+def over_the_driver(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     driver = max(DRIVERS, key=lambda path: path.stat().st_mtime).parent
     return subprocess.run(
-        [sys.executable, "-c", program],
+        [sys.executable, "-c", program, *arguments],
         cwd=ROOT,
         env={**os.environ, "LD_LIBRARY_PATH": str(driver)},
         capture_output=True,
@@ -257,6 +257,100 @@ inferkit.Model.load("examples/digits.onnx", device="cuda")(x)
 assert held() == 1, held()
 print("all ended")
 """
+
+
+MEASURED = """
+import os
+import numpy as np
+from prometheus_client.parser import text_string_to_metric_families
+import inferkit
+
+def scrape(directory=None):
+    body, _ = inferkit.metrics.exposition(directory=directory)
+    found = {}
+    for family in text_string_to_metric_families(body.decode()):
+        for sample in family.samples:
+            if sample.name.startswith("inferkit_cuda"):
+                labels = tuple(sorted((k, v) for k, v in sample.labels.items() if k != "pid"))
+                found.setdefault((sample.name, labels), []).append(sample.value)
+    return found
+
+assert not scrape(), scrape()  # nobody has asked for a device
+x = np.linspace(-1, 1, 64, dtype=np.float32)
+model = inferkit.Model.load("examples/digits.onnx", device="cuda")
+inferkit.cuda.limit_memory(1 << 30)
+for _ in range(5):
+    y = model(x)
+memory, activity, got = inferkit.cuda.memory(), inferkit.cuda.activity(), scrape()
+zero = ("device", "0")
+want = {
+    ("inferkit_cuda_graph_launches_total", (zero,)): 5,
+    ("inferkit_cuda_failures_total", (zero,)): 0,
+    ("inferkit_cuda_busy_seconds_total", (zero,)): activity.busy_seconds,
+    ("inferkit_cuda_copied_bytes_total", (zero, ("what", "in"))): 5 * x.nbytes,
+    ("inferkit_cuda_copied_bytes_total", (zero, ("what", "out"))): 5 * y.nbytes,
+    ("inferkit_cuda_copied_bytes_total", (zero, ("what", "weights"))): memory.weight_bytes,
+    ("inferkit_cuda_memory_bytes", (zero, ("state", "in_use"))): memory.device.in_use_bytes,
+    ("inferkit_cuda_memory_bytes", (zero, ("state", "cached"))): memory.device.cached_bytes,
+    ("inferkit_cuda_memory_bytes", (zero, ("state", "peak"))): memory.device.peak_bytes,
+    ("inferkit_cuda_memory_bytes", (zero, ("state", "limit"))): 1 << 30,
+    ("inferkit_cuda_memory_bytes", (zero, ("state", "weights"))): memory.weight_bytes,
+    ("inferkit_cuda_pinned_bytes", (zero, ("state", "in_use"))): memory.pinned.in_use_bytes,
+    ("inferkit_cuda_pinned_bytes", (zero, ("state", "cached"))): memory.pinned.cached_bytes,
+    ("inferkit_cuda_pinned_bytes", (zero, ("state", "peak"))): memory.pinned.peak_bytes,
+    ("inferkit_cuda_running", (zero,)): 0,
+}
+assert memory.weight_bytes > 0 and activity.busy_seconds > 0
+assert got == {key: [value] for key, value in want.items()}, got
+
+# What a model had counted stays when it is gone; a child of fork has used no device.
+del model
+assert scrape()[("inferkit_cuda_graph_launches_total", (zero,))] == [5]
+child = os.fork()
+if child == 0:
+    os._exit(0 if not scrape() else 1)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+print("all ended")
+"""
+
+
+@needs_driver
+@pytest.mark.unsanitized("the tests' driver has no sanitizers")
+def test_a_scrape_has_what_a_device_holds_and_does() -> None:
+    done = over_the_driver(MEASURED)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout == "all ended\n"
+
+
+SHARED = """
+import sys
+import numpy as np
+import inferkit
+
+model = inferkit.Model.load("examples/digits.onnx", device="cuda")
+with inferkit.metrics.share(sys.argv[1], interval=1000):
+    for _ in range(3):
+        model(np.linspace(-1, 1, 64, dtype=np.float32))
+"""
+
+
+@needs_driver
+@pytest.mark.unsanitized("the tests' driver has no sanitizers")
+def test_what_processes_that_have_ended_did_on_a_device_still_counts(tmp_path: Path) -> None:
+    for _ in range(2):
+        done = over_the_driver(SHARED, str(tmp_path))
+        assert done.returncode == 0, done.stdout + done.stderr
+    text = inferkit.metrics.exposition(directory=tmp_path)[0].decode()
+    assert 'inferkit_cuda_graph_launches_total{device="0"} 6.0' in text
+    assert "inferkit_cuda_memory_bytes{" not in text  # of the living alone
+    assert "inferkit_shared_files_skipped 0.0" in text
+    (path, _) = tmp_path.glob("inferkit_*.json")
+    figures = json.loads(path.read_text())
+    for wrong in ({"x": figures["cuda"]["0"]}, {"0": {}}, [], {"0": {**figures["cuda"]["0"], "activity": None}}):
+        path.write_text(json.dumps({**figures, "cuda": wrong}))
+        text = inferkit.metrics.exposition(directory=tmp_path)[0].decode()
+        assert 'inferkit_cuda_graph_launches_total{device="0"} 3.0' in text, wrong
+        assert "inferkit_shared_files_skipped 1.0" in text, wrong
 
 
 @needs_driver

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <functional>
 #include <mutex>
 #include <utility>
 #include <vector>
@@ -22,13 +23,15 @@ size_t aligned(size_t bytes) { return (bytes + kAlign - 1) / kAlign * kAlign; }
 
 /// What the executions of one device share.
 struct Shared {
-  explicit Shared(std::unique_ptr<CudaBackend> of) : backend(std::move(of)) {}
+  Shared(std::unique_ptr<CudaBackend> of, const Clock& clock) : backend(std::move(of)), activity(clock) {}
   const std::unique_ptr<CudaBackend> backend;
+  ActivityMeter activity;
   CudaPool memory{*backend, CudaPool::Kind::kDevice}, pinned{*backend, CudaPool::Kind::kPinned};
   Uploads uploads{*backend, memory};
   const OwnProcess process;
 
   void note_failure(std::string_view what) {
+    activity.note_failure();
     const std::scoped_lock lock(mutex);
     failure = what;
     failed.store(true, std::memory_order_relaxed);
@@ -44,6 +47,29 @@ struct Shared {
   std::mutex mutex;     // for failure
   std::string failure;  // what the last run said that failed on the device, until one goes well
   std::atomic<bool> failed{false};
+};
+
+/// Counts what goes over to the device and back.
+class CountingQueue final : public LaunchQueue {
+ public:
+  CountingQueue(LaunchQueue& queue, std::span<const std::byte> host) : queue_(queue), host_(host) {}
+  void launch(const KernelLaunch& launch, std::span<const std::byte> params) override { queue_.launch(launch, params); }
+  void copy(void* to, const void* from, size_t bytes) override {
+    if (is_of_host(from) && !is_of_host(to)) in_bytes += bytes;
+    if (is_of_host(to) && !is_of_host(from)) out_bytes += bytes;
+    queue_.copy(to, from, bytes);
+  }
+  void mark(size_t number) override { queue_.mark(number); }
+
+  uint64_t in_bytes = 0, out_bytes = 0;
+
+ private:
+  bool is_of_host(const void* memory) const {
+    return !std::less<>()(memory, static_cast<const void*>(host_.data())) &&
+           std::less<>()(memory, static_cast<const void*>(host_.data() + host_.size()));
+  }
+  LaunchQueue& queue_;
+  const std::span<const std::byte> host_;
 };
 
 /// A program runs in parts: a graph for steps of the device that follow each other, and steps of the host between them.
@@ -71,7 +97,10 @@ class CudaExecution final : public Execution {
     for (size_t i = 0; i < inputs.size(); ++i) copy(pinned_.data() + in_[i], inputs[i], program_.input_bytes[i]);
     for (const Part& part : parts_) {
       if (part.graph) {
-        part.graph->run();
+        {
+          const ActivityMeter::Launch launch(shared_.activity, part.in_bytes, part.out_bytes);
+          part.graph->run();
+        }
         shared_.note_success();
         check_fault();
         for (size_t s = part.first; taken_ && s < part.last; ++s) {
@@ -87,7 +116,8 @@ class CudaExecution final : public Execution {
   /// Steps [first, last), on the device where there is a graph.
   struct Part {
     size_t first = 0, last = 0;
-    std::unique_ptr<CudaGraph> graph;
+    std::unique_ptr<CudaGraph> graph = nullptr;
+    uint64_t in_bytes = 0, out_bytes = 0;  // that the graph copies
   };
 
   static void copy(void* to, const void* from, size_t bytes) {
@@ -117,7 +147,11 @@ class CudaExecution final : public Execution {
     const size_t arena = aligned(program_.arena_bytes);
     CudaBlock pinned = shared_.pinned.acquire(at + program_.host_arena_bytes, "run");
     CudaBlock memory = shared_.memory.acquire(arena + at, "run");
-    const Places places{memory.data(), memory.data() + arena, pinned.data() + at, pinned.data()};
+    const Places places{memory.data(),
+                        memory.data() + arena,
+                        pinned.data() + at,
+                        pinned.data(),
+                        {pinned.data(), at + program_.host_arena_bytes}};
     Constants constants;
     table_.clear();
     for (const Operand& operand : program_.operands) table_.push_back(address(operand, places, constants));
@@ -147,13 +181,14 @@ class CudaExecution final : public Execution {
   using Constants = std::vector<std::shared_ptr<const Uploads::Constant>>;
   struct Places {
     std::byte *arena, *ports, *host_arena, *host_ports;
+    std::span<const std::byte> host;  // all of it
   };
 
   std::vector<Part> cut() const {
     std::vector<Part> out;
     for (size_t s = 0; s < program_.steps.size(); ++s) {
       const bool goes_on = s > 0 && program_.steps[s].on_host == program_.steps[s - 1].on_host;
-      if (!goes_on) out.push_back({s, s, nullptr});
+      if (!goes_on) out.push_back({.first = s});
       out.back().last = s + 1;
     }
     return out;
@@ -167,7 +202,8 @@ class CudaExecution final : public Execution {
   }
 
   /// The first graph brings the inputs that the device reads, the last takes the outputs that it has made.
-  void record(LaunchQueue& queue, const Part& part, const Places& places, bool is_first, bool is_last) const {
+  void record(LaunchQueue& into, Part& part, const Places& places, bool is_first, bool is_last) const {
+    CountingQueue queue(into, places.host);
     queue.set_fault(reinterpret_cast<uint32_t*>(places.host_ports));
     for (size_t i = 0; is_first && i < in_.size(); ++i) {
       if (!is_used(Operand::Kind::kInput, i)) continue;
@@ -185,6 +221,8 @@ class CudaExecution final : public Execution {
       if (!is_used(Operand::Kind::kOutput, i)) continue;
       queue.copy(places.host_ports + out_[i], places.ports + out_[i], program_.output_bytes[i]);
     }
+    part.in_bytes = queue.in_bytes;
+    part.out_bytes = queue.out_bytes;
   }
   /// Whether steps have input or output i in the device's memory.
   bool is_used(Operand::Kind kind, size_t i) const {
@@ -248,7 +286,7 @@ class NotingQueue final : public LaunchQueue {
 
 class ProgramDevice final : public CudaDevice {
  public:
-  explicit ProgramDevice(std::unique_ptr<CudaBackend> backend) : shared_(std::move(backend)) {}
+  ProgramDevice(std::unique_ptr<CudaBackend> backend, const Clock& clock) : shared_(std::move(backend), clock) {}
   DeviceKind kind() const override { return DeviceKind::kCuda; }
   std::unique_ptr<Execution> prepare(const Program& program, BufferPool&, Nanos* taken) override {
     return std::make_unique<CudaExecution>(program, shared_, taken);
@@ -271,6 +309,11 @@ class ProgramDevice final : public CudaDevice {
   CudaMemory memory() const override {
     return {shared_.memory.stats(), shared_.pinned.stats(), shared_.uploads.bytes()};
   }
+  CudaActivity activity() const override {
+    CudaActivity now = shared_.activity.now();
+    now.uploaded_bytes = shared_.uploads.uploaded_bytes();
+    return now;
+  }
   std::vector<LeakRow> leaks() const override { return shared_.memory.leaks(); }
   size_t trim() override { return shared_.memory.trim() + shared_.pinned.trim(); }
   void limit(size_t max_bytes) override { shared_.memory.limit(max_bytes); }
@@ -290,8 +333,8 @@ class ProgramDevice final : public CudaDevice {
 
 }  // namespace
 
-std::unique_ptr<CudaDevice> make_cuda_device(std::unique_ptr<CudaBackend> backend) {
-  return std::make_unique<ProgramDevice>(std::move(backend));
+std::unique_ptr<CudaDevice> make_cuda_device(std::unique_ptr<CudaBackend> backend, const Clock& clock) {
+  return std::make_unique<ProgramDevice>(std::move(backend), clock);
 }
 
 }  // namespace inferkit

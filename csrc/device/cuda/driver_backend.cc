@@ -1,6 +1,7 @@
 // A CUDA device of the driver. Nothing here has run on a device yet; the tests run it over a driver of their own
 // (tests/cuda_on_host/driver.cc).
 #include <array>
+#include <atomic>
 #include <map>
 #include <mutex>
 #include <vector>
@@ -311,6 +312,15 @@ class DriverBackend final : public CudaBackend {
   std::unique_ptr<DriverStream> uploads_;  // one for all: the copies of constants are few
 };
 
+/// Made when the first is asked for, and never destroyed.
+struct Devices {
+  const OwnProcess process = {};
+  std::mutex mutex;  // for made
+  std::map<int, std::unique_ptr<CudaDevice>> made;
+};
+/// Released when it is set, acquired by who only looks: they see it whole.
+std::atomic<Devices*> devices{nullptr};
+
 constexpr int kLeastMajor = 8;  // of the compute capability that kernels are compiled for
 
 }  // namespace
@@ -341,12 +351,26 @@ CudaDevice& cuda_device(int index) {
   if (const std::string why = why_no_cuda(index); !why.empty()) {
     throw Error(ErrorCode::kDevice, cat(why, "; leave device out, or give \"cpu\", to run on the CPU"));
   }
-  static std::mutex mutex;  // for made
-  static auto& made = immortal(std::map<int, std::unique_ptr<CudaDevice>>());
-  const std::scoped_lock lock(mutex);
-  auto& device = made[index];
+  static Devices& all = [&]() -> Devices& {
+    devices.store(std::make_unique<Devices>().release(), std::memory_order_release);
+    return *devices.load(std::memory_order_relaxed);
+  }();
+  all.process.require();
+  const std::scoped_lock lock(all.mutex);
+  auto& device = all.made[index];
   if (!device) device = make_cuda_device(std::make_unique<DriverBackend>(index));
   return *device;
+}
+
+std::vector<int> cuda_devices_in_use() {
+  std::vector<int> out;
+  Devices* const all = devices.load(std::memory_order_acquire);
+  if (!all || !all->process.is_this()) return out;
+  const std::scoped_lock lock(all->mutex);
+  for (const auto& [index, device] : all->made) {
+    if (device) out.push_back(index);
+  }
+  return out;
 }
 
 }  // namespace inferkit

@@ -15,6 +15,7 @@ std::shared_ptr<const Uploads::Constant> Uploads::get(const void* data, size_t b
   if (!block) {
     block = std::make_shared<const CudaBlock>(pool_.acquire_once(bytes, "weights"));
     if (bytes > 0) backend_.upload(block->data(), data, bytes);
+    uploaded_ += bytes;
     held = block;
   }
   auto constant = std::make_shared<const Constant>(Constant{std::move(block)});
@@ -29,6 +30,11 @@ void Uploads::drop_expired_locked() {
   drop(by_place_);
   drop(by_content_);
   look_at_ = std::max(kLeastLook, 2 * by_place_.size());
+}
+
+uint64_t Uploads::uploaded_bytes() const {
+  const std::scoped_lock lock(mutex_);
+  return uploaded_;
 }
 
 size_t Uploads::bytes() const {

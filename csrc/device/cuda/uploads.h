@@ -27,6 +27,8 @@ class Uploads {
   std::shared_ptr<const Constant> get(const void* data, size_t bytes);
   /// Of all constants that are there.
   size_t bytes() const;
+  /// That have been uploaded ever.
+  uint64_t uploaded_bytes() const;
 
  private:
   static constexpr size_t kLeastLook = 64;
@@ -40,6 +42,7 @@ class Uploads {
   const KeyedHash hash_;         // with a key that nobody knows: contents that differ have digests that do
   mutable std::mutex mutex_;     // held while a constant is read and uploaded, so that nobody does that a second time
   size_t look_at_ = kLeastLook;  // constants
+  uint64_t uploaded_ = 0;        // bytes
   std::map<std::pair<const void*, size_t>, std::weak_ptr<const Constant>> by_place_;
   std::map<std::pair<Digest, size_t>, std::weak_ptr<const CudaBlock>> by_content_;
 };

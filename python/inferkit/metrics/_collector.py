@@ -25,6 +25,13 @@ _HEADER = re.compile(r"[ -~]+")  # a content type repeats words of the scraper's
 _OUTCOMES = ("completed", "failed", "cancelled", "expired", "rejected", "invalid")
 _CLIENT_OUTCOMES = ("answered", "refused")
 _QUANTILES = {"0.5": "p50", "0.9": "p90", "0.95": "p95", "0.99": "p99", "0.999": "p999"}
+# Counters of a CUDA device: metric, help, field of its figures.
+_CUDA_COUNTERS = (
+    ("graph_launches", "Graphs that were launched.", "launches"),
+    ("failures", "Runs that failed on the device.", "failures"),
+    ("busy_seconds", "How long graphs were under way, as inferkit counts.", "busy_seconds"),
+)
+_CUDA_COPIES = {"in": "in_bytes", "out": "out_bytes", "weights": "uploaded_bytes"}
 # Gauges of a batcher: metric, help, value of its figures.
 _GAUGES: tuple[tuple[str, str, Callable[[Figures], float]], ...] = (
     ("queue_depth", "Requests that wait.", lambda b: b["stats"]["queue_depth"]),
@@ -247,9 +254,34 @@ def _counters(processes: list[tuple[Figures, bool]]) -> Iterator[Metric]:
         "client_rows", "Rows of the answered requests of configured clients.", ["batcher", "client"],
         _sums(processes, lambda b: {(name,): c["rows"] for name, c in _clients(b).items()}),
     )  # fmt: skip
+    for name, text, field in _CUDA_COUNTERS:
+        yield family(f"cuda_{name}", text, ["device"], _cuda_sums(processes, lambda a, field=field: {(): a[field]}))
+    yield family(
+        "cuda_copied_bytes", "Bytes that went over: inputs and the like (in), outputs and the like (out), weights.",
+        ["device", "what"],
+        _cuda_sums(processes, lambda a: {(what,): a[field] for what, field in _CUDA_COPIES.items()}),
+    )  # fmt: skip
     pool: dict[tuple[str, ...], float]
     pool = {(name,): float(sum(f["pool"][name] for f, _ in processes)) for name in ("hits", "misses")}
     yield family("pool_acquisitions", "Buffers that a cache served (hits), or the system (misses).", ["result"], pool)
+
+
+def _cuda_sums(processes: list[tuple[Figures, bool]], value: Any) -> dict[tuple[str, ...], float]:
+    """Sum over the processes what the devices have done, those of one number as one."""
+    totals: dict[tuple[str, ...], float] = {}
+    for figures, _ in processes:
+        for device, found in figures.get("cuda", {}).items():  # a process with an older inferkit has none
+            for labels, amount in value(found["activity"]).items():
+                _check_value(amount)
+                key = (_device(device), *labels)
+                totals[key] = totals.get(key, 0) + amount
+    return totals
+
+
+def _device(number: Any) -> str:
+    if not isinstance(number, str) or not number.isdecimal():
+        raise TypeError("a device has no number")
+    return number
 
 
 def _histograms(processes: list[tuple[Figures, bool]], buckets: Sequence[float]) -> Iterator[Metric]:
@@ -327,6 +359,21 @@ def _gauges(processes: list[Figures], with_pid: bool) -> Iterator[Metric]:
             pool.add_metric([state, *pid(figures)], figures["pool"][f"{state}_bytes"])
         buffers.add_metric(pid(figures), figures["pool"]["outstanding"])
     yield from (memory, pool, buffers)
+
+    memory = family(
+        "cuda_memory_bytes",
+        "Memory of a device: in use, cached, the most ever held, the cap (0 for none), weights.",
+        ["device", "state"],
+    )
+    pinned = family("cuda_pinned_bytes", "Memory of the host that a device reaches.", ["device", "state"])
+    running = family("cuda_running", "Graphs that are under way.", ["device"])
+    for figures in processes:
+        for device, found in figures.get("cuda", {}).items():
+            for states, made in ((found["memory"], memory), (found["pinned"], pinned)):
+                for state, count in states.items():
+                    made.add_metric([_device(device), state, *pid(figures)], count)
+            running.add_metric([_device(device), *pid(figures)], found["activity"]["running"])
+    yield from (memory, pinned, running)
 
     info = build_info()
     build = GaugeMetricFamily("inferkit_build_info", "What runs here; always 1.", labels=["version", "isa", "debug"])

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from .. import _batcher
+from .. import _batcher, cuda
 from .._arguments import LONGEST, number, sequence
 from .._batcher import Batcher, _open_batchers
-from .._core import BufferPool, resident_bytes
+from .._core import BufferPool, cuda_devices_in_use, resident_bytes
 from .._stats import stats_from
 from .._text import NAME_LIMIT, printable
 from ._ended import STAGES, configured, counts_of, ended
@@ -65,6 +66,24 @@ def _open_figures(batcher: Batcher, buckets: Sequence[float]) -> Figures:
     }
 
 
+def _cuda_figures() -> dict[str, Figures]:
+    """Take those of the CUDA devices that this process has used, by number: nobody else's driver is opened."""
+    found = {}
+    for device in cuda_devices_in_use():
+        memory = cuda.memory(device)
+        pools = {
+            name: {
+                state: getattr(pool, f"{state}_bytes")
+                for state in ("in_use", "cached", "peak")
+            }
+            for name, pool in (("memory", memory.device), ("pinned", memory.pinned))
+        }  # fmt: skip
+        pools["memory"]["limit"] = memory.device.max_bytes or 0
+        pools["memory"]["weights"] = memory.weight_bytes
+        found[str(device)] = {**pools, "activity": asdict(cuda.activity(device))}
+    return found
+
+
 def process_figures(buckets: Sequence[float] = BUCKETS) -> Figures:
     """Take the figures of every open batcher, the pool and the process, and what batchers that ended had counted."""
     with _batcher._ending:  # each batcher is open or has ended, never both
@@ -81,4 +100,5 @@ def process_figures(buckets: Sequence[float] = BUCKETS) -> Figures:
             name: getattr(pool, name)
             for name in ("in_use_bytes", "cached_bytes", "peak_bytes", "hits", "misses", "outstanding")
         },
+        "cuda": _cuda_figures(),
     }
