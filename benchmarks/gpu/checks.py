@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 from images import Images
-from models import Digits, Encoder, Mlp, Waves, to_check, wide_sum
+from models import Digits, Encoder, Mlp, Swishes, Waves, to_check, wide_sum
 from results import Results
 
 import inferkit
@@ -72,7 +72,7 @@ def both(file: bytes, device: str) -> tuple[inferkit.Model, inferkit.Model]:
     return inferkit.Model.load(file, device=device), inferkit.Model.load(file)
 
 
-def check_bits(made: Mlp | Encoder | Digits | Images, batches: tuple[int, ...], device: str) -> None:
+def check_bits(made: Mlp | Encoder | Digits | Images | Swishes, batches: tuple[int, ...], device: str) -> None:
     there, here = both(made.file(), device)
     for batch in batches:
         for seed in (0, 1):
@@ -244,6 +244,14 @@ def what_a_device_lacks_runs_on_the_cpu(device: str, _quick: bool) -> None:
     kind = device.partition(":")[0]
     for step in (("Atan", "cpu", "default"), ("copy", kind, "to the host"), ("copy", kind, "to the device")):
         expect(step in ran, f"explain() does not show {step}: {sorted(ran)}")
+
+
+@check
+def elementwise_operators_that_follow_each_other_are_one_kernel(device: str, _quick: bool) -> None:
+    there = inferkit.Model.load(Swishes(16).file(), device=device)
+    steps = [(step.operator, [launch.name for launch in step.kernels]) for step in there.explain().steps]
+    chain = ("inferkit.Chain", [] if device == "cpu" else ["chain_f32"])
+    expect(steps.count(chain) == 1 and len(steps) == 3, f"other steps than two products and a chain: {steps}")
 
 
 @check

@@ -70,6 +70,35 @@ class Waves:
         return (np.random.default_rng(seed).standard_normal((batch, self.size), dtype=np.float32),)
 
 
+class Swishes:
+    """Products with a hard swish between them, spelled out as exporters do: operators that are one kernel."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.name = f"swishes {size}"
+
+    def file(self) -> bytes:
+        rng = np.random.default_rng(0)
+        numbers = {"zero": 0, "three": 3, "six": 6, "scale": 1.37}
+        nodes = [
+            node("MatMul", ["x", "w0"], ["h"]),
+            node("Mul", ["scale", "h"], ["scaled"]),
+            node("Add", ["scaled", "three"], ["raised"]),
+            node("Clip", ["raised", "zero", "six"], ["bounded"]),
+            node("Mul", ["scaled", "bounded"], ["product"]),
+            node("Div", ["product", "six"], ["swish"]),
+            node("Sigmoid", ["swish"], ["gate"]),
+            node("MatMul", ["gate", "w1"], ["y"]),
+        ]
+        shape = ("float32", ("batch", self.size))
+        constants = {f"w{i}": scaled(rng, self.size, self.size) for i in range(2)}
+        constants |= {name: np.array(value, np.float32) for name, value in numbers.items()}
+        return model(nodes, {"x": shape}, {"y": shape}, constants)
+
+    def inputs(self, batch: int, seed: int = 0) -> tuple[np.ndarray, ...]:
+        return (np.random.default_rng(seed).standard_normal((batch, self.size), dtype=np.float32) * 4,)
+
+
 class Encoder:
     """A transformer encoder as BERT has it, without dropout and mask; the answer is the mean over the sequence."""
 
@@ -152,7 +181,7 @@ def wide_sum(width: int = 4096) -> bytes:
     return model(nodes, {"x": column}, {"y": column}, {"c": c, "axis": np.array([1], np.int64)})
 
 
-def to_check(quick: bool) -> dict[str, tuple[Mlp | Encoder | Digits | Images, tuple[int, ...]]]:
+def to_check(quick: bool) -> dict[str, tuple[Mlp | Encoder | Digits | Images | Swishes, tuple[int, ...]]]:
     """Models and batches whose bits are compared; `quick` is what an emulator can do."""
     large = (1, 8, 64, 512)
     return {
@@ -160,6 +189,7 @@ def to_check(quick: bool) -> dict[str, tuple[Mlp | Encoder | Digits | Images, tu
         "middle MLP": (Mlp(64, 256, 256, 10), (1, 9) if quick else large),
         "large MLP": (Mlp(512, 1024, 1024, 256), (1,) if quick else large),
         "digits": (Digits(), (1, 8) if quick else large),
+        "swishes": (Swishes(16), (1, 9)) if quick else (Swishes(200), large),
         "encoder": (Encoder(2, 16, 2, 32, 4), (1, 2)) if quick else (Encoder(2, 64, 4, 256, 16), large),
         "CNN": (small_cnn(10), (1, 2)) if quick else (small_cnn(32), large),
         "ResNet": (tiny_resnet(), (1, 2)) if quick else (resnet(), (1, 4)),

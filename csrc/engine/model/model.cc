@@ -159,7 +159,7 @@ Model::Model(ModelFile file, ModelOptions options, std::string path, std::shared
   };
   fold_constants(file_.graph, fold, kMaxFoldedBytes);
   run_passes(file_.graph);
-  if (options_.device->kind() == DeviceKind::kCpu) fuse_chains(file_.graph);
+  if (options_.device->kind() != DeviceKind::kNull) fuse_chains(file_.graph);
   fold_constants(file_.graph, fold, kMaxFoldedBytes);
   eliminate_dead_nodes(file_.graph);
   number_graph(file_.graph);

@@ -3,7 +3,7 @@
 // each. The kernels, and with them the bits, are those of the operators by themselves.
 #include <algorithm>
 
-#include "engine/compile/op_registry.h"
+#include "engine/compile/chain_links.h"
 #include "engine/ops/parallel.h"
 #include "kernels/cpu/binary/binary.h"
 #include "kernels/cpu/vmath/vmath.h"
@@ -11,13 +11,8 @@
 namespace inferkit {
 namespace {
 
-constexpr size_t kMostOps = 16;  // as the pass has it
 constexpr int64_t kPiece = 1024;
-constexpr int kRegisters = 6;        // pieces of values that are still to be read
 constexpr int64_t kGrain = 1 << 15;  // elements, times operators, that are worth a thread
-
-// Where an operand is: a register from 0 on, or one of these.
-constexpr int kNumber = -1, kX = -2, kY = -3;
 
 struct ChainOp {
   kernels::BinaryFn binary;  // or unary, where it is null
@@ -27,7 +22,7 @@ struct ChainOp {
 };
 
 struct ChainParams {
-  ChainOp ops[kMostOps];
+  ChainOp ops[kMostChainLinks];
   size_t count;
   int64_t n;
 };
@@ -37,15 +32,15 @@ void run_chain(const void* params, std::byte* const* io, const ExecContext& cont
   const auto* x = reinterpret_cast<const float*>(io[0]);
   auto* y = reinterpret_cast<float*>(io[1]);
   for_ranges(context, p.n, kGrain / static_cast<int64_t>(p.count), [&](int64_t first, int64_t last) {
-    alignas(64) float registers[kRegisters][kPiece];
+    alignas(64) float registers[kChainRegisters][kPiece];
     for (int64_t at = first; at < last; at += kPiece) {
       const int64_t n = std::min(kPiece, last - at);
       for (size_t i = 0; i < p.count; ++i) {
         const ChainOp& op = p.ops[i];
         const auto operand = [&](int where, const float& number) {
-          return where == kNumber ? &number : where == kX ? x + at : registers[where];
+          return where == ChainLink::kNumber ? &number : where == ChainLink::kX ? x + at : registers[where];
         };
-        float* const to = op.to == kY ? y + at : registers[op.to];
+        float* const to = op.to == ChainLink::kY ? y + at : registers[op.to];
         if (op.binary) {
           op.binary(operand(op.a, op.numbers[0]), operand(op.b, op.numbers[1]), to, n);
         } else {
@@ -56,15 +51,6 @@ void run_chain(const void* params, std::byte* const* io, const ExecContext& cont
   });
 }
 
-kernels::Unary unary_of(const NodeContext& c, std::string_view op) {
-  using kernels::Unary;
-  if (op == "Relu") return Unary::kRelu;
-  if (op == "Sigmoid") return Unary::kSigmoid;
-  if (op == "Tanh") return Unary::kTanh;
-  if (op != "Clip") c.fail(cat("a chain has no ", op));
-  return Unary::kClip;
-}
-
 void infer_chain(InferContext& c) {
   if (c.input(0).dtype != DType::kF32) c.wrong(cat("expected a float32 input, got ", dtype_name(c.input(0).dtype)));
   Shape out = c.input(0).shape;
@@ -73,51 +59,49 @@ void infer_chain(InferContext& c) {
 }
 
 void lower_chain(LowerContext& c) {
-  using kernels::Binary, kernels::BinaryForm;
-  const auto ops = c.attr_strings("ops");
-  const auto reads = c.attr_ints("reads");
-  const auto numbers = c.attr_floats("numbers");
-  if (ops.empty() || ops.size() > kMostOps || reads.size() != 2 * ops.size() || numbers.size() != reads.size())
-    c.fail("its operators and what they read do not fit each other");
-  // The last operator that reads each value, which are x and then what each of them gives.
-  std::vector<size_t> last_read(ops.size() + 1);
-  for (size_t i = 0; i < reads.size(); ++i) {
-    if (reads[i] >= 0) last_read[static_cast<size_t>(reads[i])] = i / 2;
-  }
+  using kernels::Binary, kernels::BinaryForm, kernels::Unary;
+  const std::vector<ChainLink> links = chain_links(c);
   ChainParams p{};
-  p.count = ops.size();
+  p.count = links.size();
   p.n = c.output(0).shape.elements();
-  std::vector<int> where(ops.size() + 1, kX);
-  bool used[kRegisters] = {};
-  for (size_t i = 0; i < ops.size(); ++i) {
+  for (size_t i = 0; i < links.size(); ++i) {
+    const ChainLink& link = links[i];
     ChainOp& op = p.ops[i];
-    const auto place = [&](int64_t read) { return read < 0 ? kNumber : where[static_cast<size_t>(read)]; };
-    op.a = place(reads[2 * i]);
-    op.b = place(reads[2 * i + 1]);
-    std::copy_n(numbers.begin() + static_cast<std::ptrdiff_t>(2 * i), 2, op.numbers);
-    constexpr std::pair<std::string_view, Binary> kArithmetic[] = {
-        {"Add", Binary::kAdd}, {"Sub", Binary::kSub}, {"Mul", Binary::kMul}, {"Div", Binary::kDiv}};
-    const auto found = std::ranges::find(kArithmetic, ops[i], &std::pair<std::string_view, Binary>::first);
-    if (found != std::end(kArithmetic)) {
-      op.binary = kernels::binary_fn(found->second, op.b == kNumber   ? BinaryForm::kVectorScalar
-                                                    : op.a == kNumber ? BinaryForm::kScalarVector
-                                                                      : BinaryForm::kVectorVector);
-    } else {
-      op.unary = kernels::unary_fn(unary_of(c, ops[i]));
+    op.a = link.a;
+    op.b = link.b;
+    op.to = link.to;
+    std::ranges::copy(link.numbers, op.numbers);
+    const BinaryForm form = link.b == ChainLink::kNumber   ? BinaryForm::kVectorScalar
+                            : link.a == ChainLink::kNumber ? BinaryForm::kScalarVector
+                                                           : BinaryForm::kVectorVector;
+    const auto arithmetic = [&](Binary which) { op.binary = kernels::binary_fn(which, form); };
+    const auto curve = [&](Unary which) { op.unary = kernels::unary_fn(which); };
+    switch (link.op) {
+      case ChainLink::Op::kAdd:
+        arithmetic(Binary::kAdd);
+        break;
+      case ChainLink::Op::kSub:
+        arithmetic(Binary::kSub);
+        break;
+      case ChainLink::Op::kMul:
+        arithmetic(Binary::kMul);
+        break;
+      case ChainLink::Op::kDiv:
+        arithmetic(Binary::kDiv);
+        break;
+      case ChainLink::Op::kRelu:
+        curve(Unary::kRelu);
+        break;
+      case ChainLink::Op::kSigmoid:
+        curve(Unary::kSigmoid);
+        break;
+      case ChainLink::Op::kTanh:
+        curve(Unary::kTanh);
+        break;
+      case ChainLink::Op::kClip:
+        curve(Unary::kClip);
+        break;
     }
-    for (size_t v = 1; v <= i; ++v) {  // who was read for the last time leaves its register, to this result at once
-      if (where[v] < 0 || last_read[v] > i) continue;
-      used[where[v]] = false;
-      where[v] = kNumber;  // nobody's any more
-    }
-    if (i + 1 == ops.size()) {
-      op.to = kY;
-      break;
-    }
-    const auto free = std::find(std::begin(used), std::end(used), false);
-    if (free == std::end(used)) c.fail("it holds too many values at once");
-    *free = true;
-    op.to = where[i + 1] = static_cast<int>(free - std::begin(used));
   }
   c.in_place(0, 0);
   c.step(run_chain, p, {c.in(0), c.out(0)}, static_cast<double>(p.n) * (0.05 + 0.03 * static_cast<double>(p.count)));

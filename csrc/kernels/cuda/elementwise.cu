@@ -21,6 +21,57 @@ INFERKIT_KERNEL(power_f32, PowerParams, 256, 4) {
   }
 }
 
+namespace {
+
+INFERKIT_DEVICE float apply_link(Link op, float a, float b, float low, float high) {
+  switch (op) {
+    case Link::kAdd:
+      return apply_binary(Binary::kAdd, a, b);
+    case Link::kSub:
+      return apply_binary(Binary::kSub, a, b);
+    case Link::kMul:
+      return apply_binary(Binary::kMul, a, b);
+    case Link::kDiv:
+      return apply_binary(Binary::kDiv, a, b);
+    case Link::kRelu:
+      return apply_unary(Unary::kRelu, a, low, high);
+    case Link::kSigmoid:
+      return apply_unary(Unary::kSigmoid, a, low, high);
+    case Link::kTanh:
+      return apply_unary(Unary::kTanh, a, low, high);
+    case Link::kClip:
+      return apply_unary(Unary::kClip, a, low, high);
+  }
+  return a;
+}
+
+/// By comparisons: an index that is known at run time alone would put the registers into memory.
+INFERKIT_DEVICE float link_operand(int8_t where, float number, float x, const float (&registers)[kLinkRegisters]) {
+  float out = where == ChainLinkParams::kNumber ? number : x;
+#pragma unroll
+  for (int r = 0; r < kLinkRegisters; ++r) out = where == r ? registers[r] : out;
+  return out;
+}
+
+}  // namespace
+
+INFERKIT_KERNEL(chain_f32, ChainParams, 256, 4) {
+  for (int64_t i = first_element(); i < p.n; i += element_step()) {
+    const float x = p.x[i];
+    float registers[kLinkRegisters] = {}, y = x;
+#pragma unroll 1
+    for (int32_t k = 0; k < p.count; ++k) {
+      const ChainLinkParams& link = p.links[k];
+      const float a = link_operand(link.a, link.numbers[0], x, registers);
+      const float b = link_operand(link.b, link.numbers[1], x, registers);
+      y = apply_link(link.op, a, b, link.numbers[0], link.numbers[1]);
+#pragma unroll
+      for (int r = 0; r < kLinkRegisters; ++r) registers[r] = link.to == r ? y : registers[r];
+    }
+    p.y[i] = y;
+  }
+}
+
 INFERKIT_KERNEL(binary_f32, BinaryParams, 256, 4) {
   for (int64_t i = first_element(); i < p.nest.n; i += element_step()) {
     int64_t at[2];

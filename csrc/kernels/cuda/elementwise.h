@@ -23,6 +23,24 @@ struct PowerParams {
   bool cube;
 };
 
+/// y[i] = what the links make of x[i], one after another; y may be x.
+inline constexpr int kMostLinks = 16, kLinkRegisters = 6;
+enum class Link : uint8_t { kAdd, kSub, kMul, kDiv, kRelu, kSigmoid, kTanh, kClip };
+struct ChainLinkParams {
+  /// Where a value is: a register from 0 on, or one of these.
+  static constexpr int8_t kNumber = -1, kX = -2, kY = -3;
+  float numbers[2];  // in the place of a and b where those are numbers; of Clip, its bounds
+  Link op;
+  int8_t a, b, to;
+};
+struct ChainParams {
+  const float* x;
+  float* y;
+  int64_t n;
+  int32_t count;
+  ChainLinkParams links[kMostLinks];
+};
+
 /// y = a op b over nest.n elements of y; operands of the nest: a, b.
 struct BinaryParams {
   const float *a, *b;

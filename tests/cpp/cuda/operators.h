@@ -40,6 +40,7 @@ struct One {
   size_t outputs = 1;
   bool wild = false;  // with infinities, NaN, subnormals
   DType dtype = DType::kF32;
+  std::string domain = {};
 };
 
 struct Made {
@@ -89,6 +90,7 @@ inline Made make(const One& from) {
   for (size_t i = 0; i < from.outputs; ++i) out.graph.outputs.push_back(out.graph.add_value(cat("y", i)));
   Node node = make_node(from.op, ids, out.graph.outputs);
   node.version = from.version;
+  node.domain = from.domain;
   node.attributes = from.attributes;
   out.graph.nodes.push_back(node);
   return out;
