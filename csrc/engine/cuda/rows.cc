@@ -67,6 +67,24 @@ void lower_norm(LowerContext& c) {
   c.step(run_norm, p, {c.in(0), c.out(0), c.in(1), c.has_input(2) ? c.in(2) : Ref{}});
 }
 
+/// InstanceNormalization and GroupNormalization: rows of the elements of a group, with a scale for each group, or, from
+/// opset 21 on, for each channel. Shape inference has seen to it that they fit.
+void lower_groups(LowerContext& c) {
+  const Shape& x = c.input(0).shape;
+  const bool instance = c.node().op_type == "InstanceNormalization", per_channel = !instance && c.version() >= 21;
+  const int64_t channels = x[1], area = x.elements(2, x.rank());
+  device::NormParams p{};
+  p.groups = instance ? channels : c.attr_int("num_groups", 0);
+  p.rows = x[0] * p.groups;
+  p.n = channels / p.groups * area;
+  p.per_group = per_channel ? channels / p.groups : 1;
+  p.inner = per_channel ? area : p.n;
+  p.epsilon = c.attr_float("epsilon", 1e-5f);
+  p.center = true;
+  c.in_place(0, 0);
+  c.step(run_norm, p, {c.in(0), c.out(0), c.in(1), c.in(2)});
+}
+
 // ---- Reductions -----------------------------------------------------------------------------------------------------
 
 using After = device::ReduceParams::After;
@@ -168,6 +186,8 @@ void register_cuda_rows(OpRegistry& r) {
   add(r, kOnnx, "LayerNormalization", lower_norm, norm_cost, kF32);
   add(r, kInternal, "LayerNorm", lower_norm, norm_cost, kF32);
   add(r, kOnnx, "RMSNormalization", lower_norm, norm_cost, kF32);
+  add(r, kOnnx, "InstanceNormalization", lower_groups, nullptr, kF32);
+  add(r, kOnnx, "GroupNormalization", lower_groups, nullptr, kF32);
   for (const Reduction& row : kReductions) add(r, kOnnx, row.name, lower_reduce, reduce_cost);
 }
 

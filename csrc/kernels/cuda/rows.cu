@@ -117,11 +117,18 @@ INFERKIT_KERNEL(norm_rows, NormParams, 128, 4) {
       root = sqrt(fold_row<Add>(p.n, 0, zero, square) / count + epsilon);
     }
     const F32x16 factor = one / root;
+    const int64_t first = row % p.groups * p.per_group;
+    const float *const scale = p.scale + first, *const bias = p.bias + first;
     for (int64_t i = lane; i < p.n; i += kWarp) {
       const F32x16 v = p.center ? (value(i) - shift) - fine : value(i);
       F32x16 out = v * factor;
-      if (p.scale) out = out * F32x16{p.scale[i]};
-      if (p.bias) out = out + F32x16{p.bias[i]};
+      if (p.inner != 1) {  // neighbours with one scale are scaled and shifted in one rounding
+        const int64_t k = i / p.inner;
+        out = fma(out, F32x16{scale[k]}, F32x16{p.bias ? bias[k] : 0.0f});
+      } else {
+        if (p.scale) out = out * F32x16{scale[i]};
+        if (p.bias) out = out + F32x16{bias[i]};
+      }
       y[i] = out.v;
     }
   }

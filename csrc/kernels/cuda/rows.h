@@ -16,13 +16,15 @@ struct SoftmaxParams {
   bool log;
 };
 
-/// LayerNorm (center) or RMSNorm of `rows` rows of n > 0. y may be x.
+/// LayerNorm (center) or RMSNorm of `rows` rows of n > 0. y may be x. Element i of row r takes value
+/// (r % groups) * per_group + i / inner of scale and bias.
 struct NormParams {
-  const float *x, *scale, *bias;  // scale and bias: n values each, or null
+  const float *x, *scale, *bias;  // scale and bias: or null
   float* y;
   int64_t rows, n;
   float epsilon;
   bool center;
+  int64_t groups = 1, per_group = 0, inner = 1;
 };
 
 /// y[i] = the reduction of `reduced.n` > 0 elements of x, for kept.n outputs; operand of both nests: x. Of the sum,

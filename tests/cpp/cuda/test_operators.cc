@@ -70,6 +70,33 @@ TEST(the_indices_of_a_maximum_are_those_of_the_cpu) {
   same(ties, "ties");
 }
 
+// ---- Normalisations -------------------------------------------------------------------------------------------------
+
+TEST(groups_are_normalised_with_the_bits_of_the_cpu) {
+  struct Case {
+    Shape x;
+    int64_t groups;  // 0: each channel by itself
+  };
+  const Case cases[] = {{{2, 6, 5, 7}, 0}, {{1, 3, 130}, 0},  {{3, 4, 1}, 0}, {{2, 6, 5, 7}, 3}, {{1, 8, 3, 3, 3}, 2},
+                        {{2, 4, 1, 1}, 2}, {{2, 4, 1, 1}, 4}, {{1, 5, 9}, 1}, {{2, 4, 31}, 4}};
+  for (const auto& [x, groups] : cases) {
+    for (const bool wild : {false, true}) {
+      const int64_t channels = x[1];
+      for (const int version : {18, 21}) {
+        if (groups == 0 && version == 21) continue;
+        const int64_t values = groups == 0 || version == 21 ? channels : groups;
+        One one{.op = groups == 0 ? "InstanceNormalization" : "GroupNormalization",
+                .inputs = {{x}, weights({values}), weights({values})},
+                .attributes = {{"epsilon", 1e-3f}},
+                .version = version,
+                .wild = wild};
+        if (groups > 0) one.attributes["num_groups"] = groups;
+        same(one, cat(x.str(), " in ", groups, ", opset ", version, wild ? " wild" : ""));
+      }
+    }
+  }
+}
+
 // ---- ConvTranspose --------------------------------------------------------------------------------------------------
 
 TEST(a_transposed_convolution_has_the_bits_of_the_cpu) {
