@@ -160,9 +160,11 @@ def test_libraries_link_as_the_table_allows() -> None:
         allowed = {library(name if name in table else str(PurePosixPath(name).parent)) for name in table[folder]}
         assert set(links.split()) <= allowed, folder
     others = re.findall(r"^target_link_libraries\((\w+) \w+ (.*)\)", cmake, re.MULTILINE)
-    # That the operator table calls what families register, and the name for all of the engine.
+    # That the operator table calls what families register, headers that are parsed once, and the name for all of the
+    # engine.
     assert others == [
         ("inferkit_engine_compile", "inferkit_engine_ops inferkit_engine_cuda"),
+        ("inferkit_engine_headers", "inferkit_flags"),
         ("inferkit_engine", "inferkit_engine_model"),
     ]
 
