@@ -306,6 +306,7 @@ TRANSPOSED = {
     "two and two taps": (64, 48, (16, 16), (4, 4), {"strides": [2, 2]}),
     "chunks of taps": (3, 5, (20, 21), (9, 9), {"strides": [2, 2], "pads": [3, 4, 5, 2]}),
     "windows apart": (16, 9, (50, 40), (2, 2), {"strides": [2, 2]}),
+    "a chunk as long as all taps, and longer": (3, 4, (2, 2, 1), (4, 4, 8), {"strides": [3, 3, 1]}),
     "one by one": (35, 17, (8, 9, 10), (3, 3, 3), {"pads": [1, 1, 1, 0, 1, 2], "dilations": [1, 2, 1]}),
 }
 
