@@ -6,7 +6,9 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstdlib>
 #include <optional>
+#include <string_view>
 
 namespace inferkit {
 namespace {
@@ -49,11 +51,18 @@ bool set_attributes([[maybe_unused]] const SchedulingAttributes& to) noexcept {
 #endif
 }
 
+/// No system call is made then, of these.
+bool switched_off() noexcept {
+  const char* wish = std::getenv("INFERKIT_TIME_SLICES");
+  return wish && std::string_view(wish) == "0";
+}
+
 bool is_ordinary(const SchedulingAttributes& of) { return of.policy == SCHED_OTHER || of.policy == SCHED_BATCH; }
 
 }  // namespace
 
 SliceSupport slice_support() noexcept {
+  if (switched_off()) return SliceSupport::kSwitchedOff;
   if (slices_refused.load(std::memory_order_relaxed)) return SliceSupport::kRefused;
   const auto now = attributes();
   if (!now) return SliceSupport::kRefused;
@@ -71,12 +80,14 @@ std::string_view slice_support_text(SliceSupport support) noexcept {
       return "no: the kernel, or a filter of system calls, refuses sched_setattr";
     case SliceSupport::kOtherKind:
       return "no: the scheduling policy of this thread has none";
+    case SliceSupport::kSwitchedOff:
+      return "no: INFERKIT_TIME_SLICES=0 is set";
   }
   return "";
 }
 
 TimeSlice::TimeSlice() noexcept {
-  if (slices_refused.load(std::memory_order_relaxed)) return;
+  if (switched_off() || slices_refused.load(std::memory_order_relaxed)) return;
   const auto now = attributes();
   if (now && is_ordinary(*now)) usual_ = static_cast<Nanos>(now->runtime);
 }

@@ -13,9 +13,10 @@ inline constexpr Nanos kShortestSlice = 100'000, kLongestSlice = 100'000'000;
 /// Whether threads can have slices of their own in this process.
 enum class SliceSupport : uint8_t {
   kYes,
-  kUnknown,   // the kernel has none to speak of: Linux has since 6.12
-  kRefused,   // it has, and would not change them, or does not let us look
-  kOtherKind  // the thread that asks is of a scheduling policy that has no slices, such as one of real-time
+  kUnknown,     // the kernel has none to speak of: Linux has since 6.12
+  kRefused,     // it has, and would not change them, or does not let us look
+  kOtherKind,   // the thread that asks is of a scheduling policy that has no slices, such as one of real-time
+  kSwitchedOff  // by INFERKIT_TIME_SLICES=0: a filter of system calls may end who makes the call, not refuse it
 };
 /// As the calling thread finds it.
 SliceSupport slice_support() noexcept;

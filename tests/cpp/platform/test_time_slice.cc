@@ -97,6 +97,21 @@ TEST(time_slice_leaves_the_nice_value_alone) {
   });
 }
 
+TEST(time_slice_is_not_asked_for_where_it_is_switched_off) {
+  on_a_thread([] {
+    if (without_slices()) return;
+    const uint64_t usual = said().runtime;
+    CHECK_EQ(::setenv("INFERKIT_TIME_SLICES", "0", 1), 0);
+    CHECK(slice_support() == SliceSupport::kSwitchedOff);
+    TimeSlice slice;
+    CHECK_EQ(::unsetenv("INFERKIT_TIME_SLICES"), 0);
+    CHECK(!slice.may_ask());
+    CHECK(!slice.fit(200'000));
+    CHECK_EQ(said().runtime, usual);
+    CHECK(slice_support() == SliceSupport::kYes);
+  });
+}
+
 TEST(time_slice_is_not_asked_for_where_the_policy_has_none) {
   on_a_thread([] {
     if (without_slices()) return;
