@@ -348,6 +348,11 @@ std::string why_no_cuda(int index) {
 }
 
 CudaDevice& cuda_device(int index) {
+  // One that was made stays, whatever the driver says by now: its figures are asked for when it has failed, too.
+  if (Devices* const all = devices.load(std::memory_order_acquire); all && all->process.is_this()) {
+    const std::scoped_lock lock(all->mutex);
+    if (const auto made = all->made.find(index); made != all->made.end() && made->second) return *made->second;
+  }
   if (const std::string why = why_no_cuda(index); !why.empty()) {
     throw Error(ErrorCode::kDevice, cat(why, "; leave device out, or give \"cpu\", to run on the CPU"));
   }
