@@ -70,8 +70,7 @@ std::string_view foreign_format(std::span<const std::byte> bytes) {
   if (text.starts_with("{") || text.starts_with("[")) return "JSON: load the model that it belongs to";
   if (begins(text, "<?xml")) {
     return "XML: of an OpenVINO model, load the .onnx file that it was made from; where a download failed and left "
-           "this, "
-           "download the model itself";
+           "this, download the model itself";
   }
   return {};
 }

@@ -246,6 +246,15 @@ def test_what_is_widened_is_never_whole_in_memory() -> None:
     assert explained.arena_bytes < 2 * widened  # what windows give may be as large
     small = inferkit.Model.load(inverted_network(), threads=1).explain({"x": (1, 48, 13, 11)})
     assert all([p.operator for p in s.stands_for].count("Conv") < 2 for s in small.steps)
+    # Windows that reach over many rows would have nearly all of them summed up for each task.
+    for far in (2, 3):
+        net = Network(24, (37, 41))
+        wide = net.conv(net.put("Relu", net.conv("x", 24, 32, 1)), 32, 208, 1)
+        weights = net.constant(net.rng.standard_normal((208, 1, 7, 4)))
+        window = {"kernel_shape": [7, 4], "pads": [9, 6, 9, 2], "strides": [3, 2], "dilations": [far, 1]}
+        y = net.put("Relu", net.put("Conv", wide, weights, group=208, **window))
+        steps = inferkit.Model.load(net.file(net.conv(y, 208, 48, 1)), threads=1).explain({"x": (3, 24, 37, 41)}).steps
+        assert any([p.operator for p in s.stands_for].count("Conv") == 2 for s in steps) == (far == 2)
 
 
 @pytest.mark.parametrize("shape", ["one node that reads it 30,000 times", "3,000 nodes that read it"])

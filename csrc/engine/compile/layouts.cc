@@ -23,6 +23,9 @@ constexpr double kNanosByChannel = 0.3;  // of an element, more than in planes
 // read again.
 constexpr double kNanosSaved = 0.17;
 constexpr int64_t kManyElements = 128 << 10;
+// Rows that a row of the output is summed up from. All of these are kept, or summed up again for each task: more would
+// take longer than is saved.
+constexpr int64_t kMostReach = 16;
 
 /// Operators that do the same to every element, wherever it lies. Their inputs are of the output's shape, one value, or
 /// one for each channel.
@@ -358,6 +361,10 @@ class Layouts {
     Compiler::NodeFacts known = c_.node_facts(wide);
     const ConvShape s = conv_shape(NodeContext(wide, known.in, known.out));
     if (s.groups != 1 || !s.pointwise() || c_.known(output(n)).shape.rank() != 4) return;
+    const Node& narrow = c_.graph().nodes[static_cast<size_t>(between.readers[0])];
+    Compiler::NodeFacts read = c_.node_facts(narrow);
+    const WindowDim rows = conv_shape(NodeContext(narrow, read.in, read.out)).window.dim[1];
+    if ((rows.kernel - 1) * rows.dilation >= kMostReach) return;
     reader.expansion = static_cast<int>(n);
     reader.saved = static_cast<double>(c_.known(output(n)).shape.elements()) * kNanosSaved;
   }
