@@ -60,6 +60,7 @@ ELSEWHERE = {
     ".ci/run": "run",
     ".ci/operators": "run",  # with --check, which writes nothing
     "INFERKIT_ISA=baseline|avx2|avx512": "tiers",
+    "INFERKIT_TIME_SLICES=0": "test_slices.py::test_switched_off",
     "uvicorn app:app": "test_guides.py::test_the_service_drains_and_stops",
     "uvicorn app:app --workers 2": "test_guides.py::test_the_service_drains_and_stops",
     "gunicorn app:app --worker-class uvicorn_worker.UvicornWorker --workers 2": (

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
 import struct
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -140,3 +143,10 @@ def test_the_usual_slice_stays_where_runs_are_long() -> None:
         for _ in range(8):
             batcher.submit(np.ones(model.inputs[0].shape[1:], np.float32)).result()
         assert batcher.stats().slice_ms == 0
+
+
+def test_switched_off() -> None:
+    code = "import inferkit; print(inferkit.build_info()['time_slices'])"
+    environment = {**os.environ, "INFERKIT_TIME_SLICES": "0"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "no: INFERKIT_TIME_SLICES=0 is set\n"
