@@ -3,11 +3,11 @@
 #include <vector>
 
 #include "engine/compile/op_registry.h"
+#include "graph/passes/passes.h"
 
 namespace inferkit {
 
-inline constexpr size_t kMostChainLinks = 16;  // as the pass fuse_chains has it
-inline constexpr int kChainRegisters = 6;      // values that are still to be read
+inline constexpr int kChainRegisters = 6;  // values that are still to be read
 
 /// One operator: of two values, or of one, and Clip's bounds are two numbers.
 struct ChainLink {

@@ -7,7 +7,6 @@
 namespace inferkit {
 namespace {
 
-constexpr size_t kMostOps = 16;
 constexpr int kFarthest = 64;  // nodes that lie between the first and the last
 constexpr std::array kArithmetic = {"Add", "Sub", "Mul", "Div"};
 constexpr std::array kCurves = {"Relu", "Sigmoid", "Tanh"};
@@ -66,7 +65,7 @@ std::vector<Link> chain_from(const Rewriter& r, int n) {
   std::vector<int> unread = {0};  // of each value, the reads that no link of the chain makes
   const auto index_of = [&](ValueId id) { return std::ranges::find(values, id) - values.begin(); };
   size_t whole = 0;
-  for (int m = n; m < std::min(r.size(), n + kFarthest) && links.size() < kMostOps; ++m) {
+  for (int m = n; m < std::min(r.size(), n + kFarthest) && links.size() < kMostChainLinks; ++m) {
     if (!r.alive(m)) continue;
     const auto link = link_of(r, m);
     if (!link) continue;

@@ -50,8 +50,10 @@ bool read_transposed(Graph& graph);
 
 /// Add, Sub, Mul and Div with a float32 number or with each other, Clip, Relu, Sigmoid and Tanh that follow each other
 /// from one value to one value -> inferkit.Chain, attributes ops, reads (two for each: 0 is the input, i what operator
-/// i gives, counted from 1, -1 a number) and numbers. For the CPU alone, and after all others; not part of run_passes.
+/// i gives, counted from 1, -1 a number) and numbers. After all others; not part of run_passes.
 bool fuse_chains(Graph& graph);
+/// Operators of a chain.
+inline constexpr size_t kMostChainLinks = 16;
 
 /// All others in a fixed order, until nothing changes (or a fixed number of rounds).
 void run_passes(Graph& graph);
