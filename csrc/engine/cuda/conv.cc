@@ -14,8 +14,7 @@ namespace {
 
 using device::ConvParams;
 
-constexpr int64_t kFewFilters = 4;      // a group: a tile would be mostly empty
-constexpr int64_t kEnoughBlocks = 128;  // of tiles, for a large device; with less, chunks are summed side by side
+constexpr int64_t kFewFilters = 4;  // a group: a tile would be mostly empty
 
 kernels::ConvDim on_cpu(const WindowDim& d) { return {d.in, d.out, d.kernel, d.stride, d.dilation, d.pad_begin}; }
 
@@ -39,20 +38,25 @@ void run_conv(const void* params, std::byte* const* io, const ExecContext& conte
   p.x = at<float>(io, 1);
   p.w = at<float>(io, 2);
   p.bias = at<float>(io, 3);
-  const auto blocks = [](int64_t n, int64_t each) { return (n + each - 1) / each; };
   const int64_t area = int64_t{p.axes[0].out} * p.axes[1].out * p.axes[2].out, pixels = p.batch * area;
   const int64_t terms = int64_t{p.channels} * p.axes[0].kernel * p.axes[1].kernel * p.axes[2].kernel;
   if (pixels * p.groups * p.filters == 0) return;
   if (p.filters <= kFewFilters) {
     return launch_elements(context, Kernel::conv_direct, pixels * p.groups * p.filters, p);
   }
-  const Blocks tiles{blocks(pixels, device::kConvTile), blocks(p.filters, device::kConvTile), p.groups};
-  if (tiles.x * tiles.y * tiles.z < kEnoughBlocks && terms > p.chunk) {
-    return launch(context, Kernel::conv_split,
-                  {blocks(pixels, device::kSplitPixels), blocks(p.filters, device::kSplitFilters), p.groups},
-                  device::kConvThreads, device::kConvSplitShared, p);
+  const auto grid = [&](int64_t filters, int64_t columns) {
+    return Blocks{(pixels + columns - 1) / columns, (p.filters + filters - 1) / filters, p.groups};
+  };
+  const Blocks wide = grid(device::kWideTile, device::kWideTile), tiles = grid(device::kTile, device::kTile);
+  if (wide.count() >= kManyBlocks && p.filters > device::kTile) {
+    launch(context, Kernel::conv_wide, wide, device::kTileThreads, device::conv_shared(device::kWideTile), p);
+  } else if (tiles.count() >= kEnoughBlocks) {
+    launch(context, Kernel::conv_tiled, tiles, device::kTileThreads, device::conv_shared(device::kTile), p);
+  } else {
+    const int slices = slices_of(terms, p.chunk);
+    launch(context, Kernel::conv_sliced, grid(device::kSliceRows, device::kSliceColumns),
+           static_cast<unsigned>(slices) * 32, device::conv_slice_shared(slices), p);
   }
-  launch(context, Kernel::conv_tiled, tiles, device::kConvThreads, device::kConvShared, p);
 }
 
 void lower_conv(LowerContext& c) {

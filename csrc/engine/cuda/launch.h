@@ -42,7 +42,17 @@ inline void add_view(OpRegistry& r, std::string_view domain, std::string_view na
 
 struct Blocks {
   int64_t x = 1, y = 1, z = 1;
+  int64_t count() const { return x * y * z; }
 };
+
+/// What a large device has multiprocessors for, nearly: with fewer tiles than that, chunks of a tile are summed side by
+/// side. With twice as many wide tiles as it has, few of them wait for the last.
+inline constexpr int64_t kEnoughBlocks = 128, kManyBlocks = 264;
+
+/// The warps of a block that sum chunks side by side.
+inline int slices_of(int64_t k, int64_t chunk) {
+  return static_cast<int>(std::clamp<int64_t>((k + chunk - 1) / chunk, 1, device::kMostSlices));
+}
 
 /// A grid beyond what a device takes is cut: kernels go on from the last block to the first.
 template <class Params>

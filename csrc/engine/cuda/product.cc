@@ -95,13 +95,20 @@ void launch_product(GemmParams p, std::byte* const* io, const ExecContext& conte
   p.a = at<float>(io, 1);
   p.b = at<float>(io, 2);
   p.bias = at<float>(io, 3);
-  const auto blocks = [](int64_t n, int64_t each) { return (n + each - 1) / each; };
+  const auto grid = [&p](int64_t rows, int64_t columns) {
+    return Blocks{(p.n + columns - 1) / columns, (p.m + rows - 1) / rows, p.batch.n};
+  };
+  const Blocks wide = grid(device::kWideTile, device::kWideTile), tiles = grid(device::kTile, device::kTile);
   if (p.m <= device::kSplitRows) {
-    launch(context, Kernel::gemm_split, {blocks(p.n, device::kSplitColumns), p.m, p.batch.n}, device::kSplitThreads,
-           device::kSplitShared, p);
+    launch(context, Kernel::gemm_split, grid(1, device::kSplitColumns), device::kSplitThreads, device::kSplitShared, p);
+  } else if (wide.count() >= kManyBlocks && p.n > device::kTile) {
+    launch(context, Kernel::gemm_wide, wide, device::kTileThreads, device::tile_shared(device::kWideTile), p);
+  } else if (tiles.count() >= kEnoughBlocks) {
+    launch(context, Kernel::gemm_tiled, tiles, device::kTileThreads, device::tile_shared(device::kTile), p);
   } else {
-    launch(context, Kernel::gemm_tiled, {blocks(p.n, device::kTile), blocks(p.m, device::kTile), p.batch.n},
-           device::kTiledThreads, device::kTiledShared, p);
+    const int slices = slices_of(p.k, p.chunk);
+    launch(context, Kernel::gemm_sliced, grid(device::kSliceRows, device::kSliceColumns),
+           static_cast<unsigned>(slices) * 32, device::slice_shared(slices), p);
   }
 }
 

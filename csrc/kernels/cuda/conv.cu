@@ -1,6 +1,6 @@
 #include "kernels/cuda/conv.h"
 #include "kernels/cuda/functions.h"
-#include "kernels/cuda/platform.h"
+#include "kernels/cuda/tile_sums.h"
 
 namespace inferkit::kernels::cuda {
 namespace {
@@ -48,35 +48,6 @@ INFERKIT_DEVICE Tap tap_at(const ConvParams& p, int32_t k) {
   return out;
 }
 
-/// One tap after another, without divisions.
-struct TapWalk {
-  Tap tap;
-  int32_t i, j, l;
-};
-INFERKIT_DEVICE TapWalk walk_from(const ConvParams& p, int32_t k) {
-  const int32_t tap = k % taps_of(p);
-  return {tap_at(p, k), tap / p.axes[2].kernel / p.axes[1].kernel, tap / p.axes[2].kernel % p.axes[1].kernel,
-          tap % p.axes[2].kernel};
-}
-INFERKIT_DEVICE void go_on(const ConvParams& p, TapWalk& w) {
-  w.tap.offset += p.axes[2].dilation;
-  w.tap.d2 += p.axes[2].dilation;
-  if (++w.l < p.axes[2].kernel) return;
-  w.l = 0;
-  w.tap.offset += p.axes[1].dilation * p.axes[2].in - w.tap.d2;
-  w.tap.d2 = 0;
-  w.tap.d1 += p.axes[1].dilation;
-  if (++w.j < p.axes[1].kernel) return;
-  w.j = 0;
-  w.tap.offset += (p.axes[0].dilation * p.axes[1].in - w.tap.d1) * p.axes[2].in;
-  w.tap.d1 = 0;
-  w.tap.d0 += p.axes[0].dilation;
-  if (++w.i < p.axes[0].kernel) return;
-  w.i = 0;
-  w.tap.offset += in_area(p) - w.tap.d0 * p.axes[1].in * p.axes[2].in;
-  w.tap.d0 = 0;
-}
-
 INFERKIT_DEVICE bool within(int32_t at, int32_t size) {
   return static_cast<uint32_t>(at) < static_cast<uint32_t>(size);
 }
@@ -97,123 +68,171 @@ INFERKIT_DEVICE float finished(const ConvParams& p, float sum, int64_t filter) {
   return p.act == Unary::kIdentity ? sum : apply_unary(p.act, sum, p.alpha, p.beta);
 }
 
-INFERKIT_DEVICE int32_t less(int32_t a, int32_t b) { return a < b ? a : b; }
-
-}  // namespace
-
-// As gemm_tiled: the filters are A, the windows are B, whose elements are found by a table of the next kConvDepth taps.
-// Thread t makes filters 4 (t / 16) ... + 3 at pixels 4 (t % 16) ... + 3 of the tile, and loads those of pixel t % 64.
-INFERKIT_KERNEL(conv_tiled, ConvParams, 256, 2) {
-  INFERKIT_SHARED(float, shared);
-  constexpr int kPitch = kConvTile + 4;
-  float* const as = shared;                                                    // [depth][filter]
-  float* const bs = shared + kConvDepth * kPitch;                              // [depth][pixel]
-  Tap* const taps = reinterpret_cast<Tap*>(shared + 2 * kConvDepth * kPitch);  // [step % 2][depth]
-  const int t = static_cast<int>(threadIdx.x), tr = t / 16 * 4, tc = t % 16 * 4;
-  const int32_t k = p.channels * taps_of(p), filter0 = static_cast<int32_t>(blockIdx.y) * kConvTile;
-  const int64_t pixel0 = int64_t{blockIdx.x} * kConvTile;
-  const Pixel mine = pixel_at(p, pixel0 + t % kConvTile);
-  for (int32_t group = static_cast<int32_t>(blockIdx.z); group < p.groups; group += static_cast<int32_t>(gridDim.z)) {
-    const float* const x = p.x + int64_t{group} * p.channels * in_area(p);
-    const float* const w = p.w + int64_t{group} * p.filters * k;
-    float sum[4][4] = {}, part[4][4] = {};
-    bool holds = false;
-    int half = 0;
-    __syncthreads();  // the last group's taps have been read
-    if (t < kConvDepth && t < k) taps[t] = tap_at(p, t);
-    for (int32_t begin = 0; begin < k; begin += p.chunk) {
-      const int32_t end = less(k, begin + p.chunk);
-      for (int32_t k0 = begin; k0 < end; k0 += kConvDepth) {
-        const int32_t depths = less(kConvDepth, end - k0);
-        __syncthreads();
-        for (int i = t; i < kConvDepth * kConvTile; i += static_cast<int>(kConvThreads)) {
-          const int depth = i % kConvDepth, f = i / kConvDepth;
-          const bool inside = filter0 + f < p.filters && depth < depths;
-          as[depth * kPitch + f] = inside ? w[int64_t{filter0 + f} * k + k0 + depth] : 0.0f;
-        }
-        for (int depth = t / kConvTile; depth < kConvDepth; depth += static_cast<int>(kConvThreads) / kConvTile) {
-          bs[depth * kPitch + t % kConvTile] =
-              depth < depths ? element_at(p, x, mine, taps[half * kConvDepth + depth]) : 0.0f;
-        }
-        half ^= 1;
-        if (t < kConvDepth && k0 + depths + t < k) taps[half * kConvDepth + t] = tap_at(p, k0 + depths + t);
-        __syncthreads();
-#pragma unroll 4
-        for (int depth = 0; depth < depths; ++depth) {
-          const float4 a = load4(as + depth * kPitch + tr);
-          const float4 b = load4(bs + depth * kPitch + tc);
-          const float av[4] = {a.x, a.y, a.z, a.w}, bv[4] = {b.x, b.y, b.z, b.w};
+/// The weights of a step, for kRows filters by kThreads threads, of which this is number t: w and `step` count from the
+/// group's first filter.
+template <int kRows, int kThreads>
+struct Weights {
+  static constexpr int kPitch = kRows + 4, kQuads = kRows * kTileDepth / 4 / kThreads;
+  float4 of[kQuads];
+};
+template <int kRows, int kThreads>
+INFERKIT_DEVICE void read_weights(Weights<kRows, kThreads>& next, const ConvParams& p, const float* w, int64_t k,
+                                  int32_t filter0, const Step& step, int t) {
+  const int terms = terms_of(step);
 #pragma unroll
-          for (int i = 0; i < 4; ++i) {
+  for (int q = 0; q < next.kQuads; ++q) {
+    const int i = t + q * kThreads, depth = i % 4 * 4;
+    const int32_t filter = filter0 + i / 4;
+    next.of[q] = read_quad(w + filter * k + step.from + depth, 1, filter < p.filters ? terms - depth : 0);
+  }
+}
+template <int kRows, int kThreads>
+INFERKIT_DEVICE void write_weights(const Weights<kRows, kThreads>& next, float* as, int t) {
 #pragma unroll
-            for (int j = 0; j < 4; ++j) part[i][j] = __fmaf_rn(av[i], bv[j], part[i][j]);
-          }
-        }
-      }
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-#pragma unroll
-        for (int j = 0; j < 4; ++j) {
-          sum[i][j] = holds ? __fadd_rn(sum[i][j], part[i][j]) : part[i][j];
-          part[i][j] = 0;
-        }
-      }
-      holds = true;
-    }
-    const int32_t area = out_area(p);
-#pragma unroll
-    for (int j = 0; j < 4; ++j) {
-      const Pixel pixel = pixel_at(p, pixel0 + tc + j);
-      if (!pixel.inside) continue;
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const int32_t f = filter0 + tr + i;
-        if (f >= p.filters) continue;
-        const int64_t filter = int64_t{group} * p.filters + f;
-        p.y[pixel.to + filter * area] = finished(p, sum[i][j], filter);
-      }
-    }
+  for (int q = 0; q < next.kQuads; ++q) {
+    const int i = t + q * kThreads;
+    write_across(as + i % 4 * 4 * next.kPitch + i / 4, next.kPitch, next.of[q]);
   }
 }
 
-INFERKIT_KERNEL(conv_split, ConvParams, 256, 2) {
-  INFERKIT_SHARED(float, parts);         // [warp][filter][pixel]
-  constexpr int kWarps = kSplitFilters;  // each also adds up one filter
-  const int lane = static_cast<int>(threadIdx.x) % kSplitPixels, warp = static_cast<int>(threadIdx.x) / kSplitPixels;
-  const int32_t k = p.channels * taps_of(p), chunks = (k + p.chunk - 1) / p.chunk;
-  const int32_t filter0 = static_cast<int32_t>(blockIdx.y) * kSplitFilters;
-  const Pixel pixel = pixel_at(p, int64_t{blockIdx.x} * kSplitPixels + lane);
+/// As products are made: the filters are A, the windows are B, whose elements are found by a table of the step's taps.
+/// A thread reads every kLines-th tap of one pixel, for which it also makes every kLines-th filter.
+template <int kQuads>
+INFERKIT_DEVICE void make_tiles(const ConvParams& p, float* shared) {
+  constexpr int kSide = kQuads * kTile, kPitch = kSide + 4, kOperand = kTileDepth * kPitch;
+  constexpr int kLines = static_cast<int>(kTileThreads) / kSide, kMine = kTileDepth / kLines;
+  Tap* const taps = reinterpret_cast<Tap*>(shared + 4 * kOperand);  // [step % 2][depth]
+  const int t = static_cast<int>(threadIdx.x), tr = t / 16 * 4, tc = t % 16 * 4, column = t % kSide, line = t / kSide;
+  const int32_t k = p.channels * taps_of(p), area = out_area(p);
+  const int32_t filter0 = static_cast<int32_t>(blockIdx.y) * kSide;
+  const Pixel pixel = pixel_at(p, int64_t{blockIdx.x} * kSide + column);
   for (int32_t group = static_cast<int32_t>(blockIdx.z); group < p.groups; group += static_cast<int32_t>(gridDim.z)) {
     const float* const x = p.x + int64_t{group} * p.channels * in_area(p);
-    const float* const w = p.w + (int64_t{group} * p.filters + filter0) * k;
-    const int32_t filters = less(kSplitFilters, p.filters - filter0);
-    float sum = 0;  // of filter `warp`
-    for (int32_t first = 0; first < chunks; first += kWarps) {
-      float part[kSplitFilters] = {};
-      if (first + warp < chunks) {
-        const int32_t begin = (first + warp) * p.chunk, end = less(k, begin + p.chunk);
-        TapWalk walk = walk_from(p, begin);
-        for (int32_t i = begin; i < end; ++i, go_on(p, walk)) {
-          const float value = element_at(p, x, pixel, walk.tap);
+    const float* const w = p.w + int64_t{group} * p.filters * k;
+    ChunkedSums<kQuads> sums;
+    Weights<kSide, static_cast<int>(kTileThreads)> next;
+    float windows[kMine];
+    const auto read = [&](const Step& step, int half) {
+      read_weights(next, p, w, k, filter0, step, t);
+      const int terms = terms_of(step);
 #pragma unroll
-          for (int f = 0; f < kSplitFilters; ++f) {
-            if (f < filters) part[f] = __fmaf_rn(w[int64_t{f} * k + i], value, part[f]);
+      for (int i = 0; i < kMine; ++i) {
+        const int depth = line + i * kLines;
+        windows[i] = depth < terms ? element_at(p, x, pixel, taps[half * kTileDepth + depth]) : 0.0f;
+      }
+    };
+    const auto write = [&](int half) {
+      float* const as = shared + half * 2 * kOperand;
+      write_weights(next, as, t);
+#pragma unroll
+      for (int i = 0; i < kMine; ++i) as[kOperand + (line + i * kLines) * kPitch + column] = windows[i];
+    };
+    const auto note_taps = [&](const Step& step, int half) {
+      if (t < kTileDepth && step.from + t < step.end) {
+        taps[half * kTileDepth + t] = tap_at(p, static_cast<int32_t>(step.from) + t);
+      }
+    };
+    Step step = first_step(k, p.chunk), then = step_after(step, k, p.chunk);
+    __syncthreads();  // the last group's sums have been used
+    note_taps(step, 0);
+    note_taps(then, 1);
+    __syncthreads();
+    read(step, 0);
+    write(0);
+    __syncthreads();
+    for (int half = 0; step.from < k; half ^= 1) {
+      const bool more = then.from < k;
+      if (more) read(then, half ^ 1);
+      const Step behind = step_after(then, k, p.chunk);
+      note_taps(behind, half);  // those of this step have been read
+      const float* const as = shared + half * 2 * kOperand;
+      add_terms<kQuads, kPitch, kPitch>(sums.part, as + tr, as + kOperand + tc, terms_of(step));
+      if (ends_chunk(step)) end_chunk(sums);
+      if (more) write(half ^ 1);
+      __syncthreads();
+      step = then;
+      then = behind;
+    }
+    use_sums(sums.whole, shared, [&](int row, int, float sum) {
+      const int32_t f = filter0 + row;
+      if (!pixel.inside || f >= p.filters) return;
+      const int64_t filter = int64_t{group} * p.filters + f;
+      p.y[pixel.to + filter * area] = finished(p, sum, filter);
+    });
+  }
+}
+
+}  // namespace
+
+INFERKIT_KERNEL(conv_tiled, ConvParams, 256, 2) {
+  INFERKIT_SHARED(float, shared);
+  make_tiles<1>(p, shared);
+}
+INFERKIT_KERNEL(conv_wide, ConvParams, 256, 1) {
+  INFERKIT_SHARED(float, shared);
+  make_tiles<2>(p, shared);
+}
+
+// Lane l reads pixel l, and makes the four filters from 4 (l / 8) at the four pixels from 4 (l % 8).
+INFERKIT_KERNEL(conv_sliced, ConvParams, 256, 2) {
+  INFERKIT_SHARED(float, shared);
+  constexpr int kFloats = kSliceFloats + kSliceTapFloats;  // of a warp
+  const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
+  const int warps = static_cast<int>(blockDim.x) / 32, tr = lane / 8 * 4, tc = lane % 8 * 4;
+  float* const as = shared + warp * kFloats;
+  float* const bs = as + kTileDepth * kSlicePitchA;
+  Tap* const taps = reinterpret_cast<Tap*>(as + kSliceFloats);
+  float* const totals = shared + warps * kFloats;
+  const int32_t k = p.channels * taps_of(p), chunks = (k + p.chunk - 1) / p.chunk, area = out_area(p);
+  const int32_t filter0 = static_cast<int32_t>(blockIdx.y) * kSliceRows;
+  const Pixel pixel = pixel_at(p, int64_t{blockIdx.x} * kSliceColumns + lane);
+  for (int32_t group = static_cast<int32_t>(blockIdx.z); group < p.groups; group += static_cast<int32_t>(gridDim.z)) {
+    const float* const x = p.x + int64_t{group} * p.channels * in_area(p);
+    const float* const w = p.w + int64_t{group} * p.filters * k;
+    for (int e = static_cast<int>(threadIdx.x); e < kSliceRows * kSliceColumns; e += static_cast<int>(blockDim.x)) {
+      totals[e] = 0;
+    }
+    for (int32_t first = 0; first < chunks; first += warps) {
+      Sums<1> part{};
+      if (first + warp < chunks) {
+        Weights<kSliceRows, 32> next;
+        float windows[kTileDepth];
+        const auto read = [&](const Step& step) {
+          const int terms = terms_of(step);
+          if (lane < terms) taps[lane] = tap_at(p, static_cast<int32_t>(step.from) + lane);
+          read_weights(next, p, w, k, filter0, step, lane);
+          __syncwarp();
+#pragma unroll
+          for (int depth = 0; depth < kTileDepth; ++depth) {
+            windows[depth] = depth < terms ? element_at(p, x, pixel, taps[depth]) : 0.0f;
           }
+        };
+        const int64_t begin = int64_t{first + warp} * p.chunk;
+        Step step{begin, smaller(k, begin + p.chunk)};
+        read(step);
+        while (step.from < step.end) {
+          write_weights(next, as, lane);
+#pragma unroll
+          for (int depth = 0; depth < kTileDepth; ++depth) bs[depth * kSlicePitchB + lane] = windows[depth];
+          __syncwarp();
+          const Step then{step.from + kTileDepth, step.end};
+          if (then.from < then.end) read(then);
+          add_terms<1, kSlicePitchA, kSlicePitchB>(part, as + tr, bs + tc, terms_of(step));
+          __syncwarp();
+          step = then;
         }
       }
-#pragma unroll
-      for (int f = 0; f < kSplitFilters; ++f) parts[(warp * kSplitFilters + f) * kSplitPixels + lane] = part[f];
+      leave_slice(part, as, tr, tc);
       __syncthreads();
-      const int count = less(kWarps, chunks - first);
-      for (int c = 0; c < count; ++c) {
-        const float next = parts[(c * kSplitFilters + warp) * kSplitPixels + lane];
-        sum = first + c == 0 ? next : __fadd_rn(sum, next);
-      }
+      add_slices<kFloats>(shared, totals, first, static_cast<int>(smaller(warps, chunks - first)));
       __syncthreads();
     }
-    if (pixel.inside && warp < filters) {
-      const int64_t filter = int64_t{group} * p.filters + filter0 + warp;
-      p.y[pixel.to + filter * out_area(p)] = finished(p, sum, filter);
+    // As many threads as a line has pixels, or a multiple of that: each works at its own pixel.
+    for (int e = static_cast<int>(threadIdx.x); e < kSliceRows * kSliceColumns; e += static_cast<int>(blockDim.x)) {
+      const int32_t f = filter0 + e / kSliceColumns;
+      if (!pixel.inside || f >= p.filters) continue;
+      const int64_t filter = int64_t{group} * p.filters + f;
+      p.y[pixel.to + filter * area] = finished(p, totals[e], filter);
     }
   }
 }

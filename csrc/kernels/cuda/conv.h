@@ -3,6 +3,7 @@
 #pragma once
 #include "kernels/cpu/vmath/vmath.h"
 #include "kernels/cuda/nest.h"
+#include "kernels/cuda/tile.h"
 
 namespace inferkit::kernels::cuda {
 
@@ -26,16 +27,14 @@ struct ConvParams {
   bool adds_zero;  // where there is no bias: the CPU's depthwise kernel makes 0 of -0
 };
 
-/// conv_tiled: a block makes kConvTile filters at kConvTile pixels, of any images. gridDim: pixels, filters, groups.
-inline constexpr int kConvTile = 64, kConvDepth = 16;
-inline constexpr unsigned kConvThreads = 256;
-inline constexpr size_t kConvShared =
-    2 * kConvDepth * (kConvTile + 4) * sizeof(float) + 2 * kConvDepth * 4 * sizeof(int32_t);
+/// conv_tiled, conv_wide: a block makes kTile filters at kTile pixels, of any images, or kWideTile at kWideTile.
+/// gridDim: pixels, filters, groups.
+constexpr size_t conv_shared(int side) { return tile_shared(side) + size_t{2} * kTileDepth * 4 * sizeof(int32_t); }
 
-/// conv_split: for little work. A block makes kSplitFilters filters at 32 pixels; its warps sum chunks side by side, as
-/// many at a time as there are warps. gridDim: pixels, filters, groups.
-inline constexpr int kSplitFilters = 8, kSplitPixels = 32;
-inline constexpr size_t kConvSplitShared = kSplitFilters * kSplitFilters * kSplitPixels * sizeof(float);
+/// conv_sliced: for little work. A block makes kSliceRows filters at kSliceColumns pixels, by as many warps as there
+/// are chunks, kMostSlices at most, each with a table of taps. gridDim: pixels, filters, groups.
+inline constexpr int kSliceTapFloats = kTileDepth * 4;
+constexpr size_t conv_slice_shared(int slices) { return slice_shared(slices, kSliceTapFloats); }
 
 /// conv_direct: for few filters a group, depthwise ones among them. A thread makes an element.
 

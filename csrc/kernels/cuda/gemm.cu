@@ -1,80 +1,163 @@
 #include "kernels/cuda/functions.h"
 #include "kernels/cuda/gemm.h"
-#include "kernels/cuda/platform.h"
+#include "kernels/cuda/tile_sums.h"
 
 namespace inferkit::kernels::cuda {
 namespace {
-
-INFERKIT_DEVICE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
 /// The sum becomes an element of C: bias and activation as on the CPU, where ReLU alone is part of the tile.
 INFERKIT_DEVICE float finished(const GemmParams& p, float sum, int64_t column) {
   if (p.bias) sum = __fadd_rn(sum, p.bias[column]);
   return p.act == Unary::kIdentity ? sum : apply_unary(p.act, sum, p.alpha, p.beta);
 }
+INFERKIT_DEVICE void put_element(const GemmParams& p, int64_t z, int64_t row, int64_t column, float sum) {
+  if (row < p.m && column < p.n) p.c[(z * p.m + row) * p.n + column] = finished(p, sum, column);
+}
 
-}  // namespace
+/// Reads the next step of a tile of kRows x kColumns into registers, by kThreads threads of which this is number t, and
+/// writes it from there into shared memory.
+template <int kRows, int kColumns, int kThreads>
+struct Operands {
+  static constexpr int kPitchA = kRows + 4, kPitchB = kColumns + 4;
+  static constexpr int kQuadsA = kRows * kTileDepth / 4 / kThreads, kQuadsB = kColumns * kTileDepth / 4 / kThreads;
+  float4 a[kQuadsA], b[kQuadsB];
+};
 
-// Thread t makes rows 4 (t / 16) ... + 3 and columns 4 (t % 16) ... + 3 of the tile. A chunk ends anywhere in a step of
-// kTileDepth: what lies behind its end is not added, since even adding zero would change a -0.
-INFERKIT_KERNEL(gemm_tiled, GemmParams, 256, 2) {
-  INFERKIT_SHARED(float, shared);
-  constexpr int kPitch = kTile + 4;
-  float* const as = shared;                        // [depth][row]
-  float* const bs = shared + kTileDepth * kPitch;  // [depth][column]
+/// Each row of A, and each column of B whose columns are no neighbours, has four threads; else each row of B has a
+/// thread for four columns.
+template <int kRows, int kColumns, int kThreads>
+INFERKIT_DEVICE void read_step(Operands<kRows, kColumns, kThreads>& next, const GemmParams& p, const int64_t (&at)[2],
+                               int64_t row0, int64_t col0, const Step& step, int t) {
+  const int terms = terms_of(step), across = t / 4, depth = t % 4 * 4;
+  const float* a = p.a + at[0] + step.from + depth + (row0 + across) * p.a_row;
+#pragma unroll
+  for (int q = 0; q < next.kQuadsA; ++q, a += kThreads / 4 * p.a_row) {
+    next.a[q] = read_quad(a, 1, row0 + across + q * (kThreads / 4) < p.m ? terms - depth : 0);
+  }
+  const float* b = p.b + at[1] + step.from * p.b_row + col0 * p.b_col;
+  if (p.b_col == 1) {
+    constexpr int kLines = kThreads / (kColumns / 4);  // that the threads read at a time
+    const int line = t / (kColumns / 4), column = t % (kColumns / 4) * 4;
+    const auto valid = static_cast<int>(smaller(p.n - col0 - column, 4));
+    b += line * p.b_row + column;
+#pragma unroll
+    for (int q = 0; q < next.kQuadsB; ++q, b += kLines * p.b_row) {
+      next.b[q] = read_quad(b, 1, line + q * kLines < terms ? valid : 0);
+    }
+  } else {
+    b += depth * p.b_row + across * p.b_col;
+#pragma unroll
+    for (int q = 0; q < next.kQuadsB; ++q, b += kThreads / 4 * p.b_col) {
+      next.b[q] = read_quad(b, p.b_row, col0 + across + q * (kThreads / 4) < p.n ? terms - depth : 0);
+    }
+  }
+}
+template <int kRows, int kColumns, int kThreads>
+INFERKIT_DEVICE void write_step(const Operands<kRows, kColumns, kThreads>& next, const GemmParams& p, float* as,
+                                float* bs, int t) {
+#pragma unroll
+  for (int q = 0; q < next.kQuadsA; ++q) {
+    const int i = t + q * kThreads;
+    write_across(as + i % 4 * 4 * next.kPitchA + i / 4, next.kPitchA, next.a[q]);
+  }
+#pragma unroll
+  for (int q = 0; q < next.kQuadsB; ++q) {
+    const int i = t + q * kThreads;
+    if (p.b_col == 1) {
+      write_along(bs + i / (kColumns / 4) * next.kPitchB + i % (kColumns / 4) * 4, next.b[q]);
+    } else {
+      write_across(bs + i % 4 * 4 * next.kPitchB + i / 4, next.kPitchB, next.b[q]);
+    }
+  }
+}
+
+/// Thread t makes the four rows from 4 (t / 16) and the four columns from 4 (t % 16), and those kTile behind them.
+template <int kQuads>
+INFERKIT_DEVICE void make_tiles(const GemmParams& p, float* shared) {
+  constexpr int kSide = kQuads * kTile, kPitch = kSide + 4, kOperand = kTileDepth * kPitch;
   const int t = static_cast<int>(threadIdx.x), tr = t / 16 * 4, tc = t % 16 * 4;
+  const int64_t col0 = static_cast<int64_t>(blockIdx.x) * kSide;
   for (int64_t z = blockIdx.z; z < p.batch.n; z += gridDim.z) {
     int64_t at[2];
     offsets_of(p.batch, z, at);
-    for (int64_t row0 = static_cast<int64_t>(blockIdx.y) * kTile; row0 < p.m; row0 += int64_t{gridDim.y} * kTile) {
-      const int64_t col0 = static_cast<int64_t>(blockIdx.x) * kTile;
-      float sum[4][4] = {}, part[4][4] = {};
-      bool holds = false;
-      for (int64_t begin = 0; begin < p.k; begin += p.chunk) {
-        const int64_t end = smaller(p.k, begin + p.chunk);
-        for (int64_t k0 = begin; k0 < end; k0 += kTileDepth) {
-          __syncthreads();
-          for (int i = t; i < kTileDepth * kTile; i += static_cast<int>(kTiledThreads)) {
-            const int depth = i % kTileDepth, r = i / kTileDepth;
-            const bool inside = row0 + r < p.m && k0 + depth < end;
-            as[depth * kPitch + r] = inside ? p.a[at[0] + (row0 + r) * p.a_row + k0 + depth] : 0.0f;
-          }
-          for (int i = t; i < kTileDepth * kTile; i += static_cast<int>(kTiledThreads)) {
-            const int c = i % kTile, depth = i / kTile;
-            const bool inside = col0 + c < p.n && k0 + depth < end;
-            bs[depth * kPitch + c] = inside ? p.b[at[1] + (k0 + depth) * p.b_row + (col0 + c) * p.b_col] : 0.0f;
-          }
-          __syncthreads();
-          const int depths = static_cast<int>(smaller(kTileDepth, end - k0));
-#pragma unroll 4
-          for (int depth = 0; depth < depths; ++depth) {
-            const float4 a = load4(as + depth * kPitch + tr);
-            const float4 b = load4(bs + depth * kPitch + tc);
-            const float av[4] = {a.x, a.y, a.z, a.w}, bv[4] = {b.x, b.y, b.z, b.w};
-#pragma unroll
-            for (int i = 0; i < 4; ++i) {
-#pragma unroll
-              for (int j = 0; j < 4; ++j) part[i][j] = __fmaf_rn(av[i], bv[j], part[i][j]);
-            }
-          }
-        }
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-#pragma unroll
-          for (int j = 0; j < 4; ++j) {
-            sum[i][j] = holds ? __fadd_rn(sum[i][j], part[i][j]) : part[i][j];
-            part[i][j] = 0;
-          }
-        }
-        holds = true;
+    for (int64_t row0 = static_cast<int64_t>(blockIdx.y) * kSide; row0 < p.m; row0 += int64_t{gridDim.y} * kSide) {
+      ChunkedSums<kQuads> sums;
+      Operands<kSide, kSide, static_cast<int>(kTileThreads)> next;
+      Step step = first_step(p.k, p.chunk);
+      read_step(next, p, at, row0, col0, step, t);
+      __syncthreads();  // the last tile has been used
+      write_step(next, p, shared, shared + kOperand, t);
+      __syncthreads();
+      for (int half = 0; step.from < p.k; half ^= 1) {
+        const Step then = step_after(step, p.k, p.chunk);
+        const bool more = then.from < p.k;
+        if (more) read_step(next, p, at, row0, col0, then, t);
+        const float* const as = shared + half * 2 * kOperand;
+        add_terms<kQuads, kPitch, kPitch>(sums.part, as + tr, as + kOperand + tc, terms_of(step));
+        if (ends_chunk(step)) end_chunk(sums);
+        float* const behind = shared + (half ^ 1) * 2 * kOperand;
+        if (more) write_step(next, p, behind, behind + kOperand, t);
+        __syncthreads();
+        step = then;
       }
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-#pragma unroll
-        for (int j = 0; j < 4; ++j) {
-          const int64_t row = row0 + tr + i, column = col0 + tc + j;
-          if (row < p.m && column < p.n) p.c[(z * p.m + row) * p.n + column] = finished(p, sum[i][j], column);
+      use_sums(sums.whole, shared,
+               [&](int row, int column, float sum) { put_element(p, z, row0 + row, col0 + column, sum); });
+    }
+  }
+}
+
+}  // namespace
+
+INFERKIT_KERNEL(gemm_tiled, GemmParams, 256, 2) {
+  INFERKIT_SHARED(float, shared);
+  make_tiles<1>(p, shared);
+}
+INFERKIT_KERNEL(gemm_wide, GemmParams, 256, 1) {
+  INFERKIT_SHARED(float, shared);
+  make_tiles<2>(p, shared);
+}
+
+// Lane l makes the four rows from 4 (l / 8) and the four columns from 4 (l % 8).
+INFERKIT_KERNEL(gemm_sliced, GemmParams, 256, 2) {
+  INFERKIT_SHARED(float, shared);
+  const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
+  const int warps = static_cast<int>(blockDim.x) / 32, tr = lane / 8 * 4, tc = lane % 8 * 4;
+  float* const as = shared + warp * kSliceFloats;
+  float* const bs = as + kTileDepth * kSlicePitchA;
+  float* const totals = shared + warps * kSliceFloats;
+  const int64_t chunks = (p.k + p.chunk - 1) / p.chunk, col0 = static_cast<int64_t>(blockIdx.x) * kSliceColumns;
+  for (int64_t z = blockIdx.z; z < p.batch.n; z += gridDim.z) {
+    int64_t at[2];
+    offsets_of(p.batch, z, at);
+    for (int64_t row0 = static_cast<int64_t>(blockIdx.y) * kSliceRows; row0 < p.m;
+         row0 += int64_t{gridDim.y} * kSliceRows) {
+      for (int e = static_cast<int>(threadIdx.x); e < kSliceRows * kSliceColumns; e += static_cast<int>(blockDim.x)) {
+        totals[e] = 0;
+      }
+      for (int64_t first = 0; first < chunks; first += warps) {
+        Sums<1> part{};
+        const int64_t chunk = first + warp;
+        if (chunk < chunks) {
+          Operands<kSliceRows, kSliceColumns, 32> next;
+          Step step{chunk * p.chunk, smaller(p.k, (chunk + 1) * p.chunk)};
+          read_step(next, p, at, row0, col0, step, lane);
+          while (step.from < step.end) {
+            write_step(next, p, as, bs, lane);
+            __syncwarp();
+            const Step then{step.from + kTileDepth, step.end};
+            if (then.from < then.end) read_step(next, p, at, row0, col0, then, lane);
+            add_terms<1, kSlicePitchA, kSlicePitchB>(part, as + tr, bs + tc, terms_of(step));
+            __syncwarp();
+            step = then;
+          }
         }
+        leave_slice(part, as, tr, tc);
+        __syncthreads();
+        add_slices<kSliceFloats>(shared, totals, first, static_cast<int>(smaller(warps, chunks - first)));
+        __syncthreads();
+      }
+      for (int e = static_cast<int>(threadIdx.x); e < kSliceRows * kSliceColumns; e += static_cast<int>(blockDim.x)) {
+        put_element(p, z, row0 + e / kSliceColumns, col0 + e % kSliceColumns, totals[e]);
       }
     }
   }
@@ -96,6 +179,7 @@ INFERKIT_KERNEL(gemm_split, GemmParams, 256, 2) {
         float part = 0;
         if (column < p.n) {
           const float* b = p.b + at[1] + column * p.b_col;
+#pragma unroll 8
           for (int64_t k = mine * p.chunk; k < end; ++k) part = __fmaf_rn(a[k], b[k * p.b_row], part);
         }
         parts[warp * kSplitColumns + lane] = part;
@@ -109,7 +193,7 @@ INFERKIT_KERNEL(gemm_split, GemmParams, 256, 2) {
         }
         __syncthreads();
       }
-      if (warp == 0 && column < p.n) p.c[(z * p.m + row) * p.n + column] = finished(p, sum, column);
+      if (warp == 0 && column < p.n) put_element(p, z, row, column, sum);
     }
   }
 }

@@ -3,6 +3,7 @@
 #pragma once
 #include "kernels/cpu/vmath/vmath.h"
 #include "kernels/cuda/nest.h"
+#include "kernels/cuda/tile.h"
 
 namespace inferkit::kernels::cuda {
 
@@ -20,10 +21,11 @@ struct GemmParams {
   Unary act;
 };
 
-/// gemm_tiled: a block of 256 threads makes 64 x 64 elements of C. gridDim: columns, rows, products.
-inline constexpr int kTile = 64, kTileDepth = 16;
-inline constexpr unsigned kTiledThreads = 256;
-inline constexpr size_t kTiledShared = 2 * kTileDepth * (kTile + 4) * sizeof(float);
+/// gemm_tiled, gemm_wide: a block makes kTile x kTile elements of C, or kWideTile x kWideTile. gridDim: columns, rows,
+/// products.
+
+/// gemm_sliced: for few tiles. A block makes kSliceRows x kSliceColumns elements, by as many warps as there are chunks,
+/// kMostSlices at most. gridDim: columns, rows, products.
 
 /// gemm_split: for few rows. A block makes kSplitColumns columns of one row; its warps sum chunks side by side, as many
 /// at a time as there are warps, and one warp adds them in order. gridDim: columns, rows, products.

@@ -53,5 +53,11 @@ INFERKIT_DEVICE float4 load4(const float* at) {
 #endif
   return *reinterpret_cast<const float4*>(at);
 }
+INFERKIT_DEVICE void store4(float* at, const float4& v) {
+#if !defined(__CUDACC__)
+  ::inferkit::cuda_on_host::check_alignment(at, sizeof(float4));
+#endif
+  *reinterpret_cast<float4*>(at) = v;
+}
 
 }  // namespace inferkit::kernels::cuda

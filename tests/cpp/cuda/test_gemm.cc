@@ -1,4 +1,6 @@
 // Products on the host, to the bit as the CPU's tiers.
+#include <algorithm>
+
 #include "kernels/cpu/gemm/gemm.h"
 #include "support.h"
 
@@ -67,22 +69,45 @@ cuda::GemmParams params_of(const Product& s, const std::vector<float>& a, const 
 
 unsigned blocks(int64_t n, int64_t each) { return static_cast<unsigned>((n + each - 1) / each); }
 
-void run_tiled(const cuda::GemmParams& p, uint64_t seed) {
-  const cuda_on_host::Grid grid{.blocks = {blocks(p.n, cuda::kTile), blocks(p.m, cuda::kTile)},
-                                .threads = {cuda::kTiledThreads},
-                                .shared_bytes = cuda::kTiledShared,
-                                .seed = seed};
-  cuda_on_host::launch(cuda::Kernel::gemm_tiled, grid, &p);
-}
-void run_split(const cuda::GemmParams& p, uint64_t seed) {
-  const cuda_on_host::Grid grid{.blocks = {blocks(p.n, cuda::kSplitColumns), static_cast<unsigned>(p.m)},
-                                .threads = {cuda::kSplitThreads},
-                                .shared_bytes = cuda::kSplitShared,
-                                .seed = seed};
-  cuda_on_host::launch(cuda::Kernel::gemm_split, grid, &p);
+enum class Way { kWide, kTiled, kSliced, kSplit };
+constexpr Way kWays[] = {Way::kWide, Way::kTiled, Way::kSliced, Way::kSplit};
+constexpr const char* kNames[] = {"wide", "tiled", "sliced", "split"};
+const char* name_of(Way way) { return kNames[static_cast<size_t>(way)]; }
+
+/// As csrc/engine/cuda/product.cc launches it; `grid` has what else the emulator is to do. Of several products, a block
+/// makes all, or those that z of the grid leaves it.
+void run(Way way, const cuda::GemmParams& p, cuda_on_host::Grid grid = {}) {
+  const auto cut = [&](int64_t rows, int64_t columns) {
+    grid.blocks.x = blocks(p.n, columns);
+    grid.blocks.y = blocks(p.m, rows);
+  };
+  const auto tiles = [&](cuda::Kernel kernel, int side) {
+    cut(side, side);
+    grid.threads = {cuda::kTileThreads};
+    grid.shared_bytes = cuda::tile_shared(side);
+    cuda_on_host::launch(kernel, grid, &p);
+  };
+  switch (way) {
+    case Way::kWide:
+      return tiles(cuda::Kernel::gemm_wide, cuda::kWideTile);
+    case Way::kTiled:
+      return tiles(cuda::Kernel::gemm_tiled, cuda::kTile);
+    case Way::kSliced: {
+      const int slices = std::clamp(static_cast<int>(blocks(p.k, p.chunk)), 1, cuda::kMostSlices);
+      cut(cuda::kSliceRows, cuda::kSliceColumns);
+      grid.threads = {static_cast<unsigned>(slices) * 32};
+      grid.shared_bytes = cuda::slice_shared(slices);
+      return cuda_on_host::launch(cuda::Kernel::gemm_sliced, grid, &p);
+    }
+    case Way::kSplit:
+      cut(1, cuda::kSplitColumns);
+      grid.threads = {cuda::kSplitThreads};
+      grid.shared_bytes = cuda::kSplitShared;
+      return cuda_on_host::launch(cuda::Kernel::gemm_split, grid, &p);
+  }
 }
 
-TEST(both_kernels_have_the_bits_of_the_tiers) {
+TEST(every_kernel_has_the_bits_of_the_tiers) {
   const FloatEnvironment ours;
   const Product products[] = {{1, 1, 1},
                               {1, 10, 64},
@@ -92,7 +117,10 @@ TEST(both_kernels_have_the_bits_of_the_tiers) {
                               {4, 16, 257, Unary::kTanh, true, true},
                               {5, 40, 1100, Unary::kClip, true},
                               {70, 5, 513, Unary::kIdentity, false, true},
-                              {2, 20, 2600}};  // more chunks than warps
+                              {2, 20, 2600},  // more chunks than warps
+                              {17, 64, 48},   // quads of neighbours, all of them there
+                              {129, 132, 20, Unary::kRelu},
+                              {33, 40, 64, Unary::kIdentity, true, true}};
   for (const Isa isa : fusing_isas()) {
     for (const Product& s : products) {
       const auto a = random_floats(static_cast<size_t>(s.m * s.k), 1),
@@ -102,13 +130,13 @@ TEST(both_kernels_have_the_bits_of_the_tiers) {
         if (chunk == 5 && s.k > 300) continue;
         const auto want = on_cpu(s, isa, a, b, bias, chunk);
         for (const uint64_t seed : kSeeds) {
-          std::vector<float> tiled(want.size(), NAN), split(want.size(), NAN);
-          const std::string what =
-              cat(s.m, "x", s.n, "x", s.k, " in chunks of ", chunk, ", ", isa_name(isa), ", seed ", seed);
-          run_tiled(params_of(s, a, b, bias, tiled, chunk), seed);
-          if (!same_values(tiled.data(), want.data(), want.size(), "tiled " + what)) return;
-          run_split(params_of(s, a, b, bias, split, chunk), seed);
-          if (!same_values(split.data(), want.data(), want.size(), "split " + what)) return;
+          for (const Way way : kWays) {
+            std::vector<float> got(want.size(), NAN);
+            run(way, params_of(s, a, b, bias, got, chunk), {.seed = seed});
+            const std::string what = cat(name_of(way), ", ", s.m, "x", s.n, "x", s.k, " in chunks of ", chunk, ", ",
+                                         isa_name(isa), ", seed ", seed);
+            if (!same_values(got.data(), want.data(), want.size(), what)) return;
+          }
         }
       }
     }
@@ -122,38 +150,61 @@ TEST(values_of_all_sizes_and_no_numbers_come_out_as_on_the_cpu) {
   const auto bias = wild_floats(static_cast<size_t>(s.n), 7);
   for (const Isa isa : fusing_isas()) {
     const auto want = on_cpu(s, isa, a, b, bias, kernels::sum_chunk(s.k, s.n));
-    std::vector<float> tiled(want.size()), split(want.size());
-    run_tiled(params_of(s, a, b, bias, tiled, kernels::sum_chunk(s.k, s.n)), 1);
-    run_split(params_of(s, a, b, bias, split, kernels::sum_chunk(s.k, s.n)), 1);
-    CHECK(same_values(tiled.data(), want.data(), want.size(), "tiled"));
-    CHECK(same_values(split.data(), want.data(), want.size(), "split"));
+    for (const Way way : kWays) {
+      std::vector<float> got(want.size());
+      run(way, params_of(s, a, b, bias, got, kernels::sum_chunk(s.k, s.n)));
+      CHECK(same_values(got.data(), want.data(), want.size(), name_of(way)));
+    }
   }
 }
 
-// Each kernel has two barriers in its loop: one before shared memory is written anew, one before it is read.
-TEST(a_product_without_one_of_its_barriers_is_wrong_with_every_seed) {
+// Operands that begin anywhere, and lines whose lengths four does not divide: quads are read one by one.
+TEST(operands_may_begin_anywhere) {
+  const FloatEnvironment ours;
+  const Product s{18, 36, 40, Unary::kIdentity, false};
+  auto a = random_floats(static_cast<size_t>(s.m * s.k) + 3, 1),
+       b = random_floats(static_cast<size_t>(s.k * s.n) + 3, 2);
+  for (const int64_t shift : {1, 2, 3}) {
+    std::vector<float> want(static_cast<size_t>(s.m * s.n), NAN);
+    auto p = params_of(s, a, b, {}, want, 20);
+    p.a += shift;
+    p.b += shift;
+    run(Way::kSplit, p);
+    for (const Way way : kWays) {
+      std::vector<float> got(want.size(), NAN);
+      p.c = got.data();
+      run(way, p);
+      CHECK(same_values(got.data(), want.data(), want.size(), cat(name_of(way), " from ", shift)));
+    }
+  }
+}
+
+TEST(a_sum_of_nothing_is_zero) {
+  const FloatEnvironment ours;
+  const Product s{9, 5, 0, Unary::kIdentity, false};
+  const std::vector<float> none(1, NAN);
+  for (const Way way : kWays) {
+    std::vector<float> got(static_cast<size_t>(s.m * s.n), NAN);
+    run(way, params_of(s, none, none, {}, got, 1));
+    for (const float v : got) CHECK_EQ(v, 0.0f);
+  }
+}
+
+// Barriers stand before shared memory is written anew and before it is read.
+TEST(a_product_without_every_other_barrier_is_wrong_with_every_seed) {
   const FloatEnvironment ours;
   const Product s{8, 32, 2600, Unary::kIdentity, false};
   const auto a = random_floats(static_cast<size_t>(s.m * s.k), 1), b = random_floats(static_cast<size_t>(s.k * s.n), 2);
   const auto chunk = kernels::sum_chunk(s.k, s.n);
   std::vector<float> want(static_cast<size_t>(s.m * s.n));
-  run_tiled(params_of(s, a, b, {}, want, chunk), 1);
-  for (const bool tiled : {true, false}) {
+  run(Way::kTiled, params_of(s, a, b, {}, want, chunk));
+  for (const Way way : kWays) {
     for (const unsigned drop : {0u, 1u}) {
       for (uint64_t seed = 1; seed <= 5; ++seed) {
         std::vector<float> c(want.size());
-        const auto p = params_of(s, a, b, {}, c, chunk);
-        cuda_on_host::launch(tiled ? cuda::Kernel::gemm_tiled : cuda::Kernel::gemm_split,
-                             {.blocks = {1, tiled ? 1u : 8u},
-                              .threads = {256},
-                              .shared_bytes = tiled ? cuda::kTiledShared : cuda::kSplitShared,
-                              .seed = seed,
-                              .drop_every = 2,
-                              .drop = drop},
-                             &p);
+        run(way, params_of(s, a, b, {}, c, chunk), {.seed = seed, .drop_every = 2, .drop = drop});
         if (same(c.data(), want.data(), want.size())) {
-          fail(__FILE__, __LINE__,
-               cat(tiled ? "tiled" : "split", " without barrier ", drop, " is right for seed ", seed));
+          fail(__FILE__, __LINE__, cat(name_of(way), " without barrier ", drop, " is right for seed ", seed));
         }
       }
     }
@@ -167,21 +218,18 @@ TEST(a_batch_is_its_products_one_by_one) {
   const auto a = random_floats(static_cast<size_t>(kCount * s.m * s.k), 1);
   const auto b = random_floats(static_cast<size_t>(2 * s.k * s.n), 2);
   const auto one = static_cast<size_t>(s.m * s.n);
-  for (const bool tiled : {true, false}) {
+  for (const Way way : kWays) {
     std::vector<float> all(kCount * one, NAN);
     auto p = params_of(s, a, b, {}, all, 20);
     p.batch = {kCount, {2, 2}, {{2 * s.m * s.k, s.m * s.k}, {0, s.k * s.n}}, 2};  // B repeats along the first dimension
-    const cuda_on_host::Grid grid{.blocks = {1, 1, 3},                            // fewer than products
-                                  .threads = {256},
-                                  .shared_bytes = tiled ? cuda::kTiledShared : cuda::kSplitShared};
-    cuda_on_host::launch(tiled ? cuda::Kernel::gemm_tiled : cuda::Kernel::gemm_split, grid, &p);
+    run(way, p, {.blocks = {1, 1, 3}});                                           // fewer than products
     for (int64_t i = 0; i < kCount; ++i) {
       std::vector<float> want(one, NAN);
       auto q = params_of(s, a, b, {}, want, 20);
       q.a = a.data() + i * s.m * s.k;
       q.b = b.data() + i % 2 * s.k * s.n;
-      run_tiled(q, 9);
-      CHECK(same_values(all.data() + static_cast<size_t>(i) * one, want.data(), one, cat("product ", i)));
+      run(Way::kTiled, q, {.seed = 9});
+      CHECK(same_values(all.data() + static_cast<size_t>(i) * one, want.data(), one, cat(name_of(way), " ", i)));
     }
   }
 }

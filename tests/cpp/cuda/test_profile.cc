@@ -60,6 +60,9 @@ TEST(the_kernels_of_an_mlp_are_named) {
   const auto few = kernels_of_plan();
   CHECK(std::ranges::find(few, "gemm_split") != few.end());
   shapes[0] = {256, 4};  // rows beyond what one block for each takes
+  const auto more = kernels_of_plan();
+  CHECK(std::ranges::find(more, "gemm_sliced") != more.end());
+  shapes[0] = {64 * 128, 4};  // tiles for a whole device
   const auto many = kernels_of_plan();
   CHECK(std::ranges::find(many, "gemm_tiled") != many.end());
   CHECK_EQ(figures.allocations, 0);  // to explain takes no memory of the device

@@ -1,0 +1,30 @@
+// How products and convolutions are cut, for kernels and for those who launch them. A block makes a tile of sums; the
+// terms of both operands come through shared memory, as many at a time as a step has.
+#pragma once
+#include <stddef.h>
+
+namespace inferkit::kernels::cuda {
+
+/// Terms of each sum in a step.
+inline constexpr int kTileDepth = 16;
+inline constexpr unsigned kTileThreads = 256;
+/// A tile has kTile rows and columns, of which a thread makes 4 x 4, or kWideTile of each, of which a thread makes
+/// 8 x 8: these read half as much for each sum, and want more sums than small devices have tiles for.
+inline constexpr int kTile = 64, kWideTile = 128;
+/// Two steps, of which one is written while the other is added.
+constexpr size_t tile_shared(int side) {
+  return size_t{4} * kTileDepth * static_cast<size_t>(side + 4) * sizeof(float);
+}
+
+/// For little work: each warp of a block sums a chunk of a tile of kSliceRows x kSliceColumns, side by side with the
+/// other warps, of which there are at most kMostSlices; then they are added in order.
+inline constexpr int kSliceRows = 16, kSliceColumns = 32, kMostSlices = 8;
+inline constexpr int kSlicePitchA = kSliceRows + 4, kSlicePitchB = kSliceColumns + 4;
+inline constexpr int kSliceFloats = kTileDepth * (kSlicePitchA + kSlicePitchB);  // of one warp, or its sums
+static_assert(kSliceFloats >= kSliceRows * kSliceColumns);
+/// `more`: floats that each warp has besides.
+constexpr size_t slice_shared(int slices, int more = 0) {
+  return static_cast<size_t>(slices * (kSliceFloats + more) + kSliceRows * kSliceColumns) * sizeof(float);
+}
+
+}  // namespace inferkit::kernels::cuda

@@ -1,0 +1,153 @@
+// What a block does with a tile, in the kernels of products and convolutions: see tile.h. The next step is read from
+// global memory into registers while the last one is added from shared memory, where [depth][row] and [depth][column]
+// lie. Lines are four elements longer than the tile, so that they begin in different banks.
+#pragma once
+#include "kernels/cuda/platform.h"
+#include "kernels/cuda/tile.h"
+
+namespace inferkit::kernels::cuda {
+namespace {
+
+INFERKIT_DEVICE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+
+/// The terms `from` and behind it, up to kTileDepth of them, of the chunk that ends at `end`.
+struct Step {
+  int64_t from, end;
+};
+INFERKIT_DEVICE Step first_step(int64_t k, int64_t chunk) { return {0, smaller(k, chunk)}; }
+INFERKIT_DEVICE Step step_after(Step s, int64_t k, int64_t chunk) {
+  s.from += kTileDepth;
+  return s.from < s.end ? s : Step{s.end, smaller(k, s.end + chunk)};
+}
+INFERKIT_DEVICE int terms_of(const Step& s) { return static_cast<int>(smaller(kTileDepth, s.end - s.from)); }
+INFERKIT_DEVICE bool ends_chunk(const Step& s) { return s.from + kTileDepth >= s.end; }
+
+/// Four elements, `stride` apart, of which only the first `valid` are there; the others are 0.
+INFERKIT_DEVICE float4 read_quad(const float* at, int64_t stride, int valid) {
+  if (stride == 1 && valid >= 4 && (reinterpret_cast<uintptr_t>(at) & 15) == 0) return load4(at);
+  float4 v{0, 0, 0, 0};
+  if (valid > 0) v.x = at[0];
+  if (valid > 1) v.y = at[stride];
+  if (valid > 2) v.z = at[2 * stride];
+  if (valid > 3) v.w = at[3 * stride];
+  return v;
+}
+/// Four neighbours of one line.
+INFERKIT_DEVICE void write_along(float* at, const float4& v) { store4(at, v); }
+/// The same element of four lines.
+INFERKIT_DEVICE void write_across(float* at, int pitch, const float4& v) {
+  at[0] = v.x;
+  at[pitch] = v.y;
+  at[2 * pitch] = v.z;
+  at[3 * pitch] = v.w;
+}
+
+/// kQuads groups of four rows, kTile apart, by as many of columns.
+template <int kQuads>
+struct Sums {
+  float of[4 * kQuads][4 * kQuads];
+};
+
+/// Adds one term to each sum.
+template <int kQuads>
+INFERKIT_DEVICE void add_term(Sums<kQuads>& sums, const float* a, const float* b) {
+  float av[4 * kQuads], bv[4 * kQuads];
+#pragma unroll
+  for (int q = 0; q < kQuads; ++q) {
+    const float4 u = load4(a + q * kTile), v = load4(b + q * kTile);
+    av[4 * q] = u.x;
+    av[4 * q + 1] = u.y;
+    av[4 * q + 2] = u.z;
+    av[4 * q + 3] = u.w;
+    bv[4 * q] = v.x;
+    bv[4 * q + 1] = v.y;
+    bv[4 * q + 2] = v.z;
+    bv[4 * q + 3] = v.w;
+  }
+#pragma unroll
+  for (int i = 0; i < 4 * kQuads; ++i) {
+#pragma unroll
+    for (int j = 0; j < 4 * kQuads; ++j) sums.of[i][j] = __fmaf_rn(av[i], bv[j], sums.of[i][j]);
+  }
+}
+
+/// Adds the terms of a step. What lies behind the end of a chunk is not added: even zeros would change a -0.
+template <int kQuads, int kPitchA, int kPitchB>
+INFERKIT_DEVICE void add_terms(Sums<kQuads>& sums, const float* a, const float* b, int terms) {
+  if (terms == kTileDepth) {
+#pragma unroll 8
+    for (int depth = 0; depth < kTileDepth; ++depth) add_term(sums, a + depth * kPitchA, b + depth * kPitchB);
+  } else {
+#pragma unroll 1
+    for (int depth = 0; depth < terms; ++depth) add_term(sums, a + depth * kPitchA, b + depth * kPitchB);
+  }
+}
+
+/// Chunks that are complete, and the one that grows.
+template <int kQuads>
+struct ChunkedSums {
+  Sums<kQuads> whole{}, part{};
+  bool holds = false;
+};
+template <int kQuads>
+INFERKIT_DEVICE void end_chunk(ChunkedSums<kQuads>& sums) {
+#pragma unroll
+  for (int i = 0; i < 4 * kQuads; ++i) {
+#pragma unroll
+    for (int j = 0; j < 4 * kQuads; ++j) {
+      sums.whole.of[i][j] = sums.holds ? __fadd_rn(sums.whole.of[i][j], sums.part.of[i][j]) : sums.part.of[i][j];
+      sums.part.of[i][j] = 0;
+    }
+  }
+  sums.holds = true;
+}
+
+/// Calls use(row, column, sum) for each sum of the tile, neighbours of a row in neighbouring threads. The threads have
+/// met since they last read `shared`.
+template <int kQuads, class Use>
+INFERKIT_DEVICE void use_sums(const Sums<kQuads>& sums, float* shared, const Use& use) {
+  constexpr int kSide = kQuads * kTile;
+  const int t = static_cast<int>(threadIdx.x), tr = t / 16 * 4, tc = t % 16 * 4;
+#pragma unroll
+  for (int h = 0; h < kQuads; ++h) {
+    if (h > 0) __syncthreads();
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+#pragma unroll
+      for (int q = 0; q < kQuads; ++q) {
+        const float* const s = sums.of[4 * h + i] + 4 * q;
+        store4(shared + (tr + i) * kSide + q * kTile + tc, float4{s[0], s[1], s[2], s[3]});
+      }
+    }
+    __syncthreads();
+#pragma unroll 1
+    for (int e = t; e < kTile * kSide; e += static_cast<int>(kTileThreads)) {
+      use(h * kTile + e / kSide, e % kSide, shared[e]);
+    }
+  }
+}
+
+/// The sums of a round of chunks, the first of which is `first`, as the warps of a block have left them, each kFloats
+/// behind the last: added to `totals` in order. Every thread works at the same sums in every round.
+template <int kFloats>
+INFERKIT_DEVICE void add_slices(const float* shared, float* totals, int64_t first, int count) {
+  for (int e = static_cast<int>(threadIdx.x); e < kSliceRows * kSliceColumns; e += static_cast<int>(blockDim.x)) {
+    float total = totals[e];
+    for (int w = 0; w < count; ++w) {
+      const float next = shared[w * kFloats + e];
+      total = first + w == 0 ? next : __fadd_rn(total, next);
+    }
+    totals[e] = total;
+  }
+}
+/// A lane's part of a slice, into the memory of its warp, whose lanes have met since they last read it.
+INFERKIT_DEVICE void leave_slice(const Sums<1>& sums, float* mine, int row, int column) {
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const float* const s = sums.of[i];
+    store4(mine + (row + i) * kSliceColumns + column, float4{s[0], s[1], s[2], s[3]});
+  }
+}
+
+}  // namespace
+}  // namespace inferkit::kernels::cuda
