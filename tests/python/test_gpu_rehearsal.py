@@ -367,3 +367,59 @@ def test_what_finds_no_time_is_not_passed(tmp_path: Path) -> None:
     states = {line["stage"]: line["state"] for line in lines(tmp_path / "stages.jsonl")}
     assert states["bits"] in ("not run", "cut off", "failed")
     assert "passed" not in done.stdout
+
+
+PARTS = """
+import numpy as np
+from onnx import TensorProto, helper, numpy_helper
+
+import inferkit
+
+# Parts of what a run has made, of parts, and of an input; read in one step and in several, and given out.
+def node(op, ins, outs, **attributes):
+    return helper.make_node(op, ins, outs, **attributes)
+
+def whole(name, values):
+    return numpy_helper.from_array(np.array(values, np.int64), name)
+
+nodes = [
+    node("Tanh", ["x"], ["t"]),
+    node("Gather", ["t", "minus"], ["last"], axis=0),
+    node("Gather", ["t", "one"], ["middle"], axis=0),
+    node("Split", ["last", "halves"], ["a", "b"], axis=0),
+    node("Slice", ["middle", "from", "to", "axis0"], ["rows"]),
+    node("Slice", ["middle", "from", "to", "axis1"], ["columns"]),
+    node("Relu", ["a"], ["ra"]),
+    node("Add", ["ra", "b"], ["sum"]),
+    node("Neg", ["rows"], ["n"]),
+    node("Mul", ["n", "rows"], ["square"]),
+    node("Concat", ["sum", "square", "rows"], ["all"], axis=0),
+    node("Gather", ["x", "one"], ["of_input"], axis=0),
+    node("Sigmoid", ["of_input"], ["s"]),
+    node("Abs", ["middle"], ["size"]),
+]
+given = [whole("minus", -1), whole("one", 1), whole("axis0", [0]), whole("axis1", [1]), whole("halves", [4, 4]),
+         whole("from", [2]), whole("to", [6])]
+outputs = ["all", "t", "last", "b", "columns", "s", "size"]
+for width in (16, 5):  # parts that begin as aligned as memory of their own, and others
+    graph = helper.make_graph(
+        nodes, "parts", [helper.make_tensor_value_info("x", TensorProto.FLOAT, [3, 8, width])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs], given)
+    file = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
+    x = np.random.default_rng(width).standard_normal((3, 8, width)).astype(np.float32)
+    want = inferkit.Model.load(file).run({"x": x})
+    model = inferkit.Model.load(file, device="cuda")
+    for _ in range(2):
+        got = model.run({"x": x})
+        for name in outputs:
+            assert got[name].tobytes() == want[name].tobytes(), (width, name)
+    free = sum("no copy" in line for line in str(model.explain()).splitlines())
+    assert free == {16: 4, 5: 1}[width], (width, str(model.explain()))
+"""
+
+
+@needs_driver
+@pytest.mark.unsanitized("the tests' driver has no sanitizers")
+def test_parts_of_a_tensor_are_read_where_they_lie() -> None:
+    done = over_the_driver(PARTS)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -69,6 +69,10 @@ class NodeLowering final : public LowerContext {
     const Ref target = out(o);
     if (target.valid()) compiler_.storage_.alias(target.id, place(i).id);
   }
+  bool view(size_t o, size_t i, size_t offset) override {
+    const Ref target = out(o);
+    return !target.valid() || compiler_.storage_.view(target.id, place(i).id, offset);
+  }
   void in_place(size_t o, size_t i) override {
     const Ref target = out(o), source = in(i);
     if (target.valid() && source.valid()) compiler_.storage_.suggest_in_place(target.id, source.id);
@@ -253,12 +257,12 @@ void Compiler::bind_outputs() {
     const int32_t source = blocks ? reordered_slot_[static_cast<size_t>(id)] : slot_of(id, on_host);
     Slot& root = storage_[storage_.root(source)];
     const size_t bytes = TensorView{f.dtype, f.shape, nullptr}.bytes();
-    if (root.kind == Operand::Kind::kArena && root.first >= 0 && !root.steady) {
+    if (root.kind == Operand::Kind::kArena && root.first >= 0 && !root.steady && !root.has_views) {
       root.kind = Operand::Kind::kOutput;
       root.index = static_cast<uint32_t>(i);
       continue;
     }
-    // A constant, an input, memory that already is another output, or that must stay the run's own.
+    // A constant, an input, memory that already is another output, has parts, or must stay the run's own.
     const int32_t target =
         storage_.add({.kind = Operand::Kind::kOutput, .index = static_cast<uint32_t>(i), .on_host = on_host});
     const Ref refs[] = {{target}, {source}};

@@ -87,6 +87,9 @@ class LowerContext : public NodeContext {
   virtual Ref constant(const void* data, std::shared_ptr<const void> owner, size_t bytes = Operand::kUnknownBytes) = 0;
   /// Output `o` is the same bytes as input `i`: no step, no copy (Reshape, Squeeze...).
   virtual void alias(size_t o, size_t i) = 0;
+  /// Output `o` is part of input `i`, from byte `offset` on: true where that needs no step, which is where the input is
+  /// memory of the run and the part begins as aligned as memory of its own would.
+  virtual bool view(size_t o, size_t i, size_t offset) = 0;
   /// The memory planner may put output `o` where input `i` was, if nobody else reads that input later: for steps that
   /// read each element before they write it. Both must have the same number of bytes.
   virtual void in_place(size_t o, size_t i) = 0;

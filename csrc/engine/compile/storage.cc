@@ -18,6 +18,16 @@ int32_t Storage::root(int32_t id) const {
   return id;
 }
 
+bool Storage::view(int32_t id, int32_t target, size_t offset) {
+  Slot& whole = slots_[static_cast<size_t>(root(target))];
+  if (whole.kind != Operand::Kind::kArena || offset % kPlanAlignment != 0) return false;
+  Slot& part = slots_[static_cast<size_t>(id)];
+  part.alias_of = target;
+  part.alias_offset = offset;
+  whole.has_views = true;
+  return true;
+}
+
 void Storage::touch(int32_t id, int step) {
   Slot& slot = slots_[static_cast<size_t>(root(id))];
   if (slot.first < 0) slot.first = step;
@@ -35,8 +45,9 @@ void Storage::apply_in_place() {
     Slot& i = slots_[static_cast<size_t>(in)];
     const bool both_arena = o.kind == Operand::Kind::kArena && i.kind == Operand::Kind::kArena;
     // A step that reads the memory through another operand too may still need what it would write over.
+    // And one that sees part of the memory would write over the rest.
     if (!both_arena || i.operands_of_last != 1 || o.bytes != i.bytes || o.first < 0 || i.last != o.first ||
-        i.first == o.first)
+        i.first == o.first || slots_[static_cast<size_t>(wish.in)].bytes != i.bytes)
       continue;
     i.last = o.last;
     i.operands_of_last = o.operands_of_last;
@@ -60,9 +71,13 @@ size_t Storage::place(bool on_host) {
 }
 
 Operand Storage::operand(int32_t id) const {
+  size_t from = 0;
+  for (int32_t at = id; at >= 0; at = slots_[static_cast<size_t>(at)].alias_of) {
+    from += slots_[static_cast<size_t>(at)].alias_offset;
+  }
   const Slot& slot = slots_[static_cast<size_t>(root(id))];
   const size_t bytes = slot.kind == Operand::Kind::kConstant ? slot.bytes : 0;
-  return {slot.kind, slot.index, slot.offset, slot.pointer, bytes, slot.on_host};
+  return {slot.kind, slot.index, slot.offset + from, slot.pointer, bytes, slot.on_host};
 }
 
 }  // namespace inferkit

@@ -15,6 +15,14 @@ Cost move_cost(const NodeContext& c) {
 
 void lower_alias(LowerContext& c) { c.alias(0, 0); }
 
+/// Whether both strides lead to the same elements.
+bool same_walk(const Shape& shape, const Strides& a, const Strides& b) {
+  for (size_t d = 0; d < shape.rank(); ++d) {
+    if (shape[d] > 1 && a[d] != b[d]) return false;
+  }
+  return true;
+}
+
 /// io: x, y.
 struct StridedParams {
   device::CopyParams copy;
@@ -37,6 +45,13 @@ void strided(LowerContext& c, Ref in, Ref out, const Shape& shape, const Strides
   p.from = from;
   p.to = to;
   c.step(run_copy, p, {in, out});
+}
+
+/// True where output `o` is memory of the input, from element `from` on, and needs no step: parts of a tensor of the
+/// run whose elements lie in a row.
+bool part_in_place(LowerContext& c, size_t o, int64_t from) {
+  const TensorFacts& x = c.input(0);
+  return c.output(o).shape.elements() > 0 && c.view(o, 0, static_cast<size_t>(from) * dtype_size(x.dtype));
 }
 
 // ---- Transpose and Expand -------------------------------------------------------------------------------------------
@@ -139,6 +154,7 @@ void lower_slice(LowerContext& c) {
     first += start * from[axis];
     from[axis] *= out[axis] > 1 ? step : 1;
   }
+  if (same_walk(out, from, out.strides()) && part_in_place(c, 0, first)) return;
   strided(c, c.in(0), c.out(0), out, from, out.strides(), first);
 }
 
@@ -166,7 +182,9 @@ void lower_split(LowerContext& c) {
   int64_t from = 0;
   for (size_t i = 0; i < parts; ++i) {
     const Shape& part = c.output(i).shape;
-    strided(c, c.in(0), c.out(i), part, whole, part.strides(), from);
+    if (!same_walk(part, whole, part.strides()) || !part_in_place(c, i, from)) {
+      strided(c, c.in(0), c.out(i), part, whole, part.strides(), from);
+    }
     from += part[axis] * whole[axis];
   }
 }
@@ -187,6 +205,10 @@ void run_gather(const void* params, std::byte* const* io, const ExecContext& con
 void lower_gather(LowerContext& c) {
   const Shape& x = c.input(0).shape;
   const auto axis = static_cast<size_t>(c.attr_axis(0, static_cast<int64_t>(x.rank())));
+  if (c.input(1).constant && c.input(1).shape.elements() == 1 && x.elements(0, axis) == 1) {
+    const int64_t index = c.const_ints(1)[0], at = index < 0 ? index + x[axis] : index;
+    if (at >= 0 && at < x[axis] && part_in_place(c, 0, at * x.strides()[axis])) return;
+  }
   device::GatherParams p{};
   p.outer = x.elements(0, axis);
   p.dim = x[axis];
