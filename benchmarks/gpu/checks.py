@@ -353,6 +353,81 @@ def torch_and_its_captures_live_beside(device: str, _quick: bool) -> None:
     expect(not failures, f"the capture of torch: {failures}")
 
 
+@check
+def torch_gives_and_takes_arrays_there(device: str, quick: bool) -> None:
+    try:
+        import torch
+    except ImportError as error:
+        raise SkippedError(f"torch cannot be imported: {error}") from None
+    if device == "cpu" or not torch.cuda.is_available():
+        raise SkippedError("torch sees no CUDA device")
+    made = Digits()
+    there = inferkit.Model.load(made.file(), device=torch.device(device))
+    here = inferkit.Model.load(made.file())
+    busy = torch.ones((4096, 4096), device=device) / 4096
+    for stream in (torch.cuda.current_stream(), torch.cuda.Stream()):
+        for batch in (1, 3, 200) * (1 if quick else 20):
+            (x,) = made.inputs(batch, batch)
+            given = torch.full(x.shape, float("nan"), device=device)
+            held = torch.from_numpy(x).pin_memory()
+            torch.cuda.synchronize()
+            with torch.cuda.stream(stream):
+                for _ in range(4):  # so that what it computes comes late
+                    busy = busy @ busy
+                given.copy_(held, non_blocking=True)
+                got = there(given)
+                expect(isinstance(got, torch.Tensor), f"the answer is {type(got)}")
+                expect(got.is_cuda, f"the answer is on {got.device}")
+                for _ in range(2):
+                    busy = busy @ busy
+                kept = got + 0  # after that; then the answer's memory is let go
+                del got
+                again = there(given)
+            stream.synchronize()
+            same(kept.cpu().numpy(), here(x), f"batch {batch}")
+            same(again.cpu().numpy(), here(x), f"batch {batch}, again")
+    with raises(inferkit.ValidationError, "row-major"):
+        there(torch.ones((64, 3), device=device).T)
+    with raises(inferkit.ValidationError, "float64"):
+        there(torch.ones((3, 64), device=device, dtype=torch.float64))
+    wrong = torch.ones((3, 64), device=device)
+    wrong[1, 5] = float("inf")
+    with raises(inferkit.ValidationError, "[1, 5]"):
+        there(wrong)
+
+
+@check
+def cupy_gives_and_takes_arrays_there(device: str, quick: bool) -> None:
+    try:
+        import cupy
+    except ImportError as error:
+        raise SkippedError(f"cupy cannot be imported: {error}") from None
+    number = int(device.partition(":")[2] or 0) if device != "cpu" else 0
+    try:
+        count = cupy.cuda.runtime.getDeviceCount()
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        raise SkippedError(f"cupy sees no device: {error}") from None
+    if device == "cpu" or count <= number:
+        raise SkippedError("cupy sees no such device")
+    made = Digits()
+    here = inferkit.Model.load(made.file())
+    with cupy.cuda.Device(number) as on:
+        there = inferkit.Model.load(made.file(), device=on)
+        for stream in (cupy.cuda.Stream.null, cupy.cuda.Stream(non_blocking=True)):
+            for batch in (1, 3, 200) * (1 if quick else 20):
+                (x,) = made.inputs(batch, batch)
+                with stream:
+                    given = cupy.asarray(x)
+                    got = there(given * 1)
+                    expect(isinstance(got, cupy.ndarray), f"the answer is {type(got)}")
+                    kept = got + 0
+                    del got
+                    same(cupy.asnumpy(there(given)), here(x), f"batch {batch}")
+                same(cupy.asnumpy(kept, stream=stream), here(x), f"batch {batch}, kept")
+        with raises(inferkit.ValidationError, "row-major"):
+            there(cupy.ones((64, 3), cupy.float32).T)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cuda")

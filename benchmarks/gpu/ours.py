@@ -10,6 +10,7 @@ import asyncio
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,54 @@ def requests_a_second(made: Mlp, device: str, seconds: float) -> float:
         return done / took
 
     return asyncio.run(run())
+
+
+Bringer = Callable[[np.ndarray], object]
+
+
+def torch_brings(device: str) -> Bringer:
+    import torch
+
+    return lambda x: torch.from_numpy(x).to(device)
+
+
+def cupy_brings(device: str) -> Bringer:
+    import cupy
+
+    cupy.cuda.Device(int(device.partition(":")[2] or 0)).use()
+    return cupy.asarray
+
+
+def that_works(bring: Callable[[str], Bringer], device: str) -> Bringer | None:
+    try:
+        brings = bring(device)
+        brings(np.zeros(1, np.float32))
+    except Exception as error:
+        print(f"{bring.__name__} nothing there: {type(error).__name__}: {error}", flush=True)
+        return None
+    return brings
+
+
+def who_brings(device: str) -> Bringer | None:
+    """Find a library that is here, sees the device, and brings arrays there."""
+    for bring in (torch_brings, cupy_brings):
+        if brings := that_works(bring, device):
+            return brings
+    return None
+
+
+def timed_there(case: Case, device: str, brings: Bringer, seconds: float, results: Results) -> bool:
+    """From the device to the device."""
+    way = f"inferkit {device}, dev"
+    try:
+        model = inferkit.Model.load(case.made.file(), device=device)
+        x = [brings(array) for array in case.made.inputs(case.batch)]
+        results.put(case=case.name, way=way, **measure(lambda: model(*x), seconds))
+    except Exception as error:
+        traceback.print_exc()
+        results.put(case=case.name, way=way, failed=f"{type(error).__name__}: {error}")
+        return False
+    return True
 
 
 def timed(case: Case, way: str, seconds: float, keep: Path | None, results: Results) -> bool:
@@ -78,6 +127,9 @@ def main() -> int:
         for way in dict.fromkeys((arguments.device, "cpu")):
             keep = arguments.answers if way == arguments.device else None
             failed += not timed(case, way, seconds, keep, results)
+    brings = who_brings(arguments.device) if arguments.device != "cpu" else None
+    for case in to_time(arguments.quick) if brings else ():
+        failed += not timed_there(case, arguments.device, brings, seconds, results)
     made = Mlp(4, 16, 3) if arguments.quick else Mlp(64, 256, 256, 10)
     for way in dict.fromkeys((arguments.device, "cpu")):
         rate = requests_a_second(made, way, 0.05 if arguments.quick else 2.0)

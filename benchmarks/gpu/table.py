@@ -50,7 +50,8 @@ def table(folder: Path) -> str:
         ways = list(dict.fromkeys(str(t["way"]) for t in times))
         out += [
             "",
-            "Microseconds from numpy to numpy, median (99th percentile); goals are for inferkit on an H100.",
+            "Microseconds from numpy to numpy, and from the device to the device where a column says dev; median (99th "
+            "percentile). Goals are for inferkit on an H100.",
             "",
         ]
         body = []

@@ -67,15 +67,6 @@ std::optional<DType> small_dtype_of(const py::detail::PyArrayDescr_Proxy& descr)
   return dtype && (*dtype == DType::kBF16 || is_small(*dtype)) ? dtype : std::nullopt;
 }
 
-/// torch can keep a sign in a bit beside the memory, which DLPack does not carry: the same tensor without it.
-py::object resolved(py::handle object) {
-  const py::object is_negative = find_attribute(object, "is_neg");
-  if (!is_negative || !PyCallable_Check(is_negative.ptr()) || is_negative().ptr() != Py_True) {
-    return py::reinterpret_borrow<py::object>(object);
-  }
-  return object.attr("resolve_neg")();
-}
-
 /// A tensor of torch's bfloat16, which numpy cannot take over, as torch's integers of its bits, of a type that every
 /// torch has; else null.
 py::object bits_of_bfloat16(py::handle object) {
@@ -91,6 +82,14 @@ py::object bits_of_bfloat16(py::handle object) {
 py::object numpy_function(const char* name) { return py::module_::import("numpy").attr(name); }
 
 }  // namespace
+
+py::object without_negative_bit(py::handle object) {
+  const py::object is_negative = find_attribute(object, "is_neg");
+  if (!is_negative || !PyCallable_Check(is_negative.ptr()) || is_negative().ptr() != Py_True) {
+    return py::reinterpret_borrow<py::object>(object);
+  }
+  return object.attr("resolve_neg")();
+}
 
 bool is_masked(PyObject* object) {
   if (Py_TYPE(object) == Api::get().PyArray_Type_ || !Api::get().PyArray_Check_(object)) return false;
@@ -123,7 +122,7 @@ py::object to_array(py::handle object, std::string_view name, ArrayRole role) {
     if (PyType_Check(object.ptr())) {
       // What a class has of them is its objects'.
     } else if (find_attribute(object, "__dlpack__")) {
-      const py::object tensor = resolved(object);
+      const py::object tensor = without_negative_bit(object);
       if (const py::object bits = bits_of_bfloat16(tensor)) {
         array = numpy_function("from_dlpack")(bits).attr("view")(numpy_dtype(DType::kBF16));
       } else {

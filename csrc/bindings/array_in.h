@@ -17,6 +17,9 @@ enum class ArrayRole : uint8_t { kInput, kOutput, kTarget };
 /// the GIL.
 pybind11::object to_array(pybind11::handle object, std::string_view name, ArrayRole role = ArrayRole::kInput);
 
+/// torch can keep a sign in a bit beside the memory, which DLPack does not carry: the same tensor without it.
+pybind11::object without_negative_bit(pybind11::handle object);
+
 /// Where the elements of a numpy array lie, by numpy's own record of it: what a subclass says of itself is not asked.
 /// Runs no Python unless it throws. Python that runs afterwards may change the array: all arrays of a call are made
 /// first, and then looked at. Throws Error(kValidation, kDtype or kShape) where no model takes the like.

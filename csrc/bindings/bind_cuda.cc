@@ -5,7 +5,10 @@
 #include <limits>
 #include <utility>
 
+#include "base/cat.h"
 #include "bindings/arguments.h"
+#include "bindings/bound.h"
+#include "bindings/device_arrays.h"
 #include "bindings/py_model.h"
 #include "bindings/signal_watch.h"
 #include "device/cuda/cuda.h"
@@ -72,6 +75,33 @@ void bind_cuda(py::module_& m) {
         });
       },
       "max_bytes"_a, "device"_a, "Caps the device's memory; None for no cap.");
+  py::class_<DeviceArray>(
+      m, "DeviceArray", py::custom_type_setup(without_new),
+      "An array in the memory of a CUDA device: the answer to one that is.\n\n"
+      "It has all that was computed in it when a call returns. torch.from_dlpack(x) and "
+      "cupy.from_dlpack(x) make theirs of it without a copy, as does all that takes the CUDA array "
+      "interface. Its memory is used again when nobody has the array any more, and what the default "
+      "stream does with it is done.")
+      .def_property_readonly(
+          "shape",
+          [](const DeviceArray& self) {
+            py::tuple out(self.shape.rank());
+            for (size_t i = 0; i < self.shape.rank(); ++i) out[i] = self.shape[i];
+            return out;
+          },
+          "The sizes of its dimensions.")
+      .def_property_readonly(
+          "dtype", [](const DeviceArray& self) { return std::string(dtype_name(self.dtype)); },
+          "The name of its elements' type.")
+      .def_property_readonly("nbytes", &DeviceArray::bytes, "The bytes of its elements.")
+      .def_property_readonly(
+          "device", [](const DeviceArray& self) { return cat("cuda:", self.device->number()); },
+          "Where it is, such as \"cuda:0\".")
+      .def("numpy", &DeviceArray::numpy, "Copies it to a numpy array.")
+      .def_property_readonly("__cuda_array_interface__", &DeviceArray::cuda_array_interface)
+      .def("__dlpack_device__", [](const DeviceArray& self) { return py::make_tuple(2, self.device->number()); })
+      .def("__dlpack__", &DeviceArray::dlpack, py::kw_only(), "stream"_a = py::none(), "max_version"_a = py::none(),
+           "dl_device"_a = py::none(), "copy"_a = py::none());
   m.def(
       "device_failure",
       [](const py::object& model) {

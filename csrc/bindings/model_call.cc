@@ -9,6 +9,7 @@
 #include "base/text.h"
 #include "bindings/array_in.h"
 #include "bindings/array_out.h"
+#include "bindings/device_arrays.h"
 #include "bindings/guarded.h"
 #include "bindings/list_arrays.h"
 #include "bindings/names.h"
@@ -29,14 +30,17 @@ struct Inputs {
   PortVector<py::object> arrays;  // what owns the memory
   PortVector<Shape> shapes;       // with the batch axis
   PortVector<const void*> pointers;
-  std::vector<Buffer> copies;  // and strings, converted
+  std::vector<Buffer> copies;                     // and strings, converted
+  std::vector<std::optional<StridedView>> there;  // of arrays on a device; empty where none is
+  bool is_there(size_t i) const { return !there.empty() && there[i].has_value(); }
   BatchAxis axis = BatchAxis::kPresent;
   const char* axis_of = nullptr;  // the first input that can have one; scalars cannot
 };
 
 /// Runs no Python.
 void read_input(Inputs& in, size_t i, const PortSpec& spec, const PortChecks& checks) {
-  const StridedView view = spec.dtype == DType::kString
+  const StridedView view = in.is_there(i) ? *in.there[i]
+                           : spec.dtype == DType::kString
                                ? port_view(in.arrays[i], spec, *BufferPool::process_default(), in.copies.emplace_back())
                                : view_of(in.arrays[i], spec.name);
   const BatchAxis axis = batch_axis_of(spec.name, spec.shape, view.shape);
@@ -54,6 +58,10 @@ void read_input(Inputs& in, size_t i, const PortSpec& spec, const PortChecks& ch
   check_input(spec.name, spec.dtype, spec.shape, view.dtype, view.shape, checks, axis);
   in.shapes[i] = view.shape;
   if (axis == BatchAxis::kAbsent) in.shapes[i].insert(0, 1);
+  if (in.is_there(i)) {
+    in.pointers[i] = view.data;
+    return;
+  }
   if (usable_in_place(view)) {
     scan_input(spec.name, view, checks);
     in.pointers[i] = view.data;
@@ -334,10 +342,124 @@ Inputs read_inputs(const PyModel& model, std::span<PyObject* const> arguments) {
   return in;
 }
 
+/// An input on a device becomes one in the host's memory, with its values checked.
+void bring(Inputs& in, size_t i, const PortSpec& spec, const PortChecks& checks, CudaDevice& device, CudaLane& lane) {
+  const StridedView& there = *in.there[i];
+  const size_t bytes = static_cast<size_t>(there.shape.elements()) * dtype_size(there.dtype);
+  const Buffer raw = BufferPool::process_default()->acquire(bytes, "input copy");
+  without_gil([&] {
+    device.download(raw.data(), there.data, bytes, lane);
+    return true;
+  });
+  in.copies.push_back(BufferPool::process_default()->acquire(bytes, "input copy"));
+  copy_input(spec.name, StridedView::contiguous({there.dtype, there.shape, raw.data()}), in.copies.back().data(),
+             checks);
+  in.pointers[i] = in.copies.back().data();
+  in.there[i].reset();
+}
+
+/// Results that the host has, on the device.
+void take_there(Results& results, CudaDevice& device, py::handle like) {
+  for (py::object& result : results.span()) {
+    if (!py::detail::npy_api::get().PyArray_Check_(result.ptr())) continue;
+    const StridedView view = view_of(result, "result", ArrayRole::kOutput);
+    DeviceArray array{&device, nullptr, view.dtype, view.shape};
+    array.memory = device.new_array(array.bytes());
+    device.upload(array.memory->data(), view.data, array.bytes());
+    result = device_array_out(like, std::move(array));
+  }
+}
+
+/// With arrays on the device of the model among the arguments, those that `on_device` says: results are there, too.
+Results call_on_device(const PyModel& model, CudaDevice& device, std::span<PyObject* const> arguments,
+                       const std::vector<bool>& on_device, std::span<PyObject* const> out) {
+  const auto specs = model.runner->inputs();
+  check_count(specs, arguments.size());
+  if (std::ranges::any_of(out, [](PyObject* target) { return target != nullptr; })) {
+    throw std::invalid_argument("out= does not go with arrays on a device: leave it out");
+  }
+  const LaneLease lane(device);
+  Inputs in(specs.size());
+  in.there.resize(specs.size());
+  py::handle like;
+  for (size_t i = 0; i < specs.size(); ++i) {
+    if (on_device[i]) {
+      DeviceInput found = device_array_in(arguments[i], specs[i].name, device, *lane);
+      in.arrays[i] = std::move(found.keep);
+      in.there[i] = found.view;
+      if (!like) like = arguments[i];
+    } else {
+      in.arrays[i] = to_port_array(arguments[i], specs[i]);
+    }
+  }
+  for (size_t i = 0; i < specs.size(); ++i) read_input(in, i, specs[i], model.checks[i]);
+  Model& native = *model.native;
+  std::optional<PlanCache::Lease> found = native.try_acquire(in.shapes.span());
+  if (!found) found.emplace(without_gil([&] { return native.acquire(in.shapes.span()); }));
+  const Plan& plan = found->plan();
+  const bool staged = plan.next || native.has_text();
+  for (size_t i = 0; i < specs.size(); ++i) {
+    if (!in.is_there(i)) continue;
+    // Bytes of bools may be others than 0 and 1, and floats of other widths are looked at by the host.
+    const DType dtype = specs[i].dtype;
+    const bool scanned = is_float(dtype) && model.checks[i].allowed != NonFinite::kAll;
+    if (staged || dtype == DType::kBool || (scanned && dtype != DType::kF32)) {
+      bring(in, i, specs[i], model.checks[i], device, *lane);
+    }
+  }
+  if (staged) {
+    found.reset();
+    Results results = call_staged(native, in, {});
+    take_there(results, device, like);
+    return results;
+  }
+  std::vector<PlacedInput> placed(specs.size());
+  for (size_t i = 0; i < specs.size(); ++i) {
+    const NonFinite allowed = model.checks[i].allowed;
+    const bool scanned = in.is_there(i) && specs[i].dtype == DType::kF32 && allowed != NonFinite::kAll;
+    placed[i] = {in.pointers[i], in.is_there(i), scanned ? scan_on_device : nullptr, allowed};
+  }
+  const auto outputs = native.outputs();
+  std::vector<DeviceArray> arrays;
+  std::vector<void*> pointers;
+  for (size_t o = 0; o < outputs.size(); ++o) {
+    const Port& port = plan.outputs[o];
+    arrays.push_back({&device, nullptr, port.dtype, result_shape(port.shape, in.axis, outputs[o])});
+    arrays.back().memory = device.new_array(arrays.back().bytes());
+    pointers.push_back(arrays.back().memory->data());
+  }
+  const bool good =
+      without_gil([&] { return found->session().run_placed(placed, pointers, *lane, native.exec_context(plan)); });
+  for (size_t i = 0; !good && i < specs.size(); ++i) {
+    if (!placed[i].refused) continue;
+    bring(in, i, specs[i], model.checks[i], device, *lane);  // which throws, and says where
+    throw Error(ErrorCode::kValidation, Reason::kNonFinite,
+                cat("input '", specs[i].name, "' had NaN or infinity in it, and has changed since"));
+  }
+  Results results(outputs.size());
+  for (size_t o = 0; o < outputs.size(); ++o) results[o] = device_array_out(like, std::move(arrays[o]));
+  return results;
+}
+
+/// Which arguments lie in the memory of a device, where the model is on one and some do; else empty.
+std::vector<bool> arguments_on_device(const PyModel& model, std::span<PyObject* const> arguments) {
+  std::vector<bool> out;
+  if (!model.native || model.native->device().kind() != DeviceKind::kCuda) return out;
+  for (size_t i = 0; i < arguments.size(); ++i) {
+    if (!lies_on_device(arguments[i])) continue;
+    out.resize(arguments.size());
+    out[i] = true;
+  }
+  return out;
+}
+
 }  // namespace
 
 Results call_model(const PyModel& model, std::span<PyObject* const> arguments, std::span<PyObject* const> out) {
   if (model.native && model.native->has_lists()) return call_lists(model, arguments, out);
+  if (const std::vector<bool> on_device = arguments_on_device(model, arguments); !on_device.empty()) {
+    return call_on_device(model, static_cast<CudaDevice&>(model.native->device()), arguments, on_device, out);
+  }
   Inputs in = read_inputs(model, arguments);
   return model.native ? call_native(*model.native, in, out) : call_runner(model, in);
 }

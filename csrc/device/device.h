@@ -8,6 +8,8 @@
 #include <string_view>
 #include <vector>
 
+#include "base/error.h"
+#include "base/scan.h"
 #include "device/program.h"
 #include "memory/buffer_pool.h"
 #include "platform/clock.h"
@@ -23,6 +25,20 @@ enum class DeviceKind : uint8_t {
 
 std::string_view device_kind_name(DeviceKind kind);
 
+/// A queue of a device with memory of its own.
+class CudaLane;
+
+/// An input of a run, where it lies.
+struct PlacedInput {
+  const void* data = nullptr;
+  bool on_device = false;  // else in the host's memory
+  /// Puts into a queue what sets *found where a value is not allowed; null where nothing is looked for, as it is of
+  /// what lies in the host's memory.
+  void (*scan)(LaunchQueue& queue, const void* values, size_t bytes, NonFinite allowed, uint32_t* found) = nullptr;
+  NonFinite allowed = NonFinite::kNone;
+  bool refused = false;  // by the scan
+};
+
 /// What one run at a time of a program needs: its arena, and the operands resolved into addresses of the device. Not
 /// thread-safe.
 class Execution {
@@ -31,6 +47,12 @@ class Execution {
   /// From `inputs` to `outputs`, a pointer into the host's memory for each input and output of the program; over when
   /// it returns. May throw Error, and Stopped where RunControl says so.
   virtual void run(std::span<const void* const> inputs, std::span<void* const> outputs, const ExecContext& context) = 0;
+  /// The same from inputs that may lie in the device's memory to outputs that do. False where a scan has found what is
+  /// not allowed; then the outputs are not to be used. Nothing of it goes on when it returns or throws.
+  virtual bool run_placed(std::span<PlacedInput> /*inputs*/, std::span<void* const> /*outputs*/, CudaLane& /*lane*/,
+                          const ExecContext& /*context*/) {
+    throw Error(ErrorCode::kDevice, "the device has no memory of its own");
+  }
 };
 
 /// Kernels that a step launches one after another, all alike.

@@ -16,6 +16,7 @@ __all__: list[str] = [
     "Batcher",
     "Buffer",
     "BufferPool",
+    "DeviceArray",
     "InputChecks",
     "LeakRow",
     "ManualClock",
@@ -273,6 +274,48 @@ class BufferPool:
         -------
         int
             How many bytes went back.
+        """
+
+class DeviceArray:
+    """
+    An array in the memory of a CUDA device: the answer to one that is.
+
+    It has all that was computed in it when a call returns. torch.from_dlpack(x) and cupy.from_dlpack(x) make theirs of it without a copy, as does all that takes the CUDA array interface. Its memory is used again when nobody has the array any more, and what the default stream does with it is done.
+    """
+    def __dlpack__(
+        self,
+        *,
+        stream: typing.Any = None,
+        max_version: typing.Any = None,
+        dl_device: typing.Any = None,
+        copy: typing.Any = None,
+    ) -> typing.Any: ...
+    def __dlpack_device__(self) -> tuple[int, int]: ...
+    def numpy(self) -> typing.Any:
+        """
+        Copies it to a numpy array.
+        """
+    @property
+    def __cuda_array_interface__(self) -> dict[str, typing.Any]: ...
+    @property
+    def device(self) -> str:
+        """
+        Where it is, such as "cuda:0".
+        """
+    @property
+    def dtype(self) -> str:
+        """
+        The name of its elements' type.
+        """
+    @property
+    def nbytes(self) -> int:
+        """
+        The bytes of its elements.
+        """
+    @property
+    def shape(self) -> tuple:
+        """
+        The sizes of its dimensions.
         """
 
 class Weights:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -86,6 +87,18 @@ def _place(path: str | os.PathLike[str] | None, name: str) -> str | None:
     return os.path.abspath(text)
 
 
+def _device_name(device: Any) -> Any:
+    """Take a device of CuPy's or torch's by its name; the core judges what is neither."""
+    if isinstance(device, str):
+        return device
+    torch, cupy = sys.modules.get("torch"), sys.modules.get("cupy")
+    if torch is not None and isinstance(device, torch.device):
+        return str(device)
+    if cupy is not None and isinstance(device, cupy.cuda.Device):
+        return f"cuda:{int(device.id)}"
+    return device
+
+
 def _made_again(cls: type[Model], how: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> Model:
     made: Model = getattr(cls, how)(*arguments, **options)
     return made
@@ -112,6 +125,10 @@ class Model(_core.Model):
     They need not be contiguous, and must have the input's dtype. Python's own numbers, and lists of them, are converted
     to that dtype where their kind is its kind: ints to integers that hold them or to floats, floats to floats, bools to
     bools. That takes about 30 us for a list of 1,000 numbers, as long as many models run: pass arrays where it matters.
+    A model on a CUDA device takes arrays that lie there, too: of CuPy, of torch, or of whatever has ``__dlpack__`` or
+    the CUDA array interface. Then its answers lie there as well, and are arrays of the same library, or of
+    :class:`inferkit.cuda.DeviceArray`. Such arrays must be row-major and gapless. The call waits for the stream that
+    they are computed in, and returns when the answers are complete.
     Inputs of strings take arrays of ``numpy.str_`` or of ``str`` objects, lists of ``str``, and objects with
     ``__array__``; answers of strings are arrays of objects. Bools mean what they mean to numpy: a byte that is not 0 is
     true. If another thread changes an array during the call, the answer is computed from a mixture of old and new
@@ -162,7 +179,7 @@ class Model(_core.Model):
         packed: str | os.PathLike[str] | None = None,
         packed_cache: str | os.PathLike[str] | None = None,
         input_checks: InputChecks | Mapping[str, InputChecks] | None = None,
-        device: str = "cpu",
+        device: Any = "cpu",
         fallback: str | None = None,
         precision: str = "float32",
     ) -> Self:
@@ -215,7 +232,7 @@ class Model(_core.Model):
         input_checks : InputChecks or mapping of str to InputChecks, optional
             What is checked of inputs besides dtype and shape, for all of them or by their names; by default that they
             are finite and not empty, except where the model gives such values a meaning (see :class:`InputChecks`).
-        device : str
+        device : str, torch.device or cupy.cuda.Device
             Where the model runs: ``"cpu"``, ``"cuda"``, or ``"cuda:1"`` for another device than the first. Operators
             that CUDA lacks are named here, all at once, unless there is a `fallback`. Kernels for CUDA have been
             compiled, and checked on a host emulator; they have not run on a device yet.
@@ -269,7 +286,7 @@ class Model(_core.Model):
             "max_plans": max_plans,
             "max_run_bytes": max_run_bytes,
             "max_iterations": max_iterations,
-            "device": device,
+            "device": _device_name(device),
             "fallback": fallback,
             "precision": precision,
             "packed": _place(packed, "packed"),

@@ -13,10 +13,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from . import _core
-from ._core import LeakRow, PoolStats
+from ._core import DeviceArray, LeakRow, PoolStats
 
 __all__ = [
     "DeviceActivity",
+    "DeviceArray",
     "DeviceMemory",
     "activity",
     "is_available",

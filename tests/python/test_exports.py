@@ -30,8 +30,8 @@ PUBLIC = {
 # Imported at their first use, as `inferkit.diagnostics`.
 MODULES = {
     "cuda": {
-        "DeviceActivity", "DeviceMemory", "activity", "is_available", "leaks", "limit_memory", "memory", "trim",
-        "why_not",
+        "DeviceActivity", "DeviceArray", "DeviceMemory", "activity", "is_available", "leaks", "limit_memory", "memory",
+        "trim", "why_not",
     },
     "diagnostics": {"Check", "LoopWatch", "Report", "Stall", "diagnose", "watch_loop"},
     "health": {

@@ -10,12 +10,37 @@
 
 namespace inferkit {
 
+/// A stream: launches and copies that begin when they are put in. Not thread-safe.
+class CudaLane : public LaunchQueue {
+ public:
+  /// What other libraries call it.
+  virtual uintptr_t handle() const = 0;
+  /// What is put in from now on waits for all that is in a stream of another library now. Throws Error(kValidation)
+  /// where that cannot be waited for.
+  virtual void wait_for(uintptr_t stream) = 0;
+  /// Whether another library has made it a part of a capture: nothing can run in it any more.
+  virtual bool is_captured() = 0;
+  /// Returns when all is done. Throws Error(kDevice) where the device fails.
+  virtual void wait() = 0;
+  void mark(size_t) override {}  // those are for graphs
+};
+
+/// A point in a stream of another library.
+class CudaMark {
+ public:
+  virtual ~CudaMark() = default;
+  virtual bool is_over() noexcept = 0;
+  virtual void wait() noexcept = 0;
+};
+
 /// Launches and copies that run as one. Not thread-safe.
 class CudaGraph {
  public:
   virtual ~CudaGraph() = default;
   /// Returns when all is done. Throws Error(kDevice) where the device fails.
   virtual void run() = 0;
+  /// Puts it into `lane`, to run after what is there.
+  virtual void start(CudaLane& lane) = 0;
   /// What the last run took from one mark to another.
   virtual Nanos between(size_t first, size_t last) = 0;
 };
@@ -36,6 +61,14 @@ class CudaBackend {
   virtual void upload(void* to, const void* from, size_t bytes) = 0;
   /// What `record` puts into the queue, with `marks` marks; it may be called more than once.
   virtual std::unique_ptr<CudaGraph> capture(const FunctionRef<void(LaunchQueue&)>& record, size_t marks) = 0;
+  virtual std::unique_ptr<CudaLane> lane() = 0;
+  /// All that is in the stream now; null where the driver takes none there.
+  virtual std::unique_ptr<CudaMark> mark(uintptr_t stream) noexcept = 0;
+  /// The number of the device that memory is of; kHost, or kNobody where the driver does not know it.
+  virtual int device_of(const void* memory) noexcept = 0;
+  static constexpr int kHost = -1, kNobody = -2;
+  /// Of the driver's devices, the number of this one.
+  virtual int number() const { return 0; }
 };
 
 }  // namespace inferkit

@@ -44,9 +44,82 @@ struct Shared {
     failure.clear();
     failed.store(false, std::memory_order_relaxed);
   }
+  /// Memory of arrays that were let go, which another library may still work on until the point in its stream.
+  struct Leaving {
+    CudaBlock block;
+    std::unique_ptr<CudaMark> until;
+  };
+  /// Takes back what nobody works on any more; with `all`, waits for the rest. Whether there was something.
+  bool take_back(bool all) noexcept {
+    std::vector<Leaving> over;
+    {
+      const std::scoped_lock lock(leaving_mutex);
+      if (all) {
+        over.swap(leaving);
+      } else {
+        const auto first =
+            std::partition(leaving.begin(), leaving.end(), [](const Leaving& one) { return !one.until->is_over(); });
+        std::move(first, leaving.end(), std::back_inserter(over));
+        leaving.erase(first, leaving.end());
+      }
+    }
+    for (Leaving& one : over) {
+      if (all) one.until->wait();
+    }
+    return !over.empty();
+  }
+  void leave(CudaBlock block, bool used, bool elsewhere) noexcept {
+    if (!process.is_this()) return;
+    if (elsewhere) block.never_again();
+    if (!used || elsewhere) return;
+    std::unique_ptr<CudaMark> until = backend->mark(kLegacyStream);
+    if (!until) return block.never_again();
+    try {
+      const std::scoped_lock lock(leaving_mutex);
+      leaving.push_back({std::move(block), std::move(until)});
+    } catch (const std::bad_alloc&) {
+      block.never_again();
+    }
+  }
+  CudaBlock array_memory(size_t bytes) {
+    take_back(/*all=*/false);
+    try {
+      return memory.acquire(bytes, "array");
+    } catch (const Error& error) {
+      if (error.code() != ErrorCode::kPoolExhausted || !take_back(/*all=*/true)) throw;
+    }
+    return memory.acquire(bytes, "array");
+  }
+  std::mutex leaving_mutex;  // for leaving; the driver is asked under it
+  std::vector<Leaving> leaving;
+  std::mutex lanes_mutex;  // for lanes
+  std::vector<std::unique_ptr<CudaLane>> lanes;
+
   std::mutex mutex;     // for failure
   std::string failure;  // what the last run said that failed on the device, until one goes well
   std::atomic<bool> failed{false};
+};
+
+class PooledArray final : public CudaArray {
+ public:
+  PooledArray(Shared& shared, size_t bytes) : shared_(shared), block_(shared.array_memory(bytes)) {}
+  ~PooledArray() override {
+    shared_.leave(std::move(block_), used_.load(std::memory_order_relaxed), elsewhere_.load(std::memory_order_relaxed));
+  }
+  PooledArray(const PooledArray&) = delete;
+  PooledArray& operator=(const PooledArray&) = delete;
+  void* data() const override { return block_.data(); }
+  void give(uintptr_t stream) override {
+    // Relaxed: the end of the last owner comes after all of them. A stream that its owner may have destroyed by then
+    // must not be named to the driver, and that of a thread means another one in each.
+    if (stream != kLegacyStream) elsewhere_.store(true, std::memory_order_relaxed);
+    used_.store(true, std::memory_order_relaxed);
+  }
+
+ private:
+  Shared& shared_;
+  CudaBlock block_;
+  std::atomic<bool> used_{false}, elsewhere_{false};
 };
 
 /// Counts what goes over to the device and back.
@@ -89,7 +162,103 @@ class CudaExecution final : public Execution {
     }
   }
 
+  bool run_placed(std::span<PlacedInput> inputs, std::span<void* const> outputs, CudaLane& lane,
+                  const ExecContext& context) override {
+    shared_.process.require();
+    try {
+      const bool good = run_placed_parts(inputs, outputs, lane, context);
+      shared_.note_success();
+      return good;
+    } catch (const Error& error) {
+      drain(lane);
+      if (error.code() == ErrorCode::kDevice) shared_.note_failure(error.what());
+      throw;
+    } catch (...) {
+      drain(lane);
+      throw;
+    }
+  }
+
  private:
+  static void drain(CudaLane& lane) noexcept {
+    try {
+      lane.wait();
+    } catch (const Error&) {  // the device has failed: nothing runs there
+    }
+  }
+  bool run_placed_parts(std::span<PlacedInput> inputs, std::span<void* const> outputs, CudaLane& lane,
+                        const ExecContext& context) {
+    if (!pinned_) prepare();
+    if (!placed_) prepare_placed();
+    for (size_t i = 0; i <= inputs.size(); ++i) fault()[i] = 0;
+    uint64_t in_bytes = 0;
+    for (size_t i = 0; i < inputs.size(); ++i) {
+      PlacedInput& input = inputs[i];
+      const size_t bytes = program_.input_bytes[i];
+      std::byte *const here = pinned_.data() + in_[i], *const there = places_.ports + in_[i];
+      if (bytes == 0) continue;
+      const bool reads = is_used(Operand::Kind::kInput, i), host_reads = is_used(Operand::Kind::kInput, i, true);
+      if (!input.on_device) {
+        copy(here, input.data, bytes);
+        if (reads) lane.copy(there, here, bytes);
+        if (reads) in_bytes += bytes;
+        continue;
+      }
+      // What is looked at is what is computed with, whatever its owner does meanwhile.
+      if (reads || input.scan || host_reads) lane.copy(there, input.data, bytes);
+      if (host_reads) lane.copy(here, there, bytes);
+      if (input.scan) input.scan(lane, there, bytes, input.allowed, const_cast<uint32_t*>(fault()) + 1 + i);
+    }
+    const auto wait = [&] {
+      lane.wait();
+      bool good = true;
+      for (size_t i = 0; i < inputs.size(); ++i) {
+        inputs[i].refused = fault()[1 + i] != 0;
+        good &= !inputs[i].refused;
+      }
+      if (good) check_fault();
+      return good;
+    };
+    bool first = true;
+    for (size_t p = 0; p < parts_.size(); ++p) {
+      const Part& part = parts_[p];
+      if (!part.placed) {
+        if (first && !wait()) return false;
+        run_host_steps(program_, part.first, part.last, table_.data(), context, nullptr);
+      } else {
+        const ActivityMeter::Launch launch(shared_.activity, std::exchange(in_bytes, 0), 0);
+        part.placed->start(lane);
+        // The last one's outputs follow in the lane.
+        if (p + 1 == parts_.size()) {
+          copy_outputs(outputs, lane);
+          return wait();
+        }
+        if (!wait()) return false;
+      }
+      first = false;
+    }
+    copy_outputs(outputs, lane);
+    return wait();
+  }
+  void copy_outputs(std::span<void* const> outputs, CudaLane& lane) const {
+    for (size_t i = 0; i < outputs.size(); ++i) {
+      const std::byte* const from = (is_used(Operand::Kind::kOutput, i) ? places_.ports : places_.host_ports) + out_[i];
+      lane.copy(outputs[i], from, program_.output_bytes[i]);
+    }
+  }
+  /// The same graphs without what takes inputs from the host and brings outputs there.
+  void prepare_placed() {
+    std::vector<std::unique_ptr<CudaGraph>> graphs;
+    for (Part& part : parts_) {
+      graphs.emplace_back();
+      if (!part.graph) continue;
+      Part other{.first = part.first, .last = part.last};
+      graphs.back() = capture([&](LaunchQueue& queue) { record(queue, other, places_, false, false); }, 0);
+    }
+    for (size_t p = 0; p < parts_.size(); ++p) parts_[p].placed = std::move(graphs[p]);
+    placed_ = true;
+  }
+
   void run_parts(std::span<const void* const> inputs, std::span<void* const> outputs, const ExecContext& context) {
     // At the first run and not before: constants are read, which may lie in a file that only runs guard.
     if (!pinned_) prepare();
@@ -116,14 +285,15 @@ class CudaExecution final : public Execution {
   /// Steps [first, last), on the device where there is a graph.
   struct Part {
     size_t first = 0, last = 0;
-    std::unique_ptr<CudaGraph> graph = nullptr;
+    std::unique_ptr<CudaGraph> graph = nullptr, placed = nullptr;
     uint64_t in_bytes = 0, out_bytes = 0;  // that the graph copies
   };
 
   static void copy(void* to, const void* from, size_t bytes) {
     if (bytes > 0) std::memcpy(to, from, bytes);
   }
-  /// A kernel writes it, so the compiler must not think it knows what it holds.
+  /// The word for faults, then one for each input's scan. Kernels write them, so the compiler must not think it knows
+  /// what they hold.
   volatile uint32_t* fault() const { return reinterpret_cast<volatile uint32_t*>(pinned_.data()); }
   void check_fault() const {
     const uint32_t word = *fault();
@@ -137,9 +307,10 @@ class CudaExecution final : public Execution {
 
   /// What is made here is kept only when all of it is there.
   void prepare() {
-    // The device's arena, then inputs and outputs, in one block of its memory; the word for faults, inputs and outputs,
-    // then the host's arena in one of pinned memory. Inputs and outputs lie equally far from where the former begin.
-    size_t at = kAlign;
+    // The device's arena, then inputs and outputs, in one block of its memory; the words for faults, inputs and
+    // outputs, then the host's arena in one of pinned memory. Inputs and outputs lie equally far from where the former
+    // begin.
+    size_t at = aligned(sizeof(uint32_t) * (1 + program_.input_bytes.size()));
     in_.clear();
     out_.clear();
     for (const size_t bytes : program_.input_bytes) in_.push_back(std::exchange(at, at + aligned(bytes)));
@@ -162,6 +333,7 @@ class CudaExecution final : public Execution {
       part.graph = capture([&](LaunchQueue& queue) { record(queue, part, places, is_first, is_last); },
                            taken_ ? part.last - part.first + 1 : 0);
     }
+    places_ = places;
     pinned_ = std::move(pinned);
     memory_ = std::move(memory);
     constants_ = std::move(constants);
@@ -225,10 +397,10 @@ class CudaExecution final : public Execution {
     part.out_bytes = queue.out_bytes;
   }
   /// Whether steps have input or output i in the device's memory.
-  bool is_used(Operand::Kind kind, size_t i) const {
+  bool is_used(Operand::Kind kind, size_t i, bool on_host = false) const {
     const size_t bytes = (kind == Operand::Kind::kInput ? program_.input_bytes : program_.output_bytes)[i];
     return bytes > 0 && std::ranges::any_of(program_.operands, [&](const Operand& operand) {
-             return operand.kind == kind && operand.index == i && !operand.on_host;
+             return operand.kind == kind && operand.index == i && operand.on_host == on_host;
            });
   }
 
@@ -258,6 +430,8 @@ class CudaExecution final : public Execution {
   std::vector<std::byte*> table_;
   CudaBlock pinned_, memory_;
   Constants constants_;
+  Places places_{};
+  bool placed_ = false;
   std::vector<Part> parts_;  // its graphs end before the memory that they name
 };
 
@@ -315,8 +489,44 @@ class ProgramDevice final : public CudaDevice {
     return now;
   }
   std::vector<LeakRow> leaks() const override { return shared_.memory.leaks(); }
-  size_t trim() override { return shared_.memory.trim() + shared_.pinned.trim(); }
+  size_t trim() override {
+    shared_.process.require();
+    shared_.take_back(/*all=*/true);
+    return shared_.memory.trim() + shared_.pinned.trim();
+  }
   void limit(size_t max_bytes) override { shared_.memory.limit(max_bytes); }
+  int number() const override { return shared_.backend->number(); }
+  std::unique_ptr<CudaLane> take_lane() override {
+    shared_.process.require();
+    {
+      const std::scoped_lock lock(shared_.lanes_mutex);
+      if (!shared_.lanes.empty()) {
+        std::unique_ptr<CudaLane> out = std::move(shared_.lanes.back());
+        shared_.lanes.pop_back();
+        return out;
+      }
+    }
+    return shared_.backend->lane();
+  }
+  void give_lane(std::unique_ptr<CudaLane> lane) noexcept override {
+    constexpr size_t kMostLanes = 16;
+    const std::scoped_lock lock(shared_.lanes_mutex);
+    if (shared_.lanes.size() < kMostLanes) shared_.lanes.push_back(std::move(lane));
+  }
+  std::shared_ptr<CudaArray> new_array(size_t bytes) override {
+    return std::make_shared<PooledArray>(shared_, std::max<size_t>(bytes, 1));
+  }
+  int device_of(const void* memory) noexcept override { return shared_.backend->device_of(memory); }
+  void download(void* to, const void* from, size_t bytes, CudaLane& lane) override {
+    if (bytes == 0) return;
+    const CudaBlock pinned = shared_.pinned.acquire(bytes, "array");
+    lane.copy(pinned.data(), from, bytes);
+    lane.wait();
+    std::memcpy(to, pinned.data(), bytes);
+  }
+  void upload(void* to, const void* from, size_t bytes) override {
+    if (bytes > 0) shared_.backend->upload(to, from, bytes);
+  }
   std::string failure() const override {
     try {
       shared_.process.require();

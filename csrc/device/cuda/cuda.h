@@ -15,8 +15,33 @@ struct CudaMemory {
   size_t weight_bytes = 0;
 };
 
+/// Memory of a device that holds one array, for as long as this lives.
+class CudaArray {
+ public:
+  virtual ~CudaArray() = default;
+  virtual void* data() const = 0;
+  /// It is given to who works on it in this stream: what is in there when the array goes is waited for before the
+  /// memory is used for something else.
+  virtual void give(uintptr_t stream) = 0;
+};
+
+/// The streams that every thread can name and nobody can destroy, as CUDA numbers them: the default one, which waits
+/// for the streams that block and they for it; and each thread's own.
+inline constexpr uintptr_t kLegacyStream = 1, kPerThreadStream = 2;
+
 class CudaDevice : public Device {
  public:
+  /// As the driver counts.
+  virtual int number() const = 0;
+  /// A lane for one call; it comes back at the end, if all went well.
+  virtual std::unique_ptr<CudaLane> take_lane() = 0;
+  virtual void give_lane(std::unique_ptr<CudaLane> lane) noexcept = 0;
+  virtual std::shared_ptr<CudaArray> new_array(size_t bytes) = 0;
+  /// As CudaBackend::device_of.
+  virtual int device_of(const void* memory) noexcept = 0;
+  /// Between the device's memory and any of the host's; returns when it is there.
+  virtual void download(void* to, const void* from, size_t bytes, CudaLane& lane) = 0;
+  virtual void upload(void* to, const void* from, size_t bytes) = 0;
   virtual CudaMemory memory() const = 0;
   virtual CudaActivity activity() const = 0;
   /// Who has memory of the device, most bytes first.

@@ -44,6 +44,10 @@ class CudaBlock {
 
   std::byte* data() const { return state_ ? static_cast<std::byte*>(state_->data) : nullptr; }
   explicit operator bool() const { return state_ != nullptr; }
+  /// It goes back to the driver, which waits for all that may still use it, and not to who comes next.
+  void never_again() {
+    if (state_) state_->once = true;
+  }
 
  private:
   friend class CudaPool;

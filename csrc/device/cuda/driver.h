@@ -23,9 +23,13 @@ inline constexpr Result kOutOfMemory = 2;
 inline constexpr int kMajor = 75, kMinor = 76;  // CUdevice_attribute: the compute capability
 inline constexpr unsigned kNonBlocking = 1;     // CU_STREAM_NON_BLOCKING
 inline constexpr unsigned kExternal = 1;        // CU_EVENT_RECORD_EXTERNAL: a capture keeps it as a node of its own
+inline constexpr unsigned kNoTiming = 2;        // CU_EVENT_DISABLE_TIMING
 inline constexpr unsigned kPortable = 1, kMapped = 2;
 inline constexpr int kThreadLocal = 1;                         // CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
 inline constexpr int kLocalBytes = 3, kMostDynamicShared = 8;  // CUfunction_attribute
+inline constexpr int kMemoryType = 2, kDeviceOrdinal = 9;      // CUpointer_attribute
+inline constexpr unsigned kDeviceMemory = 2;                   // CU_MEMORYTYPE_DEVICE
+inline constexpr Result kInvalidValue = 1, kInvalidContext = 201, kInvalidHandle = 400, kNotReady = 600;
 
 // name in Driver, symbol, parameters
 #define INFERKIT_CUDA_DRIVER(X)                                                                                  \
@@ -67,6 +71,11 @@ inline constexpr int kLocalBytes = 3, kMostDynamicShared = 8;  // CUfunction_att
   X(event_create, cuEventCreate, (Event * event, unsigned flags))                                                \
   X(event_destroy, cuEventDestroy_v2, (Event event))                                                             \
   X(event_record, cuEventRecordWithFlags, (Event event, Stream stream, unsigned flags))                          \
+  X(event_query, cuEventQuery, (Event event))                                                                    \
+  X(event_synchronize, cuEventSynchronize, (Event event))                                                        \
+  X(stream_wait, cuStreamWaitEvent, (Stream stream, Event event, unsigned flags))                                \
+  X(stream_capturing, cuStreamIsCapturing, (Stream stream, int* status))                                         \
+  X(pointer_get, cuPointerGetAttribute, (void* value, int attribute, Address address))                           \
   X(event_elapsed, cuEventElapsedTime, (float* milliseconds, Event first, Event last))
 
 struct Driver {

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <map>
 #include <mutex>
+#include <tuple>
 #include <vector>
 
 #include "base/cat.h"
@@ -115,6 +116,109 @@ class DriverEvents {
   std::vector<driver::Event> events_;
 };
 
+class Kernels;
+
+/// A stream that other libraries are told of, and that is told of theirs.
+class DriverLane final : public CudaLane {
+ public:
+  DriverLane(const Context& context, Kernels& kernels) : context_(context), kernels_(kernels) {
+    const Current current(context_);
+    stream_ = std::make_unique<DriverStream>();
+    require(driver::driver().event_create(&event_, driver::kNoTiming), "create an event");
+  }
+  ~DriverLane() override {
+    try {
+      const Current current(context_);
+      driver::driver().event_destroy(event_);
+      stream_.reset();
+    } catch (const Error&) {  // a device that failed has nothing to give back
+      std::ignore = stream_.release();
+    }
+  }
+  driver::Stream stream() const { return stream_->get(); }
+  uintptr_t handle() const override { return reinterpret_cast<uintptr_t>(stream_->get()); }
+  void wait_for(uintptr_t handle) override {
+    const Current current(context_);
+    const auto stream = reinterpret_cast<driver::Stream>(handle);
+    const driver::Driver& driver = driver::driver();
+    // A wait for what is being captured would make this lane a part of the capture.
+    int capturing = 0;
+    driver::Result error = driver.stream_capturing(stream, &capturing);
+    if (error == 0 && capturing != 0) {
+      throw Error(ErrorCode::kValidation, Reason::kNone,
+                  "its stream is being captured into a graph: call the model before or after the capture");
+    }
+    if (error == 0) error = driver.event_record(event_, stream, 0);
+    if (error == 0) error = driver.stream_wait(stream_->get(), event_, 0);
+    if (error == 0) return;
+    if (error == driver::kInvalidValue || error == driver::kInvalidHandle || error == driver::kInvalidContext) {
+      throw Error(ErrorCode::kValidation, Reason::kNone,
+                  cat("its stream is none of the device's primary context: ", driver.describe(error)));
+    }
+    require(error, "wait for a stream");
+  }
+  bool is_captured() override {
+    const Current current(context_);
+    int capturing = 0;
+    return driver::driver().stream_capturing(stream_->get(), &capturing) != 0 || capturing != 0;
+  }
+  void wait() override {
+    const Current current(context_);
+    require(driver::driver().stream_synchronize(stream_->get()), "run what an array goes through");
+  }
+  void launch(const KernelLaunch& what, std::span<const std::byte> params) override;
+  void copy(void* to, const void* from, size_t bytes) override {
+    if (bytes == 0) return;
+    const Current current(context_);
+    require(driver::driver().copy_async(address_of(to), address_of(from), bytes, stream_->get()), "copy");
+  }
+
+ private:
+  const Context context_;
+  Kernels& kernels_;
+  std::unique_ptr<DriverStream> stream_;
+  driver::Event event_ = nullptr;
+};
+
+class DriverMark final : public CudaMark {
+ public:
+  DriverMark(const Context& context, driver::Stream stream) : context_(context) {
+    const Current current(context_);
+    require(driver::driver().event_create(&event_, driver::kNoTiming), "create an event");
+    if (const driver::Result error = driver::driver().event_record(event_, stream, 0); error != 0) {
+      driver::driver().event_destroy(event_);
+      require(error, "note a point in a stream");
+    }
+  }
+  ~DriverMark() override {
+    try {
+      const Current current(context_);
+      driver::driver().event_destroy(event_);
+    } catch (const Error&) {  // a device that failed has nothing to give back
+    }
+  }
+  // What fails is over: nothing runs on a device that has failed.
+  bool is_over() noexcept override {
+    return ask([&] { return driver::driver().event_query(event_); }) != driver::kNotReady;
+  }
+  void wait() noexcept override {
+    ask([&] { return driver::driver().event_synchronize(event_); });
+  }
+
+ private:
+  template <class F>
+  driver::Result ask(F&& f) noexcept {
+    try {
+      const Current current(context_);
+      return f();
+    } catch (const Error&) {
+      return 0;
+    }
+  }
+  const Context context_;
+  driver::Event event_ = nullptr;
+};
+
 class DriverGraph final : public CudaGraph {
  public:
   DriverGraph(const Context& context, std::unique_ptr<DriverStream> stream, std::unique_ptr<DriverEvents> marks,
@@ -130,13 +234,19 @@ class DriverGraph final : public CudaGraph {
       driver::driver().graph_exec_destroy(exec_);
       marks_.reset();
       stream_.reset();
-    } catch (const Error&) {  // a device that failed has nothing to give back
+    } catch (const Error&) {  // a device that failed has nothing to give back, and a child of fork() asks no driver
+      std::ignore = marks_.release();
+      std::ignore = stream_.release();
     }
   }
   void run() override {
     const Current current(context_);
     require(driver::driver().graph_launch(exec_, stream_->get()), "launch a graph");
     require(driver::driver().stream_synchronize(stream_->get()), "run a graph");
+  }
+  void start(CudaLane& lane) override {
+    const Current current(context_);
+    require(driver::driver().graph_launch(exec_, static_cast<DriverLane&>(lane).stream()), "launch a graph");
   }
   Nanos between(size_t first, size_t last) override {
     const Current current(context_);
@@ -195,16 +305,25 @@ class Kernels {
   std::map<size_t, Held> functions_;
 };
 
+void put_launch(Kernels& kernels, const KernelLaunch& what, std::span<const std::byte> params, driver::Stream stream) {
+  void* arguments[] = {const_cast<std::byte*>(params.data())};  // the driver copies it
+  const auto& [x, y, z] = what.blocks;
+  require(driver::driver().launch(kernels.get(what), x, y, z, what.threads, 1, 1,
+                                  static_cast<unsigned>(what.shared_bytes), stream, arguments, nullptr),
+          "launch a kernel");
+}
+
+void DriverLane::launch(const KernelLaunch& what, std::span<const std::byte> params) {
+  const Current current(context_);
+  put_launch(kernels_, what, params, stream_->get());
+}
+
 class DriverQueue final : public LaunchQueue {
  public:
   DriverQueue(Kernels& kernels, driver::Stream stream, const DriverEvents& marks)
       : kernels_(kernels), stream_(stream), marks_(marks) {}
   void launch(const KernelLaunch& what, std::span<const std::byte> params) override {
-    void* arguments[] = {const_cast<std::byte*>(params.data())};  // the driver copies it
-    const auto& [x, y, z] = what.blocks;
-    require(driver::driver().launch(kernels_.get(what), x, y, z, what.threads, 1, 1,
-                                    static_cast<unsigned>(what.shared_bytes), stream_, arguments, nullptr),
-            "launch a kernel");
+    put_launch(kernels_, what, params, stream_);
   }
   void copy(void* to, const void* from, size_t bytes) override {
     if (bytes == 0) return;  // no node of a graph
@@ -234,7 +353,7 @@ class FindingQueue final : public LaunchQueue {
 
 class DriverBackend final : public CudaBackend {
  public:
-  explicit DriverBackend(int index) : primary_(index), context_(primary_.get()) {
+  explicit DriverBackend(int index) : number_(index), primary_(index), context_(primary_.get()) {
     const Current current(context_);
     kernels_.load();
     uploads_ = std::make_unique<DriverStream>();
@@ -295,6 +414,31 @@ class DriverBackend final : public CudaBackend {
     require(driver::driver().capture_end(stream->get(), &graph), "end a capture");
     return std::make_unique<DriverGraph>(context_, std::move(stream), std::move(events), graph);
   }
+  std::unique_ptr<CudaLane> lane() override {
+    const Current current(context_);  // also for what is dropped where not all of it can be made
+    return std::make_unique<DriverLane>(context_, kernels_);
+  }
+  std::unique_ptr<CudaMark> mark(uintptr_t stream) noexcept override {
+    try {
+      return std::make_unique<DriverMark>(context_, reinterpret_cast<driver::Stream>(stream));
+    } catch (const std::exception&) {  // its memory goes another way
+      return nullptr;
+    }
+  }
+  int device_of(const void* memory) noexcept override {
+    try {
+      const Current current(context_);
+      unsigned type = 0;
+      int number = kNobody;
+      const driver::Driver& driver = driver::driver();
+      if (driver.pointer_get(&type, driver::kMemoryType, address_of(memory)) != 0) return kNobody;
+      if (type != driver::kDeviceMemory) return kHost;
+      return driver.pointer_get(&number, driver::kDeviceOrdinal, address_of(memory)) == 0 ? number : kNobody;
+    } catch (const Error&) {
+      return kNobody;
+    }
+  }
+  int number() const override { return number_; }
 
  private:
   template <class F>
@@ -306,6 +450,7 @@ class DriverBackend final : public CudaBackend {
     }
   }
 
+  const int number_;
   const PrimaryContext primary_;
   const Context context_;
   Kernels kernels_;

@@ -95,6 +95,7 @@ class Model final : public Runner {
   int64_t estimate_nanos(std::span<const Shape> shapes) const override;
   bool values_decide() const override { return staged_.load(std::memory_order_relaxed); }
   bool rows_mix() const override { return !mixing_node_.empty(); }
+  Device& device() const { return *options_.device; }
   /// What its device said when it failed; "" while it works.
   std::string device_failure() const { return options_.device->failure(); }
   /// A node because of which the rows of a run depend on each other; "" where they do not.

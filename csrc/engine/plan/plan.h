@@ -49,6 +49,15 @@ class Session {
     plan_->files.guarded([&] { execution_->run(inputs, outputs, context); });
   }
 
+  /// The same as Execution::run_placed.
+  bool run_placed(std::span<PlacedInput> inputs, std::span<void* const> outputs, CudaLane& lane,
+                  const ExecContext& context) {
+    if (plan_->files.empty()) return execution_->run_placed(inputs, outputs, lane, context);
+    bool good = false;
+    plan_->files.guarded([&] { good = execution_->run_placed(inputs, outputs, lane, context); });
+    return good;
+  }
+
  private:
   std::shared_ptr<const Plan> plan_;
   std::unique_ptr<Execution> execution_;

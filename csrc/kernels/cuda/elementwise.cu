@@ -136,6 +136,16 @@ INFERKIT_KERNEL(classify, ClassifyParams, 256, 4) {
   }
 }
 
+INFERKIT_KERNEL(scan_f32, ScanParams, 256, 4) {
+  const float infinity = __builtin_inff();
+  bool found = false;
+  for (int64_t i = first_element(); i < p.n; i += element_step()) {
+    const float x = p.x[i];
+    found |= (!p.nan && x != x) || (!p.infinity && x == infinity) || (!p.minus_infinity && x == -infinity);
+  }
+  if (found) *p.found = 1;  // whoever comes, it is the same word
+}
+
 namespace {
 
 template <class T>

@@ -69,6 +69,14 @@ struct ClassifyParams {
   bool nan, infinity, minus_infinity;
 };
 
+/// *found = 1 where an x[i] is neither finite nor allowed; else it stays.
+struct ScanParams {
+  const float* x;
+  uint32_t* found;
+  int64_t n;
+  bool nan, infinity, minus_infinity;  // that are allowed
+};
+
 /// y = condition ? a : b over nest.n elements of `width` bytes (1, 2, 4 or 8); operands of the nest: condition, a, b.
 struct SelectParams {
   const bool* condition;

@@ -25,6 +25,9 @@ class CountingBackend final : public CudaBackend {
   void forget(void*, size_t) noexcept override { ++forgotten; }
   void upload(void*, const void*, size_t) override { ++uploads; }
   std::unique_ptr<CudaGraph> capture(const FunctionRef<void(LaunchQueue&)>&, size_t) override { return nullptr; }
+  std::unique_ptr<CudaLane> lane() override { return nullptr; }
+  std::unique_ptr<CudaMark> mark(uintptr_t) noexcept override { return nullptr; }
+  int device_of(const void*) noexcept override { return kNobody; }
 
   size_t held() const {
     const std::scoped_lock lock(mutex_);

@@ -123,4 +123,28 @@ TEST(where_takes_elements_of_any_width) {
   check(int64_t{1} << 40, int64_t{-1});
 }
 
+TEST(a_scan_finds_what_is_not_finite_and_not_allowed) {
+  constexpr int64_t kN = 1000;
+  struct Allowed {
+    bool nan, infinity, minus_infinity;
+  };
+  for (const Allowed allowed :
+       {Allowed{}, Allowed{.nan = true}, Allowed{.minus_infinity = true}, Allowed{true, true, true}}) {
+    for (const float bad : {0.0f, NAN, -NAN, INFINITY, -INFINITY, 3.4e38f, 1e-42f}) {
+      for (const int64_t at : {int64_t{0}, int64_t{517}, kN - 1}) {
+        std::vector<float> x(kN, 1.5f);
+        x[static_cast<size_t>(at)] = bad;
+        const bool want = (std::isnan(bad) && !allowed.nan) || (bad == INFINITY && !allowed.infinity) ||
+                          (bad == -INFINITY && !allowed.minus_infinity);
+        for (const uint64_t seed : kSeeds) {
+          uint32_t found = 0;
+          const cuda::ScanParams p{x.data(), &found, kN, allowed.nan, allowed.infinity, allowed.minus_infinity};
+          cuda_on_host::launch(cuda::Kernel::scan_f32, {.blocks = {3}, .threads = {64}, .seed = seed}, &p);
+          CHECK_EQ(found, want ? 1u : 0u);
+        }
+      }
+    }
+  }
+}
+
 }  // namespace

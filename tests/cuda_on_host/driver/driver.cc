@@ -42,6 +42,8 @@ struct CUgraphExec_st {
 struct CUevent_st {
   int64_t launches = -1;  // until it was recorded
   bool pending = false;   // until what it records is done
+  bool timed = true;
+  Stream stream = nullptr;  // that it was recorded in last
 };
 struct CUstream_st {
   bool capturing = false, broken = false;
@@ -54,14 +56,10 @@ namespace {
 
 enum : Result {
   kSuccess = 0,
-  kInvalidValue = 1,
   kNotInitialized = 3,
   kInvalidDevice = 101,
-  kInvalidContext = 201,
   kNoBinary = 209,
-  kInvalidHandle = 400,
   kNotFound = 500,
-  kNotReady = 600,
   kIllegalAddress = 700,
   kCaptureUnsupported = 900,
   kCaptureInvalidated = 901
@@ -78,6 +76,7 @@ struct State {
   bool started = false;
   std::map<uintptr_t, Held> blocks;
   std::set<Stream> streams;
+  CUstream_st legacy;  // every thread's default stream
   std::set<Event> events;
   std::set<Graph> graphs;
   std::set<GraphExec> execs;
@@ -163,7 +162,13 @@ Result release(uintptr_t at, bool pinned, const char* what) {
   return kSuccess;
 }
 
+/// The default streams have numbers for handles.
+Stream resolve(Stream stream) {
+  const auto number = reinterpret_cast<uintptr_t>(stream);
+  return number == 1 || number == 2 ? &state().legacy : stream;
+}
 bool known(Stream stream) {
+  if (stream == &state().legacy) return true;
   const std::scoped_lock lock(state().mutex);
   return state().streams.contains(stream);
 }
@@ -172,8 +177,11 @@ bool known(Event event) {
   return state().events.contains(event);
 }
 
+std::recursive_mutex doing;  // what is late is done by one thread at a time: it may be another's
+
 /// Into the capture, or late.
 Result put(Stream stream, Work work) {
+  const std::scoped_lock one_by_one(doing);
   if (stream->broken) return kCaptureInvalidated;
   if (work.records && !stream->capturing) work.records->pending = true;
   (stream->capturing ? stream->captured : stream->pending).push_back(std::move(work));
@@ -215,6 +223,7 @@ bool has_kernels_of_90(const std::byte* image) {
 
 Result do_all(Stream stream) {
   State& s = state();
+  const std::scoped_lock one_by_one(doing);
   const FloatEnvironment flushing;  // the kernels are compiled with -ftz=true
   try {
     for (const Work& work : std::exchange(stream->pending, {})) {
@@ -467,6 +476,7 @@ Result cuStreamDestroy_v2(Stream stream) {
 }
 Result cuStreamSynchronize(Stream stream) {
   if (const Result error = check_unsafe("cuStreamSynchronize")) return error;
+  stream = resolve(stream);
   if (!known(stream)) return refuse(kInvalidHandle, "cuStreamSynchronize of no stream");
   return do_all(stream);
 }
@@ -533,8 +543,9 @@ Result cuGraphExecDestroy(GraphExec exec) {
 }
 Result cuEventCreate(Event* event, unsigned flags) {
   if (const Result error = check_unsafe("cuEventCreate")) return error;
-  if (flags != 0) return refuse(kInvalidValue, "an event that may not tell the time");
+  if (flags != 0 && flags != kNoTiming) return refuse(kInvalidValue, "an event of another kind");
   *event = new CUevent_st;
+  (*event)->timed = flags == 0;
   const std::scoped_lock lock(state().mutex);
   state().events.insert(*event);
   return kSuccess;
@@ -543,22 +554,69 @@ Result cuEventDestroy_v2(Event event) {
   if (const Result error = check("cuEventDestroy")) return error;
   const std::scoped_lock lock(state().mutex);
   if (state().events.erase(event) == 0) return refuse(kInvalidValue, "cuEventDestroy of no event");
-  delete event;
+  if (!event->pending) delete event;  // else it is somewhere in a stream still
   return kSuccess;
 }
 Result cuEventRecordWithFlags(Event event, Stream stream, unsigned flags) {
   if (const Result error = check("cuEventRecord")) return error;
+  stream = resolve(stream);
   if (!known(stream)) return refuse(kInvalidHandle, "cuEventRecord into no stream");
   if (!known(event)) return refuse(kInvalidHandle, "cuEventRecord of no event");
   if (stream->capturing && flags != kExternal) {
     return refuse(kInvalidValue, "an event that a capture takes for an order and not for a time");
   }
   if (!stream->capturing && flags != 0) return refuse(kInvalidValue, "an event for a capture, and there is none");
+  if (!stream->capturing) event->stream = stream;
   return put(stream, {[event] { event->launches = state().launches; }, event});
+}
+Result cuEventQuery(Event event) {
+  if (const Result error = check_unsafe("cuEventQuery")) return error;
+  if (!known(event)) return refuse(kInvalidHandle, "cuEventQuery of no event");
+  return event->pending ? kNotReady : kSuccess;
+}
+Result cuEventSynchronize(Event event) {
+  if (const Result error = check_unsafe("cuEventSynchronize")) return error;
+  if (!known(event)) return refuse(kInvalidHandle, "cuEventSynchronize of no event");
+  return event->pending ? do_all(event->stream) : kSuccess;
+}
+Result cuStreamWaitEvent(Stream stream, Event event, unsigned flags) {
+  if (const Result error = check("cuStreamWaitEvent")) return error;
+  stream = resolve(stream);
+  if (!known(stream)) return refuse(kInvalidHandle, "cuStreamWaitEvent of no stream");
+  if (!known(event)) return refuse(kInvalidHandle, "cuStreamWaitEvent for no event");
+  if (flags != 0 || stream->capturing) return refuse(kInvalidValue, "a wait of another kind, or in a capture");
+  // For what it records now: it may be recorded anew, or end, before the wait is over.
+  const Stream other = event->pending ? event->stream : nullptr;
+  return put(stream, {[other] {
+               if (other && known(other) && do_all(other) != kSuccess)
+                 throw std::runtime_error("another stream failed");
+             }});
+}
+Result cuStreamIsCapturing(Stream stream, int* status) {
+  if (const Result error = check("cuStreamIsCapturing")) return error;
+  stream = resolve(stream);
+  if (!known(stream)) return refuse(kInvalidHandle, "cuStreamIsCapturing of no stream");
+  *status = stream->broken ? 2 : stream->capturing ? 1 : 0;
+  return kSuccess;
+}
+Result cuPointerGetAttribute(void* value, int attribute, Address address) {
+  if (const Result error = check("cuPointerGetAttribute")) return error;
+  const std::scoped_lock lock(state().mutex);
+  const Place at = place(address, 1);
+  if (at != Place::kDevice && at != Place::kPinned) return kInvalidValue;
+  if (attribute == kMemoryType) {
+    *static_cast<unsigned*>(value) = at == Place::kDevice ? kDeviceMemory : 1;
+  } else if (attribute == kDeviceOrdinal) {
+    *static_cast<int*>(value) = 0;
+  } else {
+    return refuse(kInvalidValue, "an attribute that nobody asks for");
+  }
+  return kSuccess;
 }
 Result cuEventElapsedTime(float* milliseconds, Event first, Event last) {
   if (const Result error = check("cuEventElapsedTime")) return error;
   if (!known(first) || !known(last)) return refuse(kInvalidHandle, "the time between no events");
+  if (!first->timed || !last->timed) return refuse(kInvalidHandle, "the time of an event that takes none");
   if (first->pending || last->pending) return refuse(kNotReady, "the time of what is not done yet");
   if (first->launches < 0 || last->launches < 0) return refuse(kInvalidHandle, "an event that was not recorded");
   *milliseconds = static_cast<float>(last->launches - first->launches) / 1000;

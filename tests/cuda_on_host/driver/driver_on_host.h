@@ -3,7 +3,8 @@
 //
 // It is stricter than a driver: it refuses a call without a context, a copy that leaves its block or of memory that it
 // does not know, what may not stand in a capture, a kernel that was not loaded before. Copies, launches and graphs are
-// late: they are done when their stream is waited for.
+// late: they are done when their stream is waited for, or
+// when an event in it is.
 #pragma once
 #include <cstdint>
 
