@@ -147,6 +147,7 @@ void Batcher::refuse_if_late(const Checked& checked, const SubmitOptions& option
 }
 
 RequestRef Batcher::admit(std::span<const StridedView> inputs, const Checked& checked, const SubmitOptions& options) {
+  give_cores_back();
   try {
     return admit_one(inputs, checked, options);
   } catch (...) {

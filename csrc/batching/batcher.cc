@@ -23,6 +23,7 @@ BatcherOptions checked(BatcherOptions o) {
   require(o.pace.target >= 0 && o.pace.longest >= 0, "a target and a delay must not be negative");
   require(o.ageing >= 0, "ageing must not be negative");
   require(o.workers >= 1 && o.workers <= 1024, cat("workers must be between 1 and 1024, not ", o.workers));
+  require(o.weight >= 1e-3 && o.weight <= 1e3, cat("weight must be between 0.001 and 1000, not ", o.weight));
   require(o.max_concurrent >= 0, cat("max_concurrent must not be negative: ", o.max_concurrent));
   require(o.trace_size <= size_t{1} << 24, cat("trace_size must be at most ", size_t{1} << 24, ", not ", o.trace_size));
   require(o.full_timeout >= 0 && o.inline_limit >= 0, "a timeout must not be negative");
@@ -30,14 +31,17 @@ BatcherOptions checked(BatcherOptions o) {
   return o;
 }
 
-/// The batchers whose models run on this thread, the innermost first.
+/// The batchers whose models run on this thread, the innermost first, with their runs' slots.
 struct RunScope {
-  explicit RunScope(const Batcher* of) : batcher(of), outer(innermost) { innermost = this; }
+  explicit RunScope(const Batcher* of, Slot* slot_ = nullptr) : batcher(of), slot(slot_), outer(innermost) {
+    innermost = this;
+  }
   ~RunScope() { innermost = outer; }
   RunScope(const RunScope&) = delete;
   RunScope& operator=(const RunScope&) = delete;
 
   const Batcher* const batcher;
+  Slot* const slot;
   RunScope* const outer;
   static thread_local RunScope* innermost;
 };
@@ -102,7 +106,9 @@ Batcher::Batcher(std::shared_ptr<Runner> runner, BatcherOptions options, std::sh
                            options_.max_queue_size,
                            options_.max_concurrent,
                            options_.max_waiting,
-                           pace()},
+                           pace(),
+                           &Cores::process(),
+                           options_.weight},
           clock, open_, predictor_)),
       scheduler_(*scheduler_owner_),
       workers_(std::make_unique<Workers>()) {
@@ -170,6 +176,12 @@ bool Batcher::inside() const {
     if (scope->batcher == this) return true;
   }
   return false;
+}
+
+void Batcher::give_cores_back() noexcept {
+  for (const RunScope* scope = RunScope::innermost; scope; scope = scope->outer) {
+    if (scope->slot) scope->slot->give_cores_back();
+  }
 }
 
 void Batcher::check_outside() const {
@@ -367,7 +379,7 @@ void Batcher::run_batch(Batch& batch, BatchRun& tools, CompletionList* own, bool
   const Nanos now = clock_.now();
   for (const RequestRef& request : batch.requests) request->times.dequeued.store(now, std::memory_order_relaxed);
   {
-    RunScope scope(this);
+    RunScope scope(this, &batch.slot);
     const ActiveRuns::Scope active(runs_, now, batch.requests);
     Announcer announcer(own);
     tools.run(batch, next_batch_.fetch_add(1, std::memory_order_relaxed),
@@ -419,7 +431,7 @@ Status Batcher::run_caller(Slot& slot, std::span<const TensorView> inputs, const
   const Nanos started = clock_.now();
   Status status;
   {
-    RunScope scope(this);
+    RunScope scope(this, &slot);
     const ActiveRuns::Scope active(runs_, started);
     status = runner_->run(inputs, sink);
   }
@@ -526,6 +538,8 @@ BatcherStats Batcher::stats() const {
   out.in_flight = static_cast<size_t>(figures.running);
   out.oldest_wait = figures.oldest_wait;
   out.pace = figures.pace;
+  out.cores = scheduler_.core_figures();
+  out.weight = options_.weight;
   out.workers = started_;
   out.workers_missing = options_.workers - started_;
   out.slice = slice_.load(std::memory_order_relaxed);

@@ -187,6 +187,9 @@ class Batcher {
   void refuse_if_late(const Checked& checked, const SubmitOptions& options, Nanos now, const Flow* flow);
   void trace_refusal(Phase end, WhyNot why, uint64_t id, const std::string& name, int priority, int64_t rows,
                      Nanos now);
+  /// On a thread that runs models for batchers: what it does next may wait for a run of another one, and that for the
+  /// cores that these hold.
+  static void give_cores_back() noexcept;
   bool foreign() const { return fork_generation_ != fork_generation(); }
   void check_outside() const;
   /// Whether a run may be of this request alone, on its caller's thread.

@@ -20,6 +20,7 @@ struct BatcherOptions {
   Nanos ageing = kAgeing;          // how much longer waiting makes up for a level of priority; kNever: nothing does
   size_t max_queue_size = 1024;    // requests that may wait; 0: any number
   int workers = 1;
+  double weight = 1;             // among batchers, where there is a limit on the cores of all
   int max_concurrent = 0;        // batches that may run at once, callers' included; 0: as many as workers
   bool wait_when_full = false;   // else a submission to a full queue is refused
   Nanos full_timeout = kNever;   // how long it waits

@@ -24,6 +24,8 @@ class Predictor {
   /// forecast(layout, rows).typical.
   Nanos typical(const RowLayout& layout, int64_t rows) const noexcept;
   Forecast forecast(const RowLayout& layout, int64_t rows) const noexcept;
+  /// That a run may use.
+  int threads() const noexcept { return runner_.threads(); }
   /// Nothing of this layout has run lately, or nothing at all for a while: what is known of it is better checked than
   /// trusted.
   bool stale(const RowLayout& layout, Nanos now) const noexcept;

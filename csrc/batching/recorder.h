@@ -3,6 +3,7 @@
 #include <array>
 #include <functional>
 
+#include "batching/cores.h"
 #include "batching/pace.h"
 #include "batching/pad_cost.h"
 #include "batching/policy.h"
@@ -44,6 +45,8 @@ struct BatcherStats {
   Nanos longest_run = 0;                 // of the batches that run
   int workers = 0, workers_missing = 0;  // that there are; that the system gave no threads for
   Nanos slice = 0;                       // of a core, that its workers have asked the kernel for; 0: the kernel's own
+  double weight = 1;                     // of its share in the cores of all batchers
+  CoreFigures cores{};                   // and what it has had of them
   uint64_t batches = 0, rows = 0;        // rows that ran in them
   uint64_t elements = 0;                 // of the inputs that are padded, in runs
   uint64_t padding = 0;                  // of those, what was filled in

@@ -38,7 +38,8 @@ Scheduler::Scheduler(const SchedulerOptions& options, const Clock& clock, OpenCo
       predictor_(predictor),
       steady_(dynamic_cast<const SteadyClock*>(&clock) != nullptr),
       fork_generation_(fork_generation()),
-      queue_(options.policy, &predictor) {
+      queue_(options.policy, &predictor),
+      cores_(options.cores ? std::make_unique<Cores::Use>(*options.cores, options.weight, word_) : nullptr) {
   queue_.set_slack(kSlack);
 }
 
@@ -218,6 +219,7 @@ void Scheduler::sweep(RequestList& expired) noexcept {
 
 bool Scheduler::claim_worker_locked() noexcept {
   if (queue_.empty() || running_ >= options_.max_concurrent || idle_ == 0) return false;
+  if (cores_ && cores_->waits()) return false;  // one is awake, or will be when there is a core
   const Nanos now = clock_.now();
   const Candidates candidates = queue_.candidates(now, may_wait_locked());
   const Decision decision = decide(candidates.span(), now, options_.policy, queue_.draining());
@@ -240,13 +242,32 @@ void Scheduler::renew_locked(const RowLayout& layout, Nanos now) noexcept {
 }
 
 // Inline, and so what they call: every call of an idle batcher passes through here, in less than a microsecond.
-inline Slot Scheduler::begin_run_locked(const RowLayout& layout, int64_t rows, Nanos now,
+inline Slot Scheduler::begin_run_locked(const RowLayout& layout, int64_t rows, Nanos now, const CoreHold& cores,
                                         OpenCount::Hold&& open) noexcept {
   const Nanos until = now + predictor_.typical(layout, rows);
   if (options_.pace.sizes && layout.pace.went(now, options_.pace)) renew_locked(layout, now);
   ++running_;
   until_sum_ += until;
-  return {*this, until, std::move(open)};
+  return {*this, until, now, cores, std::move(open)};
+}
+
+/// Whether the cores that all batchers share leave room for a run. With `may_wait`, a worker that finds none is woken
+/// when there is.
+bool Scheduler::find_cores_locked(const RowLayout& layout, int64_t rows, Nanos now, bool may_wait,
+                                  CoreHold& hold) noexcept {
+  return cores_->begin(predictor_.threads(), predictor_.typical(layout, rows), may_wait, now, hold);
+}
+
+/// After a look for a batch, of a worker where none was `refused` to the thread of an event loop: nobody waits for
+/// cores without a batch and a worker for it, or keeps any.
+void Scheduler::tidy_cores_locked(bool taken, bool refused, Nanos now) noexcept {
+  const bool others = idle_ + claims_ > 0 && running_ < options_.max_concurrent;
+  const bool batch = taken ? !queue_.empty() && others : refused;
+  if (batch) {
+    cores_->give_back();
+  } else {
+    cores_->rest(now);
+  }
 }
 
 Slot Scheduler::begin_caller_run(const RowLayout& layout, int64_t rows, Nanos deadline, Nanos now) noexcept {
@@ -267,8 +288,10 @@ Slot Scheduler::begin_caller_run(const RowLayout& layout, int64_t rows, Nanos de
     if (layout.pace.would_wait(rows)) return {};
     layout.pace.could_go(now, rows, most_of(layout), layout.cost);
   }
+  CoreHold cores;
+  if (cores_matter_locked() && !find_cores_locked(layout, rows, now, false, cores)) return {};
   if (options_.pace.target > 0) layout.pace.counts(now, rows);  // who has to wait is counted in the queue
-  return begin_run_locked(layout, rows, now, OpenCount::Hold(open_));
+  return begin_run_locked(layout, rows, now, cores, OpenCount::Hold(open_));
 }
 
 Outlook Scheduler::outlook(const RowLayout& layout, int64_t rows, int priority, Nanos deadline, Nanos now,
@@ -389,8 +412,10 @@ int64_t Scheduler::share_locked(const Bucket& bucket) const noexcept {
 
 bool Scheduler::take_locked(Batch& batch, RequestList& dropped, Nanos now, Nanos* until,
                             const Accept* accept) noexcept {
-  bool taken = false;
+  bool taken = false, ready = false;  // ready: but for somebody or something to run it
+  CoreHold cores;
   while (!taken && !queue_.empty() && running_ < options_.max_concurrent) {
+    ready = false;
     const Candidates candidates = queue_.candidates(now, may_wait_locked());
     const Decision decision = decide(candidates.span(), now, options_.policy, queue_.draining());
     if (decision.kind != Decision::Kind::kDispatch) {
@@ -401,7 +426,9 @@ bool Scheduler::take_locked(Batch& batch, RequestList& dropped, Nanos now, Nanos
     Bucket& bucket = queue_.is_fair() ? queue_.fairest(first) : first;
     const int64_t most = std::min(queue_.next_rows(bucket), share_locked(bucket));
     const LayoutRef& layout = bucket.first()->layout;
+    ready = true;
     if (accept && !(*accept)(layout, most)) break;
+    if (cores.cores == 0 && cores_matter_locked() && !find_cores_locked(*layout, most, now, !accept, cores)) break;
     batch.layout = layout;
     batch.reason = &bucket == &first ? decision.reason : due(bucket.state(), options_.policy, queue_.draining()).reason;
     batch.rows = 0;
@@ -411,9 +438,11 @@ bool Scheduler::take_locked(Batch& batch, RequestList& dropped, Nanos now, Nanos
     queue_.take(bucket, most, now, batch.requests, dropped);
     if (batch.requests.empty()) continue;  // all of them had ended
     for (const RequestRef& request : batch.requests) batch.rows += request->rows;
-    batch.slot = begin_run_locked(*batch.layout, batch.rows, now, std::move(open));
+    batch.slot = begin_run_locked(*batch.layout, batch.rows, now, cores, std::move(open));
     taken = true;
   }
+  if (!taken && cores.cores > 0) cores_->end(cores, 0);  // all had ended for which there were any
+  if (cores_matter_locked()) tidy_cores_locked(taken, ready && queue_.size() > 0, now);
   for (const RequestRef& request : batch.requests) leave_place(*request);
   leave_locked(dropped, batch.requests.size());
   promote_locked(dropped);
@@ -443,6 +472,7 @@ bool Scheduler::next(Batch& batch, RequestList& dropped) noexcept {
         --(claims_ ? claims_ : idle_);
         alarm_ = kNever;  // other sleepers wake by theirs all the same
       }
+      seen = word_.load(std::memory_order_acquire);  // first: whoever has cores for it rings without the lock
       taken = take_locked(batch, dropped, clock_.now(), &until, nullptr);
       if (taken || !dropped.empty()) {
         claimed = claim_worker_locked();  // there may be a batch for a colleague, too
@@ -451,7 +481,6 @@ bool Scheduler::next(Batch& batch, RequestList& dropped) noexcept {
       } else {
         ++idle_;
         alarm_ = std::min(alarm_, until);
-        seen = word_.load(std::memory_order_relaxed);
       }
     }
     wake(claimed);
@@ -461,25 +490,46 @@ bool Scheduler::next(Batch& batch, RequestList& dropped) noexcept {
   }
 }
 
-inline void Scheduler::finish_run(Nanos until, bool is_worker) noexcept {
+inline void Scheduler::finish_run(Slot& slot, bool is_worker) noexcept {
   if (foreign()) return;
   bool claimed = false;
   {
     MutexLock lock(mutex_);
     --running_;
-    until_sum_ -= until;
+    until_sum_ -= slot.until_;
+    if (slot.cores_.cores > 0) cores_->end(slot.cores_, clock_.now() - slot.started_);
     if (const Bucket* only = may_wait_locked() ? queue_.only() : nullptr) {
       const RowLayout& layout = *only->first()->layout;
       layout.pace.could_go(clock_.now(), only->rows(), most_of(layout), layout.cost);
     }
-    if (!is_worker) claimed = claim_worker_locked();
+    if (!is_worker) {
+      claimed = claim_worker_locked();
+      if (cores_matter_locked()) {
+        if (claimed) {
+          cores_->will_come(predictor_.threads(), clock_.now());  // before another batcher has them
+        } else {
+          cores_->give_back();
+        }
+      }
+    }
   }
   wake(claimed);
 }
 
 OpenCount::Hold Slot::release(bool is_worker) noexcept {
-  if (Scheduler* scheduler = std::exchange(scheduler_, nullptr)) scheduler->finish_run(until_, is_worker);
+  if (Scheduler* scheduler = std::exchange(scheduler_, nullptr)) scheduler->finish_run(*this, is_worker);
   return std::move(open_);
+}
+
+void Slot::give_cores_back() noexcept {
+  if (scheduler_ && cores_.cores > 0) scheduler_->give_cores_back(*this);
+}
+
+void Scheduler::give_cores_back(Slot& slot) noexcept {
+  if (foreign()) return;
+  MutexLock lock(mutex_);
+  cores_->end(slot.cores_, clock_.now() - slot.started_);
+  cores_->give_back();
 }
 
 void Scheduler::kick() noexcept {
@@ -530,6 +580,11 @@ QueueFigures Scheduler::figures() const {
   const Nanos oldest = std::min(queue_.oldest(), parked_.oldest());
   return {places_.load(std::memory_order_relaxed) + parked_.size(), running_,
           oldest == kNever ? 0 : std::max<Nanos>(0, clock_.now() - oldest), pace_};
+}
+
+CoreFigures Scheduler::core_figures() const {
+  MutexLock lock(mutex_);
+  return cores_ ? cores_->figures(clock_.now()) : CoreFigures();
 }
 
 }  // namespace inferkit

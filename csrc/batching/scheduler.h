@@ -2,10 +2,12 @@
 #pragma once
 #include <algorithm>
 #include <atomic>
+#include <memory>
 #include <span>
 #include <utility>
 #include <vector>
 
+#include "batching/cores.h"
 #include "batching/line.h"
 #include "batching/open_count.h"
 #include "batching/policy.h"
@@ -22,6 +24,8 @@ struct SchedulerOptions {
   int max_concurrent = 1;     // batches that may run at once
   size_t max_waiting = 0;     // requests that may wait for a place; 0: any number
   PaceOptions pace{};
+  Cores* cores = nullptr;  // that it shares with other batchers; null: none
+  double weight = 1;       // of its share
 };
 
 /// The right to run one batch, from the moment it is taken: it counts as open until the slot is given back, which
@@ -30,11 +34,17 @@ class Slot {
  public:
   Slot() = default;
   Slot(Slot&& other) noexcept
-      : scheduler_(std::exchange(other.scheduler_, nullptr)), until_(other.until_), open_(std::move(other.open_)) {}
+      : scheduler_(std::exchange(other.scheduler_, nullptr)),
+        until_(other.until_),
+        started_(other.started_),
+        cores_(other.cores_),
+        open_(std::move(other.open_)) {}
   Slot& operator=(Slot&& other) noexcept {
     if (scheduler_) release();
     scheduler_ = std::exchange(other.scheduler_, nullptr);
     until_ = other.until_;
+    started_ = other.started_;
+    cores_ = other.cores_;
     open_ = std::move(other.open_);
     return *this;
   }
@@ -46,14 +56,18 @@ class Slot {
   /// Others may run. What is left to hold is that the run's end has not been dealt with yet. Wakes a worker where there
   /// is something for it, unless the caller is one and calls next() now.
   OpenCount::Hold release(bool is_worker = false) noexcept;
+  /// The run goes on, but its cores are for others, as it waits for what they do.
+  void give_cores_back() noexcept;
 
  private:
   friend class Scheduler;
-  Slot(Scheduler& scheduler, Nanos until, OpenCount::Hold&& open)
-      : scheduler_(&scheduler), until_(until), open_(std::move(open)) {}
+  Slot(Scheduler& scheduler, Nanos until, Nanos started, const CoreHold& cores, OpenCount::Hold&& open)
+      : scheduler_(&scheduler), until_(until), started_(started), cores_(cores), open_(std::move(open)) {}
 
   Scheduler* scheduler_ = nullptr;
   Nanos until_ = 0;  // when it is expected back
+  Nanos started_ = 0;
+  CoreHold cores_;
   OpenCount::Hold open_;
 };
 
@@ -154,6 +168,7 @@ class Scheduler {
   void stop() noexcept;
 
   QueueFigures figures() const;
+  CoreFigures core_figures() const;
   /// As figures().depth, but lock-free: requests that are about to join count already.
   size_t depth() const {
     return places_.load(std::memory_order_relaxed) + parked_count_.load(std::memory_order_relaxed);
@@ -166,10 +181,15 @@ class Scheduler {
   bool foreign() const;
   bool reserve() noexcept;
   void unreserve() noexcept;
-  Slot begin_run_locked(const RowLayout& layout, int64_t rows, Nanos now, OpenCount::Hold&& open) noexcept
-      REQUIRES(mutex_);
+  Slot begin_run_locked(const RowLayout& layout, int64_t rows, Nanos now, const CoreHold& cores,
+                        OpenCount::Hold&& open) noexcept REQUIRES(mutex_);
   void renew_locked(const RowLayout& layout, Nanos now) noexcept REQUIRES(mutex_);
-  void finish_run(Nanos until, bool is_worker) noexcept;
+  void finish_run(Slot& slot, bool is_worker) noexcept;
+  void give_cores_back(Slot& slot) noexcept;
+  bool cores_matter_locked() const noexcept REQUIRES(mutex_) { return cores_ && cores_->matters(); }
+  bool find_cores_locked(const RowLayout& layout, int64_t rows, Nanos now, bool may_wait, CoreHold& hold) noexcept
+      REQUIRES(mutex_);
+  void tidy_cores_locked(bool taken, bool refused, Nanos now) noexcept REQUIRES(mutex_);
   bool take_locked(Batch& batch, RequestList& dropped, Nanos now, Nanos* until, const Accept* accept) noexcept
       REQUIRES(mutex_);
   int64_t share_locked(const Bucket& bucket) const noexcept REQUIRES(mutex_);
@@ -205,6 +225,7 @@ class Scheduler {
   mutable Mutex mutex_;  // guards what follows
   Queue queue_ GUARDED_BY(mutex_);
   Line parked_ GUARDED_BY(mutex_);
+  const std::unique_ptr<Cores::Use> cores_ GUARDED_BY(mutex_);  // null where it shares none
   int running_ GUARDED_BY(mutex_) = 0;
   Nanos until_sum_ GUARDED_BY(mutex_) = 0;  // of when the running ones are expected to be over
   int idle_ GUARDED_BY(mutex_) = 0;

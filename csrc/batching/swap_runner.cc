@@ -26,7 +26,8 @@ SwapRunner::SwapRunner(std::shared_ptr<Runner> first)
       outputs_(copy_of(first->outputs())),
       senses_(copy_of(first->senses())),
       rows_mix_(first->rows_mix()),
-      needs_gil_(first->needs_gil()) {
+      needs_gil_(first->needs_gil()),
+      threads_(first->threads()) {
   const MutexLock lock(mutex_);
   places_.emplace_back(0).runner = std::move(first);
   current_.store(&places_.back(), std::memory_order_relaxed);  // nobody else has this yet
@@ -48,6 +49,7 @@ std::shared_ptr<Runner> SwapRunner::swap(std::shared_ptr<Runner> next) {
   Place& before = *current_.load(std::memory_order_relaxed);
   Place& now = places_.emplace_back(before.number + 1);
   const bool needs_gil = next->needs_gil();
+  threads_.store(next->threads(), std::memory_order_relaxed);
   now.runner = std::move(next);
   needs_gil_.store(needs_gil, std::memory_order_relaxed);
   // Sequentially consistent, with what enter() and leave() do: a run that has the one before is seen here in its users,

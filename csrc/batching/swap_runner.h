@@ -29,6 +29,7 @@ class SwapRunner final : public Runner {
   /// Relaxed: a run of a model that needs the GIL takes it, whatever was said before it.
   bool needs_gil() const override { return needs_gil_.load(std::memory_order_relaxed); }
   int64_t estimate_nanos(std::span<const Shape> shapes) const override { return Use(*this)->estimate_nanos(shapes); }
+  int threads() const override { return threads_.load(std::memory_order_relaxed); }
   bool values_decide() const override { return Use(*this)->values_decide(); }
   bool rows_mix() const override { return rows_mix_; }
   bool rows_draw() const override { return Use(*this)->rows_draw(); }
@@ -76,6 +77,7 @@ class SwapRunner final : public Runner {
   std::deque<Place> places_ GUARDED_BY(mutex_);
   std::atomic<Place*> current_;
   std::atomic<bool> needs_gil_;
+  std::atomic<int> threads_;  // relaxed: a run counts as what the model before it used
 };
 
 }  // namespace inferkit

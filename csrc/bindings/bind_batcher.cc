@@ -207,7 +207,7 @@ void bind_batcher(py::module_& m) {
       .def(py::init([](const py::object& model, const Count& max_batch_size,
                        const Given<std::optional<int64_t>>& max_batch_elements, const Number& max_delay,
                        const Flag& auto_size, const Flag& auto_delay, const Number& target_p99, const Timeout& ageing,
-                       const Given<std::optional<int64_t>>& max_queue_size, const Count& workers,
+                       const Number& weight, const Given<std::optional<int64_t>>& max_queue_size, const Count& workers,
                        const Given<std::optional<int64_t>>& max_concurrent, const Flag& wait_when_full,
                        const Timeout& full_timeout, const Given<std::optional<int64_t>>& max_waiting,
                        const Flag& caller_runs, const Flag& isolate_failures, const Number& inline_limit,
@@ -226,6 +226,7 @@ void bind_batcher(py::module_& m) {
              options.pace.target = seconds(target_p99, "target_p99");
              if (!options.pace.company) options.pace.longest = options.max_delay;
              options.ageing = seconds_or_never(ageing, "ageing");
+             options.weight = number(weight, "weight");
              options.max_queue_size = static_cast<size_t>(integer_or(0, max_queue_size, "max_queue_size", 1));
              options.workers = static_cast<int>(integer(workers, "workers", 1, 1024));
              options.max_concurrent = static_cast<int>(integer_or(0, max_concurrent, "max_concurrent", 1, kMost));
@@ -256,7 +257,7 @@ void bind_batcher(py::module_& m) {
              return PyBatcher{BatcherCore::make(model, std::move(options), clock_from(clock))};
            }),
            "model"_a, py::kw_only(), "max_batch_size"_a, "max_batch_elements"_a, "max_delay"_a, "auto_size"_a,
-           "auto_delay"_a, "target_p99"_a, "ageing"_a, "max_queue_size"_a, "workers"_a, "max_concurrent"_a,
+           "auto_delay"_a, "target_p99"_a, "ageing"_a, "weight"_a, "max_queue_size"_a, "workers"_a, "max_concurrent"_a,
            "wait_when_full"_a, "full_timeout"_a, "max_waiting"_a, "caller_runs"_a, "isolate_failures"_a,
            "inline_limit"_a, "trace_size"_a, "inputs"_a, "outputs"_a, "clients"_a, "default_client"_a, "pad"_a,
            "pad_to"_a, "pad_longest"_a, "coalesce"_a, "result_cache"_a, "cache_callables"_a, "clock"_a = py::none())
@@ -302,6 +303,16 @@ void bind_batcher(py::module_& m) {
   require_init<PyBatcher>();
 
   add_batcher_calls(batcher);
+  m.def(
+      "set_max_concurrent",
+      [](const Given<std::optional<int64_t>>& cores) {
+        Cores::process().set_limit(static_cast<int>(integer_or(0, cores, "cores", 1, std::numeric_limits<int>::max())));
+      },
+      "cores"_a, "Sets how many cores the runs of all batchers may use at once; None for any number.");
+  m.def("max_concurrent", [] {
+    const int cores = Cores::process().limit();
+    return cores ? std::optional(cores) : std::nullopt;
+  });
   m.def("begin_exit", &begin_exit,
         "The interpreter exits: what closing batchers ends is from now on the exit's doing.");
   m.def(

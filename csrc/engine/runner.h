@@ -98,6 +98,9 @@ class Runner {
   /// count): then a prediction promises nothing.
   virtual bool values_decide() const { return false; }
 
+  /// How many threads a run may use.
+  virtual int threads() const { return 1; }
+
   /// True where the answer to a row depends on the other rows of its run (DynamicQuantizeLinear takes its range from
   /// all of them, a Softmax over the first axis its sum): a batcher then runs each request by itself, so that no answer
   /// hangs on who else came.

@@ -22,6 +22,7 @@ except ImportError as error:
 from ._batcher import Batcher, OutputChecks
 from ._build import build_info, supported_ops
 from ._client import Client, ClientStats
+from ._cores import max_concurrent, set_max_concurrent
 from ._deadline import deadline
 from ._errors import (
     ClosedError,
@@ -103,6 +104,8 @@ __all__ = [
     "build_info",
     "deadline",
     "diagnose",
+    "max_concurrent",
+    "set_max_concurrent",
     "supported_ops",
 ]
 

@@ -130,13 +130,17 @@ class Batcher(_core.Batcher):
         all of lower priority, unless they have waited `ageing` seconds longer for each level between. With ``None``,
         the highest priority always goes first, and under constant load the lowest may wait for ever. With 0, all
         requests go in the order in which they came, whatever their priorities and timeouts.
+    weight : float
+        Its share of the cores beside other batchers, from 0.001 to 1000: where :func:`set_max_concurrent` has set a
+        limit and batches of several batchers wait for a core, each gets core time in proportion to its weight.
     max_queue_size : int or None
         How many requests may wait; ``None`` for any number.
     workers : int
         How many native threads run batches. Fewer, and one at least, where the user or the container may have no more
         threads.
     max_concurrent : int, optional
-        How many batches may run at once, those on callers' threads included; by default as many as `workers`.
+        How many batches may run at once, those on callers' threads included; by default as many as `workers`. For all
+        batchers together there is :func:`set_max_concurrent`.
     on_full : {"reject", "wait"}
         What a submission to a full queue does: raise a :class:`QueueFullError`, or wait for room.
     full_timeout : float, optional
@@ -262,6 +266,7 @@ class Batcher(_core.Batcher):
         policy: Literal["auto"] | Fixed = "auto",
         target_p99: float | None = None,
         ageing: float | None = 10.0,
+        weight: float = 1.0,
         max_queue_size: int | None = 1024,
         workers: int = 1,
         max_concurrent: int | None = None,
@@ -305,6 +310,7 @@ class Batcher(_core.Batcher):
             auto_delay=finds_delay,
             target_p99=target,
             ageing=ageing,
+            weight=weight,
             max_queue_size=max_queue_size,
             workers=workers,
             max_concurrent=max_concurrent,

@@ -778,6 +778,7 @@ class Batcher:
         auto_delay: bool,
         target_p99: typing.SupportsFloat | typing.SupportsIndex,
         ageing: typing.SupportsFloat | typing.SupportsIndex | None,
+        weight: typing.SupportsFloat,
         max_queue_size: typing.SupportsInt | typing.SupportsIndex | None,
         workers: typing.SupportsInt | typing.SupportsIndex,
         max_concurrent: typing.SupportsInt | typing.SupportsIndex | None,
@@ -1054,6 +1055,7 @@ def lowerings() -> list[typing.Any]:
     The ways to run each operator on the CPU, best first: (domain, name, first opset, names) for each row of its table.
     """
 
+def max_concurrent() -> int | None: ...
 def profile_model(
     model: typing.Any, inputs: collections.abc.Sequence[typing.Any], runs: typing.SupportsInt | typing.SupportsIndex
 ) -> dict[str, typing.Any]:
@@ -1086,6 +1088,10 @@ def run_in_precision(model: typing.Any, inputs: collections.abc.Sequence[typing.
     One run in bf16 or float32, whatever the model computes in: its outputs.
     """
 
+def set_max_concurrent(cores: typing.SupportsInt | None) -> None:
+    """
+    Sets how many cores the runs of all batchers may use at once; None for any number.
+    """
 def supported_ops() -> list[typing.Any]:
     """
     The operator table: (domain, name, first opset, last opset, family) for each row.

@@ -115,7 +115,7 @@ def policy_stats(raw: dict[str, Any]) -> PolicyStats:
         target_p99=raw["target"] or None,
         expected_p99=raw["expected"],
         rows_per_second=raw["rate"],
-        why=_why(raw, rows, run),
+        why=_why(raw, rows, run) + raw["cores"],
     )
 
 

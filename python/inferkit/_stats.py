@@ -10,6 +10,7 @@ from . import _core
 from ._client import ClientStats
 from ._policy import PolicyStats, policy_stats
 from ._stats_text import stats_text
+from ._text import counted
 
 __all__ = ["BatcherStats", "Latency", "WindowStats", "stats_from"]
 
@@ -124,6 +125,17 @@ class BatcherStats:
         How long the workers have asked to have a core at a time, so that they need not wait for those of models that
         run longer; 0 where they have what the kernel gives by itself: they run long, or have only just begun, or the
         kernel cannot be asked (``build_info()["time_slices"]``).
+    weight : float
+        As it was given.
+    core_seconds : float
+        The core time that its runs have had while :func:`set_max_concurrent` had set a limit; a run on two threads has
+        two seconds in a second.
+    core_share : float
+        The same as a share of that of all batchers, since this one was made.
+    core_waits : int
+        How often a batch could have gone, but the cores were taken.
+    core_wait_seconds : float
+        For how long in all.
     batches, rows : int
         How many batches ran, and how many rows they had.
     elements, padding : int
@@ -203,6 +215,11 @@ class BatcherStats:
     workers: int
     workers_missing: int
     slice_ms: float
+    weight: float
+    core_seconds: float
+    core_share: float
+    core_waits: int
+    core_wait_seconds: float
     batches: int
     rows: int
     elements: int
@@ -276,8 +293,19 @@ def stats_from(figures: dict[str, Any]) -> BatcherStats:
     windows = [_with_latencies(WindowStats, window) for window in figures["windows"]]
     figures["clients"] = {name: _client_stats(client) for name, client in figures["clients"].items()}
     figures["windows"] = {window.seconds: window for window in windows}
-    figures["policy"] = policy_stats(figures["policy"])
+    figures["policy"] = policy_stats(figures["policy"] | {"cores": _why_cores(figures)})
     return _with_latencies(BatcherStats, figures)
+
+
+def _why_cores(figures: dict[str, Any]) -> str:
+    waits = figures["core_waits"]
+    if not waits:
+        return ""
+    mean, share = figures["core_wait_seconds"] / waits, figures["core_share"]
+    return (
+        f"; {counted(waits, 'time')} a batch could have gone, but the cores that all batchers share were taken, and it "
+        f"waited for {mean * 1e3:.3g} ms on average; of their time this one has had {100 * share:.0f}%"
+    )
 
 
 def _client_stats(figures: dict[str, Any]) -> ClientStats:

@@ -65,6 +65,10 @@ def stats_text(stats: BatcherStats) -> str:
     of_all = f", {stats.workers} of {stats.workers + stats.workers_missing} workers" if stats.workers_missing else ""
     slices = f", slices of {stats.slice_ms:.3g} ms" if stats.slice_ms else ""
     wait = f"waits up to {chosen.max_delay * 1e3:.3g} ms" if chosen.max_delay else "no delay"
+    cores = (
+        f"cores     {100 * of.core_share:.0f}% of all batchers' time; "
+        f"waited {counted(of.core_waits, 'time')} for one, {of.core_wait_seconds:.3g} s in all"
+    )
     lines = [
         f"state     {stats.state}; {waiting}; {running}",
         f"requests  {ends}",
@@ -76,6 +80,7 @@ def stats_text(stats: BatcherStats) -> str:
         f"{100 * stats.batch_fill_rate:.0f}% full{of_all}",
         *(f"went as   {line}" for line in _fitted(why)),
         f"policy    {chosen.name}: up to {counted(chosen.max_batch_size, 'row')}, {wait}{slices}",
+        *([cores] if of.core_waits else []),
         *([f"equal     {', '.join(alike)}"] if alike else []),
         *([f"padding   {100 * stats.padding_rate:.1f}% of what was computed{given_up}"] if stats.elements else []),
         f"{'ms':<10}" + "".join(f"{name:>11}" for name in ("p50", "p90", "p99", "p99.9", "max")),

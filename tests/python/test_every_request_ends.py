@@ -231,10 +231,47 @@ class KeptAnswers(Requests):
     options: ClassVar[dict[str, Any]] = {"coalesce": True, "result_cache": 1500, "cache_callables": True}
 
 
+class SharedCores(Requests):
+    """Beside another batcher that wants the only core as well, under a limit that comes and goes."""
+
+    options: ClassVar[dict[str, Any]] = {"workers": 2, "weight": 0.5}
+
+    def __init__(self) -> None:
+        inferkit.set_max_concurrent(1)
+        super().__init__()
+        self.other = inferkit.Batcher(self.model(), max_batch_size=1, workers=2)
+        self.others: list[inferkit.Ticket] = []
+
+    @rule()
+    def submit_to_the_other(self) -> None:
+        self.others.append(self.other.submit(row(1.0)))
+
+    @rule(cores=st.sampled_from([None, 1, 1, 2]))
+    def limit(self, cores: int | None) -> None:
+        inferkit.set_max_concurrent(cores)
+
+    def teardown(self) -> None:
+        try:
+            self.gate.set()
+            for ticket in self.others:
+                assert ticket.result(PATIENCE)[0] in range(2, self.factor + 1)
+            super().teardown()
+            assert self.other.drain(PATIENCE)
+            # Whatever came in between, every core has been given back.
+            inferkit.set_max_concurrent(1)
+            with inferkit.Batcher(FakeModel()) as last:
+                last.submit(np.zeros((1, 1), np.float32)).exception(PATIENCE)
+        finally:
+            self.other.close()
+            inferkit.set_max_concurrent(None)
+            self.others.clear()
+
+
 TestRequests = Requests.TestCase
 TestEqualRequests = EqualRequests.TestCase
 TestKeptAnswers = KeptAnswers.TestCase
-for case in (TestRequests, TestEqualRequests, TestKeptAnswers):
+TestSharedCores = SharedCores.TestCase
+for case in (TestRequests, TestEqualRequests, TestKeptAnswers, TestSharedCores):
     case.settings = settings(
         max_examples=20, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
     )

@@ -18,7 +18,7 @@ PUBLIC = {
     "models": {"InputChecks", "MemoryUse", "Metadata", "Model", "TensorSpec"},
     "batching": {
         "Batcher", "BatcherStats", "Client", "ClientStats", "Fixed", "Latency", "OutputChecks", "PolicyStats",
-        "Ticket", "Timing", "WindowStats", "deadline",
+        "Ticket", "Timing", "WindowStats", "deadline", "max_concurrent", "set_max_concurrent",
     },
     "memory": {"Buffer", "BufferPool", "LeakRow", "PoolStats", "Weights"},
     "build": {"__version__", "build_info", "supported_ops"},
@@ -82,12 +82,13 @@ MEMBERS = {
 FIELDS = {
     "BatcherStats": {
         "as_dict", "batch_fill_rate", "batch_sizes", "batches", "cache_bytes", "cache_entries", "cache_evictions",
-        "cache_hits", "cache_misses", "cancelled", "clients", "coalesced", "completed", "compute_ms", "dispatched",
+        "cache_hits", "cache_misses", "cancelled", "clients", "coalesced", "completed", "compute_ms", "core_seconds",
+        "core_share", "core_wait_seconds", "core_waits", "dispatched",
         "dispatched_rows", "dropped", "elements", "expired", "failed", "in_flight", "inference_error_rate",
         "invalid", "longest_run", "mean_batch_size", "memory_rss_bytes", "oldest_wait", "p99_latency_ms", "padding",
         "padding_costs", "padding_off", "padding_rate", "padding_refused", "policy", "pool", "queue_depth",
         "queue_ms", "refused", "rejected", "requests_per_second", "rows", "slice_ms", "state",
-        "total_ms", "windows", "workers", "workers_missing",
+        "total_ms", "weight", "windows", "workers", "workers_missing",
     },
     "Client": {"burst", "rate", "weight"},
     "ClientStats": {"answered", "refused", "rows", "submitted", "waiting"},

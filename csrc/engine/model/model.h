@@ -93,6 +93,7 @@ class Model final : public Runner {
   bool has_lists() const { return has_lists_; }
   bool needs_gil() const override { return false; }
   int64_t estimate_nanos(std::span<const Shape> shapes) const override;
+  int threads() const override { return options_.threads; }
   bool values_decide() const override { return staged_.load(std::memory_order_relaxed); }
   bool rows_mix() const override { return !mixing_node_.empty(); }
   Device& device() const { return *options_.device; }

@@ -32,6 +32,11 @@ _CUDA_COUNTERS = (
     ("busy_seconds", "How long graphs were under way, as inferkit counts.", "busy_seconds"),
 )
 _CUDA_COPIES = {"in": "in_bytes", "out": "out_bytes", "weights": "uploaded_bytes"}
+_CORES = {
+    "core_seconds": "Core time of runs, counted while there was a limit on the cores of all batchers.",
+    "core_waits": "Batches that could have gone, but the cores of all batchers were taken.",
+    "core_wait_seconds": "How long they waited for a core.",
+}
 # Gauges of a batcher: metric, help, value of its figures.
 _GAUGES: tuple[tuple[str, str, Callable[[Figures], float]], ...] = (
     ("queue_depth", "Requests that wait.", lambda b: b["stats"]["queue_depth"]),
@@ -241,6 +246,8 @@ def _counters(processes: list[tuple[Figures, bool]]) -> Iterator[Metric]:
         "cache_evictions", "Answers that were let go of to make room for others.", ["batcher"],
         _sums(processes, lambda b: {(): b["stats"].get("cache_evictions", 0)}),
     )  # fmt: skip
+    for name, text in _CORES.items():
+        yield family(name, text, ["batcher"], _sums(processes, lambda b, name=name: {(): b["stats"].get(name, 0)}))
     yield family(
         "client_submissions", "Requests that configured clients have sent.", ["batcher", "client"],
         _sums(processes, lambda b: {(name,): c["submitted"] for name, c in _clients(b).items()}),

@@ -18,7 +18,7 @@ _Counts = dict[str, Any]
 STAGES = {"queue": "queue_ms", "compute": "compute_ms", "total": "total_ms"}
 _COUNTED = (
     "completed", "failed", "cancelled", "expired", "rejected", "invalid", "rows", "elements", "padding", "coalesced",
-    "cache_hits", "cache_misses", "cache_evictions",
+    "cache_hits", "cache_misses", "cache_evictions", "core_seconds", "core_waits", "core_wait_seconds",
 )  # fmt: skip
 _BY_REASON = ("dispatched", "dispatched_rows", "refused", "dropped")
 _OF_CLIENTS = ("submitted", "answered", "refused", "rows")
