@@ -466,6 +466,30 @@ Status Batcher::run_caller(Slot& slot, std::span<const TensorView> inputs, const
   return status;
 }
 
+void Batcher::teach(std::span<const StridedView> inputs) {
+  constexpr int kRuns = 4;
+  constexpr Nanos kMoment = 50'000'000;
+  // By another clock no time passes.
+  if (foreign() || !steady_ || runner_->needs_gil() || runner_->values_decide()) return;
+  const Checked checked = intake_.check(inputs, runner_->generation());
+  std::vector<TensorView> tensors;
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    const Shape shape = checked.layout->shape(i, checked.rows);
+    if (!(shape == inputs[i].shape)) return;  // to be filled up, or without a batch axis
+    tensors.push_back({inputs[i].dtype, shape, inputs[i].data});
+  }
+  PooledSink sink(runner_->outputs(), *pool_);
+  const Nanos began = clock_.now();
+  for (Nanos before = began, i = 0; i < kRuns && before - began < kMoment; ++i) {
+    sink.prepare(checked.rows);
+    if (!runner_->run(tensors, sink).ok()) return;
+    const Nanos now = clock_.now();
+    predictor_.learn(*checked.layout, checked.rows, now - before, now);
+    sink.take();
+    before = now;
+  }
+}
+
 // Ending
 
 void Batcher::stop_admitting() {

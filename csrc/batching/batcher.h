@@ -98,6 +98,9 @@ class Batcher {
   /// inline_limit in all, then wakes a worker for the rest. Ends whose list is `own` are pushed there without a
   /// notification. Runs the model. Not to be called by two threads with one `tools`.
   void run_inline(BatchRun& tools, Batch& batch, CompletionList& own);
+  /// Runs inputs of nobody's a few times, but no longer than a moment, to learn what that takes. Does nothing where a
+  /// run would call Python, or its values decide how long it takes. Throws Error(kValidation). Runs the model.
+  void teach(std::span<const StridedView> inputs);
   Nanos predict(const RowLayout& layout, int64_t rows) const { return predictor_.predict(layout, rows); }
 
   // Ending

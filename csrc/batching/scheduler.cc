@@ -428,6 +428,7 @@ bool Scheduler::take_locked(Batch& batch, RequestList& dropped, Nanos now, Nanos
     const LayoutRef& layout = bucket.first()->layout;
     ready = true;
     if (accept && !(*accept)(layout, most)) break;
+    // For as many rows as there may be: what is taken below decides.
     if (cores.cores == 0 && cores_matter_locked() && !find_cores_locked(*layout, most, now, !accept, cores)) break;
     batch.layout = layout;
     batch.reason = &bucket == &first ? decision.reason : due(bucket.state(), options_.policy, queue_.draining()).reason;

@@ -87,12 +87,13 @@ Figures stats_of(const PyBatcher& self, const std::vector<double>& limits) {
   }
   const PaceFigures& p = s.pace;
   const auto in_seconds = [](Nanos nanos) { return double(nanos) * 1e-9; };
-  const py::dict policy = dict_of(
-      "auto"_key = batcher.options().pace.sizes, "max_delay"_key = in_seconds(batcher.options().max_delay),
-      "pays"_key = p.pays, "most"_key = p.pays ? p.most : batcher.max_rows(), "company"_key = in_seconds(p.company),
-      "alone"_key = in_seconds(p.alone), "target"_key = in_seconds(batcher.options().pace.target),
-      "delay"_key = in_seconds(p.delay), "expected"_key = in_seconds(p.expected), "kept"_key = p.kept,
-      "rate"_key = p.rate, "of_paying"_key = in_seconds(p.of_paying), "of_most"_key = in_seconds(p.of_most));
+  const py::dict policy =
+      dict_of("mixes"_key = batcher.runner().rows_mix(), "auto"_key = batcher.options().pace.sizes,
+              "max_delay"_key = in_seconds(batcher.options().max_delay), "pays"_key = p.pays,
+              "most"_key = p.pays ? p.most : batcher.max_rows(), "company"_key = in_seconds(p.company),
+              "alone"_key = in_seconds(p.alone), "target"_key = in_seconds(batcher.options().pace.target),
+              "delay"_key = in_seconds(p.delay), "expected"_key = in_seconds(p.expected), "kept"_key = p.kept,
+              "rate"_key = p.rate, "of_paying"_key = in_seconds(p.of_paying), "of_most"_key = in_seconds(p.of_most));
   py::list windows;
   for (const WindowStats& window : s.windows) windows.append(window_of(window, limits));
   const py::dict out = dict_of(

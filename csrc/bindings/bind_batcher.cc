@@ -16,6 +16,7 @@
 #include "bindings/context_deadline.h"
 #include "bindings/py_batcher.h"
 #include "bindings/py_model.h"
+#include "bindings/request_io.h"
 #include "bindings/signal_watch.h"
 #include "bindings/ticket.h"
 
@@ -164,6 +165,22 @@ std::vector<int64_t> pad_lengths(const PyBatcher& self, int64_t most) {
   return padding ? padding->lengths(most) : std::vector<int64_t>();
 }
 
+/// Where a request of such inputs would be refused, there is nothing to learn.
+void teach(const PyBatcher& self, const py::dict& feeds) {
+  Batcher& batcher = self.core->batcher();
+  if (self.core->runner()->needs_gil()) return;
+  PyObject* const arguments[] = {feeds.ptr()};
+  try {
+    RequestInputs inputs(arguments, self.core->runner()->inputs());
+    inputs.look(batcher.pool());
+    if (!inputs.in_place()) return;
+    const py::gil_scoped_release release;
+    batcher.teach(inputs.views());
+  } catch (const Error& error) {
+    if (error.code() != ErrorCode::kValidation) throw;
+  }
+}
+
 }  // namespace
 
 void bind_batcher(py::module_& m) {
@@ -277,6 +294,7 @@ void bind_batcher(py::module_& m) {
       .def("_poke", [](const PyBatcher& self) { self.core->batcher().poke(); })
       .def(
           "_swap", [](const PyBatcher& self, const py::object& model) { self.core->swap(model); }, "model"_a)
+      .def("_teach", &teach, "feeds"_a, "Runs made-up inputs a few times, to learn what that takes.")
       .def("_pad_refusal", &pad_refusal, "model"_a, "rows"_a, "lengths"_a,
            "Why requests to the model cannot be padded, as those that are made up show; empty where they can.")
       .def("_pad_lengths", &pad_lengths, "most"_a,

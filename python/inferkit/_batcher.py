@@ -502,7 +502,10 @@ class Batcher(_core.Batcher):
     def warm_up(
         self, batch_sizes: Iterable[int] | None = None, *, shapes: Mapping[str, Sequence[int]] | None = None
     ) -> None:
-        """Run the model once for each batch size, so that the first requests find everything compiled.
+        """Run the model for each batch size, so that the first requests find everything compiled.
+
+        Compiled models run a few times, so that `policy` and deadlines know from the first request on what runs take:
+        up to five times for each size, those after the first for no longer than 50 ms or one run.
 
         Until then, or until a request has run, the process is not ready for :mod:`inferkit.health`.
 
@@ -528,15 +531,22 @@ class Batcher(_core.Batcher):
         given = None if batch_sizes is None else sequence(batch_sizes, "batch_sizes", "an iterable of integers")
         shapes = shapes_of(shapes)
         if not self._pad:
-            return model.warm_up(self._sizes(model, shapes) if given is None else given, shapes=shapes)
+            return self._warm_up_at(model, given, shapes)
         if given == []:
             return None
         lengths = self._lengths_to_warm(shapes)
         self._prove_padding(model, shapes, lengths)
         for length in lengths:
             rows = rows_to_warm(model.inputs, self._pad, shapes, length)
-            model.warm_up(self._sizes(model, rows) if given is None else given, shapes=rows)
+            self._warm_up_at(model, given, rows)
         return None
+
+    def _warm_up_at(self, model: Model, given: list[int] | None, shapes: Mapping[str, Sequence[int]] | None) -> None:
+        sizes = self._sizes(model, shapes) if given is None else given
+        model.warm_up(sizes, shapes=shapes)
+        if model is self._model:  # what another one takes is learnt when it is there
+            for feeds in model._feeds(sorted(sizes, reverse=True), shapes):
+                self._teach(feeds)
 
     def _sizes(self, model: Model, shapes: Mapping[str, Sequence[int]] | None) -> list[int]:
         largest = self._max_rows

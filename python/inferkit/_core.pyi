@@ -778,7 +778,7 @@ class Batcher:
         auto_delay: bool,
         target_p99: typing.SupportsFloat | typing.SupportsIndex,
         ageing: typing.SupportsFloat | typing.SupportsIndex | None,
-        weight: typing.SupportsFloat,
+        weight: typing.SupportsFloat | typing.SupportsIndex,
         max_queue_size: typing.SupportsInt | typing.SupportsIndex | None,
         workers: typing.SupportsInt | typing.SupportsIndex,
         max_concurrent: typing.SupportsInt | typing.SupportsIndex | None,
@@ -819,6 +819,10 @@ class Batcher:
     def _pad_lengths(self, most: typing.SupportsInt | typing.SupportsIndex) -> list[int]:
         """
         To what requests up to that length are padded; with 0, those up to the longest, where there is one.
+        """
+    def _teach(self, feeds: dict[str, typing.Any]) -> None:
+        """
+        Runs made-up inputs a few times, to learn what that takes.
         """
     def _pad_refusal(
         self,
@@ -1088,10 +1092,11 @@ def run_in_precision(model: typing.Any, inputs: collections.abc.Sequence[typing.
     One run in bf16 or float32, whatever the model computes in: its outputs.
     """
 
-def set_max_concurrent(cores: typing.SupportsInt | None) -> None:
+def set_max_concurrent(cores: typing.SupportsInt | typing.SupportsIndex | None) -> None:
     """
     Sets how many cores the runs of all batchers may use at once; None for any number.
     """
+
 def supported_ops() -> list[typing.Any]:
     """
     The operator table: (domain, name, first opset, last opset, family) for each row.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -431,6 +431,13 @@ class Model(_core.Model):
         ValidationError
             A shape does not fit its input.
         """
+        for feeds in self._feeds(batch_sizes, shapes):
+            self._run(feeds, None)
+
+    def _feeds(
+        self, batch_sizes: Iterable[int], shapes: Mapping[str, Sequence[int]] | None
+    ) -> Iterator[dict[str, np.ndarray]]:
+        """Make up inputs for each batch size."""
         refuse_sequences(self.inputs)
         sizes = sequence(batch_sizes, "batch_sizes", "an iterable of integers")
         batches = [integer(size, "a batch size", 1) for size in sizes]
@@ -442,7 +449,7 @@ class Model(_core.Model):
             for spec, rest in zip(self.inputs, rests, strict=True):
                 lead = [] if not spec.shape else [batch if spec.shape[0] is None else spec.shape[0]]
                 feeds[spec.name] = _zeros(spec, [*lead, *rest])
-            self._run(feeds, None)
+            yield feeds
 
     def _rests(self, given: dict[str, Sequence[int]]) -> list[list[int]]:
         """Find every input's shape without the batch axis."""

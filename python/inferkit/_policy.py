@@ -120,6 +120,8 @@ def policy_stats(raw: dict[str, Any]) -> PolicyStats:
 
 
 def _why(raw: dict[str, Any], rows: int, run: float) -> str:
+    if raw["mixes"]:
+        return "what a row is answered depends on the other rows of its run, so each request is a batch of its own"
     if not raw["auto"]:
         return "these are the numbers that it was given"
     if raw["pays"] == 0:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 import inferkit
@@ -112,6 +114,7 @@ def test_why_says_what_was_chosen() -> None:
     raw = {
         "auto": True, "max_delay": 0.0, "pays": 64, "most": 64, "company": 0.0, "alone": 0.01, "of_paying": 0.02,
         "of_most": 0.02, "target": 0.0, "delay": -1e-9, "expected": 0.0, "kept": True, "rate": 0.0,
+        "mixes": False, "cores": "",
     }  # fmt: skip
     fewer = policy_stats({**raw, "pays": 8, "of_paying": 0.008, "of_most": 0.064})
     assert fewer.why.startswith("a row takes 1 ms in a batch of 8 and 1 ms in one of 64")
@@ -139,3 +142,33 @@ def test_it_is_told_with_the_other_figures() -> None:
         stats = batcher.stats()
     assert json.loads(json.dumps(stats.as_dict()))["policy"]["name"] == "auto"
     assert set(stats.dispatched) == {"full", "ready", "delay", "deadline", "drain", "caller", "enough", "company"}
+
+
+def test_rows_that_depend_on_each_other_are_named_as_the_reason() -> None:
+    x = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["n", 2])
+    y = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["n", 2])
+    node = onnx.helper.make_node("Softmax", ["x"], ["y"], axis=0)
+    model = inferkit.Model.load(onnx.helper.make_model(onnx.helper.make_graph([node], "g", [x], [y])))
+    for policy in ("auto", inferkit.Fixed()):
+        with inferkit.Batcher(model, policy=policy) as batcher:  # type: ignore[arg-type]
+            assert "each request is a batch of its own" in batcher.stats().policy.why
+
+
+def test_after_a_warm_up_it_knows_what_runs_take(digits_path: Path) -> None:
+    """A caller runs a request with a deadline itself where it is known that there is time for that."""
+    model = inferkit.Model.load(digits_path, threads=1)
+    for warm in (False, True):
+        with inferkit.Batcher(model, max_batch_size=16) as batcher:
+            if warm:
+                batcher.warm_up()
+            assert (batcher.stats().batches, batcher.stats().completed) == (0, 0)
+            batcher(np.zeros((1, 64), np.float32), timeout=60.0)
+            assert batcher.stats().dispatched["caller"] == warm
+
+
+def test_a_warm_up_at_sizes_that_no_request_may_have(digits_path: Path) -> None:
+    checks = inferkit.InputChecks(max_length=1)
+    model = inferkit.Model.load(digits_path, threads=1)
+    with inferkit.Batcher(model, max_batch_size=2, input_checks=checks) as batcher:
+        batcher.warm_up([1, 64])
+        assert batcher.stats().invalid == 0
