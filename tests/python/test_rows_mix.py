@@ -93,6 +93,117 @@ def test_in_a_batcher_each_is_what_it_is_alone(make: Any, sizes: list[int], dela
         assert y.tobytes() == model(x).tobytes()
 
 
+# Every form that takes its range as it runs, and every shape of what it takes it from
+
+DYNAMIC_SHAPES = [(6,), (1,), (5, 6), (2, 3, 6)]
+
+
+def ranged(form: str, shape: tuple[int, ...], seed: int) -> inferkit.Model:
+    """A model of x [rows, *shape] whose answer depends on the range of all that is multiplied together."""
+    rng = np.random.default_rng(seed)
+    inner, columns, hidden = shape[-1], 3, 4
+
+    def codes(*dims: int, kind: str = "int8") -> Any:
+        return rng.integers(0 if kind == "uint8" else -20, 20, dims).astype(kind)
+
+    def scales(*dims: int) -> Any:
+        return rng.uniform(0.01, 0.2, dims).astype(np.float32)
+
+    constants: dict[str, Any] = {}
+    ms = {"domain": "com.microsoft"}
+    quantize = helper.make_node("DynamicQuantizeLinear", ["x"], ["q", "scale", "zero"])
+    if form == "DynamicQuantizeMatMul":
+        constants = {"w": codes(inner, columns), "ws": scales(columns), "wz": codes(columns), "b": scales(columns)}
+        nodes = [helper.make_node(form, ["x", "w", "ws", "wz", "b"], ["y"], **ms)]
+    elif form == "MatMulIntegerToFloat":
+        constants = {"w": codes(inner, columns, kind="uint8"), "ws": scales(columns)}
+        nodes = [quantize, helper.make_node(form, ["q", "w", "scale", "ws", "zero"], ["y"], **ms)]
+    elif form == "MatMulInteger":
+        constants = {"w": codes(inner, columns), "ws": scales(columns)}
+        nodes = [
+            quantize,
+            helper.make_node("MatMulInteger", ["q", "w", "zero"], ["sums"]),
+            helper.make_node("Cast", ["sums"], ["real"], to=FLOAT),
+            helper.make_node("Mul", ["scale", "ws"], ["both"]),
+            helper.make_node("Mul", ["real", "both"], ["y"]),
+        ]
+    elif form == "DequantizeLinear":
+        nodes = [quantize, helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["y"])]
+    elif form == "ConvInteger":
+        constants = {"image": np.array([0, 1, -1, inner], np.int64), "k": codes(2, 1, 1, 1)}
+        nodes = [
+            helper.make_node("Reshape", ["x", "image"], ["i"]),
+            helper.make_node("DynamicQuantizeLinear", ["i"], ["q", "scale", "zero"]),
+            helper.make_node("ConvInteger", ["q", "k", "zero"], ["sums"]),
+            helper.make_node("Cast", ["sums"], ["real"], to=FLOAT),
+            helper.make_node("Mul", ["real", "scale"], ["y"]),
+        ]
+    else:
+        assert form == "DynamicQuantizeLSTM"
+        constants = {
+            "steps": np.array([0, -1, inner], np.int64), "w": codes(1, inner, 4 * hidden), "ws": scales(1) / 10,
+            "wz": np.zeros(1, np.int8), "r": codes(1, hidden, 4 * hidden), "rs": scales(1) / 10,
+            "rz": np.zeros(1, np.int8),
+        }  # fmt: skip
+        nodes = [
+            helper.make_node("Reshape", ["x", "steps"], ["s"]),
+            helper.make_node("Transpose", ["s"], ["t"], perm=[1, 0, 2]),
+            helper.make_node(
+                form, ["t", "w", "r", "", "", "", "", "", "ws", "wz", "rs", "rz"], ["u"], hidden_size=hidden, **ms
+            ),
+            helper.make_node("Transpose", ["u"], ["y"], perm=[2, 0, 1, 3]),
+        ]
+    rank = {"ConvInteger": 4, "DynamicQuantizeLSTM": 4}.get(form, 1 + len(shape))
+    graph = helper.make_graph(
+        nodes, "g", [value("x", FLOAT, "n", *shape)], [value("y", FLOAT, "n", *[None] * (rank - 1))],
+        [numpy_helper.from_array(np.asarray(v), k) for k, v in constants.items()],
+    )  # fmt: skip
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+    return inferkit.Model.load(helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString())
+
+
+FORMS = [
+    "DynamicQuantizeMatMul", "MatMulIntegerToFloat", "MatMulInteger", "DequantizeLinear", "ConvInteger",
+    "DynamicQuantizeLSTM",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("form", FORMS)
+@given(
+    shape=st.sampled_from(DYNAMIC_SHAPES),
+    sizes=st.lists(st.integers(1, 4), min_size=2, max_size=8),
+    powers=st.lists(st.integers(-20, 20), min_size=8, max_size=8),
+    seed=st.integers(0, 2**31),
+    workers=st.sampled_from([1, 2]),
+)
+@settings(max_examples=15, deadline=None)
+def test_a_range_is_taken_of_each_request(
+    form: str, shape: tuple[int, ...], sizes: list[int], powers: list[int], seed: int, workers: int
+) -> None:
+    model, rng = ranged(form, shape, seed), np.random.default_rng(seed)
+    # Of any magnitude and side: all of one sign, all zeros, a single value that is far larger.
+    xs = [(2.0**p * rng.standard_normal((n, *shape))).astype(np.float32) for n, p in zip(sizes, powers, strict=False)]
+    xs[seed % len(xs)][...] = 0
+    xs[-1] = np.abs(xs[-1])
+
+    async def serve() -> list[Any]:
+        with inferkit.Batcher(model, max_batch_size=16, max_delay=0.005, workers=workers) as batcher:
+            return list(await asyncio.gather(*(batcher.submit(x) for x in xs)))
+
+    for x, y in zip(xs, asyncio.run(serve()), strict=True):
+        alone = np.asarray(model(x))
+        assert y.shape == alone.shape
+        assert y.tobytes() == alone.tobytes()
+
+
+@pytest.mark.parametrize("form", [f for f in FORMS if f != "DynamicQuantizeLSTM"])
+def test_one_range_for_all_would_show(form: str) -> None:
+    """What the property above is worth: run as one, requests have other bits."""
+    model, rng = ranged(form, (5, 6), 1), np.random.default_rng(1)
+    a, b = (s * rng.standard_normal((2, 5, 6)).astype(np.float32) for s in (1, 50))
+    assert np.asarray(model(np.concatenate([a, b])))[:2].tobytes() != np.asarray(model(a)).tobytes()
+
+
 # Along an axis that grows with the rows
 
 
