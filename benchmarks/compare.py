@@ -29,6 +29,7 @@ import numpy as np
 
 import batchers
 import common
+import decoders
 import inferkit
 import paths
 import peers
@@ -311,6 +312,7 @@ SECTIONS: dict[str, Callable[[], list[Row]]] = {
     "start": starting.start,
     "precisions": precisions.one_operator,
     "paths": paths.slow_before,
+    "decoders": decoders.one_operator,
     "values": values,
     "overhead": overhead,
     "asyncio": asyncio_clients,
