@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnx
 import pytest
 from onnx import helper
 
 import inferkit
+from inferkit import tracing
 
 Array = np.ndarray[Any, Any]
 LENIENT = inferkit.InputChecks(finite=False, non_empty=False)
@@ -203,6 +206,88 @@ def test_against_float64(case: str, option: str) -> None:
 @pytest.mark.parametrize("option", ["plain", "rotary", "rotary, packed", "window", "sinks"])
 def test_half(case: str, option: str) -> None:
     Decoder(**{**CASES[case], **OPTIONS[option]}, dtype="float16").check(4e-3)
+
+
+CACHED = ("plain", "packed", "rotary", "rotary, packed", "one head each")
+
+
+def steps_of(model: inferkit.Model, feeds: dict[str, Array]) -> list[str]:
+    begin = time.monotonic()
+    tracing.trace_steps()
+    try:
+        model.run(feeds)
+    finally:
+        tracing.trace_steps(False)
+    return [step.name for step in tracing.steps() if step.started >= begin]
+
+
+@pytest.mark.parametrize("dtype", ["float16", ml_dtypes.bfloat16])
+@pytest.mark.parametrize(("case", "option"), [pair for pair in PAIRS if pair[1] in CACHED])
+def test_a_cache_of_halves_is_not_widened_and_rounded(case: str, option: str, dtype: Any) -> None:
+    decoder = Decoder(**{**CASES[case], **OPTIONS[option]}, dtype=dtype)
+    tolerance = 4e-3 if dtype == "float16" else 4e-2
+    got, want = decoder.run(), decoder.expected()
+    for of, right in zip(got, want, strict=True):
+        said = ~np.isnan(right)
+        np.testing.assert_allclose(of.astype(np.float64)[said], right[said], rtol=tolerance, atol=tolerance)
+    for cache, name in zip(got[1:], ("past_k", "past_v"), strict=True):
+        for b, start in enumerate(decoder.starts):
+            if start:
+                assert cache[b, :, :start].tobytes() == decoder.feeds[name][b, :, :start].tobytes()
+    casts = [step for step in steps_of(decoder.load(), decoder.feeds) if step.startswith("Cast")]
+    assert not [step for step in casts if "past" in step or "present" in step], casts
+
+
+@pytest.mark.parametrize("change", ["the past is read", "the past is made", "the cache is read", "one of two"])
+def test_a_cache_that_others_read_has_the_same_answer(change: str) -> None:
+    """Then it is widened with the rest of the model."""
+    decoder = Decoder([7, 2, 5], 1, 6, rotary=8, dtype="float16")
+    plain = decoder.run()
+    model = onnx.load_from_string(decoder.bytes)
+    graph, node = model.graph, model.graph.node[0]
+    half = onnx.TensorProto.FLOAT16
+    if change == "the past is read":
+        graph.node.append(helper.make_node("Neg", ["past_k"], ["more"]))
+    elif change == "the past is made":
+        graph.node.insert(0, helper.make_node("Neg", ["past_k"], ["minus"]))
+        graph.node.insert(1, helper.make_node("Neg", ["minus"], ["made"]))
+        graph.node[2].input[3] = "made"
+    elif change == "the cache is read":
+        graph.node.append(helper.make_node("Neg", ["present_v"], ["more"]))
+    else:
+        del graph.output[2]
+        graph.node[0].output[2] = ""
+    if any("more" in n.output for n in graph.node):
+        graph.output.append(helper.make_tensor_value_info("more", half, [None] * 4))
+    assert node.op_type == "GroupQueryAttention" or change == "the past is made"
+    answers = inferkit.Model.load(model.SerializeToString(), input_checks=LENIENT).run(decoder.feeds)
+    for got, want in zip(answers.values(), plain, strict=False):
+        np.testing.assert_allclose(got.astype(np.float64), want.astype(np.float64), rtol=4e-3, atol=4e-3)
+    if "more" in answers:
+        source = decoder.feeds["past_k"] if change == "the past is read" else answers["present_v"]
+        assert answers["more"].tobytes() == (-source).tobytes()
+
+
+@pytest.mark.parametrize("case", ["a token", "a prompt", "several tokens and a larger cache"])
+def test_bits_do_not_depend_on_the_chosen_outputs(case: str) -> None:
+    decoder = Decoder(**CASES[case], rotary=8, dtype="float16")
+    whole = decoder.load().run(decoder.feeds)
+    for chosen in (["y"], ["present_v"], ["present_k", "y"]):
+        answers = inferkit.Model.load(decoder.bytes, outputs=chosen, input_checks=LENIENT).run(decoder.feeds)
+        assert [x.tobytes() for x in answers.values()] == [whole[name].tobytes() for name in chosen]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_an_attribute_that_only_inferkit_writes(dtype: str) -> None:
+    """A file that has it is no way past the checks of types."""
+    for code in (10, 16, 1, 7, -1, 2**40):
+        decoder = Decoder([7, 2], 1, 6, dtype=dtype, cache_type=code)
+        try:
+            answers = decoder.run()
+        except inferkit.InferkitError:
+            continue
+        for got, want in zip(answers, Decoder([7, 2], 1, 6, dtype=dtype).run(), strict=True):
+            np.testing.assert_allclose(got.astype(np.float64), want.astype(np.float64), rtol=4e-3, atol=4e-3)
 
 
 #: ONNX Runtime says nothing of rows behind a sequence's end, and has another meaning of positions in a prompt.

@@ -88,6 +88,7 @@ class Widening {
 
   void run() {
     find_tables();
+    if (main_) find_caches();
     for (const ValueId id : constants_in_order()) widen_constant(id);
     if (main_) {
       for (const ValueId id : graph_.inputs) widen_input(id);
@@ -142,6 +143,47 @@ class Widening {
            tables_[static_cast<size_t>(node.inputs[0])];
   }
 
+  /// The caches of GroupQueryAttention that come in and go out, untouched by others, stay as they are: each token reads
+  /// all of a cache and writes one row, so that widening and rounding it again would take longer than the attention.
+  void find_caches() {
+    constexpr size_t kPast = 3, kPresent = 1;  // the first input and output of two
+    caches_.assign(graph_.values.size(), false);
+    std::vector<int> read(graph_.values.size(), 0);
+    for (const Node& node : stoppable(graph_.nodes)) {
+      for (const ValueId id : node.inputs) {
+        if (id != kNoValue) ++read[static_cast<size_t>(id)];
+      }
+      for (const auto& [name, attribute] : node.attributes) {
+        const auto* body = std::get_if<std::shared_ptr<Graph>>(&attribute);
+        if (!body) continue;
+        for (const Capture& capture : (*body)->captures) ++read[static_cast<size_t>(capture.outer)];
+      }
+    }
+    for (Node& node : stoppable(graph_.nodes)) {
+      if (!is_op(node, "GroupQueryAttention", "com.microsoft") || node.attributes.contains(kCacheType)) continue;
+      std::vector<ValueId> caches;
+      bool kept = true;
+      for (const size_t i : {kPast, kPast + 1}) {
+        if (i >= node.inputs.size() || node.inputs[i] == kNoValue) continue;
+        const ValueId id = caches.emplace_back(node.inputs[i]);
+        kept &= std::ranges::find(graph_.inputs, id) != graph_.inputs.end() && !graph_.constants.contains(id) &&
+                read[static_cast<size_t>(id)] == 1;
+      }
+      for (const size_t o : {kPresent, kPresent + 1}) {
+        if (o >= node.outputs.size() || node.outputs[o] == kNoValue) continue;
+        const ValueId id = caches.emplace_back(node.outputs[o]);
+        kept &= read[static_cast<size_t>(id)] == 0;  // chosen or not: bits do not depend on it
+      }
+      if (caches.empty()) continue;
+      const std::optional<DType> dtype = graph_.values[static_cast<size_t>(caches[0])].dtype;
+      for (const ValueId id : caches) kept &= graph_.values[static_cast<size_t>(id)].dtype == dtype;
+      if (!kept || !is_half(dtype)) continue;
+      for (const ValueId id : caches) caches_[static_cast<size_t>(id)] = true;
+      node.attributes.emplace(kCacheType, dtype == DType::kF16 ? kHalfCode : kBFloatCode);
+    }
+  }
+  bool stays(ValueId id) const { return static_cast<size_t>(id) < caches_.size() && caches_[static_cast<size_t>(id)]; }
+
   /// So that the new values have the same numbers in every load.
   std::vector<ValueId> constants_in_order() const {
     std::vector<ValueId> ids;
@@ -176,7 +218,7 @@ class Widening {
     if (!main_ || !is_output_[static_cast<size_t>(id)]) graph_.constants.erase(id);
   }
   void widen_input(ValueId id) {
-    if (!is_half(graph_.values[static_cast<size_t>(id)].dtype)) return;
+    if (!is_half(graph_.values[static_cast<size_t>(id)].dtype) || stays(id)) return;
     const ValueId wide = fresh(id, DType::kF32);
     moved_[static_cast<size_t>(id)] = wide;
     first_.push_back(cast(id, wide, kFloatCode));
@@ -184,7 +226,8 @@ class Widening {
   /// Whoever makes an output makes it wide, and it is rounded at the end; what is an input or a constant is as it was.
   void widen_output(ValueId id) {
     const std::optional<DType> declared = graph_.values[static_cast<size_t>(id)].dtype;
-    if (!is_half(declared) || moved_[static_cast<size_t>(id)] != kNoValue || graph_.constants.contains(id)) return;
+    if (!is_half(declared) || stays(id) || moved_[static_cast<size_t>(id)] != kNoValue || graph_.constants.contains(id))
+      return;
     const ValueId wide = fresh(id, DType::kF32);
     moved_[static_cast<size_t>(id)] = wide;
     last_.push_back(cast(wide, id, declared == DType::kF16 ? kHalfCode : kBFloatCode));
@@ -215,6 +258,9 @@ class Widening {
       for (const ValueId id : graph_.outputs) keep(id);
     }
     for (const auto& [id, tensor] : graph_.constants) keep(id);
+    for (size_t i = 0; i < caches_.size(); ++i) {
+      if (caches_[i]) keep(static_cast<ValueId>(i));
+    }
     for (size_t i = 0; i < graph_.values.size(); ++i) {
       std::optional<DType>& dtype = graph_.values[i].dtype;
       if (!kept[i] && is_half(dtype)) dtype = DType::kF32;
@@ -224,7 +270,7 @@ class Widening {
   Graph& graph_;
   const bool main_;
   std::vector<ValueId> moved_;  // what takes the place of a value for its readers
-  std::vector<bool> is_output_, tables_;
+  std::vector<bool> is_output_, tables_, caches_;
   std::vector<Node> first_, last_;
 };
 

@@ -12,6 +12,7 @@
 #include "engine/ops/common/copy_rows.h"
 #include "engine/ops/dispatch.h"
 #include "engine/ops/indices.h"
+#include "graph/passes/pattern.h"
 #include "platform/run_control.h"
 
 namespace inferkit {
@@ -34,6 +35,18 @@ enum Input : size_t {
 
 constexpr TypeSet kTypes = types(DType::kF32, DType::kF16, DType::kBF16);
 constexpr DType kWork = DType::kF32;
+
+/// Of the keys and values in the cache: the model's, or that which a widened model had.
+DType cache_type(const NodeContext& c) {
+  switch (c.attr_int(kCacheType, 0)) {
+    case 10:
+      return DType::kF16;
+    case 16:
+      return DType::kBF16;
+    default:
+      return c.input(kQ).dtype;
+  }
+}
 
 struct Sizes {
   bool packed;  // query, key and value in one tensor
@@ -115,8 +128,16 @@ void infer_group_query(InferContext& c) {
   if (c.has_input(kPastKey) != c.has_input(kPastValue)) c.fail("past_key and past_value belong together");
   if (!c.has_input(kLengths) || !c.has_input(kTotal)) c.fail("seqlens_k and total_sequence_length are missing");
   require_type(c, kQ, kTypes);
-  for (const size_t i : {kK, kV, kPastKey, kPastValue, kCos, kSin}) {
+  for (const size_t i : {kK, kV, kCos, kSin}) {
     if (c.has_input(i)) require_same_type(c, kQ, i);
+  }
+  for (const size_t i : {kPastKey, kPastValue}) {
+    if (!c.has_input(i)) continue;
+    if (c.has_attr(kCacheType)) {
+      require_type(c, i, types(DType::kF16, DType::kBF16));
+    } else {
+      require_same_type(c, kQ, i);
+    }
   }
   if (c.knows(kLengths) && c.input(kLengths).dtype != DType::kI32) c.wrong("seqlens_k must be int32");
   if (c.has_input(kPositions) && c.knows(kPositions) && c.input(kPositions).dtype != DType::kI64) {
@@ -133,7 +154,7 @@ void infer_group_query(InferContext& c) {
   const DType type = c.input(kQ).dtype;
   c.set_output(0, type, {s.batch, s.rows, s.heads * s.size});
   for (const size_t i : {1, 2}) {
-    if (c.has_output(i)) c.set_output(i, type, {s.batch, s.kv_heads, s.present, s.size});
+    if (c.has_output(i)) c.set_output(i, cache_type(c), {s.batch, s.kv_heads, s.present, s.size});
   }
 }
 
@@ -224,12 +245,13 @@ struct Rows {
   Ref memory;
   HeadStrides strides;
   DType dtype;
+  int64_t elements;
 };
 
 class Lowering {
  public:
   Lowering(LowerContext& context, bool in_bf16)
-      : c(context), s(read_sizes(context)), type(context.input(kQ).dtype), bf16(in_bf16) {}
+      : c(context), s(read_sizes(context)), type(context.input(kQ).dtype), cache(cache_type(context)), bf16(in_bf16) {}
 
   void run() {
     if (s.batch == 0) return;
@@ -249,20 +271,20 @@ class Lowering {
 
  private:
   Rows given(size_t input, int64_t first_head, int64_t heads) {
-    if (!s.packed) return {c.in(input), rows_first(heads, s.rows, s.size), type};
+    if (!s.packed) return {c.in(input), rows_first(heads, s.rows, s.size), type, elements(input)};
     HeadStrides strides = rows_first(heads, s.rows, s.size, (s.heads + 2 * s.kv_heads) * s.size);
     strides.base = first_head * s.size;
-    return {c.in(kQ), strides, type};
+    return {c.in(kQ), strides, type, elements(input)};
   }
   int64_t elements(size_t input) const { return c.input(s.packed ? size_t{kQ} : input).shape.elements(); }
 
   /// As float, turned by the angles of its positions.
   Rows turned(const Rows& x, int64_t heads) {
-    const int64_t whole = s.packed ? c.input(kQ).shape.elements() : s.batch * s.rows * heads * s.size;
     if (s.half == 0) return x;
-    const Ref in = converted(c, x.memory, type, kWork, whole);
-    const Rows out{c.scratch(static_cast<size_t>(s.batch * s.rows * heads * s.size) * sizeof(float)),
-                   rows_first(heads, s.rows, s.size), kWork};
+    const Ref in = converted(c, x.memory, type, kWork, x.elements);
+    const int64_t count = s.batch * s.rows * heads * s.size;
+    const Rows out{c.scratch(static_cast<size_t>(count) * sizeof(float)), rows_first(heads, s.rows, s.size), kWork,
+                   count};
     const RotateParams p{s.batch,
                          heads,
                          s.rows,
@@ -274,21 +296,20 @@ class Lowering {
                          c.attr_int("rotary_interleaved", 0) != 0,
                          s.is_prompt()};
     c.step(rotate_step, p, {out.memory, in, cos, sin, lengths, c.has_input(kPositions) ? c.in(kPositions) : Ref{}},
-           static_cast<double>(s.batch * s.rows * heads * s.size));
+           static_cast<double>(count));
     return out;
   }
 
-  /// The cache with the new rows, in the model's type.
+  /// The cache with the new rows, in its own type.
   Rows cached(const Rows& fresh, size_t past, size_t present) {
     const int64_t count = s.batch * s.kv_heads * s.present * s.size;
-    const auto bytes = static_cast<int64_t>(dtype_size(type));
+    const auto bytes = static_cast<int64_t>(dtype_size(cache));
     Ref out = c.has_output(present) ? c.out(present) : Ref{};
     if (!out.valid()) out = c.scratch(static_cast<size_t>(count * bytes));
     Ref from = fresh.memory;
-    if (fresh.dtype != type) {
-      const int64_t turned_count = s.batch * s.rows * s.kv_heads * s.size;
-      from = c.scratch(static_cast<size_t>(turned_count * bytes));
-      lower_convert(c, fresh.memory, fresh.dtype, from, type, turned_count);
+    if (fresh.dtype != cache) {
+      from = c.scratch(static_cast<size_t>(fresh.elements * bytes));
+      lower_convert(c, fresh.memory, fresh.dtype, from, cache, fresh.elements);
     }
     const HeadStrides& f = fresh.strides;
     const AppendParams p{s.batch,
@@ -301,7 +322,7 @@ class Lowering {
                          s.is_prompt()};
     c.step(append_step, p, {out, c.has_input(past) ? c.in(past) : Ref{}, from, lengths},
            static_cast<double>(count) / 8);
-    return {out, heads_first(s.kv_heads, s.present, s.size), type};
+    return {out, heads_first(s.kv_heads, s.present, s.size), cache, count};
   }
 
   void attend(const Rows& q, const Rows& k, const Rows& v) {
@@ -326,11 +347,10 @@ class Lowering {
     const int64_t window = c.attr_int("local_window_size", -1);
     p.left = window > 0 ? window - 1 : -1;
 
-    const int64_t cache = s.batch * s.kv_heads * s.present * s.size;
     AttentionOperands o;
-    o.q = converted(c, q.memory, q.dtype, kWork, q.dtype == kWork ? 0 : elements(kQ));
-    o.k = converted(c, k.memory, type, kWork, cache);
-    o.v = converted(c, v.memory, type, kWork, cache);
+    o.q = converted(c, q.memory, q.dtype, kWork, q.elements);
+    o.k = converted(c, k.memory, k.dtype, kWork, k.elements);
+    o.v = converted(c, v.memory, v.dtype, kWork, v.elements);
     o.lengths = lengths;
     if (c.has_input(kSink)) o.sinks = converted(c, c.in(kSink), type, kWork, s.heads);
     if (c.has_input(kBias)) o.bias = attention_bias(c, kBias, s.scores(), kWork, p.bias);
@@ -342,7 +362,7 @@ class Lowering {
 
   LowerContext& c;
   const Sizes s;
-  const DType type;
+  const DType type, cache;
   const bool bf16;  // both products of the heads
   Ref lengths, cos, sin;
 };

@@ -15,6 +15,9 @@ inline constexpr std::string_view kInternalDomain = "inferkit";
 /// An attribute that passes give a Gelu: it was of a half type, whose digits reach further towards 0 than the kernels'
 /// form, which holds an absolute error.
 inline constexpr std::string_view kKeepsTail = "keeps_tail";
+/// An attribute of a widened GroupQueryAttention: the number, in TensorProto.DataType, of the half type that its cache
+/// keeps, before and afterwards.
+inline constexpr std::string_view kCacheType = "cache_type";
 
 inline bool is_op(const Node& node, std::string_view op, std::string_view domain = "") {
   return node.op_type == op && node.domain == domain;
