@@ -22,6 +22,9 @@ constexpr std::array<const char*, 27> kNames = {
     "COMPLEX64", "COMPLEX128", "BFLOAT16",   "FLOAT8E4M3FN", "FLOAT8E4M3FNUZ", "FLOAT8E5M2", "FLOAT8E5M2FNUZ",
     "UINT4",     "INT4",       "FLOAT4E2M1", "FLOAT8E8M0",   "UINT2",          "INT2"};
 
+/// Smaller tensors cost more to watch over than to copy.
+constexpr size_t kLeastMapped = size_t{16} << 10;
+
 /// Where a second look at the file finds more than the first did.
 constexpr std::string_view kWritten = "is being written to while it is read";
 
@@ -252,10 +255,9 @@ Tensor TensorLoader::load(Bytes message, const std::string& what) {
   return tensor;
 }
 
-/// Small tensors cost more to watch over than to copy. Whole numbers may be sizes and indices, which are checked once
+/// Whole numbers may be sizes and indices, which are checked once
 /// and must stay what they were; weights that are quantized are bytes.
 bool TensorLoader::worth_mapping(DType dtype, size_t bytes) const {
-  constexpr size_t kLeastMapped = size_t{16} << 10;
   if (placement_ == Placement::kCopied || bytes < kLeastMapped) return false;
   switch (dtype) {
     case DType::kBool:
@@ -295,15 +297,24 @@ Tensor TensorLoader::load_raw(DType dtype, const Shape& shape, Bytes data, const
     if (source.file) misaligned_bytes_ += bytes;
   }
   void* out = nullptr;
-  Tensor tensor = make_tensor(dtype, shape, &out);
+  Tensor tensor;
+  if (source.file && bytes >= kLeastMapped) {
+    // The file has that many bytes, so that room for more than all of them is never reserved for it.
+    const auto room = copies_.take(bytes, source.file->bytes().size());
+    out = room.get();
+    tensor = {dtype, shape, out, room};
+  } else {
+    tensor = make_tensor(dtype, shape, &out);
+  }
   if (dtype == DType::kBool) {  // one that is neither 0 nor 1 must not reach code that reads it as one
     std::transform(data.begin(), data.end(), static_cast<std::byte*>(out),
                    [](std::byte b) { return b == std::byte{0} ? b : std::byte{1}; });
   } else {
     constexpr size_t kPart = size_t{64} << 20;  // tens of milliseconds
     for_parts(static_cast<int64_t>((bytes + kPart - 1) / kPart), [&](int64_t i) {
-      const size_t first = static_cast<size_t>(i) * kPart;
-      std::memcpy(static_cast<std::byte*>(out) + first, data.data() + first, std::min(kPart, bytes - first));
+      const size_t first = static_cast<size_t>(i) * kPart, size = std::min(kPart, bytes - first);
+      if (source.file && size >= kLeastMapped) source.file->prefault(data.subspan(first, size));
+      std::memcpy(static_cast<std::byte*>(out) + first, data.data() + first, size);
     });
     RunControl::check();
   }

@@ -13,6 +13,7 @@
 #include "base/error.h"
 #include "graph/ir.h"
 #include "graph/onnx_proto.h"
+#include "memory/copy_room.h"
 #include "memory/mapped_files.h"
 
 namespace inferkit::onnx {
@@ -68,6 +69,7 @@ class TensorLoader {
   std::vector<std::string> folders_;
   Placement placement_;
   MappedFiles opened_, viewed_;
+  CopyRoom copies_;  // of large tensors of files
   std::map<const std::byte*, Tensor> loaded_;
   /// By location; null where there are too many to keep open.
   std::map<std::string, std::shared_ptr<const MappedFile>, std::less<>> files_;

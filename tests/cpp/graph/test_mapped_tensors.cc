@@ -78,6 +78,34 @@ TEST(mapped_tensors_may_be_in_the_model_itself) {
   }
 }
 
+TEST(copies_of_misaligned_tensors_are_exact_and_aligned) {
+  const TempDir dir;
+  std::string all(1, '?');
+  Message graph = graph_of({node("Neg", {"x"}, {"y"})});
+  constexpr int64_t kCounts[] = {4096, 5001, 700'000, 4097, 9'000'000};  // the last has more than a block
+  for (const int64_t count : kCounts) {
+    const std::string offset = std::to_string(all.size());
+    for (int64_t i = 0; i < count; ++i) {
+      const auto value = static_cast<float>(i + count);
+      all.append(reinterpret_cast<const char*>(&value), sizeof(value));
+    }
+    graph.message(5, external(cat("w", count), count, kFloat, offset, "data"));
+  }
+  dir.write("data", all);
+  for (const Placement placement : {Placement::kMapped, Placement::kCopied}) {
+    const ModelFile file = read_onnx(dir.write("m.onnx", model(graph).bytes), placement);
+    CHECK(file.files.empty());
+    CHECK_EQ(file.graph.constants.size(), std::size(kCounts));
+    for (const auto& [id, t] : file.graph.constants) {
+      const int64_t count = t.shape.elements();
+      CHECK_EQ(reinterpret_cast<uintptr_t>(t.data) % 64, 0u);
+      int64_t wrong = 0;
+      for (int64_t i = 0; i < count; ++i) wrong += t.as<float>()[i] != static_cast<float>(i + count);
+      CHECK_EQ(wrong, 0);
+    }
+  }
+}
+
 TEST(mapped_tensors_of_many_files_are_copied) {
   const TempDir dir;
   Message graph = graph_of({node("Neg", {"x"}, {"y"})});
