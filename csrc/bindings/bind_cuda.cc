@@ -1,6 +1,7 @@
 // What Python asks of CUDA devices.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
+#include <pybind11/typing.h>
 
 #include <limits>
 #include <utility>
@@ -84,7 +85,7 @@ void bind_cuda(py::module_& m) {
       "stream does with it is done.")
       .def_property_readonly(
           "shape",
-          [](const DeviceArray& self) {
+          [](const DeviceArray& self) -> py::typing::Tuple<py::int_, py::ellipsis> {
             py::tuple out(self.shape.rank());
             for (size_t i = 0; i < self.shape.rank(); ++i) out[i] = self.shape[i];
             return out;

@@ -313,7 +313,7 @@ class DeviceArray:
         The bytes of its elements.
         """
     @property
-    def shape(self) -> tuple:
+    def shape(self) -> tuple[int, ...]:
         """
         The sizes of its dimensions.
         """

@@ -128,8 +128,8 @@ TEST(a_scan_finds_what_is_not_finite_and_not_allowed) {
   struct Allowed {
     bool nan, infinity, minus_infinity;
   };
-  for (const Allowed allowed :
-       {Allowed{}, Allowed{.nan = true}, Allowed{.minus_infinity = true}, Allowed{true, true, true}}) {
+  for (const Allowed allowed : {Allowed{false, false, false}, Allowed{true, false, false}, Allowed{false, false, true},
+                                Allowed{true, true, true}}) {
     for (const float bad : {0.0f, NAN, -NAN, INFINITY, -INFINITY, 3.4e38f, 1e-42f}) {
       for (const int64_t at : {int64_t{0}, int64_t{517}, kN - 1}) {
         std::vector<float> x(kN, 1.5f);
