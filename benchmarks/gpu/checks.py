@@ -392,7 +392,7 @@ def torch_gives_and_takes_arrays_there(device: str, quick: bool) -> None:
         there(torch.ones((3, 64), device=device, dtype=torch.float64))
     wrong = torch.ones((3, 64), device=device)
     wrong[1, 5] = float("inf")
-    with raises(inferkit.ValidationError, "[1, 5]"):
+    with raises(inferkit.ValidationError, "index (1, 5)"):
         there(wrong)
 
 
