@@ -545,7 +545,7 @@ class Batcher(_core.Batcher):
         sizes = self._sizes(model, shapes) if given is None else given
         model.warm_up(sizes, shapes=shapes)
         if model is self._model:  # what another one takes is learnt when it is there
-            for feeds in model._feeds(sorted(sizes, reverse=True), shapes):
+            for feeds in model._feeds(sorted((int(size) for size in sizes), reverse=True), shapes):
                 self._teach(feeds)
 
     def _sizes(self, model: Model, shapes: Mapping[str, Sequence[int]] | None) -> list[int]:
