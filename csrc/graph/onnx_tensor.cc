@@ -313,7 +313,6 @@ Tensor TensorLoader::load_raw(DType dtype, const Shape& shape, Bytes data, const
     constexpr size_t kPart = size_t{64} << 20;  // tens of milliseconds
     for_parts(static_cast<int64_t>((bytes + kPart - 1) / kPart), [&](int64_t i) {
       const size_t first = static_cast<size_t>(i) * kPart, size = std::min(kPart, bytes - first);
-      if (source.file && size >= kLeastMapped) source.file->prefault(data.subspan(first, size));
       std::memcpy(static_cast<std::byte*>(out) + first, data.data() + first, size);
     });
     RunControl::check();

@@ -6,13 +6,11 @@
 namespace inferkit {
 
 /// Hands out memory that is never taken back; a block goes back to the system with the last owner of any part of it.
-/// The system gives huge pages where it has them: each small page that is touched for the first time costs more time
-/// than the bytes that are copied to it. Not thread-safe.
+/// The system is asked for the pages of a copy at once: a trap for each costs more time than the bytes that are copied.
+/// Pages that nobody took are never touched. Not thread-safe.
 class CopyRoom {
  public:
   CopyRoom() = default;
-  /// Gives back what is left of the last block.
-  ~CopyRoom() { close(); }
   CopyRoom(const CopyRoom&) = delete;
   CopyRoom& operator=(const CopyRoom&) = delete;
 
@@ -22,7 +20,6 @@ class CopyRoom {
 
  private:
   void open(size_t bytes);
-  void close() noexcept;
 
   std::shared_ptr<std::byte> block_;
   size_t used_ = 0, size_ = 0;  // of the block

@@ -21,7 +21,7 @@ bool all_are(const std::shared_ptr<std::byte>& part, size_t bytes, int value) {
 }  // namespace
 
 TEST(copies_have_room_of_their_own) {
-  // They outlive the room, which gives back what it did not hand out; some fill a block, some are larger than one.
+  // They outlive the room; some fill a block, some are larger than one.
   constexpr size_t kSizes[] = {1, 63, 64, 65, 4095, 20'000, 3 * kMiB + 1, 31 * kMiB, 33 * kMiB, 100, 7};
   std::vector<std::shared_ptr<std::byte>> parts;
   for (const size_t most : {size_t{1}, size_t{100'000}, 40 * kMiB, std::numeric_limits<size_t>::max()}) {
