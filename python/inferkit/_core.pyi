@@ -45,12 +45,14 @@ __all__: list[str] = [
     "install_call",
     "lacking_on_cuda",
     "lowerings",
+    "max_concurrent",
     "profile_model",
     "reasons",
     "refuse_closed",
     "register_running_loop",
     "resident_bytes",
     "run_in_precision",
+    "set_max_concurrent",
     "supported_ops",
     "trace_steps",
     "traced_steps",
@@ -820,10 +822,6 @@ class Batcher:
         """
         To what requests up to that length are padded; with 0, those up to the longest, where there is one.
         """
-    def _teach(self, feeds: dict[str, typing.Any]) -> None:
-        """
-        Runs made-up inputs a few times, to learn what that takes.
-        """
     def _pad_refusal(
         self,
         model: typing.Any,
@@ -844,6 +842,10 @@ class Batcher:
         self, limits: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex] = []
     ) -> dict[str, typing.Any]: ...
     def _swap(self, model: typing.Any) -> None: ...
+    def _teach(self, feeds: dict[str, typing.Any]) -> None:
+        """
+        Runs made-up inputs a few times, to learn what that takes.
+        """
     def _trace(self, after: typing.SupportsInt | typing.SupportsIndex) -> list[tuple[typing.Any, ...]]:
         """
         The trace's records after number ``after``: (sequence, kind, id, name, batch_id, enqueued, dequeued, started, finished,
