@@ -103,6 +103,7 @@ void bind_cuda(py::module_& m) {
       .def("__dlpack_device__", [](const DeviceArray& self) { return py::make_tuple(2, self.device->number()); })
       .def("__dlpack__", &DeviceArray::dlpack, py::kw_only(), "stream"_a = py::none(), "max_version"_a = py::none(),
            "dl_device"_a = py::none(), "copy"_a = py::none());
+  require_init<DeviceArray>();
   m.def(
       "device_failure",
       [](const py::object& model) {
