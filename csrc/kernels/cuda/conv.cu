@@ -95,70 +95,55 @@ INFERKIT_DEVICE void write_weights(const Weights<kRows, kThreads>& next, float* 
   }
 }
 
-/// As products are made: the filters are A, the windows are B, whose elements are found by a table of the step's taps.
-/// A thread reads every kLines-th tap of one pixel, for which it also makes every kLines-th filter.
+/// A sum becomes an element of y.
+INFERKIT_DEVICE void put_element(const ConvParams& p, int32_t group, int32_t filter, const Pixel& pixel, float sum) {
+  if (!pixel.inside || filter >= p.filters) return;
+  const int64_t of_all = int64_t{group} * p.filters + filter;
+  p.y[pixel.to + of_all * out_area(p)] = finished(p, sum, of_all);
+}
+
+/// The filters are A, the windows are B, whose elements are found by a table of the step's taps. A thread reads every
+/// kLines-th tap of one pixel, for which it also finishes every kLines-th filter.
 template <int kQuads>
 INFERKIT_DEVICE void make_tiles(const ConvParams& p, float* shared) {
-  constexpr int kSide = kQuads * kTile, kPitch = kSide + 4, kOperand = kTileDepth * kPitch;
+  constexpr int kSide = kQuads * kTile, kPitch = kSide + 4;
   constexpr int kLines = static_cast<int>(kTileThreads) / kSide, kMine = kTileDepth / kLines;
-  Tap* const taps = reinterpret_cast<Tap*>(shared + 4 * kOperand);  // [step % 2][depth]
-  const int t = static_cast<int>(threadIdx.x), tr = t / 16 * 4, tc = t % 16 * 4, column = t % kSide, line = t / kSide;
-  const int32_t k = p.channels * taps_of(p), area = out_area(p);
+  Tap* const taps = reinterpret_cast<Tap*>(shared + 4 * kTileDepth * kPitch);  // [step % 2][depth]
+  const int t = static_cast<int>(threadIdx.x), column = t % kSide, line = t / kSide;
+  const int32_t k = p.channels * taps_of(p);
   const int32_t filter0 = static_cast<int32_t>(blockIdx.y) * kSide;
   const Pixel pixel = pixel_at(p, int64_t{blockIdx.x} * kSide + column);
+  const auto note_taps = [&](const Step& step, int half) {
+    if (t < kTileDepth && step.from + t < step.end) {
+      taps[half * kTileDepth + t] = tap_at(p, static_cast<int32_t>(step.from) + t);
+    }
+  };
   for (int32_t group = static_cast<int32_t>(blockIdx.z); group < p.groups; group += static_cast<int32_t>(gridDim.z)) {
     const float* const x = p.x + int64_t{group} * p.channels * in_area(p);
     const float* const w = p.w + int64_t{group} * p.filters * k;
     ChunkedSums<kQuads> sums;
     Weights<kSide, static_cast<int>(kTileThreads)> next;
     float windows[kMine];
-    const auto read = [&](const Step& step, int half) {
-      read_weights(next, p, w, k, filter0, step, t);
-      const int terms = terms_of(step);
-#pragma unroll
-      for (int i = 0; i < kMine; ++i) {
-        const int depth = line + i * kLines;
-        windows[i] = depth < terms ? element_at(p, x, pixel, taps[half * kTileDepth + depth]) : 0.0f;
-      }
-    };
-    const auto write = [&](int half) {
-      float* const as = shared + half * 2 * kOperand;
-      write_weights(next, as, t);
-#pragma unroll
-      for (int i = 0; i < kMine; ++i) as[kOperand + (line + i * kLines) * kPitch + column] = windows[i];
-    };
-    const auto note_taps = [&](const Step& step, int half) {
-      if (t < kTileDepth && step.from + t < step.end) {
-        taps[half * kTileDepth + t] = tap_at(p, static_cast<int32_t>(step.from) + t);
-      }
-    };
-    Step step = first_step(k, p.chunk), then = step_after(step, k, p.chunk);
-    __syncthreads();  // the last group's sums have been used
-    note_taps(step, 0);
-    note_taps(then, 1);
+    note_taps(first_step(k, p.chunk), 0);
     __syncthreads();
-    read(step, 0);
-    write(0);
-    __syncthreads();
-    for (int half = 0; step.from < k; half ^= 1) {
-      const bool more = then.from < k;
-      if (more) read(then, half ^ 1);
-      const Step behind = step_after(then, k, p.chunk);
-      note_taps(behind, half);  // those of this step have been read
-      const float* const as = shared + half * 2 * kOperand;
-      add_terms<kQuads, kPitch, kPitch>(sums.part, as + tr, as + kOperand + tc, terms_of(step));
-      if (ends_chunk(step)) end_chunk(sums);
-      if (more) write(half ^ 1);
-      __syncthreads();
-      step = then;
-      then = behind;
-    }
-    use_sums(sums.whole, shared, [&](int row, int, float sum) {
-      const int32_t f = filter0 + row;
-      if (!pixel.inside || f >= p.filters) return;
-      const int64_t filter = int64_t{group} * p.filters + f;
-      p.y[pixel.to + filter * area] = finished(p, sum, filter);
-    });
+    sum_tile(
+        sums, shared, k, p.chunk,
+        [&](const Step& step, int half) {
+          read_weights(next, p, w, k, filter0, step, t);
+          const int terms = terms_of(step);
+#pragma unroll
+          for (int i = 0; i < kMine; ++i) {
+            const int depth = line + i * kLines;
+            windows[i] = depth < terms ? element_at(p, x, pixel, taps[half * kTileDepth + depth]) : 0.0f;
+          }
+          note_taps(step_after(step, k, p.chunk), half ^ 1);  // over those of the last step, which have been read
+        },
+        [&](float* as, float* bs) {
+          write_weights(next, as, t);
+#pragma unroll
+          for (int i = 0; i < kMine; ++i) bs[(line + i * kLines) * kPitch + column] = windows[i];
+        });
+    use_sums(sums.whole, shared, [&](int row, int, float sum) { put_element(p, group, filter0 + row, pixel, sum); });
   }
 }
 
@@ -173,31 +158,23 @@ INFERKIT_KERNEL(conv_wide, ConvParams, 256, 1) {
   make_tiles<2>(p, shared);
 }
 
-// Lane l reads pixel l, and makes the four filters from 4 (l / 8) at the four pixels from 4 (l % 8).
+// Lane l reads pixel l. There are as many threads as a line has pixels, or a multiple of that, so each also finishes
+// its own pixel.
 INFERKIT_KERNEL(conv_sliced, ConvParams, 256, 2) {
   INFERKIT_SHARED(float, shared);
   constexpr int kFloats = kSliceFloats + kSliceTapFloats;  // of a warp
   const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
-  const int warps = static_cast<int>(blockDim.x) / 32, tr = lane / 8 * 4, tc = lane % 8 * 4;
-  float* const as = shared + warp * kFloats;
-  float* const bs = as + kTileDepth * kSlicePitchA;
-  Tap* const taps = reinterpret_cast<Tap*>(as + kSliceFloats);
-  float* const totals = shared + warps * kFloats;
-  const int32_t k = p.channels * taps_of(p), chunks = (k + p.chunk - 1) / p.chunk, area = out_area(p);
-  const int32_t filter0 = static_cast<int32_t>(blockIdx.y) * kSliceRows;
+  Tap* const taps = reinterpret_cast<Tap*>(shared + warp * kFloats + kSliceFloats);
+  const int32_t k = p.channels * taps_of(p), filter0 = static_cast<int32_t>(blockIdx.y) * kSliceRows;
   const Pixel pixel = pixel_at(p, int64_t{blockIdx.x} * kSliceColumns + lane);
   for (int32_t group = static_cast<int32_t>(blockIdx.z); group < p.groups; group += static_cast<int32_t>(gridDim.z)) {
     const float* const x = p.x + int64_t{group} * p.channels * in_area(p);
     const float* const w = p.w + int64_t{group} * p.filters * k;
-    for (int e = static_cast<int>(threadIdx.x); e < kSliceRows * kSliceColumns; e += static_cast<int>(blockDim.x)) {
-      totals[e] = 0;
-    }
-    for (int32_t first = 0; first < chunks; first += warps) {
-      Sums<1> part{};
-      if (first + warp < chunks) {
-        Weights<kSliceRows, 32> next;
-        float windows[kTileDepth];
-        const auto read = [&](const Step& step) {
+    Weights<kSliceRows, 32> next;
+    float windows[kTileDepth];
+    const float* const sums = sum_slice<kFloats>(
+        shared, k, p.chunk,
+        [&](const Step& step) {
           const int terms = terms_of(step);
           if (lane < terms) taps[lane] = tap_at(p, static_cast<int32_t>(step.from) + lane);
           read_weights(next, p, w, k, filter0, step, lane);
@@ -206,34 +183,13 @@ INFERKIT_KERNEL(conv_sliced, ConvParams, 256, 2) {
           for (int depth = 0; depth < kTileDepth; ++depth) {
             windows[depth] = depth < terms ? element_at(p, x, pixel, taps[depth]) : 0.0f;
           }
-        };
-        const int64_t begin = int64_t{first + warp} * p.chunk;
-        Step step{begin, smaller(k, begin + p.chunk)};
-        read(step);
-        while (step.from < step.end) {
+        },
+        [&](float* as, float* bs) {
           write_weights(next, as, lane);
 #pragma unroll
           for (int depth = 0; depth < kTileDepth; ++depth) bs[depth * kSlicePitchB + lane] = windows[depth];
-          __syncwarp();
-          const Step then{step.from + kTileDepth, step.end};
-          if (then.from < then.end) read(then);
-          add_terms<1, kSlicePitchA, kSlicePitchB>(part, as + tr, bs + tc, terms_of(step));
-          __syncwarp();
-          step = then;
-        }
-      }
-      leave_slice(part, as, tr, tc);
-      __syncthreads();
-      add_slices<kFloats>(shared, totals, first, static_cast<int>(smaller(warps, chunks - first)));
-      __syncthreads();
-    }
-    // As many threads as a line has pixels, or a multiple of that: each works at its own pixel.
-    for (int e = static_cast<int>(threadIdx.x); e < kSliceRows * kSliceColumns; e += static_cast<int>(blockDim.x)) {
-      const int32_t f = filter0 + e / kSliceColumns;
-      if (!pixel.inside || f >= p.filters) continue;
-      const int64_t filter = int64_t{group} * p.filters + f;
-      p.y[pixel.to + filter * area] = finished(p, totals[e], filter);
-    }
+        });
+    for_each_of_slice([&](int e) { put_element(p, group, filter0 + e / kSliceColumns, pixel, sums[e]); });
   }
 }
 

@@ -71,11 +71,10 @@ INFERKIT_DEVICE void write_step(const Operands<kRows, kColumns, kThreads>& next,
   }
 }
 
-/// Thread t makes the four rows from 4 (t / 16) and the four columns from 4 (t % 16), and those kTile behind them.
 template <int kQuads>
 INFERKIT_DEVICE void make_tiles(const GemmParams& p, float* shared) {
-  constexpr int kSide = kQuads * kTile, kPitch = kSide + 4, kOperand = kTileDepth * kPitch;
-  const int t = static_cast<int>(threadIdx.x), tr = t / 16 * 4, tc = t % 16 * 4;
+  constexpr int kSide = kQuads * kTile;
+  const int t = static_cast<int>(threadIdx.x);
   const int64_t col0 = static_cast<int64_t>(blockIdx.x) * kSide;
   for (int64_t z = blockIdx.z; z < p.batch.n; z += gridDim.z) {
     int64_t at[2];
@@ -83,23 +82,9 @@ INFERKIT_DEVICE void make_tiles(const GemmParams& p, float* shared) {
     for (int64_t row0 = static_cast<int64_t>(blockIdx.y) * kSide; row0 < p.m; row0 += int64_t{gridDim.y} * kSide) {
       ChunkedSums<kQuads> sums;
       Operands<kSide, kSide, static_cast<int>(kTileThreads)> next;
-      Step step = first_step(p.k, p.chunk);
-      read_step(next, p, at, row0, col0, step, t);
-      __syncthreads();  // the last tile has been used
-      write_step(next, p, shared, shared + kOperand, t);
-      __syncthreads();
-      for (int half = 0; step.from < p.k; half ^= 1) {
-        const Step then = step_after(step, p.k, p.chunk);
-        const bool more = then.from < p.k;
-        if (more) read_step(next, p, at, row0, col0, then, t);
-        const float* const as = shared + half * 2 * kOperand;
-        add_terms<kQuads, kPitch, kPitch>(sums.part, as + tr, as + kOperand + tc, terms_of(step));
-        if (ends_chunk(step)) end_chunk(sums);
-        float* const behind = shared + (half ^ 1) * 2 * kOperand;
-        if (more) write_step(next, p, behind, behind + kOperand, t);
-        __syncthreads();
-        step = then;
-      }
+      sum_tile(
+          sums, shared, p.k, p.chunk, [&](const Step& step, int) { read_step(next, p, at, row0, col0, step, t); },
+          [&](float* as, float* bs) { write_step(next, p, as, bs, t); });
       use_sums(sums.whole, shared,
                [&](int row, int column, float sum) { put_element(p, z, row0 + row, col0 + column, sum); });
     }
@@ -117,48 +102,20 @@ INFERKIT_KERNEL(gemm_wide, GemmParams, 256, 1) {
   make_tiles<2>(p, shared);
 }
 
-// Lane l makes the four rows from 4 (l / 8) and the four columns from 4 (l % 8).
 INFERKIT_KERNEL(gemm_sliced, GemmParams, 256, 2) {
   INFERKIT_SHARED(float, shared);
-  const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
-  const int warps = static_cast<int>(blockDim.x) / 32, tr = lane / 8 * 4, tc = lane % 8 * 4;
-  float* const as = shared + warp * kSliceFloats;
-  float* const bs = as + kTileDepth * kSlicePitchA;
-  float* const totals = shared + warps * kSliceFloats;
-  const int64_t chunks = (p.k + p.chunk - 1) / p.chunk, col0 = static_cast<int64_t>(blockIdx.x) * kSliceColumns;
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int64_t col0 = static_cast<int64_t>(blockIdx.x) * kSliceColumns;
   for (int64_t z = blockIdx.z; z < p.batch.n; z += gridDim.z) {
     int64_t at[2];
     offsets_of(p.batch, z, at);
     for (int64_t row0 = static_cast<int64_t>(blockIdx.y) * kSliceRows; row0 < p.m;
          row0 += int64_t{gridDim.y} * kSliceRows) {
-      for (int e = static_cast<int>(threadIdx.x); e < kSliceRows * kSliceColumns; e += static_cast<int>(blockDim.x)) {
-        totals[e] = 0;
-      }
-      for (int64_t first = 0; first < chunks; first += warps) {
-        Sums<1> part{};
-        const int64_t chunk = first + warp;
-        if (chunk < chunks) {
-          Operands<kSliceRows, kSliceColumns, 32> next;
-          Step step{chunk * p.chunk, smaller(p.k, (chunk + 1) * p.chunk)};
-          read_step(next, p, at, row0, col0, step, lane);
-          while (step.from < step.end) {
-            write_step(next, p, as, bs, lane);
-            __syncwarp();
-            const Step then{step.from + kTileDepth, step.end};
-            if (then.from < then.end) read_step(next, p, at, row0, col0, then, lane);
-            add_terms<1, kSlicePitchA, kSlicePitchB>(part, as + tr, bs + tc, terms_of(step));
-            __syncwarp();
-            step = then;
-          }
-        }
-        leave_slice(part, as, tr, tc);
-        __syncthreads();
-        add_slices<kSliceFloats>(shared, totals, first, static_cast<int>(smaller(warps, chunks - first)));
-        __syncthreads();
-      }
-      for (int e = static_cast<int>(threadIdx.x); e < kSliceRows * kSliceColumns; e += static_cast<int>(blockDim.x)) {
-        put_element(p, z, row0 + e / kSliceColumns, col0 + e % kSliceColumns, totals[e]);
-      }
+      Operands<kSliceRows, kSliceColumns, 32> next;
+      const float* const sums = sum_slice<kSliceFloats>(
+          shared, p.k, p.chunk, [&](const Step& step) { read_step(next, p, at, row0, col0, step, lane); },
+          [&](float* as, float* bs) { write_step(next, p, as, bs, lane); });
+      for_each_of_slice([&](int e) { put_element(p, z, row0 + e / kSliceColumns, col0 + e % kSliceColumns, sums[e]); });
     }
   }
 }

@@ -102,6 +102,34 @@ INFERKIT_DEVICE void end_chunk(ChunkedSums<kQuads>& sums) {
   sums.holds = true;
 }
 
+/// Sums a tile over k terms, cut into steps. read(step, half) brings the terms of a step into registers, where `half`
+/// is its number modulo 2; write(a, b) puts them into shared memory, [depth][row] and [depth][column]. Thread t makes
+/// the four rows from 4 (t / 16) and the four columns from 4 (t % 16), and those kTile behind them. The threads have
+/// met when it returns.
+template <int kQuads, class Read, class Write>
+INFERKIT_DEVICE void sum_tile(ChunkedSums<kQuads>& sums, float* shared, int64_t k, int64_t chunk, const Read& read,
+                              const Write& write) {
+  constexpr int kPitch = kQuads * kTile + 4, kOperand = kTileDepth * kPitch;
+  const int t = static_cast<int>(threadIdx.x), tr = t / 16 * 4, tc = t % 16 * 4;
+  Step step = first_step(k, chunk);
+  read(step, 0);
+  __syncthreads();  // the last tile has been used
+  write(shared, shared + kOperand);
+  __syncthreads();
+  for (int half = 0; step.from < k; half ^= 1) {
+    const Step then = step_after(step, k, chunk);
+    const bool more = then.from < k;
+    if (more) read(then, half ^ 1);
+    const float* const as = shared + half * 2 * kOperand;
+    add_terms<kQuads, kPitch, kPitch>(sums.part, as + tr, as + kOperand + tc, terms_of(step));
+    if (ends_chunk(step)) end_chunk(sums);
+    float* const behind = shared + (half ^ 1) * 2 * kOperand;
+    if (more) write(behind, behind + kOperand);
+    __syncthreads();
+    step = then;
+  }
+}
+
 /// Calls use(row, column, sum) for each sum of the tile, neighbours of a row in neighbouring threads. The threads have
 /// met since they last read `shared`.
 template <int kQuads, class Use>
@@ -127,19 +155,6 @@ INFERKIT_DEVICE void use_sums(const Sums<kQuads>& sums, float* shared, const Use
   }
 }
 
-/// The sums of a round of chunks, the first of which is `first`, as the warps of a block have left them, each kFloats
-/// behind the last: added to `totals` in order. Every thread works at the same sums in every round.
-template <int kFloats>
-INFERKIT_DEVICE void add_slices(const float* shared, float* totals, int64_t first, int count) {
-  for (int e = static_cast<int>(threadIdx.x); e < kSliceRows * kSliceColumns; e += static_cast<int>(blockDim.x)) {
-    float total = totals[e];
-    for (int w = 0; w < count; ++w) {
-      const float next = shared[w * kFloats + e];
-      total = first + w == 0 ? next : __fadd_rn(total, next);
-    }
-    totals[e] = total;
-  }
-}
 /// A lane's part of a slice, into the memory of its warp, whose lanes have met since they last read it.
 INFERKIT_DEVICE void leave_slice(const Sums<1>& sums, float* mine, int row, int column) {
 #pragma unroll
@@ -147,6 +162,55 @@ INFERKIT_DEVICE void leave_slice(const Sums<1>& sums, float* mine, int row, int 
     const float* const s = sums.of[i];
     store4(mine + (row + i) * kSliceColumns + column, float4{s[0], s[1], s[2], s[3]});
   }
+}
+/// Calls use(e) for the elements e of a slice that this thread works at, which are always the same.
+template <class Use>
+INFERKIT_DEVICE void for_each_of_slice(const Use& use) {
+  for (int e = static_cast<int>(threadIdx.x); e < kSliceRows * kSliceColumns; e += static_cast<int>(blockDim.x)) use(e);
+}
+
+/// Sums a slice over k terms: each warp a chunk, and as many rounds as it takes. read(step) and write(a, b) are as for
+/// a tile, by the lanes of one warp; lane l makes the four rows from 4 (l / 8) and the four columns from 4 (l % 8). The
+/// warps' memory is kFloats apart. Returns where the sums are, of which each thread may read those that it works at.
+template <int kFloats, class Read, class Write>
+INFERKIT_DEVICE const float* sum_slice(float* shared, int64_t k, int64_t chunk, const Read& read, const Write& write) {
+  const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
+  const int warps = static_cast<int>(blockDim.x) / 32, tr = lane / 8 * 4, tc = lane % 8 * 4;
+  float* const as = shared + warp * kFloats;
+  float* const bs = as + kTileDepth * kSlicePitchA;
+  float* const totals = shared + warps * kFloats;
+  const int64_t chunks = (k + chunk - 1) / chunk;
+  for_each_of_slice([&](int e) { totals[e] = 0; });
+  for (int64_t first = 0; first < chunks; first += warps) {
+    Sums<1> part{};
+    if (first + warp < chunks) {
+      const int64_t begin = (first + warp) * chunk;
+      Step step{begin, smaller(k, begin + chunk)};
+      read(step);
+      while (step.from < step.end) {
+        write(as, bs);
+        __syncwarp();
+        const Step then{step.from + kTileDepth, step.end};
+        if (then.from < then.end) read(then);
+        add_terms<1, kSlicePitchA, kSlicePitchB>(part, as + tr, bs + tc, terms_of(step));
+        __syncwarp();
+        step = then;
+      }
+    }
+    leave_slice(part, as, tr, tc);
+    __syncthreads();
+    const auto count = static_cast<int>(smaller(warps, chunks - first));
+    for_each_of_slice([&](int e) {
+      float total = totals[e];
+      for (int w = 0; w < count; ++w) {
+        const float next = shared[w * kFloats + e];
+        total = first + w == 0 ? next : __fadd_rn(total, next);
+      }
+      totals[e] = total;
+    });
+    __syncthreads();
+  }
+  return totals;
 }
 
 }  // namespace
