@@ -6,14 +6,8 @@
 #include <cstring>
 #include <new>
 
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define INFERKIT_ASAN 1
-#endif
-#endif
-#if defined(__SANITIZE_ADDRESS__)
-#define INFERKIT_ASAN 1
-#endif
+#include "platform/asan.h"
+
 #ifdef INFERKIT_ASAN
 #include <sanitizer/asan_interface.h>
 #endif

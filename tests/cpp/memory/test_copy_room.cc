@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "memory/copy_room.h"
+#include "platform/asan.h"
 #include "test.h"
 
 using namespace inferkit;
@@ -43,7 +44,9 @@ TEST(copies_keep_their_block) {
   CopyRoom room;
   auto first = room.take(100, kMiB);
   const auto second = room.take(100, kMiB);
+#ifndef INFERKIT_ASAN  // below it, each has a block of its own
   CHECK_EQ(second.get() - first.get(), 128);
+#endif
   std::fill_n(second.get(), 100, std::byte{5});
   first.reset();
   room.take(kMiB * 64, kMiB);  // another block
