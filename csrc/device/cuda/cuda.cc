@@ -54,18 +54,10 @@ struct Shared {
     std::vector<Leaving> over;
     {
       const std::scoped_lock lock(leaving_mutex);
-      if (all) {
-        over.swap(leaving);
-      } else {
-        const auto first =
-            std::partition(leaving.begin(), leaving.end(), [](const Leaving& one) { return !one.until->is_over(); });
-        std::move(first, leaving.end(), std::back_inserter(over));
-        leaving.erase(first, leaving.end());
-      }
+      if (!all) return std::erase_if(leaving, [](const Leaving& one) { return one.until->is_over(); }) > 0;
+      over.swap(leaving);
     }
-    for (Leaving& one : over) {
-      if (all) one.until->wait();
-    }
+    for (const Leaving& one : over) one.until->wait();
     return !over.empty();
   }
   void leave(CudaBlock block, bool used, bool elsewhere) noexcept {
@@ -74,11 +66,12 @@ struct Shared {
     if (!used || elsewhere) return;
     std::unique_ptr<CudaMark> until = backend->mark(kLegacyStream);
     if (!until) return block.never_again();
+    Leaving one{std::move(block), std::move(until)};
     try {
       const std::scoped_lock lock(leaving_mutex);
-      leaving.push_back({std::move(block), std::move(until)});
-    } catch (const std::bad_alloc&) {
-      block.never_again();
+      leaving.push_back(std::move(one));
+    } catch (const std::bad_alloc&) {  // it has not been moved
+      one.block.never_again();
     }
   }
   CudaBlock array_memory(size_t bytes) {
