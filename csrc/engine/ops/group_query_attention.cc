@@ -134,7 +134,7 @@ void infer_group_query(InferContext& c) {
   for (const size_t i : {kPastKey, kPastValue}) {
     if (!c.has_input(i)) continue;
     if (c.has_attr(kCacheType)) {
-      require_type(c, i, types(DType::kF16, DType::kBF16));
+      require_type(c, i, types(cache_type(c)));
     } else {
       require_same_type(c, kQ, i);
     }
