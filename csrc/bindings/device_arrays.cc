@@ -296,11 +296,18 @@ bool lies_on_device(PyObject* object) {
     return false;
   }
   if (const py::object where = find_attribute(object, "__dlpack_device__")) {
-    const py::object device = where();
-    if (!py::isinstance<py::tuple>(device) || py::len(device) != 2) return false;
-    const py::int_ kind(py::reinterpret_borrow<py::tuple>(device)[0]);
-    const auto type = kind.cast<int64_t>();
-    return type == kDlCuda || type == kDlManagedMemory;
+    try {
+      const py::object device = where();
+      if (!py::isinstance<py::tuple>(device) || py::len(device) != 2) return false;
+      const py::int_ kind(py::reinterpret_borrow<py::tuple>(device)[0]);
+      const auto type = kind.cast<int64_t>();
+      return type == kDlCuda || type == kDlManagedMemory;
+    } catch (py::error_already_set& error) {  // who reads it as the host's says what is wrong, and names the input
+      if (!error.matches(PyExc_Exception) || error.matches(PyExc_MemoryError)) throw;
+      return false;
+    } catch (const py::cast_error&) {
+      return false;
+    }
   }
   return static_cast<bool>(find_attribute(object, "__cuda_array_interface__"));
 }

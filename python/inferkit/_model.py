@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -91,11 +92,12 @@ def _device_name(device: Any) -> Any:
     """Take a device of CuPy's or torch's by its name; the core judges what is neither."""
     if isinstance(device, str):
         return device
-    torch, cupy = sys.modules.get("torch"), sys.modules.get("cupy")
-    if torch is not None and isinstance(device, torch.device):
-        return str(device)
-    if cupy is not None and isinstance(device, cupy.cuda.Device):
-        return f"cuda:{int(device.id)}"
+    for library, kind, name in (("torch", "device", str), ("cupy", "cuda.Device", lambda of: f"cuda:{int(of.id)}")):
+        try:
+            if isinstance(device, attrgetter(kind)(sys.modules[library])):
+                return name(device)
+        except (KeyError, AttributeError):  # it is not imported, or not to its end
+            pass
     return device
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pickle
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -90,6 +92,27 @@ def test_the_cpu_is_the_device_of_a_model_that_names_none() -> None:
 def test_another_name_is_refused(device: str) -> None:
     with pytest.raises(ValueError, match='device must be "cpu", "cuda" or "cuda:" and a number, got'):
         inferkit.Model.load(DIGITS, device=device)
+
+
+def test_a_device_of_a_library_is_taken_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    class OfTorch:
+        def __str__(self) -> str:
+            return "cpu"
+
+    class OfCupy:
+        id = 99998
+
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(device=OfTorch))
+    monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(cuda=SimpleNamespace(Device=OfCupy)))
+    assert inferkit.Model.load(DIGITS, device=OfTorch()).explain().steps[0].device == "cpu"
+    with pytest.raises(ValueError, match="cuda:99998"):
+        inferkit.Model.load(DIGITS, device=OfCupy())
+    # Modules of these names that are something else, or are being imported.
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    assert inferkit.Model.load(DIGITS, device="cpu").explain().steps[0].device == "cpu"
+    with pytest.raises(TypeError, match="device"):
+        inferkit.Model.load(DIGITS, device=OfTorch())
 
 
 @pytest.mark.parametrize("device", [None, 0, b"cpu"])

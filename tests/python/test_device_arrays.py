@@ -90,6 +90,15 @@ np.testing.assert_array_equal(again(model.run({{model.inputs[0].name: ByDlpack(x
 def test_what_is_not_as_it_should_be_is_refused_with_the_reason() -> None:
     over_the_driver("""
 import ctypes
+class Nowhere:
+    def __init__(self, device):
+        self.device = device
+    def __dlpack_device__(self):
+        if isinstance(self.device, Exception):
+            raise self.device
+        return self.device
+for device in (ValueError("it has no device"), (2**70, 0), ("cuda", 0), (), None):
+    refused(Nowhere(device), "input 'image'", "got Nowhere")
 refused(ByInterface(x, strides=(512, 4)), "row-major and gapless")
 refused(ByInterface(x, strides=(256,)), "as many strides")
 refused(ByInterface(x, typestr=">f4"), "'>f4'")
