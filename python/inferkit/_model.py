@@ -88,16 +88,19 @@ def _place(path: str | os.PathLike[str] | None, name: str) -> str | None:
     return os.path.abspath(text)
 
 
+def _is_of(value: Any, library: str, kind: str) -> bool:
+    try:
+        return isinstance(value, attrgetter(kind)(sys.modules[library]))
+    except (KeyError, AttributeError):  # it is not imported, or not to its end
+        return False
+
+
 def _device_name(device: Any) -> Any:
     """Take a device of CuPy's or torch's by its name; the core judges what is neither."""
-    if isinstance(device, str):
-        return device
-    for library, kind, name in (("torch", "device", str), ("cupy", "cuda.Device", lambda of: f"cuda:{int(of.id)}")):
-        try:
-            if isinstance(device, attrgetter(kind)(sys.modules[library])):
-                return name(device)
-        except (KeyError, AttributeError):  # it is not imported, or not to its end
-            pass
+    if _is_of(device, "torch", "device"):
+        return str(device)
+    if _is_of(device, "cupy", "cuda.Device"):
+        return f"cuda:{int(device.id)}"
     return device
 
 
