@@ -255,8 +255,8 @@ Tensor TensorLoader::load(Bytes message, const std::string& what) {
   return tensor;
 }
 
-/// Whole numbers may be sizes and indices, which are checked once and must stay what they were; weights that are quantized
-/// are bytes.
+/// Whole numbers may be sizes and indices, which are checked once and must stay what they were; weights that are
+/// quantized are bytes.
 bool TensorLoader::worth_mapping(DType dtype, size_t bytes) const {
   if (placement_ == Placement::kCopied || bytes < kLeastMapped) return false;
   switch (dtype) {
