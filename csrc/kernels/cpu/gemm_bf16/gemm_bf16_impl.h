@@ -146,29 +146,24 @@ INFERKIT_INLINE void add_pairs_beside(F32x16 (&acc)[kRows][kPanels], const PairO
 template <int kRows, int kPanels>
 INFERKIT_INLINE void add_pair_product(F32x16 (&acc)[kRows][kPanels], const PairOperands& x, int64_t pairs,
                                       int64_t chunk, const Before<F32x16>& before) {
-  bool resumes = before.at != nullptr, holds = false;
+  alignas(64) float waiting[kRows][kPanels][kLanes];
+  const bool resumes = before.at != nullptr;
+  if (resumes) read_before(before, kRows, kPanels, waiting[0][0]);
+  bool holds = false;
   int64_t at = 0;
   if constexpr (constexpr int kBeside = beside(kRows * kPanels); kBeside > 1) {
-    if (resumes) load_before(acc, before);
+    if (resumes) load_sums(acc, waiting);
     holds = resumes;
-    resumes = false;
     for (; pairs - at > (kBeside - 1) * chunk; at += kBeside * chunk, holds = true) {
       const int64_t last = pairs - at - (kBeside - 1) * chunk;
       add_pairs_beside<kBeside>(acc, x.from(at), chunk, last < chunk ? last : chunk, holds);
     }
   }
-  alignas(64) float waiting[kRows][kPanels][kLanes];
   for (; at < pairs; at += chunk, holds = true) {
     if (holds) store_sums(waiting, acc);
     set_zero(acc);
     multiply_pairs(acc, x.from(at), pairs - at < chunk ? pairs - at : chunk);
-    if (holds) {
-      _Pragma("GCC unroll 12") for (int r = 0; r < kRows; ++r) {
-        _Pragma("GCC unroll 8") for (int p = 0; p < kPanels; ++p) acc[r][p] = load(waiting[r][p]) + acc[r][p];
-      }
-    } else if (resumes) {
-      add_before(acc, before);
-    }
+    if (holds || resumes) add_to_sums(waiting, acc);
   }
   if (!holds) set_zero(acc);  // k is 0
 }
@@ -186,27 +181,25 @@ struct PairTile : GemmArgsBf16 {
   bool resume = false, finish = true;
 };
 
-template <int kRows, int kPanels>
-void pair_tile(const PairTile& g, int64_t row, int64_t panel) {
-  const int64_t column = panel * kPanelColumns;
-  const int64_t last = g.n - column - (kPanels - 1) * kPanelColumns;  // columns of the last panel, or more
-  float* waiting = g.waiting + (row - g.first_row) * g.waiting_stride + (panel - g.first_panel) * kPanelColumns;
-  F32x16 acc[kRows][kPanels];
-  const PairOperands x{g.x.a + (row - g.first_row) * g.x.lda, g.x.lda, g.x.b + panel * g.x.panel_stride,
-                       g.x.panel_stride};
-  add_pair_product(acc, x, g.pairs, g.chunk, Before<F32x16>{g.resume ? waiting : nullptr, g.waiting_stride, last});
-  float* c = g.finish ? g.c + row * g.ldc + column : waiting;
+/// What a tile has summed, into C or to where it waits: bias, residual, ReLU. Compiled once, not for each size of tile.
+[[gnu::noinline]] void finish_pairs(const PairTile& g, int64_t row, int rows, int64_t panel, int panels,
+                                    const float* sums) {
+  const int64_t first = panel * kPanelColumns;
+  float* c = g.finish ? g.c + row * g.ldc + first
+                      : g.waiting + (row - g.first_row) * g.waiting_stride + (panel - g.first_panel) * kPanelColumns;
   const int64_t ldc = g.finish ? g.ldc : g.waiting_stride;
-  const float* residual = g.finish && g.residual ? g.residual + row * g.ldr + column : nullptr;
+  const float* residual = g.finish && g.residual ? g.residual + row * g.ldr + first : nullptr;
   const bool rectify = g.finish && g.act == Unary::kRelu;
   const BiasKind bias_kind = g.finish ? g.bias_kind : BiasKind::kNone;
-  _Pragma("GCC unroll 12") for (int r = 0; r < kRows; ++r) {
-    _Pragma("GCC unroll 8") for (int p = 0; p < kPanels; ++p) {
-      const int64_t at = p * kPanelColumns;
-      const int64_t columns = p == kPanels - 1 && last < kPanelColumns ? last : kPanelColumns;
-      F32x16 v = acc[r][p];
-      if (bias_kind == BiasKind::kPerRow) v = v + broadcast(g.bias[row + r]);
-      if (bias_kind == BiasKind::kPerColumn) v = v + load_some(g.bias + column + at, columns);
+  for (int p = 0; p < panels; ++p) {
+    const int64_t at = p * kPanelColumns, left = g.n - first - at;
+    const int64_t columns = left < kPanelColumns ? left : kPanelColumns;
+    F32x16 bias = broadcast(0.0f);
+    if (bias_kind == BiasKind::kPerColumn) bias = load_some(g.bias + first + at, columns);
+    for (int r = 0; r < rows; ++r) {
+      F32x16 v = load(sums + (r * panels + p) * kLanes);
+      if (bias_kind == BiasKind::kPerRow) bias = broadcast(g.bias[row + r]);
+      if (bias_kind != BiasKind::kNone) v = v + bias;
       if (residual) v = v + load_some(residual + r * g.ldr + at, columns);
       if (rectify) v = max(broadcast(0.0f), v);
       if (columns < kPanelColumns) {
@@ -216,6 +209,19 @@ void pair_tile(const PairTile& g, int64_t row, int64_t panel) {
       }
     }
   }
+}
+
+template <int kRows, int kPanels>
+void pair_tile(const PairTile& g, int64_t row, int64_t panel) {
+  const int64_t last = g.n - (panel + kPanels - 1) * kPanelColumns;  // columns of the last panel, or more
+  const float* waiting = g.waiting + (row - g.first_row) * g.waiting_stride + (panel - g.first_panel) * kPanelColumns;
+  F32x16 acc[kRows][kPanels];
+  const PairOperands x{g.x.a + (row - g.first_row) * g.x.lda, g.x.lda, g.x.b + panel * g.x.panel_stride,
+                       g.x.panel_stride};
+  add_pair_product(acc, x, g.pairs, g.chunk, Before<F32x16>{g.resume ? waiting : nullptr, g.waiting_stride, last});
+  alignas(64) float sums[kRows][kPanels][kLanes];
+  store_sums(sums, acc);
+  finish_pairs(g, row, kRows, panel, kPanels, sums[0][0]);
 }
 
 template <int kRows, int kPanels>

@@ -210,6 +210,55 @@ INFERKIT_INLINE uint32_t zero_of(const ZeroPoints& zero, int64_t line, bool is_s
   return static_cast<uint32_t>(value + shift);
 }
 
+/// Sums of a tile, rows first, as they leave its registers. What is done with them is compiled once, not for each size.
+template <int kRows, int kPanels>
+struct alignas(64) SumsOfTile {
+  uint32_t at[kRows][kPanels][kIgemmColumns];
+  INFERKIT_MEMBER explicit SumsOfTile(const Sums (&acc)[kRows][kPanels]) {
+    _Pragma("GCC unroll 12") for (int r = 0; r < kRows; ++r) {
+      _Pragma("GCC unroll 8") for (int p = 0; p < kPanels; ++p) store_sums(at[r][p], acc[r][p]);
+    }
+  }
+};
+
+/// Zero points of the columns of a panel.
+INFERKIT_INLINE Sums zeros_of_columns(const IgemmArgs& g, int64_t column, int64_t columns, int32_t shift) {
+  uint32_t zeros[kIgemmColumns] = {};
+  if (!g.b_zero.data || !g.b_zero.per_line) {
+    const uint32_t zero = zero_of(g.b_zero, 0, g.b_signed, shift);
+    for (uint32_t& of_column : zeros) of_column = zero;
+  } else {
+    for (int64_t j = 0; j < columns; ++j) zeros[j] = zero_of(g.b_zero, column + j, g.b_signed, shift);
+  }
+  return load_sums(zeros);
+}
+
+/// C[row .. row + rows) x panels [panel .. panel + panels) from the sums of products:
+/// sum (a - az)(b - bz) = sum ab - az sum b - bz (sum a - k az).
+[[gnu::noinline]] void finish_tile(const IgemmArgs& g, int64_t row, int rows, int64_t panel, int panels,
+                                   const uint32_t* sums) {
+  const int64_t steps = steps_of(g.k), a_stride = row_bytes(g.k), b_stride = panel_bytes(g.k);
+  const char* a_sums = static_cast<const char*>(g.a) + row * a_stride + steps * 4;
+  const char* b_sums = static_cast<const char*>(g.b) + panel * b_stride + steps * 64;
+  const int32_t a_shift = kShiftUnsignedA && !g.a_signed ? -128 : 0, b_shift = kShiftSignedB && g.b_signed ? 128 : 0;
+  uint32_t a_zero[kMaxRows], a_rest[kMaxRows];
+  for (int r = 0; r < rows; ++r) {
+    a_zero[r] = zero_of(g.a_zero, row + r, g.a_signed, a_shift);
+    a_rest[r] = static_cast<uint32_t>(load_int(a_sums + r * a_stride)) - static_cast<uint32_t>(g.k) * a_zero[r];
+  }
+  for (int p = 0; p < panels; ++p) {
+    const int64_t column = (panel + p) * kIgemmColumns;
+    const int64_t columns = g.n - column < kIgemmColumns ? g.n - column : kIgemmColumns;
+    const Sums b_sum = load_sums(b_sums + p * b_stride), b_zero = zeros_of_columns(g, column, columns, b_shift);
+    int32_t* c = g.c + row * g.ldc + column;
+    for (int r = 0; r < rows; ++r) {
+      Sums v = load_sums(sums + (r * panels + p) * kIgemmColumns);
+      INFERKIT_EACH_PART v.p[i] -= a_zero[r] * b_sum.p[i] + b_zero.p[i] * a_rest[r];
+      store_some_sums(c + r * g.ldc, v, columns);
+    }
+  }
+}
+
 /// C[row .. row + kRows) x panels [panel .. panel + kPanels).
 template <int kRows, int kPanels>
 void tile(const IgemmArgs& g, int64_t row, int64_t panel) {
@@ -229,27 +278,8 @@ void tile(const IgemmArgs& g, int64_t row, int64_t panel) {
       _Pragma("GCC unroll 8") for (int p = 0; p < kPanels; ++p) acc[r][p] = add_products(acc[r][p], av, bv[p]);
     }
   }
-
-  // sum (a - az)(b - bz) = sum ab - az sum b - bz (sum a - k az)
-  const int32_t a_shift = kShiftUnsignedA && !g.a_signed ? -128 : 0, b_shift = kShiftSignedB && g.b_signed ? 128 : 0;
-  uint32_t a_zero[kRows], a_rest[kRows];
-  for (int r = 0; r < kRows; ++r) {
-    a_zero[r] = zero_of(g.a_zero, row + r, g.a_signed, a_shift);
-    a_rest[r] = static_cast<uint32_t>(load_int(a + r * a_stride + steps * 4)) - static_cast<uint32_t>(g.k) * a_zero[r];
-  }
-  for (int p = 0; p < kPanels; ++p) {
-    const int64_t column = (panel + p) * kIgemmColumns;
-    const int64_t columns = g.n - column < kIgemmColumns ? g.n - column : kIgemmColumns;
-    const Sums b_sum = load_sums(b + p * b_stride + steps * 64);
-    uint32_t zeros[kIgemmColumns] = {};
-    for (int64_t j = 0; j < columns; ++j) zeros[j] = zero_of(g.b_zero, column + j, g.b_signed, b_shift);
-    const Sums b_zero = load_sums(zeros);
-    _Pragma("GCC unroll 12") for (int r = 0; r < kRows; ++r) {
-      Sums v = acc[r][p];
-      INFERKIT_EACH_PART v.p[i] -= a_zero[r] * b_sum.p[i] + b_zero.p[i] * a_rest[r];
-      store_some_sums(g.c + (row + r) * g.ldc + column, v, columns);
-    }
-  }
+  const SumsOfTile sums(acc);
+  finish_tile(g, row, kRows, panel, kPanels, sums.at[0][0]);
 }
 
 using TileFn = void (*)(const IgemmArgs& g, int64_t row, int64_t panel);

@@ -40,6 +40,25 @@ void pack_image(const ImageArgs& g) { g.is_signed ? pack_rows_of_image<true>(g) 
 /// Sixteen neighbouring outputs are a unit; those of all rows are counted through.
 INFERKIT_INLINE int64_t units_of_row(const WindowArgs& g) { return (g.width + kIgemmColumns - 1) / kIgemmColumns; }
 
+/// What a tile of filters and units has summed, into C: sum a (b - bz) = sum ab - bz sum a.
+[[gnu::noinline]] void finish_windows(const WindowArgs& g, int64_t filter, int rows, int64_t unit, int units,
+                                      const uint32_t* sums) {
+  const int64_t a_stride = (g.steps + 1) * 4, in_row = units_of_row(g);
+  const char* a_sums = static_cast<const char*>(g.a) + filter * a_stride + g.steps * 4;
+  const auto zero = static_cast<uint32_t>(g.zero + (kShiftSignedB && g.is_signed ? 128 : 0));
+  for (int u = 0; u < units; ++u) {
+    const int64_t row = (unit + u) / in_row, column = (unit + u) % in_row * kIgemmColumns;
+    const int64_t columns = g.width - column < kIgemmColumns ? g.width - column : kIgemmColumns;
+    int32_t* c = g.c + filter * g.plane + row * g.width + column;
+    for (int r = 0; r < rows; ++r) {
+      const uint32_t moved = zero * static_cast<uint32_t>(load_int(a_sums + r * a_stride));
+      Sums v = load_sums(sums + (r * units + u) * kIgemmColumns);
+      INFERKIT_EACH_PART v.p[i] -= moved;
+      store_some_sums(c + r * g.plane, v, columns);
+    }
+  }
+}
+
 /// Filters [filter, filter + kRows) of units [unit, unit + kUnits).
 template <int kRows, int kUnits>
 void window_tile(const WindowArgs& g, int64_t filter, int64_t unit) {
@@ -62,18 +81,8 @@ void window_tile(const WindowArgs& g, int64_t filter, int64_t unit) {
       _Pragma("GCC unroll 4") for (int u = 0; u < kUnits; ++u) acc[r][u] = add_products(acc[r][u], av, bv[u]);
     }
   }
-  // sum a (b - bz) = sum ab - bz sum a
-  const auto zero = static_cast<uint32_t>(g.zero + (kShiftSignedB && g.is_signed ? 128 : 0));
-  for (int u = 0; u < kUnits; ++u) {
-    const int64_t row = (unit + u) / in_row, column = (unit + u) % in_row * kIgemmColumns;
-    const int64_t columns = g.width - column < kIgemmColumns ? g.width - column : kIgemmColumns;
-    _Pragma("GCC unroll 12") for (int r = 0; r < kRows; ++r) {
-      const uint32_t moved = zero * static_cast<uint32_t>(load_int(a + r * a_stride + g.steps * 4));
-      Sums v = acc[r][u];
-      INFERKIT_EACH_PART v.p[i] -= moved;
-      store_some_sums(g.c + (filter + r) * g.plane + row * g.width + column, v, columns);
-    }
-  }
+  const SumsOfTile sums(acc);
+  finish_windows(g, filter, kRows, unit, kUnits, sums.at[0][0]);
 }
 
 using WindowFn = void (*)(const WindowArgs& g, int64_t filter, int64_t unit);
