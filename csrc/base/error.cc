@@ -31,6 +31,15 @@ std::string without_nuls(std::string text) {
   return text;
 }
 
+// Not in the header, where every file would compile them again.
+Error::Error(ErrorCode code, const std::string& message) : Error(code, Reason::kNone, message) {}
+Error::Error(ErrorCode code, Reason reason, const std::string& message)
+    : std::runtime_error(without_nuls(message)), code_(code), reason_(reason) {}
+Error::Error(Status status) : Error(status.code, status.reason, status.message) { cause_ = std::move(status.cause); }
+Error::Error(const Error&) noexcept = default;
+Error::~Error() = default;
+Status Error::status() const { return {code_, reason_, what(), cause_}; }
+
 Status current_exception_status() noexcept {
   // Short enough for a string to hold without memory of its own.
   const auto out_of_memory = [] { return Status{ErrorCode::kPoolExhausted, Reason::kNone, "out of memory", nullptr}; };

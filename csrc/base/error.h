@@ -59,17 +59,16 @@ std::string without_nuls(std::string text);
 /// How an error travels within one thread. Never thrown across a thread's border.
 class Error : public std::runtime_error {
  public:
-  Error(ErrorCode code, const std::string& message) : Error(code, Reason::kNone, message) {}
-  Error(ErrorCode code, Reason reason, const std::string& message)
-      : std::runtime_error(without_nuls(message)), code_(code), reason_(reason) {}
-  explicit Error(Status status) : Error(status.code, status.reason, status.message) {
-    cause_ = std::move(status.cause);
-  }
+  Error(ErrorCode code, const std::string& message);
+  Error(ErrorCode code, Reason reason, const std::string& message);
+  explicit Error(Status status);
+  Error(const Error& other) noexcept;
+  ~Error() override;
 
   ErrorCode code() const { return code_; }
   Reason reason() const { return reason_; }
   const std::shared_ptr<void>& cause() const { return cause_; }
-  Status status() const { return {code_, reason_, what(), cause_}; }
+  Status status() const;
 
  private:
   ErrorCode code_;

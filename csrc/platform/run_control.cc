@@ -2,6 +2,10 @@
 
 namespace inferkit {
 
+Stopped::Stopped() : Error(ErrorCode::kInference, "the run was stopped") {}
+Stopped::Stopped(const Stopped&) noexcept = default;
+Stopped::~Stopped() = default;
+
 bool RunControl::ask() {
   if (stopped()) return false;
   if (left_ > 0) {

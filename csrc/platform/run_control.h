@@ -13,7 +13,9 @@ namespace inferkit {
 /// The work was told to stop: by a signal, or since its time is over.
 class Stopped : public Error {
  public:
-  Stopped() : Error(ErrorCode::kInference, "the run was stopped") {}
+  Stopped();
+  Stopped(const Stopped&) noexcept;
+  ~Stopped() override;
 };
 
 /// Who decides. The thread that does the work asks it; the threads that help only learn what it was told. Once stopped
