@@ -134,16 +134,17 @@ template <size_t N, class F>
 void for_each_piece(const LoopNest<N>& nest, F&& f, int64_t nanos = 1) {
   const int64_t inner = nest.inner();
   WorkMeter meter;
-  if (!meter || inner * nanos <= WorkMeter::kBlockNanos) {
-    for_blocks(meter, 0, nest.runs(), std::max<int64_t>(1, inner * nanos), [&](int64_t first, int64_t last) {
-      for_each_run(nest, first, last, [&](const std::array<int64_t, N>& at, int64_t) { f(at, inner); });
-    });
-    return;
-  }
-  for_each_run(nest, [&](std::array<int64_t, N> at, int64_t) {
-    for_blocks(meter, 0, inner, nanos, [&](int64_t first, int64_t last) {
-      f(at, last - first);
-      for (size_t k = 0; k < N; ++k) at[k] += (last - first) * nest.inner_stride(k);
+  const bool cut = meter && inner * nanos > WorkMeter::kBlockNanos;
+  const int64_t most = cut ? std::max<int64_t>(1, WorkMeter::kBlockNanos / nanos) : inner;
+  for_blocks(meter, 0, nest.runs(), cut ? 1 : std::max<int64_t>(1, inner * nanos), [&](int64_t first, int64_t last) {
+    for_each_run(nest, first, last, [&](std::array<int64_t, N> at, int64_t) {
+      for (int64_t left = inner;;) {  // f stands here alone, or it would be compiled twice
+        const int64_t n = std::min(left, most);
+        if (cut && !meter.go_on(n * nanos)) return;
+        f(at, n);
+        if ((left -= n) == 0) return;
+        for (size_t k = 0; k < N; ++k) at[k] += n * nest.inner_stride(k);
+      }
     });
   });
 }

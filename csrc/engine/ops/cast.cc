@@ -66,21 +66,55 @@ struct CastParams {
   int64_t n;
 };
 
+using CastFn = void (*)(const std::byte* from, std::byte* to, int64_t n);
+
 template <class From, class To>
+void cast_elements(const std::byte* from, std::byte* to, int64_t n) {
+  const From* x = reinterpret_cast<const From*>(from);
+  To* y = reinterpret_cast<To*>(to);
+  if constexpr (kIsHalfType<From> && std::is_same_v<To, float>) {
+    kernels::widen(x, y, n);
+  } else if constexpr (kIsHalfType<To> && std::is_same_v<From, float>) {
+    kernels::narrow(x, y, n);
+  } else {
+    for (int64_t i = 0; i < n; ++i) y[i] = convert<To>(x[i]);
+  }
+}
+
+// What wraps does not look at the sign of the new type, nor what becomes narrower at that of the old one: by width
+// these are a third as many functions.
+template <class T>
+using Unsigned = std::conditional_t<
+    sizeof(T) == 1, uint8_t,
+    std::conditional_t<sizeof(T) == 2, uint16_t, std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>>>;
+template <class T>
+inline constexpr bool kWraps = std::is_integral_v<T> && !std::is_same_v<T, bool>;
+
+template <class From, class To>
+constexpr CastFn cast_fn() {
+  if constexpr (kWraps<From> && kWraps<To> && sizeof(To) <= sizeof(From)) {
+    return cast_elements<Unsigned<From>, Unsigned<To>>;
+  } else if constexpr (std::is_integral_v<From> && kWraps<To>) {
+    return cast_elements<From, Unsigned<To>>;
+  } else if constexpr (kWraps<From> && std::is_same_v<To, bool>) {
+    return cast_elements<Unsigned<From>, bool>;
+  } else {
+    return cast_elements<From, To>;
+  }
+}
+
+struct PlainCastParams {
+  int64_t n, from_size, to_size;
+  CastFn fn;
+};
+
 void run_cast(const void* params, std::byte* const* io, const ExecContext& context) {
-  const int64_t n = static_cast<const CastParams*>(params)->n;
-  const From* x = reinterpret_cast<const From*>(io[0]);
-  To* y = reinterpret_cast<To*>(io[1]);
+  const auto& p = *static_cast<const PlainCastParams*>(params);
   constexpr int64_t kGrain = 1 << 15;  // elements worth a thread
-  for_ranges(context, n, kGrain, [&](int64_t begin, int64_t end) {
-    in_blocks(end - begin, [&, x = x + begin, y = y + begin](int64_t first, int64_t last) {
-      if constexpr (kIsHalfType<From> && std::is_same_v<To, float>) {
-        kernels::widen(x + first, y + first, last - first);
-      } else if constexpr (kIsHalfType<To> && std::is_same_v<From, float>) {
-        kernels::narrow(x + first, y + first, last - first);
-      } else {
-        for (int64_t i = first; i < last; ++i) y[i] = convert<To>(x[i]);
-      }
+  for_ranges(context, p.n, kGrain, [&](int64_t begin, int64_t end) {
+    in_blocks(end - begin, [&](int64_t first, int64_t last) {
+      const int64_t at = begin + first;
+      p.fn(io[0] + at * p.from_size, io[1] + at * p.to_size, last - first);
     });
   });
 }
@@ -147,11 +181,12 @@ void infer_cast_like(InferContext& c) {
 
 /// A step from `in` to `out`, neither of them of a small type.
 void lower_plain(LowerContext& c, Ref in, DType from, Ref out, DType to, int64_t n) {
-  const StepFn fn = dispatch<kAllTypes>(from, [&]<class From>() -> StepFn {
-    return dispatch<kAllTypes>(to, []<class To>() -> StepFn { return run_cast<From, To>; });
+  const CastFn fn = dispatch<kAllTypes>(from, [&]<class From>() -> CastFn {
+    return dispatch<kAllTypes>(to, []<class To>() -> CastFn { return cast_fn<From, To>(); });
   });
   if (!fn) c.unsupported(cat("a cast from ", dtype_name(from), " to ", dtype_name(to)));
-  c.step(fn, CastParams{n}, {in, out}, static_cast<double>(n));
+  const auto size_of = [](DType t) { return static_cast<int64_t>(dtype_size(t)); };
+  c.step(run_cast, PlainCastParams{n, size_of(from), size_of(to), fn}, {in, out}, static_cast<double>(n));
 }
 
 /// From a type that is not small to one that is.

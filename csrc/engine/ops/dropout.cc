@@ -55,11 +55,14 @@ void infer_dropout(InferContext& c) {
   if (c.has_output(1)) c.set_output(1, c.version() < 10 ? x.dtype : DType::kBool, x.shape);
 }
 
+using ReadRatio = double (*)(const std::byte* ratio);
+
 struct DropParams {
   uint64_t key;
   int64_t count;
   double ratio;  // where no input gives it
   bool float_mask;
+  ReadRatio read_ratio;  // of the input's type
 };
 
 template <class T>
@@ -71,13 +74,18 @@ void fill_mask(std::byte* mask, int64_t count, bool as_float) {
   }
 }
 
+template <class R>
+double read_ratio(const std::byte* ratio) {
+  return static_cast<double>(load(*reinterpret_cast<const R*>(ratio)));
+}
+
 /// io: y, mask (or null), x, ratio (or null), training mode (or null: it is).
-template <class T, class R>
+template <class T>
 void drop_step(const void* params, std::byte* const* io, const ExecContext&) {
   const auto& p = *static_cast<const DropParams*>(params);
   T* y = reinterpret_cast<T*>(io[0]);
   const T* x = reinterpret_cast<const T*>(io[2]);
-  const double ratio = io[3] ? static_cast<double>(load(*reinterpret_cast<const R*>(io[3]))) : p.ratio;
+  const double ratio = io[3] ? p.read_ratio(io[3]) : p.ratio;
   if (io[4] && !*reinterpret_cast<const bool*>(io[4])) {
     copy_in_blocks(y, x, static_cast<size_t>(p.count) * sizeof(T));
     if (io[1]) fill_mask<T>(io[1], p.count, p.float_mask);
@@ -120,11 +128,9 @@ void lower_dropout(LowerContext& c) {
     return;
   }
   const DType ratio = c.version() >= 12 && c.has_input(1) ? c.input(1).dtype : DType::kF32;
-  const StepFn fn = dispatch<kFloatTypes>(c.input(0).dtype, [&]<class T>() -> StepFn {
-    return dispatch<kFloatTypes>(ratio, []<class R>() -> StepFn { return drop_step<T, R>; });
-  });
-  const DropParams p{draw_key(c, /*integer=*/true), n, c.version() < 12 ? c.attr_float("ratio", 0.5f) : 0.5,
-                     float_mask};
+  const StepFn fn = dispatch<kFloatTypes>(c.input(0).dtype, []<class T>() -> StepFn { return drop_step<T>; });
+  const DropParams p{draw_key(c, /*integer=*/true), n, c.version() < 12 ? c.attr_float("ratio", 0.5f) : 0.5, float_mask,
+                     dispatch<kFloatTypes>(ratio, []<class R>() -> ReadRatio { return read_ratio<R>; })};
   c.step(fn, p,
          {c.out(0), c.out(1), c.in(0), c.version() >= 12 && c.has_input(1) ? c.steady(1) : Ref{},
           c.version() >= 12 ? c.in(2) : Ref{}},

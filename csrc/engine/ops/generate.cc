@@ -150,16 +150,26 @@ void infer_one_hot(InferContext& c) {
   c.set_output(0, c.input(2).dtype, out);
 }
 
+using PutFn = void (*)(std::byte* y, int64_t at, const std::byte* value);
+template <class W>
+void put_element(std::byte* y, int64_t at, const std::byte* value) {
+  reinterpret_cast<W*>(y)[at] = *reinterpret_cast<const W*>(value);
+}
+template <class W>
+void fill_elements(std::byte* y, int64_t count, const std::byte* value) {
+  fill_in_blocks(reinterpret_cast<W*>(y), count, *reinterpret_cast<const W*>(value));
+}
+
 struct OneHotParams {
-  int64_t outer, depth, inner;
+  int64_t outer, depth, inner, width;
+  PutFn put, fill;
 };
-template <class I, class W>
+template <class I>
 void run_one_hot(const void* params, std::byte* const* io, const ExecContext&) {
   const auto& p = *static_cast<const OneHotParams*>(params);
   const I* indices = reinterpret_cast<const I*>(io[0]);
-  const W off = reinterpret_cast<const W*>(io[1])[0], on = reinterpret_cast<const W*>(io[1])[1];
-  W* y = reinterpret_cast<W*>(io[2]);
-  fill_in_blocks(y, p.outer * p.depth * p.inner, off);
+  const std::byte *off = io[1], *on = io[1] + p.width;
+  p.fill(io[2], p.outer * p.depth * p.inner, off);
   WorkMeter meter;
   for_line_blocks(meter, p.outer, p.inner, 4, [&](int64_t o, int64_t first, int64_t last) {
     for (int64_t i = first; i < last; ++i) {
@@ -171,7 +181,7 @@ void run_one_hot(const void* params, std::byte* const* io, const ExecContext&) {
       }
       const auto index = static_cast<int64_t>(v);
       const int64_t place = index < 0 ? index + p.depth : index;
-      y[(o * p.depth + place) * p.inner + i] = on;
+      p.put(io[2], (o * p.depth + place) * p.inner + i, on);
     }
   });
 }
@@ -179,11 +189,15 @@ void lower_one_hot(LowerContext& c) {
   const Shape& x = c.input(0).shape;
   const Shape& y = c.output(0).shape;
   const size_t axis = one_hot_axis(c);
-  const OneHotParams p{x.elements(0, axis), y[axis], x.elements(axis, x.rank())};
-  const StepFn fn = dispatch<kNumberTypes>(c.input(0).dtype, [&]<class I>() -> StepFn {
-    return dispatch_width(c.output(0).dtype, []<class W>() -> StepFn { return run_one_hot<I, W>; });
-  });
-  if (!fn) c.unsupported("strings");
+  const DType to = c.output(0).dtype;
+  const OneHotParams p{x.elements(0, axis),
+                       y[axis],
+                       x.elements(axis, x.rank()),
+                       static_cast<int64_t>(dtype_size(to)),
+                       dispatch_width(to, []<class W>() -> PutFn { return put_element<W>; }),
+                       dispatch_width(to, []<class W>() -> PutFn { return fill_elements<W>; })};
+  const StepFn fn = dispatch<kNumberTypes>(c.input(0).dtype, []<class I>() -> StepFn { return run_one_hot<I>; });
+  if (!fn || !p.put) c.unsupported("strings");
   c.step(fn, p, {c.steady(0), c.in(2), c.out(0)}, static_cast<double>(y.elements()) * 0.3);
 }
 

@@ -9,6 +9,15 @@
 
 namespace inferkit {
 
+/// body(i) for every i in [0, pieces), on as many threads as the run may use.
+inline void for_pieces(const ExecContext& context, int64_t pieces, const FunctionRef<void(int64_t)>& body) {
+  if (context.pool && context.max_threads > 1) {
+    context.pool->parallel_for(pieces, context.max_threads, body);
+  } else {
+    for_parts(pieces, body);
+  }
+}
+
 /// f(first, last) over pieces of [0, count) of at least `grain` each, on several threads where the run may use them. f
 /// must not throw, and where the pieces end must not change a bit. Some are left out where the run is told to stop.
 template <class F>
@@ -24,12 +33,7 @@ void for_ranges(const ExecContext& context, int64_t count, int64_t grain, F&& f)
     return;
   }
   const int64_t pieces = std::min(count / grain, wanted);
-  const auto piece = [&](int64_t i) { f(count * i / pieces, count * (i + 1) / pieces); };
-  if (parallel) {
-    context.pool->parallel_for(pieces, context.max_threads, piece);
-  } else {
-    for_parts(pieces, piece);
-  }
+  for_pieces(context, pieces, [&](int64_t i) { f(count * i / pieces, count * (i + 1) / pieces); });
 }
 
 /// Runs body(task, slot) for every task; `slots` bounds how many run at once, each with scratch of its own. Tasks whose

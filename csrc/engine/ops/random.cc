@@ -141,20 +141,22 @@ void lower_draw(LowerContext& c) {
 struct BernoulliParams {
   uint64_t key;
   int64_t count;
+  uint64_t one;  // its bits in the type of the output; those of zero are 0 in all of them
 };
 
-template <class T, class R>
+template <class T, class W>
 void bernoulli_step(const void* params, std::byte* const* io, const ExecContext&) {
   const auto& p = *static_cast<const BernoulliParams*>(params);
   const T* x = reinterpret_cast<const T*>(io[0]);
-  R* y = reinterpret_cast<R*>(io[1]);
+  W* y = reinterpret_cast<W*>(io[1]);
+  const W one = static_cast<W>(p.one);
   const Draws draws(p.key, DrawStream::current());
   WorkMeter meter;
   for_blocks(meter, 0, p.count, 8, [&](int64_t first, int64_t last) {
     draws.words(first, last, [&](int64_t i, uint32_t word) {
       const auto chance = static_cast<double>(load(x[i]));
       if (!(chance >= 0 && chance <= 1)) throw_probability(chance);
-      y[i] = between(word) < chance ? store<R>(static_cast<Compute<R>>(1)) : R{};
+      y[i] = between(word) < chance ? one : W{0};
     });
   });
 }
@@ -167,9 +169,16 @@ void infer_bernoulli(InferContext& c) {
 }
 
 void lower_bernoulli(LowerContext& c) {
-  const BernoulliParams p{draw_key(c), c.output(0).shape.elements()};
+  const DType to = c.output(0).dtype;
+  const auto one = dispatch<kAllTypes>(to, []<class R>() -> uint64_t {
+    const R value = store<R>(static_cast<Compute<R>>(1));
+    uint64_t bits = 0;
+    std::memcpy(&bits, &value, sizeof value);
+    return bits;
+  });
+  const BernoulliParams p{draw_key(c), c.output(0).shape.elements(), one};
   const StepFn fn = dispatch<kFloatTypes>(c.input(0).dtype, [&]<class T>() -> StepFn {
-    return dispatch<kAllTypes>(signless(c.output(0).dtype), []<class R>() -> StepFn { return bernoulli_step<T, R>; });
+    return dispatch_width(to, []<class W>() -> StepFn { return bernoulli_step<T, W>; });
   });
   c.step(fn, p, {c.in(0), c.out(0)}, static_cast<double>(p.count) * 8);
 }
