@@ -140,6 +140,12 @@ set(inferkit_op_groups
   "ml/ml_label ml/ml_linear ml/ml_lookup ml/ml_preprocess")
 inferkit_unite_groups(engine/ops ${inferkit_op_groups})
 
+# What no request waits for of batching: what is learnt, tried and proved, and the words for it.
+set(inferkit_batching_groups
+  "company cores cost_curve pace pad_cost pad_proof pad_trial policy predictor row_proof share target why_not"
+  "layout pays recorder simulated_workers slice_choice swap_runner worker")
+inferkit_unite_groups(batching ${inferkit_batching_groups})
+
 set(inferkit_version "${SKBUILD_PROJECT_VERSION}")
 if(NOT inferkit_version) # built by cmake alone
   file(STRINGS ${CMAKE_CURRENT_SOURCE_DIR}/pyproject.toml inferkit_version REGEX "^version = ")

@@ -36,10 +36,11 @@ def groups() -> dict[str, list[Path]]:
     for folder in folders[1].split():
         files = [p for p in sorted((CSRC / folder).rglob("*.cc")) if p.stem not in ("baseline", *FLAGGED)]
         found[folder] = files
-    lines = re.search(r"^set\(inferkit_op_groups\n(.*?)\)", CMAKE, re.MULTILINE | re.DOTALL)
-    assert lines
-    for line in re.findall(r'"([^"]+)"', lines[1]):
-        found[f"engine/ops: {line.split()[0]} ..."] = [CSRC / "engine/ops" / f"{name}.cc" for name in line.split()]
+    for folder, name in {"engine/ops": "inferkit_op_groups", "batching": "inferkit_batching_groups"}.items():
+        lines = re.search(rf"^set\({name}\n(.*?)\)", CMAKE, re.MULTILINE | re.DOTALL)
+        assert lines
+        for line in re.findall(r'"([^"]+)"', lines[1]):
+            found[f"{folder}: {line.split()[0]} ..."] = [CSRC / folder / f"{file}.cc" for file in line.split()]
     return found
 
 
