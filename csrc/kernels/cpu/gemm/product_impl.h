@@ -27,44 +27,11 @@ struct TileArgs : GemmArgsOf<T> {
   bool resume = false, finish = true;
 };
 
-/// What a tile has summed, into C: bias, residual, ReLU. The bias comes last, so that sums which are small beside it
-/// are not rounded to its last place at every step. Compiled once, not for each size of tile.
-template <class T>
-[[gnu::noinline]] void finish_tile(const TileArgs<T>& g, int64_t row, int rows, int64_t panel, int panels,
-                                   const T* sums) {
-  using V = VectorOf<T>;
-  constexpr int kPanelColumns = kLanesOf<V>;
-  const BiasKind bias_kind = g.finish ? g.bias_kind : BiasKind::kNone;
-  const T* residual = g.finish ? g.residual : nullptr;
-  [[maybe_unused]] const bool rectify = g.finish && g.act == Unary::kRelu;
-  for (int p = 0; p < panels; ++p) {
-    const int64_t column = (panel + p) * kPanelColumns, columns = g.n - column;
-    const bool partial = columns < kPanelColumns;
-    V bias = broadcast(T(0));
-    if (bias_kind == BiasKind::kPerColumn) {
-      bias = partial ? load_partial(g.bias + column, columns) : load(g.bias + column);
-    }
-    for (int r = 0; r < rows; ++r) {
-      V v = load(sums + (r * panels + p) * kPanelColumns);
-      if (bias_kind == BiasKind::kPerRow) bias = broadcast(g.bias[row + r]);
-      if (bias_kind != BiasKind::kNone) v = v + bias;
-      if (residual) {
-        const T* at = residual + (row + r) * g.ldr + column;
-        v = v + (partial ? load_partial(at, columns) : load(at));
-      }
-      if constexpr (kActivates<T>) {
-        if (rectify) v = max(broadcast(T(0)), v);
-      }
-      T* c = g.c + (row + r) * g.ldc + column;
-      partial ? store_partial(c, v, columns) : store(c, v);
-    }
-  }
-}
-
-/// The same for what is usual, from registers: whole panels, no residual.
+/// Adds the bias. It comes last, so that sums which are small beside it are not rounded to its last place at every
+/// step.
 template <class V, int kRows, int kPanels>
-INFERKIT_INLINE void finish_whole(V (&acc)[kRows][kPanels], const TileArgs<float>& g, int64_t row, int64_t column,
-                                  float* c) {
+INFERKIT_INLINE void add_bias(V (&acc)[kRows][kPanels], const TileArgs<typename V::Scalar>& g, int64_t row,
+                              int64_t column, int64_t last) {
   constexpr int kPanelColumns = kLanesOf<V>;
   if (g.bias_kind == BiasKind::kPerRow) {
     _Pragma("GCC unroll 12") for (int r = 0; r < kRows; ++r) {
@@ -73,15 +40,9 @@ INFERKIT_INLINE void finish_whole(V (&acc)[kRows][kPanels], const TileArgs<float
     }
   } else if (g.bias_kind == BiasKind::kPerColumn) {
     _Pragma("GCC unroll 8") for (int p = 0; p < kPanels; ++p) {
-      const V bias = load(g.bias + column + p * kPanelColumns);
+      const typename V::Scalar* at = g.bias + column + p * kPanelColumns;
+      const V bias = p == kPanels - 1 && last < kPanelColumns ? load_partial(at, last) : load(at);
       _Pragma("GCC unroll 12") for (int r = 0; r < kRows; ++r) acc[r][p] = acc[r][p] + bias;
-    }
-  }
-  const bool rectify = g.act == Unary::kRelu;
-  _Pragma("GCC unroll 12") for (int r = 0; r < kRows; ++r) {
-    _Pragma("GCC unroll 8") for (int p = 0; p < kPanels; ++p) {
-      if (rectify) acc[r][p] = max(broadcast(0.0f), acc[r][p]);
-      store(c + r * g.ldc + p * kPanelColumns, acc[r][p]);
     }
   }
 }
@@ -99,12 +60,25 @@ void tile(const TileArgs<T>& g, int64_t row, int64_t panel) {
   V acc[kRows][kPanels];
   add_product(acc, a, g.lda, PanelsOfB<T>{b, g.b_k_stride, g.b_panel_stride}, g.k, g.k_chunk,
               Before<V>{g.resume ? c : nullptr, g.ldc, last});
-  if constexpr (sizeof(T) == sizeof(float)) {
-    if (g.finish && !g.residual && last >= kPanelColumns) return finish_whole(acc, g, row, column, c);
+  if (g.finish) add_bias(acc, g, row, column, last);
+  const T* residual = g.finish && g.residual ? g.residual + row * g.ldr + column : nullptr;
+  [[maybe_unused]] const bool rectify = g.finish && g.act == Unary::kRelu;
+  _Pragma("GCC unroll 12") for (int r = 0; r < kRows; ++r) {
+    _Pragma("GCC unroll 8") for (int p = 0; p < kPanels; ++p) {
+      const int64_t at = p * kPanelColumns;
+      const bool partial = p == kPanels - 1 && last < kPanelColumns;
+      V v = acc[r][p];
+      if (residual) v = v + (partial ? load_partial(residual + r * g.ldr + at, last) : load(residual + r * g.ldr + at));
+      if constexpr (kActivates<T>) {
+        if (rectify) v = max(broadcast(0.0f), v);
+      }
+      if (partial) {
+        store_partial(c + r * g.ldc + at, v, last);
+      } else {
+        store(c + r * g.ldc + at, v);
+      }
+    }
   }
-  alignas(64) T sums[kRows][kPanels][kPanelColumns];
-  store_sums(sums, acc);
-  finish_tile(g, row, kRows, panel, kPanels, sums[0][0]);
 }
 
 template <class T>

@@ -118,16 +118,23 @@ template <class V>
 struct Before {
   const typename V::Scalar* at = nullptr;
   int64_t stride = 0, last = kLanesOf<V>;
+  INFERKIT_MEMBER V get(int r, int p, int panels) const {
+    const typename V::Scalar* from = at + r * stride + p * kLanesOf<V>;
+    return p == panels - 1 && last < kLanesOf<V> ? load_partial(from, last) : load(from);
+  }
 };
 
-/// Copies them to where a tile has sums wait: compiled once, not for each size of tile.
-template <class V>
-[[gnu::noinline]] void read_before(const Before<V>& before, int rows, int panels, typename V::Scalar* waiting) {
-  for (int r = 0; r < rows; ++r) {
-    for (int p = 0; p < panels; ++p, waiting += kLanesOf<V>) {
-      const typename V::Scalar* from = before.at + r * before.stride + p * kLanesOf<V>;
-      store(waiting, p == panels - 1 && before.last < kLanesOf<V> ? load_partial(from, before.last) : load(from));
-    }
+template <class V, int kRows, int kPanels>
+INFERKIT_INLINE void load_before(V (&acc)[kRows][kPanels], const Before<V>& before) {
+  _Pragma("GCC unroll 12") for (int r = 0; r < kRows; ++r) {
+    _Pragma("GCC unroll 8") for (int p = 0; p < kPanels; ++p) acc[r][p] = before.get(r, p, kPanels);
+  }
+}
+
+template <class V, int kRows, int kPanels>
+INFERKIT_INLINE void add_before(V (&acc)[kRows][kPanels], const Before<V>& before) {
+  _Pragma("GCC unroll 12") for (int r = 0; r < kRows; ++r) {
+    _Pragma("GCC unroll 8") for (int p = 0; p < kPanels; ++p) acc[r][p] = before.get(r, p, kPanels) + acc[r][p];
   }
 }
 
@@ -145,46 +152,34 @@ INFERKIT_INLINE void store_sums(typename V::Scalar (&to)[kRows][kPanels][kLanesO
   }
 }
 
-template <class V, int kRows, int kPanels>
-INFERKIT_INLINE void load_sums(V (&acc)[kRows][kPanels],
-                               const typename V::Scalar (&from)[kRows][kPanels][kLanesOf<V>]) {
-  _Pragma("GCC unroll 12") for (int r = 0; r < kRows; ++r) {
-    _Pragma("GCC unroll 8") for (int p = 0; p < kPanels; ++p) acc[r][p] = load(from[r][p]);
-  }
-}
-
-/// acc = the sums that waited + acc.
-template <class V, int kRows, int kPanels>
-INFERKIT_INLINE void add_to_sums(const typename V::Scalar (&waiting)[kRows][kPanels][kLanesOf<V>],
-                                 V (&acc)[kRows][kPanels]) {
-  _Pragma("GCC unroll 12") for (int r = 0; r < kRows; ++r) {
-    _Pragma("GCC unroll 8") for (int p = 0; p < kPanels; ++p) acc[r][p] = load(waiting[r][p]) + acc[r][p];
-  }
-}
-
 /// acc = what was summed before, then A B in chunks of k (kernels/summation.h).
 template <class V, int kRows, int kPanels, class B>
 INFERKIT_INLINE void add_product(V (&acc)[kRows][kPanels], const typename V::Scalar* a, int64_t lda, B b, int64_t k,
                                  int64_t chunk, const Before<V>& before) {
-  // Each chunk is summed at the full width of the tile; what was summed before waits in memory.
-  alignas(64) typename V::Scalar waiting[kRows][kPanels][kLanesOf<V>];
-  const bool resumes = before.at != nullptr;
-  if (resumes) read_before(before, kRows, kPanels, waiting[0][0]);
-  bool holds = false;  // does acc hold a sum?
+  bool resumes = before.at != nullptr, holds = false;
   int64_t at = 0;
   if constexpr (constexpr int kBeside = beside(kRows * kPanels); kBeside > 1) {
-    if (resumes) load_sums(acc, waiting);
+    if (resumes) load_before(acc, before);
     holds = resumes;
+    resumes = false;
     for (; k - at > (kBeside - 1) * chunk; at += kBeside * chunk, holds = true) {
       const int64_t last = k - at - (kBeside - 1) * chunk;
       add_beside<kBeside>(acc, a + at, lda, b.from(at), chunk, last < chunk ? last : chunk, holds);
     }
   }
+  // In turn, each at the full width of the tile; what was summed before waits in memory.
+  alignas(64) typename V::Scalar waiting[kRows][kPanels][kLanesOf<V>];
   for (; at < k; at += chunk, holds = true) {
     if (holds) store_sums(waiting, acc);
     set_zero(acc);
     multiply(acc, a + at, lda, b.from(at), k - at < chunk ? k - at : chunk);
-    if (holds || resumes) add_to_sums(waiting, acc);
+    if (holds) {
+      _Pragma("GCC unroll 12") for (int r = 0; r < kRows; ++r) {
+        _Pragma("GCC unroll 8") for (int p = 0; p < kPanels; ++p) acc[r][p] = load(waiting[r][p]) + acc[r][p];
+      }
+    } else if (resumes) {
+      add_before(acc, before);
+    }
   }
   if (!holds) set_zero(acc);  // k is 0
 }

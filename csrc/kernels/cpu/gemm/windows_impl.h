@@ -60,41 +60,28 @@ INFERKIT_INLINE void store_piece(float* c, F32x16 v, const Piece& piece) {
 #endif
 }
 
-/// What a tile has summed, into C: bias and ReLU. Compiled once, not for each size of tile.
-[[gnu::noinline]] void finish_windows(const WindowGemmArgs& g, int64_t row, int rows, int64_t panel, int panels,
-                                      float* sums) {
-  if (g.bias || g.rectify) {
-    float* at = sums;
-    for (int r = 0; r < rows; ++r) {
-      const F32x16 bias = broadcast(g.bias ? g.bias[row + r] : 0.0f);
-      for (int p = 0; p < panels; ++p, at += kLanes) {
-        F32x16 v = load(at);
-        if (g.bias) v = v + bias;
-        if (g.rectify) v = max(broadcast(0.0f), v);
-        store(at, v);
-      }
-    }
-  }
-  Place place = place_of(g, panel * kPanelColumns);
-  for (int p = 0; p < panels; ++p, sums += kLanes) {
-    Piece pieces[kLanes];
-    const int count = pieces_of(g, place, pieces);
-    for (int i = 0; i < count; ++i) {
-      float* c = g.c + row * g.ldc;
-      for (int r = 0; r < rows; ++r, c += g.ldc) store_piece(c, load(sums + r * panels * kLanes), pieces[i]);
-    }
-  }
-}
-
 template <int kRows, int kPanels>
 struct WindowTile {
   static void run(const WindowGemmArgs& g, int64_t row, int64_t panel) {
     F32x16 acc[kRows][kPanels];
     add_product(acc, g.a + row * g.lda, g.lda, WindowsOfB{g.b + panel * kPanelColumns, g.offsets}, g.k, g.k_chunk,
                 Before<F32x16>{});
-    alignas(64) float sums[kRows][kPanels][kLanes];
-    store_sums(sums, acc);
-    finish_windows(g, row, kRows, panel, kPanels, sums[0][0]);
+    _Pragma("GCC unroll 12") for (int r = 0; r < kRows; ++r) {
+      const F32x16 bias = broadcast(g.bias ? g.bias[row + r] : 0.0f);
+      _Pragma("GCC unroll 8") for (int p = 0; p < kPanels; ++p) {
+        if (g.bias) acc[r][p] = acc[r][p] + bias;
+        if (g.rectify) acc[r][p] = max(broadcast(0.0f), acc[r][p]);
+      }
+    }
+    Place place = place_of(g, panel * kPanelColumns);
+    _Pragma("GCC unroll 8") for (int p = 0; p < kPanels; ++p) {
+      Piece pieces[kLanes];
+      const int count = pieces_of(g, place, pieces);
+      for (int i = 0; i < count; ++i) {
+        float* c = g.c + row * g.ldc;
+        _Pragma("GCC unroll 12") for (int r = 0; r < kRows; ++r, c += g.ldc) store_piece(c, acc[r][p], pieces[i]);
+      }
+    }
   }
 };
 

@@ -146,24 +146,29 @@ INFERKIT_INLINE void add_pairs_beside(F32x16 (&acc)[kRows][kPanels], const PairO
 template <int kRows, int kPanels>
 INFERKIT_INLINE void add_pair_product(F32x16 (&acc)[kRows][kPanels], const PairOperands& x, int64_t pairs,
                                       int64_t chunk, const Before<F32x16>& before) {
-  alignas(64) float waiting[kRows][kPanels][kLanes];
-  const bool resumes = before.at != nullptr;
-  if (resumes) read_before(before, kRows, kPanels, waiting[0][0]);
-  bool holds = false;
+  bool resumes = before.at != nullptr, holds = false;
   int64_t at = 0;
   if constexpr (constexpr int kBeside = beside(kRows * kPanels); kBeside > 1) {
-    if (resumes) load_sums(acc, waiting);
+    if (resumes) load_before(acc, before);
     holds = resumes;
+    resumes = false;
     for (; pairs - at > (kBeside - 1) * chunk; at += kBeside * chunk, holds = true) {
       const int64_t last = pairs - at - (kBeside - 1) * chunk;
       add_pairs_beside<kBeside>(acc, x.from(at), chunk, last < chunk ? last : chunk, holds);
     }
   }
+  alignas(64) float waiting[kRows][kPanels][kLanes];
   for (; at < pairs; at += chunk, holds = true) {
     if (holds) store_sums(waiting, acc);
     set_zero(acc);
     multiply_pairs(acc, x.from(at), pairs - at < chunk ? pairs - at : chunk);
-    if (holds || resumes) add_to_sums(waiting, acc);
+    if (holds) {
+      _Pragma("GCC unroll 12") for (int r = 0; r < kRows; ++r) {
+        _Pragma("GCC unroll 8") for (int p = 0; p < kPanels; ++p) acc[r][p] = load(waiting[r][p]) + acc[r][p];
+      }
+    } else if (resumes) {
+      add_before(acc, before);
+    }
   }
   if (!holds) set_zero(acc);  // k is 0
 }
