@@ -425,30 +425,6 @@ def test_quantize_and_dequantize(kind: str) -> None:
     agree(case("DequantizeLinear", q, np.array([0.05, 0.1, 0.2, 0.3], np.float32), np.full(4, 9, kind), axis=1))
 
 
-@pytest.mark.parametrize("direction", ["forward", "bidirectional"])
-@pytest.mark.parametrize("per_column", [False, True])
-def test_dynamic_quantize_lstm(direction: str, per_column: bool) -> None:
-    """ONNX Runtime also rounds inputs and state to bytes; against the float LSTM the answer is exact."""
-    d, steps, batch, n, h = (2 if direction == "bidirectional" else 1), 6, 3, 8, 5
-    x = draw(steps, batch, n)
-    w, r = bytes_of("int8", d, n, 4 * h), bytes_of("int8", d, h, 4 * h)
-    scales = [np.abs(draw(d, 4 * h) if per_column else draw(d)).astype(np.float32) / 200 for _ in range(2)]
-    zeros = [np.zeros((d, 4 * h) if per_column else d, np.int8) for _ in range(2)]
-    inputs = [x, w, r, 0.1 * draw(d, 8 * h), None, 0.5 * draw(d, batch, h), 0.5 * draw(d, batch, h), None]
-    inputs += [scales[0], zeros[0], scales[1], zeros[1]]
-    options: dict[str, Any] = {"hidden_size": h, "direction": direction}
-    c = Case("DynamicQuantizeLSTM", *inputs, outputs=3, domain=MS, constant=(1, 2, 8, 9, 10, 11), **options)
-    found, runtime = both(c)
-    widened = [
-        np.ascontiguousarray((q * s.reshape(d, 1, -1)).transpose(0, 2, 1)).astype(np.float32)
-        for q, s in ((w, scales[0]), (r, scales[1]))
-    ]
-    plain = Case("LSTM", x, *widened, *inputs[3:8], outputs=3, opset=14, **options).onnxruntime()
-    for y, exact, rounded in zip(found, plain, runtime, strict=True):
-        close(y, exact, 1e-4, 1e-5)
-        close(y, rounded, 0.05, 0.05)
-
-
 @pytest.mark.parametrize("kind", ["uint8", "int8"])
 def test_nhwc_max_pool(kind: str) -> None:
     options: dict[str, Any] = {"kernel_shape": [3, 2], "strides": [2, 1], "pads": [1, 0, 1, 1]}

@@ -39,6 +39,20 @@ void cell_row(const RecurrentBlock<W>& b, int64_t row) {
   b.publish(row);
 }
 
+/// The cells of the block's rows; the gates hold both products.
+template <class W>
+void cells(const RecurrentBlock<W>& b) {
+  b.for_each_row([&](int64_t row) {
+    if (!b.active(row)) return;
+    if constexpr (sizeof(W) == sizeof(float)) {
+      if (b.p.plain) {
+        return kernels::recurrent_kernels().lstm(b.gates(row), b.cell(row), b.state(row), b.y(row), b.p.hidden);
+      }
+    }
+    cell_row(b, row);
+  });
+}
+
 template <class W>
 void run_step(const void* params, std::byte* const* io, const ExecContext& context) {
   const auto& p = *static_cast<const RecurrentParams*>(params);
@@ -46,15 +60,14 @@ void run_step(const void* params, std::byte* const* io, const ExecContext& conte
     const W* r = b.io.r;
     if constexpr (sizeof(W) == sizeof(double)) r += p.r_offset;
     recurrent_product(b, b.state(0), r, static_cast<const W*>(nullptr), b.gates(0), p.x_row, 4 * p.hidden, true);
-    b.for_each_row([&](int64_t row) {
-      if (!b.active(row)) return;
-      if constexpr (sizeof(W) == sizeof(float)) {
-        if (p.plain) {
-          return kernels::recurrent_kernels().lstm(b.gates(row), b.cell(row), b.state(row), b.y(row), p.hidden);
-        }
-      }
-      cell_row(b, row);
-    });
+    cells(b);
+  });
+}
+
+void run_byte_step(const void* params, std::byte* const* io, const ExecContext& context) {
+  walk<float>(*static_cast<const RecurrentParams*>(params), io, context, [io](const RecurrentBlock<float>& b) {
+    byte_recurrent_product(b, io);
+    cells(b);
   });
 }
 
@@ -63,6 +76,9 @@ template <bool kInBf16>
 void lower_lstm(LowerContext& c) {
   lower_recurrent(c, CellKind::kLstm, run_step<float>, run_step<double>, kInBf16);
 }
+
+void infer_byte_lstm(InferContext& c) { infer_recurrent(c, CellKind::kLstm, true); }
+void lower_byte_lstm(LowerContext& c) { lower_byte_recurrent(c, CellKind::kLstm, run_byte_step); }
 
 }  // namespace
 
@@ -77,6 +93,16 @@ void register_lstm(OpRegistry& r) {
          .mixed_axes = mixed_by_recurrence},
         {{.name = kOnlyLowering, .lower = lower_lstm<false>},
          {.name = "bf16", .lower = lower_lstm<true>, .precision = Precision::kBf16}});
+  // Written for DynamicQuantizeLSTM.
+  r.add({.domain = kInternal,
+         .name = "ByteLSTM",
+         .min_inputs = 12,
+         .max_inputs = 12,
+         .min_outputs = 0,
+         .max_outputs = 3,
+         .infer = infer_byte_lstm,
+         .mixed_axes = mixed_by_recurrence},
+        lower_byte_lstm);
 }
 
 }  // namespace inferkit

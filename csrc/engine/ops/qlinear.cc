@@ -1,6 +1,7 @@
 // The operators of ONNX Runtime's quantiser, spelled out: products as exact integer products, the rest on the numbers
 // that the bytes stand for, rounded to bytes once at the end.
 #include "engine/compile/expand.h"
+#include "engine/ops/common/row_product.h"
 
 namespace inferkit {
 namespace {
@@ -128,14 +129,32 @@ ValueId lstm_weights(Expansion& e, size_t value, size_t scale, size_t zero) {
   return e.add("Transpose", 13, {product(e, centred, spread(e.in(scale)))}, {{"perm", std::vector<int64_t>{0, 2, 1}}});
 }
 
-/// ONNX Runtime also rounds the inputs and the state to bytes, by the range of the whole batch; here they stay float,
-/// so that a row's answer does not depend on its neighbours.
+/// Can products take the weights `value` as the bytes that they are (common/row_product.h)?
+bool stay_bytes(const Expansion& e, size_t value, size_t scale, size_t zero) {
+  const Tensor *w = e.constant(e.in(value)), *scales = e.constant(e.in(scale)), *zeros = e.constant(e.in(zero));
+  if (!w || w->shape.rank() != 3 || w->shape[1] > kLongestRowSum) return false;
+  const int64_t matrices = w->shape[0], columns = w->shape[2];
+  const auto fits = [&](const Tensor& t) { return t.shape == Shape{matrices} || t.shape == Shape{matrices, columns}; };
+  if ((w->dtype != DType::kU8 && w->dtype != DType::kI8) || !scales || scales->dtype != DType::kF32 || !fits(*scales)) {
+    return false;
+  }
+  return !e.has(zero) || (zeros && zeros->dtype == w->dtype && fits(*zeros));
+}
+
+/// Inputs and state are rounded to bytes: in ONNX Runtime by the range of the whole batch, here each row by its own, so
+/// that its answer does not depend on its neighbours.
 void expand_lstm(Expansion& e) {
-  std::vector<ValueId> inputs{e.in(0), lstm_weights(e, 1, 8, 9), lstm_weights(e, 2, 10, 11)};
-  for (size_t i = 3; i <= 7; ++i) inputs.push_back(e.in(i));
-  const auto y = e.add_many(3, "LSTM", 14, std::move(inputs),
-                            e.keep({"activations", "activation_alpha", "activation_beta", "clip", "direction",
-                                    "hidden_size", "input_forget"}));
+  Attributes attributes = e.keep(
+      {"activations", "activation_alpha", "activation_beta", "clip", "direction", "hidden_size", "input_forget"});
+  std::vector<ValueId> inputs, y;
+  if (stay_bytes(e, 1, 8, 9) && stay_bytes(e, 2, 10, 11)) {
+    for (size_t i = 0; i < 12; ++i) inputs.push_back(e.in(i));
+    y = e.add_internal(3, "ByteLSTM", std::move(inputs), std::move(attributes));
+  } else {
+    inputs = {e.in(0), lstm_weights(e, 1, 8, 9), lstm_weights(e, 2, 10, 11)};
+    for (size_t i = 3; i <= 7; ++i) inputs.push_back(e.in(i));
+    y = e.add_many(3, "LSTM", 14, std::move(inputs), std::move(attributes));
+  }
   for (size_t o = 0; o < y.size(); ++o) {
     if (e.wants(o)) e.give(o, y[o]);
   }

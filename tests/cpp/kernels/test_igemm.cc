@@ -1,3 +1,5 @@
+#include <bit>
+
 #include "kernels/cpu/igemm/igemm.h"
 #include "platform/aligned_alloc.h"
 #include "platform/isa.h"
@@ -88,6 +90,28 @@ struct Problem {
         }
         const int32_t want = j < n ? static_cast<int32_t>(sum) : kUntouched;
         wrong += c[static_cast<size_t>(i * ldc + j)] != want;
+      }
+    }
+    // The same as floats, added to what is there or to a row for all.
+    const std::vector<float> rows = random_floats(static_cast<size_t>(m), 1),
+                             columns = random_floats(static_cast<size_t>(n), 2);
+    const std::vector<float> before = random_floats(static_cast<size_t>(m * ldc), 3);
+    for (const int64_t base_row : {ldc, int64_t{0}, int64_t{-1}}) {
+      std::vector<float> y = before;
+      g.c = nullptr;
+      g.scaled = {y.data(), ldc, rows.data(), columns.data(), base_row == ldc ? y.data() : before.data(), base_row};
+      if (base_row < 0) g.scaled.base = nullptr;
+      kernels.gemm(g);
+      for (int64_t i = 0; i < m; ++i) {
+        for (int64_t j = 0; j < ldc; ++j) {
+          const auto at = static_cast<size_t>(i * ldc + j);
+          float want = before[at];
+          if (j < n) {
+            want = static_cast<float>(c[at]) * (rows[static_cast<size_t>(i)] * columns[static_cast<size_t>(j)]);
+            if (base_row >= 0) want = before[static_cast<size_t>(i * base_row + j)] + want;
+          }
+          wrong += std::bit_cast<uint32_t>(y[at]) != std::bit_cast<uint32_t>(want);
+        }
       }
     }
     if (wrong) std::printf("%s m=%ld n=%ld k=%ld\n", kernels.compiled_isa(), long(m), long(n), long(k));

@@ -1,4 +1,6 @@
 #include <bit>
+#include <cmath>
+#include <tuple>
 
 #include "kernels/cpu/quantize/quantize.h"
 #include "support.h"
@@ -242,6 +244,50 @@ TEST(quantize_range_survives_nan) {
         low = 0;
         quantize_kernels(isa).widen_range(x.data(), 200, &low, &high);
         CHECK(low == 0 && high == 5);
+      }
+    }
+  }
+}
+
+TEST(quantize_row_by_its_own_range) {
+  for (const size_t size : lengths()) {
+    for (const auto& [low, high, power] :
+         {std::tuple{-1.0f, 1.0f, 0}, {0.5f, 1.0f, -90}, {-3.0f, -1.0f, 120}, {0.0f, 0.0f, 0}}) {
+      std::vector<float> x = random_floats(size, static_cast<uint32_t>(size), low, high);
+      for (float& v : x) v = std::ldexp(v, power);
+      double least = 0, greatest = 0;
+      for (const float v : x) least = std::min<double>(least, v), greatest = std::max<double>(greatest, v);
+      std::vector<uint8_t> first;
+      for (const Isa isa : available_isas()) {
+        Output<uint8_t> y(size);
+        uint8_t zero = 77;
+        const float scale = quantize_kernels(isa).quantize_row(x.data(), y.data(), static_cast<int64_t>(size), &zero);
+        if (first.empty()) {
+          first.assign(y.data(), y.data() + size);
+          first.push_back(zero);
+        }
+        CHECK(y.is([&](size_t i) { return first[i]; }) && zero == first[size]);
+        const double step = std::max((greatest - least) / 255, 0x1p-99 / 255);
+        CHECK(std::fabs(scale / step - 1) < 1e-6);
+        for (size_t i = 0; i < size; ++i) {
+          const double back = (int32_t{y.data()[i]} - zero) * static_cast<double>(scale);
+          CHECK(std::fabs(back - static_cast<double>(x[i])) <=
+                1.001 * step);  // half, and half where the zero point was rounded
+        }
+      }
+    }
+  }
+}
+
+TEST(quantize_row_of_what_is_no_number) {
+  for (const Isa isa : available_isas()) {
+    for (const size_t size : {1, 15, 16, 40}) {
+      for (const float odd : {kNan, kInf, -kInf}) {
+        std::vector<float> x = random_floats(size, 1);
+        x[size - 1] = odd;
+        std::vector<uint8_t> y(size);
+        uint8_t zero = 0;
+        CHECK(std::isnan(quantize_kernels(isa).quantize_row(x.data(), y.data(), static_cast<int64_t>(size), &zero)));
       }
     }
   }

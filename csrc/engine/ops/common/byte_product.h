@@ -17,6 +17,19 @@ inline int64_t packed_right_bytes(int64_t k, int64_t n) {
   return kernels::igemm_panels(n) * kernels::igemm_panel_bytes(kernels::igemm_kernels(), k);
 }
 
+inline kernels::ScaledSums rows_from(kernels::ScaledSums s, int64_t first) {
+  s.y += first * s.ldy;
+  s.row += first;
+  if (s.base) s.base += first * s.base_row;
+  return s;
+}
+inline kernels::ScaledSums columns_from(kernels::ScaledSums s, int64_t first) {
+  s.y += first;
+  s.column += first;
+  if (s.base) s.base += first;
+  return s;
+}
+
 /// C = the product, on as many threads as the run may use: pieces of rows, or of panels where there are few rows.
 inline void igemm_parallel(const kernels::IgemmArgs& args, const ExecContext& context) {
   constexpr int64_t kGrain = int64_t{1} << 21;  // products: some 10 us of work
@@ -33,7 +46,8 @@ inline void igemm_parallel(const kernels::IgemmArgs& args, const ExecContext& co
       part.m = last - first;
       part.a = static_cast<const std::byte*>(args.a) + first * row_bytes;
       part.a_zero = by(args.a_zero, first);
-      part.c = args.c + first * args.ldc;
+      if (args.c) part.c = args.c + first * args.ldc;
+      if (!args.c) part.scaled = rows_from(args.scaled, first);
       kernels.gemm(part);
     });
   } else {
@@ -44,7 +58,8 @@ inline void igemm_parallel(const kernels::IgemmArgs& args, const ExecContext& co
                  part.n = std::min(args.n, last * width) - first * width;
                  part.b = static_cast<const std::byte*>(args.b) + first * panel_bytes;
                  part.b_zero = by(args.b_zero, first * width);
-                 part.c = args.c + first * width;
+                 if (args.c) part.c = args.c + first * width;
+                 if (!args.c) part.scaled = columns_from(args.scaled, first * width);
                  kernels.gemm(part);
                });
   }

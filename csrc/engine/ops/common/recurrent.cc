@@ -11,7 +11,7 @@
 namespace inferkit {
 namespace {
 
-enum Input : size_t { kX, kW, kR, kB, kLengths, kH0, kC0, kP };
+enum Input : size_t { kX, kW, kR, kB, kLengths, kH0, kC0, kP, kWScale, kWZero, kRScale, kRZero };
 
 struct RecurrentShape {
   CellKind kind;
@@ -34,7 +34,7 @@ std::vector<std::string> default_activations(CellKind kind) {
   return {"Tanh"};
 }
 
-RecurrentShape recurrent_shape(const NodeContext& c, CellKind kind) {
+RecurrentShape recurrent_shape(const NodeContext& c, CellKind kind, bool bytes = false) {
   RecurrentShape s{};
   s.kind = kind;
   const int64_t layout = c.version() >= 14 ? c.attr_int("layout", 0) : 0;
@@ -54,7 +54,7 @@ RecurrentShape recurrent_shape(const NodeContext& c, CellKind kind) {
   s.steps = x[s.batch_first ? 1 : 0];
   s.batch = x[s.batch_first ? 0 : 1];
   s.in = x[2];
-  s.hidden = c.attr_int("hidden_size", r[2]);
+  s.hidden = c.attr_int("hidden_size", r[bytes ? 1 : 2]);
   s.gates = gates_of(kind);
   constexpr int64_t kMostHidden = int64_t{1} << 24;
   if (s.hidden < 1 || s.hidden > kMostHidden) {
@@ -66,8 +66,11 @@ RecurrentShape recurrent_shape(const NodeContext& c, CellKind kind) {
   s.state = s.batch_first ? Shape{s.batch, s.directions, s.hidden} : Shape{s.directions, s.batch, s.hidden};
   s.y =
       s.batch_first ? Shape{s.batch, s.steps, s.directions, s.hidden} : Shape{s.steps, s.directions, s.batch, s.hidden};
-  require_shape(c, kW, "W", {s.directions, rows, s.in});
-  require_shape(c, kR, "R", {s.directions, rows, s.hidden});
+  const auto weights = [&](int64_t depth) {
+    return bytes ? Shape{s.directions, depth, rows} : Shape{s.directions, rows, depth};
+  };
+  require_shape(c, kW, "W", weights(s.in));
+  require_shape(c, kR, "R", weights(s.hidden));
   require_shape(c, kB, "B", {s.directions, 2 * rows});
   require_shape(c, kLengths, "sequence_lens", {s.batch});
   require_shape(c, kH0, "initial_h", s.state);
@@ -145,12 +148,15 @@ void product_f64_step(const void* params, std::byte* const* io, const ExecContex
 
 class RecurrentLowering {
  public:
-  RecurrentLowering(LowerContext& c, const RecurrentShape& s, bool bf16)
+  enum class Products : uint8_t { kPlain, kBf16, kBytes };
+
+  RecurrentLowering(LowerContext& c, const RecurrentShape& s, Products products)
       : c_(c),
         s_(s),
         dtype_(c.input(kX).dtype),
         wide_(dtype_ == DType::kF64),
-        bf16_(bf16),
+        bf16_(products == Products::kBf16),
+        bytes_(products == Products::kBytes),
         element_(wide_ ? sizeof(double) : sizeof(float)) {}
 
   void run(StepFn f32, StepFn f64) {
@@ -158,20 +164,32 @@ class RecurrentLowering {
     const auto activations = recurrent_activations(c_, default_activations(s_.kind), s_.directions);
     const size_t each = activations.size() / static_cast<size_t>(s_.directions);
     const Ref x = work_input(kX), h0 = work_input(kH0), c0 = work_input(kC0), p_in = work_input(kP);
-    const Ref w_in = weights_input(kW), r_in = weights_input(kR), b_in = weights_input(kB);
+    const Ref w_in = bytes_ ? Ref{} : weights_input(kW), r_in = bytes_ ? Ref{} : weights_input(kR);
+    const Ref b_in = weights_input(kB);
     const std::array<Ref, 3> out{work_output(0, s_.y), work_output(1, s_.state), work_output(2, s_.state)};
     const Ref products = scratch(s_.steps * s_.batch * rows), state = scratch(s_.batch * s_.hidden),
               spare = scratch(s_.batch * s_.hidden);
     const Ref cell = s_.kind == CellKind::kLstm ? scratch(s_.batch * s_.hidden) : Ref{};
     const auto count = static_cast<double>(s_.steps * s_.batch);
-    const double per_nano = wide_ ? 2 : bf16_ ? 120 : 60;
+    const double per_nano = wide_ ? 2 : bf16_ || bytes_ ? 120 : 60;
     const StepFn product = wide_ ? product_f64_step : bf16_ ? product_step<BFloat16> : product_step<float>;
     for (int64_t d = 0; d < s_.directions; ++d) {
       const Ref bias = biases(b_in, d);
-      c_.step(product, ProductParams{s_.steps * s_.batch, rows, s_.in, d * rows * s_.in},
-              {products, x, packed(kW, w_in, d, 0, rows, s_.in), bias},
-              2 * count * static_cast<double>(rows * s_.in) / per_nano);
       RecurrentParams p = params(d);
+      RowOperands r_bytes;
+      Ref room;
+      if (bytes_) {
+        RowWeights w{.matrix = d};
+        const RowOperands w_bytes = row_weights(c_, kW, kWScale, kWZero, w);
+        lower_row_product(c_, products, x, s_.steps * s_.batch, w, w_bytes, bias);
+        p.bytes.matrix = d;
+        r_bytes = row_weights(c_, kR, kRScale, kRZero, p.bytes);
+        room = c_.scratch(static_cast<size_t>(s_.batch * p.bytes.room(1)));
+      } else {
+        c_.step(product, ProductParams{s_.steps * s_.batch, rows, s_.in, d * rows * s_.in},
+                {products, x, packed(kW, w_in, d, 0, rows, s_.in), bias},
+                2 * count * static_cast<double>(rows * s_.in) / per_nano);
+      }
       p.f = activations[static_cast<size_t>(d) * each];
       if (each > 1) p.g = activations[static_cast<size_t>(d) * each + 1];
       if (each > 2) p.h = activations[static_cast<size_t>(d) * each + 2];
@@ -179,12 +197,12 @@ class RecurrentLowering {
                 (each < 3 || usual(p.h, kernels::Unary::kTanh)) && p.clip == 0 && !s_.coupled && !exists(kP);
       // The rows of R that give the hidden gate of a GRU are a product of their own.
       const int64_t hidden_rows = s_.kind == CellKind::kGru ? s_.hidden : 0;
-      const Ref r = packed(kR, r_in, d, 0, rows - hidden_rows, s_.hidden);
+      const Ref r = bytes_ ? Ref{} : packed(kR, r_in, d, 0, rows - hidden_rows, s_.hidden);
       const Ref r_hidden = hidden_rows ? packed(kR, r_in, d, rows - hidden_rows, hidden_rows, s_.hidden) : Ref{};
       const Ref lengths = c_.has_input(kLengths) ? c_.in(kLengths) : Ref{};
       c_.step(wide_ ? f64 : f32, p,
               {out[0], out[1], out[2], products, state, cell, spare, r, r_hidden, s_.reset_after ? bias : Ref{}, h0, c0,
-               p_in, lengths},
+               p_in, lengths, r_bytes.panels, r_bytes.scales, r_bytes.zeros, room},
               2 * count * static_cast<double>(rows * s_.hidden) / per_nano + count * static_cast<double>(rows));
     }
     narrow(0, out[0], s_.y);
@@ -295,8 +313,9 @@ class RecurrentLowering {
   LowerContext& c_;
   const RecurrentShape& s_;
   const DType dtype_;
-  const bool wide_;  // runs in double
-  const bool bf16_;  // products of floats are in bf16
+  const bool wide_;   // runs in double
+  const bool bf16_;   // products of floats are in bf16
+  const bool bytes_;  // weights are bytes
   const size_t element_;
 };
 
@@ -311,13 +330,13 @@ void check_lengths(const RecurrentParams& p, const int32_t* lengths) {
   }
 }
 
-void infer_recurrent(InferContext& c, CellKind kind) {
-  require_type(c, kX, kFloatTypes);
+void infer_recurrent(InferContext& c, CellKind kind, bool bytes) {
+  require_type(c, kX, bytes ? types(DType::kF32) : kFloatTypes);
   for (const size_t i : {kW, kR, kB, kH0, kC0, kP}) {
-    if (c.has_input(i)) require_same_type(c, kX, i);
+    if (c.has_input(i) && !(bytes && (i == kW || i == kR))) require_same_type(c, kX, i);
   }
   if (c.has_input(kLengths)) require_type(c, kLengths, types(DType::kI32));
-  const RecurrentShape s = recurrent_shape(c, kind);
+  const RecurrentShape s = recurrent_shape(c, kind, bytes);
   recurrent_activations(c, default_activations(kind), s.directions);
   const DType dtype = c.input(kX).dtype;
   if (c.has_output(0)) c.set_output(0, dtype, s.y);
@@ -327,7 +346,13 @@ void infer_recurrent(InferContext& c, CellKind kind) {
 
 void lower_recurrent(LowerContext& c, CellKind kind, StepFn f32, StepFn f64, bool bf16) {
   const RecurrentShape s = recurrent_shape(c, kind);
-  RecurrentLowering(c, s, bf16).run(f32, f64);
+  using Products = RecurrentLowering::Products;
+  RecurrentLowering(c, s, bf16 ? Products::kBf16 : Products::kPlain).run(f32, f64);
+}
+
+void lower_byte_recurrent(LowerContext& c, CellKind kind, StepFn step) {
+  const RecurrentShape s = recurrent_shape(c, kind, true);
+  RecurrentLowering(c, s, RecurrentLowering::Products::kBytes).run(step, nullptr);
 }
 
 }  // namespace inferkit

@@ -1,6 +1,7 @@
 // What LSTM, GRU and RNN share: shapes, weights, and the walk over time. x W of all time steps is one product; then
 // each step multiplies the state by R and applies the cell. Float32 runs on packed weights; the half types are widened
-// to it and rounded once at the end; float64 runs plain loops. The bits of a batch row depend on that row alone.
+// to it and rounded once at the end; float64 runs plain loops. Weights that are bytes are multiplied as such
+// (row_product.h). The bits of a batch row depend on that row alone.
 #pragma once
 #include <algorithm>
 #include <cstddef>
@@ -8,6 +9,7 @@
 
 #include "engine/compile/lower.h"
 #include "engine/ops/common/recurrent_activation.h"
+#include "engine/ops/common/row_product.h"
 #include "engine/ops/parallel.h"
 #include "kernels/cpu/gemm_bf16/gemm_bf16.h"
 #include "kernels/cpu/recurrent/recurrent.h"
@@ -32,6 +34,7 @@ struct RecurrentParams {
   bool reverse, coupled, reset_after, plain;  // plain: the usual activations, nothing else
   bool bf16;                                  // R is of pairs, and products are in bf16
   double clip;                                // 0 for none
+  RowWeights bytes;                           // R, where the weights are bytes
   RecurrentActivation f, g, h;
 };
 
@@ -146,6 +149,17 @@ inline void recurrent_product(const RecurrentBlock<double>& block, const double*
   });
 }
 
+/// Behind the operands of a walk, those of row_product for R and its scratch.
+inline constexpr size_t kByteOperands = 14, kByteScratch = 17;
+
+/// The gates of the block += state R, where R is bytes.
+inline void byte_recurrent_product(const RecurrentBlock<float>& block, std::byte* const* io) {
+  const RecurrentParams& p = block.p;
+  row_product({p.bytes, io + kByteOperands, block.state(0), block.rows, p.hidden, block.gates(0), p.x_row,
+               block.gates(0), p.x_row, io[kByteScratch] + block.first * p.bytes.room(1)},
+              block.threads);
+}
+
 /// Throws Error(kInference) where a sequence length is outside [0, steps].
 void check_lengths(const RecurrentParams& p, const int32_t* lengths);
 
@@ -198,10 +212,13 @@ void walk(const RecurrentParams& p, std::byte* const* operands, const ExecContex
   for_ranges(context, p.batch, std::max(least, p.batch / std::max(1, context.max_threads)), run);
 }
 
-/// The shape rule: inputs X, W, R, B, sequence_lens, initial_h (and, for LSTM, initial_c, P).
-void infer_recurrent(InferContext& c, CellKind kind);
+/// The shape rule: inputs X, W, R, B, sequence_lens, initial_h (and, for LSTM, initial_c, P). Of weights that are
+/// bytes, W and R are transposed, and behind P stand scale and zero point of W and of R; all six are constant.
+void infer_recurrent(InferContext& c, CellKind kind, bool bytes = false);
 /// `f32` and `f64` walk one direction of the cell on float and on double; in `bf16` it is float32, with products in
 /// bf16.
 void lower_recurrent(LowerContext& c, CellKind kind, StepFn f32, StepFn f64, bool bf16);
+/// Of weights that are bytes; `step` multiplies with byte_recurrent_product.
+void lower_byte_recurrent(LowerContext& c, CellKind kind, StepFn step);
 
 }  // namespace inferkit

@@ -24,14 +24,24 @@ struct ZeroPoints {
   bool per_line = false;
 };
 
+/// Sums as floats: y = base + sum * (row[i] * column[j]).
+struct ScaledSums {
+  float* y = nullptr;  // row-major
+  int64_t ldy = 0;
+  const float *row = nullptr, *column = nullptr;
+  const float* base = nullptr;  // rows base_row apart, which may be 0; may be y; null for zeros
+  int64_t base_row = 0;
+};
+
 struct IgemmArgs {
   int64_t m = 0, n = 0, k = 0;
   const void* a = nullptr;  // m rows that pack_a packed, igemm_row_bytes(k) apart
   const void* b = nullptr;  // panels of 16 columns that pack_b packed, igemm_panel_bytes(k) apart
   bool a_signed = false, b_signed = false;
   ZeroPoints a_zero, b_zero;
-  int32_t* c = nullptr;  // row-major
+  int32_t* c = nullptr;  // row-major; null where `scaled` is wanted in its place
   int64_t ldc = 0;
+  ScaledSums scaled;
 };
 
 inline constexpr int64_t kIgemmColumns = 16;  // of a panel

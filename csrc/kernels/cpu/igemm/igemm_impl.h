@@ -223,20 +223,42 @@ struct alignas(64) SumsOfTile {
 
 /// Zero points of the columns of a panel.
 INFERKIT_INLINE Sums zeros_of_columns(const IgemmArgs& g, int64_t column, int64_t columns, int32_t shift) {
-  uint32_t zeros[kIgemmColumns] = {};
   if (!g.b_zero.data || !g.b_zero.per_line) {
     const uint32_t zero = zero_of(g.b_zero, 0, g.b_signed, shift);
-    for (uint32_t& of_column : zeros) of_column = zero;
-  } else {
-    for (int64_t j = 0; j < columns; ++j) zeros[j] = zero_of(g.b_zero, column + j, g.b_signed, shift);
+    Sums all;
+    INFERKIT_EACH_PART all.p[i] = zero - NativeBits{};
+    return all;
   }
+  uint32_t zeros[kIgemmColumns] = {};
+  for (int64_t j = 0; j < columns; ++j) zeros[j] = zero_of(g.b_zero, column + j, g.b_signed, shift);
   return load_sums(zeros);
+}
+
+/// ScaledSums of a tile's sums, which lie `panels` * 16 apart.
+[[gnu::noinline]] void scale_tile(const ScaledSums& to, const uint32_t* sums, int64_t row, int64_t rows, int64_t column,
+                                  int64_t columns, int64_t panels) {
+  for (int64_t r = row; r < row + rows; ++r, sums += panels * kIgemmColumns) {
+    const F32x16 by = broadcast(to.row[r]);
+    float* y = to.y + r * to.ldy + column;
+    const float* base = to.base ? to.base + r * to.base_row + column : nullptr;
+    for (int64_t j = 0; j < columns; j += kIgemmColumns) {
+      I32x16 sum;
+      memcpy(&sum, sums + j, sizeof(sum));
+      if (const int64_t rest = columns - j; rest < kIgemmColumns) {
+        const F32x16 v = to_float(sum) * (by * load_partial(to.column + column + j, rest));
+        store_partial(y + j, base ? load_partial(base + j, rest) + v : v, rest);
+      } else {
+        const F32x16 v = to_float(sum) * (by * load(to.column + column + j));
+        store(y + j, base ? load(base + j) + v : v);
+      }
+    }
+  }
 }
 
 /// C[row .. row + rows) x panels [panel .. panel + panels) from the sums of products:
 /// sum (a - az)(b - bz) = sum ab - az sum b - bz (sum a - k az).
 [[gnu::noinline]] void finish_tile(const IgemmArgs& g, int64_t row, int rows, int64_t panel, int panels,
-                                   const uint32_t* sums) {
+                                   uint32_t* sums) {
   const int64_t steps = steps_of(g.k), a_stride = row_bytes(g.k), b_stride = panel_bytes(g.k);
   const char* a_sums = static_cast<const char*>(g.a) + row * a_stride + steps * 4;
   const char* b_sums = static_cast<const char*>(g.b) + panel * b_stride + steps * 64;
@@ -250,13 +272,20 @@ INFERKIT_INLINE Sums zeros_of_columns(const IgemmArgs& g, int64_t column, int64_
     const int64_t column = (panel + p) * kIgemmColumns;
     const int64_t columns = g.n - column < kIgemmColumns ? g.n - column : kIgemmColumns;
     const Sums b_sum = load_sums(b_sums + p * b_stride), b_zero = zeros_of_columns(g, column, columns, b_shift);
-    int32_t* c = g.c + row * g.ldc + column;
     for (int r = 0; r < rows; ++r) {
-      Sums v = load_sums(sums + (r * panels + p) * kIgemmColumns);
+      uint32_t* at = sums + (r * panels + p) * kIgemmColumns;
+      Sums v = load_sums(at);
       INFERKIT_EACH_PART v.p[i] -= a_zero[r] * b_sum.p[i] + b_zero.p[i] * a_rest[r];
-      store_some_sums(c + r * g.ldc, v, columns);
+      if (g.c) {
+        store_some_sums(g.c + (row + r) * g.ldc + column, v, columns);
+      } else {
+        store_sums(at, v);
+      }
     }
   }
+  if (g.c) return;
+  const int64_t column = panel * kIgemmColumns, columns = g.n - column, most = panels * kIgemmColumns;
+  scale_tile(g.scaled, sums, row, rows, column, columns < most ? columns : most, panels);
 }
 
 /// C[row .. row + kRows) x panels [panel .. panel + kPanels).
@@ -278,7 +307,7 @@ void tile(const IgemmArgs& g, int64_t row, int64_t panel) {
       _Pragma("GCC unroll 8") for (int p = 0; p < kPanels; ++p) acc[r][p] = add_products(acc[r][p], av, bv[p]);
     }
   }
-  const SumsOfTile sums(acc);
+  SumsOfTile sums(acc);
   finish_tile(g, row, kRows, panel, kPanels, sums.at[0][0]);
 }
 

@@ -34,6 +34,9 @@ struct QuantizeKernels {
   void (*dequantize_i32_each)(const int32_t* x, float* y, int64_t n, const float* scale);
   /// Moves *low and *high apart until they hold x; NaN does not count.
   void (*widen_range)(const float* x, int64_t n, float* low, float* high);
+  /// Rounds a row by its own range, which always holds 0: x is near (y - *zero) times the scale that is returned. That
+  /// is no number where an x is not finite.
+  float (*quantize_row)(const float* x, uint8_t* y, int64_t n, uint8_t* zero);
 
   template <class B>
   const ByteKernels<B>& bytes() const;

@@ -147,6 +147,29 @@ void widen_range(const float* x, int64_t n, float* low, float* high) {
   *high = greatest;
 }
 
+float quantize_row(const float* x, uint8_t* y, int64_t n, uint8_t* zero) {
+  constexpr float kLeast = 0x1p-100f;  // of a range: its scale and the inverse of that are normal numbers
+  F32x16 low = broadcast(0.0f), high = low, odd = low;
+  const auto widen = [&](F32x16 v) INFERKIT_LAMBDA {
+    low = min(v, low);
+    high = max(v, high);
+    odd = odd + (v - v);  // 0, or no number
+  };
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) widen(load(x + i));
+  if (i < n) widen(load_partial(x + i, n - i));
+  // Halves: the range itself may be too large for a float.
+  const float least = horizontal_min(low), half = horizontal_max(high) * 0.5f - least * 0.5f;
+  const float scale = (half < kLeast ? kLeast : half) * (2.0f / 255), inverse = 1 / scale;
+  const F32x16 shift = max(min(round_even(broadcast(-least * inverse)), broadcast(255.0f)), broadcast(0.0f));
+  const F32x16 by = broadcast(inverse);
+  map(y, n, [=](auto at) INFERKIT_LAMBDA { return to_codes<uint8_t>(Array{x}(at)*by, shift); });
+  float point[kLanes];
+  store(point, shift);
+  *zero = static_cast<uint8_t>(point[0]);
+  return scale + horizontal_sum(odd);
+}
+
 template <class B>
 constexpr ByteKernels<B> kBytes = {quantize<B>,   quantize_each<B>,    dequantize<B>,     dequantize_each<B>,
                                    requantize<B>, requantize_whole<B>, requantize_each<B>};
@@ -154,7 +177,7 @@ constexpr ByteKernels<B> kBytes = {quantize<B>,   quantize_each<B>,    dequantiz
 }  // namespace
 
 extern const QuantizeKernels kQuantize;
-const QuantizeKernels kQuantize = {compiled_isa,   kBytes<uint8_t>,     kBytes<int8_t>,
-                                   dequantize_i32, dequantize_i32_each, widen_range};
+const QuantizeKernels kQuantize = {compiled_isa,        kBytes<uint8_t>, kBytes<int8_t>, dequantize_i32,
+                                   dequantize_i32_each, widen_range,     quantize_row};
 
 }  // namespace inferkit::kernels::INFERKIT_TIER
