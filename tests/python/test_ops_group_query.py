@@ -337,6 +337,52 @@ def test_prompt_and_tokens_are_one_sequence() -> None:
     assert cache[1].tobytes() == v.tobytes()
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize(("heads", "size"), [((4, 2), 16), ((3, 1), 24), ((8, 8), 64)])
+def test_many_rows_have_the_bits_of_one_by_one(dtype: str, heads: tuple[int, int], size: int) -> None:
+    """The first are attention over a cache that was made before, the others make it while they read it."""
+    before, rows = 590, 40
+    whole = Decoder([before + rows], rows, before, heads=heads, size=size, dtype=dtype)
+    y, *caches = whole.run()
+    for i in (0, 17, rows - 1):
+        length = before + i + 1
+        step = Decoder([length], 1, before + rows, heads=heads, size=size, dtype=dtype)
+        step.feeds |= {name: whole.feeds[name][:, i : i + 1] for name in ("q", "k", "v")}
+        step.feeds |= {"past_k": caches[0].copy(), "past_v": caches[1].copy()}
+        one, *made = step.run()
+        assert one.tobytes() == y[:, i : i + 1].tobytes()
+        for got, cache in zip(made, caches, strict=True):
+            assert got[:, :, :length].tobytes() == cache[:, :, :length].tobytes()
+            assert not got[:, :, length:].any()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_threads_and_the_batch_change_no_bit(dtype: str) -> None:
+    lengths = [700, 260, 1, 512]
+    decoder = Decoder(lengths, 1, 700, heads=(8, 4), size=64, dtype=dtype)
+    one, two = (
+        list(inferkit.Model.load(decoder.bytes, input_checks=LENIENT, threads=n).run(decoder.feeds).values())
+        for n in (1, 2)
+    )
+    for a, b in zip(one, two, strict=True):
+        assert a.tobytes() == b.tobytes()
+    for b, length in enumerate(lengths):
+        alone = Decoder([length], 1, 700, heads=(8, 4), size=64, dtype=dtype)
+        for name in ("q", "k", "v", "past_k", "past_v"):
+            alone.feeds[name] = decoder.feeds[name][b : b + 1]
+        assert alone.run()[0][0].tobytes() == one[0][b].tobytes()
+
+
+def test_the_error_is_no_larger_than_onnx_runtimes() -> None:
+    import onnxruntime
+
+    decoder = Decoder([256] * 4, 1, 255, heads=(8, 8), size=128)
+    want = decoder.expected()[0]
+    session = onnxruntime.InferenceSession(decoder.bytes, providers=["CPUExecutionProvider"])
+    ours, theirs = (np.sqrt(np.mean((y - want) ** 2)) for y in (decoder.run()[0], session.run(None, decoder.feeds)[0]))
+    assert ours <= theirs
+
+
 @pytest.mark.parametrize("bad", [[9, 2], [-1, 2], [2**31 - 1, 2], [-(2**31), 0], [5, 6]])
 def test_lengths_that_do_not_fit(bad: list[int]) -> None:
     decoder = Decoder([6, 3], 1, 5)

@@ -8,6 +8,7 @@
 
 #include "engine/compile/op_registry.h"
 #include "engine/ops/common/attention.h"
+#include "engine/ops/common/attention_cache.h"
 #include "engine/ops/common/convert.h"
 #include "engine/ops/common/copy_rows.h"
 #include "engine/ops/dispatch.h"
@@ -264,9 +265,11 @@ class Lowering {
       sin = converted(c, c.in(kSin), type, kWork, count);
     }
     const Rows q = turned(given(kQ, 0, s.heads), s.heads);
-    const Rows k = cached(turned(given(kK, s.heads, s.kv_heads), s.kv_heads), kPastKey, 1);
-    const Rows v = cached(given(kV, s.heads + s.kv_heads, s.kv_heads), kPastValue, 2);
-    attend(q, k, v);
+    const Rows k = turned(given(kK, s.heads, s.kv_heads), s.kv_heads);
+    const Rows v = given(kV, s.heads + s.kv_heads, s.kv_heads);
+    AttentionParams heads = params(q);
+    if (reads_cache_in_chunks(heads) && c.has_output(0) && c.out(0).valid()) return step_of_decoder(heads, q, k, v);
+    attend(heads, q, cached(k, kPastKey, 1), cached(v, kPastValue, 2));
   }
 
  private:
@@ -300,17 +303,20 @@ class Lowering {
     return out;
   }
 
+  /// Memory of the cache afterwards.
+  Ref present(size_t output) {
+    if (const Ref out = c.has_output(output) ? c.out(output) : Ref{}; out.valid()) return out;
+    return c.scratch(static_cast<size_t>(present_elements()) * dtype_size(cache));
+  }
+  int64_t present_elements() const { return s.batch * s.kv_heads * s.present * s.size; }
+  /// New rows in the type of the cache.
+  Ref in_cache_type(const Rows& fresh) { return converted(c, fresh.memory, fresh.dtype, cache, fresh.elements); }
+  Ref given_past(size_t input) { return c.has_input(input) ? c.in(input) : Ref{}; }
+
   /// The cache with the new rows, in its own type.
-  Rows cached(const Rows& fresh, size_t past, size_t present) {
-    const int64_t count = s.batch * s.kv_heads * s.present * s.size;
+  Rows cached(const Rows& fresh, size_t past, size_t output) {
     const auto bytes = static_cast<int64_t>(dtype_size(cache));
-    Ref out = c.has_output(present) ? c.out(present) : Ref{};
-    if (!out.valid()) out = c.scratch(static_cast<size_t>(count * bytes));
-    Ref from = fresh.memory;
-    if (fresh.dtype != cache) {
-      from = c.scratch(static_cast<size_t>(fresh.elements * bytes));
-      lower_convert(c, fresh.memory, fresh.dtype, from, cache, fresh.elements);
-    }
+    const Ref out = present(output), from = in_cache_type(fresh);
     const HeadStrides& f = fresh.strides;
     const AppendParams p{s.batch,
                          s.kv_heads,
@@ -320,12 +326,11 @@ class Lowering {
                          s.size * bytes,
                          {f.batch * bytes, f.head * bytes, f.row * bytes, f.base * bytes},
                          s.is_prompt()};
-    c.step(append_step, p, {out, c.has_input(past) ? c.in(past) : Ref{}, from, lengths},
-           static_cast<double>(count) / 8);
-    return {out, heads_first(s.kv_heads, s.present, s.size), cache, count};
+    c.step(append_step, p, {out, given_past(past), from, lengths}, static_cast<double>(present_elements()) / 8);
+    return {out, heads_first(s.kv_heads, s.present, s.size), cache, present_elements()};
   }
 
-  void attend(const Rows& q, const Rows& k, const Rows& v) {
+  AttentionParams params(const Rows& q) const {
     AttentionParams p;
     p.bf16 = bf16;
     p.batch = s.batch;
@@ -335,8 +340,6 @@ class Lowering {
     p.keys = s.total;
     p.head_size = p.v_head_size = s.size;
     p.q = q.strides;
-    p.k = k.strides;
-    p.v = v.strides;
     p.y = rows_first(s.heads, s.rows, s.size);
     const double scale = static_cast<double>(c.attr_float("scale", 0));
     p.scale = scale != 0 ? scale : 1 / std::sqrt(static_cast<double>(s.size));
@@ -346,14 +349,43 @@ class Lowering {
     p.smooth = c.has_input(kSink) || c.attr_int("smooth_softmax", 0) > 0;
     const int64_t window = c.attr_int("local_window_size", -1);
     p.left = window > 0 ? window - 1 : -1;
+    return p;
+  }
+  Ref queries(const Rows& q) { return converted(c, q.memory, q.dtype, kWork, q.elements); }
+  Ref sinks() { return c.has_input(kSink) ? converted(c, c.in(kSink), type, kWork, s.heads) : Ref{}; }
+  Ref bias(AttentionParams& p) {
+    return c.has_input(kBias) ? attention_bias(c, kBias, s.scores(), kWork, p.bias) : Ref{};
+  }
 
+  /// A few new rows: the cache is made while it is read.
+  void step_of_decoder(AttentionParams& p, const Rows& q, const Rows& k, const Rows& v) {
+    const DecoderCache about{s.past, s.present, k.strides, v.strides, cache, s.is_prompt()};
+    DecoderOperands o;
+    o.q = queries(q);
+    o.key = present(1);
+    o.value = present(2);
+    o.past_key = given_past(kPastKey);
+    o.past_value = given_past(kPastValue);
+    o.new_key = in_cache_type(k);
+    o.new_value = in_cache_type(v);
+    o.bias = bias(p);
+    o.sinks = sinks();
+    o.lengths = lengths;
+    o.y = begin_output(c, 0, kWork);
+    lower_cached_attention(c, p, about, o);
+    end_output(c, 0, o.y, kWork);
+  }
+
+  void attend(AttentionParams& p, const Rows& q, const Rows& k, const Rows& v) {
+    p.k = k.strides;
+    p.v = v.strides;
     AttentionOperands o;
-    o.q = converted(c, q.memory, q.dtype, kWork, q.elements);
+    o.q = queries(q);
     o.k = converted(c, k.memory, k.dtype, kWork, k.elements);
     o.v = converted(c, v.memory, v.dtype, kWork, v.elements);
     o.lengths = lengths;
-    if (c.has_input(kSink)) o.sinks = converted(c, c.in(kSink), type, kWork, s.heads);
-    if (c.has_input(kBias)) o.bias = attention_bias(c, kBias, s.scores(), kWork, p.bias);
+    o.sinks = sinks();
+    o.bias = bias(p);
     o.y = begin_output(c, 0, kWork);
     if (!o.y.valid()) return;  // the cache alone is wanted
     lower_attention(c, p, o, kWork);

@@ -4,12 +4,11 @@
 #include <cmath>
 #include <limits>
 
+#include "engine/ops/common/attention_rows.h"
 #include "engine/ops/common/copy_rows.h"
 #include "engine/ops/dispatch.h"
 #include "kernels/cpu/gemm64/gemm64.h"
 #include "kernels/cpu/gemm_bf16/gemm_bf16.h"
-#include "kernels/cpu/row/row.h"
-#include "kernels/cpu/vmath/vmath.h"
 #include "platform/run_control.h"
 #include "platform/thread_pool.h"
 
@@ -72,7 +71,7 @@ struct HeadProducts {
     g.b_panel_stride = v_panel_stride;
     g.c = y;
     g.ldc = p.y.row;
-    g.k_chunk = Gemm::chunk(kernels::kLongestChunk);  // the keys that count differ from block to block
+    g.k_chunk = Gemm::chunk(kValueChunk);
     Gemm::one(g);
   }
 
@@ -133,7 +132,7 @@ struct HeadProducts<BFloat16> {
     g.b_panel_stride = panel;
     g.c = y;
     g.ldc = p.y.row;
-    g.k_chunk = kernels::kLongestChunk;  // as in float32
+    g.k_chunk = kernels::kLongestChunk;
     kernels::gemm_bf16(g);
     for (int64_t i = 0; cuts && i < panels; ++i) {
       std::copy_n(hidden + i * kernels::kPanelColumns, kernels::kPanelColumns, last + i * panel);
@@ -144,23 +143,6 @@ struct HeadProducts<BFloat16> {
   uint32_t *packed_k, *packed_v, *hidden;  // the latter: room for a row of V
 };
 
-void softmax(float* x, int64_t n, float scale, const float* bias) { kernels::softmax_row(x, x, n, scale, bias); }
-void softmax(double* x, int64_t n, double scale, const double* bias) {
-  if (scale != 1 || bias) {
-    for (int64_t i = 0; i < n; ++i) x[i] = scale * x[i] + (bias ? bias[i] : 0);
-  }
-  kernels::row_kernels().softmax64(x, x, n);
-}
-
-void cap(float* x, int64_t n, float limit) {
-  for (int64_t i = 0; i < n; ++i) x[i] /= limit;
-  kernels::unary_fn(kernels::Unary::kTanh)(x, x, n, 0, 0);
-  for (int64_t i = 0; i < n; ++i) x[i] *= limit;
-}
-void cap(double* x, int64_t n, double limit) {
-  for (int64_t i = 0; i < n; ++i) x[i] = limit * std::tanh(x[i] / limit);
-}
-
 /// One batch entry and key head, for all query heads that share it; products are in T, all else in W.
 template <class W, class T = W>
 class HeadTask {
@@ -170,14 +152,12 @@ class HeadTask {
       : p(params),
         b(task / p.kv_heads),
         kv(task % p.kv_heads),
+        rows_(params, reinterpret_cast<const int64_t*>(io[5]), b),
         scores_(reinterpret_cast<W*>(io[6])),
         sinks_(reinterpret_cast<const W*>(io[8])) {
     const auto at = [&](size_t i, const HeadStrides& s, int64_t head) {
       return reinterpret_cast<W*>(io[i]) + s.base + b * s.batch + head * s.head;
     };
-    const auto* lengths = reinterpret_cast<const int64_t*>(io[5]);
-    length = lengths ? std::clamp<int64_t>(lengths[b], 0, p.keys) : p.keys;
-    offset = p.offset_from_lengths && lengths ? length - p.rows : p.offset;
     const int64_t group = p.heads / p.kv_heads;
     const HeadProducts<T> products(p, at(2, p.k, kv), at(3, p.v, kv), p.keys,
                                    scratch + round_up(p.block * p.keys, kAlign));
@@ -190,74 +170,24 @@ class HeadTask {
   }
 
  private:
-  int64_t begin(int64_t row) const { return p.left < 0 ? 0 : std::clamp<int64_t>(offset + row - p.left, 0, length); }
-  int64_t end(int64_t row) const {
-    return p.right < 0 ? length : std::clamp<int64_t>(offset + row + p.right + 1, 0, length);
-  }
-
   void run(const HeadProducts<T>& products, int64_t h, int64_t first, int64_t last, const W* q, const W* bias, W* y,
            W* x) const {
     W* const kept = scores_ ? scores_ + (b * p.heads + h) * p.rows * p.keys : nullptr;
-    const int64_t width = kept ? p.keys : end(last - 1);  // keys that some row of the block sees
+    const int64_t width = kept ? p.keys : rows_.end(last - 1);  // keys that some row of the block sees
     products.scores(q + first * p.q.row, last - first, width, x);
     const W sink = sinks_ ? sinks_[h] : W(0);
     for (int64_t i = first; i < last; ++i) {
-      row(x + (i - first) * p.keys, width, i, sink, bias ? bias + i * p.bias.row : nullptr,
-          kept ? kept + i * p.keys : kept);
+      rows_.weights(x + (i - first) * p.keys, width, i, sink, bias ? bias + i * p.bias.row : nullptr,
+                    kept ? kept + i * p.keys : kept);
     }
     products.values(x, last - first, width, y + first * p.y.row);
   }
 
-  /// Scores of one query become weights; `kept` gets a copy at its stage.
-  void row(W* x, int64_t width, int64_t i, W sink, const W* bias, W* kept) const {
-    const int64_t low = std::min(begin(i), end(i)), high = end(i);
-    W scale = static_cast<W>(p.scale);
-    const auto keep = [&](ScoreStage stage) {
-      if (kept && p.stage == stage) std::copy(x, x + width, kept);
-    };
-    if (kept || p.softcap > 0) {
-      for (int64_t j = 0; j < width; ++j) x[j] *= scale;
-      scale = 1;
-      keep(ScoreStage::kScaled);
-      if (p.softcap > 0) cap(x, width, static_cast<W>(p.softcap));
-      keep(ScoreStage::kCapped);
-    }
-    if (kept && p.stage == ScoreStage::kBiased) {
-      for (int64_t j = 0; j < width; ++j) {
-        kept[j] = j < low || j >= high ? -std::numeric_limits<W>::infinity() : bias ? x[j] + bias[j] : x[j];
-      }
-    }
-    std::fill(x, x + low, W(0));
-    std::fill(x + high, x + width, W(0));
-    if (p.smooth) {
-      smooth(x + low, high - low, scale, bias ? bias + low : nullptr, sink);
-    } else if (low < high) {
-      softmax(x + low, high - low, scale, bias ? bias + low : nullptr);
-      // NaN: a value is, or all keys are masked.
-      if (x[low] != x[low] && masked(bias, low, high)) std::fill(x + low, x + high, W(0));
-    }
-    keep(ScoreStage::kSoftmax);
-  }
-
-  /// Softmax of n scores and the sink, whose weight nobody gets. It stands behind them meanwhile, where something of
-  /// another row may lie.
-  static void smooth(W* x, int64_t n, W scale, const W* bias, W sink) {
-    for (int64_t j = 0; j < n; ++j) x[j] = scale * x[j] + (bias ? bias[j] : W(0));
-    const W behind = x[n];
-    x[n] = sink;
-    softmax(x, n + 1, W(1), static_cast<const W*>(nullptr));
-    x[n] = behind;
-  }
-
-  static bool masked(const W* bias, int64_t low, int64_t high) {
-    return bias && std::all_of(bias + low, bias + high, [](W v) { return v == -std::numeric_limits<W>::infinity(); });
-  }
-
   const AttentionParams& p;
   const int64_t b, kv;
+  const ScoreRows<W> rows_;
   W* const scores_;
   const W* const sinks_;
-  int64_t length = 0, offset = 0;
 };
 
 /// io: y, q, k, v, bias, lengths, scores, scratch, sinks.
