@@ -16,6 +16,7 @@ namespace inferkit {
 namespace {
 
 constexpr int64_t kScoreElements = 1 << 16;     // scores that one block of rows may take: a part of L2
+constexpr int64_t kCausalBlock = 48;            // rows: a block reads the keys that its last row sees
 constexpr int64_t kParallelProducts = 1 << 19;  // multiply-adds that are worth a thread
 
 constexpr int64_t kAlign = 16;  // floats of a cache line
@@ -265,6 +266,7 @@ void lower_attention(LowerContext& c, AttentionParams p, const AttentionOperands
   if (tasks == 0 || p.rows == 0) return;
   const bool single = type == DType::kF32;
   p.block = std::clamp<int64_t>(kScoreElements / std::max<int64_t>(1, p.keys), 12, std::max<int64_t>(12, p.rows));
+  if (p.right >= 0) p.block = std::min(p.block, kCausalBlock);
   p.block = std::min(p.block, p.rows);
   p.slots = std::clamp<int64_t>(c.threads(), 1, tasks);
   // The packed operands behind the scores begin on a cache line.

@@ -78,7 +78,7 @@ class CacheHead {
   }
 
  private:
-  /// In pieces that are copied by loads and stores: string instructions took a fifth longer.
+  /// In pieces of a page: one call for all took a tenth longer, with the memory in L3.
   static void copy(T* to, const T* from, int64_t count) {
     constexpr int64_t kPiece = 4096 / sizeof(T);
     for (int64_t i = 0; i < count; i += kPiece) {
