@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from op_cases import LENIENT, Array, Case, close
 
@@ -114,6 +115,22 @@ def test_what_is_no_number_stays_with_its_row() -> None:
     assert np.isnan(y[2:, :, 1]).all()
     assert y[:2].tobytes() == clean[:2].tobytes()
     assert y[:, :, [0, 2]].tobytes() == clean[:, :, [0, 2]].tobytes()
+
+
+@pytest.mark.parametrize("left_out", [(9,), (11,), (9, 11)])
+def test_zero_points_that_are_left_out_are_zero(left_out: tuple[int, ...]) -> None:
+    layer = Layer("int8", 8, 5)
+    c = layer.case(layer.draw(6, 3, 8))
+    shorter = onnx.load_from_string(c.bytes)
+    for i in left_out:
+        shorter.graph.node[0].input[i] = ""
+    names = {name for name in shorter.graph.node[0].input if name}
+    kept = [t for t in shorter.graph.initializer if t.name in names]
+    del shorter.graph.initializer[:]
+    shorter.graph.initializer.extend(kept)
+    found = inferkit.Model.load(shorter, input_checks=LENIENT).run(dict(c.inputs))
+    for name, want in zip(c.outputs, outputs(c), strict=True):
+        assert found[name].tobytes() == want.tobytes()
 
 
 def test_weights_that_are_computed_are_widened() -> None:

@@ -96,7 +96,7 @@ void register_lstm(OpRegistry& r) {
   // Written for DynamicQuantizeLSTM.
   r.add({.domain = kInternal,
          .name = "ByteLSTM",
-         .min_inputs = 12,
+         .min_inputs = 11,  // the last, a zero point, may be left out
          .max_inputs = 12,
          .min_outputs = 0,
          .max_outputs = 3,
