@@ -1,5 +1,6 @@
 // Memory aligned to 64 bytes: a cache line, and the widest vector.
 #pragma once
+#include <concepts>
 #include <cstddef>
 #include <memory>
 #include <type_traits>
@@ -8,7 +9,11 @@ namespace inferkit {
 
 inline constexpr size_t kAlignment = 64;
 
-constexpr size_t round_up(size_t value, size_t multiple) { return (value + multiple - 1) / multiple * multiple; }
+/// The least multiple of `multiple` that is not below `value`; both are positive, or `value` is 0.
+template <std::integral T>
+constexpr T round_up(T value, std::type_identity_t<T> multiple) {
+  return (value + multiple - 1) / multiple * multiple;
+}
 
 /// At least `bytes` bytes, aligned to kAlignment; never null, throws std::bad_alloc. Not initialised.
 void* aligned_allocate(size_t bytes);

@@ -9,6 +9,7 @@
 #include "engine/ops/dispatch.h"
 #include "kernels/cpu/gemm64/gemm64.h"
 #include "kernels/cpu/gemm_bf16/gemm_bf16.h"
+#include "platform/aligned_alloc.h"
 #include "platform/run_control.h"
 #include "platform/thread_pool.h"
 
@@ -20,8 +21,6 @@ constexpr int64_t kCausalBlock = 48;            // rows: a block reads the keys 
 constexpr int64_t kParallelProducts = 1 << 19;  // multiply-adds that are worth a thread
 
 constexpr int64_t kAlign = 16;  // floats of a cache line
-
-int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
 /// The two products of one head, of which K and V are packed once.
 template <class T>

@@ -8,6 +8,7 @@
 #include "engine/ops/parallel.h"
 #include "kernels/cpu/gemm/gemm.h"
 #include "kernels/cpu/half/half.h"
+#include "platform/aligned_alloc.h"
 
 namespace inferkit {
 namespace {
@@ -18,7 +19,7 @@ constexpr int64_t kChunk = kValueChunk;              // keys and values that are
 constexpr int64_t kWorthAThread = int64_t{1} << 18;  // products, or bytes
 
 constexpr int64_t kLine = 16;  // floats
-int64_t to_line(int64_t floats) { return (floats + kLine - 1) / kLine * kLine; }
+int64_t to_line(int64_t floats) { return round_up(floats, kLine); }
 
 struct CachedParams {
   AttentionParams attention;

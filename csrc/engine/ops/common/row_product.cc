@@ -4,14 +4,14 @@
 
 #include "engine/ops/common/byte_product.h"
 #include "kernels/cpu/quantize/quantize.h"
+#include "platform/aligned_alloc.h"
 
 namespace inferkit {
 namespace {
 
-constexpr int64_t kLine = 64;      // bytes
 constexpr int64_t kRowBlock = 48;  // rows that are rounded and multiplied at once, of a step that takes many
 
-int64_t to_line(int64_t bytes) { return (bytes + kLine - 1) / kLine * kLine; }
+int64_t to_line(int64_t bytes) { return round_up(bytes, int64_t{kAlignment}); }
 
 /// Where the parts of the scratch for so many rows begin.
 struct Room {
