@@ -140,10 +140,10 @@ set(inferkit_op_groups
   "ml/ml_label ml/ml_linear ml/ml_lookup ml/ml_preprocess")
 inferkit_unite_groups(engine/ops ${inferkit_op_groups})
 
-# What no request waits for of batching: what is learnt, tried and proved, and the words for it.
+# Of batching, what requests do not pass through: trials, simulations, what is worked out from what was learnt, and the
+# words for a refusal.
 set(inferkit_batching_groups
-  "company cores cost_curve pace pad_cost pad_proof pad_trial policy predictor row_proof share target why_not"
-  "layout pays recorder simulated_workers slice_choice swap_runner worker")
+  "pad_trial pays simulated_workers slice_choice target why_not")
 inferkit_unite_groups(batching ${inferkit_batching_groups})
 
 set(inferkit_version "${SKBUILD_PROJECT_VERSION}")
