@@ -14,6 +14,10 @@
 #include "launch.h"
 #include "platform/thread_pool.h"
 
+#if defined(__SANITIZE_THREAD__)
+#include <sanitizer/tsan_interface.h>
+#endif
+
 namespace inferkit::cuda_on_host {
 namespace {
 
@@ -27,8 +31,37 @@ struct Warp {
   uint64_t slots[32] = {}, met[32] = {};
 };
 
+/// TSan keeps a stack of calls for each fiber, if it is told when another one goes on; if not, those of all fibers add
+/// up in one, until that is full.
+class SeenByTsan {
+ public:
+  SeenByTsan() = default;
+  SeenByTsan(const SeenByTsan&) = delete;
+  SeenByTsan& operator=(const SeenByTsan&) = delete;
+#if defined(__SANITIZE_THREAD__)
+  ~SeenByTsan() {
+    if (own_) __tsan_destroy_fiber(own_);
+  }
+  /// A fiber that begins; once.
+  void begin() { fiber_ = own_ = __tsan_create_fiber(0); }
+  /// The thread that calls.
+  void be_caller() { fiber_ = __tsan_get_current_fiber(); }
+  /// Immediately before the switch to it. One thread runs all fibers of a block, so a switch orders what they do.
+  void goes_on() const { __tsan_switch_to_fiber(fiber_, 0); }
+
+ private:
+  void *fiber_ = nullptr, *own_ = nullptr;
+#else
+  ~SeenByTsan() = default;
+  void begin() {}
+  void be_caller() {}
+  void goes_on() const {}
+#endif
+};
+
 struct Fiber {
   ucontext_t context;
+  SeenByTsan seen;
   std::unique_ptr<char[]> stack;
   Dim3 index;
   unsigned number = 0, barriers = 0;  // that it came to
@@ -42,6 +75,7 @@ struct Block {
   std::vector<Warp> warps;
   std::vector<std::byte> shared;  // with a guard at the end
   ucontext_t scheduler;
+  SeenByTsan scheduler_seen;
   Fiber* running = nullptr;
   unsigned live = 0, at_barrier = 0;
   uint64_t barriers = 0, events = 0;  // events: whenever a thread ended, or came to where threads meet
@@ -51,7 +85,10 @@ struct Block {
 
 thread_local Block* block = nullptr;
 
-void let_others_run() { swapcontext(&block->running->context, &block->scheduler); }
+void let_others_run() {
+  block->scheduler_seen.goes_on();
+  swapcontext(&block->running->context, &block->scheduler);
+}
 
 /// Does not return: the scheduler throws.
 [[noreturn]] void fail(std::string why) {
@@ -100,6 +137,7 @@ void start_threads(Block& b) {
 
 void run_block(Block& b, std::mt19937_64& draw) {
   start_threads(b);
+  b.scheduler_seen.be_caller();
   std::vector<unsigned> order(b.fibers.size());
   std::iota(order.begin(), order.end(), 0u);
   const auto where = [&] {
@@ -111,6 +149,7 @@ void run_block(Block& b, std::mt19937_64& draw) {
     for (const unsigned i : order) {
       if (b.fibers[i].done) continue;
       b.running = &b.fibers[i];
+      b.running->seen.goes_on();
       swapcontext(&b.scheduler, &b.running->context);
       if (!b.error.empty()) throw std::runtime_error(cat(b.error, "; seed ", b.grid.seed));
     }
@@ -175,8 +214,12 @@ void launch(const Grid& grid, const FunctionRef<void()>& body) {
   b.grid = grid;
   b.body = &body;
   b.shared.resize(grid.shared_bytes + kGuardBytes);
-  b.fibers.resize(threads);
-  for (Fiber& f : b.fibers) f.stack = std::make_unique_for_overwrite<char[]>(kStackBytes);
+  b.fibers = std::vector<Fiber>(threads);
+  for (Fiber& f : b.fibers) {
+    f.stack = std::make_unique_for_overwrite<char[]>(kStackBytes);
+    f.seen.begin();  // once for all blocks, as it takes long: each leaves a call or two behind, of 65,536 that are
+                     // allowed
+  }
   Block* const outer = std::exchange(block, &b);
   struct Restore {
     Block* to;
