@@ -222,6 +222,13 @@ class Contraction {
     return out;
   }
 
+  /// The step for the operands' type. Integers wrap, so that sums and products of signed ones have the bits of
+  /// unsigned.
+  template <class F>
+  StepFn step_of(F&& step) const {
+    return dispatch<kNumberTypes & ~kSignedTypes>(signless(dtype_), step);
+  }
+
   /// Sums over the labels that nobody wants; `last` where nothing follows but the output.
   Term sum(const Term& t, const Labels& wanted, bool last) {
     Labels kept, gone;
@@ -232,7 +239,7 @@ class Contraction {
     const SumParams p{make_nest<2>(shape, {strides_of(t, kept), shape.strides()}),
                       make_nest<1>(shape_of(gone), {strides_of(t, gone)}),
                       kernels::computed_chunk(shape_of(gone).elements())};
-    c_.step(dispatch<kNumberTypes>(dtype_, []<class T>() -> StepFn { return sum_step<T>; }), p, {out, t.memory},
+    c_.step(step_of([]<class T>() -> StepFn { return sum_step<T>; }), p, {out, t.memory},
             static_cast<double>(size_of(t.labels)));
     return dense(out, kept);
   }
@@ -254,7 +261,7 @@ class Contraction {
     const bool is_double = dtype_ == DType::kF64;
     if ((dtype_ != DType::kF32 && !is_double) || inner.empty()) {
       const Ref right = in_order(b, batch + inner + columns);
-      const StepFn fn = dispatch<kNumberTypes>(dtype_, []<class T>() -> StepFn { return product_step<T>; });
+      const StepFn fn = step_of([]<class T>() -> StepFn { return product_step<T>; });
       c_.step(fn, p, {out, left, right, c_.scratch(static_cast<size_t>(p.n) * sizeof(double))}, flops);
       return dense(out, result);
     }

@@ -231,8 +231,9 @@ void matmul_generic_step(const void* params, std::byte* const* io, const ExecCon
   });
 }
 
+/// Integers wrap, so that products of signed ones have the bits of unsigned.
 StepFn generic_step(DType dtype, bool widened = false) {
-  return dispatch<kMatMulTypes>(dtype, [&]<class T>() -> StepFn {
+  return dispatch<kMatMulTypes & ~kSignedTypes>(signless(dtype), [&]<class T>() -> StepFn {
     return widened ? matmul_generic_step<T, Compute<T>> : matmul_generic_step<T>;
   });
 }

@@ -82,15 +82,13 @@ void quantize_step(const void* params, std::byte* const* io, const ExecContext& 
     else
       y[i] = saturate<Y>(quotient, zero ? int32_t{zero[s]} : 0, p.range);
   };
-  if (p.quotient == DType::kF16) {
-    for_scaled(context, p.layout,
-               [&](int64_t i, int64_t s) { write(i, s, to_float(to_half(static_cast<float>(divide(i, s))))); });
-  } else if (p.quotient == DType::kBF16) {
-    for_scaled(context, p.layout,
-               [&](int64_t i, int64_t s) { write(i, s, to_float(to_bfloat16(static_cast<float>(divide(i, s))))); });
-  } else {
-    for_scaled(context, p.layout, [&](int64_t i, int64_t s) { write(i, s, divide(i, s)); });
+  if (p.quotient != DType::kF16 && p.quotient != DType::kBF16) {
+    return for_scaled(context, p.layout, [&](int64_t i, int64_t s) { write(i, s, divide(i, s)); });
   }
+  for_scaled(context, p.layout, [&, half = p.quotient == DType::kF16](int64_t i, int64_t s) {
+    const auto quotient = static_cast<float>(divide(i, s));
+    write(i, s, half ? to_float(to_half(quotient)) : to_float(to_bfloat16(quotient)));
+  });
 }
 
 /// Float to whole bytes, divided in float.

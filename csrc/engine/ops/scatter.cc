@@ -152,10 +152,12 @@ void lower_scatter_elements(LowerContext& c) {
 struct NdParams {
   int64_t tuples, row;  // row: elements per update
   size_t depth;
+  bool wide;              // indices of 64 bits
   Strides dims, strides;  // of the indexed dimensions, in elements
 };
 
-template <class T, class Op, class I>
+/// Once for both types of indices, of which there is a look for each update.
+template <class T, class Op>
 void run_scatter_nd(const void* params, std::byte* const* io, const ExecContext&) {
   const auto& p = *static_cast<const NdParams*>(params);
   const T* update = reinterpret_cast<const T*>(io[1]);
@@ -164,7 +166,10 @@ void run_scatter_nd(const void* params, std::byte* const* io, const ExecContext&
   for_blocks(meter, 0, p.tuples, 4 + p.row, [&](int64_t first, int64_t last) {
     for (int64_t t = first; t < last; ++t, update += p.row) {
       T* target = reinterpret_cast<T*>(io[2]);
-      for (size_t d = 0; d < p.depth; ++d, ++at) target += index_at<I>(io[0], at, p.dims[d]) * p.strides[d];
+      for (size_t d = 0; d < p.depth; ++d, ++at) {
+        const int64_t dim = p.dims[d];
+        target += (p.wide ? index_at<int64_t>(io[0], at, dim) : index_at<int32_t>(io[0], at, dim)) * p.strides[d];
+      }
       for (int64_t i = 0; i < p.row; ++i) target[i] = Op::apply(target[i], update[i]);
     }
   });
@@ -192,6 +197,7 @@ void lower_scatter_nd(LowerContext& c) {
   const Strides strides = x.strides();
   NdParams p{};
   p.depth = static_cast<size_t>(indices.back());
+  p.wide = c.input(1).dtype == DType::kI64;
   p.tuples = indices.elements(0, indices.rank() - 1);
   p.row = x.elements(p.depth, x.rank());
   for (size_t d = 0; d < p.depth; ++d) {
@@ -199,7 +205,7 @@ void lower_scatter_nd(LowerContext& c) {
     p.strides[d] = strides[d];
   }
   const StepFn fn =
-      dispatch_reduction(c, c.input(0).dtype, []<class T, class Op, class I>() { return &run_scatter_nd<T, Op, I>; });
+      dispatch_reduction(c, c.input(0).dtype, []<class T, class Op, class>() { return &run_scatter_nd<T, Op>; });
   if (!fn) c.unsupported(cat("data of type ", dtype_name(c.input(0).dtype)));
   add_copy(c, bytes_of(c.input(0)));
   c.step(fn, p, {c.in(1), c.in(2), c.out(0)}, static_cast<double>(p.tuples) * (3 + static_cast<double>(p.row)));

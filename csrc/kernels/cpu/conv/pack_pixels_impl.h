@@ -67,10 +67,11 @@ INFERKIT_INLINE void fill_row(const ConvDim& w, const Run& run, int64_t row, int
   }
 }
 
-/// Taps [first_tap, last_tap) of all runs, the runs of a tap side by side.
+/// Taps [first_tap, last_tap) of all runs, the runs of a tap side by side. Once for a panel, or for a part of one that
+/// has very many taps: not worth a copy for each number of runs.
 template <int kStride>
-INFERKIT_INLINE void fill_sources(const PackPixelsArgs& a, const Run* runs, int run_count, int64_t first_tap,
-                                  int64_t last_tap, Source* to) {
+[[gnu::noinline]] void fill_sources(const PackPixelsArgs& a, const Run* runs, int run_count, int64_t first_tap,
+                                    int64_t last_tap, Source* to) {
   const ConvDim &d = a.dim[0], &h = a.dim[1], &w = a.dim[2];
   int64_t k2 = first_tap % w.kernel, k1 = first_tap / w.kernel % h.kernel, k0 = first_tap / w.kernel / h.kernel;
   for (int64_t tap = first_tap; tap < last_tap;) {

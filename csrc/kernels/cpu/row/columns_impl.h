@@ -22,20 +22,16 @@ struct Block {
 template <int kVectors, class F, class Combine>
 INFERKIT_INLINE void lane(F32x16 (&sum)[kVectors], int64_t i, int64_t n, F32x16 start, F element, Combine combine) {
   constexpr int64_t kBlock = kSums * kLongestChunk;
-  int64_t end = n < kBlock ? n : kBlock;
   _Pragma("GCC unroll 8") for (int v = 0; v < kVectors; ++v) sum[v] = start;
-  for (int64_t r = i; r < end; r += kSums) {
-    _Pragma("GCC unroll 8") for (int v = 0; v < kVectors; ++v) sum[v] = combine(sum[v], element(r, v));
-  }
-  while (end < n) {
-    F32x16 part[kVectors];
-    int64_t r = end + i;
+  for (int64_t end = 0, r = i; end < n;) {
+    const bool first = end == 0;
     end = n - end < kBlock ? n : end + kBlock;
+    F32x16 part[kVectors];
     _Pragma("GCC unroll 8") for (int v = 0; v < kVectors; ++v) part[v] = start;
     for (; r < end; r += kSums) {
       _Pragma("GCC unroll 8") for (int v = 0; v < kVectors; ++v) part[v] = combine(part[v], element(r, v));
     }
-    _Pragma("GCC unroll 8") for (int v = 0; v < kVectors; ++v) sum[v] = combine(sum[v], part[v]);
+    _Pragma("GCC unroll 8") for (int v = 0; v < kVectors; ++v) sum[v] = first ? part[v] : combine(sum[v], part[v]);
   }
 }
 
@@ -46,25 +42,23 @@ template <int kVectors, class F, class Combine, class Last, class Finish>
 INFERKIT_INLINE void fold_columns(int64_t n, Block<kVectors> block, float* y, float neutral, F element, Combine combine,
                                   Last last, Finish finish) {
   const F32x16 start = broadcast(neutral);
-  F32x16 held[4][kVectors], sum[kVectors], other[kVectors], third[kVectors];
+  F32x16 held[4][kVectors], sum[kVectors], other[kVectors], later[kVectors];
   const auto add = [&](F32x16(&to)[kVectors], const F32x16(&with)[kVectors], auto&& how) INFERKIT_LAMBDA {
     _Pragma("GCC unroll 8") for (int v = 0; v < kVectors; ++v) to[v] = how(to[v], with[v]);
   };
   for (int step = 0; step < kLanes; ++step) {
     const int i = (step & 1) << 3 | (step & 2) << 1 | (step & 4) >> 1 | (step & 8) >> 3;  // 0, 8, 4, 12, 2, ...
     lane(sum, i, n, start, element, combine);
-    if (i + kLanes < n) {
-      lane(other, i + kLanes, n, start, element, combine);
-      add(sum, other, combine);
+    // (first + second) + (third + fourth), with one body for the three, as `element` may be long.
+    _Pragma("GCC unroll 8") for (int v = 0; v < kVectors; ++v) other[v] = start;
+    int chain = 1;
+    for (; chain < kChains && i + chain * kLanes < n; ++chain) {
+      lane(later, i + chain * kLanes, n, start, element, combine);
+      if (chain == 1) add(sum, later, combine);
+      if (chain == 2) _Pragma("GCC unroll 8") for (int v = 0; v < kVectors; ++v) other[v] = later[v];
+      if (chain == 3) add(other, later, combine);
     }
-    if (i + 2 * kLanes < n) {
-      lane(other, i + 2 * kLanes, n, start, element, combine);
-      if (i + 3 * kLanes < n) {
-        lane(third, i + 3 * kLanes, n, start, element, combine);
-        add(other, third, combine);
-      }
-      add(sum, other, combine);
-    }
+    if (chain > 2) add(sum, other, combine);
     int level = 0;
     for (int bits = step; bits & 1; bits >>= 1, ++level) {
       _Pragma("GCC unroll 8") for (int v = 0; v < kVectors; ++v) sum[v] = last(held[level][v], sum[v]);

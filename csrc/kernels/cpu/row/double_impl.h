@@ -43,16 +43,17 @@ INFERKIT_INLINE double sum_of_exponentials(const double* x, double* e, int64_t n
       AddDoubles{}));
 }
 
+[[gnu::noinline]] double exponentials64(const double* x, double* e, int64_t n, double* top) {
+  *top = largest64(x, n);
+  return sum_of_exponentials(x, e, n, *top);
+}
+
 void softmax64(const double* x, double* y, int64_t n) {
-  const F64x8 inverse = broadcast(1.0 / sum_of_exponentials(x, y, n, largest64(x, n)));
+  double top;
+  const F64x8 inverse = broadcast(1.0 / exponentials64(x, y, n, &top));
   int64_t i = 0;
   for (; i + kDoubles <= n; i += kDoubles) store(y + i, load(y + i) * inverse);
   if (i < n) store_partial(y + i, load_partial(y + i, n - i) * inverse, n - i);
-}
-
-double exponentials64(const double* x, double* e, int64_t n, double* top) {
-  *top = largest64(x, n);
-  return sum_of_exponentials(x, e, n, *top);
 }
 
 }  // namespace
