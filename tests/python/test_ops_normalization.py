@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx import helper
 from op_cases import TOLERANCE, Array, Case, check_node_test, close, node_test_cases
 
 import inferkit
@@ -122,6 +123,49 @@ def test_layer_normalization(dtype: str, shape: tuple[int, ...]) -> None:
         assert mean.dtype == inverse.dtype == np.float32
 
 
+def spread(v: Array, x: Array) -> Array:
+    return np.ascontiguousarray(np.broadcast_to(v, x.shape))
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("op", ["LayerNormalization", "RMSNormalization"])
+@pytest.mark.parametrize("axis", [-1, -2, 1, 0])
+@pytest.mark.parametrize("constant", [(), (1, 2)])
+def test_scale_and_bias_are_broadcast(dtype: str, op: str, axis: int, constant: tuple[int, ...]) -> None:
+    """To the input, from any shape that fits, with the bits of those that are written out."""
+    x = draw(1, 3, 4, 6, 20, dtype=dtype)
+    axes = tuple(range(axis % 4, 4))
+    x64 = x.astype(np.float64)
+    plain = standardize(x, axes, 1e-5)
+    if op == "RMSNormalization":
+        plain = x64 / np.sqrt((x64**2).mean(axes, keepdims=True) + f32(1e-5))
+    shapes = [(), (1,), (20,), (1, 20), (6, 1), (1, 1, 1, 20), (4, 6, 20), (3, 1, 1, 1), (4, 1, 20), (3, 4, 1, 20)]
+    for number, shape in enumerate(shapes):
+        scale, bias = draw(2, *shape, dtype=dtype), draw(3, *shapes[number - 3], dtype=dtype)
+        given = [x, scale] if op == "RMSNormalization" else [x, scale, bias]
+        y = Case(op, *given, opset=23, axis=axis, constant=constant[: len(given) - 1]).run()[0]
+        expected = plain * scale
+        close(y, expected + bias if len(given) == 3 else expected, 4 * TOLERANCE[dtype][0], 5 * TOLERANCE[dtype][1])
+        if axis == 0:
+            written = [x, *(spread(v, x) for v in given[1:])]
+            np.testing.assert_array_equal(y, Case(op, *written, opset=23, axis=0).run()[0])
+
+
+def test_a_row_of_a_batch_has_its_own_scale() -> None:
+    x, scale = draw(1, 5, 3, 8), draw(2, 5, 1, 8)
+    node = helper.make_node("LayerNormalization", ["x", "s"], ["y"], name="n")
+    ports = [helper.make_tensor_value_info(n, 1, ("n", d, 8)) for n, d in (("x", 3), ("s", 1), ("y", 3))]
+    graph = helper.make_graph([node], "g", ports[:2], ports[2:])
+    content = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
+    model = inferkit.Model.load(content)
+    y = model(x, scale)
+    close(y, standardize(x, (2,), 1e-5) * scale)
+    with inferkit.Batcher(model, caller_runs=False) as batcher:
+        tickets = [batcher.submit(x[i : i + 1], scale[i : i + 1]) for i in range(5)]
+        for i, ticket in enumerate(tickets):
+            np.testing.assert_array_equal(ticket.result(timeout=60), y[i : i + 1])
+
+
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_rms_normalization(dtype: str) -> None:
     x = draw(1, 3, 4, 50, dtype=dtype)
@@ -169,6 +213,15 @@ def test_lrn(dtype: str, size: int) -> None:
     total = sum(square[:, i : i + 9] for i in range(size))
     expected = x / (bias + alpha / size * total) ** beta
     close(Case("LRN", x, size=size, alpha=alpha, beta=beta, bias=bias).run()[0], expected, *TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("size", [2**40, 2**63 - 2, 2**63 - 1])
+def test_lrn_over_more_channels_than_can_be_counted(dtype: str, size: int) -> None:
+    x = draw(1, 2, 9, 6, dtype=dtype)
+    total = (x.astype(np.float64) ** 2).sum(1, keepdims=True)
+    y = Case("LRN", x, size=size, alpha=float(2**60), beta=0.75, bias=1.5).run()[0]
+    close(y, x / (1.5 + 2**60 / size * total) ** 0.75, *TOLERANCE[dtype])
 
 
 @pytest.mark.parametrize("dtype", FLOATS)

@@ -118,7 +118,7 @@ class Search {
     static constexpr std::string_view kNames[] = {
         "Add",   "Sub",    "Mul",    "Div",   "Pow",   "Mod",   "Min",  "Max",         "Mean",    "Sum",
         "Where", "Concat", "MatMul", "Gemm",  "PRelu", "Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual",
-        "And",   "Or",     "Xor",    "Einsum"};
+        "And",   "Or",     "Xor",    "Einsum", "LayerNormalization", "RMSNormalization"};
     return std::ranges::any_of(kNames, [&](std::string_view name) { return is_op(node, name); });
   }
 

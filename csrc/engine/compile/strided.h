@@ -43,6 +43,13 @@ inline Strides broadcast_strides(const Shape& from, const Shape& to) {
   return out;
 }
 
+/// Whether an operand of shape `from`, which broadcasts to a tensor that ends in `to`, holds each element of `to` once,
+/// so that it can be read as it lies.
+inline bool repeats_nothing(const Shape& from, const Shape& to) {
+  const size_t lead = from.rank() > to.rank() ? from.rank() - to.rank() : 0;
+  return from.elements(0, lead) == 1 && from.elements() == to.elements();
+}
+
 /// Drops dimensions of 1 and merges neighbours that all operands walk as one.
 template <size_t N>
 LoopNest<N> make_nest(const Shape& shape, const std::array<Strides, N>& strides) {

@@ -52,6 +52,11 @@ void run_norm(const void* params, std::byte* const* io, const ExecContext& conte
 Cost norm_cost(const NodeContext& c) {
   if (c.has_output(1) || c.has_output(2)) return Cost::cannot("it gives the mean or the deviation, too");
   if (!(c.input(0).shape == c.output(0).shape)) return Cost::cannot("its scale stretches rows of one element");
+  const Shape& x = c.input(0).shape;
+  const Shape row(x.dims().subspan(static_cast<size_t>(c.attr_axis(-1, static_cast<int64_t>(x.rank())))));
+  for (size_t i = 1; i < 3 && c.has_input(i); ++i) {
+    if (!repeats_nothing(c.input(i).shape, row)) return Cost::cannot("its scale or bias is broadcast");
+  }
   return Cost(0);
 }
 

@@ -53,7 +53,7 @@ void lrn_block(const LrnParams& p, const float* x, float* y, int64_t c, int64_t 
   const BinaryFn scale = binary_fn(Binary::kMul, BinaryForm::kVectorScalar);
   const BinaryFn shift = binary_fn(Binary::kAdd, BinaryForm::kVectorScalar);
   alignas(64) float sum[kBlock], part[kBlock], square[kBlock];
-  const int64_t chunk = sum_chunk(p.size);
+  const int64_t chunk = sum_chunk(std::min(p.size, 4 * kLongestChunk));  // of any longer sum, too
   for (int64_t first = p.first(c); first < p.last(c); first += chunk) {
     float* const to = first == p.first(c) ? sum : part;
     std::fill(to, to + width, 0.0f);

@@ -1,8 +1,11 @@
 // LayerNormalization, RMSNormalization, InstanceNormalization, GroupNormalization, and our own LayerNorm, into which
 // passes turn its spelled-out forms: each normalises contiguous rows, then scales and shifts.
+#include <algorithm>
+#include <array>
 #include <cmath>
 
 #include "engine/compile/op_registry.h"
+#include "engine/ops/common/strided_copy.h"
 #include "engine/ops/dispatch.h"
 #include "kernels/cpu/affine/affine.h"
 #include "kernels/cpu/row/row.h"
@@ -105,13 +108,13 @@ void run_f32(const void* params, std::byte* const* io, const ExecContext& contex
   }
 }
 
-void lower_norm(LowerContext& c, const NormParams& p) {
+void lower_norm(LowerContext& c, const NormParams& p, Ref scale, Ref bias) {
   const DType dtype = c.input(0).dtype;
   if (p.rows * p.n == 0) return;
   const StepFn fn =
       dtype == DType::kF32 ? run_f32 : dispatch<kFloatTypes>(dtype, []<class T>() -> StepFn { return run_generic<T>; });
   c.in_place(0, 0);
-  c.step(fn, p, {c.in(0), c.out(0), c.in(1), c.has_input(2) ? c.in(2) : Ref{}},
+  c.step(fn, p, {c.in(0), c.out(0), scale, bias},
          static_cast<double>(p.rows * p.n) * (dtype == DType::kF32 ? 0.2 : 5));
 }
 
@@ -175,13 +178,10 @@ void infer_layer_norm(InferContext& c) {
     y[axis] = c.input(1).shape.elements();
     return c.set_output(0, x.dtype, y);
   }
-  const Shape behind(x.shape.dims().subspan(axis));
   for (size_t i = 1; i < 3; ++i) {
     if (!c.has_input(i)) continue;
-    const auto both = broadcast(c.input(i).shape, behind);
-    if (!both || *both != behind)
-      c.fail(cat("input ", i, " of shape ", c.input(i).shape.str(), " does not broadcast to ", behind.str()));
-    if (c.input(i).shape.elements() != behind.elements()) c.unsupported("a scale or bias that is broadcast");
+    if (broadcast(c.input(i).shape, x.shape) != x.shape)
+      c.fail(cat("input ", i, " of shape ", c.input(i).shape.str(), " does not broadcast to ", x.shape.str()));
   }
   c.set_output(0, x.dtype, x.shape);
   Shape stats = x.shape;
@@ -189,6 +189,30 @@ void infer_layer_norm(InferContext& c) {
   for (size_t i = 1; i < 3; ++i) {
     if (c.has_output(i)) c.set_output(i, DType::kF32, stats);
   }
+}
+
+/// Scale and bias as the rows read them, spelled out where they are broadcast: to one row, or to each row its own.
+std::array<Ref, 2> spelled_out(LowerContext& c, NormParams& p, size_t axis) {
+  const Shape& x = c.input(0).shape;
+  const Shape row(x.dims().subspan(axis));
+  const auto lead = [&](size_t i) { return c.input(i).shape.rank() - std::min(c.input(i).shape.rank(), row.rank()); };
+  bool own = false;
+  for (size_t i = 1; i < 3 && c.has_input(i); ++i) own = own || c.input(i).shape.elements(0, lead(i)) != 1;
+  if (own) {
+    p.groups = p.rows;
+    p.per_group = p.n;
+  }
+  const Shape& to = own ? x : row;
+  std::array<Ref, 2> out;
+  for (size_t i = 1; i < 3 && c.has_input(i); ++i) {
+    const Shape& s = c.input(i).shape;
+    out[i - 1] = c.in(i);
+    if (repeats_nothing(s, to)) continue;
+    const Shape from(s.dims().subspan(own ? 0 : lead(i)));
+    out[i - 1] = c.scratch(static_cast<size_t>(to.elements()) * dtype_size(c.input(0).dtype));
+    lower_strided_copy(c, c.in(i), out[i - 1], c.input(0).dtype, to, broadcast_strides(from, to));
+  }
+  return out;
 }
 
 void lower_layer_norm(LowerContext& c) {
@@ -210,7 +234,8 @@ void lower_layer_norm(LowerContext& c) {
     const auto fn = dispatch<kFloatTypes>(c.input(0).dtype, []<class T>() -> StepFn { return run_moments<T>; });
     c.step(fn, p, {c.in(0), mean, inverse}, static_cast<double>(p.rows * p.n) * 2);
   }
-  lower_norm(c, p);
+  const auto [scale, bias] = spelled_out(c, p, axis);
+  lower_norm(c, p, scale, bias);
 }
 
 // ---- InstanceNormalization and GroupNormalization -------------------------------------------------------------------
@@ -241,7 +266,7 @@ void infer_group_norm(InferContext& c) {
   c.set_output(0, c.input(0).dtype, c.input(0).shape);
 }
 
-void lower_group_norm(LowerContext& c) { lower_norm(c, group_params(c)); }
+void lower_group_norm(LowerContext& c) { lower_norm(c, group_params(c), c.in(1), c.in(2)); }
 
 /// Channels are normalised by themselves, or in groups of them.
 Axes mixed_by_group_norm(const NodeContext&, size_t i) { return i == 0 ? static_cast<Axes>(~0b11u) : Axes{0}; }
