@@ -232,3 +232,14 @@ def test_integers_wrap_around() -> None:
     np.testing.assert_array_equal(Case("Einsum", a, opset=13, equation="ij->i").run()[0], a.sum(1))
     np.testing.assert_array_equal(Case("MatMul", a, b, opset=13).run()[0], a @ b)
     np.testing.assert_array_equal(Case("Gemm", a, b, a, opset=13).run()[0], a @ b + a)
+
+
+@pytest.mark.parametrize("dtype", ["int32", "int64", "uint32", "uint64"])
+def test_integers_times_fractions(dtype: str) -> None:
+    """Gemm's factors are floats whatever the type: what stands behind the point is cut off once, at the end."""
+    a, b, c = np.array([[5, 3]], dtype), np.array([[3], [4]], dtype), np.array([[7]], dtype)
+    for alpha, beta, want in ((0.5, 1.0, 20), (1.0, 0.5, 30), (1.25, 1.5, 44), (2.0, 0.0, 54), (0.25, 0.25, 8)):
+        assert Case("Gemm", a, b, c, opset=13, alpha=alpha, beta=beta).run()[0].item() == want
+    assert Case("Gemm", a, b, opset=13, alpha=0.5).run()[0].item() == 13
+    if dtype.startswith("i"):
+        assert Case("Gemm", -a, b, opset=13, alpha=0.5).run()[0].item() == -13

@@ -1,6 +1,7 @@
 // Matrix products: MatMul, Gemm, Linear, into which our passes turn both where the right side is constant, and
 // ScaledMatMul, which is alpha times MatMul.
 #include <algorithm>
+#include <cmath>
 
 #include "engine/compile/op_registry.h"
 #include "engine/compile/strided.h"
@@ -413,7 +414,7 @@ struct AddScaledParams {
   LoopNest<2> nest;  // output, C
 };
 
-/// out = alpha product + beta C.
+/// out = alpha product + beta C; of integers, what stands behind the point is cut off at the end.
 template <class T>
 void add_scaled_step(const void* params, std::byte* const* io, const ExecContext&) {
   const auto& p = *static_cast<const AddScaledParams*>(params);
@@ -427,9 +428,19 @@ void add_scaled_step(const void* params, std::byte* const* io, const ExecContext
       return static_cast<Compute<T>>(v);
   };
   const auto alpha = factor(p.alpha), beta = factor(p.beta);
+  const bool fractions = std::is_integral_v<T> && (p.alpha != std::trunc(p.alpha) || p.beta != std::trunc(p.beta));
   for_each_piece(p.nest, [&](const std::array<int64_t, 2>& offsets, int64_t n) {
     for (int64_t i = 0; i < n; ++i) {
       const int64_t at = offsets[0] + i * p.nest.inner_stride(0);
+      if constexpr (std::is_integral_v<T>) {
+        if (fractions) {
+          double sum = static_cast<double>(p.alpha) * static_cast<double>(product[at]);
+          if (p.has_c)
+            sum += static_cast<double>(p.beta) * static_cast<double>(addend[offsets[1] + i * p.nest.inner_stride(1)]);
+          out[at] = saturated<T>(sum);
+          continue;
+        }
+      }
       Compute<T> sum = wrap_mul<Compute<T>>(alpha, product[at]);
       if (p.has_c) {
         const Compute<T> c = load(addend[offsets[1] + i * p.nest.inner_stride(1)]);
