@@ -219,6 +219,23 @@ MOVES: list[tuple[str, onnx.NodeProto, list[onnx.TensorProto], Any]] = [
      [numpy_helper.from_array(np.array([[1], [0], [3]]), "a")], np.take_along_axis(X, np.array([[1], [0], [3]]), 1)),
     ("compress", helper.make_node("Compress", ["x", "m"], ["y"], axis=0),
      [numpy_helper.from_array(np.array([True, False, True]), "m")], X[[0, 2]]),
+    ("scatter elements", helper.make_node("ScatterElements", ["x", "a", "w"], ["y"], axis=1),
+     [numpy_helper.from_array(np.array([[1], [0], [3]]), "a"), helper.make_tensor("w", STRING, [3, 1], [b"w", b"", b"y"])],
+     np.array([[X[0, 0], "w", X[0, 2], X[0, 3]], ["", *X[1, 1:]], [*X[2, :3], "y"]], object)),
+    ("scatter nd", helper.make_node("ScatterND", ["x", "a", "w"], ["y"]),
+     [numpy_helper.from_array(np.array([[2], [0]]), "a"),
+      helper.make_tensor("w", STRING, [2, 4], [c.encode() for c in "abcdefgé"])],
+     np.array([list("efgé"), X[1], list("abcd")], object)),
+    ("pad", helper.make_node("Pad", ["x", "a", "w"], ["y"]),
+     [ints("a", 0, 1, 1, -2), helper.make_tensor("w", STRING, [], ["é".encode()])],
+     np.pad(X[:, :2], ((0, 1), (1, 0)), constant_values="é")),
+    ("pad with nothing", helper.make_node("Pad", ["x", "a"], ["y"]), [ints("a", 1, 0, 0, 0)],
+     np.pad(X, ((1, 0), (0, 0)), constant_values="")),
+    ("pad by mirroring", helper.make_node("Pad", ["x", "a"], ["y"], mode="reflect"), [ints("a", 0, 3, 0, 0)],
+     np.pad(X, ((0, 0), (3, 0)), mode="reflect")),
+    ("trilu", helper.make_node("Trilu", ["x"], ["y"], upper=0), [], np.where(np.tri(3, 4) > 0, X, "")),
+    ("crop and pad", helper.make_node("CenterCropPad", ["x", "a"], ["y"]), [ints("a", 5, 2)],
+     np.pad(X[:, 1:3], ((1, 1), (0, 0)), constant_values="")),
 ]  # fmt: skip
 
 
@@ -231,6 +248,23 @@ def test_moves(node: onnx.NodeProto, constants: list[onnx.TensorProto], want: np
     # And folded, of a constant.
     x = helper.make_tensor("x", STRING, X.shape, [w.encode() for w in X.ravel()])
     assert load([node], [], ports[1], [*constants, x]).run({})["y"].tolist() == want.tolist()
+
+
+def test_one_hot() -> None:
+    node = helper.make_node("OneHot", ["x", "d", "v"], ["y"])
+    depth = numpy_helper.from_array(np.array([3]), "d")
+    model = load([node], [value("x", INT64, 4), value("v", STRING, 2)], [value("y", STRING, 4, 3)], [depth])
+    y = model(np.array([2, 0, -1, 9]), np.array(["off", "ön"], object))
+    assert y.tolist() == [["off", "off", "ön"], ["ön", "off", "off"], ["off", "off", "ön"], ["off"] * 3]
+
+
+def test_a_cache_of_strings() -> None:
+    node = helper.make_node("TensorScatter", ["x", "u", "a"], ["y"], axis=1)
+    ports = [value("x", STRING, 3, 4), value("u", STRING, 3, 1)], [value("y", STRING, 3, 4)]
+    y = load([node], *ports, [ints("a", 0, 3, 1)], opset=24)(X, np.array([["p"], ["q"], ["é"]], object))
+    want = X.copy()
+    want[0, 0], want[1, 3], want[2, 1] = "p", "q", "é"
+    assert y.tolist() == want.tolist()
 
 
 def test_split_and_squeeze() -> None:

@@ -6,6 +6,7 @@
 #include "engine/compile/window.h"
 #include "engine/ops/common/convert.h"
 #include "engine/ops/common/taps_of_chunk.h"
+#include "engine/ops/common/any_width.h"
 #include "engine/ops/dispatch.h"
 #include "engine/ops/indices.h"
 
@@ -159,7 +160,6 @@ void crop_pad_step(const void* params, std::byte* const* io, const ExecContext&)
 }
 
 void infer_crop_pad(InferContext& c) {
-  require_type(c, 0, kAllTypes);
   c.set_output(0, c.input(0).dtype, crop_shape(c));
 }
 
@@ -174,7 +174,7 @@ void lower_crop_pad(LowerContext& c) {
     p.x_offset += (x[i] - common[i]) / 2 * xs[i];
   }
   p.nest = make_nest<2>(common, {ys, xs});
-  const StepFn fn = dispatch_width(c.input(0).dtype, []<class W>() -> StepFn { return crop_pad_step<W>; });
+  const StepFn fn = dispatch_any_width(c.input(0).dtype, []<class W>() -> StepFn { return crop_pad_step<W>; });
   c.step(fn, p, {c.out(0), c.in(0)}, static_cast<double>(p.y_elements));
 }
 

@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "engine/compile/op_registry.h"
+#include "engine/ops/common/any_width.h"
 #include "engine/ops/dispatch.h"
 #include "engine/ops/saturate.h"
 #include "graph/onnx_tensor.h"
@@ -194,10 +195,9 @@ void lower_one_hot(LowerContext& c) {
                        y[axis],
                        x.elements(axis, x.rank()),
                        static_cast<int64_t>(dtype_size(to)),
-                       dispatch_width(to, []<class W>() -> PutFn { return put_element<W>; }),
-                       dispatch_width(to, []<class W>() -> PutFn { return fill_elements<W>; })};
+                       dispatch_any_width(to, []<class W>() -> PutFn { return put_element<W>; }),
+                       dispatch_any_width(to, []<class W>() -> PutFn { return fill_elements<W>; })};
   const StepFn fn = dispatch<kNumberTypes>(c.input(0).dtype, []<class I>() -> StepFn { return run_one_hot<I>; });
-  if (!fn || !p.put) c.unsupported("strings");
   c.step(fn, p, {c.steady(0), c.in(2), c.out(0)}, static_cast<double>(y.elements()) * 0.3);
 }
 
@@ -232,8 +232,7 @@ void run_trilu(const void* params, std::byte* const* io, const ExecContext&) {
 }
 void lower_trilu(LowerContext& c) {
   const Shape& x = c.input(0).shape;
-  const StepFn fn = dispatch_width(c.input(0).dtype, []<class W>() -> StepFn { return run_trilu<W>; });
-  if (!fn) c.unsupported("strings");
+  const StepFn fn = dispatch_any_width(c.input(0).dtype, []<class W>() -> StepFn { return run_trilu<W>; });
   const size_t rank = x.rank();
   c.in_place(0, 0);
   c.step(fn, TriluParams{x.elements(0, rank - 2), x[rank - 2], x[rank - 1], c.attr_int("upper", 1) != 0},

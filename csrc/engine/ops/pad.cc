@@ -5,6 +5,7 @@
 #include "engine/compile/op_registry.h"
 #include "engine/compile/pad_shape.h"
 #include "engine/compile/strided.h"
+#include "engine/ops/common/any_width.h"
 #include "engine/ops/dispatch.h"
 #include "platform/run_control.h"
 
@@ -137,8 +138,7 @@ uint64_t value_bits(const NodeContext& c) {
 void lower_pad(LowerContext& c) {
   const TensorFacts& x = c.input(0);
   const PadMode mode = pad_mode(c);
-  const StepFn fn = dispatch_width(x.dtype, []<class W>() -> StepFn { return run_pad<W>; });
-  if (!fn) c.unsupported("strings");
+  const StepFn fn = dispatch_any_width(x.dtype, []<class W>() -> StepFn { return run_pad<W>; });
   const Shape& out = c.output(0).shape;
   if (x.shape == out) {
     const Pads pads = pads_of(c);

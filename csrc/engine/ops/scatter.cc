@@ -5,6 +5,7 @@
 
 #include "engine/compile/op_registry.h"
 #include "engine/compile/strided.h"
+#include "engine/ops/common/any_width.h"
 #include "engine/ops/common/copy_rows.h"
 #include "engine/ops/indices.h"
 
@@ -27,7 +28,7 @@ Reduction reduction_of(const NodeContext& c) {
 /// The attribute, and that the data's type has the operation.
 void check_reduction(const NodeContext& c) {
   const bool none = reduction_of(c) == Reduction::kNone;
-  require_type(c, 0, none ? static_cast<TypeSet>(~types(DType::kString)) : kNumberTypes);
+  if (!none) require_type(c, 0, kNumberTypes);
 }
 
 template <class T>
@@ -61,7 +62,7 @@ auto dispatch_reduction(const NodeContext& c, DType dtype, F&& make) {
     return dispatch<kIndexTypes>(c.input(1).dtype, [&]<class I>() { return make.template operator()<T, Op, I>(); });
   };
   if (reduction == Reduction::kNone) {
-    return dispatch_width(dtype, [&]<class W>() { return with.template operator()<W, None<W>>(); });
+    return dispatch_any_width(dtype, [&]<class W>() { return with.template operator()<W, None<W>>(); });
   }
   if (reduction == Reduction::kAdd || reduction == Reduction::kMul) {
     return dispatch<kNumberTypes & ~kSignedTypes>(signless(dtype), [&]<class T>() {
@@ -265,7 +266,6 @@ void infer_tensor_scatter(InferContext& c) {
 
 void lower_tensor_scatter(LowerContext& c) {
   const TensorFacts& x = c.input(0);
-  if (x.dtype == DType::kString) c.unsupported("strings");
   const size_t axis = cache_axis(c);
   const int64_t row = x.shape.elements(axis + 1, x.shape.rank()) * static_cast<int64_t>(dtype_size(x.dtype));
   const CacheParams p{x.shape[0],    x.shape.elements(1, axis), x.shape[axis], c.input(1).shape[axis], row,
