@@ -192,6 +192,10 @@ def test_scaler(dtype: str, columns: int) -> None:
     check(data, x)
     np.testing.assert_allclose(call(data, x)[0], (x.astype(np.float64) - offset) * scale, rtol=1e-5, atol=1e-6)
     check(node_model("Scaler", [x], 1, offset=[0.5], scale=[2.0]), x)
+    # One for all features, beside one for each, which ONNX Runtime refuses.
+    for offsets, scales in ((offset, scale[:1]), (offset[:1], scale)):
+        y = call(node_model("Scaler", [x], 1, offset=offsets.tolist(), scale=scales.tolist()), x)[0]
+        np.testing.assert_allclose(y, (x.astype(np.float64) - offsets) * scales, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", TYPES)

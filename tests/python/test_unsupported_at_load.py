@@ -140,7 +140,7 @@ def test_a_number_that_no_input_makes_right(op: str, inputs: int, attributes: di
 
 
 ML_NODES: list[tuple[str, dict[str, Any]]] = [
-    ("Scaler", {"offset": [1.0], "scale": [1.0, 2.0]}),
+    ("Scaler", {"offset": [1.0, 2.0, 3.0], "scale": [1.0, 2.0]}),
     ("Imputer", {}),
     ("OneHotEncoder", {"cats_strings": ["a"], "cats_int64s": [1]}),
     ("OneHotEncoder", {}),

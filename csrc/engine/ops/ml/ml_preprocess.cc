@@ -64,7 +64,8 @@ void infer_to_float(InferContext& c) {
 }
 
 void infer_scaler(InferContext& c) {
-  if (c.attr_floats("offset").size() != c.attr_floats("scale").size()) c.fail("offset and scale differ in length");
+  const size_t offsets = c.attr_floats("offset").size(), scales = c.attr_floats("scale").size();
+  if (offsets != scales && offsets != 1 && scales != 1) c.fail("offset and scale differ in length");
   infer_to_float(c);
 }
 
