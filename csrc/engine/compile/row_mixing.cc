@@ -115,10 +115,32 @@ class Search {
 
   /// Whether the values of its inputs meet, not only their shapes.
   static bool computes(const Node& node) {
-    static constexpr std::string_view kNames[] = {
-        "Add",   "Sub",    "Mul",    "Div",   "Pow",   "Mod",   "Min",  "Max",         "Mean",    "Sum",
-        "Where", "Concat", "MatMul", "Gemm",  "PRelu", "Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual",
-        "And",   "Or",     "Xor",    "Einsum", "LayerNormalization", "RMSNormalization"};
+    static constexpr std::string_view kNames[] = {"Add",
+                                                  "Sub",
+                                                  "Mul",
+                                                  "Div",
+                                                  "Pow",
+                                                  "Mod",
+                                                  "Min",
+                                                  "Max",
+                                                  "Mean",
+                                                  "Sum",
+                                                  "Where",
+                                                  "Concat",
+                                                  "MatMul",
+                                                  "Gemm",
+                                                  "PRelu",
+                                                  "Equal",
+                                                  "Less",
+                                                  "LessOrEqual",
+                                                  "Greater",
+                                                  "GreaterOrEqual",
+                                                  "And",
+                                                  "Or",
+                                                  "Xor",
+                                                  "Einsum",
+                                                  "LayerNormalization",
+                                                  "RMSNormalization"};
     return std::ranges::any_of(kNames, [&](std::string_view name) { return is_op(node, name); });
   }
 

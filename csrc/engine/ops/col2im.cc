@@ -4,9 +4,9 @@
 #include "engine/compile/op_registry.h"
 #include "engine/compile/strided.h"
 #include "engine/compile/window.h"
+#include "engine/ops/common/any_width.h"
 #include "engine/ops/common/convert.h"
 #include "engine/ops/common/taps_of_chunk.h"
-#include "engine/ops/common/any_width.h"
 #include "engine/ops/dispatch.h"
 #include "engine/ops/indices.h"
 
@@ -159,9 +159,7 @@ void crop_pad_step(const void* params, std::byte* const* io, const ExecContext&)
   });
 }
 
-void infer_crop_pad(InferContext& c) {
-  c.set_output(0, c.input(0).dtype, crop_shape(c));
-}
+void infer_crop_pad(InferContext& c) { c.set_output(0, c.input(0).dtype, crop_shape(c)); }
 
 void lower_crop_pad(LowerContext& c) {
   const Shape &x = c.input(0).shape, &y = c.output(0).shape;

@@ -114,8 +114,7 @@ void lower_norm(LowerContext& c, const NormParams& p, Ref scale, Ref bias) {
   const StepFn fn =
       dtype == DType::kF32 ? run_f32 : dispatch<kFloatTypes>(dtype, []<class T>() -> StepFn { return run_generic<T>; });
   c.in_place(0, 0);
-  c.step(fn, p, {c.in(0), c.out(0), scale, bias},
-         static_cast<double>(p.rows * p.n) * (dtype == DType::kF32 ? 0.2 : 5));
+  c.step(fn, p, {c.in(0), c.out(0), scale, bias}, static_cast<double>(p.rows * p.n) * (dtype == DType::kF32 ? 0.2 : 5));
 }
 
 void require_float_inputs(const NodeContext& c) {
