@@ -307,6 +307,10 @@ def test_malformed() -> None:
         Case("GroupNormalization", x, draw(1, 4), draw(2, 4), opset=21, num_groups=4),
         Case("InstanceNormalization", x, draw(1, 5), draw(2, 5)),
         Case("LayerNormalization", x, draw(1, 4)),
+        Case("LayerNormalization", x, draw(1, 1, 2, 6, 5)),
+        Case("LayerNormalization", x, None),
+        Case("LayerNormalization", x, None, draw(1, 5)),
+        Case("RMSNormalization", x, None, opset=23),
     ):
         with pytest.raises(inferkit.ModelError):
             inferkit.Model.load(case.bytes_with_output("float32", x.shape))

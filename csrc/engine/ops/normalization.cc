@@ -178,7 +178,7 @@ void infer_layer_norm(InferContext& c) {
     return c.set_output(0, x.dtype, y);
   }
   for (size_t i = 1; i < 3; ++i) {
-    if (!c.has_input(i)) continue;
+    if (i == 2 && !c.has_input(i)) continue;
     if (broadcast(c.input(i).shape, x.shape) != x.shape)
       c.fail(cat("input ", i, " of shape ", c.input(i).shape.str(), " does not broadcast to ", x.shape.str()));
   }
