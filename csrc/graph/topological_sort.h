@@ -17,6 +17,19 @@ void for_each_read(const Node& node, Visit&& visit) {
   }
 }
 
+/// Whether `is_it(node)` holds of every node of `graph` that reads the value, which is no output of the graph.
+template <class IsIt>
+bool is_read_only_by(const Graph& graph, ValueId value, IsIt&& is_it) {
+  for (const ValueId id : graph.outputs)
+    if (id == value) return false;
+  for (const Node& node : graph.nodes) {
+    bool reads = false;
+    for_each_read(node, [&](ValueId id) { reads = reads || id == value; });
+    if (reads && !is_it(node)) return false;
+  }
+  return true;
+}
+
 /// Orders graph.nodes so that each comes after the nodes whose outputs it reads; among those that could come next, the
 /// earliest in the present order does. Does nothing where the order is already right; subgraphs are not entered.
 /// Throws Error(kModel) that names a node on a cycle.

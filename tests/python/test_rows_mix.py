@@ -480,3 +480,101 @@ def test_branches_that_the_number_of_rows_chooses_are_not_taken_for_each_other()
     model = graph_of(nodes, 2, 2, {"zero": np.array(0, np.int64), "three": np.array(3, np.int64)})
     assert "If" in model._mixing_node
     assert np.asarray(model(rows_of(2, [4])[0])).shape == (4, 6)
+
+
+# Answers that count from the first row of the run, or whose first dimension is not the rows
+
+INT, TEXT = TensorProto.INT64, TensorProto.STRING
+POOL = {"kernel_shape": [2, 2], "strides": [2, 2]}
+IMAGES = RNG.standard_normal((4, 1, 4, 6)).astype(np.float32)
+THREE = {"c": RNG.standard_normal((3, 4)).astype(np.float32)}
+ROWS = RNG.standard_normal((4, 4)).astype(np.float32)
+TEXTS = np.array(["a b c", "a", "d e", ""], object)
+CORNERS = np.array([[[0, 0, 1, 1]], [[0, 0, 2, 2]], [[1, 1, 3, 3]], [[0, 1, 2, 2]]], np.float32)
+PLACES = np.array([[[[0, 2, 4], [12, 14, 16]]]] * 4)
+Ports = list[onnx.ValueInfoProto]
+COUNTED: dict[str, tuple[list[onnx.NodeProto], Ports, Ports, dict[str, Any], list[Any]]] = {
+    "places of a MaxPool": (
+        [helper.make_node("MaxPool", ["x"], ["y", "i"], **POOL)],
+        [value("x", FLOAT, "n", 1, 4, 6)], [value("y", FLOAT, "n", 1, 2, 3), value("i", INT, "n", 1, 2, 3)], {},
+        [IMAGES],
+    ),
+    "places that come with the request": (
+        [node("MaxUnpool", "x", "i", **POOL)],
+        [value("x", FLOAT, "n", 1, 2, 3), value("i", INT, "n", 1, 2, 3)], [value("y", FLOAT, "n", 1, 4, 6)], {},
+        [np.ascontiguousarray(IMAGES[:, :, ::2, ::2]), PLACES],
+    ),
+    "pieces of texts": (
+        [helper.make_node("StringSplit", ["x"], ["y", "i"])],
+        [value("x", TEXT, "n")], [value("y", TEXT, "n", None), value("i", INT, "n")], {}, [TEXTS],
+    ),
+    "the best boxes": (
+        [node("NonMaxSuppression", "x", "s", "most")],
+        [value("x", FLOAT, "n", 1, 4), value("s", FLOAT, "n", 1, 1)], [value("y", INT, None, 3)],
+        {"most": np.array([1], np.int64)}, [CORNERS, np.ones((4, 1, 1), np.float32)],
+    ),
+    "what is not zero": (
+        [node("NonZero", "x")], [value("x", FLOAT, "n", 1)], [value("y", INT, 2, None)], {}, [ROWS[:, :1]],
+    ),
+    "an answer on its side": (
+        [node("Transpose", "x")], [value("x", FLOAT, "n", 4)], [value("y", FLOAT, 4, "n")], {}, [ROWS],
+    ),
+    "the same of an unknown shape": (
+        [node("Einsum", "x", equation="ij->ji")], [value("x", FLOAT, "n", 4)],
+        [helper.make_tensor_value_info("y", FLOAT, None)], {}, [ROWS],
+    ),
+    "a shape": ([node("Shape", "x")], [value("x", FLOAT, "n", 4)], [value("y", INT, 2)], {}, [ROWS]),
+    "a constant of three rows": (
+        [node("Add", "x", "c")], [value("x", FLOAT, "n", 4)], [value("y", FLOAT, "n", 4)], THREE, [ROWS],
+    ),
+    "a choice from three rows": (
+        [node("Greater", "x", "c", to="m"), node("Where", "m", "x", "c")],
+        [value("x", FLOAT, "n", 4)], [value("y", FLOAT, "n", 4)], THREE, [ROWS],
+    ),
+    "three times": (
+        [node("Expand", "x", "three")], [value("x", FLOAT, "n", 4)], [value("y", FLOAT, "n", 4)],
+        {"three": np.array([3, 1], np.int64)}, [ROWS],
+    ),
+}  # fmt: skip
+
+
+def loaded(nodes: list[onnx.NodeProto], inputs: Ports, outputs: Ports, constants: dict[str, Any]) -> inferkit.Model:
+    held = [numpy_helper.from_array(np.asarray(v), k) for k, v in constants.items()]
+    graph = helper.make_graph(nodes, "g", inputs, outputs, held)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    return inferkit.Model.load(model.SerializeToString())
+
+
+@pytest.mark.parametrize("rows", [2, 3, 4])
+@pytest.mark.parametrize("what", COUNTED)
+def test_answers_do_not_count_from_the_rows_of_others(what: str, rows: int) -> None:
+    """As many as the answer has by chance, too: each request has its own answer, or the error that it has alone."""
+    nodes, inputs, outputs, constants, given = COUNTED[what]
+    model = loaded(nodes, inputs, outputs, constants)
+
+    def outcome(ticket: inferkit.Ticket) -> Any:
+        try:
+            found = ticket.result(timeout=60)
+        except inferkit.OutputError as error:
+            return str(error)
+        return [y.tolist() for y in ([found] if isinstance(found, np.ndarray) else found)]
+
+    asked = [[x[i : i + 1] for x in given] for i in range(rows)]
+    with inferkit.Batcher(model, caller_runs=False, max_delay=0.05) as batcher:
+        alone = [outcome(batcher.submit(*xs)) for xs in asked]
+        together = [outcome(t) for t in [batcher.submit(*xs) for xs in asked]]
+        assert batcher.stats().batches == 2 * rows
+    assert together == alone
+    for xs, answer in zip(asked, alone, strict=True):
+        if not isinstance(answer, str):
+            found = model.run({port.name: x for port, x in zip(inputs, xs, strict=True)})
+            assert answer == [y.tolist() for y in found.values()]
+
+
+def test_places_that_stay_within_the_model_share_a_batch() -> None:
+    nodes = [helper.make_node("MaxPool", ["x"], ["p", "i"], **POOL), node("MaxUnpool", "p", "i", **POOL)]
+    model = loaded(nodes, [value("x", FLOAT, "n", 1, 4, 6)], [value("y", FLOAT, "n", 1, 4, 6)], {})
+    answers, stats = in_a_batcher(model, [IMAGES[i : i + 1] for i in range(4)])
+    for i, y in enumerate(answers):
+        np.testing.assert_array_equal(y, model(IMAGES[i : i + 1]))
+    assert stats.batches == 1

@@ -115,33 +115,13 @@ class Search {
 
   /// Whether the values of its inputs meet, not only their shapes.
   static bool computes(const Node& node) {
-    static constexpr std::string_view kNames[] = {"Add",
-                                                  "Sub",
-                                                  "Mul",
-                                                  "Div",
-                                                  "Pow",
-                                                  "Mod",
-                                                  "Min",
-                                                  "Max",
-                                                  "Mean",
-                                                  "Sum",
-                                                  "Where",
-                                                  "Concat",
-                                                  "MatMul",
-                                                  "Gemm",
-                                                  "PRelu",
-                                                  "Equal",
-                                                  "Less",
-                                                  "LessOrEqual",
-                                                  "Greater",
-                                                  "GreaterOrEqual",
-                                                  "And",
-                                                  "Or",
-                                                  "Xor",
-                                                  "Einsum",
-                                                  "LayerNormalization",
-                                                  "RMSNormalization"};
-    return std::ranges::any_of(kNames, [&](std::string_view name) { return is_op(node, name); });
+    static constexpr std::string_view kNames[] = {
+        "Add",   "Sub",    "Mul",    "Div",   "Pow",   "Mod",   "Min",  "Max",         "Mean",    "Sum",
+        "Where", "Concat", "MatMul", "Gemm",  "PRelu", "Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual",
+        "And",   "Or",     "Xor",    "Einsum"};
+    static constexpr std::string_view kNormalizations[] = {"LayerNormalization", "RMSNormalization"};  // their scale
+    const auto is = [&](std::string_view name) { return is_op(node, name); };
+    return std::ranges::any_of(kNames, is) || std::ranges::any_of(kNormalizations, is);
   }
 
   /// A constant that is another one for another number of rows: unless it only repeats what it holds for one of them,
@@ -229,6 +209,22 @@ std::string splits_rows(const Graph& graph, const Compiler& few, const Compiler&
   return {};
 }
 
+/// The node that makes an output whose first dimension is not the number of rows; "" where there is none. Such a
+/// dimension may be as long as some batch, which would then be cut into pieces of something else.
+std::string gives_other_rows(const Compiler& few, const Compiler& many, int64_t few_rows, int64_t many_rows) {
+  const Graph& graph = few.graph();
+  for (const ValueId id : graph.outputs) {
+    const Pair y{few.facts(id), many.facts(id)};
+    if (y.is_unknown()) continue;
+    const auto has = [](const Shape& shape, int64_t rows) { return shape.rank() > 0 && shape[0] == rows; };
+    if (has(y.few->shape, few_rows) && has(y.many->shape, many_rows)) continue;
+    const auto makes = [&](const Node& node) { return std::ranges::find(node.outputs, id) != node.outputs.end(); };
+    const auto it = std::ranges::find_if(graph.nodes, makes);
+    return it == graph.nodes.end() ? "a node" : it->label();
+  }
+  return {};
+}
+
 /// Whether a value and a node of the one are those of the other: where a condition that the shapes decide chose other
 /// branches, they are not.
 bool are_alike(const Graph& a, const Graph& b) {
@@ -239,6 +235,20 @@ bool are_alike(const Graph& a, const Graph& b) {
 }
 
 }  // namespace
+
+bool takes_rows(const Graph& graph, std::span<const InputFacts> inputs, ModelCache& cache,
+                const CompileOptions& options) {
+  const FloatEnvironment ours;
+  Compiler compiler(graph, inputs, cache, options, /*fold=*/true);
+  try {
+    compiler.infer({});
+  } catch (const Stopped&) {
+    throw;
+  } catch (const Error&) {
+    return false;
+  }
+  return true;
+}
 
 std::string find_mixing_node(const Graph& graph, std::span<const InputFacts> few, std::span<const InputFacts> many,
                              ModelCache& cache, const CompileOptions& options) {
@@ -253,14 +263,16 @@ std::string find_mixing_node(const Graph& graph, std::span<const InputFacts> few
     return it == graph.nodes.end() ? "a node" : it->label();
   }
   Search search(a, b);
-  int64_t rows = 1;
+  int64_t few_rows = 1, rows = 1;
   for (size_t i = 0; i < many.size(); ++i) {
-    if (many[i].shape != few[i].shape) rows = many[i].shape[0];
+    if (many[i].shape == few[i].shape) continue;
+    few_rows = few[i].shape[0];
+    rows = many[i].shape[0];
   }
   for (const Node& node : stoppable(a.graph().nodes)) {
     if (search.mixes(node, rows)) return node.label();
   }
-  return {};
+  return gives_other_rows(a, b, few_rows, rows);
 }
 
 }  // namespace inferkit

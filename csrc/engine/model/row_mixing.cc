@@ -61,7 +61,7 @@ std::string Model::find_mixing() {
                                 {2, 3, 224}, {2, 3, 3},      {2, 3, 16},          {3, 5, 7}, {2, 3, 640},
                                 {64, 96, 2}, {640, 960, 64}, {16'000, 24'000, 64}};
   for (const Guess& guess : kGuesses) {
-    std::vector<InputFacts> few, many;
+    std::vector<InputFacts> one, few, many;
     bool has_rows = false;
     for (const PortSpec& in : inputs_) {
       Shape shape = in.shape;
@@ -70,18 +70,20 @@ std::string Model::find_mixing() {
       }
       const bool grows = shape.rank() > 0 && shape[0] == Shape::kFree;
       has_rows |= grows;
-      for (const auto& [facts, rows] : {std::pair{&few, guess.few}, {&many, guess.many}}) {
+      for (const auto& [facts, rows] : {std::pair{&one, int64_t{1}}, {&few, guess.few}, {&many, guess.many}}) {
         if (grows) shape[0] = rows;
         facts->push_back({in.dtype, shape, nullptr});
       }
     }
     if (!has_rows) return {};
+    const CompileOptions options{.max_run_bytes = options_.max_run_bytes, .threads = options_.threads};
     try {
-      return find_mixing_node(file_.graph, few, many, *packed_,
-                              {.max_run_bytes = options_.max_run_bytes, .threads = options_.threads});
+      return find_mixing_node(file_.graph, few, many, *packed_, options);
     } catch (const Stopped&) {
       throw;
-    } catch (const Error&) {  // they do not fit
+    } catch (const Error&) {  // they do not fit: for the number of rows, if one row does
+      if (!file_.graph.nodes.empty() && takes_rows(file_.graph, one, *packed_, options))
+        return file_.graph.nodes.back().label();
     }
   }
   return {};

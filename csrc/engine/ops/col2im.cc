@@ -1,4 +1,5 @@
 // Col2Im, CenterCropPad and MaxUnpool: elements that go to places which shapes or indices name.
+#include <algorithm>
 #include <cstring>
 
 #include "engine/compile/op_registry.h"
@@ -253,6 +254,13 @@ void lower_unpool(LowerContext& c) {
   c.step(fn, p, {c.out(0), c.in(0), c.in(1)}, static_cast<double>(p.y_elements + 10 * p.count));
 }
 
+/// Places count from the first row of the run; those that come with a request count from its own.
+bool takes_places_as_given(const Node& node, const Graph& graph) {
+  return std::ranges::none_of(graph.nodes, [&](const Node& pool) {
+    return pool.op_type == "MaxPool" && pool.outputs.size() > 1 && pool.outputs[1] == node.inputs[1];
+  });
+}
+
 void add(OpRegistry& r, std::string_view name, int since, int min_inputs, int max_inputs, InferFn infer,
          LowerFn lower) {
   r.add({.name = name,
@@ -269,7 +277,14 @@ void add(OpRegistry& r, std::string_view name, int since, int min_inputs, int ma
 void register_col2im(OpRegistry& r) {
   add(r, "Col2Im", 18, 3, 3, infer_col2im, lower_col2im);
   add(r, "CenterCropPad", 18, 2, 2, infer_crop_pad, lower_crop_pad);
-  add(r, "MaxUnpool", 9, 2, 3, infer_unpool, lower_unpool);
+  r.add({.name = "MaxUnpool",
+         .since = 9,
+         .min_inputs = 2,
+         .max_inputs = 3,
+         .max_outputs = 1,
+         .infer = infer_unpool,
+         .rows_mix = takes_places_as_given},
+        lower_unpool);
 }
 
 }  // namespace inferkit

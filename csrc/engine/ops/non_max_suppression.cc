@@ -133,8 +133,13 @@ std::vector<Tensor> run_nms(const NodeContext& c, DynamicContext& run) {
 }  // namespace
 
 void register_non_max_suppression(OpRegistry& r) {
-  r.add_dynamic({.name = "NonMaxSuppression", .since = 10, .min_inputs = 2, .max_inputs = 5, .max_outputs = 1}, nullptr,
-                run_nms);
+  r.add_dynamic({.name = "NonMaxSuppression",
+                 .since = 10,
+                 .min_inputs = 2,
+                 .max_inputs = 5,
+                 .max_outputs = 1,
+                 .rows_mix = [](const Node&, const Graph&) { return true; }},  // one list for all, with their numbers
+                nullptr, run_nms);
 }
 
 }  // namespace inferkit

@@ -10,6 +10,7 @@
 #include "engine/ops/dispatch.h"
 #include "engine/ops/parallel.h"
 #include "engine/ops/reduce.h"
+#include "graph/topological_sort.h"
 #include "kernels/cpu/binary/binary.h"
 #include "kernels/summation.h"
 #include "platform/run_control.h"
@@ -441,6 +442,13 @@ void lower_global(LowerContext& c) {
   lower_reduce_rows(c, c.node().op_type == "GlobalMaxPool" ? ReduceOp::kMax : ReduceOp::kMean, rows, n);
 }
 
+/// Places count from the first row of the run: only MaxUnpool, which counts as well, makes of them what they are alone.
+bool places_are_read(const Node& node, const Graph& graph) {
+  if (node.outputs.size() < 2 || node.outputs[1] == kNoValue) return false;
+  const auto unpools = [](const Node& reader) { return reader.op_type == "MaxUnpool"; };
+  return !is_read_only_by(graph, node.outputs[1], unpools);
+}
+
 }  // namespace
 
 void register_pool(OpRegistry& r) {
@@ -456,6 +464,7 @@ void register_pool(OpRegistry& r) {
   };
   OpSchema max = named(one, "MaxPool");
   max.max_outputs = 2;
+  max.rows_mix = places_are_read;
   r.add(max, ways(lower_fast<PoolOp::kMax>, fast_cost<PoolOp::kMax>, lower_generic<PoolOp::kMax>));
   r.add(named(one, "AveragePool"),
         ways(lower_fast<PoolOp::kAverage>, fast_cost<PoolOp::kAverage>, lower_generic<PoolOp::kAverage>));

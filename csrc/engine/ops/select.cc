@@ -212,9 +212,14 @@ void register_select(OpRegistry& r) {
                  .rows_mix = [](const Node& node,
                                 const Graph&) { return int_attr(node, "axis", 0) == 0; }},  // also without one: of all
                 lower_compress, compress_values);
-  r.add_dynamic(
-      {.name = "NonZero", .since = 9, .min_inputs = 1, .max_inputs = 1, .max_outputs = 1, .infer = infer_non_zero},
-      nullptr, non_zero_values);
+  r.add_dynamic({.name = "NonZero",
+                 .since = 9,
+                 .min_inputs = 1,
+                 .max_inputs = 1,
+                 .max_outputs = 1,
+                 .infer = infer_non_zero,
+                 .mixed_axes = [](const NodeContext&, size_t) { return kAllAxes; }},
+                nullptr, non_zero_values);
   r.add({.name = "ReverseSequence",
          .since = 10,
          .min_inputs = 2,

@@ -10,6 +10,7 @@
 #include "engine/ops/elementwise.h"
 #include "engine/plan/text_heap.h"
 #include "graph/text_tensor.h"
+#include "graph/topological_sort.h"
 #include "platform/run_control.h"
 
 namespace inferkit {
@@ -253,21 +254,34 @@ std::vector<Tensor> normalize_values(const NodeContext& c, DynamicContext& run) 
   return {std::move(out)};
 }
 
+/// There is room for the most pieces that any text of the run has.
+bool pieces_are_read(const Node& node, const Graph& graph) {
+  return node.outputs[0] != kNoValue && !is_read_only_by(graph, node.outputs[0], [](const Node&) { return false; });
+}
+
+bool drops_words(const Node& node, const Graph&) { return node.attributes.contains("stopwords"); }
+
 }  // namespace
 
 void register_text(OpRegistry& r) {
   r.add(
       {.name = "StringConcat", .since = 20, .min_inputs = 2, .max_inputs = 2, .max_outputs = 1, .infer = infer_concat},
       lower_concat);
-  r.add_dynamic(
-      {.name = "StringSplit", .since = 20, .min_inputs = 1, .max_inputs = 1, .max_outputs = 2, .infer = infer_split},
-      nullptr, split_values);
+  r.add_dynamic({.name = "StringSplit",
+                 .since = 20,
+                 .min_inputs = 1,
+                 .max_inputs = 1,
+                 .max_outputs = 2,
+                 .infer = infer_split,
+                 .rows_mix = pieces_are_read},
+                nullptr, split_values);
   r.add_dynamic({.name = "StringNormalizer",
                  .since = 10,
                  .min_inputs = 1,
                  .max_inputs = 1,
                  .max_outputs = 1,
-                 .infer = infer_normalize},
+                 .infer = infer_normalize,
+                 .rows_mix = drops_words},
                 lower_normalize, normalize_values);
 }
 
