@@ -168,13 +168,14 @@ def test_a_shape_that_is_seen_is_told() -> None:
 
 @pytest.mark.parametrize("shape", [["n", "size"], None])
 def test_sizes_that_are_not_supported_beside_others_that_are(shape: Any) -> None:
-    """Some of those that are tried have a scale of one element for many, which is not there."""
-    nodes = [helper.make_node("LayerNormalization", ["x", "scale"], ["y"], axis=-1)]
-    inputs = {"x": (FLOAT, ["n", "size"]), "scale": (FLOAT, ["size"])}
-    model = declared(nodes, inputs, FLOAT, shape)
-    x = np.random.default_rng(0).standard_normal((4, 7)).astype(np.float32)
-    scale = np.linspace(1, 2, 7, dtype=np.float32)
-    want = (x - x.mean(1, keepdims=True)) / np.sqrt(x.var(1, keepdims=True) + 1e-5) * scale
-    np.testing.assert_allclose(model.run({"x": x, "scale": scale})["y"], want, rtol=1e-5, atol=1e-6)
-    with pytest.raises(inferkit.UnsupportedOpError, match="broadcast"):
-        model.run({"x": x, "scale": scale[:1]})
+    """Some of those that are tried have fewer zero points than columns, and more than one, which is not there."""
+    nodes = [helper.make_node("MatMulInteger", ["x", "w", "none", "zeros"], ["y"])]
+    byte = TensorProto.UINT8
+    inputs = {"x": (byte, ["n", "k"]), "w": (byte, ["k", "size"]), "zeros": (byte, ["points"])}
+    model = declared(nodes, inputs, TensorProto.INT32, shape, none=np.array(0, np.uint8))
+    rng = np.random.default_rng(0)
+    x, w, zeros = (rng.integers(0, 256, dims).astype(np.uint8) for dims in ((4, 7), (7, 5), (5,)))
+    want = x.astype(np.int32) @ (w.astype(np.int32) - zeros)
+    np.testing.assert_array_equal(model.run({"x": x, "w": w, "zeros": zeros})["y"], want)
+    with pytest.raises(inferkit.UnsupportedOpError, match="zero point of shape"):
+        model.run({"x": x, "w": w, "zeros": zeros[:3]})

@@ -523,6 +523,10 @@ COUNTED: dict[str, tuple[list[onnx.NodeProto], Ports, Ports, dict[str, Any], lis
         [node("Einsum", "x", equation="ij->ji")], [value("x", FLOAT, "n", 4)],
         [helper.make_tensor_value_info("y", FLOAT, None)], {}, [ROWS],
     ),
+    "each row by each": (
+        [node("Gemm", "x", "w", transB=1)], [value("x", FLOAT, "n", 4), value("w", FLOAT, "n", 4)],
+        [value("y", FLOAT, "n", None)], {}, [ROWS, ROWS[::-1]],
+    ),
     "a shape": ([node("Shape", "x")], [value("x", FLOAT, "n", 4)], [value("y", INT, 2)], {}, [ROWS]),
     "a constant of three rows": (
         [node("Add", "x", "c")], [value("x", FLOAT, "n", 4)], [value("y", FLOAT, "n", 4)], THREE, [ROWS],

@@ -209,15 +209,16 @@ std::string splits_rows(const Graph& graph, const Compiler& few, const Compiler&
   return {};
 }
 
-/// The node that makes an output whose first dimension is not the number of rows; "" where there is none. Such a
-/// dimension may be as long as some batch, which would then be cut into pieces of something else.
+/// The node that makes an output whose first dimension is not the number of rows, or whose others are not the same for
+/// any; "" where there is none. Such a first dimension may be as long as some batch, which would then be cut into
+/// pieces of something else.
 std::string gives_other_rows(const Compiler& few, const Compiler& many, int64_t few_rows, int64_t many_rows) {
   const Graph& graph = few.graph();
   for (const ValueId id : graph.outputs) {
     const Pair y{few.facts(id), many.facts(id)};
     if (y.is_unknown()) continue;
     const auto has = [](const Shape& shape, int64_t rows) { return shape.rank() > 0 && shape[0] == rows; };
-    if (has(y.few->shape, few_rows) && has(y.many->shape, many_rows)) continue;
+    if (has(y.few->shape, few_rows) && has(y.many->shape, many_rows) && y.growing() == one_axis(0)) continue;
     const auto makes = [&](const Node& node) { return std::ranges::find(node.outputs, id) != node.outputs.end(); };
     const auto it = std::ranges::find_if(graph.nodes, makes);
     return it == graph.nodes.end() ? "a node" : it->label();
