@@ -391,8 +391,9 @@ void bind_model(py::module_& m) {
           "The path of the model's file; empty if it was not loaded from a path.")
       .def("_weights",
            [](const py::object& self) -> std::shared_ptr<const Weights> {
-             const PyModel& of = py_model(self);
-             return of.native ? of.native->weights() : nullptr;
+             const std::shared_ptr<Model> native = py_model(self).native;
+             if (!native) return nullptr;
+             return without_gil([&] { return native->weights(); });  // which may copy some
            })
       .def("_run", &run_by_name, py::arg("feeds"), py::arg("out") = py::none())
       .def("_memory", &memory_of)

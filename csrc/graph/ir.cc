@@ -48,7 +48,7 @@ struct Numbers {
 
 void number_graph(Graph& graph, Numbers& numbers) {
   const auto id_of = [&](const Tensor& constant) {
-    uint64_t& id = numbers.constant_at[constant.data];
+    uint64_t& id = numbers.constant_at[constant.data.place()];
     if (id == 0) id = ++numbers.constants;
     return id;
   };

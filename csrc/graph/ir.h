@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "base/tensor_view.h"
+#include "graph/tensor_data.h"
 #include "memory/mapped_files.h"
 
 namespace inferkit {
@@ -22,12 +23,12 @@ inline constexpr ValueId kNoValue = -1;  // an optional input or output that is 
 
 struct TensorList;  // graph/tensor_list.h
 
-/// A constant. `data` points into a mapped file or into memory that `owner` keeps, and so do views of strings.
-/// `data` is aligned to its element.
+/// A constant. `data` points into a mapped file or into memory that `owner` keeps, and so do views of strings. As a
+/// pointer it is aligned to its element; of a constant that the file has at an odd address, that is a copy.
 struct Tensor {
   DType dtype = DType::kF32;
   Shape shape;
-  const void* data = nullptr;
+  TensorData data;
   std::shared_ptr<const void> owner;
   /// Tells a constant of a model from every other whose memory is not the same, and stays with its copies: what is
   /// derived from it once is kept under it. The same in every load of a file. 0 until number_graph, and for what a plan
@@ -37,10 +38,10 @@ struct Tensor {
   std::shared_ptr<const TensorList> list = nullptr;
 
   TensorView view() const { return {dtype, shape, data}; }
-  size_t bytes() const { return view().bytes(); }
+  size_t bytes() const { return static_cast<size_t>(shape.elements()) * dtype_size(dtype); }
   template <class T>
   const T* as() const {
-    return static_cast<const T*>(data);
+    return static_cast<const T*>(static_cast<const void*>(data));
   }
 };
 
@@ -146,8 +147,8 @@ struct ModelFile {
   int64_t version = 0;   // of the model, as its authors count
   std::map<std::string, std::string> metadata;
   size_t file_bytes = 0;        // the model and its external data
-  MappedFiles files;            // what its tensors are views of
-  size_t misaligned_bytes = 0;  // copied only because the file puts them at odd addresses
+  MappedFiles files;            // what its tensors are views of, or copies that are still to be made
+  size_t misaligned_bytes = 0;  // at odd addresses, so that whoever reads their elements reads a copy
 };
 
 template <class T>

@@ -12,12 +12,11 @@ namespace inferkit {
 
 /// Maps the file and its external data, and reads it. The data must lie in the folder that the path names or in that of
 /// the file it leads to. Large tensors of floats and bytes are views into the mappings, which they keep alive, except
-/// where alignment or encoding forces a copy, or `placement` wants one; the files that have such views are in
-/// ModelFile::files. The graph is checked: single definitions, no dangling names, topological order (sorted here if the
-/// file's order is another), known opsets; model-local functions are inlined. Throws Error(kModel) that names the node
-/// or value at fault, Error(kUnsupportedOp) for what the format allows and inferkit lacks (fp8, sequences as
-/// inputs).
-/// Error(kModel) too where the file changes meanwhile.
+/// where encoding forces a copy, or `placement` wants one; those at odd addresses are copied when they are first read.
+/// The files of such tensors are in ModelFile::files. The graph is checked: single definitions, no dangling names,
+/// topological order (sorted here if the file's order is another), known opsets; model-local functions are inlined.
+/// Throws Error(kModel) that names the node or value at fault, Error(kUnsupportedOp) for what the format allows and
+/// inferkit lacks (fp8, sequences as inputs). Error(kModel) too where the file changes meanwhile.
 ModelFile read_onnx(const std::string& path, Placement placement = Placement::kMapped);
 
 /// The same from memory. `owner` keeps `bytes` alive (tensors hold it); where it is null every tensor is copied.

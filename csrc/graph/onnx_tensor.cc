@@ -290,11 +290,15 @@ Tensor TensorLoader::load_raw(DType dtype, const Shape& shape, Bytes data, const
   const bool decides = dtype == DType::kBool || dtype == DType::kI32 || dtype == DType::kI64;
   const bool aligned = reinterpret_cast<uintptr_t>(data.data()) % dtype_size(dtype) == 0;
   if (source.owner && !decides && bytes > 0 && (!source.file || worth_mapping(dtype, bytes))) {
-    if (aligned) {
-      if (const auto* file = opened_.find(data.data())) viewed_.add(*file);
-      return {dtype, shape, data.data(), source.owner};
+    const auto* file = opened_.find(data.data());
+    if (file) viewed_.add(*file);
+    if (aligned) return {dtype, shape, data.data(), source.owner};
+    if (file) {
+      misaligned_bytes_ += bytes;
+      auto odd = std::make_shared<const OddBytes>(*file, data);
+      const TensorData at(*odd);
+      return {dtype, shape, at, std::move(odd)};
     }
-    if (source.file) misaligned_bytes_ += bytes;
   }
   void* out = nullptr;
   Tensor tensor;
@@ -351,7 +355,7 @@ Tensor TensorLoader::load_external(const TensorProto& proto, DType dtype, const 
     file->require_unchanged();  // nobody looks at it later
     opened_.remove(*file);
   }
-  if (tensor.data != data.data()) {
+  if (tensor.data.place() != data.data() || tensor.data.odd()) {
     copied_bytes_ += bytes;
     if (copied_bytes_ > 2 * external_bytes_)
       fail(what, "overlaps other unaligned external tensors; refusing to copy them all");

@@ -1,4 +1,5 @@
-// TensorProto to Tensor: a view of the mapped file where alignment and encoding allow it, else a converted copy.
+// TensorProto to Tensor: a view of the mapped file where encoding allows it, which is copied when it is first read
+// where alignment does not; else a converted copy.
 // Nothing is allocated before the bytes that a tensor claims have been found in a file.
 #pragma once
 #include <map>
@@ -49,9 +50,9 @@ class TensorLoader {
   size_t external_bytes() const { return external_bytes_; }
   /// What is read while tensors are loaded.
   const MappedFiles& opened() const { return opened_; }
-  /// What the tensors are views of.
+  /// What the tensors are views of, or will be copied from.
   const MappedFiles& viewed() const { return viewed_; }
-  /// The bytes that were copied only because the file puts them at odd addresses.
+  /// The bytes that are copied when they are read, only because the file puts them at odd addresses.
   size_t misaligned_bytes() const { return misaligned_bytes_; }
 
  private:

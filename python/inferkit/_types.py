@@ -253,7 +253,9 @@ class MemoryUse:
         Constants that are copied into memory of this process: small ones, integers, those that the file encodes or puts
         at addresses that the processor cannot read them from, and results of constant folding.
     misaligned_bytes : int
-        Constants that are copied only because of their address in the file. Weights saved as external data are aligned.
+        Constants that are copied only because of their address in the file, which happens when their elements are first
+        read: by the packing of weights, for example, unless a packed file has them. Weights saved as external data are
+        aligned.
     packed_bytes : int
         Additional copies of weights, in the layout that the kernels of matrix products and convolutions read.
     packed_shared_bytes : int

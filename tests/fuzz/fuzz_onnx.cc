@@ -42,7 +42,7 @@ void check(const Graph& g) {
       for (int64_t i = 0; i < t.shape.elements(); ++i) sum += static_cast<unsigned>(t.as<std::string>()[i].size());
       continue;
     }
-    require(reinterpret_cast<uintptr_t>(t.data) % dtype_size(t.dtype) == 0, "constants are aligned");
+    require(reinterpret_cast<uintptr_t>(static_cast<const void*>(t.data)) % dtype_size(t.dtype) == 0, "constants are aligned");
     for (size_t i = 0; i < t.bytes(); ++i) sum += t.as<uint8_t>()[i];
   }
   [[maybe_unused]] static volatile unsigned sink;  // the reads above must happen

@@ -181,6 +181,43 @@ def test_weights_in_the_model_file_at_any_alignment(tmp_path: Path) -> None:
     assert mapped == {0, w.nbytes}
 
 
+def table_model(path: Path, table: np.ndarray) -> Path:
+    """Rows of a table that is in the model's file, at an odd address."""
+    graph = helper.make_graph(
+        [helper.make_node("Gather", ["table", "i"], ["y"])],
+        "g",
+        [helper.make_tensor_value_info("i", TensorProto.INT64, ["n"])],
+        [helper.make_tensor_value_info("y", helper.np_dtype_to_tensor_dtype(table.dtype), ["n", table.shape[1]])],
+        [numpy_helper.from_array(table, "table")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    for pad in range(1, 3):
+        model.producer_name = "p" * pad
+        content = model.SerializeToString()
+        if content.index(table.tobytes()) % table.itemsize:
+            break
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
+def test_a_table_at_an_odd_address_is_read_where_it_is(tmp_path: Path, dtype: Any) -> None:
+    table = np.random.default_rng(0).standard_normal((3000, 17)).astype(dtype)
+    path = table_model(tmp_path / "m.onnx", table)
+    loaded = inferkit.Model.load(path)
+    memory = loaded.memory()
+    assert (memory.mapped_bytes, memory.misaligned_bytes, memory.copied_bytes) == (table.nbytes, 0, 0)
+    for rows in ([0], [2999, 0, -1], list(range(3000))):
+        np.testing.assert_array_equal(loaded(np.array(rows)), table[rows])
+    assert loaded.memory().misaligned_bytes == 0
+    os.truncate(path, 4096)
+    for rows in ([0], [2999, 0, -1], [1, 2]):
+        with pytest.raises(inferkit.ModelError, match=CHANGED):
+            loaded(np.array(rows))
+    with pytest.raises(inferkit.ModelError, match=CHANGED):
+        loaded.weights["table"]  # type: ignore[index]
+
+
 def test_packed_weights_are_safe_until_a_new_shape_needs_the_file(tmp_path: Path) -> None:
     k, n = 256, 64
     w = np.random.default_rng(0).standard_normal((k, n)).astype(np.float32)

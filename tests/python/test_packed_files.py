@@ -26,8 +26,9 @@ WIDTH, HIDDEN = 64, 128
 X = np.random.default_rng(3).standard_normal((5, WIDTH)).astype(np.float32)
 
 
-def write_model(path: Path, seed: int = 0) -> Path:
-    """Two products, of weights as PyTorch and as others lay them, and a convolution; the weights beside the graph."""
+def write_model(path: Path, seed: int = 0, *, inside: bool = False) -> Path:
+    """Two products, of weights as PyTorch and as others lay them, and a convolution; the weights beside the graph, or
+    inside its file, each at an odd address."""
     rng = np.random.default_rng(seed)
     weights = {
         "up": rng.standard_normal((WIDTH, HIDDEN)),
@@ -51,14 +52,29 @@ def write_model(path: Path, seed: int = 0) -> Path:
     del graph.node[:]
     graph.node.extend(nodes)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    if inside:
+        for pad in range(4):
+            model.producer_name = "p" * (pad + 1)
+            content = model.SerializeToString()
+            if all(content.index(c.raw_data) % 4 for c in model.graph.initializer if c.name in weights):
+                break
+        path.write_bytes(content)
+        assert inferkit.Model.load(path).memory().misaligned_bytes == sum(4 * w.size for w in weights.values())
+        return path
     path.with_suffix(".data").unlink(missing_ok=True)  # onnx would write behind it
     onnx.save(model, path, save_as_external_data=True, location=f"{path.stem}.data", size_threshold=1024)
     return path
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return write_model(tmp_path / "model.onnx")
+@pytest.fixture(params=[False, True], ids=["beside", "inside"])
+def path(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    return write_model(tmp_path / "model.onnx", inside=request.param)
+
+
+def data_of(path: Path) -> Path:
+    """The file that the weights are in."""
+    data = path.with_suffix(".data")
+    return data if data.exists() else path
 
 
 def packed_in(folder: Path) -> Path:
@@ -90,6 +106,65 @@ def test_the_same_bits_and_nothing_is_packed(path: Path, tmp_path: Path) -> None
         assert model.packed_file == str(tmp_path / "file")
     assert plain.packed_file is None
     assert plain.memory().packed_shared_bytes == 0
+
+
+def test_weights_at_odd_addresses_that_a_file_has_packed_are_not_copied(tmp_path: Path) -> None:
+    path = write_model(tmp_path / "model.onnx", inside=True)
+    plain = inferkit.Model.load(path)
+    plain.save_packed(tmp_path / "file")
+    model = inferkit.Model.load(path, packed=tmp_path / "file")
+    expected = plain(X)
+    np.testing.assert_array_equal(model(X), expected)
+    memory = model.memory()
+    assert memory.misaligned_bytes == 0
+    assert memory.mapped_bytes == plain.memory().misaligned_bytes > 90_000
+    # Who asks for them gets copies, which are theirs to keep.
+    assert model.weights is not None
+    assert plain.weights is not None
+    for name, weight in model.weights.items():
+        assert weight.flags.aligned
+        np.testing.assert_array_equal(weight, plain.weights[name])
+    assert model.memory().misaligned_bytes == plain.memory().misaligned_bytes
+    assert model.memory().mapped_bytes == 0
+    np.testing.assert_array_equal(model(X), expected)
+
+
+def test_a_model_file_that_changes_under_a_packed_file_gives_no_wrong_answer(path: Path, tmp_path: Path) -> None:
+    inferkit.Model.load(path).save_packed(tmp_path / "file")
+    data = data_of(path)
+    content = bytearray(data.read_bytes())
+    expected = inferkit.Model.load(path)(X[:1])
+    model = inferkit.Model.load(path, packed=tmp_path / "file")
+    np.testing.assert_array_equal(model(X[:1]), expected)
+    assert model.weights["up"].any()  # type: ignore[index]
+    spoiled = inferkit.Model.load(path, packed=tmp_path / "file")
+    with data.open("r+b") as file:
+        file.write(b"\0" * (len(content) - 1000))
+    np.testing.assert_array_equal(model(X[:1]), expected)  # which reads the packed file alone
+    for changed, n in ((model, 2), (spoiled, 1), (spoiled, 2), (model, 2)):
+        with pytest.raises(inferkit.ModelError, match="was written to"):
+            changed(X[:n])
+    np.testing.assert_array_equal(model(X[:1]), expected)
+    with pytest.raises(inferkit.ModelError, match="was written to"):
+        spoiled.weights["up"]  # type: ignore[index]
+    with pytest.raises(inferkit.ModelError, match="was written to"):
+        model.weights["up"]  # type: ignore[index]
+
+
+@pytest.mark.parametrize("name", ["up", "down", "filters"])
+def test_one_changed_bit_of_a_weight_is_found_in_a_copy_of_the_model(path: Path, tmp_path: Path, name: str) -> None:
+    """The same names, shapes and addresses, in the same file, with the time put back."""
+    inferkit.Model.load(path).save_packed(tmp_path / "file")
+    weight = np.asarray(inferkit.Weights.open(path)[name]).tobytes()
+    data = data_of(path)
+    times, content = data.stat(), bytearray(data.read_bytes())
+    content[content.index(weight) + len(weight) // 2] ^= 1
+    data.write_bytes(content)
+    os.utime(data, ns=(times.st_atime_ns, times.st_mtime_ns))
+    with pytest.raises(inferkit.ModelError, match="made of other weights"):
+        inferkit.Model.load(path, packed=tmp_path / "file")
+    cached = inferkit.Model.load(path, packed_cache=tmp_path / "cache")
+    np.testing.assert_array_equal(cached(X), inferkit.Model.load(path)(X))
 
 
 def machine(kind: str) -> onnx.NodeProto:
@@ -172,9 +247,10 @@ def test_a_file_of_other_weights_is_refused_and_rebuilt(path: Path, tmp_path: Pa
     inferkit.Model.load(path).save_packed(file)
     inferkit.Model.load(path, packed_cache=cache)
     kept = packed_in(cache)
-    times = path.with_suffix(".data").stat()
-    write_model(path, seed=1)  # of the same sizes, and with the times put back
-    os.utime(path.with_suffix(".data"), ns=(times.st_atime_ns, times.st_mtime_ns))
+    times = data_of(path).stat()
+    write_model(path, seed=1, inside=data_of(path) == path)  # of the same sizes, and with the times put back
+    assert data_of(path).stat().st_size == times.st_size
+    os.utime(data_of(path), ns=(times.st_atime_ns, times.st_mtime_ns))
     expected = inferkit.Model.load(path)(X)
     with pytest.raises(inferkit.ModelError, match="does not fit: it was made of other weights"):
         inferkit.Model.load(path, packed=file)
@@ -199,8 +275,8 @@ def test_a_copy_of_the_model_fits(path: Path, tmp_path: Path) -> None:
     first.save_packed(file)
     (tmp_path / "copy").mkdir()
     copy = tmp_path / "copy" / path.name
-    for suffix in (".onnx", ".data"):
-        copy.with_suffix(suffix).write_bytes(path.with_suffix(suffix).read_bytes())
+    for file_of_it in (path, data_of(path)):
+        (tmp_path / "copy" / file_of_it.name).write_bytes(file_of_it.read_bytes())
     second = inferkit.Model.load(copy, packed=file)
     assert second.memory().packed_shared_bytes == first.memory().packed_bytes
     np.testing.assert_array_equal(second(X), first(X))

@@ -29,6 +29,11 @@ class NodeLowering final : public LowerContext {
     const Ref ref = place(i);
     return ref.valid() ? Ref{compiler_.steady_slot(ref.id, index_)} : ref;
   }
+  Ref in_bytes(size_t i) override {
+    const Tensor* constant = has_input(i) ? input(i).constant : nullptr;
+    if (!constant || !constant->data.odd() || constant->data.odd()->copied()) return in(i);
+    return this->constant(constant->data.place(), constant->owner, constant->bytes());
+  }
   Lying lying(size_t i) override {
     if (!has_input(i)) return {};
     const ValueId id = node_.inputs[i];

@@ -74,6 +74,8 @@ class LowerContext : public NodeContext {
   /// The same in memory that only the run writes, whatever the type: for values that decide an index, a size, a branch
   /// or an order. Costs a copy where they are the caller's.
   virtual Ref steady(size_t i) = 0;
+  /// The same for steps that take its elements as bytes: a constant may lie at an odd address, and is not copied.
+  virtual Ref in_bytes(size_t i) = 0;
   virtual Ref out(size_t i) = 0;  // invalid where the output is left out or nobody reads it
   /// For ways that have `blocks_nanos`: input i in whichever layout it lies, and the one in which output o is wanted.
   /// What in() and out() give is plain for all others; operators that take their tensors element by element do not see

@@ -38,7 +38,7 @@ void Compiler::note_node(size_t n, const NodeFacts& known, size_t first_step, si
     note.inputs.push_back({name_of(node.inputs[i]), f->dtype, f->shape});
     if (note.steps == 0) continue;
     note.read_bytes += bytes_of(*f);
-    if (f->constant) options_.notes->constants.emplace(f->constant->data, bytes_of(*f));
+    if (f->constant) options_.notes->constants.emplace(f->constant->data.place(), bytes_of(*f));
   }
   for (size_t i = 0; i < known.out.size(); ++i) {
     const ValueId id = node.outputs[i];

@@ -82,13 +82,13 @@ PortSpec list_port(const Value& value) {
           list.optional, !list.shape.has_value()};
 }
 
-/// Calls visit(TensorView) for every constant, those of subgraphs and attributes included.
+/// Calls visit(Tensor) for every constant, those of subgraphs and attributes included.
 template <class Visit>
 void for_each_constant(const Graph& graph, const Visit& visit) {
-  for (const auto& [id, tensor] : graph.constants) visit(tensor.view());
+  for (const auto& [id, tensor] : graph.constants) visit(tensor);
   for (const Node& node : stoppable(graph.nodes)) {
     for (const auto& [name, attribute] : node.attributes) {
-      if (const auto* tensor = std::get_if<Tensor>(&attribute)) visit(tensor->view());
+      if (const auto* tensor = std::get_if<Tensor>(&attribute)) visit(*tensor);
       if (const auto* body = std::get_if<std::shared_ptr<Graph>>(&attribute)) for_each_constant(**body, visit);
     }
   }
@@ -134,8 +134,8 @@ Model::Model(ModelFile file, ModelOptions options, std::string path, std::shared
     const Tensor& given = file_.graph.constants.at(input.id);
     defaults_.push_back({value.name, value.dtype.value_or(given.dtype), value.shape.value_or(given.shape)});
   }
-  if (!defaults_.empty()) original_ = std::make_shared<const ModelFile>(copy_model(file_));
-  weights_ = weights_of(file_, path_);
+  if (!defaults_.empty()) original_ = std::make_shared<ModelFile>(copy_model(file_));
+  initializers_ = initializers_of(file_);
   const bool halves = can_widen_halves(file_.graph);  // of all of it: bits do not depend on what is chosen
   choose_outputs(file_.graph, options_.outputs);
   read_specs();
@@ -167,10 +167,39 @@ Model::Model(ModelFile file, ModelOptions options, std::string path, std::shared
   probe();
   mixing_node_ = find_mixing();
   rows_draw_ = draws_rows(file_.graph);
+  if (file_.misaligned_bytes > 0) forget_copied_files();
   register_for_fork(this);
 }
 
 Model::~Model() { unregister_for_fork(this); }
+
+/// Files of whose constants everything has been copied by now may change: nothing of them is read any more.
+void Model::forget_copied_files() {
+  MappedFiles read;
+  const auto visit = [&](const Tensor& t) {
+    if (t.data.odd() && t.data.odd()->copied()) return;
+    if (const auto* file = file_.files.find(t.data.place())) read.add(*file);
+  };
+  for_each_constant(file_.graph, visit);
+  if (original_) for_each_constant(original_->graph, visit);
+  for (const auto& [name, tensor] : stoppable(initializers_.named)) visit(tensor);
+  if (packed_->shared()) read.add(packed_->shared()->file());
+  file_.files = read;
+  if (original_) original_->files = read;
+  initializers_.files = std::move(read);
+}
+
+std::shared_ptr<const Weights> Model::weights() {
+  const auto known = [&] {
+    const std::lock_guard lock(variants_mutex_);
+    return weights_;
+  };
+  if (auto made = known()) return made;
+  auto made = weights_of(initializers_, path_);
+  const std::lock_guard lock(variants_mutex_);
+  if (!weights_) weights_ = std::move(made);  // another thread may have been faster
+  return weights_;
+}
 
 std::shared_ptr<Model> Model::with_inputs(const std::vector<std::string>& names) {
   constexpr size_t kMostVariants = 16;
@@ -380,15 +409,23 @@ int64_t Model::estimate_nanos(std::span<const Shape> shapes) const {
 ModelMemory Model::memory() const {
   ModelMemory out;
   out.file_bytes = file_.file_bytes;
-  out.misaligned_bytes = file_.misaligned_bytes;
-  std::unordered_map<const void*, size_t> held;  // what several values share counts once
-  const auto add = [&](const TensorView& view) {
-    size_t& bytes = held[view.data];
-    bytes = std::max(bytes, view.bytes());
+  struct Held {
+    size_t bytes = 0;
+    const OddBytes* odd = nullptr;
+  };
+  std::unordered_map<const void*, Held> held;  // what several values share counts once
+  const auto add = [&](const Tensor& t) {
+    Held& has = held[t.data.place()];
+    has = {std::max(has.bytes, t.bytes()), t.data.odd()};
   };
   for_each_constant(file_.graph, add);
-  for (const NamedTensor& tensor : weights_->tensors()) add(tensor.view);
-  for (const auto& [data, bytes] : held) (file_.files.find(data) ? out.mapped_bytes : out.copied_bytes) += bytes;
+  for (const auto& [name, tensor] : initializers_.named) add(tensor);
+  for (const auto& [place, has] : held) {
+    const bool copied_odd = has.odd && has.odd->copied();
+    const bool mapped = !copied_odd && file_.files.find(place);
+    (mapped ? out.mapped_bytes : out.copied_bytes) += has.bytes;
+    if (copied_odd) out.misaligned_bytes += has.bytes;
+  }
   out.packed_bytes = packed_->bytes();
   out.packed_shared_bytes = packed_->shared_bytes();
   out.plans = plans_.stats();

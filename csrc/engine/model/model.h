@@ -15,7 +15,7 @@
 #include "engine/run/plan_cache.h"
 #include "engine/run/program.h"
 #include "engine/runner.h"
-#include "graph/ir.h"
+#include "graph/model_weights.h"
 #include "memory/weight_store.h"
 
 namespace inferkit {
@@ -56,7 +56,7 @@ struct ModelOptions {
 
 struct ModelMemory {
   size_t file_bytes = 0;           // of the model and its external data
-  size_t mapped_bytes = 0;         // constants in the files' own pages, shared with other processes
+  size_t mapped_bytes = 0;         // constants in the files' own pages alone, shared with other processes
   size_t copied_bytes = 0;         // constants in memory of their own
   size_t misaligned_bytes = 0;     // of those, what was copied only because the file puts it at odd addresses
   size_t packed_bytes = 0;         // weights as kernels want them
@@ -133,8 +133,8 @@ class Model final : public Runner {
   /// std::system_error where that fails, and Error(kModel) where the model's file was touched since it was loaded.
   void save_packed(const std::string& path) const;
   const PackedUse& packed_use() const { return packed_use_; }
-  /// The model's initializers, as they stand in the file.
-  std::shared_ptr<const Weights> weights() const { return weights_; }
+  /// The model's initializers, as they stand in the file. Throws as weights_of.
+  std::shared_ptr<const Weights> weights();
   void trim() { plans_.trim(); }
 
   /// Around fork() alone: every lock of the model, none of which is held for long.
@@ -156,6 +156,7 @@ class Model final : public Runner {
   PlanCache::Lease acquire_lists(std::span<const Tensor> inputs);
   std::shared_ptr<const Plan> compile_for(std::span<const Shape> shapes, PlanNotes* notes = nullptr);
   void read_specs();
+  void forget_copied_files();
   class PortSink;
   struct Trial;
   std::vector<Port> probe_outputs(std::span<const InputFacts> facts, Trial& trial);
@@ -172,10 +173,10 @@ class Model final : public Runner {
   const ModelOptions options_;  // `threads` is what there is, never 0
   const std::string path_;
   ModelFile file_;
-  std::shared_ptr<const Weights> weights_;
+  Initializers initializers_;  // as they stand in the file
   std::vector<PortSpec> inputs_, outputs_, defaults_;
   std::vector<InputSense> senses_;
-  std::shared_ptr<const ModelFile> original_;  // as it was read, where there are defaults
+  std::shared_ptr<ModelFile> original_;  // as it was read, where there are defaults
   std::unique_ptr<PackedWeights> packed_;
   PackedUse packed_use_;  // written by load alone
   SubgraphTable subgraphs_;
@@ -183,7 +184,8 @@ class Model final : public Runner {
   std::string mixing_node_;
   bool has_lists_ = false;
   bool rows_draw_ = false;
-  std::mutex variants_mutex_;  // for variants_: held to look one up, or put one in
+  std::shared_ptr<const Weights> weights_;  // of them, once somebody asked
+  std::mutex variants_mutex_;               // for variants_ and weights_: held to look one up, or put one in
   std::deque<std::pair<std::vector<std::string>, std::shared_ptr<Model>>> variants_;
   std::atomic<bool> text_{false};    // a plan of it has strings; relaxed, as the next
   std::atomic<bool> staged_{false};  // a plan of it has a continuation; relaxed: it publishes nothing else

@@ -5,8 +5,6 @@
 namespace inferkit {
 namespace {
 
-std::span<const std::byte> bytes_of(const Tensor& t) { return {static_cast<const std::byte*>(t.data), t.bytes()}; }
-
 /// But for what it was made of: numbers of constants mean nothing to another load.
 PackedName name_of(const PackedKey& key) { return {{}, key.kind, static_cast<uint64_t>(key.precision), key.tier}; }
 
@@ -29,12 +27,18 @@ std::shared_ptr<const void> PackedWeights::get_bytes(const PackedKey& key, std::
   return get(key, find_or_make, bytes, sources);
 }
 
+/// What lies in one of the model's files, at an odd address, too, is known by its place and not copied.
+std::span<const std::byte> PackedWeights::source_of(const Tensor& t) const {
+  const std::byte* place = t.data.place();
+  return {model_.find(place) ? place : static_cast<const std::byte*>(t.data), t.bytes()};
+}
+
 std::shared_ptr<const void> PackedWeights::find_shared(const PackedKey& key, std::span<const Tensor> from,
                                                        size_t bytes) const {
   if (!shared_) return nullptr;
   PackedName name = name_of(key);
   for (const Tensor& t : from) {
-    name.from.push_back(packed_source(bytes_of(t), model_, shared_->hash(), /*with_digest=*/false, threads_));
+    name.from.push_back(packed_source(source_of(t), model_, shared_->hash(), /*with_digest=*/false, threads_));
   }
   const std::byte* found = shared_->find(name, bytes);
   return found ? std::shared_ptr<const void>(shared_->file(), found) : nullptr;
@@ -100,7 +104,7 @@ void PackedWeights::save(const std::string& path, mode_t mode, const PackedTag& 
     }
   }
   for (size_t i = 0; i < held.size(); ++i) {
-    for (const Tensor& t : held[i].from) pieces[i].from.push_back(bytes_of(t));
+    for (const Tensor& t : held[i].from) pieces[i].from.push_back(source_of(t));
   }
   MappedFiles others;
   if (shared_) others.add(shared_->file());

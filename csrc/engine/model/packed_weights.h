@@ -50,6 +50,7 @@ class PackedWeights final : public ModelCache {
   /// What the caller makes has come to this; null where it could not be made.
   void end(const PackedKey& key, Making& making, Thing made);
   std::shared_ptr<const void> get(const PackedKey& key, const MakeFn& make, size_t bytes, std::vector<Tensor> from);
+  std::span<const std::byte> source_of(const Tensor& t) const;
   std::shared_ptr<const void> find_shared(const PackedKey& key, std::span<const Tensor> from, size_t bytes) const;
 
   const std::shared_ptr<const PackedFile> shared_;

@@ -61,7 +61,7 @@ TEST(a_sum_of_one_element_is_that_element_as_on_the_cpu) {
   const auto device = cuda_on_host::make_device(figures);
   Built built = build({.op = "ReduceMean", .inputs = {{3, 1, 2}}, .attributes = {{"axes", std::vector<int64_t>{1}}}});
   constexpr float kValues[] = {-0.0f, 0.0f, 1e-40f, -1e-40f, 2.5f, -INFINITY};
-  std::memcpy(const_cast<void*>(built.values[0].data), kValues, sizeof(kValues));
+  std::memcpy(const_cast<std::byte*>(built.values[0].data.place()), kValues, sizeof(kValues));
   for (Device* const at : std::initializer_list<Device*>{device.get(), &cpu_device()}) {
     PackedWeights cache;
     const auto y = run(built, compile(built.graph, built.facts, cache, {.device = at}), {});

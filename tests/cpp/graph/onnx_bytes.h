@@ -29,7 +29,8 @@ struct Message {
     return *this;
   }
   Message& text(uint32_t field, std::string_view value) {
-    bytes += varint(field << 3 | 2) + varint(value.size());
+    bytes += varint(field << 3 | 2);
+    bytes += varint(value.size());
     bytes += value;
     return *this;
   }

@@ -1,4 +1,6 @@
 // Which tensors of a file stay in the file.
+#include <cstring>
+
 #include "graph/onnx_reader.h"
 #include "memory/temp_dir.h"
 #include "onnx_bytes.h"
@@ -39,7 +41,7 @@ TEST(mapped_tensors_are_views_that_keep_their_file) {
   {
     const ModelFile file = read_with(dir, external("w", kLarge / 4, kFloat, "64", "data"));
     w = only(file);
-    CHECK_EQ(reinterpret_cast<uintptr_t>(w.data) % 4096, 64u);
+    CHECK_EQ(reinterpret_cast<uintptr_t>(w.data.place()) % 4096, 64u);
     CHECK_EQ(file.files.size(), 1u);  // not the model's own: nothing in it is read any more
     CHECK(file.files.find(w.data) != nullptr);
     CHECK_EQ(file.misaligned_bytes, 0u);
@@ -59,7 +61,8 @@ TEST(mapped_tensors_are_large_floats_and_bytes_at_addresses_that_fit) {
   CHECK_EQ(mapped(kLarge / 4 - 1, kFloat, "0", kMapped), 0u);
   CHECK_EQ(mapped(kLarge / 8, kInt64, "0", kMapped), 0u);
   CHECK_EQ(mapped(kLarge, kBool, "0", kMapped), 0u);
-  CHECK_EQ(mapped(kLarge / 4, kFloat, "2", kMapped), 0u);
+  CHECK_EQ(mapped(kLarge / 4, kFloat, "2", kMapped), 1u);  // which is copied when it is read
+  CHECK_EQ(mapped(kLarge / 4, kFloat, "2", Placement::kCopied), 0u);
   CHECK_EQ(mapped(kLarge / 4, kFloat, "0", Placement::kCopied), 0u);
   CHECK_EQ(read_with(dir, external("w", kLarge / 4, kFloat, "2", "data")).misaligned_bytes, kLarge);
 }
@@ -73,9 +76,30 @@ TEST(mapped_tensors_may_be_in_the_model_itself) {
     const std::string bytes = model(graph).bytes;
     const ModelFile file = read_onnx(dir.write("m.onnx", bytes));
     const bool aligned = bytes.find(raw) % 4 == 0;
-    CHECK_EQ(file.files.size(), aligned ? 1u : 0u);
+    CHECK_EQ(file.files.size(), 1u);
     CHECK_EQ(file.misaligned_bytes, aligned ? 0u : kLarge);
+    const Tensor& w = only(file);
+    CHECK_EQ(w.data.odd() == nullptr, aligned);
+    CHECK_EQ(reinterpret_cast<uintptr_t>(w.as<float>()) % 4, 0u);
+    CHECK_EQ(std::memcmp(w.as<float>(), raw.data(), kLarge), 0);
   }
+}
+
+TEST(misaligned_tensors_are_copied_when_they_are_read_and_by_then_at_the_latest) {
+  const TempDir dir;
+  dir.write("data", std::string(2 * kLarge, 'a'));
+  const ModelFile file = read_with(dir, external("w", kLarge / 4, kFloat, "2", "data"));
+  const Tensor& w = only(file);
+  CHECK(w.data.odd() != nullptr);
+  CHECK_EQ(reinterpret_cast<uintptr_t>(w.data.place()) % 4096, 2u);
+  CHECK_EQ(w.bytes(), kLarge);
+  const Tensor reshaped{w.dtype, {2, kLarge / 8}, w.data, w.owner};
+  CHECK(reshaped.data == w.data);
+  CHECK(!w.data.odd()->copied());  // where it lies, and how large it is, tells no element
+  const auto* at = reshaped.as<float>();
+  CHECK(w.data.odd()->copied());
+  CHECK_EQ(static_cast<const void*>(w.data), static_cast<const void*>(at));
+  CHECK(at != static_cast<const void*>(w.data.place()));
 }
 
 TEST(copies_of_misaligned_tensors_are_exact_and_aligned) {
@@ -94,11 +118,11 @@ TEST(copies_of_misaligned_tensors_are_exact_and_aligned) {
   dir.write("data", all);
   for (const Placement placement : {Placement::kMapped, Placement::kCopied}) {
     const ModelFile file = read_onnx(dir.write("m.onnx", model(graph).bytes), placement);
-    CHECK(file.files.empty());
+    CHECK_EQ(file.files.empty(), placement == Placement::kCopied);
     CHECK_EQ(file.graph.constants.size(), std::size(kCounts));
     for (const auto& [id, t] : file.graph.constants) {
       const int64_t count = t.shape.elements();
-      CHECK_EQ(reinterpret_cast<uintptr_t>(t.data) % 64, 0u);
+      CHECK_EQ(reinterpret_cast<uintptr_t>(t.as<float>()) % 64, 0u);
       int64_t wrong = 0;
       for (int64_t i = 0; i < count; ++i) wrong += t.as<float>()[i] != static_cast<float>(i + count);
       CHECK_EQ(wrong, 0);

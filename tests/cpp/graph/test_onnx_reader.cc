@@ -75,7 +75,7 @@ TEST(reader_copies_small_tensors_of_files) {
     w = constant_named(model.graph, "w");
     CHECK(model.files.empty());  // too small to be worth watching over a file
     check_values<float>(model.graph, "u", {-1, -0.75f, -0.5f});
-    CHECK_EQ(reinterpret_cast<uintptr_t>(constant_named(model.graph, "u").data) % 4, 0u);
+    CHECK_EQ(reinterpret_cast<uintptr_t>(constant_named(model.graph, "u").as<float>()) % 4, 0u);
     CHECK_EQ(model.file_bytes,
              file_bytes(data_path("external.onnx")).size() + file_bytes(data_path("external.bin")).size());
   }

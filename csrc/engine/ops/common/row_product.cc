@@ -64,7 +64,7 @@ RowOperands row_weights(LowerContext& c, size_t weights, size_t scale, size_t ze
   });
   if (!c.has_input(zero)) return out;
   const Tensor& zeros = *c.input(zero).constant;
-  const auto* bytes = reinterpret_cast<const uint8_t*>(zeros.data);
+  const auto* bytes = static_cast<const uint8_t*>(zeros.data);
   about.has_zero = std::any_of(bytes, bytes + zeros.shape.elements(), [](uint8_t v) { return v != 0; });
   about.zero_per_column = zeros.shape.rank() == 2;
   if (about.has_zero) out.zeros = c.in(zero);
