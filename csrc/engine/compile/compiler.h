@@ -85,6 +85,7 @@ class Compiler {
 
   bool infer_node(size_t n);
   bool try_fold(const Node& node, std::span<const TensorFacts* const> in);
+  void keep_folded(ValueId id, Tensor value);
   const TensorFacts& known(ValueId id) const;
 
   // place.cc

@@ -14,6 +14,16 @@ namespace {
 constexpr size_t kFoldBytes = size_t{1} << 20;
 /// And no more than this in one plan: a file may ask for any number of them.
 constexpr size_t kFoldTotalBytes = size_t{32} << 20;
+
+/// Whether the node's output has the bytes of its first input, in a shape that is known by now: most of what exporters
+/// write to compute with sizes, and not worth a plan.
+bool is_reshaped(const Node& node, std::span<const TensorFacts* const> in, std::span<const TensorFacts> out) {
+  constexpr std::string_view kNames[] = {"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze"};
+  return node.domain.empty() && std::ranges::find(kNames, node.op_type) != std::end(kNames) &&
+         node.outputs.size() == 1 && node.outputs[0] != kNoValue && in[0] && in[0]->constant &&
+         out[0].dtype == in[0]->dtype && out[0].shape.checked_elements() == in[0]->shape.checked_elements();
+}
+
 }  // namespace
 
 /// What is known of a value that the plan must compute.
@@ -108,7 +118,14 @@ bool Compiler::infer_node(size_t n) {
     if (node.outputs[i] != kNoValue) facts_[static_cast<size_t>(node.outputs[i])] = out[i];
   }
   const bool already = std::all_of(out.begin(), out.end(), [](const TensorFacts& f) { return f.constant != nullptr; });
-  if (fold_ && all_constant && !already && !draws(node)) try_fold(node, in);
+  if (!fold_ || !all_constant || already) return true;
+  if (is_reshaped(node, in, out)) {
+    Tensor same = *in[0]->constant;
+    same.shape = out[0].shape;
+    keep_folded(node.outputs[0], std::move(same));
+  } else if (!draws(node)) {
+    try_fold(node, in);
+  }
   return true;
 }
 
@@ -120,11 +137,15 @@ bool Compiler::try_fold(const Node& node, std::span<const TensorFacts* const> in
   if (values.empty()) return false;
   for (size_t i = 0; i < values.size(); ++i) {
     if (node.outputs[i] == kNoValue) continue;
-    folded_bytes_ += std::min(values[i].bytes(), kFoldTotalBytes - folded_bytes_);
-    constants_.push_back(std::make_shared<Tensor>(std::move(values[i])));
-    facts_[static_cast<size_t>(node.outputs[i])]->constant = constants_.back().get();
+    keep_folded(node.outputs[i], std::move(values[i]));
   }
   return true;
+}
+
+void Compiler::keep_folded(ValueId id, Tensor value) {
+  folded_bytes_ += std::min(value.bytes(), kFoldTotalBytes - folded_bytes_);
+  constants_.push_back(std::make_shared<Tensor>(std::move(value)));
+  facts_[static_cast<size_t>(id)]->constant = constants_.back().get();
 }
 
 }  // namespace inferkit
