@@ -7,70 +7,70 @@
 
 namespace inferkit {
 
-void Batcher::refuse_if_closed() {
+void Batcher::refuse_if_closed(TagSet* tags) {
   if (foreign()) {
     throw Error(ErrorCode::kClosed,
                 "this batcher belongs to the parent process: make one in each process after fork()");
   }
   if (state_.load() == State::kOpen) return;
-  recorder_.rejected(WhyNot::kClosed);
+  recorder_.rejected(WhyNot::kClosed, tags);
   throw Error(ErrorCode::kClosed, "the batcher is draining or closed and takes no more requests");
 }
 
-void Batcher::refuse_invalid() {
-  refuse_if_closed();
-  recorder_.invalid();
+void Batcher::refuse_invalid(TagSet* tags) {
+  refuse_if_closed(tags);
+  recorder_.invalid(tags);
 }
 
-Checked Batcher::check(std::span<const StridedView> inputs) {
-  refuse_if_closed();
+Checked Batcher::check(std::span<const StridedView> inputs, TagSet* tags) {
+  refuse_if_closed(tags);
   try {
     Checked checked = intake_.check(inputs, runner_->generation());
     if (intake_.is_short(checked) && proof_.rows_mix(runner_->generation()))
       throw Error(proof_.refusal(checked.rows, max_rows()));
     return checked;
   } catch (const Error&) {
-    recorder_.invalid();
+    recorder_.invalid(tags);
     throw;
   }
 }
 
-void Batcher::scan(std::span<const StridedView> inputs) {
+void Batcher::scan(std::span<const StridedView> inputs, TagSet* tags) {
   try {
     intake_.scan(inputs);
   } catch (const Error&) {
-    recorder_.invalid();
+    recorder_.invalid(tags);
     throw;
   }
 }
 
-Buffer Batcher::copy(std::span<const StridedView> inputs, const Checked& checked) {
+Buffer Batcher::copy(std::span<const StridedView> inputs, const Checked& checked, TagSet* tags) {
   try {
     return intake_.copy(inputs, checked, *pool_);
   } catch (const Error& error) {
-    if (error.code() == ErrorCode::kValidation) recorder_.invalid();
-    if (error.code() == ErrorCode::kPoolExhausted) recorder_.rejected(WhyNot::kMemory);
+    if (error.code() == ErrorCode::kValidation) recorder_.invalid(tags);
+    if (error.code() == ErrorCode::kPoolExhausted) recorder_.rejected(WhyNot::kMemory, tags);
     throw;
   }
 }
 
 /// A refusal has no Request, but a record.
-void Batcher::trace_refusal(Phase end, WhyNot why, uint64_t id, const std::string& name, int priority, int64_t rows,
-                            Nanos now) {
+void Batcher::trace_refusal(Phase end, WhyNot why, uint64_t id, const SubmitOptions& options, int64_t rows, Nanos now) {
   TraceEntry refused;
   refused.id = id;
-  refused.priority = static_cast<int8_t>(priority);
+  refused.priority = static_cast<int8_t>(options.priority);
+  if (options.tags) refused.tags = options.tags->id;
   refused.rows = static_cast<uint32_t>(rows);
   refused.enqueued = refused.finished = now;
-  recorder_.trace_call(refused, end, Recorder::traced(why), name);
+  recorder_.trace_call(refused, end, Recorder::traced(why), options.name);
 }
 
-ClientRef Batcher::client(std::string_view name) {
+ClientRef Batcher::client(std::string_view name, TagSet* tags) {
   if (foreign()) return nullptr;  // the table's lock may be held by a thread of the parent
   try {
     return clients_.find(name);
   } catch (const Error&) {
-    recorder_.rejected(WhyNot::kClients);
+    recorder_.rejected(WhyNot::kClients, tags);
     throw;
   }
 }
@@ -79,22 +79,21 @@ void Batcher::enter_client(const Checked& checked, const SubmitOptions& options,
   Client& client = *options.client;
   const Nanos wait = client.arrives(now);
   if (wait == 0) return;
-  recorder_.rejected(WhyNot::kClientRate);
-  trace_refusal(Phase::kRejected, WhyNot::kClientRate, options.id ? options.id : new_id(), options.name,
-                options.priority, checked.rows, now);
+  recorder_.rejected(WhyNot::kClientRate, options.tags);
+  trace_refusal(Phase::kRejected, WhyNot::kClientRate, options.id ? options.id : new_id(), options, checked.rows, now);
   throw Refusal(ErrorCode::kQueueFull,
                 cat("client ", quote(client.name), " has used up its rate of ", client.options.rate,
                     " requests a second (burst=", client.options.burst, "): try again in ", double(wait) * 1e-9, " s"),
                 wait);
 }
 
-void Batcher::refuse_full(const Request& request) {
+void Batcher::refuse_full(const Request& request, const SubmitOptions& options) {
   const bool greedy = request.member && !options_.wait_when_full && scheduler_.depth() < options_.max_queue_size;
   const WhyNot why = greedy                    ? WhyNot::kClientShare
                      : options_.wait_when_full ? WhyNot::kWaitersFull
                                                : WhyNot::kQueueFull;
-  recorder_.rejected(why);
-  trace_refusal(Phase::kRejected, why, request.id, request.name, request.priority, request.rows,
+  recorder_.rejected(why, options.tags);
+  trace_refusal(Phase::kRejected, why, request.id, options, request.rows,
                 request.times.enqueued.load(std::memory_order_relaxed));
   if (greedy) {
     const Client& client = *request.member->client;
@@ -125,9 +124,8 @@ void Batcher::refuse_if_late(const Checked& checked, const SubmitOptions& option
   const bool itself = outlook.end > options.deadline - outlook.spare;
   const WhyNot why_not = passed ? WhyNot::kPassed : itself ? WhyNot::kLate : WhyNot::kOthersLate;
   recorder_.not_answered(why_not);
-  recorder_.ended(Phase::kExpired, now);
-  trace_refusal(Phase::kExpired, why_not, options.id ? options.id : new_id(), options.name, options.priority,
-                checked.rows, now);
+  recorder_.ended(Phase::kExpired, now, ErrorCode::kOk, options.tags);
+  trace_refusal(Phase::kExpired, why_not, options.id ? options.id : new_id(), options, checked.rows, now);
   if (passed) throw Error(ErrorCode::kDeadline, "the request's deadline had passed when it was submitted");
   const Nanos has = options.deadline - now;
   // Nobody is served sooner for having waited where the run alone takes longer.
@@ -175,15 +173,15 @@ RequestRef Batcher::admit_one(std::span<const StridedView> inputs, const Checked
   if (!request) request = new_request(checked, options, client, strand, now);
   if (client && !options_.wait_when_full && !scheduler_.spares(client->held())) {
     sweep();
-    if (!scheduler_.spares(client->held())) refuse_full(*request);
+    if (!scheduler_.spares(client->held())) refuse_full(*request, options);
   }
   request->place = scheduler_.try_reserve();
   if (!request->place) {
     sweep();
     request->place = scheduler_.try_reserve();
-    if (!request->place && !(options_.wait_when_full && scheduler_.may_park())) refuse_full(*request);
+    if (!request->place && !(options_.wait_when_full && scheduler_.may_park())) refuse_full(*request, options);
   }
-  request->inputs = copied ? std::move(copied) : copy(inputs, checked);
+  request->inputs = copied ? std::move(copied) : copy(inputs, checked, options.tags);
   if (request->place) {
     if (request->by_content && alike_->coalescer) {
       Place place = std::move(request->place);  // who follows may be handed the lead at once, with a place of its own
@@ -199,7 +197,7 @@ RequestRef Batcher::admit_one(std::span<const StridedView> inputs, const Checked
   } else {
     if (options_.full_timeout < kNever - now) request->admit_by = now + options_.full_timeout;
     request->parked = true;
-    if (!scheduler_.park(request)) refuse_full(*request);
+    if (!scheduler_.park(request)) refuse_full(*request, options);
     if (state_.load() == State::kClosed) reject_waiting();
   }
   return request;
@@ -214,7 +212,7 @@ RequestRef Batcher::new_request(const Checked& checked, const SubmitOptions& opt
   request->times.enqueued.store(now, std::memory_order_relaxed);
   recorder_.arrives(now);
   request->open = OpenCount::Hold(open_);
-  refuse_if_closed();  // again: whoever closes sees what is open, or this sees the close
+  refuse_if_closed(options.tags);  // again: whoever closes sees what is open, or this sees the close
   return request;
 }
 
@@ -225,7 +223,7 @@ bool Batcher::find_alike(const RequestRef& request, std::span<const StridedView>
   const HeldModel model = runner_->hold();
   const bool kept = keeps_answers(*model, options_);
   if (!kept && !alike_->coalescer) return false;
-  copied = copy(inputs, checked);
+  copied = copy(inputs, checked, request->tags);
   const Content content{runner_->inputs(), *checked.layout, checked.rows, checked.length, copied};
   request->by_content = std::make_unique<ByContent>(alike_->hash.of(content), model.generation);
   if (IntrusivePtr<BatchOutputs> answer =

@@ -26,6 +26,8 @@ BatcherOptions checked(BatcherOptions o) {
   require(o.weight >= 1e-3 && o.weight <= 1e3, cat("weight must be between 0.001 and 1000, not ", o.weight));
   require(o.max_concurrent >= 0, cat("max_concurrent must not be negative: ", o.max_concurrent));
   require(o.trace_size <= size_t{1} << 24, cat("trace_size must be at most ", size_t{1} << 24, ", not ", o.trace_size));
+  require(o.max_tag_sets >= 1 && o.max_tag_sets <= TagTable::kMost,
+          cat("max_tag_sets must be between 1 and ", TagTable::kMost, ", not ", o.max_tag_sets));
   require(o.full_timeout >= 0 && o.inline_limit >= 0, "a timeout must not be negative");
   if (o.max_concurrent == 0) o.max_concurrent = o.workers;
   return o;
@@ -98,6 +100,7 @@ Batcher::Batcher(std::shared_ptr<Runner> runner, BatcherOptions options, std::sh
       alike_(options_.coalesce || options_.result_cache ? std::make_unique<Alike>(runner_->inputs(), options_, *pool_)
                                                         : nullptr),
       clients_(options_.clients, options_.default_client, clock),
+      tags_(options_.max_tag_sets),
       runs_(std::min(size_t(options_.max_concurrent), kWatchedRuns)),
       open_owner_(std::make_unique<OpenCount>()),
       open_(*open_owner_),
@@ -200,7 +203,7 @@ void Batcher::enqueue(std::span<const RequestRef> requests, bool wake) noexcept 
 }
 
 RequestRef Batcher::submit(std::span<const StridedView> inputs, const SubmitOptions& options) {
-  const Checked checked = check(inputs);
+  const Checked checked = check(inputs, options.tags);
   enter(checked, options, clock_.now());
   RequestRef request = admit(inputs, checked, options);
   if (!request->parked) enqueue({&request, 1});
@@ -328,9 +331,13 @@ void Batcher::end_followers(Request& leader, Announcer& announcer) noexcept {
 /// After the claim: counts the end, publishes it and tells whoever wants to know.
 void Batcher::settle(Request& request, Phase end, Announcer& announcer) noexcept {
   const OpenCount::Hold open = std::move(request.open);  // a drain is over after all this
-  recorder_.ended(end, request.times.finished.load(std::memory_order_relaxed), request.status.code);
+  const Nanos finished = request.times.finished.load(std::memory_order_relaxed);
+  recorder_.ended(end, finished, request.status.code, request.tags);
   if (request.why_not) recorder_.not_answered(*request.why_not);
   if (request.member && end == Phase::kResult) request.member->client->answered(request.rows);
+  if (request.tags && end == Phase::kResult) {
+    request.tags->answered(request.rows, finished - request.times.enqueued.load(std::memory_order_relaxed));
+  }
   const TraceEntry entry = recorder_.entry(request, end);
   request.publish(end);
   recorder_.trace(entry, request);
@@ -452,8 +459,9 @@ Status Batcher::run_caller(Slot& slot, std::span<const TensorView> inputs, const
     status = {ErrorCode::kDeadline, Reason::kNone, "the request's deadline passed before it had an answer", nullptr};
   }
   if (end == Phase::kExpired) recorder_.not_answered(WhyNot::kRanLate);
-  recorder_.ended(end, finished, status.code);
+  recorder_.ended(end, finished, status.code, options.tags);
   if (options.client && end == Phase::kResult) options.client->answered(checked.rows);
+  if (options.tags && end == Phase::kResult) options.tags->answered(checked.rows, finished - enqueued);
   TraceEntry r;
   r.id = options.id ? options.id : new_id();
   r.batch_id = batch_id;
@@ -462,6 +470,7 @@ Status Batcher::run_caller(Slot& slot, std::span<const TensorView> inputs, const
   r.finished = r.delivered = finished;  // the caller has it in its hands
   r.rows = r.batch_rows = static_cast<uint32_t>(checked.rows);
   r.priority = static_cast<int8_t>(options.priority);
+  if (options.tags) r.tags = options.tags->id;
   recorder_.trace_call(r, end, uint8_t(DispatchReason::kCaller), options.name);
   return status;
 }

@@ -37,16 +37,18 @@ class Batcher {
   // Submitting
   /// The client of that name, for SubmitOptions; null in a child of fork(), where all are refused. Throws
   /// Error(kQueueFull) where there are too many, std::invalid_argument where it can be no name.
-  ClientRef client(std::string_view name);
+  ClientRef client(std::string_view name, TagSet* tags = nullptr);
+  /// The set of tags that these are, for SubmitOptions; null where there are none, and in a child of fork().
+  TagSet* tag_set(const TagKey& tags) { return tags.empty() || foreign() ? nullptr : &tags_.find(tags); }
   /// Before a request whose inputs check() took goes any further: counts it for its client, and throws
   /// Error(kQueueFull) where that has used up its rate.
   void enter(const Checked& checked, const SubmitOptions& options, Nanos now) {
     if (options.client) enter_client(checked, options, now);
   }
   /// Everything but the values. Throws Error(kValidation), Error(kClosed).
-  Checked check(std::span<const StridedView> inputs);
+  Checked check(std::span<const StridedView> inputs, TagSet* tags = nullptr);
   /// For a request whose inputs are so wrong that there is nothing to check(): counts it. Throws Error(kClosed).
-  void refuse_invalid();
+  void refuse_invalid(TagSet* tags = nullptr);
   /// Finds a place in the queue and copies the input: pass the request to enqueue(). Where the queue is full and the
   /// options say to wait, it comes back `parked` and goes to the queue by itself. Throws
   /// Error(kQueueFull, kValidation, kPoolExhausted, kClosed), and Error(kDeadline) where its deadline has passed or, by
@@ -87,10 +89,10 @@ class Batcher {
     return begin_caller_run(checked, deadline, clock_.now());
   }
   /// The values of a request that is about to be run in place. Throws Error(kValidation).
-  void scan(std::span<const StridedView> inputs);
+  void scan(std::span<const StridedView> inputs, TagSet* tags = nullptr);
   /// The same for one that cannot be run where it lies: a pooled copy, laid out as Request::inputs. Counts where there
   /// are no values to take, or no memory for them.
-  Buffer copy(std::span<const StridedView> inputs, const Checked& checked);
+  Buffer copy(std::span<const StridedView> inputs, const Checked& checked, TagSet* tags = nullptr);
   /// Runs, checks, records, and lets go of the slot. `inputs` were checked. Runs the model.
   Status run_caller(Slot& slot, std::span<const TensorView> inputs, const Checked& checked, RowSink& sink,
                     Nanos enqueued, const SubmitOptions& options);
@@ -131,6 +133,7 @@ class Batcher {
 
   BatcherStats stats() const;
   std::vector<ClientFigures> clients() const { return foreign() ? std::vector<ClientFigures>() : clients_.figures(); }
+  std::vector<TagFigures> tags() const { return foreign() ? std::vector<TagFigures>() : tags_.figures(); }
   /// What happened in each of the last seconds.
   BatcherSeries series() const;
   /// What has ended last; switched on and off at any time.
@@ -176,7 +179,7 @@ class Batcher {
   void settle(Request& request, Phase end, Announcer& announcer) noexcept;
   void drop(RequestList& dropped) noexcept;
   void reject_waiting() noexcept;
-  void refuse_if_closed();
+  void refuse_if_closed(TagSet* tags);
   void enter_client(const Checked& checked, const SubmitOptions& options, Nanos now);
   RequestRef admit_one(std::span<const StridedView> inputs, const Checked& checked, const SubmitOptions& options);
   RequestRef new_request(const Checked& checked, const SubmitOptions& options, const ClientRef& client,
@@ -186,10 +189,9 @@ class Batcher {
   void answer_at_once(Request& request, IntrusivePtr<BatchOutputs> outputs) noexcept;
   void end_followers(Request& leader, Announcer& announcer) noexcept;
   void sweep() noexcept;
-  [[noreturn]] void refuse_full(const Request& request);
+  [[noreturn]] void refuse_full(const Request& request, const SubmitOptions& options);
   void refuse_if_late(const Checked& checked, const SubmitOptions& options, Nanos now, const Flow* flow);
-  void trace_refusal(Phase end, WhyNot why, uint64_t id, const std::string& name, int priority, int64_t rows,
-                     Nanos now);
+  void trace_refusal(Phase end, WhyNot why, uint64_t id, const SubmitOptions& options, int64_t rows, Nanos now);
   /// On a thread that runs models for batchers: what it does next may wait for a run of another one, and that for the
   /// cores that these hold.
   static void give_cores_back() noexcept;
@@ -213,6 +215,7 @@ class Batcher {
   RowProof proof_;
   std::unique_ptr<Alike> alike_;  // null where equal requests are each on their own
   ClientTable clients_;
+  TagTable tags_;
   ActiveRuns runs_;
   SliceChoice slices_;
   std::atomic<Nanos> slice_{0};  // what a worker has asked the kernel for last; a figure

@@ -8,6 +8,7 @@
 #include "batching/client.h"
 #include "batching/pace.h"
 #include "batching/padding.h"
+#include "batching/tags.h"
 #include "batching/turn.h"
 #include "platform/clock.h"
 
@@ -34,6 +35,7 @@ struct BatcherOptions {
   size_t trace_size = 4096;             // requests and batches that the trace remembers; 0: none
   ClientTable::Configured clients{};    // by name
   ClientOptions default_client{};       // of all other names
+  size_t max_tag_sets = 100;            // that are told apart, at most TagTable::kMost
   std::vector<InputChecks> inputs{};    // one for each input; empty: the default ones
   std::vector<OutputChecks> outputs{};  // one for each output; empty: no checks
   PadOptions pad{};

@@ -2,6 +2,7 @@
 
 #include <bit>
 
+#include "batching/tags.h"
 #include "platform/threads.h"
 
 namespace inferkit {
@@ -31,15 +32,17 @@ std::vector<const Counter*> Recorder::counters() const {
   return out;
 }
 
-void Recorder::ended(Phase end, Nanos now, ErrorCode code) {
+void Recorder::ended(Phase end, Nanos now, ErrorCode code, TagSet* tags) {
   history_.tick(now);
   const bool invalid = end == Phase::kError && code == ErrorCode::kValidation;
   (invalid ? invalid_ : ends_[index(end)]).add();
+  if (tags) invalid ? tags->invalid() : tags->ended(end);
 }
 
-void Recorder::invalid() {
+void Recorder::invalid(TagSet* tags) {
   history_.tick(clock_.now());
   invalid_.add();
+  if (tags) tags->invalid();
 }
 
 void Recorder::batch(DispatchReason reason, int64_t rows) {
@@ -76,6 +79,7 @@ TraceEntry Recorder::entry(const Request& request, Phase end) const {
   r.outcome = uint8_t(end);
   r.reason = request.why_not ? traced(*request.why_not) : kNoReason;
   r.priority = static_cast<int8_t>(request.priority);
+  if (request.tags) r.tags = request.tags->id;
   return r;
 }
 

@@ -87,11 +87,12 @@ class Recorder {
   /// A request is about to join the queue.
   void arrives(Nanos now) { history_.tick(now); }
   /// `code` is what the error was, where there was one: what the model finds wrong with an input is no failure of it.
-  void ended(Phase end, Nanos now, ErrorCode code = ErrorCode::kOk);
-  void invalid();
-  void rejected(WhyNot why) {
+  /// Those of its tags are counted as well.
+  void ended(Phase end, Nanos now, ErrorCode code = ErrorCode::kOk, TagSet* tags = nullptr);
+  void invalid(TagSet* tags);
+  void rejected(WhyNot why, TagSet* tags) {
     not_answered(why);
-    ended(Phase::kRejected, clock_.now());
+    ended(Phase::kRejected, clock_.now(), ErrorCode::kOk, tags);
   }
   /// Besides ended().
   void not_answered(WhyNot why) { unanswered_[size_t(why)].add(); }

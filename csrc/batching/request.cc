@@ -20,6 +20,7 @@ Request::Request(LayoutRef layout_, int64_t rows_, bool single_row_, const Submi
       priority(options.priority),
       deadline(options.deadline),
       name(options.name),
+      tags(options.tags),
       id(options.id) {}
 
 Request::~Request() { take_list(); }

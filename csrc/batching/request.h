@@ -22,6 +22,7 @@
 namespace inferkit {
 
 struct ByContent;
+class TagSet;
 
 /// Those before kResult come in this order; the others are ends. A request reaches exactly one end, and exactly one
 /// caller leads it there: whoever claims it. What the claimer writes is seen by all who see the end.
@@ -66,6 +67,7 @@ struct SubmitOptions {
   uint64_t id = 0;          // 0: the batcher numbers it
   std::string name{};       // the caller's own id; "" for none
   ClientRef client{};       // null for none
+  TagSet* tags = nullptr;   // null for none; the batcher's
 };
 
 /// Shared by the caller's ticket, the queue, the batch and the completion list. Its result fields belong to whoever
@@ -84,6 +86,7 @@ class Request : public RefCounted<Request> {
   const int priority;
   const Nanos deadline;
   const std::string name;
+  TagSet* const tags;  // null for none; lives as long as its batcher, which the request may outlive
   uint64_t id;
   uint64_t order = 0;  // in which it was queued; like the next, guarded by the scheduler's lock
   Nanos turn = 0;      // see turn_of()

@@ -94,7 +94,7 @@ bool flag(py::handle value, const char* name) {
   return truth != 0;
 }
 
-std::string text(py::handle value, const char* name) {
+std::string_view text_view(py::handle value, const char* name) {
   if (!PyUnicode_Check(value.ptr())) wrong_type(value, name, "a str");
   Py_ssize_t size = 0;
   const char* data = PyUnicode_AsUTF8AndSize(value.ptr(), &size);
@@ -103,8 +103,10 @@ std::string text(py::handle value, const char* name) {
     PyErr_Clear();
     throw std::invalid_argument(cat(name, " holds a lone surrogate, which UTF-8 cannot encode"));
   }
-  return std::string(data, static_cast<size_t>(size));
+  return {data, static_cast<size_t>(size)};
 }
+
+std::string text(py::handle value, const char* name) { return std::string(text_view(value, name)); }
 
 /// To the nearest: 0.029 s are 29 ms, and not a nanosecond less, which a clock that is moved by hand would lack for
 /// ever.

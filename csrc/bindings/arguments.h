@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <limits>
 #include <string>
+#include <string_view>
 
 #include "platform/clock.h"
 
@@ -31,6 +32,8 @@ double number(pybind11::handle value, const char* name, const char* what = "a nu
 bool flag(pybind11::handle value, const char* name);
 /// A str that UTF-8 can encode.
 std::string text(pybind11::handle value, const char* name);
+/// The same as a view into it.
+std::string_view text_view(pybind11::handle value, const char* name);
 
 /// A duration in seconds that is not negative.
 Nanos seconds(pybind11::handle value, const char* name);

@@ -21,7 +21,7 @@ BatcherCore& core_of(PyObject* self) { return *bound<PyBatcher>(self).core; }
 
 /// References of our own: what converts one may run Python, and that may change the dict that they came in.
 struct Extras {
-  py::object timeout, priority, request_id, client;
+  py::object timeout, priority, request_id, client, tags;
 };
 
 bool take_extra(Extras& extras, PyObject* name, PyObject* object) {
@@ -35,10 +35,38 @@ bool take_extra(Extras& extras, PyObject* name, PyObject* object) {
     extras.request_id = std::move(value);
   } else if (PyUnicode_CompareWithASCIIString(name, "client") == 0) {
     extras.client = std::move(value);
+  } else if (PyUnicode_CompareWithASCIIString(name, "tags") == 0) {
+    extras.tags = std::move(value);
   } else {
     return false;
   }
   return true;
+}
+
+TagSet* tags_from(Batcher& batcher, py::handle given) {
+  if (!given || given.is_none()) return nullptr;
+  const auto wrong = [&] {
+    return py::type_error(cat("tags must be a mapping of str to str, got ", Py_TYPE(given.ptr())->tp_name));
+  };
+  py::object dict;
+  if (PyDict_CheckExact(given.ptr())) {
+    dict = py::reinterpret_borrow<py::object>(given);
+  } else {  // any other mapping; what it raises is its own
+    if (!PyObject_HasAttrString(reinterpret_cast<PyObject*>(Py_TYPE(given.ptr())), "keys")) throw wrong();
+    dict = py::dict(py::reinterpret_borrow<py::object>(given));
+  }
+  TagKey key;
+  PyObject *name, *value;
+  // Runs no Python, so neither the dict nor what it holds can change before the set is found.
+  for (Py_ssize_t at = 0; PyDict_Next(dict.ptr(), &at, &name, &value);) {
+    for (PyObject* one : {name, value}) {
+      if (!PyUnicode_Check(one)) {
+        throw py::type_error(cat("tags must be a mapping of str to str, got one with ", Py_TYPE(one)->tp_name));
+      }
+    }
+    key.add(text_view(name, "the name of a tag"), text_view(value, "the value of a tag"));
+  }
+  return batcher.tag_set(key);
 }
 
 SubmitOptions options_from(const Batcher& batcher, const Extras& extras, Nanos now) {
@@ -61,28 +89,29 @@ SubmitOptions options_from(const Batcher& batcher, const Extras& extras, Nanos n
 }
 
 void name_client(Batcher& batcher, const Extras& extras, SubmitOptions& options) {
-  if (extras.client && !extras.client.is_none()) options.client = batcher.client(text(extras.client, "client"));
+  if (!extras.client || extras.client.is_none()) return;
+  options.client = batcher.client(text_view(extras.client, "client"), options.tags);
 }
 
 /// Counts it where `step`, a part of what makes a request, finds that the inputs are wrong.
 template <class Step>
-auto count_invalid(Batcher& batcher, Step&& step) {
+auto count_invalid(Batcher& batcher, TagSet* tags, Step&& step) {
   try {
     return step();
   } catch (const Error& error) {
-    if (error.code() == ErrorCode::kValidation) batcher.refuse_invalid();
+    if (error.code() == ErrorCode::kValidation) batcher.refuse_invalid(tags);
     throw;
   }
 }
 
-RequestInputs inputs_of(BatcherCore& core, std::span<PyObject* const> arguments) {
-  return count_invalid(core.batcher(), [&] { return RequestInputs(arguments, core.runner()->inputs()); });
+RequestInputs inputs_of(BatcherCore& core, std::span<PyObject* const> arguments, TagSet* tags) {
+  return count_invalid(core.batcher(), tags, [&] { return RequestInputs(arguments, core.runner()->inputs()); });
 }
 
 /// Whatever may run Python comes before this: it might change the arrays that are looked at.
-Checked look_and_check(Batcher& batcher, RequestInputs& inputs) {
-  count_invalid(batcher, [&] { inputs.look(batcher.pool()); });
-  return batcher.check(inputs.views());
+Checked look_and_check(Batcher& batcher, RequestInputs& inputs, TagSet* tags) {
+  count_invalid(batcher, tags, [&] { inputs.look(batcher.pool()); });
+  return batcher.check(inputs.views(), tags);
 }
 
 /// Calls no Python before the run has begun.
@@ -96,9 +125,9 @@ py::object run_on_caller(BatcherCore& core, Slot& slot, const RequestInputs& inp
   Buffer copied;
   try {
     if (inputs.in_place()) {
-      batcher.scan(inputs.views());
+      batcher.scan(inputs.views(), options.tags);
     } else {
-      copied = batcher.copy(inputs.views(), checked);
+      copied = batcher.copy(inputs.views(), checked, options.tags);
     }
   } catch (...) {
     if (options.client) options.client->refused();
@@ -127,13 +156,15 @@ py::object run_on_caller(BatcherCore& core, Slot& slot, const RequestInputs& inp
 
 py::object call(BatcherCore& core, std::span<PyObject* const> arguments, const Extras& extras) {
   Batcher& batcher = core.batcher();
-  RequestInputs inputs = inputs_of(core, arguments);
+  TagSet* const tags = tags_from(batcher, extras.tags);
+  RequestInputs inputs = inputs_of(core, arguments, tags);
   const Nanos now = batcher.clock().now();
   core.give_way(now);
   core.send_late(now);
   SubmitOptions options = options_from(batcher, extras, now);
+  options.tags = tags;
   name_client(batcher, extras, options);
-  const Checked checked = look_and_check(batcher, inputs);
+  const Checked checked = look_and_check(batcher, inputs, options.tags);
   batcher.enter(checked, options, now);
   if (options.deadline > now) {
     if (Slot slot = batcher.begin_caller_run(checked, options.deadline, now)) {
@@ -192,6 +223,7 @@ py::object submit(BatcherCore& core, std::span<PyObject* const> arguments, const
   const Nanos now = batcher.clock().now();
   core.send_late(now);
   SubmitOptions options = options_from(batcher, extras, now);
+  options.tags = tags_from(batcher, extras.tags);
   if (!options.id) options.id = batcher.new_id();  // also of a refused one: trace and ticket call it the same
   // What calls Python comes before the inputs are looked at or after the request is on its way.
   NewTicket ticket(core.self());
@@ -200,10 +232,10 @@ py::object submit(BatcherCore& core, std::span<PyObject* const> arguments, const
   bool named = false;
   try {
     name_client(batcher, extras, options);
-    RequestInputs inputs = inputs_of(core, arguments);
+    RequestInputs inputs = inputs_of(core, arguments, options.tags);
     named = inputs.named();
     if (loop) stage = core.open_stage(loop, now);
-    const Checked checked = look_and_check(batcher, inputs);
+    const Checked checked = look_and_check(batcher, inputs, options.tags);
     batcher.enter(checked, options, now);
     request = batcher.admit(inputs.views(), checked, options);
   } catch (const Error& error) {
@@ -253,7 +285,7 @@ PyObject* submit_method(PyObject* self, PyObject* const* args, Py_ssize_t count,
 
 PyMethodDef call_def = {
     "__call__", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(call_slot)), METH_VARARGS | METH_KEYWORDS,
-    R"(__call__(self: inferkit._core.Batcher, *inputs: typing.Any, timeout: float | None = None, priority: int = 0, request_id: str | int | None = None, client: str | None = None) -> typing.Any
+    R"(__call__(self: inferkit._core.Batcher, *inputs: typing.Any, timeout: float | None = None, priority: int = 0, request_id: str | int | None = None, client: str | None = None, tags: collections.abc.Mapping[str, str] | None = None) -> typing.Any
 
 Run one request and wait for its answer.
 
@@ -265,7 +297,7 @@ on the thread of an event loop, which it would block: await :meth:`submit` there
 
 PyMethodDef submit_def = {
     "submit", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(submit_method)), METH_FASTCALL | METH_KEYWORDS,
-    R"(submit(self: inferkit._core.Batcher, *inputs: typing.Any, timeout: float | None = None, priority: int = 0, request_id: str | int | None = None, client: str | None = None) -> inferkit._core.Ticket
+    R"(submit(self: inferkit._core.Batcher, *inputs: typing.Any, timeout: float | None = None, priority: int = 0, request_id: str | int | None = None, client: str | None = None, tags: collections.abc.Mapping[str, str] | None = None) -> inferkit._core.Ticket
 
 Queue a request and return its ticket at once.
 
@@ -290,6 +322,12 @@ request_id : str or int, optional
 client : str, optional
     Who sends it: a user, or a part of the program. Of one priority, clients that wait are served in proportion to
     their weights, so that none is held up by how much another one sends; see `clients` of the :class:`Batcher`.
+tags : mapping of str to str, optional
+    What to tell requests apart by in figures and traces, such as ``{"endpoint": "search"}``: requests with the same
+    tags are counted together (:attr:`BatcherStats.tags`, and as labels in :mod:`inferkit.metrics`), and those of a
+    request are in its :class:`~inferkit.tracing.RequestTrace`, its log line and its span. Up to 8, with names that
+    Prometheus takes for labels (64 characters at most), and values of 128 bytes at most. They should have few
+    different values, as labels should; see `max_tag_sets` of the :class:`Batcher`.
 
 Returns
 -------

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <map>
 #include <optional>
 #include <thread>
 
@@ -43,6 +44,12 @@ py::dict window_of(const WindowStats& w, const std::vector<double>& limits) {
                  "compute_ms"_key = latency_of(w.compute, limits), "total_ms"_key = latency_of(w.total, limits));
 }
 
+py::dict tags_of(const TagFigures& t) {
+  py::dict out;
+  for (const auto& [name, value] : t.tags) out[py::str(name)] = value;
+  return out;
+}
+
 }  // namespace
 
 Figures stats_of(const PyBatcher& self, const std::vector<double>& limits) {
@@ -52,10 +59,12 @@ Figures stats_of(const PyBatcher& self, const std::vector<double>& limits) {
   BatcherStats s;
   size_t rss;
   std::vector<ClientFigures> clients;
+  std::vector<TagFigures> tagged;
   {
     const py::gil_scoped_release release;  // some 50 us, most of it the windows
     s = batcher.stats();
     clients = batcher.clients();
+    tagged = batcher.tags();
     if (staged != kNever && s.queue_depth > 0) s.oldest_wait = std::max(s.oldest_wait, batcher.clock().now() - staged);
     rss = resident_bytes();
   }
@@ -84,6 +93,12 @@ Figures stats_of(const PyBatcher& self, const std::vector<double>& limits) {
     named[py::str(c.name)] =
         dict_of("configured"_key = c.configured, "submitted"_key = c.submitted, "answered"_key = c.answered,
                 "refused"_key = c.refused, "rows"_key = c.rows, "waiting"_key = c.waiting);
+  }
+  py::list tags;
+  for (const TagFigures& t : tagged) {
+    tags.append(dict_of("tags"_key = tags_of(t), "completed"_key = t.completed, "failed"_key = t.failed,
+                        "cancelled"_key = t.cancelled, "expired"_key = t.expired, "rejected"_key = t.rejected,
+                        "invalid"_key = t.invalid, "rows"_key = t.rows, "seconds"_key = double(t.nanos) * 1e-9));
   }
   const PaceFigures& p = s.pace;
   const auto in_seconds = [](Nanos nanos) { return double(nanos) * 1e-9; };
@@ -114,8 +129,8 @@ Figures stats_of(const PyBatcher& self, const std::vector<double>& limits) {
       "dispatched"_key = dispatched, "dispatched_rows"_key = dispatched_rows, "refused"_key = refused,
       "dropped"_key = dropped, "batch_sizes"_key = sizes, "queue_ms"_key = latency_of(s.queue, limits),
       "compute_ms"_key = latency_of(s.compute, limits), "total_ms"_key = latency_of(s.total, limits),
-      "policy"_key = policy, "windows"_key = windows, "clients"_key = named, "pool"_key = batcher.pool().stats(),
-      "memory_rss_bytes"_key = rss);
+      "policy"_key = policy, "windows"_key = windows, "clients"_key = named, "tags"_key = tags,
+      "pool"_key = batcher.pool().stats(), "memory_rss_bytes"_key = rss);
   return py::reinterpret_borrow<Figures>(out);
 }
 
@@ -147,10 +162,17 @@ size_t unanswered(const PyBatcher& self) {
 TraceRows trace_of(const PyBatcher& self, uint64_t after) {
   static constexpr const char* kOutcomes[] = {"completed", "failed", "cancelled", "expired", "rejected", "closed"};
   std::vector<TraceRecord> records;
+  std::vector<TagFigures> tagged;
   {
     const py::gil_scoped_release release;
     records = self.core->batcher().ring().read(after);
+    if (std::ranges::any_of(records, [](const TraceRecord& r) { return r.tags != 0; })) {
+      tagged = self.core->batcher().tags();  // after the records: it knows the sets of all of them
+    }
   }
+  // One for all that have it; a tuple, which nobody can change.
+  std::map<uint16_t, py::tuple> sets{{0, py::tuple()}};
+  for (const TagFigures& t : tagged) sets[t.id] = py::tuple(tags_of(t).attr("items")());
   py::list out;  // grows: the garbage collector shows a list that has a size to others, and what it lacks is null
   for (const TraceRecord& r : records) {
     const std::string_view name = r.name_view();
@@ -164,7 +186,7 @@ TraceRows trace_of(const PyBatcher& self, uint64_t after) {
         // A name may be cut in the middle of a character.
         py::reinterpret_steal<py::str>(PyUnicode_DecodeUTF8(name.data(), Py_ssize_t(name.size()), "ignore")),
         r.batch_id, r.enqueued, r.dequeued, r.started, r.finished, r.delivered, r.thread, r.rows, r.batch_rows,
-        int{r.priority}, kOutcomes[r.outcome - uint8_t(Phase::kResult)], std::string(reason)));
+        int{r.priority}, sets[r.tags], kOutcomes[r.outcome - uint8_t(Phase::kResult)], std::string(reason)));
   }
   return py::reinterpret_steal<TraceRows>(out.release());
 }

@@ -20,7 +20,7 @@ size_t unanswered(const PyBatcher& self);
 using TraceRows = pybind11::typing::List<pybind11::typing::Tuple<pybind11::object, pybind11::ellipsis>>;
 inline constexpr const char* kTraceDoc =
     R"(The trace's records after number ``after``: (sequence, kind, id, name, batch_id, enqueued, dequeued, started, finished,
-delivered, thread, rows, batch_rows, priority, outcome, reason). Times are nanoseconds, 0 for what has not happened.)";
+delivered, thread, rows, batch_rows, priority, tags, outcome, reason). Times are nanoseconds, 0 for what has not happened.)";
 TraceRows trace_of(const PyBatcher& self, uint64_t after);
 
 }  // namespace inferkit

@@ -228,11 +228,12 @@ void bind_batcher(py::module_& m) {
                        const Given<std::optional<int64_t>>& max_concurrent, const Flag& wait_when_full,
                        const Timeout& full_timeout, const Given<std::optional<int64_t>>& max_waiting,
                        const Flag& caller_runs, const Flag& isolate_failures, const Number& inline_limit,
-                       const Count& trace_size, std::vector<std::optional<InputChecks>> inputs,
-                       std::vector<OutputChecks> outputs, const std::vector<NamedClient>& clients,
-                       const NamedClient& default_client, const PadInputs& pad, std::vector<int64_t> pad_to,
-                       int64_t pad_longest, const Flag& coalesce, const Given<std::optional<int64_t>>& result_cache,
-                       const Flag& cache_callables, const Given<std::optional<ManualClock>>& clock) {
+                       const Count& trace_size, const Count& max_tag_sets,
+                       std::vector<std::optional<InputChecks>> inputs, std::vector<OutputChecks> outputs,
+                       const std::vector<NamedClient>& clients, const NamedClient& default_client, const PadInputs& pad,
+                       std::vector<int64_t> pad_to, int64_t pad_longest, const Flag& coalesce,
+                       const Given<std::optional<int64_t>>& result_cache, const Flag& cache_callables,
+                       const Given<std::optional<ManualClock>>& clock) {
              const PyModel& of = py_model(model);
              constexpr int64_t kMost = std::numeric_limits<int>::max();
              BatcherOptions options;
@@ -254,6 +255,8 @@ void bind_batcher(py::module_& m) {
              options.isolate_failures = flag(isolate_failures, "isolate_failures");
              options.inline_limit = seconds(inline_limit, "inline_limit");
              options.trace_size = static_cast<size_t>(integer(trace_size, "trace_size", 0, int64_t{1} << 24));
+             options.max_tag_sets =
+                 static_cast<size_t>(integer(max_tag_sets, "max_tag_sets", 1, int64_t{TagTable::kMost}));
              options.inputs = of.asked;
              for (size_t i = 0; i < inputs.size() && i < of.asked.size(); ++i) {
                if (inputs[i]) options.inputs[i] = *inputs[i];
@@ -276,8 +279,9 @@ void bind_batcher(py::module_& m) {
            "model"_a, py::kw_only(), "max_batch_size"_a, "max_batch_elements"_a, "max_delay"_a, "auto_size"_a,
            "auto_delay"_a, "target_p99"_a, "ageing"_a, "weight"_a, "max_queue_size"_a, "workers"_a, "max_concurrent"_a,
            "wait_when_full"_a, "full_timeout"_a, "max_waiting"_a, "caller_runs"_a, "isolate_failures"_a,
-           "inline_limit"_a, "trace_size"_a, "inputs"_a, "outputs"_a, "clients"_a, "default_client"_a, "pad"_a,
-           "pad_to"_a, "pad_longest"_a, "coalesce"_a, "result_cache"_a, "cache_callables"_a, "clock"_a = py::none())
+           "inline_limit"_a, "trace_size"_a, "max_tag_sets"_a, "inputs"_a, "outputs"_a, "clients"_a, "default_client"_a,
+           "pad"_a, "pad_to"_a, "pad_longest"_a, "coalesce"_a, "result_cache"_a, "cache_callables"_a,
+           "clock"_a = py::none())
       .def("_stats", &stats_of, "limits"_a = std::vector<double>())
       .def(
           "_series", &series_of,

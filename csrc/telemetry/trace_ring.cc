@@ -73,7 +73,8 @@ uint64_t TraceRing::add(const TraceEntry& r, std::string_view name) {
   slot.put(kDelivered, word_of(r.delivered));
   slot.put(kThreadRows, uint64_t{r.thread} << 32 | r.rows);
   slot.put(kBatchRowsCodes, uint64_t{r.batch_rows} << 32 | uint64_t{static_cast<uint8_t>(r.priority)} << 24 |
-                                uint64_t{r.kind} << 16 | uint64_t{r.outcome} << 8 | r.reason);
+                                (uint64_t{r.tags} & TraceEntry::kMostTags) << 13 | uint64_t{r.kind & 1u} << 12 |
+                                uint64_t{r.outcome & 15u} << 8 | r.reason);
   if (name.empty()) {
     slot.put(kName, 0);  // an empty first word says that there is none
   } else {
@@ -117,8 +118,9 @@ std::vector<TraceRecord> TraceRing::read(uint64_t after) const {
     r.rows = static_cast<uint32_t>(who);
     r.batch_rows = static_cast<uint32_t>(codes >> 32);
     r.priority = static_cast<int8_t>(codes >> 24);
-    r.kind = static_cast<uint8_t>(codes >> 16);
-    r.outcome = static_cast<uint8_t>(codes >> 8);
+    r.tags = static_cast<uint16_t>(codes >> 13 & TraceEntry::kMostTags);
+    r.kind = static_cast<uint8_t>(codes >> 12 & 1);
+    r.outcome = static_cast<uint8_t>(codes >> 8 & 15);
     r.reason = static_cast<uint8_t>(codes);
     std::array<uint64_t, kNameWords> words{};
     words[0] = slot.get(kName);

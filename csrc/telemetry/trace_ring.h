@@ -13,13 +13,16 @@ namespace inferkit {
 
 /// One request or one batch, at its end. `kind`, `outcome` and `reason` are the recorder's own codes.
 struct TraceEntry {
+  static constexpr uint16_t kMostTags = (1 << 11) - 1;
+
   uint64_t id = 0;
   uint64_t batch_id = 0;
   Nanos enqueued = 0, dequeued = 0, started = 0, finished = 0, delivered = 0;  // 0: has not happened
   uint32_t thread = 0;                                                         // the kernel's id of who ended it
   uint32_t rows = 0, batch_rows = 0;
-  uint8_t kind = 0, outcome = 0, reason = 0;
-  int8_t priority = 0;  // of a batch: how much of what it was given was padding, in percent
+  uint8_t kind = 0, outcome = 0, reason = 0;  // below 2, below 16, any
+  int8_t priority = 0;                        // of a batch: how much of what it was given was padding, in percent
+  uint16_t tags = 0;  // the number of the request's set of them, at most kMostTags; 0: it has none
 };
 
 /// An entry as it comes back.

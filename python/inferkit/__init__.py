@@ -42,6 +42,7 @@ from ._errors import (
 from ._model import Model
 from ._policy import Fixed, PolicyStats
 from ._stats import BatcherStats, Latency, WindowStats
+from ._tags import TagStats
 from ._ticket import Ticket, Timing
 from ._types import InputChecks, MemoryUse, Metadata, TensorSpec
 
@@ -93,6 +94,7 @@ __all__ = [
     "QueueFullError",
     "RequestCancelledError",
     "Scaling",
+    "TagStats",
     "TensorSpec",
     "Ticket",
     "Timing",

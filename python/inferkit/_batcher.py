@@ -201,6 +201,10 @@ class Batcher(_core.Batcher):
         Compiled models need no such word: even what they draw at random is the same in every run.
     trace_size : int
         How many of the last requests and batches :mod:`inferkit.tracing` keeps, at 128 bytes each; 0 for none.
+    max_tag_sets : int
+        How many different sets of tags (``tags={"endpoint": "search"}`` at a submission) are told apart in figures and
+        traces, so that there are never more series than a metrics server can hold; at most 1000. The first ones that
+        come are; all other requests with tags are counted together, as those with ``{"overflow": "true"}``.
     name : str, optional
         The name of the batcher in logs, traces and metrics; by default the name of the model's file, or ``batcher``,
         and a number. If an open batcher has the same name, a number is added. Characters that cannot be printed are
@@ -284,6 +288,7 @@ class Batcher(_core.Batcher):
         result_cache: int | None = None,
         cache_callables: bool = False,
         trace_size: int = 4096,
+        max_tag_sets: int = 100,
         name: str | None = None,
         input_checks: InputChecks | Mapping[str, InputChecks] | None = None,
         output_checks: OutputChecks | Mapping[str, OutputChecks] | None = None,
@@ -321,6 +326,7 @@ class Batcher(_core.Batcher):
             isolate_failures=isolate_failures,
             inline_limit=inline_limit,
             trace_size=trace_size,
+            max_tag_sets=max_tag_sets,
             inputs=[checks[spec.name]._native() if spec.name in checks else None for spec in model.inputs],
             outputs=_checks_by_output(model, output_checks),
             clients=named_clients(clients),
@@ -382,6 +388,7 @@ class Batcher(_core.Batcher):
         timeout: float | None = None,
         priority: int = 0,
         client: str | None = None,
+        tags: Mapping[str, str] | None = None,
         return_exceptions: bool = False,
         progress: bool = False,
     ) -> Iterator[Any]:
@@ -405,6 +412,8 @@ class Batcher(_core.Batcher):
             Of each request.
         client : str, optional
             Of each request, as in :meth:`submit`. Where it has used up its rate, the iterator waits.
+        tags : mapping of str to str, optional
+            Of each request, as in :meth:`submit`.
         return_exceptions : bool
             Give the error of a request in the place of its answer. By default the first one is raised in that place,
             and the rest cancelled.
@@ -432,6 +441,7 @@ class Batcher(_core.Batcher):
             timeout=timeout,
             priority=priority,
             client=client,
+            tags=tags,
             return_exceptions=return_exceptions,
             progress=progress,
         )
@@ -444,6 +454,7 @@ class Batcher(_core.Batcher):
         timeout: float | None = None,
         priority: int = 0,
         client: str | None = None,
+        tags: Mapping[str, str] | None = None,
         return_exceptions: bool = False,
         progress: bool = False,
     ) -> AsyncGenerator[Any, None]:
@@ -473,6 +484,7 @@ class Batcher(_core.Batcher):
             timeout=timeout,
             priority=priority,
             client=client,
+            tags=tags,
             return_exceptions=return_exceptions,
             progress=progress,
         )

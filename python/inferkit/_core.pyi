@@ -760,6 +760,7 @@ class Batcher:
         priority: int = 0,
         request_id: str | int | None = None,
         client: str | None = None,
+        tags: collections.abc.Mapping[str, str] | None = None,
     ) -> typing.Any:
         """
         Run one request and wait for its answer.
@@ -791,6 +792,7 @@ class Batcher:
         isolate_failures: bool,
         inline_limit: typing.SupportsFloat | typing.SupportsIndex,
         trace_size: typing.SupportsInt | typing.SupportsIndex,
+        max_tag_sets: typing.SupportsInt | typing.SupportsIndex,
         inputs: collections.abc.Sequence[InputChecks | None],
         outputs: collections.abc.Sequence[OutputChecks],
         clients: collections.abc.Sequence[
@@ -849,7 +851,7 @@ class Batcher:
     def _trace(self, after: typing.SupportsInt | typing.SupportsIndex) -> list[tuple[typing.Any, ...]]:
         """
         The trace's records after number ``after``: (sequence, kind, id, name, batch_id, enqueued, dequeued, started, finished,
-        delivered, thread, rows, batch_rows, priority, outcome, reason). Times are nanoseconds, 0 for what has not happened.
+        delivered, thread, rows, batch_rows, priority, tags, outcome, reason). Times are nanoseconds, 0 for what has not happened.
         """
     def _unanswered(self) -> int: ...
     def submit(
@@ -859,6 +861,7 @@ class Batcher:
         priority: int = 0,
         request_id: str | int | None = None,
         client: str | None = None,
+        tags: collections.abc.Mapping[str, str] | None = None,
     ) -> Ticket:
         """
         Queue a request and return its ticket at once.
@@ -884,6 +887,12 @@ class Batcher:
         client : str, optional
             Who sends it: a user, or a part of the program. Of one priority, clients that wait are served in proportion to
             their weights, so that none is held up by how much another one sends; see `clients` of the :class:`Batcher`.
+        tags : mapping of str to str, optional
+            What to tell requests apart by in figures and traces, such as ``{"endpoint": "search"}``: requests with the same
+            tags are counted together (:attr:`BatcherStats.tags`, and as labels in :mod:`inferkit.metrics`), and those of a
+            request are in its :class:`~inferkit.tracing.RequestTrace`, its log line and its span. Up to 8, with names that
+            Prometheus takes for labels (64 characters at most), and values of 128 bytes at most. They should have few
+            different values, as labels should; see `max_tag_sets` of the :class:`Batcher`.
 
         Returns
         -------

@@ -7,11 +7,11 @@ import operator
 import time
 import warnings
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from ._arguments import flag, integer
+from ._arguments import flag, integer, mapping
 from ._errors import QueueFullError
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ class MapOptions:
         timeout: float | None,
         priority: int,
         client: str | None,
+        tags: Mapping[str, str] | None,
         return_exceptions: bool,
         progress: bool,
     ) -> None:
@@ -54,6 +55,8 @@ class MapOptions:
             self.keywords["priority"] = priority
         if client is not None:
             self.keywords["client"] = client
+        if tags is not None:
+            self.keywords["tags"] = mapping(tags, "tags", "a mapping of str to str")
 
     def submit(self, row: tuple[Any, ...]) -> Ticket:
         return self.batcher.submit(*row, **self.keywords)

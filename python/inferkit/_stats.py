@@ -10,6 +10,7 @@ from . import _core
 from ._client import ClientStats
 from ._policy import PolicyStats, policy_stats
 from ._stats_text import stats_text
+from ._tags import TagStats, tag_stats
 from ._text import counted
 
 __all__ = ["BatcherStats", "Latency", "WindowStats", "stats_from"]
@@ -195,6 +196,9 @@ class BatcherStats:
     clients : mapping of str to ClientStats
         Who is configured, or has sent requests with a name; one that is not configured and has been idle for long may
         be forgotten.
+    tags : tuple of TagStats
+        What became of the requests with each set of tags, in the order in which the sets came first; the last one is
+        that of all others, where there are any.
     pool : PoolStats
         Figures of the buffer pool, which all batchers of the process share.
     memory_rss_bytes : int
@@ -249,6 +253,7 @@ class BatcherStats:
     batch_sizes: Mapping[int, int]
     windows: Mapping[int, WindowStats]
     clients: Mapping[str, ClientStats]
+    tags: tuple[TagStats, ...]
     pool: _core.PoolStats
     memory_rss_bytes: int
 
@@ -292,6 +297,7 @@ class BatcherStats:
 def stats_from(figures: dict[str, Any]) -> BatcherStats:
     windows = [_with_latencies(WindowStats, window) for window in figures["windows"]]
     figures["clients"] = {name: _client_stats(client) for name, client in figures["clients"].items()}
+    figures["tags"] = tag_stats(figures["tags"])
     figures["windows"] = {window.seconds: window for window in windows}
     figures["policy"] = policy_stats(figures["policy"] | {"cores": _why_cores(figures)})
     return _with_latencies(BatcherStats, figures)

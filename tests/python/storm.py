@@ -173,6 +173,8 @@ class Storm:
             how["timeout"] = 30.0
         elif kind < 6:
             how["priority"] = client.random.randrange(-100, 101)
+        if client.random.randrange(4) == 0:  # more sets than are told apart by default
+            how["tags"] = {"kind": str(kind), "n": str(client.random.randrange(20))}
         return which, case, how
 
     def check(self, case: Case, answer: Any) -> str:
@@ -349,6 +351,9 @@ class Storm:
             raise WrongError(f"not every request ended once: {text}")
         if unseen["cancelled"] or unseen["invalid"]:
             raise WrongError(f"what nobody cancelled, or nobody could have refused later: {text}")
+        tagged = {end: sum(getattr(one, end) for one in stats.tags) for end in ENDS}
+        if any(tagged[end] > counted[end] for end in ENDS):
+            raise WrongError(f"of those with tags, more are counted: {tagged}; {text}")
         if stats.queue_depth or stats.in_flight:
             raise WrongError(f"{stats.queue_depth} wait and {stats.in_flight} run after the end: {text}")
         self.total.update(counted)

@@ -40,6 +40,11 @@ def row(value: float) -> np.ndarray:
     return np.full(2, value, np.float32)
 
 
+def tags_of(value: float) -> dict[str, str]:
+    """One of more sets than the batcher tells apart."""
+    return {"value": str(value)}
+
+
 class Requests(RuleBasedStateMachine):
     """Those of one batcher, whose model runs while the gate is open. Each model that it is given has its own factor."""
 
@@ -52,7 +57,13 @@ class Requests(RuleBasedStateMachine):
         self.loops: set[int] = set()  # their threads
         self.factor = 2
         self.batcher = inferkit.Batcher(
-            self.model(), max_batch_size=3, max_queue_size=4, caller_runs=False, clients=LIMITS, **self.options
+            self.model(),
+            max_batch_size=3,
+            max_queue_size=4,
+            caller_runs=False,
+            clients=LIMITS,
+            max_tag_sets=3,
+            **self.options,
         )
         self.tickets: list[tuple[float, int, inferkit.Ticket]] = []  # with the factor that there was
         self.read = 0  # rows, by map()
@@ -91,7 +102,7 @@ class Requests(RuleBasedStateMachine):
 
     @rule(value=VALUES, timeout=TIMEOUTS, priority=st.integers(-1, 1), callback=st.booleans(), client=CLIENTS)
     def submit(self, value: float, timeout: float | None, priority: int, callback: bool, client: str | None) -> None:
-        ticket = self.batcher.submit(row(value), timeout=timeout, priority=priority, client=client)
+        ticket = self.batcher.submit(row(value), timeout=timeout, priority=priority, client=client, tags=tags_of(value))
         self.tickets.append((value, self.factor, ticket))
         if callback:
             ticket.add_done_callback(self.count)
@@ -109,7 +120,7 @@ class Requests(RuleBasedStateMachine):
     ) -> None:
         def work() -> None:
             for value in values:
-                ticket = self.batcher.submit(row(value), timeout=timeout, client=client)
+                ticket = self.batcher.submit(row(value), timeout=timeout, client=client, tags=tags_of(value))
                 self.tickets.append((value, self.factor, ticket))
                 if callback:
                     ticket.add_done_callback(self.count)
@@ -147,7 +158,7 @@ class Requests(RuleBasedStateMachine):
                 yield row(value)
 
         self.gate.set()
-        answers = self.batcher.map(rows(), max_outstanding=most, return_exceptions=errors)
+        answers = self.batcher.map(rows(), max_outstanding=most, return_exceptions=errors, tags={"by": "map"})
         try:
             for value, answer in zip(values[:take], answers, strict=False):
                 self.check(value, self.factor, answer)
@@ -200,6 +211,8 @@ class Requests(RuleBasedStateMachine):
             # What map() was refused it has sent again, or, of a closed batcher, given as that row's end.
             assert sum(of_map.values()) - of_map["rejected"] <= self.read <= sum(of_map.values())
             assert (stats.queue_depth, stats.in_flight) == (0, 0)
+            for end in counted:  # all requests have tags
+                assert sum(getattr(one, end) for one in stats.tags) == counted[end], (end, stats.tags)
             for client in stats.clients.values():
                 assert client.waiting == 0
                 assert client.answered + client.refused <= client.submitted

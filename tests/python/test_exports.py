@@ -18,7 +18,7 @@ PUBLIC = {
     "models": {"InputChecks", "MemoryUse", "Metadata", "Model", "TensorSpec"},
     "batching": {
         "Batcher", "BatcherStats", "Client", "ClientStats", "Fixed", "Latency", "OutputChecks", "PolicyStats",
-        "Ticket", "Timing", "WindowStats", "deadline", "max_concurrent", "set_max_concurrent",
+        "TagStats", "Ticket", "Timing", "WindowStats", "deadline", "max_concurrent", "set_max_concurrent",
     },
     "memory": {"Buffer", "BufferPool", "LeakRow", "PoolStats", "Weights"},
     "build": {"__version__", "build_info", "supported_ops"},
@@ -88,7 +88,7 @@ FIELDS = {
         "invalid", "longest_run", "mean_batch_size", "memory_rss_bytes", "oldest_wait", "p99_latency_ms", "padding",
         "padding_costs", "padding_off", "padding_rate", "padding_refused", "policy", "pool", "queue_depth",
         "queue_ms", "refused", "rejected", "requests_per_second", "rows", "slice_ms", "state",
-        "total_ms", "weight", "windows", "workers", "workers_missing",
+        "tags", "total_ms", "weight", "windows", "workers", "workers_missing",
     },
     "Client": {"burst", "rate", "weight"},
     "ClientStats": {"answered", "refused", "rows", "submitted", "waiting"},
@@ -121,6 +121,9 @@ FIELDS = {
     },
     "PrecisionReport": {"outputs"},
     "Scaling": {"serial_fraction", "speedup", "synchronizations", "threads"},
+    "TagStats": {
+        "cancelled", "completed", "expired", "failed", "invalid", "rejected", "rows", "seconds", "tags",
+    },
     "TensorSpec": {"any_shape", "dtype", "name", "optional", "sequence", "shape"},
     "WindowStats": {
         "batch_fill_rate", "batches", "cancelled", "completed", "compute_ms", "covered", "expired", "failed",

@@ -25,7 +25,7 @@ import inferkit
 from inferkit import _background
 from inferkit.metrics import _ended
 from inferkit.metrics._collector import _counters
-from inferkit.metrics._ended import counts_of
+from inferkit.metrics._ended import _OF_TAGS, counts_of
 from inferkit.metrics._figures import process_figures
 
 prometheus = pytest.importorskip("prometheus_client", reason="needs prometheus_client")
@@ -328,17 +328,21 @@ class Asked(dict[str, Any]):
 def test_all_that_counters_show_is_kept_when_a_batcher_ends() -> None:
     """A figure that a counter takes, and _ended.py does not keep, would go back to 0 with the batcher."""
     with inferkit.Batcher(model(), clients={"a": inferkit.Client()}) as batcher:
-        batcher(X, client="a")
+        for x in (X, np.ones(3, np.float32), np.full(2, np.nan, np.float32)):  # some of each figure of a set of tags
+            batcher.submit(x, client="a", tags={"a": "b"}).exception()
         figures = process_figures()
         kept = counts_of(batcher.name, batcher._stats(list(inferkit.metrics.BUCKETS)))
         (mine,) = [one for one in figures["batchers"] if one["name"] == batcher.name]
     mine["stats"] = Asked(mine["stats"])
     client = mine["clients"]["a"] = Asked(mine["clients"]["a"])
+    tags = mine["tags"][0] = Asked(mine["tags"][0])
     assert len(list(_counters([({**figures, "batchers": [mine]}, True)]))) > 10
     assert len(mine["stats"].names) > 10
     assert mine["stats"].names - set(kept["stats"]) == set()
     assert client.names
     assert client.names - set(kept["clients"]["a"]) == set()
+    assert len(tags.names) > 8
+    assert tags.names - {"tags", *_OF_TAGS} == set()
 
 
 def test_many_batchers_come_and_go() -> None:
@@ -692,7 +696,7 @@ def test_the_writing_thread_outlives_a_wait_that_cannot_be_made(
 
 def known_metrics() -> set[str]:
     with inferkit.Batcher(model(), clients={"a": inferkit.Client()}) as batcher:
-        batcher(X)
+        batcher(X, tags={"a": "b"})
         families = scrape()
     # Of a CUDA device, which is not here, the families have no samples.
     cuda = {n + ("_total" if f.type == "counter" else "") for n, f in families.items() if n.startswith("inferkit_cuda")}

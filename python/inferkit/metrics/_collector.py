@@ -21,10 +21,16 @@ if TYPE_CHECKING:
 
 __all__ = ["Collector", "exposition", "register", "require_prometheus"]
 
+_LABEL = re.compile(r"(?!__)[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _HEADER = re.compile(r"[ -~]+")  # a content type repeats words of the scraper's
 _OUTCOMES = ("completed", "failed", "cancelled", "expired", "rejected", "invalid")
 _CLIENT_OUTCOMES = ("answered", "refused")
 _QUANTILES = {"0.5": "p50", "0.9": "p90", "0.95": "p95", "0.99": "p99", "0.999": "p999"}
+# Counters of a set of tags, as those of a CUDA device.
+_TAG_COUNTERS = (
+    ("rows", "Rows of the completed requests with tags.", "rows"),
+    ("seconds", "What the completed requests with tags took from submission to answer, in all.", "seconds"),
+)
 # Counters of a CUDA device: metric, help, field of its figures.
 _CUDA_COUNTERS = (
     ("graph_launches", "Graphs that were launched.", "launches"),
@@ -261,6 +267,14 @@ def _counters(processes: list[tuple[Figures, bool]]) -> Iterator[Metric]:
         "client_rows", "Rows of the answered requests of configured clients.", ["batcher", "client"],
         _sums(processes, lambda b: {(name,): c["rows"] for name, c in _clients(b).items()}),
     )  # fmt: skip
+    names, tagged = _tagged(processes)
+    yield family(
+        "tagged_requests", "Requests with tags by how they ended.", ["batcher", *names, "outcome"],
+        {(*key, outcome): one.get(outcome, 0) for key, one in tagged.items() for outcome in _OUTCOMES},
+    )  # fmt: skip
+    for name, text, field in _TAG_COUNTERS:
+        counts = {key: one.get(field, 0) for key, one in tagged.items()}
+        yield family(f"tagged_{name}", text, ["batcher", *names], counts)
     for name, text, field in _CUDA_COUNTERS:
         yield family(f"cuda_{name}", text, ["device"], _cuda_sums(processes, lambda a, field=field: {(): a[field]}))
     yield family(
@@ -271,6 +285,32 @@ def _counters(processes: list[tuple[Figures, bool]]) -> Iterator[Metric]:
     pool: dict[tuple[str, ...], float]
     pool = {(name,): float(sum(f["pool"][name] for f, _ in processes)) for name in ("hits", "misses")}
     yield family("pool_acquisitions", "Buffers that a cache served (hits), or the system (misses).", ["result"], pool)
+
+
+def _tagged(processes: list[tuple[Figures, bool]]) -> tuple[list[str], dict[tuple[str, ...], Figures]]:
+    """Give the names of all tags, and what has counted by batcher and their values.
+
+    A family's samples have the same labels: a tag that a set has not is an empty one, which is the same as none.
+    """
+    totals: dict[tuple[str, tuple[tuple[str, str], ...]], Figures] = {}
+    for figures, _ in processes:
+        for batcher in _all(figures):
+            for one in batcher.get("tags", []):  # a process with an older inferkit has none
+                for name, value in one["tags"].items():
+                    _check_tag(name, value)
+                total = totals.setdefault((batcher["name"], tuple(sorted(one["tags"].items()))), {})
+                for field in (*_OUTCOMES, *(field for *_, field in _TAG_COUNTERS)):
+                    _check_value(amount := one.get(field, 0))
+                    total[field] = total.get(field, 0) + amount
+    names = sorted({name for _, tags in totals for name, _ in tags})
+    return names, {
+        (batcher, *(dict(tags).get(name, "") for name in names)): total for (batcher, tags), total in totals.items()
+    }
+
+
+def _check_tag(name: Any, value: Any) -> None:
+    if not isinstance(value, str) or not _LABEL.fullmatch(name) or name in ("batcher", "outcome"):
+        raise ValueError("a tag that can be no label")
 
 
 def _cuda_sums(processes: list[tuple[Figures, bool]], value: Any) -> dict[tuple[str, ...], float]:

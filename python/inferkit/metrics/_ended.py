@@ -22,6 +22,9 @@ _COUNTED = (
 )  # fmt: skip
 _BY_REASON = ("dispatched", "dispatched_rows", "refused", "dropped")
 _OF_CLIENTS = ("submitted", "answered", "refused", "rows")
+_OF_TAGS = ("completed", "failed", "cancelled", "expired", "rejected", "invalid", "rows", "seconds")
+_MOST_TAG_SETS = 1000  # of all batchers of one name; what has others is counted together
+_OTHER_TAGS = (("overflow", "true"),)
 _MOST = 500  # batchers that are kept one by one: of more, those of one name become one
 _NAMES = 250  # names that are kept then, of those that ended last; what had others is one, of this name
 _OTHERS = "ended"
@@ -30,6 +33,28 @@ _OTHERS = "ended"
 def configured(raw: dict[str, Any]) -> dict[str, dict[str, int]]:
     """Take the clients that somebody has configured from a batcher's figures: of others there may be any number."""
     return {printable(name, NAME_LIMIT): client for name, client in raw["clients"].items() if client["configured"]}
+
+
+def _added_tags(sets: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Add up what has the same tags; a count that is not there is 0."""
+    found: dict[tuple[tuple[str, str], ...], dict[str, Any]] = {}
+    for one in sets:
+        key = tuple(sorted(one["tags"].items()))
+        if key not in found and len(found) >= _MOST_TAG_SETS:
+            key = _OTHER_TAGS
+        into = found.setdefault(key, {"tags": dict(key)})
+        for field in _OF_TAGS:
+            if one.get(field):
+                into[field] = into.get(field, 0) + one[field]
+    return list(found.values())
+
+
+def _tagged(raw: dict[str, Any]) -> list[dict[str, Any]]:
+    # Two values may be shown alike: they are one label, as a scrape with a series twice is refused as a whole.
+    return _added_tags(
+        {**one, "tags": {name: printable(value, NAME_LIMIT) for name, value in one["tags"].items()}}
+        for one in raw["tags"]
+    )
 
 
 def counts_of(name: str, raw: dict[str, Any]) -> _Counts:
@@ -41,6 +66,7 @@ def counts_of(name: str, raw: dict[str, Any]) -> _Counts:
             **{field: dict(raw[field]) for field in _BY_REASON},
         },
         "clients": {name: {field: client[field] for field in _OF_CLIENTS} for name, client in configured(raw).items()},
+        "tags": _tagged(raw),
         "histograms": {
             stage: {"at_most": raw[field]["at_most"], "sum": raw[field]["sum"], "count": raw[field]["count"]}
             for stage, field in STAGES.items()
@@ -70,6 +96,7 @@ def added(a: _Counts, b: _Counts) -> _Counts:
             **{field: _added_reasons(ours.get(field, {}), theirs.get(field, {})) for field in _BY_REASON},
         },
         "clients": _added_clients(a.get("clients", {}), b.get("clients", {})),
+        "tags": _added_tags([*a.get("tags", []), *b.get("tags", [])]),
         "histograms": {
             stage: {
                 "at_most": [x + y for x, y in zip(one["at_most"], other["at_most"], strict=True)],

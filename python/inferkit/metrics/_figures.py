@@ -51,7 +51,7 @@ def _open_figures(batcher: Batcher, buckets: Sequence[float]) -> Figures:
     name = printable(batcher.name, NAME_LIMIT)
     counts = counts_of(name, raw)
     waiting = {client: figures["waiting"] for client, figures in configured(raw).items()}
-    raw["clients"] = {}  # there may be thousands
+    raw["clients"], raw["tags"] = {}, []  # there may be thousands
     for field in STAGES.values():
         for latencies in (raw, *raw["windows"]):
             del latencies[field]["at_most"], latencies[field]["sum"]
@@ -63,6 +63,7 @@ def _open_figures(batcher: Batcher, buckets: Sequence[float]) -> Figures:
         "histograms": counts["histograms"],
         "clients": counts["clients"],
         "clients_waiting": waiting,
+        "tags": counts["tags"],
     }
 
 

@@ -9,6 +9,7 @@ import threading
 import time
 import traceback
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import wraps
 from typing import TYPE_CHECKING, Any
@@ -46,10 +47,11 @@ def instrument(tracer_provider: TracerProvider | None = None) -> None:
 
     The parent of the span is the span that is current where ``submit`` is called, in a thread or in an asyncio task.
     Its events are the stages of the request (dequeued, started, delivered). Its attributes are ``inferkit.batcher``,
-    ``inferkit.request_id``, ``inferkit.outcome``, ``inferkit.batch_id`` and ``inferkit.batch_size``. A thread ends the
-    spans of tickets, within about 40 ms after the request's end and with its exact time. If more than 4096 spans wait
-    for this thread, a new span ends when its request is submitted, without an outcome. A span that is recorded costs
-    its request about 50 us; one that is sampled out costs a few.
+    ``inferkit.request_id``, ``inferkit.outcome``, ``inferkit.batch_id`` and ``inferkit.batch_size``, and
+    ``inferkit.tags.<name>`` for each tag, however many different ones there are. A thread ends the spans of tickets,
+    within about 40 ms after the request's end and with its exact time. If more than 4096 spans wait for this thread, a
+    new span ends when its request is submitted, without an outcome. A span that is recorded costs its request about
+    50 us; one that is sampled out costs a few.
 
     A batch serves requests of many traces, so it has a span ``inferkit.batch`` in a trace of its own, from its start to
     its end. It links to the span of each of its requests, and they link to it. The span of a blocking call
@@ -191,6 +193,7 @@ class _Instrumentation:
         if options.get("request_id") is not None:
             attributes["inferkit.request_id"] = _attribute(options["request_id"])
         with surviving("otel", "span lost"):  # a sampler or a processor may raise; the request is none of its business
+            attributes |= _tag_attributes(options.get("tags"))
             return self._tracer.start_span("inferkit.request", attributes=attributes)
         return self._no_span
 
@@ -343,3 +346,13 @@ def _set_error(span: Span, error: BaseException) -> None:
 
 def _attribute(request_id: Any) -> Any:
     return request_id if isinstance(request_id, int) else printable(request_id, NAME_LIMIT)
+
+
+def _tag_attributes(tags: Any) -> dict[str, str]:
+    """Take what submit() will take; what it will refuse is no attribute."""
+    found = dict(tags) if isinstance(tags, Mapping) else {}
+    return {
+        f"inferkit.tags.{printable(name, NAME_LIMIT)}": printable(value, NAME_LIMIT)
+        for name, value in itertools.islice(found.items(), 8)
+        if isinstance(name, str) and isinstance(value, str)
+    }

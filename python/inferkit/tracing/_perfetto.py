@@ -121,6 +121,8 @@ def _request(pid: int, key: str, r: RequestTrace) -> list[Event]:
     args: Event = {"request_id": name, "outcome": r.outcome, "rows": r.rows, "priority": r.priority}
     if r.batch_id is not None:
         args |= {"batch_id": r.batch_id, "batch_size": r.batch_size}
+    if r.tags:
+        args["tags"] = {name: printable(value, NAME_LIMIT) for name, value in r.tags.items()}
     last = r.finished if r.delivered is None else max(r.finished, r.delivered)
     begin, end = _span(pid, _REQUESTS, "request", key, f"request {name}", r.enqueued, last, args)
     stages: list[Event] = []

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from .. import _core
@@ -42,6 +42,8 @@ class RequestTrace:
         ended, and when its caller took the answer or the error.
     thread : int
         The kernel's id of the thread that ended the request.
+    tags : mapping of str to str
+        What the caller gave; ``{"overflow": "true"}`` where the batcher knew as many others as it tells apart.
     """
 
     batcher: str
@@ -58,6 +60,7 @@ class RequestTrace:
     finished: float
     delivered: float | None
     thread: int
+    tags: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @property
     def queue_ms(self) -> float | None:
@@ -154,7 +157,7 @@ _KIND, _ENQUEUED, _FINISHED = 1, 5, 8
 
 
 def _request(batcher: str, row: Row) -> RequestTrace:
-    _, _, number, label, batch_id, *times, thread, rows, batch_rows, priority, outcome, reason = row
+    _, _, number, label, batch_id, *times, thread, rows, batch_rows, priority, tags, outcome, reason = row
     enqueued, dequeued, started, finished, delivered = (at * 1e-9 if at else None for at in times)
     return RequestTrace(
         batcher=batcher,
@@ -171,11 +174,12 @@ def _request(batcher: str, row: Row) -> RequestTrace:
         finished=finished or 0.0,
         delivered=delivered,
         thread=thread,
+        tags=dict(tags),
     )
 
 
 def _batch(batcher: str, row: Row) -> BatchTrace:
-    _, kind, _, _, batch_id, *times, thread, rows, batch_rows, padding, outcome, reason = row
+    _, kind, _, _, batch_id, *times, thread, rows, batch_rows, padding, _, outcome, reason = row
     enqueued, dequeued, started, finished, _ = times
     return BatchTrace(
         batcher=batcher,

@@ -5,13 +5,14 @@ from __future__ import annotations
 import threading
 import weakref
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .._arguments import seconds
 from .._background import pause, surviving
 from .._batcher import Batcher, _open_batchers
 from .._initialised import says_if_not_initialised
 from .._log import log
+from .._text import NAME_LIMIT, printable
 from ._records import RequestTrace, read
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ class RequestLog:
         slow = self._slow_ms is not None and r.total_ms > self._slow_ms
         bad = r.outcome not in ("completed", "cancelled")
         event = "slow" if slow and not bad else r.outcome
-        fields = {
+        fields: dict[str, Any] = {
             "request_id": r.request_id,
             "batcher": r.batcher,
             "outcome": r.outcome,
@@ -89,6 +90,8 @@ class RequestLog:
             "compute_ms": None if r.compute_ms is None else round(r.compute_ms, 3),
             "total_ms": round(r.total_ms, 3),
         }
+        if r.tags:
+            fields["tags"] = {name: printable(value, NAME_LIMIT) for name, value in r.tags.items()}
         log("request", event, fields, "WARNING" if bad or slow else "DEBUG")
 
 
@@ -98,7 +101,8 @@ def log_requests(*, slow: float | None = None, interval: float = 0.5) -> Request
     A thread reads the trace from time to time, so requests do not wait for the log. If more than ``trace_size``
     requests end between two reads, the older ones get no line. Failed, expired, rejected and slow requests are
     warnings; the others have the level DEBUG. Each field is an attribute of the log record: ``request_id``,
-    ``batcher``, ``outcome``, ``batch_id``, ``batch_size``, ``queue_ms``, ``compute_ms``, ``total_ms``.
+    ``batcher``, ``outcome``, ``batch_id``, ``batch_size``, ``queue_ms``, ``compute_ms``, ``total_ms``, and
+    ``tags``, a dict, where the request has some.
 
     Parameters
     ----------

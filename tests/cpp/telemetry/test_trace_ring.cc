@@ -52,6 +52,23 @@ TEST(trace_ring_gives_back_what_it_got) {
   CHECK_EQ(ring.read(3).size(), 0u);
 }
 
+TEST(trace_ring_keeps_what_shares_a_word_apart) {
+  TraceRing ring(8);
+  for (int bits = 0; bits < 32; ++bits) {
+    TraceRecord r = record_of(2);
+    r.kind = bits & 1;
+    r.outcome = bits & 2 ? 15 : 0;
+    r.reason = bits & 4 ? 0xff : 0;
+    r.priority = bits & 8 ? -100 : 0;
+    r.tags = bits & 16 ? TraceEntry::kMostTags : 0;
+    r.batch_rows = bits & 1 ? 0 : ~0u;
+    const uint64_t sequence = ring.add(r, "");
+    const TraceRecord back = ring.read(sequence - 1).at(0);
+    CHECK(back.kind == r.kind && back.outcome == r.outcome && back.reason == r.reason);
+    CHECK(back.priority == r.priority && back.tags == r.tags && back.batch_rows == r.batch_rows);
+  }
+}
+
 TEST(trace_ring_keeps_the_newest) {
   TraceRing ring(5);
   CHECK_EQ(ring.capacity(), 8u);
