@@ -120,11 +120,16 @@ TagSet& TagTable::find(const TagKey& key) {
 }
 
 std::vector<TagFigures> TagTable::figures() const {
+  std::vector<const TagSet*> sets;
+  {
+    const MutexLock lock(mutex_);
+    sets.reserve(sets_.size() + 1);
+    for (const TagSet& set : sets_) sets.push_back(&set);
+    if (has_others_) sets.push_back(&others_);
+  }
   std::vector<TagFigures> out;
-  const MutexLock lock(mutex_);
-  out.reserve(sets_.size() + 1);
-  for (const TagSet& set : sets_) out.push_back(set.figures());
-  if (has_others_) out.push_back(others_.figures());
+  out.reserve(sets.size());
+  for (const TagSet* set : sets) out.push_back(set->figures());  // without the lock, which submitters want
   return out;
 }
 
