@@ -40,17 +40,35 @@ class SeenByTsan {
   SeenByTsan& operator=(const SeenByTsan&) = delete;
 #if defined(__SANITIZE_THREAD__)
   ~SeenByTsan() {
-    if (own_) __tsan_destroy_fiber(own_);
+    if (own_.fiber) unused().push_back(own_);
   }
-  /// A fiber that begins; once.
-  void begin() { fiber_ = own_ = __tsan_create_fiber(0); }
+  /// A fiber that begins, or begins again.
+  void begin() {
+    if (!own_.fiber && !unused().empty()) {
+      own_ = unused().back();
+      unused().pop_back();
+    }
+    // Each beginning leaves a call or two behind, and 65,536 are allowed. To make a fiber takes long.
+    if (own_.fiber && ++own_.begun > 10'000) __tsan_destroy_fiber(std::exchange(own_.fiber, nullptr));
+    if (!own_.fiber) own_ = {__tsan_create_fiber(0), 0};
+    fiber_ = own_.fiber;
+  }
   /// The thread that calls.
   void be_caller() { fiber_ = __tsan_get_current_fiber(); }
   /// Immediately before the switch to it. One thread runs all fibers of a block, so a switch orders what they do.
   void goes_on() const { __tsan_switch_to_fiber(fiber_, 0); }
 
  private:
-  void *fiber_ = nullptr, *own_ = nullptr;
+  struct Own {
+    void* fiber = nullptr;
+    int begun = 0;
+  };
+  static std::vector<Own>& unused() {
+    thread_local std::vector<Own> of_ended_blocks;
+    return of_ended_blocks;
+  }
+  Own own_;
+  void* fiber_ = nullptr;
 #else
   ~SeenByTsan() = default;
   void begin() {}
@@ -132,6 +150,7 @@ void start_threads(Block& b) {
     f.context.uc_stack.ss_size = kStackBytes;
     f.context.uc_link = nullptr;
     makecontext(&f.context, run_thread, 0);
+    f.seen.begin();
   }
 }
 
@@ -215,11 +234,7 @@ void launch(const Grid& grid, const FunctionRef<void()>& body) {
   b.body = &body;
   b.shared.resize(grid.shared_bytes + kGuardBytes);
   b.fibers = std::vector<Fiber>(threads);
-  for (Fiber& f : b.fibers) {
-    f.stack = std::make_unique_for_overwrite<char[]>(kStackBytes);
-    f.seen.begin();  // once for all blocks, as it takes long: each leaves a call or two behind, of 65,536 that are
-                     // allowed
-  }
+  for (Fiber& f : b.fibers) f.stack = std::make_unique_for_overwrite<char[]>(kStackBytes);
   Block* const outer = std::exchange(block, &b);
   struct Restore {
     Block* to;
