@@ -29,7 +29,6 @@ target_link_libraries(inferkit_bindings PRIVATE inferkit_flags pybind11::pybind1
 add_dependencies(inferkit_engine_ops inferkit_bindings)
 pybind11_add_module(_core MODULE NO_EXTRAS $<TARGET_OBJECTS:inferkit_bindings>)
 set_target_properties(_core PROPERTIES LINKER_LANGUAGE CXX)
-set_source_files_properties(${bindings}/python_calls.cc PROPERTIES SKIP_PRECOMPILE_HEADERS ON) # needs Python.h alone
 target_link_libraries(_core PRIVATE inferkit_batching inferkit_engine)
 # Calls that may let go of the GIL go through functions of ours: see csrc/bindings/python_calls.cc.
 set(python_calls ${bindings}/python_calls.inc)
@@ -39,11 +38,7 @@ list(TRANSFORM python_calls REPLACE "^INFERKIT_PYTHON_CALL\\([^,]+, ([A-Za-z_]+)
 target_link_options(_core PRIVATE ${python_calls})
 # And these in front of what pybind11 leaves out: see csrc/bindings/pybind11_guard.cc.
 target_link_options(_core PRIVATE -Wl,--wrap=PyCMethod_New -Wl,--wrap=PyUnicode_InternFromString)
-set(first ${bindings}/python_calls.h)
-if(CMAKE_CXX_COMPILER_LAUNCHER OR CMAKE_DISABLE_PRECOMPILE_HEADERS)
-  target_compile_options(inferkit_bindings PRIVATE "SHELL:-include ${first}")
-endif() # else as the first of those: after another -include, GCC would not read precompiled headers
-inferkit_precompile(inferkit_bindings ${first} <pybind11/numpy.h> <pybind11/pybind11.h> <pybind11/stl.h>)
+target_compile_options(inferkit_bindings PRIVATE "SHELL:-include ${bindings}/python_calls.h")
 # Templates of the C++ library are weak symbols, some of them unique in the process, whatever the visibility of our own
 # code; and a toolchain that links the library statically adds all of it.
 set(exports ${CMAKE_CURRENT_SOURCE_DIR}/cmake/exports.map)
