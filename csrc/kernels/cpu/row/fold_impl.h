@@ -29,11 +29,10 @@ INFERKIT_INLINE V fold_values(int64_t n, V start, F element, Combine combine) {
         acc[c] = combine(acc[c], element(i + c * kWidth, kWidth));
       }
     }
-    // One body for all chains, as `element` may be long. Chains stay in registers: none is reached by an index.
-    for (int next = 0; i < end; ++next, i += kWidth) {
-      const V value = element(i, end - i < kWidth ? end - i : kWidth);
-      _Pragma("GCC unroll 4") for (int c = 0; c < kChains; ++c) {
-        if (c == next) acc[c] = combine(acc[c], value);
+    if (i < end) {
+      _Pragma("GCC unroll 4") for (int c = 0; c < kChains; ++c, i += kWidth) {
+        if (i >= end) break;
+        acc[c] = combine(acc[c], element(i, end - i < kWidth ? end - i : kWidth));
       }
     }
     _Pragma("GCC unroll 4") for (int c = 0; c < kChains; ++c) total[c] = first ? acc[c] : combine(total[c], acc[c]);
