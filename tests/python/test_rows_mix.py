@@ -582,3 +582,10 @@ def test_places_that_stay_within_the_model_share_a_batch() -> None:
     for i, y in enumerate(answers):
         np.testing.assert_array_equal(y, model(IMAGES[i : i + 1]))
     assert stats.batches == 1
+
+
+def test_the_node_is_named_that_several_rows_do_not_fit() -> None:
+    """And not one behind it, which would send the reader of diagnose() to the wrong place."""
+    nodes = [node("Relu", "x", to="r"), node("Add", "r", "c", to="a"), node("Exp", "a"), node("Softmax", "y", to="z")]
+    model = loaded(nodes, [value("x", FLOAT, "n", 4)], [value("z", FLOAT, None, 4)], THREE)
+    assert "(Add)" in model._mixing_node

@@ -74,6 +74,8 @@ class Compiler {
   /// The first part of run(); where nothing else is wanted, the facts can be asked for afterwards.
   void infer(const std::map<size_t, size_t>& forced);
   const Graph& graph() const { return *graph_; }
+  /// What infer() was at when it threw; null where that was no node.
+  const Node* reached() const { return reached_ < graph_->nodes.size() ? &graph_->nodes[reached_] : nullptr; }
   /// Null where nothing is known of it.
   const TensorFacts* facts(ValueId id) const {
     return id == kNoValue || !facts_[static_cast<size_t>(id)] ? nullptr : &*facts_[static_cast<size_t>(id)];
@@ -165,6 +167,7 @@ class Compiler {
   const Graph* graph_;
   std::shared_ptr<Graph> own_;  // *graph_, once subgraphs had to be put into it
   size_t added_ = 0;            // nodes that were put into it
+  size_t reached_ = SIZE_MAX;   // the node that infer() is at
   std::vector<Node> pending_;   // during infer(), its nodes behind those, the next one last
   std::span<const InputFacts> inputs_;
   ModelCache& cache_;

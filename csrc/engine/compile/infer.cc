@@ -61,6 +61,7 @@ void Compiler::infer(const std::map<size_t, size_t>& forced) {
       own_->nodes.push_back(std::move(pending_.back()));
       pending_.pop_back();
     }
+    reached_ = n;
     const auto force = forced.find(n);
     if (force != forced.end()) {
       defer(n++, force->second);

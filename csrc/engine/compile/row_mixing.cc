@@ -237,26 +237,20 @@ bool are_alike(const Graph& a, const Graph& b) {
 
 }  // namespace
 
-bool takes_rows(const Graph& graph, std::span<const InputFacts> inputs, ModelCache& cache,
-                const CompileOptions& options) {
-  const FloatEnvironment ours;
-  Compiler compiler(graph, inputs, cache, options, /*fold=*/true);
-  try {
-    compiler.infer({});
-  } catch (const Stopped&) {
-    throw;
-  } catch (const Error&) {
-    return false;
-  }
-  return true;
-}
-
-std::string find_mixing_node(const Graph& graph, std::span<const InputFacts> few, std::span<const InputFacts> many,
-                             ModelCache& cache, const CompileOptions& options) {
+std::string find_mixing_node(const Graph& graph, std::span<const InputFacts> one, std::span<const InputFacts> few,
+                             std::span<const InputFacts> many, ModelCache& cache, const CompileOptions& options) {
   const FloatEnvironment ours;
   Compiler a(graph, few, cache, options, /*fold=*/true), b(graph, many, cache, options, /*fold=*/true);
-  a.infer({});
-  b.infer({});
+  for (Compiler* several : {&a, &b}) {
+    try {
+      several->infer({});
+    } catch (const Stopped&) {
+      throw;
+    } catch (const Error&) {
+      Compiler(graph, one, cache, options, /*fold=*/true).infer({});  // throws where the sizes are at fault
+      return several->reached() ? several->reached()->label() : "a node";
+    }
+  }
   if (std::string label = splits_rows(graph, a, b); !label.empty()) return label;
   if (!are_alike(a.graph(), b.graph())) {  // the number of rows decides what is done with them
     const auto chooses = [](const Node& node) { return is_op(node, "If"); };

@@ -76,14 +76,12 @@ std::string Model::find_mixing() {
       }
     }
     if (!has_rows) return {};
-    const CompileOptions options{.max_run_bytes = options_.max_run_bytes, .threads = options_.threads};
     try {
-      return find_mixing_node(file_.graph, few, many, *packed_, options);
+      return find_mixing_node(file_.graph, one, few, many, *packed_,
+                              {.max_run_bytes = options_.max_run_bytes, .threads = options_.threads});
     } catch (const Stopped&) {
       throw;
-    } catch (const Error&) {  // they do not fit: for the number of rows, if one row does
-      if (!file_.graph.nodes.empty() && takes_rows(file_.graph, one, *packed_, options))
-        return file_.graph.nodes.back().label();
+    } catch (const Error&) {  // they do not fit
     }
   }
   return {};
