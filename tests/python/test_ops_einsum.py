@@ -234,6 +234,11 @@ def test_integers_wrap_around() -> None:
     np.testing.assert_array_equal(Case("Gemm", a, b, a, opset=13).run()[0], a @ b + a)
 
 
+def test_a_factor_of_what_is_left_out_costs_no_digit() -> None:
+    large = np.array([[2**60 + 1]])
+    assert Case("Gemm", large, np.array([[1]]), opset=13, alpha=2.0, beta=0.5).run()[0].item() == 2**61 + 2
+
+
 @pytest.mark.parametrize("dtype", ["int32", "int64", "uint32", "uint64"])
 def test_integers_times_fractions(dtype: str) -> None:
     """Gemm's factors are floats whatever the type: what stands behind the point is cut off once, at the end."""

@@ -428,7 +428,8 @@ void add_scaled_step(const void* params, std::byte* const* io, const ExecContext
       return static_cast<Compute<T>>(v);
   };
   const auto alpha = factor(p.alpha), beta = factor(p.beta);
-  const bool fractions = std::is_integral_v<T> && (p.alpha != std::trunc(p.alpha) || p.beta != std::trunc(p.beta));
+  const auto is_fraction = [](float v) { return v != std::trunc(v); };
+  const bool fractions = std::is_integral_v<T> && (is_fraction(p.alpha) || (p.has_c && is_fraction(p.beta)));
   for_each_piece(p.nest, [&](const std::array<int64_t, 2>& offsets, int64_t n) {
     for (int64_t i = 0; i < n; ++i) {
       const int64_t at = offsets[0] + i * p.nest.inner_stride(0);
