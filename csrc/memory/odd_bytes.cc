@@ -17,10 +17,11 @@ std::shared_ptr<std::byte> room_for(size_t bytes) {
 
 }  // namespace
 
+// Relaxed: whoever destroys it has been handed it by all who used it.
 OddBytes::~OddBytes() { delete copy_.load(std::memory_order_relaxed); }
 
 const std::byte* OddBytes::aligned() const {
-  // Acquired: who sees the copy sees what is in it.
+  // Acquired here and released below: who sees the copy sees what is in it.
   if (const Copy* copy = copy_.load(std::memory_order_acquire)) return copy->get();
   const auto room = room_for(place_.size());
   copy_in_blocks(room.get(), place_.data(), place_.size());
