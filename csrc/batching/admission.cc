@@ -134,6 +134,7 @@ void Batcher::refuse_if_late(const Checked& checked, const SubmitOptions& option
   const std::string why =
       itself ? cat("it has ", milliseconds(has), " left, and the requests before it and its own run take about ",
                    milliseconds(outlook.end - now),
+                   outlook.cores > 0 ? ", waits for cores that other models use included" : "",
                    outlook.end > options.deadline
                        ? ""
                        : cat(", and ", milliseconds(outlook.spare), " of its time are kept in reserve"))

@@ -37,6 +37,10 @@ class CoreShare {
   int limit() const noexcept { return limit_; }
   int in_use() const noexcept { return in_use_; }
   double used() const noexcept { return used_; }
+  /// Whether another account has cores, or waits for some.
+  bool others_have(const Account& account) const noexcept {
+    return in_use_ > account.held || waiting_.size() > (account.waits() ? 1 : 0);
+  }
 
   void join(Account& account);
   /// What it holds and waits for is let go of.

@@ -85,6 +85,7 @@ bool Cores::Use::begin(int cores, Nanos expected, bool may_wait, Nanos now, Core
   const int taken = cores_.share_.take(account_, kept, cores, double(expected), may_wait);
   cores_.grant_locked();
   if (taken > 0) {
+    delay_.learn(waits_ ? now - since_ : 0, now);
     if (!account_.waits()) waited(now);
     hold = {taken, expected};
     return true;
@@ -127,6 +128,12 @@ void Cores::Use::rest(Nanos now) noexcept {
   cores_.share_.forget(account_);
   waited(now);
   if (cores_.limit() != 0) cores_.grant_locked();
+}
+
+CoreWait Cores::Use::delay(Nanos now) const noexcept {
+  MutexLock lock(cores_.mutex_);
+  if (cores_.limit() == 0) return {};
+  return delay_.expected(waits_ ? now - since_ : 0, cores_.share_.others_have(account_), now);
 }
 
 CoreFigures Cores::Use::figures(Nanos now) const noexcept {

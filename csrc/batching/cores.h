@@ -3,6 +3,7 @@
 #include <atomic>
 #include <cstdint>
 
+#include "batching/core_delay.h"
 #include "batching/core_share.h"
 #include "platform/clock.h"
 #include "platform/mutex.h"
@@ -82,6 +83,8 @@ class Cores::Use {
   /// And nobody waits any more.
   void rest(Nanos now) noexcept;
 
+  /// What a batch that comes now should wait for cores; nothing where there is no limit.
+  CoreWait delay(Nanos now) const noexcept;
   CoreFigures figures(Nanos now) const noexcept;
 
  private:
@@ -95,6 +98,7 @@ class Cores::Use {
   Nanos since_ = 0;  // when it began to wait
   Nanos wait_ = 0;
   uint64_t waits_so_far_ = 0;
+  CoreDelay delay_;
 };
 
 }  // namespace inferkit

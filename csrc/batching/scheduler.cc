@@ -311,12 +311,14 @@ Outlook Scheduler::outlook(const RowLayout& layout, int64_t rows, int priority, 
     out.known &= run.known;
     return run;
   };
-  // Rows of one layout, in batches.
+  // Rows of one layout, in batches, each of which waits for cores that other models have.
+  const CoreWait core = core_wait_locked(now);
+  out.cores = core.likely;
   const auto drain = [&](const RowLayout& of, int64_t n) {
     double work = 0;
     const int64_t each = most_of(of);
-    if (n >= each) work += double(n / each) * double(run_of(of, each).typical);
-    if (n % each) work += double(run_of(of, n % each).typical);
+    if (n >= each) work += double(n / each) * double(core.typical + run_of(of, each).typical);
+    if (n % each) work += double(core.typical + run_of(of, n % each).typical);
     return work;
   };
   const Nanos turn = queue_.turn_of(now, deadline, priority);
@@ -350,7 +352,7 @@ Outlook Scheduler::outlook(const RowLayout& layout, int64_t rows, int priority, 
   const int64_t mine = (layout.bucket.queue ? rows_before(layout.bucket) : 0) + coming + rows;
   const int64_t in_last = mine % most ? mine % most : most;
   Forecast last = run_of(layout, in_last);
-  const double own = double(last.typical);
+  const double own = double(core.typical + last.typical);
   // Others will join its batch meanwhile, as many as have done so lately, unless that is cut short for it.
   const bool waits = running_ >= options_.max_concurrent || !queue_.empty();
   if (const int64_t joined = std::min(most, layout.cost.recent_rows()); waits && joined > in_last) {
@@ -360,7 +362,7 @@ Outlook Scheduler::outlook(const RowLayout& layout, int64_t rows, int priority, 
   // Somebody has to find out whether what kept all others away is still so.
   if (running_ == 0 && places == 0 && predictor_.stale(layout, now)) out.known = false;
   const double wait = (before + others + drain(layout, mine) - own) / options_.max_concurrent;
-  out.end = now + static_cast<Nanos>(std::max(0.0, kMargin * wait)) + last.likely;
+  out.end = now + static_cast<Nanos>(std::max(0.0, kMargin * wait)) + core.likely + last.likely;
   if (!layout.bucket.queue) return out;
   const bool overtaken = part >= 0 || layout.bucket.has_overtakers();
   const double spare = overtaken ? kSpareForOvertakers : (buckets > 0 ? 2 : 1) * kSpare;
@@ -369,11 +371,11 @@ Outlook Scheduler::outlook(const RowLayout& layout, int64_t rows, int priority, 
   // Those behind it: in batches of the usual size, of which each waits for its own to be over.
   const int64_t usual = std::clamp<int64_t>(layout.cost.recent_rows(), 1, most);
   const Forecast run = predictor_.forecast(layout, usual);
-  const double row = kMargin * double(run.typical) / double(usual) / options_.max_concurrent;
+  const double row = kMargin * double(core.typical + run.typical) / double(usual) / options_.max_concurrent;
   const Nanos slack = layout.bucket.slack_after(turn, priority, std::max<Nanos>(1, static_cast<Nanos>(row)));
   if (slack == kNever) return out;
   const double work = kMargin * (before + others) / options_.max_concurrent + row * double(coming + rows);
-  out.others = slack - now - static_cast<Nanos>(work) - run.likely;
+  out.others = slack - now - static_cast<Nanos>(work) - core.likely - run.likely;
   return out;
 }
 
@@ -412,6 +414,7 @@ int64_t Scheduler::share_locked(const Bucket& bucket) const noexcept {
 
 bool Scheduler::take_locked(Batch& batch, RequestList& dropped, Nanos now, Nanos* until,
                             const Accept* accept) noexcept {
+  queue_.set_slack(kSlack + core_wait_locked(now).likely);
   bool taken = false, ready = false;  // ready: but for somebody or something to run it
   CoreHold cores;
   while (!taken && !queue_.empty() && running_ < options_.max_concurrent) {

@@ -88,6 +88,7 @@ struct Outlook {
   Nanos end = 0;          // when it would have its answer
   Nanos spare = 0;        // of its time, what is kept in reserve, for who may overtake it
   Nanos others = kNever;  // how much time it would leave to the one of those behind it that has the least
+  Nanos cores = 0;        // of the time until `end`, what may be one wait for cores that other models have
   bool known = false;     // from what is known, not guessed
 
   /// Whether such a request is let in.
@@ -189,6 +190,9 @@ class Scheduler {
   bool cores_matter_locked() const noexcept REQUIRES(mutex_) { return cores_ && cores_->matters(); }
   bool find_cores_locked(const RowLayout& layout, int64_t rows, Nanos now, bool may_wait, CoreHold& hold) noexcept
       REQUIRES(mutex_);
+  CoreWait core_wait_locked(Nanos now) const noexcept REQUIRES(mutex_) {
+    return cores_matter_locked() ? cores_->delay(now) : CoreWait{};
+  }
   void tidy_cores_locked(bool taken, bool refused, Nanos now) noexcept REQUIRES(mutex_);
   bool take_locked(Batch& batch, RequestList& dropped, Nanos now, Nanos* until, const Accept* accept) noexcept
       REQUIRES(mutex_);

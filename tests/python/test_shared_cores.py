@@ -147,6 +147,42 @@ def test_a_batch_waits_for_a_core_and_says_so() -> None:
         assert "cores" not in first.stats().policy.why or first.stats().core_waits > 0
 
 
+def test_a_deadline_that_a_wait_for_cores_would_miss_is_refused_at_once() -> None:
+    inferkit.set_max_concurrent(1)
+    held, clock = Held(), ManualClock()
+    with inferkit.Batcher(held.model, _clock=clock) as first, inferkit.Batcher(FakeModel(), _clock=clock) as second:
+
+        def wait_for_the_core(**options: Any) -> Any:
+            waits = second.stats().core_waits
+            ticket = second.submit(X, **options)
+            while second.stats().core_waits == waits and not ticket.done():
+                pass
+            return ticket
+
+        for _ in range(12):  # each waits for 50 ms
+            running = first.submit(X)
+            held.wait()
+            waiting = wait_for_the_core()
+            clock.advance(0.05)
+            held.gate.release()
+            assert running.result(PATIENCE).tolist() == waiting.result(PATIENCE).tolist() == [[2, 2]]
+        running = first.submit(X)
+        held.wait()
+        refused = second.submit(X, timeout=0.02)
+        assert refused.done()
+        error = refused.exception(0)
+        assert isinstance(error, inferkit.DeadlineError)
+        assert "waits for cores that other models use included" in str(error)
+        assert error.retry_after == pytest.approx(0.03, rel=0.5)
+        admitted = wait_for_the_core(timeout=0.2)
+        assert not admitted.done()
+        held.let_go()
+        assert admitted.result(PATIENCE).tolist() == [[2, 2]]
+        running.result(PATIENCE)
+        clock.advance(1.0)  # the other one has been idle since, so there is nothing to wait for
+        assert second.submit(X, timeout=0.02).result(PATIENCE).tolist() == [[2, 2]]
+
+
 def test_without_a_limit_nothing_is_counted() -> None:
     with inferkit.Batcher(FakeModel(), weight=2.5) as batcher:
         batcher.submit(X).result(PATIENCE)

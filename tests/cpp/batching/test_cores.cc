@@ -192,6 +192,40 @@ TEST(core_share_stands_any_order_of_calls) {
   for (size_t k = 0; k < 5; ++k) s.share.give_back(*s.accounts[k], holds[k]);
 }
 
+TEST(core_delay_is_what_batches_have_waited) {
+  CoreDelay delay;
+  CHECK_EQ(delay.expected(0, true, 0).likely, 0);  // nothing is known
+  Nanos now = 0;
+  for (int i = 0; i < 50; ++i) delay.learn(0, now += 1'000'000);
+  CHECK_EQ(delay.expected(0, true, now).likely, 0);
+  for (int i = 0; i < 50; ++i) delay.learn(10'000'000, now += 20'000'000);
+  const CoreWait steady = delay.expected(0, true, now);
+  CHECK(std::abs(steady.typical - 10'000'000) < 100'000 && std::abs(steady.likely - 10'000'000) < 500'000);
+  // Between 0 and 20 ms in turns: the same mean, and a worst case that covers them.
+  for (int i = 0; i < 100; ++i) delay.learn(i % 2 ? 20'000'000 : 0, now += 20'000'000);
+  const CoreWait uneven = delay.expected(0, true, now);
+  CHECK(std::abs(uneven.typical - 10'000'000) < 2'000'000 && uneven.likely >= 20'000'000);
+  // Who waits already for longer than that, waits for at least as long.
+  CHECK_EQ(delay.expected(200'000'000, true, now).typical, 200'000'000);
+  CHECK_EQ(delay.expected(200'000'000, true, now).likely, 200'000'000);
+  // Nobody else has cores: true until a while later, however few have come meanwhile.
+  CHECK(delay.expected(0, false, now).typical > 0);
+  CHECK_EQ(delay.expected(0, false, now + 1'000'000'000).likely, 0);
+  CHECK(delay.expected(0, true, now + 1'000'000'000).typical > 0);
+}
+
+TEST(cores_that_others_have_are_seen) {
+  Shared s(2);
+  CoreShare::Account &a = s.join(), &b = s.join();
+  CHECK(!s.share.others_have(a) && !s.share.others_have(b));
+  CHECK(s.begin(a));
+  CHECK(!s.share.others_have(a) && s.share.others_have(b));
+  CHECK(s.begin(a) && !s.begin(b));  // b waits
+  CHECK(s.share.others_have(a) && s.share.others_have(b));
+  s.share.forget(b);
+  CHECK(!s.share.others_have(a));
+}
+
 TEST(cores_of_one_let_one_batch_run_at_a_time) {
   const Limit one(1);
   Rig a({.workers = 2}), b({.workers = 2});
