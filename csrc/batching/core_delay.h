@@ -1,5 +1,5 @@
-// What a batch waits for a core that other models have, as learnt from those before it: a pure class, without a lock and
-// without a clock.
+// What a batch waits for a core that other models have, as learnt from those before it: a pure class, without a lock
+// and without a clock.
 #pragma once
 #include <algorithm>
 

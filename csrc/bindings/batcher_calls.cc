@@ -215,11 +215,18 @@ void submit_on_thread(BatcherCore& core, const RequestRef& request) {
   }
 }
 
+/// A ticket, and its request where that was admitted: on its way, but for the queue.
+struct Submission {
+  py::object ticket;
+  RequestRef request;
+  std::shared_ptr<Stage> stage;  // of the loop
+};
+
 /// What is wrong with the call itself is thrown; what is wrong with the request is its ticket's, as every other end of
-/// it is: who submits a hundred is not stopped by the third.
-py::object submit(BatcherCore& core, std::span<PyObject* const> arguments, const Extras& extras) {
+/// it is: who submits a hundred is not stopped by the third. Calls no Python once the request is admitted.
+Submission make_request(BatcherCore& core, const std::shared_ptr<EventLoop>& loop, std::span<PyObject* const> arguments,
+                        const Extras& extras) {
   Batcher& batcher = core.batcher();
-  const std::shared_ptr<EventLoop> loop = EventLoop::running();
   const Nanos now = batcher.clock().now();
   core.send_late(now);
   SubmitOptions options = options_from(batcher, extras, now);
@@ -239,15 +246,75 @@ py::object submit(BatcherCore& core, std::span<PyObject* const> arguments, const
     batcher.enter(checked, options, now);
     request = batcher.admit(inputs.views(), checked, options);
   } catch (const Error& error) {
-    return ticket.take(batcher.refused(error, options), named);
+    return {ticket.take(batcher.refused(error, options), named), {}, {}};
   }
   py::object taken = ticket.take(request, named);
+  return {std::move(taken), std::move(request), std::move(stage)};
+}
+
+py::object submit(BatcherCore& core, std::span<PyObject* const> arguments, const Extras& extras) {
+  const std::shared_ptr<EventLoop> loop = EventLoop::running();
+  Submission made = make_request(core, loop, arguments, extras);
+  if (!made.request) return std::move(made.ticket);
   if (loop) {
-    submit_on_loop(core, *loop, *stage, request);
+    submit_on_loop(core, *loop, *made.stage, made.request);
   } else {
-    submit_on_thread(core, request);
+    submit_on_thread(core, made.request);
   }
-  return taken;
+  return std::move(made.ticket);
+}
+
+/// The rows of each iterable, which are all there before the first is submitted.
+std::vector<py::tuple> rows_of(std::span<PyObject* const> iterables) {
+  if (iterables.empty()) throw py::type_error("an iterable is needed for each input of the model, or one of dicts");
+  std::vector<py::tuple> columns;
+  for (PyObject* iterable : iterables) {
+    if (PyDict_Check(iterable)) {
+      throw py::type_error("submit_many() takes an iterable for each input of the model, or one of dicts; got a dict");
+    }
+    columns.push_back(py::reinterpret_steal<py::tuple>(PySequence_Tuple(iterable)));
+    if (!columns.back()) throw py::error_already_set();
+    if (columns.back().size() != columns.front().size()) {
+      throw std::invalid_argument(
+          cat("the iterables must be of one length, got ", columns.front().size(), " and ", columns.back().size()));
+    }
+  }
+  return columns;
+}
+
+/// A request for each row. Those of a thread go to the queue a full batch at a time; where the call fails, none of them
+/// goes on, as nobody has the tickets.
+py::object submit_many(BatcherCore& core, std::span<PyObject* const> iterables, const Extras& extras) {
+  const std::vector<py::tuple> columns = rows_of(iterables);
+  const std::shared_ptr<EventLoop> loop = EventLoop::running();
+  py::list tickets;
+  std::vector<PyObject*> row(columns.size());
+  Bulk bulk(core);
+  try {
+    for (size_t i = 0; i < columns[0].size(); ++i) {
+      for (size_t k = 0; k < row.size(); ++k) row[k] = PyTuple_GET_ITEM(columns[k].ptr(), Py_ssize_t(i));
+      bulk.make_room();
+      const Submission made = make_request(core, loop, row, extras);
+      if (made.request && loop) {
+        submit_on_loop(core, *loop, *made.stage, made.request);
+      } else if (made.request && made.request->parked) {
+        bulk.send();  // what it waits for may be among them
+        submit_on_thread(core, made.request);
+      }
+      if (made.request) {
+        bulk.add(made.request);
+        if (loop || made.request->parked) bulk.skip();
+        if (bulk.rows() >= core.batcher().max_rows()) bulk.send();
+      }
+      tickets.append(made.ticket);
+      if (PyErr_CheckSignals() < 0) throw py::error_already_set();
+      core.give_way(core.batcher().clock().now());
+    }
+  } catch (...) {
+    bulk.cancel_all();
+    throw;
+  }
+  return tickets;
 }
 
 PyObject* unexpected(PyObject* name, const char* function) {
@@ -281,6 +348,16 @@ PyObject* submit_method(PyObject* self, PyObject* const* args, Py_ssize_t count,
     if (!take_extra(extras, name, args[count + i])) return unexpected(name, "submit");
   }
   return guarded([&] { return submit(core_of(self), {args, static_cast<size_t>(count)}, extras).release().ptr(); });
+}
+
+PyObject* submit_many_method(PyObject* self, PyObject* const* args, Py_ssize_t count, PyObject* names) {
+  Extras extras;
+  for (Py_ssize_t i = 0; names && i < PyTuple_GET_SIZE(names); ++i) {
+    PyObject* name = PyTuple_GET_ITEM(names, i);
+    if (!take_extra(extras, name, args[count + i]) || extras.request_id) return unexpected(name, "submit_many");
+  }
+  return guarded(
+      [&] { return submit_many(core_of(self), {args, static_cast<size_t>(count)}, extras).release().ptr(); });
 }
 
 PyMethodDef call_def = {
@@ -364,11 +441,53 @@ Examples
 [[0.0, 0.0], [2.0, 2.0], [4.0, 4.0]]
 )"};
 
+PyMethodDef submit_many_def = {
+    "submit_many", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(submit_many_method)),
+    METH_FASTCALL | METH_KEYWORDS,
+    R"(submit_many(self: inferkit._core.Batcher, *iterables: collections.abc.Iterable[typing.Any], timeout: float | None = None, priority: int = 0, client: str | None = None, tags: collections.abc.Mapping[str, str] | None = None) -> list[inferkit._core.Ticket]
+
+Queue a request for each of many rows, and return their tickets, in the same order.
+
+The answers, and what is refused and why, are those of as many calls of :meth:`submit`. But the requests go to the queue
+a full batch at a time, so that the first one does not run alone, and the call costs less. For a stream that is longer
+than the queue, or whose rows come one by one, use :meth:`map`.
+
+Parameters
+----------
+*iterables : iterable
+    Rows, one iterable for each input of the model, all of one length; or a single one of dicts. An array counts as its
+    rows. They are read to their end before anything is queued.
+timeout, priority, client, tags
+    Of each request, as in :meth:`submit`.
+
+Returns
+-------
+list of Ticket
+    One for each row, whatever became of it.
+
+Raises
+------
+TypeError, ValueError
+    As :meth:`submit`, and for iterables of different lengths. Then none of the requests goes on; the same holds for
+    whatever else is raised, such as ``KeyboardInterrupt``.
+
+Examples
+--------
+>>> import inferkit, numpy as np
+>>> model = inferkit.Model.from_callable(
+...     lambda x: x * 2, inputs=[("x", "float32", (None, 2))], outputs=[("y", "float32", (None, 2))])
+>>> with inferkit.Batcher(model) as batcher:
+...     tickets = batcher.submit_many(np.arange(6, dtype=np.float32).reshape(3, 2), timeout=10.0)
+...     [ticket.result().tolist() for ticket in tickets]
+[[0.0, 2.0], [4.0, 6.0], [8.0, 10.0]]
+)"};
+
 }  // namespace
 
 void add_batcher_calls(py::handle batcher_class) {
   auto* type = reinterpret_cast<PyTypeObject*>(batcher_class.ptr());
   batcher_class.attr("submit") = py::reinterpret_steal<py::object>(PyDescr_NewMethod(type, &submit_def));
+  batcher_class.attr("submit_many") = py::reinterpret_steal<py::object>(PyDescr_NewMethod(type, &submit_many_def));
   batcher_class.attr("__call__") = py::reinterpret_steal<py::object>(PyDescr_NewMethod(type, &call_def));
 }
 

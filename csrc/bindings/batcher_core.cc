@@ -217,6 +217,7 @@ void BatcherCore::send(std::vector<RequestRef>& staged, bool wake) {
 }
 
 void BatcherCore::flush() {
+  for (Bulk* bulk : bulks_) bulk->send();
   for (size_t i = 0; i < stages_.size(); ++i) {
     const std::shared_ptr<Stage> stage = stages_[i];
     if (!stage->staged.empty()) send(stage->staged);
@@ -231,6 +232,35 @@ void BatcherCore::send_late(Nanos now) {
   }
 }
 
+Bulk::Bulk(BatcherCore& core) : core_(core) { core_.bulks_.push_back(this); }
+
+Bulk::~Bulk() {
+  send();
+  std::erase(core_.bulks_, this);
+}
+
+void Bulk::make_room() {
+  if (requests_.size() == requests_.capacity()) requests_.reserve(std::max<size_t>(64, 2 * requests_.size()));
+}
+
+void Bulk::send() noexcept {
+  const std::span<const RequestRef> sending = unsent();
+  skip();
+  if (!sending.empty()) core_.batcher().enqueue(sending);
+}
+
+void Bulk::cancel_all() noexcept {
+  send();
+  for (const RequestRef& request : requests_) core_.batcher().cancel(*request);
+}
+
+Nanos Bulk::oldest() const noexcept {
+  for (const RequestRef& request : unsent()) {
+    if (!request->done()) return request->times.enqueued.load(std::memory_order_relaxed);
+  }
+  return kNever;
+}
+
 Nanos BatcherCore::oldest_staged() const {
   Nanos oldest = kNever;
   for (const auto& stage : stages_) {
@@ -240,6 +270,7 @@ Nanos BatcherCore::oldest_staged() const {
       oldest = std::min(oldest, (*first)->times.enqueued.load(std::memory_order_relaxed));
     }
   }
+  for (const Bulk* bulk : bulks_) oldest = std::min(oldest, bulk->oldest());
   return oldest;
 }
 

@@ -32,6 +32,41 @@ class CoreRef {
 /// What one loop has submitted to one batcher since the last tick.
 struct Stage;
 
+/// What one call submits, and goes to the queue a batch at a time. Guarded by the GIL, as the core is.
+class Bulk {
+ public:
+  explicit Bulk(BatcherCore& core);
+  ~Bulk();
+  Bulk(const Bulk&) = delete;
+  Bulk& operator=(const Bulk&) = delete;
+
+  /// So that add() cannot fail, when a request has been admitted.
+  void make_room();
+  /// Calls no Python.
+  void add(const RequestRef& request) noexcept {
+    requests_.push_back(request);
+    rows_ += request->rows;
+  }
+  /// Of all that were added, what has not been queued yet. Calls no Python.
+  void send() noexcept;
+  /// The last one that was added is queued already.
+  void skip() noexcept {
+    sent_ = requests_.size();
+    rows_ = 0;
+  }
+  int64_t rows() const noexcept { return rows_; }  // not queued yet
+  void cancel_all() noexcept;
+  Nanos oldest() const noexcept;
+
+ private:
+  std::span<const RequestRef> unsent() const noexcept { return std::span(requests_).subspan(sent_); }
+
+  BatcherCore& core_;
+  std::vector<RequestRef> requests_;
+  size_t sent_ = 0;
+  int64_t rows_ = 0;
+};
+
 /// Shared by the Python object and its tickets; the last one closes it. Guarded by the GIL but for `batcher`, which is
 /// thread-safe. Whatever calls Python, makes a Python object or drops one may come back here, or let another thread in:
 /// nothing is half changed then, and no iterator held.
@@ -55,7 +90,7 @@ class BatcherCore : public std::enable_shared_from_this<BatcherCore> {
   std::shared_ptr<Stage> open_stage(const std::shared_ptr<EventLoop>& loop, Nanos now);
   /// Adds an admitted request. Calls no Python. Where it throws, the request has ended.
   void stage(Stage& stage, const RequestRef& request);
-  /// Queues what every loop has staged: for calls that wait, or end the batcher.
+  /// Queues what every loop has staged, and every call gathered: for calls that wait, or end the batcher.
   void flush();
   /// Sends those alone whose tick is overdue, or whose loop is gone: a loop that was left in the middle of a tick would
   /// keep their places in the queue for ever.
@@ -71,6 +106,7 @@ class BatcherCore : public std::enable_shared_from_this<BatcherCore> {
 
  private:
   friend class GilAway;
+  friend class Bulk;
   explicit BatcherCore(pybind11::object model);
   std::shared_ptr<Stage> stage_for(const std::shared_ptr<EventLoop>& loop);
   void send(std::vector<RequestRef>& staged, bool wake = true);
@@ -83,6 +119,7 @@ class BatcherCore : public std::enable_shared_from_this<BatcherCore> {
   std::shared_ptr<const Clock> clock_;  // null: the steady one
   std::unique_ptr<Batcher> batcher_;
   std::vector<std::shared_ptr<Stage>> stages_;
+  std::vector<Bulk*> bulks_;
   std::atomic<int> wanting_gil_{0};  // relaxed: a hint
 };
 

@@ -928,6 +928,50 @@ class Batcher:
         ...     [ticket.result().tolist() for ticket in tickets]
         [[0.0, 0.0], [2.0, 2.0], [4.0, 4.0]]
         """
+    def submit_many(
+        self,
+        *iterables: collections.abc.Iterable[typing.Any],
+        timeout: float | None = None,
+        priority: int = 0,
+        client: str | None = None,
+        tags: collections.abc.Mapping[str, str] | None = None,
+    ) -> list[Ticket]:
+        """
+        Queue a request for each of many rows, and return their tickets, in the same order.
+
+        The answers, and what is refused and why, are those of as many calls of :meth:`submit`. But the requests go to the queue
+        a full batch at a time, so that the first one does not run alone, and the call costs less. For a stream that is longer
+        than the queue, or whose rows come one by one, use :meth:`map`.
+
+        Parameters
+        ----------
+        *iterables : iterable
+            Rows, one iterable for each input of the model, all of one length; or a single one of dicts. An array counts as its
+            rows. They are read to their end before anything is queued.
+        timeout, priority, client, tags
+            Of each request, as in :meth:`submit`.
+
+        Returns
+        -------
+        list of Ticket
+            One for each row, whatever became of it.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As :meth:`submit`, and for iterables of different lengths. Then none of the requests goes on; the same holds for
+            whatever else is raised, such as ``KeyboardInterrupt``.
+
+        Examples
+        --------
+        >>> import inferkit, numpy as np
+        >>> model = inferkit.Model.from_callable(
+        ...     lambda x: x * 2, inputs=[("x", "float32", (None, 2))], outputs=[("y", "float32", (None, 2))])
+        >>> with inferkit.Batcher(model) as batcher:
+        ...     tickets = batcher.submit_many(np.arange(6, dtype=np.float32).reshape(3, 2), timeout=10.0)
+        ...     [ticket.result().tolist() for ticket in tickets]
+        [[0.0, 2.0], [4.0, 6.0], [8.0, 10.0]]
+        """
     @property
     def _closed(self) -> bool: ...
     @property

@@ -52,7 +52,7 @@ MODULES = {
 MEMBERS = {
     "Batcher": {
         "aclose", "amap", "close", "closed", "drain", "map", "max_batch_size", "model", "name", "stats", "submit",
-        "swap", "warm_up",
+        "submit_many", "swap", "warm_up",
     },
     "Buffer": {"capacity", "nbytes", "release", "released"},
     "BufferPool": {"acquire", "default", "leaks", "stats", "trim"},
