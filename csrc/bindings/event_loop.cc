@@ -10,6 +10,7 @@
 #include "bindings/guarded.h"
 #include "bindings/native_type.h"
 #include "bindings/ticket.h"
+#include "bindings/trio.h"
 #include "bindings/waiter.h"
 #include "platform/fork.h"
 
@@ -192,7 +193,8 @@ std::shared_ptr<EventLoop> EventLoop::running() {
   if (delivering && delivering->alive() && delivering->fork_generation_ == inferkit::fork_generation()) {
     return delivering->shared_from_this();
   }
-  PyObject* running = get_running_loop();
+  const py::object of_trio = trio_loop();
+  PyObject* running = of_trio ? of_trio.ptr() : get_running_loop();
   if (!running) return nullptr;
   const auto is_ours = [](const EventLoop& state) { return state.fork_generation_ == inferkit::fork_generation(); };
   if (running == last_loop && is_ours(*last_state)) return last_state->shared_from_this();

@@ -1,4 +1,5 @@
-// One asyncio event loop as tickets see it: how the ends of requests reach it, and how their tasks go on.
+// One event loop, asyncio's or a run of trio, as tickets see it: how the ends of requests reach it, and how their tasks
+// go on.
 #pragma once
 #include <pybind11/pybind11.h>
 

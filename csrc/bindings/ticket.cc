@@ -12,6 +12,7 @@
 #include "bindings/native_type.h"
 #include "bindings/request_io.h"
 #include "bindings/timing.h"
+#include "bindings/trio.h"
 #include "bindings/waiter.h"
 
 namespace py = pybind11;
@@ -197,7 +198,10 @@ PyObject* ticket_repr(PyObject* object) {
   });
 }
 
-PyObject* ticket_await(PyObject* object) { return make_waiter(as_ticket(object)); }
+PyObject* ticket_await(PyObject* object) {
+  return guarded(
+      [&]() -> PyObject* { return trio_runs() ? trio_wait(object).release().ptr() : make_waiter(as_ticket(object)); });
+}
 
 // As a coroutine that a task runs: so create_task(), which takes nothing else, takes a ticket.
 
@@ -359,7 +363,7 @@ Made by :meth:`Batcher.submit`. It is safe to use from any thread. Several tasks
 event loop at a time. If a task is cancelled while it awaits a ticket, the request is cancelled too. If you drop a ticket,
 its request runs all the same, and the answer is lost.
 
-To asyncio it is a coroutine that any number of tasks may run: ``gather``, ``as_completed``, ``wait_for``, ``shield`` and
+A task of trio's awaits it as well. To asyncio it is a coroutine that any number of tasks may run: ``gather``, ``as_completed``, ``wait_for``, ``shield`` and
 ``TaskGroup.create_task`` take it as it is. ``asyncio.wait`` wants tasks: ``asyncio.wait([asyncio.create_task(ticket)])``.
 
 Examples
@@ -414,6 +418,7 @@ void bind_ticket(py::module_& m) {
   bind_timing(m);
   ticket_type = make_type(ticket_spec);
   bind_waiter();
+  bind_trio();
   const py::handle ticket(object_of(ticket_type));
   m.attr("Ticket") = ticket;
 

@@ -92,7 +92,7 @@ bool suspend(WaiterObject* self) {
   return guarded([&]() -> PyObject* {
            const auto loop = EventLoop::running();  // calls Python; until all is linked, nothing below does
            if (!loop || !loop->alive()) {
-             throw std::logic_error("a ticket can be awaited under asyncio only; elsewhere call .result()");
+             throw std::logic_error("a ticket can be awaited under asyncio and trio only; elsewhere call .result()");
            }
            if (ticket->request->done()) return Py_None;
            bool watched = true;

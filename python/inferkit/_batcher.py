@@ -24,6 +24,7 @@ from ._pad import NativePad, native_pad, pad_lengths, rows_of, rows_to_warm, sha
 from ._policy import Fixed, resolved
 from ._signature import signature_differences
 from ._stats import BatcherStats, stats_from
+from ._tasks import sleep
 from ._text import NAME_LIMIT, printable
 from ._types import InputChecks, checks_by_name
 
@@ -458,7 +459,7 @@ class Batcher(_core.Batcher):
         return_exceptions: bool = False,
         progress: bool = False,
     ) -> AsyncGenerator[Any, None]:
-        """Run requests as :meth:`map` does, for a task of an event loop: ``async for answer in batcher.amap(rows)``.
+        """Run requests as :meth:`map` does, for a task of asyncio or trio: ``async for answer in batcher.amap(rows)``.
 
         The iterables may be asynchronous ones; while the next item is awaited, answers are given that are there. To
         leave early and have the rest cancelled at once, and not when the garbage collector comes, put it into
@@ -706,8 +707,6 @@ class Batcher(_core.Batcher):
 
         If the task is cancelled meanwhile, the batcher takes no more requests, and may be closed again.
         """
-        import asyncio  # not at the top: it would double the time that `import inferkit` takes
-
         self._begin_close(drain, timeout)
         until = math.inf if timeout is None else time.monotonic() + float(timeout)
         pause = 0.0005
@@ -716,7 +715,7 @@ class Batcher(_core.Batcher):
             if left <= 0:
                 return self.close(drain=False, timeout=0.0)
             # No thread waits for it: one that does is what asyncio.run() itself would wait for at its end.
-            await asyncio.sleep(min(pause, left))
+            await sleep(min(pause, left))
             pause = min(2 * pause, 0.02)
         return self._note_closed(True)
 

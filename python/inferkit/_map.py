@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from ._arguments import flag, integer, mapping
 from ._errors import QueueFullError
+from ._tasks import news, reading, sleep
 
 if TYPE_CHECKING:
-    import asyncio
-
     from ._batcher import Batcher
     from ._core import Ticket
+    from ._tasks import News, Reading
 
 __all__ = ["MapOptions", "amapped", "mapped"]
 
@@ -198,7 +198,7 @@ class _Source:
     def __init__(self, iterables: tuple[Any, ...]) -> None:
         self.total = _length(iterables)
         self.is_async = any(isinstance(iterable, AsyncIterable) for iterable in iterables)
-        self.reading: asyncio.Task[tuple[Any, ...] | None] | None = None
+        self.reading: Reading | None = None
         self._rows: Iterator[tuple[Any, ...]] = iter(()) if self.is_async else zip(*iterables, strict=False)
         self._iterators: list[AsyncIterator[Any] | Iterator[Any]] = []
         if self.is_async:
@@ -218,25 +218,19 @@ class _Source:
         return tuple(row)
 
     async def close(self) -> None:
-        import asyncio
-
-        if self.reading is None or self.reading.done():
-            return
-        self.reading.cancel()
-        await asyncio.wait([self.reading])
+        if self.reading is not None:
+            await self.reading.stop()
 
 
 def amapped(options: MapOptions, iterables: tuple[Any, ...]) -> AsyncGenerator[Any, None]:
-    """Do the same for tasks of an event loop."""
+    """Do the same for tasks of asyncio or trio."""
     _some(iterables)
     return _amapped(options, _Source(iterables))
 
 
 async def _amapped(options: MapOptions, source: _Source) -> AsyncGenerator[Any, None]:
-    import asyncio
-
     window: deque[Ticket] = deque()
-    news = asyncio.Event()
+    told = news()
     watched: Ticket | None = None  # the last whose end is to be news
     bar = options.bar(source.total)
     broken: Exception | None = None
@@ -246,7 +240,7 @@ async def _amapped(options: MapOptions, source: _Source) -> AsyncGenerator[Any, 
         while not over or window:
             if not over and len(window) < options.max_outstanding:
                 try:
-                    row = await _next_row(source, news)
+                    row = await _next_row(source, told)
                 except Exception as error:
                     broken, over = error, True
                 else:
@@ -259,9 +253,9 @@ async def _amapped(options: MapOptions, source: _Source) -> AsyncGenerator[Any, 
                     if source.reading is not None:
                         if window and watched is not window[0]:
                             watched = window[0]
-                            watched.add_done_callback(lambda _: news.set())
-                        await news.wait()
-                        news.clear()
+                            watched.add_done_callback(lambda _: told.set())
+                        await told.wait()
+                        told.clear()
                     continue
             answer = await _aanswer(options, window[0])
             window.popleft()
@@ -269,7 +263,7 @@ async def _amapped(options: MapOptions, source: _Source) -> AsyncGenerator[Any, 
             yield answer
             answered += 1
             if answered % options.max_outstanding == 0:
-                await asyncio.sleep(0)  # where no answer has to be waited for, others have their turn as well
+                await sleep(0)  # where no answer has to be waited for, others have their turn as well
         if broken is not None:
             raise broken
     finally:
@@ -278,28 +272,24 @@ async def _amapped(options: MapOptions, source: _Source) -> AsyncGenerator[Any, 
         await source.close()
 
 
-async def _next_row(source: _Source, news: asyncio.Event) -> tuple[Any, ...] | None:
+async def _next_row(source: _Source, told: News) -> tuple[Any, ...] | None:
     """Give the next row; None at the end, and while ``source.reading`` goes on, which is news when it is over."""
-    import asyncio
-
     if not source.is_async:
         return source.next()
     if source.reading is None:
-        source.reading = asyncio.ensure_future(source.anext())
-        source.reading.add_done_callback(lambda _: news.set())
+        source.reading = reading(source.anext, told)
     if not source.reading.done():
         return None
-    reading, source.reading = source.reading, None
-    return reading.result()
+    over, source.reading = source.reading, None
+    row: tuple[Any, ...] | None = over.result()
+    return row
 
 
 async def _aadmitted(options: MapOptions, row: tuple[Any, ...]) -> Ticket:
-    import asyncio
-
     ticket = options.submit(row)
     attempt = 0
     while refusal := _refusal(ticket):
-        await asyncio.sleep(_pause(refusal, attempt))
+        await sleep(_pause(refusal, attempt))
         attempt = min(attempt + 1, 10)
         ticket = options.submit(row)
     return ticket
