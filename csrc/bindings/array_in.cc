@@ -8,6 +8,7 @@
 #include "base/small_types.h"
 #include "bindings/array_out.h"
 #include "bindings/attributes.h"
+#include "bindings/device_arrays.h"
 #include "bindings/errors.h"
 
 namespace py = pybind11;
@@ -114,6 +115,17 @@ std::string array_label(std::string_view name, ArrayRole role) {
   return cat("input '", name, "'");
 }
 
+/// Of what could not be read, as its values are on a GPU; returns where they are not.
+static void refuse_from_device(py::handle object, std::string_view name, ArrayRole role) {
+  if (!lies_on_device(object.ptr())) return;
+  refuse(name, role,
+         cat("the ", Py_TYPE(object.ptr())->tp_name, " lies in the memory of a CUDA device; ",
+             role == ArrayRole::kInput ? "model(x) of a model that is loaded there takes it as it is, a Batcher takes "
+                                         "arrays of the host: "
+                                       : "expected an array of the host: ",
+             "x.cpu() of torch, or cupy.asnumpy(x), copies it there"));
+}
+
 py::object to_array(py::handle object, std::string_view name, ArrayRole role) {
   const Api& api = Api::get();  // no static of our own: its guard would be held where get() gives up the GIL
   if (api.PyArray_Check_(object.ptr())) return py::reinterpret_borrow<py::object>(object);
@@ -135,9 +147,11 @@ py::object to_array(py::handle object, std::string_view name, ArrayRole role) {
     }
   } catch (py::error_already_set& error) {
     if (!error.matches(PyExc_Exception) || error.matches(PyExc_MemoryError)) throw;
+    refuse_from_device(object, name, role);
     refuse(name, role, cat("could not read the ", Py_TYPE(object.ptr())->tp_name, ": ", describe(error)));
   }
   if (!array || !api.PyArray_Check_(array.ptr())) {
+    refuse_from_device(object, name, role);
     refuse(name, role,
            cat("expected a numpy array, or an object with __dlpack__, __array__ or the buffer protocol",
                role == ArrayRole::kInput ? ", or numbers or lists of them; got " : "; got ",

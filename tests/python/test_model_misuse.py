@@ -215,6 +215,29 @@ def test_dlpack_that_goes_wrong() -> None:
         model(Capsule(KeyboardInterrupt()))
 
 
+class OnDevice:
+    """As an array of CuPy's shows itself, which numpy may not convert."""
+
+    __cuda_array_interface__: Any = {"shape": (1, 2), "typestr": "<f4", "data": (16, False), "version": 3}  # noqa: RUF012
+
+    def __array__(self, *_: object, **__: object) -> Any:
+        raise TypeError("Implicit conversion to a NumPy array is not allowed")
+
+
+@pytest.mark.parametrize("array", [OnDevice(), Capsule(BufferError("device"), (2, 0))], ids=["interface", "dlpack"])
+def test_an_array_of_a_gpu_is_called_that(array: Any) -> None:
+    told = r"lies in the memory of a CUDA device; .* a Batcher takes arrays of the host: x\.cpu\(\)"
+    with pytest.raises(inferkit.ValidationError, match=told):
+        two_outputs()(array)
+    with inferkit.Batcher(two_outputs()) as batcher:
+        with pytest.raises(inferkit.ValidationError, match=told):
+            batcher(array)
+        with pytest.raises(inferkit.ValidationError, match=told):
+            batcher.submit(array).result(60)
+    with pytest.raises(inferkit.InferkitError, match=r"expected an array of the host: x\.cpu"):
+        wrap(lambda _: array)(X)
+
+
 # ---- callables ------------------------------------------------------------------------------------------
 
 
