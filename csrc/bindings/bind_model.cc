@@ -397,6 +397,11 @@ void bind_model(py::module_& m) {
            })
       .def("_run", &run_by_name, py::arg("feeds"), py::arg("out") = py::none())
       .def("_memory", &memory_of)
+      .def("_longest_call",
+           [](const py::object& self) -> std::optional<std::pair<unsigned long, uint64_t>> {
+             const auto call = longest_call(*py_model(self).runner);
+             return call ? std::optional(std::pair(call->thread, call->number)) : std::nullopt;
+           })
       .def(
           "_save_packed",
           [](const py::object& self, const PathLike& path) {

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstring>
 #include <limits>
+#include <optional>
 #include <string_view>
 
 #include "base/validation.h"
@@ -54,6 +55,10 @@ class PyRunner final : public Runner {
   }
 
   py::object& callable() const { return *fn_; }
+  /// The oldest call that has not returned. Needs the GIL.
+  std::optional<LongestCall> longest_call() const {
+    return calls_.empty() ? std::nullopt : std::optional(calls_.front());
+  }
 
  private:
   static Status raised(const py::error_already_set& error) {
@@ -140,6 +145,7 @@ class PyRunner final : public Runner {
   py::object ask(const py::tuple& arguments) {
     if (!*fn_) throw Error(ErrorCode::kClosed, "the model's callable was garbage collected");
     const py::object fn = *fn_;
+    const InCall running(calls_);
     if (Py_EnterRecursiveCall(" while calling a model's function")) throw py::error_already_set();
     const auto answer = py::reinterpret_steal<py::object>(PyObject_CallObject(fn.ptr(), arguments.ptr()));
     Py_LeaveRecursiveCall();
@@ -177,6 +183,24 @@ class PyRunner final : public Runner {
               std::numeric_limits<size_t>::max());
   }
 
+  using Calls = std::vector<LongestCall>;
+  /// One call, in the list for as long as it lives. Needs the GIL.
+  class InCall {
+   public:
+    explicit InCall(Calls& calls) : calls_(calls) { calls_.push_back({PyThread_get_thread_ident(), number_}); }
+    ~InCall() {
+      std::erase_if(calls_, [&](const LongestCall& call) { return call.number == number_; });
+    }
+    InCall(const InCall&) = delete;
+    InCall& operator=(const InCall&) = delete;
+
+   private:
+    static inline uint64_t made = 0;
+    Calls& calls_;
+    const uint64_t number_ = ++made;
+  };
+
+  Calls calls_;  // in the order in which they began; guarded by the GIL
   const std::unique_ptr<py::object, GilDeleter<py::object>> fn_;
   const std::vector<PortSpec> inputs_, outputs_;
 };
@@ -186,6 +210,11 @@ class PyRunner final : public Runner {
 PyObject* callable_of(const Runner& runner) {
   const auto* python = dynamic_cast<const PyRunner*>(&runner);
   return python ? python->callable().ptr() : nullptr;
+}
+
+std::optional<LongestCall> longest_call(const Runner& runner) {
+  const auto* python = dynamic_cast<const PyRunner*>(&runner);
+  return python ? python->longest_call() : std::nullopt;
 }
 
 void drop_callable(Runner& runner) {

@@ -2,7 +2,9 @@
 #pragma once
 #include <pybind11/pybind11.h>
 
+#include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "engine/runner.h"
@@ -18,5 +20,13 @@ std::shared_ptr<Runner> make_py_runner(pybind11::object fn, std::vector<PortSpec
 /// after which the runner only raises.
 PyObject* callable_of(const Runner& runner);
 void drop_callable(Runner& runner);
+
+/// A call of a callable that has not returned yet.
+struct LongestCall {
+  unsigned long thread;  // as threading.get_ident() calls it
+  uint64_t number;       // no other call of the process has it
+};
+/// The one of a runner made here that began first.
+std::optional<LongestCall> longest_call(const Runner& runner);
 
 }  // namespace inferkit

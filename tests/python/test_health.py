@@ -130,7 +130,11 @@ def test_a_hung_worker_has_failed() -> None:
         hung.clock.advance(2)
         report = look()
         assert (report.state, report.ready, report.alive) == (health.State.FAILED, False, True)
-        assert any("hung: a batch has run for 31.0 s" in reason for reason in report.reasons)
+        where = rf"{__file__}:\d+ in run"
+        assert any(
+            re.fullmatch(rf"hung: a batch has run for 31.0 s: its worker hangs at {where}", reason)
+            for reason in report.reasons
+        )
         assert not look(failed_is_dead=True).alive
         assert look(hung_after=None, require_warm_up=False).state is health.State.READY
     assert look().state is health.State.DRAINING
@@ -413,6 +417,33 @@ def test_a_change_of_state_is_logged(caplog: pytest.LogCaptureFixture) -> None:
             monitor.report()
     lines = [(r.levelname, r.state) for r in caplog.records if r.name == "inferkit.health"]
     assert lines == [("WARNING", "loading"), ("INFO", "ready")]
+
+
+def test_the_stack_of_a_callable_that_hangs_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    def stacks() -> list[Any]:
+        return [record for record in caplog.records if getattr(record, "event", "") == "hung"]
+
+    monitor = health.Monitor()
+    with caplog.at_level(logging.DEBUG, "inferkit.health"), Hung() as hung:
+        monitor.report()
+        assert not stacks()
+        hung.clock.advance(31)
+        monitor.report()
+        monitor.report()
+        (record,) = stacks()
+        assert (record.levelname, record.batcher, record.seconds) == ("ERROR", "hung", 31.0)
+        first, *others = record.stack.split(" < ")
+        assert re.fullmatch(r".*threading\.py:\d+ in wait", first)
+        assert any(re.fullmatch(rf"{__file__}:\d+ in run", site) for site in others)
+        hung.release.set()
+        hung.batcher.drain()
+        monitor.report()
+    with caplog.at_level(logging.DEBUG, "inferkit.health"), Hung() as hung:
+        hung.clock.advance(31)
+        monitor.report()
+        assert len(stacks()) == 2  # another call
+        health.Monitor(health.Limits(hung_after=None)).report()
+        assert len(stacks()) == 2
 
 
 # The ASGI app, by itself

@@ -11,7 +11,6 @@ import linecache
 import logging
 import os
 import sys
-import sysconfig
 import threading
 import time
 from collections import Counter, deque
@@ -21,14 +20,13 @@ from types import FrameType, TracebackType
 
 from .._arguments import seconds
 from .._background import pause, surviving
+from .._frames import Site, blamed, sites
 from .._initialised import says_if_not_initialised
 from .._text import printable
 
 __all__ = ["LoopWatch", "Stall", "recent_stalls", "watch_loop"]
 
 _log = logging.getLogger("inferkit.diagnostics")
-_STDLIB = tuple({sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")})
-_SITE = tuple({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
 _HUNG = 1.0  # seconds after which a hold that has not ended is reported all the same
 _KEPT = 1000  # holds of one watch, and different stacks of one hold: a watch may stay on for months
 # Those inside their block; copied before it is looked through, as threads change it.
@@ -65,18 +63,6 @@ class Stall:
             return f"{held} by no callback: the machine was busy, or another thread kept the GIL"
         where = f"{held} by {self.file}:{self.line} in {self.function}" + (f": {self.source}" if self.source else "")
         return printable(where)
-
-
-_Site = tuple[str, int, str]
-
-
-def _blamed(stack: tuple[_Site, ...]) -> _Site:
-    """Choose the frame to name: what the standard library does is done for somebody."""
-    for site in reversed(stack):
-        library = site[0].startswith(_STDLIB) and not site[0].startswith(_SITE)
-        if not library and not site[0].startswith("<frozen"):
-            return site
-    return stack[-1]
 
 
 @says_if_not_initialised
@@ -122,7 +108,7 @@ class LoopWatch:
         self._stalls: deque[tuple[float, Stall]] = deque(maxlen=_KEPT)  # with the time of the end
         self._longest = 0.0
         self._lock = threading.Lock()  # who ends a hold: the watching thread, or the loop's that leaves the block
-        self._samples: Counter[tuple[_Site, ...]] = Counter()
+        self._samples: Counter[tuple[Site, ...]] = Counter()
         self._watcher: threading.Thread | None = None
         self._log: logging.Logger | None = _log
 
@@ -217,13 +203,9 @@ class LoopWatch:
         if report and self._log is not None:
             self._log.warning("%s, and still is", stall, extra=_extra(stall))
 
-    def _callback_of(self, frame: FrameType | None) -> tuple[_Site, ...]:
+    def _callback_of(self, frame: FrameType | None) -> tuple[Site, ...]:
         """Take the stack inside the loop's callback, that first."""
-        stack: list[_Site] = []
-        while frame is not None:
-            stack.append((frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name))
-            frame = frame.f_back
-        return tuple(stack[::-1][self._depth :])
+        return sites(frame)[self._depth :]
 
     def _end_hold(self, now: float) -> None:
         """On the loop's thread."""
@@ -247,11 +229,11 @@ class LoopWatch:
         inside = Counter({stack: n for stack, n in self._samples.items() if stack})
         if not inside:
             return Stall(duration=late, file="", line=0, function="", source="", stack=())
-        blamed = Counter[_Site]()
+        counts = Counter[Site]()
         for stack, n in inside.items():
-            blamed[_blamed(stack)] += n
-        site = blamed.most_common(1)[0][0]
-        stack = next(stack for stack, _ in inside.most_common() if _blamed(stack) == site)
+            counts[blamed(stack)] += n
+        site = counts.most_common(1)[0][0]
+        stack = next(stack for stack, _ in inside.most_common() if blamed(stack) == site)
         file, line, function = site
         return Stall(
             duration=late,

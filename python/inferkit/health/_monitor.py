@@ -20,6 +20,8 @@ from ._memory import memory
 
 if TYPE_CHECKING:
     from .._batcher import Batcher
+    from .._frames import Site
+    from .._model import Model
     from .._stats import BatcherStats
 
 __all__ = ["Limits", "Monitor", "Report", "State"]
@@ -72,7 +74,8 @@ class Limits:
     max_loop_hold : float or None
         For how many seconds something blocked an event loop, in the last 60 s. It needs ``diagnostics.watch_loop()``.
     hung_after : float or None
-        For how many seconds a batch may run; by default 30. If one runs longer, the batcher has failed.
+        For how many seconds a batch may run; by default 30. If one runs longer, the batcher has failed. Where it is a
+        callable that hangs, the reason says at which line, and the logger ``inferkit.health`` gets its stack.
     min_requests : int
         How many requests it takes to judge a rate or a percentile.
     require_warm_up : bool
@@ -177,6 +180,7 @@ class Monitor:
         self._loading: list[str] = []
         self._draining: str | None = None
         self._last: State | None = None
+        self._hung: frozenset[tuple[int, int]] = frozenset()  # calls whose stacks have been logged
 
     @property
     def limits(self) -> Limits:
@@ -232,6 +236,7 @@ class Monitor:
             found.append((State.DRAINING, draining))
         batchers: dict[str, State] = {}
         idle, drained, forked = True, [], []
+        hung: dict[tuple[int, int], tuple[str, float, tuple[Site, ...]]] = {}
         for batcher in _batcher._open_batchers():
             if batcher._state == "forked":
                 forked.append(batcher.name)
@@ -240,6 +245,8 @@ class Monitor:
             idle &= stats.queue_depth == 0 and stats.in_flight == 0
             if stats.state == "open":
                 judged = judge(batcher, stats, self.limits)
+                if _hangs(stats, self.limits) and (call := _hung_call(batcher.model)):
+                    hung[call[0]] = (batcher.name, stats.longest_run, call[1])
                 found += [(state, f"{batcher.name}: {reason}") for state, reason in judged]
                 batchers[batcher.name] = worst(judged)
             else:
@@ -260,6 +267,7 @@ class Monitor:
         found += self._judge_process(idle)
         state = worst(found)
         self._note(state, found)
+        self._note_hung(hung)
         return Report(
             state=state,
             ready=state is State.READY or (state is State.DEGRADED and self.limits.degraded_is_ready),
@@ -316,6 +324,32 @@ class Monitor:
             fields = {"state": state.value, "reasons": [reason for _, reason in found]}
             log("health", "state", fields, "INFO" if state is State.READY else "WARNING")
 
+    def _note_hung(self, hung: dict[tuple[int, int], tuple[str, float, tuple[Site, ...]]]) -> None:
+        """Log where a callable hangs: once for each call."""
+        before, self._hung = self._hung, frozenset(hung)
+        for call, (name, seconds, stack) in hung.items():
+            if call not in before:
+                shown = " < ".join(_shown(site) for site in reversed(stack))  # the innermost first: lines are cut
+                log("health", "hung", {"batcher": name, "seconds": round(seconds, 3), "stack": shown}, "ERROR")
+
+
+def _hangs(stats: BatcherStats, limits: Limits) -> bool:
+    return limits.hung_after is not None and stats.longest_run > limits.hung_after
+
+
+def _hung_call(model: Model) -> tuple[tuple[int, int], tuple[Site, ...]] | None:
+    """Find the oldest call of a model's callable, and its thread's stack; None where no Python runs."""
+    call = model._longest_call()
+    if call is None or (frame := sys._current_frames().get(call[0])) is None:
+        return None
+    from .._frames import sites  # where it is needed
+
+    return call, sites(frame)
+
+
+def _shown(site: Site) -> str:
+    return f"{site[0]}:{site[1]} in {site[2]}"
+
 
 def worst(found: list[tuple[State, str]]) -> State:
     return max((state for state, _ in found), key=_ORDER.__getitem__, default=State.READY)
@@ -333,12 +367,13 @@ def judge(batcher: Batcher, stats: BatcherStats, limits: Limits) -> list[tuple[S
         found.append((State.WARMING, "not warmed up; call batcher.warm_up()"))
     if failure := device_failure(batcher.model):
         found.append((State.FAILED, f"the device of its model has failed: {failure}"))
-    check(
-        stats.longest_run,
-        limits.hung_after,
-        f"a batch has run for {stats.longest_run:.1f} s: its worker hangs",
-        State.FAILED,
-    )
+    if _hangs(stats, limits):
+        where = ""
+        if call := _hung_call(batcher.model):
+            from .._frames import blamed
+
+            where = f" at {_shown(blamed(call[1]))}"
+        found.append((State.FAILED, f"a batch has run for {stats.longest_run:.1f} s: its worker hangs{where}"))
     check(
         stats.queue_depth,
         limits.max_queue_depth,
