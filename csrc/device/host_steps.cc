@@ -57,7 +57,7 @@ void run_host_steps(const Program& program, size_t first, size_t last, std::byte
   } catch (const Stopped&) {
     throw;
   } catch (const Error& error) {
-    throw Error(error.code(), error.reason(), cat(program.labels[step->node], ": ", error.what()));
+    throw Error(error.code(), error.reason(), cat(program.error_label(step->node), ": ", error.what()));
   }
 }
 

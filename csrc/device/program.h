@@ -2,6 +2,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -54,7 +55,13 @@ struct Program {
   std::vector<size_t> input_bytes, output_bytes;    // of each input and output
   size_t arena_bytes = 0, host_arena_bytes = 0;     // of operands of the device, and of those that are on_host
   int64_t estimated_nanos = 0;                      // a guess at one run's duration on one thread
-  std::vector<std::string> labels;                  // node names, for errors and traces
+  std::vector<std::string> labels;                  // what runs, for traces
+  std::map<uint32_t, std::string> in_file;          // of a node that a rewrite made, what the file has, for errors
+
+  const std::string& error_label(uint32_t node) const {
+    const auto it = in_file.find(node);
+    return it == in_file.end() ? labels[node] : it->second;
+  }
 };
 
 }  // namespace inferkit

@@ -15,7 +15,7 @@ inline std::atomic<TraceRing*> step_trace{nullptr};
 /// What a record holds of a step: its operator and the end of its node's name, where names of one model differ.
 class StepName {
  public:
-  /// Of a Node::label().
+  /// Of a Node::step_label().
   explicit StepName(std::string_view label);
   std::string_view view() const { return {text_.data(), size_}; }
 

@@ -25,10 +25,26 @@ Tensor make_tensor(DType dtype, const Shape& shape, void** data) {
   return {dtype, shape, *data, memory};
 }
 
+std::string Node::step_label() const {
+  const std::string node = name.empty() ? "a node (" : "node '" + name + "' (";
+  return node + (domain.empty() ? "" : domain + ".") + op_type + ")";
+}
+
 std::string Node::label() const {
-  std::string out = name.empty() ? "a node (" : "node '" + name + "' (";
-  if (!domain.empty()) out += domain + ".";
-  return out + op_type + ")";
+  const std::string own = domain.empty() ? op_type : domain + "." + op_type;
+  const bool rewritten = !stands_for.empty();
+  const std::string& node = rewritten ? stands_for[0].name : name;
+  std::string out = node.empty() ? "a node (" : "node '" + node + "' (";
+  if (!rewritten) return out + own + ")";
+  out += stands_for[0].op;
+  if (stands_for.size() > 1) {
+    const NodeOrigin& next = stands_for[1];
+    out += ", in one step with " + (next.name.empty() ? "a node" : "'" + next.name + "'") + " (" + next.op + ")";
+    if (stands_for.size() > 2) out += " and " + std::to_string(stands_for.size() - 2) + " more";
+  } else if (stands_for[0].op != own) {
+    out += ", which is computed with " + op_type;
+  }
+  return out + ")";
 }
 
 std::vector<NodeOrigin> Node::origins() const {

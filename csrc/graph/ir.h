@@ -84,8 +84,12 @@ struct Node {
   std::map<std::string, Attribute, std::less<>> attributes;
   std::vector<NodeOrigin> stands_for;  // what a rewrite made it of; empty where it is as in the file
 
-  /// "node 'fc1' (Gemm)", for messages.
+  /// "node 'fc1' (Gemm)", for messages: as the file has it, where it is a rewrite. Then the step's own operator is
+  /// named behind it, "node 'q' (com.microsoft.QGemm, which is computed with MatMulInteger)", or what else the step
+  /// does.
   std::string label() const;
+  /// What runs, which a rewrite may have named: "node 'q/MatMulInteger' (MatMulInteger)", for traces.
+  std::string step_label() const;
   /// What it stands for; itself, where it is as in the file.
   std::vector<NodeOrigin> origins() const;
 };

@@ -292,7 +292,7 @@ class CudaExecution final : public Execution {
     const uint32_t word = *fault();
     if (word == 0) return;
     const Step& step = program_.steps[(word & ~LaunchQueue::kDividesByZero) - 1];
-    throw Error(ErrorCode::kInference, cat(program_.labels[step.node], ": ",
+    throw Error(ErrorCode::kInference, cat(program_.error_label(step.node), ": ",
                                            word & LaunchQueue::kDividesByZero
                                                ? "integer division by zero"
                                                : "an index is out of range for the dimension that it counts along"));

@@ -162,7 +162,11 @@ void Compiler::lower() {
     return fused == fused_.end() ? graph().nodes[n] : fused->second;
   };
   // Label n is that of node n; those of copies come behind.
-  for (size_t n = 0; n < graph().nodes.size(); ++n) plan_->labels.push_back(node_at(n).label());
+  for (size_t n = 0; n < graph().nodes.size(); ++n) {
+    const Node& node = node_at(n);
+    plan_->labels.push_back(node.step_label());
+    if (!node.stands_for.empty()) plan_->in_file.emplace(static_cast<uint32_t>(n), node.label());
+  }
   for (size_t n = 0; n < graph().nodes.size(); ++n) {
     const Node& node = node_at(n);
     RunControl::check();

@@ -45,6 +45,23 @@ TEST(constants_and_nodes_are_told_apart_in_subgraphs_too) {
   CHECK_EQ(graph.nodes[1].id, uint64_t{3});
 }
 
+TEST(a_label_names_what_the_file_has) {
+  Node node;
+  node.op_type = "MatMulInteger";
+  CHECK_EQ(node.label(), "a node (MatMulInteger)");
+  node.name = "q/MatMulInteger";
+  CHECK_EQ(node.label(), "node 'q/MatMulInteger' (MatMulInteger)");
+  node.stands_for = {{"com.microsoft.QGemm", "q"}};
+  CHECK_EQ(node.label(), "node 'q' (com.microsoft.QGemm, which is computed with MatMulInteger)");
+  CHECK_EQ(node.step_label(), "node 'q/MatMulInteger' (MatMulInteger)");
+  node.stands_for = {{"Conv", ""}, {"Relu", "r"}};
+  CHECK_EQ(node.label(), "a node (Conv, in one step with 'r' (Relu))");
+  node.stands_for = {{"Conv", "c"}, {"Add", ""}, {"Relu", "r"}};
+  CHECK_EQ(node.label(), "node 'c' (Conv, in one step with a node (Add) and 1 more)");
+  node.stands_for = {{"MatMulInteger", "m"}};
+  CHECK_EQ(node.label(), "node 'm' (MatMulInteger)");
+}
+
 TEST(another_load_gives_the_same_numbers) {
   Graph one = graph_with_constants(), two = graph_with_constants();
   number_graph(one);
