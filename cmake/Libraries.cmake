@@ -150,7 +150,7 @@ set(inferkit_op_groups
   "common/conv_packed common/gelu_half common/integer_planes common/integer_windows common/letter_case common/packed_panels common/quantization common/recurrent common/recurrent_activation common/regex"
   "common/conv_rows common/regex_parser common/requantize common/row_product common/small_convert common/strided_copy common/text_cast common/text_number common/text_table common/tokenizer"
   "compare conv_transpose deform_conv fourier gru integer_matmul legacy_broadcast linear local_normalization"
-  "cumulative gather_quantized grid_sample integer_conv lstm multi_head_attention non_max_suppression normalization pad pow"
+  "cumulative gather_quantized grid_sample integer_conv inverse lstm multi_head_attention non_max_suppression normalization pad pow"
   "group_query_attention loss quantize"
   "fused_activation pool"
   "fused_normalization random reduce"

@@ -57,6 +57,29 @@ def test_grid_sample_types(dtype: str, mode: str) -> None:
         close(case.run()[0], exact.reference()[0].astype(np.float64), 10 * rtol, max(5 * atol, 1e-5))
 
 
+@pytest.mark.parametrize("mode", ["bilinear", "nearest", "bicubic"])
+@pytest.mark.parametrize("border", BORDERS)
+@pytest.mark.parametrize("align", [0, 1])
+def test_grid_sample_of_onnxruntime_s_own_domain(mode: str, border: str, align: int) -> None:
+    x, grid = draw(2, 3, 5, 7), (1.5 * draw(2, 4, 6, 2)).astype(np.float32)
+    options: dict[str, Any] = {"mode": mode, "padding_mode": border, "align_corners": align}
+    case = Case("GridSample", x, grid, domain="com.microsoft", **options)
+    case.bytes = case.bytes_with_output("float32", (2, 3, 4, 6))
+    found = case.run()[0]
+    close(found, case.onnxruntime()[0], 1e-4, 1e-5)
+    assert found.tobytes() == Case("GridSample", x, grid, opset=16, **options).run()[0].tobytes()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float64"])
+def test_types_of_onnxruntime_s_own_grid_sample(dtype: str) -> None:
+    x, grid = draw(1, 2, 5, 6, dtype=dtype), RNG.uniform(-0.9, 0.9, (1, 3, 4, 2)).astype(dtype)
+    case = Case("GridSample", x, grid, domain="com.microsoft")
+    case.bytes = case.bytes_with_output(dtype, (1, 2, 3, 4))
+    exact = Case("GridSample", x.astype(np.float64), grid.astype(np.float64), opset=16).reference()[0]
+    rtol, atol = TOLERANCE[dtype]
+    close(case.run()[0], exact.astype(np.float64), 10 * rtol, max(5 * atol, 1e-5))
+
+
 @pytest.mark.parametrize("border", BORDERS)
 @pytest.mark.parametrize("mode", MODES)
 def test_points_that_are_no_numbers(border: str, mode: str) -> None:

@@ -438,6 +438,49 @@ def test_eye_like_and_trilu(k: int) -> None:
     same(Case("Trilu", batch).run()[0], np.triu(batch))
 
 
+@pytest.mark.parametrize(
+    "dtype", ["float32", "float64", "float16", "bool", *(f"{u}int{n}" for u in ("", "u") for n in (8, 16, 32, 64))]
+)
+@pytest.mark.parametrize("k", [None, -9, -1, 0, 2, 9])
+@pytest.mark.parametrize("upper", [None, 0, 1])
+def test_trilu_of_onnxruntime_s_own_domain(dtype: str, k: int | None, upper: int | None) -> None:
+    x = (numbered((2, 3, 5)) + 1).astype(dtype)
+    options = {} if upper is None else {"upper": upper}
+    case = Case("Trilu", x, None if k is None else np.array(k, np.int64), domain="com.microsoft", **options)
+    case.bytes = case.bytes_with_output(dtype, x.shape)
+    same(case.run()[0], (np.tril if upper == 0 else np.triu)(x, k or 0))
+
+
+def test_own_trilu_as_onnxruntime_has_it() -> None:
+    for upper in (0, 1):
+        x = numbered((2, 3, 5)) + 1
+        case = Case("Trilu", x, np.array(1, np.int64), domain="com.microsoft", upper=upper)
+        case.bytes = case.bytes_with_output("float32", x.shape)
+        same(case.run()[0], case.onnxruntime()[0])
+
+
+@pytest.mark.parametrize("axis", [-4, -1, 0, 1, 3])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bool", "int8", "uint64", "object"])
+@pytest.mark.parametrize("constant", [(), (1,)])
+def test_expand_dims(axis: int, dtype: str, constant: tuple[int, ...]) -> None:
+    x = numbered((2, 3, 5)).astype(str).astype(object) if dtype == "object" else numbered((2, 3, 5)).astype(dtype)
+    case = Case("ExpandDims", x, np.array(axis, np.int32), domain="com.microsoft", constant=constant)
+    expected = np.expand_dims(x, axis)
+    case.bytes = case.bytes_with_output(dtype, expected.shape)
+    found = case.run()[0]
+    assert found.tolist() == expected.tolist()
+    assert found.dtype == expected.dtype
+    if dtype == "float32":
+        same(found, case.onnxruntime()[0])
+
+
+@pytest.mark.parametrize("axis", [-5, 4])
+def test_expand_dims_out_of_range(axis: int) -> None:
+    case = Case("ExpandDims", numbered((2, 3, 5)), np.array(axis, np.int32), domain="com.microsoft", constant=[1])
+    with pytest.raises(inferkit.ModelError, match=r"node 'n' \(com.microsoft.ExpandDims.*out of range"):
+        inferkit.Model.load(case.bytes_with_output("float32", (1,)))
+
+
 @pytest.mark.parametrize("axis", [-1, 0, 1, 2])
 @pytest.mark.parametrize("dtype", ["int64", "int32", "float32"])
 def test_one_hot(axis: int, dtype: str) -> None:

@@ -2,7 +2,7 @@
 #include <cmath>
 #include <cstring>
 
-#include "engine/compile/op_registry.h"
+#include "engine/compile/expand.h"
 #include "engine/ops/common/any_width.h"
 #include "engine/ops/dispatch.h"
 #include "engine/ops/saturate.h"
@@ -266,6 +266,8 @@ void register_generate(OpRegistry& r) {
   add(r, "EyeLike", 9, 1, 1, infer_eye_like, lower_eye_like, every_axis);
   add(r, "OneHot", 9, 3, 3, infer_one_hot, lower_one_hot);
   add(r, "Trilu", 14, 1, 2, infer_trilu, lower_trilu, last_two_axes);
+  add_expanded(r, {.domain = kMicrosoft, .name = "Trilu", .min_inputs = 1, .max_inputs = 2, .max_outputs = 1},
+               [](Expansion& e) { e.give(0, e.add("Trilu", 14, {e.in(0), e.in(1)}, e.keep({"upper"}))); });
 }
 
 }  // namespace inferkit

@@ -2,7 +2,7 @@
 #include <array>
 #include <cmath>
 
-#include "engine/compile/op_registry.h"
+#include "engine/compile/expand.h"
 #include "engine/ops/common/convert.h"
 #include "engine/ops/dispatch.h"
 #include "engine/ops/parallel.h"
@@ -206,6 +206,11 @@ void lower_grid_sample(LowerContext& c) {
   end_output(c, 0, y, work);
 }
 
+/// torch's exporter writes ONNX Runtime's own operator for opsets before 16.
+void expand_microsoft(Expansion& e) {
+  e.give(0, e.add("GridSample", 16, {e.in(0), e.in(1)}, e.keep({"align_corners", "mode", "padding_mode"})));
+}
+
 // ---- AffineGrid: theta [batch, d, d + 1] and the size (batch, channels, spatial...) of the image -------------------
 
 struct AffineGridParams {
@@ -288,6 +293,8 @@ void register_grid_sample(OpRegistry& r) {
          .infer = infer_grid_sample,
          .mixed_axes = behind_first_axis},
         lower_grid_sample);
+  add_expanded(r, {.domain = kMicrosoft, .name = "GridSample", .min_inputs = 2, .max_inputs = 2, .max_outputs = 1},
+               expand_microsoft);
   r.add({.name = "AffineGrid",
          .since = 20,
          .min_inputs = 2,

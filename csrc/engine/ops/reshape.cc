@@ -1,7 +1,7 @@
-// Operators that move no data: Reshape, Flatten, Squeeze, Unsqueeze, Identity, Shape, Size.
+// Operators that move no data: Reshape, Flatten, Squeeze, Unsqueeze, ExpandDims, Identity, Shape, Size.
 #include <algorithm>
 
-#include "engine/compile/op_registry.h"
+#include "engine/compile/expand.h"
 #include "engine/ops/dispatch.h"
 
 namespace inferkit {
@@ -88,6 +88,12 @@ void infer_unsqueeze(InferContext& c) {
   c.set_output(0, x.dtype, out);
 }
 
+/// The axis is one int32.
+void expand_dims(Expansion& e) {
+  const ValueId axis = e.add("Cast", 13, {e.in(1)}, {{"to", int64_t{7}}});  // int64
+  e.give(0, e.add("Unsqueeze", 13, {e.in(0), e.add("Reshape", 14, {axis, e.integers({1})})}));
+}
+
 void infer_shape(InferContext& c) {
   const Shape& shape = c.input(0).shape;
   const auto rank = static_cast<int64_t>(shape.rank());
@@ -115,6 +121,8 @@ void register_reshape(OpRegistry& r) {
   r.add({.name = "Squeeze", .min_inputs = 1, .max_inputs = 2, .max_outputs = 1, .infer = infer_squeeze}, lower_alias);
   r.add({.name = "Unsqueeze", .min_inputs = 1, .max_inputs = 2, .max_outputs = 1, .infer = infer_unsqueeze},
         lower_alias);
+  add_expanded(r, {.domain = kMicrosoft, .name = "ExpandDims", .min_inputs = 2, .max_inputs = 2, .max_outputs = 1},
+               expand_dims);
   r.add({.name = "Shape", .min_inputs = 1, .max_inputs = 1, .max_outputs = 1, .infer = infer_shape}, nullptr);
   r.add({.name = "Size", .min_inputs = 1, .max_inputs = 1, .max_outputs = 1, .infer = infer_size}, nullptr);
 }
