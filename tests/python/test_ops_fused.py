@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.parser
 import onnxruntime
 import pytest
 from onnx import helper, numpy_helper
@@ -361,6 +362,14 @@ def test_qlinear_unary(kind: str, z: int) -> None:
     pool: dict[str, Any] = {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1]}
     agree_in_bytes(case("QLinearAveragePool", x, *ends, **pool))
     agree_in_bytes(case("QLinearAveragePool", x, *ends, **pool, count_include_pad=1))
+    last: dict[str, Any] = {"channels_last": 1}
+    images = [bytes_of(kind, 2, 8, 7, 6), bytes_of(kind, 2, 9, 6), bytes_of(kind, 1, 4, 5, 6, 3)]
+    for image in images[:2]:
+        agree_in_bytes(case("QLinearGlobalAveragePool", image, *ends, **last))
+    agree_in_bytes(case("QLinearAveragePool", images[0], *ends, **pool, **last))
+    agree_in_bytes(case("QLinearAveragePool", images[0], *ends, **pool, **last, count_include_pad=1))
+    agree_in_bytes(case("QLinearAveragePool", images[1], *ends, kernel_shape=[3], pads=[1, 1], **last))
+    agree_in_bytes(case("QLinearAveragePool", images[2], *ends, kernel_shape=[2, 3, 2], **last))
     low = np.iinfo(kind).min
     softmax = [scale(0.05), zero(kind, z), scale(1 / 256), zero(kind, low)]
     c = case("QLinearSoftmax", x, *softmax, axis=-1)
@@ -442,7 +451,7 @@ def test_nhwc_max_pool(kind: str) -> None:
         (case("FusedMatMul", draw(2, 3, 4), draw(2, 3, 4), transBatchA=1), "transBatchA"),
         (case("FusedGemm", draw(2, 3), draw(3, 4), activation="Swish"), "activation Swish"),
         (case("QLinearAveragePool", bytes_of("uint8", 1, 4, 4, 3), scale(1), None, scale(1), None,
-              kernel_shape=[2, 2], channels_last=1), "channels_last"),
+              kernel_shape=[2, 2, 1, 1], channels_last=1), "channels_last"),
         (case("MatMulNBits", draw(2, 16), bytes_of("uint8", 3, 1, 8), draw(3, 1), K=16, N=3, bits=4, block_size=16),
          "only known during a run"),
     ],
@@ -450,6 +459,34 @@ def test_nhwc_max_pool(kind: str) -> None:
 def test_refusals(c: Case, message: str) -> None:
     with pytest.raises(inferkit.UnsupportedOpError, match=message):
         inferkit.Model.load(c.bytes)
+
+
+def test_errors_name_the_node_of_the_file() -> None:
+    """Not what it is spelled out as, which stands behind it."""
+    x, w, r = draw(3, 2, 6), bytes_of("int8", 1, 5, 16), bytes_of("int8", 1, 4, 16)
+    one, none = np.float32([0.01]), np.int8([0])
+    inputs = [x, w, r, None, None, None, None, None, one, none, one, none]
+    wrong = Case("DynamicQuantizeLSTM", *inputs, domain=MS, constant=(1, 2, 8, 9, 10, 11), hidden_size=4)
+    with pytest.raises(inferkit.ModelError) as caught:  # x has six columns, and w five rows
+        inferkit.Model.load(wrong.bytes_with_output("float32", (3, 1, 2, 4)))
+    assert "node 'n' (com.microsoft.DynamicQuantizeLSTM, which is computed with ByteLSTM): " in str(caught.value)
+    assert "n/ByteLSTM" not in str(caught.value)
+
+
+def test_an_error_of_a_run_names_the_node_of_the_file() -> None:
+    bytes_of_table = ", ".join(["17"] * 48)
+    graph = onnx.parser.parse_model(
+        f"""<ir_version: 8, opset_import: ["" : 17, "com.microsoft" : 1]>
+        g (float[n] x, int64[m] i) => (float[m, 32] y)
+        <uint8[3, 16] w = {{{bytes_of_table}}}, float[3, 1] s = {{1.0, 1.0, 1.0}}> {{
+            y = com.microsoft.GatherBlockQuantized <bits = 4, block_size = 32, gather_axis = 0, quantize_axis = 1>
+                (w, i, s)
+        }}"""
+    )
+    graph.graph.node[0].name = "table"
+    model = inferkit.Model.load(graph.SerializeToString())
+    with pytest.raises(inferkit.InferenceError, match=r"node 'table' \(com.microsoft.GatherBlockQuantized, which is"):
+        model.run({"x": np.float32([1]), "i": np.int64([3])})
 
 
 def test_all_refusals_are_listed() -> None:

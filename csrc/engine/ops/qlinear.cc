@@ -1,5 +1,7 @@
 // The operators of ONNX Runtime's quantiser, spelled out: products as exact integer products, the rest on the numbers
 // that the bytes stand for, rounded to bytes once at the end.
+#include <array>
+
 #include "engine/compile/expand.h"
 #include "engine/ops/common/row_product.h"
 
@@ -39,17 +41,42 @@ void expand_softmax(Expansion& e) {
   unary(e, "Softmax", static_cast<int>(opset), e.keep({"axis"}));
 }
 
-void refuse_channels_last(const Expansion& e) {
-  if (e.attr("channels_last", int64_t{0}) != 0) e.refuse("channels_last");
+/// The dimensions of an image, which its kernel tells.
+int64_t spatial_of(const Attributes& attributes) {
+  const auto it = attributes.find("kernel_shape");
+  const auto* kernel = it == attributes.end() ? nullptr : std::get_if<std::vector<int64_t>>(&it->second);
+  return kernel ? static_cast<int64_t>(kernel->size()) : 0;
 }
+/// The channels, which are the last of the dimensions, as the second.
+ValueId channels_second(Expansion& e, ValueId x, int64_t spatial) {
+  std::vector<int64_t> order{0, spatial + 1};
+  for (int64_t i = 0; i < spatial; ++i) order.push_back(i + 1);
+  return e.add("Transpose", 13, {x}, {{"perm", order}});
+}
+ValueId channels_last(Expansion& e, ValueId x, int64_t spatial) {
+  std::vector<int64_t> order{0};
+  for (int64_t i = 0; i < spatial; ++i) order.push_back(i + 2);
+  order.push_back(1);
+  return e.add("Transpose", 13, {x}, {{"perm", order}});
+}
+
 void expand_average_pool(Expansion& e) {
-  refuse_channels_last(e);
-  unary(e, "AveragePool", 11,
-        e.keep({"auto_pad", "ceil_mode", "count_include_pad", "kernel_shape", "pads", "strides"}));
+  Attributes attributes = e.keep({"auto_pad", "ceil_mode", "count_include_pad", "kernel_shape", "pads", "strides"});
+  if (e.attr("channels_last", int64_t{0}) == 0) return unary(e, "AveragePool", 11, std::move(attributes));
+  const int64_t spatial = spatial_of(attributes);
+  if (spatial < 1 || spatial > 3) e.refuse("channels_last and a kernel_shape of no 1 to 3 dimensions");
+  const ValueId x = channels_second(e, dequantized(e, 0, 1, 2), spatial);
+  const ValueId y = e.add("AveragePool", 11, {x}, std::move(attributes));
+  e.give(0, quantized(e, channels_last(e, y, spatial), 3, 4));
 }
 void expand_global_average_pool(Expansion& e) {
-  refuse_channels_last(e);
-  unary(e, "GlobalAveragePool", 1);
+  if (e.attr("channels_last", int64_t{0}) == 0) return unary(e, "GlobalAveragePool", 1);
+  // How many dimensions there are is not known here: the mean is of all between the first and the last.
+  const ValueId x = dequantized(e, 0, 1, 2);
+  const ValueId rank = e.add("Size", 13, {e.add("Shape", 13, {x})});
+  const ValueId one = e.constant_of(make_tensor<int64_t>({}, std::span<const int64_t>(std::array<int64_t, 1>{1})));
+  const ValueId axes = e.add("Range", 11, {one, e.add("Sub", kMulOpset, {rank, one}), one});
+  e.give(0, quantized(e, e.add("ReduceMean", 18, {x, axes}), 3, 4));
 }
 
 /// Inputs: the result's scale and zero point, then value, scale and zero point of each part.
@@ -164,19 +191,10 @@ void expand_lstm(Expansion& e) {
 
 void expand_nhwc_max_pool(Expansion& e) {
   Attributes attributes = e.keep({"auto_pad", "ceil_mode", "dilations", "kernel_shape", "pads", "strides"});
-  const auto it = attributes.find("kernel_shape");
-  const auto* kernel = it == attributes.end() ? nullptr : std::get_if<std::vector<int64_t>>(&it->second);
-  if (!kernel || kernel->empty() || kernel->size() > 3) e.refuse("a kernel_shape of no 1 to 3 dimensions");
-  const auto spatial = static_cast<int64_t>(kernel->size());
-  std::vector<int64_t> first{0, spatial + 1}, last{0};
-  for (int64_t i = 0; i < spatial; ++i) {
-    first.push_back(i + 1);
-    last.push_back(i + 2);
-  }
-  last.push_back(1);
-  const ValueId x = e.add("Transpose", 13, {e.in(0)}, {{"perm", first}});
-  const ValueId y = e.add("MaxPool", 12, {x}, std::move(attributes));
-  e.give(0, e.add("Transpose", 13, {y}, {{"perm", last}}));
+  const int64_t spatial = spatial_of(attributes);
+  if (spatial < 1 || spatial > 3) e.refuse("a kernel_shape of no 1 to 3 dimensions");
+  const ValueId y = e.add("MaxPool", 12, {channels_second(e, e.in(0), spatial)}, std::move(attributes));
+  e.give(0, channels_last(e, y, spatial));
 }
 
 void add(OpRegistry& r, std::string_view name, int min_inputs, int max_inputs, ExpandFn expand) {
