@@ -147,7 +147,7 @@ set(inferkit_op_groups
   "arg attention batch_normalization binary bit_cast cast cdist"
   "causal_conv col2im concat control_flow conv det dropout einsum expand"
   "common/attention common/attention_cache common/byte_product common/conv_bf16 common/conv_blocks common/conv_channels common/conv_depthwise common/convert common/draws common/einsum_equation common/expanded_conv common/float_map"
-  "common/conv_packed common/gelu_half common/integer_planes common/integer_windows common/letter_case common/packed_panels common/quantization common/recurrent common/recurrent_activation common/regex"
+  "common/character_classes common/conv_packed common/gelu_half common/integer_planes common/integer_windows common/letter_case common/packed_panels common/quantization common/recurrent common/recurrent_activation common/regex"
   "common/conv_rows common/regex_parser common/requantize common/row_product common/small_convert common/strided_copy common/text_cast common/text_number common/text_table common/tokenizer"
   "compare conv_transpose deform_conv fourier gru integer_matmul legacy_broadcast linear local_normalization"
   "cumulative gather_quantized grid_sample integer_conv inverse lstm multi_head_attention non_max_suppression normalization pad pow"

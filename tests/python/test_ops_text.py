@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import time
+import unicodedata
 import warnings
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
+from op_cases import Case
 
 import inferkit
 
@@ -350,7 +352,8 @@ def test_expressions_of_re2(pattern: str, yes: list[str], no: list[str]) -> None
 @pytest.mark.parametrize(
     "pattern",
     ["(", ")", "[a", "a**", "*a", "a{1001}", "a{3,2}", r"\1", r"(a)\1", r"(?=a)", r"(?<!a)b", r"\q", "[b-a]",
-     "[[:nope:]]", "(?u)a", "a\\", r"\x{110000}", r"\xZ", "(?P<n)"],
+     "[[:nope:]]", "(?u)a", "a\\", r"\x{110000}", r"\xZ", "(?P<n)", r"\p", r"\p{", r"\p{L", r"\p{}", r"\pQ",
+     r"\p{Cn}", r"\p{lu}", r"[\pé]"],
 )  # fmt: skip
 def test_expressions_that_re2_has_not(pattern: str) -> None:
     with pytest.raises(inferkit.ModelError, match="pattern"):
@@ -358,11 +361,48 @@ def test_expressions_that_re2_has_not(pattern: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "pattern", [r"\pL", r"\p{Greek}+", r"\C", "(?i)é", "((a{500}){500}){500}", "(" * 500 + ")" * 500]
+    "pattern",
+    [r"\p{Runic}", r"(?i)\pL", r"[\P{Phoenician}]", r"\C", "(?i)é", "((a{500}){500}){500}", "(" * 500 + ")" * 500],
 )
 def test_expressions_that_are_not_supported(pattern: str) -> None:
     with pytest.raises(inferkit.UnsupportedOpError, match="pattern"):
         matches(pattern, "a")
+
+
+CATEGORIES = [
+    "L", "Lu", "Ll", "Lt", "Lm", "Lo", "M", "Mn", "Mc", "Me", "N", "Nd", "Nl", "No", "P", "Pc", "Pd", "Ps", "Pe", "Pi",
+    "Pf", "Po", "S", "Sm", "Sc", "Sk", "So", "Z", "Zs", "Zl", "Zp", "C", "Cc", "Cf", "Co",
+]  # fmt: skip
+CHARACTERS = [chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000]
+
+
+@pytest.mark.parametrize("category", CATEGORIES)
+def test_general_categories(category: str) -> None:
+    """As Python's tables have them, whose version of Unicode may be older: what it does not know is not compared."""
+    known = [c for c in CHARACTERS if unicodedata.category(c) != "Cn"]
+    inside = matches(rf"\p{{{category}}}", *known)
+    wanted = [unicodedata.category(c).startswith(category) for c in known]
+    differ = [c for c, found, want in zip(known, inside, wanted, strict=True) if found != want]
+    # Between one version and the next a handful of characters change their category.
+    same_version = unicodedata.unidata_version == "15.1.0"
+    assert len(differ) <= (0 if same_version else 12), [hex(ord(c)) for c in differ]
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [r"\pL", r"\p{Lu}", r"\p{^Lu}", r"\PN", r"\P{^N}", r"[\pL\d_]", r"[^\p{Ll}\pM]", r"[^\P{Lo}]", r"\p{Any}",
+     r"\p{So}", r"\p{Han}", r"\p{Latin}", r"\p{Greek}", r"\p{Cyrillic}", r"[\p{Hiragana}\p{Katakana}]", r"\p{Arabic}",
+     r"\p{Common}", r"\p{Inherited}", r"\P{Thai}", r"\p{Devanagari}", r"\p{Hangul}", r"\p{Ethiopic}"],
+)  # fmt: skip
+def test_classes_of_unicode_as_onnxruntime_has_them(pattern: str) -> None:
+    case = Case("RegexFullMatch", np.array(CHARACTERS, object), opset=20, pattern=pattern)
+    assert case.run()[0].tolist() == case.onnxruntime()[0].tolist()
+
+
+def test_words_of_any_language() -> None:
+    yes = ["Straße", "naïve", "Ἀθῆναι", "Москва", "東京", "שלום"]
+    assert matches(r"\pL+", *yes, "a1", "") == [True] * len(yes) + [False, False]
+    assert matches(r"\p{Lu}\p{Ll}+\P{L}", "Été!", "été!", "Étéa") == [True, False, False]
 
 
 def test_expressions_take_linear_time() -> None:

@@ -1,6 +1,6 @@
 // Regular expressions in RE2's syntax, matched in time that grows with the text times the expression and no faster:
-// all ways to match are followed at once. Of what RE2 knows, Unicode's classes (\pL), \C and case folding beyond ASCII
-// are not here.
+// all ways to match are followed at once. Of what RE2 knows, scripts that few texts are written in (\p{Runic}), \C and
+// case folding beyond ASCII are not here.
 #pragma once
 #include <array>
 #include <cstdint>

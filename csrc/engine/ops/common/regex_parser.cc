@@ -5,6 +5,7 @@
 #include "base/cat.h"
 #include "base/immortal.h"
 #include "base/text.h"
+#include "engine/ops/common/character_classes.h"
 #include "engine/ops/common/characters.h"
 #include "engine/ops/common/regex.h"
 
@@ -212,7 +213,7 @@ class RegexParser {
     if (skip("b")) return assertion(Assertion::kWordBoundary);
     if (skip("B")) return assertion(Assertion::kNoWordBoundary);
     Ranges ranges;
-    if (perl_class(ranges)) return of_ranges(std::move(ranges));
+    if (perl_class(ranges) || unicode_class(ranges)) return of_ranges(std::move(ranges));
     return literal(escaped_code());
   }
 
@@ -228,6 +229,40 @@ class RegexParser {
     const Ranges& positive = which % 3 == 0 ? kDigits : which % 3 == 1 ? kSpaces : kWord;
     const Ranges found = which < 3 ? positive : others(positive);
     out.insert(out.end(), found.begin(), found.end());
+    return true;
+  }
+
+  /// \pL, \p{Lu}, \p{^Greek} and, with a P, what they leave out; the backslash is read.
+  bool unicode_class(Ranges& out) {
+    if (!comes("p") && !comes("P")) return false;
+    const size_t from = at_;
+    bool negated = text_[at_++] == 'P';
+    if (!more()) invalid("a \\p without a name");
+    std::string_view name = text_.substr(at_, 1);
+    if (skip("{")) {
+      const size_t end = text_.find('}', at_);
+      if (end == std::string_view::npos) invalid("a \\p{ that does not end");
+      if (skip("^")) negated = !negated;
+      name = text_.substr(at_, end - at_);
+      at_ = end + 1;
+    } else {
+      ++at_;
+    }
+    const std::vector<CharacterRange> found = characters_of(name);
+    const std::string_view written = text_.substr(from, at_ - from);
+    if (found.empty()) {
+      if (name.size() <= 2) invalid(cat("the unknown class of characters \\", written));
+      unsupported(cat("the class of characters \\", written,
+                      ", which inferkit does not support: there are Unicode's general categories and the scripts in "
+                      "common use"));
+    }
+    if (flags_.fold && name != "Any") {
+      unsupported(cat("\\", written, " together with (?i), which inferkit does not support"));
+    }
+    Ranges ranges;
+    for (const auto& [first, last] : found) ranges.push_back({first, last});
+    if (negated) ranges = others(ranges);
+    out.insert(out.end(), ranges.begin(), ranges.end());
     return true;
   }
 
@@ -249,7 +284,7 @@ class RegexParser {
       for (int i = 0; i < 2 && more() && text_[at_] >= '0' && text_[at_] <= '7'; ++i) code = code * 8 + (take() - '0');
       return code;
     }
-    if (c == 'p' || c == 'P' || c == 'C' || c == 'X') {
+    if (c == 'C' || c == 'X') {
       unsupported(cat("\\", std::string(1, static_cast<char>(c)), ", which inferkit does not support"));
     }
     const bool letter = c < 128 && is_alphanumeric(c);
@@ -291,7 +326,7 @@ class RegexParser {
         continue;
       }
       if (skip("\\")) {
-        if (perl_class(ranges)) continue;
+        if (perl_class(ranges) || unicode_class(ranges)) continue;
         --at_;
       }
       const uint32_t low = class_code();
