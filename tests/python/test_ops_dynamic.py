@@ -60,6 +60,15 @@ def test_unique(seed: int, dtype: str, axis: int | None, ordered: int, n: int) -
         np.testing.assert_array_equal(got, want)
 
 
+@pytest.mark.parametrize("constant", [(), (0,)])
+def test_non_zero_of_strings(constant: tuple[int, ...]) -> None:
+    """A string is zero where it is empty, as numpy has it."""
+    x = np.array([["", "a", " "], ["0", "", "é"]], object)
+    found = Case("NonZero", x, constant=constant).run()[0]
+    np.testing.assert_array_equal(found, np.array(np.nonzero(x)))
+    assert found.dtype == np.int64
+
+
 @settings(max_examples=60, deadline=None)
 @given(seeds, st.sampled_from(["f4", "f8", "i8", "?", "f2"]), st.integers(0, 3))
 def test_non_zero(seed: int, dtype: str, rank: int) -> None:

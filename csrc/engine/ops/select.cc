@@ -94,12 +94,22 @@ std::vector<Tensor> compress_values(const NodeContext& c, DynamicContext& run) {
   return {out};
 }
 
-/// visit(i) for the elements of a known value that are not zero.
+/// visit(i) for the elements of a known value that are not zero; of strings, that are not empty.
 template <class Visit>
 void for_non_zero(const NodeContext& c, const Visit& visit) {
   const Tensor& value = c.known_value(0);
   const int64_t n = value.shape.elements();
   WorkMeter meter;
+  if (value.dtype == DType::kString) {
+    const auto* x = value.as<std::string_view>();
+    for_blocks(meter, 0, n, 2, [&](int64_t first, int64_t last) {
+      for (int64_t i = first; i < last; ++i) {
+        if (!x[i].empty()) visit(i);
+      }
+    });
+    meter.spend(0);
+    return;
+  }
   const bool known = dispatch<kAllTypes>(value.dtype, [&]<class T>() -> bool {
     const T* x = value.as<T>();
     for_blocks(meter, 0, n, 2, [&](int64_t first, int64_t last) {
@@ -109,7 +119,7 @@ void for_non_zero(const NodeContext& c, const Visit& visit) {
     });
     return true;
   });
-  if (!known) c.unsupported("strings");
+  if (!known) c.unsupported(cat("input 0 of type ", dtype_name(value.dtype)));
   meter.spend(0);  // the last block may have been left out
 }
 
