@@ -9,11 +9,27 @@ void RowSink::prepare(int64_t rows) {
   std::fill(views_.begin(), views_.end(), TensorView{});
 }
 
-void* RowSink::allocate(size_t index, DType dtype, const Shape& shape) {
+namespace {
+
+/// Whether `shape` is that of one row where the declared one begins with the rows: what a Squeeze without axes leaves
+/// of a batch of one.
+bool lacks_rows(const Shape& shape, const PortSpec& spec) {
+  if (spec.any_shape || shape.rank() + 1 != spec.shape.rank()) return false;
+  for (size_t i = 0; i < shape.rank(); ++i) {
+    if (spec.shape[i + 1] != Shape::kFree && spec.shape[i + 1] != shape[i]) return false;
+  }
+  return true;
+}
+
+}  // namespace
+
+void* RowSink::allocate(size_t index, DType dtype, const Shape& given) {
   if (index >= views_.size()) {
     throw Error(ErrorCode::kOutput, Reason::kShape,
                 cat("the model returned output number ", index, ", but has only ", views_.size()));
   }
+  Shape shape = given;
+  if (rows_ == 1 && lacks_rows(shape, specs_[index])) shape.insert(0, 1);  // it answers alone as it does in a batch
   if (shape.empty() || shape[0] != rows_) {
     throw Error(ErrorCode::kOutput, Reason::kShape,
                 cat("output '", specs_[index].name, "' has shape ", shape.str(),

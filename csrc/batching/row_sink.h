@@ -16,7 +16,8 @@ class RowSink : public OutputSink {
   RowSink(std::span<const PortSpec> specs, BufferPool& pool) : specs_(specs), pool_(pool), views_(specs.size()) {}
 
   void prepare(int64_t rows);
-  /// Throws Error(kOutput, kShape) where the first dimension is not the number of rows.
+  /// Throws Error(kOutput, kShape) where the first dimension is not the number of rows. That may be missing where there
+  /// is one row.
   void* allocate(size_t index, DType dtype, const Shape& shape) final;
   char* allocate_text(size_t index, size_t bytes) final;
   /// After a run: kOk where every output came.

@@ -38,6 +38,41 @@ def test_a_fixed_batch_is_gathered_and_filled_up(batch: int, options: dict[str, 
         assert caught.value.reason == "too_large"
 
 
+@pytest.mark.parametrize(
+    ("x", "y", "row"),
+    [
+        ("float[n, 3, 1]", "float[n, 3]", (3, 1)),
+        ("float[n, 1]", "float[n]", (1,)),
+        ("float[n, 4]", "float[n, 4]", (4,)),
+    ],
+)
+@pytest.mark.parametrize("options", [{}, {"caller_runs": False}, {"max_delay": 0.02}], ids=str)
+def test_a_row_alone_answers_as_in_a_batch_where_a_squeeze_takes_its_axis(
+    x: str, y: str, row: tuple[int, ...], options: dict[str, Any]
+) -> None:
+    """Squeeze without axes takes every dimension of 1: of a batch of one also that of the batch."""
+    model = load(f"g ({x} x) => ({y} y) {{ z = Squeeze(x) y = Add(z, z) }}")
+    rows = np.arange(5 * np.prod(row), dtype=np.float32).reshape(5, *row)
+    expected = 2 * rows.reshape(5, *[d for d in row if d != 1])
+    np.testing.assert_array_equal(model(rows[:1]), expected[0])  # by the operator's text
+    with inferkit.Batcher(model, max_batch_size=8, **options) as batcher:
+        np.testing.assert_array_equal(batcher(rows[:1]), expected[:1])
+        np.testing.assert_array_equal(batcher(rows[0]), expected[0])
+        np.testing.assert_array_equal(batcher(rows), expected)
+        tickets = [batcher.submit(rows[i : i + 1]) for i in range(5)]
+        for i, ticket in enumerate(tickets):
+            np.testing.assert_array_equal(ticket.result(), expected[i : i + 1])
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+def test_an_answer_that_is_no_row_is_refused(rows: int) -> None:
+    model = inferkit.Model.from_callable(
+        lambda x: x.ravel()[:2], inputs=[("x", "float32", (None, 3))], outputs=[("y", "float32", (None, 3))]
+    )
+    with inferkit.Batcher(model) as batcher, pytest.raises(inferkit.OutputError):
+        batcher(np.ones((rows, 3), np.float32))
+
+
 def test_threads_fill_a_fixed_batch_together() -> None:
     wrong: list[int] = []
 
