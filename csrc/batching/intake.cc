@@ -15,6 +15,13 @@ constexpr int64_t kMostBytes = int64_t{1} << 56;  // of an input of a request
 // Runs on the members' initialisers, before the layouts drop each input's first dimension.
 std::span<const PortSpec> checked_ports(std::span<const PortSpec> inputs) {
   if (inputs.empty()) throw std::invalid_argument("a model without inputs cannot be batched");
+  for (const PortSpec& input : inputs) {
+    if (!input.any_shape || input.is_list()) continue;
+    throw std::invalid_argument(cat("input ", quote(input.name),
+                                    " has no shape in the model file, so a Batcher cannot tell which of its dimensions "
+                                    "is the batch: declare one there, with free dimensions, or call the model "
+                                    "directly"));
+  }
   if (std::ranges::all_of(inputs, is_shared)) {
     throw std::invalid_argument(cat("input ", quote(inputs[0].name),
                                     " has no batch axis (its shape is ()), and no other input has one; a Batcher needs "

@@ -144,7 +144,8 @@ std::vector<Shape> checked_shapes(const Model& model, const std::vector<std::vec
     Shape& shape = out.emplace_back();
     for (const auto& d : dims) shape.push_back(integer(d, what.c_str(), 0));
     if (specs[i].is_list()) continue;
-    check_input(specs[i].name, specs[i].dtype, specs[i].shape, specs[i].dtype, out.back(), checks[i]);
+    const Shape& expected = specs[i].any_shape ? shape : specs[i].shape;
+    check_input(specs[i].name, specs[i].dtype, expected, specs[i].dtype, shape, checks[i]);
   }
   return out;
 }

@@ -43,7 +43,8 @@ void read_input(Inputs& in, size_t i, const PortSpec& spec, const PortChecks& ch
                            : spec.dtype == DType::kString
                                ? port_view(in.arrays[i], spec, *BufferPool::process_default(), in.copies.emplace_back())
                                : view_of(in.arrays[i], spec.name);
-  const BatchAxis axis = batch_axis_of(spec.name, spec.shape, view.shape);
+  const Shape& expected = spec.any_shape ? view.shape : spec.shape;
+  const BatchAxis axis = batch_axis_of(spec.name, expected, view.shape);
   if (!spec.shape.empty()) {
     if (in.axis_of && axis != in.axis) {
       throw Error(ErrorCode::kValidation, Reason::kShape,
@@ -55,7 +56,7 @@ void read_input(Inputs& in, size_t i, const PortSpec& spec, const PortChecks& ch
     in.axis = axis;
     in.axis_of = in.axis_of ? in.axis_of : spec.name.c_str();
   }
-  check_input(spec.name, spec.dtype, spec.shape, view.dtype, view.shape, checks, axis);
+  check_input(spec.name, spec.dtype, expected, view.dtype, view.shape, checks, axis);
   in.shapes[i] = view.shape;
   if (axis == BatchAxis::kAbsent) in.shapes[i].insert(0, 1);
   if (in.is_there(i)) {

@@ -401,6 +401,11 @@ def explain(model: Model, shapes: Mapping[str, Sequence[int]] | None) -> Explana
             continue
         # The batch is one row unless it is said; nothing else has a size to begin with.
         default = [1 if d is None and i == 0 else d for i, d in enumerate(spec.shape)]
+        if spec.any_shape and spec.name not in given:
+            raise ValueError(
+                f"the model file declares no shape for input '{spec.name}'; "
+                f"give explain(shapes={{'{spec.name}': (...)}})"
+            )
         shape = dimensions(given.pop(spec.name, default), f"shapes['{spec.name}']")
         sizes = [d for d in shape if d is not None]
         if len(sizes) != len(shape):

@@ -56,8 +56,10 @@ class TensorSpec:
     optional : bool
         It may be ``None``.
     any_shape : bool
-        The file declares no shape, and nothing that was tried when the model was loaded has shown one: each answer
-        tells its own, and ``shape`` is ``()``. Of a sequence or an optional: the file declares no shape for its arrays.
+        ``shape`` is ``()``, and says nothing. Of an output: the file declares no shape, and nothing that was tried when
+        the model was loaded has shown one, so each answer tells its own. Of an input: the file declares no shape, so
+        any is tried, also of other ranks than those before. Of a sequence or an optional: the file declares no shape
+        for its arrays.
 
     Examples
     --------
@@ -88,6 +90,8 @@ def refuse_sequences(specs: Iterable[TensorSpec]) -> None:
             raise ValueError(
                 f"input '{spec.name}' is a sequence or an optional, which has no shape: run the model on it"
             )
+        if spec.any_shape:
+            raise ValueError(f"the model file declares no shape for input '{spec.name}': run the model on it")
 
 
 def refuse_unknown(names: Iterable[object], specs: Iterable[TensorSpec]) -> None:

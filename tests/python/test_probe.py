@@ -108,6 +108,7 @@ def declared(
 
 
 FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
+ONE = np.float32(1)
 
 
 def blocks() -> inferkit.Model:
@@ -179,3 +180,64 @@ def test_sizes_that_are_not_supported_beside_others_that_are(shape: Any) -> None
     np.testing.assert_array_equal(model.run({"x": x, "w": w, "zeros": zeros})["y"], want)
     with pytest.raises(inferkit.UnsupportedOpError, match="zero point of shape"):
         model.run({"x": x, "w": w, "zeros": zeros[:3]})
+
+
+def any_rank(nodes: Sequence[onnx.NodeProto], y: int = FLOAT, **constants: np.ndarray) -> inferkit.Model:
+    """A model of 'x', of which the file declares no shape, not even the number of dimensions."""
+    return declared(nodes, {"x": (FLOAT, None)}, y, **constants)
+
+
+def test_an_input_without_a_shape_takes_any() -> None:
+    model = any_rank([helper.make_node("Relu", ["x"], ["r"]), helper.make_node("Add", ["r", "one"], ["y"])], one=ONE)
+    assert model.inputs == (inferkit.TensorSpec("x", "float32", (), any_shape=True),)
+    assert model.outputs == (inferkit.TensorSpec("y", "float32", (), any_shape=True),)
+    rng = np.random.default_rng(1)
+    for shape in [(3, 4), (7,), (2, 3, 4, 5), (), (1, 1, 2, 1, 3, 2), (3, 4)]:
+        x = rng.standard_normal(shape).astype(np.float32)
+        found = model(x)
+        assert found.shape == shape
+        np.testing.assert_array_equal(found, np.maximum(x, 0) + 1)
+        np.testing.assert_array_equal(model.run({"x": x})["y"], found)
+    again = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(again(np.float32([-1, 1])), [1, 2])
+    with pytest.raises(inferkit.ValidationError, match="dtype float64"):
+        model(np.zeros((2, 2)))
+    with pytest.raises(inferkit.ValidationError, match="NaN"):
+        model(np.full((2, 2), np.nan, np.float32))
+
+
+def test_an_input_without_a_shape_that_must_have_one_rank() -> None:
+    """An image, of whose number of channels only the weights tell."""
+    weights = np.random.default_rng(2).standard_normal((4, 3, 3, 3)).astype(np.float32)
+    model = any_rank([helper.make_node("Conv", ["x", "w"], ["y"])], w=weights)
+    assert model(np.ones((2, 3, 8, 8), np.float32)).shape == (2, 4, 6, 6)
+    for shape in [(3, 8, 8), (2, 5, 8, 8), (8,), ()]:
+        with pytest.raises(inferkit.ValidationError, match="cannot run on inputs of shape"):
+            model(np.ones(shape, np.float32))
+
+
+def test_inputs_of_different_ranks_without_a_shape() -> None:
+    ports: dict[str, Any] = {"x": (FLOAT, None), "k": (FLOAT, None), "z": (FLOAT, ["n", 2])}
+    nodes = [helper.make_node("Mul", ["x", "k"], ["p"]), helper.make_node("Add", ["p", "z"], ["y"])]
+    model = declared(nodes, ports, FLOAT)
+    x, z = np.arange(6, dtype=np.float32).reshape(3, 2), np.ones((3, 2), np.float32)
+    np.testing.assert_array_equal(model(x, np.float32(3), z), 3 * x + 1)
+    np.testing.assert_array_equal(model(np.stack([x, x]), np.float32([2, 4]), z), np.stack([x, x]) * [2, 4] + 1)
+
+
+def test_what_no_rank_supports_is_still_refused_at_load() -> None:
+    with pytest.raises(inferkit.UnsupportedOpError, match="NoSuchOperator"):
+        any_rank([helper.make_node("NoSuchOperator", ["x"], ["y"])])
+    with pytest.raises(inferkit.InferkitError, match="BitShift"):
+        any_rank([helper.make_node("BitShift", ["x", "x"], ["y"], direction="LEFT")])
+
+
+def test_what_needs_the_shape_of_an_input_without_one_says_so() -> None:
+    model = any_rank([helper.make_node("Relu", ["x"], ["y"])])
+    with pytest.raises(ValueError, match="'x' has no shape in the model file, so a Batcher cannot tell"):
+        inferkit.Batcher(model)
+    with pytest.raises(ValueError, match=r"no shape for input 'x'; give explain\(shapes="):
+        model.explain()
+    assert model.explain(shapes={"x": (2, 3)}).inputs[0].shape == (2, 3)
+    with pytest.raises(ValueError, match="no shape for input 'x'"):
+        model.warm_up()

@@ -265,11 +265,8 @@ void Model::read_specs() {
       continue;
     }
     if (!value.dtype) throw Error(ErrorCode::kModel, cat("input '", value.name, "' declares no element type"));
-    if (!value.shape) {
-      throw Error(ErrorCode::kUnsupportedOp,
-                  cat("input '", value.name, "' declares no shape; give it one (free dimensions are fine)"));
-    }
-    inputs_.push_back({value.name, *value.dtype, *value.shape});
+    inputs_.push_back(
+        {.name = value.name, .dtype = *value.dtype, .shape = value.shape.value_or(Shape{}), .any_shape = !value.shape});
   }
   if (graph.outputs.empty()) throw Error(ErrorCode::kModel, "the model has no outputs");
   for (ValueId id : graph.outputs) {

@@ -235,9 +235,11 @@ std::string without_shapes(std::span<const PortSpec> inputs) {
 /// Compiles for guessed sizes of the free dimensions: shows what is not supported before the first request does, and
 /// tells the outputs' types and which of their dimensions are free.
 void Model::probe() {
-  // Of tensors in sequences and optionals the file may declare no shape: then ranks are guessed, too, until one runs.
-  constexpr size_t kRanks[] = {2, 1, 3, 4, 0};
+  // Where the file declares no shape, as of tensors in sequences, ranks are guessed, too, until one runs.
+  constexpr size_t kRanks[] = {2, 1, 3, 4, 5, 0};
   const bool guess = std::ranges::any_of(inputs_, &PortSpec::any_shape);
+  // Then an answer's shape is of what comes, and the guesses say nothing of it.
+  const bool any_rank = std::ranges::any_of(inputs_, [](const PortSpec& in) { return in.any_shape && !in.is_list(); });
   constexpr int64_t kIterations = 10'000;
   // Where the file does not declare all outputs, the model cannot do without a run, which may take longer than what is
   // only good to know. A busy machine must not decide whether it loads: the clock ends what the estimates are far off
@@ -326,7 +328,7 @@ void Model::probe() {
     if (seen.empty()) {
       // Sizes that nobody guessed, or other values than zeros, may be what the model is for; not where small ones are
       // more than a run may take.
-      if (declared.dtype && !guess && !trial.too_large) {
+      if (declared.dtype && (!guess || any_rank) && !trial.too_large) {
         outputs_[o].any_shape = !declared.shape;
         continue;
       }
@@ -336,12 +338,16 @@ void Model::probe() {
                   cat("output '", outputs_[o].name,
                       "' declares no type and shape, and a trial run on zeros, which would show them, failed: ",
                       trial.failure, "; declare them in the model file",
-                      guess ? cat(", or the shapes of the tensors in ", without_shapes(inputs_),
-                                  ": none is declared, and ranks 0 to 4 were tried")
+                      guess ? cat(", or the shapes of ", any_rank ? "" : "the tensors in ", without_shapes(inputs_),
+                                  ": none is declared, and ranks 0 to 5 were tried")
                             : ""));
     }
     // On zeros a loop may make no iteration, and its body tell no type.
     outputs_[o].dtype = trial.staged && declared.dtype ? *declared.dtype : seen[0][o].dtype;
+    if (any_rank && !declared.shape) {
+      outputs_[o].any_shape = true;
+      continue;
+    }
     Shape shape = seen[0][o].shape;
     for (const auto& ports : seen) {
       for (size_t i = 0; i < shape.rank() && ports[o].shape.rank() == shape.rank(); ++i) {

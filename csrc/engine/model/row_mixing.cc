@@ -53,7 +53,8 @@ bool Model::draws_rows(const Graph& graph) const {
 /// Of sizes that are guessed until some fit. Models of signals want long ones.
 std::string Model::find_mixing() {
   if (std::string label = mixes_by_definition(file_.graph); !label.empty()) return label;
-  if (has_lists_) return {};  // no batcher takes it
+  const bool any_rank = std::ranges::any_of(inputs_, &PortSpec::any_shape);
+  if (has_lists_ || any_rank) return {};  // no batcher takes it
   struct Guess {
     int64_t few, many, other;
   };

@@ -74,6 +74,11 @@ def made_up_for(
                 f"input '{spec.name}' is a sequence or an optional, for which no values are made up: call the "
                 "model, or its profile(), with your own"
             )
+        if spec.any_shape:
+            raise ValueError(
+                f"the model file declares no shape for input '{spec.name}', so no values are made up: call the model, "
+                "or its profile(), with your own"
+            )
         try:
             numpy_dtype(spec.dtype)
         except TypeError:
