@@ -169,6 +169,9 @@ void lower_gather_nd(LowerContext& c) {
 Axes mixed_by_gather(const NodeContext& c, size_t i) {
   return i == 0 ? one_axis(static_cast<int64_t>(axis_of(c))) : Axes{0};
 }
+Axes mixed_by_gather_elements(const NodeContext& c, size_t i) {
+  return static_cast<Axes>(mixed_by_gather(c, i) | axes_counted_from_first(c, axis_of(c)));
+}
 Axes mixed_by_gather_nd(const NodeContext& c, size_t i) {
   const Shape& indices = c.input(1).shape;
   if (i != 0 || indices.rank() == 0) return 0;
@@ -194,7 +197,7 @@ void add(OpRegistry& r, std::string_view name, int since, InferFn infer, LowerFn
 
 void register_gather(OpRegistry& r) {
   add(r, "Gather", 1, infer_gather, lower_gather, mixed_by_gather);
-  add(r, "GatherElements", 11, infer_gather_elements, lower_gather_elements, mixed_by_gather);
+  add(r, "GatherElements", 11, infer_gather_elements, lower_gather_elements, mixed_by_gather_elements);
   add(r, "GatherND", 11, infer_gather_nd, lower_gather_nd, mixed_by_gather_nd);
 }
 

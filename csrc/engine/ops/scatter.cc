@@ -275,7 +275,11 @@ void lower_tensor_scatter(LowerContext& c) {
 }
 
 /// What is scattered may go to any row, whichever one it comes from.
-Axes mixed_by_scatter(const NodeContext& c, size_t) { return one_axis(static_cast<int64_t>(axis_of(c))); }
+Axes mixed_by_scatter(const NodeContext& c, size_t) {
+  const size_t axis = axis_of(c);
+  return static_cast<Axes>(one_axis(static_cast<int64_t>(axis)) | axes_counted_from_first(c, axis));
+}
+Axes mixed_by_tensor_scatter(const NodeContext& c, size_t) { return one_axis(static_cast<int64_t>(cache_axis(c))); }
 Axes mixed_by_scatter_nd(const NodeContext& c, size_t i) {
   const Shape& indices = c.input(1).shape;
   if (indices.rank() == 0) return 0;
@@ -308,7 +312,8 @@ void register_scatter(OpRegistry& r) {
          .min_inputs = 2,
          .max_inputs = 3,
          .max_outputs = 1,
-         .infer = infer_tensor_scatter},
+         .infer = infer_tensor_scatter,
+         .mixed_axes = mixed_by_tensor_scatter},
         lower_tensor_scatter);
 }
 
