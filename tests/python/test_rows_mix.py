@@ -535,6 +535,21 @@ COUNTED: dict[str, tuple[list[onnx.NodeProto], Ports, Ports, dict[str, Any], lis
         [node("Greater", "x", "c", to="m"), node("Where", "m", "x", "c")],
         [value("x", FLOAT, "n", 4)], [value("y", FLOAT, "n", 4)], THREE, [ROWS],
     ),
+    "an element of three rows": (
+        [helper.make_node("GatherElements", ["c", "i"], ["y"], axis=1)],
+        [value("i", INT, "n", 1)], [value("y", FLOAT, "n", 1)], THREE, [np.array([[1], [2], [0], [3]])],
+    ),
+    "what is written to the first row": (
+        [helper.make_node("ScatterElements", ["x", "i", "u"], ["y"], axis=1)],
+        [value("x", FLOAT, "n", 4)], [value("y", FLOAT, "n", 4)],
+        {"i": np.array([[1, 3]]), "u": np.array([[5, 6]], np.float32)}, [ROWS],
+    ),
+    "what is added to one of three rows": (
+        [helper.make_node("ScatterElements", ["c", "i", "u"], ["z"], axis=1, reduction="add"),
+         node("Slice", "z", "zero", "rows", "zero")],
+        [value("i", INT, "n", 1), value("u", FLOAT, "n", 1)], [value("y", FLOAT, "n", 4)],
+        {**THREE, "zero": np.array([0]), "rows": np.array([1])}, [np.array([[1], [2], [0], [3]]), ROWS[:, :1].copy()],
+    ),
     "three times": (
         [node("Expand", "x", "three")], [value("x", FLOAT, "n", 4)], [value("y", FLOAT, "n", 4)],
         {"three": np.array([3, 1], np.int64)}, [ROWS],
@@ -589,3 +604,177 @@ def test_the_node_is_named_that_several_rows_do_not_fit() -> None:
     nodes = [node("Relu", "x", to="r"), node("Add", "r", "c", to="a"), node("Exp", "a"), node("Softmax", "y", to="z")]
     model = loaded(nodes, [value("x", FLOAT, "n", 4)], [value("z", FLOAT, None, 4)], THREE)
     assert "(Add)" in model._mixing_node
+
+
+# What a row is computed with hangs on how many there are
+
+COUNT = [node("Shape", "x", to="s"), node("Gather", "s", "nil", to="n"), node("Unsqueeze", "n", "zero", to="n1")]
+REAL = [*COUNT, helper.make_node("Cast", ["n"], ["f"], to=FLOAT)]
+SPREAD = [*REAL, node("Expand", "f", "six", to="six_f")]
+MAPS = [*REAL, node("Reshape", "x", "image", to="i")]
+BITS = [*COUNT, helper.make_node("Cast", ["x"], ["b"], to=TensorProto.INT64)]
+HELD: dict[str, Any] = {
+    "nil": np.array(0, np.int64), "unit": np.array(1, np.int64), "zero": np.array([0], np.int64),
+    "one": np.array([1], np.int64), "two": np.array([2], np.int64), "six": np.array([6], np.int64),
+    "far": np.array([100], np.int64), "pads": np.array([0, 1, 0, 1], np.int64), "twice": np.array(2, np.int64),
+    "image": np.array([-1, 1, 2, 3], np.int64), "kernel": np.array([1, 1, 2, 2], np.int64),
+    "flat": np.array([0, -1], np.int64), "square": np.array([-1, 2, 3], np.int64), "row": np.array([-1, 6], np.int64),
+    "steps": np.array([-1, 3, 2], np.int64), "five": np.array([5], np.int64), "none": np.zeros(6, np.float32),
+    "w": weights(1, 5, 2), "r": weights(1, 5, 5), "lw": weights(1, 20, 2), "lr": weights(1, 20, 5),
+}  # fmt: skip
+
+
+def body(nodes: list[onnx.NodeProto], inputs: list[str], outputs: list[str], rank: int = 2) -> onnx.GraphProto:
+    kinds = {"c": (TensorProto.BOOL, ()), "k": (INT, ())}
+
+    def port(name: str) -> onnx.ValueInfoProto:
+        kind, dims = kinds.get(name.rstrip("'"), (FLOAT, (None,) * rank))
+        return value(name, kind, *dims)
+
+    return helper.make_graph(nodes, "body", [port(i) for i in inputs], [port(o) for o in outputs])
+
+
+def loop(trips: str, *inner: onnx.NodeProto) -> onnx.NodeProto:
+    """Of v, from x on to y."""
+    goes_on = node("Identity", "c", to="c'")
+    return node("Loop", trips, "", "x", body=body([goes_on, *inner], ["k", "c", "v"], ["c'", "v'"]))
+
+
+def choice(of: str, first: list[onnx.NodeProto], second: list[onnx.NodeProto]) -> onnx.NodeProto:
+    return node("If", of, then_branch=body(first, [], ["v"]), else_branch=body(second, [], ["v"]))
+
+
+BY_NUMBER: dict[str, list[onnx.NodeProto]] = {
+    "a bound": [*REAL, node("Clip", "x", "", "f")],
+    "a column": [*COUNT, node("Sub", "n1", "one", to="m"), node("Mod", "m", "six", to="i"),
+                 node("Gather", "x", "i", axis=1)],
+    "a column of each row": [*COUNT, node("Sub", "n1", "one", to="m"), node("Mod", "m", "six", to="i"),
+                             node("Concat", "n1", "one", axis=0, to="to"), node("Expand", "i", "to", to="j"),
+                             node("GatherElements", "x", "j", axis=1)],
+    "a column for each place": [*COUNT, node("Range", "nil", "n", "unit", to="i"), node("Mod", "i", "six", to="j"),
+                                node("Unsqueeze", "i", "one", to="i1"), node("Unsqueeze", "j", "one", to="j1"),
+                                node("Concat", "i1", "j1", axis=1, to="ij"), node("GatherND", "x", "ij", to="g"),
+                                node("Unsqueeze", "g", "one")],
+    "columns from there on": [*COUNT, node("Min", "n1", "two", to="e"), node("Add", "e", "two", to="g"),
+                              node("Slice", "x", "e", "g", "one")],
+    "what pads": [*REAL, node("Pad", "x", "pads", "f")],
+    "where it pads": [*COUNT, node("Min", "n1", "two", to="e"), node("Sub", "two", "e", to="g"),
+                      node("Concat", "zero", "e", "zero", "g", axis=0, to="p"), node("Pad", "x", "p")],
+    "where it splits": [*COUNT, node("Min", "n1", "two", to="e"), node("Sub", "six", "e", to="g"),
+                        node("Concat", "e", "g", axis=0, to="p"),
+                        helper.make_node("Split", ["x", "p"], ["a", ""], axis=1),
+                        node("ReduceSum", "a", "one", keepdims=1)],
+    "a scale": [*REAL, node("QuantizeLinear", "x", "f", to="q"), node("DequantizeLinear", "q", "f")],
+    "a shift": [*COUNT, helper.make_node("Cast", ["x"], ["b"], to=TensorProto.UINT64),
+                helper.make_node("Cast", ["n"], ["by"], to=TensorProto.UINT64),
+                node("BitShift", "b", "by", direction="LEFT", to="z"),
+                helper.make_node("Cast", ["z"], ["y"], to=FLOAT)],
+    "bits": [*BITS, node("BitwiseXor", "b", "n", to="z"), helper.make_node("Cast", ["z"], ["y"], to=FLOAT)],
+    "a diagonal": [*COUNT, node("Reshape", "x", "square", to="t"), node("Trilu", "t", "n", to="u"),
+                   node("Reshape", "u", "row")],
+    "a variance": [*SPREAD, node("BatchNormalization", "x", "six_f", "six_f", "six_f", "six_f")],
+    "weights": [*MAPS, node("Expand", "f", "kernel", to="k"), node("Conv", "i", "k", to="u"),
+                node("Reshape", "u", "flat")],
+    "a state": [*REAL, node("Reshape", "x", "steps", to="t"), node("Transpose", "t", to="u", perm=[1, 0, 2]),
+                node("Concat", "one", "n1", "five", axis=0, to="to"), node("Expand", "f", "to", to="h"),
+                helper.make_node("LSTM", ["u", "lw", "lr", "", "", "h"], ["", "v"], hidden_size=5),
+                node("Squeeze", "v", "zero")],
+    "lengths": [*COUNT, node("Min", "n1", "two", to="m"), helper.make_node("Cast", ["m"], ["l"], to=TensorProto.INT32),
+                node("Expand", "l", "n1", to="all"), node("Reshape", "x", "steps", to="t"),
+                node("Transpose", "t", to="u", perm=[1, 0, 2]),
+                helper.make_node("RNN", ["u", "w", "r", "", "all"], ["", "v"], hidden_size=5),
+                node("Squeeze", "v", "zero")],
+    "how often": [*COUNT, loop("n", node("Add", "v", "v", to="v'"))],
+    "a branch": [*COUNT, node("Greater", "n", "unit", to="c"), choice("c", [node("Neg", "x", to="v")],
+                                                                      [node("Abs", "x", to="v")])],
+    "a branch for many": [*COUNT, node("Greater", "n", "six", to="c6"), node("Squeeze", "c6", "zero", to="c"),
+                          choice("c", [node("Neg", "x", to="v")], [node("Abs", "x", to="v")])],
+    "the mean, round after round": [
+        loop("twice", node("ReduceMean", "v", axes=[0], to="m"), node("Sub", "v", "m", to="v'")),
+    ],
+    "the sum of a scan's columns": [
+        node("Transpose", "x", to="t"),
+        helper.make_node("Scan", ["t"], ["u"], num_scan_inputs=1, body=body(
+            [node("ReduceMax", "v", axes=[0], to="m"), node("Sub", "v", "m", to="v'")], ["v"], ["v'"], 1)),
+        node("Transpose", "u"),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", BY_NUMBER)
+def test_rows_that_are_counted_are_kept_apart(what: str) -> None:
+    read = {name for n in BY_NUMBER[what] for name in n.input}
+    model = graph_of(BY_NUMBER[what], 2, 2, {k: v for k, v in HELD.items() if k in read}, 18 if "bits" in what else 17)
+    xs = [x * 3 for x in rows_of(2, [1, 2, 1, 9])]
+    alone = [np.asarray(model(x)) for x in xs]
+    whole = np.asarray(model(np.concatenate(xs)))
+    assert whole.tobytes() != np.concatenate(alone).tobytes(), "it shows nothing"
+    answers, stats = in_a_batcher(model, xs)
+    for y, own in zip(answers, alone, strict=True):
+        assert y.tobytes() == own.tobytes()
+    assert stats.batches == len(xs)
+
+
+def flagged(*inner: list[onnx.NodeProto]) -> tuple[inferkit.Model, list[tuple[Any, ...]]]:
+    """Which branch of the two is taken is an input."""
+    nodes = [choice("c", *inner)]
+    model = loaded(nodes, [value("x", FLOAT, "n", 6), value("c", TensorProto.BOOL)], [value("y", FLOAT, "n", 6)],
+                   {"w6": weights(6, 6)})  # fmt: skip
+    return model, [(x, np.array(True)) for x in rows_of(2, [1, 2, 1, 3])]
+
+
+def test_both_branches_of_what_a_run_chooses_are_looked_at() -> None:
+    fine, mean = [node("MatMul", "x", "w6", to="v")], [node("Softmax", "x", axis=0, to="v")]
+    assert flagged(fine, fine)[0]._mixing_node == ""
+    assert "Softmax" in flagged(fine, mean)[0]._mixing_node
+    assert "Softmax" in flagged(mean, fine)[0]._mixing_node
+
+
+def test_loops_that_leave_rows_alone_share_a_batch() -> None:
+    model = graph_of([loop("twice", node("MatMul", "v", "w6", to="v'"))], 2, 2,
+                     {"twice": np.array(2, np.int64), "w6": weights(6, 6)})  # fmt: skip
+    xs = rows_of(2, [1, 2, 1, 3])
+    answers, stats = in_a_batcher(model, xs)
+    for x, y in zip(xs, answers, strict=True):
+        assert y.tobytes() == np.asarray(model(x)).tobytes()
+    assert stats.batches == 1
+
+
+def test_scans_over_steps_share_a_batch() -> None:
+    """Over the steps of each row, and over rows of a constant that each row of the run is compared with."""
+    step = [node("Add", "h", "v", to="h'"), node("Identity", "h'", to="v'")]
+    over_steps = [
+        node("Transpose", "x", to="t"), node("ReduceMax", "x", axes=[1], keepdims=0, to="h0"),
+        helper.make_node("Scan", ["h0", "t"], ["", "u"], num_scan_inputs=1,
+                         body=body(step, ["h", "v"], ["h'", "v'"], 1)),
+        node("Transpose", "u"),
+    ]  # fmt: skip
+    distance = [node("Sub", "x", "v", to="d"), node("ReduceSumSquare", "d", axes=[1], keepdims=0, to="v'")]
+    to_constants = [
+        helper.make_node("Scan", ["near"], ["u"], num_scan_inputs=1, body=body(distance, ["v"], ["v'"], 1)),
+        node("Transpose", "u", to="z"), node("MatMul", "z", "w56"),
+    ]  # fmt: skip
+    for nodes, constants in ((over_steps, {}), (to_constants, {"near": weights(5, 6), "w56": weights(5, 6)})):
+        model = graph_of(nodes, 2, 2, constants)
+        xs = rows_of(2, [1, 2, 1, 3])
+        answers, stats = in_a_batcher(model, xs)
+        for x, y in zip(xs, answers, strict=True):
+            assert y.tobytes() == np.asarray(model(x)).tobytes()
+        assert stats.batches == 1
+
+
+def test_sizes_that_nobody_guesses_are_those_of_weights_or_sums() -> None:
+    wide = [node("Add", "x", "c", to="z"), node("Softmax", "z", axis=0)]
+    ports = [value("x", FLOAT, "n", "length")], [value("y", FLOAT, "n", None)]
+    assert "Softmax" in loaded(wide, *ports, {"c": weights(11)})._mixing_node
+    # A cache of so many steps, what is appended to it, and a mask over both.
+    decoder = [node("Concat", "past_0", "x", axis=1, to="a"), node("Add", "a", "mask", to="b"),
+               node("Add", "b", "past_1_and_more", to="z"), node("Softmax", "z", axis=-1)]  # fmt: skip
+    names = {"x": "step", "past_0": "past", "mask": "all", "past_1_and_more": "all"}
+    ports = [value(k, FLOAT, "n", v) for k, v in names.items()], [value("y", FLOAT, "n", None)]
+    assert loaded(decoder, *ports, {})._mixing_node == ""
+    decoder[-1] = node("Softmax", "z", axis=0)
+    assert "Softmax" in loaded(decoder, *ports, {})._mixing_node
+    odd = [node("Reshape", "x", "c", to="z"), node("Softmax", "z", axis=0)]
+    ports = [value("x", FLOAT, "n", "length")], [value("y", FLOAT, "n", None)]
+    assert loaded(odd, *ports, {"c": np.array([-1, 1013], np.int64)})._mixing_node != ""

@@ -76,6 +76,10 @@ struct CompileOptions {
   /// Values differ from run to run (the body of a loop): nodes that need one run on values, rather than that what
   /// follows is compiled anew for each.
   bool values_vary = false;
+  /// For a look at shapes alone, of which nothing is lowered: where only a run chooses, an If becomes this branch, and
+  /// a Loop or Scan two rounds of its body.
+  enum class Imagined : uint8_t { kNothing, kThen, kElse };
+  Imagined imagined = Imagined::kNothing;
   /// What one run of the plan may take; PlanTooLarge where it would pass.
   size_t max_run_bytes = std::numeric_limits<size_t>::max();
   /// Where the plan will run.

@@ -5,6 +5,7 @@
 
 #include "engine/compile/compiler.h"
 #include "engine/compile/inliner.h"
+#include "graph/passes/pattern.h"
 #include "graph/topological_sort.h"
 #include "platform/stoppable.h"
 
@@ -67,6 +68,103 @@ void Compiler::replace_by_subgraph(size_t n, const Graph& subgraph) {
     identity.outputs = {call.outputs[i]};
   }
   replace(n, std::move(nodes));
+}
+
+/// Puts nodes in place of one whose subgraph only a run chooses, or goes round; false where it has none, or that cannot
+/// be done.
+bool Compiler::imagine(size_t n) {
+  if (options_.imagined == CompileOptions::Imagined::kNothing) return false;
+  const Node& node = graph().nodes[n];
+  const auto subgraph = [&](std::string_view name) -> const Graph* {
+    const auto it = node.attributes.find(name);
+    const auto* held = it == node.attributes.end() ? nullptr : std::get_if<std::shared_ptr<Graph>>(&it->second);
+    return held ? held->get() : nullptr;
+  };
+  const bool lists = std::ranges::any_of(node.inputs, [&](ValueId id) { return id != kNoValue && is_list(id); });
+  if (!node.domain.empty() || lists) return false;
+  if (node.op_type == "If") {
+    const bool first = options_.imagined == CompileOptions::Imagined::kThen;
+    const Graph* const branch = subgraph(first ? "then_branch" : "else_branch");
+    if (branch) replace_by_subgraph(n, *branch);
+    return branch != nullptr;
+  }
+  const bool scan = node.op_type == "Scan";
+  const Graph* const body = scan || node.op_type == "Loop" ? subgraph("body") : nullptr;
+  const auto first = node.inputs.begin() + (scan ? 0 : 2);
+  if (!body || std::find(first, node.inputs.end(), kNoValue) != node.inputs.end()) return false;
+  imagine_rounds(n, *body, scan);
+  return true;
+}
+
+/// Of a Loop: iteration, condition, states. Of a Scan: states, and what it scans at a place that is not known. What is
+/// stacked is so many times what the second round gives, where it is known how many there are.
+void Compiler::imagine_rounds(size_t n, const Graph& body, bool scan) {
+  own();
+  const Node call = own_->nodes[n];  // keeps `body` alive
+  std::vector<Node> nodes;
+  const auto unknown = [&](const char* name) { return own_->add_value(name); };
+  const auto add = [&](const char* op, int version, std::vector<ValueId> inputs, ValueId output, int64_t axis) {
+    Node& node = nodes.emplace_back();
+    node.op_type = op;
+    node.name = call.name;
+    node.version = version;
+    node.inputs = std::move(inputs);
+    node.outputs = {output == kNoValue ? own_->add_value(call.name) : output};
+    if (node.op_type == "Unsqueeze") node.attributes.emplace("axes", std::vector<int64_t>{axis});
+    if (node.op_type == "Gather" || node.op_type == "Concat") node.attributes.emplace("axis", axis);
+    return node.outputs[0];
+  };
+  const ValueId iteration = unknown("iteration"), condition = unknown("condition");
+  const size_t scanned = scan ? static_cast<size_t>(int_attr(call, "num_scan_inputs", 0)) : 0;
+  const size_t fixed = scan ? 0 : 2, states = call.inputs.size() - fixed - scanned;  // as the operator has checked
+  const size_t first_out = scan ? 0 : 1;
+  const auto axis_of = [&](const char* name, size_t i) -> int64_t {
+    const auto it = call.attributes.find(name);
+    const auto* axes = it == call.attributes.end() ? nullptr : std::get_if<std::vector<int64_t>>(&it->second);
+    return axes && i < axes->size() ? (*axes)[i] : 0;
+  };
+  constexpr int64_t kMostStacked = 4096;
+  int64_t trips = -1;
+  std::vector<ValueId> given(call.inputs.begin() + static_cast<std::ptrdiff_t>(fixed), call.inputs.end());
+  for (size_t i = states; i < given.size(); ++i) {
+    const int64_t axis = axis_of("scan_input_axes", i - states);
+    const Shape& shape = known(given[i]).shape;
+    const int64_t at = axis < 0 ? axis + static_cast<int64_t>(shape.rank()) : axis;
+    if (at >= 0 && at < static_cast<int64_t>(shape.rank())) trips = shape[static_cast<size_t>(at)];
+    given[i] = add("Gather", 13, {given[i], iteration}, kNoValue, axis);
+  }
+  if (!scan && call.inputs[0] != kNoValue) {
+    const TensorFacts& most = known(call.inputs[0]);
+    if (most.constant && most.dtype == DType::kI64 && most.shape.elements() == 1) trips = *most.constant->as<int64_t>();
+  }
+  trips_.push_back(trips);
+  std::vector<ValueId> results;
+  for (int round = 0; round < 2; ++round) {
+    std::vector<ValueId> in;
+    if (!scan) in = {iteration, condition};
+    in.insert(in.end(), given.begin(), given.end());
+    Inliner inliner(*own_, body, in);
+    inliner.add_nodes(nodes);
+    results.clear();
+    for (size_t i = 0; i < body.outputs.size(); ++i) results.push_back(inliner.output(i));
+    if (!scan) add("Identity", 13, {results[0]}, kNoValue, 0);  // whether it goes on is read
+    for (size_t i = 0; i < states; ++i) given[i] = results[first_out + i];
+  }
+  for (size_t i = 0; i < call.outputs.size(); ++i) {
+    if (call.outputs[i] == kNoValue) continue;
+    const ValueId last = results[first_out + i];
+    if (i < states) {
+      add("Identity", 13, {last}, call.outputs[i], 0);
+      continue;
+    }
+    const int64_t axis = scan ? axis_of("scan_output_axes", i - states) : 0;
+    const ValueId one = add("Unsqueeze", 11, {last}, kNoValue, axis);
+    const auto copies = static_cast<size_t>(std::clamp<int64_t>(trips < 0 ? 2 : trips, 1, kMostStacked));
+    add("Concat", 13, std::vector<ValueId>(copies, one), call.outputs[i], axis);
+  }
+  replace(n, std::move(nodes));
+  facts_[static_cast<size_t>(iteration)] = TensorFacts{DType::kI64, {}, nullptr};
+  facts_[static_cast<size_t>(condition)] = TensorFacts{DType::kBool, {}, nullptr};
 }
 
 void Compiler::defer(size_t n, std::optional<size_t> input) {

@@ -76,6 +76,8 @@ class Compiler {
   const Graph& graph() const { return *graph_; }
   /// What infer() was at when it threw; null where that was no node.
   const Node* reached() const { return reached_ < graph_->nodes.size() ? &graph_->nodes[reached_] : nullptr; }
+  /// How often loops go round that were imagined, as far as that is known: see CompileOptions::imagined.
+  const std::vector<int64_t>& imagined_trips() const { return trips_; }
   /// Null where nothing is known of it.
   const TensorFacts* facts(ValueId id) const {
     return id == kNoValue || !facts_[static_cast<size_t>(id)] ? nullptr : &*facts_[static_cast<size_t>(id)];
@@ -156,6 +158,8 @@ class Compiler {
   void own();
   void replace(size_t n, std::vector<Node> nodes);
   void replace_by_subgraph(size_t n, const Graph& subgraph);
+  bool imagine(size_t n);
+  void imagine_rounds(size_t n, const Graph& body, bool scan);
   void defer(size_t n, std::optional<size_t> input);
   bool reads_deferred(const Node& node) const;
   void split();
@@ -168,6 +172,7 @@ class Compiler {
   std::shared_ptr<Graph> own_;  // *graph_, once subgraphs had to be put into it
   size_t added_ = 0;            // nodes that were put into it
   size_t reached_ = SIZE_MAX;   // the node that infer() is at
+  std::vector<int64_t> trips_;  // of loops that were imagined
   std::vector<Node> pending_;   // during infer(), its nodes behind those, the next one last
   std::span<const InputFacts> inputs_;
   ModelCache& cache_;

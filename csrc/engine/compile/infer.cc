@@ -74,7 +74,7 @@ void Compiler::infer(const std::map<size_t, size_t>& forced) {
     try {
       if (infer_node(n)) ++n;  // else a subgraph took its place
     } catch (const NeedsValue& needs) {
-      defer(n++, needs.input());
+      if (!imagine(n)) defer(n++, needs.input());
     } catch (const Error& error) {
       if (error.code() != ErrorCode::kUnsupportedOp) throw;
       unsupported_.push_back(error.what());

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <numeric>
+#include <optional>
 #include <string_view>
 #include <vector>
 
@@ -42,8 +44,13 @@ struct Pair {
 
 class Search {
  public:
-  Search(const Compiler& few, const Compiler& many)
-      : few_(few), many_(many), read_(few.graph().values.size(), false), outer_(few.graph().values.size(), 1) {
+  /// `others`: of other numbers of rows, whose nodes are the same.
+  Search(const Compiler& few, const Compiler& many, std::vector<const Compiler*> others)
+      : few_(few),
+        many_(many),
+        others_(std::move(others)),
+        read_(few.graph().values.size(), false),
+        outer_(few.graph().values.size(), 1) {
     const Graph& graph = few.graph();
     for (const ValueId id : graph.outputs) read_[static_cast<size_t>(id)] = true;
     for (const Node& node : stoppable(graph.nodes)) {
@@ -59,8 +66,15 @@ class Search {
     std::vector<const TensorFacts*> in;
     for (const ValueId id : node.inputs) {
       inputs.push_back(pair(id));
-      if (id != kNoValue && inputs.back().is_unknown()) return false;
       in.push_back(inputs.back().few);
+    }
+    if (!is_known(node)) {  // only a run tells what becomes of the rows
+      bool rows_come = false;
+      for_each_read(node, [&](ValueId id) {
+        const Pair p = pair(id);
+        rows_come = rows_come || (p.is_data() && p.growing() != 0);
+      });
+      return rows_come;
     }
     std::vector<TensorFacts> given;
     for (const ValueId id : node.outputs) {
@@ -77,8 +91,8 @@ class Search {
       outer = own;
     }
     if (outer == 0) return false;
-    if (computes(node) && std::ranges::any_of(inputs, [&](const Pair& p) { return tells_places(p, outer, rows); })) {
-      return true;
+    for (size_t i = 0; i < inputs.size(); ++i) {
+      if (tells_places(node, i, inputs, outer, rows)) return true;
     }
     if (is_op(node, "Reshape") || is_op(node, "Flatten")) {
       outer = outer_after(inputs[0], pair(node.outputs[0]), outer, rows);
@@ -113,36 +127,148 @@ class Search {
     }
   }
 
-  /// Whether the values of its inputs meet, not only their shapes.
-  static bool computes(const Node& node) {
-    static constexpr std::string_view kNames[] = {
-        "Add",   "Sub",    "Mul",    "Div",   "Pow",   "Mod",   "Min",  "Max",         "Mean",    "Sum",
-        "Where", "Concat", "MatMul", "Gemm",  "PRelu", "Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual",
-        "And",   "Or",     "Xor",    "Einsum"};
-    static constexpr std::string_view kNormalizations[] = {"LayerNormalization", "RMSNormalization"};  // their scale
-    const auto is = [&](std::string_view name) { return is_op(node, name); };
-    return std::ranges::any_of(kNames, is) || std::ranges::any_of(kNormalizations, is);
+  /// Whether shapes follow of all its inputs and outputs.
+  bool is_known(const Node& node) const {
+    const auto has = [&](ValueId id) { return id == kNoValue || !pair(id).is_unknown(); };
+    const auto unread = [&](ValueId id) { return id != kNoValue && !read_[static_cast<size_t>(id)]; };
+    return std::ranges::all_of(node.inputs, has) &&
+           std::ranges::all_of(node.outputs, [&](ValueId id) { return has(id) || unread(id); });
   }
 
-  /// A constant that is another one for another number of rows: unless it only repeats what it holds for one of them,
-  /// it tells a row where it stands, or how many there are.
-  static bool tells_places(const Pair& p, int64_t inside, int64_t rows) {
-    if (p.is_unknown() || !p.few->constant || !p.many->constant || p.few->dtype == DType::kString) return false;
-    const Tensor &few = *p.few->constant, &many = *p.many->constant;
-    if (few.data == many.data || few.shape.rank() != many.shape.rank()) return false;
-    const Axes axes = p.growing();
-    if (few.dtype != many.dtype) return true;
-    if (axes == 0) return few.bytes() != 0 && std::memcmp(few.data, many.data, few.bytes()) != 0;
+  /// What a node takes from a constant that differs from one number of rows to the next.
+  enum class Use : uint8_t {
+    kValue,  // its values are computed with
+    kShape,  // its elements tell the sizes of the output, in which a difference shows
+    kSizes,  // the same, or where parts begin: each is of one axis, and only that of the rows may differ
+    kPicks,  // it tells which elements are taken, which the axes decide
+  };
+  static Use use_of(const Node& node, size_t i) {
+    const auto is = [&](std::string_view name) { return is_op(node, name); };
+    if ((i == 1 && (is("Reshape") || is("Expand") || is("Tile") || is("CastLike"))) ||
+        (i == 0 && (is("Shape") || is("Size")))) {
+      return Use::kShape;
+    }
+    if ((i == 2 && is("Slice")) || (i == 1 && (is("Pad") || is("Split") || is("CenterCropPad") || is("AffineGrid"))) ||
+        ((i == 2 || i == 3) && is("Resize"))) {
+      return Use::kSizes;
+    }
+    return i == 1 && (is("Gather") || is("GatherElements") || is("GatherND")) ? Use::kPicks : Use::kValue;
+  }
+
+  /// Whether input i of the node tells a row its place, or how many rows there are.
+  bool tells_places(const Node& node, size_t i, const std::vector<Pair>& inputs, int64_t outer, int64_t rows) const {
+    const Pair& p = inputs[i];
+    if (p.is_unknown() || !p.few->constant || !p.many->constant) return false;
+    const Use use = use_of(node, i);
+    if (use == Use::kShape) return false;
+    if (use == Use::kPicks && (inputs[0].growing() & picked_axes(node, inputs)) != 0) return false;  // see mixed_axes
+    if (use != Use::kSizes && p.growing() != 0 && !repeats(*p.many->constant, p.growing(), outer, rows)) return true;
+    const auto tells = [&](const Pair& pair) {
+      return use == Use::kSizes ? differs_off_rows(node, pair, inputs) : differs(pair, outer);
+    };
+    return tells(p) || std::ranges::any_of(others_, [&](const Compiler* other) {
+             const TensorFacts* facts = other->facts(node.inputs[i]);
+             return facts && facts->constant && tells({facts, p.many});
+           });
+  }
+
+  /// Whether so many elements are the same.
+  static bool is_same(DType dtype, const std::byte* a, const std::byte* b, size_t bytes) {
+    if (dtype != DType::kString) return bytes == 0 || std::memcmp(a, b, bytes) == 0;
+    const auto *from = reinterpret_cast<const std::string_view*>(a), *to = reinterpret_cast<const std::string_view*>(b);
+    return std::equal(from, from + bytes / sizeof *from, to);
+  }
+  static const std::byte* bytes_of(const Tensor& t) { return static_cast<const std::byte*>(t.data); }
+
+  /// Whether a constant that grows along `axes` holds the same for every row, `inside` times over.
+  static bool repeats(const Tensor& many, Axes axes, int64_t inside, int64_t rows) {
     const auto axis = static_cast<size_t>(std::countr_zero(axes));
-    if (axes != one_axis(static_cast<int64_t>(axis)) || many.shape[axis] % (inside * rows) != 0) return true;
+    if (axes != one_axis(static_cast<int64_t>(axis)) || many.shape[axis] % (inside * rows) != 0) return false;
     const int64_t outer = many.shape.elements(0, axis) * inside;
-    if (outer == 0 || many.shape.elements() == 0) return false;
+    if (outer == 0 || many.shape.elements() == 0) return true;
     const auto row = static_cast<size_t>(many.bytes()) / static_cast<size_t>(outer * rows);
-    const auto* at = static_cast<const std::byte*>(many.data);
+    const std::byte* at = bytes_of(many);
     for (int64_t o = 0; o < outer; ++o, at += row * static_cast<size_t>(rows)) {
       for (int64_t r = 1; r < rows; ++r) {
-        if (std::memcmp(at, at + static_cast<size_t>(r) * row, row) != 0) return true;
+        if (!is_same(many.dtype, at, at + static_cast<size_t>(r) * row, row)) return false;
       }
+    }
+    return true;
+  }
+
+  /// Whether a constant is another one, or holds something else for its first row where it grows.
+  static bool differs(const Pair& p, int64_t inside = 1) {
+    const Tensor &few = *p.few->constant, &many = *p.many->constant;
+    if (few.data == many.data) return false;
+    if (few.dtype != many.dtype || few.shape.rank() != many.shape.rank()) return true;
+    const Axes axes = p.growing();
+    if (axes == 0) return !is_same(few.dtype, bytes_of(few), bytes_of(many), few.bytes());
+    const auto axis = static_cast<size_t>(std::countr_zero(axes));
+    const int64_t outer = few.shape.elements(0, axis) * inside;
+    const int64_t lengths[] = {few.shape[axis], many.shape[axis]};
+    if (axes != one_axis(static_cast<int64_t>(axis)) || lengths[0] % inside != 0 || lengths[1] % inside != 0)
+      return true;
+    if (outer == 0 || few.bytes() == 0 || many.bytes() == 0) return false;
+    const size_t all[] = {few.bytes() / static_cast<size_t>(outer), many.bytes() / static_cast<size_t>(outer)};
+    const size_t row = std::gcd(all[0], all[1]);  // or several of them
+    for (int64_t o = 0; o < outer; ++o) {
+      const auto at = static_cast<size_t>(o);
+      if (!is_same(few.dtype, bytes_of(few) + at * all[0], bytes_of(many) + at * all[1], row)) return true;
+    }
+    return false;
+  }
+
+  /// The axes of input 0 whose indices a Gather, GatherElements or GatherND is given.
+  static Axes picked_axes(const Node& node, const std::vector<Pair>& inputs) {
+    const auto rank = static_cast<int64_t>(inputs[0].few->shape.rank());
+    int64_t axis = int_attr(node, "axis", 0), count = 1;
+    if (is_op(node, "GatherND")) {
+      axis = int_attr(node, "batch_dims", 0);
+      count = inputs[1].few->shape.empty() ? 0 : inputs[1].few->shape.back();
+    }
+    if (axis < 0) axis += rank;
+    Axes out = 0;
+    for (int64_t i = axis; i < std::min(axis + count, rank); ++i) out = static_cast<Axes>(out | one_axis(i));
+    return out;
+  }
+
+  /// The axes that the elements of a constant of sizes are of, in their order; nullopt where that is not known.
+  static std::optional<std::vector<int64_t>> axes_of(const Node& node, const std::vector<Pair>& inputs, int64_t rank) {
+    if (is_op(node, "Split")) return std::vector<int64_t>{int_attr(node, "axis", 0)};
+    const auto listed = node.attributes.find("axes");
+    if (listed != node.attributes.end()) {
+      const auto* axes = std::get_if<std::vector<int64_t>>(&listed->second);
+      return axes ? std::optional(*axes) : std::nullopt;
+    }
+    constexpr size_t kAxes = 3;
+    if ((is_op(node, "Slice") || is_op(node, "Pad")) && node.inputs.size() > kAxes && node.inputs[kAxes] != kNoValue) {
+      const Tensor* given = inputs[kAxes].is_unknown() ? nullptr : inputs[kAxes].few->constant;
+      if (!given || (given->dtype != DType::kI64 && given->dtype != DType::kI32)) return std::nullopt;
+      std::vector<int64_t> axes;
+      for (int64_t i = 0; i < given->shape.elements(); ++i)
+        axes.push_back(given->dtype == DType::kI64 ? given->as<int64_t>()[i] : given->as<int32_t>()[i]);
+      return axes;
+    }
+    std::vector<int64_t> all(static_cast<size_t>(rank));
+    std::iota(all.begin(), all.end(), 0);
+    return all;
+  }
+
+  /// Whether an element differs that is of another axis than one of the rows.
+  static bool differs_off_rows(const Node& node, const Pair& p, const std::vector<Pair>& inputs) {
+    if (!differs(p)) return false;
+    const Tensor &few = *p.few->constant, &many = *p.many->constant;
+    if (few.dtype != many.dtype || !(few.shape == many.shape) || few.shape.rank() != 1) return true;
+    const auto rank = static_cast<int64_t>(inputs[0].few->shape.rank());
+    const auto axes = axes_of(node, inputs, rank);
+    if (!axes || axes->empty()) return true;
+    const size_t size = dtype_size(few.dtype);
+    for (size_t i = 0; i < static_cast<size_t>(few.shape[0]); ++i) {
+      const auto* from = static_cast<const std::byte*>(few.data) + i * size;
+      if (std::memcmp(from, static_cast<const std::byte*>(many.data) + i * size, size) == 0) continue;
+      const int64_t axis = (*axes)[i % axes->size()];
+      const int64_t at = axis < 0 ? axis + rank : axis;
+      if (at < 0 || at >= rank || (inputs[0].growing() & one_axis(at)) == 0) return true;
     }
     return false;
   }
@@ -170,8 +296,21 @@ class Search {
     for (int64_t i = 0; i < shape.elements(0, end); ++i) {
       const int64_t picked = at[i * step + part] < 0 ? at[i * step + part] + length : at[i * step + part];
       if (picked / (length / rows) != i / inner % shape[axis] / each) return false;
+      // What it picks of its own row is at the same place as in the first one.
+      for (int64_t other = 0; other < step; ++other) {
+        if (other != part && at[i * step + other] != at[first_alike(i, inner, shape[axis], each) * step + other])
+          return false;
+      }
+      const int64_t within = at[first_alike(i, inner, shape[axis], each) * step + part];
+      if (picked % (length / rows) != (within < 0 ? within + length : within) % (length / rows)) return false;
     }
     return true;
+  }
+
+  /// The pick of the first row that stands where pick i does in its own.
+  static int64_t first_alike(int64_t i, int64_t inner, int64_t picks, int64_t each) {
+    const int64_t along = i / inner % picks;
+    return i - (along - along % each) * inner;
   }
 
   /// How many times over the rows stand in the growing axis after a Reshape: it keeps the order of elements, so what
@@ -191,6 +330,7 @@ class Search {
 
   const Compiler& few_;
   const Compiler& many_;
+  const std::vector<const Compiler*> others_;
   std::vector<bool> read_;
   std::vector<int64_t> outer_;  // how many times over the rows stand in a value's growing axis
 };
@@ -237,9 +377,10 @@ bool are_alike(const Graph& a, const Graph& b) {
 
 }  // namespace
 
-std::string find_mixing_node(const Graph& graph, std::span<const InputFacts> one, std::span<const InputFacts> few,
-                             std::span<const InputFacts> many, ModelCache& cache, const CompileOptions& options) {
+std::string find_mixing_node(const Graph& graph, const RowSamples& samples, ModelCache& cache,
+                             const CompileOptions& options) {
   const FloatEnvironment ours;
+  const auto& [one, few, many, lots] = samples;
   Compiler a(graph, few, cache, options, /*fold=*/true), b(graph, many, cache, options, /*fold=*/true);
   for (Compiler* several : {&a, &b}) {
     try {
@@ -252,12 +393,29 @@ std::string find_mixing_node(const Graph& graph, std::span<const InputFacts> one
     }
   }
   if (std::string label = splits_rows(graph, a, b); !label.empty()) return label;
-  if (!are_alike(a.graph(), b.graph())) {  // the number of rows decides what is done with them
-    const auto chooses = [](const Node& node) { return is_op(node, "If"); };
+  Compiler c(graph, one, cache, options, /*fold=*/true), d(graph, lots, cache, options, /*fold=*/true);
+  std::vector<const Compiler*> others;
+  for (Compiler* other : {&c, &d}) {
+    try {
+      other->infer({});
+      others.push_back(other);
+    } catch (const Stopped&) {
+      throw;
+    } catch (const Error&) {  // too few of them, or too many
+    }
+  }
+  std::vector<const Compiler*> all = others;
+  all.push_back(&b);
+  for (const Compiler* other : all) {
+    if (are_alike(a.graph(), other->graph()) && a.imagined_trips() == other->imagined_trips()) continue;
+    // The number of rows decides what is done with them.
+    const auto chooses = [](const Node& node) {
+      return is_op(node, "If") || is_op(node, "Loop") || is_op(node, "Scan");
+    };
     const auto it = std::ranges::find_if(graph.nodes, chooses);
     return it == graph.nodes.end() ? "a node" : it->label();
   }
-  Search search(a, b);
+  Search search(a, b, std::move(others));
   int64_t few_rows = 1, rows = 1;
   for (size_t i = 0; i < many.size(); ++i) {
     if (many[i].shape == few[i].shape) continue;

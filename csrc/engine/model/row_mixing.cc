@@ -2,8 +2,11 @@
 #include "engine/compile/row_mixing.h"
 
 #include <algorithm>
+#include <iterator>
+#include <optional>
 
 #include "engine/compile/op_registry.h"
+#include "engine/model/guess_sizes.h"
 #include "engine/model/model.h"
 #include "graph/draws.h"
 #include "platform/stoppable.h"
@@ -30,6 +33,18 @@ std::string mixes_by_definition(const Graph& graph) {
   return {};
 }
 
+/// Whether there is an If in it, or in a graph within it.
+bool has_branches(const Graph& graph) {
+  for (const Node& node : stoppable(graph.nodes)) {
+    if (node.op_type == "If") return true;
+    for (const auto& [name, attribute] : node.attributes) {
+      const auto* body = std::get_if<std::shared_ptr<Graph>>(&attribute);
+      if (body && has_branches(**body)) return true;
+    }
+  }
+  return false;
+}
+
 }  // namespace
 
 /// Whether a node draws something for each row of a run.
@@ -50,42 +65,92 @@ bool Model::draws_rows(const Graph& graph) const {
   return false;
 }
 
-/// Of sizes that are guessed until some fit. Models of signals want long ones.
+/// The free dimensions but the first, each as the number of a group that has one size: those of the same place in
+/// inputs whose names differ in a number alone, as in the caches of a decoder's layers.
+Model::FreeDims Model::free_dims() const {
+  FreeDims out;
+  std::vector<std::pair<std::string, size_t>> groups;
+  for (const PortSpec& in : inputs_) {
+    std::string name = in.name;
+    std::erase_if(name, [](char c) { return c >= '0' && c <= '9'; });
+    for (size_t i = 1; i < in.shape.rank(); ++i) {
+      if (in.shape[i] != Shape::kFree) continue;
+      const auto it = std::ranges::find(groups, std::pair(name, i));
+      out.group.push_back(static_cast<size_t>(it - groups.begin()));
+      if (it == groups.end()) groups.emplace_back(name, i);
+    }
+  }
+  out.groups = groups.size();
+  return out;
+}
+
+/// Of sizes that are guessed until some fit. Models of signals want long ones; what is appended to a cache is masked by
+/// both lengths together.
 std::string Model::find_mixing() {
   if (std::string label = mixes_by_definition(file_.graph); !label.empty()) return label;
   const bool any_rank = std::ranges::any_of(inputs_, &PortSpec::any_shape);
   if (has_lists_ || any_rank) return {};  // no batcher takes it
+  const auto has_rows = [](const PortSpec& in) { return in.shape.rank() > 0 && in.shape[0] == Shape::kFree; };
+  if (std::ranges::none_of(inputs_, has_rows)) return {};
   struct Guess {
     int64_t few, many, other;
   };
   constexpr Guess kGuesses[] = {{2, 3, 2},   {2, 3, 32},     {2, 3, 64},          {2, 3, 1}, {2, 3, 128},
                                 {2, 3, 224}, {2, 3, 3},      {2, 3, 16},          {3, 5, 7}, {2, 3, 640},
                                 {64, 96, 2}, {640, 960, 64}, {16'000, 24'000, 64}};
-  for (const Guess& guess : kGuesses) {
-    std::vector<InputFacts> one, few, many;
-    bool has_rows = false;
-    for (const PortSpec& in : inputs_) {
-      Shape shape = in.shape;
-      for (size_t i = 1; i < shape.rank(); ++i) {
-        if (shape[i] == Shape::kFree) shape[i] = guess.other;
-      }
-      const bool grows = shape.rank() > 0 && shape[0] == Shape::kFree;
-      has_rows |= grows;
-      for (const auto& [facts, rows] : {std::pair{&one, int64_t{1}}, {&few, guess.few}, {&many, guess.many}}) {
-        if (grows) shape[0] = rows;
-        facts->push_back({in.dtype, shape, nullptr});
-      }
-    }
-    if (!has_rows) return {};
-    try {
-      return find_mixing_node(file_.graph, one, few, many, *packed_,
-                              {.max_run_bytes = options_.max_run_bytes, .threads = options_.threads});
-    } catch (const Stopped&) {
-      throw;
-    } catch (const Error&) {  // they do not fit
-    }
+  const FreeDims dims = free_dims();
+  const std::vector<bool> none_first(dims.groups, false);
+  std::optional<std::string> found;
+  for (const Guess& g : kGuesses) {
+    if ((found = mixing_of(dims, Sizes(dims.groups, g.other), g.few, g.many))) return *found;
   }
-  return {};
+  std::vector<Sizes> more;
+  for (const int64_t size : sizes_of_weights(file_.graph)) more.emplace_back(dims.groups, size);
+  constexpr size_t kMostSums = 6;
+  for (size_t n = 1; dims.groups <= kMostSums && n + 1 < size_t{1} << dims.groups; ++n) {
+    Sizes& sizes = more.emplace_back();
+    for (size_t i = 0; i < dims.groups; ++i) sizes.push_back((n >> i & 1) != 0 ? 4 : 2);
+  }
+  std::ranges::move(different_sizes(none_first), std::back_inserter(more));
+  for (const Sizes& sizes : more) {
+    if ((found = mixing_of(dims, sizes, 2, 3))) return *found;
+  }
+  return "a node";  // none fits, and who knows
+}
+
+/// What is found with those sizes of the groups; nullopt where they do not fit.
+std::optional<std::string> Model::mixing_of(const FreeDims& dims, const Sizes& sizes, int64_t few, int64_t many) {
+  constexpr int64_t kLots = 11;
+  RowSamples samples;
+  size_t next = 0;
+  for (const PortSpec& in : inputs_) {
+    Shape shape = in.shape;
+    for (size_t i = 1; i < shape.rank(); ++i) {
+      if (shape[i] == Shape::kFree) shape[i] = sizes[dims.group[next++]];
+    }
+    const bool grows = shape.rank() > 0 && shape[0] == Shape::kFree;
+    const auto add = [&](std::vector<InputFacts>& sample, int64_t rows) {
+      if (grows) shape[0] = rows;
+      sample.push_back({in.dtype, shape, nullptr});
+    };
+    add(samples.one, 1);
+    add(samples.few, few);
+    add(samples.many, many);
+    add(samples.lots, many * kLots);
+  }
+  CompileOptions options{.max_run_bytes = options_.max_run_bytes, .threads = options_.threads};
+  try {
+    for (const auto branch : {CompileOptions::Imagined::kThen, CompileOptions::Imagined::kElse}) {
+      options.imagined = branch;
+      if (std::string label = find_mixing_node(file_.graph, samples, *packed_, options); !label.empty()) return label;
+      if (!has_branches(file_.graph)) break;
+    }
+    return "";
+  } catch (const Stopped&) {
+    throw;
+  } catch (const Error&) {
+    return std::nullopt;
+  }
 }
 
 }  // namespace inferkit
