@@ -155,6 +155,7 @@ py::object run_on_caller(BatcherCore& core, Slot& slot, const RequestInputs& inp
 }
 
 py::object call(BatcherCore& core, std::span<PyObject* const> arguments, const Extras& extras) {
+  core.may_block("batcher(x)");
   Batcher& batcher = core.batcher();
   TagSet* const tags = tags_from(batcher, extras.tags);
   RequestInputs inputs = inputs_of(core, arguments, tags);

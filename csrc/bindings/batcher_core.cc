@@ -9,6 +9,7 @@
 #include "bindings/exit.h"
 #include "bindings/native_type.h"
 #include "bindings/py_model.h"
+#include "bindings/trio.h"
 #include "platform/threads.h"
 
 namespace py = pybind11;
@@ -147,6 +148,14 @@ void BatcherCore::give_way(Nanos now) {
     ::nanosleep(&kAway, nullptr);
   }
   last = SteadyClock::instance().now();
+}
+
+void BatcherCore::look_for_loop(const char* what) const {
+  if (!EventLoop::runs_here() && !trio_runs()) return;
+  const std::string told =
+      cat(what, " blocks the event loop of this thread until the answer is there: await batcher.submit(x) instead");
+  if (on_loop_ == OnLoop::kRefuse) throw std::logic_error(told);
+  if (PyErr_WarnEx(PyExc_RuntimeWarning, told.c_str(), 1) < 0) throw py::error_already_set();
 }
 
 bool BatcherCore::keeps_gil(Nanos predicted) const { return runner_->needs_gil() || predicted <= kReleaseGilNanos; }

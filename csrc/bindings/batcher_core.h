@@ -101,6 +101,13 @@ class BatcherCore : public std::enable_shared_from_this<BatcherCore> {
   /// calling thread has had its turn. A thread that keeps the GIL through run after run would else hold them up for
   /// Python's switch interval, 5 ms, each time.
   void give_way(Nanos now);
+  /// What a call does that blocks the event loop of its thread.
+  enum class OnLoop : uint8_t { kAllow, kWarn, kRefuse };
+  void set_on_loop(OnLoop on_loop) { on_loop_ = on_loop; }
+  /// Before `what` blocks the calling thread. Throws what the warning raises, or std::logic_error.
+  void may_block(const char* what) const {
+    if (on_loop_ != OnLoop::kAllow) look_for_loop(what);
+  }
   /// A prediction so short that keeping the GIL is cheaper than handing it over; never for a run that needs it anyway.
   bool keeps_gil(Nanos predicted) const;
 
@@ -112,6 +119,7 @@ class BatcherCore : public std::enable_shared_from_this<BatcherCore> {
   void send(std::vector<RequestRef>& staged, bool wake = true);
   void end_of_tick(Stage& stage);
   void run_in_tick(Stage& stage, Nanos predicted);
+  void look_for_loop(const char* what) const;
 
   PyObject* object_ = nullptr;  // with this in it: borrowed, as it lives as long as this
   pybind11::object model_;
@@ -121,6 +129,7 @@ class BatcherCore : public std::enable_shared_from_this<BatcherCore> {
   std::vector<std::shared_ptr<Stage>> stages_;
   std::vector<Bulk*> bulks_;
   std::atomic<int> wanting_gil_{0};  // relaxed: a hint
+  OnLoop on_loop_ = OnLoop::kAllow;
 };
 
 /// Gives the GIL up for its lifetime; lets the batcher's other callers know when it wants it back.

@@ -317,6 +317,15 @@ void bind_batcher(py::module_& m) {
           },
           "drain"_a, "timeout"_a = py::none())
       .def("_unanswered", &unanswered)
+      .def(
+          "_set_on_loop",
+          [](const PyBatcher& self, const Given<bool>& warn, const Given<bool>& refuse) {
+            using OnLoop = BatcherCore::OnLoop;
+            self.core->set_on_loop(flag(refuse, "refuse") ? OnLoop::kRefuse
+                                   : flag(warn, "warn")   ? OnLoop::kWarn
+                                                          : OnLoop::kAllow);
+          },
+          "warn"_a, "refuse"_a)
       .def_property_readonly("_closed", [](const PyBatcher& self) { return self.core->batcher().closed(); })
       .def_property_readonly("_max_rows", [](const PyBatcher& self) { return self.core->batcher().max_rows(); });
 

@@ -140,6 +140,7 @@ bool ended_in_time(TicketObject* self, PyObject* const* args, Py_ssize_t count, 
   PyObject* ok = guarded([&]() -> PyObject* {
     const Nanos until = deadline_from(timeout, SteadyClock::instance().now(), "timeout");
     if (self->request->done()) return Py_None;
+    if (until > SteadyClock::instance().now()) self->core->may_block(cat("ticket.", function, "()").c_str());
     return wait_for_end(self, until, &timed_out) ? Py_None : nullptr;
   });
   if (ok && timed_out) PyErr_SetString(PyExc_TimeoutError, "the request has not ended within the timeout; it goes on");

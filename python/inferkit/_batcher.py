@@ -6,6 +6,7 @@ import atexit
 import itertools
 import math
 import os
+import sys
 import time
 import warnings
 import weakref
@@ -162,6 +163,11 @@ class Batcher(_core.Batcher):
         The thread of an event loop itself runs batches that should take at most this many seconds. To hand a batch to a
         worker, and its answers back, takes two wake-ups, together 15 to 90 us; for shorter batches, running them is
         the shorter pause for the loop. 0 turns this off.
+    blocking_on_loop : {"allow", "warn", "refuse"}, optional
+        What ``batcher(x)`` and ``ticket.result()`` do on the thread of a running event loop, which they would block:
+        nothing, a ``RuntimeWarning``, or a ``RuntimeError``. By default they warn in debug mode: Python's
+        (``python -X dev``), or asyncio's, if ``PYTHONASYNCIODEBUG`` is set or the loop that runs where the batcher is
+        made has it on; else they allow it.
     clients : mapping of str to Client, optional
         Weights and rates of those who send requests (``client="a"`` at a submission), by name. Of one priority, clients
         that wait are served in proportion to their weights, in rows, whatever each of them sends; of one client, the
@@ -281,6 +287,7 @@ class Batcher(_core.Batcher):
         caller_runs: bool = True,
         isolate_failures: bool = True,
         inline_limit: float = 100e-6,
+        blocking_on_loop: Literal["allow", "warn", "refuse"] | None = None,
         clients: Mapping[str, Client] | None = None,
         default_client: Client | None = None,
         pad: Mapping[str, tuple[int, float]] | None = None,
@@ -301,6 +308,8 @@ class Batcher(_core.Batcher):
             raise TypeError(f"name must be a str, or None for one made up, got {type(name).__name__}")
         if on_full not in ("reject", "wait"):
             raise ValueError(f"on_full must be 'reject' or 'wait', got {on_full!r}")
+        if blocking_on_loop not in (None, "allow", "warn", "refuse"):
+            raise ValueError(f"blocking_on_loop must be 'allow', 'warn', 'refuse' or None, got {blocking_on_loop!r}")
         if default_client is not None and not isinstance(default_client, Client):
             raise TypeError(f"default_client must be an inferkit.Client, got {type(default_client).__name__}")
         auto, rows, delay, finds_delay, target = resolved(policy, max_batch_size, max_delay, target_p99)
@@ -339,6 +348,9 @@ class Batcher(_core.Batcher):
             result_cache=result_cache,
             cache_callables=cache_callables,
             clock=_clock,
+        )
+        self._set_on_loop(
+            blocking_on_loop == "warn" or (not blocking_on_loop and _debugs()), blocking_on_loop == "refuse"
         )
         self._pad = padded
         self._max_elements = max_batch_elements
@@ -767,6 +779,15 @@ class Batcher(_core.Batcher):
     def __repr__(self) -> str:
         state = "closed" if self._closed else "open"
         return f"<inferkit.Batcher of {self._model!r}, max_batch_size={self._max_rows}, {state}>"
+
+
+def _debugs() -> bool:
+    """Tell whether Python, or asyncio here, is in debug mode; nobody runs a loop who has not imported it."""
+    if sys.flags.dev_mode or (os.environ.get("PYTHONASYNCIODEBUG") and not sys.flags.ignore_environment):
+        return True
+    asyncio = sys.modules.get("asyncio")
+    loop = getattr(asyncio, "_get_running_loop", lambda: None)()
+    return loop is not None and bool(loop.get_debug())
 
 
 def _new_name(model: Model) -> str:

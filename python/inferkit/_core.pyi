@@ -840,6 +840,7 @@ class Batcher:
         """
         What ended in each of the last 300 whole seconds and the one that runs, oldest first: a list for each kind; ``queue_depth`` is that of each second's end, ``running`` how much of the last one has passed.
         """
+    def _set_on_loop(self, warn: bool, refuse: bool) -> None: ...
     def _set_tracing(self, on: bool) -> None: ...
     def _stats(
         self, limits: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex] = []

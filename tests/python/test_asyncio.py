@@ -434,7 +434,7 @@ def test_closing_inside_the_loop(run: Runner) -> None:
         await refused.aclose(drain=False)
         with pytest.raises(inferkit.ClosedError):
             await ticket
-        async with inferkit.Batcher(double()) as blocking:
+        async with inferkit.Batcher(double(), blocking_on_loop="allow") as blocking:
             assert blocking.submit(row(4)).result().tolist() == [8, 8]  # a result asked for at once goes out at once
 
     run(main())
