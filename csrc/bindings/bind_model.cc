@@ -361,6 +361,7 @@ void bind_model(py::module_& m) {
       .def_property_readonly("_outputs",
                              [](const py::object& self) { return ports_out(py_model(self).runner->outputs()); })
       .def_property_readonly("_senses", &senses_of)
+      .def_property_readonly("_threads", [](const py::object& self) { return py_model(self).runner->threads(); })
       .def_property_readonly("_mixing_node",
                              [](const py::object& self) {
                                const PyModel& of = py_model(self);

@@ -528,6 +528,8 @@ class Model:
     @property
     def _senses(self) -> list[typing.Any]: ...
     @property
+    def _threads(self) -> int: ...
+    @property
     def path(self) -> str:
         """
         The path of the model's file; empty if it was not loaded from a path.

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ..._build import build_info
 from ..._stats import BatcherStats
 from ..._text import counted, printable
 from .._patient import Finder, Limits, Patient
 from .._report import Check
+from . import settings
 
 __all__ = ["examine", "standing"]
 
@@ -160,6 +162,10 @@ def _shared(patient: Patient) -> Check:
 def examine(patient: Patient) -> Iterator[Check]:
     """Judge what was there before us, then what our own traffic does."""
     yield from standing(patient.first_stats, patient.limits)
+    yield from settings.window(patient.first_stats)
+    yield from settings.cores(patient.batcher._limits, patient.model._threads, build_info()["cpus"])
+    if patient.model._is_native:
+        yield from settings.plans(patient.model.memory())
     yield _bounded(patient)
     yield _shared(patient)
     if not patient.answers:
