@@ -10,7 +10,8 @@
 namespace inferkit {
 namespace {
 
-constexpr int64_t kMostBytes = int64_t{1} << 56;  // of an input of a request
+constexpr int64_t kMostBytes = int64_t{1} << 56;      // of an input of a request
+constexpr size_t kMostSharedBytes = size_t{1} << 16;  // of a value that requests are told apart by
 
 // Runs on the members' initialisers, before the layouts drop each input's first dimension.
 std::span<const PortSpec> checked_ports(std::span<const PortSpec> inputs) {
@@ -34,8 +35,9 @@ std::span<const PortSpec> checked_ports(std::span<const PortSpec> inputs) {
                                       "directly"));
     }
     if (is_shared(input) && input.dtype == DType::kString) {
-      throw std::invalid_argument(cat("input ", quote(input.name),
-                                      " is one string for all rows (its shape is ()), which a Batcher cannot group "
+      throw std::invalid_argument(cat("input ", quote(input.name), " is of strings for all rows (its shape is ",
+                                      input.shape.str(),
+                                      "), which a Batcher cannot group "
                                       "requests by: call the model directly"));
     }
   }
@@ -103,6 +105,13 @@ Checked Intake::check(std::span<const StridedView> given, uint64_t generation) {
     const Shape& shape = given[i].shape;
     if (is_shared(spec)) {
       check_input(spec.name, spec.dtype, spec.shape, given[i].dtype, shape, checks[i], BatchAxis::kPresent);
+      const auto elements = static_cast<size_t>(shape.checked_elements().value_or(0));
+      if (elements == 0 || elements > kMostSharedBytes / dtype_size(spec.dtype)) {
+        fail(elements == 0 ? Reason::kEmpty : Reason::kTooLarge,
+             cat("input '", spec.name, "' of shape ", shape.str(), " is one value for all rows of a batch, by which a ",
+                 "Batcher tells requests apart: it must have 1 to ", kMostSharedBytes / dtype_size(spec.dtype),
+                 " elements; call the model directly"));
+      }
       continue;
     }
     const BatchAxis axis = batch_axis_of(spec.name, spec.shape, shape);
@@ -154,7 +163,7 @@ Checked Intake::check(std::span<const StridedView> given, uint64_t generation) {
       rows.push_back(view.shape);
       if (is_shared(inputs_[i])) {
         shared.resize(given.size());
-        shared[i].resize(dtype_size(inputs_[i].dtype));
+        shared[i].resize(static_cast<size_t>(view.shape.elements()) * dtype_size(inputs_[i].dtype));
         copy_input(inputs_[i].name, view, shared[i].data(), checks[i]);
       } else if (!out.single_row) {
         rows.back().erase(0);

@@ -19,7 +19,7 @@
 namespace inferkit {
 
 /// An input without a batch axis, such as a sampling rate: all rows of a run share its value.
-inline bool is_shared(const PortSpec& input) { return input.shape.empty(); }
+inline bool is_shared(const PortSpec& input) { return input.shape.empty() || input.shared; }
 
 /// The number of rows that the model's inputs are fixed at; 0 where it is free. Throws std::invalid_argument where
 /// their first dimensions can be no batch.

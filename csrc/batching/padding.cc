@@ -23,7 +23,12 @@ Padding::Padding(PadOptions options, std::span<const PortSpec> inputs) : options
   for (size_t i = 0; i < inputs.size(); ++i) {
     const PortSpec& port = inputs[i];
     const size_t axis = options_.inputs.at(i).axis;
-    if (port.shape.rank() > 0 && port.shape[0] != Shape::kFree) {
+    if (port.shared && axis > 0) {
+      throw std::invalid_argument(
+          cat("pad: input ", quote(port.name),
+              " is one value for all rows of a batch, which is not padded: leave it out of pad"));
+    }
+    if (!port.shared && port.shape.rank() > 0 && port.shape[0] != Shape::kFree) {
       throw std::invalid_argument(cat("input ", quote(port.name), " has a first dimension that is fixed at ",
                                       port.shape[0], ": requests to such a model cannot be padded"));
     }

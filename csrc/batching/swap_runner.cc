@@ -10,7 +10,7 @@ namespace {
 bool same_ports(std::span<const PortSpec> a, std::span<const PortSpec> b) {
   return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](const PortSpec& x, const PortSpec& y) {
     return x.name == y.name && x.dtype == y.dtype && x.shape == y.shape && x.any_shape == y.any_shape &&
-           x.is_list() == y.is_list();
+           x.is_list() == y.is_list() && x.shared == y.shared;
   });
 }
 

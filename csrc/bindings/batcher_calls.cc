@@ -7,7 +7,9 @@
 #include "bindings/bound.h"
 #include "bindings/context_deadline.h"
 #include "bindings/guarded.h"
+#include "bindings/names.h"
 #include "bindings/py_batcher.h"
+#include "bindings/py_model.h"
 #include "bindings/request_io.h"
 #include "bindings/signal_watch.h"
 #include "bindings/ticket.h"
@@ -104,13 +106,35 @@ auto count_invalid(Batcher& batcher, TagSet* tags, Step&& step) {
   }
 }
 
+/// Names an input that the model's file has a default for, where one was given: the batcher's model has it not.
+std::string hint_for_default(const BatcherCore& core, std::span<PyObject* const> arguments) {
+  const std::shared_ptr<Model> native = py_model(core.model()).native;
+  if (!native || arguments.size() != 1 || !PyDict_Check(arguments[0])) return {};
+  for (const PortSpec& spec : native->defaults()) {
+    if (!find_named(arguments[0], spec)) continue;
+    return cat("; '", spec.name, "' has a default, which requests to a Batcher of model.with_inputs('", spec.name,
+               "') may replace");
+  }
+  return {};
+}
+
 RequestInputs inputs_of(BatcherCore& core, std::span<PyObject* const> arguments, TagSet* tags) {
-  return count_invalid(core.batcher(), tags, [&] { return RequestInputs(arguments, core.runner()->inputs()); });
+  return count_invalid(core.batcher(), tags, [&] {
+    try {
+      return RequestInputs(arguments, core.runner()->inputs());
+    } catch (const Error& error) {
+      if (error.reason() != Reason::kName) throw;
+      const std::string hint = hint_for_default(core, arguments);
+      if (hint.empty()) throw;
+      throw Error(error.code(), error.reason(), error.what() + hint);
+    }
+  });
 }
 
 /// Whatever may run Python comes before this: it might change the arrays that are looked at.
-Checked look_and_check(Batcher& batcher, RequestInputs& inputs, TagSet* tags) {
-  count_invalid(batcher, tags, [&] { inputs.look(batcher.pool()); });
+Checked look_and_check(BatcherCore& core, RequestInputs& inputs, TagSet* tags) {
+  Batcher& batcher = core.batcher();
+  count_invalid(batcher, tags, [&] { inputs.look(batcher.pool(), py_model(core.model()).runner->inputs()); });
   return batcher.check(inputs.views(), tags);
 }
 
@@ -165,7 +189,7 @@ py::object call(BatcherCore& core, std::span<PyObject* const> arguments, const E
   SubmitOptions options = options_from(batcher, extras, now);
   options.tags = tags;
   name_client(batcher, extras, options);
-  const Checked checked = look_and_check(batcher, inputs, options.tags);
+  const Checked checked = look_and_check(core, inputs, options.tags);
   batcher.enter(checked, options, now);
   if (options.deadline > now) {
     if (Slot slot = batcher.begin_caller_run(checked, options.deadline, now)) {
@@ -243,7 +267,7 @@ Submission make_request(BatcherCore& core, const std::shared_ptr<EventLoop>& loo
     RequestInputs inputs = inputs_of(core, arguments, options.tags);
     named = inputs.named();
     if (loop) stage = core.open_stage(loop, now);
-    const Checked checked = look_and_check(batcher, inputs, options.tags);
+    const Checked checked = look_and_check(core, inputs, options.tags);
     batcher.enter(checked, options, now);
     request = batcher.admit(inputs.views(), checked, options);
   } catch (const Error& error) {

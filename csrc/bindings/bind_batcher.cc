@@ -172,7 +172,7 @@ void teach(const PyBatcher& self, const py::dict& feeds) {
   PyObject* const arguments[] = {feeds.ptr()};
   try {
     RequestInputs inputs(arguments, self.core->runner()->inputs());
-    inputs.look(batcher.pool());
+    inputs.look(batcher.pool(), py_model(self.core->model()).runner->inputs());
     if (!inputs.in_place()) return;
     const py::gil_scoped_release release;
     batcher.teach(inputs.views());

@@ -3,6 +3,7 @@
 #include <pybind11/stl.h>
 #include <pybind11/typing.h>
 
+#include <algorithm>
 #include <optional>
 
 #include "base/text.h"
@@ -186,7 +187,10 @@ py::list senses_of(const py::object& self) {
 
 /// The model that takes what is given: another one where that has inputs which the file gives a default for.
 std::optional<PyModel> with_given(const PyModel& model, const py::dict& feeds) {
-  if (!model.native || model.native->defaults().empty() || feeds.size() <= model.runner->inputs().size()) return {};
+  if (!model.native || model.native->defaults().empty()) return {};
+  const auto inputs = model.runner->inputs();
+  const bool all = std::ranges::all_of(inputs, [](const PortSpec& in) { return !in.fallback; });
+  if (all && feeds.size() <= inputs.size()) return {};
   std::vector<std::string> names;
   std::vector<InputChecks> asked = model.asked, asked_defaults;
   const auto defaults = model.native->defaults();
@@ -211,15 +215,18 @@ py::dict run_by_name(const py::object& self, const py::dict& feeds,
   const auto specs = model.runner->inputs();
   std::vector<py::object> keep;
   std::vector<PyObject*> arguments, targets;
+  size_t given = 0;
   for (const PortSpec& spec : specs) {
     keep.push_back(find_named(feeds, spec));
+    given += static_cast<bool>(keep.back());
+    if (!keep.back() && spec.fallback) keep.back() = fallback_array(*spec.fallback);
     arguments.push_back(keep.back().ptr());
     if (!arguments.back()) {
       throw Error(ErrorCode::kValidation, Reason::kName,
                   cat("input '", spec.name, "' is missing; the model takes ", names_of(specs)));
     }
   }
-  refuse_other_names(feeds, specs, specs.size(), "input");
+  refuse_other_names(feeds, specs, given, "input");
   const auto outputs = model.runner->outputs();
   if (out) {
     if (!model.native)
@@ -351,6 +358,12 @@ void bind_model(py::module_& m) {
                                   nullptr);
            }),
            py::kw_only(), py::arg("callable"), py::arg("inputs"), py::arg("outputs"))
+      .def(py::init([](const py::object& of, const std::vector<std::string>& names) {
+             const std::shared_ptr<Model> native = py_model(of).native;
+             if (!native) throw std::invalid_argument("a wrapped callable has no inputs with defaults");
+             return from_native(without_gil([&] { return native->with_inputs(names); }));
+           }),
+           py::kw_only(), py::arg("of"), py::arg("names"))
       .def_property_readonly("_inputs",
                              [](const py::object& self) { return ports_out(py_model(self).runner->inputs()); })
       .def_property_readonly("_defaults",

@@ -45,7 +45,8 @@ void read_input(Inputs& in, size_t i, const PortSpec& spec, const PortChecks& ch
                                : view_of(in.arrays[i], spec.name);
   const Shape& expected = spec.any_shape ? view.shape : spec.shape;
   const BatchAxis axis = batch_axis_of(spec.name, expected, view.shape);
-  if (!spec.shape.empty()) {
+  const bool for_all_rows = spec.shared && axis == BatchAxis::kPresent;
+  if (!spec.shape.empty() && !for_all_rows) {
     if (in.axis_of && axis != in.axis) {
       throw Error(ErrorCode::kValidation, Reason::kShape,
                   cat("input '", spec.name, "' of shape ", view.shape.str(),
@@ -465,14 +466,36 @@ Results call_model(const PyModel& model, std::span<PyObject* const> arguments, s
   return model.native ? call_native(*model.native, in, out) : call_runner(model, in);
 }
 
+py::object fallback_array(const TensorView& value) {
+  void* data = nullptr;
+  py::object array = new_array(value.dtype, value.shape, &data);
+  if (value.bytes() > 0) std::memcpy(data, value.data, value.bytes());
+  return array;
+}
+
+namespace {
+bool has_fallback(const PortSpec& spec) { return spec.fallback != nullptr; }
+}  // namespace
+
 PyObject* call_model_slot(PyObject* self, PyObject* args, PyObject* kwargs) {
   return guarded([&]() -> PyObject* {
     if (kwargs && PyDict_GET_SIZE(kwargs) != 0) {
       throw py::type_error("a model takes its inputs by position; model.run({...}) takes them by name");
     }
     const PyModel& model = py_model(self);
-    PyObject** items = reinterpret_cast<PyTupleObject*>(args)->ob_item;
-    Results results = call_model(model, {items, static_cast<size_t>(PyTuple_GET_SIZE(args))}, {});
+    std::span<PyObject* const> items(reinterpret_cast<PyTupleObject*>(args)->ob_item,
+                                     static_cast<size_t>(PyTuple_GET_SIZE(args)));
+    const auto specs = model.runner->inputs();
+    std::vector<py::object> keep;
+    std::vector<PyObject*> all;
+    if (items.size() < specs.size() && std::ranges::all_of(specs.subspan(items.size()), has_fallback)) {
+      all.assign(items.begin(), items.end());
+      for (const PortSpec& spec : specs.subspan(items.size())) {
+        all.push_back(keep.emplace_back(fallback_array(*spec.fallback)).ptr());
+      }
+      items = all;
+    }
+    Results results = call_model(model, items, {});
     return pack_results(results.span(), model.runner->outputs(), false).release().ptr();
   });
 }

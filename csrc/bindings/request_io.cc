@@ -25,26 +25,41 @@ Shape row_shape(const Shape& shape, bool single_row, int64_t rows) {
 
 }  // namespace
 
+/// Inputs that stay null are left out: look() shows what stands for them.
 RequestInputs::RequestInputs(std::span<PyObject* const> arguments, std::span<const PortSpec> specs)
     : specs_(specs), arrays_(specs.size()), views_(specs.size()) {
   if (arguments.size() == 1 && PyDict_Check(arguments[0])) {
     named_ = true;
+    size_t found = 0;
     for (size_t i = 0; i < specs.size(); ++i) {
       arrays_[i] = find_named(arguments[0], specs[i]);
-      if (!arrays_[i]) fail_name(cat("input '", specs[i].name, "' is missing; the model takes ", names_of(specs)));
+      if (arrays_[i]) {
+        ++found;
+      } else if (!specs[i].fallback) {
+        fail_name(cat("input '", specs[i].name, "' is missing; the model takes ", names_of(specs)));
+      }
     }
-    refuse_other_names(arguments[0], specs, specs.size(), "input");
-    for (size_t i = 0; i < specs.size(); ++i) arrays_[i] = to_port_array(arrays_[i], specs[i]);
-  } else if (arguments.size() != specs.size()) {
-    fail_name(cat("the model takes ", specs.size(), specs.size() == 1 ? " input (" : " inputs (", names_of(specs),
-                  "); got ", arguments.size()));
-  } else {
-    for (size_t i = 0; i < specs.size(); ++i) arrays_[i] = to_port_array(arguments[i], specs[i]);
+    refuse_other_names(arguments[0], specs, found, "input");
+    for (size_t i = 0; i < specs.size(); ++i) {
+      if (arrays_[i]) arrays_[i] = to_port_array(arrays_[i], specs[i]);
+    }
+    return;
   }
+  const size_t given = arguments.size();
+  if (given > specs.size() || std::ranges::any_of(specs.subspan(given), [](const auto& s) { return !s.fallback; })) {
+    fail_name(cat("the model takes ", specs.size(), specs.size() == 1 ? " input (" : " inputs (", names_of(specs),
+                  "); got ", given));
+  }
+  for (size_t i = 0; i < given; ++i) arrays_[i] = to_port_array(arguments[i], specs[i]);
 }
 
-void RequestInputs::look(BufferPool& pool) {
+void RequestInputs::look(BufferPool& pool, std::span<const PortSpec> now) {
   for (size_t i = 0; i < specs_.size(); ++i) {
+    if (!arrays_[i]) {
+      const auto& value = fallbacks_.emplace_back(now[i].fallback ? now[i].fallback : specs_[i].fallback);
+      views_[i] = StridedView::contiguous(*value);
+      continue;
+    }
     views_[i] = specs_[i].dtype == DType::kString ? port_view(arrays_[i], specs_[i], pool, texts_.emplace_back())
                                                   : view_of(arrays_[i], specs_[i].name);
   }

@@ -15,13 +15,15 @@ namespace inferkit {
 /// The arrays of one request, in the model's order. Keeps their owners alive.
 class RequestInputs {
  public:
-  /// One object for each input, or a single dict of them by name. May run any Python. Throws Error(kValidation).
+  /// One object for each input, or a single dict of them by name; the last ones, in a dict any, may be left out where
+  /// they have a fallback. May run any Python. Throws Error(kValidation).
   RequestInputs(std::span<PyObject* const> arguments, std::span<const PortSpec> specs);
 
   /// Where the arrays lie: no Python may run between this and the end of their use, but in the run itself. Throws
   /// Error(kValidation).
-  /// Strings are converted to memory of `pool`.
-  void look(BufferPool& pool);
+  /// Strings are converted to memory of `pool`. `now` are the ports of the model that runs now, whose values stand for
+  /// what was left out.
+  void look(BufferPool& pool, std::span<const PortSpec> now);
   std::span<const StridedView> views() const { return views_.span(); }
   bool named() const { return named_; }
   /// Ready to be run where they lie; the values not yet checked.
@@ -32,7 +34,8 @@ class RequestInputs {
   const std::span<const PortSpec> specs_;
   PortVector<pybind11::object, kFew> arrays_;
   PortVector<StridedView, kFew> views_;
-  std::vector<Buffer> texts_;  // what views of strings show
+  std::vector<Buffer> texts_;                                 // what views of strings show
+  std::vector<std::shared_ptr<const TensorView>> fallbacks_;  // what views of inputs that were left out show
   bool named_ = false;
 };
 

@@ -3,6 +3,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
@@ -23,6 +24,10 @@ struct PortSpec {
   /// Which shapes there are, not even their rank, only a run tells: the file declares none for the tensors of a
   /// sequence or optional, or for an output that no trial run has shown. `shape` is empty then.
   bool any_shape = false;
+  /// One value for all rows of a run, although it has dimensions: none of them is the batch.
+  bool shared = false;
+  /// What stands for it where it is left out; null where it must be given.
+  std::shared_ptr<const TensorView> fallback = nullptr;
 
   bool is_list() const { return sequence || optional; }
 };

@@ -34,6 +34,7 @@ Graph copy_graph(const Graph& graph) {
 ModelFile copy_model(const ModelFile& file) {
   return {.graph = copy_graph(file.graph),
           .defaults = file.defaults,
+          .fallbacks = file.fallbacks,
           .opsets = file.opsets,
           .ir_version = file.ir_version,
           .producer = file.producer,

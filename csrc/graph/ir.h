@@ -145,7 +145,8 @@ struct DefaultInput {
 struct ModelFile {
   Graph graph;
   std::vector<DefaultInput> defaults;
-  std::map<std::string, int> opsets;  // domain -> version
+  std::map<ValueId, std::shared_ptr<const TensorView>> fallbacks;  // of inputs that may be left out
+  std::map<std::string, int> opsets;                               // domain -> version
   int64_t ir_version = 0;
   std::string producer;  // with its version
   int64_t version = 0;   // of the model, as its authors count

@@ -380,9 +380,55 @@ class Model(_core.Model):
     def optional_inputs(self) -> tuple[TensorSpec, ...]:
         """The inputs for which the file has a default: :meth:`run` takes them by name, other calls use the default.
 
-        Each set of them that is given is compiled as a model of its own, once.
+        Each set of them that is given is compiled as a model of its own, once. For a :class:`Batcher`, see
+        :meth:`with_inputs`.
         """
         return tuple(TensorSpec(*port) for port in self._defaults)
+
+    def with_inputs(self, *names: str) -> Self:
+        """Give the same model with some of :attr:`optional_inputs` among its :attr:`inputs`.
+
+        It is for batchers: each request of a :class:`Batcher` of such a model may give these inputs, or leave them out
+        for the default. An input whose shape the file fixes is one value for all rows of a batch: only requests with
+        the same value share one. One whose first dimension is free is the batch's, as of any input, and must be given;
+        so must one whose default is larger than 64 KiB or of strings.
+
+        Parameters
+        ----------
+        *names : str
+            Of :attr:`optional_inputs`.
+
+        Returns
+        -------
+        Model
+            Compiled by itself, once for each set of names; the model stays as it is.
+
+        Raises
+        ------
+        ValueError
+            The model has no optional input of that name.
+        """
+        for name in names:
+            if name not in {spec.name for spec in self.optional_inputs}:
+                known = ", ".join(f"'{spec.name}'" for spec in self.optional_inputs) or "none"
+                raise ValueError(f"the model has no optional input {name!r}; it has {known}")
+        if not names:
+            return self
+        if self._origin is None:  # of a subclass with an __init__ of its own
+            raise TypeError(f"only models that load() made have other inputs, not '{type(self).__name__}'")
+        how, arguments, options = self._origin
+        checks = options["input_checks"]
+        wanted = [spec.name for spec in self.optional_inputs if spec.name in names]
+        made = type(self)(of=self, names=wanted, checks=given_checks(checks))
+        made._origin = ("_again_with", (how, arguments, options, names), {"input_checks": checks})
+        return made
+
+    @classmethod
+    def _again_with(
+        cls, how: str, arguments: tuple[Any, ...], options: dict[str, Any], names: tuple[str, ...], **_: Any
+    ) -> Self:
+        made: Self = getattr(cls, how)(*arguments, **options)
+        return made.with_inputs(*names)
 
     @property
     def outputs(self) -> tuple[TensorSpec, ...]:

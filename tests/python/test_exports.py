@@ -61,6 +61,7 @@ MEMBERS = {
     "Model": {
         "compare_precision", "explain", "from_callable", "inputs", "load", "memory", "metadata", "optional_inputs",
         "outputs", "packed_file", "path", "precision", "profile", "run", "save_packed", "trim", "warm_up", "weights",
+        "with_inputs",
     },
     "PoolStats": {
         "cached_bytes", "hits", "in_use_bytes", "max_bytes", "misses", "outstanding", "peak_bytes",

@@ -1,6 +1,7 @@
 #include "engine/model/model.h"
 
 #include <algorithm>
+#include <cstring>
 #include <optional>
 #include <stdexcept>
 
@@ -201,6 +202,21 @@ std::shared_ptr<const Weights> Model::weights() {
   return weights_;
 }
 
+namespace {
+
+/// A copy, so that it hangs on no file; null where it is too large to be worth one, or of strings.
+std::shared_ptr<const TensorView> fallback_of(const Tensor& value) {
+  constexpr size_t kMost = size_t{1} << 16;
+  if (value.dtype == DType::kString || value.bytes() > kMost) return nullptr;
+  void* memory = nullptr;
+  auto copy = std::make_shared<Tensor>(make_tensor(value.dtype, value.shape, &memory));
+  if (value.bytes() > 0) std::memcpy(memory, value.data, value.bytes());
+  const auto view = std::make_shared<std::pair<std::shared_ptr<Tensor>, TensorView>>(copy, copy->view());
+  return {view, &view->second};
+}
+
+}  // namespace
+
 std::shared_ptr<Model> Model::with_inputs(const std::vector<std::string>& names) {
   constexpr size_t kMostVariants = 16;
   const auto find = [&]() -> std::shared_ptr<Model> {
@@ -218,7 +234,9 @@ std::shared_ptr<Model> Model::with_inputs(const std::vector<std::string>& names)
     }
     Value& value = file.graph.values[static_cast<size_t>(input.id)];
     value.dtype = input.declared.dtype;
-    value.shape = input.declared.shape;
+    const Tensor& given = file.graph.constants.at(input.id);
+    value.shape = input.declared.shape.value_or(given.shape);
+    file.fallbacks.emplace(input.id, fallback_of(given));
     file.graph.constants.erase(input.id);
     file.graph.inputs.push_back(input.id);
   }
@@ -256,6 +274,18 @@ void Model::unlock() {
   variants_mutex_.unlock();
 }
 
+namespace {
+
+bool fits_shape(const PortSpec& port, const Shape& shape) {
+  if (port.any_shape || port.shape.rank() != shape.rank()) return false;
+  for (size_t i = 0; i < shape.rank(); ++i) {
+    if (port.shape[i] != Shape::kFree && port.shape[i] != shape[i]) return false;
+  }
+  return true;
+}
+
+}  // namespace
+
 void Model::read_specs() {
   const Graph& graph = file_.graph;
   for (ValueId id : graph.inputs) {
@@ -267,6 +297,20 @@ void Model::read_specs() {
     if (!value.dtype) throw Error(ErrorCode::kModel, cat("input '", value.name, "' declares no element type"));
     inputs_.push_back(
         {.name = value.name, .dtype = *value.dtype, .shape = value.shape.value_or(Shape{}), .any_shape = !value.shape});
+    if (const auto it = file_.fallbacks.find(id); it != file_.fallbacks.end()) {
+      const bool fits =
+          it->second && it->second->dtype == *value.dtype && fits_shape(inputs_.back(), it->second->shape);
+      if (fits) inputs_.back().fallback = it->second;
+    }
+  }
+  // What may be left out is no row of a request where the batch is free and its own first dimension is not.
+  const auto is_batch = [](const PortSpec& in) { return !in.shape.empty() && in.shape[0] == Shape::kFree; };
+  const bool free_batch = std::ranges::any_of(inputs_, is_batch);
+  for (size_t i = 0; i < inputs_.size(); ++i) {
+    PortSpec& in = inputs_[i];
+    if (!file_.fallbacks.contains(graph.inputs[i]) || in.shape.empty()) continue;
+    in.shared = free_batch && !is_batch(in);
+    if (!in.shared) in.fallback = nullptr;
   }
   if (graph.outputs.empty()) throw Error(ErrorCode::kModel, "the model has no outputs");
   for (ValueId id : graph.outputs) {

@@ -123,6 +123,7 @@ class Model final : public Runner {
   std::span<const PortSpec> defaults() const { return defaults_; }
   /// The same model with some of the defaults, by their names, as inputs after the others, in the file's order. Made
   /// once and kept, the last few of them. Throws as loading does, with what the file declares of them.
+  /// Those of a shape that the file fixes are PortSpec::shared where the batch is free, and may be left out.
   std::shared_ptr<Model> with_inputs(const std::vector<std::string>& names);
 
   Precision precision() const { return options_.precision; }
