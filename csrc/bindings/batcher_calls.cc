@@ -134,7 +134,8 @@ RequestInputs inputs_of(BatcherCore& core, std::span<PyObject* const> arguments,
 /// Whatever may run Python comes before this: it might change the arrays that are looked at.
 Checked look_and_check(BatcherCore& core, RequestInputs& inputs, TagSet* tags) {
   Batcher& batcher = core.batcher();
-  count_invalid(batcher, tags, [&] { inputs.look(batcher.pool(), py_model(core.model()).runner->inputs()); });
+  const auto now = inputs.complete() ? std::span<const PortSpec>() : py_model(core.model()).runner->inputs();
+  count_invalid(batcher, tags, [&] { inputs.look(batcher.pool(), now); });
   return batcher.check(inputs.views(), tags);
 }
 

@@ -14,11 +14,11 @@ namespace inferkit {
 /// whatever Python runs meanwhile, in the model's callable or another thread.
 using Results = PortVector<pybind11::object>;
 
-/// Runs `model` on one object per input, in order. `out` holds one preallocated array per output or null; it may be
-/// empty. Throws Error.
 /// What stands for an input that is left out. Needs the GIL.
 pybind11::object fallback_array(const TensorView& value);
 
+/// Runs `model` on one object per input, in order. `out` holds one preallocated array per output or null; it may be
+/// empty. Throws Error.
 Results call_model(const PyModel& model, std::span<PyObject* const> arguments, std::span<PyObject* const> out);
 
 /// model(a, b): the class's tp_call itself, since pybind11's argument handling would cost as much as a small model.

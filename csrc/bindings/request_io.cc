@@ -40,6 +40,7 @@ RequestInputs::RequestInputs(std::span<PyObject* const> arguments, std::span<con
       }
     }
     refuse_other_names(arguments[0], specs, found, "input");
+    complete_ = found == specs.size();
     for (size_t i = 0; i < specs.size(); ++i) {
       if (arrays_[i]) arrays_[i] = to_port_array(arrays_[i], specs[i]);
     }
@@ -50,6 +51,7 @@ RequestInputs::RequestInputs(std::span<PyObject* const> arguments, std::span<con
     fail_name(cat("the model takes ", specs.size(), specs.size() == 1 ? " input (" : " inputs (", names_of(specs),
                   "); got ", given));
   }
+  complete_ = given == specs.size();
   for (size_t i = 0; i < given; ++i) arrays_[i] = to_port_array(arguments[i], specs[i]);
 }
 

@@ -22,10 +22,12 @@ class RequestInputs {
   /// Where the arrays lie: no Python may run between this and the end of their use, but in the run itself. Throws
   /// Error(kValidation).
   /// Strings are converted to memory of `pool`. `now` are the ports of the model that runs now, whose values stand for
-  /// what was left out.
+  /// what was left out; nobody looks at them where the request is complete.
   void look(BufferPool& pool, std::span<const PortSpec> now);
   std::span<const StridedView> views() const { return views_.span(); }
   bool named() const { return named_; }
+  /// Whether none was left out.
+  bool complete() const { return complete_; }
   /// Ready to be run where they lie; the values not yet checked.
   bool in_place() const;
 
@@ -36,7 +38,7 @@ class RequestInputs {
   PortVector<StridedView, kFew> views_;
   std::vector<Buffer> texts_;                                 // what views of strings show
   std::vector<std::shared_ptr<const TensorView>> fallbacks_;  // what views of inputs that were left out show
-  bool named_ = false;
+  bool named_ = false, complete_ = true;
 };
 
 /// Of references that it takes over: whole before anybody sees it, as the garbage collector shows every tuple to

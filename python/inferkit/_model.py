@@ -408,9 +408,10 @@ class Model(_core.Model):
         ValueError
             The model has no optional input of that name.
         """
+        optional = [spec.name for spec in self.optional_inputs]
         for name in names:
-            if name not in {spec.name for spec in self.optional_inputs}:
-                known = ", ".join(f"'{spec.name}'" for spec in self.optional_inputs) or "none"
+            if name not in optional:
+                known = ", ".join(map(repr, optional)) or "none"
                 raise ValueError(f"the model has no optional input {name!r}; it has {known}")
         if not names:
             return self
@@ -418,7 +419,7 @@ class Model(_core.Model):
             raise TypeError(f"only models that load() made have other inputs, not '{type(self).__name__}'")
         how, arguments, options = self._origin
         checks = options["input_checks"]
-        wanted = [spec.name for spec in self.optional_inputs if spec.name in names]
+        wanted = [name for name in optional if name in names]
         made = type(self)(of=self, names=wanted, checks=given_checks(checks))
         made._origin = ("_again_with", (how, arguments, options, names), {"input_checks": checks})
         return made
