@@ -8,6 +8,9 @@ load, as shares of the capacity: answers in time, requests refused at once, requ
 admitted; and the share of what was computed that was in time. Of --rounds rounds, which follow one another load by
 load, the medians: machines do not run at one speed.
 
+Each load meets a batcher that knows nothing yet, and lets in what it cannot judge; with --warm-up, one that has been
+warmed up, as a service's is.
+
 With several deadlines, each request draws one, and the last columns say what share of those with each was answered in
 time. --fifo has them go in the order in which they came, whatever their deadlines.
 """
@@ -44,9 +47,9 @@ class Load:
 
 
 class Overload:
-    def __init__(self, deadlines: list[float], workers: int, fifo: bool) -> None:
+    def __init__(self, deadlines: list[float], workers: int, fifo: bool, warm_up: bool) -> None:
         self.model = inferkit.Model.load(mlp(SIZES), threads=1)
-        self.deadlines, self.workers, self.fifo = deadlines, workers, fifo
+        self.deadlines, self.workers, self.fifo, self.warm_up = deadlines, workers, fifo, warm_up
         rng = np.random.default_rng(0)
         self.inputs = [rng.random((ROWS, SIZES[0]), np.float32) for _ in range(8)]
         self.expected = [self.model(x) for x in self.inputs]
@@ -89,6 +92,8 @@ class Overload:
         took: list[float] = []
         tasks: set[asyncio.Task[None]] = set()
         with self.batcher() as batcher:
+            if self.warm_up:
+                batcher.warm_up([ROWS * 2**k for k in range(5)])
 
             async def wait(ticket: inferkit.Ticket, i: int, start: float, deadline: float) -> None:
                 try:
@@ -151,11 +156,12 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--deadline", type=float, nargs="+", default=[0.15], help="of the requests, in seconds")
     parser.add_argument("--fifo", action="store_true", help="first in, first out")
+    parser.add_argument("--warm-up", action="store_true", help="the batcher, before each load")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--loads", type=float, nargs="+", default=[0.8, 1.2, 2.0, 5.0], help="of the capacity")
     arguments = parser.parse_args()
     require_release()
-    bench = Overload(arguments.deadline, arguments.workers, arguments.fifo)
+    bench = Overload(arguments.deadline, arguments.workers, arguments.fifo, arguments.warm_up)
     points: dict[float, list[Load]] = {load: [] for load in arguments.loads}
     for number in range(arguments.rounds):
         for load in arguments.loads:
