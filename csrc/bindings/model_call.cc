@@ -474,7 +474,19 @@ py::object fallback_array(const TensorView& value) {
 }
 
 namespace {
-bool has_fallback(const PortSpec& spec) { return spec.fallback != nullptr; }
+
+/// With defaults for the last inputs, which were left out. Away from the way of complete calls, which it would hold up.
+[[gnu::noinline]] Results call_filled_up(const PyModel& model, std::span<PyObject* const> items) {
+  const auto left_out = model.runner->inputs().subspan(items.size());
+  if (std::ranges::any_of(left_out, [](const PortSpec& spec) { return spec.fallback == nullptr; })) {
+    return call_model(model, items, {});  // which says what is missing
+  }
+  std::vector<py::object> keep;
+  std::vector<PyObject*> all(items.begin(), items.end());
+  for (const PortSpec& spec : left_out) all.push_back(keep.emplace_back(fallback_array(*spec.fallback)).ptr());
+  return call_model(model, all, {});
+}
+
 }  // namespace
 
 PyObject* call_model_slot(PyObject* self, PyObject* args, PyObject* kwargs) {
@@ -483,19 +495,10 @@ PyObject* call_model_slot(PyObject* self, PyObject* args, PyObject* kwargs) {
       throw py::type_error("a model takes its inputs by position; model.run({...}) takes them by name");
     }
     const PyModel& model = py_model(self);
-    std::span<PyObject* const> items(reinterpret_cast<PyTupleObject*>(args)->ob_item,
-                                     static_cast<size_t>(PyTuple_GET_SIZE(args)));
-    const auto specs = model.runner->inputs();
-    std::vector<py::object> keep;
-    std::vector<PyObject*> all;
-    if (items.size() < specs.size() && std::ranges::all_of(specs.subspan(items.size()), has_fallback)) {
-      all.assign(items.begin(), items.end());
-      for (const PortSpec& spec : specs.subspan(items.size())) {
-        all.push_back(keep.emplace_back(fallback_array(*spec.fallback)).ptr());
-      }
-      items = all;
-    }
-    Results results = call_model(model, items, {});
+    const std::span<PyObject* const> items(reinterpret_cast<PyTupleObject*>(args)->ob_item,
+                                           static_cast<size_t>(PyTuple_GET_SIZE(args)));
+    const bool complete = items.size() >= model.runner->inputs().size();
+    Results results = complete ? call_model(model, items, {}) : call_filled_up(model, items);
     return pack_results(results.span(), model.runner->outputs(), false).release().ptr();
   });
 }
