@@ -334,12 +334,20 @@ Results call_lists(const PyModel& model, std::span<PyObject* const> arguments, s
   return results;
 }
 
+/// Whether all behind the first so many have a default.
+bool may_be_left_out(std::span<const PortSpec> specs, size_t given) {
+  const auto has_default = [](const PortSpec& spec) { return spec.fallback != nullptr; };
+  return given < specs.size() && std::ranges::all_of(specs.subspan(given), has_default);
+}
+
 Inputs read_inputs(const PyModel& model, std::span<PyObject* const> arguments) {
   const auto specs = model.runner->inputs();
-  check_count(specs, arguments.size());
+  const size_t given = arguments.size();
+  if (given != specs.size() && !may_be_left_out(specs, given)) check_count(specs, given);
   Inputs in(specs.size());
   // First what may run Python, which may change an array that has been looked at.
-  for (size_t i = 0; i < specs.size(); ++i) in.arrays[i] = to_port_array(arguments[i], specs[i]);
+  for (size_t i = 0; i < given; ++i) in.arrays[i] = to_port_array(arguments[i], specs[i]);
+  for (size_t i = given; i < specs.size(); ++i) in.arrays[i] = fallback_array(*specs[i].fallback);
   for (size_t i = 0; i < specs.size(); ++i) read_input(in, i, specs[i], model.checks[i]);
   return in;
 }
@@ -459,8 +467,15 @@ std::vector<bool> arguments_on_device(const PyModel& model, std::span<PyObject* 
 
 Results call_model(const PyModel& model, std::span<PyObject* const> arguments, std::span<PyObject* const> out) {
   if (model.native && model.native->has_lists()) return call_lists(model, arguments, out);
-  if (const std::vector<bool> on_device = arguments_on_device(model, arguments); !on_device.empty()) {
-    return call_on_device(model, static_cast<CudaDevice&>(model.native->device()), arguments, on_device, out);
+  if (std::vector<bool> on_device = arguments_on_device(model, arguments); !on_device.empty()) {
+    const auto specs = model.runner->inputs();
+    std::vector<py::object> keep;
+    std::vector<PyObject*> all(arguments.begin(), arguments.end());
+    while (may_be_left_out(specs, all.size())) {
+      all.push_back(keep.emplace_back(fallback_array(*specs[all.size()].fallback)).ptr());
+    }
+    on_device.resize(all.size());
+    return call_on_device(model, static_cast<CudaDevice&>(model.native->device()), all, on_device, out);
   }
   Inputs in = read_inputs(model, arguments);
   return model.native ? call_native(*model.native, in, out) : call_runner(model, in);
@@ -473,22 +488,6 @@ py::object fallback_array(const TensorView& value) {
   return array;
 }
 
-namespace {
-
-/// With defaults for the last inputs, which were left out. Away from the way of complete calls, which it would hold up.
-[[gnu::noinline]] Results call_filled_up(const PyModel& model, std::span<PyObject* const> items) {
-  const auto left_out = model.runner->inputs().subspan(items.size());
-  if (std::ranges::any_of(left_out, [](const PortSpec& spec) { return spec.fallback == nullptr; })) {
-    return call_model(model, items, {});  // which says what is missing
-  }
-  std::vector<py::object> keep;
-  std::vector<PyObject*> all(items.begin(), items.end());
-  for (const PortSpec& spec : left_out) all.push_back(keep.emplace_back(fallback_array(*spec.fallback)).ptr());
-  return call_model(model, all, {});
-}
-
-}  // namespace
-
 PyObject* call_model_slot(PyObject* self, PyObject* args, PyObject* kwargs) {
   return guarded([&]() -> PyObject* {
     if (kwargs && PyDict_GET_SIZE(kwargs) != 0) {
@@ -497,8 +496,7 @@ PyObject* call_model_slot(PyObject* self, PyObject* args, PyObject* kwargs) {
     const PyModel& model = py_model(self);
     const std::span<PyObject* const> items(reinterpret_cast<PyTupleObject*>(args)->ob_item,
                                            static_cast<size_t>(PyTuple_GET_SIZE(args)));
-    const bool complete = items.size() >= model.runner->inputs().size();
-    Results results = complete ? call_model(model, items, {}) : call_filled_up(model, items);
+    Results results = call_model(model, items, {});
     return pack_results(results.span(), model.runner->outputs(), false).release().ptr();
   });
 }
