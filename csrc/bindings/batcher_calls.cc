@@ -321,16 +321,17 @@ py::object submit_many(BatcherCore& core, std::span<PyObject* const> iterables, 
       for (size_t k = 0; k < row.size(); ++k) row[k] = PyTuple_GET_ITEM(columns[k].ptr(), Py_ssize_t(i));
       bulk.make_room();
       const Submission made = make_request(core, loop, row, extras);
-      if (made.request && loop) {
-        submit_on_loop(core, *loop, *made.stage, made.request);
-      } else if (made.request && made.request->parked) {
-        bulk.send();  // what it waits for may be among them
-        submit_on_thread(core, made.request);
-      }
-      if (made.request) {
+      if (made.request && !loop && !made.request->parked) {
         bulk.add(made.request);
-        if (loop || made.request->parked) bulk.skip();
         if (bulk.rows() >= core.batcher().max_rows()) bulk.send();
+      } else if (made.request) {
+        bulk.keep(made.request);
+        if (loop) {
+          submit_on_loop(core, *loop, *made.stage, made.request);
+        } else {
+          if (made.request->phase() == Phase::kWaiting) bulk.send();  // it may wait for places that those have
+          submit_on_thread(core, made.request);
+        }
       }
       tickets.append(made.ticket);
       if (PyErr_CheckSignals() < 0) throw py::error_already_set();

@@ -226,7 +226,7 @@ void BatcherCore::send(std::vector<RequestRef>& staged, bool wake) {
 }
 
 void BatcherCore::flush() {
-  for (Bulk* bulk : bulks_) bulk->send();
+  for (size_t i = 0; i < bulks_.size(); ++i) bulks_[i]->send();  // which may let another thread in, as below
   for (size_t i = 0; i < stages_.size(); ++i) {
     const std::shared_ptr<Stage> stage = stages_[i];
     if (!stage->staged.empty()) send(stage->staged);
@@ -249,18 +249,23 @@ Bulk::~Bulk() {
 }
 
 void Bulk::make_room() {
-  if (requests_.size() == requests_.capacity()) requests_.reserve(std::max<size_t>(64, 2 * requests_.size()));
+  for (std::vector<RequestRef>* of : {&requests_, &kept_}) {
+    if (of->size() == of->capacity()) of->reserve(std::max<size_t>(64, 2 * of->size()));
+  }
 }
 
 void Bulk::send() noexcept {
   const std::span<const RequestRef> sending = unsent();
-  skip();
+  sent_ = requests_.size();
+  rows_ = 0;
   if (!sending.empty()) core_.batcher().enqueue(sending);
 }
 
 void Bulk::cancel_all() noexcept {
-  send();
-  for (const RequestRef& request : requests_) core_.batcher().cancel(*request);
+  sent_ = requests_.size();
+  for (const std::vector<RequestRef>* of : {&requests_, &kept_}) {
+    for (const RequestRef& request : *of) core_.batcher().cancel(*request);  // gives back its place, too
+  }
 }
 
 Nanos Bulk::oldest() const noexcept {

@@ -40,21 +40,19 @@ class Bulk {
   Bulk(const Bulk&) = delete;
   Bulk& operator=(const Bulk&) = delete;
 
-  /// So that add() cannot fail, when a request has been admitted.
+  /// So that neither add() nor keep() can fail, when a request has been admitted.
   void make_room();
   /// Calls no Python.
   void add(const RequestRef& request) noexcept {
     requests_.push_back(request);
     rows_ += request->rows;
   }
-  /// Of all that were added, what has not been queued yet. Calls no Python.
+  /// One that is on its way without this: for cancel_all() alone.
+  void keep(const RequestRef& request) noexcept { kept_.push_back(request); }
+  /// Of all that were added, what has not been queued yet.
   void send() noexcept;
-  /// The last one that was added is queued already.
-  void skip() noexcept {
-    sent_ = requests_.size();
-    rows_ = 0;
-  }
   int64_t rows() const noexcept { return rows_; }  // not queued yet
+  /// What has not been queued never is.
   void cancel_all() noexcept;
   Nanos oldest() const noexcept;
 
@@ -62,7 +60,7 @@ class Bulk {
   std::span<const RequestRef> unsent() const noexcept { return std::span(requests_).subspan(sent_); }
 
   BatcherCore& core_;
-  std::vector<RequestRef> requests_;
+  std::vector<RequestRef> requests_, kept_;
   size_t sent_ = 0;
   int64_t rows_ = 0;
 };

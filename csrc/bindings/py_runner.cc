@@ -21,6 +21,7 @@
 #include "bindings/text_arrays.h"
 #include "engine/run/keep_text.h"
 #include "graph/text_tensor.h"
+#include "platform/fork.h"
 
 namespace py = pybind11;
 
@@ -57,7 +58,9 @@ class PyRunner final : public Runner {
   py::object& callable() const { return *fn_; }
   /// The oldest call that has not returned. Needs the GIL.
   std::optional<LongestCall> longest_call() const {
-    return calls_.empty() ? std::nullopt : std::optional(calls_.front());
+    const auto lives = [](const LongestCall& call) { return call.process == fork_generation(); };
+    const auto it = std::ranges::find_if(calls_, lives);  // in a child of fork(), those of the parent never return
+    return it == calls_.end() ? std::nullopt : std::optional(*it);
   }
 
  private:
@@ -187,7 +190,9 @@ class PyRunner final : public Runner {
   /// One call, in the list for as long as it lives. Needs the GIL.
   class InCall {
    public:
-    explicit InCall(Calls& calls) : calls_(calls) { calls_.push_back({PyThread_get_thread_ident(), number_}); }
+    explicit InCall(Calls& calls) : calls_(calls) {
+      calls_.push_back({PyThread_get_thread_ident(), number_, fork_generation()});
+    }
     ~InCall() {
       std::erase_if(calls_, [&](const LongestCall& call) { return call.number == number_; });
     }

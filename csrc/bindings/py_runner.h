@@ -25,6 +25,7 @@ void drop_callable(Runner& runner);
 struct LongestCall {
   unsigned long thread;  // as threading.get_ident() calls it
   uint64_t number;       // no other call of the process has it
+  uint32_t process;      // fork_generation() of where it runs
 };
 /// The one of a runner made here that began first.
 std::optional<LongestCall> longest_call(const Runner& runner);

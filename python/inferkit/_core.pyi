@@ -606,8 +606,9 @@ class Ticket(collections.abc.Coroutine[typing.Any, typing.Any, typing.Any]):
     event loop at a time. If a task is cancelled while it awaits a ticket, the request is cancelled too. If you drop a ticket,
     its request runs all the same, and the answer is lost.
 
-    A task of trio's awaits it as well. To asyncio it is a coroutine that any number of tasks may run: ``gather``, ``as_completed``, ``wait_for``, ``shield`` and
-    ``TaskGroup.create_task`` take it as it is. ``asyncio.wait`` wants tasks: ``asyncio.wait([asyncio.create_task(ticket)])``.
+    Tasks of trio's await it as well. To asyncio it is a coroutine that any number of tasks may run: ``gather``,
+    ``as_completed``, ``wait_for``, ``shield`` and ``TaskGroup.create_task`` take it as it is. ``asyncio.wait`` wants tasks:
+    ``asyncio.wait([asyncio.create_task(ticket)])``.
 
     Examples
     --------

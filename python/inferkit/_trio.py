@@ -165,14 +165,18 @@ class Reading(Generic[_T]):
         self._over = trio.Event()
         self._news = news
         self._value: Any = None
-        self._error: Exception | None = None
+        self._error: BaseException | None = None
         trio.lowlevel.spawn_system_task(self._run, step, context=contextvars.copy_context())
 
     async def _run(self, step: Callable[[], Awaitable[_T]]) -> None:
+        import trio
+
         try:
             with self._scope:
                 self._value = await step()
-        except Exception as error:
+        except trio.Cancelled:  # the run is over
+            raise
+        except BaseException as error:  # the task that waits for it raises it; here it would be trio's own failure
             self._error = error
         finally:
             self._over.set()

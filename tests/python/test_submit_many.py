@@ -166,6 +166,16 @@ def test_a_call_that_fails_leaves_nothing_behind() -> None:
     assert held.ran == [1]
 
 
+def test_equal_rows_are_computed_once_and_do_not_cut_the_batch_short() -> None:
+    held = Held()
+    held.gate.set()
+    with inferkit.Batcher(held.model, coalesce=True, policy=inferkit.Fixed(max_batch_size=8)) as batcher:
+        x = rows(8)[[0, 0, 1, 1, 2, 2, 3, 3]]
+        assert [t.result(PATIENCE).tolist() for t in batcher.submit_many(x)] == (2 * x).tolist()
+        assert batcher.stats().coalesced == 4
+    assert held.ran == [4]
+
+
 def test_what_is_gathered_is_sent_by_whoever_needs_it() -> None:
     """Python code that runs between the rows may wait for one of them, or close the batcher."""
     tickets: list[Any] = []

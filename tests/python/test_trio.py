@@ -223,6 +223,21 @@ def test_amap_raises_what_an_iterable_raises() -> None:
     run(main)
 
 
+def test_amap_passes_on_what_stops_the_program() -> None:
+    async def stops() -> AsyncIterator[np.ndarray]:
+        yield X
+        await trio.lowlevel.checkpoint()
+        raise SystemExit(3)
+
+    async def main() -> None:
+        async with inferkit.Batcher(FakeModel()) as batcher:
+            async for _ in batcher.amap(stops()):
+                pass
+
+    with pytest.raises(SystemExit):
+        run(main)
+
+
 def test_a_run_that_ends_early_leaves_nothing_behind() -> None:
     """The request ends when trio is gone, and nobody is told."""
     held = Held()

@@ -14,13 +14,13 @@ from .. import _batcher, _limits
 from .._arguments import flag, number
 from .._build import build_info
 from .._core import BufferPool, device_failure, resident_bytes
+from .._frames import Site, blamed, sites
 from .._log import log
 from .._text import counted, printable
 from ._memory import memory
 
 if TYPE_CHECKING:
     from .._batcher import Batcher
-    from .._frames import Site
     from .._model import Model
     from .._stats import BatcherStats
 
@@ -342,8 +342,6 @@ def _hung_call(model: Model) -> tuple[tuple[int, int], tuple[Site, ...]] | None:
     call = model._longest_call()
     if call is None or (frame := sys._current_frames().get(call[0])) is None:
         return None
-    from .._frames import sites  # where it is needed
-
     return call, sites(frame)
 
 
@@ -370,8 +368,6 @@ def judge(batcher: Batcher, stats: BatcherStats, limits: Limits) -> list[tuple[S
     if _hangs(stats, limits):
         where = ""
         if call := _hung_call(batcher.model):
-            from .._frames import blamed
-
             where = f" at {_shown(blamed(call[1]))}"
         found.append((State.FAILED, f"a batch has run for {stats.longest_run:.1f} s: its worker hangs{where}"))
     check(
