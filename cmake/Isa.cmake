@@ -35,6 +35,10 @@ function(inferkit_compile_tiers out)
     inferkit_precompile(inferkit_kernels_${tier} <kernels/cpu/intrinsics.h>)
     list(APPEND rest $<TARGET_OBJECTS:inferkit_kernels_${tier}>)
   endforeach()
+  # Of ways of which one is chosen all are computed, in vectors: no one looks at what floating-point traps would see.
+  set(vmath ${CMAKE_CURRENT_SOURCE_DIR}/csrc/kernels/cpu/vmath)
+  set_source_files_properties(${vmath}/baseline.cc ${vmath}/avx2.cc ${vmath}/avx512.cc
+                              PROPERTIES COMPILE_OPTIONS -fno-trapping-math)
   # Of 16 lanes, four registers each: -O3 takes half as long again to compile, and the code is no faster.
   if(avx2 IN_LIST INFERKIT_ISA_TIERS)
     set_source_files_properties(${CMAKE_CURRENT_SOURCE_DIR}/csrc/kernels/cpu/row/baseline.cc

@@ -1,5 +1,6 @@
-// The sine and the cosine of a float, computed in double and rounded once. The same operations for every tier and for
-// CUDA, each of which rounds by itself: so the bits are the same everywhere, which those of C libraries are not.
+// The sine, the cosine and the tangent of a float, computed in double and rounded once. The same operations for every
+// tier and for CUDA, each of which rounds by itself: so the bits are the same everywhere, which those of C libraries
+// are not.
 #pragma once
 #include <stdint.h>
 
@@ -79,17 +80,33 @@ INFERKIT_INLINE double cosine_near_zero(double r) {
   return 1 + z * p;
 }
 
-/// sin(x) for `ahead` 0, cos(x) for 1; `bits` are those of x. Where subnormals count as zero, they do so here.
+/// The size of a finite angle x of these bits. Where subnormals count as zero, they do so here.
+INFERKIT_INLINE Turned angle_in_quarters(float x, uint32_t bits) {
+  const uint32_t magnitude = bits & 0x7fffffff;
+  constexpr uint32_t kPiOver4 = 0x3f490fda;  // the largest float below it
+  return magnitude > kPiOver4 ? turned(magnitude) : Turned{static_cast<double>(magnitude == bits ? x : -x), 0};
+}
+
+/// sin(x) for `ahead` 0, cos(x) for 1; `bits` are those of x.
 INFERKIT_INLINE float sine(float x, uint32_t bits, uint32_t ahead) {
   const uint32_t magnitude = bits & 0x7fffffff;
   if (magnitude >= 0x7f800000) return x - x;  // NaN
-  const double size = static_cast<double>(magnitude == bits ? x : -x);
-  constexpr uint32_t kPiOver4 = 0x3f490fda;  // the largest float below it
-  const Turned t = magnitude > kPiOver4 ? turned(magnitude) : Turned{size, 0};
+  const Turned t = angle_in_quarters(x, bits);
   const uint32_t quarters = t.quarters + ahead;
   const double value = quarters & 1 ? cosine_near_zero(t.rest) : sine_near_zero(t.rest);
   const bool negative = ((quarters & 2) != 0) != (magnitude != bits && !ahead);
   return static_cast<float>(negative ? -value : value);
+}
+
+/// tan(x), in the same way: no float is so close to a multiple of pi / 2 that the quotient would leave a double's
+/// digits.
+INFERKIT_INLINE float tangent(float x, uint32_t bits) {
+  const uint32_t magnitude = bits & 0x7fffffff;
+  if (magnitude >= 0x7f800000) return x - x;  // NaN
+  const Turned t = angle_in_quarters(x, bits);
+  const double s = sine_near_zero(t.rest), c = cosine_near_zero(t.rest);
+  const double value = t.quarters & 1 ? -c / s : s / c;
+  return static_cast<float>(magnitude != bits ? -value : value);
 }
 
 }  // namespace

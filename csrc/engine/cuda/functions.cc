@@ -2,6 +2,8 @@
 #include "engine/cuda/functions.h"
 
 #include <limits>
+#include <optional>
+#include <span>
 
 #include "engine/cuda/integers.h"
 #include "engine/cuda/launch.h"
@@ -57,8 +59,15 @@ const Row kRows[] = {
     {kOnnx, "Round", Unary::kRound},
 };
 
-const Row& row_of(const NodeContext& c) {
-  for (const Row& row : kRows) {
+/// Those that are computed in double, by a kernel of their own. No product has them as its activation.
+const Row kElementary[] = {
+    {kOnnx, "Tan", Unary::kTan},     {kOnnx, "Atan", Unary::kAtan},   {kOnnx, "Asin", Unary::kAsin},
+    {kOnnx, "Acos", Unary::kAcos},   {kOnnx, "Sinh", Unary::kSinh},   {kOnnx, "Cosh", Unary::kCosh},
+    {kOnnx, "Asinh", Unary::kAsinh}, {kOnnx, "Acosh", Unary::kAcosh}, {kOnnx, "Atanh", Unary::kAtanh},
+};
+
+const Row& row_of(const NodeContext& c, std::span<const Row> rows = kRows) {
+  for (const Row& row : rows) {
     if (row.name == c.node().op_type && row.domain == c.node().domain) return row;
   }
   c.unsupported("no such function");
@@ -94,6 +103,17 @@ void lower_as(LowerContext& c, const Function& f) {
 }
 void lower_function(LowerContext& c) { lower_as(c, function_of(c)); }
 
+/// io: x, y.
+void run_elementary(const void* params, std::byte* const* io, const ExecContext& context) {
+  const auto& [n, f] = *static_cast<const Params*>(params);
+  launch_elements(context, Kernel::elementary_f32, n,
+                  device::UnaryParams{at<float>(io, 0), at<float>(io, 1), n, 0, 0, f.op});
+}
+void lower_elementary(LowerContext& c) {
+  c.in_place(0, 0);
+  c.step(run_elementary, Params{c.output(0).shape.elements(), {row_of(c, kElementary).op, 0, 0}}, {c.in(0), c.out(0)});
+}
+
 /// Those that take integers, too.
 Cost either_cost(const NodeContext& c) {
   const Cost cost = function_cost(c);
@@ -127,34 +147,36 @@ void lower_clip(LowerContext& c) {
 
 // ---- Pow ------------------------------------------------------------------------------------------------------------
 
-/// A constant that is one number; 0 where there is none.
-float exponent_of(const NodeContext& c) {
+/// A constant that is one number, of any of the types that the device has.
+std::optional<double> exponent_of(const NodeContext& c) {
   const TensorFacts& e = c.input(1);
-  const bool one = e.constant && e.dtype == DType::kF32 && e.shape.elements() == 1;
-  return one && c.input(0).shape == c.output(0).shape ? *e.constant->as<float>() : 0;
+  if (!e.constant || e.shape.elements() != 1 || c.input(0).shape != c.output(0).shape) return std::nullopt;
+  if (e.dtype == DType::kF32) return static_cast<double>(*e.constant->as<float>());
+  if (e.dtype == DType::kI32) return static_cast<double>(*e.constant->as<int32_t>());
+  if (e.dtype == DType::kI64) return static_cast<double>(*e.constant->as<int64_t>());
+  return std::nullopt;
 }
-/// The CPU takes other powers from the C library.
 Cost pow_cost(const NodeContext& c) {
-  const float e = exponent_of(c);
-  if (e != 2 && e != 3 && e != 0.5f) return Cost::cannot("the exponent is no constant 2, 3 or 0.5 in float32");
-  return Cost(0);
+  if (c.input(1).dtype == DType::kF32 || exponent_of(c)) return Cost(0);
+  return Cost::cannot("the exponents are neither float32 nor one constant integer");
 }
 
-/// io: x, y.
+/// io: x, e, y.
 void run_power(const void* params, std::byte* const* io, const ExecContext& context) {
   auto p = *static_cast<const device::PowerParams*>(params);
   p.x = at<float>(io, 0);
-  p.y = at<float>(io, 1);
-  launch_elements(context, Kernel::power_f32, p.n, p);
+  p.e = at<float>(io, 1);
+  p.y = at<float>(io, 2);
+  launch_elements(context, Kernel::power_f32, p.nest.n, p);
 }
 void lower_pow(LowerContext& c) {
-  const float e = exponent_of(c);
-  if (e == 2) return lower_as(c, {Unary::kSquare});
-  c.in_place(0, 0);
+  const std::optional<double> exponent = exponent_of(c);
+  if (exponent == 2) return lower_as(c, {Unary::kSquare});
+  if (c.input(0).shape == c.output(0).shape) c.in_place(0, 0);
   device::PowerParams p{};
-  p.n = c.output(0).shape.elements();
-  p.cube = e == 3;
-  c.step(run_power, p, {c.in(0), c.out(0)});
+  p.nest = broadcast_nest<2>(c);
+  p.exponent = exponent.value_or(0);
+  c.step(run_power, p, {c.in(0), exponent ? Ref{} : c.in(1), c.out(0)});
 }
 
 }  // namespace
@@ -187,6 +209,7 @@ void register_cuda_functions(OpRegistry& r) {
       add_light(r, row.domain, row.name, lower_function, function_cost, Precision::kFloat32);
     }
   }
+  for (const Row& row : kElementary) add_light(r, row.domain, row.name, lower_elementary, nullptr, Precision::kFloat32);
   add_light(r, kOnnx, "Clip", lower_clip, clip_cost, Precision::kFloat32);
   add_light(r, kOnnx, "Pow", lower_pow, pow_cost, Precision::kFloat32);
 }

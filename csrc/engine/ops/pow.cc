@@ -1,5 +1,7 @@
-// Pow: the type of the base is the type of the result. Floats go through the C library's pow in double and round once;
-// a base of integers with an exponent of integers is computed exactly, modulo its width.
+// Pow: the type of the base is the type of the result. float32 and the half types run the kernel, float64, and integers
+// with an exponent of floats, the C library's pow; a base of integers with an exponent of integers is computed exactly,
+// modulo its width.
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -7,6 +9,7 @@
 #include "engine/ops/elementwise.h"
 #include "engine/ops/parallel.h"
 #include "engine/ops/saturate.h"
+#include "kernels/cpu/half/half.h"
 #include "kernels/cpu/vmath/vmath.h"
 
 namespace inferkit {
@@ -39,12 +42,44 @@ T power(T base, E exponent) {
   } else if constexpr (std::is_integral_v<T>) {
     return saturated<T>(std::pow(static_cast<double>(base), static_cast<double>(load(exponent))));
   } else {
-    return store<T>(
-        static_cast<Compute<T>>(std::pow(static_cast<double>(load(base)), static_cast<double>(load(exponent)))));
+    return std::pow(base, static_cast<double>(load(exponent)));
   }
 }
 
-constexpr int64_t kPowNanos = 20;
+constexpr int64_t kPowNanos = 20;  // of the C library; the kernel takes less
+
+template <class T>
+constexpr bool kHasKernel = std::is_same_v<T, float> || std::is_same_v<T, Half> || std::is_same_v<T, BFloat16>;
+
+/// What does not move along a row is widened once, all else block by block.
+template <class T, class E>
+void kernel_loop(const BinaryRows& rows) {
+  constexpr int64_t kBlock = 256;
+  float base[kBlock], result[kBlock];
+  double exponents[kBlock];
+  const kernels::VmathKernels& kernels = kernels::vmath_kernels();
+  for_each_row<T, E, T>(rows, [&](const T* a, const E* b, T* y) {
+    if (!rows.a_moves) std::fill_n(base, std::min(kBlock, rows.n), static_cast<float>(load(*a)));
+    for (int64_t first = 0; first < rows.n; first += kBlock) {
+      const int64_t n = std::min(kBlock, rows.n - first);
+      const float* x = base;
+      if constexpr (std::is_same_v<T, float>) {
+        if (rows.a_moves) x = a + first;
+      } else if (rows.a_moves) {
+        kernels::widen(a + first, base, n);
+      }
+      float* out = result;
+      if constexpr (std::is_same_v<T, float>) out = y + first;
+      if (rows.b_moves) {
+        for (int64_t i = 0; i < n; ++i) exponents[i] = static_cast<double>(load(b[first + i]));
+        kernels.power(x, exponents, out, n);
+      } else {
+        kernels.power_of_one(x, static_cast<double>(load(*b)), out, n);
+      }
+      if constexpr (!std::is_same_v<T, float>) kernels::narrow(result, y + first, n);
+    }
+  });
+}
 
 template <class T, class E>
 void pow_loop(const BinaryRows& rows) {
@@ -111,7 +146,11 @@ void lower_pow(LowerContext& c) {
   BinaryParams params{binary_nest(c.input(0).shape, c.input(1).shape, y), nullptr, {}, kPowNanos};
   dispatch<kBases>(c.input(0).dtype, [&]<class T>() {
     return dispatch<kNumberTypes>(c.input(1).dtype, [&]<class E>() {
-      params.loop = pow_loop<T, E>;
+      if constexpr (kHasKernel<T>) {
+        params.loop = kernel_loop<T, E>;
+      } else {
+        params.loop = pow_loop<T, E>;
+      }
       params.sizes = {sizeof(T), sizeof(E), sizeof(T)};
       return true;
     });

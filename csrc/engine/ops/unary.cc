@@ -1,5 +1,5 @@
-// Functions of one float, elementwise. float32 and the half types run the vector kernels (the C library in double where
-// there is none), float64 the C library. What integers can do too is in unary_any.cc.
+// Functions of one float, elementwise. float32 and the half types run the vector kernels, float64 the C library. What
+// integers can do too is in unary_any.cc.
 #include <cmath>
 #include <numbers>
 
@@ -21,12 +21,11 @@ struct Attr {
   float value = 0;  // where the node does not have it
 };
 
-/// A row per operator: the kernel's number, or a function where the kernels have none.
+/// A row per operator: the number of its kernel, and what float64 runs.
 struct Row {
   std::string_view domain, name;
   int since = 1;
   Unary kernel = Unary::kIdentity;
-  UnaryFn f32 = nullptr;
   DoubleFn f64 = nullptr;
   Attr alpha, beta;
   double nanos = 0.1;  // per element of float32
@@ -37,10 +36,6 @@ using F = double (*)(double x, double alpha, double beta);
 template <F f>
 void map_f64(const double* x, double* y, int64_t n, double alpha, double beta) {
   for (int64_t i = 0; i < n; ++i) y[i] = f(x[i], alpha, beta);
-}
-template <F f>
-void map_f32(const float* x, float* y, int64_t n, float alpha, float beta) {
-  for (int64_t i = 0; i < n; ++i) y[i] = static_cast<float>(f(x[i], alpha, beta));
 }
 
 double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
@@ -59,51 +54,47 @@ double softsign(double x) { return std::isinf(x) ? std::copysign(1.0, x) : x / (
   map_f64<[]([[maybe_unused]] double x, [[maybe_unused]] double a, [[maybe_unused]] double b) -> double { \
     return expression;                                                                                    \
   }>
-#define INFERKIT_BOTH(expression)                                                \
-  .f32 = map_f32<[](double x, double, double) -> double { return expression; }>, \
-  .f64 = map_f64<[](double x, double, double) -> double { return expression; }>, .alpha = {}, .beta = {}, .nanos = 10
 
 // clang-format off
 const Row kRows[] = {
-    {kOnnx, "LeakyRelu", 6, Unary::kLeakyRelu, nullptr, INFERKIT_F64(x < 0 ? a * x : x), {"alpha", 0.01f}, {}},
-    {kOnnx, "Sigmoid", 6, Unary::kSigmoid, nullptr, INFERKIT_F64(sigmoid(x)), {}, {}, 0.4},
-    {kOnnx, "Tanh", 6, Unary::kTanh, nullptr, INFERKIT_F64(std::tanh(x)), {}, {}, 0.4},
-    {kOnnx, "Gelu", 20, Unary::kGelu, nullptr, INFERKIT_F64(x / 2 * std::erfc(-x / std::numbers::sqrt2)), {}, {}, 0.6},
-    {kInternal, "Gelu", 1, Unary::kGelu, nullptr, INFERKIT_F64(x / 2 * std::erfc(-x / std::numbers::sqrt2)), {}, {}, 0.6},
-    {kInternal, "Silu", 1, Unary::kSilu, nullptr, INFERKIT_F64(x * sigmoid(x)), {nullptr, 1}, {}, 0.5},
-    {kOnnx, "Swish", 24, Unary::kSilu, nullptr, INFERKIT_F64(x * sigmoid(a * x)), {"alpha", 1}, {}, 0.5},
-    {kOnnx, "HardSwish", 14, Unary::kHardSwish, nullptr, INFERKIT_F64(x * hard_sigmoid(x, 1.0 / 6, 0.5)), {}, {}},
-    {kOnnx, "HardSigmoid", 6, Unary::kHardSigmoid, nullptr, INFERKIT_F64(hard_sigmoid(x, a, b)), {"alpha", 0.2f}, {"beta", 0.5f}},
-    {kOnnx, "Elu", 6, Unary::kElu, nullptr, INFERKIT_F64(elu(x, a)), {"alpha", 1}, {}, 0.4},
-    {kOnnx, "Selu", 6, Unary::kSelu, nullptr, INFERKIT_F64(b * elu(x, a)), {"alpha", 1.67326319217681884765625f}, {"gamma", 1.05070102214813232421875f}, 0.4},
-    {kOnnx, "Celu", 12, Unary::kCelu, nullptr, INFERKIT_F64(x < 0 ? a * std::expm1(x / a) : x), {"alpha", 1}, {}, 0.4},
-    {kOnnx, "Softplus", 1, Unary::kSoftplus, nullptr, INFERKIT_F64(softplus(x)), {}, {}, 0.6},
-    {kOnnx, "Softsign", 1, Unary::kSoftsign, nullptr, INFERKIT_F64(softsign(x)), {}, {}},
-    {kOnnx, "Mish", 18, Unary::kMish, nullptr, INFERKIT_F64(x * std::tanh(softplus(x))), {}, {}, 1},
-    {kOnnx, "ThresholdedRelu", 10, Unary::kThresholdedRelu, nullptr, INFERKIT_F64(a < x ? x : 0), {"alpha", 1}, {}},
-    {kOnnx, "Exp", 6, Unary::kExp, nullptr, INFERKIT_F64(std::exp(x)), {}, {}, 0.3},
-    {kOnnx, "Log", 6, Unary::kLog, nullptr, INFERKIT_F64(std::log(x)), {}, {}, 0.3},
-    {kOnnx, "Erf", 9, Unary::kErf, nullptr, INFERKIT_F64(std::erf(x)), {}, {}, 0.5},
-    {kOnnx, "Sqrt", 6, Unary::kSqrt, nullptr, INFERKIT_F64(std::sqrt(x)), {}, {}},
-    {kOnnx, "Reciprocal", 6, Unary::kReciprocal, nullptr, INFERKIT_F64(1 / x), {}, {}},
-    {kOnnx, "Floor", 6, Unary::kFloor, nullptr, INFERKIT_F64(std::floor(x)), {}, {}},
-    {kOnnx, "Ceil", 6, Unary::kCeil, nullptr, INFERKIT_F64(std::ceil(x)), {}, {}},
-    {kOnnx, "Round", 11, Unary::kRound, nullptr, INFERKIT_F64(std::nearbyint(x)), {}, {}},
-    {kOnnx, "Sin", 7, Unary::kSin, nullptr, INFERKIT_F64(std::sin(x)), {}, {}, 10},
-    {kOnnx, "Cos", 7, Unary::kCos, nullptr, INFERKIT_F64(std::cos(x)), {}, {}, 10},
-    {.domain = kOnnx, .name = "Tan", .since = 7, INFERKIT_BOTH(std::tan(x))},
-    {.domain = kOnnx, .name = "Asin", .since = 7, INFERKIT_BOTH(std::asin(x))},
-    {.domain = kOnnx, .name = "Acos", .since = 7, INFERKIT_BOTH(std::acos(x))},
-    {.domain = kOnnx, .name = "Atan", .since = 7, INFERKIT_BOTH(std::atan(x))},
-    {.domain = kOnnx, .name = "Sinh", .since = 9, INFERKIT_BOTH(std::sinh(x))},
-    {.domain = kOnnx, .name = "Cosh", .since = 9, INFERKIT_BOTH(std::cosh(x))},
-    {.domain = kOnnx, .name = "Asinh", .since = 9, INFERKIT_BOTH(std::asinh(x))},
-    {.domain = kOnnx, .name = "Acosh", .since = 9, INFERKIT_BOTH(std::acosh(x))},
-    {.domain = kOnnx, .name = "Atanh", .since = 9, INFERKIT_BOTH(std::atanh(x))},
+    {kOnnx, "LeakyRelu", 6, Unary::kLeakyRelu, INFERKIT_F64(x < 0 ? a * x : x), {"alpha", 0.01f}, {}},
+    {kOnnx, "Sigmoid", 6, Unary::kSigmoid, INFERKIT_F64(sigmoid(x)), {}, {}, 0.4},
+    {kOnnx, "Tanh", 6, Unary::kTanh, INFERKIT_F64(std::tanh(x)), {}, {}, 0.4},
+    {kOnnx, "Gelu", 20, Unary::kGelu, INFERKIT_F64(x / 2 * std::erfc(-x / std::numbers::sqrt2)), {}, {}, 0.6},
+    {kInternal, "Gelu", 1, Unary::kGelu, INFERKIT_F64(x / 2 * std::erfc(-x / std::numbers::sqrt2)), {}, {}, 0.6},
+    {kInternal, "Silu", 1, Unary::kSilu, INFERKIT_F64(x * sigmoid(x)), {nullptr, 1}, {}, 0.5},
+    {kOnnx, "Swish", 24, Unary::kSilu, INFERKIT_F64(x * sigmoid(a * x)), {"alpha", 1}, {}, 0.5},
+    {kOnnx, "HardSwish", 14, Unary::kHardSwish, INFERKIT_F64(x * hard_sigmoid(x, 1.0 / 6, 0.5)), {}, {}},
+    {kOnnx, "HardSigmoid", 6, Unary::kHardSigmoid, INFERKIT_F64(hard_sigmoid(x, a, b)), {"alpha", 0.2f}, {"beta", 0.5f}},
+    {kOnnx, "Elu", 6, Unary::kElu, INFERKIT_F64(elu(x, a)), {"alpha", 1}, {}, 0.4},
+    {kOnnx, "Selu", 6, Unary::kSelu, INFERKIT_F64(b * elu(x, a)), {"alpha", 1.67326319217681884765625f}, {"gamma", 1.05070102214813232421875f}, 0.4},
+    {kOnnx, "Celu", 12, Unary::kCelu, INFERKIT_F64(x < 0 ? a * std::expm1(x / a) : x), {"alpha", 1}, {}, 0.4},
+    {kOnnx, "Softplus", 1, Unary::kSoftplus, INFERKIT_F64(softplus(x)), {}, {}, 0.6},
+    {kOnnx, "Softsign", 1, Unary::kSoftsign, INFERKIT_F64(softsign(x)), {}, {}},
+    {kOnnx, "Mish", 18, Unary::kMish, INFERKIT_F64(x * std::tanh(softplus(x))), {}, {}, 1},
+    {kOnnx, "ThresholdedRelu", 10, Unary::kThresholdedRelu, INFERKIT_F64(a < x ? x : 0), {"alpha", 1}, {}},
+    {kOnnx, "Exp", 6, Unary::kExp, INFERKIT_F64(std::exp(x)), {}, {}, 0.3},
+    {kOnnx, "Log", 6, Unary::kLog, INFERKIT_F64(std::log(x)), {}, {}, 0.3},
+    {kOnnx, "Erf", 9, Unary::kErf, INFERKIT_F64(std::erf(x)), {}, {}, 0.5},
+    {kOnnx, "Sqrt", 6, Unary::kSqrt, INFERKIT_F64(std::sqrt(x)), {}, {}},
+    {kOnnx, "Reciprocal", 6, Unary::kReciprocal, INFERKIT_F64(1 / x), {}, {}},
+    {kOnnx, "Floor", 6, Unary::kFloor, INFERKIT_F64(std::floor(x)), {}, {}},
+    {kOnnx, "Ceil", 6, Unary::kCeil, INFERKIT_F64(std::ceil(x)), {}, {}},
+    {kOnnx, "Round", 11, Unary::kRound, INFERKIT_F64(std::nearbyint(x)), {}, {}},
+    {kOnnx, "Sin", 7, Unary::kSin, INFERKIT_F64(std::sin(x)), {}, {}, 10},
+    {kOnnx, "Cos", 7, Unary::kCos, INFERKIT_F64(std::cos(x)), {}, {}, 10},
+    {kOnnx, "Tan", 7, Unary::kTan, INFERKIT_F64(std::tan(x)), {}, {}, 7},
+    {kOnnx, "Asin", 7, Unary::kAsin, INFERKIT_F64(std::asin(x)), {}, {}, 3},
+    {kOnnx, "Acos", 7, Unary::kAcos, INFERKIT_F64(std::acos(x)), {}, {}, 3},
+    {kOnnx, "Atan", 7, Unary::kAtan, INFERKIT_F64(std::atan(x)), {}, {}, 3},
+    {kOnnx, "Sinh", 9, Unary::kSinh, INFERKIT_F64(std::sinh(x)), {}, {}, 3},
+    {kOnnx, "Cosh", 9, Unary::kCosh, INFERKIT_F64(std::cosh(x)), {}, {}, 3},
+    {kOnnx, "Asinh", 9, Unary::kAsinh, INFERKIT_F64(std::asinh(x)), {}, {}, 3},
+    {kOnnx, "Acosh", 9, Unary::kAcosh, INFERKIT_F64(std::acosh(x)), {}, {}, 3},
+    {kOnnx, "Atanh", 9, Unary::kAtanh, INFERKIT_F64(std::atanh(x)), {}, {}, 3},
 };
 // clang-format on
-const Row kGeluTanh = {kOnnx, "Gelu", 20, Unary::kGeluTanh, nullptr, INFERKIT_F64(gelu_tanh(x)), {}, {}, 0.6};
-#undef INFERKIT_BOTH
+const Row kGeluTanh = {kOnnx, "Gelu", 20, Unary::kGeluTanh, INFERKIT_F64(gelu_tanh(x)), {}, {}, 0.6};
 #undef INFERKIT_F64
 
 struct Params {
@@ -139,7 +130,7 @@ float attr_of(const LowerContext& c, const Attr& attr) {
 void lower_unary(LowerContext& c) {
   const Row& row = row_of(c);
   const float alpha = attr_of(c, row.alpha), beta = attr_of(c, row.beta);
-  UnaryFn fn = row.f32 ? row.f32 : kernels::unary_fn(row.kernel);
+  UnaryFn fn = kernels::unary_fn(row.kernel);
   if (c.input(0).dtype != DType::kF32 || c.has_attr(kKeepsTail)) {
     if (row.kernel == Unary::kGelu) fn = gelu_half;
     if (row.kernel == Unary::kGeluTanh) fn = gelu_tanh_half;

@@ -8,16 +8,15 @@ INFERKIT_KERNEL(unary_f32, UnaryParams, 256, 4) {
   for (int64_t i = first_element(); i < p.n; i += element_step()) p.y[i] = apply_unary(p.op, p.x[i], p.alpha, p.beta);
 }
 
+INFERKIT_KERNEL(elementary_f32, UnaryParams, 256, 4) {
+  for (int64_t i = first_element(); i < p.n; i += element_step()) p.y[i] = apply_elementary(p.op, p.x[i]);
+}
+
 INFERKIT_KERNEL(power_f32, PowerParams, 256, 4) {
-  for (int64_t i = first_element(); i < p.n; i += element_step()) {
-    const float x = flushed(p.x[i]);
-    if (p.cube) {
-      const double v = static_cast<double>(x);
-      p.y[i] = flushed(static_cast<float>(v * v * v));
-    } else {
-      const float minus_inf = -__builtin_inff();
-      p.y[i] = x == minus_inf ? -minus_inf : __fsqrt_rn(__fadd_rn(x, 0.0f));  // of -0 it is 0
-    }
+  for (int64_t i = first_element(); i < p.nest.n; i += element_step()) {
+    int64_t at[2];
+    offsets_of(p.nest, i, at);
+    p.y[i] = power<true>(p.x[at[0]], p.e ? widened(p.e[at[1]]) : p.exponent);
   }
 }
 

@@ -6,6 +6,9 @@
 
 namespace inferkit::kernels::cuda {
 
+/// Those that elementary_f32 has, and unary_f32 has not: they are computed in double, and take more registers.
+inline constexpr bool is_elementary(Unary op) { return op >= Unary::kTan; }
+
 /// y[i] = op(x[i]); y may be x. Every function of vmath.h.
 struct UnaryParams {
   const float* x;
@@ -15,12 +18,12 @@ struct UnaryParams {
   Unary op;
 };
 
-/// y[i] = x[i] to the power of 3 (cube), or of 0.5, as engine/ops/pow.cc has them; y may be x.
+/// y = x to the power of e over nest.n elements of y, or of `exponent` where e is null; operands of the nest: x, e.
 struct PowerParams {
-  const float* x;
+  const float *x, *e;
   float* y;
-  int64_t n;
-  bool cube;
+  Nest<2> nest;
+  double exponent;
 };
 
 /// y[i] = what the links make of x[i], one after another; y may be x.

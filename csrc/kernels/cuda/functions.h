@@ -4,6 +4,7 @@
 #include "kernels/cpu/binary/binary.h"
 #include "kernels/cpu/vmath/vmath.h"
 #include "kernels/cpu/vmath/vmath_inl.h"
+#include "kernels/elementary.h"
 #include "kernels/trigonometry.h"
 
 namespace inferkit::kernels::cuda {
@@ -23,6 +24,34 @@ INFERKIT_DEVICE float apply_unary(Unary op, float x, float alpha, float beta) {
       const float angle = flushed(x);
       return sine(angle, static_cast<uint32_t>(__float_as_int(angle)), op == Unary::kCos ? 1 : 0);
     }
+    default:
+      return x;
+  }
+}
+
+/// Those that are elementary.
+INFERKIT_DEVICE float apply_elementary(Unary op, float x) {
+  switch (op) {
+    case Unary::kTan: {
+      const float angle = flushed(x);
+      return tangent(angle, static_cast<uint32_t>(__float_as_int(angle)));
+    }
+    case Unary::kAtan:
+      return arctangent(x);
+    case Unary::kAsin:
+      return arcsine(x);
+    case Unary::kAcos:
+      return arccosine(x);
+    case Unary::kSinh:
+      return hyperbolic_sine(x);
+    case Unary::kCosh:
+      return hyperbolic_cosine(x);
+    case Unary::kAsinh:
+      return area_sine(x);
+    case Unary::kAcosh:
+      return area_cosine(x);
+    case Unary::kAtanh:
+      return area_tangent(x);
     default:
       return x;
   }

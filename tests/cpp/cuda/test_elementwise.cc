@@ -14,7 +14,7 @@ namespace {
 
 void run_unary(const cuda::UnaryParams& p, uint64_t seed) {
   const cuda_on_host::Grid grid{.blocks = {2}, .threads = {96}, .shared_bytes = 0, .seed = seed};
-  cuda_on_host::launch(cuda::Kernel::unary_f32, grid, &p);
+  cuda_on_host::launch(cuda::is_elementary(p.op) ? cuda::Kernel::elementary_f32 : cuda::Kernel::unary_f32, grid, &p);
 }
 
 TEST(every_function_has_the_bits_of_the_tiers) {

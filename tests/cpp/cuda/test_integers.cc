@@ -156,10 +156,16 @@ TEST(elements_and_tuples_are_gathered_as_on_the_cpu) {
 }
 
 TEST(powers_and_waves_have_the_bits_of_the_cpu) {
-  for (const float exponent : {2.0f, 3.0f, 0.5f}) {
+  for (const float exponent : {2.0f, 3.0f, 0.5f, -1.0f, 1.7f, 0.0f, -2.5f}) {
     same({.op = "Pow", .inputs = {{{7, 300}}, constant(Floats{exponent})}, .wild = true}, cat("to ", exponent));
   }
-  for (const char* op : {"Sin", "Cos"}) same({.op = op, .inputs = {{{7, 300}}}, .wild = true}, "wild");
+  same({.op = "Pow", .inputs = {{{7, 300}}, constant(Ints{5})}, .wild = true}, "to 5");
+  same({.op = "Pow", .inputs = {{{7, 300}}, {{300}}}, .wild = true}, "to exponents of the run");
+  same({.op = "Pow", .inputs = {{{7, 1}}, {{5, 1, 300}}}, .wild = true}, "both broadcast");
+  for (const char* op : {"Sin", "Cos", "Tan", "Atan", "Asin", "Acos", "Sinh", "Cosh", "Asinh", "Acosh", "Atanh"}) {
+    same({.op = op, .inputs = {{{7, 300}}}, .wild = true}, "wild");
+    same({.op = op, .inputs = {{{7, 300}}}}, op);
+  }
 }
 
 TEST(what_is_no_number_is_found_as_on_the_cpu) {

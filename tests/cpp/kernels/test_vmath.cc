@@ -25,6 +25,8 @@ struct Case {
 /// x times a factor that is subnormal, and so has few bits.
 constexpr double kSubnormal = 0x1p-126;
 
+/// What these count as zero.
+double flushed(double x) { return std::fabs(x) < 0x1p-126 ? std::copysign(0.0, x) : x; }
 double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
 double unit(double x) { return std::min(1.0, std::max(0.0, x)); }
 
@@ -75,6 +77,15 @@ const Case kCases[] = {
     {"round", Unary::kRound, [](double x) { return std::nearbyint(x); }, 0, 0, 0, 0},
     {"sin", Unary::kSin, [](double x) { return std::sin(x); }, 0, 0, 0.51, 0},
     {"cos", Unary::kCos, [](double x) { return std::cos(x); }, 0, 0, 0.51, 0},
+    {"tan", Unary::kTan, [](double x) { return std::tan(x); }, 0, 0, 0.51, 0},
+    {"atan", Unary::kAtan, [](double x) { return std::atan(flushed(x)); }, 0, 0, 0.5001, 0},
+    {"asin", Unary::kAsin, [](double x) { return std::asin(flushed(x)); }, 0, 0, 0.5001, 0},
+    {"acos", Unary::kAcos, [](double x) { return std::acos(x); }, 0, 0, 0.5001, 0},
+    {"sinh", Unary::kSinh, [](double x) { return std::sinh(flushed(x)); }, 0, 0, 0.5001, 0},
+    {"cosh", Unary::kCosh, [](double x) { return std::cosh(x); }, 0, 0, 0.5001, 0},
+    {"asinh", Unary::kAsinh, [](double x) { return std::asinh(flushed(x)); }, 0, 0, 0.5001, 0},
+    {"acosh", Unary::kAcosh, [](double x) { return std::acosh(x); }, 0, 0, 0.5001, 0},
+    {"atanh", Unary::kAtanh, [](double x) { return std::atanh(flushed(x)); }, 0, 0, 0.5001, 0},
 };
 static_assert(std::size(kCases) == kUnaryCount);
 
@@ -167,7 +178,9 @@ TEST(vmath_nan_gives_nan) {
 TEST(vmath_signed_zero) {
   const float x = -0.0f;
   for (const Isa isa : available_isas()) {
-    for (const Unary op : {Unary::kTanh, Unary::kErf, Unary::kSoftsign, Unary::kFloor, Unary::kRound, Unary::kSqrt}) {
+    for (const Unary op :
+         {Unary::kTanh, Unary::kErf, Unary::kSoftsign, Unary::kFloor, Unary::kRound, Unary::kSqrt, Unary::kSin,
+          Unary::kTan, Unary::kAtan, Unary::kAsin, Unary::kSinh, Unary::kAsinh, Unary::kAtanh}) {
       float y = 1;
       vmath_kernels(isa).unary[static_cast<size_t>(op)](&x, &y, 1, 1, 1);
       CHECK_EQ(bits(y), bits(-0.0f));
@@ -206,5 +219,76 @@ TEST(vmath_avx2_is_avx512) {
     vmath_kernels(Isa::kAvx2).unary[op](x.data(), a.data(), static_cast<int64_t>(x.size()), c.alpha, c.beta);
     vmath_kernels(Isa::kAvx512).unary[op](x.data(), b.data(), static_cast<int64_t>(x.size()), c.alpha, c.beta);
     if (!same(a.data(), b.data(), x.size())) fail(__FILE__, __LINE__, std::string(c.name) + " differs");
+  }
+}
+
+// What is computed in double, without an instruction that only some tiers have.
+TEST(vmath_elementary_bits_are_those_of_the_baseline) {
+  const auto x = inputs();
+  std::vector<float> a(x.size()), b(x.size());
+  for (const Isa isa : available_isas()) {
+    for (int op = static_cast<int>(Unary::kSin); op < kUnaryCount; ++op) {
+      vmath_kernels(Isa::kBaseline).unary[op](x.data(), a.data(), static_cast<int64_t>(x.size()), 0, 0);
+      vmath_kernels(isa).unary[op](x.data(), b.data(), static_cast<int64_t>(x.size()), 0, 0);
+      if (!same(a.data(), b.data(), x.size())) fail(__FILE__, __LINE__, std::string(kCases[op].name) + " differs");
+    }
+  }
+}
+
+namespace {
+
+/// Bases and exponents: ordinary, special, of many sizes, and those whose powers are the middle of two floats.
+void bases_and_exponents(std::vector<float>& x, std::vector<double>& e) {
+  const double specials[] = {0,        -0.0, 1,    -1,  kInf, -kInf, kNan, 2,        -2,        3,
+                             -3,       0.5,  -0.5, 1.5, 2.5,  -1.5,  4,    16777215, -16777215, 0x1.fffffep127,
+                             0x1p-126, 1e-3, 1e30};
+  const double more[] = {0x1p53, 0x1p53 - 1, 0x1p52 + 1, -(0x1p52 + 1), 1e300, -1e300, 1e-300, 0.1, 1 / 3.0};
+  for (const double base : specials) {
+    for (const double exponent : specials) x.push_back(static_cast<float>(base)), e.push_back(exponent);
+    for (const double exponent : more) x.push_back(static_cast<float>(base)), e.push_back(exponent);
+  }
+  for (int base = -330; base < 330; ++base) {
+    for (int twice = -9; twice < 33; ++twice) x.push_back(static_cast<float>(base)), e.push_back(twice / 2.0);
+  }
+  std::mt19937 engine(11);
+  std::uniform_real_distribution<double> log(-86, 86), exponent(-4, 4), unit(0, 1);
+  for (int i = 0; i < 100000; ++i) {
+    x.push_back(static_cast<float>(std::exp(log(engine) * (i % 4 == 0 ? 1 : 1e-3))));
+    e.push_back(exponent(engine) * (i % 3 == 0 ? 1e3 : 1));
+  }
+}
+
+}  // namespace
+
+TEST(vmath_power_is_that_of_the_c_library_rounded_once) {
+  std::vector<float> x;
+  std::vector<double> e;
+  bases_and_exponents(x, e);
+  std::vector<float> y(x.size()), one(x.size());
+  for (const Isa isa : available_isas()) {
+    const VmathKernels& kernels = vmath_kernels(isa);
+    kernels.power(x.data(), e.data(), y.data(), static_cast<int64_t>(x.size()));
+    size_t differ = 0;
+    for (size_t i = 0; i < x.size(); ++i) {
+      kernels.power_of_one(&x[i], e[i], &one[i], 1);
+      const double want = flushed(std::pow(static_cast<double>(x[i]), e[i]));
+      const auto rounded = static_cast<float>(want);
+      if (bits(y[i]) == bits(rounded) || (std::isnan(y[i]) && std::isnan(rounded))) continue;
+      differ += 1;
+      // Within what the digits that are kept tell, and never for what is 0, infinite or of another sign.
+      const bool finite = std::isfinite(rounded) && rounded != 0;
+      if (!finite || !(ulps(y[i], want) < 0.5001)) {
+        fail(__FILE__, __LINE__, std::to_string(x[i]) + " to " + std::to_string(e[i]) + " is " + std::to_string(y[i]));
+      }
+    }
+    CHECK(differ < x.size() / 10000);
+    CHECK(same(y.data(), one.data(), x.size()));
+    if (isa == available_isas().front()) continue;
+    std::vector<float> other(x.size());
+    vmath_kernels(available_isas().front()).power(x.data(), e.data(), other.data(), static_cast<int64_t>(x.size()));
+    CHECK(same(y.data(), other.data(), x.size()));
+    std::vector<float> in_place = x;
+    kernels.power(in_place.data(), e.data(), in_place.data(), static_cast<int64_t>(x.size()));
+    CHECK(same(in_place.data(), y.data(), x.size()));
   }
 }

@@ -6,6 +6,7 @@
 #include "engine/ops/common/packed_panels.h"
 #include "engine/ops/ml/ml_common.h"
 #include "kernels/cpu/gemm/gemm.h"
+#include "kernels/cpu/vmath/vmath.h"
 #include "platform/run_control.h"
 
 namespace inferkit {
@@ -56,12 +57,6 @@ void squared_distances(const float* x, const float* vectors, int64_t features, i
   }
 }
 
-float power(float x, float degree) {
-  if (degree == 2) return x * x;
-  if (degree == 3) return x * x * x;
-  return static_cast<float>(std::pow(static_cast<double>(x), static_cast<double>(degree)));
-}
-
 /// io: [rows, count] out, x, vectors: in panels for GEMM, for RBF transposed to [features, count].
 void kernel_step(const void* params, std::byte* const* io, const ExecContext& context) {
   const auto& p = *static_cast<const KernelParams*>(params);
@@ -96,7 +91,7 @@ void kernel_step(const void* params, std::byte* const* io, const ExecContext& co
     if (p.kernel == Kernel::kSigmoid) {
       kernels::unary_fn(kernels::Unary::kTanh)(out + first, out + first, last - first, 0, 0);
     } else {
-      for (int64_t i = first; i < last; ++i) out[i] = power(out[i], p.degree);
+      kernels::vmath_kernels().power_of_one(out + first, static_cast<double>(p.degree), out + first, last - first);
     }
   });
 }

@@ -6,5 +6,6 @@ namespace inferkit::kernels {
 
 void sin_f32(const float* x, float* y, int64_t n, float, float);
 void cos_f32(const float* x, float* y, int64_t n, float, float);
+void tan_f32(const float* x, float* y, int64_t n, float alpha, float beta);
 
 }  // namespace inferkit::kernels

@@ -42,10 +42,19 @@ enum class Unary : uint8_t {
   kFloor,
   kCeil,
   kRound,  // half to even
-  kSin,    // kSin and kCos are computed in double, one by one: kernels/trigonometry.h
+  kSin,    // kSin, kCos and kTan are computed in double, one by one: kernels/trigonometry.h
   kCos,
+  kTan,
+  kAtan,  // from here on computed in double, too: kernels/elementary.h
+  kAsin,
+  kAcos,
+  kSinh,
+  kCosh,
+  kAsinh,
+  kAcosh,
+  kAtanh,
 };
-inline constexpr int kUnaryCount = static_cast<int>(Unary::kCos) + 1;
+inline constexpr int kUnaryCount = static_cast<int>(Unary::kAtanh) + 1;
 
 /// y[i] = f(x[i]) for n contiguous elements; x == y is allowed, other overlap is not. Any alignment.
 using UnaryFn = void (*)(const float* x, float* y, int64_t n, float alpha, float beta);
@@ -54,6 +63,9 @@ using UnaryFn = void (*)(const float* x, float* y, int64_t n, float alpha, float
 struct VmathKernels {
   const char* (*compiled_isa)();  // answers from the macros that its file was compiled with
   UnaryFn unary[kUnaryCount];
+  /// y[i] = x[i] to the power of e[i], or of e, by the rules of C's pow; x == y is allowed.
+  void (*power)(const float* x, const double* e, float* y, int64_t n);
+  void (*power_of_one)(const float* x, double e, float* y, int64_t n);
 };
 
 const VmathKernels& vmath_kernels();  // of the active tier
