@@ -105,7 +105,7 @@ def test_inspect_names_what_cuda_lacks(capsys: Capture, tmp_path: Path, digits_p
     path = model_file(
         tmp_path,
         helper.make_node("Relu", ["x"], ["a"]),
-        helper.make_node("Atan", ["a"], ["b"], name="wave"),
+        helper.make_node("Shrink", ["a"], ["b"], name="wave"),
         helper.make_node("Tanh", ["b"], ["y"]),
     )
     assert main(["inspect", str(path), "--device", "cuda", "--json"]) == 1
@@ -113,7 +113,7 @@ def test_inspect_names_what_cuda_lacks(capsys: Capture, tmp_path: Path, digits_p
     assert facts["runs"]
     assert facts["cuda"]["nodes"] == 3
     assert facts["cuda"]["lacks"] == [
-        {"operator": "Atan", "name": "wave", "why": "it has no lowering for the device 'cuda'"}
+        {"operator": "Shrink", "name": "wave", "why": "it has no lowering for the device 'cuda'"}
     ]
     assert main(["inspect", str(path), "--device", "cuda"]) == 1
     text = capsys.readouterr().out

@@ -126,16 +126,35 @@ void lower_either(LowerContext& c) {
 
 // ---- Clip -----------------------------------------------------------------------------------------------------------
 
-/// The bounds are constants of the node or of the model.
-Cost clip_cost(const NodeContext& c) {
+/// Whether the bounds are numbers that are known when the model is compiled.
+bool bounds_are_known(const NodeContext& c) {
   for (size_t i = 1; i < 3; ++i) {
     if (!c.has_input(i)) continue;
-    if (!c.input(i).constant) return Cost::cannot("a bound is not constant");
-    if (const float bound = *c.input(i).constant->as<float>(); bound != bound) return Cost::cannot("a bound is NaN");
+    if (!c.input(i).constant) return false;
+    if (const float bound = *c.input(i).constant->as<float>(); bound != bound) return false;
   }
-  return Cost(0);
+  return true;
 }
+
+/// io: x, low, high, y; the bounds may be null.
+void run_bounds(const void* params, std::byte* const* io, const ExecContext& context) {
+  auto p = *static_cast<const device::BoundsParams*>(params);
+  p.x = io[0];
+  p.low = io[1];
+  p.high = io[2];
+  p.y = io[3];
+  launch_elements(context, Kernel::cut_to_bounds, p.n, p);
+}
+
 void lower_clip(LowerContext& c) {
+  if (is_whole(c.input(0).dtype) || !bounds_are_known(c)) {
+    c.in_place(0, 0);
+    device::BoundsParams p{};
+    p.n = c.output(0).shape.elements();
+    p.type = element_of(c, c.input(0).dtype);
+    c.step(run_bounds, p, {c.in(0), c.in(1), c.in(2), c.out(0)});
+    return;
+  }
   const bool old = c.version() < 11;
   const auto bound = [&](size_t i, const char* name, float most, float none) {
     if (old) return c.attr_float(name, most);
@@ -210,7 +229,7 @@ void register_cuda_functions(OpRegistry& r) {
     }
   }
   for (const Row& row : kElementary) add_light(r, row.domain, row.name, lower_elementary, nullptr, Precision::kFloat32);
-  add_light(r, kOnnx, "Clip", lower_clip, clip_cost, Precision::kFloat32);
+  add_light(r, kOnnx, "Clip", lower_clip, number_cost);
   add_light(r, kOnnx, "Pow", lower_pow, pow_cost, Precision::kFloat32);
 }
 

@@ -71,6 +71,33 @@ INFERKIT_KERNEL(chain_f32, ChainParams, 256, 4) {
   }
 }
 
+namespace {
+
+template <class T>
+INFERKIT_DEVICE void cut(const BoundsParams& p, int64_t i) {
+  T v = static_cast<const T*>(p.x)[i];
+  if (p.low && v < *static_cast<const T*>(p.low)) v = *static_cast<const T*>(p.low);
+  if (p.high && v > *static_cast<const T*>(p.high)) v = *static_cast<const T*>(p.high);
+  static_cast<T*>(p.y)[i] = v;
+}
+INFERKIT_DEVICE float bound_of(const void* at, float none) { return at ? *static_cast<const float*>(at) : none; }
+
+}  // namespace
+
+INFERKIT_KERNEL(cut_to_bounds, BoundsParams, 256, 4) {
+  for (int64_t i = first_element(); i < p.n; i += element_step()) {
+    if (p.type == Element::kF32) {
+      const float infinity = __builtin_inff(), low = bound_of(p.low, -infinity), high = bound_of(p.high, infinity);
+      const float v = apply_unary(Unary::kClip, static_cast<const float*>(p.x)[i], low, high);
+      static_cast<float*>(p.y)[i] = low != low || high != high ? __builtin_nanf("") : v;
+    } else if (p.type == Element::kI64) {
+      cut<int64_t>(p, i);
+    } else {
+      cut<int32_t>(p, i);
+    }
+  }
+}
+
 INFERKIT_KERNEL(binary_f32, BinaryParams, 256, 4) {
   for (int64_t i = first_element(); i < p.nest.n; i += element_step()) {
     int64_t at[2];

@@ -6,6 +6,8 @@
 
 namespace inferkit::kernels::cuda {
 
+enum class Element : uint8_t { kF32, kI32, kI64, kBool };
+
 /// Those that elementary_f32 has, and unary_f32 has not: they are computed in double, and take more registers.
 inline constexpr bool is_elementary(Unary op) { return op >= Unary::kTan; }
 
@@ -24,6 +26,15 @@ struct PowerParams {
   float* y;
   Nest<2> nest;
   double exponent;
+};
+
+/// y[i] = x[i] cut to [*low, *high], each of which may be null; NaN where one of them is. Of float32, int32 or int64; y
+/// may be x.
+struct BoundsParams {
+  const void *x, *low, *high;
+  void* y;
+  int64_t n;
+  Element type;
 };
 
 /// y[i] = what the links make of x[i], one after another; y may be x.
@@ -52,7 +63,6 @@ struct BinaryParams {
   Binary op;
 };
 
-enum class Element : uint8_t { kF32, kI32, kI64, kBool };
 enum class Compare : uint8_t { kEqual, kLess, kLessOrEqual, kGreater, kGreaterOrEqual };
 
 /// y = a op b, as in BinaryParams, of elements of one type. Bools are only compared for being equal.

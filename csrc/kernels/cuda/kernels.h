@@ -5,6 +5,7 @@
 #include "kernels/cuda/elementwise.h"
 #include "kernels/cuda/gemm.h"
 #include "kernels/cuda/integers.h"
+#include "kernels/cuda/lines.h"
 #include "kernels/cuda/movement.h"
 #include "kernels/cuda/pool.h"
 #include "kernels/cuda/recurrent.h"

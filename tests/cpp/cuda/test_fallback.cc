@@ -14,8 +14,8 @@ namespace {
 
 using cuda_on_host::Figures;
 
-/// Atan has no lowering for CUDA, Tanh has one.
-constexpr const char* kOnCpu = "Atan";
+/// Shrink has no lowering for CUDA, Tanh has one.
+constexpr const char* kOnCpu = "Shrink";
 constexpr const char* kOnDevice = "Tanh";
 
 ModelOptions falling_back(Device& device) {
@@ -252,6 +252,7 @@ TEST(an_error_of_a_step_on_the_cpu_names_its_node_and_the_next_run_works) {
   const ValueId index = b.add("Cast", {b.add(kOnDevice, {b.x()})});
   ModelFile file = b.file({b.add("ScatterElements", {b.x(), index, b.x()})});
   file.graph.nodes[1].attributes["to"] = int64_t{7};
+  file.graph.nodes[2].attributes["reduction"] = std::string("max");  // which the device has not
   Figures figures;
   const auto device = cuda_on_host::make_device(figures);
   Model model(file, falling_back(*device), "");
@@ -277,6 +278,7 @@ TEST(an_error_behind_a_copy_names_its_own_node) {
   const ValueId index = b.add("Cast", {b.x()});
   ModelFile file = b.file({back, b.add("ScatterElements", {b.x(), index, b.x()})});
   file.graph.nodes[3].attributes["to"] = int64_t{7};
+  file.graph.nodes[4].attributes["reduction"] = std::string("max");
   Figures figures;
   const auto device = cuda_on_host::make_device(figures);
   Model model(file, falling_back(*device), "");
@@ -314,7 +316,7 @@ TEST(what_a_device_lacks_can_be_asked_without_it) {
   const auto lacks = options.lacking->lacks();
   CHECK_EQ(lacks.size(), size_t{1});
   CHECK_EQ(lacks[0].op, kOnCpu);
-  CHECK_EQ(lacks[0].name, "Atan0");
+  CHECK_EQ(lacks[0].name, "Shrink0");
   CHECK_EQ(lacks[0].why, "it has no lowering for the device 'cuda'");
 }
 

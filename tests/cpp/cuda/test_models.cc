@@ -115,14 +115,14 @@ TEST(an_index_that_is_out_of_range_is_an_error_of_the_run) {
   CHECK_EQ(answers(*model, sentences(1, 4, 1)).size(), size_t{2});
 }
 
-/// y = Atan(x), z = Hardmax(x): neither has a kernel.
+/// y = Shrink(x), z = Hardmax(x): neither has a kernel.
 ModelFile without_lowerings() {
   ModelFile file;
   Graph& g = file.graph;
   const ValueId x = g.add_value("x"), y = g.add_value("y"), z = g.add_value("z");
   g.values[0].dtype = DType::kF32;
   g.values[0].shape = Shape{Shape::kFree, 3};
-  g.nodes = {make_node("Atan", {x}, {y}), make_node("Hardmax", {x}, {z})};
+  g.nodes = {make_node("Shrink", {x}, {y}), make_node("Hardmax", {x}, {z})};
   g.inputs = {x};
   g.outputs = {y, z};
   file.opsets[""] = 17;
@@ -138,7 +138,7 @@ TEST(what_has_no_lowering_is_named_at_load_all_at_once) {
   } catch (const Error& error) {
     CHECK(error.code() == ErrorCode::kUnsupportedOp);
     const std::string what = error.what();
-    CHECK(what.find("(Atan)") != std::string::npos);
+    CHECK(what.find("(Shrink)") != std::string::npos);
     CHECK(what.find("(Hardmax)") != std::string::npos);
     CHECK(what.find("no lowering for the device 'cuda'") != std::string::npos);
   }
