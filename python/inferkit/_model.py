@@ -407,6 +407,23 @@ class Model(_core.Model):
         ------
         ValueError
             The model has no optional input of that name.
+
+        Examples
+        --------
+        >>> import inferkit, numpy as np, onnx
+        >>> from onnx import helper
+        >>> x, y = (helper.make_tensor_value_info(name, 1, ("n", 2)) for name in "xy")
+        >>> scale, default = helper.make_tensor_value_info("scale", 1, ()), helper.make_tensor("scale", 1, (), [3])
+        >>> node = helper.make_node("Mul", ["x", "scale"], ["y"])
+        >>> graph = helper.make_graph([node], "scaled", [x, scale], [y], [default])
+        >>> content = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+        >>> model = inferkit.Model.load(content).with_inputs("scale")
+        >>> row = np.array([[1, 2]], np.float32)
+        >>> with inferkit.Batcher(model) as batcher:
+        ...     for request in {"x": row}, {"x": row, "scale": np.float32(10)}:
+        ...         print(batcher(request)["y"])
+        [[3. 6.]]
+        [[10. 20.]]
         """
         optional = [spec.name for spec in self.optional_inputs]
         for name in names:
