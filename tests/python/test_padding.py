@@ -22,7 +22,11 @@ Feeds = dict[str, np.ndarray]
 
 
 def model_of(
-    nodes: list[onnx.NodeProto], outputs: dict[str, list[Any]], constants: dict[str, Any], **options: Any
+    nodes: list[onnx.NodeProto],
+    outputs: dict[str, list[Any]],
+    constants: dict[str, Any],
+    mask: int = INT64,
+    **options: Any,
 ) -> inferkit.Model:
     rng = np.random.default_rng(0)
     made = {
@@ -32,7 +36,10 @@ def model_of(
     }
     graph = helper.make_graph(
         nodes, "g",
-        [helper.make_tensor_value_info(name, INT64, ["batch", "length"]) for name in ("ids", "mask")],
+        [
+            helper.make_tensor_value_info(name, kind, ["batch", "length"])
+            for name, kind in (("ids", INT64), ("mask", mask))
+        ],
         [helper.make_tensor_value_info(name, FLOAT, shape) for name, shape in outputs.items()],
         [numpy_helper.from_array(np.asarray(value), name) for name, value in made.items()],
     )  # fmt: skip
@@ -85,6 +92,25 @@ def check(model: inferkit.Model, feeds: Feeds, answer: Feeds) -> None:
     for name, want in model.run(feeds).items():
         assert answer[name].shape == want.shape, name
         assert answer[name].tobytes() == want.tobytes(), name
+
+
+@pytest.mark.parametrize("mask", [TensorProto.BOOL, TensorProto.INT32, TensorProto.UINT8])
+def test_a_mask_may_be_of_any_type_but_floats(mask: int) -> None:
+    model = model_of(ATTENTION, OUTPUTS, CONSTANTS, mask=mask)
+    dtype = helper.tensor_dtype_to_np_dtype(mask)
+    with inferkit.Batcher(model, max_batch_size=2, max_delay=60.0, pad=PAD) as batcher:
+        texts = [{**text(length), "mask": np.ones(length, dtype)} for length in (6, 8)]
+        tickets = [batcher.submit(feeds) for feeds in texts]
+        for feeds, ticket in zip(texts, tickets, strict=True):
+            check(model, feeds, ticket.result())
+        batcher.drain()
+        assert batcher.stats().batches == 1
+
+
+def test_a_mask_of_floats_is_taken_for_data() -> None:
+    model = model_of(ATTENTION, OUTPUTS, CONSTANTS, mask=FLOAT)
+    with pytest.raises(ValueError, match=r"cannot be padded: output '.*' of a request of length"):
+        inferkit.Batcher(model, pad=PAD)
 
 
 def test_requests_of_different_lengths_share_a_batch(model: inferkit.Model) -> None:
