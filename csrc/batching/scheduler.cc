@@ -20,7 +20,7 @@ namespace {
 constexpr Nanos kSlack = 500'000;
 // What waits before a request is judged by its median, and a little more.
 constexpr double kMargin = 1.05;
-// Of the time of a request that has to wait, what is kept for batches that fall otherwise than forecast, twice that
+// Of the time of a request that has to wait, what is kept at least for batches that fall otherwise than forecast, twice that
 // where there are other layouts; and where requests with less time have overtaken others, for more of them.
 constexpr double kSpare = 0.06, kSpareForOvertakers = 0.18;
 
@@ -365,7 +365,7 @@ Outlook Scheduler::outlook(const RowLayout& layout, int64_t rows, int priority, 
   out.end = now + static_cast<Nanos>(std::max(0.0, kMargin * wait)) + core.likely + last.likely;
   if (!layout.bucket.queue) return out;
   const bool overtaken = part >= 0 || layout.bucket.has_overtakers();
-  const double spare = overtaken ? kSpareForOvertakers : (buckets > 0 ? 2 : 1) * kSpare;
+  const double spare = overtaken ? kSpareForOvertakers : (buckets > 0 ? 2 : 1) * kSpare + reserve_.part();
   out.spare = static_cast<Nanos>(spare * double(deadline - now));
   if (part >= 0) return out;  // a client has its share, whoever else is late for that
   // Those behind it: in batches of the usual size, of which each waits for its own to be over.

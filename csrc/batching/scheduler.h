@@ -12,6 +12,7 @@
 #include "batching/open_count.h"
 #include "batching/policy.h"
 #include "batching/queue.h"
+#include "batching/reserve.h"
 #include "platform/clock.h"
 #include "platform/mutex.h"
 #include "platform/thread_pool.h"
@@ -141,6 +142,8 @@ class Scheduler {
   /// When a request that came now would have its answer; `flow` is that of its client, where it has one.
   Outlook outlook(const RowLayout& layout, int64_t rows, int priority, Nanos deadline, Nanos now,
                   const Flow* flow = nullptr) const noexcept;
+  /// A request with a deadline that was let in has come to its end, in time or late: what an outlook leaves to spare.
+  void came(bool late) noexcept { reserve_.learn(late); }
 
   /// How long from `now` on until a full queue is likely to have room again: until a batch is over and the next one is
   /// taken. kNever where nothing is known of that.
@@ -214,6 +217,7 @@ class Scheduler {
   const Clock& clock_;
   OpenCount& open_;
   const Predictor& predictor_;
+  Reserve reserve_;
   const bool steady_;  // the clock is the one that futexes sleep by
   const uint32_t fork_generation_;
 

@@ -111,7 +111,7 @@ class OpenLoop {
       kept_.push_back(rig.rig.submit(std::vector<float>(static_cast<size_t>(width), 1), {width}, options));
       of_.push_back(which);
     } catch (const Error& error) {
-      CHECK(error.code() == ErrorCode::kDeadline);
+      CHECK(error.code() == ErrorCode::kDeadline || error.code() == ErrorCode::kQueueFull);
       const std::string_view why = error.what();
       would_overtake_ += why.find("go before requests that have been admitted") != why.npos;
       reserved_ += why.find("kept in reserve") != why.npos;
@@ -154,7 +154,7 @@ void check_goodput(Service service, Nanos deadline, int64_t max_batch, int64_t w
   for (int64_t n = 1; n <= max_batch && service.of(double(n)) * double(kMilli) < 0.6 * double(deadline); ++n) {
     capacity = std::max(capacity, double(n) / service.of(double(n)) * 1e3);
   }
-  for (const double load : {0.8, 1.2, 2.0, 5.0}) {
+  for (const double load : {0.8, 1.2, 2.0, 5.0, 10.0}) {
     OpenLoop loop(service, deadline, {.max_batch_size = max_batch}, 42, widths);
     loop.load(load * capacity, kSecond);  // learns
     const Nanos time = 10 * kSecond;
@@ -164,7 +164,7 @@ void check_goodput(Service service, Nanos deadline, int64_t max_batch, int64_t w
     std::cout << "  " << service.base << "+" << service.per_row << "n ms, " << deadline / kMilli << " ms, " << load
               << " of " << capacity << "/s: " << goodput << " in time; of those admitted " << of_admitted << "\n";
     CHECK(goodput >= (load < 1 ? 0.95 * load : 0.9));
-    CHECK(of_admitted >= (widths == 1 ? 0.96 : 0.94));
+    CHECK(of_admitted >= (widths == 1 ? 0.97 : 0.99));
   }
 }
 }  // namespace
