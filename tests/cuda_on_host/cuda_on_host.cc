@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "base/cat.h"
+#include "base/dtype.h"
 #include "launch.h"
 #include "platform/thread_pool.h"
 
@@ -29,6 +30,8 @@ struct Warp {
   uint32_t live = 0, arrived = 0;
   uint64_t meetings = 0;
   uint64_t slots[32] = {}, met[32] = {};
+  Fragments fragments[32] = {}, met_fragments[32] = {};
+  bool for_fragments = false;  // what the lanes that have arrived meet for
 };
 
 /// TSan keeps a stack of calls for each fiber, if it is told when another one goes on; if not, those of all fibers add
@@ -202,21 +205,53 @@ void barrier() {
   while (block->barriers == mine) let_others_run();
 }
 
-const uint64_t* exchange(uint32_t mask, uint64_t value) {
-  Warp& warp = block->warps[block->running->number / 32];
-  if (mask != ~0u) fail("exchanges of a part of a warp are not known here");
+namespace {
+
+Warp& own_warp() { return block->warps[block->running->number / 32]; }
+
+/// Waits for all lanes of the warp, each of which has left what it brings.
+void meet(Warp& warp, bool for_fragments) {
+  if (warp.arrived != 0 && warp.for_fragments != for_fragments) {
+    fail("lanes of one warp exchange values and multiply fragments");
+  }
+  warp.for_fragments = for_fragments;
   const uint64_t mine = warp.meetings;
-  warp.slots[lane()] = value;
   warp.arrived |= 1u << lane();
   ++block->events;
   if (warp.arrived == warp.live) {
     std::ranges::copy(warp.slots, warp.met);
+    std::ranges::copy(warp.fragments, warp.met_fragments);
     warp.arrived = 0;
     ++warp.meetings;
   }
   while (warp.meetings == mine) let_others_run();
+}
+
+}  // namespace
+
+const uint64_t* exchange(uint32_t mask, uint64_t value) {
+  if (mask != ~0u) fail("exchanges of a part of a warp are not known here");
+  Warp& warp = own_warp();
+  warp.slots[lane()] = value;
+  meet(warp, false);
   return warp.met;
 }
+
+const Fragments* exchange_fragments(const Fragments& mine) {
+  Warp& warp = own_warp();
+  if (warp.live != ~0u) fail("a product of fragments takes a whole warp");
+  warp.fragments[lane()] = mine;
+  meet(warp, true);
+  return warp.met_fragments;
+}
+
+namespace {
+float without_subnormals(float v) { return std::fabs(v) < 0x1p-126f ? std::copysign(0.0f, v) : v; }
+}  // namespace
+uint16_t bf16_bits(float v) { return to_bfloat16(without_subnormals(v)).bits; }
+uint16_t f16_bits(float v) { return to_half(without_subnormals(v)).bits; }
+float float_of_bf16(uint16_t bits) { return to_float(BFloat16{bits}); }
+float float_of_f16(uint16_t bits) { return to_float(Half{bits}); }
 
 void check_alignment(const void* at, size_t bytes) {
   if (reinterpret_cast<uintptr_t>(at) % bytes != 0) fail(cat("a load or store of ", bytes, " bytes is not aligned"));

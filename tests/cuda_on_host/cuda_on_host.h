@@ -27,6 +27,17 @@ void barrier();
 /// Every lane of the warp gives a value; returns those of all 32. The mask must be that of a whole warp.
 const uint64_t* exchange(uint32_t mask, uint64_t value);
 unsigned lane();
+/// What a lane brings to a product of tensor cores: pairs of halves of A and of B.
+struct Fragments {
+  uint32_t a[4], b[2];
+};
+/// As exchange(). Where lanes of a warp meet in one and the other, the launch ends with an error.
+const Fragments* exchange_fragments(const Fragments& mine);
+/// To the nearest, ties to even; infinite where it is too large. Subnormals of float count as zero.
+uint16_t bf16_bits(float v);
+uint16_t f16_bits(float v);
+float float_of_bf16(uint16_t bits);
+float float_of_f16(uint16_t bits);
 /// Ends the launch with an error: what is wrong would be undefined on a device.
 void check_alignment(const void* at, size_t bytes);
 
@@ -103,6 +114,12 @@ T atomicMax(T* at, T value) {
 struct alignas(16) float4 {
   float x, y, z, w;
 };
+struct alignas(16) uint4 {
+  uint32_t x, y, z, w;
+};
+struct alignas(8) uint2 {
+  uint32_t x, y;
+};
 
 // One rounding each. The file is compiled without contraction, and runs where subnormals are flushed.
 inline float __fadd_rn(float a, float b) { return a + b; }
@@ -118,3 +135,28 @@ inline float __int_as_float(int32_t v) {
   return ::inferkit::cuda_on_host::from_word<float>(::inferkit::cuda_on_host::to_word(v));
 }
 inline float __int2float_rn(int32_t v) { return static_cast<float>(v); }
+
+namespace inferkit::cuda_on_host {
+
+/// c += a b for a of 16 x 16 halves, b of 16 x 8 and c of 16 x 8 floats, which a warp holds as the PTX manual says of
+/// mma.m16n8k16. Products are exact. They are added in the order in which the CPU's kernels add them (decision 045): of
+/// each pair of terms the odd one first, each with one rounding. A device adds them in an order of its own.
+template <class ToFloat>
+void multiply_add(float (&c)[4], const Fragments& mine, const ToFloat& to_float) {
+  const Fragments* const all = exchange_fragments(mine);
+  const unsigned group = lane() / 4, within = lane() % 4;
+  for (unsigned i = 0; i < 4; ++i) {
+    const unsigned column = 2 * within + i % 2;
+    for (unsigned pair = 0; pair < 8; ++pair) {
+      const uint32_t a = all[4 * group + pair % 4].a[i / 2 + pair / 4 * 2];
+      const uint32_t b = all[4 * column + pair % 4].b[pair / 4];
+      for (unsigned half = 0; half < 2; ++half) {
+        const unsigned shift = half == 0 ? 16 : 0;
+        c[i] =
+            __fmaf_rn(to_float(static_cast<uint16_t>(a >> shift)), to_float(static_cast<uint16_t>(b >> shift)), c[i]);
+      }
+    }
+  }
+}
+
+}  // namespace inferkit::cuda_on_host

@@ -166,7 +166,7 @@ class Layouts {
     const Node& node = c_.graph().nodes[n];
     const Choice& choice = c_.choices_[n];
     if (choice.why == Choice::Why::kForced) return choice.lowering->blocks_nanos ? choice.lowering : nullptr;
-    if (choice.why == Choice::Why::kOnly || choice.lowering->precision == Precision::kBf16) return nullptr;
+    if (choice.why == Choice::Why::kOnly || rounds_operands(choice.lowering->precision)) return nullptr;
     const OpDef* def = OpRegistry::instance().find(node.domain, node.op_type, node.version);
     for (const Lowering& lowering : def->lowerings) {
       if (!lowering.blocks_nanos || lowering.device != DeviceKind::kCpu) continue;

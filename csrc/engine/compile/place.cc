@@ -21,6 +21,8 @@ std::string_view precision_name(Precision precision) {
       return "float32";
     case Precision::kBf16:
       return "bf16";
+    case Precision::kFloat16:
+      return "float16";
   }
   return "";
 }
@@ -127,32 +129,35 @@ Cost cost_of(const Lowering& lowering, const NodeContext& node) {
 Choice choose_lowering(const OpDef& def, DeviceKind device, const NodeContext& node, const LoweringWishes& wishes,
                        std::vector<Considered>* considered, Precision precision) {
   const auto is_for_it = [&](const Lowering& lowering) {
-    return lowering.device == device && (lowering.precision != Precision::kBf16 || precision == Precision::kBf16);
+    return lowering.device == device && (!rounds_operands(lowering.precision) || lowering.precision == precision);
   };
   const auto first = std::ranges::find_if(def.lowerings, is_for_it);
   if (first == def.lowerings.end()) {
     node.unsupported(cat("it has no lowering for the device '", device_kind_name(device), "'"));
   }
+  const auto refuse = [&](const Cost& cost) {
+    node.unsupported(
+        cat("its lowering for the device '", device_kind_name(device), "' cannot run it: ", cost.why_not()));
+  };
   if (std::ranges::count_if(def.lowerings, is_for_it) == 1) {
     // On the CPU the one way runs all that the operator is registered for; on a device that is to be asked.
     const Cost cost = device == DeviceKind::kCpu ? Cost(0) : cost_of(*first, node);
-    if (!cost.possible()) {
-      node.unsupported(
-          cat("its lowering for the device '", device_kind_name(device), "' cannot run it: ", cost.why_not()));
-    }
+    if (!cost.possible()) refuse(cost);
     return {&*first, Choice::Why::kOnly};
   }
   // What a node computes in is its own affair and not one of costs, which depend on the batch.
-  const bool in_bf16 = std::ranges::any_of(def.lowerings, [&](const Lowering& lowering) {
-    return is_for_it(lowering) && lowering.precision == Precision::kBf16 && cost_of(lowering, node).possible();
+  const bool rounds = std::ranges::any_of(def.lowerings, [&](const Lowering& lowering) {
+    return is_for_it(lowering) && rounds_operands(lowering.precision) && cost_of(lowering, node).possible();
   });
-  const std::string_view wish = wishes.of(def.schema.name);
+  const Cost other =
+      Cost::cannot(precision == Precision::kBf16 ? "this node computes in bf16" : "this node computes in float16");
+  // The wishes are for the CPU's ways.
+  const std::string_view wish = device == DeviceKind::kCpu ? wishes.of(def.schema.name) : std::string_view();
   const Lowering *best = nullptr, *wished = nullptr;
   double least = 0;
   for (const Lowering& lowering : def.lowerings) {
     if (!is_for_it(lowering)) continue;
-    const bool other = in_bf16 && lowering.precision != Precision::kBf16;
-    const Cost cost = other ? Cost::cannot("this node computes in bf16") : cost_of(lowering, node);
+    const Cost cost = rounds && !rounds_operands(lowering.precision) ? other : cost_of(lowering, node);
     if (considered) considered->push_back({&lowering, cost});
     if (!cost.possible()) continue;
     if (lowering.name == wish) wished = &lowering;
@@ -161,6 +166,8 @@ Choice choose_lowering(const OpDef& def, DeviceKind device, const NodeContext& n
     least = cost.nanos();
   }
   if (wished) return {wished, Choice::Why::kForced};
+  // The first of a device is for float32, and runs all that the others do.
+  if (!best && device != DeviceKind::kCpu) refuse(cost_of(*first, node));
   if (!best) node.unsupported("no lowering can run it");
   return {best, wish.empty() ? Choice::Why::kCheapest : Choice::Why::kCannotForce};
 }

@@ -2,6 +2,7 @@
 #include "engine/cuda/product.h"
 
 #include "engine/cuda/functions.h"
+#include "engine/cuda/halves.h"
 #include "engine/cuda/launch.h"
 #include "kernels/summation.h"
 
@@ -10,10 +11,88 @@ namespace cuda {
 namespace {
 
 using device::GemmParams;
+using device::HalfGemmParams;
 
 /// io: c, a, b, bias.
 void run_product(const void* params, std::byte* const* io, const ExecContext& context) {
   launch_product(*static_cast<const GemmParams*>(params), io, context);
+}
+
+/// io: c, a, b or its pairs, bias.
+template <Precision kIn>
+void run_half(const void* params, std::byte* const* io, const ExecContext& context) {
+  auto h = *static_cast<const HalfGemmParams*>(params);
+  GemmParams& p = h.of;
+  if (p.m * p.n * p.batch.n == 0) return;
+  constexpr bool kBf16 = kIn == Precision::kBf16;
+  p.c = at<float>(io, 0);
+  p.a = at<float>(io, 1);
+  if (h.pairs_row != 0) {
+    h.pairs = at<uint32_t>(io, 2);
+  } else {
+    p.b = at<float>(io, 2);
+  }
+  p.bias = at<float>(io, 3);
+  const auto grid = [&p](int64_t rows, int64_t columns) {
+    return Blocks{(p.n + columns - 1) / columns, (p.m + rows - 1) / rows, p.batch.n};
+  };
+  const Blocks wide = grid(device::kWideTile, device::kWideTile), tiles = grid(device::kTile, device::kTile);
+  if (wide.count() >= kManyBlocks && p.n > device::kTile) {
+    launch(context, kBf16 ? Kernel::gemm_bf16_wide : Kernel::gemm_f16_wide, wide, device::kTileThreads,
+           device::kHalfTileShared<device::kWideTile>, h);
+  } else if (tiles.count() >= kEnoughBlocks) {
+    launch(context, kBf16 ? Kernel::gemm_bf16_tiled : Kernel::gemm_f16_tiled, tiles, device::kTileThreads,
+           device::kHalfTileShared<device::kTile>, h);
+  } else {
+    const int slices = slices_of(p.k, p.chunk);
+    launch(context, kBf16 ? Kernel::gemm_bf16_sliced : Kernel::gemm_f16_sliced,
+           grid(device::kSliceRows, device::kSliceColumns), static_cast<unsigned>(slices) * 32,
+           device::half_slice_shared(slices), h);
+  }
+}
+
+/// Input 1, which is constant, as pairs: `count` matrices of [k, n] whose rows and columns lie row and column apart.
+template <Precision kTo>
+Ref pairs_of(LowerContext& c, int64_t count, int64_t k, int64_t n, int64_t row, int64_t column, int64_t pairs_row) {
+  const Tensor& b = c.known_value(1);
+  const int64_t words = (k + 1) / 2 * pairs_row;
+  const Packing packing{
+      cat("cuda-pairs-", count, "-", k, "-", n, "-", row, "-", column), half_dtype(kTo), 2 * count * words, {}};
+  return c.packed({&b}, packing, [&](void* to) {
+    auto* out = static_cast<uint32_t*>(to);
+    for (int64_t z = 0; z < count; ++z) {
+      const float* const from = b.as<float>() + z * k * n;
+      for (int64_t pair = 0; pair < (k + 1) / 2; ++pair, out += pairs_row) {
+        const float* const low = from + 2 * pair * row;
+        const bool both = 2 * pair + 1 < k;
+        for (int64_t j = 0; j < n; ++j) {
+          out[j] = pair_of<kTo>(low[j * column], both ? low[row + j * column] : 0.0f);
+        }
+        std::fill(out + n, out + pairs_row, 0u);
+      }
+    }
+  });
+}
+
+/// Adds the step of a product that is all set but for its precision; io as for run_product.
+template <Precision kIn>
+void product_step(LowerContext& c, GemmParams p, Ref bias) {
+  if constexpr (!rounds_operands(kIn)) {
+    c.step(run_product, p, {c.out(0), c.in(0), c.in(1), bias});
+  } else {
+    p.chunk = device::half_chunk(p.chunk);
+    HalfGemmParams h{};
+    h.of = p;
+    Ref b;
+    if (const int64_t matrix = p.k * p.n; c.input(1).constant && matrix > 0) {
+      h.pairs_row = (p.n + 3) / 4 * 4;
+      b = pairs_of<kIn>(c, c.input(1).shape.elements() / matrix, p.k, p.n, p.b_row, p.b_col, h.pairs_row);
+      for (int64_t& stride : h.of.batch.strides[1]) stride = stride / matrix * ((p.k + 1) / 2 * h.pairs_row);
+    } else {
+      b = c.in(1);
+    }
+    c.step(run_half<kIn>, h, {c.out(0), c.in(0), b, bias});
+  }
 }
 
 // ---- Linear ---------------------------------------------------------------------------------------------------------
@@ -22,6 +101,7 @@ Cost linear_cost(const NodeContext& c) {
   return fused_function(c) ? Cost(0) : Cost::cannot("CUDA has not the activation that is fused into it");
 }
 
+template <Precision kIn>
 void lower_linear(LowerContext& c) {
   const Shape& x = c.input(0).shape;
   GemmParams p =
@@ -31,7 +111,7 @@ void lower_linear(LowerContext& c) {
   p.act = f.op;
   p.alpha = f.alpha;
   p.beta = f.beta;
-  c.step(run_product, p, {c.out(0), c.in(0), c.in(1), c.has_input(2) ? c.in(2) : Ref{}});
+  product_step<kIn>(c, p, c.has_input(2) ? c.in(2) : Ref{});
 }
 
 // ---- MatMul ---------------------------------------------------------------------------------------------------------
@@ -46,6 +126,7 @@ int64_t chunk_of(const NodeContext& c, int64_t k, int64_t n) {
   return c.input(1).is_of_file() ? kernels::sum_chunk(k, n) : kernels::computed_chunk(k);
 }
 
+template <Precision kIn>
 void lower_matmul(LowerContext& c) {
   const Shape a = as_matrix(c.input(0).shape, true), b = as_matrix(c.input(1).shape, false);
   const size_t ra = a.rank(), rb = b.rank();
@@ -64,7 +145,7 @@ void lower_matmul(LowerContext& c) {
     p.batch = nest_of(make_nest<2>(batch, strides));
   }
   p.chunk = chunk_of(c, k, n);
-  c.step(run_product, p, {c.out(0), c.in(0), c.in(1), Ref{}});
+  product_step<kIn>(c, p, Ref{});
 }
 
 // ---- Gemm -----------------------------------------------------------------------------------------------------------
@@ -80,11 +161,19 @@ Cost gemm_cost(const NodeContext& c) {
   return Cost(0);
 }
 
+template <Precision kIn>
 void lower_gemm(LowerContext& c) {
   const Shape& a = c.input(0).shape;
   GemmParams p = plain_product(a[0], c.output(0).shape.back(), a[1], c.attr_int("transB", 0) != 0);
   p.chunk = chunk_of(c, p.k, p.n);
-  c.step(run_product, p, {c.out(0), c.in(0), c.in(1), c.has_input(2) ? c.in(2) : Ref{}});
+  product_step<kIn>(c, p, c.has_input(2) ? c.in(2) : Ref{});
+}
+
+template <Precision kIn>
+void add_halves(OpRegistry& r) {
+  add_half(r, kInternal, "Linear", lower_linear<kIn>, linear_cost, kIn);
+  add_half(r, kOnnx, "MatMul", lower_matmul<kIn>, nullptr, kIn);
+  add_half(r, kOnnx, "Gemm", lower_gemm<kIn>, gemm_cost, kIn);
 }
 
 }  // namespace
@@ -128,9 +217,12 @@ GemmParams plain_product(int64_t m, int64_t n, int64_t k, bool transposed) {
 
 void register_cuda_product(OpRegistry& r) {
   using namespace cuda;
-  add(r, kInternal, "Linear", lower_linear, linear_cost, Precision::kFloat32);
-  add(r, kOnnx, "MatMul", lower_matmul, nullptr, Precision::kFloat32);
-  add(r, kOnnx, "Gemm", lower_gemm, gemm_cost, Precision::kFloat32);
+  constexpr Precision kFloat32 = Precision::kFloat32;
+  add(r, kInternal, "Linear", lower_linear<kFloat32>, linear_cost, kFloat32);
+  add(r, kOnnx, "MatMul", lower_matmul<kFloat32>, nullptr, kFloat32);
+  add(r, kOnnx, "Gemm", lower_gemm<kFloat32>, gemm_cost, kFloat32);
+  add_halves<Precision::kBf16>(r);
+  add_halves<Precision::kFloat16>(r);
 }
 
 }  // namespace inferkit

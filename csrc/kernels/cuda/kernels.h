@@ -4,6 +4,7 @@
 #include "kernels/cuda/conv.h"
 #include "kernels/cuda/elementwise.h"
 #include "kernels/cuda/gemm.h"
+#include "kernels/cuda/gemm_half.h"
 #include "kernels/cuda/integers.h"
 #include "kernels/cuda/lines.h"
 #include "kernels/cuda/movement.h"

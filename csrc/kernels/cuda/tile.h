@@ -2,6 +2,7 @@
 // terms of both operands come through shared memory, as many at a time as a step has.
 #pragma once
 #include <stddef.h>
+#include <stdint.h>
 
 namespace inferkit::kernels::cuda {
 
@@ -26,5 +27,23 @@ static_assert(kSliceFloats >= kSliceRows * kSliceColumns);
 constexpr size_t slice_shared(int slices, int more = 0) {
   return static_cast<size_t>(slices * (kSliceFloats + more) + kSliceRows * kSliceColumns) * sizeof(float);
 }
+
+/// The same where tensor cores multiply halves (mma.h), two of which are a word: of A each row has the pairs of a step
+/// side by side, of B each pair has its columns. With these pitches the lanes of a warp read from different banks.
+inline constexpr int kHalfDepth = 32, kHalfPairs = kHalfDepth / 2, kHalfPitchA = kHalfPairs + 4;
+template <int kColumns>
+inline constexpr int kHalfPitchB = kColumns + 8;
+template <int kRows, int kColumns>
+inline constexpr int kHalfStepWords = kRows * kHalfPitchA + kHalfPairs * kHalfPitchB<kColumns>;
+template <int kSide>
+inline constexpr size_t kHalfTileShared = size_t{2} * kHalfStepWords<kSide, kSide> * sizeof(uint32_t);
+inline constexpr int kHalfSliceWords = kHalfStepWords<kSliceRows, kSliceColumns>;  // of one warp, or its sums
+static_assert(kHalfSliceWords >= kSliceRows * kSliceColumns);
+/// `more`: words that each warp has besides.
+constexpr size_t half_slice_shared(int slices, int more = 0) {
+  return static_cast<size_t>(slices * (kHalfSliceWords + more) + kSliceRows * kSliceColumns) * sizeof(uint32_t);
+}
+/// Their chunks are whole products of fragments, which take 16 terms: those of kernels/summation.h, rounded up.
+constexpr int64_t half_chunk(int64_t chunk) { return (chunk + 15) / 16 * 16; }
 
 }  // namespace inferkit::kernels::cuda

@@ -10,17 +10,24 @@ namespace {
 
 INFERKIT_DEVICE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
-/// The terms `from` and behind it, up to kTileDepth of them, of the chunk that ends at `end`.
+/// The terms `from` and behind it, up to kTileDepth of them, or kDepth, of the chunk that ends at `end`.
 struct Step {
   int64_t from, end;
 };
 INFERKIT_DEVICE Step first_step(int64_t k, int64_t chunk) { return {0, smaller(k, chunk)}; }
+template <int kDepth = kTileDepth>
 INFERKIT_DEVICE Step step_after(Step s, int64_t k, int64_t chunk) {
-  s.from += kTileDepth;
+  s.from += kDepth;
   return s.from < s.end ? s : Step{s.end, smaller(k, s.end + chunk)};
 }
-INFERKIT_DEVICE int terms_of(const Step& s) { return static_cast<int>(smaller(kTileDepth, s.end - s.from)); }
-INFERKIT_DEVICE bool ends_chunk(const Step& s) { return s.from + kTileDepth >= s.end; }
+template <int kDepth = kTileDepth>
+INFERKIT_DEVICE int terms_of(const Step& s) {
+  return static_cast<int>(smaller(kDepth, s.end - s.from));
+}
+template <int kDepth = kTileDepth>
+INFERKIT_DEVICE bool ends_chunk(const Step& s) {
+  return s.from + kDepth >= s.end;
+}
 
 /// Four elements, `stride` apart, of which only the first `valid` are there; the others are 0.
 INFERKIT_DEVICE float4 read_quad(const float* at, int64_t stride, int valid) {
