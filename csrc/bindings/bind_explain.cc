@@ -176,10 +176,13 @@ void bind_explain(py::module_& m) {
       "model"_a, "inputs"_a, "runs"_a, "The same with how long each step took, the median of the runs.");
   m.def(
       "run_in_precision",
-      [](const py::object& self, const std::vector<py::object>& inputs, const Given<bool>& bf16) {
+      [](const py::object& self, const std::vector<py::object>& inputs, const Given<bool>& rounded) {
         const PyModel& bound = py_model(self);
         if (!bound.native) throw std::invalid_argument("a wrapped callable has one precision, its own");
-        const Precision precision = flag(bf16, "bf16") ? Precision::kBf16 : Precision::kFloat32;
+        const Precision own = bound.native->precision();
+        const Precision precision = !flag(rounded, "rounded") ? Precision::kFloat32
+                                    : rounds_operands(own)    ? own
+                                                              : Precision::kBf16;
         std::vector<PyObject*> arguments;
         for (const py::object& input : inputs) arguments.push_back(input.ptr());
         const Results results = run_in_call(bound, arguments, precision);
@@ -187,22 +190,27 @@ void bind_explain(py::module_& m) {
         for (const py::object& result : results.span()) out.append(result);
         return out;
       },
-      "model"_a, "inputs"_a, "bf16"_a, "One run in bf16 or float32, whatever the model computes in: its outputs.");
+      "model"_a, "inputs"_a, "rounded"_a,
+      "One run in float32, whatever the model computes in, or in what it rounds operands to, which is bf16 for a model "
+      "in float32: its outputs.");
   m.def(
       "lowerings",
-      [] {
+      [](const Given<bool>& cuda) {
+        const DeviceKind device = flag(cuda, "cuda") ? DeviceKind::kCuda : DeviceKind::kCpu;
         py::list out;
         for (const OpDef* op : OpRegistry::instance().all()) {
           py::list names;
           for (const Lowering& lowering : op->lowerings) {
-            if (lowering.device == DeviceKind::kCpu) names.append(lowering.name);
+            if (lowering.device == device) names.append(lowering.name);
           }
           out.append(py::make_tuple(op->schema.domain, op->schema.name, op->schema.since, py::tuple(names)));
         }
         return out;
       },
-      "The ways to run each operator on the CPU, best first: (domain, name, first opset, names) for each row of its "
-      "table.");
+      "cuda"_a = false,
+      "The ways to run each operator on the CPU, or on CUDA, best first: (domain, name, first opset, names) for each "
+      "row "
+      "of its table.");
 }
 
 }  // namespace inferkit

@@ -129,13 +129,16 @@ bool falls_back(const Given<std::optional<std::string>>& given) {
 }
 /// Opens the driver, where it is for one: call it without the GIL.
 void set_device(ModelOptions& options, int number, bool fallback) {
-  if (number < 0) return;
+  if (number < 0) {
+    if (options.precision == Precision::kFloat16) {
+      throw std::invalid_argument(
+          "precision=\"float16\" is for models on CUDA: take \"bf16\" or leave it out, or give device=\"cuda\"");
+    }
+    return;
+  }
   if (!options.packed_file.empty() || !options.packed_cache.empty()) {
     throw std::invalid_argument(
         "packed and packed_cache are for models on the CPU: leave them out, or leave out device");
-  }
-  if (options.precision != Precision::kFloat32) {
-    throw std::invalid_argument("precision=\"bf16\" is for models on the CPU: leave it out, or leave out device");
   }
   options.device = &cuda_device(number);
   options.fallback = fallback;
@@ -143,10 +146,10 @@ void set_device(ModelOptions& options, int number, bool fallback) {
 
 Precision precision_in(const Given<std::string>& given) {
   const std::string name = text(given, "precision");
-  for (const Precision precision : {Precision::kFloat32, Precision::kBf16}) {
+  for (const Precision precision : {Precision::kFloat32, Precision::kBf16, Precision::kFloat16}) {
     if (name == precision_name(precision)) return precision;
   }
-  throw std::invalid_argument(cat("precision must be \"float32\" or \"bf16\", got ", quote(name)));
+  throw std::invalid_argument(cat("precision must be \"float32\", \"bf16\" or \"float16\", got ", quote(name)));
 }
 
 /// None for what is not given.
@@ -394,7 +397,8 @@ void bind_model(py::module_& m) {
             const PyModel& of = py_model(self);
             return of.native ? std::string(precision_name(of.native->precision())) : std::string();
           },
-          "What the model computes in, as load() was told: \"float32\" or \"bf16\"; empty for a wrapped callable.")
+          "What the model computes in, as load() was told: \"float32\", \"bf16\" or \"float16\"; empty for a "
+          "wrapped callable.")
       .def_property_readonly("_is_native", [](const py::object& self) { return py_model(self).native != nullptr; })
       .def_property_readonly(
           "path",

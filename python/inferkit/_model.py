@@ -244,7 +244,7 @@ class Model(_core.Model):
         fallback : str, optional
             ``"cpu"`` runs on the CPU what the device has no lowering for. Values go between the two memories, and each
             run waits for the device before a step of the CPU; :meth:`explain` shows the copies, and why a step falls
-            back. The bits are the same. Without it, such a model is refused. It says nothing of models on the CPU.
+            back. The bits are the same in float32. Without it, such a model is refused. It says nothing of models on the CPU.
         precision : str
             ``"float32"``, or ``"bf16"`` for products of float32 (``MatMul``, ``Gemm``, ``Conv`` of more than
             one channel a group, attention, ``LSTM``, ``GRU``, ``RNN``) whose operands are rounded to bfloat16,
@@ -254,6 +254,11 @@ class Model(_core.Model):
             reductions and the operators that :meth:`explain` shows with another precision. An answer is as
             independent of its batch and of the number of threads as in float32. :meth:`compare_precision`
             tells what it costs.
+
+            On CUDA, ``"bf16"`` and ``"float16"`` (11 digits, and infinite beyond 65,504; CUDA alone has it) have
+            tensor cores make the products of ``MatMul``, ``Gemm`` and ``Conv``, of which constant weights take half
+            the memory there. How a tensor core adds up is its own affair: an answer does not depend on its batch,
+            but its last digits are not those of the CPU.
 
         Raises
         ------
@@ -662,7 +667,8 @@ class Model(_core.Model):
         """Run the model on a sample in float32 and in bf16, and tell how far the answers are apart.
 
         It does so whichever of them the model computes in, so that you can ask before you choose
-        ``Model.load(precision="bf16")``. Both runs pack the weights for themselves, and keep nothing.
+        ``Model.load(precision="bf16")``; for a model in float16, that takes the place of bf16. It runs where the model
+        does. Both runs pack the weights for themselves, and keep nothing.
 
         Parameters
         ----------
@@ -680,7 +686,7 @@ class Model(_core.Model):
         ValidationError
             An input does not fit.
         ValueError
-            The model wraps a callable, or is not on the CPU.
+            The model wraps a callable.
 
         Examples
         --------
@@ -707,8 +713,8 @@ class Model(_core.Model):
             )
 
         source = self.path or ("callable" if not self._is_native else "bytes")
-        if self.precision == "bf16":
-            source += " in bf16"
+        if self.precision not in ("float32", ""):
+            source += f" in {self.precision}"
         return printable(f"<inferkit.Model {source} ({ports(self.inputs)}) -> ({ports(self.outputs)})>")
 
 

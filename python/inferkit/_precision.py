@@ -69,13 +69,16 @@ class PrecisionReport:
     ----------
     outputs : tuple of OutputDifference
         One for each output of the model, in order.
+    precision : str
+        What was compared with float32: ``"bf16"``, or ``"float16"`` for a model that computes in it.
     """
 
     outputs: tuple[OutputDifference, ...]
+    precision: str = "bf16"
 
     def __str__(self) -> str:
         """Write a line for each output."""
-        return "\n".join(["bf16 beside float32", *(f"  {output}" for output in self.outputs)])
+        return "\n".join([f"{self.precision} beside float32", *(f"  {output}" for output in self.outputs)])
 
 
 def _parts(value: Any) -> Iterator[np.ndarray]:
@@ -135,5 +138,6 @@ def compare_precision(model: Model, inputs: Sequence[Any]) -> PrecisionReport:
         outputs=tuple(
             _difference(spec.name, _joined(a), _joined(b))
             for spec, a, b in zip(model.outputs, exact, rounded, strict=True)
-        )
+        ),
+        precision="bf16" if model.precision == "float32" else model.precision,
     )

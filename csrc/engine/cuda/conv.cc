@@ -4,6 +4,7 @@
 
 #include "engine/compile/conv_shape.h"
 #include "engine/cuda/functions.h"
+#include "engine/cuda/halves.h"
 #include "engine/cuda/launch.h"
 #include "engine/cuda/window.h"
 #include "kernels/summation.h"
@@ -13,6 +14,7 @@ namespace cuda {
 namespace {
 
 using device::ConvParams;
+using device::HalfConvParams;
 
 constexpr int64_t kFewFilters = 4;  // a group: a tile would be mostly empty
 
@@ -29,6 +31,16 @@ Cost conv_cost(const NodeContext& c) {
     return Cost::cannot("an image, a window or the pixels of a batch are more than 2^31 elements");
   }
   return Cost(0);
+}
+
+/// On tensor cores. Like all that chooses a precision it follows from the layer alone.
+Cost half_conv_cost(const NodeContext& c) {
+  const Cost cost = conv_cost(c);
+  if (!cost.possible()) return cost;
+  const ConvShape s = conv_shape(c);
+  if (s.channels == 1) return Cost::cannot("one channel a group, whose sums are too short");
+  if (s.filters <= kFewFilters) return Cost::cannot("a group has few filters");
+  return cost;
 }
 
 /// io: y, x, weights, bias.
@@ -59,6 +71,57 @@ void run_conv(const void* params, std::byte* const* io, const ExecContext& conte
   }
 }
 
+/// io: y, x, weights or their pairs, bias.
+template <Precision kIn>
+void run_half_conv(const void* params, std::byte* const* io, const ExecContext& context) {
+  auto h = *static_cast<const HalfConvParams*>(params);
+  ConvParams& p = h.of;
+  constexpr bool kBf16 = kIn == Precision::kBf16;
+  p.y = at<float>(io, 0);
+  p.x = at<float>(io, 1);
+  if (h.pairs_row != 0) {
+    h.pairs = at<uint32_t>(io, 2);
+  } else {
+    p.w = at<float>(io, 2);
+  }
+  p.bias = at<float>(io, 3);
+  const int64_t area = int64_t{p.axes[0].out} * p.axes[1].out * p.axes[2].out, pixels = p.batch * area;
+  const int64_t terms = int64_t{p.channels} * p.axes[0].kernel * p.axes[1].kernel * p.axes[2].kernel;
+  if (pixels * p.groups * p.filters == 0) return;
+  const auto grid = [&](int64_t filters, int64_t columns) {
+    return Blocks{(pixels + columns - 1) / columns, (p.filters + filters - 1) / filters, p.groups};
+  };
+  const Blocks wide = grid(device::kWideTile, device::kWideTile), tiles = grid(device::kTile, device::kTile);
+  if (wide.count() >= kManyBlocks && p.filters > device::kTile) {
+    launch(context, kBf16 ? Kernel::conv_bf16_wide : Kernel::conv_f16_wide, wide, device::kTileThreads,
+           device::kHalfConvShared<device::kWideTile>, h);
+  } else if (tiles.count() >= kEnoughBlocks) {
+    launch(context, kBf16 ? Kernel::conv_bf16_tiled : Kernel::conv_f16_tiled, tiles, device::kTileThreads,
+           device::kHalfConvShared<device::kTile>, h);
+  } else {
+    const int slices = slices_of(terms, p.chunk);
+    launch(context, kBf16 ? Kernel::conv_bf16_sliced : Kernel::conv_f16_sliced,
+           grid(device::kSliceRows, device::kSliceColumns), static_cast<unsigned>(slices) * 32,
+           device::half_conv_slice_shared(slices), h);
+  }
+}
+
+/// Constant filters as rows of pairs.
+template <Precision kTo>
+Ref filter_pairs(LowerContext& c, int64_t rows, int64_t k, int64_t pairs_row) {
+  const Tensor& filters = c.known_value(1);
+  const Packing packing{cat("cuda-filters-", rows, "-", k), half_dtype(kTo), 2 * rows * pairs_row, {}};
+  return c.packed({&filters}, packing, [&](void* to) {
+    auto* out = static_cast<uint32_t*>(to);
+    for (int64_t row = 0; row < rows; ++row, out += pairs_row) {
+      const float* const from = filters.as<float>() + row * k;
+      std::fill(out, out + pairs_row, 0u);
+      for (int64_t i = 0; i < k; i += 2) out[i / 2] = pair_of<kTo>(from[i], i + 1 < k ? from[i + 1] : 0.0f);
+    }
+  });
+}
+
+template <Precision kIn>
 void lower_conv(LowerContext& c) {
   const ConvShape s = conv_shape(c);
   const Window& w = s.window;
@@ -74,7 +137,29 @@ void lower_conv(LowerContext& c) {
   p.act = f.op;
   p.alpha = f.alpha;
   p.beta = f.beta;
-  c.step(run_conv, p, {c.out(0), c.in(0), c.in(1), c.has_input(2) ? c.in(2) : Ref{}});
+  const Ref bias = c.has_input(2) ? c.in(2) : Ref{};
+  if constexpr (!rounds_operands(kIn)) {
+    c.step(run_conv, p, {c.out(0), c.in(0), c.in(1), bias});
+  } else {
+    HalfConvParams h{};
+    h.of = p;
+    h.of.chunk = static_cast<int32_t>(device::half_chunk(p.chunk));
+    const int64_t k = s.window_elements(), rows = s.groups * s.filters;
+    Ref filters;
+    if (c.input(1).constant && k * rows > 0) {
+      h.pairs_row = static_cast<int32_t>((k + 7) / 8 * 4);
+      filters = filter_pairs<kIn>(c, rows, k, h.pairs_row);
+    } else {
+      filters = c.in(1);
+    }
+    c.step(run_half_conv<kIn>, h, {c.out(0), c.in(0), filters, bias});
+  }
+}
+
+template <Precision kIn>
+void add_half_convs(OpRegistry& r) {
+  add_half(r, kOnnx, "Conv", lower_conv<kIn>, half_conv_cost, kIn);
+  add_half(r, kInternal, "Conv", lower_conv<kIn>, half_conv_cost, kIn);
 }
 
 }  // namespace
@@ -82,8 +167,10 @@ void lower_conv(LowerContext& c) {
 
 void register_cuda_conv(OpRegistry& r) {
   using namespace cuda;
-  add(r, kOnnx, "Conv", lower_conv, conv_cost, Precision::kFloat32);
-  add(r, kInternal, "Conv", lower_conv, conv_cost, Precision::kFloat32);
+  add(r, kOnnx, "Conv", lower_conv<Precision::kFloat32>, conv_cost, Precision::kFloat32);
+  add(r, kInternal, "Conv", lower_conv<Precision::kFloat32>, conv_cost, Precision::kFloat32);
+  add_half_convs<Precision::kBf16>(r);
+  add_half_convs<Precision::kFloat16>(r);
 }
 
 }  // namespace inferkit

@@ -20,7 +20,7 @@ void run_product(const void* params, std::byte* const* io, const ExecContext& co
 
 /// io: c, a, b or its pairs, bias.
 template <Precision kIn>
-void run_half(const void* params, std::byte* const* io, const ExecContext& context) {
+void run_half_product(const void* params, std::byte* const* io, const ExecContext& context) {
   auto h = *static_cast<const HalfGemmParams*>(params);
   GemmParams& p = h.of;
   if (p.m * p.n * p.batch.n == 0) return;
@@ -91,7 +91,7 @@ void product_step(LowerContext& c, GemmParams p, Ref bias) {
     } else {
       b = c.in(1);
     }
-    c.step(run_half<kIn>, h, {c.out(0), c.in(0), b, bias});
+    c.step(run_half_product<kIn>, h, {c.out(0), c.in(0), b, bias});
   }
 }
 
@@ -170,7 +170,7 @@ void lower_gemm(LowerContext& c) {
 }
 
 template <Precision kIn>
-void add_halves(OpRegistry& r) {
+void add_half_products(OpRegistry& r) {
   add_half(r, kInternal, "Linear", lower_linear<kIn>, linear_cost, kIn);
   add_half(r, kOnnx, "MatMul", lower_matmul<kIn>, nullptr, kIn);
   add_half(r, kOnnx, "Gemm", lower_gemm<kIn>, gemm_cost, kIn);
@@ -221,8 +221,8 @@ void register_cuda_product(OpRegistry& r) {
   add(r, kInternal, "Linear", lower_linear<kFloat32>, linear_cost, kFloat32);
   add(r, kOnnx, "MatMul", lower_matmul<kFloat32>, nullptr, kFloat32);
   add(r, kOnnx, "Gemm", lower_gemm<kFloat32>, gemm_cost, kFloat32);
-  add_halves<Precision::kBf16>(r);
-  add_halves<Precision::kFloat16>(r);
+  add_half_products<Precision::kBf16>(r);
+  add_half_products<Precision::kFloat16>(r);
 }
 
 }  // namespace inferkit

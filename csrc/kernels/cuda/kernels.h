@@ -2,6 +2,7 @@
 #pragma once
 #include "kernels/cuda/arg.h"
 #include "kernels/cuda/conv.h"
+#include "kernels/cuda/conv_half.h"
 #include "kernels/cuda/elementwise.h"
 #include "kernels/cuda/gemm.h"
 #include "kernels/cuda/gemm_half.h"
