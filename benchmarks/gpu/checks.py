@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-from images import Images
+from images import Images, small_cnn
 from models import Digits, Encoder, Mlp, Swishes, Waves, to_check, wide_sum
 from results import Results
 
@@ -91,6 +91,39 @@ def bits_of(name: str) -> Check:
 
 for _name in to_check(quick=True):
     CHECKS[f"the_bits_of: {_name}"] = bits_of(_name)
+
+
+def check_halves(made: Mlp | Encoder | Images, batch: int, precision: str, device: str) -> None:
+    """Near float32 but not it, and rows that know nothing of their batch: no bits are promised beside the CPU's."""
+    there = inferkit.Model.load(made.file(), device=device, precision=precision)
+    x = made.inputs(batch, 3)
+    what = f"{made.name} in {precision}"
+    whole, want = np.asarray(there(*x)), np.asarray(inferkit.Model.load(made.file())(*x))
+    error = float(np.linalg.norm(whole.astype(np.float64) - want) / np.linalg.norm(want))
+    most = 0.03 if precision == "bf16" else 0.004
+    expect(most / 1000 < error < most, f"{what}: the error in relation to float32 is {error:.2e}")
+    for size in dict.fromkeys((1, 3, batch)):
+        for first in range(0, min(batch, 4 * size), size):
+            part = tuple(rows[first : first + size] for rows in x)
+            same(there(*part), whole[first : first + size], f"{what}: {size} rows from {first}, and in {batch}")
+    steps = {step.precision for step in there.explain().steps if step.operator.endswith(("MatMul", "Linear", "Conv"))}
+    kept = {"float32"} if isinstance(made, Images) and device != "cpu" else set()  # convolutions of few filters
+    expect(steps == {precision} | kept, f"{what}: products are in {steps}")
+    report = there.compare_precision(*x)
+    expect(report.precision == precision, f"{what}: compare_precision() speaks of {report.precision}")
+    told = report.outputs[0].relative_error
+    expect(most / 1000 < told < most, f"{what}: compare_precision() tells {told:.2e}")
+
+
+@check
+def halves_come_near_and_rows_do_not_know_their_batch(device: str, quick: bool) -> None:
+    for precision in ("bf16",) if device == "cpu" else ("bf16", "float16"):
+        for made, batch in (
+            (Mlp(64, 256, 256, 10), 9 if quick else 512),
+            (Encoder(1, 16, 2, 32, 4) if quick else Encoder(2, 384, 12, 1536, 16), 3 if quick else 64),
+            (small_cnn(10) if quick else small_cnn(32), 3 if quick else 33),
+        ):
+            check_halves(made, batch, precision, device)
 
 
 @check

@@ -204,15 +204,17 @@ class Case:
     made: Mlp | Encoder | Images
     batch: int
     goal: int | None = None
+    precision: str = "float32"
 
     @property
     def name(self) -> str:
-        return f"{self.made.name} b{self.batch}"
+        return f"{self.made.name} b{self.batch}" + (f" in {self.precision}" if self.precision != "float32" else "")
 
 
 def to_time(quick: bool) -> list[Case]:
     if quick:
-        return [Case(Mlp(4, 16, 3), 1), Case(Encoder(1, 16, 2, 32, 4), 2), Case(tiny_mobilenet(), 1)]
+        encoder = Encoder(1, 16, 2, 32, 4)
+        return [Case(Mlp(4, 16, 3), 1), Case(encoder, 2), Case(encoder, 2, None, "bf16"), Case(tiny_mobilenet(), 1)]
     middle, large = Mlp(64, 256, 256, 10), Mlp(512, 1024, 1024, 256)
     short, long = (Encoder(6, 384, 12, 1536, length) for length in (16, 128))
     return [
@@ -223,6 +225,9 @@ def to_time(quick: bool) -> list[Case]:
         Case(short, 1, 160),
         Case(long, 1, 260),
         Case(long, 32, 2500),
+        Case(short, 1, 110, "bf16"),
+        Case(long, 1, 130, "bf16"),
+        Case(long, 32, 400, "bf16"),
         Case(mobilenet_v2(), 1, 300),
         Case(resnet(), 1, 900),
         Case(resnet(), 32, 9000),

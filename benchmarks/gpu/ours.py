@@ -83,7 +83,7 @@ def timed_there(case: Case, device: str, brings: Bringer, seconds: float, result
     """From the device to the device."""
     way = f"inferkit {device}, dev"
     try:
-        model = inferkit.Model.load(case.made.file(), device=device)
+        model = inferkit.Model.load(case.made.file(), device=device, precision=case.precision)
         x = [brings(array) for array in case.made.inputs(case.batch)]
         results.put(case=case.name, way=way, **measure(lambda: model(*x), seconds))
     except Exception as error:
@@ -95,7 +95,7 @@ def timed_there(case: Case, device: str, brings: Bringer, seconds: float, result
 
 def timed(case: Case, way: str, seconds: float, keep: Path | None, results: Results) -> bool:
     try:
-        model = inferkit.Model.load(case.made.file(), device=way)
+        model = inferkit.Model.load(case.made.file(), device=way, precision=case.precision)
         x = case.made.inputs(case.batch)
         answer = model(*x)
         if keep:

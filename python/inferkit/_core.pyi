@@ -1149,9 +1149,9 @@ def resident_bytes() -> int:
     Physical memory of the process, in bytes; 0 where it cannot be told.
     """
 
-def run_in_precision(model: typing.Any, inputs: collections.abc.Sequence[typing.Any], rounded: bool) -> list[typing.Any]:
+def run_in_precision(model: typing.Any, inputs: collections.abc.Sequence[typing.Any], bf16: bool) -> list[typing.Any]:
     """
-    One run in float32, whatever the model computes in, or in what it rounds operands to, which is bf16 for a model in float32: its outputs.
+    One run in bf16 or float32, whatever the model computes in: its outputs.
     """
 
 def set_max_concurrent(cores: typing.SupportsInt | typing.SupportsIndex | None) -> None:

@@ -244,7 +244,8 @@ class Model(_core.Model):
         fallback : str, optional
             ``"cpu"`` runs on the CPU what the device has no lowering for. Values go between the two memories, and each
             run waits for the device before a step of the CPU; :meth:`explain` shows the copies, and why a step falls
-            back. The bits are the same in float32. Without it, such a model is refused. It says nothing of models on the CPU.
+            back. The bits are the same in float32. Without it, such a model is refused. It says nothing of models on
+            the CPU.
         precision : str
             ``"float32"``, or ``"bf16"`` for products of float32 (``MatMul``, ``Gemm``, ``Conv`` of more than
             one channel a group, attention, ``LSTM``, ``GRU``, ``RNN``) whose operands are rounded to bfloat16,

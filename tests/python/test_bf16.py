@@ -256,9 +256,9 @@ def test_loops_and_branches_compute_in_it_too() -> None:
     assert np.any(model(x) != inferkit.Model.load(plain)(x))
 
 
-@pytest.mark.parametrize("precision", ["fp32", "BF16", "bfloat16", "", "float16", "auto"])
+@pytest.mark.parametrize("precision", ["fp32", "BF16", "bfloat16", "", "fp16", "auto"])
 def test_another_name_is_refused(precision: str) -> None:
-    with pytest.raises(ValueError, match='precision must be "float32" or "bf16", got'):
+    with pytest.raises(ValueError, match='precision must be "float32", "bf16" or "float16", got'):
         inferkit.Model.load(layers(), precision=precision)
 
 
@@ -268,9 +268,18 @@ def test_a_precision_is_named_by_a_str(precision: Any) -> None:
         inferkit.Model.load(layers(), precision=precision)
 
 
-def test_it_is_for_the_cpu() -> None:
-    with pytest.raises(ValueError, match='precision="bf16" is for models on the CPU'):
-        inferkit.Model.load(layers(), precision="bf16", device="cuda")
+def test_float16_is_for_cuda() -> None:
+    for options in ({}, {"device": "cpu"}):
+        with pytest.raises(ValueError, match='precision="float16" is for models on CUDA: take "bf16"'):
+            inferkit.Model.load(layers(), precision="float16", **options)
+
+
+@pytest.mark.skipif(inferkit.cuda.is_available(), reason="there is a CUDA device here")
+@pytest.mark.parametrize("precision", ["bf16", "float16"])
+def test_a_device_that_is_not_there_is_what_is_said_in_every_precision(precision: str) -> None:
+    with pytest.raises(inferkit.DeviceError) as caught:
+        inferkit.Model.load(layers(), precision=precision, device="cuda")
+    assert str(caught.value).startswith(inferkit.cuda.why_not())
 
 
 def test_nan_and_infinity_reach_the_answer() -> None:

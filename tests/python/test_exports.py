@@ -120,7 +120,7 @@ FIELDS = {
         "expected_p99", "max_batch_size", "max_delay", "name", "row_seconds", "rows_per_second", "run_seconds",
         "target_p99", "why",
     },
-    "PrecisionReport": {"outputs"},
+    "PrecisionReport": {"outputs", "precision"},
     "Scaling": {"serial_fraction", "speedup", "synchronizations", "threads"},
     "TagStats": {
         "cancelled", "completed", "expired", "failed", "invalid", "rejected", "rows", "seconds", "tags",

@@ -52,6 +52,15 @@ def test_the_lowerings_of_each_operator() -> None:
     assert all(names == ("default",) for names in listed.values() if len(names) == 1)
 
 
+def test_the_lowerings_of_each_operator_on_cuda() -> None:
+    """One for each, but where tensor cores can round the operands of products."""
+    listed = {(domain, name): names for domain, name, _, names in _core.lowerings(cuda=True)}
+    several = {key for key, names in listed.items() if len(names) > 1}
+    assert several == {("", "Conv"), ("inferkit", "Conv"), ("", "Gemm"), ("inferkit", "Linear"), ("", "MatMul")}
+    assert {listed[key] for key in several} == {("cuda", "cuda_bf16", "cuda_float16")}
+    assert {names for names in listed.values() if len(names) == 1} == {("cuda",)}
+
+
 # Prints, for each case, the operator's lowering, why, and the answer.
 RUN = """
 import json, sys

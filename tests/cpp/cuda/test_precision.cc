@@ -84,7 +84,7 @@ TEST(the_digits_example_in_halves) {
         [](int64_t batch, uint32_t seed) { return std::vector<Input>{floats({batch, 64}, seed)}; });
 }
 
-// Some of its layers have chunks of eight terms, which a whole fragment is not.
+// One of its layers has chunks of twenty terms, which are rounded up to whole fragments here.
 TEST(an_encoder_in_halves) {
   constexpr bool kIsCpus = false;
   holds(
