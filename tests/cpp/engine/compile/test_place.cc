@@ -262,6 +262,57 @@ TEST(place_takes_bf16_where_the_model_does_and_a_way_is_there) {
   CHECK(in_bf16 > 5 && others > 5);
 }
 
+// Whatever CUDA can run in float32, it can run in a model that asks for halves, and says the same of what it cannot.
+TEST(place_takes_tensor_cores_where_a_model_on_cuda_asks_for_halves) {
+  int on_tensor_cores = 0, refused = 0;
+  for (const Known& known : all_known()) {
+    Seen seen(known.node);
+    const auto chosen = [&](Precision precision, std::vector<Considered>* ways, std::string& why) -> const Lowering* {
+      try {
+        // The wish is for a way of the CPU.
+        return seen.choose(LoweringWishes::parse("MatMul=packed,Conv=rows"), ways, DeviceKind::kCuda, precision)
+            .lowering;
+      } catch (const Error& error) {
+        CHECK(error.code() == ErrorCode::kUnsupportedOp);
+        why = error.what();
+        return nullptr;
+      }
+    };
+    std::string why;
+    const Lowering* const in_float = chosen(Precision::kFloat32, nullptr, why);
+    CHECK(!in_float || in_float->name == "cuda");
+    for (const Precision precision : {Precision::kBf16, Precision::kFloat16}) {
+      std::string why_here;
+      std::vector<Considered> ways;
+      const Lowering* const way = chosen(precision, &ways, why_here);
+      CHECK((way == nullptr) == (in_float == nullptr));
+      CHECK_EQ(why_here, why);
+      refused += way == nullptr;
+      if (!way) continue;
+      const bool product = known.node.op == "MatMul" || known.node.op == "Gemm" || known.node.op == "Conv";
+      if (!rounds_operands(way->precision)) {
+        CHECK(way == in_float);
+        CHECK(!product || known.node.op == "Conv");
+        continue;
+      }
+      ++on_tensor_cores;
+      CHECK(product && way->precision == precision);
+      CHECK_EQ(std::string(way->name), std::string(precision == Precision::kBf16 ? "cuda_bf16" : "cuda_float16"));
+      CHECK_EQ(ways.size(), size_t{2});
+      CHECK_EQ(std::string(ways[0].cost.why_not()), cat("this node computes in ", precision_name(precision)));
+    }
+  }
+  CHECK(on_tensor_cores > 10 && refused > 2);
+}
+
+TEST(the_cpu_has_no_float16) {
+  for (const Known& known : all_known()) {
+    Seen seen(known.node);
+    CHECK_EQ(std::string(seen.choose({}, nullptr, DeviceKind::kCpu, Precision::kFloat16).lowering->name),
+             known.expected);
+  }
+}
+
 TEST(ways_in_bf16_give_the_same_bits) {
   int forced = 0;
   for (const Known& known : all_known()) {
