@@ -131,4 +131,51 @@ TEST(lanes_exchange_values) {
   CHECK_EQ(sum, 31 * 16);
 }
 
+// Elements are where the PTX manual says for mma.m16n8k16: each lane has elements i of A, B and C, two to a register.
+TEST(a_warp_multiplies_fragments) {
+  const auto a = [](int row, int k) { return static_cast<float>(row * 3 - k * 5 + 7); };
+  const auto b = [](int k, int column) { return static_cast<float>(k * column - 9 + column); };
+  const auto c = [](int row, int column) { return static_cast<float>(row - column); };
+  float got[16][8];
+  for (const uint64_t seed : {1, 2, 3}) {
+    launch({.threads = {32}, .seed = seed}, [&] {
+      const int lane = static_cast<int>(threadIdx.x), group = lane >> 2, within = lane % 4;
+      const auto both = [](float low, float high) {
+        return cuda_on_host::bf16_bits(low) | static_cast<uint32_t>(cuda_on_host::bf16_bits(high)) << 16;
+      };
+      cuda_on_host::Fragments mine{};
+      for (int i = 0; i < 8; i += 2) {
+        const int row = i < 2 || (4 <= i && i < 6) ? group : group + 8, k = within * 2 + (i >= 4 ? 8 : 0);
+        mine.a[i / 2] = both(a(row, k), a(row, k + 1));
+      }
+      for (int i = 0; i < 4; i += 2) {
+        const int k = within * 2 + (i >= 2 ? 8 : 0);
+        mine.b[i / 2] = both(b(k, group), b(k + 1, group));
+      }
+      float sums[4];
+      const auto row_of = [&](int i) { return i < 2 ? group : group + 8; };
+      for (int i = 0; i < 4; ++i) sums[i] = c(row_of(i), within * 2 + i % 2);
+      cuda_on_host::multiply_add(sums, mine, cuda_on_host::float_of_bf16);
+      for (int i = 0; i < 4; ++i) got[row_of(i)][within * 2 + i % 2] = sums[i];
+    });
+    for (int row = 0; row < 16; ++row) {
+      for (int column = 0; column < 8; ++column) {
+        float want = c(row, column);
+        for (int k = 0; k < 16; ++k) want += a(row, k) * b(k, column);
+        CHECK_EQ(got[row][column], want);
+      }
+    }
+  }
+}
+
+TEST(fragments_take_a_whole_warp_that_does_nothing_else) {
+  const auto multiply = [] {
+    float sums[4] = {};
+    cuda_on_host::multiply_add(sums, {}, cuda_on_host::float_of_bf16);
+  };
+  CHECK(error_of({.threads = {31}}, multiply).find("takes a whole warp") != std::string::npos);
+  const std::string error = error_of({.threads = {32}}, [&] { threadIdx.x == 7 ? __syncwarp() : multiply(); });
+  CHECK(error.find("exchange values and multiply fragments") != std::string::npos);
+}
+
 }  // namespace
