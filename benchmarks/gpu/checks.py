@@ -220,6 +220,18 @@ def what_a_device_does_is_counted(device: str, quick: bool) -> None:
 
 
 @check
+def answers_are_those_of_their_own_run(device: str, quick: bool) -> None:
+    # The host polls for small answers: one that it takes too early would be the last run's.
+    made = Mlp(64, 256, 256, 10)
+    there, here = both(made.file(), device)
+    for batch in (1, 20):
+        inputs = [made.inputs(batch, seed) for seed in range(3)]
+        want = [here(*x) for x in inputs]
+        for i in range(6 if quick else 3000):
+            same(there(*inputs[i % 3]), want[i % 3], f"batch {batch}, call {i}")
+
+
+@check
 def threads_and_models_share_a_device(device: str, quick: bool) -> None:
     models = [(made, *both(made.file(), device)) for made in (Mlp(4, 16, 3), Digits())]
     errors: list[str] = []

@@ -48,12 +48,20 @@ struct DeviceCopy {
   size_t bytes;
 };
 
+/// Of a device's answer step, which writes the bytes at io[1] as 32-bit values, each with the word at io[2] as its
+/// upper half, to the 64-bit words at io[0]: the host sees of each whether it is there. What is behind the last byte,
+/// up to three of them, is nobody's.
+struct DeviceAnswer {
+  size_t bytes;
+};
+
 struct Program {
   std::vector<Step> steps;
   std::vector<Operand> operands;                    // the table that an execution resolves into pointers
   std::vector<uint32_t> input_slots, output_slots;  // operands that each run sets
   std::vector<size_t> input_bytes, output_bytes;    // of each input and output
   size_t arena_bytes = 0, host_arena_bytes = 0;     // of operands of the device, and of those that are on_host
+  StepFn answer = nullptr;                          // of the device; null where it has none
   int64_t estimated_nanos = 0;                      // a guess at one run's duration on one thread
   std::vector<std::string> labels;                  // what runs, for traces
   std::map<uint32_t, std::string> in_file;          // of a node that a rewrite made, what the file has, for errors

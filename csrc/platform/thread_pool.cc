@@ -10,6 +10,7 @@
 #include "platform/fork.h"
 #include "platform/futex.h"
 #include "platform/mapped_region.h"
+#include "platform/pause.h"
 #include "platform/rehearsal.h"
 #include "platform/run_control.h"
 #include "platform/threads.h"
@@ -27,14 +28,6 @@ constexpr Nanos kLook = 50'000'000;
 /// True in a thread that runs a body, where a further parallel_for must run inline.
 thread_local bool inside_body = false;
 
-void pause() {
-#if defined(__x86_64__)
-  __builtin_ia32_pause();
-#elif defined(__aarch64__)
-  asm volatile("yield");
-#endif
-}
-
 /// Waits for `ready`, at most so long; false where the time ran out.
 template <class Ready>
 bool spin_until(Ready ready, std::chrono::microseconds most = kSpin, bool yields = false) {
@@ -42,7 +35,7 @@ bool spin_until(Ready ready, std::chrono::microseconds most = kSpin, bool yields
   while (true) {
     for (int i = 0; i < 32; ++i) {
       if (ready()) return true;
-      pause();
+      pause_core();
     }
     if (std::chrono::steady_clock::now() >= end) return ready();
     if (yields) std::this_thread::yield();

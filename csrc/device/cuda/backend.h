@@ -37,8 +37,14 @@ class CudaMark {
 class CudaGraph {
  public:
   virtual ~CudaGraph() = default;
-  /// Returns when all is done. Throws Error(kDevice) where the device fails.
-  virtual void run() = 0;
+  /// Begins a run: what pinned memory holds by then is what it sees.
+  virtual void begin() = 0;
+  /// Returns when all that has begun is done. Throws Error(kDevice) where the device fails.
+  virtual void wait() = 0;
+  void run() {
+    begin();
+    wait();
+  }
   /// Puts it into `lane`, to run after what is there.
   virtual void start(CudaLane& lane) = 0;
   /// What the last run took from one mark to another.

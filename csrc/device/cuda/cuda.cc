@@ -14,11 +14,22 @@
 #include "device/cuda/own_process.h"
 #include "device/cuda/uploads.h"
 #include "device/host_steps.h"
+#include "platform/pause.h"
 
 namespace inferkit {
 namespace {
 
 constexpr size_t kAlign = 256;  // of what lies in one block of memory
+
+// Inputs up to so many bytes in all go over in one copy: each copy is a node of a graph, which takes longer than they
+// do.
+constexpr size_t kMostGathered = size_t{64} << 10;
+// Outputs up to so many bytes in all, and so few, are words that the host polls for. That saves the end of a graph and
+// a copy, some 4 us on an H100, and takes the host some nanoseconds for each word and the device a kernel for each
+// output.
+constexpr size_t kMostAnswered = size_t{8} << 10, kMostAnswers = 4;
+// How often a run looks for a word in vain before it waits as the driver does: for a tenth of a millisecond or so.
+constexpr int kMostLooks = 2048;
 size_t aligned(size_t bytes) { return (bytes + kAlign - 1) / kAlign * kAlign; }
 
 /// What the executions of one device share.
@@ -256,12 +267,21 @@ class CudaExecution final : public Execution {
     // At the first run and not before: constants are read, which may lie in a file that only runs guard.
     if (!pinned_) prepare();
     *fault() = 0;
+    if (++run_ == 0) ++run_;  // 0 is what words hold at first
+    *reinterpret_cast<volatile uint32_t*>(pinned_.data() + run_at_) = run_;
+    bool answered = false;
     for (size_t i = 0; i < inputs.size(); ++i) copy(pinned_.data() + in_[i], inputs[i], program_.input_bytes[i]);
     for (const Part& part : parts_) {
       if (part.graph) {
         {
           const ActivityMeter::Launch launch(shared_.activity, part.in_bytes, part.out_bytes);
-          part.graph->run();
+          if (part.answers) {
+            part.graph->begin();
+            take_answers(*part.graph, outputs);
+            answered = true;
+          } else {
+            part.graph->run();
+          }
         }
         shared_.note_success();
         check_fault();
@@ -272,14 +292,49 @@ class CudaExecution final : public Execution {
         run_host_steps(program_, part.first, part.last, table_.data(), context, taken_);
       }
     }
-    for (size_t i = 0; i < outputs.size(); ++i) copy(outputs[i], pinned_.data() + out_[i], program_.output_bytes[i]);
+    for (size_t i = 0; i < outputs.size(); ++i) {
+      if (answered && is_used(Operand::Kind::kOutput, i)) continue;
+      copy(outputs[i], pinned_.data() + out_[i], program_.output_bytes[i]);
+    }
+  }
+
+  /// Polls for the words of a run, and waits for its graph where they do not come, so that an error of the device is
+  /// told and nothing hangs. Relaxed: a word says all of itself, and nothing else is read for its sake. When the last
+  /// one is there, so is all that came before the kernels that write them; the end of the graph itself may be on its
+  /// way, and the next run of it, or its end, is put behind that.
+  void take_answers(CudaGraph& graph, std::span<void* const> outputs) const {
+    int looks = 0;
+    bool over = false;
+    for (size_t i = 0; i < outputs.size(); ++i) {
+      if (!is_used(Operand::Kind::kOutput, i)) continue;
+      auto* const words = reinterpret_cast<uint64_t*>(pinned_.data() + answers_[i]);
+      auto* const to = static_cast<std::byte*>(outputs[i]);
+      const size_t bytes = program_.output_bytes[i];
+      for (size_t from = 0; from < bytes; from += sizeof(uint32_t)) {
+        const std::atomic_ref<uint64_t> word(words[from / sizeof(uint32_t)]);
+        uint64_t seen = word.load(std::memory_order_relaxed);
+        while (seen >> 32 != run_) {
+          if (over) throw Error(ErrorCode::kDevice, "the CUDA device has ended a run without its answers");
+          if (++looks <= kMostLooks) {
+            pause_core();
+          } else {
+            graph.wait();
+            over = true;
+          }
+          seen = word.load(std::memory_order_relaxed);
+        }
+        const auto value = static_cast<uint32_t>(seen);
+        std::memcpy(to + from, &value, std::min(bytes - from, sizeof(value)));
+      }
+    }
   }
 
   /// Steps [first, last), on the device where there is a graph.
   struct Part {
     size_t first = 0, last = 0;
     std::unique_ptr<CudaGraph> graph = nullptr, placed = nullptr;
-    uint64_t in_bytes = 0, out_bytes = 0;  // that the graph copies
+    bool answers = false;                  // its outputs are words that the host polls for
+    uint64_t in_bytes = 0, out_bytes = 0;  // that go over with the graph
   };
 
   static void copy(void* to, const void* from, size_t bytes) {
@@ -300,22 +355,30 @@ class CudaExecution final : public Execution {
 
   /// What is made here is kept only when all of it is there.
   void prepare() {
-    // The device's arena, then inputs and outputs, in one block of its memory; the words for faults, inputs and
-    // outputs, then the host's arena in one of pinned memory. Inputs and outputs lie equally far from where the former
-    // begin.
+    // The device's arena, then inputs and outputs, in one block of its memory; the words for faults, the number of the
+    // run, inputs and outputs, then the words of answers and the host's arena in one of pinned memory. What both have
+    // lies equally far from where the words for faults begin.
     size_t at = aligned(sizeof(uint32_t) * (1 + program_.input_bytes.size()));
+    run_at_ = std::exchange(at, at + aligned(sizeof(uint32_t)));
     in_.clear();
     out_.clear();
     for (const size_t bytes : program_.input_bytes) in_.push_back(std::exchange(at, at + aligned(bytes)));
     for (const size_t bytes : program_.output_bytes) out_.push_back(std::exchange(at, at + aligned(bytes)));
     const size_t arena = aligned(program_.arena_bytes);
-    CudaBlock pinned = shared_.pinned.acquire(at + program_.host_arena_bytes, "run");
+    answers_.clear();
+    size_t pinned_end = at;
+    for (const size_t bytes : program_.output_bytes) {
+      answers_.push_back(std::exchange(pinned_end, pinned_end + (can_answer() ? aligned(2 * bytes) : 0)));
+    }
+    CudaBlock pinned = shared_.pinned.acquire(pinned_end + program_.host_arena_bytes, "run");
+    // The pool's memory may hold words of somebody else's run.
+    std::memset(pinned.data() + at, 0, pinned_end - at);
     CudaBlock memory = shared_.memory.acquire(arena + at, "run");
     const Places places{memory.data(),
                         memory.data() + arena,
-                        pinned.data() + at,
+                        pinned.data() + pinned_end,
                         pinned.data(),
-                        {pinned.data(), at + program_.host_arena_bytes}};
+                        {pinned.data(), pinned_end + program_.host_arena_bytes}};
     Constants constants;
     table_.clear();
     for (const Operand& operand : program_.operands) table_.push_back(address(operand, places, constants));
@@ -370,24 +433,79 @@ class CudaExecution final : public Execution {
   void record(LaunchQueue& into, Part& part, const Places& places, bool is_first, bool is_last) const {
     CountingQueue queue(into, places.host);
     queue.set_fault(reinterpret_cast<uint32_t*>(places.host_ports));
-    for (size_t i = 0; is_first && i < in_.size(); ++i) {
-      if (!is_used(Operand::Kind::kInput, i)) continue;
-      queue.copy(places.ports + in_[i], places.host_ports + in_[i], program_.input_bytes[i]);
-    }
+    if (is_first) bring(queue, into, places);
     const ExecContext context{.queue = &queue};
     if (taken_) queue.mark(0);
     for (size_t s = part.first; s < part.last; ++s) {
       const Step& step = program_.steps[s];
       queue.set_step(static_cast<uint32_t>(s));
+      // Of the last step, whose output nobody reads on the device.
+      if (is_last && s + 1 == part.last && can_answer() && !queue.may_fault()) offer_answers(queue, places);
       step.fn(step.params, table_.data() + step.first_operand, context);
       if (taken_) queue.mark(s - part.first + 1);
     }
+    // What a kernel says in the word for faults is there when the graph is over, which words of answers are not.
+    part.answers = is_last && can_answer() && !queue.may_fault();
     for (size_t i = 0; is_last && i < out_.size(); ++i) {
       if (!is_used(Operand::Kind::kOutput, i)) continue;
-      queue.copy(places.host_ports + out_[i], places.ports + out_[i], program_.output_bytes[i]);
+      if (!part.answers) {
+        queue.copy(places.host_ports + out_[i], places.ports + out_[i], program_.output_bytes[i]);
+        continue;
+      }
+      if (queue.has_taken(places.ports + out_[i])) {
+        queue.out_bytes += program_.output_bytes[i];
+        continue;
+      }
+      const DeviceAnswer params{program_.output_bytes[i]};
+      std::byte* const io[] = {places.host_ports + answers_[i], places.ports + out_[i], places.ports + run_at_};
+      program_.answer(&params, io, context);
+      queue.out_bytes += params.bytes;
     }
     part.in_bytes = queue.in_bytes;
     part.out_bytes = queue.out_bytes;
+  }
+  /// The inputs that steps read, and the number of the run: one copy where they are small.
+  void bring(CountingQueue& queue, LaunchQueue& into, const Places& places) const {
+    const std::vector<size_t>& bytes = program_.input_bytes;
+    size_t end = run_at_ + sizeof(uint32_t);
+    uint64_t used = 0;
+    for (size_t i = 0; i < in_.size(); ++i) {
+      if (!is_used(Operand::Kind::kInput, i)) continue;
+      end = in_[i] + bytes[i];
+      used += bytes[i];
+    }
+    if (used > 0 && end - run_at_ > kMostGathered) {
+      for (size_t i = 0; i < in_.size(); ++i) {
+        if (is_used(Operand::Kind::kInput, i)) queue.copy(places.ports + in_[i], places.host_ports + in_[i], bytes[i]);
+      }
+      used = 0;
+      end = run_at_ + sizeof(uint32_t);
+    }
+    queue.in_bytes += used;
+    if (used > 0 || can_answer()) into.copy(places.ports + run_at_, places.host_ports + run_at_, end - run_at_);
+  }
+  void offer_answers(LaunchQueue& queue, const Places& places) const {
+    std::vector<LaunchQueue::Answer> all;
+    for (size_t i = 0; i < out_.size(); ++i) {
+      if (!is_used(Operand::Kind::kOutput, i)) continue;
+      all.push_back({places.ports + out_[i], program_.output_bytes[i],
+                     reinterpret_cast<uint64_t*>(places.host_ports + answers_[i]),
+                     reinterpret_cast<const uint32_t*>(places.ports + run_at_)});
+    }
+    queue.offer_answers(std::move(all));
+  }
+  /// Whether outputs are words that the host polls for, if no step may fail for its data. There must be one to poll
+  /// for, and the CPU must not go on with other values of the device. Not where it measures: events are told when all
+  /// is over.
+  bool can_answer() const {
+    if (!program_.answer || taken_ || program_.steps.empty() || program_.steps.back().on_host) return false;
+    size_t count = 0, bytes = 0;
+    for (size_t i = 0; i < program_.output_bytes.size(); ++i) {
+      if (!is_used(Operand::Kind::kOutput, i)) continue;
+      ++count;
+      bytes += program_.output_bytes[i];
+    }
+    return count > 0 && count <= kMostAnswers && bytes <= kMostAnswered;
   }
   /// Whether steps have input or output i in the device's memory.
   bool is_used(Operand::Kind kind, size_t i, bool on_host = false) const {
@@ -420,6 +538,9 @@ class CudaExecution final : public Execution {
   Shared& shared_;
   Nanos* const taken_;            // how long each step of a run took; null where nobody asks
   std::vector<size_t> in_, out_;  // where each input and output begins
+  std::vector<size_t> answers_;   // and the words of each output, in pinned memory
+  size_t run_at_ = 0;             // where the number of the run is
+  uint32_t run_ = 0;
   std::vector<std::byte*> table_;
   CudaBlock pinned_, memory_;
   Constants constants_;

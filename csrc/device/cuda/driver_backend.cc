@@ -239,9 +239,12 @@ class DriverGraph final : public CudaGraph {
       std::ignore = stream_.release();
     }
   }
-  void run() override {
+  void begin() override {
     const Current current(context_);
     require(driver::driver().graph_launch(exec_, stream_->get()), "launch a graph");
+  }
+  void wait() override {
+    const Current current(context_);
     require(driver::driver().stream_synchronize(stream_->get()), "run a graph");
   }
   void start(CudaLane& lane) override {

@@ -1,10 +1,14 @@
 // What the steps of a program for CUDA ask for: a step's function is called once, when its graph is captured, and puts
 // launches and copies into the queue; the device runs them at every run, in that order.
 #pragma once
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
+#include <utility>
+#include <vector>
 
 namespace inferkit {
 
@@ -30,13 +34,42 @@ class LaunchQueue {
   /// Where a kernel that meets data which make its step impossible writes step() + 1; 0 while there are none. The step
   /// with kDividesByZero is one that met a divisor of 0; without, an index that is out of range.
   static constexpr uint32_t kDividesByZero = uint32_t{1} << 31;
-  uint32_t* fault() const { return fault_; }
+  uint32_t* fault() {
+    may_fault_ = true;
+    return fault_;
+  }
+  /// Whether somebody has asked where that is.
+  bool may_fault() const { return may_fault_; }
   uint32_t step() const { return step_; }
+
+  /// What the host polls for: `bytes` that a run makes at `from`, as words with the number of the run, as DeviceAnswer
+  /// says.
+  struct Answer {
+    const void* from = nullptr;
+    size_t bytes = 0;
+    uint64_t* words = nullptr;
+    const uint32_t* run = nullptr;
+  };
+  /// For the only kernel of a step, if it makes all the bytes at `from` and need not read any of them: where it writes
+  /// words in place of them. Empty where nobody polls; who has asked and is told must write them.
+  std::optional<Answer> take_answer(const void* from, size_t bytes) {
+    const auto found = std::ranges::find(offered_, from, &Answer::from);
+    if (found == offered_.end() || found->bytes != bytes) return {};
+    const Answer out = *found;
+    offered_.erase(found);
+    taken_.push_back(from);
+    return out;
+  }
+  void offer_answers(std::vector<Answer> answers) { offered_ = std::move(answers); }
+  bool has_taken(const void* from) const { return std::ranges::find(taken_, from) != taken_.end(); }
   void set_fault(uint32_t* fault) { fault_ = fault; }
   void set_step(uint32_t step) { step_ = step; }
 
  private:
   uint32_t* fault_ = nullptr;
+  bool may_fault_ = false;
+  std::vector<Answer> offered_;
+  std::vector<const void*> taken_;
   uint32_t step_ = 0;
 };
 

@@ -60,6 +60,7 @@ void Compiler::finish() {
     plan_->input_bytes.push_back(bytes_of(plan_->inputs.back()));
   }
   plan_->device = options_.device;
+  if (options_.device->kind() == DeviceKind::kCuda) plan_->answer = OpRegistry::instance().answer();
   if (options_.text && std::ranges::any_of(facts_, [](const auto& f) { return f && f->dtype == DType::kString; })) {
     options_.text->store(true, std::memory_order_relaxed);
   }

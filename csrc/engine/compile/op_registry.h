@@ -50,6 +50,9 @@ class OpRegistry {
   using ReorderFn = void (*)(LowerContext& c, const Shape& shape, Ref from, Ref to, Layout layout);
   void set_reorder(ReorderFn fn) { reorder_ = fn; }
   ReorderFn reorder() const { return reorder_; }
+  /// A device's step with DeviceAnswer.
+  void set_answer(StepFn fn) { answer_ = fn; }
+  StepFn answer() const { return answer_; }
   void add_select(const OpSchema& schema, SelectFn select) { add(OpDef{schema, {}, nullptr, select}); }
   /// An operator on sequences: `resolve` spells it out where they are known. Where only a run tells, `dynamic` runs it
   /// between two plans; without that, the plan that follows is compiled for the sequences that came.
@@ -65,6 +68,7 @@ class OpRegistry {
   std::unordered_map<std::string, std::vector<OpDef>> ops_;  // by "domain:name"
   std::string_view family_;
   ReorderFn reorder_ = nullptr;
+  StepFn answer_ = nullptr;
 };
 
 inline constexpr std::string_view kOnnx = "";

@@ -35,6 +35,13 @@ void run_copy(const void* params, std::byte* const* io, const ExecContext& conte
   launch_elements(context, Kernel::copy_strided, p.nest.n, p);
 }
 
+void run_answer(const void* params, std::byte* const* io, const ExecContext& context) {
+  const size_t bytes = static_cast<const DeviceAnswer*>(params)->bytes;
+  const auto words = static_cast<int64_t>((bytes + sizeof(uint32_t) - 1) / sizeof(uint32_t));
+  const device::AnswerParams p{at<uint32_t>(io, 1), at<uint32_t>(io, 2), at<uint64_t>(io, 0), words};
+  launch_elements(context, Kernel::answer, words, p);
+}
+
 /// Elements [index] of `shape` go from `from` + sum of index * x to `to` + sum of index * y.
 void strided(LowerContext& c, Ref in, Ref out, const Shape& shape, const Strides& x, const Strides& y, int64_t from = 0,
              int64_t to = 0) {
@@ -279,6 +286,7 @@ void lower_gather_nd(LowerContext& c) {
 
 void register_cuda_movement(OpRegistry& r) {
   using namespace cuda;
+  r.set_answer(run_answer);
   for (const std::string_view name : {"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity"}) {
     add_view(r, kOnnx, name, lower_alias, move_cost);
   }

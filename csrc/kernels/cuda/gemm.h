@@ -1,6 +1,8 @@
 // C = f(A B + bias) in float with the bits of the CPU's GEMM: chunks of K that the layer fixes, each summed from zero
 // in ascending order, added from the first to the last (kernels/summation.h).
 #pragma once
+#include <stdint.h>
+
 #include "kernels/cpu/vmath/vmath.h"
 #include "kernels/cuda/nest.h"
 #include "kernels/cuda/tile.h"
@@ -12,6 +14,8 @@ struct GemmParams {
   const float *a, *b;
   float* c;
   const float* bias;  // n values, or null
+  uint64_t* words;    // where not null: the elements go there and not to c, each with *run as its upper half
+  const uint32_t* run;
   int64_t m, n, k;
   int64_t a_row;         // elements from a row of A to the next; its elements are neighbours
   int64_t b_row, b_col;  // from (k, n) to (k + 1, n), and to (k, n + 1)

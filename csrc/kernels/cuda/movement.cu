@@ -31,6 +31,11 @@ INFERKIT_KERNEL(copy_strided, CopyParams, 256, 4) {
   }
 }
 
+INFERKIT_KERNEL(answer, AnswerParams, 256, 4) {
+  const uint32_t run = *p.run;
+  for (int64_t i = first_element(); i < p.n; i += element_step()) put_word(p.y + i, p.x[i], run);
+}
+
 INFERKIT_KERNEL(pick, PickParams, 256, 4) {
   for (int64_t i = first_element(); i < p.n; i += element_step()) {
     int64_t rest = i, from = 0;

@@ -13,6 +13,14 @@ struct CopyParams {
   int32_t width;
 };
 
+/// y[i] = x[i] with *run as its upper half.
+struct AnswerParams {
+  const uint32_t* x;
+  const uint32_t* run;
+  uint64_t* y;
+  int64_t n;
+};
+
 /// y[i] = x at the sum of index[table[d] + i's place along d] * strides[d], or *fill where one of these is -1: what
 /// says of each dimension by itself where it comes from, as Pad does. `fill` is null for zero.
 struct PickParams {

@@ -46,6 +46,12 @@ INFERKIT_DEVICE void offsets_of(const Nest<N>& nest, int64_t i, int64_t (&at)[N]
   }
 }
 
+/// A value with the number of the run as its upper half, in one store: a host that sees the word knows of which run it
+/// is, in whatever order words come. volatile: one store of eight bytes, as it stands here.
+INFERKIT_DEVICE void put_word(uint64_t* at, uint32_t value, uint32_t run) {
+  *static_cast<volatile uint64_t*>(at) = uint64_t{run} << 32 | value;
+}
+
 /// Four neighbours at an address that 16 divides.
 INFERKIT_DEVICE float4 load4(const float* at) {
 #if !defined(__CUDACC__)
