@@ -20,8 +20,8 @@ namespace {
 constexpr Nanos kSlack = 500'000;
 // What waits before a request is judged by its median, and a little more.
 constexpr double kMargin = 1.05;
-// Of the time of a request that has to wait, what is kept at least for batches that fall otherwise than forecast, twice that
-// where there are other layouts; and where requests with less time have overtaken others, for more of them.
+// Of the time of a request that has to wait, what is kept at least for batches that fall otherwise than forecast, twice
+// that where there are other layouts; and where requests with less time have overtaken others, for more of them.
 constexpr double kSpare = 0.06, kSpareForOvertakers = 0.18;
 
 /// The caller counts the place back.

@@ -539,7 +539,7 @@ class Model:
     @property
     def precision(self) -> str:
         """
-        What the model computes in, as load() was told: "float32" or "bf16"; empty for a wrapped callable.
+        What the model computes in, as load() was told: "float32", "bf16" or "float16"; empty for a wrapped callable.
         """
 
 class Timing:
@@ -1116,9 +1116,9 @@ def lacking_on_cuda(path: os.PathLike[str] | str | bytes) -> tuple[int, list[tup
     How many nodes of a model CUDA was asked about, with no device at hand, and those that it has no lowering for: (operator, name, why). Raises as loading does.
     """
 
-def lowerings() -> list[typing.Any]:
+def lowerings(cuda: bool = False) -> list[typing.Any]:
     """
-    The ways to run each operator on the CPU, best first: (domain, name, first opset, names) for each row of its table.
+    The ways to run each operator on the CPU, or on CUDA, best first: (domain, name, first opset, names) for each row of its table.
     """
 
 def max_concurrent() -> int | None: ...
@@ -1149,9 +1149,11 @@ def resident_bytes() -> int:
     Physical memory of the process, in bytes; 0 where it cannot be told.
     """
 
-def run_in_precision(model: typing.Any, inputs: collections.abc.Sequence[typing.Any], bf16: bool) -> list[typing.Any]:
+def run_in_precision(
+    model: typing.Any, inputs: collections.abc.Sequence[typing.Any], rounded: bool
+) -> list[typing.Any]:
     """
-    One run in bf16 or float32, whatever the model computes in: its outputs.
+    One run in float32, whatever the model computes in, or in what it rounds operands to, which is bf16 for a model in float32: its outputs.
     """
 
 def set_max_concurrent(cores: typing.SupportsInt | typing.SupportsIndex | None) -> None:
