@@ -209,8 +209,7 @@ void bind_explain(py::module_& m) {
       },
       "cuda"_a = false,
       "The ways to run each operator on the CPU, or on CUDA, best first: (domain, name, first opset, names) for each "
-      "row "
-      "of its table.");
+      "row of its table.");
 }
 
 }  // namespace inferkit
