@@ -6,6 +6,7 @@ import gc
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -98,29 +99,38 @@ def test_another_thread_may_look_at_every_object_during_a_run() -> None:
         thread.join()
 
 
-def test_a_callback_of_the_collector_may_look_at_what_is_being_made() -> None:
+# In a process of its own: each of the many rounds looks at all that the process holds.
+LOOKED_AT = """
+import gc, sys
+sys.path.insert(0, sys.argv[1])
+import inferkit, test_visible_objects
+
+def look(phase, _):
+    if phase == "start":
+        for held in gc.get_objects():
+            if type(held) in (list, tuple):
+                list(held)
+
+X = test_visible_objects.X
+model = inferkit.Model.from_callable(lambda x: (x, x), **test_visible_objects.PORTS)
+thresholds = gc.get_threshold()
+inferkit.tracing.trace_steps(capacity=1024)
+steps = test_visible_objects.staged()
+with inferkit.Batcher(model, trace_size=64) as batcher:
+    for _ in range(3):
+        batcher(X)
+        steps(X)
+    gc.callbacks.append(look)
+    gc.set_threshold(1)
+    asked = [bool(ask()) for ask in (lambda: batcher._trace(0), inferkit._core.traced_steps, batcher.stats)]
+    asked.append(len(batcher(X)) == 2)
+    gc.set_threshold(*thresholds)
+    gc.callbacks.remove(look)
+print(asked)
+"""
+
+
+def test_a_callback_of_the_collector_may_look_at_what_is_being_made(fresh_python: Callable[..., Any]) -> None:
     """It runs in the middle of whatever allocates: of the lists that tell of requests and steps, for instance."""
-
-    def look(phase: str, _: object) -> None:
-        if phase == "start":
-            for held in gc.get_objects():
-                if type(held) in (list, tuple):
-                    list(held)
-
-    model = inferkit.Model.from_callable(lambda x: (x, x), **PORTS)  # type: ignore[arg-type]
-    thresholds = gc.get_threshold()
-    inferkit.tracing.trace_steps(capacity=1024)
-    steps = staged()
-    with inferkit.Batcher(model, trace_size=64) as batcher:
-        for _ in range(3):
-            batcher(X)
-            steps(X)
-        gc.callbacks.append(look)
-        gc.set_threshold(1)
-        try:
-            for ask in (lambda: batcher._trace(0), inferkit._core.traced_steps, batcher.stats, lambda: batcher(X)):
-                assert ask()
-        finally:
-            gc.set_threshold(*thresholds)
-            gc.callbacks.remove(look)
-            inferkit.tracing.trace_steps(False)
+    done = fresh_python(LOOKED_AT, str(Path(__file__).parent))
+    assert done.stdout.split() == ["[True,", "True,", "True,", "True]"], done.stderr
