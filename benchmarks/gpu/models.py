@@ -59,7 +59,7 @@ class Waves:
         rng = np.random.default_rng(0)
         nodes = [
             node("MatMul", ["x", "w0"], ["h"]),
-            node("Atan", ["h"], ["wave"]),
+            node("Shrink", ["h"], ["wave"]),
             node("MatMul", ["wave", "w1"], ["y"]),
         ]
         shape = ("float32", ("batch", self.size))
