@@ -49,7 +49,7 @@ class Mlp:
 
 
 class Waves:
-    """A product, its arc tangent, which CUDA has no lowering for, and a product of that; both are outputs."""
+    """A product, what Shrink makes of it, which CUDA has no lowering for, and a product of that; both are outputs."""
 
     def __init__(self, size: int) -> None:
         self.size = size
