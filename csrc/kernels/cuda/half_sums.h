@@ -161,15 +161,7 @@ INFERKIT_DEVICE const float* sum_half_slice(uint32_t* shared, int64_t k, int64_t
     }
     leave_rows(part.of[0], reinterpret_cast<float*>(as), kSliceColumns);
     __syncthreads();
-    const auto count = static_cast<int>(smaller(warps, chunks - first));
-    for_each_of_slice([&](int e) {
-      float total = totals[e];
-      for (int w = 0; w < count; ++w) {
-        const float next = parts[w * kWords + e];
-        total = first + w == 0 ? next : __fadd_rn(total, next);
-      }
-      totals[e] = total;
-    });
+    add_parts<kWords>(totals, parts, first, static_cast<int>(smaller(warps, chunks - first)));
     __syncthreads();
   }
   return totals;

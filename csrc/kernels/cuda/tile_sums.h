@@ -176,6 +176,20 @@ INFERKIT_DEVICE void for_each_of_slice(const Use& use) {
   for (int e = static_cast<int>(threadIdx.x); e < kSliceRows * kSliceColumns; e += static_cast<int>(blockDim.x)) use(e);
 }
 
+/// Adds to the totals of a slice what `count` warps have left of the chunks from number `first` on, each kFloats behind
+/// the last, in their order.
+template <int kFloats>
+INFERKIT_DEVICE void add_parts(float* totals, const float* parts, int64_t first, int count) {
+  for_each_of_slice([&](int e) {
+    float total = totals[e];
+    for (int w = 0; w < count; ++w) {
+      const float next = parts[w * kFloats + e];
+      total = first + w == 0 ? next : __fadd_rn(total, next);
+    }
+    totals[e] = total;
+  });
+}
+
 /// Sums a slice over k terms: each warp a chunk, and as many rounds as it takes. read(step) and write(a, b) are as for
 /// a tile, by the lanes of one warp; lane l makes the four rows from 4 (l / 8) and the four columns from 4 (l % 8). The
 /// warps' memory is kFloats apart. Returns where the sums are, of which each thread may read those that it works at.
@@ -206,15 +220,7 @@ INFERKIT_DEVICE const float* sum_slice(float* shared, int64_t k, int64_t chunk, 
     }
     leave_slice(part, as, tr, tc);
     __syncthreads();
-    const auto count = static_cast<int>(smaller(warps, chunks - first));
-    for_each_of_slice([&](int e) {
-      float total = totals[e];
-      for (int w = 0; w < count; ++w) {
-        const float next = shared[w * kFloats + e];
-        total = first + w == 0 ? next : __fadd_rn(total, next);
-      }
-      totals[e] = total;
-    });
+    add_parts<kFloats>(totals, shared, first, static_cast<int>(smaller(warps, chunks - first)));
     __syncthreads();
   }
   return totals;
