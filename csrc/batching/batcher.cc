@@ -334,7 +334,7 @@ void Batcher::settle(Request& request, Phase end, Announcer& announcer) noexcept
   const Nanos finished = request.times.finished.load(std::memory_order_relaxed);
   recorder_.ended(end, finished, request.status.code, request.tags);
   if (request.deadline != kNever && (end == Phase::kResult || end == Phase::kExpired)) {
-    scheduler_.came(end == Phase::kExpired);
+    scheduler_.ended(end == Phase::kExpired);
   }
   if (request.why_not) recorder_.not_answered(*request.why_not);
   if (request.member && end == Phase::kResult) request.member->client->answered(request.rows);

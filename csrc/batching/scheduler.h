@@ -142,8 +142,8 @@ class Scheduler {
   /// When a request that came now would have its answer; `flow` is that of its client, where it has one.
   Outlook outlook(const RowLayout& layout, int64_t rows, int priority, Nanos deadline, Nanos now,
                   const Flow* flow = nullptr) const noexcept;
-  /// A request with a deadline that was let in has come to its end, in time or late: what an outlook leaves to spare.
-  void came(bool late) noexcept { reserve_.learn(late); }
+  /// A request with a deadline that was let in has come to its end: outlooks learn from it what to leave to spare.
+  void ended(bool late) noexcept { reserve_.learn(late); }
 
   /// How long from `now` on until a full queue is likely to have room again: until a batch is over and the next one is
   /// taken. kNever where nothing is known of that.
