@@ -11,6 +11,7 @@
 # In the environment:
 #   PYTHON       the interpreter, python3 by default
 #   SECONDS_IN_ALL   the time for all of it, 525; BUILD_SECONDS for the build, 330
+#   INSTALLED    1: the inferkit that PYTHON finds is taken, and nothing is built
 #   REHEARSE     a folder with the tests' libcuda.so.1: small models on that in place of a device; the inferkit that
 #                PYTHON finds is taken, and nothing is built. benchmarks/gpu/README.md tells how.
 #   STAGE_SECONDS    the most that a stage may take
@@ -149,6 +150,10 @@ export here root out python sanitizer
 stage machine 30 may bash -c the_machine
 if [[ -n ${REHEARSE:-} ]]; then
   skip build "a rehearsal takes what is installed"
+elif [[ ${INSTALLED:-0} == 1 ]]; then
+  skip build "what is installed is taken"
+  timeout -k 5 200 "$python" "$here/peers.py" compiled --warm --seconds 180 >"$out/warm.log" 2>&1 &
+  warm=$!
 else
   export PYTHONPATH=$out/site${PYTHONPATH:+:$PYTHONPATH}
   # A good part of the time that torch takes to compile needs no device: it goes on beside the build.

@@ -1,11 +1,15 @@
 // Whole models in tests of CUDA: their inputs, and the answers of two devices side by side.
 #pragma once
 #include <algorithm>
+#include <cstdlib>
 #include <initializer_list>
+#include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "../engine/graphs.h"
+#include "backend_on_host.h"
 #include "base/error.h"
 #include "device/cuda/cuda.h"
 #include "support.h"
@@ -43,6 +47,22 @@ inline bool comparable() {
   if (std::ranges::find(fusing, active_isa()) == fusing.end()) skipped() = "the active tier has other bits than CUDA";
   return skipped().empty();
 }
+
+/// The device whose answers are compared with the CPU's: the emulator's, or with INFERKIT_TEST_ON_DEVICE=1 in the
+/// environment the machine's own. The driver that the tests bring must then not be the first that is found:
+/// LD_PRELOAD=libcuda.so.1 puts the machine's before it.
+class Compared {
+ public:
+  explicit Compared(cuda_on_host::Figures& figures) {
+    const char* const set = std::getenv("INFERKIT_TEST_ON_DEVICE");
+    if (!set || std::string_view(set) != "1") own_ = cuda_on_host::make_device(figures);
+  }
+  bool emulated() const { return own_ != nullptr; }
+  CudaDevice& device() const { return own_ ? *own_ : cuda_device(); }
+
+ private:
+  std::unique_ptr<CudaDevice> own_;
+};
 
 inline ModelOptions on(Device& device) {
   ModelOptions options;

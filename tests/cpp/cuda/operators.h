@@ -117,12 +117,12 @@ inline std::vector<std::pair<DType, std::vector<std::byte>>> run(const Made& mad
 inline void same(const One& one, const std::string& what) {
   if (!comparable()) return;
   Figures figures;
-  const auto device = cuda_on_host::make_device(figures);
+  const Compared compared(figures);
   const Made made = make(one);
   const auto want = run(made, cpu_device(), 1);
   for (const uint64_t seed : kSeeds) {
     figures.seed = 100 * seed;
-    const auto got = run(made, *device, 2);
+    const auto got = run(made, compared.device(), 2);
     for (size_t i = 0; i < want.size(); ++i) {
       const auto& [dtype, bytes] = want[i];
       CHECK_EQ(got[i].second.size(), bytes.size());
@@ -136,7 +136,8 @@ inline void same(const One& one, const std::string& what) {
       }
     }
   }
-  if (figures.launches == 0) fail(__FILE__, __LINE__, cat(what, ", ", one.op, ": nothing was launched"));
+  if (compared.emulated() && figures.launches == 0)
+    fail(__FILE__, __LINE__, cat(what, ", ", one.op, ": nothing was launched"));
 }
 
 }  // namespace inferkit::testing
