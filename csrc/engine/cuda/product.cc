@@ -22,6 +22,20 @@ void take_words(GemmParams& p, const ExecContext& context) {
   }
 }
 
+/// Strips of as many rows as leave enough of them: B is read once for each, but a multiprocessor without one is idle.
+struct Strips {
+  Kernel kernel;
+  int64_t rows;
+};
+Strips strips_for(int64_t m, int64_t columns) {
+  constexpr int64_t kEnoughStrips = 64;
+  const auto enough = [&](int64_t rows) { return (m + rows - 1) / rows * columns >= kEnoughStrips; };
+  if (m == 1) return {Kernel::gemm_strips_1, 1};
+  if (m > 8 && enough(16)) return {Kernel::gemm_strips_16, 16};
+  if (m > 4 && enough(8)) return {Kernel::gemm_strips_8, 8};
+  return {Kernel::gemm_strips_4, 4};
+}
+
 /// io: c, a, b, bias.
 void run_product(const void* params, std::byte* const* io, const ExecContext& context) {
   launch_product(*static_cast<const GemmParams*>(params), io, context);
@@ -199,16 +213,15 @@ void launch_product(GemmParams p, std::byte* const* io, const ExecContext& conte
     return Blocks{(p.n + columns - 1) / columns, (p.m + rows - 1) / rows, p.batch.n};
   };
   const Blocks wide = grid(device::kWideTile, device::kWideTile), tiles = grid(device::kTile, device::kTile);
-  if (p.m <= device::kSplitRows) {
-    launch(context, Kernel::gemm_split, grid(1, device::kSplitColumns), device::kSplitThreads, device::kSplitShared, p);
-  } else if (wide.count() >= kManyBlocks && p.n > device::kTile) {
+  if (wide.count() >= kManyBlocks && p.n > device::kTile && p.m > device::kTile) {
     launch(context, Kernel::gemm_wide, wide, device::kTileThreads, device::tile_shared(device::kWideTile), p);
-  } else if (tiles.count() >= kEnoughBlocks) {
+  } else if (tiles.count() >= kEnoughBlocks && p.m > device::kTile / 4) {
     launch(context, Kernel::gemm_tiled, tiles, device::kTileThreads, device::tile_shared(device::kTile), p);
   } else {
     const int slices = slices_of(p.k, p.chunk);
-    launch(context, Kernel::gemm_sliced, grid(device::kSliceRows, device::kSliceColumns),
-           static_cast<unsigned>(slices) * 32, device::slice_shared(slices), p);
+    const Strips strips = strips_for(p.m, grid(p.m, device::kStripColumns).count());
+    launch(context, strips.kernel, grid(strips.rows, device::kStripColumns), static_cast<unsigned>(slices) * 32,
+           device::strip_shared(slices, static_cast<int>(strips.rows)), p);
   }
 }
 

@@ -38,7 +38,8 @@ template <int kQuads>
 INFERKIT_DEVICE void make_tiles(const ConvParams& p, float* shared) {
   constexpr int kSide = kQuads * kTile, kPitch = kSide + 4;
   constexpr int kLines = static_cast<int>(kTileThreads) / kSide, kMine = kTileDepth / kLines;
-  Tap* const taps = reinterpret_cast<Tap*>(shared + 4 * kTileDepth * kPitch);  // [step % 2][depth]
+  Tap* const taps =
+      reinterpret_cast<Tap*>(shared + kTileTotals<kQuads> + 4 * kTileDepth * kPitch);  // [step % 2][depth]
   const int t = static_cast<int>(threadIdx.x), column = t % kSide, line = t / kSide;
   const int32_t k = p.channels * taps_of(p);
   const int32_t filter0 = static_cast<int32_t>(blockIdx.y) * kSide;
@@ -51,7 +52,7 @@ INFERKIT_DEVICE void make_tiles(const ConvParams& p, float* shared) {
   for (int32_t group = static_cast<int32_t>(blockIdx.z); group < p.groups; group += static_cast<int32_t>(gridDim.z)) {
     const float* const x = p.x + int64_t{group} * p.channels * in_area(p);
     const float* const w = p.w + int64_t{group} * p.filters * k;
-    ChunkedSums<kQuads> sums;
+    Sums<kQuads> sums{};
     Weights<kSide, static_cast<int>(kTileThreads)> next;
     float windows[kMine];
     note_taps(first_step(k, p.chunk), 0);
@@ -73,7 +74,7 @@ INFERKIT_DEVICE void make_tiles(const ConvParams& p, float* shared) {
 #pragma unroll
           for (int i = 0; i < kMine; ++i) bs[(line + i * kLines) * kPitch + column] = windows[i];
         });
-    use_sums(sums.whole, shared, [&](int row, int, float sum) { put_element(p, group, filter0 + row, pixel, sum); });
+    use_sums(sums, shared, [&](int row, int, float sum) { put_element(p, group, filter0 + row, pixel, sum); });
   }
 }
 

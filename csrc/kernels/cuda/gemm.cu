@@ -71,12 +71,12 @@ INFERKIT_DEVICE void make_tiles(const GemmParams& p, float* shared) {
     int64_t at[2];
     offsets_of(p.batch, z, at);
     for (int64_t row0 = static_cast<int64_t>(blockIdx.y) * kSide; row0 < p.m; row0 += int64_t{gridDim.y} * kSide) {
-      ChunkedSums<kQuads> sums;
+      Sums<kQuads> sums{};
       Operands<kSide, kSide, static_cast<int>(kTileThreads)> next;
       sum_tile(
           sums, shared, p.k, p.chunk, [&](const Step& step, int) { read_step(next, p, at, row0, col0, step, t); },
           [&](float* as, float* bs) { write_step(next, p, as, bs, t); });
-      use_sums(sums.whole, shared,
+      use_sums(sums, shared,
                [&](int row, int column, float sum) { put_element(p, z, row0 + row, col0 + column, sum); });
     }
   }
@@ -84,66 +84,135 @@ INFERKIT_DEVICE void make_tiles(const GemmParams& p, float* shared) {
 
 }  // namespace
 
-INFERKIT_KERNEL(gemm_tiled, GemmParams, 256, 2) {
+INFERKIT_KERNEL(gemm_tiled, GemmParams, 256, 3) {
   INFERKIT_SHARED(float, shared);
   make_tiles<1>(p, shared);
 }
-INFERKIT_KERNEL(gemm_wide, GemmParams, 256, 1) {
+INFERKIT_KERNEL(gemm_wide, GemmParams, 256, 2) {
   INFERKIT_SHARED(float, shared);
   make_tiles<2>(p, shared);
 }
 
-INFERKIT_KERNEL(gemm_sliced, GemmParams, 256, 2) {
-  INFERKIT_SHARED(float, shared);
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  const int64_t col0 = static_cast<int64_t>(blockIdx.x) * kSliceColumns;
+namespace {
+
+/// The next terms of a strip: of A each lane has one of every row, of B those of its column.
+template <int kRows>
+struct StripTerms {
+  float a[kRows], b[kStripDepth];
+};
+template <int kRows>
+INFERKIT_DEVICE void read_terms(StripTerms<kRows>& next, const GemmParams& p, const float* a, const float* b, int rows,
+                                const Step& step, int lane) {
+  const int terms = terms_of<kStripDepth>(step);
+#pragma unroll
+  for (int r = 0; r < kRows; ++r) next.a[r] = r < rows && lane < terms ? a[r * p.a_row + step.from + lane] : 0.0f;
+  if (b == nullptr) return;
+  b += step.from * p.b_row;
+  if (p.b_row == 1) {  // a column's terms are neighbours
+#pragma unroll
+    for (int depth = 0; depth < kStripDepth; depth += 4) {
+      const float4 v = read_quad(b + depth, 1, terms - depth);
+      next.b[depth] = v.x;
+      next.b[depth + 1] = v.y;
+      next.b[depth + 2] = v.z;
+      next.b[depth + 3] = v.w;
+    }
+  } else {
+#pragma unroll
+    for (int depth = 0; depth < kStripDepth; ++depth) next.b[depth] = depth < terms ? b[depth * p.b_row] : 0.0f;
+  }
+}
+
+/// A strip of kRows rows and kStripColumns columns: each warp sums a chunk, a lane the sums of its column, and as many
+/// rounds as it takes. B goes from global memory into registers, many terms at a time; A comes through shared memory.
+template <int kRows>
+INFERKIT_DEVICE void make_strips(const GemmParams& p, float* shared) {
+  constexpr int kFloats = kRows * kStripDepth;  // of a warp: its terms of A, or its sums
+  static_assert(kStripDepth == kStripColumns && kStripColumns == 32);
+  const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
+  const int warps = static_cast<int>(blockDim.x) / 32;
+  float *const mine = shared + warp * kFloats, *const totals = shared + warps * kFloats;
+  const int64_t column = static_cast<int64_t>(blockIdx.x) * kStripColumns + lane;
+  const int64_t chunks = (p.k + p.chunk - 1) / p.chunk;
+  const auto for_mine = [&](const auto& use) {
+    for (int e = static_cast<int>(threadIdx.x); e < kFloats; e += static_cast<int>(blockDim.x)) use(e);
+  };
   for (int64_t z = blockIdx.z; z < p.batch.n; z += gridDim.z) {
     int64_t at[2];
     offsets_of(p.batch, z, at);
-    for (int64_t row0 = static_cast<int64_t>(blockIdx.y) * kSliceRows; row0 < p.m;
-         row0 += int64_t{gridDim.y} * kSliceRows) {
-      Operands<kSliceRows, kSliceColumns, 32> next;
-      const float* const sums = sum_slice<kSliceFloats>(
-          shared, p.k, p.chunk, [&](const Step& step) { read_step(next, p, at, row0, col0, step, lane); },
-          [&](float* as, float* bs) { write_step(next, p, as, bs, lane); });
-      for_each_of_slice([&](int e) { put_element(p, z, row0 + e / kSliceColumns, col0 + e % kSliceColumns, sums[e]); });
+    const float* const b = column < p.n ? p.b + at[1] + column * p.b_col : nullptr;
+    for (int64_t row0 = static_cast<int64_t>(blockIdx.y) * kRows; row0 < p.m; row0 += int64_t{gridDim.y} * kRows) {
+      const float* const a = p.a + at[0] + row0 * p.a_row;
+      const auto rows = static_cast<int>(smaller(p.m - row0, kRows));
+      for_mine([&](int e) { totals[e] = 0; });
+      for (int64_t first = 0; first < chunks; first += warps) {
+        float sums[kRows] = {};
+        if (first + warp < chunks) {
+          const int64_t begin = (first + warp) * p.chunk;
+          Step step{begin, smaller(p.k, begin + p.chunk)};
+          StripTerms<kRows> next;
+          read_terms(next, p, a, b, rows, step, lane);
+          while (step.from < step.end) {
+#pragma unroll
+            for (int r = 0; r < kRows; ++r) mine[r * kStripDepth + lane] = next.a[r];
+            __syncwarp();
+            float w[kStripDepth];
+#pragma unroll
+            for (int depth = 0; depth < kStripDepth; ++depth) w[depth] = next.b[depth];
+            const int terms = terms_of<kStripDepth>(step);
+            step.from += kStripDepth;
+            if (step.from < step.end) read_terms(next, p, a, b, rows, step, lane);
+#pragma unroll
+            for (int depth = 0; depth < kStripDepth; depth += 4) {
+#pragma unroll
+              for (int r = 0; r < kRows; ++r) {
+                const float4 v = load4(mine + r * kStripDepth + depth);
+                if (depth < terms) sums[r] = __fmaf_rn(v.x, w[depth], sums[r]);
+                if (depth + 1 < terms) sums[r] = __fmaf_rn(v.y, w[depth + 1], sums[r]);
+                if (depth + 2 < terms) sums[r] = __fmaf_rn(v.z, w[depth + 2], sums[r]);
+                if (depth + 3 < terms) sums[r] = __fmaf_rn(v.w, w[depth + 3], sums[r]);
+              }
+            }
+            __syncwarp();
+          }
+        }
+#pragma unroll
+        for (int r = 0; r < kRows; ++r) mine[r * kStripColumns + lane] = sums[r];
+        __syncthreads();
+        const int count = static_cast<int>(smaller(warps, chunks - first));
+        for_mine([&](int e) {
+          float total = totals[e];
+          for (int w = 0; w < count; ++w) {
+            const float part = shared[w * kFloats + e];
+            total = first + w == 0 ? part : __fadd_rn(total, part);
+          }
+          totals[e] = total;
+        });
+        __syncthreads();
+      }
+      for_mine(
+          [&](int e) { put_element(p, z, row0 + e / kStripColumns, column - lane + e % kStripColumns, totals[e]); });
     }
   }
 }
 
-INFERKIT_KERNEL(gemm_split, GemmParams, 256, 2) {
-  INFERKIT_SHARED(float, parts);  // [warp][column]
-  const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
-  const int64_t column = static_cast<int64_t>(blockIdx.x) * kSplitColumns + lane;
-  const int64_t chunks = (p.k + p.chunk - 1) / p.chunk;
-  for (int64_t z = blockIdx.z; z < p.batch.n; z += gridDim.z) {
-    int64_t at[2];
-    offsets_of(p.batch, z, at);
-    for (int64_t row = blockIdx.y; row < p.m; row += gridDim.y) {
-      const float* const a = p.a + at[0] + row * p.a_row;
-      float sum = 0;
-      for (int64_t first = 0; first < chunks; first += kSplitWarps) {
-        const int64_t mine = first + warp, end = smaller(p.k, (mine + 1) * p.chunk);
-        float part = 0;
-        if (column < p.n) {
-          const float* b = p.b + at[1] + column * p.b_col;
-#pragma unroll 8
-          for (int64_t k = mine * p.chunk; k < end; ++k) part = __fmaf_rn(a[k], b[k * p.b_row], part);
-        }
-        parts[warp * kSplitColumns + lane] = part;
-        __syncthreads();
-        if (warp == 0) {
-          const int count = static_cast<int>(smaller(kSplitWarps, chunks - first));
-          for (int w = 0; w < count; ++w) {
-            const float next = parts[w * kSplitColumns + lane];
-            sum = first + w == 0 ? next : __fadd_rn(sum, next);
-          }
-        }
-        __syncthreads();
-      }
-      if (warp == 0 && column < p.n) put_element(p, z, row, column, sum);
-    }
-  }
+}  // namespace
+
+INFERKIT_KERNEL(gemm_strips_1, GemmParams, 256, 1) {
+  INFERKIT_SHARED(float, shared);
+  make_strips<1>(p, shared);
+}
+INFERKIT_KERNEL(gemm_strips_4, GemmParams, 256, 1) {
+  INFERKIT_SHARED(float, shared);
+  make_strips<4>(p, shared);
+}
+INFERKIT_KERNEL(gemm_strips_8, GemmParams, 256, 1) {
+  INFERKIT_SHARED(float, shared);
+  make_strips<8>(p, shared);
+}
+INFERKIT_KERNEL(gemm_strips_16, GemmParams, 256, 1) {
+  INFERKIT_SHARED(float, shared);
+  make_strips<16>(p, shared);
 }
 
 }  // namespace inferkit::kernels::cuda

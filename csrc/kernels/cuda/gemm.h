@@ -28,15 +28,11 @@ struct GemmParams {
 /// gemm_tiled, gemm_wide: a block makes kTile x kTile elements of C, or kWideTile x kWideTile. gridDim: columns, rows,
 /// products.
 
-/// gemm_sliced: for few tiles. A block makes kSliceRows x kSliceColumns elements, by as many warps as there are chunks,
-/// kMostSlices at most. gridDim: columns, rows, products.
-
-/// gemm_split: for few rows. A block makes kSplitColumns columns of one row; its warps sum chunks side by side, as many
-/// at a time as there are warps, and one warp adds them in order. gridDim: columns, rows, products.
-inline constexpr int kSplitColumns = 32, kSplitWarps = 8;
-inline constexpr unsigned kSplitThreads = kSplitWarps * 32;
-inline constexpr size_t kSplitShared = kSplitWarps * kSplitColumns * sizeof(float);
-/// Rows up to which gemm_split is taken: below it a tile would be mostly empty.
-inline constexpr int64_t kSplitRows = 8;
+/// gemm_strips_1, 4, 8, 16: for few tiles. A block makes so many rows of kStripColumns columns, by as many warps as
+/// there are chunks, kMostSlices at most. gridDim: columns, rows, products.
+inline constexpr int kStripColumns = 32, kStripDepth = 32;
+constexpr size_t strip_shared(int slices, int rows) {
+  return static_cast<size_t>((slices + 1) * rows * kStripColumns) * sizeof(float);
+}
 
 }  // namespace inferkit::kernels::cuda

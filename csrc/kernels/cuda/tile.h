@@ -12,9 +12,11 @@ inline constexpr unsigned kTileThreads = 256;
 /// A tile has kTile rows and columns, of which a thread makes 4 x 4, or kWideTile of each, of which a thread makes
 /// 8 x 8: these read half as much for each sum, and want more sums than small devices have tiles for.
 inline constexpr int kTile = 64, kWideTile = 128;
-/// Two steps, of which one is written while the other is added.
+/// Floats for the sums of a tile's complete chunks.
+constexpr int tile_totals(int side) { return side * side; }
+/// Besides, two steps, of which one is written while the other is added.
 constexpr size_t tile_shared(int side) {
-  return size_t{4} * kTileDepth * static_cast<size_t>(side + 4) * sizeof(float);
+  return static_cast<size_t>(tile_totals(side) + 4 * kTileDepth * (side + 4)) * sizeof(float);
 }
 
 /// For little work: each warp of a block sums a chunk of a tile of kSliceRows x kSliceColumns, side by side with the

@@ -49,7 +49,11 @@ INFERKIT_DEVICE void write_across(float* at, int pitch, const float4& v) {
   at[3 * pitch] = v.w;
 }
 
-/// kQuads groups of four rows, kTile apart, by as many of columns.
+/// The lanes of a warp are four rows of eight, so that they read few lines of each operand at once: a group of four
+/// rows of a tile is kRowsApart behind the last one of its thread, a group of columns kColumnsApart.
+constexpr int kRowsApart = 16, kColumnsApart = 32;
+
+/// kQuads groups of four rows by as many of four columns.
 template <int kQuads>
 struct Sums {
   float of[4 * kQuads][4 * kQuads];
@@ -61,7 +65,7 @@ INFERKIT_DEVICE void add_term(Sums<kQuads>& sums, const float* a, const float* b
   float av[4 * kQuads], bv[4 * kQuads];
 #pragma unroll
   for (int q = 0; q < kQuads; ++q) {
-    const float4 u = load4(a + q * kTile), v = load4(b + q * kTile);
+    const float4 u = load4(a + q * kRowsApart), v = load4(b + q * kColumnsApart);
     av[4 * q] = u.x;
     av[4 * q + 1] = u.y;
     av[4 * q + 2] = u.z;
@@ -82,7 +86,7 @@ INFERKIT_DEVICE void add_term(Sums<kQuads>& sums, const float* a, const float* b
 template <int kQuads, int kPitchA, int kPitchB>
 INFERKIT_DEVICE void add_terms(Sums<kQuads>& sums, const float* a, const float* b, int terms) {
   if (terms == kTileDepth) {
-#pragma unroll 8
+#pragma unroll(kQuads == 2 ? kTileDepth : 8)
     for (int depth = 0; depth < kTileDepth; ++depth) add_term(sums, a + depth * kPitchA, b + depth * kPitchB);
   } else {
 #pragma unroll 1
@@ -90,51 +94,75 @@ INFERKIT_DEVICE void add_terms(Sums<kQuads>& sums, const float* a, const float* 
   }
 }
 
-/// Chunks that are complete, and the one that grows.
-template <int kQuads>
-struct ChunkedSums {
-  Sums<kQuads> whole{}, part{};
-  bool holds = false;
+/// Where a thread's first row and column of a tile are: eight warps, two of them side by side.
+struct Corner {
+  int row, column;
 };
 template <int kQuads>
-INFERKIT_DEVICE void end_chunk(ChunkedSums<kQuads>& sums) {
+INFERKIT_DEVICE Corner corner_of(int t) {
+  const int warp = t / 32, lane = t % 32;
+  return {warp / 2 * kRowsApart * kQuads + lane / 8 * 4, warp % 2 * kColumnsApart * kQuads + lane % 8 * 4};
+}
+
+/// Floats in front of a tile's steps: the sums of the chunks that are complete, where they are too many for registers
+/// besides those of the chunk that grows.
+template <int kQuads>
+constexpr int kTileTotals = tile_totals(kQuads * kTile);
+
+/// The first chunk ends, or a later one. `totals` are this thread's: nobody else reads or writes them.
+template <int kQuads>
+INFERKIT_DEVICE void end_chunk(Sums<kQuads>& part, float* totals, bool first) {
 #pragma unroll
   for (int i = 0; i < 4 * kQuads; ++i) {
 #pragma unroll
     for (int j = 0; j < 4 * kQuads; ++j) {
-      sums.whole.of[i][j] = sums.holds ? __fadd_rn(sums.whole.of[i][j], sums.part.of[i][j]) : sums.part.of[i][j];
-      sums.part.of[i][j] = 0;
+      float* const total = totals + (i * 4 * kQuads + j) * static_cast<int>(kTileThreads);
+      *total = first ? part.of[i][j] : __fadd_rn(*total, part.of[i][j]);
+      part.of[i][j] = 0;
     }
   }
-  sums.holds = true;
+}
+/// The last one ends: the sums are those of all chunks.
+template <int kQuads>
+INFERKIT_DEVICE void end_chunks(Sums<kQuads>& part, const float* totals) {
+#pragma unroll
+  for (int i = 0; i < 4 * kQuads; ++i) {
+#pragma unroll
+    for (int j = 0; j < 4 * kQuads; ++j) {
+      part.of[i][j] = __fadd_rn(totals[(i * 4 * kQuads + j) * static_cast<int>(kTileThreads)], part.of[i][j]);
+    }
+  }
 }
 
 /// Sums a tile over k terms, cut into steps. read(step, half) brings the terms of a step into registers, where `half`
 /// is its number modulo 2; write(a, b) puts them into shared memory, [depth][row] and [depth][column]. Thread t makes
-/// the four rows from 4 (t / 16) and the four columns from 4 (t % 16), and those kTile behind them. The threads have
-/// met when it returns.
+/// the rows and columns from corner_of(t). The threads have met when it returns.
 template <int kQuads, class Read, class Write>
-INFERKIT_DEVICE void sum_tile(ChunkedSums<kQuads>& sums, float* shared, int64_t k, int64_t chunk, const Read& read,
+INFERKIT_DEVICE void sum_tile(Sums<kQuads>& sums, float* shared, int64_t k, int64_t chunk, const Read& read,
                               const Write& write) {
   constexpr int kPitch = kQuads * kTile + 4, kOperand = kTileDepth * kPitch;
-  const int t = static_cast<int>(threadIdx.x), tr = t / 16 * 4, tc = t % 16 * 4;
+  const int t = static_cast<int>(threadIdx.x);
+  const Corner corner = corner_of<kQuads>(t);
+  float* const totals = shared + t;
+  float* const steps = shared + kTileTotals<kQuads>;
   Step step = first_step(k, chunk);
   read(step, 0);
   __syncthreads();  // the last tile has been used
-  write(shared, shared + kOperand);
+  write(steps, steps + kOperand);
   __syncthreads();
   for (int half = 0; step.from < k; half ^= 1) {
     const Step then = step_after(step, k, chunk);
     const bool more = then.from < k;
     if (more) read(then, half ^ 1);
-    const float* const as = shared + half * 2 * kOperand;
-    add_terms<kQuads, kPitch, kPitch>(sums.part, as + tr, as + kOperand + tc, terms_of(step));
-    if (ends_chunk(step)) end_chunk(sums);
-    float* const behind = shared + (half ^ 1) * 2 * kOperand;
+    const float* const as = steps + half * 2 * kOperand;
+    add_terms<kQuads, kPitch, kPitch>(sums, as + corner.row, as + kOperand + corner.column, terms_of(step));
+    if (more && ends_chunk(step)) end_chunk(sums, totals, step.end == chunk);
+    float* const behind = steps + (half ^ 1) * 2 * kOperand;
     if (more) write(behind, behind + kOperand);
     __syncthreads();
     step = then;
   }
+  if (k > chunk) end_chunks(sums, totals);
 }
 
 /// Calls use(row, column, sum) for each sum of the tile, neighbours of a row in neighbouring threads. The threads have
@@ -142,7 +170,10 @@ INFERKIT_DEVICE void sum_tile(ChunkedSums<kQuads>& sums, float* shared, int64_t 
 template <int kQuads, class Use>
 INFERKIT_DEVICE void use_sums(const Sums<kQuads>& sums, float* shared, const Use& use) {
   constexpr int kSide = kQuads * kTile;
-  const int t = static_cast<int>(threadIdx.x), tr = t / 16 * 4, tc = t % 16 * 4;
+  const int t = static_cast<int>(threadIdx.x);
+  const Corner corner = corner_of<kQuads>(t);
+  float* const kept = shared + kTileTotals<kQuads>;  // a group of rows of each thread
+  const int line = corner.row / (kRowsApart * kQuads) * kRowsApart + corner.row % kRowsApart;
 #pragma unroll
   for (int h = 0; h < kQuads; ++h) {
     if (h > 0) __syncthreads();
@@ -151,13 +182,14 @@ INFERKIT_DEVICE void use_sums(const Sums<kQuads>& sums, float* shared, const Use
 #pragma unroll
       for (int q = 0; q < kQuads; ++q) {
         const float* const s = sums.of[4 * h + i] + 4 * q;
-        store4(shared + (tr + i) * kSide + q * kTile + tc, float4{s[0], s[1], s[2], s[3]});
+        store4(kept + (line + i) * kSide + q * kColumnsApart + corner.column, float4{s[0], s[1], s[2], s[3]});
       }
     }
     __syncthreads();
 #pragma unroll 1
     for (int e = t; e < kTile * kSide; e += static_cast<int>(kTileThreads)) {
-      use(h * kTile + e / kSide, e % kSide, shared[e]);
+      const int row = e / kSide;
+      use(row / kRowsApart * kRowsApart * kQuads + h * kRowsApart + row % kRowsApart, e % kSide, kept[e]);
     }
   }
 }

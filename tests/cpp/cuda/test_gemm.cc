@@ -69,9 +69,9 @@ cuda::GemmParams params_of(const Product& s, const std::vector<float>& a, const 
 
 unsigned blocks(int64_t n, int64_t each) { return static_cast<unsigned>((n + each - 1) / each); }
 
-enum class Way { kWide, kTiled, kSliced, kSplit };
-constexpr Way kWays[] = {Way::kWide, Way::kTiled, Way::kSliced, Way::kSplit};
-constexpr const char* kNames[] = {"wide", "tiled", "sliced", "split"};
+enum class Way { kWide, kTiled, kStrips1, kStrips4, kStrips8, kStrips16 };
+constexpr Way kWays[] = {Way::kWide, Way::kTiled, Way::kStrips1, Way::kStrips4, Way::kStrips8, Way::kStrips16};
+constexpr const char* kNames[] = {"wide", "tiled", "strips of 1", "strips of 4", "strips of 8", "strips of 16"};
 const char* name_of(Way way) { return kNames[static_cast<size_t>(way)]; }
 
 /// As csrc/engine/cuda/product.cc launches it; `grid` has what else the emulator is to do. Of several products, a block
@@ -87,23 +87,26 @@ void run(Way way, const cuda::GemmParams& p, cuda_on_host::Grid grid = {}) {
     grid.shared_bytes = cuda::tile_shared(side);
     cuda_on_host::launch(kernel, grid, &p);
   };
+  const auto strips = [&](cuda::Kernel kernel, int rows) {
+    const int slices = std::clamp(static_cast<int>(blocks(p.k, p.chunk)), 1, cuda::kMostSlices);
+    cut(rows, cuda::kStripColumns);
+    grid.threads = {static_cast<unsigned>(slices) * 32};
+    grid.shared_bytes = cuda::strip_shared(slices, rows);
+    cuda_on_host::launch(kernel, grid, &p);
+  };
   switch (way) {
     case Way::kWide:
       return tiles(cuda::Kernel::gemm_wide, cuda::kWideTile);
     case Way::kTiled:
       return tiles(cuda::Kernel::gemm_tiled, cuda::kTile);
-    case Way::kSliced: {
-      const int slices = std::clamp(static_cast<int>(blocks(p.k, p.chunk)), 1, cuda::kMostSlices);
-      cut(cuda::kSliceRows, cuda::kSliceColumns);
-      grid.threads = {static_cast<unsigned>(slices) * 32};
-      grid.shared_bytes = cuda::slice_shared(slices);
-      return cuda_on_host::launch(cuda::Kernel::gemm_sliced, grid, &p);
-    }
-    case Way::kSplit:
-      cut(1, cuda::kSplitColumns);
-      grid.threads = {cuda::kSplitThreads};
-      grid.shared_bytes = cuda::kSplitShared;
-      return cuda_on_host::launch(cuda::Kernel::gemm_split, grid, &p);
+    case Way::kStrips1:
+      return strips(cuda::Kernel::gemm_strips_1, 1);
+    case Way::kStrips4:
+      return strips(cuda::Kernel::gemm_strips_4, 4);
+    case Way::kStrips8:
+      return strips(cuda::Kernel::gemm_strips_8, 8);
+    case Way::kStrips16:
+      return strips(cuda::Kernel::gemm_strips_16, 16);
   }
 }
 
@@ -169,7 +172,7 @@ TEST(operands_may_begin_anywhere) {
     auto p = params_of(s, a, b, {}, want, 20);
     p.a += shift;
     p.b += shift;
-    run(Way::kSplit, p);
+    run(Way::kStrips1, p);
     for (const Way way : kWays) {
       std::vector<float> got(want.size(), NAN);
       p.c = got.data();

@@ -58,10 +58,10 @@ TEST(the_kernels_of_an_mlp_are_named) {
     return names;
   };
   const auto few = kernels_of_plan();
-  CHECK(std::ranges::find(few, "gemm_split") != few.end());
-  shapes[0] = {256, 4};  // rows beyond what one block for each takes
+  CHECK(std::ranges::find(few, "gemm_strips_4") != few.end());
+  shapes[0] = {1024, 4};  // enough for strips of more rows
   const auto more = kernels_of_plan();
-  CHECK(std::ranges::find(more, "gemm_sliced") != more.end());
+  CHECK(std::ranges::find(more, "gemm_strips_16") != more.end());
   shapes[0] = {64 * 128, 4};  // tiles for a whole device
   const auto many = kernels_of_plan();
   CHECK(std::ranges::find(many, "gemm_tiled") != many.end());
