@@ -403,3 +403,50 @@ except inferkit.DeviceError as error:
 else:
     raise AssertionError("no error")
 """)
+
+
+def test_tensors_of_torch_take_the_short_way_where_torch_tells_its_stream() -> None:
+    over_the_driver("""
+import sys, types
+
+class Tensor(ByDlpack):
+    pass
+taken = []
+def from_dlpack(given):
+    taken.append(given)
+    return "torch's"
+at = there.stream()
+torch = types.ModuleType("torch")
+torch.Tensor, torch.from_dlpack = Tensor, from_dlpack
+assert "torch" not in sys.modules
+sys.modules["torch"] = torch
+want = host(x)
+
+def value_of(capsule):
+    shape = want.shape
+    found = tensor_of(capsule, b"dltensor")
+    assert tuple(found.shape[i] for i in range(found.rank)) == shape
+    return there.read(found.data, shape)
+
+# One that tells: its capsule is asked for without a stream, and the values, which are late, are waited for.
+torch._C = types.SimpleNamespace(_cuda_getCurrentRawStream=lambda device: given.stream)
+for _ in range(3):
+    given = Tensor(x)
+    assert model(given) == "torch's" and given.asked == [-1], given.asked
+    np.testing.assert_array_equal(value_of(taken.pop()), want)
+# In the default stream, whose handle is 0 there.
+torch._C = types.SimpleNamespace(_cuda_getCurrentRawStream=lambda device: 0)
+given = Tensor(x)
+there.wait(given.stream)
+assert model(given) == "torch's" and given.asked == [-1]
+np.testing.assert_array_equal(value_of(taken.pop()), want)
+# One that does not tell, and arrays of others: by the protocol.
+for torch._C in (types.SimpleNamespace(), None):
+    given = Tensor(x)
+    assert model(given) == "torch's" and given.asked[0] > 2
+    assert type(taken.pop()) is inferkit.cuda.DeviceArray
+assert type(model(ByDlpack(x))) is inferkit.cuda.DeviceArray
+# What it raises is an error of the call.
+torch._C = types.SimpleNamespace(_cuda_getCurrentRawStream=lambda device: 1 // device)
+refused(Tensor(x), "could not read the Tensor", "ZeroDivisionError")
+""")

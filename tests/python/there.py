@@ -7,6 +7,7 @@ NaN.
 from __future__ import annotations
 
 import ctypes
+import math
 from typing import Any
 
 import numpy as np
@@ -156,3 +157,13 @@ def tensor_of(capsule: object, name: bytes) -> Tensor:
     kind = Versioned if name == b"dltensor_versioned" else Managed
     found: Tensor = ctypes.cast(at, ctypes.POINTER(kind)).contents.tensor  # type: ignore[attr-defined]
     return found
+
+
+def wait(stream: int) -> None:
+    """Until what is in the stream has been done."""
+    call("cuStreamSynchronize", ctypes.c_void_p(stream))
+
+
+def read(at: int, shape: tuple[int, ...]) -> np.ndarray:
+    """The floats that lie there: memory of that device is memory of the host."""
+    return np.ctypeslib.as_array((ctypes.c_float * math.prod(shape)).from_address(at)).reshape(shape).copy()
