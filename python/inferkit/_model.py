@@ -239,8 +239,7 @@ class Model(_core.Model):
             are finite and not empty, except where the model gives such values a meaning (see :class:`InputChecks`).
         device : str, torch.device or cupy.cuda.Device
             Where the model runs: ``"cpu"``, ``"cuda"``, or ``"cuda:1"`` for another device than the first. Operators
-            that CUDA lacks are named here, all at once, unless there is a `fallback`. Kernels for CUDA have been
-            compiled, and checked on a host emulator; they have not run on a device yet.
+            that CUDA lacks are named here, all at once, unless there is a `fallback`.
         fallback : str, optional
             ``"cpu"`` runs on the CPU what the device has no lowering for. Values go between the two memories, and each
             run waits for the device before a step of the CPU; :meth:`explain` shows the copies, and why a step falls

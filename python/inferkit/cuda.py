@@ -1,7 +1,6 @@
 """CUDA devices: whether models can run on one here.
 
 Importing inferkit, or this module, never touches the driver; these functions and ``Model.load(device="cuda")`` open it.
-Kernels for CUDA have been compiled, and checked to the bit on a host emulator; they have not run on a device yet.
 
 >>> import inferkit
 >>> inferkit.cuda.is_available() == (inferkit.cuda.why_not() == "")

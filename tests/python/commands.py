@@ -49,6 +49,7 @@ LATER = (
     "python benchmarks/overload.py --seconds 2",
     "python benchmarks/neighbours.py --seconds 4",
     "python benchmarks/lengths.py",
+    "python benchmarks/scaling.py",
     "python benchmarks/tuning.py --plot tuning.svg",
     "python benchmarks/simulate.py --plot policies.svg --replay",
     "cd benchmarks && asv machine --yes && asv run --python=same",
