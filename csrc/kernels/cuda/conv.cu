@@ -38,8 +38,7 @@ template <int kQuads>
 INFERKIT_DEVICE void make_tiles(const ConvParams& p, float* shared) {
   constexpr int kSide = kQuads * kTile, kPitch = kSide + 4;
   constexpr int kLines = static_cast<int>(kTileThreads) / kSide, kMine = kTileDepth / kLines;
-  Tap* const taps =
-      reinterpret_cast<Tap*>(shared + kTileTotals<kQuads> + 4 * kTileDepth * kPitch);  // [step % 2][depth]
+  Tap* const taps = reinterpret_cast<Tap*>(shared + kTileTotals<kSide> + 4 * kTileDepth * kPitch);  // [step % 2][depth]
   const int t = static_cast<int>(threadIdx.x), column = t % kSide, line = t / kSide;
   const int32_t k = p.channels * taps_of(p);
   const int32_t filter0 = static_cast<int32_t>(blockIdx.y) * kSide;
@@ -74,7 +73,7 @@ INFERKIT_DEVICE void make_tiles(const ConvParams& p, float* shared) {
 #pragma unroll
           for (int i = 0; i < kMine; ++i) bs[(line + i * kLines) * kPitch + column] = windows[i];
         });
-    use_sums(sums, shared, [&](int row, int, float sum) { put_element(p, group, filter0 + row, pixel, sum); });
+    use_sums<1>(sums, shared, [&](int row, int, float sum) { put_element(p, group, filter0 + row, pixel, sum); });
   }
 }
 

@@ -61,7 +61,8 @@ INFERKIT_DEVICE void make_tiles(const HalfConvParams& h, uint32_t* shared) {
   const ConvParams& p = h.of;
   constexpr int kPitch = kHalfPitchB<kSide>;
   constexpr int kLines = static_cast<int>(kTileThreads) / kSide, kMine = kHalfPairs / kLines;
-  Tap* const taps = reinterpret_cast<Tap*>(shared + 2 * kHalfStepWords<kSide, kSide>);  // [step % 2][depth]
+  Tap* const taps =
+      reinterpret_cast<Tap*>(shared + kTileTotals<kSide> + 2 * kHalfStepWords<kSide, kSide>);  // [step % 2][depth]
   const int t = static_cast<int>(threadIdx.x), column = t % kSide, line = t / kSide;
   const int32_t k = p.channels * taps_of(p);
   const int32_t filter0 = static_cast<int32_t>(blockIdx.y) * kSide;
@@ -97,8 +98,8 @@ INFERKIT_DEVICE void make_tiles(const HalfConvParams& h, uint32_t* shared) {
 #pragma unroll
           for (int i = 0; i < kMine; ++i) bs[(line + i * kLines) * kPitch + column] = pair_of<kTo>(low[i], high[i]);
         });
-    use_fragments<kSide>(sums, shared,
-                         [&](int row, int, float sum) { put_element(p, group, filter0 + row, pixel, sum); });
+    use_fragments<1, kSide>(sums, shared,
+                            [&](int row, int, float sum) { put_element(p, group, filter0 + row, pixel, sum); });
   }
 }
 

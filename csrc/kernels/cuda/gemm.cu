@@ -76,8 +76,13 @@ INFERKIT_DEVICE void make_tiles(const GemmParams& p, float* shared) {
       sum_tile(
           sums, shared, p.k, p.chunk, [&](const Step& step, int) { read_step(next, p, at, row0, col0, step, t); },
           [&](float* as, float* bs) { write_step(next, p, as, bs, t); });
-      use_sums(sums, shared,
-               [&](int row, int column, float sum) { put_element(p, z, row0 + row, col0 + column, sum); });
+      if (goes_in_quads(p)) {
+        use_sums<4>(sums, shared,
+                    [&](int row, int column, const float4& four) { put_quad(p, z, row0 + row, col0 + column, four); });
+      } else {
+        use_sums<1>(sums, shared,
+                    [&](int row, int column, float sum) { put_element(p, z, row0 + row, col0 + column, sum); });
+      }
     }
   }
 }

@@ -11,11 +11,11 @@ struct HalfOperands {
   static constexpr int kQuadsA = kRows * kHalfDepth / 4 / kThreads;
   static constexpr int kQuadsB = kHalfPairs * (kColumns / 4) / kThreads;
   float4 a[kQuadsA];
-  float4 b[kQuadsB][2];  // four columns of two terms; or their pairs, in the first
+  uint4 b[kQuadsB];  // pairs of four columns
 };
 
 /// Each row of A has eight threads; each pair of terms of B a thread for four columns.
-template <int kRows, int kColumns, int kThreads>
+template <Rounded kTo, int kRows, int kColumns, int kThreads>
 INFERKIT_DEVICE void read_step(HalfOperands<kRows, kColumns, kThreads>& next, const HalfGemmParams& h,
                                const int64_t (&at)[2], int64_t row0, int64_t col0, const Step& step, int t) {
   const GemmParams& p = h.of;
@@ -33,22 +33,23 @@ INFERKIT_DEVICE void read_step(HalfOperands<kRows, kColumns, kThreads>& next, co
 #pragma unroll
     for (int q = 0; q < next.kQuadsB; ++q, term += 2 * kLines, b += kLines * h.pairs_row) {
       const bool there = term < terms && col0 + column < h.pairs_row;
-      next.b[q][0] = there ? load4(reinterpret_cast<const float*>(b)) : float4{0, 0, 0, 0};
+      next.b[q] = there ? load_words(b) : uint4{0, 0, 0, 0};
     }
   } else {
     const auto valid = static_cast<int>(smaller(p.n - col0 - column, 4));
     const float* b = p.b + at[1] + (step.from + term) * p.b_row + (col0 + column) * p.b_col;
 #pragma unroll
     for (int q = 0; q < next.kQuadsB; ++q, term += 2 * kLines, b += 2 * kLines * p.b_row) {
-      next.b[q][0] = read_quad(b, p.b_col, term < terms ? valid : 0);
-      next.b[q][1] = read_quad(b + p.b_row, p.b_col, term + 1 < terms ? valid : 0);
+      const float4 u = read_quad(b, p.b_col, term < terms ? valid : 0);
+      const float4 v = read_quad(b + p.b_row, p.b_col, term + 1 < terms ? valid : 0);
+      next.b[q] = uint4{pair_of<kTo>(u.x, v.x), pair_of<kTo>(u.y, v.y), pair_of<kTo>(u.z, v.z), pair_of<kTo>(u.w, v.w)};
     }
   }
 }
 
 template <Rounded kTo, int kRows, int kColumns, int kThreads>
-INFERKIT_DEVICE void write_step(const HalfOperands<kRows, kColumns, kThreads>& next, const HalfGemmParams& h,
-                                uint32_t* as, uint32_t* bs, int t) {
+INFERKIT_DEVICE void write_step(const HalfOperands<kRows, kColumns, kThreads>& next, uint32_t* as, uint32_t* bs,
+                                int t) {
 #pragma unroll
   for (int q = 0; q < next.kQuadsA; ++q) {
     const float4& v = next.a[q];
@@ -58,13 +59,7 @@ INFERKIT_DEVICE void write_step(const HalfOperands<kRows, kColumns, kThreads>& n
   uint32_t* b = bs + t / (kColumns / 4) * kHalfPitchB<kColumns> + t % (kColumns / 4) * 4;
 #pragma unroll
   for (int q = 0; q < next.kQuadsB; ++q, b += kThreads / (kColumns / 4) * kHalfPitchB<kColumns>) {
-    const float4 &u = next.b[q][0], &v = next.b[q][1];
-    if (h.pairs) {
-      store4(reinterpret_cast<float*>(b), u);
-    } else {
-      store_words(
-          b, uint4{pair_of<kTo>(u.x, v.x), pair_of<kTo>(u.y, v.y), pair_of<kTo>(u.z, v.z), pair_of<kTo>(u.w, v.w)});
-    }
+    store_words(b, next.b[q]);
   }
 }
 
@@ -80,10 +75,16 @@ INFERKIT_DEVICE void make_tiles(const HalfGemmParams& h, uint32_t* shared) {
       TileFragment<kSide> sums{};
       HalfOperands<kSide, kSide, static_cast<int>(kTileThreads)> next;
       sum_half_tile<kTo, kSide>(
-          sums, shared, p.k, p.chunk, [&](const Step& step, int) { read_step(next, h, at, row0, col0, step, t); },
-          [&](uint32_t* as, uint32_t* bs) { write_step<kTo>(next, h, as, bs, t); });
-      use_fragments<kSide>(sums, shared,
-                           [&](int row, int column, float sum) { put_element(p, z, row0 + row, col0 + column, sum); });
+          sums, shared, p.k, p.chunk, [&](const Step& step, int) { read_step<kTo>(next, h, at, row0, col0, step, t); },
+          [&](uint32_t* as, uint32_t* bs) { write_step<kTo>(next, as, bs, t); });
+      if (goes_in_quads(p)) {
+        use_fragments<4, kSide>(sums, shared, [&](int row, int column, const float4& four) {
+          put_quad(p, z, row0 + row, col0 + column, four);
+        });
+      } else {
+        use_fragments<1, kSide>(
+            sums, shared, [&](int row, int column, float sum) { put_element(p, z, row0 + row, col0 + column, sum); });
+      }
     }
   }
 }
@@ -100,8 +101,8 @@ INFERKIT_DEVICE void make_slices(const HalfGemmParams& h, uint32_t* shared) {
          row0 += int64_t{gridDim.y} * kSliceRows) {
       HalfOperands<kSliceRows, kSliceColumns, 32> next;
       const float* const sums = sum_half_slice<kTo, kHalfSliceWords>(
-          shared, p.k, p.chunk, [&](const Step& step) { read_step(next, h, at, row0, col0, step, lane); },
-          [&](uint32_t* as, uint32_t* bs) { write_step<kTo>(next, h, as, bs, lane); });
+          shared, p.k, p.chunk, [&](const Step& step) { read_step<kTo>(next, h, at, row0, col0, step, lane); },
+          [&](uint32_t* as, uint32_t* bs) { write_step<kTo>(next, as, bs, lane); });
       for_each_of_slice([&](int e) { put_element(p, z, row0 + e / kSliceColumns, col0 + e % kSliceColumns, sums[e]); });
     }
   }
@@ -109,11 +110,11 @@ INFERKIT_DEVICE void make_slices(const HalfGemmParams& h, uint32_t* shared) {
 
 }  // namespace
 
-INFERKIT_KERNEL(gemm_bf16_wide, HalfGemmParams, 256, 1) {
+INFERKIT_KERNEL(gemm_bf16_wide, HalfGemmParams, 256, 2) {
   INFERKIT_SHARED(uint32_t, shared);
   make_tiles<Rounded::kBf16, kWideTile>(p, shared);
 }
-INFERKIT_KERNEL(gemm_bf16_tiled, HalfGemmParams, 256, 2) {
+INFERKIT_KERNEL(gemm_bf16_tiled, HalfGemmParams, 256, 3) {
   INFERKIT_SHARED(uint32_t, shared);
   make_tiles<Rounded::kBf16, kTile>(p, shared);
 }
@@ -121,11 +122,11 @@ INFERKIT_KERNEL(gemm_bf16_sliced, HalfGemmParams, 256, 2) {
   INFERKIT_SHARED(uint32_t, shared);
   make_slices<Rounded::kBf16>(p, shared);
 }
-INFERKIT_KERNEL(gemm_f16_wide, HalfGemmParams, 256, 1) {
+INFERKIT_KERNEL(gemm_f16_wide, HalfGemmParams, 256, 2) {
   INFERKIT_SHARED(uint32_t, shared);
   make_tiles<Rounded::kF16, kWideTile>(p, shared);
 }
-INFERKIT_KERNEL(gemm_f16_tiled, HalfGemmParams, 256, 2) {
+INFERKIT_KERNEL(gemm_f16_tiled, HalfGemmParams, 256, 3) {
   INFERKIT_SHARED(uint32_t, shared);
   make_tiles<Rounded::kF16, kTile>(p, shared);
 }

@@ -22,6 +22,22 @@ INFERKIT_DEVICE void put_element(const GemmParams& p, int64_t z, int64_t row, in
     p.c[at] = value;
   }
 }
+/// Whether rows of C take four neighbours in one store, and what follows a sum is short enough to be there four times.
+INFERKIT_DEVICE bool goes_in_quads(const GemmParams& p) {
+  return (p.act == Unary::kIdentity || p.act == Unary::kRelu) && !p.words && p.n % 4 == 0 &&
+         (reinterpret_cast<uintptr_t>(p.c) & 15) == 0;
+}
+/// Four neighbours of a row, of which all or none are there.
+INFERKIT_DEVICE void put_quad(const GemmParams& p, int64_t z, int64_t row, int64_t column, const float4& sums) {
+  if (row >= p.m || column >= p.n) return;
+  float v[4] = {sums.x, sums.y, sums.z, sums.w};
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    if (p.bias) v[i] = __fadd_rn(v[i], p.bias[column + i]);
+    if (p.act == Unary::kRelu) v[i] = apply_unary(Unary::kRelu, v[i], 0, 0);
+  }
+  store4(p.c + (z * p.m + row) * p.n + column, float4{v[0], v[1], v[2], v[3]});
+}
 
 }  // namespace
 }  // namespace inferkit::kernels::cuda

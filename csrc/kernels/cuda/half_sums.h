@@ -18,7 +18,7 @@ struct Fragment {
 template <Rounded kTo, int kPitchB, int kDown, int kAcross>
 INFERKIT_DEVICE void add_pairs(Fragment<kDown, kAcross>& sums, const uint32_t* as, const uint32_t* bs, int terms) {
   const int lane = static_cast<int>(threadIdx.x) % 32, g = lane / 4, t = lane % 4;
-#pragma unroll
+#pragma unroll 1  // two rounds; side by side they would want registers that two blocks do not leave
   for (int pair = 0; pair < kHalfPairs; pair += 8) {
     if (2 * pair < terms) {
       uint32_t a[kDown][4], b[kAcross][2];
@@ -45,22 +45,6 @@ INFERKIT_DEVICE void add_pairs(Fragment<kDown, kAcross>& sums, const uint32_t* a
   }
 }
 
-/// A chunk is complete.
-template <int kDown, int kAcross>
-INFERKIT_DEVICE void end_chunk(Fragment<kDown, kAcross>& whole, Fragment<kDown, kAcross>& part, bool first) {
-#pragma unroll
-  for (int i = 0; i < kDown; ++i) {
-#pragma unroll
-    for (int j = 0; j < kAcross; ++j) {
-#pragma unroll
-      for (int e = 0; e < 4; ++e) {
-        whole.of[i][j][e] = first ? part.of[i][j][e] : __fadd_rn(whole.of[i][j][e], part.of[i][j][e]);
-        part.of[i][j][e] = 0;
-      }
-    }
-  }
-}
-
 /// Leaves the sums of 16 rows at `to`, of which they are rows and columns from 0 on.
 template <int kAcross>
 INFERKIT_DEVICE void leave_rows(const float (&sums)[kAcross][4], float* to, int pitch) {
@@ -82,41 +66,41 @@ using TileFragment = Fragment<kSide / 32, kSide / 32>;
 
 /// As sum_tile(): write(a, b) puts a step's pairs into shared memory, [row][pair] and [pair][column].
 template <Rounded kTo, int kSide, class Read, class Write>
-INFERKIT_DEVICE void sum_half_tile(TileFragment<kSide>& whole, uint32_t* shared, int64_t k, int64_t chunk,
+INFERKIT_DEVICE void sum_half_tile(TileFragment<kSide>& sums, uint32_t* shared, int64_t k, int64_t chunk,
                                    const Read& read, const Write& write) {
   constexpr int kPitch = kHalfPitchB<kSide>, kA = kSide * kHalfPitchA, kStep = kHalfStepWords<kSide, kSide>;
+  constexpr int kSums = sizeof(sums) / sizeof(float);
   const int warp = static_cast<int>(threadIdx.x) / 32;
+  float* const totals = reinterpret_cast<float*>(shared) + threadIdx.x;
+  uint32_t* const steps = shared + kTileTotals<kSide>;
   const int row = warp / 4 * (kSide / 2), column = warp % 4 * (kSide / 4);
-  TileFragment<kSide> part{};
   Step step = first_step(k, chunk);
   read(step, 0);
   __syncthreads();  // the last tile has been used
-  write(shared, shared + kA);
+  write(steps, steps + kA);
   __syncthreads();
-  bool first = true;
   for (int half = 0; step.from < k; half ^= 1) {
     const Step then = step_after<kHalfDepth>(step, k, chunk);
     const bool more = then.from < k;
     if (more) read(then, half ^ 1);
-    const uint32_t* const as = shared + half * kStep;
-    add_pairs<kTo, kPitch>(part, as + row * kHalfPitchA, as + kA + column, terms_of<kHalfDepth>(step));
-    if (ends_chunk<kHalfDepth>(step)) {
-      end_chunk(whole, part, first);
-      first = false;
-    }
-    uint32_t* const behind = shared + (half ^ 1) * kStep;
+    const uint32_t* const as = steps + half * kStep;
+    add_pairs<kTo, kPitch>(sums, as + row * kHalfPitchA, as + kA + column, terms_of<kHalfDepth>(step));
+    if (more && ends_chunk<kHalfDepth>(step)) end_chunk<kSums>(&sums.of[0][0][0], totals, step.end == chunk);
+    uint32_t* const behind = steps + (half ^ 1) * kStep;
     if (more) write(behind, behind + kA);
     __syncthreads();
     step = then;
   }
+  if (k > chunk) end_chunks<kSums>(&sums.of[0][0][0], totals);
 }
 
 /// As use_sums().
-template <int kSide, class Use>
+template <int kTogether, int kSide, class Use>
 INFERKIT_DEVICE void use_fragments(const TileFragment<kSide>& sums, uint32_t* shared, const Use& use) {
+  static_assert(kTogether == 1 || kTogether == 4);
   constexpr int kPitch = kSide + 8;
   static_assert(32 * kPitch <= 2 * kHalfStepWords<kSide, kSide>);
-  float* const rows = reinterpret_cast<float*>(shared);  // 16 of each half of the tile
+  float* const rows = reinterpret_cast<float*>(shared) + kTileTotals<kSide>;  // 16 of each half of the tile
   const int t = static_cast<int>(threadIdx.x), warp = t / 32;
 #pragma unroll
   for (int i = 0; i < kSide / 32; ++i) {
@@ -124,9 +108,13 @@ INFERKIT_DEVICE void use_fragments(const TileFragment<kSide>& sums, uint32_t* sh
     leave_rows(sums.of[i], rows + warp / 4 * 16 * kPitch + warp % 4 * (kSide / 4), kPitch);
     __syncthreads();
 #pragma unroll 1
-    for (int e = t; e < 32 * kSide; e += static_cast<int>(kTileThreads)) {
-      const int row = e / kSide, column = e % kSide;
-      use(row / 16 * (kSide / 2) + 16 * i + row % 16, column, rows[row * kPitch + column]);
+    for (int e = kTogether * t; e < 32 * kSide; e += kTogether * static_cast<int>(kTileThreads)) {
+      const int of = e / kSide, row = of / 16 * (kSide / 2) + 16 * i + of % 16, column = e % kSide;
+      if constexpr (kTogether == 1) {
+        use(row, column, rows[of * kPitch + column]);
+      } else {
+        use(row, column, load4(rows + of * kPitch + column));
+      }
     }
   }
 }

@@ -12,11 +12,13 @@ inline constexpr unsigned kTileThreads = 256;
 /// A tile has kTile rows and columns, of which a thread makes 4 x 4, or kWideTile of each, of which a thread makes
 /// 8 x 8: these read half as much for each sum, and want more sums than small devices have tiles for.
 inline constexpr int kTile = 64, kWideTile = 128;
-/// Floats for the sums of a tile's complete chunks.
-constexpr int tile_totals(int side) { return side * side; }
+/// Floats in front of a tile's steps, for the sums of its complete chunks: registers have room for those of the one
+/// that grows, if another block is to have some.
+template <int kSide>
+inline constexpr int kTileTotals = kSide * kSide;
 /// Besides, two steps, of which one is written while the other is added.
 constexpr size_t tile_shared(int side) {
-  return static_cast<size_t>(tile_totals(side) + 4 * kTileDepth * (side + 4)) * sizeof(float);
+  return static_cast<size_t>(side * side + 4 * kTileDepth * (side + 4)) * sizeof(float);
 }
 
 /// For little work: each warp of a block sums a chunk of a tile of kSliceRows x kSliceColumns, side by side with the
@@ -38,7 +40,8 @@ inline constexpr int kHalfPitchB = kColumns + 8;
 template <int kRows, int kColumns>
 inline constexpr int kHalfStepWords = kRows * kHalfPitchA + kHalfPairs * kHalfPitchB<kColumns>;
 template <int kSide>
-inline constexpr size_t kHalfTileShared = size_t{2} * kHalfStepWords<kSide, kSide> * sizeof(uint32_t);
+inline constexpr size_t kHalfTileShared =
+    (static_cast<size_t>(kTileTotals<kSide>) + size_t{2} * kHalfStepWords<kSide, kSide>)*sizeof(uint32_t);
 inline constexpr int kHalfSliceWords = kHalfStepWords<kSliceRows, kSliceColumns>;  // of one warp, or its sums
 static_assert(kHalfSliceWords >= kSliceRows * kSliceColumns);
 /// `more`: words that each warp has besides.

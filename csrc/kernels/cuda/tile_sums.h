@@ -104,34 +104,21 @@ INFERKIT_DEVICE Corner corner_of(int t) {
   return {warp / 2 * kRowsApart * kQuads + lane / 8 * 4, warp % 2 * kColumnsApart * kQuads + lane % 8 * 4};
 }
 
-/// Floats in front of a tile's steps: the sums of the chunks that are complete, where they are too many for registers
-/// besides those of the chunk that grows.
-template <int kQuads>
-constexpr int kTileTotals = tile_totals(kQuads * kTile);
-
 /// The first chunk ends, or a later one. `totals` are this thread's: nobody else reads or writes them.
-template <int kQuads>
-INFERKIT_DEVICE void end_chunk(Sums<kQuads>& part, float* totals, bool first) {
+template <int kSums>
+INFERKIT_DEVICE void end_chunk(float* part, float* totals, bool first) {
 #pragma unroll
-  for (int i = 0; i < 4 * kQuads; ++i) {
-#pragma unroll
-    for (int j = 0; j < 4 * kQuads; ++j) {
-      float* const total = totals + (i * 4 * kQuads + j) * static_cast<int>(kTileThreads);
-      *total = first ? part.of[i][j] : __fadd_rn(*total, part.of[i][j]);
-      part.of[i][j] = 0;
-    }
+  for (int i = 0; i < kSums; ++i) {
+    float* const total = totals + i * static_cast<int>(kTileThreads);
+    *total = first ? part[i] : __fadd_rn(*total, part[i]);
+    part[i] = 0;
   }
 }
 /// The last one ends: the sums are those of all chunks.
-template <int kQuads>
-INFERKIT_DEVICE void end_chunks(Sums<kQuads>& part, const float* totals) {
+template <int kSums>
+INFERKIT_DEVICE void end_chunks(float* part, const float* totals) {
 #pragma unroll
-  for (int i = 0; i < 4 * kQuads; ++i) {
-#pragma unroll
-    for (int j = 0; j < 4 * kQuads; ++j) {
-      part.of[i][j] = __fadd_rn(totals[(i * 4 * kQuads + j) * static_cast<int>(kTileThreads)], part.of[i][j]);
-    }
-  }
+  for (int i = 0; i < kSums; ++i) part[i] = __fadd_rn(totals[i * static_cast<int>(kTileThreads)], part[i]);
 }
 
 /// Sums a tile over k terms, cut into steps. read(step, half) brings the terms of a step into registers, where `half`
@@ -140,11 +127,11 @@ INFERKIT_DEVICE void end_chunks(Sums<kQuads>& part, const float* totals) {
 template <int kQuads, class Read, class Write>
 INFERKIT_DEVICE void sum_tile(Sums<kQuads>& sums, float* shared, int64_t k, int64_t chunk, const Read& read,
                               const Write& write) {
-  constexpr int kPitch = kQuads * kTile + 4, kOperand = kTileDepth * kPitch;
+  constexpr int kPitch = kQuads * kTile + 4, kOperand = kTileDepth * kPitch, kSums = 16 * kQuads * kQuads;
   const int t = static_cast<int>(threadIdx.x);
   const Corner corner = corner_of<kQuads>(t);
   float* const totals = shared + t;
-  float* const steps = shared + kTileTotals<kQuads>;
+  float* const steps = shared + kTileTotals<kQuads * kTile>;
   Step step = first_step(k, chunk);
   read(step, 0);
   __syncthreads();  // the last tile has been used
@@ -156,23 +143,24 @@ INFERKIT_DEVICE void sum_tile(Sums<kQuads>& sums, float* shared, int64_t k, int6
     if (more) read(then, half ^ 1);
     const float* const as = steps + half * 2 * kOperand;
     add_terms<kQuads, kPitch, kPitch>(sums, as + corner.row, as + kOperand + corner.column, terms_of(step));
-    if (more && ends_chunk(step)) end_chunk(sums, totals, step.end == chunk);
+    if (more && ends_chunk(step)) end_chunk<kSums>(&sums.of[0][0], totals, step.end == chunk);
     float* const behind = steps + (half ^ 1) * 2 * kOperand;
     if (more) write(behind, behind + kOperand);
     __syncthreads();
     step = then;
   }
-  if (k > chunk) end_chunks(sums, totals);
+  if (k > chunk) end_chunks<kSums>(&sums.of[0][0], totals);
 }
 
-/// Calls use(row, column, sum) for each sum of the tile, neighbours of a row in neighbouring threads. The threads have
-/// met since they last read `shared`.
-template <int kQuads, class Use>
+/// Calls use(row, column, sums), or sum where kTogether is 1, for each kTogether sums of the tile, neighbours of a row
+/// in neighbouring threads. The threads have met since they last read `shared`.
+template <int kTogether, int kQuads, class Use>
 INFERKIT_DEVICE void use_sums(const Sums<kQuads>& sums, float* shared, const Use& use) {
+  static_assert(kTogether == 1 || kTogether == 4);
   constexpr int kSide = kQuads * kTile;
   const int t = static_cast<int>(threadIdx.x);
   const Corner corner = corner_of<kQuads>(t);
-  float* const kept = shared + kTileTotals<kQuads>;  // a group of rows of each thread
+  float* const kept = shared + kTileTotals<kQuads * kTile>;  // a group of rows of each thread
   const int line = corner.row / (kRowsApart * kQuads) * kRowsApart + corner.row % kRowsApart;
 #pragma unroll
   for (int h = 0; h < kQuads; ++h) {
@@ -187,9 +175,13 @@ INFERKIT_DEVICE void use_sums(const Sums<kQuads>& sums, float* shared, const Use
     }
     __syncthreads();
 #pragma unroll 1
-    for (int e = t; e < kTile * kSide; e += static_cast<int>(kTileThreads)) {
-      const int row = e / kSide;
-      use(row / kRowsApart * kRowsApart * kQuads + h * kRowsApart + row % kRowsApart, e % kSide, kept[e]);
+    for (int e = kTogether * t; e < kTile * kSide; e += kTogether * static_cast<int>(kTileThreads)) {
+      const int of = e / kSide, row = of / kRowsApart * kRowsApart * kQuads + h * kRowsApart + of % kRowsApart;
+      if constexpr (kTogether == 1) {
+        use(row, e % kSide, kept[e]);
+      } else {
+        use(row, e % kSide, load4(kept + e));
+      }
     }
   }
 }
