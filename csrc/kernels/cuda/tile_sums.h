@@ -101,7 +101,8 @@ struct Corner {
 template <int kQuads>
 INFERKIT_DEVICE Corner corner_of(int t) {
   const int warp = t / 32, lane = t % 32;
-  return {warp / 2 * kRowsApart * kQuads + lane / 8 * 4, warp % 2 * kColumnsApart * kQuads + lane % 8 * 4};
+  return {warp / 2 * kRowsApart * kQuads + (lane % 2 + lane / 16 * 2) * 4,
+          warp % 2 * kColumnsApart * kQuads + lane / 2 % 8 * 4};
 }
 
 /// The first chunk ends, or a later one. `totals` are this thread's: nobody else reads or writes them.
