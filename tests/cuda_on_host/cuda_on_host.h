@@ -121,6 +121,9 @@ struct alignas(8) uint2 {
   uint32_t x, y;
 };
 
+/// The upper half of the product.
+inline uint32_t __umulhi(uint32_t a, uint32_t b) { return static_cast<uint32_t>(uint64_t{a} * b >> 32); }
+
 // One rounding each. The file is compiled without contraction, and runs where subnormals are flushed.
 inline float __fadd_rn(float a, float b) { return a + b; }
 inline float __fsub_rn(float a, float b) { return a - b; }

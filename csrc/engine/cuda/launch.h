@@ -76,6 +76,16 @@ void launch_elements(const ExecContext& context, Kernel kernel, int64_t n, const
   launch(context, kernel, {std::min((n + kThreads - 1) / kThreads, kMostBlocks)}, kThreads, 0, params);
 }
 
+/// The same where a thread takes four neighbours.
+template <class Params>
+void launch_fours(const ExecContext& context, Kernel kernel, int64_t n, const Params& params) {
+  launch_elements(context, kernel, (n + 3) / 4, params);
+}
+template <class Params>
+void launch_nest(const ExecContext& context, Kernel kernel, const Params& params) {
+  launch_elements(context, kernel, params.nest.by_fours ? (params.nest.n + 3) / 4 : params.nest.n, params);
+}
+
 /// For a kernel in which a warp takes a row.
 template <class Params>
 void launch_rows(const ExecContext& context, Kernel kernel, int64_t rows, const Params& params) {
@@ -115,6 +125,7 @@ device::Nest<static_cast<int>(N)> nest_of(const LoopNest<N>& from) {
   out.rank = from.rank;
   std::ranges::copy(from.dims, out.dims);
   for (size_t i = 0; i < N; ++i) std::ranges::copy(from.strides[i], out.strides[i]);
+  device::prepare(out);
   return out;
 }
 

@@ -35,9 +35,25 @@ INFERKIT_DEVICE int64_t first_element() {
 }
 INFERKIT_DEVICE int64_t element_step() { return static_cast<int64_t>(gridDim.x) * blockDim.x; }
 
-/// Where element i lies in each operand.
+/// i / d for i < 2^31 and the d that `by` is of.
+INFERKIT_DEVICE uint32_t quotient(uint32_t i, const Divisor& by) { return __umulhi(2 * i, by.multiplier) >> by.shift; }
+
+/// Where element i lies in each operand. Offsets of a small nest are counted modulo 2^32, as they may be negative.
 template <int N>
 INFERKIT_DEVICE void offsets_of(const Nest<N>& nest, int64_t i, int64_t (&at)[N]) {
+  if (nest.is_small) {
+    uint32_t rest = static_cast<uint32_t>(i), small[N] = {};
+    for (int d = nest.rank - 1; d > 0; --d) {
+      const uint32_t next = quotient(rest, nest.divisors[d]);
+      const uint32_t index = rest - next * static_cast<uint32_t>(nest.dims[d]);
+      for (int k = 0; k < N; ++k) small[k] += index * static_cast<uint32_t>(nest.strides[k][d]);
+      rest = next;
+    }
+    for (int k = 0; k < N; ++k) {
+      at[k] = static_cast<int32_t>(small[k] + rest * static_cast<uint32_t>(nest.strides[k][0]));
+    }
+    return;
+  }
   for (int k = 0; k < N; ++k) at[k] = 0;
   for (int d = nest.rank - 1; d >= 0; --d) {
     const int64_t index = d == 0 ? i : i % nest.dims[d];
@@ -52,18 +68,24 @@ INFERKIT_DEVICE void put_word(uint64_t* at, uint32_t value, uint32_t run) {
   *static_cast<volatile uint64_t*>(at) = uint64_t{run} << 32 | value;
 }
 
+/// What a device does only at addresses that the size of T divides.
+template <class T>
+INFERKIT_DEVICE T load_as(const void* at) {
+#if !defined(__CUDACC__)
+  ::inferkit::cuda_on_host::check_alignment(at, sizeof(T));
+#endif
+  return *static_cast<const T*>(at);
+}
+template <class T>
+INFERKIT_DEVICE void store_as(void* at, const T& v) {
+#if !defined(__CUDACC__)
+  ::inferkit::cuda_on_host::check_alignment(at, sizeof(T));
+#endif
+  *static_cast<T*>(at) = v;
+}
+
 /// Four neighbours at an address that 16 divides.
-INFERKIT_DEVICE float4 load4(const float* at) {
-#if !defined(__CUDACC__)
-  ::inferkit::cuda_on_host::check_alignment(at, sizeof(float4));
-#endif
-  return *reinterpret_cast<const float4*>(at);
-}
-INFERKIT_DEVICE void store4(float* at, const float4& v) {
-#if !defined(__CUDACC__)
-  ::inferkit::cuda_on_host::check_alignment(at, sizeof(float4));
-#endif
-  *reinterpret_cast<float4*>(at) = v;
-}
+INFERKIT_DEVICE float4 load4(const float* at) { return load_as<float4>(at); }
+INFERKIT_DEVICE void store4(float* at, const float4& v) { store_as(at, v); }
 
 }  // namespace inferkit::kernels::cuda
