@@ -25,7 +25,7 @@ void run_device_chain(const void* params, std::byte* const* io, const ExecContex
   auto p = *static_cast<const device::ChainParams*>(params);
   p.x = at<float>(io, 0);
   p.y = at<float>(io, 1);
-  launch_elements(context, Kernel::chain_f32, p.n, p);
+  launch_fours(context, Kernel::chain_f32, p.n, p);
 }
 
 void lower_device_chain(LowerContext& c) {

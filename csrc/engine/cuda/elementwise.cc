@@ -18,7 +18,7 @@ void run_binary(const void* params, std::byte* const* io, const ExecContext& con
   p.a = at<float>(io, 0);
   p.b = at<float>(io, 1);
   p.y = at<float>(io, 2);
-  launch_elements(context, Kernel::binary_f32, p.nest.n, p);
+  launch_nest(context, Kernel::binary_f32, p);
 }
 
 template <Binary op>
@@ -96,7 +96,7 @@ void run_select(const void* params, std::byte* const* io, const ExecContext& con
   p.a = io[1];
   p.b = io[2];
   p.y = io[3];
-  launch_elements(context, Kernel::select, p.nest.n, p);
+  launch_nest(context, Kernel::select, p);
 }
 
 Cost select_cost(const NodeContext& c) {

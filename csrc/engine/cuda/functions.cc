@@ -88,8 +88,8 @@ struct Params {
 /// io: x, y.
 void run_function(const void* params, std::byte* const* io, const ExecContext& context) {
   const auto& [n, f] = *static_cast<const Params*>(params);
-  launch_elements(context, Kernel::unary_f32, n,
-                  device::UnaryParams{at<float>(io, 0), at<float>(io, 1), n, f.alpha, f.beta, f.op});
+  launch_fours(context, Kernel::unary_f32, n,
+               device::UnaryParams{at<float>(io, 0), at<float>(io, 1), n, f.alpha, f.beta, f.op});
 }
 
 Cost function_cost(const NodeContext& c) {

@@ -10,23 +10,32 @@
 namespace inferkit::kernels::cuda {
 namespace {
 
-INFERKIT_DEVICE float apply_unary(Unary op, float x, float alpha, float beta) {
-  [[maybe_unused]] const F32x16 v{x}, a = broadcast(alpha), b = broadcast(beta);
+/// use(f) with the function of F32x16 that `op` is: so that a loop over elements can stand inside of the choice.
+template <class Use>
+INFERKIT_DEVICE void with_unary(Unary op, float alpha, float beta, Use use) {
+  [[maybe_unused]] const F32x16 a = broadcast(alpha), b = broadcast(beta);
   [[maybe_unused]] const F32x16 zero = broadcast(0), one = broadcast(1.0f);
   switch (op) {
 #define INFERKIT_UNARY_FUNCTION(number, name, expression) \
   case Unary::number:                                     \
-    return (expression).v;
+    return use([&](F32x16 v) { return expression; });
 #include "kernels/cpu/vmath/functions.inc"
 #undef INFERKIT_UNARY_FUNCTION
     case Unary::kSin:
-    case Unary::kCos: {
-      const float angle = flushed(x);
-      return sine(angle, static_cast<uint32_t>(__float_as_int(angle)), op == Unary::kCos ? 1 : 0);
-    }
+    case Unary::kCos:
+      return use([&](F32x16 v) {
+        const float angle = flushed(v.v);
+        return F32x16{sine(angle, static_cast<uint32_t>(__float_as_int(angle)), op == Unary::kCos ? 1 : 0)};
+      });
     default:
-      return x;
+      return use([](F32x16 v) { return v; });
   }
+}
+
+INFERKIT_DEVICE float apply_unary(Unary op, float x, float alpha, float beta) {
+  float out = x;
+  with_unary(op, alpha, beta, [&](auto f) { out = f(F32x16{x}).v; });
+  return out;
 }
 
 /// Those that are elementary.
@@ -60,25 +69,31 @@ INFERKIT_DEVICE float apply_elementary(Unary op, float x) {
 INFERKIT_DEVICE F32x16 nan_min(F32x16 a, F32x16 b) { return blend(is_nan(a), a, min(a, b)); }
 INFERKIT_DEVICE F32x16 nan_max(F32x16 a, F32x16 b) { return blend(is_nan(a), a, max(a, b)); }
 
-INFERKIT_DEVICE float apply_binary(Binary op, float x, float y) {
-  const F32x16 a{x}, b{y};
+/// use(f) with the function of two F32x16 that `op` is.
+template <class Use>
+INFERKIT_DEVICE void with_binary(Binary op, Use use) {
   switch (op) {
     case Binary::kAdd:
-      return (a + b).v;
+      return use([](F32x16 a, F32x16 b) { return a + b; });
     case Binary::kSub:
-      return (a - b).v;
+      return use([](F32x16 a, F32x16 b) { return a - b; });
     case Binary::kMul:
-      return (a * b).v;
+      return use([](F32x16 a, F32x16 b) { return a * b; });
     case Binary::kDiv:
-      return (a / b).v;
+      return use([](F32x16 a, F32x16 b) { return a / b; });
     case Binary::kMin:
-      return nan_min(a, b).v;
+      return use([](F32x16 a, F32x16 b) { return nan_min(a, b); });
     case Binary::kMax:
-      return nan_max(a, b).v;
+      return use([](F32x16 a, F32x16 b) { return nan_max(a, b); });
     case Binary::kPrelu:
-      return blend(a < broadcast(0), b * a, a).v;
+      return use([](F32x16 a, F32x16 b) { return blend(a < broadcast(0), b * a, a); });
   }
-  return x;
+}
+
+INFERKIT_DEVICE float apply_binary(Binary op, float x, float y) {
+  float out = x;
+  with_binary(op, [&](auto f) { out = f(F32x16{x}, F32x16{y}).v; });
+  return out;
 }
 
 }  // namespace

@@ -57,6 +57,61 @@ TEST(arithmetic_has_the_bits_of_the_tiers) {
   }
 }
 
+/// What a nest walks that is prepared, or lies where fours are not aligned, is what it walks one by one with 64 bits.
+TEST(four_neighbours_at_a_time_are_as_one_by_one) {
+  const FloatEnvironment ours;
+  using Nest = cuda::Nest<2>;
+  const std::pair<const char*, Nest> nests[] = {
+      {"side by side", {1003, {1003}, {{1}, {1}}, 1}},
+      {"fewer than four", {3, {3}, {{1}, {1}}, 1}},
+      {"a scalar", {1003, {1003}, {{1}, {0}}, 1}},
+      {"a scalar first", {1000, {1000}, {{0}, {1}}, 1}},
+      {"two scalars", {1, {1}, {{0}, {0}}, 1}},
+      {"a row that repeats", {7 * 36, {7, 36}, {{36, 1}, {0, 1}}, 2}},
+      {"a row that no four divides", {7 * 35, {7, 35}, {{35, 1}, {0, 1}}, 2}},
+      {"a column that repeats", {7 * 36, {7, 36}, {{36, 1}, {1, 0}}, 2}},
+      {"rows at odd places", {7 * 36, {7, 36}, {{37, 1}, {0, 1}}, 2}},
+      {"every other", {400, {400}, {{2}, {1}}, 1}},
+      {"three dimensions", {5 * 6 * 8, {5, 6, 8}, {{48, 8, 1}, {0, 8, 1}}, 3}},
+  };
+  const auto a = wild_floats(2000, 1), b = wild_floats(2000, 2);
+  int by_fours = 0;
+  for (const auto& [what, nest] : nests) {
+    for (const size_t skip : {0u, 1u}) {
+      for (const Binary op : {Binary::kAdd, Binary::kDiv, Binary::kMax}) {
+        std::vector<float> want(static_cast<size_t>(nest.n) + 4, -1), y(want);
+        cuda::BinaryParams p{a.data() + skip, b.data(), want.data() + skip, nest, op};
+        cuda_on_host::launch(cuda::Kernel::binary_f32, {.blocks = {2}, .threads = {64}}, &p);
+        cuda::prepare(p.nest);
+        by_fours += p.nest.by_fours;
+        CHECK(p.nest.is_small);
+        p.y = y.data() + skip;
+        for (const uint64_t seed : kSeeds) {
+          cuda_on_host::launch(cuda::Kernel::binary_f32, {.blocks = {2}, .threads = {64}, .seed = seed}, &p);
+          if (!same_values(y.data(), want.data(), y.size(), what)) return;
+        }
+      }
+    }
+  }
+  CHECK_EQ(by_fours, 8 * 6);
+}
+
+TEST(functions_of_what_lies_at_odd_places_or_ends_within_a_four_are_the_same) {
+  const FloatEnvironment ours;
+  const auto x = wild_floats(600, 3);
+  std::vector<float> want(x.size());
+  run_unary({x.data(), want.data(), static_cast<int64_t>(x.size()), 0, 0, Unary::kSigmoid}, 1);
+  for (const int64_t n : {1, 2, 3, 4, 5, 7, 513}) {
+    for (const size_t skip : {0u, 1u, 4u}) {
+      std::vector<float> y(x.size(), -1);
+      run_unary({x.data() + skip, y.data() + skip, n, 0, 0, Unary::kSigmoid}, 2);
+      if (!same_values(y.data() + skip, want.data() + skip, static_cast<size_t>(n), cat(n, " from ", skip))) return;
+      CHECK_EQ(y[skip + static_cast<size_t>(n)], -1.0f);
+      if (skip > 0) CHECK_EQ(y[skip - 1], -1.0f);
+    }
+  }
+}
+
 template <class T>
 std::vector<char> compared(cuda::Element type, cuda::Compare op, const std::vector<T>& a, const std::vector<T>& b) {
   std::vector<char> out(a.size());
@@ -121,6 +176,37 @@ TEST(where_takes_elements_of_any_width) {
   check(uint16_t{40000}, uint16_t{3});
   check(1.5f, -2.5f);
   check(int64_t{1} << 40, int64_t{-1});
+}
+
+TEST(where_takes_four_at_a_time_what_it_takes_one_by_one) {
+  const auto a = wild_floats(600, 5), b = wild_floats(600, 6);
+  std::vector<char> condition(600);
+  for (size_t i = 0; i < condition.size(); ++i) condition[i] = static_cast<char>(i % 3 == 0 || i % 7 == 2);
+  const std::pair<const char*, cuda::Nest<3>> nests[] = {
+      {"side by side", {403, {403}, {{1}, {1}, {1}}, 1}},
+      {"a scalar", {403, {403}, {{1}, {0}, {1}}, 1}},
+      {"one condition", {403, {403}, {{0}, {1}, {1}}, 1}},
+      {"rows", {5 * 36, {5, 36}, {{0, 1}, {36, 1}, {1, 0}}, 2}},
+  };
+  for (const auto& [what, nest] : nests) {
+    for (const size_t skip : {0u, 1u, 4u}) {
+      std::vector<float> want(420, -1), y(want);
+      cuda::SelectParams p{
+          reinterpret_cast<const bool*>(condition.data()) + skip, a.data(), b.data(), want.data() + skip, nest, 4};
+      cuda_on_host::launch(cuda::Kernel::select, {.threads = {32}}, &p);
+      cuda::prepare(p.nest);
+      CHECK(p.nest.by_fours);
+      p.y = y.data() + skip;
+      cuda_on_host::launch(cuda::Kernel::select, {.blocks = {2}, .threads = {32}}, &p);
+      CHECK(std::memcmp(y.data(), want.data(), y.size() * sizeof(float)) == 0);
+      if (skip != 0) continue;
+      std::vector<char> swapped(condition);
+      for (char& c : swapped) c = c == 0;
+      p.condition = reinterpret_cast<const bool*>(swapped.data());
+      cuda_on_host::launch(cuda::Kernel::select, {.threads = {32}}, &p);
+      CHECK(std::memcmp(y.data(), want.data(), y.size() * sizeof(float)) != 0);
+    }
+  }
 }
 
 TEST(a_scan_finds_what_is_not_finite_and_not_allowed) {
