@@ -32,6 +32,12 @@ void run_copy(const void* params, std::byte* const* io, const ExecContext& conte
   auto [p, from, to] = *static_cast<const StridedParams*>(params);
   p.x = io[0] + from * p.width;
   p.y = io[1] + to * p.width;
+  device::TransposeParams tiles{};
+  if (device::transposes(p, tiles)) {
+    return launch(context, Kernel::transpose, {tiles.tiles.n}, device::kMoveThreads,
+                  device::transpose_bytes(tiles.width), tiles);
+  }
+  device::widen(p);
   launch_elements(context, Kernel::copy_strided, p.nest.n, p);
 }
 
@@ -206,6 +212,7 @@ void run_gather(const void* params, std::byte* const* io, const ExecContext& con
   p.y = io[2];
   p.fault = context.queue->fault();
   p.step = context.queue->step();
+  device::widen(p);
   launch_elements(context, Kernel::gather_rows, p.outer * p.count * p.row_units, p);
 }
 

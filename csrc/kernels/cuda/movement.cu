@@ -7,7 +7,7 @@ namespace {
 /// `from` may be null: zero.
 template <class T>
 INFERKIT_DEVICE void move_unit(void* to, int64_t i, const void* from, int64_t j) {
-  static_cast<T*>(to)[i] = from ? static_cast<const T*>(from)[j] : T{0};
+  store_as<T>(static_cast<T*>(to) + i, from ? load_as<T>(static_cast<const T*>(from) + j) : T{});
 }
 INFERKIT_DEVICE void move_one(int32_t width, void* to, int64_t i, const void* from, int64_t j) {
   if (width == 4) {
@@ -20,14 +20,72 @@ INFERKIT_DEVICE void move_one(int32_t width, void* to, int64_t i, const void* fr
     move_unit<uint8_t>(to, i, from, j);
   }
 }
+/// Where units of 16 bytes may be, too.
+INFERKIT_DEVICE void move_any(int32_t width, void* to, int64_t i, const void* from, int64_t j) {
+  if (width == 16) {
+    move_unit<uint4>(to, i, from, j);
+  } else {
+    move_one(width, to, i, from, j);
+  }
+}
 
 }  // namespace
 
-INFERKIT_KERNEL(copy_strided, CopyParams, 256, 4) {
+INFERKIT_KERNEL(copy_strided, CopyParams, 256, 6) {
   for (int64_t i = first_element(); i < p.nest.n; i += element_step()) {
     int64_t at[2];
     offsets_of(p.nest, i, at);
-    move_one(p.width, p.y, at[1], p.x, at[0]);
+    move_any(p.width, p.y, at[1], p.x, at[0]);
+  }
+}
+
+namespace {
+
+/// The tile of x and y that begin here, of which `rows` and `columns` are there. A row of it in shared memory is one
+/// longer than it need be, so that a column of it lies in as many banks as a row.
+template <class T>
+INFERKIT_DEVICE void transpose_tile(const T* x, int64_t x_column, T* y, int64_t y_row, int64_t rows, int64_t columns,
+                                    T* tile) {
+  constexpr int kPitch = kMoveTile + 1, kStep = kMoveThreads / kMoveTile, kEach = kMoveTile / kStep;
+  const int along = static_cast<int>(threadIdx.x) % kMoveTile, across = static_cast<int>(threadIdx.x) / kMoveTile;
+  const T* const from = x + along + across * x_column;
+  T* const to = y + along + across * y_row;
+  T v[kEach];
+#pragma unroll
+  for (int k = 0; k < kEach; ++k) {
+    v[k] = along < rows && across + k * kStep < columns ? from[k * kStep * x_column] : T{0};
+  }
+#pragma unroll
+  for (int k = 0; k < kEach; ++k) tile[(across + k * kStep) * kPitch + along] = v[k];
+  __syncthreads();
+#pragma unroll
+  for (int k = 0; k < kEach; ++k) {
+    if (along < columns && across + k * kStep < rows) to[k * kStep * y_row] = tile[along * kPitch + across + k * kStep];
+  }
+  __syncthreads();  // before the next tile
+}
+template <class T>
+INFERKIT_DEVICE void transpose_tiles(const TransposeParams& p) {
+  INFERKIT_SHARED(T, tile);
+  for (int64_t i = blockIdx.x; i < p.tiles.n; i += gridDim.x) {
+    int64_t at[4];
+    offsets_of(p.tiles, i, at);
+    transpose_tile(static_cast<const T*>(p.x) + at[0], p.x_column, static_cast<T*>(p.y) + at[1], p.y_row,
+                   p.rows - at[2], p.columns - at[3], tile);
+  }
+}
+
+}  // namespace
+
+INFERKIT_KERNEL(transpose, TransposeParams, 256, 4) {
+  if (p.width == 4) {
+    transpose_tiles<uint32_t>(p);
+  } else if (p.width == 8) {
+    transpose_tiles<uint64_t>(p);
+  } else if (p.width == 2) {
+    transpose_tiles<uint16_t>(p);
+  } else {
+    transpose_tiles<uint8_t>(p);
   }
 }
 
@@ -77,10 +135,18 @@ INFERKIT_DEVICE int64_t index_at(const Params& p, int64_t i, int64_t dim) {
 INFERKIT_KERNEL(gather_rows, GatherParams, 256, 4) {
   const int64_t n = p.outer * p.count * p.row_units;
   for (int64_t i = first_element(); i < n; i += element_step()) {
-    const int64_t unit = i % p.row_units, place = i / p.row_units, which = place % p.count, outer = place / p.count;
+    int64_t place, outer;
+    if (p.is_small) {
+      place = quotient(static_cast<uint32_t>(i), p.by_units);
+      outer = quotient(static_cast<uint32_t>(place), p.by_count);
+    } else {
+      place = i / p.row_units;
+      outer = place / p.count;
+    }
+    const int64_t unit = i - place * p.row_units, which = place - outer * p.count;
     const int64_t index = index_at(p, which, p.dim);
     const bool inside = index >= 0;
-    move_one(p.width, p.y, i, inside ? p.x : nullptr, inside ? (outer * p.dim + index) * p.row_units + unit : 0);
+    move_any(p.width, p.y, i, inside ? p.x : nullptr, inside ? (outer * p.dim + index) * p.row_units + unit : 0);
   }
 }
 
