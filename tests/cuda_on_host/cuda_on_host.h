@@ -95,6 +95,15 @@ inline unsigned __ballot_sync(uint32_t mask, int predicate) {
   for (unsigned i = 0; i < 32; ++i) out |= (mask >> i & 1) != 0 && all[i] != 0 ? 1u << i : 0u;
   return out;
 }
+inline int __reduce_max_sync(uint32_t mask, int value) {
+  const auto* all = ::inferkit::cuda_on_host::exchange(mask, ::inferkit::cuda_on_host::to_word(value));
+  int out = value;
+  for (unsigned i = 0; i < 32; ++i) {
+    const int v = ::inferkit::cuda_on_host::from_word<int>(all[i]);
+    out = (mask >> i & 1) != 0 && v > out ? v : out;
+  }
+  return out;
+}
 inline int __any_sync(uint32_t mask, int predicate) { return __ballot_sync(mask, predicate) != 0; }
 
 // Threads of a block never run at the same time here, so plain operations are atomic.
