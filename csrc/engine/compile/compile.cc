@@ -24,6 +24,7 @@ std::shared_ptr<const Plan> Compiler::run(const std::map<size_t, size_t>& forced
   split();
   place();
   place_layouts();
+  fuse_attention();
   lower();
   if (!unsupported_.empty()) throw Unsupported(unsupported_);
   bind_outputs();

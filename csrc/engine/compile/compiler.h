@@ -123,6 +123,10 @@ class Compiler {
     }
   }
 
+  // fuse_attention.cc
+  friend class AttentionFusion;
+  void fuse_attention();
+
   // lower.cc
   void lower();
   void bring_inputs(const Node& node, bool on_host);

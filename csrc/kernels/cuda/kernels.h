@@ -1,6 +1,7 @@
 // The kernels by number, for those who launch them: kernels.inc with their parameters.
 #pragma once
 #include "kernels/cuda/arg.h"
+#include "kernels/cuda/attention.h"
 #include "kernels/cuda/conv.h"
 #include "kernels/cuda/conv_half.h"
 #include "kernels/cuda/elementwise.h"
