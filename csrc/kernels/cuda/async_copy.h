@@ -1,4 +1,5 @@
-// Copies from global to shared memory that pass through no register: a thread issues them and goes on.
+// Copies from global to shared memory that pass through no register: a thread issues them and goes on. On the host they
+// are done at once, so that a wait that is missing does not show there.
 #pragma once
 #include "kernels/cuda/platform.h"
 
