@@ -80,6 +80,12 @@ class SeenByTsan {
 #endif
 };
 
+struct Copy {
+  void* to;
+  const void* from;
+  size_t bytes;
+};
+
 struct Fiber {
   ucontext_t context;
   SeenByTsan seen;
@@ -87,6 +93,7 @@ struct Fiber {
   Dim3 index;
   unsigned number = 0, barriers = 0;  // that it came to
   bool done = false;
+  std::vector<std::vector<Copy>> copies;  // that were begun and not awaited; the last group is open
 };
 
 struct Block {
@@ -146,6 +153,7 @@ void start_threads(Block& b) {
     f.done = false;
     f.number = i;
     f.barriers = 0;
+    f.copies.assign(1, {});
     f.index = {i % d.x, i / d.x % d.y, i / (d.x * d.y)};
     b.warps[i / 32].live |= 1u << (i % 32);
     getcontext(&f.context);
@@ -255,6 +263,28 @@ float float_of_f16(uint16_t bits) { return to_float(Half{bits}); }
 
 void check_alignment(const void* at, size_t bytes) {
   if (reinterpret_cast<uintptr_t>(at) % bytes != 0) fail(cat("a load or store of ", bytes, " bytes is not aligned"));
+}
+
+void begin_copy(void* to, const void* from, size_t bytes) {
+  check_alignment(to, bytes);
+  check_alignment(from, bytes);
+  block->running->copies.back().push_back({to, from, bytes});
+}
+
+void close_copies() { block->running->copies.emplace_back(); }
+
+void await_copies(size_t go_on) {
+  auto& groups = block->running->copies;
+  while (groups.size() > go_on + 1) {
+    for (const Copy& c : groups.front()) {
+      if (c.from) {
+        std::memcpy(c.to, c.from, c.bytes);
+      } else {
+        std::memset(c.to, 0, c.bytes);
+      }
+    }
+    groups.erase(groups.begin());
+  }
 }
 
 void launch(const Grid& grid, const FunctionRef<void()>& body) {

@@ -43,32 +43,52 @@ Cost half_conv_cost(const NodeContext& c) {
   return cost;
 }
 
-/// io: y, x, weights, bias.
+int64_t pixels_of(const ConvParams& p) {
+  return p.batch * p.axes[0].out * p.axes[1].out * p.axes[2].out;
+}
+int64_t terms_of(const ConvParams& p) {
+  return int64_t{p.channels} * p.axes[0].kernel * p.axes[1].kernel * p.axes[2].kernel;
+}
+int64_t chunks_of(const ConvParams& p) { return (terms_of(p) - 1) / p.chunk + 1; }
+
+template <class Cut>
+Blocks tiles_of(const ConvParams& p) {
+  return {(p.filters + Cut::kRows - 1) / Cut::kRows, (pixels_of(p) + Cut::kColumns - 1) / Cut::kColumns, p.groups};
+}
+/// Are there enough tiles of this size to fill a large device, and filters to fill a tile?
+template <class Cut>
+bool suits(const ConvParams& p) {
+  return p.filters > Cut::kRows / 2 && tiles_of<Cut>(p).count() >= kManyBlocks;
+}
+
+template <class Cut>
+void launch_tiles(const ExecContext& context, Kernel kernel, const ConvParams& p) {
+  Blocks blocks = tiles_of<Cut>(p);
+  if (p.parts) blocks.z *= chunks_of(p);
+  launch(context, kernel, blocks, Cut::kThreads, device::kConvShared<Cut>, p);
+}
+
+/// Little work is spread over more blocks, one for each chunk of a tile.
+bool has_parts(const ConvParams& p) {
+  return p.filters > kFewFilters && chunks_of(p) > 1 && !suits<device::ConvWide>(p) &&
+         tiles_of<device::ConvTiled>(p).count() < kManyBlocks;
+}
+int64_t elements_of(const ConvParams& p) { return pixels_of(p) * p.groups * p.filters; }
+
+/// io: y, x, weights, bias, parts.
 void run_conv(const void* params, std::byte* const* io, const ExecContext& context) {
   auto p = *static_cast<const ConvParams*>(params);
   p.y = at<float>(io, 0);
   p.x = at<float>(io, 1);
   p.w = at<float>(io, 2);
   p.bias = at<float>(io, 3);
-  const int64_t area = int64_t{p.axes[0].out} * p.axes[1].out * p.axes[2].out, pixels = p.batch * area;
-  const int64_t terms = int64_t{p.channels} * p.axes[0].kernel * p.axes[1].kernel * p.axes[2].kernel;
-  if (pixels * p.groups * p.filters == 0) return;
-  if (p.filters <= kFewFilters) {
-    return launch_elements(context, Kernel::conv_direct, pixels * p.groups * p.filters, p);
-  }
-  const auto grid = [&](int64_t filters, int64_t columns) {
-    return Blocks{(pixels + columns - 1) / columns, (p.filters + filters - 1) / filters, p.groups};
-  };
-  const Blocks wide = grid(device::kWideTile, device::kWideTile), tiles = grid(device::kTile, device::kTile);
-  if (wide.count() >= kManyBlocks && p.filters > device::kTile) {
-    launch(context, Kernel::conv_wide, wide, device::kTileThreads, device::conv_shared(device::kWideTile), p);
-  } else if (tiles.count() >= kEnoughBlocks) {
-    launch(context, Kernel::conv_tiled, tiles, device::kTileThreads, device::conv_shared(device::kTile), p);
-  } else {
-    const int slices = slices_of(terms, p.chunk);
-    launch(context, Kernel::conv_sliced, grid(device::kSliceRows, device::kSliceColumns),
-           static_cast<unsigned>(slices) * 32, device::conv_slice_shared(slices), p);
-  }
+  p.parts = at<float>(io, 4);
+  p.by_fours = p.by_fours && reinterpret_cast<uintptr_t>(p.x) % 16 == 0;
+  if (elements_of(p) == 0) return;
+  if (p.filters <= kFewFilters) return launch_elements(context, Kernel::conv_direct, elements_of(p), p);
+  if (suits<device::ConvWide>(p)) return launch_tiles<device::ConvWide>(context, Kernel::conv_wide, p);
+  launch_tiles<device::ConvTiled>(context, Kernel::conv_tiled, p);
+  if (p.parts) launch_elements(context, Kernel::conv_add, elements_of(p), p);
 }
 
 /// io: y, x, weights or their pairs, bias.
@@ -106,6 +126,23 @@ void run_half_conv(const void* params, std::byte* const* io, const ExecContext& 
   }
 }
 
+/// Constant filters, [groups, k, filters], the filters rounded up.
+Ref packed_filters(LowerContext& c, const ConvParams& p) {
+  const Tensor& filters = c.known_value(1);
+  const int64_t k = terms_of(p), row = p.packed_filters;
+  const Packing packing{cat("cuda-conv-", p.groups, "-", k, "-", p.filters), DType::kF32, p.groups * k * row, {}};
+  return c.packed({&filters}, packing, [&](void* to) {
+    auto* out = static_cast<float*>(to);
+    const auto* from = filters.as<float>();
+    for (int64_t group = 0; group < p.groups; ++group, from += p.filters * k) {
+      for (int64_t term = 0; term < k; ++term, out += row) {
+        for (int64_t f = 0; f < p.filters; ++f) out[f] = from[f * k + term];
+        std::fill(out + p.filters, out + row, 0.0f);
+      }
+    }
+  });
+}
+
 /// Constant filters as rows of pairs.
 template <Precision kTo>
 Ref filter_pairs(LowerContext& c, int64_t rows, int64_t k, int64_t pairs_row) {
@@ -134,12 +171,20 @@ void lower_conv(LowerContext& c) {
   p.chunk = static_cast<int32_t>(kernels::sum_chunk(s.window_elements()));
   p.adds_zero = kernels::is_depthwise(s.channels, s.groups, w.rank, on_cpu(w.dim[1]), on_cpu(w.dim[2]));
   const Function f = *fused_function(c);
+  p.all_inside = !w.has_padding();
+  p.by_fours = s.pointwise() && w.in_elements() % 4 == 0;
   p.act = f.op;
   p.alpha = f.alpha;
   p.beta = f.beta;
   const Ref bias = c.has_input(2) ? c.in(2) : Ref{};
   if constexpr (!rounds_operands(kIn)) {
-    c.step(run_conv, p, {c.out(0), c.in(0), c.in(1), bias});
+    Ref filters = c.in(1);
+    if (c.input(1).constant && p.filters > kFewFilters && terms_of(p) > 0) {
+      p.packed_filters = (p.filters + 3) / 4 * 4;
+      filters = packed_filters(c, p);
+    }
+    const auto parts = static_cast<size_t>(has_parts(p) ? chunks_of(p) * elements_of(p) : 0);
+    c.step(run_conv, p, {c.out(0), c.in(0), filters, bias, parts > 0 ? c.scratch(parts * sizeof(float)) : Ref{}});
   } else {
     HalfConvParams h{};
     h.of = p;

@@ -1,125 +1,162 @@
 #include "kernels/cuda/conv.h"
-#include "kernels/cuda/conv_taps.h"
-#include "kernels/cuda/tile_sums.h"
+#include "kernels/cuda/conv_steps.h"
 
 namespace inferkit::kernels::cuda {
 namespace {
 
-/// The weights of a step, for kRows filters by kThreads threads, of which this is number t: w and `step` count from the
-/// group's first filter.
-template <int kRows, int kThreads>
-struct Weights {
-  static constexpr int kPitch = kRows + 4, kQuads = kRows * kTileDepth / 4 / kThreads;
-  float4 of[kQuads];
-};
-template <int kRows, int kThreads>
-INFERKIT_DEVICE void read_weights(Weights<kRows, kThreads>& next, const ConvParams& p, const float* w, int64_t k,
-                                  int32_t filter0, const Step& step, int t) {
-  const int terms = terms_of(step);
+/// The filters of a step, [depth][filter]; w is the group's.
+template <class Cut>
+INFERKIT_DEVICE void copy_filters(const ConvParams& p, const float* w, int32_t filter0, const ConvStep& step,
+                                  float* as) {
+  const int t = static_cast<int>(threadIdx.x), terms = terms_of<Cut>(step);
+  if (p.packed_filters != 0) {
+    constexpr int kFours = Cut::kRows / 4, kLines = Cut::kThreads / kFours;
+    const int32_t row = t % kFours * 4, filter = filter0 + row;
+    const bool there = filter < p.packed_filters;
+    const float* const from = w + (there ? filter : 0);
 #pragma unroll
-  for (int q = 0; q < next.kQuads; ++q) {
-    const int i = t + q * kThreads, depth = i % 4 * 4;
-    const int32_t filter = filter0 + i / 4;
-    next.of[q] = read_quad(w + filter * k + step.from + depth, 1, filter < p.filters ? terms - depth : 0);
-  }
-}
-template <int kRows, int kThreads>
-INFERKIT_DEVICE void write_weights(const Weights<kRows, kThreads>& next, float* as, int t) {
-#pragma unroll
-  for (int q = 0; q < next.kQuads; ++q) {
-    const int i = t + q * kThreads;
-    write_across(as + i % 4 * 4 * next.kPitch + i / 4, next.kPitch, next.of[q]);
+    for (int i = 0; i < Cut::kDepth / kLines; ++i) {
+      const int depth = t / kFours + i * kLines;
+      if (depth < terms) {
+        begin_copy<4>(as + depth * Cut::kRows + row, from + int64_t{step.from + depth} * p.packed_filters, there);
+      }
+    }
+  } else {
+    const int64_t k = int64_t{p.channels} * taps_of(p);
+    constexpr int kLines = Cut::kThreads / Cut::kDepth;
+    const int depth = t % Cut::kDepth;
+#pragma unroll 1
+    for (int row = t / Cut::kDepth; row < Cut::kRows && depth < terms; row += kLines) {
+      const bool there = filter0 + row < p.filters;
+      begin_copy<1>(as + depth * Cut::kRows + row, w + (there ? (filter0 + row) * k + step.from + depth : 0), there);
+    }
   }
 }
 
-/// The filters are A, the windows are B, whose elements are found by a table of the step's taps. A thread reads every
-/// kLines-th tap of one pixel, for which it also finishes every kLines-th filter.
+/// Squares of sums of a thread: rows from 4 kRow + 16 q on, columns from 4 kColumn + 32 q.
 template <int kQuads>
-INFERKIT_DEVICE void make_tiles(const ConvParams& p, float* shared) {
-  constexpr int kSide = kQuads * kTile, kPitch = kSide + 4;
-  constexpr int kLines = static_cast<int>(kTileThreads) / kSide, kMine = kTileDepth / kLines;
-  Tap* const taps = reinterpret_cast<Tap*>(shared + kTileTotals<kSide> + 4 * kTileDepth * kPitch);  // [step % 2][depth]
-  const int t = static_cast<int>(threadIdx.x), column = t % kSide, line = t / kSide;
-  const int32_t k = p.channels * taps_of(p);
-  const int32_t filter0 = static_cast<int32_t>(blockIdx.y) * kSide;
-  const Pixel pixel = pixel_at(p, int64_t{blockIdx.x} * kSide + column);
-  const auto note_taps = [&](const Step& step, int half) {
-    if (t < kTileDepth && step.from + t < step.end) {
-      taps[half * kTileDepth + t] = tap_at(p, static_cast<int32_t>(step.from) + t);
-    }
-  };
-  for (int32_t group = static_cast<int32_t>(blockIdx.z); group < p.groups; group += static_cast<int32_t>(gridDim.z)) {
-    const float* const x = p.x + int64_t{group} * p.channels * in_area(p);
-    const float* const w = p.w + int64_t{group} * p.filters * k;
-    Sums<kQuads> sums{};
-    Weights<kSide, static_cast<int>(kTileThreads)> next;
-    float windows[kMine];
-    note_taps(first_step(k, p.chunk), 0);
-    __syncthreads();
-    sum_tile(
-        sums, shared, k, p.chunk,
-        [&](const Step& step, int half) {
-          read_weights(next, p, w, k, filter0, step, t);
-          const int terms = terms_of(step);
+struct Squares {
+  float of[4 * kQuads][4 * kQuads];
+};
+
+/// Where a thread's squares begin in the tile. Lanes are numbered so that those whose numbers differ by one read the
+/// same columns, and those that differ by two the same rows: their loads of 16 bytes are one.
+template <class Cut>
+INFERKIT_DEVICE int first_row() {
+  const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
+#if defined(PLAIN_LANES)
+  return warp / 2 * 16 * Cut::kQuads + lane / 8 * 4;
+#else
+  return warp / 2 * 16 * Cut::kQuads + (lane % 2 + lane / 16 * 2) * 4;
+#endif
+}
+template <class Cut>
+INFERKIT_DEVICE int first_column() {
+  const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
+#if defined(PLAIN_LANES)
+  return warp % 2 * 32 * Cut::kQuads + lane % 8 * 4;
+#else
+  return warp % 2 * 32 * Cut::kQuads + lane / 2 % 8 * 4;
+#endif
+}
+
+/// Adds a term to each sum.
+template <int kQuads>
+INFERKIT_DEVICE void add_term(Squares<kQuads>& sums, const float* a, const float* b) {
+  float av[4 * kQuads], bv[4 * kQuads];
 #pragma unroll
-          for (int i = 0; i < kMine; ++i) {
-            const int depth = line + i * kLines;
-            windows[i] = depth < terms ? element_at(p, x, pixel, taps[half * kTileDepth + depth]) : 0.0f;
-          }
-          note_taps(step_after(step, k, p.chunk), half ^ 1);  // over those of the last step, which have been read
-        },
-        [&](float* as, float* bs) {
-          write_weights(next, as, t);
-#pragma unroll
-          for (int i = 0; i < kMine; ++i) bs[(line + i * kLines) * kPitch + column] = windows[i];
-        });
-    use_sums<1>(sums, shared, [&](int row, int, float sum) { put_element(p, group, filter0 + row, pixel, sum); });
+  for (int q = 0; q < kQuads; ++q) {
+    const float4 u = load4(a + q * 16), v = load4(b + q * 32);
+    av[4 * q] = u.x;
+    av[4 * q + 1] = u.y;
+    av[4 * q + 2] = u.z;
+    av[4 * q + 3] = u.w;
+    bv[4 * q] = v.x;
+    bv[4 * q + 1] = v.y;
+    bv[4 * q + 2] = v.z;
+    bv[4 * q + 3] = v.w;
   }
+#pragma unroll
+  for (int i = 0; i < 4 * kQuads; ++i) {
+#pragma unroll
+    for (int j = 0; j < 4 * kQuads; ++j) sums.of[i][j] = __fmaf_rn(av[i], bv[j], sums.of[i][j]);
+  }
+}
+
+template <class Cut>
+INFERKIT_DEVICE void make_tiles(const ConvParams& p, float* shared) {
+  constexpr int kSums = 4 * Cut::kQuads;
+  const int row0 = first_row<Cut>(), column0 = first_column<Cut>();
+  const int64_t k = int64_t{p.channels} * taps_of(p);
+  const int64_t w_step = k * (p.packed_filters != 0 ? p.packed_filters : p.filters);
+  for_each_tile<Cut>(p, [&](int32_t group, int32_t chunk, int32_t chunks, int32_t filter0, int64_t pixel0) {
+    const float* const w = p.w + group * w_step;
+    Squares<Cut::kQuads> whole{}, part{};
+    bool holds = false;
+    walk_chunks<Cut, false>(
+        p, shared, p.x + int64_t{group} * p.channels * in_area(p), pixel_to_copy<Cut>(p, pixel0), chunk, chunks,
+        [&](const ConvStep& step, float* as) { copy_filters<Cut>(p, w, filter0, step, as); },
+        [&](const float* as, const float* bs, int terms) {
+          // What lies behind the end of a chunk is not added: even zeros would change a -0.
+          if (terms == Cut::kDepth) {
+#pragma unroll
+            for (int depth = 0; depth < Cut::kDepth; ++depth) {
+              add_term(part, as + depth * Cut::kRows + row0, bs + depth * Cut::kColumns + column0);
+            }
+          } else {
+#pragma unroll 1
+            for (int depth = 0; depth < terms; ++depth) {
+              add_term(part, as + depth * Cut::kRows + row0, bs + depth * Cut::kColumns + column0);
+            }
+          }
+        },
+        [&] {
+#pragma unroll
+          for (int i = 0; i < kSums; ++i) {
+#pragma unroll
+            for (int j = 0; j < kSums; ++j) {
+              whole.of[i][j] = holds ? __fadd_rn(whole.of[i][j], part.of[i][j]) : part.of[i][j];
+              part.of[i][j] = 0;
+            }
+          }
+          holds = true;
+        });
+    __syncthreads();  // all steps have been added
+#pragma unroll
+    for (int i = 0; i < kSums; ++i) {
+#pragma unroll
+      for (int q = 0; q < Cut::kQuads; ++q) {
+        const float* const s = whole.of[i] + 4 * q;
+        store4(shared + (row0 + i / 4 * 16 + i % 4) * Cut::kColumns + column0 + 32 * q, float4{s[0], s[1], s[2], s[3]});
+      }
+    }
+    __syncthreads();
+    put_tile<Cut>(p, shared, Cut::kColumns, group, chunk, filter0, pixel0);
+    __syncthreads();
+  });
 }
 
 }  // namespace
 
-INFERKIT_KERNEL(conv_tiled, ConvParams, 256, 2) {
+INFERKIT_KERNEL(conv_tiled, ConvParams, 128, 5) {
   INFERKIT_SHARED(float, shared);
-  make_tiles<1>(p, shared);
+  make_tiles<ConvTiled>(p, shared);
 }
-INFERKIT_KERNEL(conv_wide, ConvParams, 256, 1) {
+INFERKIT_KERNEL(conv_wide, ConvParams, 128, 2) {
   INFERKIT_SHARED(float, shared);
-  make_tiles<2>(p, shared);
+  make_tiles<ConvWide>(p, shared);
 }
 
-// Lane l reads pixel l. There are as many threads as a line has pixels, or a multiple of that, so each also finishes
-// its own pixel.
-INFERKIT_KERNEL(conv_sliced, ConvParams, 256, 2) {
-  INFERKIT_SHARED(float, shared);
-  constexpr int kFloats = kSliceFloats + kSliceTapFloats;  // of a warp
-  const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
-  Tap* const taps = reinterpret_cast<Tap*>(shared + warp * kFloats + kSliceFloats);
-  const int32_t k = p.channels * taps_of(p), filter0 = static_cast<int32_t>(blockIdx.y) * kSliceRows;
-  const Pixel pixel = pixel_at(p, int64_t{blockIdx.x} * kSliceColumns + lane);
-  for (int32_t group = static_cast<int32_t>(blockIdx.z); group < p.groups; group += static_cast<int32_t>(gridDim.z)) {
-    const float* const x = p.x + int64_t{group} * p.channels * in_area(p);
-    const float* const w = p.w + int64_t{group} * p.filters * k;
-    Weights<kSliceRows, 32> next;
-    float windows[kTileDepth];
-    const float* const sums = sum_slice<kFloats>(
-        shared, k, p.chunk,
-        [&](const Step& step) {
-          const int terms = terms_of(step);
-          if (lane < terms) taps[lane] = tap_at(p, static_cast<int32_t>(step.from) + lane);
-          read_weights(next, p, w, k, filter0, step, lane);
-          __syncwarp();
-#pragma unroll
-          for (int depth = 0; depth < kTileDepth; ++depth) {
-            windows[depth] = depth < terms ? element_at(p, x, pixel, taps[depth]) : 0.0f;
-          }
-        },
-        [&](float* as, float* bs) {
-          write_weights(next, as, lane);
-#pragma unroll
-          for (int depth = 0; depth < kTileDepth; ++depth) bs[depth * kSlicePitchB + lane] = windows[depth];
-        });
-    for_each_of_slice([&](int e) { put_element(p, group, filter0 + e / kSliceColumns, pixel, sums[e]); });
+INFERKIT_KERNEL(conv_add, ConvParams, 256, 4) {
+  const int32_t k = p.channels * taps_of(p), chunks = (k - 1) / p.chunk + 1;
+  const int32_t filters = p.groups * p.filters, area = out_area(p), n = static_cast<int32_t>(p.batch) * filters * area;
+  for (int64_t element = first_element(); element < n; element += element_step()) {
+    const auto i = static_cast<int32_t>(element);
+    float sum = p.parts[i];
+    const float* part = p.parts + i;
+#pragma unroll 8
+    for (int32_t c = 1; c < chunks; ++c) sum = __fadd_rn(sum, *(part += n));
+    p.y[i] = finished(p, sum, i / area % filters);
   }
 }
 
@@ -130,7 +167,8 @@ INFERKIT_KERNEL(conv_direct, ConvParams, 256, 4) {
     const int64_t plane = i / area, image = plane / (int64_t{p.groups} * p.filters);
     const auto filter = static_cast<int32_t>(plane - image * p.groups * p.filters);
     const Pixel pixel = pixel_at(p, image * area + (i - plane * area));
-    const float* const x = p.x + int64_t{filter / p.filters} * p.channels * in_area(p) + pixel.from;
+    const float* const x =
+        p.x + int64_t{filter / p.filters} * p.channels * in_area(p) + pixel.image + pixel.from;
     const float* const w = p.w + int64_t{filter} * k;
     float sum = 0, part = 0;
     int32_t at = 0, left = p.chunk;

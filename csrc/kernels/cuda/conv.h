@@ -25,16 +25,35 @@ struct ConvParams {
   float alpha, beta;                  // of act
   Unary act;
   bool adds_zero;  // where there is no bias: the CPU's depthwise kernel makes 0 of -0
+
+  // What follows is for tiles.
+  bool all_inside;  // no window reaches into padding
+  bool by_fours;    // a 1 x 1 window at every pixel, x at an address that 16 divides, and so do four pixels an image's
+  /// Of constant filters, w is [groups, channels * kernel, this], where it is `filters` rounded up to a multiple of 4.
+  int32_t packed_filters;  // or 0
+  /// Null, or as many y as a sum has chunks: a block makes one chunk of a tile, and conv_add puts them together.
+  float* parts;
 };
 
-/// conv_tiled, conv_wide: a block makes kTile filters at kTile pixels, of any images, or kWideTile at kWideTile.
-/// gridDim: pixels, filters, groups.
-constexpr size_t conv_shared(int side) { return tile_shared(side) + size_t{2} * kTileDepth * 4 * sizeof(int32_t); }
+/// A tile: kRows filters at kColumns pixels, of any images, made by kThreads threads, each of which makes kQuads times
+/// kQuads squares of 4 x 4. kStages steps of kDepth terms are in shared memory, as [depth][filter] and [depth][pixel].
+template <int kQuads_, int kDepth_, int kStages_>
+struct ConvCut {
+  static constexpr int kQuads = kQuads_, kDepth = kDepth_, kStages = kStages_, kThreads = 128;
+  static constexpr int kRows = 32 * kQuads, kColumns = 64 * kQuads;
+  static constexpr int kFilterFloats = kDepth * kRows, kStepFloats = kFilterFloats + kDepth * kColumns;
+  static_assert(kStages * kStepFloats >= kRows * kColumns);
+};
+inline constexpr int kMostTaps = 256;  // a chunk's at most
+template <class Cut>
+inline constexpr size_t kConvShared = (size_t{Cut::kStages} * Cut::kStepFloats + size_t{2} * kMostTaps * 4) * 4;
 
-/// conv_sliced: for little work. A block makes kSliceRows filters at kSliceColumns pixels, by as many warps as there
-/// are chunks, kMostSlices at most, each with a table of taps. gridDim: pixels, filters, groups.
-inline constexpr int kSliceTapFloats = kTileDepth * 4;
-constexpr size_t conv_slice_shared(int slices) { return slice_shared(slices, kSliceTapFloats); }
+/// conv_tiled and conv_wide, whose threads read half as much for each sum. gridDim: tiles of filters, of pixels, groups
+/// times parts.
+using ConvTiled = ConvCut<1, 16, 4>;
+using ConvWide = ConvCut<2, 16, 3>;
+
+/// conv_add: a thread makes an element of y, of which there are less than 2^31, of its parts.
 
 /// conv_direct: for few filters a group, depthwise ones among them. A thread makes an element.
 

@@ -49,6 +49,16 @@ INFERKIT_DEVICE void write_filters(const HalfFilters<kRows, kThreads>& next, con
   }
 }
 
+INFERKIT_DEVICE float element_at(const ConvParams& p, const float* x, const Pixel& pixel, const Tap& tap) {
+  return is_inside(p, pixel, tap) ? x[pixel.image + pixel.from + tap.offset] : 0.0f;
+}
+/// A sum becomes an element of y.
+INFERKIT_DEVICE void put_element(const ConvParams& p, int32_t group, int32_t filter, const Pixel& pixel, float sum) {
+  if (!pixel.inside || filter >= p.filters) return;
+  const int64_t of_all = int64_t{group} * p.filters + filter;
+  p.y[pixel.to + of_all * out_area(p)] = finished(p, sum, of_all);
+}
+
 /// The element of x under term `depth` of a step that has `terms`.
 INFERKIT_DEVICE float term_at(const ConvParams& p, const float* x, const Pixel& pixel, const Tap* taps, int depth,
                               int terms) {

@@ -13,7 +13,8 @@ struct alignas(16) Tap {
 
 /// The output pixel that a thread works at: where its window begins, in the group's image and in the output.
 struct Pixel {
-  int64_t from, to;  // elements from the image and group 0 of x and y
+  int64_t image, to;  // elements of x before the image, of y before the pixel in filter 0
+  int32_t from;       // elements from the image on
   int32_t at[3];     // of the window's first element
   bool inside;
 };
@@ -31,8 +32,8 @@ INFERKIT_DEVICE Pixel pixel_at(const ConvParams& p, int64_t number) {
   const int32_t o[3] = {place / p.axes[2].out / p.axes[1].out, place / p.axes[2].out % p.axes[1].out,
                         place % p.axes[2].out};
   for (int d = 0; d < 3; ++d) out.at[d] = o[d] * p.axes[d].stride - p.axes[d].pad;
-  out.from = int64_t{image} * p.groups * p.channels * in_area(p) +
-             (int64_t{out.at[0]} * p.axes[1].in + out.at[1]) * p.axes[2].in + out.at[2];
+  out.image = int64_t{image} * p.groups * p.channels * in_area(p);
+  out.from = (out.at[0] * p.axes[1].in + out.at[1]) * p.axes[2].in + out.at[2];
   out.to = int64_t{image} * p.groups * p.filters * area + place;
   return out;
 }
@@ -53,27 +54,20 @@ INFERKIT_DEVICE bool within(int32_t at, int32_t size) {
   return static_cast<uint32_t>(at) < static_cast<uint32_t>(size);
 }
 
-/// The element of x under a tap, or zero in the padding. `x` is that of the group.
-INFERKIT_DEVICE float element_at(const ConvParams& p, const float* x, const Pixel& pixel, const Tap& tap) {
-  const bool inside = pixel.inside && within(pixel.at[0] + tap.d0, p.axes[0].in) &&
-                      within(pixel.at[1] + tap.d1, p.axes[1].in) && within(pixel.at[2] + tap.d2, p.axes[2].in);
-  return inside ? x[pixel.from + tap.offset] : 0.0f;
+/// Is what lies under a tap in the image?
+INFERKIT_DEVICE bool is_inside(const ConvParams& p, const Pixel& pixel, const Tap& tap) {
+  return pixel.inside &&
+         (p.all_inside || (within(pixel.at[0] + tap.d0, p.axes[0].in) && within(pixel.at[1] + tap.d1, p.axes[1].in) &&
+                           within(pixel.at[2] + tap.d2, p.axes[2].in)));
 }
 
+INFERKIT_DEVICE float with_bias(const ConvParams& p, float sum, int64_t filter) {
+  if (p.bias) return __fadd_rn(sum, p.bias[filter]);
+  return p.adds_zero ? __fadd_rn(sum, 0.0f) : sum;
+}
 INFERKIT_DEVICE float finished(const ConvParams& p, float sum, int64_t filter) {
-  if (p.bias) {
-    sum = __fadd_rn(sum, p.bias[filter]);
-  } else if (p.adds_zero) {
-    sum = __fadd_rn(sum, 0.0f);
-  }
+  sum = with_bias(p, sum, filter);
   return p.act == Unary::kIdentity ? sum : apply_unary(p.act, sum, p.alpha, p.beta);
-}
-
-/// A sum becomes an element of y.
-INFERKIT_DEVICE void put_element(const ConvParams& p, int32_t group, int32_t filter, const Pixel& pixel, float sum) {
-  if (!pixel.inside || filter >= p.filters) return;
-  const int64_t of_all = int64_t{group} * p.filters + filter;
-  p.y[pixel.to + of_all * out_area(p)] = finished(p, sum, of_all);
 }
 
 }  // namespace

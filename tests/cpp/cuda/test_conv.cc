@@ -95,39 +95,63 @@ cuda::ConvParams params_of(const Conv& s, const std::vector<float>& x, const std
   p.act = s.act;
   p.alpha = 0.25f;
   p.beta = 0.5f;
+  p.all_inside = true;
+  p.by_fours = s.in() % 4 == 0 && s.in() == s.out();
+  for (const ConvDim& d : s.dim) {
+    p.all_inside = p.all_inside && d.pad_begin == 0 && (d.out - 1) * d.stride + (d.kernel - 1) * d.dilation < d.in;
+    p.by_fours = p.by_fours && d.kernel == 1 && d.stride == 1;
+  }
   return p;
 }
 
 unsigned blocks(int64_t n, int64_t each) { return static_cast<unsigned>((n + each - 1) / each); }
 
-enum class Way { kWide, kTiled, kSliced, kDirect };
-constexpr Way kWays[] = {Way::kWide, Way::kTiled, Way::kSliced, Way::kDirect};
-constexpr const char* kNames[] = {"wide", "tiled", "sliced", "direct"};
+enum class Way { kWide, kTiled, kWideParts, kTiledParts, kDirect };
+constexpr Way kWays[] = {Way::kWide, Way::kTiled, Way::kWideParts, Way::kTiledParts, Way::kDirect};
+constexpr const char* kNames[] = {"wide", "tiled", "wide, in parts", "tiled, in parts", "direct"};
 const char* name_of(Way way) { return kNames[static_cast<size_t>(way)]; }
 
-/// As csrc/engine/cuda/conv.cc launches it. Of groups, a block takes all.
-void run(Way way, const Conv& s, const cuda::ConvParams& p, cuda_on_host::Grid grid = {}) {
-  const auto cut = [&](int64_t filters, int64_t pixels) {
-    grid.blocks = {blocks(s.batch * s.out(), pixels), blocks(s.filters, filters)};
-  };
-  const auto tiles = [&](cuda::Kernel kernel, int side) {
-    cut(side, side);
-    grid.threads = {cuda::kTileThreads};
-    grid.shared_bytes = cuda::conv_shared(side);
-    cuda_on_host::launch(kernel, grid, &p);
-  };
+std::vector<float> packed(const Conv& s, const float* w) {
+  const int64_t row = (s.filters + 3) / 4 * 4;
+  std::vector<float> out(static_cast<size_t>(s.groups * s.k() * row), 0.0f);
+  for (int64_t i = 0; i < s.groups * s.filters * s.k(); ++i) {
+    const int64_t filter = i / s.k(), group = filter / s.filters;
+    out[static_cast<size_t>((group * s.k() + i % s.k()) * row + filter % s.filters)] = w[i];
+  }
+  return out;
+}
+
+template <class Cut>
+void run_tiles(cuda::Kernel kernel, const Conv& s, cuda::ConvParams p, bool in_parts, bool constant,
+               cuda_on_host::Grid grid) {
+  std::vector<float> parts, filters;
+  const unsigned chunks = blocks(s.k(), p.chunk);
+  if (constant) {
+    filters = packed(s, p.w);
+    p.w = filters.data();
+    p.packed_filters = static_cast<int32_t>((s.filters + 3) / 4 * 4);
+  }
+  if (in_parts) {
+    parts.assign(chunks * s.y_size(), NAN);
+    p.parts = parts.data();
+  }
+  grid.blocks = {blocks(s.filters, Cut::kRows), blocks(s.batch * s.out(), Cut::kColumns),
+                 static_cast<unsigned>(s.groups) * (in_parts ? chunks : 1)};
+  grid.threads = {Cut::kThreads};
+  grid.shared_bytes = cuda::kConvShared<Cut>;
+  cuda_on_host::launch(kernel, grid, &p);
+  if (in_parts) cuda_on_host::launch(cuda::Kernel::conv_add, {.blocks = {2}, .threads = {64}, .seed = grid.seed}, &p);
+}
+
+/// As csrc/engine/cuda/conv.cc launches it.
+void run(Way way, const Conv& s, const cuda::ConvParams& p, cuda_on_host::Grid grid = {}, bool constant = true) {
   switch (way) {
     case Way::kWide:
-      return tiles(cuda::Kernel::conv_wide, cuda::kWideTile);
+    case Way::kWideParts:
+      return run_tiles<cuda::ConvWide>(cuda::Kernel::conv_wide, s, p, way == Way::kWideParts, constant, grid);
     case Way::kTiled:
-      return tiles(cuda::Kernel::conv_tiled, cuda::kTile);
-    case Way::kSliced: {
-      const int slices = std::clamp(static_cast<int>(blocks(s.k(), p.chunk)), 1, cuda::kMostSlices);
-      cut(cuda::kSliceRows, cuda::kSliceColumns);
-      grid.threads = {static_cast<unsigned>(slices) * 32};
-      grid.shared_bytes = cuda::conv_slice_shared(slices);
-      return cuda_on_host::launch(cuda::Kernel::conv_sliced, grid, &p);
-    }
+    case Way::kTiledParts:
+      return run_tiles<cuda::ConvTiled>(cuda::Kernel::conv_tiled, s, p, way == Way::kTiledParts, constant, grid);
     case Way::kDirect:
       grid.blocks = {3};
       grid.threads = {64};
@@ -151,6 +175,7 @@ TEST(every_way_of_a_convolution_has_the_bits_of_the_tiers) {
       {1, 1, 300, 3, {kNone, line_of(3, 3, 1, 1), line_of(2, 3, 1, 1)}, Unary::kIdentity, false},  // many chunks
       {1, 1, 2, 3, {kNone, line_of(2, 5, 1, 4), line_of(2, 5, 3, 5)}},                  // windows of padding alone
       {2, 2, 8, 140, {kNone, line_of(9, 3, 1, 1), line_of(8, 3, 1, 1)}, Unary::kRelu},  // several wide tiles
+      {3, 2, 70, 41, {kNone, line_of(4, 1), line_of(9, 1)}, Unary::kRelu},              // four pixels at a time
   };
   for (const Isa isa : fusing_isas()) {
     for (const Conv& s : convolutions) {
@@ -159,10 +184,12 @@ TEST(every_way_of_a_convolution_has_the_bits_of_the_tiers) {
       const auto want = on_cpu(s, isa, x, w, bias);
       for (const Way way : kWays) {
         for (const uint64_t seed : kSeeds) {
-          std::vector<float> y(s.y_size(), NAN);
-          run(way, s, params_of(s, x, w, bias, y), {.seed = seed});
-          const std::string what = cat(name_of(way), ", ", s.str(), ", ", isa_name(isa), ", seed ", seed);
-          if (!same_values(y.data(), want.data(), want.size(), what)) return;
+          for (const bool constant : {true, false}) {
+            std::vector<float> y(s.y_size(), NAN);
+            run(way, s, params_of(s, x, w, bias, y), {.seed = seed}, constant);
+            const std::string what = cat(name_of(way), ", ", s.str(), ", ", isa_name(isa), ", seed ", seed);
+            if (!same_values(y.data(), want.data(), want.size(), what)) return;
+          }
         }
       }
     }
@@ -227,7 +254,7 @@ TEST(a_convolution_without_every_other_barrier_is_wrong_with_every_seed) {
   const auto x = random_floats(s.x_size(), 1), w = random_floats(s.w_size(), 2);
   std::vector<float> want(s.y_size());
   run(Way::kDirect, s, params_of(s, x, w, {}, want));
-  for (const Way way : {Way::kWide, Way::kTiled, Way::kSliced}) {
+  for (const Way way : {Way::kWide, Way::kTiled, Way::kTiledParts}) {
     for (const unsigned drop : {0u, 1u}) {
       for (uint64_t seed = 1; seed <= 5; ++seed) {
         std::vector<float> y(want.size());
