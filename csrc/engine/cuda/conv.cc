@@ -51,6 +51,8 @@ int64_t terms_of(const ConvParams& p) {
 }
 int64_t chunks_of(const ConvParams& p) { return (terms_of(p) - 1) / p.chunk + 1; }
 
+bool makes_tiles(const ConvParams& p) { return p.filters > kFewFilters && !device::suits_depthwise(p); }
+
 template <class Cut>
 Blocks tiles_of(const ConvParams& p) {
   return {(p.filters + Cut::kRows - 1) / Cut::kRows, (pixels_of(p) + Cut::kColumns - 1) / Cut::kColumns, p.groups};
@@ -61,69 +63,68 @@ bool suits(const ConvParams& p) {
   return p.filters > Cut::kRows / 2 && tiles_of<Cut>(p).count() >= kManyBlocks;
 }
 
-template <class Cut>
-void launch_tiles(const ExecContext& context, Kernel kernel, const ConvParams& p) {
-  Blocks blocks = tiles_of<Cut>(p);
-  if (p.parts) blocks.z *= chunks_of(p);
-  launch(context, kernel, blocks, Cut::kThreads, device::kConvShared<Cut>, p);
-}
-
 /// Little work is spread over more blocks, one for each chunk of a tile.
 bool has_parts(const ConvParams& p) {
-  return p.filters > kFewFilters && chunks_of(p) > 1 && !suits<device::ConvWide>(p) &&
-         tiles_of<device::ConvTiled>(p).count() < kManyBlocks;
+  return chunks_of(p) > 1 && !suits<device::ConvWide>(p) && tiles_of<device::ConvTiled>(p).count() < kManyBlocks;
 }
 int64_t elements_of(const ConvParams& p) { return pixels_of(p) * p.groups * p.filters; }
+Ref parts_of(LowerContext& c, const ConvParams& p) {
+  return has_parts(p) ? c.scratch(static_cast<size_t>(chunks_of(p) * elements_of(p)) * sizeof(float)) : Ref{};
+}
+
+/// Launches the kernel for tiles of a size that suits; `of` is in `params`.
+template <class Wide, class Tiled, class Params>
+void launch_tiles(const ExecContext& context, Kernel wide, Kernel tiled, const ConvParams& of, const Params& params) {
+  const auto start = [&]<class Cut>(Cut, Kernel kernel) {
+    Blocks blocks = tiles_of<Cut>(of);
+    if (of.parts) blocks.z *= chunks_of(of);
+    launch(context, kernel, blocks, Cut::kThreads, device::kConvShared<Cut>, params);
+  };
+  if (suits<Wide>(of)) {
+    start(Wide{}, wide);
+  } else {
+    start(Tiled{}, tiled);
+  }
+  if (of.parts) launch_elements(context, Kernel::conv_add, elements_of(of), of);
+}
+
+void launch_depthwise(const ExecContext& context, const ConvParams& p) {
+  constexpr int64_t kThreads = 128, kMostBlocks = 8192;
+  const int64_t columns = (p.axes[1].out + device::kColumnPixels - 1) / device::kColumnPixels * p.axes[2].out;
+  const int64_t threads = p.batch * p.groups * p.filters * columns;
+  launch(context, Kernel::conv_depthwise, {std::min((threads + kThreads - 1) / kThreads, kMostBlocks)}, kThreads, 0, p);
+}
 
 /// io: y, x, weights, bias, parts.
-void run_conv(const void* params, std::byte* const* io, const ExecContext& context) {
-  auto p = *static_cast<const ConvParams*>(params);
+void take_operands(ConvParams& p, std::byte* const* io) {
   p.y = at<float>(io, 0);
   p.x = at<float>(io, 1);
   p.w = at<float>(io, 2);
   p.bias = at<float>(io, 3);
   p.parts = at<float>(io, 4);
   p.by_fours = p.by_fours && reinterpret_cast<uintptr_t>(p.x) % 16 == 0;
-  if (elements_of(p) == 0) return;
-  if (p.filters <= kFewFilters) return launch_elements(context, Kernel::conv_direct, elements_of(p), p);
-  if (suits<device::ConvWide>(p)) return launch_tiles<device::ConvWide>(context, Kernel::conv_wide, p);
-  launch_tiles<device::ConvTiled>(context, Kernel::conv_tiled, p);
-  if (p.parts) launch_elements(context, Kernel::conv_add, elements_of(p), p);
 }
 
-/// io: y, x, weights or their pairs, bias.
+void run_conv(const void* params, std::byte* const* io, const ExecContext& context) {
+  auto p = *static_cast<const ConvParams*>(params);
+  take_operands(p, io);
+  if (elements_of(p) == 0) return;
+  if (device::suits_depthwise(p)) return launch_depthwise(context, p);
+  if (p.filters <= kFewFilters) return launch_elements(context, Kernel::conv_direct, elements_of(p), p);
+  launch_tiles<device::ConvWide, device::ConvTiled>(context, Kernel::conv_wide, Kernel::conv_tiled, p, p);
+}
+
+/// The same, or pairs for weights.
 template <Precision kIn>
 void run_half_conv(const void* params, std::byte* const* io, const ExecContext& context) {
   auto h = *static_cast<const HalfConvParams*>(params);
-  ConvParams& p = h.of;
+  take_operands(h.of, io);
+  if (h.pairs_row != 0) h.pairs = at<uint32_t>(io, 2);
+  if (elements_of(h.of) == 0) return;
   constexpr bool kBf16 = kIn == Precision::kBf16;
-  p.y = at<float>(io, 0);
-  p.x = at<float>(io, 1);
-  if (h.pairs_row != 0) {
-    h.pairs = at<uint32_t>(io, 2);
-  } else {
-    p.w = at<float>(io, 2);
-  }
-  p.bias = at<float>(io, 3);
-  const int64_t area = int64_t{p.axes[0].out} * p.axes[1].out * p.axes[2].out, pixels = p.batch * area;
-  const int64_t terms = int64_t{p.channels} * p.axes[0].kernel * p.axes[1].kernel * p.axes[2].kernel;
-  if (pixels * p.groups * p.filters == 0) return;
-  const auto grid = [&](int64_t filters, int64_t columns) {
-    return Blocks{(pixels + columns - 1) / columns, (p.filters + filters - 1) / filters, p.groups};
-  };
-  const Blocks wide = grid(device::kWideTile, device::kWideTile), tiles = grid(device::kTile, device::kTile);
-  if (wide.count() >= kManyBlocks && p.filters > device::kTile) {
-    launch(context, kBf16 ? Kernel::conv_bf16_wide : Kernel::conv_f16_wide, wide, device::kTileThreads,
-           device::kHalfConvShared<device::kWideTile>, h);
-  } else if (tiles.count() >= kEnoughBlocks) {
-    launch(context, kBf16 ? Kernel::conv_bf16_tiled : Kernel::conv_f16_tiled, tiles, device::kTileThreads,
-           device::kHalfConvShared<device::kTile>, h);
-  } else {
-    const int slices = slices_of(terms, p.chunk);
-    launch(context, kBf16 ? Kernel::conv_bf16_sliced : Kernel::conv_f16_sliced,
-           grid(device::kSliceRows, device::kSliceColumns), static_cast<unsigned>(slices) * 32,
-           device::half_conv_slice_shared(slices), h);
-  }
+  launch_tiles<device::HalfConvWide, device::HalfConvTiled>(
+      context, kBf16 ? Kernel::conv_bf16_wide : Kernel::conv_f16_wide,
+      kBf16 ? Kernel::conv_bf16_tiled : Kernel::conv_f16_tiled, h.of, h);
 }
 
 /// Constant filters, [groups, k, filters], the filters rounded up.
@@ -179,12 +180,11 @@ void lower_conv(LowerContext& c) {
   const Ref bias = c.has_input(2) ? c.in(2) : Ref{};
   if constexpr (!rounds_operands(kIn)) {
     Ref filters = c.in(1);
-    if (c.input(1).constant && p.filters > kFewFilters && terms_of(p) > 0) {
+    if (c.input(1).constant && makes_tiles(p) && terms_of(p) > 0) {
       p.packed_filters = (p.filters + 3) / 4 * 4;
       filters = packed_filters(c, p);
     }
-    const auto parts = static_cast<size_t>(has_parts(p) ? chunks_of(p) * elements_of(p) : 0);
-    c.step(run_conv, p, {c.out(0), c.in(0), filters, bias, parts > 0 ? c.scratch(parts * sizeof(float)) : Ref{}});
+    c.step(run_conv, p, {c.out(0), c.in(0), filters, bias, makes_tiles(p) ? parts_of(c, p) : Ref{}});
   } else {
     HalfConvParams h{};
     h.of = p;
@@ -197,7 +197,7 @@ void lower_conv(LowerContext& c) {
     } else {
       filters = c.in(1);
     }
-    c.step(run_half_conv<kIn>, h, {c.out(0), c.in(0), filters, bias});
+    c.step(run_half_conv<kIn>, h, {c.out(0), c.in(0), filters, bias, parts_of(c, h.of)});
   }
 }
 

@@ -101,12 +101,12 @@ INFERKIT_DEVICE void make_tiles(const ConvParams& p, float* shared) {
           if (terms == Cut::kDepth) {
 #pragma unroll
             for (int depth = 0; depth < Cut::kDepth; ++depth) {
-              add_term(part, as + depth * Cut::kRows + row0, bs + depth * Cut::kColumns + column0);
+              add_term(part, as + depth * Cut::kRows + row0, bs + depth * Cut::kPitch + column0);
             }
           } else {
 #pragma unroll 1
             for (int depth = 0; depth < terms; ++depth) {
-              add_term(part, as + depth * Cut::kRows + row0, bs + depth * Cut::kColumns + column0);
+              add_term(part, as + depth * Cut::kRows + row0, bs + depth * Cut::kPitch + column0);
             }
           }
         },
@@ -127,11 +127,11 @@ INFERKIT_DEVICE void make_tiles(const ConvParams& p, float* shared) {
 #pragma unroll
       for (int q = 0; q < Cut::kQuads; ++q) {
         const float* const s = whole.of[i] + 4 * q;
-        store4(shared + (row0 + i / 4 * 16 + i % 4) * Cut::kColumns + column0 + 32 * q, float4{s[0], s[1], s[2], s[3]});
+        store4(shared + (row0 + i / 4 * 16 + i % 4) * Cut::kPitch + column0 + 32 * q, float4{s[0], s[1], s[2], s[3]});
       }
     }
     __syncthreads();
-    put_tile<Cut>(p, shared, Cut::kColumns, group, chunk, filter0, pixel0);
+    put_tile<Cut>(p, shared, group, chunk, filter0, pixel0);
     __syncthreads();
   });
 }

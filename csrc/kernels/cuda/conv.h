@@ -40,9 +40,9 @@ struct ConvParams {
 template <int kQuads_, int kDepth_, int kStages_>
 struct ConvCut {
   static constexpr int kQuads = kQuads_, kDepth = kDepth_, kStages = kStages_, kThreads = 128;
-  static constexpr int kRows = 32 * kQuads, kColumns = 64 * kQuads;
-  static constexpr int kFilterFloats = kDepth * kRows, kStepFloats = kFilterFloats + kDepth * kColumns;
-  static_assert(kStages * kStepFloats >= kRows * kColumns);
+  static constexpr int kRows = 32 * kQuads, kColumns = 64 * kQuads, kPitch = kColumns;
+  static constexpr int kFilterFloats = kDepth * kRows, kStepFloats = kFilterFloats + kDepth * kPitch;
+  static_assert(kStages * kStepFloats >= kRows * kPitch);
 };
 inline constexpr int kMostTaps = 256;  // a chunk's at most
 template <class Cut>
@@ -55,7 +55,18 @@ using ConvWide = ConvCut<2, 16, 3>;
 
 /// conv_add: a thread makes an element of y, of which there are less than 2^31, of its parts.
 
-/// conv_direct: for few filters a group, depthwise ones among them. A thread makes an element.
+/// conv_direct: for few filters a group. A thread makes an element.
+
+/// conv_depthwise: for one channel a group and a square window of 3 or 5 lines, by steps of 1 or 2, on flat images. All
+/// terms are one chunk. A thread makes kColumnPixels pixels, one below the other.
+inline constexpr int kColumnPixels = 4;
+constexpr bool suits_depthwise(const ConvParams& p) {
+  const WindowAxis &d = p.axes[0], &h = p.axes[1], &w = p.axes[2];
+  const bool is_flat = d.in == 1 && d.out == 1 && d.kernel == 1 && d.pad == 0;
+  const bool is_square = h.kernel == w.kernel && h.stride == w.stride && h.dilation == 1 && w.dilation == 1;
+  return p.channels == 1 && is_flat && is_square && (h.kernel == 3 || h.kernel == 5) &&
+         (h.stride == 1 || h.stride == 2);
+}
 
 /// x [batch, groups, channels, in], w [groups, channels, filters, kernel], y [batch, groups, filters, out]: a pixel is
 /// the bias, to which what each tap sends is added, tap by tap in chunks of tap_chunk, the first of which goes on from

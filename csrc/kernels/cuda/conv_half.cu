@@ -1,178 +1,142 @@
 #include "kernels/cuda/conv_half.h"
-#include "kernels/cuda/conv_taps.h"
-#include "kernels/cuda/half_sums.h"
+#include "kernels/cuda/conv_steps.h"
+#include "kernels/cuda/mma.h"
 
 namespace inferkit::kernels::cuda {
 namespace {
 
-/// The filters of a step in registers: eight terms of one for each item, as floats, or in the first as pairs.
-template <int kRows, int kThreads>
-struct HalfFilters {
-  static constexpr int kItems = kRows * kHalfDepth / 8 / kThreads;
-  float4 of[kItems][2];
+/// The filters of a step, [filter][pair], with zeros behind the last term. Those that are not constant come as floats,
+/// which are rounded on the way.
+template <Rounded kTo, class Cut>
+INFERKIT_DEVICE void copy_filters(const HalfConvParams& h, int32_t group, int32_t filter0, const ConvStep& step,
+                                  float* as) {
+  const ConvParams& p = h.of;
+  const int t = static_cast<int>(threadIdx.x);
+  if (h.pairs) {
+    constexpr int kFours = Cut::kDepth / 8, kLines = Cut::kThreads / kFours;
+    const int32_t pair = t % kFours * 4, from = step.from / 2 + pair;
+#pragma unroll
+    for (int row = t / kFours; row < Cut::kRows; row += kLines) {
+      const bool there = filter0 + row < p.filters && from < h.pairs_row;
+      const int64_t filter = int64_t{group} * p.filters + (there ? filter0 + row : 0);
+      begin_copy<4>(as + row * Cut::kPairPitch + pair,
+                    reinterpret_cast<const float*>(h.pairs + filter * h.pairs_row + (there ? from : 0)), there);
+    }
+  } else {
+    constexpr int kPairs = Cut::kDepth / 2, kLines = Cut::kThreads / kPairs;
+    const int64_t k = int64_t{p.channels} * taps_of(p);
+    const int pair = t % kPairs, terms = terms_of<Cut>(step) - 2 * pair;
+#pragma unroll 1
+    for (int row = t / kPairs; row < Cut::kRows; row += kLines) {
+      const float* const w = p.w + (int64_t{group} * p.filters + filter0 + row) * k + step.from + 2 * pair;
+      const bool there = filter0 + row < p.filters;
+      reinterpret_cast<uint32_t*>(as)[row * Cut::kPairPitch + pair] =
+          pair_of<kTo>(there && terms > 0 ? w[0] : 0.0f, there && terms > 1 ? w[1] : 0.0f);
+    }
+  }
+}
+
+/// Of a tile, warp w makes the half of the rows w / 2 and the half of the columns w % 2, as fragments of 16 by 8: of
+/// each, elements 0 and 1 are columns 2 t and 2 t + 1 of row g, 2 and 3 those of row g + 8, where g is the lane / 4 and
+/// t the lane % 4.
+template <class Cut>
+struct Fragments {
+  float of[Cut::kQuads][4 * Cut::kQuads][4];
 };
-template <int kRows, int kThreads>
-INFERKIT_DEVICE void read_filters(HalfFilters<kRows, kThreads>& next, const HalfConvParams& h, int32_t group, int64_t k,
-                                  int32_t filter0, const Step& step, int t) {
-  const ConvParams& p = h.of;
-  const int terms = terms_of<kHalfDepth>(step);
+
+/// Adds the terms of a step, 16 at a time. Behind the last there must be zeros up to the next multiple of 16.
+template <Rounded kTo, class Cut>
+INFERKIT_DEVICE void add_terms(Fragments<Cut>& sums, const uint32_t* as, const float* bs, int terms) {
+  const int lane = static_cast<int>(threadIdx.x) % 32, g = lane / 4, t = lane % 4;
 #pragma unroll
-  for (int q = 0; q < next.kItems; ++q) {
-    const int i = t + q * kThreads, depth = i % 4 * 8;
-    const int32_t filter = filter0 + i / 4;
-    const int64_t of_all = int64_t{group} * p.filters + filter;
-    const int there = filter < p.filters ? terms - depth : 0;
-    if (h.pairs) {
-      const uint32_t* const at = h.pairs + of_all * h.pairs_row + (step.from + depth) / 2;
-      next.of[q][0] = there > 0 ? load4(reinterpret_cast<const float*>(at)) : float4{0, 0, 0, 0};
-    } else {
-      const float* const at = p.w + of_all * k + step.from + depth;
-      next.of[q][0] = read_quad(at, 1, there);
-      next.of[q][1] = read_quad(at + 4, 1, there - 4);
+  for (int depth = 0; depth < Cut::kDepth; depth += 16) {
+    if (depth >= terms) break;
+    uint32_t a[Cut::kQuads][4], b[4 * Cut::kQuads][2];
+#pragma unroll
+    for (int i = 0; i < Cut::kQuads; ++i) {
+      const uint32_t* const from = as + (16 * i + g) * Cut::kPairPitch + depth / 2 + t;
+      a[i][0] = from[0];
+      a[i][1] = from[8 * Cut::kPairPitch];
+      a[i][2] = from[4];
+      a[i][3] = from[8 * Cut::kPairPitch + 4];
     }
-  }
-}
-template <Rounded kTo, int kRows, int kThreads>
-INFERKIT_DEVICE void write_filters(const HalfFilters<kRows, kThreads>& next, const HalfConvParams& h, uint32_t* as,
-                                   int t) {
 #pragma unroll
-  for (int q = 0; q < next.kItems; ++q) {
-    const int i = t + q * kThreads;
-    uint32_t* const to = as + i / 4 * kHalfPitchA + i % 4 * 4;
-    const float4 &u = next.of[q][0], &v = next.of[q][1];
-    if (h.pairs) {
-      store4(reinterpret_cast<float*>(to), u);
-    } else {
-      store_words(
-          to, uint4{pair_of<kTo>(u.x, u.y), pair_of<kTo>(u.z, u.w), pair_of<kTo>(v.x, v.y), pair_of<kTo>(v.z, v.w)});
+    for (int j = 0; j < 4 * Cut::kQuads; ++j) {
+      const float* const from = bs + (depth + 2 * t) * Cut::kPitch + 8 * j + g;
+      b[j][0] = pair_of<kTo>(from[0], from[Cut::kPitch]);
+      b[j][1] = pair_of<kTo>(from[8 * Cut::kPitch], from[9 * Cut::kPitch]);
+    }
+#pragma unroll
+    for (int i = 0; i < Cut::kQuads; ++i) {
+#pragma unroll
+      for (int j = 0; j < 4 * Cut::kQuads; ++j) multiply_add<kTo>(sums.of[i][j], a[i], b[j]);
     }
   }
 }
 
-INFERKIT_DEVICE float element_at(const ConvParams& p, const float* x, const Pixel& pixel, const Tap& tap) {
-  return is_inside(p, pixel, tap) ? x[pixel.image + pixel.from + tap.offset] : 0.0f;
-}
-/// A sum becomes an element of y.
-INFERKIT_DEVICE void put_element(const ConvParams& p, int32_t group, int32_t filter, const Pixel& pixel, float sum) {
-  if (!pixel.inside || filter >= p.filters) return;
-  const int64_t of_all = int64_t{group} * p.filters + filter;
-  p.y[pixel.to + of_all * out_area(p)] = finished(p, sum, of_all);
-}
-
-/// The element of x under term `depth` of a step that has `terms`.
-INFERKIT_DEVICE float term_at(const ConvParams& p, const float* x, const Pixel& pixel, const Tap* taps, int depth,
-                              int terms) {
-  return depth < terms ? element_at(p, x, pixel, taps[depth]) : 0.0f;
-}
-
-/// As make_tiles() of conv.cu; a thread reads every kLines-th pair of taps of one pixel.
-template <Rounded kTo, int kSide>
-INFERKIT_DEVICE void make_tiles(const HalfConvParams& h, uint32_t* shared) {
-  const ConvParams& p = h.of;
-  constexpr int kPitch = kHalfPitchB<kSide>;
-  constexpr int kLines = static_cast<int>(kTileThreads) / kSide, kMine = kHalfPairs / kLines;
-  Tap* const taps =
-      reinterpret_cast<Tap*>(shared + kTileTotals<kSide> + 2 * kHalfStepWords<kSide, kSide>);  // [step % 2][depth]
-  const int t = static_cast<int>(threadIdx.x), column = t % kSide, line = t / kSide;
-  const int32_t k = p.channels * taps_of(p);
-  const int32_t filter0 = static_cast<int32_t>(blockIdx.y) * kSide;
-  const Pixel pixel = pixel_at(p, int64_t{blockIdx.x} * kSide + column);
-  const auto note_taps = [&](const Step& step, int half) {
-    if (t < kHalfDepth && step.from + t < step.end) {
-      taps[half * kHalfDepth + t] = tap_at(p, static_cast<int32_t>(step.from) + t);
+/// Calls use(i, j, e) for the elements of fragments.
+template <class Cut, class Use>
+INFERKIT_DEVICE void for_each_fragment(const Use& use) {
+#pragma unroll
+  for (int i = 0; i < Cut::kQuads; ++i) {
+#pragma unroll
+    for (int j = 0; j < 4 * Cut::kQuads; ++j) {
+#pragma unroll
+      for (int e = 0; e < 4; ++e) use(i, j, e);
     }
-  };
-  for (int32_t group = static_cast<int32_t>(blockIdx.z); group < p.groups; group += static_cast<int32_t>(gridDim.z)) {
-    const float* const x = p.x + int64_t{group} * p.channels * in_area(p);
-    TileFragment<kSide> sums{};
-    HalfFilters<kSide, static_cast<int>(kTileThreads)> next{};
-    float low[kMine], high[kMine];
-    note_taps(first_step(k, p.chunk), 0);
-    __syncthreads();
-    sum_half_tile<kTo, kSide>(
-        sums, shared, k, p.chunk,
-        [&](const Step& step, int half) {
-          read_filters(next, h, group, k, filter0, step, t);
-          const int terms = terms_of<kHalfDepth>(step);
-          const Tap* const of_step = taps + half * kHalfDepth;
-#pragma unroll
-          for (int i = 0; i < kMine; ++i) {
-            const int depth = 2 * (line + i * kLines);
-            low[i] = term_at(p, x, pixel, of_step, depth, terms);
-            high[i] = term_at(p, x, pixel, of_step, depth + 1, terms);
-          }
-          note_taps(step_after<kHalfDepth>(step, k, p.chunk), half ^ 1);
-        },
-        [&](uint32_t* as, uint32_t* bs) {
-          write_filters<kTo>(next, h, as, t);
-#pragma unroll
-          for (int i = 0; i < kMine; ++i) bs[(line + i * kLines) * kPitch + column] = pair_of<kTo>(low[i], high[i]);
-        });
-    use_fragments<1, kSide>(sums, shared,
-                            [&](int row, int, float sum) { put_element(p, group, filter0 + row, pixel, sum); });
   }
 }
 
-/// As conv_sliced.
-template <Rounded kTo>
-INFERKIT_DEVICE void make_slices(const HalfConvParams& h, uint32_t* shared) {
+/// As make_tiles() of conv.cu.
+template <Rounded kTo, class Cut>
+INFERKIT_DEVICE void make_tiles(const HalfConvParams& h, float* shared) {
   const ConvParams& p = h.of;
-  constexpr int kWords = kHalfSliceWords + kHalfTapWords;  // of a warp
   const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
-  Tap* const taps = reinterpret_cast<Tap*>(shared + warp * kWords + kHalfSliceWords);
-  const int32_t k = p.channels * taps_of(p), filter0 = static_cast<int32_t>(blockIdx.y) * kSliceRows;
-  const Pixel pixel = pixel_at(p, int64_t{blockIdx.x} * kSliceColumns + lane);
-  for (int32_t group = static_cast<int32_t>(blockIdx.z); group < p.groups; group += static_cast<int32_t>(gridDim.z)) {
-    const float* const x = p.x + int64_t{group} * p.channels * in_area(p);
-    HalfFilters<kSliceRows, 32> next{};
-    uint32_t windows[kHalfPairs];
-    const float* const sums = sum_half_slice<kTo, kWords>(
-        shared, k, p.chunk,
-        [&](const Step& step) {
-          const int terms = terms_of<kHalfDepth>(step);
-          if (lane < terms) taps[lane] = tap_at(p, static_cast<int32_t>(step.from) + lane);
-          read_filters(next, h, group, k, filter0, step, lane);
-          __syncwarp();
-#pragma unroll
-          for (int i = 0; i < kHalfPairs; ++i) {
-            windows[i] =
-                pair_of<kTo>(term_at(p, x, pixel, taps, 2 * i, terms), term_at(p, x, pixel, taps, 2 * i + 1, terms));
-          }
+  const int row0 = warp / 2 * (Cut::kRows / 2), column0 = warp % 2 * (Cut::kColumns / 2);
+  for_each_tile<Cut>(p, [&](int32_t group, int32_t chunk, int32_t chunks, int32_t filter0, int64_t pixel0) {
+    Fragments<Cut> whole{}, part{};
+    bool holds = false;
+    walk_chunks<Cut, true>(
+        p, shared, p.x + int64_t{group} * p.channels * in_area(p), pixel_to_copy<Cut>(p, pixel0), chunk, chunks,
+        [&](const ConvStep& step, float* as) { copy_filters<kTo, Cut>(h, group, filter0, step, as); },
+        [&](const float* as, const float* bs, int terms) {
+          add_terms<kTo, Cut>(part, reinterpret_cast<const uint32_t*>(as) + row0 * Cut::kPairPitch, bs + column0, terms);
         },
-        [&](uint32_t* as, uint32_t* bs) {
-          write_filters<kTo>(next, h, as, lane);
-#pragma unroll
-          for (int i = 0; i < kHalfPairs; ++i) bs[i * kHalfPitchB<kSliceColumns> + lane] = windows[i];
+        [&] {
+          for_each_fragment<Cut>([&](int i, int j, int e) {
+            float &to = whole.of[i][j][e], &from = part.of[i][j][e];
+            to = holds ? __fadd_rn(to, from) : from;
+            from = 0;
+          });
+          holds = true;
         });
-    for_each_of_slice([&](int e) { put_element(p, group, filter0 + e / kSliceColumns, pixel, sums[e]); });
-  }
+    __syncthreads();  // all steps have been added
+    float* const mine = shared + (row0 + lane / 4) * Cut::kPitch + column0 + lane % 4 * 2;
+    for_each_fragment<Cut>(
+        [&](int i, int j, int e) { mine[(16 * i + e / 2 * 8) * Cut::kPitch + 8 * j + e % 2] = whole.of[i][j][e]; });
+    __syncthreads();
+    put_tile<Cut>(p, shared, group, chunk, filter0, pixel0);
+    __syncthreads();
+  });
 }
 
 }  // namespace
 
-INFERKIT_KERNEL(conv_bf16_wide, HalfConvParams, 256, 1) {
-  INFERKIT_SHARED(uint32_t, shared);
-  make_tiles<Rounded::kBf16, kWideTile>(p, shared);
+INFERKIT_KERNEL(conv_bf16_wide, HalfConvParams, 128, 2) {
+  INFERKIT_SHARED(float, shared);
+  make_tiles<Rounded::kBf16, HalfConvWide>(p, shared);
 }
-INFERKIT_KERNEL(conv_bf16_tiled, HalfConvParams, 256, 2) {
-  INFERKIT_SHARED(uint32_t, shared);
-  make_tiles<Rounded::kBf16, kTile>(p, shared);
+INFERKIT_KERNEL(conv_bf16_tiled, HalfConvParams, 128, 4) {
+  INFERKIT_SHARED(float, shared);
+  make_tiles<Rounded::kBf16, HalfConvTiled>(p, shared);
 }
-INFERKIT_KERNEL(conv_bf16_sliced, HalfConvParams, 256, 2) {
-  INFERKIT_SHARED(uint32_t, shared);
-  make_slices<Rounded::kBf16>(p, shared);
+INFERKIT_KERNEL(conv_f16_wide, HalfConvParams, 128, 2) {
+  INFERKIT_SHARED(float, shared);
+  make_tiles<Rounded::kF16, HalfConvWide>(p, shared);
 }
-INFERKIT_KERNEL(conv_f16_wide, HalfConvParams, 256, 1) {
-  INFERKIT_SHARED(uint32_t, shared);
-  make_tiles<Rounded::kF16, kWideTile>(p, shared);
-}
-INFERKIT_KERNEL(conv_f16_tiled, HalfConvParams, 256, 2) {
-  INFERKIT_SHARED(uint32_t, shared);
-  make_tiles<Rounded::kF16, kTile>(p, shared);
-}
-INFERKIT_KERNEL(conv_f16_sliced, HalfConvParams, 256, 2) {
-  INFERKIT_SHARED(uint32_t, shared);
-  make_slices<Rounded::kF16>(p, shared);
+INFERKIT_KERNEL(conv_f16_tiled, HalfConvParams, 128, 4) {
+  INFERKIT_SHARED(float, shared);
+  make_tiles<Rounded::kF16, HalfConvTiled>(p, shared);
 }
 
 }  // namespace inferkit::kernels::cuda

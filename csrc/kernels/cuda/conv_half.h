@@ -13,10 +13,18 @@ struct HalfConvParams {
   int32_t pairs_row;  // words from a filter to the next: half of k, rounded up to a multiple of 4
 };
 
-/// conv_bf16_tiled, conv_bf16_wide, conv_bf16_sliced, and the same of f16: cut as those of conv.h.
-template <int kSide>
-inline constexpr size_t kHalfConvShared = kHalfTileShared<kSide> + size_t{2} * kHalfDepth * 4 * sizeof(int32_t);
-inline constexpr int kHalfTapWords = kHalfDepth * 4;
-constexpr size_t half_conv_slice_shared(int slices) { return half_slice_shared(slices, kHalfTapWords); }
+/// As ConvCut; the filters of a step are [filter][pair], its windows are floats, which are rounded as they are read. With
+/// these pitches the lanes of a warp read from different banks.
+template <int kQuads_>
+struct HalfConvCut {
+  static constexpr int kQuads = kQuads_, kDepth = 32, kStages = 3, kThreads = 128;
+  static constexpr int kRows = 32 * kQuads, kColumns = 64 * kQuads, kPitch = kColumns + 4, kPairPitch = kDepth / 2 + 4;
+  static constexpr int kFilterFloats = kRows * kPairPitch, kStepFloats = kFilterFloats + kDepth * kPitch;
+  static_assert(kStages * kStepFloats >= kRows * kPitch);
+};
+
+/// conv_bf16_tiled, conv_bf16_wide, and the same of f16: cut as those of conv.h.
+using HalfConvTiled = HalfConvCut<1>;
+using HalfConvWide = HalfConvCut<2>;
 
 }  // namespace inferkit::kernels::cuda

@@ -48,7 +48,7 @@ INFERKIT_DEVICE void copy_windows(const ConvParams& p, const float* image, int32
       const int depth = line + i * kLines;
       const bool there = pixel.inside && depth < terms;
       if (kWhole || depth < terms) {
-        begin_copy<4>(bs + depth * Cut::kColumns + column, image + (there ? place + (step.from + depth) * area : 0),
+        begin_copy<4>(bs + depth * Cut::kPitch + column, image + (there ? place + (step.from + depth) * area : 0),
                       there);
       }
     }
@@ -61,7 +61,7 @@ INFERKIT_DEVICE void copy_windows(const ConvParams& p, const float* image, int32
       if (kWhole || depth < terms) {
         const Tap tap = taps[depth];
         const bool there = depth < terms && is_inside(p, pixel, tap);
-        begin_copy<1>(bs + depth * Cut::kColumns + column, image + (there ? place + tap.offset : 0), there);
+        begin_copy<1>(bs + depth * Cut::kPitch + column, image + (there ? place + tap.offset : 0), there);
       }
     }
   }
@@ -132,9 +132,9 @@ INFERKIT_DEVICE void for_own_rows(const Use& use) {
   for (int row = static_cast<int>(threadIdx.x) / Cut::kColumns; row < Cut::kRows; row += kLines) use(row);
 }
 
-/// The sums of a tile, [row][column] with `pitch` from row to row, become elements of y, or of a part.
+/// The sums of a tile, [row][column] with Cut::kPitch from row to row, become elements of y, or of a part.
 template <class Cut>
-INFERKIT_DEVICE void put_tile(const ConvParams& p, const float* sums, int pitch, int32_t group, int32_t chunk,
+INFERKIT_DEVICE void put_tile(const ConvParams& p, const float* sums, int32_t group, int32_t chunk,
                               int32_t filter0, int64_t pixel0) {
   const int32_t area = out_area(p);
   const int column = static_cast<int>(threadIdx.x) % Cut::kColumns;
@@ -143,7 +143,7 @@ INFERKIT_DEVICE void put_tile(const ConvParams& p, const float* sums, int pitch,
   const int64_t filter = int64_t{group} * p.filters + filter0, at = pixel.to + filter * area;
   float* const to = (p.parts ? p.parts + chunk * (p.batch * p.groups * p.filters * area) : p.y) + at;
   const auto put = [&](int row, auto value) {
-    if (filter0 + row < p.filters) to[int64_t{row} * area] = value(sums[row * pitch + column], filter + row);
+    if (filter0 + row < p.filters) to[int64_t{row} * area] = value(sums[row * Cut::kPitch + column], filter + row);
   };
   if (p.parts) {
     for_own_rows<Cut, 4>([&](int row) { put(row, [](float sum, int64_t) { return sum; }); });

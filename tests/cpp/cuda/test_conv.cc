@@ -106,9 +106,9 @@ cuda::ConvParams params_of(const Conv& s, const std::vector<float>& x, const std
 
 unsigned blocks(int64_t n, int64_t each) { return static_cast<unsigned>((n + each - 1) / each); }
 
-enum class Way { kWide, kTiled, kWideParts, kTiledParts, kDirect };
-constexpr Way kWays[] = {Way::kWide, Way::kTiled, Way::kWideParts, Way::kTiledParts, Way::kDirect};
-constexpr const char* kNames[] = {"wide", "tiled", "wide, in parts", "tiled, in parts", "direct"};
+enum class Way { kWide, kTiled, kWideParts, kTiledParts, kDirect, kDepthwise };
+constexpr Way kWays[] = {Way::kWide, Way::kTiled, Way::kWideParts, Way::kTiledParts, Way::kDirect, Way::kDepthwise};
+constexpr const char* kNames[] = {"wide", "tiled", "wide, in parts", "tiled, in parts", "direct", "depthwise"};
 const char* name_of(Way way) { return kNames[static_cast<size_t>(way)]; }
 
 std::vector<float> packed(const Conv& s, const float* w) {
@@ -156,6 +156,11 @@ void run(Way way, const Conv& s, const cuda::ConvParams& p, cuda_on_host::Grid g
       grid.blocks = {3};
       grid.threads = {64};
       return cuda_on_host::launch(cuda::Kernel::conv_direct, grid, &p);
+    case Way::kDepthwise:
+      grid.blocks = {3};
+      grid.threads = {64};
+      return cuda_on_host::launch(
+          cuda::suits_depthwise(p) ? cuda::Kernel::conv_depthwise : cuda::Kernel::conv_direct, grid, &p);
   }
 }
 
@@ -215,6 +220,8 @@ TEST(a_depthwise_convolution_has_the_bits_of_its_own_kernel) {
   const FloatEnvironment ours;
   const Conv shapes[] = {{2, 3, 1, 1, {kNone, line_of(8, 3, 1, 1), line_of(19, 3, 1, 1)}},
                          {1, 2, 1, 2, {kNone, line_of(9, 5, 2, 2), line_of(11, 5, 2, 2)}, Unary::kIdentity, false},
+                         {3, 2, 1, 1, {kNone, line_of(1, 3, 2, 1), line_of(33, 3, 2, 1)}},
+                         {1, 3, 1, 3, {kNone, line_of(6, 5, 1, 4), line_of(3, 5, 1, 2)}},  // lines of padding alone
                          {2, 2, 1, 1, {kNone, line_of(12, 7, 1, 3, 2), line_of(10, 7, 1, 3)}}};  // chunks
   for (const Isa isa : fusing_isas()) {
     for (const Conv& s : shapes) {

@@ -119,6 +119,12 @@ cuda::HalfConvParams params_of(const Problem& s, const std::vector<uint32_t>* pa
   p.act = s.act;
   p.alpha = 0.25f;
   p.beta = 0.5f;
+  p.all_inside = true;
+  p.by_fours = s.in() % 4 == 0 && s.in() == s.out();
+  for (const ConvDim& d : s.dim) {
+    p.all_inside = p.all_inside && d.pad_begin == 0 && (d.out - 1) * d.stride + (d.kernel - 1) * d.dilation < d.in;
+    p.by_fours = p.by_fours && d.kernel == 1 && d.stride == 1;
+  }
   if (pairs) {
     h.pairs = pairs->data();
     h.pairs_row = static_cast<int32_t>(s.pairs_row());
@@ -126,34 +132,36 @@ cuda::HalfConvParams params_of(const Problem& s, const std::vector<uint32_t>* pa
   return h;
 }
 
-enum class Way { kWide, kTiled, kSliced };
-constexpr Way kWays[] = {Way::kWide, Way::kTiled, Way::kSliced};
-constexpr const char* kNames[] = {"wide", "tiled", "sliced"};
+enum class Way { kWide, kTiled, kWideParts, kTiledParts };
+constexpr Way kWays[] = {Way::kWide, Way::kTiled, Way::kWideParts, Way::kTiledParts};
+constexpr const char* kNames[] = {"wide", "tiled", "wide, in parts", "tiled, in parts"};
 const char* name_of(Way way) { return kNames[static_cast<size_t>(way)]; }
 
-/// As csrc/engine/cuda/conv.cc launches it. Of groups, a block takes all.
-void run(Way way, bool bf16, const Problem& s, const cuda::HalfConvParams& p, cuda_on_host::Grid grid = {}) {
+template <class Cut>
+void run_tiles(Kernel kernel, const Problem& s, cuda::HalfConvParams h, bool in_parts, cuda_on_host::Grid grid) {
   const auto blocks = [](int64_t n, int64_t each) { return static_cast<unsigned>((n + each - 1) / each); };
-  const auto cut = [&](int64_t filters, int64_t pixels) {
-    grid.blocks = {blocks(s.batch * s.out(), pixels), blocks(s.filters, filters)};
-    grid.threads = {cuda::kTileThreads};
-  };
-  switch (way) {
-    case Way::kWide:
-      cut(cuda::kWideTile, cuda::kWideTile);
-      grid.shared_bytes = cuda::kHalfConvShared<cuda::kWideTile>;
-      return cuda_on_host::launch(bf16 ? Kernel::conv_bf16_wide : Kernel::conv_f16_wide, grid, &p);
-    case Way::kTiled:
-      cut(cuda::kTile, cuda::kTile);
-      grid.shared_bytes = cuda::kHalfConvShared<cuda::kTile>;
-      return cuda_on_host::launch(bf16 ? Kernel::conv_bf16_tiled : Kernel::conv_f16_tiled, grid, &p);
-    case Way::kSliced: {
-      const int slices = std::clamp(static_cast<int>(blocks(s.k(), p.of.chunk)), 1, cuda::kMostSlices);
-      cut(cuda::kSliceRows, cuda::kSliceColumns);
-      grid.threads = {static_cast<unsigned>(slices) * 32};
-      grid.shared_bytes = cuda::half_conv_slice_shared(slices);
-      return cuda_on_host::launch(bf16 ? Kernel::conv_bf16_sliced : Kernel::conv_f16_sliced, grid, &p);
-    }
+  const unsigned chunks = blocks(s.k(), h.of.chunk);
+  std::vector<float> parts;
+  if (in_parts) {
+    parts.assign(chunks * s.y_size(), NAN);
+    h.of.parts = parts.data();
+  }
+  grid.blocks = {blocks(s.filters, Cut::kRows), blocks(s.batch * s.out(), Cut::kColumns),
+                 static_cast<unsigned>(s.groups) * (in_parts ? chunks : 1)};
+  grid.threads = {Cut::kThreads};
+  grid.shared_bytes = cuda::kConvShared<Cut>;
+  cuda_on_host::launch(kernel, grid, &h);
+  if (in_parts) cuda_on_host::launch(Kernel::conv_add, {.blocks = {2}, .threads = {64}, .seed = grid.seed}, &h.of);
+}
+
+/// As csrc/engine/cuda/conv.cc launches it.
+void run(Way way, bool bf16, const Problem& s, const cuda::HalfConvParams& h, cuda_on_host::Grid grid = {}) {
+  if (way == Way::kWide || way == Way::kWideParts) {
+    run_tiles<cuda::HalfConvWide>(bf16 ? Kernel::conv_bf16_wide : Kernel::conv_f16_wide, s, h, way == Way::kWideParts,
+                                  grid);
+  } else {
+    run_tiles<cuda::HalfConvTiled>(bf16 ? Kernel::conv_bf16_tiled : Kernel::conv_f16_tiled, s, h,
+                                   way == Way::kTiledParts, grid);
   }
 }
 
@@ -174,6 +182,7 @@ TEST(convolutions_of_halves_are_the_definition) {
       {1, 1, 300, 6, {kNone, line_of(3, 3, 1, 1), line_of(2, 3, 1, 1)}, Unary::kIdentity, false},  // many chunks
       {1, 1, 2, 5, {kNone, line_of(2, 5, 1, 4), line_of(2, 5, 3, 5)}},                  // windows of padding alone
       {2, 2, 8, 140, {kNone, line_of(9, 3, 1, 1), line_of(8, 3, 1, 1)}, Unary::kRelu},  // several wide tiles
+      {3, 2, 70, 41, {kNone, line_of(4, 1), line_of(9, 1)}, Unary::kRelu},              // four pixels at a time
   };
   for (Problem& s : problems) {
     s.draw();
@@ -219,7 +228,7 @@ TEST(a_convolution_of_halves_without_every_other_barrier_is_wrong_with_every_see
   s.draw();
   std::vector<float> want(s.y_size()), y(want.size());
   run(Way::kTiled, true, s, params_of(s, nullptr, want));
-  for (const Way way : kWays) {
+  for (const Way way : {Way::kWide, Way::kTiled, Way::kTiledParts}) {
     for (const unsigned drop : {0u, 1u}) {
       for (uint64_t seed = 1; seed <= 5; ++seed) {
         std::ranges::fill(y, 0.0f);
