@@ -43,9 +43,7 @@ Cost half_conv_cost(const NodeContext& c) {
   return cost;
 }
 
-int64_t pixels_of(const ConvParams& p) {
-  return p.batch * p.axes[0].out * p.axes[1].out * p.axes[2].out;
-}
+int64_t pixels_of(const ConvParams& p) { return p.batch * p.axes[0].out * p.axes[1].out * p.axes[2].out; }
 int64_t terms_of(const ConvParams& p) {
   return int64_t{p.channels} * p.axes[0].kernel * p.axes[1].kernel * p.axes[2].kernel;
 }
@@ -69,7 +67,8 @@ bool has_parts(const ConvParams& p) {
 }
 int64_t elements_of(const ConvParams& p) { return pixels_of(p) * p.groups * p.filters; }
 Ref parts_of(LowerContext& c, const ConvParams& p) {
-  return has_parts(p) ? c.scratch(static_cast<size_t>(chunks_of(p) * elements_of(p)) * sizeof(float)) : Ref{};
+  const int64_t floats = has_parts(p) ? chunks_of(p) * elements_of(p) : 0;
+  return floats > 0 ? c.scratch(static_cast<size_t>(floats) * sizeof(float)) : Ref{};
 }
 
 /// Launches the kernel for tiles of a size that suits; `of` is in `params`.
@@ -172,7 +171,7 @@ void lower_conv(LowerContext& c) {
   p.chunk = static_cast<int32_t>(kernels::sum_chunk(s.window_elements()));
   p.adds_zero = kernels::is_depthwise(s.channels, s.groups, w.rank, on_cpu(w.dim[1]), on_cpu(w.dim[2]));
   const Function f = *fused_function(c);
-  p.all_inside = !w.has_padding();
+  p.reach = device::reach_of(p.axes, w.has_padding());
   p.by_fours = s.pointwise() && w.in_elements() % 4 == 0;
   p.act = f.op;
   p.alpha = f.alpha;

@@ -11,15 +11,14 @@ INFERKIT_DEVICE void copy_filters(const ConvParams& p, const float* w, int32_t f
   const int t = static_cast<int>(threadIdx.x), terms = terms_of<Cut>(step);
   if (p.packed_filters != 0) {
     constexpr int kFours = Cut::kRows / 4, kLines = Cut::kThreads / kFours;
-    const int32_t row = t % kFours * 4, filter = filter0 + row;
-    const bool there = filter < p.packed_filters;
-    const float* const from = w + (there ? filter : 0);
+    const int32_t row = t % kFours * 4, line = t / kFours, filter = filter0 + row;
+    float* const to = as + line * Cut::kRows + row;
+    const auto first = reinterpret_cast<uintptr_t>(w);
+    const int64_t from = int64_t{step.from + line} * p.packed_filters + filter;
 #pragma unroll
-    for (int i = 0; i < Cut::kDepth / kLines; ++i) {
-      const int depth = t / kFours + i * kLines;
-      if (depth < terms) {
-        begin_copy<4>(as + depth * Cut::kRows + row, from + int64_t{step.from + depth} * p.packed_filters, there);
-      }
+    for (int i = 0; i < Cut::kDepth; i += kLines) {
+      const bool there = (filter < p.packed_filters) & (line + i < terms);
+      begin_copy<4>(to + i * Cut::kRows, behind(first, from + int64_t{i} * p.packed_filters), there);
     }
   } else {
     const int64_t k = int64_t{p.channels} * taps_of(p);
@@ -44,20 +43,12 @@ struct Squares {
 template <class Cut>
 INFERKIT_DEVICE int first_row() {
   const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
-#if defined(PLAIN_LANES)
-  return warp / 2 * 16 * Cut::kQuads + lane / 8 * 4;
-#else
   return warp / 2 * 16 * Cut::kQuads + (lane % 2 + lane / 16 * 2) * 4;
-#endif
 }
 template <class Cut>
 INFERKIT_DEVICE int first_column() {
   const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
-#if defined(PLAIN_LANES)
-  return warp % 2 * 32 * Cut::kQuads + lane % 8 * 4;
-#else
   return warp % 2 * 32 * Cut::kQuads + lane / 2 % 8 * 4;
-#endif
 }
 
 /// Adds a term to each sum.
@@ -83,6 +74,23 @@ INFERKIT_DEVICE void add_term(Squares<kQuads>& sums, const float* a, const float
   }
 }
 
+/// Adds kTerms terms, from `depth` on.
+template <class Cut, int kTerms>
+INFERKIT_DEVICE void add_some(Squares<Cut::kQuads>& sums, const float* a, const float* b, int depth) {
+#pragma unroll
+  for (int i = 0; i < kTerms; ++i) add_term(sums, a + (depth + i) * Cut::kRows, b + (depth + i) * Cut::kPitch);
+}
+/// Adds the terms of a step. What lies behind the end of a chunk is not added: even zeros would change a -0.
+template <class Cut>
+INFERKIT_DEVICE void add_terms(Squares<Cut::kQuads>& sums, const float* a, const float* b, int terms) {
+  if (terms == Cut::kDepth) return add_some<Cut, Cut::kDepth>(sums, a, b, 0);
+  int depth = 0;
+#pragma unroll 1
+  for (; depth + 4 <= terms; depth += 4) add_some<Cut, 4>(sums, a, b, depth);
+#pragma unroll 1
+  for (; depth < terms; ++depth) add_some<Cut, 1>(sums, a, b, depth);
+}
+
 template <class Cut>
 INFERKIT_DEVICE void make_tiles(const ConvParams& p, float* shared) {
   constexpr int kSums = 4 * Cut::kQuads;
@@ -93,23 +101,10 @@ INFERKIT_DEVICE void make_tiles(const ConvParams& p, float* shared) {
     const float* const w = p.w + group * w_step;
     Squares<Cut::kQuads> whole{}, part{};
     bool holds = false;
-    walk_chunks<Cut, false>(
-        p, shared, p.x + int64_t{group} * p.channels * in_area(p), pixel_to_copy<Cut>(p, pixel0), chunk, chunks,
-        [&](const ConvStep& step, float* as) { copy_filters<Cut>(p, w, filter0, step, as); },
-        [&](const float* as, const float* bs, int terms) {
-          // What lies behind the end of a chunk is not added: even zeros would change a -0.
-          if (terms == Cut::kDepth) {
-#pragma unroll
-            for (int depth = 0; depth < Cut::kDepth; ++depth) {
-              add_term(part, as + depth * Cut::kRows + row0, bs + depth * Cut::kPitch + column0);
-            }
-          } else {
-#pragma unroll 1
-            for (int depth = 0; depth < terms; ++depth) {
-              add_term(part, as + depth * Cut::kRows + row0, bs + depth * Cut::kPitch + column0);
-            }
-          }
-        },
+    walk_chunks<Cut>(
+        p, shared, source_of(p, p.x + int64_t{group} * p.channels * in_area(p), pixel_to_copy<Cut>(p, pixel0)), chunk,
+        chunks, [&](const ConvStep& step, float* as) { copy_filters<Cut>(p, w, filter0, step, as); },
+        [&](const float* as, const float* bs, int terms) { add_terms<Cut>(part, as + row0, bs + column0, terms); },
         [&] {
 #pragma unroll
           for (int i = 0; i < kSums; ++i) {
@@ -167,8 +162,7 @@ INFERKIT_KERNEL(conv_direct, ConvParams, 256, 4) {
     const int64_t plane = i / area, image = plane / (int64_t{p.groups} * p.filters);
     const auto filter = static_cast<int32_t>(plane - image * p.groups * p.filters);
     const Pixel pixel = pixel_at(p, image * area + (i - plane * area));
-    const float* const x =
-        p.x + int64_t{filter / p.filters} * p.channels * in_area(p) + pixel.image + pixel.from;
+    const float* const x = p.x + int64_t{filter / p.filters} * p.channels * in_area(p) + pixel.image + pixel.from;
     const float* const w = p.w + int64_t{filter} * k;
     float sum = 0, part = 0;
     int32_t at = 0, left = p.chunk;

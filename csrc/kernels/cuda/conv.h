@@ -12,6 +12,14 @@ struct WindowAxis {
   int32_t in, out, kernel, stride, dilation, pad;  // pad: before the image
 };
 
+/// Where windows reach: not into padding; into padding, by few enough lines, over all axes, for a word to have a bit
+/// for each and one for all; by more.
+enum class Reach : uint8_t { kInside, kNear, kFar };
+constexpr Reach reach_of(const WindowAxis (&axes)[3], bool has_padding) {
+  const int64_t lines = int64_t{axes[0].kernel} + axes[1].kernel + axes[2].kernel;
+  return !has_padding ? Reach::kInside : lines < 32 ? Reach::kNear : Reach::kFar;
+}
+
 /// x [batch, groups, channels, in], w [groups, filters, channels, kernel], y [batch, groups, filters, out]. An image of
 /// a group, all pixels of the batch and the elements of a window are less than 2^31 each.
 struct ConvParams {
@@ -27,8 +35,8 @@ struct ConvParams {
   bool adds_zero;  // where there is no bias: the CPU's depthwise kernel makes 0 of -0
 
   // What follows is for tiles.
-  bool all_inside;  // no window reaches into padding
-  bool by_fours;    // a 1 x 1 window at every pixel, x at an address that 16 divides, and so do four pixels an image's
+  Reach reach;
+  bool by_fours;  // a 1 x 1 window at every pixel, images of a multiple of four pixels, and x where 16 divides
   /// Of constant filters, w is [groups, channels * kernel, this], where it is `filters` rounded up to a multiple of 4.
   int32_t packed_filters;  // or 0
   /// Null, or as many y as a sum has chunks: a block makes one chunk of a tile, and conv_add puts them together.
@@ -46,7 +54,7 @@ struct ConvCut {
 };
 inline constexpr int kMostTaps = 256;  // a chunk's at most
 template <class Cut>
-inline constexpr size_t kConvShared = (size_t{Cut::kStages} * Cut::kStepFloats + size_t{2} * kMostTaps * 4) * 4;
+inline constexpr size_t kConvShared = (size_t{Cut::kStages} * Cut::kStepFloats + size_t{2} * kMostTaps * 2) * 4;
 
 /// conv_tiled and conv_wide, whose threads read half as much for each sum. gridDim: tiles of filters, of pixels, groups
 /// times parts.

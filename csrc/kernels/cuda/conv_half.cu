@@ -96,11 +96,12 @@ INFERKIT_DEVICE void make_tiles(const HalfConvParams& h, float* shared) {
   for_each_tile<Cut>(p, [&](int32_t group, int32_t chunk, int32_t chunks, int32_t filter0, int64_t pixel0) {
     Fragments<Cut> whole{}, part{};
     bool holds = false;
-    walk_chunks<Cut, true>(
-        p, shared, p.x + int64_t{group} * p.channels * in_area(p), pixel_to_copy<Cut>(p, pixel0), chunk, chunks,
-        [&](const ConvStep& step, float* as) { copy_filters<kTo, Cut>(h, group, filter0, step, as); },
+    walk_chunks<Cut>(
+        p, shared, source_of(p, p.x + int64_t{group} * p.channels * in_area(p), pixel_to_copy<Cut>(p, pixel0)), chunk,
+        chunks, [&](const ConvStep& step, float* as) { copy_filters<kTo, Cut>(h, group, filter0, step, as); },
         [&](const float* as, const float* bs, int terms) {
-          add_terms<kTo, Cut>(part, reinterpret_cast<const uint32_t*>(as) + row0 * Cut::kPairPitch, bs + column0, terms);
+          add_terms<kTo, Cut>(part, reinterpret_cast<const uint32_t*>(as) + row0 * Cut::kPairPitch, bs + column0,
+                              terms);
         },
         [&] {
           for_each_fragment<Cut>([&](int i, int j, int e) {

@@ -13,8 +13,8 @@ struct HalfConvParams {
   int32_t pairs_row;  // words from a filter to the next: half of k, rounded up to a multiple of 4
 };
 
-/// As ConvCut; the filters of a step are [filter][pair], its windows are floats, which are rounded as they are read. With
-/// these pitches the lanes of a warp read from different banks.
+/// As ConvCut; the filters of a step are [filter][pair], its windows are floats, which are rounded as they are read.
+/// With these pitches the lanes of a warp read from different banks.
 template <int kQuads_>
 struct HalfConvCut {
   static constexpr int kQuads = kQuads_, kDepth = 32, kStages = 3, kThreads = 128;

@@ -1,5 +1,5 @@
-// How a block walks through the terms of a tile of a convolution: in steps, of which the next ones are on their way into
-// shared memory while one is added.
+// How a block walks through the terms of a tile of a convolution: in steps, of which the next ones are on their way
+// into shared memory while one is added.
 #pragma once
 #include "kernels/cuda/conv_taps.h"
 #include "kernels/cuda/copies.h"
@@ -26,43 +26,72 @@ INFERKIT_DEVICE int terms_of(const ConvStep& step) {
   return lesser(Cut::kDepth, step.end - step.from);
 }
 
-/// The pixel that a thread copies for: of those of a tile each kLines-th thread has the same, or where a copy is of four
-/// neighbours, the first of its four.
+/// The number of the pixel that a thread copies for: of those of a tile each kLines-th thread has the same, or where a
+/// copy is of four neighbours, the first of its four.
 template <class Cut>
-INFERKIT_DEVICE Pixel pixel_to_copy(const ConvParams& p, int64_t first) {
+INFERKIT_DEVICE int64_t pixel_to_copy(const ConvParams& p, int64_t first) {
   const int t = static_cast<int>(threadIdx.x);
-  return pixel_at(p, first + (p.by_fours ? t % (Cut::kColumns / 4) * 4 : t % Cut::kColumns));
+  return first + (p.by_fours ? t % (Cut::kColumns / 4) * 4 : t % Cut::kColumns);
 }
 
-/// Begins to copy the windows of a step, [depth][column]. kWhole: a step has zeros behind its terms.
-template <class Cut, bool kWhole>
-INFERKIT_DEVICE void copy_windows(const ConvParams& p, const float* image, int32_t place, const Pixel& pixel,
-                                  const Tap* taps, const ConvStep& step, float* bs) {
+/// What lies `offset` floats behind an address, which is one of an array alone where something is there to be copied.
+INFERKIT_DEVICE const float* behind(uintptr_t address, int64_t offset) {
+  return reinterpret_cast<const float*>(address + static_cast<uintptr_t>(offset) * sizeof(float));
+}
+
+/// Where a thread copies from.
+struct Source {
+  uintptr_t first;   // the address of the window's first element, which may be padding
+  uint32_t padding;  // padding_of()
+  int64_t pixel;
+};
+INFERKIT_DEVICE Source source_of(const ConvParams& p, const float* x, int64_t number) {
+  const Pixel pixel = pixel_at(p, number);
+  const auto first = reinterpret_cast<uintptr_t>(behind(reinterpret_cast<uintptr_t>(x), pixel.image + pixel.from));
+  return {first, padding_of(p, pixel), number};
+}
+
+/// Begins to copy the windows of a step, [depth][column], with zeros behind the last term. No branch is in the loops,
+/// and taps are read some before they are used: a thread waits for no more than that.
+template <class Cut>
+INFERKIT_DEVICE void copy_windows(const ConvParams& p, const Source& from, const Tap* taps, const ConvStep& step,
+                                  float* bs) {
   const int t = static_cast<int>(threadIdx.x), terms = terms_of<Cut>(step);
   if (p.by_fours) {
     constexpr int kFours = Cut::kColumns / 4, kLines = Cut::kThreads / kFours;
-    const int column = t % kFours * 4, line = t / kFours;
-    const int32_t area = in_area(p);
+    const int line = t / kFours;
+    float* const to = bs + line * Cut::kPitch + t % kFours * 4;
+    const int64_t area = in_area(p), at = (step.from + line) * area;
 #pragma unroll
-    for (int i = 0; i < Cut::kDepth / kLines; ++i) {
-      const int depth = line + i * kLines;
-      const bool there = pixel.inside && depth < terms;
-      if (kWhole || depth < terms) {
-        begin_copy<4>(bs + depth * Cut::kPitch + column, image + (there ? place + (step.from + depth) * area : 0),
-                      there);
+    for (int i = 0; i < Cut::kDepth; i += kLines) {
+      const bool there = (from.padding == 0) & (line + i < terms);
+      begin_copy<4>(to + i * Cut::kPitch, behind(from.first, at + i * area), there);
+    }
+    return;
+  }
+  constexpr int kLines = Cut::kThreads / Cut::kColumns, kGroup = 8;
+  const int line = t / Cut::kColumns;
+  float* const to = bs + line * Cut::kPitch + t % Cut::kColumns;
+  if (p.reach != Reach::kFar) {
+#pragma unroll
+    for (int i = 0; i < Cut::kDepth; i += kGroup * kLines) {
+      Tap group[kGroup];
+#pragma unroll
+      for (int j = 0; j < kGroup; ++j) group[j] = taps[line + i + j * kLines];
+#pragma unroll
+      for (int j = 0; j < kGroup; ++j) {
+        const int depth = i + j * kLines;
+        const bool there = ((group[j].lines & from.padding) == 0) & (line + depth < terms);
+        begin_copy<1>(to + depth * Cut::kPitch, behind(from.first, group[j].offset), there);
       }
     }
   } else {
-    constexpr int kLines = Cut::kThreads / Cut::kColumns;
-    const int column = t % Cut::kColumns, line = t / Cut::kColumns;
-#pragma unroll
-    for (int i = 0; i < Cut::kDepth / kLines; ++i) {
-      const int depth = line + i * kLines;
-      if (kWhole || depth < terms) {
-        const Tap tap = taps[depth];
-        const bool there = depth < terms && is_inside(p, pixel, tap);
-        begin_copy<1>(bs + depth * Cut::kPitch + column, image + (there ? place + tap.offset : 0), there);
-      }
+    const Pixel pixel = pixel_at(p, from.pixel);
+#pragma unroll 1
+    for (int i = 0; i < Cut::kDepth; i += kLines) {
+      const Tap tap = taps[line + i];
+      const bool there = line + i < terms && is_inside(p, pixel, tap);
+      begin_copy<1>(to + i * Cut::kPitch, behind(from.first, tap.offset), there);
     }
   }
 }
@@ -70,6 +99,7 @@ INFERKIT_DEVICE void copy_windows(const ConvParams& p, const float* image, int32
 /// The table of a chunk's taps.
 template <class Cut>
 INFERKIT_DEVICE void note_taps(const ConvParams& p, const ConvStep& first, Tap* taps) {
+#pragma unroll 1
   for (int i = static_cast<int>(threadIdx.x); i < first.end - first.from; i += Cut::kThreads) {
     taps[i] = tap_at(p, first.from + i);
   }
@@ -78,14 +108,11 @@ INFERKIT_DEVICE void note_taps(const ConvParams& p, const ConvStep& first, Tap* 
 /// Walks through the chunks from `chunk` to before `chunks`. copy_filters(step, as) begins the copies of a step's
 /// filters, add(as, bs, terms) adds its terms, end_chunk() says that a chunk is complete. The threads meet before the
 /// first copy.
-template <class Cut, bool kWhole, class CopyFilters, class Add, class EndChunk>
-INFERKIT_DEVICE void walk_chunks(const ConvParams& p, float* shared, const float* x, const Pixel& pixel, int32_t chunk,
-                                 int32_t chunks, const CopyFilters& copy_filters, const Add& add,
-                                 const EndChunk& end_chunk) {
+template <class Cut, class CopyFilters, class Add, class EndChunk>
+INFERKIT_DEVICE void walk_chunks(const ConvParams& p, float* shared, const Source& from, int32_t chunk, int32_t chunks,
+                                 const CopyFilters& copy_filters, const Add& add, const EndChunk& end_chunk) {
   const int32_t k = p.channels * taps_of(p);
   Tap* const taps = reinterpret_cast<Tap*>(shared + Cut::kStages * Cut::kStepFloats);  // [chunk % 2][term]
-  const float* const image = x + pixel.image;
-  const auto place = static_cast<int32_t>(pixel.from);
   const auto stage = [&](int number) { return shared + number * Cut::kStepFloats; };
   ConvStep next = first_of_chunk(p, k, chunk), step = next;
   const auto copy_next = [&](int number) {
@@ -93,8 +120,7 @@ INFERKIT_DEVICE void walk_chunks(const ConvParams& p, float* shared, const float
       float* const as = stage(number);
       copy_filters(next, as);
       const Tap* const of_chunk = taps + next.chunk % 2 * kMostTaps;
-      copy_windows<Cut, kWhole>(p, image, place, pixel, of_chunk + (next.from - next.chunk * p.chunk), next,
-                                as + Cut::kFilterFloats);
+      copy_windows<Cut>(p, from, of_chunk + (next.from - next.chunk * p.chunk), next, as + Cut::kFilterFloats);
       // The table of the next chunk, over that of the last one, whose copies have all begun.
       if (!p.by_fours && next.from == next.chunk * p.chunk && next.chunk + 1 < chunks) {
         note_taps<Cut>(p, first_of_chunk(p, k, next.chunk + 1), taps + (next.chunk + 1) % 2 * kMostTaps);
@@ -105,22 +131,22 @@ INFERKIT_DEVICE void walk_chunks(const ConvParams& p, float* shared, const float
   };
   if (!p.by_fours) note_taps<Cut>(p, next, taps + chunk % 2 * kMostTaps);
   __syncthreads();
-#pragma unroll
+#pragma unroll 1
   for (int i = 0; i + 1 < Cut::kStages; ++i) {
     copy_next(i);
     __syncthreads();
   }
-  for (int to = Cut::kStages - 1, from = 0; step.chunk < chunks;) {
+  for (int to = Cut::kStages - 1, at = 0; step.chunk < chunks;) {
     await_copies<Cut::kStages - 2>();
     __syncthreads();  // the step has arrived, and the one before it is no longer read
     copy_next(to);
-    const float* const as = stage(from);
+    const float* const as = stage(at);
     const int terms = terms_of<Cut>(step);
     add(as, as + Cut::kFilterFloats, terms);
     if (step.from + Cut::kDepth >= step.end) end_chunk();
     advance<Cut>(step, p, k);
     if (++to == Cut::kStages) to = 0;
-    if (++from == Cut::kStages) from = 0;
+    if (++at == Cut::kStages) at = 0;
   }
 }
 
@@ -134,8 +160,8 @@ INFERKIT_DEVICE void for_own_rows(const Use& use) {
 
 /// The sums of a tile, [row][column] with Cut::kPitch from row to row, become elements of y, or of a part.
 template <class Cut>
-INFERKIT_DEVICE void put_tile(const ConvParams& p, const float* sums, int32_t group, int32_t chunk,
-                              int32_t filter0, int64_t pixel0) {
+INFERKIT_DEVICE void put_tile(const ConvParams& p, const float* sums, int32_t group, int32_t chunk, int32_t filter0,
+                              int64_t pixel0) {
   const int32_t area = out_area(p);
   const int column = static_cast<int>(threadIdx.x) % Cut::kColumns;
   const Pixel pixel = pixel_at(p, pixel0 + column);

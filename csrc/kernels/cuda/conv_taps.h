@@ -6,16 +6,19 @@
 namespace inferkit::kernels::cuda {
 namespace {
 
-/// A term of a sum: where its element lies from the window's first, and in which row, line and column.
-struct alignas(16) Tap {
-  int32_t offset, d0, d1, d2;
+/// A term of a sum: where its element lies from the window's first, and in which row, line and column of the window, as
+/// a bit for each behind those of the axis before. The last bit is every tap's. Windows that reach far have the number
+/// of the tap instead, those that reach nowhere the last bit alone.
+struct alignas(8) Tap {
+  int32_t offset;
+  uint32_t lines;
 };
+inline constexpr uint32_t kEveryTap = uint32_t{1} << 31;
 
 /// The output pixel that a thread works at: where its window begins, in the group's image and in the output.
 struct Pixel {
-  int64_t image, to;  // elements of x before the image, of y before the pixel in filter 0
-  int32_t from;       // elements from the image on
-  int32_t at[3];     // of the window's first element
+  int64_t image, from, to;  // elements of x before the image, from there on, of y before the pixel in filter 0
+  int32_t at[3];            // of the window's first element
   bool inside;
 };
 
@@ -33,20 +36,8 @@ INFERKIT_DEVICE Pixel pixel_at(const ConvParams& p, int64_t number) {
                         place % p.axes[2].out};
   for (int d = 0; d < 3; ++d) out.at[d] = o[d] * p.axes[d].stride - p.axes[d].pad;
   out.image = int64_t{image} * p.groups * p.channels * in_area(p);
-  out.from = (out.at[0] * p.axes[1].in + out.at[1]) * p.axes[2].in + out.at[2];
+  out.from = (int64_t{out.at[0]} * p.axes[1].in + out.at[1]) * p.axes[2].in + out.at[2];
   out.to = int64_t{image} * p.groups * p.filters * area + place;
-  return out;
-}
-
-INFERKIT_DEVICE Tap tap_at(const ConvParams& p, int32_t k) {
-  const int32_t taps = taps_of(p), channel = k / taps, tap = k % taps;
-  const int32_t i = tap / p.axes[2].kernel / p.axes[1].kernel, j = tap / p.axes[2].kernel % p.axes[1].kernel,
-                l = tap % p.axes[2].kernel;
-  Tap out{};
-  out.d0 = i * p.axes[0].dilation;
-  out.d1 = j * p.axes[1].dilation;
-  out.d2 = l * p.axes[2].dilation;
-  out.offset = channel * in_area(p) + (out.d0 * p.axes[1].in + out.d1) * p.axes[2].in + out.d2;
   return out;
 }
 
@@ -54,11 +45,49 @@ INFERKIT_DEVICE bool within(int32_t at, int32_t size) {
   return static_cast<uint32_t>(at) < static_cast<uint32_t>(size);
 }
 
-/// Is what lies under a tap in the image?
+/// A place in the window.
+struct Place {
+  int32_t row, line, column;
+};
+INFERKIT_DEVICE Place place_of(const ConvParams& p, int32_t tap) {
+  const int32_t all = tap / p.axes[2].kernel;
+  return {all / p.axes[1].kernel, all % p.axes[1].kernel, tap % p.axes[2].kernel};
+}
+
+INFERKIT_DEVICE Tap tap_at(const ConvParams& p, int32_t k) {
+  const int32_t taps = taps_of(p), channel = k / taps, tap = k % taps;
+  const Place at = place_of(p, tap);
+  const int32_t lines = at.row * p.axes[0].dilation * p.axes[1].in + at.line * p.axes[1].dilation;
+  Tap out{channel * in_area(p) + lines * p.axes[2].in + at.column * p.axes[2].dilation, kEveryTap};
+  if (p.reach == Reach::kNear) {
+    out.lines |= uint32_t{1} << at.row | uint32_t{1} << (p.axes[0].kernel + at.line) |
+                 uint32_t{1} << (p.axes[0].kernel + p.axes[1].kernel + at.column);
+  } else if (p.reach == Reach::kFar) {
+    out.lines = static_cast<uint32_t>(tap);
+  }
+  return out;
+}
+
+/// The lines of a pixel's window that are padding, as Tap has them: a tap is in the image where it has none of them.
+/// Of no pixel, all.
+INFERKIT_DEVICE uint32_t padding_of(const ConvParams& p, const Pixel& pixel) {
+  if (!pixel.inside) return ~uint32_t{0};
+  uint32_t out = 0;
+  if (p.reach != Reach::kNear) return out;
+  int bit = 0;
+  for (int d = 0; d < 3; ++d) {
+    for (int32_t i = 0; i < p.axes[d].kernel; ++i, ++bit) {
+      if (!within(pixel.at[d] + i * p.axes[d].dilation, p.axes[d].in)) out |= uint32_t{1} << bit;
+    }
+  }
+  return out;
+}
+/// Is a tap of a window that reaches far in the image?
 INFERKIT_DEVICE bool is_inside(const ConvParams& p, const Pixel& pixel, const Tap& tap) {
-  return pixel.inside &&
-         (p.all_inside || (within(pixel.at[0] + tap.d0, p.axes[0].in) && within(pixel.at[1] + tap.d1, p.axes[1].in) &&
-                           within(pixel.at[2] + tap.d2, p.axes[2].in)));
+  const Place at = place_of(p, static_cast<int32_t>(tap.lines));
+  return pixel.inside && within(pixel.at[0] + at.row * p.axes[0].dilation, p.axes[0].in) &&
+         within(pixel.at[1] + at.line * p.axes[1].dilation, p.axes[1].in) &&
+         within(pixel.at[2] + at.column * p.axes[2].dilation, p.axes[2].in);
 }
 
 INFERKIT_DEVICE float with_bias(const ConvParams& p, float sum, int64_t filter) {

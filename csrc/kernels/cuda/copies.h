@@ -1,5 +1,6 @@
 // Copies from global to shared memory that go on while the thread does other work: it begins some, closes them as a
-// group, and waits for groups in the order in which it closed them. What has arrived others see behind the next barrier.
+// group, and waits for groups in the order in which it closed them. What has arrived others see behind the next
+// barrier.
 #pragma once
 #include "kernels/cuda/platform.h"
 
