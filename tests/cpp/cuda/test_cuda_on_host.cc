@@ -47,6 +47,23 @@ TEST(a_barrier_that_is_missing_fails_with_every_seed) {
   }
 }
 
+TEST(a_copy_is_there_once_its_group_has_been_awaited) {
+  const float from[] = {1, 2};
+  launch({.threads = {1}, .shared_bytes = 3 * sizeof(float)}, [&] {
+    auto* const shared = static_cast<float*>(cuda_on_host::shared_memory());
+    cuda_on_host::begin_copy(shared, from, sizeof(float));
+    cuda_on_host::close_copies();
+    cuda_on_host::begin_copy(shared + 1, from + 1, sizeof(float));
+    cuda_on_host::begin_copy(shared + 2, nullptr, sizeof(float));
+    cuda_on_host::close_copies();
+    CHECK(std::isnan(shared[0]));
+    cuda_on_host::await_copies(1);
+    CHECK(shared[0] == 1 && std::isnan(shared[1]) && std::isnan(shared[2]));
+    cuda_on_host::await_copies(0);
+    CHECK(shared[1] == 2 && shared[2] == 0);
+  });
+}
+
 std::string error_of(const Grid& grid, const FunctionRef<void()>& body) {
   try {
     launch(grid, body);
