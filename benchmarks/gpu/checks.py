@@ -93,6 +93,12 @@ for _name in to_check(quick=True):
     CHECKS[f"the_bits_of: {_name}"] = bits_of(_name)
 
 
+@check
+def a_small_mlp_has_the_bits_of_the_cpu_in_every_batch(device: str, quick: bool) -> None:
+    """One kernel for all of its layers, in blocks of one, four or eight rows; beyond 1024 rows, products."""
+    check_bits(Mlp(64, 256, 256, 10), (1, 65) if quick else (*range(1, 71), 256, 257, 1024, 1025), device)
+
+
 def check_halves(made: Mlp | Encoder | Images, batch: int, precision: str, device: str) -> None:
     """Near float32 but not it, and rows that know nothing of their batch: no bits are promised beside the CPU's."""
     there = inferkit.Model.load(made.file(), device=device, precision=precision)

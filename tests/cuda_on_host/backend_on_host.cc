@@ -59,7 +59,10 @@ class Queue final : public LaunchQueue {
         });
   }
   void copy(void* to, const void* from, size_t bytes) override {
-    work.push_back([=](uint64_t) { std::memcpy(to, from, bytes); });
+    work.push_back([=, this_ = &figures_](uint64_t) {
+      ++this_->copies;
+      std::memcpy(to, from, bytes);
+    });
   }
 
   void mark(size_t number) override {

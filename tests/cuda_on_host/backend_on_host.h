@@ -13,6 +13,7 @@ struct Figures {
   std::atomic<int64_t> allocations{0}, pinned{0};  // blocks that are held
   std::atomic<int64_t> uploads{0}, captures{0}, launches{0};
   std::atomic<int64_t> waits{0};                  // of the host, for a graph
+  std::atomic<int64_t> copies{0};                 // in graphs
   std::atomic<bool> loses{false};                 // the next graph does nothing, and ends well
   std::atomic<int64_t> memory{int64_t{1} << 30};  // bytes of the device that are free
 };

@@ -28,6 +28,9 @@ constexpr size_t kMostGathered = size_t{64} << 10;
 // a copy, some 4 us on an H100, and takes the host some nanoseconds for each word and the device a kernel for each
 // output.
 constexpr size_t kMostAnswered = size_t{8} << 10, kMostAnswers = 4;
+// An input of a program of one kernel up to so many bytes stays in pinned memory, where the kernel reads it: a copy is
+// a node of the graph, which takes longer than that.
+constexpr size_t kMostInPlace = size_t{16} << 10;
 // How often a run looks for a word in vain before it waits as the driver does: for a tenth of a millisecond or so.
 constexpr int kMostLooks = 2048;
 size_t aligned(size_t bytes) { return (bytes + kAlign - 1) / kAlign * kAlign; }
@@ -147,6 +150,25 @@ class CountingQueue final : public LaunchQueue {
   }
   LaunchQueue& queue_;
   const std::span<const std::byte> host_;
+};
+
+/// Writes down what a step puts into it.
+class NotingQueue final : public LaunchQueue {
+ public:
+  void launch(const KernelLaunch& what, std::span<const std::byte>) override {
+    KernelNote note{what.name, what.blocks, what.threads, what.shared_bytes};
+    if (!notes.empty()) note.times = notes.back().times;
+    if (!notes.empty() && note == notes.back()) {
+      ++notes.back().times;
+      return;
+    }
+    note.times = 1;
+    notes.push_back(std::move(note));
+  }
+  void copy(void*, const void*, size_t) override {}
+  void mark(size_t) override {}
+
+  std::vector<KernelNote> notes;
 };
 
 /// A program runs in parts: a graph for steps of the device that follow each other, and steps of the host between them.
@@ -269,6 +291,9 @@ class CudaExecution final : public Execution {
     *fault() = 0;
     if (++run_ == 0) ++run_;  // 0 is what words hold at first
     *reinterpret_cast<volatile uint32_t*>(pinned_.data() + run_at_) = run_;
+    for (int i = 0; i < readers_; ++i) {
+      *static_cast<volatile uint32_t*>(places_.runs + i * LaunchQueue::kRunStep) = run_;
+    }
     bool answered = false;
     for (size_t i = 0; i < inputs.size(); ++i) copy(pinned_.data() + in_[i], inputs[i], program_.input_bytes[i]);
     for (const Part& part : parts_) {
@@ -335,6 +360,7 @@ class CudaExecution final : public Execution {
     std::unique_ptr<CudaGraph> graph = nullptr, placed = nullptr;
     bool answers = false;                  // its outputs are words that the host polls for
     uint64_t in_bytes = 0, out_bytes = 0;  // that go over with the graph
+    int readers = 0;                       // blocks that find the run's number in pinned memory
   };
 
   static void copy(void* to, const void* from, size_t bytes) {
@@ -370,6 +396,8 @@ class CudaExecution final : public Execution {
     for (const size_t bytes : program_.output_bytes) {
       answers_.push_back(std::exchange(pinned_end, pinned_end + (can_answer() ? aligned(2 * bytes) : 0)));
     }
+    const size_t runs_at = pinned_end;
+    if (may_read_in_place()) pinned_end += sizeof(uint32_t) * LaunchQueue::kRunStep * LaunchQueue::kMostReaders;
     CudaBlock pinned = shared_.pinned.acquire(pinned_end + program_.host_arena_bytes, "run");
     // The pool's memory may hold words of somebody else's run.
     std::memset(pinned.data() + at, 0, pinned_end - at);
@@ -378,7 +406,8 @@ class CudaExecution final : public Execution {
                         memory.data() + arena,
                         pinned.data() + pinned_end,
                         pinned.data(),
-                        {pinned.data(), pinned_end + program_.host_arena_bytes}};
+                        {pinned.data(), pinned_end + program_.host_arena_bytes},
+                        reinterpret_cast<uint32_t*>(pinned.data() + runs_at)};
     Constants constants;
     table_.clear();
     for (const Operand& operand : program_.operands) table_.push_back(address(operand, places, constants));
@@ -390,6 +419,8 @@ class CudaExecution final : public Execution {
                            taken_ ? part.last - part.first + 1 : 0);
     }
     places_ = places;
+    readers_ = 0;
+    for (const Part& part : parts) readers_ = std::max(readers_, part.readers);
     pinned_ = std::move(pinned);
     memory_ = std::move(memory);
     constants_ = std::move(constants);
@@ -410,6 +441,7 @@ class CudaExecution final : public Execution {
   struct Places {
     std::byte *arena, *ports, *host_arena, *host_ports;
     std::span<const std::byte> host;  // all of it
+    uint32_t* runs;                   // for blocks that read inputs in pinned memory
   };
 
   std::vector<Part> cut() const {
@@ -433,7 +465,11 @@ class CudaExecution final : public Execution {
   void record(LaunchQueue& into, Part& part, const Places& places, bool is_first, bool is_last) const {
     CountingQueue queue(into, places.host);
     queue.set_fault(reinterpret_cast<uint32_t*>(places.host_ports));
-    if (is_first) bring(queue, into, places);
+    if (is_first && may_read_in_place() && reads_in_place(places)) {
+      offer_inputs(queue, places);
+    } else if (is_first) {
+      bring(queue, into, places);
+    }
     const ExecContext context{.queue = &queue};
     if (taken_) queue.mark(0);
     for (size_t s = part.first; s < part.last; ++s) {
@@ -463,6 +499,8 @@ class CudaExecution final : public Execution {
     }
     part.in_bytes = queue.in_bytes;
     part.out_bytes = queue.out_bytes;
+    part.readers = queue.readers();
+    if (part.readers > 0) part.in_bytes = program_.input_bytes[0];
   }
   /// The inputs that steps read, and the number of the run: one copy where they are small.
   void bring(CountingQueue& queue, LaunchQueue& into, const Places& places) const {
@@ -483,6 +521,28 @@ class CudaExecution final : public Execution {
     }
     queue.in_bytes += used;
     if (used > 0 || can_answer()) into.copy(places.ports + run_at_, places.host_ports + run_at_, end - run_at_);
+  }
+  /// Whether a kernel might read the input where the host puts it: one input, one step, and answers that say of which
+  /// run they are.
+  bool may_read_in_place() const {
+    return program_.steps.size() == 1 && program_.input_bytes.size() == 1 && can_answer() &&
+           is_used(Operand::Kind::kInput, 0) && program_.input_bytes[0] <= kMostInPlace;
+  }
+  /// Whether the step does, and makes all answers itself.
+  bool reads_in_place(const Places& places) const {
+    NotingQueue queue;
+    offer_inputs(queue, places);
+    offer_answers(queue, places);
+    const Step& step = program_.steps[0];
+    step.fn(step.params, table_.data() + step.first_operand, {.queue = &queue});
+    bool all = queue.readers() > 0 && queue.notes.size() == 1;
+    for (size_t i = 0; i < out_.size(); ++i) {
+      all = all && (!is_used(Operand::Kind::kOutput, i) || queue.has_taken(places.ports + out_[i]));
+    }
+    return all;
+  }
+  void offer_inputs(LaunchQueue& queue, const Places& places) const {
+    queue.offer_inputs({{places.ports + in_[0], program_.input_bytes[0], places.host_ports + in_[0], places.runs}});
   }
   void offer_answers(LaunchQueue& queue, const Places& places) const {
     std::vector<LaunchQueue::Answer> all;
@@ -541,6 +601,7 @@ class CudaExecution final : public Execution {
   std::vector<size_t> answers_;   // and the words of each output, in pinned memory
   size_t run_at_ = 0;             // where the number of the run is
   uint32_t run_ = 0;
+  int readers_ = 0;  // of Part
   std::vector<std::byte*> table_;
   CudaBlock pinned_, memory_;
   Constants constants_;
@@ -552,25 +613,6 @@ class CudaExecution final : public Execution {
 void copy_on_device(const void* params, std::byte* const* io, const ExecContext& context) {
   context.queue->copy(io[0], io[1], static_cast<const DeviceCopy*>(params)->bytes);
 }
-
-/// Writes down what a step puts into it.
-class NotingQueue final : public LaunchQueue {
- public:
-  void launch(const KernelLaunch& what, std::span<const std::byte>) override {
-    KernelNote note{what.name, what.blocks, what.threads, what.shared_bytes};
-    if (!notes.empty()) note.times = notes.back().times;
-    if (!notes.empty() && note == notes.back()) {
-      ++notes.back().times;
-      return;
-    }
-    note.times = 1;
-    notes.push_back(std::move(note));
-  }
-  void copy(void*, const void*, size_t) override {}
-  void mark(size_t) override {}
-
-  std::vector<KernelNote> notes;
-};
 
 class ProgramDevice final : public CudaDevice {
  public:

@@ -60,6 +60,28 @@ class LaunchQueue {
     taken_.push_back(from);
     return out;
   }
+  /// An input in pinned memory, where a kernel may read it; the number of the run is beside it as often as blocks want
+  /// it, each on a line of its own: block b finds it at run[b * kRunStep].
+  struct Given {
+    const void* at = nullptr;  // where it would be in the device's memory
+    size_t bytes = 0;
+    const std::byte* data = nullptr;
+    const uint32_t* run = nullptr;
+  };
+  static constexpr int kRunStep = 32;
+  static constexpr int64_t kMostReaders = 128;
+  /// For the only kernel of a program that makes all answers and has so many blocks, each of which reads its part of
+  /// the input once, by one warp a line. Empty where it is in the device's memory; who has asked and is told must read
+  /// it there.
+  std::optional<Given> take_input(const void* at, size_t bytes, int64_t blocks) {
+    const auto found = std::ranges::find(given_, at, &Given::at);
+    if (found == given_.end() || found->bytes != bytes || blocks > kMostReaders) return {};
+    readers_ = static_cast<int>(std::max<int64_t>(readers_, blocks));
+    return *found;
+  }
+  void offer_inputs(std::vector<Given> inputs) { given_ = std::move(inputs); }
+  /// Blocks that want the run's number beside the inputs; 0 where none has taken one.
+  int readers() const { return readers_; }
   void offer_answers(std::vector<Answer> answers) { offered_ = std::move(answers); }
   bool has_taken(const void* from) const { return std::ranges::find(taken_, from) != taken_.end(); }
   void set_fault(uint32_t* fault) { fault_ = fault; }
@@ -70,6 +92,8 @@ class LaunchQueue {
   bool may_fault_ = false;
   std::vector<Answer> offered_;
   std::vector<const void*> taken_;
+  std::vector<Given> given_;
+  int readers_ = 0;
   uint32_t step_ = 0;
 };
 

@@ -25,6 +25,7 @@ std::shared_ptr<const Plan> Compiler::run(const std::map<size_t, size_t>& forced
   place();
   place_layouts();
   fuse_attention();
+  join_layers();
   lower();
   if (!unsupported_.empty()) throw Unsupported(unsupported_);
   bind_outputs();

@@ -109,6 +109,10 @@ class Compiler {
   // layouts.cc
   friend class Layouts;
   void place_layouts();
+  // join_layers.cc
+  std::vector<size_t> layers_from(size_t n, const std::vector<int>& only_reader) const;
+  Node joined(std::span<const size_t> layers) const;
+  void join_layers();
   /// Runs what a family does for node n: a value that it needs starts the compilation anew, and what it does not
   /// support goes on the list.
   template <class F>

@@ -200,9 +200,8 @@ void lower_pow(LowerContext& c) {
 
 }  // namespace
 
-std::optional<Function> fused_function(const NodeContext& c) {
-  const std::string name = c.attr_string("activation", "");
-  Function out{Unary::kIdentity, c.attr_float("activation_alpha", 0), c.attr_float("activation_beta", 0)};
+std::optional<Function> find_function(const std::string& name, float alpha, float beta) {
+  Function out{Unary::kIdentity, alpha, beta};
   if (name.empty()) return out;
   if (name == "Clip" || name == "GeluTanh") {
     out.op = name == "Clip" ? Unary::kClip : Unary::kGeluTanh;
@@ -215,6 +214,10 @@ std::optional<Function> fused_function(const NodeContext& c) {
     return out;
   }
   return std::nullopt;
+}
+std::optional<Function> fused_function(const NodeContext& c) {
+  return find_function(c.attr_string("activation", ""), c.attr_float("activation_alpha", 0),
+                       c.attr_float("activation_beta", 0));
 }
 
 }  // namespace cuda

@@ -679,6 +679,8 @@ void register_linear(OpRegistry& r) {
          .infer = infer_linear},
         {{.name = kOnlyLowering, .lower = lower_linear<float>},
          {.name = "bf16", .lower = lower_linear<BFloat16>, .precision = kBf16}});
+  // Several of them, for devices alone: engine/compile/join_layers.cc writes it when all shapes are known.
+  r.add({.domain = kInternal, .name = "Mlp", .min_inputs = 5, .max_outputs = 1}, std::vector<Lowering>());
 }
 
 }  // namespace inferkit

@@ -9,6 +9,7 @@
 #include "kernels/cuda/gemm_half.h"
 #include "kernels/cuda/integers.h"
 #include "kernels/cuda/lines.h"
+#include "kernels/cuda/mlp.h"
 #include "kernels/cuda/movement.h"
 #include "kernels/cuda/pool.h"
 #include "kernels/cuda/recurrent.h"

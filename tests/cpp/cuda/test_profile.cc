@@ -47,7 +47,7 @@ TEST(the_kernels_of_an_mlp_are_named) {
   Figures figures;
   const auto device = cuda_on_host::make_device(figures);
   const auto model = Model::load(data("graph/mlp.onnx"), on(*device));
-  std::vector<Shape> shapes{{2, 4}};
+  std::vector<Shape> shapes(1);
   std::vector<std::string> names;
   const auto kernels_of_plan = [&] {
     names.clear();
@@ -57,11 +57,12 @@ TEST(the_kernels_of_an_mlp_are_named) {
     }
     return names;
   };
-  const auto few = kernels_of_plan();
-  CHECK(std::ranges::find(few, "gemm_strips_4") != few.end());
-  shapes[0] = {1024, 4};  // enough for strips of more rows
-  const auto more = kernels_of_plan();
-  CHECK(std::ranges::find(more, "gemm_strips_16") != more.end());
+  for (const auto& [rows, kernel] :
+       {std::pair(64, "mlp_rows_1"), {65, "mlp_rows_4"}, {257, "mlp_rows_8"}, {1025, "gemm_strips_16"}}) {
+    shapes[0] = {rows, 4};
+    const auto kernels = kernels_of_plan();
+    CHECK(std::ranges::find(kernels, kernel) != kernels.end());
+  }
   shapes[0] = {64 * 128, 4};  // tiles for a whole device
   const auto many = kernels_of_plan();
   CHECK(std::ranges::find(many, "gemm_tiled") != many.end());
