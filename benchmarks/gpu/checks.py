@@ -96,7 +96,13 @@ for _name in to_check(quick=True):
 @check
 def a_small_mlp_has_the_bits_of_the_cpu_in_every_batch(device: str, quick: bool) -> None:
     """One kernel for all of its layers, in blocks of one, four or eight rows; beyond 1024 rows, products."""
-    check_bits(Mlp(64, 256, 256, 10), (1, 65) if quick else (*range(1, 71), 256, 257, 1024, 1025), device)
+    made = Mlp(64, 256, 256, 10)
+    check_bits(made, (1, 65) if quick else (*range(1, 71), 256, 257, 1024, 1025), device)
+    if device != "cpu":
+        there = inferkit.Model.load(made.file(), device=device)
+        for rows, steps in ((1, ["inferkit.Mlp"]), (1024, ["inferkit.Mlp"]), (1025, ["inferkit.Linear"] * 3)):
+            found = [step.operator for step in there.explain({"x": (rows, 64)}).steps]
+            expect(found == steps, f"{made.name}: {rows} rows take the steps {found}")
 
 
 def check_halves(made: Mlp | Encoder | Images, batch: int, precision: str, device: str) -> None:

@@ -12,7 +12,7 @@ struct Neighbours {
 };
 INFERKIT_DEVICE void read_neighbours(Neighbours<1>& to, const float* at) { to.of[0] = *at; }
 INFERKIT_DEVICE void read_neighbours(Neighbours<2>& to, const float* at) {
-  const float2 v = *reinterpret_cast<const float2*>(at);
+  const float2 v = load2(at);
   to.of[0] = v.x;
   to.of[1] = v.y;
 }

@@ -84,7 +84,8 @@ INFERKIT_DEVICE void store_as(void* at, const T& v) {
   *static_cast<T*>(at) = v;
 }
 
-/// Four neighbours at an address that 16 divides.
+/// Two neighbours at an address that 8 divides, four at one that 16 divides.
+INFERKIT_DEVICE float2 load2(const float* at) { return load_as<float2>(at); }
 INFERKIT_DEVICE float4 load4(const float* at) { return load_as<float4>(at); }
 INFERKIT_DEVICE void store4(float* at, const float4& v) { store_as(at, v); }
 
