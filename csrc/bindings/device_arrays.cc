@@ -353,11 +353,12 @@ void scan_on_device(LaunchQueue& queue, const void* values, size_t bytes, NonFin
   const bool all = allowed == NonFinite::kAll;
   const cuda::ScanParams params{static_cast<const float*>(values), found, n,
                                 all || allowed == NonFinite::kNan, all,   all || allowed == NonFinite::kMinusInfinity};
-  const KernelLaunch launch{static_cast<size_t>(cuda::Kernel::scan_f32),
-                            "scan_f32",
-                            {static_cast<unsigned>(std::min((n + kThreads - 1) / kThreads, kMostBlocks)), 1, 1},
-                            kThreads,
-                            0};
+  const KernelLaunch launch{
+      static_cast<size_t>(cuda::Kernel::scan_f32),
+      "scan_f32",
+      {static_cast<unsigned>(std::min((n + 4 * kThreads - 1) / (4 * kThreads), kMostBlocks)), 1, 1},
+      kThreads,
+      0};
   queue.launch(launch, std::as_bytes(std::span(&params, 1)));
 }
 

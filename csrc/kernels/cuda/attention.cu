@@ -1,5 +1,5 @@
-#include "kernels/cuda/async_copy.h"
 #include "kernels/cuda/attention.h"
+#include "kernels/cuda/copies.h"
 #include "kernels/cuda/functions.h"
 #include "kernels/cuda/tile_sums.h"
 #include "kernels/cuda/warp.h"
@@ -57,7 +57,7 @@ INFERKIT_DEVICE void bring_queries(float* to, const AttentionParams& p, const fl
     float* const target = to + row / kAbreast<kRows> * p.size * kAbreast<kRows> + row % kAbreast<kRows>;
 #pragma unroll 1
     for (int at = lane_of(); at < p.size; at += kWarp) {
-      copy_one(target + at * kAbreast<kRows>, from + row * p.q_row + at * p.q_col);
+      begin_copy<1>(target + at * kAbreast<kRows>, from + row * p.q_row + at * p.q_col, true);
     }
   }
 }
@@ -72,10 +72,10 @@ INFERKIT_DEVICE void bring_lines(float* to, int pitch, const float* from, int64_
 #pragma unroll 1
   for (int line = t >> shift; line < rows; line += step, source += step * row, target += step * pitch) {
     if (valid >= 4 && (reinterpret_cast<uintptr_t>(source) & 15) == 0) {
-      copy_four(target, source);
+      begin_copy<4>(target, source, true);
     } else {
 #pragma unroll 1
-      for (int e = 0; e < 4 && e < valid; ++e) copy_one(target + e, source + e);
+      for (int e = 0; e < 4 && e < valid; ++e) begin_copy<1>(target + e, source + e, true);
     }
   }
 }
@@ -86,12 +86,13 @@ INFERKIT_DEVICE void bring_columns(float* to, int pitch, const float* from, int6
   for (int column = warp_of(); column < columns; column += kAttentionWarps) {
 #pragma unroll 1
     for (int line = lane_of(); line < rows; line += kWarp) {
-      copy_one(to + line * pitch + column, from + line * row + column * col);
+      begin_copy<1>(to + line * pitch + column, from + line * row + column * col, true);
     }
   }
 }
 INFERKIT_DEVICE void bring_end() {
-  wait_for_copies();
+  close_copies();
+  await_copies<0>();
   __syncthreads();
 }
 

@@ -119,7 +119,29 @@ INFERKIT_DEVICE void use_fragments(const TileFragment<kSide>& sums, uint32_t* sh
   }
 }
 
-/// As sum_slice().
+/// Calls use(e) for the elements e of a slice that this thread works at, which are always the same.
+template <class Use>
+INFERKIT_DEVICE void for_each_of_slice(const Use& use) {
+  for (int e = static_cast<int>(threadIdx.x); e < kSliceRows * kSliceColumns; e += static_cast<int>(blockDim.x)) use(e);
+}
+
+/// Adds to the totals of a slice what `count` warps have left of the chunks from number `first` on, each kFloats behind
+/// the last, in their order.
+template <int kFloats>
+INFERKIT_DEVICE void add_parts(float* totals, const float* parts, int64_t first, int count) {
+  for_each_of_slice([&](int e) {
+    float total = totals[e];
+    for (int w = 0; w < count; ++w) {
+      const float next = parts[w * kFloats + e];
+      total = first + w == 0 ? next : __fadd_rn(total, next);
+    }
+    totals[e] = total;
+  });
+}
+
+/// Sums a slice over k terms: each warp a chunk, and as many rounds as it takes. read(step) and write(a, b) are as for
+/// a tile, by the lanes of one warp. The warps' memory is kWords apart. Returns where the sums are, of which each
+/// thread may read those that it works at.
 template <Rounded kTo, int kWords, class Read, class Write>
 INFERKIT_DEVICE const float* sum_half_slice(uint32_t* shared, int64_t k, int64_t chunk, const Read& read,
                                             const Write& write) {

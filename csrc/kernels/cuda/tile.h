@@ -21,16 +21,9 @@ constexpr size_t tile_shared(int side) {
   return static_cast<size_t>(side * side + 4 * kTileDepth * (side + 4)) * sizeof(float);
 }
 
-/// For little work: each warp of a block sums a chunk of a tile of kSliceRows x kSliceColumns, side by side with the
-/// other warps, of which there are at most kMostSlices; then they are added in order.
+/// For little work of halves: each warp of a block sums a chunk of a tile of kSliceRows x kSliceColumns, side by side
+/// with the other warps, of which there are at most kMostSlices; then they are added in order.
 inline constexpr int kSliceRows = 16, kSliceColumns = 32, kMostSlices = 8;
-inline constexpr int kSlicePitchA = kSliceRows + 4, kSlicePitchB = kSliceColumns + 4;
-inline constexpr int kSliceFloats = kTileDepth * (kSlicePitchA + kSlicePitchB);  // of one warp, or its sums
-static_assert(kSliceFloats >= kSliceRows * kSliceColumns);
-/// `more`: floats that each warp has besides.
-constexpr size_t slice_shared(int slices, int more = 0) {
-  return static_cast<size_t>(slices * (kSliceFloats + more) + kSliceRows * kSliceColumns) * sizeof(float);
-}
 
 /// The same where tensor cores multiply halves (mma.h), two of which are a word: of A each row has the pairs of a step
 /// side by side, of B each pair has its columns. With these pitches the lanes of a warp read from different banks.

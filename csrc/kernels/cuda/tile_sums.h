@@ -1,4 +1,4 @@
-// What a block does with a tile, in the kernels of products and convolutions: see tile.h. The next step is read from
+// What a block does with a tile of a product: see tile.h. The next step is read from
 // global memory into registers while the last one is added from shared memory, where [depth][row] and [depth][column]
 // lie. Lines are four elements longer than the tile, so that they begin in different banks.
 #pragma once
@@ -185,70 +185,6 @@ INFERKIT_DEVICE void use_sums(const Sums<kQuads>& sums, float* shared, const Use
       }
     }
   }
-}
-
-/// A lane's part of a slice, into the memory of its warp, whose lanes have met since they last read it.
-INFERKIT_DEVICE void leave_slice(const Sums<1>& sums, float* mine, int row, int column) {
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    const float* const s = sums.of[i];
-    store4(mine + (row + i) * kSliceColumns + column, float4{s[0], s[1], s[2], s[3]});
-  }
-}
-/// Calls use(e) for the elements e of a slice that this thread works at, which are always the same.
-template <class Use>
-INFERKIT_DEVICE void for_each_of_slice(const Use& use) {
-  for (int e = static_cast<int>(threadIdx.x); e < kSliceRows * kSliceColumns; e += static_cast<int>(blockDim.x)) use(e);
-}
-
-/// Adds to the totals of a slice what `count` warps have left of the chunks from number `first` on, each kFloats behind
-/// the last, in their order.
-template <int kFloats>
-INFERKIT_DEVICE void add_parts(float* totals, const float* parts, int64_t first, int count) {
-  for_each_of_slice([&](int e) {
-    float total = totals[e];
-    for (int w = 0; w < count; ++w) {
-      const float next = parts[w * kFloats + e];
-      total = first + w == 0 ? next : __fadd_rn(total, next);
-    }
-    totals[e] = total;
-  });
-}
-
-/// Sums a slice over k terms: each warp a chunk, and as many rounds as it takes. read(step) and write(a, b) are as for
-/// a tile, by the lanes of one warp; lane l makes the four rows from 4 (l / 8) and the four columns from 4 (l % 8). The
-/// warps' memory is kFloats apart. Returns where the sums are, of which each thread may read those that it works at.
-template <int kFloats, class Read, class Write>
-INFERKIT_DEVICE const float* sum_slice(float* shared, int64_t k, int64_t chunk, const Read& read, const Write& write) {
-  const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
-  const int warps = static_cast<int>(blockDim.x) / 32, tr = lane / 8 * 4, tc = lane % 8 * 4;
-  float* const as = shared + warp * kFloats;
-  float* const bs = as + kTileDepth * kSlicePitchA;
-  float* const totals = shared + warps * kFloats;
-  const int64_t chunks = (k + chunk - 1) / chunk;
-  for_each_of_slice([&](int e) { totals[e] = 0; });
-  for (int64_t first = 0; first < chunks; first += warps) {
-    Sums<1> part{};
-    if (first + warp < chunks) {
-      const int64_t begin = (first + warp) * chunk;
-      Step step{begin, smaller(k, begin + chunk)};
-      read(step);
-      while (step.from < step.end) {
-        write(as, bs);
-        __syncwarp();
-        const Step then{step.from + kTileDepth, step.end};
-        if (then.from < then.end) read(then);
-        add_terms<1, kSlicePitchA, kSlicePitchB>(part, as + tr, bs + tc, terms_of(step));
-        __syncwarp();
-        step = then;
-      }
-    }
-    leave_slice(part, as, tr, tc);
-    __syncthreads();
-    add_parts<kFloats>(totals, shared, first, static_cast<int>(smaller(warps, chunks - first)));
-    __syncthreads();
-  }
-  return totals;
 }
 
 }  // namespace
