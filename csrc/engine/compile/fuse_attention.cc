@@ -159,7 +159,7 @@ class AttentionFusion {
     // Of products with a B of the file the layer's columns decide how they are summed.
     if (matrices(scores) != matrices(y) || facts(k).is_of_file() || facts(v).is_of_file()) return;
     const int64_t size = facts(q).shape.back();
-    if (size == 0) return;
+    if (size == 0 || scores.elements() == 0 || y.elements() == 0) return;  // places are found by dividing by strides
 
     // What the products read, each as [batch..., row, column]; the keys turned.
     std::array<ViewOfValue, 4> views;
@@ -285,8 +285,10 @@ class AttentionFusion {
       const TensorFacts& index = facts(maker.inputs[1]);
       if (!index.constant || index.shape.elements() != 1 || index.shape.rank() > 1) return std::nullopt;
       const auto axis = static_cast<size_t>(context.attr_axis(0, rank));
-      const int64_t at = context.const_ints(1)[0];
-      out.offset = (at < 0 ? at + shape[axis] : at) * own[axis];
+      int64_t at = context.const_ints(1)[0];
+      if (at < 0) at += shape[axis];
+      if (at < 0 || at >= shape[axis]) return std::nullopt;  // an error of the run
+      out.offset = at * own[axis];
       size_t to = 0;
       for (size_t i = 0; i < shape.rank(); ++i) {
         if (i != axis || index.shape.rank() == 1) out.strides[to++] = i == axis ? 0 : own[i];
