@@ -41,8 +41,8 @@ float float_of_f16(uint16_t bits);
 /// Ends the launch with an error: what is wrong would be undefined on a device.
 void check_alignment(const void* at, size_t bytes);
 
-/// A copy into shared memory, of zeros from null, which is made when the thread has waited for the group that it closed
-/// behind it (kernels/cuda/copies.h).
+/// A copy into shared memory, of zeros from null, which is made now or when the thread waits for the group that it
+/// closed behind it (kernels/cuda/copies.h).
 void begin_copy(void* to, const void* from, size_t bytes);
 void close_copies();
 /// Makes the copies of all groups but the last `go_on`.

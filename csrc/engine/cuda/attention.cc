@@ -9,9 +9,6 @@ namespace {
 using device::AttentionParams;
 using device::AttentionScale;
 
-/// What a block may have on every chip that the kernels are compiled for.
-constexpr size_t kMostShared = size_t{96} << 10;
-
 struct AttentionStep {
   AttentionParams p;
   int64_t from[5];  // of q, k, v, mask, y: where they begin, in elements
@@ -30,7 +27,7 @@ void cut(AttentionStep& step) {
     for (const int32_t piece : {4 * kChunk, 2 * kChunk, kChunk}) {
       AttentionParams tried = p;
       tried.piece = std::min(piece, p.keys);
-      if (device::attention_shared(rows, tried) > kMostShared) continue;
+      if (device::attention_shared(rows, tried) > device::kMostShared) continue;
       p.piece = tried.piece;
       step.rows_of_warp = rows;
       break;

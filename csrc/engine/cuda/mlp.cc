@@ -14,7 +14,6 @@ using device::MlpParams;
 // 4.5 us, whatever the rows of a block are. Two products of few rows take longer than that, beyond it they do not; nor
 // where their tiles fill the device. Counted, not measured.
 constexpr int64_t kMostWeights = 128 << 10, kMostRows = 1024;
-constexpr size_t kMostShared = size_t{96} << 10;
 
 /// The rows of a block, which cost it little beside the weights up to four, and with eight as much as these. More
 /// blocks than kEnoughReaders would take what the L2 gives from each other.
@@ -80,7 +79,8 @@ Cost mlp_cost(const NodeContext& c) {
   if (weights == 0 || weights > kMostWeights) return Cost::cannot("it has too many weights for one block");
   const Shape& x = c.input(0).shape;
   if (x.elements(0, x.rank() - 1) > kMostRows) return Cost::cannot("tiles of its products fill the device");
-  if (params_of(c).shared_bytes > kMostShared) return Cost::cannot("it is too wide for a block's shared memory");
+  if (params_of(c).shared_bytes > device::kMostShared)
+    return Cost::cannot("it is too wide for a block's shared memory");
   return Cost(0);
 }
 

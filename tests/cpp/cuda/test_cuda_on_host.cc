@@ -47,21 +47,26 @@ TEST(a_barrier_that_is_missing_fails_with_every_seed) {
   }
 }
 
-TEST(a_copy_is_there_once_its_group_has_been_awaited) {
+TEST(a_copy_is_there_once_its_group_has_been_awaited_and_perhaps_before) {
   const float from[] = {1, 2};
-  launch({.threads = {1}, .shared_bytes = 3 * sizeof(float)}, [&] {
-    auto* const shared = static_cast<float*>(cuda_on_host::shared_memory());
-    cuda_on_host::begin_copy(shared, from, sizeof(float));
-    cuda_on_host::close_copies();
-    cuda_on_host::begin_copy(shared + 1, from + 1, sizeof(float));
-    cuda_on_host::begin_copy(shared + 2, nullptr, sizeof(float));
-    cuda_on_host::close_copies();
-    CHECK(std::isnan(shared[0]));
-    cuda_on_host::await_copies(1);
-    CHECK(shared[0] == 1 && std::isnan(shared[1]) && std::isnan(shared[2]));
-    cuda_on_host::await_copies(0);
-    CHECK(shared[1] == 2 && shared[2] == 0);
-  });
+  int early = 0, late = 0, both_late = 0;
+  for (uint64_t seed = 1; seed <= 20; ++seed) {
+    launch({.threads = {1}, .shared_bytes = 3 * sizeof(float), .seed = seed}, [&] {
+      auto* const shared = static_cast<float*>(cuda_on_host::shared_memory());
+      cuda_on_host::begin_copy(shared, from, sizeof(float));
+      cuda_on_host::close_copies();
+      cuda_on_host::begin_copy(shared + 1, from + 1, sizeof(float));
+      cuda_on_host::begin_copy(shared + 2, nullptr, sizeof(float));
+      cuda_on_host::close_copies();
+      for (int i = 0; i < 3; ++i) ++(std::isnan(shared[i]) ? late : early);
+      cuda_on_host::await_copies(1);
+      CHECK(shared[0] == 1);
+      both_late += std::isnan(shared[1]) && std::isnan(shared[2]);  // they are not of the group before
+      cuda_on_host::await_copies(0);
+      CHECK(shared[1] == 2 && shared[2] == 0);
+    });
+  }
+  CHECK(early > 10 && late > 10 && both_late > 0);
 }
 
 std::string error_of(const Grid& grid, const FunctionRef<void()>& body) {
