@@ -1,3 +1,4 @@
+#include <sys/mman.h>
 #include <ucontext.h>
 
 #include <algorithm>
@@ -22,7 +23,7 @@
 namespace inferkit::cuda_on_host {
 namespace {
 
-constexpr size_t kStackBytes = 64 << 10, kGuardBytes = 64;
+constexpr size_t kStackBytes = 64 << 10;
 constexpr std::byte kPoison{0xff};  // four of them are a NaN
 
 /// Threads that meet: a block at a barrier, the lanes of a warp in an exchange.
@@ -80,6 +81,31 @@ class SeenByTsan {
 #endif
 };
 
+/// A block's shared memory, behind which nothing can be read or written: what a device would say of its own is a fault
+/// here, too. What is left between its end and that is a guard of a few bytes.
+class SharedMemory {
+ public:
+  explicit SharedMemory(size_t bytes)
+      : bytes_(bytes), padded_((bytes + 15) / 16 * 16), room_((padded_ + kPage - 1) / kPage * kPage) {
+    all_ = mmap(nullptr, room_ + kBehind, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (all_ == MAP_FAILED || (room_ > 0 && mprotect(all_, room_, PROT_READ | PROT_WRITE) != 0)) {
+      throw std::runtime_error("there is no memory for the shared memory of a block");
+    }
+  }
+  ~SharedMemory() { munmap(all_, room_ + kBehind); }
+  SharedMemory(const SharedMemory&) = delete;
+  SharedMemory& operator=(const SharedMemory&) = delete;
+
+  std::byte* data() const { return static_cast<std::byte*>(all_) + room_ - padded_; }
+  std::span<std::byte> all() const { return {data(), padded_}; }
+  std::span<std::byte> guard() const { return all().subspan(bytes_); }
+
+ private:
+  static constexpr size_t kPage = 4096, kBehind = size_t{1} << 20;
+  const size_t bytes_, padded_, room_;
+  void* all_;
+};
+
 struct Copy {
   void* to;
   const void* from;
@@ -103,7 +129,7 @@ struct Block {
   Dim3 index;
   std::vector<Fiber> fibers;
   std::vector<Warp> warps;
-  std::vector<std::byte> shared;  // with a guard at the end
+  std::unique_ptr<SharedMemory> shared;
   ucontext_t scheduler;
   SeenByTsan scheduler_seen;
   Fiber* running = nullptr;
@@ -149,7 +175,7 @@ void start_threads(Block& b) {
   b.live = static_cast<unsigned>(b.fibers.size());
   b.at_barrier = 0;
   b.warps.assign((b.fibers.size() + 31) / 32, Warp{});
-  std::ranges::fill(b.shared, kPoison);
+  std::ranges::fill(b.shared->all(), kPoison);
   for (unsigned i = 0; i < b.live; ++i) {
     Fiber& f = b.fibers[i];
     f.done = false;
@@ -191,8 +217,7 @@ void run_block(Block& b, std::mt19937_64& draw) {
           cat(b.at_barrier, " of ", b.live, " threads wait at a barrier, and none can go on", where()));
     }
   }
-  const auto guard = std::span(b.shared).last(kGuardBytes);
-  if (std::ranges::any_of(guard, [](std::byte v) { return v != kPoison; })) {
+  if (std::ranges::any_of(b.shared->guard(), [](std::byte v) { return v != kPoison; })) {
     throw std::runtime_error(cat("a thread wrote past the shared memory of ", b.grid.shared_bytes, " bytes", where()));
   }
 }
@@ -203,7 +228,7 @@ const Dim3& thread_index() { return block->running->index; }
 const Dim3& block_index() { return block->index; }
 const Dim3& block_dim() { return block->grid.threads; }
 const Dim3& grid_dim() { return block->grid.blocks; }
-void* shared_memory() { return block->shared.data(); }
+void* shared_memory() { return block->shared->data(); }
 unsigned lane() { return block->running->number % 32; }
 
 void barrier() {
@@ -304,7 +329,7 @@ void launch(const Grid& grid, const FunctionRef<void()>& body) {
   Block b;
   b.grid = grid;
   b.body = &body;
-  b.shared.resize(grid.shared_bytes + kGuardBytes);
+  b.shared = std::make_unique<SharedMemory>(grid.shared_bytes);
   b.fibers = std::vector<Fiber>(threads);
   for (Fiber& f : b.fibers) f.stack = std::make_unique_for_overwrite<char[]>(kStackBytes);
   Block* const outer = std::exchange(block, &b);

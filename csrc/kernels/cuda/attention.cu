@@ -378,7 +378,7 @@ INFERKIT_DEVICE void attend_rows(const AttentionParams& p, const AttentionRows& 
                                 b.scores + (warp_of() * kRows + i) * p.keys);
   }
   __syncwarp();
-  if (p.value_size <= kWarp) {
+  if (p.value_size <= kWarp) {  // columns_read()
     mix_pieces<kRows, 1>(p, b, row);
   } else if (p.value_size <= 2 * kWarp) {
     mix_pieces<kRows, 2>(p, b, row);

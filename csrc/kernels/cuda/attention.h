@@ -39,10 +39,15 @@ inline constexpr int kMostValueSize = 128;
 constexpr int32_t attention_line(int32_t size, int32_t value_size) {
   return (((size > value_size ? size : value_size) + 3) / 4 | 1) * 4;
 }
-/// Queries and scores of all rows, and two pieces of the keys and values.
+/// The columns of a line of values that a warp reads: all its lanes do, whatever the line has.
+constexpr int32_t columns_read(int32_t value_size) { return value_size <= 32 ? 32 : value_size <= 64 ? 64 : 128; }
+/// Queries and scores of all rows, and two pieces of the keys and values; as lanes without a key read a line, too, at
+/// least a line for each of them, and what the last line of values lacks of the columns that are read.
 constexpr size_t attention_shared(int rows_of_warp, const AttentionParams& p) {
   const int rows = rows_of_warp * kAttentionWarps;
-  return static_cast<size_t>(rows * (p.size + p.keys) + 2 * p.piece * p.line) * sizeof(float);
+  const int lines = 2 * p.piece > 32 ? 2 * p.piece : 32, columns = columns_read(p.value_size);
+  const int behind = columns > p.line ? columns - p.line : 0;
+  return static_cast<size_t>(rows * (p.size + p.keys) + lines * p.line + behind) * sizeof(float);
 }
 
 }  // namespace inferkit::kernels::cuda
