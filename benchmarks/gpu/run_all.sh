@@ -186,6 +186,7 @@ else
   stage racecheck 45 must bash -c 'sanitize racecheck "digits|encoder|CNN"'
   stage synccheck 30 must bash -c 'sanitize synccheck "digits|encoder|CNN"'
 fi
+stage steps 40 may "$python" "$here/steps.py" "${quick[@]}"
 stage torch-compiled 120 may "$python" "$here/peers.py" compiled "${quick[@]}" --seconds 100 --out "$out/times.jsonl" \
   --answers "$out/answers"
 

@@ -99,7 +99,7 @@ def test_all_of_it_runs_over_the_tests_driver(tmp_path: Path) -> None:
     done = run_all(tmp_path, max(DRIVERS, key=lambda path: path.stat().st_mtime).parent)
     assert done.returncode == 0, done.stdout + done.stderr
     states = {line["stage"]: line["state"] for line in lines(tmp_path / "stages.jsonl")}
-    assert {states[stage] for stage in ("machine", "bits", "checks", "ours")} == {"ok"}
+    assert {states[stage] for stage in ("machine", "bits", "checks", "ours", "steps")} == {"ok"}
     assert states["build"] == "skipped"
     checked = {line["check"]: line["state"] for line in lines(tmp_path / "checks.jsonl")}
     assert checked.keys() == checks.CHECKS.keys()
