@@ -260,6 +260,7 @@ TEST(a_depthwise_convolution_has_the_bits_of_its_own_kernel) {
 }
 
 TEST(a_convolution_without_every_other_barrier_is_wrong_with_every_seed) {
+  if (!places_may_be_wrong()) return;
   const FloatEnvironment ours;
   const Conv s{1, 1, 300, 16, {kNone, line_of(6, 3, 1, 1), line_of(6, 3, 1, 1)}, Unary::kIdentity, false};
   const auto x = random_floats(s.x_size(), 1), w = random_floats(s.w_size(), 2);

@@ -227,6 +227,7 @@ TEST(halves_of_all_sizes_are_convolved_as_defined) {
 }
 
 TEST(a_convolution_of_halves_without_every_other_barrier_is_wrong_with_every_seed) {
+  if (!places_may_be_wrong()) return;
   const FloatEnvironment ours;
   Problem s{1, 1, 300, 16, {kNone, line_of(6, 3, 1, 1), line_of(6, 3, 1, 1)}, Unary::kIdentity, false};
   s.draw();
