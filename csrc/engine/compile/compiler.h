@@ -109,6 +109,8 @@ class Compiler {
   // layouts.cc
   friend class Layouts;
   void place_layouts();
+  /// The device's way for an operator of our own that stands for several nodes; null where it has none.
+  const Lowering* way_for_joined(std::string_view op) const;
   // join_layers.cc
   std::vector<size_t> layers_from(size_t n, const std::vector<int>& only_reader) const;
   Node joined(std::span<const size_t> layers) const;

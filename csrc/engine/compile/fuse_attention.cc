@@ -5,6 +5,7 @@
 #include <array>
 #include <map>
 #include <optional>
+#include <set>
 
 #include "engine/compile/compiler.h"
 #include "engine/compile/strided.h"
@@ -44,8 +45,8 @@ Ints as_list(const ViewOfValue& view) {
 
 class AttentionFusion {
  public:
-  explicit AttentionFusion(Compiler& compiler)
-      : c_(compiler), makers_(c_.graph().values.size(), -1), reads_(c_.graph().values.size()) {
+  AttentionFusion(Compiler& compiler, const Lowering& way)
+      : c_(compiler), way_(way), makers_(c_.graph().values.size(), -1), reads_(c_.graph().values.size()) {
     for (const size_t n : stoppable_indices(c_.graph().nodes.size())) {
       const Node& node = c_.graph().nodes[n];
       for (const ValueId id : node.outputs) {
@@ -208,10 +209,7 @@ class AttentionFusion {
                         {"mask", found.mask == kNoValue ? Ints() : as_list(views[3])},
                         {"y", as_list(out)}};
     Compiler::NodeFacts known = c_.node_facts(fused);
-    const OpDef* def = OpRegistry::instance().find(fused.domain, fused.op_type, fused.version);
-    const NodeContext context(fused, known.in, known.out);
-    const Lowering& lowering = def->lowerings.at(0);
-    if (!lowering.cost(context).possible()) return;
+    if (!way_.cost(NodeContext(fused, known.in, known.out)).possible()) return;
 
     std::vector<size_t> gone = found.nodes;
     if (behind >= 0) gone.push_back(static_cast<size_t>(behind));
@@ -222,7 +220,7 @@ class AttentionFusion {
       c_.considered_.erase(n);
     }
     count(fused, 1);
-    c_.choices_[last] = {&lowering, Choice::Why::kOnly};
+    c_.choices_[last] = {&way_, Choice::Why::kOnly};
     c_.fused_.emplace(last, std::move(fused));
   }
 
@@ -355,6 +353,7 @@ class AttentionFusion {
   }
 
   Compiler& c_;
+  const Lowering& way_;
   std::vector<int> makers_;  // by ValueId
   std::vector<int> reads_;   // by ValueId, of nodes that are steps
   std::set<ValueId> results_;
@@ -362,7 +361,7 @@ class AttentionFusion {
 };
 
 void Compiler::fuse_attention() {
-  if (options_.device->kind() == DeviceKind::kCuda) AttentionFusion(*this).run();
+  if (const Lowering* const way = way_for_joined("Attention")) AttentionFusion(*this, *way).run();
 }
 
 }  // namespace inferkit

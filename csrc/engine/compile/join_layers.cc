@@ -9,6 +9,12 @@
 
 namespace inferkit {
 
+const Lowering* Compiler::way_for_joined(std::string_view op) const {
+  const OpDef* const def = OpRegistry::instance().find(kInternal, op, 1);
+  const auto way = std::ranges::find(def->lowerings, options_.device->kind(), &Lowering::device);
+  return way == def->lowerings.end() ? nullptr : &*way;
+}
+
 /// The layers of float32 on the device that node n begins: each but the last is read by the next one alone.
 std::vector<size_t> Compiler::layers_from(size_t n, const std::vector<int>& only_reader) const {
   const auto is_layer = [&](size_t at) {
@@ -61,9 +67,8 @@ Node Compiler::joined(std::span<const size_t> layers) const {
 }
 
 void Compiler::join_layers() {
-  const OpDef* const def = OpRegistry::instance().find(kInternal, "Mlp", 1);
-  const auto way = std::ranges::find(def->lowerings, options_.device->kind(), &Lowering::device);
-  if (way == def->lowerings.end()) return;
+  const Lowering* const way = way_for_joined("Mlp");
+  if (!way) return;
   constexpr int kNobody = -1, kSeveral = -2;
   std::vector<int> only_reader(graph().values.size(), kNobody);
   for (const size_t n : stoppable_indices(graph().nodes.size())) {
@@ -87,7 +92,7 @@ void Compiler::join_layers() {
         choices_[layer] = {};
         considered_.erase(layer);
       }
-      choices_[taken.back()] = {&*way, Choice::Why::kOnly};
+      choices_[taken.back()] = {way, Choice::Why::kOnly};
       fused_.emplace(taken.back(), std::move(node));
       break;
     }

@@ -61,13 +61,18 @@ bool suits(const ConvParams& p) {
   return p.filters > Cut::kRows / 2 && tiles_of<Cut>(p).count() >= kManyBlocks;
 }
 
-/// Little work is spread over more blocks, one for each chunk of a tile.
-bool has_parts(const ConvParams& p) {
-  return chunks_of(p) > 1 && !suits<device::ConvWide>(p) && tiles_of<device::ConvTiled>(p).count() < kManyBlocks;
-}
 int64_t elements_of(const ConvParams& p) { return pixels_of(p) * p.groups * p.filters; }
+
+/// Little work is spread over more blocks, one for each chunk of a tile, as long as the chunks' sums, which go through
+/// memory, are few enough to stay in a large device's L2.
+constexpr int64_t kMostParts = int64_t{16} << 20;  // floats
+int64_t floats_of_parts(const ConvParams& p) {
+  const int64_t floats = chunks_of(p) * elements_of(p);
+  const bool is_little = !suits<device::ConvWide>(p) && tiles_of<device::ConvTiled>(p).count() < kManyBlocks;
+  return is_little && chunks_of(p) > 1 && floats <= kMostParts ? floats : 0;
+}
 Ref parts_of(LowerContext& c, const ConvParams& p) {
-  const int64_t floats = has_parts(p) ? chunks_of(p) * elements_of(p) : 0;
+  const int64_t floats = floats_of_parts(p);
   return floats > 0 ? c.scratch(static_cast<size_t>(floats) * sizeof(float)) : Ref{};
 }
 

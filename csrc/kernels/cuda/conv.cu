@@ -1,5 +1,6 @@
 #include "kernels/cuda/conv.h"
 #include "kernels/cuda/conv_steps.h"
+#include "kernels/cuda/tile_sums.h"
 
 namespace inferkit::kernels::cuda {
 namespace {
@@ -32,57 +33,15 @@ INFERKIT_DEVICE void copy_filters(const ConvParams& p, const float* w, int32_t f
   }
 }
 
-/// Squares of sums of a thread: rows from 4 kRow + 16 q on, columns from 4 kColumn + 32 q.
-template <int kQuads>
-struct Squares {
-  float of[4 * kQuads][4 * kQuads];
-};
-
-/// Where a thread's squares begin in the tile. Lanes are numbered so that those whose numbers differ by one read the
-/// same columns, and those that differ by two the same rows: their loads of 16 bytes are one.
-template <class Cut>
-INFERKIT_DEVICE int first_row() {
-  const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
-  return warp / 2 * 16 * Cut::kQuads + (lane % 2 + lane / 16 * 2) * 4;
-}
-template <class Cut>
-INFERKIT_DEVICE int first_column() {
-  const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
-  return warp % 2 * 32 * Cut::kQuads + lane / 2 % 8 * 4;
-}
-
-/// Adds a term to each sum.
-template <int kQuads>
-INFERKIT_DEVICE void add_term(Squares<kQuads>& sums, const float* a, const float* b) {
-  float av[4 * kQuads], bv[4 * kQuads];
-#pragma unroll
-  for (int q = 0; q < kQuads; ++q) {
-    const float4 u = load4(a + q * 16), v = load4(b + q * 32);
-    av[4 * q] = u.x;
-    av[4 * q + 1] = u.y;
-    av[4 * q + 2] = u.z;
-    av[4 * q + 3] = u.w;
-    bv[4 * q] = v.x;
-    bv[4 * q + 1] = v.y;
-    bv[4 * q + 2] = v.z;
-    bv[4 * q + 3] = v.w;
-  }
-#pragma unroll
-  for (int i = 0; i < 4 * kQuads; ++i) {
-#pragma unroll
-    for (int j = 0; j < 4 * kQuads; ++j) sums.of[i][j] = __fmaf_rn(av[i], bv[j], sums.of[i][j]);
-  }
-}
-
 /// Adds kTerms terms, from `depth` on.
 template <class Cut, int kTerms>
-INFERKIT_DEVICE void add_some(Squares<Cut::kQuads>& sums, const float* a, const float* b, int depth) {
+INFERKIT_DEVICE void add_some(Sums<Cut::kQuads>& sums, const float* a, const float* b, int depth) {
 #pragma unroll
   for (int i = 0; i < kTerms; ++i) add_term(sums, a + (depth + i) * Cut::kRows, b + (depth + i) * Cut::kPitch);
 }
 /// Adds the terms of a step. What lies behind the end of a chunk is not added: even zeros would change a -0.
 template <class Cut>
-INFERKIT_DEVICE void add_terms(Squares<Cut::kQuads>& sums, const float* a, const float* b, int terms) {
+INFERKIT_DEVICE void add_terms(Sums<Cut::kQuads>& sums, const float* a, const float* b, int terms) {
   if (terms == Cut::kDepth) return add_some<Cut, Cut::kDepth>(sums, a, b, 0);
   int depth = 0;
 #pragma unroll 1
@@ -94,17 +53,19 @@ INFERKIT_DEVICE void add_terms(Squares<Cut::kQuads>& sums, const float* a, const
 template <class Cut>
 INFERKIT_DEVICE void make_tiles(const ConvParams& p, float* shared) {
   constexpr int kSums = 4 * Cut::kQuads;
-  const int row0 = first_row<Cut>(), column0 = first_column<Cut>();
+  const Corner corner = corner_of<Cut::kQuads>(static_cast<int>(threadIdx.x));
   const int64_t k = int64_t{p.channels} * taps_of(p);
   const int64_t w_step = k * (p.packed_filters != 0 ? p.packed_filters : p.filters);
   for_each_tile<Cut>(p, [&](int32_t group, int32_t chunk, int32_t chunks, int32_t filter0, int64_t pixel0) {
     const float* const w = p.w + group * w_step;
-    Squares<Cut::kQuads> whole{}, part{};
+    Sums<Cut::kQuads> whole{}, part{};
     bool holds = false;
     walk_chunks<Cut>(
         p, shared, source_of(p, p.x + int64_t{group} * p.channels * in_area(p), pixel_to_copy<Cut>(p, pixel0)), chunk,
         chunks, [&](const ConvStep& step, float* as) { copy_filters<Cut>(p, w, filter0, step, as); },
-        [&](const float* as, const float* bs, int terms) { add_terms<Cut>(part, as + row0, bs + column0, terms); },
+        [&](const float* as, const float* bs, int terms) {
+          add_terms<Cut>(part, as + corner.row, bs + corner.column, terms);
+        },
         [&] {
 #pragma unroll
           for (int i = 0; i < kSums; ++i) {
@@ -122,7 +83,8 @@ INFERKIT_DEVICE void make_tiles(const ConvParams& p, float* shared) {
 #pragma unroll
       for (int q = 0; q < Cut::kQuads; ++q) {
         const float* const s = whole.of[i] + 4 * q;
-        store4(shared + (row0 + i / 4 * 16 + i % 4) * Cut::kPitch + column0 + 32 * q, float4{s[0], s[1], s[2], s[3]});
+        store4(shared + (corner.row + i / 4 * kRowsApart + i % 4) * Cut::kPitch + corner.column + q * kColumnsApart,
+               float4{s[0], s[1], s[2], s[3]});
       }
     }
     __syncthreads();

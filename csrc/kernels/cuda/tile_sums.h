@@ -1,6 +1,6 @@
-// What a block does with a tile of a product: see tile.h. The next step is read from
-// global memory into registers while the last one is added from shared memory, where [depth][row] and [depth][column]
-// lie. Lines are four elements longer than the tile, so that they begin in different banks.
+// What a block does with a tile of a product: see tile.h. The next step is read from global memory into registers while
+// the last one is added from shared memory, where [depth][row] and [depth][column] lie. Lines are four elements longer
+// than the tile, so that they begin in different banks. Convolutions cut their sums among threads in the same way.
 #pragma once
 #include "kernels/cuda/platform.h"
 #include "kernels/cuda/tile.h"
@@ -94,7 +94,7 @@ INFERKIT_DEVICE void add_terms(Sums<kQuads>& sums, const float* a, const float* 
   }
 }
 
-/// Where a thread's first row and column of a tile are: eight warps, two of them side by side.
+/// Where a thread's first row and column of a tile are: of its warps two are side by side.
 struct Corner {
   int row, column;
 };
