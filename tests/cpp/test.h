@@ -2,10 +2,12 @@
 // so one run shows every failure. `test_<folder> PATTERN` runs the tests whose name holds PATTERN, `-PATTERN` the
 // others.
 #pragma once
+#include <exception>
 #include <functional>
 #include <iostream>
 #include <sstream>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace inferkit::testing {
@@ -30,6 +32,16 @@ inline std::string& skipped() {
   static std::string why;
   return why;
 }
+
+/// Ends the test that runs; it does not test here.
+class SkipError : public std::exception {
+ public:
+  explicit SkipError(std::string why) : why_(std::move(why)) {}
+  const char* what() const noexcept override { return why_.c_str(); }
+
+ private:
+  std::string why_;
+};
 
 struct Registrar {
   Registrar(const char* name, std::function<void()> body) { all_tests().push_back({name, std::move(body)}); }

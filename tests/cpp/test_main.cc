@@ -14,6 +14,8 @@ int main(int argc, char** argv) {
     skipped().clear();
     try {
       test.body();
+    } catch (const SkipError& why) {
+      skipped() = why.what();
     } catch (const std::exception& error) {
       fail(test.name.c_str(), 0, std::string("threw: ") + error.what());
     }

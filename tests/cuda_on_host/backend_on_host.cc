@@ -158,6 +158,7 @@ class Backend final : public CudaBackend {
 }  // namespace
 
 std::unique_ptr<CudaDevice> make_device(Figures& figures) {
+  require_on();
   return make_cuda_device(std::make_unique<Backend>(figures));
 }
 

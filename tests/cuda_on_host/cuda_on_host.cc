@@ -2,12 +2,16 @@
 #include <ucontext.h>
 
 #include <algorithm>
+#include <atomic>
+#include <cstdlib>
+#include <cstring>
 #include <memory>
 #include <numeric>
 #include <random>
 #include <span>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -15,6 +19,7 @@
 #include "base/dtype.h"
 #include "launch.h"
 #include "platform/thread_pool.h"
+#include "test.h"
 
 #if defined(__SANITIZE_THREAD__)
 #include <sanitizer/tsan_interface.h>
@@ -319,7 +324,22 @@ void await_copies(size_t go_on) {
   }
 }
 
+namespace {
+std::atomic<bool> is_kept_on{false};  // relaxed: nothing else hangs on it
+}  // namespace
+
+void keep_on() { is_kept_on.store(true, std::memory_order_relaxed); }
+bool is_off() {
+  if (is_kept_on.load(std::memory_order_relaxed)) return false;
+  const char* const set = std::getenv("INFERKIT_TEST_ON_DEVICE");
+  return set != nullptr && std::string_view(set) == "1";
+}
+void require_on() {
+  if (is_off()) throw testing::SkipError("it is of the emulator, and a device is tested");
+}
+
 void launch(const Grid& grid, const FunctionRef<void()>& body) {
+  require_on();
   const Dim3 &g = grid.blocks, &t = grid.threads;
   const uint64_t threads = uint64_t{t.x} * t.y * t.z, blocks = uint64_t{g.x} * g.y * g.z;
   if (threads == 0 || threads > 1024 || blocks == 0 || g.y > 65535 || g.z > 65535 || grid.shared_bytes > 227 << 10) {

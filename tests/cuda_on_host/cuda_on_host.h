@@ -38,6 +38,13 @@ uint16_t bf16_bits(float v);
 uint16_t f16_bits(float v);
 float float_of_bf16(uint16_t bits);
 float float_of_f16(uint16_t bits);
+/// With INFERKIT_TEST_ON_DEVICE=1 in the environment a device is tested: whoever asks for the emulator then is not, and
+/// gets a SkipError.
+bool is_off();
+void require_on();
+/// For the tests' driver, which is a machine's device to whom it is linked.
+void keep_on();
+
 /// Ends the launch with an error: what is wrong would be undefined on a device.
 void check_alignment(const void* at, size_t bytes);
 

@@ -1,11 +1,9 @@
 // Whole models in tests of CUDA: their inputs, and the answers of two devices side by side.
 #pragma once
 #include <algorithm>
-#include <cstdlib>
 #include <initializer_list>
 #include <memory>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "../engine/graphs.h"
@@ -50,12 +48,11 @@ inline bool comparable() {
 
 /// The device whose answers are compared with the CPU's: the emulator's, or with INFERKIT_TEST_ON_DEVICE=1 in the
 /// environment the machine's own. The driver that the tests bring must then not be the first that is found:
-/// LD_PRELOAD=libcuda.so.1 puts the machine's before it.
+/// LD_PRELOAD=libcuda.so.1 puts the machine's before it. What asks for the emulator by itself is skipped then.
 class Compared {
  public:
   explicit Compared(cuda_on_host::Figures& figures) {
-    const char* const set = std::getenv("INFERKIT_TEST_ON_DEVICE");
-    if (!set || std::string_view(set) != "1") own_ = cuda_on_host::make_device(figures);
+    if (!cuda_on_host::is_off()) own_ = cuda_on_host::make_device(figures);
   }
   bool emulated() const { return own_ != nullptr; }
   CudaDevice& device() const { return own_ ? *own_ : cuda_device(); }

@@ -1,11 +1,11 @@
 // Convolutions and pooling on the host, to the bit as the CPU's tiers.
+#include "convolutions.h"
 #include "kernels/cpu/affine/affine.h"
 #include "kernels/cpu/conv/conv.h"
 #include "kernels/cpu/gemm/gemm.h"
 #include "kernels/cpu/pool/pool.h"
 #include "kernels/cpu/vmath/vmath.h"
 #include "kernels/summation.h"
-#include "support.h"
 
 using namespace inferkit;
 using namespace inferkit::testing;
@@ -31,12 +31,6 @@ struct Conv {
     return cat(batch, " images, ", groups, " groups, ", channels, " to ", filters, ", ", k(), " terms");
   }
 };
-
-ConvDim line_of(int64_t in, int64_t kernel, int64_t stride = 1, int64_t pad = 0, int64_t dilation = 1,
-                int64_t pad_end = -1) {
-  const int64_t room = in + pad + (pad_end < 0 ? pad : pad_end) - (kernel - 1) * dilation - 1;
-  return {in, room / stride + 1, kernel, stride, dilation, pad};
-}
 
 /// As engine/ops/common/conv_packed.cc: a product of the filters and the packed windows.
 std::vector<float> on_cpu(const Conv& s, Isa isa, const std::vector<float>& x, const std::vector<float>& w,
@@ -74,11 +68,6 @@ std::vector<float> on_cpu(const Conv& s, Isa isa, const std::vector<float>& x, c
   return y;
 }
 
-cuda::WindowAxis axis(const ConvDim& d) {
-  const auto n = [](int64_t v) { return static_cast<int32_t>(v); };
-  return {n(d.in), n(d.out), n(d.kernel), n(d.stride), n(d.dilation), n(d.pad_begin)};
-}
-
 cuda::ConvParams params_of(const Conv& s, const std::vector<float>& x, const std::vector<float>& w,
                            const std::vector<float>& bias, std::vector<float>& y) {
   cuda::ConvParams p{};
@@ -86,22 +75,8 @@ cuda::ConvParams params_of(const Conv& s, const std::vector<float>& x, const std
   p.w = w.data();
   p.y = y.data();
   p.bias = s.bias ? bias.data() : nullptr;
-  for (int d = 0; d < 3; ++d) p.axes[d] = axis(s.dim[d]);
-  p.batch = s.batch;
-  p.groups = static_cast<int32_t>(s.groups);
-  p.channels = static_cast<int32_t>(s.channels);
-  p.filters = static_cast<int32_t>(s.filters);
+  set_geometry(p, s);
   p.chunk = static_cast<int32_t>(kernels::sum_chunk(s.k()));
-  p.act = s.act;
-  p.alpha = 0.25f;
-  p.beta = 0.5f;
-  bool pads = false;
-  p.by_fours = s.in() % 4 == 0 && s.in() == s.out();
-  for (const ConvDim& d : s.dim) {
-    pads = pads || d.pad_begin > 0 || (d.out - 1) * d.stride + (d.kernel - 1) * d.dilation >= d.in;
-    p.by_fours = p.by_fours && d.kernel == 1 && d.stride == 1;
-  }
-  p.reach = cuda::reach_of(p.axes, pads);
   return p;
 }
 

@@ -4,10 +4,10 @@
 #include <limits>
 
 #include "base/dtype.h"
+#include "convolutions.h"
 #include "kernels/cpu/conv/conv.h"
 #include "kernels/cpu/vmath/vmath.h"
 #include "kernels/summation.h"
-#include "support.h"
 
 using namespace inferkit;
 using namespace inferkit::testing;
@@ -25,11 +25,6 @@ uint16_t bits_of(bool bf16, float v) {
 float rounded(bool bf16, float v) {
   const uint16_t bits = bits_of(bf16, v);
   return bf16 ? to_float(BFloat16{bits}) : to_float(Half{bits});
-}
-
-ConvDim line_of(int64_t in, int64_t kernel, int64_t stride = 1, int64_t pad = 0, int64_t dilation = 1) {
-  const int64_t room = in + 2 * pad - (kernel - 1) * dilation - 1;
-  return {in, room / stride + 1, kernel, stride, dilation, pad};
 }
 
 struct Problem {
@@ -98,11 +93,6 @@ struct Problem {
   }
 };
 
-cuda::WindowAxis axis(const ConvDim& d) {
-  const auto n = [](int64_t v) { return static_cast<int32_t>(v); };
-  return {n(d.in), n(d.out), n(d.kernel), n(d.stride), n(d.dilation), n(d.pad_begin)};
-}
-
 cuda::HalfConvParams params_of(const Problem& s, const std::vector<uint32_t>* pairs, std::vector<float>& y) {
   cuda::HalfConvParams h{};
   cuda::ConvParams& p = h.of;
@@ -110,22 +100,8 @@ cuda::HalfConvParams params_of(const Problem& s, const std::vector<uint32_t>* pa
   p.w = pairs ? nullptr : s.w.data();
   p.y = y.data();
   p.bias = s.has_bias ? s.bias.data() : nullptr;
-  for (int d = 0; d < 3; ++d) p.axes[d] = axis(s.dim[d]);
-  p.batch = s.batch;
-  p.groups = static_cast<int32_t>(s.groups);
-  p.channels = static_cast<int32_t>(s.channels);
-  p.filters = static_cast<int32_t>(s.filters);
+  set_geometry(p, s);
   p.chunk = static_cast<int32_t>(s.chunk());
-  p.act = s.act;
-  p.alpha = 0.25f;
-  p.beta = 0.5f;
-  bool pads = false;
-  p.by_fours = s.in() % 4 == 0 && s.in() == s.out();
-  for (const ConvDim& d : s.dim) {
-    pads = pads || d.pad_begin > 0 || (d.out - 1) * d.stride + (d.kernel - 1) * d.dilation >= d.in;
-    p.by_fours = p.by_fours && d.kernel == 1 && d.stride == 1;
-  }
-  p.reach = cuda::reach_of(p.axes, pads);
   if (pairs) {
     h.pairs = pairs->data();
     h.pairs_row = static_cast<int32_t>(s.pairs_row());

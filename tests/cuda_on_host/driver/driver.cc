@@ -247,6 +247,7 @@ INFERKIT_CUDA_DRIVER(INFERKIT_DECLARE)
 #undef INFERKIT_DECLARE
 
 Result cuInit(unsigned flags) {
+  cuda_on_host::keep_on();
   if (flags != 0) return kInvalidValue;
   state().started = true;
   return kSuccess;
