@@ -24,10 +24,12 @@ def inferkit_call(data: bytes, x: np.ndarray, precision: str = "float32") -> Cal
     return lambda: model(x)
 
 
-def ort_session(data: bytes) -> Any:
+def ort_session(data: bytes, exact: bool = False) -> Any:
+    """One thread. On CPUs without VNNI its products of unsigned and signed bytes saturate in 16 bits, unless `exact`."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
+    options.add_session_config_entry("session.x64quantprecision", "1" if exact else "0")
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors
@@ -52,8 +54,8 @@ def ort_bound(data: bytes, x: np.ndarray) -> Callable[[], Any]:
     return call
 
 
-def ort_run(data: bytes, x: np.ndarray) -> Callable[[], Any]:
-    session = ort_session(data)
+def ort_run(data: bytes, x: np.ndarray, exact: bool = False) -> Callable[[], Any]:
+    session = ort_session(data, exact)
     return lambda: session.run(None, {"x": x})[0]
 
 

@@ -146,7 +146,24 @@ def widened_network() -> bytes:
     return net.file(*found)
 
 
+def pooled_network() -> bytes:
+    """Pools between convolutions: of pairs, padded, dilated, past the edge; what has indices or fewer channels stays."""
+    net = Network(3, (37, 30))
+    x = net.put("Relu", net.conv("x", 3, 32, 3))
+    x = net.put("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2])
+    x = net.put("AveragePool", net.conv(x, 32, 64, 3), kernel_shape=[3, 2], pads=[1, 0, 1, 1], count_include_pad=1)
+    x = net.put("MaxPool", net.conv(x, 64, 64, 1), kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1], ceil_mode=1)
+    y = net.conv(x, 64, 48, 3)
+    y = net.put("Concat", y, *(net.put("MaxPool", y, kernel_shape=[5, 5], pads=[2] * 4) for _ in range(2)), axis=1)
+    y = net.conv(y, 144, 32, 1)
+    y = net.conv(net.put("AveragePool", y, kernel_shape=[2, 2], pads=[0, 1, 1, 0]), 32, 32, 3)
+    found = [net.put("GlobalMaxPool", y), net.put("GlobalAveragePool", y), net.put("GlobalLpPool", y)]
+    z = net.put("MaxPool", net.conv(x, 64, 40, 3), kernel_shape=[2, 2])
+    return net.file(*found, net.conv(z, 40, 16, 3), net.put("MaxPool", y, kernel_shape=[3, 3]))
+
+
 NETWORKS = {
+    "pooled": (pooled_network, (3, 37, 30)),
     "widened": (widened_network, (24, 37, 41)),
     "few channels": (few_channels_network, (3, 45, 37)),
     "residual": (residual_network, (64, 14, 14)),
@@ -180,16 +197,17 @@ def test_the_bits_are_those_of_plain_tensors(fresh_python: Fresh, tmp_path: Path
         np.savez(tmp_path / f"{name}.npz", model=np.frombuffer(make(), np.uint8), x=draw(3, shape))
     files = [str(tmp_path / f"{name}.npz") for name in NETWORKS]
     found = {}
-    for wish in ("", "Conv=blocks", "Conv=packed", "Conv=rows", "Conv=channels"):
+    plain = "Conv=packed,MaxPool=generic,AveragePool=generic"
+    for wish in ("", "Conv=blocks", "Conv=packed", "Conv=rows", "Conv=channels", plain):
         done = fresh_python(RUN, *files, env={"INFERKIT_LOWERING": wish})
         assert done.returncode == 0, done.stderr
         found[wish] = json.loads(done.stdout)
     for wish, rows in found.items():
-        for name, (bits, blocks), (expected, _) in zip(NETWORKS, rows, found["Conv=packed"], strict=True):
+        for name, (bits, blocks), (expected, _) in zip(NETWORKS, rows, found[plain], strict=True):
             assert bits == expected, (wish, name)
             if wish in ("", "Conv=blocks"):  # most of what the last one has is read in both layouts
                 assert blocks > (0 if name == "branching" else 3), (wish, name)
-            if wish == "Conv=packed":
+            if wish == plain:
                 assert blocks == 0, (wish, name)
 
 
@@ -221,6 +239,27 @@ def test_products_by_channel_stay_in_blocks() -> None:
     steps = inferkit.Model.load(squeezed_network(), threads=1).explain({"x": (1, 32, 24, 25)}).steps
     layouts = {step.layout for step in steps if step.operator in ("Mul", "Add")}
     assert layouts == {"blocks"}, [(step.operator, step.layout) for step in steps]
+
+
+def test_pools_read_and_write_blocks() -> None:
+    steps = inferkit.Model.load(pooled_network(), threads=1).explain({"x": (1, 3, 37, 30)}).steps
+    pools = [step for step in steps if step.operator in ("MaxPool", "AveragePool")]
+    assert [step.layout for step in pools].count("blocks") >= 4, [(step.operator, step.layout) for step in pools]
+    assert not any(step.operator == "Reorder" for step in steps[: steps.index(pools[2])])
+
+
+def test_pools_of_sequences_read_and_write_blocks() -> None:
+    net = Network(16, (60,))  # one dimension of space
+    weights = [net.constant(net.rng.standard_normal((32, c, 3)) / 8) for c in (16, 32)]
+    x = net.put("Conv", "x", weights[0], pads=[1, 1])
+    x = net.put("MaxPool", x, kernel_shape=[3], strides=[2], pads=[1, 0])
+    x = net.put("GlobalAveragePool", net.put("Conv", x, weights[1]))
+    data, values = net.file(x), draw(3, (16, 60))
+    model = inferkit.Model.load(data, threads=1)
+    assert [step.layout for step in model.explain({"x": (3, 16, 60)}).steps].count("blocks") == 3
+    ort = pytest.importorskip("onnxruntime")
+    expected = ort.InferenceSession(data, providers=["CPUExecutionProvider"]).run(None, {"x": values})[0]
+    np.testing.assert_allclose(model(values), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_explain_says_where_tensors_lie_in_blocks() -> None:

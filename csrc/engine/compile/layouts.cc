@@ -115,7 +115,8 @@ class Layouts {
  private:
   struct Item {
     bool can = false, blocks = false, fixed = false;
-    const Lowering* flexible = nullptr;  // of a convolution; null where the node is elementwise
+    const Lowering* flexible = nullptr;  // of a convolution, whose input and output may lie differently
+    bool alike = false;                  // a pool: it reads input 0 as it writes its output; or else it is elementwise
     double plain = 0;                    // what it costs in the way that was chosen
     double blocked[2][2] = {};           // and in blocks, by the layouts of its input and its output
     std::vector<ValueId> reads;          // in the layout that it works in, each once
@@ -165,8 +166,9 @@ class Layouts {
   const Lowering* flexible_way(size_t n, const NodeContext& context) const {
     const Node& node = c_.graph().nodes[n];
     const Choice& choice = c_.choices_[n];
-    if (choice.why == Choice::Why::kForced) return choice.lowering->blocks_nanos ? choice.lowering : nullptr;
-    if (choice.why == Choice::Why::kOnly || rounds_operands(choice.lowering->precision)) return nullptr;
+    if (choice.why == Choice::Why::kForced || choice.why == Choice::Why::kOnly)
+      return choice.lowering->blocks_nanos ? choice.lowering : nullptr;
+    if (rounds_operands(choice.lowering->precision)) return nullptr;
     const OpDef* def = OpRegistry::instance().find(node.domain, node.op_type, node.version);
     for (const Lowering& lowering : def->lowerings) {
       if (!lowering.blocks_nanos || lowering.device != DeviceKind::kCpu) continue;
@@ -188,7 +190,7 @@ class Layouts {
           item.blocked[0][0] = static_cast<double>(whole.elements()) * kNanosByChannel;
       }
     } else if (!node.inputs.empty() && (one || reads_blocks(node))) {
-      weigh(n);
+      weigh(n, one);
     }
     for (const ValueId id : node.outputs) {
       if (id != kNoValue) value(id).maker = static_cast<int>(n);
@@ -197,7 +199,7 @@ class Layouts {
     for_each_read(node, [&](ValueId id) {
       if (id == kNoValue || !may_be_blocks(id)) return;
       const bool first = !node.inputs.empty() && node.inputs[0] == id;
-      const bool choice = item.flexible ? first : item.can && c_.known(id).shape == *shape;
+      const bool choice = item.flexible || item.alike ? first : item.can && c_.known(id).shape == *shape;
       if (!choice) {
         ++value(id).plain_readers;
       } else if (std::ranges::find(item.reads, id) == item.reads.end()) {
@@ -219,16 +221,24 @@ class Layouts {
     }
   }
 
-  void weigh(size_t n) {
+  void weigh(size_t n, bool out_has_blocks) {
     Compiler::NodeFacts known = c_.node_facts(c_.graph().nodes[n]);
     const NodeContext context(c_.graph().nodes[n], known.in, known.out);
+    Item& item = nodes_[n];
+    const Lowering& chosen = *c_.choices_[n].lowering;
+    if (chosen.alike_nanos) {
+      if (!out_has_blocks || !reads_blocks(c_.graph().nodes[n])) return;
+      item.can = item.alike = true;
+      item.plain = chosen.cost(context).nanos();
+      item.blocked[0][0] = chosen.alike_nanos(context);
+      return;
+    }
     const Lowering* const way = flexible_way(n, context);
     if (!way) return;
-    Item& item = nodes_[n];
     item.can = true;
     item.flexible = way;
     item.fixed = c_.choices_[n].lowering == way;  // it takes what comes, in either layout
-    item.plain = c_.choices_[n].lowering->cost(context).nanos();
+    if (!item.fixed) item.plain = chosen.cost(context).nanos();
     for (int in = 0; in < 2; ++in) {
       for (int out = 0; out < 2; ++out) item.blocked[in][out] = way->blocks_nanos(context, in != 0, out != 0);
     }
@@ -248,8 +258,8 @@ class Layouts {
 
   double cost_of(size_t n) const {
     const Item& item = nodes_[n];
-    if (!item.flexible) return item.blocks ? item.blocked[0][0] : 0;
     if (!item.blocks) return item.plain;
+    if (!item.flexible) return item.blocked[0][0];
     return item.blocked[in_blocks(c_.graph().nodes[n].inputs[0])][writes_blocks(n)] - (expands(n) ? item.saved : 0);
   }
   /// Of turning the value into the other layout, where somebody wants it so. A convolution does that itself.

@@ -31,8 +31,10 @@ class Cost {
 
 /// May throw as a lowering may. Shapes, dtypes and constants are known, and the shape rule has accepted them.
 using CostFn = Cost (*)(const NodeContext&);
-/// The same of a way whose input 0 and output may lie in blocks, where it can run the node.
+/// The same of a way whose input 0 and output may lie in blocks, each by itself, where it can run the node.
 using BlocksNanosFn = double (*)(const NodeContext&, bool in_blocks, bool out_blocks);
+/// The same of a way whose input 0 and output both lie in blocks, or neither: where both do.
+using AlikeNanosFn = double (*)(const NodeContext&);
 
 struct Lowering {
   std::string_view name;  // unlike the others of its operator; INFERKIT_LOWERING and explain() say it
@@ -40,7 +42,8 @@ struct Lowering {
   CostFn cost = nullptr;  // null where it can run every node of its precision, and there is nothing to compare
   Precision precision = Precision::kAny;
   DeviceKind device = DeviceKind::kCpu;
-  BlocksNanosFn blocks_nanos = nullptr;  // null where all of its tensors are plain
+  BlocksNanosFn blocks_nanos = nullptr;  // null, and the next too, where all of its tensors are plain
+  AlikeNanosFn alike_nanos = nullptr;
   bool is_view = false;   // of a device: the output is memory of input 0, so that it takes no time where that is
   bool is_light = false;  // of a device: it does no more with its values than a copy or a function of each
 };

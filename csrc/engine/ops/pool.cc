@@ -5,6 +5,7 @@
 #include <cstring>
 #include <limits>
 
+#include "engine/compile/layouts.h"
 #include "engine/compile/op_registry.h"
 #include "engine/compile/window.h"
 #include "engine/ops/dispatch.h"
@@ -264,6 +265,24 @@ void run_fast(const void* params, std::byte* const* io, const ExecContext& conte
                              [&](int64_t i) { planes(i * block, std::min(p.planes, (i + 1) * block)); });
 }
 
+/// The same over blocks of sixteen channels.
+void run_blocks(const void* params, std::byte* const* io, const ExecContext& context) {
+  const auto& p = *static_cast<const FastParams*>(params);
+  kernels::PoolArgs args = p.args;
+  args.x = reinterpret_cast<const float*>(io[0]);
+  args.y = reinterpret_cast<float*>(io[1]);
+  const auto fn = p.average ? kernels::pool_kernels().average_of_blocks : kernels::pool_kernels().max_of_blocks;
+  const int64_t rows = p.planes / kBlockChannels * args.h.out, of_row = args.w.out * kBlockChannels;
+  if (!context.pool || context.max_threads < 2 || p.planes * args.h.in * args.w.in < kParallelElements) {
+    WorkMeter meter;
+    for_blocks(meter, 0, rows, of_row * args.h.kernel, [&](int64_t first, int64_t last) { fn(args, first, last); });
+    return;
+  }
+  const int64_t block = std::max<int64_t>(1, (kParallelElements / 16) / std::max<int64_t>(1, of_row));
+  context.pool->parallel_for((rows + block - 1) / block, context.max_threads,
+                             [&](int64_t i) { fn(args, i * block, std::min(rows, (i + 1) * block)); });
+}
+
 FastParams fast_params(const NodeContext& c, PoolOp op) {
   const Window w = pool_window(c);
   FastParams f{};
@@ -378,9 +397,19 @@ Cost fast_cost(const NodeContext& c) {
   return Cost(fast_nanos(c));
 }
 
+/// As measured: a vector of the window, and a pixel of the output, in sixteen channels.
+double blocks_nanos(const NodeContext& c) {
+  const Window w = pool_window(c);
+  return static_cast<double>(c.input(0).shape[0] * c.input(0).shape[1] / kBlockChannels) *
+         static_cast<double>(w.out_elements()) * (1 + 0.5 * static_cast<double>(w.kernel_elements()));
+}
+
 template <PoolOp kOp>
 void lower_fast(LowerContext& c) {
   if (pool_window(c).rank > 2) return lower_volumes(c, kOp);
+  if (c.wanted(0) == Layout::kBlocks) {
+    return c.step(run_blocks, fast_params(c, kOp), {c.in(0), c.out(0)}, blocks_nanos(c));
+  }
   c.step(run_fast, fast_params(c, kOp), {c.in(0), c.out(0)}, fast_nanos(c));
 }
 
@@ -442,6 +471,22 @@ void lower_global(LowerContext& c) {
   lower_reduce_rows(c, c.node().op_type == "GlobalMaxPool" ? ReduceOp::kMax : ReduceOp::kMean, rows, n);
 }
 
+int64_t planes_of(const NodeContext& c) { return c.input(0).shape[0] * c.input(0).shape[1]; }
+int64_t area_of(const NodeContext& c) { return c.input(0).shape.elements(2, c.input(0).shape.rank()); }
+
+/// A maximum or a mean reads blocks as they are: sixteen planes are as many columns of the elements of one.
+template <ReduceOp kOp>
+void lower_global_either(LowerContext& c) {
+  const Lying x = c.lying(0);
+  if (x.layout == Layout::kPlain) return lower_global(c);
+  lower_reduce_columns(c, kOp, x.ref, planes_of(c), area_of(c), kBlockChannels);
+}
+
+double global_blocks_nanos(const NodeContext& c, bool in_blocks, bool) {
+  return in_blocks ? reduce_columns_nanos(planes_of(c), area_of(c), kBlockChannels)
+                   : reduce_rows_nanos(planes_of(c), area_of(c));
+}
+
 /// Places count from the first row of the run: only MaxUnpool, which counts as well, makes of them what they are alone.
 bool places_are_read(const Node& node, const Graph& graph) {
   if (node.outputs.size() < 2 || node.outputs[1] == kNoValue) return false;
@@ -459,8 +504,9 @@ void register_pool(OpRegistry& r) {
     return schema;
   };
   const auto ways = [](LowerFn fast, CostFn cost, LowerFn generic) -> std::vector<Lowering> {
-    return {{.name = "planes", .lower = fast, .cost = cost, .precision = Precision::kFloat32},
-            {.name = "generic", .lower = generic, .cost = generic_cost}};
+    return {
+        {.name = "planes", .lower = fast, .cost = cost, .precision = Precision::kFloat32, .alike_nanos = blocks_nanos},
+        {.name = "generic", .lower = generic, .cost = generic_cost}};
   };
   OpSchema max = named(one, "MaxPool");
   max.max_outputs = 2;
@@ -471,9 +517,12 @@ void register_pool(OpRegistry& r) {
   r.add(named(one, "LpPool"), lower_generic<PoolOp::kLp>);
   OpSchema global = one;
   global.infer = infer_global;
-  for (std::string_view name : {"GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"}) {
-    r.add(named(global, name), lower_global);
-  }
+  const auto either = [](LowerFn lower) -> std::vector<Lowering> {
+    return {{.name = kOnlyLowering, .lower = lower, .blocks_nanos = global_blocks_nanos}};
+  };
+  r.add(named(global, "GlobalAveragePool"), either(lower_global_either<ReduceOp::kMean>));
+  r.add(named(global, "GlobalMaxPool"), either(lower_global_either<ReduceOp::kMax>));
+  r.add(named(global, "GlobalLpPool"), lower_global);
 }
 
 }  // namespace inferkit

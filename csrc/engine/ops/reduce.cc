@@ -382,24 +382,19 @@ Cost alias_cost(const NodeContext& c) {
 void lower_alias(LowerContext& c) { c.alias(0, 0); }
 constexpr Cost kNothingToDo = Cost::cannot("one element is reduced, and is the answer");
 
-double rows_nanos(int64_t rows, int64_t n) { return static_cast<double>(rows) * (5 + static_cast<double>(n) * 0.05); }
-
 Cost rows_cost(const NodeContext& c) {
   const Reduction r = reduction_of(c);
   if (r.count() == 0) return Cost::cannot("nothing is reduced");
   if (r.is_alias()) return kNothingToDo;
   if (!r.is_rows()) return Cost::cannot("what is reduced does not lie in rows");
-  return Cost(rows_nanos(r.kept.elements(), r.count()));
+  return Cost(reduce_rows_nanos(r.kept.elements(), r.count()));
 }
 void lower_rows(LowerContext& c) {
   const Reduction r = reduction_of(c);
   lower_reduce_rows(c, r.op, r.kept.elements(), r.count());
 }
 
-double columns_nanos(const Reduction& r) {
-  constexpr int64_t kTogether = 16;
-  return static_cast<double>(r.outer() * r.reduced() * std::max(kTogether, r.inner())) * 0.1;
-}
+double columns_nanos(const Reduction& r) { return reduce_columns_nanos(r.outer() * r.inner(), r.reduced(), r.inner()); }
 
 Cost columns_cost(const NodeContext& c) {
   const Reduction r = reduction_of(c);
@@ -452,14 +447,28 @@ void lower_any(LowerContext& c) {
 
 }  // namespace
 
+double reduce_rows_nanos(int64_t rows, int64_t n) {
+  return static_cast<double>(rows) * (5 + static_cast<double>(n) * 0.05);
+}
+
+double reduce_columns_nanos(int64_t rows, int64_t n, int64_t inner) {
+  constexpr int64_t kTogether = 16;
+  return static_cast<double>(rows / std::max<int64_t>(inner, 1) * n * std::max(kTogether, inner)) * 0.1;
+}
+
 void lower_reduce_rows(LowerContext& c, ReduceOp op, int64_t rows, int64_t n) {
   if (n == 1 && keeps_one_element(op)) return c.alias(0, 0);
   if (c.input(0).dtype == DType::kF32) {
     const RowParams p{rows, n, kernels::reduce_fn(row_kernel(op)), op};
-    c.step(run_rows, p, {c.in(0), c.out(0)}, rows_nanos(rows, n));
+    c.step(run_rows, p, {c.in(0), c.out(0)}, reduce_rows_nanos(rows, n));
     return;
   }
   lower_generic(c, op, make_nest<1>({rows}, {Strides{n}}), make_nest<1>({n}, {Strides{1}}), n);
+}
+
+void lower_reduce_columns(LowerContext& c, ReduceOp op, Ref x, int64_t rows, int64_t n, int64_t inner) {
+  const ColumnParams p{rows / inner, n, inner, kernels::reduce_columns_fn(row_kernel(op)), nullptr};
+  c.step(run_columns, p, {x, c.out(0)}, reduce_columns_nanos(rows, n, inner));
 }
 
 void register_reduce(OpRegistry& r) {

@@ -110,6 +110,63 @@ TEST(pool_average_of_long_windows_is_summed_in_chunks) {
   }
 }
 
+TEST(pool_of_blocks_has_the_bits_of_planes) {
+  constexpr int64_t kBlocks = 2, kSide = 16;
+  struct Case {
+    PoolDim h, w;
+    bool include_pad;
+  };
+  std::vector<Case> cases = {
+      {dim(14, 2, 2, 1, 0, 0), dim(14, 2, 2, 1, 0, 0), false},
+      {dim(11, 3, 2, 1, 1, 1), dim(13, 3, 2, 1, 1, 1), true},
+      {dim(9, 5, 1, 1, 2, 2), dim(20, 5, 1, 1, 2, 2), false},
+      {dim(9, 2, 3, 3, 1, 0), dim(10, 3, 2, 2, 2, 1), true},
+      {dim(1, 1, 1, 1, 0, 0), dim(33, 3, 2, 1, 1, 0), false},
+      {dim(320, 300, 7, 1, 0, 0), dim(3, 2, 1, 1, 0, 0), false},
+      {dim(3, 3, 1, 1, 1, 1), dim(330, 300, 5, 1, 4, 3), true},
+      {dim(2, 2, 1, 1, 4, 4), dim(2, 2, 1, 1, 4, 4), false},
+  };
+  cases.push_back({{7, 4, 2, 2, 1, 0, 0}, {7, 4, 2, 2, 1, 0, 0}, true});  // ceil_mode: the last window leaves the image
+  for (const Case& c : cases) {
+    PoolArgs args;
+    args.h = c.h;
+    args.w = c.w;
+    args.include_pad = c.include_pad;
+    const int64_t in = c.h.in * c.w.in, out = c.h.out * c.w.out;
+    auto planes = random_floats(static_cast<size_t>(kBlocks * kSide * in), 3);
+    for (size_t i = 0; i < planes.size(); i += 97) planes[i] = i % 2 ? NAN : i % 3 ? -INFINITY : -0.0f;
+    std::vector<float> blocks(planes.size());
+    for (int64_t p = 0; p < kBlocks * kSide; ++p) {
+      for (int64_t i = 0; i < in; ++i)
+        blocks[static_cast<size_t>((p / kSide * in + i) * kSide + p % kSide)] = planes[static_cast<size_t>(p * in + i)];
+    }
+    for (const Isa isa : available_isas()) {
+      const PoolKernels& kernels = pool_kernels(isa);
+      for (const bool average : {false, true}) {
+        std::vector<float> expected(static_cast<size_t>(kBlocks * kSide * out));
+        args.x = planes.data();
+        args.y = expected.data();
+        (average ? kernels.average : kernels.max)(args, kBlocks * kSide);
+        Guarded found(expected.size());
+        args.x = blocks.data();
+        args.y = found.data();
+        const auto fn = average ? kernels.average_of_blocks : kernels.max_of_blocks;
+        const int64_t rows = kBlocks * c.h.out, part = rows / 3;
+        fn(args, part, rows);
+        fn(args, 0, part);
+        CHECK(found.intact());
+        bool right = true;
+        for (int64_t p = 0; p < kBlocks * kSide; ++p) {
+          for (int64_t i = 0; i < out; ++i)
+            right &= same(found[static_cast<size_t>((p / kSide * out + i) * kSide + p % kSide)],
+                          expected[static_cast<size_t>(p * out + i)]);
+        }
+        CHECK(right);
+      }
+    }
+  }
+}
+
 TEST(pool_max_keeps_nan) {
   for (const Isa isa : available_isas()) {
     for (int64_t at = 0; at < 40; ++at) {

@@ -5,6 +5,7 @@
 
 #include "engine/ops/common/conv.h"
 #include "kernels/cpu/gemm/gemm.h"
+#include "platform/isa.h"
 
 namespace inferkit {
 namespace {
@@ -160,12 +161,15 @@ Cost conv_windows_cost(const NodeContext& c) {
     return Cost::cannot("a block's copy is too large");
   const double copied = (static_cast<double>(split.units()) + static_cast<double>(blocks) * reach) * each;
   const double places = static_cast<double>(split.h.out) * static_cast<double>(split.pitch());
-  const double products = std::ceil((places - static_cast<double>(split.pitch() - split.w.out)) / kPanelColumns) *
-                          static_cast<double>(s.window_elements()) * static_cast<double>(s.filters);
-  // As measured: a vector's copying, and what unaligned reads from many planes cost the sums.
+  const double stored = std::ceil((places - static_cast<double>(split.pitch() - split.w.out)) / kPanelColumns) *
+                        static_cast<double>(s.filters);
+  const double products = stored * static_cast<double>(s.window_elements());
+  // As measured: a vector's copying, what unaligned reads from many planes cost the sums, and what it takes without
+  // masks to store a vector of sums that ends one row and begins the next.
   const double copying = split.w.stride == 1 ? 24 : split.w.stride == 2 ? 32 : 60;
   const double reading = s.window_elements() < 512 ? 1.03 : 1.06;
-  return conv_cost(s, products * reading + copied / kPanelColumns * copying);
+  const double storing = active_isa() == Isa::kAvx512 ? 0 : 8;
+  return conv_cost(s, products * reading + stored * storing + copied / kPanelColumns * copying);
 }
 
 void lower_conv_windows(LowerContext& c) {

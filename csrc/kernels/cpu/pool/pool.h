@@ -23,7 +23,7 @@ struct PoolArgs {
 };
 
 inline constexpr int64_t kPoolRow = 4096;
-/// Floats of the padded row that a kernel keeps on its stack; must not be more than kPoolRow. (static: every tier has
+/// Floats of the padded row that a kernel of planes keeps on its stack; must not be more than kPoolRow. (static: every tier has
 /// its own copy.)
 static constexpr int64_t pool_row_elements(const PoolDim& w) {
   const int64_t read = (w.out + 15) / 16 * 16 * w.stride + (w.kernel - 1) * w.dilation + 16;
@@ -35,6 +35,10 @@ struct PoolKernels {
   const char* (*compiled_isa)();
   void (*max)(const PoolArgs& args, int64_t planes);      // NaN in a window gives NaN; an empty window -inf
   void (*average)(const PoolArgs& args, int64_t planes);  // an empty window gives 0
+  // The same over blocks of sixteen planes whose pixels lie side by side, of rows [first, last) of the outputs of all
+  // blocks, as if they were one below the other. Rows of any length.
+  void (*max_of_blocks)(const PoolArgs& args, int64_t first, int64_t last);
+  void (*average_of_blocks)(const PoolArgs& args, int64_t first, int64_t last);
 };
 
 const PoolKernels& pool_kernels();  // of the active tier

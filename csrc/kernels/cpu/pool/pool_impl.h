@@ -184,13 +184,88 @@ void pool(const PoolArgs& a, int64_t planes) {
     pool_planes<Op, 0>(a, planes);
 }
 
-void average(const PoolArgs& a, int64_t planes) {
-  const bool one_chunk = sum_chunk(a.h.kernel) >= a.h.kernel && sum_chunk(a.w.kernel) >= a.w.kernel;
-  one_chunk ? pool<ShortSum>(a, planes) : pool<LongSum>(a, planes);
+INFERKIT_INLINE bool one_chunk(const PoolArgs& a) {
+  return sum_chunk(a.h.kernel) >= a.h.kernel && sum_chunk(a.w.kernel) >= a.w.kernel;
+}
+
+void average(const PoolArgs& a, int64_t planes) { one_chunk(a) ? pool<ShortSum>(a, planes) : pool<LongSum>(a, planes); }
+
+/// combine_taps of kTaps, or of any number where that is 0.
+template <class Op, int kTaps, class At>
+INFERKIT_INLINE F32x16 combine_few(int64_t taps, int64_t chunk, At at) {
+  if constexpr (kTaps == 0) return combine_taps<Op>(taps, chunk, at);
+  F32x16 v = at(0);
+  _Pragma("GCC unroll 3") for (int k = 1; k < kTaps; ++k) v = Op::combine(v, at(k));
+  return v;
+}
+
+/// One row of the output in sixteen planes: columns of the window from top to bottom, then from left to right, as in
+/// planes. `from` is the first of the window's `rows` rows that are there; kTaps of these and as many columns, if not
+/// 0.
+template <class Op, int kTaps>
+INFERKIT_INLINE void row_of_blocks(const PoolArgs& a, const float* from, int64_t rows, float down, float* y) {
+  const int64_t step = a.h.dilation * a.w.in * kLanes, reach = (a.w.kernel - 1) * a.w.dilation;
+  const int64_t down_chunk = sum_chunk(a.h.kernel), across_chunk = sum_chunk(a.w.kernel);
+  const F32x16 fill = broadcast(Op::kAverage ? 0.0f : -__builtin_inff());
+  const auto column = [=](int64_t c) INFERKIT_LAMBDA {
+    const float* at = from + c * kLanes;
+    return combine_few<Op, kTaps>(rows, down_chunk, [=](int64_t i) INFERKIT_LAMBDA { return load(at + i * step); });
+  };
+  for (int64_t o = 0; o < a.w.out; ++o, y += kLanes) {
+    const int64_t start = o * a.w.stride - a.w.pad_begin;
+    F32x16 v = fill;
+    if (rows > 0 && start >= 0 && start + reach < a.w.in) {
+      v = combine_few<Op, kTaps>(a.w.kernel, across_chunk,
+                                 [=](int64_t k) INFERKIT_LAMBDA { return column(start + k * a.w.dilation); });
+    } else if (rows > 0) {
+      v = combine_taps<Op>(a.w.kernel, across_chunk, [=](int64_t k) INFERKIT_LAMBDA {
+        const int64_t c = start + k * a.w.dilation;
+        return c < 0 || c >= a.w.in ? fill : column(c);
+      });
+    }
+    const float count = Op::kAverage ? down * divisor(a.w, o, a.include_pad) : 1.0f;
+    store(y, Op::finish(v, broadcast(count)));
+  }
+}
+
+/// Windows that share most of their columns have these combined once.
+INFERKIT_INLINE bool shares_columns(const PoolArgs& a) {
+  return a.w.kernel > 2 * a.w.stride && a.w.in * kLanes <= kPoolRow;
+}
+
+template <class Op>
+void pool_of_blocks(const PoolArgs& a, int64_t first, int64_t last) {
+  alignas(64) float columns[kPoolRow];
+  float* y = a.y + first * a.w.out * kLanes;
+  for (int64_t row = first; row < last; ++row, y += a.w.out * kLanes) {
+    const int64_t block = row / a.h.out, oh = row % a.h.out;
+    const TapRange t = taps_of(a.h, oh, a.h.in, true);
+    const int64_t rows = t.last - t.first;
+    const float* from = a.x + (block * a.h.in + t.start + t.first * a.h.dilation) * a.w.in * kLanes;
+    const float down = Op::kAverage ? divisor(a.h, oh, a.include_pad) : 1.0f;
+    if (rows > 0 && shares_columns(a)) {
+      const int64_t step = a.h.dilation * a.w.in * kLanes, chunk = sum_chunk(a.h.kernel);
+      for (int64_t j = 0; j < a.w.in * kLanes; j += kLanes) {
+        store(columns + j,
+              combine_taps<Op>(rows, chunk, [=](int64_t i) INFERKIT_LAMBDA { return load(from + j + i * step); }));
+      }
+      row_of_blocks<Op, 0>(a, columns, 1, down, y);
+    } else if (!Op::kLong && rows == 2 && a.w.kernel == 2) {
+      row_of_blocks<Op, 2>(a, from, rows, down, y);
+    } else if (!Op::kLong && rows == 3 && a.w.kernel == 3) {
+      row_of_blocks<Op, 3>(a, from, rows, down, y);
+    } else {
+      row_of_blocks<Op, 0>(a, from, rows, down, y);
+    }
+  }
+}
+
+void average_of_blocks(const PoolArgs& a, int64_t first, int64_t last) {
+  one_chunk(a) ? pool_of_blocks<ShortSum>(a, first, last) : pool_of_blocks<LongSum>(a, first, last);
 }
 
 }  // namespace
 
-const PoolKernels kPool = {compiled_isa, pool<Max>, average};
+const PoolKernels kPool = {compiled_isa, pool<Max>, average, pool_of_blocks<Max>, average_of_blocks};
 
 }  // namespace inferkit::kernels::INFERKIT_TIER
