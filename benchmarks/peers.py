@@ -25,7 +25,7 @@ def inferkit_call(data: bytes, x: np.ndarray, precision: str = "float32") -> Cal
 
 
 def ort_session(data: bytes, exact: bool = False) -> Any:
-    """One thread. On CPUs without VNNI its products of unsigned and signed bytes saturate in 16 bits, unless `exact`."""
+    """One thread. Without VNNI, its products of unsigned and signed bytes saturate in 16 bits, unless `exact`."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()

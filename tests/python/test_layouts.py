@@ -36,6 +36,10 @@ class Network:
         self.constants.append(numpy_helper.from_array(value.astype(np.float32), f"c{len(self.constants)}"))
         return self.constants[-1].name
 
+    def whole(self, values: list[int]) -> str:
+        self.constants.append(numpy_helper.from_array(np.array(values, np.int64), f"c{len(self.constants)}"))
+        return self.constants[-1].name
+
     def conv(self, x: str, channels: int, filters: int, kernel: int, stride: int = 1, group: int = 1) -> str:
         shape = (filters, channels // group, kernel, kernel)
         weights = self.rng.standard_normal(shape) / np.sqrt(np.prod(shape[1:]))
@@ -147,7 +151,7 @@ def widened_network() -> bytes:
 
 
 def pooled_network() -> bytes:
-    """Pools between convolutions: of pairs, padded, dilated, past the edge; what has indices or fewer channels stays."""
+    """Pools between convolutions: of pairs, padded, past the edge, wide ones, global ones; one of 40 channels stays."""
     net = Network(3, (37, 30))
     x = net.put("Relu", net.conv("x", 3, 32, 3))
     x = net.put("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2])
@@ -162,7 +166,31 @@ def pooled_network() -> bytes:
     return net.file(*found, net.conv(z, 40, 16, 3), net.put("MaxPool", y, kernel_shape=[3, 3]))
 
 
+def joined_network() -> bytes:
+    """Channels that are split and joined, also where they are no multiple of sixteen, and along other axes."""
+    net = Network(16, (12, 10))
+
+    def split(x: str, axis: int, *lengths: int) -> list[str]:
+        names = [f"{x}_{axis}_{i}" for i in range(len(lengths))]
+        net.nodes.append(helper.make_node("Split", [x, net.whole(list(lengths))], names, axis=axis))
+        return names
+
+    x = net.put("Relu", net.conv("x", 16, 64, 3))
+    a, b = split(x, 1, 32, 32)
+    c = net.put("Relu", net.conv(b, 32, 32, 3))
+    x = net.conv(net.put("Concat", a, b, c, net.put("Add", b, c), axis=1), 128, 96, 1)
+    parts = split(x, 1, 48, 16, 32)
+    y = net.conv(net.put("Concat", parts[2], parts[0], axis=1), 80, 64, 3)
+    odd = [net.conv(part, n, 32, 1) for part, n in zip(split(y, 1, 24, 40), (24, 40), strict=True)]
+    y = net.conv(net.put("Concat", *(net.conv(z, 32, 32, 1) for z in odd), axis=2), 32, 64, 3)
+    top, below = split(y, 2, 10, 14)
+    beside = net.put("Concat", top, net.put("Slice", below, *map(net.whole, ([0], [10], [2]))), axis=3)
+    last = net.conv(net.put("MaxPool", below, kernel_shape=[2, 2]), 64, 16, 1)
+    return net.file(net.conv(beside, 64, 32, 3), parts[1], last)
+
+
 NETWORKS = {
+    "joined": (joined_network, (16, 12, 10)),
     "pooled": (pooled_network, (3, 37, 30)),
     "widened": (widened_network, (24, 37, 41)),
     "few channels": (few_channels_network, (3, 45, 37)),
@@ -246,6 +274,15 @@ def test_pools_read_and_write_blocks() -> None:
     pools = [step for step in steps if step.operator in ("MaxPool", "AveragePool")]
     assert [step.layout for step in pools].count("blocks") >= 4, [(step.operator, step.layout) for step in pools]
     assert not any(step.operator == "Reorder" for step in steps[: steps.index(pools[2])])
+
+
+def test_channels_are_split_and_joined_in_blocks() -> None:
+    steps = inferkit.Model.load(joined_network(), threads=1).explain({"x": (1, 16, 12, 10)}).steps
+    found = [(step.operator, step.layout, step.outputs[0].shape) for step in steps]
+    assert ("Split", "blocks", (1, 32, 12, 10)) in found
+    assert ("Concat", "blocks", (1, 128, 12, 10)) in found
+    assert ("Concat", "blocks", (1, 80, 12, 10)) in found
+    assert all(layout == "plain" for operator, layout, shape in found if operator == "Concat" and shape[2:] != (12, 10))
 
 
 def test_pools_of_sequences_read_and_write_blocks() -> None:

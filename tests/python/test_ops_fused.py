@@ -10,7 +10,7 @@ import onnx.parser
 import onnxruntime
 import pytest
 from onnx import helper, numpy_helper
-from op_cases import LENIENT, Array, Case, close
+from op_cases import LENIENT, Array, Case, close, weights_of
 
 import inferkit
 
@@ -189,7 +189,7 @@ def test_attention_with_sizes_and_scale() -> None:
 @pytest.mark.parametrize("past", [False, True])
 @pytest.mark.parametrize("unidirectional", [0, 1])
 def test_quantized_attention(per_column: bool, past: bool, unidirectional: int) -> None:
-    x, w, b = bytes_of("uint8", 2, 6, 20), bytes_of("int8", 20, 48), draw(48)
+    x, w, b = bytes_of("uint8", 2, 6, 20), weights_of(RNG, "int8", 20, 48), draw(48)
     w_scale = np.abs(draw(48)) / 50 if per_column else scale(0.01)
     w_zero = np.zeros(48, np.int8) if per_column else zero("int8", 3)
     mask = np.array([6, 4], np.int32)
@@ -394,7 +394,7 @@ def test_qlinear_concat_and_where(kind: str, z: int) -> None:
 @pytest.mark.parametrize(("left", "right"), [("uint8", "int8"), ("uint8", "uint8"), ("int8", "int8")])
 @pytest.mark.parametrize("per_column", [False, True])
 def test_integer_products(constant: tuple[int, ...], left: str, right: str, per_column: bool) -> None:
-    a, b = bytes_of(left, 2, 5, 33), bytes_of(right, 33, 10)
+    a, b = bytes_of(left, 2, 5, 33), weights_of(RNG, right, 33, 10)
     b_scale = np.abs(draw(10)) if per_column else scale(0.02)
     b_zero = bytes_of(right, 10) // 8 if per_column else zero(right, 4)
     ends = [scale(0.03), b_scale, zero(left, 7), b_zero]
@@ -412,7 +412,7 @@ def test_integer_products(constant: tuple[int, ...], left: str, right: str, per_
 @pytest.mark.parametrize("quantized", [False, True])
 def test_qgemm(per_column: bool, trans: tuple[int, int], quantized: bool) -> None:
     a = bytes_of("uint8", 33, 6) if trans[0] else bytes_of("uint8", 6, 33)
-    b = bytes_of("int8", 10, 33) if trans[1] else bytes_of("int8", 33, 10)
+    b = weights_of(RNG, "int8", 10, 33) if trans[1] else weights_of(RNG, "int8", 33, 10)
     b_scale = np.abs(draw(10)) if per_column else scale(0.02)
     b_zero = np.zeros(10, np.int8) if per_column else zero("int8", 4)
     c = RNG.integers(-9999, 9999, 10).astype(np.int32)

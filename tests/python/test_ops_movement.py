@@ -69,6 +69,25 @@ def test_transpose_of_blocks(shape: tuple[int, ...], perm: tuple[int, ...], dtyp
     same(Case("Transpose", x, perm=perm).run()[0], x.transpose(perm))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "int32", "float64", "float16"])
+def test_pairs_move_together(dtype: str) -> None:
+    """Real and imaginary parts, at even and at odd places, forwards and backwards."""
+    x = numbered((3, 37, 41, 2), dtype)
+    for perm in ((0, 2, 1, 3), (2, 1, 0, 3), (1, 0, 2, 3), (0, 2, 3, 1), (3, 2, 1, 0)):
+        same(Case("Transpose", x, perm=perm).run()[0], x.transpose(perm))
+    y = numbered((5, 9, 7), dtype)
+    for start, end, step in ((1, 3, 1), (2, 4, 1), (3, 1, -1), (0, 4, 2)):
+        found = Case("Slice", y, ints(start), ints(end), ints(2), ints(step), constant=(1, 2, 3, 4)).run()[0]
+        same(found, y[:, :, start:end:step])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "uint8", "float64", "int16"])
+@pytest.mark.parametrize("lengths", [[1] * 8, [1] * 35, [2, 0, 1, 3, 1], [5] * 17 + [1], [300, 900, 1]])
+def test_concat_of_short_parts(lengths: list[int], dtype: str) -> None:
+    parts = [numbered((7, 211, n), dtype) + np.array(i, dtype) for i, n in enumerate(lengths)]
+    same(Case("Concat", *parts, axis=2).run()[0], np.concatenate(parts, 2))
+
+
 def test_transpose_of_much_uses_threads_and_keeps_bits() -> None:
     x = np.random.default_rng(1).standard_normal((5, 600, 700)).astype(np.float32)
     for threads in (1, 2, 4):

@@ -157,6 +157,21 @@ def test_a_row_has_the_same_bits_in_any_batch(op: str, axes: list[int]) -> None:
         assert model.run({"x0": x[i : i + 1]})["y0"].tobytes() == together[i : i + 1].tobytes()
 
 
+@pytest.mark.parametrize("op", list(REDUCE))
+@pytest.mark.parametrize("n", [1, 2, 3, 8, 15, 16, 17])
+def test_short_rows_are_what_they_are_alone(op: str, n: int) -> None:
+    """Many are turned and reduced as columns; one is a row."""
+    rng = np.random.default_rng(n)
+    x = values(rng, op, (300, n), "float32")
+    for special in (np.nan, np.inf, -np.inf, -0.0, 1e-40):
+        x[rng.integers(0, 300, 20), rng.integers(0, n, 20)] = special
+    model = reduce_case(op, x, [1], 0, 18, free_batch=True).load()
+    together = model.run({"x0": x})["y0"]
+    for i in range(len(x)):
+        alone = model.run({"x0": x[i : i + 1]})["y0"]
+        assert alone.tobytes() == together[i : i + 1].tobytes() or (np.isnan(alone[0]) and np.isnan(together[i])), x[i]
+
+
 def test_threads_change_no_bit() -> None:
     x = np.random.default_rng(5).standard_normal((64, 50, 1500)).astype(np.float32)
     for axes in ([2], [1]):

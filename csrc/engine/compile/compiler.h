@@ -203,7 +203,7 @@ class Compiler {
   std::map<size_t, std::string> lacks_;                   // by node: why it falls back, where notes are taken
   std::array<std::vector<int32_t>, 2> value_slot_;        // on the device, and [1] on the host, by ValueId
   std::vector<bool> made_on_host_;                        // by ValueId
-  std::vector<bool> in_blocks_;                           // by node: it reads blocks and writes them, and is no convolution
+  std::vector<bool> in_blocks_;           // by node: it reads blocks and writes them, and is no convolution
   std::map<size_t, Node> fused_;          // by node, what is lowered in its place and in that of nodes behind it
   std::vector<Layout> value_layout_;      // by ValueId, as its node writes it
   std::vector<int32_t> reordered_slot_;   // by ValueId, in the other layout; -1 where nobody has asked for it

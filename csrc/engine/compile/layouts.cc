@@ -116,7 +116,7 @@ class Layouts {
   struct Item {
     bool can = false, blocks = false, fixed = false;
     const Lowering* flexible = nullptr;  // of a convolution, whose input and output may lie differently
-    bool alike = false;                  // a pool: it reads input 0 as it writes its output; or else it is elementwise
+    bool alike = false;                  // a pool, say: it reads as it writes; or else it is elementwise
     double plain = 0;                    // what it costs in the way that was chosen
     double blocked[2][2] = {};           // and in blocks, by the layouts of its input and its output
     std::vector<ValueId> reads;          // in the layout that it works in, each once
@@ -189,8 +189,10 @@ class Layouts {
         if (f && f->shape.elements() != 1 && f->shape != whole)
           item.blocked[0][0] = static_cast<double>(whole.elements()) * kNanosByChannel;
       }
+    } else if (can_alike(n)) {
+      weigh_alike(n);
     } else if (!node.inputs.empty() && (one || reads_blocks(node))) {
-      weigh(n, one);
+      weigh(n);
     }
     for (const ValueId id : node.outputs) {
       if (id != kNoValue) value(id).maker = static_cast<int>(n);
@@ -199,7 +201,7 @@ class Layouts {
     for_each_read(node, [&](ValueId id) {
       if (id == kNoValue || !may_be_blocks(id)) return;
       const bool first = !node.inputs.empty() && node.inputs[0] == id;
-      const bool choice = item.flexible || item.alike ? first : item.can && c_.known(id).shape == *shape;
+      const bool choice = item.alike || (item.flexible ? first : item.can && c_.known(id).shape == *shape);
       if (!choice) {
         ++value(id).plain_readers;
       } else if (std::ranges::find(item.reads, id) == item.reads.end()) {
@@ -221,24 +223,40 @@ class Layouts {
     }
   }
 
-  void weigh(size_t n, bool out_has_blocks) {
+  /// Can all that node n reads and writes be in blocks?
+  bool can_alike(size_t n) const {
+    const Node& node = c_.graph().nodes[n];
+    if (!c_.choices_[n].lowering->alike_cost) return false;
+    if (node.inputs.size() > kMostNear || node.outputs.size() > kMostNear) return false;
+    const auto is_blocks = [&](ValueId id) { return id != kNoValue && c_.facts(id) && may_be_blocks(id); };
+    const auto fits = [&](ValueId id) {  // what is not float32 is no part of the data, such as the lengths of a Split
+      return is_blocks(id) || (id != kNoValue && c_.facts(id) && c_.known(id).dtype != DType::kF32);
+    };
+    return std::ranges::all_of(node.outputs, is_blocks) && std::ranges::all_of(node.inputs, fits);
+  }
+
+  void weigh_alike(size_t n) {
     Compiler::NodeFacts known = c_.node_facts(c_.graph().nodes[n]);
     const NodeContext context(c_.graph().nodes[n], known.in, known.out);
+    const Lowering& way = *c_.choices_[n].lowering;
+    const Cost cost = way.alike_cost(context);
+    if (!cost.possible()) return;
     Item& item = nodes_[n];
-    const Lowering& chosen = *c_.choices_[n].lowering;
-    if (chosen.alike_nanos) {
-      if (!out_has_blocks || !reads_blocks(c_.graph().nodes[n])) return;
-      item.can = item.alike = true;
-      item.plain = chosen.cost(context).nanos();
-      item.blocked[0][0] = chosen.alike_nanos(context);
-      return;
-    }
+    item.can = item.alike = true;
+    item.blocked[0][0] = cost.nanos();
+    item.plain = way.cost ? way.cost(context).nanos() : cost.nanos();
+  }
+
+  void weigh(size_t n) {
+    Compiler::NodeFacts known = c_.node_facts(c_.graph().nodes[n]);
+    const NodeContext context(c_.graph().nodes[n], known.in, known.out);
     const Lowering* const way = flexible_way(n, context);
     if (!way) return;
+    Item& item = nodes_[n];
     item.can = true;
     item.flexible = way;
     item.fixed = c_.choices_[n].lowering == way;  // it takes what comes, in either layout
-    if (!item.fixed) item.plain = chosen.cost(context).nanos();
+    if (!item.fixed) item.plain = c_.choices_[n].lowering->cost(context).nanos();
     for (int in = 0; in < 2; ++in) {
       for (int out = 0; out < 2; ++out) item.blocked[in][out] = way->blocks_nanos(context, in != 0, out != 0);
     }
@@ -292,8 +310,11 @@ class Layouts {
   /// All whose cost depends on the layout of node n.
   void add_near(size_t n) {
     near_nodes_.push_back(n);
-    near_values_.push_back(static_cast<size_t>(output(n)));
-    for (const int r : values_[near_values_.back()].readers) near_nodes_.push_back(static_cast<size_t>(r));
+    for (const ValueId id : c_.graph().nodes[n].outputs) {
+      if (id == kNoValue) continue;
+      near_values_.push_back(static_cast<size_t>(id));
+      for (const int r : values_[near_values_.back()].readers) near_nodes_.push_back(static_cast<size_t>(r));
+    }
     for (const ValueId id : c_.graph().nodes[n].inputs) {
       if (id == kNoValue) continue;
       near_values_.push_back(static_cast<size_t>(id));
@@ -320,7 +341,10 @@ class Layouts {
     } else {
       c_.in_blocks_[n] = true;
     }
-    if (writes_blocks(n)) c_.value_layout_[static_cast<size_t>(output(n))] = Layout::kBlocks;
+    if (!writes_blocks(n)) return;
+    for (const ValueId id : c_.graph().nodes[n].outputs) {
+      if (id != kNoValue) c_.value_layout_[static_cast<size_t>(id)] = Layout::kBlocks;
+    }
   }
 
   /// The node that alone reads this value, and works in blocks; -1 where there is none.

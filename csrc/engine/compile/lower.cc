@@ -96,8 +96,9 @@ class NodeLowering final : public LowerContext {
   /// Where input i lies.
   Ref place(size_t i) {
     if (has_input(i)) {
-      const bool alike = compiler_.choices_[index_].lowering->alike_nanos != nullptr;
-      const bool blocks = compiler_.in_blocks_[index_] && (alike ? i == 0 : inputs_[i]->shape == outputs_[0].shape);
+      const bool alike = compiler_.choices_[index_].lowering->alike_cost != nullptr;
+      const bool lies_so = alike ? inputs_[i]->dtype == DType::kF32 : inputs_[i]->shape == outputs_[0].shape;
+      const bool blocks = compiler_.in_blocks_[index_] && lies_so;
       return in_layout(node_.inputs[i], blocks ? Layout::kBlocks : Layout::kPlain);
     }
     if (i < required_inputs_) fail(cat("input ", i, " is missing"));  // its steps would read it
@@ -175,7 +176,7 @@ void Compiler::lower() {
     if (!lowering) continue;
     NodeFacts known = node_facts(node);
     std::vector<TensorFacts> views;
-    if (in_blocks_[n] && !lowering->alike_nanos) view_in_blocks(known, views);
+    if (in_blocks_[n] && !lowering->alike_cost) view_in_blocks(known, views);
     const OpDef* def = OpRegistry::instance().find(node.domain, node.op_type, node.version);
     const bool on_host = is_on_host(*lowering);
     NodeLowering context(*this, node, n, known.in, known.out, def->schema, on_host);

@@ -79,7 +79,7 @@ class LowerContext : public NodeContext {
   virtual Ref out(size_t i) = 0;  // invalid where the output is left out or nobody reads it
   /// For ways that have `blocks_nanos`: input i in whichever layout it lies, and the one in which output o is wanted.
   /// What in() and out() give is plain for all others; operators that take their tensors element by element do not see
-  /// the difference. A way that has `alike_nanos` reads input 0 as it is to write output 0: in() gives it so.
+  /// the difference. A way that has `alike_cost` is given its inputs as it is to write its outputs.
   virtual Lying lying(size_t i) = 0;
   virtual Layout wanted(size_t o) = 0;
   /// 64-byte aligned memory that lives from the first to the last step that names it.

@@ -33,8 +33,8 @@ class Cost {
 using CostFn = Cost (*)(const NodeContext&);
 /// The same of a way whose input 0 and output may lie in blocks, each by itself, where it can run the node.
 using BlocksNanosFn = double (*)(const NodeContext&, bool in_blocks, bool out_blocks);
-/// The same of a way whose input 0 and output both lie in blocks, or neither: where both do.
-using AlikeNanosFn = double (*)(const NodeContext&);
+/// What it costs where all of its inputs and outputs of float32 lie in blocks, of a way for which all do, or none.
+using AlikeCostFn = CostFn;
 
 struct Lowering {
   std::string_view name;  // unlike the others of its operator; INFERKIT_LOWERING and explain() say it
@@ -43,7 +43,7 @@ struct Lowering {
   Precision precision = Precision::kAny;
   DeviceKind device = DeviceKind::kCpu;
   BlocksNanosFn blocks_nanos = nullptr;  // null, and the next too, where all of its tensors are plain
-  AlikeNanosFn alike_nanos = nullptr;
+  AlikeCostFn alike_cost = nullptr;
   bool is_view = false;   // of a device: the output is memory of input 0, so that it takes no time where that is
   bool is_light = false;  // of a device: it does no more with its values than a copy or a function of each
 };

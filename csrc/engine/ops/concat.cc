@@ -41,6 +41,35 @@ void run_split(const void* params, std::byte* const* io, const ExecContext& cont
   copy_part(p, io[1], p.part_bytes, io[0] + p.offset, p.full_bytes, context);
 }
 
+/// Short parts are joined together, some rows at a time: each by itself, they would pass over the whole output as often
+/// as there are parts.
+constexpr int64_t kShortRow = 4096;     // bytes of the whole
+constexpr int64_t kBlockBytes = 16384;  // of it that stay in L1
+constexpr size_t kMostParts = 16;
+
+struct JoinParams {
+  int64_t rows, full_bytes;
+  size_t count;
+  struct {
+    int64_t bytes, offset;
+  } parts[kMostParts];
+};
+
+/// io: the output, the parts.
+void run_join_short(const void* params, std::byte* const* io, const ExecContext& context) {
+  const auto& p = *static_cast<const JoinParams*>(params);
+  const int64_t block = std::max<int64_t>(1, kBlockBytes / p.full_bytes);
+  for_ranges(context, p.rows, kGrainBytes / p.full_bytes, [&](int64_t first, int64_t last) {
+    for (int64_t row = first; row < last; row += block) {
+      const int64_t rows = std::min(block, last - row);
+      for (size_t i = 0; i < p.count; ++i) {
+        const auto [bytes, offset] = p.parts[i];
+        copy_some_rows(io[0] + row * p.full_bytes + offset, p.full_bytes, io[i + 1] + row * bytes, bytes, bytes, rows);
+      }
+    }
+  });
+}
+
 PartParams part_params(const Shape& full, size_t axis, int64_t length, int64_t start, DType dtype) {
   const int64_t inner = full.elements(axis + 1, full.rank()) * static_cast<int64_t>(dtype_size(dtype));
   return {full.elements(0, axis), length * inner, full[axis] * inner, start * inner};
@@ -74,12 +103,33 @@ void lower_concat(LowerContext& c) {
   const Shape& full = c.output(0).shape;
   const size_t axis = axis_of(c, 1);
   int64_t start = 0;
+  JoinParams short_parts{};
+  std::vector<Ref> refs;
+  double nanos = 0;
+  const auto join_short = [&] {
+    if (short_parts.count > 0) c.step(run_join_short, short_parts, std::span<const Ref>(refs), nanos);
+    short_parts.count = 0;
+    refs = {c.out(0)};
+    nanos = 0;
+  };
+  join_short();
   for (size_t i = 0; i < c.input_count(); ++i) {
     const int64_t length = c.input(i).shape[axis];
     const PartParams p = part_params(full, axis, length, start, dtype);
     start += length;
-    if (p.rows * p.part_bytes > 0) c.step(run_join, p, {c.in(i), c.out(0)}, part_nanos(p));
+    if (p.rows * p.part_bytes <= 0) continue;
+    if (p.full_bytes > kShortRow) {
+      c.step(run_join, p, {c.in(i), c.out(0)}, part_nanos(p));
+      continue;
+    }
+    short_parts.rows = p.rows;
+    short_parts.full_bytes = p.full_bytes;
+    short_parts.parts[short_parts.count++] = {p.part_bytes, p.offset};
+    refs.push_back(c.in(i));
+    nanos += part_nanos(p);
+    if (short_parts.count == kMostParts) join_short();
   }
+  join_short();
 }
 
 // The lengths of the parts: given by the attribute (before 13) or input 1, else even.
@@ -138,6 +188,14 @@ void lower_split(LowerContext& c) {
   }
 }
 
+/// Of what is joined or split along the channels.
+Cost blocks_cost(const NodeContext& c) {
+  const bool joins = c.node().op_type == "Concat";
+  if (axis_of(c, joins ? 1 : 0) != 1) return Cost::cannot("it is not along the channels");
+  const Shape& full = joins ? c.output(0).shape : c.input(0).shape;
+  return Cost(part_nanos(part_params(full, 1, full[1], 0, c.input(0).dtype)));
+}
+
 }  // namespace
 
 void register_concat(OpRegistry& r) {
@@ -148,8 +206,12 @@ void register_concat(OpRegistry& r) {
   const auto mixed_by_split = [](const NodeContext& c, size_t) {
     return one_axis(c.attr_axis(0, static_cast<int64_t>(c.input(0).shape.rank())));
   };
+  // Channels in front of the others are in front of them in blocks, too: what is copied is the same.
+  const auto ways = [](LowerFn lower) -> std::vector<Lowering> {
+    return {{.name = kOnlyLowering, .lower = lower, .alike_cost = blocks_cost}};
+  };
   r.add({.name = "Concat", .min_inputs = 1, .max_outputs = 1, .infer = infer_concat, .mixed_axes = mixed_by_concat},
-        lower_concat);
+        ways(lower_concat));
   r.add({.name = "Split",
          .since = 2,
          .until = 12,
@@ -157,14 +219,14 @@ void register_concat(OpRegistry& r) {
          .max_inputs = 1,
          .infer = infer_split,
          .mixed_axes = mixed_by_split},
-        lower_split);
+        ways(lower_split));
   r.add({.name = "Split",
          .since = 13,
          .min_inputs = 1,
          .max_inputs = 2,
          .infer = infer_split,
          .mixed_axes = mixed_by_split},
-        lower_split);
+        ways(lower_split));
 }
 
 }  // namespace inferkit

@@ -504,9 +504,12 @@ void register_pool(OpRegistry& r) {
     return schema;
   };
   const auto ways = [](LowerFn fast, CostFn cost, LowerFn generic) -> std::vector<Lowering> {
-    return {
-        {.name = "planes", .lower = fast, .cost = cost, .precision = Precision::kFloat32, .alike_nanos = blocks_nanos},
-        {.name = "generic", .lower = generic, .cost = generic_cost}};
+    return {{.name = "planes",
+             .lower = fast,
+             .cost = cost,
+             .precision = Precision::kFloat32,
+             .alike_cost = [](const NodeContext& c) { return Cost(blocks_nanos(c)); }},
+            {.name = "generic", .lower = generic, .cost = generic_cost}};
   };
   OpSchema max = named(one, "MaxPool");
   max.max_outputs = 2;

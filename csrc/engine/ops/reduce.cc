@@ -9,6 +9,7 @@
 
 #include "engine/compile/op_registry.h"
 #include "engine/compile/strided.h"
+#include "engine/ops/common/transpose_tile.h"
 #include "engine/ops/dispatch.h"
 #include "engine/ops/wrap.h"
 #include "kernels/cpu/row/row.h"
@@ -193,6 +194,33 @@ void run_generic(const void* params, std::byte* const* io, const ExecContext&) {
   });
 }
 
+kernels::Reduce row_kernel(ReduceOp op) {
+  using kernels::Reduce;
+  switch (op) {
+    case ReduceOp::kMean:
+      return Reduce::kMean;
+    case ReduceOp::kMax:
+      return Reduce::kMax;
+    case ReduceOp::kMin:
+      return Reduce::kMin;
+    case ReduceOp::kProd:
+      return Reduce::kProduct;
+    case ReduceOp::kL1:
+      return Reduce::kSumAbs;
+    case ReduceOp::kL2:
+    case ReduceOp::kSumSquare:
+      return Reduce::kSumSquares;
+    default:
+      return Reduce::kSum;
+  }
+}
+
+/// What follows the kernel for columns; null where nothing does.
+kernels::UnaryFn after_columns(ReduceOp op) {
+  if (op == ReduceOp::kL2) return kernels::unary_fn(kernels::Unary::kSqrt);
+  return op == ReduceOp::kLogSum ? kernels::unary_fn(kernels::Unary::kLog) : nullptr;
+}
+
 // ---- Float32, contiguous rows ---------------------------------------------------------------------------------------
 
 struct RowParams {
@@ -200,6 +228,9 @@ struct RowParams {
   kernels::ReduceFn fn;
   ReduceOp op;
 };
+
+// Rows this short are turned, and are columns then: a vector that holds one of them would mostly be idle.
+constexpr int64_t kShortRow = 16, kTurnedRows = 128;
 
 /// log(sum(exp x)), with the exponentials of 256 elements at a time: chunks of a row's sum, which are added in double,
 /// as the logarithm of a sum near 1 shows all of its error.
@@ -236,11 +267,26 @@ float reduce_row(const RowParams& p, const float* x) {
   }
 }
 
+/// Rows [first, last) that have a kernel for columns, which gives them the same bits.
+void reduce_short_rows(const RowParams& p, const float* x, int64_t first, int64_t last, float* y) {
+  alignas(64) float turned[kShortRow * kTurnedRows];
+  const auto fn = kernels::reduce_columns_fn(row_kernel(p.op));
+  const kernels::UnaryFn after = after_columns(p.op);
+  for (; first < last; first += kTurnedRows) {
+    const int64_t count = std::min(kTurnedRows, last - first);
+    transpose(x + first * p.n, p.n, turned, kTurnedRows, p.n, count);
+    fn(turned, p.n, kTurnedRows, count, y + first);
+    if (after) after(y + first, y + first, count, 0, 0);
+  }
+}
+
 void run_rows(const void* params, std::byte* const* io, const ExecContext& context) {
   const auto& p = *static_cast<const RowParams*>(params);
   const float* x = reinterpret_cast<const float*>(io[0]);
   float* y = reinterpret_cast<float*>(io[1]);
+  const bool short_rows = p.n > 0 && p.n <= kShortRow && p.rows > 1 && p.op != ReduceOp::kLogSumExp;
   const auto rows = [&](int64_t first, int64_t last) {
+    if (short_rows) return reduce_short_rows(p, x, first, last, y);
     for (int64_t i = first; i < last; ++i) y[i] = reduce_row(p, x + i * p.n);
   };
   if (!context.pool || context.max_threads < 2 || p.rows * p.n < kParallelElements) {
@@ -251,27 +297,6 @@ void run_rows(const void* params, std::byte* const* io, const ExecContext& conte
   const int64_t block = std::max<int64_t>(1, (kParallelElements / 4) / std::max<int64_t>(1, p.n));
   context.pool->parallel_for((p.rows + block - 1) / block, context.max_threads,
                              [&](int64_t i) { rows(i * block, std::min(p.rows, (i + 1) * block)); });
-}
-
-kernels::Reduce row_kernel(ReduceOp op) {
-  using kernels::Reduce;
-  switch (op) {
-    case ReduceOp::kMean:
-      return Reduce::kMean;
-    case ReduceOp::kMax:
-      return Reduce::kMax;
-    case ReduceOp::kMin:
-      return Reduce::kMin;
-    case ReduceOp::kProd:
-      return Reduce::kProduct;
-    case ReduceOp::kL1:
-      return Reduce::kSumAbs;
-    case ReduceOp::kL2:
-    case ReduceOp::kSumSquare:
-      return Reduce::kSumSquares;
-    default:
-      return Reduce::kSum;
-  }
 }
 
 // ---- Float32, [outer, n, inner] over n ------------------------------------------------------------------------------
@@ -407,9 +432,8 @@ Cost columns_cost(const NodeContext& c) {
 
 void lower_columns(LowerContext& c) {
   const Reduction r = reduction_of(c);
-  ColumnParams p{r.outer(), r.reduced(), r.inner(), kernels::reduce_columns_fn(row_kernel(r.op)), nullptr};
-  if (r.op == ReduceOp::kL2) p.after = kernels::unary_fn(kernels::Unary::kSqrt);
-  if (r.op == ReduceOp::kLogSum) p.after = kernels::unary_fn(kernels::Unary::kLog);
+  const ColumnParams p{r.outer(), r.reduced(), r.inner(), kernels::reduce_columns_fn(row_kernel(r.op)),
+                       after_columns(r.op)};
   c.step(run_columns, p, {c.in(0), c.out(0)}, columns_nanos(r));
 }
 

@@ -164,11 +164,11 @@ Cost conv_windows_cost(const NodeContext& c) {
   const double stored = std::ceil((places - static_cast<double>(split.pitch() - split.w.out)) / kPanelColumns) *
                         static_cast<double>(s.filters);
   const double products = stored * static_cast<double>(s.window_elements());
-  // As measured: a vector's copying, what unaligned reads from many planes cost the sums, and what it takes without
-  // masks to store a vector of sums that ends one row and begins the next.
+  // As measured: a vector's copying, what unaligned reads from many planes cost the sums, and what it takes to store a
+  // vector of sums without masks, more where it ends one row and begins the next.
   const double copying = split.w.stride == 1 ? 24 : split.w.stride == 2 ? 32 : 60;
   const double reading = s.window_elements() < 512 ? 1.03 : 1.06;
-  const double storing = active_isa() == Isa::kAvx512 ? 0 : 8;
+  const double storing = active_isa() == Isa::kAvx512 ? 0 : split.by_columns() ? 6 : 8;
   return conv_cost(s, products * reading + stored * storing + copied / kPanelColumns * copying);
 }
 

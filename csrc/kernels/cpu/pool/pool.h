@@ -23,8 +23,8 @@ struct PoolArgs {
 };
 
 inline constexpr int64_t kPoolRow = 4096;
-/// Floats of the padded row that a kernel of planes keeps on its stack; must not be more than kPoolRow. (static: every tier has
-/// its own copy.)
+/// Floats of the padded row that a kernel of planes keeps on its stack; must not be more than kPoolRow. (static: every
+/// tier has its own copy.)
 static constexpr int64_t pool_row_elements(const PoolDim& w) {
   const int64_t read = (w.out + 15) / 16 * 16 * w.stride + (w.kernel - 1) * w.dilation + 16;
   const int64_t written = w.pad_begin + w.in;
