@@ -189,7 +189,30 @@ def joined_network() -> bytes:
     return net.file(net.conv(beside, 64, 32, 3), parts[1], last)
 
 
+def resized_network() -> bytes:
+    """Images made larger and smaller, by every mode, between convolutions and beside pools."""
+    net = Network(16, (9, 11))
+    x = net.put("Relu", net.conv("x", 16, 32, 3))
+    found = []
+    for i, attributes in enumerate(
+        [
+            {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"},
+            {"mode": "nearest"},
+            {"mode": "linear"},
+            {"mode": "linear", "coordinate_transformation_mode": "align_corners"},
+            {"mode": "cubic", "coordinate_transformation_mode": "pytorch_half_pixel"},
+        ]
+    ):
+        scales = net.constant(np.array([1, 1, *((2, 2), (1.5, 1), (2, 3), (0.5, 2), (1, 2))[i]]))
+        large = net.put("Resize", net.conv(x, 32, 48, 1), "", scales, **attributes)
+        found.append(net.conv(net.put("MaxPool", large, kernel_shape=[2, 2]), 48, 16, 3))
+        wide = net.constant(np.array([1, 1, 1, 3]))
+        found.append(net.conv(net.put("Resize", net.put("Tanh", x), "", wide, **attributes), 32, 32, 1))
+    return net.file(*found)
+
+
 NETWORKS = {
+    "resized": (resized_network, (16, 9, 11)),
     "joined": (joined_network, (16, 12, 10)),
     "pooled": (pooled_network, (3, 37, 30)),
     "widened": (widened_network, (24, 37, 41)),
@@ -283,6 +306,12 @@ def test_channels_are_split_and_joined_in_blocks() -> None:
     assert ("Concat", "blocks", (1, 128, 12, 10)) in found
     assert ("Concat", "blocks", (1, 80, 12, 10)) in found
     assert all(layout == "plain" for operator, layout, shape in found if operator == "Concat" and shape[2:] != (12, 10))
+
+
+def test_images_are_resized_in_blocks() -> None:
+    steps = inferkit.Model.load(resized_network(), threads=1).explain({"x": (1, 16, 9, 11)}).steps
+    layouts = [step.layout for step in steps if step.operator == "Resize"]
+    assert layouts[::2] == ["blocks"] * 5  # between a convolution and a pool
 
 
 def test_pools_of_sequences_read_and_write_blocks() -> None:

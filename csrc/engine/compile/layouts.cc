@@ -41,7 +41,7 @@ bool is_elementwise(const Node& node) {
 
 /// Where both layouts are possible, and differ.
 bool has_blocks(const TensorFacts& f) {
-  if (f.dtype != DType::kF32 || f.constant || (f.shape.rank() != 3 && f.shape.rank() != 4)) return false;
+  if (!may_have_blocks(f) || f.constant) return false;
   const int64_t area = f.shape.elements() == 0 ? 0 : f.shape.elements() / (f.shape[0] * f.shape[1]);
   return area > 1 && f.shape[1] % kBlockChannels == 0;
 }
@@ -65,6 +65,10 @@ Shape blocks_view(const Shape& shape, const Shape& whole) {
   out[out.size() - whole.rank() + 1] /= kBlockChannels;
   out.push_back(kBlockChannels);
   return Shape(out);
+}
+
+bool may_have_blocks(const TensorFacts& f) {
+  return f.dtype == DType::kF32 && (f.shape.rank() == 3 || f.shape.rank() == 4);
 }
 
 double reorder_nanos(const Shape& shape) { return static_cast<double>(shape.elements()) * 0.3; }
@@ -229,10 +233,12 @@ class Layouts {
     if (!c_.choices_[n].lowering->alike_cost) return false;
     if (node.inputs.size() > kMostNear || node.outputs.size() > kMostNear) return false;
     const auto is_blocks = [&](ValueId id) { return id != kNoValue && c_.facts(id) && may_be_blocks(id); };
-    const auto fits = [&](ValueId id) {  // what is not float32 is no part of the data, such as the lengths of a Split
-      return is_blocks(id) || (id != kNoValue && c_.facts(id) && c_.known(id).dtype != DType::kF32);
+    // The lengths of a Split and the scales of a Resize are no part of the data.
+    const auto is_beside = [&](ValueId id) {
+      return id == kNoValue || (c_.facts(id) && !may_have_blocks(c_.known(id)));
     };
-    return std::ranges::all_of(node.outputs, is_blocks) && std::ranges::all_of(node.inputs, fits);
+    return std::ranges::all_of(node.outputs, is_blocks) && !node.inputs.empty() && is_blocks(node.inputs[0]) &&
+           std::ranges::all_of(node.inputs, [&](ValueId id) { return is_beside(id) || is_blocks(id); });
   }
 
   void weigh_alike(size_t n) {

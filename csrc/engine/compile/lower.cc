@@ -97,7 +97,7 @@ class NodeLowering final : public LowerContext {
   Ref place(size_t i) {
     if (has_input(i)) {
       const bool alike = compiler_.choices_[index_].lowering->alike_cost != nullptr;
-      const bool lies_so = alike ? inputs_[i]->dtype == DType::kF32 : inputs_[i]->shape == outputs_[0].shape;
+      const bool lies_so = alike ? may_have_blocks(*inputs_[i]) : inputs_[i]->shape == outputs_[0].shape;
       const bool blocks = compiler_.in_blocks_[index_] && lies_so;
       return in_layout(node_.inputs[i], blocks ? Layout::kBlocks : Layout::kPlain);
     }
