@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto
-from op_cases import Array, Case, check_node_test, close, node_test_cases
+from op_cases import PEER_SATURATES, Array, Case, check_node_test, close, node_test_cases
 
 import inferkit
 
@@ -281,7 +281,8 @@ def test_matmul_integer(a_type: str, b_type: str, a_shape: tuple[int, ...], b_sh
         expected = np.matmul(a.astype(np.int32) - az.astype(np.int32), b.astype(np.int32) - bz.astype(np.int32))
         case = Case("MatMulInteger", a, b, az, bz, opset=10)
         np.testing.assert_array_equal(case.run()[0], expected)
-        if not (a_type == "int8" and b_type == "uint8") and min(len(a_shape), len(b_shape)) > 1:
+        saturates = PEER_SATURATES and b_type == "int8"
+        if not saturates and not (a_type == "int8" and b_type == "uint8") and min(len(a_shape), len(b_shape)) > 1:
             np.testing.assert_array_equal(case.onnxruntime()[0], expected)
 
 
@@ -308,7 +309,7 @@ def test_qlinear_matmul(a_type: str, per_column: bool, a_shape: tuple[int, ...],
     found = case.run()[0]
     assert found.dtype == np.dtype(a_type)
     np.testing.assert_array_equal(found, expected)
-    if len(b_shape) == 2:
+    if len(b_shape) == 2 and not PEER_SATURATES:
         np.testing.assert_array_equal(found, case.onnxruntime()[0])
 
 
@@ -392,7 +393,8 @@ def test_qlinear_conv(
     multiplier = spread((x_scale * w_scale / y_scale).reshape(size), exact, 1)
     expected = np.clip(np.rint(exact * multiplier) + 100, 0, 255)
     np.testing.assert_array_equal(case.run()[0], expected)
-    np.testing.assert_array_equal(case.run()[0], case.onnxruntime()[0])
+    if not PEER_SATURATES:
+        np.testing.assert_array_equal(case.run()[0], case.onnxruntime()[0])
 
 
 @pytest.mark.parametrize("per_filter", [False, True])
