@@ -314,6 +314,15 @@ def test_images_are_resized_in_blocks() -> None:
     assert layouts[::2] == ["blocks"] * 5  # between a convolution and a pool
 
 
+def test_what_blocks_bring_nothing_to_stays_plain() -> None:
+    """A global pool reads blocks where convolutions write them; by itself it is no reason to turn anything."""
+    net = Network(32, (6, 6))
+    gate = net.put("Mul", "x", net.put("Sigmoid", "x"))
+    both = net.put("Add", net.put("Tanh", gate), net.put("Exp", gate))
+    model = inferkit.Model.load(net.file(net.put("GlobalAveragePool", net.put("Concat", both, gate, axis=1))))
+    assert {step.layout for step in model.explain({"x": (1, 32, 6, 6)}).steps} == {"plain"}
+
+
 def test_pools_of_sequences_read_and_write_blocks() -> None:
     net = Network(16, (60,))  # one dimension of space
     weights = [net.constant(net.rng.standard_normal((32, c, 3)) / 8) for c in (16, 32)]

@@ -95,7 +95,7 @@ class Layouts {
   }
 
   void run() {
-    if (std::ranges::none_of(nodes_, [](const Item& item) { return item.flexible != nullptr; })) return;
+    if (!gains()) return;
     for (size_t n = 0; n < nodes_.size(); ++n) find_expansion(n);
     bool changed = true;
     for (int round = 0; changed && round < kMostRounds; ++round) {
@@ -117,6 +117,14 @@ class Layouts {
   }
 
  private:
+  /// Is there a node that blocks are faster for? Those with one way read them where others have a use for them.
+  bool gains() const {
+    for (size_t n = 0; n < nodes_.size(); ++n) {
+      if (nodes_[n].flexible && c_.choices_[n].why != Choice::Why::kOnly) return true;
+    }
+    return false;
+  }
+
   struct Item {
     bool can = false, blocks = false, fixed = false;
     const Lowering* flexible = nullptr;  // of a convolution, whose input and output may lie differently

@@ -104,15 +104,14 @@ void lower_concat(LowerContext& c) {
   const size_t axis = axis_of(c, 1);
   int64_t start = 0;
   JoinParams short_parts{};
-  std::vector<Ref> refs;
+  std::vector<Ref> refs = {c.out(0)};
   double nanos = 0;
   const auto join_short = [&] {
     if (short_parts.count > 0) c.step(run_join_short, short_parts, std::span<const Ref>(refs), nanos);
     short_parts.count = 0;
-    refs = {c.out(0)};
+    refs.resize(1);
     nanos = 0;
   };
-  join_short();
   for (size_t i = 0; i < c.input_count(); ++i) {
     const int64_t length = c.input(i).shape[axis];
     const PartParams p = part_params(full, axis, length, start, dtype);
