@@ -277,7 +277,11 @@ void Batcher::poke() noexcept {
   if (foreign()) return;
   if (!steady_) {
     sweep();
-    runs_.for_each_request([now = clock_.now(), this](Request& request) { expire(request, now); });
+    scheduler_.await_handovers();
+    runs_.for_each_request([now = clock_.now(), this](Request& request) {
+      expire(request, now);
+      if (now >= request.deadline) await_end(request);
+    });
     if (alike_ && alike_->coalescer) {
       RequestList due;
       alike_->coalescer->sweep(clock_.now(), due);
@@ -321,6 +325,12 @@ void Batcher::answer_at_once(Request& request, IntrusivePtr<BatchOutputs> output
   settle(request, Phase::kResult, nobody);
 }
 
+/// Of a request whose end somebody else has decided and is writing down: whoever moves a clock counts on it.
+void Batcher::await_end(const Request& request) noexcept {
+  bool interrupted = false;
+  while (request.phase() == Phase::kEnding) request.sleep(Phase::kEnding, kNever, &interrupted);
+}
+
 /// Whoever waits for the answer of a request that is to have none.
 void Batcher::end_followers(Request& leader, Announcer& announcer) noexcept {
   RequestList followers;
@@ -349,7 +359,7 @@ void Batcher::settle(Request& request, Phase end, Announcer& announcer) noexcept
 
 void Batcher::sweep() noexcept {
   RequestList expired;
-  scheduler_.sweep(expired);
+  const OpenCount::Hold handover = scheduler_.sweep(expired);
   drop(expired);
 }
 
@@ -360,7 +370,7 @@ void Batcher::drop(RequestList& dropped) noexcept {
   const Nanos now = clock_.now();
   while (const RequestRef request = dropped.pop()) {
     const WhyNot why = request->deadline <= now ? WhyNot::kExpired : WhyNot::kLeftOut;
-    conclude(*request, Phase::kExpired, why, announcer);
+    if (!conclude(*request, Phase::kExpired, why, announcer) && !steady_) await_end(*request);
   }
 }
 
@@ -372,7 +382,10 @@ void Batcher::work(Station& station) noexcept {
   RequestList dropped;
   while (scheduler_.next(station.batch, dropped)) {
     drop(dropped);
-    if (station.batch.requests.empty()) continue;
+    if (station.batch.requests.empty()) {
+      station.batch.handover = {};
+      continue;
+    }
     if (slice.may_ask() && steady_) fit_slice(slice, station.batch);
     run_batch(station.batch, station.tools, nullptr, true);
   }
@@ -391,6 +404,7 @@ void Batcher::run_batch(Batch& batch, BatchRun& tools, CompletionList* own, bool
   {
     RunScope scope(this, &batch.slot);
     const ActiveRuns::Scope active(runs_, now, batch.requests);
+    batch.handover = {};
     Announcer announcer(own);
     tools.run(batch, next_batch_.fetch_add(1, std::memory_order_relaxed),
               [&](Request& request, Phase end) { settle(request, end, announcer); });
@@ -412,7 +426,10 @@ void Batcher::run_inline(BatchRun& tools, Batch& batch, CompletionList& own) {
     RequestList dropped;
     const bool taken = scheduler_.take(batch, dropped, accept);
     drop(dropped);
-    if (!taken) break;
+    if (!taken) {
+      batch.handover = {};
+      break;
+    }
     run_batch(batch, tools, &own, true);
   }
   scheduler_.kick();

@@ -41,6 +41,7 @@ Scheduler::Scheduler(const SchedulerOptions& options, const Clock& clock, OpenCo
       queue_(options.policy, &predictor),
       cores_(options.cores ? std::make_unique<Cores::Use>(*options.cores, options.weight, word_) : nullptr) {
   queue_.set_slack(kSlack);
+  if (!steady_) handovers_.watch();
 }
 
 /// In the child of a fork, where somebody who is not there may hold the lock.
@@ -200,7 +201,8 @@ void Scheduler::remove(Request& request) noexcept {
   wake(claimed);
 }
 
-void Scheduler::sweep(RequestList& expired) noexcept {
+OpenCount::Hold Scheduler::sweep(RequestList& expired) noexcept {
+  OpenCount::Hold handover;
   bool claimed;
   {
     MutexLock lock(mutex_);
@@ -210,9 +212,11 @@ void Scheduler::sweep(RequestList& expired) noexcept {
     leave_locked(expired);
     promote_locked(expired);
     parked_count_.store(parked_.size(), std::memory_order_relaxed);
+    handover = hand_over_locked(!expired.empty());
     claimed = claim_worker_locked();
   }
   wake(claimed);
+  return handover;
 }
 
 // Running
@@ -450,6 +454,7 @@ bool Scheduler::take_locked(Batch& batch, RequestList& dropped, Nanos now, Nanos
   for (const RequestRef& request : batch.requests) leave_place(*request);
   leave_locked(dropped, batch.requests.size());
   promote_locked(dropped);
+  batch.handover = hand_over_locked(taken || !dropped.empty());
   return taken;
 }
 

@@ -81,7 +81,8 @@ struct Batch {
   LayoutRef layout;
   int64_t rows = 0;
   DispatchReason reason = DispatchReason::kReady;
-  Slot slot;  // that it occupies
+  Slot slot;                 // that it occupies
+  OpenCount::Hold handover;  // see Scheduler::await_handovers()
 };
 
 /// What a request that came now had to expect.
@@ -129,8 +130,8 @@ class Scheduler {
   }
   /// Takes a request out, wherever it waits, and its place back.
   void remove(Request& request) noexcept;
-  /// Moves out those whose time has passed; the caller ends them.
-  void sweep(RequestList& expired) noexcept;
+  /// Moves out those whose time has passed; the caller ends them, and holds what this returns until it has.
+  [[nodiscard]] OpenCount::Hold sweep(RequestList& expired) noexcept;
 
   /// Whether a client that has so many places in the queue may have another one: it has fewer than are free. So there
   /// is room for who comes next, however much the others send. Where the queue is full, the answer is the queue's.
@@ -164,6 +165,9 @@ class Scheduler {
   void kick() noexcept;
   /// Lets every worker look at the clock again: for clocks that do not run by themselves.
   void poke() noexcept;
+  /// Sleeps until what others have taken out has got on: what had expired has ended, a batch is seen to run. For such
+  /// clocks too, and nothing on those that run.
+  void await_handovers() const noexcept { handovers_.wait(kNever); }
 
   /// From now on nobody waits for company.
   void drain() noexcept;
@@ -211,6 +215,10 @@ class Scheduler {
   void count_locked(const Request& request) noexcept REQUIRES(mutex_);
   void release_place_locked(Request& request, RequestList& dropped) noexcept REQUIRES(mutex_);
   void leave_locked(const RequestList& of, size_t more = 0) noexcept REQUIRES(mutex_);
+  /// Under the lock that things leave the queue by, so that whoever takes it afterwards finds them there or counted.
+  OpenCount::Hold hand_over_locked(bool any) noexcept REQUIRES(mutex_) {
+    return any && !steady_ ? OpenCount::Hold(handovers_) : OpenCount::Hold();
+  }
   void wake(bool claimed) noexcept;
 
   const SchedulerOptions options_;
@@ -220,6 +228,7 @@ class Scheduler {
   Reserve reserve_;
   const bool steady_;  // the clock is the one that futexes sleep by
   const uint32_t fork_generation_;
+  OpenCount handovers_;
 
   // Places taken: requests that are queued, or reserved and not queued yet. Changed by compare-and-swap, so that the
   // bound is exact; relaxed, as it orders nothing. parked_count_ mirrors parked_.size() for try_reserve().

@@ -295,7 +295,8 @@ void bind_batcher(py::module_& m) {
       .def_property_readonly("_tracing", [](const PyBatcher& self) { return self.core->batcher().ring().enabled(); })
       .def_property_readonly("_trace_dropped",
                              [](const PyBatcher& self) { return self.core->batcher().ring().dropped(); })
-      .def("_poke", [](const PyBatcher& self) { self.core->batcher().poke(); })
+      .def(
+          "_poke", [](const PyBatcher& self) { self.core->batcher().poke(); }, py::call_guard<py::gil_scoped_release>())
       .def(
           "_swap", [](const PyBatcher& self, const py::object& model) { self.core->swap(model); }, "model"_a)
       .def("_teach", &teach, "feeds"_a, "Runs made-up inputs a few times, to learn what that takes.")

@@ -295,6 +295,54 @@ TEST(batcher_delay_counts_from_the_oldest_enqueue) {
   CHECK_EQ(rig.batcher->stats().dispatched[size_t(DispatchReason::kDelay)], 1u);
 }
 
+namespace {
+/// One that tells the time late to those who come once it has been made slow, but for the thread that made it.
+class SlowClock final : public Clock {
+ public:
+  Nanos now() const override {
+    const Nanos read = now_.load();
+    if (slow_ && std::this_thread::get_id() != quick_) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    }
+    return read;
+  }
+  void advance(Nanos by) { now_ += by; }
+  void slow() { slow_ = true; }
+
+ private:
+  const std::thread::id quick_ = std::this_thread::get_id();
+  std::atomic<Nanos> now_{1000};
+  std::atomic<bool> slow_{false};
+};
+}  // namespace
+
+TEST(batcher_poke_waits_for_what_a_worker_is_about_to_end) {
+  SlowClock clock;
+  Rig rig({}, {Shape::kFree, 2}, clock);
+  const RequestRef running = block(rig), request = rig.row(1, {.deadline = 1100});
+  clock.slow();
+  clock.advance(100);
+  rig.model->open();
+  while (rig.batcher->stats().queue_depth) {
+  }
+  rig.batcher->poke();
+  CHECK(request->phase() == Phase::kExpired);
+}
+
+TEST(batcher_poke_finds_what_a_worker_is_about_to_run) {
+  SlowClock clock;
+  Rig rig({}, {Shape::kFree, 2}, clock);
+  rig.model->shut();
+  clock.slow();
+  const RequestRef request = rig.row(1, {.deadline = 1100});
+  while (rig.batcher->stats().queue_depth) {
+  }
+  clock.advance(100);
+  rig.batcher->poke();
+  CHECK(request->phase() == Phase::kExpired);
+  rig.model->open();
+}
+
 TEST(batcher_delay_ends_by_itself_and_when_full) {
   Rig slow({.max_batch_size = 2, .max_delay = 3'600'000 * kMilli});
   const RequestRef a = slow.row(1), b = slow.row(2);
