@@ -166,6 +166,35 @@ def pooled_network() -> bytes:
     return net.file(*found, net.conv(z, 40, 16, 3), net.put("MaxPool", y, kernel_shape=[3, 3]))
 
 
+# Of the pools behind convolutions: the convolution's kernel, its activation, and the pool.
+POOLS: list[tuple[int, str, str, dict[str, Any]]] = [
+    (3, "Relu", "MaxPool", {"kernel_shape": [2, 2], "strides": [2, 2]}),
+    (3, "Relu", "MaxPool", {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1], "ceil_mode": 1}),
+    (1, "Tanh", "MaxPool", {"kernel_shape": [5, 5], "pads": [2, 2, 2, 2]}),
+    (3, "Gelu", "MaxPool", {"kernel_shape": [2, 3], "strides": [3, 1]}),  # rows that no window reads
+    (5, "", "MaxPool", {"kernel_shape": [3, 2], "dilations": [4, 3], "pads": [2, 1, 1, 0]}),
+    (1, "", "MaxPool", {"kernel_shape": [70, 2]}),  # of more rows than are kept
+    (3, "Sigmoid", "AveragePool", {"kernel_shape": [3, 3], "pads": [1, 2, 2, 1], "count_include_pad": 1}),
+    (1, "Relu", "AveragePool", {"kernel_shape": [2, 2], "strides": [2, 2], "pads": [0, 1, 1, 0], "ceil_mode": 1}),
+    (3, "", "AveragePool", {"kernel_shape": [3, 3], "strides": [2, 2], "auto_pad": "SAME_LOWER"}),
+    (3, "", "AveragePool", {"kernel_shape": [15, 9], "strides": [4, 5]}),
+]
+
+
+def convolved_and_pooled_network() -> bytes:
+    """Pools that alone read convolutions, over rows that no room holds at once; convolutions read what they give."""
+    net = Network(20, (71, 60))
+    found = []
+    for kernel, activation, op, window in POOLS:
+        x = net.conv(net.put("Relu", net.conv("x", 20, 128, 1)), 128, 112, kernel)  # seven blocks: six are summed at once
+        if activation == "Gelu":
+            x = net.put("Mul", net.put("Sigmoid", x), x)
+        elif activation:
+            x = net.put(activation, x)
+        found.append(net.conv(net.put(op, x, **window), 112, 16, 1))
+    return net.file(*found)
+
+
 def joined_network() -> bytes:
     """Channels that are split and joined, also where they are no multiple of sixteen, and along other axes."""
     net = Network(16, (12, 10))
@@ -215,6 +244,7 @@ NETWORKS = {
     "resized": (resized_network, (16, 9, 11)),
     "joined": (joined_network, (16, 12, 10)),
     "pooled": (pooled_network, (3, 37, 30)),
+    "convolved and pooled": (convolved_and_pooled_network, (20, 71, 60)),
     "widened": (widened_network, (24, 37, 41)),
     "few channels": (few_channels_network, (3, 45, 37)),
     "residual": (residual_network, (64, 14, 14)),
@@ -294,9 +324,29 @@ def test_products_by_channel_stay_in_blocks() -> None:
 
 def test_pools_read_and_write_blocks() -> None:
     steps = inferkit.Model.load(pooled_network(), threads=1).explain({"x": (1, 3, 37, 30)}).steps
-    pools = [step for step in steps if step.operator in ("MaxPool", "AveragePool")]
-    assert [step.layout for step in pools].count("blocks") >= 4, [(step.operator, step.layout) for step in pools]
+    pools = [step for step in steps if step.stands_for and "Pool" in step.stands_for[-1].operator]
+    layouts = [(step.stands_for[-1].operator, step.layout) for step in pools]
+    assert sum(op in ("MaxPool", "AveragePool") and layout == "blocks" for op, layout in layouts) >= 4, layouts
     assert not any(step.operator == "Reorder" for step in steps[: steps.index(pools[2])])
+
+
+def test_a_pool_that_alone_reads_a_convolution_is_one_step_with_it() -> None:
+    steps = inferkit.Model.load(convolved_and_pooled_network(), threads=1).explain({"x": (1, 20, 71, 60)}).steps
+    ends = [[part.operator for part in step.stands_for] for step in steps]
+    assert ends.count(["Conv", "Relu", "MaxPool"]) == 2
+    assert ends.count(["Conv", "MaxPool"]) == 1
+    assert ["Conv", "Tanh", "MaxPool"] in ends
+    assert ["Conv", "Sigmoid", "Mul", "MaxPool"] in ends
+    assert ["Conv", "Sigmoid", "AveragePool"] in ends
+    assert ["MaxPool"] in ends  # of 70 rows
+    joined = [step for step in steps if step.stands_for[-1].operator == "MaxPool" and len(step.stands_for) > 1]
+    assert {(step.lowering, step.layout) for step in joined} == {("blocks", "blocks")}
+    assert all(step.scratch_bytes < 112 * 71 * 60 * 4 / 2 for step in joined)
+    net = Network(3, (32, 32))  # what others read too stays whole
+    x = net.conv("x", 3, 32, 3)
+    both = net.file(net.conv(net.put("MaxPool", x, kernel_shape=[2, 2]), 32, 16, 3), net.conv(x, 32, 16, 3))
+    steps = inferkit.Model.load(both, threads=1).explain({"x": (1, 3, 32, 32)}).steps
+    assert any([part.operator for part in step.stands_for] == ["MaxPool"] for step in steps)
 
 
 def test_channels_are_split_and_joined_in_blocks() -> None:

@@ -73,6 +73,11 @@ bool may_have_blocks(const TensorFacts& f) {
 
 double reorder_nanos(const Shape& shape) { return static_cast<double>(shape.elements()) * 0.3; }
 
+/// As measured: a vector of the window, and a pixel of the output, in sixteen channels.
+double pool_blocks_nanos(const Shape& shape, int64_t window_elements) {
+  return static_cast<double>(shape.elements() / kBlockChannels) * (1 + 0.5 * static_cast<double>(window_elements));
+}
+
 /// The layouts of all nodes together: a local search, from all that can in blocks to where no node, and no two of which
 /// one reads the other, are better off in the other layout.
 class Layouts {
@@ -97,6 +102,7 @@ class Layouts {
   void run() {
     if (!gains()) return;
     for (size_t n = 0; n < nodes_.size(); ++n) find_expansion(n);
+    for (size_t n = 0; n < nodes_.size(); ++n) find_pool(n);
     bool changed = true;
     for (int round = 0; changed && round < kMostRounds; ++round) {
       changed = false;
@@ -114,6 +120,7 @@ class Layouts {
     for (size_t n = 0; n < nodes_.size(); ++n) write(n);
     for (size_t n = 0; n < nodes_.size(); ++n) add_residual(n);
     for (size_t n = 0; n < nodes_.size(); ++n) add_expansion(n);
+    for (size_t n = 0; n < nodes_.size(); ++n) add_pool(n);
   }
 
  private:
@@ -133,6 +140,7 @@ class Layouts {
     double blocked[2][2] = {};           // and in blocks, by the layouts of its input and its output
     std::vector<ValueId> reads;          // in the layout that it works in, each once
     int expansion = -1;                  // what may become one step with it, and the time that this saves
+    int pooled = -1;                     // the convolution that a pool may become one step with
     double saved = 0;
   };
   struct Value {
@@ -291,7 +299,7 @@ class Layouts {
   double cost_of(size_t n) const {
     const Item& item = nodes_[n];
     if (!item.blocks) return item.plain;
-    if (!item.flexible) return item.blocked[0][0];
+    if (!item.flexible) return item.blocked[0][0] - (pools(n) ? item.saved : 0);
     return item.blocked[in_blocks(c_.graph().nodes[n].inputs[0])][writes_blocks(n)] - (expands(n) ? item.saved : 0);
   }
   /// Of turning the value into the other layout, where somebody wants it so. A convolution does that itself.
@@ -439,6 +447,47 @@ class Layouts {
     std::ranges::copy(c_.graph().nodes[n].origins(), std::back_inserter(joined.stands_for));
     c_.choices_[expansion] = {};
     c_.fused_.emplace(n, std::move(joined));
+  }
+  /// A pool that alone reads a convolution can be one step with it: what lies between is never whole in memory.
+  void find_pool(size_t n) {
+    Item& item = nodes_[n];
+    if (!item.alike || !(is_op(static_cast<int>(n), "MaxPool") || is_op(static_cast<int>(n), "AveragePool"))) return;
+    const ValueId between = c_.graph().nodes[n].inputs[0];
+    const Value& v = values_[static_cast<size_t>(between)];
+    if (v.maker < 0 || v.plain_readers > 0 || v.readers.size() != 1) return;
+    const Item& conv = nodes_[static_cast<size_t>(v.maker)];
+    if (!conv.flexible || conv.flexible->name != std::string_view("blocks")) return;
+    const Shape& shape = c_.known(between).shape;
+    if (shape.rank() != 4 || shape[3] == 1) return;  // of one column, the convolution takes its rows for one
+    Compiler::NodeFacts read = c_.node_facts(c_.graph().nodes[n]);
+    const WindowDim rows = pool_window(NodeContext(c_.graph().nodes[n], read.in, read.out)).dim[1];
+    if ((rows.kernel - 1) * rows.dilation >= kMostReach) return;
+    item.pooled = v.maker;
+    if (shape.elements() >= kManyElements) item.saved = static_cast<double>(shape.elements()) * kNanosSaved;
+  }
+  /// Would node n be one step with the convolution that it reads, as things lie now?
+  bool pools(size_t n) const {
+    return nodes_[n].pooled >= 0 && nodes_[n].blocks && nodes_[static_cast<size_t>(nodes_[n].pooled)].blocks;
+  }
+  void add_pool(size_t n) {
+    if (!pools(n)) return;
+    const auto conv = static_cast<size_t>(nodes_[n].pooled);
+    const Node& pool = c_.graph().nodes[n];
+    const Node& sums = c_.graph().nodes[conv];
+    Node joined = sums;
+    Compiler::NodeFacts read = c_.node_facts(pool);
+    const NodeContext context(pool, read.in, read.out);
+    const Window window = pool_window(context);
+    joined.domain = kInternal;
+    joined.attributes["pool"] = pool.op_type;
+    for (const auto& [name, d] : {std::pair{"pool_rows", window.dim[1]}, {"pool_columns", window.dim[2]}})
+      joined.attributes[name] = std::vector<int64_t>{d.kernel, d.stride, d.dilation, d.pad_begin, d.pad_end};
+    joined.attributes["pool_include_pad"] = context.attr_int("count_include_pad", 0);
+    joined.stands_for = sums.origins();
+    std::ranges::copy(pool.origins(), std::back_inserter(joined.stands_for));
+    joined.outputs = pool.outputs;
+    c_.choices_[n] = {};
+    c_.fused_.emplace(conv, std::move(joined));
   }
   bool is_op(int n, std::string_view op) const {
     const Node& node = c_.graph().nodes[static_cast<size_t>(n)];

@@ -17,5 +17,7 @@ Shape blocks_view(const Shape& shape, const Shape& whole);
 
 /// What turning a value into the other layout takes, as nanoseconds on one thread.
 double reorder_nanos(const Shape& shape);
+/// The same of a pool over blocks, by the shape of its output and the elements of its window.
+double pool_blocks_nanos(const Shape& shape, int64_t window_elements);
 
 }  // namespace inferkit

@@ -130,6 +130,11 @@ inline Window make_window(const NodeContext& c, const Shape& x, const std::vecto
   return w;
 }
 
+/// Of MaxPool and its kin.
+inline Window pool_window(const NodeContext& c) {
+  return make_window(c, c.input(0).shape, c.attr_ints("kernel_shape"), c.attr_int("ceil_mode", 0) != 0);
+}
+
 /// Where each tap of a window adds to the pixels that it falls on (ConvTranspose, Col2Im): how many taps reach a pixel
 /// at most, and how many taps lie from one of those to the next. A stride lets fewer reach each.
 struct Reaching {

@@ -15,10 +15,6 @@ namespace {
 
 // ---- MaxPool and AveragePool ----------------------------------------------------------------------------------------
 
-Window pool_window(const NodeContext& c) {
-  return make_window(c, c.input(0).shape, c.attr_ints("kernel_shape"), c.attr_int("ceil_mode", 0) != 0);
-}
-
 Cost pool_cost(const NodeContext& c) {
   const Window w = pool_window(c);
   constexpr int64_t kMostTaps = int64_t{1} << 24;  // to 2^24, floats have every whole number

@@ -24,10 +24,6 @@ constexpr TypeSet kMaxTypes = kFloatTypes | types(DType::kI8, DType::kU8);
 constexpr int64_t kParallelElements = 1 << 17;
 constexpr int kMaxSlots = 16;
 
-Window pool_window(const NodeContext& c) {
-  return make_window(c, c.input(0).shape, c.attr_ints("kernel_shape"), c.attr_int("ceil_mode", 0) != 0);
-}
-
 /// The exponent of LpPool and GlobalLpPool.
 int64_t norm_of(const NodeContext& c) {
   const int64_t p = c.attr_int("p", 2);
@@ -397,11 +393,8 @@ Cost fast_cost(const NodeContext& c) {
   return Cost(fast_nanos(c));
 }
 
-/// As measured: a vector of the window, and a pixel of the output, in sixteen channels.
 double blocks_nanos(const NodeContext& c) {
-  const Window w = pool_window(c);
-  return static_cast<double>(c.input(0).shape[0] * c.input(0).shape[1] / kBlockChannels) *
-         static_cast<double>(w.out_elements()) * (1 + 0.5 * static_cast<double>(w.kernel_elements()));
+  return pool_blocks_nanos(c.output(0).shape, pool_window(c).kernel_elements());
 }
 
 template <PoolOp kOp>

@@ -1,12 +1,14 @@
 // Conv in float32 over blocks of sixteen channels: the image becomes pixels of sixteen floats, with its padding, and
 // the lanes are filters. Nothing is copied once a tap, and no lane idles where an image has few pixels. Planes of few
 // channels stay planes: a value is one operand, wherever it lies.
+#include <cstring>
 #include <limits>
 
 #include "engine/compile/layouts.h"
 #include "engine/ops/common/conv.h"
 #include "engine/ops/common/packed_panels.h"
 #include "kernels/cpu/gemm/gemm.h"
+#include "kernels/cpu/pool/pool.h"
 
 namespace inferkit {
 namespace {
@@ -46,13 +48,14 @@ struct Copy {
   int64_t part_floats(int64_t rows) const { return h_phases * w_phases * plane(rows) * step; }
 };
 
-Copy copy_of(const ConvShape& s, bool in_blocks) {
+/// Without `keeps_rows`, short rows may be taken for one.
+Copy copy_of(const ConvShape& s, bool in_blocks, bool keeps_rows = false) {
   ConvDim dim[3];
   for (size_t d = 0; d < 3; ++d) dim[d] = conv_dim(s.window.dim[d]);
   move_in(dim);
   Copy copy{};
   if (s.window_elements() == 0 || s.window_elements() > kMostTaps) return copy;
-  if (s.pointwise() && dim[2].out <= kShortRow && is_single(dim[0]) && dim[1].out * dim[2].out <= kLongRow) {
+  if (!keeps_rows && s.pointwise() && dim[2].out <= kShortRow && is_single(dim[0]) && dim[1].out * dim[2].out <= kLongRow) {
     dim[2].in = dim[2].out = dim[1].out * dim[2].out;
     dim[1] = {};
   }
@@ -74,22 +77,67 @@ Copy copy_of(const ConvShape& s, bool in_blocks) {
   return copy;
 }
 
+/// A pool that is one step with the convolution; see layouts.cc.
+struct Pooling {
+  kernels::PoolArgs args;  // of one block of channels; x and y are filled in
+  bool pools, average;
+};
+
+Pooling pooling_of(const NodeContext& c, const Copy& copy) {
+  Pooling out{};
+  const std::string op = c.attr_string("pool", "");
+  if (op.empty()) return out;
+  out.pools = true;
+  out.average = op == "AveragePool";
+  out.args.include_pad = c.attr_int("pool_include_pad", 0) != 0;
+  const auto dim = [&](const char* name, int64_t in, int64_t of_output) {
+    const std::vector<int64_t> v = c.attr_ints(name);
+    return kernels::PoolDim{in, of_output, v[0], v[1], v[2], v[3], v[4]};
+  };
+  out.args.h = dim("pool_rows", copy.h.out, c.output(0).shape[2]);
+  out.args.w = dim("pool_columns", copy.w.out, c.output(0).shape[3]);
+  return out;
+}
+
+/// Rows of the convolution that some rows of the step's output are made of, which are these where nothing is pooled.
+struct Rows {
+  int64_t from, to, top;  // top: where the first window begins, with its padding
+};
+Rows rows_for(const Pooling& p, int64_t row, int64_t end) {
+  if (!p.pools) return {row, end, row};
+  const kernels::PoolDim& h = p.args.h;
+  const int64_t top = row * h.stride - h.pad_begin, from = std::clamp<int64_t>(top, 0, h.in);
+  return {from, std::clamp(top + (end - row - 1) * h.stride + (h.kernel - 1) * h.dilation + 1, from, h.in), top};
+}
+/// The most of them that `rows` rows are made of, and of how many rows that many are enough for.
+int64_t most_rows_for(const Pooling& p, int64_t rows) {
+  const kernels::PoolDim& h = p.args.h;
+  return p.pools ? std::min(h.in, (rows - 1) * h.stride + (h.kernel - 1) * h.dilation + 1) : rows;
+}
+int64_t rows_of(const Pooling& p, int64_t rows) {
+  const kernels::PoolDim& h = p.args.h;
+  return p.pools ? std::clamp<int64_t>((rows - (h.kernel - 1) * h.dilation - 1) / h.stride + 1, 1, h.out) : rows;
+}
+
 struct BlocksParams {
   kernels::ConvBlocksArgs sums;
   kernels::BlocksCopyArgs copy;
+  Pooling pooling;
   bool planes;    // the copy has those
   int64_t parts;  // of an image: planes, or blocks of channels
   kernels::Unary act;
   float act_alpha, act_beta;
   int slots;
   int64_t batch, channels, filters, in_area, out_area;
+  int64_t rows;                     // of the output
   bool copies;                      // the image is not read where it lies
   bool out_blocks;                  // the output is written in blocks
   bool shared;                      // an image is one band, in parts for threads; else a band is a task
   int64_t band, bands;              // rows of the output whose part of the image is copied at once
   int64_t filter_parts, row_parts;  // where it is shared
   int64_t reach;                    // of a band's rows, past those of the output
-  int64_t chunk_rows;               // that are summed before they are turned into planes
+  int64_t chunk_rows;               // that are summed before they are turned into planes, or pooled
+  int64_t room_rows;                // that as many rows of the output are made of
   int64_t image_floats;             // of the copy
   int64_t sums_floats;              // of a slot's sums
 };
@@ -121,23 +169,75 @@ struct Part {
   const float* x;  // what the rows read, from the first of them on
 };
 
-void sums_task(const BlocksParams& p, std::byte* const* io, const Part& part, float* room, RunControl* control) {
-  const auto& kernels = kernels::conv_kernels();
+/// Neighbouring blocks of filters, of which no sum is asked for yet.
+kernels::ConvBlocksArgs filters_from(const BlocksParams& p, std::byte* const* io, int64_t first, int64_t end,
+                                     float (&bias)[kFiltersAtOnce * kLanes]) {
   kernels::ConvBlocksArgs a = p.sums;
+  a.y_row_step = a.width * kLanes;
+  a.filter_blocks = std::min(kFiltersAtOnce, end - first);
+  a.weights = floats(io, 2) + first * kLanes * a.k;
+  if (io[3]) {
+    std::fill_n(bias, a.filter_blocks * kLanes, 0.0f);
+    std::copy_n(floats(io, 3) + first * kLanes, std::min(a.filter_blocks * kLanes, p.filters - first * kLanes), bias);
+    a.bias = bias;
+  }
+  return a;
+}
+
+/// Rows of sums, and their windows while they are in the cache.
+void pooled_task(const BlocksParams& p, std::byte* const* io, const Part& part, float* room, RunControl* control) {
+  const auto& kernels = kernels::conv_kernels();
+  const auto pool = p.pooling.average ? kernels::pool_kernels().average_of_blocks : kernels::pool_kernels().max_of_blocks;
+  const int64_t image_blocks = blocks_of(p.filters), row_floats = p.sums.width * kLanes;
+  const int64_t row_of_output = p.pooling.args.w.out * kLanes, block_floats = p.room_rows * row_floats;
+  const int64_t before = rows_for(p.pooling, part.row, part.row_end).from;
+  for (int64_t first = part.block; first < part.block_end; first += kFiltersAtOnce) {
+    alignas(64) float bias[kFiltersAtOnce * kLanes];
+    kernels::ConvBlocksArgs a = filters_from(p, io, first, part.block_end, bias);
+    a.y_block_step = block_floats;
+    int64_t have = before, have_end = before;  // rows of sums that are in the room
+    for (int64_t r = part.row; r < part.row_end; r += p.chunk_rows) {
+      if (control && !control->go_on()) return;
+      const int64_t end = std::min(r + p.chunk_rows, part.row_end);
+      const Rows sums = rows_for(p.pooling, r, end);
+      const int64_t kept = std::max<int64_t>(0, have_end - sums.from);
+      for (int64_t b = 0; kept > 0 && sums.from > have && b < a.filter_blocks; ++b) {
+        float* const rows = room + b * block_floats;
+        std::memmove(rows, rows + (sums.from - have) * row_floats, static_cast<size_t>(kept * row_floats) * sizeof(float));
+      }
+      have = sums.from;
+      have_end = std::max(sums.to, sums.from + kept);
+      a.rows = have_end - have - kept;
+      a.x = part.x + (have + kept - before) * a.x_row_step;
+      a.y = room + kept * row_floats;
+      if (a.rows > 0) kernels.blocks(a);
+      for (int64_t b = 0; b < a.filter_blocks; ++b) {
+        float* const rows = room + b * block_floats;
+        if (float* const fresh = rows + kept * row_floats; p.act != kernels::Unary::kIdentity && a.rows > 0)
+          kernels::unary_fn(p.act)(fresh, fresh, a.rows * row_floats, p.act_alpha, p.act_beta);
+        kernels::PoolArgs windows = p.pooling.args;
+        const int64_t block = part.image * image_blocks + first + b;
+        windows.x = rows;
+        windows.y = reinterpret_cast<float*>(io[0]) + (block * p.rows + r) * row_of_output;
+        windows.h.in = have_end - have;
+        windows.h.out = end - r;
+        windows.h.pad_begin = have - sums.top;
+        pool(windows, 0, end - r);
+      }
+    }
+  }
+}
+
+void sums_task(const BlocksParams& p, std::byte* const* io, const Part& part, float* room, RunControl* control) {
+  if (p.pooling.pools) return pooled_task(p, io, part, room, control);
+  const auto& kernels = kernels::conv_kernels();
   const int64_t out_floats = p.filters * p.out_area;
   float* const y = reinterpret_cast<float*>(io[0]) + part.image * out_floats;
   const float* residual = io[6] ? floats(io, 6) + part.image * out_floats : nullptr;
-  const int64_t width = a.width;
-  a.y_row_step = width * kLanes;
+  const int64_t width = p.sums.width;
   for (int64_t first = part.block; first < part.block_end; first += kFiltersAtOnce) {
-    const int64_t some = std::min(kFiltersAtOnce, part.block_end - first);
-    a.filter_blocks = some;
-    a.weights = floats(io, 2) + first * kLanes * a.k;
-    alignas(64) float bias[kFiltersAtOnce * kLanes] = {};
-    if (io[3]) {
-      std::copy_n(floats(io, 3) + first * kLanes, std::min(some * kLanes, p.filters - first * kLanes), bias);
-      a.bias = bias;
-    }
+    alignas(64) float bias[kFiltersAtOnce * kLanes];
+    kernels::ConvBlocksArgs a = filters_from(p, io, first, part.block_end, bias);
     for (int64_t r = part.row; r < part.row_end; r += p.chunk_rows) {
       if (control && !control->go_on()) return;
       a.rows = std::min(p.chunk_rows, part.row_end - r);
@@ -146,7 +246,7 @@ void sums_task(const BlocksParams& p, std::byte* const* io, const Part& part, fl
       if (residual) a.residual = residual + (first * p.out_area + r * width) * kLanes;
       a.y_block_step = p.out_blocks ? p.out_area * kLanes : a.rows * a.y_row_step;
       kernels.blocks(a);
-      for (int64_t b = 0; b < some; ++b) {
+      for (int64_t b = 0; b < a.filter_blocks; ++b) {
         const int64_t filter = (first + b) * kLanes;
         float* const sums = a.y + b * a.y_block_step;
         if (p.act != kernels::Unary::kIdentity)
@@ -162,7 +262,7 @@ void sums_task(const BlocksParams& p, std::byte* const* io, const Part& part, fl
 /// io: y, x, packed weights, bias, scratch, offsets, what is added.
 void run_blocks(const void* params, std::byte* const* io, const ExecContext& context) {
   const auto& p = *static_cast<const BlocksParams*>(params);
-  const int64_t filter_blocks = blocks_of(p.filters), rows = p.copy.h.out;
+  const int64_t filter_blocks = blocks_of(p.filters), rows = p.rows;
   float* const scratch = reinterpret_cast<float*>(io[4]);
   RunControl* const control = RunControl::current();
   BlocksParams q = p;
@@ -171,10 +271,11 @@ void run_blocks(const void* params, std::byte* const* io, const ExecContext& con
   if (!p.shared) {
     for_tasks(context, p.batch * p.bands, p.slots, [&](int64_t task, int64_t slot) {
       const int64_t image = task / p.bands, row = task % p.bands * p.band, end = std::min(rows, row + p.band);
+      const Rows sums = rows_for(p.pooling, row, end);
       float* const copy = scratch + slot * (p.image_floats + p.sums_floats);
-      const float* x = image_x(image) + (p.copies ? 0 : row * q.sums.x_row_step);
+      const float* x = image_x(image) + (p.copies ? 0 : sums.from * q.sums.x_row_step);
       if (p.copies) {
-        for (int64_t i = 0; i < p.parts; ++i) copy_part(q, x, i, row, end - row, copy);
+        for (int64_t i = 0; i < p.parts; ++i) copy_part(q, x, i, sums.from, sums.to - sums.from, copy);
         x = copy;
       }
       sums_task(q, io, {image, 0, filter_blocks, row, end, x}, copy + p.image_floats, control);
@@ -184,15 +285,17 @@ void run_blocks(const void* params, std::byte* const* io, const ExecContext& con
   for (int64_t image = 0; image < p.batch; ++image) {
     const float* x = image_x(image);
     if (p.copies) {
-      for_tasks(context, p.parts, p.slots, [&](int64_t i, int64_t) { copy_part(q, x, i, 0, rows, scratch); });
+      for_tasks(context, p.parts, p.slots,
+                [&](int64_t i, int64_t) { copy_part(q, x, i, 0, p.copy.h.out, scratch); });
       x = scratch;
     }
     // Neighbouring tasks have the same filters: what a thread writes then lies together, and is often what it reads in
     // the next step, where that goes channel by channel.
     for_tasks(context, p.filter_parts * p.row_parts, p.slots, [&](int64_t task, int64_t slot) {
       const int64_t filters = task / p.row_parts, piece = task % p.row_parts, row = rows * piece / p.row_parts;
+      const int64_t end = rows * (piece + 1) / p.row_parts, from = rows_for(p.pooling, row, end).from;
       const Part part{image, filter_blocks * filters / p.filter_parts, filter_blocks * (filters + 1) / p.filter_parts,
-                      row,   rows * (piece + 1) / p.row_parts,         x + row * q.sums.x_row_step};
+                      row,   end,                                      x + from * q.sums.x_row_step};
       sums_task(q, io, part, scratch + p.image_floats + slot * p.sums_floats, control);
     });
   }
@@ -248,9 +351,12 @@ Cost conv_blocks_cost(const NodeContext& c) {
 void lower_conv_blocks(LowerContext& c) {
   const ConvShape s = conv_shape(c);
   const Lying x = c.lying(0);
-  const Copy copy = copy_of(s, x.layout == Layout::kBlocks);
+  const bool pools = c.has_attr("pool");
+  const Copy copy = copy_of(s, x.layout == Layout::kBlocks, pools);
   const FusedActivation act = fused_activation(c);
   BlocksParams p{};
+  p.pooling = pooling_of(c, copy);
+  p.rows = pools ? p.pooling.args.h.out : copy.h.out;
   p.sums.k = s.window_elements();
   p.sums.k_chunk = kernels::sum_chunk(p.sums.k);
   p.sums.bounds = bounds_of(act);
@@ -291,26 +397,32 @@ void lower_conv_blocks(LowerContext& c) {
     // A band of planes is copied so fast that each thread has bands of its own, and none waits for another.
     if (p.planes && p.slots > 1) p.band = std::clamp<int64_t>(copy.h.out * s.batch / want, least, p.band);
   }
-  p.bands = (copy.h.out + p.band - 1) / p.band;
+  p.band = rows_of(p.pooling, p.band);
+  p.bands = (p.rows + p.band - 1) / p.band;
   p.shared = p.slots > 1 && s.batch * p.bands < 2 * p.slots;
   if (p.shared) p.bands = 1;
-  p.band = (copy.h.out + p.bands - 1) / p.bands;
-  p.copy.plane = copy.plane(p.band);
-  p.image_floats = p.copies ? (p.parts * copy.part_floats(p.band) + kLanes - 1) / kLanes * kLanes : 0;
+  p.band = (p.rows + p.bands - 1) / p.bands;
+  const int64_t copied = p.shared || !p.copies ? copy.h.out : most_rows_for(p.pooling, p.band);
+  p.copy.plane = copy.plane(copied);
+  p.image_floats = p.copies ? (p.parts * copy.part_floats(copied) + kLanes - 1) / kLanes * kLanes : 0;
   p.filter_parts = std::clamp<int64_t>(filter_blocks / 2, 1, want);
-  p.row_parts = std::clamp<int64_t>((want + p.filter_parts - 1) / p.filter_parts, 1, copy.h.out);
+  p.row_parts = std::clamp<int64_t>((want + p.filter_parts - 1) / p.filter_parts, 1, p.rows);
   const int64_t row_floats = std::min(kFiltersAtOnce, filter_blocks) * copy.w.out * kLanes;
   p.chunk_rows = std::clamp<int64_t>(kSumsBytes / static_cast<int64_t>(sizeof(float)) / row_floats, 1, copy.h.out);
-  p.sums_floats = p.out_blocks ? 0 : p.chunk_rows * row_floats;
+  if (pools) p.chunk_rows = rows_of(p.pooling, p.chunk_rows);
+  p.room_rows = most_rows_for(p.pooling, p.chunk_rows);
+  p.sums_floats = pools || !p.out_blocks ? p.room_rows * row_floats : 0;
   const int64_t scratch_floats =
       (p.shared ? 1 : p.slots) * p.image_floats + static_cast<int64_t>(p.slots) * p.sums_floats;
+  const kernels::PoolArgs& windows = p.pooling.args;
+  const double pooling_nanos = pool_blocks_nanos(c.output(0).shape, windows.h.kernel * windows.w.kernel);
   const Ref weights = packed_panels(c, c.known_value(1), {p.sums.k, s.filters, /*transposed=*/true});
   const Ref scratch = scratch_floats ? c.scratch(static_cast<size_t>(scratch_floats) * sizeof(float)) : Ref{};
   const auto offsets = tap_offsets(s, copy, p.copy.plane);
   c.step(run_blocks, p,
          {c.out(0), x.ref, weights, c.has_input(2) ? c.in(2) : Ref{}, scratch, c.constant(offsets.get(), offsets),
           c.lying(3).ref},
-         conv_blocks_nanos(c, p.copy.pixels, p.out_blocks));
+         conv_blocks_nanos(c, p.copy.pixels, p.out_blocks) + (pools ? pooling_nanos : 0));
 }
 
 }  // namespace inferkit
