@@ -90,13 +90,33 @@ def squeezed_network() -> bytes:
     net = Network(32, (24, 25))
     x = net.put("Relu", net.conv("x", 32, 64, 3))
     for stride in (1, 2):
-        pooled = net.put("GlobalAveragePool", x)
+        pooled = net.put("GlobalAveragePool", x) if stride == 1 else net.put("ReduceMean", x, axes=[2, 3])
         gate = net.put("Sigmoid", net.conv(net.put("Relu", net.conv(pooled, 64, 24, 1)), 24, 96, 1))
         y = net.put("Mul", net.constant(net.rng.standard_normal((1, 64, 1, 1))), net.conv(x, 64, 64, 3))
         y = net.put("Mul", net.conv(y, 64, 96, 3, stride), gate)
         y = net.put("Add", net.conv(y, 96, 64, 3), net.constant(net.rng.standard_normal((64, 1, 1))))
         x = net.put("HardSigmoid", net.conv(y, 64, 64, 3))
     return net.file(net.put("Sub", x, net.constant(np.float32(0.25))))
+
+
+REDUCTIONS = ("Mean", "Max", "Min", "Prod", "L1", "L2", "LogSum", "SumSquare")
+
+
+def reduced_network(*ways: tuple[str, dict[str, Any]]) -> bytes:
+    """Reductions that read what convolutions write."""
+    net = Network(32, (9, 10))
+    x = net.put("Sigmoid", net.conv(net.put("Relu", net.conv("x", 32, 64, 3)), 64, 48, 3))
+    return net.file(*(net.put(op, x, **attributes) for op, attributes in ways))
+
+
+def all_reductions_network() -> bytes:
+    """Over whole images, which are read in blocks, and over rows, columns and channels, which are not."""
+    whole = [(f"Reduce{op}", {"axes": [3, 2] if op == "Max" else [-2, -1], "keepdims": op != "L1"}) for op in REDUCTIONS]
+    others: list[tuple[str, dict[str, Any]]] = [
+        ("ReduceMean", {"axes": axes}) for axes in ([2], [3], [1, 2, 3], [1], [1, 2])
+    ]
+    norms = [("GlobalLpPool", {"p": p}) for p in (1, 2, 3)]
+    return reduced_network(*whole, *others, *norms, ("ReduceLogSumExp", {"axes": [2, 3]}))
 
 
 def branching_network() -> bytes:
@@ -250,6 +270,7 @@ NETWORKS = {
     "residual": (residual_network, (64, 14, 14)),
     "inverted": (inverted_network, (48, 13, 11)),
     "squeezed": (squeezed_network, (32, 24, 25)),
+    "reduced": (all_reductions_network, (32, 9, 10)),
     "branching": (branching_network, (32, 9, 10)),
 }
 
@@ -287,7 +308,7 @@ def test_the_bits_are_those_of_plain_tensors(fresh_python: Fresh, tmp_path: Path
         for name, (bits, blocks), (expected, _) in zip(NETWORKS, rows, found[plain], strict=True):
             assert bits == expected, (wish, name)
             if wish in ("", "Conv=blocks"):  # most of what the last one has is read in both layouts
-                assert blocks > (0 if name == "branching" else 3), (wish, name)
+                assert blocks > (0 if name in ("branching", "reduced") else 3), (wish, name)
             if wish == plain:
                 assert blocks == 0, (wish, name)
 
@@ -349,6 +370,17 @@ def test_a_pool_that_alone_reads_a_convolution_is_one_step_with_it() -> None:
     assert any([part.operator for part in step.stands_for] == ["MaxPool"] for step in steps)
 
 
+@pytest.mark.parametrize("op", [f"Reduce{op}" for op in REDUCTIONS] + ["GlobalLpPool", "GlobalMaxPool"])
+def test_reductions_of_whole_images_read_blocks(op: str) -> None:
+    """A convolution writes blocks where all that reads them can."""
+    whole: dict[str, Any] = {"axes": [2, 3]} if op.startswith("Reduce") else {}
+    steps = inferkit.Model.load(reduced_network((op, whole)), threads=1).explain({"x": (1, 32, 9, 10)}).steps
+    assert [step.layout for step in steps] == ["blocks", "blocks", "plain"]
+    if op.startswith("Reduce"):
+        rows = inferkit.Model.load(reduced_network((op, {"axes": [3]})), threads=1).explain({"x": (1, 32, 9, 10)}).steps
+        assert [step.layout for step in rows] == ["blocks", "plain", "plain"]
+
+
 def test_channels_are_split_and_joined_in_blocks() -> None:
     steps = inferkit.Model.load(joined_network(), threads=1).explain({"x": (1, 16, 12, 10)}).steps
     found = [(step.operator, step.layout, step.outputs[0].shape) for step in steps]
@@ -367,7 +399,7 @@ def test_images_are_resized_in_blocks() -> None:
 def test_what_blocks_bring_nothing_to_stays_plain() -> None:
     """A global pool reads blocks where convolutions write them; by itself it is no reason to turn anything."""
     net = Network(32, (6, 6))
-    gate = net.put("Mul", "x", net.put("Sigmoid", "x"))
+    gate = net.put("Mul", "x", net.put("Sigmoid", net.put("ReduceMean", "x", axes=[2, 3])))
     both = net.put("Add", net.put("Tanh", gate), net.put("Exp", gate))
     model = inferkit.Model.load(net.file(net.put("GlobalAveragePool", net.put("Concat", both, gate, axis=1))))
     assert {step.layout for step in model.explain({"x": (1, 32, 6, 6)}).steps} == {"plain"}

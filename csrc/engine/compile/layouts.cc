@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <map>
 
 #include "engine/compile/compiler.h"
@@ -124,10 +125,10 @@ class Layouts {
   }
 
  private:
-  /// Is there a node that blocks are faster for? Those with one way read them where others have a use for them.
+  /// Is there a node that may write blocks where it reads none? Others read them where there is a use for them.
   bool gains() const {
     for (size_t n = 0; n < nodes_.size(); ++n) {
-      if (nodes_[n].flexible && c_.choices_[n].why != Choice::Why::kOnly) return true;
+      if (nodes_[n].flexible && may_be_blocks(output(n))) return true;
     }
     return false;
   }
@@ -186,13 +187,16 @@ class Layouts {
   const Lowering* flexible_way(size_t n, const NodeContext& context) const {
     const Node& node = c_.graph().nodes[n];
     const Choice& choice = c_.choices_[n];
+    const auto takes_blocks = [&](const Lowering& lowering) {
+      return lowering.blocks_nanos && std::isfinite(lowering.blocks_nanos(context, true, false));
+    };
     if (choice.why == Choice::Why::kForced || choice.why == Choice::Why::kOnly)
-      return choice.lowering->blocks_nanos ? choice.lowering : nullptr;
+      return takes_blocks(*choice.lowering) ? choice.lowering : nullptr;
     if (rounds_operands(choice.lowering->precision)) return nullptr;
     const OpDef* def = OpRegistry::instance().find(node.domain, node.op_type, node.version);
     for (const Lowering& lowering : def->lowerings) {
       if (!lowering.blocks_nanos || lowering.device != DeviceKind::kCpu) continue;
-      if (lowering.cost(context).possible()) return &lowering;
+      if (lowering.cost(context).possible() && takes_blocks(lowering)) return &lowering;
     }
     return nullptr;
   }

@@ -31,7 +31,8 @@ class Cost {
 
 /// May throw as a lowering may. Shapes, dtypes and constants are known, and the shape rule has accepted them.
 using CostFn = Cost (*)(const NodeContext&);
-/// The same of a way whose input 0 and output may lie in blocks, each by itself, where it can run the node.
+/// The same of a way whose input 0 and output may lie in blocks, each by itself, where it can run the node: infinite
+/// where the input cannot.
 using BlocksNanosFn = double (*)(const NodeContext&, bool in_blocks, bool out_blocks);
 /// What it costs where all of its inputs and outputs of float32 lie in blocks, of a way for which all do, or none.
 using AlikeCostFn = CostFn;

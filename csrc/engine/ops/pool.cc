@@ -459,25 +459,16 @@ void lower_global(LowerContext& c) {
       const auto fn = dispatch<kFloatTypes>(x.dtype, []<class T>() -> StepFn { return run_lp<T>; });
       return c.step(fn, params, {c.in(0), c.out(0)}, static_cast<double>(rows * n) * 20);
     }
-    return lower_reduce_rows(c, p == 1 ? ReduceOp::kL1 : ReduceOp::kL2, rows, n);
+    return lower_reduce_channels(c, p == 1 ? ReduceOp::kL1 : ReduceOp::kL2, rows, n);
   }
-  lower_reduce_rows(c, c.node().op_type == "GlobalMaxPool" ? ReduceOp::kMax : ReduceOp::kMean, rows, n);
-}
-
-int64_t planes_of(const NodeContext& c) { return c.input(0).shape[0] * c.input(0).shape[1]; }
-int64_t area_of(const NodeContext& c) { return c.input(0).shape.elements(2, c.input(0).shape.rank()); }
-
-/// A maximum or a mean reads blocks as they are: sixteen planes are as many columns of the elements of one.
-template <ReduceOp kOp>
-void lower_global_either(LowerContext& c) {
-  const Lying x = c.lying(0);
-  if (x.layout == Layout::kPlain) return lower_global(c);
-  lower_reduce_columns(c, kOp, x.ref, planes_of(c), area_of(c), kBlockChannels);
+  lower_reduce_channels(c, c.node().op_type == "GlobalMaxPool" ? ReduceOp::kMax : ReduceOp::kMean, rows, n);
 }
 
 double global_blocks_nanos(const NodeContext& c, bool in_blocks, bool) {
-  return in_blocks ? reduce_columns_nanos(planes_of(c), area_of(c), kBlockChannels)
-                   : reduce_rows_nanos(planes_of(c), area_of(c));
+  const Shape& x = c.input(0).shape;
+  const bool other_norm = c.node().op_type == "GlobalLpPool" && norm_of(c) > 2;
+  if (in_blocks && other_norm) return std::numeric_limits<double>::infinity();
+  return reduce_channels_nanos(x[0] * x[1], x.elements(2, x.rank()), in_blocks);
 }
 
 /// Places count from the first row of the run: only MaxUnpool, which counts as well, makes of them what they are alone.
@@ -513,12 +504,9 @@ void register_pool(OpRegistry& r) {
   r.add(named(one, "LpPool"), lower_generic<PoolOp::kLp>);
   OpSchema global = one;
   global.infer = infer_global;
-  const auto either = [](LowerFn lower) -> std::vector<Lowering> {
-    return {{.name = kOnlyLowering, .lower = lower, .blocks_nanos = global_blocks_nanos}};
-  };
-  r.add(named(global, "GlobalAveragePool"), either(lower_global_either<ReduceOp::kMean>));
-  r.add(named(global, "GlobalMaxPool"), either(lower_global_either<ReduceOp::kMax>));
-  r.add(named(global, "GlobalLpPool"), lower_global);
+  for (const std::string_view name : {"GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"}) {
+    r.add(named(global, name), {{.name = kOnlyLowering, .lower = lower_global, .blocks_nanos = global_blocks_nanos}});
+  }
 }
 
 }  // namespace inferkit

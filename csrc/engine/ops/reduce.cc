@@ -7,6 +7,7 @@
 #include <cmath>
 #include <limits>
 
+#include "engine/compile/layouts.h"
 #include "engine/compile/op_registry.h"
 #include "engine/compile/strided.h"
 #include "engine/ops/common/transpose_tile.h"
@@ -414,11 +415,28 @@ Cost rows_cost(const NodeContext& c) {
   if (!r.is_rows()) return Cost::cannot("what is reduced does not lie in rows");
   return Cost(reduce_rows_nanos(r.kept.elements(), r.count()));
 }
-void lower_rows(LowerContext& c) {
-  const Reduction r = reduction_of(c);
-  lower_reduce_rows(c, r.op, r.kept.elements(), r.count());
+/// Is it all of an image that is reduced, and no channel or batch? Then the image may lie in blocks.
+bool reads_blocks(const NodeContext& c, const Reduction& r) {
+  const Shape& x = c.input(0).shape;
+  return r.gone.rank() + 2 == x.rank() && r.kept == Shape{x[0], x[1]} && r.op != ReduceOp::kLogSumExp;
 }
 
+void lower_rows(LowerContext& c) {
+  const Reduction r = reduction_of(c);
+  const auto lower = reads_blocks(c, r) ? lower_reduce_channels : lower_reduce_rows;
+  lower(c, r.op, r.kept.elements(), r.count());
+}
+
+double rows_blocks_nanos(const NodeContext& c, bool in_blocks, bool) {
+  const Reduction r = reduction_of(c);
+  if (in_blocks && !reads_blocks(c, r)) return std::numeric_limits<double>::infinity();
+  return reduce_channels_nanos(r.kept.elements(), r.count(), in_blocks);
+}
+
+double reduce_columns_nanos(int64_t rows, int64_t n, int64_t inner) {
+  constexpr int64_t kTogether = 16;
+  return static_cast<double>(rows / std::max<int64_t>(inner, 1) * n * std::max(kTogether, inner)) * 0.1;
+}
 double columns_nanos(const Reduction& r) { return reduce_columns_nanos(r.outer() * r.inner(), r.reduced(), r.inner()); }
 
 Cost columns_cost(const NodeContext& c) {
@@ -475,11 +493,6 @@ double reduce_rows_nanos(int64_t rows, int64_t n) {
   return static_cast<double>(rows) * (5 + static_cast<double>(n) * 0.05);
 }
 
-double reduce_columns_nanos(int64_t rows, int64_t n, int64_t inner) {
-  constexpr int64_t kTogether = 16;
-  return static_cast<double>(rows / std::max<int64_t>(inner, 1) * n * std::max(kTogether, inner)) * 0.1;
-}
-
 void lower_reduce_rows(LowerContext& c, ReduceOp op, int64_t rows, int64_t n) {
   if (n == 1 && keeps_one_element(op)) return c.alias(0, 0);
   if (c.input(0).dtype == DType::kF32) {
@@ -490,15 +503,26 @@ void lower_reduce_rows(LowerContext& c, ReduceOp op, int64_t rows, int64_t n) {
   lower_generic(c, op, make_nest<1>({rows}, {Strides{n}}), make_nest<1>({n}, {Strides{1}}), n);
 }
 
-void lower_reduce_columns(LowerContext& c, ReduceOp op, Ref x, int64_t rows, int64_t n, int64_t inner) {
-  const ColumnParams p{rows / inner, n, inner, kernels::reduce_columns_fn(row_kernel(op)), nullptr};
-  c.step(run_columns, p, {x, c.out(0)}, reduce_columns_nanos(rows, n, inner));
+double reduce_channels_nanos(int64_t rows, int64_t n, bool in_blocks) {
+  return in_blocks ? reduce_columns_nanos(rows, n, kBlockChannels) : reduce_rows_nanos(rows, n);
+}
+
+void lower_reduce_channels(LowerContext& c, ReduceOp op, int64_t rows, int64_t n) {
+  const Lying x = c.lying(0);
+  if (x.layout == Layout::kPlain) return lower_reduce_rows(c, op, rows, n);
+  const ColumnParams p{rows / kBlockChannels, n, kBlockChannels, kernels::reduce_columns_fn(row_kernel(op)),
+                       after_columns(op)};
+  c.step(run_columns, p, {x.ref, c.out(0)}, reduce_channels_nanos(rows, n, true));
 }
 
 void register_reduce(OpRegistry& r) {
   const std::vector<Lowering> ways = {
       {.name = "alias", .lower = lower_alias, .cost = alias_cost},
-      {.name = "rows", .lower = lower_rows, .cost = rows_cost, .precision = Precision::kFloat32},
+      {.name = "rows",
+       .lower = lower_rows,
+       .cost = rows_cost,
+       .precision = Precision::kFloat32,
+       .blocks_nanos = rows_blocks_nanos},
       {.name = "columns", .lower = lower_columns, .cost = columns_cost, .precision = Precision::kFloat32},
       {.name = "generic", .lower = lower_any, .cost = generic_cost},
   };

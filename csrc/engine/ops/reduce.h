@@ -12,9 +12,9 @@ enum class ReduceOp : uint8_t { kSum, kMean, kMax, kMin, kProd, kL1, kL2, kLogSu
 void lower_reduce_rows(LowerContext& c, ReduceOp op, int64_t rows, int64_t n);
 double reduce_rows_nanos(int64_t rows, int64_t n);
 
-/// The same of float32 at `x`, where the elements of `inner` rows lie side by side: [rows / inner, n, inner]. It is for
-/// sums, means, products and extremes, of two elements or more.
-void lower_reduce_columns(LowerContext& c, ReduceOp op, Ref x, int64_t rows, int64_t n, int64_t inner);
-double reduce_columns_nanos(int64_t rows, int64_t n, int64_t inner);
+/// The same where the rows are the channels of images, which may lie in blocks: sixteen of them are then as many columns
+/// of the elements of one.
+void lower_reduce_channels(LowerContext& c, ReduceOp op, int64_t rows, int64_t n);
+double reduce_channels_nanos(int64_t rows, int64_t n, bool in_blocks);
 
 }  // namespace inferkit

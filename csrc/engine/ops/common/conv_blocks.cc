@@ -55,7 +55,8 @@ Copy copy_of(const ConvShape& s, bool in_blocks, bool keeps_rows = false) {
   move_in(dim);
   Copy copy{};
   if (s.window_elements() == 0 || s.window_elements() > kMostTaps) return copy;
-  if (!keeps_rows && s.pointwise() && dim[2].out <= kShortRow && is_single(dim[0]) && dim[1].out * dim[2].out <= kLongRow) {
+  if (!keeps_rows && s.pointwise() && dim[2].out <= kShortRow && is_single(dim[0]) &&
+      dim[1].out * dim[2].out <= kLongRow) {
     dim[2].in = dim[2].out = dim[1].out * dim[2].out;
     dim[1] = {};
   }
@@ -187,7 +188,8 @@ kernels::ConvBlocksArgs filters_from(const BlocksParams& p, std::byte* const* io
 /// Rows of sums, and their windows while they are in the cache.
 void pooled_task(const BlocksParams& p, std::byte* const* io, const Part& part, float* room, RunControl* control) {
   const auto& kernels = kernels::conv_kernels();
-  const auto pool = p.pooling.average ? kernels::pool_kernels().average_of_blocks : kernels::pool_kernels().max_of_blocks;
+  const auto pool =
+      p.pooling.average ? kernels::pool_kernels().average_of_blocks : kernels::pool_kernels().max_of_blocks;
   const int64_t image_blocks = blocks_of(p.filters), row_floats = p.sums.width * kLanes;
   const int64_t row_of_output = p.pooling.args.w.out * kLanes, block_floats = p.room_rows * row_floats;
   const int64_t before = rows_for(p.pooling, part.row, part.row_end).from;
@@ -203,7 +205,8 @@ void pooled_task(const BlocksParams& p, std::byte* const* io, const Part& part, 
       const int64_t kept = std::max<int64_t>(0, have_end - sums.from);
       for (int64_t b = 0; kept > 0 && sums.from > have && b < a.filter_blocks; ++b) {
         float* const rows = room + b * block_floats;
-        std::memmove(rows, rows + (sums.from - have) * row_floats, static_cast<size_t>(kept * row_floats) * sizeof(float));
+        std::memmove(rows, rows + (sums.from - have) * row_floats,
+                     static_cast<size_t>(kept * row_floats) * sizeof(float));
       }
       have = sums.from;
       have_end = std::max(sums.to, sums.from + kept);
@@ -285,8 +288,7 @@ void run_blocks(const void* params, std::byte* const* io, const ExecContext& con
   for (int64_t image = 0; image < p.batch; ++image) {
     const float* x = image_x(image);
     if (p.copies) {
-      for_tasks(context, p.parts, p.slots,
-                [&](int64_t i, int64_t) { copy_part(q, x, i, 0, p.copy.h.out, scratch); });
+      for_tasks(context, p.parts, p.slots, [&](int64_t i, int64_t) { copy_part(q, x, i, 0, p.copy.h.out, scratch); });
       x = scratch;
     }
     // Neighbouring tasks have the same filters: what a thread writes then lies together, and is often what it reads in
@@ -294,8 +296,12 @@ void run_blocks(const void* params, std::byte* const* io, const ExecContext& con
     for_tasks(context, p.filter_parts * p.row_parts, p.slots, [&](int64_t task, int64_t slot) {
       const int64_t filters = task / p.row_parts, piece = task % p.row_parts, row = rows * piece / p.row_parts;
       const int64_t end = rows * (piece + 1) / p.row_parts, from = rows_for(p.pooling, row, end).from;
-      const Part part{image, filter_blocks * filters / p.filter_parts, filter_blocks * (filters + 1) / p.filter_parts,
-                      row,   end,                                      x + from * q.sums.x_row_step};
+      const Part part{image,
+                      filter_blocks * filters / p.filter_parts,
+                      filter_blocks * (filters + 1) / p.filter_parts,
+                      row,
+                      end,
+                      x + from * q.sums.x_row_step};
       sums_task(q, io, part, scratch + p.image_floats + slot * p.sums_floats, control);
     });
   }

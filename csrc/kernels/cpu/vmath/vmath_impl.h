@@ -31,10 +31,18 @@ void copy(const float* x, float* y, int64_t n, float, float) {
 #include "kernels/cpu/vmath/functions.inc"
 #undef INFERKIT_UNARY_FUNCTION
 
-// One element after another, of which the compiler makes vectors; none of y is read, but where it is x.
+// Before a loop whose turns read nothing that others write, so that GCC makes vectors of it; clang looks by itself,
+// when the loop begins.
+#if defined(__clang__)
+#define INFERKIT_INDEPENDENT
+#else
+#define INFERKIT_INDEPENDENT _Pragma("GCC ivdep")
+#endif
+
+// One element after another; none of y is read, but where it is x.
 #define INFERKIT_ELEMENTARY_FUNCTION(name)                                  \
   void name##_row(const float* x, float* y, int64_t n, float, float) {      \
-    _Pragma("GCC ivdep") for (int64_t i = 0; i < n; ++i) y[i] = name(x[i]); \
+    INFERKIT_INDEPENDENT for (int64_t i = 0; i < n; ++i) y[i] = name(x[i]); \
   }
 INFERKIT_ELEMENTARY_FUNCTION(arctangent)
 INFERKIT_ELEMENTARY_FUNCTION(arcsine)
@@ -47,13 +55,11 @@ INFERKIT_ELEMENTARY_FUNCTION(area_tangent)
 #undef INFERKIT_ELEMENTARY_FUNCTION
 
 void power_row(const float* x, const double* e, float* y, int64_t n) {
-#pragma GCC ivdep
-  for (int64_t i = 0; i < n; ++i) y[i] = power<true>(x[i], e[i]);
+  INFERKIT_INDEPENDENT for (int64_t i = 0; i < n; ++i) y[i] = power<true>(x[i], e[i]);
 }
 template <bool kSimple>
 INFERKIT_INLINE void power_by(const float* x, double e, float* y, int64_t n) {
-#pragma GCC ivdep
-  for (int64_t i = 0; i < n; ++i) y[i] = power<kSimple>(x[i], e);
+  INFERKIT_INDEPENDENT for (int64_t i = 0; i < n; ++i) y[i] = power<kSimple>(x[i], e);
 }
 void power_of_one_row(const float* x, double e, float* y, int64_t n) {
   if (is_simple(e)) {
