@@ -199,6 +199,9 @@ void Batcher::enqueue(std::span<const RequestRef> requests, bool wake) noexcept 
     return;
   }
   scheduler_.enqueue(requests, wake);
+  if (!steady_) {  // the clock may have moved since they were admitted, and nobody looks at it again
+    for (const RequestRef& request : requests) expire(*request, clock_.now());
+  }
   if (state_.load() == State::kClosed) reject_waiting();  // close() stored that first and emptied the queue second
 }
 
@@ -276,17 +279,18 @@ void Batcher::expire(Request& request, Nanos now) noexcept {
 void Batcher::poke() noexcept {
   if (foreign()) return;
   if (!steady_) {
-    sweep();
-    scheduler_.await_handovers();
-    runs_.for_each_request([now = clock_.now(), this](Request& request) {
-      expire(request, now);
-      if (now >= request.deadline) await_end(request);
-    });
+    // First those that follow others, so that no request whose time has passed takes the place of one that ends.
     if (alike_ && alike_->coalescer) {
       RequestList due;
       alike_->coalescer->sweep(clock_.now(), due);
       drop(due);
     }
+    sweep();
+    scheduler_.await_handovers();
+    runs_.for_each_request([now = clock_.now(), this](Request& request) {
+      expire(request, now);
+      if (now >= request.deadline) wait_for_publication(request);
+    });
   }
   scheduler_.poke();
 }
@@ -323,12 +327,6 @@ void Batcher::answer_at_once(Request& request, IntrusivePtr<BatchOutputs> output
   request.outputs = std::move(outputs);
   Announcer nobody;
   settle(request, Phase::kResult, nobody);
-}
-
-/// Of a request whose end somebody else has decided and is writing down: whoever moves a clock counts on it.
-void Batcher::await_end(const Request& request) noexcept {
-  bool interrupted = false;
-  while (request.phase() == Phase::kEnding) request.sleep(Phase::kEnding, kNever, &interrupted);
 }
 
 /// Whoever waits for the answer of a request that is to have none.
@@ -369,8 +367,11 @@ void Batcher::drop(RequestList& dropped) noexcept {
   // Unless it had ended: then it only lost its place.
   const Nanos now = clock_.now();
   while (const RequestRef request = dropped.pop()) {
-    const WhyNot why = request->deadline <= now ? WhyNot::kExpired : WhyNot::kLeftOut;
-    if (!conclude(*request, Phase::kExpired, why, announcer) && !steady_) await_end(*request);
+    const bool expired = request->deadline <= now, no_room = !expired && request->phase() == Phase::kWaiting;
+    const WhyNot why = expired ? WhyNot::kExpired : no_room ? WhyNot::kNoRoom : WhyNot::kLeftOut;
+    if (!conclude(*request, no_room ? Phase::kRejected : Phase::kExpired, why, announcer) && !steady_) {
+      wait_for_publication(*request);
+    }
   }
 }
 

@@ -178,7 +178,6 @@ class Batcher {
   bool conclude(Request& request, Phase end, std::optional<WhyNot> why, Announcer& announcer) noexcept;
   void settle(Request& request, Phase end, Announcer& announcer) noexcept;
   void drop(RequestList& dropped) noexcept;
-  static void await_end(const Request& request) noexcept;
   void reject_waiting() noexcept;
   void refuse_if_closed(TagSet* tags);
   void enter_client(const Checked& checked, const SubmitOptions& options, Nanos now);

@@ -209,6 +209,11 @@ OpenCount::Hold Scheduler::sweep(RequestList& expired) noexcept {
     const Nanos now = clock_.now();
     queue_.sweep(now, expired);
     while (Request* request = parked_.first_due(now)) expired.push(parked_.unlink(*request));
+    // By the clock of futexes, who waits for room wakes by itself.
+    for (Request* next = steady_ ? nullptr : parked_.first(); Request* request = next;) {
+      next = Line::next(*request);
+      if (request->admit_by <= now) expired.push(parked_.unlink(*request));
+    }
     leave_locked(expired);
     promote_locked(expired);
     parked_count_.store(parked_.size(), std::memory_order_relaxed);

@@ -50,7 +50,7 @@ int64_t integer(py::handle value, const char* name, int64_t least, int64_t most)
   if (got == -1 && PyErr_Occurred()) throw py::error_already_set();
   if (overflow == 0 && got >= least && got <= most) return got;
   const std::string shown = overflow == 0 ? std::to_string(got) : kBeyond;
-  throw std::invalid_argument(most == std::numeric_limits<int64_t>::max()
+  throw std::invalid_argument(most == std::numeric_limits<int64_t>::max() && overflow <= 0
                                   ? cat(name, " must be at least ", least, ", got ", shown)
                                   : cat(name, " must be between ", least, " and ", most, ", got ", shown));
 }

@@ -42,6 +42,16 @@ void visit_core(PyHeapTypeObject* heap_type) {
 
 constexpr Nanos kClosingSlice = 50'000'000;  // where a signal does not end the sleep by itself
 
+/// What a clock that shows `shown` may be moved by: no sum of what it shows and of a duration is too large for Nanos.
+Nanos time_of_clock(py::handle value, const char* name, Nanos shown) {
+  constexpr double kMostShown = 8e9;
+  const double got = number(value, name, "a number of seconds"), most = kMostShown - double(shown) / 1e9;
+  if (!(got >= 0 && got <= most)) {
+    throw std::invalid_argument(cat(name, " must be a number of seconds between 0 and ", most, ", got ", got));
+  }
+  return std::llround(got * 1e9);
+}
+
 Nanos until_from(py::handle timeout) {
   const Nanos left = seconds_or_never(timeout, "timeout");
   return left == kNever ? kNever : SteadyClock::instance().now() + left;
@@ -206,13 +216,14 @@ void bind_batcher(py::module_& m) {
   py::class_<ManualClock, std::shared_ptr<ManualClock>>(
       m, "ManualClock", py::custom_type_setup(with_new),
       "A clock for tests: it stands still until it is told to move; then call ``_poke``.")
-      .def(py::init([](const Number& start) { return std::make_shared<ManualClock>(seconds(start, "start")); }),
-           "start"_a = 1.0)
       .def(
-          "advance", [](ManualClock& self, const Number& by) { self.advance(seconds(by, "by")); }, "by"_a,
-          "Move on, in seconds.")
+          py::init([](const Number& start) { return std::make_shared<ManualClock>(time_of_clock(start, "start", 0)); }),
+          "start"_a = 1.0)
       .def(
-          "now", [](const ManualClock& self) { return double(self.now()) * 1e-9; },
+          "advance", [](ManualClock& self, const Number& by) { self.advance(time_of_clock(by, "by", self.now())); },
+          "by"_a, "Move on, in seconds.")
+      .def(
+          "now", [](const ManualClock& self) { return double(self.now()) / 1e9; },
           "The time that it shows, in seconds.")
       .def(
           "_nanos_after",

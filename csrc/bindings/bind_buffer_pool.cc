@@ -159,11 +159,23 @@ void bind_figures(py::module_& m) {
       .def_readonly("hits", &PoolStats::hits, "How many acquisitions a cache served.")
       .def_readonly("misses", &PoolStats::misses, "How many acquisitions asked the system for memory.")
       .def_readonly("outstanding", &PoolStats::outstanding, "How many buffers are in use.")
+      .def("__reduce__",
+           [](const PoolStats& s) {
+             return reduced("_pool_stats", s.in_use_bytes, s.cached_bytes, s.peak_bytes, s.max_bytes, s.hits, s.misses,
+                            s.outstanding);
+           })
       .def("__repr__", [](const PoolStats& s) {
         return cat("PoolStats(in_use_bytes=", s.in_use_bytes, ", cached_bytes=", s.cached_bytes,
                    ", peak_bytes=", s.peak_bytes, ", max_bytes=", s.max_bytes ? std::to_string(s.max_bytes) : "None",
                    ", hits=", s.hits, ", misses=", s.misses, ", outstanding=", s.outstanding, ")");
       });
+
+  m.def(
+      "_pool_stats",
+      [](size_t in_use, size_t cached, size_t peak, size_t most, uint64_t hits, uint64_t misses, size_t outstanding) {
+        return PoolStats{in_use, cached, peak, most, hits, misses, outstanding};
+      },
+      "What a copy of a PoolStats is made by.");
 
   py::class_<LeakRow>(m, "LeakRow", py::custom_type_setup(without_new),
                       "Buffers in use, of one user and one size class.")

@@ -2,6 +2,7 @@
 // does a subclass whose own __init__ raises first, and both can be used, by a __del__ for example.
 #pragma once
 #include <pybind11/pybind11.h>
+#include <pybind11/typing.h>
 
 #include <cstring>
 
@@ -45,6 +46,13 @@ T& bound(PyObject* self) {
   T* made = bound_or_null<T>(self);
   if (!made) not_initialised<T>();
   return *made;
+}
+
+/// What __reduce__ gives: a function of this module, by its name, and what it makes a copy of.
+template <class... Args>
+pybind11::typing::Tuple<pybind11::object, pybind11::object> reduced(const char* function, const Args&... args) {
+  const auto maker = pybind11::module_::import("inferkit._core").attr(function);
+  return pybind11::make_tuple(maker, pybind11::make_tuple(args...));
 }
 
 /// Makes pybind11's own functions throw that, too, where they would hand out fresh, unset memory: what they allocate it

@@ -51,6 +51,11 @@ void bind_timing(py::module_& m) {
       .def_property_readonly(
           "total_time", [](const Timing& t) { return between(t.enqueued, t.finished); },
           "Seconds from submission to its end, whatever that was; None where it has not ended.")
+      .def("__reduce__",
+           [](const Timing& t) {
+             return reduced("_timing", t.enqueued, t.dequeued, t.started, t.finished, t.delivered, t.batch_id,
+                            t.batch_size);
+           })
       .def("__repr__", [](const Timing& t) {
         const auto text = [](const auto& value) { return value ? cat(*value) : std::string("None"); };
         const auto seconds = [](const std::optional<double>& value) {
@@ -61,6 +66,14 @@ void bind_timing(py::module_& m) {
                    ", delivered=", seconds(t.delivered), ", batch_id=", text(t.batch_id),
                    ", batch_size=", text(t.batch_size), ")");
       });
+  using Seconds = std::optional<double>;
+  m.def(
+      "_timing",
+      [](Seconds enqueued, Seconds dequeued, Seconds started, Seconds finished, Seconds delivered,
+         std::optional<uint64_t> batch_id, std::optional<int64_t> batch_size) {
+        return Timing{enqueued, dequeued, started, finished, delivered, batch_id, batch_size};
+      },
+      "What a copy of a Timing is made by.");
   require_init<Timing>();
 }
 

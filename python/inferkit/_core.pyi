@@ -63,6 +63,7 @@ class PoolStats:
     """
     A snapshot of a :class:`BufferPool`'s figures.
     """
+    def __reduce__(self) -> tuple[typing.Any, typing.Any]: ...
     def __repr__(self) -> str: ...
     @property
     def cached_bytes(self) -> int:
@@ -546,6 +547,7 @@ class Timing:
     """
     The times of a request, in seconds of ``time.monotonic()``; None for a stage that it did not reach.
     """
+    def __reduce__(self) -> tuple[typing.Any, typing.Any]: ...
     def __repr__(self) -> str: ...
     @property
     def batch_id(self) -> int | None:
@@ -1035,6 +1037,32 @@ class SimulatedWorkers:
         """
         When to call take() again after it gave None; None for when something happens.
         """
+
+def _pool_stats(
+    arg0: typing.SupportsInt | typing.SupportsIndex,
+    arg1: typing.SupportsInt | typing.SupportsIndex,
+    arg2: typing.SupportsInt | typing.SupportsIndex,
+    arg3: typing.SupportsInt | typing.SupportsIndex,
+    arg4: typing.SupportsInt | typing.SupportsIndex,
+    arg5: typing.SupportsInt | typing.SupportsIndex,
+    arg6: typing.SupportsInt | typing.SupportsIndex,
+) -> PoolStats:
+    """
+    What a copy of a PoolStats is made by.
+    """
+
+def _timing(
+    arg0: typing.SupportsFloat | typing.SupportsIndex | None,
+    arg1: typing.SupportsFloat | typing.SupportsIndex | None,
+    arg2: typing.SupportsFloat | typing.SupportsIndex | None,
+    arg3: typing.SupportsFloat | typing.SupportsIndex | None,
+    arg4: typing.SupportsFloat | typing.SupportsIndex | None,
+    arg5: typing.SupportsInt | typing.SupportsIndex | None,
+    arg6: typing.SupportsInt | typing.SupportsIndex | None,
+) -> Timing:
+    """
+    What a copy of a Timing is made by.
+    """
 
 def begin_exit() -> None:
     """

@@ -67,7 +67,7 @@ class deadline:  # noqa: N801 - it reads as what it does: `with inferkit.deadlin
     the request's deadline had passed when it was submitted
     """
 
-    __slots__ = ("_at", "_clock", "_nanos", "_token")
+    __slots__ = ("_at", "_clock", "_inside", "_nanos", "_token")
 
     def __init__(self, seconds: float, *, clock: _core.ManualClock | None = None) -> None:
         if clock is not None and not isinstance(clock, _core.ManualClock):
@@ -77,10 +77,12 @@ class deadline:  # noqa: N801 - it reads as what it does: `with inferkit.deadlin
         self._clock = clock
         self._at: _At | None = None  # within the block
         self._token: Token[_At] | None = None
+        self._inside = False
 
     def __enter__(self) -> Self:
-        if self._token is not None:
+        if self._inside:
             raise RuntimeError("this deadline is in use: make one for each block")
+        self._inside = True
         at = _core.context_deadline.get(None)
         if self._nanos is not None:
             own = (_now(self._clock) + self._nanos, self._clock)
@@ -94,7 +96,7 @@ class deadline:  # noqa: N801 - it reads as what it does: `with inferkit.deadlin
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        token, self._token = self._token, None
+        token, self._token, self._inside = self._token, None, False
         if token is not None:
             _core.context_deadline.reset(token)
 

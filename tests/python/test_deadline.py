@@ -235,3 +235,14 @@ def test_one_block_at_a_time() -> None:
         pass
     with block:  # and again, from now on
         assert block.remaining() > 0
+
+
+@pytest.mark.parametrize("seconds", [1.0, math.inf])
+def test_a_deadline_is_of_one_block(seconds: float) -> None:
+    deadline = inferkit.deadline(seconds)
+    with deadline:
+        with pytest.raises(RuntimeError, match="in use"):
+            deadline.__enter__()
+        assert deadline.remaining() > 0
+    with deadline:  # later
+        assert deadline.remaining() > 0

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import dataclasses
 import gc
 import json
 import math
 import os
+import pickle
 import random
 import threading
 from collections.abc import Callable
@@ -165,6 +167,18 @@ def test_as_json() -> None:
     assert set(figures) == {f.name for f in dataclasses.fields(stats)} | {"p99_latency_ms"}
     assert figures["completed"] == figures["windows"]["10"]["completed"] == 1
     assert figures["pool"]["outstanding"] == stats.pool.outstanding
+
+
+def test_they_can_be_copied_and_sent_between_processes() -> None:
+    with inferkit.Batcher(model()) as batcher:
+        ticket = batcher.submit(np.ones(2, np.float32))
+        ticket.result(30)
+        unfinished, stats = batcher.submit(np.ones(2, np.float32)), batcher.stats()
+        for figures in (stats, stats.pool, ticket.timing, unfinished.timing, inferkit.BufferPool(max_bytes=4096).stats()):
+            for made in (pickle.loads(pickle.dumps(figures)), copy.copy(figures), copy.deepcopy(figures)):
+                assert type(made) is type(figures)
+                assert repr(made) == repr(figures)
+        assert repr(dataclasses.asdict(stats)["pool"]) == repr(stats.pool)
 
 
 def test_windows_count_what_was_refused_too() -> None:

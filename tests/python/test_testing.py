@@ -56,10 +56,11 @@ def test_a_clock_that_nobody_moves_says_so(monkeypatch: pytest.MonkeyPatch) -> N
         ManualClock().wait_for_sleepers()
 
 
-@pytest.mark.parametrize("start", [1.0, 1e5, 1.8e9, 9e9])
+@pytest.mark.parametrize("start", [1.0, 1e5, 1.8e9, 7.9e9])
 def test_a_sleeper_wakes_at_its_time_whatever_the_clock_shows(start: float) -> None:
     """Seconds since 1970 have digits for a quarter of a microsecond, not for nanoseconds."""
     clock = ManualClock(start)
+    assert clock.now() == start
     with clock.batcher(FakeModel(duration=0.02, clock=clock)) as batcher:
         ticket = batcher.submit(np.zeros(2, np.float32))
         clock.wait_for_sleepers()
@@ -67,6 +68,113 @@ def test_a_sleeper_wakes_at_its_time_whatever_the_clock_shows(start: float) -> N
             assert not ticket.done()
             clock.advance(0.001)
         ticket.result(timeout=20)
+
+
+def test_a_clock_shows_no_more_than_sums_of_times_can_be() -> None:
+    clock = ManualClock(8e9)
+    for too_much in (1e-3, 1.0, 1e300, float("inf")):
+        with pytest.raises(ValueError, match="by must be a number of seconds between 0 and"):
+            clock.advance(too_much)
+        with pytest.raises(ValueError, match="start must be a number of seconds between 0 and 8e"):
+            ManualClock(8e9 + too_much)
+    assert clock.now() == 8e9
+    with clock.batcher(FakeModel()) as batcher:
+        for timeout in (1.0, 9e8, 1e10, None):
+            assert batcher.submit(X, timeout=timeout).result(30).tolist() == [2, 2]
+
+
+def test_a_clock_is_for_many_threads() -> None:
+    """Batchers come and go while it is moved."""
+    clock = ManualClock()
+    errors: list[BaseException] = []
+    over = threading.Event()
+
+    def make() -> None:
+        try:
+            while not over.is_set():
+                clock.batcher(FakeModel()).close()
+        except BaseException as error:  # for the main thread
+            errors.append(error)
+
+    threads = [threading.Thread(target=make) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(300):
+            clock.advance(0.001)
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join(30)
+    assert not errors
+
+
+def test_the_wait_for_room_goes_by_the_clock() -> None:
+    clock = ManualClock()
+    model = FakeModel(10.0, clock=clock)
+    options: Any = {"max_batch_size": 1, "max_queue_size": 1, "on_full": "wait", "full_timeout": 0.5}
+    with clock.batcher(model, **options) as batcher:
+        running = batcher.submit(X)
+        clock.wait_for_sleepers()
+        queued = batcher.submit(X)
+        ends: list[BaseException | None] = []
+        threads = [
+            threading.Thread(target=lambda t=timeout: ends.append(batcher.submit(X, timeout=t).exception(30)))
+            for timeout in (None, 0.25, 5.0)
+        ]
+        for count, thread in enumerate(threads, 2):
+            thread.start()
+            while batcher.stats().queue_depth < count:
+                time.sleep(0.001)
+        clock.advance(0.3)
+        threads[1].join(30)
+        clock.advance(0.2)
+        assert batcher.stats().rejected == 2  # already
+        for thread in threads:
+            thread.join(30)
+        kinds = [type(error) for error in ends]
+        assert kinds == [inferkit.DeadlineError, inferkit.QueueFullError, inferkit.QueueFullError]
+        clock.advance(10.0)
+        clock.wait_for_sleepers()
+        clock.advance(10.0)
+        assert [t.result(30).tolist() for t in (running, queued)] == [[2, 2]] * 2
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_equal_requests_end_together(count: int) -> None:
+    clock = ManualClock()
+    with clock.batcher(FakeModel(10.0, clock=clock), max_batch_size=1, coalesce=True) as batcher:
+        running = batcher.submit(np.zeros(2, np.float32))
+        clock.wait_for_sleepers()
+        equal = [batcher.submit(X, timeout=0.5) for _ in range(count)]
+        patient = batcher.submit(X, timeout=50.0)
+        clock.advance(0.5)
+        assert [ticket.done() for ticket in equal] == [True] * count
+        assert not patient.done()
+        clock.advance(9.5)
+        clock.wait_for_sleepers()
+        clock.advance(10.0)
+        assert patient.result(30).tolist() == [2, 2]
+        running.result(30)
+
+
+def test_a_turn_of_a_loop_that_takes_too_long() -> None:
+    """What it submitted and then let pass ends when the loop hands it over."""
+    clock = ManualClock()
+
+    async def main() -> None:
+        async with clock.batcher(FakeModel(10.0, clock=clock), max_batch_size=1) as batcher:
+            running = batcher.submit(X)
+            await asyncio.sleep(0)
+            await asyncio.to_thread(clock.wait_for_sleepers)
+            late = batcher.submit(X, timeout=0.5)
+            clock.advance(1.0)
+            with pytest.raises(inferkit.DeadlineError):
+                await asyncio.wait_for(late, 30)
+            clock.advance(9.0)
+            await running
+
+    asyncio.run(main())
 
 
 def test_deadlines_go_by_the_clock() -> None:
@@ -193,16 +301,20 @@ def test_arrivals_are_seeded_and_of_their_rate() -> None:
             wrong()
 
 
+def send_by(kind: str, submit: Any, *arguments: Any, **options: Any) -> LoadReport:
+    if kind == "drive":
+        return drive(submit, *arguments, **options)
+
+    async def main() -> LoadReport:
+        return await adrive(submit, *arguments, **options)
+
+    return asyncio.run(main())
+
+
 @pytest.mark.parametrize("kind", ["drive", "adrive"])
 def test_a_load_says_what_became_of_it(kind: str) -> None:
     def send(batcher: inferkit.Batcher, *arguments: Any, **options: Any) -> LoadReport:
-        if kind == "drive":
-            return drive(batcher.submit, *arguments, **options)
-
-        async def main() -> LoadReport:
-            return await adrive(batcher.submit, *arguments, **options)
-
-        return asyncio.run(main())
+        return send_by(kind, batcher.submit, *arguments, **options)
 
     with inferkit.Batcher(FakeModel(0.001), max_queue_size=None, inline_limit=0) as batcher:
         report = send(batcher, [X, np.full(2, np.nan, np.float32)], poisson(400.0, 0.3, seed=1))
@@ -219,3 +331,11 @@ def test_a_load_says_what_became_of_it(kind: str) -> None:
         assert report.completed + sum(report.errors.values()) == 8
     with pytest.raises(ValueError):
         drive(lambda x: None, [], [0.0])
+    with inferkit.Batcher(FakeModel()) as batcher:
+        with pytest.raises(TypeError, match=r"submit must give a Ticket, as batcher.submit does; .*ndarray"):
+            send_by(kind, batcher, [X], [0.0])
+        with pytest.raises(TypeError, match="requests must be a sequence or a function, got int"):
+            send_by(kind, batcher.submit, 5, [0.0])
+        for wrong in ("a", None, float("nan"), -1.0):
+            with pytest.raises((TypeError, ValueError), match="an arrival must be a number of seconds"):
+                send_by(kind, batcher.submit, [X], [wrong])

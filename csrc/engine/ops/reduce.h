@@ -12,8 +12,8 @@ enum class ReduceOp : uint8_t { kSum, kMean, kMax, kMin, kProd, kL1, kL2, kLogSu
 void lower_reduce_rows(LowerContext& c, ReduceOp op, int64_t rows, int64_t n);
 double reduce_rows_nanos(int64_t rows, int64_t n);
 
-/// The same where the rows are the channels of images, which may lie in blocks: sixteen of them are then as many columns
-/// of the elements of one.
+/// The same where the rows are the channels of images, which may lie in blocks: sixteen of them are then as many
+/// columns of the elements of one.
 void lower_reduce_channels(LowerContext& c, ReduceOp op, int64_t rows, int64_t n);
 double reduce_channels_nanos(int64_t rows, int64_t n, bool in_blocks);
 

@@ -7,7 +7,7 @@ import weakref
 from typing import Any, SupportsFloat, SupportsIndex
 
 from .. import _core
-from .._arguments import integer, seconds
+from .._arguments import integer, number, seconds
 from .._batcher import Batcher
 from .._initialised import says_if_not_initialised
 from .._model import Model
@@ -21,13 +21,14 @@ _PATIENCE = 30.0  # seconds of real time after which a test that waits for somet
 class ManualClock(_core.ManualClock):
     """A clock that stands still until it is told to move; what a batcher does by time, it does by this one then.
 
-    Deadlines, ``max_delay``, the times in ``ticket.timing`` and in ``stats()`` go by it. What waits for an answer
+    Deadlines, ``max_delay``, ``full_timeout``, the rates of clients, the times in ``ticket.timing`` and in ``stats()`` go
+    by it. What waits for an answer
     (``ticket.result(timeout)``, ``close(timeout=)``) goes by the real clock. Safe to use from any thread.
 
     Parameters
     ----------
     start : float
-        What it shows at first, in seconds; above 0.
+        What it shows at first, in seconds: above 0. It never shows more than 8e9, which is some 250 years.
 
     Examples
     --------
@@ -49,7 +50,9 @@ class ManualClock(_core.ManualClock):
     __slots__ = ("_batchers", "_changed", "_sleepers")
 
     def __init__(self, start: float = 1.0) -> None:
-        super().__init__(seconds(start, "start", positive=True))
+        if number(start, "start", "a number of seconds") <= 0:
+            raise ValueError(f"start must be a positive number of seconds, got {float(start):g}")
+        super().__init__(start)
         self._batchers: weakref.WeakSet[Batcher] = weakref.WeakSet()
         self._changed = threading.Condition()
         self._sleepers: list[int] = []  # until when, in nanoseconds: seconds since 1970 have no digits for them
@@ -60,17 +63,23 @@ class ManualClock(_core.ManualClock):
         Its runs are its workers' (``caller_runs=False, inline_limit=0``), so that the thread that moves the clock never
         waits for the clock; `options` are those of :class:`Batcher`, and may say otherwise.
         """
-        batchers = self._batchers
+        changed, batchers = self._changed, self._batchers
         made = Batcher(model, **{"caller_runs": False, "inline_limit": 0.0, **options, "_clock": self})
-        batchers.add(made)
+        with changed:
+            batchers.add(made)
         return made
 
     def advance(self, by: SupportsFloat | SupportsIndex) -> None:
-        """Move on by so many seconds; requests whose time passes with that have ended when this returns."""
+        """Move on by so many seconds; requests whose time passes with that have ended when this returns.
+
+        What a turn of an event loop submits reaches its batcher when the turn is over, and ends then if its time has
+        passed meanwhile.
+        """
         with self._changed:
-            super().advance(seconds(by, "by"))
+            super().advance(by)
             self._changed.notify_all()
-        for batcher in list(self._batchers):
+            batchers = list(self._batchers)
+        for batcher in batchers:
             batcher._poke()
 
     def sleep(self, duration: float) -> None:

@@ -133,6 +133,8 @@ class _Score:
     """Of a load that is under way; tickets are let go of as they end."""
 
     def __init__(self, requests: _Requests, options: Mapping[str, Any]) -> None:
+        if not callable(requests) and not isinstance(requests, Sequence | np.ndarray):
+            raise TypeError(f"requests must be a sequence or a function, got {type(requests).__name__}")
         if not callable(requests) and not len(requests):
             raise ValueError("requests must not be empty")
         self.requests = requests
@@ -152,7 +154,12 @@ class _Score:
         request = of(n) if callable(of) else of[n % len(of)]
         inputs = request if isinstance(request, tuple) else (request,)
         self.offered += 1
-        self.open.append((due, submit(*inputs, **self.options)))
+        ticket = submit(*inputs, **self.options)
+        if not hasattr(ticket, "timing"):
+            raise TypeError(
+                f"submit must give a Ticket, as batcher.submit does; what it gave is of type {type(ticket).__name__}"
+            )
+        self.open.append((due, ticket))
 
     def take_ended(self) -> None:
         while self.open and self.open[0][1].timing.finished is not None:
@@ -189,7 +196,8 @@ def _latency(values: Iterable[float]) -> Latency:
 
 def _waits(score: _Score, arrivals: Iterable[float]) -> Iterator[tuple[float, float]]:
     """Each arrival, and how many seconds it is away; to be asked for when the one before has been sent."""
-    for at in arrivals:
+    for arrival in arrivals:
+        at = seconds(arrival, "an arrival")
         yield at, score.start + at - time.monotonic()
 
 
