@@ -111,7 +111,9 @@ def reduced_network(*ways: tuple[str, dict[str, Any]]) -> bytes:
 
 def all_reductions_network() -> bytes:
     """Over whole images, which are read in blocks, and over rows, columns and channels, which are not."""
-    whole = [(f"Reduce{op}", {"axes": [3, 2] if op == "Max" else [-2, -1], "keepdims": op != "L1"}) for op in REDUCTIONS]
+    whole: list[tuple[str, dict[str, Any]]] = [
+        (f"Reduce{op}", {"axes": [3, 2] if op == "Max" else [-2, -1], "keepdims": op != "L1"}) for op in REDUCTIONS
+    ]
     others: list[tuple[str, dict[str, Any]]] = [
         ("ReduceMean", {"axes": axes}) for axes in ([2], [3], [1, 2, 3], [1], [1, 2])
     ]
@@ -206,7 +208,8 @@ def convolved_and_pooled_network() -> bytes:
     net = Network(20, (71, 60))
     found = []
     for kernel, activation, op, window in POOLS:
-        x = net.conv(net.put("Relu", net.conv("x", 20, 128, 1)), 128, 112, kernel)  # seven blocks: six are summed at once
+        x = net.put("Relu", net.conv("x", 20, 128, 1))
+        x = net.conv(x, 128, 112, kernel)  # seven blocks, of which six are summed at once
         if activation == "Gelu":
             x = net.put("Mul", net.put("Sigmoid", x), x)
         elif activation:

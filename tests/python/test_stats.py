@@ -174,7 +174,8 @@ def test_they_can_be_copied_and_sent_between_processes() -> None:
         ticket = batcher.submit(np.ones(2, np.float32))
         ticket.result(30)
         unfinished, stats = batcher.submit(np.ones(2, np.float32)), batcher.stats()
-        for figures in (stats, stats.pool, ticket.timing, unfinished.timing, inferkit.BufferPool(max_bytes=4096).stats()):
+        pool = inferkit.BufferPool(max_bytes=4096).stats()
+        for figures in (stats, stats.pool, pool, ticket.timing, unfinished.timing):
             for made in (pickle.loads(pickle.dumps(figures)), copy.copy(figures), copy.deepcopy(figures)):
                 assert type(made) is type(figures)
                 assert repr(made) == repr(figures)

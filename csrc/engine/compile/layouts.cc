@@ -140,9 +140,9 @@ class Layouts {
     double plain = 0;                    // what it costs in the way that was chosen
     double blocked[2][2] = {};           // and in blocks, by the layouts of its input and its output
     std::vector<ValueId> reads;          // in the layout that it works in, each once
-    int expansion = -1;                  // what may become one step with it, and the time that this saves
+    int expansion = -1;                  // the pointwise convolution that may become one step with it
     int pooled = -1;                     // the convolution that a pool may become one step with
-    double saved = 0;
+    double saved = 0;                    // the time that either saves
   };
   struct Value {
     int maker = -1;

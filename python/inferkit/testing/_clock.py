@@ -21,9 +21,9 @@ _PATIENCE = 30.0  # seconds of real time after which a test that waits for somet
 class ManualClock(_core.ManualClock):
     """A clock that stands still until it is told to move; what a batcher does by time, it does by this one then.
 
-    Deadlines, ``max_delay``, ``full_timeout``, the rates of clients, the times in ``ticket.timing`` and in ``stats()`` go
-    by it. What waits for an answer
-    (``ticket.result(timeout)``, ``close(timeout=)``) goes by the real clock. Safe to use from any thread.
+    Deadlines, ``max_delay``, ``full_timeout``, the rates of clients, and the times in ``ticket.timing`` and ``stats()``
+    go by it. What waits for an answer (``ticket.result(timeout)``, ``close(timeout=)``) goes by the real clock. Safe to
+    use from any thread.
 
     Parameters
     ----------
