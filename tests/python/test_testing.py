@@ -331,7 +331,16 @@ def test_a_load_says_what_became_of_it(kind: str) -> None:
         assert report.completed + sum(report.errors.values()) == 8
     with pytest.raises(ValueError):
         drive(lambda x: None, [], [0.0])
+
+    class Rows:  # no Sequence by name, as those of datasets are
+        def __len__(self) -> int:
+            return 2
+
+        def __getitem__(self, n: int) -> np.ndarray:
+            return X * n
+
     with inferkit.Batcher(FakeModel()) as batcher:
+        assert send_by(kind, batcher.submit, Rows(), [0.0, 0.0, 0.0]).completed == 3
         with pytest.raises(TypeError, match=r"submit must give a Ticket, as batcher.submit does; .*ndarray"):
             send_by(kind, batcher, [X], [0.0])
         with pytest.raises(TypeError, match="requests must be a sequence or a function, got int"):

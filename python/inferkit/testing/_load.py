@@ -133,7 +133,7 @@ class _Score:
     """Of a load that is under way; tickets are let go of as they end."""
 
     def __init__(self, requests: _Requests, options: Mapping[str, Any]) -> None:
-        if not callable(requests) and not isinstance(requests, Sequence | np.ndarray):
+        if not callable(requests) and not (hasattr(requests, "__len__") and hasattr(requests, "__getitem__")):
             raise TypeError(f"requests must be a sequence or a function, got {type(requests).__name__}")
         if not callable(requests) and not len(requests):
             raise ValueError("requests must not be empty")
