@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import logging
 import threading
@@ -24,7 +25,7 @@ from inferkit.diagnostics._diagnose import examine
 from inferkit.diagnostics._log_lines import log_lines
 from inferkit.diagnostics._patient import Limits
 from inferkit.diagnostics._report import STEPS
-from inferkit.diagnostics._steps import ALL
+from inferkit.diagnostics._steps import ALL, event_loop
 from inferkit.diagnostics._steps.queue import standing
 
 # What a busy machine may disturb; tests of their own look at these.
@@ -272,6 +273,16 @@ def test_a_callable_that_holds_the_loop(serve: Made) -> None:
     check = by_name(report)["loop never held"]
     assert check.status == "fail"
     assert "GIL" in check.remedy
+
+
+def test_what_a_hypervisor_took_is_no_hold(serve: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    def greedy(x: np.ndarray) -> np.ndarray:
+        sum(range(6_000_000))
+        return x
+
+    stolen = itertools.count(step=10)  # ten seconds more at each look
+    monkeypatch.setattr(event_loop, "_stolen", lambda: next(stolen))
+    assert by_name(diagnose(serve(wrap(greedy)), seconds=0.2))["loop never held"].status == "pass"
 
 
 def test_a_loop_that_is_not_held_passes(serve: Made) -> None:
