@@ -8,7 +8,6 @@
 #include "engine/ops/common/convert.h"
 #include "engine/ops/elementwise.h"
 #include "engine/ops/parallel.h"
-#include "kernels/cpu/half/half.h"
 
 namespace inferkit {
 namespace {
@@ -21,25 +20,33 @@ uint64_t wide(T v) {
   return static_cast<uint64_t>(v);  // integers wrap modulo 2^64 here, then modulo their own width
 }
 
-#define INFERKIT_OP(name, signless, integer, floating) \
-  struct name {                                        \
-    static constexpr bool kSignless = signless;        \
-    template <class T>                                 \
-    static T apply(T a, T b) {                         \
-      if constexpr (std::is_integral_v<T>) {           \
-        return static_cast<T>(integer);                \
-      } else {                                         \
-        return floating;                               \
-      }                                                \
-    }                                                  \
+#define INFERKIT_OP(name, widening, integer, floating)        \
+  struct name {                                               \
+    static constexpr Widening kWidening = Widening::widening; \
+    template <class T>                                        \
+    static T apply(T a, T b) {                                \
+      if constexpr (std::is_integral_v<T>) {                  \
+        return static_cast<T>(integer);                       \
+      } else {                                                \
+        return floating;                                      \
+      }                                                       \
+    }                                                         \
   }
-INFERKIT_OP(Add, true, wide(a) + wide(b), a + b);
-INFERKIT_OP(Sub, true, wide(a) - wide(b), a - b);
-INFERKIT_OP(Mul, true, wide(a) * wide(b), a* b);
-INFERKIT_OP(Min, false, a < b ? a : b, a < b || a != a ? a : b);  // NaN where either is NaN
-INFERKIT_OP(Max, false, a > b ? a : b, a > b || a != a ? a : b);
-INFERKIT_OP(Prelu, false, a < 0 ? wide(a) * wide(b) : wide(a), a < 0 ? a * b : a);
+INFERKIT_OP(Add, kLowBits, wide(a) + wide(b), a + b);
+INFERKIT_OP(Sub, kLowBits, wide(a) - wide(b), a - b);
+INFERKIT_OP(Mul, kLowBits, wide(a) * wide(b), a* b);
+INFERKIT_OP(Min, kValues, a < b ? a : b, a < b || a != a ? a : b);  // NaN where either is NaN
+INFERKIT_OP(Max, kValues, a > b ? a : b, a > b || a != a ? a : b);
 #undef INFERKIT_OP
+
+struct Prelu {
+  template <class T>
+  static constexpr bool kScalar = std::is_integral_v<T>;
+  template <class T>
+  static T apply(T a, T b) {
+    return a < 0 ? Mul::apply(a, b) : a;
+  }
+};
 
 template <class T>
 void check_divisor(T b) {
@@ -53,6 +60,8 @@ bool is_minus_one(T b) {
 }
 
 struct Div {
+  template <class T>
+  static constexpr bool kScalar = std::is_integral_v<T>;
   template <class T>
   static T apply(T a, T b) {
     if constexpr (std::is_integral_v<T>) {
@@ -72,6 +81,8 @@ constexpr int64_t mod_nanos() {
 
 struct TruncatedMod {  // the sign of a
   template <class T>
+  static constexpr bool kScalar = true;
+  template <class T>
   static constexpr int64_t nanos() {
     return mod_nanos<T>();
   }
@@ -87,6 +98,8 @@ struct TruncatedMod {  // the sign of a
 };
 
 struct FlooredMod {  // the sign of b
+  template <class T>
+  static constexpr bool kScalar = true;
   template <class T>
   static constexpr int64_t nanos() {
     return mod_nanos<T>();
@@ -127,70 +140,66 @@ void run_kernel(const void* params, std::byte* const* io, const ExecContext& con
   });
 }
 
-void widen(const float* x, float* y, int64_t n) { std::copy(x, x + n, y); }
-void narrow(const float* x, float* y, int64_t n) { std::copy(x, x + n, y); }
-using kernels::narrow;
-using kernels::widen;
-
-// Half types T: blocks are widened, computed in float and rounded once. A and Y are T, or float for what is computed in
-// several steps: it is rounded in the last.
-template <class T, class A = T, class Y = T>
-void run_half(const void* params, std::byte* const* io, const ExecContext&) {
-  const auto& p = *static_cast<const KernelParams*>(params);
-  constexpr int64_t kBlock = 256;
-  float left[kBlock], right[kBlock];
-  const int64_t sa = p.nest.inner_stride(0), sb = p.nest.inner_stride(1);
-  for_each_piece(p.nest, [&](const auto& at, int64_t n) {
-    const A* a = reinterpret_cast<const A*>(io[0]) + at[0];
-    const T* b = reinterpret_cast<const T*>(io[1]) + at[1];
-    Y* y = reinterpret_cast<Y*>(io[2]) + at[2];
-    for (int64_t i = 0; i < n; i += kBlock) {
-      const int64_t count = std::min(kBlock, n - i);
-      widen(a + i * sa, left, sa == 0 ? 1 : count);
-      widen(b + i * sb, right, sb == 0 ? 1 : count);
-      p.fn(left, right, sa == 0 ? right : left, count);
-      narrow(sa == 0 ? right : left, y + i, count);
-    }
-  });
-}
-
 /// Operand a and the result, or one of them, are float where the node's type is a half type.
 struct Widened {
   bool a = false, y = false;
 };
 
-template <class T>
-StepFn half_step(Widened widened) {
-  if (widened.a) return widened.y ? run_half<T, float, float> : run_half<T, float, T>;
-  return widened.y ? run_half<T, T, float> : run_half<T>;
+/// The loop of a step of run_binary, which converts half types.
+template <Binary kKernel>
+void kernel_loop(const BinaryRows& rows) {
+  const BinaryForm form = !rows.b_moves   ? BinaryForm::kVectorScalar
+                          : !rows.a_moves ? BinaryForm::kScalarVector
+                                          : BinaryForm::kVectorVector;
+  const kernels::BinaryFn fn = kernels::binary_fn(kKernel, form);
+  for_each_row<float, float, float>(rows, [&](const float* a, const float* b, float* y) { fn(a, b, y, rows.n); });
 }
 
-template <class Op, Binary kKernel, TypeSet Set>
-void add_step(LowerContext& c, const Shape& a, const Shape& b, const Shape& y, std::initializer_list<Ref> operands,
-              Widened widened = {}) {
+/// An operator: its kernel for float, which the half types take too, and what it has for other types.
+struct Arithmetic {
+  Binary kernel;
+  BinaryLoop loop;
+  BinaryParamsFn others;
+};
+template <class Op, Binary kKernel>
+constexpr Arithmetic kArithmetic{kKernel, kernel_loop<kKernel>, binary_params<Op, kIntegerTypes | types(DType::kF64)>};
+constexpr const Arithmetic& kAdd = kArithmetic<Add, Binary::kAdd>;
+constexpr const Arithmetic& kSub = kArithmetic<Sub, Binary::kSub>;
+constexpr const Arithmetic& kMul = kArithmetic<Mul, Binary::kMul>;
+constexpr const Arithmetic& kDiv = kArithmetic<Div, Binary::kDiv>;
+constexpr const Arithmetic& kPrelu = kArithmetic<Prelu, Binary::kPrelu>;
+constexpr const Arithmetic& kMin = kArithmetic<Min, Binary::kMin>;
+constexpr const Arithmetic& kMax = kArithmetic<Max, Binary::kMax>;
+
+void add_step(LowerContext& c, const Arithmetic& op, const Shape& a, const Shape& b, const Shape& y,
+              std::initializer_list<Ref> operands, Widened widened = {}) {
   const LoopNest<3> nest = binary_nest(a, b, y);
   const auto elements = static_cast<double>(y.elements());
   const DType dtype = c.input(0).dtype;
-  if (dtype == DType::kF32 || dtype == DType::kF16 || dtype == DType::kBF16) {
+  if (dtype == DType::kF32) {
     const BinaryForm form = nest.inner_stride(1) == 0   ? BinaryForm::kVectorScalar
                             : nest.inner_stride(0) == 0 ? BinaryForm::kScalarVector
                                                         : BinaryForm::kVectorVector;
-    const StepFn kernel = dtype == DType::kF32   ? run_kernel
-                          : dtype == DType::kF16 ? half_step<Half>(widened)
-                                                 : half_step<BFloat16>(widened);
-    c.step(kernel, KernelParams{nest, kernels::binary_fn(kKernel, form)}, operands,
+    c.step(run_kernel, KernelParams{nest, kernels::binary_fn(op.kernel, form)}, operands,
            elements * 0.1 + static_cast<double>(nest.runs()) * 3);
     return;
   }
-  const BinaryParams params = binary_params<Op, Set & ~types(DType::kF32, DType::kF16, DType::kBF16)>(dtype, nest);
+  BinaryParams params{nest, op.loop, {}};
+  if (dtype == DType::kF16 || dtype == DType::kBF16) {
+    const CastFn widen = cast_elements(dtype, DType::kF32);
+    params.sizes = {widened.a ? 4 : 2, 2, widened.y ? 4 : 2};
+    params.casts = {widened.a ? nullptr : widen, widen, widened.y ? nullptr : cast_elements(DType::kF32, dtype)};
+  } else {
+    params = op.others(dtype, nest);
+  }
   if (!params.loop) c.unsupported(cat("inputs of type ", dtype_name(dtype)));
   c.step(run_binary, params, operands, elements);
 }
 
-template <class Op, Binary kKernel, TypeSet Set>
+template <const Arithmetic& op>
 void lower_arithmetic(LowerContext& c) {
   offer_in_place(c, 2);
-  add_step<Op, kKernel, Set>(c, c.input(0).shape, c.input(1).shape, c.output(0).shape, {c.in(0), c.in(1), c.out(0)});
+  add_step(c, op, c.input(0).shape, c.input(1).shape, c.output(0).shape, {c.in(0), c.in(1), c.out(0)});
 }
 
 bool truncates(const NodeContext& c) {
@@ -224,9 +233,8 @@ void run_divide(const void* params, std::byte* const* io, const ExecContext&) {
 
 // y = x0 op x1; y = y op x2; ... in this order. Sums of half types are held in float and rounded once; the greatest
 // and the least of some are among them.
-template <class Op, Binary kKernel, TypeSet Set, bool kMean = false>
-void lower_variadic(LowerContext& c) {
-  require_type(c, 0, Set);
+void lower_variadic(LowerContext& c, const Arithmetic& op, TypeSet set, bool mean = false) {
+  require_type(c, 0, set);
   const size_t count = c.input_count();
   if (count == 1) return c.alias(0, 0);
   const Shape& y = c.output(0).shape;
@@ -236,7 +244,7 @@ void lower_variadic(LowerContext& c) {
              c.node().inputs.end()) {
     offer_in_place(c, 1);  // the first input alone: the others are still read when y is written
   }
-  const DType dtype = c.input(0).dtype, held = kKernel == Binary::kAdd ? compute_type(dtype) : dtype;
+  const DType dtype = c.input(0).dtype, held = op.kernel == Binary::kAdd ? compute_type(dtype) : dtype;
   // What is so far, which may be smaller than y until the input that broadcasts it comes.
   Shape shape = c.input(0).shape;
   Ref sum = c.in(0);
@@ -244,18 +252,22 @@ void lower_variadic(LowerContext& c) {
     const bool last = i + 1 == count;
     const Shape& other = c.input(i).shape;
     const Shape next = last ? y : *broadcast(shape, other);
-    const Widened widened{held != dtype && i > 1, held != dtype && !(last && !kMean)};
+    const Widened widened{held != dtype && i > 1, held != dtype && !(last && !mean)};
     const Ref to = next == y && !widened.y ? c.out(0) : c.scratch(TensorView{held, next, nullptr}.bytes());
-    add_step<Op, kKernel, Set>(c, shape, other, next, {sum, c.in(i), to}, widened);
+    add_step(c, op, shape, other, next, {sum, c.in(i), to}, widened);
     shape = next;
     sum = to;
   }
-  if constexpr (kMean) {
-    const StepFn fn = dispatch<Set>(dtype, []<class T>() -> StepFn { return run_divide<T>; });
-    c.step(fn, DivideParams{y.elements(), static_cast<int64_t>(count)}, {sum, c.out(0)},
-           static_cast<double>(y.elements()));
-  }
+  if (!mean) return;
+  const StepFn fn = dispatch<kFloatTypes>(dtype, []<class T>() -> StepFn { return run_divide<T>; });
+  c.step(fn, DivideParams{y.elements(), static_cast<int64_t>(count)}, {sum, c.out(0)},
+         static_cast<double>(y.elements()));
 }
+
+void lower_min(LowerContext& c) { lower_variadic(c, kMin, kNumberTypes); }
+void lower_max(LowerContext& c) { lower_variadic(c, kMax, kNumberTypes); }
+void lower_sum(LowerContext& c) { lower_variadic(c, kAdd, kFloatTypes); }
+void lower_mean(LowerContext& c) { lower_variadic(c, kAdd, kFloatTypes, true); }
 
 void infer_arithmetic(InferContext& c) {
   for (size_t i = 1; i < c.input_count(); ++i) require_same_type(c, 0, i);
@@ -287,16 +299,16 @@ OpSchema schema(std::string_view name, int since, int inputs, InferFn infer) {
 
 void register_binary(OpRegistry& r) {
   constexpr int kMany = 1'000'000;
-  r.add(schema("Add", 7, 2, infer_arithmetic), lower_arithmetic<Add, Binary::kAdd, kNumberTypes>);
-  r.add(schema("Sub", 7, 2, infer_arithmetic), lower_arithmetic<Sub, Binary::kSub, kNumberTypes>);
-  r.add(schema("Mul", 7, 2, infer_arithmetic), lower_arithmetic<Mul, Binary::kMul, kNumberTypes>);
-  r.add(schema("Div", 7, 2, infer_arithmetic), lower_arithmetic<Div, Binary::kDiv, kNumberTypes>);
-  r.add(schema("PRelu", 7, 2, infer_prelu), lower_arithmetic<Prelu, Binary::kPrelu, kNumberTypes>);
+  r.add(schema("Add", 7, 2, infer_arithmetic), lower_arithmetic<kAdd>);
+  r.add(schema("Sub", 7, 2, infer_arithmetic), lower_arithmetic<kSub>);
+  r.add(schema("Mul", 7, 2, infer_arithmetic), lower_arithmetic<kMul>);
+  r.add(schema("Div", 7, 2, infer_arithmetic), lower_arithmetic<kDiv>);
+  r.add(schema("PRelu", 7, 2, infer_prelu), lower_arithmetic<kPrelu>);
   r.add(schema("Mod", 10, 2, infer_mod), lower_mod);
-  r.add(schema("Min", 6, kMany, infer_arithmetic), lower_variadic<Min, Binary::kMin, kNumberTypes>);
-  r.add(schema("Max", 6, kMany, infer_arithmetic), lower_variadic<Max, Binary::kMax, kNumberTypes>);
-  r.add(schema("Sum", 6, kMany, infer_arithmetic), lower_variadic<Add, Binary::kAdd, kFloatTypes>);
-  r.add(schema("Mean", 6, kMany, infer_arithmetic), lower_variadic<Add, Binary::kAdd, kFloatTypes, true>);
+  r.add(schema("Min", 6, kMany, infer_arithmetic), lower_min);
+  r.add(schema("Max", 6, kMany, infer_arithmetic), lower_max);
+  r.add(schema("Sum", 6, kMany, infer_arithmetic), lower_sum);
+  r.add(schema("Mean", 6, kMany, infer_arithmetic), lower_mean);
 }
 
 }  // namespace inferkit

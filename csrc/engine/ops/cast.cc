@@ -6,118 +6,23 @@
 // says); anything that is not 0 (NaN too) is true. Every conversion rounds once.
 #include <array>
 #include <bit>
-#include <cmath>
-#include <cstring>
 #include <limits>
 
 #include "engine/compile/op_registry.h"
+#include "engine/ops/common/cast_elements.h"
+#include "engine/ops/common/convert.h"
 #include "engine/ops/common/small_convert.h"
 #include "engine/ops/common/text_cast.h"
 #include "engine/ops/dispatch.h"
-#include "engine/ops/parallel.h"
-#include "engine/ops/saturate.h"
 #include "graph/onnx_tensor.h"
-#include "kernels/cpu/half/half.h"
 #include "platform/run_control.h"
 
 namespace inferkit {
 namespace {
 
-// To odd: a number between two floats becomes the one whose last bit is 1, so that a second rounding, to nearest in
-// fewer bits, is right.
-float to_odd_float(double v) {
-  const auto f = static_cast<float>(v);
-  if (static_cast<double>(f) == v || v != v) return f;
-  auto bits = std::bit_cast<uint32_t>(f);
-  if (std::fabs(static_cast<double>(f)) > std::fabs(v)) --bits;
-  return std::bit_cast<float>(bits | 1u);
-}
-
-template <class T>
-double to_odd_double(T v) {  // of an integer
-  if constexpr (sizeof(T) == 8) {
-    constexpr T kSticky = (T{1} << 11) - 1;
-    if (v > (T{1} << 53) || (std::is_signed_v<T> && v < static_cast<T>(-(int64_t{1} << 53)))) {
-      v = static_cast<T>((v & kSticky) ? ((v & ~kSticky) | (T{1} << 11)) : v);
-    }
-  }
-  return static_cast<double>(v);
-}
-
-template <class To, class From>
-To convert(From v) {
-  if constexpr (std::is_same_v<To, bool>) {
-    return load(v) != 0;
-  } else if constexpr (kIsHalfType<To>) {
-    if constexpr (kIsHalfType<From> || std::is_same_v<From, float>)
-      return store<To>(load(v));
-    else if constexpr (std::is_same_v<From, double>)
-      return store<To>(to_odd_float(v));
-    else
-      return store<To>(to_odd_float(to_odd_double(v)));
-  } else if constexpr (std::is_floating_point_v<To> || std::is_integral_v<From>) {
-    return static_cast<To>(load(v));
-  } else {
-    return saturated<To>(load(v));
-  }
-}
-
 struct CastParams {
   int64_t n;
 };
-
-using CastFn = void (*)(const std::byte* from, std::byte* to, int64_t n);
-
-template <class From, class To>
-void cast_elements(const std::byte* from, std::byte* to, int64_t n) {
-  const From* x = reinterpret_cast<const From*>(from);
-  To* y = reinterpret_cast<To*>(to);
-  if constexpr (kIsHalfType<From> && std::is_same_v<To, float>) {
-    kernels::widen(x, y, n);
-  } else if constexpr (kIsHalfType<To> && std::is_same_v<From, float>) {
-    kernels::narrow(x, y, n);
-  } else {
-    for (int64_t i = 0; i < n; ++i) y[i] = convert<To>(x[i]);
-  }
-}
-
-// What wraps does not look at the sign of the new type, nor what becomes narrower at that of the old one: by width
-// these are a third as many functions.
-template <class T>
-using Unsigned = std::conditional_t<
-    sizeof(T) == 1, uint8_t,
-    std::conditional_t<sizeof(T) == 2, uint16_t, std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>>>;
-template <class T>
-inline constexpr bool kWraps = std::is_integral_v<T> && !std::is_same_v<T, bool>;
-
-template <class From, class To>
-constexpr CastFn cast_fn() {
-  if constexpr (kWraps<From> && kWraps<To> && sizeof(To) <= sizeof(From)) {
-    return cast_elements<Unsigned<From>, Unsigned<To>>;
-  } else if constexpr (std::is_integral_v<From> && kWraps<To>) {
-    return cast_elements<From, Unsigned<To>>;
-  } else if constexpr (kWraps<From> && std::is_same_v<To, bool>) {
-    return cast_elements<Unsigned<From>, bool>;
-  } else {
-    return cast_elements<From, To>;
-  }
-}
-
-struct PlainCastParams {
-  int64_t n, from_size, to_size;
-  CastFn fn;
-};
-
-void run_cast(const void* params, std::byte* const* io, const ExecContext& context) {
-  const auto& p = *static_cast<const PlainCastParams*>(params);
-  constexpr int64_t kGrain = 1 << 15;  // elements worth a thread
-  for_ranges(context, p.n, kGrain, [&](int64_t begin, int64_t end) {
-    in_blocks(end - begin, [&](int64_t first, int64_t last) {
-      const int64_t at = begin + first;
-      p.fn(io[0] + at * p.from_size, io[1] + at * p.to_size, last - first);
-    });
-  });
-}
 
 // What a small float is then made of: `v` where a float holds it, else a float that rounds to the same one.
 template <class From>
@@ -179,16 +84,6 @@ void infer_cast_like(InferContext& c) {
   c.set_output(0, c.input(1).dtype, c.input(0).shape);
 }
 
-/// A step from `in` to `out`, neither of them of a small type.
-void lower_plain(LowerContext& c, Ref in, DType from, Ref out, DType to, int64_t n) {
-  const CastFn fn = dispatch<kAllTypes>(from, [&]<class From>() -> CastFn {
-    return dispatch<kAllTypes>(to, []<class To>() -> CastFn { return cast_fn<From, To>(); });
-  });
-  if (!fn) c.unsupported(cat("a cast from ", dtype_name(from), " to ", dtype_name(to)));
-  const auto size_of = [](DType t) { return static_cast<int64_t>(dtype_size(t)); };
-  c.step(run_cast, PlainCastParams{n, size_of(from), size_of(to), fn}, {in, out}, static_cast<double>(n));
-}
-
 /// From a type that is not small to one that is.
 void lower_to_small(LowerContext& c, Ref in, DType from, DType to, int64_t n) {
   const DType carrier = carrier_of(to);
@@ -204,12 +99,12 @@ void lower_to_small(LowerContext& c, Ref in, DType from, DType to, int64_t n) {
     // By way of 32 bits: the lowest ones of a float's whole part.
     if (is_float(from)) {
       const Ref whole = c.scratch(static_cast<size_t>(n) * sizeof(int32_t));
-      lower_plain(c, in, from, whole, DType::kI32, n);
+      lower_convert(c, in, from, whole, DType::kI32, n);
       in = whole;
       from = DType::kI32;
     }
     const Ref carried = c.scratch(static_cast<size_t>(n));
-    lower_plain(c, in, from, carried, carrier, n);
+    lower_convert(c, in, from, carried, carrier, n);
     in = carried;
   }
   lower_narrow_small(c, in, c.out(0), to, rounding_of(c), n);
@@ -244,7 +139,7 @@ void lower_cast(LowerContext& c) {
   else if (is_small(to))
     lower_to_small(c, in, from, to, n);
   else
-    lower_plain(c, in, from, c.out(0), to, n);
+    lower_convert(c, in, from, c.out(0), to, n);
 }
 
 }  // namespace

@@ -6,23 +6,23 @@
 namespace inferkit {
 namespace {
 
-#define INFERKIT_OP(name, signless, expression) \
-  struct name {                                 \
-    static constexpr bool kSignless = signless; \
-    template <class T>                          \
-    static auto apply(T a, T b) {               \
-      return expression;                        \
-    }                                           \
+#define INFERKIT_OP(name, widening, expression)               \
+  struct name {                                               \
+    static constexpr Widening kWidening = Widening::widening; \
+    template <class T>                                        \
+    static auto apply(T a, T b) {                             \
+      return expression;                                      \
+    }                                                         \
   }
-INFERKIT_OP(Equal, true, a == b);
-INFERKIT_OP(Less, false, a < b);
-INFERKIT_OP(LessOrEqual, false, a <= b);
-INFERKIT_OP(And, false, a&& b);
-INFERKIT_OP(Or, false, a || b);
-INFERKIT_OP(Xor, false, a != b);
-INFERKIT_OP(BitAnd, true, static_cast<T>(a& b));
-INFERKIT_OP(BitOr, true, static_cast<T>(a | b));
-INFERKIT_OP(BitXor, true, static_cast<T>(a ^ b));
+INFERKIT_OP(Equal, kLowBits, a == b);
+INFERKIT_OP(Less, kValues, a < b);
+INFERKIT_OP(LessOrEqual, kValues, a <= b);
+INFERKIT_OP(And, kNone, a&& b);
+INFERKIT_OP(Or, kNone, a || b);
+INFERKIT_OP(Xor, kNone, a != b);
+INFERKIT_OP(BitAnd, kLowBits, static_cast<T>(a& b));
+INFERKIT_OP(BitOr, kLowBits, static_cast<T>(a | b));
+INFERKIT_OP(BitXor, kLowBits, static_cast<T>(a ^ b));
 #undef INFERKIT_OP
 
 // A shift by a negative amount or by all the bits leaves what the fill leaves: 0, or -1 to the right of a negative
@@ -32,12 +32,18 @@ bool in_width(T shift) {
   return shift >= 0 && static_cast<uint64_t>(shift) < sizeof(T) * 8;
 }
 struct ShiftLeft {
+  static constexpr Widening kWidening = Widening::kNone;
+  template <class T>
+  static constexpr bool kScalar = true;
   template <class T>
   static T apply(T a, T b) {
     return in_width(b) ? static_cast<T>(static_cast<uint64_t>(a) << static_cast<uint64_t>(b)) : T{0};
   }
 };
 struct ShiftRight {
+  static constexpr Widening kWidening = Widening::kNone;
+  template <class T>
+  static constexpr bool kScalar = true;
   template <class T>
   static T apply(T a, T b) {
     return in_width(b) ? static_cast<T>(a >> b) : static_cast<T>(a < T{0} ? -1 : 0);

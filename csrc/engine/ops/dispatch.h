@@ -2,6 +2,8 @@
 // the lowering picks one. Half types are storage; Compute<T> is what arithmetic is done in.
 #pragma once
 #include <cstdint>
+#include <cstring>
+#include <optional>
 #include <type_traits>
 
 #include "base/dtype.h"
@@ -129,6 +131,16 @@ T store(Compute<T> v) {
     return to_bfloat16(v);
   else
     return v;
+}
+
+/// The bits of the number 1, those of zero being 0 in every type; none where `dtype` is not in kAllTypes.
+inline std::optional<uint64_t> bits_of_one(DType dtype) {
+  return dispatch<kAllTypes>(dtype, []<class T>() -> std::optional<uint64_t> {
+    const T one = store<T>(static_cast<Compute<T>>(1));
+    uint64_t bits = 0;
+    std::memcpy(&bits, &one, sizeof one);
+    return bits;
+  });
 }
 
 /// Refuses the node if input `i` has a type that is not in `set`.

@@ -3,8 +3,10 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "base/independent.h"
 #include "engine/compile/lower.h"
 #include "engine/compile/strided.h"
+#include "engine/ops/common/cast_elements.h"
 #include "engine/ops/dispatch.h"
 
 namespace inferkit {
@@ -47,6 +49,8 @@ struct BinaryParams {
   BinaryLoop loop;
   std::array<int64_t, 3> sizes;  // of an element
   int64_t nanos = 1;             // that an element takes at most
+  // What makes of a and b what the loop takes, and of its result y; null where it takes and gives their own types.
+  std::array<CastFn, 3> casts{};
 };
 
 inline LoopNest<3> binary_nest(const Shape& a, const Shape& b, const Shape& y) {
@@ -64,37 +68,60 @@ constexpr int64_t apply_nanos() {
 
 /// What Op::apply gives for elements of type T: T, or bool where apply says so.
 template <class Op, class T>
-using BinaryResult = std::conditional_t<std::is_same_v<decltype(Op::apply(Compute<T>{}, Compute<T>{})), bool>, bool, T>;
+using BinaryResult = decltype(Op::apply(T{}, T{}));
 
-/// y = Op::apply(a, b) in Compute<T>.
+/// Whether no vectors are to be gained for elements of type T (Op::kScalar<T>).
+template <class Op, class T>
+constexpr bool is_scalar() {
+  if constexpr (requires { Op::template kScalar<T>; })
+    return Op::template kScalar<T>;
+  else
+    return false;
+}
+
+/// y = Op::apply(a, b). Without vectors, one loop is enough for operands that move along a row and those that do not.
 template <class Op, class T>
 void binary_loop(const BinaryRows& rows) {
-  using R = BinaryResult<Op, T>;
-  const auto one = [](Compute<T> x, Compute<T> y) {
-    if constexpr (std::is_same_v<R, bool>) {
-      return Op::apply(x, y);
-    } else {
-      return store<T>(static_cast<Compute<T>>(Op::apply(x, y)));
-    }
-  };
   const int64_t n = rows.n;
   const bool a_moves = rows.a_moves, b_moves = rows.b_moves;
-  for_each_row<T, T, R>(rows, [&](const T* a, const T* b, R* y) {
-    if (!b_moves) {
-      const auto right = load(*b);
-      for (int64_t i = 0; i < n; ++i) y[i] = one(load(a[i]), right);
+  for_each_row<T, T, BinaryResult<Op, T>>(rows, [&](const T* a, const T* b, BinaryResult<Op, T>* y) {
+    if constexpr (is_scalar<Op, T>()) {
+      const int64_t sa = a_moves, sb = b_moves;
+      for (int64_t i = 0; i < n; ++i) y[i] = Op::apply(a[i * sa], b[i * sb]);
+    } else if (!b_moves) {
+      const T right = *b;
+      INFERKIT_INDEPENDENT for (int64_t i = 0; i < n; ++i) y[i] = Op::apply(a[i], right);
     } else if (!a_moves) {
-      const auto left = load(*a);
-      for (int64_t i = 0; i < n; ++i) y[i] = one(left, load(b[i]));
+      const T left = *a;
+      INFERKIT_INDEPENDENT for (int64_t i = 0; i < n; ++i) y[i] = Op::apply(left, b[i]);
     } else {
-      for (int64_t i = 0; i < n; ++i) y[i] = one(load(a[i]), load(b[i]));
+      INFERKIT_INDEPENDENT for (int64_t i = 0; i < n; ++i) y[i] = Op::apply(a[i], b[i]);
     }
   });
+}
+
+/// Rows of elements that are converted: one piece after the other, by way of buffers.
+inline void run_converted(const BinaryParams& p, const BinaryRows& r) {
+  constexpr int64_t kPiece = 256;
+  alignas(64) std::byte a[kPiece * 8], b[kPiece * 8], y[kPiece * 8];
+  for (int64_t row = 0; row < r.rows; ++row) {
+    for (int64_t first = 0; first < r.n; first += kPiece) {
+      const int64_t n = std::min(kPiece, r.n - first);
+      const std::byte* left = r.a + row * r.steps[0] + (r.a_moves ? first * p.sizes[0] : 0);
+      const std::byte* right = r.b + row * r.steps[1] + (r.b_moves ? first * p.sizes[1] : 0);
+      std::byte* result = r.y + row * r.steps[2] + first * p.sizes[2];
+      if (p.casts[0]) p.casts[0](left, a, r.a_moves ? n : 1);
+      if (p.casts[1]) p.casts[1](right, b, r.b_moves ? n : 1);
+      p.loop({p.casts[0] ? a : left, p.casts[1] ? b : right, p.casts[2] ? y : result, {}, 1, n, r.a_moves, r.b_moves});
+      if (p.casts[2]) p.casts[2](y, result, n);
+    }
+  }
 }
 
 /// The walk is the same for all operators and types, which have loops over rows each.
 inline void run_binary(const void* params, std::byte* const* io, const ExecContext&) {
   const auto& p = *static_cast<const BinaryParams*>(params);
+  const bool converts = p.casts != std::array<CastFn, 3>{};
   BinaryRows rows{};
   for (size_t k = 0; k < 3; ++k) rows.steps[k] = p.nest.row_stride(k) * p.sizes[k];
   rows.a_moves = p.nest.inner_stride(0) != 0;
@@ -107,27 +134,67 @@ inline void run_binary(const void* params, std::byte* const* io, const ExecConte
         rows.y = io[2] + at[2] * p.sizes[2];
         rows.rows = count;
         rows.n = n;
-        p.loop(rows);
+        converts ? run_converted(p, rows) : p.loop(rows);
       },
       p.nanos);
 }
 
-/// The params of a step of run_binary for T of Set; `loop` is null for other types. Where Op does the same to signed
-/// and unsigned integers (Op::kSignless), one loop serves both.
+/// What elements of type `t` are computed in: of types that models seldom compute in, one that holds all of their
+/// values, so that not every operator is compiled for each of them. `kLowBits`: results do not depend on the sign.
+enum class Widening : uint8_t { kValues, kLowBits, kNone };
+constexpr DType loop_type(DType t, Widening widening) {
+  if (widening == Widening::kNone) return t;
+  const bool values = widening == Widening::kValues;
+  switch (t) {
+    case DType::kF16:
+    case DType::kBF16:
+      return DType::kF32;
+    case DType::kI8:
+      return values ? DType::kI32 : DType::kU8;
+    case DType::kI16:
+    case DType::kU16:
+    case DType::kI32:
+      return values ? DType::kI32 : DType::kU32;
+    case DType::kU32:
+      return values ? DType::kI64 : DType::kU32;
+    case DType::kI64:
+      return values ? DType::kI64 : DType::kU64;
+    default:
+      return t;
+  }
+}
+constexpr TypeSet loop_types(TypeSet set, Widening widening) {
+  TypeSet out = 0;
+  for (auto t = static_cast<unsigned>(DType::kF32); t <= static_cast<unsigned>(DType::kBool); ++t) {
+    if (contains(set, static_cast<DType>(t))) out |= type_bit(loop_type(static_cast<DType>(t), widening));
+  }
+  return out;
+}
+
+/// The params of a step of run_binary for elements of a type of Set; `loop` is null for other types. Op says what it
+/// needs to know of an operand, if not its value: Op::kWidening.
 template <class Op, TypeSet Set>
 BinaryParams binary_params(DType dtype, const LoopNest<3>& nest) {
+  constexpr Widening kWidening = [] {
+    if constexpr (requires { Op::kWidening; })
+      return Op::kWidening;
+    else
+      return Widening::kValues;
+  }();
   BinaryParams params{nest, nullptr, {}, 1};
-  const auto choose = [&]<class T>() {
+  if (!contains(Set, dtype)) return params;
+  const DType in = loop_type(dtype, kWidening);
+  dispatch<loop_types(Set, kWidening)>(in, [&]<class T>() {
+    using R = BinaryResult<Op, T>;
     params.loop = binary_loop<Op, T>;
-    params.sizes = {sizeof(T), sizeof(T), sizeof(BinaryResult<Op, T>)};
-    params.nanos = apply_nanos<Op, Compute<T>>();
+    params.nanos = apply_nanos<Op, T>();
+    const auto size = static_cast<int64_t>(dtype_size(dtype));
+    constexpr bool kOfT = std::is_same_v<R, T>;  // bool otherwise
+    params.sizes = {size, size, kOfT ? size : static_cast<int64_t>(sizeof(R))};
+    if (size == sizeof(T)) return true;
+    params.casts = {cast_elements(dtype, in), cast_elements(dtype, in), kOfT ? cast_elements(in, dtype) : nullptr};
     return true;
-  };
-  if constexpr (requires { requires Op::kSignless; }) {
-    if (contains(Set, dtype)) dispatch<Set & ~kSignedTypes>(signless(dtype), choose);
-  } else {
-    dispatch<Set>(dtype, choose);
-  }
+  });
   return params;
 }
 
@@ -142,17 +209,23 @@ inline void offer_in_place(LowerContext& c, size_t inputs) {
 /// Which operand of Op is which input.
 enum class Order : uint8_t { kAsGiven, kSwapped };
 
-/// A step of Op on elements of T, T of Set; refuses other types.
-template <class Op, TypeSet Set, Order kOrder = Order::kAsGiven>
-void lower_binary(LowerContext& c) {
-  constexpr size_t kA = kOrder == Order::kSwapped, kB = 1 - kA;
+/// What binary_params is for one operator.
+using BinaryParamsFn = BinaryParams (*)(DType, const LoopNest<3>&);
+
+/// A step of an operator; refuses types that it has no loop for.
+inline void lower_binary(LowerContext& c, BinaryParamsFn params_of, Order order = Order::kAsGiven) {
+  const size_t a = order == Order::kSwapped, b = 1 - a;
   const DType dtype = c.input(0).dtype;
   const Shape& y = c.output(0).shape;
-  const BinaryParams params = binary_params<Op, Set>(dtype, binary_nest(c.input(kA).shape, c.input(kB).shape, y));
+  const BinaryParams params = params_of(dtype, binary_nest(c.input(a).shape, c.input(b).shape, y));
   if (!params.loop) c.unsupported(cat("inputs of type ", dtype_name(dtype)));
   offer_in_place(c, 2);
-  c.step(run_binary, params, {c.in(kA), c.in(kB), c.out(0)},
+  c.step(run_binary, params, {c.in(a), c.in(b), c.out(0)},
          static_cast<double>(y.elements()) * std::max(1.0, static_cast<double>(params.nanos) / 20));
+}
+template <class Op, TypeSet Set, Order kOrder = Order::kAsGiven>
+void lower_binary(LowerContext& c) {
+  lower_binary(c, binary_params<Op, Set>, kOrder);
 }
 
 }  // namespace inferkit

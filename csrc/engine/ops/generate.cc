@@ -4,6 +4,7 @@
 
 #include "engine/compile/expand.h"
 #include "engine/ops/common/any_width.h"
+#include "engine/ops/common/convert.h"
 #include "engine/ops/dispatch.h"
 #include "engine/ops/saturate.h"
 #include "graph/onnx_tensor.h"
@@ -112,22 +113,25 @@ void infer_eye_like(InferContext& c) {
 
 struct EyeParams {
   int64_t rows, columns, k;
+  uint64_t one;
 };
-template <class T>
+template <class W>
 void run_eye(const void* params, std::byte* const* io, const ExecContext&) {
   const auto& p = *static_cast<const EyeParams*>(params);
-  T* y = reinterpret_cast<T*>(io[0]);
-  fill_in_blocks(y, p.rows * p.columns, T{});
+  W* y = reinterpret_cast<W*>(io[0]);
+  fill_in_blocks(y, p.rows * p.columns, W{});
   for (int64_t r = std::max<int64_t>(0, -p.k); r < p.rows && r + p.k < p.columns; ++r) {
-    y[r * p.columns + r + p.k] = store<T>(static_cast<Compute<T>>(1));
+    y[r * p.columns + r + p.k] = static_cast<W>(p.one);
   }
 }
 void lower_eye_like(LowerContext& c) {
-  const StepFn fn = dispatch<kAllTypes>(c.output(0).dtype, []<class T>() -> StepFn { return run_eye<T>; });
-  if (!fn) c.unsupported("strings");
+  const DType dtype = c.output(0).dtype;
+  const std::optional<uint64_t> one = bits_of_one(dtype);
+  if (!one) c.unsupported(cat("numbers of type ", dtype_name(dtype)));
+  const StepFn fn = dispatch_width(dtype, []<class W>() -> StepFn { return run_eye<W>; });
   const Shape& y = c.output(0).shape;
   const int64_t k = std::clamp(c.attr_int("k", 0), -y[0], y[1]);  // further out there is nothing
-  c.step(fn, EyeParams{y[0], y[1], k}, {c.out(0)}, static_cast<double>(y.elements()) * 0.2);
+  c.step(fn, EyeParams{y[0], y[1], k, *one}, {c.out(0)}, static_cast<double>(y.elements()) * 0.2);
 }
 
 size_t one_hot_axis(const NodeContext& c) {
@@ -174,7 +178,7 @@ void run_one_hot(const void* params, std::byte* const* io, const ExecContext&) {
   WorkMeter meter;
   for_line_blocks(meter, p.outer, p.inner, 4, [&](int64_t o, int64_t first, int64_t last) {
     for (int64_t i = first; i < last; ++i) {
-      const auto v = load(indices[o * p.inner + i]);
+      const I v = indices[o * p.inner + i];
       // Compared before it is converted: out of range, or NaN, is nowhere.
       if (!(static_cast<double>(v) >= -static_cast<double>(p.depth) &&
             static_cast<double>(v) < static_cast<double>(p.depth))) {
@@ -197,8 +201,11 @@ void lower_one_hot(LowerContext& c) {
                        static_cast<int64_t>(dtype_size(to)),
                        dispatch_any_width(to, []<class W>() -> PutFn { return put_element<W>; }),
                        dispatch_any_width(to, []<class W>() -> PutFn { return fill_elements<W>; })};
-  const StepFn fn = dispatch<kNumberTypes>(c.input(0).dtype, []<class I>() -> StepFn { return run_one_hot<I>; });
-  c.step(fn, p, {c.steady(0), c.in(2), c.out(0)}, static_cast<double>(y.elements()) * 0.3);
+  // Doubles hold any index that there may be a place for.
+  const DType from = c.input(0).dtype, index = from == DType::kI64 ? DType::kI64 : DType::kF64;
+  const Ref indices = converted(c, c.steady(0), from, index, x.elements());
+  c.step(index == DType::kI64 ? run_one_hot<int64_t> : run_one_hot<double>, p, {indices, c.in(2), c.out(0)},
+         static_cast<double>(y.elements()) * 0.3);
 }
 
 void infer_trilu(InferContext& c) {

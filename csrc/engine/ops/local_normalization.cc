@@ -4,6 +4,7 @@
 
 #include "engine/compile/op_registry.h"
 #include "engine/compile/strided.h"
+#include "engine/ops/common/convert.h"
 #include "engine/ops/dispatch.h"
 #include "kernels/cpu/binary/binary.h"
 #include "kernels/cpu/vmath/vmath.h"
@@ -88,21 +89,20 @@ void run_lrn_f32(const void* params, std::byte* const* io, const ExecContext& co
     for_parts(p.batch * p.channels, channel);
 }
 
-template <class T>
-void run_lrn(const void* params, std::byte* const* io, const ExecContext&) {
+void run_lrn_f64(const void* params, std::byte* const* io, const ExecContext&) {
   const auto& p = *static_cast<const LrnParams*>(params);
   WorkMeter meter;
   for (int64_t i = 0; i < p.batch * p.channels * p.area && meter.go_on(50); ++i) {
     const int64_t c = i / p.area % p.channels;
-    const T* x = reinterpret_cast<const T*>(io[0]) + i;
+    const double* x = reinterpret_cast<const double*>(io[0]) + i;
     double sum = 0;
     for (int64_t k = p.first(c); k < p.last(c); ++k) {
-      const auto v = static_cast<double>(load(x[(k - c) * p.area]));
+      const double v = x[(k - c) * p.area];
       sum += v * v;
     }
     const double base = static_cast<double>(p.bias) + static_cast<double>(p.alpha) / static_cast<double>(p.size) * sum;
-    const double y = static_cast<double>(load(*x)) * std::pow(base, -static_cast<double>(p.beta));
-    reinterpret_cast<T*>(io[1])[i] = store<T>(static_cast<Compute<T>>(y));
+    const double y = *x * std::pow(base, -static_cast<double>(p.beta));
+    reinterpret_cast<double*>(io[1])[i] = y;
   }
 }
 
@@ -116,9 +116,11 @@ void lower_lrn(LowerContext& c) {
                     c.attr_float("alpha", 1e-4f),
                     c.attr_float("beta", 0.75f),
                     c.attr_float("bias", 1.0f)};
-  const bool f32 = x.dtype == DType::kF32;
-  const StepFn fn = f32 ? run_lrn_f32 : dispatch<kFloatTypes>(x.dtype, []<class T>() -> StepFn { return run_lrn<T>; });
-  c.step(fn, p, {c.in(0), c.out(0)}, static_cast<double>(x.shape.elements()) * (f32 ? 2 : 60));
+  const DType type = compute_type(x.dtype);
+  const bool f32 = type == DType::kF32;
+  const Ref in = converted(c, c.in(0), x.dtype, type, x.shape.elements()), out = begin_output(c, 0, type);
+  c.step(f32 ? run_lrn_f32 : run_lrn_f64, p, {in, out}, static_cast<double>(x.shape.elements()) * (f32 ? 2 : 60));
+  end_output(c, 0, out, type);
 }
 
 // ---- LpNormalization and MeanVarianceNormalization ------------------------------------------------------------------
@@ -143,7 +145,7 @@ void each(const LoopNest<1>& nest, F&& f) {
 
 template <class T>
 Transform transform_of(const NestParams& p, const T* x) {
-  const auto at = [&](int64_t i) { return static_cast<double>(load(x[i])); };
+  const auto at = [&](int64_t i) { return static_cast<double>(x[i]); };
   double sum = 0;
   if (p.p == 1) {
     each(p.reduced, [&](int64_t i) { sum += std::abs(at(i)); });
@@ -171,9 +173,7 @@ void run_nest(const void* params, std::byte* const* io, const ExecContext&) {
     const Transform t = transform_of(p, x);
     // A vector of zeros has no direction and stays as it is.
     const double divisor = t.divisor == 0 ? 1 : t.divisor;
-    each(p.reduced, [&](int64_t i) {
-      y[i] = store<T>(static_cast<Compute<T>>((static_cast<double>(load(x[i])) - t.mean) / divisor));
-    });
+    each(p.reduced, [&](int64_t i) { y[i] = static_cast<T>((static_cast<double>(x[i]) - t.mean) / divisor); });
   });
 }
 
@@ -189,8 +189,11 @@ void lower_nest(LowerContext& c, const std::array<bool, Shape::kMaxRank>& reduce
   }
   const NestParams p{make_nest<1>(kept, {kept_strides}), make_nest<1>(gone, {gone_strides}), gone.elements(), norm};
   c.in_place(0, 0);
-  const auto fn = dispatch<kFloatTypes>(x.dtype, []<class T>() -> StepFn { return run_nest<T>; });
-  c.step(fn, p, {c.in(0), c.out(0)}, static_cast<double>(x.shape.elements()) * 4);
+  const DType type = compute_type(x.dtype);
+  const Ref in = converted(c, c.in(0), x.dtype, type, x.shape.elements()), out = begin_output(c, 0, type);
+  c.step(type == DType::kF32 ? run_nest<float> : run_nest<double>, p, {in, out},
+         static_cast<double>(x.shape.elements()) * 4);
+  end_output(c, 0, out, type);
 }
 
 using Reduced = std::array<bool, Shape::kMaxRank>;

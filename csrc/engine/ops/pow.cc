@@ -6,10 +6,10 @@
 #include <limits>
 
 #include "engine/compile/op_registry.h"
+#include "engine/ops/common/convert.h"
 #include "engine/ops/elementwise.h"
 #include "engine/ops/parallel.h"
 #include "engine/ops/saturate.h"
-#include "kernels/cpu/half/half.h"
 #include "kernels/cpu/vmath/vmath.h"
 
 namespace inferkit {
@@ -40,43 +40,26 @@ T power(T base, E exponent) {
     return int_pow(base, huge ? static_cast<int64_t>(limit - 1 + (static_cast<uint64_t>(exponent) & 1))
                               : static_cast<int64_t>(exponent));
   } else if constexpr (std::is_integral_v<T>) {
-    return saturated<T>(std::pow(static_cast<double>(base), static_cast<double>(load(exponent))));
+    return saturated<T>(std::pow(static_cast<double>(base), exponent));
   } else {
-    return std::pow(base, static_cast<double>(load(exponent)));
+    return std::pow(base, exponent);
   }
 }
 
 constexpr int64_t kPowNanos = 20;  // of the C library; the kernel takes less
 
-template <class T>
-constexpr bool kHasKernel = std::is_same_v<T, float> || std::is_same_v<T, Half> || std::is_same_v<T, BFloat16>;
-
-/// What does not move along a row is widened once, all else block by block.
-template <class T, class E>
+/// Bases that do not move along a row fill a block.
 void kernel_loop(const BinaryRows& rows) {
   constexpr int64_t kBlock = 256;
-  float base[kBlock], result[kBlock];
-  double exponents[kBlock];
+  float base[kBlock];
   const kernels::VmathKernels& kernels = kernels::vmath_kernels();
-  for_each_row<T, E, T>(rows, [&](const T* a, const E* b, T* y) {
-    if (!rows.a_moves) std::fill_n(base, std::min(kBlock, rows.n), static_cast<float>(load(*a)));
+  for_each_row<float, double, float>(rows, [&](const float* a, const double* b, float* y) {
+    if (!rows.b_moves && rows.a_moves) return kernels.power_of_one(a, *b, y, rows.n);
+    if (rows.a_moves) return kernels.power(a, b, y, rows.n);
+    std::fill_n(base, std::min(kBlock, rows.n), *a);
     for (int64_t first = 0; first < rows.n; first += kBlock) {
       const int64_t n = std::min(kBlock, rows.n - first);
-      const float* x = base;
-      if constexpr (std::is_same_v<T, float>) {
-        if (rows.a_moves) x = a + first;
-      } else if (rows.a_moves) {
-        kernels::widen(a + first, base, n);
-      }
-      float* out = result;
-      if constexpr (std::is_same_v<T, float>) out = y + first;
-      if (rows.b_moves) {
-        for (int64_t i = 0; i < n; ++i) exponents[i] = static_cast<double>(load(b[first + i]));
-        kernels.power(x, exponents, out, n);
-      } else {
-        kernels.power_of_one(x, static_cast<double>(load(*b)), out, n);
-      }
-      if constexpr (!std::is_same_v<T, float>) kernels::narrow(result, y + first, n);
+      rows.b_moves ? kernels.power(base, b + first, y + first, n) : kernels.power_of_one(base, *b, y + first, n);
     }
   });
 }
@@ -143,18 +126,27 @@ void lower_pow(LowerContext& c) {
     c.step(run_small, SmallParams{fn, y.elements()}, {c.in(0), c.out(0)}, elements * 0.3);
     return;
   }
-  BinaryParams params{binary_nest(c.input(0).shape, c.input(1).shape, y), nullptr, {}, kPowNanos};
-  dispatch<kBases>(c.input(0).dtype, [&]<class T>() {
-    return dispatch<kNumberTypes>(c.input(1).dtype, [&]<class E>() {
-      if constexpr (kHasKernel<T>) {
-        params.loop = kernel_loop<T, E>;
-      } else {
-        params.loop = pow_loop<T, E>;
-      }
-      params.sizes = {sizeof(T), sizeof(E), sizeof(T)};
-      return true;
+  const DType base = c.input(0).dtype, exponent = c.input(1).dtype;
+  const DType in = compute_type(base);
+  const DType by = is_float(exponent) || is_float(base) ? DType::kF64
+                   : exponent == DType::kU64            ? DType::kU64
+                                                        : DType::kI64;
+  const auto size_of = [](DType t) { return static_cast<int64_t>(dtype_size(t)); };
+  BinaryParams params{
+      binary_nest(c.input(0).shape, c.input(1).shape, y),
+      kernel_loop,
+      {size_of(base), size_of(exponent), size_of(base)},
+      kPowNanos,
+      {in == base ? nullptr : cast_elements(base, in), by == exponent ? nullptr : cast_elements(exponent, by),
+       in == base ? nullptr : cast_elements(in, base)}};
+  if (in == DType::kF64) {
+    params.loop = pow_loop<double, double>;
+  } else if (in != DType::kF32) {
+    params.loop = dispatch<types(DType::kI32, DType::kI64)>(in, [&]<class T>() -> BinaryLoop {
+      return dispatch<types(DType::kF64, DType::kI64, DType::kU64)>(
+          by, []<class E>() -> BinaryLoop { return pow_loop<T, E>; });
     });
-  });
+  }
   c.step(run_binary, params, {c.in(0), c.in(1), c.out(0)}, elements * kPowNanos);
 }
 

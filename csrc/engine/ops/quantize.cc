@@ -5,6 +5,7 @@
 #include <mutex>
 
 #include "engine/compile/op_registry.h"
+#include "engine/ops/common/convert.h"
 #include "engine/ops/common/quantization.h"
 #include "engine/ops/common/small_convert.h"
 #include "engine/ops/parallel.h"
@@ -66,7 +67,7 @@ void for_runs(const ExecContext& context, const ScaleLayout& layout, const float
   });
 }
 
-/// Y: the quantized integer, or float, which a small float is then made from.
+/// X: float or int32. Y: the quantized integer, or float, which a small float is then made from.
 template <class X, class Y>
 void quantize_step(const void* params, std::byte* const* io, const ExecContext& context) {
   const auto& p = *static_cast<const QuantizeParams*>(params);
@@ -75,7 +76,7 @@ void quantize_step(const void* params, std::byte* const* io, const ExecContext& 
   const auto* x = reinterpret_cast<const X*>(io[1]);
   const auto* scale = reinterpret_cast<const float*>(io[2]);
   const auto* zero = reinterpret_cast<const Y*>(io[3]);
-  const auto divide = [&](int64_t i, int64_t s) { return static_cast<C>(load(x[i])) / static_cast<C>(scale[s]); };
+  const auto divide = [&](int64_t i, int64_t s) { return static_cast<C>(x[i]) / static_cast<C>(scale[s]); };
   const auto write = [&](int64_t i, int64_t s, auto quotient) {
     if constexpr (std::is_same_v<Y, float>)
       y[i] = static_cast<float>(quotient) + (zero ? zero[s] : 0.0f);
@@ -105,17 +106,17 @@ void quantize_bytes_step(const void* params, std::byte* const* io, const ExecCon
       [&](int64_t i, int64_t n, const float* s, const Y* z) { kernels.quantize_each(x + i, y + i, n, s, z); });
 }
 
-template <class X, class Y>
+template <class X>
 void dequantize_step(const void* params, std::byte* const* io, const ExecContext& context) {
   const auto& p = *static_cast<const QuantizeParams*>(params);
-  auto* y = reinterpret_cast<Y*>(io[0]);
+  auto* y = reinterpret_cast<float*>(io[0]);
   const auto* x = reinterpret_cast<const X*>(io[1]);
   const auto* scale = reinterpret_cast<const float*>(io[2]);
   const auto* zero = reinterpret_cast<const X*>(io[3]);
   using Wide =
       std::conditional_t<std::is_same_v<X, float>, float, std::conditional_t<sizeof(X) == 4, int64_t, int32_t>>;
   for_scaled(context, p.layout, [&](int64_t i, int64_t s) {
-    y[i] = store<Y>(static_cast<float>(Wide{x[i]} - (zero ? Wide{zero[s]} : Wide{})) * scale[s]);
+    y[i] = static_cast<float>(Wide{x[i]} - (zero ? Wide{zero[s]} : Wide{})) * scale[s];
   });
 }
 
@@ -197,19 +198,20 @@ Ref zero_point(LowerContext& c) {
 }
 
 void lower_quantize(LowerContext& c) {
-  const DType x = c.input(0).dtype, y = c.output(0).dtype, computed = is_small(y) ? carrier_of(y) : y;
+  const DType x = compute_type(c.input(0).dtype), y = c.output(0).dtype, computed = is_small(y) ? carrier_of(y) : y;
   // Before opset 23 nothing says what the division rounds to; ONNX Runtime divides in float.
   const QuantizeParams p{
       scale_layout(c), c.version() >= 23 ? named_type(c, "precision", 23, c.input(1).dtype) : DType::kF32, range_of(y)};
   const bool kernel = x == DType::kF32 && contains(kByteTypes, y) && p.quotient == DType::kF32;
   const StepFn fn = kernel ? dispatch<kByteTypes>(y, []<class Y>() -> StepFn { return quantize_bytes_step<Y>; })
-                           : dispatch<kQuantizable>(x, [&]<class X>() -> StepFn {
+                           : dispatch<types(DType::kF32, DType::kI32)>(x, [&]<class X>() -> StepFn {
                                return dispatch<kQuantized | types(DType::kF32)>(
                                    computed, []<class Y>() -> StepFn { return quantize_step<X, Y>; });
                              });
   const int64_t n = p.layout.elements();
   const Ref out = is_small(y) ? c.scratch(static_cast<size_t>(n) * dtype_size(computed)) : c.out(0);
-  c.step(fn, p, {out, c.in(0), scales_as_float(c, 1), zero_point(c)}, static_cast<double>(n) * (kernel ? 0.3 : 2));
+  const Ref in = converted(c, c.in(0), c.input(0).dtype, x, n);
+  c.step(fn, p, {out, in, scales_as_float(c, 1), zero_point(c)}, static_cast<double>(n) * (kernel ? 0.3 : 2));
   if (is_small(y)) {
     const bool saturates = c.version() < 19 || c.attr_int("saturate", 1) != 0;
     lower_narrow_small(c, out, c.out(0), y, {.saturate = saturates}, n);
@@ -231,22 +233,24 @@ void infer_dequantize(InferContext& c) {
 }
 
 void lower_dequantize(LowerContext& c) {
-  const DType x = c.input(0).dtype, y = c.output(0).dtype, read = is_small(x) ? carrier_of(x) : x;
+  const DType x = c.input(0).dtype, read = is_small(x) ? carrier_of(x) : x;
   StepFn fn = nullptr;
-  if (y == DType::kF32 && read == DType::kI32 && !c.has_input(2)) fn = dequantize_i32_step;
-  if (y == DType::kF32 && contains(kByteTypes, read)) {
+  if (read == DType::kI32 && !c.has_input(2)) {
+    fn = dequantize_i32_step;
+  } else {
     fn = dispatch<kByteTypes>(read, []<class X>() -> StepFn { return dequantize_bytes_step<X>; });
   }
   const bool kernel = fn != nullptr;
   if (!kernel) {
-    fn = dispatch<kDequantizable | types(DType::kF32)>(read, [&]<class X>() -> StepFn {
-      return dispatch<kScaleTypes>(y, []<class Y>() -> StepFn { return dequantize_step<X, Y>; });
-    });
+    fn = dispatch<(kDequantizable & ~kByteTypes) | types(DType::kF32)>(
+        read, []<class X>() -> StepFn { return dequantize_step<X>; });
   }
   const QuantizeParams p{scale_layout(c), DType::kF32, {}};
   const int64_t n = p.layout.elements();
   const Ref in = is_small(x) ? widened_small(c, c.in(0), x, n) : c.in(0);
-  c.step(fn, p, {c.out(0), in, scales_as_float(c, 1), zero_point(c)}, static_cast<double>(n) * (kernel ? 0.2 : 1));
+  const Ref out = begin_output(c, 0, DType::kF32);
+  c.step(fn, p, {out, in, scales_as_float(c, 1), zero_point(c)}, static_cast<double>(n) * (kernel ? 0.2 : 1));
+  end_output(c, 0, out, DType::kF32);
 }
 
 // ---- DynamicQuantizeLinear: scale and zero point from the whole tensor's range, which is made to hold 0 -------------

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "engine/compile/op_registry.h"
+#include "engine/ops/common/convert.h"
 #include "engine/ops/common/draws.h"
 #include "engine/ops/dispatch.h"
 #include "engine/ops/parallel.h"
@@ -144,17 +145,17 @@ struct BernoulliParams {
   uint64_t one;  // its bits in the type of the output; those of zero are 0 in all of them
 };
 
-template <class T, class W>
+template <class W>
 void bernoulli_step(const void* params, std::byte* const* io, const ExecContext&) {
   const auto& p = *static_cast<const BernoulliParams*>(params);
-  const T* x = reinterpret_cast<const T*>(io[0]);
+  const auto* x = reinterpret_cast<const double*>(io[0]);
   W* y = reinterpret_cast<W*>(io[1]);
   const W one = static_cast<W>(p.one);
   const Draws draws(p.key, DrawStream::current());
   WorkMeter meter;
   for_blocks(meter, 0, p.count, 8, [&](int64_t first, int64_t last) {
     draws.words(first, last, [&](int64_t i, uint32_t word) {
-      const auto chance = static_cast<double>(load(x[i]));
+      const double chance = x[i];
       if (!(chance >= 0 && chance <= 1)) throw_probability(chance);
       y[i] = between(word) < chance ? one : W{0};
     });
@@ -170,17 +171,10 @@ void infer_bernoulli(InferContext& c) {
 
 void lower_bernoulli(LowerContext& c) {
   const DType to = c.output(0).dtype;
-  const auto one = dispatch<kAllTypes>(to, []<class R>() -> uint64_t {
-    const R value = store<R>(static_cast<Compute<R>>(1));
-    uint64_t bits = 0;
-    std::memcpy(&bits, &value, sizeof value);
-    return bits;
-  });
-  const BernoulliParams p{draw_key(c), c.output(0).shape.elements(), one};
-  const StepFn fn = dispatch<kFloatTypes>(c.input(0).dtype, [&]<class T>() -> StepFn {
-    return dispatch_width(to, []<class W>() -> StepFn { return bernoulli_step<T, W>; });
-  });
-  c.step(fn, p, {c.in(0), c.out(0)}, static_cast<double>(p.count) * 8);
+  const BernoulliParams p{draw_key(c), c.output(0).shape.elements(), *bits_of_one(to)};
+  const StepFn fn = dispatch_width(to, []<class W>() -> StepFn { return bernoulli_step<W>; });
+  const Ref chances = converted(c, c.in(0), c.input(0).dtype, DType::kF64, p.count);
+  c.step(fn, p, {chances, c.out(0)}, static_cast<double>(p.count) * 8);
 }
 
 // --- Multinomial
@@ -191,22 +185,20 @@ struct MultinomialParams {
 };
 
 /// Running sums of what the classes of one row weigh; their logarithms, to any offset, are given.
-template <class T>
-void sum_weights(const T* x, std::vector<double>& sums) {
+void sum_weights(const double* x, std::vector<double>& sums) {
   double top = -std::numeric_limits<double>::infinity(), sum = 0;
   for (size_t k = 0; k < sums.size(); ++k) {
-    const auto v = static_cast<double>(load(x[k]));
-    if (std::isnan(v)) throw Error(ErrorCode::kInference, cat("the log-probability of class ", k, " is NaN"));
-    top = std::max(top, v);
+    if (std::isnan(x[k])) throw Error(ErrorCode::kInference, cat("the log-probability of class ", k, " is NaN"));
+    top = std::max(top, x[k]);
   }
   if (!std::isfinite(top)) throw Error(ErrorCode::kInference, cat("the largest log-probability of a row is ", top));
-  for (size_t k = 0; k < sums.size(); ++k) sums[k] = sum += plain_exp(static_cast<double>(load(x[k])) - top);
+  for (size_t k = 0; k < sums.size(); ++k) sums[k] = sum += plain_exp(x[k] - top);
 }
 
-template <class T, class R>
+template <class R>
 void multinomial_step(const void* params, std::byte* const* io, const ExecContext&) {
   const auto& p = *static_cast<const MultinomialParams*>(params);
-  const T* x = reinterpret_cast<const T*>(io[0]);
+  const auto* x = reinterpret_cast<const double*>(io[0]);
   R* y = reinterpret_cast<R*>(io[1]);
   const Draws draws(p.key, DrawStream::current());
   std::vector<double> sums(static_cast<size_t>(p.classes));
@@ -239,12 +231,9 @@ void infer_multinomial(InferContext& c) {
 void lower_multinomial(LowerContext& c) {
   const Shape &x = c.input(0).shape, &y = c.output(0).shape;
   const MultinomialParams p{draw_key(c), x[0], x[1], y[1]};
-  const StepFn fn = dispatch<kFloatTypes>(c.input(0).dtype, [&]<class T>() -> StepFn {
-    return dispatch<types(DType::kI32, DType::kI64)>(c.output(0).dtype,
-                                                     []<class R>() -> StepFn { return multinomial_step<T, R>; });
-  });
-  c.step(fn, p, {c.steady(0), c.out(0)},
-         static_cast<double>(x.elements()) * 20 + static_cast<double>(y.elements()) * 40);
+  const Ref weights = converted(c, c.steady(0), c.input(0).dtype, DType::kF64, x.elements());
+  c.step(c.output(0).dtype == DType::kI32 ? multinomial_step<int32_t> : multinomial_step<int64_t>, p,
+         {weights, c.out(0)}, static_cast<double>(x.elements()) * 20 + static_cast<double>(y.elements()) * 40);
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 #include "engine/compile/layouts.h"
 #include "engine/compile/op_registry.h"
 #include "engine/compile/resize_plan.h"
+#include "engine/ops/common/convert.h"
 #include "engine/ops/dispatch.h"
 #include "engine/ops/saturate.h"
 #include "kernels/summation.h"
@@ -113,7 +114,7 @@ void lower_nearest(LowerContext& c, const ResizePlan& p, const std::vector<Resiz
 
 /// What the passes count in.
 template <class T>
-using Sum = std::conditional_t<std::is_integral_v<T>, double, Compute<T>>;
+using Sum = std::conditional_t<std::is_integral_v<T>, double, T>;
 
 /// Integers are cut off, as ONNX has it, and stop at their bounds. What lies a rounding error below a whole number is
 /// that number: thirds of 100 are to make 100, not 99. The error is of the size of the number; of 16 bits and less it
@@ -124,8 +125,20 @@ T rounded(Sum<T> v) {
     const double error = std::max(1e-9, std::abs(v) * 0x1p-47);
     return saturated<T>(v < 0 ? v - error : v + error);
   } else {
-    return store<T>(v);
+    return v;
   }
+}
+
+struct RoundParams {
+  int64_t count;
+};
+template <class T>
+void round_step(const void* params, std::byte* const* io, const ExecContext&) {
+  in_blocks(static_cast<const RoundParams*>(params)->count, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) {
+      reinterpret_cast<T*>(io[1])[i] = rounded<T>(reinterpret_cast<const double*>(io[0])[i]);
+    }
+  });
 }
 
 struct PassParams {
@@ -155,7 +168,7 @@ void run_pass(const void* params, std::byte* const* io, const ExecContext& conte
         const auto sum_from = [&](int64_t first) {
           C part = 0;
           for (int64_t t = first; t < std::min(p.taps, first + chunk); ++t)
-            part += static_cast<C>(weights[o * p.taps + t]) * static_cast<C>(load(x[at[t]]));
+            part += static_cast<C>(weights[o * p.taps + t]) * static_cast<C>(x[at[t]]);
           return part;
         };
         C sum = sum_from(0);
@@ -183,7 +196,7 @@ void run_pass(const void* params, std::byte* const* io, const ExecContext& conte
         for (int64_t t = begin; t < std::min(p.taps, begin + chunk); ++t) {
           const auto w = static_cast<C>(weights[o * p.taps + t]);
           const From* from = x + at[t] * p.inner + first;
-          for (int64_t i = 0; i < n; ++i) to[i] += w * static_cast<C>(load(from[i]));
+          for (int64_t i = 0; i < n; ++i) to[i] += w * static_cast<C>(from[i]);
         }
         for (int64_t i = 0; to == part && i < n; ++i) sum[i] += part[i];
       }
@@ -192,22 +205,23 @@ void run_pass(const void* params, std::byte* const* io, const ExecContext& conte
   });
 }
 
-/// Passes from the last axis to the first; what lies between two is kept in the type that arithmetic is done in.
+/// Passes from the last axis to the first; what lies between two is kept in the type that arithmetic is done in. `from`
+/// and `out` are of T.
 template <class T>
-void lower_passes(LowerContext& c, const ResizePlan& p, const std::vector<ResizeTable>& tables, Shape shape) {
+void lower_passes(LowerContext& c, const ResizePlan& p, const std::vector<ResizeTable>& tables, Shape shape, Ref from,
+                  Ref out) {
   using C = Sum<T>;
   std::vector<size_t> axes;
   for (size_t d = tables.size(); d-- > 0;) {
     if (!tables[d].is_identity(p.axes[d])) axes.push_back(d);
   }
-  Ref from = c.in(0);
   for (size_t k = 0; k < axes.size(); ++k) {
     const size_t d = axes[k];
     const bool first = k == 0, last = k + 1 == axes.size();
     PassParams pass{shape.elements(0, d), shape[d],       p.axes[d].out, shape.elements(d + 1, shape.rank()),
                     tables[d].taps,       p.extrapolation};
     shape[d] = pass.out;
-    const Ref to = last ? c.out(0) : c.scratch(static_cast<size_t>(shape.elements()) * sizeof(C));
+    const Ref to = last ? out : c.scratch(static_cast<size_t>(shape.elements()) * sizeof(C));
     const StepFn fn = first && last ? run_pass<T, T> : first ? run_pass<C, T> : last ? run_pass<T, C> : run_pass<C, C>;
     c.step(fn, pass, {to, from, keep(c, tables[d].index), keep(c, tables[d].weights)},
            static_cast<double>(shape.elements() * pass.taps));
@@ -255,11 +269,19 @@ void lower_resize(LowerContext& c) {
     p.axes.push_back({kBlockChannels, kBlockChannels});
     tables.push_back(same_places(kBlockChannels));
   }
-  const bool done = dispatch<kInterpolated>(c.input(0).dtype, [&]<class T>() {
-    lower_passes<T>(c, p, tables, shape);
-    return true;
-  });
-  if (!done) c.unsupported(cat("interpolation of ", dtype_name(c.input(0).dtype)));
+  // Images are of bytes; other integers, and half types, become what the passes count in, all of them, and come back.
+  const DType type = c.input(0).dtype;
+  if (!contains(kInterpolated, type)) c.unsupported(cat("interpolation of ", dtype_name(type)));
+  if (type == DType::kU8) return lower_passes<uint8_t>(c, p, tables, shape, c.in(0), c.out(0));
+  const DType sums = is_float(type) ? compute_type(type) : DType::kF64;
+  const Ref from = converted(c, c.in(0), type, sums, c.input(0).shape.elements());
+  const Ref out = begin_output(c, 0, sums);
+  sums == DType::kF32 ? lower_passes<float>(c, p, tables, shape, from, out)
+                      : lower_passes<double>(c, p, tables, shape, from, out);
+  if (is_float(type)) return end_output(c, 0, out, sums);
+  const StepFn fn = dispatch<kInterpolated & kIntegerTypes>(type, []<class T>() -> StepFn { return round_step<T>; });
+  const int64_t n = c.output(0).shape.elements();
+  c.step(fn, RoundParams{n}, {out, c.out(0)}, static_cast<double>(n));
 }
 
 }  // namespace

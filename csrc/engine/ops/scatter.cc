@@ -53,16 +53,20 @@ struct Combine {
   }
 };
 
+/// Indices of which the step's params say how wide they are (`wide`): for reductions, of which there are many.
+struct EitherWidth {};
+
 // make.operator()<T, Op, I>() for the types and reduction of the node, whose data is of `dtype`. Sums and products of
 // integers do not look at the sign.
 template <class F>
 auto dispatch_reduction(const NodeContext& c, DType dtype, F&& make) {
   const Reduction reduction = reduction_of(c);
-  const auto with = [&]<class T, class Op>() {
-    return dispatch<kIndexTypes>(c.input(1).dtype, [&]<class I>() { return make.template operator()<T, Op, I>(); });
-  };
+  const auto with = [&]<class T, class Op>() { return make.template operator()<T, Op, EitherWidth>(); };
   if (reduction == Reduction::kNone) {
-    return dispatch_any_width(dtype, [&]<class W>() { return with.template operator()<W, None<W>>(); });
+    return dispatch_any_width(dtype, [&]<class W>() {
+      return dispatch<kIndexTypes>(c.input(1).dtype,
+                                   [&]<class I>() { return make.template operator()<W, None<W>, I>(); });
+    });
   }
   if (reduction == Reduction::kAdd || reduction == Reduction::kMul) {
     return dispatch<kNumberTypes & ~kSignedTypes>(signless(dtype), [&]<class T>() {
@@ -96,6 +100,7 @@ int64_t bytes_of(const TensorFacts& x) { return x.shape.elements() * static_cast
 struct ElementsParams {
   LoopNest<2> nest;  // data without the axis; indices and updates
   int64_t dim, axis_stride;
+  bool wide;  // indices of 64 bits
   void (*loop)(const ElementsParams& p, std::byte* const* io, std::array<int64_t, 2> at, int64_t rows, int64_t n);
 };
 
@@ -106,7 +111,10 @@ void elements_loop(const ElementsParams& p, std::byte* const* io, std::array<int
   const int64_t step = p.nest.inner_stride(0), dim = p.dim, axis_stride = p.axis_stride;
   for (int64_t r = 0; r < rows; ++r, at[0] += p.nest.row_stride(0), at[1] += p.nest.row_stride(1)) {
     for (int64_t i = 0; i < n; ++i) {
-      const int64_t index = index_at<I>(io[0], at[1] + i, dim);
+      const int64_t index = [&] {
+        if constexpr (!std::is_same_v<I, EitherWidth>) return index_at<I>(io[0], at[1] + i, dim);
+        return p.wide ? index_at<int64_t>(io[0], at[1] + i, dim) : index_at<int32_t>(io[0], at[1] + i, dim);
+      }();
       T& target = out[at[0] + i * step + index * axis_stride];
       target = Op::apply(target, updates[at[1] + i]);
     }
@@ -140,7 +148,7 @@ void lower_scatter_elements(LowerContext& c) {
   const size_t axis = axis_of(c);
   const Shape &x = c.input(0).shape, &indices = c.input(1).shape;
   Strides strides = x.strides();
-  ElementsParams p{{}, x[axis], strides[axis], nullptr};
+  ElementsParams p{{}, x[axis], strides[axis], c.input(1).dtype == DType::kI64, nullptr};
   strides[axis] = 0;
   p.nest = make_nest<2>(indices, {strides, indices.strides()});
   p.loop =

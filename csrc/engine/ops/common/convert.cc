@@ -1,40 +1,38 @@
 #include "engine/ops/common/convert.h"
 
+#include "engine/ops/common/cast_elements.h"
 #include "engine/ops/dispatch.h"
-#include "kernels/cpu/half/half.h"
+#include "engine/ops/parallel.h"
 #include "platform/run_control.h"
 
 namespace inferkit {
 namespace {
 
 struct ConvertParams {
-  int64_t count;
+  int64_t count, from_size, to_size;
+  CastFn fn;
 };
 
-template <class From, class To>
-void convert_step(const void* params, std::byte* const* io, const ExecContext&) {
-  const int64_t n = static_cast<const ConvertParams*>(params)->count;
-  auto* out = reinterpret_cast<To*>(io[0]);
-  const auto* in = reinterpret_cast<const From*>(io[1]);
-  in_blocks(n, [&](int64_t first, int64_t last) {
-    if constexpr (kIsHalfType<From> && std::is_same_v<To, float>) {
-      kernels::widen(in + first, out + first, last - first);
-    } else if constexpr (std::is_same_v<From, float> && kIsHalfType<To>) {
-      kernels::narrow(in + first, out + first, last - first);
-    } else {
-      for (int64_t i = first; i < last; ++i) out[i] = store<To>(static_cast<Compute<To>>(load(in[i])));
-    }
+void run_convert(const void* params, std::byte* const* io, const ExecContext& context) {
+  const auto& p = *static_cast<const ConvertParams*>(params);
+  constexpr int64_t kGrain = 1 << 15;  // elements worth a thread
+  for_ranges(context, p.count, kGrain, [&](int64_t begin, int64_t end) {
+    in_blocks(end - begin, [&](int64_t first, int64_t last) {
+      const int64_t at = begin + first;
+      p.fn(io[0] + at * p.from_size, io[1] + at * p.to_size, last - first);
+    });
   });
 }
 
 }  // namespace
 
 void lower_convert(LowerContext& c, Ref in, DType from, Ref out, DType to, int64_t count) {
-  const StepFn fn = dispatch<kFloatTypes>(from, [&]<class From>() -> StepFn {
-    return dispatch<kFloatTypes>(to, []<class To>() -> StepFn { return convert_step<From, To>; });
-  });
-  if (!fn) c.unsupported(cat("a conversion from ", dtype_name(from), " to ", dtype_name(to)));
-  c.step(fn, ConvertParams{count}, {out, in}, static_cast<double>(count) / 8);
+  const CastFn fn = cast_elements(from, to);
+  if (!fn) c.unsupported(cat("a cast from ", dtype_name(from), " to ", dtype_name(to)));
+  const auto size_of = [](DType t) { return static_cast<int64_t>(dtype_size(t)); };
+  const double nanos = is_float(from) && is_float(to) ? 0.125 : 1;
+  c.step(run_convert, ConvertParams{count, size_of(from), size_of(to), fn}, {in, out},
+         static_cast<double>(count) * nanos);
 }
 
 Ref converted(LowerContext& c, Ref in, DType from, DType to, int64_t count) {

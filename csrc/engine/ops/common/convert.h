@@ -1,10 +1,11 @@
-// Floating-point operands in the type that an operator computes in, and its results back in the type of the model.
+// Operands in the type that an operator computes in, and its results back in the type of the model.
 #pragma once
 #include "engine/compile/lower.h"
 
 namespace inferkit {
 
-/// Adds a step that converts `count` elements between floating types, rounding once to nearest even.
+/// Adds a step that converts `count` elements as the operator Cast does, with one rounding; neither type is that of
+/// strings or one that base/small_types.h has.
 void lower_convert(LowerContext& c, Ref in, DType from, Ref out, DType to, int64_t count);
 
 /// `in` as `to`: itself where it is of that type already, else scratch that a step fills.

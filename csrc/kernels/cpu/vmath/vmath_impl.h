@@ -1,5 +1,6 @@
 // The elementwise functions of one tier; included by <tier>.cc.
 #pragma once
+#include "base/independent.h"
 #include "kernels/cpu/vmath/scalar.h"
 #include "kernels/cpu/vmath/vmath.h"
 #include "kernels/cpu/vmath/vmath_inl.h"
@@ -30,14 +31,6 @@ void copy(const float* x, float* y, int64_t n, float, float) {
   }
 #include "kernels/cpu/vmath/functions.inc"
 #undef INFERKIT_UNARY_FUNCTION
-
-// Before a loop whose turns read nothing that others write, so that GCC makes vectors of it; clang looks by itself,
-// when the loop begins.
-#if defined(__clang__)
-#define INFERKIT_INDEPENDENT
-#else
-#define INFERKIT_INDEPENDENT _Pragma("GCC ivdep")
-#endif
 
 // One element after another; none of y is read, but where it is x.
 #define INFERKIT_ELEMENTARY_FUNCTION(name)                                  \
