@@ -9,7 +9,7 @@ namespace {
 constexpr double kBegins = 2, kGoesOn = 1.3;  // times what it costs is what waiting has to win
 constexpr uint32_t kSeen = 16;                // before anything is concluded
 constexpr float kOne = 1.0f / 16;             // what one of them counts for
-constexpr float kMost = 4;                    // times the mean that one may be
+constexpr float kUpTo = 4;                    // times the mean that one may be
 
 }  // namespace
 
@@ -42,7 +42,7 @@ void Companions::could_go(Nanos now, int64_t rows, int64_t most, RunCost cost) n
     ComersWithin within{};
     double sum = 0;
     for (size_t i = 0; i < kSpans; ++i) {
-      const float clipped = of.seen < kSeen ? came_[i] : std::min(came_[i], kMost * of.came[i] + 1);
+      const float clipped = of.seen < kSeen ? came_[i] : std::min(came_[i], kUpTo * of.came[i] + 1);
       of.came[i] += part * (clipped - of.came[i]);
       within[i] = sum += of.came[i];
     }

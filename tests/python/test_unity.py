@@ -19,7 +19,7 @@ CSRC = ROOT / "csrc"
 CMAKE = (ROOT / "cmake" / "Libraries.cmake").read_text()
 
 # What stands at the beginning of a line, outside functions and classes; clang-format sees to that.
-TYPE = re.compile(r"(?:struct|class|union|enum(?: class)?|using)\s+(\w+)\b(?!::)(?!.*;\s*$)")
+TYPE = re.compile(r"(?:struct|class|union|enum(?: class)?|using)\s+(\w+)\b(?!::)(?![^{]*;\s*$)")
 ALIAS = re.compile(r"using\s+(\w+)\s*=")
 CONSTANT = re.compile(
     r"(?:inline\s+|static\s+|constexpr\s+|const\s+)+[\w:<>,&* ]*?\b(k[A-Z]\w*)\s*(?:\[[^\]]*\]\s*)?[={]"
@@ -31,16 +31,18 @@ PLAIN_ENUM = re.compile(r"^enum\s+(?!class)\w*[^{;]*\{([^}]*)\}", re.MULTILINE)
 def groups() -> dict[str, list[Path]]:
     """What is compiled as one, by a name for the test."""
     found = {}
-    folders = re.search(r"^inferkit_unite\(([^)]*)\)", CMAKE, re.MULTILINE)
-    assert folders
-    for folder in folders[1].split():
+    calls = re.findall(r"^ *inferkit_unite\(([^)]*)\)", CMAKE, re.MULTILINE)
+    assert calls
+    # What is compiled apart is among the files of its folder.
+    for folder in [name for call in calls for name in call.split() if (CSRC / name).is_dir()]:
         files = [p for p in sorted((CSRC / folder).rglob("*.cc")) if p.stem not in ("baseline", *FLAGGED)]
         found[folder] = files
-    for folder, name in {"engine/ops": "inferkit_op_groups", "batching": "inferkit_batching_groups"}.items():
+    for name in ("inferkit_op_groups", "inferkit_cold_op_groups"):
         lines = re.search(rf"^set\({name}\n(.*?)\)", CMAKE, re.MULTILINE | re.DOTALL)
         assert lines
         for line in re.findall(r'"([^"]+)"', lines[1]):
-            found[f"{folder}: {line.split()[0]} ..."] = [CSRC / folder / f"{file}.cc" for file in line.split()]
+            files = [CSRC / "engine" / "ops" / f"{file}.cc" for file in line.split()]
+            found[f"engine/ops: {line.split()[0]} ..."] = files
     return found
 
 
@@ -70,6 +72,8 @@ def names(text: str) -> set[tuple[str, str]]:
                 for pattern in (ALIAS, CONSTANT, TYPE):
                     if match := pattern.match(line):
                         found.add((match[1], ""))
+                        if pattern is CONSTANT:  # and those that follow it in the declaration
+                            found |= {(name, "") for name in re.findall(r", (k[A-Z]\w*) = ", line)}
                         break
                 else:
                     if match := FUNCTION.match(line):
@@ -112,7 +116,7 @@ def test_groups_are_what_is_compiled(tmp_path: Path) -> None:
         capture_output=True,
         env=without_cache,
     )
-    written = [path.read_text() for path in tmp_path.glob("CMakeFiles/inferkit_engine_ops.dir/Unity/unity_*.cxx")]
+    written = [path.read_text() for path in tmp_path.glob("CMakeFiles/inferkit_engine_ops*.dir/Unity/unity_*.cxx")]
     included = {tuple(sorted(re.findall(r'^#include "(.*)"$', text, re.MULTILINE))) for text in written}
     wanted = {
         tuple(sorted(str(path) for path in files))
@@ -128,6 +132,7 @@ namespace {
 
 enum Input : size_t { kX, kWeight };
 constexpr int64_t kBlock = 256;  // of positions
+constexpr int kFirst = 1, kSecond = 2;
 const Row kRows[] = {{1}};
 using Sum = double;
 struct Params {
@@ -148,7 +153,10 @@ void lowered(int x) {
         ("kX", ""),
         ("kWeight", ""),
         ("kBlock", ""),
+        ("kFirst", ""),
+        ("kSecond", ""),
         ("kRows", ""),
+        ("Input", ""),
         ("Sum", ""),
         ("Params", ""),
         ("run_step", "const void*, std::byte* const*, const ExecContext&"),
