@@ -94,16 +94,19 @@ def test_the_error_is_no_larger_than_onnx_runtimes(kind: str, steps: int, batch:
 
 
 @pytest.mark.parametrize(("width", "units"), [(3, 5), (64, 64), (130, 129), (256, 256)])
-def test_a_row_is_the_same_alone_and_on_any_number_of_threads(width: int, units: int) -> None:
-    layer = Layer("int8", width, units)
+@pytest.mark.parametrize("directions", [1, 2])
+def test_a_row_is_the_same_alone_and_on_any_number_of_threads(width: int, units: int, directions: int) -> None:
+    layer = Layer("int8", width, units, directions=directions)
     # A neighbour that is far larger would take all of a range that they share.
     x = layer.draw(7, 26, width) * (2.0 ** layer.rng.integers(-9, 9, (1, 26, 1))).astype(np.float32)
     together = [outputs(layer.case(x), threads=threads) for threads in (1, 2)]
     for one, two in zip(*together, strict=True):
         assert one.tobytes() == two.tobytes()
     for row in (0, 12, 25):
-        for all_rows, y in zip(together[0], outputs(layer.case(x[:, row : row + 1])), strict=True):
-            assert all_rows.take([row], axis=all_rows.ndim - 2).tobytes() == y.tobytes()
+        for threads in (1, 2):  # on two, each direction of a row alone is walked by one
+            alone = outputs(layer.case(x[:, row : row + 1]), threads=threads)
+            for all_rows, y in zip(together[0], alone, strict=True):
+                assert all_rows.take([row], axis=all_rows.ndim - 2).tobytes() == y.tobytes()
 
 
 def test_what_is_no_number_stays_with_its_row() -> None:

@@ -171,6 +171,10 @@ STEPS = {
         node("RNN", 3, hidden_size=1500),
         [kind("doubles", 1, 12000, 4), np.ones((1, 1500, 4)), np.ones((1, 1500, 1500))],
     ),
+    "two directions": (  # each on a thread of its own
+        node("RNN", 3, hidden_size=1500, direction="bidirectional"),
+        [kind("doubles", 1, 12000, 4), np.ones((2, 1500, 4)), np.ones((2, 1500, 1500))],
+    ),
     "remainders": (node("Mod", 2, fmod=1), [kind("huge", 20_000_000), np.array(3e-308)]),
     "causal convolution": (
         helper.make_node("CausalConvWithState", ["i0", "i1"], ["y", "state"]),
@@ -245,7 +249,8 @@ def test_a_single_long_step(name: str, tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(helper.make_model(graph, opset_imports=opsets, ir_version=10).SerializeToString())
     feeds = ", ".join(f"{x!r}: {what}{shape}" for x, (what, shape) in given.items())
-    code = f"m = inferkit.Model.load(PATH, threads=1)\nx = {{{feeds}}}\ninterrupt(lambda: m.run(x))"
+    threads = 2 if name == "two directions" else 1
+    code = f"m = inferkit.Model.load(PATH, threads={threads})\nx = {{{feeds}}}\ninterrupt(lambda: m.run(x))"
     check_stopped(run(MAKERS + code, path))
 
 

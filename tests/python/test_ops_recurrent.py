@@ -303,11 +303,23 @@ def test_a_row_s_bits_do_not_depend_on_the_batch(op: str, layout: int, sizes: tu
 
 
 @pytest.mark.parametrize("op", GATES)
-@pytest.mark.parametrize("batch", [1, 9, 40])
-def test_bits_do_not_depend_on_the_threads(op: str, batch: int) -> None:
-    case = Layer(op, 10, 12, batch, 40, 130, direction="bidirectional").case("blhc", constant=(1, 2, 3))
-    one, four = case.run(threads=1), case.run(threads=4)
-    for a, b in zip(one, four, strict=True):
+@pytest.mark.parametrize("batch", [1, 3, 9, 40])
+@pytest.mark.parametrize("layout", [0, 1])
+def test_bits_do_not_depend_on_the_threads(op: str, batch: int, layout: int) -> None:
+    """Of a small batch each direction has a thread of its own."""
+    layer = Layer(op, 10, 12, batch, 40, 130, direction="bidirectional", layout=layout)
+    case = layer.case("blhc", constant=(1, 2, 3))
+    one = case.run(threads=1)
+    for threads in (2, 4):
+        for a, b in zip(one, case.run(threads=threads), strict=True):
+            assert a.tobytes() == b.tobytes()
+
+
+@pytest.mark.parametrize("op", GATES)
+@pytest.mark.parametrize("dtype", ["float64", "float16"])
+def test_both_directions_at_once_in_other_types(op: str, dtype: str) -> None:
+    case = Layer(op, 11, 12, 2, 40, 130, direction="bidirectional", dtype=dtype).case("blhc")
+    for a, b in zip(case.run(threads=1), case.run(threads=2), strict=True):
         assert a.tobytes() == b.tobytes()
 
 
@@ -316,6 +328,10 @@ def test_sequence_lengths_are_checked_in_the_run() -> None:
     layer.lengths[1] = 5
     with pytest.raises(inferkit.InferenceError, match=r"sequence_lens\[1\] is 5; expected 0 to 4"):
         layer.case("bl").run()
+    at_once = Layer("LSTM", 1, 12, 2, 3, 130, direction="bidirectional")
+    at_once.lengths[0] = 13
+    with pytest.raises(inferkit.InferenceError, match=r"sequence_lens\[0\] is 13; expected 0 to 12"):
+        at_once.case("bl").run(threads=2)
     layer.lengths[:] = [0, -1]
     with pytest.raises(inferkit.InferenceError, match=r"sequence_lens\[1\] is -1"):
         layer.case("bl").run()

@@ -415,6 +415,7 @@ Cost rows_cost(const NodeContext& c) {
   if (!r.is_rows()) return Cost::cannot("what is reduced does not lie in rows");
   return Cost(reduce_rows_nanos(r.kept.elements(), r.count()));
 }
+
 /// Is it all of an image that is reduced, and no channel or batch? Then the image may lie in blocks.
 bool reads_blocks(const NodeContext& c, const Reduction& r) {
   const Shape& x = c.input(0).shape;

@@ -144,6 +144,41 @@ void product_f64_step(const void* params, std::byte* const* io, const ExecContex
   });
 }
 
+/// Both directions of a walk.
+struct BothParams {
+  StepFn walk;
+  std::array<RecurrentParams, 2> directions;
+};
+
+/// What a thread that helps is under: it stops when the thread that has the work was told to.
+class Follower final : public RunControl {
+ public:
+  explicit Follower(const RunControl& leader) : leader_(leader) {}
+
+ private:
+  bool look(Nanos) override { return leader_.stopped(); }
+  const RunControl& leader_;
+};
+
+/// Each direction on a thread of its own.
+void both_step(const void* params, std::byte* const* io, const ExecContext& context) {
+  const auto& p = *static_cast<const BothParams*>(params);
+  // The walks look at them, too, but must not throw on threads that help.
+  if (const std::byte* lengths = io[kLengthsOperand]) {
+    check_lengths(p.directions[0], reinterpret_cast<const int32_t*>(lengths));
+  }
+  RunControl* const control = RunControl::current();
+  for_tasks(context, 2, 2, [&](int64_t d, int64_t) {
+    const auto walk = [&] {
+      p.walk(&p.directions[static_cast<size_t>(d)], io + static_cast<size_t>(d) * kWalkOperands, ExecContext{});
+    };
+    if (!control || RunControl::current() == control) return walk();
+    Follower follower(*control);
+    const RunControl::Scope scope(&follower);
+    walk();
+  });
+}
+
 // ---- Lowering -------------------------------------------------------------------------------------------------------
 
 class RecurrentLowering {
@@ -167,13 +202,23 @@ class RecurrentLowering {
     const Ref w_in = bytes_ ? Ref{} : weights_input(kW), r_in = bytes_ ? Ref{} : weights_input(kR);
     const Ref b_in = weights_input(kB);
     const std::array<Ref, 3> out{work_output(0, s_.y), work_output(1, s_.state), work_output(2, s_.state)};
-    const Ref products = scratch(s_.steps * s_.batch * rows), state = scratch(s_.batch * s_.hidden),
-              spare = scratch(s_.batch * s_.hidden);
-    const Ref cell = s_.kind == CellKind::kLstm ? scratch(s_.batch * s_.hidden) : Ref{};
+    // What one direction has computed in, the next one can have, unless they run at once.
+    const bool at_once = runs_at_once();
+    BothParams both{wide_ ? f64 : f32, {}};
+    std::vector<Ref> operands_of_both;
+    Ref products, state, spare, cell;
     const auto count = static_cast<double>(s_.steps * s_.batch);
     const double per_nano = wide_ ? 2 : bf16_ || bytes_ ? 120 : 60;
     const StepFn product = wide_ ? product_f64_step : bf16_ ? product_step<BFloat16> : product_step<float>;
+    const double walk_nanos =
+        2 * count * static_cast<double>(rows * s_.hidden) / per_nano + count * static_cast<double>(rows);
     for (int64_t d = 0; d < s_.directions; ++d) {
+      if (d == 0 || at_once) {
+        products = scratch(s_.steps * s_.batch * rows);
+        state = scratch(s_.batch * s_.hidden);
+        spare = scratch(s_.batch * s_.hidden);
+        if (s_.kind == CellKind::kLstm) cell = scratch(s_.batch * s_.hidden);
+      }
       const Ref bias = biases(b_in, d);
       RecurrentParams p = params(d);
       RowOperands r_bytes;
@@ -200,11 +245,32 @@ class RecurrentLowering {
       const Ref r = bytes_ ? Ref{} : packed(kR, r_in, d, 0, rows - hidden_rows, s_.hidden);
       const Ref r_hidden = hidden_rows ? packed(kR, r_in, d, rows - hidden_rows, hidden_rows, s_.hidden) : Ref{};
       const Ref lengths = c_.has_input(kLengths) ? c_.in(kLengths) : Ref{};
-      c_.step(wide_ ? f64 : f32, p,
-              {out[0], out[1], out[2], products, state, cell, spare, r, r_hidden, s_.reset_after ? bias : Ref{}, h0, c0,
-               p_in, lengths, r_bytes.panels, r_bytes.scales, r_bytes.zeros, room},
-              2 * count * static_cast<double>(rows * s_.hidden) / per_nano + count * static_cast<double>(rows));
+      const std::array<Ref, kWalkOperands> operands{out[0],
+                                                    out[1],
+                                                    out[2],
+                                                    products,
+                                                    state,
+                                                    cell,
+                                                    spare,
+                                                    r,
+                                                    r_hidden,
+                                                    s_.reset_after ? bias : Ref{},
+                                                    h0,
+                                                    c0,
+                                                    p_in,
+                                                    lengths,
+                                                    r_bytes.panels,
+                                                    r_bytes.scales,
+                                                    r_bytes.zeros,
+                                                    room};
+      if (at_once) {
+        both.directions[static_cast<size_t>(d)] = p;
+        operands_of_both.insert(operands_of_both.end(), operands.begin(), operands.end());
+      } else {
+        c_.step(both.walk, p, std::span<const Ref>(operands), walk_nanos);
+      }
     }
+    if (at_once) c_.step(both_step, both, std::span<const Ref>(operands_of_both), 2 * walk_nanos);
     narrow(0, out[0], s_.y);
     narrow(1, out[1], s_.state);
     narrow(2, out[2], s_.state);
@@ -217,6 +283,17 @@ class RecurrentLowering {
     return f.op == op && f.pre == 1 && f.post == 1 && f.shift == 0;
   }
   bool exists(size_t i) const { return c_.has_input(i); }
+
+  /// Whether the two directions are walked by two threads: where neither the batch is cut among threads nor the product
+  /// of a time step, which two threads share no better than this, and more of them only if it is large.
+  bool runs_at_once() const {
+    if (s_.directions != 2 || c_.threads() < 2) return false;
+    constexpr int64_t kWorthAThread = int64_t{1} << 17, kWorthSharing = int64_t{1} << 20;  // multiply-adds
+    const RecurrentParams p = params(0);
+    const int64_t each = s_.batch * s_.gates * s_.hidden * s_.hidden;
+    return s_.batch < 2 * least_rows(p) && s_.steps * each >= kWorthAThread &&
+           (c_.threads() == 2 || each < kWorthSharing);
+  }
 
   RecurrentParams params(int64_t d) const {
     const int64_t rows = s_.gates * s_.hidden;

@@ -38,7 +38,8 @@ struct RecurrentParams {
   RecurrentActivation f, g, h;
 };
 
-/// The operands of a walk, in the order of io. W is float or double.
+/// The operands of a walk, in the order of io; those of row_product for R, where the weights are bytes, come behind. W
+/// is float or double.
 template <class W>
 struct RecurrentIo {
   W *y, *y_h, *y_c, *products, *state, *cell, *spare;
@@ -59,7 +60,7 @@ struct RecurrentIo {
         h0(at(io, 10)),
         c0(at(io, 11)),
         peepholes(at(io, 12)),
-        lengths(reinterpret_cast<const int32_t*>(io[13])) {}
+        lengths(reinterpret_cast<const int32_t*>(io[13])) {}  // kLengthsOperand
 
  private:
   static W* at(std::byte* const* io, size_t i) { return reinterpret_cast<W*>(io[i]); }
@@ -149,8 +150,8 @@ inline void recurrent_product(const RecurrentBlock<double>& block, const double*
   });
 }
 
-/// Behind the operands of a walk, those of row_product for R and its scratch.
-inline constexpr size_t kByteOperands = 14, kByteScratch = 17;
+/// Where those of row_product stand, and its scratch; and how many operands a walk has in all.
+inline constexpr size_t kLengthsOperand = 13, kByteOperands = 14, kByteScratch = 17, kWalkOperands = 18;
 
 /// The gates of the block += state R, where R is bytes.
 inline void byte_recurrent_product(const RecurrentBlock<float>& block, std::byte* const* io) {
@@ -162,6 +163,12 @@ inline void byte_recurrent_product(const RecurrentBlock<float>& block, std::byte
 
 /// Throws Error(kInference) where a sequence length is outside [0, steps].
 void check_lengths(const RecurrentParams& p, const int32_t* lengths);
+
+/// Rows of a piece of the batch: a thread is worth waking for a few, and for about a million multiply-adds.
+inline int64_t least_rows(const RecurrentParams& p) {
+  const int64_t row_work = std::max<int64_t>(1, p.steps * p.gates * p.hidden * p.hidden);
+  return std::max<int64_t>(4, (int64_t{1} << 20) / row_work);
+}
 
 /// Walks one direction: cell(block) for every time step, first to last of the direction. Rows whose sequence has ended
 /// (or, in reverse, not begun) keep their state, and their Y is 0.
@@ -205,11 +212,8 @@ void walk(const RecurrentParams& p, std::byte* const* operands, const ExecContex
     save(io.state, io.y_h);
     if (io.cell) save(io.cell, io.y_c);
   };
-  // One piece for each thread, as every piece reads all of R; a thread is worth waking for a few rows and about a
-  // million multiply-adds.
-  const int64_t row_work = std::max<int64_t>(1, p.steps * row_products);
-  const int64_t least = std::max<int64_t>(4, (int64_t{1} << 20) / row_work);
-  for_ranges(context, p.batch, std::max(least, p.batch / std::max(1, context.max_threads)), run);
+  // One piece for each thread, as every piece reads all of R.
+  for_ranges(context, p.batch, std::max(least_rows(p), p.batch / std::max(1, context.max_threads)), run);
 }
 
 /// The shape rule: inputs X, W, R, B, sequence_lens, initial_h (and, for LSTM, initial_c, P). Of weights that are
