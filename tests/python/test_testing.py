@@ -124,8 +124,10 @@ def test_the_wait_for_room_goes_by_the_clock() -> None:
         ]
         for count, thread in enumerate(threads, 2):
             thread.start()
-            while batcher.stats().queue_depth < count:
+            end = time.monotonic() + 30
+            while batcher.stats().queue_depth < count and time.monotonic() < end:
                 time.sleep(0.001)
+            assert batcher.stats().queue_depth == count
         clock.advance(0.3)
         threads[1].join(30)
         clock.advance(0.2)

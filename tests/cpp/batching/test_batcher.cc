@@ -10,6 +10,7 @@
 
 #include "batching/batcher.h"
 #include "batching/fake_runner.h"
+#include "comes_true.h"
 #include "test.h"
 
 using namespace inferkit;
@@ -323,8 +324,7 @@ TEST(batcher_poke_waits_for_what_a_worker_is_about_to_end) {
   clock.slow();
   clock.advance(100);
   rig.model->open();
-  while (rig.batcher->stats().queue_depth) {
-  }
+  CHECK(comes_true([&] { return rig.batcher->stats().queue_depth == 0; }));
   rig.batcher->poke();
   CHECK(request->phase() == Phase::kExpired);
 }
@@ -335,8 +335,7 @@ TEST(batcher_poke_finds_what_a_worker_is_about_to_run) {
   rig.model->shut();
   clock.slow();
   const RequestRef request = rig.row(1, {.deadline = 1100});
-  while (rig.batcher->stats().queue_depth) {
-  }
+  CHECK(comes_true([&] { return rig.batcher->stats().queue_depth == 0; }));
   clock.advance(100);
   rig.batcher->poke();
   CHECK(request->phase() == Phase::kExpired);
@@ -557,7 +556,7 @@ TEST(batcher_a_caller_with_a_deadline_runs_only_what_is_known_to_be_short) {
   CHECK(!rig.batcher->begin_caller_run(checked, clock.now() + 1000 * kMilli));  // nobody knows
   CHECK(rig.batcher->begin_caller_run(checked));
   teach(rig, clock, 6, 10 * kMilli);
-  while (rig.batcher->stats().in_flight) std::this_thread::yield();
+  CHECK(comes_true([&] { return rig.batcher->stats().in_flight == 0; }));
   CHECK(rig.batcher->begin_caller_run(checked, clock.now() + 1000 * kMilli));
   CHECK(!rig.batcher->begin_caller_run(checked, clock.now() + 10 * kMilli));
   CHECK(rig.batcher->begin_caller_run(checked));
@@ -588,7 +587,7 @@ TEST(batcher_refuses_what_cannot_be_in_time_and_says_why) {
   other.model->open();
   for (const auto& r : {a, b, in_time, first}) CHECK(ends(other, r, Phase::kResult));
   // After a pause the figures are a guess, and somebody is let in to find out.
-  while (other.batcher->stats().in_flight) std::this_thread::yield();
+  CHECK(comes_true([&] { return other.batcher->stats().in_flight == 0; }));
   clock.advance(1000 * kMilli);
   CHECK(ends(other, other.row(1, {.deadline = clock.now() + 4 * kMilli}), Phase::kResult));
 }
@@ -845,7 +844,7 @@ TEST(batcher_windows_forget) {
   Rig rig({.max_batch_size = 4}, {Shape::kFree, 2}, clock);
   CHECK(ends(rig, rig.row(1), Phase::kResult));
   CHECK(ends(rig, rig.row(FakeRunner::kPoison), Phase::kError));
-  while (rig.batcher->stats().failed == 0) std::this_thread::yield();  // counted a moment after it has ended
+  CHECK(comes_true([&] { return rig.batcher->stats().failed != 0; }));  // counted a moment after it has ended
   clock.advance(500 * kMilli);
   BatcherStats s = rig.batcher->stats();
   for (const WindowStats& w : s.windows) {

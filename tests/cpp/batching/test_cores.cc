@@ -7,6 +7,7 @@
 
 #include "batching/cores.h"
 #include "batching/fake_runner.h"
+#include "comes_true.h"
 #include "test.h"
 
 using namespace inferkit;
@@ -237,7 +238,7 @@ TEST(cores_of_one_let_one_batch_run_at_a_time) {
       b.batcher->check(std::vector{StridedView::contiguous({DType::kF32, {2}, std::vector<float>{1, 1}.data()})})));
   CHECK_EQ(b.model->batches().size(), 0u);
   CHECK_EQ(b.batcher->stats().in_flight, 0u);
-  while (b.batcher->stats().cores.waits == 0) std::this_thread::yield();  // a worker of it has to wake up first
+  CHECK(comes_true([&] { return b.batcher->stats().cores.waits != 0; }));  // a worker of it has to wake up first
   a.model->open();
   for (const auto& [rig, request] : {std::pair(&a, first), {&b, second}, {&b, third}}) {
     CHECK(rig->batcher->wait(*request) == Waited::kDone);

@@ -1,8 +1,7 @@
-#include <thread>
-
 #include "batching/batcher.h"
 #include "batching/fake_runner.h"
 #include "batching/swap_runner.h"
+#include "comes_true.h"
 #include "test.h"
 
 using namespace inferkit;
@@ -53,7 +52,7 @@ TEST(proof_is_no_part_of_what_a_run_takes) {
   const std::vector views{StridedView::contiguous({DType::kF32, {2}, value})};
   const Checked checked = rig.batcher->check(views);
   CHECK(ends(rig, rig.row(1), Phase::kResult));
-  while (rig.batcher->stats().in_flight) std::this_thread::yield();
+  CHECK(comes_true([&] { return rig.batcher->stats().in_flight == 0; }));
   CHECK_EQ(rig.model->batches().size(), 3u);
   const Nanos learnt = checked.layout->cost.forecast(1).typical;
   CHECK(learnt > 9'000'000 && learnt < 11'000'000);
