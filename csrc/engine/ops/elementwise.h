@@ -150,9 +150,10 @@ constexpr DType loop_type(DType t, Widening widening) {
     case DType::kBF16:
       return DType::kF32;
     case DType::kI8:
-      return values ? DType::kI32 : DType::kU8;
+      return values ? DType::kI8 : DType::kU8;
     case DType::kI16:
     case DType::kU16:
+      return values ? DType::kI32 : DType::kU16;
     case DType::kI32:
       return values ? DType::kI32 : DType::kU32;
     case DType::kU32:
