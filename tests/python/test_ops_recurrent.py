@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import helper
-from op_cases import TOLERANCE, Array, Case, check_node_test, close, node_test_cases
+from op_cases import LENIENT, TOLERANCE, Array, Case, check_node_test, close, node_test_cases
 
 import inferkit
 
@@ -341,6 +341,26 @@ def test_a_sequence_of_no_steps_keeps_its_state() -> None:
     layer = Layer("LSTM", 1, 4, 2, 3, 5)
     layer.lengths[:] = [0, 4]
     agree(layer.case("blhc"), layer.expected("blhc"), 4)
+
+
+@pytest.mark.parametrize("op", GATES)
+@pytest.mark.parametrize("shape", [(2**40, 2**18, 0), (2**40, 4, 0)])
+def test_a_run_that_64_bits_do_not_count_is_refused(op: str, shape: tuple[int, int, int]) -> None:
+    hidden = 4 if shape[1] > 4 else 1024
+    w, r = np.zeros((2, GATES[op] * hidden, 0), np.float32), np.zeros((2, GATES[op] * hidden, hidden), np.float32)
+    node = helper.make_node(op, ["x", "w", "r"], ["", "h"], hidden_size=hidden, direction="bidirectional")
+    graph = helper.make_graph(
+        [node],
+        "g",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [None] * 3)],
+        [helper.make_tensor_value_info("h", onnx.TensorProto.FLOAT, None)],
+        [onnx.numpy_helper.from_array(w, "w"), onnx.numpy_helper.from_array(r, "r")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+    for threads in (1, 2):
+        loaded = inferkit.Model.load(model, threads=threads, input_checks=LENIENT)
+        with pytest.raises(inferkit.ValidationError, match="one run may take at most"):
+            loaded(np.zeros(shape, np.float32))
 
 
 @pytest.mark.parametrize("op", GATES)

@@ -120,6 +120,18 @@ class LowerContext : public NodeContext {
                         double work) = 0;
 };
 
+/// The bytes of as many elements of `size` bytes as the product of `counts`, for scratch that is no value's: counts of
+/// different shapes may give more than 64 bits hold, and a run is then refused for its size.
+inline size_t room_for(std::initializer_list<int64_t> counts, size_t size) {
+  constexpr size_t kMost = size_t{1} << 56;
+  size_t bytes = size;
+  for (const int64_t count : counts) {
+    if (__builtin_mul_overflow(bytes, static_cast<size_t>(count), &bytes) || bytes > kMost) bytes = kMost;
+    if (count == 0) return 0;
+  }
+  return bytes;
+}
+
 using LowerFn = void (*)(LowerContext&);
 
 }  // namespace inferkit

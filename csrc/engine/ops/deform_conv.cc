@@ -188,7 +188,7 @@ void lower_deform(LowerContext& c) {
     const double columns = static_cast<double>(p.batch) * static_cast<double>(p.channels * taps * area);
     c.step(deform_step<W>, p,
            {y, input(kX), input(kWeight), input(kOffset), input(kBias), input(kMask),
-            c.scratch(static_cast<size_t>(p.offset_group * taps * area) * sizeof(Place<W>)),
+            c.scratch(room_for({p.offset_group, taps, area}, sizeof(Place<W>))),
             c.scratch(static_cast<size_t>(p.group) * panels * sizeof(W))},
            columns * (3 + static_cast<double>(p.out_channels / p.group) / 30));
   };

@@ -214,10 +214,10 @@ class RecurrentLowering {
         2 * count * static_cast<double>(rows * s_.hidden) / per_nano + count * static_cast<double>(rows);
     for (int64_t d = 0; d < s_.directions; ++d) {
       if (d == 0 || at_once) {
-        products = scratch(s_.steps * s_.batch * rows);
-        state = scratch(s_.batch * s_.hidden);
-        spare = scratch(s_.batch * s_.hidden);
-        if (s_.kind == CellKind::kLstm) cell = scratch(s_.batch * s_.hidden);
+        products = scratch({s_.steps, s_.batch, rows});
+        state = scratch({s_.batch, s_.hidden});
+        spare = scratch({s_.batch, s_.hidden});
+        if (s_.kind == CellKind::kLstm) cell = scratch({s_.batch, s_.hidden});
       }
       const Ref bias = biases(b_in, d);
       RecurrentParams p = params(d);
@@ -229,7 +229,7 @@ class RecurrentLowering {
         lower_row_product(c_, products, x, s_.steps * s_.batch, w, w_bytes, bias);
         p.bytes.matrix = d;
         r_bytes = row_weights(c_, kR, kRScale, kRZero, p.bytes);
-        room = c_.scratch(static_cast<size_t>(s_.batch * p.bytes.room(1)));
+        room = c_.scratch(room_for({s_.batch, p.bytes.room(1)}, 1));
       } else {
         c_.step(product, ProductParams{s_.steps * s_.batch, rows, s_.in, d * rows * s_.in},
                 {products, x, packed(kW, w_in, d, 0, rows, s_.in), bias},
@@ -277,7 +277,7 @@ class RecurrentLowering {
   }
 
  private:
-  Ref scratch(int64_t elements) { return c_.scratch(static_cast<size_t>(elements) * element_); }
+  Ref scratch(std::initializer_list<int64_t> counts) { return c_.scratch(room_for(counts, element_)); }
   bool half() const { return dtype_ == DType::kF16 || dtype_ == DType::kBF16; }
   static bool usual(const RecurrentActivation& f, kernels::Unary op) {
     return f.op == op && f.pre == 1 && f.post == 1 && f.shift == 0;
@@ -285,14 +285,17 @@ class RecurrentLowering {
   bool exists(size_t i) const { return c_.has_input(i); }
 
   /// Whether the two directions are walked by two threads: where neither the batch is cut among threads nor the product
-  /// of a time step, which two threads share no better than this, and more of them only if it is large.
+  /// of a time step, which two threads share no better than this, and more of them only if it is large. Each direction
+  /// then has room of its own for its products.
   bool runs_at_once() const {
     if (s_.directions != 2 || c_.threads() < 2) return false;
-    constexpr int64_t kWorthAThread = int64_t{1} << 17, kWorthSharing = int64_t{1} << 20;  // multiply-adds
-    const RecurrentParams p = params(0);
-    const int64_t each = s_.batch * s_.gates * s_.hidden * s_.hidden;
-    return s_.batch < 2 * least_rows(p) && s_.steps * each >= kWorthAThread &&
-           (c_.threads() == 2 || each < kWorthSharing);
+    constexpr double kWorthAThread = 1 << 17, kWorthSharing = 1 << 20;  // multiply-adds
+    constexpr size_t kMostRoom = size_t{64} << 20;
+    const double each =
+        static_cast<double>(s_.batch) * static_cast<double>(s_.gates * s_.hidden) * static_cast<double>(s_.hidden);
+    return s_.batch < 2 * least_rows(params(0)) && static_cast<double>(s_.steps) * each >= kWorthAThread &&
+           (c_.threads() == 2 || each < kWorthSharing) &&
+           room_for({s_.steps, s_.batch, s_.gates, s_.hidden}, element_) <= kMostRoom;
   }
 
   RecurrentParams params(int64_t d) const {
@@ -352,7 +355,7 @@ class RecurrentLowering {
     const auto elements = static_cast<int64_t>(bf16_ ? kernels::packed_b_bf16_elements(depth, rows)
                                                      : kernels::packed_b_elements(depth, rows));
     if (!c_.input(i).constant) {
-      const Ref out = scratch(elements);
+      const Ref out = scratch({elements});
       c_.step(bf16_ ? pack_step<BFloat16> : pack_step<float>, PackParams{offset, rows, depth}, {out, source},
               static_cast<double>(elements) / 4);
       return out;
@@ -367,7 +370,7 @@ class RecurrentLowering {
     const int64_t rows = s_.gates * s_.hidden;
     const BiasParams p{2 * d * rows, rows, s_.reset_after ? s_.hidden : 0};
     if (wide_ || !c_.input(kB).constant) {
-      const Ref out = scratch(rows + p.apart);
+      const Ref out = scratch({rows + p.apart});
       c_.step(wide_ ? bias_step<double> : bias_step<float>, p, {out, source}, static_cast<double>(rows));
       return out;
     }
@@ -380,7 +383,7 @@ class RecurrentLowering {
 
   Ref work_output(size_t i, const Shape& shape) {
     if (!c_.has_output(i) || !c_.out(i).valid()) return {};
-    return half() ? scratch(shape.elements()) : c_.out(i);
+    return half() ? scratch({shape.elements()}) : c_.out(i);
   }
   void narrow(size_t i, Ref from, const Shape& shape) {
     if (!half() || !from.valid()) return;

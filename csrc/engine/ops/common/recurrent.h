@@ -166,8 +166,10 @@ void check_lengths(const RecurrentParams& p, const int32_t* lengths);
 
 /// Rows of a piece of the batch: a thread is worth waking for a few, and for about a million multiply-adds.
 inline int64_t least_rows(const RecurrentParams& p) {
-  const int64_t row_work = std::max<int64_t>(1, p.steps * p.gates * p.hidden * p.hidden);
-  return std::max<int64_t>(4, (int64_t{1} << 20) / row_work);
+  constexpr double kWork = 1 << 20;
+  const double row_work = static_cast<double>(p.steps) * static_cast<double>(p.gates * p.hidden) *
+                          static_cast<double>(p.hidden);  // of a hostile file, more than 64 bits hold
+  return row_work > kWork / 4 ? 4 : static_cast<int64_t>(kWork / std::max(1.0, row_work));
 }
 
 /// Walks one direction: cell(block) for every time step, first to last of the direction. Rows whose sequence has ended

@@ -209,7 +209,7 @@ void regressor_step(const void* params, std::byte* const* io, const ExecContext&
 void lower_regressor(LowerContext& c) {
   const Machine m = regressor_of(c);
   const KernelParams& k = m.kernel;
-  const Ref values = c.scratch(static_cast<size_t>(k.rows * k.count) * sizeof(float));
+  const Ref values = c.scratch(room_for({k.rows, k.count}, sizeof(float)));
   lower_kernel(c, m, values);
   const Tensor& coefficients = m.coefficients.tensor;
   c.step(regressor_step, RegressorParams{k.rows, k.count, m.linear, c.attr_int("one_class", 0) != 0, m.rho[0]},
@@ -411,7 +411,7 @@ void lower_classifier(LowerContext& c) {
   const auto m = std::make_shared<const Machine>(classifier_of(c));
   const KernelParams& k = m->kernel;
   const auto classes = static_cast<int64_t>(m->labels.values.size());
-  const Ref values = c.scratch(static_cast<size_t>(k.rows * k.count) * sizeof(float));
+  const Ref values = c.scratch(room_for({k.rows, k.count}, sizeof(float)));
   lower_kernel(c, *m, values);
   // For each pair there is a number in the file, so that its square is no more than the file's size.
   const int64_t pairs = m->linear ? 0 : classes * (classes - 1) / 2;
