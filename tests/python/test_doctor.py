@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import json
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -275,14 +275,37 @@ def test_a_callable_that_holds_the_loop(serve: Made) -> None:
     assert "GIL" in check.remedy
 
 
-def test_what_a_hypervisor_took_is_no_hold(serve: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+def steal(monkeypatch: pytest.MonkeyPatch, share: float) -> None:
+    """Make /proc/stat say that a share of this thread's CPU is stolen, and twice as much of another one."""
+    start = time.perf_counter()
+
+    def now() -> event_loop.Steal:
+        ticks = int((time.perf_counter() - start) * share * os.sysconf("SC_CLK_TCK"))
+        lines = [f"cpu0 1 2 3 4 5 6 7 {2 * ticks} 0 0", f"cpu1 1 2 3 4 5 6 7 {ticks} 0 0"]
+        return event_loop.Steal("\n".join(lines).encode(), b"cpu1 ")
+
+    monkeypatch.setattr(event_loop.Steal, "now", now)
+
+
+@pytest.mark.parametrize(("share", "status"), [(0.05, "fail"), (1.2, "pass")])
+def test_what_a_hypervisor_took_is_no_hold(
+    serve: Made, monkeypatch: pytest.MonkeyPatch, share: float, status: str
+) -> None:
     def greedy(x: np.ndarray) -> np.ndarray:
         sum(range(6_000_000))
         return x
 
-    stolen = itertools.count(step=10)  # ten seconds more at each look
-    monkeypatch.setattr(event_loop, "_stolen", lambda: next(stolen))
-    assert by_name(diagnose(serve(wrap(greedy)), seconds=0.2))["loop never held"].status == "pass"
+    steal(monkeypatch, share)
+    assert by_name(diagnose(serve(wrap(greedy)), seconds=0.2))["loop never held"].status == status
+
+
+def test_steal_is_read() -> None:
+    now = event_loop.Steal.now()
+    if not now.cpu:
+        pytest.skip("there is no /proc/stat here")
+    assert now.text.startswith(b"cpu ")
+    assert now.cpu in now.text
+    assert event_loop.Steal.now().since(now) >= 0
 
 
 def test_a_loop_that_is_not_held_passes(serve: Made) -> None:

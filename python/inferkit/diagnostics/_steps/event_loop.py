@@ -20,6 +20,7 @@ __all__ = ["Hold", "examine", "measure"]
 _check = Finder(4)
 _ROUNDS = 3
 _BEAT = 0.001
+_STEAL = 0.01  # from one look at what was stolen to the next: what a hold is forgiven may be that much older
 
 
 @dataclass
@@ -43,13 +44,32 @@ def _waited_for_cpu() -> float:
         return 0.0
 
 
-def _stolen() -> float:
-    """Seconds that a hypervisor kept this machine's CPUs from it, all CPUs together, so far."""
-    try:
-        with open("/proc/stat", encoding="ascii") as file:
-            return int(file.readline().split()[8]) / os.sysconf("SC_CLK_TCK")
-    except (OSError, IndexError, ValueError):
-        return 0.0
+@dataclass(frozen=True)
+class Steal:
+    """What a hypervisor kept each of this machine's CPUs from it, so far, as the kernel prints it."""
+
+    text: bytes
+    cpu: bytes  # the line of the CPU that this thread runs on begins with
+
+    @classmethod
+    def now(cls) -> Steal:
+        try:
+            with open("/proc/stat", "rb") as file:
+                text = file.read()
+            with open(f"/proc/self/task/{threading.get_native_id()}/stat", "rb") as file:
+                cpu = file.read().rpartition(b")")[2].split()[36]
+        except (OSError, IndexError):
+            return cls(b"", b"")
+        return cls(text, b"cpu" + cpu + b" ")
+
+    def seconds(self, cpu: bytes) -> float:
+        line = next((line for line in self.text.splitlines() if line.startswith(cpu)), b"") if cpu else b""
+        fields = line.split()
+        return int(fields[8]) / os.sysconf("SC_CLK_TCK") if len(fields) > 8 else 0.0
+
+    def since(self, before: Steal) -> float:
+        """Seconds that this thread's CPU was gone; of two, the one that was there for longer."""
+        return min(self.seconds(cpu) - before.seconds(cpu) for cpu in (self.cpu, before.cpu))
 
 
 async def _round(patient: Patient, seconds: float) -> Hold:
@@ -67,15 +87,18 @@ async def _round(patient: Patient, seconds: float) -> Hold:
 
     async def beat() -> None:
         last, waited = time.perf_counter(), _waited_for_cpu()
-        stolen = _stolen()
+        looked, steal = last, Steal.now()
         while not served.is_set():  # until the last answer: on a busy machine all the work may come after `end`
             await asyncio.sleep(_BEAT)
             now, waiting = time.perf_counter(), _waited_for_cpu()
-            held = now - last - _BEAT - (waiting - waited)
-            if held > patient.limits.loop_hold:  # less what was stolen since the last such hold: at most too much
-                stolen, before = _stolen(), stolen
-                held -= stolen - before
-            hold.seconds = max(hold.seconds, held)
+            held = now - last - _BEAT
+            if held > patient.limits.loop_hold or now - looked > _STEAL:
+                before, steal, looked = steal, Steal.now(), now
+                gone = steal.since(before)
+            else:
+                gone = 0.0
+            # Waits may have the time in them that the CPU was gone.
+            hold.seconds = max(hold.seconds, held - max(waiting - waited, gone))
             hold.beats += 1
             last, waited = now, waiting
 
