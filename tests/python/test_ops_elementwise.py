@@ -9,11 +9,13 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+import onnx
 import op_cases
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from onnx import helper
 from op_cases import TOLERANCE, Array, Case, close
 
 import inferkit
@@ -259,9 +261,32 @@ def test_broadcast_of_many_short_rows(
 ) -> None:
     """Long enough to be left between two blocks of rows, which begin anywhere in the nest."""
     rng = np.random.default_rng(SEED)
-    for dtype in ("int8", "uint64", "float64"):
+    for dtype in ("int8", "int16", "uint32", "uint64", "float64"):
         a, b = (rng.integers(0, 100, shape).astype(dtype) for shape in shapes)
         np.testing.assert_array_equal(Case(op, a, b, opset=14).run()[0], reference(a, b))
+
+
+@pytest.mark.parametrize(
+    "shapes", [((3000, 2), (3000, 1)), ((700, 3), (1, 3)), ((5, 1, 9), (4, 1)), ((2, 300), (2, 1))]
+)
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_short_rows_of_half_types(dtype: str, shapes: tuple[tuple[int, ...], tuple[int, ...]]) -> None:
+    """Of models that are not computed in float32 as a whole, as CastLike keeps the type."""
+    rng = np.random.default_rng(SEED)
+    a, b = (rng.standard_normal(shape).astype(dtype) for shape in shapes)
+    nodes = [("Add", ["a", "b"], "s0"), ("CastLike", ["s0", "a"], "s"), ("Less", ["a", "b"], "l")]
+    kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    graph = helper.make_graph(
+        [helper.make_node(op, names, [out]) for op, names, out in nodes],
+        "g",
+        [helper.make_tensor_value_info(name, kind, x.shape) for name, x in (("a", a), ("b", b))],
+        [helper.make_tensor_value_info(name, t, None) for name, t in (("s", kind), ("l", onnx.TensorProto.BOOL))],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=10)
+    total, less = inferkit.Model.load(model.SerializeToString())(a, b)
+    wide = a.astype(np.float32) + b.astype(np.float32)
+    assert total.tobytes() == wide.astype(dtype).tobytes()
+    np.testing.assert_array_equal(less, a < b)
 
 
 @pytest.mark.parametrize("shapes", [((64, 5), (5,)), ((3, 1), (1, 70)), ((2, 3, 4, 5), (3, 1, 1)), ((7, 1), (7, 300))])

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from onnx import helper
-from op_cases import TOLERANCE, Array, Case, check_node_test, close, node_test_cases
+from op_cases import LENIENT, TOLERANCE, Array, Case, check_node_test, close, node_test_cases
 
 import inferkit
 
@@ -213,6 +214,22 @@ def test_lrn(dtype: str, size: int) -> None:
     total = sum(square[:, i : i + 9] for i in range(size))
     expected = x / (bias + alpha / size * total) ** beta
     close(Case("LRN", x, size=size, alpha=alpha, beta=beta, bias=bias).run()[0], expected, *TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_lrn_of_half_types_is_rounded_once(dtype: str) -> None:
+    """Also where float32 has no squares, and where the base is negative and the exponent whole."""
+    x = draw(1, 2, 9, 6, 7, dtype=dtype)
+    x[0, :3, 0, 0] = [100, 1e20, 3e10] if dtype == "bfloat16" else [100, 60000, 3]
+    for beta, bias in ((0.75, 1.5), (1.0, -2e4)):
+        square = np.pad(x.astype(np.float64) ** 2, [(0, 0), (1, 1), (0, 0), (0, 0)])
+        expected = x.astype(np.float64) * (bias + 0.5 / 3 * sum(square[:, i : i + 9] for i in range(3))) ** -beta
+        model = onnx.load_from_string(Case("LRN", x, size=3, alpha=0.5, beta=beta, bias=bias).with_output_types())
+        model.opset_import[0].version = 19
+        model.graph.node[0].output[0] = "y"
+        model.graph.node.append(helper.make_node("CastLike", ["y", "x0"], [model.graph.output[0].name]))
+        y = inferkit.Model.load(model, input_checks=LENIENT)(x)
+        assert y.astype(np.float64).tolist() == expected.astype(dtype).astype(np.float64).tolist()
 
 
 @pytest.mark.parametrize("dtype", FLOATS)

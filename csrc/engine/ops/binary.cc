@@ -189,6 +189,7 @@ void add_step(LowerContext& c, const Arithmetic& op, const Shape& a, const Shape
     const CastFn widen = cast_elements(dtype, DType::kF32);
     params.sizes = {widened.a ? 4 : 2, 2, widened.y ? 4 : 2};
     params.casts = {widened.a ? nullptr : widen, widen, widened.y ? nullptr : cast_elements(DType::kF32, dtype)};
+    params.loop_sizes.fill(sizeof(float));
   } else {
     params = op.others(dtype, nest);
   }

@@ -51,6 +51,7 @@ struct BinaryParams {
   int64_t nanos = 1;             // that an element takes at most
   // What makes of a and b what the loop takes, and of its result y; null where it takes and gives their own types.
   std::array<CastFn, 3> casts{};
+  std::array<int64_t, 3> loop_sizes{};  // of an element that is converted, in the loop
 };
 
 inline LoopNest<3> binary_nest(const Shape& a, const Shape& b, const Shape& y) {
@@ -100,20 +101,53 @@ void binary_loop(const BinaryRows& rows) {
   });
 }
 
-/// Rows of elements that are converted: one piece after the other, by way of buffers.
+/// Elements on their way through a buffer: `rows` rows of `n`, `step` bytes apart on the outside and dense within.
+/// A step of 0: they are one row, which all have.
+struct ConvertedRows {
+  CastFn cast;
+  int64_t rows, n, step, size;  // size: of an element on the outside
+  int64_t room;                 // of an element in the buffer
+
+  void in(const std::byte* from, std::byte* to) const {
+    if (step == 0) return cast(from, to, n);
+    if (step == n * size) return cast(from, to, rows * n);
+    for (int64_t i = 0; i < rows; ++i) cast(from + i * step, to + i * n * room, n);
+  }
+  void out(const std::byte* from, std::byte* to) const {
+    if (step == n * size) return cast(from, to, rows * n);
+    for (int64_t i = 0; i < rows; ++i) cast(from + i * n * room, to + i * step, n);
+  }
+  int64_t step_within() const { return step == 0 ? 0 : n * room; }
+};
+
+/// Rows of elements that are converted, by way of buffers: as many short ones at a time as fit, or a piece of one.
 inline void run_converted(const BinaryParams& p, const BinaryRows& r) {
   constexpr int64_t kPiece = 256;
   alignas(64) std::byte a[kPiece * 8], b[kPiece * 8], y[kPiece * 8];
-  for (int64_t row = 0; row < r.rows; ++row) {
+  const int64_t together = std::max<int64_t>(1, kPiece / std::max<int64_t>(1, r.n));
+  for (int64_t row = 0; row < r.rows; row += together) {
+    const int64_t rows = std::min(together, r.rows - row);
     for (int64_t first = 0; first < r.n; first += kPiece) {
       const int64_t n = std::min(kPiece, r.n - first);
       const std::byte* left = r.a + row * r.steps[0] + (r.a_moves ? first * p.sizes[0] : 0);
       const std::byte* right = r.b + row * r.steps[1] + (r.b_moves ? first * p.sizes[1] : 0);
       std::byte* result = r.y + row * r.steps[2] + first * p.sizes[2];
-      if (p.casts[0]) p.casts[0](left, a, r.a_moves ? n : 1);
-      if (p.casts[1]) p.casts[1](right, b, r.b_moves ? n : 1);
-      p.loop({p.casts[0] ? a : left, p.casts[1] ? b : right, p.casts[2] ? y : result, {}, 1, n, r.a_moves, r.b_moves});
-      if (p.casts[2]) p.casts[2](y, result, n);
+      const auto rows_of = [&](size_t k, bool moves) {
+        return ConvertedRows{p.casts[k], rows, moves ? n : 1, r.steps[k], p.sizes[k], p.loop_sizes[k]};
+      };
+      const ConvertedRows of_a = rows_of(0, r.a_moves), of_b = rows_of(1, r.b_moves), of_y = rows_of(2, true);
+      if (of_a.cast) of_a.in(left, a);
+      if (of_b.cast) of_b.in(right, b);
+      const auto step = [&](const ConvertedRows& of) { return of.cast ? of.step_within() : of.step; };
+      p.loop({of_a.cast ? a : left,
+              of_b.cast ? b : right,
+              of_y.cast ? y : result,
+              {step(of_a), step(of_b), of_y.cast ? n * of_y.room : of_y.step},
+              rows,
+              n,
+              r.a_moves,
+              r.b_moves});
+      if (of_y.cast) of_y.out(y, result);
     }
   }
 }
@@ -194,6 +228,7 @@ BinaryParams binary_params(DType dtype, const LoopNest<3>& nest) {
     params.sizes = {size, size, kOfT ? size : static_cast<int64_t>(sizeof(R))};
     if (size == sizeof(T)) return true;
     params.casts = {cast_elements(dtype, in), cast_elements(dtype, in), kOfT ? cast_elements(in, dtype) : nullptr};
+    params.loop_sizes.fill(sizeof(T));
     return true;
   });
   return params;

@@ -203,7 +203,7 @@ void lower_one_hot(LowerContext& c) {
                        dispatch_any_width(to, []<class W>() -> PutFn { return fill_elements<W>; })};
   // Doubles hold any index that there may be a place for.
   const DType from = c.input(0).dtype, index = from == DType::kI64 ? DType::kI64 : DType::kF64;
-  const Ref indices = converted(c, c.steady(0), from, index, x.elements());
+  const Ref indices = from == index ? c.steady(0) : converted(c, c.in(0), from, index, x.elements());
   c.step(index == DType::kI64 ? run_one_hot<int64_t> : run_one_hot<double>, p, {indices, c.in(2), c.out(0)},
          static_cast<double>(y.elements()) * 0.3);
 }

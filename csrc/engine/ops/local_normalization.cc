@@ -116,8 +116,8 @@ void lower_lrn(LowerContext& c) {
                     c.attr_float("alpha", 1e-4f),
                     c.attr_float("beta", 0.75f),
                     c.attr_float("bias", 1.0f)};
-  const DType type = compute_type(x.dtype);
-  const bool f32 = type == DType::kF32;
+  const bool f32 = x.dtype == DType::kF32;
+  const DType type = f32 ? DType::kF32 : DType::kF64;
   const Ref in = converted(c, c.in(0), x.dtype, type, x.shape.elements()), out = begin_output(c, 0, type);
   c.step(f32 ? run_lrn_f32 : run_lrn_f64, p, {in, out}, static_cast<double>(x.shape.elements()) * (f32 ? 2 : 60));
   end_output(c, 0, out, type);

@@ -138,7 +138,8 @@ void lower_pow(LowerContext& c) {
       {size_of(base), size_of(exponent), size_of(base)},
       kPowNanos,
       {in == base ? nullptr : cast_elements(base, in), by == exponent ? nullptr : cast_elements(exponent, by),
-       in == base ? nullptr : cast_elements(in, base)}};
+       in == base ? nullptr : cast_elements(in, base)},
+      {size_of(in), size_of(by), size_of(in)}};
   if (in == DType::kF64) {
     params.loop = pow_loop<double, double>;
   } else if (in != DType::kF32) {

@@ -145,10 +145,10 @@ struct BernoulliParams {
   uint64_t one;  // its bits in the type of the output; those of zero are 0 in all of them
 };
 
-template <class W>
+template <class T, class W>
 void bernoulli_step(const void* params, std::byte* const* io, const ExecContext&) {
   const auto& p = *static_cast<const BernoulliParams*>(params);
-  const auto* x = reinterpret_cast<const double*>(io[0]);
+  const T* x = reinterpret_cast<const T*>(io[0]);
   W* y = reinterpret_cast<W*>(io[1]);
   const W one = static_cast<W>(p.one);
   const Draws draws(p.key, DrawStream::current());
@@ -172,8 +172,11 @@ void infer_bernoulli(InferContext& c) {
 void lower_bernoulli(LowerContext& c) {
   const DType to = c.output(0).dtype;
   const BernoulliParams p{draw_key(c), c.output(0).shape.elements(), *bits_of_one(to)};
-  const StepFn fn = dispatch_width(to, []<class W>() -> StepFn { return bernoulli_step<W>; });
-  const Ref chances = converted(c, c.in(0), c.input(0).dtype, DType::kF64, p.count);
+  const DType from = c.input(0).dtype, type = compute_type(from);
+  const StepFn fn = dispatch_width(to, [&]<class W>() -> StepFn {
+    return type == DType::kF32 ? bernoulli_step<float, W> : bernoulli_step<double, W>;
+  });
+  const Ref chances = converted(c, c.in(0), from, type, p.count);
   c.step(fn, p, {chances, c.out(0)}, static_cast<double>(p.count) * 8);
 }
 
@@ -185,20 +188,22 @@ struct MultinomialParams {
 };
 
 /// Running sums of what the classes of one row weigh; their logarithms, to any offset, are given.
-void sum_weights(const double* x, std::vector<double>& sums) {
+template <class T>
+void sum_weights(const T* x, std::vector<double>& sums) {
   double top = -std::numeric_limits<double>::infinity(), sum = 0;
   for (size_t k = 0; k < sums.size(); ++k) {
-    if (std::isnan(x[k])) throw Error(ErrorCode::kInference, cat("the log-probability of class ", k, " is NaN"));
-    top = std::max(top, x[k]);
+    const double v = x[k];
+    if (std::isnan(v)) throw Error(ErrorCode::kInference, cat("the log-probability of class ", k, " is NaN"));
+    top = std::max(top, v);
   }
   if (!std::isfinite(top)) throw Error(ErrorCode::kInference, cat("the largest log-probability of a row is ", top));
-  for (size_t k = 0; k < sums.size(); ++k) sums[k] = sum += plain_exp(x[k] - top);
+  for (size_t k = 0; k < sums.size(); ++k) sums[k] = sum += plain_exp(double{x[k]} - top);
 }
 
-template <class R>
+template <class T, class R>
 void multinomial_step(const void* params, std::byte* const* io, const ExecContext&) {
   const auto& p = *static_cast<const MultinomialParams*>(params);
-  const auto* x = reinterpret_cast<const double*>(io[0]);
+  const T* x = reinterpret_cast<const T*>(io[0]);
   R* y = reinterpret_cast<R*>(io[1]);
   const Draws draws(p.key, DrawStream::current());
   std::vector<double> sums(static_cast<size_t>(p.classes));
@@ -231,9 +236,12 @@ void infer_multinomial(InferContext& c) {
 void lower_multinomial(LowerContext& c) {
   const Shape &x = c.input(0).shape, &y = c.output(0).shape;
   const MultinomialParams p{draw_key(c), x[0], x[1], y[1]};
-  const Ref weights = converted(c, c.steady(0), c.input(0).dtype, DType::kF64, x.elements());
-  c.step(c.output(0).dtype == DType::kI32 ? multinomial_step<int32_t> : multinomial_step<int64_t>, p,
-         {weights, c.out(0)}, static_cast<double>(x.elements()) * 20 + static_cast<double>(y.elements()) * 40);
+  const DType from = c.input(0).dtype, type = compute_type(from);
+  const Ref weights = from == type ? c.steady(0) : converted(c, c.in(0), from, type, x.elements());
+  const StepFn fn = dispatch<types(DType::kI32, DType::kI64)>(c.output(0).dtype, [&]<class R>() -> StepFn {
+    return type == DType::kF32 ? multinomial_step<float, R> : multinomial_step<double, R>;
+  });
+  c.step(fn, p, {weights, c.out(0)}, static_cast<double>(x.elements()) * 20 + static_cast<double>(y.elements()) * 40);
 }
 
 }  // namespace

@@ -2,6 +2,9 @@
 #pragma once
 #include <bit>
 #include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
 
 #include "base/dtype.h"
 

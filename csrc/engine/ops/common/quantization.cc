@@ -1,26 +1,10 @@
 #include "engine/ops/common/quantization.h"
 
+#include "engine/ops/common/convert.h"
 #include "engine/ops/common/small_convert.h"
 #include "graph/onnx_tensor.h"
-#include "platform/run_control.h"
 
 namespace inferkit {
-namespace {
-
-struct CountParams {
-  int64_t count;
-};
-template <class T>
-void widen_step(const void* params, std::byte* const* io, const ExecContext&) {
-  const int64_t n = static_cast<const CountParams*>(params)->count;
-  in_blocks(n, [&](int64_t first, int64_t last) {
-    for (int64_t i = first; i < last; ++i) {
-      reinterpret_cast<float*>(io[0])[i] = load(reinterpret_cast<const T*>(io[1])[i]);
-    }
-  });
-}
-
-}  // namespace
 
 int64_t block_size(const NodeContext& c) {
   const int64_t block = c.version() >= 21 ? c.attr_int("block_size", 0) : 0;
@@ -71,13 +55,9 @@ DType attr_dtype(const NodeContext& c, int64_t code) {
 
 Ref scales_as_float(LowerContext& c, size_t i) {
   const DType dtype = c.input(i).dtype;
-  if (dtype == DType::kF32) return c.in(i);
   const int64_t count = c.input(i).shape.elements();
   if (is_small_float(dtype)) return widened_small(c, c.in(i), dtype, count);
-  const Ref out = c.scratch(static_cast<size_t>(count) * sizeof(float));
-  c.step(dispatch<kScaleTypes>(dtype, []<class T>() -> StepFn { return widen_step<T>; }), CountParams{count},
-         {out, c.in(i)}, static_cast<double>(count));
-  return out;
+  return converted(c, c.in(i), dtype, DType::kF32, count);
 }
 
 }  // namespace inferkit
