@@ -316,6 +316,17 @@ def test_bits_do_not_depend_on_the_threads(op: str, batch: int, layout: int) -> 
 
 
 @pytest.mark.parametrize("op", GATES)
+@pytest.mark.parametrize(("batch", "at_once"), [(1, True), (7, True), (16, False)])
+def test_directions_that_run_at_once_have_room_of_their_own(op: str, batch: int, at_once: bool) -> None:
+    """A batch of sixteen is cut among the threads instead, and the second direction takes the room of the first."""
+    steps, hidden = 12, 130
+    case = Layer(op, 10, steps, batch, 40, hidden, direction="bidirectional").case("b", constant=(1, 2, 3))
+    shapes = {name: x.shape for name, x in case.inputs.items()}
+    one, two = (case.load(threads=threads).explain(shapes).arena_bytes for threads in (1, 2))
+    assert (two - one >= 4 * steps * batch * GATES[op] * hidden) == at_once
+
+
+@pytest.mark.parametrize("op", GATES)
 @pytest.mark.parametrize("dtype", ["float64", "float16"])
 def test_both_directions_at_once_in_other_types(op: str, dtype: str) -> None:
     case = Layer(op, 11, 12, 2, 40, 130, direction="bidirectional", dtype=dtype).case("blhc")
