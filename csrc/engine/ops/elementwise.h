@@ -173,9 +173,11 @@ inline void run_binary(const void* params, std::byte* const* io, const ExecConte
       p.nanos);
 }
 
-/// What elements of type `t` are computed in: of types that models seldom compute in, one that holds all of their
-/// values, so that not every operator is compiled for each of them. `kLowBits`: results do not depend on the sign.
+/// What a type that elements are computed in must have of their own: all values; the low bits, where results do not
+/// depend on the sign; or everything, its width too.
 enum class Widening : uint8_t { kValues, kLowBits, kNone };
+/// What elements of type `t` are computed in: of types that models seldom compute in, another one, so that not every
+/// operator is compiled for each of them.
 constexpr DType loop_type(DType t, Widening widening) {
   if (widening == Widening::kNone) return t;
   const bool values = widening == Widening::kValues;

@@ -68,7 +68,7 @@ class Steal:
         return int(fields[8]) / os.sysconf("SC_CLK_TCK") if len(fields) > 8 else 0.0
 
     def since(self, before: Steal) -> float:
-        """Seconds that this thread's CPU was gone; of two, the one that was there for longer."""
+        """Seconds that this thread's CPU was gone; where it moved to another one, of that which lost less."""
         return min(self.seconds(cpu) - before.seconds(cpu) for cpu in (self.cpu, before.cpu))
 
 
