@@ -1,5 +1,5 @@
 """Conv takes another path by the layer's shape: each is right, and the bits of an image depend on none of them, nor on
-the batch, the threads, and AVX2 against AVX-512."""
+the batch, the threads, and AVX2 against AVX-512. What the bits are, and each way by force: test_same_bits.py."""
 
 from __future__ import annotations
 
@@ -50,6 +50,12 @@ LAYERS = {
     "volume": Layer((6, 3, 4, 5), (33, 6, 3, 2, 3), {"pads": [1, 0, 1, 0, 1, 1]}),
     "depthwise": Layer((20, 30, 30), (20, 1, 5, 5), {"pads": [2, 2, 2, 2], "group": 20}),
     "depthwise, two strides": Layer((12, 15, 37), (24, 1, 3, 3), {"pads": [1] * 4, "group": 12, "strides": [2, 1]}),
+    "depthwise, 7 x 7": Layer((6, 23, 37), (6, 1, 7, 7), {"pads": [3, 3, 3, 3], "group": 6}),
+    "depthwise, 7 x 7, strides": Layer(
+        (16, 19, 17), (16, 1, 7, 7), {"pads": [3, 2, 3, 4], "group": 16, "strides": [2, 1]}
+    ),
+    "depthwise, 11 x 11": Layer((20, 12, 18), (20, 1, 11, 11), {"pads": [5, 5, 5, 5], "group": 20}),
+    "depthwise, 12 x 11": Layer((3, 12, 40), (6, 1, 12, 11), {"pads": [5, 5, 6, 5], "group": 3}),
     "channels, windows larger than the image": Layer((35, 7, 9), (35, 1, 13, 19), {"pads": [6, 9, 6, 9], "group": 35}),
     "channels, few pixels": Layer((16, 4, 4), (16, 1, 9, 9), {"pads": [4, 4, 4, 4], "group": 16}),
     "channels, strides and gaps": Layer(

@@ -1,19 +1,22 @@
-"""The ways to run an operator: which there are, and what INFERKIT_LOWERING forces.
+"""The ways to run an operator: which there are, which one a node takes, and what INFERKIT_LOWERING forces.
 
-Which one a node takes, and that each gives the same bits in float32: tests/cpp/engine/compile/test_place.cc.
+For every way there is a graph that takes it of itself, and each way of each graph gives the same bits. More graphs of
+Conv, products, reductions and pools: tests/cpp/engine/compile/test_place.cc.
 """
 
 from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from op_cases import Case
+import workers
+from op_cases import Array, Case
+from test_ops_recurrent import Layer
 
 from inferkit import _core
 
@@ -61,6 +64,196 @@ def test_the_lowerings_of_each_operator_on_cuda() -> None:
     assert {names for names in listed.values() if len(names) == 1} == {("cuda",)}
 
 
+# ---- Every way is taken by somebody ----------------------------------------------------------------------------------
+
+MS = "com.microsoft"
+
+
+class Known(NamedTuple):
+    """A graph of one node that takes the way of itself; in bf16, if the way is one of bf16."""
+
+    operator: str
+    way: str
+    model: bytes
+    feeds: dict[str, Array]
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {"precision": "bf16"} if self.way.startswith("bf16") else {}
+
+
+def draw(*shape: int, dtype: str = "float32") -> Array:
+    rng = np.random.default_rng(shape)
+    if dtype in ("int8", "uint8"):
+        return rng.integers(-100 if dtype == "int8" else 0, 100, shape).astype(dtype)
+    return (3 * rng.standard_normal(shape)).astype(dtype)
+
+
+def of_case(operator: str, way: str, case: Case) -> Known:
+    return Known(operator, way, case.bytes, case.inputs)
+
+
+def of_floats(op: str, *shapes: tuple[int, ...], dtype: str = "float32", **options: Any) -> Case:
+    return Case(op, *(draw(*shape, dtype=dtype) for shape in shapes), **options)
+
+
+def convolutions() -> Iterator[tuple[str, Case]]:
+    def conv(*shapes: tuple[int, ...], fixed: bool = True, **options: Any) -> Case:
+        return of_floats("Conv", *shapes, constant=(1,) if fixed else (), **options)
+
+    yield "depthwise", conv((1, 24, 20, 21), (24, 1, 3, 3), fixed=False, pads=[1] * 4, group=24)
+    yield "channels", conv((2, 35, 7, 9), (35, 1, 9, 5), pads=[4, 2, 3, 2], group=35)
+    yield "blocks", conv((2, 40, 14, 14), (64, 40, 3, 3), pads=[1] * 4)
+    yield "packed", conv((1, 24, 16, 16), (40, 24, 1, 1), fixed=False)
+    yield "windows", conv((1, 16, 40, 40), (32, 16, 3, 3), fixed=False, pads=[1] * 4)
+    yield "rows", conv((9, 24, 3, 5), (50, 24, 3, 5))
+    yield "plain", conv((1, 3, 8, 8), (3, 1, 3, 3), dtype="float64", group=3)
+    yield "bf16", conv((2, 40, 14, 14), (64, 40, 3, 3), pads=[1] * 4)
+
+
+def byte_convolutions(op: str) -> Iterator[tuple[str, Case]]:
+    def conv(dtype: str, filters: tuple[int, ...], group: int = 1) -> Case:
+        x, w = draw(1, 8, 9, 9, dtype=dtype), draw(*filters, dtype=dtype)
+        if op == "ConvInteger":
+            return Case(op, x, w, constant=(1,), pads=[1] * 4, group=group)
+        scale, zero = np.float32(0.02), np.array(0, dtype)
+        given = (x, scale, zero, w, scale, zero, np.float32(1), zero)
+        return Case(op, *map(np.asarray, given), constant=range(1, 8), pads=[1] * 4, group=group)
+
+    yield "planes", conv("uint8", (8, 1, 3, 3), group=8)
+    yield "windows", conv("int8", (3, 8, 3, 3))
+    yield "gemm", conv("uint8", (3, 8, 3, 3))
+    yield "taps", conv("uint8", (2, 8, 3, 3))
+
+
+def products(op: str) -> Iterator[tuple[str, Case]]:
+    """A constant matrix beside MatMul makes a Linear of it: several of them do not."""
+    options: dict[str, Any] = {"domain": MS, "alpha": 0.5} if op == "FusedMatMul" else {}
+    several, matrix = ((4, 3, 70), (4, 70, 9)), ((2, 3, 70), (70, 32))
+    yield "ahead", of_floats(op, *several, constant=(1,), **options)
+    yield "in_place", of_floats(op, *matrix, **options)
+    yield "packed", of_floats(op, *several, **options)
+    yield "plain", of_floats(op, *several, dtype="float16", **options)
+    yield "bf16_ahead", of_floats(op, *several, constant=(1,), **options)
+    yield "bf16_packed", of_floats(op, *matrix, **options)
+
+
+def gemms() -> Iterator[tuple[str, Case]]:
+    for prefix in ("", "bf16_"):  # without alpha it would be a Linear
+        yield f"{prefix}ahead", of_floats("Gemm", (9, 300), (50, 300), constant=(1,), transB=1, alpha=0.5)
+        yield f"{prefix}packed", of_floats("Gemm", (9, 300), (300, 50))
+    yield "plain", of_floats("Gemm", (9, 30), (30, 5), dtype="int64")
+
+
+def pools(op: str) -> Iterator[tuple[str, Case]]:
+    yield "planes", of_floats(op, (1, 3, 19, 9), kernel_shape=[3, 3])
+    if op == "MaxPool":
+        yield "generic", of_floats(op, (1, 1, 2, 10_000), kernel_shape=[2, 2])
+    else:
+        yield "generic", of_floats(op, (1, 1, 9, 9, 9), kernel_shape=[6, 6, 2])
+
+
+def reductions(op: str) -> Iterator[tuple[str, Case]]:
+    for way, shape, axes in (
+        ("alias", (5, 1, 7), [1]),
+        ("rows", (5, 700), [1]),
+        ("columns", (5, 70, 9), [1]),
+        ("generic", (3, 4, 5, 6), [0, 2]),
+    ):
+        if (op, way) not in NEVER:
+            yield way, Case(op, np.abs(draw(*shape)), np.array(axes), constant=(1,), opset=18)
+
+
+def in_both() -> Iterator[tuple[str, Case]]:
+    """Of operators with one way for each precision."""
+    yield "Attention", of_floats("Attention", (1, 2, 5, 8), (1, 2, 40, 8), (1, 2, 40, 8), opset=23)
+    yield "MultiHeadAttention", of_floats("MultiHeadAttention", *[(2, 5, 32)] * 3, domain=MS, num_heads=4)
+    packed = ((2, 5, 24), (24, 96), (96,))
+    yield "PackedAttention", of_floats("Attention", *packed, constant=(1, 2), domain=MS, num_heads=4)
+    heads = (
+        draw(2, 5, 32), draw(2, 5, 16), draw(2, 5, 16), None, None, np.array([4, 4], np.int32), np.array(5, np.int32),
+    )  # fmt: skip
+    grouped: dict[str, Any] = {"domain": MS, "num_heads": 4, "kv_num_heads": 2}
+    yield "GroupQueryAttention", Case("GroupQueryAttention", *heads, constant=(5, 6), outputs=3, **grouped)
+    yield "Linear", of_floats("MatMul", (3, 70), (70, 32), constant=(1,))
+    for op in ("GRU", "LSTM", "RNN"):
+        yield op, Layer(op, 0, steps=4, batch=3, size=8, hidden=40).case()
+
+
+#: Ways that are listed for an operator and can run none of its nodes, and what explain() says then.
+NEVER = {
+    ("ReduceLogSumExp", "columns"): "it has no columns of exponentials",
+    **{
+        (f"Reduce{name}", "alias"): "of one element it is not that element"
+        for name in ("L1", "L2", "LogSum", "SumSquare")
+    },
+}
+
+
+def all_known() -> Iterator[Known]:
+    several = {
+        "Conv": convolutions(),
+        **{op: byte_convolutions(op) for op in ("ConvInteger", "QLinearConv")},
+        "MatMul": products("MatMul"),
+        "ScaledMatMul": products("FusedMatMul"),
+        "Gemm": gemms(),
+        **{op: pools(op) for op in ("AveragePool", "MaxPool")},
+        **{op: reductions(op) for op in REDUCTIONS},
+    }
+    for operator, ways in several.items():
+        yield from (of_case(operator, way, case) for way, case in ways)
+    for way in ("default", "bf16"):
+        yield from (of_case(operator, way, case) for operator, case in in_both())
+
+
+KNOWN = {(known.operator, known.way): known for known in all_known()}
+
+
+@pytest.mark.parametrize(("operator", "way"), [(op, way) for op, ways in SEVERAL.items() for way in ways])
+def test_place_takes_the_expected_way(operator: str, way: str) -> None:
+    if (operator, way) in NEVER:
+        same = [known for known in KNOWN.values() if known.operator == operator]
+        why_not = {workers.ask(known.model, [known.feeds]).step(operator).ways[way] for known in same}
+        assert NEVER[operator, way] in why_not
+        assert None not in why_not
+        return
+    assert (operator, way) in KNOWN, "no graph is known that takes this way: write one above"
+    known = KNOWN[operator, way]
+    step = workers.ask(known.model, [known.feeds], **known.options).step(operator)
+    assert step.lowering == way, step.ways
+    # A way of bf16 is none of float32: where it is the only other, there is no choice.
+    assert step.why == ("only" if way == "default" else "cheapest")
+
+
+def test_no_graph_is_known_for_what_is_not_there() -> None:
+    assert {(op, way) for op, ways in SEVERAL.items() for way in ways} == {*KNOWN, *NEVER}
+
+
+def test_every_way_of_every_known_graph_gives_the_same_bits() -> None:
+    """Each interpreter forces one way of each operator."""
+    wishes = [
+        ",".join(f"{op}={ways[i % len(ways)]}" for op, ways in SEVERAL.items())
+        for i in range(max(map(len, SEVERAL.values())))
+    ]
+    forced = set()
+    with workers.hired(*({"INFERKIT_LOWERING": wish} for wish in wishes)) as hired:
+        for (operator, way), known in KNOWN.items():
+            expected = workers.ask(known.model, [known.feeds], **known.options)
+            can = {name for name, why_not in expected.step(operator).ways.items() if why_not is None}
+            answers = workers.ask_all(hired, known.model, [known.feeds], known.options)
+            for i, (answer,) in enumerate(answers):
+                wish, step = SEVERAL[operator][i % len(SEVERAL[operator])], answer.step(operator)
+                if can:
+                    assert (step.lowering, step.why) == ((wish, "forced") if wish in can else (way, "cannot_force"))
+                    forced.add((operator, step.lowering))
+                for found, y in zip(answer.outputs[0], expected.outputs[0], strict=True):
+                    assert found.dtype == y.dtype
+                    assert found.tobytes() == y.tobytes(), f"{operator}={wish} instead of {way}"
+    assert forced == {(op, way) for op, way in KNOWN if way != "default"}
+
+
+# ---- What is forced --------------------------------------------------------------------------------------------------
+
 # Prints, for each case, the operator's lowering, why, and the answer.
 RUN = """
 import json, sys
@@ -79,11 +272,6 @@ print(json.dumps(out))
 
 @pytest.fixture(scope="module")
 def cases(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    rng = np.random.default_rng(3)
-
-    def draw(*shape: int) -> np.ndarray:
-        return rng.standard_normal(shape, dtype=np.float32)
-
     made = {
         "conv": Case("Conv", draw(2, 24, 14, 15), draw(32, 24, 3, 3), draw(32), constant=(1, 2), pads=[1, 1, 1, 1]),
         # 307,200 taps: "packed" goes about it in pieces
@@ -95,7 +283,8 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     path = tmp_path_factory.mktemp("lowerings") / "cases.npz"
     arrays: dict[str, Any] = {f"{n}/model": np.frombuffer(c.with_output_types(), np.uint8) for n, c in made.items()}
-    np.savez(path, **arrays, **{f"{n}/x": c.inputs["x0"] for n, c in made.items()})
+    arrays.update({f"{n}/x": c.inputs["x0"] for n, c in made.items()})
+    np.savez(path, **arrays)
     return path
 
 

@@ -1,6 +1,7 @@
 """The summation rule of operators' own loops, against a model of it in NumPy, to the bit, and against float64.
 
-The rule: csrc/kernels/summation.h. That of products, convolutions and rows is held by tests/cpp/kernels.
+The rule: csrc/kernels/summation.h. That of products and convolutions: test_same_bits.py, and tests/cpp/kernels, which
+hold rows too.
 """
 
 from __future__ import annotations
@@ -14,35 +15,12 @@ from typing import Any
 import numpy as np
 import pytest
 from op_cases import Array, Case
+from summation_rule import by_rule, chain, chunk_of
 from test_ops_ml import node_model
 
 import inferkit
 
 Fresh = Callable[..., "subprocess.CompletedProcess[str]"]
-
-
-def chunk_of(k: int) -> int:
-    """How many terms a chunk of a sum of k terms has."""
-    if k < 32:
-        return max(k, 1)
-    return min(-(-k // 2) if k < 128 else -(-k // 4), 256)
-
-
-def chain(terms: Array, start: Array | None = None) -> Array:
-    """The sum over the first axis, one after the other, in the type of the terms."""
-    total = np.zeros(terms.shape[1:], terms.dtype) if start is None else start.copy()
-    for term in terms:
-        total = total + term
-    return total
-
-
-def by_rule(terms: Array, start: Array | None = None, chunk: int = 0) -> Array:
-    """The sum over the first axis by the rule; the first chunk goes on from `start`."""
-    chunk = chunk or chunk_of(len(terms))
-    total = chain(terms[:chunk], start)
-    for first in range(chunk, len(terms), chunk):
-        total = total + chain(terms[first : first + chunk])
-    return total
 
 
 @dataclass
@@ -270,6 +248,27 @@ def neighbours(size: int) -> Sum:
     return Sum(lambda x: Case("LRN", x, size=size, alpha=0.5, beta=0.75, bias=2.0), (x,), *each_way(answer))
 
 
+def classes(count: int) -> Sum:
+    """SOFTMAX_ZERO, which leaves scores of zero out. The exponential is Exp's."""
+    x, weights = np.float32([[1], [0.25], [4], [-2]]), draw(count)
+    weights[::7] = 0
+
+    def exp(v: Array) -> Array:
+        return np.exp(v) if v.dtype == np.float64 else Case("Exp", v).run()[0]
+
+    def answer(add: Add, dtype: type) -> Array:
+        scores = x.astype(dtype) * weights.astype(dtype) + dtype(0)  # a sum begins at zero, which is not negative
+        top = scores.max(1, keepdims=True)
+        powers = exp(scores - top)
+        out = np.where(scores == 0, scores * exp(-top), powers)
+        return out / add(np.where(scores == 0, dtype(0), powers).T)[:, None]
+
+    make = lambda x: Learned(  # noqa: E731
+        "LinearRegressor", x, coefficients=weights.tolist(), targets=count, post_transform="SOFTMAX_ZERO"
+    )
+    return Sum(make, (x,), *each_way(answer))
+
+
 def sums() -> Iterator[tuple[str, Sum]]:
     yield "AveragePool, few terms", average((3, 5), (9, 20))
     yield "AveragePool, a line", average((2000,), (2050,))
@@ -297,6 +296,9 @@ def sums() -> Iterator[tuple[str, Sum]]:
     yield "TreeEnsembleRegressor, 100 trees", forest(100, 1)
     yield "TreeEnsembleRegressor, 37 trees of three targets", forest(37, 3)
     yield "TreeEnsembleRegressor, 2,003 trees", forest(2003, 1)
+    yield "SOFTMAX_ZERO, few terms", classes(31)
+    yield "SOFTMAX_ZERO, 100 classes", classes(100)
+    yield "SOFTMAX_ZERO, 2,000 classes", classes(2000)
     yield "LRN, few terms", neighbours(5)
     yield "LRN", neighbours(80)
 
@@ -321,6 +323,7 @@ def test_no_error_is_larger_than_that_of_a_chain(name: str) -> None:
     if "few terms" in name:
         assert s.rule.tobytes() == s.chain.tobytes()
     else:
+        assert s.rule.tobytes() != s.chain.tobytes()
         assert error < 0.95 * before
 
 
@@ -370,7 +373,7 @@ def test_every_tier_and_every_way_has_these_bits(
     with np.load(out) as found:
         assert set(found) == {str(i) for i in range(len(SUMS))}
         for i, (name, s) in enumerate(SUMS.items()):
-            if environment.get("INFERKIT_ISA") == "baseline" and name.startswith(("LRN", "SVM")):
+            if environment.get("INFERKIT_ISA") == "baseline" and name.startswith(("LRN", "SVM", "SOFTMAX_ZERO")):
                 continue  # Exp and Log have bits of their own there
             assert found[str(i)].tobytes() == s.rule.tobytes(), name
 
