@@ -285,7 +285,10 @@ def table(found: Explanation) -> tuple[list[str], list[list[str]]]:
     measured = found.measured_seconds is not None
     bodies = any(step.within is not None for step in found.steps)
     devices = any(step.device != "cpu" for step in found.steps)
-    head = [">step", "operator", "name", *(["device"] if devices else []), "lowering", "output"]
+    precisions = any(step.precision not in ("any", "float32") for step in found.steps)
+    layouts = any(step.layout != "plain" for step in found.steps)
+    head = [">step", "operator", "name", *(["device"] if devices else []), "lowering"]
+    head += [*(["precision"] if precisions else []), "output", *(["layout"] if layouts else [])]
     head += [*(["kernels"] if devices else []), ">read", ">written", ">scratch", ">estimated"]
     head += [">times"] if bodies else []
     head += [">measured", ">share"] if measured else []
@@ -299,7 +302,9 @@ def table(found: Explanation) -> tuple[list[str], list[list[str]]]:
             step.name,
             *([step.device] if devices else []),
             step.lowering if step.kernel_calls else "no copy",
+            *([step.precision] if precisions else []),
             "; ".join(f"{out.dtype}{list(out.shape)}" for out in step.outputs),
+            *([step.layout] if layouts else []),
             *([", ".join(map(str, step.kernels))] if devices else []),
             *(bytes_text(size) for size in (step.read_bytes, step.written_bytes, step.scratch_bytes)),
             "" if step.lowering == "on values" else seconds_text(step.estimated_seconds),

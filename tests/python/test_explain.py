@@ -348,6 +348,49 @@ def test_command(capsys: Capture, digits_path: Path, monkeypatch: pytest.MonkeyP
     assert all(step["measured_seconds"] > 0 for step in facts["steps"])
 
 
+def test_layouts_and_precisions_stand_in_the_table_where_there_are_several(
+    network: bytes, capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INFERKIT_PLAIN", "1")
+    w = {name: np.full(shape, 0.1, np.float32) for name, shape in (("w", (32, 32, 3, 3)), ("v", (32, 32, 3, 3)))}
+    graph = helper.make_graph(
+        [
+            helper.make_node("Conv", ["x", "w"], ["c"], pads=[1, 1, 1, 1]),
+            helper.make_node("Relu", ["c"], ["r"]),
+            helper.make_node("Conv", ["r", "v"], ["y"], pads=[1, 1, 1, 1]),
+        ],
+        "blocks",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 32, 28, 28])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(value, name) for name, value in w.items()],
+    )
+    path = tmp_path / "blocks.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+    steps = inferkit.Model.load(path).explain().steps
+    assert "blocks" in [step.layout for step in steps]
+
+    def column(name: str, *arguments: str) -> list[str] | None:
+        assert main(["explain", str(path), *arguments]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        top = next(i for i, line in enumerate(lines) if "lowering" in line)
+        at = lines[top].find(name)
+        return [line[at:].split()[0] for line in lines[top + 2 : top + 2 + len(steps)]] if at >= 0 else None
+
+    assert column("layout") == [step.layout for step in steps]
+    assert column("precision") is None
+    assert "bf16" in (column("precision", "--precision", "bf16") or [])
+    assert "layout" not in str(inferkit.Model.load(network).explain())
+
+
+def test_command_loads_the_model_as_it_will_run(capsys: Capture, digits_path: Path) -> None:
+    assert main(["explain", str(digits_path), "--precision", "bf16", "--json"]) == 0
+    steps = json.loads(capsys.readouterr().out)["steps"]
+    assert {step["precision"] for step in steps if step["operator"] == "inferkit.Linear"} == {"bf16"}
+    for arguments in (["--precision", "bf8"], ["--device", "tpu"], ["--fallback", "cuda"]):
+        assert main(["explain", str(digits_path), *arguments]) == 3
+        assert arguments[1] in capsys.readouterr().err
+
+
 def test_command_guesses_what_is_free(capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INFERKIT_PLAIN", "1")
     graph = helper.make_graph(

@@ -55,6 +55,9 @@ def add(subparsers: Any) -> None:
     parser.add_argument("--profile", action="store_true", help="run it, and say how long each step took")
     parser.add_argument("--runs", type=int, default=20, metavar="N", help="that are measured (default: 20)")
     parser.add_argument("--threads", type=int, metavar="N", help="threads a run may use (default: all)")
+    parser.add_argument("--precision", default="float32", help="float32 (default), bf16 or float16")
+    parser.add_argument("--device", default="cpu", help="where it runs: cpu, cuda, cuda:1 (default: cpu)")
+    parser.add_argument("--fallback", metavar="cpu", help="run on the CPU what the device cannot")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--plain", action="store_true", help="no colour, no rich")
     parser.set_defaults(run=run)
@@ -86,7 +89,13 @@ def run(options: argparse.Namespace) -> int:
     if options.input and options.shape:
         raise CommandError("--input and --shape do not go together: the arrays have their shapes")
     with about(options.model):
-        model = Model.load(options.model, threads=options.threads)
+        model = Model.load(
+            options.model,
+            threads=options.threads,
+            precision=options.precision,
+            device=options.device,
+            fallback=options.fallback,
+        )
         feeds = real_inputs(options.input, model) if options.input else None
         given = {name: array.shape for name, array in feeds.items()} if feeds else shapes(model, dict(options.shape))
         found = model.explain(given)
