@@ -564,3 +564,59 @@ def test_wrong_arguments(path: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no packed weights"):
         function.save_packed(tmp_path / "x")
     assert function.packed_file is None
+
+
+def layer(kind: str, values: np.ndarray) -> onnx.ModelProto:
+    """A layer of one kind, whose weights are the first of `values`."""
+
+    def weights(*shape: int) -> onnx.TensorProto:
+        return numpy_helper.from_array(np.resize(values, shape), f"w{len(constants)}")
+
+    constants: list[onnx.TensorProto] = []
+    shape: tuple[str | int, ...] = ("n", 64)
+    opset, domain, attributes = 17, "", {}
+    if kind == "MatMul":
+        constants.append(weights(64, 128))
+    elif kind == "Gemm":
+        constants.append(weights(128, 64))
+        attributes = {"transB": 1}
+    elif kind in ("Conv", "ConvTranspose"):
+        constants.append(weights(32, 32, 3, 3))
+        shape = ("n", 32, 9, 9)
+    elif kind == "LSTM":
+        constants += [weights(1, 4 * 64, 64)]
+        constants += [weights(1, 4 * 64, 64)]
+        constants += [weights(1, 8 * 64)]
+        attributes = {"hidden_size": 64}
+        shape = (5, 2, 64)
+    else:
+        domain, opset = "ai.onnx.ml", 3
+        attributes = {
+            "kernel_type": "RBF",
+            "kernel_params": [0.01, 0.5, 2.0],
+            "n_supports": 100,
+            "support_vectors": np.resize(values, 100 * 64),
+            "coefficients": np.resize(values, 100),
+            "rho": [0.25],
+        }
+    node = helper.make_node(kind, ["x", *(c.name for c in constants)], ["y"], domain=domain, **attributes)
+    ports = [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in (("x", shape), ("y", None))]
+    graph = helper.make_graph([node], "g", ports[:1], ports[1:], constants)
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid(domain, opset)][: 2 if domain else 1]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=8)
+
+
+@pytest.mark.parametrize("kind", ["MatMul", "Gemm", "Conv", "ConvTranspose", "LSTM", "SVMRegressor"])
+def test_what_is_packed_holds_no_subnormals(kind: str, tmp_path: Path) -> None:
+    tiny, usual = np.float32(1.23456e-39), np.float32(0.123456)
+    values = np.array([tiny, usual, -tiny], np.float32)
+    model = inferkit.Model.load(layer(kind, values).SerializeToString())
+    shape = [n or 2 for n in model.inputs[0].shape]
+    x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    answer = model(x)
+    model.save_packed(tmp_path / "file")
+    packed = (tmp_path / "file").read_bytes()
+    assert packed.count(usual.tobytes()) > 1000
+    assert packed.count(tiny.tobytes()) == packed.count((-tiny).tobytes()) == 0
+    zeros = inferkit.Model.load(layer(kind, values * (np.abs(values) > 1e-38)).SerializeToString())
+    assert answer.tobytes() == zeros(x).tobytes()  # -0 among them, where -tiny was

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "base/subnormals.h"
 #include "engine/compile/compiler.h"
 #include "engine/compile/layouts.h"
 #include "platform/run_control.h"
@@ -122,6 +123,7 @@ Ref NodeLowering::packed(std::initializer_list<const Tensor*> constants, const P
     void* data = nullptr;
     const Tensor tensor = make_tensor(packing.precision, {packing.elements}, &data);
     fill(data);
+    flush_subnormals(packing.precision, data, packing.elements);  // as runs do, which need not meet them then
     return {tensor.owner, tensor.data};
   };
   // What folding has made for this plan has no id, and ends with it.
