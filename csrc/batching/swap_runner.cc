@@ -27,6 +27,7 @@ SwapRunner::SwapRunner(std::shared_ptr<Runner> first)
       senses_(copy_of(first->senses())),
       rows_mix_(first->rows_mix()),
       needs_gil_(first->needs_gil()),
+      values_decide_(first->values_decide()),
       threads_(first->threads()) {
   const MutexLock lock(mutex_);
   places_.emplace_back(0).runner = std::move(first);
@@ -48,10 +49,11 @@ std::shared_ptr<Runner> SwapRunner::swap(std::shared_ptr<Runner> next) {
   const MutexLock lock(mutex_);
   Place& before = *current_.load(std::memory_order_relaxed);
   Place& now = places_.emplace_back(before.number + 1);
-  const bool needs_gil = next->needs_gil();
+  const bool needs_gil = next->needs_gil(), values_decide = next->values_decide();
   threads_.store(next->threads(), std::memory_order_relaxed);
   now.runner = std::move(next);
   needs_gil_.store(needs_gil, std::memory_order_relaxed);
+  values_decide_.store(values_decide, std::memory_order_relaxed);
   // Sequentially consistent, with what enter() and leave() do: a run that has the one before is seen here in its users,
   // or sees that it is replaced.
   current_.store(&now);
@@ -69,6 +71,15 @@ SwapRunner::Place& SwapRunner::enter() const {
 
 void SwapRunner::leave(Place& place) const {
   if (place.users.fetch_sub(1) == 1 && current_.load() != &place) retire(place);
+}
+
+void SwapRunner::end_use(Place& place) const {
+  // A model learns this of itself while it runs.
+  const bool values_decide = place.runner->values_decide();
+  if (values_decide != values_decide_.load(std::memory_order_relaxed) && current_.load() == &place) {
+    values_decide_.store(values_decide, std::memory_order_relaxed);
+  }
+  leave(place);
 }
 
 /// Lets go of a model that was replaced, where nobody uses it any more.

@@ -30,7 +30,8 @@ class SwapRunner final : public Runner {
   bool needs_gil() const override { return needs_gil_.load(std::memory_order_relaxed); }
   int64_t estimate_nanos(std::span<const Shape> shapes) const override { return Use(*this)->estimate_nanos(shapes); }
   int threads() const override { return threads_.load(std::memory_order_relaxed); }
-  bool values_decide() const override { return Use(*this)->values_decide(); }
+  /// As of the last use's end: each request asks, and need not hold the model for that.
+  bool values_decide() const override { return values_decide_.load(std::memory_order_relaxed); }
   bool rows_mix() const override { return rows_mix_; }
   bool rows_draw() const override { return Use(*this)->rows_draw(); }
   /// Acquire: who sees the number sees the model, too.
@@ -55,7 +56,7 @@ class SwapRunner final : public Runner {
   class Use {
    public:
     explicit Use(const SwapRunner& of);
-    ~Use() { of_.leave(place_); }
+    ~Use() { of_.end_use(place_); }
     Use(const Use&) = delete;
     Use& operator=(const Use&) = delete;
     Runner* operator->() const { return place_.runner.get(); }
@@ -65,9 +66,11 @@ class SwapRunner final : public Runner {
     Place& place_;
   };
 
-  void let_go(void* place) noexcept override { leave(*static_cast<Place*>(place)); }
+  void let_go(void* place) noexcept override { end_use(*static_cast<Place*>(place)); }
   Place& enter() const;
   void leave(Place& place) const;
+  /// leave(), of a place that has its model.
+  void end_use(Place& place) const;
   void retire(Place& place) const;
 
   const std::vector<PortSpec> inputs_, outputs_;
@@ -77,7 +80,8 @@ class SwapRunner final : public Runner {
   std::deque<Place> places_ GUARDED_BY(mutex_);
   std::atomic<Place*> current_;
   std::atomic<bool> needs_gil_;
-  std::atomic<int> threads_;  // relaxed: a run counts as what the model before it used
+  mutable std::atomic<bool> values_decide_;  // relaxed: the next use puts right what one of the model before it left
+  std::atomic<int> threads_;                 // relaxed: a run counts as what the model before it used
 };
 
 }  // namespace inferkit

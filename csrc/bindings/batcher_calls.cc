@@ -144,9 +144,7 @@ py::object run_on_caller(BatcherCore& core, Slot& slot, const RequestInputs& inp
                          Nanos enqueued, const SubmitOptions& options) {
   Batcher& batcher = core.batcher();
   const auto specs = core.runner()->inputs();
-  std::array<TensorView, 8> few;
-  std::vector<TensorView> many(specs.size() > few.size() ? specs.size() : 0);
-  const std::span<TensorView> tensors = many.empty() ? std::span(few).first(specs.size()) : std::span(many);
+  PortVector<TensorView, 3> tensors(specs.size());
   Buffer copied;
   try {
     if (inputs.in_place()) {
@@ -172,7 +170,7 @@ py::object run_on_caller(BatcherCore& core, Slot& slot, const RequestInputs& inp
       watch.emplace();
       away.emplace(core);
     }
-    status = batcher.run_caller(slot, tensors, checked, sink, enqueued, options);
+    status = batcher.run_caller(slot, tensors.span(), checked, sink, enqueued, options);
   }
   if (watch) watch->finish();
   if (!status.ok()) throw Error(std::move(status));

@@ -31,7 +31,9 @@ class Numbered final : public Runner {
     y[1] = number_;
     return {};
   }
+  bool values_decide() const override { return values_decide_; }
   std::function<void()> on_run;
+  std::atomic<bool> values_decide_{false};
 
  private:
   float number_;
@@ -96,6 +98,34 @@ TEST(swap_leaves_who_holds_a_model_that_model_and_its_number) {
     CHECK_EQ(ask(*now).y[0], 1.0f);
   }
   CHECK_EQ(alive.load(), 1);  // the one before has gone with who held it
+}
+
+TEST(swap_knows_whether_values_decide_from_the_present_model_alone) {
+  std::atomic<int> alive{0};
+  const auto first = std::make_shared<Numbered>(1.0f, alive);
+  first->on_run = [&] { first->values_decide_ = true; };  // it finds out while it runs
+  SwapRunner runner(first);
+  CHECK(!runner.values_decide());
+  ask(runner);
+  CHECK(runner.values_decide());
+  {
+    const HeldModel held = runner.hold();
+    runner.swap(std::make_shared<Numbered>(2.0f, alive));
+    CHECK(!runner.values_decide());
+  }  // who holds the one before says nothing of this one
+  CHECK(!runner.values_decide());
+
+  const auto third = std::make_shared<Numbered>(3.0f, alive);
+  runner.swap(third);
+  {  // batches hold the model that they run
+    const HeldModel held = runner.hold();
+    third->values_decide_ = true;
+    CHECK(!runner.values_decide());
+  }
+  CHECK(runner.values_decide());
+  third->values_decide_ = false;
+  ask(runner);
+  CHECK(!runner.values_decide());
 }
 
 TEST(swap_refuses_what_is_no_substitute) {
