@@ -24,6 +24,7 @@ struct NormParams {
 };
 
 constexpr int64_t kParallelElements = 1 << 17;
+constexpr int64_t kMeteredElements = 1 << 14;  // between two looks at whether to go on
 
 struct Moments {
   double mean, inverse;  // 1 / sqrt(variance + epsilon)
@@ -77,34 +78,39 @@ void run_moments(const void* params, std::byte* const* io, const ExecContext&) {
 void run_f32(const void* params, std::byte* const* io, const ExecContext& context) {
   const auto& p = *static_cast<const NormParams*>(params);
   const float *scale = reinterpret_cast<const float*>(io[2]), *bias = reinterpret_cast<const float*>(io[3]);
-  const auto norm = p.center ? kernels::layer_norm_row : kernels::rms_norm_row;
+  const auto norm = p.center ? kernels::layer_norm_rows : kernels::rms_norm_rows;
   const auto affine = kernels::affine_kernels().scalar;
-  const auto one = [&](int64_t r) {
-    kernels::NormArgs args;
-    args.x = reinterpret_cast<const float*>(io[0]) + r * p.n;
-    args.y = reinterpret_cast<float*>(io[1]) + r * p.n;
-    args.n = p.n;
-    args.epsilon = p.epsilon;
-    const int64_t base = r % p.groups * p.per_group;
-    if (p.inner == 1) {
-      args.scale = scale + base;
-      if (bias) args.bias = bias + base;
-      return norm(args);
-    }
-    norm(args);
-    for (int64_t k = 0; k < p.n / p.inner; ++k) {
-      float* part = args.y + k * p.inner;
-      affine(part, part, p.inner, scale[base + k], bias ? bias[base + k] : 0.0f);
+  const bool together = p.inner == 1 && p.groups == 1;  // all rows have the same scale and bias
+  const auto some = [&](int64_t first, int64_t last) {
+    for (int64_t r = first; r < last; r = together ? last : r + 1) {
+      kernels::NormArgs args;
+      args.x = reinterpret_cast<const float*>(io[0]) + r * p.n;
+      args.y = reinterpret_cast<float*>(io[1]) + r * p.n;
+      args.n = p.n;
+      args.rows = together ? last - r : 1;
+      args.epsilon = p.epsilon;
+      const int64_t base = r % p.groups * p.per_group;
+      if (p.inner == 1) {
+        args.scale = scale + base;
+        if (bias) args.bias = bias + base;
+        norm(args);
+        continue;
+      }
+      norm(args);
+      for (int64_t k = 0; k < p.n / p.inner; ++k) {
+        float* part = args.y + k * p.inner;
+        affine(part, part, p.inner, scale[base + k], bias ? bias[base + k] : 0.0f);
+      }
     }
   };
   if (context.pool && context.max_threads > 1 && p.rows * p.n >= kParallelElements) {
     const int64_t block = std::max<int64_t>(1, (kParallelElements / 4) / p.n);
-    context.pool->parallel_for((p.rows + block - 1) / block, context.max_threads, [&](int64_t i) {
-      for (int64_t r = i * block; r < std::min(p.rows, (i + 1) * block); ++r) one(r);
-    });
+    context.pool->parallel_for((p.rows + block - 1) / block, context.max_threads,
+                               [&](int64_t i) { some(i * block, std::min(p.rows, (i + 1) * block)); });
   } else {
+    const int64_t block = std::max<int64_t>(1, kMeteredElements / p.n);
     WorkMeter meter;
-    for (int64_t r = 0; r < p.rows && meter.go_on(p.n); ++r) one(r);
+    for (int64_t r = 0; r < p.rows && meter.go_on(block * p.n); r += block) some(r, std::min(p.rows, r + block));
   }
 }
 

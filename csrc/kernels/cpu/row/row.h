@@ -20,13 +20,12 @@ using ReduceFn = float (*)(const float* x, int64_t n);
 using ReduceColumnsFn = void (*)(const float* x, int64_t n, int64_t stride, int64_t width, float* y);
 
 struct NormArgs {
-  const float* x = nullptr;
-  const float* residual = nullptr;  // added to x first; null for none
-  const float* scale = nullptr;     // n values; null for 1
-  const float* bias = nullptr;      // n values; null for 0
-  float* y = nullptr;               // may be x
-  float* sum = nullptr;             // where x + residual goes; null where nobody wants it
+  const float* x = nullptr;      // rows one behind the other
+  const float* scale = nullptr;  // n values; null for 1
+  const float* bias = nullptr;   // n values; null for 0
+  float* y = nullptr;            // may be x
   int64_t n = 0;
+  int64_t rows = 1;
   float epsilon = 0;
 };
 
@@ -57,10 +56,10 @@ inline void softmax_row(const float* x, float* y, int64_t n, float scale = 1, co
   row_kernels().softmax(x, y, n, scale, mask);
 }
 inline void log_softmax_row(const float* x, float* y, int64_t n) { row_kernels().log_softmax(x, y, n); }
-/// y = (v - mean v) / sqrt(var v + epsilon) * scale + bias, where v = x + residual; a second pass over v - mean v gives
-/// the variance, and what the mean lost when it was rounded.
-inline void layer_norm_row(const NormArgs& args) { row_kernels().layer_norm(args); }
-/// y = v / sqrt(mean v^2 + epsilon) * scale + bias.
-inline void rms_norm_row(const NormArgs& args) { row_kernels().rms_norm(args); }
+/// y = (x - mean x) / sqrt(var x + epsilon) * scale + bias, row by row; a second pass over x - mean x gives the
+/// variance, and what the mean lost when it was rounded.
+inline void layer_norm_rows(const NormArgs& args) { row_kernels().layer_norm(args); }
+/// y = x / sqrt(mean x^2 + epsilon) * scale + bias, row by row.
+inline void rms_norm_rows(const NormArgs& args) { row_kernels().rms_norm(args); }
 
 }  // namespace inferkit::kernels

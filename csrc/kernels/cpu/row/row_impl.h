@@ -78,56 +78,71 @@ void log_softmax(const float* x, float* y, int64_t n) {
               INFERKIT_LAMBDA { store_some(y + i, (load_some(x + i, some, 0) - peak) - log_total, some); });
 }
 
-/// x + residual, where there is one, in y (and sum); gives where to read it.
-INFERKIT_INLINE const float* add_residual(const NormArgs& g) {
-  if (!g.residual) {
-    if (g.sum && g.sum != g.x) memcpy(g.sum, g.x, static_cast<size_t>(g.n) * sizeof(float));
-    return g.x;
-  }
-  float* to = g.sum ? g.sum : g.y;
-  each(g.n, [&](int64_t i, int64_t some) INFERKIT_LAMBDA {
-    store_some(to + i, load_some(g.x + i, some, 0) + load_some(g.residual + i, some, 0), some);
-  });
-  return to;
-}
-
 /// y = shifted(x) * factor * scale + bias.
 template <class Shifted>
-INFERKIT_INLINE void scale_and_bias(const NormArgs& g, const float* x, F32x16 factor, Shifted shifted) {
+INFERKIT_INLINE void scale_and_bias(const NormArgs& g, int64_t row, F32x16 factor, Shifted shifted) {
+  const float* x = g.x + row * g.n;
+  float* y = g.y + row * g.n;
   each(g.n, [&](int64_t i, int64_t some) INFERKIT_LAMBDA {
     F32x16 v = shifted(load_some(x + i, some, 0)) * factor;
     if (g.scale) v = v * load_some(g.scale + i, some, 0);
     if (g.bias) v = v + load_some(g.bias + i, some, 0);
-    store_some(g.y + i, v, some);
+    store_some(y + i, v, some);
   });
+}
+
+// Between two passes over a row lie a tree over the lanes, a division and a root, one after the other: some 80 cycles
+// in which the passes over others run. All stay in L1.
+constexpr int64_t kRowsAtOnce = 4, kFloatsAtOnce = 4096;
+
+/// f(first row, count) for some rows at a time.
+template <class F>
+INFERKIT_INLINE void some_rows(const NormArgs& g, F f) {
+  const int64_t most = g.n * kRowsAtOnce <= kFloatsAtOnce ? kRowsAtOnce : g.n * 2 <= kFloatsAtOnce ? 2 : 1;
+  for (int64_t row = 0; row < g.rows; row += most) f(row, g.rows - row < most ? g.rows - row : most);
 }
 
 /// The mean in float32 is off by up to some units in its last place, which for values far from zero is much of their
 /// spread. What is left when it is subtracted has its digits, so the mean of that is the rest of the mean: the
 /// corrected two-pass algorithm (Chan, Golub and LeVeque, "Algorithms for computing the sample variance", 1983).
 void layer_norm(const NormArgs& g) {
-  const float* x = add_residual(g);
   const auto count = static_cast<float>(g.n);
-  const float center = mean(x, g.n);
-  const F32x16 shift = broadcast(center);
-  const Sums sums = fold_values(
-      g.n, Sums{broadcast(0.0f), broadcast(0.0f)},
-      [=](int64_t i, int64_t some) INFERKIT_LAMBDA {
-        const F32x16 v = load_some(x + i, some, center) - shift;
-        return Sums{v, v * v};
-      },
-      AddSums{});
-  const float rest = horizontal_sum(sums.plain) / count;
-  float variance = horizontal_sum(sums.squares) / count - rest * rest;
-  if (variance < 0) variance = 0;  // of equal values, by rounding; NaN stays
-  const F32x16 deviation = sqrt(broadcast(variance + g.epsilon)), fine = broadcast(rest);
-  scale_and_bias(g, x, broadcast(1.0f) / deviation, [=](F32x16 v) INFERKIT_LAMBDA { return (v - shift) - fine; });
+  some_rows(g, [&](int64_t first, int64_t rows) INFERKIT_LAMBDA {
+    float center[kRowsAtOnce], rest[kRowsAtOnce], factor[kRowsAtOnce];
+    for (int64_t r = 0; r < rows; ++r) center[r] = mean(g.x + (first + r) * g.n, g.n);
+    for (int64_t r = 0; r < rows; ++r) {
+      const float *x = g.x + (first + r) * g.n, middle = center[r];
+      const F32x16 shift = broadcast(middle);
+      const Sums sums = fold_values(
+          g.n, Sums{broadcast(0.0f), broadcast(0.0f)},
+          [=](int64_t i, int64_t some) INFERKIT_LAMBDA {
+            const F32x16 v = load_some(x + i, some, middle) - shift;
+            return Sums{v, v * v};
+          },
+          AddSums{});
+      rest[r] = horizontal_sum(sums.plain) / count;
+      float variance = horizontal_sum(sums.squares) / count - rest[r] * rest[r];
+      if (variance < 0) variance = 0;  // of equal values, by rounding; NaN stays
+      factor[r] = 1.0f / __builtin_sqrtf(variance + g.epsilon);
+    }
+    for (int64_t r = 0; r < rows; ++r) {
+      const F32x16 shift = broadcast(center[r]), fine = broadcast(rest[r]);
+      scale_and_bias(g, first + r, broadcast(factor[r]), [=](F32x16 v) INFERKIT_LAMBDA { return (v - shift) - fine; });
+    }
+  });
 }
 
 void rms_norm(const NormArgs& g) {
-  const float* x = add_residual(g);
-  const F32x16 root = sqrt(broadcast(sum_squares(x, g.n) / static_cast<float>(g.n) + g.epsilon));
-  scale_and_bias(g, x, broadcast(1.0f) / root, [](F32x16 v) INFERKIT_LAMBDA { return v; });
+  const auto count = static_cast<float>(g.n);
+  some_rows(g, [&](int64_t first, int64_t rows) INFERKIT_LAMBDA {
+    float factor[kRowsAtOnce];
+    for (int64_t r = 0; r < rows; ++r) {
+      factor[r] = 1.0f / __builtin_sqrtf(sum_squares(g.x + (first + r) * g.n, g.n) / count + g.epsilon);
+    }
+    for (int64_t r = 0; r < rows; ++r) {
+      scale_and_bias(g, first + r, broadcast(factor[r]), [](F32x16 v) INFERKIT_LAMBDA { return v; });
+    }
+  });
 }
 
 }  // namespace
