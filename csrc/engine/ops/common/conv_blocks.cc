@@ -9,6 +9,7 @@
 #include "engine/ops/common/packed_panels.h"
 #include "kernels/cpu/gemm/gemm.h"
 #include "kernels/cpu/pool/pool.h"
+#include "platform/isa.h"
 
 namespace inferkit {
 namespace {
@@ -33,6 +34,7 @@ constexpr double kMoving = 9, kMovingAtStride = 20, kCopying = 5;
 // The same for sixteen floats of planes that stay planes, and at strides that are gathered.
 constexpr double kSplitting = 10, kGathering = 60;
 constexpr double kSpeed = 0.9;  // of a multiply-add beside one of the other ways
+constexpr double kAlone = 1.3;  // and of one on AVX-512 where there is only one block of filters, and several taps
 
 int64_t blocks_of(int64_t channels) { return (channels + kLanes - 1) / kLanes; }
 
@@ -339,7 +341,9 @@ double conv_blocks_nanos(const NodeContext& c, bool in_blocks, bool out_blocks) 
                         : copy.planes                               ? stride <= 2 ? kSplitting : kGathering
                         : stride == 1                               ? kMoving
                                                                     : kMovingAtStride;
-  return conv_cost(s, pixels * filters * static_cast<double>(s.window_elements()) * kSpeed +
+  const bool alone = filters == 1 && !s.pointwise() && active_isa() == Isa::kAvx512;
+  const double speed = alone ? kSpeed * kAlone : kSpeed;
+  return conv_cost(s, pixels * filters * static_cast<double>(s.window_elements()) * speed +
                           parts * static_cast<double>(copy.part_floats(copy.h.out)) / kLanes * moving +
                           (out_blocks ? 0 : pixels * filters * kMoving))
       .nanos();
