@@ -7,7 +7,7 @@
 #include "kernels/cpu/report.h"
 #include "platform/isa.h"
 #include "platform/process_memory.h"
-#include "platform/threads.h"
+#include "platform/thread_pool.h"
 #include "platform/time_slice.h"
 
 namespace py = pybind11;
@@ -52,7 +52,7 @@ void bind_build_info(py::module_& m) {
         py::dict families;
         for (const auto& row : kernels::active_kernels()) families[py::str(row.family)] = row.tier;
         out["kernels"] = families;
-        out["cpus"] = usable_cpus();
+        out["cpus"] = ThreadPool::process().size();
         out["time_slices"] = std::string(slice_support_text(slice_support()));
         out["cuda"] = has_cuda_kernels();
         out["cuda_targets"] = words(cuda_targets);

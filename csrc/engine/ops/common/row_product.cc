@@ -26,6 +26,7 @@ struct Room {
 struct StepParams {
   int64_t rows;
   RowWeights weights;
+  int slots;
   int64_t slot_bytes;
 };
 /// io: y, x, bias, panels, scales, zeros, scratch.
@@ -40,7 +41,7 @@ void row_product_step(const void* params, std::byte* const* io, const ExecContex
                 threads);
   };
   if (blocks < 2) return product(0, p.rows, 0, &context);
-  for_tasks(context, blocks, context.max_threads,
+  for_tasks(context, blocks, p.slots,
             [&](int64_t i, int64_t slot) { product(p.rows * i / blocks, p.rows * (i + 1) / blocks, slot, nullptr); });
 }
 
@@ -98,9 +99,9 @@ void row_product(const RowProduct& p, const ExecContext* threads) {
 void lower_row_product(LowerContext& c, Ref y, Ref x, int64_t rows, const RowWeights& about,
                        const RowOperands& operands, Ref bias) {
   if (rows == 0) return;
-  const int64_t slots = rows <= kRowBlock ? 1 : std::max(1, c.threads());
+  const int slots = rows <= kRowBlock ? 1 : std::max(1, c.threads());
   const int64_t bytes = about.room(std::min(rows, kRowBlock));
-  c.step(row_product_step, StepParams{rows, about, bytes},
+  c.step(row_product_step, StepParams{rows, about, slots, bytes},
          {y, x, bias, operands.panels, operands.scales, operands.zeros, c.scratch(static_cast<size_t>(slots * bytes))},
          static_cast<double>(rows * about.n) * static_cast<double>(about.k) / 100);
 }
