@@ -26,6 +26,18 @@ std::vector<Case> cases() {
       {.op = "Einsum",
        .inputs = {{12, 64, 70}, {12, 50, 70}},
        .attributes = {{"equation", std::string("bik,bjk->bij")}}},
+      {.op = "Softmax",
+       .inputs = {{16, 200, 70}},
+       .dtype = DType::kF64,
+       .attributes = {{"axis", int64_t{1}}},
+       .version = 13},
+      {.op = "AveragePool",
+       .inputs = {{2, 16, 12, 24, 24}},
+       .attributes = {{"kernel_shape", std::vector<int64_t>{3, 3, 3}}, {"count_include_pad", int64_t{1}}}},
+      {.op = "LSTM",
+       .inputs = {{20, 1, 64}, {2, 256, 64}, {2, 256, 64}},
+       .attributes = {{"direction", std::string("bidirectional")}, {"hidden_size", int64_t{64}}},
+       .version = 14},
       {.op = "Attention", .inputs = {{2, 8, 48, 32}, {2, 8, 48, 32}, {2, 8, 48, 32}}, .version = 23},
   };
 }
