@@ -133,7 +133,11 @@ class ClosedError(InferkitError):
 
 
 class NotReadyError(InferkitError):
-    """The model is not loaded or not warmed up."""
+    """The model is not loaded or not warmed up.
+
+    For a service to raise where a request comes too early: inferkit itself does not, as a batcher without a model
+    does not exist.
+    """
 
     http_status = 503
 
