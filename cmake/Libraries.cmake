@@ -12,9 +12,9 @@ endfunction()
 
 # Compiles the files of these libraries eight at a time, every eight as one: each parses the same headers and makes the
 # same templates of the C++ library again. In a large file GCC inlines less, for what requests pass through too, unless
-# it is told that the file is none; and it collects its own garbage from 128 MB on, for up to a tenth of the time of files
-# as large as these, which need 400 MB without. Only where a build is made once: whoever changes a file, or has a compiler cache,
-# compiles less with files apart. Files of one library must not use a name for two things, then.
+# it is told that the file is none; and it collects its own garbage from 128 MB on, for up to a tenth of the time of
+# files as large as these, which need 400 MB without. Only where a build is made once: whoever changes a file, or has a
+# compiler cache, compiles less with files apart. Files of one library must not use a name for two things, then.
 set(INFERKIT_UNITED_FLAGS $<$<CXX_COMPILER_ID:GNU>:--param=large-unit-insns=1000000>
                           $<$<CXX_COMPILER_ID:GNU>:--param=ggc-min-heapsize=800000>)
 function(inferkit_unite)

@@ -8,6 +8,7 @@
 #include "bindings/context_deadline.h"
 #include "bindings/guarded.h"
 #include "bindings/names.h"
+#include "bindings/port_vector.h"
 #include "bindings/py_batcher.h"
 #include "bindings/py_model.h"
 #include "bindings/request_io.h"
@@ -144,7 +145,7 @@ py::object run_on_caller(BatcherCore& core, Slot& slot, const RequestInputs& inp
                          Nanos enqueued, const SubmitOptions& options) {
   Batcher& batcher = core.batcher();
   const auto specs = core.runner()->inputs();
-  PortVector<TensorView, 3> tensors(specs.size());
+  PortVector<TensorView, RequestInputs::kFew> tensors(specs.size());  // beyond which those allocate, too
   Buffer copied;
   try {
     if (inputs.in_place()) {

@@ -15,6 +15,7 @@ namespace inferkit {
 /// The arrays of one request, in the model's order. Keeps their owners alive.
 class RequestInputs {
  public:
+  static constexpr size_t kFew = 4;  // so many need no allocation
   /// One object for each input, or a single dict of them by name; the last ones, in a dict any, may be left out where
   /// they have a fallback. May run any Python. Throws Error(kValidation).
   RequestInputs(std::span<PyObject* const> arguments, std::span<const PortSpec> specs);
@@ -32,7 +33,6 @@ class RequestInputs {
   bool in_place() const;
 
  private:
-  static constexpr size_t kFew = 4;
   const std::span<const PortSpec> specs_;
   PortVector<pybind11::object, kFew> arrays_;
   PortVector<StridedView, kFew> views_;

@@ -91,8 +91,8 @@ INFERKIT_INLINE void scale_and_bias(const NormArgs& g, int64_t row, F32x16 facto
   });
 }
 
-// Between two passes over a row lie a tree over the lanes, a division and a root, one after the other: some 80 cycles
-// in which the passes over others run. All stay in L1.
+// Between two passes over a row lie a tree over the lanes, a division and a root, one after the other: meanwhile the
+// passes over other rows run. All stay in L1.
 constexpr int64_t kRowsAtOnce = 4, kFloatsAtOnce = 4096;
 
 /// f(first row, count) for some rows at a time.
