@@ -34,6 +34,9 @@ if(INFERKIT_SANITIZE)
   # GCC takes the branches that the sanitizers add for paths on which nothing was initialised.
   if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
     target_compile_options(inferkit_flags INTERFACE -Wno-maybe-uninitialized)
+  else()
+    # In Clang this check alone takes the compiler four times as long as all the others; GCC makes it.
+    target_compile_options(inferkit_flags INTERFACE -fno-sanitize=pointer-overflow)
   endif()
 endif()
 

@@ -86,7 +86,8 @@ Cost mlp_cost(const NodeContext& c) {
 
 /// io: y, x, then w and bias of each layer.
 void run_mlp(const void* params, std::byte* const* io, const ExecContext& context) {
-  auto [p, shared_bytes] = *static_cast<const MlpStep*>(params);
+  const auto& step = *static_cast<const MlpStep*>(params);
+  MlpParams p = step.mlp;
   if (p.m == 0) return;
   p.y = at<float>(io, 0);
   p.x = at<float>(io, 1);
@@ -109,7 +110,7 @@ void run_mlp(const void* params, std::byte* const* io, const ExecContext& contex
       p.run_step = LaunchQueue::kRunStep;
     }
   }
-  launch(context, way.kernel, {blocks}, way.threads, shared_bytes, p);
+  launch(context, way.kernel, {blocks}, way.threads, step.shared_bytes, p);
 }
 
 /// The weights of a layer as [k][wide].
