@@ -123,8 +123,11 @@ bool CostCurve::learn(int64_t rows, Nanos took, Nanos now) noexcept {
     if (before > 0 || number > 0) return true;
     cell->median.store({sample, static_cast<float>(rows)}, std::memory_order_relaxed);
   } else {
-    number = cell->count.fetch_add(1, std::memory_order_relaxed);
-    if (const uint32_t runs = runs_.load(std::memory_order_relaxed); runs < kEnough) runs_.store(runs + 1);
+    number = cell->count.load(std::memory_order_relaxed);
+    cell->count.store(number + 1, std::memory_order_relaxed);  // of two at once one is lost, which costs less
+    if (const uint32_t runs = runs_.load(std::memory_order_relaxed); runs < kEnough) {
+      runs_.store(runs + 1, std::memory_order_relaxed);
+    }
     cell->rows[number % kKept].store(static_cast<float>(rows), std::memory_order_relaxed);
     cell->took[number % kKept].store(sample, std::memory_order_relaxed);
     if (number < kKept || sample > kOftenEnough || number % kSeldom == 0) {

@@ -100,8 +100,8 @@ class Recorder {
   void latency(Nanos enqueued, Nanos started, Nanos finished);
   /// Of the inputs that are padded, in a run: how many there were, and how many of them were padding.
   void elements(uint64_t all, uint64_t padding) {
-    elements_.add(all);
-    padding_.add(padding);
+    if (all) elements_.add(all);  // most batchers pad nothing
+    if (padding) padding_.add(padding);
   }
 
   /// What there is to write down of a request that was claimed, before its end is published: then its fields are no
