@@ -249,11 +249,12 @@ class Model(_core.Model):
             ``"float32"``, or ``"bf16"`` for products of float32 (``MatMul``, ``Gemm``, ``Conv`` of more than
             one channel a group, attention, ``LSTM``, ``GRU``, ``RNN``) whose operands are rounded to bfloat16,
             which keeps 8 of 24 binary digits, and summed in float32. Their packed weights take half the
-            memory, and processors with AVX512-BF16 run such products about twice as fast; others compute
-            the same bits without it, and slower. All else stays in float32: softmax, normalisations,
+            memory. Processors with AMX run such products several times as fast, those with AVX512-BF16 about
+            twice; others are no faster. All else stays in float32: softmax, normalisations,
             reductions and the operators that :meth:`explain` shows with another precision. An answer is as
-            independent of its batch and of the number of threads as in float32. :meth:`compare_precision`
-            tells what it costs.
+            independent of its batch and of the number of threads as in float32. Its last digits are the same on
+            all processors without AMX; the tiles of AMX add up in an order of their own.
+            :meth:`compare_precision` tells what bf16 costs.
 
             On CUDA, ``"bf16"`` and ``"float16"`` (11 digits, and infinite beyond 65,504; CUDA alone has it) have
             tensor cores make the products of ``MatMul``, ``Gemm`` and ``Conv``, of which constant weights take half

@@ -64,6 +64,7 @@ ELSEWHERE = {
     ".ci/run": "run",
     ".ci/operators": "run",  # with --check, which writes nothing
     "INFERKIT_ISA=baseline|avx2|avx512": "tiers",
+    "INFERKIT_ISA=avx512,-amx-bf16": "test_bf16.py::test_the_bits_do_not_depend_on_the_processor",
     "INFERKIT_TIME_SLICES=0": "test_slices.py::test_switched_off",
     "uvicorn app:app": "test_guides.py::test_the_service_drains_and_stops",
     "uvicorn app:app --workers 2": "test_guides.py::test_the_service_drains_and_stops",

@@ -150,9 +150,12 @@ def test_instruction_set(monkeypatch: pytest.MonkeyPatch, isa: str, available: l
     assert checks["instruction set"].status == status
 
 
-@pytest.mark.parametrize(("features", "says"), [([], "no instructions for it"), (["vnni", "bf16"], "AVX512-BF16")])
-def test_what_the_cpu_can_do_in_bf16(monkeypatch: pytest.MonkeyPatch, features: list[str], says: str) -> None:
-    pretend(monkeypatch, isa_features=features)
+@pytest.mark.parametrize(
+    ("kernels", "says"),
+    [("avx512", "no instructions for it"), ("avx512bf16", "AVX512-BF16"), ("avx512amx", "AMX")],
+)
+def test_what_the_cpu_can_do_in_bf16(monkeypatch: pytest.MonkeyPatch, kernels: str, says: str) -> None:
+    pretend(monkeypatch, kernels={"gemm_bf16": kernels})
     checks = {check.name: check for check in ALL[1](None)}  # type: ignore[arg-type]
     assert (checks["bf16"].status, checks["bf16"].figure) == ("pass", says)
 

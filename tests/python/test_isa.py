@@ -40,8 +40,8 @@ def tier_or_skip(tier: str) -> str:
 
 
 def tiers_of(kernels: list[str]) -> set[str]:
-    """VNNI and BF16, where the machine has them, are part of avx512."""
-    return {name.removesuffix("vnni").removesuffix("bf16") for name in kernels}
+    """VNNI, BF16 and AMX, where the machine has them, are part of avx512."""
+    return {name.removesuffix("vnni").removesuffix("bf16").removesuffix("amx") for name in kernels}
 
 
 @pytest.mark.parametrize("tier", TIERS)
@@ -67,13 +67,30 @@ def test_the_best_tier_is_the_default(fresh_python: Fresh) -> None:
     assert "INFERKIT_ISA" not in reason
 
 
+def test_tiles_are_used_where_the_process_may(fresh_python: Fresh) -> None:
+    """And left where Linux refuses them: an alternate stack for signals that is too small for them is there first."""
+    if "amx-int8" not in inferkit.build_info()["isa_features"]:
+        pytest.skip("this machine, build or tier has no AMX")
+    show = "import inferkit; print(inferkit.build_info()['kernels']['igemm'])"
+    assert fresh_python(show).stdout == "avx512amx\n"
+    small = """
+import ctypes
+class Stack(ctypes.Structure):
+    _fields_ = [("sp", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t)]
+memory = ctypes.create_string_buffer(8192)
+stack = Stack(ctypes.addressof(memory), 0, len(memory))
+assert ctypes.CDLL(None).sigaltstack(ctypes.byref(stack), None) == 0
+"""
+    assert fresh_python(small + show).stdout == "avx512vnni\n"
+
+
 def test_a_feature_can_be_done_without(fresh_python: Fresh) -> None:
     import json
 
     if "vnni" not in inferkit.build_info()["isa_features"]:
         pytest.skip("this machine, build or tier has no VNNI")
     show = "import json, inferkit; print(json.dumps(inferkit.build_info()))"
-    done = fresh_python(show, env={"INFERKIT_ISA": "avx512,-vnni,-bf16"})
+    done = fresh_python(show, env={"INFERKIT_ISA": "avx512,-vnni,-bf16,-amx-int8,-amx-bf16"})
     assert done.returncode == 0, done.stderr
     info = json.loads(done.stdout)
     assert info["isa"] == "avx512"

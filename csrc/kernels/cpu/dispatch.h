@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "platform/isa.h"
+#include "platform/tile_permission.h"
 
 namespace inferkit::kernels {
 
@@ -14,6 +15,12 @@ struct TierRow {
   IsaFeatures needs = {};
 };
 
+/// Whether this process may use them: asks Linux for the tiles of AMX.
+inline bool may_use(IsaFeatures features) {
+  const IsaFeatures tiles = IsaFeatures(IsaFeature::kAmxInt8) | IsaFeature::kAmxBf16;
+  return features.without(tiles) == features || may_use_tiles();
+}
+
 /// The first table of `isa` that needs no other features; std::invalid_argument where this machine or build lacks the
 /// tier.
 template <class Table, size_t n>
@@ -21,7 +28,7 @@ const Table& table_of(const TierRow<Table> (&rows)[n], Isa isa, IsaFeatures feat
   for (const Isa available : available_isas()) {
     if (available != isa) continue;
     for (const auto& row : rows) {
-      if (row.isa == isa && features.covers(row.needs)) return *row.table;
+      if (row.isa == isa && features.covers(row.needs) && may_use(row.needs)) return *row.table;
     }
   }
   throw std::invalid_argument(cat("this machine or build has no ", isa_name(isa), " kernels"));

@@ -26,9 +26,12 @@ Exit code 0: it can be run; 1: it cannot, or the device that --device names lack
 cannot be read."""
 
 
+_COSTS = "Model.compare_precision() tells what precision='bf16' costs in digits"
+#: By what the kernels use.
 BF16 = {
-    True: "this CPU has AVX512-BF16; Model.compare_precision() tells what precision='bf16' costs in digits",
-    False: "this CPU has no instructions for it; precision='bf16' halves packed weights, and is no faster",
+    "AMX": f"this CPU has AMX; {_COSTS}",
+    "AVX512-BF16": f"this CPU has AVX512-BF16; {_COSTS}",
+    None: "this CPU has no instructions for it; precision='bf16' halves packed weights, and is no faster",
 }
 
 
@@ -72,7 +75,8 @@ def gather(path: str) -> dict[str, Any]:
             name: getattr(memory, name)
             for name in ("file_bytes", "mapped_bytes", "copied_bytes", "packed_bytes", "arena_bytes")
         }
-    facts["bf16_instructions"] = "bf16" in build_info()["isa_features"]
+    names = {"avx512amx": "AMX", "avx512bf16": "AVX512-BF16"}
+    facts["bf16_instructions"] = names.get(build_info()["kernels"]["gemm_bf16"])
     return facts
 
 

@@ -21,13 +21,16 @@ namespace {
 std::vector<const GemmBf16Kernels*> all_kernels() {
   std::vector<const GemmBf16Kernels*> out;
   for (const Isa isa : available_isas()) {
-    out.push_back(&gemm_bf16_kernels(isa, {}));
-    const auto& best = gemm_bf16_kernels(isa, available_features(isa));
-    if (&best != out.back()) out.push_back(&best);
+    const IsaFeatures all = available_features(isa), tiles = IsaFeature::kAmxBf16;
+    for (const IsaFeatures features : {IsaFeatures(), all.without(tiles), all}) {
+      if (const auto& one = gemm_bf16_kernels(isa, features); out.empty() || &one != out.back()) out.push_back(&one);
+    }
   }
   return out;
 }
 std::string name_of(const GemmBf16Kernels* kernels) { return kernels->compiled_isa(); }
+/// The tiles of AMX have a definition of their own.
+bool has_tiles(const GemmBf16Kernels& kernels) { return name_of(&kernels) == "avx512amx"; }
 
 /// To nearest, ties to even; subnormals count as zero.
 float as_bf16(float v) {
@@ -48,6 +51,26 @@ float by_the_rule(const float* a, const float* b, int64_t ldb, int64_t k, int64_
     for (int64_t i = first; i < std::min(k, first + chunk); i += 2) {
       sum = std::fma(at(i + 1).first, at(i + 1).second, sum);
       sum = std::fma(at(i).first, at(i).second, sum);
+    }
+    total = first == 0 ? sum : total + sum;
+  }
+  return total;
+}
+
+/// That of tiles: of each 32 elements of K the even ones from zero, and the odd ones; then the sum of both, behind what
+/// was summed before. In chunks of 512 elements, each from zero.
+float by_tiles(const float* a, const float* b, int64_t ldb, int64_t k) {
+  constexpr int64_t kChunk = 512, kTile = 32;
+  float total = 0;
+  for (int64_t first = 0; first < k; first += kChunk) {
+    float sum = 0;
+    for (int64_t tile = first; tile < std::min(k, first + kChunk); tile += kTile) {
+      float apart[2] = {0, 0};
+      for (int64_t i = tile; i < tile + kTile; ++i) {
+        const float left = i < k ? as_bf16(a[i]) : 0, right = i < k ? as_bf16(b[i * ldb]) : 0;
+        apart[i % 2] = std::fma(left, right, apart[i % 2]);
+      }
+      sum += apart[0] + apart[1];
     }
     total = first == 0 ? sum : total + sum;
   }
@@ -87,8 +110,10 @@ struct Problem {
     kernels.pack_b(b.data(), ldb, k, n, out.get());
     return out;
   }
-  float wanted(int64_t i, int64_t j) const {
-    float sum = by_the_rule(a.data() + i * lda, b.data() + j, ldb, k, chunk_of_pairs(sum_chunk(k, n)));
+  float wanted(int64_t i, int64_t j, bool by_tiles_of) const {
+    const float *row = a.data() + i * lda, *column = b.data() + j;
+    float sum =
+        by_tiles_of ? by_tiles(row, column, ldb, k) : by_the_rule(row, column, ldb, k, chunk_of_pairs(sum_chunk(k, n)));
     if (bias_kind == BiasKind::kPerRow) sum += bias[static_cast<size_t>(i)];
     if (bias_kind == BiasKind::kPerColumn) sum += bias[static_cast<size_t>(j)];
     if (!residual.empty()) sum += residual[static_cast<size_t>(i * ldc + j)];
@@ -102,7 +127,7 @@ struct Problem {
     int64_t wrong = 0;
     for (int64_t i = 0; i < m; ++i) {
       for (int64_t j = 0; j < ldc; ++j) {
-        wrong += !same(c[static_cast<size_t>(i * ldc + j)], j < n ? wanted(i, j) : untouched);
+        wrong += !same(c[static_cast<size_t>(i * ldc + j)], j < n ? wanted(i, j, has_tiles(kernels)) : untouched);
       }
     }
     if (wrong != 0 || !c.intact()) {
@@ -136,6 +161,17 @@ TEST(gemm_bf16_is_the_definition_large) {
   }
 }
 
+TEST(gemm_bf16_sizes_about_those_of_tiles) {
+  for (const auto* kernels : all_kernels()) {
+    uint32_t seed = 0;
+    for (const int64_t m : {15, 16, 17, 31, 32, 33, 48, 65}) {
+      for (const int64_t n : {16, 31, 33, 65, 81}) {
+        for (const int64_t k : {30, 32, 34, 64, 95, 510, 512, 514, 1100}) Problem(m, n, k, ++seed).check(*kernels);
+      }
+    }
+  }
+}
+
 TEST(gemm_bf16_of_nothing) {
   for (const auto* kernels : all_kernels()) {
     for (const auto& [m, n, k] : {std::array<int64_t, 3>{0, 3, 4}, {3, 0, 4}, {2, 3, 0}}) {
@@ -144,7 +180,8 @@ TEST(gemm_bf16_of_nothing) {
   }
 }
 
-// VDPBF16PS is documented in Intel's manual; this is what the processor at hand does with every kind of operand.
+// VDPBF16PS and TDPBF16PS are documented in Intel's manual; this is what the processor at hand does with every kind of
+// operand.
 TEST(gemm_bf16_at_the_edges_of_the_formats) {
   const FloatEnvironment ours;  // subnormals are zero in the definition, too
   constexpr uint32_t kEdges[] = {0x0000, 0x8000, 0x0001, 0x807f, 0x0080, 0x8080, 0x0081, 0x1f80, 0x2000, 0x2001, 0x3f80,
@@ -166,7 +203,7 @@ TEST(gemm_bf16_at_the_edges_of_the_formats) {
       }
     };
     for (int round = 0; round < 400; ++round) {
-      Problem p(1 + round % 13, 16 * (1 + round % 3), 1 + round % 6, 0);
+      Problem p(1 + round % 13, 16 * (1 + round % 3), round % 8 == 7 ? 40 : 1 + round % 6, 0);
       std::ranges::generate(p.a, draw);
       std::ranges::generate(p.b, draw);
       p.check(*kernels);

@@ -14,8 +14,10 @@ namespace {
 std::vector<const IgemmKernels*> all_kernels() {
   std::vector<const IgemmKernels*> out;
   for (const Isa isa : available_isas()) {
-    out.push_back(&igemm_kernels(isa, {}));
-    if (const auto& best = igemm_kernels(isa, available_features(isa)); &best != out.back()) out.push_back(&best);
+    const IsaFeatures all = available_features(isa), tiles = IsaFeature::kAmxInt8;
+    for (const IsaFeatures features : {IsaFeatures(), all.without(tiles), all}) {
+      if (const auto& one = igemm_kernels(isa, features); out.empty() || &one != out.back()) out.push_back(&one);
+    }
   }
   return out;
 }
@@ -134,10 +136,25 @@ TEST(igemm_small_sizes) {
   }
 }
 
+/// Tiles of 16 rows, panels two by two and four by four, steps that fill no tile.
+TEST(igemm_sizes_about_those_of_tiles) {
+  uint32_t seed = 1;
+  for (int64_t m : {7, 8, 15, 16, 17, 31, 32, 33, 48, 49, 70}) {
+    for (int64_t n : {1, 16, 32, 33, 64, 65, 81}) {
+      for (int64_t k : {28, 29, 32, 60, 63, 64, 65, 128, 131, 190}) {
+        const Problem p(m, n, k, seed);
+        for (const IgemmKernels* kernels : all_kernels()) p.check(*kernels, seed % 3 != 0);
+        ++seed;
+      }
+    }
+  }
+}
+
 TEST(igemm_every_signedness_at_the_limits) {
   for (const Bytes kind : {Bytes::kLargest, Bytes::kLeast}) {
     for (uint32_t seed = 0; seed < 16; ++seed) {
       for (const IgemmKernels* kernels : all_kernels()) Problem(4, 20, 301, seed, kind).check(*kernels, seed % 2);
+      for (const IgemmKernels* kernels : all_kernels()) Problem(37, 50, 301, seed, kind).check(*kernels, seed % 2);
     }
   }
 }
@@ -145,11 +162,13 @@ TEST(igemm_every_signedness_at_the_limits) {
 TEST(igemm_sums_wrap) {
   for (uint32_t seed = 0; seed < 4; ++seed) {
     for (const IgemmKernels* kernels : all_kernels())
-      Problem(2, 17, 70001, seed, Bytes::kLargest).check(*kernels, true);
+      Problem(seed % 2 ? 2 : 20, 17, 70001, seed, Bytes::kLargest).check(*kernels, true);
   }
 }
 
 TEST(igemm_blocks_of_columns) {
-  const Problem p(26, 1000, 2100, 22);  // B is larger than a block
-  for (const IgemmKernels* kernels : all_kernels()) p.check(*kernels, true);
+  for (const int64_t m : {26, 77}) {  // B is larger than a block
+    const Problem p(m, 1000, 2100, 22);
+    for (const IgemmKernels* kernels : all_kernels()) p.check(*kernels, true);
+  }
 }

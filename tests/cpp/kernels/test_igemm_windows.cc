@@ -13,8 +13,10 @@ namespace {
 std::vector<const IgemmKernels*> all_kernels() {
   std::vector<const IgemmKernels*> out;
   for (const Isa isa : available_isas()) {
-    out.push_back(&igemm_kernels(isa, {}));
-    if (const auto& best = igemm_kernels(isa, available_features(isa)); &best != out.back()) out.push_back(&best);
+    const IsaFeatures all = available_features(isa), tiles = IsaFeature::kAmxInt8;
+    for (const IsaFeatures features : {IsaFeatures(), all.without(tiles), all}) {
+      if (const auto& one = igemm_kernels(isa, features); out.empty() || &one != out.back()) out.push_back(&one);
+    }
   }
   return out;
 }

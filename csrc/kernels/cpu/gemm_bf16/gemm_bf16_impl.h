@@ -4,23 +4,10 @@
 // read, the odd elements first.
 #pragma once
 #include "kernels/cpu/gemm/sums_impl.h"
-#include "kernels/cpu/gemm_bf16/gemm_bf16.h"
+#include "kernels/cpu/gemm_bf16/finish_impl.h"
 #include "kernels/cpu/gemm_bf16/pairs_impl.h"
 
-#if defined(__AVX512BF16__)
-namespace inferkit::kernels::avx512 {
-extern const VmathKernels kVmath;  // the functions have no tier of their own for bf16
-}
-#endif
-
 namespace inferkit::kernels::INFERKIT_TIER {
-
-#if defined(__AVX512BF16__)
-using avx512::kVmath;
-#else
-extern const VmathKernels kVmath;
-#endif
-
 namespace {
 
 // ---- A pair of K
@@ -176,45 +163,11 @@ INFERKIT_INLINE void add_pair_product(F32x16 (&acc)[kRows][kPanels], const PairO
 // ---- Tiles
 // -----------------------------------------------------------------------------------------------------------
 
-/// A block of K for some rows: `x` begins at panel 0, and row `first_row` of C. Sums of the blocks before it, if any,
-/// are in `before`, and so are those of this one where it is not the last.
-struct PairTile : GemmArgsBf16 {
+/// A block of K for some rows: `x` begins at panel 0.
+struct PairTile : PairTarget {
   PairOperands x{};
-  int64_t pairs = 0, chunk = 1, first_row = 0, first_panel = 0;  // the panel where `waiting` begins
-  float* waiting = nullptr;                                      // row first_row of the sums between blocks of K
-  int64_t waiting_stride = 0;
-  bool resume = false, finish = true;
+  int64_t pairs = 0, chunk = 1;
 };
-
-/// What a tile has summed, into C or to where it waits: bias, residual, ReLU. Compiled once, not for each size of tile.
-[[gnu::noinline]] void finish_pairs(const PairTile& g, int64_t row, int rows, int64_t panel, int panels,
-                                    const float* sums) {
-  const int64_t first = panel * kPanelColumns;
-  float* c = g.finish ? g.c + row * g.ldc + first
-                      : g.waiting + (row - g.first_row) * g.waiting_stride + (panel - g.first_panel) * kPanelColumns;
-  const int64_t ldc = g.finish ? g.ldc : g.waiting_stride;
-  const float* residual = g.finish && g.residual ? g.residual + row * g.ldr + first : nullptr;
-  const bool rectify = g.finish && g.act == Unary::kRelu;
-  const BiasKind bias_kind = g.finish ? g.bias_kind : BiasKind::kNone;
-  for (int p = 0; p < panels; ++p) {
-    const int64_t at = p * kPanelColumns, left = g.n - first - at;
-    const int64_t columns = left < kPanelColumns ? left : kPanelColumns;
-    F32x16 bias = broadcast(0.0f);
-    if (bias_kind == BiasKind::kPerColumn) bias = load_some(g.bias + first + at, columns);
-    for (int r = 0; r < rows; ++r) {
-      F32x16 v = load(sums + (r * panels + p) * kLanes);
-      if (bias_kind == BiasKind::kPerRow) bias = broadcast(g.bias[row + r]);
-      if (bias_kind != BiasKind::kNone) v = v + bias;
-      if (residual) v = v + load_some(residual + r * g.ldr + at, columns);
-      if (rectify) v = max(broadcast(0.0f), v);
-      if (columns < kPanelColumns) {
-        store_partial(c + r * ldc + at, v, columns);
-      } else {
-        store(c + r * ldc + at, v);
-      }
-    }
-  }
-}
 
 template <int kRows, int kPanels>
 void pair_tile(const PairTile& g, int64_t row, int64_t panel) {
@@ -226,23 +179,13 @@ void pair_tile(const PairTile& g, int64_t row, int64_t panel) {
   add_pair_product(acc, x, g.pairs, g.chunk, Before<F32x16>{g.resume ? waiting : nullptr, g.waiting_stride, last});
   alignas(64) float sums[kRows][kPanels][kLanes];
   store_sums(sums, acc);
-  finish_pairs(g, row, kRows, panel, kPanels, sums[0][0]);
+  finish_pairs(g, row, kRows, panel, kPanels, sums[0][0], false);
 }
 
 template <int kRows, int kPanels>
 struct PairTiles {
   static void run(const PairTile& g, int64_t row, int64_t panel) { pair_tile<kRows, kPanels>(g, row, panel); }
 };
-
-INFERKIT_INLINE void activate_pairs(const PairTile& g, int64_t row, int64_t rows, int64_t first, int64_t width) {
-  const UnaryFn act = kVmath.unary[static_cast<size_t>(g.act)];
-  const int64_t column = first * kPanelColumns;
-  const int64_t columns = column + width * kPanelColumns < g.n ? width * kPanelColumns : g.n - column;
-  for (int64_t r = row; r < row + rows; ++r) {
-    float* c = g.c + r * g.ldc + column;
-    act(c, c, columns, g.act_alpha, g.act_beta);
-  }
-}
 
 /// What the rows of a tile may take of L1, besides B.
 constexpr int64_t kBufferBytes = 24 << 10;

@@ -69,7 +69,7 @@ INFERKIT_INLINE void pair_row(const float* x, int64_t n, uint32_t* y) {
   for (int64_t j = 0; j < (n - i + 1) / 2; ++j) y[j] = last[j];
 }
 
-void pack_b_pairs(const float* b, int64_t ldb, int64_t k, int64_t n, uint32_t* packed) {
+[[maybe_unused]] void pack_b_pairs(const float* b, int64_t ldb, int64_t k, int64_t n, uint32_t* packed) {
   for (int64_t column = 0; column < n; column += kPanelColumns) {
     const int64_t columns = n - column;
     const float* from = b + column;
@@ -83,7 +83,7 @@ void pack_b_pairs(const float* b, int64_t ldb, int64_t k, int64_t n, uint32_t* p
   }
 }
 
-void pack_b_pairs_transposed(const float* b, int64_t ldb, int64_t k, int64_t n, uint32_t* packed) {
+[[maybe_unused]] void pack_b_pairs_transposed(const float* b, int64_t ldb, int64_t k, int64_t n, uint32_t* packed) {
   constexpr int64_t kAtOnce = 2 * kLanes;  // elements of K
   alignas(64) uint32_t rows[kPanelColumns][kLanes] = {};
   for (int64_t column = 0; column < n; column += kPanelColumns) {
@@ -108,7 +108,7 @@ void pack_b_pairs_transposed(const float* b, int64_t ldb, int64_t k, int64_t n, 
   }
 }
 
-void pack_a_pairs(const float* a, int64_t lda, int64_t m, int64_t k, uint32_t* packed) {
+[[maybe_unused]] void pack_a_pairs(const float* a, int64_t lda, int64_t m, int64_t k, uint32_t* packed) {
   for (int64_t row = 0; row < m; ++row, packed += (k + 1) / 2) pair_row(a + row * lda, k, packed);
 }
 

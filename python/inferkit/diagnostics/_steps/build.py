@@ -12,6 +12,11 @@ __all__ = ["examine"]
 
 _check = Finder(1)
 _ORDER = ("baseline", "avx2", "avx512")
+#: What the kernels of bf16 use, and what that means.
+_BF16 = {
+    "avx512amx": ("AMX", "runs products several times as fast"),
+    "avx512bf16": ("AVX512-BF16", "runs products about twice as fast"),
+}
 
 
 def examine(_: Patient) -> Iterator[Check]:
@@ -47,15 +52,10 @@ def examine(_: Patient) -> Iterator[Check]:
         "vector width decides the speed of every kernel",
         remedy,
     )
-    has_bf16 = "bf16" in info["isa_features"]
-    yield _check(
-        "bf16",
-        "pass",
-        "AVX512-BF16" if has_bf16 else "no instructions for it",
-        'Model.load(precision="bf16") runs products about twice as fast here'
-        if has_bf16
-        else 'Model.load(precision="bf16") gives the same bits here as elsewhere, but is no faster than float32',
+    instructions, meaning = _BF16.get(
+        info["kernels"]["gemm_bf16"], ("no instructions for it", "is no faster than float32")
     )
+    yield _check("bf16", "pass", instructions, f'Model.load(precision="bf16") {meaning} here')
     cpus = info["cpus"]
     yield _check(
         "CPUs",

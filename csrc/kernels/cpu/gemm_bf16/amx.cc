@@ -1,0 +1,2 @@
+#define INFERKIT_TIER amx
+#include "kernels/cpu/gemm_bf16/tiles_impl.h"
