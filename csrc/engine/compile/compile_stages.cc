@@ -252,7 +252,12 @@ void Compiler::add_rest(Continuation& next, const std::vector<bool>& later) {
   Graph& rest = next.rest;
   rest.name = graph().name;
   rest.values = graph().values;
-  std::vector<bool> taken(rest.values.size());
+  // By value, as a node may read tens of thousands: whether it is handed on, and one more than its place in the rest's
+  // inputs.
+  std::vector<bool> handed_on(rest.values.size());
+  std::vector<size_t> taken(rest.values.size());
+  for (const PlanResult& result : plan_->results) handed_on[static_cast<size_t>(result.value)] = true;
+  for (const ValueId id : graph().inputs) handed_on[static_cast<size_t>(id)] = true;
   const auto take = [&](ValueId id, bool to_rest) {
     const auto at = static_cast<size_t>(id);
     if (later[at]) return;
@@ -261,13 +266,13 @@ void Compiler::add_rest(Continuation& next, const std::vector<bool>& later) {
       rest.constants.emplace(id, *f->constant);
       return;
     }
-    const bool is_result =
-        std::any_of(plan_->results.begin(), plan_->results.end(), [&](const PlanResult& r) { return r.value == id; });
-    const bool is_input = std::find(graph().inputs.begin(), graph().inputs.end(), id) != graph().inputs.end();
-    if (f && !is_result && !is_input) plan_->results.push_back({id, -1});
+    if (f && !handed_on[at]) {
+      handed_on[at] = true;
+      plan_->results.push_back({id, -1});
+    }
     if (!to_rest || taken[at]) return;
-    taken[at] = true;
     rest.inputs.push_back(id);
+    taken[at] = rest.inputs.size();
   };
   for (const Node& node : stoppable(next.dynamic)) {
     for_each_read(node, [&](ValueId id) {
@@ -285,8 +290,8 @@ void Compiler::add_rest(Continuation& next, const std::vector<bool>& later) {
     for (size_t i = 0; i < node.inputs.size(); ++i) {
       // All sequences of a node at once: what is known of one is forgotten when the next is asked for.
       if (i != *input && !is_list(node.inputs[i])) continue;
-      const auto it = std::find(rest.inputs.begin(), rest.inputs.end(), node.inputs[i]);
-      if (it != rest.inputs.end()) next.known.push_back(static_cast<size_t>(it - rest.inputs.begin()));
+      const ValueId id = node.inputs[i];
+      if (id != kNoValue && taken[static_cast<size_t>(id)]) next.known.push_back(taken[static_cast<size_t>(id)] - 1);
     }
   }
   std::sort(next.known.begin(), next.known.end());
