@@ -1,4 +1,5 @@
-// MatMulInteger and QLinearMatMul: products of bytes, summed exactly in int32 (which wraps where it must).
+// MatMulInteger and QLinearMatMul: products of bytes, summed exactly in int32 (which wraps where it must). And products
+// of dequantized bytes, whose sums become floats as they leave the registers.
 #include "engine/compile/op_registry.h"
 #include "engine/compile/strided.h"
 #include "engine/ops/common/byte_product.h"
@@ -53,18 +54,30 @@ int64_t line_stride(const NodeContext& c, size_t i, std::string_view name, int64
 struct ProductParams {
   kernels::IgemmArgs gemm;  // its pointers are filled in by the step
   LoopNest<2> batch;        // offsets of the matrices, in bytes of what is packed
+  bool scale_per_column = false;
 };
 
-/// io: the sums, packed a, packed b, and their zero points or null.
-void product_step(const void* params, std::byte* const* io, const ExecContext& context) {
-  const auto& p = *static_cast<const ProductParams*>(params);
-  kernels::IgemmArgs g = p.gemm;
+/// The scales of ScaledSums, in room for m and n floats: one for the rows, `scale` for the columns.
+void fill_scales(const ProductParams& p, const float* scale, float* room, kernels::ScaledSums& out) {
+  float* const columns = std::fill_n(room, p.gemm.m, 1.0f);
+  if (p.scale_per_column) {
+    std::copy_n(scale, p.gemm.n, columns);
+  } else {
+    std::fill_n(columns, p.gemm.n, *scale);
+  }
+  out.row = room;
+  out.column = columns;
+}
+
+/// Of all matrices: the next one goes behind the last.
+template <class Next>
+void each_product(const ProductParams& p, kernels::IgemmArgs& g, std::byte* const* io, const ExecContext& context,
+                  Next&& next) {
   g.a_zero.data = io[3];
   g.b_zero.data = io[4];
-  g.c = reinterpret_cast<int32_t*>(io[0]);
   WorkMeter meter;
   for_each_run(p.batch, [&](const std::array<int64_t, 2>& offsets, int64_t) {
-    for (int64_t i = 0; i < p.batch.inner() && meter.go_on(g.m * g.n * g.k / 64); ++i, g.c += g.m * g.n) {
+    for (int64_t i = 0; i < p.batch.inner() && meter.go_on(g.m * g.n * g.k / 64); ++i, next()) {
       g.a = io[1] + offsets[0] + i * p.batch.inner_stride(0);
       g.b = io[2] + offsets[1] + i * p.batch.inner_stride(1);
       igemm_parallel(g, context);
@@ -72,17 +85,45 @@ void product_step(const void* params, std::byte* const* io, const ExecContext& c
   });
 }
 
-void lower_product(LowerContext& c, const IntegerProduct& p, Ref out, size_t a, size_t b, size_t a_zero,
-                   size_t b_zero) {
-  if (p.batch.elements() * p.m * p.n == 0) return;
+/// io: the sums, packed a, packed b, and their zero points or null.
+void product_step(const void* params, std::byte* const* io, const ExecContext& context) {
+  const auto& p = *static_cast<const ProductParams*>(params);
+  kernels::IgemmArgs g = p.gemm;
+  g.c = reinterpret_cast<int32_t*>(io[0]);
+  each_product(p, g, io, context, [&] { g.c += g.m * g.n; });
+}
+
+/// io: y, packed a, packed b, their zero points or null, the scale, the bias or null, room for the scales.
+void scaled_step(const void* params, std::byte* const* io, const ExecContext& context) {
+  const auto& p = *static_cast<const ProductParams*>(params);
+  kernels::IgemmArgs g = p.gemm;
+  fill_scales(p, reinterpret_cast<const float*>(io[5]), reinterpret_cast<float*>(io[7]), g.scaled);
+  g.scaled.y = reinterpret_cast<float*>(io[0]);
+  g.scaled.ldy = g.n;
+  g.scaled.base = reinterpret_cast<const float*>(io[6]);  // one row for all
+  each_product(p, g, io, context, [&] { g.scaled.y += g.m * g.n; });
+}
+
+/// What a product of two inputs takes, and their packed forms.
+struct Lowered {
+  ProductParams params;
+  Ref left, right;
+};
+kernels::IgemmArgs gemm_of(const NodeContext& c, const IntegerProduct& p, size_t a, size_t b, size_t a_zero,
+                           size_t b_zero) {
+  kernels::IgemmArgs g;
+  g.m = p.m;
+  g.n = g.ldc = p.n;
+  g.k = p.k;
+  g.a_signed = c.input(a).dtype == DType::kI8;
+  g.b_signed = c.input(b).dtype == DType::kI8;
+  g.a_zero.per_line = line_stride(c, a_zero, "a zero point", p.m) != 0;
+  g.b_zero.per_line = line_stride(c, b_zero, "a zero point", p.n) != 0;
+  return g;
+}
+Lowered lower_operands(LowerContext& c, const IntegerProduct& p, size_t a, size_t b, size_t a_zero, size_t b_zero) {
   ProductParams params{};
-  params.gemm.m = p.m;
-  params.gemm.n = params.gemm.ldc = p.n;
-  params.gemm.k = p.k;
-  params.gemm.a_signed = c.input(a).dtype == DType::kI8;
-  params.gemm.b_signed = c.input(b).dtype == DType::kI8;
-  params.gemm.a_zero.per_line = line_stride(c, a_zero, "a zero point", p.m) != 0;
-  params.gemm.b_zero.per_line = line_stride(c, b_zero, "a zero point", p.n) != 0;
+  params.gemm = gemm_of(c, p, a, b, a_zero, b_zero);
   Strides a_bytes = p.a, b_bytes = p.b;
   for (size_t d = 0; d < p.batch.rank(); ++d) {
     a_bytes[d] *= p.m * kernels::igemm_row_bytes(kernels::igemm_kernels(), p.k);
@@ -90,9 +131,19 @@ void lower_product(LowerContext& c, const IntegerProduct& p, Ref out, size_t a, 
   }
   params.batch = make_nest<2>(p.batch, {a_bytes, b_bytes});
   const Ref left = packed_left(c, a, p.a_matrices * p.m, p.k), right = packed_right(c, b, p.b_matrices, p.k, p.n);
-  const auto zero = [&](size_t i) { return c.has_input(i) ? c.in(i) : Ref{}; };
-  c.step(product_step, params, {out, left, right, zero(a_zero), zero(b_zero)},
-         static_cast<double>(p.batch.elements() * p.m) * static_cast<double>(p.n * p.k) / 100);
+  return {params, left, right};
+}
+Ref in_or_none(LowerContext& c, size_t i) { return c.has_input(i) ? c.in(i) : Ref{}; }
+double product_nanos(const IntegerProduct& p) {
+  return static_cast<double>(p.batch.elements() * p.m) * static_cast<double>(p.n * p.k) / 100;
+}
+
+void lower_product(LowerContext& c, const IntegerProduct& p, Ref out, size_t a, size_t b, size_t a_zero,
+                   size_t b_zero) {
+  if (p.batch.elements() * p.m * p.n == 0) return;
+  const Lowered l = lower_operands(c, p, a, b, a_zero, b_zero);
+  c.step(product_step, l.params, {out, l.left, l.right, in_or_none(c, a_zero), in_or_none(c, b_zero)},
+         product_nanos(p));
 }
 
 // ---- MatMulInteger: A, B, a_zero_point, b_zero_point ----------------------------------------------------------------
@@ -115,6 +166,92 @@ void infer_matmul_integer(InferContext& c) {
   c.set_output(0, DType::kI32, p.out);
 }
 void lower_matmul_integer(LowerContext& c) { lower_product(c, integer_product(c, 0, 1), c.out(0), 0, 1, 2, 3); }
+
+// ---- DequantizedMatMul: A, B, a_zero_point, b_zero_point, scale, bias -----------------------------------------------
+
+/// The longest sum of products of two differences of bytes that int32 holds.
+constexpr int64_t kLongestSum = 0x7fffffff / (255 * 255) / 4 * 4;
+
+struct LongParams {
+  ProductParams product;  // of kLongestSum elements of K
+  int64_t k;
+  LoopNest<2> batch;  // offsets of the matrices, in bytes
+  size_t left_bytes;  // of what is packed
+};
+
+/// Longer sums than int32 holds, part by part. io: as scaled_step, but a and b as they are; behind that room for what
+/// is packed of them.
+void long_step(const void* params, std::byte* const* io, const ExecContext& context) {
+  const auto& p = *static_cast<const LongParams*>(params);
+  const auto& kernels = kernels::igemm_kernels();
+  kernels::IgemmArgs g = p.product.gemm;
+  fill_scales(p.product, reinterpret_cast<const float*>(io[5]), reinterpret_cast<float*>(io[7]), g.scaled);
+  g.a_zero.data = io[3];
+  g.b_zero.data = io[4];
+  g.scaled.y = reinterpret_cast<float*>(io[0]);
+  g.scaled.ldy = g.n;
+  g.a = io[8];
+  g.b = io[8] + p.left_bytes;
+  WorkMeter meter;
+  for_each_run(p.batch, [&](const std::array<int64_t, 2>& offsets, int64_t) {
+    for (int64_t i = 0; i < p.batch.inner(); ++i, g.scaled.y += g.m * g.n) {
+      const std::byte* a = io[1] + offsets[0] + i * p.batch.inner_stride(0);
+      const std::byte* b = io[2] + offsets[1] + i * p.batch.inner_stride(1);
+      g.scaled.base = reinterpret_cast<const float*>(io[6]);
+      g.scaled.base_row = 0;
+      for (int64_t first = 0; first < p.k; first += kLongestSum) {
+        g.k = std::min(kLongestSum, p.k - first);
+        if (!meter.go_on((g.m + g.n) * g.k + g.m * g.n * g.k / 64)) return;
+        kernels.pack_a({a + first, p.k, 1, g.a_signed}, g.m, g.k, io[8]);
+        kernels.pack_b({b + first * g.n, g.n, 1, g.b_signed}, g.k, g.n, io[8] + p.left_bytes);
+        igemm_parallel(g, context);
+        g.scaled.base = g.scaled.y;
+        g.scaled.base_row = g.n;
+      }
+    }
+  });
+}
+
+void infer_dequantized_matmul(InferContext& c) {
+  infer_matmul_integer(c);
+  const Shape& out = c.output(0).shape;
+  const int64_t columns = out.empty() ? 1 : out.back();
+  require_type(c, 4, types(DType::kF32));
+  line_stride(c, 4, "a scale", columns);
+  if (c.has_input(5) && c.input(5).shape != Shape{columns}) c.fail("the bias does not fit the columns");
+  c.set_output(0, DType::kF32, out);
+}
+
+void lower_dequantized_matmul(LowerContext& c) {
+  const IntegerProduct p = integer_product(c, 0, 1);
+  if (p.batch.elements() * p.m * p.n == 0) return;
+  const Ref room = c.scratch(room_for({p.m}, sizeof(float)) + room_for({p.n}, sizeof(float)));
+  const bool per_column = line_stride(c, 4, "a scale", p.n) != 0;
+  if (p.k <= kLongestSum) {
+    Lowered l = lower_operands(c, p, 0, 1, 2, 3);
+    l.params.scale_per_column = per_column;
+    c.step(scaled_step, l.params,
+           {c.out(0), l.left, l.right, in_or_none(c, 2), in_or_none(c, 3), c.in(4), in_or_none(c, 5), room},
+           product_nanos(p));
+    return;
+  }
+  LongParams params{};
+  params.product.gemm = gemm_of(c, p, 0, 1, 2, 3);
+  params.product.scale_per_column = per_column;
+  params.k = p.k;
+  Strides a = p.a, b = p.b;
+  for (size_t d = 0; d < p.batch.rank(); ++d) {
+    a[d] *= p.m * p.k;
+    b[d] *= p.k * p.n;
+  }
+  params.batch = make_nest<2>(p.batch, {a, b});
+  const int64_t left = p.m * kernels::igemm_row_bytes(kernels::igemm_kernels(), kLongestSum);
+  params.left_bytes = static_cast<size_t>((left + 63) / 64 * 64);
+  const Ref packed = c.scratch(params.left_bytes + static_cast<size_t>(packed_right_bytes(kLongestSum, p.n)));
+  c.step(long_step, params,
+         {c.out(0), c.in(0), c.in(1), in_or_none(c, 2), in_or_none(c, 3), c.in(4), in_or_none(c, 5), room, packed},
+         2 * product_nanos(p));
+}
 
 // ---- QLinearMatMul: a, a_scale, a_zero_point, b, b_scale, b_zero_point, y_scale, y_zero_point -----------------------
 
@@ -155,6 +292,11 @@ void register_integer_matmul(OpRegistry& r) {
   r.add(matmul, lower_matmul_integer);
   matmul.domain = kInternal;  // of a quantized Gemm, with the attribute `rank`
   r.add(matmul, lower_matmul_integer);
+  matmul.name = "DequantizedMatMul";  // with the attribute `rank`, too
+  matmul.min_inputs = 5;
+  matmul.max_inputs = 6;
+  matmul.infer = infer_dequantized_matmul;
+  r.add(matmul, lower_dequantized_matmul);
   r.add({.name = "QLinearMatMul",
          .since = 10,
          .min_inputs = 8,

@@ -1,7 +1,8 @@
-// Products of dequantized bytes as products of the bytes:
-//   op(DequantizeLinear(x), DequantizeLinear(w)) -> DequantizeLinear(integer op(x, w)), with the scales multiplied
-// for MatMul, Gemm and Conv, as they stand in models that ONNX Runtime's and PyTorch's quantizers write. Integer sums
-// are exact, so the answer is nearer to the true one than the float sum that it replaces.
+// Products of dequantized bytes as products of the bytes, with the scales multiplied:
+//   MatMul(DequantizeLinear(x), DequantizeLinear(w)) -> inferkit.DequantizedMatMul(x, w), and Gemm likewise
+//   Conv(DequantizeLinear(x), DequantizeLinear(w)) -> DequantizeLinear(ConvInteger(x, w))
+// as they stand in models that ONNX Runtime's and PyTorch's quantizers write. Integer sums are exact, so the answer is
+// nearer to the true one than the float sum that it replaces. Of a MatMul both sides may be computed.
 #include <algorithm>
 #include <cmath>
 #include <iterator>
@@ -85,23 +86,29 @@ class Fusion {
     if (node.inputs.size() < 2 || node.outputs.size() != 1) return false;
     if (gemm && (int_attr(node, "transA", 0) != 0 || float_attr(node, "alpha", 1) != 1)) return false;
     const auto x = dequantized(r_, node.inputs[0]), w = dequantized(r_, node.inputs[1]);
-    const Tensor* weights = w ? graph_.constant(w->bytes) : nullptr;
-    if (!x || x->scales() != 1 || !weights || weights->shape.rank() != 2) return false;
-    const int64_t k = weights->shape[transposed ? 1 : 0], n = weights->shape[transposed ? 0 : 1];
-    if (k > kLongestSum || !is_per_line(*w, transposed ? 0 : 1, n, 2)) return false;
+    if (!x || !w || x->scales() != 1) return false;
+    const bool has_bias = gemm && node.inputs.size() > 2 && node.inputs[2] != kNoValue;
+    if (const Tensor* weights = graph_.constant(w->bytes)) {
+      if (weights->shape.rank() != 2) return false;
+      const int64_t k = weights->shape[transposed ? 1 : 0], n = weights->shape[transposed ? 0 : 1];
+      if (k > kLongestSum || !is_per_line(*w, transposed ? 0 : 1, n, 2)) return false;
+      if (has_bias && (float_attr(node, "beta", 1) != 1 || !is_row(node.inputs[2], n))) return false;
+    } else if (gemm || w->scales() != 1) {
+      return false;
+    }
     const std::vector<float> scales = product_scales(*x, *w);
     if (scales.empty()) return false;
-    const bool has_bias = gemm && node.inputs.size() > 2 && node.inputs[2] != kNoValue;
-    if (has_bias && (float_attr(node, "beta", 1) != 1 || !is_row(node.inputs[2], n))) return false;
 
     ValueId right = w->bytes;
     if (transposed) right = add("Transpose", kDequantizeOpset, {right}, {{"perm", std::vector<int64_t>{1, 0}}});
-    Node& integer = append("MatMulInteger", kIntegerOpset, {x->bytes, right, x->zero, w->zero}, node);
-    if (gemm) {  // unlike MatMul, it takes matrices alone
-      integer.domain = kInternalDomain;
-      integer.attributes.emplace("rank", int64_t{2});
-    }
-    finish(node, scales, w->scale->shape, -1, has_bias ? node.inputs[2] : kNoValue);
+    const Shape shape = w->scales() == 1 ? Shape{1} : w->scale->shape;
+    const ValueId scale =
+        r_.add_constant(node.name + "/scale", make_tensor<float>(shape, std::span<const float>(scales)));
+    const ValueId bias = has_bias ? node.inputs[2] : kNoValue;
+    Node& made = append("DequantizedMatMul", kIntegerOpset, {x->bytes, right, x->zero, w->zero, scale, bias}, node);
+    made.domain = kInternalDomain;
+    if (gemm) made.attributes.emplace("rank", int64_t{2});  // unlike MatMul, it takes matrices alone
+    made.outputs = node.outputs;
     return true;
   }
 
