@@ -340,3 +340,35 @@ TEST(gemm_bf16_parts_and_threads_give_the_same_bits) {
     }
   }
 }
+
+TEST(gemm_bf16_windows_are_packed_as_their_matrix) {
+  uint32_t seed = 0;
+  for (const auto& [width, pitch] :
+       {std::array<int64_t, 2>{1, 1}, {3, 5}, {7, 9}, {15, 15}, {16, 20}, {17, 18}, {58, 60}}) {
+    for (const int64_t rows : {1, 2, 5}) {
+      for (const int64_t k : {1, 2, 9, 34}) {
+        const int64_t pixels = width * rows, reach = 40;
+        const auto image = random_floats(static_cast<size_t>(rows * pitch + reach), ++seed);
+        std::mt19937 random(seed);
+        std::vector<int32_t> offsets(static_cast<size_t>(k));
+        for (auto& offset : offsets) offset = static_cast<int32_t>(random() % reach);
+        std::vector<float> matrix(static_cast<size_t>(k * pixels));
+        for (int64_t i = 0; i < k; ++i) {
+          for (int64_t j = 0; j < pixels; ++j) {
+            matrix[static_cast<size_t>(i * pixels + j)] =
+                image[static_cast<size_t>(offsets[static_cast<size_t>(i)] + j / width * pitch + j % width)];
+          }
+        }
+        for (const auto* kernels : all_kernels()) {
+          std::vector<uint32_t> want(packed_b_bf16_elements(k, pixels)), got(want.size());
+          kernels->pack_b(matrix.data(), pixels, k, pixels, want.data());
+          // A copy of exactly what may be read, so that a sanitizer sees any other.
+          auto exact = make_aligned<float>(image.size());
+          std::ranges::copy(image, exact.get());
+          kernels->pack_windows({exact.get(), offsets.data(), k, pixels, width, pitch, got.data()});
+          CHECK(got == want);
+        }
+      }
+    }
+  }
+}

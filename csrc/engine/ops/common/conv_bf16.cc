@@ -1,7 +1,8 @@
-// Conv in bf16 by GEMM with the filters as A and the windows of a block of output pixels as B, which are packed as
-// floats and then turned into pairs; where a window is one pixel, B is the image as the matrix that it is.
+// Conv in bf16 by GEMM with the filters as A and the windows of a block of output pixels as B, in pairs. They are
+// packed out of a copy of the block whose pixels lie side by side for every tap; in three dimensions as floats that are
+// then turned into pairs. Where a window is one pixel, B is the image as the matrix that it is.
 #include "engine/ops/activation_attr.h"
-#include "engine/ops/common/conv.h"
+#include "engine/ops/common/conv_split.h"
 #include "kernels/cpu/gemm_bf16/gemm_bf16.h"
 
 namespace inferkit {
@@ -10,13 +11,15 @@ namespace {
 constexpr int64_t kBlockBytes = 384 << 10;  // of pairs: they stay in L2 beside the weights
 constexpr int64_t kMinBlock = 64;           // pixels
 constexpr int64_t kStrip = 64;              // pixels whose windows are packed as floats at once
+constexpr int64_t kSlack = 64;              // floats past the copy that kernels touch
 /// As in conv_packed.cc, which goes about longer windows in pieces.
 constexpr int64_t kLongWindow = 1 << 18;
 
 struct Bf16ConvParams {
   kernels::GemmArgsBf16 gemm;  // m, k, lda, ldc, activation, whether A is of pairs; the rest is filled in
   kernels::ConvDim dim[3];
-  bool pointwise;
+  bool pointwise, copies;
+  SplitCopy copy;
   int slots;
   int64_t batch, groups, channels, in_area, out_area;
   int64_t block, blocks;  // of output pixels
@@ -48,7 +51,18 @@ void pack_block(const Bf16ConvParams& p, const float* x, int64_t first, int64_t 
 void conv_task(const Bf16ConvParams& p, std::byte* const* io, int64_t task, int64_t parts, uint32_t* scratch) {
   const int64_t part = task % parts, block = task / parts % p.blocks, image = task / parts / p.blocks;  // and group
   const int64_t group = image % p.groups, filters = p.gemm.m;
-  const int64_t pixel = block * p.block, count = std::min(p.block, p.out_area - pixel);
+  const float* x = reinterpret_cast<const float*>(io[1]) + image * p.channels * p.in_area;
+  auto* const room = reinterpret_cast<float*>(scratch + p.pairs_of_slot);
+  int64_t pixel = block * p.block, count = std::min(p.block, p.out_area - pixel);
+  if (p.copies) {
+    const CopiedBlock copied = copy_block(p.copy, x, block, room);
+    pixel = copied.pixel;
+    count = copied.rows * copied.width;
+    kernels::gemm_bf16_kernels().pack_windows(
+        {room, reinterpret_cast<const int32_t*>(io[5]), p.gemm.k, count, copied.width, p.copy.split.pitch, scratch});
+  } else {
+    pack_block(p, x, pixel, count, scratch, room);
+  }
   const int64_t row = filters * part / parts;
   kernels::GemmArgsBf16 g = p.gemm;
   g.m = filters * (part + 1) / parts - row;
@@ -59,13 +73,11 @@ void conv_task(const Bf16ConvParams& p, std::byte* const* io, int64_t task, int6
     g.bias = reinterpret_cast<const float*>(io[3]) + group * filters + row;
     g.bias_kind = kernels::BiasKind::kPerRow;
   }
-  const float* x = reinterpret_cast<const float*>(io[1]) + image * p.channels * p.in_area;
-  pack_block(p, x, pixel, count, scratch, reinterpret_cast<float*>(scratch + p.pairs_of_slot));
   kernels::use_packed_b(g, scratch);
   kernels::gemm_bf16(g);
 }
 
-/// io: y, x, weights, bias, scratch.
+/// io: y, x, weights, bias, scratch, offsets of the taps or null.
 void run_conv(const void* params, std::byte* const* io, const ExecContext& context) {
   const auto& p = *static_cast<const Bf16ConvParams*>(params);
   const bool alone = !context.pool || context.max_threads < 2;
@@ -128,14 +140,32 @@ void lower_conv_bf16(LowerContext& c) {
     p.block = std::min(p.block, std::max(kMinBlock, round((p.out_area + want - 1) / want)));
   }
   p.blocks = (p.out_area + p.block - 1) / p.block;
+  const ConvSplit split = split_of(s);
+  if (split.possible) {
+    const int64_t width = split.by_columns() ? 1 : split.w.out;
+    p.copy = split_copy(s, split, std::clamp<int64_t>(p.block / width, 1, split.units()));
+    p.copies = static_cast<double>(p.copy.planes()) * static_cast<double>(p.copy.split.plane) < ConvSplit::kMostFloats;
+  }
+  if (p.copies) {
+    p.block = p.copy.block * (split.by_columns() ? 1 : split.w.out);
+    p.blocks = p.copy.blocks;
+  }
   p.parts = 1;
   if (images * p.blocks < p.slots)
     p.parts = std::max<int64_t>(1, std::min<int64_t>(p.slots / (images * p.blocks), s.filters / 24));
   p.pairs_of_slot = round(p.block) * pairs;
-  p.slot_elements = p.pairs_of_slot + (p.pointwise ? 0 : kStrip * p.gemm.k + 16);
+  p.slot_elements = p.pairs_of_slot;
+  Ref offsets{};
+  if (p.copies) {
+    p.slot_elements += p.copy.planes() * p.copy.split.plane + kSlack;
+    const auto table = tap_offsets(s, split, p.copy.split.pitch, p.copy.split.plane);
+    offsets = c.constant(table.get(), table);
+  } else if (!p.pointwise) {
+    p.slot_elements += kStrip * p.gemm.k + 16;
+  }
   const Ref scratch = c.scratch(static_cast<size_t>(p.slot_elements * p.slots) * sizeof(uint32_t));
   const Ref filters = p.gemm.a_is_pairs ? packed_filters(c, s) : c.in(1);
-  c.step(run_conv, p, {c.out(0), c.in(0), filters, c.has_input(2) ? c.in(2) : Ref{}, scratch},
+  c.step(run_conv, p, {c.out(0), c.in(0), filters, c.has_input(2) ? c.in(2) : Ref{}, scratch, offsets},
          static_cast<double>(products) / 60 +
              static_cast<double>(images * p.out_area) * static_cast<double>(p.gemm.k) * (p.pointwise ? 0.1 : 0.25));
 }

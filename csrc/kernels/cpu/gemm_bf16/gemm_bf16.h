@@ -27,6 +27,16 @@ void pack_b_transposed(const float* b, int64_t ldb, int64_t k, int64_t n, uint32
 /// Rows of floats as rows of pairs, each of (k + 1) / 2, for an A that many products read.
 void pack_a_bf16(const float* a, int64_t lda, int64_t m, int64_t k, uint32_t* packed);
 
+/// B of the windows of a convolution: element (k, pixel) lies at image[offsets[k] + pixel / width * pitch + pixel %
+/// width].
+struct WindowPairsArgs {
+  const float* image = nullptr;
+  const int32_t* offsets = nullptr;
+  int64_t k = 0, pixels = 0;
+  int64_t width = 1, pitch = 1;
+  uint32_t* packed = nullptr;  // as pack_b leaves it
+};
+
 /// The chunk of a sum in bf16: that of float, and even.
 static inline int64_t chunk_of_pairs(int64_t chunk) { return chunk + (chunk & 1); }
 
@@ -36,6 +46,7 @@ struct GemmBf16Kernels {
   void (*pack_b)(const float* b, int64_t ldb, int64_t k, int64_t n, uint32_t* packed);
   void (*pack_b_transposed)(const float* b, int64_t ldb, int64_t k, int64_t n, uint32_t* packed);
   void (*pack_a)(const float* a, int64_t lda, int64_t m, int64_t k, uint32_t* packed);
+  void (*pack_windows)(const WindowPairsArgs& args);
 };
 
 const GemmBf16Kernels& gemm_bf16_kernels();  // of the active tier and its features

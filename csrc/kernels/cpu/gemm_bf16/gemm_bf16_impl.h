@@ -283,6 +283,7 @@ const char* compiled_for() {
 }  // namespace
 
 extern const GemmBf16Kernels kGemmBf16;
-const GemmBf16Kernels kGemmBf16 = {compiled_for, gemm, pack_b_pairs, pack_b_pairs_transposed, pack_a_pairs};
+const GemmBf16Kernels kGemmBf16 = {compiled_for,     gemm, pack_b_pairs, pack_b_pairs_transposed, pack_a_pairs,
+                                   pack_window_pairs};
 
 }  // namespace inferkit::kernels::INFERKIT_TIER

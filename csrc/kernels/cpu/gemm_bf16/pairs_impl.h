@@ -34,10 +34,11 @@ INFERKIT_INLINE U32x16 rounded(F32x16 v) {
 /// Lane j is the pair of even[j] and odd[j].
 INFERKIT_INLINE U32x16 paired(F32x16 even, F32x16 odd) {
 #if defined(__AVX512BF16__)
-  typedef uint16_t U16x16 __attribute__((vector_size(32)));
-  const NativeBits low = __builtin_convertvector((U16x16)_mm512_cvtneps_pbh(even.p[0]), NativeBits);
-  const NativeBits high = __builtin_convertvector((U16x16)_mm512_cvtneps_pbh(odd.p[0]), NativeBits);
-  return {{low | high << 16}};
+  typedef uint16_t U16x32 __attribute__((vector_size(64)));
+  const auto both = (U16x32)_mm512_cvtne2ps_pbh(odd.p[0], even.p[0]);
+  return {
+      {(NativeBits)__builtin_shufflevector(both, both, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23, 8,  //
+                                           24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)}};
 #else
   const U32x16 low = rounded(even), high = rounded(odd);
   U32x16 r;
@@ -110,6 +111,67 @@ INFERKIT_INLINE void pair_row(const float* x, int64_t n, uint32_t* y) {
 
 [[maybe_unused]] void pack_a_pairs(const float* a, int64_t lda, int64_t m, int64_t k, uint32_t* packed) {
   for (int64_t row = 0; row < m; ++row, packed += (k + 1) / 2) pair_row(a + row * lda, k, packed);
+}
+
+/// Lanes [lane, lane + count) of a panel are neighbours in the image; lane 0 would lie at `at`.
+struct Piece {
+  int64_t lane, count, at;
+};
+
+INFERKIT_INLINE F32x16 load_pieces(const float* tap, const Piece* pieces, int count) {
+#if defined(__AVX512F__)
+  F32x16 v = broadcast(0.0f);
+  for (int i = 0; i < count; ++i) {
+    const auto mask = static_cast<__mmask16>(((1u << pieces[i].count) - 1) << pieces[i].lane);
+    v.p[0] = (Native)_mm512_mask_loadu_ps((__m512)v.p[0], mask, tap + pieces[i].at);
+  }
+  return v;
+#else
+  float lanes[kLanes] = {};
+  for (int i = 0; i < count; ++i) {
+    const Piece& piece = pieces[i];
+    for (int64_t j = piece.lane; j < piece.lane + piece.count; ++j) lanes[j] = tap[piece.at + j];
+  }
+  return load(lanes);
+#endif
+}
+
+/// A panel whose elements load(tap) gives.
+template <class Load>
+INFERKIT_INLINE void pack_panel_of_windows(const WindowPairsArgs& g, uint32_t* to, const Load& taps) {
+  int64_t i = 0;
+  for (; i + 2 <= g.k; i += 2, to += kPanelColumns) {
+    store_pairs(to, paired(taps(g.image + g.offsets[i]), taps(g.image + g.offsets[i + 1])));
+  }
+  if (i < g.k) store_pairs(to, paired(taps(g.image + g.offsets[i]), broadcast(0.0f)));
+}
+
+[[maybe_unused]] void pack_window_pairs(const WindowPairsArgs& g) {
+  uint32_t* to = g.packed;
+  int64_t row = 0, column = 0;
+  for (int64_t n = 0; n < g.pixels; n += kPanelColumns, to += (g.k + 1) / 2 * kPanelColumns) {
+    Piece pieces[kPanelColumns];
+    int count = 0;
+    const int64_t lanes = g.pixels - n < kPanelColumns ? g.pixels - n : kPanelColumns;
+    for (int64_t lane = 0; lane < lanes;) {
+      const int64_t left = g.width - column, span = left < lanes - lane ? left : lanes - lane;
+      pieces[count++] = {lane, span, row * g.pitch + column - lane};
+      lane += span;
+      column += span;
+      if (column < g.width) continue;
+      column = 0;
+      ++row;
+    }
+    if (count == 1 && lanes == kPanelColumns) {
+      pack_panel_of_windows(g, to, [&](const float* tap) INFERKIT_LAMBDA { return load(tap + pieces[0].at); });
+    } else if (count == 2) {
+      pack_panel_of_windows(g, to, [&](const float* tap) INFERKIT_LAMBDA { return load_pieces(tap, pieces, 2); });
+    } else if (count == 3) {
+      pack_panel_of_windows(g, to, [&](const float* tap) INFERKIT_LAMBDA { return load_pieces(tap, pieces, 3); });
+    } else {
+      pack_panel_of_windows(g, to, [&](const float* tap) INFERKIT_LAMBDA { return load_pieces(tap, pieces, count); });
+    }
+  }
 }
 
 }  // namespace

@@ -170,10 +170,11 @@ void pack_b_transposed(const float* b, int64_t ldb, int64_t k, int64_t n, uint32
 void pack_a(const float* a, int64_t lda, int64_t m, int64_t k, uint32_t* packed) {
   bf16::kGemmBf16.pack_a(a, lda, m, k, packed);
 }
+void pack_windows(const WindowPairsArgs& args) { bf16::kGemmBf16.pack_windows(args); }
 
 }  // namespace
 
 extern const GemmBf16Kernels kGemmBf16;
-const GemmBf16Kernels kGemmBf16 = {compiled_for, gemm, pack_b, pack_b_transposed, pack_a};
+const GemmBf16Kernels kGemmBf16 = {compiled_for, gemm, pack_b, pack_b_transposed, pack_a, pack_windows};
 
 }  // namespace inferkit::kernels::INFERKIT_TIER
