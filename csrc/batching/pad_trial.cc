@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/scan.h"
 #include "base/text.h"
 #include "batching/pad_proof.h"
 #include "batching/row_sink.h"
@@ -32,18 +33,55 @@ void put(std::byte* to, size_t index, T value) {
   std::memcpy(to + index * sizeof value, &value, sizeof value);
 }
 
-/// The floats of a request. A maximum without a mask gives the padding away only where all else is below it.
-enum class Sign : uint8_t { kNegative, kPositive, kBoth };
+/// Values of a request. A maximum without a mask gives the padding away only where all else is below it, and the least
+/// of what is above a threshold only where all else is above that: each sign by itself, near zero and further out.
+enum class Kind : uint8_t { kNegative, kPositive, kBoth, kLargeNegative, kLargePositive, kHugeNegative, kHugePositive };
+
+bool is_usual(Kind kind) { return kind <= Kind::kBoth; }
+
+/// Of the kind, by a number between -1 and 1. What is large is so in every place, between 8 and 16; what is huge, as a
+/// pixel may be, between 128 and 255.
+double real_of(Kind kind, double both) {
+  const double size = std::abs(both);
+  switch (kind) {
+    case Kind::kNegative:
+      return -size;
+    case Kind::kPositive:
+      return size;
+    case Kind::kBoth:
+      return both;
+    case Kind::kLargeNegative:
+      return -8 - 8 * size;
+    case Kind::kLargePositive:
+      return 8 + 8 * size;
+    case Kind::kHugeNegative:
+      return -128 - 127 * size;
+    case Kind::kHugePositive:
+      return 128 + 127 * size;
+  }
+  return both;
+}
+
+bool overflows(std::span<const TensorView> outputs) {
+  return !std::ranges::all_of(outputs, [](const TensorView& out) { return !is_float(out.dtype) || all_finite(out); });
+}
+
+/// A word for the kind: of the usual ones 0 or 1.
+int word_of(Kind kind, uint64_t draw) {
+  if (is_usual(kind)) return static_cast<int>(draw >> 63);
+  const bool huge = kind == Kind::kHugeNegative || kind == Kind::kHugePositive;
+  return 2 + static_cast<int>((draw >> 32) % (huge ? 126 : 6));
+}
 
 /// Values that most models can run on: floats between -1 and 1; of all else zeros and ones, which are words, kinds of
-/// words and masks. The first place has something else than the padding, so that no mask leaves out everything.
-void make_up(DType dtype, Sign sign, size_t count, const PaddedInput* padded, Draws& draws, std::byte* to) {
+/// words and masks. The first place has something else than the padding, so that no mask leaves out everything. Of a
+/// kind that is not usual, models may fail at them.
+void make_up(DType dtype, Kind kind, size_t count, const PaddedInput* padded, Draws& draws, std::byte* to) {
   const bool ones_pad = padded && std::ranges::any_of(padded->element, [](std::byte b) { return b != std::byte{0}; });
   for (size_t i = 0; i < count; ++i) {
     const uint64_t draw = draws.next();
-    const double both = double(draw >> 11) * 0x1p-52 - 1;
-    const double real = sign == Sign::kBoth ? both : sign == Sign::kPositive ? std::abs(both) : -std::abs(both);
-    const int bit = i == 0 ? (ones_pad ? 0 : 1) : static_cast<int>(draw >> 63);
+    const double real = real_of(kind, double(draw >> 11) * 0x1p-52 - 1);
+    const int word = i == 0 ? (ones_pad ? 0 : 1) : word_of(kind, draw);
     switch (dtype) {
       case DType::kF32:
         put(to, i, static_cast<float>(real));
@@ -59,21 +97,21 @@ void make_up(DType dtype, Sign sign, size_t count, const PaddedInput* padded, Dr
         break;
       case DType::kI16:
       case DType::kU16:
-        put(to, i, static_cast<int16_t>(bit));
+        put(to, i, static_cast<int16_t>(word));
         break;
       case DType::kI32:
       case DType::kU32:
-        put(to, i, static_cast<int32_t>(bit));
+        put(to, i, static_cast<int32_t>(word));
         break;
       case DType::kI64:
       case DType::kU64:
-        put(to, i, static_cast<int64_t>(bit));
+        put(to, i, static_cast<int64_t>(word));
         break;
       case DType::kString:
         put(to, i, std::string_view());
         break;
       default:
-        put(to, i, static_cast<uint8_t>(bit));
+        put(to, i, static_cast<uint8_t>(word));
     }
   }
 }
@@ -81,7 +119,7 @@ void make_up(DType dtype, Sign sign, size_t count, const PaddedInput* padded, Dr
 /// A request of one row.
 struct MadeUp {
   int64_t length;
-  Sign sign;
+  Kind kind;
 };
 
 /// Of one length that is padded to: requests that are shorter, each of a length of its own, filled up.
@@ -95,6 +133,7 @@ class Trial {
         padded_(padded),
         asks_to_stop_(asks_to_stop),
         rows_(rows.begin(), rows.end()),
+        varied_(varied()),
         draws_{static_cast<uint64_t>(padded)} {
     for (Shape& row : rows_) {
       for (int64_t& dim : std::span(&row[0], row.rank())) dim = dim == Shape::kFree ? 2 : dim;
@@ -103,9 +142,26 @@ class Trial {
 
   /// "" where nothing speaks against it.
   std::string run(TrialLimits limits) {
-    const int64_t most = std::min(limits.rows, rows_within(limits));
-    if (most < 1) return {};  // nor has any batch of theirs room
-    const std::vector<MadeUp> requests = made_up();
+    const int64_t room = std::min(limits.rows, rows_within(limits));
+    if (room < 1) return {};  // nor has any batch of theirs room
+    const bool brief = limits.brief && padded_ > kCheap;
+    if (brief && largest_row() > kMostBrief) return {};
+    const int64_t most = brief ? std::min<int64_t>(room, 2) : room;
+    std::string why = compare_all(usual(brief), most);
+    return why.empty() ? compare_all(unusual(brief), most) : why;
+  }
+
+ private:
+  /// Elements of the largest input.
+  int64_t largest_row() const {
+    int64_t largest = 1;
+    for (size_t i = 0; i < rows_.size(); ++i) {
+      if (!runner_.inputs()[i].shape.empty()) largest = std::max(largest, row_shape(i, padded_).elements());
+    }
+    return largest;
+  }
+
+  std::string compare_all(const std::vector<MadeUp>& requests, int64_t most) {
     for (size_t first = 0; first < requests.size();) {
       const size_t count = std::min(requests.size() - first, static_cast<size_t>(most));
       if (std::string why = compare(std::span(requests).subspan(first, count)); !why.empty()) return why;
@@ -114,11 +170,9 @@ class Trial {
     return {};
   }
 
- private:
   /// How many padded rows a batch has room for.
   int64_t rows_within(TrialLimits limits) const {
     constexpr int64_t kMostRowBytes = int64_t{1} << 56;  // of a row: that of no machine
-    int64_t largest = 1;
     for (size_t i = 0; i < rows_.size(); ++i) {
       const auto elements = row_shape(i, padded_).checked_elements();
       if (!elements || *elements > kMostRowBytes / static_cast<int64_t>(dtype_size(runner_.inputs()[i].dtype))) {
@@ -126,28 +180,52 @@ class Trial {
                                         row_shape(i, padded_).str(), " once it is padded to ", padded_,
                                         ", which is more than any memory holds: give smaller lengths as pad_to"));
       }
-      if (!runner_.inputs()[i].shape.empty()) largest = std::max(largest, *elements);
     }
-    return limits.elements ? limits.elements / largest : kMostRows;
+    return limits.elements ? limits.elements / largest_row() : kMostRows;
   }
 
   /// The shortest, what just needs that length, all but one place, and some between; of both signs. Last, one that has
-  /// nothing to fill up, as company.
-  std::vector<MadeUp> made_up() const {
+  /// nothing to fill up, as company. In brief, the shortest and the longest alone.
+  std::vector<MadeUp> usual(bool brief) const {
+    if (brief) return {{1, Kind::kNegative}, {padded_ - 1, Kind::kPositive}};
     int64_t before = 0;
     for (const int64_t length : padding_.lengths(padded_ - 1)) {
       if (length < padded_) before = length;
     }
     std::vector<MadeUp> out;
-    constexpr std::array kSigns{Sign::kNegative, Sign::kPositive, Sign::kBoth};
-    const auto add = [&](int64_t length) { out.push_back({length, kSigns[out.size() % kSigns.size()]}); };
+    constexpr std::array kKinds{Kind::kNegative, Kind::kPositive, Kind::kBoth};
+    const auto add = [&](int64_t length) { out.push_back({length, kKinds[out.size() % kKinds.size()]}); };
     for (const int64_t length : {int64_t{1}, padded_ - 1, (padded_ + 1) / 2, before + 1, padded_ / 4}) {
       const auto same = [&](const MadeUp& request) { return request.length == length; };
       if (length >= 1 && length < padded_ && std::ranges::none_of(out, same)) add(length);
     }
     if (out.empty()) return out;
-    while (out.size() < kSigns.size()) add(padded_ - 1);
-    out.push_back({padded_, Sign::kBoth});
+    while (out.size() < kKinds.size()) add(padded_ - 1);
+    out.push_back({padded_, Kind::kBoth});
+    return out;
+  }
+
+  /// Larger values, at lengths of the usual ones, for which there are plans.
+  std::vector<MadeUp> unusual(bool brief) const {
+    if (std::ranges::count(varied_, true) == 0 || padded_ < 2) return {};
+    const int64_t other = brief ? 1 : (padded_ + 1) / 2 < padded_ ? (padded_ + 1) / 2 : padded_ - 1;
+    return {{padded_ - 1, Kind::kLargeNegative},
+            {padded_ - 1, Kind::kLargePositive},
+            {other, Kind::kHugeNegative},
+            {other, Kind::kHugePositive}};
+  }
+
+  /// Which inputs may hold larger values: floats that are padded; of integers one that is the only one to be padded, as
+  /// beside others it may be a mask, and models with a mask of other numbers than 0 and 1 are none that it was made
+  /// for.
+  std::vector<bool> varied() const {
+    std::vector<bool> out(rows_.size());
+    size_t padded = 0;
+    for (size_t i = 0; i < out.size(); ++i) padded += padding_.pads(i);
+    for (size_t i = 0; i < out.size(); ++i) {
+      const DType dtype = runner_.inputs()[i].dtype;
+      out[i] = padding_.pads(i) && (is_float(dtype) || (padded == 1 && is_integer(dtype)));
+    }
     return out;
   }
 
@@ -169,8 +247,9 @@ class Trial {
       const auto place = static_cast<int64_t>(row);
       const int64_t length = requests[row].length;
       if (length == padded_) continue;
-      if (!run(one, together, 1, place, length)) continue;               // no request of that length is answered
-      if (!at_once && !run(all, together, 1, place, padded_)) continue;  // one of the others may be to blame
+      if (!run(one, together, 1, place, length)) continue;                    // no request of that length is answered
+      if (!at_once && !run(all, together, 1, place, padded_)) continue;       // one of the others may be to blame
+      if (!is_usual(requests[row].kind) && overflows(one.views())) continue;  // on values that it was not made for
       const PadSample sample{runner_.outputs(), one.views(), all.views(), length, padded_, at_once ? place : 0};
       std::string why;
       if (!follows_of(sample, why) || !is_same(sample, why)) return why;
@@ -183,7 +262,8 @@ class Trial {
     const size_t bytes = row_bytes(input, request.length);
     const Buffer own = pool_.acquire(std::max<size_t>(1, bytes), "batch input");
     const PaddedInput* padded = padding_.pads(input) ? &padding_.input(input) : nullptr;
-    make_up(dtype, request.sign, bytes / dtype_size(dtype), padded, draws_, own.data());
+    const Kind kind = varied_[input] || is_usual(request.kind) ? request.kind : Kind::kBoth;
+    make_up(dtype, kind, bytes / dtype_size(dtype), padded, draws_, own.data());
     if (padded) {
       fill_up(*padded, dtype, row_shape(input, padded_), 1, request.length, own.data(), to);
     } else {
@@ -231,7 +311,9 @@ class Trial {
     return false;
   }
 
-  static constexpr int64_t kMostRows = 64;  // far more than are made up
+  static constexpr int64_t kMostRows = 64;                 // far more than are made up
+  static constexpr int64_t kCheap = 64;                    // the longest that even a brief trial tries at all
+  static constexpr int64_t kMostBrief = int64_t{1} << 24;  // elements of a row, in a trial that nobody asked for
 
   Runner& runner_;
   BufferPool& pool_;
@@ -239,6 +321,7 @@ class Trial {
   const int64_t padded_;
   const AsksToStop asks_to_stop_;
   std::vector<Shape> rows_;
+  const std::vector<bool> varied_;
   Draws draws_;
 };
 

@@ -15,6 +15,7 @@ namespace inferkit {
 struct TrialLimits {
   int64_t rows = 1;
   int64_t elements = 0;  // of the largest input; 0: any number
+  bool brief = false;    // of lengths above 64 two requests or few more, and none of a row that is enormous
 };
 
 /// Whether a run failed since the program is to stop, and not for what the model is.

@@ -150,14 +150,14 @@ PadOptions pad_from(const PadInputs& inputs, std::vector<int64_t> lengths, int64
 
 /// Why requests to `model` cannot be padded; "" where nothing speaks against it.
 std::string pad_refusal(const PyBatcher& self, const py::object& model, const std::vector<std::vector<int64_t>>& rows,
-                        const std::vector<int64_t>& lengths) {
+                        const std::vector<int64_t>& lengths, const Given<bool>& brief) {
   Batcher& batcher = self.core->batcher();
   const std::shared_ptr<Runner> runner = py_model(model).runner;
   if (!batcher.padding()) return {};
   std::vector<Shape> shapes;
   for (const auto& row : rows) shapes.emplace_back(std::span(row));
   if (shapes.size() != runner->inputs().size()) throw std::invalid_argument("a shape is missing");
-  const TrialLimits limits{batcher.max_rows(), batcher.options().max_batch_elements};
+  const TrialLimits limits{batcher.max_rows(), batcher.options().max_batch_elements, flag(brief, "brief")};
   const auto stops = [](const Status& status) {
     const py::gil_scoped_acquire gil;
     return asks_to_stop(status);
@@ -311,7 +311,7 @@ void bind_batcher(py::module_& m) {
       .def(
           "_swap", [](const PyBatcher& self, const py::object& model) { self.core->swap(model); }, "model"_a)
       .def("_teach", &teach, "feeds"_a, "Runs made-up inputs a few times, to learn what that takes.")
-      .def("_pad_refusal", &pad_refusal, "model"_a, "rows"_a, "lengths"_a,
+      .def("_pad_refusal", &pad_refusal, "model"_a, "rows"_a, "lengths"_a, "brief"_a = false,
            "Why requests to the model cannot be padded, as those that are made up show; empty where they can.")
       .def("_pad_lengths", &pad_lengths, "most"_a,
            "To what requests up to that length are padded; with 0, those up to the longest, where there is one.")

@@ -356,8 +356,9 @@ class Batcher(_core.Batcher):
         self._max_elements = max_batch_elements
         if padded:
             try:
-                few = [length for length in self._pad_lengths(40) if length <= 64]
-                self._prove_padding(model, None, sorted({*few[:1], *few[-1:]}))
+                lengths = self._pad_lengths(40)
+                few = [length for length in lengths if length <= 64] or lengths[:1]
+                self._prove_padding(model, None, sorted({*few[:1], *few[-1:]}), brief=True)
             except BaseException:
                 self._close(False, None)
                 raise
@@ -594,8 +595,10 @@ class Batcher(_core.Batcher):
             )
         return lengths
 
-    def _prove_padding(self, model: Model, shapes: Mapping[str, Sequence[int]] | None, lengths: Sequence[int]) -> None:
-        if why := self._pad_refusal(model, rows_of(model.inputs, shapes), list(lengths)):
+    def _prove_padding(
+        self, model: Model, shapes: Mapping[str, Sequence[int]] | None, lengths: Sequence[int], *, brief: bool = False
+    ) -> None:
+        if why := self._pad_refusal(model, rows_of(model.inputs, shapes), list(lengths), brief):
             raise ValueError(
                 f"requests to this model cannot be padded: {why}. Padding is for models with a mask that leaves it "
                 "out: name the mask in pad as well, with the value that does so, or leave pad out"

@@ -837,6 +837,7 @@ class Batcher:
         model: typing.Any,
         rows: collections.abc.Sequence[collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]],
         lengths: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+        brief: bool = False,
     ) -> str:
         """
         Why requests to the model cannot be padded, as those that are made up show; empty where they can.

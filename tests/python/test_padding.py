@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -510,6 +511,115 @@ def test_a_reduction_without_a_mask_is_found_by_the_trial(reduce: Any, pad: floa
         inferkit.Batcher(model, pad={"x": (1, pad)}, max_batch_size=rows)
 
 
+def relu(x: np.ndarray) -> np.ndarray:
+    return np.maximum(x, 0)
+
+
+def convolved(x: np.ndarray, bias: float) -> np.ndarray:
+    wide = np.pad(x, ((0, 0), (1, 1)))
+    return wide[:, :-2] / 2 - wide[:, 1:-1] / 4 + wide[:, 2:] + np.float32(bias)
+
+
+def total(x: np.ndarray) -> np.ndarray:
+    return np.cumsum(x, axis=1)[:, -1]  # in one order, however many there are
+
+
+SEES_PADDING: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "greatest": lambda x: x.max(1),
+    "least": lambda x: x.min(1),
+    "least above 2": lambda x: relu(x - 2).min(1),
+    "least below -2": lambda x: relu(-x - 2).min(1),
+    "least above 100": lambda x: relu(x - 100).min(1),
+    "least below -100": lambda x: relu(-x - 100).min(1),
+    "least far from 0": lambda x: relu(np.abs(x) - 5).min(1),
+    "where that is": lambda x: relu(x - 2).argmin(1),
+    "all above 2": lambda x: (x > 2).all(1),
+    "how many in a hundred are": lambda x: (x > 2).mean(1),
+    "product": lambda x: np.prod(relu(np.minimum(x, 10) - 2), axis=1),
+    "zeros": lambda x: (x == 0).sum(1),
+    "length": lambda x: np.full(len(x), x.shape[1]),
+    "last": lambda x: x[:, -1],
+    "median": lambda x: np.median(x, axis=1),
+    "deviation": lambda x: x.std(1),
+    "deviation above 1": lambda x: relu(x.var(1) - 1),
+    "bias": lambda x: total(convolved(x, 1)),
+    "bias below a threshold": lambda x: total(relu(convolved(x, -5))),
+    "bias above a threshold": lambda x: total(relu(-convolved(x, 5))),
+    "sum of powers": lambda x: np.log(total(np.exp(np.clip(x, -20, 20)))),
+    "sorted": lambda x: np.sort(x, axis=1),
+    "reversed": lambda x: x[:, ::-1],
+    "normalized": lambda x: (x - x.mean(1, keepdims=True)) / (x.std(1, keepdims=True) + 1e-5),
+    "softmax": lambda x: np.exp(x - x.max(1, keepdims=True)) / total(np.exp(x - x.max(1, keepdims=True)))[:, None],
+}
+SEES_NONE: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "double": lambda x: x * 2,
+    "powers, which overflow": np.exp,
+    "threshold": lambda x: relu(x - 2),
+    "sums so far": lambda x: np.cumsum(x, axis=1),
+    "greatest so far": lambda x: np.maximum.accumulate(x, axis=1),
+    "convolution": lambda x: convolved(x, 0),
+    "sum": total,
+    "greatest above 0": lambda x: relu(x).max(1),
+    "how many above 2": lambda x: (x > 2).sum(1),
+    "any above 2": lambda x: (x > 2).any(1),
+    "mean of what is there": lambda x: total(x) / (x != 0).sum(1),
+}
+
+
+def along_the_padding(fn: Callable[[np.ndarray], np.ndarray], dtype: str = "float32") -> inferkit.Model:
+    def run(x: np.ndarray) -> np.ndarray:
+        with np.errstate(over="ignore"):
+            return np.ascontiguousarray(fn(x)).astype(np.float32)
+
+    shape = (None,) * run(np.ones((1, 3), np.float32)).ndim
+    return inferkit.Model.from_callable(run, inputs=[("x", dtype, (None, None))], outputs=[("y", "float32", shape)])
+
+
+@pytest.mark.parametrize("rows", [1, 64])
+@pytest.mark.parametrize("pad_to", [None, [64], [65], [128], [1000], [8, 1000]], ids=str)
+@pytest.mark.parametrize("what", SEES_PADDING)
+def test_a_new_batcher_finds_what_padding_changes(what: str, pad_to: Any, rows: int) -> None:
+    """At whatever lengths, and where only values of one sign, or large ones, show it."""
+    model = along_the_padding(SEES_PADDING[what])
+    with pytest.raises(ValueError, match=r"output 'y' of a request of length .* is not the same"):
+        inferkit.Batcher(model, pad={"x": (1, 0)}, pad_to=pad_to, max_batch_size=rows)
+
+
+@pytest.mark.parametrize("pad_to", [None, [64], [65], [1000]], ids=str)
+@pytest.mark.parametrize("what", SEES_NONE)
+def test_a_new_batcher_pads_what_padding_does_not_change(what: str, pad_to: Any) -> None:
+    model = along_the_padding(SEES_NONE[what])
+    with inferkit.Batcher(model, pad={"x": (1, 0)}, pad_to=pad_to) as batcher:
+        x = np.arange(1, 6, dtype=np.float32)
+        assert np.array_equal(batcher.submit(x).result(), model(x[None])[0])
+        assert batcher.stats().padding_refused == ""
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int32", "int64"])
+def test_words_alone_are_tried_above_1_too(dtype: str) -> None:
+    told = r"output 'y' of a request of length .* is not the same"
+    for least in (1, 7):  # of what all words but the first are
+        model = along_the_padding(
+            lambda x, least=least: relu(x[:, 1:].astype(np.float32) - least).min(1, initial=500), dtype
+        )
+        with pytest.raises(ValueError, match=told):
+            inferkit.Batcher(model, pad={"x": (1, 0)}, pad_to=[128])
+
+
+def test_a_mask_is_made_of_zeros_and_ones_and_words_beside_it_are_few() -> None:
+    seen: dict[str, set[int]] = {"ids": set(), "mask": set()}
+
+    def looks(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        seen["ids"].update(ids.ravel().tolist())
+        seen["mask"].update(mask.ravel().tolist())
+        return ids * mask
+
+    inputs = [(name, "int64", (None, None)) for name in seen]
+    model = inferkit.Model.from_callable(looks, inputs=inputs, outputs=[("y", "int64", (None, None))])
+    inferkit.Batcher(model, pad=PAD).close()
+    assert seen == {"ids": {0, 1}, "mask": {0, 1}}
+
+
 def test_what_a_trial_runs() -> None:
     seen: list[np.ndarray] = []
 
@@ -552,7 +662,11 @@ def test_a_new_batcher_tries_short_lengths_and_small_batches(options: Any, longe
         assert max(shape[1] for shape in seen) == longest
         assert max(int(np.prod(shape)) for shape in seen) <= most
     seen.clear()
-    with inferkit.Batcher(callable_of(same), pad={"x": (1, 0)}, pad_to=[8192]):
+    with inferkit.Batcher(callable_of(same), pad={"x": (1, 0)}, pad_to=[8192, 9000]):
+        assert {shape[1] for shape in seen} == {1, 8191, 8192}
+        assert max(shape[0] for shape in seen) == 2
+    seen.clear()
+    with inferkit.Batcher(callable_of(same), pad={"x": (1, 0)}, pad_to=[2**25]):  # more than is made up for a trial
         assert seen == []
 
 
