@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import threading
 from collections.abc import Callable
@@ -14,17 +15,22 @@ __all__ = ["call_soon", "running_loop"]
 
 _lock = threading.RLock()  # one thread at a time starts it, and a signal handler in the middle of that
 _loop: asyncio.AbstractEventLoop | None = None
-_process = 0  # that its thread runs in: a child of fork() has none
+_thread: threading.Thread | None = None  # that runs it
+_process = 0  # that this thread is of: a child of fork() has none
 
 
 def running_loop() -> asyncio.AbstractEventLoop:
-    """Return the loop; the first call in a process starts its thread."""
-    global _loop, _process
-    if _loop is None or _process != os.getpid():
+    """Return the loop; the first call in a process starts its thread, and so does one that finds it ended."""
+    loop = _running()
+    if loop is None:
         with _lock:
-            if _loop is None or _process != os.getpid():
-                _loop, _process = _started(), os.getpid()
-    return _loop
+            loop = _running() or _started()
+    return loop
+
+
+def _running() -> asyncio.AbstractEventLoop | None:
+    is_there = _thread is not None and _process == os.getpid() and _thread.is_alive()
+    return _loop if is_there else None
 
 
 def call_soon(function: Callable[[], object], context: Context) -> None:
@@ -33,6 +39,7 @@ def call_soon(function: Callable[[], object], context: Context) -> None:
 
 
 def _started() -> asyncio.AbstractEventLoop:
+    global _loop, _thread, _process
     loop = asyncio.new_event_loop()
     known = threading.Event()
 
@@ -41,9 +48,21 @@ def _started() -> asyncio.AbstractEventLoop:
         known.set()
 
     loop.call_soon(register)
-    threading.Thread(target=loop.run_forever, name="inferkit-callbacks", daemon=True).start()
+    thread = threading.Thread(target=_run, args=(loop,), name="inferkit-callbacks", daemon=True)
+    thread.start()
     known.wait()
+    _loop, _thread, _process = loop, thread, os.getpid()
     return loop
+
+
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    """Run it for ever: a callback may neither stop it nor end the thread, on which those of everybody wait."""
+    while not loop.is_closed():
+        try:
+            loop.run_forever()
+        except (SystemExit, KeyboardInterrupt) as error:  # noqa: PERF203 - what asyncio passes on and does not report
+            with contextlib.suppress(SystemExit, KeyboardInterrupt):
+                loop.call_exception_handler({"message": "Exception in a done callback of a ticket", "exception": error})
 
 
 def _unlocked_in_child() -> None:

@@ -137,6 +137,65 @@ def test_a_callback_that_raises_harms_nobody(caplog: pytest.LogCaptureFixture) -
         calls.wait(5)
 
 
+@pytest.mark.parametrize("stop", [SystemExit, KeyboardInterrupt, GeneratorExit, BaseException])
+def test_a_callback_that_asks_to_stop_is_logged_and_those_behind_it_are_called(
+    stop: type[BaseException], caplog: pytest.LogCaptureFixture
+) -> None:
+    """On inferkit's own thread, which serves every batcher of the process."""
+    calls = Calls()
+
+    def stops(ticket: inferkit.Ticket) -> None:
+        ticket.result()  # the log keeps the traceback, and that the ticket
+        raise stop("the callback's own")
+
+    with inferkit.Batcher(FakeModel(), caller_runs=False) as batcher, inferkit.Batcher(FakeModel()) as other:
+        for i in range(3):
+            ticket = (batcher, other)[i % 2].submit(row(i))
+            ticket.add_done_callback(stops)
+            ticket.add_done_callback(calls)
+            seen = calls.wait(i + 1)
+            assert seen[-1] == (ticket, "inferkit-callbacks")
+        ticket.add_done_callback(stops)  # long after the end
+        ticket.add_done_callback(calls)
+        calls.wait(4)
+    told = [record for record in caplog.records if "the callback's own" in str(record.exc_info)]
+    assert len(told) == 4
+    assert {record.name for record in told} == {"asyncio"}
+
+
+def test_a_callback_cannot_stop_the_loop_that_calls_it() -> None:
+    calls = Calls()
+    with inferkit.Batcher(FakeModel()) as batcher:
+        ticket = batcher.submit(row(1))
+        ticket.add_done_callback(lambda _: asyncio.get_running_loop().stop())
+        ticket.add_done_callback(calls)
+        calls.wait(1)
+        ticket.add_done_callback(calls)
+        calls.wait(2)
+
+
+def test_another_thread_calls_where_the_one_before_has_ended(fresh_python: Callable[..., Any]) -> None:
+    code = """
+import asyncio, threading, numpy as np, inferkit
+from inferkit.testing import FakeModel
+threading.excepthook = lambda args: print(args.thread.name, "ended")
+threads = []
+def breaks(ticket):
+    threads.append(threading.current_thread())
+    asyncio.get_running_loop()._selector.select = None
+with inferkit.Batcher(FakeModel()) as batcher:
+    batcher.submit(np.ones(2, np.float32)).add_done_callback(breaks)
+    while not threads:
+        threading.Event().wait(0.001)
+    threads[0].join(30)
+    told = threading.Event()
+    batcher.submit(np.ones(2, np.float32)).add_done_callback(lambda t: told.set())
+    print(told.wait(30))
+"""
+    done = fresh_python(code)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "inferkit-callbacks ended\nTrue\n", "")
+
+
 def test_a_callback_may_submit_and_wait() -> None:
     answers: list[Any] = []
     over = threading.Event()
