@@ -150,12 +150,12 @@ void BatcherCore::give_way(Nanos now) {
   last = SteadyClock::instance().now();
 }
 
-void BatcherCore::look_for_loop(const char* what) const {
-  if (!EventLoop::runs_here() && !trio_runs()) return;
-  const std::string told =
-      cat(what, " blocks the event loop of this thread until the answer is there: await batcher.submit(x) instead");
+bool BatcherCore::loop_runs_here() { return EventLoop::runs_here() || trio_runs(); }
+
+void BatcherCore::tell_of_loop(std::string_view what, std::string_view until, int level) const {
+  const std::string told = cat(what, " blocks the event loop of this thread until ", until);
   if (on_loop_ == OnLoop::kRefuse) throw std::logic_error(told);
-  if (PyErr_WarnEx(PyExc_RuntimeWarning, told.c_str(), 1) < 0) throw py::error_already_set();
+  if (PyErr_WarnEx(PyExc_RuntimeWarning, told.c_str(), level) < 0) throw py::error_already_set();
 }
 
 bool BatcherCore::keeps_gil(Nanos predicted) const { return runner_->needs_gil() || predicted <= kReleaseGilNanos; }

@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <memory>
+#include <string_view>
 #include <vector>
 
 #include "batching/batcher.h"
@@ -102,9 +103,12 @@ class BatcherCore : public std::enable_shared_from_this<BatcherCore> {
   /// What a call does that blocks the event loop of its thread.
   enum class OnLoop : uint8_t { kAllow, kWarn, kRefuse };
   void set_on_loop(OnLoop on_loop) { on_loop_ = on_loop; }
-  /// Before `what` blocks the calling thread. Throws what the warning raises, or std::logic_error.
-  void may_block(const char* what) const {
-    if (on_loop_ != OnLoop::kAllow) look_for_loop(what);
+  /// Whether an event loop runs on this thread that calls are not to block without a word.
+  bool on_loop() const { return on_loop_ != OnLoop::kAllow && loop_runs_here(); }
+  /// Before `what` blocks the calling thread `until` something, and what to do instead. The warning is of that frame of
+  /// Python's, counted from 1. Throws what the warning raises, or std::logic_error.
+  void may_block(std::string_view what, std::string_view until = kUntilAnswered, int level = 1) const {
+    if (on_loop()) tell_of_loop(what, until, level);
   }
   /// A prediction so short that keeping the GIL is cheaper than handing it over; never for a run that needs it anyway.
   bool keeps_gil(Nanos predicted) const;
@@ -117,7 +121,9 @@ class BatcherCore : public std::enable_shared_from_this<BatcherCore> {
   void send(std::vector<RequestRef>& staged, bool wake = true);
   void end_of_tick(Stage& stage);
   void run_in_tick(Stage& stage, Nanos predicted);
-  void look_for_loop(const char* what) const;
+  static bool loop_runs_here();
+  void tell_of_loop(std::string_view what, std::string_view until, int level) const;
+  static constexpr std::string_view kUntilAnswered = "the answer is there: await batcher.submit(x) instead";
 
   PyObject* object_ = nullptr;  // with this in it: borrowed, as it lives as long as this
   pybind11::object model_;

@@ -86,9 +86,20 @@ bool sleep_until(const PyBatcher& self, Nanos until, Done&& done) {
   return is_done;
 }
 
+/// Before `what` sleeps on the thread of an event loop: for requests, as to stop the workers takes no time.
+void may_block(const PyBatcher& self, Nanos until, bool drain_first, const char* what, const char* instead) {
+  const Batcher& batcher = self.core->batcher();
+  if (!self.core->on_loop() || until <= SteadyClock::instance().now() || batcher.inside()) return;
+  if (unanswered(self) == 0 || (!drain_first && !batcher.busy())) return;
+  constexpr int kCaller = 2;  // of the method in Python
+  self.core->may_block(what, cat("its requests have ended: ", instead), kCaller);
+}
+
 bool drain(const PyBatcher& self, const Timeout& timeout) {
   const Nanos until = until_from(timeout);
   Batcher& batcher = self.core->batcher();
+  may_block(self, until, true, "batcher.drain()",
+            "await batcher.aclose(), or asyncio.to_thread(batcher.drain), instead");
   begin_close(self, true);
   if (batcher.inside()) return false;
   return sleep_until(self, until, [&](Nanos slice) { return batcher.drain(slice); });
@@ -100,6 +111,7 @@ std::optional<bool> close(const PyBatcher& self, const Given<bool>& drain, const
   const bool drain_first = flag(drain, "drain");
   const Nanos until = until_from(timeout);
   Batcher& batcher = self.core->batcher();
+  may_block(self, until, drain_first, "batcher.close()", "await batcher.aclose() instead");
   begin_close(self, drain_first);
   if (batcher.inside()) return std::nullopt;
   if (finalizing()) return batcher.close(drain_first, 0);  // no more waiting: see refuse_endless_wait
@@ -338,6 +350,12 @@ void bind_batcher(py::module_& m) {
                                                           : OnLoop::kAllow);
           },
           "warn"_a, "refuse"_a)
+      .def(
+          "_may_block",
+          [](const PyBatcher& self, const std::string& what, const std::string& until, int level) {
+            self.core->may_block(what, until, level);
+          },
+          "what"_a, "until"_a, "level"_a, "Warns or raises where an event loop runs on this thread, as it was chosen.")
       .def_property_readonly("_closed", [](const PyBatcher& self) { return self.core->batcher().closed(); })
       .def_property_readonly("_max_rows", [](const PyBatcher& self) { return self.core->batcher().max_rows(); });
 

@@ -132,7 +132,8 @@ bool parse_timeout(PyObject* const* args, Py_ssize_t count, PyObject* names, con
   return true;
 }
 
-bool ended_in_time(TicketObject* self, PyObject* const* args, Py_ssize_t count, PyObject* names, const char* function) {
+bool ended_in_time(TicketObject* self, PyObject* const* args, Py_ssize_t count, PyObject* names, const char* function,
+                   bool tells = true) {
   PyObject* timeout;
   if (!parse_timeout(args, count, names, function, &timeout)) return false;
   if (timeout == Py_None && self->request->done()) return true;
@@ -140,7 +141,7 @@ bool ended_in_time(TicketObject* self, PyObject* const* args, Py_ssize_t count, 
   PyObject* ok = guarded([&]() -> PyObject* {
     const Nanos until = deadline_from(timeout, SteadyClock::instance().now(), "timeout");
     if (self->request->done()) return Py_None;
-    if (until > SteadyClock::instance().now()) self->core->may_block(cat("ticket.", function, "()").c_str());
+    if (tells && until > SteadyClock::instance().now()) self->core->may_block(cat("ticket.", function, "()"));
     return wait_for_end(self, until, &timed_out) ? Py_None : nullptr;
   });
   if (ok && timed_out) PyErr_SetString(PyExc_TimeoutError, "the request has not ended within the timeout; it goes on");
@@ -159,6 +160,11 @@ PyObject* ticket_exception(PyObject* object, PyObject* const* args, Py_ssize_t c
     const Status status = self->request->end_status();
     return status.ok() ? Py_NewRef(Py_None) : make_exception(status, self->request->retry_after).release().ptr();
   });
+}
+
+/// For those who have said already what it is that blocks.
+PyObject* ticket_wait(PyObject* object, PyObject* const* args, Py_ssize_t count, PyObject* names) {
+  return ended_in_time(as_ticket(object), args, count, names, "_wait", false) ? Py_NewRef(Py_None) : nullptr;
 }
 
 PyObject* ticket_cancel(PyObject* object, PyObject*) {
@@ -351,6 +357,9 @@ As of a coroutine: cancels the request, if it has not ended.
     {"_rejected",
      [](PyObject* self, PyObject*) { return PyBool_FromLong(as_ticket(self)->request->phase() == Phase::kRejected); },
      METH_NOARGS, "_rejected(self: inferkit._core.Ticket) -> bool\n\nWhether it was not admitted. Sends nothing.\n"},
+    {"_wait", fast_method(ticket_wait), METH_FASTCALL | METH_KEYWORDS,
+     "_wait(self: inferkit._core.Ticket, timeout: float | None = None) -> None\n\n"
+     "Waits for the end, on whatever thread, and says nothing of it.\n"},
     // For stubs: the slots themselves carry no signature.
     {"__await__", [](PyObject* self, PyObject*) { return ticket_await(self); }, METH_NOARGS | METH_COEXIST,
      "__await__(self: inferkit._core.Ticket) -> collections.abc.Generator[typing.Any, None, typing.Any]\n"},

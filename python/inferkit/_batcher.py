@@ -667,6 +667,9 @@ class Batcher(_core.Batcher):
     def drain(self, timeout: float | None = None) -> bool:
         """Take no more requests, and wait until those that were taken have ended.
 
+        On the thread of an event loop, which that blocks, `blocking_on_loop` says what it does instead; a call that it
+        refuses changes nothing.
+
         Parameters
         ----------
         timeout : float, optional
@@ -683,7 +686,9 @@ class Batcher(_core.Batcher):
         """Take no more requests, finish those that were taken, and stop the workers.
 
         If it is interrupted (Ctrl-C), the batcher takes no more requests, and may be closed again. When the process
-        exits, every open batcher is closed without draining, and a batch that runs then gets 5 s to finish.
+        exits, every open batcher is closed without draining, and a batch that runs then gets 5 s to finish. On an event
+        loop use :meth:`aclose`: where requests have not ended, this blocks it, if `blocking_on_loop` lets it; a call
+        that it refuses changes nothing.
 
         Parameters
         ----------

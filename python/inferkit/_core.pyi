@@ -631,6 +631,10 @@ class Ticket(collections.abc.Coroutine[typing.Any, typing.Any, typing.Any]):
         """
         Whether it was not admitted. Sends nothing.
         """
+    def _wait(self, timeout: float | None = None) -> None:
+        """
+        Waits for the end, on whatever thread, and says nothing of it.
+        """
     def add_done_callback(
         self, fn: collections.abc.Callable[[Ticket], typing.Any], *, context: contextvars.Context | None = None
     ) -> None:
@@ -828,6 +832,10 @@ class Batcher:
     def _begin_close(self, drain: bool, timeout: typing.SupportsFloat | typing.SupportsIndex | None = None) -> None: ...
     def _close(self, drain: bool, timeout: typing.SupportsFloat | typing.SupportsIndex | None) -> bool | None: ...
     def _drain(self, timeout: typing.SupportsFloat | typing.SupportsIndex | None) -> bool: ...
+    def _may_block(self, what: str, until: str, level: typing.SupportsInt | typing.SupportsIndex) -> None:
+        """
+        Warns or raises where an event loop runs on this thread, as it was chosen.
+        """
     def _pad_lengths(self, most: typing.SupportsInt | typing.SupportsIndex) -> list[int]:
         """
         To what requests up to that length are padded; with 0, those up to the longest, where there is one.

@@ -25,6 +25,8 @@ __all__ = ["MapOptions", "amapped", "mapped"]
 _PAUSE = 0.001  # seconds between two attempts at a full queue of which no more is known
 _LONGEST_PAUSE = 0.1
 _END = object()
+_UNTIL = "answers are there: use batcher.amap() instead"
+_CALLER = 3  # the frame that goes through map(), seen from the functions that its generator calls
 
 
 class MapOptions:
@@ -166,17 +168,21 @@ def _admitted(options: MapOptions, row: tuple[Any, ...], window: deque[Ticket]) 
     while refusal := _refusal(ticket):
         pending = next((other for other in window if not other.done()), None)
         pause = _pause(refusal, attempt)
+        options.batcher._may_block("batcher.map()", _UNTIL, _CALLER)
         if pending is None:
             time.sleep(pause)
         else:
             with contextlib.suppress(TimeoutError):
-                pending.exception(pause)
+                pending._wait(pause)
         attempt = min(attempt + 1, 10)
         ticket = options.submit(row)
     return ticket
 
 
 def _answer(options: MapOptions, ticket: Ticket) -> Any:
+    if not ticket.done():
+        options.batcher._may_block("batcher.map()", _UNTIL, _CALLER)
+        ticket._wait()
     if not options.return_exceptions:
         return ticket.result()
     error = ticket.exception()

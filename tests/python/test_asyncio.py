@@ -422,7 +422,7 @@ def test_an_await_outside_of_asyncio_is_an_error() -> None:
 @pytest.mark.parametrize("run", LOOPS)
 def test_closing_inside_the_loop(run: Runner) -> None:
     async def main() -> None:
-        batcher = inferkit.Batcher(double(), max_delay=60)
+        batcher = inferkit.Batcher(double(), max_delay=60, blocking_on_loop="allow")
         staged = batcher.submit(row(1))
         batcher.close()  # on the loop's thread, before the tick is over
         assert (await staged).tolist() == [2, 2]
