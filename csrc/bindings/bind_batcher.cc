@@ -10,6 +10,7 @@
 
 #include "batching/pad_trial.h"
 #include "bindings/arguments.h"
+#include "bindings/attributes.h"
 #include "bindings/batcher_calls.h"
 #include "bindings/batcher_figures.h"
 #include "bindings/bound.h"
@@ -187,6 +188,26 @@ std::vector<int64_t> pad_lengths(const PyBatcher& self, int64_t most) {
   return padding ? padding->lengths(most) : std::vector<int64_t>();
 }
 
+/// What Python has to say of a batcher that goes. An exception in a __del__ is printed and forgotten, so a Ctrl-C that
+/// comes meanwhile is told once more: the interpreter hears of it where it goes on, in the code that let go of the
+/// batcher, if no Python runs till then. So the set of open batchers must not be told of its end by a weak reference.
+void dropped(py::handle self) {
+  bool interrupted = false;
+  const auto call = [&](const char* method) {
+    try {
+      self.attr(method)();
+    } catch (const py::error_already_set& error) {
+      if (!error.matches(PyExc_KeyboardInterrupt)) throw;
+      interrupted = true;
+    }
+  };
+  if (!find_attribute(self, "_dropped")) return;  // a subclass of the core's alone
+  call("_dropped");
+  if (!interrupted) return;
+  call("_forget");
+  PyErr_SetInterrupt();
+}
+
 /// Where a request of such inputs would be refused, there is nothing to learn.
 void teach(const PyBatcher& self, const py::dict& feeds) {
   Batcher& batcher = self.core->batcher();
@@ -341,6 +362,7 @@ void bind_batcher(py::module_& m) {
           },
           "drain"_a, "timeout"_a = py::none())
       .def("_unanswered", &unanswered)
+      .def("__del__", &dropped)
       .def(
           "_set_on_loop",
           [](const PyBatcher& self, const Given<bool>& warn, const Given<bool>& refuse) {

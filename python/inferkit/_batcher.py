@@ -164,10 +164,10 @@ class Batcher(_core.Batcher):
         worker, and its answers back, takes two wake-ups, together 15 to 90 us; for shorter batches, running them is
         the shorter pause for the loop. 0 turns this off.
     blocking_on_loop : {"allow", "warn", "refuse"}, optional
-        What ``batcher(x)`` and ``ticket.result()`` do on the thread of a running event loop, which they would block:
-        nothing, a ``RuntimeWarning``, or a ``RuntimeError``. By default they warn in debug mode: Python's
-        (``python -X dev``), or asyncio's, if ``PYTHONASYNCIODEBUG`` is set or the loop that runs where the batcher is
-        made has it on; else they allow it.
+        What ``batcher(x)``, ``ticket.result()``, :meth:`map`, :meth:`drain` and :meth:`close` do on the thread of a
+        running event loop before they wait for requests, which would block it: nothing, a ``RuntimeWarning``, or a
+        ``RuntimeError``. By default they warn in debug mode: Python's (``python -X dev``), or asyncio's, if
+        ``PYTHONASYNCIODEBUG`` is set or the loop that runs where the batcher is made has it on; else they allow it.
     clients : mapping of str to Client, optional
         Weights and rates of those who send requests (``client="a"`` at a submission), by name. Of one priority, clients
         that wait are served in proportion to their weights, in rows, whatever each of them sends; of one client, the
@@ -755,8 +755,8 @@ class Batcher(_core.Batcher):
                 note(self)
             self._ended = True
 
-    def __del__(self, _warn: Callable[..., None] = warnings.warn) -> None:
-        """Warn where requests are lost with a batcher that nobody has closed."""
+    def _dropped(self, _warn: Callable[..., None] = warnings.warn) -> None:
+        """Warn where requests are lost with a batcher that nobody has closed: for ``__del__``, which the core has."""
         try:
             name = self._name
         except TypeError:  # __init__() has not come that far
@@ -766,6 +766,10 @@ class Batcher(_core.Batcher):
         if waiting := self._unanswered():
             told = f"unclosed batcher {name} is dropped, and {waiting} or more of its requests have no answer"
             _warn(f"{told}: close() it, or use it in a `with` block", ResourceWarning, stacklevel=2)
+
+    def _forget(self) -> None:
+        if _open is not None:
+            _open.discard(self)
 
     def __enter__(self) -> Self:
         _ = self._name  # a batcher whose __init__ did not run says so here already

@@ -782,6 +782,7 @@ class Batcher:
         is enough time. Otherwise a worker runs the model, and the caller stops waiting when the time has passed. Do not call it
         on the thread of an event loop, which it would block: await :meth:`submit` there.
         """
+    def __del__(self) -> None: ...
     def __init__(
         self,
         model: typing.Any,

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -398,3 +399,41 @@ print(time.monotonic() - start < whole / 2, os.waitpid(child, 0)[1])
 thread.join()
 """
     assert run(code, path) == "True 0\n"
+
+
+@pytest.mark.parametrize("dropped", ["del batcher", "batcher.itself = batcher\ndel batcher\ngc.collect()"])
+def test_one_that_comes_while_a_batcher_is_dropped_is_heard(fresh_python: Callable[..., Any], dropped: str) -> None:
+    """Python prints and forgets what a __del__ raises. Of a subclass, too, and where the garbage collector comes."""
+    code = f"""
+import gc, signal, threading, warnings, numpy as np, inferkit
+from inferkit.testing import FakeModel
+
+class Mine(inferkit.Batcher):
+    pass
+
+def show(message, *_, **__):
+    told.append(str(message))
+    signal.raise_signal(signal.SIGINT)
+    for _ in range(1000):  # where it is heard
+        pass
+
+told, opened = [], threading.Event()
+warnings.simplefilter("always")
+warnings.showwarning = show
+batcher = Mine(FakeModel(answer=lambda x: (opened.wait(60), x)[1]), caller_runs=False)
+ticket = batcher.submit(np.ones(2, np.float32))
+heard = 0
+try:
+    {dropped.replace(chr(10), chr(10) + "    ")}
+    for _ in range(1000):
+        pass
+    print("lost")
+except KeyboardInterrupt:
+    heard += 1
+for _ in range(1000):  # once
+    pass
+opened.set()
+print(heard, len(told), ticket.result(60).tolist())
+"""
+    done = fresh_python(code)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "1 1 [1.0, 1.0]\n", "")
