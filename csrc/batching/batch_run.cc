@@ -4,6 +4,8 @@
 #include <cstring>
 #include <new>
 
+#include "batching/cause.h"
+
 namespace inferkit {
 
 Status check_rows(std::span<const PortSpec> specs, std::span<const OutputChecks> checks,
@@ -312,6 +314,8 @@ void BatchRun::deliver(Request& request, const Outcome& outcome, Status status, 
 
 void BatchRun::give(Request& request, const Outcome& outcome, Status status, int64_t first_row, int64_t batch_rows,
                     uint64_t batch_id, End end) noexcept {
+  // Before the claim: others may wait for what follows that, and hold the GIL.
+  if (!request.done()) part_cause(status);
   if (!request.claim()) return;  // cancelled or expired meanwhile
   const auto load = [](const std::atomic<Nanos>& at) { return at.load(std::memory_order_relaxed); };
   const Nanos enqueued = load(request.times.enqueued);

@@ -1,5 +1,7 @@
 #include "bindings/cause.h"
 
+#include <new>
+
 #include "batching/request.h"
 #include "bindings/errors.h"
 #include "bindings/gil.h"
@@ -8,28 +10,58 @@ namespace py = pybind11;
 
 namespace inferkit {
 namespace {
-
-std::shared_ptr<void> shared(Cause cause) {
-  return std::shared_ptr<Cause>(new Cause(std::move(cause)), GilDeleter<Cause>());
-}
-
+constexpr size_t kMore = 16;  // that are counted at once where more come than were expected
 }  // namespace
 
-std::shared_ptr<void> make_cause(const py::error_already_set& error) {
-  return shared({exception_of(error), error.trace()});
+RaisedCause::RaisedCause(py::object value_, py::object trace_, size_t others)
+    : value(std::move(value_)), trace(std::move(trace_)) {
+  count_in_advance(others);
 }
 
-const Cause* cause_of(const Status& status) { return static_cast<const Cause*>(status.cause.get()); }
+RaisedCause::~RaisedCause() {
+  for (; others_ > 0; --others_) {
+    value.dec_ref();
+    trace.dec_ref();
+  }
+}
 
-void own_cause(Request& request) {
-  if (request.phase() != Phase::kError) return;
-  const Cause* cause = cause_of(request.status);
-  if (cause && request.status.cause.use_count() > 1) request.status.cause = shared(*cause);
+void RaisedCause::count_in_advance(size_t others) noexcept {
+  for (; others > 0; --others, ++others_) {
+    value.inc_ref();
+    trace.inc_ref();
+  }
+}
+
+std::shared_ptr<Cause> RaisedCause::another() noexcept {
+  if (others_ == 0) {
+    if (!Py_IsInitialized()) return nullptr;
+    const py::gil_scoped_acquire gil;
+    count_in_advance(kMore);
+  }
+  try {
+    std::unique_ptr<RaisedCause, GilDeleter<RaisedCause>> made(new RaisedCause);
+    --others_;
+    made->value = py::reinterpret_steal<py::object>(value);
+    made->trace = py::reinterpret_steal<py::object>(trace);
+    return made;
+  } catch (const std::bad_alloc&) {
+    return nullptr;
+  }
+}
+
+std::shared_ptr<Cause> make_cause(const py::error_already_set& error, size_t requests) {
+  return std::unique_ptr<RaisedCause, GilDeleter<RaisedCause>>(
+      new RaisedCause(exception_of(error), error.trace(), requests));
+}
+
+const RaisedCause* cause_of(const Status& status) {
+  return static_cast<const RaisedCause*>(static_cast<const Cause*>(status.cause.get()));
 }
 
 int visit_cause(const Request& request, visitproc visit, void* arg) {
   if (request.phase() != Phase::kError) return 0;
-  const Cause* cause = cause_of(request.status);
+  const RaisedCause* cause = cause_of(request.status);
+  // Where somebody else has the same, it is that one's as well: for want of memory, or for a moment.
   if (!cause || request.status.cause.use_count() > 1) return 0;
   Py_VISIT(cause->value.ptr());
   Py_VISIT(cause->trace.ptr());

@@ -109,13 +109,13 @@ py::object exception_of(const py::error_already_set& error) {
 }
 
 bool asks_to_stop(const Status& status) {
-  const Cause* cause = cause_of(status);
+  const RaisedCause* cause = cause_of(status);
   return cause &&
          (py::isinstance(cause->value, PyExc_KeyboardInterrupt) || py::isinstance(cause->value, PyExc_SystemExit));
 }
 
 py::object make_exception(const Status& status, Nanos retry_after) {
-  const Cause* cause = cause_of(status);
+  const RaisedCause* cause = cause_of(status);
   // What asks the program to stop must not turn into an error that programs catch. One object, however often it is
   // raised: with the trace that it came with, not with those of all who raised it before.
   if (asks_to_stop(status)) {

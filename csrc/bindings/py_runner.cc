@@ -48,7 +48,7 @@ class PyRunner final : public Runner {
         return {};
       } catch (py::error_already_set& error) {
         out.raised(error);
-        return raised(error);
+        return raised(error, inputs);
       }
     } catch (...) {  // also where there is no memory to tell what was raised
       return current_exception_status();
@@ -64,14 +64,18 @@ class PyRunner final : public Runner {
   }
 
  private:
-  static Status raised(const py::error_already_set& error) {
+  static Status raised(const py::error_already_set& error, std::span<const TensorView> inputs) {
+    size_t requests = 0;  // at most
+    for (const TensorView& input : inputs) {
+      if (!input.shape.empty()) requests = std::max(requests, static_cast<size_t>(input.shape[0]));
+    }
     Status status{ErrorCode::kInference, Reason::kNone, {}, nullptr};
     try {
       status.message = cat("the callable raised ", describe(error));
-      status.cause = make_cause(error);
+      status.cause = make_cause(error, requests);
     } catch (py::error_already_set& stop) {  // while it was described: nobody is to miss that
       status.message = "the callable was stopped";
-      status.cause = make_cause(stop);
+      status.cause = make_cause(stop, requests);
     }
     return status;
   }

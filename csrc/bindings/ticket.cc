@@ -33,7 +33,6 @@ PyObject* ticket_outcome(TicketObject* self) {
   return guarded([&]() -> PyObject* {
     if (request.phase() != Phase::kResult) {
       note_delivered(self);
-      own_cause(request);
       set_exception(request.end_status(), request.retry_after);
       return nullptr;
     }
@@ -156,7 +155,6 @@ PyObject* ticket_exception(PyObject* object, PyObject* const* args, Py_ssize_t c
   TicketObject* self = as_ticket(object);
   if (!ended_in_time(self, args, count, names, "exception")) return nullptr;
   return guarded([&] {
-    own_cause(*self->request);
     const Status status = self->request->end_status();
     return status.ok() ? Py_NewRef(Py_None) : make_exception(status, self->request->retry_after).release().ptr();
   });

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
+import threading
 import time
 import weakref
 from collections.abc import Callable
@@ -138,6 +140,64 @@ def test_the_errors_of_one_batch_go_too() -> None:
 
     refs = [weakref.ref(Service(keep, caller_runs=False, isolate_failures=False, max_delay=0.01)) for _ in range(5)]
     assert all(collected(ref) for ref in refs)
+
+
+def nobody_asks(tickets: list[inferkit.Ticket]) -> None:
+    pass
+
+
+def one_is_asked(tickets: list[inferkit.Ticket]) -> None:
+    tickets[1].result(60)
+
+
+def one_raises_the_cause(tickets: list[inferkit.Ticket]) -> None:
+    error = tickets[0].exception(60)
+    assert error is not None
+    assert error.__cause__ is not None
+    raise error.__cause__
+
+
+@pytest.mark.usefixtures("no_buffer_left")
+@pytest.mark.parametrize("options", [{"isolate_failures": False, "max_delay": 60}, {"coalesce": True}], ids=str)
+@pytest.mark.parametrize(
+    ("ask", "raised"),
+    [
+        (nobody_asks, ValueError),
+        (one_is_asked, SystemExit),  # which is its own cause
+        (one_is_asked, KeyboardInterrupt),
+        (one_raises_the_cause, ValueError),
+    ],
+)
+def test_a_shared_error_keeps_nobody_alive(
+    ask: Callable[[list[inferkit.Ticket]], None], raised: type[BaseException], options: dict[str, Any]
+) -> None:
+    """However few of the tickets were asked, and whatever the frames hold that it was raised through."""
+    all_are_there = threading.Event()
+
+    class Caller:
+        def __init__(self) -> None:
+            self.tickets: list[inferkit.Ticket] = []
+
+        def predict(self, x: np.ndarray) -> np.ndarray:
+            all_are_there.wait(60)
+            raise raised
+
+        def call(self, batcher: inferkit.Batcher) -> None:
+            self.tickets += [batcher.submit(row(1)) for _ in range(4)]
+            all_are_there.set()
+            assert batcher.drain(60)
+            with contextlib.suppress(inferkit.InferenceError):
+                ask(self.tickets)
+
+    def service() -> weakref.ref[Any]:
+        caller = Caller()
+        with inferkit.Batcher(wrap(caller.predict), max_batch_size=4, caller_runs=False, **options) as batcher:
+            with contextlib.suppress(raised):
+                caller.call(batcher)
+            assert {ticket.timing.batch_id for ticket in caller.tickets} == {1}
+        return weakref.ref(caller)
+
+    assert collected(service())
 
 
 def test_a_shared_error_stays_with_those_who_are_left() -> None:
