@@ -99,7 +99,7 @@ BatchRun::Outcome BatchRun::execute(std::span<const RequestRef> requests, const 
   out.finished = clock_.now();
   if (!out.status.ok()) return out;
   PadRun run{.first = !layout.cost.has_run(rows), .took = out.finished - out.started - once};
-  if (!out.as_it_came) predictor_.learn(layout, rows, run.took, out.finished);
+  if (!out.as_it_came) predictor_.learn(layout, rows, run.took, out.finished, out.model);
   run.first |= once > 0;  // what is compared beside it is not counted, but warms or spoils the caches
   if (layout.padding) count_elements(requests, layout, out, run);
   return out;
@@ -256,7 +256,7 @@ void BatchRun::count_elements(std::span<const RequestRef> requests, const RowLay
   const Forecast row = layout.cost.forecast(1);
   run.row_took = row.seen ? row.typical : 0;
   run.row_elements = layout.padded_elements(1, layout.length);
-  pad_cost_.learn(run);
+  if (out.model == runner_.generation()) pad_cost_.learn(run);
 }
 
 namespace {

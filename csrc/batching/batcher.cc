@@ -458,15 +458,18 @@ Status Batcher::run_caller(Slot& slot, std::span<const TensorView> inputs, const
   sink.prepare(checked.rows);
   const Nanos started = clock_.now();
   Status status;
+  uint64_t generation = 0;  // of the model that ran
   {
     RunScope scope(this, &slot);
     const ActiveRuns::Scope active(runs_, started);
-    status = runner_->run(inputs, sink);
+    const HeldModel model = runner_->hold();
+    generation = model.generation;
+    status = model->run(inputs, sink);
   }
   const Nanos finished = clock_.now();
   const OpenCount::Hold open = slot.release();
   if (status.ok()) {
-    predictor_.learn(*checked.layout, checked.rows, finished - started, finished);
+    predictor_.learn(*checked.layout, checked.rows, finished - started, finished, generation);
     status = sink.complete();
     recorder_.elements(checked.layout->padded_elements(checked.rows, checked.length), 0);
   }
@@ -497,27 +500,50 @@ Status Batcher::run_caller(Slot& slot, std::span<const TensorView> inputs, const
 }
 
 void Batcher::teach(std::span<const StridedView> inputs) {
+  const HeldModel model = runner_->hold();
+  for (const Lesson& lesson : rehearse(*model, inputs)) {
+    predictor_.learn(*lesson.layout, lesson.rows, lesson.took, clock_.now(), model.generation);
+  }
+}
+
+std::vector<Lesson> Batcher::rehearse(Runner& model, std::span<const StridedView> inputs) {
   constexpr int kRuns = 4;
   constexpr Nanos kMoment = 50'000'000;
+  std::vector<Lesson> out;
   // By another clock no time passes.
-  if (foreign() || !steady_ || runner_->needs_gil() || runner_->values_decide()) return;
+  if (foreign() || !steady_ || model.needs_gil() || model.values_decide()) return out;
   const Checked checked = intake_.check(inputs, runner_->generation());
   std::vector<TensorView> tensors;
   for (size_t i = 0; i < inputs.size(); ++i) {
     const Shape shape = checked.layout->shape(i, checked.rows);
-    if (!(shape == inputs[i].shape)) return;  // to be filled up, or without a batch axis
+    if (!(shape == inputs[i].shape)) return out;  // to be filled up, or without a batch axis
     tensors.push_back({inputs[i].dtype, shape, inputs[i].data});
   }
   PooledSink sink(runner_->outputs(), *pool_);
   const Nanos began = clock_.now();
   for (Nanos before = began, i = 0; i < kRuns && before - began < kMoment; ++i) {
     sink.prepare(checked.rows);
-    if (!runner_->run(tensors, sink).ok()) return;
+    if (!model.run(tensors, sink).ok()) return out;
     const Nanos now = clock_.now();
-    predictor_.learn(*checked.layout, checked.rows, now - before, now);
+    out.push_back({checked.layout, checked.rows, now - before});
     sink.take();
     before = now;
   }
+  return out;
+}
+
+void Batcher::follow(const Intake::Checks& checks, std::span<const Lesson> lessons) noexcept {
+  const uint64_t generation = runner_->generation();
+  intake_.follow(checks);
+  pad_cost_.clear();
+  predictor_.follow(generation,
+                    [&] { intake_.for_each_layout([](const RowLayout& layout) { layout.cost.forget(); }); });
+  intake_.for_each_layout([&](const RowLayout& layout) { scheduler_.forget_pace(layout); });
+  for (const Lesson& lesson : lessons) {
+    predictor_.learn(*lesson.layout, lesson.rows, lesson.took, clock_.now(), generation);
+  }
+  scheduler_.poke();  // who waits for company waits for what was worth it before
+  if (alike_ && alike_->cache) alike_->cache->follow(generation);
 }
 
 // Ending

@@ -20,6 +20,13 @@
 
 namespace inferkit {
 
+/// What a run of inputs of nobody's took.
+struct Lesson {
+  LayoutRef layout;
+  int64_t rows = 0;
+  Nanos took = 0;
+};
+
 enum class Waited : uint8_t { kDone, kTimedOut, kInterrupted };
 
 /// Thread-safe, all of it. No call takes Python's GIL; those that may sleep or run a model say so, and the caller gives
@@ -103,6 +110,8 @@ class Batcher {
   /// Runs inputs of nobody's a few times, but no longer than a moment, to learn what that takes. Does nothing where a
   /// run would call Python, or its values decide how long it takes. Throws Error(kValidation). Runs the model.
   void teach(std::span<const StridedView> inputs);
+  /// The same on a model that is to take the runner's place, to be learnt once it has.
+  std::vector<Lesson> rehearse(Runner& model, std::span<const StridedView> inputs);
   Nanos predict(const RowLayout& layout, int64_t rows) const { return predictor_.predict(layout, rows); }
 
   // Ending
@@ -143,13 +152,10 @@ class Batcher {
   /// Whether its clock is the one that threads sleep by.
   bool steady() const { return steady_; }
 
-  /// Of a model that is to take the runner's place, what its inputs are checked for; then follow() once it has.
+  /// Of a model that is to take the runner's place, what its inputs are checked for; then follow() once it has. What
+  /// runs of the one before took says nothing of its own. One thread at a time.
   const Intake::Checks& checks_for(const Runner& next) { return intake_.checks_for(next.senses()); }
-  void follow(const Intake::Checks& checks) noexcept {
-    intake_.follow(checks);
-    pad_cost_.clear();
-    if (alike_ && alike_->cache) alike_->cache->follow(runner_->generation());
-  }
+  void follow(const Intake::Checks& checks, std::span<const Lesson> lessons = {}) noexcept;
 
   const BatcherOptions& options() const { return options_; }
   int64_t max_rows() const { return intake_.max_rows(); }

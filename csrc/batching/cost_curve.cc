@@ -144,6 +144,21 @@ bool CostCurve::learn(int64_t rows, Nanos took, Nanos now) noexcept {
   return number < kKept;
 }
 
+/// Medians stay where they are, for who looks at them at this moment; without its bit nobody looks at one any more.
+void CostCurve::forget() noexcept {
+  filled_.store(0, std::memory_order_relaxed);
+  fresh_.store(0, std::memory_order_relaxed);
+  runs_.store(0, std::memory_order_relaxed);
+  warm_.store(0, std::memory_order_relaxed);
+  for (auto& place : cells_) {
+    Cell* cell = place.load(std::memory_order_acquire);
+    if (!cell) continue;
+    cell->count.store(0, std::memory_order_relaxed);
+    cell->streak.store(0, std::memory_order_relaxed);
+    cell->excess.store({}, std::memory_order_relaxed);
+  }
+}
+
 CostCurve::Point CostCurve::point_of(const Cell& cell) {
   const Run median = cell.median.load(std::memory_order_relaxed);
   return {median.rows, median.took, cell.excess.load(std::memory_order_relaxed)};

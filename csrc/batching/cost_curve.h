@@ -36,6 +36,8 @@ class CostCurve {
 
   /// A run of `rows` that was over at `now`. True where it is one of the first few of its class.
   bool learn(int64_t rows, Nanos took, Nanos now) noexcept;
+  /// Runs are another model's from now on. Not while another thread learns.
+  void forget() noexcept;
   Forecast forecast(int64_t rows) const noexcept;
   /// Of a forecast, where it is seen; else 0. For the size that ran last it costs less to find.
   Nanos measured(int64_t rows) const noexcept;

@@ -41,6 +41,10 @@ class Intake {
   /// What is checked from now on, by checks_for(). Release: who sees them sees what they are.
   void follow(const Checks& checks) noexcept { checks_.store(&checks, std::memory_order_release); }
 
+  template <class Visit>
+  void for_each_layout(Visit&& visit) {
+    layouts_.for_each(visit);
+  }
   /// Null where requests are not padded.
   const std::shared_ptr<const Padding>& padding() const { return padding_; }
   /// Rows in a batch: max_batch_size, or the number that the model's first dimension is fixed at.

@@ -75,6 +75,13 @@ class LayoutTable {
   const LayoutRef& fixed() const { return fixed_; }
   /// `shared` has the value of each shared input, and is empty where there are none.
   LayoutRef intern(std::span<const Shape> rows, std::vector<std::vector<std::byte>> shared = {});
+  /// Under the table's lock.
+  template <class Visit>
+  void for_each(Visit&& visit) {
+    if (fixed_) visit(*fixed_);
+    MutexLock lock(mutex_);
+    for (const auto& [hash, entry] : table_) visit(*entry.layout);
+  }
 
  private:
   LayoutRef make(std::span<const Shape> rows, std::vector<std::vector<std::byte>> shared) const;

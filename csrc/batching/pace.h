@@ -78,6 +78,12 @@ class Pace {
     const bool due = count_ % kRenewed == 0 && (is_slow_ || count_ % (kRenewed * kRenewed) <= 2 * kRenewed);
     return due || (options.target != 0 && now - renewed_ >= kOften);
   }
+  /// Runs are another model's from now on: what is known of them is not, but for how many rows come.
+  void forget() noexcept {
+    const ArrivalRate rate = rate_;
+    *this = Pace();
+    rate_ = rate;
+  }
   /// Finds its figures anew.
   void renew(Nanos now, const PaceOptions& options, int64_t most, const CostCurve& curve) noexcept;
   PaceFigures figures(Nanos now, int64_t most, const CostCurve& curve) const noexcept;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <thread>
 #include <vector>
 
 namespace inferkit {
@@ -48,7 +49,23 @@ bool Predictor::stale(const RowLayout& layout, Nanos now) const noexcept {
          now - layout.cost.last() > std::max(kLong, few_runs);
 }
 
-void Predictor::learn(const RowLayout& layout, int64_t rows, Nanos took, Nanos now) noexcept {
+void Predictor::learn(const RowLayout& layout, int64_t rows, Nanos took, Nanos now, uint64_t generation) noexcept {
+  learning_.fetch_add(1);
+  if (generation_.load() == generation) learn_now(layout, rows, took, now);
+  learning_.fetch_sub(1);
+}
+
+void Predictor::follow(uint64_t generation, FunctionRef<void()> forget_layouts) noexcept {
+  generation_.store(kNobody);
+  while (learning_.load() != 0) std::this_thread::yield();
+  forget_layouts();
+  ratio_.store(1, std::memory_order_relaxed);
+  per_byte_.store(0, std::memory_order_relaxed);
+  runs_.store(0, std::memory_order_relaxed);
+  generation_.store(generation);
+}
+
+void Predictor::learn_now(const RowLayout& layout, int64_t rows, Nanos took, Nanos now) noexcept {
   last_.store(now, std::memory_order_relaxed);
   if (!layout.cost.learn(rows, took, now)) return;  // it knows by itself
   const uint32_t runs = runs_.load(std::memory_order_relaxed);

@@ -563,6 +563,12 @@ void Scheduler::poke() noexcept {
   futex_wake_all(word_);
 }
 
+void Scheduler::forget_pace(const RowLayout& layout) noexcept {
+  MutexLock lock(mutex_);
+  layout.pace.forget();
+  pace_ = {};
+}
+
 // Ending
 
 void Scheduler::drain() noexcept {

@@ -169,6 +169,8 @@ class Scheduler {
   /// clocks too, and nothing on those that run.
   void await_handovers() const noexcept { handovers_.wait(kNever); }
 
+  /// Runs of that layout are another model's from now on.
+  void forget_pace(const RowLayout& layout) noexcept;
   /// From now on nobody waits for company.
   void drain() noexcept;
   /// Moves out all that waits. Later arrivals are still accepted.

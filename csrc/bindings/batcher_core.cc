@@ -93,9 +93,23 @@ BatcherCore::BatcherCore(py::object model)
 void BatcherCore::swap(py::object model) {
   const std::shared_ptr<Runner> next = py_model(model).runner;
   const Intake::Checks& checks = batcher_->checks_for(*next);  // first what may fail
+  std::vector<Lesson> lessons;
+  for (const Rehearsed& rehearsed : rehearsed_) {
+    if (rehearsed.model.lock() == next) lessons.push_back(rehearsed.lesson);
+  }
   const std::shared_ptr<Runner> before = runner_->swap(next);
-  batcher_->follow(checks);  // the GIL is held: no other swap comes between
+  batcher_->follow(checks, lessons);  // the GIL is held: no other swap comes between
+  std::erase_if(rehearsed_, [&](const Rehearsed& r) { return r.model.expired() || r.model.lock() == next; });
   std::swap(model_, model);  // the other goes with the argument: its callable may run Python as it dies
+}
+
+void BatcherCore::rehearse(const std::shared_ptr<Runner>& model, std::span<const StridedView> inputs) {
+  std::vector<Lesson> lessons;
+  {
+    const py::gil_scoped_release release;
+    lessons = batcher_->rehearse(*model, inputs);
+  }
+  for (Lesson& lesson : lessons) rehearsed_.push_back({model, std::move(lesson)});
 }
 
 CoreRef BatcherCore::make(py::object model, BatcherOptions options, std::shared_ptr<const Clock> clock) {

@@ -80,6 +80,8 @@ class BatcherCore : public std::enable_shared_from_this<BatcherCore> {
   const std::shared_ptr<SwapRunner>& runner() const { return runner_; }
   /// Runs the other model from the next batch on. Throws std::invalid_argument where it is no substitute.
   void swap(pybind11::object model);
+  /// Runs inputs of nobody's on a model that is to be swapped in: from then on it is known what that takes.
+  void rehearse(const std::shared_ptr<Runner>& model, std::span<const StridedView> inputs);
   /// Whether an event loop has to see that the request's time passes: it has one, and that of the steady clock.
   bool to_be_watched(const Request& request) const { return batcher_->steady() && request.next_timeout() != kNever; }
   /// Kept for its callable, which the garbage collector finds through it alone.
@@ -132,7 +134,12 @@ class BatcherCore : public std::enable_shared_from_this<BatcherCore> {
   std::unique_ptr<Batcher> batcher_;
   std::vector<std::shared_ptr<Stage>> stages_;
   std::vector<Bulk*> bulks_;
-  std::atomic<int> wanting_gil_{0};  // relaxed: a hint
+  struct Rehearsed {
+    std::weak_ptr<Runner> model;
+    Lesson lesson;
+  };
+  std::vector<Rehearsed> rehearsed_;  // of models that are to be swapped in
+  std::atomic<int> wanting_gil_{0};   // relaxed: a hint
   OnLoop on_loop_ = OnLoop::kAllow;
 };
 

@@ -208,15 +208,18 @@ void dropped(py::handle self) {
   PyErr_SetInterrupt();
 }
 
-/// Where a request of such inputs would be refused, there is nothing to learn.
-void teach(const PyBatcher& self, const py::dict& feeds) {
+/// What a model takes is learnt from inputs that are made up: at once where it is the present one, else when it takes
+/// that one's place. Where a request of such inputs would be refused, there is nothing to learn.
+void teach(const PyBatcher& self, const py::dict& feeds, const py::object& model) {
   Batcher& batcher = self.core->batcher();
-  if (self.core->runner()->needs_gil()) return;
+  const std::shared_ptr<Runner> runner = py_model(model).runner;
+  if (runner->needs_gil()) return;
   PyObject* const arguments[] = {feeds.ptr()};
   try {
-    RequestInputs inputs(arguments, self.core->runner()->inputs());
-    inputs.look(batcher.pool(), py_model(self.core->model()).runner->inputs());
+    RequestInputs inputs(arguments, runner->inputs());
+    inputs.look(batcher.pool(), runner->inputs());
     if (!inputs.in_place()) return;
+    if (runner != py_model(self.core->model()).runner) return self.core->rehearse(runner, inputs.views());
     const py::gil_scoped_release release;
     batcher.teach(inputs.views());
   } catch (const Error& error) {
@@ -343,7 +346,7 @@ void bind_batcher(py::module_& m) {
           "_poke", [](const PyBatcher& self) { self.core->batcher().poke(); }, py::call_guard<py::gil_scoped_release>())
       .def(
           "_swap", [](const PyBatcher& self, const py::object& model) { self.core->swap(model); }, "model"_a)
-      .def("_teach", &teach, "feeds"_a, "Runs made-up inputs a few times, to learn what that takes.")
+      .def("_teach", &teach, "feeds"_a, "model"_a, "Runs made-up inputs a few times, to learn what that takes.")
       .def("_pad_refusal", &pad_refusal, "model"_a, "rows"_a, "lengths"_a, "brief"_a = false,
            "Why requests to the model cannot be padded, as those that are made up show; empty where they can.")
       .def("_pad_lengths", &pad_lengths, "most"_a,

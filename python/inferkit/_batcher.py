@@ -570,9 +570,8 @@ class Batcher(_core.Batcher):
     def _warm_up_at(self, model: Model, given: list[int] | None, shapes: Mapping[str, Sequence[int]] | None) -> None:
         sizes = self._sizes(model, shapes) if given is None else given
         model.warm_up(sizes, shapes=shapes)
-        if model is self._model:  # what another one takes is learnt when it is there
-            for feeds in model._feeds(sorted((int(size) for size in sizes), reverse=True), shapes):
-                self._teach(feeds)
+        for feeds in model._feeds(sorted((int(size) for size in sizes), reverse=True), shapes):
+            self._teach(feeds, model)
 
     def _sizes(self, model: Model, shapes: Mapping[str, Sequence[int]] | None) -> list[int]:
         largest = self._max_rows
@@ -614,10 +613,11 @@ class Batcher(_core.Batcher):
         """Put another model in the place of the present one, while requests come; none is lost or refused for it.
 
         The other one is warmed up first, on the calling thread, as :meth:`warm_up` does it: until it is ready the
-        present one answers. A batch that runs then goes on to its end on the model that it began with, and each that
-        begins later runs on the other, also with requests that were submitted before. The batcher keeps its name, its
-        figures, its checks and its limits; what of the checks is left to the model (see :class:`InputChecks`) is left
-        to the other one for requests from then on.
+        present one answers. `policy` and deadlines then go by what the other's runs took there and take from then on,
+        no longer by the present one's. A batch that runs then goes on to its end on the model that it began with, and
+        each that begins later runs on the other, also with requests that were submitted before. The batcher keeps its
+        name, its figures, its checks and its limits; what of the checks is left to the model (see :class:`InputChecks`)
+        is left to the other one for requests from then on.
 
         Parameters
         ----------

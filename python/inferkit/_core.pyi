@@ -863,7 +863,7 @@ class Batcher:
         self, limits: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex] = []
     ) -> dict[str, typing.Any]: ...
     def _swap(self, model: typing.Any) -> None: ...
-    def _teach(self, feeds: dict[str, typing.Any]) -> None:
+    def _teach(self, feeds: dict[str, typing.Any], model: typing.Any) -> None:
         """
         Runs made-up inputs a few times, to learn what that takes.
         """

@@ -187,3 +187,55 @@ def test_a_model_from_a_file(digits_path: Path, digits: tuple[np.ndarray, np.nda
         before = batcher(images)
         batcher.swap(inferkit.Model.load(digits_path, threads=1))
         assert (batcher(images) == before).all()
+
+
+def test_what_runs_of_the_one_before_took_refuses_nobody() -> None:
+    clock = ManualClock()
+
+    def model(seconds: float) -> FakeModel:
+        return FakeModel(duration=seconds, clock=clock)
+
+    slow = model(1.0)
+    with clock.batcher(slow, max_batch_size=1, workers=4) as batcher:
+
+        def answered(seconds: float, count: int) -> list[inferkit.Ticket]:
+            tickets = [batcher.submit(row(1)) for _ in range(count)]
+            clock.wait_for_sleepers(count)
+            clock.advance(seconds)
+            for ticket in tickets:
+                ticket.result(30)
+            return tickets
+
+        for _ in range(3):
+            answered(1.0, 4)
+        assert "cannot be answered by its deadline" in str(batcher.submit(row(1), timeout=0.05).exception(0))
+        # Four runs of the slow one end when the fast one is there already: none of them counts for that.
+        running = [batcher.submit(row(1)) for _ in range(4)]
+        clock.wait_for_sleepers(4)
+        batcher.swap(model(0.01), batch_sizes=())
+        clock.advance(1.0)
+        for ticket in running:
+            ticket.result(30)
+        soon = batcher.submit(row(1), timeout=0.05)
+        assert not soon.done()
+        clock.wait_for_sleepers()
+        clock.advance(0.01)
+        assert soon.result(30).tolist() == [2, 2]
+        # And as fast as that one was, nobody takes the next one to be.
+        for _ in range(3):
+            answered(0.01, 4)
+        batcher.swap(model(1.0), batch_sizes=())
+        for _ in range(3):
+            answered(1.0, 4)
+        assert "cannot be answered by its deadline" in str(batcher.submit(row(1), timeout=0.05).exception(0))
+
+
+def test_after_its_warm_up_it_is_known_what_runs_of_the_other_take() -> None:
+    """A caller runs a request with a deadline itself where it is known that there is time for that."""
+    for warm in (False, True):
+        with inferkit.Batcher(native(2), max_batch_size=16) as batcher:
+            batcher.warm_up()
+            batcher.swap(native(3), batch_sizes=None if warm else ())
+            assert batcher.stats().batches == 0
+            assert batcher(row(1)[None], timeout=60.0).tolist() == [[3, 3]]
+            assert batcher.stats().dispatched["caller"] == warm

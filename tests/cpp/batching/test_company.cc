@@ -167,6 +167,22 @@ TEST(a_pace_finds_how_many_rows_pay) {
   CHECK_EQ(pace.next(64, 1), 64);
 }
 
+TEST(a_pace_of_another_model_lets_all_go_until_it_knows) {
+  CostCurve curve;
+  Pace pace;
+  Nanos now = kMilli;
+  for (int i = 0; i < 3000; ++i) {
+    const int64_t rows = pace.next(64, 1);
+    go(pace, now, {.sizes = true, .company = true}, curve);
+    curve.learn(rows, rows * 2 * kMilli, now += rows * 2 * kMilli);
+  }
+  CHECK(pace.pays() <= 4);
+  curve.forget();
+  pace.forget();
+  CHECK_EQ(pace.next(50, 1), 50);
+  CHECK(!pace.would_wait(1) && pace.until() == 0);
+}
+
 TEST(one_slow_run_does_not_change_a_pace) {
   CostCurve curve;
   Pace pace;

@@ -200,3 +200,20 @@ TEST(cut_lets_the_tight_expire_rather_than_shrink_all_batches) {
   const auto cost = [](int64_t n) { return lasts(25 + n, 25 + n); };
   CHECK((taken(line, Cut(line, 8, 0, cost)) == std::vector<bool>{0, 1, 1, 1, 1, 1, 1, 1}));
 }
+
+TEST(cost_of_another_model_is_unknown_until_that_has_run) {
+  CostCurve curve;
+  Nanos now = 0;
+  run(curve, 1, 200 * kMilli, 20, now);
+  run(curve, 8, 300 * kMilli, 20, now);
+  curve.forget();
+  for (const int64_t rows : {1, 5, 8, 64}) {
+    CHECK_EQ(curve.forecast(rows).typical, 0);
+    CHECK_EQ(curve.measured(rows), 0);
+    CHECK(!curve.has_run(rows));
+  }
+  run(curve, 1, kMilli, 4, now);
+  const Forecast known = curve.forecast(1);
+  CHECK(known.known && known.typical == kMilli && known.high < 2 * kMilli);
+  CHECK(curve.forecast(8).typical <= 8 * kMilli && !curve.forecast(8).seen);
+}

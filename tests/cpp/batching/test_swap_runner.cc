@@ -165,3 +165,62 @@ TEST(swap_among_runs_of_many_threads) {
   }
   CHECK_EQ(alive.load(), 0);
 }
+
+TEST(swap_ends_what_was_learnt_of_the_model_before) {
+  constexpr Nanos kMilli = 1'000'000;
+  Rig rig({.max_batch_size = 8, .pace = {.sizes = true}});
+  const LayoutRef layout =
+      rig.batcher->check(std::vector{StridedView::contiguous({DType::kF32, {2}, std::vector<float>{1, 1}.data()})})
+          .layout;
+  const auto known = [&] { return layout->cost.forecast(1).known; };
+  for (int i = 0; i < 50; ++i) CHECK(rig.batcher->wait(*rig.row(1)) == Waited::kDone);
+  CHECK(rig.batcher->drain() && known());
+  // Of another model nothing is known, but for what a trial of it has shown.
+  rig.model->number = 1;
+  const Intake::Checks& checks = rig.batcher->checks_for(*rig.model);
+  rig.batcher->follow(checks);
+  CHECK(!known() && layout->cost.forecast(1).typical == 0);
+  rig.model->number = 2;
+  const std::vector<Lesson> lessons(4, Lesson{layout, 1, 7 * kMilli});
+  rig.batcher->follow(checks, lessons);
+  CHECK(known() && layout->cost.forecast(1).typical == 7 * kMilli);
+}
+
+TEST(swap_leaves_a_run_that_ends_later_out_of_what_is_learnt) {
+  FakeRunner runner;
+  Predictor predictor(runner);
+  const RowLayout layout({{2}}, {8});
+  for (Nanos now = 1; now <= 6; ++now) predictor.learn(layout, 1, 1000, now, 0);
+  CHECK_EQ(predictor.forecast(layout, 1).typical, 1000);
+  predictor.follow(1, [&] { layout.cost.forget(); });
+  for (Nanos now = 7; now <= 12; ++now) predictor.learn(layout, 1, 1000, now, 0);
+  CHECK_EQ(predictor.forecast(layout, 1).typical, 0);
+  for (Nanos now = 13; now <= 18; ++now) predictor.learn(layout, 1, 10, now, 1);
+  CHECK_EQ(predictor.forecast(layout, 1).typical, 10);
+}
+
+TEST(swap_while_many_learn_leaves_nothing_of_the_model_before) {
+  FakeRunner runner;
+  Predictor predictor(runner);
+  const RowLayout layout({{2}}, {8});
+  std::atomic<uint64_t> generation{0};
+  std::atomic<bool> stop{false};
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 3; ++t) {
+    threads.emplace_back([&] {
+      for (Nanos now = 1; !stop; ++now) {
+        const uint64_t of = generation;  // another one may come before it is learnt
+        predictor.learn(layout, 1, of % 2 ? 1000 : 10, now, of);
+      }
+    });
+  }
+  for (uint64_t next = 1; next <= 200; ++next) {
+    predictor.follow(next, [&] { layout.cost.forget(); });
+    const Forecast nothing = predictor.forecast(layout, 1);  // those before it are left out, and no others come yet
+    CHECK_EQ(nothing.typical, 0);
+    generation = next;
+    std::this_thread::yield();
+  }
+  stop = true;
+  for (std::thread& thread : threads) thread.join();
+}
