@@ -16,7 +16,7 @@ struct CoreWait {
 /// Control", 1988, appendix A).
 class CoreDelay {
  public:
-  /// A batch got its cores at `now`, and had waited so long; 0 where it had not.
+  /// A batch got its cores at `now`, and had waited for others so long; 0 where it had not.
   void learn(Nanos wait, Nanos now) noexcept {
     if (wait > 0) last_ = now;
     const auto sample = double(wait);

@@ -1,6 +1,7 @@
 // Whose run the next free core is for, among models that share a bounded number of them: stride scheduling, as a pure
 // class, without a lock and without a clock.
 #pragma once
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
@@ -40,6 +41,11 @@ class CoreShare {
   /// Whether another account has cores, or waits for some.
   bool others_have(const Account& account) const noexcept {
     return in_use_ > account.held || waiting_.size() > (account.waits() ? 1 : 0);
+  }
+
+  /// Whether it is others that one waits for: who has so many cores that it may have no more waits for its own runs.
+  bool others_delay(const Account& account) const noexcept {
+    return account.waits() && others_have(account) && account.held + std::min(account.wanted, limit_) <= limit_;
   }
 
   void join(Account& account);

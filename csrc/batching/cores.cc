@@ -1,5 +1,7 @@
 #include "batching/cores.h"
 
+#include <algorithm>
+#include <limits>
 #include <memory>
 #include <utility>
 
@@ -63,7 +65,18 @@ Cores::Use::~Use() {
 }
 
 void Cores::Use::waited(Nanos now) noexcept {
+  delayed_since_ = kNever;
   if (std::exchange(waits_, false)) wait_ += now - since_;
+}
+
+/// While it waits with all the cores that it may have, it waits for runs of its own.
+void Cores::Use::look_for_delay(Nanos now) noexcept {
+  if (account_.granted > 0) return;  // it was delayed until then, as begin() is going to learn
+  if (!cores_.share_.others_delay(account_)) {
+    delayed_since_ = kNever;
+  } else if (delayed_since_ == kNever) {
+    delayed_since_ = now;
+  }
 }
 
 void Cores::Use::start_to_wait(Nanos now) noexcept {
@@ -85,20 +98,24 @@ bool Cores::Use::begin(int cores, Nanos expected, bool may_wait, Nanos now, Core
   const int taken = cores_.share_.take(account_, kept, cores, double(expected), may_wait);
   cores_.grant_locked();
   if (taken > 0) {
-    delay_.learn(waits_ ? now - since_ : 0, now);
+    delay_.learn(delayed_since_ == kNever ? 0 : now - delayed_since_, now);
+    delayed_since_ = kNever;
     if (!account_.waits()) waited(now);
+    look_for_delay(now);
     hold = {taken, expected};
     return true;
   }
   if (may_wait) start_to_wait(now);
+  look_for_delay(now);
   return false;
 }
 
-void Cores::Use::end(CoreHold& hold, Nanos took) noexcept {
+void Cores::Use::end(CoreHold& hold, Nanos took, Nanos now) noexcept {
   const auto [held, expected] = std::exchange(hold, {});
   kept_ += held;
   MutexLock lock(cores_.mutex_);
   cores_.share_.settle(account_, double(took) * held, double(expected) * held);
+  look_for_delay(now);
 }
 
 void Cores::Use::will_come(int cores, Nanos now) noexcept {
@@ -111,6 +128,7 @@ void Cores::Use::will_come(int cores, Nanos now) noexcept {
     start_to_wait(now);
   }
   if (cores_.limit() != 0) cores_.grant_locked();
+  look_for_delay(now);
 }
 
 void Cores::Use::give_back() noexcept {
@@ -130,10 +148,16 @@ void Cores::Use::rest(Nanos now) noexcept {
   if (cores_.limit() != 0) cores_.grant_locked();
 }
 
+int Cores::Use::runs_at_once(int cores) const noexcept {
+  const int limit = cores_.limit();
+  return limit == 0 ? std::numeric_limits<int>::max() : std::max(1, limit / std::max(1, cores));
+}
+
 CoreWait Cores::Use::delay(Nanos now) const noexcept {
   MutexLock lock(cores_.mutex_);
   if (cores_.limit() == 0) return {};
-  return delay_.expected(waits_ ? now - since_ : 0, cores_.share_.others_have(account_), now);
+  const Nanos waiting = delayed_since_ == kNever ? 0 : now - delayed_since_;
+  return delay_.expected(waiting, cores_.share_.others_have(account_), now);
 }
 
 CoreFigures Cores::Use::figures(Nanos now) const noexcept {

@@ -74,8 +74,8 @@ class Cores::Use {
   /// A run that needs so many cores is to begin `now`, and should take `expected`: true with what it holds from then
   /// on. False where it has to wait. With `may_wait` it does so, until the bell rings or rest() is called.
   bool begin(int cores, Nanos expected, bool may_wait, Nanos now, CoreHold& hold) noexcept;
-  /// A run that took `took` is over. Its cores are kept until one of the other calls follows.
-  void end(CoreHold& hold, Nanos took) noexcept;
+  /// A run that took `took` is over `now`. Its cores are kept until one of the other calls follows.
+  void end(CoreHold& hold, Nanos took, Nanos now) noexcept;
   /// A worker comes for cores as soon as it can, and it waits for them from now on.
   void will_come(int cores, Nanos now) noexcept;
   /// What was kept, and is not needed, is free for others.
@@ -83,13 +83,16 @@ class Cores::Use {
   /// And nobody waits any more.
   void rest(Nanos now) noexcept;
 
-  /// What a batch that comes now should wait for cores; nothing where there is no limit.
+  /// How many runs on so many cores each the limit lets a batcher have at once.
+  int runs_at_once(int cores) const noexcept;
+  /// What a batch that comes now should wait for cores that others have; nothing where there is no limit.
   CoreWait delay(Nanos now) const noexcept;
   CoreFigures figures(Nanos now) const noexcept;
 
  private:
   void start_to_wait(Nanos now) noexcept;
   void waited(Nanos now) noexcept;
+  void look_for_delay(Nanos now) noexcept;
 
   Cores& cores_;
   Account account_;
@@ -98,6 +101,7 @@ class Cores::Use {
   Nanos since_ = 0;  // when it began to wait
   Nanos wait_ = 0;
   uint64_t waits_so_far_ = 0;
+  Nanos delayed_since_ = kNever;  // when others began to keep it from its next run; kNever where they do not
   CoreDelay delay_;
 };
 

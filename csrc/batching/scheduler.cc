@@ -320,14 +320,17 @@ Outlook Scheduler::outlook(const RowLayout& layout, int64_t rows, int priority, 
     out.known &= run.known;
     return run;
   };
-  // Rows of one layout, in batches, each of which waits for cores that other models have.
+  // Rows of one layout, in batches, each of which waits for cores that other models have: by itself, so with as many
+  // others as could run beside those that do.
+  const int at_once = at_once_locked();
   const CoreWait core = core_wait_locked(now);
+  const Nanos core_each = core.typical * std::max(1, at_once - running_);
   out.cores = core.likely;
   const auto drain = [&](const RowLayout& of, int64_t n) {
     double work = 0;
     const int64_t each = most_of(of);
-    if (n >= each) work += double(n / each) * double(core.typical + run_of(of, each).typical);
-    if (n % each) work += double(core.typical + run_of(of, n % each).typical);
+    if (n >= each) work += double(n / each) * double(core_each + run_of(of, each).typical);
+    if (n % each) work += double(core_each + run_of(of, n % each).typical);
     return work;
   };
   const Nanos turn = queue_.turn_of(now, deadline, priority);
@@ -336,7 +339,7 @@ Outlook Scheduler::outlook(const RowLayout& layout, int64_t rows, int priority, 
     return part < 0 ? bucket.rows_before(turn) : std::llround(part * double(bucket.rows()));
   };
   double before = 0, others = 0;
-  if (running_ >= options_.max_concurrent) before = std::max(0.0, double(until_sum_ - running_ * now));
+  if (running_ >= at_once) before = std::max(0.0, double(until_sum_ - running_ * now));
   int64_t asked = 0;
   const int64_t left = queue_.rows() - (layout.bucket.queue ? layout.bucket.rows() : 0);
   int buckets = 0;
@@ -361,16 +364,16 @@ Outlook Scheduler::outlook(const RowLayout& layout, int64_t rows, int priority, 
   const int64_t mine = (layout.bucket.queue ? rows_before(layout.bucket) : 0) + coming + rows;
   const int64_t in_last = mine % most ? mine % most : most;
   Forecast last = run_of(layout, in_last);
-  const double own = double(core.typical + last.typical);
+  const double own = double(core_each + last.typical);
   // Others will join its batch meanwhile, as many as have done so lately, unless that is cut short for it.
-  const bool waits = running_ >= options_.max_concurrent || !queue_.empty();
+  const bool waits = running_ >= at_once || !queue_.empty();
   if (const int64_t joined = std::min(most, layout.cost.recent_rows()); waits && joined > in_last) {
     const Forecast full = predictor_.forecast(layout, joined);
     if (!Cut::is_efficient(in_last, last, joined, full)) last = full;
   }
   // Somebody has to find out whether what kept all others away is still so.
   if (running_ == 0 && places == 0 && predictor_.stale(layout, now)) out.known = false;
-  const double wait = (before + others + drain(layout, mine) - own) / options_.max_concurrent;
+  const double wait = (before + others + drain(layout, mine) - own) / at_once;
   out.end = now + static_cast<Nanos>(std::max(0.0, kMargin * wait)) + core.likely + last.likely;
   if (!layout.bucket.queue) return out;
   const bool overtaken = part >= 0 || layout.bucket.has_overtakers();
@@ -380,17 +383,17 @@ Outlook Scheduler::outlook(const RowLayout& layout, int64_t rows, int priority, 
   // Those behind it: in batches of the usual size, of which each waits for its own to be over.
   const int64_t usual = std::clamp<int64_t>(layout.cost.recent_rows(), 1, most);
   const Forecast run = predictor_.forecast(layout, usual);
-  const double row = kMargin * double(core.typical + run.typical) / double(usual) / options_.max_concurrent;
+  const double row = kMargin * double(core_each + run.typical) / double(usual) / at_once;
   const Nanos slack = layout.bucket.slack_after(turn, priority, std::max<Nanos>(1, static_cast<Nanos>(row)));
   if (slack == kNever) return out;
-  const double work = kMargin * (before + others) / options_.max_concurrent + row * double(coming + rows);
+  const double work = kMargin * (before + others) / at_once + row * double(coming + rows);
   out.others = slack - now - static_cast<Nanos>(work) - core.likely - run.likely;
   return out;
 }
 
 Nanos Scheduler::room_after(Nanos now) const noexcept {
   MutexLock lock(mutex_);
-  if (running_ >= options_.max_concurrent) {
+  if (running_ >= at_once_locked()) {
     const Nanos left = until_sum_ / running_ - now;
     if (left > 0) return left;
   }
@@ -416,7 +419,7 @@ int64_t Scheduler::share_locked(const Bucket& bucket) const noexcept {
   const Request& first = *bucket.first();
   const int64_t most = first.layout->pace.next(most_of(*first.layout), first.rows);
   if (options_.policy.max_delay > 0 || first.layout->pace.delay() > 0 || options_.policy.alone) return most;
-  const int idle = std::min(idle_ + claims_, options_.max_concurrent - running_ - 1);
+  const int idle = std::min(idle_ + claims_, std::max(0, at_once_locked() - running_ - 1));
   const auto cost = [&](int64_t rows) { return predictor_.typical(*first.layout, rows); };
   return share_of(bucket.rows(), most, first.rows, idle, cost);
 }
@@ -454,7 +457,7 @@ bool Scheduler::take_locked(Batch& batch, RequestList& dropped, Nanos now, Nanos
     batch.slot = begin_run_locked(*batch.layout, batch.rows, now, cores, std::move(open));
     taken = true;
   }
-  if (!taken && cores.cores > 0) cores_->end(cores, 0);  // all had ended for which there were any
+  if (!taken && cores.cores > 0) cores_->end(cores, 0, now);  // all had ended for which there were any
   if (cores_matter_locked()) tidy_cores_locked(taken, ready && queue_.size() > 0, now);
   for (const RequestRef& request : batch.requests) leave_place(*request);
   leave_locked(dropped, batch.requests.size());
@@ -511,7 +514,10 @@ inline void Scheduler::finish_run(Slot& slot, bool is_worker) noexcept {
     MutexLock lock(mutex_);
     --running_;
     until_sum_ -= slot.until_;
-    if (slot.cores_.cores > 0) cores_->end(slot.cores_, clock_.now() - slot.started_);
+    if (slot.cores_.cores > 0) {
+      const Nanos now = clock_.now();
+      cores_->end(slot.cores_, now - slot.started_, now);
+    }
     if (const Bucket* only = may_wait_locked() ? queue_.only() : nullptr) {
       const RowLayout& layout = *only->first()->layout;
       layout.pace.could_go(clock_.now(), only->rows(), most_of(layout), layout.cost);
@@ -542,7 +548,8 @@ void Slot::give_cores_back() noexcept {
 void Scheduler::give_cores_back(Slot& slot) noexcept {
   if (foreign()) return;
   MutexLock lock(mutex_);
-  cores_->end(slot.cores_, clock_.now() - slot.started_);
+  const Nanos now = clock_.now();
+  cores_->end(slot.cores_, now - slot.started_, now);
   cores_->give_back();
 }
 

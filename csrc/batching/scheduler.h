@@ -205,6 +205,11 @@ class Scheduler {
   void tidy_cores_locked(bool taken, bool refused, Nanos now) noexcept REQUIRES(mutex_);
   bool take_locked(Batch& batch, RequestList& dropped, Nanos now, Nanos* until, const Accept* accept) noexcept
       REQUIRES(mutex_);
+  /// Runs that there can be at once, by the workers and by the limit on cores.
+  int at_once_locked() const noexcept REQUIRES(mutex_) {
+    return cores_ ? std::min(options_.max_concurrent, cores_->runs_at_once(predictor_.threads()))
+                  : options_.max_concurrent;
+  }
   int64_t share_locked(const Bucket& bucket) const noexcept REQUIRES(mutex_);
   int64_t most_of(const RowLayout& layout) const { return std::min(options_.policy.max_rows, layout.most_rows); }
   /// Whether whoever takes the next batch is the only one who is free, and may wait for company.

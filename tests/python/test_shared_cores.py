@@ -183,6 +183,36 @@ def test_a_deadline_that_a_wait_for_cores_would_miss_is_refused_at_once() -> Non
         assert second.submit(X, timeout=0.02).result(PATIENCE).tolist() == [[2, 2]]
 
 
+def test_workers_that_wait_for_each_other_have_nobody_refused() -> None:
+    """With one core, and twice the requests that it can answer, three workers answer as many as one."""
+
+    def answered(workers: int) -> int:
+        clock = ManualClock()
+        model = FakeModel(duration=0.01, clock=clock)
+        tickets = []
+        with clock.batcher(model, max_batch_size=1, workers=workers, max_queue_size=None) as batcher:
+            for n in range(200):
+                tickets += [batcher.submit(X, timeout=None if n < 5 else 0.15) for _ in range(1 if n < 5 else 2)]
+                clock.wait_for_sleepers()
+                clock.advance(0.01)
+                if n >= 5:
+                    clock.wait_for_sleepers()  # the next one runs
+                else:
+                    tickets[-1].result(PATIENCE)
+            before = sum(ticket.done() and ticket.exception() is None for ticket in tickets)
+            clock.advance(10.0)
+        errors = [error for ticket in tickets if (error := ticket.exception(PATIENCE))]
+        assert {type(error) for error in errors} == {inferkit.DeadlineError}
+        assert any("the requests before it and its own run take about" in str(error) for error in errors)
+        assert not any("other models" in str(error) for error in errors)
+        return before
+
+    inferkit.set_max_concurrent(1)
+    alone = answered(1)
+    assert alone > 190
+    assert answered(3) >= alone
+
+
 def test_without_a_limit_nothing_is_counted() -> None:
     with inferkit.Batcher(FakeModel(), weight=2.5) as batcher:
         batcher.submit(X).result(PATIENCE)

@@ -227,6 +227,54 @@ TEST(cores_that_others_have_are_seen) {
   CHECK(!s.share.others_have(a));
 }
 
+TEST(cores_that_a_batcher_has_itself_delay_none_of_its_batches) {
+  constexpr Nanos kRun = 10'000'000;
+  for (const int limit : {1, 2}) {
+    Cores cores;
+    cores.set_limit(limit);
+    std::atomic<uint32_t> bell{0}, other_bell{0};
+    Cores::Use use(cores, 1, bell), other(cores, 1, other_bell);
+    CHECK_EQ(use.runs_at_once(1), limit);
+    CHECK_EQ(use.runs_at_once(3), 1);
+    CoreHold others, none;
+    std::vector<CoreHold> holds(static_cast<size_t>(limit));
+    Nanos now = 1;
+    for (CoreHold& hold : holds) CHECK(use.begin(1, kRun, true, now, hold));
+    CHECK(!use.begin(1, kRun, true, now, none));  // another worker of it, which is always there
+    for (int i = 0; i < 50; ++i) {
+      now += kRun / limit;
+      CoreHold& hold = holds[static_cast<size_t>(i % limit)];
+      use.end(hold, kRun, now);
+      CHECK(use.begin(1, kRun, true, now, hold));
+      CHECK(use.waits());
+      CHECK_EQ(use.delay(now + kRun / 2).likely, 0);
+    }
+    // Somebody else comes, and has one of the cores from then on, in turns where it is the only one.
+    CHECK(!other.begin(1, 2 * kRun, true, now, none));
+    for (int i = 0; limit == 1 && i < 50; ++i) {
+      use.end(holds[0], kRun, now += kRun);
+      if (use.begin(1, kRun, true, now, holds[0])) continue;
+      CHECK(other.begin(1, 2 * kRun, true, now, others));
+      other.end(others, 2 * kRun, now += 2 * kRun);
+      CHECK(!other.begin(1, 2 * kRun, true, now, others));
+      CHECK(use.begin(1, kRun, true, now, holds[0]));
+    }
+    for (int i = 0; limit == 2 && i < 50; ++i) {
+      use.end(holds[0], kRun, now += kRun);
+      if (use.begin(1, kRun, true, now, holds[0])) continue;
+      CHECK(other.begin(1, kRun, true, now, others));
+      std::swap(holds[0], holds[1]);
+    }
+    const CoreWait delay = use.delay(now);
+    if (limit == 1) CHECK(delay.typical > kRun / 2 && delay.typical <= 2 * kRun);
+    if (limit == 2) CHECK(delay.typical > kRun / 2 && delay.typical <= kRun);
+    for (CoreHold& hold : holds) use.end(hold, kRun, now);
+    other.end(others, kRun, now);
+    use.rest(now);
+    other.rest(now);
+  }
+}
+
 TEST(cores_of_one_let_one_batch_run_at_a_time) {
   const Limit one(1);
   Rig a({.workers = 2}), b({.workers = 2});
