@@ -94,9 +94,8 @@ def shares(weights: Mapping[str, float], seconds: Mapping[str, float], rounds: i
         for name, weight in weights.items()
     }
     tickets = [batcher.submit(X) for batcher in made.values() for _ in range(rounds)]
-    waiting = [batcher for batcher in made.values() if not batcher.stats().in_flight]
-    while any(not batcher.stats().core_waits for batcher in waiting[1:]):
-        waiting = [batcher for batcher in made.values() if not batcher.stats().in_flight]
+    while sum(batcher.stats().in_flight + bool(batcher.stats().core_waits) for batcher in made.values()) < len(made):
+        pass  # one runs, and all others wait for its core
     started.set()
     assert enough.wait(PATIENCE)
     for batcher in made.values():
