@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.parser
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -362,6 +363,21 @@ def test_bench(capsys: Capture, digits_path: Path) -> None:
             assert line[engine]["rows_per_second"] > 0
     assert found["answers_checked"] > 10
     assert found["wrong"] == []
+
+
+@pytest.mark.unsanitized("bench refuses it")
+def test_bench_where_all_rows_share_an_input(capsys: Capture, tmp_path: Path) -> None:
+    text = "g (float[n, 4] x, float k) => (float[n, 4] y) { y = Mul(x, k) }"
+    model = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]> {text}')
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    np.savez(tmp_path / "in.npz", x=np.ones((9, 4), np.float32), k=np.float32(2))
+    for more in ([], ["--input", str(tmp_path / "in.npz")]):
+        assert main(["bench", str(tmp_path / "m.onnx"), *more, *QUICK, "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert [line["batch"] for line in found["direct"]] == [1, 4]
+        assert found["compared_with"].startswith("onnxruntime")
+        assert found["answers_checked"] > 10
+        assert found["wrong"] == []
 
 
 @pytest.mark.unsanitized("bench refuses it")

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.parser
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -678,6 +679,43 @@ def test_two_inputs_and_outputs(serve: Made) -> None:
     report = diagnose(serve(model), seconds=0.1)
     assert bad(report) == set(), str(report)
     assert {"'c' is finite", "'d' is finite"} <= set(by_name(report))
+
+
+def load(text: str, domain: str = "") -> bytes:
+    domains = f', "{domain}" : 1' if domain else ""
+    head = f'<ir_version: 8, opset_import: ["" : 17{domains}]>'
+    model: bytes = onnx.parser.parse_model(f"{head} {text}").SerializeToString()
+    return model
+
+
+SCALAR = load("g (float[n, 4] x, int64 rate) => (float[n, 4] y) { r = Cast <to = 1> (rate) y = Add(x, r) }")
+
+
+@pytest.mark.parametrize(
+    "inputs", [None, {"x": np.random.default_rng(0).normal(size=(9, 4)).astype(np.float32), "rate": 3}], ids=str
+)
+def test_an_input_that_all_rows_share(serve: Made, inputs: dict[str, Any] | None) -> None:
+    report = diagnose(serve(SCALAR), inputs, seconds=0.1)
+    assert bad(report) == set(), str(report)
+    found = by_name(report)
+    assert found["the same alone and batched"].status == "pass"
+    assert found["empty"].status == found["oversized"].status == "pass"
+    assert "every buffer back in the pool" in found  # the last step went to its end
+
+
+def test_integers_that_must_fit_each_other(serve: Made) -> None:
+    """Of the requests that are made up, those that do not run are left out; past keys and lengths are guessed."""
+    model = load(
+        """g (float[b, s, 32] q, float[b, s, 16] k, float[b, s, 16] v, float[b, 1, p, 16] pk, float[b, 1, p, 16] pv,
+              int32[b] lengths, int32 total) => (float[b, s, 32] y, float[b, 1, t, 16] nk, float[b, 1, t, 16] nv) {
+            y, nk, nv = com.microsoft.GroupQueryAttention <kv_num_heads = 1, num_heads = 2>
+                (q, k, v, pk, pv, lengths, total)
+        }""",
+        "com.microsoft",
+    )
+    report = diagnose(serve(model), seconds=0.1)
+    assert report.failures == () or {c.name for c in report.failures} <= NOISY | BUILD, str(report)
+    assert "every buffer back in the pool" in by_name(report)
 
 
 # the whole

@@ -14,7 +14,7 @@ from .. import _core
 from .._build import build_info
 from .._model import Model
 from .._text import counted
-from ..diagnostics._samples import Feeds, made_up, split
+from ..diagnostics._samples import Feeds, fixed_rows, made_up, split, stacked
 from . import CommandError, about, duration
 from ._measure import Answers, alternate, clients, inferkit_call, onnxruntime_call
 from ._out import Out, Progress, count_text
@@ -51,10 +51,14 @@ def add(subparsers: Any) -> None:
     parser.set_defaults(run=run)
 
 
-def batch_of(samples: list[Feeds], rows: int) -> Feeds:
+def batch_of(model: Model, samples: list[Feeds], rows: int) -> Feeds:
     """Stack samples, again and again where there are too few."""
-    stacked = {n: np.concatenate([feeds[n] for feeds in samples]) for n in samples[0]}
-    return {n: np.resize(array, (rows, *array.shape[1:])) for n, array in stacked.items()}
+    feeds = stacked(model.inputs, samples)
+    for spec in model.inputs:
+        if spec.shape:
+            array = feeds[spec.name]
+            feeds[spec.name] = np.resize(array, (rows, *array.shape[1:]))
+    return feeds
 
 
 def measure(options: argparse.Namespace, say: Any) -> dict[str, Any]:
@@ -64,15 +68,15 @@ def measure(options: argparse.Namespace, say: Any) -> dict[str, Any]:
         samples = split(model, arrays_of(options.input, model), 64, model.run)
     else:
         samples = made_up(model, 64, model.run)
-    fixed = next((spec.shape[0] for spec in model.inputs if spec.shape and spec.shape[0] is not None), None)
+    fixed = fixed_rows(model.inputs)
     batches = options.batch if fixed is None else [fixed]
-    first = samples[0] if fixed is not None else batch_of(samples, batches[0])
+    first = samples[0] if fixed is not None else batch_of(model, samples, batches[0])
     peer = None if options.alone else onnxruntime_call(options.model, options.threads, first)
     answers = Answers(columns=_core.inspect_onnx(options.model)["columns"])
     direct = []
     for rows in batches:
         say(f"batch {rows}")
-        feeds = samples[0] if fixed is not None else batch_of(samples, rows)
+        feeds = samples[0] if fixed is not None else batch_of(model, samples, rows)
         calls = {"inferkit": inferkit_call(model, feeds)}
         if peer is not None:
             answers.compare(f"batch {rows}", model.run(feeds), peer.answer(feeds))

@@ -15,7 +15,7 @@ from .._errors import InferkitError, ValidationError
 from .._model import Model
 from .._types import TensorSpec, numpy_dtype
 
-__all__ = ["Feeds", "made_up", "made_up_for", "rows_of", "split"]
+__all__ = ["Feeds", "fixed_rows", "made_up", "made_up_for", "rows_of", "split", "stacked"]
 
 Feeds = dict[str, np.ndarray]
 
@@ -28,6 +28,18 @@ _INTEGERS = (10, 2, 1)
 def rows_of(spec: TensorSpec) -> int:
     """Rows of one request: as the model fixes them, else one."""
     return spec.shape[0] if spec.shape and spec.shape[0] is not None else 1
+
+
+def fixed_rows(specs: Sequence[TensorSpec]) -> int | None:
+    """Rows of every request, where the model fixes them. A scalar has none: it is one value for all rows."""
+    return next((spec.shape[0] for spec in specs if spec.shape and spec.shape[0] is not None), None)
+
+
+def stacked(specs: Sequence[TensorSpec], samples: Sequence[Feeds]) -> Feeds:
+    """Make one request of several; what has no rows is taken from the first."""
+    return {
+        s.name: np.concatenate([feeds[s.name] for feeds in samples]) if s.shape else samples[0][s.name] for s in specs
+    }
 
 
 def _array(spec: TensorSpec, length: int, integers: int, rng: Generator) -> np.ndarray:
@@ -51,10 +63,11 @@ def _attempts(specs: Sequence[TensorSpec]) -> Iterator[tuple[int, int]]:
 
 
 def made_up(model: Model, count: int, attempt: Callable[[Feeds], object], seed: int = 0) -> list[Feeds]:
-    """Make `count` different requests that the model takes.
+    """Make `count` different requests that the model takes, or fewer where it takes only some of those made.
 
     Floats are normal, integers small. Free dimensions besides the batch are guessed: sizes are tried until `attempt`,
-    which runs one request, does not raise.
+    which runs one request, does not raise. An input without rows has the same value in all of them, so that they can
+    share a batch.
 
     Raises
     ------
@@ -86,18 +99,33 @@ def made_up_for(
                 f"input '{spec.name}' is {spec.dtype}, which numpy lacks: install the package ml_dtypes"
             ) from None
     problem: Exception | None = None
+    best: list[Feeds] = []
     attempts = list(_attempts(specs))
     for length, integers in attempts:
         rng = default_rng(seed)
         feeds = [{s.name: _array(s, length, integers, rng) for s in specs} for _ in range(count)]
-        try:
-            attempt(feeds[0])
-        except InferkitError as error:
-            if len(attempts) == 1:
-                return feeds  # nothing was guessed, so the fault is the model's, and for the diagnosis to tell
-            problem = error
-            continue
-        return feeds
+        for each in feeds:
+            each.update({s.name: feeds[0][s.name] for s in specs if not s.shape})
+        good = []
+        for each in feeds:
+            try:
+                attempt(each)
+            except InferkitError as error:
+                if len(attempts) == 1:
+                    return feeds  # nothing was guessed, so the fault is the model's, and for the diagnosis to tell
+                problem = error
+                if not good:
+                    break
+                continue
+            good.append(each)
+            if integers == 1:  # one that runs speaks for the rest, which integers of several values do not
+                return feeds
+        if len(good) == len(feeds):
+            return feeds
+        if len(good) > len(best):
+            best = good
+    if best:
+        return best
     raise ValueError(f"no made-up input satisfies the model, so give real ones; it said last: {problem}")
 
 
@@ -116,14 +144,18 @@ def split(model: Model, arrays: Mapping[str, Any], count: int, attempt: Callable
     for spec in model.inputs:
         array = np.asarray(arrays[spec.name])
         batches[spec.name] = array[None] if array.ndim + 1 == len(spec.shape) else array
-    lengths = {len(array) if array.ndim else 0 for array in batches.values()}
-    rows = rows_of(model.inputs[0])
+    with_rows = [spec.name for spec in model.inputs if spec.shape]
+    lengths = {len(batches[name]) if batches[name].ndim else 0 for name in with_rows}
+    rows = fixed_rows(model.inputs) or 1
     if len(lengths) != 1:
         raise ValueError(f"the input's arrays have different numbers of rows: {sorted(lengths)}")
     pieces = min(count, lengths.pop() // rows)
     if pieces < 1:
         raise ValueError(f"the input has fewer rows than a request needs: {rows}")
-    feeds = [{n: array[i * rows : (i + 1) * rows] for n, array in batches.items()} for i in range(pieces)]
+    feeds = [
+        {n: array[i * rows : (i + 1) * rows] if n in with_rows else array for n, array in batches.items()}
+        for i in range(pieces)
+    ]
     try:
         attempt(feeds[0])
     except ValidationError as error:

@@ -14,6 +14,7 @@ import numpy as np
 from ..._core import BufferPool
 from .._patient import WINDOW, Finder, Patient
 from .._report import Check
+from .._samples import fixed_rows, stacked
 
 __all__ = ["Slope", "examine", "rss_bytes", "slope"]
 
@@ -102,10 +103,10 @@ def examine(patient: Patient) -> Iterator[Check]:
 
 def _warm_up(patient: Patient) -> None:
     """Let the model compile every batch size that may come, so that none is met for the first time later."""
-    if not patient.model._is_native or any(spec.shape[0] is not None for spec in patient.model.inputs):
+    if not patient.model._is_native or fixed_rows(patient.model.inputs) is not None:
         return
     for rows in range(1, min(WINDOW, patient.batcher.max_batch_size, len(patient.samples)) + 1):
-        patient.model.run({n: np.concatenate([s[n] for s in patient.samples[:rows]]) for n in patient.samples[0]})
+        patient.model.run(stacked(patient.model.inputs, patient.samples[:rows]))
 
 
 def _stable(readings: np.ndarray, size: int, patient: Patient) -> Check:

@@ -11,7 +11,7 @@ import numpy as np
 from ..._types import TensorSpec, same_bits
 from .._patient import Finder, Patient
 from .._report import Check
-from .._samples import Feeds
+from .._samples import Feeds, fixed_rows, stacked
 
 __all__ = ["examine", "is_probability"]
 
@@ -135,15 +135,14 @@ def _normalized(spec: TensorSpec, rows: list[np.ndarray], made_by: str) -> Check
 def _alone_and_batched(patient: Patient, alone: list[Feeds]) -> Iterator[Check]:
     name = "the same alone and batched"
     why = "an answer that depends on who else asks at the same time cannot be reproduced"
-    if any(spec.shape[0] is not None for spec in patient.model.inputs):
+    if fixed_rows(patient.model.inputs) is not None:
         yield _check(name, "skip", "the model fixes the number of rows", why)
         return
     patient.say("the same samples in batches")
     different: list[int] = []
     sizes = sorted({2, 3, 8, len(alone)} & set(range(2, min(len(alone), patient.batcher.max_batch_size) + 1)))
     for size in sizes:
-        batch = {n: np.concatenate([patient.samples[i][n] for i in range(size)]) for n in patient.samples[0]}
-        together = patient.model.run(batch)
+        together = patient.model.run(stacked(patient.model.inputs, patient.samples[:size]))
         for i in range(size):
             if any(not same_bits(together[n][i : i + 1], np.asarray(alone[i][n])[:1]) for n in together):
                 different.append(size)

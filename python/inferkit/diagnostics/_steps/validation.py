@@ -33,7 +33,7 @@ def examine(patient: Patient) -> Iterator[Check]:
     missing = {spec.name for spec, (meant, _) in zip(specs, patient.model._senses, strict=True) if meant == "nan"}
     strict = [spec for spec in floats if spec.name not in missing]
     cases = {
-        "empty": ({s.name: sample[s.name][:0] for s in specs}, {"empty"}),
+        "empty": ({s.name: sample[s.name][:0] if s.shape else sample[s.name] for s in specs}, {"empty"}),
         "oversized": (_oversized(patient), {"too_large", "shape"}),
         "NaN": (_poisoned(sample, strict, np.nan), {"non_finite"}),
         "infinity": (_poisoned(sample, floats, np.inf), {"non_finite"}),
@@ -78,6 +78,9 @@ def _oversized(patient: Patient) -> Feeds:
     rows = patient.batcher.max_batch_size + 1
     feeds = {}
     for name, array in patient.samples[0].items():
+        if array.ndim == 0:  # one value for all rows
+            feeds[name] = array
+            continue
         repeats = -(-rows // len(array))
         feeds[name] = np.concatenate([array] * repeats)[:rows]
     return feeds
@@ -116,7 +119,7 @@ def _lengths(patient: Patient) -> Iterator[Check]:
             # One element, seen many times. Too many rows as well, which is found after the lengths have been looked at
             # and before anything is copied: so nothing of this size is ever made.
             feeds = {
-                name: np.broadcast_to(array.reshape(-1)[0], (rows, *array.shape[1:]))
+                name: np.broadcast_to(array.reshape(-1)[0], (rows, *array.shape[1:])) if array.ndim else array
                 for name, array in patient.samples[0].items()
             }
             shape = list(feeds[spec.name].shape)
