@@ -1,5 +1,6 @@
 #include "base/shape.h"
 
+#include "base/counted.h"
 #include "base/error.h"
 
 namespace inferkit {
@@ -7,7 +8,7 @@ namespace inferkit {
 Shape::Shape(std::span<const int64_t> dims) {
   if (dims.size() > kMaxRank) {
     throw Error(ErrorCode::kModel,
-                cat("a tensor has ", dims.size(), " dimensions; at most ", kMaxRank, " are supported"));
+                cat("a tensor has ", counted(dims.size(), "dimension"), "; at most ", kMaxRank, " are supported"));
   }
   std::copy(dims.begin(), dims.end(), dims_.begin());
   rank_ = static_cast<uint8_t>(dims.size());

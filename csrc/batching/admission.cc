@@ -2,6 +2,7 @@
 // batcher.cc.
 #include <stdexcept>
 
+#include "base/counted.h"
 #include "base/text.h"
 #include "batching/batcher.h"
 
@@ -83,7 +84,8 @@ void Batcher::enter_client(const Checked& checked, const SubmitOptions& options,
   trace_refusal(Phase::kRejected, WhyNot::kClientRate, options.id ? options.id : new_id(), options, checked.rows, now);
   throw Refusal(ErrorCode::kQueueFull,
                 cat("client ", quote(client.name), " has used up its rate of ", client.options.rate,
-                    " requests a second (burst=", client.options.burst, "): try again in ", double(wait) * 1e-9, " s"),
+                    client.options.rate == 1 ? " request" : " requests", " a second (burst=", client.options.burst,
+                    "): try again in ", double(wait) * 1e-9, " s"),
                 wait);
 }
 
@@ -107,7 +109,8 @@ void Batcher::refuse_full(const Request& request, const SubmitOptions& options) 
   const std::string full = cat("the queue is full (max_queue_size=", options_.max_queue_size, ")");
   throw Refusal(ErrorCode::kQueueFull,
                 options_.wait_when_full
-                    ? cat(full, " and ", options_.max_waiting, " requests wait for room already (max_waiting): wait ",
+                    ? cat(full, " and ", counted(options_.max_waiting, "request"),
+                          options_.max_waiting == 1 ? " waits" : " wait", " for room already (max_waiting): wait ",
                           "for answers before you submit more, or raise max_waiting of the Batcher")
                     : cat(full, ": try again later, or raise max_queue_size of the Batcher"),
                 scheduler_.room_after(clock_.now()));

@@ -5,6 +5,7 @@
 #include <stdexcept>
 #include <system_error>
 
+#include "base/counted.h"
 #include "base/text.h"
 #include "platform/futex.h"
 
@@ -122,8 +123,8 @@ Batcher::Batcher(std::shared_ptr<Runner> runner, BatcherOptions options, std::sh
                                     "directly"));
   }
   if (!options_.outputs.empty() && options_.outputs.size() != runner_->outputs().size()) {
-    throw std::invalid_argument(
-        cat("output checks for ", options_.outputs.size(), " outputs; the model has ", runner_->outputs().size()));
+    throw std::invalid_argument(cat("output checks for ", counted(options_.outputs.size(), "output"),
+                                    "; the model has ", runner_->outputs().size()));
   }
   try {
     start_workers();

@@ -5,6 +5,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/counted.h"
 #include "base/text.h"
 #include "batching/row_sink.h"
 
@@ -114,7 +115,7 @@ bool tells(const RowLayout& layout, std::span<const TensorView> inputs) {
 
 Status RowProof::refusal(int64_t rows, int64_t fixed) const {
   return {ErrorCode::kValidation, Reason::kShape,
-          cat("the request has ", rows, " rows; the model's first dimension is fixed at ", fixed,
+          cat("the request has ", counted(rows, "row"), "; the model's first dimension is fixed at ", fixed,
               ", and the answer to a row depends on the others, so every request needs exactly that many"),
           nullptr};
 }

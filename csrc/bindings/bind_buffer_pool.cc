@@ -3,6 +3,7 @@
 
 #include <optional>
 
+#include "base/counted.h"
 #include "base/error.h"
 #include "bindings/arguments.h"
 #include "bindings/bound.h"
@@ -224,7 +225,7 @@ void bind_buffer_pool(py::module_& m) {
              if (b.views == 0 || type.is_none()) b.release();
            })
       .def("__repr__", [](const PyBuffer& b) {
-        return cat("<inferkit.Buffer of ", b.nbytes, " bytes", b.buffer ? "" : ", released", ">");
+        return cat("<inferkit.Buffer of ", counted(b.nbytes, "byte"), b.buffer ? "" : ", released", ">");
       });
 
   py::class_<BufferPool, std::shared_ptr<BufferPool>>(m, "BufferPool", py::custom_type_setup(with_new), kPoolDoc)
@@ -256,8 +257,8 @@ void bind_buffer_pool(py::module_& m) {
           "Get the pool of the process, from which models and batchers take their memory.")
       .def("__repr__", [](const BufferPool& pool) {
         const PoolStats s = pool.stats();
-        return cat("<inferkit.BufferPool: ", s.outstanding, s.outstanding == 1 ? " buffer out, " : " buffers out, ",
-                   s.in_use_bytes, " bytes in use, ", s.cached_bytes, " cached>");
+        return cat("<inferkit.BufferPool: ", counted(s.outstanding, "buffer"), " out, ",
+                   counted(s.in_use_bytes, "byte"), " in use, ", s.cached_bytes, " cached>");
       });
   require_init<PoolStats>();
   require_init<LeakRow>();

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "base/counted.h"
 #include "base/text.h"
 #include "base/validation.h"
 #include "bindings/arguments.h"
@@ -137,8 +138,9 @@ std::vector<Shape> checked_shapes(const Model& model, const std::vector<std::vec
   for (size_t i = 0; i < specs.size(); ++i) {
     const auto& dims = dimensions[i];
     if (dims.size() > Shape::kMaxRank) {
-      throw std::invalid_argument(cat("input ", quote(specs[i].name), ": a shape of ", dims.size(),
-                                      " dimensions; at most ", Shape::kMaxRank, " are supported"));
+      throw std::invalid_argument(cat("input ", quote(specs[i].name), ": a shape of ",
+                                      counted(dims.size(), "dimension"), "; at most ", Shape::kMaxRank,
+                                      " are supported"));
     }
     const std::string what = cat("a dimension of input ", quote(specs[i].name));
     Shape& shape = out.emplace_back();

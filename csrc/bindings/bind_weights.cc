@@ -4,6 +4,7 @@
 
 #include <string>
 
+#include "base/counted.h"
 #include "base/error.h"
 #include "bindings/arguments.h"
 #include "bindings/array_out.h"
@@ -203,9 +204,9 @@ void bind_weights(py::module_& m) {
           "path", [](const Weights& self) { return file_name(self.path()); },
           "The path of the file; empty if the tensors came from no file.")
       .def("__repr__", [](const Weights& self) {
-        return cat(
-            "<inferkit.Weights: ", self.size(), self.size() == 1 ? " tensor, " : " tensors, ", self.bytes(), " bytes",
-            self.path().empty() ? "" : cat(", from ", py::repr(file_name(self.path())).cast<std::string>()), ">");
+        return cat("<inferkit.Weights: ", counted(self.size(), "tensor"), ", ", counted(self.bytes(), "byte"),
+                   self.path().empty() ? "" : cat(", from ", py::repr(file_name(self.path())).cast<std::string>()),
+                   ">");
       });
   require_init<Weights>();
   py::module_::import("collections.abc").attr("Mapping").attr("register")(weights);

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <optional>
 
+#include "base/counted.h"
 #include "base/text.h"
 #include "bindings/array_in.h"
 #include "bindings/array_out.h"
@@ -291,8 +292,7 @@ Results call_native(Model& model, Inputs& in, std::span<PyObject* const> out) {
 void check_count(std::span<const PortSpec> specs, size_t arguments) {
   if (arguments == specs.size()) return;
   throw Error(ErrorCode::kValidation, Reason::kName,
-              cat("the model takes ", specs.size(), specs.size() == 1 ? " input (" : " inputs (", names_of(specs),
-                  "); got ", arguments));
+              cat("the model takes ", counted(specs.size(), "input"), " (", names_of(specs), "); got ", arguments));
 }
 
 /// The inputs of a model that takes sequences, or optionals, with their batch axis; `in` holds the arrays among them.

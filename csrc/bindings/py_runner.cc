@@ -8,6 +8,7 @@
 #include <optional>
 #include <string_view>
 
+#include "base/counted.h"
 #include "base/validation.h"
 #include "bindings/array_in.h"
 #include "bindings/array_out.h"
@@ -142,7 +143,7 @@ class PyRunner final : public Runner {
     const auto sequence = py::reinterpret_borrow<py::sequence>(answer);
     if (const size_t size = sequence.size(); size != outputs_.size()) {
       throw Error(ErrorCode::kOutput, Reason::kShape,
-                  cat("the callable returned ", size, size == 1 ? " output, but " : " outputs, but ", outputs_.size(),
+                  cat("the callable returned ", counted(size, "output"), ", but ", outputs_.size(),
                       outputs_.size() == 1 ? " is declared" : " are declared"));
     }
     for (size_t i = 0; i < outputs_.size(); ++i) take(i, sequence[i], sink);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "base/counted.h"
 #include "bindings/array_out.h"
 #include "bindings/names.h"
 
@@ -48,8 +49,7 @@ RequestInputs::RequestInputs(std::span<PyObject* const> arguments, std::span<con
   }
   const size_t given = arguments.size();
   if (given > specs.size() || std::ranges::any_of(specs.subspan(given), [](const auto& s) { return !s.fallback; })) {
-    fail_name(cat("the model takes ", specs.size(), specs.size() == 1 ? " input (" : " inputs (", names_of(specs),
-                  "); got ", given));
+    fail_name(cat("the model takes ", counted(specs.size(), "input"), " (", names_of(specs), "); got ", given));
   }
   complete_ = given == specs.size();
   for (size_t i = 0; i < given; ++i) arrays_[i] = to_port_array(arguments[i], specs[i]);

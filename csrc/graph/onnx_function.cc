@@ -1,4 +1,5 @@
 // Model-local functions: read once, inlined at every call.
+#include "base/counted.h"
 #include "base/text.h"
 #include "graph/onnx_graph.h"
 #include "platform/stoppable.h"
@@ -43,8 +44,9 @@ void GraphReader::inline_function(const Function& function, const NodeProto& cal
   limits_.inlined_nodes(1 + function.nodes.size());
   limits_.inlined_bytes(64 * (proto.inputs.size() + proto.outputs.size()));
   if (call.inputs.size() > proto.inputs.size() || call.outputs.size() > proto.outputs.size())
-    fail(cat(describe(call), " has ", call.inputs.size(), " inputs and ", call.outputs.size(),
-             " outputs; the function takes ", proto.inputs.size(), " and gives ", proto.outputs.size()));
+    fail(cat(describe(call), " has ", counted(call.inputs.size(), "input"), " and ",
+             counted(call.outputs.size(), "output"), "; the function takes ", proto.inputs.size(), " and gives ",
+             proto.outputs.size()));
 
   const std::string_view label = call.name.empty() ? call.op_type : call.name;
   Frame frame{function, {}, cat(caller.frame ? caller.frame->prefix : "", label, "/")};

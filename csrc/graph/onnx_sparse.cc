@@ -1,6 +1,7 @@
 // Sparse tensors become dense ones when the model is loaded.
 #include <cstring>
 
+#include "base/counted.h"
 #include "base/text.h"
 #include "graph/onnx_tensor.h"
 #include "platform/run_control.h"
@@ -47,8 +48,9 @@ Tensor TensorLoader::load_sparse(const SparseTensorProto& proto, const std::stri
     linear = indices.shape.rank() == 1;
     const Shape wanted = linear ? Shape{stored} : Shape{stored, static_cast<int64_t>(shape.rank())};
     if (indices.dtype != DType::kI64 || indices.shape != wanted)
-      fail(what, cat("has indices of ", dtype_name(indices.dtype), " and shape ", indices.shape.str(), " for ", stored,
-                     " values; expected int64, one for each or one for each of ", shape.rank(), " dimensions"));
+      fail(what, cat("has indices of ", dtype_name(indices.dtype), " and shape ", indices.shape.str(), " for ",
+                     counted(stored, "value"), "; expected int64, one for each or one for each of ",
+                     counted(shape.rank(), "dimension")));
   } else if (stored > 0) {
     fail(what, "has values without indices");
   }
@@ -61,7 +63,8 @@ Tensor TensorLoader::load_sparse(const SparseTensorProto& proto, const std::stri
   constexpr size_t kPerValue = 4096;
   sparse_allowance_ += kPerValue * static_cast<size_t>(stored);
   if (bytes > sparse_allowance_)
-    fail(what, cat("would take ", bytes, " bytes as a dense tensor, too many for its ", stored, " values"));
+    fail(what,
+         cat("would take ", counted(bytes, "byte"), " as a dense tensor, too many for its ", counted(stored, "value")));
   sparse_allowance_ -= bytes;
 
   void* out = nullptr;

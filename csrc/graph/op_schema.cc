@@ -1,5 +1,7 @@
 #include "graph/op_schema.h"
 
+#include "base/counted.h"
+
 namespace inferkit {
 namespace {
 
@@ -57,7 +59,7 @@ const Tensor* NodeContext::attr_tensor(std::string_view name) const {
 }
 
 int64_t NodeContext::resolve_axis(int64_t axis, int64_t rank) const {
-  if (axis < -rank || axis >= rank) fail(cat("axis ", axis, " is out of range for ", rank, " dimensions"));
+  if (axis < -rank || axis >= rank) fail(cat("axis ", axis, " is out of range for ", counted(rank, "dimension")));
   return axis < 0 ? axis + rank : axis;
 }
 

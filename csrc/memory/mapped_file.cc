@@ -12,6 +12,7 @@
 #include <system_error>
 #include <utility>
 
+#include "base/counted.h"
 #include "base/error.h"
 #include "base/text.h"
 
@@ -118,7 +119,7 @@ void MappedFile::require_unchanged() const {
   struct stat now;
   // Without its descriptor the file is known by its name, if it still has it.
   if (same_file(::fstat(fd_.get(), &now), now, state_) || same_file(::stat(path_.c_str(), &now), now, state_)) {
-    if (now.st_size != state_.size) throw fail(cat("went from ", state_.size, " to ", now.st_size, " bytes"));
+    if (now.st_size != state_.size) throw fail(cat("went from ", state_.size, " to ", counted(now.st_size, "byte")));
     const timespec& then = state_.modified;
     if (now.st_mtim.tv_sec != then.tv_sec || now.st_mtim.tv_nsec != then.tv_nsec) throw fail("was written to");
   }

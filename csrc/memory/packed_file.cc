@@ -4,6 +4,7 @@
 #include <set>
 #include <tuple>
 
+#include "base/counted.h"
 #include "base/error.h"
 #include "base/text.h"
 #include "platform/run_control.h"
@@ -46,14 +47,14 @@ bool times_agree(const PackedHeader& header, const MappedFiles& model) {
 void require_model(const PackedHeader& header, const KeyedHash& hash, const std::string& what, const MappedFiles& model,
                    int threads) {
   if (header.files.size() != model.size()) {
-    throw misfit(what, cat("it was made of a model with weights in ", header.files.size(),
-                           " files, and this one has them in ", model.size()));
+    throw misfit(what, cat("it was made of a model with weights in ", counted(header.files.size(), "file"),
+                           ", and this one has them in ", model.size()));
   }
   for (size_t i = 0; i < header.files.size(); ++i) {
     const size_t bytes = model.all()[i]->bytes().size();
     if (header.files[i].bytes != bytes) {
-      throw misfit(what, cat("it was made of another model: ", quote(model.all()[i]->path()), " has ", bytes,
-                             " bytes, and had ", header.files[i].bytes));
+      throw misfit(what, cat("it was made of another model: ", quote(model.all()[i]->path()), " has ",
+                             counted(bytes, "byte"), ", and had ", header.files[i].bytes));
     }
   }
   if (times_agree(header, model)) return;

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <type_traits>
 
+#include "base/counted.h"
 #include "base/error.h"
 #include "base/text.h"
 
@@ -172,7 +173,8 @@ PackedHeader read_packed_header(std::span<const std::byte> file, const std::stri
   if (file.size() < kMagicBytes || std::memcmp(file.data(), kMagic, kMagicBytes) != 0) {
     throw fail("is no file of packed weights, such as Model.save_packed() writes");
   }
-  const Error cut = fail(cat("is damaged: it was cut short, to ", file.size(), " bytes, or its length was changed"));
+  const Error cut =
+      fail(cat("is damaged: it was cut short, to ", counted(file.size(), "byte"), ", or its length was changed"));
   if (file.size() < sizeof(fixed)) throw cut;
   std::memcpy(&fixed, file.data(), sizeof(fixed));
   if (fixed.version != kVersion) {

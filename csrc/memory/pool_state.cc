@@ -6,6 +6,7 @@
 #include <stdexcept>
 #include <utility>
 
+#include "base/counted.h"
 #include "base/error.h"
 #include "memory/pool_fork.h"
 
@@ -52,7 +53,7 @@ void PoolState::close() noexcept {
 PoolBlock* PoolState::acquire(size_t bytes, const char* tag) {
   if (bytes > kMaxBlockBytes) {
     throw Error(ErrorCode::kPoolExhausted,
-                cat("a buffer of ", bytes, " bytes was asked for; no machine has that much"));
+                cat("a buffer of ", counted(bytes, "byte"), " was asked for; no machine has that much"));
   }
   const size_t wanted = size_class(bytes);
   PoolBlock* block = pop_free(wanted);
@@ -171,10 +172,10 @@ PoolBlock* PoolState::allocate(size_t size_class) {
       }
       if (emptied) {
         const PoolStats now = stats();
-        throw Error(
-            ErrorCode::kPoolExhausted,
-            cat("the system has no memory for a buffer of ", bytes, " bytes; the pool has ", now.in_use_bytes,
-                " in use and ", now.cached_bytes, " cached. Release buffers (leaks() lists them), or use less"));
+        throw Error(ErrorCode::kPoolExhausted,
+                    cat("the system has no memory for a buffer of ", counted(bytes, "byte"), "; the pool has ",
+                        now.in_use_bytes, " in use and ", now.cached_bytes,
+                        " cached. Release buffers (leaks() lists them), or use less"));
       }
       trim();
     }
@@ -222,8 +223,8 @@ PoolBlock* PoolState::make_room(size_t size_class) {
     }
   }
   throw Error(ErrorCode::kPoolExhausted,
-              cat("the buffer pool is exhausted: ", bytes, " bytes asked for, and of the cap of ", options_.max_bytes,
-                  " bytes ", in_use, " are in use and ", cached,
+              cat("the buffer pool is exhausted: ", counted(bytes, "byte"), " asked for, and of the cap of ",
+                  counted(options_.max_bytes, "byte"), " ", in_use, " are in use and ", cached,
                   " cached. Release buffers (leaks() lists them), send smaller batches, or raise max_bytes"));
 }
 

@@ -8,6 +8,7 @@
 #include <tuple>
 #include <utility>
 
+#include "base/counted.h"
 #include "base/error.h"
 #include "base/text.h"
 #include "memory/json.h"
@@ -159,14 +160,15 @@ void check_layout(const HeaderReader& reader, const std::vector<Claim>& sorted, 
     const auto bytes = byte_count(claim.entry);
     if (!bytes) reader.fail(claim, cat("has shape ", claim.entry.shape.str(), ", more elements than memory has"));
     if (*bytes != claim.end - claim.begin) {
-      reader.fail(claim, cat("takes ", claim.end - claim.begin, " bytes, expected ", *bytes, " for ",
+      reader.fail(claim, cat("takes ", counted(claim.end - claim.begin, "byte"), ", expected ", *bytes, " for ",
                              dtype_name(claim.entry.dtype), " of shape ", claim.entry.shape.str()));
     }
     at = claim.end;
   }
   if (at != data_bytes) {
-    throw Error(ErrorCode::kModel, cat(where, ": the header describes ", at, " bytes of data, the file holds ",
-                                       data_bytes, at > data_bytes ? ": it is cut short" : ": it is too long"));
+    throw Error(ErrorCode::kModel,
+                cat(where, ": the header describes ", counted(at, "byte"), " of data, the file holds ", data_bytes,
+                    at > data_bytes ? ": it is cut short" : ": it is too long"));
   }
 }
 
@@ -187,15 +189,17 @@ SafetensorsIndex parse_safetensors(std::span<const std::byte> file, const std::s
   const auto fail = [&](const std::string& what) -> Error {
     return Error(ErrorCode::kModel, cat(where, ": ", what, "; is this a whole safetensors file?"));
   };
-  if (file.size() < kLengthBytes) throw fail(cat("the file has ", file.size(), " bytes, expected at least 8"));
+  if (file.size() < kLengthBytes)
+    throw fail(cat("the file has ", counted(file.size(), "byte"), ", expected at least 8"));
   uint64_t header_bytes = 0;
   for (size_t i = kLengthBytes; i-- > 0;) header_bytes = header_bytes << 8 | std::to_integer<uint64_t>(file[i]);
   if (header_bytes > kMaxHeader) {
-    throw fail(cat("the header claims ", header_bytes, " bytes, expected at most ", kMaxHeader));
+    throw fail(cat("the header claims ", counted(header_bytes, "byte"), ", expected at most ", kMaxHeader));
   }
   const size_t data_begin = kLengthBytes + static_cast<size_t>(header_bytes);
   if (data_begin > file.size()) {
-    throw fail(cat("the header claims ", header_bytes, " bytes, the file holds ", file.size() - kLengthBytes));
+    throw fail(
+        cat("the header claims ", counted(header_bytes, "byte"), ", the file holds ", file.size() - kLengthBytes));
   }
   // A copy: what is checked and then used must not change in between, whoever writes into the file.
   const std::string header(reinterpret_cast<const char*>(file.data()) + kLengthBytes,

@@ -217,3 +217,11 @@ def test_swaps_among_short_requests() -> None:
         for thread in threads:
             thread.join()
     assert not wrong
+
+
+def test_one_row_is_no_rows() -> None:
+    """Where the rows depend on each other, a request must have all of them."""
+    mixed = "{ s = ReduceSum <keepdims = 1> (x, axes) y = Div(x, s) }"
+    model = load(f"g (float[4, 3] x) => (float[4, 3] y) <int64[1] axes = {{0}}> {mixed}")
+    with inferkit.Batcher(model) as batcher, pytest.raises(inferkit.ValidationError, match="the request has 1 row;"):
+        batcher(np.ones(3, np.float32))

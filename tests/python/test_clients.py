@@ -163,7 +163,7 @@ def test_a_rate_for_everybody_else() -> None:
             batcher(row(1))
         for name in ("b", "c"):
             batcher(row(1), client=name)
-            with pytest.raises(inferkit.QueueFullError, match=rf"client '{name}' .*1 requests a second"):
+            with pytest.raises(inferkit.QueueFullError, match=rf"client '{name}' .*1 request a second"):
                 batcher(row(1), client=name)
 
 

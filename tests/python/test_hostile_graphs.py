@@ -86,7 +86,7 @@ def test_outputs_that_no_operator_has(op: str, outputs: list[str]) -> None:
 @pytest.mark.parametrize("op", ["Relu", "Erf", "Identity", "Cast", "Softmax", "Transpose", "Reshape", "Concat"])
 def test_required_inputs_that_are_left_out(op: str) -> None:
     attributes = {"Cast": {"to": 1}, "Concat": {"axis": 0}}.get(op, {})
-    with pytest.raises(inferkit.InferkitError, match=r"missing|has 1 inputs"):
+    with pytest.raises(inferkit.InferkitError, match=r"missing|has 1 input\b"):
         load([node(op, [""], ["y"], **attributes)])(X)
 
 

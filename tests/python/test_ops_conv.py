@@ -216,7 +216,7 @@ def test_no_images() -> None:
     ("attributes", "message"),
     [
         ({"group": 3}, "do not fit"),
-        ({"strides": [1]}, "strides has 1 values"),
+        ({"strides": [1]}, "strides has 1 value; expected 2"),
         ({"strides": [0, 1]}, "strides holds 0"),
         ({"pads": [-1, 0, 0, 0]}, "pads holds -1"),
         ({"kernel_shape": [2, 2]}, "kernel_shape"),
@@ -226,6 +226,13 @@ def test_no_images() -> None:
 def test_malformed(attributes: dict[str, Any], message: str) -> None:
     case = Case("Conv", np.ones((1, 4, 6, 6), np.float32), np.ones((2, 4, 3, 3), np.float32), **attributes)
     with pytest.raises(inferkit.ModelError, match=message):
+        inferkit.Model.load(case.bytes_with_output("float32", (1, 2, 4, 4)))
+
+
+def test_one_group_is_no_groups() -> None:
+    """What is counted stands in the singular where there is one of it."""
+    case = Case("Conv", np.ones((1, 2, 6, 6), np.float32), np.ones((2, 3, 3, 3), np.float32))
+    with pytest.raises(inferkit.ModelError, match="in 1 group do not fit"):
         inferkit.Model.load(case.bytes_with_output("float32", (1, 2, 4, 4)))
 
 

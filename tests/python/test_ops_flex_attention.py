@@ -146,5 +146,5 @@ def test_what_does_not_fit() -> None:
         inferkit.Model.load(proto("float32", softmax_precision=TensorProto.INT64))
     two = body([helper.make_node("Identity", ["in"], ["out"])])
     two.output.append(two.output[0])
-    with pytest.raises(inferkit.ModelError, match="score_mod has 1 inputs and 2 outputs"):
+    with pytest.raises(inferkit.ModelError, match="score_mod has 1 input and 2 outputs"):
         inferkit.Model.load(proto("float32", score_mod=two))

@@ -131,7 +131,7 @@ def test_label_encoder_of_the_first_opset() -> None:
 @pytest.mark.parametrize(
     ("attributes", "error", "says"),
     [
-        ({"keys_strings": ["a"], "values_int64s": [1, 2]}, inferkit.ModelError, "1 keys and 2"),
+        ({"keys_strings": ["a"], "values_int64s": [1, 2]}, inferkit.ModelError, "1 key and 2 values"),
         ({"keys_strings": [b"\xff"], "values_int64s": [1]}, inferkit.ModelError, "not UTF-8"),
         (
             {"keys_int64s": [1], "values_int64s": [1]},

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <map>
 
+#include "base/counted.h"
 #include "engine/compile/compiler.h"
 #include "platform/stoppable.h"
 
@@ -10,11 +11,11 @@ namespace inferkit {
 void check_arity(const Node& node, const OpSchema& schema) {
   const auto check = [&](size_t count, int least, int most, const char* what) {
     if (count < static_cast<size_t>(least) || count > static_cast<size_t>(most)) {
-      throw Error(ErrorCode::kModel, cat(node.label(), ": has ", count, " ", what));
+      throw Error(ErrorCode::kModel, cat(node.label(), ": has ", counted(count, what)));
     }
   };
-  check(node.inputs.size(), schema.min_inputs, schema.max_inputs, "inputs");
-  check(node.outputs.size(), schema.min_outputs, schema.max_outputs, "outputs");
+  check(node.inputs.size(), schema.min_inputs, schema.max_inputs, "input");
+  check(node.outputs.size(), schema.min_outputs, schema.max_outputs, "output");
 }
 
 void name_required_outputs(Node& node, Graph& graph) {
@@ -69,7 +70,7 @@ std::vector<std::string> missing_operators(const Graph& graph) {
   for (const auto& [what, count] : counts) {
     const std::string_view hint = hinted ? std::string_view() : hint_for(what);
     hinted |= !hint.empty();
-    lines.push_back(cat(what, ", ", count, count == 1 ? " node" : " nodes", hint));
+    lines.push_back(cat(what, ", ", counted(count, "node"), hint));
   }
   return lines;
 }

@@ -1,6 +1,7 @@
 // Compilation of what is made of sequences: nodes that are spelled out for the tensors that a sequence has.
 #include <algorithm>
 
+#include "base/counted.h"
 #include "engine/compile/compiler.h"
 #include "engine/compile/inliner.h"
 #include "graph/topological_sort.h"
@@ -85,7 +86,7 @@ class ListNode final : public ListContext {
   }
   void give_list(size_t o, ListFacts list) override {
     if (list.items.size() > kMostItems) {
-      fail(cat("a sequence of ", list.items.size(), " tensors; it may have ", kMostItems));
+      fail(cat("a sequence of ", counted(list.items.size(), "tensor"), "; it may have ", kMostItems));
     }
     if (has_output(o)) lists_.emplace_back(node_.outputs[o], std::move(list));
   }

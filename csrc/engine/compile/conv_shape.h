@@ -1,5 +1,6 @@
 // The shape of a convolution, for the lowerings of every device.
 #pragma once
+#include "base/counted.h"
 #include "engine/compile/window.h"
 
 namespace inferkit {
@@ -29,10 +30,10 @@ inline ConvShape conv_shape(const NodeContext& c) {
   if (!declared.empty() && declared != kernel) c.fail(cat("kernel_shape is not that of the weights, ", w.str()));
   const int64_t groups = group_count(c);
   if (w[0] % groups != 0 || x[1] != w[1] * groups) {
-    c.fail(cat("weights of shape ", w.str(), " in ", groups, " groups do not fit ", x.str()));
+    c.fail(cat("weights of shape ", w.str(), " in ", counted(groups, "group"), " do not fit ", x.str()));
   }
   if (c.has_input(2) && c.input(2).shape != Shape{w[0]})
-    c.fail(cat("the bias has shape ", c.input(2).shape.str(), "; expected ", w[0], " values"));
+    c.fail(cat("the bias has shape ", c.input(2).shape.str(), "; expected ", counted(w[0], "value")));
   return {make_window(c, x, kernel, false), x[0], groups, w[1], w[0] / groups};
 }
 

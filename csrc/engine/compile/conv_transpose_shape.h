@@ -3,6 +3,7 @@
 #include <string>
 #include <vector>
 
+#include "base/counted.h"
 #include "engine/compile/window.h"
 
 namespace inferkit {
@@ -42,16 +43,16 @@ inline TransposeShape transpose_shape(const NodeContext& c) {
   if (!declared.empty() && declared != kernel) c.fail(cat("kernel_shape is not that of the weights, ", w.str()));
   const int64_t groups = group_count(c);
   if (x[1] != w[0] || x[1] % groups != 0)
-    c.fail(cat("weights of shape ", w.str(), " in ", groups, " groups do not fit ", x.str()));
+    c.fail(cat("weights of shape ", w.str(), " in ", counted(groups, "group"), " do not fit ", x.str()));
   if (c.has_input(2) && c.input(2).shape != Shape{w[1] * groups})
-    c.fail(cat("the bias has shape ", c.input(2).shape.str(), "; expected ", w[1] * groups, " values"));
+    c.fail(cat("the bias has shape ", c.input(2).shape.str(), "; expected ", counted(w[1] * groups, "value")));
   const std::string auto_pad = c.attr_string("auto_pad", "NOTSET");
   TransposeShape s{window_base(c, x, kernel), x[0], groups, x[1] / groups, w[1]};
   const auto n = static_cast<size_t>(s.window.rank);
   const auto extra = window_attr(c, "output_padding", n, 0, 0);
   std::vector<int64_t> wished = c.attr_ints("output_shape");
   if (wished.size() == n + 2) wished.erase(wished.begin(), wished.begin() + 2);
-  if (!wished.empty() && wished.size() != n) c.fail(cat("output_shape has ", wished.size(), " values"));
+  if (!wished.empty() && wished.size() != n) c.fail(cat("output_shape has ", counted(wished.size(), "value")));
   for (size_t i = 0; i < 3; ++i) {
     WindowDim& d = s.window.dim[i];
     if (i + n < 3)

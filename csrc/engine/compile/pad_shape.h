@@ -3,6 +3,7 @@
 #include <string>
 #include <vector>
 
+#include "base/counted.h"
 #include "engine/compile/lower.h"
 
 namespace inferkit {
@@ -32,7 +33,8 @@ inline Pads pads_of(const NodeContext& c) {
   } else {
     for (size_t i = 0; i < rank; ++i) axes.push_back(static_cast<int64_t>(i));
   }
-  if (pads.size() != 2 * axes.size()) c.fail(cat(pads.size(), " pads for ", axes.size(), " dimensions"));
+  if (pads.size() != 2 * axes.size())
+    c.fail(cat(counted(pads.size(), "pad"), " for ", counted(axes.size(), "dimension")));
   Pads out{std::vector<int64_t>(rank, 0), std::vector<int64_t>(rank, 0)};
   std::vector<bool> seen(rank, false);
   for (size_t i = 0; i < axes.size(); ++i) {

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "base/cat.h"
+#include "base/counted.h"
 
 namespace inferkit {
 namespace {
@@ -152,7 +153,7 @@ ResizePlan resize_plan(const NodeContext& c) {
   const std::vector<int64_t> sizes = by_sizes ? c.const_ints(3) : std::vector<int64_t>{};
   if (by_sizes == !scales.empty() && !axes.empty()) c.fail("expected either scales or sizes");
   if ((by_sizes ? sizes.size() : scales.size()) != axes.size())
-    c.fail(cat("expected ", axes.size(), " scales or sizes, got ", by_sizes ? sizes.size() : scales.size()));
+    c.fail(cat("expected ", counted(axes.size(), "scale"), " or sizes, got ", by_sizes ? sizes.size() : scales.size()));
   if (by_sizes) {
     set_sizes(c, p, axes, sizes);
   } else {
@@ -160,7 +161,8 @@ ResizePlan resize_plan(const NodeContext& c) {
   }
   if (p.coordinates == "tf_crop_and_resize") {
     const std::vector<float> roi = const_floats(c, 1);
-    if (roi.size() != 2 * axes.size()) c.fail(cat("roi has ", roi.size(), " values, expected ", 2 * axes.size()));
+    if (roi.size() != 2 * axes.size())
+      c.fail(cat("roi has ", counted(roi.size(), "value"), ", expected ", 2 * axes.size()));
     if (!std::all_of(roi.begin(), roi.end(), [](float v) { return std::isfinite(v); })) c.fail("roi is not finite");
     for (size_t k = 0; k < axes.size(); ++k) {
       p.axes[axes[k]].roi_begin = static_cast<double>(roi[k]);
@@ -236,7 +238,8 @@ ResizeTable resize_table(const NodeContext& c, const ResizePlan& p, const Resize
   ResizeTable table;
   table.taps = p.mode == ResizeMode::kNearest ? 1 : 2 - 2 * start;
   constexpr int64_t kLargest = 1 << 24;  // 16 bytes each, made at every new shape
-  if (a.out > kLargest / table.taps) c.unsupported(cat("a dimension of ", a.out, " with ", table.taps, " taps each"));
+  if (a.out > kLargest / table.taps)
+    c.unsupported(cat("a dimension of ", a.out, " with ", counted(table.taps, "tap"), " each"));
   for (int64_t o = 0; o < a.out; ++o) {
     const double place = std::clamp(source_of(c, p, a, o), -kFar, kFar);
     const double left = std::ceil(place) - 1, ratio = place - left;

@@ -6,6 +6,7 @@
 #include <numeric>
 #include <vector>
 
+#include "base/counted.h"
 #include "engine/compile/lower.h"
 
 namespace inferkit {
@@ -58,7 +59,7 @@ inline std::vector<int64_t> window_attr(const NodeContext& c, std::string_view n
                                         int64_t least) {
   std::vector<int64_t> v = c.attr_ints(name);
   if (v.empty()) v.assign(count, fallback);
-  if (v.size() != count) c.fail(cat(name, " has ", v.size(), " values where ", count, " are needed"));
+  if (v.size() != count) c.fail(cat(name, " has ", counted(v.size(), "value"), "; expected ", count));
   for (int64_t x : v) check_of_window(c, name, x, least);
   return v;
 }
@@ -67,7 +68,7 @@ inline std::vector<int64_t> window_attr(const NodeContext& c, std::string_view n
 inline int64_t group_count(const NodeContext& c) {
   constexpr int64_t kMost = 1 << 20;  // times a dimension, that is a number
   const int64_t groups = c.attr_int("group", 1);
-  if (groups < 1 || groups > kMost) c.fail(cat(groups, " groups; expected 1 to ", kMost));
+  if (groups < 1 || groups > kMost) c.fail(cat(counted(groups, "group"), "; expected 1 to ", kMost));
   return groups;
 }
 
@@ -90,7 +91,7 @@ inline Window window_base(const NodeContext& c, const Shape& x, const std::vecto
   if (x.rank() < 3) c.fail(cat("expected [batch, channels, spatial...], got ", x.str()));
   const size_t n = x.rank() - 2;
   if (n > 3) c.unsupported(cat(n, " spatial dimensions"));
-  if (kernel.size() != n) c.fail(cat("the kernel has ", kernel.size(), " dimensions, the input ", x.str()));
+  if (kernel.size() != n) c.fail(cat("the kernel has ", counted(kernel.size(), "dimension"), ", the input ", x.str()));
   const auto strides = window_attr(c, "strides", n, 1, 1), dilations = window_attr(c, "dilations", n, 1, 1);
   const auto pads = window_attr(c, "pads", 2 * n, 0, 0);
   Window w;

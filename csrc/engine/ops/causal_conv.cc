@@ -1,4 +1,5 @@
 // CausalConvWithState: every channel is convolved with its own kernel over the current and the past positions.
+#include "base/counted.h"
 #include "engine/compile/op_registry.h"
 #include "engine/ops/common/convert.h"
 #include "engine/ops/dispatch.h"
@@ -77,7 +78,7 @@ CausalConvParams read_params(const NodeContext& c) {
   }
   const CausalConvParams p{x[0], x[1], x[2], w[2], silu};
   if (c.has_input(kBias) && c.input(kBias).shape != Shape{p.channels}) {
-    c.fail(cat("a bias of shape ", c.input(kBias).shape.str(), " for ", p.channels, " channels"));
+    c.fail(cat("a bias of shape ", c.input(kBias).shape.str(), " for ", counted(p.channels, "channel")));
   }
   if (c.has_input(kPast) && c.input(kPast).shape != Shape{p.batch, p.channels, p.kernel - 1}) {
     c.fail(cat("past_state has shape ", c.input(kPast).shape.str()));

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "base/counted.h"
 #include "engine/compile/op_registry.h"
 #include "engine/compile/strided.h"
 #include "engine/compile/window.h"
@@ -31,9 +32,10 @@ Col2ImParams read_col2im(const NodeContext& c) {
   const std::vector<int64_t> image = c.const_ints(1), block = c.const_ints(2);
   const size_t n = image.size();
   if (x.rank() != 3 || n == 0 || block.size() != n) {
-    c.fail(cat("blocks of shape ", x.str(), " for an image of ", n, " and blocks of ", block.size(), " dimensions"));
+    c.fail(cat("blocks of shape ", x.str(), " for an image of ", n, " and blocks of ",
+               counted(block.size(), "dimension")));
   }
-  if (n > 3) c.unsupported(cat("an image of ", n, " dimensions"));
+  if (n > 3) c.unsupported(cat("an image of ", counted(n, "dimension")));
   const auto strides = window_attr(c, "strides", n, 1, 1), dilations = window_attr(c, "dilations", n, 1, 1);
   const auto pads = window_attr(c, "pads", 2 * n, 0, 0);
   Col2ImParams p{};
@@ -52,7 +54,7 @@ Col2ImParams read_col2im(const NodeContext& c) {
     if (d.out < 1 || taps > kMaxCount || blocks > kMaxCount) c.fail("no block fits the image");
   }
   if (x[1] % taps != 0 || x[2] != blocks) {
-    c.fail(cat("blocks of shape ", x.str(), " where ", blocks, " blocks of ", taps, " elements are expected"));
+    c.fail(cat("blocks of shape ", x.str(), "; expected ", counted(blocks, "block"), " of ", counted(taps, "element")));
   }
   p.planes = x[0] * (x[1] / taps);
   p.chunk = taps_of_chunk(p.window);
@@ -138,7 +140,8 @@ Shape crop_shape(const NodeContext& c) {
   if (!c.has_attr("axes")) {
     for (size_t i = 0; i < out.rank(); ++i) axes.push_back(static_cast<int64_t>(i));
   }
-  if (axes.size() != shape.size()) c.fail(cat(shape.size(), " sizes for ", axes.size(), " axes"));
+  if (axes.size() != shape.size())
+    c.fail(cat(counted(shape.size(), "size"), " for ", counted(axes.size(), "axis", "axes")));
   for (size_t i = 0; i < axes.size(); ++i) {
     if (shape[i] < 0) c.fail(cat("a size of ", shape[i]));
     out[static_cast<size_t>(c.resolve_axis(axes[i], static_cast<int64_t>(out.rank())))] = shape[i];

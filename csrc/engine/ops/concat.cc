@@ -1,4 +1,5 @@
 // Concat and Split along an axis: a step per part, rows of bytes each.
+#include "base/counted.h"
 #include "engine/compile/op_registry.h"
 #include "engine/ops/common/copy_rows.h"
 #include "engine/ops/dispatch.h"
@@ -151,16 +152,17 @@ std::vector<int64_t> split_lengths(const NodeContext& c, size_t axis) {
     sum += length;
   }
   if (static_cast<int64_t>(lengths.size()) != outputs || sum != dim) {
-    c.fail(cat(lengths.size(), " parts of ", sum, " in all do not fit ", outputs, " outputs and a dimension of ", dim));
+    c.fail(cat(counted(lengths.size(), "part"), " of ", sum, " in all do not fit ", counted(outputs, "output"),
+               " and a dimension of ", dim));
   }
   return lengths;
 }
 
 void infer_split(InferContext& c) {
   const auto outputs = static_cast<int64_t>(c.node().outputs.size());
-  const bool counted = c.version() >= 18 && !c.has_input(1);
-  if (counted && c.attr_int("num_outputs", outputs) != outputs) {
-    c.fail(cat("num_outputs is ", c.attr_int("num_outputs", outputs), ", but it has ", outputs, " outputs"));
+  const bool has_count = c.version() >= 18 && !c.has_input(1);
+  if (has_count && c.attr_int("num_outputs", outputs) != outputs) {
+    c.fail(cat("num_outputs is ", c.attr_int("num_outputs", outputs), ", but it has ", counted(outputs, "output")));
   }
   if (c.version() >= 13 && c.has_input(1) && c.has_attr("num_outputs")) c.fail("has both a split and num_outputs");
   const TensorFacts& x = c.input(0);

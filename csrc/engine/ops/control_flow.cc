@@ -4,6 +4,7 @@
 #include <cstring>
 #include <limits>
 
+#include "base/counted.h"
 #include "engine/compile/op_registry.h"
 #include "platform/run_control.h"
 
@@ -126,8 +127,9 @@ LoopBody loop_of(const NodeContext& c) {
   const size_t states = c.input_count() < 2 ? 0 : c.input_count() - 2;
   if (body.outputs.size() < 1 + states || body.inputs.size() != 2 + states ||
       body.outputs.size() - 1 < c.node().outputs.size()) {
-    c.fail(cat("the body has ", body.inputs.size(), " inputs and ", body.outputs.size(), " outputs, for ", states,
-               " values that are carried and ", c.node().outputs.size(), " outputs of the node"));
+    c.fail(cat("the body has ", counted(body.inputs.size(), "input"), " and ", counted(body.outputs.size(), "output"),
+               ", for ", counted(states, "carried value"), " and ", counted(c.node().outputs.size(), "output"),
+               " of the node"));
   }
   return {body, states};
 }
@@ -213,7 +215,8 @@ class Slices {
 std::vector<int64_t> per_scan(const NodeContext& c, const char* name, size_t count) {
   std::vector<int64_t> out = c.attr_ints(name);
   if (out.empty()) out.assign(count, 0);
-  if (out.size() != count) c.fail(cat("'", name, "' has ", out.size(), " elements for ", count, " tensors"));
+  if (out.size() != count)
+    c.fail(cat("'", name, "' has ", counted(out.size(), "element"), " for ", counted(count, "tensor")));
   return out;
 }
 
@@ -226,14 +229,14 @@ ScanBody scan_of(const NodeContext& c) {
   const Graph& body = subgraph_of(c, "body");
   const int64_t wanted = c.attr_int("num_scan_inputs", 0);
   if (wanted < 1 || static_cast<size_t>(wanted) > c.input_count()) {
-    c.fail(cat("num_scan_inputs is ", wanted, " of ", c.input_count(), " inputs"));
+    c.fail(cat("num_scan_inputs is ", wanted, " of ", counted(c.input_count(), "input")));
   }
   const auto scanned = static_cast<size_t>(wanted);
   const size_t states = c.input_count() - scanned;
   if (body.inputs.size() != c.input_count() || body.outputs.size() < states ||
       body.outputs.size() < c.node().outputs.size()) {
-    c.fail(cat("the body has ", body.inputs.size(), " inputs and ", body.outputs.size(), " outputs, for ", states,
-               " states and ", scanned, " scanned inputs"));
+    c.fail(cat("the body has ", counted(body.inputs.size(), "input"), " and ", counted(body.outputs.size(), "output"),
+               ", for ", counted(states, "state"), " and ", counted(scanned, "scanned input")));
   }
   return {body, states, scanned};
 }

@@ -2,6 +2,7 @@
 // found once for all channels that share offsets; then each image's windows are written into the panels of a product.
 #include <cmath>
 
+#include "base/counted.h"
 #include "engine/compile/op_registry.h"
 #include "engine/compile/window.h"
 #include "engine/ops/common/convert.h"
@@ -120,7 +121,7 @@ void deform_step(const void* params, std::byte* const* io, const ExecContext& co
 DeformParams read_params(const NodeContext& c) {
   const Shape &x = c.input(kX).shape, &w = c.input(kWeight).shape, &offset = c.input(kOffset).shape;
   if (x.rank() != 4 || w.rank() != 4 || offset.rank() != 4) {
-    if (x.rank() == 3 || x.rank() == 5) c.unsupported(cat("an image of ", x.rank() - 2, " dimensions"));
+    if (x.rank() == 3 || x.rank() == 5) c.unsupported(cat("an image of ", counted(x.rank() - 2, "dimension")));
     c.fail(cat("x ", x.str(), ", weights ", w.str(), ", offsets ", offset.str()));
   }
   DeformParams p{x[0], x[1], x[2], x[3], w[0], offset[2], offset[3], w[2], w[3], 0, 0, {}, {}, {}};
@@ -130,7 +131,7 @@ DeformParams read_params(const NodeContext& c) {
   const auto list = [&](std::string_view name, size_t count, int64_t fallback, int64_t least) {
     std::vector<int64_t> v = c.attr_ints(name);
     if (v.empty()) v.assign(count, fallback);
-    if (v.size() != count) c.fail(cat(name, " has ", v.size(), " values"));
+    if (v.size() != count) c.fail(cat(name, " has ", counted(v.size(), "value")));
     for (int64_t n : v) {
       if (n < least || n > (int64_t{1} << 31)) c.fail(cat(name, " holds ", n));
     }
@@ -141,8 +142,8 @@ DeformParams read_params(const NodeContext& c) {
   if (!kernel.empty() && kernel != std::vector<int64_t>{w[2], w[3]}) c.fail("kernel_shape contradicts the weights");
   if (p.offset_group < 1 || x[1] % p.group != 0 || x[1] % p.offset_group != 0 || w[0] % p.group != 0 ||
       w[1] != x[1] / p.group || w[2] < 1 || w[3] < 1) {
-    c.fail(cat("weights of shape ", w.str(), " for ", x[1], " channels, ", p.group, " groups and ", p.offset_group,
-               " groups of offsets"));
+    c.fail(cat("weights of shape ", w.str(), " for ", counted(x[1], "channel"), ", ", counted(p.group, "group"),
+               " and ", counted(p.offset_group, "group"), " of offsets"));
   }
   for (size_t i = 0; i < 2; ++i) {
     p.stride[i] = strides[i];
@@ -151,9 +152,9 @@ DeformParams read_params(const NodeContext& c) {
     const int64_t out = (x[2 + i] + pads[i] + pads[2 + i] - dilations[i] * (w[2 + i] - 1) - 1) / strides[i] + 1;
     if (offset[2 + i] != out) c.fail(cat("offsets of shape ", offset.str(), " for a result of ", out));
   }
-  const auto counted = Shape{p.offset_group, w[2], w[3]}.checked_elements();
-  const int64_t taps = counted.value_or(0);
-  if (!counted || taps > (int64_t{1} << 60) || offset[0] != x[0] || offset[1] != 2 * taps)
+  const auto places = Shape{p.offset_group, w[2], w[3]}.checked_elements();
+  const int64_t taps = places.value_or(0);
+  if (!places || taps > (int64_t{1} << 60) || offset[0] != x[0] || offset[1] != 2 * taps)
     c.fail(cat("offsets of shape ", offset.str()));
   if (c.has_input(kBias) && c.input(kBias).shape != Shape{w[0]}) c.fail(cat("a bias of ", c.input(kBias).shape.str()));
   if (c.has_input(kMask) && c.input(kMask).shape != Shape{x[0], taps, offset[2], offset[3]}) {

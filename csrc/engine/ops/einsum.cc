@@ -3,6 +3,7 @@
 // before the first of these and rounded after the last.
 #include <algorithm>
 
+#include "base/counted.h"
 #include "engine/compile/op_registry.h"
 #include "engine/compile/strided.h"
 #include "engine/ops/common/convert.h"
@@ -164,7 +165,7 @@ class Contraction {
 
   Shape shape_of(const Labels& labels) const {
     if (labels.size() > Shape::kMaxRank)
-      c_.unsupported(cat("an intermediate result of ", labels.size(), " dimensions"));
+      c_.unsupported(cat("an intermediate result of ", counted(labels.size(), "dimension")));
     Shape out;
     for (Label l : labels) out.push_back(e_.dims.at(l));
     if (!out.checked_elements()) c_.unsupported(cat("an intermediate result of shape ", out.str()));

@@ -1,6 +1,7 @@
 // Expand (broadcasting to a shape) and Tile (repeating).
 #include <cstring>
 
+#include "base/counted.h"
 #include "engine/compile/op_registry.h"
 #include "engine/ops/common/copy_rows.h"
 #include "engine/ops/common/strided_copy.h"
@@ -11,7 +12,7 @@ namespace {
 
 void infer_expand(InferContext& c) {
   const std::vector<int64_t> wish = c.const_ints(1);
-  if (wish.size() > Shape::kMaxRank) c.unsupported(cat("a shape of ", wish.size(), " dimensions"));
+  if (wish.size() > Shape::kMaxRank) c.unsupported(cat("a shape of ", counted(wish.size(), "dimension")));
   for (int64_t d : wish) {
     if (d < 0) c.fail(cat("a target dimension of ", d));
   }

@@ -2,6 +2,7 @@
 // graphs that the model brings. It is spelled out, with those graphs in their places.
 #include <string>
 
+#include "base/counted.h"
 #include "engine/compile/expand.h"
 #include "graph/onnx_tensor.h"
 
@@ -27,8 +28,8 @@ ValueId modified(Expansion& e, std::string_view name, ValueId x) {
   const auto* body = std::get_if<std::shared_ptr<Graph>>(&it->second);
   if (!body || !*body) throw Error(ErrorCode::kModel, cat(e.node().label(), ": ", name, " must be a graph"));
   if ((*body)->inputs.size() != 1 || (*body)->outputs.size() != 1) {
-    throw Error(ErrorCode::kModel, cat(e.node().label(), ": ", name, " has ", (*body)->inputs.size(), " inputs and ",
-                                       (*body)->outputs.size(), " outputs; expected one of each"));
+    throw Error(ErrorCode::kModel, cat(e.node().label(), ": ", name, " has ", counted((*body)->inputs.size(), "input"),
+                                       " and ", counted((*body)->outputs.size(), "output"), "; expected one of each"));
   }
   return e.add_body(**body, std::span(&x, 1))[0];
 }

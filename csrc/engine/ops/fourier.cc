@@ -4,6 +4,7 @@
 #include <complex>
 #include <numbers>
 
+#include "base/counted.h"
 #include "engine/compile/op_registry.h"
 #include "engine/ops/dispatch.h"
 #include "platform/run_control.h"
@@ -307,7 +308,7 @@ StftPlan read_stft(const NodeContext& c) {
   if (c.has_input(2) && c.input(2).shape[0] != s.length) c.fail("a window of another length than the frame");
   if (s.length > kMaxLength) c.fail(cat("frames of ", s.length));
   if (s.hop < 1 || s.length < 1 || s.length > s.samples) {
-    c.fail(cat("frames of ", s.length, " every ", s.hop, " in ", s.samples, " samples"));
+    c.fail(cat("frames of ", s.length, " every ", s.hop, " in ", counted(s.samples, "sample")));
   }
   s.frames = 1 + (s.samples - s.length) / s.hop;
   const bool onesided = c.attr_int("onesided", 1) != 0;

@@ -2,6 +2,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "base/counted.h"
 #include "engine/compile/expand.h"
 #include "engine/ops/common/any_width.h"
 #include "engine/ops/common/convert.h"
@@ -28,7 +29,7 @@ void infer_constant_of_shape(InferContext& c) {
   if (value && value->shape.elements() != 1) c.fail("attribute 'value' must hold one element");
   if (value && value->dtype == DType::kString) c.unsupported("strings");
   const std::vector<int64_t> dims = c.const_ints(0);
-  if (dims.size() > Shape::kMaxRank) c.unsupported(cat("a shape of ", dims.size(), " dimensions"));
+  if (dims.size() > Shape::kMaxRank) c.unsupported(cat("a shape of ", counted(dims.size(), "dimension")));
   for (int64_t d : dims) {
     if (d < 0) c.fail(cat("a dimension of ", d));
   }

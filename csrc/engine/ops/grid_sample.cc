@@ -2,6 +2,7 @@
 #include <array>
 #include <cmath>
 
+#include "base/counted.h"
 #include "engine/compile/expand.h"
 #include "engine/ops/common/convert.h"
 #include "engine/ops/dispatch.h"
@@ -169,9 +170,10 @@ GridSampleParams read_params(const NodeContext& c) {
   if (x.rank() < 3 || grid.rank() != x.rank() || grid[0] != x[0]) {
     c.fail(cat("an image of shape ", x.str(), " and a grid of shape ", grid.str()));
   }
-  if (x.rank() - 2 > kMaxSpatial) c.unsupported(cat("an image of ", x.rank() - 2, " dimensions"));
+  if (x.rank() - 2 > kMaxSpatial) c.unsupported(cat("an image of ", counted(x.rank() - 2, "dimension")));
   p.rank = static_cast<int32_t>(x.rank() - 2);
-  if (grid.back() != p.rank) c.fail(cat("points of ", grid.back(), " coordinates in ", p.rank, " dimensions"));
+  if (grid.back() != p.rank)
+    c.fail(cat("points of ", counted(grid.back(), "coordinate"), " in ", counted(p.rank, "dimension")));
   p.batch = x[0];
   p.channels = x[1];
   p.points = grid.elements(1, grid.rank() - 1);

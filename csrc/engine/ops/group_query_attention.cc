@@ -6,6 +6,7 @@
 // are given are those of each row, also in a prompt, where ONNX Runtime goes on from the first of the first sequence.
 #include <cmath>
 
+#include "base/counted.h"
 #include "engine/compile/op_registry.h"
 #include "engine/ops/common/attention.h"
 #include "engine/ops/common/attention_cache.h"
@@ -74,7 +75,7 @@ Sizes read_sizes(const NodeContext& c) {
   s.rows = q[1];
   if (s.rows < 1) c.fail(cat("no rows come in: the query has shape ", q.str()));
   const int64_t parts = s.packed ? s.heads + 2 * s.kv_heads : s.heads;
-  if (q[2] == 0 || q[2] % parts != 0) c.fail(cat(parts, " heads do not divide a query of ", q.str()));
+  if (q[2] == 0 || q[2] % parts != 0) c.fail(cat(counted(parts, "head"), " do not divide a query of ", q.str()));
   s.size = q[2] / parts;
   if (!s.packed) {
     const Shape expected{s.batch, s.rows, s.kv_heads * s.size};
@@ -92,12 +93,13 @@ Sizes read_sizes(const NodeContext& c) {
     }
   }
   if (c.input(kLengths).shape.elements() != s.batch) {
-    c.fail(cat("seqlens_k of shape ", c.input(kLengths).shape.str(), " for ", s.batch, " sequences"));
+    c.fail(cat("seqlens_k of shape ", c.input(kLengths).shape.str(), " for ", counted(s.batch, "sequence")));
   }
   const std::vector<int64_t> total = c.const_ints(kTotal);
-  if (total.size() != 1) c.fail(cat("total_sequence_length has ", total.size(), " elements"));
+  if (total.size() != 1) c.fail(cat("total_sequence_length has ", counted(total.size(), "element")));
   s.total = total[0];
-  if (s.total < s.rows) c.fail(cat("total_sequence_length is ", s.total, ", and ", s.rows, " rows come in"));
+  if (s.total < s.rows)
+    c.fail(cat("total_sequence_length is ", s.total, ", and the query has ", counted(s.rows, "row")));
   s.present = std::max(s.total, s.past);
   if (c.attr_int("do_rotary", 0) != 0) {
     const Shape &cos = c.input(kCos).shape, &sin = c.input(kSin).shape;
@@ -107,8 +109,8 @@ Sizes read_sizes(const NodeContext& c) {
     s.half = cos[1];
     if (c.has_input(kPositions)) {
       if (c.input(kPositions).shape != Shape{s.batch, s.rows}) {
-        c.fail(
-            cat("position_ids of shape ", c.input(kPositions).shape.str(), " for ", s.batch, " sequences of ", s.rows));
+        c.fail(cat("position_ids of shape ", c.input(kPositions).shape.str(), " for ", counted(s.batch, "sequence"),
+                   " of ", s.rows));
       }
     } else if (cos[0] < s.total) {
       c.fail(cat("tables of ", cos[0], " positions for sequences of ", s.total));
@@ -148,7 +150,7 @@ void infer_group_query(InferContext& c) {
   if (c.has_input(kSink)) {
     require_same_type(c, kQ, kSink);
     if (c.input(kSink).shape != Shape{s.heads}) {
-      c.fail(cat("a head_sink of shape ", c.input(kSink).shape.str(), " for ", s.heads, " heads"));
+      c.fail(cat("a head_sink of shape ", c.input(kSink).shape.str(), " for ", counted(s.heads, "head")));
     }
   }
   if (c.has_input(kBias)) check_attention_mask(c, kBias, s.scores());

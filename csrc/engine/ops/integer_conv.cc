@@ -6,6 +6,7 @@
 
 #include <cstring>
 
+#include "base/counted.h"
 #include "engine/compile/op_registry.h"
 #include "engine/ops/common/byte_product.h"
 #include "engine/ops/common/conv.h"
@@ -35,7 +36,7 @@ IntegerConv integer_conv(const NodeContext& c, const ConvOperands& at) {
   if (!declared.empty() && declared != kernel) c.fail(cat("kernel_shape is not that of the weights, ", w.str()));
   const int64_t groups = group_count(c);
   if (w[0] % groups != 0 || x[1] != w[1] * groups) {
-    c.fail(cat("weights of shape ", w.str(), " in ", groups, " groups do not fit ", x.str()));
+    c.fail(cat("weights of shape ", w.str(), " in ", counted(groups, "group"), " do not fit ", x.str()));
   }
   if (c.has_input(at.x_zero) && c.input(at.x_zero).shape.elements() != 1) c.fail("the input has one zero point");
   return {make_window(c, x, kernel, false), x[0], groups, w[1], w[0] / groups, filter_stride(c, at.w_zero, w[0])};

@@ -1,5 +1,6 @@
 // MatMulInteger and QLinearMatMul: products of bytes, summed exactly in int32 (which wraps where it must). And products
 // of dequantized bytes, whose sums become floats as they leave the registers.
+#include "base/counted.h"
 #include "engine/compile/op_registry.h"
 #include "engine/compile/strided.h"
 #include "engine/ops/common/byte_product.h"
@@ -47,7 +48,7 @@ IntegerProduct integer_product(const NodeContext& c, size_t i, size_t j) {
 int64_t line_stride(const NodeContext& c, size_t i, std::string_view name, int64_t count) {
   if (!c.has_input(i) || c.input(i).shape.elements() == 1) return 0;
   const Shape& shape = c.input(i).shape;
-  if (shape.elements() != count) c.unsupported(cat(name, " of shape ", shape.str(), " for ", count, " lines"));
+  if (shape.elements() != count) c.unsupported(cat(name, " of shape ", shape.str(), " for ", counted(count, "line")));
   return 1;
 }
 

@@ -3,6 +3,7 @@
 // tokens write to the state is no sum, but goes on from the last token's, so that a sequence may be cut anywhere.
 #include <cmath>
 
+#include "base/counted.h"
 #include "engine/compile/op_registry.h"
 #include "engine/ops/common/convert.h"
 #include "engine/ops/dispatch.h"
@@ -38,8 +39,8 @@ LinearAttentionParams read_params(const NodeContext& c) {
   }
   const Shape &q = c.input(kQuery).shape, &k = c.input(kKey).shape, &v = c.input(kValue).shape;
   if (q.rank() != 3 || k.rank() != 3 || v.rank() != 3 || q[2] % p.heads != 0 || v[2] % p.kv_heads != 0) {
-    c.fail(cat("queries ", q.str(), ", keys ", k.str(), " and values ", v.str(), " for ", p.heads, " and ", p.kv_heads,
-               " heads"));
+    c.fail(cat("queries ", q.str(), ", keys ", k.str(), " and values ", v.str(), " for ", p.heads, " and ",
+               counted(p.kv_heads, "head")));
   }
   p.batch = q[0];
   p.tokens = q[1];

@@ -3,6 +3,7 @@
 // Runtime does.
 #include <cmath>
 
+#include "base/counted.h"
 #include "engine/compile/expand.h"
 #include "engine/compile/op_registry.h"
 #include "engine/ops/common/attention.h"
@@ -38,7 +39,7 @@ int64_t head_count(const NodeContext& c) {
 }
 
 int64_t per_head(const NodeContext& c, int64_t size, int64_t heads) {
-  if (size < 0 || size % heads != 0) c.fail(cat(heads, " heads do not divide ", size));
+  if (size < 0 || size % heads != 0) c.fail(cat(counted(heads, "head"), " do not divide ", size));
   return size / heads;
 }
 
@@ -54,7 +55,7 @@ HeadInputs read_packed(const NodeContext& c) {
   std::vector<int64_t> sizes = c.attr_ints("qkv_hidden_sizes");
   if (sizes.empty()) sizes.assign(3, x[2] / 3);
   if (sizes.size() != 3 || sizes[0] != sizes[1] || sizes[0] + sizes[1] + sizes[2] != x[2]) {
-    c.fail(cat("qkv_hidden_sizes do not fit ", x[2], " columns"));
+    c.fail(cat("qkv_hidden_sizes do not fit ", counted(x[2], "column")));
   }
   h.head_size = per_head(c, sizes[0], h.heads);
   h.v_head_size = per_head(c, sizes[2], h.heads);

@@ -4,6 +4,7 @@
 #include <array>
 #include <cmath>
 
+#include "base/counted.h"
 #include "engine/compile/op_registry.h"
 #include "engine/ops/common/strided_copy.h"
 #include "engine/ops/dispatch.h"
@@ -138,7 +139,7 @@ void require_parameters(const NodeContext& c, int64_t count, const std::string& 
     if (!c.has_input(i)) continue;
     const Shape& s = c.input(i).shape;
     if (s.elements() != count)
-      c.fail(cat("input ", i, " has shape ", s.str(), "; expected ", count, " values, ", what));
+      c.fail(cat("input ", i, " has shape ", s.str(), "; expected ", counted(count, "value"), ", ", what));
   }
 }
 
@@ -252,7 +253,8 @@ NormParams group_params(const NodeContext& c) {
   if (x.rank() < 3) c.fail(cat("expected [batch, channels, spatial...], got ", x.str()));
   const int64_t channels = x[1], area = x.elements(2, x.rank());
   const int64_t groups = instance ? channels : c.attr_int("num_groups", 0);
-  if (groups < 1 || channels % groups != 0) c.fail(cat(channels, " channels cannot form ", groups, " groups"));
+  if (groups < 1 || channels % groups != 0)
+    c.fail(cat(counted(channels, "channel"), " cannot form ", counted(groups, "group")));
   NormParams p;
   p.rows = x[0] * groups;
   p.n = channels / groups * area;

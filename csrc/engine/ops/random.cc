@@ -8,6 +8,7 @@
 #include <optional>
 #include <vector>
 
+#include "base/counted.h"
 #include "engine/compile/op_registry.h"
 #include "engine/ops/common/convert.h"
 #include "engine/ops/common/draws.h"
@@ -107,7 +108,7 @@ void infer_draw(InferContext& c) {
   draw_params(c);
   if (!c.has_attr("shape")) c.wrong("has no shape");
   const std::vector<int64_t> dims = c.attr_ints("shape");
-  if (dims.size() > Shape::kMaxRank) c.unsupported(cat("a shape of ", dims.size(), " dimensions"));
+  if (dims.size() > Shape::kMaxRank) c.unsupported(cat("a shape of ", counted(dims.size(), "dimension")));
   for (const int64_t d : dims) {
     if (d < 0) c.wrong(cat("a dimension of ", d));
   }

@@ -1,6 +1,7 @@
 // Operators that move no data: Reshape, Flatten, Squeeze, Unsqueeze, ExpandDims, Identity, Shape, Size.
 #include <algorithm>
 
+#include "base/counted.h"
 #include "engine/compile/expand.h"
 #include "engine/ops/dispatch.h"
 
@@ -15,7 +16,7 @@ void infer_reshape(InferContext& c) {
   const TensorFacts& x = c.input(0);
   const std::vector<int64_t> wish = c.version() < 5 ? c.attr_ints("shape") : c.const_ints(1);
   const bool keep_zero = c.attr_int("allowzero", 0) != 0;
-  if (wish.size() > Shape::kMaxRank) c.unsupported(cat("a shape of ", wish.size(), " dimensions"));
+  if (wish.size() > Shape::kMaxRank) c.unsupported(cat("a shape of ", counted(wish.size(), "dimension")));
   Shape out;
   int free = -1;
   int64_t known = 1;
@@ -49,7 +50,7 @@ void infer_flatten(InferContext& c) {
   const TensorFacts& x = c.input(0);
   const auto rank = static_cast<int64_t>(x.shape.rank());
   int64_t axis = c.attr_int("axis", 1);
-  if (axis < -rank || axis > rank) c.fail(cat("axis ", axis, " is out of range for ", rank, " dimensions"));
+  if (axis < -rank || axis > rank) c.fail(cat("axis ", axis, " is out of range for ", counted(rank, "dimension")));
   if (axis < 0) axis += rank;
   const auto split = static_cast<size_t>(axis);
   c.set_output(0, x.dtype, {x.shape.elements(0, split), x.shape.elements(split, x.shape.rank())});

@@ -1,4 +1,5 @@
 // RotaryEmbedding of ONNX and of ONNX Runtime: pairs of a head's elements are turned by the angle of their position.
+#include "base/counted.h"
 #include "engine/compile/op_registry.h"
 #include "engine/ops/common/attention.h"
 #include "engine/ops/dispatch.h"
@@ -69,7 +70,7 @@ RotaryParams read_params(const NodeContext& c) {
   } else if (ids == Shape{p.batch, p.rows}) {
     p.positions = Positions::kPerToken;
   } else {
-    c.fail(cat("positions of shape ", ids.str(), " for ", p.batch, " sequences of ", p.rows));
+    c.fail(cat("positions of shape ", ids.str(), " for ", counted(p.batch, "sequence"), " of ", p.rows));
   }
   return p;
 }

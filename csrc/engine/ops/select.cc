@@ -1,5 +1,6 @@
 // Compress and NonZero, whose shapes depend on data: they run as dynamic steps where that data is not constant.
 // ReverseSequence.
+#include "base/counted.h"
 #include "engine/compile/op_registry.h"
 #include "engine/ops/common/copy_rows.h"
 #include "engine/ops/dispatch.h"
@@ -176,7 +177,8 @@ void run_reverse(const void* params, std::byte* const* io, const ExecContext&) {
   for (int64_t b = 0; b < p.batches; ++b) {
     const int64_t length = lengths[b];
     if (length < 0 || length > p.times) {
-      throw Error(ErrorCode::kInference, cat("a sequence length of ", length, " where there are ", p.times, " steps"));
+      throw Error(ErrorCode::kInference,
+                  cat("a sequence length of ", length, " in an input of ", counted(p.times, "step")));
     }
     for (int64_t t = 0; t < p.times && meter.go_on(row_nanos(p.row_bytes)); ++t) {
       const int64_t from = t < length ? length - 1 - t : t;

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "base/counted.h"
 #include "engine/compile/op_registry.h"
 #include "engine/ops/dispatch.h"
 #include "engine/ops/indices.h"
@@ -54,8 +55,9 @@ const Graph& body_of(const NodeContext& c) {
   if (!body) c.wrong("the attribute 'body' must be a graph");
   const Graph& graph = **body;
   if (graph.inputs.size() != c.node().inputs.size() || graph.outputs.size() < c.node().outputs.size()) {
-    c.wrong(cat("the body has ", graph.inputs.size(), " inputs and ", graph.outputs.size(), " outputs, for ",
-                c.node().inputs.size(), " and ", c.node().outputs.size(), " of the node"));
+    c.wrong(cat("the body has ", counted(graph.inputs.size(), "input"), " and ",
+                counted(graph.outputs.size(), "output"), ", for ", c.node().inputs.size(), " and ",
+                c.node().outputs.size(), " of the node"));
   }
   // Each element would draw the same.
   if (std::ranges::any_of(graph.nodes, draws)) c.unsupported("random draws in the body");
@@ -86,7 +88,7 @@ size_t position(const NodeContext& c, size_t i, int64_t fallback, size_t count, 
     at = given[0];
   }
   if (at < -n || at >= static_cast<int64_t>(end)) {
-    c.fail(cat("position ", at, " is out of range for a sequence of ", count, count == 1 ? " tensor" : " tensors"));
+    c.fail(cat("position ", at, " is out of range for a sequence of ", counted(count, "tensor")));
   }
   return static_cast<size_t>(at < 0 ? at + n : at);
 }
@@ -149,7 +151,7 @@ std::vector<int64_t> pieces_of(const ListContext& c, int64_t dim) {
   if (!c.has_input(1) || (c.tensor(1).shape.rank() == 0)) {
     const int64_t each = c.has_input(1) ? integers(c, 1).at(0) : 1;
     if (each < 1) c.fail(cat("pieces of length ", each));
-    if (dim / each > static_cast<int64_t>(kMostItems)) c.fail(cat("a sequence of ", dim / each, " tensors"));
+    if (dim / each > static_cast<int64_t>(kMostItems)) c.fail(cat("a sequence of ", counted(dim / each, "tensor")));
     std::vector<int64_t> out;
     for (int64_t at = 0; at < dim; at += each) out.push_back(std::min(each, dim - at));
     return out;
@@ -206,7 +208,7 @@ void resolve_map(ListContext& c) {
         continue;
       }
       const ListFacts& list = sequence(c, k);
-      if (list.items.size() != n) c.fail(cat("sequences of ", n, " and ", list.items.size(), " tensors"));
+      if (list.items.size() != n) c.fail(cat("sequences of ", n, " and ", counted(list.items.size(), "tensor")));
       inputs.push_back(list.items[i]);
     }
     const std::vector<ValueId> results = c.add_body(body, inputs);

@@ -2,6 +2,7 @@
 #include <map>
 #include <optional>
 
+#include "base/counted.h"
 #include "engine/compile/op_registry.h"
 #include "engine/ops/common/tokenizer.h"
 #include "engine/ops/dispatch.h"
@@ -102,7 +103,8 @@ VectorizeParams read_attributes(const NodeContext& c) {
     p.columns = std::max(p.columns, column + 1);
   }
   const size_t weights = c.attr_floats("weights").size();
-  if (weights != 0 && weights < columns.size()) c.fail(cat(weights, " weights for ", columns.size(), " n-grams"));
+  if (weights != 0 && weights < columns.size())
+    c.fail(cat(counted(weights, "weight"), " for ", columns.size(), " n-grams"));
   return p;
 }
 

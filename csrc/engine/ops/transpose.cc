@@ -1,6 +1,7 @@
 // Transpose, DepthToSpace, SpaceToDepth: one strided copy each, or none where the order in memory stays.
 #include <numeric>
 
+#include "base/counted.h"
 #include "engine/compile/op_registry.h"
 #include "engine/ops/common/strided_copy.h"
 
@@ -18,7 +19,8 @@ std::vector<size_t> permutation(const NodeContext& c) {
     return perm;
   }
   const std::vector<int64_t> wish = c.attr_ints("perm");
-  if (wish.size() != rank) c.fail(cat("perm has ", wish.size(), " entries, the input ", rank, " dimensions"));
+  if (wish.size() != rank)
+    c.fail(cat("perm has ", counted(wish.size(), "entry", "entries"), ", the input ", counted(rank, "dimension")));
   std::vector<bool> seen(rank, false);
   for (size_t i = 0; i < rank; ++i) {
     perm[i] = static_cast<size_t>(c.resolve_axis(wish[i], static_cast<int64_t>(rank)));
@@ -68,7 +70,7 @@ void infer_depth_to_space(InferContext& c) {
   is_crd(c);
   const int64_t b = block_size(c);
   const Shape& x = c.input(0).shape;
-  if (x[1] % (b * b) != 0) c.fail(cat(x[1], " channels do not divide by ", b * b));
+  if (x[1] % (b * b) != 0) c.fail(cat("the number of channels, ", x[1], ", does not divide by ", b * b));
   c.set_output(0, c.input(0).dtype, {x[0], x[1] / (b * b), x[2] * b, x[3] * b});
 }
 void lower_depth_to_space(LowerContext& c) {

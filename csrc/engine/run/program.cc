@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/counted.h"
 #include "engine/compile/op_registry.h"
 #include "engine/compile/plan_limits.h"
 #include "engine/plan/draw_stream.h"
@@ -403,8 +404,8 @@ Subgraph::Subgraph(const Graph& graph, std::shared_ptr<BufferPool> pool, size_t 
 std::vector<Tensor> Subgraph::run(std::span<const Tensor> inputs, const RunEnvironment& environment,
                                   RunBudget& budget) {
   if (inputs.size() != graph_.inputs.size()) {
-    throw Error(ErrorCode::kModel,
-                cat("the subgraph '", graph_.name, "' takes ", graph_.inputs.size(), " values, not ", inputs.size()));
+    throw Error(ErrorCode::kModel, cat("the subgraph '", graph_.name, "' takes ",
+                                       counted(graph_.inputs.size(), "value"), ", not ", inputs.size()));
   }
   std::vector<Shape> shapes;
   std::string key("body");

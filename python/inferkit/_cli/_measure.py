@@ -14,6 +14,7 @@ import numpy as np
 
 from .._batcher import Batcher, OutputChecks
 from .._model import Model
+from .._text import counted
 from .._types import same_bits
 from ..diagnostics._samples import Feeds
 from ._compare import difference
@@ -64,7 +65,8 @@ class Answers:
         """Add (checked, wrong) of answers that must be the same to the bit."""
         self.checked += counts[0]
         if counts[1]:
-            self.wrong.append(f"{where}: {counts[1]} answers differ from the model's own")
+            differ = "differs" if counts[1] == 1 else "differ"
+            self.wrong.append(f"{where}: {counted(counts[1], 'answer')} {differ} from the model's own")
 
 
 def inferkit_call(model: Model, feeds: Feeds) -> Callable[[], Any]:

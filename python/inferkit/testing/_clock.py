@@ -11,6 +11,7 @@ from .._arguments import integer, number, seconds
 from .._batcher import Batcher
 from .._initialised import says_if_not_initialised
 from .._model import Model
+from .._text import counted
 
 __all__ = ["ManualClock"]
 
@@ -115,7 +116,7 @@ class ManualClock(_core.ManualClock):
 
         with self._changed:
             if not self._changed.wait_for(lambda: asleep() >= count, _PATIENCE):
-                raise RuntimeError(f"{asleep()} threads sleep on the ManualClock, and not {count}")
+                raise RuntimeError(f"asleep on the ManualClock: {counted(asleep(), 'thread')}, and not {count}")
 
     def __repr__(self) -> str:
         return f"<inferkit.testing.ManualClock at {self.now():g} s>"

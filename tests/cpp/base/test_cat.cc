@@ -3,6 +3,7 @@
 #include <string>
 
 #include "base/cat.h"
+#include "base/counted.h"
 #include "test.h"
 
 using namespace inferkit;
@@ -24,4 +25,11 @@ TEST(cat_gives_six_digits_of_a_float) {
   CHECK_EQ(cat(std::numeric_limits<double>::denorm_min(), " ", std::numeric_limits<double>::lowest()),
            std::string("4.94066e-324 -1.79769e+308"));
   CHECK_EQ(cat(std::numeric_limits<double>::infinity()), std::string("inf"));
+}
+
+TEST(counted_says_how_many) {
+  CHECK_EQ(counted(1, "row"), std::string("1 row"));
+  CHECK_EQ(counted(size_t{0}, "row"), std::string("0 rows"));
+  CHECK_EQ(counted(int64_t{-1}, "row"), std::string("-1 rows"));
+  CHECK_EQ(counted(1, "axis", "axes") + counted(2, "axis", "axes"), std::string("1 axis2 axes"));
 }

@@ -210,10 +210,10 @@ TEST(hostile_tensors) {
   CHECK_READ_FAILS(with(tensor("w", {1, 1, 1, 1, 1, 1, 1, 1, 1}, "abcd")), "unsupported: ", "more than 8 dimensions");
   CHECK_READ_FAILS(with(tensor("w", {1}, "abcd", 0)), "model: ", "no data type");
   CHECK_READ_FAILS(with(tensor("w", {1}, "a", 15)), "unsupported: ", "COMPLEX128");
-  CHECK_READ_FAILS(with(tensor("w", {3}, "a", 22)), "model: ", "has 1 bytes of data; its shape (3,) of int4 needs 2");
+  CHECK_READ_FAILS(with(tensor("w", {3}, "a", 22)), "model: ", "has 1 byte of data; its shape (3,) of int4 needs 2");
   CHECK_READ_FAILS(with(tensor("w", {1}, "a", 8)), "model: ", "strings as raw data");
   const Message typed = Message().number(1, 2).text(8, "w");
-  CHECK_READ_FAILS(with(Message(typed).number(2, 1).text(4, "abcd")), "model: ", "holds 1 elements");
+  CHECK_READ_FAILS(with(Message(typed).number(2, 1).text(4, "abcd")), "model: ", "holds 1 element;");
   CHECK_READ_FAILS(with(Message(typed).number(2, 1).text(4, "abcde")), "model: ", "cut off");
   CHECK_READ_FAILS(with(Message(typed).number(2, 1).text(10, "abcdefgh")), "model: ", "data of another type");
   CHECK_READ_FAILS(with(Message(typed).number(2, 1).text(4, "abcd").text(9, "abcdefgh")),

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "base/counted.h"
+
 namespace inferkit {
 namespace {
 
@@ -67,7 +69,8 @@ EinsumEquation einsum_equation(const NodeContext& c) {
     rest = rest.substr(comma + 1);
   }
   if (written.size() != c.input_count()) {
-    c.fail(cat("the equation '", text, "' has ", written.size(), " terms for ", c.input_count(), " inputs"));
+    c.fail(cat("the equation '", text, "' has ", counted(written.size(), "term"), " for ",
+               counted(c.input_count(), "input")));
   }
   Labels output;
   if (arrow != std::string::npos) output = read_labels(c, std::string_view(text).substr(arrow + 2));
@@ -103,7 +106,7 @@ EinsumEquation einsum_equation(const NodeContext& c) {
     if (std::count(e.out.begin(), e.out.end(), e.out[i]) != 1) c.fail("the output names a dimension twice");
     if (!e.dims.contains(e.out[i])) c.fail("the output names a dimension that no input has");
   }
-  if (e.out.size() > Shape::kMaxRank) c.unsupported(cat("an output of ", e.out.size(), " dimensions"));
+  if (e.out.size() > Shape::kMaxRank) c.unsupported(cat("an output of ", counted(e.out.size(), "dimension")));
   return e;
 }
 

@@ -1,5 +1,6 @@
 #include "engine/ops/common/tokenizer.h"
 
+#include "base/counted.h"
 #include "base/text.h"
 #include "engine/ops/common/characters.h"
 #include "engine/ops/common/text_table.h"
@@ -21,7 +22,8 @@ void for_each_match(const Regex& regex, std::string_view text, Regex::Workspace&
   for (size_t at = 0; at < text.size();) {
     const auto match = regex.search(text, at, work, steps);
     if (steps < 0) {
-      throw Error(ErrorCode::kInference, cat("the patterns take too long for a text of ", text.size(), " bytes"));
+      throw Error(ErrorCode::kInference,
+                  cat("the patterns take too long for a text of ", counted(text.size(), "byte")));
     }
     if (!match) return;
     if (match->begin == match->end) {  // on to the next character

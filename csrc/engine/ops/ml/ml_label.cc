@@ -4,6 +4,7 @@
 #include <numeric>
 #include <optional>
 
+#include "base/counted.h"
 #include "engine/compile/op_registry.h"
 #include "engine/ops/common/any_width.h"
 #include "engine/ops/ml/common/lookup.h"
@@ -72,7 +73,8 @@ int64_t default_bits(const NodeContext& c) {
 LabelTable label_table(const NodeContext& c) {
   const Tensor keys = label_list(c, "keys"), values = label_list(c, "values");
   const int64_t count = keys.shape.elements();
-  if (values.shape.elements() != count) c.fail(cat("has ", count, " keys and ", values.shape.elements(), " values"));
+  if (values.shape.elements() != count)
+    c.fail(cat("has ", counted(count, "key"), " and ", counted(values.shape.elements(), "value")));
   LabelTable out{{}, 0, c.version() >= 4};
   out.lookup.entries.resize(static_cast<size_t>(count));
   dispatch<kLabelTypes>(keys.dtype, [&]<class K>() {
@@ -141,7 +143,8 @@ Tensor with_default(const NodeContext& c, const Tensor& values) {
 TextLabels text_labels(const NodeContext& c) {
   const Tensor keys = label_list(c, "keys"), values = label_list(c, "values");
   const int64_t count = keys.shape.elements();
-  if (values.shape.elements() != count) c.fail(cat("has ", count, " keys and ", values.shape.elements(), " values"));
+  if (values.shape.elements() != count)
+    c.fail(cat("has ", counted(count, "key"), " and ", counted(values.shape.elements(), "value")));
   TextLabels out{std::nullopt, {}, with_default(c, values), c.version() >= 4};
   const bool last_wins = c.version() >= 4;
   if (keys.dtype == DType::kString) {

@@ -1,4 +1,5 @@
 // Linear models: LinearClassifier, LinearRegressor. One GEMM, then what the node asks for row by row.
+#include "base/counted.h"
 #include "engine/compile/op_registry.h"
 #include "engine/ops/common/packed_panels.h"
 #include "engine/ops/ml/ml_common.h"
@@ -44,7 +45,7 @@ Sizes sizes_of(const NodeContext& c, int64_t targets) {
   require_type(c, 0, kMlTypes);
   const Rows x = rows_of(c);
   if (count / targets != x.columns) {
-    c.fail(cat("has ", count, " coefficients for ", targets, " targets and ", x.columns, " features"));
+    c.fail(cat("has ", count, " coefficients for ", targets, " targets and ", counted(x.columns, "feature")));
   }
   return {x.rows, x.columns, targets};
 }
@@ -138,7 +139,7 @@ Classifier classifier_of(const NodeContext& c) {
   const int64_t targets = intercepts != 0 ? intercepts : count;
   const PostTransform transform = post_transform_of(c);
   if (count < 2 || (targets != count && !(targets == 1 && count == 2))) {
-    c.fail(cat("has ", targets, " rows of coefficients for ", count, " class labels"));
+    c.fail(cat("has ", counted(targets, "row"), " of coefficients for ", count, " class labels"));
   }
   if (targets == 1) check_single_score(c, transform, /*two_classes=*/true);
   return {sizes_of(c, targets), std::move(labels), transform};

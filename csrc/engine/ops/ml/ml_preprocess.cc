@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "base/counted.h"
 #include "engine/compile/op_registry.h"
 #include "engine/ops/common/any_width.h"
 #include "engine/ops/ml/ml_common.h"
@@ -26,7 +27,7 @@ RowParams row_params(const NodeContext& c) {
 std::vector<float> per_column(const NodeContext& c, std::string_view name, std::vector<float> values, int64_t columns) {
   if (values.size() == 1) values.resize(static_cast<size_t>(columns), values[0]);
   if (static_cast<int64_t>(values.size()) != columns) {
-    c.fail(cat(name, " has ", values.size(), " elements for ", columns, " features"));
+    c.fail(cat(name, " has ", counted(values.size(), "element"), " for ", counted(columns, "feature")));
   }
   return values;
 }
@@ -183,7 +184,7 @@ void lower_imputer_as(LowerContext& c) {
   }
   if (imputed.size() == 1) imputed.resize(static_cast<size_t>(size.columns), imputed[0]);
   if (static_cast<int64_t>(imputed.size()) != size.columns) {
-    c.fail(cat("has ", imputed.size(), " imputed values for ", size.columns, " features"));
+    c.fail(cat("has ", imputed.size(), " imputed values for ", counted(size.columns, "feature")));
   }
   const auto owner = std::make_shared<const std::vector<T>>(std::move(imputed));
   c.in_place(0, 0);
@@ -239,8 +240,8 @@ void extract_step(const void* params, std::byte* const* io, const ExecContext&) 
   const auto* indices = reinterpret_cast<const int64_t*>(io[2]);
   for (int64_t i = 0; i < p.count; ++i) {
     if (indices[i] < 0 || indices[i] >= p.columns) {
-      throw Error(ErrorCode::kInference,
-                  cat("ArrayFeatureExtractor: index ", indices[i], " is out of range for ", p.columns, " columns"));
+      throw Error(ErrorCode::kInference, cat("ArrayFeatureExtractor: index ", indices[i], " is out of range for ",
+                                             counted(p.columns, "column")));
     }
   }
   WorkMeter meter;
@@ -293,7 +294,7 @@ void vectorize_step(const void* params, std::byte* const* io, const ExecContext&
 std::vector<int64_t> widths_of(const NodeContext& c) {
   std::vector<int64_t> widths = c.attr_ints("inputdimensions");
   if (widths.size() != c.input_count()) {
-    c.fail(cat("has ", widths.size(), " inputdimensions for ", c.input_count(), " inputs"));
+    c.fail(cat("has ", widths.size(), " inputdimensions for ", counted(c.input_count(), "input")));
   }
   constexpr int64_t kMaxWidth = int64_t{1} << 31;
   for (int64_t width : widths) {

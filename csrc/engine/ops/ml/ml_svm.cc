@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "base/counted.h"
 #include "engine/compile/op_registry.h"
 #include "engine/ops/common/packed_panels.h"
 #include "engine/ops/ml/ml_common.h"
@@ -28,7 +29,8 @@ KernelParams kernel_of(const NodeContext& c) {
   const auto at = std::find(std::begin(kNames), std::end(kNames), name);
   if (at == std::end(kNames)) c.fail(cat("kernel_type '", name, "' is none of LINEAR, POLY, RBF, SIGMOID"));
   std::vector<float> params = c.attr_floats("kernel_params");
-  if (!params.empty() && params.size() != 3) c.fail(cat("kernel_params has ", params.size(), " elements, not 3"));
+  if (!params.empty() && params.size() != 3)
+    c.fail(cat("kernel_params has ", counted(params.size(), "element"), ", not 3"));
   params.resize(3, 0.0f);
   return {0, 0, 0, static_cast<Kernel>(at - std::begin(kNames)), params[0], params[1], params[2]};
 }
@@ -135,7 +137,7 @@ void set_vectors(const NodeContext& c, Machine& m, int64_t supports, int64_t lin
   if (const auto* given = attribute<FloatList>(c, name)) m.vectors = *given;
   const auto length = static_cast<int64_t>(m.vectors.size());
   if (length == 0 || length % m.kernel.count != 0) {
-    c.fail(cat(name, " has ", length, " elements for ", m.kernel.count, " vectors"));
+    c.fail(cat(name, " has ", counted(length, "element"), " for ", counted(m.kernel.count, "vector")));
   }
   if (m.rho.empty()) c.fail("has no rho");
   m.kernel.features = length / m.kernel.count;
@@ -145,7 +147,7 @@ void fit_input(const NodeContext& c, Machine& m) {
   require_type(c, 0, kMlTypes);
   const Rows x = rows_of(c);
   if (x.columns != m.kernel.features) {
-    c.fail(cat("has vectors of ", m.kernel.features, " features, and an input of ", x.columns));
+    c.fail(cat("has vectors of ", counted(m.kernel.features, "feature"), ", and an input of ", x.columns));
   }
   m.kernel.rows = x.rows;
 }
@@ -242,10 +244,11 @@ Machine classifier_of(const NodeContext& c) {
   }
   const int64_t pairs = classes * (classes - 1) / 2;
   const auto at_least = [&](std::string_view name, size_t length, int64_t need) {
-    if (static_cast<int64_t>(length) < need) c.fail(cat(name, " has ", length, " elements, and needs ", need));
+    if (static_cast<int64_t>(length) < need)
+      c.fail(cat(name, " has ", counted(length, "element"), ", and needs ", need));
   };
   if (static_cast<int64_t>(m.per_class.size()) != classes) {
-    c.fail(cat("vectors_per_class has ", m.per_class.size(), " elements for ", classes, " classes"));
+    c.fail(cat("vectors_per_class has ", counted(m.per_class.size(), "element"), " for ", classes, " classes"));
   }
   at_least("coefficients", m.coefficients.size(), (classes - 1) * supports);
   at_least("rho", m.rho.size(), pairs);

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..._errors import InferkitError
+from ..._text import counted
 from .._loop import Stall, watch_loop
 from .._patient import Finder, Patient
 from .._report import Check
@@ -155,7 +156,7 @@ def examine(patient: Patient) -> Iterator[Check]:
     yield _check(
         "loop never held",
         "fail" if held else "pass",
-        f"longest hold {best.seconds * 1e3:.1f} ms (limit {limit * 1e3:.0f} ms) in {best.requests} requests",
+        f"longest hold {best.seconds * 1e3:.1f} ms (limit {limit * 1e3:.0f} ms) in {counted(best.requests, 'request')}",
         why,
         remedy,
     )

@@ -6,6 +6,7 @@
 #include <limits>
 #include <utility>
 
+#include "base/counted.h"
 #include "base/error.h"
 
 namespace inferkit {
@@ -26,7 +27,7 @@ class Builder {
 
   TreeEnsemble<T> build() {
     const auto count = static_cast<int64_t>(source_.nodes.size());
-    if (count > std::numeric_limits<int32_t>::max() / 2) fail_(cat(count, " nodes are too many"));
+    if (count > std::numeric_limits<int32_t>::max() / 2) fail_(cat(counted(count, "node"), " are too many"));
     if (source_.roots.size() > source_.nodes.size()) fail_("has more trees than nodes");
     if (const int64_t n = source_.targets; n < 1 || n > (1 << 24)) fail_(cat(source_.targets, " targets or classes"));
     out_.targets = static_cast<int32_t>(source_.targets);

@@ -6,6 +6,7 @@
 #include <limits>
 #include <tuple>
 
+#include "base/counted.h"
 #include "base/immortal.h"
 #include "engine/ops/ml/ml_common.h"
 
@@ -78,7 +79,7 @@ const std::vector<int64_t>& ints(const NodeContext& c, std::string_view name) {
 }
 
 void check_length(const NodeContext& c, std::string_view name, size_t length, size_t expected) {
-  if (length != expected) c.fail(cat(name, " has ", length, " elements, not ", expected));
+  if (length != expected) c.fail(cat(name, " has ", counted(length, "element"), ", not ", expected));
 }
 
 template <class T>
