@@ -9,6 +9,9 @@ namespace {
 
 using std::string_view_literals::operator""sv;
 
+/// The bytes that are looked at to see what a text is.
+constexpr size_t kLooked = 1024;
+
 /// `magic` stands at byte `at`.
 struct Format {
   std::string_view magic;
@@ -17,7 +20,6 @@ struct Format {
 };
 
 constexpr Format kFormats[] = {
-    {"version https://git-lfs"sv, 0, "a Git LFS pointer: fetch the file that it stands for with `git lfs pull`"},
     {"\x1f\x8b"sv, 0, "a file compressed by gzip: decompress it first"},
     {"BZh"sv, 0, "a file compressed by bzip2: decompress it first"},
     {"\xfd"
@@ -44,6 +46,24 @@ bool begins(std::string_view text, std::string_view with) {
          });
 }
 
+/// What a text begins with, without white space, comments and the mark of UTF-8 before it.
+std::string_view beginning(std::string_view text) {
+  constexpr std::string_view kOpen = "<!--", kClose = "-->";
+  while (true) {
+    text.remove_prefix(std::min(text.find_first_not_of("\xef\xbb\xbf \t\r\n"), text.size()));
+    if (!text.starts_with(kOpen)) return text;
+    const size_t end = text.find(kClose);
+    if (end == text.npos) return {};
+    text.remove_prefix(end + kClose.size());
+  }
+}
+
+/// Printable, and white space between.
+bool is_plain_text(std::string_view text) {
+  return std::ranges::all_of(text,
+                             [](char c) { return (c >= ' ' && c <= '~') || c == '\n' || c == '\r' || c == '\t'; });
+}
+
 /// A length in eight bytes, and then JSON.
 bool is_safetensors(std::string_view bytes) {
   if (bytes.size() < 10 || bytes[8] != '{') return false;
@@ -54,7 +74,20 @@ bool is_safetensors(std::string_view bytes) {
 
 }  // namespace
 
+std::string_view stand_in(std::span<const std::byte> bytes) {
+  const std::string_view all(reinterpret_cast<const char*>(bytes.data()), std::min(bytes.size(), kLooked));
+  if (all.starts_with("version https://git-lfs")) {
+    return "a Git LFS pointer: fetch the file that it stands for with `git lfs pull`";
+  }
+  const std::string_view text = beginning(all);
+  if (begins(text, "<!doctype html") || begins(text, "<html")) {
+    return "an HTML page, as a download that failed or needs a login leaves it: download the file itself";
+  }
+  return {};
+}
+
 std::string_view foreign_format(std::span<const std::byte> bytes) {
+  if (const std::string_view what = stand_in(bytes); !what.empty()) return what;
   const std::string_view all(reinterpret_cast<const char*>(bytes.data()), bytes.size());
   for (const Format& format : kFormats) {
     if (all.size() > format.at && all.substr(format.at).starts_with(format.magic)) return format.what;
@@ -62,15 +95,14 @@ std::string_view foreign_format(std::span<const std::byte> bytes) {
   if (is_safetensors(all)) {
     return "a safetensors file, which holds weights and no graph: inferkit.Weights.open reads it";
   }
-  std::string_view text = all.substr(0, 1024);
-  text.remove_prefix(std::min(text.find_first_not_of("\xef\xbb\xbf \t\r\n"), text.size()));
-  if (begins(text, "<!doctype html") || begins(text, "<html")) {
-    return "an HTML page, as a download that failed or needs a login leaves it: download the model itself";
-  }
+  const std::string_view text = beginning(all.substr(0, kLooked));
   if (text.starts_with("{") || text.starts_with("[")) return "JSON: load the model that it belongs to";
   if (begins(text, "<?xml")) {
     return "XML: of an OpenVINO model, load the .onnx file that it was made from; where a download failed and left "
            "this, download the model itself";
+  }
+  if (!text.empty() && is_plain_text(all.substr(0, kLooked))) {
+    return "plain text, as a download that failed leaves it: download the model itself";
   }
   return {};
 }

@@ -7,8 +7,10 @@
 #include <limits>
 #include <vector>
 
+#include "base/counted.h"
 #include "base/small_types.h"
 #include "base/text.h"
+#include "graph/foreign_file.h"
 #include "graph/text_tensor.h"
 #include "memory/contained_file.h"
 #include "platform/run_control.h"
@@ -64,7 +66,7 @@ Tensor load_typed(const TensorProto& proto, uint32_t field, const Shape& shape, 
   size_t present = 0;
   for_each_occurrence(proto.message, field, [&](const WireReader& r) { each(r, [&](auto) { ++present; }); });
   if (present != static_cast<size_t>(shape.elements()))
-    fail(what, cat("holds ", present, " elements; its shape ", shape.str(), " needs ", shape.elements()));
+    fail(what, cat("holds ", counted(present, "element"), "; its shape ", shape.str(), " needs ", shape.elements()));
   void* data = nullptr;
   Tensor tensor = make_tensor(kDTypeOf<T>, shape, &data);
   T* out = static_cast<T*>(data);
@@ -113,8 +115,8 @@ Tensor load_bytes(const TensorProto& proto, DType dtype, const Shape& shape, con
     });
   });
   if (bytes.size() != expected)
-    fail(what, cat("holds ", bytes.size(), " bytes; its shape ", shape.str(), " of ", dtype_name(dtype), " needs ",
-                   expected));
+    fail(what, cat("holds ", counted(bytes.size(), "byte"), "; its shape ", shape.str(), " of ", dtype_name(dtype),
+                   " needs ", expected));
   void* data = nullptr;
   Tensor tensor = make_tensor(dtype, shape, &data);
   unpack(dtype, bytes, shape.elements(), data);
@@ -125,7 +127,7 @@ Tensor load_strings(const TensorProto& proto, const Shape& shape, const std::str
   size_t present = 0;
   for_each_occurrence(proto.message, kStringData, [&](const WireReader&) { ++present; });
   if (present != static_cast<size_t>(shape.elements()))
-    fail(what, cat("holds ", present, " strings; its shape ", shape.str(), " needs ", shape.elements()));
+    fail(what, cat("holds ", counted(present, "string"), "; its shape ", shape.str(), " needs ", shape.elements()));
   std::vector<std::string_view> values;
   for_each_occurrence(proto.message, kStringData, [&](const WireReader& r) {
     if (present-- == 0) fail(what, kWritten);
@@ -278,8 +280,8 @@ Tensor TensorLoader::load_raw(DType dtype, const Shape& shape, Bytes data, const
   if (dtype == DType::kString) fail(what, "holds strings as raw data");
   const size_t bytes = checked_bytes(dtype, shape, what);
   if (data.size() != bytes)
-    fail(what, cat("has ", data.size(), " bytes of data; its shape ", shape.str(), " of ", dtype_name(dtype), " needs ",
-                   bytes));
+    fail(what, cat("has ", counted(data.size(), "byte"), " of data; its shape ", shape.str(), " of ", dtype_name(dtype),
+                   " needs ", bytes));
   if (dtype_bits(dtype) < 8) {
     void* unpacked = nullptr;
     Tensor tensor = make_tensor(dtype, shape, &unpacked);
@@ -336,8 +338,8 @@ Tensor TensorLoader::load_external(const TensorProto& proto, DType dtype, const 
   }
   const size_t bytes = checked_bytes(dtype, shape, what);
   if (length && *length != bytes)
-    fail(what, cat("has ", *length, " bytes of external data; its shape ", shape.str(), " of ", dtype_name(dtype),
-                   " needs ", bytes));
+    fail(what, cat("has ", counted(*length, "byte"), " of external data; its shape ", shape.str(), " of ",
+                   dtype_name(dtype), " needs ", bytes));
   // Many tensors may share one range, so copies are shared too; ranges that overlap could still multiply them. By the
   // file's name: the addresses of one that is not kept are soon another's.
   const std::tuple key(std::string(location), offset, bytes, dtype);
@@ -346,7 +348,7 @@ Tensor TensorLoader::load_external(const TensorProto& proto, DType dtype, const 
   const auto file = open(location, what);
   const Bytes all = file->bytes();
   if (offset > all.size() || bytes > all.size() - offset)
-    fail(what, cat("reads ", bytes, " bytes at ", offset, " of its external data ", quote(location),
+    fail(what, cat("reads ", counted(bytes, "byte"), " at ", offset, " of its external data ", quote(location),
                    ", which has only ", all.size()));
   const Bytes data = all.subspan(offset, bytes);
   const bool kept = files_.find(location)->second != nullptr;
@@ -385,7 +387,9 @@ std::shared_ptr<const MappedFile> TensorLoader::open(std::string_view location, 
     external_bytes_ += file->bytes().size();
     files_.emplace(location, opened_.size() < kMaxKept ? file : nullptr);
   }
-  opened_.add(file);
+  opened_.add(file);  // before it is read, which may find it cut short
+  if (const std::string_view instead = stand_in(file->bytes()); !instead.empty())
+    fail(what, cat("has its data in ", quote(location), ", which holds no weights but is ", instead));
   return file;
 }
 

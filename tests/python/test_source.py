@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
+from onnx.external_data_helper import convert_model_to_external_data
 
 import inferkit
 
@@ -91,6 +92,8 @@ def zipped() -> bytes:
 FOREIGN = {
     "Git LFS": b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n",
     "HTML": b"\n <!DOCTYPE html><html>404</html>",
+    "an HTML page": b"<!-- made by a proxy -->\n<!-- twice --><HTML><body>Sign in</body></HTML>",
+    "plain text": b"Not Found",
     "gzip": gzip.compress(b"model"),
     "ZIP": zipped(),
     "pickle": b"\x80\x04\x95\x10\x00\x00\x00\x00\x00\x00\x00",
@@ -117,6 +120,36 @@ def test_a_file_of_another_kind_is_named(name: str, tmp_path: Path) -> None:
             inferkit.Model.load(source)
         assert name in str(caught.value)
         assert ": " in str(caught.value)  # and what to do
+
+
+STAND_INS = {
+    "Git LFS": b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"4d" * 32 + b"\nsize 123456\n",
+    "HTML page": b"<!-- proxy -->\n<!DOCTYPE html><html><body>Sign in to download this file.</body></html>" + b" " * 40,
+}
+
+
+@pytest.mark.parametrize("name", STAND_INS)
+@pytest.mark.parametrize("columns", [4, 40_000], ids=["fits", "too long"])
+def test_what_stands_in_for_external_data_is_named(name: str, columns: int, tmp_path: Path) -> None:
+    """Weights that would fit into the pointer are not read from its text."""
+    weights = numpy_helper.from_array(np.ones((4, columns), np.float32), "w")
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", columns])],
+        [weights],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    convert_model_to_external_data(model, location="weights.bin", size_threshold=0)
+    path = tmp_path / "model.onnx"
+    onnx.save(model, path)
+    assert inferkit.Model.load(path)(np.ones((1, 4), np.float32)).shape == (1, columns)
+    (tmp_path / "weights.bin").write_bytes(STAND_INS[name])
+    with pytest.raises(inferkit.ModelError, match=r"'weights\.bin', which holds no weights but is") as caught:
+        inferkit.Model.load(path)
+    assert name in str(caught.value)
+    assert "initializer 'w'" in str(caught.value)
 
 
 def test_what_is_cut_short_is_said_to_be(content: bytes) -> None:

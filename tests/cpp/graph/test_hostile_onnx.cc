@@ -95,7 +95,7 @@ TEST(hostile_every_byte_of_every_value) {
 
 TEST(hostile_not_a_model) {
   CHECK_READ_FAILS("", "model: ", "empty");
-  CHECK_READ_FAILS("hello, this is a text file", "model: ", "malformed");
+  CHECK_READ_FAILS("hello, this is a text file", "model: ", "plain text");
   CHECK_READ_FAILS(Message().number(1, 8).bytes, "model: ", "no graph");
   CHECK_READ_FAILS(Message().message(7, relu_graph()).bytes, "model: ", "IR version");
   CHECK_READ_FAILS(Message().number(1, 0).message(7, relu_graph()).bytes, "model: ", "IR version");
