@@ -93,6 +93,41 @@ def test_what_takes_all_rows_together(op: str) -> None:
         assert batcher.stats().batches == 3
 
 
+@pytest.mark.parametrize("opset", [7, 9, 13])
+@pytest.mark.parametrize("read", [("y0",), ("y0", "y1", "y2", "y3", "y4")], ids=["one", "all"])
+@pytest.mark.parametrize("constant", [(), (1, 2, 3, 4)])
+def test_before_opset_14_five_outputs_say_that_it_trains(
+    opset: int, read: tuple[str, ...], constant: tuple[int, ...]
+) -> None:
+    """Whoever reads them: as the operator's text has it, and as ONNX Runtime runs it."""
+    parameters = [draw(i, 3) for i in range(3)] + [np.abs(draw(4, 3))]
+    x = draw(5, 4, 3, 5)
+    case = Case(
+        "BatchNormalization", x, *parameters, opset=opset, constant=constant, outputs=5, momentum=0.75, epsilon=1e-3
+    )
+    model = onnx.load_from_string(case.bytes)
+    del model.graph.output[:]
+    model.graph.output.extend(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in read)
+    case.bytes, case.outputs = model.SerializeToString(), list(read)
+    got = case.run()
+    x64 = x.astype(np.float64)
+    now, spread = x64.mean((0, 2)), x64.var((0, 2))
+    close(got[0], batch_norm(x, parameters[0], parameters[1], now, spread, 1e-3), 1e-4, 1e-5)
+    for found, wanted in zip(got, case.onnxruntime(), strict=True):
+        close(found, wanted, 1e-4, 1e-5)
+    assert case.load()._mixing_node
+
+
+@pytest.mark.parametrize("mean", [1e4, 1e6, -1e6])
+@pytest.mark.parametrize("shape", [(8, 4, 100), (500, 4), (2, 4, 5000)])
+def test_training_far_from_zero_keeps_the_digits_of_the_spread(mean: float, shape: tuple[int, ...]) -> None:
+    x = (draw(1, *shape).astype(np.float64) + mean).astype(np.float32)
+    scale, bias, zero, one = draw(2, 4), draw(3, 4), np.zeros(4, np.float32), np.ones(4, np.float32)
+    axes, x64 = tuple(i for i in range(x.ndim) if i != 1), x.astype(np.float64)
+    case = Case("BatchNormalization", x, scale, bias, zero, one, opset=15, training_mode=1)
+    close(case.run()[0], batch_norm(x, scale, bias, x64.mean(axes), x64.var(axes), 1e-5), 1e-5, 1e-5)
+
+
 def test_training_that_cannot_be_is_refused() -> None:
     x, p = draw(1, 2, 3), np.ones(3, np.float32)
     old = Case("BatchNormalization", x, p, p, p, p, opset=13, outputs=3)

@@ -6,6 +6,7 @@
 
 #include "engine/cuda/launch.h"
 #include "engine/cuda/window.h"
+#include "graph/passes/pattern.h"
 #include "kernels/cuda/rows.h"
 #include "kernels/summation.h"
 
@@ -94,7 +95,7 @@ void lower_global(LowerContext& c) {
 // ---- BatchNormalization ---------------------------------------------------------------------------------------------
 
 Cost batch_norm_cost(const NodeContext& c) {
-  if (c.version() >= 14 && c.attr_int("training_mode", 0) != 0) return Cost::cannot("it trains");
+  if (batch_norm_trains(c.node())) return Cost::cannot("it trains");
   for (size_t i = 1; i < 5; ++i) {
     if (!c.input(i).constant || c.input(i).dtype != DType::kF32) {
       return Cost::cannot("scale, bias, mean and variance are no constants in float32");

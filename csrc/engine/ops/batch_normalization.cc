@@ -1,10 +1,14 @@
 // BatchNormalization: y = a x + b with one a and b per channel, made ahead where scale, bias and statistics are
 // constant. In training mode the statistics are those of the batch, by the definition of opset 14: the mean and the
 // variance of all the elements of a channel, in double precision, the variance about the mean and not corrected for the
-// sample.
+// sample. There y = a (x - mean) + b in float32, as the other normalisations here keep the digits of the spread
+// (docs/decisions/025): b takes up what the mean loses when it is rounded.
+#include <array>
 #include <bit>
 #include <cmath>
+#include <type_traits>
 
+#include "base/counted.h"
 #include "engine/compile/op_registry.h"
 #include "engine/ops/dispatch.h"
 #include "graph/passes/pattern.h"
@@ -60,14 +64,26 @@ struct StatisticsParams {
   ApplyParams size;
   DType x;
   double momentum;
-  bool gives[2];  // the running mean and variance
+  bool gives[4];  // the running mean and variance, and the saved ones
 };
 
 void set_element(DType dtype, void* data, int64_t i, double value) {
   dispatch<kFloatTypes>(dtype, [&]<class T>() { static_cast<T*>(data)[i] = store<T>(static_cast<Compute<T>>(value)); });
 }
 
-/// io: table, x, scale, bias, mean, variance, the running mean and variance.
+/// By channel, in pieces of `channels`: 1, -mean, a and b of y = a (x - mean) + b.
+void fill_centered(const TableParams& p, int64_t c, double scale, double bias, double mean, double variance,
+                   float* table) {
+  const double a = scale / std::sqrt(variance + p.epsilon);
+  const auto rounded = static_cast<float>(mean);
+  table[c] = 1;
+  table[p.channels + c] = -rounded;
+  table[2 * p.channels + c] = static_cast<float>(a);
+  table[3 * p.channels + c] = static_cast<float>(bias - (mean - static_cast<double>(rounded)) * a);
+}
+
+/// io: table, x, scale, bias, mean, variance, the running mean and variance, the saved mean, and the inverse of the
+/// saved deviation, which is what ONNX Runtime gives for a saved variance.
 template <class A>
 void run_statistics(const void* params, std::byte* const* io, const ExecContext&) {
   const auto& p = *static_cast<const StatisticsParams*>(params);
@@ -93,30 +109,41 @@ void run_statistics(const void* params, std::byte* const* io, const ExecContext&
       };
       const double mean = sum([](double v) { return v; }) / count;
       const double variance = sum([mean](double v) { return (v - mean) * (v - mean); }) / count;
-      fill_channel(p.table, c, element(p.table.dtypes[0], io[2], c), element(p.table.dtypes[1], io[3], c), mean,
-                   variance, table);
-      const double now[] = {mean, variance};
+      const double scale = element(p.table.dtypes[0], io[2], c), bias = element(p.table.dtypes[1], io[3], c);
+      if constexpr (std::is_same_v<A, float>) {
+        fill_centered(p.table, c, scale, bias, mean, variance, table);
+      } else {
+        fill_channel(p.table, c, scale, bias, mean, variance, table);
+      }
+      const double now[] = {mean, variance}, saved[] = {mean, 1 / std::sqrt(variance + p.table.epsilon)};
       for (size_t k = 0; k < 2; ++k) {
         const DType type = p.table.dtypes[2 + k];
         const double before = element(type, io[4 + k], c);
         if (p.gives[k]) set_element(type, io[6 + k], c, before * p.momentum + now[k] * (1 - p.momentum));
+        if (p.gives[2 + k]) set_element(type, io[8 + k], c, saved[k]);
       }
     });
   }
 }
 
-/// io: x, y, table.
+/// `passes` tables, one behind the other, are applied one after the other. io: x, y, table.
+template <int passes>
 void run_f32(const void* params, std::byte* const* io, const ExecContext& context) {
   const auto& p = *static_cast<const ApplyParams*>(params);
-  const float *x = reinterpret_cast<const float*>(io[0]), *table = reinterpret_cast<const float*>(io[2]);
   float* y = reinterpret_cast<float*>(io[1]);
   const auto& affine = kernels::affine_kernels();
   const int64_t size = p.channels * p.area;
   const auto image = [&](int64_t n) {
-    if (p.area == 1) return affine.vector(x + n * size, y + n * size, p.channels, table, table + p.channels);
-    for (int64_t c = 0; c < p.channels; ++c) {
-      const int64_t at = n * size + c * p.area;
-      affine.scalar(x + at, y + at, p.area, table[c], table[p.channels + c]);
+    const float *x = reinterpret_cast<const float*>(io[0]), *table = reinterpret_cast<const float*>(io[2]);
+    for (int pass = 0; pass < passes; ++pass, x = y, table += 2 * p.channels) {
+      if (p.area == 1) {
+        affine.vector(x + n * size, y + n * size, p.channels, table, table + p.channels);
+        continue;
+      }
+      for (int64_t c = 0; c < p.channels; ++c) {
+        const int64_t at = n * size + c * p.area;
+        affine.scalar(x + at, y + at, p.area, table[c], table[p.channels + c]);
+      }
     }
   };
   if (context.pool && context.max_threads > 1 && p.batch * size >= kParallelElements)
@@ -139,14 +166,13 @@ void run_generic(const void* params, std::byte* const* io, const ExecContext&) {
   }
 }
 
-bool trains(const NodeContext& c) { return c.version() >= 14 && c.attr_int("training_mode", 0) != 0; }
-
 void infer_batch_norm(InferContext& c) {
   if (c.version() < 9 && c.attr_int("spatial", 1) == 0) c.unsupported("spatial = 0");
-  const bool training = trains(c);
+  const bool training = batch_norm_trains(c.node());
+  const size_t most_outputs = !training ? 1 : c.version() < 14 ? 5 : 3;
   if (c.version() < 7 && c.attr_int("is_test", 0) == 0) c.unsupported("is_test = 0");
-  for (size_t i = 1; i < c.node().outputs.size(); ++i) {
-    if (c.has_output(i) && !(training && i < 3)) c.unsupported(cat("output ", i, ", which only training fills"));
+  for (size_t i = most_outputs; i < c.node().outputs.size(); ++i) {
+    if (c.has_output(i)) c.unsupported(cat("output ", i, ", which only training fills"));
   }
   const TensorFacts& x = c.input(0);
   require_type(c, 0, kFloatTypes);
@@ -155,26 +181,28 @@ void infer_batch_norm(InferContext& c) {
   for (size_t i = 1; i < 5; ++i) {
     require_type(c, i, kFloatTypes);
     if (c.input(i).shape != Shape{channels})
-      c.fail(cat("input ", i, " has shape ", c.input(i).shape.str(), "; expected one value for each of ", channels,
-                 " channels"));
+      c.fail(cat("input ", i, " has shape ", c.input(i).shape.str(), "; expected one value for each of ",
+                 counted(channels, "channel")));
   }
   if (training && x.shape.elements() == 0) c.fail(cat("statistics of no elements: x has shape ", x.shape.str()));
   c.set_output(0, x.dtype, x.shape);
-  for (size_t i = 1; i < 3; ++i) {
-    if (c.has_output(i)) c.set_output(i, c.input(2 + i).dtype, {channels});
+  for (size_t i = 1; i < most_outputs; ++i) {
+    if (c.has_output(i)) c.set_output(i, c.input(i % 2 ? 3 : 4).dtype, {channels});
   }
 }
 
 template <class A>
 Ref lower_statistics(LowerContext& c, const TableParams& table, const ApplyParams& size) {
-  const Ref to = c.scratch(static_cast<size_t>(2 * size.channels) * sizeof(A));
+  constexpr bool kCentered = std::is_same_v<A, float>;
+  const Ref to = c.scratch(static_cast<size_t>((kCentered ? 4 : 2) * size.channels) * sizeof(A));
   StatisticsParams p{table, size, c.input(0).dtype, static_cast<double>(c.attr_float("momentum", 0.9f)), {}};
-  Ref running[2] = {to, to};  // what nobody reads is not written
-  for (size_t k = 0; k < 2; ++k) {
+  std::array<Ref, 4> given{to, to, to, to};  // what nobody reads is not written
+  for (size_t k = 0; k < given.size(); ++k) {
     p.gives[k] = c.has_output(1 + k) && c.out(1 + k).valid();
-    if (p.gives[k]) running[k] = c.out(1 + k);
+    if (p.gives[k]) given[k] = c.out(1 + k);
   }
-  c.step(run_statistics<A>, p, {to, c.in(0), c.in(1), c.in(2), c.in(3), c.in(4), running[0], running[1]},
+  c.step(run_statistics<A>, p,
+         {to, c.in(0), c.in(1), c.in(2), c.in(3), c.in(4), given[0], given[1], given[2], given[3]},
          static_cast<double>(size.batch * size.channels * size.area) * 4);
   return to;
 }
@@ -204,10 +232,13 @@ void lower_batch_norm(LowerContext& c) {
   if (x.shape.elements() == 0) return;
   TableParams t{p.channels, {}, static_cast<double>(c.attr_float("epsilon", 1e-5f))};
   for (size_t i = 0; i < 4; ++i) t.dtypes[i] = c.input(i + 1).dtype;
-  const bool f32 = x.dtype == DType::kF32;
-  const Ref table = trains(c) ? (f32 ? lower_statistics<float>(c, t, p) : lower_statistics<double>(c, t, p))
-                              : (f32 ? lower_table<float>(c, t) : lower_table<double>(c, t));
-  const StepFn fn = f32 ? run_f32 : dispatch<kFloatTypes>(x.dtype, []<class T>() -> StepFn { return run_generic<T>; });
+  const bool f32 = x.dtype == DType::kF32, training = batch_norm_trains(c.node());
+  const Ref table = training ? (f32 ? lower_statistics<float>(c, t, p) : lower_statistics<double>(c, t, p))
+                             : (f32 ? lower_table<float>(c, t) : lower_table<double>(c, t));
+  const StepFn fn =
+      f32 ? (training ? run_f32<2> : run_f32<1>) : dispatch<kFloatTypes>(x.dtype, []<class T>() -> StepFn {
+        return run_generic<T>;
+      });
   c.in_place(0, 0);
   c.step(fn, p, {c.in(0), c.out(0), table}, static_cast<double>(x.shape.elements()) * (f32 ? 0.1 : 4));
 }
@@ -221,7 +252,7 @@ void register_batch_normalization(OpRegistry& r) {
          .max_inputs = 5,
          .max_outputs = 5,
          .infer = infer_batch_norm,
-         .rows_mix = [](const Node& node, const Graph&) { return int_attr(node, "training_mode", 0) != 0; }},
+         .rows_mix = [](const Node& node, const Graph&) { return batch_norm_trains(node); }},
         lower_batch_norm);
 }
 

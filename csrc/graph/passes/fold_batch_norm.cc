@@ -15,7 +15,7 @@ struct ChannelAffine {
 bool is_inference(const Node& bn) {
   for (size_t i = 1; i < bn.outputs.size(); ++i)
     if (bn.outputs[i] != kNoValue) return false;
-  if (bn.version >= 14) return int_attr(bn, "training_mode", 0) == 0;
+  if (bn.version >= 14) return !batch_norm_trains(bn);
   if (bn.version < 7 && int_attr(bn, "is_test", 0) == 0) return false;
   return int_attr(bn, "spatial", 1) == 1;
 }

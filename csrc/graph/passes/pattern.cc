@@ -43,6 +43,11 @@ std::string string_attr(const Node& node, std::string_view name, std::string_vie
   return attr(node, name, std::string(fallback));
 }
 
+bool batch_norm_trains(const Node& node) {
+  if (node.version >= 14) return int_attr(node, "training_mode", 0) != 0;
+  return node.version >= 7 && node.outputs.size() == 5 && std::ranges::count(node.outputs, kNoValue) == 0;
+}
+
 Rewriter::Rewriter(Graph& graph)
     : graph_(graph),
       producers_(graph.values.size(), -1),

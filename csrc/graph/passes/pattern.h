@@ -26,6 +26,9 @@ inline bool is_op(const Node& node, std::string_view op, std::string_view domain
 int64_t int_attr(const Node& node, std::string_view name, int64_t fallback);
 float float_attr(const Node& node, std::string_view name, float fallback);
 std::string string_attr(const Node& node, std::string_view name, std::string_view fallback);
+/// Does this BatchNormalization take the statistics of its batch? Before opset 14 the one with all five outputs does,
+/// also where nobody reads them.
+bool batch_norm_trains(const Node& node);
 
 /// A view on the graph while one pass changes it. Removed nodes keep their index until finish().
 class Rewriter {
