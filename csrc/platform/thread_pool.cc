@@ -225,6 +225,10 @@ int ThreadPool::size() const {
   return rehearsal ? rehearsal->threads() : size_;
 }
 
+int ThreadPool::usable_size() const {
+  return Rehearsal::current() || size_ == 1 ? size() : std::min(size_, process_cpus());
+}
+
 void ThreadPool::parallel_for(int64_t count, int max_threads, FunctionRef<void(int64_t, int64_t)> body) {
   const int64_t threads = std::min<int64_t>({count, max_threads, size()});
   if (Rehearsal* const rehearsal = Rehearsal::current()) return rehearsal->run(count, threads, body);

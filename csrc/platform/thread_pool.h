@@ -44,6 +44,8 @@ class ThreadPool {
 
   /// The most threads that one parallel_for uses, the caller included; in a Rehearsal, as many as that says.
   int size() const;
+  /// The same now: no more than the process has CPUs, whose set may have been narrowed since. A system call.
+  int usable_size() const;
 
   /// Calls body(i) once for every i in [0, count), on the caller and up to max_threads - 1 others; returns when all are
   /// done, and what they wrote is visible. Each thread begins with its own share of neighbouring indices, the same in

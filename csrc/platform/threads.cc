@@ -17,14 +17,15 @@
 namespace inferkit {
 namespace {
 
-int affinity_cpus() {
+/// Of the thread `who`; 0 is the caller.
+int affinity_cpus(pid_t who) {
   // The kernel refuses a mask smaller than its own; grow until it fits.
   for (int capacity = 1024; capacity <= 1 << 16; capacity *= 2) {
     const std::unique_ptr<cpu_set_t, void (*)(cpu_set_t*)> set(CPU_ALLOC(capacity), [](cpu_set_t* s) { CPU_FREE(s); });
     if (!set) break;
     const size_t bytes = CPU_ALLOC_SIZE(capacity);
     CPU_ZERO_S(bytes, set.get());
-    if (sched_getaffinity(0, bytes, set.get()) == 0) return std::max(1, CPU_COUNT_S(bytes, set.get()));
+    if (sched_getaffinity(who, bytes, set.get()) == 0) return std::max(1, CPU_COUNT_S(bytes, set.get()));
   }
   return static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
 }
@@ -97,10 +98,12 @@ std::optional<double> cgroup_cpu_quota(const std::string& cgroup_file, const std
 }
 
 int usable_cpus() {
-  const int cpus = affinity_cpus();
+  const int cpus = affinity_cpus(0);
   const auto quota = cgroup_cpu_quota("/proc/self/cgroup", "/sys/fs/cgroup");
   return quota ? std::clamp(static_cast<int>(std::ceil(*quota)), 1, cpus) : cpus;
 }
+
+int process_cpus() { return affinity_cpus(::getpid()); }
 
 uint32_t thread_id() {
   thread_local const auto id = static_cast<uint32_t>(::gettid());

@@ -11,6 +11,9 @@ namespace inferkit {
 /// CPUs that this process may keep busy: its affinity mask, capped by the cgroup's CPU quota (rounded up). At least 1.
 /// Read anew at every call.
 int usable_cpus();
+/// CPUs in the affinity mask of the main thread as it is now: a thread that an application pins says nothing of the
+/// others. At least 1.
+int process_cpus();
 
 /// The CPU quota, in CPUs, of the cgroups that `cgroup_file` (as /proc/self/cgroup) names below `root` (as
 /// /sys/fs/cgroup), the tightest of each path from leaf to root; nullopt where there is none. Knows v1 and v2.

@@ -58,3 +58,32 @@ def test_scratch_is_for_the_threads_of_the_model(fresh_python: Fresh, conv: str)
     assert both[0] != alone[0]  # not always more: two threads take smaller blocks
     assert both[1] == alone[1]
     assert measure(cpus=2, threads=2) == both
+
+
+NARROWED = """
+import os
+import numpy as np, inferkit
+def load():
+    return inferkit.Model.load({path!r}, threads={threads})
+def threads():
+    return len(os.listdir("/proc/self/task"))
+first = load()
+had = first._threads
+os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])
+second, began = load(), threads()
+x = np.random.default_rng(1).standard_normal((1, 24, 40, 40), dtype=np.float32)
+answer = second(x)
+alone = threads() - began
+print(had, first._threads, second._threads, alone, answer.tobytes() == first(x).tobytes())
+"""
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two CPUs")
+@pytest.mark.parametrize("threads", [None, 2])
+def test_a_cpu_set_that_is_narrowed_after_the_import(fresh_python: Fresh, conv: str, threads: int | None) -> None:
+    """What is loaded from then on uses fewer threads, to the same bits; what was loaded before keeps its own."""
+    done = fresh_python(NARROWED.format(path=conv, threads=threads))
+    had, first, second, started, same = done.stdout.split()
+    assert int(had) >= 2
+    assert first == had
+    assert (second, started, same) == ("1", "0", "True")

@@ -107,7 +107,7 @@ std::shared_ptr<Model> Model::load_bytes(std::span<const std::byte> bytes, Model
 
 int Model::threads_of(const ModelOptions& options) {
   if (options.threads < 0) throw std::invalid_argument("threads must be 0 (all) or more");
-  const int most = ThreadPool::process().size();
+  const int most = ThreadPool::process().usable_size();
   return options.threads == 0 ? most : std::min(options.threads, most);
 }
 
