@@ -5,6 +5,7 @@
 #include <stdexcept>
 #include <string_view>
 
+#include "base/counted.h"
 #include "base/text.h"
 
 namespace inferkit {
@@ -17,7 +18,12 @@ constexpr size_t kMostSharedBytes = size_t{1} << 16;  // of a value that request
 std::span<const PortSpec> checked_ports(std::span<const PortSpec> inputs) {
   if (inputs.empty()) throw std::invalid_argument("a model without inputs cannot be batched");
   for (const PortSpec& input : inputs) {
-    if (!input.any_shape || input.is_list()) continue;
+    if (input.is_list()) {
+      throw std::invalid_argument(cat("input ", quote(input.name),
+                                      " is a sequence or an optional, whose rows a Batcher cannot tell: call the model "
+                                      "directly"));
+    }
+    if (!input.any_shape) continue;
     throw std::invalid_argument(cat("input ", quote(input.name),
                                     " has no shape in the model file, so a Batcher cannot tell which of its dimensions "
                                     "is the batch: declare one there, with free dimensions, or call the model "
@@ -29,11 +35,6 @@ std::span<const PortSpec> checked_ports(std::span<const PortSpec> inputs) {
                                     "the first dimension of an input to be the batch: call the model directly"));
   }
   for (const PortSpec& input : inputs) {
-    if (input.is_list()) {
-      throw std::invalid_argument(cat("input ", quote(input.name),
-                                      " is a sequence or an optional, whose rows a Batcher cannot tell: call the model "
-                                      "directly"));
-    }
     if (is_shared(input) && input.dtype == DType::kString) {
       throw std::invalid_argument(cat("input ", quote(input.name), " is of strings for all rows (its shape is ",
                                       input.shape.str(),
@@ -62,7 +63,8 @@ Intake::Intake(std::span<const PortSpec> inputs, std::span<const InputSense> sen
       fixed_rows_(fixed_rows_of(inputs)),
       max_rows_(fixed_rows_ ? fixed_rows_ : options.max_batch_size) {
   if (asked_.size() != inputs.size()) {
-    throw std::invalid_argument(cat("input checks for ", asked_.size(), " inputs; the model has ", inputs.size()));
+    throw std::invalid_argument(
+        cat("input checks for ", counted(asked_.size(), "input"), "; the model has ", inputs.size()));
   }
   while (is_shared(inputs_[first_batched_])) ++first_batched_;
   follow(checks_for(senses));
@@ -95,8 +97,7 @@ int64_t Intake::length_of(std::span<const StridedView> given, bool single_row) c
 
 Checked Intake::check(std::span<const StridedView> given, uint64_t generation) {
   if (given.size() != inputs_.size()) {
-    fail(Reason::kName,
-         cat("the model takes ", inputs_.size(), inputs_.size() == 1 ? " input" : " inputs", ", got ", given.size()));
+    fail(Reason::kName, cat("the model takes ", counted(inputs_.size(), "input"), ", got ", given.size()));
   }
   const Checks& checks = this->checks();
   Checked out;
@@ -142,7 +143,7 @@ Checked Intake::check(std::span<const StridedView> given, uint64_t generation) {
                                 ", so no request can have more rows; got ", out.rows, ": split it"));
   }
   if (out.rows > max_rows_) {
-    fail(Reason::kTooLarge, cat("the request has ", out.rows, " rows, more than max_batch_size=", max_rows_,
+    fail(Reason::kTooLarge, cat("the request has ", counted(out.rows, "row"), ", more than max_batch_size=", max_rows_,
                                 ": split it, raise max_batch_size, or call the model directly"));
   }
   if (layouts_.fixed()) {
@@ -183,8 +184,8 @@ Checked Intake::check(std::span<const StridedView> given, uint64_t generation) {
   if (out.layout->run_rows(out.rows) > out.layout->most_rows) {
     const int64_t rows = out.layout->run_rows(out.rows);
     fail(Reason::kTooLarge,
-         cat("the request takes a run of ", rows, rows == 1 ? " row" : " rows", " of ", out.layout->largest_row(),
-             " elements", out.is_padded() ? " with its padding" : "", ", more than max_batch_elements=", max_elements_,
+         cat("the request takes a run of ", counted(rows, "row"), " of ", counted(out.layout->largest_row(), "element"),
+             out.is_padded() ? " with its padding" : "", ", more than max_batch_elements=", max_elements_,
              rows > 1 ? ": split it, raise max_batch_elements, or call the model directly"
                       : ": raise max_batch_elements, or call the model directly"));
   }

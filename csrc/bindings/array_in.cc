@@ -4,6 +4,7 @@
 
 #include <optional>
 
+#include "base/counted.h"
 #include "base/error.h"
 #include "base/small_types.h"
 #include "bindings/array_out.h"
@@ -152,6 +153,12 @@ py::object to_array(py::handle object, std::string_view name, ArrayRole role) {
   }
   if (!array || !api.PyArray_Check_(array.ptr())) {
     refuse_from_device(object, name, role);
+    if (PyBytes_Check(object.ptr()) || PyByteArray_Check(object.ptr())) {
+      refuse(
+          name, role,
+          cat("expected a numpy array, got ", Py_TYPE(object.ptr())->tp_name,
+              ", which has no dtype and no shape: numpy.frombuffer(x, dtype=...).reshape(...) makes an array of it"));
+    }
     refuse(name, role,
            cat("expected a numpy array, or an object with __dlpack__, __array__ or the buffer protocol",
                role == ArrayRole::kInput ? ", or numbers or lists of them; got " : "; got ",
@@ -166,9 +173,9 @@ Shape shape_of_array(py::handle array, std::string_view name, ArrayRole role) {
   }
   const auto* proxy = py::detail::array_proxy(array.ptr());
   if (static_cast<size_t>(proxy->nd) > Shape::kMaxRank) {
-    throw Error(
-        ErrorCode::kValidation, Reason::kShape,
-        cat(array_label(name, role), " has ", proxy->nd, " dimensions; at most ", Shape::kMaxRank, " are supported"));
+    throw Error(ErrorCode::kValidation, Reason::kShape,
+                cat(array_label(name, role), " has ", counted(proxy->nd, "dimension"), "; at most ", Shape::kMaxRank,
+                    " are supported"));
   }
   Shape shape;
   for (int i = 0; i < proxy->nd; ++i) shape.push_back(proxy->dimensions[i]);
@@ -182,6 +189,11 @@ StridedView view_of(py::handle array, std::string_view name, ArrayRole role) {
   const auto* descr = py::detail::array_descriptor_proxy(proxy->descr);
   auto dtype = dtype_of(*descr);
   if (!dtype) dtype = small_dtype_of(*descr);
+  if (!dtype && (descr->kind == 'U' || descr->kind == 'S')) {
+    refuse(name, role,
+           cat("an array of ", descr->kind == 'U' ? "strings" : "bytes", " (dtype ", str_of(proxy->descr),
+               "), where numbers are expected"));
+  }
   if (!dtype) {
     refuse(
         name, role,

@@ -75,7 +75,7 @@ def test_numbers() -> None:
         ("int64", [2**63, 0], "dtype", "cannot hold"),
         ("float32", [[1, 2], [3]], "shape", "could not make an array of the list"),
         ("float32", [None, 1], "dtype", "something else"),
-        ("float32", ["1", "2"], "dtype", "no counterpart"),
+        ("float32", ["1", "2"], "dtype", "where numbers are expected"),
         ("float32", [np.ones(2), np.ones(2)], "dtype", "has dtype float64; expected float32"),
         ("float32", [1e39, 0], "non_finite", "holds NaN or infinity"),
         ("float32", [[0.5, float("nan")]], "non_finite", "NaN"),
@@ -85,7 +85,10 @@ def test_numbers() -> None:
         ("float32", 0.5, "shape", "has shape"),
         ("float32", {1.0, 2.0}, "dtype", "got set"),
         ("float32", "12", "dtype", "got str"),
-        ("float32", b"12", "dtype", "got bytes"),
+        ("float32", np.array(["1", "2"]), "dtype", r"an array of strings \(dtype <U1\), where numbers are expected"),
+        ("float32", np.array([b"1"]), "dtype", r"an array of bytes \(dtype \|S1\), where numbers are expected"),
+        ("float32", b"12", "dtype", r"got bytes, which has no dtype and no shape: numpy\.frombuffer"),
+        ("float32", bytearray(b"12"), "dtype", r"got bytearray, which has no dtype and no shape"),
     ],
 )
 def test_what_is_not_clear(dtype: str, value: Any, reason: str, match: str) -> None:

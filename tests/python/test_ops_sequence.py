@@ -516,7 +516,10 @@ def test_batchers_do_not_take_them() -> None:
     takes = load([node("SequenceAt", ["s", "i"], ["y"])], [sequence("s"), *ROWS], [value("y", FLOAT, None)],
                  {"i": np.int64(0)})  # fmt: skip
     gives = load([node("SequenceConstruct", ["x"], ["s"])], ROWS, [sequence("s")])
-    for model in (takes, gives):
+    undeclared = load([node("SequenceAt", ["s", "i"], ["y"])],
+                      [helper.make_tensor_sequence_value_info("s", FLOAT, None)], [value("y", FLOAT, None)],
+                      {"i": np.int64(0)})  # fmt: skip
+    for model in (takes, gives, undeclared):
         with pytest.raises(ValueError, match="is a sequence or an optional, whose rows a Batcher cannot tell"):
             inferkit.Batcher(model)
     assert [part.operator for part in takes.explain().waiting] == ["SequenceAt"]
