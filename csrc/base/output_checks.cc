@@ -82,8 +82,10 @@ Status check_output(std::string_view name, DType spec_dtype, const Shape& spec, 
   }
   if (checks.finite && !all_finite(output)) {
     const auto index = first_non_finite(StridedView::contiguous(output));
-    return bad(Reason::kNonFinite, cat("output '", name, "' holds NaN or infinity at index ",
-                                       index.value_or(Shape{}).str(), "; expected finite values"));
+    return bad(
+        Reason::kNonFinite,
+        cat("output '", name, "' holds NaN or infinity at index ", index.value_or(Shape{}).str(),
+            "; expected finite values, unless you give the batcher ", "output_checks=OutputChecks(finite=False)"));
   }
   if (checks.not_all_zero && all_zero(output)) {
     return bad(Reason::kAllZero, cat("output '", name, "' is all zero: the model may not have its weights"));

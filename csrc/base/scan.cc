@@ -40,14 +40,21 @@ struct InfinityScan {
     return Element(bits & Element(~kSign)) == Finite::kExponent ? kSign : Element{0};
   }
 };
-/// Finds all but minus infinity.
-template <class Finite>
+/// Finds all but the infinity of one sign.
+template <class Finite, bool kMinus>
 struct MaskScan {
   using Element = typename Finite::Element;
   static constexpr Element kSign = Finite::kSign;
   static Element mark(Element bits) {
-    return bits == Element(kSign | Finite::kExponent) ? Element{0} : Finite::mark(bits);
+    return bits == Element((kMinus ? kSign : Element{0}) | Finite::kExponent) ? Element{0} : Finite::mark(bits);
   }
+};
+/// Finds NaN alone.
+template <class Finite>
+struct NanScan {
+  using Element = typename Finite::Element;
+  static constexpr Element kSign = Finite::kSign;
+  static Element mark(Element bits) { return Element(bits & Element(~kSign)) > Finite::kExponent ? kSign : Element{0}; }
 };
 
 // Elements are moved by memcpy of their size: the source may be unaligned.
@@ -107,7 +114,9 @@ using Run = bool (*)(const char* source, int64_t step, int64_t count, char* targ
 template <class Finite, bool kCopy>
 Run scan_for(NonFinite allowed) {
   if (allowed == NonFinite::kNan) return scan_run<InfinityScan<Finite>, kCopy>;
-  if (allowed == NonFinite::kMinusInfinity) return scan_run<MaskScan<Finite>, kCopy>;
+  if (allowed == NonFinite::kMinusInfinity) return scan_run<MaskScan<Finite, true>, kCopy>;
+  if (allowed == NonFinite::kPlusInfinity) return scan_run<MaskScan<Finite, false>, kCopy>;
+  if (allowed == NonFinite::kInfinity) return scan_run<NanScan<Finite>, kCopy>;
   return scan_run<Finite, kCopy>;
 }
 

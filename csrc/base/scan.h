@@ -24,7 +24,7 @@ struct StridedView {
 };
 
 /// Of the values that are not finite, those that a scan lets through.
-enum class NonFinite : uint8_t { kNone, kNan, kMinusInfinity, kAll };
+enum class NonFinite : uint8_t { kNone, kNan, kMinusInfinity, kPlusInfinity, kInfinity, kAll };
 
 /// Copies `source` row-major to `target`, which holds all of it and does not overlap; reads each element once. A bool
 /// whose byte is not 0 becomes 1. Returns false where a floating-point element is NaN or infinite and not `allowed`

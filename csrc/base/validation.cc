@@ -23,22 +23,26 @@ Shape row_of(const Shape& spec) {
        cat("input '", name, "' has shape ", given.str(), "; expected ", expected, " (None is any length)"));
 }
 
-/// Where a check is switched off, for a message.
+/// Where a check is changed, for a message. A batcher's checks go before those of its model.
 std::string switch_of(std::string_view name, std::string_view argument) {
-  return cat("input_checks={", quote(name), ": InputChecks(", argument, ")}");
+  return cat("give the model or the batcher input_checks={", quote(name), ": InputChecks(", argument, ")}");
 }
 
-[[noreturn]] void fail_finite(std::string_view name, const StridedView& given, NonFinite allowed) {
+[[noreturn]] void fail_finite(std::string_view name, std::string_view input, const StridedView& given,
+                              NonFinite allowed) {
   const auto index = first_non_finite(given, allowed);
   std::string_view found = "NaN or infinity", expected = "finite values";
   if (allowed == NonFinite::kNan) {
     found = "infinity", expected = "finite values, or NaN for missing ones";
   } else if (allowed == NonFinite::kMinusInfinity) {
     found = "NaN or plus infinity", expected = "finite values, or minus infinity where it masks";
+  } else if (allowed == NonFinite::kPlusInfinity) {
+    found = "NaN or minus infinity", expected = "finite values, or plus infinity where it masks";
+  } else if (allowed == NonFinite::kInfinity) {
+    found = "NaN", expected = "finite values, or infinity, which the model asks for";
   }
-  fail(Reason::kNonFinite,
-       cat("input '", name, "' holds ", found, index ? cat(" at index ", index->str()) : "", "; expected ", expected,
-           ": clean the input, or load the model with ", switch_of(name, "finite=False")));
+  fail(Reason::kNonFinite, cat("input '", name, "' holds ", found, index ? cat(" at index ", index->str()) : "",
+                               "; expected ", expected, ": clean the input, or ", switch_of(input, "finite=False")));
 }
 
 }  // namespace
@@ -76,30 +80,31 @@ void check_input(std::string_view name, DType spec_dtype, const Shape& spec, DTy
     const int64_t got = given[i];
     const bool batch = i + skip == 0, free = spec[i + skip] == Shape::kFree;
     if (got == 0 && !(checks.empty_axes >> (i + skip) & 1)) {
-      fail(Reason::kEmpty, cat("input '", name, "' is empty: its shape is ", given.str(),
-                               "; every dimension must be at least 1, unless you load the model with ",
-                               switch_of(name, "non_empty=False")));
+      fail(Reason::kEmpty,
+           cat("input '", name, "' is empty: its shape is ", given.str(),
+               "; every dimension must be at least 1, unless you ", switch_of(name, "non_empty=False")));
     }
     if (batch || !free) continue;
     if (got < checks.min_length) {
       fail(got == 0 ? Reason::kEmpty : Reason::kShape,
            cat("input '", name, "' has length ", got, " in dimension ", i, " of ", given.str(), "; at least ",
-               checks.min_length, " is required (InputChecks.min_length)"));
+               checks.min_length, " is required: make it longer, or ", switch_of(name, "min_length=...")));
     }
     if (checks.max_length > 0 && got > checks.max_length) {
       fail(Reason::kTooLarge,
            cat("input '", name, "' has length ", got, " in dimension ", i, " of ", given.str(), "; at most ",
-               checks.max_length, " is allowed (InputChecks.max_length): shorten or split it"));
+               checks.max_length, " is allowed: shorten or split it, or ", switch_of(name, "max_length=...")));
     }
   }
 }
 
-void copy_input(std::string_view name, const StridedView& given, void* target, const PortChecks& checks) {
-  if (!copy_strided(given, target, checks.allowed)) fail_finite(name, given, checks.allowed);
+void copy_input(std::string_view name, std::string_view input, const StridedView& given, void* target,
+                const PortChecks& checks) {
+  if (!copy_strided(given, target, checks.allowed)) fail_finite(name, input, given, checks.allowed);
 }
 
 void scan_input(std::string_view name, const StridedView& given, const PortChecks& checks) {
-  if (!all_finite(given, checks.allowed)) fail_finite(name, given, checks.allowed);
+  if (!all_finite(given, checks.allowed)) fail_finite(name, name, given, checks.allowed);
 }
 
 }  // namespace inferkit

@@ -27,7 +27,7 @@ inline constexpr Axes kAllAxes = static_cast<Axes>(~0);
 
 /// What of that a model gives a meaning to.
 struct InputSense {
-  NonFinite non_finite = NonFinite::kNone;  // NaN is a missing value, minus infinity masks; never kAll
+  NonFinite non_finite = NonFinite::kNone;  // NaN is a missing value, infinity masks or is asked for
   Axes empty_axes = 0;                      // those that may be 0, as a decoder's past is before its first step
   bool operator==(const InputSense&) const = default;
 };
@@ -56,8 +56,12 @@ void check_input(std::string_view name, DType spec_dtype, const Shape& spec_shap
                  const PortChecks& checks, BatchAxis axis = BatchAxis::kPresent);
 
 /// Copies `given` row-major to `target` and checks its values in the same pass. Throws Error(kValidation, kNonFinite),
-/// which names the first bad element.
-void copy_input(std::string_view name, const StridedView& given, void* target, const PortChecks& checks);
+/// which names the first bad element, and how that is allowed for `input`, of which `given` may be a part.
+void copy_input(std::string_view name, std::string_view input, const StridedView& given, void* target,
+                const PortChecks& checks);
+inline void copy_input(std::string_view name, const StridedView& given, void* target, const PortChecks& checks) {
+  copy_input(name, name, given, target, checks);
+}
 
 /// The same check where the values are used in place.
 void scan_input(std::string_view name, const StridedView& given, const PortChecks& checks);

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <optional>
 
+#include "base/counted.h"
 #include "base/text.h"
 #include "bindings/arguments.h"
 #include "bindings/array_out.h"
@@ -72,7 +73,7 @@ PortSpec port_in(const GivenPort& port, const char* kind) {
   out.dtype = *type;
   if (dims.size() > Shape::kMaxRank) {
     throw std::invalid_argument(
-        cat(what, " has ", dims.size(), " dimensions; at most ", Shape::kMaxRank, " are supported"));
+        cat(what, " has ", counted(dims.size(), "dimension"), "; at most ", Shape::kMaxRank, " are supported"));
   }
   const std::string of = cat("a dimension of ", what, " (None marks a free one)");
   for (const auto& d : dims) out.shape.push_back(integer_or(Shape::kFree, d, of.c_str(), 0));
@@ -182,8 +183,8 @@ py::list senses_of(const py::object& self) {
     for (size_t axis = 0; axis < Shape::kMaxRank; ++axis) {
       if (sense.empty_axes >> axis & 1) axes.append(py::int_(axis));
     }
-    const bool nan = sense.non_finite == NonFinite::kNan, masks = sense.non_finite == NonFinite::kMinusInfinity;
-    out.append(py::make_tuple(nan ? "nan" : masks ? "-inf" : "", py::tuple(axes)));
+    static constexpr const char* kNames[] = {"", "nan", "-inf", "+inf", "inf", "all"};  // as NonFinite has them
+    out.append(py::make_tuple(kNames[static_cast<size_t>(sense.non_finite)], py::tuple(axes)));
   }
   return out;
 }

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "base/cat.h"
+#include "base/counted.h"
 #include "base/error.h"
 #include "base/tensor_view.h"
 #include "bindings/array_in.h"
@@ -73,8 +74,9 @@ constexpr DlRow kDlRows[] = {
 
 void set_shape(StridedView& view, std::string_view name, const std::vector<int64_t>& shape) {
   if (shape.size() > Shape::kMaxRank) {
-    refuse_on_device(name, cat("it has ", shape.size(), " dimensions; at most ", Shape::kMaxRank, " are supported"),
-                     Reason::kShape);
+    refuse_on_device(
+        name, cat("it has ", counted(shape.size(), "dimension"), "; at most ", Shape::kMaxRank, " are supported"),
+        Reason::kShape);
   }
   uint64_t bytes = dtype_size(view.dtype);
   bool empty = false;
@@ -350,9 +352,13 @@ void scan_on_device(LaunchQueue& queue, const void* values, size_t bytes, NonFin
   constexpr int64_t kThreads = 256, kMostBlocks = 1024;
   const auto n = static_cast<int64_t>(bytes / sizeof(float));
   if (n == 0) return;
-  const bool all = allowed == NonFinite::kAll;
-  const cuda::ScanParams params{static_cast<const float*>(values), found, n,
-                                all || allowed == NonFinite::kNan, all,   all || allowed == NonFinite::kMinusInfinity};
+  const bool all = allowed == NonFinite::kAll, both = all || allowed == NonFinite::kInfinity;
+  const cuda::ScanParams params{static_cast<const float*>(values),
+                                found,
+                                n,
+                                all || allowed == NonFinite::kNan,
+                                both || allowed == NonFinite::kPlusInfinity,
+                                both || allowed == NonFinite::kMinusInfinity};
   const KernelLaunch launch{
       static_cast<size_t>(cuda::Kernel::scan_f32),
       "scan_f32",

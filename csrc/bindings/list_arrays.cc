@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "base/counted.h"
 #include "base/scan.h"
 #include "bindings/array_in.h"
 #include "bindings/array_out.h"
@@ -16,8 +17,8 @@ namespace py = pybind11;
 namespace inferkit {
 namespace {
 
-/// A copy of what the array holds now, of the port's type.
-Tensor tensor_in(py::handle object, const PortSpec& port, const PortChecks& checks) {
+/// A copy of what the array holds now, of the port's type. It is `input`, or an item of it.
+Tensor tensor_in(py::handle object, const PortSpec& port, std::string_view input, const PortChecks& checks) {
   const py::object array = to_port_array(object, port);
   BufferPool& pool = *BufferPool::process_default();
   auto memory = std::make_shared<Buffer>();
@@ -34,7 +35,7 @@ Tensor tensor_in(py::handle object, const PortSpec& port, const PortChecks& chec
   }
   const size_t bytes = static_cast<size_t>(view.shape.elements()) * dtype_size(view.dtype);
   *memory = pool.acquire(std::max<size_t>(bytes, 1), "input of a sequence");
-  copy_input(port.name, view, memory->data(), checks);
+  copy_input(port.name, input, view, memory->data(), checks);
   out = {view.dtype, view.shape, memory->data(), memory};
   return out;
 }
@@ -51,7 +52,7 @@ Tensor list_of(const PortSpec& spec, TensorList list) {
 
 Tensor list_in(py::handle object, const PortSpec& spec, const PortChecks& checks) {
   if (object.is_none() && spec.optional) return list_of(spec, {.none = true, .items = {}});
-  if (!spec.sequence) return tensor_in(object, spec, checks);
+  if (!spec.sequence) return tensor_in(object, spec, spec.name, checks);
   if (!PyList_Check(object.ptr()) && !PyTuple_Check(object.ptr())) {
     throw Error(ErrorCode::kValidation, Reason::kDtype,
                 cat("input '", spec.name, "' is a sequence: expected a list of arrays",
@@ -60,14 +61,15 @@ Tensor list_in(py::handle object, const PortSpec& spec, const PortChecks& checks
   const auto items = py::reinterpret_steal<py::tuple>(PySequence_Tuple(object.ptr()));  // what follows may change it
   if (!items) throw py::error_already_set();
   if (items.size() > kMostItems) {
-    throw Error(ErrorCode::kValidation, Reason::kTooLarge,
-                cat("input '", spec.name, "' has ", items.size(), " arrays; a sequence may have ", kMostItems));
+    throw Error(
+        ErrorCode::kValidation, Reason::kTooLarge,
+        cat("input '", spec.name, "' has ", counted(items.size(), "array"), "; a sequence may have ", kMostItems));
   }
   std::vector<Tensor> tensors;
   for (size_t i = 0; i < items.size(); ++i) {
     PortSpec item = spec;
     item.name = cat(spec.name, "[", i, "]");
-    tensors.push_back(tensor_in(items[i], item, checks));
+    tensors.push_back(tensor_in(items[i], item, spec.name, checks));
   }
   return list_of(spec, {.none = false, .items = TensorItems(std::move(tensors))});
 }

@@ -113,8 +113,9 @@ class InputChecks:
     finite : bool, optional
         True refuses NaN and infinity, False lets them through. By default they are refused, except where the model
         gives them a meaning: NaN as a missing value, where it comes to decision trees that track missing values, to an
-        ``Imputer`` that replaces it, or where the model asks ``IsNaN``; minus infinity as a mask, where it is added to
-        what a ``Softmax`` is taken of.
+        ``Imputer`` that replaces it or a ``LabelEncoder`` that has it among its keys, or where the model asks
+        ``IsNaN``; minus infinity as a mask, where it is added to what a ``Softmax`` or ``LogSoftmax`` is taken of;
+        infinity, where it is subtracted there or the model asks ``IsInf``.
     non_empty : bool, optional
         True refuses dimensions of size 0, False lets them through. By default they are refused, except where the model
         gives them a meaning: the past of a decoder, to which ``Concat`` or an attention adds the present step. A

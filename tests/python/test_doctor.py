@@ -692,7 +692,9 @@ SCALAR = load("g (float[n, 4] x, int64 rate) => (float[n, 4] y) { r = Cast <to =
 
 
 @pytest.mark.parametrize(
-    "inputs", [None, {"x": np.random.default_rng(0).normal(size=(9, 4)).astype(np.float32), "rate": 3}], ids=str
+    "inputs",
+    [None, {"x": np.random.default_rng(0).normal(size=(9, 4)).astype(np.float32), "rate": 3}],
+    ids=["made up", "given"],
 )
 def test_an_input_that_all_rows_share(serve: Made, inputs: dict[str, Any] | None) -> None:
     report = diagnose(serve(SCALAR), inputs, seconds=0.1)

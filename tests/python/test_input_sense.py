@@ -108,6 +108,128 @@ def test_minus_infinity_masks(order: Any) -> None:
             refused("non_finite", ticket.result)
 
 
+SOFTMAX = {"Softmax": [[1, 0], [0, 1]], "LogSoftmax": [[0, -np.inf], [-np.inf, 0]]}
+
+
+@pytest.mark.parametrize("last", SOFTMAX)
+@pytest.mark.parametrize(("join", "sign"), [("Add", 1), ("Sum", 1), ("Sub", -1)])
+def test_masks_that_are_joined_in_other_ways(last: str, join: str, sign: float) -> None:
+    """A mask that is subtracted holds plus infinity."""
+    nodes = [helper.make_node(join, ["x", "mask"], ["a"]), helper.make_node(last, ["a"], ["y"], axis=-1)]
+    model = Model.load(build(nodes, {"x": [None, 2], "mask": [None, 2]}, {"y": [None, 2]}))
+    x, mask = np.zeros((2, 2), F32), np.array([[0, sign * -np.inf], [sign * -np.inf, 0]], F32)
+    assert model(x, mask).tolist() == SOFTMAX[last]
+    for bad in (sign * np.inf, np.nan):
+        wrong = np.array([[0, bad], [0, 0]], F32)
+        message = refused("non_finite", lambda wrong=wrong: model(x, wrong))
+        assert f"'mask' holds NaN or {'plus' if sign > 0 else 'minus'} infinity at index (0, 1)" in message
+
+
+def test_a_mask_from_which_something_is_subtracted() -> None:
+    nodes = [helper.make_node("Sub", ["mask", "x"], ["a"]), helper.make_node("Softmax", ["a"], ["y"], axis=-1)]
+    model = Model.load(build(nodes, {"x": [None, 2], "mask": [None, 2]}, {"y": [None, 2]}))
+    assert model(np.zeros((1, 2), F32), np.array([[-np.inf, 0]], F32)).tolist() == [[0, 1]]
+    refused("non_finite", lambda: model(np.zeros((1, 2), F32), np.array([[np.inf, 0]], F32)))
+
+
+@pytest.mark.parametrize(
+    ("attributes", "allowed"),
+    [
+        ({}, [np.inf, -np.inf]),
+        ({"detect_negative": 0}, [np.inf]),
+        ({"detect_positive": 0}, [-np.inf]),
+        ({"detect_positive": 0, "detect_negative": 0}, []),
+    ],
+    ids=str,
+)
+def test_infinity_that_the_model_asks_for(attributes: dict[str, int], allowed: list[float]) -> None:
+    nodes = [
+        helper.make_node("IsInf", ["x"], ["i"], **attributes),
+        helper.make_node("Where", ["i", "nine", "x"], ["y"]),
+    ]
+    model = Model.load(build(nodes, {"x": [None, 2]}, {"y": [None, 2]}, nine=[9.0]))
+    for value in (np.inf, -np.inf, np.nan):
+        x = np.array([[value, 1]], F32)
+        if value in allowed:
+            assert model(x).tolist() == [[9, 1]]
+            with Batcher(model) as batcher:
+                assert batcher(x).tolist() == [[9, 1]]
+        else:
+            refused("non_finite", lambda x=x: model(x))
+    with Batcher(model) as batcher:
+        report = inferkit.diagnose(batcher, seconds=0.05)
+    checks = {check.name: check.status for check in report.checks if check.step == 3}
+    assert checks["infinity"] == ("skip" if np.inf in allowed else "pass")
+    assert checks["NaN"] == "pass"
+
+
+def test_nan_and_infinity_that_the_model_asks_for() -> None:
+    nodes = [
+        helper.make_node("IsInf", ["x"], ["i"]),
+        helper.make_node("IsNaN", ["x"], ["n"]),
+        helper.make_node("Or", ["i", "n"], ["bad"]),
+        helper.make_node("Where", ["bad", "nine", "x"], ["y"]),
+    ]
+    model = Model.load(build(nodes, {"x": [None, 4]}, {"y": [None, 4]}, nine=[9.0]))
+    assert model(np.array([[np.inf, 1, -np.inf, np.nan]], F32)).tolist() == [[9, 1, 9, 9]]
+
+
+@pytest.mark.parametrize("kind", ["keys_floats", "keys_tensor", "no NaN"])
+def test_nan_among_the_keys_of_labels(kind: str) -> None:
+    keys = np.array([6 if kind == "no NaN" else np.nan, 5], F32)
+    attributes = {
+        "keys_tensor": {
+            "keys_tensor": helper.make_tensor("k", FLOAT, [2], keys),
+            "values_tensor": helper.make_tensor("v", TensorProto.INT64, [2], [1, 2]),
+            "default_tensor": helper.make_tensor("d", TensorProto.INT64, [1], [3]),
+        }
+    }.get(kind, {"keys_floats": keys.tolist(), "values_int64s": [1, 2], "default_int64": 3})
+    node = helper.make_node("LabelEncoder", ["x"], ["y"], domain="ai.onnx.ml", **attributes)
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph([node], "g", [value("x", FLOAT, [None])], [value("y", TensorProto.INT64, [None])])
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 4)]
+    model = Model.load(helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString())
+    x = np.array([np.nan, 5, 7], F32)
+    if kind == "no NaN":
+        refused("non_finite", lambda: model(x))
+    else:
+        assert model(x).tolist() == [1, 2, 3]
+        refused("non_finite", lambda: model(np.array([np.inf], F32)))
+
+
+def test_what_a_message_advises_helps() -> None:
+    """The switch that a message names is taken where it says, and lets the value through."""
+    value = helper.make_tensor_value_info
+    node = helper.make_node("SequenceAt", ["s", "i"], ["y"])
+    graph = helper.make_graph(
+        [node],
+        "g",
+        [helper.make_tensor_sequence_value_info("s", FLOAT, [None])],
+        [value("y", FLOAT, [None])],
+        [helper.make_tensor("i", TensorProto.INT64, [], [0])],
+    )
+    listed = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
+    nan = np.array([np.nan], F32)
+    message = refused("non_finite", lambda: Model.load(listed)([nan]))
+    assert "'s[0]' holds NaN" in message
+    assert "input_checks={'s': InputChecks(finite=False)}" in message
+    assert np.isnan(Model.load(listed, input_checks={"s": InputChecks(finite=False)})([nan])).all()
+    lenient, x = Model.load(masked(), input_checks=InputChecks(finite=False)), np.zeros((1, 2), F32)
+    with Batcher(lenient, input_checks=InputChecks(finite=True)) as batcher:
+        message = refused("non_finite", lambda: batcher(np.full((1, 2), np.inf, F32), x))
+        assert "give the model or the batcher input_checks={'x': InputChecks(finite=False)}" in message
+    relu = build([helper.make_node("Relu", ["x"], ["y"])], {"x": [None, None]}, {"y": [None, None]})
+    long = np.ones((1, 5), F32)
+    for checks, word in ((InputChecks(max_length=3), "max_length"), (InputChecks(min_length=9), "min_length")):
+        reason = "too_large" if word == "max_length" else "shape"
+        message = refused(reason, lambda checks=checks: Model.load(relu, input_checks=checks)(long))
+        assert f"give the model or the batcher input_checks={{'x': InputChecks({word}=...)}}" in message
+    log = build([helper.make_node("Log", ["x"], ["y"])], {"x": [None, 2]}, {"y": [None, 2]})
+    with Batcher(Model.load(log)) as batcher, pytest.raises(inferkit.OutputError) as caught:
+        batcher(x)
+    assert "give the batcher output_checks=OutputChecks(finite=False)" in str(caught.value)
+
+
 def test_an_empty_past() -> None:
     model = Model.load(decoder())
     past, x = np.zeros((3, 0, 2), F32), np.arange(6, dtype=F32).reshape(3, 1, 2)

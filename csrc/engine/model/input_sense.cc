@@ -18,16 +18,22 @@ constexpr std::string_view kMl = "ai.onnx.ml", kMicrosoft = "com.microsoft";
 struct Meaning {
   bool nan = false;             // a missing value
   bool asked = false;           // one of the readers asks what is NaN: the rest of the graph then knows of it
+  bool asked_plus = false;      // the same of infinity
+  bool asked_minus = false;     // and of minus infinity
   bool softmax = false;         // a Softmax is taken of it, in which minus infinity is a probability of 0
   bool minus_infinity = false;  // and something is added to it before: it masks
+  bool plus_infinity = false;   // it is subtracted from that, and masks with the other sign
   Axes empty_axes = 0;
 
   /// Of what has both readers.
   void join(const Meaning& other) {
     nan &= other.nan;
     asked |= other.asked;
+    asked_plus |= other.asked_plus;
+    asked_minus |= other.asked_minus;
     softmax &= other.softmax;
     minus_infinity &= other.minus_infinity;
+    plus_infinity &= other.plus_infinity;
     empty_axes &= other.empty_axes;
   }
 };
@@ -160,9 +166,9 @@ class Walk {
     Meaning out;
     if (moves_values(node, k)) {
       out = *after;
-      out.asked &= keeps_all(node);  // who asks of a part knows nothing of the rest
+      if (!keeps_all(node)) out.asked = out.asked_plus = out.asked_minus = false;  // of the rest nobody has asked
       out.empty_axes = 0;
-    } else if (is_one_of(node, "", {"Add", "Sub", "Mul", "Div"}) || is_one_of(node, kMl, {"Scaler"})) {
+    } else if (is_one_of(node, "", {"Add", "Sub", "Mul", "Div", "Sum"}) || is_one_of(node, kMl, {"Scaler"})) {
       out.nan = after->nan;  // NaN stays NaN
     }
     judge_values(node, k, *after, out);
@@ -198,15 +204,24 @@ class Walk {
   void judge_values(const Node& node, size_t k, const Meaning& after, Meaning& out) const {
     if (is_one_of(node, "", {"IsNaN"})) out.asked = true;
     if (k == 0 && replaces_nan(node)) out.nan = true;
-    if (k == 0 && is_one_of(node, "", {"Softmax"})) out.softmax = true;
-    if (is_one_of(node, "", {"Add"}) && node.inputs.size() == 2) {
+    if (is_one_of(node, "", {"IsInf"})) {
+      out.asked_plus = int_attr(node, "detect_positive", 1) != 0;
+      out.asked_minus = int_attr(node, "detect_negative", 1) != 0;
+    }
+    if (k == 0 && is_one_of(node, "", {"Softmax", "LogSoftmax"})) out.softmax = true;
+    if (is_one_of(node, "", {"Add", "Sum"}) || (is_one_of(node, "", {"Sub"}) && k == 0)) {
       out.softmax = after.softmax;
-      out.minus_infinity = after.minus_infinity || (after.softmax && !graph_.constant(node.inputs[1 - k]));
+      out.minus_infinity = after.minus_infinity || (after.softmax && has_other_value(node, k));
+      out.plus_infinity = after.plus_infinity;
+    } else if (is_one_of(node, "", {"Sub"})) {
+      out.plus_infinity = after.minus_infinity || (after.softmax && has_other_value(node, k));
+      out.minus_infinity = after.plus_infinity;
     }
     if (is_one_of(node, "", {"Where"}) && k != 0) out.minus_infinity = after.minus_infinity || after.softmax;
     if (is_one_of(node, "", {"Max"}) || (scales_by_a_positive(node) && k == 0)) {
       out.softmax = after.softmax;
       out.minus_infinity = after.minus_infinity;
+      out.plus_infinity = after.plus_infinity;
     }
     if ((k == 3 && is_one_of(node, "", {"Attention"})) ||
         (k == 5 && is_one_of(node, kMicrosoft, {"Attention", "MultiHeadAttention"})) ||
@@ -215,7 +230,33 @@ class Walk {
     }
   }
 
+  /// Whether the node reads something besides input `k` that is no constant.
+  bool has_other_value(const Node& node, size_t k) const {
+    for (size_t i = 0; i < node.inputs.size(); ++i) {
+      if (i != k && node.inputs[i] != kNoValue && !graph_.constant(node.inputs[i])) return true;
+    }
+    return false;
+  }
+
+  /// Whether one of the keys is NaN.
+  static bool maps_nan(const Node& node) {
+    const auto floats = node.attributes.find("keys_floats");
+    if (floats != node.attributes.end()) {
+      const auto* keys = std::get_if<FloatList>(&floats->second);
+      if (keys && std::ranges::any_of(keys->values(), [](float key) { return std::isnan(key); })) return true;
+    }
+    const auto tensor = node.attributes.find("keys_tensor");
+    const auto* keys = tensor == node.attributes.end() ? nullptr : std::get_if<Tensor>(&tensor->second);
+    if (!keys) return false;
+    const auto any_nan = [&]<class T>(const T* values) {
+      return std::any_of(values, values + keys->shape.elements(), [](T key) { return std::isnan(key); });
+    };
+    return (keys->dtype == DType::kF32 && any_nan(keys->as<float>())) ||
+           (keys->dtype == DType::kF64 && any_nan(keys->as<double>()));
+  }
+
   static bool replaces_nan(const Node& node) {
+    if (is_one_of(node, kMl, {"LabelEncoder"})) return maps_nan(node);
     if (is_one_of(node, kMl, {"Imputer"})) return std::isnan(float_attr(node, "replaced_value_float", 0));
     if (!is_one_of(node, kMl, {"TreeEnsemble", "TreeEnsembleClassifier", "TreeEnsembleRegressor"})) return false;
     const auto it = node.attributes.find("nodes_missing_value_tracks_true");
@@ -300,10 +341,12 @@ std::vector<InputSense> input_senses(const Graph& graph) {
     InputSense& sense = out.emplace_back();
     const std::optional<Meaning>& meaning = walk.of(graph.inputs[i]);
     if (!meaning) continue;
+    const bool plus = meaning->plus_infinity || meaning->asked_plus;
+    const bool minus = meaning->minus_infinity || meaning->asked_minus;
     if (meaning->nan || meaning->asked) {
-      sense.non_finite = NonFinite::kNan;
-    } else if (meaning->minus_infinity) {
-      sense.non_finite = NonFinite::kMinusInfinity;
+      sense.non_finite = plus && minus ? NonFinite::kAll : NonFinite::kNan;
+    } else if (plus || minus) {
+      sense.non_finite = !plus ? NonFinite::kMinusInfinity : !minus ? NonFinite::kPlusInfinity : NonFinite::kInfinity;
     }
     sense.empty_axes = meaning->empty_axes;
   }

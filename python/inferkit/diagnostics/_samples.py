@@ -106,7 +106,7 @@ def made_up_for(
         feeds = [{s.name: _array(s, length, integers, rng) for s in specs} for _ in range(count)]
         for each in feeds:
             each.update({s.name: feeds[0][s.name] for s in specs if not s.shape})
-        good = []
+        good: list[Feeds] = []
         for each in feeds:
             try:
                 attempt(each)

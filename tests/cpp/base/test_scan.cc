@@ -127,10 +127,10 @@ TEST(scan_finds_all_that_is_not_allowed) {
     const size_t size = dtype_size(kind.dtype);
     struct Case {
       uint64_t bits;
-      bool with_nan, with_minus_infinity;  // whether that scan lets it through
+      bool with_nan, with_minus_infinity, with_plus_infinity;  // whether that scan lets it through
     };
-    for (const Case& c : {Case{kind.nan, true, false}, Case{kind.negative_nan, true, false},
-                          Case{kind.infinity, false, false}, Case{kind.minus_infinity, false, true}}) {
+    for (const Case& c : {Case{kind.nan, true, false, false}, Case{kind.negative_nan, true, false, false},
+                          Case{kind.infinity, false, false, true}, Case{kind.minus_infinity, false, true, false}}) {
       for (const size_t n : {1, 3, 16, 33}) {
         for (size_t bad = 0; bad < n; ++bad) {
           std::vector<unsigned char> data(n * size), out(n * size);
@@ -139,6 +139,8 @@ TEST(scan_finds_all_that_is_not_allowed) {
           const std::pair<NonFinite, bool> scans[] = {{NonFinite::kNone, false},
                                                       {NonFinite::kNan, c.with_nan},
                                                       {NonFinite::kMinusInfinity, c.with_minus_infinity},
+                                                      {NonFinite::kPlusInfinity, c.with_plus_infinity},
+                                                      {NonFinite::kInfinity, !c.with_nan},
                                                       {NonFinite::kAll, true}};
           for (const auto& [allowed, passes] : scans) {
             CHECK_EQ(all_finite(source, allowed), passes);

@@ -30,19 +30,21 @@ def examine(patient: Patient) -> Iterator[Check]:
     sample = patient.samples[0]
     specs = patient.model.inputs
     floats = [spec for spec in specs if numpy_dtype(spec.dtype).kind == "f"]
-    missing = {spec.name for spec, (meant, _) in zip(specs, patient.model._senses, strict=True) if meant == "nan"}
-    strict = [spec for spec in floats if spec.name not in missing]
+    meant = {spec.name: what for spec, (what, _) in zip(specs, patient.model._senses, strict=True)}
+    strict = [spec for spec in floats if meant[spec.name] not in ("nan", "all")]
+    bounded = [spec for spec in floats if meant[spec.name] not in ("+inf", "inf", "all")]
     cases = {
         "empty": ({s.name: sample[s.name][:0] if s.shape else sample[s.name] for s in specs}, {"empty"}),
         "oversized": (_oversized(patient), {"too_large", "shape"}),
         "NaN": (_poisoned(sample, strict, np.nan), {"non_finite"}),
-        "infinity": (_poisoned(sample, floats, np.inf), {"non_finite"}),
+        "infinity": (_poisoned(sample, bounded, np.inf), {"non_finite"}),
         "wrong dtype": (_with(sample, specs[0], _other_dtype(sample[specs[0].name])), {"dtype"}),
         "wrong shape": (_with(sample, specs[0], sample[specs[0].name][None, None]), {"shape"}),
     }
     for name, (feeds, reasons) in cases.items():
         if feeds is None:
-            why = "NaN means a missing value to the model" if floats else "the model has no float input"
+            meaning = "NaN means a missing value to the model" if name == "NaN" else "the model asks for infinity"
+            why = meaning if floats else "the model has no float input"
             yield _check(name, "skip", why, _WHY[name])
         else:
             yield _refused(patient, name, feeds, reasons)

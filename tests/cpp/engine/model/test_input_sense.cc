@@ -119,10 +119,18 @@ TEST(input_sense_minus_infinity_masks_before_a_softmax) {
   Sketch bare;  // no mask
   bare.input("x", {-1, 2}).node("Softmax", {"x"}, {"y"}).output("y");
   CHECK(bare.sense() == InputSense{});
-  Sketch logarithm;  // hands minus infinity on
+  Sketch logarithm;  // of a probability of 0 it is minus infinity, too
   logarithm.input("x", {-1, 2}).input("m", {-1, 2}).node("Add", {"x", "m"}, {"a"});
   logarithm.node("LogSoftmax", {"a"}, {"y"}).output("y");
-  CHECK(logarithm.sense(1) == InputSense{});
+  CHECK(logarithm.sense(1).non_finite == NonFinite::kMinusInfinity);
+  Sketch summed, subtracted;
+  summed.input("x", {-1, 2}).input("m", {-1, 2}).node("Sum", {"x", "m"}, {"a"}).node("Softmax", {"a"}, {"y"});
+  summed.output("y");
+  CHECK(summed.sense(1).non_finite == NonFinite::kMinusInfinity);
+  subtracted.input("x", {-1, 2}).input("m", {-1, 2}).node("Sub", {"x", "m"}, {"a"}).node("Softmax", {"a"}, {"y"});
+  subtracted.output("y");
+  CHECK(subtracted.sense(0).non_finite == NonFinite::kMinusInfinity);
+  CHECK(subtracted.sense(1).non_finite == NonFinite::kPlusInfinity);
   Sketch biased;
   biased.input("x", {-1, 2}).constant("b", {2}, {1, 2}).node("Add", {"x", "b"}, {"a"});
   biased.node("Softmax", {"a"}, {"y"}).output("y");
@@ -135,6 +143,16 @@ TEST(input_sense_minus_infinity_masks_before_a_softmax) {
   attention.input("q", {-1, 2, 4}).input("m", {-1, 2}).node("Attention", {"q", "q", "q", "m"}, {"y"}).output("y");
   CHECK(attention.sense(1).non_finite == NonFinite::kMinusInfinity);
   CHECK(attention.sense(0) == InputSense{});
+}
+
+TEST(input_sense_infinity_that_is_asked_for) {
+  Sketch both, minus, all;
+  both.input("x", {-1, 2}).node("IsInf", {"x"}, {"i"}).node("Relu", {"x"}, {"y"}).output("i").output("y");
+  CHECK(both.sense().non_finite == NonFinite::kInfinity);
+  minus.input("x", {-1, 2}).node("IsInf", {"x"}, {"i"}, {{"detect_positive", int64_t{0}}}).output("i");
+  CHECK(minus.sense().non_finite == NonFinite::kMinusInfinity);
+  all.input("x", {-1, 2}).node("IsInf", {"x"}, {"i"}).node("IsNaN", {"x"}, {"n"}).output("i").output("n");
+  CHECK(all.sense().non_finite == NonFinite::kAll);
 }
 
 TEST(input_sense_an_empty_past) {
