@@ -92,7 +92,7 @@ class Cores::Use {
  private:
   void start_to_wait(Nanos now) noexcept;
   void waited(Nanos now) noexcept;
-  void look_for_delay(Nanos now) noexcept;
+  void look_for_delay(Nanos now) noexcept REQUIRES(cores_.mutex_);
 
   Cores& cores_;
   Account account_;
