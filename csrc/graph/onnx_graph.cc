@@ -1,8 +1,6 @@
 #include "graph/onnx_graph.h"
 
 #include <limits>
-#include <set>
-#include <string_view>
 
 #include "base/text.h"
 #include "graph/topological_sort.h"
@@ -192,13 +190,13 @@ void GraphReader::read_value_infos(const GraphProto& proto, Scope& scope) {
 }
 
 void GraphReader::read_outputs(const GraphProto& proto, Scope& scope) {
-  std::set<std::string_view> seen;
+  std::map<std::string_view, bool> seen;
   for (const Bytes message : stoppable(proto.outputs)) {
     const ValueInfoProto info = parse_value_info(message);
     const ValueId* id = info.name.empty() ? nullptr : find(scope, info.name);
     if (!id) fail(cat("the graph output ", quote(info.name), " is computed by no node"));
-    // One output, however often it is listed: torch's exporter lists a tensor that a module returns twice two times.
-    if (!scope.parent && !seen.insert(info.name).second) continue;
+    if (!scope.parent && !seen.emplace(info.name, true).second)
+      fail(cat("the graph output ", quote(info.name), " is listed twice"));
     scope.graph.outputs.push_back(*id);
   }
   if (!scope.parent && scope.graph.outputs.empty()) fail("the model has no outputs");

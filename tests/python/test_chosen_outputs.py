@@ -55,14 +55,6 @@ def test_what_is_not_wanted_is_not_computed(several: onnx.ModelProto) -> None:
         inferkit.Model.load(several, outputs=["risky"]).run(FEED)
 
 
-def test_one_that_is_listed_twice_is_one(several: onnx.ModelProto) -> None:
-    """As torch's exporter lists a tensor that a module returns twice."""
-    several.graph.output.append(several.graph.output[0])
-    model = inferkit.Model.load(several)
-    assert [spec.name for spec in model.outputs] == ["cheap", "risky", "negative"]
-    assert [spec.name for spec in inferkit.Model.load(several, outputs=["cheap"]).outputs] == ["cheap"]
-
-
 def test_they_come_in_the_order_in_which_they_are_wanted(several: onnx.ModelProto) -> None:
     model = inferkit.Model.load(several, outputs=(name for name in ("negative", "cheap")))
     first, second = model(FEED["x"], FEED["i"])
