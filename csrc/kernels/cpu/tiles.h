@@ -9,32 +9,21 @@ namespace {
 
 constexpr int64_t kTileRows = 16, kTileBytes = 64;
 
-/// The shapes of the tiles, from configure() until this ends. Then they are given back, so that nobody saves them when
-/// threads take turns.
-class TileScope {
- public:
-  TileScope() = default;
-  ~TileScope() {
-    if (configured_) asm volatile("tilerelease" ::: "memory");
-  }
-  TileScope(const TileScope&) = delete;
-  TileScope& operator=(const TileScope&) = delete;
+// A thread that has configured its tiles gives them back with release_tiles(), so that nobody saves them when threads
+// take turns. Not by a destructor: that would give these files tables for exceptions, which kernels throw none of, and
+// a symbol that the linker shares with code for any processor.
 
-  /// Tile i has rows[i] rows of kTileBytes.
-  void configure(const uint8_t (&rows)[8]) {
-    alignas(64) uint8_t shapes[64] = {};  // palette 1; at 16 the bytes of a row as words, at 48 the rows
-    shapes[0] = 1;
-    for (int i = 0; i < 8; ++i) {
-      shapes[16 + 2 * i] = kTileBytes;
-      shapes[48 + i] = rows[i];
-    }
-    asm volatile("ldtilecfg %0" ::"m"(shapes) : "memory");
-    configured_ = true;
+/// Tile i has rows[i] rows of kTileBytes.
+INFERKIT_INLINE void configure_tiles(const uint8_t (&rows)[8]) {
+  alignas(64) uint8_t shapes[64] = {};  // palette 1; at 16 the bytes of a row as words, at 48 the rows
+  shapes[0] = 1;
+  for (int i = 0; i < 8; ++i) {
+    shapes[16 + 2 * i] = kTileBytes;
+    shapes[48 + i] = rows[i];
   }
-
- private:
-  bool configured_ = false;
-};
+  asm volatile("ldtilecfg %0" ::"m"(shapes) : "memory");
+}
+INFERKIT_INLINE void release_tiles() { asm volatile("tilerelease" ::: "memory"); }
 
 /// Row r is at `from` + r * stride.
 template <int kTile>
@@ -69,13 +58,13 @@ struct Bf16OfTiles {
 // of A 4 and 5, and those of B begin behind them.
 
 /// For `rows` rows, up to 2 * kTileRows: one tile high, or two.
-INFERKIT_INLINE void configure_product(TileScope& scope, int64_t rows) {
+INFERKIT_INLINE void configure_product(int64_t rows) {
   const auto above = static_cast<uint8_t>(rows < kTileRows ? rows : kTileRows);
   const auto below = static_cast<uint8_t>(rows - above);
   if (below > 0) {
-    scope.configure({above, above, below, below, above, below, kTileRows, kTileRows});
+    configure_tiles({above, above, below, below, above, below, kTileRows, kTileRows});
   } else {
-    scope.configure({above, above, above, above, above, kTileRows, kTileRows, kTileRows});
+    configure_tiles({above, above, above, above, above, kTileRows, kTileRows, kTileRows});
   }
 }
 template <int kRows>

@@ -223,7 +223,7 @@ TEST(hostile_tensors) {
   CHECK_READ_FAILS(with(Message(typed).number(2, 2).number(5, 1).number(5, 256)), "model: ", "element 256");
   CHECK_READ_FAILS(with(Message(typed).number(2, 10).number(5, 1).number(5, 65536)), "model: ", "element 65536");
   CHECK_READ_FAILS(with(Message(typed).number(2, 12).number(11, 1).number(11, uint64_t{1} << 32)), "model: ", "uint32");
-  CHECK_READ_FAILS(with(Message(typed).number(2, 8).text(6, "one")), "model: ", "holds 1 strings");
+  CHECK_READ_FAILS(with(Message(typed).number(2, 8).text(6, "one")), "model: ", "holds 1 string;");
   CHECK_READ_FAILS(with(tensor("w", {2}, "abcdefgh").message(3, Message())), "unsupported: ", "segments");
 }
 

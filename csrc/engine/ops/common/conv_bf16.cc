@@ -11,7 +11,7 @@ namespace {
 constexpr int64_t kBlockBytes = 384 << 10;  // of pairs: they stay in L2 beside the weights
 constexpr int64_t kMinBlock = 64;           // pixels
 constexpr int64_t kStrip = 64;              // pixels whose windows are packed as floats at once
-constexpr int64_t kSlack = 64;              // floats past the copy that kernels touch
+constexpr int64_t kCopySlack = 64;          // floats past the copy that kernels touch
 /// As in conv_packed.cc, which goes about longer windows in pieces.
 constexpr int64_t kLongWindow = 1 << 18;
 
@@ -157,7 +157,7 @@ void lower_conv_bf16(LowerContext& c) {
   p.slot_elements = p.pairs_of_slot;
   Ref offsets{};
   if (p.copies) {
-    p.slot_elements += p.copy.planes() * p.copy.split.plane + kSlack;
+    p.slot_elements += p.copy.planes() * p.copy.split.plane + kCopySlack;
     const auto table = tap_offsets(s, split, p.copy.split.pitch, p.copy.split.plane);
     offsets = c.constant(table.get(), table);
   } else if (!p.pointwise) {

@@ -117,14 +117,13 @@ void gemm(const GemmArgsBf16& args) {
     block = fit < 4 ? 4 : fit;
   }
   if (waits_aside && block > kAsidePanels) block = kAsidePanels;
-  TileScope scope;
   RowsOfA x;
   int64_t configured = 0;
   for (int64_t first = 0; first < panels; first += block) {
     const int64_t last = first + block < panels ? first + block : panels;
     const auto run = [&](int64_t chunk, int64_t row) {
       const int64_t rows = g.m - row < kMostRows ? g.m - row : kMostRows;
-      if (rows != configured) configure_product(scope, configured = rows);
+      if (rows != configured) configure_product(configured = rows);
       const int64_t pair = chunk * kPairsOfChunk;
       g.first_row = row;
       g.first_panel = waits_aside ? first : 0;
@@ -157,6 +156,7 @@ void gemm(const GemmArgsBf16& args) {
       }
     }
   }
+  release_tiles();
 }
 
 const char* compiled_for() { return "avx512amx"; }

@@ -90,19 +90,19 @@ void gemm(const IgemmArgs& g) {
     const int64_t fit = kBlockBytes / panel_bytes(g.k) / 4 * 4;
     block = fit < 4 ? 4 : fit;
   }
-  TileScope scope;
   int64_t configured = 0;
   for (int64_t first = 0; first < panels; first += block) {
     const int64_t last = first + block < panels ? first + block : panels;
     for (int64_t row = 0; row < g.m; row += kMostRows) {
       const int64_t rows = g.m - row < kMostRows ? g.m - row : kMostRows;
       if (rows != configured) {
-        configure_product(scope, rows);
+        configure_product(rows);
         configured = rows;
       }
       rows_of_tiles(RowsOfA(g, row, rows), first, last);
     }
   }
+  release_tiles();
 }
 
 const char* igemm_isa() { return "avx512amx"; }
