@@ -2,14 +2,22 @@
 // as the CPU does it in bf16, so where a layer's chunks are whole fragments, or one, the bits of bf16 are the CPU's; on
 // a device they are not.
 #include <cmath>
+#include <cstdlib>
 
 #include "base/dtype.h"
 #include "operators.h"
+#include "platform/isa.h"
 
 using namespace inferkit;
 using namespace inferkit::testing;
 
 namespace {
+
+/// The tiles of AMX add up in an order of their own: here the CPU does without them, which is chosen at its first use.
+[[maybe_unused]] const bool no_tiles = [] {
+  const bool has = available_features(available_isas().back()).covers(IsaFeature::kAmxBf16);
+  return has && setenv("INFERKIT_ISA", "avx512,-amx-bf16", 0) == 0;
+}();
 
 ModelOptions in(Device& device, Precision precision) {
   ModelOptions options = on(device);

@@ -12,6 +12,7 @@
 #include "kernels/cpu/report.h"
 #include "kernels/cpu/row/row.h"
 #include "kernels/cpu/vmath/vmath.h"
+#include "platform/tile_permission.h"
 #include "support.h"
 
 using namespace inferkit;
@@ -45,11 +46,16 @@ TEST(dispatch_report_names_the_active_tier) {
 TEST(dispatch_takes_the_best_that_the_features_allow) {
   for (const Isa isa : available_isas()) {
     const IsaFeatures features = available_features(isa);
-    const std::string best = igemm_kernels(isa, features).compiled_isa();
-    CHECK_EQ(best, std::string(isa_name(isa)) + (features.covers(IsaFeature::kVnni) ? "vnni" : ""));
+    const auto has = [&](IsaFeature feature) { return features.covers(feature); };
+    const bool tiles = (has(IsaFeature::kAmxInt8) || has(IsaFeature::kAmxBf16)) && may_use_tiles();
+    const auto named = [&](bool amx, bool feature, const char* name) {
+      return std::string(isa_name(isa)) + (feature ? (amx && tiles ? "amx" : name) : "");
+    };
+    const std::string bytes = igemm_kernels(isa, features).compiled_isa();
+    CHECK_EQ(bytes, named(has(IsaFeature::kAmxInt8), has(IsaFeature::kVnni), "vnni"));
     CHECK(&igemm_kernels(isa, features.without(IsaFeature::kVnni)) == &igemm_kernels(isa, {}));
-    CHECK_EQ(std::string(gemm_bf16_kernels(isa, features).compiled_isa()),
-             std::string(isa_name(isa)) + (features.covers(IsaFeature::kBf16) ? "bf16" : ""));
+    const std::string pairs = gemm_bf16_kernels(isa, features).compiled_isa();
+    CHECK_EQ(pairs, named(has(IsaFeature::kAmxBf16), has(IsaFeature::kBf16), "bf16"));
     CHECK(&gemm_bf16_kernels(isa, features.without(IsaFeature::kBf16)) == &gemm_bf16_kernels(isa, {}));
   }
 }

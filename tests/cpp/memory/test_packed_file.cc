@@ -112,7 +112,7 @@ TEST(a_file_for_something_else_is_refused) {
   CHECK_MESSAGE(ErrorCode::kModel, f.open(f.model, {"build", "avx512", "float32"}), "the instruction sets 'avx2'");
   CHECK_MESSAGE(ErrorCode::kModel, f.open(f.model, {"build", "avx2", "bf16"}), "the precision 'float32'");
   CHECK_MESSAGE(ErrorCode::kModel, f.open(f.model, {"", "avx2", "float32"}), "no build id");
-  CHECK_MESSAGE(ErrorCode::kModel, f.open({}), "in 1 files");
+  CHECK_MESSAGE(ErrorCode::kModel, f.open({}), "in 1 file");
   CHECK_MESSAGE(ErrorCode::kModel, write_packed_file(f.dir / "x", 0600, {"", "a", "b"}, {}, {}, {}, 1), "no build id");
 }
 
