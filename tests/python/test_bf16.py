@@ -510,3 +510,20 @@ def test_a_report_is_frozen() -> None:
     report = inferkit.Model.load(layers()).compare_precision(draw(1, 5, 70))
     with pytest.raises(AttributeError):
         report.outputs = ()  # type: ignore[misc]
+
+
+def test_a_wide_image_is_convolved_in_parts() -> None:
+    """What a block of its windows takes is bounded: of one row of this image they are 9 MiB."""
+    file = made(
+        [helper.make_node("Conv", ["x", "w"], ["y"], pads=[1, 1, 1, 1])],
+        {"x": ["n", 64, 4, None]},
+        ["y"],
+        {"w": draw(8, 64, 3, 3)},
+    )
+    model = inferkit.Model.load(file, precision="bf16", threads=1)
+    x = draw(1, 64, 4, 8192)
+    (step,) = model.profile(x, runs=1).steps
+    assert step.precision == "bf16"
+    assert step.scratch_bytes < 2 << 20
+    # A narrow part of it goes another way, in whole rows.
+    assert model(x[..., :102])[..., :100].tobytes() == model(x)[..., :100].tobytes()

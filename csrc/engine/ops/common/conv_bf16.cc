@@ -141,13 +141,14 @@ void lower_conv_bf16(LowerContext& c) {
   }
   p.blocks = (p.out_area + p.block - 1) / p.block;
   const ConvSplit split = split_of(s);
-  if (split.possible) {
-    const int64_t width = split.by_columns() ? 1 : split.w.out;
+  const int64_t width = split.by_columns() ? 1 : split.w.out;
+  // A block of the copy is whole rows: of wide images even one would be far more than stays in L2.
+  if (split.possible && width <= 2 * std::max(kMinBlock, fit)) {
     p.copy = split_copy(s, split, std::clamp<int64_t>(p.block / width, 1, split.units()));
     p.copies = static_cast<double>(p.copy.planes()) * static_cast<double>(p.copy.split.plane) < ConvSplit::kMostFloats;
   }
   if (p.copies) {
-    p.block = p.copy.block * (split.by_columns() ? 1 : split.w.out);
+    p.block = p.copy.block * width;
     p.blocks = p.copy.blocks;
   }
   p.parts = 1;
