@@ -534,6 +534,7 @@ std::vector<Lesson> Batcher::rehearse(Runner& model, std::span<const StridedView
 }
 
 void Batcher::follow(const Intake::Checks& checks, std::span<const Lesson> lessons) noexcept {
+  if (foreign()) return;  // threads of the parent may hold its locks, and nothing runs any more
   const uint64_t generation = runner_->generation();
   intake_.follow(checks);
   pad_cost_.clear();

@@ -66,17 +66,18 @@ class PyRunner final : public Runner {
 
  private:
   static Status raised(const py::error_already_set& error, std::span<const TensorView> inputs) {
-    size_t requests = 0;  // at most
+    constexpr int64_t kMost = 1024;  // millions of rows may be one request's
+    int64_t requests = 0;            // at most
     for (const TensorView& input : inputs) {
-      if (!input.shape.empty()) requests = std::max(requests, static_cast<size_t>(input.shape[0]));
+      if (!input.shape.empty()) requests = std::max(requests, std::min(kMost, input.shape[0]));
     }
     Status status{ErrorCode::kInference, Reason::kNone, {}, nullptr};
     try {
       status.message = cat("the callable raised ", describe(error));
-      status.cause = make_cause(error, requests);
+      status.cause = make_cause(error, static_cast<size_t>(requests));
     } catch (py::error_already_set& stop) {  // while it was described: nobody is to miss that
       status.message = "the callable was stopped";
-      status.cause = make_cause(stop, requests);
+      status.cause = make_cause(stop, static_cast<size_t>(requests));
     }
     return status;
   }
