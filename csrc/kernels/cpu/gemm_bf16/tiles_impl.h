@@ -27,8 +27,6 @@ struct RowsOfA {
   int64_t stride = 0;
   alignas(64) uint32_t tiles[kPairsOfChunk / kPairsOfTile][kMostRows][kPairsOfTile];
 
-  int64_t whole() const { return direct ? pairs / kPairsOfTile : (pairs + kPairsOfTile - 1) / kPairsOfTile; }
-
   /// Rows [row, row + rows) from pair `first` on. What fills no tile is followed by zeros.
   void read(const GemmArgsBf16& g, int64_t row, int64_t rows, int64_t first, int64_t count) {
     pairs = count;

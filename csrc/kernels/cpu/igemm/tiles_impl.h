@@ -33,8 +33,9 @@ struct RowsOfA {
   }
 };
 
-/// The last steps of a panel as a tile. What follows them there meets the zeros of A; the last panel is copied, as
-/// nothing that may be read follows it.
+/// The last steps of a panel as a tile. What follows them there meets the zeros of A: the sums of the panel, and of the
+/// next one less than it has, as that has the same steps, kLeastSteps or more. The last panel is copied, as nothing
+/// that may be read follows it.
 struct LastOfB {
   alignas(64) char copy[kTileRows * kTileBytes];
   const char* at;
