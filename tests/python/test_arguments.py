@@ -34,6 +34,9 @@ class Index:
     def __index__(self) -> int:
         return 7
 
+    def __repr__(self) -> str:
+        return "Index()"
+
 
 class Broken:
     def __index__(self) -> int:

@@ -219,7 +219,7 @@ INFERKIT_INLINE void read_rows(PairTile& g, const GemmArgsBf16& args, int64_t ro
 
 void gemm(const GemmArgsBf16& args) {
   if (args.m <= 0 || args.n <= 0) return;
-  PairTile g{args};
+  PairTile g{{args}};
   const int64_t wanted = chunk_of_pairs(args.k_chunk == 0 ? sum_chunk(args.k, args.n) : args.k_chunk);
   g.chunk = (wanted < kLongestChunk ? wanted : kLongestChunk) / 2;
   const int64_t pairs = (args.k + 1) / 2, panels = ceil_div(g.n, kPanelColumns), row_tiles = ceil_div(g.m, kMaxRows);
