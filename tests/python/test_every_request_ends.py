@@ -31,6 +31,7 @@ ENDS = {
 }
 VALUES = st.sampled_from([1.0, 2.0, 3.0, -1.0, float("nan")])  # the model fails on -1
 CLIENTS = st.sampled_from([None, None, "a", "b", "slow", "".join("x" for _ in range(200))])
+WHICH = st.integers(0, 99)  # of those that there are: how many hangs on time, what hypothesis draws must not
 TIMEOUTS = st.sampled_from([None, None, None, 0.0, 1e-6, 1e-3, 30.0])
 
 LIMITS = {"a": inferkit.Client(weight=4.0), "slow": inferkit.Client(rate=0.01, burst=2)}
@@ -49,6 +50,7 @@ class Requests(RuleBasedStateMachine):
     """Those of one batcher, whose model runs while the gate is open. Each model that it is given has its own factor."""
 
     options: ClassVar[dict[str, Any]] = {}
+    raised: ClassVar[tuple[type[BaseException], ...]] = (inferkit.InferkitError,)  # by map()
 
     def __init__(self) -> None:
         super().__init__()
@@ -66,19 +68,31 @@ class Requests(RuleBasedStateMachine):
             **self.options,
         )
         self.tickets: list[tuple[float, int, inferkit.Ticket]] = []  # with the factor that there was
+        self.sent = 0
         self.read = 0  # rows, by map()
         self.called: Counter[int] = Counter()
-        self.to_call: list[inferkit.Ticket] = []
+        self.to_call: Counter[int] = Counter()
+        self.perhaps: Counter[int] = Counter()  # added where something was raised
         self.lock = threading.Lock()
-        self.loop = asyncio.new_event_loop()
-        self.thread = threading.Thread(target=self.loop.run_forever)
+        self.spoilt = 0  # submissions that raised
+        self.loop = self.new_loop()
+        self.thread = threading.Thread(target=self.run_loop)
         self.thread.start()
         self.loops.add(self.thread.ident or 0)
         self.tasks: list[asyncio.Task[Any]] = []
         self.closed = False
 
+    def new_loop(self) -> asyncio.AbstractEventLoop:
+        return asyncio.new_event_loop()
+
+    def run_loop(self) -> None:
+        self.loop.run_forever()
+
     def model(self) -> FakeModel:
-        gate, loops, factor = self.gate, self.loops, self.factor
+        return FakeModel(answer=self.answering(self.factor))
+
+    def answering(self, factor: int) -> Callable[[np.ndarray], np.ndarray]:
+        gate, loops = self.gate, self.loops
 
         def answer(x: np.ndarray) -> np.ndarray:
             # A loop that has seen short runs makes the next one itself: held, it would open the gate for nobody.
@@ -88,7 +102,7 @@ class Requests(RuleBasedStateMachine):
                 raise ValueError("minus one")
             return x * np.float32(factor)
 
-        return FakeModel(answer=answer)
+        return answer
 
     def on_loop(self, work: Callable[[], Any]) -> Any:
         async def run() -> Any:
@@ -100,13 +114,21 @@ class Requests(RuleBasedStateMachine):
         with self.lock:
             self.called[id(ticket)] += 1
 
+    def add_callback(self, ticket: inferkit.Ticket, callback: Callable[[inferkit.Ticket], None] | None = None) -> None:
+        ticket.add_done_callback(callback or self.count)
+        self.to_call[id(ticket)] += 1
+
     @rule(value=VALUES, timeout=TIMEOUTS, priority=st.integers(-1, 1), callback=st.booleans(), client=CLIENTS)
     def submit(self, value: float, timeout: float | None, priority: int, callback: bool, client: str | None) -> None:
+        self.sent += 1
         ticket = self.batcher.submit(row(value), timeout=timeout, priority=priority, client=client, tags=tags_of(value))
         self.tickets.append((value, self.factor, ticket))
         if callback:
-            ticket.add_done_callback(self.count)
-            self.to_call.append(ticket)
+            self.add_callback(ticket)
+
+    def submit_there(self, value: float, timeout: float | None, client: str | None) -> inferkit.Ticket | None:
+        """Submit on the loop's thread; None if that raised."""
+        return self.batcher.submit(row(value), timeout=timeout, client=client, tags=tags_of(value))
 
     @rule(
         values=st.lists(VALUES, min_size=1, max_size=4),
@@ -118,29 +140,32 @@ class Requests(RuleBasedStateMachine):
     def submit_on_the_loop(
         self, values: list[float], timeout: float | None, callback: bool, task: bool, client: str | None
     ) -> None:
+        self.sent += len(values)
+
         def work() -> None:
             for value in values:
-                ticket = self.batcher.submit(row(value), timeout=timeout, client=client, tags=tags_of(value))
+                ticket = self.submit_there(value, timeout, client)
+                if ticket is None:
+                    continue
                 self.tickets.append((value, self.factor, ticket))
                 if callback:
-                    ticket.add_done_callback(self.count)
-                    self.to_call.append(ticket)
+                    self.add_callback(ticket)
                 if task:
                     self.tasks.append(self.loop.create_task(ticket))
 
         self.on_loop(work)
 
-    @precondition(lambda self: self.tickets)
-    @rule(data=st.data())
-    def cancel(self, data: st.DataObject) -> None:
-        ticket = data.draw(st.sampled_from(self.tickets))[2]
-        if ticket.cancel():
-            assert ticket.cancelled()
+    @rule(which=WHICH)
+    def cancel(self, which: int) -> None:
+        if self.tickets:
+            ticket = self.tickets[which % len(self.tickets)][2]
+            if ticket.cancel():
+                assert ticket.cancelled()
 
-    @precondition(lambda self: self.tasks)
-    @rule(data=st.data())
-    def cancel_a_task(self, data: st.DataObject) -> None:
-        self.on_loop(data.draw(st.sampled_from(self.tasks)).cancel)
+    @rule(which=WHICH)
+    def cancel_a_task(self, which: int) -> None:
+        if self.tasks:
+            self.on_loop(self.tasks[which % len(self.tasks)].cancel)
 
     @rule()
     def hold(self) -> None:
@@ -158,13 +183,15 @@ class Requests(RuleBasedStateMachine):
                 yield row(value)
 
         self.gate.set()
+        raised: BaseException | None = None
         answers = self.batcher.map(rows(), max_outstanding=most, return_exceptions=errors, tags={"by": "map"})
         try:
             for value, answer in zip(values[:take], answers, strict=False):
                 self.check(value, self.factor, answer)
-        except inferkit.InferkitError:
-            assert not errors
+        except self.raised as error:
+            raised = error
         answers.close()
+        assert not (errors and isinstance(raised, inferkit.InferkitError))
 
     @rule()
     @precondition(lambda self: not self.closed)
@@ -173,7 +200,7 @@ class Requests(RuleBasedStateMachine):
         self.batcher.swap(self.model(), batch_sizes=())
 
     @rule(drain=st.booleans())
-    @precondition(lambda self: len(self.tickets) > 8)
+    @precondition(lambda self: self.sent > 8)
     def close(self, drain: bool) -> None:
         self.gate.set()
         self.batcher.close(drain=drain)
@@ -209,7 +236,9 @@ class Requests(RuleBasedStateMachine):
             of_map = {end: counted[end] - ends[end] for end in counted}
             assert min(of_map.values()) >= 0, (counted, ends)
             # What map() was refused it has sent again, or, of a closed batcher, given as that row's end.
-            assert sum(of_map.values()) - of_map["rejected"] <= self.read <= sum(of_map.values())
+            most = self.read + self.spoilt  # which may have been cancelled, or never came
+            assert sum(of_map.values()) - of_map["rejected"] <= most, (counted, ends)
+            assert self.read <= sum(of_map.values())
             assert (stats.queue_depth, stats.in_flight) == (0, 0)
             for end in counted:  # all requests have tags
                 assert sum(getattr(one, end) for one in stats.tags) == counted[end], (end, stats.tags)
@@ -218,10 +247,10 @@ class Requests(RuleBasedStateMachine):
                 assert client.answered + client.refused <= client.submitted
             for _ in range(2000):
                 with self.lock:
-                    if len(self.called) == len({id(t) for t in self.to_call}):
+                    if self.to_call <= self.called:
                         break
                 threading.Event().wait(0.005)
-            assert self.called == Counter(id(t) for t in self.to_call)  # each of them once
+            assert self.to_call <= self.called <= self.to_call + self.perhaps  # each of them once
         finally:
             self.loop.call_soon_threadsafe(self.loop.stop)
             self.thread.join(PATIENCE)
@@ -288,3 +317,4 @@ for case in (TestRequests, TestEqualRequests, TestKeptAnswers, TestSharedCores):
     case.settings = settings(
         max_examples=20, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
     )
+del case  # which pytest would take for one more
