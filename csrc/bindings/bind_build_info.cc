@@ -49,16 +49,22 @@ void bind_build_info(py::module_& m) {
         for (const auto name : feature_names(active_features())) features.append(std::string(name));
         out["isa_features"] = features;
         out["isa_reason"] = isa_reason();
-        py::dict families;
-        for (const auto& row : kernels::active_kernels()) families[py::str(row.family)] = row.tier;
-        out["kernels"] = families;
         out["cpus"] = ThreadPool::process().size();
         out["time_slices"] = std::string(slice_support_text(slice_support()));
         out["cuda"] = has_cuda_kernels();
         out["cuda_targets"] = words(cuda_targets);
         return out;
       },
-      "What this binary was built with and which code it runs, as a dict.");
+      "What this binary was built with and which tier it runs, as a dict.");
+  m.def(
+      "active_kernels",
+      [] {
+        py::dict out;
+        for (const auto& row : kernels::active_kernels()) out[py::str(row.family)] = row.tier;
+        return out;
+      },
+      "For each family of kernels, the tier for which its code was compiled. To know that, Linux is asked for the "
+      "tiles of AMX.");
   m.def("resident_bytes", &resident_bytes, "Physical memory of the process, in bytes; 0 where it cannot be told.");
 }
 

@@ -21,6 +21,7 @@ except ImportError as error:
 
 from ._batcher import Batcher, OutputChecks
 from ._build import build_info, supported_ops
+from ._build import built as _built
 from ._client import Client, ClientStats
 from ._cores import max_concurrent, set_max_concurrent
 from ._deadline import deadline
@@ -111,7 +112,7 @@ __all__ = [
     "supported_ops",
 ]
 
-__version__: str = build_info()["version"]
+__version__: str = _built()["version"]
 
 
 def __getattr__(name: str) -> object:

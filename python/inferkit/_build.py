@@ -19,7 +19,8 @@ def build_info() -> dict[str, Any]:
         ``version``, ``build_type``, ``debug``, ``compiler``, ``flags`` and ``sanitizers``; ``isa_available`` (the
         instruction-set tiers that this machine can run), ``isa`` (the tier in use), ``isa_reason`` (why) and
         ``isa_features`` (what the CPU has besides, and kernels may use: ``vnni``, ``bf16``, ``amx-int8``,
-        ``amx-bf16``); ``kernels`` (for each family of kernels, the tier for which its code was compiled); ``cpus``
+        ``amx-bf16``); ``kernels`` (for each family of kernels, the tier for which its code was compiled; where that
+        has the tiles of AMX, this asks Linux for them, as the first model that needs them would); ``cpus``
         (how many CPUs this process may use); ``time_slices`` (``yes`` where workers of short runs can ask the kernel to
         go before those of long ones, else ``no`` and why); ``cuda`` (whether kernels for CUDA are in it) and
         ``cuda_targets`` (what they are compiled for, such as ``sm_90``; whether a device is there,
@@ -31,6 +32,11 @@ def build_info() -> dict[str, Any]:
     >>> inferkit.build_info()["isa"] in ("baseline", "avx2", "avx512")
     True
     """
+    return {**built(), "kernels": _core.active_kernels()}
+
+
+def built() -> dict[str, Any]:
+    """As :func:`build_info`, without its ``kernels``: to name these, Linux is asked for the tiles of AMX."""
     return _core.build_info()
 
 
@@ -46,7 +52,7 @@ def supported_ops() -> list[tuple[str, str, int, int]]:
     return [(domain, name, since, until) for domain, name, since, until, _ in _core.supported_ops()]
 
 
-if _core.build_info()["debug"]:
+if built()["debug"]:
     warnings.warn(
         "this inferkit is a debug build: correct, but far too slow to measure; "
         "install it with `pip install .` for an optimised one",

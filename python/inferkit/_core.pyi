@@ -28,6 +28,7 @@ __all__: list[str] = [
     "Ticket",
     "Timing",
     "Weights",
+    "active_kernels",
     "begin_exit",
     "build_info",
     "context_deadline",
@@ -1074,6 +1075,11 @@ def _timing(
     What a copy of a Timing is made by.
     """
 
+def active_kernels() -> dict[str, typing.Any]:
+    """
+    For each family of kernels, the tier for which its code was compiled. To know that, Linux is asked for the tiles of AMX.
+    """
+
 def begin_exit() -> None:
     """
     The interpreter exits: what closing batchers ends is from now on the exit's doing.
@@ -1081,7 +1087,7 @@ def begin_exit() -> None:
 
 def build_info() -> dict[str, typing.Any]:
     """
-    What this binary was built with and which code it runs, as a dict.
+    What this binary was built with and which tier it runs, as a dict.
     """
 
 def cuda_activity(device: typing.SupportsInt | typing.SupportsIndex) -> dict[str, typing.Any]:

@@ -23,7 +23,7 @@ from typing import Any
 
 from . import _batcher
 from ._background import SHORTAGES, pause, surviving, told
-from ._build import build_info
+from ._build import built
 from ._core import BufferPool, resident_bytes
 from ._initialised import says_if_not_initialised
 
@@ -79,7 +79,7 @@ def snapshot() -> dict[str, Any]:
     >>> sorted(top.snapshot())
     ['argv', 'batchers', 'isa', 'pid', 'pool', 'rss_bytes', 'time', 'version']
     """
-    info, pool = build_info(), BufferPool.default().stats()
+    info, pool = built(), BufferPool.default().stats()
     return {
         "pid": os.getpid(),
         "argv": sys.argv,

@@ -257,7 +257,7 @@ def test_a_buffer_kept_from_the_pool() -> None:
 
 def test_a_debug_build(monkeypatch: pytest.MonkeyPatch) -> None:
     module = importlib.import_module("inferkit.health._monitor")
-    monkeypatch.setattr(module, "build_info", lambda: {**inferkit.build_info(), "debug": True})
+    monkeypatch.setattr(module, "built", lambda: {**inferkit.build_info(), "debug": True})
     with inferkit.Batcher(model()) as batcher:
         batcher(X)
         report = look()

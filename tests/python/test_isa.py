@@ -87,6 +87,37 @@ assert ctypes.CDLL(None).sigaltstack(ctypes.byref(stack), None) == 0
     assert fresh_python(small + show).stdout == "avx512vnni\n"
 
 
+def test_tiles_are_asked_for_by_those_who_need_them(fresh_python: Fresh, digits_path: Path) -> None:
+    """Not by an import, nor by float32: with the permission, small alternate stacks for signals are refused."""
+    if "amx-bf16" not in inferkit.build_info()["isa_features"]:
+        pytest.skip("this machine, build or tier has no AMX")
+    code = """
+import ctypes, sys
+
+def may_use_tiles():
+    mask = ctypes.c_uint64()
+    assert ctypes.CDLL(None).syscall(158, 0x1022, ctypes.byref(mask)) == 0  # arch_prctl, ARCH_GET_XCOMP_PERM
+    return bool(mask.value >> 18 & 1)
+
+assert not may_use_tiles()
+import inferkit, inferkit.health, numpy as np
+model = inferkit.Model.load(sys.argv[1])
+with inferkit.Batcher(model) as batcher:
+    batcher(np.zeros(64, np.float32))
+    inferkit.health.Monitor().report()
+model.explain()
+print(may_use_tiles())
+inferkit.Model.load(sys.argv[1], precision="bf16")(np.zeros((2, 64), np.float32))
+print(may_use_tiles())
+"""
+    done = fresh_python(code, str(digits_path))
+    assert done.returncode == 0, done.stderr
+    first, second = done.stdout.split()
+    assert first == "False"
+    if second != "True":
+        pytest.skip("this system gives processes no permission to use tiles")
+
+
 def test_a_feature_can_be_done_without(fresh_python: Fresh) -> None:
     import json
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from .. import _batcher, _limits
 from .._arguments import flag, number
-from .._build import build_info
+from .._build import built
 from .._core import BufferPool, device_failure, resident_bytes
 from .._frames import Site, blamed, sites
 from .._log import log
@@ -296,7 +296,7 @@ class Monitor:
 
     def _judge_process(self, idle: bool) -> list[tuple[State, str]]:
         limits, found = self.limits, []
-        if build_info()["debug"] and not limits.debug_is_fine:
+        if built()["debug"] and not limits.debug_is_fine:
             found.append((State.DEGRADED, "a debug build of inferkit runs here, ten to a hundred times slower"))
         loops = sys.modules.get("inferkit.diagnostics._loop")  # nobody watches where nobody has imported it
         if limits.max_loop_hold is not None and loops is not None:

@@ -10,7 +10,7 @@ import time
 from typing import Any
 
 from .. import _batcher
-from .._build import build_info
+from .._build import built
 from .._core import BufferPool, resident_bytes
 from .._stats import stats_from
 from .._text import NAME_LIMIT, printable
@@ -28,7 +28,7 @@ _STARTED = time.time()
 
 def status(monitor: Monitor) -> dict[str, Any]:
     """Take all of it now."""
-    build, pool, report = build_info(), BufferPool.default().stats(), monitor.report()
+    build, pool, report = built(), BufferPool.default().stats(), monitor.report()
     memory.look()
     open_batchers = _batcher._open_batchers()
     return {

@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .._build import build_info
+from .._build import built
 from ._ended import added, remember
 from ._figures import BUCKETS, Figures, bucket_bounds, process_figures
 from ._shared import directory_from, read_shared
@@ -422,7 +422,7 @@ def _gauges(processes: list[Figures], with_pid: bool) -> Iterator[Metric]:
             running.add_metric([_device(device), *pid(figures)], found["activity"]["running"])
     yield from (memory, pinned, running)
 
-    info = build_info()
+    info = built()
     build = GaugeMetricFamily("inferkit_build_info", "What runs here; always 1.", labels=["version", "isa", "debug"])
     build.add_metric([info["version"], info["isa"], str(info["debug"]).lower()], 1)
     yield build

@@ -19,7 +19,7 @@ from .. import _core
 from .._arguments import seconds
 from .._background import pause, surviving
 from .._batcher import Batcher
-from .._build import build_info
+from .._build import built
 from .._errors import RequestCancelledError
 from .._text import NAME_LIMIT, printable
 
@@ -74,7 +74,7 @@ def instrument(tracer_provider: TracerProvider | None = None) -> None:
     if tracer_provider is not None and not hasattr(tracer_provider, "get_tracer"):
         raise TypeError(f"tracer_provider must be a TracerProvider, or None, got {type(tracer_provider).__name__}")
     global _active
-    tracer = trace.get_tracer("inferkit", build_info()["version"], tracer_provider)
+    tracer = trace.get_tracer("inferkit", built()["version"], tracer_provider)
     with _lock:
         if _active is not None:
             raise RuntimeError("instrument() was called before; call uninstrument() first")

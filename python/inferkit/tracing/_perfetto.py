@@ -13,7 +13,7 @@ from typing import Any
 
 from .._arguments import path_text
 from .._batcher import Batcher
-from .._build import build_info
+from .._build import built
 from .._text import NAME_LIMIT, printable
 from ._records import BatchTrace, RequestTrace, Snapshot, StepTrace, chosen, snapshot, steps
 
@@ -56,7 +56,7 @@ def export_perfetto(path: str | os.PathLike[str], batcher: Batcher | Iterable[Ba
     file = Path(path_text(path, "path"))
     batchers = chosen(batcher)
     snapshots = {one.name: snapshot(one) for one in batchers}
-    build = build_info()
+    build = built()
     document = {
         "traceEvents": trace_events(snapshots, steps()),
         "displayTimeUnit": "ms",
