@@ -50,6 +50,40 @@ def network() -> bytes:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9).SerializeToString()
 
 
+def test_a_precision_is_a_reason(network: bytes) -> None:
+    conv, _, dense = inferkit.Model.load(network, threads=1, precision="bf16").explain({"x": (7, 3, 8, 8)}).steps
+    assert (conv.why, dense.why) == ("precision", "precision")
+    assert conv.reason().startswith("the model asks for bf16: ")
+    assert dense.reason() == "the model asks for bf16, default cannot: this node computes in bf16"
+    assert [(way.name, way.cost_seconds, str(way)) for way in dense.considered if way.name == "bf16"] == [
+        ("bf16", 0.0, "bf16")
+    ]
+
+
+def test_a_product_of_bytes_stands_for_what_it_replaces() -> None:
+    bytes_of = np.random.default_rng(0).integers(-128, 128, (40, 30)).astype(np.int8)
+    nodes = [
+        helper.make_node("DequantizeLinear", ["x", "s", "z"], ["a"], name="left"),
+        helper.make_node("DequantizeLinear", ["w", "s"], ["b"], name="right"),
+        helper.make_node("MatMul", ["a", "b"], ["y"], name="product"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.UINT8, ["n", 40])],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["n", 30])],
+        [
+            numpy_helper.from_array(np.float32(0.02), "s"),
+            numpy_helper.from_array(np.uint8(3), "z"),
+            numpy_helper.from_array(bytes_of, "w"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    [step] = inferkit.Model.load(model).explain({"x": (5, 40)}).steps
+    assert step.operator == "inferkit.DequantizedMatMul"
+    assert [part.name for part in step.stands_for] == ["left", "right", "product"]
+
+
 def test_explain(network: bytes) -> None:
     model = inferkit.Model.load(network, threads=1)
     found = model.explain({"x": (7, 3, 8, 8)})

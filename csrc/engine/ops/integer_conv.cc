@@ -82,9 +82,9 @@ double taps_nanos(const IntegerConv& p) {
 }
 
 /// Copying and packing the windows costs more than the products of two filters.
-double gemm_nanos(const IntegerConv& p) {
+double gemm_nanos(const IntegerConv& p, double products_per_nano) {
   const int64_t windows = p.batch * p.groups * p.window.out_elements() * p.channels * p.window.kernel_elements();
-  return static_cast<double>(windows * p.filters) / 100 + static_cast<double>(windows) / 4;
+  return static_cast<double>(windows * p.filters) / products_per_nano + static_cast<double>(windows) / 4;
 }
 
 // ---- Few filters per group: tap by tap ------------------------------------------------------------------------------
@@ -240,10 +240,13 @@ void lower_gemm(LowerContext& c, const IntegerConv& conv, Ref out, const ConvOpe
   c.step(gemm_step, p,
          {out, c.in(at.x), weights, zero(at.x_zero), zero(at.w_zero),
           c.scratch(static_cast<size_t>(p.slot_bytes) * static_cast<size_t>(p.slots))},
-         gemm_nanos(conv));
+         gemm_nanos(conv, kernels::igemm_kernels().products_per_nano));
 }
 
 // ---- The ways -------------------------------------------------------------------------------------------------------
+
+/// Of products, where ways are compared: so that they are chosen alike on every machine.
+constexpr double kCostPerNano = 100;
 
 using LowerConv = void (*)(LowerContext&, const IntegerConv&, Ref out, const ConvOperands&);
 
@@ -253,7 +256,7 @@ Cost taps_cost(const NodeContext& c) {
 }
 template <const ConvOperands& kAt>
 Cost gemm_cost(const NodeContext& c) {
-  return Cost(gemm_nanos(integer_conv(c, kAt)));
+  return Cost(gemm_nanos(integer_conv(c, kAt), kCostPerNano));
 }
 
 template <const ConvOperands& kAt>

@@ -6,6 +6,7 @@
 #include "engine/ops/common/byte_product.h"
 #include "engine/ops/common/quantization.h"
 #include "engine/ops/common/requantize.h"
+#include "graph/passes/pattern.h"
 #include "platform/run_control.h"
 
 namespace inferkit {
@@ -136,7 +137,8 @@ Lowered lower_operands(LowerContext& c, const IntegerProduct& p, size_t a, size_
 }
 Ref in_or_none(LowerContext& c, size_t i) { return c.has_input(i) ? c.in(i) : Ref{}; }
 double product_nanos(const IntegerProduct& p) {
-  return static_cast<double>(p.batch.elements() * p.m) * static_cast<double>(p.n * p.k) / 100;
+  return static_cast<double>(p.batch.elements() * p.m) * static_cast<double>(p.n * p.k) /
+         kernels::igemm_kernels().products_per_nano;
 }
 
 void lower_product(LowerContext& c, const IntegerProduct& p, Ref out, size_t a, size_t b, size_t a_zero,
@@ -170,11 +172,10 @@ void lower_matmul_integer(LowerContext& c) { lower_product(c, integer_product(c,
 
 // ---- DequantizedMatMul: A, B, a_zero_point, b_zero_point, scale, bias -----------------------------------------------
 
-/// The longest sum of products of two differences of bytes that int32 holds.
-constexpr int64_t kLongestSum = 0x7fffffff / (255 * 255) / 4 * 4;
+constexpr int64_t kPart = kLongestByteSum / 4 * 4;  // whole steps of every kernel
 
 struct LongParams {
-  ProductParams product;  // of kLongestSum elements of K
+  ProductParams product;  // of kPart elements of K
   int64_t k;
   LoopNest<2> batch;  // offsets of the matrices, in bytes
   size_t left_bytes;  // of what is packed
@@ -200,8 +201,8 @@ void long_step(const void* params, std::byte* const* io, const ExecContext& cont
       const std::byte* b = io[2] + offsets[1] + i * p.batch.inner_stride(1);
       g.scaled.base = reinterpret_cast<const float*>(io[6]);
       g.scaled.base_row = 0;
-      for (int64_t first = 0; first < p.k; first += kLongestSum) {
-        g.k = std::min(kLongestSum, p.k - first);
+      for (int64_t first = 0; first < p.k; first += kPart) {
+        g.k = std::min(kPart, p.k - first);
         if (!meter.go_on((g.m + g.n) * g.k + g.m * g.n * g.k / 64)) return;
         kernels.pack_a({a + first, p.k, 1, g.a_signed}, g.m, g.k, io[8]);
         kernels.pack_b({b + first * g.n, g.n, 1, g.b_signed}, g.k, g.n, io[8] + p.left_bytes);
@@ -228,7 +229,7 @@ void lower_dequantized_matmul(LowerContext& c) {
   if (p.batch.elements() * p.m * p.n == 0) return;
   const Ref room = c.scratch(room_for({p.m}, sizeof(float)) + room_for({p.n}, sizeof(float)));
   const bool per_column = line_stride(c, 4, "a scale", p.n) != 0;
-  if (p.k <= kLongestSum) {
+  if (p.k <= kLongestByteSum) {
     Lowered l = lower_operands(c, p, 0, 1, 2, 3);
     l.params.scale_per_column = per_column;
     c.step(scaled_step, l.params,
@@ -246,9 +247,9 @@ void lower_dequantized_matmul(LowerContext& c) {
     b[d] *= p.k * p.n;
   }
   params.batch = make_nest<2>(p.batch, {a, b});
-  const int64_t left = p.m * kernels::igemm_row_bytes(kernels::igemm_kernels(), kLongestSum);
+  const int64_t left = p.m * kernels::igemm_row_bytes(kernels::igemm_kernels(), kPart);
   params.left_bytes = static_cast<size_t>((left + 63) / 64 * 64);
-  const Ref packed = c.scratch(params.left_bytes + static_cast<size_t>(packed_right_bytes(kLongestSum, p.n)));
+  const Ref packed = c.scratch(params.left_bytes + static_cast<size_t>(packed_right_bytes(kPart, p.n)));
   c.step(long_step, params,
          {c.out(0), c.in(0), c.in(1), in_or_none(c, 2), in_or_none(c, 3), c.in(4), in_or_none(c, 5), room, packed},
          2 * product_nanos(p));

@@ -27,10 +27,15 @@ using kernels::GemmArgsOf;
 using kernels::GemmOf;
 
 template <class T>
+double products_per_nano() {
+  if constexpr (std::is_same_v<T, BFloat16>) return kernels::gemm_bf16_kernels().products_per_nano;
+  return 120.0 / sizeof(T);
+}
+
+template <class T>
 double gemm_work(double batch, const GemmArgsOf<T>& g) {
-  constexpr double kFlopsPerNano = 240.0 / sizeof(T);  // of bf16, too
-  return batch * 2.0 * static_cast<double>(g.m) * static_cast<double>(g.n) * static_cast<double>(g.k) / kFlopsPerNano +
-         static_cast<double>(g.k) * static_cast<double>(g.n) * sizeof(T) / 30;
+  const double products = batch * static_cast<double>(g.m) * static_cast<double>(g.n) * static_cast<double>(g.k);
+  return products / products_per_nano<T>() + static_cast<double>(g.k) * static_cast<double>(g.n) * sizeof(T) / 30;
 }
 
 /// Does a node of this type sum in the chunks of the rule?

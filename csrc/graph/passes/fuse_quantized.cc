@@ -15,8 +15,6 @@ namespace inferkit {
 namespace {
 
 constexpr int kIntegerOpset = 10, kDequantizeOpset = 13, kAddOpset = 14;
-/// The longest sum of products of two differences of bytes that int32 holds.
-constexpr int64_t kLongestSum = 0x7fffffff / (255 * 255);
 
 /// What a DequantizeLinear says of bytes, all its parameters constant.
 struct Dequantized {
@@ -61,6 +59,7 @@ class Fusion {
     for (const size_t n : stoppable_indices(graph_.nodes.size())) {
       const Node& node = graph_.nodes[n];
       made_.clear();
+      place_ = static_cast<int>(n);
       if (is_op(node, "MatMul") || is_op(node, "Gemm") ? product(node) : is_op(node, "Conv") && conv(node)) {
         fused.emplace(n, std::move(made_));
       }
@@ -91,7 +90,7 @@ class Fusion {
     if (const Tensor* weights = graph_.constant(w->bytes)) {
       if (weights->shape.rank() != 2) return false;
       const int64_t k = weights->shape[transposed ? 1 : 0], n = weights->shape[transposed ? 0 : 1];
-      if (k > kLongestSum || !is_per_line(*w, transposed ? 0 : 1, n, 2)) return false;
+      if (k > kLongestByteSum || !is_per_line(*w, transposed ? 0 : 1, n, 2)) return false;
       if (has_bias && (float_attr(node, "beta", 1) != 1 || !is_row(node.inputs[2], n))) return false;
     } else if (gemm || w->scales() != 1) {
       return false;
@@ -105,7 +104,9 @@ class Fusion {
     const ValueId scale =
         r_.add_constant(node.name + "/scale", make_tensor<float>(shape, std::span<const float>(scales)));
     const ValueId bias = has_bias ? node.inputs[2] : kNoValue;
-    Node& made = append("DequantizedMatMul", kIntegerOpset, {x->bytes, right, x->zero, w->zero, scale, bias}, node);
+    Node& made =
+        append("DequantizedMatMul", kIntegerOpset, {x->bytes, right, x->zero, w->zero, scale, bias}, node.name);
+    made.stands_for = r_.origins_between(made.inputs, place_);
     made.domain = kInternalDomain;
     if (gemm) made.attributes.emplace("rank", int64_t{2});  // unlike MatMul, it takes matrices alone
     made.outputs = node.outputs;
@@ -122,7 +123,8 @@ class Fusion {
     // The windows of a group that has few filters are not worth packing: a depthwise convolution stays in float.
     constexpr int64_t kFewFilters = 4;
     if (filters < 1 || groups < 1 || filters / groups < kFewFilters) return false;
-    if (shape.elements() / filters > kLongestSum || !is_per_line(*w, 0, filters, static_cast<int64_t>(shape.rank()))) {
+    if (shape.elements() / filters > kLongestByteSum ||
+        !is_per_line(*w, 0, filters, static_cast<int64_t>(shape.rank()))) {
       return false;
     }
     const std::vector<float> scales = product_scales(*x, *w);
@@ -130,7 +132,11 @@ class Fusion {
     const ValueId bias = node.inputs.size() > 2 ? node.inputs[2] : kNoValue;
     if (bias != kNoValue && !is_row(bias, filters)) return false;
 
-    append("ConvInteger", kIntegerOpset, {x->bytes, w->bytes, x->zero, w->zero}, node).attributes = node.attributes;
+    Node& sums = append("ConvInteger", kIntegerOpset, {x->bytes, w->bytes, x->zero, w->zero}, node.name);
+    sums.attributes = node.attributes;
+    std::vector<ValueId> read = sums.inputs;
+    if (bias != kNoValue) read.push_back(bias);
+    sums.stands_for = r_.origins_between(read, place_);
     ValueId column = kNoValue;
     if (bias != kNoValue) {  // [filters, 1, 1...]
       std::vector<int64_t> target(shape.rank() - 1, 1);
@@ -149,12 +155,13 @@ class Fusion {
     const ValueId scale = r_.add_constant(node.name + "/scale", tensor);
     const ValueId sums = graph_.add_value(node.name + "/integer");
     made_.back().outputs = {sums};
-    Node& y = append("DequantizeLinear", kDequantizeOpset, {sums, scale}, node);
+    Node& y = append("DequantizeLinear", kDequantizeOpset, {sums, scale}, node.name);
+    y.stands_for = node.origins();
     y.attributes.emplace("axis", axis);
     if (bias != kNoValue) {
       const ValueId unbiased = graph_.add_value(node.name + "/unbiased");
       y.outputs = {unbiased};
-      append("Add", kAddOpset, {unbiased, bias}, node);
+      append("Add", kAddOpset, {unbiased, bias}, node.name).stands_for = node.origins();
     }
     made_.back().outputs = node.outputs;
   }
@@ -173,12 +180,11 @@ class Fusion {
     return r_.is_f32(id) && values && values->shape == Shape{n};
   }
 
-  Node& append(const char* op, int version, std::vector<ValueId> inputs, const Node& origin) {
+  Node& append(const char* op, int version, std::vector<ValueId> inputs, std::string name) {
     while (inputs.back() == kNoValue) inputs.pop_back();
     Node node;
     node.op_type = op;
-    node.name = origin.name;
-    if (!origin.op_type.empty()) node.stands_for = origin.origins();
+    node.name = std::move(name);
     node.version = version;
     node.inputs = std::move(inputs);
     made_.push_back(std::move(node));
@@ -187,7 +193,7 @@ class Fusion {
   ValueId add(const char* op, int version, std::vector<ValueId> inputs,
               std::map<std::string, Attribute, std::less<>> attributes = {}) {
     const ValueId out = graph_.add_value(op);
-    Node& node = append(op, version, std::move(inputs), Node{});
+    Node& node = append(op, version, std::move(inputs), {});
     node.attributes = std::move(attributes);
     node.outputs = {out};
     return out;
@@ -201,7 +207,8 @@ class Fusion {
 
   Graph& graph_;
   Rewriter r_;
-  std::vector<Node> made_;  // in place of the node at hand
+  int place_ = 0;           // of the node at hand
+  std::vector<Node> made_;  // in its place
 };
 
 }  // namespace

@@ -12,6 +12,9 @@ namespace inferkit {
 /// The domain of the operators that passes write. The reader refuses it in files.
 inline constexpr std::string_view kInternalDomain = "inferkit";
 
+/// The longest sum of products of two differences of bytes that int32 holds.
+inline constexpr int64_t kLongestByteSum = 0x7fffffff / (255 * 255);
+
 /// An attribute that passes give a Gelu: it was of a half type, whose digits reach further towards 0 than the kernels'
 /// form, which holds an absolute error.
 inline constexpr std::string_view kKeepsTail = "keeps_tail";
@@ -78,9 +81,10 @@ class Rewriter {
   void rename_output(int n, ValueId from, ValueId to);
   /// Drops the removed nodes; whether anything was changed. The last call.
   bool finish();
+  /// What a node that reads `inputs` and gives what node `last` gives stands for.
+  std::vector<NodeOrigin> origins_between(const std::vector<ValueId>& inputs, int last) const;
 
  private:
-  std::vector<NodeOrigin> origins_between(const std::vector<ValueId>& inputs, int last) const;
   void count_in(int n);
   void count_out(int n);
 

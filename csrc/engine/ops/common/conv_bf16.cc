@@ -167,7 +167,7 @@ void lower_conv_bf16(LowerContext& c) {
   const Ref scratch = c.scratch(static_cast<size_t>(p.slot_elements * p.slots) * sizeof(uint32_t));
   const Ref filters = p.gemm.a_is_pairs ? packed_filters(c, s) : c.in(1);
   c.step(run_conv, p, {c.out(0), c.in(0), filters, c.has_input(2) ? c.in(2) : Ref{}, scratch, offsets},
-         static_cast<double>(products) / 60 +
+         static_cast<double>(products) / kernels::gemm_bf16_kernels().products_per_nano +
              static_cast<double>(images * p.out_area) * static_cast<double>(p.gemm.k) * (p.pointwise ? 0.1 : 0.25));
 }
 

@@ -273,17 +273,23 @@ void gemm(const GemmArgsBf16& args) {
 }  // namespace
 
 namespace {
-const char* compiled_for() {
 #if defined(__AVX512BF16__)
-  return "avx512bf16";
+const char* compiled_for() { return "avx512bf16"; }
+constexpr double kProductsPerNano = 50;
 #else
-  return compiled_isa();
+const char* compiled_for() { return compiled_isa(); }
+#if defined(__AVX512F__)
+constexpr double kProductsPerNano = 80;
+#elif defined(__AVX2__)
+constexpr double kProductsPerNano = 45;
+#else
+constexpr double kProductsPerNano = 17;
 #endif
-}
+#endif
 }  // namespace
 
 extern const GemmBf16Kernels kGemmBf16;
-const GemmBf16Kernels kGemmBf16 = {compiled_for,     gemm, pack_b_pairs, pack_b_pairs_transposed, pack_a_pairs,
-                                   pack_window_pairs};
+const GemmBf16Kernels kGemmBf16 = {compiled_for, kProductsPerNano, gemm, pack_b_pairs, pack_b_pairs_transposed,
+                                   pack_a_pairs, pack_window_pairs};
 
 }  // namespace inferkit::kernels::INFERKIT_TIER

@@ -173,6 +173,6 @@ void pack_windows(const WindowPairsArgs& args) { bf16::kGemmBf16.pack_windows(ar
 }  // namespace
 
 extern const GemmBf16Kernels kGemmBf16;
-const GemmBf16Kernels kGemmBf16 = {compiled_for, gemm, pack_b, pack_b_transposed, pack_a, pack_windows};
+const GemmBf16Kernels kGemmBf16 = {compiled_for, 400, gemm, pack_b, pack_b_transposed, pack_a, pack_windows};
 
 }  // namespace inferkit::kernels::INFERKIT_TIER

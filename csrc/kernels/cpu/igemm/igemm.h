@@ -75,7 +75,8 @@ struct WindowArgs {
 
 struct IgemmKernels {
   const char* (*compiled_isa)();
-  int64_t depth;  // neighbours in K that one step multiplies
+  int64_t depth;             // neighbours in K that one step multiplies
+  double products_per_nano;  // of gemm with many rows, on one core of a Sapphire Rapids
   void (*pack_a)(const ByteMatrix& a, int64_t m, int64_t k, void* packed);
   void (*pack_b)(const ByteMatrix& b, int64_t k, int64_t n, void* packed);
   void (*gemm)(const IgemmArgs& args);

@@ -225,8 +225,16 @@ void gemm(const IgemmArgs& g) {
 
 #if defined(__AVX512VNNI__)
 const char* igemm_isa() { return "avx512vnni"; }
+constexpr double kProductsPerNano = 300;
 #else
 const char* igemm_isa() { return compiled_isa(); }
+#if defined(__AVX512F__)
+constexpr double kProductsPerNano = 100;
+#elif defined(__AVX2__)
+constexpr double kProductsPerNano = 75;
+#else
+constexpr double kProductsPerNano = 35;
+#endif
 #endif
 
 }  // namespace
@@ -237,6 +245,6 @@ const char* igemm_isa() { return compiled_isa(); }
 namespace inferkit::kernels::INFERKIT_TIER {
 
 extern const IgemmKernels kIgemm;
-const IgemmKernels kIgemm = {igemm_isa, kDepth, pack_a, pack_b, gemm, pack_image, windows};
+const IgemmKernels kIgemm = {igemm_isa, kDepth, kProductsPerNano, pack_a, pack_b, gemm, pack_image, windows};
 
 }  // namespace inferkit::kernels::INFERKIT_TIER

@@ -117,6 +117,6 @@ void windows(const WindowArgs& args) { vnni::kIgemm.windows(args); }
 }  // namespace
 
 extern const IgemmKernels kIgemm;
-const IgemmKernels kIgemm = {igemm_isa, kDepth, pack_a, pack_b, gemm, pack_image, windows};
+const IgemmKernels kIgemm = {igemm_isa, kDepth, 700, pack_a, pack_b, gemm, pack_image, windows};
 
 }  // namespace inferkit::kernels::INFERKIT_TIER
