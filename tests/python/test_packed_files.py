@@ -494,6 +494,36 @@ def test_another_tier_of_instructions_has_a_file_of_its_own(path: Path, tmp_path
     np.testing.assert_allclose(np.load(tmp_path / "x.npy"), expected, rtol=1e-4, atol=1e-2)  # of sums in the thousands
 
 
+def test_what_the_tiles_of_amx_read_vnni_reads_too(tmp_path: Path) -> None:
+    if "amx-int8" not in inferkit.build_info()["isa_features"]:
+        pytest.skip("this machine, build or tier has no AMX")
+    rng = np.random.default_rng(5)
+    weights = rng.integers(-128, 128, (200, 300)).astype(np.int8)
+    graph = helper.make_graph(
+        [helper.make_node("MatMulInteger", ["x", "w"], ["y"])],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.UINT8, ["n", 200])],
+        [helper.make_tensor_value_info("y", TensorProto.INT32, ["n", 300])],
+        [numpy_helper.from_array(weights, "w")],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), tmp_path / "m.onnx")
+    inferkit.Model.load(tmp_path / "m.onnx").save_packed(tmp_path / "file")
+    x = rng.integers(0, 256, (7, 200)).astype(np.uint8)
+    told = in_child(
+        """
+        model = inferkit.Model.load(sys.argv[1], packed=sys.argv[2])
+        np.save(sys.argv[3], model(np.load(sys.argv[3])))
+        print(inferkit.build_info()["kernels"]["igemm"], model.memory().packed_shared_bytes > 60_000)
+        """,
+        tmp_path / "m.onnx",
+        tmp_path / "file",
+        save(tmp_path / "x.npy", x),
+        INFERKIT_ISA="avx512,-amx-int8",
+    )
+    assert told.split() == ["avx512vnni", "True"]
+    np.testing.assert_array_equal(np.load(tmp_path / "x.npy"), x.astype(np.int32) @ weights)
+
+
 def save(path: Path, array: np.ndarray) -> Path:
     np.save(path, array)
     return path

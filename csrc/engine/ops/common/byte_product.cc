@@ -45,9 +45,9 @@ template <class Pack>
 Ref packed(LowerContext& c, size_t i, const std::string& kind, int64_t bytes, StepFn step, const PackParams& p,
            Pack&& pack) {
   if (const Tensor* constant = c.input(i).constant) {
-    // Kernels of one tier differ in how many neighbours in K they take at once: with VNNI, and without.
-    const kernels::IgemmKernels& reader = igemm_kernels();
-    const Packing packing{kind, DType::kU8, bytes, cat(reader.compiled_isa(), "-", reader.depth)};
+    // What kernels arrange alike is read by all of them: VNNI and the tiles take four neighbours in K at once, and add
+    // 128 to bytes, others two.
+    const Packing packing{kind, DType::kU8, bytes, cat("depth-", igemm_kernels().depth)};
     return c.packed({constant}, packing, [&](void* to) { pack(*constant, to); });
   }
   const Ref to = c.scratch(static_cast<size_t>(bytes));

@@ -101,8 +101,7 @@ Ref packed_filters(LowerContext& c, const IntegerConv& p, const Tensor& w, int64
   const auto& kernels = kernels::igemm_kernels();
   const int64_t rows = p.groups * p.filters, taps = p.window.kernel_elements(), k = steps * kernels.depth;
   const int64_t bytes = rows * kernels::igemm_row_bytes(kernels, k);
-  const Packing packing{cat("igemm-windows-", taps), DType::kU8, bytes,
-                        cat(kernels.compiled_isa(), "-", kernels.depth)};
+  const Packing packing{cat("igemm-windows-", taps), DType::kU8, bytes, cat("depth-", kernels.depth)};
   return c.packed({&w}, packing, [&](void* to) {
     std::vector<int8_t> row(static_cast<size_t>(k));
     for (int64_t r = 0; r < rows; ++r) {
