@@ -43,6 +43,8 @@ std::string_view why_name(Choice::Why why) {
       return "only";
     case Choice::Why::kCheapest:
       return "cheapest";
+    case Choice::Why::kPrecision:
+      return "precision";
     case Choice::Why::kForced:
       return "forced";
     case Choice::Why::kNeighbours:

@@ -56,7 +56,7 @@ class LoweringChoice:
         The name of the way, as the environment variable ``INFERKIT_LOWERING`` takes it.
     cost_seconds : float or None
         The estimated time. It is meant for comparison with the other ways of the same node: work that all of them do
-        may be left out. None if this way cannot run the node.
+        may be left out, and 0 where there is nothing to compare. None if this way cannot run the node.
     why_not : str or None
         Why it cannot run the node; None if it can.
     """
@@ -70,7 +70,7 @@ class LoweringChoice:
 
         if self.cost_seconds is None:
             return f"{self.name} cannot: {self.why_not}"
-        return f"{self.name} {seconds_text(self.cost_seconds)}"
+        return f"{self.name} {seconds_text(self.cost_seconds)}" if self.cost_seconds else self.name
 
 
 @dataclass(frozen=True)
@@ -124,9 +124,10 @@ class PlanStep:
         where the model does.
     why : str
         Why this way was chosen. ``"only"``: the operator has no other. ``"cheapest"``: it is the cheapest of those that
-        can run the node. ``"forced"``: ``INFERKIT_LOWERING`` asks for it. ``"cannot_force"``: ``INFERKIT_LOWERING``
-        asks for a way that cannot run the node, so the cheapest was taken. ``"neighbours"``: the nodes around it lie in
-        blocks, and together with them it is the cheapest.
+        can run the node. ``"precision"``: the model asks for a precision, and this way computes in it.
+        ``"forced"``: ``INFERKIT_LOWERING`` asks for it. ``"cannot_force"``: ``INFERKIT_LOWERING`` asks for a way that
+        cannot run the node, so the cheapest was taken. ``"neighbours"``: the nodes around it lie in blocks, and
+        together with them it is the cheapest.
     considered : tuple of LoweringChoice
         All ways of the operator, with their costs; empty if there is only one.
     inputs, outputs : tuple of TensorSpec
@@ -192,8 +193,10 @@ class PlanStep:
             "forced": "asked for",
             "cannot_force": "what is asked for cannot, cheapest",
             "neighbours": "cheapest with its neighbours",
+            "precision": f"the model asks for {self.precision}",
         }
-        return ", ".join([f"{leads.get(self.why, self.why)}: {seconds_text(own.cost_seconds or 0.0)}", *others])
+        lead = leads.get(self.why, self.why)
+        return ", ".join([f"{lead}: {seconds_text(own.cost_seconds)}" if own.cost_seconds else lead, *others])
 
 
 @dataclass(frozen=True)

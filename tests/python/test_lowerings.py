@@ -222,7 +222,7 @@ def test_place_takes_the_expected_way(operator: str, way: str) -> None:
     step = workers.ask(known.model, [known.feeds], **known.options).step(operator)
     assert step.lowering == way, step.ways
     # A way of bf16 is none of float32: where it is the only other, there is no choice.
-    assert step.why == ("only" if way == "default" else "cheapest")
+    assert step.why == ("only" if way == "default" else "precision" if "bf16" in way else "cheapest")
 
 
 def test_no_graph_is_known_for_what_is_not_there() -> None:

@@ -169,7 +169,8 @@ Choice choose_lowering(const OpDef& def, DeviceKind device, const NodeContext& n
   // The first of a device is for float32, and runs all that the others do.
   if (!best && device != DeviceKind::kCpu) refuse(cost_of(*first, node));
   if (!best) node.unsupported("no lowering can run it");
-  return {best, wish.empty() ? Choice::Why::kCheapest : Choice::Why::kCannotForce};
+  if (!wish.empty()) return {best, Choice::Why::kCannotForce};
+  return {best, rounds ? Choice::Why::kPrecision : Choice::Why::kCheapest};
 }
 
 Compiler::NodeFacts Compiler::node_facts(const Node& node) const {

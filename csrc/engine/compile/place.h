@@ -37,6 +37,7 @@ struct Choice {
   enum class Why : uint8_t {
     kOnly,         // its operator has no other
     kCheapest,     // of those that can
+    kPrecision,    // of those in the model's precision
     kForced,       // asked for
     kNeighbours,   // with what turns layouts into each other, it is the cheapest for the nodes around it
     kCannotForce,  // another one is asked for, which cannot run the node: the cheapest
