@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from test_known_operators import FUNCTIONS
 
 import inferkit
 
@@ -47,10 +48,10 @@ class Network:
         pads = [kernel // 2] * 4
         return self.put("Conv", x, self.constant(weights), bias, group=group, strides=[stride, stride], pads=pads)
 
-    def file(self, *outputs: str) -> bytes:
+    def file(self, *outputs: str, opset: int = 17) -> bytes:
         named = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs]
         graph = helper.make_graph(self.nodes, "net", [self.input], named, self.constants)
-        made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+        made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=9)
         return made.SerializeToString()
 
 
@@ -338,6 +339,22 @@ def test_any_batch_and_any_thread_count(name: str) -> None:
             answer = model.run({"x": x[first:last]})
             for output, value in answer.items():
                 assert value.tobytes() == whole[output][first:last].tobytes()
+
+
+@pytest.mark.parametrize("op", FUNCTIONS)
+def test_a_function_of_one_float_stays_in_blocks(op: str) -> None:
+    net = Network(32, (9, 10))
+    before = net.conv("x", 32, 64, 3)
+    value = net.put(op, before)
+    after = net.conv(value, 64, 64, 3)
+    shape, opset = (2, 32, 9, 10), 24 if op == "Swish" else 20
+    steps = inferkit.Model.load(net.file(after, opset=opset), threads=1).explain({"x": shape}).steps
+    assert {step.layout for step in steps if op in [part.operator for part in step.stands_for]} == {"blocks"}
+    model = inferkit.Model.load(net.file(after, before, value, opset=opset))
+    _, between, got = model.run({"x": draw(2, shape[1:])}).values()
+    alone = Network(64, (9, 10))
+    expected = inferkit.Model.load(alone.file(alone.put(op, "x"), opset=opset), input_checks=None)
+    np.testing.assert_array_equal(got, expected(between))
 
 
 def test_products_by_channel_stay_in_blocks() -> None:

@@ -3,8 +3,8 @@
 #include "engine/compile/layouts.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
+#include <iterator>
 #include <map>
 
 #include "engine/compile/compiler.h"
@@ -30,14 +30,17 @@ constexpr int64_t kMostReach = 16;
 
 /// Operators that do the same to every element, wherever it lies. Their inputs are of the output's shape, one value, or
 /// one for each channel.
-constexpr std::array kElementwise = {
-    "Abs",         "Add",       "Celu",      "Chain",    "Clip",     "Div",  "Elu", "Erf",   "Exp",  "Gelu",
-    "HardSigmoid", "HardSwish", "LeakyRelu", "Max",      "Min",      "Mish", "Mul", "Neg",   "Pow",  "Relu",
-    "Selu",        "Sigmoid",   "Silu",      "Softplus", "Softsign", "Sqrt", "Sub", "Swish", "Tanh", "ThresholdedRelu"};
+// clang-format off
+constexpr std::string_view kElementwise[] = {
+    "Abs", "Acos", "Acosh", "Add", "Asin", "Asinh", "Atan", "Atanh", "Ceil", "Celu", "Chain", "Clip", "Cos",
+    "Cosh", "Div", "Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Log", "Max",
+    "Min", "Mish", "Mul", "Neg", "Pow", "Reciprocal", "Relu", "Round", "Selu", "Sigmoid", "Silu", "Sin", "Sinh",
+    "Softplus", "Softsign", "Sqrt", "Sub", "Swish", "Tan", "Tanh", "ThresholdedRelu"};
+// clang-format on
 
 bool is_elementwise(const Node& node) {
   return node.inputs.size() <= kMostNear && (node.domain.empty() || node.domain == kInternal) &&
-         !node.attributes.contains("axis") && std::ranges::find(kElementwise, node.op_type) != kElementwise.end();
+         !node.attributes.contains("axis") && std::ranges::find(kElementwise, node.op_type) != std::end(kElementwise);
 }
 
 /// Where both layouts are possible, and differ.

@@ -1,4 +1,4 @@
-// The table of operators. Each file of ops/ registers one family; adding an operator touches that file alone.
+// The table of operators. Each file of ops/ registers one family. HACKING.md says what else knows operators by name.
 #pragma once
 #include <string>
 #include <string_view>

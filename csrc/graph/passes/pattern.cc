@@ -12,12 +12,14 @@ namespace {
 
 // The output has the type of input 0.
 constexpr std::string_view kKeepType =
-    " Abs Add AveragePool BatchNormalization Ceil Celu Clip Concat Conv ConvTranspose CumSum "
-    "DepthToSpace Div Dropout Elu Erf Exp Expand Flatten Floor Gather GatherElements GatherND Gelu "
-    "Gemm GlobalAveragePool GlobalMaxPool GroupNormalization HardSigmoid HardSwish Identity "
-    "InstanceNormalization LRN LayerNorm LayerNormalization LeakyRelu Linear Log LogSoftmax MatMul "
-    "Max MaxPool Mean Min Mish Mul Neg PRelu Pad Pow ReduceMean ReduceSum Relu Reshape Resize Selu "
-    "Sigmoid Silu Slice Softmax Softplus Sqrt Squeeze Sub Tanh Transpose ";
+    " Abs Acos Acosh Add Asin Asinh Atan Atanh AveragePool BatchNormalization Ceil Celu Clip "
+    "Concat Conv ConvTranspose Cos Cosh CumSum DepthToSpace Div Dropout Elu Erf Exp Expand "
+    "Flatten Floor Gather GatherElements GatherND Gelu Gemm GlobalAveragePool GlobalMaxPool "
+    "GroupNormalization HardSigmoid HardSwish Identity InstanceNormalization LRN LayerNorm "
+    "LayerNormalization LeakyRelu Linear Log LogSoftmax MatMul Max MaxPool Mean Min Mish Mul Neg "
+    "PRelu Pad Pow Reciprocal ReduceMean ReduceSum Relu Reshape Resize Round Selu Sigmoid Silu "
+    "Sin Sinh Slice Softmax Softplus Softsign Sqrt Squeeze Sub Swish Tan Tanh ThresholdedRelu "
+    "Transpose ";
 
 // All inputs have the same type, so a constant among them tells it.
 constexpr std::string_view kInputsAgree = " Add Concat Conv Div Gemm MatMul Max Mean Min Mul PRelu Sub ";

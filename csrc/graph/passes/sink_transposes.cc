@@ -16,36 +16,12 @@ namespace {
 
 using Permutation = std::vector<int64_t>;  // output dimension i is input dimension p[i]
 
-constexpr std::string_view kUnary[] = {"Abs",
-                                       "Cast",
-                                       "Ceil",
-                                       "Celu",
-                                       "Elu",
-                                       "Erf",
-                                       "Exp",
-                                       "Floor",
-                                       "Gelu",
-                                       "HardSwish",
-                                       "Identity",
-                                       "Log",
-                                       "Mish",
-                                       "Neg",
-                                       "Not",
-                                       "Reciprocal",
-                                       "LeakyRelu",
-                                       "Relu",
-                                       "Round",
-                                       "Selu",
-                                       "Sigmoid",
-                                       "Sign",
-                                       "Sin",
-                                       "Cos",
-                                       "Softplus",
-                                       "Softsign",
-                                       "Sqrt",
-                                       "Tanh",
-                                       "ThresholdedRelu",
-                                       "HardSigmoid"};
+constexpr std::string_view kUnary[] = {
+    "Abs",  "Acos",        "Acosh",     "Asin",     "Asinh",     "Atan",    "Atanh", "Cast",
+    "Ceil", "Celu",        "Cos",       "Cosh",     "Elu",       "Erf",     "Exp",   "Floor",
+    "Gelu", "HardSigmoid", "HardSwish", "Identity", "LeakyRelu", "Log",     "Mish",  "Neg",
+    "Not",  "Reciprocal",  "Relu",      "Round",    "Selu",      "Sigmoid", "Sign",  "Sin",
+    "Sinh", "Softplus",    "Softsign",  "Sqrt",     "Swish",     "Tan",     "Tanh",  "ThresholdedRelu"};
 /// Broadcast as numpy does since opset 7.
 constexpr std::string_view kBinary[] = {"Add", "Sub", "Mul", "Div", "Pow", "PRelu", "Max", "Min"};
 constexpr std::string_view kReductions[] = {"ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin"};
