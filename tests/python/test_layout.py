@@ -205,10 +205,17 @@ def test_what_is_reported_is_what_runs() -> None:
 
 def test_what_is_lowered_does_not_ask_the_machine() -> None:
     """A plan follows the threads that its model may use (LowerContext::threads), not how many CPUs there are."""
-    asking = [p.name for p in sources(CSRC / "engine") if re.search(r"usable_cpus|hardware_concurrency", p.read_text())]
+    asking = [
+        p.name
+        for p in sources(CSRC / "engine")
+        if re.search(r"(usable|process)_cpus|hardware_concurrency", p.read_text())
+    ]
     assert asking == []
     pools = [p.name for p in sources(CSRC / "engine") if "ThreadPool::process()" in p.read_text()]
     assert pools == ["model.cc", "program.cc"]
+    # Once, when a model is loaded.
+    asked = [p.name for p in sources(CSRC / "engine") for _ in re.findall("usable_size", p.read_text())]
+    assert asked == ["model.cc"]
 
 
 def test_tier_files_stand_only_in_families() -> None:

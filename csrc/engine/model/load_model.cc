@@ -11,7 +11,8 @@ std::shared_ptr<Model> Model::make(ModelFile file, ModelOptions options, const s
     throw std::invalid_argument("give packed, a file, or packed_cache, a folder, but not both");
   }
   const MappedFiles model_files = file.files;
-  const int threads = threads_of(options);
+  options.threads = threads_of(options);
+  const int threads = options.threads;
   const PackedTag tag = packed_tag(options.precision);
   const PackedCache cache(options.packed_cache, tag);
   const std::string given = options.packed_file;

@@ -113,7 +113,7 @@ int Model::threads_of(const ModelOptions& options) {
 
 Model::Model(ModelFile file, ModelOptions options, std::string path, std::shared_ptr<const PackedFile> packed)
     : options_([&] {
-        options.threads = threads_of(options);  // asked once: plans and runs must not see two numbers
+        if (options.threads <= 0) options.threads = threads_of(options);  // make() has asked: nobody sees two numbers
         if (options.max_plans == 0) throw std::invalid_argument("max_plans must be at least 1");
         if (options.max_run_bytes == 0) options.max_run_bytes = default_max_run_bytes();
         if (!options.pool) options.pool = BufferPool::process_default();
