@@ -95,7 +95,7 @@ def five(results: dict[str, list[dict[str, Any]]]) -> list[str]:
     real = sorted(1 / r["ratio"] for r in results["real"] if r["who"] == ONNXRUNTIME and r["what"].endswith("batch 1"))
     what = f"one call of {len(real)} models that packages on PyPI ship, one row"
     times = f"{statistics.median(real):.1f} times in the median, {real[0]:.1f} to {real[-1]:.1f} times"
-    out.append(f"| {what}, as time | 1 | ONNX Runtime {times} |")
+    out.append(f"| {what}, relative time | 1 | ONNX Runtime {times} |")
     added = find("overhead", "batcher(x)", network)["added_us"]
     out.append(f"| what `batcher(x)` adds to `model(x)` where the batcher is idle | {microseconds(added)} | |")
     ours = find("asyncio", "inferkit")["requests_per_second"]

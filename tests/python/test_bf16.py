@@ -126,6 +126,18 @@ def test_rows_do_not_depend_on_the_batch_nor_on_threads() -> None:
                     np.testing.assert_array_equal(a, b[first : first + size])
 
 
+@pytest.mark.parametrize(("depth", "width"), [(1025, 40), (1100, 17)])
+def test_nor_where_the_tiles_of_amx_cut_sums_into_chunks(depth: int, width: int) -> None:
+    content = layers(depth, width)
+    x = draw(19, 5, depth)
+    whole = inferkit.Model.load(content, precision="bf16")(x)
+    for threads in (1, 2):
+        model = inferkit.Model.load(content, precision="bf16", threads=threads)
+        for first, last in ((0, 1), (1, 3), (3, 10), (10, 19)):
+            for a, b in zip(model(x[first:last]), whole, strict=True):
+                np.testing.assert_array_equal(a, b[first:last])
+
+
 def test_a_batcher_gives_the_bits_of_the_model() -> None:
     model = inferkit.Model.load(layers(), precision="bf16")
     x = draw(40, 5, 70)

@@ -180,9 +180,9 @@ def test_every_tier_is_right_and_avx2_has_the_bits_of_avx512(fresh_python: Fresh
             answers[tier] = dict(f)
         for name, y in expected.items():
             np.testing.assert_allclose(answers[tier][name], y, rtol=2e-5, atol=2e-6, err_msg=f"{name} on {tier}")
-    if {"avx2", "avx512"} <= answers.keys():
+    for tier in answers.keys() - {"baseline", "avx2"}:
         for name in LAYERS:
-            assert answers["avx2"][name].tobytes() == answers["avx512"][name].tobytes(), name
+            assert answers["avx2"][name].tobytes() == answers[tier][name].tobytes(), (name, tier)
 
 
 def test_an_infinity_beside_a_window_does_not_reach_it() -> None:

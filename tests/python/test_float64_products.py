@@ -194,9 +194,9 @@ def test_every_tier_is_right_and_avx2_has_the_bits_of_avx512(fresh_python: Fresh
             answers[tier] = dict(f)
         for name, y in expected.items():
             np.testing.assert_allclose(answers[tier][name], y, rtol=1e-11, atol=1e-11, err_msg=f"{name} on {tier}")
-    if {"avx2", "avx512"} <= answers.keys():
+    for tier in answers.keys() - {"baseline", "avx2"}:
         for name in expected:
-            assert answers["avx2"][name].tobytes() == answers["avx512"][name].tobytes(), name
+            assert answers["avx2"][name].tobytes() == answers[tier][name].tobytes(), (name, tier)
 
 
 def test_nan_and_infinity_reach_the_answer() -> None:

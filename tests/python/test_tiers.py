@@ -48,6 +48,7 @@ LISTS = {
 #: And all features.
 FEATURE_LISTS = {
     "python/inferkit/_build.py": r"kernels may use: ([^)]*)\)",
+    "python/inferkit/_cli/info.py": r"\"none of ([^\"]*)\"",
     "tests/python/test_build_info.py": r"avx512_vnni\": ([^}]*)}",
 }
 
@@ -74,7 +75,17 @@ def test_what_has_flags_is_compiled_with_them() -> None:
     listed = ["baseline", *found(r"INFERKIT_X86_TIERS ([\w ]+)\)", ISA_CMAKE).split()]
     assert listed == ["baseline", *FLAGGED]
     assert set(TIERS) <= set(listed)
-    assert set(listed) <= {*TIERS, *(name.partition("-")[0] for name in FEATURES)}
+    assert set(listed) <= {
+        *TIERS,
+        *(one for name in FEATURES for one in (name.partition("-")[0], name.replace("-", "_"))),
+    }
+
+
+def test_linux_is_asked_for_the_tiles_of_every_feature_that_uses_them() -> None:
+    """Without its permission their first instruction ends the process."""
+    listed = found(r"tiles = ([^;]*);", (ROOT / "csrc" / "kernels" / "cpu" / "dispatch.h").read_text())
+    asked = {re.sub(r"(?<=[a-z])(?=[A-Z])", "-", one).lower() for one in re.findall(r"IsaFeature::k(\w+)", listed)}
+    assert asked == {name for name in FEATURES if name.startswith("amx-")}
 
 
 def compiled_files(family: Path) -> dict[str, str]:

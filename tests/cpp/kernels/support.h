@@ -54,6 +54,13 @@ inline bool same(const float* a, const float* b, size_t n) {
   return true;
 }
 
+/// The tiers whose bits are to be those of AVX2.
+inline std::vector<Isa> tiers_above_avx2() {
+  std::vector<Isa> tiers = available_isas();
+  std::erase_if(tiers, [](Isa isa) { return isa <= Isa::kAvx2; });
+  return tiers;
+}
+
 /// How far `got` is from `want`, in units of the last place of a float near `want`.
 inline double ulps(float got, double want) {
   if (std::isnan(want)) return std::isnan(got) ? 0 : INFINITY;
