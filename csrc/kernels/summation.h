@@ -1,9 +1,9 @@
-// The one rule by which long sums are cut, for every tier, thread count, way of lowering and device (but for bf16 on the
-// tiles of AMX, docs/decisions/074-tiles.md): chunks of K that
-// the layer alone fixes, each summed from zero in ascending order, and their sums added from the first to the last.
-// Machines with few rows may sum the chunks side by side, others in turn: the bits are the same. The error of a sum
-// grows with the number of additions in a row, so it is that of a chunk plus that of adding the chunks. (Higham, The
-// accuracy of floating point summation, SIAM J. Sci. Comput. 14, 1993, section 3: blocked summation.)
+// The one rule by which long sums are cut, for every tier, thread count, way of lowering and device (but for bf16 on
+// the tiles of AMX, docs/decisions/074-tiles.md): chunks of K that the layer alone fixes, each summed from zero in
+// ascending order, and their sums added from the first to the last. Machines with few rows may sum the chunks side by
+// side, others in turn: the bits are the same. The error of a sum grows with the number of additions in a row, so it is
+// that of a chunk plus that of adding the chunks. (Higham, The accuracy of floating point summation, SIAM J. Sci.
+// Comput. 14, 1993, section 3: blocked summation.)
 #pragma once
 #include <stdint.h>
 

@@ -42,7 +42,8 @@ bool fuse_activation(Graph& graph);
 /// are folded; not part of run_passes.
 bool hoist_invariants(Graph& graph);
 /// MatMul and Gemm of dequantized bytes -> inferkit.DequantizedMatMul; Conv of them -> ConvInteger and one
-/// DequantizeLinear of the sums. Takes DequantizeLinear nodes of constants, so it comes before constants are folded; not part of run_passes.
+/// DequantizeLinear of the sums. Takes DequantizeLinear nodes of constants, so it comes before constants are folded;
+/// not part of run_passes.
 bool fuse_quantized(Graph& graph);
 /// MatMul(x, Transpose(w)) -> inferkit.Linear(x, w), transB = 1, and Gemm likewise, where w is a float32 constant
 /// matrix. Before constants are folded, so that no transposed copy of w is made; not part of run_passes.
