@@ -53,16 +53,19 @@ LATER = (
     "python benchmarks/tuning.py --plot tuning.svg",
     "python benchmarks/simulate.py --plot policies.svg --replay",
     "cd benchmarks && asv machine --yes && asv run --python=same",
+    "pip install '.[test]'",
     "python -m tests.conformance.report",
+    "pip install cmake ninja",
     "cmake --preset dev && cmake --build --preset dev && ctest --preset dev",
 )
 
 #: Run by another test, FILE::NAME, or another part of .ci/full.
 ELSEWHERE = {
     "pip install . && python examples/quickstart.py": "quickstart",
-    "pip install '.[test]' && python -m pytest": "run",
+    "pip install '.[test]' && python -m pytest -n 2 --dist loadfile": "run",
     ".ci/run": "run",
     ".ci/operators": "run",  # with --check, which writes nothing
+    ".ci/stubs": "run",  # likewise
     "INFERKIT_ISA=baseline|avx2|avx512": "tiers",
     "INFERKIT_ISA=avx512,-amx-bf16": "test_bf16.py::test_the_bits_do_not_depend_on_the_processor",
     "INFERKIT_TIME_SLICES=0": "test_slices.py::test_switched_off",
