@@ -92,8 +92,9 @@ def test_label_encoder(opset: int) -> None:
     assert got.ravel().tolist() == [*some[::-1], *["默认"] * 4]
     got = label(numbers, keys_int64s=[1, 3, 4], values_strings=some[:3])
     assert got.ravel().tolist() == [some[1], some[0], some[2], "_Unused"]
-    keys = [float("nan"), 1.5, 0.0]
-    label(floats, keys_floats=keys, values_strings=some[:3], default_string="x")
+    encoder = model_of("LabelEncoder", floats, 1, opset, keys_floats=[float("nan"), 1.5, 0.0], values_strings=some[:3])
+    assert call(encoder, floats)[0].ravel().tolist() == [some[1], some[2], some[0], "_Unused"]
+    label(floats, keys_floats=[1.5, 0.0, 9.0], values_strings=some[:3], default_string="x")
     label(text, keys_strings=some, values_strings=some)
 
 

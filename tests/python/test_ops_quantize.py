@@ -15,6 +15,7 @@ import inferkit
 QUANTIZED = ["uint8", "int8", "uint16", "int16"]
 
 
+
 def draw(seed: int, *shape: int, dtype: str = "float32") -> Array:
     return (4 * np.random.default_rng(seed).standard_normal(shape)).astype(dtype)
 
@@ -311,6 +312,18 @@ def test_qlinear_matmul(a_type: str, per_column: bool, a_shape: tuple[int, ...],
     np.testing.assert_array_equal(found, expected)
     if len(b_shape) == 2 and not PEER_SATURATES:
         np.testing.assert_array_equal(found, case.onnxruntime()[0])
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "result", "code"),
+    [(1e-20, 1e-20, 1e-36, 200), (2e-19, 1e-20, 1e-35, 200), (2e19, 2e19, 3e38, 3)],
+)
+def test_scales_whose_product_is_no_float_by_itself(left: float, right: float, result: float, code: int) -> None:
+    a, b, zero = np.full((1, 64), code, np.uint8), np.full((64, 2), 1, np.uint8), np.uint8(0)
+    scale = [np.float32(v) for v in (left, right, result)]
+    exact = 64 * code * (float(scale[0]) * float(scale[1]) / float(scale[2]))
+    case = Case("QLinearMatMul", a, scale[0], zero, b, scale[1], zero, scale[2], zero, opset=10)
+    np.testing.assert_array_equal(case.run()[0], np.full((1, 2), min(round(exact), 255)))
 
 
 def requantized(exact: Array, left: Array, right: Array, scale: Array, zero: Array) -> Array:

@@ -42,7 +42,7 @@ template <class Y>
 void give_bytes(const PlanesParams& p, std::byte* const* io, int64_t filter, const float* sums, int32_t* room,
                 int64_t n, Y* y) {
   const auto scale = [&](int i, int64_t at) { return reinterpret_cast<const float*>(io[i])[at]; };
-  const float factor = scale(0, 0) * scale(1, filter * p.scale_stride) / scale(2, 0);
+  const float factor = requantizing_factor(scale(0, 0), scale(1, filter * p.scale_stride), scale(2, 0));
   const int32_t bias = io[4] ? reinterpret_cast<const int32_t*>(io[4])[filter] : 0;
   const int32_t zero = io[3] ? int32_t{*reinterpret_cast<const Y*>(io[3])} : 0;
   const auto& kernels = kernels::quantize_kernels().bytes<Y>();

@@ -14,6 +14,13 @@ namespace inferkit {
 inline constexpr TypeSet kByteTypes = types(DType::kU8, DType::kI8);
 inline constexpr TypeSet kScaleTypes = types(DType::kF32, DType::kF16, DType::kBF16);
 
+/// left * right / of_result, also where left * right is too small or too large for a float by itself.
+inline float requantizing_factor(float left, float right, float of_result) {
+  const float product = left * right;
+  if (std::isnormal(product)) return product / of_result;
+  return static_cast<float>(double{left} * double{right} / double{of_result});
+}
+
 /// A tensor as [outer, axis, inner], and which scale each element has: one for all, one per index of the axis, or one
 /// per block of the axis.
 struct ScaleLayout {

@@ -24,7 +24,7 @@ void requantize_step(const void* params, std::byte* const* io, const ExecContext
   const auto* bias = reinterpret_cast<const int32_t*>(io[6]);
   const auto& kernels = kernels::quantize_kernels().bytes<Y>();
   const auto factor = [&](int64_t o, int64_t c) {
-    return left[o % p.rows * p.left_stride] * right[c * p.right_stride] / scale;
+    return requantizing_factor(left[o % p.rows * p.left_stride], right[c * p.right_stride], scale);
   };
   if (p.inner != 1) {  // a factor for each run
     for_ranges(context, p.outer * p.channels * p.inner, kGrain, [&](int64_t first, int64_t last) {

@@ -48,7 +48,6 @@ Tensor label_list(const NodeContext& c, const std::string& what) {
 struct LabelTable {
   Lookup lookup;     // value: the bits of the value, in its low bytes
   int64_t fallback;  // likewise
-  bool nan_is_key;   // opset 2 compares NaN with ==, and so never finds it
 };
 
 template <class V>
@@ -75,7 +74,7 @@ LabelTable label_table(const NodeContext& c) {
   const int64_t count = keys.shape.elements();
   if (values.shape.elements() != count)
     c.fail(cat("has ", counted(count, "key"), " and ", counted(values.shape.elements(), "value")));
-  LabelTable out{{}, 0, c.version() >= 4};
+  LabelTable out{{}, 0};
   out.lookup.entries.resize(static_cast<size_t>(count));
   dispatch<kLabelTypes>(keys.dtype, [&]<class K>() {
     for (int64_t i = 0; i < count; ++i) out.lookup.entries[static_cast<size_t>(i)].key = key_of(keys.as<K>()[i]);
@@ -98,8 +97,7 @@ void label_step(const void* params, std::byte* const* io, const ExecContext&) {
   const auto& table = *reinterpret_cast<const LabelTable*>(io[2]);
   WorkMeter meter;
   for (int64_t i = 0; i < count && meter.go_on(kLookupNanos); ++i) {
-    const bool skip = x[i] != x[i] && !table.nan_is_key;
-    const int64_t* found = skip ? nullptr : table.lookup.find(key_of(x[i]));
+    const int64_t* found = table.lookup.find(key_of(x[i]));
     std::memcpy(&y[i], found ? found : &table.fallback, sizeof(V));
   }
 }
@@ -109,7 +107,6 @@ struct TextLabels {
   std::optional<TextTable> words;
   Lookup numbers;
   Tensor values;
-  bool nan_is_key;
 };
 
 std::string default_text(const NodeContext& c) {
@@ -145,7 +142,7 @@ TextLabels text_labels(const NodeContext& c) {
   const int64_t count = keys.shape.elements();
   if (values.shape.elements() != count)
     c.fail(cat("has ", counted(count, "key"), " and ", counted(values.shape.elements(), "value")));
-  TextLabels out{std::nullopt, {}, with_default(c, values), c.version() >= 4};
+  TextLabels out{std::nullopt, {}, with_default(c, values)};
   const bool last_wins = c.version() >= 4;
   if (keys.dtype == DType::kString) {
     const auto words = strings_of(keys.view());
@@ -175,8 +172,7 @@ void text_label_step(const void* params, std::byte* const* io, const ExecContext
       const int64_t place = labels.words->find(x[i]);
       y[i] = values[place < 0 ? last : place];
     } else {
-      const bool skip = x[i] != x[i] && !labels.nan_is_key;
-      const int64_t* place = skip ? nullptr : labels.numbers.find(key_of(x[i]));
+      const int64_t* place = labels.numbers.find(key_of(x[i]));
       y[i] = values[place ? *place : last];
     }
   }
