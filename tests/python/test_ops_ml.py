@@ -298,9 +298,10 @@ def test_label_encoder(opset: int) -> None:
     keys = [nan, 1.5, 0.0]
     labels = {"values_int64s": [5, 6, 7], "default_int64": -9}
     # "Bit-wise comparison is used so even a float NaN can be mapped", says opset 2, which ONNX Runtime does since 4.
-    assert call(node_model("LabelEncoder", [f], 1, opset, keys_floats=keys, **labels), f)[0].tolist() == [[6, 7, 7, 5, -9]]
+    model = node_model("LabelEncoder", [f], 1, opset, keys_floats=keys, **labels)
+    assert call(model, f)[0].tolist() == [[6, 7, 7, 5, -9]]
     f[0, 3] = 1.5 if opset == 2 else nan
-    check(node_model("LabelEncoder", [f], 1, opset, keys_floats=keys, **labels), f)
+    check(model, f)
     check(node_model("LabelEncoder", [f], 1, opset, keys_floats=keys, values_floats=[5.0, 6.0, 7.0]), f)
 
 

@@ -15,7 +15,6 @@ import inferkit
 QUANTIZED = ["uint8", "int8", "uint16", "int16"]
 
 
-
 def draw(seed: int, *shape: int, dtype: str = "float32") -> Array:
     return (4 * np.random.default_rng(seed).standard_normal(shape)).astype(dtype)
 
