@@ -75,6 +75,7 @@ def told(done: Any) -> dict[str, list[str]]:
     return {line.split()[0]: line.split()[1:] for line in done.stdout.splitlines()}
 
 
+@pytest.mark.unsanitized("TSan starts a thread of its own, beside the workers")
 @pytest.mark.skipif(platform.machine() not in CALLS, reason="the number of the system call is not known here")
 def test_workers_of_short_runs_have_short_slices(fresh_python: Callable[..., Any], digits_path: Path) -> None:
     found = told(fresh_python(SLICES.format(path=str(digits_path))))
@@ -90,6 +91,7 @@ def test_workers_of_short_runs_have_short_slices(fresh_python: Callable[..., Any
         assert found["have"] == [str(usual)]
 
 
+@pytest.mark.unsanitized("TSan starts a thread of its own, beside the workers")
 @pytest.mark.skipif(platform.machine() not in CALLS, reason="the number of the system call is not known here")
 @pytest.mark.parametrize("which", [0, 1])
 def test_where_a_filter_refuses_the_call_nothing_happens(

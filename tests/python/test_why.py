@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -33,7 +34,13 @@ def unanswered(batcher: inferkit.Batcher) -> dict[str, int]:
 
 
 def traced(batcher: inferkit.Batcher) -> dict[str, int]:
-    reasons = [request.reason for request in inferkit.tracing.snapshot(batcher).requests if request.reason]
+    """A request comes into the trace just after those who wait have heard of its end."""
+    ended = sum(unanswered(batcher).values())
+    for _ in range(2000):
+        reasons = [request.reason for request in inferkit.tracing.snapshot(batcher).requests if request.reason]
+        if len(reasons) >= ended:
+            break
+        time.sleep(0.005)
     return {reason: reasons.count(reason) for reason in sorted(set(reasons))}
 
 
