@@ -323,6 +323,13 @@ def test_scales_whose_product_is_no_float_by_itself(left: float, right: float, r
     exact = 64 * code * (float(scale[0]) * float(scale[1]) / float(scale[2]))
     case = Case("QLinearMatMul", a, scale[0], zero, b, scale[1], zero, scale[2], zero, opset=10)
     np.testing.assert_array_equal(case.run()[0], np.full((1, 2), min(round(exact), 255)))
+    # Beside one whose product is a float: each column has its own scale, and each row.
+    columns, rows = np.array([scale[1], np.float32(1)]), np.array([scale[0]] * 3)
+    a, none = np.repeat(a, 3, axis=0), np.zeros(2, np.uint8)
+    for left_scale, left_zero in ((scale[0], zero), (rows, np.zeros(3, np.uint8))):
+        case = Case("QLinearMatMul", a, left_scale, left_zero, b, columns, none, scale[2], zero, opset=10)
+        beside = min(round(64 * code * float(scale[0]) / float(scale[2])), 255)
+        np.testing.assert_array_equal(case.run()[0], np.array([[min(round(exact), 255), beside]] * 3))
 
 
 def requantized(exact: Array, left: Array, right: Array, scale: Array, zero: Array) -> Array:

@@ -1,6 +1,8 @@
 #include "engine/ops/common/requantize.h"
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 #include <utility>
 
 #include "engine/ops/common/quantization.h"
@@ -11,6 +13,31 @@ namespace inferkit {
 namespace {
 
 constexpr int64_t kGrain = 1 << 16;  // sums worth a thread
+
+/// The factors of some channels. Where the product with the least and that with the largest of their scales are normal
+/// numbers, so are all, and none has to be looked at.
+class Factors {
+ public:
+  Factors(const float* right, int64_t stride, int64_t n) : right_(right), stride_(stride), n_(n) {
+    for (int64_t c = 0; c < n; ++c) {
+      const float size = std::fabs(right[c * stride]);
+      least_ = std::min(least_, size);
+      most_ = std::max(most_, size);
+    }
+  }
+  void fill(float left, float of_result, float* factors) const {
+    if (std::isnormal(left * least_) && std::isnormal(left * most_)) {
+      for (int64_t c = 0; c < n_; ++c) factors[c] = left * right_[c * stride_] / of_result;
+    } else {
+      for (int64_t c = 0; c < n_; ++c) factors[c] = requantizing_factor(left, right_[c * stride_], of_result);
+    }
+  }
+
+ private:
+  const float* right_;
+  int64_t stride_, n_;
+  float least_ = std::numeric_limits<float>::infinity(), most_ = 0;
+};
 
 template <class Y>
 void requantize_step(const void* params, std::byte* const* io, const ExecContext& context) {
@@ -23,15 +50,14 @@ void requantize_step(const void* params, std::byte* const* io, const ExecContext
   const int32_t zero = io[5] ? int32_t{*reinterpret_cast<const Y*>(io[5])} : 0;
   const auto* bias = reinterpret_cast<const int32_t*>(io[6]);
   const auto& kernels = kernels::quantize_kernels().bytes<Y>();
-  const auto factor = [&](int64_t o, int64_t c) {
-    return requantizing_factor(left[o % p.rows * p.left_stride], right[c * p.right_stride], scale);
-  };
+  const auto left_of = [&](int64_t o) { return left[o % p.rows * p.left_stride]; };
   if (p.inner != 1) {  // a factor for each run
     for_ranges(context, p.outer * p.channels * p.inner, kGrain, [&](int64_t first, int64_t last) {
       for (int64_t i = first, n = 0; i < last; i += n) {
         const int64_t run = i / p.inner, c = run % p.channels;
         n = std::min(last, (run + 1) * p.inner) - i;
-        kernels.requantize(sums + i, y + i, n, factor(run / p.channels, c), bias ? bias[c] : 0, zero);
+        const float factor = requantizing_factor(left_of(run / p.channels), right[c * p.right_stride], scale);
+        kernels.requantize(sums + i, y + i, n, factor, bias ? bias[c] : 0, zero);
       }
     });
     return;
@@ -42,9 +68,10 @@ void requantize_step(const void* params, std::byte* const* io, const ExecContext
     float factors[kBlock];
     for (int64_t at = 0; at < p.channels; at += kBlock) {
       const int64_t n = std::min(kBlock, p.channels - at);
+      const Factors of_block(right + at * p.right_stride, p.right_stride, n);
       for (int64_t o = first; o < last; ++o) {
         if (o == first || p.left_stride != 0) {
-          for (int64_t c = 0; c < n; ++c) factors[c] = factor(o, at + c);
+          of_block.fill(left_of(o), scale, factors);
         }
         const int64_t i = o * p.channels + at;
         kernels.requantize_each(sums + i, y + i, n, factors, bias ? bias + at : nullptr, zero);
