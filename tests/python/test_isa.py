@@ -67,13 +67,17 @@ def test_the_best_tier_is_the_default(fresh_python: Fresh) -> None:
     assert "INFERKIT_ISA" not in reason
 
 
-def test_tiles_are_used_where_the_process_may(fresh_python: Fresh) -> None:
-    """And left where Linux refuses them: an alternate stack for signals that is too small for them is there first."""
-    if "amx-int8" not in inferkit.build_info()["isa_features"]:
+def tiles_or_skip(fresh_python: Fresh) -> None:
+    if not {"amx-int8", "amx-bf16"} <= set(inferkit.build_info()["isa_features"]):
         pytest.skip("this machine, build or tier has no AMX")
     ask = "import ctypes; print(ctypes.CDLL(None).syscall(158, 0x1023, 18))"  # arch_prctl, ARCH_REQ_XCOMP_PERM
     if fresh_python(ask).stdout != "0\n":
         pytest.skip("this system gives processes no permission to use tiles")
+
+
+def test_tiles_are_used_where_the_process_may(fresh_python: Fresh) -> None:
+    """And left where Linux refuses them: an alternate stack for signals that is too small for them is there first."""
+    tiles_or_skip(fresh_python)
     show = "import inferkit; print(inferkit.build_info()['kernels']['igemm'])"
     assert fresh_python(show).stdout == "avx512amx\n"
     small = """
@@ -89,8 +93,7 @@ assert ctypes.CDLL(None).sigaltstack(ctypes.byref(stack), None) == 0
 
 def test_tiles_are_asked_for_by_those_who_need_them(fresh_python: Fresh, digits_path: Path) -> None:
     """Not by an import, nor by float32: with the permission, small alternate stacks for signals are refused."""
-    if "amx-bf16" not in inferkit.build_info()["isa_features"]:
-        pytest.skip("this machine, build or tier has no AMX")
+    tiles_or_skip(fresh_python)
     code = """
 import ctypes, sys
 
@@ -112,10 +115,7 @@ print(may_use_tiles())
 """
     done = fresh_python(code, str(digits_path))
     assert done.returncode == 0, done.stderr
-    first, second = done.stdout.split()
-    assert first == "False"
-    if second != "True":
-        pytest.skip("this system gives processes no permission to use tiles")
+    assert done.stdout.split() == ["False", "True"]
 
 
 def test_a_feature_can_be_done_without(fresh_python: Fresh) -> None:
