@@ -68,22 +68,22 @@ async def caller() -> None:
 
 @pytest.mark.parametrize("run", LOOPS)
 @pytest.mark.parametrize(
-    ("coroutine", "function", "marker"),
+    ("coroutine", "function", "marker", "times"),
     [
-        (sleeper, "sleeper", "blocks: asleep"),
-        (computer, "<genexpr>", "blocks: computing"),
-        (gil_keeper, "gil_keeper", "blocks: keeping the GIL"),
-        (caller, "helper", "blocks: below the standard library"),
+        (sleeper, "sleeper", "blocks: asleep", 1),
+        (computer, "<genexpr>", "blocks: computing", 1),
+        # The watching thread sees its last line, if a core is free for it then.
+        (gil_keeper, "gil_keeper", "blocks: keeping the GIL", 3),
+        (caller, "helper", "blocks: below the standard library", 1),
     ],
     ids=["sleep", "compute", "gil", "nested"],
 )
 def test_names_the_line(
-    run: Runner, coroutine: Callable[[], Coroutine[Any, Any, None]], function: str, marker: str
+    run: Runner, coroutine: Callable[[], Coroutine[Any, Any, None]], function: str, marker: str, times: int
 ) -> None:
     async def main() -> diagnostics.LoopWatch:
         with watch_loop(threshold=0.05) as watch:
-            # Three times: of a hold that keeps the GIL the watching thread sees the last line, if a core is free then.
-            for _ in range(3):
+            for _ in range(times):
                 await asyncio.sleep(0.05)
                 await asyncio.create_task(coroutine())
                 await asyncio.sleep(0.05)

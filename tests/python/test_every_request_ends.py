@@ -183,15 +183,15 @@ class Requests(RuleBasedStateMachine):
                 yield row(value)
 
         self.gate.set()
-        raised: BaseException | None = None
+        last: BaseException | None = None
         answers = self.batcher.map(rows(), max_outstanding=most, return_exceptions=errors, tags={"by": "map"})
         try:
             for value, answer in zip(values[:take], answers, strict=False):
                 self.check(value, self.factor, answer)
         except self.raised as error:
-            raised = error
+            last = error
         answers.close()
-        assert not (errors and isinstance(raised, inferkit.InferkitError))
+        assert not (errors and isinstance(last, inferkit.InferkitError))
 
     @rule()
     @precondition(lambda self: not self.closed)

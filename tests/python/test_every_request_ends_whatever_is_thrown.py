@@ -15,7 +15,7 @@ import numpy as np
 from faulty_loop import FAULTS, FaultyLoop, Interrupt, SoftError
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import rule
+from hypothesis.stateful import precondition, rule
 from test_every_request_ends import PATIENCE, VALUES, WHICH, Requests, row, tags_of
 
 import inferkit
@@ -114,6 +114,7 @@ class ThrowingRequests(Requests):
         with ThreadPoolExecutor(3) as threads:
             self.tickets.extend(threads.map(work, values))
 
+    @precondition(lambda _: "thread" not in inferkit.build_info()["sanitizers"])  # a child below TSan starts no threads
     @rule()
     def fork(self) -> None:
         """A child ends all that it has a copy of, and can make a batcher of its own; its parent does not notice."""
