@@ -84,6 +84,33 @@ def test_a_product_of_bytes_stands_for_what_it_replaces() -> None:
     assert [part.name for part in step.stands_for] == ["left", "right", "product"]
 
 
+def test_a_convolution_of_bytes_stands_for_what_it_replaces() -> None:
+    filters = np.random.default_rng(0).integers(-128, 128, (8, 3, 3, 3)).astype(np.int8)
+    nodes = [
+        helper.make_node("Relu", ["f"], ["r"], name="before"),
+        helper.make_node("QuantizeLinear", ["r", "s", "z"], ["x"], name="codes"),
+        helper.make_node("DequantizeLinear", ["x", "s", "z"], ["a"], name="left"),
+        helper.make_node("DequantizeLinear", ["w", "s"], ["b"], name="right"),
+        helper.make_node("Conv", ["a", "b", "bias"], ["y"], name="product"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("f", onnx.TensorProto.FLOAT, ["n", 3, 8, 8])],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["n", 8, 6, 6])],
+        [
+            numpy_helper.from_array(np.float32(0.02), "s"),
+            numpy_helper.from_array(np.uint8(3), "z"),
+            numpy_helper.from_array(filters, "w"),
+            numpy_helper.from_array(np.ones(8, np.float32), "bias"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    steps = inferkit.Model.load(model).explain({"f": (2, 3, 8, 8)}).steps
+    [conv] = [step for step in steps if step.operator == "ConvInteger"]
+    assert [part.name for part in conv.stands_for] == ["left", "right", "product"]
+
+
 def test_explain(network: bytes) -> None:
     model = inferkit.Model.load(network, threads=1)
     found = model.explain({"x": (7, 3, 8, 8)})
