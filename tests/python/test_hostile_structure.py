@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 
@@ -403,6 +404,40 @@ def test_sizes_that_overflow(op: str, shapes: list[tuple[int, ...]], attributes:
         loaded({spec.name: np.zeros(spec.shape, np.float32) for spec in loaded.inputs})
     except inferkit.InferkitError:
         pass
+
+
+OUT, TAPS = 2**15 - 1, 2**17
+SIDE = OUT + TAPS - 1
+# Results of a size that is let through, of very many products each.
+ESTIMATED: list[tuple[str, list[tuple[int, ...]], dict[str, object]]] = [
+    ("Conv", [(1, 1, SIDE, SIDE), (1, 1, TAPS, TAPS)], {}),
+    ("Conv", [(1, 4, SIDE, SIDE // 2), (1, 4, TAPS, TAPS // 2)], {}),
+    ("AveragePool", [(1, 1, SIDE, SIDE)], {"kernel_shape": [TAPS, TAPS]}),
+    ("AveragePool", [(1, 1, 1, SIDE, SIDE)], {"kernel_shape": [1, TAPS, TAPS]}),
+    ("MaxPool", [(1, 1, SIDE, SIDE)], {"kernel_shape": [TAPS, TAPS]}),
+    ("LpPool", [(1, 1, SIDE, SIDE)], {"kernel_shape": [TAPS, TAPS]}),
+]
+
+
+@pytest.mark.parametrize(("op", "shapes", "attributes"), ESTIMATED)
+def test_estimates_that_overflow(op: str, shapes: list[tuple[int, ...]], attributes: dict[str, object]) -> None:
+    """Refused for its size, once somebody has estimated how long it takes. For builds with sanitizers, likewise."""
+    proto = model(
+        [node(op, [f"x{i}" for i in range(len(shapes))], ["y"], **attributes)],
+        [value(f"x{i}", shape) for i, shape in enumerate(shapes)],
+    )
+    proto.opset_import[0].version = 19
+    proto.ir_version = 10
+    with contextlib.suppress(inferkit.InferkitError):
+        inferkit.Model.load(proto.SerializeToString())
+
+
+def test_skips_that_overflow() -> None:
+    """Found by the fuzzer."""
+    attributes = {"mode": "TF", "ngram_counts": [0, 1], "ngram_indexes": [0, 1], "pool_int64s": [1, 2, 3]}
+    gaps = {"min_gram_length": 2, "max_gram_length": 2, "max_skip_count": 2**31 - 1}
+    port = value("x", (2**32,), TensorProto.INT32)
+    refused(model([node("TfIdfVectorizer", ["x"], ["y"], **attributes, **gaps)], [port]), "max_run_bytes")
 
 
 def test_blocks_of_more_than_there_is() -> None:

@@ -1,6 +1,7 @@
 // Lowering: how an operator family turns a node into steps. Shapes, dtypes and constants are known here, so everything
 // that can be decided before the run is decided here.
 #pragma once
+#include <concepts>
 #include <functional>
 #include <memory>
 #include <span>
@@ -130,6 +131,12 @@ inline size_t room_for(std::initializer_list<int64_t> counts, size_t size) {
     if (count == 0) return 0;
   }
   return bytes;
+}
+
+/// The product of counts, for estimates: those of different shapes may give more than 64 bits hold.
+template <std::integral... Counts>
+constexpr double multiplied(Counts... counts) {
+  return (1.0 * ... * static_cast<double>(counts));
 }
 
 using LowerFn = void (*)(LowerContext&);

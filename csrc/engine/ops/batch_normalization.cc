@@ -203,7 +203,7 @@ Ref lower_statistics(LowerContext& c, const TableParams& table, const ApplyParam
   }
   c.step(run_statistics<A>, p,
          {to, c.in(0), c.in(1), c.in(2), c.in(3), c.in(4), given[0], given[1], given[2], given[3]},
-         static_cast<double>(size.batch * size.channels * size.area) * 4);
+         multiplied(size.batch, size.channels, size.area) * 4);
   return to;
 }
 

@@ -108,7 +108,7 @@ void lower_causal_conv(LowerContext& c) {
   c.step(causal_conv_step, p,
          {y, present, input(kX), input(kWeight), input(kBias), input(kPast),
           c.scratch(static_cast<size_t>(padded) * sizeof(float))},
-         static_cast<double>(padded * p.kernel) / 4);
+         multiplied(padded, p.kernel) / 4);
   end_output(c, 0, y, DType::kF32);
   end_output(c, 1, present, DType::kF32);
 }

@@ -61,7 +61,7 @@ void lower_plain(LowerContext& c) {
   const ConvShape s = conv_shape(c);
   const auto fn = dispatch<kFloatTypes>(c.input(0).dtype, []<class T>() -> StepFn { return run_generic<T>; });
   c.step(fn, s, {c.out(0), c.in(0), c.in(1), c.has_input(2) ? c.in(2) : Ref{}},
-         static_cast<double>(c.output(0).shape.elements() * s.channels * s.window.kernel_elements()) * 2);
+         multiplied(c.output(0).shape.elements(), s.channels, s.window.kernel_elements()) * 2);
 }
 
 Cost plain_cost(const NodeContext& c) {

@@ -302,7 +302,7 @@ void lower_gemm(LowerContext& c, const TransposeShape& s) {
   GemmParams p{};
   p.shape = s;
   const int64_t in = s.window.in_elements(), taps = s.window.kernel_elements();
-  const int64_t products = s.batch * s.groups * s.filters * taps * s.channels * in;
+  const double products = multiplied(s.batch, s.groups, s.filters, taps, s.channels, in);
   p.slots = products < kParallelProducts ? 1 : std::min(c.threads(), kMaxSlots);
   const int64_t each = std::max<int64_t>(1, taps * in);
   p.block = std::clamp<int64_t>(kSent / each, 1, s.filters);
@@ -325,9 +325,8 @@ void lower_gemm(LowerContext& c, const TransposeShape& s) {
   p.slot_elements = (p.packed_elements + p.sent_elements + part + 15) / 16 * 16;
   const Ref weights = turned_weights<T>(c, s);
   const Ref scratch = c.scratch(static_cast<size_t>(p.slot_elements * p.slots) * sizeof(T));
-  c.step(
-      run_gemm<T>, p, {c.out(0), c.in(0), weights, c.has_input(2) ? c.in(2) : Ref{}, scratch},
-      static_cast<double>(products) * (sizeof(T) / 100.0) + static_cast<double>(s.batch * s.groups * s.filters * each));
+  c.step(run_gemm<T>, p, {c.out(0), c.in(0), weights, c.has_input(2) ? c.in(2) : Ref{}, scratch},
+         products * (sizeof(T) / 100.0) + multiplied(s.batch, s.groups, s.filters, each));
 }
 
 // ---- Any type -------------------------------------------------------------------------------------------------------

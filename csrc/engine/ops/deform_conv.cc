@@ -186,7 +186,7 @@ void lower_deform(LowerContext& c) {
   const auto add_step = [&]<class W>() {
     const int64_t taps = p.kernel_height * p.kernel_width, area = p.out_height * p.out_width;
     const size_t panels = kernels::GemmOf<W>::packed_elements(p.channels / p.group * taps, area);
-    const double columns = static_cast<double>(p.batch) * static_cast<double>(p.channels * taps * area);
+    const double columns = multiplied(p.batch, p.channels, taps, area);
     c.step(deform_step<W>, p,
            {y, input(kX), input(kWeight), input(kOffset), input(kBias), input(kMask),
             c.scratch(room_for({p.offset_group, taps, area}, sizeof(Place<W>))),

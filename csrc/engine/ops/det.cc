@@ -57,7 +57,7 @@ void lower_det(LowerContext& c) {
   const DetParams p{c.output(0).shape.elements(), c.input(0).shape.back()};
   const StepFn fn = dispatch<kFloatTypes>(c.input(0).dtype, []<class T>() -> StepFn { return det_step<T>; });
   c.step(fn, p, {c.out(0), c.in(0), c.scratch(static_cast<size_t>(p.n * p.n) * sizeof(double))},
-         static_cast<double>(p.matrices * p.n) * static_cast<double>(p.n * p.n));
+         multiplied(p.matrices, p.n, p.n, p.n));
 }
 
 }  // namespace

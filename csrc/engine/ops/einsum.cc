@@ -257,7 +257,7 @@ class Contraction {
     const Ref out = last && result == e_.out ? out_ : scratch(shape_of(result).elements());
     const Ref left = in_order(a, batch + rows + inner);
     ProductParams p{size_of(batch), size_of(rows), size_of(columns), size_of(inner), RightSide::kRowMajor};
-    const double flops = 2.0 * static_cast<double>(p.batch * p.m) * static_cast<double>(p.n * p.k);
+    const double flops = 2.0 * multiplied(p.batch, p.m, p.n, p.k);
     // Which of the two runs is decided by the labels, not by sizes: a batch of one must have the bits of a larger one.
     const bool is_double = dtype_ == DType::kF64;
     if ((dtype_ != DType::kF32 && !is_double) || inner.empty()) {
@@ -275,7 +275,7 @@ class Contraction {
       p.right = RightSide::kPacked;
       c_.step(fn, p, {out, left, packed, Ref{}}, flops / each_nano);
     } else {
-      const double nanos = flops / each_nano + static_cast<double>(p.batch * p.n * p.k) / 4;
+      const double nanos = flops / each_nano + multiplied(p.batch, p.n, p.k) / 4;
       const size_t each = is_double ? kernels::GemmOf<double>::packed_elements(p.k, p.n) * sizeof(double)
                                     : kernels::GemmOf<float>::packed_elements(p.k, p.n) * sizeof(float);
       p.slots = pack_slots(c_.threads(), p.batch, nanos, each);

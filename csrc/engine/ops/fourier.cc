@@ -216,7 +216,7 @@ void lower_lines(LowerContext& c, StepFn fn, const Params& p, int64_t n, int64_t
   c.step(fn, p,
          {c.out(0), c.in(0), window, c.constant(tables.get(), tables),
           c.scratch(static_cast<size_t>(work) * sizeof(Complex))},
-         static_cast<double>(lines * work) * 15);
+         multiplied(lines, work) * 15);
 }
 
 /// The one element of an optional integer input.

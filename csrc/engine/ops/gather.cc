@@ -48,8 +48,7 @@ void lower_gather(LowerContext& c) {
   const int64_t row = x.elements(axis + 1, x.rank()) * static_cast<int64_t>(dtype_size(c.input(0).dtype));
   const GatherParams p{x.elements(0, axis), x[axis], c.input(1).shape.elements(), row};
   const StepFn fn = dispatch<kIndexTypes>(c.input(1).dtype, []<class I>() -> StepFn { return run_gather<I>; });
-  c.step(fn, p, {c.in_bytes(0), c.in(1), c.out(0)},
-         static_cast<double>(p.outer * p.count) * (2 + static_cast<double>(row) / 16));
+  c.step(fn, p, {c.in_bytes(0), c.in(1), c.out(0)}, multiplied(p.outer, p.count) * (2 + static_cast<double>(row) / 16));
 }
 
 struct ElementsParams {
@@ -162,7 +161,7 @@ void lower_gather_nd(LowerContext& c) {
   }
   const StepFn fn = dispatch<kIndexTypes>(c.input(1).dtype, []<class I>() -> StepFn { return run_gather_nd<I>; });
   c.step(fn, p, {c.in(0), c.in(1), c.out(0)},
-         static_cast<double>(p.batches * p.tuples) * (3 + static_cast<double>(p.row_bytes) / 16));
+         multiplied(p.batches, p.tuples) * (3 + static_cast<double>(p.row_bytes) / 16));
 }
 
 /// What an index picks may be of any row, whichever one the index is in.

@@ -203,8 +203,7 @@ void lower_grid_sample(LowerContext& c) {
   };
   const Ref y = begin_output(c, 0, work);
   c.step(wide ? grid_sample_step<double> : grid_sample_step<float>, p,
-         {y, as_work(0, c.in(0)), as_work(1, c.steady(1))},
-         static_cast<double>(p.batch * p.points) * static_cast<double>(30 + 8 * p.channels));
+         {y, as_work(0, c.in(0)), as_work(1, c.steady(1))}, multiplied(p.batch, p.points, 30 + 8 * p.channels));
   end_output(c, 0, y, work);
 }
 

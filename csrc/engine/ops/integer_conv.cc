@@ -77,14 +77,14 @@ void add_tap(const Window& w, const X* plane, int32_t zero, int32_t weight, cons
 }
 
 double taps_nanos(const IntegerConv& p) {
-  const double outputs = static_cast<double>(p.batch * p.groups * p.filters * p.window.out_elements());
-  return outputs * static_cast<double>(p.channels * p.window.kernel_elements()) / 8;
+  const double outputs = multiplied(p.batch, p.groups, p.filters, p.window.out_elements());
+  return outputs * multiplied(p.channels, p.window.kernel_elements()) / 8;
 }
 
 /// Copying and packing the windows costs more than the products of two filters.
 double gemm_nanos(const IntegerConv& p, double products_per_nano) {
-  const int64_t windows = p.batch * p.groups * p.window.out_elements() * p.channels * p.window.kernel_elements();
-  return static_cast<double>(windows * p.filters) / products_per_nano + static_cast<double>(windows) / 4;
+  const double windows = multiplied(p.batch, p.groups, p.window.out_elements(), p.channels, p.window.kernel_elements());
+  return windows * static_cast<double>(p.filters) / products_per_nano + windows / 4;
 }
 
 // ---- Few filters per group: tap by tap ------------------------------------------------------------------------------
@@ -225,7 +225,7 @@ void lower_gemm(LowerContext& c, const IntegerConv& conv, Ref out, const ConvOpe
   p.row_bytes = kernels::igemm_row_bytes(kernels, p.gemm.k);
   const int64_t fit = kBlockBytes / std::max<int64_t>(1, p.gemm.k) / kernels::kIgemmColumns * kernels::kIgemmColumns;
   const int64_t images = conv.batch * conv.groups;
-  const int64_t products = images * conv.filters * p.gemm.k * p.gemm.ldc;
+  const double products = multiplied(images, conv.filters, p.gemm.k, p.gemm.ldc);
   p.slots = products < kConvParallelProducts ? 1 : std::min(c.threads(), kMaxConvSlots);
   p.block = std::min(p.gemm.ldc, std::max(kMinBlock, fit));
   if (images < 2 * p.slots) {  // two tasks per thread at least, where blocks stay worth their weights

@@ -137,8 +137,7 @@ Lowered lower_operands(LowerContext& c, const IntegerProduct& p, size_t a, size_
 }
 Ref in_or_none(LowerContext& c, size_t i) { return c.has_input(i) ? c.in(i) : Ref{}; }
 double product_nanos(const IntegerProduct& p) {
-  return static_cast<double>(p.batch.elements() * p.m) * static_cast<double>(p.n * p.k) /
-         kernels::igemm_kernels().products_per_nano;
+  return multiplied(p.batch.elements(), p.m, p.n, p.k) / kernels::igemm_kernels().products_per_nano;
 }
 
 void lower_product(LowerContext& c, const IntegerProduct& p, Ref out, size_t a, size_t b, size_t a_zero,

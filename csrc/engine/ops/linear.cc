@@ -375,7 +375,7 @@ Cost plain_cost(const NodeContext& c) {
 void lower_matmul_generic(LowerContext& c, Ref out, bool widened) {
   const Product p = matmul_shapes(c);
   const GenericParams params{p.m, p.n, p.k, p.k, 1, p.n, 1, batch_nest(p)};
-  const double work = 2.0 * static_cast<double>(p.batch.elements() * p.m) * static_cast<double>(p.n * p.k);
+  const double work = 2.0 * multiplied(p.batch.elements(), p.m, p.n, p.k);
   c.step(generic_step(c.input(0).dtype, widened), params,
          {out, c.in(0), c.in(1), c.scratch(static_cast<size_t>(p.n) * sizeof(double))}, work);
 }
@@ -527,7 +527,7 @@ void lower_gemm_tail(LowerContext& c, const GemmShapes& g, const GemmTail& tail,
   const Strides addend = tail.has_c ? broadcast_strides(c.input(2).shape, out) : Strides{};
   const AddScaledParams p{tail.alpha, tail.beta, tail.has_c, make_nest<2>(out, {out.strides(), addend})};
   const StepFn fn = dispatch<kMatMulTypes>(c.input(0).dtype, []<class T>() -> StepFn { return add_scaled_step<T>; });
-  c.step(fn, p, {c.out(0), product, tail.has_c ? c.in(2) : Ref{}}, static_cast<double>(g.m * g.n));
+  c.step(fn, p, {c.out(0), product, tail.has_c ? c.in(2) : Ref{}}, multiplied(g.m, g.n));
 }
 
 /// The product, and what follows it; `make_b` gives B packed.
@@ -539,7 +539,7 @@ void lower_gemm_by_panels(LowerContext& c, MakeB&& make_b) {
   Ref a = c.in(0);
   if (g.ta) {
     const Ref transposed = c.scratch(static_cast<size_t>(g.m * g.k) * sizeof(Element<T>));
-    c.step(transpose_step<Element<T>>, TransposeParams{g.k, g.m}, {transposed, a}, static_cast<double>(g.m * g.k));
+    c.step(transpose_step<Element<T>>, TransposeParams{g.k, g.m}, {transposed, a}, multiplied(g.m, g.k));
     a = transposed;
   }
   LinearParams<T> p;
@@ -580,7 +580,7 @@ void lower_gemm_ahead(LowerContext& c) {
 
 template <class T>
 double packing_nanos(const GemmShapes& g) {
-  return static_cast<double>(g.k * g.n) / kPackedPerNano<T>;
+  return multiplied(g.k, g.n) / kPackedPerNano<T>;
 }
 
 Cost gemm_packed_cost(const NodeContext& c) {
@@ -609,7 +609,7 @@ void lower_gemm_plain(LowerContext& c) {
   const Ref product = widened ? c.scratch(static_cast<size_t>(g.m * g.n) * sizeof(float)) : c.out(0);
   c.step(generic_step(c.input(0).dtype, widened), p,
          {product, c.in(0), c.in(1), c.scratch(static_cast<size_t>(g.n) * sizeof(double))},
-         2.0 * static_cast<double>(g.m * g.n) * static_cast<double>(g.k));
+         2.0 * multiplied(g.m, g.n, g.k));
   lower_gemm_tail(c, g, tail, product);
 }
 

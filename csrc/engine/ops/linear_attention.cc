@@ -171,7 +171,7 @@ void lower_linear_attention(LowerContext& c) {
   c.step(linear_attention_step, p,
          {out, present.valid() ? present : room(heads * state), input(kQuery), input(kKey), input(kValue), input(kPast),
           decay, input(kBeta), room(2 * heads * p.value_size)},
-         static_cast<double>(heads * p.tokens) * static_cast<double>(state));
+         multiplied(heads, p.tokens, state));
   end_output(c, 0, out, DType::kF32);
   end_output(c, 1, present, DType::kF32);
 }

@@ -300,7 +300,7 @@ void lower_heads(LowerContext& c) {
     const auto shift = [&](Ref x, int64_t rows, int64_t size, int64_t first) {
       const AddBiasParams p{h.batch * rows, h.heads * size, first};
       const Ref out = room(p.rows * p.columns);
-      c.step(add_bias_step, p, {out, x, bias}, static_cast<double>(p.rows * p.columns) / 4);
+      c.step(add_bias_step, p, {out, x, bias}, multiplied(p.rows, p.columns) / 4);
       return out;
     };
     o.q = shift(o.q, h.rows, h.head_size, 0);

@@ -121,7 +121,7 @@ void lower_norm(LowerContext& c, const NormParams& p, Ref scale, Ref bias) {
   const StepFn fn =
       dtype == DType::kF32 ? run_f32 : dispatch<kFloatTypes>(dtype, []<class T>() -> StepFn { return run_generic<T>; });
   c.in_place(0, 0);
-  c.step(fn, p, {c.in(0), c.out(0), scale, bias}, static_cast<double>(p.rows * p.n) * (dtype == DType::kF32 ? 0.2 : 5));
+  c.step(fn, p, {c.in(0), c.out(0), scale, bias}, multiplied(p.rows, p.n) * (dtype == DType::kF32 ? 0.2 : 5));
 }
 
 void require_float_inputs(const NodeContext& c) {
@@ -232,13 +232,13 @@ void lower_layer_norm(LowerContext& c) {
   if (stretches(c)) {
     p.n = c.input(1).shape.elements();
     return c.step(run_stretched, p, {c.in(0), c.out(0), c.in(1), c.has_input(2) ? c.in(2) : Ref{}},
-                  static_cast<double>(p.rows * p.n));
+                  multiplied(p.rows, p.n));
   }
   if (p.rows * p.n == 0) return;
   const Ref mean = c.has_output(1) ? c.out(1) : Ref{}, inverse = c.has_output(2) ? c.out(2) : Ref{};
   if (mean.valid() || inverse.valid()) {  // before x may be overwritten in place
     const auto fn = dispatch<kFloatTypes>(c.input(0).dtype, []<class T>() -> StepFn { return run_moments<T>; });
-    c.step(fn, p, {c.in(0), mean, inverse}, static_cast<double>(p.rows * p.n) * 2);
+    c.step(fn, p, {c.in(0), mean, inverse}, multiplied(p.rows, p.n) * 2);
   }
   const auto [scale, bias] = spelled_out(c, p, axis);
   lower_norm(c, p, scale, bias);

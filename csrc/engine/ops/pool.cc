@@ -293,7 +293,7 @@ FastParams fast_params(const NodeContext& c, PoolOp op) {
   return f;
 }
 
-double taps_of(const Window& w) { return static_cast<double>(w.out_elements() * w.kernel_elements()); }
+double taps_of(const Window& w) { return multiplied(w.out_elements(), w.kernel_elements()); }
 
 double fast_nanos(const NodeContext& c) {
   return static_cast<double>(c.input(0).shape[0] * c.input(0).shape[1]) * taps_of(pool_window(c)) * 0.1;
@@ -369,7 +369,7 @@ void lower_volumes(LowerContext& c, PoolOp op) {
 /// Why the slices of its windows cannot be seen as one plane; null where they can.
 const char* why_no_volumes(const Window& w, bool average, bool include_pad) {
   if (w.rank < 3) return nullptr;
-  if (static_cast<double>(w.dim[0].kernel) * static_cast<double>(w.dim[1].in * w.dim[2].in) > 1 << 24)
+  if (multiplied(w.dim[0].kernel, w.dim[1].in, w.dim[2].in) > 1 << 24)
     return "the window has three dimensions, and its slices are too large";
   if (!average) return nullptr;
   if (w.dim[1].dilation != 1) return "the window has three dimensions, and gaps between its rows";
@@ -457,7 +457,7 @@ void lower_global(LowerContext& c) {
       params.planes = rows;
       params.p = static_cast<double>(p);
       const auto fn = dispatch<kFloatTypes>(x.dtype, []<class T>() -> StepFn { return run_lp<T>; });
-      return c.step(fn, params, {c.in(0), c.out(0)}, static_cast<double>(rows * n) * 20);
+      return c.step(fn, params, {c.in(0), c.out(0)}, multiplied(rows, n) * 20);
     }
     return lower_reduce_channels(c, p == 1 ? ReduceOp::kL1 : ReduceOp::kL2, rows, n);
   }

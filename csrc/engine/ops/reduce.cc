@@ -436,7 +436,7 @@ double rows_blocks_nanos(const NodeContext& c, bool in_blocks, bool) {
 
 double reduce_columns_nanos(int64_t rows, int64_t n, int64_t inner) {
   constexpr int64_t kTogether = 16;
-  return static_cast<double>(rows / std::max<int64_t>(inner, 1) * n * std::max(kTogether, inner)) * 0.1;
+  return multiplied(rows / std::max<int64_t>(inner, 1), n, std::max(kTogether, inner)) * 0.1;
 }
 double columns_nanos(const Reduction& r) { return reduce_columns_nanos(r.outer() * r.inner(), r.reduced(), r.inner()); }
 

@@ -224,7 +224,7 @@ void lower_passes(LowerContext& c, const ResizePlan& p, const std::vector<Resize
     const Ref to = last ? out : c.scratch(static_cast<size_t>(shape.elements()) * sizeof(C));
     const StepFn fn = first && last ? run_pass<T, T> : first ? run_pass<C, T> : last ? run_pass<T, C> : run_pass<C, C>;
     c.step(fn, pass, {to, from, keep(c, tables[d].index), keep(c, tables[d].weights)},
-           static_cast<double>(shape.elements() * pass.taps));
+           multiplied(shape.elements(), pass.taps));
     from = to;
   }
 }

@@ -69,7 +69,7 @@ void lower_compress(LowerContext& c) {
   const CompressParams p{x.elements(0, axis), x[axis], static_cast<int64_t>(places->size()),
                          x.elements(axis + 1, x.rank()) * static_cast<int64_t>(dtype_size(dtype))};
   c.step(run_compress, p, {c.in(0), c.constant(places->data(), places), c.out(0)},
-         static_cast<double>(p.outer * p.count) * (2 + static_cast<double>(p.row_bytes) / 16));
+         multiplied(p.outer, p.count) * (2 + static_cast<double>(p.row_bytes) / 16));
 }
 
 /// Between two plans nothing is kept of the condition: its memory counts, and that of a list of places would not.
@@ -209,7 +209,7 @@ void lower_reverse(LowerContext& c) {
   const ReverseParams p{x.shape[time_major ? 0 : 1], x.shape[time_major ? 1 : 0],
                         x.shape.elements(2, x.shape.rank()) * static_cast<int64_t>(dtype_size(x.dtype)), time_major};
   c.step(run_reverse, p, {c.in(0), c.in(1), c.out(0)},
-         static_cast<double>(p.times * p.batches) * (2 + static_cast<double>(p.row_bytes) / 16));
+         multiplied(p.times, p.batches) * (2 + static_cast<double>(p.row_bytes) / 16));
 }
 
 }  // namespace

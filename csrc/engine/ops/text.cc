@@ -58,7 +58,7 @@ void infer_concat(InferContext& c) {
 void lower_concat(LowerContext& c) {
   const Shape& y = c.output(0).shape;
   c.step(concat_step, ConcatParams{binary_nest(c.input(0).shape, c.input(1).shape, y)}, {c.in(0), c.in(1), c.out(0)},
-         static_cast<double>(y.elements() * kConcatNanos));
+         multiplied(y.elements(), kConcatNanos));
 }
 
 // --- StringSplit: the pieces between delimiters, or between runs of blanks; and how many there are

@@ -172,11 +172,11 @@ void lower_vectorize(LowerContext& c) {
   if (ngrams->words) {
     const int64_t count = p.rows * p.length;
     const Ref places = c.scratch(static_cast<size_t>(count) * sizeof(int64_t));
-    c.step(place_step, count, {places, x, tables}, static_cast<double>(count * kTextLookupNanos));
+    c.step(place_step, count, {places, x, tables}, multiplied(count, kTextLookupNanos));
     x = places;
   }
   c.step(c.input(0).dtype == DType::kI32 ? vectorize_step<int32_t> : vectorize_step<int64_t>, p, {c.out(0), x, tables},
-         static_cast<double>(p.rows * (p.columns + p.length * p.most * (p.skips + 1) * 50)));
+         multiplied(p.rows, p.columns) + 50 * multiplied(p.rows, p.length, p.most, p.skips + 1));
 }
 
 // --- TokenCounts: the n-grams of the tokens of each text, without the tokens' padded matrix. See fuse_tokens.

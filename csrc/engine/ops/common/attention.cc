@@ -274,7 +274,7 @@ void lower_attention(LowerContext& c, AttentionParams p, const AttentionOperands
                                   : HeadProducts<double>::elements(p);
   p.slot_elements = round_up(p.block * p.keys, kAlign) + round_up(packed, kAlign) + (p.smooth ? kAlign : 0);
   const size_t bytes = static_cast<size_t>(p.slots * p.slot_elements) * dtype_size(type);
-  const double work = static_cast<double>(p.batch * p.heads * p.rows) * static_cast<double>(p.keys) *
+  const double work = multiplied(p.batch, p.heads, p.rows, p.keys) *
                       (static_cast<double>(p.head_size + p.v_head_size) / (p.bf16   ? 60
                                                                            : single ? 30
                                                                                     : 15) +
@@ -330,9 +330,8 @@ void lower_extend_cache(LowerContext& c, Ref out, Ref past, Ref fresh, const Cac
                       {f.batch * bytes, f.head * bytes, f.row * bytes, f.base * bytes},
                       rows.past_base * bytes,
                       rows.out_base * bytes};
-  c.step(
-      extend_cache_step, p, {out, past, fresh},
-      static_cast<double>(rows.batch * rows.heads) * static_cast<double>((rows.past_rows + rows.rows) * rows.size) / 8);
+  c.step(extend_cache_step, p, {out, past, fresh},
+         multiplied(rows.batch, rows.heads, rows.past_rows + rows.rows, rows.size) / 8);
 }
 
 }  // namespace inferkit

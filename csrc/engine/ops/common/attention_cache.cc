@@ -249,7 +249,7 @@ void lower_cached_attention(LowerContext& c, const AttentionParams& attention, c
   const CachedParams p{attention, cache, std::clamp<int64_t>(c.threads(), 1, tasks)};
   const StepFn step = dispatch<types(DType::kF32, DType::kF16, DType::kBF16)>(
       cache.type, [&]<class T>() -> StepFn { return cached_step<T>; });
-  const auto elements = static_cast<double>(2 * tasks * cache.present * attention.head_size);
+  const auto elements = multiplied(2, tasks, cache.present, attention.head_size);
   const double products = elements * static_cast<double>(p.queries());
   c.step(step, p,
          {operands.y, operands.q, operands.key, operands.value, operands.past_key, operands.past_value,

@@ -51,7 +51,7 @@ Ref packed(LowerContext& c, size_t i, const std::string& kind, int64_t bytes, St
     return c.packed({constant}, packing, [&](void* to) { pack(*constant, to); });
   }
   const Ref to = c.scratch(static_cast<size_t>(bytes));
-  c.step(step, p, {to, c.in(i)}, static_cast<double>(p.matrices * p.lines) * static_cast<double>(p.k) / 8);
+  c.step(step, p, {to, c.in(i)}, multiplied(p.matrices, p.lines, p.k) / 8);
   return to;
 }
 

@@ -129,7 +129,7 @@ void lower_conv_bf16(LowerContext& c) {
   move_in(p.dim);
   p.pointwise = s.pointwise();
   const auto round = [](int64_t n) { return (n + kColumns - 1) / kColumns * kColumns; };
-  const int64_t products = s.batch * s.groups * s.filters * p.gemm.k * p.out_area;
+  const double products = multiplied(s.batch, s.groups, s.filters, p.gemm.k, p.out_area);
   p.slots = products < kConvParallelProducts ? 1 : std::min(c.threads(), kMaxConvSlots);
   const int64_t pairs = (p.gemm.k + 1) / 2;
   const int64_t fit = kBlockBytes / (static_cast<int64_t>(sizeof(uint32_t)) * std::max<int64_t>(1, pairs)) / 16 * 16;
@@ -167,8 +167,8 @@ void lower_conv_bf16(LowerContext& c) {
   const Ref scratch = c.scratch(static_cast<size_t>(p.slot_elements * p.slots) * sizeof(uint32_t));
   const Ref filters = p.gemm.a_is_pairs ? packed_filters(c, s) : c.in(1);
   c.step(run_conv, p, {c.out(0), c.in(0), filters, c.has_input(2) ? c.in(2) : Ref{}, scratch, offsets},
-         static_cast<double>(products) / kernels::gemm_bf16_kernels().products_per_nano +
-             static_cast<double>(images * p.out_area) * static_cast<double>(p.gemm.k) * (p.pointwise ? 0.1 : 0.25));
+         products / kernels::gemm_bf16_kernels().products_per_nano +
+             multiplied(images, p.out_area, p.gemm.k) * (p.pointwise ? 0.1 : 0.25));
 }
 
 }  // namespace inferkit

@@ -393,12 +393,12 @@ void lower_conv_blocks(LowerContext& c) {
   p.out_blocks = c.wanted(0) == Layout::kBlocks;
 
   const int64_t filter_blocks = blocks_of(s.filters);
-  const int64_t each = s.filters * p.sums.k * p.out_area, products = s.batch * each;  // of an image, and of all
-  p.slots = products < kConvParallelProducts ? 1 : std::min(c.threads(), kMaxConvSlots);
+  const double each = multiplied(s.filters, p.sums.k, p.out_area);  // multiply-adds of an image
+  p.slots = static_cast<double>(s.batch) * each < kConvParallelProducts ? 1 : std::min(c.threads(), kMaxConvSlots);
   // Bands whose copies stay in the cache, where they are enough for all threads.
   const int64_t fit = kBandBytes / static_cast<int64_t>(sizeof(float)) /
                       (p.parts * copy.h_phases * copy.w_phases * copy.width * copy.step);
-  const int64_t want = std::clamp<int64_t>(each / kTaskProducts, 1, p.slots * kTasksPerSlot);
+  const int64_t want = static_cast<int64_t>(std::clamp(each / kTaskProducts, 1.0, double(p.slots * kTasksPerSlot)));
   p.reach = copy.reach;
   p.band = copy.h.out;
   if (p.copies) {

@@ -82,8 +82,8 @@ double vectors_by_planes(const Window& w) {
     return 16 * (taps_inside(down) * static_cast<double>((across.out + 15) / 16 * across.kernel) * 1.2 + 60);
   }
   const double rows = static_cast<double>((down.out - 1) * down.stride + (down.kernel - 1) * down.dilation + 1);
-  const double row = static_cast<double>(kernels::depthwise_row(conv_dim(across)) * across.stride) / 16;
-  const double tiles = static_cast<double>(down.out * ((across.out + 15) / 16));
+  const double row = multiplied(kernels::depthwise_row(conv_dim(across)), across.stride) / 16;
+  const double tiles = multiplied(down.out, (across.out + 15) / 16);
   return 16 * (tiles * static_cast<double>(w.kernel_elements()) * (is_narrow(w) ? 0.75 : 1.3) + rows * row * 2 + 150);
 }
 
@@ -102,7 +102,7 @@ Cost conv_channels_cost(const NodeContext& c) {
 double conv_channels_nanos(const NodeContext& c, bool in_blocks, bool out_blocks) {
   const ConvShape s = conv_shape(c);
   const Window& w = s.window;
-  const double by_planes = static_cast<double>(w.kernel_elements() * w.out_elements()) / kWide;  // as that way says
+  const double by_planes = multiplied(w.kernel_elements(), w.out_elements()) / kWide;  // as that way says
   return conv_cost(s, by_planes * vectors(w, in_blocks, out_blocks) / vectors_by_planes(w)).nanos();
 }
 
@@ -125,7 +125,7 @@ void lower_conv_channels(LowerContext& c) {
   p.out_blocks = c.wanted(0) == Layout::kBlocks;
   p.slot_floats = ((p.in_blocks ? 0 : s.window.in_elements()) + (p.out_blocks ? 0 : s.window.out_elements())) * kWide;
   const int64_t taps = s.window.kernel_elements();
-  const double nanos = static_cast<double>(s.batch * p.blocks) * vectors(s.window, p.in_blocks, p.out_blocks) * 0.5;
+  const double nanos = multiplied(s.batch, p.blocks) * vectors(s.window, p.in_blocks, p.out_blocks) * 0.5;
   p.slots = nanos < kConvParallelNanos ? 1 : std::min(c.threads(), kMaxConvSlots);
   // Whole planes are turned into pixels; rows of what lies so already can be anybody's.
   const int64_t tasks = std::max<int64_t>(1, s.batch * p.blocks), want = p.slots * kBlocksPerSlot;

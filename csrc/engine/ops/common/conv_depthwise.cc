@@ -51,8 +51,8 @@ Cost conv_depthwise_cost(const NodeContext& c) {
       kernels::is_depthwise(s.channels, s.groups, s.window.rank, conv_dim(s.window.dim[1]), conv_dim(s.window.dim[2]));
   if (!depthwise) return Cost::cannot("not one channel a group, or a window that its kernel is not for");
   // Its products alone: it copies less than any other way does, and as measured it never loses to one.
-  return conv_cost(s, static_cast<double>(s.filters * s.window.kernel_elements()) *
-                          static_cast<double>(s.window.out_elements()) / kernels::kPanelColumns);
+  return conv_cost(s,
+                   multiplied(s.filters, s.window.kernel_elements(), s.window.out_elements()) / kernels::kPanelColumns);
 }
 
 void lower_conv_depthwise(LowerContext& c) {
@@ -72,8 +72,8 @@ void lower_conv_depthwise(LowerContext& c) {
     p.block = (p.block + 1) / 2;
   p.blocks = (p.h.out + p.block - 1) / p.block;
   p.slot_floats = (kernels::depthwise_scratch(p.h, p.w, p.block) + 15) / 16 * 16;
-  const int64_t products = s.batch * s.groups * s.filters * s.window.kernel_elements() * s.window.out_elements();
-  const double nanos = static_cast<double>(products) / 12;
+  const double products = multiplied(s.batch, s.groups, s.filters, s.window.kernel_elements(), s.window.out_elements());
+  const double nanos = products / 12;
   p.slots = nanos < kConvParallelNanos ? 1 : std::min(c.threads(), kMaxConvSlots);
   const Ref scratch = c.scratch(static_cast<size_t>(p.slot_floats * p.slots) * sizeof(float));
   c.step(run_depthwise, p, {c.out(0), c.in(0), c.in(1), c.has_input(2) ? c.in(2) : Ref{}, scratch}, nanos);

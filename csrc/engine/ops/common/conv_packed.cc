@@ -165,7 +165,7 @@ void lower_packed(LowerContext& c) {
   move_in(p.dim);
   p.source = !s.pointwise() ? Source::kWindows : p.out_area % kPanelColumns == 0 ? Source::kInPlace : Source::kMatrix;
   const auto round = [](int64_t n) { return (n + kPanelColumns - 1) / kPanelColumns * kPanelColumns; };
-  const int64_t products = s.batch * s.groups * s.filters * p.gemm.k * p.out_area;
+  const double products = multiplied(s.batch, s.groups, s.filters, p.gemm.k, p.out_area);
   p.slots = products < kConvParallelProducts ? 1 : std::min(c.threads(), kMaxConvSlots);
   const int64_t fit = kBlockBytes / (static_cast<int64_t>(sizeof(T)) * std::max<int64_t>(1, p.gemm.k)) / 16 * 16;
   p.block = std::min(round(p.out_area), p.source == Source::kInPlace ? p.out_area : std::max(kMinBlock, fit));
@@ -184,7 +184,7 @@ void lower_packed(LowerContext& c) {
     scratch = c.scratch(static_cast<size_t>(p.slot_elements * p.slots) * sizeof(T));
   }
   c.step(run_gemm<T>, p, {c.out(0), c.in(0), c.in(1), c.has_input(2) ? c.in(2) : Ref{}, scratch},
-         static_cast<double>(products) / 30 + packing_nanos(p) * static_cast<double>(images));
+         products / 30 + packing_nanos(p) * static_cast<double>(images));
 }
 
 }  // namespace

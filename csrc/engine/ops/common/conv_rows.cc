@@ -156,8 +156,8 @@ Cost conv_rows_cost(const NodeContext& c) {
                                            : kCostOfLongLines;
   const int64_t out = pixels == 1 ? 0 : kCostOfPlanes;
   return conv_cost(
-      s, static_cast<double>(pixels) * (static_cast<double>(panels_of(s.filters) + in) * static_cast<double>(k) +
-                                        static_cast<double>(out * s.filters)));
+      s, static_cast<double>(pixels) *
+             (static_cast<double>(panels_of(s.filters) + in) * static_cast<double>(k) + multiplied(out, s.filters)));
 }
 
 void lower_conv_rows(LowerContext& c) {
@@ -197,7 +197,7 @@ void lower_conv_rows(LowerContext& c) {
   const Ref weights = packed_filters(c, s);
   const Ref scratch = p.slot_floats ? c.scratch(static_cast<size_t>(p.slot_floats * p.slots) * sizeof(float)) : Ref{};
   c.step(run_rows, p, {c.out(0), c.in(0), weights, c.has_input(2) ? c.in(2) : Ref{}, scratch},
-         static_cast<double>(products) / 30 + static_cast<double>(rows * p.groups * row_floats) / 2);
+         products / 30 + multiplied(rows, p.groups, row_floats) / 2);
 }
 
 }  // namespace inferkit

@@ -93,7 +93,7 @@ void lower_conv_windows(LowerContext& c) {
   p.act_beta = act.beta;
   p.images = s.batch * s.groups;
   p.groups = s.groups;
-  const int64_t products = p.images * s.filters * p.gemm.k * p.out_area;
+  const double products = multiplied(p.images, s.filters, p.gemm.k, p.out_area);
   p.slots = products < kConvParallelProducts ? 1 : std::min(c.threads(), kMaxConvSlots);
 
   int64_t block = split.block(s.channels);
@@ -112,7 +112,7 @@ void lower_conv_windows(LowerContext& c) {
   const Ref scratch = c.scratch(static_cast<size_t>(p.slot_floats * p.slots) * sizeof(float));
   c.step(run_windows, p,
          {c.out(0), c.in(0), c.in(1), c.has_input(2) ? c.in(2) : Ref{}, scratch, c.constant(offsets.get(), offsets)},
-         static_cast<double>(products) / 30 + static_cast<double>(p.images * p.slot_floats) / 4);
+         products / 30 + multiplied(p.images, p.slot_floats) / 4);
 }
 
 }  // namespace inferkit

@@ -128,7 +128,7 @@ void lower_conv_expanded(LowerContext& c, const Ref& weights, double nanos) {
   p.groups = (p.blocks + at_once - 1) / at_once;
   p.x_floats = wide[1] * h.in * w.in;
 
-  const double products = static_cast<double>(s.batch * h.in * w.in) * static_cast<double>(s.groups * wide[1]);
+  const double products = multiplied(s.batch, h.in, w.in, s.groups, wide[1]);
   nanos += products / 32;
   p.slots = nanos < kConvParallelNanos ? 1 : std::min(c.threads(), kMaxConvSlots);
   const int64_t tasks = std::max<int64_t>(1, p.images * p.groups), most = std::max<int64_t>(1, h.out / kLeastExpanded);

@@ -140,9 +140,9 @@ bool is_depthwise(const IntegerConv& p) {
 
 /// Beside those of the other ways, which take several times as long as they are said to.
 double planes_nanos(const IntegerConv& p) {
-  const double outputs = static_cast<double>(p.batch * p.groups * p.filters);
+  const double outputs = multiplied(p.batch, p.groups, p.filters);
   const double copied = static_cast<double>(p.window.in_elements() + 2 * p.window.out_elements());
-  return outputs * (copied / 32 + static_cast<double>(p.window.out_elements() * p.window.kernel_elements()) / 96 + 10);
+  return outputs * (copied / 32 + multiplied(p.window.out_elements(), p.window.kernel_elements()) / 96 + 10);
 }
 
 }  // namespace
@@ -172,7 +172,7 @@ void lower_integer_planes(LowerContext& c, const IntegerConv& conv, Ref out, con
   p.taps_floats = rounded(p.h.kernel * p.w.kernel);
   p.whole_at = p.in_floats + p.out_floats + p.taps_floats + rounded(kernels::depthwise_scratch(p.h, p.w, p.block));
   p.slot_floats = p.whole_at + (give == PlanesGive::kSums ? 0 : rounded(p.h.out * p.w.out));
-  const int64_t products = p.planes * p.h.kernel * p.w.kernel * p.h.out * p.w.out;
+  const double products = multiplied(p.planes, p.h.kernel, p.w.kernel, p.h.out, p.w.out);
   p.slots = products < kConvParallelProducts ? 1 : std::min(c.threads(), kMaxConvSlots);
   const StepFn fn = dispatch<kByteTypes>(c.input(at.x).dtype, [&]<class X>() -> StepFn {
     return dispatch<kByteTypes>(c.input(at.w).dtype, []<class W>() -> StepFn { return planes_step<X, W>; });

@@ -137,10 +137,10 @@ Cost integer_windows_cost(const NodeContext& c, const IntegerConv& p, const Conv
     return Cost::cannot("the rows of the image are too long");
   const int64_t images = p.batch * p.groups, depth = kernels::igemm_kernels().depth;
   // Sixteen outputs of a row at once: the last of them may be past its end.
-  const double products = static_cast<double>(images * p.filters * h.out * rounded(w.out, kernels::kIgemmColumns)) *
-                          static_cast<double>(rounded(p.channels, depth) * p.window.kernel_elements());
+  const double products = multiplied(images, p.filters, h.out, rounded(w.out, kernels::kIgemmColumns),
+                                     rounded(p.channels, depth), p.window.kernel_elements());
   // As measured, a product takes two thirds of what it takes in the other way, whose windows are copied.
-  return Cost(products / 150 + static_cast<double>(images * rounded(p.channels, depth) * p.window.in_elements()) / 4);
+  return Cost(products / 150 + multiplied(images, rounded(p.channels, depth), p.window.in_elements()) / 4);
 }
 
 void lower_integer_windows(LowerContext& c, const IntegerConv& conv, Ref out, const ConvOperands& at) {
@@ -154,7 +154,7 @@ void lower_integer_windows(LowerContext& c, const IntegerConv& conv, Ref out, co
   p.pitch = pitch_of(p.w);
   p.is_signed = c.input(at.x).dtype == DType::kI8;
   const int64_t images = conv.batch * conv.groups;
-  const int64_t products = images * conv.filters * p.steps * kernels.depth * conv.window.out_elements();
+  const double products = multiplied(images, conv.filters, p.steps, kernels.depth, conv.window.out_elements());
   p.slots = products < kConvParallelProducts ? 1 : std::min(c.threads(), kMaxConvSlots);
   p.block =
       std::clamp<int64_t>(kImageBytes / row_bytes(conv) - reach_of(p.h), kLeastRows, std::max(p.h.out, kLeastRows));
@@ -171,7 +171,7 @@ void lower_integer_windows(LowerContext& c, const IntegerConv& conv, Ref out, co
   const Ref weights = packed_filters(c, conv, *c.input(at.w).constant, p.steps);
   const Ref zero = c.has_input(at.x_zero) ? c.in(at.x_zero) : Ref{};
   const Ref scratch = c.scratch(static_cast<size_t>(p.slot_bytes) * static_cast<size_t>(p.slots));
-  c.step(windows_step, p, {out, c.in(at.x), weights, zero, scratch}, static_cast<double>(products) / 100);
+  c.step(windows_step, p, {out, c.in(at.x), weights, zero, scratch}, products / 100);
 }
 
 }  // namespace inferkit

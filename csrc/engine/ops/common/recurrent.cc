@@ -207,11 +207,10 @@ class RecurrentLowering {
     BothParams both{wide_ ? f64 : f32, {}};
     std::vector<Ref> operands_of_both;
     Ref products, state, spare, cell;
-    const auto count = static_cast<double>(s_.steps * s_.batch);
+    const auto count = multiplied(s_.steps, s_.batch);
     const double per_nano = wide_ ? 2 : bf16_ || bytes_ ? 120 : 60;
     const StepFn product = wide_ ? product_f64_step : bf16_ ? product_step<BFloat16> : product_step<float>;
-    const double walk_nanos =
-        2 * count * static_cast<double>(rows * s_.hidden) / per_nano + count * static_cast<double>(rows);
+    const double walk_nanos = 2 * count * multiplied(rows, s_.hidden) / per_nano + count * static_cast<double>(rows);
     for (int64_t d = 0; d < s_.directions; ++d) {
       if (d == 0 || at_once) {
         products = scratch({s_.steps, s_.batch, rows});
@@ -233,7 +232,7 @@ class RecurrentLowering {
       } else {
         c_.step(product, ProductParams{s_.steps * s_.batch, rows, s_.in, d * rows * s_.in},
                 {products, x, packed(kW, w_in, d, 0, rows, s_.in), bias},
-                2 * count * static_cast<double>(rows * s_.in) / per_nano);
+                2 * count * multiplied(rows, s_.in) / per_nano);
       }
       p.f = activations[static_cast<size_t>(d) * each];
       if (each > 1) p.g = activations[static_cast<size_t>(d) * each + 1];
@@ -291,8 +290,7 @@ class RecurrentLowering {
     if (s_.directions != 2 || c_.threads() < 2) return false;
     constexpr double kWorthAThread = 1 << 17, kWorthSharing = 1 << 20;  // multiply-adds
     constexpr size_t kMostRoom = size_t{64} << 20;
-    const double each =
-        static_cast<double>(s_.batch) * static_cast<double>(s_.gates * s_.hidden) * static_cast<double>(s_.hidden);
+    const double each = multiplied(s_.batch, s_.gates, s_.hidden, s_.hidden);
     return s_.batch < 2 * least_rows(params(0)) && static_cast<double>(s_.steps) * each >= kWorthAThread &&
            (c_.threads() == 2 || each < kWorthSharing) &&
            room_for({s_.steps, s_.batch, s_.gates, s_.hidden}, element_) <= kMostRoom;

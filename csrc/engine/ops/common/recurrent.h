@@ -167,8 +167,8 @@ void check_lengths(const RecurrentParams& p, const int32_t* lengths);
 /// Rows of a piece of the batch: a thread is worth waking for a few, and for about a million multiply-adds.
 inline int64_t least_rows(const RecurrentParams& p) {
   constexpr double kWork = 1 << 20;
-  const double row_work = static_cast<double>(p.steps) * static_cast<double>(p.gates * p.hidden) *
-                          static_cast<double>(p.hidden);  // of a hostile file, more than 64 bits hold
+  const double row_work =
+      multiplied(p.steps, p.gates, p.hidden, p.hidden);  // of a hostile file, more than 64 bits hold
   return row_work > kWork / 4 ? 4 : static_cast<int64_t>(kWork / std::max(1.0, row_work));
 }
 

@@ -91,7 +91,7 @@ void lower_requantize(LowerContext& c, const RequantizeParams& p, Ref out, Ref s
     if (q.left_stride == 0) q.inner = std::exchange(q.outer, 1) * q.inner;
   }
   c.step(fn, q, {out, sums, left_scale, right_scale, scale, zero, bias},
-         static_cast<double>(p.outer * p.channels * p.inner) * 0.2);
+         multiplied(p.outer, p.channels, p.inner) * 0.2);
 }
 
 }  // namespace inferkit

@@ -101,10 +101,9 @@ void lower_row_product(LowerContext& c, Ref y, Ref x, int64_t rows, const RowWei
   if (rows == 0) return;
   const int slots = rows <= kRowBlock ? 1 : std::max(1, c.threads());
   const int64_t bytes = about.room(std::min(rows, kRowBlock));
-  c.step(
-      row_product_step, StepParams{rows, about, slots, bytes},
-      {y, x, bias, operands.panels, operands.scales, operands.zeros, c.scratch(static_cast<size_t>(slots * bytes))},
-      static_cast<double>(rows * about.n) * static_cast<double>(about.k) / kernels::igemm_kernels().products_per_nano);
+  c.step(row_product_step, StepParams{rows, about, slots, bytes},
+         {y, x, bias, operands.panels, operands.scales, operands.zeros, c.scratch(static_cast<size_t>(slots * bytes))},
+         multiplied(rows, about.n, about.k) / kernels::igemm_kernels().products_per_nano);
 }
 
 }  // namespace inferkit

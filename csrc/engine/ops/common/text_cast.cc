@@ -47,13 +47,13 @@ void from_text_step(const void* params, std::byte* const* io, const ExecContext&
 void lower_to_text(LowerContext& c, Ref in, DType from, Ref out, int64_t count) {
   const StepFn fn = dispatch<kAllTypes>(from, []<class T>() -> StepFn { return to_text_step<T>; });
   if (!fn) c.unsupported(cat("a cast from ", dtype_name(from), " to string"));
-  c.step(fn, count, {in, out}, static_cast<double>(count * kFormatNanos));
+  c.step(fn, count, {in, out}, multiplied(count, kFormatNanos));
 }
 
 void lower_from_text(LowerContext& c, Ref in, Ref out, DType to, int64_t count) {
   const StepFn fn = dispatch<kAllTypes>(to, []<class T>() -> StepFn { return from_text_step<T>; });
   if (!fn) c.unsupported(cat("a cast from string to ", dtype_name(to)));
-  c.step(fn, count, {in, out}, static_cast<double>(count * kParseNanos));
+  c.step(fn, count, {in, out}, multiplied(count, kParseNanos));
 }
 
 }  // namespace inferkit

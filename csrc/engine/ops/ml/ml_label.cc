@@ -187,8 +187,7 @@ void lower_text_label(LowerContext& c) {
           ? dispatch_any_width(c.output(0).dtype,
                                []<class W>() -> StepFn { return text_label_step<std::string_view, W>; })
           : dispatch<kLabelTypes>(key, []<class K>() -> StepFn { return text_label_step<K, StringBits>; });
-  c.step(fn, count, {c.out(0), c.in(0), c.constant(labels.get(), labels)},
-         static_cast<double>(count * kTextLookupNanos));
+  c.step(fn, count, {c.out(0), c.in(0), c.constant(labels.get(), labels)}, multiplied(count, kTextLookupNanos));
 }
 
 /// Of what type the list of keys or values is.

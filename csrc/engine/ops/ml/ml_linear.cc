@@ -57,7 +57,7 @@ void lower_scores(LowerContext& c, const Sizes& size, Ref out) {
   FloatList intercepts = std::vector<float>(static_cast<size_t>(size.targets));
   if (const auto* given = attribute<FloatList>(c, "intercepts"); given && given->size() != 0) intercepts = *given;
   const Ref x = float_input(c, 0);
-  const double flops = 2.0 * static_cast<double>(size.rows * size.features * size.targets);
+  const double flops = 2.0 * multiplied(size.rows, size.features, size.targets);
   c.step(gemm_step, GemmParams{size},
          {out, x, coefficients, c.constant(intercepts.tensor.data, intercepts.tensor.owner, intercepts.tensor.bytes())},
          flops / 30);
@@ -98,7 +98,7 @@ void lower_regressor(LowerContext& c) {
   lower_scores(c, size, c.out(0));
   if (transform == PostTransform::kNone) return;
   c.step(transform_step, TransformParams{size.rows, size.targets, transform}, {c.out(0)},
-         4.0 * static_cast<double>(size.rows * size.targets));
+         4.0 * multiplied(size.rows, size.targets));
 }
 
 struct ClassifierParams {
@@ -159,8 +159,7 @@ void lower_classifier(LowerContext& c) {
   lower_scores(c, k.size, raw);
   const auto classes = std::make_shared<const std::vector<int64_t>>(k.labels.values);
   c.step(classifier_step, ClassifierParams{k.size.rows, k.size.targets, k.transform},
-         {labels, scores, raw, c.constant(classes->data(), classes)},
-         6.0 * static_cast<double>(k.size.rows * k.size.targets));
+         {labels, scores, raw, c.constant(classes->data(), classes)}, 6.0 * multiplied(k.size.rows, k.size.targets));
   name_labels(c, k.labels, labels, k.size.rows);
 }
 

@@ -160,7 +160,7 @@ void lower_mapper(LowerContext& c) {
   const auto mapper = per_node<Mapper>(c, 0, [&] { return make_mapper(c); });
   const int64_t count = c.input(0).shape.elements();
   c.step(c.input(0).dtype == DType::kString ? to_number_step : to_text_step, count,
-         {c.out(0), c.in(0), c.constant(mapper.get(), mapper)}, static_cast<double>(count * kTextLookupNanos));
+         {c.out(0), c.in(0), c.constant(mapper.get(), mapper)}, multiplied(count, kTextLookupNanos));
 }
 
 }  // namespace

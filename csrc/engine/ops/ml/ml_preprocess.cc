@@ -76,7 +76,7 @@ void lower_scaler(LowerContext& c) {
   const Ref offset = table(c, per_column(c, "offset", c.attr_floats("offset"), p.columns));
   const Ref scale = table(c, per_column(c, "scale", c.attr_floats("scale"), p.columns));
   if (c.input(0).dtype == DType::kF32) c.in_place(0, 0);
-  c.step(fn, p, {c.out(0), c.in(0), offset, scale}, 0.5 * static_cast<double>(p.rows * p.columns));
+  c.step(fn, p, {c.out(0), c.in(0), offset, scale}, 0.5 * multiplied(p.rows, p.columns));
 }
 
 // --- Normalizer
@@ -129,7 +129,7 @@ void lower_normalizer(LowerContext& c) {
   const NormParams p{row_params(c), norm_of(c)};
   const StepFn fn = dispatch<kMlTypes>(c.input(0).dtype, []<class T>() -> StepFn { return normalizer_step<T>; });
   if (c.input(0).dtype == DType::kF32) c.in_place(0, 0);
-  c.step(fn, p, {c.out(0), c.in(0)}, 1.5 * static_cast<double>(p.size.rows * p.size.columns));
+  c.step(fn, p, {c.out(0), c.in(0)}, 1.5 * multiplied(p.size.rows, p.size.columns));
 }
 
 // --- Imputer
@@ -189,7 +189,7 @@ void lower_imputer_as(LowerContext& c) {
   const auto owner = std::make_shared<const std::vector<T>>(std::move(imputed));
   c.in_place(0, 0);
   c.step(imputer_step<T>, ImputerParams<T>{size, replaced}, {c.out(0), c.in(0), c.constant(owner->data(), owner)},
-         static_cast<double>(size.rows * size.columns));
+         multiplied(size.rows, size.columns));
 }
 
 void lower_imputer(LowerContext& c) {
@@ -267,7 +267,7 @@ void lower_extract(LowerContext& c) {
   const Shape& x = c.input(0).shape;
   const ExtractParams p{x.elements(0, x.rank() - 1), x.back(), c.input(1).shape.elements()};
   const StepFn fn = dispatch_any_width(c.input(0).dtype, []<class W>() -> StepFn { return extract_step<W>; });
-  c.step(fn, p, {c.out(0), c.in(0), c.in(1)}, static_cast<double>(p.rows * p.count));
+  c.step(fn, p, {c.out(0), c.in(0), c.in(1)}, multiplied(p.rows, p.count));
 }
 
 // --- FeatureVectorizer: inputs side by side, each cut or filled with zeros to its width
@@ -321,7 +321,7 @@ void lower_vectorizer(LowerContext& c) {
     const Rows x = rows_of(c, i);
     const StepFn fn = dispatch<kMlTypes>(c.input(i).dtype, []<class T>() -> StepFn { return vectorize_step<T>; });
     c.step(fn, VectorizeParams{x.rows, x.columns, widths[i], offset, c.output(0).shape.back()}, {c.out(0), c.in(i)},
-           static_cast<double>(x.rows * widths[i]));
+           multiplied(x.rows, widths[i]));
   }
 }
 

@@ -216,7 +216,7 @@ void lower_regressor(LowerContext& c) {
   const Tensor& coefficients = m.coefficients.tensor;
   c.step(regressor_step, RegressorParams{k.rows, k.count, m.linear, c.attr_int("one_class", 0) != 0, m.rho[0]},
          {c.out(0), values, c.constant(coefficients.data, coefficients.owner, coefficients.bytes())},
-         static_cast<double>(k.rows * k.count));
+         multiplied(k.rows, k.count));
 }
 
 // --- classification
@@ -424,7 +424,7 @@ void lower_classifier(LowerContext& c) {
          {labels, c.output_count() > 1 ? c.out(1) : Ref{}, values, c.constant(m.get(), m),
           c.scratch(static_cast<size_t>(floats) * sizeof(float)),
           c.scratch(static_cast<size_t>(classes) * sizeof(int64_t))},
-         static_cast<double>(k.rows * (k.count * classes + classes * classes)));
+         multiplied(k.rows, classes, k.count + classes));
   name_labels(c, m->labels, labels, k.rows);
 }
 
