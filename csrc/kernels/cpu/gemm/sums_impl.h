@@ -34,6 +34,7 @@ inline constexpr int kLanesOf = sizeof(V) / sizeof(typename V::Scalar);
 /// Where the panels of a tile lie in B: next() is the row for the next k, panel() a panel of it.
 template <class T>
 struct PanelsOfB {
+  static constexpr bool kUnrolls = sizeof(T) == sizeof(float);
   const T* at;
   int64_t k_stride, panel_stride;
   INFERKIT_MEMBER PanelsOfB from(int64_t k) const { return {at + k * k_stride, k_stride, panel_stride}; }
@@ -45,22 +46,35 @@ struct PanelsOfB {
   INFERKIT_MEMBER const T* panel(const T* row, int p) const { return row + p * panel_stride; }
 };
 
+/// acc += column i of A[kRows, k] times the next row of B. `group` are A's rows in groups of three: x86 addresses base,
+/// base + lda and base + 2 lda without another register.
+template <class V, int kRows, int kPanels, class B>
+INFERKIT_INLINE void multiply_step(V (&acc)[kRows][kPanels], const typename V::Scalar* const* group, int64_t lda, B& b,
+                                   int64_t i) {
+  V bv[kPanels];
+  const typename V::Scalar* row = b.next();
+  _Pragma("GCC unroll 8") for (int p = 0; p < kPanels; ++p) bv[p] = load(b.panel(row, p));
+  _Pragma("GCC unroll 12") for (int r = 0; r < kRows; ++r) {
+    const V av = broadcast(group[r / 3][(r % 3) * lda + i]);
+    _Pragma("GCC unroll 8") for (int p = 0; p < kPanels; ++p) acc[r][p] = fma(av, bv[p], acc[r][p]);
+  }
+}
+
 /// acc += A[kRows, k] B[k, kPanels * 16], k ascending.
 template <class V, int kRows, int kPanels, class B>
 INFERKIT_INLINE void multiply(V (&acc)[kRows][kPanels], const typename V::Scalar* a, int64_t lda, B b, int64_t k) {
-  // Rows in groups of three: x86 addresses base, base + lda and base + 2 lda without another register.
   constexpr int kGroups = (kRows + 2) / 3;
   const typename V::Scalar* group[kGroups];
   for (int g = 0; g < kGroups; ++g) group[g] = a + 3 * g * lda;
-  for (int64_t i = 0; i < k; ++i) {
-    V bv[kPanels];
-    const typename V::Scalar* row = b.next();
-    _Pragma("GCC unroll 8") for (int p = 0; p < kPanels; ++p) bv[p] = load(b.panel(row, p));
-    _Pragma("GCC unroll 12") for (int r = 0; r < kRows; ++r) {
-      const V av = broadcast(group[r / 3][(r % 3) * lda + i]);
-      _Pragma("GCC unroll 8") for (int p = 0; p < kPanels; ++p) acc[r][p] = fma(av, bv[p], acc[r][p]);
+  int64_t i = 0;
+  // Few rows are soon through with a chunk, whose end is foreseen where fewer turns come before it. Tall tiles are not
+  // faster for it, and slower where the rows of B lie far apart.
+  if constexpr (B::kUnrolls && kRows <= kMaxRows * 2 / 3) {
+    for (; i + 4 <= k; i += 4) {
+      _Pragma("GCC unroll 4") for (int s = 0; s < 4; ++s) multiply_step(acc, group, lda, b, i + s);
     }
   }
+  for (; i < k; ++i) multiply_step(acc, group, lda, b, i);
 }
 
 /// kCount chunks side by side, `steps` elements of each: that hides the latency of FMA where a tile has few sums.
@@ -152,6 +166,13 @@ INFERKIT_INLINE void store_sums(typename V::Scalar (&to)[kRows][kPanels][kLanesO
   }
 }
 
+template <class V, int kRows, int kPanels>
+INFERKIT_INLINE void copy_sums(V (&to)[kRows][kPanels], const V (&acc)[kRows][kPanels]) {
+  _Pragma("GCC unroll 12") for (int r = 0; r < kRows; ++r) {
+    _Pragma("GCC unroll 8") for (int p = 0; p < kPanels; ++p) to[r][p] = acc[r][p];
+  }
+}
+
 /// acc = what was summed before, then A B in chunks of k (kernels/summation.h).
 template <class V, int kRows, int kPanels, class B>
 INFERKIT_INLINE void add_product(V (&acc)[kRows][kPanels], const typename V::Scalar* a, int64_t lda, B b, int64_t k,
@@ -167,15 +188,28 @@ INFERKIT_INLINE void add_product(V (&acc)[kRows][kPanels], const typename V::Sca
       add_beside<kBeside>(acc, a + at, lda, b.from(at), chunk, last < chunk ? last : chunk, holds);
     }
   }
-  // In turn, each at the full width of the tile; what was summed before waits in memory.
+  // In turn, each at the full width of the tile; what was summed before waits in registers, or where those are too few
+  // in memory.
+  V kept[kRows][kPanels];
   alignas(64) typename V::Scalar waiting[kRows][kPanels][kLanesOf<V>];
+  constexpr bool kKeeps = 2 * kRows * kPanels <= kMaxSums;
   for (; at < k; at += chunk, holds = true) {
-    if (holds) store_sums(waiting, acc);
+    if (holds) {
+      if constexpr (kKeeps)
+        copy_sums(kept, acc);
+      else
+        store_sums(waiting, acc);
+    }
     set_zero(acc);
     multiply(acc, a + at, lda, b.from(at), k - at < chunk ? k - at : chunk);
     if (holds) {
       _Pragma("GCC unroll 12") for (int r = 0; r < kRows; ++r) {
-        _Pragma("GCC unroll 8") for (int p = 0; p < kPanels; ++p) acc[r][p] = load(waiting[r][p]) + acc[r][p];
+        _Pragma("GCC unroll 8") for (int p = 0; p < kPanels; ++p) {
+          if constexpr (kKeeps)
+            acc[r][p] = kept[r][p] + acc[r][p];
+          else
+            acc[r][p] = load(waiting[r][p]) + acc[r][p];
+        }
       }
     } else if (resumes) {
       add_before(acc, before);

@@ -7,6 +7,7 @@ namespace inferkit::kernels::INFERKIT_TIER {
 namespace {
 
 struct WindowsOfB {
+  static constexpr bool kUnrolls = false;
   const float* base;
   const int32_t* offset;
   INFERKIT_MEMBER WindowsOfB from(int64_t k) const { return {base, offset + k}; }
