@@ -50,6 +50,7 @@ LATER = (
     "python benchmarks/neighbours.py --seconds 4",
     "python benchmarks/lengths.py",
     "python benchmarks/scaling.py",
+    "python benchmarks/versions.py old/bin/python new/bin/python",
     "python benchmarks/tuning.py --plot tuning.svg",
     "python benchmarks/simulate.py --plot policies.svg --replay",
     "cd benchmarks && asv machine --yes && asv run --python=same",
