@@ -440,6 +440,18 @@ def test_skips_that_overflow() -> None:
     refused(model([node("TfIdfVectorizer", ["x"], ["y"], **attributes, **gaps)], [port]), "max_run_bytes")
 
 
+@pytest.mark.parametrize("optional", [False, True])
+@pytest.mark.parametrize("dims", [(2**40, 2**40), (2**40, 2**24, 3), (2**33, 2**31, 2**33)])
+def test_items_that_no_memory_holds(dims: tuple[int, ...], optional: bool) -> None:
+    """Found by the fuzzer: counted modulo 2^64, they were tried out on a few bytes."""
+    kind = helper.make_sequence_type_proto(helper.make_tensor_type_proto(TensorProto.FLOAT, dims))
+    if optional:
+        kind = helper.make_optional_type_proto(kind)
+    ports = [helper.make_value_info(name, kind) for name in ("x", "y")]
+    graph = helper.make_graph([node("Identity", ["x"], ["y"])], "g", ports[:1], ports[1:])
+    refused(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 16)], ir_version=8), "too large")
+
+
 def test_blocks_of_more_than_there_is() -> None:
     scales = [constant("s", np.ones((1, 2)))]
     port = [value("x", (4, 2), TensorProto.INT8)]

@@ -263,6 +263,11 @@ void Model::probe() {
       for (size_t i = 0; i < shape.rank(); ++i) {
         if (shape[i] == Shape::kFree) shape[i] = *size++;
       }
+      // Of a tensor the compiler says so; the items of a list it does not see.
+      if (inputs_[in].is_list() && !shape.checked_elements()) {
+        throw Error(ErrorCode::kModel,
+                    cat("input '", inputs_[in].name, "' has items of shape ", shape.str(), ", which are too large"));
+      }
       facts.push_back({inputs_[in].dtype, shape, nullptr, true, inputs_[in].sequence});
     }
     try {
