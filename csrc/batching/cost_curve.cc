@@ -107,7 +107,7 @@ bool CostCurve::learn(int64_t rows, Nanos took, Nanos now) noexcept {
   if (!cell) return false;
   const auto sample = static_cast<float>(std::max<Nanos>(1, took));
   const auto before = static_cast<double>(typical(rows));
-  const bool paused = now - last() > std::max(kPause, kPauseRuns * static_cast<Nanos>(before));
+  const bool paused = now - took - last() > std::max(kPause, kPauseRuns * static_cast<Nanos>(before));
   last_.store(now, std::memory_order_relaxed);
   if (const int64_t recent = recent_rows(); rows != recent) {
     recent_.store(std::max(rows, recent - (recent - rows + 3) / 4), std::memory_order_relaxed);
@@ -116,7 +116,11 @@ bool CostCurve::learn(int64_t rows, Nanos took, Nanos now) noexcept {
   const bool first = !(warm_.load(std::memory_order_relaxed) & bit);
   if (first) warm_.fetch_or(bit, std::memory_order_relaxed);
   const bool cold = first && (before == 0 || sample > kUsual * before);
-  if (!cold && before > 0 && changed(*cell, sample / before, paused)) begin_anew(*cell, paused ? 0 : kStreak - 1);
+  if (!cold && before > 0 && changed(*cell, sample / before, paused)) {
+    // Runs that took long in a row stay together: the last one alone may be the slow one of many. A short one after a
+    // pause is no such row.
+    begin_anew(*cell, paused && sample < before ? 0 : kStreak - 1);
+  }
   uint32_t number = cell->count.load(std::memory_order_relaxed);
   if (cold) {
     // Better than nothing, until the next.

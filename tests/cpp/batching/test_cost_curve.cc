@@ -85,6 +85,19 @@ TEST(cost_follows_a_machine_that_changes) {
   CHECK(near(curve.forecast(1).typical, kMilli));
 }
 
+TEST(cost_does_not_rest_on_the_slowest_of_a_few_long_runs) {
+  for (const Nanos pause : {Nanos{0}, 100 * kMilli}) {
+    CostCurve curve;
+    Nanos now = 0;
+    run(curve, 1, kMilli, 100, now);
+    for (const Nanos took : {21 * kMilli / 10, 21 * kMilli / 10, 1000 * kMilli}) {
+      now += pause;
+      run(curve, 1, took, 1, now);  // which is no pause itself
+    }
+    CHECK(curve.forecast(1).typical < 3 * kMilli);
+  }
+}
+
 TEST(cost_of_one_size_does_not_run_away_with_that_of_others) {
   CostCurve curve;
   std::mt19937 random(3);
