@@ -104,7 +104,7 @@ void Batcher::refuse_full(const Request& request, const SubmitOptions& options) 
         cat(client.name.empty() ? std::string("the requests without a client") : cat("client ", quote(client.name)),
             " may have no more places in the queue than are free, and has ", client.held(),
             " (max_queue_size=", options_.max_queue_size, "): try again later, or raise max_queue_size of the Batcher"),
-        scheduler_.room_after(clock_.now()));
+        scheduler_.room_after(clock_.now(), request));
   }
   const std::string full = cat("the queue is full (max_queue_size=", options_.max_queue_size, ")");
   throw Refusal(ErrorCode::kQueueFull,
@@ -113,7 +113,7 @@ void Batcher::refuse_full(const Request& request, const SubmitOptions& options) 
                           options_.max_waiting == 1 ? " waits" : " wait", " for room already (max_waiting): wait ",
                           "for answers before you submit more, or raise max_waiting of the Batcher")
                     : cat(full, ": try again later, or raise max_queue_size of the Batcher"),
-                scheduler_.room_after(clock_.now()));
+                scheduler_.room_after(clock_.now(), request));
 }
 
 /// Refused at once, it is told so while there is time to do something else, and nobody computes what comes too late.

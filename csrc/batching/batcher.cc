@@ -438,7 +438,9 @@ void Batcher::run_inline(BatchRun& tools, Batch& batch, CompletionList& own) {
 }
 
 bool Batcher::may_run_alone(const Checked& checked, Nanos deadline) const {
-  if (!options_.caller_runs || (deadline != kNever && runner_->values_decide())) return false;
+  if (!options_.caller_runs) return false;
+  // A thread inside a model cannot look at the clock. Nobody knows how long a callable takes that hangs.
+  if (deadline != kNever && (runner_->values_decide() || runner_->needs_gil())) return false;
   if (alike_) return false;                                   // others may be equal to it
   return !intake_.is_short(checked) && !checked.is_padded();  // to be filled up, maybe by others
 }

@@ -391,17 +391,18 @@ Outlook Scheduler::outlook(const RowLayout& layout, int64_t rows, int priority, 
   return out;
 }
 
-Nanos Scheduler::room_after(Nanos now) const noexcept {
+Nanos Scheduler::room_after(Nanos now, const Request& refused) const noexcept {
   MutexLock lock(mutex_);
   if (running_ >= at_once_locked()) {
     const Nanos left = until_sum_ / running_ - now;
     if (left > 0) return left;
   }
   // Those that run should be over, or nothing is known of them: as long as a run takes of what comes next.
+  // Where the places are of those that an event loop has yet to hand on, as long as the refused one would.
   const Bucket* next = queue_.buckets();
-  if (!next) return kNever;
-  const RowLayout& layout = *next->first()->layout;
-  const Forecast run = predictor_.forecast(layout, std::min({most_of(layout), layout.pace.pays(), next->rows()}));
+  const RowLayout& layout = next ? *next->first()->layout : *refused.layout;
+  const int64_t rows = next ? next->rows() : refused.rows;
+  const Forecast run = predictor_.forecast(layout, std::min({most_of(layout), layout.pace.pays(), rows}));
   return run.typical > 0 ? run.typical : kNever;
 }
 

@@ -147,8 +147,8 @@ class Scheduler {
   void ended(bool late) noexcept { reserve_.learn(late); }
 
   /// How long from `now` on until a full queue is likely to have room again: until a batch is over and the next one is
-  /// taken. kNever where nothing is known of that.
-  Nanos room_after(Nanos now) const noexcept;
+  /// taken. kNever where nothing is known of that. `refused` found it full.
+  Nanos room_after(Nanos now, const Request& refused) const noexcept;
 
   /// A slot for a batch of `rows` that came `now` and never was in the queue; none where it is not idle, or the policy
   /// would have it wait, or the run might not be over by `deadline`: somebody has to wait for that.

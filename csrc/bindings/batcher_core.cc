@@ -302,11 +302,16 @@ Nanos BatcherCore::oldest_staged() const {
   return oldest;
 }
 
+/// A loop that runs a callable which hangs answers nobody, whatever the deadlines of its requests are.
+bool BatcherCore::may_hang(std::span<const RequestRef> staged) const {
+  return runner_->needs_gil() && std::ranges::any_of(staged, [](const auto& r) { return r->deadline != kNever; });
+}
+
 void BatcherCore::end_of_tick(Stage& stage) {
   stage.scheduled = false;
   if (stage.staged.empty() || stage.running) return flush();
   const Nanos limit = batcher_->options().inline_limit;
-  if (limit == 0 || !stage.loop->alive()) return flush();
+  if (limit == 0 || !stage.loop->alive() || may_hang(stage.staged)) return flush();
   const RowLayout& layout = *stage.staged[0]->layout;
   const Nanos predicted =
       batcher_->predict(layout, std::min({int64_t(stage.staged.size()), batcher_->max_rows(), layout.most_rows}));

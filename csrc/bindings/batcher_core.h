@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <memory>
+#include <span>
 #include <string_view>
 #include <vector>
 
@@ -122,6 +123,7 @@ class BatcherCore : public std::enable_shared_from_this<BatcherCore> {
   std::shared_ptr<Stage> stage_for(const std::shared_ptr<EventLoop>& loop);
   void send(std::vector<RequestRef>& staged, bool wake = true);
   void end_of_tick(Stage& stage);
+  bool may_hang(std::span<const RequestRef> staged) const;
   void run_in_tick(Stage& stage, Nanos predicted);
   static bool loop_runs_here();
   void tell_of_loop(std::string_view what, std::string_view until, int level) const;

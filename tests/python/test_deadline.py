@@ -246,3 +246,38 @@ def test_a_deadline_is_of_one_block(seconds: float) -> None:
         assert deadline.remaining() > 0
     with deadline:  # later
         assert deadline.remaining() > 0
+
+
+def test_a_callable_that_hangs_keeps_nobody_past_a_deadline() -> None:
+    """However short its runs were until then: no thread that waits for an answer runs it, and no event loop."""
+    going_on = threading.Event()
+    fine, bad = np.zeros(2, np.float32), np.full(2, 7, np.float32)
+
+    def hangs(x: np.ndarray) -> np.ndarray:
+        if x[0, 0] == 7:
+            going_on.wait(30)
+        return x
+
+    async def main() -> None:
+        for _ in range(100):
+            await batcher.submit(fine, timeout=10)
+        late = batcher.submit(bad, timeout=0.1)
+        turns = 0
+        while not late.done():
+            turns += 1
+            await asyncio.sleep(0.01)
+        assert turns > 2
+        with pytest.raises(inferkit.DeadlineError):
+            await late
+
+    model = inferkit.Model.from_callable(
+        hangs, inputs=[("x", "float32", (None, 2))], outputs=[("y", "float32", (None, 2))]
+    )
+    with inferkit.Batcher(model, workers=2) as batcher:
+        for _ in range(100):
+            batcher(fine)
+        with pytest.raises(inferkit.DeadlineError):
+            batcher(bad, timeout=0.1)
+        assert not going_on.is_set()  # and so it still hangs
+        asyncio.run(main())
+        going_on.set()

@@ -279,3 +279,19 @@ def test_a_ticket_that_was_submitted_elsewhere_expires_on_the_loop_that_awaits_i
         asyncio.run(asyncio.wait_for(main(), 30))
         opened.set()
         running.result(30)
+
+
+def test_a_burst_of_one_turn_is_told_when_to_come_back() -> None:
+    """While its first requests are not handed on yet, and nothing runs."""
+
+    async def main() -> list[object]:
+        with inferkit.Batcher(FakeModel(0.01), max_batch_size=1, max_queue_size=2) as batcher:
+            for _ in range(10):
+                await batcher.submit(row(0))
+            tickets = [batcher.submit(row(0)) for _ in range(4)]
+            return await asyncio.gather(*tickets, return_exceptions=True)
+
+    answers = asyncio.run(main())
+    refused = [answer for answer in answers if isinstance(answer, inferkit.QueueFullError)]
+    assert len(refused) == 2
+    assert all(error.retry_after is not None and error.retry_after > 0.005 for error in refused)
