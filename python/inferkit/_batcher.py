@@ -259,7 +259,7 @@ class Batcher(_core.Batcher):
     [3, 2, 0, 1]
     """
 
-    __slots__ = ("_ended", "_gave_up", "_limits", "_max_elements", "_model", "_name", "_pad", "_warm")
+    __slots__ = ("_ended", "_gave_up", "_limits", "_max_elements", "_model", "_name", "_pad", "_swapping", "_warm")
     _model: Model
     _name: str
     _limits: dict[str, int]
@@ -363,6 +363,7 @@ class Batcher(_core.Batcher):
                 self._close(False, None)
                 raise
         self._model = model
+        self._swapping = RLock()
         self._name = _unique(name) if name else _new_name(model)
         self._warm = False
         self._ended = False
@@ -659,8 +660,11 @@ class Batcher(_core.Batcher):
         if self._closed:
             _core.refuse_closed("the batcher is draining or closed: it runs no other model any more")
         self._warm_up(model, batch_sizes, shapes)
-        self._swap(model)
-        before, self._model = self._model, model  # meanwhile another thread may have swapped it, too
+        with self._swapping:  # or another thread's model would be in one place, and this one in the other
+            if self._closed:
+                _core.refuse_closed("the batcher was closed while the model was warmed up")
+            self._swap(model)
+            before, self._model = self._model, model
         log("batcher", "swapped", {"batcher": self._name, "model": repr(model)})
         return before
 

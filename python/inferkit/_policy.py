@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ._arguments import integer, seconds
+from ._text import milliseconds as ms
 
 __all__ = ["Fixed", "PolicyStats", "policy_stats", "resolved"]
 
@@ -129,24 +130,20 @@ def _why(raw: dict[str, Any], rows: int, run: float) -> str:
     each, most = run / rows, raw["most"]
     if raw["target"] and raw["expected"]:
         told = (
-            f"{raw['rate']:,.0f} rows come in a second, and a run of {rows} takes {_ms(run)}: 99% should be answered "
-            f"within {_ms(raw['expected'])}"
+            f"{raw['rate']:,.0f} rows come in a second, and a run of {rows} takes {ms(run)}: 99% should be answered "
+            f"within {ms(raw['expected'])}"
         )
         if not raw["kept"]:
-            told += f", and no size of a batch that keeps up with them keeps the target of {_ms(raw['target'])}"
+            told += f", and no size of a batch that keeps up with them keeps the target of {ms(raw['target'])}"
         elif raw["delay"] > 0:
-            told += f", of which {_ms(raw['delay'])} are for others to come, since larger batches save work"
+            told += f", of which {ms(raw['delay'])} are for others to come, since larger batches save work"
     elif rows < most:
-        told = f"a row takes {_ms(each)} in a batch of {rows} and {_ms(raw['of_most'] / most)} in one of {most}"
+        told = f"a row takes {ms(each)} in a batch of {rows} and {ms(raw['of_most'] / most)} in one of {most}"
         told += ", the hand-over left out: more rows than that do not pay"
     else:
         told = (
             f"rows go on getting cheaper up to {most} in a batch, as far as has been seen, or cost too little to matter"
         )
     if raw["company"]:
-        told += f"; after a batch could have gone, others come within {_ms(raw['company'])}, and are waited for"
+        told += f"; after a batch could have gone, others come within {ms(raw['company'])}, and are waited for"
     return told
-
-
-def _ms(seconds: float) -> str:
-    return f"{seconds * 1e3:.3g} ms"

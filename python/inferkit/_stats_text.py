@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ._text import counted
+from ._text import counted, milliseconds
 
 if TYPE_CHECKING:
     from ._stats import BatcherStats, Latency
@@ -44,7 +44,7 @@ def _fitted(text: str, width: int = 70) -> list[str]:
 
 
 def stats_text(stats: BatcherStats) -> str:
-    """At most 80 columns and 20 lines."""
+    """Fill a screen: some twenty lines, of 80 columns where the figures are not very large."""
     waiting = f"{stats.queue_depth:,} waiting"
     if stats.queue_depth:
         waiting += f" (the oldest {stats.oldest_wait:.3f} s)"
@@ -64,7 +64,7 @@ def stats_text(stats: BatcherStats) -> str:
     chosen = stats.policy
     of_all = f", {stats.workers} of {stats.workers + stats.workers_missing} workers" if stats.workers_missing else ""
     slices = f", slices of {stats.slice_ms:.3g} ms" if stats.slice_ms else ""
-    wait = f"waits up to {chosen.max_delay * 1e3:.3g} ms" if chosen.max_delay else "no delay"
+    wait = f"waits up to {milliseconds(chosen.max_delay)}" if chosen.max_delay else "no delay"
     cores = (
         f"cores     {100 * of.core_share:.0f}% of all batchers' time; "
         f"waited {counted(of.core_waits, 'time')} for one, {of.core_wait_seconds:.3g} s in all"
@@ -75,7 +75,7 @@ def stats_text(stats: BatcherStats) -> str:
         f"refused   {refused}",
         *(f"why not   {line}" for line in _fitted(unanswered) if unanswered != "none"),
         f"rate      {stats.requests_per_second:,.1f} requests/s (last 10 s), "
-        f"{100 * stats.inference_error_rate:.1f}% of all runs failed",
+        f"{100 * stats.inference_error_rate:.1f}% of those that ran failed",
         f"batches   {stats.batches:,} of {stats.mean_batch_size:.1f} rows on average: "
         f"{100 * stats.batch_fill_rate:.0f}% full{of_all}",
         *(f"went as   {line}" for line in _fitted(why)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["NAME_LIMIT", "counted", "field", "printable"]
+__all__ = ["NAME_LIMIT", "counted", "field", "milliseconds", "printable"]
 
 NAME_LIMIT = 200  # characters of a name or an id that are shown
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
@@ -69,3 +69,15 @@ def counted(count: int, one: str, several: str = "") -> str:
     ('1 row', '0 rows', '2 batches')
     """
     return f"{count:,} {one if count == 1 else several or one + 's'}"
+
+
+def milliseconds(seconds: float) -> str:
+    """Say a duration in milliseconds, with three digits or all of its whole ones.
+
+    Examples
+    --------
+    >>> from inferkit._text import milliseconds
+    >>> milliseconds(0.0012345), milliseconds(1.5)
+    ('1.23 ms', '1,500 ms')
+    """
+    return f"{seconds * 1e3:,.0f} ms" if seconds >= 0.9995 else f"{seconds * 1e3:.3g} ms"

@@ -239,3 +239,38 @@ def test_after_its_warm_up_it_is_known_what_runs_of_the_other_take() -> None:
             assert batcher.stats().batches == 0
             assert batcher(row(1)[None], timeout=60.0).tolist() == [[3, 3]]
             assert batcher.stats().dispatched["caller"] == warm
+
+
+def test_two_swaps_at_once_leave_what_runs() -> None:
+    """What `model` says and what runs are set one after the other."""
+
+    class Slow(inferkit.Batcher):
+        between = threading.Event()
+
+        def _swap(self, model: Any) -> None:
+            super()._swap(model)
+            if model is first:
+                self.between.set()
+                time.sleep(0.2)  # the other one has its chance
+
+    first, second = times(2), times(3)
+    with Slow(times(1), max_batch_size=1) as batcher:
+        one = threading.Thread(target=batcher.swap, args=(first,), kwargs={"batch_sizes": ()})
+        one.start()
+        assert Slow.between.wait(30)
+        batcher.swap(second, batch_sizes=())
+        one.join()
+        assert batcher.model is second
+        assert batcher(row(1)).tolist() == [3, 3]
+
+
+def test_a_batcher_that_is_closed_meanwhile_takes_no_other() -> None:
+    def close(x: np.ndarray) -> np.ndarray:
+        batcher.close(drain=False)
+        return x
+
+    batcher = inferkit.Batcher(times(1), max_batch_size=1)
+    before = batcher.model
+    with pytest.raises(inferkit.ClosedError, match="while the model was warmed up"):
+        batcher.swap(FakeModel(answer=close))
+    assert batcher.model is before
