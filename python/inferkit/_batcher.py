@@ -153,7 +153,8 @@ class Batcher(_core.Batcher):
         number.
     caller_runs : bool
         Whether a blocking caller that finds the batcher idle runs its request on its own thread, which saves the
-        hand-over to a worker.
+        hand-over to a worker. Where the request has a deadline and the model is a wrapped callable, it does not: a
+        callable that hangs would keep it past the deadline.
     isolate_failures : bool
         Whether the requests of a failed batch run again, in halves, so that only the bad ones fail: one of n is found
         with at most 2 log2(n) more runs, and each request that fails has failed alone. This is done if the model raised
@@ -162,7 +163,8 @@ class Batcher(_core.Batcher):
     inline_limit : float
         The thread of an event loop itself runs batches that should take at most this many seconds. To hand a batch to a
         worker, and its answers back, takes two wake-ups, together 15 to 90 us; for shorter batches, running them is
-        the shorter pause for the loop. 0 turns this off.
+        the shorter pause for the loop. A wrapped callable with requests that have deadlines always goes to a worker.
+        0 turns this off.
     blocking_on_loop : {"allow", "warn", "refuse"}, optional
         What ``batcher(x)``, ``ticket.result()``, :meth:`map`, :meth:`drain` and :meth:`close` do on the thread of a
         running event loop before they wait for requests, which would block it: nothing, a ``RuntimeWarning``, or a
