@@ -42,13 +42,15 @@ def cores(limits: Mapping[str, int], threads: int, cpus: int) -> Iterator[Check]
     """Find more threads than can run at once."""
     workers = min(limits["workers"], limits["max_concurrent"])
     if workers > 1 and workers * threads > cpus:
+        fewer = f"have at most {counted(max(1, cpus // threads), 'worker')}"
+        each = max(1, cpus // workers)
         yield _check(
             "threads fit the CPUs",
             "warn",
             f"{counted(workers, 'batch', 'batches')} at once on {counted(threads, 'thread')} each, and "
             f"{counted(cpus, 'CPU')}",
             "threads that share a CPU interrupt each other, and all runs take longer",
-            f"load the model with threads={max(1, cpus // workers)}, or have fewer workers",
+            f"load the model with threads={each}, or {fewer}" if each < threads else fewer,
         )
 
 
