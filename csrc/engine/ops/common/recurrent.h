@@ -84,6 +84,10 @@ struct RecurrentBlock {
   /// f(row) for every row; some are left out where the run is told to stop.
   template <class F>
   void for_each_row(F&& f) const {
+    if (rows == 1) {
+      f(0);  // is not divided, and the walk has asked
+      return;
+    }
     WorkMeter meter;
     for_blocks(meter, 0, rows, p.gates * p.hidden * (sizeof(W) == sizeof(double) ? 10 : 1),
                [&](int64_t begin, int64_t end) {
