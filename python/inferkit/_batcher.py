@@ -261,7 +261,7 @@ class Batcher(_core.Batcher):
     [3, 2, 0, 1]
     """
 
-    __slots__ = ("_ended", "_gave_up", "_limits", "_max_elements", "_model", "_name", "_pad", "_swapping", "_warm")
+    __slots__ = ("_ended", "_gave_up", "_limits", "_max_elements", "_model", "_name", "_pad", "_warm")
     _model: Model
     _name: str
     _limits: dict[str, int]
@@ -365,7 +365,6 @@ class Batcher(_core.Batcher):
                 self._close(False, None)
                 raise
         self._model = model
-        self._swapping = RLock()
         self._name = _unique(name) if name else _new_name(model)
         self._warm = False
         self._ended = False
@@ -662,7 +661,7 @@ class Batcher(_core.Batcher):
         if self._closed:
             _core.refuse_closed("the batcher is draining or closed: it runs no other model any more")
         self._warm_up(model, batch_sizes, shapes)
-        with self._swapping:  # or another thread's model would be in one place, and this one in the other
+        with _ending:  # or another thread's model would be in one place, and this one in the other
             if self._closed:
                 _core.refuse_closed("the batcher was closed while the model was warmed up")
             self._swap(model)
@@ -843,7 +842,8 @@ def _checks_by_output(
 # Workers must be gone before the interpreter is: one that runs a wrapped callable would wait in vain for the GIL.
 _open: weakref.WeakSet[Batcher] = weakref.WeakSet()
 _when_ended: list[Callable[[Batcher], object]] = []  # told once of each batcher that is closed, or dropped
-_ending = RLock()  # a batcher is open, or has been noted as ended, to who has it; signal handlers close, too
+# Who has it finds a batcher open, or noted as ended, and with the model that it runs. Signal handlers close, too.
+_ending = RLock()
 _numbers = itertools.count(1)
 _closed_any = False  # for inferkit.health: none is open since all are closed, or since none was made
 
