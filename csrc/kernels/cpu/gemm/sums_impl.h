@@ -24,7 +24,8 @@ constexpr int kMaxPanels = 8;
 /// The widest tile of so many rows. One row alone may spread wider: its B is read once, so that only latency counts.
 constexpr int widest(int rows) {
   const int fit = kMaxSums / rows;
-  const int panels = rows == 1 ? 8 : fit >= 8 ? 8 : fit >= 4 ? 4 : fit >= 2 ? 2 : 1;
+  // Eight panels of three rows would need a register more than there are.
+  const int panels = rows == 1 ? 8 : fit > 8 ? 8 : fit == 8 ? 6 : fit >= 4 ? 4 : fit >= 2 ? 2 : 1;
   return kMaxSums < 8 && panels > 4 ? 4 : panels;
 }
 
@@ -68,8 +69,9 @@ INFERKIT_INLINE void multiply(V (&acc)[kRows][kPanels], const typename V::Scalar
   for (int g = 0; g < kGroups; ++g) group[g] = a + 3 * g * lda;
   int64_t i = 0;
   // Few rows are soon through with a chunk, whose end is foreseen where fewer turns come before it. Tall tiles are not
-  // faster for it, and slower where the rows of B lie far apart.
-  if constexpr (B::kUnrolls && kRows <= kMaxRows * 2 / 3) {
+  // faster for it, and slower where the rows of B lie far apart; of tiles that fill the registers, rows of B that are
+  // loaded early would wait on the stack.
+  if constexpr (B::kUnrolls && kRows <= kMaxRows * 2 / 3 && kRows * kPanels < kMaxSums) {
     for (; i + 4 <= k; i += 4) {
       _Pragma("GCC unroll 4") for (int s = 0; s < 4; ++s) multiply_step(acc, group, lda, b, i + s);
     }
