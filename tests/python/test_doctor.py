@@ -6,7 +6,6 @@ import dataclasses
 import json
 import logging
 import os
-import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -193,9 +192,11 @@ def test_log_lines_without_their_ids(serve: Made, monkeypatch: pytest.MonkeyPatc
         log(area, event, {**fields, "request_id": None}, level)
 
     monkeypatch.setattr("inferkit.tracing._request_log.log", anonymous)
+    # As many as there are to be, whatever time this machine takes for one.
+    monkeypatch.setattr("inferkit.diagnostics._patient.Patient.affordable", lambda self, least, most: most)
     check = by_name(examine(serve(wrap(np.tanh)), seconds=0.1))["ids in the log"]
     assert check.status == "fail"
-    assert re.match(r"(\d\d+) of \1 requests have no line", check.figure)
+    assert check.figure.startswith("300 of 300 requests have no line")
 
 
 @pytest.mark.parametrize("how", ["trace_size", "enable"])
