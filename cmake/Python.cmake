@@ -16,10 +16,11 @@ endfunction()
 
 file(GLOB binding_files CONFIGURE_DEPENDS ${bindings}/*.cc)
 list(REMOVE_ITEM binding_files ${bindings}/python_calls.cc) # has its own flags
-# What binds classes and describes, off every request's way: not worth the time that optimisation takes.
+# What binds classes and describes, off every request's way but of one that fails or is of a device's arrays: not worth
+# the time that optimisation takes.
 set(classes ${binding_files})
 list(FILTER classes INCLUDE REGEX
-     "/(bind_.*|batcher_figures|cause|device_arrays|done_callback|errors|exit|list_arrays|module|names|path|trio)\\.cc$")
+     "/(bind_.*|batcher_figures|cause|device_arrays|errors|exit|module|names|path)\\.cc$")
 list(REMOVE_ITEM binding_files ${classes})
 # What a request passes through. It comes first: of a function that both groups have, the linker takes the first. Not one
 # group of both: at -O1, and even at -O2, a call takes 3 to 6% longer then.
