@@ -221,7 +221,7 @@ def measure(pythons: list[str], case: tuple[str, bytes, Feeds, str], args: argpa
     for pair in range(args.pairs):
         workers = [Worker(python) for python in pythons]
         try:
-            answers = [b"", b""]
+            answers: list[Any] = [None, None]
             for which in (0, 1) if pair % 2 else (1, 0):
                 answers[which] = workers[which].ask("load", data, feeds, via, args.threads)
             same &= _same(name, *answers)
