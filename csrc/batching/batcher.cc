@@ -612,6 +612,11 @@ bool Batcher::close(bool drain_first, Nanos until) {
   return true;
 }
 
+Nanos Batcher::longest_run(Nanos now) const {
+  const Nanos oldest = runs_.oldest();
+  return oldest == kNever ? 0 : std::max<Nanos>(0, now - oldest);
+}
+
 BatcherSeries Batcher::series() const { return foreign() ? BatcherSeries{} : recorder_.series(clock_.now()); }
 
 BatcherStats Batcher::stats() const {
@@ -627,8 +632,8 @@ BatcherStats Batcher::stats() const {
   out.workers = started_;
   out.workers_missing = options_.workers - started_;
   out.slice = slice_.load(std::memory_order_relaxed);
-  const Nanos now = clock_.now(), oldest = runs_.oldest();
-  if (oldest != kNever) out.longest_run = std::max<Nanos>(0, now - oldest);
+  const Nanos now = clock_.now();
+  out.longest_run = longest_run(now);
   recorder_.fill(out, max_rows(), now);
   if (padding()) out.padding_refusal = pad_proof_.refusal(runner_->generation());
   if (padding()) out.padding_costs = pad_cost_.figures();

@@ -151,6 +151,8 @@ class Batcher {
   void poke() noexcept;
   /// Whether its clock is the one that threads sleep by.
   bool steady() const { return steady_; }
+  /// How long the oldest of the batches that run has run; 0 where none does.
+  Nanos longest_run() const { return foreign() ? 0 : longest_run(clock_.now()); }
 
   /// Of a model that is to take the runner's place, what its inputs are checked for; then follow() once it has. What
   /// runs of the one before took says nothing of its own. One thread at a time.
@@ -204,6 +206,7 @@ class Batcher {
   bool foreign() const { return fork_generation_ != fork_generation(); }
   void check_outside() const;
   /// Whether a run may be of this request alone, on its caller's thread.
+  Nanos longest_run(Nanos now) const;
   bool may_run_alone(const Checked& checked, Nanos deadline) const;
 
   const std::shared_ptr<Runner> runner_;

@@ -353,6 +353,13 @@ void bind_batcher(py::module_& m) {
            "To what requests up to that length are padded; with 0, those up to the longest, where there is one.")
       .def_property_readonly("_state",
                              [](const PyBatcher& self) { return std::string(self.core->batcher().state_name()); })
+      .def_property_readonly(
+          "_longest_run",
+          [](const PyBatcher& self) {
+            const Batcher& of = self.core->batcher();
+            return of.steady() ? 1e-9 * double(of.longest_run()) : 0.0;
+          },
+          "For how many seconds the oldest of the batches that run has run; 0 where the clock is a test's.")
       .def("_drain", &drain, "timeout"_a)
       .def("_close", &close, "drain"_a, "timeout"_a)
       .def("_poll_close", &poll_close, "drain"_a)

@@ -481,6 +481,8 @@ void bind_model(py::module_& m) {
         return out;
       },
       "The operator table: (domain, name, first opset, last opset, family) for each row.");
+  m.def("wait_for_call", &wait_for_call,
+        "Sleep until a callable's call runs, or return at once where one has begun since the last time.");
 }
 
 }  // namespace inferkit

@@ -3,6 +3,7 @@
 #include <pybind11/numpy.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <limits>
 #include <optional>
@@ -23,11 +24,35 @@
 #include "engine/run/keep_text.h"
 #include "graph/text_tensor.h"
 #include "platform/fork.h"
+#include "platform/futex.h"
 
 namespace py = pybind11;
 
 namespace inferkit {
 namespace {
+
+/// The calls of all callables of the process, and the thread that sleeps until there is one. The GIL guards it all.
+struct CallWatch {
+  static inline uint64_t made = 0, seen = 0;  // calls that began: all, and those that were there at the last look
+  static inline int64_t running = 0;
+  static inline uint32_t process = 0;             // fork_generation() of where they run
+  static inline std::atomic<uint32_t> parked{0};  // 1 while that thread sleeps: a futex
+
+  static void began() {
+    if (const uint32_t here = fork_generation(); process != here) {  // those of the parent never return here
+      process = here;
+      running = 0;
+    }
+    ++running;
+    if (parked.load(std::memory_order_relaxed) == 0) return;
+    parked.store(0, std::memory_order_relaxed);  // the sleeper reads nothing else without the GIL
+    futex_wake_all(parked);
+  }
+  static void ended(uint32_t where) {
+    if (where == process) --running;
+  }
+  static bool idle() { return (running == 0 || process != fork_generation()) && made == seen; }
+};
 
 class PyRunner final : public Runner {
  public:
@@ -197,18 +222,21 @@ class PyRunner final : public Runner {
   class InCall {
    public:
     explicit InCall(Calls& calls) : calls_(calls) {
-      calls_.push_back({PyThread_get_thread_ident(), number_, fork_generation()});
+      calls_.push_back({PyThread_get_thread_ident(), ++CallWatch::made, process_});
+      number_ = calls_.back().number;
+      CallWatch::began();
     }
     ~InCall() {
       std::erase_if(calls_, [&](const LongestCall& call) { return call.number == number_; });
+      CallWatch::ended(process_);
     }
     InCall(const InCall&) = delete;
     InCall& operator=(const InCall&) = delete;
 
    private:
-    static inline uint64_t made = 0;
     Calls& calls_;
-    const uint64_t number_ = ++made;
+    const uint32_t process_ = fork_generation();
+    uint64_t number_ = 0;
   };
 
   Calls calls_;  // in the order in which they began; guarded by the GIL
@@ -226,6 +254,15 @@ PyObject* callable_of(const Runner& runner) {
 std::optional<LongestCall> longest_call(const Runner& runner) {
   const auto* python = dynamic_cast<const PyRunner*>(&runner);
   return python ? python->longest_call() : std::nullopt;
+}
+
+void wait_for_call() {
+  while (CallWatch::idle()) {
+    CallWatch::parked.store(1, std::memory_order_relaxed);
+    const py::gil_scoped_release release;
+    futex_wait(CallWatch::parked, 1);
+  }
+  CallWatch::seen = CallWatch::made;
 }
 
 void drop_callable(Runner& runner) {

@@ -29,5 +29,8 @@ struct LongestCall {
 };
 /// The one of a runner made here that began first.
 std::optional<LongestCall> longest_call(const Runner& runner);
+/// Sleeps until some callable of the process runs; returns at once where one has been called since the last time. For
+/// one thread. With the GIL, which it lets go of meanwhile.
+void wait_for_call();
 
 }  // namespace inferkit

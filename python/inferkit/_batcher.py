@@ -15,7 +15,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, I
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from . import _core
+from . import _core, _watchdog
 from ._arguments import sequence
 from ._client import Client, named_client, named_clients
 from ._initialised import says_if_not_initialised
@@ -375,6 +375,8 @@ class Batcher(_core.Batcher):
             "max_concurrent": int(max_concurrent or workers),
         }
         _open.add(self)
+        if not model._is_native:
+            _watchdog.start()
         log("batcher", "made", {"batcher": self._name, "max_batch_size": self._max_rows, **self._limits})
 
     @property

@@ -57,6 +57,7 @@ __all__: list[str] = [
     "supported_ops",
     "trace_steps",
     "traced_steps",
+    "wait_for_call",
     "why_no_cuda",
 ]
 
@@ -995,6 +996,11 @@ class Batcher:
     @property
     def _closed(self) -> bool: ...
     @property
+    def _longest_run(self) -> float:
+        """
+        For how many seconds the oldest of the batches that run has run; 0 where the clock is a test's.
+        """
+    @property
     def _max_rows(self) -> int: ...
     @property
     def _state(self) -> str: ...
@@ -1218,6 +1224,11 @@ def trace_steps(on: bool, capacity: typing.SupportsInt | typing.SupportsIndex) -
 def traced_steps() -> list[tuple[str, float, float, int]]:
     """
     The last steps, oldest first: (name, started, finished, thread), in seconds of time.monotonic().
+    """
+
+def wait_for_call() -> None:
+    """
+    Sleep until a callable's call runs, or return at once where one has begun since the last time.
     """
 
 def why_no_cuda(device: typing.SupportsInt | typing.SupportsIndex) -> str:

@@ -25,6 +25,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
+from .. import _watchdog
 from .._arguments import path_text
 from ._app import App
 from ._monitor import Limits, Monitor, Report, State
@@ -54,6 +55,7 @@ def configure(limits: Limits) -> None:
     limits : Limits
     """
     _monitor.limits = limits  # checks them
+    _watchdog.look_again()
 
 
 def report() -> Report:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .._model import Model
     from .._stats import BatcherStats
 
-__all__ = ["Limits", "Monitor", "Report", "State"]
+__all__ = ["Limits", "Monitor", "Report", "State", "hangs_somewhere"]
 
 _WINDOW = 60  # seconds: of the error rate, of p99 and of holds of the event loop
 
@@ -75,7 +75,8 @@ class Limits:
         For how many seconds something blocked an event loop, in the last 60 s. It needs ``diagnostics.watch_loop()``.
     hung_after : float or None
         For how many seconds a batch may run; by default 30. If one runs longer, the batcher has failed. Where it is a
-        callable that hangs, the reason says at which line, and the logger ``inferkit.health`` gets its stack.
+        callable that hangs, the reason says at which line, and the logger ``inferkit.health`` gets its stack, from a
+        thread that looks for that by the limits of :func:`configure`, whether or not anybody asks.
     min_requests : int
         How many requests it takes to judge a rate or a percentile.
     require_warm_up : bool
@@ -335,6 +336,14 @@ class Monitor:
 
 def _hangs(stats: BatcherStats, limits: Limits) -> bool:
     return limits.hung_after is not None and stats.longest_run > limits.hung_after
+
+
+def hangs_somewhere(limits: Limits) -> bool:
+    """Whether a callable behind an open batcher has run for too long; the log gets nothing of it."""
+    after = limits.hung_after
+    if after is None:
+        return False
+    return any(not batcher.model._is_native and batcher._longest_run > after for batcher in _batcher._open_batchers())
 
 
 def _hung_call(model: Model) -> tuple[tuple[int, int], tuple[Site, ...]] | None:

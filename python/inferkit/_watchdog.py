@@ -1,0 +1,70 @@
+"""A thread that looks after callables: where one hangs, the log tells it though nobody asks.
+
+It sleeps where none runs, and costs a look at each batcher now and then where some do.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+
+from . import _core
+from ._background import pause, surviving
+
+__all__ = ["look_again", "start"]
+
+_AREA = "health"
+_PARTS = 4  # a hang is seen at most this part of the limit too late
+_MOST, _LEAST = 10.0, 0.02  # seconds between two looks
+
+_lock = threading.RLock()  # one thread at a time starts it, and a signal handler in the middle of that
+_thread: threading.Thread | None = None
+_process = 0  # that this thread is of: a child of fork() has none
+_changed = threading.Event()  # the limit is another one
+
+
+def start() -> None:
+    """Have callables looked after from now on; where there is no thread for that, nobody does."""
+    global _thread, _process
+    if _is_there():
+        return
+    with surviving(_AREA, "not watched"), _lock:
+        if not _is_there():
+            thread = threading.Thread(target=_run, name="inferkit-watchdog", daemon=True)
+            thread.start()
+            _thread, _process = thread, os.getpid()
+
+
+def look_again() -> None:
+    """Take account of another limit at once."""
+    _changed.set()
+
+
+def _is_there() -> bool:
+    return _thread is not None and _process == os.getpid() and _thread.is_alive()
+
+
+def _run() -> None:
+    hangs = False
+    while True:
+        if not hangs:
+            _core.wait_for_call()
+        after: float | None = None
+        with surviving(_AREA, "not watched"):
+            from .health import _monitor as monitor
+            from .health._monitor import hangs_somewhere
+
+            after = monitor.limits.hung_after
+            before, hangs = hangs, hangs_somewhere(monitor.limits)
+            if hangs or before:  # and when it is over, so that the log tells that, too
+                monitor.report()
+        _changed.clear()
+        pause(_changed, _MOST if after is None else min(_MOST, max(_LEAST, after / _PARTS)), _AREA)
+
+
+def _afresh_in_child() -> None:
+    global _lock, _changed
+    _lock, _changed = threading.RLock(), threading.Event()
+
+
+os.register_at_fork(after_in_child=_afresh_in_child)
