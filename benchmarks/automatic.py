@@ -103,7 +103,7 @@ class Bench:
         served.model.warm_up(range(1, 65), shapes=shapes)
 
     def batcher(self, setting: inferkit.Fixed | str) -> inferkit.Batcher:
-        return inferkit.Batcher(self.served.model, policy=setting, workers=self.workers)
+        return inferkit.Batcher(self.served.model, policy=setting, workers=self.workers, max_queue_size=None)
 
     def check(self, i: int, answer: Feeds) -> None:
         if any(answer[name].tobytes() != want.tobytes() for name, want in self.expected[i].items()):

@@ -168,8 +168,9 @@ class Batcher(_core.Batcher):
     blocking_on_loop : {"allow", "warn", "refuse"}, optional
         What ``batcher(x)``, ``ticket.result()``, :meth:`map`, :meth:`drain` and :meth:`close` do on the thread of a
         running event loop before they wait for requests, which would block it: nothing, a ``RuntimeWarning``, or a
-        ``RuntimeError``. By default they warn in debug mode: Python's (``python -X dev``), or asyncio's, if
-        ``PYTHONASYNCIODEBUG`` is set or the loop that runs where the batcher is made has it on; else they allow it.
+        ``RuntimeError``. So do :meth:`warm_up` and :meth:`swap` while requests are under way. By default they warn in
+        debug mode: Python's (``python -X dev``), or asyncio's, if ``PYTHONASYNCIODEBUG`` is set or the loop that runs
+        where the batcher is made has it on; else they allow it.
     clients : mapping of str to Client, optional
         Weights and rates of those who send requests (``client="a"`` at a submission), by name. Of one priority, clients
         that wait are served in proportion to their weights, in rows, whatever each of them sends; of one client, the
@@ -552,8 +553,14 @@ class Batcher(_core.Batcher):
         ValueError
             As in :meth:`Model.warm_up`; or the answers to padded requests would not be those to the requests.
         """
+        self._may_hold_up("batcher.warm_up()", "await asyncio.to_thread(batcher.warm_up)")
         self._warm_up(self._model, batch_sizes, shapes)
         self._warm = True
+
+    def _may_hold_up(self, what: str, instead: str) -> None:
+        """Before the caller runs a model while requests are under way: an event loop on its thread would wait."""
+        if self._unanswered():
+            self._may_block(what, f"the model has run for each batch size: {instead}, instead", 3)
 
     def _warm_up(
         self, model: Model, batch_sizes: Iterable[int] | None, shapes: Mapping[str, Sequence[int]] | None
@@ -662,6 +669,7 @@ class Batcher(_core.Batcher):
             raise ValueError("the models differ, and requests that wait fit only one: " + "; ".join(differences))
         if self._closed:
             _core.refuse_closed("the batcher is draining or closed: it runs no other model any more")
+        self._may_hold_up("batcher.swap()", "await asyncio.to_thread(batcher.swap, model)")
         self._warm_up(model, batch_sizes, shapes)
         with _ending:  # or another thread's model would be in one place, and this one in the other
             if self._closed:

@@ -46,12 +46,23 @@ def closed(batcher: inferkit.Batcher, **options: Any) -> bool:
     return batcher.close(**options)
 
 
+def warmed_up(batcher: inferkit.Batcher) -> None:
+    batcher.submit(X)
+    batcher.warm_up()
+
+
+def swapped(batcher: inferkit.Batcher) -> None:
+    batcher.submit(X)
+    batcher.swap(FakeModel())
+
+
 MAP = TOLD.format(r"batcher\.map\(\)", r"answers are there: use batcher\.amap\(\)")
 CLOSE = TOLD.format(r"batcher\.close\(\)", r"its requests have ended: await batcher\.aclose\(\)")
 DRAIN = TOLD.format(
     r"batcher\.drain\(\)",
     r"its requests have ended: await batcher\.aclose\(\), or asyncio\.to_thread\(batcher\.drain\),",
 )
+RUN = r"the model has run for each batch size: await asyncio\.to_thread\({}\),"
 WAYS = {
     "call": Way(lambda batcher: batcher(X), TOLD.format(r"batcher\(x\)", ANSWER)),
     "result": Way(lambda batcher: batcher.submit(X).result(60), TOLD.format(r"ticket\.result\(\)", ANSWER)),
@@ -62,6 +73,8 @@ WAYS = {
     "drain_in_time": Way(lambda batcher: drained(batcher, timeout=60), DRAIN),
     "close": Way(closed, CLOSE),
     "close_in_time": Way(lambda batcher: closed(batcher, timeout=60), CLOSE),
+    "warm_up": Way(warmed_up, TOLD.format(r"batcher\.warm_up\(\)", RUN.format(r"batcher\.warm_up"))),
+    "swap": Way(swapped, TOLD.format(r"batcher\.swap\(\)", RUN.format(r"batcher\.swap, model"))),
     "with": Way(left_by, CLOSE, "_batcher.py"),
 }
 
@@ -143,6 +156,8 @@ def test_who_closes_without_a_wait_blocks_no_loop() -> None:
 
     async def main() -> None:
         idle = made()
+        idle.warm_up()
+        idle.swap(FakeModel())
         assert (await idle.submit(X)).tolist() == [2, 2]
         assert idle.drain()
         assert idle.close()
