@@ -310,6 +310,7 @@ bool Batcher::conclude(Request& request, Phase end, std::optional<WhyNot> why, A
   }
   request.times.finished.store(clock_.now(), std::memory_order_relaxed);
   request.why_not = *from == Phase::kRunning && end == Phase::kExpired ? WhyNot::kRanLate : why;
+  if (why == WhyNot::kNoRoom) request.retry_after = scheduler_.room_after(clock_.now(), request);
   settle(request, end, announcer);
   if (heir) {
     scheduler_.enqueue_heir(heir);

@@ -6,6 +6,8 @@ import asyncio
 import inspect
 import pickle
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -295,3 +297,32 @@ def test_a_burst_of_one_turn_is_told_when_to_come_back() -> None:
     refused = [answer for answer in answers if isinstance(answer, inferkit.QueueFullError)]
     assert len(refused) == 2
     assert all(error.retry_after is not None and error.retry_after > 0.005 for error in refused)
+
+
+def test_who_waited_for_room_in_vain_is_told_when_to_come_back() -> None:
+    """A run takes 1 s, and the wait for room 0.5 s."""
+    clock = ManualClock()
+    options: dict[str, Any] = {"max_batch_size": 1, "max_queue_size": 1, "on_full": "wait", "full_timeout": 0.5}
+    with clock.batcher(FakeModel(1.0, clock=clock), **options) as batcher:
+        for _ in range(4):  # enough to go by
+            ticket = batcher.submit(row(0))
+            clock.wait_for_sleepers()
+            clock.advance(1.0)
+            ticket.result(30)
+        running = batcher.submit(row(0))
+        clock.wait_for_sleepers()
+        waiting = batcher.submit(row(0))
+        with ThreadPoolExecutor(1) as pool:
+            in_vain = pool.submit(batcher.submit, row(0))  # waits in it
+            end = time.monotonic() + 30
+            while batcher.stats().queue_depth < 2 and time.monotonic() < end:
+                time.sleep(0.001)
+            clock.advance(0.6)
+            error = in_vain.result(30).exception(30)
+        assert isinstance(error, inferkit.QueueFullError)
+        assert error.retry_after == pytest.approx(0.4, abs=0.05)
+        clock.advance(0.4)
+        running.result(30)
+        clock.wait_for_sleepers()
+        clock.advance(1.0)
+        waiting.result(30)
