@@ -280,12 +280,6 @@ void Batcher::expire(Request& request, Nanos now) noexcept {
 void Batcher::poke() noexcept {
   if (foreign()) return;
   if (!steady_) {
-    // First those that follow others, so that no request whose time has passed takes the place of one that ends.
-    if (alike_ && alike_->coalescer) {
-      RequestList due;
-      alike_->coalescer->sweep(clock_.now(), due);
-      drop(due);
-    }
     sweep();
     scheduler_.await_handovers();
     runs_.for_each_request([now = clock_.now(), this](Request& request) {
@@ -358,6 +352,13 @@ void Batcher::settle(Request& request, Phase end, Announcer& announcer) noexcept
 }
 
 void Batcher::sweep() noexcept {
+  if (foreign()) return;
+  // First those that follow others, so that no request whose time has passed takes the place of one that ends.
+  if (alike_ && alike_->coalescer) {
+    RequestList due;
+    alike_->coalescer->sweep(clock_.now(), due);
+    drop(due);
+  }
   RequestList expired;
   const OpenCount::Hold handover = scheduler_.sweep(expired);
   drop(expired);

@@ -121,6 +121,9 @@ class Batcher {
   void begin_drain();
   /// begin_drain(), then sleeps until every request has ended and nothing runs; false where `until` comes first.
   bool drain(Nanos until = kNever);
+  /// Ends those of the requests that wait whose time has passed, with their buffers. Workers and whoever waits for an
+  /// answer see to that by themselves; for where no worker is free and nobody waits.
+  void sweep() noexcept;
   /// Admits nothing more, and ends what has not run with ClosedError. Does not sleep.
   void refuse_all();
   /// Ends the requests of the batches that run, with ClosedError: they go on for nobody. For callers that will not wait
@@ -196,7 +199,6 @@ class Batcher {
                   Buffer& copied);
   void answer_at_once(Request& request, IntrusivePtr<BatchOutputs> outputs) noexcept;
   void end_followers(Request& leader, Announcer& announcer) noexcept;
-  void sweep() noexcept;
   [[noreturn]] void refuse_full(const Request& request, const SubmitOptions& options);
   void refuse_if_late(const Checked& checked, const SubmitOptions& options, Nanos now, const Flow* flow);
   void trace_refusal(Phase end, WhyNot why, uint64_t id, const SubmitOptions& options, int64_t rows, Nanos now);

@@ -360,6 +360,9 @@ void bind_batcher(py::module_& m) {
             return of.steady() ? 1e-9 * double(of.longest_run()) : 0.0;
           },
           "For how many seconds the oldest of the batches that run has run; 0 where the clock is a test's.")
+      .def(
+          "_sweep", [](const PyBatcher& self) { self.core->batcher().sweep(); },
+          "Ends those of the requests that wait whose time has passed, as no worker is free to do it.")
       .def("_drain", &drain, "timeout"_a)
       .def("_close", &close, "drain"_a, "timeout"_a)
       .def("_poll_close", &poll_close, "drain"_a)

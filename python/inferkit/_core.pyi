@@ -865,6 +865,10 @@ class Batcher:
         self, limits: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex] = []
     ) -> dict[str, typing.Any]: ...
     def _swap(self, model: typing.Any) -> None: ...
+    def _sweep(self) -> None:
+        """
+        Ends those of the requests that wait whose time has passed, as no worker is free to do it.
+        """
     def _teach(self, feeds: dict[str, typing.Any], model: typing.Any) -> None:
         """
         Runs made-up inputs a few times, to learn what that takes.

@@ -1,6 +1,7 @@
 """A thread that looks after callables: where one hangs, the log tells it though nobody asks.
 
-It sleeps where none runs, and costs a look at each batcher now and then where some do.
+It sleeps where none runs, and costs a look at each batcher now and then where some do. Behind a callable that hangs, it
+also ends requests whose time has passed, which workers would do if one were free.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ __all__ = ["look_again", "start"]
 _AREA = "health"
 _PARTS = 4  # a hang is seen at most this part of the limit too late
 _MOST, _LEAST = 10.0, 0.02  # seconds between two looks
+_WHILE_HUNG = 1.0  # those at most while something hangs: what has expired behind it keeps its buffers for so long
 
 _lock = threading.RLock()  # one thread at a time starts it, and a signal handler in the middle of that
 _thread: threading.Thread | None = None
@@ -52,14 +54,19 @@ def _run() -> None:
         after: float | None = None
         with surviving(_AREA, "not watched"):
             from .health import _monitor as monitor
-            from .health._monitor import hangs_somewhere
+            from .health._monitor import hanging
 
             after = monitor.limits.hung_after
-            before, hangs = hangs, hangs_somewhere(monitor.limits)
+            before, found = hangs, hanging(monitor.limits)
+            hangs = bool(found)
             if hangs or before:  # and when it is over, so that the log tells that, too
                 monitor.report()
+            for batcher in found:
+                batcher._sweep()
+            del found  # or it would keep them
         _changed.clear()
-        pause(_changed, _MOST if after is None else min(_MOST, max(_LEAST, after / _PARTS)), _AREA)
+        most = _WHILE_HUNG if hangs else _MOST
+        pause(_changed, most if after is None else min(most, max(_LEAST, after / _PARTS)), _AREA)
 
 
 def _afresh_in_child() -> None:

@@ -58,12 +58,13 @@ def switches() -> str:
     return next(line for line in status.splitlines() if line.startswith("voluntary"))
 
 
-def test_a_hang_and_its_end_are_logged_unasked(limit: None, caplog: pytest.LogCaptureFixture) -> None:
-    def events(name: str) -> list[Any]:
-        return [record for record in caplog.records if getattr(record, "event", "") == name]
+def logged(caplog: pytest.LogCaptureFixture, event: str) -> list[Any]:
+    return [record for record in caplog.records if getattr(record, "event", "") == event]
 
+
+def test_a_hang_and_its_end_are_logged_unasked(limit: None, caplog: pytest.LogCaptureFixture) -> None:
     def states() -> list[str]:
-        return [record.state for record in events("state")]
+        return [record.state for record in logged(caplog, "state")]
 
     hangs = Hangs()
     with (
@@ -71,9 +72,9 @@ def test_a_hang_and_its_end_are_logged_unasked(limit: None, caplog: pytest.LogCa
         inferkit.Batcher(inferkit.Model.from_callable(hangs, PORT, PORT), name="stuck") as batcher,
     ):
         ticket = batcher.submit(X)
-        assert comes(lambda: events("hung"))
+        assert comes(lambda: logged(caplog, "hung"))
         time.sleep(5 * LIMIT)
-        (record,) = events("hung")  # once
+        (record,) = logged(caplog, "hung")  # once
         assert (record.levelname, record.batcher) == ("ERROR", "stuck")
         assert record.seconds > LIMIT
         assert f"{__file__}:" in record.stack
@@ -81,6 +82,23 @@ def test_a_hang_and_its_end_are_logged_unasked(limit: None, caplog: pytest.LogCa
         hangs.let_go.set()
         ticket.result()
         assert comes(lambda: states()[-1] != "failed")
+
+
+def test_what_expires_behind_a_hang_keeps_no_buffer(limit: None) -> None:
+    """Though nobody waits for it, and no worker is free."""
+    hangs = Hangs()
+    with inferkit.Batcher(inferkit.Model.from_callable(hangs, PORT, PORT), max_queue_size=4) as batcher:
+        running = batcher.submit(X)
+        assert comes(lambda: batcher.stats().in_flight)
+        behind = [batcher.submit(X, timeout=0.01) for _ in range(4)]
+        with pytest.raises(inferkit.QueueFullError):
+            batcher.submit(X).result()
+        assert comes(lambda: batcher.stats().queue_depth == 0)
+        assert batcher.stats().expired == 4
+        late = batcher.submit(X)  # there is room again
+        hangs.let_go.set()
+        assert running.result().tolist() == late.result().tolist() == [1, 1]
+        assert all(isinstance(ticket.exception(), inferkit.DeadlineError) for ticket in behind)
 
 
 def test_no_limit_is_none(caplog: pytest.LogCaptureFixture) -> None:
@@ -93,7 +111,7 @@ def test_no_limit_is_none(caplog: pytest.LogCaptureFixture) -> None:
             health.configure(health.Limits(hung_after=None))
             ticket = batcher.submit(X)
             time.sleep(5 * LIMIT)
-            assert not caplog.records
+            assert not logged(caplog, "hung")
         finally:
             health.configure(health.Limits())
         hangs.let_go.set()
@@ -111,7 +129,7 @@ def test_a_clock_that_stands_still_is_no_hang(limit: None, caplog: pytest.LogCap
         ticket = batcher.submit(X)
         clock.advance(10)
         time.sleep(5 * LIMIT)
-        assert not [record for record in caplog.records if getattr(record, "event", "") == "hung"]
+        assert not logged(caplog, "hung")
         hangs.let_go.set()
         ticket.result()
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .._model import Model
     from .._stats import BatcherStats
 
-__all__ = ["Limits", "Monitor", "Report", "State", "hangs_somewhere"]
+__all__ = ["Limits", "Monitor", "Report", "State", "hanging"]
 
 _WINDOW = 60  # seconds: of the error rate, of p99 and of holds of the event loop
 
@@ -338,12 +338,16 @@ def _hangs(stats: BatcherStats, limits: Limits) -> bool:
     return limits.hung_after is not None and stats.longest_run > limits.hung_after
 
 
-def hangs_somewhere(limits: Limits) -> bool:
-    """Whether a callable behind an open batcher has run for too long; the log gets nothing of it."""
+def hanging(limits: Limits) -> list[Batcher]:
+    """Find the open batchers whose callable has run for too long; the log gets nothing of it."""
     after = limits.hung_after
     if after is None:
-        return False
-    return any(not batcher.model._is_native and batcher._longest_run > after for batcher in _batcher._open_batchers())
+        return []
+    return [
+        batcher
+        for batcher in _batcher._open_batchers()
+        if not batcher.model._is_native and batcher._longest_run > after
+    ]
 
 
 def _hung_call(model: Model) -> tuple[tuple[int, int], tuple[Site, ...]] | None:
