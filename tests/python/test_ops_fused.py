@@ -275,6 +275,24 @@ def test_fused_matmul(op: str, trans: tuple[int, int], constant: tuple[int, ...]
         agree(case(op, a, b, **options), 1e-4, 1e-5)
 
 
+@pytest.mark.parametrize("batch", [(1, 0), (0, 1), (1, 1)])
+@pytest.mark.parametrize("trans", [(0, 0), (0, 1), (1, 0), (1, 1)])
+@pytest.mark.parametrize("rank", [3, 4])
+def test_fused_matmul_moves_the_batch(batch: tuple[int, int], trans: tuple[int, int], rank: int) -> None:
+    """As ONNX Runtime's optimiser writes it for torch.nn.MultiheadAttention."""
+    outer = (3, 4)[: rank - 2]
+    a, b = draw(*outer, 5, 7), draw(*outer, 7, 6)
+    expected = 0.5 * (a.astype(np.float64) @ b)
+    given = []
+    for x, turned, moved in zip((a, b), trans, batch, strict=True):
+        last = x.swapaxes(-1, -2) if turned else x
+        given.append(np.ascontiguousarray(np.moveaxis(last, -2, 0) if moved else last))
+    names = ("transBatchA", "transBatchB", "transA", "transB")
+    product = case("FusedMatMul", *given, alpha=0.5, **dict(zip(names, (*batch, *trans), strict=True)))
+    close(product.run()[0], expected, 1e-5, 1e-5)
+    agree(product, 1e-4, 1e-5)
+
+
 @pytest.mark.parametrize(
     ("activation", "parameters"),
     [("Relu", {}), ("LeakyRelu", {"activation_alpha": 0.3}), ("Sigmoid", {}), ("Tanh", {})],
@@ -448,7 +466,6 @@ def test_nhwc_max_pool(kind: str) -> None:
     [
         (case("Attention", draw(1, 2, 4), draw(4, 12), draw(12), num_heads=2, do_rotary=1), "do_rotary"),
         (case("Attention", draw(1, 2, 4), draw(4, 12), draw(12), np.ones((1, 1, 9, 9), np.int32), num_heads=2), "mask"),
-        (case("FusedMatMul", draw(2, 3, 4), draw(2, 3, 4), transBatchA=1), "transBatchA"),
         (case("FusedGemm", draw(2, 3), draw(3, 4), activation="Swish"), "activation Swish"),
         (case("QLinearAveragePool", bytes_of("uint8", 1, 4, 4, 3), scale(1), None, scale(1), None,
               kernel_shape=[2, 2, 1, 1], channels_last=1), "channels_last"),

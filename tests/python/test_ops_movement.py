@@ -413,6 +413,9 @@ def test_negative_pads_and_old_opsets() -> None:
         same(Case("Pad", x, opset=10, pads=[1, 0, 2, 3], mode=mode, value=2.5).run()[0], e)
     with pytest.raises(inferkit.UnsupportedOpError, match="wrap"):
         Case("Pad", x, ints(1, 1, 1, 1), opset=13, constant=[1], mode="wrap").load()
+    # It came with opset 19, and torch.onnx.export writes it into models of opset 18.
+    circular = Case("Pad", x, ints(1, 2, 0, 3), opset=18, constant=[1], mode="wrap")
+    same(circular.run()[0], np.pad(x, ((1, 0), (2, 3)), "wrap"))
     with pytest.raises(inferkit.ModelError):
         inferkit.Model.load(untyped(Case("Pad", x, ints(0, -4, 0, -4), constant=[1])))
 

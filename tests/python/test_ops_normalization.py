@@ -225,7 +225,7 @@ def test_instance_normalization(dtype: str, shape: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("opset", [18, 21])
 @pytest.mark.parametrize("groups", [1, 2, 8])
-@pytest.mark.parametrize("spatial", [(1,), (50,), (6, 5)])
+@pytest.mark.parametrize("spatial", [(), (1,), (50,), (6, 5)])
 def test_group_normalization(dtype: str, opset: int, groups: int, spatial: tuple[int, ...]) -> None:
     x = draw(1, 3, 8, *spatial, dtype=dtype)
     if np.prod(x.shape[1:]) == groups:

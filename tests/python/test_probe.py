@@ -241,3 +241,17 @@ def test_what_needs_the_shape_of_an_input_without_one_says_so() -> None:
     assert model.explain(shapes={"x": (2, 3)}).inputs[0].shape == (2, 3)
     with pytest.raises(ValueError, match="no shape for input 'x'"):
         model.warm_up()
+
+
+def test_a_declared_type_that_the_graph_does_not_give_is_refused() -> None:
+    """As skl2onnx writes a OneVsOneClassifier of text: it declares labels and gives their indices."""
+    graph = helper.make_graph(
+        [helper.make_node("ArgMax", ["x"], ["label"], axis=1, keepdims=0)],
+        "indices",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3])],
+        [helper.make_tensor_value_info("label", TensorProto.STRING, ["n"])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    told = "declares output 'label' as a tensor of string, and the graph gives a tensor of int64"
+    with pytest.raises(inferkit.ModelError, match=told):
+        inferkit.Model.load(model.SerializeToString())

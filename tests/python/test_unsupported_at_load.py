@@ -252,7 +252,7 @@ def test_all_that_a_model_lacks_is_listed() -> None:
         helper.make_node("Pad", ["r", "pads"], ["a"], mode="no_such_way", name="first"),
         helper.make_node("Resize", ["a", "", "scales"], ["b"], mode="no_such_way", name="second"),
         helper.make_node("NoSuchOperator", ["b"], ["c"]),
-        helper.make_node("FusedMatMul", ["c", "c"], ["d"], domain="com.microsoft", transBatchA=1, name="fourth"),
+        helper.make_node("FusedGemm", ["c", "c"], ["d"], domain="com.microsoft", activation="Swish", name="fourth"),
         helper.make_node("GridSample", ["d", "d"], ["y"], padding_mode="no_such_way", name="third"),
     ]
     constants = [constant("target", [7, 11, 13]), constant("pads", [0] * 6), constant("scales", np.ones(3, np.float32))]

@@ -15,7 +15,7 @@ inline PadMode pad_mode(const NodeContext& c) {
   if (mode == "constant") return PadMode::kConstant;
   if (mode == "reflect") return PadMode::kReflect;
   if (mode == "edge") return PadMode::kEdge;
-  if (mode == "wrap" && c.version() >= 19) return PadMode::kWrap;
+  if (mode == "wrap" && c.version() >= 18) return PadMode::kWrap;  // of opset 19; PyTorch writes it into 18, too
   c.unsupported("mode '" + mode + "'");
 }
 

@@ -347,6 +347,7 @@ void Model::probe() {
                                   ": none is declared, and ranks 0 to 5 were tried")
                             : ""));
     }
+    if (!trial.staged) require_declared_type(file_.graph, o, seen[0][o].dtype);
     // On zeros a loop may make no iteration, and its body tell no type.
     outputs_[o].dtype = trial.staged && declared.dtype ? *declared.dtype : seen[0][o].dtype;
     if (any_rank && !declared.shape) {

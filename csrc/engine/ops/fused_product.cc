@@ -9,17 +9,19 @@ namespace {
 
 using Attributes = Expansion::Attributes;
 
-ValueId transposed(Expansion& e, ValueId id, bool wanted) {
-  if (!wanted) return id;
-  return e.add("Einsum", 12, {id}, {{"equation", std::string("...ij->...ji")}});
+/// An operand as a product reads it. `of_batch`: its first dimension comes behind those of the batch first; `of_last`:
+/// then the last two change places.
+ValueId transposed(Expansion& e, ValueId id, bool of_batch, bool of_last) {
+  if (!of_batch && !of_last) return id;
+  std::string equation = of_batch ? "i...j->" : "...ij->";
+  equation += of_last ? "...ji" : "...ij";
+  return e.add("Einsum", 12, {id}, {{"equation", std::move(equation)}});
 }
 
 void expand_matmul(Expansion& e) {
-  if (e.attr("transBatchA", int64_t{0}) != 0 || e.attr("transBatchB", int64_t{0}) != 0) {
-    e.refuse("transBatchA or transBatchB");
-  }
-  const ValueId a = transposed(e, e.in(0), e.attr("transA", int64_t{0}) != 0);
-  const ValueId b = transposed(e, e.in(1), e.attr("transB", int64_t{0}) != 0);
+  const auto asked = [&](const char* name) { return e.attr(name, int64_t{0}) != 0; };
+  const ValueId a = transposed(e, e.in(0), asked("transBatchA"), asked("transA"));
+  const ValueId b = transposed(e, e.in(1), asked("transBatchB"), asked("transB"));
   const float alpha = e.attr("alpha", 1.0f);
   e.give(0,
          alpha == 1 ? e.add("MatMul", 13, {a, b}) : e.add_internal(1, "ScaledMatMul", {a, b}, {{"alpha", alpha}})[0]);

@@ -250,7 +250,8 @@ NormParams group_params(const NodeContext& c) {
   const bool instance = c.node().op_type == "InstanceNormalization";
   if (!instance && c.attr_int("num_groups", 0) < 1) c.fail(cat("num_groups is ", c.attr_int("num_groups", 0)));
   const Shape& x = c.input(0).shape;
-  if (x.rank() < 3) c.fail(cat("expected [batch, channels, spatial...], got ", x.str()));
+  // Features without a place are groups of channels, too; an instance of one element is nothing to normalise.
+  if (x.rank() < (instance ? 3 : 2)) c.fail(cat("expected [batch, channels, spatial...], got ", x.str()));
   const int64_t channels = x[1], area = x.elements(2, x.rank());
   const int64_t groups = instance ? channels : c.attr_int("num_groups", 0);
   if (groups < 1 || channels % groups != 0)

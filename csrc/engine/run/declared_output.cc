@@ -45,4 +45,9 @@ void require_declared_tensor(const Graph& graph, size_t index, DType dtype) {
   if (declared.list->sequence || other) refuse(declared, described(false, dtype));
 }
 
+void require_declared_type(const Graph& graph, size_t index, DType dtype) {
+  const Value& declared = declared_output(graph, index);
+  if (declared.dtype && *declared.dtype != dtype) refuse(declared, described(false, dtype));
+}
+
 }  // namespace inferkit

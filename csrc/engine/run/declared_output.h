@@ -1,4 +1,4 @@
-// Outputs that the file declares as sequences or optionals, beside what the graph gives.
+// What the file declares of its outputs, beside what the graph gives.
 #pragma once
 #include <cstddef>
 
@@ -18,7 +18,11 @@ class WrongOutput final : public Error {
 void require_declared_list(const Graph& graph, size_t index, const Tensor& list);
 
 /// Throws WrongOutput where output `index` is declared a sequence, or an optional of tensors of another type. What is
-/// declared of plain tensors is advice.
+/// declared of plain tensors is advice: on trial values a loop may make no turn, and tell another type.
 void require_declared_tensor(const Graph& graph, size_t index, DType dtype);
+
+/// Throws WrongOutput where output `index` is declared a plain tensor of another type than the one that it has for sure:
+/// an exporter meant something else than it wrote, such as labels where the graph gives their indices.
+void require_declared_type(const Graph& graph, size_t index, DType dtype);
 
 }  // namespace inferkit
