@@ -20,7 +20,7 @@ list(REMOVE_ITEM binding_files ${bindings}/python_calls.cc) # has its own flags
 # the time that optimisation takes.
 set(classes ${binding_files})
 list(FILTER classes INCLUDE REGEX
-     "/(bind_.*|batcher_figures|cause|device_arrays|errors|exit|module|names|path)\\.cc$")
+     "/(bind_.*|batcher_figures|cause|device_arrays|errors|exit|module|names|path|signature)\\.cc$")
 list(REMOVE_ITEM binding_files ${classes})
 # What a request passes through. It comes first: of a function that both groups have, the linker takes the first. Not one
 # group of both: at -O1, and even at -O2, a call takes 3 to 6% longer then.

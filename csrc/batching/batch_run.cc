@@ -54,7 +54,7 @@ void BatchRun::gather(std::span<const RequestRef> requests, const RowLayout& lay
     std::byte* at = begin;
     inputs_[i] = {specs[i].dtype, layout.shape(i, all), begin};
     if (layout.is_shared(i)) {
-      std::ranges::copy(layout.shared[i], begin);
+      std::ranges::copy(layout.value(i), begin);
       continue;
     }
     for (const RequestRef& request : requests) {

@@ -34,15 +34,27 @@ std::span<const PortSpec> checked_ports(std::span<const PortSpec> inputs) {
                                     " has no batch axis (its shape is ()), and no other input has one; a Batcher needs "
                                     "the first dimension of an input to be the batch: call the model directly"));
   }
-  for (const PortSpec& input : inputs) {
-    if (is_shared(input) && input.dtype == DType::kString) {
-      throw std::invalid_argument(cat("input ", quote(input.name), " is of strings for all rows (its shape is ",
-                                      input.shape.str(),
-                                      "), which a Batcher cannot group "
-                                      "requests by: call the model directly"));
-    }
-  }
   return inputs;
+}
+
+/// The strings of an input, which lie as a tensor's.
+std::span<const std::string_view> strings_of(const StridedView& given) {
+  return {static_cast<const std::string_view*>(given.data), static_cast<size_t>(given.shape.elements())};
+}
+
+/// What tells the strings of an input that all rows share from others: the length of each, and its bytes.
+std::vector<std::byte> key_of(const StridedView& given) {
+  std::vector<std::byte> key;
+  for (const std::string_view text : strings_of(given)) {
+    const size_t length = text.size();
+    const auto append = [&](const void* from, size_t count) {
+      const auto* bytes = static_cast<const std::byte*>(from);
+      key.insert(key.end(), bytes, bytes + count);
+    };
+    append(&length, sizeof length);
+    append(text.data(), length);
+  }
+  return key;
 }
 
 [[noreturn]] void fail(Reason reason, const std::string& message) {
@@ -105,7 +117,10 @@ Checked Intake::check(std::span<const StridedView> given, uint64_t generation) {
     const PortSpec& spec = inputs_[i];
     const Shape& shape = given[i].shape;
     if (is_shared(spec)) {
-      check_input(spec.name, spec.dtype, spec.shape, given[i].dtype, shape, checks[i], BatchAxis::kPresent);
+      // One row for all of them may come without its first dimension, as a row of other inputs may.
+      const bool is_row = shape.rank() + 1 == spec.shape.rank() && spec.shape[0] == 1;
+      const BatchAxis axis = is_row ? BatchAxis::kAbsent : BatchAxis::kPresent;
+      check_input(spec.name, spec.dtype, spec.shape, given[i].dtype, shape, checks[i], axis);
       const auto elements = static_cast<size_t>(shape.checked_elements().value_or(0));
       if (elements == 0 || elements > kMostSharedBytes / dtype_size(spec.dtype)) {
         fail(elements == 0 ? Reason::kEmpty : Reason::kTooLarge,
@@ -164,8 +179,19 @@ Checked Intake::check(std::span<const StridedView> given, uint64_t generation) {
       rows.push_back(view.shape);
       if (is_shared(inputs_[i])) {
         shared.resize(given.size());
-        shared[i].resize(static_cast<size_t>(view.shape.elements()) * dtype_size(inputs_[i].dtype));
-        copy_input(inputs_[i].name, view, shared[i].data(), checks[i]);
+        if (view.shape.rank() < inputs_[i].shape.rank()) rows.back().insert(0, 1);
+        if (view.dtype == DType::kString) {
+          shared[i] = key_of(view);
+        } else {
+          shared[i].resize(static_cast<size_t>(view.shape.elements()) * dtype_size(inputs_[i].dtype));
+          copy_input(inputs_[i].name, view, shared[i].data(), checks[i]);
+        }
+        if (shared[i].size() > kMostSharedBytes) {
+          fail(Reason::kTooLarge,
+               cat("input '", inputs_[i].name, "' is one value for all rows of a batch, by which a Batcher tells ",
+                   "requests apart: its strings must have ", kMostSharedBytes, " bytes at most; call the model ",
+                   "directly"));
+        }
       } else if (!out.single_row) {
         rows.back().erase(0);
       }
@@ -194,11 +220,6 @@ Checked Intake::check(std::span<const StridedView> given, uint64_t generation) {
 
 namespace {
 
-/// The strings of an input, which lie as a tensor's.
-std::span<const std::string_view> strings_of(const StridedView& given) {
-  return {static_cast<const std::string_view*>(given.data), static_cast<size_t>(given.shape.elements())};
-}
-
 size_t text_bytes(std::span<const StridedView> given) {
   size_t bytes = 0;
   for (const StridedView& view : given) {
@@ -222,7 +243,7 @@ char* copy_text(const StridedView& given, std::string_view* to, char* text) {
 
 void Intake::copy_numbers(const StridedView& given, const Checked& checked, size_t index, std::byte* to) const {
   if (checked.layout->is_shared(index)) {  // the value that the layout was found by: the caller's may have changed
-    std::ranges::copy(checked.layout->shared[index], to);
+    std::ranges::copy(checked.layout->value(index), to);
   } else {
     copy_input(inputs_[index].name, given, to, checks()[index]);
   }
@@ -236,7 +257,7 @@ Buffer Intake::copy(std::span<const StridedView> given, const Checked& checked, 
     char* text = buffer.as<char>() + end;
     for (size_t i = 0; i < given.size(); ++i) {
       std::byte* to = buffer.data() + offset(i);
-      if (given[i].dtype == DType::kString) {
+      if (given[i].dtype == DType::kString && !checked.layout->is_shared(i)) {
         text = copy_text(given[i], reinterpret_cast<std::string_view*>(to), text);
       } else {
         copy_numbers(given[i], checked, i, to);

@@ -1,6 +1,7 @@
 #include "batching/layout.h"
 
 #include <algorithm>
+#include <cstring>
 #include <iterator>
 #include <stdexcept>
 #include <string_view>
@@ -13,6 +14,19 @@ namespace inferkit {
 namespace {
 // Beyond this many shapes, those that no request uses, nor has used for a while, are forgotten.
 constexpr size_t kKeptLayouts = 256;
+
+/// Of their lengths and bytes.
+std::vector<std::string_view> strings_in(std::span<const std::byte> key) {
+  std::vector<std::string_view> out;
+  while (!key.empty()) {
+    size_t length = 0;
+    std::memcpy(&length, key.data(), sizeof length);
+    key = key.subspan(sizeof length);
+    out.emplace_back(reinterpret_cast<const char*>(key.data()), length);
+    key = key.subspan(length);
+  }
+  return out;
+}
 }  // namespace
 
 int64_t fixed_rows_of(std::span<const PortSpec> inputs) {
@@ -37,7 +51,7 @@ Shape RowLayout::shape(size_t index, int64_t count, int64_t own) const {
 }
 
 size_t RowLayout::bytes(size_t index, int64_t count, int64_t own) const {
-  if (is_shared(index)) return shared[index].size();
+  if (is_shared(index)) return value(index).size();
   size_t row = row_bytes[index];
   if (own && own != length && padding->pads(index)) row = row / static_cast<size_t>(length) * static_cast<size_t>(own);
   return row * static_cast<size_t>(count);
@@ -93,6 +107,11 @@ LayoutRef LayoutTable::make(std::span<const Shape> rows, std::vector<std::vector
   auto layout = std::make_shared<RowLayout>();
   layout->fixed_rows = fixed_rows_;
   layout->shared = std::move(shared);
+  for (size_t i = 0; i < layout->shared.size(); ++i) {
+    if (inputs_[i].dtype != DType::kString || layout->shared[i].empty()) continue;
+    layout->strings.resize(layout->shared.size());
+    layout->strings[i] = strings_in(layout->shared[i]);
+  }
   for (size_t i = 0; i < rows.size(); ++i) {
     layout->rows.push_back(rows[i]);
     const size_t bytes = static_cast<size_t>(rows[i].elements()) * dtype_size(inputs_[i].dtype);

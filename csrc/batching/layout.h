@@ -5,6 +5,7 @@
 #include <limits>
 #include <memory>
 #include <span>
+#include <string_view>
 #include <unordered_map>
 #include <vector>
 
@@ -18,7 +19,7 @@
 
 namespace inferkit {
 
-/// An input without a batch axis, such as a sampling rate: all rows of a run share its value.
+/// An input without a batch axis, such as a sampling rate or a table: all rows of a run share its value.
 inline bool is_shared(const PortSpec& input) { return input.shape.empty() || input.shared; }
 
 /// The number of rows that the model's inputs are fixed at; 0 where it is free. Throws std::invalid_argument where
@@ -31,16 +32,24 @@ struct RowLayout {
   RowLayout(std::vector<Shape> rows_, std::vector<size_t> row_bytes_)
       : rows(std::move(rows_)), row_bytes(std::move(row_bytes_)) {}
 
-  std::vector<Shape> rows;                       // of each input, without the batch axis
-  std::vector<size_t> row_bytes;                 // of each input; 0 for those that are shared
-  std::vector<std::vector<std::byte>> shared{};  // the value of each input that is shared; empty where none is
-  int64_t fixed_rows = 0;                        // as fixed_rows_of() gives it
-  std::shared_ptr<const Padding> padding{};      // null where no requests are padded
-  int64_t length = 0;                            // where some are: what they are padded to
+  std::vector<Shape> rows;        // of each input, without the batch axis
+  std::vector<size_t> row_bytes;  // of each input; 0 for those that are shared
+  /// What tells the value of each input that is shared from others; empty where none is. Of numbers that is the value,
+  /// of strings their lengths and bytes, which `strings` shows.
+  std::vector<std::vector<std::byte>> shared{};
+  std::vector<std::vector<std::string_view>> strings{};
+  int64_t fixed_rows = 0;                    // as fixed_rows_of() gives it
+  std::shared_ptr<const Padding> padding{};  // null where no requests are padded
+  int64_t length = 0;                        // where some are: what they are padded to
   bool text = false;  // some input is of strings: their bytes follow all inputs in a request's buffer
   int64_t most_rows = std::numeric_limits<int64_t>::max();  // of a batch, by the elements that it may have
 
   bool is_shared(size_t index) const { return !shared.empty() && !shared[index].empty(); }
+  /// The value of an input that is shared, as it lies in a buffer. Views of strings live as long as this.
+  std::span<const std::byte> value(size_t index) const {
+    return strings.empty() || strings[index].empty() ? std::span(shared[index])
+                                                     : std::as_bytes(std::span(strings[index]));
+  }
   /// Of input `index` in a run of `count` rows, or in a request that is not padded yet and has `own` places where its
   /// padded rows have `length`; 0 stands for those.
   Shape shape(size_t index, int64_t count, int64_t own = 0) const;

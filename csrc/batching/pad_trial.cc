@@ -10,6 +10,7 @@
 
 #include "base/scan.h"
 #include "base/text.h"
+#include "batching/layout.h"
 #include "batching/pad_proof.h"
 #include "batching/row_sink.h"
 #include "platform/run_control.h"
@@ -135,7 +136,10 @@ class Trial {
         rows_(rows.begin(), rows.end()),
         varied_(varied()),
         draws_{static_cast<uint64_t>(padded)} {
-    for (Shape& row : rows_) {
+    for (size_t i = 0; i < rows_.size(); ++i) {
+      Shape& row = rows_[i];
+      const PortSpec& port = runner_.inputs()[i];
+      if (is_shared(port) && !port.shape.empty()) row.insert(0, port.shape[0]);
       for (int64_t& dim : std::span(&row[0], row.rank())) dim = dim == Shape::kFree ? 2 : dim;
     }
   }
@@ -156,7 +160,7 @@ class Trial {
   int64_t largest_row() const {
     int64_t largest = 1;
     for (size_t i = 0; i < rows_.size(); ++i) {
-      if (!runner_.inputs()[i].shape.empty()) largest = std::max(largest, row_shape(i, padded_).elements());
+      if (!is_shared(runner_.inputs()[i])) largest = std::max(largest, row_shape(i, padded_).elements());
     }
     return largest;
   }
@@ -234,7 +238,7 @@ class Trial {
     const auto count = static_cast<int64_t>(requests.size());
     std::vector<Buffer> together(rows_.size());
     for (size_t i = 0; i < rows_.size(); ++i) {
-      const bool shared = runner_.inputs()[i].shape.empty();
+      const bool shared = is_shared(runner_.inputs()[i]);
       const size_t bytes = row_bytes(i, padded_);
       together[i] = pool_.acquire(std::max<size_t>(1, bytes * (shared ? 1 : requests.size())), "batch input");
       for (size_t row = 0; row < (shared ? 1 : requests.size()); ++row) {
@@ -287,7 +291,7 @@ class Trial {
     for (size_t i = 0; i < rows.size(); ++i) {
       const PortSpec& port = runner_.inputs()[i];
       Shape shape = row_shape(i, padded_);
-      if (port.shape.empty()) {
+      if (is_shared(port)) {
         views.push_back({port.dtype, shape, rows[i].data()});
         continue;
       }

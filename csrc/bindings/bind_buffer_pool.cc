@@ -214,16 +214,20 @@ void bind_buffer_pool(py::module_& m) {
       .def_property_readonly(
           "released", [](const PyBuffer& b) { return !b.buffer; }, "Whether the memory has gone back to the pool.")
       .def("__len__", [](const PyBuffer& b) { return b.nbytes; })
-      .def("__enter__",
-           [](py::object self) {
-             bound<PyBuffer>(self.ptr());
-             return self;
-           })
-      .def("__exit__",
-           [](PyBuffer& b, const py::object& type, const py::object&, const py::object&) {
-             // An error on its way out holds frames and so views: it goes first, and the memory follows with them.
-             if (b.views == 0 || type.is_none()) b.release();
-           })
+      .def(
+          "__enter__",
+          [](py::object self) {
+            bound<PyBuffer>(self.ptr());
+            return self;
+          },
+          "Give the buffer itself, which goes back at the end of the with block.")
+      .def(
+          "__exit__",
+          [](PyBuffer& b, const py::object& exc_type, const py::object&, const py::object&) {
+            // An error on its way out holds frames and so views: it goes first, and the memory follows with them.
+            if (b.views == 0 || exc_type.is_none()) b.release();
+          },
+          "exc_type"_a, "exc"_a, "traceback"_a, "Release the buffer.")
       .def("__repr__", [](const PyBuffer& b) {
         return cat("<inferkit.Buffer of ", counted(b.nbytes, "byte"), b.buffer ? "" : ", released", ">");
       });

@@ -1,6 +1,8 @@
 // The extension module. Each class has a bind_<class>.cc of its own.
 #include <pybind11/pybind11.h>
 
+#include "bindings/signature.h"
+
 namespace inferkit {
 void bind_errors(pybind11::module_& m);
 void bind_build_info(pybind11::module_& m);
@@ -45,6 +47,14 @@ PYBIND11_MODULE(_core, m) {
   inferkit::bind_batcher(m);
   inferkit::bind_simulation(m);
   inferkit::bind_step_trace(m);
+  m.def(
+      "_make_docs_plain",
+      [] {
+        auto module = pybind11::module_::import("inferkit._core");
+        inferkit::make_docs_plain(module);
+      },
+      "Take the types of C++ out of the docstrings, for help(). The package calls it, and .ci/stubs, which reads them, "
+      "does not.");
 }
 #undef PyInit__core
 

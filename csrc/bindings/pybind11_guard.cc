@@ -3,10 +3,12 @@
 // (--wrap, see cmake/Python.cmake).
 #include <pybind11/pybind11.h>
 
+#include <optional>
 #include <string_view>
 #include <utility>
 
 #include "bindings/bound.h"
+#include "bindings/signature.h"
 
 namespace py = pybind11;
 
@@ -33,12 +35,39 @@ void restore_memory_error() {
   PyErr_Restore(type, value, trace);
 }
 
+/// The user is told what the function takes as Python writes it, not as pybind11 does.
+void plain_type_error() {
+  if (!PyErr_ExceptionMatches(PyExc_TypeError)) return;
+  PyObject *type, *value, *trace;
+  PyErr_Fetch(&type, &value, &trace);
+  PyErr_NormalizeException(&type, &value, &trace);
+  auto held_type = py::reinterpret_steal<py::object>(type), held = py::reinterpret_steal<py::object>(value),
+       held_trace = py::reinterpret_steal<py::object>(trace);
+  if (held && Py_IS_TYPE(value, reinterpret_cast<PyTypeObject*>(PyExc_TypeError))) {  // of no class of the user's
+    const auto text = py::reinterpret_steal<py::object>(PyObject_Str(value));
+    if (!text) throw py::error_already_set();
+    const auto utf8 = py::reinterpret_steal<py::object>(
+        PyUnicode_AsEncodedString(text.ptr(), "utf-8", "backslashreplace"));  // the user's texts are in it
+    if (!utf8) throw py::error_already_set();
+    const std::string_view message(PyBytes_AS_STRING(utf8.ptr()), static_cast<size_t>(PyBytes_GET_SIZE(utf8.ptr())));
+    if (const auto plain = plain_refusal(message)) {
+      PyErr_SetString(PyExc_TypeError, plain->c_str());
+      return;
+    }
+  }
+  PyErr_Restore(held_type.release().ptr(), held.release().ptr(), held_trace.release().ptr());
+}
+
 /// It says which arguments it would have taken outside of its own handlers, and an exception there would end the
 /// process.
 PyObject* guarded_dispatch(PyObject* self, PyObject* const* arguments, Py_ssize_t count, PyObject* names) {
   PyObject* result = guarded([&] { return dispatch(self, arguments, count, names); });
-  if (!result) restore_memory_error();
-  return result;
+  if (result) return result;
+  restore_memory_error();
+  return guarded([]() -> PyObject* {
+    plain_type_error();
+    return nullptr;
+  });
 }
 
 /// Whether a C++ object is in it. Of an object of several of our classes, which are made one by one, never.

@@ -97,7 +97,7 @@ void GraphReader::inline_function(const Function& function, const NodeProto& cal
 void GraphReader::forward(ValueId from, ValueId to, Scope& scope) {
   Node node;
   node.op_type = "Identity";
-  node.name = cat(scope.frame->prefix, "output");
+  if (scope.frame) node.name = cat(scope.frame->prefix, "output");
   const auto it = opsets_.find("");
   node.version = it == opsets_.end() ? 1 : it->second;
   node.inputs = {from};

@@ -1,6 +1,7 @@
 #include "graph/onnx_graph.h"
 
 #include <limits>
+#include <set>
 
 #include "base/text.h"
 #include "graph/topological_sort.h"
@@ -190,14 +191,28 @@ void GraphReader::read_value_infos(const GraphProto& proto, Scope& scope) {
 }
 
 void GraphReader::read_outputs(const GraphProto& proto, Scope& scope) {
-  std::map<std::string_view, bool> seen;
+  std::set<std::string, std::less<>> names;  // of the outputs so far
+  std::map<std::string_view, int> listed;    // how often each value was
   for (const Bytes message : stoppable(proto.outputs)) {
     const ValueInfoProto info = parse_value_info(message);
     const ValueId* id = info.name.empty() ? nullptr : find(scope, info.name);
     if (!id) fail(cat("the graph output ", quote(info.name), " is computed by no node"));
-    if (!scope.parent && !seen.emplace(info.name, true).second)
-      fail(cat("the graph output ", quote(info.name), " is listed twice"));
-    scope.graph.outputs.push_back(*id);
+    int& times = listed[info.name];
+    if (++times == 1 || scope.parent) {
+      scope.graph.outputs.push_back(*id);
+      names.emplace(info.name);
+      continue;
+    }
+    // A value that is listed again is an output of its own, so that a model has as many as its file lists, in that
+    // order, as in other engines. It has a name of its own, too: in a dict of answers, in out= and in checks, one name
+    // for both would lose one of them.
+    std::string name = cat(info.name, "_", times);
+    while (scope.names.contains(name) || names.contains(name)) name = cat(info.name, "_", ++times);
+    const ValueId again = add_value(scope, name);
+    declare(scope.graph.values[static_cast<size_t>(again)], info);
+    forward(*id, again, scope);
+    scope.graph.outputs.push_back(again);
+    names.insert(std::move(name));
   }
   if (!scope.parent && scope.graph.outputs.empty()) fail("the model has no outputs");
 }

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 try:
+    from . import _core
     from ._core import Buffer, BufferPool, LeakRow, PoolStats, Weights
 except ImportError as error:
     if "subinterpreters" in str(error):
@@ -111,6 +112,11 @@ __all__ = [
     "set_max_concurrent",
     "supported_ops",
 ]
+
+# help() shows these as what they are to a user: parts of this package, with signatures of Python's own.
+_core._make_docs_plain()
+for _cls in (Buffer, BufferPool, LeakRow, PoolStats, Ticket, Timing, Weights):
+    _cls.__module__ = __name__
 
 __version__: str = _built()["version"]
 

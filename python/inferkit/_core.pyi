@@ -151,8 +151,14 @@ class Buffer:
     >>> buffer.released
     True
     """
-    def __enter__(self) -> typing.Any: ...
-    def __exit__(self, arg0: typing.Any, arg1: typing.Any, arg2: typing.Any) -> None: ...
+    def __enter__(self) -> typing.Any:
+        """
+        Give the buffer itself, which goes back at the end of the with block.
+        """
+    def __exit__(self, exc_type: typing.Any, exc: typing.Any, traceback: typing.Any) -> None:
+        """
+        Release the buffer.
+        """
     def __len__(self) -> int: ...
     def __repr__(self) -> str: ...
     def release(self) -> None:
@@ -1058,6 +1064,11 @@ class SimulatedWorkers:
         """
         When to call take() again after it gave None; None for when something happens.
         """
+
+def _make_docs_plain() -> None:
+    """
+    Take the types of C++ out of the docstrings, for help(). The package calls it, and .ci/stubs, which reads them, does not.
+    """
 
 def _pool_stats(
     arg0: typing.SupportsInt | typing.SupportsIndex,

@@ -27,6 +27,8 @@ __all__ = [
     "why_not",
 ]
 
+DeviceArray.__module__ = __name__  # as help() shows it
+
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceMemory:

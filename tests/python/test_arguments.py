@@ -55,6 +55,31 @@ def refused(error: type[Exception], name: str, call: Callable[[], object]) -> No
     assert not any(words in str(caught.value) for words in PYBIND)
 
 
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: inferkit.BufferPool().acquire(),
+            "acquire() does not take these arguments: it is called as acquire(nbytes)",
+        ),
+        (lambda: inferkit.BufferPool().trim(3), "trim() does not take these arguments: it is called as trim()"),
+        (
+            lambda: inferkit.Weights.open(),
+            "open() does not take these arguments: it is called as open(path, *, mmap=True)",
+        ),
+        (
+            lambda: inferkit.BufferPool(size=3),
+            "BufferPool() does not take these arguments: it is called as BufferPool(max_bytes=None, *, "
+            "thread_cache_bytes=4194304, shared_cache_bytes=268435456)",
+        ),
+    ],
+)
+def test_arguments_that_are_missing_or_too_many(call: Callable[[], object], message: str) -> None:
+    with pytest.raises(TypeError) as caught:
+        call()
+    assert str(caught.value) == message
+
+
 # Calls that take the argument: of the batcher, with the options.
 SUBMITS: list[Callable[..., Any]] = [
     lambda b, **options: b(X, **options),

@@ -12,8 +12,8 @@ import pytest
 import inferkit
 
 
-def load(text: str) -> inferkit.Model:
-    head = '<ir_version: 8, opset_import: ["" : 17]>'
+def load(text: str, opset: int = 17) -> inferkit.Model:
+    head = f'<ir_version: 8, opset_import: ["" : {opset}]>'
     return inferkit.Model.load(onnx.parser.parse_model(f"{head} {text}").SerializeToString())
 
 
@@ -225,3 +225,122 @@ def test_one_row_is_no_rows() -> None:
     model = load(f"g (float[4, 3] x) => (float[4, 3] y) <int64[1] axes = {{0}}> {mixed}")
     with inferkit.Batcher(model) as batcher, pytest.raises(inferkit.ValidationError, match="the request has 1 row;"):
         batcher(np.ones(3, np.float32))
+
+
+# ---- Inputs with dimensions that all rows share ---------------------------------------------------------------------
+
+LOOKED_UP = """g (float[n, 4] x, float[4, 3] table, float[3] shift) => (float[n, 3] y)
+{ p = MatMul(x, table) y = Add(p, shift) }"""
+OPTIONS: list[dict[str, Any]] = [{}, {"caller_runs": False}, {"inline_limit": 0, "max_delay": 0.02}]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_a_table_is_shared_by_the_rows_of_a_run(options: dict[str, Any]) -> None:
+    model, rng = load(LOOKED_UP), np.random.default_rng(0)
+    tables = rng.standard_normal((3, 4, 3)).astype(np.float32)
+    shifts = rng.standard_normal((2, 3)).astype(np.float32)
+    with inferkit.Batcher(model, max_batch_size=8, **options) as batcher:
+        asked = [
+            (rng.standard_normal((1 + i % 3, 4)).astype(np.float32), tables[i % 3], shifts[i % 2]) for i in range(60)
+        ]
+        tickets = [batcher.submit(*inputs) for inputs in asked]
+        for ticket, inputs in zip(tickets, asked, strict=True):
+            assert ticket.result().tobytes() == model(*inputs).tobytes()
+        row = asked[0][0][0]
+        for answer in (batcher(row, tables[0], shifts[0]), model(row, tables[0], shifts[0])):
+            np.testing.assert_array_equal(answer, model(row[None], tables[0], shifts[0])[0])
+        for wrong in (tables[0][:3], tables[0][0], tables[:1]):
+            with pytest.raises(inferkit.ValidationError, match="'table'"):
+                batcher(asked[0][0], wrong, shifts[0])
+
+
+def test_requests_of_one_table_share_a_batch_and_others_do_not() -> None:
+    tables = [np.full((4, 3), i, np.float32) for i in range(2)]
+    x, shift = np.ones((1, 4), np.float32), np.zeros(3, np.float32)
+    with inferkit.Batcher(load(LOOKED_UP), max_batch_size=4, max_delay=30.0, caller_runs=False) as batcher:
+        tickets = [batcher.submit(x, tables[i % 2].copy(), shift) for i in range(8)]
+        assert [float(ticket.result()[0, 0]) for ticket in tickets] == [0, 4] * 4
+        assert [ticket.timing.batch_size for ticket in tickets] == [4] * 8
+        assert batcher.stats().batches == 2
+
+
+def test_one_row_for_all_of_them_may_come_without_its_first_dimension() -> None:
+    model = load("g (float[n, t] x, float[1, t] place) => (float[n, t] y) { y = Add(x, place) }")
+    x, place = np.ones((3, 5), np.float32), np.arange(5, dtype=np.float32)
+    with inferkit.Batcher(model, max_batch_size=8) as batcher:
+        np.testing.assert_array_equal(batcher(x, place[None]), x + place)
+        np.testing.assert_array_equal(batcher(x[0], place), x[0] + place)
+        np.testing.assert_array_equal(batcher(x, place), x + place)
+        tickets = [batcher.submit(x[:1], place + i % 2) for i in range(20)]
+        for i, ticket in enumerate(tickets):
+            np.testing.assert_array_equal(ticket.result(), x[:1] + place + i % 2)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        # As many rows as the other input has, which its file fixes.
+        "g (float[n, 3] x, float[2, 3] z) => (float[n, 3] y) { y = Add(x, z) }",
+        # The batch is another one of its axes.
+        "g (float[n, 3] x, float[2, m, 3] z) => (float[n, 3] y) "
+        "<int64 first = {0}> { h = Gather <axis = 0> (z, first) y = Add(x, h) }",
+    ],
+)
+def test_an_input_that_the_rows_must_fit_is_not_shared(text: str) -> None:
+    model = load(text)
+    shape = [2 if size is None else size for size in model.inputs[1].shape]
+    x, z = np.ones((2, 3), np.float32), np.ones(shape, np.float32)
+    with inferkit.Batcher(model, max_batch_size=8) as batcher:
+        np.testing.assert_array_equal(batcher(x, z), model(x, z))
+        with pytest.raises(inferkit.ValidationError):
+            batcher(np.ones((4, 3), np.float32), z)
+
+
+def test_rows_that_a_table_combines_run_alone() -> None:
+    """Which rows it picks, the table says."""
+    model = load(
+        "g (float[n, 3] x, int64[2] picked) => (float[n, 3] y) "
+        "{ r = Gather <axis = 0> (x, picked) m = ReduceMax <axes = [0], keepdims = 1> (r) y = Sub(x, m) }"
+    )
+    picked = np.array([0, 0])
+    with inferkit.Batcher(model, max_batch_size=8, max_delay=0.05) as batcher:
+        tickets = [batcher.submit(np.full((2, 3), i, np.float32), picked) for i in range(12)]
+        for ticket in tickets:
+            np.testing.assert_array_equal(ticket.result(), np.zeros((2, 3)))
+
+
+def test_a_padded_batch_beside_a_table() -> None:
+    text = (
+        "g (float[n, t] x, float[n, t] mask, float[2] w) => (float[n, 1] y) <int64[1] one = {1}> "
+        "{ p = Mul(x, mask) s = ReduceSum <keepdims = 1> (p, one) m = ReduceMax <keepdims = 0> (w) y = Mul(s, m) }"
+    )
+    w = np.array([2, 3], np.float32)
+    with inferkit.Batcher(load(text), max_batch_size=8, pad={"x": (1, 0), "mask": (1, 0)}, pad_to=[4, 8]) as batcher:
+        batcher.warm_up()
+        tickets = [batcher.submit(*[np.ones(i % 8 + 1, np.float32)] * 2, w) for i in range(24)]
+        assert [float(ticket.result()[0]) for ticket in tickets] == [3.0 * (i % 8 + 1) for i in range(24)]
+
+
+@pytest.mark.parametrize("shape", ["", "[2]"])
+@pytest.mark.parametrize("options", [*OPTIONS, {"coalesce": True, "caller_runs": False}], ids=str)
+def test_text_that_all_rows_share(shape: str, options: dict[str, Any]) -> None:
+    kind = f"string{shape}" if shape else "string"
+    start = "s = Gather <axis = 0> (prefix, zero)" if shape else "s = Identity(prefix)"
+    model = load(
+        f"g (string[n, 1] x, {kind} prefix) => (string[n, 1] y) <int64 zero = {{0}}> "
+        f"{{ {start} y = StringConcat(s, x) }}",
+        opset=20,
+    )
+    words = ["", "a", "ab", "b" * 300, "\u00e9\u4e2d"]
+    given = [np.array([word, "b"] if shape else word, object) for word in words]
+    with inferkit.Batcher(model, max_batch_size=8, **options) as batcher:
+        tickets = [
+            batcher.submit(np.array([[f"{i}{k}"] for k in range(1 + i % 2)], object), given[i % 5].copy())
+            for i in range(40)
+        ]
+        for i, ticket in enumerate(tickets):
+            assert ticket.result().tolist() == [[f"{words[i % 5]}{i}{k}"] for k in range(1 + i % 2)]
+        long = np.array(["b" * 70_000, "b"] if shape else "b" * 70_000, object)
+        with pytest.raises(inferkit.ValidationError, match="65536 bytes at most") as caught:
+            batcher(np.array([["x"]], object), long)
+        assert caught.value.reason == "too_large"

@@ -7,6 +7,7 @@ import importlib
 import inspect
 import itertools
 import pkgutil
+import pydoc
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -113,3 +114,32 @@ def test_modules_say_what_they_hold(module: Any) -> None:
     assert module.__doc__
     if module is not inferkit:
         assert module.__all__ == sorted(module.__all__)
+
+
+def shown() -> Iterator[tuple[str, Any]]:
+    """What somebody may ask help() about: everything public, in public modules."""
+    for module in PYTHON_MODULES:
+        if not any(part.startswith("_") for part in module.__name__.split(".")):
+            for name in module.__all__:
+                if name not in DATA:
+                    yield f"{module.__name__}.{name}", getattr(module, name)
+
+
+@pytest.mark.parametrize(("name", "value"), [pytest.param(n, v, id=n) for n, v in sorted(shown())])
+def test_help_shows_no_signatures_of_the_bindings(name: str, value: Any) -> None:
+    lines = pydoc.render_doc(value, renderer=pydoc.plaintext).splitlines()
+    bindings = re.compile(
+        r"\barg\d|\(self: |typing\.Supports|(->|: ) ?inferkit\._core\.|Overloaded function|in module inferkit\._core$"
+    )
+    assert [line for line in lines if bindings.search(line)] == []
+
+
+def test_help_shows_the_parameters() -> None:
+    assert str(inspect.signature(inferkit.BufferPool.acquire)) == "(self, nbytes)"
+    assert str(inspect.signature(inferkit.BufferPool().acquire)) == "(nbytes)"
+    assert str(inspect.signature(inferkit.Ticket.result)) == "(self, timeout=None)"
+    assert str(inspect.signature(inferkit.Weights.open)) == "(path, *, mmap=True)"
+    assert "submit(self, *inputs, timeout=None, priority=0, " in pydoc.render_doc(
+        inferkit.Batcher, renderer=pydoc.plaintext
+    )
+    assert (inferkit.Ticket.timing.__doc__ or "")[:1].isupper()

@@ -227,15 +227,32 @@ def test_names_that_come_twice() -> None:
     refused(model([node("Relu", ["x"], ["w"], name="culprit")], [x], [constant("w", 1)], outputs=["w"]), "'w'")
 
 
-def test_one_output_twice() -> None:
-    """Legal or not, it must not confuse the answers."""
-    made = model([node("Relu", ["x"], ["y"])], [value("x", (2,))], outputs=["y", "y"])
-    try:
-        loaded = inferkit.Model.load(made.SerializeToString())
-    except inferkit.ModelError:
-        return
-    for array in loaded(np.array([-1, 1], np.float32)):
-        np.testing.assert_array_equal(array, [0, 1])
+def test_outputs_that_are_listed_again() -> None:
+    """Each has a name of its own, also where another value has the name that it would be given."""
+    relu, less = node("Relu", ["x"], ["y"]), node("Neg", ["x"], ["y_2"])
+    made = model([relu, less], [value("x", (2,))], outputs=["y", "y_2", "y", "x", "y", "x"])
+    loaded = inferkit.Model.load(made.SerializeToString())
+    assert [spec.name for spec in loaded.outputs] == ["y", "y_2", "y_3", "x", "y_4", "x_2"]
+    x = np.array([-1, 1], np.float32)
+    expected = [np.maximum(x, 0), -x, np.maximum(x, 0), x, np.maximum(x, 0), x]
+    for answers in (loaded(x), loaded.run({"x": x}).values()):
+        for array, right in zip(answers, expected, strict=True):
+            np.testing.assert_array_equal(array, right)
+    again = np.empty(2, np.float32)
+    assert loaded.run({"x": x}, out={"y_3": again})["y_3"] is again
+    np.testing.assert_array_equal(again, [0, 1])
+    np.testing.assert_array_equal(inferkit.Model.load(made.SerializeToString(), outputs=["y_4"])(x), np.maximum(x, 0))
+
+
+def test_an_output_that_is_listed_again_in_a_batcher() -> None:
+    graph = helper.make_graph([node("Neg", ["x"], ["y"])], "g", [value("x", (None, 2))], [value("y", (None, 2))] * 2)
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    x = np.ones((1, 2), np.float32)
+    with inferkit.Batcher(inferkit.Model.load(made.SerializeToString())) as batcher:
+        answers = batcher({"x": x})
+        assert list(answers) == ["y", "y_2"]
+        for array in answers.values():
+            np.testing.assert_array_equal(array, -x)
 
 
 def test_names_that_nothing_defines() -> None:

@@ -341,6 +341,30 @@ def test_matmul_nbits(bits: int, zeros: str, k: int, block: int) -> None:
     agree(Case("MatMulNBits", draw(2, 5, k), b, scales, zero, domain=MS, constant=(1, 2, 3), **options), 1e-4, 1e-4)
 
 
+@pytest.mark.parametrize("bits", [2, 4, 8])
+@pytest.mark.parametrize("zeros", ["none", "packed", "float"])
+@pytest.mark.parametrize("given", ["scales", "zero points", "both"])
+def test_matmul_nbits_whose_scales_or_zero_points_come_with_a_run(bits: int, zeros: str, given: str) -> None:
+    k, n, block, blocks = 40, 12, 16, 3
+    if given != "scales" and zeros == "none":
+        pytest.skip("there are none")
+    rng = np.random.default_rng(bits)
+    b = rng.integers(0, 256, (n, blocks, block * bits // 8)).astype(np.uint8)
+    scales = (0.1 * np.abs(rng.standard_normal((n, blocks)))).astype(np.float32)
+    zero: Array | None = None
+    if zeros == "packed":
+        zero = rng.integers(0, 256, (n, -(-blocks * bits // 8))).astype(np.uint8)
+    if zeros == "float":
+        zero = rng.integers(0, 2**bits, (n, blocks)).astype(np.float32)
+    inputs = [rng.standard_normal((2, 5, k)).astype(np.float32), b, scales] + ([] if zero is None else [zero])
+    options: dict[str, Any] = {"K": k, "N": n, "bits": bits, "block_size": block}
+    fixed = {"scales": (1, 3), "zero points": (1, 2), "both": (1,)}[given]
+    constant = tuple(i for i in fixed if i < len(inputs))
+    c = Case("MatMulNBits", *inputs, domain=MS, constant=constant, **options)
+    whole = Case("MatMulNBits", *inputs, domain=MS, constant=tuple(range(1, len(inputs))), **options)
+    np.testing.assert_allclose(c.run(), whole.run(), rtol=1e-5, atol=1e-5)
+
+
 # ---- Quantised operators --------------------------------------------------------------------------------------------
 
 

@@ -168,6 +168,11 @@ def test_linear_models_that_contradict_themselves() -> None:
         "class labels",
     )
     refused(
+        node_model("LinearRegressor", [x], 1, coefficients=[1.0] * 3, intercepts=[1.0, 2.0], targets=1),
+        inferkit.ModelError,
+        "has 2 intercepts for 1 target(?!s)",
+    )
+    refused(
         node_model("LinearRegressor", [x], 1, coefficients=[1.0] * 3, post_transform="LOGISTIC"),
         inferkit.UnsupportedOpError,
         "LOGISTIC",

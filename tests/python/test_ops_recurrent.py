@@ -397,7 +397,7 @@ def test_refusals() -> None:
         load(hidden_size=5, activations=["Sigmoid", "ScaledTanh", "Tanh"])
     with pytest.raises(inferkit.UnsupportedOpError, match="'ThresholdedRelu' without its alpha"):
         load(hidden_size=5, activations=["Sigmoid", "ThresholdedRelu", "Tanh"])
-    with pytest.raises(inferkit.ModelError, match="2 activations for 1 directions of 3"):
+    with pytest.raises(inferkit.ModelError, match="2 activations for 1 direction of 3"):
         load(hidden_size=5, activations=["Sigmoid", "Tanh"])
     with pytest.raises(inferkit.ModelError, match="W has shape"):
         load(hidden_size=4)

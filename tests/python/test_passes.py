@@ -242,3 +242,26 @@ def test_thresholded_relu_of_nan_is_zero(dims: int) -> None:
     model = inferkit.Model.load(build(n, []), input_checks=inferkit.InputChecks(finite=False))
     x = np.full((2, *[WIDTH] * (dims - 1)), np.nan, np.float32)
     assert (model.run({"x": x})[y] == 0).all()
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize("dims", [2, 4])
+def test_a_layer_norm_without_constants_is_one_step(dims: int, scaled: bool) -> None:
+    """Its scale and shift are computed, as diffusion models write it, or there are none."""
+    n = Net(np.random.default_rng(1), dims)
+    d = n.op("Sub", "x", n.op("ReduceMean", "x", axes=[-1]))
+    variance = n.op("ReduceMean", n.op("Pow", d, n.const(2)), axes=[-1])
+    y = n.op("Div", d, n.op("Sqrt", n.op("Add", variance, n.const(1e-5))))
+    if scaled:
+        scale, shift = (n.op("MatMul", "x", n.normal(WIDTH, WIDTH)) for _ in range(2))
+        y = n.op("Add", n.op("Mul", y, n.op("Add", scale, n.const(1))), shift)
+    n.outputs.append(y)
+    data = build(n, [])
+    model = inferkit.Model.load(data)
+    x = np.random.default_rng(2).standard_normal((3, *[WIDTH] * (dims - 1)), dtype=np.float32)
+    steps = [step.operator for step in model.explain({"x": x.shape}).steps]
+    assert steps.count("inferkit.LayerNorm") == 1
+    assert "ReduceMean" not in steps
+    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    want = session.run([y], {"x": x})[0]
+    np.testing.assert_allclose(model.run({"x": x})[y], want, rtol=1e-5, atol=1e-5)

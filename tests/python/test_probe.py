@@ -147,6 +147,40 @@ def test_a_batcher_takes_answers_without_a_declared_shape() -> None:
         np.testing.assert_array_equal(batcher(ROWS[0]), (2 * ROWS[0]).reshape(7, 143))
 
 
+def undeclared(nodes: Sequence[onnx.NodeProto], inputs: dict[str, Any], **constants: np.ndarray) -> inferkit.Model:
+    """A model to 'y', of which the file declares nothing, neither an element type nor a shape."""
+    graph = helper.make_graph(
+        list(nodes),
+        "nameless",
+        [helper.make_tensor_value_info(name, *port) for name, port in inputs.items()],
+        [onnx.ValueInfoProto(name="y")],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    return inferkit.Model.load(model.SerializeToString())
+
+
+def test_a_type_that_a_run_on_ones_tells() -> None:
+    """No range has a step of 0."""
+    ports = {name: (TensorProto.INT32, []) for name in ("start", "limit", "step")}
+    model = undeclared([helper.make_node("Range", list(ports), ["y"])], ports)
+    assert model.outputs == (inferkit.TensorSpec("y", "int32", (), any_shape=True),)
+    given = {"start": np.array(2, np.int32), "limit": np.array(9, np.int32), "step": np.array(3, np.int32)}
+    np.testing.assert_array_equal(model.run(given)["y"], [2, 5, 8])
+
+
+def test_a_type_that_follows_from_the_inputs() -> None:
+    """Neither 0 nor 1 pieces fit, so that no trial shows an answer."""
+    nodes = [
+        helper.make_node("Concat", ["rows", "rest"], ["shape"], axis=0),
+        helper.make_node("Reshape", ["x", "shape"], ["y"]),
+    ]
+    model = undeclared(nodes, {"x": (TensorProto.INT32, [30]), "rows": (INT64, [1])}, rest=np.array([2]))
+    assert model.outputs == (inferkit.TensorSpec("y", "int32", (), any_shape=True),)
+    x = np.arange(30, dtype=np.int32)
+    np.testing.assert_array_equal(model.run({"x": x, "rows": np.array([15])})["y"], x.reshape(15, 2))
+
+
 def test_a_value_that_a_trial_on_zeros_does_not_have() -> None:
     """No number of pieces is 0, and a run on ones fails as well."""
     nodes = [

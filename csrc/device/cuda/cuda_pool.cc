@@ -5,6 +5,7 @@
 #include <string>
 
 #include "base/cat.h"
+#include "base/counted.h"
 #include "base/error.h"
 
 namespace inferkit {
@@ -17,7 +18,8 @@ std::string_view name_of(CudaPool::Kind kind) {
   return kind == CudaPool::Kind::kDevice ? "memory of the CUDA device" : "pinned memory of the host";
 }
 std::string figures(const PoolStats& stats) {
-  return cat(stats.in_use_bytes, " bytes are in use by inferkit and ", stats.cached_bytes, " free in its pool");
+  return cat(counted(stats.in_use_bytes, "byte is", "bytes are"), " in use by inferkit and ", stats.cached_bytes,
+             " free in its pool");
 }
 constexpr std::string_view kRemedy =
     "; run smaller batches, fewer shapes or fewer models side by side (inferkit.cuda.leaks() tells who has it)";
@@ -57,9 +59,10 @@ CudaBlock CudaPool::take(size_t bytes, const char* tag, bool once) {
     }
     to_backend(dropped);
     if (!fits) {
-      throw Error(ErrorCode::kPoolExhausted, cat("there is no room for ", bytes, " more bytes of ", name_of(kind_),
-                                                 ": of the cap of ", now.max_bytes, " bytes, ", figures(now), kRemedy,
-                                                 ", or raise the cap with inferkit.cuda.limit_memory()"));
+      throw Error(ErrorCode::kPoolExhausted,
+                  cat("there is no room for ", counted(bytes, "more byte"), " of ", name_of(kind_), ": of the cap of ",
+                      counted(now.max_bytes, "byte"), ", ", figures(now), kRemedy,
+                      ", or raise the cap with inferkit.cuda.limit_memory()"));
     }
     try {
       if (!block) block = std::make_unique<State>();

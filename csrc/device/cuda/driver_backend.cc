@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/cat.h"
+#include "base/counted.h"
 #include "base/error.h"
 #include "base/immortal.h"
 #include "device/cuda/cuda.h"
@@ -369,8 +370,8 @@ class DriverBackend final : public CudaBackend {
     if (error == driver::kOutOfMemory) {
       size_t left = 0, total = 0;
       driver::driver().memory_info(&left, &total);
-      throw Error(ErrorCode::kPoolExhausted, cat("the CUDA device has no ", bytes, " bytes left for a run: ", left,
-                                                 " of its ", total, " bytes are free"));
+      throw Error(ErrorCode::kPoolExhausted, cat("the CUDA device has no ", counted(bytes, "byte"),
+                                                 " left for a run: ", left, " of its ", total, " bytes are free"));
     }
     require(error, "allocate memory");
     return reinterpret_cast<void*>(memory);
@@ -383,7 +384,8 @@ class DriverBackend final : public CudaBackend {
     void* memory = nullptr;
     const driver::Result error = driver::driver().host_allocate(&memory, bytes, driver::kPortable | driver::kMapped);
     if (error == driver::kOutOfMemory) {
-      throw Error(ErrorCode::kPoolExhausted, cat("there are no ", bytes, " bytes of pinned memory left"));
+      throw Error(ErrorCode::kPoolExhausted,
+                  cat("there is no room for ", counted(bytes, "byte"), " more of pinned memory"));
     }
     require(error, "pin memory of the host");
     return memory;

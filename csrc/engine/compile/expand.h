@@ -3,6 +3,7 @@
 // all the speed and types that their operators have. Shapes and types are not known yet.
 #pragma once
 #include <initializer_list>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -33,6 +34,9 @@ class Expansion {
   Attributes keep(std::initializer_list<std::string_view> names) const;
   /// nullptr where the value is not constant.
   const Tensor* constant(ValueId id) const { return id == kNoValue ? nullptr : graph_.constant(id); }
+
+  /// The type of its elements, as the model file has it; it is certain of constants and of the model's inputs.
+  std::optional<DType> dtype(ValueId id) const { return graph_.values[static_cast<size_t>(id)].dtype; }
 
   /// A node of the ONNX domain as opset `version` defines it; its first output, or all of them.
   ValueId add(std::string_view op, int version, std::vector<ValueId> inputs, Attributes attributes = {});

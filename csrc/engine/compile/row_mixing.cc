@@ -377,6 +377,20 @@ bool are_alike(const Graph& a, const Graph& b) {
 
 }  // namespace
 
+bool fits_any_rows(const Graph& graph, const RowSamples& samples, ModelCache& cache, const CompileOptions& options) {
+  const FloatEnvironment ours;
+  try {
+    for (const auto* rows : {&samples.one, &samples.few, &samples.many}) {
+      Compiler(graph, *rows, cache, options, /*fold=*/true).infer({});
+    }
+    return true;
+  } catch (const Stopped&) {
+    throw;
+  } catch (const Error&) {
+    return false;
+  }
+}
+
 std::string find_mixing_node(const Graph& graph, const RowSamples& samples, ModelCache& cache,
                              const CompileOptions& options) {
   const FloatEnvironment ours;

@@ -13,6 +13,10 @@ struct RowSamples {
   std::vector<InputFacts> one, few, many, lots;
 };
 
+/// Whether the shapes of the graph agree for one row, for few and for many of them, as far as they follow without a
+/// run.
+bool fits_any_rows(const Graph& graph, const RowSamples& samples, ModelCache& cache, const CompileOptions& options);
+
 /// The label of a node that combines values along an axis that grows from `few` to `many`; "" where there is none. A
 /// node does so where its operator says so of the axis (OpSchema::mixed_axes), where its output grows less than an
 /// input of it (then something was reduced over the rows, or some of them were picked), where what it computes with is

@@ -39,7 +39,7 @@ void lower_softmax(LowerContext& c) {
 
 // ---- Normalisations -------------------------------------------------------------------------------------------------
 
-/// io: x, y, scale, bias.
+/// io: x, y, scale, bias; the last two may be null.
 void run_norm(const void* params, std::byte* const* io, const ExecContext& context) {
   auto p = *static_cast<const device::NormParams*>(params);
   p.x = at<float>(io, 0);
@@ -69,7 +69,8 @@ void lower_norm(LowerContext& c) {
   p.epsilon = c.attr_float("epsilon", 1e-5f);
   p.center = c.node().op_type != "RMSNormalization";
   c.in_place(0, 0);
-  c.step(run_norm, p, {c.in(0), c.out(0), c.in(1), c.has_input(2) ? c.in(2) : Ref{}});
+  const auto given = [&](size_t i) { return c.has_input(i) ? c.in(i) : Ref{}; };
+  c.step(run_norm, p, {c.in(0), c.out(0), given(1), given(2)});
 }
 
 /// InstanceNormalization and GroupNormalization: rows of the elements of a group, with a scale for each group, or, from

@@ -166,6 +166,7 @@ Model::Model(ModelFile file, ModelOptions options, std::string path, std::shared
   number_graph(file_.graph);
   subgraphs_.add_all(file_.graph, options_.pool, options_.max_plans);
   probe();
+  find_shared();
   mixing_node_ = find_mixing();
   rows_draw_ = draws_rows(file_.graph);
   if (file_.misaligned_bytes > 0) forget_copied_files();

@@ -165,12 +165,14 @@ class Model final : public Runner {
   void probe();
   using FarShapes = std::vector<Shape>;
   std::vector<FarShapes> look_far();
+  void find_shared();
   std::string find_mixing();
   struct FreeDims {
     std::vector<size_t> group;  // of each, in the order in which the inputs have them
     size_t groups = 0;
   };
   FreeDims free_dims() const;
+  bool takes_any_rows(const FreeDims& dims, const std::vector<int64_t>& sizes, int64_t few, int64_t many);
   std::optional<std::string> mixing_of(const FreeDims& dims, const std::vector<int64_t>& sizes, int64_t few,
                                        int64_t many);
   bool draws_rows(const Graph& graph) const;

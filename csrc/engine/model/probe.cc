@@ -10,6 +10,7 @@
 #include "engine/model/model.h"
 #include "engine/plan/text_heap.h"
 #include "engine/run/declared_output.h"
+#include "graph/passes/pattern.h"
 #include "graph/tensor_list.h"
 #include "platform/stoppable.h"
 
@@ -73,9 +74,10 @@ class Model::PortSink final : public RunSink {
 struct Model::Trial {
   RunBudget budget;
   TimeBudget time;
-  bool staged = false;       // the shapes of the outputs may depend on values
-  std::string failure = {};  // why the first run that failed told nothing
-  bool too_large = false;    // more than a run may take, already of what was tried
+  bool staged = false;          // the shapes of the outputs may depend on values
+  std::string failure = {};     // why the first run that failed told nothing
+  bool too_large = false;       // more than a run may take, already of what was tried
+  std::vector<Port> ones = {};  // what a run on ones gave, of whose shapes nothing else is known
 };
 
 /// The outputs that a plan for these inputs gives; empty where only a run on real values could tell.
@@ -103,7 +105,7 @@ std::vector<Port> Model::probe_outputs(std::span<const InputFacts> facts, Trial&
     // Zeros select nothing and end loops before they begin: what follows shows with ones. Once, and for its support
     // alone.
     RunBudget once{.iterations = 100, .nanos = options_.max_load_nanos / 4, .max_bytes = trial_bytes(options_)};
-    run_on_constants(facts, 1, once, trial);
+    trial.ones = run_on_constants(facts, 1, once, trial);
   }
   return ports;
 }
@@ -332,8 +334,13 @@ void Model::probe() {
     if (declared.list) continue;
     if (seen.empty()) {
       // Sizes that nobody guessed, or other values than zeros, may be what the model is for; not where small ones are
-      // more than a run may take.
-      if (declared.dtype && (!guess || any_rank) && !trial.too_large) {
+      // more than a run may take. The type hangs on neither: where the file tells none, a run on ones does, or what
+      // the value is computed from.
+      std::optional<DType> dtype = declared.dtype;
+      if (!dtype && !trial.ones.empty()) dtype = trial.ones[o].dtype;
+      if (!dtype && fits) dtype = Rewriter(file_.graph).dtype(file_.graph.outputs[o]);
+      if (dtype && (!guess || any_rank) && !trial.too_large) {
+        outputs_[o].dtype = *dtype;
         outputs_[o].any_shape = !declared.shape;
         continue;
       }

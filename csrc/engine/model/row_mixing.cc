@@ -84,51 +84,83 @@ Model::FreeDims Model::free_dims() const {
   return out;
 }
 
-/// Of sizes that are guessed until some fit. Models of signals want long ones; what is appended to a cache is masked by
-/// both lengths together.
+namespace {
+
+bool has_rows(const PortSpec& in) { return in.shape.rank() > 0 && in.shape[0] == Shape::kFree; }
+
+/// Numbers of rows, and the size of all other dimensions that are free. Models of signals want long ones; what is
+/// appended to a cache is masked by both lengths together.
+struct Guess {
+  int64_t few, many, other;
+};
+constexpr Guess kGuesses[] = {{2, 3, 2},   {2, 3, 32},     {2, 3, 64},          {2, 3, 1}, {2, 3, 128},
+                              {2, 3, 224}, {2, 3, 3},      {2, 3, 16},          {3, 5, 7}, {2, 3, 640},
+                              {64, 96, 2}, {640, 960, 64}, {16'000, 24'000, 64}};
+
+/// Sizes for each group of them, where one for all did not fit.
+std::vector<Sizes> other_sizes(const Graph& graph, size_t groups) {
+  std::vector<Sizes> out;
+  for (const int64_t size : sizes_of_weights(graph)) out.emplace_back(groups, size);
+  constexpr size_t kMostSums = 6;
+  for (size_t n = 1; groups <= kMostSums && n + 1 < size_t{1} << groups; ++n) {
+    Sizes& sizes = out.emplace_back();
+    for (size_t i = 0; i < groups; ++i) sizes.push_back((n >> i & 1) != 0 ? 4 : 2);
+  }
+  std::ranges::move(different_sizes(std::vector<bool>(groups, false)), std::back_inserter(out));
+  return out;
+}
+
+}  // namespace
+
+/// Finds the inputs that are for all rows: their first dimension is fixed, that of others is free, and the model takes
+/// any number of rows beside them. That is no proof where one of them is one row, or grows with the batch along
+/// another axis, and is broadcast: so sizes of 1 say nothing.
+void Model::find_shared() {
+  const auto fixed = [](const PortSpec& in) { return !in.shape.empty() && !has_rows(in) && !in.shared; };
+  const bool mixed = std::ranges::any_of(inputs_, has_rows) && std::ranges::any_of(inputs_, fixed);
+  if (!mixed || has_lists_ || std::ranges::any_of(inputs_, &PortSpec::any_shape)) return;
+  const FreeDims dims = free_dims();
+  bool found = false;
+  for (const Guess& g : kGuesses) {
+    found = found || (g.other > 1 && takes_any_rows(dims, Sizes(dims.groups, g.other), g.few, g.many));
+  }
+  for (const Sizes& sizes : found ? std::vector<Sizes>() : other_sizes(file_.graph, dims.groups)) {
+    found = found || (std::ranges::find(sizes, 1) == sizes.end() && takes_any_rows(dims, sizes, 2, 3));
+  }
+  for (PortSpec& in : inputs_) in.shared = in.shared || (found && fixed(in));
+}
+
+/// Of sizes that are guessed until some fit.
 std::string Model::find_mixing() {
   if (std::string label = mixes_by_definition(file_.graph); !label.empty()) return label;
   const bool any_rank = std::ranges::any_of(inputs_, &PortSpec::any_shape);
   if (has_lists_ || any_rank) return {};  // no batcher takes it
-  const auto has_rows = [](const PortSpec& in) { return in.shape.rank() > 0 && in.shape[0] == Shape::kFree; };
   if (std::ranges::none_of(inputs_, has_rows)) return {};
-  struct Guess {
-    int64_t few, many, other;
-  };
-  constexpr Guess kGuesses[] = {{2, 3, 2},   {2, 3, 32},     {2, 3, 64},          {2, 3, 1}, {2, 3, 128},
-                                {2, 3, 224}, {2, 3, 3},      {2, 3, 16},          {3, 5, 7}, {2, 3, 640},
-                                {64, 96, 2}, {640, 960, 64}, {16'000, 24'000, 64}};
   const FreeDims dims = free_dims();
-  const std::vector<bool> none_first(dims.groups, false);
   std::optional<std::string> found;
   for (const Guess& g : kGuesses) {
     if ((found = mixing_of(dims, Sizes(dims.groups, g.other), g.few, g.many))) return *found;
   }
-  std::vector<Sizes> more;
-  for (const int64_t size : sizes_of_weights(file_.graph)) more.emplace_back(dims.groups, size);
-  constexpr size_t kMostSums = 6;
-  for (size_t n = 1; dims.groups <= kMostSums && n + 1 < size_t{1} << dims.groups; ++n) {
-    Sizes& sizes = more.emplace_back();
-    for (size_t i = 0; i < dims.groups; ++i) sizes.push_back((n >> i & 1) != 0 ? 4 : 2);
-  }
-  std::ranges::move(different_sizes(none_first), std::back_inserter(more));
-  for (const Sizes& sizes : more) {
+  for (const Sizes& sizes : other_sizes(file_.graph, dims.groups)) {
     if ((found = mixing_of(dims, sizes, 2, 3))) return *found;
   }
   return "a node";  // none fits, and who knows
 }
 
-/// What is found with those sizes of the groups; nullopt where they do not fit.
-std::optional<std::string> Model::mixing_of(const FreeDims& dims, const Sizes& sizes, int64_t few, int64_t many) {
+namespace {
+
+/// `group` and `sizes` tell those of all free dimensions but the first.
+RowSamples samples_of(std::span<const PortSpec> inputs, std::span<const size_t> group, const Sizes& sizes, int64_t few,
+                      int64_t many) {
   constexpr int64_t kLots = 11;
   RowSamples samples;
   size_t next = 0;
-  for (const PortSpec& in : inputs_) {
+  for (const PortSpec& in : inputs) {
     Shape shape = in.shape;
     for (size_t i = 1; i < shape.rank(); ++i) {
-      if (shape[i] == Shape::kFree) shape[i] = sizes[dims.group[next++]];
+      if (shape[i] == Shape::kFree) shape[i] = sizes[group[next++]];
     }
-    const bool grows = shape.rank() > 0 && shape[0] == Shape::kFree;
+    const bool grows = has_rows(in);
     const auto add = [&](std::vector<InputFacts>& sample, int64_t rows) {
       if (grows) shape[0] = rows;
       sample.push_back({in.dtype, shape, nullptr});
@@ -138,6 +170,19 @@ std::optional<std::string> Model::mixing_of(const FreeDims& dims, const Sizes& s
     add(samples.many, many);
     add(samples.lots, many * kLots);
   }
+  return samples;
+}
+
+}  // namespace
+
+bool Model::takes_any_rows(const FreeDims& dims, const Sizes& sizes, int64_t few, int64_t many) {
+  return fits_any_rows(file_.graph, samples_of(inputs_, dims.group, sizes, few, many), *packed_,
+                       {.max_run_bytes = options_.max_run_bytes, .threads = options_.threads});
+}
+
+/// What is found with those sizes of the groups; nullopt where they do not fit.
+std::optional<std::string> Model::mixing_of(const FreeDims& dims, const Sizes& sizes, int64_t few, int64_t many) {
+  const RowSamples samples = samples_of(inputs_, dims.group, sizes, few, many);
   CompileOptions options{.max_run_bytes = options_.max_run_bytes, .threads = options_.threads};
   try {
     for (const auto branch : {CompileOptions::Imagined::kThen, CompileOptions::Imagined::kElse}) {

@@ -207,7 +207,7 @@ UnpoolShapes unpool_shapes(const NodeContext& c) {
   s.out = s.inferred;
   if (c.has_input(2)) {
     const std::vector<int64_t> given = c.const_ints(2);
-    if (given.size() != x.rank()) c.fail(cat("an output_shape of ", given.size(), " numbers"));
+    if (given.size() != x.rank()) c.fail(cat("an output_shape of ", counted(given.size(), "number")));
     s.out = Shape(given);
     for (size_t i = 0; i < x.rank(); ++i) {
       if (given[i] < s.inferred[i]) c.fail(cat("an output_shape below ", s.inferred.str()));

@@ -72,7 +72,8 @@ void infer_tile(InferContext& c) {
   Shape out = c.input(0).shape;
   const std::vector<int64_t> repeats = repeats_of(c);
   for (size_t i = 0; i < out.rank(); ++i) {
-    if (repeats[i] < 0 || __builtin_mul_overflow(out[i], repeats[i], &out[i])) c.fail(cat(repeats[i], " repeats"));
+    if (repeats[i] < 0 || __builtin_mul_overflow(out[i], repeats[i], &out[i]))
+      c.fail(cat(counted(repeats[i], "repeat")));
   }
   c.set_output(0, c.input(0).dtype, out);
 }

@@ -1,6 +1,7 @@
 // The products of ONNX Runtime's optimiser: FusedMatMul, TransposeMatMul, FusedGemm, FusedConv, and MatMulNBits with
-// constant weights. All are spelled out in ONNX's operators.
+// constant weights, whose scales and zero points may be computed. All are spelled out in ONNX's operators.
 #include <array>
+#include <optional>
 
 #include "engine/compile/expand.h"
 
@@ -81,7 +82,8 @@ void expand_conv(Expansion& e) {
   e.give(0, activated(e, y, parameters));
 }
 
-// ---- MatMulNBits: blocks of `bits` wide weights along K, widened when the model is loaded --------------------------
+// ---- MatMulNBits: blocks of `bits` wide weights along K, widened when the model is loaded, or, where their scales or
+// zero points are only known during a run, in each run --------------------------------------------------------------
 
 enum NBitsInput : size_t { kA, kB, kScales, kZeroPoints, kGroups, kBias };
 
@@ -91,7 +93,14 @@ int packed_at(const uint8_t* row, int64_t i, int64_t bits) {
   return row[bit / 8] >> (bit % 8) & ((1 << bits) - 1);
 }
 
-void expand_matmul_nbits(Expansion& e) {
+struct NBits {
+  int64_t bits, block, k, n, blocks;
+  int64_t blob() const { return block * bits / 8; }                     // bytes of a block
+  int64_t zero_row() const { return (blocks * bits + 7) / 8; }          // bytes of a column's zero points
+  float middle() const { return static_cast<float>(1 << (bits - 1)); }  // the zero point that is left out
+};
+
+NBits nbits_of(Expansion& e) {
   const int64_t bits = e.attr("bits", int64_t{4}), block = e.attr("block_size", int64_t{0});
   const int64_t k = e.attr("K", int64_t{0}), n = e.attr("N", int64_t{0});
   if (bits != 2 && bits != 4 && bits != 8) e.refuse(cat(bits, " bits"));
@@ -100,32 +109,90 @@ void expand_matmul_nbits(Expansion& e) {
   if (k < 1 || n < 1 || k > kMost || n > kMost) e.refuse(cat("K ", k, " and N ", n));
   if (e.attr("weight_prepacked", int64_t{0}) != 0) e.refuse("weights packed for a device");
   if (e.has(kGroups)) e.refuse("g_idx");
-  const Tensor *b = e.constant(e.in(kB)), *scales = e.constant(e.in(kScales)), *zeros = e.constant(e.in(kZeroPoints));
-  if (!b || !scales || (e.has(kZeroPoints) && !zeros)) e.refuse("weights that are only known during a run");
-  if (scales->dtype != DType::kF32) e.refuse(cat("scales of type ", dtype_name(scales->dtype)));
-  const int64_t blocks = (k + block - 1) / block, blob = block * bits / 8, zero_row = (blocks * bits + 7) / 8;
-  if (b->dtype != DType::kU8 || b->shape.elements() != n * blocks * blob) {
-    e.refuse(cat("weights of shape ", b->shape.str(), " for N ", n, ", K ", k, " and blocks of ", block));
-  }
-  if (scales->shape.elements() != n * blocks) e.refuse(cat("scales of shape ", scales->shape.str()));
-  const bool packed_zeros = zeros && zeros->dtype == DType::kU8;
-  if (zeros && (!packed_zeros && zeros->dtype != DType::kF32)) e.refuse("zero points of that type");
-  if (zeros && zeros->shape.elements() != n * (packed_zeros ? zero_row : blocks)) {
-    e.refuse(cat("zero points of shape ", zeros->shape.str()));
-  }
+  return {bits, block, k, n, (k + block - 1) / block};
+}
+
+/// The weights, where all that they are made of is constant.
+ValueId widened(Expansion& e, const NBits& p, const Tensor& b, const Tensor& scales, const Tensor* zeros) {
   void* data = nullptr;
-  Tensor weights = make_tensor(DType::kF32, {k, n}, &data);
-  for (const int64_t col : stoppable_indices(n)) {
-    for (int64_t i = 0; i < k; ++i) {
-      const int64_t at = i / block;
-      float zero = static_cast<float>(1 << (bits - 1));
-      if (packed_zeros) zero = static_cast<float>(packed_at(zeros->as<uint8_t>() + col * zero_row, at, bits));
-      if (zeros && !packed_zeros) zero = zeros->as<float>()[col * blocks + at];
-      const int q = packed_at(b->as<uint8_t>() + (col * blocks + at) * blob, i % block, bits);
-      static_cast<float*>(data)[i * n + col] = (static_cast<float>(q) - zero) * scales->as<float>()[col * blocks + at];
+  Tensor weights = make_tensor(DType::kF32, {p.k, p.n}, &data);
+  const bool packed_zeros = zeros && zeros->dtype == DType::kU8;
+  for (const int64_t col : stoppable_indices(p.n)) {
+    for (int64_t i = 0; i < p.k; ++i) {
+      const int64_t at = i / p.block;
+      float zero = p.middle();
+      if (packed_zeros) zero = static_cast<float>(packed_at(zeros->as<uint8_t>() + col * p.zero_row(), at, p.bits));
+      if (zeros && !packed_zeros) zero = zeros->as<float>()[col * p.blocks + at];
+      const int q = packed_at(b.as<uint8_t>() + (col * p.blocks + at) * p.blob(), i % p.block, p.bits);
+      static_cast<float*>(data)[i * p.n + col] =
+          (static_cast<float>(q) - zero) * scales.as<float>()[col * p.blocks + at];
     }
   }
-  const ValueId y = e.add("MatMul", 13, {e.in(kA), e.constant_of(std::move(weights))});
+  return e.constant_of(std::move(weights));
+}
+
+/// Zero points, one for each block, of which a byte holds several, as numbers: [n, blocks, 1].
+ValueId unpacked(Expansion& e, const NBits& p, ValueId zeros) {
+  const int64_t each = 8 / p.bits;
+  ValueId all = e.add("Reshape", 14, {zeros, e.integers({p.n, p.zero_row(), 1})});
+  if (each > 1) {
+    std::vector<uint8_t> shifts;
+    for (int64_t i = 0; i < each; ++i) shifts.push_back(static_cast<uint8_t>(i * p.bits));
+    const uint8_t mask[] = {static_cast<uint8_t>((1 << p.bits) - 1)};
+    const ValueId by = e.constant_of(make_tensor<uint8_t>({each}, std::span<const uint8_t>(shifts)));
+    all = e.add("BitShift", 11, {all, by}, {{"direction", std::string("RIGHT")}});
+    all = e.add("BitwiseAnd", 18, {all, e.constant_of(make_tensor<uint8_t>({1}, std::span<const uint8_t>(mask)))});
+    all = e.add("Reshape", 14, {all, e.integers({p.n, each * p.zero_row(), 1})});
+    all = e.add("Slice", 13, {all, e.integers({0}), e.integers({p.blocks}), e.integers({1})});
+  }
+  return e.add("Cast", 13, {all}, {{"to", int64_t{1}}});
+}
+
+/// The weights, as a run makes them.
+ValueId computed(Expansion& e, const NBits& p, const Tensor& b) {
+  void* data = nullptr;
+  Tensor whole = make_tensor(DType::kF32, {p.n, p.blocks, p.block}, &data);
+  for (const int64_t i : stoppable_indices(p.n * p.blocks)) {
+    for (int64_t j = 0; j < p.block; ++j) {
+      static_cast<float*>(data)[i * p.block + j] =
+          static_cast<float>(packed_at(b.as<uint8_t>() + i * p.blob(), j, p.bits));
+    }
+  }
+  const auto of_blocks = [&](size_t i) { return e.add("Reshape", 14, {e.in(i), e.integers({p.n, p.blocks, 1})}); };
+  ValueId zeros = kNoValue;
+  if (!e.has(kZeroPoints)) {
+    zeros = e.number(p.middle());
+  } else if (const std::optional<DType> dtype = e.dtype(e.in(kZeroPoints)); dtype == DType::kU8) {
+    zeros = unpacked(e, p, e.in(kZeroPoints));
+  } else if (dtype) {
+    zeros = of_blocks(kZeroPoints);
+  } else {
+    e.refuse("zero points of a type that the model file does not tell");
+  }
+  const ValueId shifted = e.add("Sub", 14, {e.constant_of(std::move(whole)), zeros});
+  const ValueId scaled = e.add("Mul", 14, {shifted, of_blocks(kScales)});
+  const ValueId rows = e.add("Reshape", 14, {scaled, e.integers({p.n, p.blocks * p.block})});
+  const ValueId cut = e.add("Slice", 13, {rows, e.integers({0}), e.integers({p.k}), e.integers({1})});
+  return e.add("Transpose", 13, {cut}, {{"perm", std::vector<int64_t>{1, 0}}});
+}
+
+void expand_matmul_nbits(Expansion& e) {
+  const NBits p = nbits_of(e);
+  const Tensor *b = e.constant(e.in(kB)), *scales = e.constant(e.in(kScales)), *zeros = e.constant(e.in(kZeroPoints));
+  if (!b) e.refuse("weights that are only known during a run");
+  if (scales && scales->dtype != DType::kF32) e.refuse(cat("scales of type ", dtype_name(scales->dtype)));
+  if (b->dtype != DType::kU8 || b->shape.elements() != p.n * p.blocks * p.blob()) {
+    e.refuse(cat("weights of shape ", b->shape.str(), " for N ", p.n, ", K ", p.k, " and blocks of ", p.block));
+  }
+  if (scales && scales->shape.elements() != p.n * p.blocks) e.refuse(cat("scales of shape ", scales->shape.str()));
+  const bool packed_zeros = zeros && zeros->dtype == DType::kU8;
+  if (zeros && (!packed_zeros && zeros->dtype != DType::kF32)) e.refuse("zero points of that type");
+  if (zeros && zeros->shape.elements() != p.n * (packed_zeros ? p.zero_row() : p.blocks)) {
+    e.refuse(cat("zero points of shape ", zeros->shape.str()));
+  }
+  const bool known = scales && (zeros || !e.has(kZeroPoints));
+  const ValueId weights = known ? widened(e, p, *b, *scales, zeros) : computed(e, p, *b);
+  const ValueId y = e.add("MatMul", 13, {e.in(kA), weights});
   e.give(0, e.has(kBias) ? e.add("Add", 14, {y, e.in(kBias)}) : y);
 }
 

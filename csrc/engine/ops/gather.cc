@@ -1,6 +1,7 @@
 // Gather, GatherElements, GatherND: picking rows, elements or slices by indices that are data.
 #include <algorithm>
 
+#include "base/counted.h"
 #include "engine/compile/op_registry.h"
 #include "engine/compile/strided.h"
 #include "engine/ops/common/any_width.h"
@@ -125,7 +126,7 @@ size_t batch_dims(const NodeContext& c) {
   const auto n = static_cast<size_t>(b);
   const int64_t depth = indices.back();
   if (depth < 0 || depth > static_cast<int64_t>(x.rank() - n)) {
-    c.fail(cat("tuples of ", depth, " indices for data of shape ", x.str()));
+    c.fail(cat("tuples of ", counted(depth, "index", "indices"), " for data of shape ", x.str()));
   }
   for (size_t i = 0; i < n; ++i) {
     if (x[i] != indices[i]) c.fail(cat("batch dimensions of ", x.str(), " and ", indices.str(), " differ"));

@@ -251,7 +251,7 @@ void affine_grid_step(const void* params, std::byte* const* io, const ExecContex
 
 AffineGridParams read_affine(const NodeContext& c) {
   const std::vector<int64_t> size = c.const_ints(1);
-  if (size.size() != 4 && size.size() != 5) c.fail(cat("a size of ", size.size(), " numbers"));
+  if (size.size() != 4 && size.size() != 5) c.fail(cat("a size of ", counted(size.size(), "number")));
   AffineGridParams p{size[0], static_cast<int32_t>(size.size() - 2), {1, 1, 1}, c.attr_int("align_corners", 0) != 0};
   const Shape& theta = c.input(0).shape;
   if (theta != Shape{p.batch, p.rank, p.rank + 1}) c.fail(cat("theta has shape ", theta.str()));

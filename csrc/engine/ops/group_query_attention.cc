@@ -113,7 +113,7 @@ Sizes read_sizes(const NodeContext& c) {
                    " of ", s.rows));
       }
     } else if (cos[0] < s.total) {
-      c.fail(cat("tables of ", cos[0], " positions for sequences of ", s.total));
+      c.fail(cat("tables of ", counted(cos[0], "position"), " for sequences of ", s.total));
     }
   }
   return s;

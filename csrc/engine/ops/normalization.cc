@@ -78,6 +78,7 @@ void run_moments(const void* params, std::byte* const* io, const ExecContext&) {
 
 void run_f32(const void* params, std::byte* const* io, const ExecContext& context) {
   const auto& p = *static_cast<const NormParams*>(params);
+  // Either may be null.
   const float *scale = reinterpret_cast<const float*>(io[2]), *bias = reinterpret_cast<const float*>(io[3]);
   const auto norm = p.center ? kernels::layer_norm_rows : kernels::rms_norm_rows;
   const auto affine = kernels::affine_kernels().scalar;
@@ -156,7 +157,8 @@ Axes mixed_by_layer_norm(const NodeContext& c, size_t i) {
 /// A spelled-out normalization of rows of one element, which its scale then stretches: a pass cannot see the one.
 bool stretches(const NodeContext& c) {
   const Shape& x = c.input(0).shape;
-  return c.node().domain == kInternal && x.rank() > 0 && x.back() == 1 && c.input(1).shape.elements() != 1;
+  return c.has_input(1) && c.node().domain == kInternal && x.rank() > 0 && x.back() == 1 &&
+         c.input(1).shape.elements() != 1;
 }
 
 /// io: x, y, scale, bias (may be null).
@@ -178,6 +180,10 @@ void infer_layer_norm(InferContext& c) {
   if (gives_stats && c.attr_int("stash_type", 1) != 1) c.unsupported("a stash_type other than float32");
   require_float_inputs(c);
   const TensorFacts& x = c.input(0);
+  const bool fused = c.node().domain == kInternal;
+  if (fused && !c.has_input(1) && x.dtype != DType::kF32) {
+    c.fail(cat("an input of ", dtype_name(x.dtype), " and an epsilon of float32"));
+  }
   const size_t axis = norm_axis(c);
   if (stretches(c)) {
     Shape y = x.shape;
@@ -185,7 +191,7 @@ void infer_layer_norm(InferContext& c) {
     return c.set_output(0, x.dtype, y);
   }
   for (size_t i = 1; i < 3; ++i) {
-    if (i == 2 && !c.has_input(i)) continue;
+    if ((i == 2 || fused) && !c.has_input(i)) continue;
     if (broadcast(c.input(i).shape, x.shape) != x.shape)
       c.fail(cat("input ", i, " of shape ", c.input(i).shape.str(), " does not broadcast to ", x.shape.str()));
   }
@@ -294,6 +300,7 @@ void register_normalization(OpRegistry& r) {
   fused.domain = kInternal;
   fused.name = "LayerNorm";
   fused.since = 1;
+  fused.min_inputs = 1;
   fused.max_outputs = 1;
   r.add(fused, lower_layer_norm);
   r.add({.name = "RMSNormalization",

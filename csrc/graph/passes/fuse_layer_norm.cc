@@ -74,16 +74,21 @@ bool fuse_layer_norm(Graph& graph) {
     const auto match = match_division(r, r.node(n));
     if (!match) continue;
     const ValueId quotient = r.node(n).outputs[0];
-    // Without a scale the length is not known, and with it the type is.
-    const int scale = affine_step(r, quotient, "Mul", 0);
-    if (scale < 0) continue;
-    const ValueId scaled = r.node(scale).outputs[0];
     Node norm;
     norm.op_type = "LayerNorm";
     norm.domain = kInternalDomain;
     norm.version = 1;
-    norm.inputs = {match->x, Rewriter::other_input(r.node(scale), quotient)};
+    norm.inputs = {match->x};
     norm.attributes = {{"axis", int64_t{-1}}, {"epsilon", match->epsilon}};
+    const int scale = affine_step(r, quotient, "Mul", 0);
+    if (scale < 0) {  // none, or one that is computed: it stays, and so does what is added
+      norm.name = r.node(n).name;
+      norm.outputs = r.node(n).outputs;
+      r.replace(n, std::move(norm));
+      continue;
+    }
+    const ValueId scaled = r.node(scale).outputs[0];
+    norm.inputs.push_back(Rewriter::other_input(r.node(scale), quotient));
     const int bias = affine_step(r, scaled, "Add", graph.constant(norm.inputs[1])->shape[0]);
     if (bias >= 0) norm.inputs.push_back(Rewriter::other_input(r.node(bias), scaled));
     const int last = bias >= 0 ? bias : scale;

@@ -17,8 +17,8 @@ bool lift_constants(Graph& graph);
 bool fuse_gelu(Graph& graph);
 /// x * Sigmoid(x) -> inferkit.Silu(x).
 bool fuse_silu(Graph& graph);
-/// The nine nodes of a decomposed layer normalization over the last axis -> inferkit.LayerNorm(x, scale, bias),
-/// attributes axis = -1 and epsilon.
+/// The nodes of a decomposed layer normalization over the last axis -> inferkit.LayerNorm(x, scale?, bias?), attributes
+/// axis = -1 and epsilon, a float32 as x is. A scale and a bias are constants; a bias comes with a scale.
 bool fuse_layer_norm(Graph& graph);
 
 /// Transposes that move channels to the end and back (models of frameworks that keep them last) go behind the operators

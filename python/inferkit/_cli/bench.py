@@ -14,7 +14,7 @@ from .. import _core
 from .._build import build_info
 from .._model import Model
 from .._text import counted
-from ..diagnostics._samples import Feeds, fixed_rows, made_up, split, stacked
+from ..diagnostics._samples import Feeds, fixed_rows, made_up, split, stacked, with_rows
 from . import CommandError, about, duration
 from ._measure import Answers, alternate, clients, inferkit_call, onnxruntime_call
 from ._out import Out, Progress, count_text
@@ -54,10 +54,9 @@ def add(subparsers: Any) -> None:
 def batch_of(model: Model, samples: list[Feeds], rows: int) -> Feeds:
     """Stack samples, again and again where there are too few."""
     feeds = stacked(model.inputs, samples)
-    for spec in model.inputs:
-        if spec.shape:
-            array = feeds[spec.name]
-            feeds[spec.name] = np.resize(array, (rows, *array.shape[1:]))
+    for spec in with_rows(model.inputs):
+        array = feeds[spec.name]
+        feeds[spec.name] = np.resize(array, (rows, *array.shape[1:]))
     return feeds
 
 

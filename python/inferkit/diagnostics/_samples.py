@@ -15,7 +15,7 @@ from .._errors import InferkitError, ValidationError
 from .._model import Model
 from .._types import TensorSpec, numpy_dtype
 
-__all__ = ["Feeds", "fixed_rows", "made_up", "made_up_for", "rows_of", "split", "stacked"]
+__all__ = ["Feeds", "fixed_rows", "made_up", "made_up_for", "rows_of", "split", "stacked", "with_rows"]
 
 Feeds = dict[str, np.ndarray]
 
@@ -30,15 +30,22 @@ def rows_of(spec: TensorSpec) -> int:
     return spec.shape[0] if spec.shape and spec.shape[0] is not None else 1
 
 
+def with_rows(specs: Sequence[TensorSpec]) -> list[TensorSpec]:
+    """Those whose first dimension is the batch. A scalar is one value for all rows, and so is a table beside them."""
+    free = [spec for spec in specs if spec.shape and spec.shape[0] is None]
+    return free or [spec for spec in specs if spec.shape]
+
+
 def fixed_rows(specs: Sequence[TensorSpec]) -> int | None:
-    """Rows of every request, where the model fixes them. A scalar has none: it is one value for all rows."""
-    return next((spec.shape[0] for spec in specs if spec.shape and spec.shape[0] is not None), None)
+    """Rows of every request, where the model fixes them."""
+    return next((spec.shape[0] for spec in with_rows(specs)), None)
 
 
 def stacked(specs: Sequence[TensorSpec], samples: Sequence[Feeds]) -> Feeds:
     """Make one request of several; what has no rows is taken from the first."""
+    rows = with_rows(specs)
     return {
-        s.name: np.concatenate([feeds[s.name] for feeds in samples]) if s.shape else samples[0][s.name] for s in specs
+        s.name: np.concatenate([feeds[s.name] for feeds in samples]) if s in rows else samples[0][s.name] for s in specs
     }
 
 
@@ -101,11 +108,12 @@ def made_up_for(
     problem: Exception | None = None
     best: list[Feeds] = []
     attempts = list(_attempts(specs))
+    shared = [spec.name for spec in specs if spec not in with_rows(specs)]
     for length, integers in attempts:
         rng = default_rng(seed)
         feeds = [{s.name: _array(s, length, integers, rng) for s in specs} for _ in range(count)]
         for each in feeds:
-            each.update({s.name: feeds[0][s.name] for s in specs if not s.shape})
+            each.update({name: feeds[0][name] for name in shared})
         good: list[Feeds] = []
         for each in feeds:
             try:
@@ -144,8 +152,8 @@ def split(model: Model, arrays: Mapping[str, Any], count: int, attempt: Callable
     for spec in model.inputs:
         array = np.asarray(arrays[spec.name])
         batches[spec.name] = array[None] if array.ndim + 1 == len(spec.shape) else array
-    with_rows = [spec.name for spec in model.inputs if spec.shape]
-    lengths = {len(batches[name]) if batches[name].ndim else 0 for name in with_rows}
+    batched = [spec.name for spec in with_rows(model.inputs)]
+    lengths = {len(batches[name]) if batches[name].ndim else 0 for name in batched}
     rows = fixed_rows(model.inputs) or 1
     if len(lengths) != 1:
         raise ValueError(f"the input's arrays have different numbers of rows: {sorted(lengths)}")
@@ -153,7 +161,7 @@ def split(model: Model, arrays: Mapping[str, Any], count: int, attempt: Callable
     if pieces < 1:
         raise ValueError(f"the input has fewer rows than a request needs: {rows}")
     feeds = [
-        {n: array[i * rows : (i + 1) * rows] if n in with_rows else array for n, array in batches.items()}
+        {n: array[i * rows : (i + 1) * rows] if n in batched else array for n, array in batches.items()}
         for i in range(pieces)
     ]
     try:

@@ -434,6 +434,12 @@ TEST(layer_norm_in_the_forms_exporters_write) {
   CHECK_EQ(layer_norm_after({.bias = false}, &n), "LayerNorm*");
   CHECK_EQ(n.inputs.size(), 2u);
   CHECK_EQ(layer_norm_after({.bias_shape = {1}}), "LayerNorm* Add");
+  CHECK_EQ(layer_norm_after({.bias = false, .scale = false}, &n), "LayerNorm*");
+  CHECK_EQ(n.inputs.size(), 1u);
+  CHECK_EQ(attr_of<float>(n, "epsilon"), 1e-12f);
+  CHECK_EQ(layer_norm_after({.scale = false}), "LayerNorm* Add");
+  CHECK_EQ(layer_norm_after({.scale_shape = {1}}), "LayerNorm* Mul Add");
+  CHECK_EQ(layer_norm_after({.scale_shape = {2, 8}}), "LayerNorm* Mul Add");
 }
 
 TEST(layer_norm_look_alikes_stay) {
@@ -441,9 +447,8 @@ TEST(layer_norm_look_alikes_stay) {
   CHECK(stays({.axis = 1}));
   CHECK(stays({.keepdims = 0}));
   CHECK(stays({.exponent = 3}));
-  CHECK(stays({.bias = false, .scale = false}));
-  CHECK(stays({.scale_shape = {1}}));
-  CHECK(stays({.scale_shape = {2, 8}}));
+  CHECK(stays({.bias = false, .scale = false, .axis = 1}));
+  CHECK(stays({.scale = false, .exponent = 3}));
 }
 
 TEST(run_passes_ends_with_the_fewest_nodes) {

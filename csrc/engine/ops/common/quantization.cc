@@ -1,5 +1,6 @@
 #include "engine/ops/common/quantization.h"
 
+#include "base/counted.h"
 #include "engine/ops/common/convert.h"
 #include "engine/ops/common/small_convert.h"
 #include "graph/onnx_tensor.h"
@@ -27,8 +28,8 @@ ScaleLayout scale_layout(const NodeContext& c) {
   l.inner = x.elements(axis + 1, x.rank());
   if (block == 0) {
     if (scale.rank() != 1 || scale[0] != l.axis) {
-      c.fail(
-          cat("expected one scale, or one for each of the ", l.axis, " indices of axis ", axis, "; got ", scale.str()));
+      c.fail(cat("expected one scale, or one for each of the ", counted(l.axis, "index", "indices"), " of axis ", axis,
+                 "; got ", scale.str()));
     }
     l.axis_stride = 1;
     return l;

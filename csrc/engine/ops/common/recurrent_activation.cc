@@ -4,6 +4,8 @@
 #include <cmath>
 #include <optional>
 
+#include "base/counted.h"
+
 namespace inferkit {
 namespace {
 
@@ -86,7 +88,8 @@ std::vector<RecurrentActivation> recurrent_activations(const NodeContext& c, con
     for (int64_t d = 0; d < directions; ++d) names.insert(names.end(), defaults.begin(), defaults.end());
   }
   if (names.size() != defaults.size() * static_cast<size_t>(directions)) {
-    c.fail(cat(names.size(), " activations for ", directions, " directions of ", defaults.size()));
+    c.fail(
+        cat(counted(names.size(), "activation"), " for ", counted(directions, "direction"), " of ", defaults.size()));
   }
   const std::vector<float> alphas = c.attr_floats("activation_alpha"), betas = c.attr_floats("activation_beta");
   size_t next_alpha = 0, next_beta = 0;  // each function that takes one consumes the next

@@ -40,7 +40,7 @@ Sizes sizes_of(const NodeContext& c, int64_t targets) {
   const auto* coefficients = attribute<FloatList>(c, "coefficients");
   const auto count = static_cast<int64_t>(coefficients ? coefficients->size() : 0);
   if (targets < 1 || count == 0 || count % targets != 0) {
-    c.fail(cat("has ", count, " coefficients for ", targets, " targets"));
+    c.fail(cat("has ", counted(count, "coefficient"), " for ", counted(targets, "target")));
   }
   require_type(c, 0, kMlTypes);
   const Rows x = rows_of(c);
@@ -80,7 +80,7 @@ Sizes regressor_sizes(const NodeContext& c) {
   const int64_t targets = c.attr_int("targets", 1);
   const size_t intercepts = c.attr_floats("intercepts").size();
   if (intercepts != 0 && static_cast<int64_t>(intercepts) != targets) {
-    c.fail(cat("has ", intercepts, " intercepts for ", targets, " targets"));
+    c.fail(cat("has ", counted(intercepts, "intercept"), " for ", counted(targets, "target")));
   }
   return sizes_of(c, targets);
 }

@@ -332,7 +332,7 @@ void infer_zip_map(InferContext& c) {
   const size_t labels =
       std::max(c.attr_ints("classlabels_int64s").size(), c.attr_strings("classlabels_strings").size());
   if (x.shape.rank() == 0 || x.shape.back() != static_cast<int64_t>(labels)) {
-    c.fail(cat("has ", labels, " class labels for an input of shape ", x.shape.str()));
+    c.fail(cat("has ", counted(labels, "class label"), " for an input of shape ", x.shape.str()));
   }
   c.set_output(0, x.dtype, x.shape);
 }

@@ -170,7 +170,7 @@ Machine regressor_of(const NodeContext& c) {
   if (supports < 0) c.fail(cat("n_supports is ", supports));
   set_vectors(c, m, supports, 1);
   if (!m.linear && static_cast<int64_t>(m.coefficients.size()) != supports) {
-    c.fail(cat("has ", m.coefficients.size(), " coefficients for ", supports, " support vectors"));
+    c.fail(cat("has ", counted(m.coefficients.size(), "coefficient"), " for ", counted(supports, "support vector")));
   }
   if (post_transform_of(c) != PostTransform::kNone) {
     c.unsupported("a post_transform, which ONNX Runtime ignores; export with NONE and apply it outside");
@@ -229,7 +229,7 @@ Machine classifier_of(const NodeContext& c) {
   m.prob_b = c.attr_floats("prob_b");
   m.transform = post_transform_of(c);
   const auto classes = static_cast<int64_t>(m.labels.values.size());
-  if (classes < 2) c.unsupported(cat("a classifier with ", classes, " class labels"));
+  if (classes < 2) c.unsupported(cat("a classifier with ", counted(classes, "class label")));
   constexpr int64_t kMostClasses = int64_t{1} << 31;  // the number of pairs is a number
   if (classes > kMostClasses) c.unsupported(cat("a classifier with ", classes, " class labels"));
   int64_t supports = 0;

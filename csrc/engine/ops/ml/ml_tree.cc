@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 
+#include "base/counted.h"
 #include "engine/compile/op_registry.h"
 #include "engine/ops/ml/common/tree_ensemble.h"
 #include "engine/ops/ml/common/tree_reader.h"
@@ -362,7 +363,7 @@ void infer_classifier(InferContext& c) {
   post_transform_of(c);
   const Labels labels = labels_of(c, "classlabels_int64s", "classlabels_strings");
   const auto classes = static_cast<int64_t>(labels.values.size());
-  if (classes < 2) c.unsupported(cat("a classifier with ", classes, " class labels"));
+  if (classes < 2) c.unsupported(cat("a classifier with ", counted(classes, "class label")));
   const int64_t rows = rows_of(c).rows;
   c.set_output(0, labels.dtype, {rows});
   if (c.has_output(1)) c.set_output(1, DType::kF32, {rows, classes});

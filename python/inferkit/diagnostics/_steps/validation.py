@@ -10,7 +10,7 @@ from ..._errors import InferkitError, ValidationError
 from ..._types import TensorSpec, numpy_dtype
 from .._patient import Finder, Patient
 from .._report import Check
-from .._samples import Feeds
+from .._samples import Feeds, with_rows
 
 __all__ = ["examine"]
 
@@ -33,8 +33,9 @@ def examine(patient: Patient) -> Iterator[Check]:
     meant = {spec.name: what for spec, (what, _) in zip(specs, patient.model._senses, strict=True)}
     strict = [spec for spec in floats if meant[spec.name] not in ("nan", "all")]
     bounded = [spec for spec in floats if meant[spec.name] not in ("+inf", "inf", "all")]
+    batched = {spec.name for spec in with_rows(specs)}
     cases = {
-        "empty": ({s.name: sample[s.name][:0] if s.shape else sample[s.name] for s in specs}, {"empty"}),
+        "empty": ({name: array[:0] if name in batched else array for name, array in sample.items()}, {"empty"}),
         "oversized": (_oversized(patient), {"too_large", "shape"}),
         "NaN": (_poisoned(sample, strict, np.nan), {"non_finite"}),
         "infinity": (_poisoned(sample, bounded, np.inf), {"non_finite"}),
@@ -79,8 +80,9 @@ def _oversized(patient: Patient) -> Feeds:
     """More rows than a batch has room for."""
     rows = patient.batcher.max_batch_size + 1
     feeds = {}
+    batched = {spec.name for spec in with_rows(patient.model.inputs)}
     for name, array in patient.samples[0].items():
-        if array.ndim == 0:  # one value for all rows
+        if name not in batched:  # one value for all rows
             feeds[name] = array
             continue
         repeats = -(-rows // len(array))
@@ -114,6 +116,7 @@ def _refused(patient: Patient, name: str, feeds: Feeds, reasons: set[str]) -> Ch
 def _lengths(patient: Patient) -> Iterator[Check]:
     """Free dimensions besides the batch want an upper bound."""
     rows = patient.batcher.max_batch_size + 1
+    batched = {spec.name for spec in with_rows(patient.model.inputs)}
     for spec in patient.model.inputs:
         for axis, size in enumerate(spec.shape):
             if axis == 0 or size is not None:
@@ -121,7 +124,7 @@ def _lengths(patient: Patient) -> Iterator[Check]:
             # One element, seen many times. Too many rows as well, which is found after the lengths have been looked at
             # and before anything is copied: so nothing of this size is ever made.
             feeds = {
-                name: np.broadcast_to(array.reshape(-1)[0], (rows, *array.shape[1:])) if array.ndim else array
+                name: np.broadcast_to(array.reshape(-1)[0], (rows, *array.shape[1:])) if name in batched else array
                 for name, array in patient.samples[0].items()
             }
             shape = list(feeds[spec.name].shape)
