@@ -7,7 +7,7 @@
 namespace inferkit {
 
 /// Makes the context variable: `_core.context_deadline`, a pair of nanoseconds and the ManualClock that they are of, or
-/// None where they are of the clock of time.monotonic().
+/// None where they are of the clock of time.monotonic(). Whoever sets it calls `_core.use_context_deadline()` first.
 void add_context_deadline(pybind11::module_& m);
 
 /// The deadline of the context, on a clock that shows `now`; kNever where there is none. One that was set on another

@@ -57,6 +57,7 @@ __all__: list[str] = [
     "supported_ops",
     "trace_steps",
     "traced_steps",
+    "use_context_deadline",
     "wait_for_call",
     "why_no_cuda",
 ]
@@ -1239,6 +1240,11 @@ def trace_steps(on: bool, capacity: typing.SupportsInt | typing.SupportsIndex) -
 def traced_steps() -> list[tuple[str, float, float, int]]:
     """
     The last steps, oldest first: (name, started, finished, thread), in seconds of time.monotonic().
+    """
+
+def use_context_deadline() -> None:
+    """
+    Says that context_deadline is about to be set.
     """
 
 def wait_for_call() -> None:

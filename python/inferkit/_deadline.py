@@ -90,6 +90,7 @@ class deadline:  # noqa: N801 - it reads as what it does: `with inferkit.deadlin
                 at = own
         self._at = at
         if at is not None:
+            _core.use_context_deadline()
             self._token = _core.context_deadline.set(at)
         return self
 
