@@ -23,8 +23,7 @@ void add_context_deadline(py::module_& m) {
   context_variable = PyContextVar_New("inferkit.deadline", nullptr);
   if (!context_variable) throw py::error_already_set();
   m.attr("context_deadline") = py::handle(context_variable);
-  m.def(
-      "use_context_deadline", [] { is_used = true; }, "Says that context_deadline is about to be set.");
+  m.def("use_context_deadline", [] { is_used = true; }, "Says that context_deadline is about to be set.");
 }
 
 Nanos context_deadline(const Clock& clock, Nanos now) {
