@@ -47,6 +47,8 @@ LATER = (
     "python benchmarks/compare.py --only direct --markdown",
     "python benchmarks/bench_tracing.py",
     "python benchmarks/overload.py --seconds 2",
+    "python benchmarks/overload.py --model minilm --loads 1.2 2 5 10 --warm-up --by-hand",
+    "python benchmarks/automatic.py",
     "python benchmarks/neighbours.py --seconds 4",
     "python benchmarks/lengths.py",
     "python benchmarks/scaling.py",
