@@ -583,6 +583,28 @@ def test_arg_of_long_rows(axis: int) -> None:
     same(Case("ArgMax", x, opset=13, axis=axis, keepdims=0).run()[0], x.argmax(axis))
 
 
+@pytest.mark.parametrize("dtype", ["float64", "float16", "int64", "uint64", "int32", "uint8", "int8", "float32"])
+@pytest.mark.parametrize("n", [1, 2, 3, 255, 256, 257, 1000, 2048])
+def test_arg_of_a_row_of_any_type(n: int, dtype: str) -> None:
+    """Of few values, so that equals lie in different blocks; of rising and falling ones; and of NaN."""
+    rng = np.random.default_rng(n)
+    rows = [rng.integers(0, high, n) for high in (1, 2, 100)] + [np.arange(n) % 128, np.arange(n)[::-1] % 128]
+    x = np.stack(rows).astype(dtype)
+    if dtype.startswith("float"):
+        lines = np.repeat(x[2:3], 3, 0)
+        lines[0, n // 2 :] = np.nan
+        lines[1, -1] = np.nan
+        lines[2, ::2] = -0.0
+        x = np.concatenate([x, lines, np.full((1, n), np.inf, dtype), np.full((1, n), -np.inf, dtype)])
+    elif dtype != "uint8":
+        x[1, n // 2] = np.iinfo(dtype).max
+        x[2, n // 3] = np.iinfo(dtype).min
+    for op, f in [("ArgMax", np.argmax), ("ArgMin", np.argmin)]:
+        for last in (0, 1):
+            e = n - 1 - f(x[:, ::-1], axis=1) if last else f(x, axis=1)
+            same(Case(op, x, opset=13, axis=1, keepdims=0, select_last_index=last).run()[0], e)
+
+
 @RELAXED
 @given(data=st.data())
 def test_top_k(data: st.DataObject) -> None:
