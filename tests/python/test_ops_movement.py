@@ -530,6 +530,31 @@ def test_cumulative(axis: int, dtype: str) -> None:
                 same(case.run()[0], e.astype(dtype))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int32", "uint64", "float16"])
+@pytest.mark.parametrize("width", [1, 15, 16, 17, 32, 255, 256, 257, 600])
+def test_cumulative_down_columns(width: int, dtype: str) -> None:
+    x = np.random.default_rng(width).integers(0, 9, (2, 7, width)).astype(dtype)
+    x[:, 2, 0] = -0.0
+    for exclusive in (0, 1):
+        for reverse in (0, 1):
+            options: dict[str, Any] = {"opset": 14, "constant": [1], "exclusive": exclusive, "reverse": reverse}
+            found = Case("CumSum", x, np.array(1, np.int64), **options).run()[0]
+            turned = Case("CumSum", x.transpose(0, 2, 1).copy(), np.array(2, np.int64), **options).run()[0]
+            assert found.transpose(0, 2, 1).tobytes() == turned.tobytes()
+            e = np.cumsum(x[:, ::-1] if reverse else x, axis=1, dtype=dtype)
+            if exclusive:
+                e = np.concatenate([np.zeros_like(e[:, :1]), e[:, :-1]], axis=1)
+            same(found, e[:, ::-1] if reverse else e)
+
+
+def test_a_sum_down_columns_begins_with_its_first_element() -> None:
+    x = np.full((3, 40), -0.0, np.float32)
+    x[2] = np.nan
+    found = Case("CumSum", x, np.array(0, np.int64), opset=14, constant=[1]).run()[0]
+    assert np.signbit(found[:2]).all()
+    assert np.isnan(found[2]).all()
+
+
 def test_reverse_sequence() -> None:
     x = numbered((4, 3, 2))
     lengths = ints(1, 4, 0)
