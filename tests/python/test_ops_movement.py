@@ -405,6 +405,18 @@ def test_pad(data: st.DataObject) -> None:
     same(Case("Pad", x, flat, given_value, axes, opset=19, constant=[1, 3], mode=mode).run()[0], expected)
 
 
+@RELAXED
+@given(data=st.data())
+def test_pad_repeats_what_negative_pads_leave(data: st.DataObject) -> None:
+    x = numbered(data.draw(hnp.array_shapes(max_dims=4, min_side=3, max_side=6)), data.draw(st.sampled_from(DTYPES)))
+    mode = data.draw(st.sampled_from(["constant", "reflect", "edge", "wrap"]))
+    pads = [(data.draw(st.integers(-1, 9)), data.draw(st.integers(-1, 9))) for _ in range(x.ndim)]
+    left = x[tuple(slice(max(-b, 0), n - max(-a, 0)) for n, (b, a) in zip(x.shape, pads, strict=True))]
+    flat = ints(*[b for b, _ in pads], *[a for _, a in pads])
+    expected = np.pad(left, [(max(b, 0), max(a, 0)) for b, a in pads], mode)  # type: ignore[call-overload]
+    same(Case("Pad", x, flat, opset=19, constant=[1], mode=mode).run()[0], expected)
+
+
 def test_negative_pads_and_old_opsets() -> None:
     x = numbered((4, 6))
     same(Case("Pad", x, ints(-1, 2, 0, -3), constant=[1]).run()[0], np.pad(x[1:, :3], ((0, 0), (2, 0))))
