@@ -659,6 +659,21 @@ def test_top_k(data: st.DataObject) -> None:
     same(values, np.take_along_axis(x, order, axis))
 
 
+@pytest.mark.parametrize(("n", "k"), [(100, 40), (1000, 500), (3000, 1000), (8192, 6000), (8192, 6200), (8193, 3000)])
+@pytest.mark.parametrize("high", [3, 1000])
+def test_top_k_of_many(n: int, k: int, high: int) -> None:
+    x = np.random.default_rng(n).integers(0, high, (2, n)).astype(np.float32)
+    x[1, ::7] = np.nan
+    for largest in (0, 1):
+        with np.errstate(invalid="ignore"):
+            keys = np.where(np.isnan(x), np.inf, x) * (-1 if largest else 1)
+        order = np.argsort(keys, 1, kind="stable")[:, :k]
+        case = Case("TopK", x, ints(k), outputs=2, opset=11, constant=[1], axis=1, largest=largest)
+        values, indices = case.run()
+        same(indices, order)
+        same(values, np.take_along_axis(x, order, 1))
+
+
 @pytest.mark.parametrize("k", [1, 15, 16, 17, 100, 300])
 @pytest.mark.parametrize("largest", [0, 1])
 def test_top_k_of_long_rows(k: int, largest: int) -> None:

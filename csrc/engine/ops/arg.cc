@@ -1,6 +1,7 @@
 // ArgMax, ArgMin, TopK. NaN ranks above every number in a maximum (the first one wins) and, as in numpy, is also what a
 // minimum finds first; TopK ranks NaN highest. Of equals the lower index comes first.
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <limits>
 
@@ -181,10 +182,21 @@ struct TopKParams {
 };
 
 constexpr int64_t kInsert = 16;
-constexpr int64_t kCompareNanos = 4;  // two values anywhere in memory
+constexpr int64_t kCompareNanos = 4;        // two values anywhere in memory
+constexpr int64_t kMostSelected = 1 << 13;  // in one go: in less than a millisecond
 
-/// Whether the whole line is sorted: where so many are wanted that nothing else is faster.
+/// Whether the whole line is sorted, or parted before its head is: where so many are wanted that nothing else is
+/// faster.
 bool sorts_all(int64_t n, int64_t k) { return k > kInsert && k > n / 8; }
+bool selects(int64_t n, int64_t k) { return n <= kMostSelected && k <= n - n / 4; }
+
+/// Of a line.
+double top_k_nanos(int64_t n, int64_t k) {
+  const auto sorted = [](int64_t count) { return multiplied(count, kCompareNanos) * std::log2(count); };
+  if (k <= kInsert) return static_cast<double>(n);
+  if (!sorts_all(n, k)) return multiplied(n, kCompareNanos);
+  return selects(n, k) ? multiplied(n, kCompareNanos) + sorted(k) : sorted(n);
+}
 
 /// The k indices of the highest of n keys into `order`, in their order: few, which stay sorted while the others pass.
 /// read(first, count, to) gives keys. False where the work was left.
@@ -225,7 +237,13 @@ bool rank_many(int64_t n, int64_t k, const int64_t* keys, int64_t* order, WorkMe
     return sort_in_blocks(meter, all.first(static_cast<size_t>(count)), all.last(static_cast<size_t>(count)),
                           kCompareNanos, before);
   };
-  if (sorts_all(n, k)) return for_blocks(meter, 0, n, 1, keep) && sorted(n);
+  if (sorts_all(n, k)) {
+    if (!for_blocks(meter, 0, n, 1, keep)) return false;
+    if (!selects(n, k)) return sorted(n);
+    if (!meter.go_on(n * 4 * kCompareNanos)) return false;
+    std::nth_element(order, order + k, order + n, before);
+    return sorted(k);
+  }
   const auto fill = [&](int64_t first, int64_t last) {
     keep(first, last);
     for (int64_t j = first; j < last; ++j) std::push_heap(order, order + j + 1, before);
@@ -314,7 +332,7 @@ void lower_top_k(LowerContext& c) {
           c.scratch(few                   ? kept
                     : sorts_all(p.n, p.k) ? 2 * line
                                           : line)},
-         static_cast<double>(x.shape.elements()) * 4);
+         multiplied(p.outer, p.inner) * top_k_nanos(p.n, p.k));
 }
 
 }  // namespace
