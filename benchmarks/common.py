@@ -30,9 +30,9 @@ def require_release() -> None:
         )
 
 
-def model(nodes: list, inputs: list, outputs: list, constants: list) -> bytes:
+def model(nodes: list, inputs: list, outputs: list, constants: list, opset: int = 17) -> bytes:
     graph = helper.make_graph(nodes, "bench", inputs, outputs, constants)
-    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=9)
     onnx.checker.check_model(made)
     return made.SerializeToString()
 

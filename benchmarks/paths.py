@@ -21,13 +21,17 @@ def _draw(*shape: int) -> np.ndarray:
     return RNG.standard_normal(shape, dtype=np.float32)
 
 
-def _model(op: str, x: np.ndarray, constants: dict[str, np.ndarray], inputs: list[str], **attributes: Any) -> bytes:
-    kind = helper.np_dtype_to_tensor_dtype(x.dtype)
+def _model(
+    op: str, x: np.ndarray, constants: dict[str, np.ndarray], inputs: list[str], y: Any = None, **attributes: Any
+) -> bytes:
+    """`y`: the type of the answer, where that is another."""
+    kind = helper.np_dtype_to_tensor_dtype
     return common.model(
         [helper.make_node(op, inputs, ["y"], **attributes)],
-        [helper.make_tensor_value_info("x", kind, x.shape)],
-        [helper.make_tensor_value_info("y", kind, [None] * x.ndim)],
+        [helper.make_tensor_value_info("x", kind(x.dtype), x.shape)],
+        [helper.make_tensor_value_info("y", kind(np.dtype(y or x.dtype)), [None] * x.ndim)],
         [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+        opset=18 if op == "Col2Im" else 17,
     )
 
 
@@ -77,6 +81,38 @@ def _others() -> Iterator[Case]:
         )
 
 
+def _moves() -> Iterator[Case]:
+    """Few operations an element, along rows, columns and windows."""
+    near = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+    for shape, dtype in ((16, 32, 32), np.float32), ((256, 13, 13), np.float32), ((16, 32, 32), np.uint8):
+        x = (_draw(1, *shape) * 50).astype(dtype)
+        what = f"Resize nearest, 2x, {shape[0]} channels, {shape[1]}x{shape[2]}, {x.dtype}"
+        yield what, _model("Resize", x, {"s": np.float32([1, 1, 2, 2])}, ["x", "", "s"], **near), x, 0
+    x = RNG.integers(0, 256, (1, 16, 32, 32)).astype(np.uint8)
+    for kernel, stride in (2, 2), (3, 2):
+        pads = [kernel // 3] * 4
+        data = _model("MaxPool", x, {}, ["x"], kernel_shape=[kernel] * 2, strides=[stride] * 2, pads=pads)
+        yield f"MaxPool {kernel}x{kernel}, stride {stride}, bytes, 16 channels, 32x32", data, x, 0
+    for channels, size, kernel, stride in (8, 32, 3, 1), (3, 64, 8, 8):
+        x = _draw(1, channels * kernel**2, (size // stride) ** 2)
+        constants = {"image": np.int64([size] * 2), "block": np.int64([kernel] * 2)}
+        more = {"strides": [stride] * 2, "pads": [kernel // 2 if stride == 1 else 0] * 4}
+        data = _model("Col2Im", x, constants, ["x", *constants], **more)
+        yield f"Col2Im {kernel}x{kernel}, stride {stride}, {channels} channels, {size}x{size}", data, x, 1e-6
+    for dtype in np.float64, np.int32, np.uint8:
+        x = (_draw(1, 8000) * 50).astype(dtype)
+        yield f"ArgMax of 8000, {x.dtype}", _model("ArgMax", x, {}, ["x"], np.int64, axis=1), x, 0
+    x = _draw(1, 16, 32, 32)
+    yield "CumSum over channels, 16, 32x32", _model("CumSum", x, {"axis": np.int64(1)}, ["x", "axis"]), x, 1e-6
+    for mode in "reflect", "edge":
+        data = _model("Pad", x, {"p": np.int64([0, 0, 3, 3, 0, 0, 3, 3])}, ["x", "p"], mode=mode)
+        yield f"Pad {mode}, by 3, 16 channels, 32x32", data, x, 0
+    places = {"places": np.arange(4096).reshape(1, 16, 16, 16) * 4}
+    x = _draw(1, 16, 16, 16)
+    data = _model("MaxUnpool", x, places, ["x", "places"], kernel_shape=[2, 2], strides=[2, 2])
+    yield "MaxUnpool 2x2, 16 channels, 16x16", data, x, 0
+
+
 def _models() -> Iterator[Case]:
     for size in 64, 128:
         yield f"UNet, channels last, {size}x{size}", *unets.unet(True, size), 1e-5
@@ -87,7 +123,7 @@ def _models() -> Iterator[Case]:
 def slow_before() -> list[dict[str, Any]]:
     """Operators in shapes that a general way is slow for, one call on one thread."""
     rows = []
-    for what, data, x, tolerance in (*_depthwise(), *_bytes(), *_others(), *_models()):
+    for what, data, x, tolerance in (*_depthwise(), *_bytes(), *_others(), *_moves(), *_models()):
         common.progress(f"paths: {what}")
         rows += beside_onnxruntime(what, data, x, tolerance)
     return rows

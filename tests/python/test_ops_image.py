@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from op_cases import LENIENT, TOLERANCE, Array, Case, check_node_test, close, node_test_cases
 
 import inferkit
@@ -205,6 +207,35 @@ def test_col2im(image: tuple[int, ...], block: tuple[int, ...], options: dict[st
         close(case.run()[0], case.onnxruntime()[0])
 
 
+@given(data=st.data())
+@settings(max_examples=100, deadline=None)
+def test_col2im_of_any_geometry(data: st.DataObject) -> None:
+    n = data.draw(st.integers(1, 3))
+    pick = lambda low, high, count=n: [data.draw(st.integers(low, high)) for _ in range(count)]  # noqa: E731
+    block, strides, dilations, pads = pick(1, 4), pick(1, 4), pick(1, 3), pick(0, 3, 2 * n)
+    room = [(block[i] - 1) * dilations[i] + 1 - pads[i] - pads[n + i] for i in range(n)]
+    image = [
+        data.draw(st.integers(max(least, block[i], 1), max(least, block[i], 1) + 9)) for i, least in enumerate(room)
+    ]
+    blocks = [
+        (image[i] + pads[i] + pads[n + i] - dilations[i] * (block[i] - 1) - 1) // strides[i] + 1 for i in range(n)
+    ]
+    shape = (data.draw(st.integers(1, 2)), 2, *block, *blocks)
+    # Whole numbers: exact in any order.
+    dtype = data.draw(st.sampled_from(["float32", "float64"]))
+    x = np.random.default_rng(data.draw(st.integers(0, 99))).integers(-9, 9, shape).astype(dtype)
+    expected = np.zeros((*shape[:2], *image), dtype)
+    for tap in np.ndindex(*block):
+        for at in np.ndindex(*blocks):
+            place = [at[i] * strides[i] - pads[i] + tap[i] * dilations[i] for i in range(n)]
+            if all(0 <= p < size for p, size in zip(place, image, strict=True)):
+                expected[(..., *place)] += x[(slice(None), slice(None), *tap, *at)]
+    columns = x.reshape(shape[0], 2 * int(np.prod(block)), int(np.prod(blocks)))
+    options = {"strides": strides, "dilations": dilations, "pads": pads}
+    case = Case("Col2Im", columns, np.array(image), np.array(block), opset=18, constant=(1, 2), **options)
+    np.testing.assert_array_equal(case.run()[0], expected)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "int8", "int64", "bool", "float16"])
 @pytest.mark.parametrize(
     ("shape", "axes"), [((4, 9, 5), None), ((7, 3, 8), None), ((10, 4), [0, 2]), ((1,), [-2]), ((0, 6, 6), None)]
@@ -241,9 +272,27 @@ def test_max_unpool_with_padding() -> None:
     np.testing.assert_array_equal(found, case.onnxruntime()[0])
 
 
-def test_an_index_out_of_the_image() -> None:
-    case = Case("MaxUnpool", draw(1, 1, 1, 1), np.full((1, 1, 1, 1), 4), opset=11, kernel_shape=[2, 2])
-    with pytest.raises(inferkit.InferenceError, match="index 4 is out of range"):
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "uint8", "bool"])
+@pytest.mark.parametrize("more", [None, (0, 0), (1, 2)])
+def test_max_unpool_of_any_type(dtype: str, more: tuple[int, int] | None) -> None:
+    values = RNG.integers(1, 100, (2, 3, 4, 5)).astype(dtype)
+    places = RNG.permutation(2 * 3 * 8 * 10)[: values.size].reshape(values.shape)
+    expected = np.zeros((2, 3, 8, 10), dtype)
+    expected.reshape(-1)[places] = values
+    shape = None if more is None else np.array([2, 3, 8 + more[0], 10 + more[1]])
+    options: dict[str, Any] = {"kernel_shape": [2, 2], "strides": [2, 2]}
+    found = Case("MaxUnpool", values, places, shape, opset=11, constant=(2,), **options).run()[0]
+    assert found.dtype == values.dtype
+    np.testing.assert_array_equal(found[:, :, :8, :10], expected)
+    assert np.count_nonzero(found) == values.size
+
+
+@pytest.mark.parametrize("index", [4, -1])
+@pytest.mark.parametrize("size", [2, 3])
+def test_an_index_out_of_the_image(index: int, size: int) -> None:
+    x, places, shape = draw(1, 1, 1, 1), np.full((1, 1, 1, 1), index), np.array([1, 1, size, size])
+    case = Case("MaxUnpool", x, places, shape, opset=11, constant=(2,), kernel_shape=[2, 2])
+    with pytest.raises(inferkit.InferenceError, match=f"index {index} is out of range"):
         case.run()
 
 

@@ -405,6 +405,18 @@ def test_pad(data: st.DataObject) -> None:
     same(Case("Pad", x, flat, given_value, axes, opset=19, constant=[1, 3], mode=mode).run()[0], expected)
 
 
+@RELAXED
+@given(data=st.data())
+def test_pad_repeats_what_negative_pads_leave(data: st.DataObject) -> None:
+    x = numbered(data.draw(hnp.array_shapes(max_dims=4, min_side=3, max_side=6)), data.draw(st.sampled_from(DTYPES)))
+    mode = data.draw(st.sampled_from(["constant", "reflect", "edge", "wrap"]))
+    pads = [(data.draw(st.integers(-1, 9)), data.draw(st.integers(-1, 9))) for _ in range(x.ndim)]
+    left = x[tuple(slice(max(-b, 0), n - max(-a, 0)) for n, (b, a) in zip(x.shape, pads, strict=True))]
+    flat = ints(*[b for b, _ in pads], *[a for _, a in pads])
+    expected = np.pad(left, [(max(b, 0), max(a, 0)) for b, a in pads], mode)  # type: ignore[call-overload]
+    same(Case("Pad", x, flat, opset=19, constant=[1], mode=mode).run()[0], expected)
+
+
 def test_negative_pads_and_old_opsets() -> None:
     x = numbered((4, 6))
     same(Case("Pad", x, ints(-1, 2, 0, -3), constant=[1]).run()[0], np.pad(x[1:, :3], ((0, 0), (2, 0))))
@@ -533,6 +545,31 @@ def test_cumulative(axis: int, dtype: str) -> None:
                 same(case.run()[0], e.astype(dtype))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int32", "uint64", "float16"])
+@pytest.mark.parametrize("width", [1, 15, 16, 17, 32, 255, 256, 257, 600])
+def test_cumulative_down_columns(width: int, dtype: str) -> None:
+    x = np.random.default_rng(width).integers(0, 9, (2, 7, width)).astype(dtype)
+    x[:, 2, 0] = -0.0
+    for exclusive in (0, 1):
+        for reverse in (0, 1):
+            options: dict[str, Any] = {"opset": 14, "constant": [1], "exclusive": exclusive, "reverse": reverse}
+            found = Case("CumSum", x, np.array(1, np.int64), **options).run()[0]
+            turned = Case("CumSum", x.transpose(0, 2, 1).copy(), np.array(2, np.int64), **options).run()[0]
+            assert found.transpose(0, 2, 1).tobytes() == turned.tobytes()
+            e = np.cumsum(x[:, ::-1] if reverse else x, axis=1, dtype=dtype)
+            if exclusive:
+                e = np.concatenate([np.zeros_like(e[:, :1]), e[:, :-1]], axis=1)
+            same(found, e[:, ::-1] if reverse else e)
+
+
+def test_a_sum_down_columns_begins_with_its_first_element() -> None:
+    x = np.full((3, 40), -0.0, np.float32)
+    x[2] = np.nan
+    found = Case("CumSum", x, np.array(0, np.int64), opset=14, constant=[1]).run()[0]
+    assert np.signbit(found[:2]).all()
+    assert np.isnan(found[2]).all()
+
+
 def test_reverse_sequence() -> None:
     x = numbered((4, 3, 2))
     lengths = ints(1, 4, 0)
@@ -586,6 +623,28 @@ def test_arg_of_long_rows(axis: int) -> None:
     same(Case("ArgMax", x, opset=13, axis=axis, keepdims=0).run()[0], x.argmax(axis))
 
 
+@pytest.mark.parametrize("dtype", ["float64", "float16", "int64", "uint64", "int32", "uint8", "int8", "float32"])
+@pytest.mark.parametrize("n", [1, 2, 3, 255, 256, 257, 1000, 2048])
+def test_arg_of_a_row_of_any_type(n: int, dtype: str) -> None:
+    """Of few values, so that equals lie in different blocks; of rising and falling ones; and of NaN."""
+    rng = np.random.default_rng(n)
+    rows = [rng.integers(0, high, n) for high in (1, 2, 100)] + [np.arange(n) % 128, np.arange(n)[::-1] % 128]
+    x = np.stack(rows).astype(dtype)
+    if dtype.startswith("float"):
+        lines = np.repeat(x[2:3], 3, 0)
+        lines[0, n // 2 :] = np.nan
+        lines[1, -1] = np.nan
+        lines[2, ::2] = -0.0
+        x = np.concatenate([x, lines, np.full((1, n), np.inf, dtype), np.full((1, n), -np.inf, dtype)])
+    elif dtype != "uint8":
+        x[1, n // 2] = np.iinfo(dtype).max
+        x[2, n // 3] = np.iinfo(dtype).min
+    for op, f in [("ArgMax", np.argmax), ("ArgMin", np.argmin)]:
+        for last in (0, 1):
+            e = n - 1 - f(x[:, ::-1], axis=1) if last else f(x, axis=1)
+            same(Case(op, x, opset=13, axis=1, keepdims=0, select_last_index=last).run()[0], e)
+
+
 @RELAXED
 @given(data=st.data())
 def test_top_k(data: st.DataObject) -> None:
@@ -601,6 +660,21 @@ def test_top_k(data: st.DataObject) -> None:
     values, indices = Case("TopK", x, ints(k), outputs=2, opset=11, constant=[1], axis=axis, largest=largest).run()
     same(indices, order)
     same(values, np.take_along_axis(x, order, axis))
+
+
+@pytest.mark.parametrize(("n", "k"), [(100, 40), (1000, 500), (3000, 1000), (8192, 6000), (8192, 6200), (8193, 3000)])
+@pytest.mark.parametrize("high", [3, 1000])
+def test_top_k_of_many(n: int, k: int, high: int) -> None:
+    x = np.random.default_rng(n).integers(0, high, (2, n)).astype(np.float32)
+    x[1, ::7] = np.nan
+    for largest in (0, 1):
+        with np.errstate(invalid="ignore"):
+            keys = np.where(np.isnan(x), np.inf, x) * (-1 if largest else 1)
+        order = np.argsort(keys, 1, kind="stable")[:, :k]
+        case = Case("TopK", x, ints(k), outputs=2, opset=11, constant=[1], axis=1, largest=largest)
+        values, indices = case.run()
+        same(indices, order)
+        same(values, np.take_along_axis(x, order, 1))
 
 
 @pytest.mark.parametrize("k", [1, 15, 16, 17, 100, 300])

@@ -102,6 +102,48 @@ def test_max_of_integers(dtype: Any) -> None:
     np.testing.assert_array_equal(found, pool("MaxPool", x, **a))
 
 
+@given(data=st.data())
+@settings(max_examples=150, deadline=None)
+def test_bytes_of_any_geometry(data: st.DataObject) -> None:
+    rank = data.draw(st.integers(1, 3))
+    pick = lambda low, high: [data.draw(st.integers(low, high)) for _ in range(rank)]  # noqa: E731
+    kernel, strides, dilations = pick(1, 5), pick(1, 4), pick(1, 2) if data.draw(st.booleans()) else [1] * rank
+    pads = [data.draw(st.integers(0, k - 1)) for k in kernel + kernel]
+    size = [max(data.draw(st.integers(1, 20)), (k - 1) * d + 1) for k, d in zip(kernel, dilations, strict=True)]
+    attributes: dict[str, Any] = {
+        "kernel_shape": kernel,
+        "strides": strides,
+        "dilations": dilations,
+        "pads": pads,
+        "ceil_mode": data.draw(st.integers(0, 1)),
+    }
+    info = np.iinfo(data.draw(st.sampled_from(["int8", "uint8"])))
+    # Low ones, too: padding is never the largest.
+    high = data.draw(st.sampled_from([info.min + 3, info.max + 1]))
+    shape = (data.draw(st.integers(1, 2)), data.draw(st.integers(1, 3)), *size)
+    x = np.random.default_rng(data.draw(st.integers(0, 99))).integers(info.min, high, shape).astype(info.dtype)
+    found = Case("MaxPool", x, opset=19, **attributes).run()[0]
+    assert found.dtype == x.dtype
+    np.testing.assert_array_equal(found, np.maximum(pool("MaxPool", x, **attributes), info.min))
+
+
+@pytest.mark.parametrize("width", [15, 16, 17, 100, 1023, 1024, 1025, 3000])
+@pytest.mark.parametrize(("kernel", "stride"), [(1, 1), (2, 2), (3, 1), (3, 2), (4, 3), (9, 5), (256, 256), (257, 1)])
+def test_bytes_of_long_rows(width: int, kernel: int, stride: int) -> None:
+    x = np.random.default_rng(width).integers(-128, 128, (1, 2, width + kernel)).astype(np.int8)
+    a = {"kernel_shape": [kernel], "strides": [stride], "pads": [kernel // 2, 0]}
+    padded = np.pad(x, ((0, 0), (0, 0), (kernel // 2, 0)), constant_values=-128)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, kernel, axis=2)[:, :, ::stride]
+    np.testing.assert_array_equal(Case("MaxPool", x, **a).run()[0], windows.max(-1))
+
+
+def test_windows_of_bytes_in_padding_alone() -> None:
+    x = np.full((1, 1, 2, 2), 5, np.uint8)
+    found = Case("MaxPool", x, opset=19, kernel_shape=[1, 2], strides=[1, 1], pads=[1, 2, 1, 2]).run()[0]
+    expected = np.pad(np.full((2, 3), 5, np.uint8), ((1, 1), (1, 1)))
+    np.testing.assert_array_equal(found, expected[None, None])
+
+
 @pytest.mark.parametrize(("storage_order", "rank"), [(0, 1), (0, 2), (1, 2), (0, 3), (1, 3)])
 def test_indices_against_onnxruntime(storage_order: int, rank: int) -> None:
     x = np.random.default_rng(rank).standard_normal((2, 3, *(7, 8, 9)[:rank])).astype(np.float32)

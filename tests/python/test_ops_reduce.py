@@ -319,6 +319,42 @@ def test_the_place_of_an_extreme_is_numpys(op: str, last: int, dtype: str) -> No
             np.testing.assert_array_equal(got, expected)
 
 
+@pytest.mark.parametrize("op", ["ReduceMax", "ReduceMin"])
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("n", [1, 3, 7, 8, 9, 127, 128, 129, 131, 300])
+def test_an_extreme_of_doubles_is_the_first_of_equals(n: int, axis: int, op: str) -> None:
+    """Zeros of either sign, NaN anywhere, infinities alone: as if one element came after the other."""
+    rng = np.random.default_rng(n)
+    sign = -1.0 if op == "ReduceMax" else 1.0
+    x = np.abs(rng.standard_normal((60, n))) * sign
+    x[:, 0] *= 2
+    for row in x[10:30]:  # zeros are the best
+        row[rng.integers(0, n, 3)] = rng.choice([0.0, -0.0], 3)
+    for row in x[30:40]:
+        row[rng.integers(0, n)] = np.nan
+    x[40:45] = np.inf
+    x[45:50] = -np.inf
+    x[50:] = rng.standard_normal((10, n))
+    given = x if axis == 1 else x.T.copy()
+    found = Case(op, given, np.array([axis]), constant=(1,), opset=20, keepdims=0).run()[0]
+    for row, value in zip(x, found, strict=True):
+        best = (row.max if op == "ReduceMax" else row.min)()
+        expected = best if np.isnan(best) else row[np.flatnonzero(row == best)[0]]
+        np.testing.assert_array_equal([value, np.signbit(value)], [expected, np.signbit(expected)])
+
+
+@pytest.mark.parametrize("op", ["ReduceMax", "ReduceMin"])
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int32", "int64", "uint64", "bool"])
+def test_extremes_of_integers(dtype: str, op: str) -> None:
+    for shape in (3, 5), (4, 131), (2, 300):
+        x = np.random.default_rng(0).integers(0, 2 if dtype == "bool" else 100, shape).astype(dtype)
+        if dtype != "bool":
+            x[0, 1:3] = np.iinfo(dtype).min, np.iinfo(dtype).max
+        for axis in (0, 1):
+            found = Case(op, x, np.array([axis]), constant=(1,), opset=20, keepdims=0).run()[0]
+            np.testing.assert_array_equal(found, (x.max if op == "ReduceMax" else x.min)(axis))
+
+
 ONE_ELEMENT = """
 import sys
 import numpy as np, inferkit

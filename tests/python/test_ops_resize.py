@@ -120,6 +120,35 @@ def test_nearest_moves_any_type(dtype: str) -> None:
     np.testing.assert_array_equal(case.run()[0], x.repeat(2, 1).repeat(2, 2))
 
 
+@given(data=st.data())
+@settings(max_examples=150, deadline=None)
+def test_nearest_of_whole_factors(data: st.DataObject) -> None:
+    dtype = data.draw(st.sampled_from(["float32", "float64", "float16", "uint8", "int64", "bool"]))
+    rank = data.draw(st.integers(1, 4))
+    shape = [data.draw(st.integers(1, 40 if i + 1 == rank else 6)) for i in range(rank)]
+    factors = [data.draw(st.integers(1, 5)) for _ in range(rank)]
+    x = np.random.default_rng(data.draw(st.integers(0, 99))).integers(0, 200, shape).astype(dtype)
+    attributes = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+    case = Case("Resize", x, None, np.array(factors, np.float32), constant=(2,), opset=19, **attributes)
+    expected = x
+    for axis, factor in enumerate(factors):
+        expected = expected.repeat(factor, axis)
+    found = case.run()[0]
+    assert found.dtype == x.dtype
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "uint8"])
+@pytest.mark.parametrize("factors", [(1, 1, 2, 2), (1, 1, 3, 1.5), (2, 1, 4, 3)])
+def test_nearest_on_several_threads(factors: tuple[float, ...], dtype: str) -> None:
+    x = np.random.default_rng(0).integers(0, 200, (2, 16, 37, 61)).astype(dtype)
+    attributes = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+    case = Case("Resize", x, None, np.array(factors, np.float32), constant=(2,), opset=19, **attributes)
+    one, many = (case.load(threads=threads).run(case.inputs)["y0"] for threads in (1, 4))
+    np.testing.assert_array_equal(one, many)
+    np.testing.assert_array_equal(one, case.onnxruntime()[0])
+
+
 @pytest.mark.parametrize("dtype", ["float64", "float16"])
 @pytest.mark.parametrize("mode", ["linear", "cubic"])
 def test_other_floats(dtype: str, mode: str) -> None:

@@ -61,6 +61,8 @@ inline int64_t pad_source(PadMode mode, int64_t i, int64_t n) {
       return modulo(i, n);
     case PadMode::kReflect: {
       if (n == 1) return 0;
+      const int64_t near = i < 0 ? -i : 2 * (n - 1) - i;
+      if (near >= 0 && near < n) return near;
       const int64_t m = modulo(i, 2 * (n - 1));
       return m < n ? m : 2 * (n - 1) - m;
     }

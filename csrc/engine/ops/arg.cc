@@ -1,6 +1,7 @@
 // ArgMax, ArgMin, TopK. NaN ranks above every number in a maximum (the first one wins) and, as in numpy, is also what a
 // minimum finds first; TopK ranks NaN highest. Of equals the lower index comes first.
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <limits>
 
@@ -101,6 +102,34 @@ void run_arg_row(const void* params, std::byte* const* io, const ExecContext&) {
   }
 }
 
+/// A row of another type. Of each block of keys the greatest, then, where it is better than all before, its place.
+template <bool kLast>
+void run_arg_row_keys(const void* params, std::byte* const* io, const ExecContext&) {
+  const auto& p = *static_cast<const ArgParams*>(params);
+  constexpr int64_t kBlock = 256, kLanes = 4;
+  WorkMeter meter;
+  for_line_blocks(meter, p.outer, p.n, 1, [&, best = int64_t{0}](int64_t o, int64_t begin, int64_t end) mutable {
+    int64_t& where = reinterpret_cast<int64_t*>(io[1])[o];
+    for (int64_t first = begin; first < end; first += kBlock) {
+      const int64_t n = std::min(kBlock, end - first);
+      int64_t keys[kBlock], most[kLanes];
+      p.keys(io[0] + (o * p.n + first) * p.size, 1, n, p.min, NanKey::kHighest, keys);
+      std::fill_n(most, kLanes, keys[0]);
+      int64_t i = 0;
+      for (; i + kLanes <= n; i += kLanes) {
+        for (int64_t l = 0; l < kLanes; ++l) most[l] = std::max(most[l], keys[i + l]);
+      }
+      for (; i < n; ++i) most[0] = std::max(most[0], keys[i]);
+      const int64_t top = *std::max_element(most, most + kLanes);
+      if (first > 0 && !(kLast ? top >= best : top > best)) continue;
+      best = top;
+      int64_t at = kLast ? n - 1 : 0;
+      while (keys[at] != top) at += kLast ? -1 : 1;
+      where = first + at;
+    }
+  });
+}
+
 size_t axis_of(const NodeContext& c, int64_t fallback) {
   return static_cast<size_t>(c.attr_axis(fallback, static_cast<int64_t>(c.input(0).shape.rank())));
 }
@@ -131,14 +160,18 @@ void lower_arg(LowerContext& c) {
               !kMax,
               size};
   if (!p.keys) c.unsupported(cat("an input of type ", dtype_name(x.dtype)));
-  StepFn fn = last ? run_arg_keys<true> : run_arg_keys<false>;
+  StepFn fn = p.inner == 1 ? (last ? run_arg_row_keys<true> : run_arg_row_keys<false>)
+                           : (last ? run_arg_keys<true> : run_arg_keys<false>);
   if (x.dtype == DType::kF32 && p.inner == 1) {
     p.reduce = kernels::reduce_fn(kMax ? kernels::Reduce::kMax : kernels::Reduce::kMin);
     fn = last ? run_arg_row<true> : run_arg_row<false>;
   } else if (x.dtype == DType::kF32 && p.n <= std::numeric_limits<int32_t>::max()) {
     fn = last ? run_arg_floats<true> : run_arg_floats<false>;
   }
-  c.step(fn, p, {c.in(0), c.out(0)}, static_cast<double>(x.shape.elements()) * 0.5);
+  const int64_t columns = (p.inner + kColumns - 1) / kColumns * kColumns;
+  const double each_row = 12 + static_cast<double>(p.n) * 0.4;
+  c.step(fn, p, {c.in(0), c.out(0)},
+         p.inner == 1 ? static_cast<double>(p.outer) * each_row : multiplied(p.outer, p.n, columns) * 0.5);
 }
 
 struct TopKParams {
@@ -149,10 +182,21 @@ struct TopKParams {
 };
 
 constexpr int64_t kInsert = 16;
-constexpr int64_t kCompareNanos = 4;  // two values anywhere in memory
+constexpr int64_t kCompareNanos = 4;        // two values anywhere in memory
+constexpr int64_t kMostSelected = 1 << 13;  // in one go: in less than a millisecond
 
-/// Whether the whole line is sorted: where so many are wanted that nothing else is faster.
+/// Whether the whole line is sorted, or parted before its head is: where so many are wanted that nothing else is
+/// faster.
 bool sorts_all(int64_t n, int64_t k) { return k > kInsert && k > n / 8; }
+bool selects(int64_t n, int64_t k) { return n <= kMostSelected && k <= n - n / 4; }
+
+/// Of a line.
+double top_k_nanos(int64_t n, int64_t k) {
+  const auto sorted = [](int64_t count) { return multiplied(count, kCompareNanos) * std::log2(count); };
+  if (k <= kInsert) return static_cast<double>(n);
+  if (!sorts_all(n, k)) return multiplied(n, kCompareNanos);
+  return selects(n, k) ? multiplied(n, kCompareNanos) + sorted(k) : sorted(n);
+}
 
 /// The k indices of the highest of n keys into `order`, in their order: few, which stay sorted while the others pass.
 /// read(first, count, to) gives keys. False where the work was left.
@@ -193,7 +237,13 @@ bool rank_many(int64_t n, int64_t k, const int64_t* keys, int64_t* order, WorkMe
     return sort_in_blocks(meter, all.first(static_cast<size_t>(count)), all.last(static_cast<size_t>(count)),
                           kCompareNanos, before);
   };
-  if (sorts_all(n, k)) return for_blocks(meter, 0, n, 1, keep) && sorted(n);
+  if (sorts_all(n, k)) {
+    if (!for_blocks(meter, 0, n, 1, keep)) return false;
+    if (!selects(n, k)) return sorted(n);
+    if (!meter.go_on(n * 4 * kCompareNanos)) return false;
+    std::nth_element(order, order + k, order + n, before);
+    return sorted(k);
+  }
   const auto fill = [&](int64_t first, int64_t last) {
     keep(first, last);
     for (int64_t j = first; j < last; ++j) std::push_heap(order, order + j + 1, before);
@@ -282,7 +332,7 @@ void lower_top_k(LowerContext& c) {
           c.scratch(few                   ? kept
                     : sorts_all(p.n, p.k) ? 2 * line
                                           : line)},
-         static_cast<double>(x.shape.elements()) * 4);
+         multiplied(p.outer, p.inner) * top_k_nanos(p.n, p.k));
 }
 
 }  // namespace

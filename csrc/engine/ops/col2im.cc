@@ -61,6 +61,27 @@ Col2ImParams read_col2im(const NodeContext& c) {
   return p;
 }
 
+/// The blocks [first, last) whose element k lies in the image, along one dimension.
+struct BlockSpan {
+  int64_t first, last;
+};
+BlockSpan blocks_inside(const WindowDim& d, int64_t k) {
+  const int64_t start = k * d.dilation - d.pad_begin;  // of block 0
+  const auto reaching = [&](int64_t place) { return place <= 0 ? 0 : (place - 1) / d.stride + 1; };
+  const int64_t first = std::min(d.out, reaching(-start));
+  return {first, std::clamp(reaching(d.in - start), first, d.out)};
+}
+
+/// y, of elements that are `stride` apart, plus x.
+template <class T>
+void add_spaced(const T* __restrict x, T* __restrict y, int64_t stride, int64_t n) {
+  if (stride == 1) {
+    for (int64_t i = 0; i < n; ++i) y[i] += x[i];
+  } else {
+    for (int64_t i = 0; i < n; ++i) y[i * stride] += x[i];
+  }
+}
+
 /// io: y, x, room for the sums of a chunk of taps over one plane where there are several.
 template <class T>
 void col2im_step(const void* params, std::byte* const* io, const ExecContext&) {
@@ -85,20 +106,24 @@ void col2im_step(const void* params, std::byte* const* io, const ExecContext&) {
         to = part;
       }
       const int64_t k[3] = {tap / (d[1].kernel * d[2].kernel), tap / d[2].kernel % d[1].kernel, tap % d[2].kernel};
-      const bool went_on = for_blocks(meter, 0, p.window.out_elements(), 8, [&](int64_t first, int64_t last) {
-        for (int64_t o = first; o < last; ++o, ++x) {
-          const int64_t at[3] = {o / (d[1].out * d[2].out), o / d[2].out % d[1].out, o % d[2].out};
-          int64_t pixel = 0;
-          bool inside = true;
-          for (size_t i = 0; i < 3; ++i) {
-            const int64_t place = at[i] * d[i].stride - d[i].pad_begin + k[i] * d[i].dilation;
-            inside &= place >= 0 && place < d[i].in;
-            pixel = pixel * d[i].in + place;
+      const BlockSpan in[3] = {blocks_inside(d[0], k[0]), blocks_inside(d[1], k[1]), blocks_inside(d[2], k[2])};
+      const auto place = [&](size_t i, int64_t o) { return o * d[i].stride - d[i].pad_begin + k[i] * d[i].dilation; };
+      const int64_t count = in[2].last - in[2].first, tall = in[1].last - in[1].first;
+      const int64_t rows = (in[0].last - in[0].first) * tall;
+      const bool went_on = for_blocks(meter, 0, count > 0 ? rows : 0, 4 + count, [&](int64_t first, int64_t last) {
+        int64_t a = in[0].first + first / tall, b = in[1].first + first % tall;
+        for (int64_t row = first; row < last; ++row, ++b) {
+          if (b == in[1].last) {
+            b = in[1].first;
+            ++a;
           }
-          if (inside) to[pixel] += *x;
+          const T* from = x + (a * d[1].out + b) * d[2].out + in[2].first;
+          const int64_t line = place(0, a) * d[1].in + place(1, b);
+          add_spaced(from, to + line * d[2].in + place(2, in[2].first), d[2].stride, count);
         }
       });
-      if (!went_on) return;
+      x += p.window.out_elements();
+      if (!went_on || !meter.go_on(20)) return;
     }
     if (to == part) add_part();
   }
@@ -114,6 +139,13 @@ void infer_col2im(InferContext& c) {
   c.set_output(0, c.input(0).dtype, out);
 }
 
+/// As measured: of rows, and of what they hold.
+double col2im_nanos(const Col2ImParams& p, int64_t count, DType work) {
+  const WindowDim& last = p.window.dim[2];
+  const double each = 0.04 * static_cast<double>(dtype_size(work)) + (last.stride == 1 ? 0 : 0.35);
+  return static_cast<double>(count) * (each + 3 / static_cast<double>(last.out));
+}
+
 void lower_col2im(LowerContext& c) {
   const DType type = c.input(0).dtype, work = compute_type(type);
   const int64_t count = c.input(0).shape.elements();
@@ -122,7 +154,7 @@ void lower_col2im(LowerContext& c) {
   const Ref y = begin_output(c, 0, work);
   const Ref part = chunks ? c.scratch(static_cast<size_t>(p.window.in_elements()) * dtype_size(work)) : Ref{};
   c.step(work == DType::kF64 ? col2im_step<double> : col2im_step<float>, p,
-         {y, converted(c, c.in(0), type, work, count), part}, static_cast<double>(count) * 8);
+         {y, converted(c, c.in(0), type, work, count), part}, col2im_nanos(p, count, work));
   end_output(c, 0, y, work);
 }
 
@@ -185,7 +217,7 @@ void lower_crop_pad(LowerContext& c) {
 struct UnpoolParams {
   int64_t count, places, y_elements;
   Strides dims, strides;  // of the indices' shape, and into y
-  int32_t rank;
+  int32_t rank;           // 0 where that is the shape of y
 };
 
 struct UnpoolShapes {
@@ -217,6 +249,8 @@ UnpoolShapes unpool_shapes(const NodeContext& c) {
   return s;
 }
 
+int64_t unpool_nanos(int32_t rank) { return rank == 0 ? 1 : 10; }
+
 template <class T>
 void unpool_step(const void* params, std::byte* const* io, const ExecContext&) {
   const auto& p = *static_cast<const UnpoolParams*>(params);
@@ -225,16 +259,19 @@ void unpool_step(const void* params, std::byte* const* io, const ExecContext&) {
   const auto* indices = reinterpret_cast<const int64_t*>(io[2]);
   fill_in_blocks(y, p.y_elements, T(0));
   WorkMeter meter;
-  for (int64_t i = 0; i < p.count && meter.go_on(10); ++i) {
-    int64_t place = indices[i], at = 0;
-    if (place < 0 || place >= p.places) throw_index(place, p.places);
-    for (int32_t d = p.rank - 1; d >= 0; --d) {
-      const auto dim = static_cast<size_t>(d);
-      at += place % p.dims[dim] * p.strides[dim];
-      place /= p.dims[dim];
+  for_blocks(meter, 0, p.count, unpool_nanos(p.rank), [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) {
+      int64_t place = indices[i];
+      if (place < 0 || place >= p.places) throw_index(place, p.places);
+      int64_t at = p.rank == 0 ? place : 0;
+      for (int32_t d = p.rank - 1; d >= 0; --d) {
+        const auto dim = static_cast<size_t>(d);
+        at += place % p.dims[dim] * p.strides[dim];
+        place /= p.dims[dim];
+      }
+      y[at] = x[i];
     }
-    y[at] = x[i];
-  }
+  });
 }
 
 void infer_unpool(InferContext& c) {
@@ -251,10 +288,11 @@ void lower_unpool(LowerContext& c) {
   p.places = s.inferred.elements();
   p.y_elements = s.out.elements();
   p.strides = s.out.strides();
-  p.rank = static_cast<int32_t>(s.out.rank());
+  p.rank = s.out == s.inferred ? 0 : static_cast<int32_t>(s.out.rank());
   for (size_t i = 0; i < s.inferred.rank(); ++i) p.dims[i] = s.inferred[i];
   const StepFn fn = dispatch_width(c.input(0).dtype, []<class W>() -> StepFn { return unpool_step<W>; });
-  c.step(fn, p, {c.out(0), c.in(0), c.in(1)}, static_cast<double>(p.y_elements + 10 * p.count));
+  c.step(fn, p, {c.out(0), c.in(0), c.in(1)},
+         static_cast<double>(p.y_elements) * 0.1 + static_cast<double>(unpool_nanos(p.rank) * p.count));
 }
 
 /// Places count from the first row of the run; those that come with a request count from its own.

@@ -120,6 +120,90 @@ void run_max(const void* params, std::byte* const* io, const ExecContext&) {
   }
 }
 
+constexpr int64_t kByteRow = 1024;  // of the largest values down the columns under a row of windows
+
+/// Whether run_max_rows can: in one row of windows or a part of it they lie close to each other, and are not long.
+bool pools_bytes_by_rows(const Window& w) {
+  return w.dim[2].dilation == 1 && w.dim[2].kernel <= kByteRow / 4 && w.dim[2].stride <= kByteRow / 4;
+}
+
+/// The larger of two in each place.
+template <class T>
+void larger_of_bytes(const T* __restrict x, T* __restrict y, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) y[i] = std::max(x[i], y[i]);
+}
+
+/// The same with elements of x that are `stride` apart.
+template <class T>
+void larger_of_spaced_bytes(const T* __restrict x, int64_t stride, T* __restrict y, int64_t n) {
+  if (stride == 2) {
+    for (int64_t i = 0; i < n; ++i) y[i] = std::max(x[2 * i], y[i]);
+  } else {
+    for (int64_t i = 0; i < n; ++i) y[i] = std::max(x[i * stride], y[i]);
+  }
+}
+
+/// Of a row of windows, as measured.
+double byte_row_nanos(const Window& w) {
+  const auto rows = multiplied(std::min(w.dim[0].kernel, w.dim[0].in), std::min(w.dim[1].kernel, w.dim[1].in));
+  const double across = multiplied(w.dim[2].out, w.dim[2].kernel) * (w.dim[2].stride <= 2 ? 0.04 : 0.25);
+  return 15 + rows * (3 + 0.02 * static_cast<double>(w.dim[2].in)) + across;
+}
+
+/// Of bytes, without indices: down the columns first, then across them. io: x, y.
+template <class T>
+void run_max_rows(const void* params, std::byte* const* io, const ExecContext&) {
+  const auto& p = *static_cast<const PoolParams*>(params);
+  const Window& w = p.window;
+  const auto& [d0, d1, d2] = w.dim;
+  const int64_t most = (kByteRow - d2.kernel) / d2.stride + 1;  // windows of a row at once
+  const T* x = reinterpret_cast<const T*>(io[0]);
+  T* y = reinterpret_cast<T*>(io[1]);
+  constexpr T kLowest = std::numeric_limits<T>::lowest();
+  T line[kByteRow];
+  WorkMeter meter;
+  const auto row_of = [&](int64_t row) {
+    const int64_t plane = row / (d0.out * d1.out), a = row / d1.out % d0.out, b = row % d1.out;
+    const auto t0 = d0.taps(a), t1 = d1.taps(b);
+    const T* from = x + plane * w.in_elements();
+    for (int64_t first = 0; first < d2.out; first += most) {
+      const int64_t n = std::min(most, d2.out - first);
+      // The columns under these windows, and those of them that are no padding.
+      const int64_t begin = first * d2.stride - d2.pad_begin, length = (n - 1) * d2.stride + d2.kernel;
+      const int64_t left = std::clamp<int64_t>(-begin, 0, length);
+      const int64_t right = std::clamp<int64_t>(d2.in - begin, left, length);
+      bool none = true;
+      for (int64_t i = t0.first; i < t0.last && left < right; ++i) {
+        for (int64_t j = t1.first; j < t1.last; ++j) {
+          const int64_t slice = t0.start + i * d0.dilation, line_of = t1.start + j * d1.dilation;
+          const T* const columns = from + (slice * d1.in + line_of) * d2.in + begin + left;
+          if (none) {
+            std::copy_n(columns, right - left, line + left);
+          } else {
+            larger_of_bytes(columns, line + left, right - left);
+          }
+          none = false;
+        }
+      }
+      std::fill(line, line + left, kLowest);
+      std::fill(line + (none ? left : right), line + length, kLowest);
+      T* const to = y + row * d2.out + first;
+      std::fill(to, to + n, kLowest);
+      for (int64_t k = 0; k < d2.kernel; ++k) {
+        if (d2.stride == 1) {
+          larger_of_bytes(line + k, to, n);
+        } else {
+          larger_of_spaced_bytes(line + k, d2.stride, to, n);
+        }
+      }
+    }
+  };
+  const int64_t rows = p.planes * d0.out * d1.out;
+  for_blocks(meter, 0, rows, static_cast<int64_t>(byte_row_nanos(w)), [&](int64_t first, int64_t last) {
+    for (int64_t row = first; row < last; ++row) row_of(row);
+  });
+}
+
 /// The sum of a window in the type of its elements, in the order of the kernels for planes: down each column of the
 /// last dimension, in each row slice by slice where there are three, then across them; padding adds zero. Of windows
 /// that are one chunk both ways.
@@ -406,8 +490,17 @@ void lower_fast(LowerContext& c) {
   c.step(run_fast, fast_params(c, kOp), {c.in(0), c.out(0)}, fast_nanos(c));
 }
 
+/// Whether run_max_rows is the generic way.
+bool pools_bytes(const NodeContext& c, const Window& w) {
+  const bool bytes = c.input(0).dtype == DType::kU8 || c.input(0).dtype == DType::kI8;
+  return bytes && !c.has_output(1) && pools_bytes_by_rows(w);
+}
+
 double generic_nanos(const NodeContext& c) {
   const Window w = pool_window(c);
+  if (pools_bytes(c, w)) {
+    return multiplied(c.input(0).shape[0] * c.input(0).shape[1], w.dim[0].out * w.dim[1].out) * byte_row_nanos(w);
+  }
   return static_cast<double>(c.input(0).shape[0] * c.input(0).shape[1]) * static_cast<double>(w.out_elements()) *
          (5 + static_cast<double>(w.kernel_elements()));
 }
@@ -425,7 +518,9 @@ void lower_generic(LowerContext& c) {
   if (kOp == PoolOp::kLp) p.p = static_cast<double>(norm_of(c));
   require_type(c, 0, kOp == PoolOp::kMax ? kMaxTypes : kFloatTypes);
   if constexpr (kOp == PoolOp::kMax) {
-    const auto fn = dispatch<kMaxTypes>(x.dtype, []<class T>() -> StepFn { return run_max<T>; });
+    const bool rows = pools_bytes(c, p.window);
+    const auto fn = rows ? (x.dtype == DType::kU8 ? run_max_rows<uint8_t> : run_max_rows<int8_t>)
+                         : dispatch<kMaxTypes>(x.dtype, []<class T>() -> StepFn { return run_max<T>; });
     c.step(fn, p, {c.in(0), c.out(0), c.has_output(1) ? c.out(1) : Ref{}}, generic_nanos(c));
   } else {
     const auto fn = dispatch<kFloatTypes>(

@@ -125,9 +125,9 @@ struct GenericParams {
   const Elements<W>* elements;
 };
 
-/// Folds f over the elements at `x`: acc = f(acc, element), in order.
-template <class A, class W, class F>
-A fold(const GenericParams<W>& p, const std::byte* x, A acc, F&& f) {
+/// f(elements, how many) for the elements at `x`, in order.
+template <class W, class F>
+void for_each_block(const GenericParams<W>& p, const std::byte* x, F&& f) {
   constexpr int64_t kBlock = 128;
   const int64_t n = p.reduced.inner(), stride = p.reduced.inner_stride(0), size = p.elements->size;
   W block[kBlock];
@@ -135,10 +135,54 @@ A fold(const GenericParams<W>& p, const std::byte* x, A acc, F&& f) {
     for (int64_t first = 0; first < n; first += kBlock) {
       const int64_t count = std::min(kBlock, n - first);
       p.elements->widen(x + (offset[0] + first * stride) * size, stride, count, block);
-      for (int64_t i = 0; i < count; ++i) acc = f(acc, block[i]);
+      f(block, count);
     }
   });
+}
+
+/// Folds f over the elements at `x`: acc = f(acc, element), in order.
+template <class A, class W, class F>
+A fold(const GenericParams<W>& p, const std::byte* x, A acc, F&& f) {
+  for_each_block(p, x, [&](const W* block, int64_t count) {
+    for (int64_t i = 0; i < count; ++i) acc = f(acc, block[i]);
+  });
   return acc;
+}
+
+/// The best of `best` and n elements, as if they came one after the other: of equals, zeros of both signs among them,
+/// the first, and NaN once there was one.
+template <bool kMax, class W>
+W best_of(const W* v, int64_t n, W best) {
+  constexpr int64_t kLanes = 4;
+  const auto better = [](W a, W b) { return kMax ? a > b : a < b; };
+  if (n >= 2 * kLanes) {
+    W top[kLanes];
+    int64_t unordered[kLanes] = {};
+    std::copy_n(v, kLanes, top);
+    for (int64_t i = 0; i + kLanes <= n; i += kLanes) {
+      for (int64_t l = 0; l < kLanes; ++l) {
+        top[l] = better(v[i + l], top[l]) ? v[i + l] : top[l];
+        unordered[l] |= v[i + l] != v[i + l] ? -1 : 0;
+      }
+    }
+    for (int64_t l = 1; l < kLanes; ++l) {
+      top[0] = better(top[l], top[0]) ? top[l] : top[0];
+      unordered[0] |= unordered[l];
+    }
+    if (unordered[0] == 0) {
+      if (better(top[0], best)) best = top[0] == 0 ? *std::find(v, v + n / kLanes * kLanes, W{0}) : top[0];
+      v += n / kLanes * kLanes;
+      n %= kLanes;
+    }
+  }
+  for (int64_t i = 0; i < n; ++i) best = better(v[i], best) || v[i] != v[i] ? v[i] : best;
+  return best;
+}
+
+template <bool kMax, class W>
+W extreme(const GenericParams<W>& p, const std::byte* x, W best) {
+  for_each_block(p, x, [&](const W* block, int64_t count) { best = best_of<kMax>(block, count, best); });
+  return best;
 }
 
 /// y[i] = the reduction of the elements at `x`.
@@ -159,9 +203,9 @@ void reduce_one(const GenericParams<W>& p, const std::byte* x, std::byte* y, int
         return e.put(y, i, static_cast<W>(sum / p.count));
       }
     case ReduceOp::kMax:
-      return e.put(y, i, fold(p, x, e.lowest, [](W a, W v) { return v > a || v != v ? v : a; }));
+      return e.put(y, i, extreme<true>(p, x, e.lowest));
     case ReduceOp::kMin:
-      return e.put(y, i, fold(p, x, e.highest, [](W a, W v) { return v < a || v != v ? v : a; }));
+      return e.put(y, i, extreme<false>(p, x, e.highest));
     case ReduceOp::kProd:
       return e.put(y, i, fold(p, x, W{1}, [](W a, W v) { return wrap_mul(a, v); }));
     case ReduceOp::kL1:

@@ -53,36 +53,104 @@ void for_rows(const ExecContext& context, int64_t rows, int64_t elements_each, F
 struct NearestParams {
   int32_t rank;
   std::array<int64_t, Shape::kMaxRank> out, in_stride, table;  // table: where an axis begins in the index
-  bool whole_rows;                                             // the last axis is copied as it is
+  int64_t repeats;  // each element of the last axis follows so many times; 0 where the index says which
 };
+
+constexpr int64_t kMostRepeats = 4;         // that have a loop of their own
+constexpr int64_t kNearestElements = 4096;  // of the rows that a thread makes one after the other
+
+/// Each of n elements R times.
+template <int R, class W>
+void widen(const W* __restrict x, W* __restrict y, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) {
+    for (int r = 0; r < R; ++r) y[i * R + r] = x[i];
+  }
+}
+
+template <class W>
+void nearest_row(const W* x, W* y, const int64_t* index, int64_t width, int64_t repeats) {
+  if (repeats == 1) {
+    std::memcpy(y, x, static_cast<size_t>(width) * sizeof(W));
+    return;
+  }
+  if constexpr (std::is_integral_v<W>) {
+    if (repeats == 2) return widen<2>(x, y, width / 2);
+    if (repeats == 3) return widen<3>(x, y, width / 3);
+    if (repeats == 4) return widen<4>(x, y, width / 4);
+  }
+  for (int64_t i = 0; i < width; ++i) y[i] = x[index[i]];
+}
+
+/// The rows [first, end) of y. One that has the source of the row before it is a copy of that.
+template <class W>
+void nearest_rows(const NearestParams& p, std::byte* const* io, int64_t first, int64_t end) {
+  const auto* index = reinterpret_cast<const int64_t*>(io[2]);
+  const auto last = static_cast<size_t>(p.rank - 1);
+  const int64_t width = p.out[last], tall = last > 0 ? p.out[last - 1] : 1;
+  W* y = reinterpret_cast<W*>(io[0]) + first * width;
+  for (int64_t row = first; row < end;) {
+    // As many as differ in the last dimension but one alone.
+    const int64_t plane = row / tall, stop = std::min(end, (plane + 1) * tall);
+    const W* x = reinterpret_cast<const W*>(io[1]);
+    int64_t rest = plane;
+    for (size_t d = std::max<size_t>(last, 1) - 1; d-- > 0; rest /= p.out[d]) {
+      x += index[p.table[d] + rest % p.out[d]] * p.in_stride[d];
+    }
+    const int64_t* from = last > 0 ? index + p.table[last - 1] - plane * tall : nullptr;
+    for (int64_t before = -1; row < stop; ++row, y += width) {
+      const int64_t at = from ? from[row] : 0;
+      if (at == before) {
+        std::memcpy(y, y - width, static_cast<size_t>(width) * sizeof(W));
+      } else {
+        const int64_t place = from ? at * p.in_stride[last - 1] : 0;
+        nearest_row(x + place, y, index + p.table[last], width, p.repeats);
+      }
+      before = at;
+    }
+  }
+}
 
 /// io: y, x, index.
 template <class W>
 void run_nearest(const void* params, std::byte* const* io, const ExecContext& context) {
   const auto& p = *static_cast<const NearestParams*>(params);
-  const auto* index = reinterpret_cast<const int64_t*>(io[2]);
   const auto last = static_cast<size_t>(p.rank - 1);
-  const int64_t width = p.out[last];
   int64_t rows = 1;
   for (size_t d = 0; d < last; ++d) rows *= p.out[d];
-  for_rows(context, rows, width, [&](int64_t row) {
-    const W* x = reinterpret_cast<const W*>(io[1]);
-    W* y = reinterpret_cast<W*>(io[0]) + row * width;
-    int64_t rest = row;
-    for (size_t d = last; d-- > 0; rest /= p.out[d]) x += index[p.table[d] + rest % p.out[d]] * p.in_stride[d];
-    if (p.whole_rows) {
-      std::memcpy(y, x, static_cast<size_t>(width) * sizeof(W));
-      return;
-    }
-    const int64_t* from = index + p.table[last];
-    for (int64_t i = 0; i < width; ++i) y[i] = x[from[i]];
-  });
+  const int64_t width = p.out[last], block = std::max<int64_t>(1, kNearestElements / width);
+  if (!context.pool || context.max_threads < 2 || rows * width < kParallelElements) {
+    WorkMeter meter;
+    for_blocks(meter, 0, rows, width, [&](int64_t first, int64_t end) { nearest_rows<W>(p, io, first, end); });
+  } else {
+    context.pool->parallel_for((rows + block - 1) / block, context.max_threads,
+                               [&](int64_t i) { nearest_rows<W>(p, io, i * block, std::min(rows, (i + 1) * block)); });
+  }
+}
+
+/// How often each element of the last axis follows; 0 where it is not the same for all, or too often.
+int64_t repeats_of(const ResizeTable& table, const ResizeAxis& a) {
+  const int64_t repeats = a.in > 0 ? a.out / a.in : 0;
+  if (repeats < 1 || repeats > kMostRepeats || a.out != repeats * a.in || table.taps != 1) return 0;
+  for (int64_t o = 0; o < a.out; ++o) {
+    if (table.index[static_cast<size_t>(o)] != o / repeats) return 0;
+  }
+  return repeats;
 }
 
 /// As measured: what moves an element, and what interpolates one along two axes.
 double resize_nanos(const NodeContext& c, ResizeMode mode, bool blocks) {
-  const double each = mode == ResizeMode::kNearest ? (blocks ? 0.2 : 0.8) : blocks ? 1.2 : 1.6;
+  const double each = mode == ResizeMode::kNearest ? 0.2 : blocks ? 1.2 : 1.6;
   return static_cast<double>(c.output(0).shape.elements()) * each;
+}
+
+/// Of the nearest elements, plain: of rows, of which some are copies of others, and of what they hold.
+double nearest_nanos(const NodeContext& c, const ResizePlan& p, int64_t repeats) {
+  const Shape& out = c.output(0).shape;
+  const auto last = static_cast<int64_t>(out.rank()) - 1;
+  const double made = last > 0 ? std::min(1.0, 1 / p.axes[static_cast<size_t>(last - 1)].scale) : 1;
+  const double each = 0.01 + 0.025 * static_cast<double>(dtype_size(c.input(0).dtype)) + (repeats > 0 ? 0 : 0.3 * made);
+  return static_cast<double>(out.elements(0, static_cast<size_t>(last))) * 1.5 +
+         static_cast<double>(out.elements()) * each;
 }
 
 /// The sixteen channels of a block move together.
@@ -103,11 +171,12 @@ void lower_nearest(LowerContext& c, const ResizePlan& p, const std::vector<Resiz
     n.table[d] = static_cast<int64_t>(index.size());
     index.insert(index.end(), tables[d].index.begin(), tables[d].index.end());
   }
-  n.whole_rows = tables.back().is_identity(p.axes.back());
+  n.repeats = repeats_of(tables.back(), p.axes.back());
   const StepFn fn = blocks ? run_nearest<Pixel>
                            : dispatch_width(c.input(0).dtype, []<class W>() -> StepFn { return run_nearest<W>; });
   if (!fn) c.unsupported("strings");
-  c.step(fn, n, {c.out(0), c.in(0), keep(c, std::move(index))}, resize_nanos(c, ResizeMode::kNearest, blocks));
+  const double nanos = blocks ? resize_nanos(c, p.mode, true) : nearest_nanos(c, p, n.repeats);
+  c.step(fn, n, {c.out(0), c.in(0), keep(c, std::move(index))}, nanos);
 }
 
 // ---- Interpolation: one step per axis ------------------------------------------------------------------------------
@@ -243,7 +312,11 @@ Cost resize_blocks_cost(const NodeContext& c) {
   if (!resize_table(c, p, p.axes[1]).is_identity(p.axes[1])) return Cost::cannot("the channels change");
   return Cost(resize_nanos(c, p.mode, true));
 }
-Cost resize_cost(const NodeContext& c) { return Cost(resize_nanos(c, resize_attributes(c).mode, false)); }
+Cost resize_cost(const NodeContext& c) {
+  const ResizePlan p = resize_plan(c);
+  if (p.mode != ResizeMode::kNearest || p.axes.empty()) return Cost(resize_nanos(c, p.mode, false));
+  return Cost(nearest_nanos(c, p, repeats_of(resize_table(c, p, p.axes.back()), p.axes.back())));
+}
 
 void lower_resize(LowerContext& c) {
   ResizePlan p = resize_plan(c);
