@@ -143,7 +143,7 @@ void infer_col2im(InferContext& c) {
 double col2im_nanos(const Col2ImParams& p, int64_t count, DType work) {
   const WindowDim& last = p.window.dim[2];
   const double each = 0.04 * static_cast<double>(dtype_size(work)) + (last.stride == 1 ? 0 : 0.35);
-  return static_cast<double>(count) * (each + 3 / static_cast<double>(last.out));
+  return static_cast<double>(count) * (each + 3 / static_cast<double>(std::max<int64_t>(1, last.out)));
 }
 
 void lower_col2im(LowerContext& c) {
