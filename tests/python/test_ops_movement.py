@@ -546,7 +546,7 @@ def test_cumulative(axis: int, dtype: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "int32", "uint64", "float16"])
-@pytest.mark.parametrize("width", [1, 15, 16, 17, 32, 255, 256, 257, 600])
+@pytest.mark.parametrize("width", [1, 31, 32, 33, 48, 71, 255, 256, 257, 600])
 def test_cumulative_down_columns(width: int, dtype: str) -> None:
     x = np.random.default_rng(width).integers(0, 9, (2, 7, width)).astype(dtype)
     x[:, 2, 0] = -0.0

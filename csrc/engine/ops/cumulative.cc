@@ -59,7 +59,7 @@ void run_cumulative(const void* params, std::byte* const* io, const ExecContext&
 }
 
 constexpr int64_t kCumulativeColumns = 256;  // that go together, as their memory is adjacent
-constexpr int64_t kColumnsAtOnce = 16;       // in vectors; fewer are better off as lines
+constexpr int64_t kColumnsAtOnce = 32;       // in a loop of vectors; fewer are better off as lines
 
 /// One element of each of kCount lines, of which `total` holds what comes before. y may be x.
 template <class Op, int64_t kCount, class T>
@@ -130,7 +130,7 @@ void lower_cumulative(LowerContext& c) {
     return columns ? run_cumulative_columns<Op, T> : run_cumulative<Op, T>;
   });
   c.in_place(0, 0);
-  const double each = columns ? 0.1 * static_cast<double>(dtype_size(x.dtype)) : p.inner == 1 ? 0.5 : 1;
+  const double each = columns ? 0.1 * static_cast<double>(dtype_size(x.dtype)) : p.inner == 1 ? 0.5 : 0.8;
   c.step(fn, p, {c.in(0), c.out(0)}, static_cast<double>(x.shape.elements()) * each);
 }
 

@@ -155,7 +155,7 @@ template <class T>
 void run_max_rows(const void* params, std::byte* const* io, const ExecContext&) {
   const auto& p = *static_cast<const PoolParams*>(params);
   const Window& w = p.window;
-  const auto& [d0, d1, d2] = w.dim;
+  const WindowDim &d0 = w.dim[0], &d1 = w.dim[1], &d2 = w.dim[2];
   const int64_t most = (kByteRow - d2.kernel) / d2.stride + 1;  // windows of a row at once
   const T* x = reinterpret_cast<const T*>(io[0]);
   T* y = reinterpret_cast<T*>(io[1]);
