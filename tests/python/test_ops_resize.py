@@ -138,6 +138,13 @@ def test_nearest_of_whole_factors(data: st.DataObject) -> None:
     np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.parametrize("shape", [(0, 2, 3, 4), (1, 2, 0, 4), (1, 2, 3, 0)])
+def test_nearest_of_nothing(shape: tuple[int, ...]) -> None:
+    scales = np.array([1, 1, 2, 2], np.float32)
+    case = Case("Resize", np.zeros(shape, np.float32), None, scales, constant=(2,), opset=19, mode="nearest")
+    assert case.run()[0].shape == (shape[0], 2, 2 * shape[2], 2 * shape[3])
+
+
 @pytest.mark.parametrize("dtype", ["float32", "uint8"])
 @pytest.mark.parametrize("factors", [(1, 1, 2, 2), (1, 1, 3, 1.5), (2, 1, 4, 3)])
 def test_nearest_on_several_threads(factors: tuple[float, ...], dtype: str) -> None:

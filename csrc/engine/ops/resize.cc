@@ -314,7 +314,8 @@ Cost resize_blocks_cost(const NodeContext& c) {
 }
 Cost resize_cost(const NodeContext& c) {
   const ResizePlan p = resize_plan(c);
-  if (p.mode != ResizeMode::kNearest || p.axes.empty()) return Cost(resize_nanos(c, p.mode, false));
+  const bool nothing = p.axes.empty() || c.output(0).shape.elements() == 0;
+  if (p.mode != ResizeMode::kNearest || nothing) return Cost(resize_nanos(c, p.mode, false));
   return Cost(nearest_nanos(c, p, repeats_of(resize_table(c, p, p.axes.back()), p.axes.back())));
 }
 
