@@ -357,10 +357,10 @@ Outlook Scheduler::outlook(const RowLayout& layout, int64_t rows, int priority, 
     }
   }
   if (asked < left && asked > 0) others *= double(left) / double(asked);
-  // Those of this layout, and whoever is on the way to the queue: of this one, too, for all we know.
+  // Those of this layout, and whoever is on the way to the queue: of this one, too, and as large, for all we know.
   const size_t places = places_.load(std::memory_order_relaxed);
-  const auto coming =
-      static_cast<int64_t>(places > queue_.size() ? places - queue_.size() : 0) + parked_.rows_before(turn);
+  const auto on_the_way = static_cast<int64_t>(places > queue_.size() ? places - queue_.size() : 0);
+  const int64_t coming = on_the_way * rows + parked_.rows_before(turn);
   const int64_t mine = (layout.bucket.queue ? rows_before(layout.bucket) : 0) + coming + rows;
   const int64_t in_last = mine % most ? mine % most : most;
   Forecast last = run_of(layout, in_last);
