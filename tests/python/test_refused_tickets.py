@@ -326,3 +326,31 @@ def test_who_waited_for_room_in_vain_is_told_when_to_come_back() -> None:
         clock.wait_for_sleepers()
         clock.advance(1.0)
         waiting.result(30)
+
+
+def test_what_came_in_the_same_turn_counts_with_its_rows() -> None:
+    """A row takes 1 ms, each request has 32, and no more than three of them can be answered within 100 ms."""
+    clock = ManualClock()
+    rows = np.ones((32, 2), np.float32)
+
+    async def main(batcher: inferkit.Batcher) -> tuple[int, list[inferkit.Ticket]]:
+        tickets = [batcher.submit(rows, timeout=0.1) for _ in range(10)]  # none is handed on before the turn ends
+        refused = sum(ticket.timing.finished is not None for ticket in tickets)
+        await asyncio.sleep(0)
+        for _ in range(10 - refused):
+            await asyncio.to_thread(clock.wait_for_sleepers)
+            await asyncio.to_thread(clock.advance, 0.032)
+        await asyncio.gather(*tickets, return_exceptions=True)
+        return refused, tickets
+
+    model = FakeModel(lambda rows: 0.001 * rows, clock=clock)
+    with clock.batcher(model, max_batch_size=32, inline_limit=0) as batcher:
+        for _ in range(4):  # enough to go by
+            ticket = batcher.submit(rows)
+            clock.wait_for_sleepers()
+            clock.advance(0.032)
+            ticket.result(30)
+        refused, tickets = asyncio.run(asyncio.wait_for(main(batcher), 60))
+        assert refused >= 7
+        answered = [ticket for ticket in tickets if ticket.exception() is None]
+        assert 2 <= len(answered) == 10 - refused  # none is let in for nothing
