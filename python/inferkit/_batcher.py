@@ -15,7 +15,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, I
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from . import _core, _watchdog
+from . import _core
 from ._arguments import sequence
 from ._client import Client, named_client, named_clients
 from ._initialised import says_if_not_initialised
@@ -377,8 +377,7 @@ class Batcher(_core.Batcher):
             "max_concurrent": int(max_concurrent or workers),
         }
         _open.add(self)
-        if not model._is_native:
-            _watchdog.start()
+        _have_watched(model)
         log("batcher", "made", {"batcher": self._name, "max_batch_size": self._max_rows, **self._limits})
 
     @property
@@ -677,6 +676,7 @@ class Batcher(_core.Batcher):
                 _core.refuse_closed("the batcher was closed while the model was warmed up")
             self._swap(model)
             before, self._model = self._model, model
+        _have_watched(model)
         log("batcher", "swapped", {"batcher": self._name, "model": repr(model)})
         return before
 
@@ -857,6 +857,14 @@ _when_ended: list[Callable[[Batcher], object]] = []  # told once of each batcher
 _ending = RLock()
 _numbers = itertools.count(1)
 _closed_any = False  # for inferkit.health: none is open since all are closed, or since none was made
+
+
+def _have_watched(model: Model) -> None:
+    """A callable may hang; compiled models do not, and need no thread that looks for that."""
+    if not model._is_native:
+        from . import _watchdog
+
+        _watchdog.start()
 
 
 def _open_batchers() -> list[Batcher]:

@@ -162,7 +162,7 @@ STEPS = {
     "windows of millions": (node("Conv", 2), [kind("normal", 1, 60, 400, 400), np.ones((1, 60, 390, 390), "f")]),
     "transposed convolution": (
         node("ConvTranspose", 2, strides=[2, 2]),
-        [kind("doubles", 4, 64, 128, 128), np.ones((64, 64, 5, 5))],
+        [kind("doubles", 4, 64, 128, 128), np.ones((64, 64, 9, 9))],
     ),
     "gates of doubles": (
         node("LSTM", 3, hidden_size=128),

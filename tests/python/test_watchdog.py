@@ -199,3 +199,18 @@ if child:
 """
     )
     assert sorted(text.split("\n")) == ["", "child True", "parent True", "parent True"]
+
+
+def test_a_callable_that_takes_the_place_of_a_compiled_model_is_watched() -> None:
+    path = Path(__file__).parents[2] / "examples" / "digits.onnx"
+    code = f"""
+import threading, numpy as np, inferkit
+model = inferkit.Model.load({str(path)!r})
+ports = [[(p.name, p.dtype, p.shape) for p in each] for each in (model.inputs, model.outputs)]
+names = [p.name for p in model.inputs]
+other = inferkit.Model.from_callable(lambda *given: tuple(model.run(dict(zip(names, given))).values()), *ports)
+with inferkit.Batcher(model) as batcher:
+    batcher.swap(other)
+    print("inferkit-watchdog" in [thread.name for thread in threading.enumerate()])
+"""
+    assert run(code) == "True\n"

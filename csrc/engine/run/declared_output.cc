@@ -47,7 +47,8 @@ void require_declared_tensor(const Graph& graph, size_t index, DType dtype) {
 
 void require_declared_type(const Graph& graph, size_t index, DType dtype) {
   const Value& declared = declared_output(graph, index);
-  if (declared.dtype && *declared.dtype != dtype) refuse(declared, described(false, dtype));
+  const auto is_text = [](DType of) { return of == DType::kString; };
+  if (declared.dtype && is_text(*declared.dtype) != is_text(dtype)) refuse(declared, described(false, dtype));
 }
 
 }  // namespace inferkit

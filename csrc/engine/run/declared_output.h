@@ -21,8 +21,9 @@ void require_declared_list(const Graph& graph, size_t index, const Tensor& list)
 /// declared of plain tensors is advice: on trial values a loop may make no turn, and tell another type.
 void require_declared_tensor(const Graph& graph, size_t index, DType dtype);
 
-/// Throws WrongOutput where output `index` is declared a plain tensor of another type than the one that it has for
-/// sure: an exporter meant something else than it wrote, such as labels where the graph gives their indices.
+/// Throws WrongOutput where output `index` is declared a plain tensor of text and is one of numbers, or the other way
+/// round: an exporter meant something else than it wrote, such as labels where the graph gives their indices. Of
+/// numbers, those that come say for themselves what they are.
 void require_declared_type(const Graph& graph, size_t index, DType dtype);
 
 }  // namespace inferkit
