@@ -860,7 +860,7 @@ _closed_any = False  # for inferkit.health: none is open since all are closed, o
 
 
 def _have_watched(model: Model) -> None:
-    """A callable may hang; compiled models do not, and need no thread that looks for that."""
+    """Have a callable looked after, which may hang; compiled models do not."""
     if not model._is_native:
         from . import _watchdog
 
