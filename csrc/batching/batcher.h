@@ -207,8 +207,8 @@ class Batcher {
   static void give_cores_back() noexcept;
   bool foreign() const { return fork_generation_ != fork_generation(); }
   void check_outside() const;
-  /// Whether a run may be of this request alone, on its caller's thread.
   Nanos longest_run(Nanos now) const;
+  /// Whether a run may be of this request alone, on its caller's thread.
   bool may_run_alone(const Checked& checked, Nanos deadline) const;
 
   const std::shared_ptr<Runner> runner_;

@@ -11,8 +11,7 @@
 namespace inferkit {
 namespace {
 
-constexpr int64_t kMostBytes = int64_t{1} << 56;      // of an input of a request
-constexpr size_t kMostSharedBytes = size_t{1} << 16;  // of a value that requests are told apart by
+constexpr int64_t kMostBytes = int64_t{1} << 56;  // of an input of a request
 
 // Runs on the members' initialisers, before the layouts drop each input's first dimension.
 std::span<const PortSpec> checked_ports(std::span<const PortSpec> inputs) {

@@ -14,6 +14,9 @@
 
 namespace inferkit {
 
+/// Of a value that all rows of a run share: requests are told apart by it, so that each compares it.
+inline constexpr size_t kMostSharedBytes = size_t{1} << 16;
+
 /// A named input or output; free dimensions are Shape::kFree.
 struct PortSpec {
   std::string name;

@@ -100,12 +100,12 @@ class Batcher(_core.Batcher):
     ----------
     model : Model
         The first dimension of each of its inputs and outputs must be the batch. An input without dimensions, such as a
-        sampling rate, is shared by all rows of a batch: requests with the same value run together. So is one whose
-        first dimension the model file fixes while that of others is free, such as a table, where the model takes any
-        number of rows beside it. If the model fixes the number of rows, batches that have fewer are filled up with
-        copies of a row, and the answers to the copies are dropped. The first request that needs this runs twice more,
-        beside other values. If its answer depends on them, or on its place in the batch, every request needs exactly
-        that many rows, and others raise a :class:`ValidationError`.
+        sampling rate, is shared by all rows of a batch: requests with the same value run together. So is one of up to
+        64 KiB whose shape the model file fixes while the first dimension of others is free, such as a table, where the
+        model takes any number of rows beside it. If the model fixes the number of rows, batches that have fewer are
+        filled up with copies of a row, and the answers to the copies are dropped. The first request that needs this
+        runs twice more, beside other values. If its answer depends on them, or on its place in the batch, every request
+        needs exactly that many rows, and others raise a :class:`ValidationError`.
     max_batch_size : int
         The most rows in a batch. A model that quantizes its inputs while it runs (``DynamicQuantizeLinear``) takes the
         range of all rows of a run together, so each request to such a model is a batch of its own.

@@ -265,7 +265,7 @@ def test_requests_of_one_table_share_a_batch_and_others_do_not() -> None:
 
 
 def test_one_row_for_all_of_them_may_come_without_its_first_dimension() -> None:
-    model = load("g (float[n, t] x, float[1, t] place) => (float[n, t] y) { y = Add(x, place) }")
+    model = load("g (float[n, 5] x, float[1, 5] place) => (float[n, 5] y) { y = Add(x, place) }")
     x, place = np.ones((3, 5), np.float32), np.arange(5, dtype=np.float32)
     with inferkit.Batcher(model, max_batch_size=8) as batcher:
         np.testing.assert_array_equal(batcher(x, place[None]), x + place)
@@ -294,6 +294,21 @@ def test_an_input_that_the_rows_must_fit_is_not_shared(text: str) -> None:
         np.testing.assert_array_equal(batcher(x, z), model(x, z))
         with pytest.raises(inferkit.ValidationError):
             batcher(np.ones((4, 3), np.float32), z)
+
+
+@pytest.mark.parametrize("size", ["1, 3, 100, 100", "1, m"])
+def test_one_that_may_be_too_large_to_tell_requests_apart_by_is_the_batch(size: str) -> None:
+    """As an image beside its points: a request of one row has one, and runs alone."""
+    model = load(
+        f"g (float[n, 1] x, float[{size}] image) => (float[n, 1] y) "
+        "{ f = Flatten(image) p = Mul(f, x) y = ReduceMean <axes = [1], keepdims = 1> (p) }"
+    )
+    image = np.random.default_rng(0).random([m or 30_000 for m in model.inputs[1].shape], np.float32)
+    rows = [np.full((1, 1), i, np.float32) for i in range(8)]
+    with inferkit.Batcher(model, max_batch_size=8) as batcher:
+        tickets = [batcher.submit(x, image) for x in rows]
+        for ticket, x in zip(tickets, rows, strict=True):
+            assert ticket.result().tobytes() == model(x, image).tobytes()
 
 
 def test_rows_that_a_table_combines_run_alone() -> None:

@@ -377,18 +377,21 @@ bool are_alike(const Graph& a, const Graph& b) {
 
 }  // namespace
 
-bool fits_any_rows(const Graph& graph, const RowSamples& samples, ModelCache& cache, const CompileOptions& options) {
+std::optional<bool> fits_any_rows(const Graph& graph, const RowSamples& samples, ModelCache& cache,
+                                  const CompileOptions& options) {
   const FloatEnvironment ours;
-  try {
-    for (const auto* rows : {&samples.one, &samples.few, &samples.many}) {
-      Compiler(graph, *rows, cache, options, /*fold=*/true).infer({});
+  const auto agrees = [&](const std::vector<InputFacts>& rows) {
+    try {
+      Compiler(graph, rows, cache, options, /*fold=*/true).infer({});
+      return true;
+    } catch (const Stopped&) {
+      throw;
+    } catch (const Error&) {
+      return false;
     }
-    return true;
-  } catch (const Stopped&) {
-    throw;
-  } catch (const Error&) {
-    return false;
-  }
+  };
+  if (!agrees(samples.one)) return std::nullopt;
+  return agrees(samples.few) && agrees(samples.many);
 }
 
 std::string find_mixing_node(const Graph& graph, const RowSamples& samples, ModelCache& cache,

@@ -1,5 +1,6 @@
 // Whether the rows of a run depend on each other: whether something is combined along the axis that a batch grows.
 #pragma once
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -13,9 +14,10 @@ struct RowSamples {
   std::vector<InputFacts> one, few, many, lots;
 };
 
-/// Whether the shapes of the graph agree for one row, for few and for many of them, as far as they follow without a
-/// run.
-bool fits_any_rows(const Graph& graph, const RowSamples& samples, ModelCache& cache, const CompileOptions& options);
+/// Whether the shapes of the graph that agree for one row do so for few and for many of them, as far as they follow
+/// without a run; nullopt where those for one row do not agree, which tells nothing.
+std::optional<bool> fits_any_rows(const Graph& graph, const RowSamples& samples, ModelCache& cache,
+                                  const CompileOptions& options);
 
 /// The label of a node that combines values along an axis that grows from `few` to `many`; "" where there is none. A
 /// node does so where its operator says so of the axis (OpSchema::mixed_axes), where its output grows less than an

@@ -172,7 +172,8 @@ class Model final : public Runner {
     size_t groups = 0;
   };
   FreeDims free_dims() const;
-  bool takes_any_rows(const FreeDims& dims, const std::vector<int64_t>& sizes, int64_t few, int64_t many);
+  std::optional<bool> takes_any_rows(const FreeDims& dims, const std::vector<int64_t>& sizes, int64_t few,
+                                     int64_t many);
   std::optional<std::string> mixing_of(const FreeDims& dims, const std::vector<int64_t>& sizes, int64_t few,
                                        int64_t many);
   bool draws_rows(const Graph& graph) const;

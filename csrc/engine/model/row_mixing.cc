@@ -114,20 +114,26 @@ std::vector<Sizes> other_sizes(const Graph& graph, size_t groups) {
 
 /// Finds the inputs that are for all rows: their first dimension is fixed, that of others is free, and the model takes
 /// any number of rows beside them. That is no proof where one of them is one row, or grows with the batch along
-/// another axis, and is broadcast: so sizes of 1 say nothing.
+/// another axis, and is broadcast: so sizes of 1 say nothing. Where one of them may be more than requests can be told
+/// apart by, none is: its first dimension is the number of rows, then.
 void Model::find_shared() {
-  const auto fixed = [](const PortSpec& in) { return !in.shape.empty() && !has_rows(in) && !in.shared; };
-  const bool mixed = std::ranges::any_of(inputs_, has_rows) && std::ranges::any_of(inputs_, fixed);
+  const auto is_fixed = [](const PortSpec& in) { return !in.shape.empty() && !has_rows(in) && !in.shared; };
+  const auto is_long = [&](const PortSpec& in) {
+    const std::optional<int64_t> elements = in.shape.is_concrete() ? in.shape.checked_elements() : std::nullopt;
+    return is_fixed(in) && (!elements || static_cast<size_t>(*elements) > kMostSharedBytes / dtype_size(in.dtype));
+  };
+  const bool mixed = std::ranges::any_of(inputs_, has_rows) && std::ranges::any_of(inputs_, is_fixed);
   if (!mixed || has_lists_ || std::ranges::any_of(inputs_, &PortSpec::any_shape)) return;
+  if (std::ranges::any_of(inputs_, is_long)) return;
   const FreeDims dims = free_dims();
-  bool found = false;
-  for (const Guess& g : kGuesses) {
-    found = found || (g.other > 1 && takes_any_rows(dims, Sizes(dims.groups, g.other), g.few, g.many));
-  }
-  for (const Sizes& sizes : found ? std::vector<Sizes>() : other_sizes(file_.graph, dims.groups)) {
-    found = found || (std::ranges::find(sizes, 1) == sizes.end() && takes_any_rows(dims, sizes, 2, 3));
-  }
-  for (PortSpec& in : inputs_) in.shared = in.shared || (found && fixed(in));
+  std::optional<bool> fits;  // the first sizes that one row fits decide
+  const auto ask = [&](const Sizes& sizes, int64_t few, int64_t many) {
+    if (!fits && std::ranges::find(sizes, 1) == sizes.end()) fits = takes_any_rows(dims, sizes, few, many);
+  };
+  for (const Guess& g : kGuesses) ask(Sizes(dims.groups, g.other), g.few, g.many);
+  for (const Sizes& sizes : fits ? std::vector<Sizes>() : other_sizes(file_.graph, dims.groups)) ask(sizes, 2, 3);
+  if (!fits.value_or(false)) return;
+  for (PortSpec& in : inputs_) in.shared = in.shared || is_fixed(in);
 }
 
 /// Of sizes that are guessed until some fit.
@@ -175,7 +181,7 @@ RowSamples samples_of(std::span<const PortSpec> inputs, std::span<const size_t> 
 
 }  // namespace
 
-bool Model::takes_any_rows(const FreeDims& dims, const Sizes& sizes, int64_t few, int64_t many) {
+std::optional<bool> Model::takes_any_rows(const FreeDims& dims, const Sizes& sizes, int64_t few, int64_t many) {
   return fits_any_rows(file_.graph, samples_of(inputs_, dims.group, sizes, few, many), *packed_,
                        {.max_run_bytes = options_.max_run_bytes, .threads = options_.threads});
 }
