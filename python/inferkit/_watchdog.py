@@ -51,6 +51,7 @@ def _run() -> None:
     while True:
         if not hangs:
             _core.wait_for_call()
+        _changed.clear()  # first: a limit that is set from here on is looked at again
         after: float | None = None
         with surviving(_AREA, "not watched"):
             from .health import _monitor as monitor
@@ -64,7 +65,6 @@ def _run() -> None:
             for batcher in found:
                 batcher._sweep()
             del found  # or it would keep them
-        _changed.clear()
         most = _WHILE_HUNG if hangs else _MOST
         pause(_changed, most if after is None else min(most, max(_LEAST, after / _PARTS)), _AREA)
 
