@@ -53,29 +53,34 @@ def pool(op: str, x: Array, **a: Any) -> Array:
     return y
 
 
+def drawn_windows(data: st.DataObject, kernel_most: int, size_most: int) -> tuple[tuple[int, ...], dict[str, Any]]:
+    """The shape of an image, and a pool's attributes that fit it."""
+    rank = data.draw(st.integers(1, 3))
+    pick = lambda low, high: [data.draw(st.integers(low, high)) for _ in range(rank)]  # noqa: E731
+    kernel, strides, dilations = pick(1, kernel_most), pick(1, 4), pick(1, 2)
+    attributes = {
+        "kernel_shape": kernel,
+        "strides": strides,
+        "dilations": dilations,
+        "pads": [data.draw(st.integers(0, k - 1)) for k in kernel + kernel],
+        "ceil_mode": data.draw(st.integers(0, 1)),
+    }
+    size = [max(data.draw(st.integers(1, size_most)), (k - 1) * d + 1) for k, d in zip(kernel, dilations, strict=True)]
+    return (data.draw(st.integers(1, 2)), data.draw(st.integers(1, 3)), *size), attributes
+
+
 @given(data=st.data())
 @settings(max_examples=200, deadline=None)
 def test_any_geometry(data: st.DataObject) -> None:
     op = data.draw(st.sampled_from(["MaxPool", "AveragePool", "LpPool"]))
-    rank = data.draw(st.integers(1, 3))
-    pick = lambda low, high: [data.draw(st.integers(low, high)) for _ in range(rank)]  # noqa: E731
-    kernel, strides, dilations = pick(1, 4), pick(1, 4), pick(1, 2)
-    pads = [data.draw(st.integers(0, k - 1)) for k in kernel + kernel]
-    size = [max(data.draw(st.integers(1, 24)), (k - 1) * d + 1) for k, d in zip(kernel, dilations, strict=True)]
-    attributes: dict[str, Any] = {
-        "kernel_shape": kernel,
-        "strides": strides,
-        "dilations": dilations,
-        "pads": pads,
-        "ceil_mode": data.draw(st.integers(0, 1)),
-    }
+    shape, attributes = drawn_windows(data, 4, 24)
     if op == "AveragePool":
         attributes["count_include_pad"] = data.draw(st.integers(0, 1))
     if op == "LpPool":
         attributes["p"] = data.draw(st.integers(1, 3))
     dtype = data.draw(st.sampled_from([np.float32, np.float64, np.float16]))
     rng = np.random.default_rng(data.draw(st.integers(0, 99)))
-    x = rng.standard_normal((data.draw(st.integers(1, 2)), data.draw(st.integers(1, 3)), *size)).astype(dtype)
+    x = rng.standard_normal(shape).astype(dtype)
     found = Case(op, x, opset=19, **attributes).run()[0]
     expected = pool(op, x, **attributes)
     if op == "MaxPool":
@@ -105,22 +110,12 @@ def test_max_of_integers(dtype: Any) -> None:
 @given(data=st.data())
 @settings(max_examples=150, deadline=None)
 def test_bytes_of_any_geometry(data: st.DataObject) -> None:
-    rank = data.draw(st.integers(1, 3))
-    pick = lambda low, high: [data.draw(st.integers(low, high)) for _ in range(rank)]  # noqa: E731
-    kernel, strides, dilations = pick(1, 5), pick(1, 4), pick(1, 2) if data.draw(st.booleans()) else [1] * rank
-    pads = [data.draw(st.integers(0, k - 1)) for k in kernel + kernel]
-    size = [max(data.draw(st.integers(1, 20)), (k - 1) * d + 1) for k, d in zip(kernel, dilations, strict=True)]
-    attributes: dict[str, Any] = {
-        "kernel_shape": kernel,
-        "strides": strides,
-        "dilations": dilations,
-        "pads": pads,
-        "ceil_mode": data.draw(st.integers(0, 1)),
-    }
+    shape, attributes = drawn_windows(data, 5, 20)
+    if data.draw(st.booleans()):
+        attributes["dilations"] = [1] * (len(shape) - 2)
     info = np.iinfo(data.draw(st.sampled_from(["int8", "uint8"])))
     # Low ones, too: padding is never the largest.
     high = data.draw(st.sampled_from([info.min + 3, info.max + 1]))
-    shape = (data.draw(st.integers(1, 2)), data.draw(st.integers(1, 3)), *size)
     x = np.random.default_rng(data.draw(st.integers(0, 99))).integers(info.min, high, shape).astype(info.dtype)
     found = Case("MaxPool", x, opset=19, **attributes).run()[0]
     assert found.dtype == x.dtype
