@@ -52,7 +52,7 @@ py::list ports_out(std::span<const PortSpec> specs) {
     py::list shape;
     for (int64_t d : spec.shape) shape.append(d == Shape::kFree ? py::object(py::none()) : py::object(py::int_(d)));
     out.append(py::make_tuple(spec.name, std::string(dtype_name(spec.dtype)), py::tuple(shape), spec.sequence,
-                              spec.optional, spec.any_shape));
+                              spec.optional, spec.any_shape, spec.shared));
   }
   return out;
 }

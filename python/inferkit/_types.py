@@ -60,6 +60,9 @@ class TensorSpec:
         the model was loaded has shown one, so each answer tells its own. Of an input: the file declares no shape, so
         any is tried, also of other ranks than those before. Of a sequence or an optional: the file declares no shape
         for its arrays.
+    shared : bool
+        Of an input: it is one value for all rows, although it has dimensions, and the first of them is not the batch.
+        So are inputs without dimensions, of which this is not said.
 
     Examples
     --------
@@ -74,10 +77,12 @@ class TensorSpec:
     sequence: bool = False
     optional: bool = False
     any_shape: bool = False
+    shared: bool = False
 
     def __repr__(self) -> str:
-        kinds = "".join(f", {kind}=True" for kind in ("sequence", "optional", "any_shape") if getattr(self, kind))
-        return f"TensorSpec(name={self.name!r}, dtype={self.dtype!r}, shape={self.shape!r}{kinds})"
+        kinds = ("sequence", "optional", "any_shape", "shared")
+        true = "".join(f", {kind}=True" for kind in kinds if getattr(self, kind))
+        return f"TensorSpec(name={self.name!r}, dtype={self.dtype!r}, shape={self.shape!r}{true})"
 
     def _as_tuple(self) -> tuple[str, str, list[int | None]]:
         return (self.name, str(self.dtype), list(self.shape))

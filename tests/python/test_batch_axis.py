@@ -10,6 +10,7 @@ import onnx.parser
 import pytest
 
 import inferkit
+from inferkit.diagnostics import _samples
 
 
 def load(text: str, opset: int = 17) -> inferkit.Model:
@@ -237,6 +238,7 @@ OPTIONS: list[dict[str, Any]] = [{}, {"caller_runs": False}, {"inline_limit": 0,
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_a_table_is_shared_by_the_rows_of_a_run(options: dict[str, Any]) -> None:
     model, rng = load(LOOKED_UP), np.random.default_rng(0)
+    assert [spec.shared for spec in model.inputs] == [False, True, True]
     tables = rng.standard_normal((3, 4, 3)).astype(np.float32)
     shifts = rng.standard_normal((2, 3)).astype(np.float32)
     with inferkit.Batcher(model, max_batch_size=8, **options) as batcher:
@@ -303,6 +305,7 @@ def test_one_that_may_be_too_large_to_tell_requests_apart_by_is_the_batch(size: 
         f"g (float[n, 1] x, float[{size}] image) => (float[n, 1] y) "
         "{ f = Flatten(image) p = Mul(f, x) y = ReduceMean <axes = [1], keepdims = 1> (p) }"
     )
+    assert not model.inputs[1].shared
     image = np.random.default_rng(0).random([m or 30_000 for m in model.inputs[1].shape], np.float32)
     rows = [np.full((1, 1), i, np.float32) for i in range(8)]
     with inferkit.Batcher(model, max_batch_size=8) as batcher:
@@ -359,3 +362,15 @@ def test_text_that_all_rows_share(shape: str, options: dict[str, Any]) -> None:
         with pytest.raises(inferkit.ValidationError, match="65536 bytes at most") as caught:
             batcher(np.array([["x"]], object), long)
         assert caught.value.reason == "too_large"
+
+
+@pytest.mark.parametrize(("fixed", "rows"), [("2, 3", 2), ("1, 3", 1)])
+def test_what_is_made_up_for_a_model_fits_it(fixed: str, rows: int) -> None:
+    """As many rows of an input as the file fixes for another; and one table for all samples that share a batch."""
+    model = load(f"g (float[n, 3] x, float[{fixed}] z) => (float[n, 3] y) {{ y = Add(x, z) }}")
+    samples = _samples.made_up(model, 3, model.run)
+    assert [sample["x"].shape for sample in samples] == [(rows, 3)] * 3
+    assert _samples.fixed_rows(model.inputs) == (None if model.inputs[1].shared else rows)
+    with inferkit.Batcher(model) as batcher:
+        for sample in samples:
+            np.testing.assert_array_equal(batcher(sample["x"], sample["z"]), sample["x"] + sample["z"])

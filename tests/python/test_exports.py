@@ -125,7 +125,7 @@ FIELDS = {
     "TagStats": {
         "cancelled", "completed", "expired", "failed", "invalid", "rejected", "rows", "seconds", "tags",
     },
-    "TensorSpec": {"any_shape", "dtype", "name", "optional", "sequence", "shape"},
+    "TensorSpec": {"any_shape", "dtype", "name", "optional", "sequence", "shape", "shared"},
     "WindowStats": {
         "batch_fill_rate", "batches", "cancelled", "completed", "compute_ms", "covered", "expired", "failed",
         "inference_error_rate", "invalid", "invalid_rate", "p99_latency_ms", "queue_ms", "rejected",

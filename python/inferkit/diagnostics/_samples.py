@@ -15,7 +15,7 @@ from .._errors import InferkitError, ValidationError
 from .._model import Model
 from .._types import TensorSpec, numpy_dtype
 
-__all__ = ["Feeds", "fixed_rows", "made_up", "made_up_for", "rows_of", "split", "stacked", "with_rows"]
+__all__ = ["Feeds", "fixed_rows", "made_up", "made_up_for", "split", "stacked", "with_rows"]
 
 Feeds = dict[str, np.ndarray]
 
@@ -25,20 +25,14 @@ _LENGTHS = (16, 8, 1, 4, 32, 64, 128, 224, 2, 3, 10, 28, 256, 512)
 _INTEGERS = (10, 2, 1)
 
 
-def rows_of(spec: TensorSpec) -> int:
-    """Rows of one request: as the model fixes them, else one."""
-    return spec.shape[0] if spec.shape and spec.shape[0] is not None else 1
-
-
 def with_rows(specs: Sequence[TensorSpec]) -> list[TensorSpec]:
-    """Those whose first dimension is the batch. A scalar is one value for all rows, and so is a table beside them."""
-    free = [spec for spec in specs if spec.shape and spec.shape[0] is None]
-    return free or [spec for spec in specs if spec.shape]
+    """Those whose first dimension is the batch; the others are one value for all rows."""
+    return [spec for spec in specs if spec.shape and not spec.shared]
 
 
 def fixed_rows(specs: Sequence[TensorSpec]) -> int | None:
     """Rows of every request, where the model fixes them."""
-    return next((spec.shape[0] for spec in with_rows(specs)), None)
+    return next((spec.shape[0] for spec in with_rows(specs) if spec.shape[0] is not None), None)
 
 
 def stacked(specs: Sequence[TensorSpec], samples: Sequence[Feeds]) -> Feeds:
@@ -49,10 +43,8 @@ def stacked(specs: Sequence[TensorSpec], samples: Sequence[Feeds]) -> Feeds:
     }
 
 
-def _array(spec: TensorSpec, length: int, integers: int, rng: Generator) -> np.ndarray:
-    shape = [rows_of(spec), *(length if d is None else d for d in spec.shape[1:])]
-    if not spec.shape:
-        shape = []
+def _array(spec: TensorSpec, rows: int, length: int, integers: int, rng: Generator) -> np.ndarray:
+    shape = [d if d is not None else length if axis else rows for axis, d in enumerate(spec.shape)]
     dtype = numpy_dtype(spec.dtype)
     if spec.dtype == "string":  # that are numbers to who reads them as such
         return np.asarray(rng.integers(0, integers, shape)).astype(str).astype(dtype)
@@ -108,10 +100,11 @@ def made_up_for(
     problem: Exception | None = None
     best: list[Feeds] = []
     attempts = list(_attempts(specs))
+    rows = fixed_rows(specs) or 1
     shared = [spec.name for spec in specs if spec not in with_rows(specs)]
     for length, integers in attempts:
         rng = default_rng(seed)
-        feeds = [{s.name: _array(s, length, integers, rng) for s in specs} for _ in range(count)]
+        feeds = [{s.name: _array(s, rows, length, integers, rng) for s in specs} for _ in range(count)]
         for each in feeds:
             each.update({name: feeds[0][name] for name in shared})
         good: list[Feeds] = []
