@@ -404,7 +404,7 @@ def test_command(capsys: Capture, digits_path: Path, monkeypatch: pytest.MonkeyP
     assert main(["explain", str(digits_path), "--profile", "--runs", "3", "--json", "--threads", "1"]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert facts["runs"] == 3
-    kind = {"sequence": False, "optional": False, "any_shape": False}
+    kind = {"sequence": False, "optional": False, "any_shape": False, "shared": False}
     assert facts["inputs"] == [{"name": "image", "dtype": "float32", "shape": [1, 64], **kind}]
     assert all(step["measured_seconds"] > 0 for step in facts["steps"])
 

@@ -67,7 +67,9 @@ def shapes(model: Model, given: dict[str, tuple[int, ...]]) -> dict[str, tuple[i
     """Guess the sizes that are free and not given, as other commands do: such as the model takes."""
     if not any(None in spec.shape[1:] for spec in model.inputs if spec.name not in given):
         return given
-    specs = [TensorSpec(spec.name, spec.dtype, given.get(spec.name, spec.shape)) for spec in model.inputs]
+    specs = [
+        TensorSpec(spec.name, spec.dtype, given.get(spec.name, spec.shape), shared=spec.shared) for spec in model.inputs
+    ]
     feeds = made_up_for(specs, 1, model.run)[0]
     return {name: array.shape for name, array in feeds.items()} | given
 
