@@ -47,26 +47,33 @@ def _is_there() -> bool:
 
 
 def _run() -> None:
-    hangs = False
+    hung = False
     while True:
-        if not hangs:
+        if not hung:
             _core.wait_for_call()
         _changed.clear()  # first: a limit that is set from here on is looked at again
         after: float | None = None
         with surviving(_AREA, "not watched"):
-            from .health import _monitor as monitor
-            from .health._monitor import hanging
-
-            after = monitor.limits.hung_after
-            before, found = hangs, hanging(monitor.limits)
-            hangs = bool(found)
-            if hangs or before:  # and when it is over, so that the log tells that, too
-                monitor.report()
-            for batcher in found:
-                batcher._sweep()
-            del found  # or it would keep them
-        most = _WHILE_HUNG if hangs else _MOST
+            hung, after = _look(hung)
+        most = _WHILE_HUNG if hung else _MOST
         pause(_changed, most if after is None else min(most, max(_LEAST, after / _PARTS)), _AREA)
+
+
+def _look(hung: bool) -> tuple[bool, float | None]:
+    """Look once, where something `hung` at the last look: whether it does now, and the limit.
+
+    A function of its own: the names of a loop that never ends would keep the last batcher that hung, open.
+    """
+    from .health import _monitor as monitor
+    from .health._monitor import hanging
+
+    limits = monitor.limits
+    found = hanging(limits)
+    if found or hung:  # and when it is over, so that the log tells that, too
+        monitor.report()
+    for batcher in found:
+        batcher._sweep()
+    return bool(found), limits.hung_after
 
 
 def _afresh_in_child() -> None:

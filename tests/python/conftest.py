@@ -57,6 +57,20 @@ def nothing_counted_elsewhere() -> None:
         ended._of[buckets] = type(ended._of[buckets])(buckets)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def nothing_left_open() -> Iterator[None]:
+    """A batcher that one file leaves open is in the figures of the next."""
+    import inferkit
+
+    yield
+    if batchers := inferkit._batcher._open_batchers():
+        names = [batcher.name for batcher in batchers]
+        del batchers  # which would keep them
+        gc.collect()
+        left = [batcher.name for batcher in inferkit._batcher._open_batchers()]
+        assert left == [], f"open, and kept by something: of {names}"
+
+
 @pytest.fixture
 def no_buffer_left() -> Iterator[None]:
     """What the batchers of a test take from the pool is given back by its end."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -82,6 +84,20 @@ def test_a_hang_and_its_end_are_logged_unasked(limit: None, caplog: pytest.LogCa
         hangs.let_go.set()
         ticket.result()
         assert comes(lambda: states()[-1] != "failed")
+
+
+def test_a_batcher_that_hung_is_let_go(limit: None, caplog: pytest.LogCaptureFixture) -> None:
+    hangs = Hangs()
+    batcher = inferkit.Batcher(inferkit.Model.from_callable(hangs, PORT, PORT))
+    dropped = weakref.ref(batcher)
+    with caplog.at_level(logging.DEBUG, "inferkit.health"):
+        ticket = batcher.submit(X)
+        assert comes(lambda: logged(caplog, "hung"))
+    time.sleep(5 * LIMIT)  # it is looked at over and over
+    hangs.let_go.set()
+    ticket.result()
+    del batcher, ticket
+    assert comes(lambda: gc.collect() >= 0 and dropped() is None)
 
 
 def test_what_expires_behind_a_hang_keeps_no_buffer(limit: None) -> None:
