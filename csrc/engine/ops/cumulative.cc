@@ -61,17 +61,22 @@ void run_cumulative(const void* params, std::byte* const* io, const ExecContext&
 constexpr int64_t kCumulativeColumns = 256;  // that go together, as their memory is adjacent
 constexpr int64_t kColumnsAtOnce = 32;       // in a loop of vectors; fewer are better off as lines
 
-/// One element of each of kCount lines, of which `total` holds what comes before. y may be x.
+/// What stands for one element of a line of which `total` holds what comes before.
+template <class Op, class T>
+T cumulated(T x, Compute<T>& total, bool first, bool exclusive) {
+  const auto v = load(x);
+  const auto next = first ? v : Op::apply(total, v);
+  const T y = store<T>(exclusive ? total : next);
+  total = next;
+  return y;
+}
+
+/// One element of each of kCount lines. y may be x.
 template <class Op, int64_t kCount, class T>
 void cumulate(const T* x, T* y, Compute<T>* total, bool first, bool exclusive) {
   T line[kCount];
   std::memcpy(line, x, sizeof(line));
-  for (int64_t i = 0; i < kCount; ++i) {
-    const auto v = load(line[i]);
-    const auto next = first ? v : Op::apply(total[i], v);
-    line[i] = store<T>(exclusive ? total[i] : next);
-    total[i] = next;
-  }
+  for (int64_t i = 0; i < kCount; ++i) line[i] = cumulated<Op>(line[i], total[i], first, exclusive);
   std::memcpy(y, line, sizeof(line));
 }
 
@@ -99,7 +104,7 @@ void run_cumulative_columns(const void* params, std::byte* const* io, const Exec
           };
           pieces.template operator()<kColumnsAtOnce>();
           pieces.template operator()<4>();
-          pieces.template operator()<1>();
+          for (; k < width; ++k) y[k] = cumulated<Op>(x[k], total[k], j == 0, p.exclusive);
         }
       });
       if (!went_on) return;
