@@ -9,6 +9,7 @@
 #include "bindings/array_in.h"
 #include "bindings/array_out.h"
 #include "bindings/errors.h"
+#include "platform/float_environment.h"
 
 namespace py = pybind11;
 
@@ -164,6 +165,7 @@ py::object array_of_numbers(py::handle object, std::string_view name, DType dtyp
     const std::string target(dtype_name(dtype));
     if (wanted != 'i' && wanted != 'u') {
       const QuietOverflow quiet(numpy);
+      const FloatEnvironment nearest(FloatEnvironment::kPlain);
       return made.attr("astype")(bfloat16 ? bfloat16 : py::str(target));
     }
     // numpy makes floats of ints of which some need a sign and some the 64th bit.

@@ -20,8 +20,10 @@ class FloatEnvironment {
   using Word = uint32_t;  // MXCSR
   static Word current() { return _mm_getcsr(); }
   static void set(Word word) { _mm_setcsr(word); }
-  /// All exceptions masked (0x1f80), FTZ, DAZ; the rounding bits 0.
-  static constexpr Word kOurs = 0x1f80 | 0x8000 | 0x0040;
+  /// All exceptions masked; the rounding bits 0.
+  static constexpr Word kPlain = 0x1f80;
+  /// And FTZ, DAZ.
+  static constexpr Word kOurs = kPlain | 0x8000 | 0x0040;
 #elif defined(__aarch64__)
   using Word = uint64_t;  // FPCR
   static Word current() {
@@ -30,13 +32,16 @@ class FloatEnvironment {
     return word;
   }
   static void set(Word word) { asm volatile("msr fpcr, %0" : : "r"(word) : "memory"); }
+  static constexpr Word kPlain = 0;
   /// FZ; the rounding bits 0, no traps. Half precision keeps its subnormals, as F16C does on x86.
   static constexpr Word kOurs = Word{1} << 24;
 #else
 #error "which floating-point environment does this machine have?"
 #endif
 
-  FloatEnvironment() : before_(current()) { set(kOurs); }
+  FloatEnvironment() : FloatEnvironment(kOurs) {}
+  /// Another: kPlain, which keeps subnormals, is for what moves values and computes nothing with them.
+  explicit FloatEnvironment(Word word) : before_(current()) { set(word); }
   ~FloatEnvironment() { set(before_); }
   FloatEnvironment(const FloatEnvironment&) = delete;
   FloatEnvironment& operator=(const FloatEnvironment&) = delete;

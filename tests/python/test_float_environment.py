@@ -332,6 +332,22 @@ def test_a_run_is_in_its_own(sample: Sample, name: str) -> None:
             assert found == expected
 
 
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_numbers_of_python_become_the_same_elements(dtype: str, name: str) -> None:
+    """They are rounded to the nearest element, subnormal ones too, and what only moves keeps those."""
+    kind, tiny, odd = {"float32": ("float", 1e-40, 16_777_217), "float16": ("float16", 1e-7, 2049)}[dtype]
+    model = inferkit.Model.load(model_of(f"g ({kind}[n] x) => ({kind}[n] y) {{ y = Identity(x) }}"))
+    numbers = [0.1, 1 / 3, -0.7, -1e-5, tiny, odd]
+    expected = np.array(numbers, dtype).tobytes()
+    with environment(name):  # numpy makes halves without the processor's arithmetic
+        assert (np.array(numbers, dtype).tobytes() != expected) == (dtype == "float32")
+    with environment(name) as before:
+        found = model(numbers).tobytes()
+        assert word() == before
+    assert found == expected
+
+
 def on_the_caller(batcher: inferkit.Batcher, x: Array) -> Array:
     return np.asarray(batcher(x))
 
