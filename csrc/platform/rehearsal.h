@@ -41,8 +41,8 @@ class Rehearsal {
   std::vector<Nanos> free_at_;  // of each thread
 };
 
-/// What it takes the threads of `pool` to begin together and to wait for each other, with nothing to do: the lower
-/// quartile of some hundred times. 0 where the pool is one thread, or its threads have other things to do.
+/// What it takes the threads of `pool` to begin together and to wait for each other, with nothing to do: the
+/// least of some hundred times. 0 where the process has one CPU, or the threads have other things to do.
 Nanos synchronization_nanos(ThreadPool& pool = ThreadPool::process());
 
 }  // namespace inferkit

@@ -146,8 +146,8 @@ class PlanStep:
         all `times_run` together, without the steps that have this one as `within`. Of a step on a device it is what
         the device took, by events around its kernels; the copies of the model's inputs and outputs are in no step.
     within : int or None
-        The step, by its place in ``Explanation.steps``, whose body holds this one: a ``Loop``, a ``Scan``, an ``If``.
-        None if it is in no body.
+        The step, by its place in ``Explanation.steps``, whose body holds this one: a ``Loop`` or a ``Scan``. None if it
+        is in no body; the branch that an ``If`` takes stands in its place.
     times_run : int
         How often it runs in one run of the model: more than once in the body of a loop.
     """
@@ -257,7 +257,7 @@ class Explanation:
         ``Model.explain()``.
     synchronization_seconds : float
         What it takes all threads of this process to begin together and to wait for each other, with nothing to do; 0 if
-        there is only one, or if nothing was measured.
+        there is only one, if others used the CPUs, or if nothing was measured.
     """
 
     steps: tuple[PlanStep, ...]
@@ -349,7 +349,10 @@ def notes(found: Explanation) -> list[str]:
             for part in found.scaling
         )
         wait = seconds_text(found.synchronization_seconds)
-        lines.append(f"predicted against one thread: {', '.join(shares)}; a synchronization takes {wait} here")
+        price = f"a synchronization takes {wait} here"
+        if not found.synchronization_seconds:
+            price = "what a synchronization takes is not known here, and not counted"
+        lines.append(f"predicted against one thread: {', '.join(shares)}; {price}")
     if found.waiting:
         shown = [f"{part.operator} '{part.name}'" if part.name else part.operator for part in found.waiting[:_SHOWN]]
         more = len(found.waiting) - len(shown)

@@ -297,6 +297,25 @@ def test_what_waits_for_values_is_named_and_profiled() -> None:
     np.testing.assert_allclose(model(x), np.exp([[1, 3], [2, 3]]), rtol=1e-6)  # its own plans are as they were
 
 
+def test_nodes_without_names_stay_apart() -> None:
+    """Plans between nodes that run on values may do the same in other places."""
+    nodes = [
+        helper.make_node("NonZero", ["x"], ["found"]),
+        helper.make_node("Transpose", ["found"], ["turned"]),
+        helper.make_node("Cast", ["turned"], ["f"], to=TensorProto.FLOAT),
+        helper.make_node("NonZero", ["f"], ["found_2"]),
+        helper.make_node("Transpose", ["found_2"], ["turned_2"]),
+        helper.make_node("Cast", ["turned_2"], ["y"], to=TensorProto.FLOAT),
+    ]
+    x = np.zeros((4, 16), np.float32)
+    x[1, 2] = x[0, 5] = x[3, 3] = 1
+    found = staged(nodes).profile(x, runs=2)
+    steps = [step for step in found.steps if step.operator != "copy"]
+    assert [step.operator for step in steps] == ["NonZero", "Transpose", "Cast"] * 2
+    assert [step.outputs[0].shape for step in steps] == [(2, 3), (3, 2), (3, 2), (2, 5), (5, 2), (5, 2)]
+    assert {step.times_run for step in steps} == {1}
+
+
 def test_bodies_of_loops_are_profiled_where_they_stand() -> None:
     body = helper.make_graph(
         [

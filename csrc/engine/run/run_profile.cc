@@ -23,6 +23,9 @@ struct RunProfile::TimedPlan {
       : plan(std::move(of)), notes(std::move(noted)), taken(plan->steps.size()), session(plan, pool, taken.data()) {
     for (const NodeNote& note : notes.nodes) {
       key += cat(note.op, '\n', note.name, '\n', note.lowering ? note.lowering->name : "", '\n');
+      for (const auto* values : {&note.inputs, &note.outputs}) {  // nodes need no names, but values have some
+        for (const ValueNote& value : *values) key += cat(value.name, '\n');
+      }
     }
   }
 
