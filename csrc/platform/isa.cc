@@ -142,7 +142,7 @@ std::vector<Isa> available_isas() {
   return out;
 }
 
-IsaFeatures available_features(Isa isa) { return isa == Isa::kAvx512 ? machine().features : IsaFeatures(); }
+IsaFeatures available_features(Isa isa) { return isa >= Isa::kAvx512 ? machine().features : IsaFeatures(); }
 
 Isa active_isa() { return choice().isa; }
 IsaFeatures active_features() { return choice().features; }

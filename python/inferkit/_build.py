@@ -7,7 +7,10 @@ from typing import Any
 
 from . import _core
 
-__all__ = ["build_info", "supported_ops"]
+__all__ = ["BF16_INSTRUCTIONS", "build_info", "supported_ops"]
+
+#: What CPUs have for bf16, by the names of the kernels that use it; others have none.
+BF16_INSTRUCTIONS = {"avx512amx": "AMX", "avx512bf16": "AVX512-BF16"}
 
 
 def build_info() -> dict[str, Any]:

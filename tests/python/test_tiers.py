@@ -88,6 +88,20 @@ def test_linux_is_asked_for_the_tiles_of_every_feature_that_uses_them() -> None:
     assert asked == {name for name in FEATURES if name.startswith("amx-")}
 
 
+def test_what_kernels_of_bf16_use_has_a_name_for_users() -> None:
+    from inferkit import _build
+    from inferkit.diagnostics._steps import build
+
+    family = ROOT / "csrc" / "kernels" / "cpu" / "gemm_bf16"
+    named = [
+        name
+        for path in family.glob("*.h")
+        for name in re.findall(r'compiled_for\(\) { return "(\w+)"', path.read_text())
+    ]
+    assert sorted(_build.BF16_INSTRUCTIONS) == sorted(named)
+    assert set(build._BF16) == set(_build.BF16_INSTRUCTIONS.values())
+
+
 def compiled_files(family: Path) -> dict[str, str]:
     """Of a family: each file that makes its kernels for a tier, and the tier."""
     made = {
@@ -104,5 +118,5 @@ def test_a_family_s_files_are_compiled_and_listed(family: Path) -> None:
     row = re.compile(r"^INFERKIT_KERNELS\((\w+), k(\w+)(?:, (.*))?\)$", re.MULTILINE)
     rows = row.findall((family / "kernels.inc").read_text())
     assert sorted(name for name, _, _ in rows) == sorted(files)
-    order = [(TIERS.index(tier.lower()), needs not in ("", "{}")) for _, tier, needs in rows]
+    order = [(needs not in ("", "{}"), TIERS.index(tier.lower())) for _, tier, needs in rows]
     assert order == sorted(order, reverse=True)  # the first that can run is taken

@@ -15,6 +15,7 @@
 #include "engine/ops/wrap.h"
 #include "kernels/cpu/row/row.h"
 #include "kernels/cpu/vmath/vmath.h"
+#include "kernels/summation.h"
 #include "platform/run_control.h"
 #include "platform/thread_pool.h"
 
@@ -277,8 +278,8 @@ struct RowParams {
 // Rows this short are turned, and are columns then: a vector that holds one of them would mostly be idle.
 constexpr int64_t kShortRow = 16, kTurnedRows = 128;
 
-/// log(sum(exp x)), with the exponentials of 256 elements at a time: chunks of a row's sum, which are added in double,
-/// as the logarithm of a sum near 1 shows all of its error.
+/// log(sum(exp x)), with the exponentials of a chunk of the row's sum at a time; the chunks are added in double, as the
+/// logarithm of a sum near 1 shows all of its error.
 float log_sum_exp(const float* x, int64_t n) {
   constexpr float kInf = std::numeric_limits<float>::infinity();
   const float top = kernels::reduce_fn(kernels::Reduce::kMax)(x, n);
@@ -286,9 +287,9 @@ float log_sum_exp(const float* x, int64_t n) {
   const auto sum = kernels::reduce_fn(kernels::Reduce::kSum);
   const auto exp = kernels::unary_fn(kernels::Unary::kExp);
   double total = 0;
-  alignas(64) float chunk[256];
-  for (int64_t first = 0; first < n; first += 256) {
-    const int64_t count = std::min<int64_t>(256, n - first);
+  alignas(64) float chunk[kernels::kLongestChunk];
+  for (int64_t first = 0; first < n; first += kernels::kLongestChunk) {
+    const int64_t count = std::min(kernels::kLongestChunk, n - first);
     for (int64_t i = 0; i < count; ++i) chunk[i] = x[first + i] - top;
     exp(chunk, chunk, count, 0, 0);
     total += static_cast<double>(sum(chunk, count));

@@ -21,14 +21,14 @@ inline bool may_use(IsaFeatures features) {
   return features.without(tiles) == features || may_use_tiles();
 }
 
-/// The first table of `isa` that needs no other features; std::invalid_argument where this machine or build lacks the
-/// tier.
+/// The first table that runs on `isa` and needs no other features: what a feature of a lower tier brings, a higher one
+/// has, too. std::invalid_argument where this machine or build lacks the tier.
 template <class Table, size_t n>
 const Table& table_of(const TierRow<Table> (&rows)[n], Isa isa, IsaFeatures features = {}) {
   for (const Isa available : available_isas()) {
     if (available != isa) continue;
     for (const auto& row : rows) {
-      if (row.isa == isa && features.covers(row.needs) && may_use(row.needs)) return *row.table;
+      if (row.isa <= isa && features.covers(row.needs) && may_use(row.needs)) return *row.table;
     }
   }
   throw std::invalid_argument(cat("this machine or build has no ", isa_name(isa), " kernels"));

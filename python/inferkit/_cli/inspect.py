@@ -12,7 +12,7 @@ import time
 from typing import Any
 
 from .. import _core
-from .._build import build_info
+from .._build import BF16_INSTRUCTIONS, build_info
 from .._errors import InferkitError
 from .._model import Model
 from .._text import counted
@@ -75,8 +75,7 @@ def gather(path: str) -> dict[str, Any]:
             name: getattr(memory, name)
             for name in ("file_bytes", "mapped_bytes", "copied_bytes", "packed_bytes", "arena_bytes")
         }
-    names = {"avx512amx": "AMX", "avx512bf16": "AVX512-BF16"}
-    facts["bf16_instructions"] = names.get(build_info()["kernels"]["gemm_bf16"])
+    facts["bf16_instructions"] = BF16_INSTRUCTIONS.get(build_info()["kernels"]["gemm_bf16"])
     return facts
 
 

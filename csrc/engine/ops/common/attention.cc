@@ -9,6 +9,7 @@
 #include "engine/ops/dispatch.h"
 #include "kernels/cpu/gemm64/gemm64.h"
 #include "kernels/cpu/gemm_bf16/gemm_bf16.h"
+#include "kernels/summation.h"
 #include "platform/aligned_alloc.h"
 #include "platform/run_control.h"
 #include "platform/thread_pool.h"
@@ -71,7 +72,7 @@ struct HeadProducts {
     g.b_panel_stride = v_panel_stride;
     g.c = y;
     g.ldc = p.y.row;
-    g.k_chunk = Gemm::chunk(kValueChunk);
+    g.k_chunk = Gemm::chunk(kernels::kValueChunk);
     Gemm::one(g);
   }
 

@@ -8,6 +8,7 @@
 #include "engine/ops/parallel.h"
 #include "kernels/cpu/gemm/gemm.h"
 #include "kernels/cpu/half/half.h"
+#include "kernels/summation.h"
 #include "platform/aligned_alloc.h"
 
 namespace inferkit {
@@ -15,7 +16,7 @@ namespace {
 
 constexpr int64_t kMostRows = 32;                    // of all query heads that share a cache
 constexpr int64_t kKeyBlock = 32;                    // keys that are packed at once: in L1
-constexpr int64_t kChunk = kValueChunk;              // keys and values that are copied at once
+constexpr int64_t kChunk = kernels::kValueChunk;     // keys and values that are copied at once
 constexpr int64_t kWorthAThread = int64_t{1} << 18;  // products, or bytes
 
 constexpr int64_t kLine = 16;  // floats

@@ -10,10 +10,6 @@
 
 namespace inferkit {
 
-/// Sums over the values are cut into chunks of so many keys (kernels/summation.h), however many a row sees: that
-/// differs from block to block. Of one sum of 256 keys the error was larger than ONNX Runtime's.
-inline constexpr int64_t kValueChunk = 64;
-
 inline void softmax_scores(float* x, int64_t n, float scale, const float* bias) {
   kernels::softmax_row(x, x, n, scale, bias);
 }

@@ -1,6 +1,7 @@
 // The products of double: those of gemm/gemm.h with panels of 8 columns, and what code that serves both types calls.
 #pragma once
 #include "kernels/cpu/gemm/gemm.h"
+#include "kernels/summation.h"
 
 namespace inferkit::kernels {
 
@@ -21,9 +22,6 @@ struct Gemm64Kernels {
 const Gemm64Kernels& gemm64_kernels();  // of the active tier
 const Gemm64Kernels& gemm64_kernels(Isa isa);
 
-/// The longest chunk of a sum of doubles. It is half of float's (kernels/summation.h): a tile takes twice as long for
-/// as many elements of K, so that handing sums on costs the same share, and the error is smaller.
-inline constexpr int64_t kLongestChunk64 = 128;
 static inline int64_t chunk_of_doubles(int64_t chunk) { return chunk < kLongestChunk64 ? chunk : kLongestChunk64; }
 
 /// The calls for elements T; chunk() makes of a chunk of the rule that of T.

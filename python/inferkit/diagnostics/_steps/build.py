@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..._build import build_info
+from ..._build import BF16_INSTRUCTIONS, build_info
 from .._patient import Finder, Patient
 from .._report import Check
 
@@ -12,11 +12,8 @@ __all__ = ["examine"]
 
 _check = Finder(1)
 _ORDER = ("baseline", "avx2", "avx512")
-#: What the kernels of bf16 use, and what that means.
-_BF16 = {
-    "avx512amx": ("AMX", "runs products several times as fast"),
-    "avx512bf16": ("AVX512-BF16", "runs products about twice as fast"),
-}
+#: What the instructions for bf16 mean.
+_BF16 = {"AMX": "runs products several times as fast", "AVX512-BF16": "runs products about twice as fast"}
 
 
 def examine(_: Patient) -> Iterator[Check]:
@@ -52,10 +49,10 @@ def examine(_: Patient) -> Iterator[Check]:
         "vector width decides the speed of every kernel",
         remedy,
     )
-    instructions, meaning = _BF16.get(
-        info["kernels"]["gemm_bf16"], ("no instructions for it", "is no faster than float32")
-    )
-    yield _check("bf16", "pass", instructions, f'Model.load(precision="bf16") {meaning} here')
+    instructions = BF16_INSTRUCTIONS.get(info["kernels"]["gemm_bf16"])
+    meaning = _BF16[instructions] if instructions else "is no faster than float32"
+    shown = instructions or "no instructions for it"
+    yield _check("bf16", "pass", shown, f'Model.load(precision="bf16") {meaning} here')
     cpus = info["cpus"]
     yield _check(
         "CPUs",
