@@ -39,6 +39,17 @@ def by_rule(terms: Array, start: Array | None = None, chunk: int = 0) -> Array:
     return total
 
 
+def in_lanes(terms: Array, lanes: int = 64) -> Array:
+    """The same of what reductions, normalisations and Softmax sum: 64 lanes, each in chunks of 256, then a tree."""
+    rows = np.concatenate([terms, np.zeros((-len(terms) % lanes, *terms.shape[1:]), terms.dtype)])
+    rows = by_rule(rows.reshape(-1, lanes, *terms.shape[1:]), chunk=256)
+    first, second, third, fourth = np.split(rows, 4)
+    total: Array = (first + second) + (third + fourth)
+    while len(total) > 1:
+        total = total[: len(total) // 2] + total[len(total) // 2 :]
+    return total[0]
+
+
 def has_fma(tier: str) -> bool:
     """All but the baseline of x86 have."""
     return tier != "baseline" or platform.machine() == "aarch64"

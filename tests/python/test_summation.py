@@ -1,4 +1,5 @@
-"""The summation rule of operators' own loops, against a model of it in NumPy, to the bit, and against float64.
+"""The summation rule of operators' own loops, and of products inside of operators, against a model of it in NumPy, to
+the bit, and against float64.
 
 The rule: csrc/kernels/summation.h. That of products and convolutions: test_same_bits.py, and tests/cpp/kernels, which
 hold rows too.
@@ -13,14 +14,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+from onnx import helper, numpy_helper
 from op_cases import Array, Case
-from summation_rule import by_rule, chain, chunk_of
+from summation_rule import (
+    by_rule,
+    chain,
+    chunk_of,
+    computed_chunk,
+    fma,
+    has_fma,
+    in_lanes,
+    product_chain,
+    sum_of_products,
+)
 from test_ops_ml import node_model
 
 import inferkit
 
 Fresh = Callable[..., "subprocess.CompletedProcess[str]"]
+ISA: str = inferkit.build_info()["isa"]
+FUSED = has_fma(ISA)
 
 
 @dataclass
@@ -269,6 +284,269 @@ def classes(count: int) -> Sum:
     return Sum(make, (x,), *each_way(answer))
 
 
+# ---- Sums in lanes, and sums of products -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Way:
+    """How terms are added, in chunks of so many or in lanes, and products; `fused` is a b + c."""
+
+    dtype: type
+    add: Callable[[Array, int], Array]
+    lanes: Callable[[Array], Array]
+    products: Callable[[Array, Array, int], Array]
+    fused: Callable[[Array, Array, Array], Array]
+
+    def call(self, op: str, x: Array) -> Array:
+        """The operator of this name, whose bits are its own."""
+        if self.dtype is np.float32:
+            return Case(op, np.ascontiguousarray(x)).run()[0]
+        return {"Exp": np.exp, "Tanh": np.tanh, "Sigmoid": lambda v: 1 / (1 + np.exp(-v))}[op](x)
+
+
+def fused(a: Array, b: Array, c: Array) -> Array:
+    return fma(a, b, c) if FUSED else a * b + c
+
+
+WAYS = (
+    Way(
+        np.float32,
+        lambda terms, chunk: by_rule(terms, chunk=chunk),
+        in_lanes,
+        lambda a, b, chunk: sum_of_products(a, b, chunk, FUSED),
+        fused,
+    ),
+    Way(np.float32, lambda terms, _: chain(terms), chain, lambda a, b, _: product_chain(a, b, FUSED), fused),
+    Way(
+        np.float64,
+        lambda terms, _: terms.sum(0),
+        lambda terms: terms.sum(0),
+        lambda a, b, _: (a * b).sum(0),
+        lambda a, b, c: a * b + c,
+    ),
+)
+
+
+def each_sum(make: Callable[..., Case], rows: tuple[Array, ...], answer: Callable[[Way], Array]) -> Sum:
+    return Sum(make, rows, *map(answer, WAYS))
+
+
+def product(way: Way, a: Array, b: Array, chunk: int) -> Array:
+    """a b' of [..., m, k] and [..., n, k]."""
+    left, right = (np.moveaxis(x.astype(way.dtype), -1, 0) for x in (a, b))
+    return way.products(left[..., :, None], right[..., None, :], chunk)
+
+
+def softmax(way: Way, x: Array) -> Array:
+    """Along the last axis."""
+    powers = way.call("Exp", x - x.max(-1, keepdims=True))
+    return powers * (way.dtype(1) / way.lanes(np.moveaxis(powers, -1, 0)))[..., None]
+
+
+def normalised(way: Way, x: Array, epsilon: float = 1e-5) -> Array:
+    """Along the last axis: what is left of the mean is subtracted, too."""
+    wide, n = np.moveaxis(x.astype(way.dtype), -1, 0), way.dtype(x.shape[-1])
+    apart = wide - way.lanes(wide) / n
+    rest = way.lanes(apart) / n
+    variance = way.lanes(apart * apart) / n - rest * rest
+    return np.moveaxis((apart - rest) * (1 / np.sqrt(variance + way.dtype(np.float32(epsilon)))), 0, -1)
+
+
+def reduced(op: str, length: int) -> Sum:
+    x = draw(3, length, 7)
+
+    def answer(way: Way) -> Array:
+        total = way.lanes(np.moveaxis(x.astype(way.dtype), 1, 0))[:, None]
+        return total / way.dtype(length) if op == "ReduceMean" else total
+
+    return each_sum(lambda x: Case(op, x, np.array([1]), constant=(1,), opset=18), (x,), answer)
+
+
+def soft(length: int, axis: int) -> Sum:
+    x = draw(3, *((length, 2) if axis == 1 else (2, length)))
+
+    def answer(way: Way) -> Array:
+        return np.moveaxis(softmax(way, np.moveaxis(x.astype(way.dtype), axis, -1)), -1, axis)
+
+    return each_sum(lambda x: Case("Softmax", x, axis=axis), (x,), answer)
+
+
+def layer_norm(length: int) -> Sum:
+    x, scale, bias = draw(3, 2, length), draw(length), draw(length, seed=1)
+
+    def answer(way: Way) -> Array:
+        return normalised(way, x) * scale.astype(way.dtype) + bias.astype(way.dtype)
+
+    return each_sum(lambda x: Case("LayerNormalization", x, scale, bias, constant=(1, 2)), (x,), answer)
+
+
+def grouped_norm(op: str, channels: int, groups: int, size: tuple[int, int]) -> Sum:
+    x, scale, bias = draw(3, channels, *size), draw(channels), draw(channels, seed=1)
+    attributes = {"num_groups": groups, "opset": 21} if op == "GroupNormalization" else {}
+
+    def answer(way: Way) -> Array:
+        y = normalised(way, x.reshape(3, groups, -1)).reshape(x.shape)
+        by_channel = (a.astype(way.dtype)[:, None, None] for a in (scale, bias))
+        return way.fused(*np.broadcast_arrays(y, *by_channel))
+
+    make = lambda x: Case(op, x, scale, bias, constant=(1, 2), **attributes)  # noqa: E731
+    return each_sum(make, (x,), answer)
+
+
+def einsum(equation: str, a: Array, b: Array, chunk: int, constant: bool = False) -> Sum:
+    """A product of [..., m, k] and [..., n, k]."""
+    make = lambda *given: Case("Einsum", *given, equation=equation)  # noqa: E731
+    if constant:
+        make = lambda a: Case("Einsum", a, b, constant=(1,), equation=equation)  # noqa: E731
+    return each_sum(make, (a,) if constant else (a, b), lambda way: product(way, a, b, chunk))
+
+
+def einsum_of_one(*shape: int) -> Sum:
+    """All axes but the first are summed."""
+    x = draw(3, *shape)
+    terms = x.reshape(3, -1).T
+
+    def answer(way: Way) -> Array:
+        return way.add(terms.astype(way.dtype), computed_chunk(len(terms)))
+
+    labels = "ijkl"[: x.ndim]
+    return each_sum(lambda x: Case("Einsum", x, equation=f"{labels}->i"), (x,), answer)
+
+
+def recurrent(op: str, depth: int, hidden: int, constant: tuple[int, ...] = (1, 2, 3)) -> Sum:
+    """Both products go by K and columns; the gates z and r of a GRU are columns of one product, h those of another."""
+    steps, gates = 3, {"LSTM": 4, "GRU": 3, "RNN": 1}[op]
+    rng = np.random.default_rng([depth, hidden])
+    x, w, r, b = (
+        (rng.standard_normal(shape) / np.sqrt(by)).astype(np.float32)
+        for shape, by in (
+            ((3, steps, depth), 1),
+            ((1, gates * hidden, depth), depth),
+            ((1, gates * hidden, hidden), hidden),
+            ((1, 2 * gates * hidden), 4),
+        )
+    )
+
+    def answer(way: Way) -> Array:
+        bias = b[0].astype(way.dtype).reshape(2, -1)
+        given = product(way, x.reshape(-1, depth), w[0], chunk_of(depth, gates * hidden)) + (bias[0] + bias[1])
+        given = given.reshape(3, steps, -1)
+        state = cell = np.zeros((3, hidden), way.dtype)
+        out = []
+        for t in range(steps):
+            parts = np.split(given[:, t], gates, -1)
+            if op == "GRU":
+                both = product(way, state, r[0, : 2 * hidden], chunk_of(hidden, 2 * hidden))
+                z, reset = (way.call("Sigmoid", p + q) for p, q in zip(parts[:2], np.split(both, 2, -1), strict=True))
+                kept = product(way, reset * state, r[0, 2 * hidden :], chunk_of(hidden, hidden))
+                state = way.fused(z, state, (1 - z) * way.call("Tanh", parts[2] + kept))
+            else:
+                again = np.split(product(way, state, r[0], chunk_of(hidden, gates * hidden)), gates, -1)
+                summed = [p + q for p, q in zip(parts, again, strict=True)]
+                if op == "LSTM":
+                    i, o, f = (way.call("Sigmoid", s) for s in summed[:3])
+                    cell = way.fused(f, cell, i * way.call("Tanh", summed[3]))
+                    state = o * way.call("Tanh", cell)
+                else:
+                    state = way.call("Tanh", summed[0])
+            out.append(state)
+        return np.stack(out, 1)[:, :, None]
+
+    make = lambda x: Case(op, x, w, r, b, constant=constant, layout=1, hidden_size=hidden)  # noqa: E731
+    return each_sum(make, (x,), answer)
+
+
+# ---- Attention -------------------------------------------------------------------------------------------------------
+
+VALUES = 64  # keys in a chunk of what attention as one operator sums over them
+
+
+def attended(way: Way, q: Array, k: Array, v: Array, key_chunk: int, value_chunk: int, causal: bool = False) -> Array:
+    """Of [..., rows, size]; a row that is causal sees the keys up to its own, which are the last."""
+    scores = product(way, q, k, key_chunk) * way.dtype(np.float32(1 / np.sqrt(q.shape[-1])))
+    rows, keys = scores.shape[-2:]
+    seen = np.arange(keys) <= np.arange(rows)[:, None] + (keys - rows if causal else keys)
+    weights = softmax(way, np.where(seen, scores, way.dtype(-np.inf)))
+    return product(way, weights, np.swapaxes(v, -1, -2), value_chunk)
+
+
+def all_heads(heads: int, rows: int, keys: int, size: int, value: int) -> tuple[Array, Array, Array]:
+    shapes = ((rows, size), (keys, size), (keys, value))
+    q, k, v = (draw(2, heads, *shape, seed=i) for i, shape in enumerate(shapes))
+    return q - 1, k - 1, v
+
+
+def side_by_side(x: Array) -> Array:
+    """[batch, heads, rows, size] as [batch, rows, heads * size]."""
+    return np.ascontiguousarray(np.swapaxes(x, 1, 2)).reshape(len(x), x.shape[2], -1)
+
+
+def attention_node(keys: int, size: int = 40, rows: int = 3) -> Sum:
+    q, k, v = all_heads(2, rows, keys, size, 24)
+    make = lambda *given: Case("Attention", *given, opset=23)  # noqa: E731
+    return each_sum(make, (q, k, v), lambda way: attended(way, q, k, v, chunk_of(size), VALUES))
+
+
+class Declared(Case):
+    """Of ONNX Runtime's domain, which onnx does not infer the types of."""
+
+    def with_output_types(self) -> bytes:
+        model = onnx.load_from_string(self.bytes)
+        for port in model.graph.output:
+            port.CopyFrom(helper.make_tensor_value_info(port.name, onnx.TensorProto.FLOAT, None))
+        return model.SerializeToString()
+
+
+def multi_head(keys: int, size: int = 32) -> Sum:
+    q, k, v = all_heads(2, 3, keys, size, size)
+    rows = tuple(map(side_by_side, (q, k, v)))
+    make = lambda *given: Declared("MultiHeadAttention", *given, domain="com.microsoft", num_heads=2)  # noqa: E731
+    return each_sum(make, rows, lambda way: side_by_side(attended(way, q, k, v, chunk_of(size), VALUES)))
+
+
+def group_query(keys: int, rows: int, size: int = 32) -> Sum:
+    """Few rows read the cache in pieces while it grows, many read all of it."""
+    q, k, v = all_heads(2, rows, keys, size, size)
+    past = keys - rows
+    given = (*map(side_by_side, (q, k[:, :, past:], v[:, :, past:])), k[:, :, :past], v[:, :, :past])
+    lengths, total = np.full(2, keys - 1, np.int32), np.array(keys, np.int32)
+    make = lambda *given: Declared(  # noqa: E731
+        "GroupQueryAttention", *given, total, constant=(6,), outputs=3, domain="com.microsoft", num_heads=2,
+        kv_num_heads=2,
+    )  # fmt: skip
+    return each_sum(
+        make,
+        (*map(np.ascontiguousarray, given), lengths),
+        lambda way: side_by_side(attended(way, q, k, v, chunk_of(size), VALUES, causal=True)),
+    )
+
+
+class SpelledOut(Case):
+    """MatMul, Mul, Softmax, MatMul."""
+
+    def __init__(self, *inputs: Array, scale: float) -> None:
+        self.inputs, self.outputs = {f"x{i}": x for i, x in enumerate(inputs)}, ["y0"]
+        nodes = [
+            helper.make_node("MatMul", ["x0", "x1"], ["products"]),
+            helper.make_node("Mul", ["products", "scale"], ["scores"]),
+            helper.make_node("Softmax", ["scores"], ["weights"], axis=-1),
+            helper.make_node("MatMul", ["weights", "x2"], ["y0"]),
+        ]
+        ports = [helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, x.shape) for n, x in self.inputs.items()]
+        graph = helper.make_graph(
+            nodes, "g", ports, [onnx.ValueInfoProto(name="y0")], [numpy_helper.from_array(np.float32(scale), "scale")]
+        )
+        imports = [helper.make_opsetid("", 17)]
+        self.bytes = helper.make_model(graph, opset_imports=imports, ir_version=10).SerializeToString()
+
+
+def spelled_out(keys: int, size: int = 40) -> Sum:
+    q, k, v = all_heads(2, 3, keys, size, 24)
+    make = lambda *given: SpelledOut(*given, scale=1 / np.sqrt(size))  # noqa: E731
+    rows = (q, np.ascontiguousarray(np.swapaxes(k, -1, -2)), v)
+    return each_sum(make, rows, lambda way: attended(way, q, k, v, computed_chunk(size), computed_chunk(keys)))
+
+
 def sums() -> Iterator[tuple[str, Sum]]:
     yield "AveragePool, few terms", average((3, 5), (9, 20))
     yield "AveragePool, a line", average((2000,), (2050,))
@@ -301,9 +579,46 @@ def sums() -> Iterator[tuple[str, Sum]]:
     yield "SOFTMAX_ZERO, 2,000 classes", classes(2000)
     yield "LRN, few terms", neighbours(5)
     yield "LRN", neighbours(80)
+    yield "ReduceSum, 500 terms", reduced("ReduceSum", 500)
+    yield "ReduceMean, more than a chunk for each lane", reduced("ReduceMean", 2 * 64 * 256 + 777)
+    yield "Softmax, rows", soft(3000, 2)
+    yield "Softmax, columns", soft(3000, 1)
+    yield "Softmax, more than a chunk for each lane", soft(64 * 256 + 999, 2)
+    yield "LayerNormalization", layer_norm(1000)
+    yield "LayerNormalization, more than a chunk for each lane", layer_norm(64 * 256 + 555)
+    yield "InstanceNormalization", grouped_norm("InstanceNormalization", 4, 4, (31, 70))
+    yield "GroupNormalization", grouped_norm("GroupNormalization", 6, 2, (17, 40))
+    yield "Einsum, computed", einsum("bqk,bdk->bqd", draw(3, 4, 500), draw(3, 20, 500, seed=1), 32)
+    yield "Einsum, computed, longer", einsum("bqk,bdk->bqd", draw(3, 2, 1100), draw(3, 20, 1100, seed=1), 256)
+    for k in (100, 500):
+        given = draw(3, k), draw(20, k, seed=1)
+        yield f"Einsum, constant, of {k}", einsum("qk,dk->qd", *given, chunk_of(k), constant=True)
+    yield "Einsum, one operand", einsum_of_one(500)
+    yield "Einsum, one operand of several axes", einsum_of_one(7, 30, 40)
+    yield "LSTM", recurrent("LSTM", 600, 40)
+    yield "LSTM of 8", recurrent("LSTM", 120, 8)
+    yield "LSTM of 8, computed weights", recurrent("LSTM", 120, 8, constant=())
+    yield "GRU", recurrent("GRU", 600, 130)
+    yield "GRU of 32", recurrent("GRU", 600, 32)
+    yield "RNN", recurrent("RNN", 600, 140)
+    yield "RNN of 32", recurrent("RNN", 300, 32)
+    yield "Attention, 30 keys", attention_node(30, size=120)
+    yield "Attention, 200 keys", attention_node(200)
+    yield "Attention, 600 keys", attention_node(600)
+    yield "Attention, 1,500 keys", attention_node(1500, size=160, rows=20)
+    yield "MultiHeadAttention", multi_head(700)
+    yield "GroupQueryAttention, a row", group_query(700, 1)
+    yield "GroupQueryAttention, many rows", group_query(700, 40)
+    yield "MatMul, Softmax, MatMul", spelled_out(700)
+    yield "MatMul, Softmax, MatMul of 1,500 keys", spelled_out(1500)
 
 
 SUMS = dict(sums())
+#: Exp and Log have bits of their own where there is no FMA, and so have sums of products.
+OF_THEIR_OWN = (
+    "LRN", "SVM", "SOFTMAX_ZERO", "Softmax", "InstanceNorm", "GroupNorm", "Einsum, comp", "Einsum, const", "LSTM",
+    "GRU", "RNN", "Attention", "MultiHead", "GroupQuery", "MatMul",
+)  # fmt: skip
 some_sums = pytest.mark.parametrize("name", SUMS)
 
 
@@ -373,8 +688,8 @@ def test_every_tier_and_every_way_has_these_bits(
     with np.load(out) as found:
         assert set(found) == {str(i) for i in range(len(SUMS))}
         for i, (name, s) in enumerate(SUMS.items()):
-            if environment.get("INFERKIT_ISA") == "baseline" and name.startswith(("LRN", "SVM", "SOFTMAX_ZERO")):
-                continue  # Exp and Log have bits of their own there
+            if has_fma(environment.get("INFERKIT_ISA", ISA)) != FUSED and name.startswith(OF_THEIR_OWN):
+                continue
             assert found[str(i)].tobytes() == s.rule.tobytes(), name
 
 
@@ -408,3 +723,44 @@ def test_resize_adds_many_pixels_in_chunks() -> None:
     one_chain = chain(resize(unit.astype(np.float32))[:, None] * x.T[:, :, None])
     error, before = (np.sqrt(np.mean((y - exact) ** 2)) for y in (found, one_chain))
     assert error < 0.9 * before
+
+
+@pytest.mark.parametrize("keys", [128, 512, 2048])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_attention_adds_the_values_of_64_keys_at_a_time(dtype: type, keys: int) -> None:
+    """All keys weigh the same, a power of two: no product is rounded, so that its sums are those without FMA, too."""
+    q, k = np.zeros((1, 1, 1, 8), dtype), np.zeros((1, 1, keys, 8), dtype)
+    v = np.random.default_rng(keys).standard_normal((1, 1, keys, 40)).astype(dtype)
+    found = Case("Attention", q, k, v, opset=23).run()[0].ravel()
+    terms = v[0, 0] / dtype(keys)
+    assert found.tobytes() == by_rule(terms, chunk=VALUES).tobytes()
+    for other in (32, 128, 256, keys):
+        assert found.tobytes() != by_rule(terms, chunk=other).tobytes()
+
+
+COUNT_KEYS = """
+import sys
+import numpy as np, inferkit
+keys = 2048
+given = {"x0": np.zeros((1, 1, 1, 8), np.float32), "x1": np.zeros((1, 1, keys, 8), np.float32)}
+given["x2"] = np.ones((1, 1, keys, 16), np.float32)
+given["x2"][0, 0, 0] = 2.0**25
+model = inferkit.Model.load(sys.argv[1], precision=sys.argv[2])
+(step,) = (s for s in model.explain({n: x.shape for n, x in given.items()}).steps if s.operator == "Attention")
+print(step.precision, *np.unique(keys - (model.run(given)["y0"] * keys - 2.0**25)))
+"""
+
+
+@pytest.mark.parametrize("tier", inferkit.build_info()["isa_available"])
+@pytest.mark.parametrize(("precision", "step", "chunk"), [("float32", "any", VALUES), ("bf16", "bf16", 256)])
+def test_the_keys_of_attention_s_first_chunk(
+    fresh_python: Fresh, tmp_path: Path, tier: str, precision: str, step: str, chunk: int
+) -> None:
+    """Beside a value of 2^25 those of one get lost: the others of its chunk. Tiles have chunks of their own."""
+    shapes = ((1, 1, 1, 8), (1, 1, 2048, 8), (1, 1, 2048, 16))
+    path = tmp_path / "attention.onnx"
+    path.write_bytes(Case("Attention", *(np.zeros(s, np.float32) for s in shapes), opset=23).with_output_types())
+    isa = "avx512,-amx-bf16" if tier == "avx512" else tier
+    done = fresh_python(COUNT_KEYS, str(path), precision, env={"INFERKIT_ISA": isa})
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [step, f"{chunk}.0"]
