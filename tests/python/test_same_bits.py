@@ -204,22 +204,132 @@ def a_reduction(pick: Draw) -> Layer:
     return layer
 
 
+TREE = 6  # additions behind a lane of Softmax and of normalisations
+FUNCTION = 6 * ROUNDING  # three units in the last place: exp, sigmoid, tanh (tests/cpp/kernels/test_vmath.cc)
+
+
+def soft(x: Array, off: Array, axis: int) -> tuple[Array, Array]:
+    """Softmax of scores that are so far off, and how far it may be: the error of a difference is one of its power."""
+    apart = x - x.max(axis, keepdims=True)
+    powers = np.exp(apart)
+    y = powers / powers.sum(axis, keepdims=True)
+    each = 2 * off.max(axis, keepdims=True) + ROUNDING * -apart.min(axis, keepdims=True) + FUNCTION
+    near = with_error(y, y, 256, -(-x.shape[axis] // 64), TREE + 3)
+    return y, near["error"] + 2.02 * each * y + 1e-36  # of the power, and of all powers in the sum; subnormals are zero
+
+
+def a_softmax(n: int, k: int, inner: int, axis: int) -> Layer:
+    x = draw(n, k, inner)
+    wide = x.astype(np.float64)
+    return Layer(Case("Softmax", x, axis=axis), *soft(wide, np.zeros_like(wide), axis))
+
+
+def a_layer_norm(n: int, k: int) -> Layer:
+    """The error of the variance, half of which is one of its root, and those of the differences and of their mean."""
+    x, scale, bias = draw(n, 2, k), draw(k), draw(k, seed=1)
+    wide = x.astype(np.float64)
+    apart = wide - wide.mean(-1, keepdims=True)
+    factor = scale / np.sqrt((apart**2).mean(-1, keepdims=True) + 1e-5)
+    size = np.abs(factor) * (np.abs(apart) + np.abs(apart).mean(-1, keepdims=True)) + np.abs(bias)
+    near = with_error(apart * factor + bias, size, 256, -(-k // 64), TREE + 8)
+    return Layer(Case("LayerNormalization", x, scale, bias, constant=(1, 2)), **near)
+
+
+def an_attention(n: int, k: int, inner: int) -> Layer:
+    """The errors of the scores, of the weights, and of the sums over the keys, in chunks of 64."""
+    q, keys, v = given = draw(n, 2, 3, inner), draw(n, 2, k, inner), draw(n, 2, k, 8)
+    scores, sizes = (
+        np.matmul(a.astype(np.float64), np.swapaxes(b, -1, -2)) / np.sqrt(inner)
+        for a, b in ((q, keys), (np.abs(q), np.abs(keys)))
+    )
+    weights, off = soft(scores, with_error(scores, sizes, chunk_of(inner), inner)["error"], -1)
+    near = with_error(weights @ v, weights @ np.abs(v), 64, k)
+    near["error"] = near["error"] + 1.01 * off @ np.abs(v)
+    return Layer(Case("Attention", *given, opset=23), **near, rows=("x0", "x1", "x2"))
+
+
+Near = tuple[Array, Array]  # a number, and how far from it float32 may be
+
+
+def through(f: Callable[[Array], Array], x: Near) -> Near:
+    """Of a function that rises."""
+    y = f(x[0])
+    return y, np.maximum(f(x[0] + x[1]) - y, y - f(x[0] - x[1])) + FUNCTION * np.abs(y)
+
+
+def plus(a: Near, b: Near) -> Near:
+    y = a[0] + b[0]
+    return y, a[1] + b[1] + ROUNDING * (np.abs(y) + a[1] + b[1])
+
+
+def times(a: Near, b: Near) -> Near:
+    y = a[0] * b[0]
+    off = np.abs(a[0]) * b[1] + a[1] * np.abs(b[0]) + a[1] * b[1]
+    return y, off + ROUNDING * (np.abs(y) + off)
+
+
+def projected(x: Near, weights: Array, columns: int) -> Near:
+    """x weights', of a product with so many columns."""
+    w, k = weights.astype(np.float64).T, weights.shape[1]
+    off = with_error(w, (np.abs(x[0]) + x[1]) @ np.abs(w), chunk_of(k, columns), k, 1)["error"]
+    return x[0] @ w, off + x[1] @ np.abs(w)
+
+
+def sigmoid(x: Array) -> Array:
+    return 1 / (1 + np.exp(-x))
+
+
+def step(op: str, given: list[Near], state: Near, cell: Near, r: Array) -> tuple[Near, Near]:
+    """The state and the cell after a step, from the gates' products with what comes in."""
+    hidden = r.shape[1]
+    every = np.split(r, len(given))
+    inner = [projected(state, part, len(given) * hidden) for part in every]
+    gates = [plus(a, b) for a, b in zip(given, inner, strict=True)]
+    if op == "RNN":
+        return through(np.tanh, gates[0]), cell
+    if op == "LSTM":
+        i, o, f = (through(sigmoid, gate) for gate in gates[:3])
+        cell = plus(times(f, cell), times(i, through(np.tanh, gates[3])))
+        return times(o, through(np.tanh, cell)), cell
+    z, reset = (through(sigmoid, gate) for gate in gates[:2])
+    kept = plus(given[2], projected(times(reset, state), every[2], hidden))
+    fresh = times(plus((np.ones(1), np.zeros(1)), (-z[0], z[1])), through(np.tanh, kept))
+    return plus(fresh, times(z, state)), cell
+
+
+def a_recurrence(op: str, n: int, k: int, hidden: int, directions: int) -> Layer:
+    """The errors go from step to step: so far as a gate rises, and by the weights."""
+    gates, steps = {"GRU": 3, "LSTM": 4, "RNN": 1}[op], 4
+    x, b = draw(n, steps, k), draw(directions, 2 * gates * hidden)
+    w, r = (draw(directions, gates * hidden, depth) / np.float32(np.sqrt(depth)) for depth in (k, hidden))
+    exact, error = (np.zeros((n, steps, directions, hidden)) for _ in range(2))
+    for d in range(directions):
+        zero = np.zeros((n, hidden))
+        state = cell = (zero, zero)
+        bias = b[d].astype(np.float64).reshape(2, -1)
+        for t in range(steps)[:: -1 if d else 1]:
+            products = projected((x[:, t].astype(np.float64), np.zeros((n, k))), w[d], gates * hidden)
+            both = plus(products, (bias.sum(0), ROUNDING * np.abs(bias).sum(0)))
+            given = list(zip(*(np.split(part, gates, -1) for part in both), strict=True))
+            state, cell = step(op, given, state, cell, r[d])
+            exact[:, t, d], error[:, t, d] = state
+    direction = ("forward", "bidirectional")[directions - 1]
+    case = Case(op, x, w, r, b, constant=(1, 2, 3), layout=1, hidden_size=hidden, direction=direction)
+    return Layer(case, exact, error)
+
+
 def a_layer_of_one_way(pick: Draw) -> Layer:
     """What has sums of its own, or products inside."""
     op = pick(st.sampled_from(["Softmax", "LayerNormalization", "Attention", "GRU", "LSTM", "RNN"]))
     k, inner = pick(st.sampled_from([5, 31, 40, 130, 300])), pick(st.integers(1, 40))
     n = a_batch(pick, k * inner, 2**17, k * inner)
     if op == "Softmax":
-        return Layer(Case(op, draw(n, k, inner), axis=pick(st.integers(1, 2))))
+        return a_softmax(n, k, inner, pick(st.integers(1, 2)))
     if op == "LayerNormalization":
-        return Layer(Case(op, draw(n, 2, k), draw(k), draw(k, seed=1), constant=(1, 2)))
+        return a_layer_norm(n, k)
     if op == "Attention":
-        shapes = ((n, 2, 3, inner), (n, 2, k, inner), (n, 2, k, 8))
-        return Layer(Case(op, *(draw(*s) for s in shapes), opset=23), rows=("x0", "x1", "x2"))
-    gates, two = {"GRU": 3, "LSTM": 4, "RNN": 1}[op] * inner, pick(st.integers(1, 2))
-    given = (draw(n, 4, k), draw(two, gates, k), draw(two, gates, inner), draw(two, 2 * gates))
-    direction = ("forward", "bidirectional")[two - 1]
-    return Layer(Case(op, *given, constant=(1, 2, 3), layout=1, hidden_size=inner, direction=direction))
+        return an_attention(n, k, inner)
+    return a_recurrence(op, n, k, inner, pick(st.integers(1, 2)))
 
 
 def a_byte_conv(pick: Draw) -> Layer:
