@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
+import pty
+import re
 import signal
 import subprocess
 import sys
@@ -273,7 +276,11 @@ def test_an_archive_of_broken_arrays(capsys: Capture, tmp_path: Path, digits_pat
     assert "not an .npz" in one_line(capsys)
 
 
-def test_a_reader_that_leaves(digits_path: Path) -> None:
+@pytest.mark.parametrize("rich", [False, True])
+def test_a_reader_that_leaves(digits_path: Path, monkeypatch: pytest.MonkeyPatch, rich: bool) -> None:
+    if rich:
+        pytest.importorskip("rich")
+        monkeypatch.delenv("INFERKIT_PLAIN")
     command = [sys.executable, "-m", "inferkit", "inspect", str(digits_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -495,6 +502,51 @@ def test_plain_table() -> None:
         "a      1",
         "long  10",
     ]
+    table = ["name", ">n", "shape", ">bytes"], [["long name", "1", "[1, 2]", "10"], ["b", "2", "", "200"]]
+    assert plain_table(*table, width=15) == [
+        "name       n",
+        "  shape   bytes",
+        "---------  -",
+        "  ------  -----",
+        "long name  1",
+        "  [1, 2]     10",
+        "b          2",
+        "            200",
+    ]
+
+
+@pytest.mark.parametrize("width", [200, 80, 60, 20, 1, 0])
+@pytest.mark.parametrize("without_rich", ["", "1"])
+def test_no_terminal_is_too_narrow(width: int, without_rich: str) -> None:
+    """Text may be folded, and rows broken between columns; numbers are whole."""
+    pytest.importorskip("rich")
+    rows = [["7", "a_name_of_many_letters/" * 4, "float32[1, 2, 3, 4]", "123.4 KiB", "0.0123 us"]]
+    table = f"Out().table(['>step', 'name', 'output', '>read', '>estimated'], {rows}, title={'a title ' * 20!r})"
+    environment = {"COLUMNS": str(width), "TERM": "xterm", "INFERKIT_PLAIN": without_rich}
+    title, *lines = on_a_terminal(["-c", f"from inferkit._cli._out import Out\n{table}"], environment).splitlines()
+    assert title.rstrip() == ("a title " * 20).rstrip()
+    for word in ("step", "name", "output", "read", "estimated", " 7", "123.4 KiB", "0.0123 us"):
+        assert any(word in line for line in lines)
+    drawn = any("─" in line for line in lines)
+    assert drawn == (not without_rich and width in (200, 80, 0))
+    if drawn:
+        assert all(len(line) <= (width or 80) for line in lines)
+
+
+def on_a_terminal(arguments: list[str], environment: dict[str, str]) -> str:
+    """Run Python, and give what it writes, without colours."""
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, *arguments], stdin=theirs, stdout=theirs, stderr=theirs, env={**os.environ, **environment}
+    ) as process:
+        os.close(theirs)
+        content = bytearray()
+        with contextlib.suppress(OSError):  # when it has ended
+            while part := os.read(ours, 1 << 16):
+                content += part
+        os.close(ours)
+    assert process.returncode == 0, content.decode()
+    return re.sub(r"\x1b\[[0-9;]*m", "", content.decode()).replace("\r", "")
 
 
 def test_rich_does_not_read_markup(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:

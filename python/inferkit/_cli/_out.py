@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -12,6 +13,9 @@ from typing import Any
 from .._text import printable
 
 __all__ = ["Out", "bytes_text", "count_text", "seconds_text"]
+
+_GAP = 2  # between columns
+_FOLDED = 16  # letters that a line of a folded column still shows
 
 
 class Out:
@@ -26,9 +30,11 @@ class Out:
     def __init__(self, *, plain: bool = False) -> None:
         self.console: Any = None
         if not (plain or os.environ.get("INFERKIT_PLAIN")) and importlib.util.find_spec("rich"):
-            # In a pipe there is no width to fit into, and rich would cut at 80 columns.
-            width = None if sys.stdout.isatty() else 160
+            # In a pipe there is no width to fit into, and rich would cut at 80 columns. COLUMNS=0 it takes as it is.
+            width = shutil.get_terminal_size().columns if "COLUMNS" in os.environ else None
+            width = width if sys.stdout.isatty() else 160
             self.console = importlib.import_module("rich.console").Console(highlight=False, width=width)
+            self.console.on_broken_pipe = _broken_pipe  # its own ends the process with 1
 
     def line(self, text: str = "", style: str = "") -> None:
         """Print one line; `style` is rich's."""
@@ -39,11 +45,15 @@ class Out:
             self.console.print(text, style=style or None, markup=False, soft_wrap=True)
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str = "") -> None:
-        """Print a table; columns whose heading begins with ``>`` are aligned to the right."""
-        if self.console is None:
-            print("\n".join(plain_table(columns, list(rows), title)))
+        """Print a table; columns whose heading begins with ``>`` are of numbers: to the right, and never folded."""
+        found = list(rows)
+        if self.console is not None and self.console.is_terminal:
+            if title:
+                self.line(title, style="bold")  # whole: a table's own is folded at its width
+            self.console.print(rich_table(columns, found, self.console.width), soft_wrap=True)
         else:
-            self.console.print(rich_table(columns, list(rows), title))
+            width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+            print("\n".join(plain_table(columns, found, title, width)))
 
     def facts(self, rows: Iterable[tuple[str, str]], *, title: str = "") -> None:
         """Print pairs of name and value."""
@@ -59,39 +69,64 @@ class Out:
                 self.console.print(text(f"  {name:<{width}}  ", style="cyan"), text(value), sep="", soft_wrap=True)
 
 
-def rich_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> Any:
-    """Build a table for a console or a live view."""
+def _broken_pipe() -> None:
+    raise BrokenPipeError
+
+
+def rich_table(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int, title: str = "") -> Any:
+    """Build a table for a console or a live view; where numbers would be cut to fit into `width`, the plain one."""
     text = importlib.import_module("rich.text").Text
+    names, body, widths = _cells(columns, rows)
+    numbers = [column.startswith(">") for column in columns]
+    least = [wide if number else min(wide, _FOLDED) for number, wide in zip(numbers, widths, strict=True)]
+    if sum(least) + _GAP * len(least) > width:
+        return text("\n".join(plain_table(columns, rows, title, width)), no_wrap=True, overflow="ignore")
     table = importlib.import_module("rich.table").Table(
         title=text(printable(title)) if title else None,
         title_justify="left",
         title_style="bold",
         box=importlib.import_module("rich.box").SIMPLE_HEAD,
+        padding=(0, _GAP - 1, 0, 0),  # one more is the box's
         pad_edge=False,
     )
-    for column in columns:
-        heading = text(printable(column.removeprefix(">")))
-        table.add_column(heading, justify="right" if column.startswith(">") else "left")
-    for row in rows:
-        table.add_row(*(text(printable(cell)) for cell in row))
+    for name, number in zip(names, numbers, strict=True):
+        table.add_column(text(name), justify="right" if number else "left", no_wrap=number, overflow="fold")
+    for row in body:
+        table.add_row(*map(text, row))
     return table
 
 
-def plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> list[str]:
-    """Build the same as lines of text."""
+def plain_table(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "", width: int | None = None
+) -> list[str]:
+    """Build the same as lines of text; those that are longer than `width` are broken between columns."""
+    names, body, widths = _cells(columns, rows)
+    parts: list[list[int]] = [[]]  # the columns of each line of a row
+    used = 0
+    for column, wide in enumerate(widths):
+        if width is not None and parts[-1] and used + wide > width:
+            parts.append([])
+            used = _GAP
+        parts[-1].append(column)
+        used += wide + _GAP
+
+    def lines(row: Sequence[str]) -> list[str]:
+        cells = [
+            f"{cell:>{wide}}" if column.startswith(">") else f"{cell:<{wide}}"
+            for column, cell, wide in zip(columns, row, widths, strict=True)
+        ]
+        gap = " " * _GAP
+        return [(gap * (part[0] > 0) + gap.join(cells[i] for i in part)).rstrip() for part in parts]
+
+    head = [names, ["-" * wide for wide in widths]]
+    return [*([printable(title)] if title else []), *(line for row in (*head, *body) for line in lines(row))]
+
+
+def _cells(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[list[str], list[list[str]], list[int]]:
+    """Give the headings and the cells as they are shown, and the widths of the columns."""
     names = [printable(column.removeprefix(">")) for column in columns]
     body = [[printable(cell) for cell in row] for row in rows]
-    widths = [max([len(name), *(len(row[i]) for row in body)]) for i, name in enumerate(names)]
-
-    def cells(row: Sequence[str]) -> str:
-        parts = [
-            f"{cell:>{width}}" if column.startswith(">") else f"{cell:<{width}}"
-            for column, cell, width in zip(columns, row, widths, strict=True)
-        ]
-        return "  ".join(parts).rstrip()
-
-    head = [printable(title)] if title else []
-    return [*head, cells(names), cells(["-" * width for width in widths]), *(cells(row) for row in body)]
+    return names, body, [max(map(len, cells)) for cells in zip(names, *body, strict=True)]
 
 
 class Progress:

@@ -147,7 +147,7 @@ def watch_rich(options: argparse.Namespace, out: Out) -> None:
 
     def view() -> Any:
         processes = look(options.pid)
-        return rich_table(COLUMNS, rows(processes), heading(processes))
+        return rich_table(COLUMNS, rows(processes), out.console.width, heading(processes))
 
     with importlib.import_module("rich.live").Live(
         view(), console=out.console, screen=True, auto_refresh=False
