@@ -7,6 +7,12 @@ True
 
 from __future__ import annotations
 
+from ._at_once import is_command_line as _is_command_line
+from ._at_once import stop_at_once as _stop_at_once
+
+if _is_command_line():  # before what takes long to import
+    _stop_at_once()
+
 from typing import TYPE_CHECKING
 
 try:

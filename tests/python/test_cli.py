@@ -211,6 +211,31 @@ def test_ctrl_c(digits_path: Path) -> None:
     assert "stopped" in errors
 
 
+def test_ctrl_c_before_numpy_is_there(tmp_path: Path, fresh_python: Fresh) -> None:
+    """`python -m inferkit` imports the package, and numpy with it, before it comes to any code of the command line."""
+    numpy = tmp_path / "numpy"
+    numpy.mkdir()
+    (numpy / "__init__.py").write_text("import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(60)\n")
+    as_module = "os.execv(sys.executable, [sys.executable, '-m', 'inferkit', 'info'])"
+    as_script = (
+        "sys.argv = [os.path.join(os.path.dirname(sys.executable), 'inferkit'), 'info']; import inferkit.__main__"
+    )
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    for start in (as_module, as_script):
+        # A job of a shell may have Ctrl-C ignored.
+        code = f"import os, signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); {start}"
+        done = fresh_python(code, env={"PYTHONPATH": path})
+        assert (done.returncode, done.stdout, done.stderr) == (130, "", "stopped\n")
+
+
+def test_ctrl_c_is_a_programs_own_affair(fresh_python: Fresh) -> None:
+    """Only the command line sets a handler."""
+    for told in ("", "sys.argv = ['-m', *sys.argv]", "sys.argv = ['inferkit']", "sys.argv = []"):
+        code = f"import signal, sys; {told}\nimport inferkit\nprint(signal.getsignal(signal.SIGINT))"
+        assert fresh_python(code).stdout.count("_stop") == 0, told
+        assert fresh_python(code, "inferkit").stdout.count("_stop") == 0, told
+
+
 CTRL_C_AT = """
 import os, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -289,6 +314,47 @@ def test_a_reader_that_leaves(digits_path: Path, monkeypatch: pytest.MonkeyPatch
         errors = process.stderr.read()
     assert errors == ""
     assert process.returncode == 0
+
+
+def in_a_shell(command: str, *arguments: str, buffered: bool = True) -> tuple[int, str, str]:
+    """Run `inferkit` with redirections of its standard streams."""
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+    done = subprocess.run(
+        ["sh", "-c", command, sys.executable, *arguments],
+        env=environment if buffered else {**environment, "PYTHONUNBUFFERED": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("rich", [False, True])
+def test_standard_output_that_is_closed(digits_path: Path, monkeypatch: pytest.MonkeyPatch, rich: bool) -> None:
+    if rich:
+        pytest.importorskip("rich")
+        monkeypatch.delenv("INFERKIT_PLAIN")
+    closed = (3, "", "inferkit: standard output is closed\n")
+    for command in ("inspect", "explain", "doctor", "bench", "pack"):
+        assert in_a_shell('"$0" -m inferkit "$@" >&-', command, str(digits_path)) == closed
+    for arguments in (["explain", str(digits_path), "--json"], ["info"], ["top"], ["--help"], ["explain", "--help"]):
+        assert in_a_shell('"$0" -m inferkit "$@" >&-', *arguments) == closed
+    assert in_a_shell('"$0" -m inferkit "$@" >&- 2>&-', "info") == (3, "", "")
+    assert not digits_path.with_name(digits_path.name + ".packed").exists()
+
+
+def test_standard_error_that_is_closed(tmp_path: Path) -> None:
+    """Then print() would write what is wrong to standard output."""
+    assert in_a_shell('"$0" -m inferkit "$@" 2>&-', "explain", str(tmp_path / "nothing.onnx")) == (3, "", "")
+    assert in_a_shell('"$0" -m inferkit "$@" 2>&-', "frobnicate") == (3, "", "")
+
+
+@pytest.mark.parametrize("buffered", [False, True])
+def test_a_disk_that_is_full(digits_path: Path, buffered: bool) -> None:
+    for arguments in (["explain", str(digits_path)], ["info", "--json"], ["--help"]):
+        code, _, errors = in_a_shell('"$0" -m inferkit "$@" > /dev/full', *arguments, buffered=buffered)
+        assert (code, errors) == (3, "inferkit: No space left on device\n")
 
 
 # doctor

@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import io
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
+from .._at_once import INTERRUPTED, raise_again, stop_at_once
 from .._text import printable
 
 __all__ = ["COULD_NOT_RUN", "CommandError", "about", "duration", "main"]
 
 COULD_NOT_RUN = 3
-INTERRUPTED = 130
 
 
 class CommandError(Exception):
@@ -52,6 +52,9 @@ def duration(option: str, seconds: float) -> float:
 class _Parser(argparse.ArgumentParser):
     """With our exit code for a wrong command line: argparse's own 2 would read as a failed check."""
 
+    def print_help(self, file: Any = None) -> None:
+        print(self.format_help(), end="", file=file, flush=True)  # argparse's own is silent about a full disk
+
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)
         self.exit(COULD_NOT_RUN, f"{self.prog}: {printable(message)}\n")
@@ -67,27 +70,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-@contextlib.contextmanager
-def _stopping_at_once() -> Iterator[None]:
-    """Let Ctrl-C end the process in the block, which imports.
-
-    As an exception it may be lost there: in a callback of the interpreter's, or in C code. And one that passes exec(),
-    by which the standard library makes classes, has `python -m` end by the signal, whoever handles it.
-    """
-
-    def stop(*_: object) -> None:
-        os.write(2, b"stopped\n")
-        os._exit(INTERRUPTED)
-
-    before = signal.getsignal(signal.SIGINT)
-    if before is not signal.default_int_handler:  # ignored, or somebody's own
-        yield
-        return
-    signal.signal(signal.SIGINT, stop)
+def _let_go() -> None:
+    """Where standard output takes no more, have what Python still flushes at its end go somewhere else."""
     try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -106,12 +95,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         from .._errors import InferkitError
 
+        if sys.stderr is None:  # closed by whoever started us; print() would write to standard output instead
+            sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+        if sys.stdout is None:
+            raise OSError(errno.EBADF, "standard output is closed")
         if arguments is None:  # our own process: what its terminal has no letter for is written out
             for stream in (sys.stdout, sys.stderr):
                 if isinstance(stream, io.TextIOWrapper):
                     stream.reconfigure(errors="backslashreplace")
-            with _stopping_at_once():
+            stop_at_once()
+            try:
                 parser = _parser()
+            finally:
+                raise_again()
         else:
             parser = _parser()
         options = parser.parse_args(arguments)
@@ -122,8 +118,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:  # `| head` has read enough; what Python still flushes at its end must go somewhere
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # `| head` has read enough
+        _let_go()
         return 0
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
@@ -132,5 +128,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         problem = f"out of memory: {error}" if str(error) else "out of memory"
     except (CommandError, InferkitError) as error:
         problem = str(error)
+    _let_go()
     print(f"inferkit: {printable(problem)}", file=sys.stderr)
     return COULD_NOT_RUN
