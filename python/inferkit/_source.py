@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import Any, Protocol, Union
 
@@ -37,7 +38,10 @@ def model_source(model: Any) -> str | bytes:
     if isinstance(model, bytes):
         return model
     if isinstance(model, (str, os.PathLike)):
-        return path_text(model, "model")
+        path = path_text(model, "model")
+        if not path:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        return path
     serialize = getattr(model, "SerializeToString", None)
     if callable(serialize):  # before the rest: protobuf's messages have many methods
         return _content(serialize(), model)

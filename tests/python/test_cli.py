@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -355,6 +356,32 @@ def test_a_disk_that_is_full(digits_path: Path, buffered: bool) -> None:
     for arguments in (["explain", str(digits_path)], ["info", "--json"], ["--help"]):
         code, _, errors = in_a_shell('"$0" -m inferkit "$@" > /dev/full', *arguments, buffered=buffered)
         assert (code, errors) == (3, "inferkit: No space left on device\n")
+
+
+@pytest.mark.parametrize("command", ["inspect", "explain", "doctor", BENCH, "pack"])
+def test_an_empty_path(capsys: Capture, command: str) -> None:
+    assert main([command, ""]) == 3
+    assert "inferkit: '': No such file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["explain", "doctor", BENCH])
+def test_inputs_of_other_kinds(capsys: Capture, tmp_path: Path, digits_path: Path, command: str) -> None:
+    """What numpy says of them is how to load them with pickle."""
+    np.save(tmp_path / "objects.npy", np.array([{}, None], object), allow_pickle=True)
+    np.savez(tmp_path / "objects.npz", image=np.array([{}, None], object))
+    with zipfile.ZipFile(tmp_path / "archive.npz", "w") as archive:
+        archive.writestr("image", b"pixels")
+    for name, problem in (
+        (digits_path, "not an .npz or .npy file\n"),
+        (tmp_path / "objects.npy", "holds an array of Python objects"),
+        (tmp_path / "objects.npz", "holds an array of Python objects"),
+        (tmp_path / "archive.npz", "'image' in it is no array"),
+        ("", "'': No such file"),
+    ):
+        assert main([command, str(digits_path), "--input", str(name)]) == 3
+        error = one_line(capsys)
+        assert problem in error
+        assert "pickle" not in error
 
 
 # doctor

@@ -18,6 +18,7 @@ ALLOWED = {
     "dataclasses",
     "inspect",
     "copy",
+    "errno",
     "dis",
     "opcode",
     "_opcode",

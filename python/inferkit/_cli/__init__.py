@@ -122,7 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _let_go()
         return 0
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
+        where = "" if error.filename is None else f"{error.filename or repr('')}: "
         problem = f"{where}{error.strerror or error}"
     except MemoryError as error:
         problem = f"out of memory: {error}" if str(error) else "out of memory"

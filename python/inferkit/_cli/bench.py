@@ -63,7 +63,7 @@ def batch_of(model: Model, samples: list[Feeds], rows: int) -> Feeds:
 def measure(options: argparse.Namespace, say: Any) -> dict[str, Any]:
     """Take all figures; plain data for JSON."""
     model = Model.load(options.model, threads=options.threads)
-    if options.input:
+    if options.input is not None:
         samples = split(model, arrays_of(options.input, model), 64, model.run)
     else:
         samples = made_up(model, 64, model.run)

@@ -45,16 +45,28 @@ def add(subparsers: Any) -> None:
 def arrays_of(path: str, model: Model) -> dict[str, np.ndarray]:
     """Read the arrays of an .npz file, or of an .npy file for a model of one input."""
     loaded: Any
+    with open(path, "rb") as file:
+        if not file.read(6).startswith((b"PK", b"\x93NUMPY")):
+            raise CommandError(f"{path}: not an .npz or .npy file")
     try:
         loaded = np.load(path, allow_pickle=False)
         if isinstance(loaded, np.ndarray):
             return {model.inputs[0].name: loaded}
         with loaded:
-            return dict(loaded)  # only now it reads the arrays
+            arrays = dict(loaded)  # only now it reads the arrays
     except OSError:
         raise
     except Exception as error:  # numpy and zipfile raise many kinds
+        if "pickle" in str(error):  # with numpy's advice to load it all the same
+            raise CommandError(
+                f"{path}: it holds an array of Python objects, and such arrays are not read: save numbers as numbers, "
+                "and text with dtype=str"
+            ) from None
         raise CommandError(f"{path}: not an .npz or .npy file: {error}") from None
+    other = [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]
+    if other:  # numpy gives the bytes of what else is in an archive
+        raise CommandError(f"{path}: not an .npz file: '{other[0]}' in it is no array")
+    return arrays
 
 
 def run(options: argparse.Namespace) -> int:
@@ -65,7 +77,7 @@ def run(options: argparse.Namespace) -> int:
     out = Out(plain=options.plain)
     with about(options.model):
         model = Model.load(options.model)
-        arrays = arrays_of(options.input, model) if options.input else None
+        arrays = arrays_of(options.input, model) if options.input is not None else None
         batcher = Batcher(model, max_batch_size=options.max_batch_size, workers=options.workers)
         with Progress() as progress, batcher:
             report = examine(batcher, arrays, seconds=options.seconds, say=progress)

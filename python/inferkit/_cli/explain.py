@@ -88,7 +88,7 @@ def real_inputs(path: str, model: Model) -> Feeds:
 
 def run(options: argparse.Namespace) -> int:
     """Explain and print."""
-    if options.input and options.shape:
+    if options.input is not None and options.shape:
         raise CommandError("--input and --shape do not go together: the arrays have their shapes")
     with about(options.model):
         model = Model.load(

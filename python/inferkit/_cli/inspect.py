@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
 from typing import Any
 
@@ -15,6 +14,7 @@ from .. import _core
 from .._build import BF16_INSTRUCTIONS, build_info
 from .._errors import InferkitError
 from .._model import Model
+from .._source import model_source
 from .._text import counted
 from . import about
 from ._out import Out, bytes_text, count_text, seconds_text
@@ -47,7 +47,7 @@ def add(subparsers: Any) -> None:
 
 def gather(path: str) -> dict[str, Any]:
     """Collect what the command prints, as plain data for JSON."""
-    facts = _core.inspect_onnx(os.fspath(path))
+    facts = _core.inspect_onnx(model_source(path))
     for side in ("inputs", "outputs"):
         facts[side] = [
             {"name": name, "dtype": dtype, "shape": shape, "made_by": maker or None}
@@ -81,7 +81,7 @@ def gather(path: str) -> dict[str, Any]:
 
 def lacking_on_cuda(path: str) -> dict[str, Any]:
     """Collect what CUDA lacks for a model, as plain data."""
-    nodes, lacks = _core.lacking_on_cuda(os.fspath(path))
+    nodes, lacks = _core.lacking_on_cuda(path)
     return {
         "nodes": nodes,
         "lacks": [{"operator": operator, "name": name, "why": why} for operator, name, why in lacks],
