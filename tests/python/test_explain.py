@@ -428,6 +428,13 @@ def test_command(capsys: Capture, digits_path: Path, monkeypatch: pytest.MonkeyP
     assert all(step["measured_seconds"] > 0 for step in facts["steps"])
 
 
+def test_command_with_runs_is_a_profile(capsys: Capture, digits_path: Path) -> None:
+    assert main(["explain", str(digits_path), "--runs", "2", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["runs"] == 2
+    assert facts["measured_seconds"] > 0
+
+
 def test_layouts_and_precisions_stand_in_the_table_where_there_are_several(
     network: bytes, capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -488,11 +495,17 @@ def test_command_guesses_what_is_free(capsys: Capture, tmp_path: Path, monkeypat
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--shape", "image=8,65"], ["--shape", "other=8,64"], ["--profile", "--runs", "0"]]
+    "arguments",
+    [["--shape", "image=8,65"], ["--shape", "other=8,64"], ["--profile", "--runs", "0"], ["--runs", "0"]],
 )
 def test_command_says_what_is_wrong(capsys: Capture, digits_path: Path, arguments: list[str]) -> None:
     assert main(["explain", str(digits_path), *arguments]) == 3
     assert str(digits_path) in capsys.readouterr().err
+
+
+def test_command_takes_one_shape_for_an_input(capsys: Capture, digits_path: Path) -> None:
+    assert main(["explain", str(digits_path), "--shape", "image=2,64", "--shape", "image=3,64"]) == 3
+    assert "--shape is given more than once for the input 'image'" in capsys.readouterr().err
 
 
 def test_command_takes_shapes_as_shown(capsys: Capture, digits_path: Path) -> None:

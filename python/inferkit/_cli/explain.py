@@ -53,8 +53,8 @@ def add(subparsers: Any) -> None:
         help="real inputs by name, instead of shapes (--profile makes up values without it)",
     )
     parser.add_argument("--profile", action="store_true", help="run it, and say how long each step took")
-    parser.add_argument("--runs", type=int, default=20, metavar="N", help="that are measured (default: 20)")
-    parser.add_argument("--threads", type=int, metavar="N", help="threads a run may use (default: all)")
+    parser.add_argument("--runs", type=int, metavar="N", help="--profile with so many measured runs (default: 20)")
+    parser.add_argument("--threads", type=int, metavar="N", help="threads a run may use; 0: all (default: all)")
     parser.add_argument("--precision", default="float32", help="float32 (default), bf16 or float16")
     parser.add_argument("--device", default="cpu", help="where it runs: cpu, cuda, cuda:1 (default: cpu)")
     parser.add_argument("--fallback", metavar="cpu", help="run on the CPU what the device cannot")
@@ -90,6 +90,10 @@ def run(options: argparse.Namespace) -> int:
     """Explain and print."""
     if options.input is not None and options.shape:
         raise CommandError("--input and --shape do not go together: the arrays have their shapes")
+    given = dict(options.shape)
+    for name in given:
+        if [other for other, _ in options.shape].count(name) > 1:
+            raise CommandError(f"--shape is given more than once for the input '{name}'")
     with about(options.model):
         model = Model.load(
             options.model,
@@ -98,12 +102,13 @@ def run(options: argparse.Namespace) -> int:
             device=options.device,
             fallback=options.fallback,
         )
-        feeds = real_inputs(options.input, model) if options.input else None
-        given = {name: array.shape for name, array in feeds.items()} if feeds else shapes(model, dict(options.shape))
+        feeds = real_inputs(options.input, model) if options.input is not None else None
+        given = {name: array.shape for name, array in feeds.items()} if feeds else shapes(model, given)
         found = model.explain(given)
-        if options.profile:
+        if options.profile or options.runs is not None:
             feeds = feeds or made_up_for(found.inputs, 1, model.run)[0]
-            found = model.profile(*(feeds[spec.name] for spec in model.inputs), runs=options.runs)
+            runs = 20 if options.runs is None else options.runs
+            found = model.profile(*(feeds[spec.name] for spec in model.inputs), runs=runs)
     if options.json:
         print(json.dumps(dataclasses.asdict(found), indent=2))
         return 0
