@@ -249,7 +249,7 @@ class Explanation:
     estimated_seconds : float
         The estimated time of one run on one thread.
     measured_seconds : float or None
-        The measured time of all steps together; None if they were not measured.
+        The measured time of all steps together, which is the sum of their medians; None if they were not measured.
     runs : int
         How many runs were measured.
     scaling : tuple of Scaling
@@ -339,8 +339,11 @@ def notes(found: Explanation) -> list[str]:
     total += f", weights {bytes_text(found.weight_bytes)}"
     total += f"; estimated {seconds_text(found.estimated_seconds)} on one thread"
     if found.measured_seconds is not None:
-        runs = counted(found.runs, "run")
-        total += f", measured {seconds_text(found.measured_seconds)} on {found.threads} (median of {runs})"
+        threads = "one thread" if found.threads == 1 else f"up to {found.threads} threads"
+        total += f", measured {seconds_text(found.measured_seconds)} on {threads}"
+        total += f" (the sum of the steps' medians of {counted(found.runs, 'run')})"
+    if found.waiting:
+        total += "; none of this counts what depends on values"
     lines.append(total)
     if found.scaling:
         shares = (
@@ -417,7 +420,7 @@ def explain(model: Model, shapes: Mapping[str, Sequence[int]] | None) -> Explana
                 f"the model file declares no shape for input '{spec.name}'; "
                 f"give explain(shapes={{'{spec.name}': (...)}})"
             )
-        shape = dimensions(given.pop(spec.name, default), f"shapes['{spec.name}']")
+        shape = dimensions(given.pop(spec.name, default), f"shapes['{spec.name}']", 0)
         sizes = [d for d in shape if d is not None]
         if len(sizes) != len(shape):
             raise ValueError(

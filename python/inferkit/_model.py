@@ -209,10 +209,10 @@ class Model(_core.Model):
             shared with other processes; a pickled model has the path, and opens it again. Content is kept, and pickled
             whole. Bytes are always content; if you have a path as bytes, :func:`os.fsdecode` makes a str of it.
         threads : int, optional
-            The most threads that one call may use; by default as many as the process has CPUs, and never more. The bits
-            of the result do not depend on it, and small runs stay on the calling thread. CPUs are counted when the
-            first model is loaded. If the process gets fewer afterwards (``os.sched_setaffinity``), models that are
-            loaded from then on use fewer threads, and those loaded before keep theirs: load them again.
+            The most threads that one call may use; by default, and for 0, as many as the process has CPUs, and never
+            more. The bits of the result do not depend on it, and small runs stay on the calling thread. CPUs are
+            counted when the first model is loaded. If the process gets fewer afterwards (``os.sched_setaffinity``),
+            models that are loaded from then on use fewer threads, and those loaded before keep theirs: load them again.
         max_plans : int
             How many input shapes stay compiled. The one that was used least recently is dropped first.
         max_run_bytes : int, optional

@@ -195,8 +195,10 @@ def test_what_is_wrong(network: bytes) -> None:
     assert wrong.value.reason == "shape"
     with pytest.raises(inferkit.ValidationError):
         model.explain({"x": (2, 3)})
-    with pytest.raises(ValueError, match="dimension of input 'x' must be at least 0, got -2"):
+    with pytest.raises(ValueError, match=r"each size of shapes\['x'\] must be at least 0, got -2"):
         model.explain({"x": (-2, 3, 8, 8)})
+    with pytest.raises(ValueError, match=r"each size of shapes\['x'\] must be between 0 and 9223372036854775807"):
+        model.explain({"x": (1 << 70, 3, 8, 8)})
     with pytest.raises(ValueError, match="runs"):
         model.profile(np.zeros((1, 3, 8, 8), np.float32), runs=0)
     with pytest.raises(inferkit.ValidationError):
@@ -243,7 +245,8 @@ def test_profile(network: bytes) -> None:
     unmeasured = tuple(dataclasses.replace(step, measured_seconds=None) for step in found.steps)
     bare = dataclasses.replace(found, steps=unmeasured, measured_seconds=None, runs=0)
     assert dataclasses.replace(bare, scaling=(), synchronization_seconds=0.0) == plan
-    assert "measured" in str(found)
+    assert "us on one thread (the sum of the steps' medians of 5 runs)" in str(found)
+    assert "on up to 3 threads (the sum" in str(dataclasses.replace(found, threads=3))
     one = model.profile(x[0])  # without the batch axis, as the model takes it
     assert one.inputs[0].shape == (1, 3, 8, 8)
 
@@ -280,11 +283,13 @@ def test_what_waits_for_values_is_named_and_profiled() -> None:
     assert plan.waiting[0].name == "where"
     assert plan.outputs == ()
     assert "planned during each run: NonZero 'where', Cast, Exp 'last'" in str(plan)
+    assert "on one thread; none of this counts what depends on values" in str(plan)
 
     x = np.zeros((4, 16), np.float32)
     x[1, 2] = x[3, 3] = 1
     found = model.profile(x, runs=2)
     assert (found.runs, found.complete, found.waiting) == (2, True, ())
+    assert "none of this counts" not in str(found)
     operators = [step.operator for step in found.steps if step.operator != "copy"]
     assert operators == ["Abs", "NonZero", "Cast", "Exp"]
     where = next(step for step in found.steps if step.operator == "NonZero")

@@ -43,7 +43,9 @@ def add(subparsers: Any) -> None:
     parser.add_argument("--batch", type=sizes, default=[1, 8, 64], metavar="N,...", help="(default: 1,8,64)")
     parser.add_argument("--concurrency", type=sizes, default=[1, 8, 64], metavar="N,...", help="(default: 1,8,64)")
     parser.add_argument("--seconds", type=float, default=0.5, help="for each figure (default: 0.5)")
-    parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads a call may use (default: 1)")
+    parser.add_argument(
+        "--threads", type=int, default=1, metavar="N", help="threads a call may use; 0: all (default: 1)"
+    )
     parser.add_argument("--alone", action="store_true", help="do not compare with ONNX Runtime")
     parser.add_argument("--plot", metavar="FILE", help="draw the figures (.png, .svg, .pdf); needs matplotlib")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -144,7 +146,8 @@ def show(found: dict[str, Any], out: Out) -> None:
             row.append(f"{theirs['p50_us'] / ours['p50_us']:.2f} x as fast")
         rows.append(row)
     build = found["build"]
-    out.table(columns, rows, title=f"direct calls, {found['threads']} thread(s), {build['isa']}, {build['compiler']}")
+    threads = counted(found["threads"], "thread") if found["threads"] else "all threads"
+    out.table(columns, rows, title=f"direct calls, {threads}, {build['isa']}, {build['compiler']}")
     out.table(
         [">asyncio clients", ">requests/s", ">p50", ">p99", ">mean batch"],
         [
