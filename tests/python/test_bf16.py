@@ -199,7 +199,7 @@ def test_explain_says_which_steps_compute_in_bf16() -> None:
     assert steps["inferkit.Linear"].precision == "bf16"
     assert steps["MatMul"].precision == "bf16"
     assert steps["Softmax"].precision != "bf16"
-    assert "in_place cannot: this node computes in bf16" in steps["MatMul"].reason()
+    assert "in_place cannot: it does not compute in bf16" in steps["MatMul"].reason()
     plain = {step.precision for step in inferkit.Model.load(layers()).explain({"x": (2, 5, 70)}).steps}
     assert "bf16" not in plain
 

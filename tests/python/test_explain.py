@@ -54,7 +54,7 @@ def test_a_precision_is_a_reason(network: bytes) -> None:
     conv, _, dense = inferkit.Model.load(network, threads=1, precision="bf16").explain({"x": (7, 3, 8, 8)}).steps
     assert (conv.why, dense.why) == ("precision", "precision")
     assert conv.reason().startswith("the model asks for bf16: ")
-    assert dense.reason() == "the model asks for bf16, default cannot: this node computes in bf16"
+    assert dense.reason() == "the model asks for bf16, default cannot: it does not compute in bf16"
     assert [(way.name, way.cost_seconds, str(way)) for way in dense.considered if way.name == "bf16"] == [
         ("bf16", 0.0, "bf16")
     ]

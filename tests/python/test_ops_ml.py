@@ -593,6 +593,16 @@ def test_tree_ensemble_of_opset_5(dtype: str, members: bool, tracks: bool, aggre
     check(data, x)
 
 
+def test_explain_counts_constants_that_are_attributes() -> None:
+    model = inferkit.Model.load(
+        node_model("TreeEnsemble", [np.zeros((4, 3), "f4")], 1, 5, **ensemble5("float32", False, False))
+    )
+    plan = model.explain({"x0": (4, 3)})
+    tensors = 4 + 2 * 4 * 4  # the modes are bytes; the splits and the weights of the leaves
+    assert plan.weight_bytes == model.memory().weight_bytes == tensors
+    assert plan.steps[0].read_bytes == 4 * 3 * 4 + tensors
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_post_transforms_of_opset_5_are_numbered_as_the_specification_says(dtype: str) -> None:
     x = tree_input(np.random.default_rng(1), 20, 3, dtype, nan=False)

@@ -150,7 +150,7 @@ Choice choose_lowering(const OpDef& def, DeviceKind device, const NodeContext& n
     return is_for_it(lowering) && rounds_operands(lowering.precision) && cost_of(lowering, node).possible();
   });
   const Cost other =
-      Cost::cannot(precision == Precision::kBf16 ? "this node computes in bf16" : "this node computes in float16");
+      Cost::cannot(precision == Precision::kBf16 ? "it does not compute in bf16" : "it does not compute in float16");
   // The wishes are for the CPU's ways.
   const std::string_view wish = device == DeviceKind::kCpu ? wishes.of(def.schema.name) : std::string_view();
   const Lowering *best = nullptr, *wished = nullptr;

@@ -40,6 +40,12 @@ void Compiler::note_node(size_t n, const NodeFacts& known, size_t first_step, si
     note.read_bytes += bytes_of(*f);
     if (f->constant) options_.notes->constants.emplace(f->constant->data.place(), bytes_of(*f));
   }
+  for (const auto& [attribute, value] : node.attributes) {  // such as the trees of a forest
+    const auto* constant = std::get_if<Tensor>(&value);
+    if (!constant || note.steps == 0) continue;
+    note.read_bytes += constant->bytes();
+    options_.notes->constants.emplace(constant->data, constant->bytes());
+  }
   for (size_t i = 0; i < known.out.size(); ++i) {
     const ValueId id = node.outputs[i];
     if (id == kNoValue || !has_slot(id)) continue;  // nobody reads it

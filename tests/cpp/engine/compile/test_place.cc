@@ -256,7 +256,7 @@ TEST(place_takes_bf16_where_the_model_does_and_a_way_is_there) {
     // Costs, which know the batch, do not choose between precisions.
     for (const Considered& way : ways) {
       if (can && way.lowering->precision != Precision::kBf16)
-        CHECK_EQ(std::string(way.cost.why_not()), std::string("this node computes in bf16"));
+        CHECK_EQ(std::string(way.cost.why_not()), std::string("it does not compute in bf16"));
     }
   }
   CHECK(in_bf16 > 5 && others > 5);
@@ -299,7 +299,7 @@ TEST(place_takes_tensor_cores_where_a_model_on_cuda_asks_for_halves) {
       CHECK(product && way->precision == precision);
       CHECK_EQ(std::string(way->name), std::string(precision == Precision::kBf16 ? "cuda_bf16" : "cuda_float16"));
       CHECK_EQ(ways.size(), size_t{2});
-      CHECK_EQ(std::string(ways[0].cost.why_not()), cat("this node computes in ", precision_name(precision)));
+      CHECK_EQ(std::string(ways[0].cost.why_not()), cat("it does not compute in ", precision_name(precision)));
     }
   }
   CHECK(on_tensor_cores > 10 && refused > 2);
