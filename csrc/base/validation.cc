@@ -16,12 +16,16 @@ Shape row_of(const Shape& spec) {
   return row;
 }
 
-[[noreturn]] void fail_shape(std::string_view name, const Shape& spec, const Shape& given, bool row_allowed) {
+[[noreturn]] void fail_shape(std::string_view name, const Shape& spec, const Shape& given, bool row_allowed,
+                             std::string_view why = {}) {
   std::string expected = spec.str();
   if (row_allowed && !spec.empty()) expected += cat(", or ", row_of(spec).str(), " for a single row");
-  fail(Reason::kShape,
-       cat("input '", name, "' has shape ", given.str(), "; expected ", expected, " (None is any length)"));
+  fail(Reason::kShape, cat("input '", name, "' has shape ", given.str(), "; expected ", expected,
+                           spec.is_concrete() ? "" : " (None is any length)", why));
 }
+
+/// Whether there may be one row, which may then come alone.
+bool may_be_one(const Shape& spec) { return !spec.empty() && (spec[0] == Shape::kFree || spec[0] == 1); }
 
 /// Where a check is changed, for a message. A batcher's checks go before those of its model.
 std::string switch_of(std::string_view name, std::string_view argument) {
@@ -61,7 +65,7 @@ PortChecks resolve(const InputChecks& asked, const InputSense& sense) {
 BatchAxis batch_axis_of(std::string_view name, const Shape& spec, const Shape& given) {
   if (given.rank() == spec.rank()) return BatchAxis::kPresent;
   if (given.rank() + 1 == spec.rank()) return BatchAxis::kAbsent;
-  fail_shape(name, spec, given, true);
+  fail_shape(name, spec, given, may_be_one(spec));
 }
 
 void check_input(std::string_view name, DType spec_dtype, const Shape& spec, DType dtype, const Shape& given,
@@ -71,6 +75,11 @@ void check_input(std::string_view name, DType spec_dtype, const Shape& spec, DTy
                              ": convert it with .astype('", dtype_name(spec_dtype), "')"));
   }
   const size_t skip = axis == BatchAxis::kAbsent ? 1 : 0;
+  if (skip != 0 && !spec.empty() && !may_be_one(spec)) {
+    fail_shape(
+        name, spec, given, false,
+        cat(": the model fixes its first dimension at ", spec[0], ", so it cannot be left out for a single row"));
+  }
   if (given.rank() + skip != spec.rank()) fail_shape(name, spec, given, skip != 0);
   for (size_t i = 0; i < given.rank(); ++i) {
     const int64_t want = spec[i + skip], got = given[i];

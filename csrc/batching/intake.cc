@@ -129,9 +129,9 @@ Checked Intake::check(std::span<const StridedView> given, uint64_t generation) {
       }
       continue;
     }
-    const BatchAxis axis = batch_axis_of(spec.name, spec.shape, shape);
     Shape expected = spec.shape;
     expected[0] = Shape::kFree;  // the number of rows is judged below, with a better message
+    const BatchAxis axis = batch_axis_of(spec.name, expected, shape);
     if (axis == BatchAxis::kPresent && shape[0] == 0 && given[i].dtype == spec.dtype) {
       fail(Reason::kEmpty,
            cat("input '", spec.name, "' has no rows: its shape is ", shape.str(), "; a request needs at least one"));

@@ -34,9 +34,31 @@ struct Inputs {
   std::vector<Buffer> copies;                     // and strings, converted
   std::vector<std::optional<StridedView>> there;  // of arrays on a device; empty where none is
   bool is_there(size_t i) const { return !there.empty() && there[i].has_value(); }
+  bool with_lists = false;  // among which no single row is told: each array has its batch axis
   BatchAxis axis = BatchAxis::kPresent;
-  const char* axis_of = nullptr;  // the first input that can have one; scalars cannot
+  const PortSpec* axis_of = nullptr;  // the first input that can have one; those for all rows cannot
 };
+
+/// All inputs that can have a batch axis have it, or none of them does.
+void check_axis(Inputs& in, const PortSpec& spec, const Shape& shape, BatchAxis axis) {
+  if (in.with_lists && axis == BatchAxis::kAbsent) {
+    throw Error(ErrorCode::kValidation, Reason::kShape,
+                cat("input '", spec.name, "' of shape ", shape.str(),
+                    " has no batch axis; a model with sequences or optionals needs it on every array: pass x[None]"));
+  }
+  if (in.axis_of && axis != in.axis) {
+    const bool absent = axis == BatchAxis::kAbsent;
+    const auto may_be_one = [](const Shape& of) { return of[0] == Shape::kFree || of[0] == 1; };
+    const bool row_allowed = may_be_one(spec.shape) && may_be_one(in.axis_of->shape);
+    throw Error(ErrorCode::kValidation, Reason::kShape,
+                cat("input '", spec.name, "' of shape ", shape.str(),
+                    absent ? " has no batch axis, but input '" : " has a batch axis, but input '", in.axis_of->name,
+                    absent ? "' does" : "' does not", ": pass all inputs with a batch axis",
+                    row_allowed ? ", or all without it for a single row" : ""));
+  }
+  in.axis = axis;
+  if (!in.axis_of) in.axis_of = &spec;
+}
 
 /// Runs no Python.
 void read_input(Inputs& in, size_t i, const PortSpec& spec, const PortChecks& checks) {
@@ -46,18 +68,7 @@ void read_input(Inputs& in, size_t i, const PortSpec& spec, const PortChecks& ch
                                : view_of(in.arrays[i], spec.name);
   const Shape& expected = spec.any_shape ? view.shape : spec.shape;
   const BatchAxis axis = batch_axis_of(spec.name, expected, view.shape);
-  const bool for_all_rows = spec.shared && axis == BatchAxis::kPresent;
-  if (!spec.shape.empty() && !for_all_rows) {
-    if (in.axis_of && axis != in.axis) {
-      throw Error(ErrorCode::kValidation, Reason::kShape,
-                  cat("input '", spec.name, "' of shape ", view.shape.str(),
-                      axis == BatchAxis::kAbsent ? " has no batch axis, but input '" : " has a batch axis, but input '",
-                      in.axis_of, axis == BatchAxis::kAbsent ? "' does" : "' does not",
-                      ": pass all inputs with a batch axis, or all without it for a single row"));
-    }
-    in.axis = axis;
-    in.axis_of = in.axis_of ? in.axis_of : spec.name.c_str();
-  }
+  if (!spec.shape.empty() && !spec.shared) check_axis(in, spec, view.shape, axis);
   check_input(spec.name, spec.dtype, expected, view.dtype, view.shape, checks, axis);
   in.shapes[i] = view.shape;
   if (axis == BatchAxis::kAbsent) in.shapes[i].insert(0, 1);
@@ -299,6 +310,7 @@ void check_count(std::span<const PortSpec> specs, size_t arguments) {
 std::vector<Tensor> read_lists(const PyModel& model, std::span<PyObject* const> arguments, Inputs& in) {
   const auto specs = model.runner->inputs();
   check_count(specs, arguments.size());
+  in.with_lists = true;
   std::vector<Tensor> tensors(specs.size());
   for (size_t i = 0; i < specs.size(); ++i) {
     if (specs[i].is_list()) {
@@ -311,10 +323,6 @@ std::vector<Tensor> read_lists(const PyModel& model, std::span<PyObject* const> 
     if (specs[i].is_list()) continue;
     read_input(in, i, specs[i], model.checks[i]);
     tensors[i] = {specs[i].dtype, in.shapes[i], in.pointers[i], nullptr};
-  }
-  if (in.axis_of && in.axis == BatchAxis::kAbsent) {
-    throw Error(ErrorCode::kValidation, Reason::kShape,
-                cat("input '", in.axis_of, "' has no batch axis, which a model with sequences does without nowhere"));
   }
   return tensors;
 }

@@ -50,6 +50,19 @@ TEST(validation_shape) {
   CHECK(check({}, {}) == Reason::kNone);
 }
 
+TEST(validation_a_row_is_not_all_that_a_fixed_first_dimension_asks_for) {
+  CHECK(check({1, 4}, {4}, {}, BatchAxis::kAbsent) == Reason::kNone);
+  for (const int64_t rows : {0, 2, 8}) {
+    CHECK(check({rows, 4}, {4}, {}, BatchAxis::kAbsent) == Reason::kShape);
+    CHECK(says("has shape (4,); expected (") && says(", 4): the model fixes its first dimension at"));
+  }
+  CHECK(check({16}, {}, {}, BatchAxis::kAbsent) == Reason::kShape);
+  CHECK(check({8, -1}, {4}, {}, BatchAxis::kAbsent) == Reason::kShape);
+  CHECK(says("expected (8, None) (None is any length): the model"));
+  CHECK(reason_of([] { batch_axis_of("x", {8, 4}, {1, 8, 4}); }) == Reason::kShape);
+  CHECK(!says("single row") && !says("None"));
+}
+
 TEST(validation_empty) {
   CHECK(check({-1, 4}, {0, 4}) == Reason::kEmpty);
   CHECK(says("input_checks={'x': InputChecks(non_empty=False)}"));
