@@ -182,7 +182,7 @@ Shape shape_of_array(py::handle array, std::string_view name, ArrayRole role) {
   return shape;
 }
 
-StridedView view_of(py::handle array, std::string_view name, ArrayRole role) {
+StridedView view_of(py::handle array, std::string_view name, DType expected, ArrayRole role) {
   StridedView view;
   view.shape = shape_of_array(array, name, role);
   const auto* proxy = py::detail::array_proxy(array.ptr());
@@ -195,9 +195,9 @@ StridedView view_of(py::handle array, std::string_view name, ArrayRole role) {
                "), where numbers are expected"));
   }
   if (!dtype) {
-    refuse(
-        name, role,
-        cat("an array of dtype ", str_of(proxy->descr), " has no counterpart in a model; convert it with .astype()"));
+    throw Error(ErrorCode::kValidation, Reason::kDtype,
+                cat(array_label(name, role), " has dtype ", str_of(proxy->descr), "; expected ", dtype_name(expected),
+                    role == ArrayRole::kTarget ? "" : cat(": convert it with .astype('", dtype_name(expected), "')")));
   }
   view.dtype = *dtype;
   view.data = proxy->data;

@@ -22,8 +22,9 @@ pybind11::object without_negative_bit(pybind11::handle object);
 
 /// Where the elements of a numpy array lie, by numpy's own record of it: what a subclass says of itself is not asked.
 /// Runs no Python unless it throws. Python that runs afterwards may change the array: all arrays of a call are made
-/// first, and then looked at. Throws Error(kValidation, kDtype or kShape) where no model takes the like.
-StridedView view_of(pybind11::handle array, std::string_view name, ArrayRole role = ArrayRole::kInput);
+/// first, and then looked at. Throws Error(kValidation, kDtype or kShape) where no model takes the like; the message
+/// says that `expected` is.
+StridedView view_of(pybind11::handle array, std::string_view name, DType expected, ArrayRole role = ArrayRole::kInput);
 
 /// Its shape alone, with the same checks of the array.
 Shape shape_of_array(pybind11::handle array, std::string_view name, ArrayRole role = ArrayRole::kInput);

@@ -28,10 +28,11 @@ Tensor tensor_in(py::handle object, const PortSpec& port, std::string_view input
     out = {view.dtype, view.shape, view.data, memory};
     return out;
   }
-  const StridedView view = view_of(array, port.name);
+  const StridedView view = view_of(array, port.name, port.dtype);
   if (view.dtype != port.dtype) {
     throw Error(ErrorCode::kValidation, Reason::kDtype,
-                cat("input '", port.name, "' must be ", dtype_name(port.dtype), ", got ", dtype_name(view.dtype)));
+                cat("input '", port.name, "' has dtype ", dtype_name(view.dtype), "; expected ", dtype_name(port.dtype),
+                    ": convert it with .astype('", dtype_name(port.dtype), "')"));
   }
   const size_t bytes = static_cast<size_t>(view.shape.elements()) * dtype_size(view.dtype);
   *memory = pool.acquire(std::max<size_t>(bytes, 1), "input of a sequence");

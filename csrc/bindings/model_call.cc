@@ -65,7 +65,7 @@ void read_input(Inputs& in, size_t i, const PortSpec& spec, const PortChecks& ch
   const StridedView view = in.is_there(i) ? *in.there[i]
                            : spec.dtype == DType::kString
                                ? port_view(in.arrays[i], spec, *BufferPool::process_default(), in.copies.emplace_back())
-                               : view_of(in.arrays[i], spec.name);
+                               : view_of(in.arrays[i], spec.name, spec.dtype);
   const Shape& expected = spec.any_shape ? view.shape : spec.shape;
   const BatchAxis axis = batch_axis_of(spec.name, expected, view.shape);
   if (!spec.shape.empty() && !spec.shared) check_axis(in, spec, view.shape, axis);
@@ -105,13 +105,15 @@ void* checked_out(PyObject* object, const PortSpec& spec, DType dtype, const Sha
     throw Error(ErrorCode::kValidation, Reason::kDtype,
                 cat("out['", spec.name, "'] must be a numpy array, got ", Py_TYPE(object)->tp_name));
   }
-  const StridedView view = view_of(object, spec.name, ArrayRole::kTarget);
+  const StridedView view = view_of(object, spec.name, dtype, ArrayRole::kTarget);
   const bool writable = is_writable(object);
   if (view.dtype != dtype || !(view.shape == shape) || !lies_as_tensor(view) || !writable) {
-    throw Error(
-        ErrorCode::kValidation, view.dtype != dtype ? Reason::kDtype : Reason::kShape,
-        cat("out['", spec.name, "'] must be a writable, contiguous ", dtype_name(dtype), " array of shape ",
-            shape.str(), "; got ", dtype_name(view.dtype), " ", view.shape.str(), writable ? "" : ", read-only"));
+    throw Error(ErrorCode::kValidation, view.dtype != dtype ? Reason::kDtype : Reason::kShape,
+                cat("out['", spec.name, "'] must be a writable, contiguous ", dtype_name(dtype), " array of shape ",
+                    shape.str(), "; got ", dtype_name(view.dtype), " ", view.shape.str(), writable ? "" : ", read-only",
+                    lies_as_tensor(view)   ? ""
+                    : view.is_contiguous() ? ", not aligned"
+                                           : ", not contiguous"));
   }
   return const_cast<void*>(view.data);
 }
@@ -219,9 +221,9 @@ Results call_staged(Model& model, Inputs& in, std::span<PyObject* const> out) {
   const auto specs = model.inputs();
   for (size_t o = 0; o < out.size(); ++o) {
     if (out[o] && model.outputs()[o].dtype == DType::kString) {
-      throw Error(
-          ErrorCode::kValidation, Reason::kDtype,
-          cat("out['", model.outputs()[o].name, "'] is of strings, which are objects of their own: leave it out"));
+      throw Error(ErrorCode::kValidation, Reason::kDtype,
+                  cat("out['", model.outputs()[o].name,
+                      "']: an output of strings is made of objects of its own: leave it out"));
     }
   }
   const auto views = views_of(in, specs);
@@ -380,7 +382,7 @@ void bring(Inputs& in, size_t i, const PortSpec& spec, const PortChecks& checks,
 void take_there(Results& results, CudaDevice& device, py::handle like) {
   for (py::object& result : results.span()) {
     if (!py::detail::npy_api::get().PyArray_Check_(result.ptr())) continue;
-    const StridedView view = view_of(result, "result", ArrayRole::kOutput);
+    const StridedView view = view_of(result, "result", DType::kF32, ArrayRole::kOutput);
     DeviceArray array{&device, nullptr, view.dtype, view.shape};
     array.memory = device.new_array(array.bytes());
     device.upload(array.memory->data(), view.data, array.bytes());

@@ -63,7 +63,7 @@ void RequestInputs::look(BufferPool& pool, std::span<const PortSpec> now) {
       continue;
     }
     views_[i] = specs_[i].dtype == DType::kString ? port_view(arrays_[i], specs_[i], pool, texts_.emplace_back())
-                                                  : view_of(arrays_[i], specs_[i].name);
+                                                  : view_of(arrays_[i], specs_[i].name, specs_[i].dtype);
   }
 }
 

@@ -144,7 +144,7 @@ class Elements {
     }
     if (PyBytes_Check(object)) refuse(i, "is bytes, not a str: .decode() makes one");
     if (!PyUnicode_Check(object)) {
-      refuse(i, cat("is of type ", Py_TYPE(object)->tp_name, ", not a str: .astype(str) makes them of anything"));
+      refuse(i, cat("is of type ", Py_TYPE(object)->tp_name, ", not a str: numpy.asarray(x).astype(str) converts it"));
     }
 #if PY_VERSION_HEX < 0x030c0000
     if (PyUnicode_READY(object) != 0) throw py::error_already_set();
@@ -165,8 +165,9 @@ class Elements {
   const bool bytes = type_number(array) == kBytesType;
   throw Error(
       ErrorCode::kValidation, Reason::kDtype,
-      cat(array_label(name, role), " is of strings: expected an array of str (numpy.str_ or object); got dtype ",
-          str_of(descr), bytes ? ": numpy.char.decode(x) makes strings of bytes" : ""));
+      cat(array_label(name, role), " has dtype ", str_of(descr),
+          "; expected strings (numpy.str_, or object with str): ",
+          bytes ? "numpy.char.decode(x) makes strings of bytes" : "numpy.asarray(x).astype(str) converts them"));
 }
 
 StridedView text_view(py::handle array, std::string_view name, ArrayRole role, BufferPool& pool, Buffer& memory) {
@@ -248,7 +249,7 @@ py::object to_port_array(py::handle object, const PortSpec& spec, ArrayRole role
 }
 
 StridedView port_view(py::handle array, const PortSpec& spec, BufferPool& pool, Buffer& memory, ArrayRole role) {
-  if (spec.dtype != DType::kString) return view_of(array, spec.name, role);
+  if (spec.dtype != DType::kString) return view_of(array, spec.name, spec.dtype, role);
   return text_view(array, spec.name, role, pool, memory);
 }
 

@@ -58,6 +58,26 @@ CALLS: list[Callable[..., Any]] = [
 ]
 
 
+@pytest.mark.parametrize(
+    ("given", "dtype"),
+    [
+        (X.astype(object), "object"),
+        (X.astype(">f4"), ">f4"),
+        (X.astype("M8[s]"), r"datetime64\[s\]"),
+        (X.astype(np.longdouble), "float128"),
+        (X.astype(float), "float64"),
+    ],
+)
+def test_a_dtype_that_does_not_fit_names_the_one_that_does(given: np.ndarray, dtype: str) -> None:
+    said = rf"^input 'x' has dtype {dtype}; expected float32: convert it with \.astype\('float32'\)$"
+    model = relu()
+    with inferkit.Batcher(model) as batcher:
+        for run in (model, batcher, lambda x: model.run({"x": x})):
+            with pytest.raises(inferkit.ValidationError, match=said) as caught:
+                run(given)
+            assert caught.value.reason == "dtype"
+
+
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("what", INVALID)
 def test_it_counts_once(what: str, call: Callable[..., Any]) -> None:

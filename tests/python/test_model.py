@@ -180,8 +180,14 @@ def test_run_by_name_and_out() -> None:
     assert e.value.reason == "dtype"
     frozen = np.empty((2, 3), np.float32)
     frozen.flags.writeable = False
-    with pytest.raises(inferkit.ValidationError, match="read-only"):
+    with pytest.raises(inferkit.ValidationError, match=r"got float32 \(2, 3\), read-only$"):
         model.run({"x": x}, out={"y": frozen})
+    with pytest.raises(inferkit.ValidationError, match=r"got float32 \(2, 3\), not contiguous$"):
+        model.run({"x": x}, out={"y": np.empty((2, 6), np.float32)[:, ::2]})
+    with pytest.raises(inferkit.ValidationError, match=r"got float32 \(2, 3\), not aligned$"):
+        model.run({"x": x}, out={"y": np.empty(25, np.uint8)[1:].view(np.float32).reshape(2, 3)})
+    with pytest.raises(inferkit.ValidationError, match=r"out\['y'\] has dtype object; expected float32$"):
+        model.run({"x": x}, out={"y": np.empty((2, 3), object)})
 
 
 def test_out_may_overlap_the_input() -> None:

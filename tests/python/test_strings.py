@@ -123,13 +123,13 @@ def test_shapes() -> None:
         (words("a", None), r"at \[1\] is None"),
         (np.array([["a", "b"], ["c", float("nan")]], object), r"at \[1, 1\] is a float, nan"),
         (words("a", b"b"), r"at \[1\] is bytes.*decode"),
-        (words("a", 3), r"at \[1\] is of type int"),
+        (words("a", 3), r"at \[1\] is of type int, not a str: numpy\.asarray\(x\)\.astype\(str\)"),
         (words("a", "b\ud800c"), r"at \[1\] holds U\+D800"),
         (np.array(["a", "\udfff"]), r"at \[1\] holds U\+DFFF, half"),
         (np.array([97, 0x110000], np.uint32).view("U1"), r"at \[1\] holds U\+110000, which is beyond"),
-        (np.array([b"a"]), r"got dtype \|S1.*decode"),
-        (np.array([1.0]), "got dtype float64"),
-        (np.array(["a"]).astype(">U1"), "got dtype >U1"),
+        (np.array([b"a"]), r"has dtype \|S1; expected strings .*decode"),
+        (np.array([1.0]), r"has dtype float64; expected strings .*astype\(str\)"),
+        (np.array(["a"]).astype(">U1"), r"has dtype >U1; expected strings .*astype\(str\)"),
         (np.ma.masked_array(["a", "b"], [True, False]), "masked"),
         ({"a", "b"}, "got set"),
         (3, "got int"),
@@ -152,7 +152,7 @@ def test_numbers_take_no_strings() -> None:
 
 
 def test_out_takes_no_strings() -> None:
-    with pytest.raises(inferkit.ValidationError, match=r"out\['y'\] is of strings"):
+    with pytest.raises(inferkit.ValidationError, match=r"out\['y'\]: an output of strings"):
         identity("n").run({"x": words("a")}, out={"y": np.empty(1, object)})
 
 
