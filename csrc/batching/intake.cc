@@ -60,6 +60,23 @@ std::vector<std::byte> key_of(const StridedView& given) {
   throw Error(ErrorCode::kValidation, reason, message);
 }
 
+/// Why an input that may be meant for all rows counts as rows; empty for others.
+std::string hint_for_large(const PortSpec& input) {
+  const auto elements = input.shape.checked_elements();  // none where a dimension is free
+  if (!elements || input.dtype == DType::kString) return {};
+  const size_t bytes = static_cast<size_t>(*elements) * dtype_size(input.dtype);
+  if (bytes <= kMostSharedBytes) return {};
+  return cat(". Input '", input.name, "' has ", bytes, " bytes, and a value for all rows may have ", kMostSharedBytes,
+             ": if it is meant as one, call the model directly");
+}
+
+/// Of two inputs that do not agree about the rows.
+std::string hint_for_large(const PortSpec& one, const PortSpec& other) {
+  const bool first = one.shape[0] != Shape::kFree, second = other.shape[0] != Shape::kFree;
+  if (first == second) return {};
+  return hint_for_large(first ? one : other);
+}
+
 }  // namespace
 
 Intake::Intake(std::span<const PortSpec> inputs, std::span<const InputSense> senses, const BatcherOptions& options,
@@ -145,11 +162,12 @@ Checked Intake::check(std::span<const StridedView> given, uint64_t generation) {
     } else if (single != out.single_row) {
       const auto& [without, with] = single ? std::pair(i, first_batched_) : std::pair(first_batched_, i);
       fail(Reason::kShape, cat("input '", inputs_[with].name, "' has a batch axis and input '", inputs_[without].name,
-                               "' does not: pass all inputs with a batch axis, or all without it for a single row"));
+                               "' does not: pass all inputs with a batch axis, or all without it for a single row",
+                               hint_for_large(inputs_[with], inputs_[without])));
     } else if (rows != out.rows) {
       fail(Reason::kShape,
            cat("all inputs of a request need the same number of rows; input '", inputs_[first_batched_].name, "' has ",
-               out.rows, " and input '", spec.name, "' has ", rows));
+               out.rows, " and input '", spec.name, "' has ", rows, hint_for_large(inputs_[first_batched_], spec)));
     }
   }
   if (fixed_rows_ && out.rows > fixed_rows_) {

@@ -314,6 +314,31 @@ def test_one_that_may_be_too_large_to_tell_requests_apart_by_is_the_batch(size: 
             assert ticket.result().tobytes() == model(x, image).tobytes()
 
 
+def test_a_table_that_is_too_large_to_be_shared_is_told_so() -> None:
+    model = load("g (float[n, 400] x, float[400, 300] t) => (float[n, 300] y) { y = MatMul(x, t) }")
+    assert not model.inputs[1].shared
+    x, table = np.ones((3, 400), np.float32), np.ones((400, 300), np.float32)
+    said = (
+        "Input 't' has 480000 bytes, and a value for all rows may have 65536: if it is meant as one, "
+        "call the model directly$"
+    )
+    with inferkit.Batcher(model) as batcher:
+        for rows, why in ((x, "has 3 and input 't' has 400"), (x[0], "'t' has a batch axis and input 'x' does not")):
+            with pytest.raises(inferkit.ValidationError, match=f"{why}.*{said}"):
+                batcher(rows, table)
+    np.testing.assert_array_equal(model(x, table), x @ table)  # as it says
+
+
+def test_rows_that_do_not_fit_are_no_large_tables() -> None:
+    model = load("g (float[n, 20000] x, float[n, 20000] z) => (float[n, 20000] y) { y = Add(x, z) }")
+    x = np.ones((2, 20000), np.float32)
+    with inferkit.Batcher(model) as batcher:
+        with pytest.raises(inferkit.ValidationError, match=r"input 'x' has 2 and input 'z' has 1$"):
+            batcher(x, x[:1])
+        with pytest.raises(inferkit.ValidationError, match=r"or all without it for a single row$"):
+            batcher(x, x[0])
+
+
 def test_rows_that_a_table_combines_run_alone() -> None:
     """Which rows it picks, the table says."""
     model = load(
