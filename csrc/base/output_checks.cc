@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 
 #include "base/scan.h"
 
@@ -38,26 +39,33 @@ bool all_zero(const TensorView& t) {
   return true;
 }
 
-/// The first row along the last axis that is no distribution, or -1.
+/// A row along the last axis that is no distribution: one of its values is negative, or their sum is not 1.
+struct Unnormalized {
+  int64_t row;
+  bool negative;
+  double found;  // the negative value, or the sum
+};
+
+/// The first of them.
 template <class T>
-int64_t first_unnormalized(const TensorView& t, double tolerance) {
+std::optional<Unnormalized> first_unnormalized(const TensorView& t, double tolerance) {
   const int64_t width = t.shape.empty() ? 1 : t.shape.back();
   const int64_t rows = width ? t.shape.elements() / width : 0;
   const T* at = t.as<T>();
   for (int64_t r = 0; r < rows; ++r, at += width) {
-    double sum = 0;
-    bool negative = false;
+    double sum = 0, least = 0;
     for (int64_t i = 0; i < width; ++i) {
       const double value = widen(at[i]);
       sum += value;
-      negative |= value < -tolerance;
+      least = std::min(least, value);
     }
-    if (negative || !(std::abs(sum - 1.0) <= tolerance)) return r;
+    if (least < -tolerance) return Unnormalized{r, true, least};
+    if (!(std::abs(sum - 1.0) <= tolerance)) return Unnormalized{r, false, sum};
   }
-  return -1;
+  return std::nullopt;
 }
 
-int64_t first_unnormalized(const TensorView& t, double tolerance) {
+std::optional<Unnormalized> first_unnormalized(const TensorView& t, double tolerance) {
   switch (t.dtype) {
     case DType::kF32:
       return first_unnormalized<float>(t, tolerance);
@@ -68,7 +76,7 @@ int64_t first_unnormalized(const TensorView& t, double tolerance) {
     case DType::kBF16:
       return first_unnormalized<BFloat16>(t, tolerance);
     default:
-      return -1;
+      return std::nullopt;
   }
 }
 
@@ -91,10 +99,13 @@ Status check_output(std::string_view name, DType spec_dtype, const Shape& spec, 
     return bad(Reason::kAllZero, cat("output '", name, "' is all zero: the model may not have its weights"));
   }
   if (checks.normalized) {
-    const int64_t row = first_unnormalized(output, checks.tolerance);
-    if (row >= 0) {
-      return bad(Reason::kNotNormalized, cat("output '", name, "' does not sum to 1 in row ", row,
-                                             " of its last axis (within ", checks.tolerance, ")"));
+    if (const auto found = first_unnormalized(output, checks.tolerance)) {
+      return bad(
+          Reason::kNotNormalized,
+          cat("row ", found->row, " of output '", name, "', along its last axis, ",
+              found->negative ? "holds " : "sums to ", found->found, "; expected ",
+              found->negative ? "no negative value" : "1", " within ", checks.tolerance,
+              ", as OutputChecks(normalized=True) asks: have the model end in a Softmax, or leave the check out"));
     }
   }
   return {};

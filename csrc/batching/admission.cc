@@ -1,5 +1,6 @@
 // What comes in: checks, refusals at the door, and how a request gets its place in the queue. The rest of Batcher is in
 // batcher.cc.
+#include <cmath>
 #include <stdexcept>
 
 #include "base/counted.h"
@@ -7,6 +8,16 @@
 #include "batching/batcher.h"
 
 namespace inferkit {
+namespace {
+
+/// Rounded to so many, for a message.
+double three_digits(double value) {
+  if (!(value > 0) || !std::isfinite(value)) return value;
+  const double scale = std::pow(10.0, 2 - std::floor(std::log10(value)));
+  return std::round(value * scale) / scale;
+}
+
+}  // namespace
 
 void Batcher::refuse_if_closed(TagSet* tags) {
   if (foreign()) {
@@ -85,7 +96,7 @@ void Batcher::enter_client(const Checked& checked, const SubmitOptions& options,
   throw Refusal(ErrorCode::kQueueFull,
                 cat("client ", quote(client.name), " has used up its rate of ", client.options.rate,
                     client.options.rate == 1 ? " request" : " requests", " a second (burst=", client.options.burst,
-                    "): try again in ", double(wait) * 1e-9, " s"),
+                    "): try again in ", three_digits(double(wait) * 1e-9), " s"),
                 wait);
 }
 
@@ -133,7 +144,7 @@ void Batcher::refuse_if_late(const Checked& checked, const SubmitOptions& option
   const Nanos has = options.deadline - now;
   // Nobody is served sooner for having waited where the run alone takes longer.
   const bool too_short = predictor_.forecast(*checked.layout, checked.rows).likely > has;
-  const auto milliseconds = [](Nanos n) { return cat(double(n) * 1e-6, " ms"); };
+  const auto milliseconds = [](Nanos n) { return cat(three_digits(double(n) * 1e-6), " ms"); };
   const std::string why =
       itself ? cat("it has ", milliseconds(has), " left, and the requests before it and its own run take about ",
                    milliseconds(outlook.end - now),

@@ -126,7 +126,7 @@ Status Request::end_status() const {
       return {ErrorCode::kCancelled, Reason::kNone, "the request was cancelled", nullptr};
     case Phase::kExpired:
       return {ErrorCode::kDeadline, Reason::kNone,
-              "the request's deadline passed before it had an answer, or would have", nullptr};
+              "the request's deadline passed, or would have passed, before it had an answer", nullptr};
     default:
       return {};
   }

@@ -156,6 +156,13 @@ def test_a_rate() -> None:
     assert stats.rejected == 4
 
 
+def test_a_wait_is_told_in_three_digits() -> None:
+    with ManualClock().batcher(FakeModel(), clients={"a": Client(rate=3.0, burst=1)}) as batcher:
+        batcher(row(0), client="a")
+        with pytest.raises(inferkit.QueueFullError, match=r"try again in 0\.333 s$"):
+            batcher(row(0), client="a")
+
+
 def test_a_rate_for_everybody_else() -> None:
     with ManualClock().batcher(FakeModel(), clients={"a": Client()}, default_client=Client(rate=1.0)) as batcher:
         for _ in range(5):

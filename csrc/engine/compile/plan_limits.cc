@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "base/counted.h"
 #include "platform/system_memory.h"
 
 namespace inferkit {
@@ -11,6 +12,7 @@ namespace {
 /// In a unit that keeps at least two digits.
 std::string amount(size_t bytes) {
   constexpr size_t kTen = 10;
+  if (bytes < kTen << 10) return counted(bytes, "byte");
   return bytes < kTen << 20 ? cat(bytes >> 10, " KiB") : cat(bytes >> 20, " MiB");
 }
 

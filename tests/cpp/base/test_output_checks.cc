@@ -60,4 +60,11 @@ TEST(output_normalized_row_by_row) {
   CHECK(reason_of({DType::kF32, {1, 2}, negative}, {.normalized = true}) == Reason::kNotNormalized);
   const float nan[2] = {NAN, 1};
   CHECK(reason_of({DType::kF32, {1, 2}, nan}, {.normalized = true}) == Reason::kNotNormalized);
+  const auto said = [](const TensorView& output) {
+    return check_output("y", DType::kF32, {-1, 2}, output, {.normalized = true}).message;
+  };
+  CHECK(
+      said({DType::kF32, {2, 2}, bad}).starts_with("row 1 of output 'y', along its last axis, sums to 0.75; expected"));
+  CHECK(said({DType::kF32, {1, 2}, negative}).find("holds -0.5; expected no negative value within 0.001") !=
+        std::string::npos);
 }

@@ -35,6 +35,12 @@ TEST(plan_limits_refuse_one_value_and_name_its_node) {
   CHECK(contains(why, "max_run_bytes"));
 }
 
+TEST(plan_limits_tell_few_bytes_by_the_byte) {
+  RunBytes bytes(511);
+  const std::string why = refusal([&] { bytes.add_value(range_node(), DType::kF32, {2, 64}); });
+  CHECK(contains(why, "(2, 64), 512 bytes; one run may take at most 511 bytes"));
+}
+
 TEST(plan_limits_count_what_overflows) {
   for (const Shape& shape : {Shape{int64_t{1} << 61}, Shape{int64_t{1} << 40, int64_t{1} << 40}, Shape{-5}}) {
     RunBytes bytes(size_t{1} << 40);
