@@ -3,9 +3,11 @@
 #include <optional>
 #include <system_error>
 
+#include "base/file_error.h"
 #include "bindings/cause.h"
 #include "bindings/event_loop.h"
 #include "bindings/exit.h"
+#include "bindings/path.h"
 
 namespace py = pybind11;
 
@@ -66,7 +68,13 @@ void set_made(auto&& make) noexcept {
 
 void set_os_error(const std::system_error& error) noexcept {
   // OSError(errno, message) chooses FileNotFoundError, PermissionError... by itself.
-  set_made([&] { return py::handle(PyExc_OSError)(error.code().value(), text(error.what())); });
+  set_made([&] {
+    const int code = error.code().value();
+    if (const auto* of = dynamic_cast<const FileError*>(&error)) {
+      return py::handle(PyExc_OSError)(code, error.code().message(), file_name(of->path()));
+    }
+    return py::handle(PyExc_OSError)(code, text(error.what()));
+  });
 }
 
 }  // namespace

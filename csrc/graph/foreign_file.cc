@@ -80,7 +80,7 @@ std::string_view stand_in(std::span<const std::byte> bytes) {
     return "a Git LFS pointer: fetch the file that it stands for with `git lfs pull`";
   }
   const std::string_view text = beginning(all);
-  if (begins(text, "<!doctype html") || begins(text, "<html")) {
+  if (begins(text, "<!doctype html") || begins(text, "<html") || begins(text, "<head")) {
     return "an HTML page, as a download that failed or needs a login leaves it: download the file itself";
   }
   return {};

@@ -41,7 +41,9 @@ void check_input(const ValueInfoProto& info) {
 
 std::string describe(const NodeProto& node) {
   const std::string type = node.domain.empty() ? std::string(node.op_type) : cat(node.domain, ".", node.op_type);
-  return node.name.empty() ? cat("a node (", type, ")") : cat("node ", quote(node.name), " (", type, ")");
+  if (!node.name.empty()) return cat("node ", quote(node.name), " (", type, ")");
+  const auto named = std::ranges::find_if(node.outputs, [](std::string_view output) { return !output.empty(); });
+  return cat("a node (", type, ")", named == node.outputs.end() ? "" : cat(" that computes ", quote(*named)));
 }
 
 void Limits::take(size_t& left, size_t n, const char* what) {

@@ -9,11 +9,11 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdint>
-#include <system_error>
 #include <utility>
 
 #include "base/counted.h"
 #include "base/error.h"
+#include "base/file_error.h"
 #include "base/text.h"
 
 namespace inferkit {
@@ -21,7 +21,7 @@ namespace {
 
 struct stat stat_of(int fd, const std::string& path) {
   struct stat info;
-  if (::fstat(fd, &info) != 0) throw std::system_error(errno, std::generic_category(), path);
+  if (::fstat(fd, &info) != 0) throw FileError(errno, path);
   return info;
 }
 
@@ -85,7 +85,7 @@ std::shared_ptr<const MappedFile> MappedFile::map(FileDescriptor fd, const std::
   auto file = std::make_shared<MappedFile>(Key{}, path, std::move(fd), state);
   if (size == 0) return file;
   void* data = ::mmap(nullptr, size, PROT_READ, MAP_SHARED, number, 0);
-  if (data == MAP_FAILED) throw std::system_error(errno, std::generic_category(), path);
+  if (data == MAP_FAILED) throw FileError(errno, path);
   file->bytes_ = {static_cast<const std::byte*>(data), size};
   file->region_.begin = file->bytes_.data();
   file->region_.bytes = size;
@@ -95,7 +95,7 @@ std::shared_ptr<const MappedFile> MappedFile::map(FileDescriptor fd, const std::
 std::shared_ptr<const MappedFile> MappedFile::open(const std::string& path) {
   if (path.find('\0') != std::string::npos) throw std::invalid_argument("a path may not hold a NUL character");
   FileDescriptor fd(::open(path.c_str(), kReadFlags));
-  if (!fd) throw std::system_error(errno, std::generic_category(), path);
+  if (!fd) throw FileError(errno, path);
   return map(std::move(fd), path, path);
 }
 

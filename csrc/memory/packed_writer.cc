@@ -5,9 +5,9 @@
 
 #include <cerrno>
 #include <cstdio>
-#include <system_error>
 
 #include "base/error.h"
+#include "base/file_error.h"
 #include "base/text.h"
 #include "memory/packed_file.h"
 #include "platform/file_descriptor.h"
@@ -16,7 +16,7 @@
 namespace inferkit {
 namespace {
 
-[[noreturn]] void fail(const std::string& path) { throw std::system_error(errno, std::generic_category(), path); }
+[[noreturn]] void fail(const std::string& path) { throw FileError(errno, path); }
 
 /// A file of a name of its own, which goes away unless it is given its real one.
 class Draft {

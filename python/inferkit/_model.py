@@ -316,7 +316,12 @@ class Model(_core.Model):
                     raise
                 raise ModelError(f"{error}; bytes are a model's content: if these are a path, give it as str") from None
         else:
-            made = cls(path=source, outputs=wanted or [], mmap=mmap, checks=checks, **options)
+            try:
+                made = cls(path=source, outputs=wanted or [], mmap=mmap, checks=checks, **options)
+            except ModelError as error:
+                if hasattr(error, "add_note"):  # from Python 3.11 on; its message is shown beside other names of files
+                    error.add_note(f"This happened while the model was loaded from {os.fspath(source)!r}.")
+                raise
             source = os.path.abspath(source)  # wherever the process is that reopens it
         made._origin = ("load", (source,), {**options, "outputs": wanted, "mmap": mmap, "input_checks": checks})
         if packed_cache is not None:

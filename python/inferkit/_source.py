@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
+from collections.abc import Callable
 from typing import Any, Protocol, Union
 
 import numpy as np
 
 from ._arguments import path_text
+from ._errors import ModelError
 
 __all__ = ["ModelSource", "is_like_a_path", "model_source"]
 
@@ -30,6 +33,7 @@ _Content = Union[bytes, bytearray, memoryview, "np.ndarray[Any, Any]"]
 ModelSource = _Path | _Content | BinaryFile | Message
 
 _LONGEST_PATH = 4096
+_OF_TEXT = ", whose read() gives text: open it with mode 'rb'"
 _TAKEN = "a path, the bytes of a model, a binary file or an onnx.ModelProto"
 
 
@@ -44,11 +48,45 @@ def model_source(model: Any) -> str | bytes:
         return path
     serialize = getattr(model, "SerializeToString", None)
     if callable(serialize):  # before the rest: protobuf's messages have many methods
+        _refuse_other_messages(model)
         return _content(serialize(), model)
     read = getattr(model, "read", None)
     if callable(read):
-        return _content(read(), model)
+        return _read(model, read)
     return _content(model, model)
+
+
+def _refuse_other_messages(model: Any) -> None:
+    """Name a message of protobuf that is no model, such as the graph of one."""
+    name = getattr(getattr(type(model), "DESCRIPTOR", None), "full_name", None)
+    if isinstance(name, str) and name.rpartition(".")[2] != "ModelProto":
+        hint = ": onnx.helper.make_model(graph) makes a model of it" if name == "onnx.GraphProto" else ""
+        raise TypeError(f"model must be {_TAKEN}, got {name}{hint}")
+
+
+def _read(file: Any, read: Callable[[], Any]) -> bytes:
+    """Read what is left of a file."""
+    try:
+        content = read()
+    except UnicodeDecodeError:
+        raise TypeError(f"model must be {_TAKEN}, got {type(file).__name__}{_OF_TEXT}") from None
+    except ValueError as error:  # closed, or open for writing alone
+        if type(error) not in (ValueError, io.UnsupportedOperation):
+            raise
+        raise type(error)(f"the model's file cannot be read ({error}): open it with mode 'rb'") from None
+    out = _content(content, file)
+    if not out and _position(file):
+        raise ModelError("the model's file holds nothing behind its present position: call seek(0) first")
+    return out
+
+
+def _position(file: Any) -> int:
+    """Tell where a file stands; 0 where it does not say."""
+    try:
+        at = file.tell()
+    except (AttributeError, OSError, ValueError):
+        return 0
+    return at if isinstance(at, int) else 0
 
 
 def is_like_a_path(content: bytes) -> bool:
@@ -68,7 +106,7 @@ def _content(given: Any, model: Any) -> bytes:
     except TypeError:
         hint = ""
         if isinstance(given, str):
-            hint = ", whose read() gives text: open it with mode 'rb'"
+            hint = _OF_TEXT
         raise TypeError(f"model must be {_TAKEN}, got {type(model).__name__}{hint}") from None
     if view.itemsize != 1:
         raise TypeError(

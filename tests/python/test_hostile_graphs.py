@@ -74,6 +74,22 @@ def test_nodes_with_the_wrong_number_of_inputs_or_outputs(nodes: list[onnx.NodeP
         load(nodes, [root])
 
 
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (node("Relu", ["x", "x"], ["y"]), r"^a node \(Relu\) that computes 'y': has 2 inputs; Relu takes 1$"),
+        (node("Relu", ["x", "x"], ["y"], name="r"), r"^node 'r' \(Relu\): has 2 inputs; Relu takes 1$"),
+        (node("Clip", ["x", "", "", "x"], ["y"]), r"that computes 'y': has 4 inputs; Clip takes 1 to 3$"),
+        (node("Relu", ["x"], ["", "y"]), r"^a node \(Relu\) that computes 'y': has 2 outputs; Relu has 1$"),
+        (node("Concat", [], ["y"], axis=0), r"that computes 'y': has 0 inputs; Concat takes at least 1$"),
+        (node("Relu", ["q"], ["y"]), r"^a node \(Relu\) that computes 'y' reads 'q', which nothing defines$"),
+    ],
+)
+def test_a_node_that_is_wrong_can_be_found(wrong: onnx.NodeProto, said: str) -> None:
+    with pytest.raises(inferkit.ModelError, match=said):
+        load([wrong])
+
+
 @pytest.mark.parametrize("op", ["Gemm", "MatMul"])
 @pytest.mark.parametrize("outputs", [["y", "z"], ["", "z"]])
 def test_outputs_that_no_operator_has(op: str, outputs: list[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import os
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,64 @@ def test_what_is_neither(source: Any, words: str) -> None:
     assert words in str(caught.value)
 
 
+def test_other_messages_are_named(proto: onnx.ModelProto) -> None:
+    with pytest.raises(TypeError, match=r"got onnx\.GraphProto: onnx\.helper\.make_model\(graph\) makes"):
+        inferkit.Model.load(proto.graph)
+    with pytest.raises(TypeError, match=r"got onnx\.NodeProto$"):
+        inferkit.Model.load(proto.graph.node[0])
+
+    class Message:
+        def SerializeToString(self) -> bytes:  # noqa: N802
+            return proto.SerializeToString()
+
+    assert works(Message())
+
+
+def test_files_that_cannot_be_read(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    path.write_bytes(content + b"\xff\xff")
+    with path.open() as text, pytest.raises(TypeError, match="mode 'rb'"):
+        inferkit.Model.load(text)
+    path.write_bytes(content)
+    with path.open("rb") as file:
+        assert works(file)
+        with pytest.raises(inferkit.ModelError, match=r"nothing behind its present position: call seek\(0\) first"):
+            inferkit.Model.load(file)
+        file.seek(0)
+        assert works(file)
+    with pytest.raises(ValueError, match=r"cannot be read \(read of closed file\): open it with mode 'rb'"):
+        inferkit.Model.load(file)
+    with path.open("ab") as file, pytest.raises(io.UnsupportedOperation, match="open it with mode 'rb'"):
+        inferkit.Model.load(file)
+    with pytest.raises(inferkit.ModelError, match="the ONNX file is empty"):
+        inferkit.Model.load(io.BytesIO())
+
+
+@pytest.mark.parametrize("name", ["missing.onnx", "", "a\udcff\n\u202e.onnx"])
+@pytest.mark.parametrize("opens", [inferkit.Model.load, inferkit.Weights.open], ids=["model", "weights"])
+def test_a_missing_file_is_named_as_python_names_it(opens: Any, name: str) -> None:
+    with pytest.raises(FileNotFoundError) as caught, open(name):
+        pass
+    with pytest.raises(FileNotFoundError) as ours:
+        opens(name)
+    assert (ours.value.errno, ours.value.strerror, ours.value.filename) == (2, "No such file or directory", name)
+    assert str(ours.value) == str(caught.value)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="exceptions have notes from 3.11 on")
+@pytest.mark.parametrize("content", [b"", b"<html>", b"\x08\x08"])
+def test_what_is_wrong_with_a_file_names_it(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    path.write_bytes(content)
+    for source in (path, str(path)):
+        with pytest.raises(inferkit.ModelError) as caught:
+            inferkit.Model.load(source)
+        assert caught.value.__notes__ == [f"This happened while the model was loaded from {str(path)!r}."]
+    with pytest.raises(inferkit.ModelError) as caught:
+        inferkit.Model.load(content)
+    assert not hasattr(caught.value, "__notes__")
+
+
 def zipped() -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
@@ -93,6 +152,7 @@ FOREIGN = {
     "Git LFS": b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n",
     "HTML": b"\n <!DOCTYPE html><html>404</html>",
     "an HTML page": b"<!-- made by a proxy -->\n<!-- twice --><HTML><body>Sign in</body></HTML>",
+    "a download that failed or needs a login": b"<head><title>Sign in</title></head>",
     "plain text": b"Not Found",
     "gzip": gzip.compress(b"model"),
     "ZIP": zipped(),

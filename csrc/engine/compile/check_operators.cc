@@ -3,19 +3,32 @@
 #include <map>
 
 #include "base/counted.h"
+#include "base/text.h"
 #include "engine/compile/compiler.h"
 #include "platform/stoppable.h"
 
 namespace inferkit {
 
-void check_arity(const Node& node, const OpSchema& schema) {
-  const auto check = [&](size_t count, int least, int most, const char* what) {
-    if (count < static_cast<size_t>(least) || count > static_cast<size_t>(most)) {
-      throw Error(ErrorCode::kModel, cat(node.label(), ": has ", counted(count, what)));
-    }
+namespace {
+
+/// "has 2 inputs; Relu takes 1", or empty.
+std::string wrong_arity(const Node& node, const OpSchema& schema) {
+  const auto wrong = [&](size_t count, int least, int most, const char* what, const char* verb) {
+    if (count >= static_cast<size_t>(least) && count <= static_cast<size_t>(most)) return std::string();
+    const std::string bounds = least == most                   ? cat(least)
+                               : most == OpSchema().max_inputs ? cat("at least ", least)
+                                                               : cat(least, " to ", most);
+    return cat("has ", counted(count, what), "; ", node.op_type, " ", verb, " ", bounds);
   };
-  check(node.inputs.size(), schema.min_inputs, schema.max_inputs, "input");
-  check(node.outputs.size(), schema.min_outputs, schema.max_outputs, "output");
+  const std::string in = wrong(node.inputs.size(), schema.min_inputs, schema.max_inputs, "input", "takes");
+  return in.empty() ? wrong(node.outputs.size(), schema.min_outputs, schema.max_outputs, "output", "has") : in;
+}
+
+}  // namespace
+
+void check_arity(const Node& node, const OpSchema& schema) {
+  const std::string wrong = wrong_arity(node, schema);
+  if (!wrong.empty()) throw Error(ErrorCode::kModel, cat(node.label(), ": ", wrong));
 }
 
 void name_required_outputs(Node& node, Graph& graph) {
@@ -29,11 +42,11 @@ void name_required_outputs(Node& node, Graph& graph) {
 
 namespace {
 
-/// Calls visit(Node) for every node, those of subgraphs included.
+/// Calls visit(Node, Graph) for every node, those of subgraphs included.
 template <class Visit>
 void for_each_node(const Graph& graph, const Visit& visit) {
   for (const Node& node : stoppable(graph.nodes)) {
-    visit(node);
+    visit(node, graph);
     for (const auto& [name, attribute] : node.attributes) {
       if (const auto* subgraph = std::get_if<std::shared_ptr<Graph>>(&attribute)) for_each_node(**subgraph, visit);
     }
@@ -41,7 +54,7 @@ void for_each_node(const Graph& graph, const Visit& visit) {
 }
 
 void collect_missing(const Graph& graph, std::map<std::string, int>& counts) {
-  for_each_node(graph, [&](const Node& node) {
+  for_each_node(graph, [&](const Node& node, const Graph&) {
     if (OpRegistry::instance().find(node.domain, node.op_type, node.version)) return;
     const std::string domain = node.domain.empty() ? "" : node.domain + ".";
     ++counts[cat("operator ", domain, node.op_type, " (opset ", node.version, ")")];
@@ -60,6 +73,17 @@ std::string_view hint_for(std::string_view line) {
          "load the file that was optimized";
 }
 
+/// Its label, for one without a name with what it computes.
+std::string findable(const Node& node, const Graph& graph) {
+  if (!node.name.empty()) return node.label();
+  for (const ValueId output : node.outputs) {
+    if (output == kNoValue) continue;
+    const std::string& name = graph.values[static_cast<size_t>(output)].name;
+    if (!name.empty()) return cat(node.label(), " that computes ", quote(name));
+  }
+  return node.label();
+}
+
 }  // namespace
 
 std::vector<std::string> missing_operators(const Graph& graph) {
@@ -76,10 +100,10 @@ std::vector<std::string> missing_operators(const Graph& graph) {
 }
 
 void check_arities(const Graph& graph) {
-  for_each_node(graph, [](const Node& node) {
-    if (const OpDef* def = OpRegistry::instance().find(node.domain, node.op_type, node.version)) {
-      check_arity(node, def->schema);
-    }
+  for_each_node(graph, [](const Node& node, const Graph& of) {
+    const OpDef* def = OpRegistry::instance().find(node.domain, node.op_type, node.version);
+    const std::string wrong = def ? wrong_arity(node, def->schema) : std::string();
+    if (!wrong.empty()) throw Error(ErrorCode::kModel, cat(findable(node, of), ": ", wrong));
   });
 }
 

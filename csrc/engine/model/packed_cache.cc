@@ -13,6 +13,7 @@
 #include <system_error>
 #include <tuple>
 
+#include "base/file_error.h"
 #include "base/text.h"
 #include "platform/build_id.h"
 #include "platform/isa.h"
@@ -69,7 +70,7 @@ void make_folder(const std::string& path) {
   for (size_t end = path.find('/', 1);; end = path.find('/', end + 1)) {
     const std::string part = path.substr(0, end);
     if (::mkdir(part.c_str(), 0700) != 0 && errno != EEXIST) {
-      if (end == std::string::npos) throw std::system_error(errno, std::generic_category(), path);
+      if (end == std::string::npos) throw FileError(errno, path);
     }
     if (end == std::string::npos) return;
   }
