@@ -162,6 +162,22 @@ np.testing.assert_array_equal(model(ByDlpack(x)).numpy(), host(x))  # and nothin
 """)
 
 
+def test_a_model_that_fixes_its_rows_takes_no_single_row_from_there_either() -> None:
+    over_the_driver("""
+import onnx.parser
+
+HEAD = '<ir_version: 8, opset_import: ["" : 17]>'
+TEXT = HEAD + ' g (float[{n}, 4] x) => (float[{n}, 4] y) { y = Softmax <axis = 0> (x) }'
+fixed, one = (inferkit.Model.load(onnx.parser.parse_model(TEXT.replace("{n}", n)), device="cuda") for n in "81")
+rows = np.arange(32, dtype=np.float32).reshape(8, 4)
+for by in (ByInterface, ByDlpack):
+    refused(by(rows[0]), "has shape (4,); expected (8, 4)", "fixes its first dimension at 8", on=fixed)
+    refused(by(rows[:1]), "has shape (1, 4); expected (8, 4)", on=fixed)
+    assert fixed(by(rows)).shape == (8, 4)
+    np.testing.assert_array_equal(one(by(rows[0])).numpy(), np.ones(4))
+""")
+
+
 def test_values_that_are_not_finite_are_found_there_as_on_the_host() -> None:
     over_the_driver("""
 for bad in (np.nan, np.inf, -np.inf):
