@@ -411,7 +411,8 @@ Parameters
 ----------
 *inputs : array or dict
     One array for each input of the model, in order, or one dict of arrays by name. Either all of them have the batch
-    axis, or none has it; then the request is a single row.
+    axis, or none has it; then the request is a single row. Inputs for all rows (``TensorSpec.shared``, and those
+    without dimensions) never have it.
 timeout : float, optional
     Seconds after which the request ends with a :class:`DeadlineError`, if it has no answer by then. If earlier runs
     show that it cannot be answered in time, it is refused at once, or dropped before it runs. An earlier deadline of

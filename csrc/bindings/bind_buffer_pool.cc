@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "bindings/arguments.h"
 #include "bindings/bound.h"
+#include "bindings/static_method.h"
 #include "memory/buffer_pool.h"
 
 namespace py = pybind11;
@@ -147,7 +148,7 @@ Examples
 )";
 
 void bind_figures(py::module_& m) {
-  py::class_<PoolStats>(m, "PoolStats", py::custom_type_setup(without_new),
+  py::class_<PoolStats>(m, "PoolStats", py::custom_type_setup(made_elsewhere),
                         "A snapshot of a :class:`BufferPool`'s figures.")
       .def_readonly("in_use_bytes", &PoolStats::in_use_bytes, "Bytes set aside for buffers that are in use.")
       .def_readonly("cached_bytes", &PoolStats::cached_bytes,
@@ -178,7 +179,7 @@ void bind_figures(py::module_& m) {
       },
       "What a copy of a PoolStats is made by.");
 
-  py::class_<LeakRow>(m, "LeakRow", py::custom_type_setup(without_new),
+  py::class_<LeakRow>(m, "LeakRow", py::custom_type_setup(made_elsewhere),
                       "Buffers in use, of one user and one size class.")
       .def_readonly("tag", &LeakRow::tag, "Who acquired them: ``python``, or a part of inferkit.")
       .def_readonly("capacity", &LeakRow::capacity, "Bytes set aside for each.")
@@ -200,7 +201,7 @@ void bind_buffer_pool(py::module_& m) {
     type->as_buffer.bf_getbuffer = get_view;
     type->as_buffer.bf_releasebuffer = release_view;
     type->ht_type.tp_as_buffer = &type->as_buffer;
-    without_new(type);  // only a pool makes buffers
+    made_elsewhere(type);  // only a pool makes buffers
   });
   py::class_<PyBuffer>(m, "Buffer", slots, kBufferDoc)
       .def("release", &PyBuffer::release,
@@ -232,18 +233,22 @@ void bind_buffer_pool(py::module_& m) {
         return cat("<inferkit.Buffer of ", counted(b.nbytes, "byte"), b.buffer ? "" : ", released", ">");
       });
 
-  py::class_<BufferPool, std::shared_ptr<BufferPool>>(m, "BufferPool", py::custom_type_setup(with_new), kPoolDoc)
-      .def(py::init([](const Given<std::optional<py::ssize_t>>& max_bytes, const Given<py::ssize_t>& thread_cache_bytes,
-                       const Given<py::ssize_t>& shared_cache_bytes) {
-             const auto bytes = [](int64_t size) { return static_cast<size_t>(size); };
-             return std::make_shared<BufferPool>(
-                 PoolOptions{.max_bytes = bytes(integer_or(0, max_bytes, "max_bytes", 64)),
-                             .thread_cache_bytes = bytes(integer(thread_cache_bytes, "thread_cache_bytes", 0)),
-                             .shared_cache_bytes = bytes(integer(shared_cache_bytes, "shared_cache_bytes", 0))});
-           }),
-           "max_bytes"_a = py::none(), py::kw_only(),
-           "thread_cache_bytes"_a = static_cast<py::ssize_t>(PoolOptions{}.thread_cache_bytes),
-           "shared_cache_bytes"_a = static_cast<py::ssize_t>(PoolOptions{}.shared_cache_bytes))
+  py::class_<BufferPool, std::shared_ptr<BufferPool>> of(m, "BufferPool", py::custom_type_setup(with_new), kPoolDoc);
+  StaticMethod<struct DefaultTag>::define(
+      of, "default",
+      py::cpp_function([] { return BufferPool::process_default(); }, py::name("default"), py::scope(of),
+                       "Get the pool of the process, from which models and batchers take their memory."));
+  of.def(py::init([](const Given<std::optional<py::ssize_t>>& max_bytes, const Given<py::ssize_t>& thread_cache_bytes,
+                     const Given<py::ssize_t>& shared_cache_bytes) {
+           const auto bytes = [](int64_t size) { return static_cast<size_t>(size); };
+           return std::make_shared<BufferPool>(
+               PoolOptions{.max_bytes = bytes(integer_or(0, max_bytes, "max_bytes", 64)),
+                           .thread_cache_bytes = bytes(integer(thread_cache_bytes, "thread_cache_bytes", 0)),
+                           .shared_cache_bytes = bytes(integer(shared_cache_bytes, "shared_cache_bytes", 0))});
+         }),
+         "max_bytes"_a = py::none(), py::kw_only(),
+         "thread_cache_bytes"_a = static_cast<py::ssize_t>(PoolOptions{}.thread_cache_bytes),
+         "shared_cache_bytes"_a = static_cast<py::ssize_t>(PoolOptions{}.shared_cache_bytes))
       .def(
           "acquire",
           // Keeps the GIL: it takes less time than letting go of it, and waits for nobody who might want it.
@@ -256,11 +261,8 @@ void bind_buffer_pool(py::module_& m) {
       .def("trim", &BufferPool::trim, py::call_guard<py::gil_scoped_release>(),
            "Give all cached memory back to the system.\n\nReturns\n-------\nint\n    How many bytes went back.\n")
       .def("leaks", &BufferPool::leaks, kLeaksDoc)
-      .def_static(
-          "default", [] { return BufferPool::process_default(); },
-          "Get the pool of the process, from which models and batchers take their memory.")
-      .def("__repr__", [](const BufferPool& pool) {
-        const PoolStats s = pool.stats();
+      .def("__repr__", [](const BufferPool& self) {
+        const PoolStats s = self.stats();
         return cat("<inferkit.BufferPool: ", counted(s.outstanding, "buffer"), " out, ",
                    counted(s.in_use_bytes, "byte"), " in use, ", s.cached_bytes, " cached>");
       });

@@ -77,7 +77,7 @@ void bind_cuda(py::module_& m) {
       },
       "max_bytes"_a, "device"_a, "Caps the device's memory; None for no cap.");
   py::class_<DeviceArray>(
-      m, "DeviceArray", py::custom_type_setup(without_new),
+      m, "DeviceArray", py::custom_type_setup(made_elsewhere),
       "An array in the memory of a CUDA device: the answer to one that is.\n\n"
       "It has all that was computed in it when a call returns. torch.from_dlpack(x) and "
       "cupy.from_dlpack(x) make theirs of it without a copy, as does all that takes the CUDA array "

@@ -267,13 +267,19 @@ py::dict memory_of(const py::object& self) {
   return out;
 }
 
-constexpr const char* kCallDoc = R"(Run the model on a batch, or on a single row.
+PyMethodDef model_call_def = {"__call__", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(call_model_slot)),
+                              METH_VARARGS | METH_KEYWORDS,
+                              R"(__call__(self: inferkit._core.Model, *inputs: typing.Any) -> typing.Any
+
+Run the model on a batch, or on a single row.
 
 Parameters
 ----------
-*args : array
+*inputs : array
     One array for each input of the model, in order. Either all of them have the batch axis, or none has it; then they
-    are a single row, and the outputs have no batch axis either.
+    are a single row, and the outputs have no batch axis either. Inputs for all rows (``TensorSpec.shared``, and those
+    without dimensions) never have it. Where the file fixes the first dimension at another number than 1, it takes no
+    single row.
 
 Returns
 -------
@@ -286,7 +292,7 @@ ValidationError
     An input does not fit, or fails its checks; ``.reason`` says how.
 InferenceError
     The run failed.
-)";
+)"};
 
 /// What the file says of itself; all empty for a callable.
 py::dict metadata_of(const py::object& self) {
@@ -452,13 +458,10 @@ void bind_model(py::module_& m) {
   require_init<Runner>();
   require_init<PyModel>();
   // The attribute for who looks it up (and for classes that derive from Model), the slot for who calls.
-  model.attr("__call__") = py::cpp_function(
-      [](const py::object& self, const py::args& args, const py::kwargs& kwargs) {
-        PyObject* result = call_model_slot(self.ptr(), args.ptr(), kwargs.ptr());
-        if (!result) throw py::error_already_set();
-        return py::reinterpret_steal<py::object>(result);
-      },
-      py::name("__call__"), py::is_method(model), kCallDoc);
+  const auto call = py::reinterpret_steal<py::object>(
+      PyDescr_NewMethod(reinterpret_cast<PyTypeObject*>(model.ptr()), &model_call_def));
+  if (!call) throw py::error_already_set();
+  model.attr("__call__") = call;
   m.def(
       "install_call",
       [](const py::type& type) {

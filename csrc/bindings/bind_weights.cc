@@ -2,15 +2,18 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <string>
 
 #include "base/counted.h"
 #include "base/error.h"
+#include "base/text.h"
 #include "bindings/arguments.h"
 #include "bindings/array_out.h"
 #include "bindings/bound.h"
 #include "bindings/path.h"
 #include "bindings/signal_watch.h"
+#include "bindings/static_method.h"
 #include "graph/model_weights.h"
 #include "memory/weight_store.h"
 
@@ -143,6 +146,12 @@ const TensorView* find(const Weights& weights, const Name& name) {
   std::string message = cat("no tensor ", std::string(py::repr(name)));
   if (py::len(close) != 0) {
     message += cat("; close names are ", py::str(", ").attr("join")(close).cast<std::string>());
+  } else {
+    constexpr size_t kShown = 5;
+    const std::vector<std::string> names = weights.names();
+    message += cat("; it has ", counted(names.size(), "tensor"));
+    for (size_t i = 0; i < std::min(names.size(), kShown); ++i) message += cat(i ? ", " : ": ", quote(names[i]));
+    if (names.size() > kShown) message += ", ...";
   }
   throw py::key_error(message);
 }
@@ -161,14 +170,17 @@ View abc_view(const char* kind, const py::object& self) {
 }  // namespace
 
 void bind_weights(py::module_& m) {
-  py::class_<Weights, std::shared_ptr<Weights>> weights(m, "Weights", py::custom_type_setup(without_new), kDoc);
-  weights.def_static("open", &open, "path"_a, py::kw_only(), "mmap"_a = true, kOpenDoc)
+  py::class_<Weights, std::shared_ptr<Weights>> weights(m, "Weights", py::custom_type_setup(made_elsewhere), kDoc);
+  StaticMethod<struct OpenTag>::define(weights, "open",
+                                       py::cpp_function(&open, py::name("open"), py::scope(weights), "path"_a,
+                                                        py::kw_only(), "mmap"_a = true, kOpenDoc));
+  weights
       .def(
           "__getitem__",
           [](const py::object& self, const Name& name) {
             return array_view(at(py::cast<const Weights&>(self), name), self);
           },
-          "name"_a)
+          "name"_a, "Get the tensor of that name. Raises KeyError if there is none.")
       .def("__len__", &Weights::size)
       .def("__iter__",
            [](const Weights& self) { return py::typing::Iterator<py::str>(py::iter(py::cast(self.names()))); })

@@ -5,6 +5,7 @@
 #include <pybind11/typing.h>
 
 #include <cstring>
+#include <string_view>
 
 #include "base/error.h"
 #include "bindings/guarded.h"
@@ -102,7 +103,35 @@ inline void with_new(PyHeapTypeObject* type) {
   type->ht_type.tp_new = new_instance;
 }
 
-/// For classes that Python code cannot make objects of: not by their __new__ either.
+/// Says what makes objects of a class that Python code cannot make any of.
+inline PyObject* refuse_new(PyTypeObject* type, PyObject*, PyObject*) noexcept {
+  struct Maker {
+    std::string_view type;
+    const char* how;
+  };
+  static constexpr Maker kMakers[] = {{"Buffer", "BufferPool.acquire(nbytes) makes one"},
+                                      {"Weights", "Weights.open(path) makes one"},
+                                      {"Ticket", "Batcher.submit(x) makes one"},
+                                      {"Timing", "Ticket.timing is one"},
+                                      {"PoolStats", "BufferPool.stats() makes one"},
+                                      {"LeakRow", "BufferPool.leaks() makes them"},
+                                      {"DeviceArray", "a model on CUDA that is called with arrays there makes them"}};
+  for (const PyTypeObject* base = type; base; base = base->tp_base) {
+    for (const Maker& maker : kMakers) {
+      if (maker.type != short_name(base)) continue;
+      return PyErr_Format(PyExc_TypeError, "cannot create '%s' instances: %s", short_name(type), maker.how);
+    }
+  }
+  return PyErr_Format(PyExc_TypeError, "cannot create '%s' instances", short_name(type));
+}
+
+/// For classes that Python code cannot make objects of: not by their __new__ either. Users see them.
+inline void made_elsewhere(PyHeapTypeObject* type) {
+  type->ht_type.tp_alloc = allocate_or_throw;
+  type->ht_type.tp_new = refuse_new;
+}
+
+/// The same for a class that nobody sees.
 inline void without_new(PyHeapTypeObject* type) {
   type->ht_type.tp_alloc = allocate_or_throw;
   type->ht_type.tp_new = nullptr;

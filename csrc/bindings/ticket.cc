@@ -4,6 +4,7 @@
 
 #include "base/text.h"
 #include "bindings/arguments.h"
+#include "bindings/bound.h"
 #include "bindings/cause.h"
 #include "bindings/done_callback.h"
 #include "bindings/errors.h"
@@ -360,7 +361,8 @@ As of a coroutine: cancels the request, if it has not ended.
      "Waits for the end, on whatever thread, and says nothing of it.\n"},
     // For stubs: the slots themselves carry no signature.
     {"__await__", [](PyObject* self, PyObject*) { return ticket_await(self); }, METH_NOARGS | METH_COEXIST,
-     "__await__(self: inferkit._core.Ticket) -> collections.abc.Generator[typing.Any, None, typing.Any]\n"},
+     "__await__(self: inferkit._core.Ticket) -> collections.abc.Generator[typing.Any, None, typing.Any]\n\n"
+     "Wait for the end of the request, without blocking the event loop, and give the answer as ``result`` does.\n"},
     {"__repr__", [](PyObject* self, PyObject*) { return ticket_repr(self); }, METH_NOARGS | METH_COEXIST,
      "__repr__(self: inferkit._core.Ticket) -> str\n"},
     {nullptr, nullptr, 0, nullptr}};
@@ -389,7 +391,8 @@ Examples
 True
 )";
 
-PyType_Slot ticket_slots[] = {{Py_tp_dealloc, reinterpret_cast<void*>(ticket_dealloc)},
+PyType_Slot ticket_slots[] = {{Py_tp_new, reinterpret_cast<void*>(refuse_new)},
+                              {Py_tp_dealloc, reinterpret_cast<void*>(ticket_dealloc)},
                               {Py_tp_traverse, reinterpret_cast<void*>(ticket_traverse)},
                               {Py_tp_repr, reinterpret_cast<void*>(ticket_repr)},
                               {Py_am_await, reinterpret_cast<void*>(ticket_await)},
@@ -397,8 +400,8 @@ PyType_Slot ticket_slots[] = {{Py_tp_dealloc, reinterpret_cast<void*>(ticket_dea
                               {Py_tp_methods, ticket_methods},
                               {Py_tp_doc, const_cast<char*>(kTicketDoc)},
                               {0, nullptr}};
-PyType_Spec ticket_spec = {"inferkit._core.Ticket", sizeof(TicketObject), 0,
-                           Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION, ticket_slots};
+PyType_Spec ticket_spec = {"inferkit._core.Ticket", sizeof(TicketObject), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
+                           ticket_slots};
 
 }  // namespace
 

@@ -34,7 +34,7 @@ Timing timing_of(const Request& request) {
 void bind_timing(py::module_& m) {
   const char* doc =
       R"(The times of a request, in seconds of ``time.monotonic()``; None for a stage that it did not reach.)";
-  py::class_<Timing>(m, "Timing", py::custom_type_setup(without_new), doc)
+  py::class_<Timing>(m, "Timing", py::custom_type_setup(made_elsewhere), doc)
       .def_readonly("enqueued", &Timing::enqueued, "When it was submitted.")
       .def_readonly("dequeued", &Timing::dequeued, "When it was put into a batch.")
       .def_readonly("started", &Timing::started, "When its batch began to run.")

@@ -385,7 +385,10 @@ class Weights:
             If the file cannot be opened (``FileNotFoundError`` where there is none).
         """
     def __contains__(self, name: typing.Any) -> bool: ...
-    def __getitem__(self, name: str) -> numpy.ndarray: ...
+    def __getitem__(self, name: str) -> numpy.ndarray:
+        """
+        Get the tensor of that name. Raises KeyError if there is none.
+        """
     def __iter__(self) -> collections.abc.Iterator[str]: ...
     def __len__(self) -> int: ...
     def __repr__(self) -> str: ...
@@ -444,15 +447,17 @@ class Runner:
     pass
 
 class Model:
-    def __call__(self, *args: typing.Any, **kwargs: typing.Any) -> typing.Any:
+    def __call__(self, *inputs: typing.Any) -> typing.Any:
         """
         Run the model on a batch, or on a single row.
 
         Parameters
         ----------
-        *args : array
+        *inputs : array
             One array for each input of the model, in order. Either all of them have the batch axis, or none has it; then they
-            are a single row, and the outputs have no batch axis either.
+            are a single row, and the outputs have no batch axis either. Inputs for all rows (``TensorSpec.shared``, and those
+            without dimensions) never have it. Where the file fixes the first dimension at another number than 1, it takes no
+            single row.
 
         Returns
         -------
@@ -634,7 +639,10 @@ class Ticket(collections.abc.Coroutine[typing.Any, typing.Any, typing.Any]):
     >>> ticket.timing.finished >= ticket.timing.enqueued
     True
     """
-    def __await__(self) -> collections.abc.Generator[typing.Any, None, typing.Any]: ...
+    def __await__(self) -> collections.abc.Generator[typing.Any, None, typing.Any]:
+        """
+        Wait for the end of the request, without blocking the event loop, and give the answer as ``result`` does.
+        """
     def __repr__(self) -> str: ...
     def _rejected(self) -> bool:
         """
@@ -905,7 +913,8 @@ class Batcher:
         ----------
         *inputs : array or dict
             One array for each input of the model, in order, or one dict of arrays by name. Either all of them have the batch
-            axis, or none has it; then the request is a single row.
+            axis, or none has it; then the request is a single row. Inputs for all rows (``TensorSpec.shared``, and those
+            without dimensions) never have it.
         timeout : float, optional
             Seconds after which the request ends with a :class:`DeadlineError`, if it has no answer by then. If earlier runs
             show that it cannot be answered in time, it is refused at once, or dropped before it runs. An earlier deadline of

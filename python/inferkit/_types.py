@@ -210,7 +210,13 @@ class Metadata(Mapping[str, str]):
     ({}, 8, {'': 17})
     """
 
-    __slots__ = ("_entries", "ir_version", "opsets", "producer", "version")
+    __slots__ = {
+        "_entries": "",
+        "ir_version": "The version of ONNX's file format.",
+        "opsets": "The operator sets that the file uses, by domain.",
+        "producer": "The program that wrote the file, with its version.",
+        "version": "The version of the model, as its authors count it; 0 if the file has none.",
+    }
 
     def __init__(
         self,

@@ -98,8 +98,10 @@ def test_with_block() -> None:
 
 
 def test_buffers_cannot_be_made_without_a_pool() -> None:
-    with pytest.raises(TypeError, match="cannot create"):
+    with pytest.raises(TypeError, match=r"cannot create 'Buffer' instances: BufferPool\.acquire\(nbytes\) makes one"):
         inferkit.Buffer()
+    with pytest.raises(TypeError, match=r"cannot create 'Buffer' instances"):
+        inferkit.Buffer(nbytes=4)
     with pytest.raises(TypeError):
         inferkit.Buffer.__new__(inferkit.Buffer)
     with pytest.raises(TypeError):
