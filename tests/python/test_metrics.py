@@ -175,6 +175,28 @@ def test_a_registry_has_the_metrics_once(auto_describe: bool) -> None:
     assert families() == 1
 
 
+def test_a_registry_refuses_a_second_collector() -> None:
+    registry = prometheus.CollectorRegistry(auto_describe=False)
+    first = inferkit.metrics.Collector()
+    registry.register(first)
+    with pytest.raises(ValueError, match="inferkit_requests"):
+        registry.register(inferkit.metrics.Collector(buckets=(0.1,)))
+    with pytest.raises(ValueError, match="inferkit_requests"):
+        inferkit.metrics.register(registry)
+    registry.unregister(first)
+    inferkit.metrics.register(registry)
+    with pytest.raises(ValueError, match="inferkit_requests"):
+        registry.register(inferkit.metrics.Collector())
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_collector_describes_what_it_collects(busy: inferkit.Batcher, tmp_path: Path, shared: bool) -> None:
+    collector = inferkit.metrics.Collector(directory=tmp_path if shared else None)
+    collected = {(family.name, family.type) for family in collector.collect()}
+    assert collected == {(family.name, family.type) for family in collector.describe()}
+    assert not [s for f in collector.describe() for s in f.samples if s.labels.get("batcher")]
+
+
 def test_register_and_unregister() -> None:
     registry = prometheus.CollectorRegistry()
     collector = inferkit.metrics.register(registry)

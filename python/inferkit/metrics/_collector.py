@@ -94,6 +94,9 @@ def require_prometheus() -> Any:
 class Collector:
     """Gives the figures of every open batcher to a registry of prometheus_client, each time that it is scraped.
 
+    A registry takes one of them. A second one would give every metric twice, so its ``register()`` raises a ValueError;
+    :func:`register` may be called again and again.
+
     Parameters
     ----------
     buckets : sequence of float
@@ -117,9 +120,10 @@ class Collector:
     def _does_as(self, other: Collector) -> bool:
         return (self._buckets, self._directory) == (other._buckets, other._directory)
 
-    def describe(self) -> list[Metric]:
-        """Say nothing, so that registering takes no figures."""
-        return []
+    def describe(self) -> Iterator[Metric]:
+        """Give the families without figures, so that a registry refuses a second collector."""
+        yield from self._families([])
+        yield _skipped(0)
 
     def collect(self) -> Iterator[Metric]:
         """Take the figures."""
@@ -476,6 +480,8 @@ def register(
     ------
     ImportError
         prometheus_client is not installed.
+    ValueError
+        The registry has a :class:`Collector` that was not registered by this function, or other metrics of these names.
 
     Examples
     --------
