@@ -1,4 +1,4 @@
-"""What every thread of ours that works in the background keeps to: one failure is told, and does not end it."""
+"""What every thread of ours keeps to: where none can be started the error says why, and one failure does not end it."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import contextlib
 import errno
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from ._log import log
 from ._text import printable
 
-__all__ = ["SHORTAGES", "pause", "surviving", "told"]
+__all__ = ["SHORTAGES", "pause", "started", "surviving", "told"]
 
 # What accept() and open() fail with for a while, and not for good.
 SHORTAGES = frozenset(
@@ -30,6 +30,34 @@ def told(area: str, event: str, kind: str, **fields: object) -> None:
     _told.add(key)
     with contextlib.suppress(Exception):  # a filter or a formatter that raises must not end the thread either
         log(area, event, {"kind": kind, **fields}, "WARNING")
+
+
+def started(work: Callable[[], object], name: str, purpose: str, *, daemon: bool = True) -> threading.Thread:
+    """Start a thread; where the system gives no more of them, say so as a batcher does.
+
+    Raises
+    ------
+    OSError
+        There are as many threads as there may be.
+
+    Examples
+    --------
+    >>> from inferkit._background import started
+    >>> started(lambda: print("done"), "inferkit-example", "an example").join()
+    done
+    """
+    thread = threading.Thread(target=work, name=name, daemon=daemon)
+    try:
+        thread.start()
+    except RuntimeError as error:
+        if "start new thread" not in str(error):  # the interpreter ends
+            raise
+        raise OSError(
+            errno.EAGAIN,
+            f"no thread could be started for {purpose}: the user or the container has as many as it may have "
+            "(RLIMIT_NPROC, `ulimit -u`, pids.max); raise that limit",
+        ) from None
+    return thread
 
 
 @contextlib.contextmanager

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import threading
 from collections.abc import Callable
 from contextvars import Context
 
 from . import _core
+from ._background import started
 
 __all__ = ["call_soon", "running_loop"]
 
@@ -48,8 +50,11 @@ def _started() -> asyncio.AbstractEventLoop:
         known.set()
 
     loop.call_soon(register)
-    thread = threading.Thread(target=_run, args=(loop,), name="inferkit-callbacks", daemon=True)
-    thread.start()
+    try:
+        thread = started(functools.partial(_run, loop), "inferkit-callbacks", "the callbacks of tickets")
+    except BaseException:
+        loop.close()
+        raise
     known.wait()
     _loop, _thread, _process = loop, thread, os.getpid()
     return loop

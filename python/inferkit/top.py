@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import Any
 
 from . import _batcher
-from ._background import SHORTAGES, pause, surviving, told
+from ._background import SHORTAGES, pause, started, surviving, told
 from ._build import built
 from ._core import BufferPool, resident_bytes
 from ._initialised import says_if_not_initialised
@@ -134,9 +134,7 @@ class Server:
             self._inode = path.lstat().st_ino
             path.chmod(0o600)
             self._socket.listen(socket.SOMAXCONN)  # who finds no place is refused at once
-            thread = threading.Thread(target=self._serve, name="inferkit-top", daemon=True)
-            thread.start()
-            self._thread = thread
+            self._thread = started(self._serve, "inferkit-top", "inferkit.top.serve()")
         except BaseException:
             self._socket.close()
             with contextlib.suppress(OSError):
@@ -201,12 +199,14 @@ class Server:
         thread.join(timeout=2.0)
 
     def __enter__(self) -> Server:
+        """Return the server, which the end of the block closes."""
         _ = self._thread  # one whose __init__ raised says so here already
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        """Close it: see :meth:`close`."""
         self.close()
 
     def __repr__(self) -> str:

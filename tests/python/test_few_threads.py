@@ -67,6 +67,42 @@ def test_fewer_workers_than_are_asked_for(fresh_python: Fresh, digits_path: Path
         assert int(detail) == 2
 
 
+OTHERS = """
+import asyncio, os, resource, tempfile
+import inferkit
+from inferkit import diagnostics, metrics, top, tracing
+batcher = inferkit.Batcher(inferkit.Model.load({path!r}), workers=1)
+if os.geteuid() == 0:
+    os.setuid(61_318)
+resource.setrlimit(resource.RLIMIT_NPROC, (1, 1))
+
+async def watch():
+    with diagnostics.watch_loop():
+        pass
+
+with tempfile.TemporaryDirectory() as folder:
+    os.environ["XDG_RUNTIME_DIR"] = folder
+    for start in (
+        lambda: metrics.share(folder),
+        top.serve,
+        tracing.log_requests,
+        lambda: asyncio.run(watch()),
+    ):
+        try:
+            start()
+        except OSError as error:
+            print(error)
+print(max(str(diagnostics.diagnose(batcher, seconds=0.1)).splitlines(), key=lambda line: "no thread" in line))
+"""
+
+
+def test_other_threads_say_so_too(fresh_python: Fresh, digits_path: Path) -> None:
+    done = fresh_python(OTHERS.format(path=str(digits_path)))
+    lines = done.stdout.splitlines()
+    assert len(lines) == 5, done.stdout + done.stderr
+    assert all("no thread could be started for" in line and "ulimit -u" in line for line in lines), lines
+
+
 def test_no_worker_at_all(fresh_python: Fresh, digits_path: Path) -> None:
     what, detail = said(fresh_python, digits_path, -1)
     assert what == "refused", detail

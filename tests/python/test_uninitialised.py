@@ -230,7 +230,7 @@ def test_one_whose_thread_could_not_start(cls: type, tmp_path: Path, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", fails)
         patch.setattr(atexit, "register", registered.append)
-        made = half_made(cls, arguments, RuntimeError)
+        made = half_made(cls, arguments, OSError)
     with pytest.raises(TypeError, match=SAYS):
         made.__exit__(None, None, None)
     assert not registered

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from types import FrameType, TracebackType
 
 from .._arguments import seconds
-from .._background import pause, surviving
+from .._background import pause, started, surviving
 from .._frames import Site, blamed, sites
 from .._initialised import says_if_not_initialised
 from .._text import printable
@@ -133,6 +133,7 @@ class LoopWatch:
         return found
 
     def __enter__(self) -> LoopWatch:
+        """Begin to watch the running loop. A watch is good for one block."""
         if self._watcher is not None:
             raise RuntimeError("this watch was used already; make another with watch_loop()")
         try:
@@ -145,19 +146,18 @@ class LoopWatch:
         self._due = time.monotonic() + self._interval
         self._hung = False
         self._handle: asyncio.Handle = self._loop.call_soon(self._beat)
-        watcher = threading.Thread(target=self._watch, name="inferkit-watch-loop", daemon=True)
         try:
-            watcher.start()
+            self._watcher = started(self._watch, "inferkit-watch-loop", "watch_loop()")
         except BaseException:
             self._handle.cancel()
             raise
-        self._watcher = watcher
         _active[self] = None
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        """End the watch; ``stalls`` and ``longest`` stay."""
         watcher = self._watcher
         if watcher is None:
             raise RuntimeError("this watch was not entered: use it in a `with` block")

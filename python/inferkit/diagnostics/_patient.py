@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .. import _limits
+from .._background import started
 from .._batcher import Batcher
 from .._errors import QueueFullError
 from .._model import Model
@@ -151,9 +152,14 @@ class Patient:
                         out.errors.append(problem)
 
         start = time.perf_counter()
-        clients = [threading.Thread(target=client, name="inferkit-doctor") for _ in range(min(threads, count))]
-        for thread in clients:
-            thread.start()
+        clients: list[threading.Thread] = []
+        for _ in range(min(threads, count)):
+            try:
+                clients.append(started(client, "inferkit-doctor", "the doctor's requests", daemon=False))
+            except OSError:  # noqa: PERF203 - a handful
+                if not clients:
+                    raise
+                break  # those that there are do the work
         for thread in clients:
             thread.join()
         out.seconds = time.perf_counter() - start

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from .._arguments import path_text, seconds
-from .._background import pause, surviving, told
+from .._background import pause, started, surviving, told
 from .._initialised import says_if_not_initialised
 from .._text import printable
 from ._ended import remember
@@ -65,9 +65,7 @@ class Sharing:
 
     def _start(self) -> None:
         self._stopped = threading.Event()
-        thread = threading.Thread(target=self._run, name="inferkit-metrics", daemon=True)
-        thread.start()
-        self._thread = thread
+        self._thread = started(self._run, "inferkit-metrics", "inferkit.metrics.share()")
 
     def write(self) -> None:
         """Write the figures now."""
@@ -105,12 +103,14 @@ class Sharing:
                 self.write()
 
     def __enter__(self) -> Self:
+        """Return itself; the end of the block stops it."""
         _ = self._thread  # one whose __init__ raised says so here already
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        """Stop it: see :meth:`stop`."""
         self.stop()
 
 

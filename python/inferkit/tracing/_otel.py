@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 
 from .. import _core
 from .._arguments import seconds
-from .._background import pause, surviving
+from .._background import pause, started, surviving
 from .._batcher import Batcher
 from .._build import built
 from .._errors import RequestCancelledError
@@ -153,9 +153,8 @@ class _Instrumentation:
         self._swept = threading.Condition()
         self._begun = self._done = self._wanted = 0  # sweeps; guarded by _swept
         self._stopped = False
-        self._thread = threading.Thread(target=self._run, name="inferkit-otel", daemon=True)
+        self._thread = started(self._run, "inferkit-otel", "instrument()")
         self._wrap()
-        self._thread.start()
 
     def _wrap(self) -> None:
         submit, call, instrumentation = _core.Batcher.submit, _core.Batcher.__call__, self

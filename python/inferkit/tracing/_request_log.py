@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from .._arguments import seconds
-from .._background import pause, surviving
+from .._background import pause, started, surviving
 from .._batcher import Batcher, _open_batchers
 from .._initialised import says_if_not_initialised
 from .._log import log
@@ -35,9 +35,7 @@ class RequestLog:
         for one in self._batchers():
             self._last[one] = read(one)[2]
         self._stopped = threading.Event()
-        thread = threading.Thread(target=self._run, name="inferkit-request-log", daemon=True)
-        thread.start()
-        self._thread = thread
+        self._thread = started(self._run, "inferkit-request-log", "log_requests()")
 
     @property
     def thread(self) -> int | None:
@@ -51,12 +49,14 @@ class RequestLog:
         thread.join()
 
     def __enter__(self) -> Self:
+        """Return the log, which the end of the block stops."""
         _ = self._thread  # one whose __init__ raised says so here already
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        """Stop it: see :meth:`stop`."""
         self.stop()
 
     def _run(self) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..._background import started
 from ..._errors import InferkitError
 from ..._text import counted
 from .._loop import Stall, watch_loop
@@ -125,9 +126,7 @@ def measure(patient: Patient, seconds: float) -> Hold:
         except BaseException as error:  # a thread's error would only be printed
             problem.append(error)
 
-    thread = threading.Thread(target=work, name="inferkit-doctor-loop")
-    thread.start()
-    thread.join()
+    started(work, "inferkit-doctor-loop", "the doctor's event loop", daemon=False).join()
     if problem:
         raise problem[0]
     return found[0]
