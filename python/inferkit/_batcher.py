@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from ._model import Model
+    from .testing import ManualClock
 
 __all__ = ["Batcher", "OutputChecks"]
 
@@ -304,7 +305,7 @@ class Batcher(_core.Batcher):
         name: str | None = None,
         input_checks: InputChecks | Mapping[str, InputChecks] | None = None,
         output_checks: OutputChecks | Mapping[str, OutputChecks] | None = None,
-        _clock: _core.ManualClock | None = None,
+        _clock: ManualClock | None = None,
     ) -> None:
         if not isinstance(model, _core.Model):
             raise TypeError(f"model must be an inferkit.Model, got {type(model).__name__}")
@@ -788,20 +789,24 @@ class Batcher(_core.Batcher):
             _open.discard(self)
 
     def __enter__(self) -> Self:
+        """Return the batcher, which the end of the block closes."""
         _ = self._name  # a batcher whose __init__ did not run says so here already
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        """Close it; where the block ends by an exception, with ``drain=False``."""
         self.close(drain=kind is None, timeout=0.0 if self._gave_up else None)
 
     async def __aenter__(self) -> Self:
+        """Return the batcher, which the end of the block closes."""
         return self.__enter__()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        """Close it as a ``with`` block does, without holding the event loop."""
         await self.aclose(drain=kind is None, timeout=0.0 if self._gave_up else None)
 
     def __repr__(self) -> str:

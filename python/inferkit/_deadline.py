@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from .testing import ManualClock
+
 __all__ = ["deadline"]
 
 _At = tuple[int, "_core.ManualClock | None"]
@@ -69,7 +71,7 @@ class deadline:  # noqa: N801 - it reads as what it does: `with inferkit.deadlin
 
     __slots__ = ("_at", "_clock", "_inside", "_nanos", "_token")
 
-    def __init__(self, seconds: float, *, clock: _core.ManualClock | None = None) -> None:
+    def __init__(self, seconds: float, *, clock: ManualClock | None = None) -> None:
         if clock is not None and not isinstance(clock, _core.ManualClock):
             raise TypeError(f"clock must be a ManualClock, or None for the real one, got {type(clock).__name__}")
         given = number(seconds, "seconds", "a number of seconds")
@@ -80,6 +82,7 @@ class deadline:  # noqa: N801 - it reads as what it does: `with inferkit.deadlin
         self._inside = False
 
     def __enter__(self) -> Self:
+        """Begin the block: from now on it goes by the clock. An object is good for one block at a time."""
         if self._inside:
             raise RuntimeError("this deadline is in use: make one for each block")
         self._inside = True
@@ -97,6 +100,7 @@ class deadline:  # noqa: N801 - it reads as what it does: `with inferkit.deadlin
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        """End the block: what was in force before it is again."""
         token, self._token, self._inside = self._token, None, False
         if token is not None:
             _core.context_deadline.reset(token)

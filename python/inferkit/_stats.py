@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
-from . import _core
 from ._client import ClientStats
+from ._core import PoolStats
 from ._policy import PolicyStats, policy_stats
 from ._stats_text import stats_text
 from ._tags import TagStats, tag_stats
@@ -254,7 +254,7 @@ class BatcherStats:
     windows: Mapping[int, WindowStats]
     clients: Mapping[str, ClientStats]
     tags: tuple[TagStats, ...]
-    pool: _core.PoolStats
+    pool: PoolStats
     memory_rss_bytes: int
 
     @property

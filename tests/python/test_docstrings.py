@@ -129,9 +129,19 @@ def shown() -> Iterator[tuple[str, Any]]:
 def test_help_shows_no_signatures_of_the_bindings(name: str, value: Any) -> None:
     lines = pydoc.render_doc(value, renderer=pydoc.plaintext).splitlines()
     bindings = re.compile(
-        r"\barg\d|\(self: |typing\.Supports|(->|: ) ?inferkit\._core\.|Overloaded function|in module inferkit\._core$"
+        r"\barg\d|\(self: |typing\.Supports|(->|: ) ?'?(inferkit\.)?_core\.|Overloaded function|"
+        r"in module inferkit\._core$"
     )
     assert [line for line in lines if bindings.search(line)] == []
+
+
+@pytest.mark.parametrize(
+    "cls", [pytest.param(v, id=n) for n, v in sorted(shown()) if inspect.isclass(v) and hasattr(v, "__enter__")]
+)
+def test_blocks_say_what_their_ends_do(cls: type) -> None:
+    for name in ("__enter__", "__exit__", "__aenter__", "__aexit__"):
+        method = getattr(cls, name, None)
+        assert method is None or doc(method).endswith("."), name
 
 
 def test_help_shows_the_parameters() -> None:
