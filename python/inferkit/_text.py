@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = ["NAME_LIMIT", "counted", "field", "milliseconds", "printable"]
+__all__ = ["NAME_LIMIT", "counted", "field", "milliseconds", "printable", "printable_list"]
 
 NAME_LIMIT = 200  # characters of a name or an id that are shown
+_ITEM = "\n  - "
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
@@ -31,6 +32,20 @@ def printable(value: object, limit: int | None = None) -> str:
     if not text.isprintable():
         text = "".join(c if c.isprintable() else _escaped(c) for c in text)
     return text + "..." if cut else text
+
+
+def printable_list(value: object) -> str:
+    r"""Do the same, but keep the lines of a list, which an error of ours has at its end.
+
+    Examples
+    --------
+    >>> from inferkit._text import printable_list
+    >>> print(printable_list("it lacks:\n  - operator a\n  - operator b\nforged"))
+    it lacks:
+      - operator a
+      - operator b\nforged
+    """
+    return _ITEM.join(map(printable, str(value).split(_ITEM)))
 
 
 def _escaped(character: str) -> str:

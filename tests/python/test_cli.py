@@ -185,6 +185,27 @@ def test_help(capsys: Capture) -> None:
     assert all(command in text for command in ("doctor", "inspect", "bench", "top", "info"))
 
 
+def test_help_of_each_command(capsys: Capture) -> None:
+    for command in ("doctor", "inspect", "explain", "pack", "bench", "top", "info"):
+        with pytest.raises(SystemExit) as stopped:
+            main([command, "--help"])
+        assert stopped.value.code == 0
+        text = capsys.readouterr().out
+        assert "Exit code 0" in text or command == "top"
+        assert "``" not in text
+
+
+@pytest.mark.parametrize("command", ["doctor", "explain", "pack", BENCH])
+def test_a_list_of_what_is_missing_has_a_line_for_each(capsys: Capture, tmp_path: Path, command: str) -> None:
+    nodes = [helper.make_node(kind, ["x"], ["y"], domain="foo") for kind in ("Nope", "No\nr")]
+    nodes[0].output[0] = "x1"
+    nodes[1].input[0] = "x1"
+    assert main([command, str(model_file(tmp_path, *nodes, domain="foo"))]) == 3
+    first, *items = capsys.readouterr().err.splitlines()
+    assert first.endswith("does not support (2):")
+    assert [item.partition(" (")[0] for item in items] == [r"  - operator foo.No\nr", "  - operator foo.Nope"]
+
+
 def test_as_a_module(fresh_python: Fresh, digits_path: Path) -> None:
     code = (
         "import runpy, sys; sys.argv = ['inferkit', *sys.argv[1:]]; runpy.run_module('inferkit', run_name='__main__')"

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 from .._at_once import INTERRUPTED, raise_again, stop_at_once
-from .._text import printable
+from .._text import printable, printable_list
 
 __all__ = ["COULD_NOT_RUN", "CommandError", "about", "duration", "main"]
 
@@ -129,5 +129,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (CommandError, InferkitError) as error:
         problem = str(error)
     _let_go()
-    print(f"inferkit: {printable(problem)}", file=sys.stderr)
+    print(f"inferkit: {printable_list(problem)}", file=sys.stderr)
     return COULD_NOT_RUN

@@ -15,6 +15,9 @@ from ._out import Out
 
 __all__ = ["add", "gather"]
 
+DESCRIPTION = """Say what is installed here, and which code it runs: the build, the instructions that its kernels use,
+the CPU, and the packages that inferkit works with. Exit code 0."""
+
 # What an extra brings, and what it is for.
 EXTRAS = {
     "rich": "colour and tables on the command line",
@@ -28,7 +31,7 @@ EXTRAS = {
 
 def add(subparsers: Any) -> None:
     """Add the command."""
-    parser = subparsers.add_parser("info", help="the build, the CPU and what is installed", description=__doc__)
+    parser = subparsers.add_parser("info", help="the build, the CPU and what is installed", description=DESCRIPTION)
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--plain", action="store_true", help="no colour, no rich")
     parser.set_defaults(run=run)
