@@ -6,6 +6,7 @@ import dataclasses
 import json
 import logging
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ import onnx
 import onnx.parser
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from readme import fences
 
 import inferkit
 from inferkit import _core
@@ -102,6 +104,30 @@ def test_a_good_model_passes(serve: Made, digits_path: Path) -> None:
 def test_a_good_callable_passes(serve: Made) -> None:
     report = diagnose(serve(wrap(lambda x: x * 2)), seconds=0.2)
     assert bad(report) == set(), str(report)
+
+
+def on_the_page(name: str) -> tuple[list[tuple[str, str]], int]:
+    """A report that docs/doctor.md shows: the status and the name of each check, and how many there were."""
+    [text] = [f.text for f in fences() if f.page == "docs/doctor.md" and f.name == name]
+    [count] = re.findall(r"^(\d+) checks in ", text, re.MULTILINE)
+    return re.findall(r"^   (pass|warn|fail|skip)  (.+?): ", text, re.MULTILINE), int(count)
+
+
+def test_the_page_shows_the_checks_that_there_are(serve: Made, digits_path: Path) -> None:
+    shown, count = on_the_page("what the command above prints")
+    report = diagnose(serve(inferkit.Model.load(digits_path)), seconds=0.1)
+    assert [name for _, name in shown] == [check.name for check in report.checks]
+    assert count == len(report.checks)
+
+
+def test_the_page_shows_what_is_found(serve: Made) -> None:
+    shown, count = on_the_page("what the doctor prints about such a model")
+    nodes = [helper.make_node("Log", ["x"], ["l"]), helper.make_node("ReduceMean", ["l"], ["score"], axes=[1])]
+    sizes = (TensorProto.FLOAT, ["n", "l"]), (TensorProto.FLOAT, ["n", 1])
+    report = diagnose(serve(graph(nodes, output="score", x=sizes[0], y=sizes[1])), seconds=0.1)
+    found = [(c.status, c.name) for c in report.checks if c.status in ("warn", "fail")]
+    assert [one for one in found if one[1] not in NOISY | BUILD] == shown
+    assert count == len(report.checks)
 
 
 def test_the_batcher_stays_open_and_as_it_was(serve: Made, digits_path: Path) -> None:
