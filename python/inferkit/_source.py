@@ -95,7 +95,11 @@ def is_like_a_path(content: bytes) -> bool:
     Bytes are content, always: were they a path where such a file exists, who sends a model to a service could have it
     open any file there.
     """
-    return 0 < len(content) <= _LONGEST_PATH and min(content) >= 0x20 and (b"/" in content or b"." in content)
+    if not 0 < len(content) <= _LONGEST_PATH or min(content) < 0x20 or content.startswith((b"<", b"{", b"[")):
+        return False
+    if b" " in content:  # a sentence, such as an error that a server answered with, unless it is plainly a path
+        return content.startswith((b"/", b"./", b"../", b"~")) or content.endswith(b".onnx")
+    return b"/" in content or b"." in content
 
 
 def _content(given: Any, model: Any) -> bytes:

@@ -68,6 +68,27 @@ def test_paths_of_every_kind(content: bytes, tmp_path: Path, name: bytes) -> Non
 
 
 @pytest.mark.parametrize(
+    ("source", "like_a_path"),
+    [
+        (b"model.onnx", True),
+        (b"models/digits", True),
+        (b"my model.onnx", True),
+        (b"/my models/digits", True),
+        (b"digits", False),
+        (b'{"error": "see https://example.org/login"}', False),
+        (b'<?xml version="1.0"?><net/>', False),
+        (b"<!doctype html><a href=/login>", False),
+        (b"Entry not found.", False),
+        (b"not found: see https://example.org", False),
+    ],
+)
+def test_only_what_looks_like_a_path_is_taken_for_one(source: bytes, like_a_path: bool) -> None:
+    with pytest.raises(inferkit.ModelError) as caught:
+        inferkit.Model.load(source)
+    assert ("give it as str" in str(caught.value)) == like_a_path
+
+
+@pytest.mark.parametrize(
     ("source", "words"),
     [
         (3, "got int"),
