@@ -389,6 +389,16 @@ def test_text_that_all_rows_share(shape: str, options: dict[str, Any]) -> None:
         assert caught.value.reason == "too_large"
 
 
+def test_what_cannot_be_made_up_says_how_to_give_it() -> None:
+    model = inferkit.Model.from_callable(
+        lambda x: (_ for _ in ()).throw(ValueError("not these")),
+        [("x", "float32", (None, None))],
+        [("y", "float32", (None, 1))],
+    )
+    with pytest.raises(ValueError, match=r"--input DATA.npz \(in Python, with diagnose.*last error was: .*not these"):
+        _samples.made_up(model, 3, model.run)
+
+
 @pytest.mark.parametrize(("fixed", "rows"), [("2, 3", 2), ("1, 3", 1)])
 def test_what_is_made_up_for_a_model_fits_it(fixed: str, rows: int) -> None:
     """As many rows of an input as the file fixes for another; and one table for all samples that share a batch."""

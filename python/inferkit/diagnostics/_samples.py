@@ -127,7 +127,10 @@ def made_up_for(
             best = good
     if best:
         return best
-    raise ValueError(f"no made-up input satisfies the model, so give real ones; it said last: {problem}")
+    raise ValueError(
+        "the model takes none of the inputs that were made up: give real ones with --input DATA.npz (in Python, with "
+        f"diagnose(batcher, inputs)); its last error was: {problem}"
+    )
 
 
 def split(model: Model, arrays: Mapping[str, Any], count: int, attempt: Callable[[Feeds], object]) -> list[Feeds]:
