@@ -123,13 +123,37 @@ def mapped(options: MapOptions, iterables: tuple[Iterable[Any], ...]) -> Iterato
     for iterable in iterables:
         if isinstance(iterable, AsyncIterable) and not isinstance(iterable, Iterable):
             raise TypeError(f"map() goes through iterables; amap() takes a {type(iterable).__name__}, too")
-    _some(iterables)
-    return _mapped(options, zip(*iterables, strict=False), _length(iterables))
+    total = _length(iterables)
+    return _mapped(options, zip(*_iterators("map", iterables), strict=False), total)
 
 
-def _some(iterables: tuple[object, ...]) -> None:
+def _iterators(function: str, iterables: tuple[Any, ...]) -> list[Any]:
+    """Begin each of them, or say what is none; those that are asynchronous stay as they are."""
     if not iterables:
         raise TypeError("an iterable is needed for each input of the model, or one of dicts")
+    found = []
+    for number, given in enumerate(iterables, 1):
+        kind = type(given).__name__
+        if isinstance(given, Mapping):
+            raise TypeError(
+                f"{function}() takes an iterable for each input of the model, or one of dicts; got a {kind}"
+            )
+        if hasattr(given, "columns") and hasattr(given, "to_numpy"):  # of pandas or polars
+            raise TypeError(f"{function}() goes through rows, and a {kind} gives its columns: give its to_numpy()")
+        if isinstance(given, AsyncIterable):
+            found.append(given)
+            continue
+        try:
+            found.append(iter(given))
+        except TypeError as error:
+            if isinstance(given, Iterable) and not hasattr(given, "ndim"):
+                raise  # its own error
+            hint = ": give itertools.repeat(value) where every row has the same" if len(iterables) > 1 else ""
+            raise TypeError(
+                f"{function}() takes an iterable for each input of the model, or one of dicts; argument {number} "
+                f"is of type {kind}, which has no items{hint}"
+            ) from error
+    return found
 
 
 def _mapped(options: MapOptions, rows: Iterator[tuple[Any, ...]], total: int | None) -> Iterator[Any]:
@@ -205,10 +229,11 @@ class _Source:
         self.total = _length(iterables)
         self.is_async = any(isinstance(iterable, AsyncIterable) for iterable in iterables)
         self.reading: Reading | None = None
-        self._rows: Iterator[tuple[Any, ...]] = iter(()) if self.is_async else zip(*iterables, strict=False)
+        begun = _iterators("amap", iterables)
+        self._rows: Iterator[tuple[Any, ...]] = iter(()) if self.is_async else zip(*begun, strict=False)
         self._iterators: list[AsyncIterator[Any] | Iterator[Any]] = []
         if self.is_async:
-            self._iterators = [aiter(i) if isinstance(i, AsyncIterable) else iter(i) for i in iterables]
+            self._iterators = [aiter(i) if isinstance(i, AsyncIterable) else i for i in begun]
 
     def next(self) -> tuple[Any, ...] | None:
         """Give the next row of iterables that need not be awaited; None at their end."""
@@ -230,7 +255,6 @@ class _Source:
 
 def amapped(options: MapOptions, iterables: tuple[Any, ...]) -> AsyncGenerator[Any, None]:
     """Do the same for tasks of asyncio or trio."""
-    _some(iterables)
     return _amapped(options, _Source(iterables))
 
 

@@ -305,11 +305,40 @@ def test_wrong_arguments_are_refused_before_anything_is_read(kind: str) -> None:
                 method(unread(), **wrong)
         with pytest.raises(TypeError, match="an iterable is needed"):
             method()
-        with pytest.raises(TypeError, match="iterable"):
+        with pytest.raises(TypeError, match=r"one of dicts; argument 1 is of type int, which has no items$"):
             method(5)
-    if kind == "map":
-        with inferkit.Batcher(FakeModel()) as batcher, pytest.raises(TypeError, match="amap"):
-            batcher.map(arows(3))
+        for one in (np.int64(3), np.array(3), 3.0):
+            with pytest.raises(
+                TypeError, match=r"argument 2 is of type \w+, which has no items: give itertools.repeat\(value\)"
+            ):
+                method([row(1)], one)
+        with pytest.raises(TypeError, match="one of dicts; got a dict"):
+            method({"x": [row(1)]})
+
+
+@pytest.mark.parametrize("kind", ["map", "amap"])
+def test_a_frame_gives_no_rows(kind: str) -> None:
+    class DataFrame:
+        """As that of pandas, and of polars."""
+
+        columns = ("a", "b")
+
+        def __iter__(self) -> Iterator[str]:
+            return iter(self.columns)
+
+        def to_numpy(self) -> np.ndarray:
+            return np.ones((3, 2), np.float32)
+
+    frame = DataFrame()
+    with inferkit.Batcher(FakeModel()) as batcher:
+        with pytest.raises(TypeError, match=rf"{kind}\(\) goes through rows, and a DataFrame gives its columns"):
+            getattr(batcher, kind)(frame)
+        assert len(list(batcher.map(frame.to_numpy()))) == 3
+
+
+def test_map_is_not_amap() -> None:
+    with inferkit.Batcher(FakeModel()) as batcher, pytest.raises(TypeError, match="amap"):
+        batcher.map(arows(3))
 
 
 def test_a_bar_where_tqdm_is(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
