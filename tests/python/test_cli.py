@@ -24,7 +24,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import inferkit
-from inferkit._cli import main
+from inferkit._cli import bench, main
 from inferkit._cli._out import Out, bytes_text, plain_table
 from inferkit.diagnostics import Check, Report
 
@@ -175,6 +175,33 @@ def test_wrong_command_line(capsys: Capture, arguments: list[str]) -> None:
         main(arguments)
     assert stopped.value.code == 3
     assert "usage:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (
+            ["bench", "m", "--batch", "a"],
+            "argument --batch: expected whole numbers of at least 1, as in 1,8,64; got 'a'",
+        ),
+        (["bench", "m", "--concurrency", "1,0"], "argument --concurrency: expected whole numbers of at least 1"),
+        (["bench", "m", "--threads", "-1"], "argument --threads: expected a whole number of at least 0, got '-1'"),
+        (["doctor", "m", "--workers", "0"], "argument --workers: expected a whole number between 1 and 1024, got '0'"),
+        (["doctor", "m", "--max-batch-size", "x"], "argument --max-batch-size: expected a whole number of at least 1"),
+    ],
+)
+def test_a_wrong_option_is_named(capsys: Capture, arguments: list[str], words: str) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 3
+    assert words in capsys.readouterr().err
+
+
+def test_pack_where_nothing_can_be_written(capsys: Capture, tmp_path: Path, digits_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", Path("/proc/folder")):
+        assert main(["pack", str(digits_path), "--cache", str(folder)]) == 3
+        assert capsys.readouterr().err.startswith(f"inferkit: no packed file could be written: {folder}")
 
 
 def test_help(capsys: Capture) -> None:
@@ -502,6 +529,14 @@ def test_bench_where_all_rows_share_an_input(capsys: Capture, tmp_path: Path) ->
 
 
 @pytest.mark.unsanitized("bench refuses it")
+@pytest.mark.parametrize(("threads", "words"), [("0", "all threads"), ("1", "1 thread"), ("2", "2 threads")])
+def test_bench_says_how_many_threads(capsys: Capture, threads: str, words: str) -> None:
+    build = {"isa": "avx2", "compiler": "gcc"}
+    found = {"compared_with": None, "direct": [], "batched": [], "wrong": [], "answers_checked": 0, "build": build}
+    bench.show({**found, "threads": int(threads)}, Out(plain=True))
+    assert f"direct calls, {words}, avx2, gcc\n" in capsys.readouterr().out
+
+
 def test_bench_prints(capsys: Capture, digits_path: Path) -> None:
     assert main(["bench", str(digits_path), *QUICK]) == 0
     text = capsys.readouterr().out

@@ -76,6 +76,18 @@ def test_with_rich(server: top.Server, capsys: Capture, monkeypatch: pytest.Monk
     assert "req/s" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("pids", "words"),
+    [
+        (["999999999"], "process 999999999 cannot be seen: it must be yours, and have called inferkit.top.serve()"),
+        (["999999998", "999999999"], "processes 999999998, 999999999 cannot be seen: they must be yours, and have"),
+    ],
+)
+def test_who_asks_for_a_process_that_is_not_there(runtime: Path, capsys: Capture, pids: list[str], words: str) -> None:
+    assert main(["top", "--once", *pids]) == 3
+    assert words in capsys.readouterr().err
+
+
 def test_others_are_not_shown(server: top.Server) -> None:
     assert look([1]) == []
     assert len(look([os.getpid()])) == 1

@@ -17,6 +17,7 @@ from .._text import counted
 from ..diagnostics._samples import Feeds, fixed_rows, made_up, split, stacked, with_rows
 from . import CommandError, about, duration
 from ._measure import Answers, alternate, clients, inferkit_call, onnxruntime_call
+from ._options import sizes, whole
 from ._out import Out, Progress, count_text
 from .doctor import arrays_of
 
@@ -27,24 +28,17 @@ through a batcher by the number of asyncio clients. Every answer is checked. Exi
 wrong; 3: it could not run. Debug builds are refused."""
 
 
-def sizes(text: str) -> list[int]:
-    """Read ``1,8,64``."""
-    found = [int(part) for part in text.split(",")]
-    if not found or min(found) < 1:
-        raise argparse.ArgumentTypeError("expected numbers of at least 1, as in 1,8,64")
-    return found
-
-
 def add(subparsers: Any) -> None:
     """Add the command."""
     parser = subparsers.add_parser("bench", help="latency and throughput of a model", description=DESCRIPTION)
     parser.add_argument("model", metavar="MODEL", help="an .onnx file")
     parser.add_argument("--input", metavar="DATA.npz", help="real inputs by name; by default plausible ones are made")
-    parser.add_argument("--batch", type=sizes, default=[1, 8, 64], metavar="N,...", help="(default: 1,8,64)")
-    parser.add_argument("--concurrency", type=sizes, default=[1, 8, 64], metavar="N,...", help="(default: 1,8,64)")
+    numbers: dict[str, Any] = {"type": sizes, "default": [1, 8, 64], "metavar": "N,..."}
+    parser.add_argument("--batch", **numbers, help="rows of the direct calls (default: 1,8,64)")
+    parser.add_argument("--concurrency", **numbers, help="numbers of asyncio clients (default: 1,8,64)")
     parser.add_argument("--seconds", type=float, default=0.5, help="for each figure (default: 0.5)")
     parser.add_argument(
-        "--threads", type=int, default=1, metavar="N", help="threads a call may use; 0: all (default: 1)"
+        "--threads", type=whole(0), default=1, metavar="N", help="threads a call may use; 0 for all (default: 1)"
     )
     parser.add_argument("--alone", action="store_true", help="do not compare with ONNX Runtime")
     parser.add_argument("--plot", metavar="FILE", help="draw the figures (.png, .svg, .pdf); needs matplotlib")

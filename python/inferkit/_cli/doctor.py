@@ -14,6 +14,7 @@ from .._batcher import Batcher
 from .._model import Model
 from .._text import printable
 from . import CommandError, about, duration
+from ._options import whole
 from ._out import Out, Progress
 
 __all__ = ["add", "show"]
@@ -34,8 +35,8 @@ def add(subparsers: Any) -> None:
         metavar="DATA.npz",
         help="real inputs by name, any number of rows; by default plausible ones are made",
     )
-    parser.add_argument("--max-batch-size", type=int, default=64, metavar="N", help="of the batcher (default: 64)")
-    parser.add_argument("--workers", type=int, default=1, metavar="N", help="of the batcher (default: 1)")
+    parser.add_argument("--max-batch-size", type=whole(1), default=64, metavar="N", help="of the batcher (default: 64)")
+    parser.add_argument("--workers", type=whole(1, 1024), default=1, metavar="N", help="of the batcher (default: 1)")
     parser.add_argument("--seconds", type=float, default=2.0, help="for each step that sends traffic (default: 2)")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--plain", action="store_true", help="no colour, no rich")

@@ -46,7 +46,8 @@ def run(options: argparse.Namespace) -> int:
         again = Model.load(options.model, **given)
         after = time.perf_counter() - start
     if again.packed_file is None:
-        raise CommandError(f"{options.cache}: {again._packed_use()[1]}")
+        why, _, failure = again._packed_use()[1].partition("; and none could be written: ")
+        raise CommandError(f"no packed file could be written: {failure}" if failure else f"{options.cache}: {why}")
     size = bytes_text(os.path.getsize(again.packed_file))
     if model.packed_file is not None:
         out.line(f"{again.packed_file} ({size}) fits already; loading takes {seconds_text(after)}")

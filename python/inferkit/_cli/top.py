@@ -130,6 +130,12 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(processes, indent=2))
         return 0
+    if not processes and options.pid:
+        noun, pronoun = ("process", "it") if len(options.pid) == 1 else ("processes", "they")
+        raise CommandError(
+            f"{noun} {', '.join(map(str, options.pid))} cannot be seen: {pronoun} must be yours, and have called "
+            "inferkit.top.serve()"
+        )
     if not processes:
         raise CommandError("none of your processes can be seen: call inferkit.top.serve() in those that should be")
     out = Out(plain=options.plain)
