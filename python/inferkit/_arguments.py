@@ -111,7 +111,7 @@ def dimensions(value: Any, name: str, least: int = -(2**63)) -> list[int | None]
 def path_text(value: Any, name: str) -> str:
     """Take a path: a str, or what stands for one."""
     if not isinstance(value, (str, os.PathLike)):
-        raise _wrong_type(value, name, "a path")
+        raise _wrong_type(value, name, "a path (str or os.PathLike)")
     text = os.fsdecode(value)
     if "\0" in text:
         raise ValueError(f"{name} must be a path, and may not hold a NUL character: {text!r}")

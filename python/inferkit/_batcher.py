@@ -87,7 +87,7 @@ class OutputChecks:
 
 @says_if_not_initialised
 class Batcher(_core.Batcher):
-    """Runs requests that arrive together as one batch, on native threads that never wait for the GIL.
+    """Runs requests that arrive together as one batch, on native threads that take the GIL for wrapped callables alone.
 
     Call it as ``batcher(x)`` to wait for the answer, or use :meth:`submit` to get a ticket that threads and asyncio
     tasks can wait for. Every answer has the same bits as the model's answer to this request alone. Every request ends
@@ -851,7 +851,8 @@ def _checks_by_output(
     unknown = set(checks) - set(names)
     if unknown:
         told = ", ".join(sorted(map(repr, unknown)))
-        raise ValueError(f"output_checks for {told}, which the model does not have; it has {names}")
+        known = ", ".join(map(repr, names))
+        raise ValueError(f"output_checks for {told}, which the model does not have; its outputs are {known}")
     return [checks.get(name, OutputChecks())._native() for name in names]
 
 

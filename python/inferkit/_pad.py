@@ -26,7 +26,8 @@ def native_pad(pad: Mapping[str, tuple[int, Any]] | None, inputs: Sequence[Tenso
     known = {spec.name: spec for spec in inputs}
     if unknown := [name for name in given if name not in known]:
         told = ", ".join(map(repr, unknown))
-        raise ValueError(f"pad names {told}, which is no input of the model; it has {list(known)}")
+        inputs_told = ", ".join(map(repr, known))
+        raise ValueError(f"pad names {told}, which is no input of the model; its inputs are {inputs_told}")
     out = dict.fromkeys(known, (0, b""))
     for name, entry in given.items():
         if not isinstance(entry, tuple | list) or len(entry) != 2:

@@ -211,7 +211,11 @@ def test_batcher_options() -> None:
     refused(TypeError, "output_checks must be", lambda: make(model, output_checks=True))
     refused(TypeError, "output_checks must map", lambda: make(model, output_checks={"y": True}))
     unknown: Any = {"q": inferkit.OutputChecks(), "r": inferkit.OutputChecks()}
-    refused(ValueError, "output_checks for 'q', 'r', which", lambda: make(model, output_checks=unknown))
+    refused(
+        ValueError,
+        "output_checks for 'q', 'r', which .*; its outputs are 'y'",
+        lambda: make(model, output_checks=unknown),
+    )
     refused(TypeError, "clock must be", lambda: make(model, _clock=5))
     refused(TypeError, "is not initialised", lambda: make(model, _clock=_core.ManualClock.__new__(_core.ManualClock)))
     numpy_sized = make(

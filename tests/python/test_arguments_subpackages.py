@@ -111,7 +111,7 @@ def test_metrics(tmp_path: Path) -> None:
         for value in (5, None, b"text/plain"):
             refused(TypeError, "accept must be a str", lambda value=value: metrics.exposition(accept=value))
         refused(TypeError, "registry must be", lambda: metrics.register(5))  # type: ignore[arg-type]
-        refused(TypeError, "directory must be a path", lambda: metrics.Collector(directory=5))  # type: ignore[arg-type]
+        refused(TypeError, r"directory must be a path \(str or os", lambda: metrics.Collector(directory=5))  # type: ignore[arg-type]
     for take in takers:
         for value in (5, None, "ab", b"ab", np.array(1.0)):
             refused(TypeError, "buckets must be a sequence", lambda take=take, value=value: take(value))

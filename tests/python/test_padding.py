@@ -704,7 +704,7 @@ def test_checks_see_the_caller_s_values_alone(model: inferkit.Model) -> None:
 @pytest.mark.parametrize(
     ("pad", "error", "told"),
     [
-        ({"idz": (1, 0)}, ValueError, "no input of the model; it has"),
+        ({"idz": (1, 0)}, ValueError, "no input of the model; its inputs are 'ids'"),
         ({"ids": 1}, TypeError, r"pad must be a mapping of input names to \(axis, value\)"),
         (["ids"], TypeError, "a mapping"),
         ({"ids": (0, 0)}, ValueError, "behind the batch axis"),
