@@ -156,3 +156,14 @@ def test_free_dimensions_and_unknown_rank(tmp_path: Path) -> None:
         assert "'b'" in str(error)  # noqa: PT017 - a clear refusal of an unknown rank is as good
         return
     assert model.inputs[0].shape == (None, None, 3)
+
+
+@pytest.mark.parametrize(("opset", "ir_version"), [(99, 8), (17, 99)])
+def test_newer_sets_and_formats_are_taken_for_those_we_know(opset: int, ir_version: int) -> None:
+    """As docs/versioning.md says."""
+    graph = helper.make_graph(
+        [helper.make_node("Relu", ["x"], ["y"])], "g", [info("x", ["n", 2])], [info("y", ["n", 2])]
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir_version)
+    loaded = inferkit.Model.load(model.SerializeToString())
+    assert loaded(np.array([[-1, 2]], np.float32)).tolist() == [[0, 2]]
