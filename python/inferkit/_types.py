@@ -57,12 +57,12 @@ class TensorSpec:
         It may be ``None``.
     any_shape : bool
         ``shape`` is ``()``, and says nothing. Of an output: the file declares no shape, and nothing that was tried when
-        the model was loaded has shown one, so each answer tells its own. Of an input: the file declares no shape, so
-        any is tried, also of other ranks than those before. Of a sequence or an optional: the file declares no shape
-        for its arrays.
+        the model was loaded has shown one: the shape is known only from each answer. Of an input: the file declares no
+        shape, so any is tried, also of other ranks than those before. Of a sequence or an optional: the file declares
+        no shape for its arrays.
     shared : bool
         Of an input: it is one value for all rows, although it has dimensions, and the first of them is not the batch.
-        So are inputs without dimensions, of which this is not said.
+        Inputs without dimensions are shared by all rows, too, although this is False for them.
 
     Examples
     --------

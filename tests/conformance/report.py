@@ -21,7 +21,7 @@ HEAD = """# Conformance
 The test cases that the `onnx` package {version} carries, run by `tests/conformance`; written by
 `python -m tests.conformance.report`. A case is *refused* where the model raises `UnsupportedOpError`, and *differs*
 where inferkit means another answer ({differs}). Of outputs that are drawn at random, types and shapes
-are compared. Out of scope are {scope}; those must be refused.
+are compared. Out of scope are {scope}: models that need them must be refused.
 
 """
 
@@ -45,7 +45,7 @@ def counts(verdicts: list[Verdict]) -> list[object]:
 def page(by_set: dict[str, list[Verdict]]) -> str:
     scopes = sorted({v.scope for verdicts in by_set.values() for v in verdicts if v.scope})
     links = ", ".join(f"[why]({page.removeprefix('docs/')})" for page in sorted(set(DIFFERS.values())))
-    text = HEAD.format(version=onnx.__version__, scope=", ".join(scopes), differs=links)
+    text = HEAD.format(version=onnx.__version__, scope=" and ".join(scopes), differs=links)
     heads = ["cases", *OUTCOMES]
     rows = []
     for name, verdicts in by_set.items():
