@@ -181,6 +181,73 @@ def test_a_type_that_follows_from_the_inputs() -> None:
     np.testing.assert_array_equal(model.run({"x": x, "rows": np.array([15])})["y"], x.reshape(15, 2))
 
 
+def test_maps_of_categories_without_a_zero() -> None:
+    """As a classifier of neighbours is exported: 0 is no category, a Scan hides the shapes, and maps have no type."""
+    value, ml = helper.make_tensor_value_info, "ai.onnx.ml"
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["row"], ["same"])],
+        "body",
+        [value("row", FLOAT, None)],
+        [value("same", FLOAT, None)],
+    )
+    nodes = [
+        helper.make_node("OneHotEncoder", ["x"], ["hot"], domain=ml, cats_int64s=[5, 7], zeros=0),
+        helper.make_node("Reshape", ["hot", "shape"], ["rows"]),
+        helper.make_node("Scan", ["rows"], ["p"], body=body, num_scan_inputs=1),
+        helper.make_node("ZipMap", ["p"], ["z"], domain=ml, classlabels_strings=["a", "b"]),
+    ]
+    maps = helper.make_map_type_proto(TensorProto.STRING, helper.make_tensor_type_proto(FLOAT, []))
+    graph = helper.make_graph(
+        nodes,
+        "maps",
+        [value("x", INT64, ["n", 1])],
+        [helper.make_value_info("z", helper.make_sequence_type_proto(maps))],
+        [numpy_helper.from_array(np.array([-1, 2]), "shape")],
+    )
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid(ml, 1)]
+    model = inferkit.Model.load(helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString())
+    assert model.outputs == (inferkit.TensorSpec("z", "float32", (), any_shape=True),)
+    x = np.array([[7], [5], [5]])
+    want = np.array([[0, 1], [1, 0], [1, 0]])
+    np.testing.assert_array_equal(model(x), want)
+    with inferkit.Batcher(model) as batcher:
+        np.testing.assert_array_equal(batcher(x), want)
+    with pytest.raises(inferkit.InferenceError, match="6 is not one of the categories"):
+        model(np.array([[6]]))
+
+
+def test_types_that_only_operators_tell() -> None:
+    """No piece has a length of 0 or 1, and the file names no type."""
+    nodes = [
+        helper.make_node("Reshape", ["x", "shape"], ["pieces"]),
+        helper.make_node("Shape", ["pieces"], ["length"]),
+        helper.make_node("IsNaN", ["pieces"], ["nan"]),
+        helper.make_node("TopK", ["pieces", "two"], ["values", "places"]),
+        helper.make_node("Where", ["nan", "pieces", "pieces"], ["chosen"]),
+    ]
+    types = {"length": "int64", "nan": "bool", "values": "float64", "places": "int64", "chosen": "float64"}
+    branch = helper.make_graph([helper.make_node("Neg", ["pieces"], ["n"])], "b", [], [onnx.ValueInfoProto(name="n")])
+    nodes.append(helper.make_node("If", ["yes"], ["branch"], then_branch=branch, else_branch=branch))
+    graph = helper.make_graph(
+        nodes,
+        "types",
+        [
+            helper.make_tensor_value_info("x", TensorProto.DOUBLE, [30]),
+            helper.make_tensor_value_info("shape", INT64, [2]),
+            helper.make_tensor_value_info("yes", TensorProto.BOOL, []),
+        ],
+        [onnx.ValueInfoProto(name=name) for name in [*types, "branch"]],
+        [numpy_helper.from_array(np.array([2]), "two")],
+    )
+    bytes_ = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9).SerializeToString()
+    model = inferkit.Model.load(bytes_)
+    assert {spec.name: spec.dtype for spec in model.outputs} == types | {"branch": "float64"}
+    given = {"x": np.arange(30.0), "shape": np.array([15, 2]), "yes": np.array(True)}
+    answers = model.run(given)
+    assert {name: str(answer.dtype) for name, answer in answers.items()} == types | {"branch": "float64"}
+    np.testing.assert_array_equal(answers["branch"], -given["x"].reshape(15, 2))
+
+
 def test_a_value_that_a_trial_on_zeros_does_not_have() -> None:
     """No number of pieces is 0, and a run on ones fails as well."""
     nodes = [

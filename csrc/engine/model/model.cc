@@ -12,6 +12,7 @@
 #include "engine/model/check_attributes.h"
 #include "engine/model/input_sense.h"
 #include "engine/model/model_fork.h"
+#include "engine/model/told_types.h"
 #include "engine/model/widen_halves.h"
 #include "engine/plan/text_heap.h"
 #include "engine/run/keep_text.h"
@@ -144,6 +145,7 @@ Model::Model(ModelFile file, ModelOptions options, std::string path, std::shared
   std::vector<std::string> unsupported = missing_operators(file_.graph);
   check_arities(file_.graph);
   senses_ = input_senses(file_.graph);
+  const std::vector<std::optional<DType>> told = told_types(file_.graph);
   name_required_outputs(file_.graph);
   if (halves) widen_halves(file_.graph);
   expand_nodes(file_.graph, unsupported);
@@ -165,7 +167,7 @@ Model::Model(ModelFile file, ModelOptions options, std::string path, std::shared
   eliminate_dead_nodes(file_.graph);
   number_graph(file_.graph);
   subgraphs_.add_all(file_.graph, options_.pool, options_.max_plans);
-  probe();
+  probe(told);
   find_shared();
   mixing_node_ = find_mixing();
   rows_draw_ = draws_rows(file_.graph);

@@ -162,7 +162,7 @@ class Model final : public Runner {
   struct Trial;
   std::vector<Port> probe_outputs(std::span<const InputFacts> facts, Trial& trial);
   std::vector<Port> run_on_constants(std::span<const InputFacts> facts, int value, RunBudget& budget, Trial& trial);
-  void probe();
+  void probe(std::span<const std::optional<DType>> told);
   using FarShapes = std::vector<Shape>;
   std::vector<FarShapes> look_far();
   void find_shared();

@@ -10,7 +10,6 @@
 #include "engine/model/model.h"
 #include "engine/plan/text_heap.h"
 #include "engine/run/declared_output.h"
-#include "graph/passes/pattern.h"
 #include "graph/tensor_list.h"
 #include "platform/stoppable.h"
 
@@ -235,8 +234,9 @@ std::string without_shapes(std::span<const PortSpec> inputs) {
 }  // namespace
 
 /// Compiles for guessed sizes of the free dimensions: shows what is not supported before the first request does, and
-/// tells the outputs' types and which of their dimensions are free.
-void Model::probe() {
+/// tells the outputs' types and which of their dimensions are free. `told`: their types, where the graph tells them and
+/// the file does not declare all.
+void Model::probe(std::span<const std::optional<DType>> told) {
   // Where the file declares no shape, as of tensors in sequences, ranks are guessed, too, until one runs.
   constexpr size_t kRanks[] = {2, 1, 3, 4, 5, 0};
   const bool guess = std::ranges::any_of(inputs_, &PortSpec::any_shape);
@@ -334,11 +334,11 @@ void Model::probe() {
     if (declared.list) continue;
     if (seen.empty()) {
       // Sizes that nobody guessed, or other values than zeros, may be what the model is for; not where small ones are
-      // more than a run may take. The type hangs on neither: where the file tells none, a run on ones does, or what
-      // the value is computed from.
+      // more than a run may take. The type hangs on neither: where the file declares none, a run on ones tells it, or
+      // the operators do.
       std::optional<DType> dtype = declared.dtype;
       if (!dtype && !trial.ones.empty()) dtype = trial.ones[o].dtype;
-      if (!dtype && fits) dtype = Rewriter(file_.graph).dtype(file_.graph.outputs[o]);
+      if (!dtype && fits && o < told.size()) dtype = told[o];
       if (dtype && (!guess || any_rank) && !trial.too_large) {
         outputs_[o].dtype = *dtype;
         outputs_[o].any_shape = !declared.shape;

@@ -45,6 +45,10 @@ std::string string_attr(const Node& node, std::string_view name, std::string_vie
   return attr(node, name, std::string(fallback));
 }
 
+bool keeps_type(const Node& node) {
+  return (node.domain.empty() || node.domain == kInternalDomain) && is_among(kKeepType, node.op_type);
+}
+
 bool batch_norm_trains(const Node& node) {
   if (node.version >= 14) return int_attr(node, "training_mode", 0) != 0;
   return node.version >= 7 && node.outputs.size() == 5 && std::ranges::count(node.outputs, kNoValue) == 0;
@@ -129,8 +133,7 @@ std::optional<DType> Rewriter::dtype(ValueId id) const {
       id = p->inputs[1];
       continue;
     }
-    if (!p->domain.empty() && p->domain != kInternalDomain) return std::nullopt;
-    if (!is_among(kKeepType, p->op_type)) return std::nullopt;
+    if (!keeps_type(*p)) return std::nullopt;
     if (is_among(kInputsAgree, p->op_type))
       for (const ValueId in : p->inputs)
         if (const Tensor* c = in == kNoValue ? nullptr : graph_.constant(in)) return c->dtype;

@@ -29,6 +29,8 @@ inline bool is_op(const Node& node, std::string_view op, std::string_view domain
 int64_t int_attr(const Node& node, std::string_view name, int64_t fallback);
 float float_attr(const Node& node, std::string_view name, float fallback);
 std::string string_attr(const Node& node, std::string_view name, std::string_view fallback);
+/// Whether its first output has the type of its first input, as of the operators of ONNX's own domain and of ours.
+bool keeps_type(const Node& node);
 /// Does this BatchNormalization take the statistics of its batch? Before opset 14 the one with all five outputs does,
 /// also where nobody reads them.
 bool batch_norm_trains(const Node& node);
