@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 import inferkit
 from inferkit import Batcher, InputChecks, Model
@@ -21,7 +21,10 @@ def build(nodes: list[Any], inputs: dict[str, Any], outputs: dict[str, Any], **c
         "g",
         [value(name, FLOAT, shape) for name, shape in inputs.items()],
         [value(name, FLOAT, shape) for name, shape in outputs.items()],
-        [helper.make_tensor(name, FLOAT, np.shape(data), np.ravel(data)) for name, data in constants.items()],
+        [
+            numpy_helper.from_array(np.asarray(data, np.int64 if np.asarray(data).dtype.kind == "i" else F32), name)
+            for name, data in constants.items()
+        ],
     )
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 3)]
     return bytes(helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString())
@@ -243,6 +246,140 @@ def test_an_empty_past() -> None:
         message = refused("empty", lambda: batcher(past[:0], x[:0]))
         assert "has no rows" in message
     refused("empty", lambda: model(past[:0], x[:0]))
+
+
+NODE = helper.make_node
+STACKED = [2, None, 2, None, 4]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "shape", "constants"),
+    [
+        ([NODE("Mul", ["past", "k"], ["p"])], [None, 2, None, 4], {"k": 2.0}),
+        ([NODE("Div", ["past", "k"], ["p"])], [None, 2, None, 4], {"k": [2.0]}),
+        ([NODE("Squeeze", ["past", "axes"], ["p"])], [None, 2, None, 1, 4], {"axes": [-2]}),
+        ([NODE("Unsqueeze", ["past", "axes"], ["p"])], [2, None, 4], {"axes": [0]}),
+        ([NODE("Reshape", ["past", "to"], ["p"])], [None, 2, None, 2, 2], {"to": [0, 2, -1, 4]}),
+        ([NODE("Reshape", ["past", "to"], ["p"])], [None, 2, None, 2, 2], {"to": [0, 0, 0, 4]}),
+        (
+            [
+                NODE("Transpose", ["past"], ["t"], perm=[0, 2, 1]),
+                NODE("Reshape", ["t", "to"], ["r"]),
+                NODE("Transpose", ["r"], ["p"], perm=[0, 2, 1, 3]),
+            ],
+            [None, 8, None],
+            {"to": [0, 0, 2, 4]},
+        ),
+        (
+            [NODE("Split", ["past"], ["a", "b"], axis=0), NODE("Squeeze", ["b", "zero"], ["p"])],
+            STACKED,
+            {"zero": [0]},
+        ),
+        (
+            [NODE("Slice", ["past", "one", "two", "zero"], ["a"]), NODE("Squeeze", ["a", "zero"], ["p"])],
+            STACKED,
+            {"zero": [0], "one": [1], "two": [2]},
+        ),
+    ],
+    ids=["Mul", "Div", "Squeeze", "Unsqueeze", "Reshape", "Reshape kept", "Transpose", "Split", "Slice"],
+)
+@pytest.mark.parametrize("last", [False, True])
+def test_an_empty_past_that_is_moved(
+    nodes: list[Any], shape: list[int | None], constants: dict[str, Any], last: bool
+) -> None:
+    """Before what is computed of this step, or behind it."""
+    step = helper.make_node("Relu", ["x"], ["k0"])
+    join = helper.make_node("Concat", ["k0", "p"] if last else ["p", "k0"], ["y"], axis=2)
+    model = Model.load(
+        build(
+            [*nodes, step, join],
+            {"past": shape, "x": [None, 2, None, 4]},
+            {"y": [None, 2, None, 4]},
+            **constants,
+        )
+    )
+    past = np.zeros([size if size is not None else 0 if i else 1 for i, size in enumerate(shape)], F32)
+    if shape[0] == 2 and len(shape) == 5:
+        past = np.zeros((2, 1, 2, 0, 4), F32)
+    x = np.arange(16, dtype=F32).reshape(1, 2, 2, 4)
+    assert np.array_equal(model(past, x), x)
+    refused("empty", lambda: model(past, x[:, :, :0]))
+    refused("empty", lambda: model(past, x[:0]))
+
+
+@pytest.mark.parametrize("order", [["w", "x"], ["x", "w"]])
+def test_what_stands_beside_a_constant_may_be_empty(order: list[str]) -> None:
+    nodes = [NODE("Concat", order, ["y"], axis=-2)]
+    model = Model.load(build(nodes, {"x": [1, None, 2]}, {"y": [1, None, 2]}, w=np.ones((1, 3, 2), F32)))
+    assert model(np.zeros((1, 0, 2), F32)).tolist() == [[[1, 1]] * 3]
+    nothing = Model.load(build(nodes, {"x": [1, None, 2]}, {"y": [1, None, 2]}, w=np.ones((1, 0, 2), F32)))
+    refused("empty", lambda: nothing(np.zeros((1, 0, 2), F32)))
+
+
+def test_what_stands_beside_a_fixed_length_may_be_empty() -> None:
+    nodes = [NODE("Concat", ["x", "past"], ["y"], axis=1)]
+    model = Model.load(build(nodes, {"past": [None, None, 2], "x": [None, 1, 2]}, {"y": [None, None, 2]}))
+    x = np.ones((3, 1, 2), F32)
+    assert np.array_equal(model(np.zeros((3, 0, 2), F32), x), x)
+
+
+@pytest.mark.parametrize("branch", ["then", "else"])
+@pytest.mark.parametrize("test", ["IsNaN", "Equal", "Not"])
+def test_nan_that_a_comparison_asks_for(test: str, branch: str) -> None:
+    """No value but NaN differs from itself."""
+    ask = {
+        "IsNaN": [NODE("IsNaN", ["x"], ["c"])],
+        "Equal": [NODE("Equal", ["x", "x"], ["c"])],
+        "Not": [NODE("Equal", ["x", "x"], ["e"]), NODE("Not", ["e"], ["c"])],
+    }[test]
+    of_others = (test == "Equal") != (branch == "else")
+    nodes = [*ask, NODE("Where", ["c", "x", "nine"] if of_others else ["c", "nine", "x"], ["y"])]
+    model = Model.load(build(nodes, {"x": [None, 2]}, {"y": [None, 2]}, nine=[9.0]))
+    answer = model.run({"x": np.array([[np.nan, 1]], F32)})["y"]
+    if branch == "then":
+        assert answer.tolist() == [[9, 1]]
+    refused("non_finite", lambda: model(np.array([[np.inf, 1]], F32)))
+
+
+@pytest.mark.parametrize("order", [["IsNaN", "IsInf"], ["IsInf", "IsNaN"]])
+def test_nan_and_infinity_that_are_replaced_one_after_the_other(order: list[str]) -> None:
+    """As numpy.nan_to_num is written."""
+    first, second = order
+    nodes = [
+        NODE(first, ["x"], ["a"]),
+        NODE("Where", ["a", "nine", "x"], ["b"]),
+        NODE(second, ["b"], ["c"]),
+        NODE("Where", ["c", "nine", "b"], ["y"]),
+    ]
+    model = Model.load(build(nodes, {"x": [None, 4]}, {"y": [None, 4]}, nine=[9.0]))
+    assert model(np.array([[np.inf, 1, -np.inf, np.nan]], F32)).tolist() == [[9, 1, 9, 9]]
+    nodes[0] = NODE("Less", ["x", "nine"], ["a"])  # it replaces other values than those it is asked of
+    model = Model.load(build(nodes, {"x": [None, 1]}, {"y": [None, 1]}, nine=[9.0]))
+    refused("non_finite", lambda: model(np.array([[np.inf]], F32)))
+    refused("non_finite", lambda: model(np.array([[np.nan]], F32)))
+
+
+@pytest.mark.parametrize("read", [None, "a", "d", "e"])
+def test_masks_before_a_softmax_that_is_spelled_out(read: str | None) -> None:
+    nodes = [
+        NODE("Add", ["x", "mask"], ["a"]),
+        NODE("ReduceMax", ["a"], ["m"], axes=[-1]),
+        NODE("Sub", ["a", "m"], ["d"]),
+        NODE("Exp", ["d"], ["e"]),
+        NODE("ReduceSum", ["e", "last"], ["s"]),
+        NODE("Div", ["e", "s"], ["y"]),
+    ]
+    outputs = {"y": [None, 2]}
+    if read:  # and then minus infinity is something else, too
+        nodes.append(NODE("Neg", [read], ["z"]))
+        outputs["z"] = [None, 2]
+    model = Model.load(build(nodes, {"x": [None, 2], "mask": [None, 2]}, outputs, last=[-1]))
+    x, mask = np.zeros((2, 2), F32), np.array([[0, -np.inf], [-np.inf, 0]], F32)
+    if read:
+        refused("non_finite", lambda: model(x, mask))
+        return
+    assert model(x, mask).tolist() == [[1, 0], [0, 1]]
+    refused("non_finite", lambda: model(x, -mask))
 
 
 def test_switches_beat_the_model() -> None:

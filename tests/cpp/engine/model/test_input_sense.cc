@@ -180,6 +180,33 @@ TEST(input_sense_an_empty_past) {
   CHECK_EQ(int{read_elsewhere.sense(0).empty_axes}, 0);
 }
 
+TEST(input_sense_which_of_a_concat_may_be_empty) {
+  const auto axes = [](Sketch& sketch, std::vector<std::string> inputs) {
+    sketch.node("Concat", inputs, {"y"}, {{"axis", int64_t{1}}}).node("Relu", {"y"}, {"z"}).output("z");
+    std::vector<int> out;
+    for (const InputSense& sense : input_senses(sketch.graph)) out.push_back(sense.empty_axes);
+    return out;
+  };
+  Sketch last, first, both, fixed, constant, bytes, many;
+  last.input("past", {-1, -1}).input("x", {-1, -1}).node("MatMul", {"x", "x"}, {"k"});
+  CHECK(axes(last, {"k", "past"}) == (std::vector<int>{0b10, 0}));
+  first.input("past", {-1, -1}).input("x", {-1, -1}).node("MatMul", {"x", "x"}, {"k"});
+  CHECK(axes(first, {"past", "k"}) == (std::vector<int>{0b10, 0}));
+  both.input("past", {-1, -1}).input("x", {-1, -1});  // the one that is put behind the other
+  CHECK(axes(both, {"past", "x"}) == (std::vector<int>{0b10, 0}));
+  fixed.input("x", {-1, 3}).input("past", {-1, -1});
+  CHECK(axes(fixed, {"x", "past"}) == (std::vector<int>{0, 0b10}));
+  constant.input("x", {1, -1}).constant("w", {1, 2}, {1, 2});
+  CHECK(axes(constant, {"w", "x"}) == (std::vector<int>{0b10}));
+  bytes.input("past", {-1, -1}).input("x", {-1, -1}).node("Relu", {"x"}, {"k"}).constant("s", {}, {0.5f});
+  bytes.node("DequantizeLinear", {"past", "s"}, {"p"});
+  CHECK(axes(bytes, {"p", "k"}) == (std::vector<int>{0b10, 0}));
+  many.input("past", {-1, -1}).input("x", {-1, -1}).node("Relu", {"x"}, {"k"}).constant("s", {2}, {0.5f, 1});
+  many.node("DequantizeLinear", {"past", "s"}, {"p"},
+            {{"axis", int64_t{1}}});  // a scale for each, of which there are 2
+  CHECK(axes(many, {"p", "k"}) == (std::vector<int>{0, 0}));
+}
+
 TEST(input_sense_looks_into_branches) {
   const auto with_branch = [](bool reads_it_otherwise) {
     Sketch branch;
