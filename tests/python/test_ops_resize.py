@@ -87,6 +87,36 @@ def test_half_pixel_symmetric_at_whole_places() -> None:
     close(case.run()[0], x[[1, 3, 5]], 1e-6, 1e-6)
 
 
+@pytest.mark.parametrize("scale", [1.0, 1.1, 1.15])
+def test_antialias_by_a_scale_that_keeps_the_length(scale: float) -> None:
+    """The text's formula, in float64; without antialias the axis is copied, as in torch."""
+    x = (np.arange(5.0) ** 2).astype(np.float32)
+    attributes = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
+    scales = np.array([scale], np.float32)
+    filtered = Case("Resize", x, None, scales, constant=(2,), opset=19, antialias=1, **attributes)
+    want = np.interp((np.arange(5) + 0.5) / scale - 0.5, np.arange(5), x)
+    close(filtered.run()[0], want.astype(np.float32), 1e-6, 1e-6)
+    plain = Case("Resize", x, None, scales, constant=(2,), opset=19, **attributes)
+    np.testing.assert_array_equal(plain.run()[0], x)
+    sizes = np.array([5], np.int64)
+    by_sizes = Case("Resize", x, None, None, sizes, constant=(3,), opset=19, antialias=1, **attributes)
+    np.testing.assert_array_equal(by_sizes.run()[0], x)
+
+
+@pytest.mark.parametrize("antialias", [0, 1])
+def test_one_pixel_of_pytorch_half_pixel_is_read_at_zero(antialias: int) -> None:
+    x = (np.arange(7.0) ** 2).astype(np.float32)
+    attributes = {"mode": "linear", "coordinate_transformation_mode": "pytorch_half_pixel", "antialias": antialias}
+    case = Case("Resize", x, None, np.array([0.2], np.float32), constant=(2,), opset=19, **attributes)
+    at = np.clip(np.arange(-6, 7), 0, 6)
+    weights = np.maximum(0, 1 - np.abs(np.arange(-6, 7)) * (0.2 if antialias else 1))
+    want = np.float32([weights @ x[at] / weights.sum()])
+    close(case.run()[0], want, 1e-6, 1e-6)
+    scales = np.array([1, 1, 1, 0.2], np.float32)
+    four = Case("Resize", x[None, None, None], None, scales, constant=(2,), opset=19, **attributes)
+    close(four.run()[0].ravel(), four.onnxruntime()[0].ravel(), 1e-5, 1e-5)
+
+
 @pytest.mark.parametrize("mode", ["nearest", "linear"])
 @pytest.mark.parametrize("coordinates", ["half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel"])
 @pytest.mark.parametrize("scale", [(2, 2), (2, 3), (4, 1), (0.5, 0.5)])
