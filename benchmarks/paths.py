@@ -63,6 +63,8 @@ def _others() -> Iterator[Case]:
     halves, thirds = {"kernel_shape": [2] * 3, "strides": [2] * 3}, {"kernel_shape": [3] * 3}
     yield "AveragePool 2x2x2, 16 channels, 32x32x32", _model("AveragePool", volume, {}, ["x"], **halves), volume, 1e-6
     yield "AveragePool 3x3x3, padded", _model("AveragePool", cube, {}, ["x"], **thirds, pads=[1] * 6), cube, 1e-6
+    counted = _model("AveragePool", cube, {}, ["x"], **thirds, pads=[1] * 6, count_include_pad=1)
+    yield "AveragePool 3x3x3, padding counts", counted, cube, 1e-6
     yield "MaxPool 3x3x3, stride 2", _model("MaxPool", cube, {}, ["x"], **thirds, strides=[2] * 3), cube, 0
     for n in (2, 4, 8):
         x = _draw(20_000, n)

@@ -217,6 +217,21 @@ def test_refused_and_malformed() -> None:
         inferkit.Model.load(integers)
 
 
+def test_slices_of_padding_count_where_they_are_told_to() -> None:
+    """Windows that begin, end and lie in the slices before and behind a volume, as each way sums them."""
+    x = np.random.default_rng(8).standard_normal((2, 3, 6, 9, 21)).astype(np.float32)
+    x[0, :, :2] = -0.0
+    for kernel, strides, pads, ceil_mode in product(
+        [(3, 3, 3), (4, 2, 1), (3, 1, 5)], [(1, 1, 1), (3, 2, 2)], [(2, 0, 0, 0, 0, 0), (1, 1, 0, 2, 0, 1)], [0, 1]
+    ):
+        pads = tuple(min(p, k - 1) for p, k in zip(pads, kernel * 2, strict=True))
+        a = {"kernel_shape": kernel, "strides": strides, "pads": pads, "ceil_mode": ceil_mode}
+        for include_pad in 0, 1:
+            case = Case("AveragePool", x, opset=19, **a, count_include_pad=include_pad)
+            assert case.load().explain({"x0": x.shape}).steps[0].lowering == "planes"
+            close(case.run()[0], pool("AveragePool", x, **a, count_include_pad=include_pad))
+
+
 OPS = ("MaxPool", "AveragePool", "LpPool", "GlobalMaxPool", "GlobalAveragePool", "GlobalLpPool")
 
 

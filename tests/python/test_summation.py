@@ -554,6 +554,7 @@ def sums() -> Iterator[tuple[str, Sum]]:
     yield "AveragePool, a plane", average((150, 33), (153, 60))
     yield "AveragePool, halves", average((70, 2), (72, 40))
     yield "AveragePool, a volume", average((9, 8, 40), (10, 9, 50))
+    yield "AveragePool, a volume with padding, few terms", average((3, 3, 5), (7, 8, 20), pads=2)
     yield "ConvTranspose, few terms", transposed((4, 4), (9, 9), stride=2)
     yield "ConvTranspose, few of many taps, few terms", transposed((60,), (50,), stride=2)
     yield "ConvTranspose, a line", transposed((400,), (900,))

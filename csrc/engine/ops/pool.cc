@@ -423,6 +423,8 @@ void pool_slices(const VolumeParams& p, std::byte* const* io, int64_t task, floa
     args.x = scratch;
   }
   if (p.average) {
+    args.slices = count;
+    args.counted = args.include_pad ? std::max<int64_t>(p.depth.taps_with_padding(o).count(), 1) : count;
     for (int64_t* size : {&args.h.in, &args.h.kernel, &args.h.stride, &args.h.pad_begin, &args.h.pad_end})
       *size *= count;
   }
@@ -451,7 +453,7 @@ void lower_volumes(LowerContext& c, PoolOp op) {
 }
 
 /// Why the slices of its windows cannot be seen as one plane; null where they can.
-const char* why_no_volumes(const Window& w, bool average, bool include_pad) {
+const char* why_no_volumes(const Window& w, bool average) {
   if (w.rank < 3) return nullptr;
   if (multiplied(w.dim[0].kernel, w.dim[1].in, w.dim[2].in) > 1 << 24)
     return "the window has three dimensions, and its slices are too large";
@@ -459,8 +461,6 @@ const char* why_no_volumes(const Window& w, bool average, bool include_pad) {
   if (w.dim[1].dilation != 1) return "the window has three dimensions, and gaps between its rows";
   if (kernels::sum_chunk(w.dim[0].kernel * w.dim[1].kernel) < w.dim[0].kernel * w.dim[1].kernel)
     return "the window has three dimensions, and a long sum";
-  if (include_pad && (w.dim[0].pad_begin > 0 || w.dim[0].pad_end > 0))
-    return "the window has three dimensions, and slices of padding count";
   return nullptr;
 }
 
@@ -468,8 +468,7 @@ const char* why_no_volumes(const Window& w, bool average, bool include_pad) {
 
 template <PoolOp kOp>
 Cost fast_cost(const NodeContext& c) {
-  const bool average = kOp == PoolOp::kAverage, include_pad = c.attr_int("count_include_pad", 0) != 0;
-  if (const char* why = why_no_volumes(pool_window(c), average, include_pad)) return Cost::cannot(why);
+  if (const char* why = why_no_volumes(pool_window(c), kOp == PoolOp::kAverage)) return Cost::cannot(why);
   if (c.has_output(1)) return Cost::cannot("the indices are asked for");
   if (kernels::pool_row_elements(fast_params(c, kOp).args.w) > kernels::kPoolRow) {
     return Cost::cannot("a row is too long for the kernel");

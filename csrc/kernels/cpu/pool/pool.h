@@ -20,6 +20,9 @@ struct PoolArgs {
   float* y = nullptr;        // planes of h.out x w.out
   PoolDim h, w;
   bool include_pad = false;  // average: padding (not what ceil_mode adds behind it) counts as zeros
+  // Average of windows of three dimensions: each row of the window is the same row of `slices` slices, one below the
+  // other, and counts as `counted` of them: those of padding are not there.
+  int64_t slices = 1, counted = 1;
 };
 
 inline constexpr int64_t kPoolRow = 4096;

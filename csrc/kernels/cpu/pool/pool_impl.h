@@ -74,6 +74,12 @@ INFERKIT_INLINE float divisor(const PoolDim& d, int64_t o, bool include_pad) {
   return t.last > t.first ? static_cast<float>(t.last - t.first) : 1.0f;
 }
 
+/// The same down the columns of all slices.
+INFERKIT_INLINE float divisor_down(const PoolArgs& a, int64_t o) {
+  const float rows = divisor(a.h, o, a.include_pad);
+  return a.slices == a.counted ? rows : rows / static_cast<float>(a.slices) * static_cast<float>(a.counted);
+}
+
 /// row[j] = the taps' elements of column j, combined.
 template <class Op>
 INFERKIT_INLINE void combine_rows(const PoolArgs& a, const TapRange& t, const float* x, float* row) {
@@ -113,7 +119,7 @@ INFERKIT_INLINE void pool_planes(const PoolArgs& a, int64_t planes) {
         combine_rows<Op>(a, t, x, row + a.w.pad_begin);
       else
         for (int64_t j = 0; j < a.w.in; ++j) row[a.w.pad_begin + j] = fill;
-      const F32x16 down = broadcast(Op::kAverage ? divisor(a.h, oh, a.include_pad) : 1.0f);
+      const F32x16 down = broadcast(Op::kAverage ? divisor_down(a, oh) : 1.0f);
       for (int64_t o = 0; o < a.w.out; o += kLanes) {
         const float* p = row + o * stride;
         F32x16 v = combine_taps<Op>(a.w.kernel, chunk, [=](int64_t k) INFERKIT_LAMBDA {
@@ -154,7 +160,7 @@ INFERKIT_INLINE void pool_pairs(const PoolArgs& a, int64_t planes) {
       const TapRange t = taps_of(a.h, oh, a.h.in, true);
       const int64_t taps = t.last - t.first;
       const float* from = x + (t.start + t.first * a.h.dilation) * a.w.in;
-      const F32x16 count = broadcast(Op::kAverage ? divisor(a.h, oh, a.include_pad) * 2.0f : 1.0f);
+      const F32x16 count = broadcast(Op::kAverage ? divisor_down(a, oh) * 2.0f : 1.0f);
       for (int64_t o = 0; o < a.w.out; o += kLanes) {
         const int64_t left = a.w.out - o;
         F32x16 v = fill;
@@ -242,7 +248,7 @@ void pool_of_blocks(const PoolArgs& a, int64_t first, int64_t last) {
     const TapRange t = taps_of(a.h, oh, a.h.in, true);
     const int64_t rows = t.last - t.first;
     const float* from = a.x + (block * a.h.in + t.start + t.first * a.h.dilation) * a.w.in * kLanes;
-    const float down = Op::kAverage ? divisor(a.h, oh, a.include_pad) : 1.0f;
+    const float down = Op::kAverage ? divisor_down(a, oh) : 1.0f;
     if (rows > 0 && shares_columns(a)) {
       const int64_t step = a.h.dilation * a.w.in * kLanes, chunk = sum_chunk(a.h.kernel);
       for (int64_t j = 0; j < a.w.in * kLanes; j += kLanes) {
