@@ -69,6 +69,10 @@ def _others() -> Iterator[Case]:
     for n in (2, 4, 8):
         x = _draw(20_000, n)
         yield f"Softmax of {n}, 20,000 rows", _model("Softmax", x, {}, ["x"], axis=-1), x, 1e-6
+    for m, k, n in (256, 64, 256), (1024, 16, 64):
+        x, constants = _draw(m, k), {"w": _draw(n, k), "c": _draw(n)}
+        data = _model("Gemm", x, constants, ["x", "w", "c"], transB=1, alpha=0.3, beta=0.7)
+        yield f"Gemm with factors, {m} x {k} x {n}", data, x, 1e-5
     x = _draw(16, 4096) * 60
     yield "Sigmoid of large values", _model("Sigmoid", x, {}, ["x"]), x, 1e-6
     for channels, filters, size, kernel in (64, 32, 28, 3), (32, 32, 64, 3), (16, 16, 100, 2):

@@ -234,6 +234,32 @@ def test_integers_wrap_around() -> None:
     np.testing.assert_array_equal(Case("Gemm", a, b, a, opset=13).run()[0], a @ b + a)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("constant", [(), (1,), (2,), (1, 2)], ids=str)
+@pytest.mark.parametrize("shape", [None, (), (1,), (50,), (1, 50), (1, 1), (19, 1), (19, 50)], ids=str)
+@pytest.mark.parametrize(("alpha", "beta"), [(1.0, 1.0), (0.3, 1.0), (1.0, 0.7), (-1.7, 0.3), (0.25, 0.0)])
+def test_what_gemm_does_to_a_product_is_rounded_as_if_it_came_behind(
+    alpha: float, beta: float, shape: tuple[int, ...] | None, constant: tuple[int, ...], dtype: type
+) -> None:
+    rng = np.random.default_rng(3)
+    a, b, c = (rng.standard_normal(s or ()).astype(dtype) for s in ((19, 700), (700, 50), shape))
+    right = (1,) if 1 in constant else ()
+    product = Case("MatMul", a, b, constant=right).run()[0]
+    expected = product * dtype(np.float32(alpha))
+    if shape is not None and beta != 0:
+        expected = expected + dtype(np.float32(beta)) * c
+    addend, constant = (None, right) if shape is None else (c, constant)
+    for threads in 1, 2:
+        found = Case("Gemm", a, b, addend, constant=constant, alpha=alpha, beta=beta).run(threads=threads)[0]
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_gemm_reads_no_addend_that_it_takes_zero_times() -> None:
+    a, b, c = np.ones((2, 3), np.float32), np.ones((3, 4), np.float32), np.full(4, np.nan, np.float32)
+    for constant in (), (1,), (1, 2):
+        assert (Case("Gemm", a, b, c, constant=constant, beta=0.0).run()[0] == 3).all()
+
+
 def test_a_factor_of_what_is_left_out_costs_no_digit() -> None:
     large = np.array([[2**60 + 1]])
     assert Case("Gemm", large, np.array([[1]]), opset=13, alpha=2.0, beta=0.5).run()[0].item() == 2**61 + 2

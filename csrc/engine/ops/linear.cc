@@ -2,6 +2,7 @@
 // ScaledMatMul, which is alpha times MatMul.
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "engine/compile/op_registry.h"
 #include "engine/compile/strided.h"
@@ -72,6 +73,7 @@ void linear_step(const void* params, std::byte* const* io, const ExecContext& co
   g.a = reinterpret_cast<const Element<T>*>(io[1]);
   g.b = reinterpret_cast<const Packed<T>*>(io[2]);
   g.bias = reinterpret_cast<const Element<T>*>(io[3]);
+  g.residual = reinterpret_cast<const Element<T>*>(io[4]);
   if (context.pool) {
     GemmOf<T>::parallel(g, context.pool, context.max_threads);
   } else {
@@ -112,7 +114,7 @@ void lower_linear(LowerContext& c) {
   const Ref w = panels_of<T>(c, c.known_value(1), {p.gemm.k, p.gemm.n, transposed});
   kernels::use_packed_b(p.gemm, nullptr);
   p.gemm.bias_kind = c.has_input(2) ? BiasKind::kPerColumn : BiasKind::kNone;
-  c.step(linear_step<T>, p, {c.out(0), c.in(0), w, c.in(2)}, gemm_work(1, p.gemm));
+  c.step(linear_step<T>, p, {c.out(0), c.in(0), w, c.in(2), Ref{}}, gemm_work(1, p.gemm));
 }
 
 // ---- MatMul: batches of matrices, broadcast as numpy does ----
@@ -284,6 +286,7 @@ struct MatMul {
     params.gemm.ldc = p.n;
     params.gemm.k_chunk = GemmOf<T>::chunk(chunk_of(c, p.k, p.n));
     params.batch = batch_nest(p);
+    if (c.node().op_type == "ScaledMatMul") params.gemm.scale = c.attr_float("alpha", 1);
     work = gemm_work(static_cast<double>(p.batch.elements()), params.gemm);
   }
 };
@@ -466,12 +469,6 @@ void lower_scale(LowerContext& c, Ref product) {
   c.step(fn, p, {c.out(0), product, Ref{}}, static_cast<double>(flat[0]));
 }
 
-template <LowerFn kMatMul>
-void lower_scaled(LowerContext& c) {
-  kMatMul(c);
-  lower_scale(c, c.out(0));
-}
-
 void lower_scaled_plain(LowerContext& c) {
   const DType held = compute_type(c.input(0).dtype);
   const Ref product = begin_output(c, 0, held);
@@ -507,17 +504,13 @@ void pack_step(const void* params, std::byte* const* io, const ExecContext&) {
 /// What Gemm does besides the product.
 struct GemmTail {
   float alpha, beta;
-  bool has_c;     // C is read
-  bool has_bias;  // C is a row that is added as it is, which the product's step does
-  bool needed() const { return alpha != 1 || (has_c && !has_bias); }
+  bool has_c;  // C is read
+  bool needed() const { return alpha != 1 || has_c; }
 };
 
-GemmTail gemm_tail(const NodeContext& c, const GemmShapes& g) {
-  const float alpha = c.attr_float("alpha", 1), beta = c.attr_float("beta", 1);
-  const bool has_c = c.has_input(2) && beta != 0;
-  const bool row =
-      has_c && c.input(2).shape.elements() == g.n && c.input(2).shape.rank() >= 1 && c.input(2).shape.back() == g.n;
-  return {alpha, beta, has_c, follows_the_rule(c) && alpha == 1 && beta == 1 && row};
+GemmTail gemm_tail(const NodeContext& c) {
+  const float beta = c.attr_float("beta", 1);
+  return {c.attr_float("alpha", 1), beta, c.has_input(2) && beta != 0};
 }
 
 /// `product` is c.out(0), or the product in the type that the node computes in.
@@ -530,12 +523,43 @@ void lower_gemm_tail(LowerContext& c, const GemmShapes& g, const GemmTail& tail,
   c.step(fn, p, {c.out(0), product, tail.has_c ? c.in(2) : Ref{}}, multiplied(g.m, g.n));
 }
 
+struct TimesParams {
+  float factor;
+  int64_t n, stride;  // 0: one element for all
+};
+template <class T>
+void times_step(const void* params, std::byte* const* io, const ExecContext&) {
+  const auto& p = *static_cast<const TimesParams*>(params);
+  const auto* x = reinterpret_cast<const T*>(io[1]);
+  for (int64_t i = 0; i < p.n; ++i) reinterpret_cast<T*>(io[0])[i] = static_cast<T>(p.factor) * x[i * p.stride];
+}
+
+/// What the product's own step adds of beta C: a row, a column, or C as it is. Else that is left to a step of its own.
+struct GemmAddend {
+  BiasKind kind = BiasKind::kNone;
+  Ref bias, residual;
+  bool done() const { return kind != BiasKind::kNone || residual.valid(); }
+};
+
+template <class T>
+GemmAddend gemm_addend(LowerContext& c, const GemmShapes& g, float beta) {
+  const Shape& addend = c.input(2).shape;
+  const bool one_row = addend.rank() < 2 || addend[0] == 1, one_column = addend.elements() == 1 || addend.back() == 1;
+  if (!one_row && !one_column) return beta == 1 ? GemmAddend{BiasKind::kNone, Ref{}, c.in(2)} : GemmAddend{};
+  const BiasKind kind = one_row ? BiasKind::kPerColumn : BiasKind::kPerRow;
+  const int64_t n = one_row ? g.n : g.m;
+  if (beta == 1 && addend.elements() == n) return {kind, c.in(2), Ref{}};
+  const Ref bias = c.scratch(static_cast<size_t>(n) * sizeof(T));
+  c.step(times_step<T>, TimesParams{beta, n, addend.elements() == n ? 1 : 0}, {bias, c.in(2)}, static_cast<double>(n));
+  return {kind, bias, Ref{}};
+}
+
 /// The product, and what follows it; `make_b` gives B packed.
 template <class T, class MakeB>
 void lower_gemm_by_panels(LowerContext& c, MakeB&& make_b) {
   const GemmShapes g = gemm_shapes(c);
-  const GemmTail tail = gemm_tail(c, g);
-  const Ref bias = tail.has_bias ? c.in(2) : Ref{};
+  GemmTail tail = gemm_tail(c);
+  const GemmAddend addend = tail.has_c ? gemm_addend<Element<T>>(c, g, tail.beta) : GemmAddend{};
   Ref a = c.in(0);
   if (g.ta) {
     const Ref transposed = c.scratch(static_cast<size_t>(g.m * g.k) * sizeof(Element<T>));
@@ -549,10 +573,13 @@ void lower_gemm_by_panels(LowerContext& c, MakeB&& make_b) {
   p.gemm.lda = g.k;
   p.gemm.ldc = g.n;
   p.gemm.k_chunk = GemmOf<T>::chunk(chunk_of(c, g.k, g.n));
-  p.gemm.bias_kind = bias.valid() ? BiasKind::kPerColumn : BiasKind::kNone;
+  p.gemm.bias_kind = addend.kind;
+  p.gemm.ldr = g.n;
+  p.gemm.scale = std::exchange(tail.alpha, 1.0f);
+  if (addend.done()) tail.has_c = false;
   kernels::use_packed_b(p.gemm, nullptr);
   const Ref b = make_b(g);
-  c.step(linear_step<T>, p, {c.out(0), a, b, bias}, gemm_work(1, p.gemm));
+  c.step(linear_step<T>, p, {c.out(0), a, b, addend.bias, addend.residual}, gemm_work(1, p.gemm));
   lower_gemm_tail(c, g, tail, c.out(0));
 }
 
@@ -603,7 +630,7 @@ void lower_gemm_plain(LowerContext& c) {
   const GemmShapes g = gemm_shapes(c);
   const GenericParams p{
       g.m, g.n, g.k, g.ta ? 1 : g.k, g.ta ? g.m : 1, g.tb ? 1 : g.n, g.tb ? g.k : 1, make_nest<2>({}, {})};
-  const GemmTail tail = gemm_tail(c, g);
+  const GemmTail tail = gemm_tail(c);
   const DType held = tail.needed() ? compute_type(c.input(0).dtype) : c.input(0).dtype;
   const bool widened = held != c.input(0).dtype;
   const Ref product = widened ? c.scratch(static_cast<size_t>(g.m * g.n) * sizeof(float)) : c.out(0);
@@ -644,25 +671,23 @@ void register_linear(OpRegistry& r) {
         .lower = lower_matmul_packed_in<BFloat16>,
         .cost = matmul_packed_cost,
         .precision = kBf16}});
-  r.add({.domain = kInternal,
-         .name = "ScaledMatMul",
-         .min_inputs = 2,
-         .max_inputs = 2,
-         .max_outputs = 1,
-         .infer = infer_matmul,
-         .mixed_axes = mixed_by_matmul},
-        {{.name = "ahead", .lower = lower_scaled<lower_matmul_ahead>, .cost = floating<matmul_ahead_cost>},
-         {.name = "in_place", .lower = lower_scaled<lower_matmul_in_place>, .cost = floating<matmul_in_place_cost>},
-         {.name = "packed", .lower = lower_scaled<lower_matmul_packed>, .cost = floating<matmul_packed_cost>},
-         {.name = "plain", .lower = lower_scaled_plain, .cost = plain_cost},
-         {.name = "bf16_ahead",
-          .lower = lower_scaled<lower_matmul_ahead_in<BFloat16>>,
-          .cost = matmul_ahead_cost,
-          .precision = kBf16},
-         {.name = "bf16_packed",
-          .lower = lower_scaled<lower_matmul_packed_in<BFloat16>>,
-          .cost = matmul_packed_cost,
-          .precision = kBf16}});
+  r.add(
+      {.domain = kInternal,
+       .name = "ScaledMatMul",
+       .min_inputs = 2,
+       .max_inputs = 2,
+       .max_outputs = 1,
+       .infer = infer_matmul,
+       .mixed_axes = mixed_by_matmul},
+      {{.name = "ahead", .lower = lower_matmul_ahead, .cost = floating<matmul_ahead_cost>},
+       {.name = "in_place", .lower = lower_matmul_in_place, .cost = floating<matmul_in_place_cost>},
+       {.name = "packed", .lower = lower_matmul_packed, .cost = floating<matmul_packed_cost>},
+       {.name = "plain", .lower = lower_scaled_plain, .cost = plain_cost},
+       {.name = "bf16_ahead", .lower = lower_matmul_ahead_in<BFloat16>, .cost = matmul_ahead_cost, .precision = kBf16},
+       {.name = "bf16_packed",
+        .lower = lower_matmul_packed_in<BFloat16>,
+        .cost = matmul_packed_cost,
+        .precision = kBf16}});
   r.add(
       {.name = "Gemm",
        .since = 7,

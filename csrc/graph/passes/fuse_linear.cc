@@ -22,18 +22,20 @@ const Tensor* matrix(const Rewriter& r, const Node& node) {
   return w && w->shape.rank() == 2 ? w : nullptr;
 }
 
-/// A constant of one element repeated n times, or the row of n that it is; kNoValue where it is neither. `max_rank`:
-/// more dimensions could add some to the result.
-ValueId row(Rewriter& r, ValueId id, int64_t n, size_t max_rank) {
+/// A constant of one element repeated n times, or the row of n that it is, times `factor`; kNoValue where it is
+/// neither. `max_rank`: more dimensions could add some to the result.
+ValueId row(Rewriter& r, ValueId id, int64_t n, size_t max_rank, float factor = 1) {
   const Tensor* c = r.f32_constant(id);
   if (!c || c->shape.rank() > max_rank) return kNoValue;
   const int64_t count = c->shape.elements();
-  if (c->shape.rank() > 0 && c->shape.back() == n && count == n)
+  const bool is_row = c->shape.rank() > 0 && c->shape.back() == n && count == n;
+  if (is_row && factor == 1)
     return c->shape.rank() == 1 ? id
                                 : r.add_constant(r.graph().values[static_cast<size_t>(id)].name + "/row",
                                                  Tensor{c->dtype, {n}, c->data, c->owner});
-  if (count != 1) return kNoValue;
-  const std::vector<float> values(static_cast<size_t>(n), c->as<float>()[0]);
+  if (!is_row && count != 1) return kNoValue;
+  std::vector<float> values(static_cast<size_t>(n));
+  for (size_t i = 0; i < values.size(); ++i) values[i] = factor * c->as<float>()[is_row ? i : 0];
   return r.add_constant(r.graph().values[static_cast<size_t>(id)].name + "/row",
                         make_tensor<float>({n}, std::span<const float>(values)));
 }
@@ -45,9 +47,9 @@ void fuse_gemm(Rewriter& r, int n) {
   const bool transposed = int_attr(gemm, "transB", 0) != 0;
   Node out = linear(gemm, gemm.inputs[0], gemm.inputs[1], transposed);
   out.attributes.emplace("rank", int64_t{2});  // unlike MatMul, it takes matrices alone
-  if (gemm.inputs.size() == 3 && gemm.inputs[2] != kNoValue) {
-    if (float_attr(gemm, "beta", 1) != 1) return;
-    const ValueId bias = row(r, gemm.inputs[2], w->shape[transposed ? 0 : 1], 2);
+  const float beta = float_attr(gemm, "beta", 1);
+  if (gemm.inputs.size() == 3 && gemm.inputs[2] != kNoValue && beta != 0) {
+    const ValueId bias = row(r, gemm.inputs[2], w->shape[transposed ? 0 : 1], 2, beta);
     if (bias == kNoValue) return;
     out.inputs.push_back(bias);
   }

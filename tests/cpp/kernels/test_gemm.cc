@@ -12,6 +12,7 @@ namespace {
 struct Problem {
   int64_t m, n, k, lda, ldb, ldc, ldr;
   BiasKind bias_kind;
+  float scale;
   bool has_residual;
   std::vector<float> a, b, bias, residual;
   AlignedArray<float> packed;
@@ -25,6 +26,7 @@ struct Problem {
         ldc(n + seed % 5),
         ldr(n + seed % 4),
         bias_kind(static_cast<BiasKind>(seed % 3)),
+        scale(seed % 7 < 3 ? 0.3f : 1.0f),
         has_residual(seed % 2),
         a(random_floats(static_cast<size_t>(m * lda), seed)),
         b(random_floats(static_cast<size_t>(k * ldb), seed + 1)),
@@ -40,6 +42,7 @@ struct Problem {
     use_packed_b(g, packed.get());
     g.c = c, g.ldc = ldc;
     g.bias = bias_kind == BiasKind::kNone ? nullptr : bias.data(), g.bias_kind = bias_kind;
+    g.scale = scale;
     if (has_residual) g.residual = residual.data(), g.ldr = ldr;
     return g;
   }
@@ -51,7 +54,7 @@ struct Problem {
     if (bias_kind == BiasKind::kPerRow) add(bias[static_cast<size_t>(i)]);
     if (bias_kind == BiasKind::kPerColumn) add(bias[static_cast<size_t>(j)]);
     for (int64_t l = 0; l < k; ++l) {
-      add(static_cast<double>(a[static_cast<size_t>(i * lda + l)]) * b[static_cast<size_t>(l * ldb + j)]);
+      add(static_cast<double>(scale) * a[static_cast<size_t>(i * lda + l)] * b[static_cast<size_t>(l * ldb + j)]);
     }
     if (has_residual) add(residual[static_cast<size_t>(i * ldr + j)]);
     *magnitude = size;

@@ -1,6 +1,6 @@
-// C = f(A B + bias + residual) in float, and A B + bias + residual in double. The bits of an element of C depend only
-// on its row of A, B, its bias and residual, K and the layer's k_chunk: never on M, the row's place, the tile, the
-// thread count, or AVX2 against AVX-512.
+// C = f(scale A B + bias + residual) in float, and the same without f in double. The bits of an element of C depend
+// only on its row of A, B, the scale, its bias and residual, K and the layer's k_chunk: never on M, the row's place,
+// the tile, the thread count, or AVX2 against AVX-512.
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
@@ -59,6 +59,7 @@ struct GemmArgsOf {
   int64_t ldc = 0;
   const Element* bias = nullptr;  // n values per column, or m per row
   BiasKind bias_kind = BiasKind::kNone;
+  float scale = 1;                    // of the whole sum
   const Element* residual = nullptr;  // added before the activation; overlaps C only by being C
   int64_t ldr = 0;
   Unary act = Unary::kIdentity;  // the identity, in double

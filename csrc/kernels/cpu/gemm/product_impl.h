@@ -21,7 +21,7 @@ inline constexpr bool kActivates = sizeof(T) == sizeof(float);
 /// Bytes of B that the rows of A pass over before the next ones come: half of a small L2.
 constexpr int64_t kBlockBytes = 768 << 10;
 
-/// A block of K: does it go on from C, and does it end with the bias, the residual and ReLU?
+/// A block of K: does it go on from C, and does it end with the scale, the bias, the residual and ReLU?
 template <class T>
 struct TileArgs : GemmArgsOf<T> {
   bool resume = false, finish = true;
@@ -47,7 +47,15 @@ INFERKIT_INLINE void add_bias(V (&acc)[kRows][kPanels], const TileArgs<typename 
   }
 }
 
-/// C[row .. row + kRows) x panels [panel .. panel + kPanels): product, bias, residual, ReLU.
+template <class V, int kRows, int kPanels>
+INFERKIT_INLINE void multiply(V (&acc)[kRows][kPanels], float factor) {
+  const V scale = broadcast(static_cast<typename V::Scalar>(factor));
+  _Pragma("GCC unroll 12") for (int r = 0; r < kRows; ++r) {
+    _Pragma("GCC unroll 8") for (int p = 0; p < kPanels; ++p) acc[r][p] = acc[r][p] * scale;
+  }
+}
+
+/// C[row .. row + kRows) x panels [panel .. panel + kPanels): product, scale, bias, residual, ReLU.
 template <class T, int kRows, int kPanels>
 void tile(const TileArgs<T>& g, int64_t row, int64_t panel) {
   using V = VectorOf<T>;
@@ -60,6 +68,7 @@ void tile(const TileArgs<T>& g, int64_t row, int64_t panel) {
   V acc[kRows][kPanels];
   add_product(acc, a, g.lda, PanelsOfB<T>{b, g.b_k_stride, g.b_panel_stride}, g.k, g.k_chunk,
               Before<V>{g.resume ? c : nullptr, g.ldc, last});
+  if (g.finish && g.scale != 1) multiply(acc, g.scale);
   if (g.finish) add_bias(acc, g, row, column, last);
   const T* residual = g.finish && g.residual ? g.residual + row * g.ldr + column : nullptr;
   [[maybe_unused]] const bool rectify = g.finish && g.act == Unary::kRelu;

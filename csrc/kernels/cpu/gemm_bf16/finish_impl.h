@@ -28,8 +28,8 @@ struct PairTarget : GemmArgsBf16 {
   bool resume = false, finish = true;
 };
 
-/// What a tile has summed, into C or to where it waits: bias, residual, ReLU; behind what waits, where it `adds`.
-/// Compiled once, not for each size of tile.
+/// What a tile has summed, into C or to where it waits: scale, bias, residual, ReLU; behind what waits, where it
+/// `adds`. Compiled once, not for each size of tile.
 [[gnu::noinline]] void finish_pairs(const PairTarget& g, int64_t row, int rows, int64_t panel, int panels,
                                     const float* sums, bool adds) {
   const int64_t first = panel * kPanelColumns;
@@ -47,6 +47,7 @@ struct PairTarget : GemmArgsBf16 {
     for (int r = 0; r < rows; ++r) {
       F32x16 v = load(sums + (r * panels + p) * kLanes);
       if (adds) v = load_some(waiting + r * g.waiting_stride + at, columns) + v;
+      if (g.finish && g.scale != 1) v = v * broadcast(g.scale);
       if (bias_kind == BiasKind::kPerRow) bias = broadcast(g.bias[row + r]);
       if (bias_kind != BiasKind::kNone) v = v + bias;
       if (residual) v = v + load_some(residual + r * g.ldr + at, columns);

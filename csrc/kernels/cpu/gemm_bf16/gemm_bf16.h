@@ -1,10 +1,10 @@
-// C = f(A B + bias + residual) with the products of A and B in bf16 and all sums in float. A and B are rounded to bf16
-// (to nearest, ties to even; subnormals become zero), and a product of two bf16 is exact in float. K goes in pairs: of
-// each the product of the odd element is added first, then that of the even one, each with one rounding, which is what
-// VDPBF16PS does. Sums are cut by kernels/summation.h, in chunks that are even, and a K that is odd ends with a zero.
-// So the bits depend on a row, B, bias, residual, K and k_chunk alone, as in gemm/gemm.h, and not on whether the
-// processor has that instruction. Without FMA, on the x86 baseline, a product beyond the range of float is rounded by
-// itself. The tiles of AMX have a definition of their own: chunks of 512, odd and even products summed apart
+// C = f(scale A B + bias + residual) with the products of A and B in bf16 and all sums in float. A and B are rounded to
+// bf16 (to nearest, ties to even; subnormals become zero), and a product of two bf16 is exact in float. K goes in
+// pairs: of each the product of the odd element is added first, then that of the even one, each with one rounding,
+// which is what VDPBF16PS does. Sums are cut by kernels/summation.h, in chunks that are even, and a K that is odd ends
+// with a zero. So the bits depend on a row, B, bias, residual, K and k_chunk alone, as in gemm/gemm.h, and not on
+// whether the processor has that instruction. Without FMA, on the x86 baseline, a product beyond the range of float is
+// rounded by itself. The tiles of AMX have a definition of their own: chunks of 512, odd and even products summed apart
 // (docs/decisions/074-tiles.md); so on a processor that has them the bits are others, and as independent of the batch.
 #pragma once
 #include "kernels/cpu/gemm64/gemm64.h"
