@@ -66,7 +66,7 @@ def _others() -> Iterator[Case]:
     counted = _model("AveragePool", cube, {}, ["x"], **thirds, pads=[1] * 6, count_include_pad=1)
     yield "AveragePool 3x3x3, padding counts", counted, cube, 1e-6
     yield "MaxPool 3x3x3, stride 2", _model("MaxPool", cube, {}, ["x"], **thirds, strides=[2] * 3), cube, 0
-    for n in (2, 4, 8):
+    for n in (2, 4, 8, 9, 16, 32):
         x = _draw(20_000, n)
         yield f"Softmax of {n}, 20,000 rows", _model("Softmax", x, {}, ["x"], axis=-1), x, 1e-6
     for m, k, n in (256, 64, 256), (1024, 16, 64):

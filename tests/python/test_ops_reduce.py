@@ -265,6 +265,21 @@ def test_short_rows_have_the_same_bits_alone(op: str, n: int) -> None:
     close(together[rest], softmax(op, x[rest], -1))
 
 
+@pytest.mark.parametrize("op", ["Softmax", "LogSoftmax"])
+def test_short_rows_have_the_bits_of_columns(op: str) -> None:
+    """Rows that fit the lanes stay in registers, with whatever stands beside them; columns never do."""
+    rng = np.random.default_rng(10)
+    for n in (*range(1, 67), 127, 129):
+        x = (rng.standard_normal((40, n)) * rng.choice([1, 30, 200])).astype(np.float32)
+        x[3, -1], x[4] = -np.inf, -0.0
+        found = Case(op, x, axis=1).run()[0]
+        assert found.tobytes() == Case(op, x.T.copy(), axis=0).run()[0].T.tobytes(), n
+        for i in 0, 3, 39:
+            assert found[i : i + 1].tobytes() == Case(op, x[i : i + 1], axis=1).run()[0].tobytes(), n
+        if n > 1:
+            close(found, softmax(op, x, -1), atol=2e-5)
+
+
 @pytest.mark.parametrize("case", node_test_cases("Softmax", "LogSoftmax", "Hardmax"), ids=lambda c: c.name)
 def test_onnx_softmax_node(case: Any) -> None:
     check_node_test(case)

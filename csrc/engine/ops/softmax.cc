@@ -124,12 +124,8 @@ void run_rows(const void* params, std::byte* const* io, const ExecContext& conte
     if (p.n <= kShortRow && last - first > kFewRows) {
       return softmax_short_rows<kLog>(x + first * p.n, y + first * p.n, p.n, last - first);
     }
-    for (int64_t i = first; i < last; ++i) {
-      if (kLog)
-        kernels::log_softmax_row(x + i * p.n, y + i * p.n, p.n);
-      else
-        kernels::softmax_row(x + i * p.n, y + i * p.n, p.n);
-    }
+    const auto rows = kLog ? kernels::log_softmax_rows : kernels::softmax_rows;
+    rows(x + first * p.n, y + first * p.n, p.n, last - first);
   });
 }
 

@@ -71,10 +71,10 @@ INFERKIT_INLINE void store(double* y, F64x8 v) {
   INFERKIT_EACH_PART*(UnalignedNativeDouble*)(y + i * kNativeDoubles) = (UnalignedNativeDouble)v.p[i];
 }
 
-// The first n < 8 lanes; memory past them is not touched, and the other lanes load zeros.
+// The first n < 8 lanes; memory past them is not touched, and the other lanes load `fill`.
 #if defined(__AVX512F__)
-INFERKIT_INLINE F64x8 load_partial(const double* x, int64_t n) {
-  return {{_mm512_maskz_loadu_pd(static_cast<__mmask8>((1u << n) - 1), x)}};
+INFERKIT_INLINE F64x8 load_partial(const double* x, int64_t n, double fill = 0) {
+  return {{_mm512_mask_loadu_pd(_mm512_set1_pd(fill), static_cast<__mmask8>((1u << n) - 1), x)}};
 }
 INFERKIT_INLINE void store_partial(double* y, F64x8 v, int64_t n) {
   _mm512_mask_storeu_pd(y, static_cast<__mmask8>((1u << n) - 1), v.p[0]);
@@ -83,17 +83,20 @@ INFERKIT_INLINE void store_partial(double* y, F64x8 v, int64_t n) {
 INFERKIT_INLINE __m256i first_doubles(int64_t n) {
   return _mm256_cmpgt_epi64(_mm256_set1_epi64x(n), _mm256_setr_epi64x(0, 1, 2, 3));
 }
-INFERKIT_INLINE F64x8 load_partial(const double* x, int64_t n) {
-  return {{_mm256_maskload_pd(x, first_doubles(n)), _mm256_maskload_pd(x + 4, first_doubles(n - 4))}};
+INFERKIT_INLINE F64x8 load_partial(const double* x, int64_t n, double fill = 0) {
+  const __m256i low = first_doubles(n), high = first_doubles(n - 4);
+  const __m256d other = _mm256_set1_pd(fill);
+  return {{_mm256_blendv_pd(other, _mm256_maskload_pd(x, low), _mm256_castsi256_pd(low)),
+           _mm256_blendv_pd(other, _mm256_maskload_pd(x + 4, high), _mm256_castsi256_pd(high))}};
 }
 INFERKIT_INLINE void store_partial(double* y, F64x8 v, int64_t n) {
   _mm256_maskstore_pd(y, first_doubles(n), v.p[0]);
   if (n > 4) _mm256_maskstore_pd(y + 4, first_doubles(n - 4), v.p[1]);
 }
 #else
-INFERKIT_INLINE F64x8 load_partial(const double* x, int64_t n) {
+INFERKIT_INLINE F64x8 load_partial(const double* x, int64_t n, double fill = 0) {
   double lanes[kDoubles];
-  for (int i = 0; i < kDoubles; ++i) lanes[i] = i < n ? x[i] : 0;
+  for (int i = 0; i < kDoubles; ++i) lanes[i] = i < n ? x[i] : fill;
   return load(lanes);
 }
 INFERKIT_INLINE void store_partial(double* y, F64x8 v, int64_t n) {

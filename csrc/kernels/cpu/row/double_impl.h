@@ -9,10 +9,7 @@ namespace {
 
 /// The lanes past `n` are `fill`.
 INFERKIT_INLINE F64x8 load_some(const double* x, int64_t n, double fill) {
-  if (n == kDoubles) return load(x);
-  double lanes[kDoubles];
-  for (int i = 0; i < kDoubles; ++i) lanes[i] = i < n ? x[i] : fill;
-  return load(lanes);
+  return n == kDoubles ? load(x) : load_partial(x, n, fill);
 }
 INFERKIT_INLINE void store_some(double* y, F64x8 v, int64_t n) { n == kDoubles ? store(y, v) : store_partial(y, v, n); }
 

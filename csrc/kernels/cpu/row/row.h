@@ -37,6 +37,9 @@ struct RowKernels {
   void (*exponentials)(const float* x, int64_t n, int64_t stride, int64_t width, const float* top, float* e, float* y);
   void (*softmax)(const float* x, float* y, int64_t n, float scale, const float* mask);
   void (*log_softmax)(const float* x, float* y, int64_t n);
+  // The same of rows one behind the other; y may be x.
+  void (*softmax_rows)(const float* x, float* y, int64_t n, int64_t rows);
+  void (*log_softmax_rows)(const float* x, float* y, int64_t n, int64_t rows);
   void (*layer_norm)(const NormArgs& args);
   void (*rms_norm)(const NormArgs& args);
   // In double, in 32 lanes. y may be x.
@@ -55,7 +58,12 @@ inline ReduceColumnsFn reduce_columns_fn(Reduce op) { return row_kernels().reduc
 inline void softmax_row(const float* x, float* y, int64_t n, float scale = 1, const float* mask = nullptr) {
   row_kernels().softmax(x, y, n, scale, mask);
 }
-inline void log_softmax_row(const float* x, float* y, int64_t n) { row_kernels().log_softmax(x, y, n); }
+inline void softmax_rows(const float* x, float* y, int64_t n, int64_t rows) {
+  row_kernels().softmax_rows(x, y, n, rows);
+}
+inline void log_softmax_rows(const float* x, float* y, int64_t n, int64_t rows) {
+  row_kernels().log_softmax_rows(x, y, n, rows);
+}
 /// y = (x - mean x) / sqrt(var x + epsilon) * scale + bias, row by row; a second pass over x - mean x gives the
 /// variance, and what the mean lost when it was rounded.
 inline void layer_norm_rows(const NormArgs& args) { row_kernels().layer_norm(args); }

@@ -78,6 +78,56 @@ void log_softmax(const float* x, float* y, int64_t n) {
               INFERKIT_LAMBDA { store_some(y + i, (load_some(x + i, some, 0) - peak) - log_total, some); });
 }
 
+/// Rows with an element for each lane at most, which stay in registers: kVectors vectors, `last` elements in the last.
+/// The same bits as above: what is left out would add zeros. With no loop over a row several are under way at once.
+template <int kVectors, bool kLog>
+void short_rows(const float* x, float* y, int64_t n, int64_t rows) {
+  const float low = -__builtin_inff();
+  const int64_t last = n - (kVectors - 1) * kLanes;
+  const auto all = [](F32x16(&v)[kVectors], auto combine) INFERKIT_LAMBDA {
+    F32x16 first = v[0];
+    if constexpr (kVectors > 1) first = combine(first, v[1]);
+    if constexpr (kVectors == 3) first = combine(first, v[2]);
+    if constexpr (kVectors == 4) first = combine(first, combine(v[2], v[3]));
+    return first;
+  };
+  for (int64_t row = 0; row < rows; ++row, x += n, y += n) {
+    F32x16 v[kVectors], e[kVectors];
+    _Pragma("GCC unroll 4") for (int c = 0; c < kVectors; ++c) {
+      v[c] = load_some(x + c * kLanes, c + 1 < kVectors ? kLanes : last, low);
+    }
+    const F32x16 top = all(v, Larger{});
+    const F32x16 peak = broadcast(any(is_nan(top)) ? __builtin_nanf("") : horizontal_max(top));
+    _Pragma("GCC unroll 4") for (int c = 0; c < kVectors; ++c) e[c] = exp(v[c] - peak);
+    const float total = horizontal_sum(all(e, Add{}));
+    const F32x16 factor = kLog ? log(broadcast(total)) : broadcast(1.0f / total);
+    _Pragma("GCC unroll 4") for (int c = 0; c < kVectors; ++c) {
+      store_some(y + c * kLanes, kLog ? (v[c] - peak) - factor : e[c] * factor, c + 1 < kVectors ? kLanes : last);
+    }
+  }
+}
+
+template <bool kLog>
+void some_softmax_rows(const float* x, float* y, int64_t n, int64_t rows) {
+  switch ((n + kLanes - 1) / kLanes) {
+    case 1:
+      return short_rows<1, kLog>(x, y, n, rows);
+    case 2:
+      return short_rows<2, kLog>(x, y, n, rows);
+    case 3:
+      return short_rows<3, kLog>(x, y, n, rows);
+    case 4:
+      return short_rows<4, kLog>(x, y, n, rows);
+  }
+  for (int64_t row = 0; row < rows; ++row, x += n, y += n) {
+    if (kLog) {
+      log_softmax(x, y, n);
+    } else {
+      softmax(x, y, n, 1, nullptr);
+    }
+  }
+}
+
 /// y = shifted(x) * factor * scale + bias.
 template <class Shifted>
 INFERKIT_INLINE void scale_and_bias(const NormArgs& g, int64_t row, F32x16 factor, Shifted shifted) {
@@ -156,6 +206,8 @@ const RowKernels kRow = {compiled_isa,
                          columns::exponentials,
                          softmax,
                          log_softmax,
+                         some_softmax_rows<false>,
+                         some_softmax_rows<true>,
                          layer_norm,
                          rms_norm,
                          softmax64,
