@@ -263,7 +263,7 @@ def test_frames() -> None:
     model = same("float32")
     assert model(Frame(np.ones((2, 2), F32, order="F"))).tolist() == [[1, 1], [1, 1]]
     refused("dtype", "float64; expected float32", lambda: model(Frame(np.ones((2, 2)))))
-    refused("dtype", "no counterpart", lambda: model(Frame(np.array([["a", 1]], object))))
+    refused("dtype", "dtype object; expected float32", lambda: model(Frame(np.array([["a", 1]], object))))
 
     class Masked:
         def __array__(self, *_: Any, **__: Any) -> Any:

@@ -498,7 +498,7 @@ def test_wrong_arguments() -> None:
     for bad, message in [
         (X, "is a sequence: expected a list of arrays"),
         (None, "is a sequence: expected a list of arrays; got NoneType"),
-        ([X, X.astype(np.float64)], r"input 's\[1\]' must be float32, got float64"),
+        ([X, X.astype(np.float64)], r"input 's\[1\]' has dtype float64; expected float32: convert it"),
         ([X, object()], r"s\[1\]"),
         ([X, [X, X, [1]]], r"s\[1\]"),
         ("abc", "is a sequence"),
