@@ -32,6 +32,10 @@ def start() -> None:
         return
     with surviving(_AREA, "not watched"), _lock:
         if not _is_there():
+            # Not first by the thread: a child that is forked meanwhile would wait for ever for the lock of the module.
+            from .health import _monitor
+
+            del _monitor
             thread = threading.Thread(target=_run, name="inferkit-watchdog", daemon=True)
             thread.start()
             _thread, _process = thread, os.getpid()

@@ -230,3 +230,28 @@ with inferkit.Batcher(model) as batcher:
     print("inferkit-watchdog" in [thread.name for thread in threading.enumerate()])
 """
     assert run(code) == "True\n"
+
+
+def test_its_thread_imports_nothing() -> None:
+    """A child that is forked in the middle of an import would wait for ever for the lock of that module."""
+    code = """
+import sys, time, numpy as np, inferkit
+port = [("x", "float32", (None, 2))]
+batcher = inferkit.Batcher(inferkit.Model.from_callable(lambda x: x, port, port), caller_runs=False)
+before = set(sys.modules)
+inferkit._watchdog._LEAST = 0.001
+from inferkit import health
+health.configure(health.Limits(hung_after=0.01))
+module = sys.modules["inferkit.health._monitor"]
+looked = module.hanging
+def hanging(limits):
+    seen.append(set(sys.modules))
+    return looked(limits)
+seen = []
+module.hanging = hanging
+while len(seen) < 3:
+    batcher.submit(np.zeros((1, 2), np.float32)).result()
+batcher.close()
+print(sorted(name for name in seen[-1] - before if name.startswith("inferkit")), "inferkit.health" in before)
+"""
+    assert run(code) == "[] True\n"
