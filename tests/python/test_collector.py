@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 import inferkit
+from inferkit import _watchdog
 
 
 def row(value: float) -> np.ndarray:
@@ -118,6 +119,7 @@ def an_iterator_of_await(service: Service) -> object:
     ids=lambda value: getattr(value, "__name__", ""),
 )
 def test_a_service_goes_with_all_it_keeps(keep: Callable[[Service], object], options: dict[str, Any]) -> None:
+    _watchdog.start()  # one for the process, which stays
     gc.collect()
     before = threads()
     refs = [weakref.ref(Service(keep, caller_runs=False, **options)) for _ in range(5)]
