@@ -14,12 +14,11 @@ using Told = std::optional<DType>;
 
 /// Beside those of keeps_type.
 constexpr std::string_view kKeepTypeToo =
-    " AffineGrid BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor CenterCropPad Col2Im Compress CumProd DeformConv "
-    "Det "
-    "Einsum GRU GlobalLpPool GridSample Hardmax LSTM LpNormalization LpPool MaxRoiPool MaxUnpool "
-    "MeanVarianceNormalization Mod RMSNormalization RNN Range ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax "
-    "ReduceMin ReduceProd ReduceSumSquare ReverseSequence RoiAlign RotaryEmbedding Scatter ScatterElements ScatterND "
-    "Shrink Sign SpaceToDepth Split Sum Tile TopK Trilu Unique Unsqueeze ";
+    " AffineGrid BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor CenterCropPad Col2Im Compress CumProd "
+    "DeformConv Det Einsum GRU GlobalLpPool GridSample Hardmax LSTM LpNormalization LpPool MaxRoiPool MaxUnpool "
+    "MeanVarianceNormalization Mod RMSNormalization RNN Range ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp "
+    "ReduceMax ReduceMin ReduceProd ReduceSumSquare ReverseSequence RoiAlign RotaryEmbedding Scatter "
+    "ScatterElements ScatterND Shrink Sign SpaceToDepth Split Sum Tile TopK Trilu Unique Unsqueeze ";
 
 bool has_name(std::string_view list, const Node& node) { return list.find(" " + node.op_type + " ") != list.npos; }
 
