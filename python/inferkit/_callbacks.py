@@ -7,6 +7,7 @@ import contextlib
 import functools
 import os
 import threading
+import time
 from collections.abc import Callable
 from contextvars import Context
 
@@ -19,6 +20,7 @@ _lock = threading.RLock()  # one thread at a time starts it, and a signal handle
 _loop: asyncio.AbstractEventLoop | None = None
 _thread: threading.Thread | None = None  # that runs it
 _process = 0  # that this thread is of: a child of fork() has none
+_AFTER_MEMORY_ERROR = 0.01  # seconds that it waits for others to give some back
 
 
 def running_loop() -> asyncio.AbstractEventLoop:
@@ -68,6 +70,8 @@ def _run(loop: asyncio.AbstractEventLoop) -> None:
         except (SystemExit, KeyboardInterrupt) as error:  # noqa: PERF203 - what asyncio passes on and does not report
             with contextlib.suppress(SystemExit, KeyboardInterrupt):
                 loop.call_exception_handler({"message": "Exception in a done callback of a ticket", "exception": error})
+        except MemoryError:  # of the loop's own: who waits for it would wait for ever
+            time.sleep(_AFTER_MEMORY_ERROR)
 
 
 def _unlocked_in_child() -> None:

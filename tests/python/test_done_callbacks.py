@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 import inferkit
+from inferkit import _callbacks
 from inferkit.testing import FakeModel, ManualClock
 
 pytestmark = pytest.mark.usefixtures("no_buffer_left")
@@ -161,6 +162,29 @@ def test_a_callback_that_asks_to_stop_is_logged_and_those_behind_it_are_called(
     told = [record for record in caplog.records if "the callback's own" in str(record.exc_info)]
     assert len(told) == 4
     assert {record.name for record in told} == {"asyncio"}
+
+
+def test_a_loop_that_is_short_of_memory_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = Calls()
+    failed = []
+
+    def short(*_: object) -> None:
+        failed.append(threading.current_thread().name)
+        monkeypatch.undo()
+        raise MemoryError
+
+    loop = _callbacks.running_loop()
+    thread = _callbacks._thread
+    with inferkit.Batcher(FakeModel()) as batcher:
+        ticket = batcher.submit(row(1))
+        ticket.result()
+        monkeypatch.setattr(loop, "_run_once", short)
+        ticket.add_done_callback(calls)  # wakes it, and it turns once more
+        calls.wait(1)
+        ticket.add_done_callback(calls)
+        calls.wait(2)
+    assert failed == ["inferkit-callbacks"]
+    assert _callbacks._thread is thread
 
 
 def test_a_callback_cannot_stop_the_loop_that_calls_it() -> None:
