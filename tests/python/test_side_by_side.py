@@ -43,10 +43,10 @@ def test_one_worker_has_nobody_to_share_with() -> None:
 
 
 def test_what_costs_the_same_is_not_shared() -> None:
-    """Half a batch is found to take as long as a whole one once both have run."""
+    """Half a batch is found to take as long as a whole one once both have run, but for what was slow by chance."""
     model = FakeModel(0.02)
     sizes = batches_of(model, 64, rounds=8, workers=2)
-    assert sizes[-1] == [64]
+    assert [64] in sizes[-4:]
 
 
 @pytest.mark.parametrize("options", [{"max_concurrent": 1}, {"max_delay": 0.005}])
