@@ -136,7 +136,7 @@ TEST(linear_from_gemm) {
   for (const Shape& c : {Shape{3, 5}, Shape{3, 1}, Shape{4}}) CHECK_EQ(after(c, t), "Gemm");
   CHECK_EQ(after({4}, {}), "Linear*");
   CHECK_EQ(after({4}, {{"alpha", 2.0f}}), "Gemm");
-  CHECK_EQ(after({4}, {{"beta", 0.5f}}), "Gemm");
+  CHECK_EQ(after({4}, {{"beta", 0.5f}}), "Linear*");
   CHECK_EQ(after({4}, {{"transA", int64_t{1}}}), "Gemm");
 
   Builder b;

@@ -142,7 +142,7 @@ std::vector<Known> others() {
       {"planes", volume("MaxPool", {2, 2, 9, 8, 37}, {2, 1, 2}, {1, 1, 2, 2, 0, 1}, 1, 0)},
       {"planes", volume("AveragePool", {2, 2, 9, 8, 37}, {2, 1, 2}, {1, 1, 2, 2, 0, 1}, 1, 0)},
       {"planes", volume("AveragePool", {1, 3, 8, 5, 20}, {1, 2, 1}, {0, 1, 1, 0, 1, 1}, 1, 1)},
-      {"generic", volume("AveragePool", {1, 3, 8, 5, 20}, {1, 2, 1}, {1, 1, 1, 1, 1, 1}, 1, 1)},
+      {"planes", volume("AveragePool", {1, 3, 8, 5, 20}, {1, 2, 1}, {1, 1, 1, 1, 1, 1}, 1, 1)},
       {"gemm", bytes({1, 8, 9, 9}, {3, 8, 3, 3}, 1)},
       {"windows", signed_bytes({1, 8, 9, 9}, {3, 8, 3, 3}, {1, 1, 1, 1}, 1)},
       {"windows", signed_bytes({2, 15, 7, 37}, {27, 5, 3, 2}, {2, 0, 1, 1}, 3)},

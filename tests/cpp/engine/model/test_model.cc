@@ -132,8 +132,18 @@ TEST(model_reports_shapes_that_do_not_fit) {
 
 namespace {
 
-/// The indices of what is not zero in a product of two matrices: their number depends on values, and the file does not
-/// declare it.
+/// Draws for the indices of what is not zero in `x`: their number depends on values, and no rule tells their type. The
+/// file declares neither.
+std::vector<Node> undeclared(Graph& g, ValueId x, ValueId y) {
+  const ValueId found = g.add_value(cat("found", x)), p = g.add_value(cat("p", x));
+  std::vector<Node> nodes = {make_node("NonZero", {x}, {found}), make_node("Cast", {found}, {p}),
+                             make_node("Bernoulli", {p}, {y})};
+  nodes[1].attributes["to"] = int64_t{1};
+  nodes[2].attributes["dtype"] = int64_t{7};
+  return nodes;
+}
+
+/// Of a product of two matrices.
 std::shared_ptr<Model> load_undeclared(int64_t max_load_nanos) {
   constexpr int64_t kSize = 256;
   ModelFile file;
@@ -143,7 +153,8 @@ std::shared_ptr<Model> load_undeclared(int64_t max_load_nanos) {
   g.values[0].shape = Shape{kSize, kSize};
   const std::vector<float> weights(kSize * kSize, 1);
   g.constants.emplace(w, make_tensor<float>({kSize, kSize}, weights));
-  g.nodes = {make_node("MatMul", {x, w}, {product}), make_node("NonZero", {product}, {y})};
+  g.nodes = {make_node("MatMul", {x, w}, {product})};
+  for (Node& node : undeclared(g, product, y)) g.nodes.push_back(std::move(node));
   g.inputs = {x};
   g.outputs = {y};
   file.opsets[""] = 17;
@@ -183,7 +194,7 @@ TEST(model_is_not_tried_on_inputs_that_take_much_together) {
     const ValueId x = g.add_value(cat("x", i)), y = g.add_value(cat("y", i));
     g.values[static_cast<size_t>(x)].dtype = DType::kF32;
     g.values[static_cast<size_t>(x)].shape = Shape{5 << 20};
-    nodes.push_back(make_node("NonZero", {x}, {y}));
+    for (Node& node : undeclared(g, x, y)) nodes.push_back(std::move(node));
     g.inputs.push_back(x);
     g.outputs.push_back(y);
   }
