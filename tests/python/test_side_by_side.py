@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import inferkit
-from inferkit.testing import FakeModel
+from inferkit.testing import FakeModel, ManualClock
 
 
 def batches_of(model: FakeModel, count: int, rounds: int = 4, **options: Any) -> list[list[int]]:
@@ -43,10 +43,27 @@ def test_one_worker_has_nobody_to_share_with() -> None:
 
 
 def test_what_costs_the_same_is_not_shared() -> None:
-    """Half a batch is found to take as long as a whole one once both have run, but for what was slow by chance."""
-    model = FakeModel(0.02)
-    sizes = batches_of(model, 64, rounds=8, workers=2)
-    assert [64] in sizes[-4:]
+    """Half a batch is found to take as long as a whole one once both have run."""
+    clock = ManualClock()
+    model = FakeModel(0.02, clock=clock)
+
+    async def serve() -> list[list[int]]:
+        sizes = []
+        async with clock.batcher(model, max_batch_size=64, workers=2) as batcher:
+            for _ in range(10):
+                before = len(model.batches)
+                tickets = [batcher.submit(np.ones((1, 2), np.float32)) for _ in range(64)]
+                while sum(model.batches[before:]) < 64:  # until all of them run: each run takes the same
+                    await asyncio.sleep(0.001)
+                clock.wait_for_sleepers(len(model.batches) - before)
+                clock.advance(0.02)
+                await asyncio.gather(*tickets)
+                sizes.append(sorted(model.batches[before:]))
+        return sizes
+
+    sizes = asyncio.run(asyncio.wait_for(serve(), 60))
+    assert [32, 32] in sizes
+    assert sizes[-1] == [64]
 
 
 @pytest.mark.parametrize("options", [{"max_concurrent": 1}, {"max_delay": 0.005}])
