@@ -24,9 +24,6 @@ Shape row_of(const Shape& spec) {
                            spec.is_concrete() ? "" : " (None is any length)", why));
 }
 
-/// Whether there may be one row, which may then come alone.
-bool may_be_one(const Shape& spec) { return !spec.empty() && (spec[0] == Shape::kFree || spec[0] == 1); }
-
 /// Where a check is changed, for a message. A batcher's checks go before those of its model.
 std::string switch_of(std::string_view name, std::string_view argument) {
   return cat("give the model or the batcher input_checks={", quote(name), ": InputChecks(", argument, ")}");
@@ -62,10 +59,12 @@ PortChecks resolve(const InputChecks& asked, const InputSense& sense) {
   return out;
 }
 
+bool may_be_one_row(const Shape& spec) { return !spec.empty() && (spec[0] == Shape::kFree || spec[0] == 1); }
+
 BatchAxis batch_axis_of(std::string_view name, const Shape& spec, const Shape& given) {
   if (given.rank() == spec.rank()) return BatchAxis::kPresent;
   if (given.rank() + 1 == spec.rank()) return BatchAxis::kAbsent;
-  fail_shape(name, spec, given, may_be_one(spec));
+  fail_shape(name, spec, given, may_be_one_row(spec));
 }
 
 void check_input(std::string_view name, DType spec_dtype, const Shape& spec, DType dtype, const Shape& given,
@@ -75,7 +74,7 @@ void check_input(std::string_view name, DType spec_dtype, const Shape& spec, DTy
                              ": convert it with .astype('", dtype_name(spec_dtype), "')"));
   }
   const size_t skip = axis == BatchAxis::kAbsent ? 1 : 0;
-  if (skip != 0 && !spec.empty() && !may_be_one(spec)) {
+  if (skip != 0 && !spec.empty() && !may_be_one_row(spec)) {
     fail_shape(
         name, spec, given, false,
         cat(": the model fixes its first dimension at ", spec[0], ", so it cannot be left out for a single row"));

@@ -46,6 +46,9 @@ PortChecks resolve(const InputChecks& asked, const InputSense& sense);
 /// How a tensor relates to a model's input: as it is, or one row of it, the batch axis left out.
 enum class BatchAxis : uint8_t { kPresent, kAbsent };
 
+/// Whether a tensor of this shape may hold one row, which may then come alone.
+bool may_be_one_row(const Shape& spec);
+
 /// Tells the two apart by the number of dimensions. Throws Error(kValidation, kShape) where it is neither.
 BatchAxis batch_axis_of(std::string_view name, const Shape& spec, const Shape& given);
 

@@ -48,8 +48,7 @@ void check_axis(Inputs& in, const PortSpec& spec, const Shape& shape, BatchAxis 
   }
   if (in.axis_of && axis != in.axis) {
     const bool absent = axis == BatchAxis::kAbsent;
-    const auto may_be_one = [](const Shape& of) { return of[0] == Shape::kFree || of[0] == 1; };
-    const bool row_allowed = may_be_one(spec.shape) && may_be_one(in.axis_of->shape);
+    const bool row_allowed = may_be_one_row(spec.shape) && may_be_one_row(in.axis_of->shape);
     throw Error(ErrorCode::kValidation, Reason::kShape,
                 cat("input '", spec.name, "' of shape ", shape.str(),
                     absent ? " has no batch axis, but input '" : " has a batch axis, but input '", in.axis_of->name,

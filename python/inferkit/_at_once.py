@@ -12,9 +12,12 @@ INTERRUPTED = 130  # the exit code
 
 def is_command_line() -> bool:
     """Tell whether the process was begun by `python -m inferkit`, or by the script that pip writes."""
-    if sys.argv[:1] == ["-m"]:  # until the module is found, the name of which is left out
-        return sys.orig_argv[-len(sys.argv) :][:1] == ["inferkit"]
-    return sys.argv[:1] == [os.path.join(os.path.dirname(sys.executable), "inferkit")]
+    arguments = getattr(sys, "argv", None)  # a program that embeds Python may have none, and no executable
+    if not arguments or not sys.executable:
+        return False
+    if arguments[0] == "-m":  # until the module is found, the name of which is left out
+        return sys.orig_argv[-len(arguments) :][:1] == ["inferkit"]
+    return bool(arguments[0] == os.path.join(os.path.dirname(sys.executable), "inferkit"))
 
 
 def _stop(*_: object) -> None:

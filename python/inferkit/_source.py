@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import os
 from collections.abc import Callable
@@ -42,10 +41,7 @@ def model_source(model: Any) -> str | bytes:
     if isinstance(model, bytes):
         return model
     if isinstance(model, (str, os.PathLike)):
-        path = path_text(model, "model")
-        if not path:
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
-        return path
+        return path_text(model, "model")
     serialize = getattr(model, "SerializeToString", None)
     if callable(serialize):  # before the rest: protobuf's messages have many methods
         _refuse_other_messages(model)

@@ -18,7 +18,6 @@ ALLOWED = {
     "dataclasses",
     "inspect",
     "copy",
-    "errno",
     "dis",
     "opcode",
     "_opcode",
@@ -125,3 +124,9 @@ def test_a_subinterpreter_is_told_what_to_do(order: str, fresh_python: Fresh) ->
     assert done.returncode == 0, done.stderr
     assert "import it in the main interpreter" in done.stdout
     assert "WSGIApplicationGroup %{GLOBAL}" in done.stdout
+
+
+@pytest.mark.parametrize("change", ["del sys.argv", "sys.argv = []", "sys.executable = None", "sys.executable = ''"])
+def test_a_program_that_embeds_python_may_lack_arguments_and_executable(fresh_python: Fresh, change: str) -> None:
+    done = fresh_python(f"import sys; {change}; import inferkit; print(inferkit.build_info()['debug'])")
+    assert done.stdout == "False\n", done.stderr

@@ -145,6 +145,12 @@ TEST(linear_from_gemm) {
   CHECK(fuse_linear(b.g));
   const Node n = only(b.g);
   CHECK_EQ(attr_of<int64_t>(n, "transB"), 1);
+  Builder half;
+  const ValueId row = half.ramp({1, 5});
+  half.output(half.node("Gemm", {half.input(), half.ramp({5, 4}), row}, {{"transB", int64_t{1}}, {"beta", 0.5f}}));
+  CHECK(fuse_linear(half.g));
+  const Tensor* const bias = half.g.constant(only(half.g).inputs[2]);
+  for (size_t i = 0; i < 5; ++i) CHECK_EQ(bias->as<float>()[i], 0.5f * half.g.constant(row)->as<float>()[i]);
   CHECK_EQ(b.g.constant(n.inputs[2])->shape.str(), "(5,)");
   CHECK(b.g.constant(n.inputs[2])->data == b.g.constant(c)->data);  // the same memory, another shape
   Builder none;                                                     // without C, beta does not matter
