@@ -528,7 +528,6 @@ def test_bench_where_all_rows_share_an_input(capsys: Capture, tmp_path: Path) ->
         assert found["wrong"] == []
 
 
-@pytest.mark.unsanitized("bench refuses it")
 @pytest.mark.parametrize(("threads", "words"), [("0", "all threads"), ("1", "1 thread"), ("2", "2 threads")])
 def test_bench_says_how_many_threads(capsys: Capture, threads: str, words: str) -> None:
     build = {"isa": "avx2", "compiler": "gcc"}
@@ -537,6 +536,7 @@ def test_bench_says_how_many_threads(capsys: Capture, threads: str, words: str) 
     assert f"direct calls, {words}, avx2, gcc\n" in capsys.readouterr().out
 
 
+@pytest.mark.unsanitized("bench refuses it")
 def test_bench_prints(capsys: Capture, digits_path: Path) -> None:
     assert main(["bench", str(digits_path), *QUICK]) == 0
     text = capsys.readouterr().out

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <initializer_list>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -19,16 +20,15 @@ struct Input {
   Shape shape;
   std::vector<std::byte> bytes;
 };
+inline Input input_of(DType dtype, const Shape& shape, std::span<const std::byte> bytes) {
+  return {dtype, shape, {bytes.begin(), bytes.end()}};
+}
 inline Input floats(Shape shape, uint32_t seed) {
   const auto values = random_floats(static_cast<size_t>(shape.elements()), seed, -2, 2);
-  Input out{DType::kF32, shape, std::vector<std::byte>(values.size() * 4)};
-  std::memcpy(out.bytes.data(), values.data(), out.bytes.size());
-  return out;
+  return input_of(DType::kF32, shape, std::as_bytes(std::span(values)));
 }
 inline Input integers(Shape shape, const std::vector<int64_t>& values) {
-  Input out{DType::kI64, shape, std::vector<std::byte>(values.size() * 8)};
-  std::memcpy(out.bytes.data(), values.data(), out.bytes.size());
-  return out;
+  return input_of(DType::kI64, shape, std::as_bytes(std::span(values)));
 }
 
 inline std::vector<std::vector<std::byte>> answers(Model& model, const std::vector<Input>& inputs) {
