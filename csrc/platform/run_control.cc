@@ -8,14 +8,10 @@ Stopped::~Stopped() = default;
 
 bool RunControl::ask() {
   if (stopped()) return false;
-  if (left_ > 0) {
-    --left_;
-    return true;
-  }
+  const uint64_t ticks = core_ticks();
+  if (ticks - ticks_ < kTicksUnread) return true;
+  ticks_ = ticks;
   const Nanos now = SteadyClock::instance().now();
-  const Nanos each = std::max<Nanos>(1, (now - read_) / (unread_ + 1));
-  read_ = now;
-  unread_ = left_ = static_cast<int>(std::min<Nanos>(kClockEvery / each, kMostUnread));
   if (now < next_) return true;
   const bool too_early = next_ == kNotAsked;
   next_ = now + kEvery;

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "platform/clock.h"
+#include "platform/core_ticks.h"
 
 namespace inferkit {
 
@@ -18,7 +19,7 @@ class Stopped : public Error {
   ~Stopped() override;
 };
 
-/// Who decides. The thread that does the work asks it; the threads that help only learn what it was told. Once stopped
+/// Who decides. The thread that does the work asks it; the threads that help are under a Follower of it. Once stopped
 /// it stays so.
 class RunControl {
  public:
@@ -50,31 +51,47 @@ class RunControl {
   /// Into how many parts each piece of that work is to be cut at least, so that it can be stopped between them.
   int slices() const { return slices_; }
 
-  /// Throws Stopped where the calling thread's work is to stop.
+  /// Whether the calling thread's work is to go on.
+  static bool goes_on() { return !current_ || current_->go_on(); }
+  /// Throws Stopped where it is not.
   static void check() {
-    if (current_ && !current_->go_on()) throw Stopped();
+    if (!goes_on()) throw Stopped();
   }
 
  protected:
   enum class First : uint8_t { kAtOnce, kLater };  // the first look: when it is first asked, or kEvery after that
-  explicit RunControl(First first = First::kAtOnce) : next_(first == First::kAtOnce ? 0 : kNotAsked) {}
+  explicit RunControl(First first = First::kAtOnce) {
+    if (first == First::kAtOnce) return;
+    next_ = kNotAsked;
+    ticks_ = core_ticks();
+  }
   /// Whether to stop; on the working thread, at most every kEvery.
   virtual bool look(Nanos now) = 0;
 
  private:
   static constexpr Nanos kEvery = 50'000'000, kSlice = 5'000'000, kNotAsked = -1;
-  // Who asks far more often than this gets answers without a look at the clock, which takes as long as a small kernel;
-  // so few of them in a row that pieces which are suddenly long do not count.
-  static constexpr Nanos kClockEvery = 100'000;
-  static constexpr int kMostUnread = 15;
+  // Who asks again before so many ticks gets an answer without a look at the clock, which takes as long as a small
+  // kernel: some 50 us on x86, some ms at most on ARM.
+  static constexpr uint64_t kTicksUnread = 1 << 17;
   bool ask();
 
   std::atomic<bool> stopped_{false};  // relaxed: it publishes nothing else
-  Nanos next_;                        // of the working thread, as are those that follow
-  Nanos read_ = 0;                    // when it last looked at the clock
-  int unread_ = 0, left_ = 0;         // answers without: since then, and until it looks again
+  Nanos next_ = 0;                    // of the working thread, as are those that follow
+  uint64_t ticks_ = 0;                // when it last looked at the clock
   int slices_ = 1;
   static inline constinit thread_local RunControl* current_ = nullptr;
+};
+
+/// What a thread that helps is under: its work is to stop where that of the thread that it helps was told to.
+class Follower final : public RunControl {
+ public:
+  explicit Follower(const RunControl& leader) : RunControl(First::kLater), leader_(leader) {}
+
+ protected:
+  bool look(Nanos) override { return leader_.stopped(); }
+
+ private:
+  const RunControl& leader_;
 };
 
 /// For loops that know no better places to look: told of the work that is done, it looks every millisecond or so.
@@ -82,10 +99,6 @@ class RunControl {
 class WorkMeter {
  public:
   static constexpr int64_t kBlockNanos = 1 << 16;
-
-  WorkMeter() : WorkMeter(RunControl::current()) {}
-  /// For a part of the work that another thread may do: of the thread that has the work.
-  explicit WorkMeter(RunControl* control) : control_(control) {}
 
   /// Before work of about `nanos`: false where it is to be left.
   bool go_on(int64_t nanos) {
@@ -105,7 +118,7 @@ class WorkMeter {
 
  private:
   static constexpr int64_t kNanos = 1'000'000;
-  RunControl* const control_;
+  RunControl* const control_ = RunControl::current();
   int64_t left_ = kNanos;
 };
 
@@ -163,8 +176,7 @@ void fill_in_blocks(T* to, int64_t count, T value) {
 /// body(i) for every i in [0, count), in order; some are left out where the calling thread's work is to stop.
 template <class F>
 void for_parts(int64_t count, F&& body) {
-  RunControl* const control = RunControl::current();
-  for (int64_t i = 0; i < count && (!control || control->go_on()); ++i) body(i);
+  for (int64_t i = 0; i < count && RunControl::goes_on(); ++i) body(i);
 }
 
 /// Stops when its time is over, or when the control around it stops.

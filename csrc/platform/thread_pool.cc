@@ -81,6 +81,14 @@ struct ThreadPool::State {
   std::atomic<uint32_t> sleepers{0};
   std::vector<std::thread> threads;
 
+  /// What a helper does of the job: where the caller's work is to stop, its own is, too.
+  void work_for_caller(size_t home, int64_t slot) {
+    if (!control) return work(home, slot);
+    Follower follower(*control);
+    const RunControl::Scope scope(&follower);
+    work(home, slot);
+  }
+
   /// What the caller (`home` 0), or a helper, does of the job.
   void work(size_t home, int64_t slot) {
     const Body& run = *body;
@@ -121,7 +129,7 @@ struct ThreadPool::State {
       if (const uint32_t slot = called(done) ? join() : 0) {
         done = job.load(std::memory_order_relaxed);
         FloatEnvironment::set(floats);
-        work(home, slot);
+        work_for_caller(home, slot);
         // Sequentially consistent with caller_sleeps: either the caller sees this count or we see it asleep.
         left.fetch_add(1, std::memory_order_seq_cst);
         if (caller_sleeps.load(std::memory_order_seq_cst)) futex_wake_all(left);

@@ -51,7 +51,8 @@ class ThreadPool {
   /// done, and what they wrote is visible. Each thread begins with its own share of neighbouring indices, the same in
   /// every call, so that what it wrote in one step is still in its cache in the next; who is done helps the others.
   /// Which thread runs which i is not fixed, so body must give the same bits on any. Runs inline where the pool serves
-  /// another caller and inside a body. `body` must not throw.
+  /// another caller and inside a body. `body` must not throw. Where the caller's work may be stopped, the others are
+  /// under a control of their own, which follows the caller's (RunControl::current()).
   void parallel_for(int64_t count, int max_threads, FunctionRef<void(int64_t)> body);
   /// The same with body(i, slot): of the calls that run at once no two have the same slot, and all slots are below
   /// max_threads. For bodies that need scratch.

@@ -43,9 +43,8 @@ void causal_conv_step(const void* params, std::byte* const* io, const ExecContex
   const auto& p = *static_cast<const CausalConvParams*>(params);
   const auto at = [&](size_t i) { return reinterpret_cast<float*>(io[i]); };
   const int64_t lead = p.kernel - 1, padded = lead + p.length;
-  RunControl* const control = RunControl::current();
   const auto run = [&](int64_t row) {
-    WorkMeter meter(control);
+    WorkMeter meter;
     const int64_t channel = row % p.channels;
     float *x = at(6) + row * padded, *y = at(0) + row * p.length;
     if (io[5]) {

@@ -198,7 +198,7 @@ kernels::GemmArgsOf<T> product_of(const GemmParams& p, const T* packed, int64_t 
 
 /// A block of rows of one image and group: packed once for all filters, which come in blocks.
 template <class T>
-void apart_task(const GemmParams& p, std::byte* const* io, int64_t task, T* scratch, RunControl*) {
+void apart_task(const GemmParams& p, std::byte* const* io, int64_t task, T* scratch) {
   const TransposeShape& s = p.shape;
   const Window& w = s.window;
   const int64_t image = task / p.row_blocks, group = image % s.groups;  // image: and group
@@ -222,7 +222,7 @@ void apart_task(const GemmParams& p, std::byte* const* io, int64_t task, T* scra
 
 /// Some blocks of the filters of one image and group, which is packed once for them.
 template <class T>
-void gemm_task(const GemmParams& p, std::byte* const* io, int64_t task, T* scratch, RunControl* control) {
+void gemm_task(const GemmParams& p, std::byte* const* io, int64_t task, T* scratch) {
   const TransposeShape& s = p.shape;
   const Window& w = s.window;
   const int64_t part = task % p.parts, image = task / p.parts, group = image % s.groups;  // image: and group
@@ -230,7 +230,7 @@ void gemm_task(const GemmParams& p, std::byte* const* io, int64_t task, T* scrat
   const T *x = reinterpret_cast<const T*>(io[1]), *bias = reinterpret_cast<const T*>(io[3]);
   kernels::pack_b(x + image * s.channels * in, in, s.channels, in, scratch);
   auto g = product_of(p, scratch, in, scratch + p.packed_elements);
-  WorkMeter meter(control);
+  WorkMeter meter;
   for (int64_t block = p.blocks * part / p.parts; block < p.blocks * (part + 1) / p.parts; ++block) {
     const int64_t first = block * p.block, filters = std::min(p.block, s.filters - first);
     g.m = filters * taps;
@@ -260,10 +260,9 @@ void run_gemm(const void* params, std::byte* const* io, const ExecContext& conte
   auto* scratch = reinterpret_cast<T*>(io[4]);
   const bool apart = p.row_blocks > 0;
   const int64_t tasks = p.shape.batch * p.shape.groups * (apart ? p.row_blocks : p.parts);
-  RunControl* const control = RunControl::current();
   const auto run_task = apart ? apart_task<T> : gemm_task<T>;
   for_tasks(context, tasks, p.slots,
-            [&](int64_t i, int64_t slot) { run_task(p, io, i, scratch + slot * p.slot_elements, control); });
+            [&](int64_t i, int64_t slot) { run_task(p, io, i, scratch + slot * p.slot_elements); });
 }
 
 /// From [channels of all groups, filters of one, taps] to [group, filter, tap, channel of the group].

@@ -64,10 +64,9 @@ void deform_step(const void* params, std::byte* const* io, const ExecContext& co
   const int64_t taps = p.kernel_height * p.kernel_width, area = p.out_height * p.out_width;
   const int64_t channels = p.channels / p.group, depth = channels * taps, filters = p.out_channels / p.group;
   const auto each_panels = static_cast<int64_t>(kernels::GemmOf<W>::packed_elements(depth, area));
-  RunControl* const control = RunControl::current();
   const auto all = [&](int64_t count, int64_t each, auto&& f) {
     for_ranges(context, count, (1 << 16) / std::max<int64_t>(1, each), [&](int64_t first, int64_t last) {
-      WorkMeter meter(control);
+      WorkMeter meter;
       for (int64_t i = first; i < last && meter.go_on(each); ++i) f(i);
     });
   };

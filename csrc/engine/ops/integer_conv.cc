@@ -97,9 +97,8 @@ void taps_step(const void* params, std::byte* const* io, const ExecContext& cont
   const int64_t filters = p.groups * p.filters;
   const int32_t x_zero = io[3] ? int32_t{*reinterpret_cast<const X*>(io[3])} : 0;
   const auto* w_zero = reinterpret_cast<const W*>(io[4]);
-  RunControl* const control = RunControl::current();
   const auto filter_of = [&](int64_t index) {
-    WorkMeter meter(control);
+    WorkMeter meter;
     const int64_t n = index / filters, f = index % filters;
     uint32_t* sums = reinterpret_cast<uint32_t*>(io[0]) + index * out;
     std::fill(sums, sums + out, 0u);

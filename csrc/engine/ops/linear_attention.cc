@@ -97,9 +97,8 @@ void linear_attention_step(const void* params, std::byte* const* io, const ExecC
   const auto& p = *static_cast<const LinearAttentionParams*>(params);
   const auto at = [&](size_t i) { return reinterpret_cast<float*>(io[i]); };
   const int64_t dk = p.key_size, dv = p.value_size, group = p.heads / p.kv_heads;
-  RunControl* const control = RunControl::current();
   const auto run = [&](int64_t b, int64_t h) {
-    WorkMeter meter(control);
+    WorkMeter meter;
     const int64_t head = b * p.kv_heads + h;
     float *state = at(1) + head * dk * dv, *update = at(8) + 2 * head * dv, *part = update + dv;
     if (io[5]) {

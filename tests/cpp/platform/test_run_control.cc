@@ -1,5 +1,6 @@
 // Work that is told to stop.
 #include <atomic>
+#include <chrono>
 #include <thread>
 #include <vector>
 
@@ -86,6 +87,20 @@ TEST(a_late_control_does_not_look_when_it_is_first_asked) {
   CHECK(control.stopped());
 }
 
+TEST(a_piece_that_is_suddenly_long_is_followed_by_a_look) {
+  for (const bool late : {false, true}) {
+    Switch control(late ? Switch::late() : Switch());
+    const RunControl::Scope scope(&control);
+    for (int i = 0; i < 1000; ++i) CHECK(control.go_on());
+    std::this_thread::sleep_for(std::chrono::milliseconds(60));
+    control.go_on();  // of a late control the first that the clock counts for
+    for (int i = 0; i < 1000; ++i) CHECK(control.go_on());
+    control.off = true;
+    std::this_thread::sleep_for(std::chrono::milliseconds(60));
+    CHECK(!control.go_on());
+  }
+}
+
 TEST(parts_that_are_left_are_not_called) {
   Switch control;
   control.off = true;
@@ -152,6 +167,35 @@ TEST(a_caller_that_waits_for_its_helpers_looks) {
     while (!stopped && SteadyClock::instance().now() < end) stopped = !control.go_on();
   });
   CHECK(stopped);
+}
+
+TEST(who_helps_is_under_a_control_that_follows_the_callers) {
+  ThreadPool pool(2);
+  Switch control;
+  std::atomic<bool> helped{false};
+  bool stopped = false;
+  const auto caller = std::this_thread::get_id();
+  const auto body = [&](int64_t) {
+    if (std::this_thread::get_id() == caller) {
+      while (!helped) std::this_thread::yield();
+      return;
+    }
+    control.off = true;
+    helped = true;
+    WorkMeter meter;  // as in a kernel that knows nothing of threads
+    const Nanos end = SteadyClock::instance().now() + 20'000'000'000;
+    while (!stopped && SteadyClock::instance().now() < end) stopped = !meter.go_on(1'000'000);
+  };
+  {
+    const RunControl::Scope scope(&control);
+    pool.parallel_for(2, 2, body);
+    CHECK(stopped);
+    CHECK(RunControl::current() == &control);
+  }
+  // And under none where the caller is under none.
+  std::atomic<int> free{0};
+  pool.parallel_for(100, 2, [&](int64_t) { free += RunControl::current() == nullptr; });
+  CHECK_EQ(free.load(), 100);
 }
 
 TEST(a_meter_looks_after_some_work_and_then_stays_stopped) {

@@ -148,8 +148,7 @@ struct HeadProducts<BFloat16> {
 template <class W, class T = W>
 class HeadTask {
  public:
-  /// `control` may stop it, where there is one.
-  HeadTask(const AttentionParams& params, std::byte* const* io, int64_t task, W* scratch, RunControl* control)
+  HeadTask(const AttentionParams& params, std::byte* const* io, int64_t task, W* scratch)
       : p(params),
         b(task / p.kv_heads),
         kv(task % p.kv_heads),
@@ -164,7 +163,7 @@ class HeadTask {
                                    scratch + round_up(p.block * p.keys, kAlign));
     for (int64_t h = kv * group; h < (kv + 1) * group; ++h) {
       const W* bias = io[4] ? at(4, p.bias, h) : nullptr;
-      for (int64_t first = 0; first < p.rows && (!control || control->go_on()); first += p.block) {
+      for (int64_t first = 0; first < p.rows && RunControl::goes_on(); first += p.block) {
         run(products, h, first, std::min(p.rows, first + p.block), at(1, p.q, h), bias, at(0, p.y, h), scratch);
       }
     }
@@ -196,11 +195,10 @@ template <class W, class T = W>
 void attention_step(const void* params, std::byte* const* io, const ExecContext& context) {
   const auto& p = *static_cast<const AttentionParams*>(params);
   const int64_t tasks = p.batch * p.kv_heads;
-  RunControl* const control = RunControl::current();
   const auto run = [&](int64_t slot, int64_t slots) {
     W* scratch = reinterpret_cast<W*>(io[7]) + slot * p.slot_elements;
     const int64_t end = tasks * (slot + 1) / slots;
-    for (int64_t t = tasks * slot / slots; t < end; ++t) HeadTask<W, T>(p, io, t, scratch, control);
+    for (int64_t t = tasks * slot / slots; t < end; ++t) HeadTask<W, T>(p, io, t, scratch);
   };
   const int64_t work = p.batch * p.heads * p.rows * p.keys * (p.head_size + p.v_head_size);
   const int64_t slots =

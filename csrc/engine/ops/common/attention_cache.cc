@@ -113,7 +113,7 @@ class CachedTask {
         value_(params, io[3], io[5], io[7], params.cache.v, b_, kv_, before(io)),
         width_(rows_.end(a_.rows - 1)) {}
 
-  void run(std::byte* const* io, RunControl* control) const {
+  void run(std::byte* const* io) const {
     const int64_t group = p_.group(), first_head = kv_ * group;
     const auto head = [&](size_t i, const HeadStrides& s, int64_t h) {
       return reinterpret_cast<float*>(io[i]) + s.base + b_ * s.batch + h * s.head;
@@ -127,13 +127,13 @@ class CachedTask {
         std::copy_n(head(1, a_.q, first_head + h) + i * a_.q.row, a_.head_size, q + at * a_.head_size);
       });
     }
-    scores(q, gathers ? a_.head_size : a_.q.head, control);
+    scores(q, gathers ? a_.head_size : a_.q.head);
     each_row([&](int64_t h, int64_t i, int64_t at) {
       const float* bias = io[8] ? head(8, a_.bias, first_head + h) + i * a_.bias.row : nullptr;
       const float sink = io[9] ? reinterpret_cast<const float*>(io[9])[first_head + h] : 0.0f;
       rows_.weights(scratch_ + at * a_.keys, width_, i, sink, bias, nullptr);
     });
-    values(y, gathers ? a_.head_size : a_.y.head, control);
+    values(y, gathers ? a_.head_size : a_.y.head);
     if (gathers) {
       each_row([&](int64_t h, int64_t i, int64_t at) {
         std::copy_n(y + at * a_.head_size, a_.head_size, head(0, a_.y, first_head + h) + i * a_.y.row);
@@ -154,13 +154,13 @@ class CachedTask {
   }
   /// f(first, last) for the chunks of the cache.
   template <class F>
-  void each_chunk(RunControl* control, F f) const {
-    for (int64_t first = 0; first < p_.cache.present && (!control || control->go_on()); first += kChunk) {
+  void each_chunk(F f) const {
+    for (int64_t first = 0; first < p_.cache.present && RunControl::goes_on(); first += kChunk) {
       f(first, std::min(first + kChunk, p_.cache.present));
     }
   }
 
-  void scores(const float* q, int64_t q_row, RunControl* control) const {
+  void scores(const float* q, int64_t q_row) const {
     kernels::GemmArgs g;
     g.m = p_.queries();
     g.k = a_.head_size;
@@ -170,7 +170,7 @@ class CachedTask {
     g.k_chunk = kernels::sum_chunk(g.k);
     float* packed = scratch_ + room_.packed;
     kernels::use_packed_b(g, packed);
-    each_chunk(control, [&](int64_t first, int64_t last) {
+    each_chunk([&](int64_t first, int64_t last) {
       const int64_t seen = std::clamp(width_, first, last);
       for (int64_t at = first; at < seen; at += kKeyBlock) {
         const int64_t end = std::min(at + kKeyBlock, seen);
@@ -185,7 +185,7 @@ class CachedTask {
     });
   }
 
-  void values(float* y, int64_t y_row, RunControl* control) const {
+  void values(float* y, int64_t y_row) const {
     kernels::GemmArgs g;
     g.m = p_.queries();
     g.n = a_.head_size;
@@ -193,7 +193,7 @@ class CachedTask {
     g.c = y;
     g.ldc = g.ldr = y_row;
     g.k_chunk = kChunk;
-    each_chunk(control, [&](int64_t first, int64_t last) {
+    each_chunk([&](int64_t first, int64_t last) {
       value_.extend(first, last);
       if (first > 0 && first >= width_) return;
       const int64_t end = std::min(last, width_);
@@ -228,12 +228,10 @@ void cached_step(const void* params, std::byte* const* io, const ExecContext& co
   const auto& p = *static_cast<const CachedParams*>(params);
   const AttentionParams& a = p.attention;
   const int64_t tasks = a.batch * a.kv_heads, slot_bytes = Room(p).bytes;
-  RunControl* const control = RunControl::current();
   const int64_t work = 2 * tasks * a.head_size * (p.queries() * a.keys + p.cache.present * int64_t{sizeof(T)});
   const int64_t slots = std::clamp<int64_t>(work / kWorthAThread, 1, p.slots);
   for_tasks(context, tasks, static_cast<int>(slots), [&](int64_t task, int64_t slot) {
-    if (control && !control->go_on()) return;
-    CachedTask<T>(p, io, task, reinterpret_cast<float*>(io[11] + slot * slot_bytes)).run(io, control);
+    CachedTask<T>(p, io, task, reinterpret_cast<float*>(io[11] + slot * slot_bytes)).run(io);
   });
 }
 

@@ -188,7 +188,7 @@ kernels::ConvBlocksArgs filters_from(const BlocksParams& p, std::byte* const* io
 }
 
 /// Rows of sums, and their windows while they are in the cache.
-void pooled_task(const BlocksParams& p, std::byte* const* io, const Part& part, float* room, RunControl* control) {
+void pooled_task(const BlocksParams& p, std::byte* const* io, const Part& part, float* room) {
   const auto& kernels = kernels::conv_kernels();
   const auto pool =
       p.pooling.average ? kernels::pool_kernels().average_of_blocks : kernels::pool_kernels().max_of_blocks;
@@ -201,7 +201,7 @@ void pooled_task(const BlocksParams& p, std::byte* const* io, const Part& part, 
     a.y_block_step = block_floats;
     int64_t have = before, have_end = before;  // rows of sums that are in the room
     for (int64_t r = part.row; r < part.row_end; r += p.chunk_rows) {
-      if (control && !control->go_on()) return;
+      if (!RunControl::goes_on()) return;
       const int64_t end = std::min(r + p.chunk_rows, part.row_end);
       const Rows sums = rows_for(p.pooling, r, end);
       const int64_t kept = std::max<int64_t>(0, have_end - sums.from);
@@ -233,8 +233,8 @@ void pooled_task(const BlocksParams& p, std::byte* const* io, const Part& part, 
   }
 }
 
-void sums_task(const BlocksParams& p, std::byte* const* io, const Part& part, float* room, RunControl* control) {
-  if (p.pooling.pools) return pooled_task(p, io, part, room, control);
+void sums_task(const BlocksParams& p, std::byte* const* io, const Part& part, float* room) {
+  if (p.pooling.pools) return pooled_task(p, io, part, room);
   const auto& kernels = kernels::conv_kernels();
   const int64_t out_floats = p.filters * p.out_area;
   float* const y = reinterpret_cast<float*>(io[0]) + part.image * out_floats;
@@ -244,7 +244,7 @@ void sums_task(const BlocksParams& p, std::byte* const* io, const Part& part, fl
     alignas(64) float bias[kFiltersAtOnce * kLanes];
     kernels::ConvBlocksArgs a = filters_from(p, io, first, part.block_end, bias);
     for (int64_t r = part.row; r < part.row_end; r += p.chunk_rows) {
-      if (control && !control->go_on()) return;
+      if (!RunControl::goes_on()) return;
       a.rows = std::min(p.chunk_rows, part.row_end - r);
       a.x = part.x + (r - part.row) * a.x_row_step;
       a.y = p.out_blocks ? y + (first * p.out_area + r * width) * kLanes : room;
@@ -269,7 +269,6 @@ void run_blocks(const void* params, std::byte* const* io, const ExecContext& con
   const auto& p = *static_cast<const BlocksParams*>(params);
   const int64_t filter_blocks = blocks_of(p.filters), rows = p.rows;
   float* const scratch = reinterpret_cast<float*>(io[4]);
-  RunControl* const control = RunControl::current();
   BlocksParams q = p;
   q.sums.offsets = reinterpret_cast<const int32_t*>(io[5]);
   const auto image_x = [&](int64_t image) { return floats(io, 1) + image * p.channels * p.in_area; };
@@ -283,7 +282,7 @@ void run_blocks(const void* params, std::byte* const* io, const ExecContext& con
         for (int64_t i = 0; i < p.parts; ++i) copy_part(q, x, i, sums.from, sums.to - sums.from, copy);
         x = copy;
       }
-      sums_task(q, io, {image, 0, filter_blocks, row, end, x}, copy + p.image_floats, control);
+      sums_task(q, io, {image, 0, filter_blocks, row, end, x}, copy + p.image_floats);
     });
     return;
   }
@@ -304,7 +303,7 @@ void run_blocks(const void* params, std::byte* const* io, const ExecContext& con
                       row,
                       end,
                       x + from * q.sums.x_row_step};
-      sums_task(q, io, part, scratch + p.image_floats + slot * p.sums_floats, control);
+      sums_task(q, io, part, scratch + p.image_floats + slot * p.sums_floats);
     });
   }
 }

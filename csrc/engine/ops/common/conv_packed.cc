@@ -69,8 +69,7 @@ void multiply_in_pieces(const kernels::GemmArgsOf<T>& whole, WorkMeter& meter) {
 }
 
 template <class T>
-void gemm_task(const GemmConvParams<T>& p, std::byte* const* io, int64_t task, int64_t parts, T* scratch,
-               RunControl* control) {
+void gemm_task(const GemmConvParams<T>& p, std::byte* const* io, int64_t task, int64_t parts, T* scratch) {
   const int64_t part = task % parts, block = task / parts % p.blocks, image = task / parts / p.blocks;  // and group
   const int64_t group = image % p.groups, filters = p.gemm.m;
   // Whole panels, as many in every block as can be.
@@ -106,7 +105,7 @@ void gemm_task(const GemmConvParams<T>& p, std::byte* const* io, int64_t task, i
     pack.first = pixel;
     pack.count = count;
     if (g.k > kLongWindow) {
-      WorkMeter meter(control);
+      WorkMeter meter;
       if (!pack_in_pieces(pack, p, meter)) return;
       kernels::use_packed_b(g, scratch);
       return multiply_in_pieces(g, meter);
@@ -123,9 +122,8 @@ void run_gemm(const void* params, std::byte* const* io, const ExecContext& conte
   const auto& p = *static_cast<const GemmConvParams<T>*>(params);
   const bool alone = !context.pool || context.max_threads < 2;
   const int64_t parts = alone ? 1 : p.parts;
-  RunControl* const control = RunControl::current();
   for_tasks(context, p.batch * p.groups * p.blocks * parts, p.slots, [&](int64_t task, int64_t slot) {
-    gemm_task(p, io, task, parts, reinterpret_cast<T*>(io[4]) + slot * p.slot_elements, control);
+    gemm_task(p, io, task, parts, reinterpret_cast<T*>(io[4]) + slot * p.slot_elements);
   });
 }
 

@@ -32,7 +32,7 @@ struct ExpandedParams {
 const float* floats_of(std::byte* const* io, int i) { return reinterpret_cast<const float*>(io[i]); }
 
 /// io: y, x, the weights and the bias of the pointwise one, those of the depthwise one, scratch, offsets.
-void expanded_task(const ExpandedParams& p, std::byte* const* io, int64_t task, int64_t slot, RunControl* control) {
+void expanded_task(const ExpandedParams& p, std::byte* const* io, int64_t task, int64_t slot) {
   const kernels::ConvKernels& kernels = kernels::conv_kernels();
   const kernels::ConvDim &h = p.windows.h, &w = p.windows.w;
   const int64_t part = task % p.row_parts, group = task / p.row_parts % p.groups, image = task / p.row_parts / p.groups;
@@ -47,7 +47,7 @@ void expanded_task(const ExpandedParams& p, std::byte* const* io, int64_t task, 
   sums.filter_blocks = blocks;
   int64_t have = 0, have_end = 0;  // rows of the image that are in the room
   for (int64_t row = h.out * part / p.row_parts; row < end; row += p.rows) {
-    if (control && !control->go_on()) return;
+    if (!RunControl::goes_on()) return;
     const int64_t out_rows = std::min(p.rows, end - row), top = row * h.stride - h.pad_begin;
     const int64_t from = std::clamp<int64_t>(top, 0, h.in);
     const int64_t to = std::clamp(top + (out_rows - 1) * h.stride + (h.kernel - 1) * h.dilation + 1, from, h.in);
@@ -87,9 +87,8 @@ void expanded_task(const ExpandedParams& p, std::byte* const* io, int64_t task, 
 
 void run_expanded(const void* params, std::byte* const* io, const ExecContext& context) {
   const auto& p = *static_cast<const ExpandedParams*>(params);
-  RunControl* const control = RunControl::current();
   for_tasks(context, p.images * p.groups * p.row_parts, p.slots,
-            [&](int64_t task, int64_t slot) { expanded_task(p, io, task, slot, control); });
+            [&](int64_t task, int64_t slot) { expanded_task(p, io, task, slot); });
 }
 
 /// Where the channels of a pixel lie, in blocks or in planes.

@@ -150,16 +150,6 @@ struct BothParams {
   std::array<RecurrentParams, 2> directions;
 };
 
-/// What a thread that helps is under: it stops when the thread that has the work was told to.
-class Follower final : public RunControl {
- public:
-  explicit Follower(const RunControl& leader) : leader_(leader) {}
-
- private:
-  bool look(Nanos) override { return leader_.stopped(); }
-  const RunControl& leader_;
-};
-
 /// Each direction on a thread of its own.
 void both_step(const void* params, std::byte* const* io, const ExecContext& context) {
   const auto& p = *static_cast<const BothParams*>(params);
@@ -167,15 +157,8 @@ void both_step(const void* params, std::byte* const* io, const ExecContext& cont
   if (const std::byte* lengths = io[kLengthsOperand]) {
     check_lengths(p.directions[0], reinterpret_cast<const int32_t*>(lengths));
   }
-  RunControl* const control = RunControl::current();
   for_tasks(context, 2, 2, [&](int64_t d, int64_t) {
-    const auto walk = [&] {
-      p.walk(&p.directions[static_cast<size_t>(d)], io + static_cast<size_t>(d) * kWalkOperands, ExecContext{});
-    };
-    if (!control || RunControl::current() == control) return walk();
-    Follower follower(*control);
-    const RunControl::Scope scope(&follower);
-    walk();
+    p.walk(&p.directions[static_cast<size_t>(d)], io + static_cast<size_t>(d) * kWalkOperands, ExecContext{});
   });
 }
 

@@ -182,7 +182,6 @@ template <class W, class Cell>
 void walk(const RecurrentParams& p, std::byte* const* operands, const ExecContext& context, Cell cell) {
   const RecurrentIo<W> io(operands);
   if (io.lengths) check_lengths(p, io.lengths);
-  RunControl* const control = RunControl::current();
   // Of a time step: some eight multiply-adds a nanosecond, one in double.
   const int64_t row_products = p.gates * p.hidden * p.hidden;
   const int64_t row_nanos = 1 + (std::is_same_v<W, float> ? row_products / 8 : row_products);
@@ -206,7 +205,7 @@ void walk(const RecurrentParams& p, std::byte* const* operands, const ExecContex
     };
     load(io.h0, io.state);
     if (io.cell) load(io.c0, io.cell);
-    WorkMeter meter(control);
+    WorkMeter meter;
     for (int64_t s = 0; s < p.steps && meter.go_on(rows * row_nanos); ++s) {
       const RecurrentBlock<W> block{
           p, io, first, rows, p.reverse ? p.steps - 1 - s : s, rows == p.batch ? &context : nullptr};

@@ -97,10 +97,11 @@ bool is_long(const GemmArgsOf<T>& args) {
   return args.m * args.n * args.k > kWorkPerPart;
 }
 
-/// `control` is null where nobody wants to stop it.
+/// On the calling thread, under its control where it is long.
 template <class T>
-void gemm_under(const GemmArgsOf<T>& args, RunControl* control) {
-  if (control && is_long(args)) return gemm_in_parts(args, *control);
+void gemm_alone(const GemmArgsOf<T>& args) {
+  RunControl* const control = is_long(args) ? RunControl::current() : nullptr;
+  if (control) return gemm_in_parts(args, *control);
   product_of(args)(args);
 }
 
@@ -119,24 +120,16 @@ void pack_in_parts(void (*pack)(const float*, int64_t, int64_t, int64_t, P*), in
   });
 }
 
-/// Under the caller's control, where it is long.
-template <class T>
-void gemm_alone(const GemmArgsOf<T>& args) {
-  gemm_under(args, is_long(args) ? RunControl::current() : nullptr);
-}
-
 template <class T>
 void gemm_parallel(const GemmArgsOf<T>& args, ThreadPool* pool, int max_threads) {
-  // The caller's, which the threads that help do not have.
-  RunControl* const control = is_long(args) ? RunControl::current() : nullptr;
   const int64_t work = std::max(args.m, kReadingRows) * args.n * args.k;
   int64_t threads = threads_for(work, pool, max_threads);
-  if (threads <= 1) return gemm_under(args, control);
+  if (threads <= 1) return gemm_alone(args);
   const GemmArgsOf<T> whole = with_chunk(args);
   // Twice as many pieces as threads, where they stay large, so that a thread that wakes late does not hold up the rest.
   if (work / threads >= 4 * kWorkPerThread) threads *= 2;
   const Cut pieces = cut<T>(args.m, args.n, threads);
-  pool->parallel_for(pieces.pieces, max_threads, [&](int64_t i) { gemm_under(pieces.part(whole, i), control); });
+  pool->parallel_for(pieces.pieces, max_threads, [&](int64_t i) { gemm_alone(pieces.part(whole, i)); });
 }
 
 template <class T>
@@ -146,16 +139,13 @@ void gemm_batch(const GemmBatch& batch, const FunctionRef<GemmArgsOf<T>(int64_t,
   if (batch.count == 1) return gemm_parallel(operands(0, 0), pool, max_threads);
   const int64_t each = batch.m * batch.n * batch.k;
   const int64_t threads = threads_for(batch.count * each, pool, max_threads);
-  // The caller's, which the threads that help do not have.
-  RunControl* const control = batch.count * each > kWorkPerPart ? RunControl::current() : nullptr;
-  const auto stopped = [&] { return control && !control->go_on(); };
   // Few products are cut, but no finer than is worth a hand-over.
   constexpr int64_t kTasksPerThread = 4;
   const int64_t wanted = ceil_div(kTasksPerThread * threads, batch.count);
   const Cut pieces = batch.packs ? Cut{} : cut<T>(batch.m, batch.n, std::min(wanted, each / kLeastWork));
   const int64_t tasks = batch.count * pieces.pieces;
   if (threads <= 1 || batch.slots < threads || tasks < threads) {
-    for (int64_t i = 0; i < batch.count && !stopped(); ++i) gemm_parallel(operands(i, 0), pool, max_threads);
+    for (int64_t i = 0; i < batch.count && RunControl::goes_on(); ++i) gemm_parallel(operands(i, 0), pool, max_threads);
     return;
   }
   // Of small products several at a time.
@@ -164,7 +154,7 @@ void gemm_batch(const GemmBatch& batch, const FunctionRef<GemmArgsOf<T>(int64_t,
   pool->parallel_for(ceil_div(tasks, step), static_cast<int>(threads), [&](int64_t i, int64_t slot) {
     for (int64_t t = i * step; t < std::min(tasks, (i + 1) * step); ++t) {
       const GemmArgsOf<T> whole = with_chunk(operands(t / pieces.pieces, slot));
-      gemm_under(pieces.part(whole, t % pieces.pieces), control);
+      gemm_alone(pieces.part(whole, t % pieces.pieces));
     }
   });
 }
