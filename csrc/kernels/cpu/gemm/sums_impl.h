@@ -9,16 +9,20 @@
 namespace inferkit::kernels::INFERKIT_TIER {
 namespace {
 
-// How many vectors of sums fit the registers beside a row of B and a value of A.
+// How many vectors of sums fit the registers beside a row of B and a value of A, and how many rows a tile may have
+// whose steps are unrolled (multiply).
 #if defined(__AVX512F__)
 constexpr int kMaxSums = 24;
 constexpr int kMaxRows = 12;
+constexpr int kUnrolledRows = 8;
 #elif defined(__AVX2__) || defined(__aarch64__)
 constexpr int kMaxSums = 6;
 constexpr int kMaxRows = 6;
+constexpr int kUnrolledRows = 3;
 #else
 constexpr int kMaxSums = 3;
 constexpr int kMaxRows = 3;
+constexpr int kUnrolledRows = 2;
 #endif
 constexpr int kMaxPanels = 8;
 /// The widest tile of so many rows. One row alone may spread wider: its B is read once, so that only latency counts.
@@ -71,7 +75,7 @@ INFERKIT_INLINE void multiply(V (&acc)[kRows][kPanels], const typename V::Scalar
   // Few rows are soon through with a chunk, whose end is foreseen where fewer turns come before it. Tall tiles are not
   // faster for it, and slower where the rows of B lie far apart; of tiles that fill the registers, rows of B that are
   // loaded early would wait on the stack.
-  if constexpr (B::kUnrolls && kRows <= kMaxRows * 2 / 3 && kRows * kPanels < kMaxSums) {
+  if constexpr (B::kUnrolls && kRows <= kUnrolledRows && kRows * kPanels < kMaxSums) {
     for (; i + 4 <= k; i += 4) {
       _Pragma("GCC unroll 4") for (int s = 0; s < 4; ++s) multiply_step(acc, group, lda, b, i + s);
     }
