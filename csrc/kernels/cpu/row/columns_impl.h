@@ -75,27 +75,60 @@ INFERKIT_INLINE void fold_columns(int64_t n, Block<kVectors> block, float* y, fl
   }
 }
 
+/// The same for a block of one vector and no more rows than lanes, of which each has one element at most. What is empty
+/// is neutral, and so is what two such are together.
+template <class F, class Combine, class Last, class Finish>
+INFERKIT_INLINE void fold_few_rows(int64_t n, Block<1> block, float* y, float neutral, F element, Combine combine,
+                                   Last last, Finish finish) {
+  const F32x16 start = broadcast(neutral);
+  F32x16 lanes[kLanes];
+  for (int64_t r = 0; r < n; ++r) lanes[r] = combine(start, element(r, 0));
+  for (int64_t half = kLanes / 2; half > 0; half /= 2) {
+    const int64_t pairs = n - half;  // others have nothing beside them, or are empty themselves
+    for (int64_t i = 0; i < half && i < n; ++i) lanes[i] = last(lanes[i], i < pairs ? lanes[i + half] : start);
+  }
+  store_some(y, finish(lanes[0]), block.lanes(0));
+}
+
 // Vectors of columns in a block: its sums fit the registers twice.
 constexpr int kWide = kNativeLanes / 2;
+// Up to so many rows fold_few_rows takes less time than a block's tree, which does not fit the registers of AVX2. (With
+// those of AVX-512 nobody has measured it.)
+constexpr int64_t kFewRows = kNativeLanes == 8 ? 8 : 0;
 
-/// Calls f(first column, block) for blocks of `width` columns: of kWide vectors, then of what is left.
-template <class F>
-INFERKIT_INLINE void each_block(int64_t width, F f) {
+/// Folds blocks of `width` columns: of kWide vectors, then of what is left. elements(first column, block) gives
+/// a block's element(row, vector).
+template <class Elements, class Combine, class Last, class Finish>
+INFERKIT_INLINE void fold_blocks(int64_t n, int64_t width, float* y, float neutral, Elements elements, Combine combine,
+                                 Last last, Finish finish, bool few_rows) {
   int64_t first = 0;
-  for (; first + kWide * kLanes <= width; first += kWide * kLanes) f(first, Block<kWide>{kLanes});
-  for (; first < width; first += kLanes) f(first, Block<1>{width - first < kLanes ? width - first : kLanes});
+  if (few_rows) {
+    for (; first < width; first += kLanes) {
+      const Block<1> block{width - first < kLanes ? width - first : kLanes};
+      fold_few_rows(n, block, y + first, neutral, elements(first, block), combine, last, finish);
+    }
+    return;
+  }
+  for (; first + kWide * kLanes <= width; first += kWide * kLanes) {
+    const Block<kWide> block{kLanes};
+    fold_columns(n, block, y + first, neutral, elements(first, block), combine, last, finish);
+  }
+  for (; first < width; first += kLanes) {
+    const Block<1> block{width - first < kLanes ? width - first : kLanes};
+    fold_columns(n, block, y + first, neutral, elements(first, block), combine, last, finish);
+  }
 }
 
 /// The same for any number of columns of `x`, whose rows are `stride` apart, of element(values).
 template <class Element, class Combine, class Last, class Finish>
 INFERKIT_INLINE void reduce(const float* x, int64_t n, int64_t stride, int64_t width, float* y, float neutral,
-                            Element element, Combine combine, Last last, Finish finish) {
-  each_block(width, [&](int64_t first, auto block) INFERKIT_LAMBDA {
-    const auto load_at = [=](int64_t row, int v) INFERKIT_LAMBDA {
+                            Element element, Combine combine, Last last, Finish finish, bool few_rows = false) {
+  const auto elements = [=](int64_t first, auto block) INFERKIT_LAMBDA {
+    return [=](int64_t row, int v) INFERKIT_LAMBDA {
       return element(load_some(x + row * stride + first + v * kLanes, block.lanes(v), neutral));
     };
-    fold_columns(n, block, y + first, neutral, load_at, combine, last, finish);
-  });
+  };
+  fold_blocks(n, width, y, neutral, elements, combine, last, finish, few_rows);
 }
 
 struct Same {
@@ -135,22 +168,22 @@ void product(const float* x, int64_t n, int64_t stride, int64_t width, float* y)
   reduce(x, n, stride, width, y, 1, Same{}, Multiply{}, Multiply{}, Same{});
 }
 void largest(const float* x, int64_t n, int64_t stride, int64_t width, float* y) {
-  reduce(x, n, stride, width, y, -__builtin_inff(), Same{}, Larger{}, LastMax{}, OneNan{});
+  reduce(x, n, stride, width, y, -__builtin_inff(), Same{}, Larger{}, LastMax{}, OneNan{}, n > 1 && n <= kFewRows);
 }
 void smallest(const float* x, int64_t n, int64_t stride, int64_t width, float* y) {
-  reduce(x, n, stride, width, y, __builtin_inff(), Same{}, Smaller{}, LastMin{}, OneNan{});
+  reduce(x, n, stride, width, y, __builtin_inff(), Same{}, Smaller{}, LastMin{}, OneNan{}, n > 1 && n <= kFewRows);
 }
 
 void exponentials(const float* x, int64_t n, int64_t stride, int64_t width, const float* top, float* e, float* y) {
-  each_block(width, [&](int64_t first, auto block) INFERKIT_LAMBDA {
-    const auto raised = [=](int64_t row, int v) INFERKIT_LAMBDA {
+  const auto elements = [=](int64_t first, auto block) INFERKIT_LAMBDA {
+    return [=](int64_t row, int v) INFERKIT_LAMBDA {
       const int64_t column = first + v * kLanes, at = row * stride + column, some = block.lanes(v);
       const F32x16 value = exp(load_some(x + at, some, 0) - load_some(top + column, some, 0));
       if (e) store_some(e + at, value, some);
       return value;
     };
-    fold_columns(n, block, y + first, 0, raised, Add{}, Add{}, Same{});
-  });
+  };
+  fold_blocks(n, width, y, 0, elements, Add{}, Add{}, Same{}, n <= kFewRows);
 }
 
 }  // namespace columns
