@@ -25,7 +25,8 @@ float reduce(Isa isa, Reduce op, const std::vector<float>& x) {
 
 TEST(columns_have_the_bits_of_rows) {
   for (const Isa isa : available_isas()) {
-    for (const int64_t n : {1, 2, 3, 15, 16, 17, 31, 33, 48, 63, 64, 65, 100, 127, 129, 300, 16384, 16385, 33000}) {
+    for (const int64_t n :
+         {1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33, 48, 63, 64, 65, 100, 127, 129, 300, 16384, 16385, 33000}) {
       for (const int64_t width : {1, 2, 7, 16, 17, 63, 64, 65, 130}) {
         if (n > 300 && width > 17) continue;
         const int64_t stride = width + 3;
@@ -54,7 +55,7 @@ TEST(columns_have_the_bits_of_rows) {
 TEST(exponentials_of_columns_have_the_bits_of_softmax) {
   for (const Isa isa : available_isas()) {
     const auto& k = row_kernels(isa);
-    for (const int64_t n : {1, 5, 64, 65, 200}) {
+    for (const int64_t n : {1, 2, 3, 5, 7, 8, 9, 16, 64, 65, 200}) {
       constexpr int64_t kWidth = 70;
       auto x = random_floats(static_cast<size_t>(n * kWidth), static_cast<uint32_t>(n), -8, 8);
       std::vector<float> e(x.size()), row(static_cast<size_t>(n)), y(row.size());
