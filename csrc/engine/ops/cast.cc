@@ -1,9 +1,9 @@
 // Cast and CastLike between all types but strings.
 //
 // Where ONNX leaves the result open it is fixed here, the same on every machine: a float outside of the range of an
-// integer type saturates, and NaN becomes 0; one of 4 or 2 bits gets the lowest bits of the whole part, as in onnx's
-// tests. Integers wrap; a float too large for the new float type becomes infinite (8 bits: as the attribute `saturate`
-// says); anything that is not 0 (NaN too) is true. Every conversion rounds once.
+// integer type saturates, and NaN becomes 0; one of 4 or 2 bits gets the lowest bits of the whole part, as it would of
+// that as an integer. Integers wrap; a float too large for the new float type becomes infinite (8 bits: as the
+// attribute `saturate` says); anything that is not 0 (NaN too) is true. Every conversion rounds once.
 #include <array>
 #include <bit>
 #include <limits>
