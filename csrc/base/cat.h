@@ -43,8 +43,8 @@ class CatPart {
 };
 
 /// Its arguments printed one after the other: text as it stands, whole numbers in decimal, others with six significant
-/// digits, as printf's %g in the C locale.
-std::string cat(std::initializer_list<CatPart> parts);
+/// digits, as printf's %g in the C locale. Cold: what leads here tells of an error, and is compiled out of the way.
+[[gnu::cold]] std::string cat(std::initializer_list<CatPart> parts);
 template <class... Args>
 std::string cat(const Args&... args) {
   return cat({CatPart(args)...});

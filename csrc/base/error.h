@@ -59,9 +59,9 @@ std::string without_nuls(std::string text);
 /// How an error travels within one thread. Never thrown across a thread's border.
 class Error : public std::runtime_error {
  public:
-  Error(ErrorCode code, const std::string& message);
-  Error(ErrorCode code, Reason reason, const std::string& message);
-  explicit Error(Status status);
+  [[gnu::cold]] Error(ErrorCode code, const std::string& message);
+  [[gnu::cold]] Error(ErrorCode code, Reason reason, const std::string& message);
+  [[gnu::cold]] explicit Error(Status status);
   Error(const Error& other) noexcept;
   ~Error() override;
 
