@@ -78,6 +78,29 @@ def test_a_branch_may_give_a_captured_value_a_constant_and_the_same_value_twice(
     check(text, {"x": X[0, :2], "c": np.array(True)}, {"x": X[0, :2], "c": np.array(False)})
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "b = Gather (table, nine)",
+        "b = Reshape (table, seven)",
+        "d = Div (nine, zero)  e = Cast <to = 1> (d)  b = Add (x, e)",
+    ],
+)
+def test_what_never_runs_may_be_wrong(wrong: str) -> None:
+    """ONNX checks what a node is given where it runs: a branch that guards against it is sound."""
+    held = "float[3] table = {1, 2, 3}, int64 nine = {9}, int64[1] seven = {7}, int64 zero = {0}"
+    model = load(f"""
+    g (float[3] x, bool c) => (float[N] y) <{held}> {{
+       y = If (c) <
+         then_branch = t () => (float[3] a) {{ a = Neg (x) }}, else_branch = e () => (float[N] b) {{ {wrong} }}
+       >
+    }}
+    """)
+    assert np.asarray(model.run({"x": X[0], "c": np.array(True)})["y"]).tolist() == (-X[0]).tolist()
+    with pytest.raises(inferkit.InferkitError):
+        model.run({"x": X[0], "c": np.array(False)})
+
+
 def test_ifs_nest_and_read_values_of_all_graphs_around_them() -> None:
     text = """
     g (float[3] x, int64 n) => (float[3] y) {

@@ -257,7 +257,7 @@ DftPlan read_dft(const NodeContext& c) {
   p.inverse = c.attr_int("inverse", 0) != 0;
   p.complex = x.back() == 2;
   p.hermitian = p.real_out = onesided && p.inverse;
-  if (onesided && !p.inverse && p.complex) c.unsupported("onesided for complex numbers");
+  if (onesided && !p.inverse && p.complex) c.fail("onesided for complex numbers");
   if (p.hermitian && !p.complex) c.unsupported("an inverse onesided transform of real numbers");
   p.n = scalar(c, 1, p.hermitian ? 2 * (x[a] - 1) : x[a]);
   if (p.n < 1 || p.n > kMaxLength) c.fail(cat("a transform of length ", p.n));
@@ -312,7 +312,7 @@ StftPlan read_stft(const NodeContext& c) {
   }
   s.frames = 1 + (s.samples - s.length) / s.hop;
   const bool onesided = c.attr_int("onesided", 1) != 0;
-  if (onesided && s.complex) c.unsupported("onesided for complex numbers");
+  if (onesided && s.complex) c.fail("onesided for complex numbers");
   s.bins = onesided ? s.length / 2 + 1 : s.length;
   return s;
 }
