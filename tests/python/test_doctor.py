@@ -716,6 +716,36 @@ def load(text: str, domain: str = "") -> bytes:
     return model
 
 
+def test_a_model_that_combines_rows_is_not_blamed_for_it_twice(serve: Made) -> None:
+    """A batcher runs each of its requests by itself, which step 5 says."""
+    model = load("g (float[n, 4] x) => (float[n, 4] y) { m = ReduceMax <axes = [0]> (x) t = Tanh (x) y = Div (t, m) }")
+    report = diagnose(serve(model), seconds=0.1)
+    assert bad(report) == {"requests share batches"}, str(report)
+    found = by_name(report)["the same alone and batched"]
+    assert found.status == "skip"
+    assert "(ReduceMax) combines rows: see step 5" in found.figure
+
+
+def test_an_output_without_dimensions_ends_no_step() -> None:
+    model = inferkit.Model.load(
+        load("g (float[n, 4] x) => (float[n, 4] y, float s) { y = Tanh (x) s = ReduceSum <keepdims = 0> (y) }")
+    )
+    with inferkit.Batcher(model) as batcher:
+        found = by_name(diagnose(batcher, seconds=0.1))
+    assert "the step's checks" not in found
+    assert found["requests are answered"].status == "fail"
+
+
+def test_some_zeros_behind_a_relu_are_no_fault(serve: Made, tmp_path: Path) -> None:
+    path = tmp_path / "relu.onnx"
+    path.write_bytes(load("g (float[n, 2] x) => (float[n, 2] y) { y = Relu (x) }"))
+    model = inferkit.Model.load(path)
+    x = np.array([[-1, -2], [1, 2], [3, -1]], np.float32)
+    assert bad(diagnose(serve(model), {"x": x}, seconds=0.1)) == set()
+    found = by_name(diagnose(serve(model), {"x": -np.abs(x)}, seconds=0.1))
+    assert found["'y' is not all zero"].status == "fail"
+
+
 SCALAR = load("g (float[n, 4] x, int64 rate) => (float[n, 4] y) { r = Cast <to = 1> (rate) y = Add(x, r) }")
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from ..._text import printable
 from ..._types import TensorSpec, same_bits
 from .._patient import Finder, Patient
 from .._report import Check
@@ -18,6 +19,7 @@ __all__ = ["examine", "is_probability"]
 _check = Finder(6)
 _PROBABILITY = re.compile(r"prob|softmax|likelihood", re.IGNORECASE)
 _LOGARITHM = re.compile(r"log", re.IGNORECASE)
+_OFTEN_ZERO = ("Relu", "ThresholdedRelu", "Clip", "Shrink", "Floor", "Round", "Sign")
 _TOLERANCE = {2: 1e-2, 4: 1e-3, 8: 1e-3}  # by the element's size
 
 
@@ -38,7 +40,7 @@ def examine(patient: Patient) -> Iterator[Check]:
     for spec in patient.model.outputs:
         rows = [answer[spec.name] for answer in answers]
         yield _finite(spec, rows)
-        yield _zero(spec, rows)
+        yield _zero(spec, rows, patient.made_by.get(spec.name, ""))
         yield _shape(spec, rows)
         yield _normalized(spec, rows, patient.made_by.get(spec.name, ""))
     yield from _alone_and_batched(patient, answers)
@@ -63,7 +65,7 @@ def _finite(spec: TensorSpec, rows: list[np.ndarray]) -> Check:
     )
 
 
-def _zero(spec: TensorSpec, rows: list[np.ndarray]) -> Check:
+def _zero(spec: TensorSpec, rows: list[np.ndarray], made_by: str) -> Check:
     name, why = (
         f"'{spec.name}' is not all zero",
         "an answer of zeros is what an unfilled buffer or a lost weight looks like",
@@ -74,12 +76,13 @@ def _zero(spec: TensorSpec, rows: list[np.ndarray]) -> Check:
     all_zero = zero == len(rows)
     return _check(
         name,
-        "fail" if all_zero else "warn" if zero else "pass",
-        f"{zero} of {len(rows)} answers are all zero",
+        "fail" if all_zero else "warn" if zero and made_by not in _OFTEN_ZERO else "pass",
+        f"{zero} of {len(rows)} answers are all zero"
+        + (f", as {made_by} may leave them" if made_by in _OFTEN_ZERO else ""),
         why,
         "check that the weights were exported and the input is scaled as in training; "
         "OutputChecks(not_all_zero=True) refuses such answers"
-        if zero
+        if zero and (all_zero or made_by not in _OFTEN_ZERO)
         else "",
     )
 
@@ -138,19 +141,33 @@ def _alone_and_batched(patient: Patient, alone: list[Feeds]) -> Iterator[Check]:
     if fixed_rows(patient.model.inputs) is not None:
         yield _check(name, "skip", "the model fixes the number of rows", why)
         return
+    if node := patient.batcher.model._mixing_node:
+        yield _check(name, "skip", f"each request runs by itself, as {printable(node)} combines rows: see step 5", why)
+    else:
+        yield _in_batches(patient, alone, name, why)
+    if patient.answers:
+        yield _under_load(patient, alone, why)
+
+
+_REPORT = "a native model must never do this: report it. A callable must treat every row by itself"
+
+
+def _in_batches(patient: Patient, alone: list[Feeds], name: str, why: str) -> Check:
     patient.say("the same samples in batches")
     different: list[int] = []
     sizes = sorted({2, 3, 8, len(alone)} & set(range(2, min(len(alone), patient.batcher.max_batch_size) + 1)))
     for size in sizes:
         together = patient.model.run(stacked(patient.model.inputs, patient.samples[:size]))
         for i in range(size):
-            if any(not same_bits(together[n][i : i + 1], np.asarray(alone[i][n])[:1]) for n in together):
+            # An output without dimensions has no rows to compare.
+            own = {n: np.asarray(alone[i][n]) for n in together if np.ndim(together[n]) and np.ndim(alone[i][n])}
+            if any(not same_bits(together[n][i : i + 1], own[n][:1]) for n in own):
                 different.append(size)
                 break
-    remedy = "a native model must never do this: report it. A callable must treat every row by itself"
+    remedy = _REPORT
     if patient.model._is_native:
         remedy = "the graph itself mixes rows (a reduction over axis 0): export it for one row, or report it"
-    yield _check(
+    return _check(
         name,
         "fail" if different else "pass",
         f"different bits in batches of {', '.join(map(str, different))}"
@@ -159,17 +176,18 @@ def _alone_and_batched(patient: Patient, alone: list[Feeds]) -> Iterator[Check]:
         why,
         remedy if different else "",
     )
-    if not patient.answers:
-        return
+
+
+def _under_load(patient: Patient, alone: list[Feeds], why: str) -> Check:
     load = patient.traffic(len(alone) * 2)
     answered = [(i, t.result(0)) for i, t in load.tickets if i < len(alone) and t.exception(0) is None]
     wrong = sum(_differs(answer, alone[i]) for i, answer in answered)
-    yield _check(
+    return _check(
         "the same through the batcher",
         "fail" if wrong else "pass" if answered else "skip",
         f"{wrong} of {len(answered)} answers under load differ from the model's own",
         why,
-        remedy if wrong else "",
+        _REPORT if wrong else "",
     )
 
 
