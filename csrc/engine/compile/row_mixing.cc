@@ -17,6 +17,12 @@
 namespace inferkit {
 namespace {
 
+/// A compilation for another number of rows.
+struct Sample {
+  const Compiler* compiler;
+  int64_t rows;
+};
+
 /// What a node's input or output is in both compilations.
 struct Pair {
   const TensorFacts* few = nullptr;
@@ -44,22 +50,23 @@ struct Pair {
 
 class Search {
  public:
-  /// `others`: of other numbers of rows, whose nodes are the same.
-  Search(const Compiler& few, const Compiler& many, std::vector<const Compiler*> others)
-      : few_(few),
-        many_(many),
+  /// `others`: whose nodes are the same.
+  Search(Sample few, Sample many, std::vector<Sample> others)
+      : few_(*few.compiler),
+        many_(*many.compiler),
+        few_rows_(few.rows),
+        rows_(many.rows),
         others_(std::move(others)),
-        read_(few.graph().values.size(), false),
-        outer_(few.graph().values.size(), 1) {
-    const Graph& graph = few.graph();
+        read_(few_.graph().values.size(), false),
+        outer_(few_.graph().values.size(), 1) {
+    const Graph& graph = few_.graph();
     for (const ValueId id : graph.outputs) read_[static_cast<size_t>(id)] = true;
     for (const Node& node : stoppable(graph.nodes)) {
       for_each_read(node, [&](ValueId id) { read_[static_cast<size_t>(id)] = true; });
     }
   }
 
-  /// `rows`: of the larger compilation.
-  bool mixes(const Node& node, int64_t rows) {
+  bool mixes(const Node& node) {
     const OpDef* def = OpRegistry::instance().find(node.domain, node.op_type, node.version);
     if (!def) return false;
     std::vector<Pair> inputs;
@@ -92,17 +99,17 @@ class Search {
     }
     if (outer == 0) return false;
     for (size_t i = 0; i < inputs.size(); ++i) {
-      if (tells_places(node, i, inputs, outer, rows)) return true;
+      if (tells_places(node, i, inputs, outer)) return true;
     }
     if (is_op(node, "Reshape") || is_op(node, "Flatten")) {
-      outer = outer_after(inputs[0], pair(node.outputs[0]), outer, rows);
+      outer = outer_after(inputs[0], pair(node.outputs[0]), outer);
       if (outer == 0) return true;
     }
     for (size_t i = 0; i < inputs.size(); ++i) {
       if (!inputs[i].is_data() || (i == 1 && is_op(node, "CastLike"))) continue;  // of that, the type alone
       const Axes growing = inputs[i].growing();
       if (growing == 0) continue;
-      if ((growing & mixed_axes(*def, context, i)) && !(i == 0 && outer == 1 && picks_own_rows(node, inputs, rows))) {
+      if ((growing & mixed_axes(*def, context, i)) && !(i == 0 && outer == 1 && picks_own_rows(node, inputs))) {
         return true;
       }
       for (const ValueId id : node.outputs) {
@@ -112,12 +119,57 @@ class Search {
       }
     }
     for (const ValueId id : node.outputs) {
-      if (id != kNoValue) outer_[static_cast<size_t>(id)] = outer;
+      if (id == kNoValue) continue;
+      outer_[static_cast<size_t>(id)] = outer;
+      if (read_[static_cast<size_t>(id)] && !has_part_for_each(id)) return true;
     }
     return false;
   }
 
+  /// The node that makes an output whose first dimension is not the number of rows, whose others are not the same for
+  /// any, or which is a constant that tells a row its place; "" where there is none. Such a first dimension may be as
+  /// long as some batch, which would then be cut into pieces of something else.
+  std::string gives_other_rows() const {
+    const Graph& graph = few_.graph();
+    for (const ValueId id : graph.outputs) {
+      const Pair y = pair(id);
+      if (y.is_unknown()) continue;
+      const auto has = [](const Shape& shape, int64_t rows) { return shape.rank() > 0 && shape[0] == rows; };
+      const bool own = has(y.few->shape, few_rows_) && has(y.many->shape, rows_) && y.growing() == one_axis(0);
+      if (own && !constant_tells_places(id, y)) continue;
+      const auto makes = [&](const Node& node) { return std::ranges::find(node.outputs, id) != node.outputs.end(); };
+      const auto it = std::ranges::find_if(graph.nodes, makes);
+      return it == graph.nodes.end() ? "a node" : it->label();
+    }
+    return {};
+  }
+
  private:
+  /// Whether the axis of a value that grows is as many times as long as there are rows, whatever their number: what
+  /// picks every other element may leave as many as there are rows, by chance.
+  bool has_part_for_each(ValueId id) const {
+    const Pair p = pair(id);
+    if (!p.is_data() || std::popcount(p.growing()) != 1) return true;
+    const auto axis = static_cast<size_t>(std::countr_zero(p.growing()));
+    const int64_t whole = outer_[static_cast<size_t>(id)] * few_rows_, part = p.few->shape[axis] / whole;
+    const auto fits = [&](const TensorFacts* facts, int64_t rows) {
+      const int64_t all = outer_[static_cast<size_t>(id)] * rows;
+      return !facts || facts->constant || facts->shape.rank() <= axis || facts->shape[axis] == part * all;
+    };
+    return fits(p.few, few_rows_) && fits(p.many, rows_) &&
+           std::ranges::all_of(others_, [&](Sample s) { return fits(s.compiler->facts(id), s.rows); });
+  }
+
+  /// Whether an output follows from the number of rows, and is not the same for each of them.
+  bool constant_tells_places(ValueId id, const Pair& y) const {
+    if (!y.few->constant || !y.many->constant) return false;
+    if (!repeats(*y.many->constant, y.growing(), 1) || differs(y)) return true;
+    return std::ranges::any_of(others_, [&](Sample s) {
+      const TensorFacts* facts = s.compiler->facts(id);
+      return facts && facts->constant && differs({facts, y.many});
+    });
+  }
+
   /// All of them where only a run tells.
   static Axes mixed_axes(const OpDef& def, const NodeContext& context, size_t i) {
     try {
@@ -156,18 +208,18 @@ class Search {
   }
 
   /// Whether input i of the node tells a row its place, or how many rows there are.
-  bool tells_places(const Node& node, size_t i, const std::vector<Pair>& inputs, int64_t outer, int64_t rows) const {
+  bool tells_places(const Node& node, size_t i, const std::vector<Pair>& inputs, int64_t outer) const {
     const Pair& p = inputs[i];
     if (p.is_unknown() || !p.few->constant || !p.many->constant) return false;
     const Use use = use_of(node, i);
     if (use == Use::kShape) return false;
     if (use == Use::kPicks && (inputs[0].growing() & picked_axes(node, inputs)) != 0) return false;  // see mixed_axes
-    if (use != Use::kSizes && p.growing() != 0 && !repeats(*p.many->constant, p.growing(), outer, rows)) return true;
+    if (use != Use::kSizes && p.growing() != 0 && !repeats(*p.many->constant, p.growing(), outer)) return true;
     const auto tells = [&](const Pair& pair) {
       return use == Use::kSizes ? differs_off_rows(node, pair, inputs) : differs(pair, outer);
     };
-    return tells(p) || std::ranges::any_of(others_, [&](const Compiler* other) {
-             const TensorFacts* facts = other->facts(node.inputs[i]);
+    return tells(p) || std::ranges::any_of(others_, [&](Sample other) {
+             const TensorFacts* facts = other.compiler->facts(node.inputs[i]);
              return facts && facts->constant && tells({facts, p.many});
            });
   }
@@ -181,15 +233,15 @@ class Search {
   static const std::byte* bytes_of(const Tensor& t) { return static_cast<const std::byte*>(t.data); }
 
   /// Whether a constant that grows along `axes` holds the same for every row, `inside` times over.
-  static bool repeats(const Tensor& many, Axes axes, int64_t inside, int64_t rows) {
+  bool repeats(const Tensor& many, Axes axes, int64_t inside) const {
     const auto axis = static_cast<size_t>(std::countr_zero(axes));
-    if (axes != one_axis(static_cast<int64_t>(axis)) || many.shape[axis] % (inside * rows) != 0) return false;
+    if (axes != one_axis(static_cast<int64_t>(axis)) || many.shape[axis] % (inside * rows_) != 0) return false;
     const int64_t outer = many.shape.elements(0, axis) * inside;
     if (outer == 0 || many.shape.elements() == 0) return true;
-    const auto row = static_cast<size_t>(many.bytes()) / static_cast<size_t>(outer * rows);
+    const auto row = static_cast<size_t>(many.bytes()) / static_cast<size_t>(outer * rows_);
     const std::byte* at = bytes_of(many);
-    for (int64_t o = 0; o < outer; ++o, at += row * static_cast<size_t>(rows)) {
-      for (int64_t r = 1; r < rows; ++r) {
+    for (int64_t o = 0; o < outer; ++o, at += row * static_cast<size_t>(rows_)) {
+      for (int64_t r = 1; r < rows_; ++r) {
         if (!is_same(many.dtype, at, at + static_cast<size_t>(r) * row, row)) return false;
       }
     }
@@ -275,7 +327,7 @@ class Search {
 
   /// Whether the indices of a Gather, constants that count the rows, pick for each row what is its own, as exporters
   /// write masks.
-  static bool picks_own_rows(const Node& node, const std::vector<Pair>& inputs, int64_t rows) {
+  bool picks_own_rows(const Node& node, const std::vector<Pair>& inputs) const {
     const bool nd = is_op(node, "GatherND");
     if (!nd && !is_op(node, "Gather") && !is_op(node, "GatherElements")) return false;
     const Pair &data = inputs[0], &index = inputs[1];
@@ -290,19 +342,19 @@ class Search {
     const int64_t length = data.many->shape[static_cast<size_t>(std::countr_zero(of_data))];
     const int64_t step = nd ? shape.back() : 1;
     const int64_t part = nd ? std::countr_zero(of_data) - int_attr(node, "batch_dims", 0) : 0;
-    if (part < 0 || part >= step || length % rows != 0 || shape[axis] % rows != 0 || shape[axis] == 0) return false;
-    const int64_t inner = shape.elements(axis + 1, end), each = shape[axis] / rows;
+    if (part < 0 || part >= step || length % rows_ != 0 || shape[axis] % rows_ != 0 || shape[axis] == 0) return false;
+    const int64_t inner = shape.elements(axis + 1, end), each = shape[axis] / rows_;
     const auto* at = static_cast<const int64_t*>(index.many->constant->data);
     for (int64_t i = 0; i < shape.elements(0, end); ++i) {
       const int64_t picked = at[i * step + part] < 0 ? at[i * step + part] + length : at[i * step + part];
-      if (picked / (length / rows) != i / inner % shape[axis] / each) return false;
+      if (picked / (length / rows_) != i / inner % shape[axis] / each) return false;
       // What it picks of its own row is at the same place as in the first one.
       for (int64_t other = 0; other < step; ++other) {
         if (other != part && at[i * step + other] != at[first_alike(i, inner, shape[axis], each) * step + other])
           return false;
       }
       const int64_t within = at[first_alike(i, inner, shape[axis], each) * step + part];
-      if (picked % (length / rows) != (within < 0 ? within + length : within) % (length / rows)) return false;
+      if (picked % (length / rows_) != (within < 0 ? within + length : within) % (length / rows_)) return false;
     }
     return true;
   }
@@ -316,21 +368,22 @@ class Search {
   /// How many times over the rows stand in the growing axis after a Reshape: it keeps the order of elements, so what
   /// lies in front of the rows is dimensions of their own, or the outer part of that axis (sequences of batches as
   /// one). 0 where it tears them: a dimension in front holds a part of each.
-  static int64_t outer_after(const Pair& in, const Pair& out, int64_t outer, int64_t rows) {
+  int64_t outer_after(const Pair& in, const Pair& out, int64_t outer) const {
     if (out.is_unknown() || out.few->shape.rank() != out.many->shape.rank()) return 0;
     const Axes of_in = in.growing(), of_out = out.growing();
     if (std::popcount(of_in) != 1 || std::popcount(of_out) != 1) return 0;
     const auto from = static_cast<size_t>(std::countr_zero(of_in)), to = static_cast<size_t>(std::countr_zero(of_out));
     const int64_t before = in.many->shape.elements(0, from) * outer, after = out.many->shape.elements(0, to);
     if (after == 0 || before % after != 0) return 0;
-    return out.many->shape[to] % (before / after * rows) == 0 ? before / after : 0;
+    return out.many->shape[to] % (before / after * rows_) == 0 ? before / after : 0;
   }
 
   Pair pair(ValueId id) const { return {few_.facts(id), many_.facts(id)}; }
 
   const Compiler& few_;
   const Compiler& many_;
-  const std::vector<const Compiler*> others_;
+  const int64_t few_rows_, rows_;
+  const std::vector<Sample> others_;
   std::vector<bool> read_;
   std::vector<int64_t> outer_;  // how many times over the rows stand in a value's growing axis
 };
@@ -345,23 +398,6 @@ std::string splits_rows(const Graph& graph, const Compiler& few, const Compiler&
     const auto rank = static_cast<int64_t>(x.few->shape.rank());
     const int64_t axis = int_attr(node, "axis", 0);
     if (axis >= -rank && axis < rank && (x.growing() >> (axis < 0 ? axis + rank : axis) & 1) != 0) return node.label();
-  }
-  return {};
-}
-
-/// The node that makes an output whose first dimension is not the number of rows, or whose others are not the same for
-/// any; "" where there is none. Such a first dimension may be as long as some batch, which would then be cut into
-/// pieces of something else.
-std::string gives_other_rows(const Compiler& few, const Compiler& many, int64_t few_rows, int64_t many_rows) {
-  const Graph& graph = few.graph();
-  for (const ValueId id : graph.outputs) {
-    const Pair y{few.facts(id), many.facts(id)};
-    if (y.is_unknown()) continue;
-    const auto has = [](const Shape& shape, int64_t rows) { return shape.rank() > 0 && shape[0] == rows; };
-    if (has(y.few->shape, few_rows) && has(y.many->shape, many_rows) && y.growing() == one_axis(0)) continue;
-    const auto makes = [&](const Node& node) { return std::ranges::find(node.outputs, id) != node.outputs.end(); };
-    const auto it = std::ranges::find_if(graph.nodes, makes);
-    return it == graph.nodes.end() ? "a node" : it->label();
   }
   return {};
 }
@@ -411,19 +447,26 @@ std::string find_mixing_node(const Graph& graph, const RowSamples& samples, Mode
   }
   if (std::string label = splits_rows(graph, a, b); !label.empty()) return label;
   Compiler c(graph, one, cache, options, /*fold=*/true), d(graph, lots, cache, options, /*fold=*/true);
-  std::vector<const Compiler*> others;
-  for (Compiler* other : {&c, &d}) {
+  const auto rows_in = [&](const std::vector<InputFacts>& sample) {
+    int64_t rows = 1;
+    for (size_t i = 0; i < sample.size(); ++i) {
+      if (!(many[i].shape == few[i].shape)) rows = sample[i].shape[0];
+    }
+    return rows;
+  };
+  std::vector<Sample> others;
+  for (const auto& [other, rows] : {std::pair{&c, rows_in(one)}, {&d, rows_in(lots)}}) {
     try {
       other->infer({});
-      others.push_back(other);
+      others.push_back({other, rows});
     } catch (const Stopped&) {
       throw;
     } catch (const Error&) {  // too few of them, or too many
     }
   }
-  std::vector<const Compiler*> all = others;
-  all.push_back(&b);
-  for (const Compiler* other : all) {
+  std::vector<Sample> all = others;
+  all.push_back({&b, rows_in(many)});
+  for (const auto& [other, rows] : all) {
     if (are_alike(a.graph(), other->graph()) && a.imagined_trips() == other->imagined_trips()) continue;
     // The number of rows decides what is done with them.
     const auto chooses = [](const Node& node) {
@@ -432,17 +475,11 @@ std::string find_mixing_node(const Graph& graph, const RowSamples& samples, Mode
     const auto it = std::ranges::find_if(graph.nodes, chooses);
     return it == graph.nodes.end() ? "a node" : it->label();
   }
-  Search search(a, b, std::move(others));
-  int64_t few_rows = 1, rows = 1;
-  for (size_t i = 0; i < many.size(); ++i) {
-    if (many[i].shape == few[i].shape) continue;
-    few_rows = few[i].shape[0];
-    rows = many[i].shape[0];
-  }
+  Search search({&a, rows_in(few)}, all.back(), std::move(others));
   for (const Node& node : stoppable(a.graph().nodes)) {
-    if (search.mixes(node, rows)) return node.label();
+    if (search.mixes(node)) return node.label();
   }
-  return gives_other_rows(a, b, few_rows, rows);
+  return search.gives_other_rows();
 }
 
 }  // namespace inferkit

@@ -22,10 +22,11 @@ std::optional<bool> fits_any_rows(const Graph& graph, const RowSamples& samples,
 /// The label of a node that combines values along an axis that grows from `few` to `many`; "" where there is none. A
 /// node does so where its operator says so of the axis (OpSchema::mixed_axes), where its output grows less than an
 /// input of it (then something was reduced over the rows, or some of them were picked), where what it computes with is
-/// another constant for another number of rows, and where one row fits and several do not. An output of the model that
-/// has not one row for each counts as well, and so does a node that takes rows and whose shape only a run tells: who
-/// knows what is made of them. Of what only a run chooses, options.imagined is looked at. Throws what compile() throws
-/// where one row does not fit.
+/// another constant for another number of rows, where what it gives is not as many times as long as there are rows, and
+/// where one row fits and several do not. An output of the model that has not one row for each counts as well, or one
+/// that follows from the number of rows and differs from row to row, and so does a node that takes rows and whose shape
+/// only a run tells: who knows what is made of them. Of what only a run chooses, options.imagined is looked at. Throws
+/// what compile() throws where one row does not fit.
 std::string find_mixing_node(const Graph& graph, const RowSamples& samples, ModelCache& cache,
                              const CompileOptions& options);
 

@@ -151,12 +151,21 @@ inline Reaching reaching_taps(const Window& w) {
   return out;
 }
 
-/// OpSchema::mixed_axes of a window over `x`: the dimensions that it is longer than 1 in. A kernel without sizes is as
-/// long as they are.
-inline Axes window_axes(const Shape& x, const std::vector<int64_t>& kernel) {
+/// OpSchema::mixed_axes of a window over `x`: all dimensions but those in which it is 1 long and goes over all
+/// elements, and over nothing else. A kernel without sizes is as long as they are.
+inline Axes window_axes(const NodeContext& c, const Shape& x, const std::vector<int64_t>& kernel) {
+  const std::vector<int64_t> strides = c.attr_ints("strides"), pads = c.attr_ints("pads"),
+                             added = c.attr_ints("output_padding");
+  const bool sized = !c.attr_ints("output_shape").empty();
+  const auto is = [](const std::vector<int64_t>& values, size_t i, int64_t value) {
+    return i >= values.size() || values[i] == value;
+  };
+  const size_t n = std::max<size_t>(x.rank(), 2) - 2;
   Axes out = 0;
-  for (size_t i = 2; i < x.rank(); ++i) {
-    if (i - 2 >= kernel.size() || kernel[i - 2] > 1) out = static_cast<Axes>(out | one_axis(static_cast<int64_t>(i)));
+  for (size_t i = 0; i < n; ++i) {
+    const bool keeps = i < kernel.size() && kernel[i] == 1 && is(strides, i, 1) && is(pads, i, 0) &&
+                       is(pads, n + i, 0) && is(added, i, 0) && !sized;
+    if (!keeps) out = static_cast<Axes>(out | one_axis(static_cast<int64_t>(2 + i)));
   }
   return out;
 }
@@ -166,7 +175,7 @@ template <size_t w>
 Axes conv_axes(const NodeContext& c, size_t i) {
   if (i != 0) return 0;
   const Shape& weights = c.input(w).shape;
-  return window_axes(c.input(0).shape,
+  return window_axes(c, c.input(0).shape,
                      {weights.begin() + std::min<int64_t>(2, static_cast<int64_t>(weights.rank())), weights.end()});
 }
 

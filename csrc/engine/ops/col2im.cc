@@ -302,22 +302,23 @@ bool takes_places_as_given(const Node& node, const Graph& graph) {
   });
 }
 
-void add(OpRegistry& r, std::string_view name, int since, int min_inputs, int max_inputs, InferFn infer,
-         LowerFn lower) {
+void add(OpRegistry& r, std::string_view name, int since, int min_inputs, int max_inputs, InferFn infer, LowerFn lower,
+         decltype(OpSchema::mixed_axes) mixed) {
   r.add({.name = name,
          .since = since,
          .min_inputs = min_inputs,
          .max_inputs = max_inputs,
          .max_outputs = 1,
-         .infer = infer},
+         .infer = infer,
+         .mixed_axes = mixed},
         lower);
 }
 
 }  // namespace
 
 void register_col2im(OpRegistry& r) {
-  add(r, "Col2Im", 18, 3, 3, infer_col2im, lower_col2im);
-  add(r, "CenterCropPad", 18, 2, 2, infer_crop_pad, lower_crop_pad);
+  add(r, "Col2Im", 18, 3, 3, infer_col2im, lower_col2im, behind_first_axis);
+  add(r, "CenterCropPad", 18, 2, 2, infer_crop_pad, lower_crop_pad, mixed_where_sizes_change);
   r.add({.name = "MaxUnpool",
          .since = 9,
          .min_inputs = 2,

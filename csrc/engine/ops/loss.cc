@@ -107,6 +107,7 @@ void lower_loss(LowerContext& c) {
 
 void register_loss(OpRegistry& r) {
   OpSchema row{.since = 12, .min_inputs = 2, .max_inputs = 3, .max_outputs = 1, .infer = infer_loss};
+  row.mixed_axes = [](const NodeContext&, size_t i) { return i == 0 ? one_axis(1) : Axes{0}; };  // the classes
   row.name = "NegativeLogLikelihoodLoss";
   r.add(row, lower_loss);
   row.name = "SoftmaxCrossEntropyLoss";

@@ -382,6 +382,13 @@ void expand_quantized_attention(Expansion& e) {
   give_packed(e, e.add("Add", 14, {qkv, e.in(2)}), e.in(5), e.in(8), kNoValue);
 }
 
+/// The first axis is the batch but in lengths of which each sequence has more than one: those of all come first, then
+/// the places where they begin.
+Axes mixed_by_heads(const NodeContext& c, size_t i) {
+  const Shape &x = c.input(0).shape, &own = c.input(i).shape;
+  return own.rank() == 1 && !x.empty() && own[0] != x[0] ? kAllAxes : behind_first_axis(c, i);
+}
+
 }  // namespace
 
 void register_multi_head_attention(OpRegistry& r) {
@@ -393,7 +400,7 @@ void register_multi_head_attention(OpRegistry& r) {
          .max_inputs = 4,
          .max_outputs = 2,
          .infer = infer_heads,
-         .mixed_axes = behind_first_axis},
+         .mixed_axes = mixed_by_heads},
         ways);
   r.add({.domain = kMicrosoft,
          .name = "MultiHeadAttention",
@@ -401,7 +408,7 @@ void register_multi_head_attention(OpRegistry& r) {
          .max_inputs = 10,
          .max_outputs = 4,
          .infer = infer_heads,
-         .mixed_axes = behind_first_axis},
+         .mixed_axes = mixed_by_heads},
         ways);
   OpSchema attention{.domain = kMicrosoft, .name = "Attention", .min_inputs = 2, .max_inputs = 7, .max_outputs = 2};
   add_expanded(r, attention, expand_attention);

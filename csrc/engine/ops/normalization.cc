@@ -283,7 +283,7 @@ void infer_group_norm(InferContext& c) {
 void lower_group_norm(LowerContext& c) { lower_norm(c, group_params(c), c.in(1), c.in(2)); }
 
 /// Channels are normalised by themselves, or in groups of them.
-Axes mixed_by_group_norm(const NodeContext&, size_t i) { return i == 0 ? static_cast<Axes>(~0b11u) : Axes{0}; }
+Axes mixed_by_instance_norm(const NodeContext&, size_t i) { return i == 0 ? static_cast<Axes>(~0b11u) : Axes{0}; }
 
 }  // namespace
 
@@ -311,12 +311,16 @@ void register_normalization(OpRegistry& r) {
          .infer = infer_layer_norm,
          .mixed_axes = mixed_by_layer_norm},
         lower_layer_norm);
-  const OpSchema group{
-      .min_inputs = 3, .max_inputs = 3, .max_outputs = 1, .infer = infer_group_norm, .mixed_axes = mixed_by_group_norm};
+  const OpSchema group{.min_inputs = 3,
+                       .max_inputs = 3,
+                       .max_outputs = 1,
+                       .infer = infer_group_norm,
+                       .mixed_axes = mixed_by_instance_norm};
   OpSchema row = group;
   row.name = "InstanceNormalization";
   r.add(row, lower_group_norm);
   row.name = "GroupNormalization";
+  row.mixed_axes = behind_first_axis;
   row.since = 18;
   r.add(row, lower_group_norm);
 }

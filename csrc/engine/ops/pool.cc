@@ -41,7 +41,9 @@ void infer_pool(InferContext& c) {
   if (c.has_output(1)) c.set_output(1, DType::kI64, out);
 }
 
-Axes mixed_by_pool(const NodeContext& c, size_t) { return window_axes(c.input(0).shape, c.attr_ints("kernel_shape")); }
+Axes mixed_by_pool(const NodeContext& c, size_t) {
+  return window_axes(c, c.input(0).shape, c.attr_ints("kernel_shape"));
+}
 
 // ---- Any type -------------------------------------------------------------------------------------------------------
 

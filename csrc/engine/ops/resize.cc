@@ -358,11 +358,23 @@ void lower_resize(LowerContext& c) {
   c.step(fn, RoundParams{n}, {out, c.out(0)}, static_cast<double>(n));
 }
 
+/// Where an axis does not stay as it is, or would not with another number of elements.
+Axes mixed_by_resize(const NodeContext& c, size_t i) {
+  if (i != 0) return 0;
+  const ResizePlan p = resize_plan(c);
+  Axes out = 0;
+  for (size_t d = 0; d < p.axes.size(); ++d) {
+    const ResizeAxis& a = p.axes[d];
+    const bool keeps = a.in == a.out && a.scale == 1 && resize_table(c, p, a).is_identity(a);
+    if (!keeps) out = static_cast<Axes>(out | one_axis(static_cast<int64_t>(d)));
+  }
+  return out;
+}
+
 }  // namespace
 
 void register_resize(OpRegistry& r) {
-  const OpSchema base{
-      .name = "Resize", .max_outputs = 1, .infer = infer_resize, .mixed_axes = mixed_where_sizes_change};
+  const OpSchema base{.name = "Resize", .max_outputs = 1, .infer = infer_resize, .mixed_axes = mixed_by_resize};
   const auto add = [&](std::string_view name, int since, int until, int min_inputs, int max_inputs) {
     OpSchema row = base;
     row.name = name;

@@ -131,6 +131,18 @@ void lower_rotary(LowerContext& c) {
          static_cast<double>(c.input(0).shape.elements()));
 }
 
+/// Elements of a head turn in pairs; with one position for all, each token's follows from its place. What tables hold
+/// is picked by position.
+Axes mixed_by_rotation(const NodeContext& c, size_t i) {
+  const Positions positions = read_params(c).positions;
+  const auto [cos, sin, given] = inputs_of(c);
+  if (i == given) return 0;
+  if (i != 0 && positions != Positions::kNone) return kAllAxes;
+  const auto rank = static_cast<int64_t>(c.input(i).shape.rank());
+  const Axes pairs = one_axis(rank - 1);
+  return i == 0 && positions == Positions::kStart ? static_cast<Axes>(pairs | one_axis(rank == 4 ? 2 : 1)) : pairs;
+}
+
 }  // namespace
 
 void register_rotary_embedding(OpRegistry& r) {
@@ -139,7 +151,8 @@ void register_rotary_embedding(OpRegistry& r) {
                      .min_inputs = 3,
                      .max_inputs = 4,
                      .max_outputs = 1,
-                     .infer = infer_rotary};
+                     .infer = infer_rotary,
+                     .mixed_axes = mixed_by_rotation};
   r.add(row, lower_rotary);
   OpSchema microsoft = row;
   microsoft.domain = kMicrosoft;

@@ -50,8 +50,8 @@ Selection select(const NodeContext& c) {
   return s;
 }
 
-/// Where the elements of an axis get another place, or some of them go: only what is taken whole, or in steps of more
-/// than one (of what had several elements for each row), is as it was.
+/// Where the elements of an axis get another place, or some of them go: only what is taken whole, or in steps that its
+/// length is a multiple of (of what had several elements for each row), is as it was.
 Axes mixed_by_slice(const NodeContext& c, size_t i) {
   if (i != 0) return 0;
   const Selection s = select(c);
@@ -59,7 +59,8 @@ Axes mixed_by_slice(const NodeContext& c, size_t i) {
   const auto strides = x.strides();
   Axes out = 0;
   for (size_t axis = 0; axis < x.rank(); ++axis) {
-    const bool moved = s.strides[axis] < 0 || (s.strides[axis] == strides[axis] && s.shape[axis] != x[axis]);
+    const int64_t step = strides[axis] == 0 ? 1 : s.strides[axis] / strides[axis];
+    const bool moved = step < 1 || (step == 1 ? s.shape[axis] != x[axis] : s.shape[axis] * step != x[axis]);
     if (moved) out = static_cast<Axes>(out | one_axis(static_cast<int64_t>(axis)));
   }
   return out;

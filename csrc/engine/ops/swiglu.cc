@@ -68,7 +68,16 @@ void lower_swiglu(LowerContext& c) {
 }  // namespace
 
 void register_swiglu(OpRegistry& r) {
-  r.add({.name = "SwiGLU", .since = 28, .min_inputs = 2, .max_inputs = 2, .max_outputs = 1, .infer = infer_swiglu},
+  r.add({.name = "SwiGLU",
+         .since = 28,
+         .min_inputs = 2,
+         .max_inputs = 2,
+         .max_outputs = 1,
+         .infer = infer_swiglu,
+         .mixed_axes =
+             [](const NodeContext& c, size_t i) {
+               return one_axis(std::max<int64_t>(static_cast<int64_t>(c.input(i).shape.rank()) - 1, 0));
+             }},
         lower_swiglu);
 }
 

@@ -102,16 +102,16 @@ void lower_space_to_depth(LowerContext& c) {
   }
 }
 
-void add(OpRegistry& r, std::string_view name, InferFn infer, LowerFn lower) {
-  r.add({.name = name, .min_inputs = 1, .max_inputs = 1, .max_outputs = 1, .infer = infer}, lower);
+void add(OpRegistry& r, std::string_view name, InferFn infer, LowerFn lower, decltype(OpSchema::mixed_axes) mixed) {
+  r.add({.name = name, .min_inputs = 1, .max_inputs = 1, .max_outputs = 1, .infer = infer, .mixed_axes = mixed}, lower);
 }
 
 }  // namespace
 
 void register_transpose(OpRegistry& r) {
-  add(r, "Transpose", infer_transpose, lower_transpose);
-  add(r, "DepthToSpace", infer_depth_to_space, lower_depth_to_space);
-  add(r, "SpaceToDepth", infer_space_to_depth, lower_space_to_depth);
+  add(r, "Transpose", infer_transpose, lower_transpose, nullptr);
+  add(r, "DepthToSpace", infer_depth_to_space, lower_depth_to_space, behind_first_axis);
+  add(r, "SpaceToDepth", infer_space_to_depth, lower_space_to_depth, behind_first_axis);
 }
 
 }  // namespace inferkit

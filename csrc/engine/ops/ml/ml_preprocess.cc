@@ -339,8 +339,23 @@ void infer_zip_map(InferContext& c) {
 
 void lower_zip_map(LowerContext& c) { c.alias(0, 0); }
 
-void add(OpRegistry& r, std::string_view name, InferFn infer, LowerFn lower, int inputs = 1) {
-  r.add({.domain = kOnnxMl, .name = name, .min_inputs = inputs, .max_inputs = inputs, .max_outputs = 1, .infer = infer},
+/// Of what takes the elements of a row together: they are in the last dimension.
+Axes last_axis_of_first(const NodeContext& c, size_t i) {
+  return i == 0 ? one_axis(std::max<int64_t>(static_cast<int64_t>(c.input(0).shape.rank()) - 1, 0)) : Axes{0};
+}
+Axes last_axis(const NodeContext& c, size_t i) {
+  return one_axis(std::max<int64_t>(static_cast<int64_t>(c.input(i).shape.rank()) - 1, 0));
+}
+
+void add(OpRegistry& r, std::string_view name, InferFn infer, LowerFn lower, int inputs = 1,
+         decltype(OpSchema::mixed_axes) mixed = nullptr) {
+  r.add({.domain = kOnnxMl,
+         .name = name,
+         .min_inputs = inputs,
+         .max_inputs = inputs,
+         .max_outputs = 1,
+         .infer = infer,
+         .mixed_axes = mixed},
         lower);
 }
 
@@ -348,12 +363,17 @@ void add(OpRegistry& r, std::string_view name, InferFn infer, LowerFn lower, int
 
 void register_ml_preprocess(OpRegistry& r) {
   add(r, "Scaler", infer_scaler, lower_scaler);
-  add(r, "Normalizer", infer_normalizer, lower_normalizer);
+  add(r, "Normalizer", infer_normalizer, lower_normalizer, 1, last_axis_of_first);
   add(r, "Imputer", infer_imputer, lower_imputer);
   add(r, "Binarizer", infer_binarizer, lower_binarizer);
-  add(r, "ArrayFeatureExtractor", infer_extract, lower_extract, 2);
+  add(r, "ArrayFeatureExtractor", infer_extract, lower_extract, 2, last_axis_of_first);
   add(r, "ZipMap", infer_zip_map, lower_zip_map);
-  r.add({.domain = kOnnxMl, .name = "FeatureVectorizer", .min_inputs = 1, .max_outputs = 1, .infer = infer_vectorizer},
+  r.add({.domain = kOnnxMl,
+         .name = "FeatureVectorizer",
+         .min_inputs = 1,
+         .max_outputs = 1,
+         .infer = infer_vectorizer,
+         .mixed_axes = last_axis},
         lower_vectorizer);
 }
 
