@@ -149,6 +149,13 @@ COMBINED = {
     "ConvTranspose that shifts": Case(
         [IMAGE, node("ConvTranspose", "u k", "v", pads=[1, 0, 0, 0], output_padding=[1, 0], dilations=[2, 1]), BACK],
         ROWS, {**AS_IMAGE, "k": np.ones((1, 1, 1, 1), np.float32)}),
+    "ConvTranspose by a window of rows": Case(
+        [node("Transpose", "x", "u", perm=[1, 2, 3, 0]), node("ConvTranspose", "image u", "v", pads=[0, 1, 0, 1]),
+         node("Transpose", "v", "y", perm=[3, 0, 1, 2])], {"x": (F, ["n", 1, 1, 1])}, {"image": reals(1, 1, 1, 3)},
+        outputs={"y": (F, 4)}, sizes=(2, 3)),
+    "ScatterElements of the first three": Case(
+        [node("Transpose", "x", "u"), node("ScatterElements", "u i told", "v"), node("Transpose", "v", "y")],
+        {"x": (F, ["n", 3])}, {"i": np.array([[1, 0, 2], [0, 2, 1]]), "told": reals(2, 3)}, sizes=(3, 4)),
     "GroupNormalization, the channels": Case(
         [IMAGE, node("GroupNormalization", "u g b", "v", num_groups=1), BACK], ROWS,
         {**AS_CHANNELS, "g": reals(1), "b": reals(1)}, 18),

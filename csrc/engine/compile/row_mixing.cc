@@ -83,12 +83,15 @@ class Search {
       });
       return rows_come;
     }
-    std::vector<TensorFacts> given;
+    std::vector<const TensorFacts*> in_many;
+    for (const Pair& p : inputs) in_many.push_back(p.many);
+    std::vector<TensorFacts> given, given_many;
     for (const ValueId id : node.outputs) {
-      const TensorFacts* facts = few_.facts(id);
+      const TensorFacts *facts = few_.facts(id), *more = many_.facts(id);
       given.push_back(facts ? *facts : kUnknownFacts);
+      given_many.push_back(more ? *more : kUnknownFacts);
     }
-    const NodeContext context(node, in, given);
+    const NodeContext context(node, in, given), context_of_many(node, in_many, given_many);
     const auto grows = [](const Pair& p) { return p.is_data() && p.growing() != 0; };
     int64_t outer = 0;
     for (size_t i = 0; i < inputs.size(); ++i) {
@@ -109,9 +112,9 @@ class Search {
       if (!inputs[i].is_data() || (i == 1 && is_op(node, "CastLike"))) continue;  // of that, the type alone
       const Axes growing = inputs[i].growing();
       if (growing == 0) continue;
-      if ((growing & mixed_axes(*def, context, i)) && !(i == 0 && outer == 1 && picks_own_rows(node, inputs))) {
-        return true;
-      }
+      // Sizes may be equal by chance for one number of rows.
+      const auto mixed = static_cast<Axes>(mixed_axes(*def, context, i) | mixed_axes(*def, context_of_many, i));
+      if ((growing & mixed) && !(i == 0 && outer == 1 && picks_own_rows(node, inputs))) return true;
       for (const ValueId id : node.outputs) {
         if (id == kNoValue || !read_[static_cast<size_t>(id)]) continue;
         const Pair out = pair(id);

@@ -170,9 +170,10 @@ inline Axes window_axes(const NodeContext& c, const Shape& x, const std::vector<
   return out;
 }
 
-/// The same of a convolution whose weights are input `w`.
+/// The same of a convolution whose weights are input `w`; of these, the window itself.
 template <size_t w>
 Axes conv_axes(const NodeContext& c, size_t i) {
+  if (i == w) return static_cast<Axes>(~0b11u);
   if (i != 0) return 0;
   const Shape& weights = c.input(w).shape;
   return window_axes(c, c.input(0).shape,
