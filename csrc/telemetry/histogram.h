@@ -1,5 +1,6 @@
 // Log-linear histograms of durations: fixed memory, quantiles within 1% over the whole range, mergeable.
 #pragma once
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstdint>
@@ -28,6 +29,8 @@ class HistogramSnapshot {
   /// `count` values of a bucket; the maximum becomes the largest that it may have held.
   void add(size_t bucket, uint64_t count);
   void add_sum(uint64_t sum) { sum_ += sum; }
+  /// None of the values was larger.
+  void limit(uint64_t most) { max_ = std::min(max_, most); }
   uint64_t count() const { return count_; }
   uint64_t sum() const { return sum_; }
   uint64_t max() const { return max_; }
@@ -51,6 +54,7 @@ class Histogram {
   HistogramSnapshot snapshot() const;
   uint64_t count_in(size_t bucket) const { return counts_[bucket].load(std::memory_order_relaxed); }
   uint64_t sum() const { return sum_.load(std::memory_order_relaxed); }
+  uint64_t max() const { return max_.load(std::memory_order_relaxed); }
 
  private:
   std::array<std::atomic<uint64_t>, HistogramScale::kBuckets> counts_{};

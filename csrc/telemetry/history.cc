@@ -120,6 +120,7 @@ Window History::window(Nanos now, int seconds) {
   }
   collect(live_, false, gain);
   add(live_);
+  for (size_t h = 0; h < histograms_.size(); ++h) out.histograms[h].limit(histograms_[h]->max());
   out.seconds = double(now - start_ - std::max<int64_t>(0, second_ - seconds) * kSecond) / kSecond;
   return out;
 }

@@ -338,6 +338,8 @@ def notes(found: Explanation) -> list[str]:
     total = f"{counted(len(found.steps), 'step')}; arena {bytes_text(found.arena_bytes)}"
     total += f", weights {bytes_text(found.weight_bytes)}"
     total += f"; estimated {seconds_text(found.estimated_seconds)} on one thread"
+    if on_values := sum(step.lowering == "on values" for step in found.steps):
+        total += f", without {counted(on_values, 'step')} on values, which nobody estimates"
     if found.measured_seconds is not None:
         threads = "one thread" if found.threads == 1 else f"up to {found.threads} threads"
         total += f", measured {seconds_text(found.measured_seconds)} on {threads}"

@@ -290,6 +290,7 @@ def test_what_waits_for_values_is_named_and_profiled() -> None:
     found = model.profile(x, runs=2)
     assert (found.runs, found.complete, found.waiting) == (2, True, ())
     assert "none of this counts" not in str(found)
+    assert "on one thread, without 1 step on values, which nobody estimates, measured" in str(found)
     operators = [step.operator for step in found.steps if step.operator != "copy"]
     assert operators == ["Abs", "NonZero", "Cast", "Exp"]
     where = next(step for step in found.steps if step.operator == "NonZero")

@@ -50,9 +50,12 @@ def run(options: argparse.Namespace) -> int:
         raise CommandError(f"no packed file could be written: {failure}" if failure else f"{options.cache}: {why}")
     size = bytes_text(os.path.getsize(again.packed_file))
     if model.packed_file is not None:
-        out.line(f"{again.packed_file} ({size}) fits already; loading takes {seconds_text(after)}")
+        out.line(f"{again.packed_file} ({size}) fits already; loading with it takes {seconds_text(after)}")
     else:
         out.line(
-            f"wrote {again.packed_file} ({size}); loading takes {seconds_text(after)}, and took {seconds_text(before)}"
+            f"wrote {again.packed_file} ({size}); loading took {seconds_text(before)} without it, and takes "
+            f"{seconds_text(after)} with it"
         )
+    if not again.memory().packed_shared_bytes:
+        out.line("it holds no weights: this model has none that are large enough to share, and gains nothing by it")
     return 0

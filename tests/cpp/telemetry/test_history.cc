@@ -123,6 +123,18 @@ TEST(history_quantiles_are_those_of_the_window) {
   CHECK(double(all.quantile(0.99)) > 0.99e6);
 }
 
+TEST(history_has_no_quantile_above_the_largest_of_all) {
+  Rig rig(0);
+  const int64_t lowest = int64_t{1} << 20;  // of a bucket of some thousands
+  rig.event(kSecond / 2, lowest);
+  rig.event(kSecond / 2, lowest + 1);
+  const HistogramSnapshot all = rig.histogram.snapshot(), window = rig.history.window(kSecond / 2, 1).histograms[0];
+  CHECK_EQ(all.max(), static_cast<uint64_t>(lowest + 1));
+  CHECK_EQ(window.max(), all.max());
+  CHECK(window.quantile(0.5) <= all.max());
+  CHECK_EQ(window.quantile(1), all.max());
+}
+
 TEST(history_loses_nothing_between_threads) {
   Rig rig(0);
   std::atomic<Nanos> clock{0};
