@@ -164,9 +164,6 @@ def _in_batches(patient: Patient, alone: list[Feeds], name: str, why: str) -> Ch
             if any(not same_bits(together[n][i : i + 1], own[n][:1]) for n in own):
                 different.append(size)
                 break
-    remedy = _REPORT
-    if patient.model._is_native:
-        remedy = "the graph itself mixes rows (a reduction over axis 0): export it for one row, or report it"
     return _check(
         name,
         "fail" if different else "pass",
@@ -174,7 +171,7 @@ def _in_batches(patient: Patient, alone: list[Feeds], name: str, why: str) -> Ch
         if different
         else f"the same bits in batches of {', '.join(map(str, sizes)) or 'one'}",
         why,
-        remedy if different else "",
+        _REPORT if different else "",
     )
 
 
